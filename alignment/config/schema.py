@@ -1,0 +1,232 @@
+"""What a recipe may say: one typed, frozen model per stage.
+
+A recipe is flat. Keys named here are ours; every other key must be one of the stage's trainer configuration
+(`TRAINER_CONFIG`) in the installed TRL or transformers and is handed to it unchanged, see `alignment.config.library`.
+"""
+
+from typing import Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Fraction = Field(default=None, gt=0, lt=1)
+
+
+class Part(BaseModel):
+    """A mapping inside a recipe."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, protected_namespaces=())
+
+
+class DatasetEntry(Part):
+    """One data set of a mixture; the keys are those of TRL's `DatasetConfig`, plus `format`."""
+
+    path: str  # a file, a folder of files, or a Hub id
+    name: str | None = None
+    data_dir: str | None = None
+    data_files: str | list[str] | None = None
+    split: str = "train"
+    columns: list[str] | None = None
+    fraction: float | None = Field(default=None, gt=0)  # share of the mixture, normalised to sum to one
+    format: str | None = None  # None: recognised from the first row
+
+
+class JudgeEntry(Part):
+    """Who compares two answers."""
+
+    kind: Literal["rules", "openai"]
+    name: str | None = None  # how tables call it; default: the function or model
+    function: str | None = None  # rules: "module:function"
+    model: str | None = None  # openai: the model's name at the endpoint
+    base_url: str | None = None  # openai: default is OpenAI's
+    api_key_env: str = "OPENAI_API_KEY"  # openai: the environment variable that holds the key
+    prompt: str | None = None  # openai: a prompt file; None: the package's own
+    temperature: float = Field(default=0.0, ge=0)
+    max_tokens: int = Field(default=16, gt=0)
+    logprobs: bool = True  # openai: read probabilities from the verdict token's log-probabilities
+    timeout_seconds: float = Field(default=60.0, gt=0)
+    max_retries: int = Field(default=5, ge=0)
+
+
+class Recipe(Part):
+    """Keys of every stage."""
+
+    TRAINER_CONFIG: ClassVar[str | None] = None  # "package.module:Class", the class whose fields are also keys
+
+    stage: str
+    output_dir: str
+    seed: int = 42
+    run_name: str | None = None
+    report_to: str | list[str] = "none"
+    overwrite: bool = False  # start anew where output_dir holds a finished or interrupted run
+    library: dict[str, Any] = Field(default_factory=dict, exclude=True)  # keys of TRAINER_CONFIG, as given
+    source: str = Field(default="", exclude=True)  # the recipe file
+
+
+class ModelKeys(Part):
+    """Which model, how it is held and which of its weights train; names as in TRL's `ModelConfig`."""
+
+    model_name_or_path: str  # a model, an adapter or a run directory
+    model_revision: str = "main"
+    trust_remote_code: bool = False
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
+    attn_implementation: str | None = None
+    chat_template: str | None = None  # Jinja text or a file's path, used where the tokenizer has none
+    eos_token: str | None = None  # the token that ends an answer, where it is not the tokenizer's own
+    load_in_4bit: bool = False
+    bnb_4bit_quant_type: Literal["nf4", "fp4"] = "nf4"
+    use_bnb_nested_quant: bool = True
+
+
+class AdapterKeys(Part):
+    """What trains: everything, or a PEFT adapter; names as in TRL's `ModelConfig`."""
+
+    peft_method: Literal["full", "lora", "dora"] = "lora"
+    lora_r: int = Field(default=16, gt=0)
+    lora_alpha: int = Field(default=32, gt=0)
+    lora_dropout: float = Field(default=0.0, ge=0, lt=1)
+    lora_target_modules: str | list[str] = "all-linear"
+    lora_modules_to_save: list[str] | None = None
+    use_rslora: bool = False
+
+
+class DataKeys(Part):
+    """What is read; names as in TRL's `DatasetMixtureConfig`."""
+
+    datasets: list[DatasetEntry] = Field(min_length=1)
+    eval_datasets: list[DatasetEntry] = Field(default_factory=list)
+    test_split_size: float | None = Fraction  # share of prompts held out of `datasets` for evaluation
+    max_samples: int | None = Field(default=None, gt=0)  # rows taken from the shuffled mixture
+    max_eval_samples: int | None = Field(default=None, gt=0)
+    on_bad_row: Literal["stop", "skip"] = "stop"
+
+
+class SamplingKeys(Part):
+    """How answers are sampled; names as in transformers' `GenerationConfig`."""
+
+    max_new_tokens: int = Field(default=128, gt=0)
+    temperature: float = Field(default=1.0, gt=0)
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    top_k: int = Field(default=0, ge=0)  # 0: off
+
+
+class SFTRecipe(Recipe, ModelKeys, AdapterKeys, DataKeys):
+    """Supervised fine-tuning with TRL's `SFTTrainer`."""
+
+    TRAINER_CONFIG = "trl.trainer.sft_config:SFTConfig"
+    stage: Literal["sft"]
+    max_length: int | None = Field(default=1024, gt=0)  # tokens of prompt and answer
+    early_stopping_patience: int | None = Field(default=None, gt=0)  # evaluations without improvement
+
+
+class LabelRecipe(Recipe, ModelKeys, DataKeys, SamplingKeys):
+    """Sample K answers a prompt, have a judge compare them, write rankings."""
+
+    stage: Literal["label"]
+    judge: JudgeEntry
+    num_generations: int = Field(default=4, ge=2)  # K answers a prompt
+    pairs_per_prompt: int | None = Field(default=None, gt=0)  # None: all K(K-1)/2
+    per_device_eval_batch_size: int = Field(default=64, gt=0)  # sequences sampled together
+    max_concurrency: int = Field(default=8, gt=0)  # judge calls in flight
+    max_failure_share: float = Field(default=0.5, ge=0, le=1)  # stop once this share of calls failed
+    max_prompt_length: int | None = Field(default=None, gt=0)  # longer prompts are an error unless on_bad_row is skip
+
+
+class RewardRecipe(Recipe, ModelKeys, AdapterKeys, DataKeys):
+    """Train a scalar reward model on rankings and pairs."""
+
+    TRAINER_CONFIG = "transformers.training_args:TrainingArguments"
+    stage: Literal["reward"]
+    max_length: int | None = Field(default=1024, gt=0)
+    center_rewards_coefficient: float = Field(default=0.0, ge=0)  # weight of mean squared score
+    use_margin: bool = False  # subtract the row's `margin` from the score difference (Llama 2)
+    early_stopping_patience: int | None = Field(default=None, gt=0)
+
+
+class DPORecipe(Recipe, ModelKeys, AdapterKeys, DataKeys):
+    """Direct preference optimisation with TRL's `DPOTrainer`, probabilities in the loss."""
+
+    TRAINER_CONFIG = "trl.trainer.dpo_config:DPOConfig"
+    stage: Literal["dpo"]
+    max_length: int | None = Field(default=1024, gt=0)
+    early_stopping_patience: int | None = Field(default=None, gt=0)
+
+
+class PPORecipe(Recipe, ModelKeys, AdapterKeys, DataKeys, SamplingKeys):
+    """PPO with policy, reference, value and reward on one base; names as in TRL's last `PPOConfig`."""
+
+    TRAINER_CONFIG = "transformers.training_args:TrainingArguments"
+    stage: Literal["ppo"]
+    reward_model_path: str
+    value_model: Literal["adapter", "head"] = "adapter"  # own adapter from the reward adapter, or head on the policy
+    total_episodes: int = Field(gt=0)  # answers sampled in the whole run
+    rollout_batch_size: int = Field(default=64, gt=0)  # answers per update, all processes together
+    num_ppo_epochs: int = Field(default=4, gt=0)
+    num_mini_batches: int = Field(default=1, gt=0)  # optimizer steps per epoch
+    kl_coef: float = Field(default=0.05, ge=0)
+    kl_estimator: Literal["k1", "k2", "k3"] = "k1"
+    gamma: float = Field(default=1.0, ge=0, le=1)
+    lam: float = Field(default=0.95, ge=0, le=1)  # for the policy's advantages
+    lam_value: float = Field(default=1.0, ge=0, le=1)  # for the value's returns (VAPO)
+    cliprange: float = Field(default=0.2, gt=0)
+    cliprange_high: float = Field(default=0.28, gt=0)
+    dual_clip: float | None = Field(default=3.0, gt=1)
+    cliprange_value: float = Field(default=0.2, gt=0)
+    vf_coef: float = Field(default=0.1, ge=0)
+    value_learning_rate: float | None = Field(default=None, gt=0)  # None: the policy's
+    whiten_advantages: bool = True
+    reward_clip: float | None = Field(default=None, gt=0)
+    normalize_scores: bool = False  # by the running mean and standard deviation of the scores
+    missing_eos_penalty: float | None = Field(default=None, ge=0)  # subtracted where no stop token was sampled
+    max_prompt_length: int | None = Field(default=None, gt=0)
+    rollout_eval_batch_size: int = Field(default=64, gt=0)  # sequences sampled or scored together
+    num_sample_generations: int = Field(default=10, ge=0)  # times in the run that samples.jsonl is written
+
+
+class Candidate(Part):
+    """One policy under evaluation."""
+
+    name: str
+    model_name_or_path: str
+
+
+class EvaluateRecipe(Recipe, ModelKeys, DataKeys, SamplingKeys):
+    """Compare candidates with a baseline (`model_name_or_path`, also the KL's reference) on held-out prompts."""
+
+    stage: Literal["evaluate"]
+    candidates: list[Candidate] = Field(min_length=1)
+    baseline_name: str = "sft"
+    judges: list[JudgeEntry] = Field(min_length=1)
+    reward_model_path: str | None = None
+    perplexity_datasets: list[DatasetEntry] = Field(default_factory=list)  # text outside the domain
+    perplexity_max_tokens: int = Field(default=20_000, gt=0)
+    confidence_level: float = Field(default=0.95, gt=0, lt=1)
+    bootstrap_samples: int = Field(default=2_000, gt=0)
+    per_device_eval_batch_size: int = Field(default=64, gt=0)
+    num_examples: int = Field(default=8, ge=0)  # prompts whose answers the report shows side by side
+
+
+class PipelineStage(Part):
+    """One step: a recipe, or a command that prepares data."""
+
+    name: str
+    recipe: str | None = None  # a YAML file, relative to the pipeline's folder
+    command: list[str] | None = None  # arguments after `python -m`
+    outputs: list[str] = Field(default_factory=list)  # command: what it writes
+
+
+class PipelineRecipe(Part):
+    """Stages in order."""
+
+    name: str
+    output_dir: str
+    stages: list[PipelineStage] = Field(min_length=1)
+
+
+STAGES: dict[str, type[Recipe]] = {
+    "sft": SFTRecipe,
+    "label": LabelRecipe,
+    "reward": RewardRecipe,
+    "dpo": DPORecipe,
+    "ppo": PPORecipe,
+    "evaluate": EvaluateRecipe,
+}

@@ -1,0 +1,45 @@
+"""The rows every other part works with: demonstrations for fine-tuning, rankings for preferences."""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Message = dict[str, str]
+Prompt = str | list[Message]  # plain text to continue, or chat messages to answer
+
+Status = Literal["ok", "tie", "abstain", "parse_error", "refusal", "truncated", "api_error"]
+USABLE: frozenset[str] = frozenset({"ok", "tie"})  # only these train anything
+
+
+@dataclass(frozen=True, slots=True)
+class Demonstration:
+    """A prompt and the answer to imitate.
+
+    A chat prompt may hold earlier assistant turns; they are learned too. `prompt` is "" for plain text.
+    """
+
+    prompt: Prompt
+    completion: str
+    tools: str | None = None  # JSON, for templates that render tools
+    source: str = ""  # "file:line" for messages
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """How two of a prompt's answers compare."""
+
+    first: int  # index into `responses`
+    second: int
+    probability: float | None  # that `first` is better, both presentation orders averaged; None unless usable
+    status: Status = "ok"
+    margin: float | None = None  # rating gap, where the source has one
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """K answers to one prompt and what is known of their order."""
+
+    prompt: Prompt
+    responses: list[str]
+    pairs: list[Pair]
+    provenance: dict[str, Any] = field(default_factory=dict)  # judge, prompt hash, policy, ...
+    source: str = ""

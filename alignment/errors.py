@@ -1,0 +1,45 @@
+"""The errors a user can cause. Each says what was found, which rule it breaks, and what to do.
+
+The command line prints the message alone, without a traceback, and ends with the error's `exit_code`.
+"""
+
+
+class AlignmentError(Exception):
+    """Something the user can mend; the message stands alone."""
+
+    exit_code = 1
+
+
+class RecipeError(AlignmentError):
+    """A recipe or an override breaks a rule; carries every fault found, one per line."""
+
+    exit_code = 2
+
+    def __init__(self, faults: list[str]) -> None:
+        """Join the faults, one per line."""
+        self.faults = faults
+        super().__init__("\n".join(faults))
+
+
+class DataError(AlignmentError):
+    """A data file or a row in it cannot be used."""
+
+
+class ModelError(AlignmentError):
+    """A model, adapter or tokenizer folder cannot be used."""
+
+
+class LineageError(AlignmentError):
+    """Two artifacts that must share a base, tokenizer, template or special tokens do not."""
+
+
+class JudgeError(AlignmentError):
+    """A judge cannot be asked, or too many of its answers failed."""
+
+
+class TrainingError(AlignmentError):
+    """Training cannot go on, a loss that is not a number, say."""
+
+
+class ShapeError(AlignmentError, ValueError):
+    """Tensors whose shapes must agree do not."""
