@@ -1,0 +1,98 @@
+"""What every trainer is watched by: local metrics, whole checkpoints, and a stop at the first NaN."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import EarlyStoppingCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from alignment.config.schema import Recipe
+from alignment.errors import TrainingError
+from alignment.run.checkpoints import latest_whole, mark_whole
+from alignment.run.directory import RunDirectory
+from alignment.run.files import append_jsonl, read_jsonl, write_jsonl
+
+
+class MetricsWriter(TrainerCallback):
+    """Writes every log to metrics.jsonl, one object a line, by the main process alone."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Drop what a killed run logged past the checkpoint it goes on from."""
+        if state.is_world_process_zero and self.path.exists():
+            write_jsonl(self.path, [row for row in read_jsonl(self.path) if row.get("step", 0) <= state.global_step])
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any] | None = None,
+        **_: Any,
+    ) -> None:
+        """Append the log with its step."""
+        if state.is_world_process_zero and logs:
+            append_jsonl(self.path, {"step": state.global_step, **logs})
+
+
+class WholeCheckpoints(TrainerCallback):
+    """Marks a checkpoint whole once everything in it is written."""
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Write the mark."""
+        if state.is_world_process_zero:
+            mark_whole(Path(args.output_dir or ".") / f"checkpoint-{state.global_step}")
+
+
+class StopAtNaN(TrainerCallback):
+    """Stops before a gradient that is not a number reaches the weights, so that the last checkpoint stays good."""
+
+    def __init__(self, run: Path) -> None:
+        self.run = run
+
+    def on_pre_optimizer_step(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        model: torch.nn.Module | None = None,
+        **_: Any,
+    ) -> None:
+        """Check all gradients; fp16's scaler deals with its own overflows, DeepSpeed keeps gradients elsewhere."""
+        if args.fp16 or model is None:
+            return
+        gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+        if gradients and not math.isfinite(float(torch.nn.utils.get_total_norm(gradients))):
+            self._stop(state.global_step + 1, "the gradient")
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any] | None = None,
+        **_: Any,
+    ) -> None:
+        """Check the logged loss, which every set-up has."""
+        if logs and not math.isfinite(logs.get("loss", 0.0)):
+            self._stop(state.global_step, "the loss")
+
+    def _stop(self, step: int, what: str) -> None:
+        checkpoint = latest_whole(self.run)
+        kept = f"The last good checkpoint is {checkpoint}." if checkpoint else "No checkpoint had been written yet."
+        raise TrainingError(
+            f"{what} is not a finite number at step {step}; training stopped. {kept} "
+            "Lower learning_rate or max_grad_norm, or look for a broken row in the data."
+        )
+
+
+def callbacks_for(run: RunDirectory, recipe: Recipe) -> list[TrainerCallback]:
+    """Return the callbacks of every stage that trains."""
+    callbacks: list[TrainerCallback] = [MetricsWriter(run.metrics_path), WholeCheckpoints(), StopAtNaN(run.path)]
+    patience = getattr(recipe, "early_stopping_patience", None)
+    if patience is not None:
+        callbacks.append(EarlyStoppingCallback(early_stopping_patience=patience))
+    return callbacks

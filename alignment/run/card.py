@@ -1,0 +1,42 @@
+"""The model card that a finished run leaves."""
+
+from typing import Any
+
+from alignment.config.schema import Recipe
+
+LOADING = {
+    "reward": "AutoModelForSequenceClassification",
+    "sft": "AutoModelForCausalLM",
+    "dpo": "AutoModelForCausalLM",
+    "ppo": "AutoModelForCausalLM",
+}
+
+
+def model_card(recipe: Recipe, manifest: dict[str, Any]) -> str:
+    """Return README.md: what was run on what, the results, and how to load it."""
+    resolved = manifest.get("recipe", {})
+    lines = ["---", "library_name: transformers", "tags:", "- alignment-stack", f"- {recipe.stage}", "---", ""]
+    lines += [f"# {recipe.run_name or recipe.output_dir}", ""]
+    lines += [f"Stage **{recipe.stage}** of Alignment Stack, from `{resolved.get('model_name_or_path', '')}`.", ""]
+    paths = [entry["path"] for entry in resolved.get("datasets", [])]
+    if paths:
+        lines += ["Data: " + ", ".join(f"`{path}`" for path in paths), ""]
+    results = {key: value for key, value in manifest.get("results", {}).items() if isinstance(value, int | float | str)}
+    if results:
+        lines += ["| result | value |", "|---|---|"]
+        lines += [
+            f"| {key} | {value:.4g} |" if isinstance(value, float) else f"| {key} | {value} |"
+            for key, value in results.items()
+        ]
+        lines += [""]
+    loader = LOADING.get(recipe.stage)
+    if loader:
+        lines += [
+            "```python",
+            f"from transformers import {loader}",
+            f'model = {loader}.from_pretrained("{recipe.output_dir}")',
+            "```",
+            "",
+        ]
+    lines += ["Everything that was set is in `recipe.yaml`; inputs, versions and lineage are in `manifest.json`.", ""]
+    return "\n".join(lines)

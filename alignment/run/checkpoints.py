@@ -1,0 +1,36 @@
+"""Which checkpoint of a run is whole."""
+
+import json
+from pathlib import Path
+
+from alignment.run.files import write_json
+
+WHOLE = "whole.json"
+
+
+def mark_whole(checkpoint: Path) -> None:
+    """List the checkpoint's files and sizes in `whole.json`; written last, so a checkpoint without it is not one."""
+    files = {str(p.relative_to(checkpoint)): p.stat().st_size for p in sorted(checkpoint.rglob("*")) if p.is_file()}
+    files.pop(WHOLE, None)
+    write_json(checkpoint / WHOLE, files)
+
+
+def is_whole(checkpoint: Path) -> bool:
+    """Whether every file listed in `whole.json` is there at its full size."""
+    try:
+        files = json.loads((checkpoint / WHOLE).read_text())
+        return all((checkpoint / name).stat().st_size == size for name, size in files.items())
+    except (OSError, ValueError, AttributeError):
+        return False
+
+
+def step_of(checkpoint: Path) -> int:
+    """Optimizer steps taken when the checkpoint was written; -1 where the name tells none."""
+    number = checkpoint.name.rpartition("-")[2]
+    return int(number) if number.isdigit() else -1
+
+
+def latest_whole(run: Path) -> Path | None:
+    """Return the whole checkpoint with the most steps, or None."""
+    found = [path for path in run.glob("checkpoint-*") if step_of(path) >= 0 and is_whole(path)]
+    return max(found, key=step_of, default=None)

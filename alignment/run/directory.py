@@ -1,0 +1,176 @@
+"""The run directory: opened by a stage's script, filled while it runs, readable without this project.
+
+recipe.yaml      as resolved           manifest.json   what it was given and what came out
+metrics.jsonl    one object per log    samples.jsonl   prompts and answers at fixed steps
+checkpoint-*/    resumable             README.md       model card
+"""
+
+import datetime
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from alignment.config.schema import Recipe
+from alignment.errors import AlignmentError
+from alignment.run.card import model_card
+from alignment.run.checkpoints import latest_whole
+from alignment.run.files import append_jsonl, naming_the_disk, write_atomic, write_json
+
+MANIFEST = "manifest.json"
+PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "bitsandbytes", "deepspeed")
+NOT_IDENTITY = frozenset({"output_dir", "overwrite", "run_name", "report_to"})  # may change when a run is resumed
+
+
+class RunDirectory:
+    """One stage's output folder. Only the main process writes; the others see the same path and checkpoint."""
+
+    def __init__(self, path: Path, recipe: Recipe, main_process: bool) -> None:
+        self.path = path
+        self.recipe = recipe
+        self.main_process = main_process
+        self.checkpoint: str | None = None  # the latest whole checkpoint of the same recipe
+
+    @classmethod
+    def open(cls, recipe: Recipe) -> "RunDirectory":
+        """Create or reopen `recipe.output_dir`.
+
+        Raises: AlignmentError where it holds a finished run, a run of another recipe, or something else entirely,
+            and `overwrite` is false.
+        """
+        rank, world_size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+        run = cls(Path(recipe.output_dir), recipe, rank == 0)
+        if run.main_process:
+            run._begin()
+        if world_size > 1:
+            from accelerate import PartialState
+
+            PartialState().wait_for_everyone()
+        checkpoint = latest_whole(run.path)
+        run.checkpoint = str(checkpoint) if checkpoint else None
+        return run
+
+    @property
+    def metrics_path(self) -> Path:
+        """Where every log goes, one JSON object a line."""
+        return self.path / "metrics.jsonl"
+
+    def record(self, **fields: Any) -> None:
+        """Merge fields into manifest.json."""
+        if self.main_process:
+            write_json(self.path / MANIFEST, {**read_manifest(self.path), **fields})
+
+    def samples(self, rows: list[dict[str, Any]], step: int) -> None:
+        """Append prompts and answers to samples.jsonl."""
+        if self.main_process:
+            for row in rows:
+                append_jsonl(self.path / "samples.jsonl", {"step": step, **row})
+
+    def finish(self, **results: Any) -> None:
+        """Write the results, the model card, and the mark that the stage is done."""
+        self.record(results=results, finished=_now())
+        if self.main_process:
+            write_atomic(self.path / "README.md", model_card(self.recipe, read_manifest(self.path)))
+        self.record(status="finished")
+
+    def _begin(self) -> None:
+        manifest = self._existing()
+        with naming_the_disk(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+        resolved = resolved_recipe(self.recipe)
+        write_atomic(self.path / "recipe.yaml", yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True))
+        write_json(
+            self.path / MANIFEST,
+            {
+                **manifest,
+                "stage": self.recipe.stage,
+                "status": "running",
+                "recipe": resolved,
+                "recipe_sha256": recipe_digest(resolved),
+                "seed": self.recipe.seed,
+                "command": sys.argv,
+                "started": manifest.get("started", _now()),
+                "versions": versions(),
+            },
+        )
+
+    def _existing(self) -> dict[str, Any]:
+        """Return the manifest of the interrupted run to go on with, or {} for a new one."""
+        if not self.path.exists() or (self.path.is_dir() and not any(self.path.iterdir())):
+            return {}
+        if not self.path.is_dir():
+            raise AlignmentError(f"output_dir {self.path} is a file; name a folder.")
+        if not (self.path / MANIFEST).is_file():
+            raise AlignmentError(
+                f"output_dir {self.path} is not empty and holds no {MANIFEST}, so it is not a run of this project; "
+                "name another folder."
+            )
+        if self.recipe.overwrite:
+            for entry in self.path.iterdir():
+                shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
+            return {}
+        manifest = read_manifest(self.path)
+        if manifest.get("status") == "finished":
+            raise AlignmentError(
+                f"output_dir {self.path} holds a finished run; pass --overwrite true to run it anew, or another output_dir."
+            )
+        before, now = manifest.get("recipe", {}), resolved_recipe(self.recipe)
+        changed = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
+        changed = [key for key in changed if key not in NOT_IDENTITY]
+        if changed:
+            differences = "; ".join(f"{key} was {before.get(key)!r}, is {now.get(key)!r}" for key in changed)
+            raise AlignmentError(
+                f"output_dir {self.path} holds an interrupted run of another recipe ({differences}); put the recipe "
+                "back to go on with it, or pass --overwrite true to run anew."
+            )
+        return manifest
+
+
+def read_manifest(path: Path | str) -> dict[str, Any]:
+    """Return a run's manifest; {} where the folder has none.
+
+    Raises: AlignmentError where it is damaged.
+    """
+    file = Path(path) / MANIFEST
+    if not file.is_file():
+        return {}
+    try:
+        manifest = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError:
+        raise AlignmentError(f"{file}: not JSON; the file was changed by hand or damaged.") from None
+    if not isinstance(manifest, dict):
+        raise AlignmentError(f"{file}: holds a {type(manifest).__name__}, not a manifest.")
+    return manifest
+
+
+def resolved_recipe(recipe: Recipe) -> dict[str, Any]:
+    """Return every key with its value, the defaults of ours included, and the trainer's keys as given."""
+    return {**recipe.model_dump(mode="json"), **recipe.library}
+
+
+def recipe_digest(resolved: dict[str, Any]) -> str:
+    """SHA-256 of what decides a run's outcome."""
+    identity = {key: value for key, value in resolved.items() if key not in NOT_IDENTITY}
+    return hashlib.sha256(json.dumps(identity, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python and of every library whose change may change a number."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")

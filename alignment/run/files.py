@@ -1,0 +1,117 @@
+"""Writing files so that they are whole or absent."""
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from alignment.errors import AlignmentError
+
+SAMPLED_BLOCKS = 64
+BLOCK_BYTES = 65_536
+
+
+@contextlib.contextmanager
+def naming_the_disk(path: Path) -> Iterator[None]:
+    """Turn a full disk or a forbidden path into a message that names it."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise AlignmentError(
+                f"{path}: no room left on the disk; free some and run the same command again."
+            ) from error
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise AlignmentError(
+                f"{path}: may not be written ({os.strerror(error.errno)}); choose another folder."
+            ) from error
+        if error.errno in (errno.ENOTDIR, errno.EEXIST, errno.EISDIR):
+            raise AlignmentError(f"{path}: {os.strerror(error.errno)}; choose another path.") from error
+        raise
+
+
+def write_atomic(path: Path | str, content: str | bytes) -> None:
+    """Write beside `path`, flush to disk and rename, so that a reader sees the old file or the whole new one."""
+    path = Path(path)
+    data = content.encode() if isinstance(content, str) else content
+    with naming_the_disk(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.chmod(beside, 0o666 & ~_umask())
+            os.replace(beside, path)
+        except BaseException:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(beside)
+            raise
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def write_json(path: Path | str, value: Any) -> None:
+    """Write `value` as indented JSON, whole or not at all."""
+    write_atomic(path, json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n")
+
+
+def write_jsonl(path: Path | str, rows: list[dict[str, Any]]) -> None:
+    """Write one JSON object a line, whole or not at all."""
+    write_atomic(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
+
+def append_jsonl(path: Path | str, row: dict[str, Any]) -> None:
+    """Append one JSON object as one line."""
+    path = Path(path)
+    with naming_the_disk(path), path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(row, ensure_ascii=False, default=str) + "\n")
+
+
+def read_jsonl(path: Path | str) -> list[dict[str, Any]]:
+    """Read a file of JSON objects; a last line cut off by a kill is left out, an absent file is empty."""
+    path = Path(path)
+    rows: list[dict[str, Any]] = []
+    if not path.is_file():
+        return rows
+    lines = path.read_text(encoding="utf-8").splitlines()
+    for number, line in enumerate(lines, 1):
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            if number != len(lines):
+                raise AlignmentError(f"{path}:{number}: not JSON; the file was changed by hand or damaged.") from None
+    return rows
+
+
+def text_hash(text: str) -> str:
+    """SHA-256 of a text, in hexadecimal."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def sampled_hash(path: Path) -> str:
+    """SHA-256 of a file's size and of 64 blocks of 64 KiB spread evenly through it.
+
+    Whole for files up to 4 MiB. Training changes weights everywhere, so two checkpoints differ in a sampled block,
+    and a model of 140 GB is told from another in a blink.
+    """
+    size = path.stat().st_size
+    digest = hashlib.sha256(str(size).encode())
+    with path.open("rb") as file:
+        if size <= SAMPLED_BLOCKS * BLOCK_BYTES:
+            digest.update(file.read())
+        else:
+            for block in range(SAMPLED_BLOCKS):
+                file.seek(block * (size - BLOCK_BYTES) // (SAMPLED_BLOCKS - 1))
+                digest.update(file.read(BLOCK_BYTES))
+    return digest.hexdigest()

@@ -1,0 +1,45 @@
+"""How a recipe script ends: a message instead of a traceback, and the right exit code."""
+
+import errno
+import os
+import sys
+from collections.abc import Callable
+
+from alignment.errors import AlignmentError
+
+INTERRUPTED = 130  # 128 + SIGINT, what shells report
+
+
+def script(main: Callable[[], None]) -> None:
+    """Run `main`; on a user's error print its message alone and exit with its code."""
+    try:
+        main()
+    except AlignmentError as error:
+        print(error, file=sys.stderr)  # noqa: T201
+        code = error.exit_code
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)  # noqa: T201
+        code = INTERRUPTED
+    except Exception as error:
+        if not disk_is_full(error):
+            raise
+        print("no room left on the disk; free some and run the same command again: it goes on from the last whole "
+              f"checkpoint ({error})", file=sys.stderr)  # noqa: T201  # fmt: skip
+        code = 1
+    else:
+        return
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Threads of judges or loaders may still be waiting on a socket; the user has been told all there is to tell.
+    os._exit(code)
+
+
+def disk_is_full(error: BaseException | None) -> bool:
+    """Whether an error, or one it came from, is the disk's: safetensors and torch wrap it in errors of their own."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        if "No space left on device" in str(error) or "PytorchStreamWriter failed writing" in str(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False

@@ -1,0 +1,43 @@
+"""From a recipe to the trainer's own configuration object."""
+
+import dataclasses
+import sys
+from typing import Any, TypeVar
+
+import torch
+from transformers import TrainingArguments
+
+from alignment.config.schema import Recipe
+from alignment.errors import RecipeError
+from alignment.run.directory import RunDirectory
+
+Arguments = TypeVar("Arguments", bound=TrainingArguments)
+
+
+def training_arguments(cls: type[Arguments], recipe: Recipe, run: RunDirectory, **forced: Any) -> Arguments:
+    """Build `cls` from our defaults, then the recipe's library keys, then what the stage itself decides.
+
+    Ours differ from the library's where its defaults do not fit every machine: bf16 and gradient checkpointing only
+    on a GPU, no filter that hides NaN from the logs, few checkpoints kept, no tracker unless one is named.
+
+    Raises: RecipeError where the library refuses a value or a combination.
+    """
+    on_gpu = torch.cuda.is_available()
+    known = {field.name for field in dataclasses.fields(cls)}
+    ours: dict[str, Any] = {
+        "use_cpu": not on_gpu,
+        "bf16": on_gpu and torch.cuda.is_bf16_supported() and not recipe.library.get("fp16", False),
+        "gradient_checkpointing": on_gpu,
+        "dataloader_pin_memory": on_gpu,
+        "logging_nan_inf_filter": False,
+        "logging_steps": 10,
+        "save_total_limit": 2,
+        "disable_tqdm": not sys.stderr.isatty(),
+    }
+    named = {"seed": recipe.seed, "run_name": recipe.run_name or str(run.path), "report_to": recipe.report_to}
+    shared = {name: getattr(recipe, name) for name in ("max_length", "trust_remote_code") if hasattr(recipe, name)}
+    values = {**ours, **named, **shared, **recipe.library, **forced, "output_dir": str(run.path)}
+    try:
+        return cls(**{name: value for name, value in values.items() if name in known})
+    except (ValueError, TypeError) as error:
+        raise RecipeError([f"{recipe.source or recipe.stage}: {error}"]) from error
