@@ -1,0 +1,1 @@
+"""Is the trained model better: win rates, distances, lengths, and how sure we can be."""

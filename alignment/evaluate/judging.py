@@ -51,6 +51,7 @@ def combine(forward: Verdict, backward: Verdict) -> Verdict:
     for verdict in (forward, backward):
         if verdict.status not in USABLE or verdict.probability is None:
             return Verdict(None, verdict.status, verdict.raw)
-    assert forward.probability is not None and backward.probability is not None
+    assert forward.probability is not None
+    assert backward.probability is not None
     probability = (forward.probability + 1.0 - backward.probability) / 2.0
     return Verdict(probability, "tie" if probability == 0.5 else "ok")

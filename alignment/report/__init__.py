@@ -1,0 +1,1 @@
+"""One HTML page that tells what ran and what came of it."""

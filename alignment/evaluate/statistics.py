@@ -1,0 +1,143 @@
+"""Means and shares with honest intervals.
+
+Answers to one prompt are not independent, so every interval resamples prompts (clusters), never single answers:
+section 2.2 of https://arxiv.org/abs/2411.00640 shows how far the naive interval can be off.
+"""
+
+import math
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+DRAWS_AT_ONCE = 4_000_000  # cluster counts held in memory together, 8 bytes each
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """An estimate and the ends of its confidence interval; the ends are NaN where one cluster cannot give any."""
+
+    value: float
+    low: float
+    high: float
+    n: int  # observations
+    clusters: int  # prompts
+
+    def as_json(self) -> dict[str, Any]:
+        """Return plain numbers, None for what is not finite."""
+        ends = {"value": self.value, "low": self.low, "high": self.high}
+        return {k: v if math.isfinite(v) else None for k, v in ends.items()} | {"n": self.n, "clusters": self.clusters}
+
+
+def mean_interval(
+    values: ArrayLike,
+    clusters: Sequence[Hashable] | ArrayLike,
+    level: float = 0.95,
+    samples: int = 2_000,
+    seed: int = 0,
+) -> Interval:
+    """Mean over observations with a percentile bootstrap interval (Efron 1979) that resamples whole clusters.
+
+    Args:
+        values: (n,) numbers. clusters: (n,) what each belongs to, the prompt. level: 0.95 leaves 2.5 % on each side.
+        samples: resamplings.
+
+    Raises: ValueError where nothing was observed or the lengths differ.
+    """
+    sums, counts = _cluster_totals(np.asarray(values, dtype=np.float64), clusters)
+    value = float(sums.sum() / counts.sum())
+    if len(sums) == 1:
+        return Interval(value, math.nan, math.nan, int(counts.sum()), 1)
+    low, high = _quantiles(_resampled_means(sums, counts, samples, seed), level)
+    return Interval(value, low, high, int(counts.sum()), len(sums))
+
+
+def share_interval(
+    values: ArrayLike,
+    clusters: Sequence[Hashable] | ArrayLike,
+    level: float = 0.95,
+    samples: int = 2_000,
+    seed: int = 0,
+) -> Interval:
+    """Like `mean_interval` for values in [0, 1].
+
+    Where resampling cannot vary (one cluster, or every cluster with the same mean: 40 wins of 40) the bootstrap would
+    claim certainty; there the interval is Wilson's with each cluster as a single trial.
+    """
+    array = np.asarray(values, dtype=np.float64)
+    if array.size and (array.min() < 0 or array.max() > 1):
+        raise ValueError(f"shares lie between 0 and 1, found {array.min():g} to {array.max():g}")
+    sums, counts = _cluster_totals(array, clusters)
+    if np.ptp(sums / counts) > 0:
+        return mean_interval(array, clusters, level, samples, seed)
+    value = float(sums.sum() / counts.sum())
+    low, high = wilson(value * len(sums), len(sums), level)
+    return Interval(value, low, high, int(counts.sum()), len(sums))
+
+
+def accuracy_interval(
+    correct: ArrayLike,
+    clusters: Sequence[Hashable] | ArrayLike,
+    level: float = 0.95,
+    samples: int = 2_000,
+    seed: int = 0,
+) -> Interval:
+    """Share of correct answers, clustered; `correct` is bool, or 0.5 for a coin toss (equal scores)."""
+    return share_interval(correct, clusters, level, samples, seed)
+
+
+def wilson(successes: float, trials: int, level: float = 0.95) -> tuple[float, float]:
+    """Score interval for a share of independent trials, eq. 4 of Wilson 1927 (JASA 22, 209-212)."""
+    if trials <= 0 or not 0 <= successes <= trials:
+        raise ValueError(f"{successes} successes in {trials} trials: needs 0 <= successes <= trials and trials > 0")
+    z = NormalDist().inv_cdf((1 + level) / 2)
+    share = successes / trials
+    centre = (share + z * z / (2 * trials)) / (1 + z * z / trials)
+    half = z / (1 + z * z / trials) * math.sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials))
+    return 0.0 if successes == 0 else centre - half, 1.0 if successes == trials else centre + half
+
+
+def wins(probabilities: ArrayLike) -> NDArray[np.float64]:
+    """Turn each pair's probability into 1 (win), 0.5 (tie, exactly one half) or 0 (loss).
+
+    The win rate counts verdicts, as published win rates do; how sure the judge was is the mean probability, which is
+    reported beside it.
+    """
+    p = np.asarray(probabilities, dtype=np.float64)
+    return np.where(p > 0.5, 1.0, np.where(p < 0.5, 0.0, 0.5))
+
+
+def _cluster_totals(
+    values: NDArray[np.float64], clusters: Sequence[Hashable] | ArrayLike
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Sum and number of observations per cluster, in order of first appearance."""
+    keys: list[Any] = clusters.tolist() if isinstance(clusters, np.ndarray) else list(clusters)  # type: ignore[arg-type]
+    if values.ndim != 1 or len(keys) != len(values):
+        raise ValueError(f"values of shape {values.shape} need one cluster each, found {len(keys)}")
+    if not keys:
+        raise ValueError("nothing was observed: a mean needs at least one value")
+    index: dict[Hashable, int] = {}
+    inverse = np.asarray([index.setdefault(key, len(index)) for key in keys])
+    return np.bincount(inverse, weights=values).astype(np.float64), np.bincount(inverse).astype(np.float64)
+
+
+def _resampled_means(
+    sums: NDArray[np.float64], counts: NDArray[np.float64], samples: int, seed: int
+) -> NDArray[np.float64]:
+    """Means of `samples` resamplings of the clusters with replacement; (samples,)."""
+    size = len(sums)
+    generator = np.random.default_rng(seed)
+    chunk = max(1, DRAWS_AT_ONCE // size)
+    means = []
+    for start in range(0, samples, chunk):
+        weights = generator.multinomial(size, np.full(size, 1 / size), size=min(chunk, samples - start))
+        means.append((weights @ sums) / (weights @ counts))
+    return np.concatenate(means)
+
+
+def _quantiles(means: NDArray[np.float64], level: float) -> tuple[float, float]:
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
