@@ -1,0 +1,86 @@
+"""Losses that teach a scalar reward from comparisons: pure functions of scores."""
+
+import torch
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+from alignment.errors import ShapeError
+
+
+def pair_loss(first: Tensor, second: Tensor, probability: Tensor, margin: Tensor | None = None) -> Tensor:
+    """Cross-entropy of the Bradley-Terry model against the probability that the first answer is better.
+
+    -p log sigma(s_1 - s_2 - m) - (1 - p) log sigma(s_2 - s_1 - m). With p = 1 and m = 0 this is eq. 1 of
+    https://arxiv.org/abs/2203.02155; the margin m is eq. 2 of https://arxiv.org/abs/2307.09288 (Llama 2), asked of
+    whichever side wins, so that the loss does not change when both answers and the probability change sides.
+
+    Args:
+        first, second: (pairs,) float, scores of the two answers.
+        probability: (pairs,) float in [0, 1], that `first` is better.
+        margin: (pairs,) float >= 0, in units of the score, or None for zero.
+
+    Returns: (pairs,) float, in nats.
+    Raises: ShapeError where shapes differ.
+    """
+    _require_one_shape(first=first, second=second, probability=probability, margin=margin)
+    difference = first - second
+    gap = torch.zeros_like(difference) if margin is None else margin
+    return -probability * logsigmoid(difference - gap) - (1.0 - probability) * logsigmoid(-difference - gap)
+
+
+def centring_loss(first: Tensor, second: Tensor) -> Tensor:
+    """Squared sum of a pair's scores, section 3 of https://arxiv.org/abs/2312.09244, as in TRL's `RewardTrainer`.
+
+    Preferences fix only differences of scores. This fixes their zero without shrinking the differences, which a
+    penalty on each squared score would do.
+
+    Args:
+        first, second: (pairs,) float, scores of the two answers.
+
+    Returns: (pairs,) float, in squared units of the score.
+    """
+    _require_one_shape(first=first, second=second)
+    return (first + second) ** 2
+
+
+def ranking_loss(
+    scores: Tensor,
+    first: Tensor,
+    second: Tensor,
+    probability: Tensor,
+    prompt: Tensor,
+    *,
+    num_prompts: int | float | Tensor,
+    margin: Tensor | None = None,
+    center_rewards_coefficient: float = 0.0,
+) -> Tensor:
+    """Mean over all compared pairs of a prompt, then over prompts, eq. 1 of https://arxiv.org/abs/2203.02155.
+
+    Every prompt weighs the same however many of its answers were compared: K answers give up to K(K-1)/2 pairs
+    that share their forward pass and are far from independent.
+
+    Args:
+        scores: (answers,) float, of all answers of all prompts of a microbatch.
+        first, second: (pairs,) int, indices into `scores`.
+        probability: (pairs,) float, that `first` is better.
+        prompt: (pairs,) int, which prompt of the microbatch a pair belongs to.
+        num_prompts: prompts of the *global* batch, over microbatches and processes; the sum of the microbatches'
+            losses is then the mean over the global batch.
+        margin: (pairs,) float >= 0, or None.
+        center_rewards_coefficient: weight of `centring_loss`, averaged as the pairs are.
+
+    Returns: () float.
+    Raises: ShapeError where the pairs' tensors differ in shape.
+    """
+    _require_one_shape(first=first, second=second, probability=probability, prompt=prompt, margin=margin)
+    loss = pair_loss(scores[first], scores[second], probability.to(scores.dtype), margin)
+    if center_rewards_coefficient:
+        loss = loss + center_rewards_coefficient * centring_loss(scores[first], scores[second])
+    pairs_of_prompt = torch.bincount(prompt)[prompt]
+    return (loss / pairs_of_prompt).sum() / num_prompts
+
+
+def _require_one_shape(**tensors: Tensor | None) -> None:
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items() if tensor is not None}
+    if len(set(shapes.values())) > 1:
+        raise ShapeError(f"these must have one shape (pairs,): {shapes}")
