@@ -3,8 +3,8 @@
 Judges themselves live in `reward.judges`; evaluation and labelling are handed one.
 """
 
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 from alignment.data.rows import USABLE, Prompt, Status
 
@@ -29,6 +29,7 @@ class Verdict:
     probability: float | None  # that the answer shown first is better; None unless status is usable
     status: Status
     raw: str = ""  # what the judge wrote, or the error
+    details: dict[str, Any] = field(default_factory=dict)  # what the call store keeps: log-probabilities, usage, ...
 
 
 class Judge(Protocol):
