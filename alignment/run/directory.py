@@ -119,7 +119,8 @@ class RunDirectory:
         manifest = read_manifest(self.path)
         if manifest.get("status") == "finished":
             raise AlignmentError(
-                f"output_dir {self.path} holds a finished run; pass --overwrite true to run it anew, or another output_dir."
+                f"output_dir {self.path} holds a finished run; pass --overwrite true to run it anew, or name another "
+                "output_dir."
             )
         before, now = manifest.get("recipe", {}), resolved_recipe(self.recipe)
         changed = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))

@@ -23,8 +23,8 @@ def script(main: Callable[[], None]) -> None:
     except Exception as error:
         if not disk_is_full(error):
             raise
-        print("no room left on the disk; free some and run the same command again: it goes on from the last whole "
-              f"checkpoint ({error})", file=sys.stderr)  # noqa: T201  # fmt: skip
+        message = "no room left on the disk; free some and run the same command again: it goes on from the last whole"
+        print(f"{message} checkpoint ({error})", file=sys.stderr)  # noqa: T201
         code = 1
     else:
         return

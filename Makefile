@@ -1,0 +1,49 @@
+# On a machine with Python and make: `make quickstart` shows the whole way, `make test` runs the tests.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
+# Two test processes share the cores; each keeps to one thread.
+JOBS ?= 2
+RUN_TESTS := HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+
+.PHONY: help quickstart install install-dev test test-slow lint format types check clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /	/' | expand -t 16
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) --editable .
+	touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	$(PIP) --editable ".[dev]"
+	touch $@
+
+install: $(VENV)/.installed ## make .venv and install the project
+
+install-dev: $(VENV)/.installed-dev ## the same, with what tests and checks need
+
+quickstart: $(VENV)/.installed ## SFT, labels, reward model, DPO, PPO, evaluation and report of recipes/tiny, offline
+	$(BIN)/alignment run recipes/tiny/pipeline.yaml
+
+test: $(VENV)/.installed-dev ## unit tests and the tiny pipeline end to end
+	$(RUN_TESTS) -n $(JOBS)
+
+test-slow: $(VENV)/.installed-dev ## the long proofs
+	$(RUN_TESTS) -m slow
+
+lint: $(VENV)/.installed-dev ## ruff
+	$(BIN)/ruff check .
+
+format: $(VENV)/.installed-dev ## is everything formatted?
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.installed-dev ## mypy --strict on alignment and reward
+	$(BIN)/mypy
+
+check: lint format types test ## all of what CI runs
+
+clean: ## remove the environment and all runs
+	rm -rf $(VENV) runs

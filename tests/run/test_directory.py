@@ -1,0 +1,98 @@
+import json
+
+import pytest
+import yaml
+
+from alignment.config.schema import SFTRecipe
+from alignment.errors import AlignmentError, LineageError
+from alignment.run.checkpoints import latest_whole, mark_whole
+from alignment.run.directory import RunDirectory, read_manifest
+from alignment.run.lineage import require_same, weights_hash
+
+
+def recipe(output_dir, **changes) -> SFTRecipe:
+    keys = {"stage": "sft", "model_name_or_path": "m", "datasets": [{"path": "d.jsonl"}], **changes}
+    return SFTRecipe(output_dir=str(output_dir), **keys)
+
+
+def test_opening_writes_the_resolved_recipe_and_finishing_a_card(tmp_path):
+    run = RunDirectory.open(recipe(tmp_path / "run", library={"learning_rate": 1e-4}))
+    resolved = yaml.safe_load((run.path / "recipe.yaml").read_text())
+    assert resolved["learning_rate"] == 1e-4
+    assert resolved["lora_r"] == 16  # a default of ours
+    run.finish(eval_loss=0.5)
+    manifest = read_manifest(run.path)
+    assert manifest["status"] == "finished"
+    assert manifest["results"] == {"eval_loss": 0.5}
+    assert manifest["versions"]["torch"]
+    assert "| eval_loss | 0.5 |" in (run.path / "README.md").read_text()
+
+
+def test_a_finished_run_is_kept_unless_overwritten(tmp_path):
+    run = RunDirectory.open(recipe(tmp_path / "run"))
+    run.finish()
+    with pytest.raises(AlignmentError, match="holds a finished run; pass --overwrite true"):
+        RunDirectory.open(recipe(tmp_path / "run"))
+    again = RunDirectory.open(recipe(tmp_path / "run", overwrite=True))
+    assert read_manifest(again.path)["status"] == "running"
+    assert not (again.path / "README.md").exists()
+
+
+def test_an_interrupted_run_goes_on_only_with_the_same_recipe(tmp_path):
+    run = RunDirectory.open(recipe(tmp_path / "run"))
+    checkpoint = run.path / "checkpoint-7"
+    checkpoint.mkdir()
+    (checkpoint / "weights").write_bytes(b"1234")
+    mark_whole(checkpoint)
+    assert RunDirectory.open(recipe(tmp_path / "run")).checkpoint == str(checkpoint)
+    with pytest.raises(AlignmentError, match="lora_r was 16, is 8"):
+        RunDirectory.open(recipe(tmp_path / "run", lora_r=8))
+    RunDirectory.open(recipe(tmp_path / "run", report_to="wandb"))  # not part of a run's identity
+
+
+def test_a_folder_of_something_else_is_never_touched(tmp_path):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(AlignmentError, match="is not a run of this project"):
+        RunDirectory.open(recipe(tmp_path, overwrite=True))
+    assert (tmp_path / "thesis.tex").read_text() == "years of work"
+    with pytest.raises(AlignmentError, match="is a file; name a folder"):
+        RunDirectory.open(recipe(tmp_path / "thesis.tex"))
+
+
+def test_a_checkpoint_cut_off_while_writing_is_not_taken_for_a_whole_one(tmp_path):
+    for step in (5, 10, 20):
+        checkpoint = tmp_path / f"checkpoint-{step}"
+        checkpoint.mkdir()
+        (checkpoint / "weights").write_bytes(b"12345678")
+        if step != 20:
+            mark_whole(checkpoint)
+    assert latest_whole(tmp_path) == tmp_path / "checkpoint-10"
+    (tmp_path / "checkpoint-10" / "weights").write_bytes(b"1234")
+    assert latest_whole(tmp_path) == tmp_path / "checkpoint-5"
+    (tmp_path / "checkpoint-5" / "whole.json").write_text("{")
+    assert latest_whole(tmp_path) is None
+
+
+def test_a_damaged_manifest_is_named(tmp_path):
+    (tmp_path / "manifest.json").write_text("{")
+    with pytest.raises(AlignmentError, match=r"manifest\.json: not JSON"):
+        read_manifest(tmp_path)
+    (tmp_path / "manifest.json").write_text(json.dumps([1]))
+    with pytest.raises(AlignmentError, match="holds a list"):
+        read_manifest(tmp_path)
+
+
+def test_lineage_refuses_a_mismatch_and_says_what_differs():
+    sft = {"base_sha256": "aaa", "pad_token_id": 0}
+    require_same(sft, {"base_sha256": "aaa", "template_sha256": "t"}, "policy", "reward model")
+    with pytest.raises(LineageError, match=r"base model weights \(aaa against bbb\), pad token \(0 against 2\)"):
+        require_same(sft, {"base_sha256": "bbb", "pad_token_id": 2}, "policy", "reward model")
+
+
+def test_weights_are_known_by_content_not_by_place(tmp_path):
+    for name, content in (("a", b"1"), ("b", b"1"), ("c", b"2")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "model.safetensors").write_bytes(content)
+    a, b, c = (weights_hash(str(tmp_path / name)) for name in "abc")
+    assert a == b != c
+    assert weights_hash("org/model") == "hub:org/model"

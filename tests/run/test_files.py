@@ -1,0 +1,54 @@
+import errno
+import os
+
+import pytest
+
+from alignment.errors import AlignmentError
+from alignment.run import files
+from alignment.run.files import append_jsonl, read_jsonl, sampled_hash, write_atomic
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_beside_it(tmp_path, monkeypatch):
+    path = tmp_path / "a.txt"
+    write_atomic(path, "old")
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(files.os, "fsync", full)
+    with pytest.raises(AlignmentError, match=r"a\.txt: no room left on the disk"):
+        write_atomic(path, "new")
+    assert path.read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_a_file_in_place_of_a_folder_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(AlignmentError, match="choose another path"):
+        write_atomic(tmp_path / "file" / "below.txt", "x")
+
+
+def test_a_last_line_cut_off_is_left_out_but_damage_in_the_middle_is_named(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    append_jsonl(path, {"step": 1})
+    with path.open("a") as file:
+        file.write('{"step": 2')
+    assert read_jsonl(path) == [{"step": 1}]
+    path.write_text('{"step": 1\n{"step": 2}\n')
+    with pytest.raises(AlignmentError, match=r"rows\.jsonl:1: not JSON"):
+        read_jsonl(path)
+
+
+def test_sampled_hash_sees_size_ends_and_every_sampled_block(tmp_path):
+    big, block = tmp_path / "big", files.BLOCK_BYTES
+    size = 2 * files.SAMPLED_BLOCKS * block
+    big.write_bytes(bytes(size))
+    zero = sampled_hash(big)
+    last_of_third_block = 2 * (size - block) // (files.SAMPLED_BLOCKS - 1) + block - 1
+    for offset in (0, size - 1, last_of_third_block):
+        content = bytearray(size)
+        content[offset] = 1
+        big.write_bytes(content)
+        assert sampled_hash(big) != zero
+    big.write_bytes(bytes(size + 1))
+    assert sampled_hash(big) != zero
