@@ -1,0 +1,160 @@
+"""Recipes from YAML files and the command line, with every fault found at once."""
+
+import difflib
+import sys
+from collections.abc import Iterable
+from typing import Any, Literal, overload
+
+import pydantic
+
+from alignment.config import faults as wording
+from alignment.config.documents import Document, Location, read_document
+from alignment.config.library import Kind, trainer_keys
+from alignment.config.overrides import apply, split_argv
+from alignment.config.renamed import successor
+from alignment.config.rules import Keys, broken_rules
+from alignment.config.schema import (
+    STAGES,
+    DPORecipe,
+    EvaluateRecipe,
+    LabelRecipe,
+    PPORecipe,
+    Recipe,
+    RewardRecipe,
+    SFTRecipe,
+)
+from alignment.errors import RecipeError
+
+INTERNAL = {"library", "source"}  # fields of `Recipe` that no file may give
+
+
+@overload
+def load_recipe(stage: Literal["sft"], argv: list[str]) -> SFTRecipe: ...
+@overload
+def load_recipe(stage: Literal["label"], argv: list[str]) -> LabelRecipe: ...
+@overload
+def load_recipe(stage: Literal["reward"], argv: list[str]) -> RewardRecipe: ...
+@overload
+def load_recipe(stage: Literal["dpo"], argv: list[str]) -> DPORecipe: ...
+@overload
+def load_recipe(stage: Literal["ppo"], argv: list[str]) -> PPORecipe: ...
+@overload
+def load_recipe(stage: Literal["evaluate"], argv: list[str]) -> EvaluateRecipe: ...
+@overload
+def load_recipe(stage: str | type[Recipe], argv: list[str]) -> Recipe: ...
+
+
+def load_recipe(stage: str | type[Recipe], argv: list[str]) -> Recipe:
+    """Load the recipe of a stage.
+
+    Args:
+        stage: its name in `STAGES`, or its class. argv: `["--config", FILE, "--key", "value", ...]`.
+
+    Raises: RecipeError with every fault, one per line.
+    """
+    cls = STAGES[stage] if isinstance(stage, str) else stage
+    if "--help" in argv or "-h" in argv:
+        sys.stdout.write(describe(cls))
+        raise SystemExit(0)
+    path, overrides = split_argv(argv)
+    return _load(cls, read_document(path), overrides)
+
+
+def check_recipe(path: str, argv: Iterable[str] = ()) -> Recipe:
+    """Load a recipe of whatever stage it says it is; reads nothing but the file.
+
+    Raises: RecipeError with every fault, one per line.
+    """
+    _, overrides = split_argv(["--config", path, *argv])
+    document = read_document(path)
+    stage = document.values.get("stage")
+    if not isinstance(stage, str) or stage not in STAGES:
+        known = ", ".join(STAGES)
+        if "stage" not in document.values:
+            raise RecipeError([document.fault((), f"the required key stage is missing; give one of {known}")])
+        nearest = wording.did_you_mean(str(stage), STAGES)
+        raise RecipeError([document.fault(("stage",), f"{stage!r} is no stage; give one of {known}{nearest}")])
+    return _load(STAGES[stage], document, overrides)
+
+
+def own_keys(cls: type[Recipe]) -> dict[str, pydantic.fields.FieldInfo]:
+    """Return the keys that the project itself defines for a stage."""
+    return {name: info for name, info in cls.model_fields.items() if name not in INTERNAL}
+
+
+def library_keys(cls: type[Recipe]) -> dict[str, Kind]:
+    """Return the keys that are handed on to the stage's trainer configuration."""
+    keys = trainer_keys(cls.TRAINER_CONFIG) if cls.TRAINER_CONFIG else {}
+    return {name: kind for name, kind in keys.items() if name not in own_keys(cls)}
+
+
+def _load(cls: type[Recipe], document: Document, overrides: list[tuple[str, str | None]]) -> Recipe:
+    own, library = own_keys(cls), library_keys(cls)
+    texts = {name for name, info in own.items() if info.annotation in (str, str | None)}
+    texts |= {name for name, kind in library.items() if "str" in kind.names and kind.names <= {"str", "none"}}
+    flags = {name for name, info in own.items() if info.annotation is bool}
+    flags |= {name for name, kind in library.items() if "bool" in kind.names}
+    said = apply(document, overrides, texts, flags)
+
+    values = document.values
+    stage = values.get("stage")
+    if isinstance(stage, str) and stage in STAGES and STAGES[stage] is not cls:
+        raise RecipeError([document.fault(("stage",), f"is {stage}, but it is run as {_stage(cls)}")])
+    found: list[tuple[Location, str]] = []
+    for key in values:
+        if key not in own and key not in library:
+            found.append(((key,), _unknown(key, cls, own, library)))
+    given = {key: value for key, value in values.items() if key in own}
+    handed = {key: value for key, value in values.items() if key in library}
+    for key, value in handed.items():
+        if not library[key].accepts(value):
+            found.append(((key,), wording.wrong_kind(value, library[key])))
+    recipe: Recipe | None = None
+    try:
+        recipe = cls.model_validate({**given, "library": handed, "source": document.path})
+    except pydantic.ValidationError as error:
+        found += wording.from_pydantic(error, cls, values)
+    wrong = {location[0] for location, _ in found if location}
+    found += broken_rules(cls, Keys(cls, values, wrong))
+    if found or said:
+        found.sort(key=lambda fault: document.order(fault[0]))
+        raise RecipeError([document.fault(*fault) for fault in found] + said)
+    assert recipe is not None
+    return recipe
+
+
+def _unknown(key: str, cls: type[Recipe], own: Iterable[str], library: Iterable[str]) -> str:
+    known = [*own, *library]
+    renamed = successor(key, known)
+    if renamed:
+        return renamed
+    elsewhere = [name for name, other in STAGES.items() if key in own_keys(other)]
+    if elsewhere and not difflib.get_close_matches(key, known, n=1, cutoff=0.85):
+        return f"no key of stage {_stage(cls)}; it belongs to {' and '.join(elsewhere)}"
+    return f"no such key{wording.did_you_mean(key, known)}"
+
+
+def _stage(cls: type[Recipe]) -> str:
+    return next((name for name, other in STAGES.items() if other is cls), cls.__name__)
+
+
+def describe(cls: type[Recipe]) -> str:
+    """Return a listing of a stage's keys with their kinds and defaults, for `--help`."""
+    lines = [f"{(cls.__doc__ or '').strip()}", "", "  --config FILE [--key value ...]", "", "Keys:"]
+    for name, info in own_keys(cls).items():
+        kind = wording.annotation_text(info.annotation)
+        default = (
+            "required"
+            if info.is_required()
+            else f"default {wording.shown(info.get_default(call_default_factory=True))}"
+        )
+        lines.append(f"  {name}: {kind}; {default}")
+    if cls.TRAINER_CONFIG:
+        lines += ["", f"Also every key of {cls.TRAINER_CONFIG.replace(':', '.')}:"]
+        lines += [f"  {name}: {kind}" for name, kind in library_keys(cls).items()]
+    return "\n".join(lines) + "\n"
+
+
+def resolved(recipe: Recipe) -> dict[str, Any]:
+    """Return every key of a recipe, defaults included, as `recipe.yaml` holds them."""
+    return {**recipe.model_dump(mode="json"), **recipe.library}

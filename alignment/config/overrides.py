@@ -1,0 +1,89 @@
+"""`--key value` on the command line, laid over a recipe's file."""
+
+from typing import Any
+
+from alignment.config.documents import Document, Location, dotted, parse_value, spoken
+from alignment.errors import RecipeError
+
+
+def split_argv(argv: list[str]) -> tuple[str, list[tuple[str, str | None]]]:
+    """Separate `--config FILE` from the overrides.
+
+    Returns: the file, and (key, text) for each override, text None where the flag stood bare.
+    Raises: RecipeError for a missing `--config` and for words that are no flag.
+    """
+    config: str | None = None
+    overrides: list[tuple[str, str | None]] = []
+    faults: list[str] = []
+    words = list(argv)
+    while words:
+        word = words.pop(0)
+        if not word.startswith("--") or word == "--":
+            faults.append(f"{word!r}: unexpected; an override is written `--key value`")
+            continue
+        key, equals, text = word[2:].partition("=")
+        value = text if equals else words.pop(0) if words and not words[0].startswith("--") else None
+        if key != "config":
+            overrides.append((key, value))
+        elif value is None:
+            faults.append("--config: needs a file")
+        else:
+            config = value
+    if config is None and not faults:
+        faults.append("no recipe given; name one with `--config FILE`")
+    if faults:
+        raise RecipeError(faults)
+    assert config is not None
+    return config, overrides
+
+
+def apply(document: Document, overrides: list[tuple[str, str | None]], texts: set[str], flags: set[str]) -> list[str]:
+    """Lay overrides over a document in place, each read as YAML.
+
+    Args:
+        document: changed. overrides: from `split_argv`.
+        texts: keys that take text alone, whose values are not read as YAML. flags: keys that may stand bare.
+
+    Returns: the faults found.
+    """
+    faults: list[str] = []
+    for key, text in overrides:
+        location: Location = tuple(int(step) if step.isdigit() else step for step in key.split("."))
+        if text is None and key not in flags:
+            faults.append(f"--{key}: needs a value")
+            continue
+        try:
+            value = True if text is None else text if key in texts and text != "null" else parse_value(text)
+        except RecipeError as error:
+            faults.append(f"--{key}: {error}")
+            continue
+        fault = _set(document.values, location, value)
+        if fault:
+            faults.append(f"--{key}: {fault}")
+            continue
+        for known in [at for at in document.lines if at[: len(location)] == location]:
+            del document.lines[known]
+        document.flags[location] = f"--{dotted(location)}"
+    return faults
+
+
+def _set(values: dict[str, Any], location: Location, value: Any) -> str | None:
+    """Set one value deep inside; returns what is wrong, if anything."""
+    place: Any = values
+    for depth, step in enumerate(location):
+        here = spoken(location[:depth])
+        last = depth == len(location) - 1
+        if isinstance(place, list):
+            if not isinstance(step, int) or step >= len(place):
+                return f"{here} has {len(place)} entries, counted from 0; there is no {step}"
+        elif not isinstance(place, dict):
+            return f"{here} is a single value; there is no {step} in it"
+        else:
+            step = str(step)
+        if last:
+            place[step] = value
+        else:
+            if isinstance(place, dict) and place.get(str(step)) is None:
+                place[step] = {}
+            place = place[step]
+    return None
