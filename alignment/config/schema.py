@@ -199,6 +199,9 @@ class EvaluateRecipe(Recipe, ModelKeys, DataKeys, SamplingKeys):
     reward_model_path: str | None = None
     perplexity_datasets: list[DatasetEntry] = Field(default_factory=list)  # text outside the domain
     perplexity_max_tokens: int = Field(default=20_000, gt=0)
+    num_generations: int = Field(default=1, gt=0)  # answers per prompt and policy; from 2 the reward model is checked
+    max_concurrency: int = Field(default=8, gt=0)  # judge calls in flight
+    max_failure_share: float = Field(default=0.5, ge=0, le=1)  # stop once this share of calls failed
     confidence_level: float = Field(default=0.95, gt=0, lt=1)
     bootstrap_samples: int = Field(default=2_000, gt=0)
     per_device_eval_batch_size: int = Field(default=64, gt=0)
