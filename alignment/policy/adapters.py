@@ -1,0 +1,95 @@
+"""LoRA and DoRA adapters on a base: new ones, and those that an earlier stage left."""
+
+from pathlib import Path
+from typing import Any
+
+from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+from peft.utils import load_peft_weights
+
+from alignment.config.schema import AdapterKeys
+from alignment.errors import ModelError
+
+HEADS = {"CAUSAL_LM": [], "SEQ_CLS": ["score"]}  # modules that a task trains beside the adapter
+
+
+def adapter_config(keys: AdapterKeys, *, task: str) -> LoraConfig:
+    """PEFT's configuration of a new adapter; `task` is CAUSAL_LM or SEQ_CLS."""
+    return LoraConfig(
+        task_type=task,
+        r=keys.lora_r,
+        lora_alpha=keys.lora_alpha,
+        lora_dropout=keys.lora_dropout,
+        target_modules=keys.lora_target_modules,
+        modules_to_save=[*(keys.lora_modules_to_save or []), *HEADS[task]] or None,
+        use_rslora=keys.use_rslora,
+        use_dora=keys.peft_method == "dora",
+    )
+
+
+def attach_adapter(model: Any, keys: AdapterKeys, *, task: str) -> Any:
+    """Put a new adapter on `model`; its function is the base's until it trains."""
+    try:
+        return get_peft_model(model, adapter_config(keys, task=task))
+    except ValueError as error:
+        raise ModelError(f"no adapter can be put on the model: {error}") from error
+
+
+def continue_adapter(
+    model: Any, adapter: str, base: str, *, task: str, trainable: bool, keys: AdapterKeys | None = None
+) -> Any:
+    """Put an earlier stage's adapter on `model`, to train on or to use.
+
+    Where the task differs (a reward model on a fine-tuned policy), a new adapter of the same shape starts from its
+    weights, with a new head.
+
+    Raises: ModelError where its shapes are not the base's, or the recipe names another shape than it has.
+    """
+    config = PeftConfig.from_pretrained(adapter)
+    if trainable and keys is not None:
+        _require_same_shape(config, keys, adapter)
+    try:
+        if config.task_type == task:
+            return PeftModel.from_pretrained(model, adapter, is_trainable=trainable)
+        return _start_from(model, adapter, config, task=task, trainable=trainable)
+    except (RuntimeError, ValueError, KeyError) as error:
+        raise ModelError(
+            f"adapter {adapter} does not fit the base {base}: it was trained on another model "
+            f"({str(error).strip().splitlines()[0]})"
+        ) from error
+
+
+def _start_from(model: Any, adapter: str, config: Any, *, task: str, trainable: bool) -> Any:
+    """A new adapter for another task, with the weights that an existing one has."""
+    modules = {name.rpartition(".")[2] for name, _ in model.named_modules()}
+    saved = [name for name in config.modules_to_save or [] if name in modules]  # the other task has no LM head, say
+    config.task_type, config.inference_mode = task, not trainable
+    config.modules_to_save = [*saved, *HEADS[task]] or None
+    config.base_model_name_or_path = None  # peft fills in the model's own
+    wrapped = get_peft_model(model, config)
+    own = get_peft_model_state_dict(wrapped)
+    given = load_peft_weights(adapter, device="cpu")
+    unknown = [key for key in given if key not in own and ".lora_" in key]
+    if unknown:
+        raise ValueError(f"the base has no place for {unknown[0]}")
+    set_peft_model_state_dict(wrapped, own | {key: value for key, value in given.items() if key in own})
+    return wrapped
+
+
+def _require_same_shape(config: Any, keys: AdapterKeys, adapter: str) -> None:
+    """Refuse keys that the recipe gives and the existing adapter contradicts; keys left out follow the adapter."""
+    has: dict[str, Any] = {
+        "peft_method": "dora" if config.use_dora else "lora",
+        "lora_r": config.r,
+        "lora_alpha": config.lora_alpha,
+        "use_rslora": config.use_rslora,
+    }
+    wrong = [
+        f"{key} is {value} in the adapter, {getattr(keys, key)} in the recipe"
+        for key, value in has.items()
+        if key in keys.model_fields_set and getattr(keys, key) != value
+    ]
+    if wrong:
+        raise ModelError(
+            f"adapter {adapter} is continued and keeps its shape, but {'; '.join(wrong)}. Leave these keys out, or "
+            f"merge it (alignment merge {Path(adapter)} OUT) and start a new adapter on OUT."
+        )

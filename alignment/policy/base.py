@@ -1,0 +1,303 @@
+"""Finding a model by its path, and loading it: the base, its tokenizer, and the adapter that lies on it."""
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+)
+from transformers.utils import find_adapter_config_file
+
+from alignment.config.schema import AdapterKeys, ModelKeys
+from alignment.errors import ModelError
+from alignment.policy.adapters import attach_adapter, continue_adapter
+
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+ADAPTER_CONFIG = "adapter_config.json"
+TOKENIZER_FILES = ("tokenizer*", "vocab*", "spiece.model", "sentencepiece*.model", "*.tiktoken", "tekken.json")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSource:
+    """Where a model's weights are: a base, and the adapter on it where there is one. Folders or Hub ids."""
+
+    base: str
+    adapter: str | None = None
+
+    @property
+    def newest(self) -> str:
+        """What was trained last: the adapter, else the base."""
+        return self.adapter or self.base
+
+
+def resolve_model(path: str, *, revision: str = "main") -> ModelSource:
+    """Find base and adapter behind a model folder, an adapter folder, a run directory or a Hub id.
+
+    An adapter's base may itself be a run directory, as long as that holds a whole model.
+
+    Raises: ModelError where there is nothing to load, or an adapter lies on another adapter.
+    """
+    folder = Path(path).expanduser()
+    if not folder.exists():
+        return _resolve_hub(path, revision)
+    if not folder.is_dir():
+        raise ModelError(f"{path} is a file; name the folder that holds the model.")
+    if not (folder / ADAPTER_CONFIG).is_file():
+        _require_weights(folder)
+        return ModelSource(base=str(folder))
+    _require_safetensors(folder, "adapter_model.safetensors", "adapter_model.bin", "an adapter")
+    base = _base_of(folder)
+    if (Path(base) / ADAPTER_CONFIG).is_file():
+        raise ModelError(
+            f"{path} is an adapter on {base}, which is itself an adapter; only an adapter on a whole model can be "
+            f"loaded. Merge the lower one first: alignment merge {base} OUT."
+        )
+    return ModelSource(base=resolve_model(base).base, adapter=str(folder))
+
+
+def _resolve_hub(path: str, revision: str) -> ModelSource:
+    if not HUB_ID.fullmatch(path):
+        raise ModelError(f"model {path} does not exist; name a model folder, a run directory or a Hub id.")
+    try:
+        config = find_adapter_config_file(path, revision=revision)
+    except Exception as error:
+        raise _cannot_load(path, error) from error
+    if config is None:
+        return ModelSource(base=path)
+    return ModelSource(base=str(json.loads(Path(config).read_text())["base_model_name_or_path"]), adapter=path)
+
+
+def _base_of(adapter: Path) -> str:
+    """Read the base from an adapter's configuration.
+
+    A relative path counts from the working directory, as for peft; failing that from a folder above the adapter, so
+    that a project that moved, or is used from elsewhere, still fits together.
+    """
+    file = adapter / ADAPTER_CONFIG
+    try:
+        base = json.loads(file.read_text(encoding="utf-8"))["base_model_name_or_path"]
+    except (ValueError, KeyError, TypeError):
+        base = None
+    if not isinstance(base, str) or not base:
+        raise ModelError(f"{file} does not name base_model_name_or_path, the model the adapter belongs to; add it.")
+    for root in (Path(), *adapter.resolve().parents):
+        if (root / base).is_dir():
+            return str(root / base)
+    if HUB_ID.fullmatch(base):
+        return base
+    raise ModelError(
+        f"{adapter} is an adapter on {base}, which does not exist; put the base there or correct "
+        f"base_model_name_or_path in {file}."
+    )
+
+
+def _require_weights(folder: Path) -> None:
+    if not (folder / "config.json").is_file():
+        raise ModelError(
+            f"{folder} holds no config.json and no {ADAPTER_CONFIG}, so it is neither a model nor an adapter"
+            f"{_unfinished(folder)}."
+        )
+    _require_safetensors(folder, "model*.safetensors", "pytorch_model*.bin", "a model")
+
+
+def _require_safetensors(folder: Path, weights: str, pickled: str, what: str) -> None:
+    if any(folder.glob(weights)):
+        return
+    if any(folder.glob(pickled)):
+        raise ModelError(
+            f"{folder} holds weights only as {pickled}, a pickle, which can run code when it is read; only safetensors "
+            "are loaded. Convert it where you trust it: load it with transformers and call save_pretrained."
+        )
+    raise ModelError(f"{folder} is {what} without weights: no {weights} in it{_unfinished(folder)}.")
+
+
+def _unfinished(folder: Path) -> str:
+    if (folder / "manifest.json").is_file():
+        return "; it is a run directory whose stage has not finished, or is not one that trains a model"
+    return ""
+
+
+def load_tokenizer(keys: ModelKeys) -> Any:
+    """Load the tokenizer of a model or adapter, ready to train and sample with.
+
+    `chat_template` of the recipe is used where the tokenizer has none, `eos_token` replaces its own. A missing pad
+    token becomes the unknown token, else EOS; nothing here tells padding by its id.
+
+    Raises: ModelError where there is no tokenizer, no EOS token, or more tokens than the model has embeddings.
+    """
+    source = resolve_model(keys.model_name_or_path, revision=keys.model_revision)
+    place = source.adapter if source.adapter and _has_tokenizer(source.adapter) else source.base
+    if not _has_tokenizer(place):
+        raise ModelError(
+            f"{place} holds no tokenizer (no tokenizer.json or the like); save the model's tokenizer there."
+        )
+    options = {"trust_remote_code": keys.trust_remote_code, "revision": keys.model_revision}
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(place, **options)
+        config = AutoConfig.from_pretrained(source.base, **options)
+    except Exception as error:
+        raise _cannot_load(place, error) from error
+    _set_eos(tokenizer, keys.eos_token, place)
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.unk_token or tokenizer.eos_token
+    if not tokenizer.chat_template and keys.chat_template:
+        tokenizer.chat_template = _template_text(keys.chat_template)
+    highest, rows = max(tokenizer.get_vocab().values()), config.get_text_config().vocab_size
+    if highest >= rows:
+        raise ModelError(
+            f"the tokenizer in {place} has token ids up to {highest}, but the model {source.base} has {rows} "
+            "embeddings; they do not belong together."
+        )
+    return tokenizer
+
+
+def _has_tokenizer(place: str) -> bool:
+    folder = Path(place)
+    return not folder.is_dir() or any(any(folder.glob(pattern)) for pattern in TOKENIZER_FILES)
+
+
+def _set_eos(tokenizer: Any, eos_token: str | None, place: str) -> None:
+    if eos_token is not None:
+        if eos_token not in tokenizer.get_vocab():
+            raise ModelError(f"eos_token {eos_token!r} is not a token of the tokenizer in {place}.")
+        tokenizer.eos_token = eos_token
+    if tokenizer.eos_token_id is None:
+        raise ModelError(
+            f"the tokenizer in {place} has no EOS token, so no answer could ever end; name the token that ends an "
+            "answer as eos_token in the recipe."
+        )
+
+
+def _template_text(template: str) -> str:
+    if "{" in template or "\n" in template:
+        return template
+    try:
+        return Path(template).read_text(encoding="utf-8")
+    except OSError:
+        raise ModelError(f"chat_template {template} is neither Jinja text nor a file that can be read.") from None
+
+
+def load_causal_lm(keys: ModelKeys, *, trainable: bool, peft: AdapterKeys | None = None) -> Any:
+    """Load a language model, with its adapter where `model_name_or_path` is one.
+
+    Args:
+        keys: which model and how it is held.
+        trainable: whether weights will change: the adapter's, or all of them where `peft_method` is `full`.
+        peft: what trains; None: everything. An adapter that exists already is continued.
+
+    Returns: a PreTrainedModel, or a PeftModel whose adapter is named `default`.
+    Raises: ModelError.
+    """
+    return _load(AutoModelForCausalLM, "CAUSAL_LM", keys, trainable, peft)
+
+
+def load_sequence_classifier(
+    keys: ModelKeys, *, trainable: bool, peft: AdapterKeys | None = None, pad_token_id: int | None = None
+) -> Any:
+    """Load a model with one scalar output, for rewards; arguments as `load_causal_lm`.
+
+    A reward adapter is continued or used as it is. On a language model's adapter a new one of the same shape is put
+    on the same base, starting from its weights, with a new `score` head. The head's first weights come from torch's
+    global generator: seed it first. `pad_token_id` goes to the configuration; plain transformers reads the score at
+    the last token that is not padding, so a pad token that is also EOS moves it one token to the left.
+    """
+    return _load(AutoModelForSequenceClassification, "SEQ_CLS", keys, trainable, peft, pad_token_id=pad_token_id)
+
+
+def _load(
+    cls: Any,
+    task: str,
+    keys: ModelKeys,
+    trainable: bool,
+    peft: AdapterKeys | None,
+    *,
+    pad_token_id: int | None = None,
+) -> Any:
+    source = resolve_model(keys.model_name_or_path, revision=keys.model_revision)
+    full = trainable and (peft is None or peft.peft_method == "full")
+    if full and source.adapter is not None:
+        raise ModelError(
+            f"{source.adapter} is an adapter, but peft_method is full; merge it first (alignment merge "
+            f"{source.adapter} OUT) and name OUT as model_name_or_path, or train an adapter."
+        )
+    if full and keys.load_in_4bit:
+        raise ModelError("load_in_4bit holds the base in 4 bits, which cannot train; set peft_method to lora or dora.")
+    model = load_base(cls, source.base, keys, full=full, **_head(cls, pad_token_id))
+    if trainable and not full:
+        for parameter in model.parameters():
+            parameter.requires_grad_(False)
+    if source.adapter is not None:
+        return continue_adapter(model, source.adapter, source.base, task=task, trainable=trainable, keys=peft)
+    return attach_adapter(model, peft, task=task) if trainable and not full and peft is not None else model
+
+
+def _head(cls: Any, pad_token_id: int | None) -> dict[str, Any]:
+    if cls is not AutoModelForSequenceClassification:
+        return {}
+    return {"num_labels": 1} if pad_token_id is None else {"num_labels": 1, "pad_token_id": pad_token_id}
+
+
+def load_base(cls: Any, base: str, keys: ModelKeys, *, full: bool = False, **config: Any) -> Any:
+    """Load a whole model with an auto class; `full`: all its weights will train."""
+    options: dict[str, Any] = {
+        "dtype": model_dtype(base, keys, full=full),
+        "revision": keys.model_revision if not Path(base).is_dir() else "main",
+        "trust_remote_code": keys.trust_remote_code,
+        "use_safetensors": True,
+        **config,
+    }
+    if keys.attn_implementation is not None:
+        options["attn_implementation"] = keys.attn_implementation
+    if keys.load_in_4bit:
+        options["quantization_config"] = quantization(keys)
+    if torch.cuda.is_available():
+        from accelerate import PartialState
+
+        options["device_map"] = {"": PartialState().device}
+    try:
+        return cls.from_pretrained(base, **options)
+    except torch.cuda.OutOfMemoryError:
+        raise
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+        raise _cannot_load(base, error) from error
+
+
+def model_dtype(base: str, keys: ModelKeys, *, full: bool = False) -> torch.dtype:
+    """Resolve `dtype: auto`: the checkpoint's, but float32 where all weights train or there is no GPU.
+
+    Half precision loses small updates of the weights themselves, and on most CPUs is slower, not faster.
+    """
+    if keys.dtype != "auto":
+        return getattr(torch, keys.dtype)  # type: ignore[no-any-return]
+    if full or not torch.cuda.is_available():
+        return torch.float32
+    try:
+        config = AutoConfig.from_pretrained(base, trust_remote_code=keys.trust_remote_code)
+    except Exception as error:
+        raise _cannot_load(base, error) from error
+    return getattr(config, "dtype", None) or torch.float32
+
+
+def quantization(keys: ModelKeys) -> Any:
+    """The 4-bit configuration of QLoRA, https://arxiv.org/abs/2305.14314: NF4, constants quantised once more."""
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type=keys.bnb_4bit_quant_type,
+        bnb_4bit_use_double_quant=keys.use_bnb_nested_quant,
+        bnb_4bit_compute_dtype=torch.bfloat16 if torch.cuda.is_available() else torch.float32,
+    )
+
+
+def _cannot_load(place: str, error: Exception) -> ModelError:
+    first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    if Path(place).is_dir():
+        return ModelError(f"{place} cannot be loaded: {first}")
+    return ModelError(f"{place} is neither a folder here nor a model that can be had from the Hub: {first}")
