@@ -3,7 +3,7 @@
 import difflib
 import sys
 from collections.abc import Iterable
-from typing import Any, Literal, overload
+from typing import Literal, overload
 
 import pydantic
 
@@ -153,8 +153,3 @@ def describe(cls: type[Recipe]) -> str:
         lines += ["", f"Also every key of {cls.TRAINER_CONFIG.replace(':', '.')}:"]
         lines += [f"  {name}: {kind}" for name, kind in library_keys(cls).items()]
     return "\n".join(lines) + "\n"
-
-
-def resolved(recipe: Recipe) -> dict[str, Any]:
-    """Return every key of a recipe, defaults included, as `recipe.yaml` holds them."""
-    return {**recipe.model_dump(mode="json"), **recipe.library}

@@ -42,7 +42,7 @@ def apply(document: Document, overrides: list[tuple[str, str | None]], texts: se
 
     Args:
         document: changed. overrides: from `split_argv`.
-        texts: keys that take text alone, whose values are not read as YAML. flags: keys that may stand bare.
+        texts: keys that take text alone, for which `[EOS]` is no list. flags: keys that may stand bare.
 
     Returns: the faults found.
     """
@@ -53,7 +53,7 @@ def apply(document: Document, overrides: list[tuple[str, str | None]], texts: se
             faults.append(f"--{key}: needs a value")
             continue
         try:
-            value = True if text is None else text if key in texts and text != "null" else parse_value(text)
+            value = True if text is None else _text(text) if key in texts else parse_value(text)
         except RecipeError as error:
             faults.append(f"--{key}: {error}")
             continue
@@ -65,6 +65,15 @@ def apply(document: Document, overrides: list[tuple[str, str | None]], texts: se
             del document.lines[known]
         document.flags[location] = f"--{dotted(location)}"
     return faults
+
+
+def _text(text: str) -> Any:
+    """Read the value of a key that takes text alone: quotes and null as in YAML, all else as it stands."""
+    try:
+        value = parse_value(text)
+    except RecipeError:
+        return text
+    return value if value is None or isinstance(value, str) else text
 
 
 def _set(values: dict[str, Any], location: Location, value: Any) -> str | None:

@@ -211,9 +211,11 @@ class EvaluateRecipe(Recipe, ModelKeys, DataKeys, SamplingKeys):
 class PipelineStage(Part):
     """One step: a recipe, or a command that prepares data."""
 
-    name: str
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")  # also the name of its log
     recipe: str | None = None  # a YAML file, relative to the pipeline's folder
-    command: list[str] | None = None  # arguments after `python -m`
+    overrides: dict[str, Any] = Field(default_factory=dict)  # recipe: keys that differ here; `judge.model` reaches deep
+    command: list[str] | None = Field(default=None, min_length=1)  # arguments after `python -m`
+    inputs: list[str] = Field(default_factory=list)  # command: what it reads besides its own code
     outputs: list[str] = Field(default_factory=list)  # command: what it writes
 
 
@@ -221,7 +223,8 @@ class PipelineRecipe(Part):
     """Stages in order."""
 
     name: str
-    output_dir: str
+    output_dir: str  # paths in the stages' recipes that begin with it move when it is moved
+    accelerate_config: str | None = None  # training stages run under `accelerate launch --config_file` this
     stages: list[PipelineStage] = Field(min_length=1)
 
 

@@ -1,0 +1,219 @@
+"""The command `alignment`: parses, hands on, and tells errors in one line. Importing it imports no torch.
+
+The top floor: the one module of `alignment` that calls `recipes` and `reward`, inside the verb that needs them.
+"""
+
+import importlib
+import importlib.metadata
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    name="alignment",
+    help="Teach a language model what people prefer: fine-tune, label, train a reward model, DPO or PPO, evaluate.",
+    epilog="Start with `alignment run recipes/tiny/pipeline.yaml`: the whole way, offline, in minutes on two cores.",
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+
+PASS_THROUGH = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+STAGE_PANEL = "Stages, each `--config FILE [--key value ...]`; `--help` lists the keys"
+WHOLE_PANEL = "The whole way"
+RESULT_PANEL = "What came of it"
+
+
+def _stage(name: str, arguments: list[str]) -> None:
+    """Run a stage's script; faults of the recipe are told before anything heavy is imported."""
+    from alignment.run.script import script
+
+    def run() -> None:
+        from alignment.config import load_recipe
+
+        load_recipe(name, arguments)
+        importlib.import_module(f"recipes.{name}").main(arguments)
+
+    script(run)
+
+
+@app.command(rich_help_panel=STAGE_PANEL, context_settings=PASS_THROUGH)
+def sft(context: typer.Context) -> None:
+    """Fine-tune a model on demonstrations."""
+    _stage("sft", context.args)
+
+
+@app.command(rich_help_panel=STAGE_PANEL, context_settings=PASS_THROUGH)
+def label(context: typer.Context) -> None:
+    """Sample answers from a policy and have a judge rank them."""
+    _stage("label", context.args)
+
+
+@app.command(rich_help_panel=STAGE_PANEL, context_settings=PASS_THROUGH)
+def reward(context: typer.Context) -> None:
+    """Train a reward model on rankings and pairs."""
+    _stage("reward", context.args)
+
+
+@app.command(rich_help_panel=STAGE_PANEL, context_settings=PASS_THROUGH)
+def dpo(context: typer.Context) -> None:
+    """Align a policy with rankings directly (DPO and its kin)."""
+    _stage("dpo", context.args)
+
+
+@app.command(rich_help_panel=STAGE_PANEL, context_settings=PASS_THROUGH)
+def ppo(context: typer.Context) -> None:
+    """Align a policy with a reward model (PPO)."""
+    _stage("ppo", context.args)
+
+
+@app.command(rich_help_panel=STAGE_PANEL, context_settings=PASS_THROUGH)
+def evaluate(context: typer.Context) -> None:
+    """Compare candidates with a baseline on held-out prompts."""
+    _stage("evaluate", context.args)
+
+
+@app.command(rich_help_panel=WHOLE_PANEL)
+def check(
+    recipes: Annotated[list[str], typer.Argument(metavar="RECIPE...", help="Recipes of stages, and pipelines.")],
+) -> None:
+    """Tell every fault of recipes and pipelines; reads nothing else and writes nothing."""
+    from alignment.run.script import script
+
+    def run() -> None:
+        from alignment.config import check_file
+        from alignment.errors import RecipeError
+
+        faults: list[str] = []
+        for path in recipes:
+            try:
+                check_file(path)
+            except RecipeError as error:
+                faults += error.faults
+            else:
+                typer.echo(f"{path}: OK")
+        if faults:
+            raise RecipeError(faults)
+
+    script(run)
+
+
+@app.command(rich_help_panel=WHOLE_PANEL)
+def run(
+    pipeline: Annotated[str, typer.Argument(metavar="PIPELINE", help="A pipeline.yaml.")],
+    from_stage: Annotated[
+        str | None, typer.Option("--from", metavar="STAGE", help="Run this stage and all after it, finished or not.")
+    ] = None,
+    only: Annotated[str | None, typer.Option(metavar="STAGE", help="Run this stage alone, finished or not.")] = None,
+    output_dir: Annotated[
+        str | None,
+        typer.Option("--output_dir", metavar="DIR", help="Put everything here instead of the pipeline's own folder."),
+    ] = None,
+    launch: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COMMAND", help="Start training stages with this, 'accelerate launch --num_processes 2', say."
+        ),
+    ] = None,
+) -> None:
+    """Run a pipeline: what is missing or stale is run, an interrupted stage goes on, the rest is skipped."""
+    from alignment.run.script import script
+
+    def start() -> None:
+        from alignment.run.pipeline import run_pipeline
+
+        code = run_pipeline(pipeline, start=from_stage, only=only, output_dir=output_dir, launch=launch)
+        if code:
+            sys.exit(code)
+
+    script(start)
+
+
+@app.command(rich_help_panel=RESULT_PANEL)
+def merge(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run or adapter folder.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to write the merged model to.")],
+    tolerance: Annotated[
+        float, typer.Option(min=0.0, help="Largest logit difference from the unmerged model that is accepted.")
+    ] = 1e-3,
+) -> None:
+    """Merge a run's adapters into its base, and prove that the merged model says the same."""
+    from alignment.run.script import script
+
+    def start() -> None:
+        from alignment.errors import ModelError
+        from alignment.policy.merge import merge as merge_adapters
+
+        difference = merge_adapters(run, out, tolerance)
+        message = f"largest logit difference {difference:.3g}, tolerance {tolerance:.3g}"
+        if difference > tolerance:
+            raise ModelError(f"{out}: the merged model differs from {run}: {message}.")
+        typer.echo(f"{out}: merged; {message}")
+
+    script(start)
+
+
+@app.command(rich_help_panel=RESULT_PANEL)
+def score(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The run folder of a reward model.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="JSONL with `prompt` and `answer` in each row.")],
+    output: Annotated[
+        Path | None, typer.Option(help="Where to write the rows with their `score`; default: FILE.scored.jsonl.")
+    ] = None,
+) -> None:
+    """Score answers with a reward model."""
+    from alignment.run.script import script
+
+    def start() -> None:
+        from reward.scorers import score_file
+
+        target = output or file.with_suffix(".scored.jsonl")
+        score_file(run, file, target)
+        typer.echo(str(target))
+
+    script(start)
+
+
+@app.command(rich_help_panel=RESULT_PANEL)
+def report(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUNS...", help="Run folders, or a folder of them.")],
+    out: Annotated[
+        Path | None, typer.Option(help="The page to write; default: report.html in the first folder.")
+    ] = None,
+) -> None:
+    """Make one self-contained HTML page of what ran and what came of it."""
+    from alignment.run.script import script
+
+    def start() -> None:
+        from alignment.report import build
+
+        typer.echo(str(build(runs, out or runs[0] / "report.html")))
+
+    script(start)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"alignment-stack {importlib.metadata.version('alignment-stack')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Options before a verb."""
+
+
+def main() -> None:
+    """Entry point of the command `alignment`."""
+    app()
+
+
+if __name__ == "__main__":
+    main()
