@@ -1,0 +1,1 @@
+"""AI feedback: sampling, asking, the store of calls, and labels."""

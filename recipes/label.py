@@ -1,0 +1,103 @@
+"""Labelling: a policy answers every prompt K times, a judge compares the answers, rankings come out.
+
+alignment label --config recipes/tiny/label.yaml [--key value …]
+"""
+
+import sys
+from typing import Any
+
+from alignment.config import load_recipe
+from alignment.config.schema import LabelRecipe
+from alignment.data import load_prompts, ranking_to_json
+from alignment.data.rows import Prompt
+from alignment.data.template import Template
+from alignment.policy.base import load_causal_lm, load_tokenizer, resolve_model
+from alignment.rollout.engine import Sampling
+from alignment.rollout.transformers_engine import TransformersEngine
+from alignment.run.directory import RunDirectory
+from alignment.run.files import write_jsonl
+from alignment.run.lineage import fingerprint, weights_hash
+from alignment.run.script import script
+from reward.feedback.labeler import label, summary
+from reward.feedback.sampling import fitting_prompts, require_one_process, sample_answers
+from reward.feedback.store import CallStore, Sampled
+from reward.judges import build_judge
+
+
+def answers(recipe: LabelRecipe, run: RunDirectory, store: CallStore) -> tuple[list[Sampled], dict[str, Any]]:
+    """Sample `num_generations` answers to every prompt; return them and who gave them."""
+    tokenizer = load_tokenizer(recipe)
+    template = Template(tokenizer, recipe.chat_template, recipe.eos_token)
+    source = resolve_model(recipe.model_name_or_path, revision=recipe.model_revision)
+    stops = template.stop_token_ids
+    lineage = fingerprint(source.base, tokenizer, template_hash=template.hash, stop_token_ids=stops)
+    policy = {"path": recipe.model_name_or_path, "sha256": weights_hash(source.newest)}
+    run.record(lineage=lineage, policy=policy)
+    store.bind(policy={**lineage, **policy, "base": "", "path": ""})  # the same weights elsewhere are the same policy
+
+    model = load_causal_lm(recipe, trainable=False)
+    prompts = load_data(recipe, run, template, model)
+    sampling = Sampling(
+        max_new_tokens=recipe.max_new_tokens,
+        temperature=recipe.temperature,
+        top_p=recipe.top_p,
+        top_k=recipe.top_k,
+        stop_token_ids=stops,
+        seed=recipe.seed,
+    )
+    samples = sample_answers(
+        prompts,
+        engine=TransformersEngine(model, tokenizer.pad_token_id, recipe.per_device_eval_batch_size),
+        template=template,
+        tokenizer=tokenizer,
+        store=store,
+        sampling=sampling,
+        num_generations=recipe.num_generations,
+        batch_size=recipe.per_device_eval_batch_size,
+    )
+    keys = ("max_new_tokens", "temperature", "top_p", "top_k", "seed")
+    return samples, {"policy": policy, "sampling": {key: getattr(recipe, key) for key in keys}}
+
+
+def load_data(recipe: LabelRecipe, run: RunDirectory, template: Template, model: Any) -> list[Prompt]:
+    """Read the prompts that leave room for an answer."""
+    loaded = load_prompts(
+        recipe.datasets, on_bad_row=recipe.on_bad_row, seed=recipe.seed, max_samples=recipe.max_samples
+    )
+    prompts, too_long = fitting_prompts(
+        loaded.rows,
+        template,
+        max_prompt_length=recipe.max_prompt_length,
+        context=getattr(model.config, "max_position_embeddings", None),
+        max_new_tokens=recipe.max_new_tokens,
+        skip=recipe.on_bad_row == "skip",
+    )
+    run.record(data=loaded.files, skipped=loaded.skipped + too_long)
+    return prompts
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run the stage."""
+    recipe = load_recipe("label", sys.argv[1:] if argv is None else argv)
+    require_one_process()
+    judge = build_judge(recipe.judge)  # before anything is written: a judge that cannot be had needs no folder
+    run = RunDirectory.open(recipe)
+    run.record(judge={"name": judge.name, "prompt_hash": judge.prompt_hash})
+    with CallStore(run.path / "calls.sqlite") as store:
+        samples, provenance = answers(recipe, run, store)
+        rankings = label(
+            samples,
+            judge,
+            store,
+            pairs_per_prompt=recipe.pairs_per_prompt,
+            seed=recipe.seed,
+            max_concurrency=recipe.max_concurrency,
+            max_failure_share=recipe.max_failure_share,
+            provenance=provenance,
+        )
+    write_jsonl(run.path / "labels.jsonl", [ranking_to_json(ranking) for ranking in rankings])
+    run.finish(**summary(rankings))
+
+
+if __name__ == "__main__":
+    script(main)

@@ -1,0 +1,127 @@
+"""K answers to every prompt from a policy, kept chunk by chunk so that no answer is sampled twice."""
+
+import dataclasses
+import hashlib
+import os
+from typing import Any, Protocol
+
+from alignment.data.rows import Prompt
+from alignment.errors import DataError, RecipeError
+from alignment.rollout.engine import Engine, Sampling
+from reward.feedback.progress import Progress
+from reward.feedback.store import CallStore, Sampled
+
+BATCHES_PER_CHUNK = 4  # a chunk is what a kill can cost
+
+
+class Template(Protocol):
+    """What is needed of `alignment.data.template.Template`."""
+
+    def prompt_ids(self, prompt: Prompt) -> list[int]:
+        """Return what generation is conditioned on."""
+        ...
+
+
+def require_one_process() -> None:
+    """Refuse to label in several processes.
+
+    Raises: RecipeError, before anything is written.
+    """
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    if processes > 1:
+        raise RecipeError(
+            [
+                f"label runs in one process and {processes} were started; use `alignment label --config FILE` or "
+                "`accelerate launch --num_processes 1 recipes/label.py --config FILE`. Judge calls run "
+                "max_concurrency at a time either way."
+            ]
+        )
+
+
+def fitting_prompts(
+    prompts: list[Prompt],
+    template: Template,
+    *,
+    max_prompt_length: int | None,
+    context: int | None,
+    max_new_tokens: int,
+    skip: bool,
+) -> tuple[list[Prompt], list[str]]:
+    """Return the prompts that leave room for an answer, and a line for each that was left out.
+
+    Raises: DataError naming every prompt that is too long, where `skip` is false.
+    """
+    kept: list[Prompt] = []
+    faults: list[str] = []
+    for row, prompt in enumerate(prompts, 1):
+        length = len(template.prompt_ids(prompt))
+        start = repr(prompt if isinstance(prompt, str) else prompt[-1]["content"])[:60]
+        if max_prompt_length is not None and length > max_prompt_length:
+            faults.append(f"prompt {row} ({start}) has {length} tokens; max_prompt_length is {max_prompt_length}")
+        elif context is not None and length + max_new_tokens > context:
+            faults.append(
+                f"prompt {row} ({start}) has {length} tokens; with max_new_tokens {max_new_tokens} that is more than "
+                f"the model's context of {context}"
+            )
+        else:
+            kept.append(prompt)
+    if faults and not skip:
+        shown = "\n".join(faults[:5]) + (f"\nand {len(faults) - 5} more" if len(faults) > 5 else "")
+        raise DataError(f"{shown}\nShorten them, lower max_new_tokens, or set on_bad_row: skip to leave them out.")
+    if not kept:
+        raise DataError("no prompt is left to label; every one is too long." if faults else "there are no prompts.")
+    return kept, faults
+
+
+def sample_answers(
+    prompts: list[Prompt],
+    *,
+    engine: Engine,
+    template: Template,
+    tokenizer: Any,
+    store: CallStore,
+    sampling: Sampling,
+    num_generations: int,
+    batch_size: int,
+) -> list[Sampled]:
+    """Sample what the store lacks; equal prompts, sampling and batch size give equal answers, resumed or not."""
+    size = max(1, BATCHES_PER_CHUNK * batch_size // num_generations)
+    store.bind(
+        prompts=hashlib.sha256(repr(prompts).encode("utf-8", "backslashreplace")).hexdigest(),
+        sampling={**dataclasses.asdict(sampling), "num_generations": num_generations, "chunk": size},
+    )
+    have = store.samples()
+    with Progress("sampled", "prompts", len(prompts), len(have)) as progress:
+        for start in range(0, len(prompts), size):
+            if start in have:
+                continue
+            chunk = range(start, min(start + size, len(prompts)))
+            ids = [template.prompt_ids(prompts[position]) for position in chunk]
+            repeated = [prompt_ids for prompt_ids in ids for _ in range(num_generations)]
+            seed = int.from_bytes(hashlib.sha256(f"{sampling.seed}/{start}".encode()).digest()[:8], "big")
+            completions = engine.generate(repeated, dataclasses.replace(sampling, seed=seed))
+            texts = [
+                answer_text(tokenizer, prompt_ids, completion.ids, completion.stopped)
+                for prompt_ids, completion in zip(repeated, completions, strict=True)
+            ]
+            stopped = [completion.stopped for completion in completions]
+            samples = [
+                Sampled(position, prompts[position], texts[k : k + num_generations], stopped[k : k + num_generations])
+                for position, k in zip(chunk, range(0, len(texts), num_generations), strict=True)
+            ]
+            store.add_samples(samples)
+            have.update((sample.position, sample) for sample in samples)
+            progress.advance(len(chunk))
+    return [have[position] for position in range(len(prompts))]
+
+
+def answer_text(tokenizer: Any, prompt_ids: list[int], ids: list[int], stopped: bool) -> str:
+    """Decode an answer without its stop token, as it stands behind the prompt.
+
+    Decoded alone, a SentencePiece continuation loses the space it starts with.
+    """
+    ids = ids[:-1] if stopped else ids
+    before = tokenizer.decode(prompt_ids, skip_special_tokens=True)
+    whole = tokenizer.decode(prompt_ids + ids, skip_special_tokens=True)
+    text: str = whole[len(before) :] if whole.startswith(before) else tokenizer.decode(ids, skip_special_tokens=True)
+    return text

@@ -1,0 +1,104 @@
+"""Reading a verdict out of a judge model's reply, and its probability out of the log-probabilities."""
+
+import math
+import re
+from dataclasses import dataclass
+from typing import Any
+
+REFUSAL = re.compile(
+    r"^\W*(i['’]?m sorry|sorry\b|i apologi[sz]e|i\s+(can['’]?t|cannot|won['’]?t|will not|(am|['’]m) (not able|unable))"
+    r"|as an ai\b)",
+    re.IGNORECASE,
+)
+LABEL = r"(A|B|[Tt]ie|TIE|[Aa]bstain|ABSTAIN)"
+NOUN = r"(?i:answer|output|response|option)"
+OPENING, CLOSING = r"[\s*_`\"'\[({]*", r"[\s*_`\"'\])}.!]*"
+# A line that is nothing but a verdict, decorated perhaps: "B", "**Answer A**", "[[B]]".
+BARE = re.compile(rf"^{OPENING}(?:{NOUN}\s+)?{LABEL}{CLOSING}$")
+# "Verdict: B" at the end of a line. No quotation mark may follow: a quoted verdict is somebody else's.
+MARKED = re.compile(
+    r"(?i:\b(?:verdict|answer|choice|winner|judge?ment))\s*(?:(?i:is)|:|=)+"
+    rf"[\s*_`\[({{]*(?:{NOUN}\s+)?{LABEL}[\s*_`\])}}.!]*$"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A well-formed verdict in a reply."""
+
+    label: str  # "A", "B", "tie" or "abstain"
+    position: int  # of the label's first character in the reply
+
+
+def find_verdict(reply: str, offered: frozenset[str]) -> Found | None:
+    """Return the last well-formed verdict; None where the reply's verdict is in doubt.
+
+    The verdict must end the reply. One that opens it, with an explanation behind, counts where no other verdict
+    disagrees; any other may be the judge quoting an answer, and is never taken for its own.
+    """
+    found: list[Found] = []
+    start, first_line, last_line = 0, None, None
+    for line in reply.splitlines(keepends=True):
+        text = line.rstrip()
+        verdict = None
+        if text.strip():
+            bare = BARE.match(text)
+            match = bare or MARKED.search(text)
+            if match:
+                label = match[1] if match[1] in ("A", "B") else match[1].lower()
+                verdict = Found(label, start + match.start(1))
+                if label in offered:
+                    found.append(verdict)
+            first_line = first_line or (text, bare is not None)
+            last_line = verdict
+        start += len(line)
+    if not found or first_line is None:
+        return None
+    if last_line is not None:
+        return found[-1] if last_line == found[-1] else None
+    if first_line[1] and len({verdict.label for verdict in found}) == 1:
+        return found[0]
+    return None
+
+
+def is_refusal(reply: str) -> bool:
+    """Whether a reply without a verdict declines to give one."""
+    return REFUSAL.match(reply) is not None
+
+
+def verdict_token(reply: str, position: int, tokens: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """Return the token of `logprobs.content` that holds the reply's character at `position`; None if none does."""
+    pieces = [_bytes(token) for token in tokens]
+    whole = b"".join(pieces)
+    shift = whole.find(reply.encode())  # servers strip white space from the reply, not from its tokens
+    if shift < 0:
+        return None
+    offset = shift + len(reply[:position].encode())
+    for token, piece in zip(tokens, pieces, strict=True):
+        if offset < len(piece):
+            return token
+        offset -= len(piece)
+    return None
+
+
+def soft_probability(token: dict[str, Any]) -> tuple[float, float] | None:
+    """Return P(A) / (P(A) + P(B)) and the mass P(A) + P(B) at the verdict token; None where neither is among its top.
+
+    https://arxiv.org/abs/2309.00267, section 3.1. Spellings of a letter, " A" and "A" say, are summed.
+    """
+    candidates = {str(top.get("token")): top.get("logprob") for top in token.get("top_logprobs") or []}
+    candidates.setdefault(str(token.get("token")), token.get("logprob"))
+    mass = {"A": 0.0, "B": 0.0}
+    for text, logprob in candidates.items():
+        letter = text.strip(" \t\n▁Ġ*_`\"'[](){}.:!")
+        if letter in mass and isinstance(logprob, int | float) and logprob <= 1e-6:
+            mass[letter] += math.exp(logprob)
+    total = mass["A"] + mass["B"]
+    return (mass["A"] / total, total) if total > 0 else None
+
+
+def _bytes(token: dict[str, Any]) -> bytes:
+    raw = token.get("bytes")
+    if isinstance(raw, list) and all(isinstance(byte, int) and 0 <= byte < 256 for byte in raw):
+        return bytes(raw)
+    return str(token.get("token", "")).encode()
