@@ -1,0 +1,1 @@
+"""The arithmetic of PPO: pure functions of tensors, each with its source."""

@@ -14,6 +14,7 @@ class Sampling:
     top_k: int = 0  # likeliest tokens kept; 0: off
     stop_token_ids: tuple[int, ...] | list[int] = ()  # any of these ends an answer
     seed: int = 0
+    first_row: int = 0  # place of the first prompt in the whole batch, where several processes share one
 
 
 @dataclass(frozen=True, slots=True)

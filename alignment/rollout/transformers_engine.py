@@ -35,8 +35,8 @@ class TransformersEngine:
     def generate(self, prompt_ids: list[list[int]], sampling: Sampling) -> list[Completion]:
         """Sample one answer per prompt; neither reads nor moves any global random state.
 
-        Row i draws from random numbers made of `sampling.seed` and i, so equal prompts in one call get different
-        answers, and what a row gets does not hang on its neighbours.
+        Row i draws from random numbers made of `sampling.seed` and `first_row` + i: equal prompts in one call get
+        different answers, and what a row gets does not hang on its neighbours.
         """
         self._check_lengths(prompt_ids, sampling)
         order = sorted(range(len(prompt_ids)), key=lambda i: len(prompt_ids[i]))
@@ -47,7 +47,9 @@ class TransformersEngine:
             with torch.no_grad():
                 for start in range(0, len(order), self.batch_size):
                     rows = order[start : start + self.batch_size]
-                    noise = np.stack([uniforms(sampling.seed, i, sampling.max_new_tokens) for i in rows])
+                    noise = np.stack(
+                        [uniforms(sampling.seed, sampling.first_row + i, sampling.max_new_tokens) for i in rows]
+                    )
                     sampled = self._sample([prompt_ids[i] for i in rows], sampling, noise)
                     for i, ids in zip(rows, sampled, strict=True):
                         answers[i] = Completion(ids, bool(ids) and ids[-1] in sampling.stop_token_ids)
@@ -141,5 +143,6 @@ class _StepInputs:
 
 def _innermost(model: nn.Module) -> nn.Module:
     """The transformers model inside PEFT's wrapping, whose signature says what it accepts."""
-    inner: nn.Module = model.get_base_model() if hasattr(model, "get_base_model") else model
+    unwrap: Any = getattr(model, "get_base_model", None)
+    inner: nn.Module = unwrap() if unwrap is not None else model
     return inner

@@ -1,0 +1,32 @@
+"""Per-token estimators of KL(policy ‖ reference) from samples of the policy, http://joschu.net/blog/kl-approx.html."""
+
+from typing import Literal
+
+from torch import Tensor
+
+from alignment.ops.masking import require_same_shape
+
+KLEstimator = Literal["k1", "k2", "k3"]
+MAX_LOG_RATIO = 20.0  # exp(20) = 4.9e8; past it a ratio carries no information and float16 overflows
+
+
+def kl_estimate(logp: Tensor, ref_logp: Tensor, estimator: KLEstimator) -> Tensor:
+    """KL to the reference in nats per token.
+
+    With d = logp - ref_logp: k1 = d (unbiased, may be negative); k2 = d²/2 (low variance, biased); k3 = exp(-d) - 1 + d
+    (unbiased, never negative; the exponent is clamped at ±20).
+
+    Args:
+        logp, ref_logp: log-probabilities of the sampled tokens, one shape.
+    Raises: ShapeError, ValueError for an unknown estimator.
+    """
+    require_same_shape(logp=logp, ref_logp=ref_logp)
+    difference = logp - ref_logp
+    if estimator == "k1":
+        return difference
+    if estimator == "k2":
+        return 0.5 * difference**2
+    if estimator == "k3":
+        negative = (-difference).clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO)
+        return negative.expm1() - negative
+    raise ValueError(f"kl_estimator {estimator!r} is unknown; use k1, k2 or k3")

@@ -1,0 +1,115 @@
+"""PPO's losses per token, and the ways to make one number of them."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from alignment.ops.kl import MAX_LOG_RATIO
+from alignment.ops.masking import masked_mean, masked_sum, require_same_shape
+
+Aggregation = Literal["token-mean", "seq-mean-token-sum", "seq-mean-token-mean"]
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyLoss:
+    """Per-token policy loss and what to log of it; every tensor (batch, time)."""
+
+    loss: Tensor
+    ratio: Tensor  # π(a|s) / π_old(a|s)
+    clipped: Tensor  # bool: the clipped term was the larger loss
+    dual_clipped: Tensor  # bool: the dual clip's bound was in force
+
+
+def policy_loss(
+    logp: Tensor,
+    old_logp: Tensor,
+    advantages: Tensor,
+    *,
+    cliprange: float,
+    cliprange_high: float,
+    dual_clip: float | None,
+) -> PolicyLoss:
+    """Clipped surrogate, eq. 7 of https://arxiv.org/abs/1707.06347, with two extensions.
+
+    loss = max(-A·r, -A·clip(r, 1 - cliprange, 1 + cliprange_high)), r = exp(logp - old_logp), the exponent clamped at
+    ±20. The higher upper bound is DAPO's "clip-higher", eq. 10 of https://arxiv.org/abs/2503.14476. Where A < 0 the
+    loss is also bounded by -A·dual_clip, eq. 5 of https://arxiv.org/abs/1912.09729.
+
+    Args:
+        logp, old_logp, advantages: (batch, time) float.
+        dual_clip: above 1, or None for none.
+    Raises: ShapeError where the three differ.
+    """
+    require_same_shape(logp=logp, old_logp=old_logp, advantages=advantages)
+    ratio = (logp - old_logp).clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO).exp()
+    plain = -advantages * ratio
+    bounded = -advantages * ratio.clamp(1 - cliprange, 1 + cliprange_high)
+    loss = torch.maximum(plain, bounded)
+    dual_clipped = torch.zeros_like(loss, dtype=torch.bool)
+    if dual_clip is not None:
+        bound = -advantages * dual_clip
+        dual_clipped = (advantages < 0) & (loss > bound)
+        loss = torch.where(dual_clipped, bound, loss)
+    return PolicyLoss(loss=loss, ratio=ratio, clipped=bounded > plain, dual_clipped=dual_clipped)
+
+
+@dataclass(frozen=True, slots=True)
+class ValueLoss:
+    """Per-token value loss; every tensor (batch, time)."""
+
+    loss: Tensor
+    clipped: Tensor  # bool: the clipped prediction's error was the larger
+
+
+def value_loss(values: Tensor, old_values: Tensor, returns: Tensor, *, cliprange_value: float) -> ValueLoss:
+    """Half the larger of the squared errors of the prediction and of the prediction kept near its old value.
+
+    loss = max((V - R)², (clip(V, V_old ± cliprange_value) - R)²) / 2, as in OpenAI Baselines and TRL.
+
+    Args:
+        values: predictions now. old_values: at rollout. returns: targets. All (batch, time) float.
+    Raises: ShapeError where the three differ.
+    """
+    require_same_shape(values=values, old_values=old_values, returns=returns)
+    near = torch.clamp(values, old_values - cliprange_value, old_values + cliprange_value)
+    plain = (values - returns) ** 2
+    bounded = (near - returns) ** 2
+    return ValueLoss(loss=0.5 * torch.maximum(plain, bounded), clipped=bounded > plain)
+
+
+def aggregate(loss: Tensor, mask: Tensor, how: Aggregation) -> Tensor:
+    """One number from per-token losses.
+
+    `token-mean`: all valid tokens alike (DAPO). `seq-mean-token-sum`: sum within an answer, mean over answers (the
+    policy gradient as derived). `seq-mean-token-mean`: mean within an answer, mean over answers (original PPO for
+    language models; short answers' tokens weigh more).
+
+    Args:
+        loss: (batch, time). mask: (batch, time) bool.
+    Raises: ShapeError, ValueError for an unknown aggregation.
+    """
+    if how == "token-mean":
+        return masked_mean(loss, mask)
+    if how == "seq-mean-token-sum":
+        return masked_sum(loss, mask, dim=1).mean()
+    if how == "seq-mean-token-mean":
+        return masked_mean(loss, mask, dim=1).mean()
+    raise ValueError(f"aggregation {how!r} is unknown; use token-mean, seq-mean-token-sum or seq-mean-token-mean")
+
+
+def aggregate_part(loss: Tensor, mask: Tensor, how: Aggregation, *, tokens: Tensor, sequences: Tensor) -> Tensor:
+    """A microbatch's share of the global batch's `aggregate`: the shares of any split sum to the whole.
+
+    Args:
+        loss: (batch, time), the microbatch. mask: bool.
+        tokens, sequences: how many the whole batch holds, scalars.
+    """
+    if how == "token-mean":
+        return masked_sum(loss, mask) / tokens
+    if how == "seq-mean-token-sum":
+        return masked_sum(loss, mask, dim=1).sum() / sequences
+    if how == "seq-mean-token-mean":
+        return masked_mean(loss, mask, dim=1).sum() / sequences
+    raise ValueError(f"aggregation {how!r} is unknown; use token-mean, seq-mean-token-sum or seq-mean-token-mean")
