@@ -54,5 +54,6 @@ def combine(forward: Verdict, backward: Verdict) -> Verdict:
             return Verdict(None, verdict.status, verdict.raw)
     assert forward.probability is not None
     assert backward.probability is not None
-    probability = (forward.probability + 1.0 - backward.probability) / 2.0
+    # Not (p + 1 - q) / 2: for p = q that can round to just under one half, and a tie would be a loss.
+    probability = 0.5 + (forward.probability - backward.probability) / 2.0
     return Verdict(probability, "tie" if probability == 0.5 else "ok")

@@ -1,0 +1,72 @@
+"""What evaluation reads: held-out prompts, and text outside the domain."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from alignment.config.schema import DatasetEntry, EvaluateRecipe
+from alignment.data.load import load_demonstrations, load_prompts
+from alignment.data.rows import Prompt
+from alignment.data.splits import prompt_key, split_by_prompt
+from alignment.errors import DataError
+
+
+@dataclass(frozen=True, slots=True)
+class HeldOut:
+    """Prompts no stage trained on, each once, and the files they came from."""
+
+    prompts: list[Prompt]
+    files: dict[str, str]  # path to SHA-256
+    skipped: list[str]
+
+
+def held_out_prompts(recipe: EvaluateRecipe) -> HeldOut:
+    """Load `eval_datasets`; without them the held-out share of `datasets`; without `test_split_size` all of them.
+
+    The split by prompt is the one every other stage makes with the same data, `test_split_size` and seed.
+
+    Raises: DataError where nothing is left.
+    """
+    entries = list(recipe.eval_datasets or recipe.datasets)
+    max_samples = None if recipe.eval_datasets else recipe.max_samples
+    loaded = load_prompts(entries, on_bad_row=recipe.on_bad_row, seed=recipe.seed, max_samples=max_samples)
+    rows = loaded.rows
+    if not recipe.eval_datasets and recipe.test_split_size is not None:
+        rows = split_by_prompt(rows, recipe.test_split_size, recipe.seed)[1]
+    unique = {prompt_key(prompt): prompt for prompt in reversed(rows)}
+    prompts = list(reversed(unique.values()))[: recipe.max_eval_samples]
+    if not prompts:
+        paths = ", ".join(entry.path for entry in entries)
+        raise DataError(f"{paths}: no held-out prompt is left to evaluate on; raise test_split_size or add data.")
+    return HeldOut(prompts, loaded.files, loaded.skipped)
+
+
+def outside_text(recipe: EvaluateRecipe) -> str | None:
+    """Return the text of `perplexity_datasets`, rows joined by a blank line; None where none is named.
+
+    A `.txt` file is read as it is. No more is kept than `perplexity_max_tokens` could need.
+    """
+    if not recipe.perplexity_datasets:
+        return None
+    texts = [_entry_text(entry, recipe) for entry in recipe.perplexity_datasets]
+    # Sixteen characters make at least one token in any tokenizer met so far; reading on would be wasted.
+    return "\n\n".join(texts)[: 16 * recipe.perplexity_max_tokens]
+
+
+def _entry_text(entry: DatasetEntry, recipe: EvaluateRecipe) -> str:
+    path = Path(entry.path)
+    if path.suffix == ".txt":
+        try:
+            text = path.read_text(encoding="utf-8")
+        except FileNotFoundError:
+            raise DataError(f"{path}: no such file, named in perplexity_datasets.") from None
+        except (OSError, UnicodeDecodeError) as error:
+            raise DataError(f"{path}: cannot be read as UTF-8 text ({error}).") from None
+        if not text.strip():
+            raise DataError(f"{path}: empty; perplexity needs text.")
+        return text
+    loaded = load_demonstrations([entry], on_bad_row=recipe.on_bad_row, seed=recipe.seed)
+    return "\n\n".join(f"{_plain(row.prompt)}{row.completion}" for row in loaded.rows)
+
+
+def _plain(prompt: Prompt) -> str:
+    return prompt if isinstance(prompt, str) else "".join(f"{message['content']}\n" for message in prompt)

@@ -1,0 +1,131 @@
+"""What a policy's answers and probabilities say without any judge: distance, length, variety, perplexity."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from alignment.errors import DataError
+from alignment.evaluate.statistics import mean_interval
+from alignment.evaluate.winrate import Bootstrap
+from alignment.ops.kl import kl_estimate
+from alignment.ops.logprobs import token_logp
+
+LONGEST_WINDOW = 2_048  # tokens of one perplexity window, however long the model's context
+TOKENS_AT_ONCE = 8_192  # tokens in one perplexity batch
+
+
+def token_logps(
+    model: nn.Module, prompt_ids: list[list[int]], answer_ids: list[list[int]], *, temperature: float, batch_size: int
+) -> list[Tensor]:
+    """Log-probabilities of each answer's tokens under `model` at the sampling temperature.
+
+    Returns: one (answer tokens,) float64 tensor per answer, on the CPU.
+    """
+    device = next(model.parameters()).device
+    order = sorted(range(len(prompt_ids)), key=lambda i: len(prompt_ids[i]) + len(answer_ids[i]))
+    found: list[Tensor] = [torch.empty(0)] * len(prompt_ids)
+    model.eval()
+    for start in range(0, len(order), batch_size):
+        rows = order[start : start + batch_size]
+        sequences = [prompt_ids[i] + answer_ids[i] for i in rows]
+        longest = max(map(len, sequences))
+        # Padding on the right is never attended to by what is read, so any id will do.
+        input_ids = torch.tensor([s + [0] * (longest - len(s)) for s in sequences], device=device)
+        mask = torch.tensor([[1] * len(s) + [0] * (longest - len(s)) for s in sequences], device=device)
+        logps = next_token_logps(model, input_ids, mask, temperature)
+        for row, i in enumerate(rows):
+            begin = len(prompt_ids[i]) - 1  # the token at position t is predicted at t - 1
+            found[i] = logps[row, begin : begin + len(answer_ids[i])].cpu()
+    return found
+
+
+@torch.no_grad()
+def next_token_logps(model: nn.Module, input_ids: Tensor, mask: Tensor, temperature: float = 1.0) -> Tensor:
+    """Log-probability of each token given those before it; (batch, time) ids give (batch, time - 1) float64."""
+    logits = model(input_ids=input_ids, attention_mask=mask, use_cache=False).logits[:, :-1]
+    targets = input_ids[:, 1:]
+    rows = []
+    for row_logits, row_targets in zip(logits, targets, strict=True):  # row by row: float copies of all would not fit
+        rows.append(token_logp(row_logits, row_targets, temperature=temperature).double())
+    return torch.stack(rows)
+
+
+def kl(
+    logps: Sequence[Tensor], ref_logps: Sequence[Tensor], clusters: Sequence[int], bootstrap: Bootstrap
+) -> dict[str, Any]:
+    """KL from the reference in nats per answer, estimated at the sampled tokens.
+
+    The value is the mean over answers of the sum of log p - log p_ref (k1, http://joschu.net/blog/kl-approx.html):
+    unbiased where answers were sampled from p itself, that is with top_p 1 and top_k 0. `k3` is that page's
+    lower-variance estimate, summed over tokens alike.
+    """
+    if not logps:
+        raise DataError("no answers to estimate the KL from; the held-out prompts are empty")
+    k1 = [float(kl_estimate(logp, ref, "k1").sum()) for logp, ref in zip(logps, ref_logps, strict=True)]
+    k3 = [float(kl_estimate(logp, ref, "k3").sum()) for logp, ref in zip(logps, ref_logps, strict=True)]
+    estimate = mean_interval(k1, clusters, bootstrap.level, bootstrap.samples, bootstrap.seed).as_json()
+    tokens = sum(len(logp) for logp in logps)
+    return estimate | {"k3": sum(k3) / len(k3), "per_token": sum(k1) / tokens if tokens else None, "unit": "nats"}
+
+
+def lengths(
+    answer_ids: Sequence[Sequence[int]], stopped: Sequence[bool], clusters: Sequence[int], bootstrap: Bootstrap
+) -> dict[str, Any]:
+    """Mean tokens per answer, the stop token included, with its interval, and the share that stopped by itself."""
+    counts = [len(ids) for ids in answer_ids]
+    found = mean_interval(counts, clusters, bootstrap.level, bootstrap.samples, bootstrap.seed).as_json()
+    return found | {"stopped": sum(stopped) / len(stopped)}
+
+
+def variety(answers: Sequence[str]) -> dict[str, Any]:
+    """How far answers differ: share of distinct answers, and of distinct words and word pairs (distinct-1, -2).
+
+    distinct-n is that of https://arxiv.org/abs/1510.03055, over all answers together; a policy that fell into one
+    answer has a share of 1/n.
+    """
+    unique = len({answer.strip() for answer in answers})
+    words = [answer.split() for answer in answers]
+    return {
+        "value": unique / len(answers),
+        "unique": unique,
+        "n": len(answers),
+        "distinct_1": _distinct(words, 1),
+        "distinct_2": _distinct(words, 2),
+    }
+
+
+def perplexity(model: nn.Module, ids: list[int], *, bos: list[int]) -> dict[str, Any]:
+    """Perplexity of a token stream cut into windows of the model's context, weighted by tokens.
+
+    Args:
+        ids: The text's tokens, without special tokens.
+        bos: What the tokenizer puts before a text; opens every window where there is any.
+    """
+    context = getattr(getattr(model, "config", None), "max_position_embeddings", None) or LONGEST_WINDOW
+    window = min(context, LONGEST_WINDOW) - len(bos)
+    pieces = [bos + ids[start : start + window] for start in range(0, len(ids), window)]
+    pieces = [piece for piece in pieces if len(piece) > 1]
+    if not pieces:
+        raise DataError(f"perplexity_datasets hold {len(ids)} tokens of text; perplexity needs at least 2")
+    device = next(model.parameters()).device
+    model.eval()
+    total, tokens = 0.0, 0
+    batch = max(1, TOKENS_AT_ONCE // (window + len(bos)))
+    for start in range(0, len(pieces), batch):
+        rows = pieces[start : start + batch]
+        longest = max(map(len, rows))
+        input_ids = torch.tensor([r + [0] * (longest - len(r)) for r in rows], device=device)
+        mask = torch.tensor([[1] * len(r) + [0] * (longest - len(r)) for r in rows], device=device)
+        logps = next_token_logps(model, input_ids, mask)
+        counted = mask[:, 1:].bool()
+        total -= float(logps[counted].sum())
+        tokens += int(counted.sum())
+    return {"value": math.exp(total / tokens), "tokens": tokens, "window": window + len(bos)}
+
+
+def _distinct(words: list[list[str]], n: int) -> float | None:
+    grams = [tuple(answer[i : i + n]) for answer in words for i in range(len(answer) - n + 1)]
+    return len(set(grams)) / len(grams) if grams else None

@@ -1,0 +1,117 @@
+"""Loading each policy once: its answers to the held-out prompts, its log-probabilities, its perplexity elsewhere."""
+
+import gc
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from alignment.config.schema import EvaluateRecipe
+from alignment.data.rows import Prompt
+from alignment.data.template import Template
+from alignment.evaluate.metrics import perplexity, token_logps
+from alignment.policy.base import load_causal_lm, load_tokenizer
+from alignment.rollout.engine import Sampling
+from alignment.rollout.transformers_engine import TransformersEngine
+
+Say = Callable[[str], None]
+
+
+@dataclass
+class Measured:
+    """One policy's answers, one per prompt and generation, and what its own weights say of them."""
+
+    name: str
+    path: str
+    texts: list[str]
+    answer_ids: list[list[int]]
+    stopped: list[bool]
+    prompt_ids: list[list[int]]
+    logps: list[Tensor]
+    vocabulary: dict[str, int]
+    perplexity: dict[str, Any] | None = None
+    ref_logps: list[Tensor] | None = field(default=None)  # under the baseline; None where tokenizers differ
+
+
+def measure(
+    recipe: EvaluateRecipe, prompts: Sequence[Prompt], outside_text: str | None, say: Say
+) -> tuple[Measured, list[Measured]]:
+    """Sample and measure the candidates, then the baseline; one model is in memory at a time.
+
+    Args:
+        prompts: one per answer wanted. outside_text: for the perplexity, None for none. say: reports progress.
+
+    Returns: the baseline and the candidates in the recipe's order.
+    """
+    measured: list[Measured] = []
+    places = [(c.name, c.model_name_or_path) for c in recipe.candidates]
+    for place, (name, path) in enumerate([*places, (recipe.baseline_name, recipe.model_name_or_path)]):
+        say(f"{name}: sampling {len(prompts)} answers with {path}")
+        keys = recipe.model_copy(update={"model_name_or_path": path})
+        tokenizer = load_tokenizer(keys)
+        model = load_causal_lm(keys, trainable=False, peft=None)
+        template = Template(tokenizer, chat_template=recipe.chat_template, eos_token=recipe.eos_token)
+        policy = _answer(recipe, name, path, model, tokenizer, template, prompts, recipe.seed + place)
+        if outside_text is not None:
+            say(f"{name}: perplexity outside the domain")
+            policy.perplexity = _perplexity(model, tokenizer, outside_text, recipe.perplexity_max_tokens)
+        if place == len(places):
+            for candidate in measured:
+                if candidate.vocabulary == policy.vocabulary:
+                    say(f"{name}: probabilities of {candidate.name}'s answers, for the KL")
+                    candidate.ref_logps = _logps(model, candidate, recipe)
+        measured.append(policy)
+        del model
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+    return measured[-1], measured[:-1]
+
+
+def _answer(
+    recipe: EvaluateRecipe,
+    name: str,
+    path: str,
+    model: Any,
+    tokenizer: Any,
+    template: Template,
+    prompts: Sequence[Prompt],
+    seed: int,
+) -> Measured:
+    prompt_ids = [template.prompt_ids(prompt) for prompt in prompts]
+    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else template.stop_token_ids[0]
+    engine = TransformersEngine(model, pad, recipe.per_device_eval_batch_size)
+    sampling = Sampling(
+        max_new_tokens=recipe.max_new_tokens,
+        temperature=recipe.temperature,
+        top_p=recipe.top_p,
+        top_k=recipe.top_k,
+        stop_token_ids=template.stop_token_ids,
+        seed=seed,
+    )
+    completions = engine.generate(prompt_ids, sampling)
+    texts = [template.answer_text(before, c.ids) for before, c in zip(prompt_ids, completions, strict=True)]
+    ids, stopped = [c.ids for c in completions], [c.stopped for c in completions]
+    policy = Measured(name, path, texts, ids, stopped, prompt_ids, [], tokenizer.get_vocab())
+    policy.logps = _logps(model, policy, recipe)
+    return policy
+
+
+def _logps(model: Any, policy: Measured, recipe: EvaluateRecipe) -> list[Tensor]:
+    return token_logps(
+        model,
+        policy.prompt_ids,
+        policy.answer_ids,
+        temperature=recipe.temperature,
+        batch_size=recipe.per_device_eval_batch_size,
+    )
+
+
+def _perplexity(model: Any, tokenizer: Any, text: str, max_tokens: int) -> dict[str, Any]:
+    ids = tokenizer(text, add_special_tokens=False, truncation=False)["input_ids"][:max_tokens]
+    bos = tokenizer("").get("input_ids", [])[:1]
+    if bos != [tokenizer.bos_token_id]:
+        bos = []
+    return perplexity(model, ids, bos=bos)

@@ -1,0 +1,172 @@
+"""Putting one evaluation's numbers under plain names, and showing them as a table."""
+
+import random
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from rich.table import Table
+
+from alignment.config.schema import EvaluateRecipe
+from alignment.data.rows import Prompt
+from alignment.evaluate.judging import Judge
+from alignment.evaluate.metrics import kl, lengths, variety
+from alignment.evaluate.policies import Measured
+from alignment.evaluate.statistics import mean_interval
+from alignment.evaluate.winrate import Bootstrap, Judged, agreement, comparisons, judge_pairs, win_rate
+
+Scores = dict[str, list[float]]  # reward scores of every answer, by policy
+Verdicts = dict[str, dict[str, Judged]]  # by candidate, then judge
+
+
+def judge_candidates(
+    recipe: EvaluateRecipe,
+    judges: Sequence[Judge],
+    prompts: Sequence[Prompt],
+    baseline: Measured,
+    candidates: Sequence[Measured],
+    say: Callable[[str], None],
+) -> Verdicts:
+    """Ask every judge about every candidate's answers against the baseline's; prompts: one per answer."""
+    verdicts: Verdicts = {}
+    for candidate in candidates:
+        pairs = comparisons(prompts, candidate.texts, baseline.texts)
+        for judge in judges:
+            say(f"{judge.name}: {candidate.name} against {baseline.name}, {len(pairs)} pairs in both orders")
+            verdicts.setdefault(candidate.name, {})[judge.name] = _ask(recipe, judge, pairs)
+    return verdicts
+
+
+def reward_agreement(
+    recipe: EvaluateRecipe,
+    judges: Sequence[Judge],
+    prompts: Sequence[Prompt],
+    clusters: Sequence[int],
+    baseline: Measured,
+    scores: Scores,
+) -> dict[str, dict[str, Any] | None]:
+    """Held-out accuracy of the reward model against each judge: does it order the baseline's own answers alike?
+
+    The pairs are answers to one prompt, the first with the second, the third with the fourth, and so on.
+    """
+    firsts = [
+        i for i in range(len(prompts) - 1) if clusters[i] == clusters[i + 1] and i % recipe.num_generations % 2 == 0
+    ]
+    pairs = [comparisons([prompts[i]], [baseline.texts[i]], [baseline.texts[i + 1]])[0] for i in firsts]
+    if not pairs:
+        return {}
+    both = [(scores[baseline.name][i], scores[baseline.name][i + 1]) for i in firsts]
+    where = [clusters[i] for i in firsts]
+    return {judge.name: agreement(_ask(recipe, judge, pairs), both, where, bootstrap_of(recipe)) for judge in judges}
+
+
+def summarise(
+    recipe: EvaluateRecipe,
+    clusters: Sequence[int],
+    baseline: Measured,
+    candidates: Sequence[Measured],
+    verdicts: Verdicts,
+    scores: Scores,
+    accuracy: dict[str, dict[str, Any] | None],
+) -> dict[str, Any]:
+    """Return results.json: plain numbers by policy, win rates with their intervals, all else under `details`."""
+    how = bootstrap_of(recipe)
+    policies = [baseline, *candidates]
+    details: dict[str, Any] = {
+        "kl": {c.name: kl(c.logps, c.ref_logps, clusters, how) for c in candidates if c.ref_logps is not None},
+        "answer_tokens": {p.name: lengths(p.answer_ids, p.stopped, clusters, how) for p in policies},
+        "distinct_answers": {p.name: variety(p.texts) for p in policies},
+        "perplexity": {p.name: p.perplexity for p in policies if p.perplexity is not None},
+        "reward_score": {
+            name: mean_interval(values, clusters, how.level, how.samples, how.seed).as_json()
+            for name, values in scores.items()
+        },
+        "reward_accuracy": {name: found for name, found in accuracy.items() if found is not None},
+    }
+    return {
+        "baseline": baseline.name,
+        "candidates": [c.name for c in candidates],
+        "judges": list(next(iter(verdicts.values()), {})),
+        "prompts": len(set(clusters)),
+        "answers_per_prompt": recipe.num_generations,
+        "confidence_level": recipe.confidence_level,
+        "win_rate": {
+            name: {judge: win_rate(judged, clusters, how) for judge, judged in by_judge.items()}
+            for name, by_judge in verdicts.items()
+        },
+        **{name: {who: found["value"] for who, found in by.items()} for name, by in details.items() if by},
+        "details": details,
+    }
+
+
+def answer_rows(
+    prompts: Sequence[Prompt], policies: Sequence[Measured], verdicts: Verdicts, scores: Scores
+) -> list[dict[str, Any]]:
+    """One row per prompt and generation: every policy's answer, its score and length, and what each judge said.
+
+    `verdicts` holds, by judge and candidate, the probability that the candidate's answer is better than the baseline's.
+    """
+    judges = list(next(iter(verdicts.values()), {}))
+    return [
+        {
+            "prompt": prompt,
+            "answers": {p.name: p.texts[i] for p in policies},
+            "tokens": {p.name: len(p.answer_ids[i]) for p in policies},
+            "scores": {name: values[i] for name, values in scores.items()},
+            "verdicts": {j: {c: by[j].verdicts[i].probability for c, by in verdicts.items()} for j in judges},
+        }
+        for i, prompt in enumerate(prompts)
+    ]
+
+
+def pick_examples(rows: list[dict[str, Any]], every: int, count: int, seed: int) -> list[dict[str, Any]]:
+    """Return `count` rows of different prompts, chosen by the seed and not by what they say; `every`: rows a prompt."""
+    firsts = range(0, len(rows), every)
+    chosen = random.Random(seed).sample(firsts, min(count, len(firsts)))
+    return [rows[i] for i in sorted(chosen)]
+
+
+def table(results: dict[str, Any]) -> Table:
+    """Return the results as a table for the terminal."""
+    details = results["details"]
+    shown = Table(title=f"Against {results['baseline']} on {results['prompts']} held-out prompts")
+    shown.add_column("policy", style="bold")
+    for judge in results["judges"]:
+        shown.add_column(f"win rate\n{judge}", justify="right")
+    columns = {
+        "reward_score": "reward\nscore",
+        "kl": "KL\nnats",
+        "answer_tokens": "tokens",
+        "distinct_answers": "distinct",
+        "perplexity": "perplexity\noutside",
+    }
+    columns = {key: title for key, title in columns.items() if details.get(key)}
+    for title in columns.values():
+        shown.add_column(title, justify="right")
+    for name in [results["baseline"], *results["candidates"]]:
+        rates = [results["win_rate"].get(name, {}).get(judge) for judge in results["judges"]]
+        cells = [_rate(rate) for rate in rates] + [_number(details[key].get(name)) for key in columns]
+        shown.add_row(name, *cells)
+    return shown
+
+
+def bootstrap_of(recipe: EvaluateRecipe) -> Bootstrap:
+    """How this recipe wants its intervals."""
+    return Bootstrap(recipe.confidence_level, recipe.bootstrap_samples, recipe.seed)
+
+
+def _ask(recipe: EvaluateRecipe, judge: Judge, pairs: Sequence[Any]) -> Judged:
+    return judge_pairs(judge, pairs, max_concurrency=recipe.max_concurrency, max_failure_share=recipe.max_failure_share)
+
+
+def _rate(rate: dict[str, Any] | None) -> str:
+    if rate is None:
+        return "–"
+    if rate["value"] is None:
+        return "no verdict"
+    interval = f"[{rate['low']:.1%}, {rate['high']:.1%}]"
+    covered = "" if rate["coverage"] == 1 else f"\n{rate['coverage']:.0%} judged"
+    return f"{rate['value']:.1%} {interval}{covered}"
+
+
+def _number(found: dict[str, Any] | None) -> str:
+    return "–" if found is None else f"{found['value']:.3g}"

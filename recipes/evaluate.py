@@ -1,0 +1,70 @@
+"""Compare trained policies with a baseline on held-out prompts: who wins, how far they moved, what they lost."""
+
+import sys
+
+from rich.console import Console
+
+from alignment.config import load_recipe
+from alignment.config.schema import EvaluateRecipe
+from alignment.evaluate.heldout import held_out_prompts, outside_text
+from alignment.evaluate.policies import measure
+from alignment.evaluate.results import (
+    answer_rows,
+    judge_candidates,
+    pick_examples,
+    reward_agreement,
+    summarise,
+    table,
+)
+from alignment.run.directory import RunDirectory
+from alignment.run.files import write_json, write_jsonl
+from alignment.run.script import script
+from reward.judges import build_judge
+from reward.scorers import RewardScorer
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Sample, judge, measure, write results.json, answers.jsonl and examples.jsonl, and print the table."""
+    recipe = load_recipe("evaluate", sys.argv[1:] if argv is None else argv)
+    assert isinstance(recipe, EvaluateRecipe)
+    judges = [build_judge(entry) for entry in recipe.judges]
+    run = RunDirectory.open(recipe)
+    if not run.main_process:
+        return
+    console = Console(stderr=True, highlight=False)
+
+    # What is asked: each held-out prompt once per answer wanted.
+    held_out = held_out_prompts(recipe)
+    prompts = [prompt for prompt in held_out.prompts for _ in range(recipe.num_generations)]
+    clusters = [i for i in range(len(held_out.prompts)) for _ in range(recipe.num_generations)]
+    run.record(
+        data={"files": held_out.files, "skipped": held_out.skipped},
+        judges={judge.name: judge.prompt_hash for judge in judges},
+    )
+
+    # What is answered, and how likely the answers are under the baseline.
+    baseline, candidates = measure(recipe, prompts, outside_text(recipe), console.print)
+    policies = [baseline, *candidates]
+
+    # What the reward model and the judges say.
+    scores = {}
+    accuracy = {}
+    if recipe.reward_model_path is not None:
+        console.print(f"scoring with {recipe.reward_model_path}")
+        scorer = RewardScorer.load(recipe.reward_model_path, batch_size=recipe.per_device_eval_batch_size)
+        scores = {policy.name: scorer.score(prompts, policy.texts) for policy in policies}
+        accuracy = reward_agreement(recipe, judges, prompts, clusters, baseline, scores)
+    verdicts = judge_candidates(recipe, judges, prompts, baseline, candidates, console.print)
+
+    results = summarise(recipe, clusters, baseline, candidates, verdicts, scores, accuracy)
+    rows = answer_rows(prompts, policies, verdicts, scores)
+    write_jsonl(run.path / "answers.jsonl", rows)
+    examples = pick_examples(rows, recipe.num_generations, recipe.num_examples, recipe.seed)
+    write_jsonl(run.path / "examples.jsonl", examples)
+    write_json(run.path / "results.json", results)
+    run.finish(**results)
+    Console().print(table(results))
+
+
+if __name__ == "__main__":
+    script(main)
