@@ -85,9 +85,7 @@ def test_prompts_weigh_the_same_however_many_pairs_they_have() -> None:
 def test_centring_enters_with_its_coefficient() -> None:
     # one pair, scores 1 and 1: ln 2 + 0.01 * (1 + 1)^2 = 0.73314718
     one = torch.tensor([0])
-    loss = ranking_loss(
-        tensor(1, 1), one, one + 1, tensor(1), one, num_prompts=1, center_rewards_coefficient=0.01
-    )
+    loss = ranking_loss(tensor(1, 1), one, one + 1, tensor(1), one, num_prompts=1, center_rewards_coefficient=0.01)
     assert loss.item() == pytest.approx(math.log(2) + 0.04, abs=1e-12)
 
 

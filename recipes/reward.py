@@ -1,0 +1,76 @@
+"""Reward model: rankings and pairs in, a sequence classifier with one output out.
+
+accelerate launch recipes/reward.py --config recipes/tiny/reward.yaml [--key value …]
+"""
+
+import sys
+
+from transformers import TrainingArguments, set_seed
+
+from alignment.config import load_recipe
+from alignment.config.schema import RewardRecipe
+from alignment.data import load_rankings, split_by_prompt
+from alignment.data.template import Template
+from alignment.policy.base import load_tokenizer
+from alignment.run.callbacks import callbacks_for
+from alignment.run.directory import RunDirectory
+from alignment.run.script import script
+from alignment.train.arguments import training_arguments
+from alignment.train.saving import lineage_of, save_trained
+from reward.batches import Encoded, encode_rankings
+from reward.model import load_reward_model
+from reward.trainer import RewardTrainer
+
+
+def load_data(recipe: RewardRecipe, run: RunDirectory, template: Template) -> tuple[Encoded, Encoded]:
+    """Read and tokenise the rankings, training and held out; the manifest keeps what was read and what was left out."""
+    options = {"on_bad_row": recipe.on_bad_row, "seed": recipe.seed}
+    loaded = load_rankings(recipe.datasets, max_samples=recipe.max_samples, **options)
+    train, held_out, files, skipped = loaded.rows, [], loaded.files, loaded.skipped
+    if recipe.eval_datasets:
+        evaluation = load_rankings(recipe.eval_datasets, max_samples=recipe.max_eval_samples, **options)
+        held_out, files, skipped = evaluation.rows, files | evaluation.files, skipped + evaluation.skipped
+    elif recipe.test_split_size:
+        train, held_out = split_by_prompt(train, recipe.test_split_size, recipe.seed)
+    fitting = {"max_length": recipe.max_length, "on_bad_row": recipe.on_bad_row}
+    encoded = [encode_rankings(rows, template, **fitting) for rows in (train, held_out[: recipe.max_eval_samples])]
+    run.record(
+        data=files,
+        train=encoded[0].counts(),
+        evaluation=encoded[1].counts(),
+        skipped=skipped + encoded[0].skipped + encoded[1].skipped,
+    )
+    return encoded[0], encoded[1]
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run the stage."""
+    recipe = load_recipe("reward", sys.argv[1:] if argv is None else argv)
+    run = RunDirectory.open(recipe)
+    set_seed(recipe.seed)
+
+    tokenizer = load_tokenizer(recipe)
+    template = Template(tokenizer, recipe.chat_template, recipe.eos_token)
+    run.record(lineage=lineage_of(recipe, tokenizer, template))
+    model = load_reward_model(recipe, tokenizer, template.stop_token_ids, trainable=True, peft=recipe)
+
+    train, held_out = load_data(recipe, run, template)
+    trainer = RewardTrainer(
+        model,
+        training_arguments(TrainingArguments, recipe, run, remove_unused_columns=False),
+        tokenizer=tokenizer,
+        train=train.rows,
+        evaluation=held_out.rows,
+        center_rewards_coefficient=recipe.center_rewards_coefficient,
+        use_margin=recipe.use_margin,
+        callbacks=callbacks_for(run, recipe),
+    )
+    trained = trainer.train(resume_from_checkpoint=run.checkpoint)
+    results = trainer.held_out_results()
+    run.record(**trainer.score_scale())  # the reward's unit, for whoever scores with it
+    save_trained(trainer, run.path)
+    run.finish(train_loss=trained.training_loss, steps=trained.global_step, **results)
+
+
+if __name__ == "__main__":
+    script(main)

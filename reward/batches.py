@@ -1,0 +1,144 @@
+"""From rankings to the tensors that a reward model trains on."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from alignment.data.rows import USABLE, Prompt, Ranking
+from alignment.data.template import Template
+from alignment.errors import DataError
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedRanking:
+    """One prompt: the token ids of prompt and answer for each answer, and its usable pairs."""
+
+    input_ids: list[list[int]]
+    answer_tokens: list[int]  # tokens of each answer, its stop token included
+    pairs: list[tuple[int, int, float, float]]  # first, second, probability that first is better, margin
+
+
+@dataclass(slots=True)
+class Encoded:
+    """The rankings that can train, and what was left out."""
+
+    rows: list[EncodedRanking] = field(default_factory=list)
+    skipped: list[str] = field(
+        default_factory=list
+    )  # "file:line: reason", answers that do not fit or cannot be written
+    without_pairs: int = 0  # prompts none of whose pairs is usable
+
+    def counts(self) -> dict[str, int]:
+        """Return what the manifest records."""
+        return {
+            "prompts": len(self.rows),
+            "answers": sum(len(row.input_ids) for row in self.rows),
+            "pairs": sum(len(row.pairs) for row in self.rows),
+            "prompts_without_usable_pairs": self.without_pairs,
+            "answers_left_out": len(self.skipped),
+        }
+
+
+def encode_rankings(
+    rankings: Sequence[Ranking], template: Template, *, max_length: int | None, on_bad_row: str = "stop"
+) -> Encoded:
+    """Tokenise every answer after its prompt; keep the pairs that may train.
+
+    An answer that does not fit is never cut: the score is read at its last token, and half an answer was not judged.
+
+    Args:
+        max_length: tokens of prompt and answer, or None for no limit.
+        on_bad_row: "stop" raises at the first answer that does not fit, "skip" leaves out that answer and its pairs.
+
+    Raises: DataError naming the row.
+    """
+    encoded = Encoded()
+    for ranking in rankings:
+        pairs = [
+            (pair.first, pair.second, pair.probability, abs(pair.margin or 0.0))
+            for pair in ranking.pairs
+            if pair.status in USABLE and pair.probability is not None
+        ]
+        compared = sorted({index for first, second, *_ in pairs for index in (first, second)})
+        sequences, lengths = {}, {}
+        for index in compared:
+            try:
+                sequences[index], lengths[index] = encode(
+                    template, ranking.prompt, ranking.responses[index], max_length=max_length
+                )
+            except DataError as error:
+                fault = f"{ranking.source}: answer {index + 1} of {len(ranking.responses)}: {error}"
+                if on_bad_row == "stop":
+                    raise DataError(f"{fault} Or set on_bad_row: skip to leave such answers out.") from None
+                encoded.skipped.append(fault)
+        position = {index: place for place, index in enumerate(sequences)}
+        kept = [(position[i], position[j], p, m) for i, j, p, m in pairs if i in position and j in position]
+        if kept:
+            encoded.rows.append(EncodedRanking(list(sequences.values()), list(lengths.values()), kept))
+        else:
+            encoded.without_pairs += 1
+    return encoded
+
+
+def encode(template: Template, prompt: Prompt, answer: str, *, max_length: int | None = None) -> tuple[list[int], int]:
+    """Return the ids of a prompt with its answer up to and including the stop token, and the answer's tokens.
+
+    Raises: DataError where they are more than `max_length`, or the template refuses them.
+    """
+    prompt_ids, answer_ids = template.prompt_ids(prompt), template.answer_ids(prompt, answer)
+    tokens = len(prompt_ids) + len(answer_ids)
+    if max_length is not None and tokens > max_length:
+        raise DataError(
+            f"prompt and answer are {tokens} tokens, more than the {max_length} that fit; raise max_length where the "
+            "model's context allows it, or shorten the prompt."
+        )
+    return prompt_ids + answer_ids, len(answer_ids)
+
+
+def pad(sequences: Sequence[list[int]], pad_token_id: int) -> dict[str, Tensor]:
+    """Pad on the right: `input_ids` and `attention_mask`, both (sequences, time) int64.
+
+    No sequence may end in `pad_token_id`: a plain sequence classifier looks for the last token that is another.
+    """
+    assert all(ids and ids[-1] != pad_token_id for ids in sequences), "a sequence is empty or ends in the padding token"
+    width = max(map(len, sequences))
+    input_ids = torch.full((len(sequences), width), pad_token_id, dtype=torch.long)
+    attention_mask = torch.zeros_like(input_ids)
+    for row, ids in enumerate(sequences):
+        input_ids[row, : len(ids)] = torch.tensor(ids)
+        attention_mask[row, : len(ids)] = 1
+    return {"input_ids": input_ids, "attention_mask": attention_mask}
+
+
+@dataclass(frozen=True, slots=True)
+class RankingCollator:
+    """A batch of prompts as one flat batch of all their answers.
+
+    Keys: `index` (prompts,) the prompt's place in its data set, first so that the Trainer counts prompts; `answers`
+    (prompts,) how many each has; `input_ids`, `attention_mask` (answers, time); `first`, `second` (pairs,) indices of
+    answers; `probability`, `margin` (pairs,) float32; `prompt` (pairs,) the prompt's place in this batch.
+    """
+
+    pad_token_id: int
+
+    def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Tensor]:
+        """Collate `{"index": int, "ranking": EncodedRanking}` rows."""
+        rankings: list[EncodedRanking] = [row["ranking"] for row in rows]
+        pairs, start = [], 0
+        for place, ranking in enumerate(rankings):
+            pairs += [(start + i, start + j, p, m, place) for i, j, p, m in ranking.pairs]
+            start += len(ranking.input_ids)
+        first, second, probability, margin, prompt = zip(*pairs, strict=True)
+        return {
+            "index": torch.tensor([row["index"] for row in rows]),
+            "answers": torch.tensor([len(ranking.input_ids) for ranking in rankings]),
+            **pad([ids for ranking in rankings for ids in ranking.input_ids], self.pad_token_id),
+            "first": torch.tensor(first),
+            "second": torch.tensor(second),
+            "probability": torch.tensor(probability, dtype=torch.float32),
+            "margin": torch.tensor(margin, dtype=torch.float32),
+            "prompt": torch.tensor(prompt),
+        }

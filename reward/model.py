@@ -1,0 +1,99 @@
+"""The reward model: a plain sequence classifier with one output, read at the last token of the answer.
+
+`transformers` finds that token by its id, as the last one that is not `config.pad_token_id`
+(`GenericForSequenceClassification.forward`). Where padding and stop token are the same, as so often, it would read
+the token before. So a reward model pads with another token, and both its config and its saved tokenizer say which:
+the artifact gives the same score in plain `transformers`, padded or not.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from alignment.config.schema import AdapterKeys, ModelKeys
+from alignment.errors import ModelError
+from alignment.policy.base import load_sequence_classifier, resolve_model
+
+HEADS = ("score", "classifier")  # what sequence classifiers call their output layer
+
+
+def load_reward_model(
+    keys: ModelKeys, tokenizer: Any, stop_token_ids: list[int], *, trainable: bool, peft: AdapterKeys | None = None
+) -> Any:
+    """Load `keys.model_name_or_path` as a sequence classifier with one output that pads safely.
+
+    A causal model gets a new score head, drawn from torch's global generator; `tokenizer` and the model's config get
+    the padding token.
+
+    Args:
+        stop_token_ids: what an answer may end with.
+        trainable: whether this is for training; where not, a model without a trained score head is refused.
+        peft: which weights train.
+
+    Raises: ModelError where the model has no trained head and needs one.
+    """
+    if not trainable:
+        require_score_head(keys.model_name_or_path)
+    pad_token_id = padding_token(tokenizer, stop_token_ids)
+    if tokenizer.pad_token_id != pad_token_id:
+        tokenizer.pad_token = tokenizer.convert_ids_to_tokens(pad_token_id)
+    model = load_sequence_classifier(keys, trainable=trainable, peft=peft, pad_token_id=pad_token_id)
+    model.config.get_text_config().pad_token_id = pad_token_id
+    return model
+
+
+def padding_token(tokenizer: Any, stop_token_ids: list[int]) -> int:
+    """Choose the tokenizer's own padding token unless it can end an answer; then another special token, then any.
+
+    Padding is masked, so which token it is changes no score.
+
+    Raises: ModelError where every token of the vocabulary ends an answer.
+    """
+    named = [tokenizer.pad_token_id, tokenizer.unk_token_id, tokenizer.bos_token_id, *tokenizer.all_special_ids]
+    for token_id in (*named, *range(len(tokenizer))):
+        if token_id is not None and token_id not in stop_token_ids:
+            return int(token_id)
+    raise ModelError(f"every token of the vocabulary is a stop token ({stop_token_ids}); nothing is left to pad with.")
+
+
+def score_sequences(model: nn.Module, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+    """Score each sequence at its last token.
+
+    Args:
+        input_ids, attention_mask: (sequences, time), right-padded with the model's `config.pad_token_id`.
+
+    Returns: (sequences,) float32.
+    """
+    logits: Tensor = model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False).logits
+    return logits.squeeze(-1).float()
+
+
+def require_score_head(path: str) -> None:
+    """Refuse a local model or adapter without a trained score head: transformers would invent one at random.
+
+    Raises: ModelError.
+    """
+    source = resolve_model(path)
+    folder = Path(source.newest)
+    files = sorted(folder.glob("*.safetensors")) if folder.is_dir() else []
+    names = [name for file in files for name in _tensor_names(file)]
+    if names and not any(part in HEADS for name in names for part in name.split(".")):
+        raise ModelError(
+            f"{path} is no reward model: its weights hold no score head ({' or '.join(HEADS)}). "
+            "Name the output_dir of a finished `alignment reward` run."
+        )
+
+
+def best_device() -> torch.device:
+    """The GPU where there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _tensor_names(file: Path) -> list[str]:
+    """Tensor names from a safetensors header (8 bytes of length, little endian, then JSON), without the weights."""
+    with file.open("rb") as stream:
+        size = int.from_bytes(stream.read(8), "little")
+        return [name for name in json.loads(stream.read(size)) if name != "__metadata__"]

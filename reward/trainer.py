@@ -1,0 +1,173 @@
+"""A `transformers.Trainer` whose batches are prompts, each with all of its answers in one forward pass."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer_utils import EvalLoopOutput
+
+from reward.batches import EncodedRanking, RankingCollator
+from reward.losses import ranking_loss
+from reward.metrics import preference_metrics
+from reward.model import score_sequences
+
+NO_ANSWER = -100.0  # fills the places of prompts with fewer answers, as the Trainer itself pads
+
+
+class Rankings(Dataset[dict[str, Any]]):
+    """Encoded rankings, each with its place."""
+
+    def __init__(self, rows: Sequence[EncodedRanking]) -> None:
+        self.rows = rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return {"index": index, "ranking": self.rows[index]}
+
+
+class RewardTrainer(Trainer):  # type: ignore[misc]
+    """Trains a sequence classifier on rankings; `per_device_train_batch_size` counts prompts.
+
+    The loss is the mean over the prompts of the whole batch, over accumulated microbatches and processes, whatever
+    the microbatch size.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        args: TrainingArguments,
+        *,
+        tokenizer: Any,
+        train: Sequence[EncodedRanking],
+        evaluation: Sequence[EncodedRanking] | None = None,
+        center_rewards_coefficient: float = 0.0,
+        use_margin: bool = False,
+        callbacks: list[TrainerCallback] | None = None,
+    ) -> None:
+        """Wrap the rankings; `args` needs `remove_unused_columns=False`, as batches are rankings, not columns."""
+        args._n_gpu = min(args.n_gpu, 1)  # DataParallel would cut a flat batch between a prompt's answers
+        super().__init__(
+            model,
+            args,
+            data_collator=RankingCollator(tokenizer.pad_token_id),
+            train_dataset=Rankings(train),
+            eval_dataset=Rankings(evaluation) if evaluation else None,
+            processing_class=tokenizer,
+            callbacks=callbacks,
+        )
+        self.model_accepts_loss_kwargs = True  # compute_loss divides by the whole batch's prompts itself
+        self.center_rewards_coefficient = center_rewards_coefficient
+        self.use_margin = use_margin
+        self._seen = torch.zeros(3, dtype=torch.float64)  # since the last log: decided pairs, agreed, sum of gaps
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Any:
+        """Return this microbatch's share of the batch's loss, so that shares add up to the mean over its prompts."""
+        scores = score_sequences(model, inputs["input_ids"], inputs["attention_mask"])
+        loss = ranking_loss(
+            scores,
+            inputs["first"],
+            inputs["second"],
+            inputs["probability"],
+            inputs["prompt"],
+            num_prompts=len(inputs["index"]) if num_items_in_batch is None else num_items_in_batch,
+            margin=inputs["margin"] if self.use_margin else None,
+            center_rewards_coefficient=self.center_rewards_coefficient,
+        )
+        if num_items_in_batch is not None:
+            loss = loss * self.accelerator.num_processes  # gradients are averaged over processes, shares must be summed
+        self._watch(scores.detach(), inputs)
+        return (loss, {"scores": scores}) if return_outputs else loss
+
+    def prediction_step(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Tensor],
+        prediction_loss_only: bool,
+        ignore_keys: list[str] | None = None,
+    ) -> tuple[None, Tensor, Tensor]:
+        """Score a batch; scores come back as (prompts, most answers), beside each prompt's place."""
+        inputs = self._prepare_inputs(inputs)
+        with torch.no_grad(), self.compute_loss_context_manager():
+            scores = score_sequences(model, inputs["input_ids"], inputs["attention_mask"])
+        answers = inputs["answers"]
+        by_prompt = scores.new_full((len(answers), int(answers.max())), NO_ANSWER)
+        by_prompt[torch.arange(by_prompt.shape[1], device=answers.device) < answers[:, None]] = scores
+        return None, by_prompt, inputs["index"]
+
+    def evaluation_loop(
+        self,
+        dataloader: Any,
+        description: str,
+        prediction_loss_only: bool | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> EvalLoopOutput:
+        """Score all prompts, then measure agreement with their labels; predictions are lists of scores by prompt."""
+        output = super().evaluation_loop(dataloader, description, False, ignore_keys, metric_key_prefix)
+        rankings = dataloader.dataset.rows
+        found = {int(index): row for index, row in zip(output.label_ids, output.predictions, strict=True)}
+        scores = [found[place][: len(row.input_ids)].tolist() for place, row in enumerate(rankings)]
+        found_metrics = self._agreement(scores, rankings)
+        numbers = {key: value for key, value in found_metrics.items() if isinstance(value, int | float)}
+        metrics = {**output.metrics, **{f"{metric_key_prefix}_{key}": value for key, value in numbers.items()}}
+        return EvalLoopOutput(scores, output.label_ids, metrics, len(rankings))
+
+    def held_out_results(self) -> dict[str, Any]:
+        """Evaluate once more, log it, and return the stage's results: every metric as `reward_...`, bins included."""
+        if self.eval_dataset is None:
+            return {}
+        output = self.predict(self.eval_dataset, metric_key_prefix="eval")
+        self.log(output.metrics)
+        found = self._agreement(output.predictions, self.eval_dataset.rows)
+        return {f"reward_{key}": value for key, value in found.items()}
+
+    def score_scale(self, most_prompts: int = 1_000) -> dict[str, float]:
+        """Mean and standard deviation of the scores of training answers, of up to `most_prompts` prompts."""
+        rows = self.train_dataset.rows
+        spread = rows[:: math.ceil(len(rows) / most_prompts)]
+        metrics = self.predict(Rankings(spread), metric_key_prefix="train").metrics
+        return {"score_mean": metrics["train_score_mean"], "score_std": metrics["train_score_std"]}
+
+    def _agreement(self, scores: list[list[float]], rankings: Sequence[EncodedRanking]) -> dict[str, Any]:
+        return preference_metrics(
+            scores,
+            rankings,
+            center_rewards_coefficient=self.center_rewards_coefficient,
+            use_margin=self.use_margin,
+        )
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add agreement on the training pairs since the last log."""
+        if "loss" in logs:
+            seen = self.accelerator.reduce(self._seen.to(self.args.device, torch.float32), reduction="sum")
+            decided, agreed, gaps = seen.tolist()
+            if decided:
+                logs = {**logs, "accuracy": agreed / decided, "score_gap": gaps / decided}
+            self._seen.zero_()
+        super().log(logs, start_time)
+
+    def _get_num_items_in_batch(self, batch_samples: list[dict[str, Tensor]], device: torch.device) -> Tensor:
+        """Count the prompts of all accumulated microbatches of all processes."""
+        prompts = torch.tensor(sum(len(batch["index"]) for batch in batch_samples), device=device)
+        return self.accelerator.gather(prompts).sum()  # type: ignore[no-any-return]
+
+    def _watch(self, scores: Tensor, inputs: dict[str, Tensor]) -> None:
+        """Add a training batch's pairs, ties left out, to the running agreement."""
+        if not self.model.training:
+            return
+        sign = (inputs["probability"] - 0.5).sign()
+        gaps = ((scores[inputs["first"]] - scores[inputs["second"]]) * sign)[sign != 0]
+        agreed = (gaps > 0).sum() + 0.5 * (gaps == 0).sum()
+        self._seen += torch.stack([torch.tensor(float(len(gaps))), agreed.cpu(), gaps.sum().cpu()]).double()
