@@ -5,6 +5,7 @@ The top floor: the one module of `alignment` that calls `recipes` and `reward`, 
 
 import importlib
 import importlib.metadata
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -161,7 +162,7 @@ def score(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="The run folder of a reward model.")],
     file: Annotated[Path, typer.Argument(metavar="FILE", help="JSONL with `prompt` and `answer` in each row.")],
     output: Annotated[
-        Path | None, typer.Option(help="Where to write the rows with their `score`; default: FILE.scored.jsonl.")
+        Path | None, typer.Option(help="Where to write the rows with their `score`; default: standard output.")
     ] = None,
 ) -> None:
     """Score answers with a reward model."""
@@ -170,9 +171,7 @@ def score(
     def start() -> None:
         from reward.scorers import score_file
 
-        target = output or file.with_suffix(".scored.jsonl")
-        score_file(run, file, target)
-        typer.echo(str(target))
+        score_file(str(run), str(file), str(output) if output else None)
 
     script(start)
 
@@ -212,6 +211,8 @@ def options(
 
 def main() -> None:
     """Entry point of the command `alignment`."""
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # a judge's `module:function` may lie in the working folder, as for `python -m`
     app()
 
 

@@ -1,0 +1,108 @@
+"""What a pipeline's stage depends on, by content: the same inputs give the same hashes wherever and whenever."""
+
+import hashlib
+import importlib.util
+import json
+import os
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from alignment.config.pipelines import Stage
+from alignment.run.directory import read_manifest, recipe_digest, resolved_recipe, versions
+from alignment.run.files import sampled_hash, text_hash
+
+PATHS = {"model_name_or_path", "reward_model_path", "path", "chat_template", "prompt", "deepspeed", "fsdp_config"}
+# What a run keeps about itself: times, logs, states to resume from. Nothing that reads the run looks at it.
+ACCOUNTS = {"manifest.json", "recipe.yaml", "metrics.jsonl", "samples.jsonl", "README.md", "training_args.bin"}
+
+
+def dependencies(stage: Stage) -> dict[str, str]:
+    """Return everything whose change makes a stage stale, by name, each with its hash."""
+    found = {f"library {name}": version for name, version in versions().items()}
+    if stage.recipe is None:
+        found["command"] = text_hash(json.dumps(stage.arguments))
+        paths, modules = set(stage.inputs), {stage.arguments[0]}
+    else:
+        resolved = resolved_recipe(stage.recipe)
+        found["recipe"] = recipe_digest(resolved)
+        paths, modules = set(_paths(resolved)), set(_modules(resolved))
+    found |= {path: content_hash(path) for path in sorted(paths)}
+    found |= {f"code of {module}": code_hash(module) for module in sorted(modules)}
+    return found
+
+
+def is_finished(stage: Stage) -> bool:
+    """Tell whether a stage's outputs are there, and those of this very recipe."""
+    if stage.recipe is None:
+        return all(os.path.exists(output) for output in stage.outputs)
+    manifest = read_manifest(stage.outputs[0])
+    digest = recipe_digest(resolved_recipe(stage.recipe))
+    return manifest.get("status") == "finished" and manifest.get("recipe_sha256") == digest
+
+
+def _paths(value: Any) -> Iterator[str]:
+    for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
+        if isinstance(inner, dict | list):
+            yield from _paths(inner)
+        elif key in PATHS and isinstance(inner, str) and (key not in ("chat_template", "prompt") or _is_file(inner)):
+            yield inner
+
+
+def _modules(resolved: dict[str, Any]) -> Iterator[str]:
+    for judge in [resolved.get("judge"), *resolved.get("judges", [])]:
+        if judge and judge.get("function"):
+            yield judge["function"].partition(":")[0]
+
+
+def _is_file(text: str) -> bool:
+    return "\n" not in text and os.path.isfile(text)
+
+
+def content_hash(path: str) -> str:
+    """Hash a file, or a folder's files without a run's accounts of itself; a path that is not there is a Hub id."""
+    root = Path(path)
+    if root.is_file():
+        return _file_hash(root)
+    if not root.is_dir():
+        return f"not on disk: {path}"
+    digest = hashlib.sha256()
+    status = read_manifest(root).get("status", "")
+    digest.update(str(status).encode())
+    for folder, folders, files in os.walk(root):
+        folders[:] = sorted(name for name in folders if not name.startswith((".", "checkpoint-", "__pycache__")))
+        for name in sorted(files):
+            if name not in ACCOUNTS and not name.startswith("."):
+                file = Path(folder, name)
+                digest.update(f"{file.relative_to(root)}:{_file_hash(file)}\n".encode())
+    return digest.hexdigest()
+
+
+def _file_hash(file: Path) -> str:
+    status = file.stat()
+    return _hash_of_version(file, status.st_mtime_ns, status.st_size)
+
+
+@cache
+def _hash_of_version(file: Path, modified: int, size: int) -> str:
+    if file.suffix in (".safetensors", ".bin", ".gguf"):
+        return sampled_hash(file)
+    digest = hashlib.sha256()
+    with file.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def code_hash(module: str) -> str:
+    """Hash a module with the other modules of its package's folder, which it may import."""
+    try:
+        spec = importlib.util.find_spec(module)
+    except (ImportError, ValueError):
+        spec = None
+    if spec is None or not spec.origin or not os.path.isfile(spec.origin):
+        return "not found"
+    file = Path(spec.origin)
+    beside = sorted(file.parent.glob("*.py")) if "." in module else [file]
+    return text_hash("".join(f"{other.name}:{_file_hash(other)}\n" for other in beside))

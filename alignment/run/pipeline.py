@@ -1,0 +1,251 @@
+"""`alignment run`: stages in order; what is done stays done until something that it was made from changes."""
+
+import fcntl
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+from rich.console import Console
+
+from alignment.config.pipelines import Pipeline, Stage, load_pipeline
+from alignment.config.schema import EvaluateRecipe, RewardRecipe
+from alignment.errors import AlignmentError, RecipeError
+from alignment.run.directory import MANIFEST, read_manifest
+from alignment.run.files import naming_the_disk, write_json
+from alignment.run.inputs import dependencies, is_finished
+from alignment.run.processes import INTERRUPTED, Terminated, ending_on_signals, module_command, run_logged, tail
+from alignment.run.progress import Progress, duration, summary
+
+STATE = "pipeline.json"
+TAIL_LINES = 20
+
+Action = Literal["skip", "resume", "run"]
+
+
+def run_pipeline(
+    path: str,
+    *,
+    start: str | None = None,
+    only: str | None = None,
+    output_dir: str | None = None,
+    launch: str | None = None,
+    console: Console | None = None,
+) -> int:
+    """Run what is missing or stale of a pipeline.
+
+    Args:
+        path: pipeline.yaml. start: this stage and all after it are run though finished. only: this stage alone.
+        output_dir: where everything goes instead of the pipeline's own folder.
+        launch: the command that starts training stages, `accelerate launch`, say.
+
+    Returns: 0, or the exit code of the stage that failed.
+    Raises: RecipeError, before anything is run or written.
+    """
+    console = console or Console(highlight=False)
+    pipeline = load_pipeline(path, output_dir)
+    stages = _selected(pipeline, path, start, only)
+    with naming_the_disk(Path(pipeline.output_dir)):
+        Path(pipeline.output_dir).mkdir(parents=True, exist_ok=True)
+    with _alone(Path(pipeline.output_dir)), ending_on_signals():
+        runner = _Runner(pipeline, launch, console)
+        try:
+            for stage in stages:
+                code = runner.stage(stage, forced=start is not None or only is not None)
+                if code:
+                    return code
+        except Terminated as signal:
+            console.print("ended by a signal; the same command goes on", highlight=False)
+            return 128 + signal.number
+        runner.conclude()
+    return 0
+
+
+def _selected(pipeline: Pipeline, path: str, start: str | None, only: str | None) -> tuple[Stage, ...]:
+    names = [stage.name for stage in pipeline.stages]
+    if start and only:
+        raise RecipeError(["--from and --only exclude each other; give one"])
+    wanted = start or only
+    if not wanted:
+        return pipeline.stages
+    if wanted not in names:
+        raise RecipeError([f"--{'from' if start else 'only'}: {path} has no stage {wanted}; it has {', '.join(names)}"])
+    first = names.index(wanted)
+    return pipeline.stages[first : first + 1 if only else None]
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Keep a second `alignment run` out of the folder; the lock goes when the process does."""
+    with (folder / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise AlignmentError(f"{folder}: another `alignment run` is at work here; wait for it or end it.") from None
+        yield
+
+
+class _Runner:
+    """Runs stages and keeps account of them in pipeline.json."""
+
+    def __init__(self, pipeline: Pipeline, launch: str | None, console: Console) -> None:
+        self.pipeline, self.launch, self.console = pipeline, launch, console
+        self.folder = Path(pipeline.output_dir)
+        self.came: dict[str, str] = {}  # what came of each stage in this run
+        self.records: dict[str, dict[str, Any]] = self._read()
+
+    def stage(self, stage: Stage, *, forced: bool) -> int:
+        """Bring one stage up to date; returns its exit code."""
+        self._require_inputs(stage)
+        before = dependencies(stage)
+        action, reason = self._decide(stage, before, forced)
+        if action == "skip":
+            self.came[stage.name] = "unchanged"
+            self.console.print(f"{stage.name}: unchanged, skipped", highlight=False)
+            return 0
+        if reason:
+            self.console.print(f"{stage.name}: {reason}", soft_wrap=True, highlight=False)
+        spent = self.records.get(stage.name, {}).get("seconds", 0.0) if action == "resume" else 0.0
+        self._record(stage, dependencies=before, status="running", seconds=spent)
+        log = self.folder / f"{stage.name}.log"
+        if action == "run":
+            log.unlink(missing_ok=True)
+        folder = Path(stage.outputs[0]) if stage.recipe else None
+        begun, code = time.monotonic(), INTERRUPTED
+        try:
+            with Progress(self.console, stage.name, folder, log) as progress:
+                code = run_logged(self._command(stage, action), log, progress.tick)
+        finally:
+            seconds = round(spent + time.monotonic() - begun, 2)
+            if code == 0 and not is_finished(stage):
+                code = 1
+                with log.open("a", encoding="utf-8") as file:
+                    file.write(f"the stage ended well but left no {' or '.join(stage.outputs)}\n")
+            status = {0: "finished", INTERRUPTED: "interrupted"}.get(code, "failed")
+            self._record(stage, dependencies=before, status=status, seconds=seconds)
+        self.came[stage.name] = "resumed, done" if action == "resume" else "done"
+        if code:
+            self._tell_failure(stage, code, log)
+        else:
+            self.console.print(f"{stage.name}: finished in {duration(seconds)}", highlight=False)
+        return code
+
+    def conclude(self) -> None:
+        """Write results.json and the report, and print the tables."""
+        rows = []
+        for stage in self.pipeline.stages:
+            record = self.records.get(stage.name, {})
+            rows.append((stage.name, record.get("seconds", 0.0), self.came.get(stage.name, record.get("status", "–"))))
+        self.console.print(summary(rows))
+        results = self._results()
+        write_json(self.folder / "results.json", results)
+        if "win_rate" in results:
+            from alignment.evaluate.results import table
+
+            self.console.print(table(results))
+        runs = [Path(stage.outputs[0]) for stage in self.pipeline.stages if stage.recipe]
+        runs = [run for run in runs if read_manifest(run).get("status") == "finished"]
+        if runs:
+            from alignment.report import build
+
+            page = build(runs, self.folder / "report.html")
+            self.console.print(f"Report: {page}", soft_wrap=True, highlight=False)
+        self.console.print(f"Results: {self.folder / 'results.json'}", soft_wrap=True, highlight=False)
+
+    def _results(self) -> dict[str, Any]:
+        """Merge the last evaluation's results, the reward model's accuracy and the seconds by stage."""
+        results: dict[str, Any] = {}
+        for stage in self.pipeline.stages:
+            file = Path(stage.outputs[0]) / "results.json" if stage.recipe else None
+            if isinstance(stage.recipe, RewardRecipe):
+                found = read_manifest(stage.outputs[0]).get("results", {})
+                results |= {key: found[key] for key in ("reward_accuracy",) if key in found}
+            elif isinstance(stage.recipe, EvaluateRecipe) and file and file.is_file():
+                results |= json.loads(file.read_text(encoding="utf-8"))
+        names = [stage.name for stage in self.pipeline.stages]
+        results["seconds"] = {name: self.records[name]["seconds"] for name in names if name in self.records}
+        return results
+
+    def _decide(self, stage: Stage, now: dict[str, str], forced: bool) -> tuple[Action, str]:
+        record = self.records.get(stage.name)
+        changed = _changes(record["dependencies"], now) if record else ""
+        finished = is_finished(stage)
+        if finished and not forced and not changed and (record or self._adopts(stage)):
+            return "skip", ""
+        manifest = read_manifest(stage.outputs[0]) if stage.recipe else {}
+        if manifest.get("status") == "running" and record and not changed:
+            return "resume", "was interrupted, goes on"
+        if forced or not record:
+            return "run", ""
+        return "run", f"{changed}, runs again" if changed else f"was {record['status']}, runs again"
+
+    def _adopts(self, stage: Stage) -> bool:
+        """Whether a stage run by hand, of which pipeline.json knows nothing, is newer than all local inputs."""
+        if stage.recipe is None:
+            return False
+        done = (Path(stage.outputs[0]) / MANIFEST).stat().st_mtime
+        inputs = [Path(name) for name in dependencies(stage)]
+        return all(_newest(path) <= done for path in inputs if path.exists())
+
+    def _require_inputs(self, stage: Stage) -> None:
+        """Refuse a stage whose inputs an earlier one has yet to write."""
+        for other in self.pipeline.stages:
+            if other.name == stage.name:
+                return
+            for output in other.outputs:
+                reads = [name for name in dependencies(stage) if Path(output) in (Path(name), *Path(name).parents)]
+                if reads and not os.path.exists(reads[0]):
+                    raise AlignmentError(
+                        f"stage {stage.name} reads {reads[0]}, which is not there; stage {other.name} writes it: "
+                        f"run that first, `--from {other.name}`, say."
+                    )
+
+    def _command(self, stage: Stage, action: Action) -> list[str]:
+        arguments = list(stage.arguments)
+        if stage.recipe is None:
+            return module_command(arguments)
+        if action == "run" and (Path(stage.outputs[0]) / MANIFEST).is_file():
+            arguments += ["--overwrite", "true"]
+        if not stage.recipe.TRAINER_CONFIG:
+            return module_command(arguments)
+        return module_command(arguments, launch=self.launch, accelerate=self.pipeline.accelerate_config)
+
+    def _tell_failure(self, stage: Stage, code: int, log: Path) -> None:
+        sys.stdout.flush()
+        error = Console(stderr=True, highlight=False, markup=False)
+        error.print(f"stage {stage.name} failed with exit code {code}; the end of {log}:", soft_wrap=True)
+        for line in tail(log, TAIL_LINES):
+            error.print(f"  {line}", soft_wrap=True)
+
+    def _record(self, stage: Stage, **fields: Any) -> None:
+        self.records[stage.name] = fields
+        write_json(self.folder / STATE, {"name": self.pipeline.name, "stages": self.records})
+
+    def _read(self) -> dict[str, dict[str, Any]]:
+        file = self.folder / STATE
+        if not file.is_file():
+            return {}
+        try:
+            stages = json.loads(file.read_text(encoding="utf-8"))["stages"]
+            return {name: record for name, record in stages.items() if {"dependencies", "status"} <= record.keys()}
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise AlignmentError(
+                f"{file}: damaged; delete it and run again; finished stages newer than what they read are kept."
+            ) from None
+
+
+def _changes(before: dict[str, str], now: dict[str, str]) -> str:
+    changed = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
+    return f"{', '.join(changed[:3])}{' and more' if len(changed) > 3 else ''} changed" if changed else ""
+
+
+def _newest(path: Path) -> float:
+    """Modification time of a file, of a run's end, or of a folder's newest file, in seconds."""
+    if (path / MANIFEST).is_file():
+        return (path / MANIFEST).stat().st_mtime
+    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+    return max((file.stat().st_mtime for file in files), default=0.0)

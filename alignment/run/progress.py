@@ -1,0 +1,86 @@
+"""What a person sees while a pipeline runs: a live line on a terminal, plain lines elsewhere."""
+
+import json
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from alignment.run.processes import tail
+
+SHOWN = ("loss", "eval_loss", "accuracy", "eval_accuracy", "score", "reward", "kl", "learning_rate")
+
+
+class Progress:
+    """The line of the stage that runs."""
+
+    def __init__(self, console: Console, stage: str, folder: Path | None, log: Path) -> None:
+        """Watch a run folder's metrics.jsonl, else the log's last line."""
+        self.console, self.stage, self.folder, self.log = console, stage, folder, log
+        self.begun = time.monotonic()
+        self.stack = ExitStack()
+        self.live: Live | None = None
+
+    def __enter__(self) -> "Progress":
+        """Start the line."""
+        if self.console.is_terminal:
+            self.live = self.stack.enter_context(Live(console=self.console, auto_refresh=False, transient=True))
+            self.tick()
+        else:
+            self.console.print(f"{self.stage}: started, log in {self.log}", soft_wrap=True, highlight=False)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Take the line away; what came of the stage is printed by the caller."""
+        self.stack.close()
+
+    def tick(self) -> None:
+        """Redraw the line."""
+        if self.live is None:
+            return
+        state = last_metrics(self.folder / "metrics.jsonl") if self.folder else ""
+        if not state and self.log.is_file():
+            state = " ".join(tail(self.log, 1))
+        clock = duration(time.monotonic() - self.begun)
+        line = Text.assemble((f"{self.stage:<12}", "bold cyan"), f" {clock:>8}  ", (state, "dim"), no_wrap=True)
+        line.truncate(self.console.width, overflow="ellipsis")
+        self.live.update(line, refresh=True)
+
+
+def last_metrics(file: Path) -> str:
+    """Return the newest log of a run in a few words."""
+    try:
+        with file.open("rb") as stream:
+            stream.seek(max(0, file.stat().st_size - 8_192))
+            row: dict[str, Any] = json.loads(stream.read().rstrip().rsplit(b"\n", 1)[-1])
+    except (OSError, ValueError):
+        return ""
+    words = [f"step {row['step']}"] if "step" in row else []
+    shown = [key for key in row if key.rpartition("/")[2] in SHOWN][:5]
+    return "  ".join(words + [f"{key} {row[key]:.4g}" for key in shown if isinstance(row[key], int | float)])
+
+
+def duration(seconds: float) -> str:
+    """Return `8.2 s`, `1:05`, `2:01:30`."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    hours, rest = divmod(whole, 3600)
+    return f"{hours}:{rest // 60:02}:{rest % 60:02}" if hours else f"{rest // 60}:{rest % 60:02}"
+
+
+def summary(rows: list[tuple[str, float, str]]) -> Table:
+    """Return a table of (stage, seconds, what came of it)."""
+    table = Table(title="Stages")
+    table.add_column("stage", style="bold")
+    table.add_column("time", justify="right")
+    table.add_column("status")
+    for stage, seconds, status in rows:
+        table.add_row(escape(stage), duration(seconds) if seconds else "–", escape(status))
+    return table
