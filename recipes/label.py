@@ -37,26 +37,19 @@ def answers(recipe: LabelRecipe, run: RunDirectory, store: CallStore) -> tuple[l
 
     model = load_causal_lm(recipe, trainable=False)
     prompts = load_data(recipe, run, template, model)
-    sampling = Sampling(
-        max_new_tokens=recipe.max_new_tokens,
-        temperature=recipe.temperature,
-        top_p=recipe.top_p,
-        top_k=recipe.top_k,
-        stop_token_ids=stops,
-        seed=recipe.seed,
-    )
+    keys = ("max_new_tokens", "temperature", "top_p", "top_k", "seed")
+    settings = {key: getattr(recipe, key) for key in keys}
     samples = sample_answers(
         prompts,
         engine=TransformersEngine(model, tokenizer.pad_token_id, recipe.per_device_eval_batch_size),
         template=template,
         tokenizer=tokenizer,
         store=store,
-        sampling=sampling,
+        sampling=Sampling(**settings, stop_token_ids=stops),
         num_generations=recipe.num_generations,
         batch_size=recipe.per_device_eval_batch_size,
     )
-    keys = ("max_new_tokens", "temperature", "top_p", "top_k", "seed")
-    return samples, {"policy": policy, "sampling": {key: getattr(recipe, key) for key in keys}}
+    return samples, {"policy": policy, "sampling": settings}
 
 
 def load_data(recipe: LabelRecipe, run: RunDirectory, template: Template, model: Any) -> list[Prompt]:

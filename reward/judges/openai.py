@@ -3,6 +3,7 @@
 import ipaddress
 import json
 import os
+import weakref
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -30,6 +31,7 @@ class OpenAIJudge:
         self.prompt_hash = prompt.hash
         self.url = str(client.base_url)
         self._has_logprobs = False  # the endpoint has returned some
+        weakref.finalize(self, client.close).atexit = False  # connections go with the judge
 
     @classmethod
     def from_entry(cls, entry: JudgeEntry) -> "OpenAIJudge":
