@@ -1,0 +1,18 @@
+"""Data: formats, sources, chat templates and loss masks, collation.
+
+Importing this package imports no torch; `alignment.data.collate` does.
+"""
+
+from alignment.data.load import Loaded, load_demonstrations, load_prompts, load_rankings
+from alignment.data.rankings import ranking_from_json, ranking_to_json
+from alignment.data.splits import split_by_prompt
+
+__all__ = [
+    "Loaded",
+    "load_demonstrations",
+    "load_prompts",
+    "load_rankings",
+    "ranking_from_json",
+    "ranking_to_json",
+    "split_by_prompt",
+]

@@ -1,0 +1,213 @@
+"""Chat messages as data sets write them, brought to `{"role", "content"}`."""
+
+import json
+import re
+from typing import Any
+
+from alignment.data.rows import Message, Prompt
+
+ROLES = {
+    "system": "system",
+    "developer": "system",
+    "human": "user",
+    "user": "user",
+    "prompter": "user",
+    "gpt": "assistant",
+    "assistant": "assistant",
+    "bot": "assistant",
+    "chatgpt": "assistant",
+    "model": "assistant",
+    "tool": "tool",
+    "observation": "tool",
+    "function": "tool",
+    "function_response": "tool",
+    "function_call": "function_call",
+    "tool_call": "function_call",
+}
+_HH_TURN = re.compile(r"\n\n(Human|Assistant):")
+
+
+class BadRow(ValueError):
+    """What is wrong with one row; whoever reads the file adds where it stands."""
+
+
+def text_of(row: dict[str, Any], key: str, *, empty: bool = False) -> str:
+    """Return the string under `key`; missing, of another type, or blank unless `empty`, is a `BadRow`."""
+    if key not in row:
+        raise BadRow(f"the field '{key}' is missing; found {', '.join(map(str, row)) or 'no field'}")
+    return _text(row[key], f"'{key}'", empty=empty)
+
+
+def optional_text(row: dict[str, Any], key: str) -> str:
+    """Return the string under `key`, or "" where it is absent or null."""
+    return "" if row.get(key) is None else text_of(row, key, empty=True)
+
+
+def messages_of(row: dict[str, Any], key: str) -> list[Message]:
+    """Return the conversation under `key`, OpenAI's `role/content` or ShareGPT's `from/value`."""
+    if key not in row:
+        raise BadRow(f"the field '{key}' is missing; found {', '.join(map(str, row)) or 'no field'}")
+    turns = row[key]
+    if not isinstance(turns, list):
+        raise BadRow(f"'{key}' is {_kind(turns)}, not a list of messages")
+    if not turns:
+        raise BadRow(f"'{key}' is an empty list")
+    return [message_of(turn, f"'{key}[{index}]'") for index, turn in enumerate(turns)]
+
+
+def message_of(turn: Any, what: str) -> Message:
+    """Bring one message to `role` and `content`.
+
+    A tool call becomes an assistant message whose `content` is the call as text, in the tags that Hermes and Qwen use,
+    and whose `tool_calls` is OpenAI's list as JSON for the chat templates that render it themselves.
+    """
+    if not isinstance(turn, dict):
+        raise BadRow(f"{what} is {_kind(turn)}, not a message")
+    speaker, body = ("role", "content") if "role" in turn else ("from", "value")
+    if speaker not in turn:
+        raise BadRow(f"{what} has neither 'role' nor 'from'; found {', '.join(map(str, turn))}")
+    role = ROLES.get(str(turn[speaker]).lower())
+    if role is None:
+        raise BadRow(f"{what} has the unknown role {turn[speaker]!r}; known are {', '.join(ROLES)}")
+    if role == "function_call":
+        return _call_message(_text(turn.get(body), f"{what} '{body}'"), [])
+    if turn.get("tool_calls"):
+        return _call_message(optional_text(turn, body), turn["tool_calls"])
+    if body not in turn:
+        raise BadRow(f"{what} has no '{body}'")
+    message = {"role": role, "content": _content(turn[body], f"{what} '{body}'")}
+    for extra in ("name", "tool_call_id"):
+        if isinstance(turn.get(extra), str):
+            message[extra] = turn[extra]
+    return message
+
+
+def _content(value: Any, what: str) -> str:
+    if isinstance(value, list):  # OpenAI's content parts
+        for part in value:
+            if not isinstance(part, dict) or part.get("type") != "text":
+                raise BadRow(f"{what} has a part that is not text; only text is supported")
+        return "".join(_text(part.get("text"), what, empty=True) for part in value)
+    return _text(value, what, empty=True)
+
+
+def _call_message(text: str, calls: Any) -> Message:
+    if not calls:
+        try:
+            parsed = json.loads(text)
+        except ValueError:
+            return {"role": "assistant", "content": text}
+        functions = parsed if isinstance(parsed, list) else [parsed]
+        if not all(isinstance(function, dict) and "name" in function for function in functions):
+            raise BadRow("a function call has no 'name'")
+        calls = [{"type": "function", "function": function} for function in functions]
+        text = ""
+    if not isinstance(calls, list) or not all(isinstance(call, dict) for call in calls):
+        raise BadRow("'tool_calls' is not a list of calls")
+    functions = [call.get("function", call) for call in calls]
+    rendered = "\n".join(f"<tool_call>\n{json.dumps(f, ensure_ascii=False)}\n</tool_call>" for f in functions)
+    content = f"{text}\n{rendered}" if text else rendered
+    return {"role": "assistant", "content": content, "tool_calls": json.dumps(calls, ensure_ascii=False)}
+
+
+def tools_of(row: dict[str, Any]) -> str | None:
+    """Return the row's `tools` as JSON, or None."""
+    tools = row.get("tools")
+    if tools in (None, "", "[]", []):
+        return None
+    if isinstance(tools, str):
+        try:
+            json.loads(tools)
+        except ValueError as error:
+            raise BadRow(f"'tools' is not JSON: {error}") from None
+        return tools
+    return json.dumps(tools, ensure_ascii=False)
+
+
+def with_tools(messages: list[Message], tools: str | None) -> list[Message]:
+    """Tell of the tools in the system message, for chat templates that have no place for them."""
+    if not tools:
+        return messages
+    note = f"You may call these tools, as <tool_call>\n{{json}}\n</tool_call>:\n{tools}"
+    if messages and messages[0]["role"] == "system":
+        return [{**messages[0], "content": f"{messages[0]['content']}\n\n{note}".strip()}, *messages[1:]]
+    return [{"role": "system", "content": note}, *messages]
+
+
+def split_answer(messages: list[Message], what: str) -> tuple[list[Message], str]:
+    """Split a conversation into the prompt and its last message, which must be the assistant's and not blank."""
+    last = messages[-1]
+    if last["role"] != "assistant":
+        raise BadRow(f"{what} ends with a message of the {last['role']}, so there is no answer")
+    if not last["content"].strip():
+        raise BadRow(f"{what} ends with an empty answer")
+    if len(messages) < 2:
+        raise BadRow(f"{what} holds an answer without a prompt")
+    return messages[:-1], last["content"]
+
+
+def parse_hh(text: str, what: str) -> list[Message]:
+    r"""Read Anthropic HH's transcript: turns that begin with "\n\nHuman:" or "\n\nAssistant:"."""
+    parts = _HH_TURN.split(text)
+    if len(parts) < 3 or parts[0].strip():
+        raise BadRow(f"{what} does not begin with '\\n\\nHuman:'")
+    roles = {"Human": "user", "Assistant": "assistant"}
+    return [{"role": roles[role], "content": body.strip()} for role, body in zip(parts[1::2], parts[2::2], strict=True)]
+
+
+def common_prompt(chosen: list[Message], rejected: list[Message]) -> tuple[list[Message], str, str]:
+    """Split two conversations into what they share, up to the last shared user turn, and what each says then.
+
+    Conversations that part before their last turn keep the later turns in the answer, in HH's notation.
+    """
+    shared = 0
+    while shared < min(len(chosen), len(rejected)) and chosen[shared] == rejected[shared]:
+        shared += 1
+    while shared and (chosen[shared - 1]["role"] == "assistant" or max(len(chosen), len(rejected)) == shared):
+        shared -= 1
+    if not shared:
+        raise BadRow("'chosen' and 'rejected' do not begin with the same prompt")
+    return _merged(chosen[:shared]), _rest(chosen[shared:], "'chosen'"), _rest(rejected[shared:], "'rejected'")
+
+
+def _merged(messages: list[Message]) -> list[Message]:
+    """Join neighbours of one role: most chat templates demand that roles alternate."""
+    merged: list[Message] = []
+    for message in messages:
+        if merged and merged[-1]["role"] == message["role"]:
+            merged[-1] = {**message, "content": f"{merged[-1]['content']}\n\n{message['content']}"}
+        else:
+            merged.append(message)
+    return merged
+
+
+def _rest(messages: list[Message], what: str) -> str:
+    names = {"user": "Human", "assistant": "Assistant"}
+    if not messages or messages[0]["role"] != "assistant" or messages[-1]["role"] != "assistant":
+        raise BadRow(f"{what} does not end with an answer of the assistant")
+    if not messages[-1]["content"].strip():
+        raise BadRow(f"{what} is an empty answer")
+    first, *others = messages
+    return first["content"] + "".join(f"\n\n{names.get(m['role'], m['role'])}: {m['content']}" for m in others)
+
+
+def readable(prompt: Prompt) -> str:
+    """Render a prompt for people and judges: plain text and a lone user message as they are, else with names."""
+    if isinstance(prompt, str):
+        return prompt
+    if len(prompt) == 1 and prompt[0]["role"] == "user":
+        return prompt[0]["content"]
+    return "\n\n".join(f"{message['role'].capitalize()}: {message['content']}" for message in prompt)
+
+
+def _text(value: Any, what: str, *, empty: bool = False) -> str:
+    if not isinstance(value, str):
+        raise BadRow(f"{what} is {_kind(value)}, not text")
+    if not empty and not value.strip():
+        raise BadRow(f"{what} is empty")
+    return value
+
+
+def _kind(value: Any) -> str:
+    names = {dict: "an object", list: "a list", bool: "a boolean", int: "a number", float: "a number", str: "text"}
+    return "null" if value is None else names.get(type(value), type(value).__name__)

@@ -1,0 +1,163 @@
+"""From a recipe's `datasets:` to rows: every format, mixtures with fractions, bad rows stopped or skipped."""
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Generic, Literal, TypeVar
+
+from alignment.data.conversations import BadRow, with_tools
+from alignment.data.formats import Format, Parsed, named, recognise
+from alignment.data.rankings import best_response
+from alignment.data.rows import Demonstration, Prompt, Ranking
+from alignment.data.sources import RawRow, RawSource, read_entry
+from alignment.errors import DataError
+
+if TYPE_CHECKING:
+    from alignment.config.schema import DatasetEntry
+
+T = TypeVar("T")
+OnBadRow = Literal["stop", "skip"]
+
+
+@dataclass
+class Loaded(Generic[T]):
+    """Rows, and what the manifest keeps about where they came from."""
+
+    rows: list[T]
+    skipped: list[str] = field(default_factory=list)  # "file:line: reason"
+    formats: dict[str, str] = field(default_factory=dict)  # file → format
+    files: dict[str, str] = field(default_factory=dict)  # file → sha256, or the Hub data set's fingerprint
+
+
+def load_demonstrations(
+    entries: "list[DatasetEntry]", *, on_bad_row: OnBadRow, seed: int, max_samples: int | None = None
+) -> Loaded[Demonstration]:
+    """Load prompts with the answer to imitate. Of rankings, that is the answer that wins most."""
+    return _load(entries, _demonstration, on_bad_row, seed, max_samples)
+
+
+def load_rankings(
+    entries: "list[DatasetEntry]", *, on_bad_row: OnBadRow, seed: int, max_samples: int | None = None
+) -> Loaded[Ranking]:
+    """Load answers that are compared."""
+    return _load(entries, _ranking, on_bad_row, seed, max_samples)
+
+
+def load_prompts(
+    entries: "list[DatasetEntry]", *, on_bad_row: OnBadRow, seed: int, max_samples: int | None = None
+) -> Loaded[Prompt]:
+    """Load prompts alone, from any format that has them."""
+    return _load(entries, _prompt, on_bad_row, seed, max_samples)
+
+
+def _demonstration(parsed: Parsed, where: str, fmt: Format) -> Demonstration | None:
+    if isinstance(parsed, Demonstration):
+        return replace(parsed, source=where)
+    if isinstance(parsed, Ranking):
+        best = best_response(parsed)
+        return Demonstration(parsed.prompt, best, source=where) if best is not None and best.strip() else None
+    if fmt.name == "kto":
+        return None  # a thumb down is nothing to imitate
+    raise BadRow("holds a prompt without an answer to learn")
+
+
+def _ranking(parsed: Parsed, where: str, fmt: Format) -> Ranking:
+    if isinstance(parsed, Ranking):
+        return replace(parsed, source=where)
+    raise DataError(
+        f"{where}: the format {fmt.name} holds no comparisons of answers, which this stage needs. Use rows with "
+        "prompt, chosen and rejected, or prompt, responses and ranks, scores or pairs."
+    )
+
+
+def _prompt(parsed: Parsed, where: str, fmt: Format) -> Prompt:
+    if isinstance(parsed, Demonstration) and isinstance(parsed.prompt, list):
+        return with_tools(parsed.prompt, parsed.tools)
+    if not parsed.prompt and fmt.name == "text":
+        raise DataError(
+            f"{where}: the format text has no prompts, which this stage needs. Use rows with prompt, or prompt and "
+            "completion: cut each text where the answer should begin."
+        )
+    return parsed.prompt
+
+
+def _load(
+    entries: "list[DatasetEntry]",
+    convert: Callable[[Parsed, str, Format], T | None],
+    on_bad_row: OnBadRow,
+    seed: int,
+    max_samples: int | None,
+) -> Loaded[T]:
+    loaded: Loaded[T] = Loaded([])
+    parts: list[list[T]] = []
+    for entry in entries:
+        part: list[T] = []
+        for source in read_entry(entry):
+            part += _read_source(source, entry.format, convert, on_bad_row, loaded)
+        if not part:
+            reasons = "".join(f"\n  {reason}" for reason in loaded.skipped[:3])
+            raise DataError(f"{entry.path} gives no usable row; {len(loaded.skipped)} were skipped.{reasons}")
+        parts.append(part)
+    loaded.rows = [row for part in mixed(parts, [entry.fraction for entry in entries]) for row in part]
+    if max_samples is not None:
+        random.Random(seed).shuffle(loaded.rows)
+        del loaded.rows[max_samples:]
+    return loaded
+
+
+def _read_source(
+    source: RawSource,
+    format_name: str | None,
+    convert: Callable[[Parsed, str, Format], T | None],
+    on_bad_row: OnBadRow,
+    loaded: Loaded[T],
+) -> list[T]:
+    fmt = named(format_name) if format_name is not None else None
+    rows: list[T] = []
+    for raw in source.rows:
+        try:
+            value = _object(raw)
+            if fmt is None:
+                fmt = _recognised(value, raw.where, on_bad_row)
+            rows += [kept for parsed in fmt.read(value) if (kept := convert(parsed, raw.where, fmt)) is not None]
+        except BadRow as error:
+            if on_bad_row == "stop":
+                raise DataError(f"{raw.where}: {error}. Mend the row, or set on_bad_row: skip.") from None
+            loaded.skipped.append(f"{raw.where}: {error}")
+    loaded.files[source.name] = source.sha256
+    if fmt is not None:
+        loaded.formats[source.name] = fmt.name
+    return rows
+
+
+def _object(raw: RawRow) -> dict[str, object]:
+    if raw.fault is not None:
+        raise BadRow(raw.fault)
+    if not isinstance(raw.value, dict):
+        raise BadRow(f"the row is {type(raw.value).__name__}, not an object with named fields")
+    return raw.value
+
+
+def _recognised(value: dict[str, object], where: str, on_bad_row: OnBadRow) -> Format:
+    try:
+        return recognise(value, where)
+    except DataError as error:
+        if on_bad_row == "stop":
+            raise
+        raise BadRow(str(error).partition(": ")[2].partition(". Known")[0]) from None
+
+
+def mixed(parts: list[list[T]], fractions: list[float | None]) -> list[list[T]]:
+    """Cut each part to its share, as TRL's `get_dataset` does.
+
+    Fractions are normalised to sum to one, and the mixture is as large as it can be with no part used twice: of each
+    part the first `round(fraction * total)` rows.
+    """
+    given = [fraction for fraction in fractions if fraction is not None]
+    if not given:
+        return parts
+    if len(given) < len(fractions):
+        raise DataError("fraction is given for some of the datasets and not for others; give it for all or none.")
+    shares = [fraction / sum(given) for fraction in given]
+    total = min(len(part) / share for part, share in zip(parts, shares, strict=True))
+    return [part[: round(share * total)] for part, share in zip(parts, shares, strict=True)]

@@ -1,0 +1,141 @@
+"""Rankings on disk, and how ranks, ratings and choices become pairwise probabilities."""
+
+import itertools
+from collections.abc import Sequence
+from typing import Any, get_args
+
+from alignment.data.conversations import BadRow, messages_of
+from alignment.data.rows import USABLE, Pair, Prompt, Ranking, Status
+
+_STATUSES: tuple[str, ...] = get_args(Status)
+
+
+def ranking_to_json(ranking: Ranking) -> dict[str, Any]:
+    """Return the row of `labels.jsonl` for `ranking`."""
+    pairs = []
+    for pair in ranking.pairs:
+        row: dict[str, Any] = {"first": pair.first, "second": pair.second, "probability": pair.probability}
+        row["status"] = pair.status
+        if pair.margin is not None:
+            row["margin"] = pair.margin
+        pairs.append(row)
+    return {
+        "prompt": ranking.prompt,
+        "responses": ranking.responses,
+        "pairs": pairs,
+        "provenance": ranking.provenance,
+    }
+
+
+def ranking_from_json(row: dict[str, Any], source: str = "") -> Ranking:
+    """Read our own row: `prompt`, `responses`, and `pairs`, `ranks` (lower is better) or `scores` (higher is better).
+
+    An empty response is allowed beside `pairs`: a policy may say nothing, and a judge knows what to think of it.
+    """
+    responses = row.get("responses")
+    if not isinstance(responses, list) or not all(isinstance(response, str) for response in responses):
+        raise BadRow("'responses' is not a list of texts")
+    if len(responses) < 2:
+        raise BadRow(f"'responses' holds {len(responses)} answers; a ranking needs at least 2")
+    if "pairs" in row:
+        pairs = _pairs(row["pairs"], len(responses))
+    else:
+        blank = [index for index, response in enumerate(responses) if not response.strip()]
+        if blank:
+            raise BadRow(f"'responses[{blank[0]}]' is empty")
+        if "ranks" in row:
+            pairs = pairs_from_ranks(_numbers(row["ranks"], "'ranks'", len(responses)))
+        elif "scores" in row:
+            pairs = pairs_from_scores(_numbers(row["scores"], "'scores'", len(responses)))
+        else:
+            raise BadRow("none of 'pairs', 'ranks' and 'scores' says how the responses compare")
+    provenance = row.get("provenance") or {}
+    if not isinstance(provenance, dict):
+        raise BadRow("'provenance' is not an object")
+    return Ranking(prompt_of(row), list(responses), pairs, provenance, source)
+
+
+def prompt_of(row: dict[str, Any]) -> Prompt:
+    """Return the row's `prompt`: text, or messages that do not end with the assistant's."""
+    prompt = row.get("prompt")
+    if isinstance(prompt, str):
+        return prompt
+    messages = messages_of(row, "prompt")
+    if messages[-1]["role"] == "assistant":
+        raise BadRow("'prompt' ends with a message of the assistant, so there is nothing to answer")
+    return messages
+
+
+def pairs_from_ranks(ranks: Sequence[float]) -> list[Pair]:
+    """Return every pair of answers: 1 where the first ranks better (lower), 0 where worse, a tie where equal."""
+    return [
+        _pair(first, second, ranks[second] - ranks[first], None)
+        for first, second in itertools.combinations(range(len(ranks)), 2)
+    ]
+
+
+def pairs_from_scores(scores: Sequence[float]) -> list[Pair]:
+    """Return every pair of answers as `pairs_from_ranks`, higher being better, with the gap as margin."""
+    return [
+        _pair(first, second, scores[first] - scores[second], abs(scores[first] - scores[second]))
+        for first, second in itertools.combinations(range(len(scores)), 2)
+    ]
+
+
+def _pair(first: int, second: int, lead: float, margin: float | None) -> Pair:
+    if lead == 0:
+        return Pair(first, second, 0.5, "tie", margin)
+    return Pair(first, second, 1.0 if lead > 0 else 0.0, "ok", margin)
+
+
+def best_response(ranking: Ranking) -> str | None:
+    """Return the answer with the most expected wins, or None where nothing usable sets one apart."""
+    wins = [0.0] * len(ranking.responses)
+    for pair in ranking.pairs:
+        if pair.status in USABLE and pair.probability is not None:
+            wins[pair.first] += pair.probability - 0.5
+            wins[pair.second] += 0.5 - pair.probability
+    best = max(range(len(wins)), key=wins.__getitem__)
+    return ranking.responses[best] if wins.count(wins[best]) == 1 else None
+
+
+def number_of(value: Any, what: str) -> float:
+    """Return a finite number; a boolean is none."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or value != value or abs(value) == float("inf"):
+        raise BadRow(f"{what} is {value!r}, not a number")
+    return float(value)
+
+
+def _numbers(values: Any, what: str, count: int) -> list[float]:
+    if not isinstance(values, list) or len(values) != count:
+        found = f"{len(values)} numbers" if isinstance(values, list) else repr(values)
+        raise BadRow(f"{what} is {found}; it needs one number for each of the {count} responses")
+    return [number_of(value, f"{what}[{index}]") for index, value in enumerate(values)]
+
+
+def _pairs(rows: Any, count: int) -> list[Pair]:
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise BadRow("'pairs' is not a list of objects")
+    return [_pair_from_json(row, f"'pairs[{index}]'", count) for index, row in enumerate(rows)]
+
+
+def _pair_from_json(row: dict[str, Any], what: str, count: int) -> Pair:
+    ends = (row.get("first"), row.get("second"))
+    for end in ends:
+        if isinstance(end, bool) or not isinstance(end, int) or not 0 <= end < count:
+            raise BadRow(f"{what} compares {ends[0]!r} with {ends[1]!r}; there are responses 0 to {count - 1}")
+    if ends[0] == ends[1]:
+        raise BadRow(f"{what} compares response {ends[0]} with itself")
+    status = row.get("status", "ok")
+    if status not in _STATUSES:
+        raise BadRow(f"{what} has the status {status!r}; known are {', '.join(_STATUSES)}")
+    probability = row.get("probability")
+    if status in USABLE:
+        probability = number_of(probability, f"{what} 'probability'")
+        if not 0.0 <= probability <= 1.0:
+            raise BadRow(f"{what} has the probability {probability}, outside 0 to 1")
+    elif probability is not None:
+        raise BadRow(f"{what} has the status {status} and a probability; an error is never a label")
+    margin = row.get("margin")
+    margin = None if margin is None else number_of(margin, f"{what} 'margin'")
+    return Pair(row["first"], row["second"], probability, status, margin)

@@ -1,0 +1,56 @@
+"""Held-out prompts."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from typing import TypeVar
+
+from alignment.data.rows import Demonstration, Prompt, Ranking
+from alignment.errors import DataError
+
+T = TypeVar("T", Demonstration, Ranking, Prompt)
+
+
+def split_by_prompt(rows: Sequence[T], test_size: float, seed: int) -> tuple[list[T], list[T]]:
+    """Split by prompt, so that no prompt stands on both sides.
+
+    A prompt's side depends on its text and the seed alone: stages that read different parts of one data set, in any
+    order, hold out the same prompts. About `test_size` of the prompts are held out, and never none or all.
+
+    Returns: train and test, each in the order of `rows`. Raises: DataError where there are fewer than two prompts.
+    """
+    places = [_place(prompt_key(row), seed) for row in rows]
+    ordered = sorted(set(places))
+    if len(ordered) < 2:
+        raise DataError(
+            f"test_split_size {test_size} cannot be held out: the {len(rows)} rows have {len(ordered)} distinct "
+            "prompts, and a split needs at least 2. Give eval_datasets instead, or more data."
+        )
+    bound = min(max(test_size, ordered[0]), ordered[-2])
+    train = [row for row, place in zip(rows, places, strict=True) if place > bound]
+    test = [row for row, place in zip(rows, places, strict=True) if place <= bound]
+    return train, test
+
+
+def prompt_key(row: Demonstration | Ranking | Prompt) -> str:
+    """Return what makes two prompts the same: roles and words, whatever their case and spacing.
+
+    Plain text has no prompt; there the text itself counts.
+    """
+    prompt: Prompt = row if isinstance(row, str | list) else row.prompt
+    if isinstance(row, Demonstration) and not prompt:
+        prompt = row.completion
+    if isinstance(prompt, str):
+        return _folded(prompt)
+    if len(prompt) == 1 and prompt[0]["role"] == "user":
+        return _folded(prompt[0]["content"])
+    return json.dumps([[message["role"], _folded(message["content"])] for message in prompt], ensure_ascii=False)
+
+
+def _folded(text: str) -> str:
+    return " ".join(text.casefold().split())
+
+
+def _place(key: str, seed: int) -> float:
+    digest = hashlib.sha256(f"{seed}\0{key}".encode("utf-8", "surrogatepass")).digest()
+    return int.from_bytes(digest[:8], "big") / 2**64
