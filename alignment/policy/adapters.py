@@ -1,5 +1,7 @@
 """LoRA and DoRA adapters on a base: new ones, and those that an earlier stage left."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +58,22 @@ def continue_adapter(
             f"adapter {adapter} does not fit the base {base}: it was trained on another model "
             f"({str(error).strip().splitlines()[0]})"
         ) from error
+
+
+@contextmanager
+def weights_kept(model: Any) -> Iterator[None]:
+    """Keep the trained weights of a 4-bit model as they are while a trainer is built around it.
+
+    TRL rounds them to bfloat16, in which updates below 1/256 of a weight are lost, and a policy that continues an
+    adapter no longer equals the reference copied from it: DPO would not begin at ln 2.
+    """
+    kept = {}
+    if getattr(model, "is_loaded_in_4bit", False):
+        kept = {name: parameter.data for name, parameter in model.named_parameters() if parameter.requires_grad}
+    yield
+    for name, parameter in model.named_parameters():
+        if name in kept:
+            parameter.data = kept[name]
 
 
 def _start_from(model: Any, adapter: str, config: Any, *, task: str, trainable: bool) -> Any:

@@ -128,8 +128,8 @@ def _unfinished(folder: Path) -> str:
 def load_tokenizer(keys: ModelKeys) -> Any:
     """Load the tokenizer of a model or adapter, ready to train and sample with.
 
-    `chat_template` of the recipe is used where the tokenizer has none, `eos_token` replaces its own. A missing pad
-    token becomes the unknown token, else EOS; nothing here tells padding by its id.
+    The recipe's `eos_token` replaces the tokenizer's own. A missing pad token becomes the unknown token, else EOS:
+    no part of the project tells padding by its id. The chat template is `alignment.data.template`'s matter.
 
     Raises: ModelError where there is no tokenizer, no EOS token, or more tokens than the model has embeddings.
     """
@@ -148,8 +148,6 @@ def load_tokenizer(keys: ModelKeys) -> Any:
     _set_eos(tokenizer, keys.eos_token, place)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.unk_token or tokenizer.eos_token
-    if not tokenizer.chat_template and keys.chat_template:
-        tokenizer.chat_template = _template_text(keys.chat_template)
     highest, rows = max(tokenizer.get_vocab().values()), config.get_text_config().vocab_size
     if highest >= rows:
         raise ModelError(
@@ -174,15 +172,6 @@ def _set_eos(tokenizer: Any, eos_token: str | None, place: str) -> None:
             f"the tokenizer in {place} has no EOS token, so no answer could ever end; name the token that ends an "
             "answer as eos_token in the recipe."
         )
-
-
-def _template_text(template: str) -> str:
-    if "{" in template or "\n" in template:
-        return template
-    try:
-        return Path(template).read_text(encoding="utf-8")
-    except OSError:
-        raise ModelError(f"chat_template {template} is neither Jinja text nor a file that can be read.") from None
 
 
 def load_causal_lm(keys: ModelKeys, *, trainable: bool, peft: AdapterKeys | None = None) -> Any:
@@ -276,7 +265,7 @@ def model_dtype(base: str, keys: ModelKeys, *, full: bool = False) -> torch.dtyp
     Half precision loses small updates of the weights themselves, and on most CPUs is slower, not faster.
     """
     if keys.dtype != "auto":
-        return getattr(torch, keys.dtype)  # type: ignore[no-any-return]
+        return getattr(torch, keys.dtype)
     if full or not torch.cuda.is_available():
         return torch.float32
     try:

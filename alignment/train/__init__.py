@@ -1,0 +1,1 @@
+"""Trainers: supervised fine-tuning, DPO, PPO and its stream of experience."""

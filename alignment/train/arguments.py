@@ -27,17 +27,22 @@ def training_arguments(cls: type[Arguments], recipe: Recipe, run: RunDirectory, 
     ours: dict[str, Any] = {
         "use_cpu": not on_gpu,
         "bf16": on_gpu and torch.cuda.is_bf16_supported() and not recipe.library.get("fp16", False),
-        "gradient_checkpointing": on_gpu,
         "dataloader_pin_memory": on_gpu,
         "logging_nan_inf_filter": False,
         "logging_steps": 10,
         "save_total_limit": 2,
         "disable_tqdm": not sys.stderr.isatty(),
     }
+    name = "activation_checkpointing"  # what transformers 5.23 calls gradient_checkpointing, warning of the old name
+    name = name if name in known else "gradient_checkpointing"
+    ours[name] = recipe.library.get("gradient_checkpointing", on_gpu)
+    if getattr(recipe, "early_stopping_patience", None) is not None:  # the best evaluation's weights are kept
+        ours |= {"load_best_model_at_end": True, "metric_for_best_model": "loss", "greater_is_better": False}
     named = {"seed": recipe.seed, "run_name": recipe.run_name or str(run.path), "report_to": recipe.report_to}
-    shared = {name: getattr(recipe, name) for name in ("max_length", "trust_remote_code") if hasattr(recipe, name)}
-    values = {**ours, **named, **shared, **recipe.library, **forced, "output_dir": str(run.path)}
+    shared = {key: getattr(recipe, key) for key in ("max_length", "trust_remote_code") if hasattr(recipe, key)}
+    library = {key: value for key, value in recipe.library.items() if key != "gradient_checkpointing"}
+    values = {**ours, **named, **shared, **library, **forced, "output_dir": str(run.path)}
     try:
-        return cls(**{name: value for name, value in values.items() if name in known})
+        return cls(**{key: value for key, value in values.items() if key in known})
     except (ValueError, TypeError) as error:
         raise RecipeError([f"{recipe.source or recipe.stage}: {error}"]) from error

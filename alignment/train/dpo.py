@@ -1,0 +1,248 @@
+"""DPO with TRL's `DPOTrainer`, where a pair carries the probability that its chosen answer is the better one.
+
+With probability p the label says chosen, with 1 - p rejected; the loss is the expectation over the label:
+
+    sigmoid   -p log σ(βΔ) - (1-p) log σ(-βΔ)        = -log σ(βΔ)      + (1-p) βΔ      as -log σ(-x) = -log σ(x) + x
+    ipo       p (Δ' - 1/2β)² + (1-p) (Δ' + 1/2β)²    = (Δ' - 1/2β)²    + (1-p) 2Δ'/β
+
+Δ is the difference of the log ratios of chosen and rejected (https://arxiv.org/abs/2305.18290, eq. 7), Δ' that of
+their means over tokens, as TRL's `ipo` has it (https://arxiv.org/abs/2310.12036, eq. 17). In both the expectation is
+TRL's own loss plus a term linear in Δ, and so it is computed: at p = 1 it is TRL's loss to the last bit.
+
+TRL's other losses train on the more probable answer as if it were certain.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from datasets import Dataset, Features, List, Value
+from torch import Tensor
+from transformers import TrainerCallback
+from trl import DPOConfig, DPOTrainer
+from trl.trainer.dpo_trainer import DataCollatorForPreference
+
+from alignment.data.rows import USABLE, Ranking
+from alignment.data.template import Template
+from alignment.errors import DataError, RecipeError
+from alignment.policy.adapters import weights_kept
+from alignment.train.sft import Tokenised
+
+SOFT_LOSSES = frozenset({"sigmoid", "ipo"})
+TOKENS = List(Value("int64"))
+FEATURES = {"prompt_ids": TOKENS, "chosen_ids": TOKENS, "rejected_ids": TOKENS, "probability": Value("float32")}
+
+
+def tokenise_pairs(
+    rankings: Sequence[Ranking], template: Template, *, limit: int, on_bad_row: str = "stop", ties: bool = True
+) -> Tokenised:
+    """Make one row of each usable pair, the more probable answer being `chosen`.
+
+    Two answers of the same tokens teach nothing and are left out. An answer is never cut: half of it was not judged.
+
+    Args:
+        limit: tokens of prompt and answer.
+        on_bad_row: "stop" raises at the first answer that does not fit, "skip" leaves out its pairs.
+        ties: keep pairs of probability one half, which only a loss that knows probabilities can use.
+
+    Raises: DataError naming the row, or where no pair is left.
+    """
+    result = Tokenised()
+    for ranking in rankings:
+        pairs = [
+            (pair.first, pair.second, pair.probability)
+            for pair in ranking.pairs
+            if pair.status in USABLE and pair.probability is not None and (ties or pair.probability != 0.5)
+        ]
+        prompt_ids: list[int] = []
+        answers: dict[int, list[int]] = {}
+        with result.row(ranking.source, on_bad_row):
+            prompt_ids = template.prompt_ids(ranking.prompt)
+        for index in sorted({index for first, second, _ in pairs if prompt_ids for index in (first, second)}):
+            with result.row(f"{ranking.source} answer {index + 1} of {len(ranking.responses)}", on_bad_row):
+                answers[index] = _answer_ids(template, ranking, index, limit - len(prompt_ids))
+        for first, second, probability in pairs:
+            if first not in answers or second not in answers or answers[first] == answers[second]:
+                continue
+            chosen, rejected = (first, second) if probability >= 0.5 else (second, first)
+            result.rows.append(
+                {
+                    "prompt_ids": prompt_ids,
+                    "chosen_ids": answers[chosen],
+                    "rejected_ids": answers[rejected],
+                    "probability": max(probability, 1.0 - probability),
+                }
+            )
+    return result
+
+
+def _answer_ids(template: Template, ranking: Ranking, index: int, room: int) -> list[int]:
+    ids = template.answer_ids(ranking.prompt, ranking.responses[index])
+    if len(ids) > room:
+        raise DataError(
+            f"{len(ids)} tokens where max_length and the model's context leave room for {max(room, 0)} after the "
+            "prompt; raise max_length"
+        )
+    return ids
+
+
+@dataclass
+class ProbabilityCollator(DataCollatorForPreference):
+    """TRL's collator; `probability` (pairs,) float32 goes along."""
+
+    def torch_call(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
+        """Pad the pairs; the batch is all chosen, then all rejected answers."""
+        batch: dict[str, Any] = super().torch_call(examples)
+        batch["probability"] = torch.tensor([example["probability"] for example in examples], dtype=torch.float32)
+        return batch
+
+
+def expectation_terms(loss_type: str, delta: Tensor, probability: Tensor, beta: float) -> Tensor:
+    """What turns TRL's loss of a certain label into the expectation over an uncertain one, see the module's head.
+
+    Args:
+        loss_type: `sigmoid` or `ipo`; zero for any other.
+        delta: (pairs,) Δ for `sigmoid`, Δ' for `ipo`, in nats. probability: (pairs,) that chosen is better.
+    """
+    if loss_type == "sigmoid":
+        return (1 - probability) * beta * delta
+    if loss_type == "ipo":
+        return (1 - probability) * 2 * delta / beta
+    return torch.zeros_like(delta)
+
+
+class ProbabilityDPOTrainer(DPOTrainer):
+    """`DPOTrainer` on tokenised rows with a `probability`."""
+
+    def _prepare_dataset(self, dataset: Dataset, *_: Any) -> Dataset:
+        """Leave rows as they are: tokenised by the project's template."""
+        return dataset
+
+    def _set_signature_columns_if_needed(self) -> None:
+        super()._set_signature_columns_if_needed()
+        if "probability" not in self._signature_columns:
+            self._signature_columns.append("probability")
+
+    def compute_ref_log_probs(self, model: Any, inputs: dict[str, Any]) -> tuple[Tensor, Tensor]:
+        """Log-probabilities (pairs,) of chosen and rejected answers under the reference."""
+        logps: tuple[Tensor, Tensor] = super().compute_ref_log_probs(model, _without_probability(inputs))
+        return logps
+
+    def _compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool) -> Any:
+        """TRL's loss, plus the expectation's terms.
+
+        The reference's log-probabilities are computed first and handed to TRL as if they had been precomputed, and
+        the policy's are noted as they pass by, so that Δ costs no further forward pass.
+        """
+        batch = _without_probability(inputs)
+        if "ref_chosen_logps" not in batch:
+            reference = self.ref_model if self.ref_model is not None else self.model
+            batch["ref_chosen_logps"], batch["ref_rejected_logps"] = self.compute_ref_log_probs(reference, batch)
+        policy = _Noting(model)
+        with self._references_given():
+            result = super()._compute_loss(policy, batch, return_outputs)
+        loss, outputs = result if return_outputs else (result, None)
+        loss = loss + self._terms(policy.logps, batch, inputs["probability"])
+        return (loss, outputs) if return_outputs else loss
+
+    def _terms(self, per_token_logps: Tensor, batch: dict[str, Any], probability: Tensor) -> Tensor:
+        mask = batch["completion_mask"]
+        logps = per_token_logps[:, -(mask.size(1) - 1) :].sum(dim=1)
+        ratios = logps - torch.cat([batch["ref_chosen_logps"], batch["ref_rejected_logps"]])
+        lengths = mask.sum(dim=1).clamp(min=1)
+        total = torch.zeros((), device=ratios.device)
+        for loss_type, weight in zip(self.loss_types, self.loss_weights, strict=True):
+            chosen, rejected = (ratios / lengths if loss_type == "ipo" else ratios).chunk(2)
+            terms = expectation_terms(loss_type, chosen - rejected, probability, self.beta)
+            total = total + weight * terms.mean()
+        return total
+
+    @contextmanager
+    def _references_given(self) -> Iterator[None]:
+        before, self.precompute_ref_logps = self.precompute_ref_logps, True
+        try:
+            yield
+        finally:
+            self.precompute_ref_logps = before
+
+
+class _Noting:
+    """Calls a model and keeps the log-probabilities, (sequences, time), of the first call."""
+
+    def __init__(self, model: Callable[..., Any]) -> None:
+        self.model = model
+        self.logps: Tensor = torch.empty(0)
+
+    def __call__(self, **inputs: Any) -> Any:
+        outputs = self.model(**inputs)
+        if inputs.get("fused_lm_head"):
+            self.logps = outputs.log_probs
+        return outputs
+
+
+def _without_probability(inputs: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in inputs.items() if key != "probability"}
+
+
+def dpo_trainer(
+    model: Any,
+    tokenizer: Any,
+    arguments: DPOConfig,
+    *,
+    reference: Any = None,
+    train: Sequence[dict[str, Any]],
+    evaluation: Sequence[dict[str, Any]] = (),
+    callbacks: list[TrainerCallback] | None = None,
+) -> ProbabilityDPOTrainer:
+    """Build the trainer.
+
+    Args:
+        reference: the reference model of full fine-tuning; an adapter's reference is a frozen copy of its start.
+        train, evaluation: rows of `tokenise_pairs`.
+
+    Raises: RecipeError where the keys contradict each other or the rows, DataError where no pair is left.
+    """
+    if not train:
+        raise DataError("no usable pair of different answers is left to train on; look at the rows' statuses.")
+    soft = SOFT_LOSSES & set(arguments.loss_type)
+    uncertain = any(row["probability"] < 1 for rows in (train, evaluation) for row in rows)
+    if soft and uncertain:
+        _require_plain_delta(arguments)
+    try:
+        with weights_kept(model):
+            return ProbabilityDPOTrainer(
+                model,
+                ref_model=reference,
+                args=arguments,
+                data_collator=ProbabilityCollator(
+                    pad_token_id=tokenizer.pad_token_id, pad_to_multiple_of=arguments.pad_to_multiple_of
+                ),
+                train_dataset=_dataset(train),
+                eval_dataset=_dataset(evaluation) if evaluation else None,
+                processing_class=tokenizer,
+                callbacks=callbacks,
+            )
+    except (ValueError, NotImplementedError) as error:
+        raise RecipeError([str(error)]) from error
+
+
+def _require_plain_delta(arguments: DPOConfig) -> None:
+    changed = {
+        "f_divergence_type": arguments.f_divergence_type != "reverse_kl",
+        "ld_alpha": arguments.ld_alpha is not None,
+        "use_weighting": arguments.use_weighting,
+    }
+    faults = [
+        f"{key} changes the loss in a way that has no form for rows with a probability below 1; leave it out, or use "
+        f"rows whose labels are certain."
+        for key, given in changed.items()
+        if given
+    ]
+    if faults:
+        raise RecipeError(faults)
+
+
+def _dataset(rows: Sequence[dict[str, Any]]) -> Dataset:
+    return Dataset.from_list(list(rows), features=Features(FEATURES))

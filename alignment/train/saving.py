@@ -1,0 +1,47 @@
+"""What a stage was given and what it leaves: lineage checked, weights whole or absent."""
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from alignment.config.schema import ModelKeys
+from alignment.data.template import Template
+from alignment.policy.base import resolve_model
+from alignment.run.directory import read_manifest
+from alignment.run.files import naming_the_disk
+from alignment.run.lineage import fingerprint, require_same
+
+LEFT_BEHIND = frozenset({"training_args.bin", "README.md"})  # a pickle, and PEFT's empty card in place of ours
+
+
+def lineage_of(keys: ModelKeys, tokenizer: Any, template: Template) -> dict[str, Any]:
+    """Return what the manifest keeps of the model that a stage starts from.
+
+    Raises: LineageError where an adapter's own manifest says that it belongs to another base, tokenizer or template.
+    """
+    source = resolve_model(keys.model_name_or_path, revision=keys.model_revision)
+    lineage = fingerprint(source.base, tokenizer, template_hash=template.hash, stop_token_ids=template.stop_token_ids)
+    if source.adapter is not None:
+        before = read_manifest(source.adapter).get("lineage", {})
+        require_same(lineage, before, f"this stage (base {source.base})", f"adapter {source.adapter}")
+    return {**lineage, "adapter": source.adapter}
+
+
+def save_trained(trainer: Any, path: Path) -> None:
+    """Write a trainer's model and tokenizer into a run directory, weights last, each file whole or absent.
+
+    Adapters other than `default`, the reference copy that DPO trains against, are not part of the result.
+    """
+    beside = path / ".saving"
+    try:
+        with naming_the_disk(path):
+            trainer.save_model(str(beside))
+            trainer.accelerator.wait_for_everyone()
+            if trainer.is_world_process_zero():
+                files = [file for file in beside.iterdir() if file.is_file() and file.name not in LEFT_BEHIND]
+                for file in sorted(files, key=lambda file: (file.suffix == ".safetensors", file.name)):
+                    os.replace(file, path / file.name)
+    finally:
+        if trainer.is_world_process_zero():
+            shutil.rmtree(beside, ignore_errors=True)

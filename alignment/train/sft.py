@@ -1,0 +1,129 @@
+"""Supervised fine-tuning with TRL's `SFTTrainer` on rows that are tokenised here."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from datasets import Dataset, Features, List, Value
+from transformers import TrainerCallback
+from trl import SFTConfig, SFTTrainer
+
+from alignment.data.rows import Demonstration
+from alignment.data.template import Template
+from alignment.errors import DataError, RecipeError
+from alignment.policy.adapters import weights_kept
+
+IGNORED = -100  # the label of a token without loss
+TOKENS = List(Value("int64"))
+
+
+@dataclass(slots=True)
+class Tokenised:
+    """Rows ready for a trainer, and what was cut or left out."""
+
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)  # "file:line: reason"
+    truncated: int = 0
+
+    @contextmanager
+    def row(self, source: str, on_bad_row: str) -> Iterator[None]:
+        """Name the row in what goes wrong with it: end there, or note it and go on where `on_bad_row` is skip."""
+        try:
+            yield
+        except DataError as error:
+            if on_bad_row == "stop":
+                raise DataError(f"{source}: {error} (on_bad_row: skip leaves such rows out).") from error
+            self.skipped.append(f"{source}: {error}")
+
+    def counts(self) -> dict[str, int]:
+        """What the manifest records."""
+        return {"rows": len(self.rows), "rows_truncated": self.truncated, "rows_skipped": len(self.skipped)}
+
+
+def context_limit(max_length: int | None, model: Any) -> int:
+    """Tokens that a sequence may have: `max_length`, and never more than the model has positions for."""
+    positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    limits = [limit for limit in (max_length, positions) if limit is not None]
+    return min(limits) if limits else 2**31
+
+
+def tokenise_demonstrations(
+    demonstrations: Sequence[Demonstration], template: Template, *, limit: int, on_bad_row: str = "stop"
+) -> Tokenised:
+    """Tokenise demonstrations; one that is too long loses its end, as is usual in fine-tuning.
+
+    Args:
+        limit: tokens of prompt and answer.
+        on_bad_row: "stop" raises at the first row of which no answer token is left, "skip" leaves it out.
+
+    Raises: DataError naming the row.
+    """
+    result = Tokenised()
+    for row in demonstrations:
+        with result.row(row.source, on_bad_row):
+            input_ids, labels = template.demonstration(row)
+            if all(label == IGNORED for label in labels[:limit]):
+                raise DataError(
+                    f"no token of the answer is among the first {limit} of {len(input_ids)}, which is as many as "
+                    "max_length and the model's context allow; raise max_length or shorten the prompt"
+                )
+            result.truncated += len(input_ids) > limit
+            result.rows.append({"input_ids": input_ids[:limit], "labels": labels[:limit]})
+    return result
+
+
+def require_learnable(rows: Sequence[dict[str, Any]], stop_token_ids: Sequence[int]) -> None:
+    """Refuse data from which no answer, or no end of an answer, can be learned.
+
+    Raises: DataError.
+    """
+    learned = {label for row in rows for label in row["labels"]} - {IGNORED}
+    if not learned:
+        raise DataError(
+            f"all labels of all {len(rows)} training rows are masked, so there is nothing to learn; check that the "
+            "data has answers and that the chat template marks the assistant's turns."
+        )
+    if learned.isdisjoint(stop_token_ids):
+        raise DataError(
+            f"no training row teaches a stop token (ids {sorted(stop_token_ids)}), so the model would never end an "
+            "answer; raise max_length if every row is cut, or set eos_token to the token that ends an answer in the "
+            "chat template."
+        )
+
+
+def sft_trainer(
+    model: Any,
+    tokenizer: Any,
+    arguments: SFTConfig,
+    *,
+    train: Sequence[dict[str, Any]],
+    evaluation: Sequence[dict[str, Any]] = (),
+    callbacks: list[TrainerCallback] | None = None,
+) -> SFTTrainer:
+    """Build the trainer.
+
+    Packing keeps each row's own positions, and with no attention mask given transformers derives from them that rows
+    of one pack do not see each other, in every attention implementation. TRL's `wrapped` strategy has no such
+    borders, so it is refused.
+
+    Raises: RecipeError where TRL refuses the recipe's combination of keys.
+    """
+    if arguments.packing and arguments.packing_strategy == "wrapped":
+        raise RecipeError(["packing_strategy wrapped lets answers see other rows' text and cuts rows in two; use bfd."])
+    try:
+        with weights_kept(model):
+            return SFTTrainer(
+                model,
+                args=arguments,
+                train_dataset=_dataset(train),
+                eval_dataset=_dataset(evaluation) if evaluation else None,
+                processing_class=tokenizer,
+                callbacks=callbacks,
+            )
+    except (ValueError, NotImplementedError) as error:
+        raise RecipeError([str(error)]) from error
+
+
+def _dataset(rows: Sequence[dict[str, Any]]) -> Dataset:
+    return Dataset.from_list(list(rows), features=Features({"input_ids": TOKENS, "labels": TOKENS}))

@@ -1,0 +1,84 @@
+"""Supervised fine-tuning: instruction pairs in, a model or adapter that answers out.
+
+accelerate launch recipes/sft.py --config recipes/tiny/sft.yaml [--key value …]
+"""
+
+import sys
+
+from transformers import set_seed
+from trl import SFTConfig
+
+from alignment.config import load_recipe
+from alignment.config.schema import SFTRecipe
+from alignment.data import load_demonstrations, split_by_prompt
+from alignment.data.template import Template
+from alignment.policy.base import load_causal_lm, load_tokenizer
+from alignment.run.callbacks import callbacks_for
+from alignment.run.directory import RunDirectory
+from alignment.run.script import script
+from alignment.train.arguments import training_arguments
+from alignment.train.saving import lineage_of, save_trained
+from alignment.train.sft import (
+    Tokenised,
+    context_limit,
+    require_learnable,
+    sft_trainer,
+    tokenise_demonstrations,
+)
+
+
+def load_data(recipe: SFTRecipe, run: RunDirectory, template: Template, limit: int) -> tuple[Tokenised, Tokenised]:
+    """Read and tokenise demonstrations, training and held out; the manifest keeps what was read and left out."""
+    options = {"on_bad_row": recipe.on_bad_row, "seed": recipe.seed}
+    loaded = load_demonstrations(recipe.datasets, max_samples=recipe.max_samples, **options)
+    train, held_out, files, skipped = loaded.rows, [], loaded.files, loaded.skipped
+    if recipe.eval_datasets:
+        evaluation = load_demonstrations(recipe.eval_datasets, max_samples=recipe.max_eval_samples, **options)
+        held_out, files, skipped = evaluation.rows, files | evaluation.files, skipped + evaluation.skipped
+    elif recipe.test_split_size:
+        train, held_out = split_by_prompt(train, recipe.test_split_size, recipe.seed)
+    fitting = {"limit": limit, "on_bad_row": recipe.on_bad_row}
+    parts = [
+        tokenise_demonstrations(rows, template, **fitting) for rows in (train, held_out[: recipe.max_eval_samples])
+    ]
+    run.record(
+        data=files,
+        train=parts[0].counts(),
+        evaluation=parts[1].counts(),
+        skipped=skipped + parts[0].skipped + parts[1].skipped,
+    )
+    return parts[0], parts[1]
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run the stage."""
+    recipe = load_recipe("sft", sys.argv[1:] if argv is None else argv)
+    run = RunDirectory.open(recipe)
+    set_seed(recipe.seed)
+
+    tokenizer = load_tokenizer(recipe)
+    template = Template(tokenizer, recipe.chat_template, recipe.eos_token)
+    run.record(lineage=lineage_of(recipe, tokenizer, template))
+    model = load_causal_lm(recipe, trainable=True, peft=recipe)
+
+    limit = context_limit(recipe.max_length, model)
+    train, held_out = load_data(recipe, run, template, limit)
+    require_learnable(train.rows, template.stop_token_ids)
+    # Rows are cut already; TRL needs the length only to know how much goes into a pack.
+    arguments = training_arguments(SFTConfig, recipe, run, max_length=limit if recipe.library.get("packing") else None)
+    trainer = sft_trainer(
+        model,
+        tokenizer,
+        arguments,
+        train=train.rows,
+        evaluation=held_out.rows,
+        callbacks=callbacks_for(run, recipe),
+    )
+    trained = trainer.train(resume_from_checkpoint=run.checkpoint)
+    results = trainer.evaluate() if held_out.rows else {}
+    save_trained(trainer, run.path)
+    run.finish(train_loss=trained.training_loss, steps=trained.global_step, **results)
+
+
+if __name__ == "__main__":
+    script(main)
