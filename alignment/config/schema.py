@@ -172,6 +172,7 @@ class PPORecipe(Recipe, ModelKeys, AdapterKeys, DataKeys, SamplingKeys):
     dual_clip: float | None = Field(default=3.0, gt=1)
     cliprange_value: float = Field(default=0.2, gt=0)
     vf_coef: float = Field(default=0.1, ge=0)
+    loss_aggregation: Literal["token-mean", "seq-mean-token-sum", "seq-mean-token-mean"] = "token-mean"
     value_learning_rate: float | None = Field(default=None, gt=0)  # None: the policy's
     whiten_advantages: bool = True
     reward_clip: float | None = Field(default=None, gt=0)

@@ -1,0 +1,116 @@
+"""From a PPO recipe to `Roles`: which weights each role starts from."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from peft import LoraConfig, PeftConfig, PeftModel, set_peft_model_state_dict
+from peft.utils import load_peft_weights
+from torch import Tensor
+from transformers import AutoModelForCausalLM
+
+from alignment.config.schema import PPORecipe
+from alignment.errors import ModelError
+from alignment.policy.adapters import adapter_config
+from alignment.policy.base import load_base, resolve_model
+from alignment.policy.heads import SCORE_WEIGHT, ScalarHead, read_score_weight
+from alignment.policy.roles import Roles
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterStart:
+    """A named adapter: its shape, and the weights it starts from; none: PEFT's initialisation, the base's function."""
+
+    config: LoraConfig
+    weights: dict[str, Tensor] | None = None
+
+
+def load_roles(recipe: PPORecipe, *, reward_adapter: str | None) -> Roles:
+    """Load the base once and put every role on it.
+
+    Args:
+        recipe: `model_name_or_path` is the SFT model or adapter; with an adapter, policy and reference start from it.
+        reward_adapter: a sequence classifier's adapter on the same base; None: scores come from elsewhere, and the
+            value starts from nothing.
+    Raises: ModelError where an adapter does not fit the base.
+    """
+    source = resolve_model(recipe.model_name_or_path, revision=recipe.model_revision)
+    base = load_base(AutoModelForCausalLM, source.base, recipe)
+    full = recipe.peft_method == "full"
+    if full and source.adapter is not None:
+        raise ModelError(
+            f"{source.adapter} is an adapter, but peft_method is full; merge it first (alignment merge "
+            f"{source.adapter} OUT) and name OUT as model_name_or_path, or train an adapter."
+        )
+    starts = _starts(recipe, sft=source.adapter, reward=reward_adapter)
+    adapters: dict[str, str | None] = {"policy": None, "reference": None}
+    adapters |= {name: name for name in starts}
+    heads = {}
+    width = base.config.get_text_config().hidden_size
+    score = read_score_weight(reward_adapter) if reward_adapter is not None else None
+    if reward_adapter is not None:
+        heads["reward"] = ScalarHead(width, score)
+    on_policy = recipe.value_model == "head"
+    heads["value"] = ScalarHead(width, None if on_policy else score)
+    return Roles(
+        with_adapters(base, starts) if starts else base,
+        adapters=adapters,
+        heads=heads,
+        policy_model=load_base(AutoModelForCausalLM, source.base, recipe, full=True) if full else None,
+        value_on_policy=on_policy,
+    )
+
+
+def _starts(recipe: PPORecipe, *, sft: str | None, reward: str | None) -> dict[str, AdapterStart]:
+    """Which adapters there are and what each starts from, policy first: PEFT names the first one active."""
+    starts: dict[str, AdapterStart] = {}
+    if recipe.peft_method != "full":
+        starts["policy"] = _saved(sft) if sft is not None else AdapterStart(adapter_config(recipe, task="CAUSAL_LM"))
+    if sft is not None:
+        starts["reference"] = _saved(sft)
+    if reward is not None:
+        starts["reward"] = _saved(reward)
+    if recipe.value_model == "adapter":
+        keys = recipe.model_copy(update={"peft_method": "lora", "lora_modules_to_save": None})
+        fresh = AdapterStart(adapter_config(keys, task="CAUSAL_LM"))
+        starts["value"] = _saved(reward) if reward is not None else fresh
+    return starts
+
+
+def _saved(adapter: str) -> AdapterStart:
+    """Read a saved adapter; a classifier's head is left to `heads`, and dropout to `Roles`, which has none."""
+    config = PeftConfig.from_pretrained(adapter)
+    if not isinstance(config, LoraConfig):
+        raise ModelError(f"{adapter} is a {config.peft_type} adapter; roles on one base are LoRA or DoRA adapters")
+    config.task_type = "CAUSAL_LM"
+    config.lora_dropout = 0.0
+    config.inference_mode = False
+    config.base_model_name_or_path = None
+    config.modules_to_save = [name for name in config.modules_to_save or [] if name != "score"] or None
+    weights = load_peft_weights(adapter, device="cpu")
+    return AdapterStart(config, {key: w for key, w in weights.items() if not key.endswith(SCORE_WEIGHT)})
+
+
+def with_adapters(base: Any, starts: dict[str, AdapterStart]) -> PeftModel:
+    """Put named adapters on a base model.
+
+    Raises: ModelError where an adapter's weights have no place in the base, or the base places without weights.
+    """
+    names = iter(starts.items())
+    first, start = next(names)
+    model = PeftModel(base, start.config, adapter_name=first)
+    for name, more in names:
+        model.add_adapter(name, more.config)
+    for name, start in starts.items():
+        if start.weights is None:
+            continue
+        try:
+            result = set_peft_model_state_dict(model, start.weights, adapter_name=name)
+        except RuntimeError as error:
+            raise ModelError(
+                f"the {name} adapter does not fit the base: {str(error).strip().splitlines()[-1]}"
+            ) from error
+        missing = [key for key in result.missing_keys if f".{name}." in key and "lora_" in key]
+        if result.unexpected_keys or missing:
+            wrong = (list(result.unexpected_keys) + missing)[0]
+            raise ModelError(f"the {name} adapter does not fit the base: {wrong} has no counterpart")
+    return model

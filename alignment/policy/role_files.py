@@ -1,0 +1,77 @@
+"""Writing and reading what PPO trains: the policy as a plain artifact, the value beside it."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import get_peft_model_state_dict, set_peft_model_state_dict
+from peft.utils import load_peft_weights
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from alignment.policy.roles import Roles
+
+ADAPTER_FILE = "adapter_model.safetensors"
+VALUE_FILE = "value.safetensors"
+BASE_PREFIX, POLICY_PREFIX = "base.", "policy_model."
+
+
+def save_policy(roles: Roles, path: Path, state_dict: dict[str, Tensor] | None = None) -> None:
+    """Write the policy as plain peft (an adapter named `default`) or plain transformers (a whole model) reads it.
+
+    Args:
+        roles: whose policy.
+        path: folder.
+        state_dict: all of `roles`' weights where they lie scattered over processes; None: read them from `roles`.
+    """
+    path.mkdir(parents=True, exist_ok=True)
+    if roles.policy_model is not None:
+        own = _below(state_dict, POLICY_PREFIX)
+        roles.policy_model.save_pretrained(path, state_dict=own)
+        return
+    weights = get_peft_model_state_dict(
+        roles.base, _below(state_dict, BASE_PREFIX), adapter_name="policy", save_embedding_layers=False
+    )
+    save_file(
+        {name: _whole(tensor) for name, tensor in weights.items()}, path / ADAPTER_FILE, metadata={"format": "pt"}
+    )
+    config = copy.copy(roles.base.peft_config["policy"])
+    config.base_model_name_or_path = roles.causal_lm("reference").config._name_or_path
+    config.inference_mode = True
+    config.save_pretrained(path)
+
+
+def load_policy(roles: Roles, path: Path) -> None:
+    """Read back what `save_policy` wrote, bit for bit."""
+    if roles.policy_model is not None:
+        for file in sorted(path.glob("model*.safetensors")):
+            roles.policy_model.load_state_dict(load_file(file), strict=False)  # tied weights are stored once
+        return
+    set_peft_model_state_dict(roles.base, load_peft_weights(str(path), device="cpu"), adapter_name="policy")
+
+
+def save_value(roles: Roles, path: Path, state_dict: dict[str, Tensor] | None = None) -> None:
+    """Write the value's own weights."""
+    names = roles.value_parameters()
+    source: dict[str, Any] = dict(roles.named_parameters()) if state_dict is None else state_dict
+    save_file({name: _whole(source[name]) for name in sorted(names)}, path / VALUE_FILE)
+
+
+def load_value(roles: Roles, path: Path) -> None:
+    """Read back what `save_value` wrote."""
+    saved = load_file(path / VALUE_FILE)
+    own = dict(roles.named_parameters())
+    with torch.no_grad():
+        for name in roles.value_parameters():
+            own[name].copy_(saved[name])
+
+
+def _below(state_dict: dict[str, Tensor] | None, prefix: str) -> dict[str, Tensor] | None:
+    if state_dict is None:
+        return None
+    return {name.removeprefix(prefix): tensor for name, tensor in state_dict.items() if name.startswith(prefix)}
+
+
+def _whole(tensor: Tensor) -> Tensor:
+    return tensor.detach().cpu().contiguous()

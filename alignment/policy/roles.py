@@ -1,0 +1,230 @@
+"""One frozen base, four roles: policy, reference, value and reward as named adapters on the same weights."""
+
+import contextlib
+import itertools
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.utils.other import AuxiliaryTrainingWrapper
+from torch import Tensor, nn
+
+from alignment.errors import ModelError
+from alignment.ops.logprobs import chunked_token_logp
+from alignment.ops.rewards import last_valid
+from alignment.policy.heads import ScalarHead
+
+LOGITS_AT_ONCE = 2**26  # tokens × vocabulary held at a time; 256 MiB in float32
+ROLES = ("policy", "reference", "value", "reward")
+
+
+class Roles(nn.Module):
+    """Holds the models and switches between roles inside one module, so that DDP, ZeRO and FSDP see one model.
+
+    Sequences are right-padded: `input_ids` is (batch, time) with prompt, answer, padding; `answer_mask`, (batch, time)
+    bool, is True on the answer's tokens. Causal attention never looks to the right, so no attention mask is needed and
+    padding cannot change a result. Per-token results come flat, (tokens,), row after row in the mask's order.
+
+    Args:
+        base: The frozen causal LM, or a PeftModel around it that holds the adapters.
+        adapters: role → adapter name, None for the base alone. A role left out is not held here.
+        heads: `value` and `reward` where there are such heads.
+        policy_model: The policy where all its weights train; `base` then serves the other roles.
+        value_on_policy: The value is a head on the policy's trunk.
+    """
+
+    def __init__(
+        self,
+        base: Any,
+        *,
+        adapters: Mapping[str, str | None],
+        heads: Mapping[str, ScalarHead],
+        policy_model: Any = None,
+        value_on_policy: bool = False,
+    ) -> None:
+        super().__init__()
+        self.base = base
+        self.policy_model = policy_model
+        self.heads = nn.ModuleDict(dict(heads))
+        self.adapters = dict(adapters)
+        self.value_on_policy = value_on_policy
+        self._switches = [m for m in base.modules() if isinstance(m, BaseTunerLayer | AuxiliaryTrainingWrapper)]
+        self._active: str | None = None
+        self._head_is_plain: dict[int, bool] = {}
+        self._train_only_policy_and_value()
+        for model in filter(None, (base, policy_model)):
+            without_dropout(model)
+        self.activate("policy")
+
+    # Which role speaks
+
+    def activate(self, role: str) -> None:
+        """Make `role`'s adapter the active one in every tuner layer.
+
+        Not peft's `set_adapter`, which would also change `requires_grad`, and with it the optimizer's parameters.
+        """
+        if role == self._active or (role == "policy" and self.policy_model is not None):
+            return
+        name = self.adapters[role]
+        for layer in self._switches:
+            layer._disable_adapters = name is None
+            layer._active_adapter = [] if name is None else [name]
+        self._active = role
+
+    def causal_lm(self, role: str) -> Any:
+        """The transformers model that speaks for `role` once it is active."""
+        if role == "policy" and self.policy_model is not None:
+            return self.policy_model
+        return self.base.get_base_model() if hasattr(self.base, "get_base_model") else self.base
+
+    @property
+    def policy_lm(self) -> Any:
+        """The policy as a causal LM to sample from."""
+        self.activate("policy")
+        return self.causal_lm("policy")
+
+    # What roles say
+
+    def forward(
+        self, input_ids: Tensor, answer_mask: Tensor, *, temperature: float, with_entropy: bool = False
+    ) -> tuple[Tensor, Tensor | None, Tensor]:
+        """The trained roles on one microbatch: logp, entropy (or None) and values, each (tokens,)."""
+        hidden = self._hidden("policy", input_ids)
+        logp, entropy = self._answer_logp("policy", hidden, input_ids, answer_mask, temperature, with_entropy)
+        values = self._answer_values(hidden, input_ids, answer_mask)
+        return logp, entropy, values
+
+    def reference_logp(self, input_ids: Tensor, answer_mask: Tensor, *, temperature: float) -> Tensor:
+        """Log-probabilities of the answers under the reference, (tokens,)."""
+        hidden = self._hidden("reference", input_ids)
+        return self._answer_logp("reference", hidden, input_ids, answer_mask, temperature, False)[0]
+
+    def scores(self, input_ids: Tensor, answer_mask: Tensor) -> Tensor:
+        """The reward role's score of each sequence, read at the answer's last token, (batch,)."""
+        hidden = self._hidden("reward", input_ids)
+        rows = torch.arange(len(input_ids), device=input_ids.device)
+        scores: Tensor = self.heads["reward"](hidden[rows, last_valid(answer_mask)])
+        return scores
+
+    def _hidden(self, role: str, input_ids: Tensor) -> Tensor:
+        """Last hidden states, (batch, time, width)."""
+        self.activate(role)
+        hidden: Tensor = self.causal_lm(role).get_decoder()(input_ids=input_ids, use_cache=False).last_hidden_state
+        return hidden
+
+    def _answer_values(self, policy_hidden: Tensor, input_ids: Tensor, answer_mask: Tensor) -> Tensor:
+        hidden = policy_hidden if self.value_on_policy else self._hidden("value", input_ids)
+        values: Tensor = self.heads["value"](hidden[_before(answer_mask)])
+        return values
+
+    def _answer_logp(
+        self, role: str, hidden: Tensor, input_ids: Tensor, answer_mask: Tensor, temperature: float, entropy: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        model = self.causal_lm(role)
+        head = model.get_output_embeddings()
+        if not self._plain_head(model):
+            raise ModelError(
+                f"{type(model).__name__} does more to its logits than its output layer does; PPO computes logits only "
+                "where answers are and cannot repeat that. Use a model whose logits are its output layer's"
+            )
+
+        def logits(part: Tensor) -> Tensor:
+            self.activate(role)  # the backward pass may come here again while another role is active
+            out: Tensor = head(part)
+            return out
+
+        return chunked_token_logp(
+            hidden[_before(answer_mask)],
+            logits,
+            input_ids[answer_mask],
+            temperature=temperature,
+            chunk_size=max(1, LOGITS_AT_ONCE // head.weight.shape[0]),
+            with_entropy=entropy,
+        )
+
+    def _plain_head(self, model: Any) -> bool:
+        """Whether logits are just the output layer on the hidden states (no soft-capping, no scaling); tried once."""
+        if id(model) not in self._head_is_plain:
+            with torch.no_grad():
+                probe = torch.arange(4, device=next(model.parameters()).device).unsqueeze(0)
+                whole = model(input_ids=probe, use_cache=False).logits
+                hidden = model.get_decoder()(input_ids=probe, use_cache=False).last_hidden_state
+                parts = model.get_output_embeddings()(hidden)
+            self._head_is_plain[id(model)] = torch.allclose(whole.float(), parts.float(), rtol=1e-3, atol=1e-3)
+        return self._head_is_plain[id(model)]
+
+    # What trains
+
+    def _train_only_policy_and_value(self) -> None:
+        trained = {self.adapters.get(role) for role in ("policy", "value")} - {None}
+        self.base.requires_grad_(False)
+        for layer in self._switches:
+            stores = layer.adapter_layer_names if isinstance(layer, BaseTunerLayer) else ("modules_to_save",)
+            for store in (getattr(layer, name, None) for name in stores):
+                for name, part in store.items() if isinstance(store, nn.ModuleDict | nn.ParameterDict) else ():
+                    part.requires_grad_(name in trained)
+        if self.policy_model is not None:
+            self.policy_model.requires_grad_(True)
+        for name, head in self.heads.items():
+            head.requires_grad_(name == "value")
+
+    def value_parameters(self) -> set[str]:
+        """Names of the parameters that only the value uses."""
+        adapter = self.adapters.get("value")
+        return {
+            name
+            for name, parameter in self.named_parameters()
+            if parameter.requires_grad and (name.startswith("heads.value.") or _belongs_to(name, adapter))
+        }
+
+    def activation_checkpointing_enable(
+        self, activation_checkpointing_kwargs: dict[str, Any] | None = None, **options: Any
+    ) -> None:
+        """Checkpoint activations; each recomputation runs in the role whose forward pass it repeats."""
+        ours = {**(activation_checkpointing_kwargs or {}), "use_reentrant": False}
+        ours["context_fn"] = self._recompute_in_same_role
+        for model in filter(None, (self.causal_lm("reference"), self.policy_model)):
+            if hasattr(model, "activation_checkpointing_enable"):
+                model.activation_checkpointing_enable(activation_checkpointing_kwargs=ours, **options)
+            else:  # transformers before 5.20
+                model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=ours)
+
+    def gradient_checkpointing_enable(self, gradient_checkpointing_kwargs: dict[str, Any] | None = None) -> None:
+        """Do what `activation_checkpointing_enable` does, for trainers that know the older name."""
+        self.activation_checkpointing_enable(gradient_checkpointing_kwargs)
+
+    def _recompute_in_same_role(self) -> tuple[Any, Any]:
+        return contextlib.nullcontext(), self._as_role(self._active)
+
+    @contextlib.contextmanager
+    def _as_role(self, role: str | None) -> Iterator[None]:
+        before = self._active
+        if role is not None:
+            self.activate(role)
+        try:
+            yield
+        finally:
+            if before is not None:
+                self.activate(before)
+
+
+def _before(answer_mask: Tensor) -> Tensor:
+    """The positions one to the left of the answer's: there its tokens are predicted and its states valued."""
+    return nn.functional.pad(answer_mask[:, 1:], (0, 1))
+
+
+def _belongs_to(parameter: str, adapter: str | None) -> bool:
+    """Whether a parameter's name says it is part of `adapter`, the part after `lora_A`, `modules_to_save` and so on."""
+    parts = parameter.split(".")
+    stores = ("lora_", "modules_to_save")
+    return any(a.startswith(stores) and b == adapter for a, b in itertools.pairwise(parts))
+
+
+def without_dropout(model: nn.Module) -> None:
+    """Turn off every dropout: sampling and training passes must agree, or the probability ratio is noise."""
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+        if isinstance(getattr(module, "attention_dropout", None), float):
+            setattr(module, "attention_dropout", 0.0)  # noqa: B010, a plain number on a module

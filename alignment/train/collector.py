@@ -1,0 +1,291 @@
+"""Collecting experience: sample, score, penalise KL, estimate advantages."""
+
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from alignment.config.schema import PPORecipe
+from alignment.data.rows import Prompt
+from alignment.data.template import Template
+from alignment.ops.advantages import advantages_and_returns
+from alignment.ops.kl import kl_estimate
+from alignment.ops.masking import masked_mean, masked_sum, whiten_with
+from alignment.ops.rewards import explained_variance, token_rewards
+from alignment.policy.roles import Roles
+from alignment.rollout.engine import Completion, Engine, Sampling
+from alignment.rollout.scoring import Scorer
+from alignment.train.experience import Experience, Rows, by_length, generator, pack, prompt_rows, unflatten
+
+
+@dataclass(slots=True)
+class RunningMoments:
+    """Mean and standard deviation of everything seen, Chan et al.'s parallel update."""
+
+    count: float = 0.0
+    mean: float = 0.0
+    squares: float = 0.0  # sum of squared deviations
+
+    def update(self, values: Tensor) -> None:
+        """Take in a batch."""
+        batch = values.double()
+        n, mean = float(batch.numel()), float(batch.mean())
+        squares = float(((batch - mean) ** 2).sum())
+        total = self.count + n
+        self.squares += squares + (mean - self.mean) ** 2 * self.count * n / total
+        self.mean += (mean - self.mean) * n / total
+        self.count = total
+
+    @property
+    def std(self) -> float:
+        """Standard deviation, n-1 in the denominator; 1 where there is none to speak of."""
+        std = (self.squares / (self.count - 1)) ** 0.5 if self.count > 1 else 0.0
+        return std if std > 1e-6 else 1.0
+
+
+@dataclass(slots=True)
+class Rollout:
+    """One collection on its way from prompts to experience."""
+
+    prompts: list[Prompt]
+    prompt_ids: list[list[int]]
+    completions: list[Completion]
+    microbatches: list[Rows]  # of the first epoch
+    mask: Tensor
+    numbers: dict[str, float] = field(default_factory=dict)  # to log
+
+    @property
+    def answer_ids(self) -> list[list[int]]:
+        """Sampled tokens, the stop token included."""
+        return [completion.ids for completion in self.completions]
+
+
+class Collector:
+    """Makes one process's experience of each update; sums that concern the whole batch go over all processes.
+
+    Args:
+        roles: policy, reference, value and, without a `scorer`, reward.
+        engine: samples with the policy.
+        prompts: all of them; which are used when is a function of seed and update.
+        plan_of: update number and answer lengths → microbatches; the first epoch's are used for the old
+            log-probabilities, so that the first ratio is exactly one.
+        gather: (n,) of this process → (world × n,) of all, in rank order.
+        autocast: the context that training runs in; the old log-probabilities must be made in the same.
+    """
+
+    def __init__(
+        self,
+        roles: Roles,
+        engine: Engine,
+        prompts: list[Prompt],
+        template: Template,
+        recipe: PPORecipe,
+        *,
+        plan_of: Callable[[int, list[int]], list[Rows]],
+        gather: Callable[[Tensor], Tensor],
+        autocast: Callable[[], AbstractContextManager[Any]],
+        scorer: Scorer | None = None,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        self.roles, self.engine, self.scorer = roles, engine, scorer
+        self.prompts, self.template, self.recipe = prompts, template, recipe
+        self.prompt_ids = [template.prompt_ids(prompt) for prompt in prompts]
+        self.plan_of, self.gather, self.autocast = plan_of, gather, autocast
+        self.rank, self.share = rank, recipe.rollout_batch_size // world_size
+        self.kl_coef = recipe.kl_coef
+        self.score_moments = RunningMoments()
+        self.last: dict[str, float] = {}  # numbers of the latest rollout, whole batch
+        self.samples: list[dict[str, Any]] = []  # its first rows as text
+        self.pad_token_id: int = template.tokenizer.pad_token_id
+
+    @torch.no_grad()
+    def collect(self, update: int) -> Experience:
+        """Sample this process's share of an update's answers and make experience of them."""
+        start = time.perf_counter()
+        self.roles.eval()
+        rollout = self._sample(update)
+        sampled = time.perf_counter()
+        scores = self._scores(rollout)
+        logp, entropy, values = self._trained_roles(rollout)
+        ref_logp = self._reference(rollout)
+        experience = self._experience(rollout, scores, logp, ref_logp, values)
+        self._measure(rollout, scores, logp, ref_logp, entropy, experience)
+        self.last |= {"seconds_sample": sampled - start, "seconds_score": time.perf_counter() - sampled}
+        return experience
+
+    def _sample(self, update: int) -> Rollout:
+        recipe = self.recipe
+        first = update * recipe.rollout_batch_size + self.rank * self.share
+        rows = prompt_rows(len(self.prompts), seed=recipe.seed, first=first, length=self.share)
+        sampling = Sampling(
+            max_new_tokens=recipe.max_new_tokens,
+            temperature=recipe.temperature,
+            top_p=recipe.top_p,
+            top_k=recipe.top_k,
+            stop_token_ids=self.template.stop_token_ids,
+            seed=int(generator(recipe.seed, "sampling", update).integers(2**63)),
+            first_row=self.rank * self.share,
+        )
+        prompt_ids = [self.prompt_ids[i] for i in rows]
+        self.roles.activate("policy")
+        with self.autocast():
+            completions = self.engine.generate(prompt_ids, sampling)
+        lengths = [len(completion.ids) for completion in completions]
+        microbatches = self.plan_of(update, lengths)
+        mask = torch.arange(max(lengths)) < torch.tensor(lengths).unsqueeze(-1)
+        first_epoch = microbatches[: len(microbatches) // recipe.num_ppo_epochs]
+        return Rollout([self.prompts[i] for i in rows], prompt_ids, completions, first_epoch, mask)
+
+    def _packed(self, rollout: Rollout, rows: Rows) -> tuple[Tensor, Tensor]:
+        answers = rollout.answer_ids
+        device = next(self.roles.parameters()).device
+        input_ids, mask = pack([rollout.prompt_ids[i] for i in rows], [answers[i] for i in rows], self.pad_token_id)
+        return input_ids.to(device), mask.to(device)
+
+    def _scores(self, rollout: Rollout) -> Tensor:
+        """One score per answer, (answers,), on the CPU."""
+        if self.scorer is not None:
+            texts = [
+                self.template.answer_text(p, a) for p, a in zip(rollout.prompt_ids, rollout.answer_ids, strict=True)
+            ]
+            return torch.tensor(self.scorer.score(rollout.prompts, texts), dtype=torch.float32)
+        scores = torch.zeros(len(rollout.completions))
+        for rows in self._frozen_batches(rollout):
+            with self.autocast():
+                scores[rows] = self.roles.scores(*self._packed(rollout, rows)).float().cpu()
+        return scores
+
+    def _frozen_batches(self, rollout: Rollout) -> list[Rows]:
+        lengths = [len(p) + len(a) for p, a in zip(rollout.prompt_ids, rollout.answer_ids, strict=True)]
+        return by_length(lengths, self.recipe.rollout_eval_batch_size)
+
+    def _trained_roles(self, rollout: Rollout) -> tuple[Tensor, Tensor, Tensor]:
+        """Log-probabilities, entropy and values before the update, (answers, time).
+
+        In the very microbatches of the first epoch: the same shapes give the same rounding.
+        """
+        logp, entropy, values = (torch.zeros(rollout.mask.shape) for _ in range(3))
+        for rows in rollout.microbatches:
+            input_ids, answer_mask = self._packed(rollout, rows)
+            with self.autocast():
+                parts = self.roles(input_ids, answer_mask, temperature=self.recipe.temperature, with_entropy=True)
+            for whole, part in zip((logp, entropy, values), parts, strict=True):
+                _put(whole, part, rows, rollout.mask)
+        return logp, entropy, values
+
+    def _reference(self, rollout: Rollout) -> Tensor:
+        ref_logp = torch.zeros(rollout.mask.shape)
+        for rows in self._frozen_batches(rollout):
+            input_ids, answer_mask = self._packed(rollout, rows)
+            with self.autocast():
+                part = self.roles.reference_logp(input_ids, answer_mask, temperature=self.recipe.temperature)
+            _put(ref_logp, part, rows, rollout.mask)
+        return ref_logp
+
+    def _experience(
+        self, rollout: Rollout, scores: Tensor, logp: Tensor, ref_logp: Tensor, values: Tensor
+    ) -> Experience:
+        recipe, mask = self.recipe, rollout.mask
+        stopped = torch.tensor([completion.stopped for completion in rollout.completions])
+        kl = kl_estimate(logp, ref_logp, recipe.kl_estimator)
+        rewards = token_rewards(self._shaped(scores, stopped), kl, mask, kl_coef=self.kl_coef)
+        advantages, returns = advantages_and_returns(
+            rewards, values, mask, gamma=recipe.gamma, lam=recipe.lam, lam_value=recipe.lam_value
+        )
+        rollout.numbers["explained_variance"] = explained_variance(values, returns, mask)
+        if recipe.whiten_advantages:
+            mean, var = self._global_moments(advantages, mask)
+            advantages = whiten_with(advantages, mask, mean=mean, var=var)
+        return Experience(rollout.prompt_ids, rollout.answer_ids, mask, logp, values, advantages, returns)
+
+    def _shaped(self, scores: Tensor, stopped: Tensor) -> Tensor:
+        """Scores as rewards: normalised, clipped, lowered where the answer was cut off; in that order."""
+        recipe = self.recipe
+        self.score_moments.update(self._all(scores))
+        if recipe.normalize_scores:
+            scores = (scores - self.score_moments.mean) / self.score_moments.std
+        if recipe.reward_clip is not None:
+            scores = scores.clamp(-recipe.reward_clip, recipe.reward_clip)
+        if recipe.missing_eos_penalty is not None:
+            scores = torch.where(stopped, scores, scores - recipe.missing_eos_penalty)
+        return scores
+
+    def _all(self, values: Tensor) -> Tensor:
+        device = next(self.roles.parameters()).device
+        return self.gather(values.to(device)).cpu()
+
+    def _global_moments(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and variance over all valid tokens of all processes."""
+        total, count = self._sums(masked_sum(x, mask), mask.sum())
+        mean = total / count
+        (squares,) = self._sums(masked_sum((x - mean) ** 2, mask))
+        return mean, squares / (count - 1).clamp(min=1)
+
+    def _sums(self, *values: Tensor) -> Tensor:
+        stacked = torch.stack([value.float() for value in values])
+        return self._all(stacked).view(-1, len(values)).sum(0)
+
+    def _measure(
+        self, rollout: Rollout, scores: Tensor, logp: Tensor, ref_logp: Tensor, entropy: Tensor, made: Experience
+    ) -> None:
+        """Keep the numbers to log and some answers as text. KL and returns are summed over an answer."""
+        mask, answers = rollout.mask, rollout.answer_ids
+        k1, k3 = (masked_sum(kl_estimate(logp, ref_logp, which), mask, dim=1) for which in ("k1", "k3"))
+        lengths = mask.sum(1).float()
+        stopped = torch.tensor([float(c.stopped) for c in rollout.completions])
+        score_stats = self._all(scores)
+        local = {
+            "kl": k1.mean(),
+            "kl_k3": k3.mean(),
+            "entropy": masked_mean(entropy, mask),
+            "explained_variance": torch.tensor(rollout.numbers["explained_variance"]),
+            "value_mean": masked_mean(made.values, mask),
+            "return_mean": masked_mean(made.returns, mask),
+            "answer_tokens": lengths.mean(),
+            "fraction_stopped": stopped.mean(),
+            "distinct_answers": torch.tensor(len({tuple(ids) for ids in answers}) / len(answers)),
+        }
+        means = self._all(torch.stack([value.float() for value in local.values()])).view(-1, len(local)).mean(0)
+        self.last = {
+            "score": float(score_stats.mean()),
+            "score_std": float(score_stats.std(correction=0)),
+            **dict(zip(local, means.tolist(), strict=True)),
+            "kl_coef": self.kl_coef,
+            "tokens": float(self._all(lengths).sum()),
+        }
+        self.samples = [
+            {
+                "prompt": self.template.text(rollout.prompts[i]),
+                "answer": self.template.answer_text(rollout.prompt_ids[i], answers[i]),
+                "score": float(scores[i]),
+                "kl": float(k1[i]),
+                "stopped": rollout.completions[i].stopped,
+            }
+            for i in range(min(4, len(answers)))
+        ]
+
+    def state_dict(self) -> dict[str, Any]:
+        """What an update hands to the next, beside the weights."""
+        moments = self.score_moments
+        return {
+            "kl_coef": self.kl_coef,
+            "score_moments": [moments.count, moments.mean, moments.squares],
+            "last": self.last,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from where `state_dict` was taken."""
+        self.kl_coef, self.last = state["kl_coef"], state["last"]
+        self.score_moments = RunningMoments(*state["score_moments"])
+
+
+def _put(whole: Tensor, flat: Tensor | None, rows: Rows, mask: Tensor) -> None:
+    """Write a microbatch's tokens, (tokens,), into their rows of `whole`, (answers, time)."""
+    assert flat is not None
+    index = torch.tensor(rows)
+    whole[index] = unflatten(flat.float().cpu(), mask[index])

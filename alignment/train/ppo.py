@@ -1,0 +1,331 @@
+"""PPO as a transformers Trainer whose training data is a stream of experience.
+
+An update: sample `rollout_batch_size` answers with the policy as it is, score them, then `num_ppo_epochs` passes of
+`num_mini_batches` optimizer steps each, every step on `gradient_accumulation_steps` microbatches. Accumulation,
+precision, checkpoints, callbacks and tracking are the Trainer's.
+"""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from alignment.config.schema import PPORecipe
+from alignment.data.rows import Prompt
+from alignment.data.template import Template
+from alignment.errors import RecipeError
+from alignment.ops.losses import PolicyLoss, ValueLoss, aggregate_part, policy_loss, value_loss
+from alignment.ops.masking import masked_sum
+from alignment.policy.role_files import load_policy, load_value, save_policy, save_value
+from alignment.policy.roles import Roles
+from alignment.rollout.engine import Engine
+from alignment.rollout.scoring import Scorer
+from alignment.rollout.transformers_engine import TransformersEngine
+from alignment.run.directory import RunDirectory
+from alignment.train.collector import Collector
+from alignment.train.experience import ExperienceStream, Rows, plan, unflatten
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateShape:
+    """How many of what there are in an update."""
+
+    updates: int
+    steps_per_update: int  # optimizer steps
+    gradient_accumulation_steps: int
+
+    @classmethod
+    def of(cls, recipe: PPORecipe, *, per_device_train_batch_size: int, world_size: int) -> "UpdateShape":
+        """Work out the numbers that follow from a recipe's.
+
+        Raises: RecipeError naming every number that does not divide the one it must.
+        """
+        batch, minibatches = recipe.rollout_batch_size, recipe.num_mini_batches
+        per_step, rest = divmod(batch, minibatches * world_size)
+        faults = []
+        if rest:
+            faults.append(
+                f"ppo.num_mini_batches {minibatches} on {world_size} processes does not divide rollout_batch_size "
+                f"{batch}; use {_divisors(batch, world_size)}"
+            )
+        elif per_step % per_device_train_batch_size:
+            faults.append(
+                f"ppo.per_device_train_batch_size {per_device_train_batch_size} does not divide the {per_step} answers "
+                f"of a minibatch on one process; use {_divisors(per_step, 1)}"
+            )
+        if recipe.total_episodes < batch:
+            faults.append(f"ppo.total_episodes {recipe.total_episodes} is less than rollout_batch_size {batch}")
+        if faults:
+            raise RecipeError(faults)
+        return cls(
+            updates=recipe.total_episodes // batch,
+            steps_per_update=recipe.num_ppo_epochs * minibatches,
+            gradient_accumulation_steps=per_step // per_device_train_batch_size,
+        )
+
+    def forced_arguments(self) -> dict[str, Any]:
+        """Trainer arguments that follow from the shape, and those without which the stream would not be read right."""
+        return {
+            "max_steps": self.updates * self.steps_per_update,
+            "gradient_accumulation_steps": self.gradient_accumulation_steps,
+            "logging_strategy": "steps",
+            "logging_steps": self.steps_per_update,  # one log per update
+            "ignore_data_skip": True,  # the stream resumes by its own state, it is never replayed
+            "remove_unused_columns": False,
+            "ddp_find_unused_parameters": False,
+            "include_num_input_tokens_seen": "no",
+        }
+
+
+def _divisors(number: int, factor: int) -> str:
+    found = [str(n) for n in range(1, number + 1) if number % (n * factor) == 0]
+    return " or ".join(found[-4:]) if found else f"a rollout_batch_size that {factor} divides"
+
+
+class UpdateStatistics:
+    """Sums over the microbatches of one update, for the log."""
+
+    SUMS = ("policy_loss", "value_loss", "clip_fraction", "dual_clip_fraction", "value_clip_fraction", "old_kl")
+
+    def __init__(self) -> None:
+        self.sums = {name: 0.0 for name in self.SUMS}
+        self.tokens = 0.0
+        self.ratio_max = 0.0
+        self.started = time.perf_counter()
+
+    @torch.no_grad()
+    def add(self, policy: PolicyLoss, value: ValueLoss, mask: Tensor) -> None:
+        """Take in one microbatch."""
+        parts = (policy.loss, value.loss, policy.clipped, policy.dual_clipped, value.clipped, -policy.ratio.log())
+        sums = torch.stack([masked_sum(part.float(), mask) for part in parts]).tolist()
+        for name, number in zip(self.SUMS, sums, strict=True):
+            self.sums[name] += number
+        self.tokens += float(mask.sum())
+        self.ratio_max = max(self.ratio_max, float(torch.where(mask, policy.ratio, 0.0).max()))
+
+    def means(self, gather: Any, device: torch.device) -> dict[str, float]:
+        """Per-token means over all processes, and the largest ratio."""
+        own = torch.tensor([*self.sums.values(), self.tokens, self.ratio_max], dtype=torch.float64)
+        rows = gather(own.float().to(device)).view(-1, len(own)).cpu()
+        total = rows.sum(0)
+        means = (total[:-2] / total[-2].clamp(min=1)).tolist()
+        return {**dict(zip(self.SUMS, means, strict=True)), "ratio_max": float(rows[:, -1].max())}
+
+
+class PPOTrainer(Trainer):
+    """Trains the policy and value of `roles` by PPO.
+
+    Args:
+        roles: the models.
+        args: built with `UpdateShape.forced_arguments`.
+        recipe: PPO's own numbers.
+        template: how prompts become ids.
+        prompts: what to answer.
+        scorer: where scores come from; None: the reward role.
+        engine: samples answers; None: transformers, with the policy as it is.
+        run: where samples go; None: nowhere.
+    """
+
+    def __init__(
+        self,
+        roles: Roles,
+        args: TrainingArguments,
+        *,
+        recipe: PPORecipe,
+        template: Template,
+        prompts: list[Prompt],
+        scorer: Scorer | None = None,
+        engine: Engine | None = None,
+        run: RunDirectory | None = None,
+        callbacks: list[TrainerCallback] | None = None,
+    ) -> None:
+        super().__init__(
+            model=roles, args=args, processing_class=template.tokenizer, callbacks=[*(callbacks or []), _Epochs(self)]
+        )
+        self.model_accepts_loss_kwargs = True  # the loss is normalised here, over the whole minibatch
+        self.roles, self.recipe, self.run = roles, recipe, run
+        pad: int = template.tokenizer.pad_token_id
+        self.collector = Collector(
+            roles,
+            engine or TransformersEngine(roles.policy_lm, pad, recipe.rollout_eval_batch_size),
+            prompts,
+            template,
+            recipe,
+            plan_of=self._plan,
+            gather=self.accelerator.gather,
+            autocast=self.compute_loss_context_manager,
+            scorer=scorer,
+            rank=args.process_index,
+            world_size=args.world_size,
+        )
+        self.stream = ExperienceStream(self._collect, self._plan, pad)
+        self.statistics = UpdateStatistics()
+        self.collected_at = -1  # optimizer steps taken when the present rollout was sampled
+        self._with_value = False
+
+    # Experience
+
+    def _plan(self, update: int, lengths: list[int]) -> list[Rows]:
+        return plan(
+            lengths,
+            seed=self.recipe.seed + self.args.process_index,
+            update=update,
+            num_ppo_epochs=self.recipe.num_ppo_epochs,
+            num_mini_batches=self.recipe.num_mini_batches,
+            microbatch_size=self.args.per_device_train_batch_size,
+        )
+
+    def _collect(self, update: int) -> Any:
+        self.statistics = UpdateStatistics()
+        self.collected_at = self.state.global_step
+        experience = self.collector.collect(update)
+        wanted = self.recipe.num_sample_generations
+        updates = self.recipe.total_episodes // self.recipe.rollout_batch_size
+        if self.run is not None and wanted and update % max(1, updates // wanted) == 0:
+            self.run.samples(self.collector.samples, self.state.global_step)
+        return experience
+
+    def get_train_dataloader(self) -> Any:
+        """The stream itself, in no loader: Accelerate's would sample one batch ahead, with a stale policy."""
+        return self.stream
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
+    ) -> tuple[list[Any], Tensor]:
+        """One optimizer step's microbatches, and how many tokens and answers they hold on all processes, (2,)."""
+        batches = [next(epoch_iterator) for _ in range(num_batches)]
+        steps_done = self.state.global_step - self.collected_at
+        assert 0 <= steps_done < self.recipe.num_ppo_epochs * self.recipe.num_mini_batches, "stale experience"
+        tokens = sum(int(batch["mask"].sum()) for batch in batches)
+        answers = sum(len(batch["mask"]) for batch in batches)
+        own = torch.tensor([float(tokens), float(answers)], device=device)
+        return batches, self.accelerator.gather(own).view(-1, 2).sum(0)
+
+    # The loss
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | None = None,
+    ) -> Any:
+        """PPO's loss on one microbatch, as its share of the whole minibatch's mean.
+
+        Data parallelism averages gradients over processes; multiplied by their number the shares sum to the mean.
+        """
+        assert num_items_in_batch is not None
+        recipe, mask = self.recipe, inputs["mask"]
+        flat_logp, _, flat_values = model(inputs["input_ids"], inputs["answer_mask"], temperature=recipe.temperature)
+        policy = policy_loss(
+            unflatten(flat_logp, mask),
+            inputs["logp"],
+            inputs["advantages"],
+            cliprange=recipe.cliprange,
+            cliprange_high=recipe.cliprange_high,
+            dual_clip=recipe.dual_clip,
+        )
+        value = value_loss(
+            unflatten(flat_values, mask), inputs["values"], inputs["returns"], cliprange_value=recipe.cliprange_value
+        )
+        self.statistics.add(policy, value, mask)
+        tokens, answers = num_items_in_batch
+        share = {"mask": mask, "how": recipe.loss_aggregation, "tokens": tokens, "sequences": answers}
+        loss = aggregate_part(policy.loss, **share) + recipe.vf_coef * aggregate_part(value.loss, **share)
+        loss = loss * self.args.world_size
+        return (loss, {"logp": flat_logp, "values": flat_values}) if return_outputs else loss
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """The Trainer's optimizer, with the value's parameters in groups that have a learning rate of their own."""
+        fresh = self.optimizer is None
+        optimizer: torch.optim.Optimizer = super().create_optimizer(model)
+        if fresh:
+            names = self.roles.value_parameters()
+            value_ids = {id(p) for name, p in self.roles.named_parameters() if name in names}
+            rate = self.recipe.value_learning_rate or self.args.learning_rate
+            groups = []
+            for group in optimizer.param_groups:
+                policy = [p for p in group["params"] if id(p) not in value_ids]
+                value = [p for p in group["params"] if id(p) in value_ids]
+                groups += [{**group, "params": policy}, {**group, "params": value, "lr": rate}]
+            optimizer.param_groups[:] = [group for group in groups if group["params"]]
+        return optimizer
+
+    # Logs and files
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add the update's numbers to the Trainer's log of its last step."""
+        if "loss" in logs and self.collector.last:
+            last = dict(self.collector.last)
+            tokens = last.pop("tokens")
+            seconds = time.perf_counter() - self.statistics.started
+            last["seconds_train"] = seconds - last["seconds_sample"] - last["seconds_score"]
+            last["tokens_per_second"] = tokens / seconds
+            logs |= {**last, **self.statistics.means(self.accelerator.gather, self.args.device)}
+            logs["episode"] = (self.stream.update + 1) * self.recipe.rollout_batch_size
+        super().log(logs, start_time)
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Write the policy and tokenizer; in a checkpoint also the value."""
+        self._with_value = _internal_call
+        super().save_model(output_dir, _internal_call)
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
+        if not self.args.should_save:
+            return
+        path = Path(output_dir or self.args.output_dir)
+        save_policy(self.roles, path, state_dict)
+        if self._with_value:
+            save_value(self.roles, path, state_dict)
+        self.processing_class.save_pretrained(path)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        load_policy(self.roles, Path(resume_from_checkpoint))
+        load_value(self.roles, Path(resume_from_checkpoint))
+
+    def _experience_file(self, checkpoint: str) -> Path:
+        return Path(checkpoint) / f"experience_{self.args.process_index}.pt"
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        """Called on every process for every checkpoint."""
+        super()._save_rng_state(output_dir)
+        statistics = {**vars(self.statistics)}
+        statistics["started"] = time.perf_counter() - statistics["started"]
+        state = {
+            "stream": self.stream.state_dict(),
+            "collector": self.collector.state_dict(),
+            "statistics": statistics,
+            "collected_at": self.collected_at,
+        }
+        torch.save(state, self._experience_file(output_dir))
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        """Called on every process before the first batch of a resumed run."""
+        super()._load_rng_state(checkpoint)
+        if checkpoint is None:
+            return
+        state = torch.load(self._experience_file(checkpoint), weights_only=True)
+        self.stream.load_state_dict(state["stream"])
+        self.collector.load_state_dict(state["collector"])
+        self.collected_at = state["collected_at"]
+        for name, number in state["statistics"].items():
+            setattr(self.statistics, name, number)
+        self.statistics.started = time.perf_counter() - self.statistics.started
+
+
+class _Epochs(TrainerCallback):
+    """Counts epochs as passes over the prompts; the Trainer cannot know how long the stream's are."""
+
+    def __init__(self, trainer: PPOTrainer) -> None:
+        self.trainer = trainer
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Set the epoch before anything is logged or saved."""
+        recipe = self.trainer.recipe
+        answered = state.global_step / (recipe.num_ppo_epochs * recipe.num_mini_batches) * recipe.rollout_batch_size
+        state.epoch = answered / len(self.trainer.collector.prompts)
