@@ -11,7 +11,7 @@ from alignment.config import faults as wording
 from alignment.config.documents import Document, Location, read_document
 from alignment.config.library import Kind, trainer_keys
 from alignment.config.overrides import apply, split_argv
-from alignment.config.renamed import successor
+from alignment.config.renamed import DECIDED, successor
 from alignment.config.rules import Keys, broken_rules
 from alignment.config.schema import (
     STAGES,
@@ -115,7 +115,8 @@ def _load(cls: type[Recipe], document: Document, overrides: list[tuple[str, str 
     except pydantic.ValidationError as error:
         found += wording.from_pydantic(error, cls, values)
     wrong = {location[0] for location, _ in found if location}
-    found += broken_rules(cls, Keys(cls, values, wrong))
+    found += [((key,), f"cannot be set: {DECIDED[key]}") for key in handed if key in DECIDED]
+    found += broken_rules(Keys(_stage(cls), cls, values, wrong))
     if found or said:
         found.sort(key=lambda fault: document.order(fault[0]))
         raise RecipeError([document.fault(*fault) for fault in found] + said)

@@ -1,13 +1,21 @@
 """Combinations of keys that cannot be."""
 
+import os
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from alignment.config.documents import Location
-from alignment.config.schema import Recipe
+from alignment.config.schema import JudgeEntry, Recipe
 
 Fault = tuple[Location, str]
 Rule = Callable[["Keys"], Iterator[Fault]]
+
+TRAINING = ("sft", "reward", "dpo")  # stages whose trainer evaluates
+LORA = ("lora_r", "lora_alpha", "lora_dropout", "lora_target_modules", "lora_modules_to_save", "use_rslora")
+ABOVE_ZERO = {"learning_rate", "per_device_train_batch_size", "per_device_eval_batch_size", "num_train_epochs"}
+ABOVE_ZERO |= {"gradient_accumulation_steps", "logging_steps", "save_steps", "eval_steps", "beta", "save_total_limit"}
+NOT_NEGATIVE = {"warmup_steps", "weight_decay", "max_grad_norm", "adam_epsilon", "dataloader_num_workers", "seed"}
 
 
 class Unknown(Exception):
@@ -17,13 +25,12 @@ class Unknown(Exception):
 class Keys:
     """A recipe's values, defaults included, for rules to look at."""
 
-    def __init__(self, cls: type[Recipe], values: dict[str, Any], wrong: set[Any]) -> None:
-        """Keep the raw values and the names of those that are at fault."""
-        self.cls, self.values, self.wrong = cls, values, wrong
+    def __init__(self, stage: str, cls: type[Recipe], values: dict[str, Any], wrong: set[Any]) -> None:
+        self.stage, self.cls, self.values, self.wrong = stage, cls, values, wrong
 
     def given(self, key: str) -> bool:
         """Tell whether the recipe itself gives a key."""
-        return key in self.values
+        return self.values.get(key) is not None
 
     def __getitem__(self, key: str) -> Any:
         if key in self.wrong:
@@ -38,10 +45,7 @@ class Keys:
         return info.get_default(call_default_factory=True)
 
 
-RULES: list[Rule] = []
-
-
-def broken_rules(cls: type[Recipe], keys: Keys) -> list[Fault]:
+def broken_rules(keys: Keys) -> list[Fault]:
     """Return what the rules find, leaving out those that touch a key already at fault."""
     found: list[Fault] = []
     for rule in RULES:
@@ -50,3 +54,204 @@ def broken_rules(cls: type[Recipe], keys: Keys) -> list[Fault]:
         except Unknown:
             continue
     return found
+
+
+def signs(keys: Keys) -> Iterator[Fault]:
+    """Numbers of the trainer configurations, whose types say nothing of their range."""
+    for key in ABOVE_ZERO | NOT_NEGATIVE:
+        value = keys.values.get(key)
+        if key in keys.wrong or isinstance(value, bool) or not isinstance(value, int | float):
+            continue
+        if value < 0 or (value == 0 and key in ABOVE_ZERO):
+            yield (key,), f"must be {'greater than' if key in ABOVE_ZERO else 'at least'} 0, found {value}"
+
+
+def precision(keys: Keys) -> Iterator[Fault]:
+    """One half precision at most."""
+    if keys["bf16"] and keys["fp16"]:
+        yield ("fp16",), "excludes bf16; give one"
+
+
+def adapters(keys: Keys) -> Iterator[Fault]:
+    """LoRA's keys belong to LoRA, and frozen 4-bit weights cannot be trained themselves."""
+    if keys["peft_method"] != "full":
+        return
+    if keys["load_in_4bit"]:
+        yield ("load_in_4bit",), "4-bit weights cannot be trained whole; use peft_method lora or dora"
+    for key in LORA:
+        if keys.given(key):
+            yield (key,), "has no effect with peft_method full; take it out, or use peft_method lora or dora"
+
+
+def quantisation(keys: Keys) -> Iterator[Fault]:
+    """The 4-bit details need 4 bits."""
+    for key in ("bnb_4bit_quant_type", "use_bnb_nested_quant"):
+        if keys.given(key) and not keys["load_in_4bit"]:
+            yield (key,), "has no effect without load_in_4bit: true"
+
+
+def mixtures(keys: Keys) -> Iterator[Fault]:
+    """Fractions normalise to one, so all of a mixture's entries have one or none has."""
+    for key in ("datasets", "eval_datasets", "perplexity_datasets"):
+        entries = keys[key] or []
+        without = [i for i, entry in enumerate(entries) if entry.get("fraction") is None]
+        if without and len(without) < len(entries):
+            yield (key, without[0]), "has no fraction, though others of the list have; give all one, or none"
+
+
+def held_out(keys: Keys) -> Iterator[Fault]:
+    """Data for evaluation comes from one place, and what needs it has it."""
+    if keys["eval_datasets"] and keys.given("test_split_size"):
+        yield ("test_split_size",), "excludes eval_datasets; give one"
+    if keys.stage not in TRAINING or keys["eval_datasets"] or keys.given("test_split_size"):
+        return
+    remedy = "needs data to evaluate on; give test_split_size or eval_datasets"
+    if keys["eval_strategy"] not in (None, "no"):
+        yield ("eval_strategy",), remedy
+    if keys["load_best_model_at_end"]:
+        yield ("load_best_model_at_end",), remedy
+    if keys.given("early_stopping_patience"):
+        yield ("early_stopping_patience",), remedy
+
+
+def best_model(keys: Keys) -> Iterator[Fault]:
+    """The best model is found among evaluations, and kept where a checkpoint was written at one."""
+    best, patience = keys["load_best_model_at_end"], keys.given("early_stopping_patience")
+    evaluation, saving = keys["eval_strategy"] or "no", keys["save_strategy"] or "steps"
+    if patience and not best:
+        yield ("early_stopping_patience",), "needs load_best_model_at_end: true, or the best weights are lost"
+    if (best or patience) and evaluation == "no":
+        key = "load_best_model_at_end" if best else "early_stopping_patience"
+        yield (key,), "needs eval_strategy steps or epoch; no evaluation takes place"
+    elif best and saving not in ("best", evaluation):
+        yield ("load_best_model_at_end",), f"needs save_strategy {evaluation}, as eval_strategy is; it is {saving}"
+    elif best and evaluation == saving == "steps":
+        every, kept = keys["eval_steps"] or keys["logging_steps"] or 10, keys["save_steps"] or 500
+        if (every < 1) == (kept < 1) and (kept * 1_000_000) % (every * 1_000_000):
+            yield (
+                ("load_best_model_at_end",),
+                f"needs save_steps to be a multiple of eval_steps; {kept} is none of {every}",
+            )
+
+
+def loss_mixture(keys: Keys) -> Iterator[Fault]:
+    """DPO's losses and their weights go in pairs."""
+    losses, weights = keys["loss_type"] or "sigmoid", keys["loss_weights"]
+    count = len(losses) if isinstance(losses, list) else 1
+    if keys.stage == "dpo" and weights is not None and len(weights) != count:
+        yield ("loss_weights",), f"has {len(weights)} weights for {count} of loss_type; give one for each"
+
+
+def ppo_schedule(keys: Keys) -> Iterator[Fault]:
+    """PPO's steps follow from its episodes."""
+    if keys.stage != "ppo":
+        return
+    for key, words in {
+        "num_train_epochs": "total_episodes says how long PPO runs, num_ppo_epochs how often answers are used",
+        "max_steps": "total_episodes says how long PPO runs",
+        "gradient_accumulation_steps": "it follows from rollout_batch_size, num_mini_batches and "
+        "per_device_train_batch_size",
+    }.items():
+        if keys.given(key):
+            yield (key,), f"is not set in PPO; {words}"
+
+
+def ppo_batches(keys: Keys) -> Iterator[Fault]:
+    """PPO's batches nest: microbatches in minibatches in the rollout batch in the run."""
+    if keys.stage != "ppo":
+        return
+    batch, parts, total = keys["rollout_batch_size"], keys["num_mini_batches"], keys["total_episodes"]
+    if batch > total:
+        yield ("rollout_batch_size",), f"{batch} is more than total_episodes {total}; not one update would be made"
+    if batch % parts:
+        yield (
+            ("num_mini_batches",),
+            f"{parts} does not divide rollout_batch_size {batch}; use {_divisors(batch, parts)}",
+        )
+    elif keys.given("per_device_train_batch_size"):
+        processes = int(os.environ.get("WORLD_SIZE", "1"))
+        micro, mini = keys["per_device_train_batch_size"], batch // parts
+        if isinstance(micro, int) and micro > 0 and mini % (micro * processes):
+            share = f"{mini} answers" + (f" on {processes} processes" if processes > 1 else "")
+            use = f"; use {_divisors(mini // processes, micro)}" if mini % processes == 0 else ""
+            yield ("per_device_train_batch_size",), f"{micro} does not divide the minibatch of {share}{use}"
+
+
+def ppo_dropout(keys: Keys) -> Iterator[Fault]:
+    """Dropout would make the first ratio differ from one."""
+    if keys.stage == "ppo" and keys["lora_dropout"] and keys["peft_method"] != "full":
+        yield ("lora_dropout",), "must be 0 in PPO: with dropout the ratio of new to old probabilities is noise"
+
+
+def judges(keys: Keys) -> Iterator[Fault]:
+    """A judge has the keys of its kind and no others."""
+    entries: list[tuple[Location, Any]] = [(("judge",), keys["judge"])] if keys.given("judge") else []
+    entries += [(("judges", i), entry) for i, entry in enumerate(keys["judges"] or [])]
+    names: dict[str, Location] = {}
+    for at, entry in entries:
+        yield from _judge(at, entry)
+        name = entry.get("name") or entry.get("function") or entry.get("model")
+        if name in names:
+            yield at, f"is called {name}, as another judge is; give it a name of its own"
+        names.setdefault(name, at)
+
+
+OPENAI = set(JudgeEntry.model_fields) - {"kind", "name", "function"}
+
+
+def _judge(at: Location, entry: dict[str, Any]) -> Iterator[Fault]:
+    kind = entry["kind"]
+    needed, foreign = ("function", OPENAI) if kind == "rules" else ("model", {"function"})
+    if not entry.get(needed):
+        form = ', "module:function"' if kind == "rules" else ", its name at the endpoint"
+        yield at, f"a judge of kind {kind} needs {needed}{form}"
+    elif kind == "rules" and not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", entry["function"]):
+        yield (*at, "function"), f"must be module:function, found {entry['function']!r}"
+    for key in foreign:
+        if entry.get(key) is not None:
+            yield (*at, key), f"does not belong to a judge of kind {kind}"
+
+
+def candidates(keys: Keys) -> Iterator[Fault]:
+    """Tables tell policies apart by their names."""
+    if keys.stage != "evaluate":
+        return
+    names = {keys["baseline_name"]: "the baseline"}
+    for index, entry in enumerate(keys["candidates"]):
+        if entry["name"] in names:
+            yield ("candidates", index, "name"), f"{entry['name']} is also the name of {names[entry['name']]}"
+        names.setdefault(entry["name"], f"candidates[{index}]")
+
+
+def label_pairs(keys: Keys) -> Iterator[Fault]:
+    """K answers have K(K-1)/2 pairs."""
+    if keys.stage == "label" and keys.given("pairs_per_prompt"):
+        answers, pairs = keys["num_generations"], keys["pairs_per_prompt"]
+        if pairs > answers * (answers - 1) // 2:
+            most = answers * (answers - 1) // 2
+            yield ("pairs_per_prompt",), f"{pairs} is more than the {most} pairs of num_generations {answers}"
+
+
+def _divisors(number: int, near: int) -> str:
+    """Name the divisors on either side of a number that is none."""
+    all_of = [d for d in range(1, number + 1) if number % d == 0]
+    around = [max((d for d in all_of if d < near), default=0), min((d for d in all_of if d > near), default=0)]
+    return " or ".join(str(d) for d in around if d)
+
+
+RULES: list[Rule] = [
+    signs,
+    precision,
+    adapters,
+    quantisation,
+    mixtures,
+    held_out,
+    best_model,
+    loss_mixture,
+    ppo_schedule,
+    ppo_batches,
+    ppo_dropout,
+    judges,
+    candidates,
+    label_pairs,
+]
