@@ -18,11 +18,13 @@ from alignment.run.script import script
 from alignment.train.arguments import training_arguments
 from alignment.train.saving import lineage_of, save_trained
 from reward.batches import Encoded, encode_rankings
-from reward.model import load_reward_model
+from reward.model import context_limit, load_reward_model
 from reward.trainer import RewardTrainer
 
 
-def load_data(recipe: RewardRecipe, run: RunDirectory, template: Template) -> tuple[Encoded, Encoded]:
+def load_data(
+    recipe: RewardRecipe, run: RunDirectory, template: Template, *, limit: int | None
+) -> tuple[Encoded, Encoded]:
     """Read and tokenise the rankings, training and held out; the manifest keeps what was read and what was left out."""
     options = {"on_bad_row": recipe.on_bad_row, "seed": recipe.seed}
     loaded = load_rankings(recipe.datasets, max_samples=recipe.max_samples, **options)
@@ -32,15 +34,16 @@ def load_data(recipe: RewardRecipe, run: RunDirectory, template: Template) -> tu
         held_out, files, skipped = evaluation.rows, files | evaluation.files, skipped + evaluation.skipped
     elif recipe.test_split_size:
         train, held_out = split_by_prompt(train, recipe.test_split_size, recipe.seed)
-    fitting = {"max_length": recipe.max_length, "on_bad_row": recipe.on_bad_row}
-    encoded = [encode_rankings(rows, template, **fitting) for rows in (train, held_out[: recipe.max_eval_samples])]
+    fitting = {"max_length": limit, "on_bad_row": recipe.on_bad_row}
+    parts = [encode_rankings(rows, template, **fitting) for rows in (train, held_out[: recipe.max_eval_samples])]
+    seen = {row.prompt for row in parts[0].rows}
     run.record(
         data=files,
-        train=encoded[0].counts(),
-        evaluation=encoded[1].counts(),
-        skipped=skipped + encoded[0].skipped + encoded[1].skipped,
+        train=parts[0].counts(),
+        evaluation={**parts[1].counts(), "prompts_in_training": sum(row.prompt in seen for row in parts[1].rows)},
+        skipped=skipped + parts[0].skipped + parts[1].skipped,
     )
-    return encoded[0], encoded[1]
+    return parts[0], parts[1]
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -54,7 +57,7 @@ def main(argv: list[str] | None = None) -> None:
     run.record(lineage=lineage_of(recipe, tokenizer, template))
     model = load_reward_model(recipe, tokenizer, template.stop_token_ids, trainable=True, peft=recipe)
 
-    train, held_out = load_data(recipe, run, template)
+    train, held_out = load_data(recipe, run, template, limit=context_limit(model, recipe.max_length))
     trainer = RewardTrainer(
         model,
         training_arguments(TrainingArguments, recipe, run, remove_unused_columns=False),

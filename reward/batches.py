@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from alignment.data.rows import USABLE, Prompt, Ranking
+from alignment.data.splits import prompt_key
 from alignment.data.template import Template
 from alignment.errors import DataError
 
@@ -19,6 +20,7 @@ class EncodedRanking:
     input_ids: list[list[int]]
     answer_tokens: list[int]  # tokens of each answer, its stop token included
     pairs: list[tuple[int, int, float, float]]  # first, second, probability that first is better, margin
+    prompt: str = ""  # what makes two prompts the same; "" where rankings are known to be of different prompts
 
 
 @dataclass(slots=True)
@@ -53,7 +55,7 @@ def encode_rankings(
         max_length: tokens of prompt and answer, or None for no limit.
         on_bad_row: "stop" raises at the first answer that does not fit, "skip" leaves out that answer and its pairs.
 
-    Raises: DataError naming the row.
+    Raises: DataError naming the row, or where no row is left to train on.
     """
     encoded = Encoded()
     for ranking in rankings:
@@ -77,9 +79,15 @@ def encode_rankings(
         position = {index: place for place, index in enumerate(sequences)}
         kept = [(position[i], position[j], p, m) for i, j, p, m in pairs if i in position and j in position]
         if kept:
-            encoded.rows.append(EncodedRanking(list(sequences.values()), list(lengths.values()), kept))
+            key = prompt_key(ranking)
+            encoded.rows.append(EncodedRanking(list(sequences.values()), list(lengths.values()), kept, key))
         else:
             encoded.without_pairs += 1
+    if rankings and not encoded.rows:
+        raise DataError(
+            f"none of {len(rankings)} rankings (the first at {rankings[0].source}) has two comparable answers: "
+            f"{len(encoded.skipped)} answers were left out, and only pairs of status ok or tie count."
+        )
     return encoded
 
 

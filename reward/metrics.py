@@ -51,7 +51,8 @@ def preference_metrics(
     decided = label != 0.5
     if decided.any():
         correct = _correct(gap, label)[decided]
-        interval = accuracy_interval(correct, prompt[decided])
+        clusters = [rankings[place].prompt or place for place in prompt[decided]]
+        interval = accuracy_interval(correct, clusters)
         metrics |= {
             "accuracy": interval.value,
             "accuracy_low": interval.low,

@@ -18,7 +18,7 @@ from alignment.policy.base import load_tokenizer
 from alignment.run.directory import read_manifest
 from alignment.run.files import write_jsonl
 from reward.batches import encode, pad
-from reward.model import best_device, load_reward_model, score_sequences
+from reward.model import best_device, context_limit, load_reward_model, score_sequences
 
 ANSWER_KEYS = ("answer", "completion", "response")
 
@@ -52,8 +52,7 @@ class RewardScorer:
         model = load_reward_model(keys, tokenizer, template.stop_token_ids, trainable=False)
         if not keys.load_in_4bit:
             model = model.to(device or best_device())
-        context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-        return cls(model.eval(), template, tokenizer.pad_token_id, batch_size, context, manifest)
+        return cls(model.eval(), template, tokenizer.pad_token_id, batch_size, context_limit(model), manifest)
 
     def score(self, prompts: Sequence[Prompt], answers: Sequence[str]) -> list[float]:
         """Score each answer to its prompt, in reward units; a score does not depend on what else is in the call.

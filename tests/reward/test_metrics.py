@@ -83,3 +83,11 @@ def test_only_ties_give_no_accuracy() -> None:
     metrics = preference_metrics([[1.0, 0.0]], [ranking((0, 1, 0.5), tokens=[1, 1])])
     assert "accuracy" not in metrics
     assert metrics["pairs"] == 1
+
+
+def test_the_interval_resamples_prompts_not_rows() -> None:
+    # 40 rows, right and wrong in equal parts, of 2 prompts: every prompt all right or all wrong
+    rows = [EncodedRanking([[1], [1]], [1, 1], [(0, 1, 1.0, 0.0)], prompt=f"prompt {n % 2}") for n in range(40)]
+    scores = [[1.0, 0.0] if n % 2 else [0.0, 1.0] for n in range(40)]
+    metrics = preference_metrics(scores, rows)
+    assert (metrics["accuracy"], metrics["accuracy_low"], metrics["accuracy_high"]) == (0.5, 0.0, 1.0)

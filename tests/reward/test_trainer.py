@@ -225,12 +225,13 @@ def test_only_usable_pairs_train(tiny_model_dir: Path) -> None:
     template = Template(load_tokenizer(recipe(tiny_model_dir, Path("unused"))))
     pairs = [Pair(0, 1, None, "parse_error"), Pair(1, 2, 0.8), Pair(2, 3, None, "api_error")]
     rows = [
-        Ranking("the cat", ["one", "two", "three", "four"], pairs),
+        Ranking("the  Cat", ["one", "two", "three", "four"], pairs),
         Ranking("the dog", ["one", "two"], [Pair(0, 1, None, "abstain")]),
     ]
     found = encode_rankings(rows, template, max_length=None)
     assert [row.pairs for row in found.rows] == [[(0, 1, 0.8, 0.0)]]  # answers 0 and 3 are not even read
     assert len(found.rows[0].input_ids) == 2
+    assert found.rows[0].prompt == "the cat"  # prompts are told apart by words, not by case and spacing
     assert found.counts() == {
         "prompts": 1,
         "answers": 2,
@@ -238,6 +239,14 @@ def test_only_usable_pairs_train(tiny_model_dir: Path) -> None:
         "prompts_without_usable_pairs": 1,
         "answers_left_out": 0,
     }
+
+
+def test_nothing_comparable_is_an_error(tiny_model_dir: Path) -> None:
+    template = Template(load_tokenizer(recipe(tiny_model_dir, Path("unused"))))
+    rows = [Ranking("the cat", ["one", "two"], [Pair(0, 1, None, "refusal")], source="rows.jsonl:1")]
+    with pytest.raises(DataError, match=r"none of 1 rankings \(the first at rows.jsonl:1\) has two comparable answers"):
+        encode_rankings(rows, template, max_length=None)
+    assert encode_rankings([], template, max_length=None).rows == []
 
 
 def test_an_answer_that_does_not_fit_is_never_cut(tiny_model_dir: Path) -> None:

@@ -1,0 +1,218 @@
+"""Scoring answers from Python and from the command line, and the recipe that makes what is scored."""
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from alignment.data import ranking_to_json
+from alignment.errors import DataError, ModelError
+from recipes import reward as stage
+from reward.scorers import RewardScorer, score_file
+from tests.reward.toy import rankings
+
+RECIPE = """\
+stage: reward
+model_name_or_path: {model}
+output_dir: {output}
+datasets:
+  - path: {data}
+test_split_size: 0.25
+peft_method: {method}
+max_steps: 4
+per_device_train_batch_size: 4
+learning_rate: 1e-3
+eval_strategy: steps
+eval_steps: 2
+save_strategy: steps
+save_steps: 2
+logging_steps: 1
+"""
+
+
+def train(folder: Path, model: Path, method: str, *extra: str) -> Path:
+    """Run the stage on the toy; the run directory."""
+    data = folder / "labels.jsonl"
+    data.write_text("".join(json.dumps(ranking_to_json(row)) + "\n" for row in rankings(16)))
+    config = folder / "reward.yaml"
+    rank = "lora_r: 4\n" if method == "lora" else ""
+    config.write_text(RECIPE.format(model=model, output=folder / "run", data=data, method=method) + rank)
+    stage.main(["--config", str(config), *extra])
+    return folder / "run"
+
+
+@pytest.fixture(scope="module", params=["full", "lora"])
+def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, tiny_model_dir: Path) -> Path:
+    return train(tmp_path_factory.mktemp(request.param), tiny_model_dir, request.param)
+
+
+@pytest.fixture(scope="module")
+def scorer(run: Path) -> RewardScorer:
+    return RewardScorer.load(str(run), device="cpu", batch_size=4)
+
+
+def toy_answers() -> tuple[list[Any], list[str]]:
+    rows = rankings(4, start=50)
+    return [row.prompt for row in rows for _ in row.responses], [answer for row in rows for answer in row.responses]
+
+
+def test_the_run_says_what_it_did(run: Path) -> None:
+    manifest = json.loads((run / "manifest.json").read_text())
+    results = manifest["results"]
+    assert manifest["status"] == "finished"
+    assert results["reward_accuracy_low"] <= results["reward_accuracy"] <= results["reward_accuracy_high"]
+    assert results["steps"] == 4
+    assert {row["from"] <= row["to"] for row in results["reward_agreement_by_score_gap"]} == {True}
+    assert manifest["train"]["prompts"] + manifest["evaluation"]["prompts"] == 16
+    assert manifest["evaluation"]["prompts_in_training"] == 0
+    assert manifest["score_std"] > 0
+    assert manifest["lineage"]["base_sha256"]
+    logs = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [log["step"] for log in logs if "eval_accuracy" in log] == [2, 4, 4]
+    assert {"loss", "accuracy", "score_gap"} <= set(logs[0])
+
+
+def test_the_scale_in_the_manifest_is_that_of_the_training_answers(run: Path, scorer: RewardScorer) -> None:
+    manifest = json.loads((run / "manifest.json").read_text())
+    from alignment.data import split_by_prompt
+
+    rows, _ = split_by_prompt(rankings(16), 0.25, 42)
+    scores = torch.tensor(
+        scorer.score([row.prompt for row in rows for _ in row.responses], [a for r in rows for a in r.responses])
+    )
+    assert manifest["score_mean"] == pytest.approx(scores.mean().item(), abs=1e-5)
+    assert manifest["score_std"] == pytest.approx(scores.std(correction=0).item(), abs=1e-5)
+
+
+def test_a_score_does_not_depend_on_its_company(scorer: RewardScorer) -> None:
+    prompts, answers = toy_answers()
+    together = scorer.score(prompts, answers)
+    alone = [scorer.score([prompt], [answer])[0] for prompt, answer in zip(prompts, answers, strict=True)]
+    backwards = scorer.score(prompts[::-1], answers[::-1])[::-1]
+    assert together == pytest.approx(alone, abs=1e-5)
+    assert together == pytest.approx(backwards, abs=1e-5)
+    assert len({round(score, 5) for score in together}) > len(together) // 2
+
+
+def test_scores_are_those_of_plain_transformers(run: Path, scorer: RewardScorer) -> None:
+    from peft import AutoPeftModelForSequenceClassification
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(run)
+    if (run / "adapter_config.json").exists():
+        model = AutoPeftModelForSequenceClassification.from_pretrained(run, num_labels=1)
+    else:
+        model = AutoModelForSequenceClassification.from_pretrained(run)
+    prompts, answers = toy_answers()
+    expected = []
+    for prompt, answer in zip(prompts, answers, strict=True):
+        text = tokenizer.apply_chat_template([*prompt, {"role": "assistant", "content": answer}], tokenize=False)
+        ids = tokenizer(text.rstrip("\n"), return_tensors="pt", add_special_tokens=False)["input_ids"]
+        with torch.no_grad():
+            expected.append(model.eval()(input_ids=ids).logits.item())
+    assert scorer.score(prompts, answers) == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_killed_run_goes_on_to_the_same_scores(run: Path, scorer: RewardScorer, tmp_path: Path, tiny_model_dir: Path,
+                                                 monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+    class Killed(BaseException):
+        pass
+
+    def die(*_: Any, **__: Any) -> None:
+        raise Killed
+
+    method = json.loads((run / "manifest.json").read_text())["recipe"]["peft_method"]
+    with monkeypatch.context() as patch:
+        patch.setattr(stage, "save_trained", die)
+        with pytest.raises(Killed):
+            train(tmp_path, tiny_model_dir, method)
+    import shutil
+
+    shutil.rmtree(tmp_path / "run" / "checkpoint-4")
+    again = train(tmp_path, tiny_model_dir, method)
+    resumed = RewardScorer.load(str(again), device="cpu", batch_size=4)
+    assert resumed.score(*toy_answers()) == scorer.score(*toy_answers())
+    steps = [json.loads(line)["step"] for line in (again / "metrics.jsonl").read_text().splitlines()]
+    assert steps == sorted(steps)
+
+
+def test_too_long_for_the_model(scorer: RewardScorer) -> None:
+    with pytest.raises(DataError, match=r"answer 2 of 2: prompt and answer are \d+ tokens, more than the 256 that fit"):
+        scorer.score(["the cat", "the dog"], ["jumps", "what? no! " * 80])
+
+
+@pytest.mark.parametrize("key", ["answer", "completion", "response"])
+def test_a_file_of_text_is_scored(scorer: RewardScorer, run: Path, tmp_path: Path, key: str) -> None:
+    file, output = tmp_path / "rows.jsonl", tmp_path / "scored.jsonl"
+    file.write_text(
+        "".join(json.dumps({"id": n, "prompt": "the cat", key: text}) + "\n" for n, text in enumerate(["a", "b"]))
+    )
+    score_file(run, file, output)
+    rows = [json.loads(line) for line in output.read_text().splitlines()]
+    assert [(row["id"], row["prompt"], row[key]) for row in rows] == [(0, "the cat", "a"), (1, "the cat", "b")]
+    assert [row["score"] for row in rows] == pytest.approx(scorer.score(["the cat"] * 2, ["a", "b"]), abs=1e-6)
+
+
+def test_messages_are_scored_and_standard_output_is_the_default(
+    scorer: RewardScorer, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    user, assistant = {"role": "user", "content": "the cat"}, {"role": "assistant", "content": "jumps"}
+    file = tmp_path / "rows.jsonl.gz"
+    with gzip.open(file, "wt") as stream:
+        stream.write(json.dumps({"messages": [user, assistant]}) + "\n\n")
+        stream.write(json.dumps({"prompt": [user], "answer": "jumps"}) + "\n")
+    capsys.readouterr()
+    score_file(run, file)
+    scores = [json.loads(line)["score"] for line in capsys.readouterr().out.splitlines()]
+    assert scores == pytest.approx(scorer.score([[user]], ["jumps"]) * 2, abs=1e-6)
+
+
+GOOD = '{"prompt": "the cat", "answer": "jumps"}\n'
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (GOOD + "{broken\n", r"rows.jsonl:2: not JSON \(.* at character 2\)"),
+        (GOOD + "[1]\n", "rows.jsonl:2: a list, but a row is a JSON object"),
+        (GOOD + '{"prompt": "x"}\n', "rows.jsonl:2: has the keys prompt; a row needs prompt and one of answer"),
+        ('{"prompt": "x", "answer": "a", "response": "b"}\n', "rows.jsonl:1: has the keys prompt, answer, response"),
+        ('{"prompt": "x", "answer": " "}\n', 'rows.jsonl:1: answer is " ", but an answer is text and not empty'),
+        ('{"prompt": 3, "answer": "a"}\n', "rows.jsonl:1: prompt is 3; it must be text or a list of messages"),
+        ('{"prompt": [{"role": "user"}], "answer": "a"}\n', "rows.jsonl:1: prompt holds .*a role and a content"),
+        ('{"messages": [{"role": "user", "content": "x"}]}\n', "rows.jsonl:1: messages must end with the assistant's"),
+        ("", "rows.jsonl: empty"),
+    ],
+)
+def test_bad_rows(tmp_path: Path, content: str, message: str) -> None:
+    file, output = tmp_path / "rows.jsonl", tmp_path / "scored.jsonl"
+    file.write_text(content)
+    with pytest.raises(DataError, match=message):
+        score_file("no/such/run", file, output)  # the file is read before the model
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["rows.jsonl"]
+
+
+def test_bytes_that_are_not_text(tmp_path: Path) -> None:
+    file = tmp_path / "rows.jsonl"
+    file.write_bytes(GOOD.encode() + b'{"prompt": "\xff"}\n')
+    with pytest.raises(DataError, match=r"rows.jsonl:2: not UTF-8 \(byte 13 of the line\)"):
+        score_file("no/such/run", file)
+
+
+def test_a_row_too_long_is_named_by_its_line(run: Path, tmp_path: Path) -> None:
+    file = tmp_path / "rows.jsonl"
+    file.write_text(GOOD + "\n" + json.dumps({"prompt": "the dog", "answer": "what? no! " * 80}) + "\n")
+    with pytest.raises(DataError, match=r"rows.jsonl:3: prompt and answer are \d+ tokens"):
+        score_file(run, file, tmp_path / "scored.jsonl")
+    assert not (tmp_path / "scored.jsonl").exists()
+
+
+def test_no_such_file_and_no_reward_model(tmp_path: Path, tiny_model_dir: Path) -> None:
+    with pytest.raises(DataError, match=r"missing.jsonl: no such file; name a JSONL file"):
+        score_file(tiny_model_dir, tmp_path / "missing.jsonl")
+    (tmp_path / "rows.jsonl").write_text(GOOD)
+    with pytest.raises(ModelError, match="is no reward model: its weights hold no score head"):
+        score_file(tiny_model_dir, tmp_path / "rows.jsonl")
