@@ -44,7 +44,7 @@ class Document:
     path: str
     values: dict[str, Any]
     lines: dict[Location, int] = field(default_factory=dict)
-    flags: dict[Location, str] = field(default_factory=dict)  # values that the command line gave, by `--key`
+    flags: list[Location] = field(default_factory=list)  # values that the command line gave
 
     def fault(self, location: Location, message: str) -> str:
         """Return a line that names the place and the key: `x.yaml:12: judge.model: message`."""
@@ -54,6 +54,9 @@ class Document:
                 return f"--{dotted(location)}: {message}"
             if prefix in self.lines:
                 return f"{self.path}:{self.lines[prefix]}: {spoken(location)}: {message}"
+        for flag in self.flags:
+            if flag[: len(location)] == location:
+                return f"--{dotted(flag)}: {message}"
         return f"{self.path}: {spoken(location)}: {message}" if location else f"{self.path}: {message}"
 
     def order(self, location: Location) -> tuple[int, int]:
@@ -61,7 +64,7 @@ class Document:
         for length in range(len(location), 0, -1):
             prefix = location[:length]
             if prefix in self.flags:
-                return (2, list(self.flags).index(prefix))
+                return (2, self.flags.index(prefix))
             if prefix in self.lines:
                 return (0, self.lines[prefix])
         return (1, 0)
@@ -144,7 +147,11 @@ def _loader(text: str) -> StrictLoader:
         return StrictLoader(text)
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
-        raise RecipeError([f"{line}:1: not YAML: the character {error.character!r} is not allowed"]) from None
+        raise RecipeError([f"{line}:1: not YAML: the character {_shown(error.character)} is not allowed"]) from None
+
+
+def _shown(character: int | str) -> str:
+    return repr(chr(character) if isinstance(character, int) else character)
 
 
 def _build(

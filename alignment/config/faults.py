@@ -107,7 +107,7 @@ def _message(entry: Any, location: Location, cls: type[pydantic.BaseModel], in_u
             return "must have at least one entry"
         case bound if bound in BOUNDS:
             name, words = BOUNDS[bound]
-            return f"must be {words} {entry['ctx'][name]}, found {shown(entry['input'])}"
+            return f"must be {words} {entry['ctx'][name]:g}, found {shown(entry['input'])}"
         case "value_error":
             return str(entry["ctx"]["error"])
     value = entry["input"]

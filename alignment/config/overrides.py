@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from alignment.config.documents import Document, Location, dotted, parse_value, spoken
+from alignment.config.documents import Document, Location, parse_value, spoken
 from alignment.errors import RecipeError
 
 
@@ -63,7 +63,7 @@ def apply(document: Document, overrides: list[tuple[str, str | None]], texts: se
             continue
         for known in [at for at in document.lines if at[: len(location)] == location]:
             del document.lines[known]
-        document.flags[location] = f"--{dotted(location)}"
+        document.flags.append(location)
     return faults
 
 

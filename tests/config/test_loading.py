@@ -1,0 +1,407 @@
+"""Recipes: what loads, and the exact words for what does not."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from alignment.config import check_recipe, load_recipe
+from alignment.config.loading import library_keys, own_keys
+from alignment.config.renamed import DECIDED, RENAMED
+from alignment.config.schema import STAGES, DPORecipe, PPORecipe
+from alignment.errors import RecipeError
+
+COMMON = {"output_dir": "runs/x", "model_name_or_path": "m", "datasets": [{"path": "d.jsonl"}]}
+RULES_JUDGE = {"kind": "rules", "function": "a.b:f"}
+MINIMAL = {
+    "sft": COMMON,
+    "label": COMMON | {"judge": RULES_JUDGE},
+    "reward": COMMON,
+    "dpo": COMMON,
+    "ppo": COMMON | {"reward_model_path": "r", "total_episodes": 640},
+    "evaluate": COMMON | {"candidates": [{"name": "dpo", "model_name_or_path": "p"}], "judges": [RULES_JUDGE]},
+}
+
+
+@pytest.fixture
+def faults(tmp_path: Path):
+    """Return a function that loads a recipe and returns its faults, the file's path cut off."""
+
+    def run(stage: str, given: dict, argv: tuple[str, ...] = ()) -> list[str]:
+        file = tmp_path / "r.yaml"
+        file.write_text(yaml.safe_dump({"stage": stage} | MINIMAL[stage] | given, sort_keys=False))
+        try:
+            load_recipe(stage, ["--config", str(file), *argv])
+        except RecipeError as error:
+            return [fault.replace(f"{file}", "r.yaml") for fault in error.faults]
+        return []
+
+    return run
+
+
+def write(tmp_path: Path, text: str) -> str:
+    file = tmp_path / "r.yaml"
+    file.write_text(text)
+    return str(file)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_the_least_of_every_stage_loads(faults, stage):
+    assert faults(stage, {}) == []
+
+
+def test_values_have_their_types(tmp_path):
+    path = write(
+        tmp_path,
+        "stage: dpo\noutput_dir: o\nmodel_name_or_path: m\ndatasets: [{path: d, fraction: 1}]\nlearning_rate: 5e-5\n"
+        "eval_strategy: no\nloss_type: ipo\nwarmup_steps: 0.1\nmax_length: 64\n",
+    )
+    recipe = load_recipe("dpo", ["--config", path])
+    assert isinstance(recipe, DPORecipe)
+    assert recipe.library == {"learning_rate": 5e-5, "eval_strategy": "no", "loss_type": "ipo", "warmup_steps": 0.1}
+    assert recipe.max_length == 64  # ours, though DPOConfig has the key too
+    assert recipe.datasets[0].path == "d"
+    assert recipe.source == path
+
+
+def test_every_fault_is_told_at_once_in_the_files_order(tmp_path):
+    path = write(
+        tmp_path,
+        "stage: sft\n"
+        "output_dir: runs/x\n"
+        "learning_rat: 5e-5\n"
+        'lora_r: "3"\n'
+        "peft_method: lorra\n"
+        "lr_scheduler_type: cosin\n"
+        "bf16: yes\n"
+        "torch_dtype: bfloat16\n"
+        "gamma: 1\n"
+        "datasets:\n"
+        "  - path: a\n"
+        "    pth: 3\n"
+        "  - fraction: -1\n",
+    )
+    with pytest.raises(RecipeError) as error:
+        load_recipe("sft", ["--config", path, "--lora_alpha", "x", "--datasets.0.split", "[]"])
+    schedulers = (
+        "linear, cosine, cosine_with_restarts, polynomial, constant, constant_with_warmup, inverse_sqrt, "
+        "reduce_lr_on_plateau, cosine_with_min_lr, cosine_warmup_with_min_lr, warmup_stable_decay, greedy"
+    )
+    assert error.value.exit_code == 2
+    assert [fault.replace(path, "r.yaml") for fault in error.value.faults] == [
+        "r.yaml:3: learning_rat: no such key; did you mean learning_rate?",
+        "r.yaml:4: lora_r: must be a whole number, found '3'",
+        "r.yaml:5: peft_method: must be one of full, lora, dora, found 'lorra'; did you mean lora?",
+        f"r.yaml:6: lr_scheduler_type: must be one of {schedulers}, found 'cosin'; did you mean cosine?",
+        "r.yaml:7: bf16: must be true or false or null, found 'yes'; write true",
+        "r.yaml:8: torch_dtype: is called dtype here",
+        "r.yaml:9: gamma: no key of stage sft; it belongs to ppo",
+        "r.yaml:12: datasets[0].pth: no such key; did you mean path?",
+        "r.yaml:13: datasets[1].path: the required key is missing",
+        "r.yaml:13: datasets[1].fraction: must be greater than 0, found -1",
+        "r.yaml: model_name_or_path: the required key is missing",
+        "--lora_alpha: must be a whole number, found 'x'",
+        "--datasets.0.split: must be text, found []",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("stage", "given", "message"),
+    [
+        ("sft", {"datasets": "d.jsonl"}, "datasets: must be a list of mappings, found 'd.jsonl'"),
+        ("sft", {"datasets": []}, "datasets: must have at least one entry"),
+        ("sft", {"datasets": ["d.jsonl"]}, "datasets[0]: must be a mapping, found 'd.jsonl'"),
+        ("sft", {"seed": 1.5}, "seed: must be a whole number, found 1.5"),
+        ("sft", {"seed": True}, "seed: must be a whole number, found true"),
+        ("sft", {"seed": -1}, "seed: must be at least 0, found -1"),
+        ("sft", {"output_dir": None}, "output_dir: must be text, found null"),
+        ("sft", {"learning_rate": "fast"}, "learning_rate: must be a number, found 'fast'"),
+        ("sft", {"learning_rate": 0}, "learning_rate: must be greater than 0, found 0"),
+        ("sft", {"num_train_epochs": [1]}, "num_train_epochs: must be a number, found [1]"),
+        ("sft", {"report_to": 3}, "report_to: must be text or a list of text, found 3"),
+        ("sft", {"max_steps": 1.0}, "max_steps: must be a whole number, found 1.0"),
+        ("sft", {"packing": "on"}, "packing: must be true or false, found 'on'; write true"),
+        ("sft", {"library": {}}, "library: no such key"),
+        ("sft", {"assistant_only_loss": True}, "assistant_only_loss: cannot be set: loss is always on answers alone"),
+        ("ppo", {"cliprange": 0}, "cliprange: must be greater than 0, found 0"),
+        ("ppo", {"lam": 1.5}, "lam: must be at most 1, found 1.5"),
+        (
+            "label",
+            {"judge": {"kind": "rulez"}},
+            "judge.kind: must be one of rules, openai, found 'rulez'; did you mean",
+        ),
+        ("label", {"judge": None}, "judge: must be a mapping, found null"),
+        ("label", {"judge": RULES_JUDGE | {"modle": "x"}}, "judge.modle: no such key; did you mean model?"),
+        ("label", {"learning_rate": 1e-3}, "learning_rate: no such key"),
+        ("evaluate", {"candidates": [{"name": "a"}]}, "candidates[0].model_name_or_path: the required key is missing"),
+    ],
+)
+def test_wrong_values(faults, stage, given, message):
+    found = faults(stage, given)
+    assert any(message in fault for fault in found), found
+
+
+@pytest.mark.parametrize(
+    ("stage", "given", "message"),
+    [
+        ("sft", {"load_in_4bit": True, "peft_method": "full"}, "load_in_4bit: 4-bit weights cannot be trained whole"),
+        ("sft", {"peft_method": "full", "lora_r": 8}, "lora_r: has no effect with peft_method full"),
+        ("sft", {"use_bnb_nested_quant": False}, "use_bnb_nested_quant: has no effect without load_in_4bit: true"),
+        ("sft", {"bf16": True, "fp16": True}, "fp16: excludes bf16; give one"),
+        ("dpo", {"load_best_model_at_end": True}, "load_best_model_at_end: needs data to evaluate on"),
+        ("dpo", {"eval_strategy": "steps"}, "eval_strategy: needs data to evaluate on; give test_split_size or"),
+        ("reward", {"early_stopping_patience": 2}, "early_stopping_patience: needs data to evaluate on"),
+        (
+            "sft",
+            {"early_stopping_patience": 2, "test_split_size": 0.1, "eval_strategy": "epoch"},
+            "early_stopping_patience: needs load_best_model_at_end: true, or the best weights are lost",
+        ),
+        (
+            "sft",
+            {"load_best_model_at_end": True, "test_split_size": 0.1},
+            "load_best_model_at_end: needs eval_strategy steps or epoch; no evaluation takes place",
+        ),
+        (
+            "sft",
+            {"load_best_model_at_end": True, "test_split_size": 0.1, "eval_strategy": "epoch"},
+            "load_best_model_at_end: needs save_strategy epoch, as eval_strategy is; it is steps",
+        ),
+        (
+            "sft",
+            {
+                "load_best_model_at_end": True,
+                "test_split_size": 0.1,
+                "eval_strategy": "steps",
+                "eval_steps": 30,
+                "save_steps": 100,
+            },
+            "load_best_model_at_end: needs save_steps to be a multiple of eval_steps; 100 is none of 30",
+        ),
+        (
+            "sft",
+            {"test_split_size": 0.1, "eval_datasets": [{"path": "e"}]},
+            "test_split_size: excludes eval_datasets; give one",
+        ),
+        (
+            "sft",
+            {"datasets": [{"path": "a", "fraction": 0.5}, {"path": "b"}]},
+            "datasets[1]: has no fraction, though others of the list have; give all one, or none",
+        ),
+        (
+            "dpo",
+            {"loss_type": ["sigmoid", "sft"], "loss_weights": [1.0]},
+            "loss_weights: has 1 weights for 2 of loss_type; give one for each",
+        ),
+        (
+            "ppo",
+            {"num_mini_batches": 3},  # the neighbours of 3 among the divisors of 64
+            "num_mini_batches: 3 does not divide rollout_batch_size 64; use 2 or 4",
+        ),
+        (
+            "ppo",
+            {"num_mini_batches": 2, "per_device_train_batch_size": 6},  # 64 / 2 = 32
+            "per_device_train_batch_size: 6 does not divide the minibatch of 32 answers; use 4 or 8",
+        ),
+        (
+            "ppo",
+            {"rollout_batch_size": 1024},
+            "rollout_batch_size: 1024 is more than total_episodes 640; not one update would be made",
+        ),
+        ("ppo", {"num_train_epochs": 3}, "num_train_epochs: is not set in PPO; total_episodes says how long PPO runs"),
+        ("ppo", {"max_steps": 3}, "max_steps: is not set in PPO; total_episodes says how long PPO runs"),
+        (
+            "ppo",
+            {"gradient_accumulation_steps": 2},
+            "gradient_accumulation_steps: is not set in PPO; it follows from rollout_batch_size",
+        ),
+        ("ppo", {"lora_dropout": 0.1}, "lora_dropout: must be 0 in PPO"),
+        ("label", {"judge": {"kind": "rules"}}, 'judge: a judge of kind rules needs function, "module:function"'),
+        ("label", {"judge": {"kind": "openai"}}, "judge: a judge of kind openai needs model, its name at the endpoint"),
+        (
+            "label",
+            {"judge": {"kind": "rules", "function": "a.b.f"}},
+            "judge.function: must be module:function, found 'a.b.f'",
+        ),
+        (
+            "label",
+            {"judge": RULES_JUDGE | {"base_url": "u"}},
+            "judge.base_url: does not belong to a judge of kind rules",
+        ),
+        (
+            "label",
+            {"judge": {"kind": "openai", "model": "m", "function": "a:b"}},
+            "judge.function: does not belong to a judge of kind openai",
+        ),
+        ("label", {"num_generations": 3, "pairs_per_prompt": 4}, "pairs_per_prompt: 4 is more than the 3 pairs of"),
+        (
+            "evaluate",
+            {"judges": [RULES_JUDGE, RULES_JUDGE]},
+            "judges[1]: is called a.b:f, as another judge is; give it a name of its own",
+        ),
+        (
+            "evaluate",
+            {"candidates": [{"name": "p", "model_name_or_path": "x"}, {"name": "p", "model_name_or_path": "y"}]},
+            "candidates[1].name: p is also the name of candidates[0]",
+        ),
+        (
+            "evaluate",
+            {"candidates": [{"name": "sft", "model_name_or_path": "x"}]},
+            "candidates[0].name: sft is also the name of the baseline",
+        ),
+    ],
+)
+def test_impossible_combinations(faults, stage, given, message):
+    found = faults(stage, given)
+    assert any(message in fault for fault in found), found
+    assert all(fault.startswith("r.yaml:") for fault in found)
+
+
+@pytest.mark.parametrize(
+    ("stage", "given"),
+    [
+        ("sft", {"load_in_4bit": True, "peft_method": "dora", "bnb_4bit_quant_type": "nf4"}),
+        ("ppo", {"num_mini_batches": 4, "per_device_train_batch_size": 8}),
+        ("ppo", {"peft_method": "full"}),
+        ("dpo", {"loss_type": ["sigmoid", "sft"], "loss_weights": [1, 0.5]}),
+        (
+            "sft",
+            {
+                "early_stopping_patience": 2,
+                "load_best_model_at_end": True,
+                "test_split_size": 0.1,
+                "eval_strategy": "steps",
+                "eval_steps": 50,
+                "save_steps": 100,
+            },
+        ),
+        ("sft", {"datasets": [{"path": "a", "fraction": 0.5}, {"path": "b", "fraction": 0.5}]}),
+    ],
+)
+def test_possible_combinations(faults, stage, given):
+    assert faults(stage, given) == []
+
+
+def test_ppo_microbatches_are_counted_over_all_processes(faults, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    given = {"num_mini_batches": 2, "per_device_train_batch_size": 16}  # 32 answers are 8 a process
+    assert faults("ppo", given)[0].endswith("16 does not divide the minibatch of 32 answers on 4 processes; use 8")
+    assert faults("ppo", given | {"per_device_train_batch_size": 8}) == []
+
+
+def test_another_stages_recipe_is_refused_alone(faults, tmp_path):
+    path = write(tmp_path, "output_dir: o\nstage: ppo\nnonsense: 1\n")
+    with pytest.raises(RecipeError, match=r"r\.yaml:2: stage: is ppo, but it is run as sft$"):
+        load_recipe("sft", ["--config", path])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("output_dir: o\n", "the required key stage is missing; give one of sft, label, reward, dpo, ppo, evaluate"),
+        ("stage: pppo\n", ":1: stage: 'pppo' is no stage; give one of sft, label, reward, dpo, ppo, evaluate; did you"),
+        ("stage: [sft]\n", "is no stage"),
+    ],
+)
+def test_check_needs_a_stage(tmp_path, text, message):
+    with pytest.raises(RecipeError) as error:
+        check_recipe(write(tmp_path, text))
+    assert message in str(error.value)
+
+
+class TestRenamed:
+    def test_every_new_name_exists(self):
+        known = {key for cls in STAGES.values() for key in (*own_keys(cls), *library_keys(cls))}
+        assert {name for names, _ in RENAMED.values() for name in names} <= known
+        assert set(DECIDED) <= known
+
+    def test_no_old_name_is_a_key_of_every_stage(self):
+        every = [{*own_keys(cls), *library_keys(cls)} for cls in STAGES.values()]
+        assert [old for old in RENAMED if all(old in keys for keys in every)] == []
+
+    @pytest.mark.parametrize(
+        ("stage", "given", "message"),
+        [
+            ("sft", {"max_seq_length": 5}, "max_seq_length: is called max_length here"),
+            ("sft", {"evaluation_strategy": "no"}, "evaluation_strategy: is called eval_strategy here"),
+            ("sft", {"use_lora": True}, "use_lora: is called peft_method here (true is lora, false is full)"),
+            ("dpo", {"max_prompt_length": 5}, "max_prompt_length: is called max_length here (it bounds prompt and"),
+            ("ppo", {"response_length": 5}, "response_length: is called max_new_tokens here"),
+            ("label", {"no_cuda": True}, "no_cuda: no such key"),  # the label stage has no use_cpu either
+            ("sft", {"overwrite_output_dir": True}, "overwrite_output_dir: is called overwrite here"),
+        ],
+    )
+    def test_words(self, faults, stage, given, message):
+        found = faults(stage, given)
+        assert len(found) == 1
+        assert message in found[0]
+
+    def test_warmup_steps_takes_the_old_ratio(self):
+        # What the table promises: below 1, transformers reads warmup_steps as a share of all steps.
+        from transformers import TrainingArguments
+
+        arguments = TrainingArguments(output_dir="x", warmup_steps=0.1, use_cpu=True, report_to="none")
+        assert arguments.get_warmup_steps(200) == 20
+
+
+class TestOverrides:
+    def load(self, tmp_path, stage, *argv) -> PPORecipe:
+        file = tmp_path / "r.yaml"
+        file.write_text(yaml.safe_dump({"stage": stage} | MINIMAL[stage]))
+        return load_recipe(stage, ["--config", str(file), *argv])
+
+    def test_values_are_yaml(self, tmp_path):
+        recipe = self.load(
+            tmp_path, "sft", "--learning_rate", "1e-6", "--seed=7", "--overwrite", "--eos_token", "[EOS]",
+            "--lora_target_modules", "[q_proj, v_proj]", "--chat_template", "null", "--packing", "--run_name", "007",
+        )  # fmt: skip
+        assert recipe.library == {"learning_rate": 1e-6, "packing": True}
+        assert (recipe.seed, recipe.overwrite, recipe.chat_template) == (7, True, None)
+        assert recipe.eos_token == "[EOS]"  # a key of text alone: no list
+        assert recipe.run_name == "007"
+        assert recipe.lora_target_modules == ["q_proj", "v_proj"]
+
+    def test_they_reach_inside(self, tmp_path):
+        recipe = self.load(tmp_path, "label", "--judge.name", "me", "--datasets.0.path", "new.jsonl")
+        assert recipe.judge.name == "me"
+        assert recipe.judge.function == "a.b:f"
+        assert recipe.datasets[0].path == "new.jsonl"
+
+    def test_lists_are_replaced_whole(self, tmp_path):
+        recipe = self.load(tmp_path, "evaluate", "--candidates", "[{name: x, model_name_or_path: y}]")
+        assert [candidate.name for candidate in recipe.candidates] == ["x"]
+
+    @pytest.mark.parametrize(
+        ("argv", "message"),
+        [
+            (["--learning_rat", "1"], "--learning_rat: no such key; did you mean learning_rate?"),
+            (["--learning-rate", "1"], "--learning-rate: no such key; did you mean learning_rate?"),
+            (["--learning_rate"], "--learning_rate: needs a value"),
+            (["--learning_rate", "fast"], "--learning_rate: must be a number, found 'fast'"),
+            (["--judge.modle", "x"], "--judge.modle: no key of stage sft; it belongs to label"),
+            (["--datasets.3.path", "x"], "--datasets.3.path: datasets has 1 entries, counted from 0; there is no 3"),
+            (["--output_dir.x", "1"], "--output_dir.x: output_dir is a single value; there is no x in it"),
+            (["--datasets", "[{pth: 1, path: x}]"], "--datasets.0.pth: no such key; did you mean path?"),
+            (["--report_to", "[a"], "--report_to: 1:3: not YAML"),
+            (["5"], "'5': unexpected; an override is written `--key value`"),
+            (["-x", "5"], "'-x': unexpected"),
+            (["--config"], "--config: needs a file"),
+        ],
+    )
+    def test_faults_name_the_flag(self, tmp_path, argv, message):
+        with pytest.raises(RecipeError) as error:
+            self.load(tmp_path, "sft", *argv)
+        assert message in str(error.value)
+        assert "r.yaml" not in str(error.value).replace("--config", "")
+
+    def test_a_recipe_must_be_named(self):
+        with pytest.raises(RecipeError, match="no recipe given; name one with `--config FILE`"):
+            load_recipe("sft", ["--seed", "1"])
+
+
+def test_help_lists_every_key(capsys):
+    with pytest.raises(SystemExit) as end:
+        load_recipe("ppo", ["--help"])
+    assert end.value.code == 0
+    text = capsys.readouterr().out
+    assert "  total_episodes: a whole number; required" in text
+    assert "  learning_rate: a number" in text
