@@ -14,8 +14,8 @@ from alignment.evaluate.results import (
     pick_examples,
     reward_agreement,
     summarise,
-    table,
 )
+from alignment.evaluate.table import table
 from alignment.run.directory import RunDirectory
 from alignment.run.files import write_json, write_jsonl
 from alignment.run.script import script

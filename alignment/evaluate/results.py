@@ -1,10 +1,8 @@
-"""Putting one evaluation's numbers under plain names, and showing them as a table."""
+"""Putting one evaluation's numbers under plain names."""
 
 import random
 from collections.abc import Callable, Sequence
 from typing import Any
-
-from rich.table import Table
 
 from alignment.config.schema import EvaluateRecipe
 from alignment.data.rows import Prompt
@@ -125,30 +123,6 @@ def pick_examples(rows: list[dict[str, Any]], every: int, count: int, seed: int)
     return [rows[i] for i in sorted(chosen)]
 
 
-def table(results: dict[str, Any]) -> Table:
-    """Return the results as a table for the terminal."""
-    details = results["details"]
-    shown = Table(title=f"Against {results['baseline']} on {results['prompts']} held-out prompts")
-    shown.add_column("policy", style="bold")
-    for judge in results["judges"]:
-        shown.add_column(f"win rate\n{judge}", justify="right")
-    columns = {
-        "reward_score": "reward\nscore",
-        "kl": "KL\nnats",
-        "answer_tokens": "tokens",
-        "distinct_answers": "distinct",
-        "perplexity": "perplexity\noutside",
-    }
-    columns = {key: title for key, title in columns.items() if details.get(key)}
-    for title in columns.values():
-        shown.add_column(title, justify="right")
-    for name in [results["baseline"], *results["candidates"]]:
-        rates = [results["win_rate"].get(name, {}).get(judge) for judge in results["judges"]]
-        cells = [_rate(rate) for rate in rates] + [_number(details[key].get(name)) for key in columns]
-        shown.add_row(name, *cells)
-    return shown
-
-
 def bootstrap_of(recipe: EvaluateRecipe) -> Bootstrap:
     """How this recipe wants its intervals."""
     return Bootstrap(recipe.confidence_level, recipe.bootstrap_samples, recipe.seed)
@@ -156,17 +130,3 @@ def bootstrap_of(recipe: EvaluateRecipe) -> Bootstrap:
 
 def _ask(recipe: EvaluateRecipe, judge: Judge, pairs: Sequence[Any]) -> Judged:
     return judge_pairs(judge, pairs, max_concurrency=recipe.max_concurrency, max_failure_share=recipe.max_failure_share)
-
-
-def _rate(rate: dict[str, Any] | None) -> str:
-    if rate is None:
-        return "–"
-    if rate["value"] is None:
-        return "no verdict"
-    interval = f"[{rate['low']:.1%}, {rate['high']:.1%}]"
-    covered = "" if rate["coverage"] == 1 else f"\n{rate['coverage']:.0%} judged"
-    return f"{rate['value']:.1%} {interval}{covered}"
-
-
-def _number(found: dict[str, Any] | None) -> str:
-    return "–" if found is None else f"{found['value']:.3g}"

@@ -144,7 +144,7 @@ class _Runner:
         results = self._results()
         write_json(self.folder / "results.json", results)
         if "win_rate" in results:
-            from alignment.evaluate.results import table
+            from alignment.evaluate.table import table
 
             self.console.print(table(results))
         runs = [Path(stage.outputs[0]) for stage in self.pipeline.stages if stage.recipe]
