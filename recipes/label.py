@@ -43,7 +43,6 @@ def answers(recipe: LabelRecipe, run: RunDirectory, store: CallStore) -> tuple[l
         prompts,
         engine=TransformersEngine(model, tokenizer.pad_token_id, recipe.per_device_eval_batch_size),
         template=template,
-        tokenizer=tokenizer,
         store=store,
         sampling=Sampling(**settings, stop_token_ids=stops),
         num_generations=recipe.num_generations,

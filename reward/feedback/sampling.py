@@ -3,23 +3,15 @@
 import dataclasses
 import hashlib
 import os
-from typing import Any, Protocol
 
 from alignment.data.rows import Prompt
+from alignment.data.template import Template
 from alignment.errors import DataError, RecipeError
 from alignment.rollout.engine import Engine, Sampling
 from reward.feedback.progress import Progress
 from reward.feedback.store import CallStore, Sampled
 
 BATCHES_PER_CHUNK = 4  # a chunk is what a kill can cost
-
-
-class Template(Protocol):
-    """What is needed of `alignment.data.template.Template`."""
-
-    def prompt_ids(self, prompt: Prompt) -> list[int]:
-        """Return what generation is conditioned on."""
-        ...
 
 
 def require_one_process() -> None:
@@ -54,8 +46,12 @@ def fitting_prompts(
     kept: list[Prompt] = []
     faults: list[str] = []
     for row, prompt in enumerate(prompts, 1):
-        length = len(template.prompt_ids(prompt))
         start = repr(prompt if isinstance(prompt, str) else prompt[-1]["content"])[:60]
+        try:
+            length = len(template.prompt_ids(prompt))
+        except DataError as error:
+            faults.append(f"prompt {row} ({start}): {error}")
+            continue
         if max_prompt_length is not None and length > max_prompt_length:
             faults.append(f"prompt {row} ({start}) has {length} tokens; max_prompt_length is {max_prompt_length}")
         elif context is not None and length + max_new_tokens > context:
@@ -78,7 +74,6 @@ def sample_answers(
     *,
     engine: Engine,
     template: Template,
-    tokenizer: Any,
     store: CallStore,
     sampling: Sampling,
     num_generations: int,
@@ -101,7 +96,7 @@ def sample_answers(
             seed = int.from_bytes(hashlib.sha256(f"{sampling.seed}/{start}".encode()).digest()[:8], "big")
             completions = engine.generate(repeated, dataclasses.replace(sampling, seed=seed))
             texts = [
-                answer_text(tokenizer, prompt_ids, completion.ids, completion.stopped)
+                template.answer_text(prompt_ids, completion.ids[: -1 if completion.stopped else None])
                 for prompt_ids, completion in zip(repeated, completions, strict=True)
             ]
             stopped = [completion.stopped for completion in completions]
@@ -113,15 +108,3 @@ def sample_answers(
             have.update((sample.position, sample) for sample in samples)
             progress.advance(len(chunk))
     return [have[position] for position in range(len(prompts))]
-
-
-def answer_text(tokenizer: Any, prompt_ids: list[int], ids: list[int], stopped: bool) -> str:
-    """Decode an answer without its stop token, as it stands behind the prompt.
-
-    Decoded alone, a SentencePiece continuation loses the space it starts with.
-    """
-    ids = ids[:-1] if stopped else ids
-    before = tokenizer.decode(prompt_ids, skip_special_tokens=True)
-    whole = tokenizer.decode(prompt_ids + ids, skip_special_tokens=True)
-    text: str = whole[len(before) :] if whole.startswith(before) else tokenizer.decode(ids, skip_special_tokens=True)
-    return text

@@ -17,6 +17,8 @@ from reward.judges.verdicts import find_verdict, is_refusal, soft_probability, v
 
 TOP_LOGPROBS = 20  # the most that OpenAI and vLLM give
 CONNECT_SECONDS = 10.0
+# What the transport calls having no connection at all, against losing one.
+UNREACHABLE = frozenset({"ConnectError", "ConnectTimeout", "ProxyError", "UnsupportedProtocol"})
 RAW_CHARACTERS = 20_000  # kept of a reply; a flood of text is not worth its room
 
 
@@ -35,9 +37,10 @@ class OpenAIJudge:
 
     @classmethod
     def from_entry(cls, entry: JudgeEntry) -> "OpenAIJudge":
-        """Build the client; nothing is sent yet.
+        """Build the client and knock at the endpoint.
 
-        Raises: JudgeError where the model, the key or the prompt file is missing.
+        Raises: JudgeError where the model, the key or the prompt file is missing, nobody listens, or the key is
+            refused: better now than after hours of sampling.
         """
         if not entry.model:
             raise JudgeError("judge.model is not set; an openai judge needs the model's name at the endpoint.")
@@ -50,7 +53,9 @@ class OpenAIJudge:
             # A proxy of the environment cannot reach this machine's own loopback.
             http_client=openai.DefaultHttpxClient(trust_env=False) if _is_loopback(base_url) else None,
         )
-        return cls(entry, PairwisePrompt.load(entry.prompt), client)
+        judge = cls(entry, PairwisePrompt.load(entry.prompt), client)
+        judge._knock()
+        return judge
 
     def ask(self, comparison: Comparison) -> Verdict:
         """Ask once, with the client's retries.
@@ -63,15 +68,24 @@ class OpenAIJudge:
             body = response.http_response.text
         except openai.APIStatusError as error:
             return self._status_error(error)
-        except openai.APITimeoutError as error:
-            if type(error.__cause__).__name__ == "ConnectTimeout":
-                raise self._unreachable(error) from None
-            return Verdict(None, "api_error", f"no answer within {self.entry.timeout_seconds:g} seconds")
         except openai.APIConnectionError as error:
-            if type(error.__cause__).__name__ in ("ConnectError", "ProxyError", "UnsupportedProtocol"):
+            if type(error.__cause__).__name__ in UNREACHABLE:
                 raise self._unreachable(error) from None
+            if isinstance(error, openai.APITimeoutError):
+                return Verdict(None, "api_error", f"no answer within {self.entry.timeout_seconds:g} seconds")
             return Verdict(None, "api_error", self._clean(f"{error} {error.__cause__ or ''}"))
         return self._read(body)
+
+    def _knock(self) -> None:
+        """Ask for the list of models; whatever comes back but a refusal will do, since not every server has one."""
+        try:
+            self.client.with_options(max_retries=0).models.with_raw_response.list()
+        except openai.APIStatusError as error:
+            if error.status_code in (401, 403):
+                self._status_error(error)
+        except openai.APIConnectionError as error:
+            if type(error.__cause__).__name__ in UNREACHABLE:
+                raise self._unreachable(error) from None
 
     def _request(self, comparison: Comparison) -> dict[str, Any]:
         # OpenAI's own newer models refuse `max_tokens`; other servers know only that.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
-from alignment.data.rows import Prompt
+from alignment.data.conversations import readable
 from alignment.errors import JudgeError
 from alignment.evaluate.judging import Comparison
 
@@ -69,10 +69,3 @@ class PairwisePrompt:
             return f"<{tag}>\n{values[match[1]]}\n</{tag}>"
 
         return PLACEHOLDER.sub(fenced, self.text)
-
-
-def readable(prompt: Prompt) -> str:
-    """Return a plain prompt as it is, and chat messages as "User: ..." paragraphs."""
-    if isinstance(prompt, str):
-        return prompt
-    return "\n\n".join(f"{message['role'].capitalize()}: {message.get('content') or ''}" for message in prompt)

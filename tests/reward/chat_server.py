@@ -58,6 +58,8 @@ class ChatServer:
         self.prompts: list[str] = []  # received, in order
         self.requests: list[dict[str, Any]] = []
         self.keys: list[str | None] = []
+        self.knocks: list[str] = []  # paths of GET requests
+        self.knocked: Callable[[], Reply] = lambda: failure(404)  # few servers list their models
         self.answered: Counter[str] = Counter()  # prompts whose answer went out whole
         self.in_flight = 0
         self.most_in_flight = 0
@@ -98,6 +100,11 @@ class ChatServer:
                     with outer.lock:
                         outer.in_flight -= 1
 
+            def do_GET(self) -> None:
+                outer.knocks.append(self.path)
+                self._send(outer.knocked(), "")
+                self.close_connection = True
+
             def _send(self, reply: Reply, prompt: str) -> None:
                 self.send_response(reply.status)
                 for name, value in reply.headers.items():
@@ -105,7 +112,7 @@ class ChatServer:
                 length = len(reply.body) if reply.promised_length is None else reply.promised_length
                 self.send_header("Content-Length", str(length))
                 self.end_headers()
-                if reply.status == 200:
+                if reply.status == 200 and prompt:
                     with outer.lock:
                         outer.answered[prompt] += 1
                 self.wfile.write(reply.body)

@@ -154,16 +154,39 @@ def test_no_credit_stops_at_once() -> None:
         ask(lambda prompt, n: Reply(body, 429))
 
 
-def test_a_server_that_is_down_is_named_after_the_retries() -> None:
+def message_of_refusal(url: str) -> str:
+    return f"no connection to the judge at {url}/: "
+
+
+def test_a_server_that_is_down_is_named_before_anything_is_asked() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # bound, not listening: connections are refused
         url = f"http://127.0.0.1:{taken.getsockname()[1]}/v1"
-        start = time.monotonic()
         with pytest.raises(JudgeError) as caught:
-            judge_of(url, max_retries=1).ask(QUESTION)
-    assert str(caught.value).startswith(f"no connection to the judge at {url}/: ")
+            judge_of(url)
+    assert str(caught.value).startswith(message_of_refusal(url))
     assert str(caught.value).endswith("Is it running? Check judge.base_url.")
+
+
+def test_a_server_that_goes_down_is_named_after_the_retries() -> None:
+    with ChatServer(lambda prompt, n: completion("A")) as server:
+        judge = judge_of(server.url, max_retries=1)
+    start = time.monotonic()
+    with pytest.raises(JudgeError) as caught:
+        judge.ask(QUESTION)
+    assert str(caught.value).startswith(message_of_refusal(server.url))
     assert time.monotonic() - start >= 0.3  # one retry, 0.375 to 0.5 s after
+
+
+def test_a_refused_key_is_said_before_anything_is_asked() -> None:
+    with ChatServer(lambda prompt, n: completion("A")) as server:
+        server.knocked = lambda: failure(401)
+        with pytest.raises(JudgeError, match="answered 401"):
+            judge_of(server.url, max_retries=5)
+        assert server.knocks == ["/v1/models"]
+        for knocked in (failure(500), failure(404), Reply(b"{}"), Reply(b"<html>")):
+            server.knocked = lambda knocked=knocked: knocked
+            assert judge_of(server.url).ask(QUESTION).probability == 1.0
 
 
 def test_a_slow_server_is_an_api_error() -> None:

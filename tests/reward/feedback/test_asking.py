@@ -1,0 +1,75 @@
+import threading
+import time
+from collections.abc import Callable
+
+import pytest
+
+from alignment.errors import JudgeError
+from alignment.evaluate.judging import Comparison, Verdict
+from reward.feedback.asking import ask_all
+
+
+class FunctionJudge:
+    name = "test"
+    prompt_hash = "0"
+
+    def __init__(self, function: Callable[[Comparison], Verdict]) -> None:
+        self.ask = function
+
+
+def numbered(count: int) -> list[tuple[Comparison, str]]:
+    return [(Comparison("p", str(i), "x"), "first") for i in range(count)]
+
+
+@pytest.mark.parametrize("concurrency", [1, 3, 50])
+def test_every_question_is_asked_once_and_no_more_at_once_than_allowed(concurrency: int) -> None:
+    lock, inside, most = threading.Lock(), [0], [0]
+
+    def ask(comparison: Comparison) -> Verdict:
+        with lock:
+            inside[0] += 1
+            most[0] = max(most[0], inside[0])
+        time.sleep(0.002)
+        with lock:
+            inside[0] -= 1
+        return Verdict(int(comparison.first) / 100, "ok")
+
+    calls = [call for batch in ask_all(FunctionJudge(ask), numbered(40), max_concurrency=concurrency) for call in batch]
+    assert sorted(int(call.comparison.first) for call in calls) == list(range(40))
+    assert all(call.verdict.probability == int(call.comparison.first) / 100 for call in calls)
+    assert all(call.seconds >= 0.002 for call in calls)
+    assert most[0] == min(concurrency, 40) or (concurrency == 50 and most[0] > 10)
+
+
+def test_no_questions_start_no_threads() -> None:
+    before = threading.active_count()
+    assert list(ask_all(FunctionJudge(lambda c: Verdict(1.0, "ok")), [], max_concurrency=4)) == []
+    assert threading.active_count() == before
+
+
+def test_a_judges_error_ends_the_asking_after_what_ended_well() -> None:
+    def ask(comparison: Comparison) -> Verdict:
+        if comparison.first == "5":
+            raise JudgeError("gone")
+        return Verdict(1.0, "ok")
+
+    done = []
+
+    def ask_hundred() -> None:
+        for batch in ask_all(FunctionJudge(ask), numbered(100), max_concurrency=1):
+            done.extend(batch)
+
+    with pytest.raises(JudgeError, match="gone"):
+        ask_hundred()
+    assert {call.comparison.first for call in done} >= {"0", "1", "2", "3", "4"}
+    assert len(done) < 20
+
+
+def test_threads_end_with_the_asking() -> None:
+    before = threading.active_count()
+    for _ in ask_all(FunctionJudge(lambda c: Verdict(1.0, "ok")), numbered(30), max_concurrency=8):
+        break  # the caller stops early
+    deadline = time.monotonic() + 5
+    while threading.active_count() > before and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert threading.active_count() == before
