@@ -110,7 +110,7 @@ def _logps(model: Any, policy: Measured, recipe: EvaluateRecipe) -> list[Tensor]
 
 
 def _perplexity(model: Any, tokenizer: Any, text: str, max_tokens: int) -> dict[str, Any]:
-    ids = tokenizer(text, add_special_tokens=False, truncation=False)["input_ids"][:max_tokens]
+    ids = tokenizer(text, add_special_tokens=False, truncation=False, verbose=False)["input_ids"][:max_tokens]
     bos = tokenizer("").get("input_ids", [])[:1]
     if bos != [tokenizer.bos_token_id]:
         bos = []

@@ -1,0 +1,170 @@
+"""What an evaluation found, laid out: claims, intervals on a line, and the numbers beside them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from alignment.report.charts import number
+from alignment.report.curves import is_number
+from alignment.report.reading import Run
+from alignment.report.wording import interval, label, outcome, percent, share_interval, verdict
+
+TONES = ("c1", "c2", "c3", "c4", "c5")  # candidates' colours in order; see style.css
+
+# Key in results.json and its details, heading, unit, and whether it is a share.
+COLUMNS = (
+    ("reward_score", "Reward score", "reward model, mean", False),
+    ("kl", "KL", "nats per answer", False),
+    ("answer_tokens", "Length", "tokens per answer", False),
+    ("distinct_answers", "Distinct answers", "share of all answers", True),
+    ("perplexity", "Perplexity", "text outside the domain", False),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Track:
+    """A share with its interval, to be drawn as a dot and a bar on a line from 0 to 1."""
+
+    who: str
+    tone: str
+    what: str  # the judge
+    note: str  # beside the judge: its part in training
+    value: float
+    low: float
+    high: float
+    text: str  # 83%
+    interval: str  # [78–88]
+    counts: str  # 166 wins · 12 ties · 22 losses
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """A number and its interval."""
+
+    text: str
+    interval: str = ""
+
+
+@dataclass
+class Evaluation:
+    """One evaluation, ready for the page."""
+
+    name: str
+    baseline: str
+    prompts: int | None
+    level: str
+    claims: list[tuple[str, str, str, str]] = field(default_factory=list)  # outcome, tone, claim, evidence
+    headline_judge: str = ""
+    tracks: list[Track] = field(default_factory=list)
+    columns: list[tuple[str, str]] = field(default_factory=list)
+    rows: list[tuple[str, str, list[Cell]]] = field(default_factory=list)  # policy, tone, cells
+    accuracy: list[Track] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    tones: dict[str, str] = field(default_factory=dict)
+
+
+def evaluation_of(run: Run, training_judges: Sequence[str]) -> Evaluation:
+    """Lay out results.json.
+
+    Args:
+        training_judges: names of the judges whose labels the policies learned from.
+    """
+    results = run.results
+    baseline = str(results.get("baseline", "baseline"))
+    rates = {str(who): by for who, by in _dict(results.get("win_rate")).items() if isinstance(by, dict)}
+    candidates = [str(who) for who in results.get("candidates", rates) if str(who) != baseline]
+    tones = {baseline: "baseline"} | {who: TONES[i % len(TONES)] for i, who in enumerate(candidates)}
+    level = results.get("confidence_level")
+    found = Evaluation(run.name, label(baseline), results.get("prompts"), percent(level) if is_number(level) else "95%")
+    found.tones = tones
+    judges = list(dict.fromkeys(judge for by in rates.values() for judge in by))
+    # A judge that training never asked is the better witness; it speaks first.
+    judges.sort(key=lambda judge: judge in training_judges)
+    found.headline_judge = judges[0] if judges else ""
+    for who in candidates:
+        for judge in judges:
+            rate = _dict(rates.get(who, {}).get(judge))
+            if not rate:
+                continue
+            if judge == found.headline_judge:
+                found.claims.append((outcome(rate), tones[who], *verdict(who, baseline, rate)))
+            note = "its labels trained the models" if judge in training_judges else ""
+            track = _track(label(who), tones[who], str(judge), note, rate)
+            if track is None:
+                found.problems.append(f"{judge} gave no verdict on {who}: every question failed")
+            else:
+                found.tracks.append(track)
+            found.problems += _coverage(who, str(judge), rate)
+    _numbers(found, results, [baseline, *candidates])
+    for judge, value in _dict(_detail(results, "reward_accuracy")).items():
+        track = _track("", "reward", f"against {judge}", "", value if isinstance(value, dict) else {"value": value})
+        if track is not None:
+            found.accuracy.append(track)
+    return found
+
+
+def reward_accuracy(run: Run) -> list[Track]:
+    """Held-out accuracy as the reward stage itself measured it, against the labels it was given."""
+    results = _dict(run.manifest.get("results"))
+    rate = {"value": results.get("reward_accuracy"), "low": results.get("reward_accuracy_low"),
+            "high": results.get("reward_accuracy_high"), "n": results.get("reward_pairs_decided")}  # fmt: skip
+    track = _track("", "reward", "held-out labels", "as the training judge gave them", rate)
+    return [track] if track is not None else []
+
+
+def _numbers(found: Evaluation, results: dict[str, Any], policies: Sequence[str]) -> None:
+    details = {key: _dict(_detail(results, key)) for key, _, _, _ in COLUMNS}
+    shown = [column for column in COLUMNS if details[column[0]]]
+    found.columns = [(title, unit) for _, title, unit, _ in shown]
+    for who in policies:
+        cells = []
+        for key, _, _, is_share in shown:
+            value = details[key].get(who)
+            if key == "kl" and who == policies[0] and value is None:
+                cells.append(Cell("0", "by definition"))
+            else:
+                cells.append(_cell(value, is_share))
+        found.rows.append((label(who), found.tones[who], cells))
+
+
+def _cell(value: object, is_share: bool) -> Cell:
+    found = value if isinstance(value, dict) else {"value": value}
+    middle = found.get("value")
+    if not is_number(middle):
+        return Cell("–")
+    if is_share:
+        counts = f"{found['unique']} of {found['n']}" if "unique" in found and "n" in found else ""
+        return Cell(percent(middle), counts)
+    return Cell(number(middle), interval(found))
+
+
+def _track(who: str, tone: str, what: str, note: str, rate: dict[str, Any]) -> Track | None:
+    value = rate.get("value")
+    if not is_number(value):
+        return None
+    low, high = (_number_or(rate.get(end), value) for end in ("low", "high"))
+    counts = [f"{rate[key]} {key}" for key in ("wins", "ties", "losses") if key in rate]
+    if not counts and is_number(rate.get("n")):
+        counts = [f"{rate['n']} pairs"]
+    return Track(who, tone, what, note, value, low, high, percent(value), share_interval(rate), " · ".join(counts))
+
+
+def _coverage(who: str, judge: str, rate: dict[str, Any]) -> list[str]:
+    coverage = rate.get("coverage")
+    if not is_number(coverage) or coverage >= 1:
+        return []
+    failed = {k: v for k, v in _dict(rate.get("statuses")).items() if k not in ("ok", "tie")}
+    why = ", ".join(f"{count} {status.replace('_', ' ')}" for status, count in failed.items())
+    return [f"{judge} judged {percent(coverage, 1)} of the pairs of {who}; the rest count nowhere ({why or 'failed'})"]
+
+
+def _detail(results: dict[str, Any], key: str) -> object:
+    return _dict(results.get("details")).get(key) or results.get(key)
+
+
+def _number_or(value: object, default: float) -> float:
+    return value if is_number(value) else default
+
+
+def _dict(value: object) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
