@@ -31,10 +31,13 @@ def model_card(recipe: Recipe, manifest: dict[str, Any]) -> str:
         lines += [""]
     loader = LOADING.get(recipe.stage)
     if loader:
+        # An adapter keeps neither the number of outputs nor the padding token of the classifier it lies on.
+        head = ", num_labels=1, pad_token_id=tokenizer.pad_token_id" if recipe.stage == "reward" else ""
         lines += [
             "```python",
-            f"from transformers import {loader}",
-            f'model = {loader}.from_pretrained("{recipe.output_dir}")',
+            f"from transformers import AutoTokenizer, {loader}",
+            f'tokenizer = AutoTokenizer.from_pretrained("{recipe.output_dir}")',
+            f'model = {loader}.from_pretrained("{recipe.output_dir}"{head})',
             "```",
             "",
         ]

@@ -98,14 +98,10 @@ def test_a_score_does_not_depend_on_its_company(scorer: RewardScorer) -> None:
 
 
 def test_scores_are_those_of_plain_transformers(run: Path, scorer: RewardScorer) -> None:
-    from peft import AutoPeftModelForSequenceClassification
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(run)
-    if (run / "adapter_config.json").exists():
-        model = AutoPeftModelForSequenceClassification.from_pretrained(run, num_labels=1)
-    else:
-        model = AutoModelForSequenceClassification.from_pretrained(run)
+    snippet = (run / "README.md").read_text().partition("```python\n")[2].partition("```")[0]  # as the card says
+    found: dict[str, Any] = {}
+    exec(snippet, found)
+    tokenizer, model = found["tokenizer"], found["model"]
     prompts, answers = toy_answers()
     expected = []
     for prompt, answer in zip(prompts, answers, strict=True):
