@@ -116,6 +116,8 @@ def expectation_terms(loss_type: str, delta: Tensor, probability: Tensor, beta: 
 class ProbabilityDPOTrainer(DPOTrainer):
     """`DPOTrainer` on tokenised rows with a `probability`."""
 
+    precompute_ref_logps: bool
+
     def _prepare_dataset(self, dataset: Dataset, *_: Any) -> Dataset:
         """Leave rows as they are: tokenised by the project's template."""
         return dataset

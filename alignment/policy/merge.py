@@ -1,0 +1,156 @@
+"""Merging an adapter into its base, with the proof that the result says the same."""
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from peft import PeftConfig, PeftModel
+from torch import Tensor
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
+
+from alignment.config.schema import ModelKeys
+from alignment.errors import ModelError
+from alignment.policy.base import (
+    ModelSource,
+    load_base,
+    load_causal_lm,
+    load_sequence_classifier,
+    load_tokenizer,
+    resolve_model,
+)
+
+SAMPLES = (
+    "The quick brown fox jumps over the lazy dog.",
+    "What would you like to know? Please ask, and I will do my best to help you.\n\n1. First,",
+    "def area(radius: float) -> float:\n    return 3.14159 * radius**2  # in square metres",
+    "Es war einmal ein kleines Mädchen, das lebte mit seiner Großmutter am Rande des Waldes.",
+    '{"name": "Ada", "born": 1815, "fields": ["mathematics", "computing"], "alive": false}',
+)
+SAMPLE_TOKENS = 256  # of each text at most
+TOLERANCES = {torch.float32: 1e-3, torch.bfloat16: 0.1, torch.float16: 0.02}  # weights are rounded to this type
+REPORT = "merge.json"
+
+
+def merge(run: Path | str, out: Path | str, tolerance: float | None = None) -> float:
+    """Merge the adapter of `run` into its base and write `out` as plain transformers loads it.
+
+    The adapter is added in float32 and the weights are rounded once, to the base's type. An adapter trained on a
+    4-bit base is merged into that base's weights as 4 bits hold them, for those it was trained on.
+
+    Args:
+        run: a run directory or adapter, of a policy or a reward model. out: a folder that does not exist yet.
+        tolerance: largest logit difference accepted; None: `TOLERANCES` of the type that is written.
+
+    Returns: the largest absolute logit difference, over `SAMPLES`, between the unmerged model and the merged one read
+        back from disk, both computed in float32.
+    Raises: ModelError where that exceeds `tolerance`, in which case nothing is left at `out`.
+    """
+    source = resolve_model(str(run))
+    if source.adapter is None:
+        raise ModelError(f"{run} is a whole model already; there is no adapter to merge.")
+    out = Path(out)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ModelError(f"{out} exists already; name a folder that does not.")
+    keys = _keys(source.adapter)
+    classifies = PeftConfig.from_pretrained(source.adapter).task_type == "SEQ_CLS"
+    cls = AutoModelForSequenceClassification if classifies else AutoModelForCausalLM
+    tokenizer = load_tokenizer(keys)
+    dtype = _checkpoint_dtype(source.base, keys)
+    accepted = TOLERANCES[dtype] if tolerance is None else tolerance
+
+    unmerged = (load_sequence_classifier if classifies else load_causal_lm)(keys, trainable=False)
+    expected = _logits(unmerged, tokenizer)
+    merged = _merged(cls, unmerged, keys, source).to(dtype)
+    _stop_at(merged, tokenizer.eos_token_id)
+    with _beside(out) as folder:
+        merged.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        reloaded = cls.from_pretrained(folder, dtype=torch.float32).to(unmerged.device)
+        difference = _largest_difference(expected, _logits(reloaded, tokenizer))
+        if not difference <= accepted:  # NaN is not
+            raise ModelError(
+                f"{out}: the merged model differs from {run}: largest logit difference {difference:.3g}, tolerance "
+                f"{accepted:.3g}. Nothing was written. Raise --tolerance if that is near enough."
+            )
+        report = {
+            "adapter": source.adapter,
+            "base": source.base,
+            "base_weights": "4-bit, dequantised" if keys.load_in_4bit else "as they are",
+            "dtype": str(dtype).removeprefix("torch."),
+            "largest_logit_difference": difference,
+            "tolerance": accepted,
+        }
+        (folder / REPORT).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    return difference
+
+
+def _keys(adapter: str) -> ModelKeys:
+    """How the run held its base, from its recipe; an adapter made elsewhere is taken to lie on an unquantised one."""
+    recipe = Path(adapter) / "recipe.yaml"
+    given = yaml.safe_load(recipe.read_text(encoding="utf-8")) if recipe.is_file() else {}
+    names = ("load_in_4bit", "bnb_4bit_quant_type", "use_bnb_nested_quant", "trust_remote_code", "model_revision")
+    kept = {name: given[name] for name in (*names, "eos_token") if name in given}
+    return ModelKeys(**{**kept, "model_name_or_path": adapter, "dtype": "float32"})
+
+
+def _checkpoint_dtype(base: str, keys: ModelKeys) -> torch.dtype:
+    config = AutoConfig.from_pretrained(base, trust_remote_code=keys.trust_remote_code)
+    dtype = getattr(config, "dtype", None)
+    return dtype if dtype in TOLERANCES else torch.float32
+
+
+def _merged(cls: Any, unmerged: Any, keys: ModelKeys, source: ModelSource) -> Any:
+    if not keys.load_in_4bit:
+        return unmerged.merge_and_unload(safe_merge=True)
+    # peft would quantise the sum again, which rounds away most of what was learned.
+    head: dict[str, Any] = {"num_labels": 1} if cls is AutoModelForSequenceClassification else {}
+    base = load_base(cls, source.base, keys, **head).dequantize(dtype=torch.float32)
+    return PeftModel.from_pretrained(base, source.adapter).merge_and_unload(safe_merge=True)
+
+
+def _stop_at(model: Any, eos_token_id: int) -> None:
+    """Have plain `generate` stop where this model was taught to stop."""
+    config = getattr(model, "generation_config", None)
+    if config is None:
+        return
+    stops = config.eos_token_id if isinstance(config.eos_token_id, list) else [config.eos_token_id]
+    if eos_token_id not in stops:
+        config.eos_token_id = [eos_token_id, *(stop for stop in stops if stop is not None)]
+
+
+@torch.no_grad()
+def _logits(model: Any, tokenizer: Any) -> list[Tensor]:
+    """Logits of each sample, one at a time so that padding plays no part."""
+    model.eval()
+    results = []
+    for text in SAMPLES:
+        ids = tokenizer(text, return_tensors="pt").input_ids[:, :SAMPLE_TOKENS].to(model.device)
+        results.append(model(input_ids=ids).logits.float().cpu())
+    return results
+
+
+def _largest_difference(expected: list[Tensor], found: list[Tensor]) -> float:
+    return max((a - b).abs().max().item() for a, b in zip(expected, found, strict=True))
+
+
+@contextmanager
+def _beside(out: Path) -> Iterator[Path]:
+    """A folder that becomes `out` if all goes well, and else is gone."""
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
+    except OSError as error:
+        raise ModelError(f"{out} cannot be written: {error.strerror}; name another folder.") from error
+    try:
+        yield folder
+        folder.chmod(0o755)
+        os.replace(folder, out)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

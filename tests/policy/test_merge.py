@@ -1,0 +1,109 @@
+"""Merging: the merged model says the same, is proven to, and is not left behind where it does not."""
+
+import json
+
+import pytest
+import torch
+import yaml
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
+
+from alignment.config.schema import AdapterKeys, ModelKeys
+from alignment.errors import ModelError
+from alignment.policy import merge as merging
+from alignment.policy.base import load_causal_lm, load_sequence_classifier, load_tokenizer
+from alignment.policy.merge import merge
+from tests.models import make_model, make_tokenizer
+
+
+class Keys(ModelKeys, AdapterKeys):
+    """What a recipe says of model and adapter."""
+
+
+def trained_adapter(base, path, *, load=load_causal_lm, **changes):
+    """An adapter with weights as if it had trained, with the recipe beside it."""
+    keys = Keys(model_name_or_path=str(base), lora_r=4, **changes)
+    torch.manual_seed(1)
+    model = load(keys, trainable=True, peft=keys)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(std=0.3)
+            if "magnitude" in name:
+                parameter.mul_(1.2)
+    model.save_pretrained(path)
+    load_tokenizer(keys).save_pretrained(path)
+    (path / "recipe.yaml").write_text(yaml.safe_dump({"load_in_4bit": keys.load_in_4bit}))
+    return path
+
+
+def logits(model, ids):
+    with torch.no_grad():
+        return model.eval()(input_ids=ids).logits
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"peft_method": "dora"}, {"load_in_4bit": True}, {"load_in_4bit": True, "peft_method": "dora"}],
+    ids=["lora", "dora", "qlora", "qdora"],
+)
+def test_merged_model_says_the_same(tiny_model_dir, tmp_path, changes):
+    run = trained_adapter(tiny_model_dir, tmp_path / "run", **changes)
+    difference = merge(run, tmp_path / "out")
+    ids = torch.tensor([[2, 40, 41, 42, 43, 1]])
+    keys = ModelKeys(model_name_or_path=str(run), load_in_4bit=changes.get("load_in_4bit", False))
+    unmerged = logits(load_causal_lm(keys, trainable=False), ids)
+    plain = logits(AutoModelForCausalLM.from_pretrained(tmp_path / "out"), ids)
+    base = logits(AutoModelForCausalLM.from_pretrained(tiny_model_dir), ids)
+    assert difference < 1e-4
+    assert (plain - unmerged).abs().max() < 1e-4
+    assert (plain - base).abs().max() > 0.05  # the adapter does something
+    assert AutoTokenizer.from_pretrained(tmp_path / "out").chat_template
+    assert (tmp_path / "out" / "generation_config.json").is_file()
+    report = json.loads((tmp_path / "out" / "merge.json").read_text())
+    assert report["largest_logit_difference"] == difference
+    assert report["base_weights"] == ("4-bit, dequantised" if "load_in_4bit" in changes else "as they are")
+
+
+def test_reward_adapter_merges_to_a_plain_classifier(tiny_model_dir, tmp_path):
+    run = trained_adapter(tiny_model_dir, tmp_path / "run", load=load_sequence_classifier)
+    merge(run, tmp_path / "out")
+    ids = torch.tensor([[2, 40, 41, 42, 43, 1]])
+    keys = ModelKeys(model_name_or_path=str(run))
+    plain = AutoModelForSequenceClassification.from_pretrained(tmp_path / "out")
+    assert plain.num_labels == 1
+    assert torch.allclose(logits(plain, ids), logits(load_sequence_classifier(keys, trainable=False), ids), atol=1e-5)
+
+
+def test_half_precision_base_stays_half(tmp_path):
+    tokenizer = make_tokenizer()
+    make_model(tokenizer).to(torch.bfloat16).save_pretrained(tmp_path / "base")
+    tokenizer.save_pretrained(tmp_path / "base")
+    run = trained_adapter(tmp_path / "base", tmp_path / "run")
+    assert 0 < merge(run, tmp_path / "out") < 0.1
+    assert AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype="auto").dtype == torch.bfloat16
+    with pytest.raises(ModelError, match="tolerance 1e-07"):
+        merge(run, tmp_path / "strict", 1e-7)
+
+
+def test_past_tolerance_nothing_is_left(tiny_model_dir, tmp_path, monkeypatch):
+    run = trained_adapter(tiny_model_dir, tmp_path / "run")
+    honest = merging._merged
+
+    def off(*given):
+        model = honest(*given)
+        with torch.no_grad():
+            model.lm_head.weight[7] += 1.0
+        return model
+
+    monkeypatch.setattr(merging, "_merged", off)
+    with pytest.raises(ModelError, match=r"out: the merged model differs from .*run: largest logit difference .*, tol"):
+        merge(run, tmp_path / "out")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run"]
+
+
+def test_refusals(tiny_model_dir, tmp_path):
+    with pytest.raises(ModelError, match="is a whole model already"):
+        merge(tiny_model_dir, tmp_path / "out")
+    run = trained_adapter(tiny_model_dir, tmp_path / "run")
+    with pytest.raises(ModelError, match="exists already"):
+        merge(run, run)
