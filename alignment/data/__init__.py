@@ -1,7 +1,4 @@
-"""Data: formats, sources, chat templates and loss masks, collation.
-
-Importing this package imports no torch; `alignment.data.collate` does.
-"""
+"""Data: formats, sources, chat templates and loss masks; importing it imports no torch."""
 
 from alignment.data.load import Loaded, load_demonstrations, load_prompts, load_rankings
 from alignment.data.rankings import ranking_from_json, ranking_to_json

@@ -49,7 +49,7 @@ def messages_of(row: dict[str, Any], key: str) -> list[Message]:
         raise BadRow(f"the field '{key}' is missing; found {', '.join(map(str, row)) or 'no field'}")
     turns = row[key]
     if not isinstance(turns, list):
-        raise BadRow(f"'{key}' is {_kind(turns)}, not a list of messages")
+        raise BadRow(f"'{key}' is {kind_of(turns)}, not a list of messages")
     if not turns:
         raise BadRow(f"'{key}' is an empty list")
     return [message_of(turn, f"'{key}[{index}]'") for index, turn in enumerate(turns)]
@@ -62,7 +62,7 @@ def message_of(turn: Any, what: str) -> Message:
     and whose `tool_calls` is OpenAI's list as JSON for the chat templates that render it themselves.
     """
     if not isinstance(turn, dict):
-        raise BadRow(f"{what} is {_kind(turn)}, not a message")
+        raise BadRow(f"{what} is {kind_of(turn)}, not a message")
     speaker, body = ("role", "content") if "role" in turn else ("from", "value")
     if speaker not in turn:
         raise BadRow(f"{what} has neither 'role' nor 'from'; found {', '.join(map(str, turn))}")
@@ -122,6 +122,19 @@ def tools_of(row: dict[str, Any]) -> str | None:
             raise BadRow(f"'tools' is not JSON: {error}") from None
         return tools
     return json.dumps(tools, ensure_ascii=False)
+
+
+def carrying_tools(messages: list[Message], tools: str | None) -> list[Message]:
+    """Keep the tools on the first message, under `tools`, where a chat prompt travels alone."""
+    return [{**messages[0], "tools": tools}, *messages[1:]] if tools else messages
+
+
+def carried_tools(messages: list[Message]) -> tuple[list[Message], str | None]:
+    """Undo `carrying_tools`."""
+    if not messages or "tools" not in messages[0]:
+        return messages, None
+    first = {key: value for key, value in messages[0].items() if key != "tools"}
+    return [first, *messages[1:]], messages[0]["tools"]
 
 
 def with_tools(messages: list[Message], tools: str | None) -> list[Message]:
@@ -195,6 +208,7 @@ def readable(prompt: Prompt) -> str:
     """Render a prompt for people and judges: plain text and a lone user message as they are, else with names."""
     if isinstance(prompt, str):
         return prompt
+    prompt = with_tools(*carried_tools(prompt))
     if len(prompt) == 1 and prompt[0]["role"] == "user":
         return prompt[0]["content"]
     return "\n\n".join(f"{message['role'].capitalize()}: {message['content']}" for message in prompt)
@@ -202,12 +216,19 @@ def readable(prompt: Prompt) -> str:
 
 def _text(value: Any, what: str, *, empty: bool = False) -> str:
     if not isinstance(value, str):
-        raise BadRow(f"{what} is {_kind(value)}, not text")
+        raise BadRow(f"{what} is {kind_of(value)}, not text")
     if not empty and not value.strip():
         raise BadRow(f"{what} is empty")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise BadRow(
+            f"{what} holds half of a surrogate pair at position {error.start}, which is no character"
+        ) from None
     return value
 
 
-def _kind(value: Any) -> str:
+def kind_of(value: Any) -> str:
+    """Return JSON's word for what `value` is."""
     names = {dict: "an object", list: "a list", bool: "a boolean", int: "a number", float: "a number", str: "text"}
     return "null" if value is None else names.get(type(value), type(value).__name__)

@@ -6,6 +6,7 @@ from typing import Any
 
 from alignment.data.conversations import (
     BadRow,
+    carrying_tools,
     common_prompt,
     message_of,
     messages_of,
@@ -14,7 +15,6 @@ from alignment.data.conversations import (
     split_answer,
     text_of,
     tools_of,
-    with_tools,
 )
 from alignment.data.rankings import number_of, pairs_from_ranks, prompt_of, ranking_from_json
 from alignment.data.rows import Demonstration, Message, Pair, Prompt, Ranking
@@ -101,7 +101,7 @@ def _conversation(key: str) -> Callable[[Row], list[Parsed]]:
             messages = [{"role": "system", "content": system}, *messages]
         tools = tools_of(row)
         if messages[-1]["role"] in ("user", "tool"):
-            return [Only(with_tools(messages, tools))]
+            return [Only(carrying_tools(messages, tools))]
         prompt, completion = split_answer(messages, f"'{key}'")
         return [Demonstration(prompt, completion, tools)]
 
@@ -158,7 +158,7 @@ def _choice(row: Row, prompt: Prompt, chosen: str, rejected: str) -> list[Parsed
 
 
 def _explicit(row: Row) -> list[Parsed]:
-    if not isinstance(row["chosen"], list):
+    if not isinstance(row.get("chosen"), list):
         return _choice(row, prompt_of(row), text_of(row, "chosen"), text_of(row, "rejected"))
     chosen, rejected = messages_of(row, "chosen"), messages_of(row, "rejected")
     if chosen[0]["role"] == "assistant":
@@ -169,7 +169,7 @@ def _explicit(row: Row) -> list[Parsed]:
 
 
 def _implicit(row: Row) -> list[Parsed]:
-    if isinstance(row["chosen"], list):
+    if isinstance(row.get("chosen"), list):
         return _choice(row, *common_prompt(messages_of(row, "chosen"), messages_of(row, "rejected")))
     chosen, rejected = text_of(row, "chosen"), text_of(row, "rejected")
     shared = 0
@@ -178,7 +178,8 @@ def _implicit(row: Row) -> list[Parsed]:
     word = shared
     while word and not chosen[word : word + 1].isspace():
         word -= 1
-    shared = word or shared  # back to the end of a word, in scripts that have such
+    if word or any(character.isspace() for character in chosen):
+        shared = word  # back to the end of a word, in scripts that part them
     prompt, answers = chosen[:shared], (chosen[shared:], rejected[shared:])
     if not prompt.strip():
         raise BadRow("'chosen' and 'rejected' do not begin with the same prompt")
@@ -194,7 +195,7 @@ def _hh(row: Row) -> list[Parsed]:
 
 
 def _sharegpt_dpo(row: Row) -> list[Parsed]:
-    messages = with_tools(messages_of(row, "conversations"), tools_of(row))
+    messages = carrying_tools(messages_of(row, "conversations"), tools_of(row))
     if messages[-1]["role"] == "assistant":
         raise BadRow("'conversations' ends with a message of the assistant, so there is nothing to answer")
     chosen, rejected = (
@@ -204,22 +205,25 @@ def _sharegpt_dpo(row: Row) -> list[Parsed]:
 
 
 def _llmbar(row: Row) -> list[Parsed]:
-    if row["label"] not in (1, 2):
-        raise BadRow(f"'label' is {row['label']!r}, not 1 or 2, the number of the better output")
+    if row.get("label") not in (1, 2):
+        raise BadRow(f"'label' is {row.get('label')!r}, not 1 or 2, the number of the better output")
     prompt: Prompt = [{"role": "user", "content": text_of(row, "input")}]
-    pair = Pair(0, 1, 1.0 if row["label"] == 1 else 0.0)
+    pair = Pair(0, 1, 1.0 if row.get("label") == 1 else 0.0)
     return [Ranking(prompt, [text_of(row, "output_1"), text_of(row, "output_2")], [pair])]
 
 
 def _oasst(row: Row) -> list[Parsed]:
+    """Every message of a user with two or more ranked replies is a ranking; deleted replies do not count."""
     rankings: list[Parsed] = []
-    pending: list[tuple[Any, list[Message]]] = [(row["prompt"], [])]
+    pending: list[tuple[Any, list[Message]]] = [(row.get("prompt"), [])]
     while pending:
         node, before = pending.pop()
+        if not isinstance(node, dict) or not isinstance(node.get("replies", []), list):
+            raise BadRow("a message of the tree is not an object with a list of 'replies'")
         thread = [*before, message_of({"role": node.get("role"), "content": node.get("text")}, "a message of the tree")]
-        replies = node.get("replies") or []
+        replies = node.get("replies", [])
         pending += [(reply, thread) for reply in reversed(replies)]
-        ranked = [reply for reply in replies if reply.get("rank") is not None and not reply.get("deleted")]
+        ranked = [r for r in replies if isinstance(r, dict) and r.get("rank") is not None and not r.get("deleted")]
         if thread[-1]["role"] == "user" and len(ranked) >= 2:
             ranks = [number_of(reply["rank"], "'rank'") for reply in ranked]
             answers = [text_of(reply, "text") for reply in ranked]

@@ -5,11 +5,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Generic, Literal, TypeVar
 
-from alignment.data.conversations import BadRow, with_tools
+from alignment.data.conversations import BadRow, carrying_tools, kind_of
 from alignment.data.formats import Format, Parsed, named, recognise
 from alignment.data.rankings import best_response
+from alignment.data.readers import RawRow, RawSource
 from alignment.data.rows import Demonstration, Prompt, Ranking
-from alignment.data.sources import RawRow, RawSource, read_entry
+from alignment.data.sources import read_entry
 from alignment.errors import DataError
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ def _ranking(parsed: Parsed, where: str, fmt: Format) -> Ranking:
 
 def _prompt(parsed: Parsed, where: str, fmt: Format) -> Prompt:
     if isinstance(parsed, Demonstration) and isinstance(parsed.prompt, list):
-        return with_tools(parsed.prompt, parsed.tools)
+        return carrying_tools(parsed.prompt, parsed.tools)
     if not parsed.prompt and fmt.name == "text":
         raise DataError(
             f"{where}: the format text has no prompts, which this stage needs. Use rows with prompt, or prompt and "
@@ -134,7 +135,7 @@ def _object(raw: RawRow) -> dict[str, object]:
     if raw.fault is not None:
         raise BadRow(raw.fault)
     if not isinstance(raw.value, dict):
-        raise BadRow(f"the row is {type(raw.value).__name__}, not an object with named fields")
+        raise BadRow(f"the row is {kind_of(raw.value)}, not an object with named fields")
     return raw.value
 
 

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from alignment.data.conversations import readable, with_tools
+from alignment.data.conversations import carried_tools, readable, with_tools
 from alignment.data.rows import Demonstration, Message, Prompt
 from alignment.errors import DataError, ModelError
 
@@ -164,7 +164,8 @@ class Template:
                 "the data holds chat messages and the tokenizer has no chat template. Name one in the recipe with "
                 "chat_template (Jinja text or a file), or use prompts of plain text."
             )
-        takes_tools = "tools" in self.chat_template
+        prompt, carried = carried_tools(prompt)
+        tools, takes_tools = tools or carried, "tools" in self.chat_template
         messages: list[dict[str, Any]] = [dict(message) for message in prompt]
         if tools and not takes_tools:
             messages = [dict(message) for message in with_tools(prompt, tools)]
