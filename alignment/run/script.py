@@ -10,6 +10,19 @@ from alignment.errors import AlignmentError
 INTERRUPTED = 130  # 128 + SIGINT, what shells report
 
 
+def _unshadow() -> None:
+    """Take the scripts' own folder off the path: there `recipes/reward.py` would be imported as the package `reward`.
+
+    Done on import, which every recipe does before it imports `reward`.
+    """
+    folder = os.path.dirname(os.path.abspath(sys.argv[0])) if sys.argv and sys.argv[0] else ""
+    if os.path.isfile(os.path.join(folder, "reward.py")) and sys.path and os.path.abspath(sys.path[0]) == folder:
+        del sys.path[0]
+
+
+_unshadow()
+
+
 def script(main: Callable[[], None]) -> None:
     """Run `main`; on a user's error print its message alone and exit with its code."""
     try:
