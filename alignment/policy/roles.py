@@ -84,6 +84,11 @@ class Roles(nn.Module):
         self.activate("policy")
         return self.causal_lm("policy")
 
+    @property
+    def context(self) -> int | None:
+        """Most tokens of prompt and answer, where the model says so."""
+        return getattr(self.causal_lm("policy").config.get_text_config(), "max_position_embeddings", None)
+
     # What roles say
 
     def forward(

@@ -18,8 +18,8 @@ from alignment.ops.masking import masked_mean, masked_sum, whiten_with
 from alignment.ops.rewards import explained_variance, token_rewards
 from alignment.policy.roles import Roles
 from alignment.rollout.engine import Completion, Engine, Sampling
-from alignment.rollout.scoring import Scorer
 from alignment.train.experience import Experience, Rows, by_length, generator, pack, prompt_rows, unflatten
+from alignment.train.scoring import Scorer
 
 
 @dataclass(slots=True)

@@ -24,11 +24,11 @@ from alignment.ops.masking import masked_sum
 from alignment.policy.role_files import load_policy, load_value, save_policy, save_value
 from alignment.policy.roles import Roles
 from alignment.rollout.engine import Engine
-from alignment.rollout.scoring import Scorer
 from alignment.rollout.transformers_engine import TransformersEngine
 from alignment.run.directory import RunDirectory
 from alignment.train.collector import Collector
 from alignment.train.experience import ExperienceStream, Rows, plan, unflatten
+from alignment.train.scoring import Scorer
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,6 +269,14 @@ class PPOTrainer(Trainer):
             logs |= {**last, **self.statistics.means(self.accelerator.gather, self.args.device)}
             logs["episode"] = (self.stream.update + 1) * self.recipe.rollout_batch_size
         super().log(logs, start_time)
+
+    def results(self) -> dict[str, float]:
+        """The last update's numbers, and the score before any update, for the manifest."""
+        logs = [entry for entry in self.state.log_history if "score" in entry]
+        kept = ("score", "kl", "entropy", "answer_tokens", "fraction_stopped", "distinct_answers", "episode")
+        if not logs:
+            return {}
+        return {"first_score": logs[0]["score"], **{key: logs[-1][key] for key in kept}}
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Write the policy and tokenizer; in a checkpoint also the value."""

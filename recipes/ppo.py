@@ -1,0 +1,90 @@
+"""PPO: a fine-tuned policy and a reward model in, a policy that scores higher out.
+
+accelerate launch recipes/ppo.py --config recipes/tiny/ppo.yaml [--key value …]
+"""
+
+import sys
+
+from transformers import TrainingArguments, set_seed
+
+from alignment.config import load_recipe
+from alignment.config.schema import PPORecipe
+from alignment.data import load_prompts
+from alignment.data.rows import Prompt
+from alignment.data.template import Template
+from alignment.policy.base import load_tokenizer
+from alignment.policy.load_roles import load_roles
+from alignment.policy.roles import Roles
+from alignment.run.callbacks import callbacks_for
+from alignment.run.directory import RunDirectory
+from alignment.run.script import script
+from alignment.train.arguments import training_arguments
+from alignment.train.ppo import PPOTrainer, UpdateShape
+from alignment.train.saving import lineage_of, save_trained
+from alignment.train.scoring import Scorer, reward_adapter_on_base
+from reward.feedback.sampling import fitting_prompts
+from reward.scorers import RewardScorer
+
+
+def load_data(recipe: PPORecipe, run: RunDirectory, template: Template, context: int | None) -> list[Prompt]:
+    """Read the prompts; the manifest keeps what was read and what was left out."""
+    loaded = load_prompts(
+        recipe.datasets, on_bad_row=recipe.on_bad_row, seed=recipe.seed, max_samples=recipe.max_samples
+    )
+    prompts, too_long = fitting_prompts(
+        loaded.rows,
+        template,
+        max_prompt_length=recipe.max_prompt_length,
+        context=context,
+        max_new_tokens=recipe.max_new_tokens,
+        skip=recipe.on_bad_row == "skip",
+    )
+    run.record(data=loaded.files, prompts=len(prompts), skipped=loaded.skipped + too_long)
+    return prompts
+
+
+def load_models(recipe: PPORecipe, lineage: dict[str, object]) -> tuple[Roles, Scorer | None]:
+    """Put the roles on one base; a reward model that cannot stand on it scores as a model of its own."""
+    reward_adapter = reward_adapter_on_base(recipe, lineage)
+    roles = load_roles(recipe, reward_adapter=reward_adapter)
+    if reward_adapter is not None:
+        return roles, None
+    return roles, RewardScorer.load(recipe.reward_model_path, batch_size=recipe.rollout_eval_batch_size)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run the stage."""
+    recipe = load_recipe("ppo", sys.argv[1:] if argv is None else argv)
+    run = RunDirectory.open(recipe)
+    set_seed(recipe.seed)
+
+    tokenizer = load_tokenizer(recipe)
+    template = Template(tokenizer, recipe.chat_template, recipe.eos_token)
+    lineage = lineage_of(recipe, tokenizer, template)
+    run.record(lineage=lineage)
+    roles, scorer = load_models(recipe, lineage)
+    prompts = load_data(recipe, run, template, roles.context)
+
+    arguments = training_arguments(TrainingArguments, recipe, run)
+    shape = UpdateShape.of(
+        recipe,
+        per_device_train_batch_size=arguments.per_device_train_batch_size,
+        world_size=arguments.world_size,
+    )
+    trainer = PPOTrainer(
+        roles,
+        training_arguments(TrainingArguments, recipe, run, **shape.forced_arguments()),
+        recipe=recipe,
+        template=template,
+        prompts=prompts,
+        scorer=scorer,
+        run=run,
+        callbacks=callbacks_for(run, recipe),
+    )
+    trainer.train(resume_from_checkpoint=run.checkpoint)
+    save_trained(trainer, run.path)
+    run.finish(**trainer.results())
+
+
+if __name__ == "__main__":
+    script(main)
