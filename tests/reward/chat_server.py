@@ -6,7 +6,7 @@ import re
 import threading
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -102,8 +102,8 @@ class ChatServer:
 
             def do_GET(self) -> None:
                 outer.knocks.append(self.path)
-                self._send(outer.knocked(), "")
-                self.close_connection = True
+                reply = outer.knocked()
+                self._send(replace(reply, headers={**reply.headers, "Connection": "close"}), "")
 
             def _send(self, reply: Reply, prompt: str) -> None:
                 self.send_response(reply.status)
