@@ -113,6 +113,7 @@ def run(
         str | None,
         typer.Option("--output_dir", metavar="DIR", help="Put everything here instead of the pipeline's own folder."),
     ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of every stage, instead of their recipes'.")] = None,
     launch: Annotated[
         str | None,
         typer.Option(
@@ -126,7 +127,7 @@ def run(
     def start() -> None:
         from alignment.run.pipeline import run_pipeline
 
-        code = run_pipeline(pipeline, start=from_stage, only=only, output_dir=output_dir, launch=launch)
+        code = run_pipeline(pipeline, start=from_stage, only=only, output_dir=output_dir, seed=seed, launch=launch)
         if code:
             sys.exit(code)
 
@@ -138,21 +139,18 @@ def merge(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run or adapter folder.")],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to write the merged model to.")],
     tolerance: Annotated[
-        float, typer.Option(min=0.0, help="Largest logit difference from the unmerged model that is accepted.")
-    ] = 1e-3,
+        float | None,
+        typer.Option(min=0.0, help="Largest logit difference accepted; default: what the weights' type can hold."),
+    ] = None,
 ) -> None:
     """Merge a run's adapters into its base, and prove that the merged model says the same."""
     from alignment.run.script import script
 
     def start() -> None:
-        from alignment.errors import ModelError
         from alignment.policy.merge import merge as merge_adapters
 
         difference = merge_adapters(run, out, tolerance)
-        message = f"largest logit difference {difference:.3g}, tolerance {tolerance:.3g}"
-        if difference > tolerance:
-            raise ModelError(f"{out}: the merged model differs from {run}: {message}.")
-        typer.echo(f"{out}: merged; {message}")
+        typer.echo(f"{out}: merged; the largest logit difference from {run} is {difference:.3g}")
 
     script(start)
 

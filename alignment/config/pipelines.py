@@ -12,7 +12,7 @@ import pydantic
 from alignment.config import faults as wording
 from alignment.config.documents import Document, Location, parse_value, read_document
 from alignment.config.loading import check_recipe
-from alignment.config.schema import PipelineRecipe, PipelineStage, Recipe
+from alignment.config.schema import PipelineRecipe, Recipe
 from alignment.errors import RecipeError
 
 
@@ -53,11 +53,12 @@ def check_file(path: str) -> None:
         check_recipe(path)
 
 
-def load_pipeline(path: str, output_dir: str | None = None) -> Pipeline:
+def load_pipeline(path: str, output_dir: str | None = None, seed: int | None = None) -> Pipeline:
     """Load a pipeline and every recipe it names.
 
     Args:
         path: the YAML file. output_dir: where everything goes instead of the pipeline's own `output_dir`.
+        seed: of every recipe, and of every command that is given a `--seed`.
 
     Raises: RecipeError with every fault of every file, one per line.
     """
@@ -73,11 +74,13 @@ def load_pipeline(path: str, output_dir: str | None = None) -> Pipeline:
     for index, entry in enumerate(given.stages):
         if entry.command:
             outputs = tuple(map(move.text, entry.outputs))
-            arguments = tuple(map(move.argument, entry.command))
+            arguments = tuple(_seeded(list(map(move.argument, entry.command)), seed))
             stages.append(Stage(entry.name, None, arguments, tuple(map(move.text, entry.inputs)), outputs))
         elif entry.recipe:
             try:
-                stages.append(_recipe_stage(entry, os.path.join(os.path.dirname(path), entry.recipe), move))
+                overrides = entry.overrides | ({} if seed is None else {"seed": seed})
+                recipe = os.path.join(os.path.dirname(path), entry.recipe)
+                stages.append(_recipe_stage(entry.name, recipe, overrides, move))
             except RecipeError as error:
                 place = document.fault(("stages", index), "").removesuffix(": ")
                 faults += [f"{place}: {fault}" if fault.startswith("--") else fault for fault in error.faults]
@@ -143,14 +146,20 @@ class _Move:
         return self.text(value) if isinstance(value, str) else value
 
 
-def _recipe_stage(entry: PipelineStage, path: str, move: _Move) -> Stage:
+def _seeded(arguments: list[str], seed: int | None) -> list[str]:
+    if seed is not None and "--seed" in arguments[:-1]:
+        arguments[arguments.index("--seed") + 1] = str(seed)
+    return arguments
+
+
+def _recipe_stage(name: str, path: str, overrides: dict[str, Any], move: _Move) -> Stage:
     values = read_document(path).values
     moved = {key: move.value(value) for key, value in values.items()}
-    overrides: dict[str, Any] = {key: value for key, value in moved.items() if value != values[key]}
-    overrides |= {key: move.value(value) for key, value in entry.overrides.items()}
-    words = [word for key, value in overrides.items() for word in (f"--{key}", as_word(value))]
+    changed: dict[str, Any] = {key: value for key, value in moved.items() if value != values[key]}
+    changed |= {key: move.value(value) for key, value in overrides.items()}
+    words = [word for key, value in changed.items() for word in (f"--{key}", as_word(value))]
     recipe = check_recipe(path, words)
-    return Stage(entry.name, recipe, (f"recipes.{recipe.stage}", "--config", path, *words), (), (recipe.output_dir,))
+    return Stage(name, recipe, (f"recipes.{recipe.stage}", "--config", path, *words), (), (recipe.output_dir,))
 
 
 def as_word(value: Any) -> str:

@@ -1,5 +1,6 @@
 """`alignment run`: stages in order; what is done stays done until something that it was made from changes."""
 
+import datetime
 import fcntl
 import json
 import os
@@ -33,6 +34,7 @@ def run_pipeline(
     start: str | None = None,
     only: str | None = None,
     output_dir: str | None = None,
+    seed: int | None = None,
     launch: str | None = None,
     console: Console | None = None,
 ) -> int:
@@ -41,13 +43,14 @@ def run_pipeline(
     Args:
         path: pipeline.yaml. start: this stage and all after it are run though finished. only: this stage alone.
         output_dir: where everything goes instead of the pipeline's own folder.
+        seed: of every stage, instead of their recipes'.
         launch: the command that starts training stages, `accelerate launch`, say.
 
     Returns: 0, or the exit code of the stage that failed.
     Raises: RecipeError, before anything is run or written.
     """
     console = console or Console(highlight=False)
-    pipeline = load_pipeline(path, output_dir)
+    pipeline = load_pipeline(path, output_dir, seed)
     stages = _selected(pipeline, path, start, only)
     with naming_the_disk(Path(pipeline.output_dir)):
         Path(pipeline.output_dir).mkdir(parents=True, exist_ok=True)
@@ -105,6 +108,8 @@ class _Runner:
         action, reason = self._decide(stage, before, forced)
         if action == "skip":
             self.came[stage.name] = "unchanged"
+            if stage.name not in self.records:
+                self._record(stage, dependencies=before, status="finished", seconds=_seconds_by_hand(stage))
             self.console.print(f"{stage.name}: unchanged, skipped", highlight=False)
             return 0
         if reason:
@@ -152,7 +157,8 @@ class _Runner:
         if runs:
             from alignment.report import build
 
-            page = build(runs, self.folder / "report.html")
+            outside = [run for run in runs if self.folder not in run.parents]
+            page = build([self.folder, *outside] if len(outside) < len(runs) else outside, self.folder / "report.html")
             self.console.print(f"Report: {page}", soft_wrap=True, highlight=False)
         self.console.print(f"Results: {self.folder / 'results.json'}", soft_wrap=True, highlight=False)
 
@@ -223,7 +229,9 @@ class _Runner:
 
     def _record(self, stage: Stage, **fields: Any) -> None:
         self.records[stage.name] = fields
-        write_json(self.folder / STATE, {"name": self.pipeline.name, "stages": self.records})
+        waiting = {"status": "not started"}
+        stages = {each.name: self.records.get(each.name, waiting) for each in self.pipeline.stages}
+        write_json(self.folder / STATE, {"name": self.pipeline.name, "stages": stages})
 
     def _read(self) -> dict[str, dict[str, Any]]:
         file = self.folder / STATE
@@ -241,6 +249,12 @@ class _Runner:
 def _changes(before: dict[str, str], now: dict[str, str]) -> str:
     changed = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
     return f"{', '.join(changed[:3])}{' and more' if len(changed) > 3 else ''} changed" if changed else ""
+
+
+def _seconds_by_hand(stage: Stage) -> float:
+    manifest = read_manifest(stage.outputs[0])
+    begun, ended = (datetime.datetime.fromisoformat(manifest[key]) for key in ("started", "finished"))
+    return (ended - begun).total_seconds()
 
 
 def _newest(path: Path) -> float:

@@ -1,0 +1,352 @@
+"""Pipelines of cheap commands: what runs, what is skipped, what a failure and a Ctrl-C leave."""
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from rich.console import Console
+
+from alignment.config import load_pipeline
+from alignment.errors import AlignmentError, RecipeError
+from alignment.run.inputs import code_hash, content_hash, dependencies
+from alignment.run.pipeline import run_pipeline
+from alignment.run.processes import module_command, tail
+from alignment.run.progress import duration, last_metrics
+
+STEP = '''
+"""python -m step OUT SECONDS CODE INPUT...: waits, then writes what its inputs hold, or fails."""
+import pathlib, sys, time
+out, seconds, code, *inputs = sys.argv[1:]
+print("step writes", out, flush=True)
+time.sleep(float(seconds))
+if int(code):
+    print("it broke\\rit broke badly")
+    sys.exit(int(code))
+text = "".join(pathlib.Path(each).read_text() for each in inputs)
+pathlib.Path(out).write_text(text + pathlib.Path(out).stem)
+with open("calls.txt", "a") as calls:
+    calls.write(pathlib.Path(out).stem + "\\n")
+'''
+
+
+def step(name: str, *inputs: str, seconds: float = 0, code: int = 0) -> dict:
+    reads = [f"runs/{each}.txt" for each in inputs]
+    return {
+        "name": name,
+        "command": ["step", f"runs/{name}.txt", str(seconds), str(code), *reads],
+        "inputs": reads,
+        "outputs": [f"runs/{name}.txt"],
+    }
+
+
+class Bench:
+    """A working folder with a pipeline in it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        (folder / "step.py").write_text(STEP)
+
+    def write(self, *stages: dict) -> None:
+        text = yaml.safe_dump({"name": "fake", "output_dir": "runs", "stages": list(stages)})
+        (self.folder / "pipeline.yaml").write_text(text)
+
+    def run(self, **options) -> int:
+        self.said = io.StringIO()
+        return run_pipeline("pipeline.yaml", console=Console(file=self.said, width=200), **options)
+
+    def calls(self) -> list[str]:
+        file = self.folder / "calls.txt"
+        found = file.read_text().split() if file.exists() else []
+        file.unlink(missing_ok=True)
+        return found
+
+    def state(self) -> dict:
+        return json.loads((self.folder / "runs/pipeline.json").read_text())["stages"]
+
+
+@pytest.fixture
+def bench(tmp_path, monkeypatch) -> Bench:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return Bench(tmp_path)
+
+
+def test_what_is_done_is_skipped_and_what_is_stale_runs_again(bench):
+    bench.write(step("a"), step("b", "a"), step("c", "b"))
+    assert bench.run() == 0
+    assert bench.calls() == ["a", "b", "c"]
+    assert (bench.folder / "runs/c.txt").read_text() == "abc"
+    assert "step writes runs/a.txt" in (bench.folder / "runs/a.log").read_text()
+    assert [record["status"] for record in bench.state().values()] == ["finished"] * 3
+
+    assert bench.run() == 0
+    assert bench.calls() == []
+    assert "a: unchanged, skipped" in bench.said.getvalue()
+
+    (bench.folder / "runs/a.txt").write_text("A")  # changed by hand: b reads it, and c what b writes
+    assert bench.run() == 0
+    assert bench.calls() == ["b", "c"]
+    assert (bench.folder / "runs/c.txt").read_text() == "Abc"
+    assert "b: runs/a.txt changed, runs again" in bench.said.getvalue()
+
+    bench.write(step("a"), step("b", "a", seconds=0.01), step("c", "b"))  # b is another command with the same result
+    assert bench.run() == 0
+    assert bench.calls() == ["b"]
+
+    (bench.folder / "runs/c.txt").unlink()
+    assert bench.run() == 0
+    assert bench.calls() == ["c"]
+
+    (bench.folder / "step.py").write_text(STEP + "# another version\n")
+    assert bench.run() == 0
+    assert bench.calls() == ["a", "b", "c"]
+    assert "a: code of step changed, runs again" in bench.said.getvalue()
+
+
+def test_from_and_only(bench):
+    bench.write(step("a"), step("b", "a"), step("c", "b"))
+    with pytest.raises(AlignmentError, match=r"stage b reads runs/a\.txt, which is not there; stage a writes it"):
+        bench.run(only="b")
+    assert bench.run(only="a") == 0
+    assert bench.calls() == ["a"]
+    assert bench.run() == 0
+    assert bench.calls() == ["b", "c"]
+    assert bench.run(start="b") == 0
+    assert bench.calls() == ["b", "c"]
+    assert bench.run(only="b") == 0
+    assert bench.calls() == ["b"]
+    with pytest.raises(RecipeError, match=r"--from: pipeline\.yaml has no stage z; it has a, b, c"):
+        bench.run(start="z")
+    with pytest.raises(RecipeError, match="exclude each other"):
+        bench.run(start="a", only="b")
+
+
+def test_a_failing_stage_stops_the_run_with_its_code_and_its_logs_tail(bench, capsys):
+    bench.write(step("a"), step("b", "a", code=7), step("c", "b"))
+    assert bench.run() == 7
+    error = capsys.readouterr().err
+    assert "stage b failed with exit code 7; the end of runs/b.log:" in error
+    assert "  it broke badly" in error  # of a line that redraws itself, the last state
+    assert "it broke\n" not in error
+    assert bench.calls() == ["a"]
+    assert bench.state()["b"]["status"] == "failed"
+    assert bench.state()["c"] == {"status": "not started"}
+    bench.write(step("a"), step("b", "a"), step("c", "b"))
+    assert bench.run() == 0
+    assert bench.calls() == ["b", "c"]
+
+
+def test_a_command_that_leaves_no_output_has_failed(bench, capsys):
+    stage = step("a")
+    bench.write(stage | {"outputs": ["runs/other.txt"]})
+    assert bench.run() == 1
+    assert "the stage ended well but left no runs/other.txt" in capsys.readouterr().err
+
+
+def test_results_hold_the_seconds_of_each_stage(bench):
+    bench.write(step("a", seconds=0.3), step("b"))
+    assert bench.run() == 0
+    seconds = json.loads((bench.folder / "runs/results.json").read_text())["seconds"]
+    assert list(seconds) == ["a", "b"]
+    assert 0.3 <= seconds["a"] < 20
+    bench.run()  # skipping adds nothing and forgets nothing
+    assert json.loads((bench.folder / "runs/results.json").read_text())["seconds"] == seconds
+
+
+def test_output_dir_moves_everything(bench):
+    bench.write(step("a"), step("b", "a"))
+    assert bench.run(output_dir="other") == 0
+    assert (bench.folder / "other/b.txt").read_text() == "ab"
+    assert not (bench.folder / "runs").exists()
+
+
+def test_a_damaged_state_is_named(bench):
+    bench.write(step("a"))
+    bench.run()
+    (bench.folder / "runs/pipeline.json").write_text("{")
+    with pytest.raises(AlignmentError, match=r"runs/pipeline\.json: damaged; delete it and run again"):
+        bench.run()
+
+
+def started(bench: Bench, wait_for: str) -> "subprocess.Popen[str]":
+    """Start the command and wait until a log has a text in it."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "alignment.cli", "run", "pipeline.yaml"],
+        cwd=bench.folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
+        log = bench.folder / f"runs/{wait_for}.log"
+        if log.is_file() and "step writes" in log.read_text():
+            return process
+        time.sleep(0.05)
+    process.kill()
+    raise AssertionError("the stage did not start within a minute")
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_run_ends_at_once_with_its_stage_and_goes_on_later(bench, number, code):
+    bench.write(step("a"), step("b", "a", seconds=100.5))
+    process = started(bench, "b")
+    begun = time.monotonic()
+    process.send_signal(number)
+    _, error = process.communicate(timeout=30)
+    assert time.monotonic() - begun < 5  # 2 s on a machine that is not running tests beside it
+    assert process.returncode == code
+    assert "Traceback" not in error
+    left = subprocess.run(["pgrep", "-f", "runs/b.txt 100.5"], capture_output=True, text=True).stdout
+    assert left == ""
+    assert bench.state()["b"]["status"] == "interrupted"
+    assert not (bench.folder / "runs/b.txt").exists()
+    bench.write(step("a"), step("b", "a"))
+    assert bench.run() == 0
+    assert bench.calls() == ["a", "b"]  # a before the signal, b now
+
+
+def test_two_runs_at_once_are_refused(bench):
+    bench.write(step("a", seconds=100))
+    process = started(bench, "a")
+    try:
+        with pytest.raises(AlignmentError, match="runs: another `alignment run` is at work here"):
+            bench.run()
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=30)
+
+
+class TestRecipeStages:
+    """A stage's script is stood in for by a module of the same name that only keeps a run's accounts."""
+
+    SCRIPT = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from alignment.config import load_recipe\n"
+        "from alignment.run.directory import RunDirectory\n"
+        "from alignment.run.script import script\n"
+        "def main():\n"
+        "    recipe = load_recipe('sft', sys.argv[1:])\n"
+        "    existed = Path(recipe.output_dir, 'half').exists()\n"
+        "    run = RunDirectory.open(recipe)\n"
+        "    resumed = (run.path / 'half').exists()\n"
+        "    Path('calls.txt').open('a').write(f'existed={existed},resumed={resumed}\\n')\n"
+        "    (run.path / 'half').write_text('')\n"
+        "    if Path('break').exists(): sys.exit(9)\n"
+        "    (run.path / 'model.safetensors').write_text(str(recipe.seed))\n"
+        "    run.finish(reward_accuracy=0.5)\n"
+        "script(main)\n"
+    )
+
+    @pytest.fixture
+    def sft(self, bench, monkeypatch) -> Bench:
+        (bench.folder / "recipes").mkdir()
+        (bench.folder / "recipes/__init__.py").write_text("")
+        (bench.folder / "recipes/sft.py").write_text(self.SCRIPT)
+        (bench.folder / "d.jsonl").write_text("{}")
+        self.recipe(bench)
+        bench.write({"name": "sft", "recipe": "sft.yaml"})
+        return bench
+
+    def recipe(self, bench: Bench, **more) -> None:
+        recipe = {
+            "stage": "sft",
+            "output_dir": "runs/sft",
+            "model_name_or_path": "m",
+            "datasets": [{"path": "d.jsonl"}],
+        }
+        (bench.folder / "sft.yaml").write_text(yaml.safe_dump(recipe | more))
+
+    def test_unchanged_is_skipped_stale_starts_anew_interrupted_goes_on(self, sft):
+        assert sft.run() == 0
+        assert sft.calls() == ["existed=False,resumed=False"]
+        assert sft.run() == 0
+        assert sft.calls() == []
+        self.recipe(sft, learning_rate=1e-3)
+        assert sft.run() == 0
+        assert "sft: recipe changed, runs again" in sft.said.getvalue()
+        assert sft.calls() == ["existed=True,resumed=False"]  # --overwrite cleared the folder
+        (sft.folder / "d.jsonl").write_text("{ }")
+        (sft.folder / "break").write_text("")
+        assert sft.run() == 9
+        assert sft.calls() == ["existed=True,resumed=False"]
+        (sft.folder / "break").unlink()
+        assert sft.run() == 0
+        assert "sft: was interrupted, goes on" in sft.said.getvalue()
+        assert sft.calls() == ["existed=True,resumed=True"]
+        assert (sft.folder / "runs/report.html").is_file()
+
+    def test_a_run_made_by_hand_is_adopted_if_newer_than_what_it_reads(self, sft):
+        command = [sys.executable, "-m", "recipes.sft", "--config", "sft.yaml"]
+        subprocess.run(command, check=True, cwd=sft.folder)
+        assert len(sft.calls()) == 1
+        assert sft.run() == 0
+        assert sft.calls() == []
+        assert sft.state()["sft"]["status"] == "finished"
+        (sft.folder / "runs/pipeline.json").unlink()
+        later = time.time() + 60
+        os.utime(sft.folder / "d.jsonl", (later, later))
+        assert sft.run() == 0
+        assert len(sft.calls()) == 1
+
+    def test_what_a_stage_depends_on(self, sft):
+        found = dependencies(load_pipeline("pipeline.yaml").stages[0])
+        assert found["m"] == "not on disk: m"
+        assert {"recipe", "d.jsonl", "library torch", "library transformers"} <= set(found)
+
+
+def test_folders_are_hashed_by_what_later_stages_read(tmp_path):
+    run = tmp_path / "run"
+    (run / "checkpoint-5").mkdir(parents=True)
+    (run / "model.safetensors").write_bytes(b"weights")
+    (run / "manifest.json").write_text('{"status": "finished", "finished": "monday"}')
+    before = content_hash(str(run))
+    (run / "manifest.json").write_text('{"status": "finished", "finished": "tuesday"}')
+    (run / "metrics.jsonl").write_text("{}\n")
+    (run / "checkpoint-5" / "model.safetensors").write_bytes(b"other")
+    assert content_hash(str(run)) == before
+    (run / "model.safetensors").write_bytes(b"Weights")
+    assert content_hash(str(run)) != before
+    (run / "model.safetensors").write_bytes(b"weights")
+    assert content_hash(str(run)) == before
+    (run / "manifest.json").write_text('{"status": "running"}')
+    assert content_hash(str(run)) != before
+
+
+def test_a_modules_code_is_hashed_with_its_neighbours(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "judging_package").mkdir()
+    for name in ("__init__", "judge", "words"):
+        (tmp_path / "judging_package" / f"{name}.py").write_text("")
+    before = code_hash("judging_package.judge")
+    (tmp_path / "judging_package" / "words.py").write_text("good = 1\n")
+    assert code_hash("judging_package.judge") != before
+    assert code_hash("no_such_package.judge") == "not found"
+
+
+def test_launchers_start_modules():
+    python = sys.executable
+    assert module_command(["recipes.ppo", "--x"]) == [python, "-m", "recipes.ppo", "--x"]
+    assert module_command(["recipes.ppo"], launch="torchrun --nproc-per-node 2") == [
+        "torchrun", "--nproc-per-node", "2", "-m", "recipes.ppo",
+    ]  # fmt: skip
+    assert module_command(["recipes.ppo"], accelerate="launch/ddp.yaml") == [
+        python, "-m", "accelerate.commands.launch", "--config_file", "launch/ddp.yaml", "-m", "recipes.ppo",
+    ]  # fmt: skip
+
+
+def test_small_words(tmp_path):
+    assert [duration(seconds) for seconds in (8.24, 65, 7290)] == ["8.2 s", "1:05", "2:01:30"]
+    (tmp_path / "log").write_text("one\n\n 10%|#  \r 20%|## \r\ntwo\n")
+    assert tail(tmp_path / "log", 2) == [" 20%|##", "two"]
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "loss": 3}\n{"step": 2, "loss": 0.12345, "epoch": 1}\n')
+    assert last_metrics(tmp_path / "metrics.jsonl") == "step 2  loss 0.1235"
+    assert last_metrics(tmp_path / "none.jsonl") == ""

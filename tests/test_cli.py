@@ -1,0 +1,101 @@
+"""The command: quick help, faults without a traceback, exit codes."""
+
+import resource
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+STAGES = ("sft", "label", "reward", "dpo", "ppo", "evaluate")
+VERBS = (*STAGES, "check", "run", "merge", "score", "report")
+SFT = "stage: sft\noutput_dir: runs/sft\nmodel_name_or_path: nowhere/at-all\ndatasets:\n  - path: d.jsonl\n"
+
+
+def alignment(*words: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "alignment.cli", *words], capture_output=True, text=True, cwd=cwd)
+
+
+def test_help_names_every_verb():
+    done = alignment("--help")
+    assert done.returncode == 0
+    for verb in VERBS:
+        assert f" {verb} " in done.stdout
+
+
+def test_help_is_quick_and_imports_no_torch():
+    # Processor time, for the machine may be busy with other tests; 0.25 s measured, which is the wall's on an idle one.
+    used = []
+    for _ in range(3):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        alignment("--help")
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        used.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    code = "import sys, alignment.cli; print(sorted({'torch', 'transformers', 'trl', 'pydantic'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+    assert min(used) < 0.5
+
+
+def test_version():
+    assert alignment("--version").stdout.strip() == f"alignment-stack {version('alignment-stack')}"
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stages_help_lists_its_keys(stage):
+    done = alignment(stage, "--help")
+    assert done.returncode == 0
+    assert "  output_dir: text; required" in done.stdout
+
+
+def test_check_tells_all_faults_of_all_files_and_writes_nothing(tmp_path):
+    (tmp_path / "good.yaml").write_text(SFT)
+    (tmp_path / "bad.yaml").write_text(SFT + "learning_rat: 1\nlora_r: x\n")
+    (tmp_path / "empty.yaml").write_text("")
+    before = sorted(tmp_path.iterdir())
+    done = alignment("check", "good.yaml", "bad.yaml", "empty.yaml", "none.yaml", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stdout == "good.yaml: OK\n"
+    assert done.stderr.splitlines() == [
+        "bad.yaml:6: learning_rat: no such key; did you mean learning_rate?",
+        "bad.yaml:7: lora_r: must be a whole number, found 'x'",
+        "empty.yaml: is empty; a recipe is a mapping of keys to values",
+        "none.yaml: no such file",
+    ]
+    assert sorted(tmp_path.iterdir()) == before
+    assert alignment("check", "good.yaml", cwd=tmp_path).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("sft",), "no recipe given; name one with `--config FILE`"),
+        (("sft", "--config", "list.yaml"), "list.yaml: holds a list; a recipe is a mapping of keys to values"),
+        (("sft", "--config", "sft.yaml", "--learning_rat", "1"), "--learning_rat: no such key; did you mean learning_"),
+        (("ppo", "--config", "sft.yaml"), "sft.yaml:1: stage: is sft, but it is run as ppo"),
+        (("run", "none.yaml"), "none.yaml: no such file"),
+        (("run", "sft.yaml"), "sft.yaml: name: the required key is missing"),
+    ],
+)
+def test_a_users_faults_are_told_alone(tmp_path, words, message):
+    (tmp_path / "sft.yaml").write_text(SFT)
+    (tmp_path / "list.yaml").write_text("- a\n")
+    done = alignment(*words, cwd=tmp_path)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["list.yaml", "sft.yaml"]
+
+
+def test_report_of_nothing_fails_with_a_message(tmp_path):
+    done = alignment("report", "none", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "none" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_unknown_verbs_are_refused():
+    done = alignment("teach")
+    assert done.returncode == 2
+    assert "teach" in done.stderr
