@@ -4,7 +4,6 @@ The top floor: the one module of `alignment` that calls `recipes` and `reward`, 
 """
 
 import importlib
-import importlib.metadata
 import os
 import sys
 from pathlib import Path
@@ -194,7 +193,9 @@ def report(
 
 def _version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"alignment-stack {importlib.metadata.version('alignment-stack')}")
+        from importlib.metadata import version
+
+        typer.echo(f"alignment-stack {version('alignment-stack')}")
         raise typer.Exit
 
 
