@@ -1,0 +1,160 @@
+"""Agreement with the slow float64 loops of tests/reference, and gradients by gradcheck."""
+
+import numpy as np
+import pytest
+import torch
+
+from alignment.ops.advantages import advantages_and_returns, gae
+from alignment.ops.kl import kl_estimate
+from alignment.ops.logprobs import chunked_token_logp, token_entropy, token_logp
+from alignment.ops.losses import aggregate, aggregate_part, policy_loss, value_loss
+from alignment.ops.masking import whiten
+from alignment.ops.rewards import explained_variance, token_rewards
+from tests.reference import ppo as slow
+
+HOWS = ("token-mean", "seq-mean-token-sum", "seq-mean-token-mean")
+SEEDS = range(4)
+
+
+def batch(seed, rows=5, time=7):
+    """Random float64 numbers and a mask with padding on the right and one gap."""
+    g = torch.Generator().manual_seed(seed)
+    lengths = torch.randint(1, time + 1, (rows,), generator=g)
+    lengths[0] = time
+    mask = torch.arange(time) < lengths.unsqueeze(-1)
+    mask[0, 2] = False
+    numbers = torch.randn(6, rows, time, generator=g, dtype=torch.float64)
+    return mask, *numbers
+
+
+def close(actual, expected):
+    np.testing.assert_allclose(actual.numpy(), np.array(expected), rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_gae(seed):
+    mask, rewards, values, *_ = batch(seed)
+    expected = slow.gae(rewards.tolist(), values.tolist(), mask.tolist(), 0.97, 0.9)
+    close(gae(rewards, values, mask, gamma=0.97, lam=0.9), expected)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_two_lambdas(seed):
+    mask, rewards, values, *_ = batch(seed)
+    advantages, returns = advantages_and_returns(rewards, values, mask, gamma=1.0, lam=0.8, lam_value=1.0)
+    close(advantages, slow.gae(rewards.tolist(), values.tolist(), mask.tolist(), 1.0, 0.8))
+    for_value = np.array(slow.gae(rewards.tolist(), values.tolist(), mask.tolist(), 1.0, 1.0))
+    close(returns, np.where(mask.numpy(), for_value + values.numpy(), 0.0))
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_whiten(seed):
+    mask, x, *_ = batch(seed)
+    close(whiten(x, mask), slow.whiten(x.tolist(), mask.tolist()))
+
+
+@pytest.mark.parametrize("which", ["k1", "k2", "k3"])
+def test_kl(which):
+    _, logp, ref_logp, *_ = batch(1)
+    expected = [slow.kl(a, b, which) for a, b in zip(logp.flatten().tolist(), ref_logp.flatten().tolist(), strict=True)]
+    close(kl_estimate(logp, ref_logp, which).flatten(), expected)
+
+
+@pytest.mark.parametrize("how", HOWS)
+@pytest.mark.parametrize("dual", [None, 1.5])
+def test_policy_loss(how, dual):
+    mask, logp, old_logp, advantages, *_ = batch(2)
+    result = policy_loss(logp, old_logp, advantages, cliprange=0.1, cliprange_high=0.3, dual_clip=dual)
+    per_token = [
+        [slow.policy_token_loss(a, b, c, 0.1, 0.3, dual) for a, b, c in zip(*row, strict=True)]
+        for row in zip(logp.tolist(), old_logp.tolist(), advantages.tolist(), strict=True)
+    ]
+    close(result.loss, per_token)
+    assert float(aggregate(result.loss, mask, how)) == pytest.approx(slow.aggregate(per_token, mask.tolist(), how))
+
+
+@pytest.mark.parametrize("how", HOWS)
+def test_value_loss(how):
+    mask, values, old_values, returns, *_ = batch(3)
+    result = value_loss(values, old_values, returns, cliprange_value=0.2)
+    per_token = [
+        [slow.value_token_loss(a, b, c, 0.2) for a, b, c in zip(*row, strict=True)]
+        for row in zip(values.tolist(), old_values.tolist(), returns.tolist(), strict=True)
+    ]
+    close(result.loss, per_token)
+    assert float(aggregate(result.loss, mask, how)) == pytest.approx(slow.aggregate(per_token, mask.tolist(), how))
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.7, 2.0])
+def test_logp_and_entropy_at_a_temperature(temperature):
+    g = torch.Generator().manual_seed(0)
+    logits, tokens = torch.randn(6, 11, generator=g, dtype=torch.float64) * 3, torch.arange(6)
+    rows = list(zip(logits.tolist(), tokens.tolist(), strict=True))
+    expected = [slow.token_logp(row, token, temperature) for row, token in rows]
+    close(token_logp(logits, tokens, temperature=temperature), expected)
+    close(token_entropy(logits, temperature=temperature), [slow.entropy(row, temperature) for row, _ in rows])
+
+
+@pytest.mark.parametrize("chunk_size", [1, 4, 9, 100])
+def test_chunks_change_neither_value_nor_gradient(chunk_size):
+    g = torch.Generator().manual_seed(0)
+    weight = torch.randn(11, 5, generator=g, dtype=torch.float64, requires_grad=True)
+    hidden = torch.randn(9, 5, generator=g, dtype=torch.float64, requires_grad=True)
+    tokens = torch.arange(9)
+    whole = token_logp(hidden @ weight.T, tokens, temperature=0.5)
+    expected = torch.autograd.grad((whole**2).sum(), (hidden, weight))
+    logp, entropy = chunked_token_logp(
+        hidden, lambda h: h @ weight.T, tokens, temperature=0.5, chunk_size=chunk_size, with_entropy=True
+    )
+    torch.testing.assert_close(logp, whole)
+    torch.testing.assert_close(entropy, token_entropy(hidden @ weight.T, temperature=0.5).detach())
+    for ours, theirs in zip(torch.autograd.grad((logp**2).sum(), (hidden, weight)), expected, strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_token_rewards():
+    mask, kls, *_ = batch(0)
+    scores = torch.tensor([0.5, 0.0, -1.0, 2.0, 0.25], dtype=torch.float64)
+    expected = slow.token_rewards(scores.tolist(), kls.tolist(), mask.tolist(), 0.05)
+    close(token_rewards(scores, kls, mask, kl_coef=0.05), expected)
+
+
+def test_explained_variance_against_numpy():
+    mask, values, returns, *_ = batch(0)
+    r, v = returns[mask].numpy(), values[mask].numpy()
+    assert explained_variance(values, returns, mask) == pytest.approx(1 - np.var(r - v) / np.var(r))
+
+
+@pytest.mark.parametrize("how", HOWS)
+@pytest.mark.parametrize("split", [[5], [1, 4], [2, 2, 1], [1, 1, 1, 1, 1]])
+def test_microbatch_shares_sum_to_the_whole(how, split):
+    mask, loss, *_ = batch(0)
+    whole = aggregate(loss, mask, how)
+    shares = [
+        aggregate_part(part, m, how, tokens=mask.sum(), sequences=torch.tensor(len(mask)))
+        for part, m in zip(loss.split(split), mask.split(split), strict=True)
+    ]
+    assert float(sum(shares)) == pytest.approx(float(whole), rel=1e-12)
+
+
+def test_gradients_of_the_losses():
+    mask, logp, old_logp, advantages, *_ = batch(4, rows=3, time=4)
+    logp.requires_grad_(True)
+
+    def policy(logp):
+        result = policy_loss(logp, old_logp, advantages, cliprange=0.2, cliprange_high=0.28, dual_clip=3.0)
+        return aggregate(result.loss, mask, "token-mean")
+
+    assert torch.autograd.gradcheck(policy, logp)
+    values = advantages.clone().requires_grad_(True)
+
+    def value(values):
+        return aggregate(value_loss(values, old_logp, logp.detach(), cliprange_value=0.2).loss, mask, "token-mean")
+
+    assert torch.autograd.gradcheck(value, values)
+
+
+def test_gradient_of_logp():
+    logits = torch.randn(3, 5, dtype=torch.float64, requires_grad=True)
+    tokens = torch.tensor([0, 4, 2])
+    assert torch.autograd.gradcheck(lambda x: token_logp(x, tokens, temperature=0.7), logits)
