@@ -54,7 +54,8 @@ def main(argv: list[str] | None = None) -> None:
 
     tokenizer = load_tokenizer(recipe)
     template = Template(tokenizer, recipe.chat_template, recipe.eos_token)
-    run.record(lineage=lineage_of(recipe, tokenizer, template))
+    lineage = lineage_of(recipe, tokenizer, template)
+    run.record(lineage={key: value for key, value in lineage.items() if key != "pad_token_id"})  # it chooses its own
     model = load_reward_model(recipe, tokenizer, template.stop_token_ids, trainable=True, peft=recipe)
 
     train, held_out = load_data(recipe, run, template, limit=context_limit(model, recipe.max_length))

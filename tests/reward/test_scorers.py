@@ -12,6 +12,7 @@ from alignment.data import ranking_to_json
 from alignment.errors import DataError, ModelError
 from recipes import reward as stage
 from reward.scorers import RewardScorer, score_file
+from tests.models import make_model, make_tokenizer
 from tests.reward.toy import rankings
 
 RECIPE = """\
@@ -133,6 +134,20 @@ def test_a_killed_run_goes_on_to_the_same_scores(run: Path, scorer: RewardScorer
     assert resumed.score(*toy_answers()) == scorer.score(*toy_answers())
     steps = [json.loads(line)["step"] for line in (again / "metrics.jsonl").read_text().splitlines()]
     assert steps == sorted(steps)
+
+
+def test_a_reward_adapter_that_pads_with_its_own_token_can_be_continued(tmp_path: Path) -> None:
+    tokenizer = make_tokenizer()
+    tokenizer.pad_token = tokenizer.eos_token
+    make_model(tokenizer).save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    (tmp_path / "again").mkdir()
+    first = train(tmp_path, tmp_path / "model", "lora", "--max_steps", "2")
+    before = RewardScorer.load(str(first), device="cpu").score(*toy_answers())
+    second = train(tmp_path / "again", first, "lora", "--max_steps", "2", "--learning_rate", "1e-12")
+    assert RewardScorer.load(str(second), device="cpu").score(*toy_answers()) == pytest.approx(before, abs=1e-5)
+    manifests = [json.loads((run / "manifest.json").read_text()) for run in (first, second)]
+    assert manifests[0]["lineage"]["base_sha256"] == manifests[1]["lineage"]["base_sha256"]
 
 
 def test_too_long_for_the_model(scorer: RewardScorer) -> None:
