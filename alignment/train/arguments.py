@@ -36,8 +36,6 @@ def training_arguments(cls: type[Arguments], recipe: Recipe, run: RunDirectory, 
     name = "activation_checkpointing"  # what transformers 5.23 calls gradient_checkpointing, warning of the old name
     name = name if name in known else "gradient_checkpointing"
     ours[name] = recipe.library.get("gradient_checkpointing", on_gpu)
-    if getattr(recipe, "early_stopping_patience", None) is not None:  # the best evaluation's weights are kept
-        ours |= {"load_best_model_at_end": True, "metric_for_best_model": "loss", "greater_is_better": False}
     named = {"seed": recipe.seed, "run_name": recipe.run_name or str(run.path), "report_to": recipe.report_to}
     shared = {key: getattr(recipe, key) for key in ("max_length", "trust_remote_code") if hasattr(recipe, key)}
     library = {key: value for key, value in recipe.library.items() if key != "gradient_checkpointing"}
