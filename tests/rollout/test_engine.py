@@ -1,0 +1,138 @@
+"""What sampling promises: the seed decides, neighbours do not, and nothing leaks in or out."""
+
+import numpy as np
+import pytest
+import torch
+
+from alignment.errors import DataError
+from alignment.rollout.engine import Sampling
+from alignment.rollout.sampling import draw, probabilities, uniforms
+from alignment.rollout.transformers_engine import TransformersEngine
+from tests.models import make_model, make_tokenizer
+
+STOP = 1
+
+
+@pytest.fixture(scope="module")
+def model():
+    return make_model(make_tokenizer(), initializer_range=0.3)
+
+
+@pytest.fixture(scope="module")
+def prompts():
+    g = np.random.default_rng(0)
+    return [g.integers(3, 250, size=length).tolist() for length in (5, 3, 9, 5, 1, 7, 5)]
+
+
+def engine(model, batch_size=64):
+    return TransformersEngine(model, pad_token_id=0, batch_size=batch_size)
+
+
+def test_greedy_equals_transformers_generate(model, prompts):
+    sampling = Sampling(max_new_tokens=8, temperature=0)
+    for prompt, ours in zip(prompts, engine(model, batch_size=3).generate(prompts, sampling), strict=True):
+        theirs = model.generate(
+            torch.tensor([prompt]), attention_mask=torch.ones(1, len(prompt)), max_new_tokens=8, do_sample=False,
+            eos_token_id=None, pad_token_id=0,
+        )  # fmt: skip
+        assert ours.ids == theirs[0, len(prompt) :].tolist()
+        assert not ours.stopped
+
+
+def test_the_seed_decides_and_global_random_state_is_neither_read_nor_moved(model, prompts):
+    sampling = Sampling(max_new_tokens=8, seed=7)
+    torch.manual_seed(1)
+    before = torch.random.get_rng_state(), np.random.get_state()[1].copy()
+    first = engine(model).generate(prompts, sampling)
+    assert torch.equal(torch.random.get_rng_state(), before[0])
+    assert np.array_equal(np.random.get_state()[1], before[1])
+    torch.manual_seed(2)
+    assert engine(model).generate(prompts, sampling) == first
+    assert engine(model).generate(prompts, Sampling(max_new_tokens=8, seed=8)) != first
+
+
+def test_an_answer_depends_on_its_row_alone(model, prompts):
+    sampling = Sampling(max_new_tokens=8, stop_token_ids=[STOP], seed=3)
+    together = engine(model).generate(prompts, sampling)
+    assert engine(model, batch_size=2).generate(prompts, sampling) == together
+    assert engine(model).generate(prompts[:3], sampling) == together[:3]
+    later = Sampling(max_new_tokens=8, stop_token_ids=[STOP], seed=3, first_row=3)
+    assert engine(model).generate(prompts[3:], later) == together[3:]
+
+
+def test_equal_prompts_get_different_answers(model):
+    answers = engine(model).generate([[5, 6, 7]] * 6, Sampling(max_new_tokens=8))
+    assert len({tuple(answer.ids) for answer in answers}) == 6
+
+
+def test_the_stop_token_ends_an_answer_and_is_part_of_it(model, prompts):
+    stops = list(range(1, 60))  # a fifth of the vocabulary, so that answers end at many lengths
+    answers = engine(model).generate(prompts * 4, Sampling(max_new_tokens=10, stop_token_ids=stops))
+    free = engine(model).generate(prompts * 4, Sampling(max_new_tokens=10))
+    assert {answer.stopped for answer in answers} == {True, False}
+    for answer, whole in zip(answers, free, strict=True):
+        ends = [place for place, token in enumerate(whole.ids) if token in stops]
+        assert answer.stopped == bool(ends)
+        assert answer.ids == whole.ids[: ends[0] + 1 if ends else 10]
+
+
+def test_padding_equal_to_the_stop_token_ends_nothing(model, prompts):
+    sampling = Sampling(max_new_tokens=8, stop_token_ids=[STOP], seed=3)
+    expected = engine(model).generate(prompts, sampling)
+    assert TransformersEngine(model, pad_token_id=STOP).generate(prompts, sampling) == expected
+
+
+def test_the_models_own_generation_configuration_does_not_leak_in(model, prompts):
+    sampling = Sampling(max_new_tokens=8)
+    expected = engine(model).generate(prompts, sampling)
+    before = model.generation_config
+    try:
+        model.generation_config = type(before)(
+            eos_token_id=list(range(100)), repetition_penalty=9.0, top_k=1, do_sample=True, max_length=6
+        )
+        assert engine(model).generate(prompts, sampling) == expected
+    finally:
+        model.generation_config = before
+
+
+def test_training_mode_is_restored_and_dropout_never_samples(model, prompts):
+    model.train()
+    try:
+        engine(model).generate(prompts[:1], Sampling(max_new_tokens=1))
+        assert model.training
+    finally:
+        model.eval()
+
+
+def test_a_prompt_that_does_not_fit_is_refused(model):
+    with pytest.raises(DataError, match=r"prompt 1 has 250 tokens; with max_new_tokens 10 it does not fit .* of 256"):
+        engine(model).generate([[3], [3] * 250], Sampling(max_new_tokens=10))
+    with pytest.raises(DataError, match="prompt 0 has no tokens"):
+        engine(model).generate([[]], Sampling(max_new_tokens=10))
+
+
+def test_probabilities_agree_with_transformers_warpers():
+    from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
+
+    logits = torch.randn(20, 50, generator=torch.Generator().manual_seed(0)) * 3
+    sampling = Sampling(max_new_tokens=1, temperature=0.7, top_p=0.8, top_k=12)
+    scores = logits
+    for warper in (TemperatureLogitsWarper(0.7), TopKLogitsWarper(12), TopPLogitsWarper(0.8)):
+        scores = warper(None, scores)
+    torch.testing.assert_close(probabilities(logits, sampling), scores.softmax(-1))
+
+
+def test_draw_inverts_the_cumulative_distribution():
+    # probabilities 1/8, 0, 1/2, 3/8, 0: a number below 1/8 is token 0, below 5/8 token 2, else token 3
+    logits = torch.tensor([1.0, 0.0, 4.0, 3.0, 0.0]).log().expand(6, -1)
+    uniform = torch.tensor([0.0, 0.1249, 0.125, 0.6249, 0.625, 1 - 1e-16], dtype=torch.float64)
+    tokens = draw(logits, Sampling(max_new_tokens=1), uniform)
+    assert tokens.tolist() == [0, 0, 2, 2, 3, 3]
+
+
+def test_sampled_frequencies_are_the_models():
+    logits = torch.tensor([0.0, 1.0, 2.0])
+    uniform = torch.from_numpy(np.concatenate([uniforms(0, row, 1) for row in range(20_000)]))
+    counts = torch.bincount(draw(logits.expand(20_000, -1), Sampling(max_new_tokens=1), uniform), minlength=3)
+    # standard error of a share is at most 0.5 / sqrt(20,000) = 0.0035; four of them
+    torch.testing.assert_close(counts / 20_000, logits.softmax(-1), atol=0.0142, rtol=0)
