@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-FENCE = re.compile(r"<(request|answer-A|answer-B)-([0-9a-f]{12})>\n(.*)\n</\1-\2>", re.DOTALL)
+FENCE = re.compile(r"<(request|answer-A|answer-B)-([0-9a-f]{12})>\n(.*?)\n</\1-\2>", re.DOTALL)
 
 
 @dataclass

@@ -114,3 +114,10 @@ def test_several_processes_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "4")
     with pytest.raises(RecipeError, match="label runs in one process and 4 were started"):
         require_one_process()
+
+
+def test_a_stop_token_that_is_ordinary_text_is_dropped_too(tmp_path: Path) -> None:
+    template = Template(make_tokenizer(chat_template=None), eos_token=".")
+    sample = run(template, Scripted(template), tmp_path / "s", prompts=["Hi"])[0]
+    assert sample.stopped == [False, True, False]
+    assert not sample.responses[1].endswith(".")
