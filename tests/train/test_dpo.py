@@ -1,14 +1,18 @@
 """DPO: the probability in the loss, and that it learns."""
 
+import json
 import math
 
 import pytest
 import torch
+import yaml
 from peft import PeftModel
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 from trl import DPOConfig, DPOTrainer
 from trl.trainer.dpo_trainer import DataCollatorForPreference
 
+import recipes.dpo
 from alignment.config.schema import AdapterKeys, ModelKeys
 from alignment.data.rows import Pair, Ranking
 from alignment.errors import DataError, RecipeError
@@ -235,6 +239,77 @@ def test_continues_an_adapter_against_a_frozen_copy_and_saves_it_alone(
         loaded = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tiny_model_dir), run).eval()
         ids = torch.tensor([[2, 10, 11, 20]])
         assert torch.allclose(loaded(ids).logits, trainer.model.eval()(ids).logits, atol=1e-6)
+
+
+class KilledAt(TrainerCallback):
+    """Ctrl-C in the middle of a step."""
+
+    def __init__(self, step):
+        self.step = step
+
+    def on_step_begin(self, args, state, control, **_):
+        if state.global_step == self.step:
+            raise KeyboardInterrupt
+
+
+@pytest.fixture
+def recipe_file(tiny_model_dir, tmp_path):
+    data = tmp_path / "labels.jsonl"
+    rows = [
+        {
+            "prompt": [{"role": "user", "content": f"What is {i}?"}],
+            "responses": ["Thank you for asking!", "no", "a red ball"],
+            "pairs": [
+                {"first": 0, "second": 1, "probability": 0.9, "status": "ok"},
+                {"first": 2, "second": 0, "probability": 0.3, "status": "ok"},
+                {"first": 1, "second": 2, "probability": None, "status": "abstain"},
+            ],
+        }
+        for i in range(6)
+    ]
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    recipe = {
+        "stage": "dpo",
+        "output_dir": str(tmp_path / "run"),
+        "model_name_or_path": str(tiny_model_dir),
+        "datasets": [{"path": str(data)}],
+        "learning_rate": 1e-2,
+        "max_steps": 4,
+        "logging_steps": 1,
+        "save_steps": 2,
+        "per_device_train_batch_size": 4,
+        "beta": 1.0,
+    }
+    file = tmp_path / "dpo.yaml"
+    file.write_text(yaml.safe_dump(recipe))
+    return file
+
+
+def run(file, output_dir, *overrides):
+    recipes.dpo.main(["--config", str(file), "--output_dir", str(output_dir), *overrides])
+
+
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_a_killed_run_ends_at_the_same_weights(recipe_file, tmp_path, monkeypatch, method):
+    options = ("--peft_method", method)
+    run(recipe_file, tmp_path / "whole", *options)
+    with monkeypatch.context() as patch:
+        honest = recipes.dpo.callbacks_for
+        patch.setattr(recipes.dpo, "callbacks_for", lambda *given: [*honest(*given), KilledAt(3)])
+        with pytest.raises(KeyboardInterrupt):
+            run(recipe_file, tmp_path / "killed", *options)
+    run(recipe_file, tmp_path / "killed", *options)
+    name = "model.safetensors" if method == "full" else "adapter_model.safetensors"
+    whole, killed = (load_file(tmp_path / folder / name) for folder in ("whole", "killed"))
+    assert whole.keys() == killed.keys()
+    assert all(torch.equal(whole[key], killed[key]) for key in whole)
+    logs = [json.loads(line) for line in (tmp_path / "killed" / "metrics.jsonl").read_text().splitlines()]
+    losses = [log["loss"] for log in logs if "loss" in log]
+    assert losses[0] == pytest.approx(math.log(2), rel=1e-6)
+    assert losses[-1] < 0.6
+    manifest = json.loads((tmp_path / "killed" / "manifest.json").read_text())
+    assert manifest["status"] == "finished"
+    assert manifest["train"]["rows"] == 12
 
 
 class Words:
