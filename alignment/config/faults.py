@@ -105,9 +105,11 @@ def _message(entry: Any, location: Location, cls: type[pydantic.BaseModel], in_u
             return f"no such key{did_you_mean(str(location[-1]), names)}"
         case "too_short":
             return "must have at least one entry"
+        case "string_too_short":
+            return "must not be empty"
         case bound if bound in BOUNDS:
             name, words = BOUNDS[bound]
-            return f"must be {words} {entry['ctx'][name]:g}, found {shown(entry['input'])}"
+            return f"must be {words} {entry['ctx'][name]:.10g}, found {shown(entry['input'])}"
         case "value_error":
             return str(entry["ctx"]["error"])
     value = entry["input"]

@@ -1,5 +1,6 @@
 """Combinations of keys that cannot be."""
 
+import math
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -11,11 +12,16 @@ from alignment.config.schema import JudgeEntry, Recipe
 Fault = tuple[Location, str]
 Rule = Callable[["Keys"], Iterator[Fault]]
 
+TRAINER_BATCH = 8  # per_device_train_batch_size of transformers where none is given
 TRAINING = ("sft", "reward", "dpo")  # stages whose trainer evaluates
+MODELS = ("model_name_or_path", "reward_model_path")
+LISTS = ("datasets", "eval_datasets", "perplexity_datasets", "candidates")
+HELD_OUT = ("eval_datasets", "test_split_size", "max_eval_samples")
+EVALUATION = ("eval_strategy", "eval_steps", "eval_on_start", "load_best_model_at_end", "metric_for_best_model")
 LORA = ("lora_r", "lora_alpha", "lora_dropout", "lora_target_modules", "lora_modules_to_save", "use_rslora")
 ABOVE_ZERO = {"learning_rate", "per_device_train_batch_size", "per_device_eval_batch_size", "num_train_epochs"}
 ABOVE_ZERO |= {"gradient_accumulation_steps", "logging_steps", "save_steps", "eval_steps", "beta", "save_total_limit"}
-NOT_NEGATIVE = {"warmup_steps", "weight_decay", "max_grad_norm", "adam_epsilon", "dataloader_num_workers", "seed"}
+NOT_NEGATIVE = {"warmup_steps", "weight_decay", "max_grad_norm", "adam_epsilon", "dataloader_num_workers"}
 
 
 class Unknown(Exception):
@@ -56,14 +62,32 @@ def broken_rules(keys: Keys) -> list[Fault]:
     return found
 
 
-def signs(keys: Keys) -> Iterator[Fault]:
-    """Numbers of the trainer configurations, whose types say nothing of their range."""
-    for key in ABOVE_ZERO | NOT_NEGATIVE:
-        value = keys.values.get(key)
+def numbers(keys: Keys) -> Iterator[Fault]:
+    """Numbers are numbers, and those of the trainer configurations, whose types say nothing of it, in their range."""
+    for key, value in keys.values.items():
         if key in keys.wrong or isinstance(value, bool) or not isinstance(value, int | float):
             continue
-        if value < 0 or (value == 0 and key in ABOVE_ZERO):
-            yield (key,), f"must be {'greater than' if key in ABOVE_ZERO else 'at least'} 0, found {value}"
+        if not math.isfinite(value):
+            yield (key,), f"must be a finite number, found {value}"
+        elif value < 0 and key in NOT_NEGATIVE:
+            yield (key,), f"must be at least 0, found {value}"
+        elif value <= 0 and key in ABOVE_ZERO:
+            yield (key,), f"must be greater than 0, found {value}"
+
+
+def folders(keys: Keys) -> Iterator[Fault]:
+    """A run may not be written over what it reads: `overwrite` would delete it first."""
+    output = os.path.abspath(keys["output_dir"])
+    reads: list[tuple[Location, str]] = [((key,), keys[key]) for key in MODELS if keys.given(key)]
+    for key in LISTS:
+        inner = "model_name_or_path" if key == "candidates" else "path"
+        reads += [((key, i, inner), entry[inner]) for i, entry in enumerate(keys[key] or [])]
+    for at, path in reads:
+        if os.path.exists(path) and os.path.commonpath([output, os.path.abspath(path)]) == output:
+            yield (
+                at,
+                f"{path} lies in output_dir {keys['output_dir']}, which the run writes; give output_dir another folder",
+            )
 
 
 def precision(keys: Keys) -> Iterator[Fault]:
@@ -114,8 +138,22 @@ def held_out(keys: Keys) -> Iterator[Fault]:
         yield ("early_stopping_patience",), remedy
 
 
+def unread(keys: Keys) -> Iterator[Fault]:
+    """What a stage never looks at is refused, not ignored."""
+    if keys.stage in ("label", "ppo"):
+        for key in HELD_OUT:
+            if keys.given(key) and keys[key] != []:
+                yield (key,), f"is not read in stage {keys.stage}, which holds nothing out; take it out"
+    if keys.stage == "ppo":
+        for key in EVALUATION:
+            if keys[key] not in (None, False, "no"):
+                yield (key,), "is not read in PPO, which does not evaluate while it trains; stage evaluate does"
+
+
 def best_model(keys: Keys) -> Iterator[Fault]:
     """The best model is found among evaluations, and kept where a checkpoint was written at one."""
+    if keys.stage not in TRAINING:
+        return
     best, patience = keys["load_best_model_at_end"], keys.given("early_stopping_patience")
     evaluation, saving = keys["eval_strategy"] or "no", keys["save_strategy"] or "steps"
     if patience and not best:
@@ -149,6 +187,8 @@ def ppo_schedule(keys: Keys) -> Iterator[Fault]:
     for key, words in {
         "num_train_epochs": "total_episodes says how long PPO runs, num_ppo_epochs how often answers are used",
         "max_steps": "total_episodes says how long PPO runs",
+        "logging_steps": "it logs once an update",
+        "logging_strategy": "it logs once an update",
         "gradient_accumulation_steps": "it follows from rollout_batch_size, num_mini_batches and "
         "per_device_train_batch_size",
     }.items():
@@ -168,13 +208,14 @@ def ppo_batches(keys: Keys) -> Iterator[Fault]:
             ("num_mini_batches",),
             f"{parts} does not divide rollout_batch_size {batch}; use {_divisors(batch, parts)}",
         )
-    elif keys.given("per_device_train_batch_size"):
-        processes = int(os.environ.get("WORLD_SIZE", "1"))
-        micro, mini = keys["per_device_train_batch_size"], batch // parts
-        if isinstance(micro, int) and micro > 0 and mini % (micro * processes):
-            share = f"{mini} answers" + (f" on {processes} processes" if processes > 1 else "")
-            use = f"; use {_divisors(mini // processes, micro)}" if mini % processes == 0 else ""
-            yield ("per_device_train_batch_size",), f"{micro} does not divide the minibatch of {share}{use}"
+        return
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    micro, mini = keys["per_device_train_batch_size"] or TRAINER_BATCH, batch // parts
+    if isinstance(micro, int) and micro > 0 and mini % (micro * processes):
+        share = f"{mini} answers" + (f" on {processes} processes" if processes > 1 else "")
+        use = f"; use {_divisors(mini // processes, micro)}" if mini % processes == 0 else ""
+        found = micro if keys.given("per_device_train_batch_size") else f"{micro}, the default,"
+        yield ("per_device_train_batch_size",), f"{found} does not divide the minibatch of {share}{use}"
 
 
 def ppo_dropout(keys: Keys) -> Iterator[Fault]:
@@ -240,7 +281,9 @@ def _divisors(number: int, near: int) -> str:
 
 
 RULES: list[Rule] = [
-    signs,
+    numbers,
+    folders,
+    unread,
     precision,
     adapters,
     quantisation,

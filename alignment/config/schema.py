@@ -4,11 +4,12 @@ A recipe is flat. Keys named here are ours; every other key must be one of the s
 (`TRAINER_CONFIG`) in the installed TRL or transformers and is handed to it unchanged, see `alignment.config.library`.
 """
 
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 Fraction = Field(default=None, gt=0, lt=1)
+Text = Annotated[str, Field(min_length=1)]  # an empty path would be the working folder
 
 
 class Part(BaseModel):
@@ -20,7 +21,7 @@ class Part(BaseModel):
 class DatasetEntry(Part):
     """One data set of a mixture; the keys are those of TRL's `DatasetConfig`, plus `format`."""
 
-    path: str  # a file, a folder of files, or a Hub id
+    path: Text  # a file, a folder of files, or a Hub id
     name: str | None = None
     data_dir: str | None = None
     data_files: str | list[str] | None = None
@@ -53,8 +54,8 @@ class Recipe(Part):
     TRAINER_CONFIG: ClassVar[str | None] = None  # "package.module:Class", the class whose fields are also keys
 
     stage: str
-    output_dir: str
-    seed: int = 42
+    output_dir: Text
+    seed: int = Field(default=42, ge=0, lt=2**32)  # numpy takes no other
     run_name: str | None = None
     report_to: str | list[str] = "none"
     overwrite: bool = False  # start anew where output_dir holds a finished or interrupted run
@@ -65,7 +66,7 @@ class Recipe(Part):
 class ModelKeys(Part):
     """Which model, how it is held and which of its weights train; names as in TRL's `ModelConfig`."""
 
-    model_name_or_path: str  # a model, an adapter or a run directory
+    model_name_or_path: Text  # a model, an adapter or a run directory
     model_revision: str = "main"
     trust_remote_code: bool = False
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
@@ -156,7 +157,7 @@ class PPORecipe(Recipe, ModelKeys, AdapterKeys, DataKeys, SamplingKeys):
 
     TRAINER_CONFIG = "transformers.training_args:TrainingArguments"
     stage: Literal["ppo"]
-    reward_model_path: str
+    reward_model_path: Text
     value_model: Literal["adapter", "head"] = "adapter"  # own adapter from the reward adapter, or head on the policy
     total_episodes: int = Field(gt=0)  # answers sampled in the whole run
     rollout_batch_size: int = Field(default=64, gt=0)  # answers per update, all processes together
@@ -186,8 +187,8 @@ class PPORecipe(Recipe, ModelKeys, AdapterKeys, DataKeys, SamplingKeys):
 class Candidate(Part):
     """One policy under evaluation."""
 
-    name: str
-    model_name_or_path: str
+    name: Text
+    model_name_or_path: Text
 
 
 class EvaluateRecipe(Recipe, ModelKeys, DataKeys, SamplingKeys):
@@ -223,8 +224,8 @@ class PipelineStage(Part):
 class PipelineRecipe(Part):
     """Stages in order."""
 
-    name: str
-    output_dir: str  # paths in the stages' recipes that begin with it move when it is moved
+    name: Text
+    output_dir: Text  # paths in the stages' recipes that begin with it move when it is moved
     accelerate_config: str | None = None  # training stages run under `accelerate launch --config_file` this
     stages: list[PipelineStage] = Field(min_length=1)
 

@@ -73,7 +73,7 @@ def content_hash(path: str) -> str:
     for folder, folders, files in os.walk(root):
         folders[:] = sorted(name for name in folders if not name.startswith((".", "checkpoint-", "__pycache__")))
         for name in sorted(files):
-            if name not in ACCOUNTS and not name.startswith("."):
+            if name not in ACCOUNTS and not name.startswith(".") and ".sqlite" not in name:
                 file = Path(folder, name)
                 digest.update(f"{file.relative_to(root)}:{_file_hash(file)}\n".encode())
     return digest.hexdigest()

@@ -122,6 +122,12 @@ def test_every_fault_is_told_at_once_in_the_files_order(tmp_path):
         ("sft", {"max_steps": 1.0}, "max_steps: must be a whole number, found 1.0"),
         ("sft", {"packing": "on"}, "packing: must be true or false, found 'on'; write true"),
         ("sft", {"library": {}}, "library: no such key"),
+        ("sft", {"output_dir": ""}, "output_dir: must not be empty"),
+        ("sft", {"datasets": [{"path": ""}]}, "datasets[0].path: must not be empty"),
+        ("sft", {"seed": 2**32}, "seed: must be less than 4294967296, found 4294967296"),
+        ("sft", {"learning_rate": float("nan")}, "learning_rate: must be a finite number, found nan"),
+        ("ppo", {"temperature": float("inf")}, "temperature: must be a finite number, found inf"),
+        ("sft", {"weight_decay": -0.1}, "weight_decay: must be at least 0, found -0.1"),
         ("sft", {"assistant_only_loss": True}, "assistant_only_loss: cannot be set: loss is always on answers alone"),
         ("ppo", {"cliprange": 0}, "cliprange: must be greater than 0, found 0"),
         ("ppo", {"lam": 1.5}, "lam: must be at most 1, found 1.5"),
@@ -207,6 +213,18 @@ def test_wrong_values(faults, stage, given, message):
             {"rollout_batch_size": 1024},
             "rollout_batch_size: 1024 is more than total_episodes 640; not one update would be made",
         ),
+        (
+            "ppo",
+            {"rollout_batch_size": 12},
+            "per_device_train_batch_size: 8, the default, does not divide the minibatch of 12 answers; use 6 or 12",
+        ),
+        (
+            "ppo",
+            {"eval_strategy": "steps"},
+            "eval_strategy: is not read in PPO, which does not evaluate while it trains",
+        ),
+        ("label", {"test_split_size": 0.1}, "test_split_size: is not read in stage label, which holds nothing out"),
+        ("ppo", {"logging_steps": 1}, "logging_steps: is not set in PPO; it logs once an update"),
         ("ppo", {"num_train_epochs": 3}, "num_train_epochs: is not set in PPO; total_episodes says how long PPO runs"),
         ("ppo", {"max_steps": 3}, "max_steps: is not set in PPO; total_episodes says how long PPO runs"),
         (
@@ -286,6 +304,16 @@ def test_ppo_microbatches_are_counted_over_all_processes(faults, monkeypatch):
     given = {"num_mini_batches": 2, "per_device_train_batch_size": 16}  # 32 answers are 8 a process
     assert faults("ppo", given)[0].endswith("16 does not divide the minibatch of 32 answers on 4 processes; use 8")
     assert faults("ppo", given | {"per_device_train_batch_size": 8}) == []
+
+
+def test_a_run_may_not_be_written_over_what_it_reads(faults, tmp_path):
+    inputs = tmp_path / "runs" / "model"
+    inputs.mkdir(parents=True)
+    given = {"output_dir": f"{tmp_path}/runs", "model_name_or_path": str(inputs), "datasets": [{"path": str(inputs)}]}
+    found = [fault.replace(str(tmp_path), "T") for fault in faults("sft", given)]
+    lies = "T/runs/model lies in output_dir T/runs, which the run writes; give output_dir another folder"
+    assert found == [f"r.yaml:3: model_name_or_path: {lies}", f"r.yaml:5: datasets[0].path: {lies}"]
+    assert faults("sft", given | {"output_dir": f"{tmp_path}/runs/mod"}) == []
 
 
 def test_another_stages_recipe_is_refused_alone(faults, tmp_path):
