@@ -1,0 +1,233 @@
+"""Each role says what the plain library would say with that role's weights."""
+
+import copy
+
+import pytest
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+
+from alignment.config.schema import DatasetEntry, PPORecipe
+from alignment.errors import ModelError
+from alignment.policy.load_roles import load_roles
+from alignment.policy.role_files import load_policy, load_value, save_policy, save_value
+from tests.models import make_model, make_tokenizer, save_tiny_model
+
+PAD = 0
+
+
+def randomise(model, seed):
+    g = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.requires_grad:
+                centre = parameter if "magnitude" in name else 0.0
+                parameter.copy_(centre + 0.1 * torch.randn(parameter.shape, generator=g))
+    return model
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    return save_tiny_model(tmp_path_factory.mktemp("roles") / "base", initializer_range=0.3)
+
+
+@pytest.fixture(scope="module")
+def sft(base):
+    config = LoraConfig(task_type="CAUSAL_LM", r=4, target_modules=["q_proj", "v_proj"], lora_dropout=0.1)
+    randomise(get_peft_model(AutoModelForCausalLM.from_pretrained(base), config), 1).save_pretrained(
+        base.parent / "sft"
+    )
+    return base.parent / "sft"
+
+
+@pytest.fixture(scope="module", params=["lora", "dora"])
+def reward(base, request):
+    config = LoraConfig(
+        task_type="SEQ_CLS",
+        r=2,
+        target_modules="all-linear",
+        modules_to_save=["score"],
+        use_dora=request.param == "dora",
+    )
+    plain = AutoModelForSequenceClassification.from_pretrained(base, num_labels=1, pad_token_id=PAD)
+    path = base.parent / f"reward-{request.param}"
+    randomise(get_peft_model(plain, config), 2).save_pretrained(path)
+    return path
+
+
+def recipe(model, **keys):
+    return PPORecipe(
+        stage="ppo", output_dir="unused", model_name_or_path=str(model), datasets=[DatasetEntry(path="unused")],
+        reward_model_path="unused", total_episodes=8, **keys,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def batch():
+    g = torch.Generator().manual_seed(0)
+    input_ids = torch.randint(3, 250, (3, 10), generator=g)
+    mask = torch.zeros(3, 10, dtype=torch.bool)
+    mask[0, 4:7], mask[1, 3:10], mask[2, 5:6] = True, True, True
+    input_ids[0, 7:], input_ids[2, 6:] = PAD, PAD
+    return input_ids, mask
+
+
+def plain_logp(model, input_ids, mask, temperature=1.0):
+    """Log-probabilities read from whole-model logits, one row at a time without its padding."""
+    found = []
+    for ids, counts in zip(input_ids, mask, strict=True):
+        end = int(counts.nonzero().max()) + 1
+        with torch.no_grad():
+            logps = (model(input_ids=ids[None, :end]).logits[0] / temperature).log_softmax(-1)
+        found += [logps[t - 1, ids[t]] for t in range(end) if counts[t]]
+    return torch.stack(found)
+
+
+def test_policy_and_reference_start_as_the_sft_adapter(base, sft, reward, batch):
+    roles = load_roles(recipe(sft), reward_adapter=str(reward))
+    expected = plain_logp(
+        PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), sft).eval(), *batch, 0.7
+    )
+    logp, _, _ = roles(*batch, temperature=0.7)
+    torch.testing.assert_close(logp.detach(), expected)
+    assert torch.equal(roles.reference_logp(*batch, temperature=0.7), logp)
+
+
+def test_without_an_sft_adapter_the_reference_is_the_base(base, reward, batch):
+    roles = load_roles(recipe(base), reward_adapter=str(reward))
+    expected = plain_logp(AutoModelForCausalLM.from_pretrained(base), *batch)
+    randomise(roles, 5)
+    torch.testing.assert_close(roles.reference_logp(*batch, temperature=1.0), expected)
+    assert not torch.allclose(roles(*batch, temperature=1.0)[0], expected, atol=1e-3)
+
+
+def test_the_reward_roles_score_is_the_plain_classifiers(base, sft, reward, batch):
+    roles = load_roles(recipe(sft), reward_adapter=str(reward))
+    plain = AutoModelForSequenceClassification.from_pretrained(base, num_labels=1, pad_token_id=PAD)
+    plain = PeftModel.from_pretrained(plain, reward).eval()
+    input_ids, mask = batch
+    with torch.no_grad():
+        expected = plain(input_ids=input_ids, attention_mask=(input_ids != PAD).long()).logits.squeeze(-1)
+        torch.testing.assert_close(roles.scores(input_ids, mask), expected)
+
+
+def test_the_value_starts_as_the_reward_model_read_one_token_earlier(sft, reward, batch):
+    roles = load_roles(recipe(sft), reward_adapter=str(reward))
+    input_ids, _ = batch
+    whole = torch.zeros_like(input_ids, dtype=torch.bool)
+    whole[:, 1:] = True
+    values = roles(input_ids, whole, temperature=1.0)[2].view(3, -1)
+    for end in range(1, 9):
+        until = torch.zeros_like(whole)
+        until[:, end] = True
+        torch.testing.assert_close(values[:, end], roles.scores(input_ids, until))
+
+
+def test_only_policy_and_value_train_and_switching_roles_changes_nothing_about_it(sft, reward, batch):
+    roles = load_roles(recipe(sft), reward_adapter=str(reward))
+    trained = {name for name, p in roles.named_parameters() if p.requires_grad}
+    assert trained
+    assert all(".policy." in name or ".value." in name for name in trained)
+    assert {name for name in trained if ".value." in name} == roles.value_parameters()
+    for role in ("reference", "reward", "value", "policy"):
+        roles.activate(role)
+        assert {name for name, p in roles.named_parameters() if p.requires_grad} == trained
+    logp, _, values = roles(*batch, temperature=1.0)
+    (logp.sum() + values.sum()).backward()
+    with_gradient = {name for name, p in roles.named_parameters() if p.grad is not None}
+    assert with_gradient == trained
+    policy_only = {name for name in trained if ".policy." in name}
+    for p in roles.parameters():
+        p.grad = None
+    roles(*batch, temperature=1.0)[0].sum().backward()
+    assert {name for name, p in roles.named_parameters() if p.grad is not None} == policy_only
+
+
+def test_more_padding_changes_nothing(sft, reward, batch):
+    roles = load_roles(recipe(sft), reward_adapter=str(reward))
+    input_ids, mask = batch
+    wide = torch.nn.functional.pad(input_ids, (0, 6), value=7), torch.nn.functional.pad(mask, (0, 6))
+    for ours, theirs in zip(roles(*wide, temperature=1.0), roles(*batch, temperature=1.0), strict=True):
+        assert (ours is None) == (theirs is None)
+        if ours is not None:
+            torch.testing.assert_close(ours, theirs)
+    torch.testing.assert_close(roles.scores(*wide), roles.scores(*batch))
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
+def test_checkpointed_activations_are_recomputed_in_their_own_role(sft, reward, batch):
+    roles = randomise(load_roles(recipe(sft), reward_adapter=str(reward)), 4)
+
+    def gradients():
+        for p in roles.parameters():
+            p.grad = None
+        logp, _, values = roles(*batch, temperature=1.0)
+        (logp.sum() + values.square().sum()).backward()
+        return {name: p.grad.clone() for name, p in roles.named_parameters() if p.grad is not None}
+
+    expected = gradients()
+    roles.train()
+    roles.activation_checkpointing_enable()
+    roles.activate("reward")  # whatever is active when the backward pass begins
+    torch.testing.assert_close(gradients(), expected)
+
+
+def test_a_head_on_the_policys_trunk(sft, reward, batch):
+    roles = load_roles(recipe(sft, value_model="head"), reward_adapter=str(reward))
+    assert "value" not in roles.adapters
+    assert roles.value_parameters() == {"heads.value.weight"}
+    logp, _, values = roles(*batch, temperature=1.0)
+    assert not values.any()
+    assert len(values) == len(logp) == int(batch[1].sum())
+
+
+def test_a_fully_trained_policy_leaves_the_reference_alone(base, reward, batch):
+    roles = load_roles(recipe(base, peft_method="full"), reward_adapter=str(reward))
+    expected = plain_logp(AutoModelForCausalLM.from_pretrained(base), *batch)
+    torch.testing.assert_close(roles(*batch, temperature=1.0)[0].detach(), expected)
+    with torch.no_grad():
+        for p in roles.policy_model.parameters():
+            p.mul_(1.1)
+    torch.testing.assert_close(roles.reference_logp(*batch, temperature=1.0), expected)
+    assert not torch.allclose(roles(*batch, temperature=1.0)[0], expected, atol=1e-3)
+
+
+@pytest.mark.parametrize("method", ["lora", "dora", "full"])
+def test_what_is_saved_loads_in_plain_libraries_and_comes_back_bit_for_bit(base, reward, batch, tmp_path, method):
+    keys = {} if method == "full" else {"lora_r": 4}
+    roles = load_roles(recipe(base, peft_method=method, **keys), reward_adapter=str(reward))
+    randomise(roles, 6)
+    logp = roles(*batch, temperature=1.0)[0].detach()
+    save_policy(roles, tmp_path)
+    save_value(roles, tmp_path)
+    if method == "full":
+        plain = AutoModelForCausalLM.from_pretrained(tmp_path)
+    else:
+        plain = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), tmp_path)
+        assert plain.peft_config["default"].base_model_name_or_path == str(base)
+    torch.testing.assert_close(plain_logp(plain.eval(), *batch), logp)
+    again = load_roles(recipe(base, peft_method=method, **keys), reward_adapter=str(reward))
+    load_policy(again, tmp_path)
+    load_value(again, tmp_path)
+    others = dict(again.named_parameters())
+    for name, parameter in roles.named_parameters():
+        if parameter.requires_grad:
+            assert torch.equal(parameter, others[name]), name
+
+
+def test_an_adapter_of_another_base_is_refused(reward, tmp_path):
+    other = save_tiny_model(tmp_path / "other", hidden_size=16)
+    with pytest.raises(ModelError, match=r"the score head|score head has shape \(1, 32\)|reward adapter does not fit"):
+        load_roles(recipe(other), reward_adapter=str(reward))
+
+
+def test_an_adapter_with_layers_that_the_base_lacks_is_refused(base, tmp_path):
+    config = LoraConfig(task_type="CAUSAL_LM", r=4, target_modules=["q_proj"])
+    deep = make_model(make_tokenizer(), layers=3)
+    randomise(get_peft_model(copy.deepcopy(deep), config), 0).save_pretrained(tmp_path)
+    import json
+
+    file = tmp_path / "adapter_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "base_model_name_or_path": str(base)}))
+    with pytest.raises(ModelError, match=r"adapter does not fit the base: .*layers\.2.* has no counterpart"):
+        load_roles(recipe(tmp_path), reward_adapter=None)
