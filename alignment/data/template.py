@@ -126,16 +126,17 @@ class Template:
         text = self._render(prompt, tools)
         labels, cursor = [IGNORE] * len(head), 0
         for index, message in enumerate(prompt):
+            content = message["content"].strip()
+            begin = text.find(content, cursor)
+            end = begin + len(content)
             if message["role"] != "assistant":
+                cursor = end if begin >= 0 else cursor
                 continue
             before = self._render(prompt[:index], tools)
             through = self._render(prompt[: index + 1], tools, ask=False).rstrip()
+            # a template may rewrite earlier turns, dropping their reasoning, say; then the words alone are learned
             if text.startswith(before) and text.startswith(through) and len(before) < len(through):
                 begin, end = len(before), len(through)
-            else:  # a template that rewrites earlier turns, dropping their reasoning, say
-                content = message["content"].strip()
-                begin = text.find(content, cursor)
-                end = begin + len(content)
             if begin < 0 or begin == end:
                 continue
             cursor = end

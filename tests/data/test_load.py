@@ -139,6 +139,8 @@ def test_folder_keeps_splits_apart(tmp_path):
     assert completions(load(tmp_path)) == ["c0", "c1", "c2", "c3", "c4", "c5"]
     assert completions(load({"path": str(tmp_path), "split": "test"})) == ["c6", "c7"]
     assert completions(load({"path": str(tmp_path), "split": "validation[1:]"})) == ["c9"]
+    write(tmp_path / "extra.jsonl", jsonl(ROWS[:1]))  # beside files with a split in their names it has none
+    assert len(load(tmp_path).rows) == 6
     message = message_of({"path": str(tmp_path), "split": "gold"})
     assert message == f"{tmp_path} has no split 'gold'; its files' names tell of test, train, validation."
 

@@ -135,4 +135,6 @@ def test_tool_calls_reach_the_messages(shared):
     assert call == {"name": "search_recipes", "arguments": {"ingredients": ["chicken", "bell peppers", "rice"]}}
     assert row.prompt[3]["content"] == f"<tool_call>\n{json.dumps(call)}\n</tool_call>"
     assert json.loads(row.tools)[0]["name"] == "search_recipes"
+    prompt = load_prompts([entry], on_bad_row="stop", seed=0).rows[0]  # a prompt travels alone, so it carries its tools
+    assert prompt == [{**row.prompt[0], "tools": row.tools}, *row.prompt[1:]]
     assert row.source.endswith(":2")  # the array's first element stands on the file's second line

@@ -70,6 +70,22 @@ def test_an_answer_that_repeats_the_question_is_found_in_its_own_turn(chat):
     assert learned(chat, labels) == "Because.<|im_end|>The end.<|im_end|>"
 
 
+def test_turns_that_a_template_rewrites_later_are_still_learned():
+    """As Qwen3's: a last answer is written with a mark that earlier ones lose."""
+    text = (
+        "{% for m in messages %}<|im_start|>{{ m['role'] }}\n"
+        "{% if m['role'] == 'assistant' and loop.last %}(new) {% endif %}{{ m['content'] }}<|im_end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    )
+    template = Template(make_tokenizer(chat_template=text))
+    echo = {"role": "user", "content": "Because."}
+    ids, labels = template.demonstration(Demonstration([echo, A, echo, A, U2], "The end."))
+    assert learned(template, labels) == "Because.<|im_end|>Because.<|im_end|>(new) The end.<|im_end|>"
+    asked = len(template.prompt_ids([echo]))
+    assert set(labels[:asked]) == {IGNORE}
+    assert labels[asked] == ids[asked]
+
+
 def test_bos_is_not_doubled():
     tokenizer = make_tokenizer(chat_template="{{ bos_token }}" + CHAT_TEMPLATE)
     tokenizer.bos_token = "<|im_start|>"
@@ -109,6 +125,9 @@ def test_own_templates_by_name():
     assert template.tokenizer.decode(template.prompt_ids([U])) == "User:\nWhy?\n\nAssistant:\n"
     _, labels = template.demonstration(Demonstration([U, A, U2], "The end."))
     assert learned(template, labels) == "Because.<|im_end|>The end.<|im_end|>"
+    template = Template(make_tokenizer(chat_template=None), chat_template="plain", eos_token="<|im_start|>")
+    assert template.tokenizer.decode(template.answer_ids([U], "Because.")) == "Because.<|im_start|>"
+    assert template.stop_token_ids == [2, 1]
     with pytest.raises(ModelError, match=r"chat_template nothing.jinja is neither Jinja text nor a file, nor one of"):
         Template(make_tokenizer(chat_template=None), chat_template="nothing.jinja")
 
