@@ -180,6 +180,8 @@ class _Runner:
         record = self.records.get(stage.name)
         changed = _changes(record["dependencies"], now) if record else ""
         finished = is_finished(stage)
+        if stage.recipe is None:  # a command cut short may have left part of its output
+            finished = finished and record is not None and record["status"] == "finished"
         if finished and not forced and not changed and (record or self._adopts(stage)):
             return "skip", ""
         manifest = read_manifest(stage.outputs[0]) if stage.recipe else {}
@@ -191,8 +193,6 @@ class _Runner:
 
     def _adopts(self, stage: Stage) -> bool:
         """Whether a stage run by hand, of which pipeline.json knows nothing, is newer than all local inputs."""
-        if stage.recipe is None:
-            return False
         done = (Path(stage.outputs[0]) / MANIFEST).stat().st_mtime
         inputs = [Path(name) for name in dependencies(stage)]
         return all(_newest(path) <= done for path in inputs if path.exists())

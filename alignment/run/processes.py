@@ -1,6 +1,7 @@
 """A stage as a process of its own: logged, watched, and ended with everything it started."""
 
 import contextlib
+import ctypes
 import os
 import shlex
 import signal
@@ -14,6 +15,8 @@ from types import FrameType
 GRACE_SECONDS = 1.2  # between asking a stage to end and ending it
 POLL_SECONDS = 0.25
 INTERRUPTED = 128 + signal.SIGINT
+LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 class Terminated(BaseException):
@@ -48,6 +51,7 @@ def run_logged(command: Sequence[str], log: Path, tick: Callable[[], None]) -> i
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            preexec_fn=_end_with_parent if LIBC else None,
             env={**os.environ, "PYTHONUNBUFFERED": "1"},
         )
         try:
@@ -59,6 +63,12 @@ def run_logged(command: Sequence[str], log: Path, tick: Callable[[], None]) -> i
                     tick()
         finally:
             _end(child)
+
+
+def _end_with_parent() -> None:
+    """Have the kernel end the stage where `alignment run` is killed and cannot."""
+    assert LIBC is not None
+    LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _end(child: "subprocess.Popen[bytes]") -> None:

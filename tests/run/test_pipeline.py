@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 import yaml
 from rich.console import Console
@@ -194,6 +195,11 @@ def started(bench: Bench, wait_for: str) -> "subprocess.Popen[str]":
     raise AssertionError("the stage did not start within a minute")
 
 
+def alive(command: str) -> bool:
+    found = [process.info["cmdline"] or [] for process in psutil.process_iter(["cmdline"])]
+    return any(command in " ".join(words) for words in found)
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_an_interrupted_run_ends_at_once_with_its_stage_and_goes_on_later(bench, number, code):
     bench.write(step("a"), step("b", "a", seconds=100.5))
@@ -204,13 +210,31 @@ def test_an_interrupted_run_ends_at_once_with_its_stage_and_goes_on_later(bench,
     assert time.monotonic() - begun < 5  # 2 s on a machine that is not running tests beside it
     assert process.returncode == code
     assert "Traceback" not in error
-    left = subprocess.run(["pgrep", "-f", "runs/b.txt 100.5"], capture_output=True, text=True).stdout
-    assert left == ""
+    assert not alive("runs/b.txt 100.5")
     assert bench.state()["b"]["status"] == "interrupted"
     assert not (bench.folder / "runs/b.txt").exists()
     bench.write(step("a"), step("b", "a"))
     assert bench.run() == 0
     assert bench.calls() == ["a", "b"]  # a before the signal, b now
+
+
+def test_a_killed_run_takes_its_stage_along_and_does_not_trust_half_an_output(bench):
+    bench.write(step("a", seconds=100.25))
+    process = started(bench, "a")
+    process.kill()
+    process.communicate(timeout=30)
+    end = time.monotonic() + 10
+    while time.monotonic() < end and alive("runs/a.txt 100.25"):
+        time.sleep(0.05)
+    assert not alive("runs/a.txt 100.25")
+    (bench.folder / "runs/a.txt").write_text("half")
+    bench.write(step("a"))
+    state = json.loads((bench.folder / "runs/pipeline.json").read_text())
+    state["stages"]["a"]["dependencies"] = dependencies(load_pipeline("pipeline.yaml").stages[0])
+    (bench.folder / "runs/pipeline.json").write_text(json.dumps(state))
+    assert bench.run() == 0
+    assert bench.calls() == ["a"]
+    assert "a: was running, runs again" in bench.said.getvalue()
 
 
 def test_two_runs_at_once_are_refused(bench):
