@@ -12,7 +12,7 @@ import openai
 from alignment.config.schema import JudgeEntry
 from alignment.errors import JudgeError
 from alignment.evaluate.judging import Comparison, Verdict
-from reward.judges.prompting import PairwisePrompt
+from reward.judges.prompting import PairwisePrompt, well_formed
 from reward.judges.verdicts import find_verdict, is_refusal, soft_probability, verdict_token
 
 TOP_LOGPROBS = 20  # the most that OpenAI and vLLM give
@@ -107,12 +107,14 @@ class OpenAIJudge:
             refusal = message.get("refusal")
             if not isinstance(reply, str):
                 raise TypeError
+            reply = well_formed(reply)
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
             return Verdict(None, "api_error", self._clean(f"not a chat completion: {body}"))
         raw = self._clean(reply)
         details = {"model": parsed.get("model"), "finish_reason": finish, "usage": parsed.get("usage")}
         if refusal or finish == "content_filter":
             return Verdict(None, "refusal", self._clean(str(refusal or reply)), details)
+        tokens = self._tokens(choice.get("logprobs")) if self.entry.logprobs and reply else []
         one_token = self.entry.logprobs and self.entry.max_tokens == 1  # the verdict is all that was asked for
         if finish == "length" and not one_token:
             return Verdict(None, "truncated", raw, details)
@@ -125,22 +127,30 @@ class OpenAIJudge:
             return Verdict(0.5, "tie", raw, details)
         if not self.entry.logprobs:
             return Verdict(1.0 if found.label == "A" else 0.0, "ok", raw, details)
-        return self._soft(reply, found.position, choice.get("logprobs"), raw, details)
+        return self._soft(reply, found.position, tokens, raw, details)
 
-    def _soft(self, reply: str, position: int, logprobs: Any, raw: str, details: dict[str, Any]) -> Verdict:
+    def _tokens(self, logprobs: Any) -> list[dict[str, Any]]:
+        """Return the tokens with their log-probabilities; [] where this one reply has none."""
         tokens = logprobs.get("content") if isinstance(logprobs, dict) else None
-        if not isinstance(tokens, list) or not tokens or not all(isinstance(token, dict) for token in tokens):
-            if self._has_logprobs:
-                return Verdict(None, "api_error", f"no log-probabilities with the reply {raw}", details)
-            raise JudgeError(
-                f"{self.url} returned no log-probabilities for model {self.entry.model}, and judge.logprobs is true; "
-                "set logprobs: false to take the verdict from the text alone (probability 1 or 0)."
-            )
-        self._has_logprobs = True
+        if isinstance(tokens, list) and tokens and all(isinstance(token, dict) for token in tokens):
+            self._has_logprobs = True
+            return tokens
+        if self._has_logprobs:
+            return []
+        raise JudgeError(
+            f"{self.url} returned no log-probabilities for model {self.entry.model}, and judge.logprobs is true; "
+            "set logprobs: false to take the verdict from the text alone (probability 1 or 0)."
+        )
+
+    def _soft(
+        self, reply: str, position: int, tokens: list[dict[str, Any]], raw: str, details: dict[str, Any]
+    ) -> Verdict:
+        if not tokens:
+            return Verdict(None, "api_error", f"no log-probabilities with the reply {raw}", details)
         token = verdict_token(reply, position, tokens)
         try:
             soft = soft_probability(token) if token is not None else None
-        except (AttributeError, TypeError):
+        except (AttributeError, TypeError, OverflowError):
             soft = None
         if token is None or soft is None:
             return Verdict(None, "parse_error", f"the log-probabilities do not fit the reply {raw}", details)
@@ -176,7 +186,7 @@ class OpenAIJudge:
     def _clean(self, text: str, limit: int = RAW_CHARACTERS) -> str:
         """Cut a text short and take out the key, which some servers repeat in their errors."""
         key = self.client.api_key
-        return (text.replace(key, "[key]") if key != NO_KEY else text)[:limit]
+        return well_formed(text.replace(key, "[key]") if key != NO_KEY else text)[:limit]
 
 
 NO_KEY = "none"  # what local servers that ask for no key are sent

@@ -68,4 +68,9 @@ class PairwisePrompt:
             tag = f"{tags[match[1]]}-{code}"
             return f"<{tag}>\n{values[match[1]]}\n</{tag}>"
 
-        return PLACEHOLDER.sub(fenced, self.text)
+        return well_formed(PLACEHOLDER.sub(fenced, self.text))
+
+
+def well_formed(text: str) -> str:
+    """Replace lone surrogates, which JSON may spell and UTF-8 cannot hold."""
+    return text.encode("utf-8", "replace").decode("utf-8")

@@ -64,6 +64,8 @@ def test_one_question_on_the_wire() -> None:
         (completion("A\n\nBecause answer A", finish="length"), (None, "truncated")),
         (completion("word " * 100_000), (None, "parse_error")),
         (completion(["A"]), (None, "api_error")),
+        (completion("A\ud800"), (None, "parse_error")),  # JSON spells what UTF-8 cannot hold
+        (completion("\ud800\nVerdict: A"), (1.0, "ok")),
         (Reply(b""), (None, "api_error")),
         (Reply(b"null"), (None, "api_error")),
         (Reply(b"[]"), (None, "api_error")),
@@ -99,8 +101,33 @@ def test_tie_where_the_prompt_offers_it(tmp_path: Any) -> None:
 def test_no_log_probabilities_is_said_with_the_remedy() -> None:
     with pytest.raises(JudgeError, match=r"(?s)returned no log-probabilities for model toy.*set logprobs: false"):
         ask(lambda prompt, n: completion("A"), logprobs=True)
+    with pytest.raises(JudgeError, match="set logprobs: false"):  # before a long reply is called cut off
+        ask(lambda prompt, n: completion("Once upon a", finish="length"), logprobs=True)
     with pytest.raises(JudgeError, match="refuses log-probabilities; set logprobs: false"):
         ask(lambda prompt, n: failure(400, "logprobs are not supported"), logprobs=True)
+
+
+@pytest.mark.parametrize(
+    "tokens",
+    [
+        [{"token": "A", "logprob": 0, "top_logprobs": "many"}],
+        [{"token": "A", "logprob": None, "top_logprobs": [{"token": "A", "logprob": "high"}]}],
+        [{"token": "A", "logprob": -(10**400), "top_logprobs": []}],
+        [{"token": None}],
+        [{"token": "B", "bytes": [999], "logprob": 0.0}],
+    ],
+)
+def test_log_probabilities_that_make_no_sense_are_no_label(tokens: list[Any]) -> None:
+    reply = json.loads(completion("A").body)
+    reply["choices"][0]["logprobs"] = {"content": tokens}
+    verdict = ask(lambda prompt, n: Reply(json.dumps(reply).encode()), logprobs=True)
+    assert (verdict.probability, verdict.status) == (None, "parse_error")
+
+
+def test_a_question_that_utf8_cannot_hold_is_asked() -> None:
+    with ChatServer(lambda prompt, n: completion("A")) as server:
+        judge = judge_of(server.url)
+        assert judge.ask(Comparison("\ud800", "a", "b")).probability == 1.0
 
 
 def test_log_probabilities_that_come_and_go_are_errors_of_single_calls() -> None:
