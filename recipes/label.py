@@ -12,11 +12,12 @@ from alignment.data import load_prompts, ranking_to_json
 from alignment.data.rows import Prompt
 from alignment.data.template import Template
 from alignment.policy.base import load_causal_lm, load_tokenizer, resolve_model
+from alignment.policy.weights import weights_hash
 from alignment.rollout.engine import Sampling
 from alignment.rollout.transformers_engine import TransformersEngine
 from alignment.run.directory import RunDirectory
 from alignment.run.files import write_jsonl
-from alignment.run.lineage import fingerprint, weights_hash
+from alignment.run.lineage import fingerprint
 from alignment.run.script import script
 from reward.feedback.labeler import label, summary
 from reward.feedback.sampling import fitting_prompts, require_one_process, sample_answers

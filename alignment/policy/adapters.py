@@ -1,5 +1,6 @@
 """LoRA and DoRA adapters on a base: new ones, and those that an earlier stage left."""
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +12,10 @@ from peft.utils import load_peft_weights
 from alignment.config.schema import AdapterKeys
 from alignment.errors import ModelError
 
-HEADS = {"CAUSAL_LM": [], "SEQ_CLS": ["score"]}  # modules that a task trains beside the adapter
+# peft 0.21 and trl 1.16 ask transformers 5.23 by the old name; nobody who runs this can do anything about it.
+warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
+
+HEADS: dict[str, list[str]] = {"CAUSAL_LM": [], "SEQ_CLS": ["score"]}  # modules that a task trains beside the adapter
 
 
 def adapter_config(keys: AdapterKeys, *, task: str) -> LoraConfig:

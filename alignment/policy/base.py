@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -19,6 +20,7 @@ from transformers.utils import find_adapter_config_file
 from alignment.config.schema import AdapterKeys, ModelKeys
 from alignment.errors import ModelError
 from alignment.policy.adapters import attach_adapter, continue_adapter
+from alignment.policy.weights import weights_hash
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 ADAPTER_CONFIG = "adapter_config.json"
@@ -60,7 +62,24 @@ def resolve_model(path: str, *, revision: str = "main") -> ModelSource:
             f"{path} is an adapter on {base}, which is itself an adapter; only an adapter on a whole model can be "
             f"loaded. Merge the lower one first: alignment merge {base} OUT."
         )
-    return ModelSource(base=resolve_model(base).base, adapter=str(folder))
+    source = ModelSource(base=resolve_model(base).base, adapter=str(folder))
+    _require_own_base(source, folder)
+    return source
+
+
+def _require_own_base(source: ModelSource, adapter: Path) -> None:
+    """Refuse a base whose weights are not those that the adapter's manifest, where it has one, names."""
+    try:
+        manifest = json.loads((adapter / "manifest.json").read_text(encoding="utf-8"))
+        trained_on = manifest["lineage"]["base_sha256"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return
+    found = weights_hash(source.base)
+    if found != trained_on and not any(identity.startswith("hub:") for identity in (found, trained_on)):
+        raise ModelError(
+            f"{adapter} is an adapter of another base: it was trained on weights {trained_on[:12]}, and {source.base} "
+            f"holds {found[:12]}. Put the old base back, or train the adapter anew."
+        )
 
 
 def _resolve_hub(path: str, revision: str) -> ModelSource:
@@ -255,7 +274,7 @@ def load_base(cls: Any, base: str, keys: ModelKeys, *, full: bool = False, **con
         return cls.from_pretrained(base, **options)
     except torch.cuda.OutOfMemoryError:
         raise
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
         raise _cannot_load(base, error) from error
 
 

@@ -12,9 +12,6 @@ from typing import Any
 
 from alignment.errors import AlignmentError
 
-SAMPLED_BLOCKS = 64
-BLOCK_BYTES = 65_536
-
 
 @contextlib.contextmanager
 def naming_the_disk(path: Path) -> Iterator[None]:
@@ -97,21 +94,3 @@ def read_jsonl(path: Path | str) -> list[dict[str, Any]]:
 def text_hash(text: str) -> str:
     """SHA-256 of a text, in hexadecimal."""
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def sampled_hash(path: Path) -> str:
-    """SHA-256 of a file's size and of 64 blocks of 64 KiB spread evenly through it.
-
-    Whole for files up to 4 MiB. Training changes weights everywhere, so two checkpoints differ in a sampled block,
-    and a model of 140 GB is told from another in a blink.
-    """
-    size = path.stat().st_size
-    digest = hashlib.sha256(str(size).encode())
-    with path.open("rb") as file:
-        if size <= SAMPLED_BLOCKS * BLOCK_BYTES:
-            digest.update(file.read())
-        else:
-            for block in range(SAMPLED_BLOCKS):
-                file.seek(block * (size - BLOCK_BYTES) // (SAMPLED_BLOCKS - 1))
-                digest.update(file.read(BLOCK_BYTES))
-    return digest.hexdigest()

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from alignment.config.pipelines import Stage
+from alignment.policy.weights import sampled_hash
 from alignment.run.directory import read_manifest, recipe_digest, resolved_recipe, versions
-from alignment.run.files import sampled_hash, text_hash
+from alignment.run.files import text_hash
 
 PATHS = {"model_name_or_path", "reward_model_path", "path", "chat_template", "prompt", "deepspeed", "fsdp_config"}
 # What a run keeps about itself: times, logs, states to resume from. Nothing that reads the run looks at it.

@@ -1,11 +1,11 @@
 """What an artifact was made from, and refusing to mix artifacts that do not belong together."""
 
 import json
-from pathlib import Path
 from typing import Any
 
 from alignment.errors import LineageError
-from alignment.run.files import sampled_hash, text_hash
+from alignment.policy.weights import weights_hash
+from alignment.run.files import text_hash
 
 WORDS = {
     "base_sha256": "base model weights",
@@ -14,18 +14,6 @@ WORDS = {
     "stop_token_ids": "stop tokens",
     "pad_token_id": "pad token",
 }
-
-
-def weights_hash(model: str) -> str:
-    """Identify a model's weights: sampled SHA-256 of its safetensors files, or the Hub id itself.
-
-    The hash of a local folder depends on its content alone, never on where it lies.
-    """
-    folder = Path(model)
-    if not folder.is_dir():
-        return f"hub:{model}"
-    files = sorted(folder.glob("*.safetensors"))
-    return text_hash("".join(f"{file.name}:{sampled_hash(file)}" for file in files))
 
 
 def fingerprint(

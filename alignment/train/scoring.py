@@ -6,8 +6,8 @@ from typing import Any, Protocol
 from alignment.config.schema import PPORecipe
 from alignment.data.rows import Prompt
 from alignment.policy.base import resolve_model
+from alignment.policy.weights import weights_hash
 from alignment.run.directory import read_manifest
-from alignment.run.lineage import weights_hash
 
 
 class Scorer(Protocol):

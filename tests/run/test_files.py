@@ -4,8 +4,10 @@ import os
 import pytest
 
 from alignment.errors import AlignmentError
+from alignment.policy import weights
+from alignment.policy.weights import sampled_hash
 from alignment.run import files
-from alignment.run.files import append_jsonl, read_jsonl, sampled_hash, write_atomic
+from alignment.run.files import append_jsonl, read_jsonl, write_atomic
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_beside_it(tmp_path, monkeypatch):
@@ -40,11 +42,11 @@ def test_a_last_line_cut_off_is_left_out_but_damage_in_the_middle_is_named(tmp_p
 
 
 def test_sampled_hash_sees_size_ends_and_every_sampled_block(tmp_path):
-    big, block = tmp_path / "big", files.BLOCK_BYTES
-    size = 2 * files.SAMPLED_BLOCKS * block
+    big, block = tmp_path / "big", weights.BLOCK_BYTES
+    size = 2 * weights.SAMPLED_BLOCKS * block
     big.write_bytes(bytes(size))
     zero = sampled_hash(big)
-    last_of_third_block = 2 * (size - block) // (files.SAMPLED_BLOCKS - 1) + block - 1
+    last_of_third_block = 2 * (size - block) // (weights.SAMPLED_BLOCKS - 1) + block - 1
     for offset in (0, size - 1, last_of_third_block):
         content = bytearray(size)
         content[offset] = 1
