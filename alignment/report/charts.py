@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 WIDTH, HEIGHT = 360, 190  # of the drawing, in its own units
-LEFT, RIGHT, TOP, BOTTOM = 46, 10, 10, 28  # margins that hold tick labels
-SMOOTH_FROM = 60  # points past which a running mean is drawn over the points
+LEFT, RIGHT, TOP, BOTTOM = 46, 14, 10, 28  # margins that hold tick labels
+SMOOTH_FROM = 60  # points past which a smoothed line is drawn over them
 Point = tuple[float, float]
 
 
@@ -17,7 +17,7 @@ class Line:
     label: str
     points: list[Point]  # step, value; finite
     path: str  # through every point
-    smooth: str  # running mean, "" where the points are few
+    smooth: str  # smoothed, "" where the points are few
     dots: list[Point]  # in drawing units; only where the points are too few for a line
     end: Point  # the last point, in drawing units
 
@@ -35,33 +35,33 @@ class Chart:
     """All that the template needs to draw one chart."""
 
     title: str
+    unit: str
     lines: list[Line]
     x_ticks: list[Tick]
     y_ticks: list[Tick]
     summary: str  # first and last value of the main series
     description: str  # for screen readers
+    steps: Point  # the horizontal axis, from and to
 
     def data(self) -> dict[str, object]:
         """What the pointer's readout needs: series and how steps map to drawing units."""
-        steps = [step for line in self.lines for step, _ in line.points]
-        return {
-            "series": [{"label": line.label, "points": line.points} for line in self.lines],
-            "x": [min(steps), max(steps), LEFT, WIDTH - RIGHT],
-        }
+        return {"series": [line.points for line in self.lines], "x": [*self.steps, LEFT, WIDTH - RIGHT]}
 
 
-def chart(title: str, series: Sequence[tuple[str, Sequence[Point]]]) -> Chart:
-    """Lay out one chart.
+def chart(title: str, series: Sequence[tuple[str, Sequence[Point]]], unit: str = "") -> Chart:
+    """Lay out one chart; its horizontal axis begins at step 0 unless the run began far from there.
 
     Args:
         series: label and (step, value) points, steps ascending, values finite; at least one point each.
     """
     steps = [step for _, points in series for step, _ in points]
     values = [value for _, points in series for _, value in points]
-    x_ticks = nice_ticks(min(steps), max(steps), 5)
+    first, last = min(steps), max(steps)
+    if 0 < first <= last / 5:
+        first = 0.0
+    x_ticks = nice_ticks(first, last, 5)
     y_ticks = nice_ticks(min(values), max(values), 4)
     low, high = min(y_ticks[0], *values), max(y_ticks[-1], *values)
-    first, last = min(steps), max(steps)
 
     def x(step: float) -> float:
         share = 0.5 if first == last else (step - first) / (last - first)
@@ -75,18 +75,20 @@ def chart(title: str, series: Sequence[tuple[str, Sequence[Point]]]) -> Chart:
         placed = [(x(step), y(value)) for step, value in points]
         smooth = ""
         if len(points) >= SMOOTH_FROM:
-            means = running_mean([value for _, value in points], len(points) // 20)
+            means = smoothed([value for _, value in points], len(points) // 20)
             smooth = _path([(x(step), y(value)) for (step, _), value in zip(points, means, strict=True)])
         lines.append(Line(label, list(points), _path(placed), smooth, placed if len(placed) < 8 else [], placed[-1]))
     main = series[0][1]
     ends = f"{number(main[0][1])} → {number(main[-1][1])}" if len(main) > 1 else number(main[0][1])
     return Chart(
         title,
+        unit,
         lines,
         [Tick(x(tick), axis_number(tick, x_ticks)) for tick in x_ticks if first <= tick <= last],
         [Tick(y(tick), axis_number(tick, y_ticks)) for tick in y_ticks],
         ends,
-        f"{title}: {ends} over steps {number(first)} to {number(last)}",
+        f"{title}: {ends} over steps {first:g} to {last:g}",
+        (first, last),
     )
 
 
@@ -102,25 +104,33 @@ def nice_ticks(low: float, high: float, count: int) -> list[float]:
     return [round(i * step, 12) if step > 1e-9 else i * step for i in range(first, last + 1)]
 
 
-def running_mean(values: Sequence[float], reach: int) -> list[float]:
-    """Mean of each value and up to `reach` on either side, fewer at the ends."""
-    means = []
+def smoothed(values: Sequence[float], reach: int) -> list[float]:
+    """Local straight-line fit over each value and up to `reach` on either side.
+
+    Inside, that is the running mean; at the ends, where a mean would bend a steep start flat, it follows the slope.
+    """
+    found = []
     for i in range(len(values)):
-        near = values[max(0, i - reach) : i + reach + 1]
-        means.append(sum(near) / len(near))
-    return means
+        near = range(max(0, i - reach), min(len(values), i + reach + 1))
+        middle = sum(near) / len(near)
+        mean = sum(values[j] for j in near) / len(near)
+        spread = sum((j - middle) ** 2 for j in near)
+        slope = sum((j - middle) * (values[j] - mean) for j in near) / spread if spread else 0.0
+        found.append(mean + slope * (i - middle))
+    return found
 
 
 def number(value: float) -> str:
     """A value in three significant digits, as a person would write it."""
-    if value == 0:
+    size = abs(value)
+    if size == 0:
         return "0"
-    if abs(value) >= 1e6 or abs(value) < 1e-3:
-        mantissa, _, exponent = f"{value:.2e}".partition("e")
-        return f"{float(mantissa):g}e{int(exponent)}"
-    if abs(value) >= 100:
-        return f"{value:,.0f}"
-    return f"{value:.3g}"
+    if size >= 1e6 or size < 1e-3:
+        mantissa, _, exponent = f"{size:.2e}".partition("e")
+        text = f"{mantissa}e{int(exponent)}"
+    else:
+        text = f"{size:,.0f}" if size >= 99.95 else f"{size:#.3g}"
+    return f"−{text}" if value < 0 else text
 
 
 def axis_number(value: float, ticks: Sequence[float]) -> str:
@@ -130,9 +140,11 @@ def axis_number(value: float, ticks: Sequence[float]) -> str:
     if largest >= 1e6 or largest < 1e-3:
         return number(value)
     if largest >= 10_000:
-        return f"{value / 1000:g}k"
-    decimals = max(0, -math.floor(math.log10(step) + 1e-9))
-    return f"{value:.{decimals}f}"
+        text = f"{abs(value) / 1000:g}k"
+    else:
+        decimals = max(0, -math.floor(math.log10(step) + 1e-9))
+        text = f"{abs(value):.{decimals}f}"
+    return f"−{text}" if value < 0 else text
 
 
 def _path(points: Sequence[Point]) -> str:

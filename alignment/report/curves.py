@@ -8,18 +8,19 @@ from alignment.report.charts import Chart, Point, chart
 
 Series = dict[str, list[Point]]
 
-# Title, then keys with their labels; the first chart that names a key has it. Keys are those that TRL's trainers and
-# ours log; spelling variants stand side by side, and what a run did not log is left out.
-MAIN: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
-    ("Score", (("score", "score"), ("objective/scores", "score"))),
-    ("KL to the reference (nats per answer)", (("kl", "KL"), ("objective/kl", "KL"))),
-    ("Answer length (tokens)", (("answer_tokens", "tokens"),)),
-    ("Loss", (("loss", "training"), ("eval_loss", "held out"))),
-    ("Accuracy", (("accuracy", "training"), ("eval_accuracy", "held out"))),
-    ("Accuracy of implied rewards", (("rewards/accuracies", "training"), ("eval_rewards/accuracies", "held out"))),
-    ("Margin of implied rewards", (("rewards/margins", "training"), ("eval_rewards/margins", "held out"))),
-    ("Token accuracy", (("mean_token_accuracy", "training"), ("eval_mean_token_accuracy", "held out"))),
-    ("Entropy (nats per token)", (("entropy", "entropy"),)),
+# Title, unit, then keys with their labels; the first chart that names a key has it. Keys are those that TRL's trainers
+# and ours log; spelling variants stand side by side, and what a run did not log is left out.
+MAIN: tuple[tuple[str, str, tuple[tuple[str, str], ...]], ...] = (
+    ("Score", "reward model, mean", (("score", "score"), ("objective/scores", "score"))),
+    ("KL", "nats per answer", (("kl", "KL"), ("objective/kl", "KL"))),
+    ("Answer length", "tokens", (("answer_tokens", "tokens"),)),
+    ("Loss", "", (("loss", "training"), ("eval_loss", "held out"))),
+    ("Accuracy", "", (("accuracy", "training"), ("eval_accuracy", "held out"))),
+    ("Accuracy", "implied reward", (("rewards/accuracies", "training"), ("eval_rewards/accuracies", "held out"))),
+    ("Margin", "implied reward", (("rewards/margins", "training"), ("eval_rewards/margins", "held out"))),
+    ("Token accuracy", "", (("mean_token_accuracy", "training"), ("eval_mean_token_accuracy", "held out"))),
+    ("Entropy", "nats per token", (("entropy", "training"), ("eval_entropy", "held out"))),
+    ("Distinct answers", "share", (("distinct_answers", "share"),)),
 )
 NEVER = ("step", "epoch", "total_flos", "num_tokens", "eval_num_tokens")
 TIMING = ("_runtime", "_per_second", "_flos", "seconds")
@@ -54,15 +55,15 @@ def charts_of(metrics: Sequence[dict[str, Any]]) -> tuple[list[Chart], list[Char
     single = {key: points[0][1] for key, points in series.items() if len(points) == 1}
     main: list[Chart] = []
     taken: set[str] = set()
-    for title, keys in MAIN:
+    for title, unit, keys in MAIN:
         chosen = [(label, curves[key]) for key, label in keys if key in curves]
         if chosen:
-            main.append(chart(title, chosen))
+            main.append(chart(title, chosen, unit))
         for key, label in keys:
             if key in curves:
                 taken.add(key)
             elif key in single and chosen:  # one evaluation at the end is a dot on the training curve
-                main[-1] = chart(title, [*chosen, (label, series[key])])
+                main[-1] = chart(title, [*chosen, (label, series[key])], unit)
                 single.pop(key)
     rest = [key for key in curves if key not in taken and not key.endswith(TIMING)]
     others = [chart(title, lines) for title, lines in _with_evaluation(rest, curves)]

@@ -2,6 +2,7 @@
 
 import datetime
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -145,8 +146,9 @@ def _stages(pipeline: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def _seconds(stage: dict[str, Any], manifest: dict[str, Any]) -> float | None:
-    if isinstance(stage.get("seconds"), int | float):
-        return float(stage["seconds"])
+    seconds = stage.get("seconds")
+    if isinstance(seconds, int | float) and math.isfinite(seconds):
+        return float(seconds)
     try:
         begin = datetime.datetime.fromisoformat(str(manifest["started"]))
         end = datetime.datetime.fromisoformat(str(manifest["finished"]))

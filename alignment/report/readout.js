@@ -10,7 +10,7 @@ for (const svg of document.querySelectorAll("svg[data-chart]")) {
     const box = svg.getBoundingClientRect();
     const at = ((event.clientX - box.left) / box.width) * svg.viewBox.baseVal.width;
     const step = first + ((at - left) / (right - left)) * (last - first);
-    const near = series.map((s) => s.points.reduce((a, b) => (Math.abs(b[0] - step) < Math.abs(a[0] - step) ? b : a)));
+    const near = series.map((points) => points.reduce((a, b) => (Math.abs(b[0] - step) < Math.abs(a[0] - step) ? b : a)));
     const place = left + (last === first ? 0.5 : (near[0][0] - first) / (last - first)) * (right - left);
     rule.setAttribute("x1", place);
     rule.setAttribute("x2", place);

@@ -72,7 +72,8 @@ def evaluation_of(run: Run, training_judges: Sequence[str]) -> Evaluation:
     results = run.results
     baseline = str(results.get("baseline", "baseline"))
     rates = {str(who): by for who, by in _dict(results.get("win_rate")).items() if isinstance(by, dict)}
-    candidates = [str(who) for who in results.get("candidates", rates) if str(who) != baseline]
+    named = results.get("candidates")
+    candidates = [str(who) for who in (named if isinstance(named, list) else rates) if str(who) != baseline]
     tones = {baseline: "baseline"} | {who: TONES[i % len(TONES)] for i, who in enumerate(candidates)}
     level = results.get("confidence_level")
     found = Evaluation(run.name, label(baseline), results.get("prompts"), percent(level) if is_number(level) else "95%")
@@ -83,12 +84,12 @@ def evaluation_of(run: Run, training_judges: Sequence[str]) -> Evaluation:
     found.headline_judge = judges[0] if judges else ""
     for who in candidates:
         for judge in judges:
-            rate = _dict(rates.get(who, {}).get(judge))
+            rate = _estimate(rates.get(who, {}).get(judge))
             if not rate:
                 continue
             if judge == found.headline_judge:
                 found.claims.append((outcome(rate), tones[who], *verdict(who, baseline, rate)))
-            note = "its labels trained the models" if judge in training_judges else ""
+            note = "gave the training labels" if judge in training_judges else ""
             track = _track(label(who), tones[who], str(judge), note, rate)
             if track is None:
                 found.problems.append(f"{judge} gave no verdict on {who}: every question failed")
@@ -97,7 +98,7 @@ def evaluation_of(run: Run, training_judges: Sequence[str]) -> Evaluation:
             found.problems += _coverage(who, str(judge), rate)
     _numbers(found, results, [baseline, *candidates])
     for judge, value in _dict(_detail(results, "reward_accuracy")).items():
-        track = _track("", "reward", f"against {judge}", "", value if isinstance(value, dict) else {"value": value})
+        track = _track("", "reward", f"against {judge}", "", _estimate(value))
         if track is not None:
             found.accuracy.append(track)
     return found
@@ -108,7 +109,7 @@ def reward_accuracy(run: Run) -> list[Track]:
     results = _dict(run.manifest.get("results"))
     rate = {"value": results.get("reward_accuracy"), "low": results.get("reward_accuracy_low"),
             "high": results.get("reward_accuracy_high"), "n": results.get("reward_pairs_decided")}  # fmt: skip
-    track = _track("", "reward", "held-out labels", "as the training judge gave them", rate)
+    track = _track("", "reward", "held-out labels", "given by the training judge", _estimate(rate))
     return [track] if track is not None else []
 
 
@@ -128,7 +129,7 @@ def _numbers(found: Evaluation, results: dict[str, Any], policies: Sequence[str]
 
 
 def _cell(value: object, is_share: bool) -> Cell:
-    found = value if isinstance(value, dict) else {"value": value}
+    found = _estimate(value)
     middle = found.get("value")
     if not is_number(middle):
         return Cell("–")
@@ -142,7 +143,7 @@ def _track(who: str, tone: str, what: str, note: str, rate: dict[str, Any]) -> T
     value = rate.get("value")
     if not is_number(value):
         return None
-    low, high = (_number_or(rate.get(end), value) for end in ("low", "high"))
+    low, high = (value if rate[end] is None else rate[end] for end in ("low", "high"))
     counts = [f"{rate[key]} {key}" for key in ("wins", "ties", "losses") if key in rate]
     if not counts and is_number(rate.get("n")):
         counts = [f"{rate['n']} pairs"]
@@ -162,8 +163,12 @@ def _detail(results: dict[str, Any], key: str) -> object:
     return _dict(results.get("details")).get(key) or results.get(key)
 
 
-def _number_or(value: object, default: float) -> float:
-    return value if is_number(value) else default
+def _estimate(value: object) -> dict[str, Any]:
+    """Take a plain number or a mapping; `value`, `low` and `high` come out as finite numbers or None."""
+    found = value if isinstance(value, dict) else {} if value is None else {"value": value}
+    return found and found | {
+        key: found[key] if is_number(found.get(key)) else None for key in ("value", "low", "high")
+    }
 
 
 def _dict(value: object) -> dict[str, Any]:

@@ -57,7 +57,7 @@ def write_pipeline(root: Path, *, name: str = "tiny") -> Path:
     ]  # fmt: skip
     _stage(folder, "dpo", f"{folder}/sft", {"train_loss": 0.41, "steps": 200}, dpo)
     ppo = [
-        {"step": 4 * u, "loss": 0.1 * math.exp(-u / 20) + rng.gauss(0, 0.01), "clip_fraction": 0.1 + 0.02 * rng.random(),
+        {"step": 4 * u, "loss": 0.1 * math.exp(-u / 20) + rng.gauss(0, 0.01), "clip_fraction": 0.1 + rng.random() / 50,
          "score": -0.4 + 3.4 * (1 - math.exp(-u / 25)),
          "kl": 6.2 * (1 - math.exp(-u / 40)) + abs(rng.gauss(0, 0.1)), "entropy": 1.6 - 0.6 * u / 80,
          "answer_tokens": 17 + 4 * (1 - math.exp(-u / 20)) + rng.gauss(0, 0.3),
