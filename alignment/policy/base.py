@@ -1,12 +1,14 @@
 """Finding a model by its path, and loading it: the base, its tokenizer, and the adapter that lies on it."""
 
 import json
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import PartialState
 from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
@@ -266,9 +268,7 @@ def load_base(cls: Any, base: str, keys: ModelKeys, *, full: bool = False, **con
         options["attn_implementation"] = keys.attn_implementation
     if keys.load_in_4bit:
         options["quantization_config"] = quantization(keys)
-    if torch.cuda.is_available():
-        from accelerate import PartialState
-
+    if torch.cuda.is_available() and not _sharded():
         options["device_map"] = {"": PartialState().device}
     try:
         return cls.from_pretrained(base, **options)
@@ -276,6 +276,11 @@ def load_base(cls: Any, base: str, keys: ModelKeys, *, full: bool = False, **con
         raise
     except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
         raise _cannot_load(base, error) from error
+
+
+def _sharded() -> bool:
+    """Whether DeepSpeed or FSDP will place the weights; they refuse a model that is on a device already."""
+    return any(os.environ.get(f"ACCELERATE_USE_{engine}", "false") == "true" for engine in ("DEEPSPEED", "FSDP"))
 
 
 def model_dtype(base: str, keys: ModelKeys, *, full: bool = False) -> torch.dtype:
