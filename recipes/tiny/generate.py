@@ -99,7 +99,7 @@ def split_phrasings(rng: random.Random) -> tuple[dict[str, list[int]], dict[str,
 
 
 def write_model(folder: Path, texts: list[str], seed: int) -> None:
-    """Train the tokenizer on `texts` and save it with a small Llama of random weights, as a plain transformers folder."""
+    """Save a tokenizer trained on `texts` and a small Llama of random weights, as a plain transformers folder."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 

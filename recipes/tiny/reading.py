@@ -3,6 +3,7 @@
 Both the gold scorer and the training judge look at answers through this; they differ in what they make of it.
 """
 
+import itertools
 import re
 from dataclasses import dataclass
 
@@ -125,7 +126,7 @@ def read_answer(prompt: Prompt, answer: str) -> Reading:
 def _facts(sentence: str) -> list[tuple[str, str]]:
     """List the (aspect, value) pairs a normalised sentence states; empty where it is no clear statement."""
     frame = _VALUES.sub(" ", sentence).split()
-    stutters = any(a == b for a, b in zip(frame, frame[1:], strict=False))
+    stutters = any(a == b for a, b in itertools.pairwise(frame))
     if len(frame) > _MOST_FRAME_WORDS or stutters:
         return []
     stated = []
