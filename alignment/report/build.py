@@ -55,7 +55,9 @@ def render(found: Runs) -> str:
         version=importlib.metadata.version("alignment-stack"),
         problems=found.problems,
         evaluations=evaluations,
-        labels_accuracy=[track for run in found.runs if run.stage == "reward" for track in reward_accuracy(run)],
+        labels_accuracy=[
+            track for run in found.runs if run.stage == "reward" for track in reward_accuracy(run, found.runs)
+        ],
         stages=stage_views(found.runs, tones),
         examples=_examples(found, evaluations),
         drawing=charts,

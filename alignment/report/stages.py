@@ -44,19 +44,16 @@ class StageView:
 def stage_views(runs: Sequence[Run], tones: dict[str, str]) -> list[StageView]:
     """Lay out every stage; `tones` by run name."""
     longest = max((run.seconds or 0.0 for run in runs), default=0.0)
-    names = {str(run.path): run.name for run in runs}
     views = []
     for run in runs:
         main, more, single = charts_of(run.metrics)
-        recipe = run.manifest.get("recipe")
-        recipe = recipe if isinstance(recipe, dict) else {}
         view = StageView(
             name=run.name,
             title=TITLES.get(run.stage, run.stage),
             tone=tones.get(run.name, "reward" if run.stage == "reward" else "other"),
             status=run.status,
-            model=" + ".join(_place(path, names) for path in _models(recipe)),
-            data=", ".join(_place(path, names) for path in _data(recipe)),
+            model=" + ".join(_place(path, runs) for path in _models(_recipe(run))),
+            data=", ".join(dict.fromkeys(_place(path, runs) for path in paths_of(run, "datasets"))),
             steps=_steps(run),
             time=duration(run.seconds),
             share=(run.seconds or 0.0) / longest if longest else 0.0,
@@ -73,14 +70,39 @@ def stage_views(runs: Sequence[Run], tones: dict[str, str]) -> list[StageView]:
 
 
 def training_judges(runs: Sequence[Run]) -> list[str]:
-    """Names under which the labelling stages' judges are known."""
-    names: list[str] = []
+    """Names of the judges whose labels a stage on this page trained on; of every labelling stage where none trained."""
+    trained = [run for run in runs if run.stage in ("sft", "reward", "dpo", "ppo")]
+    read = [run_of(path, runs) for other in trained for path in paths_of(other, "datasets")]
+    labelled = [run for run in runs if run.stage == "label" and (run in read or not trained)]
+    return [name for run in labelled for name in judge_names(run)]
+
+
+def judge_names(run: Run) -> list[str]:
+    """Names by which a labelling stage's judge may be known, the one tables use first."""
+    judge = _recipe(run).get("judge")
+    return (
+        [str(judge[key]) for key in ("name", "function", "model") if judge.get(key)] if isinstance(judge, dict) else []
+    )
+
+
+def run_of(path: str, runs: Sequence[Run]) -> Run | None:
+    """Return the run a path lies in; where the runs have moved since, the one of that folder's name."""
+    resolved = Path(path).resolve()
     for run in runs:
-        recipe = run.manifest.get("recipe")
-        judge = recipe.get("judge") if run.stage == "label" and isinstance(recipe, dict) else None
-        if isinstance(judge, dict):
-            names += [str(judge[key]) for key in ("name", "function", "model") if judge.get(key)]
-    return names
+        if run.path in (resolved, *resolved.parents):
+            return run
+    return next((run for run in runs if run.name in Path(path).parts[-3:]), None)
+
+
+def paths_of(run: Run, key: str) -> list[str]:
+    """Paths of a recipe's list of data sets."""
+    entries = _recipe(run).get(key)
+    return [str(e["path"]) for e in entries if isinstance(e, dict) and "path" in e] if isinstance(entries, list) else []
+
+
+def _recipe(run: Run) -> dict[str, Any]:
+    recipe = run.manifest.get("recipe")
+    return recipe if isinstance(recipe, dict) else {}
 
 
 def _ended(status: str) -> str:
@@ -92,17 +114,11 @@ def _models(recipe: dict[str, Any]) -> list[str]:
     return [str(recipe[key]) for key in keys if recipe.get(key)]
 
 
-def _data(recipe: dict[str, Any]) -> list[str]:
-    entries = recipe.get("datasets")
-    return [str(e["path"]) for e in entries if isinstance(e, dict) and "path" in e] if isinstance(entries, list) else []
-
-
-def _place(path: str, names: dict[str, str]) -> str:
+def _place(path: str, runs: Sequence[Run]) -> str:
     """Name a path by the run it lies in, else by its last two parts."""
-    resolved = Path(path).resolve()
-    for folder in (resolved, *resolved.parents):
-        if str(folder) in names:
-            return names[str(folder)]
+    run = run_of(path, runs)
+    if run is not None:
+        return run.name
     parts = Path(path).parts
     return "/".join(parts[-2:]) if len(parts) > 2 or Path(path).is_absolute() else path
 

@@ -7,6 +7,7 @@ from typing import Any
 from alignment.report.charts import number
 from alignment.report.curves import is_number
 from alignment.report.reading import Run
+from alignment.report.stages import judge_names, paths_of, run_of
 from alignment.report.wording import interval, label, outcome, percent, share_interval, verdict
 
 TONES = ("c1", "c2", "c3", "c4", "c5")  # candidates' colours in order; see style.css
@@ -98,18 +99,21 @@ def evaluation_of(run: Run, training_judges: Sequence[str]) -> Evaluation:
             found.problems += _coverage(who, str(judge), rate)
     _numbers(found, results, [baseline, *candidates])
     for judge, value in _dict(_detail(results, "reward_accuracy")).items():
-        track = _track("", "reward", f"against {judge}", "", _estimate(value))
+        track = _track("", "reward", f"against {judge}", "pairs of the baseline's answers", _estimate(value))
         if track is not None:
             found.accuracy.append(track)
     return found
 
 
-def reward_accuracy(run: Run) -> list[Track]:
+def reward_accuracy(run: Run, runs: Sequence[Run]) -> list[Track]:
     """Held-out accuracy as the reward stage itself measured it, against the labels it was given."""
     results = _dict(run.manifest.get("results"))
     rate = {"value": results.get("reward_accuracy"), "low": results.get("reward_accuracy_low"),
             "high": results.get("reward_accuracy_high"), "n": results.get("reward_pairs_decided")}  # fmt: skip
-    track = _track("", "reward", "held-out labels", "given by the training judge", _estimate(rate))
+    sources = [run_of(path, runs) for path in paths_of(run, "eval_datasets") or paths_of(run, "datasets")]
+    judges = [name for source in sources if source is not None for name in judge_names(source)[:1]]
+    what = f"against {', '.join(dict.fromkeys(judges))}" if judges else "against the held-out labels"
+    track = _track("", "reward", what, "measured by the reward stage", _estimate(rate))
     return [track] if track is not None else []
 
 

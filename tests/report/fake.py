@@ -7,6 +7,7 @@ from pathlib import Path
 
 HASH = "3f1c9a7be2d04c55a1b2c3d4e5f60718293a4b5c6d7e8f90a1b2c3d4e5f60718"
 VERSIONS = {"python": "3.11.2", "torch": "2.13.0", "transformers": "5.23.0", "trl": "1.16.0", "peft": "0.21.2"}
+DATA = {"reward": "label/labels", "dpo": "label/labels"}
 PROMPTS = (
     "Could you tell me when the library opens on Saturday, and whether it has a quiet room?",
     "Hi! Where can I buy fresh bread near the station?",
@@ -39,6 +40,9 @@ def write_pipeline(root: Path, *, name: str = "tiny") -> Path:
     sft.append({"step": 400, "train_runtime": 48.1, "train_loss": 1.31, "total_flos": 1e12})
     _stage(folder, "sft", f"{root}/{name}/base", {"train_loss": 1.31, "steps": 400}, sft)
     _stage(folder, "label", f"{folder}/sft", {"prompts": 600, "pairs": 3600, "statuses": {"ok": 3411, "tie": 189}}, [])
+    _stage(
+        folder, "label_gold", f"{folder}/sft", {"prompts": 200, "pairs": 1200, "statuses": {"ok": 1140, "tie": 60}}, []
+    )
     reward = [
         {"step": s, "loss": 0.31 + 0.38 * math.exp(-s / 40) + rng.gauss(0, 0.02), "score_gap": s / 100,
          "accuracy": 0.86 - 0.34 * math.exp(-s / 35) + rng.gauss(0, 0.01)}
@@ -49,7 +53,14 @@ def write_pipeline(root: Path, *, name: str = "tiny") -> Path:
         for s in range(25, 201, 25)
     ]
     accuracy = {"reward_accuracy": 0.841, "reward_accuracy_low": 0.811, "reward_accuracy_high": 0.869}
-    _stage(folder, "reward", f"{folder}/sft", {**accuracy, "reward_pairs_decided": 684, "steps": 200}, reward)
+    _stage(
+        folder,
+        "reward",
+        f"{folder}/sft",
+        {**accuracy, "reward_pairs_decided": 684, "steps": 200},
+        reward,
+        eval_datasets=[{"path": f"{folder}/label_gold/labels.jsonl"}],
+    )
     dpo = [
         {"step": s, "loss": 0.69 * math.exp(-s / 200) + rng.gauss(0, 0.01), "rewards/margins": 1.9 * (s / 200) ** 0.7,
          "rewards/accuracies": 0.85 - 0.33 * math.exp(-s / 30) + rng.gauss(0, 0.015), "logps/chosen": -20 - s / 50}
@@ -75,7 +86,16 @@ def write_pipeline(root: Path, *, name: str = "tiny") -> Path:
     _write(folder / "evaluate/results.json", _results())
     rows = [_example(i) for i in range(len(PROMPTS))]
     (folder / "evaluate/examples.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    seconds = {"data": 3.2, "sft": 52.4, "label": 31.0, "reward": 44.8, "dpo": 38.1, "ppo": 118.6, "evaluate": 21.9}
+    seconds = {
+        "data": 3.2,
+        "sft": 52.4,
+        "label": 31.0,
+        "label_gold": 12.0,
+        "reward": 44.8,
+        "dpo": 38.1,
+        "ppo": 118.6,
+        "evaluate": 21.9,
+    }
     stages = {s: {"seconds": t, "status": "finished", "dependencies": {}} for s, t in seconds.items()}
     _write(folder / "pipeline.json", {"name": name, "stages": stages})
     return folder
@@ -86,12 +106,15 @@ def _stage(folder, stage, model, results, metrics, samples=(), **recipe):
     run.mkdir(parents=True, exist_ok=True)
     if model is None:
         return
-    recipe = {"stage": stage, "model_name_or_path": str(model), "datasets": [{"path": f"{folder}/data/{stage}.jsonl"}],
+    data = f"{folder}/{DATA.get(stage, 'data/' + stage)}.jsonl"
+    recipe = {"stage": stage, "model_name_or_path": str(model), "datasets": [{"path": data}],
               "learning_rate": 5e-4, **recipe}  # fmt: skip
-    if stage == "label":
-        recipe["judge"] = {"kind": "rules", "name": "person", "function": "recipes.tiny.judge:prefer"}
+    judges = {"label": "person", "label_gold": "gold"}
+    if stage in judges:
+        recipe |= {"stage": "label", "judge": {"kind": "rules", "name": judges[stage], "function": "a:b"}}
     _write(run / "manifest.json", {
-        "stage": stage, "status": "finished", "recipe": recipe, "seed": 42, "versions": VERSIONS, "results": results,
+        "stage": recipe["stage"], "status": "finished", "recipe": recipe, "seed": 42, "results": results,
+        "versions": VERSIONS,
         "command": ["alignment", stage, "--config", f"recipes/tiny/{stage}.yaml"],
         "lineage": {"base_sha256": HASH, "tokenizer_sha256": HASH, "stop_token_ids": [2]},
         "started": "2026-11-21T09:10:00+00:00", "finished": "2026-11-21T09:14:52+00:00",

@@ -58,6 +58,14 @@ def own(tmp_path):
     return write_pipeline(tmp_path)
 
 
+def test_a_judge_that_only_measures_is_told_from_one_that_trains(own, tmp_path):
+    assert "gold gave the training labels" not in page_of(own, out=tmp_path / "page.html").text
+    manifest = json.loads((own / "dpo/manifest.json").read_text())
+    manifest["recipe"]["datasets"].append({"path": "elsewhere/label_gold/labels.jsonl"})  # the runs have moved since
+    (own / "dpo/manifest.json").write_text(json.dumps(manifest))
+    assert "gold gave the training labels" in page_of(own, out=tmp_path / "page.html").text
+
+
 def test_a_pipeline_s_page_tells_verdict_numbers_and_stages(pipeline, tmp_path):
     page = page_of(pipeline, out=tmp_path / "page.html")
     assert "PPO beats SFT, preferred 83% of the time [78–88]" in page.text
@@ -68,9 +76,9 @@ def test_a_pipeline_s_page_tells_verdict_numbers_and_stages(pipeline, tmp_path):
     assert "person gave the training labels" in page.text
     assert "6.04 [5.63, 6.45]" in page.text
     assert "97% 194 of 200" in page.text
-    assert "against gold 87% [84–90] 391 pairs" in page.text
-    assert "held-out labels given by the training judge 84% [81–87] 684 pairs" in page.text
-    assert "7 stages in 5 min 10 s" in page.text
+    assert "against gold pairs of the baseline's answers 87% [84–90] 391 pairs" in page.text
+    assert "against gold measured by the reward stage 84% [81–87] 684 pairs" in page.text
+    assert "8 stages in 5 min 22 s" in page.text
     assert "ppo sft + reward data 320 1 min 59 s" in page.text
     assert "transformers 5.23.0" in page.text
     assert "With pleasure: it opens at nine on Saturday" in page.text
