@@ -1,0 +1,98 @@
+"""Small PPO runs for tests: a tiny base, prompts, and a scorer that counts a letter."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoTokenizer, TrainingArguments
+
+from alignment.config.schema import DatasetEntry, PPORecipe
+from alignment.data.template import Template
+from alignment.policy.load_roles import load_roles
+from alignment.policy.roles import Roles
+from alignment.rollout.transformers_engine import TransformersEngine
+from alignment.train.ppo import PPOTrainer, UpdateShape
+
+PROMPTS = [f"tell me {number}" for number in range(20)]
+
+
+class CountE:
+    """Scores an answer by its letters e, a quarter each: 0.0 for most answers at first."""
+
+    def score(self, prompts, answers):
+        return [answer.count("e") / 4 for answer in answers]
+
+
+class ManyStops:
+    """Samples with a fifth of the vocabulary as stop tokens, so that answers have many lengths."""
+
+    def __init__(self, roles: Roles, pad_token_id: int) -> None:
+        self.inner = TransformersEngine(roles.policy_lm, pad_token_id)
+
+    def generate(self, prompt_ids, sampling):
+        return self.inner.generate(prompt_ids, dataclasses.replace(sampling, stop_token_ids=list(range(1, 60))))
+
+
+def make_trainer(
+    base: Path,
+    out: Path,
+    *,
+    updates: int = 3,
+    per_device: int = 8,
+    reward: Path | None = None,
+    scorer: Any = None,
+    arguments: dict[str, Any] | None = None,
+    callbacks: list[Any] | None = None,
+    eos_as_pad: bool = False,
+    many_stops: bool = True,
+    **keys: Any,
+) -> PPOTrainer:
+    settings = {
+        "model_name_or_path": str(base),
+        "rollout_batch_size": 16,
+        "total_episodes": 16 * updates,
+        "num_ppo_epochs": 2,
+        "num_mini_batches": 2,
+        "max_new_tokens": 6,
+        "lora_r": 4,
+        **keys,
+    }
+    recipe = PPORecipe(
+        stage="ppo",
+        output_dir=str(out),
+        datasets=[DatasetEntry(path="unused")],
+        reward_model_path=str(reward or "unused"),
+        **settings,
+    )
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    if eos_as_pad:
+        tokenizer.pad_token = tokenizer.eos_token
+    shape = UpdateShape.of(recipe, per_device_train_batch_size=per_device, world_size=1)
+    given = {
+        "learning_rate": 1e-2,
+        "lr_scheduler_type": "linear",
+        "report_to": [],
+        "save_strategy": "no",
+        "disable_tqdm": True,
+        **(arguments or {}),
+    }
+    args = TrainingArguments(
+        output_dir=str(out), use_cpu=True, per_device_train_batch_size=per_device, **given, **shape.forced_arguments()
+    )
+    if reward is None and scorer is None:
+        scorer = CountE()
+    roles = load_roles(recipe, reward_adapter=str(reward) if reward else None)
+    return PPOTrainer(
+        roles,
+        args,
+        recipe=recipe,
+        template=Template(tokenizer),
+        prompts=PROMPTS,
+        scorer=scorer,
+        engine=ManyStops(roles, tokenizer.pad_token_id) if many_stops else None,
+        callbacks=callbacks,
+    )
+
+
+def trained_weights(trainer: PPOTrainer) -> dict[str, Any]:
+    return {name: p.detach().clone() for name, p in trainer.roles.named_parameters() if p.requires_grad}

@@ -1,0 +1,264 @@
+"""What others got wrong, that PPO learns, and that a killed run ends where an unbroken one does."""
+
+import json
+
+import pytest
+import torch
+from transformers import TrainerCallback
+
+from alignment.config.schema import DatasetEntry, PPORecipe
+from alignment.errors import RecipeError
+from alignment.ops.rewards import last_valid
+from alignment.run.checkpoints import mark_whole
+from alignment.train import collector as collector_module
+from alignment.train.ppo import UpdateShape
+from tests.models import save_tiny_model
+from tests.train.ppo_runs import PROMPTS, make_trainer, trained_weights
+
+pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    return save_tiny_model(tmp_path_factory.mktemp("ppo") / "base", initializer_range=0.3)
+
+
+class Watch(TrainerCallback):
+    """Keeps what a trainer's pieces saw, step by step."""
+
+    def __init__(self):
+        self.ratios, self.sampled_with, self.trained_with = [], [], []
+
+    def attach(self, trainer):
+        """Wrap collecting and the loss of a trainer."""
+        collect, loss = trainer.collector.collect, trainer.compute_loss
+
+        def watched_collect(update):
+            self.sampled_with.append(trained_weights(trainer))
+            return collect(update)
+
+        def watched_loss(model, inputs, return_outputs=False, num_items_in_batch=None):
+            value, outputs = loss(model, inputs, True, num_items_in_batch)
+            ratio = (outputs["logp"].detach() - inputs["logp"][inputs["mask"]]).exp()
+            self.ratios.append(ratio)
+            self.trained_with.append(trained_weights(trainer))
+            return value
+
+        trainer.collector.collect, trainer.compute_loss = watched_collect, watched_loss
+        return trainer
+
+
+def equal(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.mark.parametrize("keys", [{}, {"temperature": 0.7}, {"value_model": "head"}, {"peft_method": "full"}])
+def test_the_first_ratio_is_exactly_one_and_the_policy_that_sampled_is_the_one_that_trains(base, tmp_path, keys):
+    watch = Watch()
+    trainer = watch.attach(make_trainer(base, tmp_path, per_device=4, **keys))
+    trainer.train()
+    per_update = 2 * 2 * 2  # epochs × minibatches × microbatches
+    assert len(watch.ratios) == 3 * per_update
+    for update in range(3):
+        first_step = watch.ratios[update * per_update : update * per_update + 2]
+        assert all(bool((ratio == 1).all()) for ratio in first_step)
+        assert any(
+            bool((ratio != 1).any()) for ratio in watch.ratios[update * per_update + 2 : (update + 1) * per_update]
+        )
+        assert equal(watch.sampled_with[update], watch.trained_with[update * per_update])
+    assert not equal(watch.sampled_with[0], watch.sampled_with[1])
+
+
+@pytest.mark.parametrize("how", ["token-mean", "seq-mean-token-mean", "seq-mean-token-sum"])
+def test_the_split_into_microbatches_changes_nothing(base, tmp_path, how):
+    weights = []
+    for per_device in (16, 4, 1):
+        trainer = make_trainer(
+            base, tmp_path / str(per_device), per_device=per_device, loss_aggregation=how,
+            num_mini_batches=1, num_ppo_epochs=1, updates=2, arguments={"optim": "sgd", "learning_rate": 0.1},
+        )  # fmt: skip
+        before = trained_weights(trainer)
+        trainer.train()
+        lengths = {len(ids) for ids in trainer.stream.experience.answer_ids}
+        weights.append(trained_weights(trainer))
+    assert len(lengths) > 1  # else a mean of means would be right too
+    assert max(float((weights[0][name] - before[name]).abs().max()) for name in before) > 1e-3
+    for other in weights[1:]:
+        for name, weight in weights[0].items():
+            torch.testing.assert_close(other[name], weight, rtol=0, atol=1e-6)
+
+
+def test_the_score_lands_on_the_last_answer_token_where_padding_is_eos(base, tmp_path, monkeypatch):
+    seen = []
+    original = collector_module.token_rewards
+
+    def spy(scores, kl, mask, *, kl_coef):
+        rewards = original(scores, kl, mask, kl_coef=kl_coef)
+        seen.append((scores, rewards, mask))
+        return rewards
+
+    monkeypatch.setattr(collector_module, "token_rewards", spy)
+    trainer = make_trainer(
+        base, tmp_path, eos_as_pad=True, many_stops=False, kl_coef=0.0, rollout_batch_size=64, total_episodes=64
+    )
+    experience = trainer.collector.collect(0)
+    (scores, rewards, mask), eos = seen[0], trainer.processing_class.eos_token_id
+    assert trainer.collector.pad_token_id == eos
+    assert torch.equal(mask.sum(1), torch.tensor([len(ids) for ids in experience.answer_ids]))
+    ended = [row for row, ids in enumerate(experience.answer_ids) if ids[-1] == eos]
+    assert ended  # the EOS token is an answer's token and counts
+    assert torch.equal(rewards[torch.arange(64), last_valid(mask)], scores)
+    assert torch.equal(rewards.sum(1), scores)
+    assert 0 < int((scores == 0).sum()) < 64
+    assert torch.isfinite(experience.advantages).all()
+    assert torch.isfinite(experience.logp).all()
+
+
+def test_old_log_probabilities_are_those_of_the_sampling_temperature(base, tmp_path):
+    from transformers import AutoModelForCausalLM
+
+    trainer = make_trainer(base, tmp_path, temperature=0.6)
+    experience = trainer.collector.collect(0)
+    model = AutoModelForCausalLM.from_pretrained(base)
+    for row in range(4):
+        prompt, answer = experience.prompt_ids[row], experience.answer_ids[row]
+        with torch.no_grad():
+            logits = model(input_ids=torch.tensor([prompt + answer])).logits[0] / 0.6
+        expected = logits.log_softmax(-1)[len(prompt) - 1 : -1].gather(-1, torch.tensor(answer)[:, None]).squeeze(-1)
+        torch.testing.assert_close(experience.logp[row, : len(answer)], expected)
+
+
+def test_scores_are_normalised_then_clipped_then_lowered_where_cut_off(base, tmp_path):
+    trainer = make_trainer(base, tmp_path, normalize_scores=True, reward_clip=1.0, missing_eos_penalty=0.5)
+    scores, stopped = torch.tensor([0.0, 2.0, 10.0]), torch.tensor([True, False, False])
+    # mean 4, standard deviation sqrt((16 + 4 + 36) / 2) = 5.2915: -0.7559, -0.3780, 1.1339 → 1; then -0.5 twice
+    shaped = trainer.collector._shaped(scores, stopped)
+    torch.testing.assert_close(shaped, torch.tensor([-0.7559, -0.8780, 0.5]), rtol=0, atol=1e-4)
+
+
+def test_ppo_learns(base, tmp_path):
+    trainer = make_trainer(
+        base, tmp_path, value_model="head", rollout_batch_size=64, total_episodes=64 * 14, per_device=32, lora_r=8,
+        max_new_tokens=12, kl_coef=0.01, many_stops=False,
+        arguments={"learning_rate": 5e-3, "lr_scheduler_type": "constant"},
+    )  # fmt: skip
+    trainer.train()
+    logs = [entry for entry in trainer.state.log_history if "score" in entry]
+    assert len(logs) == 14
+    before, after = logs[0]["score"], logs[-1]["score"]
+    # of 64 answers: the standard error of the mean score is about 0.2 / 8 = 0.03 before and 0.4 / 8 = 0.05 after
+    assert after > before + 0.4
+    assert logs[0]["kl"] == 0.0
+    assert logs[-1]["kl"] > 0.5
+    results = trainer.results()
+    assert results["first_score"] == before
+    assert results["score"] == after
+
+
+def test_every_update_is_logged_with_all_its_numbers(base, tmp_path):
+    trainer = make_trainer(base, tmp_path)
+    trainer.train()
+    logs = [entry for entry in trainer.state.log_history if "score" in entry]
+    assert [entry["episode"] for entry in logs] == [16, 32, 48]
+    assert [entry["step"] for entry in logs] == [4, 8, 12]
+    assert logs[-1]["epoch"] == pytest.approx(48 / len(PROMPTS))
+    expected = {
+        "score", "score_std", "kl", "kl_k3", "entropy", "clip_fraction", "ratio_max", "value_loss",
+        "explained_variance", "answer_tokens", "fraction_stopped", "distinct_answers", "grad_norm", "learning_rate",
+        "seconds_sample", "seconds_score", "seconds_train", "tokens_per_second", "policy_loss", "loss",
+    }  # fmt: skip
+    for entry in logs:
+        assert expected <= entry.keys()
+        assert all(entry[name] >= 0 for name in entry if name.startswith("seconds"))
+
+
+def test_the_value_has_a_learning_rate_of_its_own(base, tmp_path):
+    trainer = make_trainer(base, tmp_path, value_learning_rate=0.25)
+    groups = trainer.create_optimizer().param_groups
+    names = {id(p): name for name, p in trainer.roles.named_parameters()}
+    for group in groups:
+        is_value = {names[id(p)] in trainer.roles.value_parameters() for p in group["params"]}
+        assert is_value == {group["lr"] == 0.25}
+    assert sum(len(group["params"]) for group in groups) == len(trained_weights(trainer))
+
+
+class MarkWhole(TrainerCallback):
+    def on_save(self, args, state, control, **_):
+        from pathlib import Path
+
+        mark_whole(Path(args.output_dir) / f"checkpoint-{state.global_step}")
+
+
+class Killed(Exception):
+    pass
+
+
+class KillAfter(TrainerCallback):
+    def __init__(self, step):
+        self.step = step
+
+    def on_step_end(self, args, state, control, **_):
+        if state.global_step == self.step:
+            raise Killed
+
+
+@pytest.mark.parametrize(
+    ("save_steps", "killed_at", "keys"),
+    [
+        (8, 9, {}),  # a checkpoint between updates
+        (3, 8, {"normalize_scores": True}),  # in the middle of one: the rollout in hand is part of it
+        (6, 13, {"value_model": "head", "peft_method": "full"}),
+    ],
+)
+def test_a_killed_run_ends_with_the_same_bits(base, tmp_path, save_steps, killed_at, keys):
+    saving = {"save_strategy": "steps", "save_steps": save_steps}
+    straight = make_trainer(base, tmp_path / "straight", updates=4, per_device=4, arguments=saving, **keys)
+    straight.train()
+    killed = make_trainer(
+        base, tmp_path / "killed", updates=4, per_device=4, arguments=saving, callbacks=[KillAfter(killed_at)], **keys
+    )
+    with pytest.raises(Killed):
+        killed.train()
+    last = killed_at - 1 - (killed_at - 1) % save_steps
+    torch.manual_seed(999)  # a new process has another global random state
+    resumed = make_trainer(base, tmp_path / "killed", updates=4, per_device=4, arguments=saving, **keys)
+    updates = []
+    collect = resumed.collector.collect
+    resumed.collector.collect = lambda update: (updates.append(update), collect(update))[1]
+    resumed.train(resume_from_checkpoint=str(tmp_path / "killed" / f"checkpoint-{last}"))
+    assert updates == list(range(-(-last // 4), 4))  # no rollout is made twice
+    assert resumed.state.global_step == straight.state.global_step == 16
+    assert equal(trained_weights(resumed), trained_weights(straight))
+    ours, theirs = (trainer.state.log_history[-2] for trainer in (resumed, straight))
+    timed = ("seconds", "tokens_per_second")
+    assert {k: v for k, v in ours.items() if not k.startswith(timed)} == {
+        k: v for k, v in theirs.items() if not k.startswith(timed)
+    }
+
+
+def test_the_saved_policy_is_a_plain_adapter_beside_its_tokenizer(base, tmp_path):
+    trainer = make_trainer(base, tmp_path / "run", updates=1)
+    trainer.train()
+    trainer.save_model(str(tmp_path / "out"))
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert {"adapter_model.safetensors", "adapter_config.json", "tokenizer.json"} <= names
+    assert "value.safetensors" not in names
+    config = json.loads((tmp_path / "out" / "adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == str(base)
+
+
+def test_numbers_that_do_not_divide_are_named_with_those_that_do():
+    def recipe(**keys):
+        return PPORecipe(
+            stage="ppo", output_dir="x", model_name_or_path="x", reward_model_path="x",
+            datasets=[DatasetEntry(path="x")], total_episodes=64, **keys,
+        )  # fmt: skip
+
+    shape = UpdateShape.of(recipe(num_mini_batches=4), per_device_train_batch_size=8, world_size=1)
+    assert (shape.updates, shape.steps_per_update, shape.gradient_accumulation_steps) == (1, 16, 2)
+    with pytest.raises(RecipeError, match="num_mini_batches 3 on 1 processes does not divide rollout_batch_size 64"):
+        UpdateShape.of(recipe(num_mini_batches=3), per_device_train_batch_size=8, world_size=1)
+    with pytest.raises(RecipeError, match=r"per_device_train_batch_size 5 does not divide the 64 answers .* use"):
+        UpdateShape.of(recipe(), per_device_train_batch_size=5, world_size=1)
+    with pytest.raises(RecipeError, match="total_episodes 64 is less than rollout_batch_size 128"):
+        UpdateShape.of(recipe(rollout_batch_size=128), per_device_train_batch_size=8, world_size=1)
