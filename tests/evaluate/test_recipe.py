@@ -1,0 +1,174 @@
+import json
+import math
+
+import pytest
+import torch
+import yaml
+
+from alignment.errors import DataError, JudgeError
+from alignment.evaluate.policies import measure
+from recipes.evaluate import main
+from tests.models import make_model, make_tokenizer, save_tiny_model
+
+QUESTIONS = [
+    f"tell me a story about {animal}" for animal in ("cats", "dogs", "foxes", "balls", "friends", "the lazy dog")
+]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    root = tmp_path_factory.mktemp("evaluate")
+    save_tiny_model(root / "sft", seed=0)
+    save_tiny_model(root / "ppo", seed=1)
+    (root / "foreign").mkdir()
+    tokenizer = make_tokenizer(vocab_size=280)
+    make_model(tokenizer, seed=2).save_pretrained(root / "foreign")
+    tokenizer.save_pretrained(root / "foreign")
+    rows = [
+        {"messages": [{"role": "user", "content": q}, {"role": "assistant", "content": "a story"}]}
+        for q in [*QUESTIONS, QUESTIONS[0]]
+    ]
+    (root / "heldout.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (root / "outside.txt").write_text("The quick brown fox jumps over the lazy dog.\n\n" * 40)
+    return root
+
+
+def recipe_of(folder, tmp_path, **changes):
+    recipe = {
+        "stage": "evaluate",
+        "output_dir": str(tmp_path / "out"),
+        "model_name_or_path": str(folder / "sft"),
+        "candidates": [
+            {"name": "ppo", "model_name_or_path": str(folder / "ppo")},
+            {"name": "twin", "model_name_or_path": str(folder / "sft")},
+            {"name": "foreign", "model_name_or_path": str(folder / "foreign")},
+        ],
+        "datasets": [{"path": str(folder / "heldout.jsonl")}],
+        "judges": [
+            {"kind": "rules", "name": "shorter", "function": "tests.evaluate.rules:shorter"},
+            {"kind": "rules", "name": "first", "function": "tests.evaluate.rules:always_the_first"},
+        ],
+        "perplexity_datasets": [{"path": str(folder / "outside.txt")}],
+        "max_new_tokens": 10,
+        "num_generations": 2,
+        "num_examples": 3,
+        "bootstrap_samples": 200,
+        **changes,
+    }
+    file = tmp_path / "evaluate.yaml"
+    file.write_text(yaml.safe_dump(recipe))
+    return ["--config", str(file)]
+
+
+@pytest.fixture(scope="module")
+def run(folder, tmp_path_factory):
+    """The finished run's folder, and what was measured of each policy."""
+    tmp_path = tmp_path_factory.mktemp("run")
+    measured = {}
+
+    def keeping(*arguments):
+        baseline, candidates = measure(*arguments)
+        measured.update({policy.name: policy for policy in [baseline, *candidates]})
+        return baseline, candidates
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("recipes.evaluate.measure", keeping)
+        main(recipe_of(folder, tmp_path))
+    return tmp_path / "out", measured
+
+
+@pytest.fixture(scope="module")
+def evaluated(run):
+    return run[0]
+
+
+@pytest.fixture(scope="module")
+def results(evaluated):
+    return json.loads((evaluated / "results.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def answers(evaluated):
+    return [json.loads(line) for line in (evaluated / "answers.jsonl").read_text().splitlines()]
+
+
+def test_the_win_rate_is_that_of_the_answers_written(results, answers):
+    assert len(answers) == 12  # 6 distinct prompts, the seventh row repeats one; 2 answers each
+    points = []
+    for row in answers:
+        mine, theirs = len(row["answers"]["ppo"]), len(row["answers"]["sft"])
+        points.append(1.0 if mine < theirs else 0.0 if mine > theirs else 0.5)
+    rate = results["win_rate"]["ppo"]["shorter"]
+    assert rate["value"] == pytest.approx(sum(points) / 12, rel=1e-12)
+    assert (rate["n"], rate["clusters"], rate["coverage"]) == (12, 6, 1.0)
+    assert 0 <= rate["low"] <= rate["value"] <= rate["high"] <= 1
+
+
+def test_a_judge_of_order_alone_finds_nobody_better(results):
+    for candidate in ("ppo", "twin", "foreign"):
+        assert results["win_rate"][candidate]["first"]["value"] == 0.5
+
+
+def test_the_kl_is_that_of_the_sampled_tokens_under_both_models(results, run, folder):
+    from transformers import AutoModelForCausalLM
+
+    policy, reference = (AutoModelForCausalLM.from_pretrained(folder / name).double() for name in ("ppo", "sft"))
+    sampled = run[1]["ppo"]
+    total = 0.0
+    for prompt, answer in zip(sampled.prompt_ids, sampled.answer_ids, strict=True):
+        for place in range(len(answer)):
+            before = torch.tensor([prompt + answer[:place]])
+            with torch.no_grad():
+                p, q = (model(before).logits[0, -1].log_softmax(-1)[answer[place]] for model in (policy, reference))
+            total += float(p - q)
+    assert results["kl"]["ppo"] == pytest.approx(total / 12, rel=1e-4)
+    assert results["details"]["kl"]["ppo"]["n"] == 12
+    assert results["kl"]["twin"] == pytest.approx(0.0, abs=1e-4)  # the same weights
+
+
+def test_a_candidate_with_another_tokenizer_has_no_kl(results):
+    assert "foreign" not in results["kl"]
+    assert "foreign" in results["answer_tokens"]
+
+
+def test_lengths_variety_and_perplexity_stand_under_plain_names(results, answers):
+    for who in ("sft", "ppo", "twin", "foreign"):
+        assert results["answer_tokens"][who] == pytest.approx(sum(r["tokens"][who] for r in answers) / 12, rel=1e-12)
+        assert results["distinct_answers"][who] == len({r["answers"][who].strip() for r in answers}) / 12
+        assert math.isfinite(results["perplexity"][who])
+    assert results["perplexity"]["twin"] == results["perplexity"]["sft"]
+    assert results["prompts"] == 6
+
+
+def test_each_policy_samples_with_a_seed_of_its_own(answers):
+    assert any(row["answers"]["twin"] != row["answers"]["sft"] for row in answers)
+
+
+def test_examples_are_different_prompts(evaluated):
+    rows = [json.loads(line) for line in (evaluated / "examples.jsonl").read_text().splitlines()]
+    assert len({row["prompt"][0]["content"] for row in rows}) == 3
+    assert set(rows[0]["verdicts"]) == {"shorter", "first"}
+
+
+def test_the_manifest_keeps_what_it_was_given(evaluated, folder):
+    manifest = json.loads((evaluated / "manifest.json").read_text())
+    assert manifest["status"] == "finished"
+    assert list(manifest["data"]["files"]) == [str(folder / "heldout.jsonl")]
+    assert set(manifest["judges"]) == {"shorter", "first"}
+
+
+def test_the_same_seed_gives_the_same_results(folder, tmp_path, results):
+    main(recipe_of(folder, tmp_path))
+    assert json.loads((tmp_path / "out/results.json").read_text()) == results
+
+
+def test_a_judge_that_fails_stops_the_stage_and_leaves_no_results(folder, tmp_path):
+    broken = [{"kind": "rules", "name": "broken", "function": "tests.evaluate.rules:broken"}]
+    with pytest.raises(JudgeError):
+        main(recipe_of(folder, tmp_path, judges=broken))
+    assert not (tmp_path / "out/results.json").exists()
+
+
+def test_a_missing_perplexity_file_is_named(folder, tmp_path):
+    with pytest.raises(DataError, match=r"nowhere\.txt"):
+        main(recipe_of(folder, tmp_path, perplexity_datasets=[{"path": str(folder / "nowhere.txt")}]))
