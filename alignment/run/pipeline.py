@@ -24,6 +24,8 @@ from alignment.run.progress import Progress, duration, summary
 
 STATE = "pipeline.json"
 TAIL_LINES = 20
+ACCURACY = "reward_accuracy"
+PLAIN_WIDTH = 120  # columns of tables where no terminal says how many it has
 
 Action = Literal["skip", "resume", "run"]
 
@@ -49,7 +51,7 @@ def run_pipeline(
     Returns: 0, or the exit code of the stage that failed.
     Raises: RecipeError, before anything is run or written.
     """
-    console = console or Console(highlight=False)
+    console = console or Console(highlight=False, width=None if sys.stdout.isatty() else PLAIN_WIDTH)
     pipeline = load_pipeline(path, output_dir, seed)
     stages = _selected(pipeline, path, start, only)
     with naming_the_disk(Path(pipeline.output_dir)):
@@ -152,6 +154,7 @@ class _Runner:
             from alignment.evaluate.table import table
 
             self.console.print(table(results))
+        self.console.print(f"Results: {self.folder / 'results.json'}", soft_wrap=True, highlight=False)
         runs = [Path(stage.outputs[0]) for stage in self.pipeline.stages if stage.recipe]
         runs = [run for run in runs if read_manifest(run).get("status") == "finished"]
         if runs:
@@ -160,18 +163,23 @@ class _Runner:
             outside = [run for run in runs if self.folder not in run.parents]
             page = build([self.folder, *outside] if len(outside) < len(runs) else outside, self.folder / "report.html")
             self.console.print(f"Report: {page}", soft_wrap=True, highlight=False)
-        self.console.print(f"Results: {self.folder / 'results.json'}", soft_wrap=True, highlight=False)
 
     def _results(self) -> dict[str, Any]:
-        """Merge the last evaluation's results, the reward model's accuracy and the seconds by stage."""
+        """Merge the last evaluation's results, the accuracy of the reward model in it, and the seconds by stage."""
         results: dict[str, Any] = {}
+        accuracies: dict[str, float] = {}  # by the reward model's folder
+        scorer: str | None = None
         for stage in self.pipeline.stages:
-            file = Path(stage.outputs[0]) / "results.json" if stage.recipe else None
             if isinstance(stage.recipe, RewardRecipe):
                 found = read_manifest(stage.outputs[0]).get("results", {})
-                results |= {key: found[key] for key in ("reward_accuracy",) if key in found}
-            elif isinstance(stage.recipe, EvaluateRecipe) and file and file.is_file():
-                results |= json.loads(file.read_text(encoding="utf-8"))
+                accuracies |= {os.path.normpath(stage.outputs[0]): found[key] for key in found if key == ACCURACY}
+            elif isinstance(stage.recipe, EvaluateRecipe):
+                file = Path(stage.outputs[0]) / "results.json"
+                results = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+                scorer = stage.recipe.reward_model_path
+        if accuracies:
+            chosen = accuracies.get(os.path.normpath(scorer or ""), next(iter(accuracies.values())))
+            results.setdefault(ACCURACY, chosen)
         names = [stage.name for stage in self.pipeline.stages]
         results["seconds"] = {name: self.records[name]["seconds"] for name in names if name in self.records}
         return results

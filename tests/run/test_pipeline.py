@@ -321,6 +321,28 @@ class TestRecipeStages:
         assert sft.run() == 0
         assert len(sft.calls()) == 1
 
+    def test_the_reward_models_accuracy_is_among_the_results(self, sft):
+        # The stand-in keeps accounts of any stage; the evaluation names the second of two reward models.
+        script = self.SCRIPT.replace("load_recipe('sft', sys.argv[1:])", "check_recipe(sys.argv[2])")
+        script = script.replace("load_recipe", "check_recipe").replace("0.5", "recipe.seed / 100")
+        for stage in ("reward", "evaluate"):
+            (sft.folder / f"recipes/{stage}.py").write_text(script)
+        common = {"model_name_or_path": "m", "datasets": [{"path": "d.jsonl"}]}
+        for seed in (1, 2):
+            recipe = common | {"stage": "reward", "output_dir": f"runs/reward{seed}", "seed": seed}
+            (sft.folder / f"reward{seed}.yaml").write_text(yaml.safe_dump(recipe))
+        evaluate = common | {
+            "stage": "evaluate",
+            "output_dir": "runs/evaluate",
+            "reward_model_path": "runs/reward2",
+            "candidates": [{"name": "p", "model_name_or_path": "q"}],
+            "judges": [{"kind": "rules", "function": "json:dumps"}],
+        }
+        (sft.folder / "evaluate.yaml").write_text(yaml.safe_dump(evaluate))
+        sft.write(*({"name": name, "recipe": f"{name}.yaml"} for name in ("reward1", "reward2", "evaluate")))
+        assert sft.run() == 0
+        assert json.loads((sft.folder / "runs/results.json").read_text())["reward_accuracy"] == 0.02
+
     def test_what_a_stage_depends_on(self, sft):
         found = dependencies(load_pipeline("pipeline.yaml").stages[0])
         assert found["m"] == "not on disk: m"
