@@ -19,7 +19,7 @@ NO_ANSWER = -100.0  # fills the places of prompts with fewer answers, as the Tra
 
 
 class Rankings(Dataset[dict[str, Any]]):
-    """Encoded rankings, each with its place."""
+    """Encoded rankings, each with its place; `input_ids`, the longest answer's, lets the Trainer group by length."""
 
     def __init__(self, rows: Sequence[EncodedRanking]) -> None:
         self.rows = rows
@@ -28,7 +28,8 @@ class Rankings(Dataset[dict[str, Any]]):
         return len(self.rows)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        return {"index": index, "ranking": self.rows[index]}
+        row = self.rows[index]
+        return {"index": index, "ranking": row, "input_ids": max(row.input_ids, key=len)}
 
 
 class RewardTrainer(Trainer):  # type: ignore[misc]
@@ -57,7 +58,7 @@ class RewardTrainer(Trainer):  # type: ignore[misc]
             args,
             data_collator=RankingCollator(tokenizer.pad_token_id),
             train_dataset=Rankings(train),
-            eval_dataset=Rankings(evaluation) if evaluation else None,
+            eval_dataset=Rankings(_longest_first(evaluation)) if evaluation else None,
             processing_class=tokenizer,
             callbacks=callbacks,
         )
@@ -136,7 +137,7 @@ class RewardTrainer(Trainer):  # type: ignore[misc]
     def score_scale(self, most_prompts: int = 1_000) -> dict[str, float]:
         """Mean and standard deviation of the scores of training answers, of up to `most_prompts` prompts."""
         rows = self.train_dataset.rows
-        spread = rows[:: math.ceil(len(rows) / most_prompts)]
+        spread = _longest_first(rows[:: math.ceil(len(rows) / most_prompts)])
         metrics = self.predict(Rankings(spread), metric_key_prefix="train").metrics
         return {"score_mean": metrics["train_score_mean"], "score_std": metrics["train_score_std"]}
 
@@ -171,3 +172,8 @@ class RewardTrainer(Trainer):  # type: ignore[misc]
         gaps = ((scores[inputs["first"]] - scores[inputs["second"]]) * sign)[sign != 0]
         agreed = (gaps > 0).sum() + 0.5 * (gaps == 0).sum()
         self._seen += torch.stack([torch.tensor(float(len(gaps))), agreed.cpu(), gaps.sum().cpu()]).double()
+
+
+def _longest_first(rows: Sequence[EncodedRanking]) -> list[EncodedRanking]:
+    """Batches of like length waste least on padding, and the longest first shows at once whether memory is enough."""
+    return sorted(rows, key=lambda row: -max(map(len, row.input_ids)))

@@ -93,7 +93,7 @@ def test_soft_labels_calibrate_the_predicted_probability(tiny_model_dir: Path, t
     output = trainer.predict(trainer.eval_dataset)
     predicted = [
         1 / (1 + math.exp(-(scores[i] - scores[j]) * (1 if p > 0.5 else -1)))
-        for scores, row in zip(output.predictions, held_out, strict=True)
+        for scores, row in zip(output.predictions, trainer.eval_dataset.rows, strict=True)
         for i, j, p, _ in row.pairs
     ]
     assert sum(predicted) / len(predicted) == pytest.approx(0.75, abs=0.03)
