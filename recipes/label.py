@@ -75,7 +75,8 @@ def main(argv: list[str] | None = None) -> None:
     require_one_process()
     judge = build_judge(recipe.judge)  # before anything is written: a judge that cannot be had needs no folder
     run = RunDirectory.open(recipe)
-    run.record(judge={"name": judge.name, "prompt_hash": judge.prompt_hash})
+    who = {"judge": judge.name, "prompt_hash": judge.prompt_hash}
+    run.record(judge=who)
     with CallStore(run.path / "calls.sqlite") as store:
         samples, provenance = answers(recipe, run, store)
         rankings = label(
@@ -88,6 +89,7 @@ def main(argv: list[str] | None = None) -> None:
             max_failure_share=recipe.max_failure_share,
             provenance=provenance,
         )
+        run.record(judge={**who, "models": store.models(**who)})
     write_jsonl(run.path / "labels.jsonl", [ranking_to_json(ranking) for ranking in rankings])
     run.finish(**summary(rankings))
 

@@ -166,6 +166,15 @@ class CallStore:
             ).fetchall()
         return {question: Verdict(probability, status) for question, probability, status in rows}
 
+    def models(self, *, judge: str, prompt_hash: str) -> list[str]:
+        """Return the exact models that answered as this judge, as their endpoint names them."""
+        with self._naming():
+            rows = self._connection.execute(
+                "SELECT DISTINCT json_extract(details, '$.model') FROM calls WHERE judge = ? AND prompt_hash = ?",
+                (judge, prompt_hash),
+            ).fetchall()
+        return sorted(str(model) for (model,) in rows if model is not None)
+
     def close(self) -> None:
         """Fold the journal into the file and let go of it."""
         self._connection.close()

@@ -77,7 +77,8 @@ def test_labels_come_out_with_probability_status_and_provenance(
     assert manifest["status"] == "finished"
     assert (manifest["results"]["prompts"], manifest["results"]["pairs"]) == (6, 18)
     assert sum(manifest["results"]["statuses"].values()) == 18
-    assert manifest["judge"]["name"] == "toy"
+    assert manifest["judge"]["judge"] == "toy"
+    assert manifest["judge"]["models"] == ["toy-2026"]  # as the endpoint names it
     loaded = load_rankings([DatasetEntry(path=str(run))], on_bad_row="stop", seed=0)
     assert len(loaded.rows) == 6
     for file in run.rglob("*"):

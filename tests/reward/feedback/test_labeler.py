@@ -157,7 +157,7 @@ def test_abstaining_is_an_answer(tmp_path: Path) -> None:
 
 
 def entry(url: str, **keys: Any) -> JudgeEntry:
-    options = {"logprobs": False, "max_retries": 3, "timeout_seconds": 0.5, **keys}
+    options = {"logprobs": False, "max_retries": 3, "timeout_seconds": 30.0, **keys}
     return JudgeEntry(kind="openai", model="toy", base_url=url, **options)
 
 
@@ -247,7 +247,7 @@ def test_killed_it_goes_on_where_it_was_and_asks_nothing_twice(tmp_path: Path) -
         deadline = time.monotonic() + 60
         while len(server.prompts) < 34 and time.monotonic() < deadline:  # 30 answered, 4 hang
             time.sleep(0.02)
-        time.sleep(0.3)  # what was answered is on disk by now
+        time.sleep(1.5)  # what was answered is on disk by now
         process.send_signal(signal.SIGKILL)
         process.wait()
         assert sum(server.answered.values()) == 30
@@ -285,4 +285,4 @@ def test_ctrl_c_ends_at_once_though_calls_hang(tmp_path: Path) -> None:
         seconds = time.monotonic() - start
         release.set()
     assert b"KeyboardInterrupt" in errors
-    assert seconds < 2.0
+    assert seconds < 5.0  # 0.1 on an idle machine; a thread that is waited for takes 30
