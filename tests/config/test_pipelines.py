@@ -14,7 +14,11 @@ SFT = {
     "stage": "sft",
     "output_dir": "runs/x/sft",
     "model_name_or_path": "runs/x/data/model",
-    "datasets": [{"path": "runs/x/data/train.jsonl"}, {"path": "elsewhere/runs/x/d.jsonl"}],
+    "datasets": [
+        {"path": "runs/x/data/train.jsonl"},
+        {"path": "elsewhere/runs/x/d.jsonl"},
+        {"path": "runs/xy/d.jsonl"},
+    ],
     "learning_rate": 1e-3,
 }
 
@@ -50,6 +54,7 @@ def test_everything_below_the_folder_moves(tmp_path):
     assert [entry.path for entry in sft.recipe.datasets] == [
         "/other/place/data/train.jsonl",
         "elsewhere/runs/x/d.jsonl",
+        "runs/xy/d.jsonl",
     ]
     assert sft.recipe.seed == 5
 
@@ -63,7 +68,7 @@ def test_faults_of_all_recipes_are_told_at_once(tmp_path):
     with pytest.raises(RecipeError) as error:
         check_file(path)
     assert [fault.replace(f"{tmp_path}/", "") for fault in error.value.faults] == [
-        "sft.yaml:8: learning_rat: no such key; did you mean learning_rate?",
+        "sft.yaml:9: learning_rat: no such key; did you mean learning_rate?",
         "pipeline.yaml:4: stages[0]: --lora_r: must be a whole number, found 'x'",
         "none.yaml: no such file",
     ]

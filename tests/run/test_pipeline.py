@@ -18,7 +18,7 @@ from alignment.config import load_pipeline
 from alignment.errors import AlignmentError, RecipeError
 from alignment.run.inputs import code_hash, content_hash, dependencies
 from alignment.run.pipeline import run_pipeline
-from alignment.run.processes import module_command, tail
+from alignment.run.processes import module_command, run_logged, tail
 from alignment.run.progress import duration, last_metrics
 
 STEP = '''
@@ -193,6 +193,28 @@ def started(bench: Bench, wait_for: str) -> "subprocess.Popen[str]":
         time.sleep(0.05)
     process.kill()
     raise AssertionError("the stage did not start within a minute")
+
+
+def test_an_interrupted_command_is_asked_to_end_and_its_own_children_are_ended(tmp_path):
+    # The command says how it was asked; its child ignores Ctrl-C, so only force ends it.
+    deaf = "import signal, time; signal.signal(signal.SIGINT, signal.SIG_IGN); time.sleep(100.75)"
+    parent = (
+        "import subprocess, sys, time\n"
+        f"subprocess.Popen([sys.executable, '-c', {deaf!r}])\n"
+        "time.sleep(2); print('begun', flush=True)\n"
+        "try: time.sleep(100)\n"
+        "except KeyboardInterrupt: print('asked by Ctrl-C', flush=True)\n"
+    )
+    log = tmp_path / "log"
+
+    def interrupt() -> None:
+        if "begun" in log.read_text():
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_logged([sys.executable, "-c", parent], log, interrupt)
+    assert "asked by Ctrl-C" in log.read_text()
+    assert not alive("time.sleep(100.75)")
 
 
 def alive(command: str) -> bool:
