@@ -8,6 +8,7 @@ from alignment.config import load_recipe
 from alignment.config.schema import EvaluateRecipe
 from alignment.evaluate.heldout import held_out_prompts, outside_text
 from alignment.evaluate.policies import measure
+from alignment.evaluate.remembering import RememberingJudge
 from alignment.evaluate.results import (
     answer_rows,
     judge_candidates,
@@ -27,10 +28,11 @@ def main(argv: list[str] | None = None) -> None:
     """Sample, judge, measure, write results.json, answers.jsonl and examples.jsonl, and print the table."""
     recipe = load_recipe("evaluate", sys.argv[1:] if argv is None else argv)
     assert isinstance(recipe, EvaluateRecipe)
-    judges = [build_judge(entry) for entry in recipe.judges]
+    judges = [build_judge(entry) for entry in recipe.judges]  # before anything is written: one may not be there
     run = RunDirectory.open(recipe)
     if not run.main_process:
         return
+    judges = [RememberingJudge(judge, run.path / "verdicts.jsonl") for judge in judges]
     console = Console(stderr=True, highlight=False)
 
     # What is asked: each held-out prompt once per answer wanted.
@@ -53,7 +55,7 @@ def main(argv: list[str] | None = None) -> None:
         console.print(f"scoring with {recipe.reward_model_path}")
         scorer = RewardScorer.load(recipe.reward_model_path, batch_size=recipe.per_device_eval_batch_size)
         scores = {policy.name: scorer.score(prompts, policy.texts) for policy in policies}
-        accuracy = reward_agreement(recipe, judges, prompts, clusters, baseline, scores)
+        accuracy = reward_agreement(recipe, judges, prompts, clusters, baseline, scores, console.print)
     verdicts = judge_candidates(recipe, judges, prompts, baseline, candidates, console.print)
 
     results = summarise(recipe, clusters, baseline, candidates, verdicts, scores, accuracy)

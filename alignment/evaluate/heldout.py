@@ -1,5 +1,6 @@
 """What evaluation reads: held-out prompts, and text outside the domain."""
 
+import random
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,7 +34,10 @@ def held_out_prompts(recipe: EvaluateRecipe) -> HeldOut:
     if not recipe.eval_datasets and recipe.test_split_size is not None:
         rows = split_by_prompt(rows, recipe.test_split_size, recipe.seed)[1]
     unique = {prompt_key(prompt): prompt for prompt in reversed(rows)}
-    prompts = list(reversed(unique.values()))[: recipe.max_eval_samples]
+    prompts = list(reversed(unique.values()))
+    if recipe.max_eval_samples is not None and recipe.max_eval_samples < len(prompts):
+        kept = random.Random(recipe.seed).sample(range(len(prompts)), recipe.max_eval_samples)
+        prompts = [prompts[i] for i in sorted(kept)]  # not the first ones: files are often sorted
     if not prompts:
         paths = ", ".join(entry.path for entry in entries)
         raise DataError(f"{paths}: no held-out prompt is left to evaluate on; raise test_split_size or add data.")

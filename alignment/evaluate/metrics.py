@@ -123,7 +123,9 @@ def perplexity(model: nn.Module, ids: list[int], *, bos: list[int]) -> dict[str,
         counted = mask[:, 1:].bool()
         total -= float(logps[counted].sum())
         tokens += int(counted.sum())
-    return {"value": math.exp(total / tokens), "tokens": tokens, "window": window + len(bos)}
+    mean = total / tokens
+    # A model that broke has no perplexity: past 700 nats a token exp overflows, and NaN is no JSON.
+    return {"value": math.exp(mean) if mean < 700 else None, "tokens": tokens, "window": window + len(bos)}
 
 
 def _distinct(words: list[list[str]], n: int) -> float | None:

@@ -1,17 +1,20 @@
 """Putting one evaluation's numbers under plain names."""
 
 import random
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from alignment.config.schema import EvaluateRecipe
 from alignment.data.rows import Prompt
-from alignment.evaluate.judging import Judge
+from alignment.evaluate.judging import Comparison, Judge
 from alignment.evaluate.metrics import kl, lengths, variety
 from alignment.evaluate.policies import Measured
 from alignment.evaluate.statistics import mean_interval
 from alignment.evaluate.winrate import Bootstrap, Judged, agreement, comparisons, judge_pairs, win_rate
 
+SECONDS_BETWEEN_WORDS = 15.0
+Say = Callable[[str], None]
 Scores = dict[str, list[float]]  # reward scores of every answer, by policy
 Verdicts = dict[str, dict[str, Judged]]  # by candidate, then judge
 
@@ -22,7 +25,7 @@ def judge_candidates(
     prompts: Sequence[Prompt],
     baseline: Measured,
     candidates: Sequence[Measured],
-    say: Callable[[str], None],
+    say: Say,
 ) -> Verdicts:
     """Ask every judge about every candidate's answers against the baseline's; prompts: one per answer."""
     verdicts: Verdicts = {}
@@ -30,7 +33,7 @@ def judge_candidates(
         pairs = comparisons(prompts, candidate.texts, baseline.texts)
         for judge in judges:
             say(f"{judge.name}: {candidate.name} against {baseline.name}, {len(pairs)} pairs in both orders")
-            verdicts.setdefault(candidate.name, {})[judge.name] = _ask(recipe, judge, pairs)
+            verdicts.setdefault(candidate.name, {})[judge.name] = _ask(recipe, judge, pairs, say)
     return verdicts
 
 
@@ -41,6 +44,7 @@ def reward_agreement(
     clusters: Sequence[int],
     baseline: Measured,
     scores: Scores,
+    say: Say,
 ) -> dict[str, dict[str, Any] | None]:
     """Held-out accuracy of the reward model against each judge: does it order the baseline's own answers alike?
 
@@ -54,7 +58,9 @@ def reward_agreement(
         return {}
     both = [(scores[baseline.name][i], scores[baseline.name][i + 1]) for i in firsts]
     where = [clusters[i] for i in firsts]
-    return {judge.name: agreement(_ask(recipe, judge, pairs), both, where, bootstrap_of(recipe)) for judge in judges}
+    return {
+        judge.name: agreement(_ask(recipe, judge, pairs, say), both, where, bootstrap_of(recipe)) for judge in judges
+    }
 
 
 def summarise(
@@ -128,5 +134,21 @@ def bootstrap_of(recipe: EvaluateRecipe) -> Bootstrap:
     return Bootstrap(recipe.confidence_level, recipe.bootstrap_samples, recipe.seed)
 
 
-def _ask(recipe: EvaluateRecipe, judge: Judge, pairs: Sequence[Any]) -> Judged:
-    return judge_pairs(judge, pairs, max_concurrency=recipe.max_concurrency, max_failure_share=recipe.max_failure_share)
+def _ask(recipe: EvaluateRecipe, judge: Judge, pairs: Sequence[Comparison], say: Say) -> Judged:
+    """Ask about every pair, saying now and then how far it is."""
+    done, said = 0, time.monotonic()
+
+    def count() -> None:
+        nonlocal done, said
+        done += 1
+        if time.monotonic() - said > SECONDS_BETWEEN_WORDS:
+            said = time.monotonic()
+            say(f"{judge.name}: {done} of {len(pairs)} pairs")
+
+    return judge_pairs(
+        judge,
+        pairs,
+        max_concurrency=recipe.max_concurrency,
+        max_failure_share=recipe.max_failure_share,
+        on_done=count,
+    )

@@ -40,4 +40,4 @@ def _rate(rate: dict[str, Any] | None) -> str:
 
 
 def _number(found: dict[str, Any] | None) -> str:
-    return "–" if found is None else f"{found['value']:.3g}"
+    return "–" if found is None or found["value"] is None else f"{found['value']:.3g}"

@@ -93,6 +93,7 @@ def win_rate(judged: Judged, clusters: Sequence[int], bootstrap: Bootstrap) -> d
     usable = judged.usable
     probabilities = np.asarray([judged.verdicts[i].probability for i in usable], dtype=np.float64)
     points = wins(probabilities)
+    compared = judged.asked - (len(judged.verdicts) - len(usable))
     found = Interval(math.nan, math.nan, math.nan, 0, 0)
     if usable:
         where = [clusters[i] for i in usable]
@@ -104,7 +105,7 @@ def win_rate(judged: Judged, clusters: Sequence[int], bootstrap: Bootstrap) -> d
         "mean_probability": float(probabilities.mean()) if usable else None,
         "coverage": len(usable) / len(judged.verdicts) if judged.verdicts else None,
         "identical": len(judged.verdicts) - judged.asked,
-        "order_consistency": judged.consistent / judged.asked if judged.asked else None,
+        "order_consistency": judged.consistent / compared if compared else None,
         "statuses": judged.statuses(),
     }
 

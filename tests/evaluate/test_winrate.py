@@ -48,6 +48,7 @@ def test_wins_plus_half_the_ties_over_the_judged_pairs():
     assert rate["statuses"] == {"ok": 2, "tie": 2, "parse_error": 1}
     # (sigmoid(2) + sigmoid(-2) + 0.5 + 0.5) / 4 = (1 + 1) / 4
     assert rate["mean_probability"] == pytest.approx(0.5, rel=1e-12)
+    assert rate["order_consistency"] == 1.0  # of the three pairs asked in both orders, the failed one not among them
 
 
 def test_identical_answers_are_not_asked_and_the_rest_in_both_orders():

@@ -1,0 +1,71 @@
+"""A judge that is asked each question once, however often the evaluation is started."""
+
+import hashlib
+import json
+import threading
+from pathlib import Path
+
+from alignment.evaluate.judging import Comparison, Judge, Verdict
+
+KEPT = frozenset({"ok", "tie", "abstain"})  # the judge's own answers; after a failure it is asked again
+
+
+class RememberingJudge:
+    """Asks `judge` and writes every answer to a JSONL file, one object a line; answers there are not asked for again.
+
+    The lines are also the evidence: who was asked, what was shown in which order, and what came back word for word.
+    """
+
+    def __init__(self, judge: Judge, path: Path) -> None:
+        self.judge = judge
+        self.name = judge.name
+        self.prompt_hash = judge.prompt_hash
+        self.path = path
+        self._lock = threading.Lock()
+        self._known = self._read()
+
+    def ask(self, comparison: Comparison) -> Verdict:
+        """Return the remembered answer, or ask."""
+        key = self._key(comparison)
+        known = self._known.get(key)
+        if known is not None:
+            return known
+        verdict = self.judge.ask(comparison)
+        row = {
+            "question": key,
+            "judge": self.name,
+            "prompt": comparison.prompt,
+            "first": comparison.first,
+            "second": comparison.second,
+            "probability": verdict.probability,
+            "status": verdict.status,
+            "raw": verdict.raw,
+            "details": verdict.details,
+        }
+        line = json.dumps(row, default=str) + "\n"
+        with self._lock, self.path.open("a", encoding="utf-8") as file:
+            file.write(line)
+        if verdict.status in KEPT:
+            self._known[key] = verdict
+        return verdict
+
+    def _key(self, comparison: Comparison) -> str:
+        """Identify a question: the judge, its prompt template, and what it is shown in which order."""
+        parts = [self.name, self.prompt_hash, comparison.prompt, comparison.first, comparison.second]
+        return hashlib.sha256(json.dumps(parts, ensure_ascii=False).encode("utf-8", "surrogatepass")).hexdigest()
+
+    def _read(self) -> dict[str, Verdict]:
+        """Answers of an interrupted evaluation; a line cut off by a kill is taken out, so that the next starts anew."""
+        known: dict[str, Verdict] = {}
+        if not self.path.is_file():
+            return known
+        content = self.path.read_bytes()
+        whole = content.rfind(b"\n") + 1
+        if whole < len(content):
+            with self.path.open("r+b") as file:
+                file.truncate(whole)
+        for line in content[:whole].splitlines():
+            row = json.loads(line)
+            if row["judge"] == self.name and row["status"] in KEPT:
+                known[row["question"]] = Verdict(row["probability"], row["status"], row["raw"], row["details"])
+        return known

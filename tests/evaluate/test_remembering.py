@@ -1,0 +1,73 @@
+import json
+import threading
+
+from alignment.evaluate.judging import Comparison, Verdict
+from alignment.evaluate.remembering import RememberingJudge
+
+
+class Counting:
+    name = "counting"
+    prompt_hash = "1"
+
+    def __init__(self, status="ok"):
+        self.status, self.asked = status, 0
+
+    def ask(self, comparison):
+        self.asked += 1
+        return Verdict(0.75 if self.status == "ok" else None, self.status, f"raw {self.asked}", {"model": "m-1"})
+
+
+PAIR = Comparison([{"role": "user", "content": "why \ud83d\ude00?"}], "one", "two")
+
+
+def test_a_question_is_asked_once_over_two_starts(tmp_path):
+    first = Counting()
+    asked = RememberingJudge(first, tmp_path / "verdicts.jsonl").ask(PAIR)
+    second = Counting()
+    remembered = RememberingJudge(second, tmp_path / "verdicts.jsonl").ask(PAIR)
+    assert (first.asked, second.asked) == (1, 0)
+    assert remembered == asked == Verdict(0.75, "ok", "raw 1", {"model": "m-1"})
+
+
+def test_the_other_order_and_another_template_are_other_questions(tmp_path):
+    judge = Counting()
+    remembering = RememberingJudge(judge, tmp_path / "verdicts.jsonl")
+    remembering.ask(PAIR)
+    remembering.ask(PAIR.swapped())
+    assert judge.asked == 2
+    changed = Counting()
+    changed.prompt_hash = "2"
+    RememberingJudge(changed, tmp_path / "verdicts.jsonl").ask(PAIR)
+    assert changed.asked == 1
+
+
+def test_a_failure_is_written_and_asked_again(tmp_path):
+    RememberingJudge(Counting("api_error"), tmp_path / "verdicts.jsonl").ask(PAIR)
+    again = Counting()
+    assert RememberingJudge(again, tmp_path / "verdicts.jsonl").ask(PAIR).status == "ok"
+    rows = [json.loads(line) for line in (tmp_path / "verdicts.jsonl").read_text().splitlines()]
+    assert [row["status"] for row in rows] == ["api_error", "ok"]
+
+
+def test_a_line_cut_off_by_a_kill_is_asked_again_and_spoils_none(tmp_path):
+    file = tmp_path / "verdicts.jsonl"
+    RememberingJudge(Counting(), file).ask(PAIR)
+    RememberingJudge(Counting(), file).ask(PAIR.swapped())
+    file.write_bytes(file.read_bytes()[:-20])
+    judge = Counting()
+    remembering = RememberingJudge(judge, file)
+    remembering.ask(PAIR)
+    remembering.ask(PAIR.swapped())
+    assert judge.asked == 1
+    assert [json.loads(line)["first"] for line in file.read_text().splitlines()] == ["one", "two"]
+
+
+def test_threads_write_whole_lines(tmp_path):
+    remembering = RememberingJudge(Counting(), tmp_path / "verdicts.jsonl")
+    pairs = [Comparison("p" * 5000, str(i), "x") for i in range(40)]
+    threads = [threading.Thread(target=remembering.ask, args=(pair,)) for pair in pairs]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len([json.loads(line) for line in (tmp_path / "verdicts.jsonl").read_text().splitlines()]) == 40
