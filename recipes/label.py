@@ -8,8 +8,8 @@ from typing import Any
 
 from alignment.config import load_recipe
 from alignment.config.schema import LabelRecipe
-from alignment.data import load_prompts, ranking_to_json
-from alignment.data.rows import Prompt
+from alignment.data import ranking_to_json
+from alignment.data.prompts import prompts_to_answer
 from alignment.data.template import Template
 from alignment.policy.base import load_causal_lm, load_tokenizer, resolve_model
 from alignment.policy.weights import weights_hash
@@ -20,7 +20,7 @@ from alignment.run.files import write_jsonl
 from alignment.run.lineage import fingerprint
 from alignment.run.script import script
 from reward.feedback.labeler import label, summary
-from reward.feedback.sampling import fitting_prompts, require_one_process, sample_answers
+from reward.feedback.sampling import require_one_process, sample_answers
 from reward.feedback.store import CallStore, Sampled
 from reward.judges import build_judge
 
@@ -37,11 +37,12 @@ def answers(recipe: LabelRecipe, run: RunDirectory, store: CallStore) -> tuple[l
     store.bind(policy={**lineage, **policy, "base": "", "path": ""})  # the same weights elsewhere are the same policy
 
     model = load_causal_lm(recipe, trainable=False)
-    prompts = load_data(recipe, run, template, model)
+    loaded = prompts_to_answer(recipe, template, getattr(model.config, "max_position_embeddings", None))
+    run.record(data=loaded.files, skipped=loaded.skipped)
     keys = ("max_new_tokens", "temperature", "top_p", "top_k", "seed")
     settings = {key: getattr(recipe, key) for key in keys}
     samples = sample_answers(
-        prompts,
+        loaded.rows,
         engine=TransformersEngine(model, tokenizer.pad_token_id, recipe.per_device_eval_batch_size),
         template=template,
         store=store,
@@ -50,23 +51,6 @@ def answers(recipe: LabelRecipe, run: RunDirectory, store: CallStore) -> tuple[l
         batch_size=recipe.per_device_eval_batch_size,
     )
     return samples, {"policy": policy, "sampling": settings}
-
-
-def load_data(recipe: LabelRecipe, run: RunDirectory, template: Template, model: Any) -> list[Prompt]:
-    """Read the prompts that leave room for an answer."""
-    loaded = load_prompts(
-        recipe.datasets, on_bad_row=recipe.on_bad_row, seed=recipe.seed, max_samples=recipe.max_samples
-    )
-    prompts, too_long = fitting_prompts(
-        loaded.rows,
-        template,
-        max_prompt_length=recipe.max_prompt_length,
-        context=getattr(model.config, "max_position_embeddings", None),
-        max_new_tokens=recipe.max_new_tokens,
-        skip=recipe.on_bad_row == "skip",
-    )
-    run.record(data=loaded.files, skipped=loaded.skipped + too_long)
-    return prompts
 
 
 def main(argv: list[str] | None = None) -> None:

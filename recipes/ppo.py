@@ -9,8 +9,7 @@ from transformers import TrainingArguments, set_seed
 
 from alignment.config import load_recipe
 from alignment.config.schema import PPORecipe
-from alignment.data import load_prompts
-from alignment.data.rows import Prompt
+from alignment.data.prompts import prompts_to_answer
 from alignment.data.template import Template
 from alignment.policy.base import load_tokenizer
 from alignment.policy.load_roles import load_roles
@@ -22,25 +21,7 @@ from alignment.train.arguments import training_arguments
 from alignment.train.ppo import PPOTrainer, UpdateShape
 from alignment.train.saving import lineage_of, save_trained
 from alignment.train.scoring import Scorer, reward_adapter_on_base
-from reward.feedback.sampling import fitting_prompts
 from reward.scorers import RewardScorer
-
-
-def load_data(recipe: PPORecipe, run: RunDirectory, template: Template, context: int | None) -> list[Prompt]:
-    """Read the prompts; the manifest keeps what was read and what was left out."""
-    loaded = load_prompts(
-        recipe.datasets, on_bad_row=recipe.on_bad_row, seed=recipe.seed, max_samples=recipe.max_samples
-    )
-    prompts, too_long = fitting_prompts(
-        loaded.rows,
-        template,
-        max_prompt_length=recipe.max_prompt_length,
-        context=context,
-        max_new_tokens=recipe.max_new_tokens,
-        skip=recipe.on_bad_row == "skip",
-    )
-    run.record(data=loaded.files, prompts=len(prompts), skipped=loaded.skipped + too_long)
-    return prompts
 
 
 def load_models(recipe: PPORecipe, lineage: dict[str, object]) -> tuple[Roles, Scorer | None]:
@@ -63,7 +44,8 @@ def main(argv: list[str] | None = None) -> None:
     lineage = lineage_of(recipe, tokenizer, template)
     run.record(lineage=lineage)
     roles, scorer = load_models(recipe, lineage)
-    prompts = load_data(recipe, run, template, roles.context)
+    loaded = prompts_to_answer(recipe, template, roles.context)
+    run.record(data=loaded.files, prompts=len(loaded.rows), skipped=loaded.skipped)
 
     arguments = training_arguments(TrainingArguments, recipe, run)
     shape = UpdateShape.of(
@@ -76,7 +58,7 @@ def main(argv: list[str] | None = None) -> None:
         training_arguments(TrainingArguments, recipe, run, **shape.forced_arguments()),
         recipe=recipe,
         template=template,
-        prompts=prompts,
+        prompts=loaded.rows,
         scorer=scorer,
         run=run,
         callbacks=callbacks_for(run, recipe),

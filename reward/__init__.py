@@ -1,0 +1,1 @@
+"""Feedback and what learns from it: judges, labels, reward models, scorers."""

@@ -69,7 +69,11 @@ def encode_rankings(
         for index in compared:
             try:
                 sequences[index], lengths[index] = encode(
-                    template, ranking.prompt, ranking.responses[index], max_length=max_length
+                    template,
+                    ranking.prompt,
+                    ranking.responses[index],
+                    max_length=max_length,
+                    stop=ranking.stopped(index),
                 )
             except DataError as error:
                 fault = f"{ranking.source}: answer {index + 1} of {len(ranking.responses)}: {error}"
@@ -91,12 +95,14 @@ def encode_rankings(
     return encoded
 
 
-def encode(template: Template, prompt: Prompt, answer: str, *, max_length: int | None = None) -> tuple[list[int], int]:
-    """Return the ids of a prompt with its answer up to and including the stop token, and the answer's tokens.
+def encode(
+    template: Template, prompt: Prompt, answer: str, *, max_length: int | None = None, stop: bool = True
+) -> tuple[list[int], int]:
+    """Return the ids of a prompt with its answer, the stop token included where `stop`, and the answer's tokens.
 
     Raises: DataError where they are more than `max_length`, or the template refuses them.
     """
-    prompt_ids, answer_ids = template.prompt_ids(prompt), template.answer_ids(prompt, answer)
+    prompt_ids, answer_ids = template.prompt_ids(prompt), template.answer_ids(prompt, answer, stop=stop)
     tokens = len(prompt_ids) + len(answer_ids)
     if max_length is not None and tokens > max_length:
         raise DataError(

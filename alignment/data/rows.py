@@ -43,3 +43,8 @@ class Ranking:
     pairs: list[Pair]
     provenance: dict[str, Any] = field(default_factory=dict)  # judge, prompt hash, policy, ...
     source: str = ""
+
+    def stopped(self, index: int) -> bool:
+        """Whether an answer ended by itself; one cut off at `max_new_tokens` must not teach where to stop."""
+        stopped = self.provenance.get("stopped")
+        return bool(stopped[index]) if stopped is not None else True

@@ -79,7 +79,7 @@ def tokenise_pairs(
 
 
 def _answer_ids(template: Template, ranking: Ranking, index: int, room: int) -> list[int]:
-    ids = template.answer_ids(ranking.prompt, ranking.responses[index])
+    ids = template.answer_ids(ranking.prompt, ranking.responses[index], stop=ranking.stopped(index))
     if len(ids) > room:
         raise DataError(
             f"{len(ids)} tokens where max_length and the model's context leave room for {max(room, 0)} after the "

@@ -6,7 +6,7 @@ import os
 
 from alignment.data.rows import Prompt
 from alignment.data.template import Template
-from alignment.errors import DataError, RecipeError
+from alignment.errors import RecipeError
 from alignment.rollout.engine import Engine, Sampling
 from reward.feedback.progress import Progress
 from reward.feedback.store import CallStore, Sampled
@@ -28,45 +28,6 @@ def require_one_process() -> None:
                 "max_concurrency at a time either way."
             ]
         )
-
-
-def fitting_prompts(
-    prompts: list[Prompt],
-    template: Template,
-    *,
-    max_prompt_length: int | None,
-    context: int | None,
-    max_new_tokens: int,
-    skip: bool,
-) -> tuple[list[Prompt], list[str]]:
-    """Return the prompts that leave room for an answer, and a line for each that was left out.
-
-    Raises: DataError naming every prompt that is too long, where `skip` is false.
-    """
-    kept: list[Prompt] = []
-    faults: list[str] = []
-    for row, prompt in enumerate(prompts, 1):
-        start = repr(prompt if isinstance(prompt, str) else prompt[-1]["content"])[:60]
-        try:
-            length = len(template.prompt_ids(prompt))
-        except DataError as error:
-            faults.append(f"prompt {row} ({start}): {error}")
-            continue
-        if max_prompt_length is not None and length > max_prompt_length:
-            faults.append(f"prompt {row} ({start}) has {length} tokens; max_prompt_length is {max_prompt_length}")
-        elif context is not None and length + max_new_tokens > context:
-            faults.append(
-                f"prompt {row} ({start}) has {length} tokens; with max_new_tokens {max_new_tokens} that is more than "
-                f"the model's context of {context}"
-            )
-        else:
-            kept.append(prompt)
-    if faults and not skip:
-        shown = "\n".join(faults[:5]) + (f"\nand {len(faults) - 5} more" if len(faults) > 5 else "")
-        raise DataError(f"{shown}\nShorten them, lower max_new_tokens, or set on_bad_row: skip to leave them out.")
-    if not kept:
-        raise DataError("no prompt is left to label; every one is too long." if faults else "there are no prompts.")
-    return kept, faults
 
 
 def sample_answers(

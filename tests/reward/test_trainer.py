@@ -272,3 +272,11 @@ def test_microbatch_losses_add_up() -> None:
         ranking_loss(scores, first[1:], second[1:], probability[1:], prompt[1:] - 1, num_prompts=2),
     ]
     torch.testing.assert_close(sum(parts), whole)
+
+
+def test_an_answer_that_was_cut_off_is_scored_without_a_stop_token(tiny_model_dir: Path) -> None:
+    template = Template(load_tokenizer(recipe(tiny_model_dir, tiny_model_dir)))
+    cut = Ranking("the fox", [" jumps", " over"], [Pair(0, 1, 1.0)], provenance={"stopped": [False, True]})
+    (row,) = encode_rankings([cut], template, max_length=None).rows
+    stop = template.stop_token_ids
+    assert [ids[-1] in stop for ids in row.input_ids] == [False, True]

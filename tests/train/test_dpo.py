@@ -318,8 +318,8 @@ class Words:
     def prompt_ids(self, prompt):
         return [2, *map(len, prompt.split())]
 
-    def answer_ids(self, prompt, answer):
-        return [*map(len, answer.split()), 1]
+    def answer_ids(self, prompt, answer, *, stop=True):
+        return [*map(len, answer.split()), *([1] if stop else [])]
 
 
 RANKING = Ranking(
@@ -370,3 +370,10 @@ def test_collator_keeps_probabilities():
     batch = ProbabilityCollator(pad_token_id=0)(pairs(0.8, count=2))
     assert batch["probability"].tolist() == pytest.approx([0.8, 0.8])
     assert batch["completion_mask"].tolist()[0] == [0, 0, 0, 1, 1, 1, 1]
+
+
+def test_an_answer_that_was_cut_off_does_not_teach_to_stop_there():
+    cut = Ranking("say something", ["a", "bb bb"], [Pair(0, 1, 1.0)], provenance={"stopped": [False, True]})
+    (row,) = tokenise_pairs([cut], Words(), limit=20, on_bad_row="stop", ties=True).rows
+    assert row["chosen_ids"] == [1]  # "a" alone, no stop token
+    assert row["rejected_ids"] == [2, 2, 1]

@@ -1,0 +1,73 @@
+"""Prompts to sample from: the training side of a recipe's data, each leaving room for an answer."""
+
+from dataclasses import replace
+
+from alignment.config.schema import LabelRecipe, PPORecipe
+from alignment.data.load import Loaded, load_prompts
+from alignment.data.rows import Prompt
+from alignment.data.splits import split_by_prompt
+from alignment.data.template import Template
+from alignment.errors import DataError
+
+
+def prompts_to_answer(recipe: LabelRecipe | PPORecipe, template: Template, context: int | None) -> Loaded[Prompt]:
+    """Load a recipe's prompts without those that `test_split_size` holds out for evaluation.
+
+    Args:
+        context: most tokens of prompt and answer, None for no limit.
+    Raises: DataError where one does not fit and `on_bad_row` is stop; `skipped` names those that skip leaves out.
+    """
+    loaded = load_prompts(
+        recipe.datasets, on_bad_row=recipe.on_bad_row, seed=recipe.seed, max_samples=recipe.max_samples
+    )
+    rows = loaded.rows
+    if recipe.test_split_size is not None:
+        rows = split_by_prompt(rows, recipe.test_split_size, recipe.seed)[0]
+    rows, too_long = fitting_prompts(
+        rows,
+        template,
+        max_prompt_length=recipe.max_prompt_length,
+        context=context,
+        max_new_tokens=recipe.max_new_tokens,
+        skip=recipe.on_bad_row == "skip",
+    )
+    return replace(loaded, rows=rows, skipped=loaded.skipped + too_long)
+
+
+def fitting_prompts(
+    prompts: list[Prompt],
+    template: Template,
+    *,
+    max_prompt_length: int | None,
+    context: int | None,
+    max_new_tokens: int,
+    skip: bool,
+) -> tuple[list[Prompt], list[str]]:
+    """Return the prompts that leave room for an answer, and a line for each that was left out.
+
+    Raises: DataError naming every prompt that is too long, where `skip` is false.
+    """
+    kept: list[Prompt] = []
+    faults: list[str] = []
+    for row, prompt in enumerate(prompts, 1):
+        start = repr(prompt if isinstance(prompt, str) else prompt[-1]["content"])[:60]
+        try:
+            length = len(template.prompt_ids(prompt))
+        except DataError as error:
+            faults.append(f"prompt {row} ({start}): {error}")
+            continue
+        if max_prompt_length is not None and length > max_prompt_length:
+            faults.append(f"prompt {row} ({start}) has {length} tokens; max_prompt_length is {max_prompt_length}")
+        elif context is not None and length + max_new_tokens > context:
+            faults.append(
+                f"prompt {row} ({start}) has {length} tokens; with max_new_tokens {max_new_tokens} that is more than "
+                f"the model's context of {context}"
+            )
+        else:
+            kept.append(prompt)
+    if faults and not skip:
+        shown = "\n".join(faults[:5]) + (f"\nand {len(faults) - 5} more" if len(faults) > 5 else "")
+        raise DataError(f"{shown}\nShorten them, lower max_new_tokens, or set on_bad_row: skip to leave them out.")
+    if not kept:
+        raise DataError("no prompt is left; every one is too long." if faults else "there are no prompts.")
+    return kept, faults
