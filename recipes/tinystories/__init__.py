@@ -1,0 +1,1 @@
+"""A real pretrained model that continues real stories, taught to be cheerful."""
