@@ -142,7 +142,7 @@ def _stage(cls: type[Recipe]) -> str:
 def describe(cls: type[Recipe]) -> str:
     """Return a listing of a stage's keys with their kinds and defaults, for `--help`."""
     lines = [f"{(cls.__doc__ or '').strip()}", "", "  --config FILE [--key value ...]", "", "Keys:"]
-    for name, info in own_keys(cls).items():
+    for name, info in sorted(own_keys(cls).items(), key=lambda entry: not entry[1].is_required()):
         kind = wording.annotation_text(info.annotation)
         default = (
             "required"
