@@ -1,11 +1,13 @@
 """One frozen base, four roles: policy, reference, value and reward as named adapters on the same weights."""
 
+import collections
 import contextlib
 import itertools
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
+from peft.tuners.lora import Linear, LoraLayer
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils.other import AuxiliaryTrainingWrapper
 from torch import Tensor, nn
@@ -16,6 +18,7 @@ from alignment.ops.rewards import last_valid
 from alignment.policy.heads import ScalarHead
 
 LOGITS_AT_ONCE = 2**26  # tokens × vocabulary held at a time; 256 MiB in float32
+MERGED_AT_MOST = 2**30  # bytes of merged weights held beside the base while sampling
 ROLES = ("policy", "reference", "value", "reward")
 
 
@@ -158,6 +161,41 @@ class Roles(nn.Module):
                 parts = model.get_output_embeddings()(hidden)
             self._head_is_plain[id(model)] = torch.allclose(whole.float(), parts.float(), rtol=1e-3, atol=1e-3)
         return self._head_is_plain[id(model)]
+
+    # Sampling
+
+    @contextlib.contextmanager
+    def sampling(self) -> Iterator[None]:
+        """Speak as the policy, many times over with the same weights: its adapter is merged where that is cheap.
+
+        A decoding step is mostly overhead, and an adapter triples the calls. Merged weights stand beside the base's
+        own, which come back untouched; they are the same function only in float32, so no other precision is merged.
+        """
+        self.activate("policy")
+        layers = self._mergeable()
+        kept = [(layer, layer.get_base_layer().weight, layer.get_base_layer().weight.data) for layer in layers]
+        try:
+            for layer, _, _ in kept:
+                layer.merge(safe_merge=True, adapter_names=[self.adapters["policy"]])
+            yield
+        finally:
+            for layer, weight, original in kept:
+                weight.data = original
+                layer.merged_adapters.clear()
+                layer._caches.clear()
+
+    def _mergeable(self) -> list[Any]:
+        """The policy's LoRA layers, if all may be merged, else none."""
+        name = self.adapters["policy"]
+        layers = [layer for layer in self._switches if isinstance(layer, LoraLayer) and name in layer.r]
+        plain = all(isinstance(layer, Linear) and not layer.lora_bias[name] for layer in layers)
+        if not plain or name is None:
+            return []
+        weights = [layer.get_base_layer().weight for layer in layers]
+        owners = collections.Counter(id(p) for _, p in self.base.named_parameters(remove_duplicate=False))
+        cheap = sum(weight.nbytes for weight in weights) <= MERGED_AT_MOST
+        alone = all(weight.dtype == torch.float32 and owners[id(weight)] == 1 for weight in weights)
+        return layers if cheap and alone else []
 
     # What trains
 

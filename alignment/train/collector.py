@@ -132,8 +132,7 @@ class Collector:
             first_row=self.rank * self.share,
         )
         prompt_ids = [self.prompt_ids[i] for i in rows]
-        self.roles.activate("policy")
-        with self.autocast():
+        with self.roles.sampling(), self.autocast():
             completions = self.engine.generate(prompt_ids, sampling)
         lengths = [len(completion.ids) for completion in completions]
         microbatches = self.plan_of(update, lengths)

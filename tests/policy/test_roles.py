@@ -1,5 +1,6 @@
 """Each role says what the plain library would say with that role's weights."""
 
+import contextlib
 import copy
 
 import pytest
@@ -231,3 +232,25 @@ def test_an_adapter_with_layers_that_the_base_lacks_is_refused(base, tmp_path):
     file.write_text(json.dumps({**json.loads(file.read_text()), "base_model_name_or_path": str(base)}))
     with pytest.raises(ModelError, match=r"adapter does not fit the base: .*layers\.2.* has no counterpart"):
         load_roles(recipe(tmp_path), reward_adapter=None)
+
+
+def test_sampling_merges_the_policy_and_puts_the_base_back_bit_for_bit(sft, reward, batch):
+    roles = randomise(load_roles(recipe(sft), reward_adapter=str(reward)), 7)
+    before = {name: parameter.clone() for name, parameter in roles.named_parameters()}
+    with torch.no_grad():
+        expected = roles.policy_lm(input_ids=batch[0]).logits
+        with contextlib.suppress(KeyboardInterrupt), roles.sampling():
+            assert any(not torch.equal(p, before[name]) for name, p in roles.named_parameters())
+            torch.testing.assert_close(roles.policy_lm(input_ids=batch[0]).logits, expected)
+            raise KeyboardInterrupt
+        assert torch.equal(roles.policy_lm(input_ids=batch[0]).logits, expected)
+    assert all(torch.equal(p, before[name]) for name, p in roles.named_parameters())
+
+
+def test_only_weights_in_float32_of_their_own_are_merged(sft, reward):
+    roles = load_roles(recipe(sft), reward_adapter=str(reward))
+    assert len(roles._mergeable()) == 4  # q_proj and v_proj of two layers
+    assert load_roles(recipe(sft, dtype="bfloat16"), reward_adapter=str(reward))._mergeable() == []
+    layer = roles.causal_lm("policy").model.layers[0].self_attn
+    layer.k_proj.get_base_layer().weight = layer.v_proj.get_base_layer().weight
+    assert roles._mergeable() == []
