@@ -20,6 +20,8 @@ from alignment.run.files import write_atomic
 
 HERE = Path(__file__).parent  # the template, its style and its script lie beside the code
 
+EXAMPLES_UNFOLDED = 4
+
 
 def build(run_paths: list[Path], out: Path | None = None) -> Path:
     """Write the page.
@@ -60,6 +62,7 @@ def render(found: Runs) -> str:
         ],
         stages=stage_views(found.runs, tones),
         examples=_examples(found, evaluations),
+        shown=EXAMPLES_UNFOLDED,
         drawing=charts,
         style=Markup((HERE / "style.css").read_text(encoding="utf-8")),
         script=Markup(script),

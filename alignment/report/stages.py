@@ -110,8 +110,10 @@ def _ended(status: str) -> str:
 
 
 def _models(recipe: dict[str, Any]) -> list[str]:
-    keys = ("model_name_or_path", "reward_model_path")
-    return [str(recipe[key]) for key in keys if recipe.get(key)]
+    candidates = recipe.get("candidates")
+    entries = [recipe, *(candidates if isinstance(candidates, list) else []), recipe]
+    keys = ["model_name_or_path"] * (len(entries) - 1) + ["reward_model_path"]
+    return [str(e[key]) for e, key in zip(entries, keys, strict=True) if isinstance(e, dict) and e.get(key)]
 
 
 def _place(path: str, runs: Sequence[Run]) -> str:

@@ -85,6 +85,29 @@ def test_a_pipeline_s_page_tells_verdict_numbers_and_stages(pipeline, tmp_path):
     assert page.tags.count("figure") > 10
 
 
+def test_an_evaluation_comes_from_every_model_it_compares(own, tmp_path):
+    manifest = json.loads((own / "evaluate/manifest.json").read_text())
+    manifest["recipe"]["candidates"] = [{"name": "ppo", "model_name_or_path": f"{own}/ppo"}, 3]
+    manifest["recipe"]["reward_model_path"] = f"{own}/reward"
+    (own / "evaluate/manifest.json").write_text(json.dumps(manifest))
+    assert "evaluate sft + ppo + reward data – 22 s" in page_of(own, out=tmp_path / "page.html").text
+
+
+def test_many_examples_are_folded(own, tmp_path):
+    row = (own / "evaluate/examples.jsonl").read_text().splitlines()[0]
+    (own / "evaluate/examples.jsonl").write_text("\n".join([row] * 7) + "\n")
+    page = page_of(own, out=tmp_path / "page.html")
+    assert page.tags.count("article") == 7
+    assert "3 more prompts" in page.text
+
+
+def test_one_held_out_value_is_a_dot_of_its_own_kind(own, tmp_path):
+    rows = [{"step": s, "loss": 1.0 / s} for s in range(1, 20)] + [{"step": 19, "eval_loss": 0.2}]
+    (own / "dpo/metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    page = page_of(own / "dpo", out=tmp_path / "page.html")
+    assert [value for name, value in page.attributes if name == "class" and "dot" in value] == ["dot s2", "dot s2"]
+
+
 def test_the_page_fetches_nothing(pipeline, tmp_path):
     page = page_of(pipeline, out=tmp_path / "page.html")
     assert [(name, value) for name, value in page.attributes if name in FETCHING] == []
