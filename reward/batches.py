@@ -115,9 +115,14 @@ def encode(
 def pad(sequences: Sequence[list[int]], pad_token_id: int) -> dict[str, Tensor]:
     """Pad on the right: `input_ids` and `attention_mask`, both (sequences, time) int64.
 
-    No sequence may end in `pad_token_id`: a plain sequence classifier looks for the last token that is another.
+    Raises: DataError where a sequence ends in `pad_token_id`, as a text may that was cut off and spells out that
+        token: a plain sequence classifier takes the last token that is another for the last.
     """
-    assert all(ids and ids[-1] != pad_token_id for ids in sequences), "a sequence is empty or ends in the padding token"
+    if any(ids[-1] == pad_token_id for ids in sequences):
+        raise DataError(
+            f"an answer ends in the token that the reward model pads with (id {pad_token_id}), so its end cannot be "
+            "told from padding; take that token out of the text."
+        )
     width = max(map(len, sequences))
     input_ids = torch.full((len(sequences), width), pad_token_id, dtype=torch.long)
     attention_mask = torch.zeros_like(input_ids)

@@ -54,14 +54,21 @@ class RewardScorer:
             model = model.to(device or best_device())
         return cls(model.eval(), template, tokenizer.pad_token_id, batch_size, context_limit(model), manifest)
 
-    def score(self, prompts: Sequence[Prompt], answers: Sequence[str]) -> list[float]:
+    def score(
+        self, prompts: Sequence[Prompt], answers: Sequence[str], *, stopped: Sequence[bool] | None = None
+    ) -> list[float]:
         """Score each answer to its prompt, in reward units; a score does not depend on what else is in the call.
+
+        Args:
+            stopped: whether each answer ended by itself; one that was cut off is read without a stop token, as in
+                training. Default: all did.
 
         Raises: DataError where prompt and answer together are longer than the model's context.
         """
-        pairs = list(zip(prompts, answers, strict=True))
+        ended = [True] * len(answers) if stopped is None else stopped
+        rows = list(zip(prompts, answers, ended, strict=True))
         return self.score_tokens(
-            [self.encode(p, a, f"answer {place} of {len(pairs)}") for place, (p, a) in enumerate(pairs, 1)]
+            [self.encode(*row, where=f"answer {place} of {len(rows)}") for place, row in enumerate(rows, 1)]
         )
 
     @torch.inference_mode()
@@ -77,10 +84,10 @@ class RewardScorer:
                 scores[place] = score
         return scores
 
-    def encode(self, prompt: Prompt, answer: str, where: str) -> list[int]:
+    def encode(self, prompt: Prompt, answer: str, stopped: bool = True, *, where: str) -> list[int]:
         """Token ids of prompt and answer; a DataError begins with `where`."""
         try:
-            return encode(self.template, prompt, answer, max_length=self.context)[0]
+            return encode(self.template, prompt, answer, max_length=self.context, stop=stopped)[0]
         except DataError as error:
             raise DataError(f"{where}: {error}") from None
 
@@ -100,7 +107,7 @@ def score_file(run: str | Path, file: str | Path, output: str | Path | None = No
     rows = list(_rows(Path(file)))
     scorer = RewardScorer.load(str(run), batch_size=batch_size)
     scores = scorer.score_tokens(
-        [scorer.encode(prompt, answer, f"{file}:{number}") for number, _, prompt, answer in rows]
+        [scorer.encode(prompt, answer, where=f"{file}:{number}") for number, _, prompt, answer in rows]
     )
     scored = [{**row, "score": score} for (_, row, _, _), score in zip(rows, scores, strict=True)]
     if output is not None:

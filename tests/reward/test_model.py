@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from alignment.data.template import Template
-from alignment.errors import ModelError
+from alignment.errors import DataError, ModelError
 from alignment.policy.base import load_tokenizer
 from reward.batches import encode, pad
 from reward.model import load_reward_model, padding_token, require_score_head, score_sequences
@@ -155,5 +155,5 @@ def test_a_policy_is_no_reward_model(tmp_path: Path) -> None:
 
 
 def test_a_sequence_that_ends_in_padding_cannot_be_batched() -> None:
-    with pytest.raises(AssertionError, match="ends in the padding token"):
+    with pytest.raises(DataError, match=r"ends in the token that the reward model pads with \(id 0\)"):
         pad([[5, 0]], 0)

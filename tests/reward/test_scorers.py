@@ -98,6 +98,14 @@ def test_a_score_does_not_depend_on_its_company(scorer: RewardScorer) -> None:
     assert len({round(score, 5) for score in together}) > len(together) // 2
 
 
+def test_an_answer_that_was_cut_off_is_read_without_a_stop_token(scorer: RewardScorer) -> None:
+    prompts, answers = toy_answers()
+    ids = scorer.encode(prompts[0], answers[0], where="")
+    cut = scorer.score(prompts[:2], answers[:2], stopped=[False, True])
+    assert cut == pytest.approx([scorer.score_tokens([ids[:-1]])[0], scorer.score(prompts, answers)[1]], abs=1e-5)
+    assert abs(cut[0] - scorer.score(prompts, answers)[0]) > 1e-4
+
+
 def test_scores_are_those_of_plain_transformers(run: Path, scorer: RewardScorer) -> None:
     snippet = (run / "README.md").read_text().partition("```python\n")[2].partition("```")[0]  # as the card says
     found: dict[str, Any] = {}
