@@ -138,7 +138,7 @@ class RewardRecipe(Recipe, ModelKeys, AdapterKeys, DataKeys):
     TRAINER_CONFIG = "transformers.training_args:TrainingArguments"
     stage: Literal["reward"]
     max_length: int | None = Field(default=1024, gt=0)
-    center_rewards_coefficient: float = Field(default=0.0, ge=0)  # weight of mean squared score
+    center_rewards_coefficient: float = Field(default=0.0, ge=0)  # weight of the mean squared sum of a pair's scores
     use_margin: bool = False  # subtract the row's `margin` from the score difference (Llama 2)
     early_stopping_patience: int | None = Field(default=None, gt=0)
 
