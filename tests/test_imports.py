@@ -3,7 +3,6 @@
 import ast
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -84,12 +83,3 @@ def test_the_command_imports_no_torch():
     code = "import sys, alignment.cli, alignment.config; print({'torch', 'transformers', 'trl'} & sys.modules.keys())"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert out.stdout.strip() == "set()"
-
-
-def test_help_answers_in_under_half_a_second():
-    seconds = []
-    for _ in range(5):  # the best of five: other processes share the cores
-        start = time.perf_counter()
-        subprocess.run([sys.executable, "-m", "alignment.cli", "--help"], capture_output=True, check=True, cwd=ROOT)
-        seconds.append(time.perf_counter() - start)
-    assert min(seconds) < 0.5
