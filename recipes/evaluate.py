@@ -50,15 +50,15 @@ def main(argv: list[str] | None = None) -> None:
 
     # What the reward model and the judges say.
     scores = {}
-    accuracy = {}
+    agreed = {}
     if recipe.reward_model_path is not None:
         console.print(f"scoring with {recipe.reward_model_path}")
         scorer = RewardScorer.load(recipe.reward_model_path, batch_size=recipe.per_device_eval_batch_size)
         scores = {policy.name: scorer.score(prompts, policy.texts) for policy in policies}
-        accuracy = reward_agreement(recipe, judges, prompts, clusters, baseline, scores, console.print)
+        agreed = reward_agreement(recipe, judges, prompts, clusters, baseline, scores, console.print)
     verdicts = judge_candidates(recipe, judges, prompts, baseline, candidates, console.print)
 
-    results = summarise(recipe, clusters, baseline, candidates, verdicts, scores, accuracy)
+    results = summarise(recipe, clusters, baseline, candidates, verdicts, scores, agreed)
     rows = answer_rows(prompts, policies, verdicts, scores)
     write_jsonl(run.path / "answers.jsonl", rows)
     examples = pick_examples(rows, recipe.num_generations, recipe.num_examples, recipe.seed)

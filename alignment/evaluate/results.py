@@ -46,7 +46,7 @@ def reward_agreement(
     scores: Scores,
     say: Say,
 ) -> dict[str, dict[str, Any] | None]:
-    """Held-out accuracy of the reward model against each judge: does it order the baseline's own answers alike?
+    """Share of the baseline's pairs of answers that the reward model orders as each judge does.
 
     The pairs are answers to one prompt, the first with the second, the third with the fourth, and so on.
     """
@@ -70,7 +70,7 @@ def summarise(
     candidates: Sequence[Measured],
     verdicts: Verdicts,
     scores: Scores,
-    accuracy: dict[str, dict[str, Any] | None],
+    agreed: dict[str, dict[str, Any] | None],
 ) -> dict[str, Any]:
     """Return results.json: plain numbers by policy, win rates with their intervals, all else under `details`."""
     how = bootstrap_of(recipe)
@@ -84,7 +84,7 @@ def summarise(
             name: mean_interval(values, clusters, how.level, how.samples, how.seed).as_json()
             for name, values in scores.items()
         },
-        "reward_accuracy": {name: found for name, found in accuracy.items() if found is not None},
+        "reward_agreement": {name: found for name, found in agreed.items() if found is not None},
     }
     return {
         "baseline": baseline.name,

@@ -98,7 +98,7 @@ def evaluation_of(run: Run, training_judges: Sequence[str]) -> Evaluation:
                 found.tracks.append(track)
             found.problems += _coverage(who, str(judge), rate)
     _numbers(found, results, [baseline, *candidates])
-    for judge, value in _dict(_detail(results, "reward_accuracy")).items():
+    for judge, value in _dict(_detail(results, "reward_agreement")).items():
         track = _track("", "reward", f"against {judge}", "pairs of the baseline's answers", _estimate(value))
         if track is not None:
             found.accuracy.append(track)

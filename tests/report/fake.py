@@ -147,7 +147,7 @@ def _results():
             name: {"value": v, "tokens": 20000} for name, v in (("sft", 31.2), ("dpo", 34.9), ("ppo", 33.0))
         },
         "reward_score": {"sft": mean(-0.42, 0.2), "dpo": mean(2.11, 0.16), "ppo": mean(2.96, 0.12)},
-        "reward_accuracy": {"gold": {**mean(0.872, 0.033), "n": 391}},
+        "reward_agreement": {"gold": {**mean(0.872, 0.033), "n": 391}},
     }
     return {
         "baseline": "sft", "candidates": ["dpo", "ppo"], "judges": ["person", "gold"], "prompts": 200,
