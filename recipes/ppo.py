@@ -18,9 +18,10 @@ from alignment.run.callbacks import callbacks_for
 from alignment.run.directory import RunDirectory
 from alignment.run.script import script
 from alignment.train.arguments import training_arguments
-from alignment.train.ppo import PPOTrainer, UpdateShape
+from alignment.train.ppo import PPOTrainer
 from alignment.train.saving import lineage_of, save_trained
 from alignment.train.scoring import Scorer, reward_adapter_on_base
+from alignment.train.update import UpdateShape
 from reward.scorers import RewardScorer
 
 

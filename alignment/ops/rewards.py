@@ -38,15 +38,9 @@ def token_rewards(scores: Tensor, kl: Tensor, mask: Tensor, *, kl_coef: float) -
     return rewards
 
 
-def explained_variance(values: Tensor, returns: Tensor, mask: Tensor) -> float:
+def explained_variance(residual_variance: Tensor, return_variance: Tensor) -> float:
     """Share of the returns' variance that the values foresaw: 1 - Var(R - V) / Var(R).
 
     1 is perfect, 0 no better than a constant, below 0 worse. Returns without variance give 0.
     """
-    picked_returns, picked_values = returns[mask].double(), values[mask].double()
-    if len(picked_returns) < 2:
-        return 0.0
-    variance = picked_returns.var()
-    if not variance > 0:
-        return 0.0
-    return float(1 - (picked_returns - picked_values).var() / variance)
+    return float(1 - residual_variance / return_variance) if float(return_variance) > 0 else 0.0

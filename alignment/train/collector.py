@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -56,7 +56,7 @@ class Rollout:
     completions: list[Completion]
     microbatches: list[Rows]  # of the first epoch
     mask: Tensor
-    numbers: dict[str, float] = field(default_factory=dict)  # to log
+    explained_variance: float = 0.0
 
     @property
     def answer_ids(self) -> list[list[int]]:
@@ -196,7 +196,8 @@ class Collector:
         advantages, returns = advantages_and_returns(
             rewards, values, mask, gamma=recipe.gamma, lam=recipe.lam, lam_value=recipe.lam_value
         )
-        rollout.numbers["explained_variance"] = explained_variance(values, returns, mask)
+        residual, of_returns = (self._global_moments(x, mask)[1] for x in (returns - values, returns))
+        rollout.explained_variance = explained_variance(residual, of_returns)
         if recipe.whiten_advantages:
             mean, var = self._global_moments(advantages, mask)
             advantages = whiten_with(advantages, mask, mean=mean, var=var)
@@ -238,22 +239,23 @@ class Collector:
         lengths = mask.sum(1).float()
         stopped = torch.tensor([float(c.stopped) for c in rollout.completions])
         score_stats = self._all(scores)
+        hashes = self._all(torch.tensor([hash(tuple(ids)) for ids in answers]))
         local = {
             "kl": k1.mean(),
             "kl_k3": k3.mean(),
             "entropy": masked_mean(entropy, mask),
-            "explained_variance": torch.tensor(rollout.numbers["explained_variance"]),
             "value_mean": masked_mean(made.values, mask),
             "return_mean": masked_mean(made.returns, mask),
             "answer_tokens": lengths.mean(),
             "fraction_stopped": stopped.mean(),
-            "distinct_answers": torch.tensor(len({tuple(ids) for ids in answers}) / len(answers)),
         }
         means = self._all(torch.stack([value.float() for value in local.values()])).view(-1, len(local)).mean(0)
         self.last = {
             "score": float(score_stats.mean()),
             "score_std": float(score_stats.std(correction=0)),
             **dict(zip(local, means.tolist(), strict=True)),
+            "explained_variance": rollout.explained_variance,
+            "distinct_answers": len(set(hashes.tolist())) / len(hashes),
             "kl_coef": self.kl_coef,
             "tokens": float(self._all(lengths).sum()),
         }

@@ -7,7 +7,6 @@ precision, checkpoints, callbacks and tracking are the Trainer's.
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +17,7 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 from alignment.config.schema import PPORecipe
 from alignment.data.rows import Prompt
 from alignment.data.template import Template
-from alignment.errors import RecipeError
-from alignment.ops.losses import PolicyLoss, ValueLoss, aggregate_part, policy_loss, value_loss
-from alignment.ops.masking import masked_sum
+from alignment.ops.losses import aggregate_part, policy_loss, value_loss
 from alignment.policy.role_files import load_policy, load_value, save_policy, save_value
 from alignment.policy.roles import Roles
 from alignment.rollout.engine import Engine
@@ -29,92 +26,7 @@ from alignment.run.directory import RunDirectory
 from alignment.train.collector import Collector
 from alignment.train.experience import ExperienceStream, Rows, plan, unflatten
 from alignment.train.scoring import Scorer
-
-
-@dataclass(frozen=True, slots=True)
-class UpdateShape:
-    """How many of what there are in an update."""
-
-    updates: int
-    steps_per_update: int  # optimizer steps
-    gradient_accumulation_steps: int
-
-    @classmethod
-    def of(cls, recipe: PPORecipe, *, per_device_train_batch_size: int, world_size: int) -> "UpdateShape":
-        """Work out the numbers that follow from a recipe's.
-
-        Raises: RecipeError naming every number that does not divide the one it must.
-        """
-        batch, minibatches = recipe.rollout_batch_size, recipe.num_mini_batches
-        per_step, rest = divmod(batch, minibatches * world_size)
-        faults = []
-        if rest:
-            faults.append(
-                f"ppo.num_mini_batches {minibatches} on {world_size} processes does not divide rollout_batch_size "
-                f"{batch}; use {_divisors(batch, world_size)}"
-            )
-        elif per_step % per_device_train_batch_size:
-            faults.append(
-                f"ppo.per_device_train_batch_size {per_device_train_batch_size} does not divide the {per_step} answers "
-                f"of a minibatch on one process; use {_divisors(per_step, 1)}"
-            )
-        if recipe.total_episodes < batch:
-            faults.append(f"ppo.total_episodes {recipe.total_episodes} is less than rollout_batch_size {batch}")
-        if faults:
-            raise RecipeError(faults)
-        return cls(
-            updates=recipe.total_episodes // batch,
-            steps_per_update=recipe.num_ppo_epochs * minibatches,
-            gradient_accumulation_steps=per_step // per_device_train_batch_size,
-        )
-
-    def forced_arguments(self) -> dict[str, Any]:
-        """Trainer arguments that follow from the shape, and those without which the stream would not be read right."""
-        return {
-            "max_steps": self.updates * self.steps_per_update,
-            "gradient_accumulation_steps": self.gradient_accumulation_steps,
-            "logging_strategy": "steps",
-            "logging_steps": self.steps_per_update,  # one log per update
-            "ignore_data_skip": True,  # the stream resumes by its own state, it is never replayed
-            "remove_unused_columns": False,
-            "ddp_find_unused_parameters": False,
-            "include_num_input_tokens_seen": "no",
-        }
-
-
-def _divisors(number: int, factor: int) -> str:
-    found = [str(n) for n in range(1, number + 1) if number % (n * factor) == 0]
-    return " or ".join(found[-4:]) if found else f"a rollout_batch_size that {factor} divides"
-
-
-class UpdateStatistics:
-    """Sums over the microbatches of one update, for the log."""
-
-    SUMS = ("policy_loss", "value_loss", "clip_fraction", "dual_clip_fraction", "value_clip_fraction", "old_kl")
-
-    def __init__(self) -> None:
-        self.sums = {name: 0.0 for name in self.SUMS}
-        self.tokens = 0.0
-        self.ratio_max = 0.0
-        self.started = time.perf_counter()
-
-    @torch.no_grad()
-    def add(self, policy: PolicyLoss, value: ValueLoss, mask: Tensor) -> None:
-        """Take in one microbatch."""
-        parts = (policy.loss, value.loss, policy.clipped, policy.dual_clipped, value.clipped, -policy.ratio.log())
-        sums = torch.stack([masked_sum(part.float(), mask) for part in parts]).tolist()
-        for name, number in zip(self.SUMS, sums, strict=True):
-            self.sums[name] += number
-        self.tokens += float(mask.sum())
-        self.ratio_max = max(self.ratio_max, float(torch.where(mask, policy.ratio, 0.0).max()))
-
-    def means(self, gather: Any, device: torch.device) -> dict[str, float]:
-        """Per-token means over all processes, and the largest ratio."""
-        own = torch.tensor([*self.sums.values(), self.tokens, self.ratio_max], dtype=torch.float64)
-        rows = gather(own.float().to(device)).view(-1, len(own)).cpu()
-        total = rows.sum(0)
-        means = (total[:-2] / total[-2].clamp(min=1)).tolist()
-        return {**dict(zip(self.SUMS, means, strict=True)), "ratio_max": float(rows[:, -1].max())}
+from alignment.train.update import UpdateStatistics
 
 
 class PPOTrainer(Trainer):

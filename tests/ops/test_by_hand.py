@@ -162,11 +162,10 @@ def test_half_precision_logits_are_computed_in_float32():
 
 
 def test_explained_variance():
-    mask = torch.ones(1, 4, dtype=torch.bool)
-    returns = row(1.0, 2.0, 3.0, 4.0)
-    assert explained_variance(returns, returns, mask) == 1.0
-    assert explained_variance(row(7.0, 7.0, 7.0, 7.0), returns, mask) == 0.0
-    assert explained_variance(returns, row(5.0, 5.0, 5.0, 5.0), mask) == 0.0
+    # returns 1, 3 have variance 2; values 1, 2 leave 0, 1, variance 1/2
+    assert explained_variance(torch.tensor(0.5), torch.tensor(2.0)) == 0.75
+    assert explained_variance(torch.tensor(3.0), torch.tensor(2.0)) == -0.5
+    assert explained_variance(torch.tensor(3.0), torch.tensor(0.0)) == 0.0
 
 
 def test_shapes_that_differ_are_named():

@@ -11,7 +11,8 @@ from alignment.data.template import Template
 from alignment.policy.load_roles import load_roles
 from alignment.policy.roles import Roles
 from alignment.rollout.transformers_engine import TransformersEngine
-from alignment.train.ppo import PPOTrainer, UpdateShape
+from alignment.train.ppo import PPOTrainer
+from alignment.train.update import UpdateShape
 
 PROMPTS = [f"tell me {number}" for number in range(20)]
 

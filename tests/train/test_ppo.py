@@ -11,7 +11,7 @@ from alignment.errors import RecipeError
 from alignment.ops.rewards import last_valid
 from alignment.run.checkpoints import mark_whole
 from alignment.train import collector as collector_module
-from alignment.train.ppo import UpdateShape
+from alignment.train.update import UpdateShape
 from tests.models import save_tiny_model
 from tests.train.ppo_runs import PROMPTS, make_trainer, trained_weights
 
