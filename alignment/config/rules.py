@@ -16,7 +16,7 @@ TRAINER_BATCH = 8  # per_device_train_batch_size of transformers where none is g
 TRAINING = ("sft", "reward", "dpo")  # stages whose trainer evaluates
 MODELS = ("model_name_or_path", "reward_model_path")
 LISTS = ("datasets", "eval_datasets", "perplexity_datasets", "candidates")
-HELD_OUT = ("eval_datasets", "test_split_size", "max_eval_samples")
+HELD_OUT = ("eval_datasets", "max_eval_samples")
 EVALUATION = ("eval_strategy", "eval_steps", "eval_on_start", "load_best_model_at_end", "metric_for_best_model")
 LORA = ("lora_r", "lora_alpha", "lora_dropout", "lora_target_modules", "lora_modules_to_save", "use_rslora")
 ABOVE_ZERO = {"learning_rate", "per_device_train_batch_size", "per_device_eval_batch_size", "num_train_epochs"}
@@ -37,6 +37,10 @@ class Keys:
     def given(self, key: str) -> bool:
         """Tell whether the recipe itself gives a key."""
         return self.values.get(key) is not None
+
+    def changed(self, key: str) -> bool:
+        """Tell whether the recipe gives a key another value than its default, as a resolved recipe does not."""
+        return self.given(key) and self.values[key] != self.cls.model_fields[key].get_default(call_default_factory=True)
 
     def __getitem__(self, key: str) -> Any:
         if key in self.wrong:
@@ -103,14 +107,14 @@ def adapters(keys: Keys) -> Iterator[Fault]:
     if keys["load_in_4bit"]:
         yield ("load_in_4bit",), "4-bit weights cannot be trained whole; use peft_method lora or dora"
     for key in LORA:
-        if keys.given(key):
+        if keys.changed(key):
             yield (key,), "has no effect with peft_method full; take it out, or use peft_method lora or dora"
 
 
 def quantisation(keys: Keys) -> Iterator[Fault]:
     """The 4-bit details need 4 bits."""
     for key in ("bnb_4bit_quant_type", "use_bnb_nested_quant"):
-        if keys.given(key) and not keys["load_in_4bit"]:
+        if keys.changed(key) and not keys["load_in_4bit"]:
             yield (key,), "has no effect without load_in_4bit: true"
 
 
@@ -143,7 +147,7 @@ def unread(keys: Keys) -> Iterator[Fault]:
     if keys.stage in ("label", "ppo"):
         for key in HELD_OUT:
             if keys.given(key) and keys[key] != []:
-                yield (key,), f"is not read in stage {keys.stage}, which holds nothing out; take it out"
+                yield (key,), f"is not read in stage {keys.stage}, which evaluates nothing; take it out"
     if keys.stage == "ppo":
         for key in EVALUATION:
             if keys[key] not in (None, False, "no"):
@@ -249,7 +253,7 @@ def _judge(at: Location, entry: dict[str, Any]) -> Iterator[Fault]:
     elif kind == "rules" and not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", entry["function"]):
         yield (*at, "function"), f"must be module:function, found {entry['function']!r}"
     for key in foreign:
-        if entry.get(key) is not None:
+        if entry.get(key) not in (None, JudgeEntry.model_fields[key].default):
             yield (*at, key), f"does not belong to a judge of kind {kind}"
 
 

@@ -223,7 +223,7 @@ def test_wrong_values(faults, stage, given, message):
             {"eval_strategy": "steps"},
             "eval_strategy: is not read in PPO, which does not evaluate while it trains",
         ),
-        ("label", {"test_split_size": 0.1}, "test_split_size: is not read in stage label, which holds nothing out"),
+        ("label", {"max_eval_samples": 5}, "max_eval_samples: is not read in stage label, which evaluates nothing"),
         ("ppo", {"logging_steps": 1}, "logging_steps: is not set in PPO; it logs once an update"),
         ("ppo", {"num_train_epochs": 3}, "num_train_epochs: is not set in PPO; total_episodes says how long PPO runs"),
         ("ppo", {"max_steps": 3}, "max_steps: is not set in PPO; total_episodes says how long PPO runs"),
