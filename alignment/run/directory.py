@@ -125,13 +125,18 @@ class RunDirectory:
         before, now = manifest.get("recipe", {}), resolved_recipe(self.recipe)
         changed = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
         changed = [key for key in changed if key not in NOT_IDENTITY]
-        if changed:
+        if changed and self._holds_work():
             differences = "; ".join(f"{key} was {before.get(key)!r}, is {now.get(key)!r}" for key in changed)
             raise AlignmentError(
                 f"output_dir {self.path} holds an interrupted run of another recipe ({differences}); put the recipe "
                 "back to go on with it, or pass --overwrite true to run anew."
             )
-        return manifest
+        return manifest if not changed else {}
+
+    def _holds_work(self) -> bool:
+        """Whether anything there would be lost: a run that failed at once leaves only what describes it."""
+        describing = {MANIFEST, "recipe.yaml", "README.md", self.metrics_path.name}
+        return any(entry.name not in describing for entry in self.path.iterdir())
 
 
 def read_manifest(path: Path | str) -> dict[str, Any]:

@@ -97,3 +97,12 @@ def test_weights_are_known_by_content_not_by_place(tmp_path):
     a, b, c = (weights_hash(str(tmp_path / name)) for name in "abc")
     assert a == b != c
     assert weights_hash("org/model") == "hub:org/model"
+
+
+def test_a_run_that_failed_before_it_did_anything_takes_a_corrected_recipe(tmp_path):
+    RunDirectory.open(recipe(tmp_path / "run", lora_r=7))
+    run = RunDirectory.open(recipe(tmp_path / "run", lora_r=8))
+    assert read_manifest(run.path)["recipe"]["lora_r"] == 8
+    (run.path / "calls.sqlite").write_bytes(b"paid for")
+    with pytest.raises(AlignmentError, match="lora_r was 8, is 9"):
+        RunDirectory.open(recipe(tmp_path / "run", lora_r=9))
