@@ -54,7 +54,7 @@ def main(argv: list[str] | None = None) -> None:
     if recipe.reward_model_path is not None:
         console.print(f"scoring with {recipe.reward_model_path}")
         scorer = RewardScorer.load(recipe.reward_model_path, batch_size=recipe.per_device_eval_batch_size)
-        scores = {policy.name: scorer.score(prompts, policy.texts) for policy in policies}
+        scores = {policy.name: scorer.score(prompts, policy.texts, stopped=policy.stopped) for policy in policies}
         agreed = reward_agreement(recipe, judges, prompts, clusters, baseline, scores, console.print)
     verdicts = judge_candidates(recipe, judges, prompts, baseline, candidates, console.print)
 
