@@ -180,7 +180,7 @@ class PPORecipe(Recipe, ModelKeys, AdapterKeys, DataKeys, SamplingKeys):
     normalize_scores: bool = False  # by the running mean and standard deviation of the scores
     missing_eos_penalty: float | None = Field(default=None, ge=0)  # subtracted where no stop token was sampled
     max_prompt_length: int | None = Field(default=None, gt=0)
-    rollout_eval_batch_size: int = Field(default=64, gt=0)  # sequences sampled or scored together
+    rollout_eval_batch_size: int = Field(default=64, gt=0)  # sequences sampled together
     num_sample_generations: int = Field(default=10, ge=0)  # times in the run that samples.jsonl is written
 
 

@@ -18,7 +18,7 @@ from alignment.ops.masking import masked_mean, masked_sum, whiten_with
 from alignment.ops.rewards import explained_variance, token_rewards
 from alignment.policy.roles import Roles
 from alignment.rollout.engine import Completion, Engine, Sampling
-from alignment.train.experience import Experience, Rows, by_length, generator, pack, prompt_rows, unflatten
+from alignment.train.experience import Experience, Rows, generator, pack, prompt_rows, unflatten
 from alignment.train.scoring import Scorer
 
 
@@ -64,6 +64,17 @@ class Rollout:
         return [completion.ids for completion in self.completions]
 
 
+@dataclass(slots=True)
+class RoleNumbers:
+    """What the roles say of a rollout, on the CPU. Per-token tensors are (answers, time), zero where masked."""
+
+    scores: Tensor  # (answers,)
+    logp: Tensor
+    entropy: Tensor
+    values: Tensor
+    ref_logp: Tensor
+
+
 class Collector:
     """Makes one process's experience of each update; sums that concern the whole batch go over all processes.
 
@@ -71,8 +82,8 @@ class Collector:
         roles: policy, reference, value and, without a `scorer`, reward.
         engine: samples with the policy.
         prompts: all of them; which are used when is a function of seed and update.
-        plan_of: update number and answer lengths → microbatches; the first epoch's are used for the old
-            log-probabilities, so that the first ratio is exactly one.
+        plan_of: update number and lengths of prompt and answer → microbatches; the first epoch's are used for the
+            old log-probabilities, so that the first ratio is exactly one.
         gather: (n,) of this process → (world × n,) of all, in rank order.
         autocast: the context that training runs in; the old log-probabilities must be made in the same.
     """
@@ -110,11 +121,9 @@ class Collector:
         self.roles.eval()
         rollout = self._sample(update)
         sampled = time.perf_counter()
-        scores = self._scores(rollout)
-        logp, entropy, values = self._trained_roles(rollout)
-        ref_logp = self._reference(rollout)
-        experience = self._experience(rollout, scores, logp, ref_logp, values)
-        self._measure(rollout, scores, logp, ref_logp, entropy, experience)
+        said = self._ask_roles(rollout)
+        experience = self._experience(rollout, said)
+        self._measure(rollout, said, experience)
         self.last |= {"seconds_sample": sampled - start, "seconds_score": time.perf_counter() - sampled}
         return experience
 
@@ -135,64 +144,40 @@ class Collector:
         with self.roles.sampling(), self.autocast():
             completions = self.engine.generate(prompt_ids, sampling)
         lengths = [len(completion.ids) for completion in completions]
-        microbatches = self.plan_of(update, lengths)
+        microbatches = self.plan_of(update, [len(p) + n for p, n in zip(prompt_ids, lengths, strict=True)])
         mask = torch.arange(max(lengths)) < torch.tensor(lengths).unsqueeze(-1)
         first_epoch = microbatches[: len(microbatches) // recipe.num_ppo_epochs]
         return Rollout([self.prompts[i] for i in rows], prompt_ids, completions, first_epoch, mask)
 
-    def _packed(self, rollout: Rollout, rows: Rows) -> tuple[Tensor, Tensor]:
-        answers = rollout.answer_ids
-        device = next(self.roles.parameters()).device
-        input_ids, mask = pack([rollout.prompt_ids[i] for i in rows], [answers[i] for i in rows], self.pad_token_id)
-        return input_ids.to(device), mask.to(device)
+    def _ask_roles(self, rollout: Rollout) -> RoleNumbers:
+        """What every role says of the answers before the update.
 
-    def _scores(self, rollout: Rollout) -> Tensor:
-        """One score per answer, (answers,), on the CPU."""
-        if self.scorer is not None:
-            texts = [
-                self.template.answer_text(p, a) for p, a in zip(rollout.prompt_ids, rollout.answer_ids, strict=True)
-            ]
-            return torch.tensor(self.scorer.score(rollout.prompts, texts), dtype=torch.float32)
-        scores = torch.zeros(len(rollout.completions))
-        for rows in self._frozen_batches(rollout):
-            with self.autocast():
-                scores[rows] = self.roles.scores(*self._packed(rollout, rows)).float().cpu()
-        return scores
-
-    def _frozen_batches(self, rollout: Rollout) -> list[Rows]:
-        lengths = [len(p) + len(a) for p, a in zip(rollout.prompt_ids, rollout.answer_ids, strict=True)]
-        return by_length(lengths, self.recipe.rollout_eval_batch_size)
-
-    def _trained_roles(self, rollout: Rollout) -> tuple[Tensor, Tensor, Tensor]:
-        """Log-probabilities, entropy and values before the update, (answers, time).
-
-        In the very microbatches of the first epoch: the same shapes give the same rounding.
+        In the very microbatches that the first epoch trains on: the same shapes give the same rounding.
         """
-        logp, entropy, values = (torch.zeros(rollout.mask.shape) for _ in range(3))
+        shape, device = rollout.mask.shape, next(self.roles.parameters()).device
+        found = RoleNumbers(torch.zeros(shape[0]), *(torch.zeros(shape) for _ in range(4)))
+        temperature, answers = self.recipe.temperature, rollout.answer_ids
         for rows in rollout.microbatches:
-            input_ids, answer_mask = self._packed(rollout, rows)
+            packed = pack([rollout.prompt_ids[i] for i in rows], [answers[i] for i in rows], self.pad_token_id)
+            input_ids, answer_mask = (part.to(device) for part in packed)
             with self.autocast():
-                parts = self.roles(input_ids, answer_mask, temperature=self.recipe.temperature, with_entropy=True)
-            for whole, part in zip((logp, entropy, values), parts, strict=True):
-                _put(whole, part, rows, rollout.mask)
-        return logp, entropy, values
+                logp, entropy, values = self.roles(input_ids, answer_mask, temperature=temperature, with_entropy=True)
+                ref_logp = self.roles.reference_logp(input_ids, answer_mask, temperature=temperature)
+                if self.scorer is None:
+                    found.scores[rows] = self.roles.scores(input_ids, answer_mask).float().cpu()
+            wholes = (found.logp, found.entropy, found.values, found.ref_logp)
+            for whole, part in zip(wholes, (logp, entropy, values, ref_logp), strict=True):
+                whole[rows] = unflatten(part.float().cpu(), rollout.mask[rows])
+        if self.scorer is not None:
+            texts = [self.template.answer_text(p, a) for p, a in zip(rollout.prompt_ids, answers, strict=True)]
+            found.scores = torch.tensor(self.scorer.score(rollout.prompts, texts), dtype=torch.float32)
+        return found
 
-    def _reference(self, rollout: Rollout) -> Tensor:
-        ref_logp = torch.zeros(rollout.mask.shape)
-        for rows in self._frozen_batches(rollout):
-            input_ids, answer_mask = self._packed(rollout, rows)
-            with self.autocast():
-                part = self.roles.reference_logp(input_ids, answer_mask, temperature=self.recipe.temperature)
-            _put(ref_logp, part, rows, rollout.mask)
-        return ref_logp
-
-    def _experience(
-        self, rollout: Rollout, scores: Tensor, logp: Tensor, ref_logp: Tensor, values: Tensor
-    ) -> Experience:
-        recipe, mask = self.recipe, rollout.mask
+    def _experience(self, rollout: Rollout, said: RoleNumbers) -> Experience:
+        recipe, mask, values = self.recipe, rollout.mask, said.values
         stopped = torch.tensor([completion.stopped for completion in rollout.completions])
-        kl = kl_estimate(logp, ref_logp, recipe.kl_estimator)
-        rewards = token_rewards(self._shaped(scores, stopped), kl, mask, kl_coef=self.kl_coef)
+        kl = kl_estimate(said.logp, said.ref_logp, recipe.kl_estimator)
+        rewards = token_rewards(self._shaped(said.scores, stopped), kl, mask, kl_coef=self.kl_coef)
         advantages, returns = advantages_and_returns(
             rewards, values, mask, gamma=recipe.gamma, lam=recipe.lam, lam_value=recipe.lam_value
         )
@@ -201,7 +186,7 @@ class Collector:
         if recipe.whiten_advantages:
             mean, var = self._global_moments(advantages, mask)
             advantages = whiten_with(advantages, mask, mean=mean, var=var)
-        return Experience(rollout.prompt_ids, rollout.answer_ids, mask, logp, values, advantages, returns)
+        return Experience(rollout.prompt_ids, rollout.answer_ids, mask, said.logp, values, advantages, returns)
 
     def _shaped(self, scores: Tensor, stopped: Tensor) -> Tensor:
         """Scores as rewards: normalised, clipped, lowered where the answer was cut off; in that order."""
@@ -230,20 +215,18 @@ class Collector:
         stacked = torch.stack([value.float() for value in values])
         return self._all(stacked).view(-1, len(values)).sum(0)
 
-    def _measure(
-        self, rollout: Rollout, scores: Tensor, logp: Tensor, ref_logp: Tensor, entropy: Tensor, made: Experience
-    ) -> None:
+    def _measure(self, rollout: Rollout, said: RoleNumbers, made: Experience) -> None:
         """Keep the numbers to log and some answers as text. KL and returns are summed over an answer."""
         mask, answers = rollout.mask, rollout.answer_ids
-        k1, k3 = (masked_sum(kl_estimate(logp, ref_logp, which), mask, dim=1) for which in ("k1", "k3"))
+        k1, k3 = (masked_sum(kl_estimate(said.logp, said.ref_logp, which), mask, dim=1) for which in ("k1", "k3"))
         lengths = mask.sum(1).float()
         stopped = torch.tensor([float(c.stopped) for c in rollout.completions])
-        score_stats = self._all(scores)
+        score_stats = self._all(said.scores)
         hashes = self._all(torch.tensor([hash(tuple(ids)) for ids in answers]))
         local = {
             "kl": k1.mean(),
             "kl_k3": k3.mean(),
-            "entropy": masked_mean(entropy, mask),
+            "entropy": masked_mean(said.entropy, mask),
             "value_mean": masked_mean(made.values, mask),
             "return_mean": masked_mean(made.returns, mask),
             "answer_tokens": lengths.mean(),
@@ -263,7 +246,7 @@ class Collector:
             {
                 "prompt": self.template.text(rollout.prompts[i]),
                 "answer": self.template.answer_text(rollout.prompt_ids[i], answers[i]),
-                "score": float(scores[i]),
+                "score": float(said.scores[i]),
                 "kl": float(k1[i]),
                 "stopped": rollout.completions[i].stopped,
             }
@@ -283,10 +266,3 @@ class Collector:
         """Go on from where `state_dict` was taken."""
         self.kl_coef, self.last = state["kl_coef"], state["last"]
         self.score_moments = RunningMoments(*state["score_moments"])
-
-
-def _put(whole: Tensor, flat: Tensor | None, rows: Rows, mask: Tensor) -> None:
-    """Write a microbatch's tokens, (tokens,), into their rows of `whole`, (answers, time)."""
-    assert flat is not None
-    index = torch.tensor(rows)
-    whole[index] = unflatten(flat.float().cpu(), mask[index])

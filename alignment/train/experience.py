@@ -23,6 +23,11 @@ class Experience:
     advantages: Tensor
     returns: Tensor
 
+    @property
+    def lengths(self) -> list[int]:
+        """Tokens of prompt and answer."""
+        return [len(p) + len(a) for p, a in zip(self.prompt_ids, self.answer_ids, strict=True)]
+
     def microbatch(self, rows: Rows, pad_token_id: int) -> dict[str, Tensor]:
         """The tensors of some answers, trimmed to the longest among them."""
         prompts, answers = [self.prompt_ids[i] for i in rows], [self.answer_ids[i] for i in rows]
@@ -104,7 +109,7 @@ class ExperienceStream:
 
     Args:
         collect: update number → this process's experience. It is given the plan of the first epoch through `plan_of`.
-        plan_of: update number and answer lengths → microbatches in order.
+        plan_of: update number and lengths of prompt and answer → microbatches in order.
         pad_token_id: any id; padding is masked by length.
     """
 
@@ -125,7 +130,7 @@ class ExperienceStream:
         while True:
             if self.experience is None:
                 self.experience, self.cursor = self.collect(self.update), 0
-            microbatches = self.plan_of(self.update, [len(ids) for ids in self.experience.answer_ids])
+            microbatches = self.plan_of(self.update, self.experience.lengths)
             while self.cursor < len(microbatches):
                 rows = microbatches[self.cursor]
                 self.cursor += 1
