@@ -23,6 +23,7 @@ from alignment.policy.roles import Roles
 from alignment.rollout.engine import Engine
 from alignment.rollout.transformers_engine import TransformersEngine
 from alignment.run.directory import RunDirectory
+from alignment.run.files import read_jsonl, write_jsonl
 from alignment.train.collector import Collector
 from alignment.train.experience import ExperienceStream, Rows, plan, unflatten
 from alignment.train.scoring import Scorer
@@ -236,6 +237,9 @@ class PPOTrainer(Trainer):
         for name, number in state["statistics"].items():
             setattr(self.statistics, name, number)
         self.statistics.started = time.perf_counter() - self.statistics.started
+        if self.run is not None and self.is_world_process_zero():
+            samples = self.run.path / "samples.jsonl"  # rollouts after the checkpoint will be made and written again
+            write_jsonl(samples, [row for row in read_jsonl(samples) if row["step"] < self.state.global_step])
 
 
 class _Epochs(TrainerCallback):
