@@ -32,7 +32,7 @@ class Rankings(Dataset[dict[str, Any]]):
         return {"index": index, "ranking": row, "input_ids": max(row.input_ids, key=len)}
 
 
-class RewardTrainer(Trainer):  # type: ignore[misc]
+class RewardTrainer(Trainer):
     """Trains a sequence classifier on rankings; `per_device_train_batch_size` counts prompts.
 
     The loss is the mean over the prompts of the whole batch, over accumulated microbatches and processes, whatever
@@ -162,7 +162,7 @@ class RewardTrainer(Trainer):  # type: ignore[misc]
     def _get_num_items_in_batch(self, batch_samples: list[dict[str, Tensor]], device: torch.device) -> Tensor:
         """Count the prompts of all accumulated microbatches of all processes."""
         prompts = torch.tensor(sum(len(batch["index"]) for batch in batch_samples), device=device)
-        return self.accelerator.gather(prompts).sum()  # type: ignore[no-any-return]
+        return self.accelerator.gather(prompts).sum()
 
     def _watch(self, scores: Tensor, inputs: dict[str, Tensor]) -> None:
         """Add a training batch's pairs, ties left out, to the running agreement."""
