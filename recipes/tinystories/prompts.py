@@ -1,6 +1,6 @@
-"""Cuts stories into an opening, which becomes a prompt, and the few sentences after it, which become the answer.
+r"""Cuts stories into an opening, which becomes a prompt, and the few sentences after it, which become the answer.
 
-    python -m recipes.tinystories.prompts --stories roneneldan/TinyStories --stories_split "train[:2000]" \\
+    python -m recipes.tinystories.prompts --stories roneneldan/TinyStories --stories_split "train[:2000]" \
         --heldout roneneldan/TinyStories --heldout_split "validation[:200]" --output_dir runs/tinystories/data
 
 Both may be a file or a folder too. The same seed writes the same bytes.
