@@ -5,10 +5,11 @@ accelerate launch recipes/dpo.py --config recipes/tiny/dpo.yaml [--key value …
 
 import sys
 
+from alignment.config import load_recipe  # isort: skip, it turns off the telemetry of the libraries below
+
 from transformers import set_seed
 from trl import DPOConfig
 
-from alignment.config import load_recipe
 from alignment.config.schema import DPORecipe
 from alignment.data import load_rankings, split_by_prompt
 from alignment.data.template import Template

@@ -5,9 +5,10 @@ accelerate launch recipes/ppo.py --config recipes/tiny/ppo.yaml [--key value …
 
 import sys
 
+from alignment.config import load_recipe  # isort: skip, it turns off the telemetry of the libraries below
+
 from transformers import TrainingArguments, set_seed
 
-from alignment.config import load_recipe
 from alignment.config.schema import PPORecipe
 from alignment.data.prompts import prompts_to_answer
 from alignment.data.template import Template

@@ -5,9 +5,10 @@ accelerate launch recipes/reward.py --config recipes/tiny/reward.yaml [--key val
 
 import sys
 
+from alignment.config import load_recipe  # isort: skip, it turns off the telemetry of the libraries below
+
 from transformers import TrainingArguments, set_seed
 
-from alignment.config import load_recipe
 from alignment.config.schema import RewardRecipe
 from alignment.data import load_rankings, split_by_prompt
 from alignment.data.template import Template

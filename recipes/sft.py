@@ -5,10 +5,11 @@ accelerate launch recipes/sft.py --config recipes/tiny/sft.yaml [--key value …
 
 import sys
 
+from alignment.config import load_recipe  # isort: skip, it turns off the telemetry of the libraries below
+
 from transformers import set_seed
 from trl import SFTConfig
 
-from alignment.config import load_recipe
 from alignment.config.schema import SFTRecipe
 from alignment.data import load_demonstrations, split_by_prompt
 from alignment.data.template import Template

@@ -1,6 +1,7 @@
 """Imports point down only, and the command line stays light."""
 
 import ast
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -77,6 +78,24 @@ def test_the_walk_sees_an_upward_arrow(tmp_path, monkeypatch):
     bad = tmp_path / "alignment" / "ops" / "kl.py"
     bad.write_text("def f():\n    from alignment.train import ppo\n")
     assert upward_imports([bad]) == ["alignment.ops.kl:2 imports alignment.train.ppo"]
+
+
+def test_scripts_turn_telemetry_off_before_the_libraries_read_that_setting():
+    libraries = {"torch", "transformers", "trl", "peft", "datasets", "huggingface_hub", "wandb"}
+    for file in sorted((ROOT / "recipes").glob("*.py")):
+        order = [name.split(".")[0] for _, name in imported_modules(ast.parse(file.read_text()), file.name)]
+        first = order.index("alignment") if "alignment" in order else len(order)
+        assert libraries.isdisjoint(order[:first]), file.name
+
+
+def test_telemetry_is_off_unless_the_user_says_otherwise():
+    code = "import alignment; from huggingface_hub import constants; print(constants.HF_HUB_DISABLE_TELEMETRY)"
+    without = {key: value for key, value in os.environ.items() if "TELEMETRY" not in key and key != "DO_NOT_TRACK"}
+    for given, off in (({}, "True"), ({"HF_HUB_DISABLE_TELEMETRY": "0"}, "False")):
+        run = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT, env=without | given
+        )
+        assert run.stdout.strip() == off
 
 
 def test_the_command_imports_no_torch():
