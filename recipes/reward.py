@@ -10,7 +10,7 @@ from alignment.config import load_recipe  # isort: skip, it turns off the teleme
 from transformers import TrainingArguments, set_seed
 
 from alignment.config.schema import RewardRecipe
-from alignment.data import load_rankings, split_by_prompt
+from alignment.data import load_rankings, load_split
 from alignment.data.template import Template
 from alignment.policy.base import load_tokenizer
 from alignment.run.callbacks import callbacks_for
@@ -27,22 +27,15 @@ def load_data(
     recipe: RewardRecipe, run: RunDirectory, template: Template, *, limit: int | None
 ) -> tuple[Encoded, Encoded]:
     """Read and tokenise the rankings, training and held out; the manifest keeps what was read and what was left out."""
-    options = {"on_bad_row": recipe.on_bad_row, "seed": recipe.seed}
-    loaded = load_rankings(recipe.datasets, max_samples=recipe.max_samples, **options)
-    train, held_out, files, skipped = loaded.rows, [], loaded.files, loaded.skipped
-    if recipe.eval_datasets:
-        evaluation = load_rankings(recipe.eval_datasets, max_samples=recipe.max_eval_samples, **options)
-        held_out, files, skipped = evaluation.rows, files | evaluation.files, skipped + evaluation.skipped
-    elif recipe.test_split_size:
-        train, held_out = split_by_prompt(train, recipe.test_split_size, recipe.seed)
+    data = load_split(load_rankings, recipe, recipe.seed)
     fitting = {"max_length": limit, "on_bad_row": recipe.on_bad_row}
-    parts = [encode_rankings(rows, template, **fitting) for rows in (train, held_out[: recipe.max_eval_samples])]
+    parts = [encode_rankings(rows, template, **fitting) for rows in (data.train, data.held_out)]
     seen = {row.prompt for row in parts[0].rows}
     run.record(
-        data=files,
+        data=data.files,
         train=parts[0].counts(),
         evaluation={**parts[1].counts(), "prompts_in_training": sum(row.prompt in seen for row in parts[1].rows)},
-        skipped=skipped + parts[0].skipped + parts[1].skipped,
+        skipped=data.skipped + parts[0].skipped + parts[1].skipped,
     )
     return parts[0], parts[1]
 

@@ -11,7 +11,7 @@ from transformers import set_seed
 from trl import SFTConfig
 
 from alignment.config.schema import SFTRecipe
-from alignment.data import load_demonstrations, split_by_prompt
+from alignment.data import load_demonstrations, load_split
 from alignment.data.template import Template
 from alignment.policy.base import load_causal_lm, load_tokenizer
 from alignment.run.callbacks import callbacks_for
@@ -30,23 +30,14 @@ from alignment.train.sft import (
 
 def load_data(recipe: SFTRecipe, run: RunDirectory, template: Template, limit: int) -> tuple[Tokenised, Tokenised]:
     """Read and tokenise demonstrations, training and held out; the manifest keeps what was read and left out."""
-    options = {"on_bad_row": recipe.on_bad_row, "seed": recipe.seed}
-    loaded = load_demonstrations(recipe.datasets, max_samples=recipe.max_samples, **options)
-    train, held_out, files, skipped = loaded.rows, [], loaded.files, loaded.skipped
-    if recipe.eval_datasets:
-        evaluation = load_demonstrations(recipe.eval_datasets, max_samples=recipe.max_eval_samples, **options)
-        held_out, files, skipped = evaluation.rows, files | evaluation.files, skipped + evaluation.skipped
-    elif recipe.test_split_size:
-        train, held_out = split_by_prompt(train, recipe.test_split_size, recipe.seed)
+    data = load_split(load_demonstrations, recipe, recipe.seed)
     fitting = {"limit": limit, "on_bad_row": recipe.on_bad_row}
-    parts = [
-        tokenise_demonstrations(rows, template, **fitting) for rows in (train, held_out[: recipe.max_eval_samples])
-    ]
+    parts = [tokenise_demonstrations(rows, template, **fitting) for rows in (data.train, data.held_out)]
     run.record(
-        data=files,
+        data=data.files,
         train=parts[0].counts(),
         evaluation=parts[1].counts(),
-        skipped=skipped + parts[0].skipped + parts[1].skipped,
+        skipped=data.skipped + parts[0].skipped + parts[1].skipped,
     )
     return parts[0], parts[1]
 

@@ -2,13 +2,14 @@
 
 from alignment.data.load import Loaded, load_demonstrations, load_prompts, load_rankings
 from alignment.data.rankings import ranking_from_json, ranking_to_json
-from alignment.data.splits import split_by_prompt
+from alignment.data.splits import load_split, split_by_prompt
 
 __all__ = [
     "Loaded",
     "load_demonstrations",
     "load_prompts",
     "load_rankings",
+    "load_split",
     "ranking_from_json",
     "ranking_to_json",
     "split_by_prompt",

@@ -2,13 +2,43 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
-from typing import TypeVar
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from alignment.data.load import Loaded
 from alignment.data.rows import Demonstration, Prompt, Ranking
 from alignment.errors import DataError
 
+if TYPE_CHECKING:
+    from alignment.config.schema import DataKeys
+
 T = TypeVar("T", Demonstration, Ranking, Prompt)
+
+
+@dataclass
+class Split(Generic[T]):
+    """Training and held-out rows, and what the manifest keeps about both."""
+
+    train: list[T]
+    held_out: list[T]
+    files: dict[str, str]
+    skipped: list[str]
+
+
+def load_split(load: Callable[..., Loaded[T]], keys: "DataKeys", seed: int) -> Split[T]:
+    """Load a recipe's training rows, and its `eval_datasets` or the held-out share of `datasets`."""
+    options: dict[str, Any] = {"on_bad_row": keys.on_bad_row, "seed": seed}
+    loaded = load(keys.datasets, max_samples=keys.max_samples, **options)
+    split = Split(loaded.rows, [], loaded.files, loaded.skipped)
+    if keys.eval_datasets:
+        evaluation = load(keys.eval_datasets, max_samples=keys.max_eval_samples, **options)
+        split.held_out = evaluation.rows
+        split.files, split.skipped = split.files | evaluation.files, split.skipped + evaluation.skipped
+    elif keys.test_split_size:
+        split.train, held_out = split_by_prompt(loaded.rows, keys.test_split_size, seed)
+        split.held_out = held_out[: keys.max_eval_samples]
+    return split
 
 
 def split_by_prompt(rows: Sequence[T], test_size: float, seed: int) -> tuple[list[T], list[T]]:

@@ -1,12 +1,14 @@
 """Held-out prompts: by prompt, the same in every process, order and stage."""
 
+import json
 import random
 import subprocess
 import sys
 
 import pytest
 
-from alignment.data import split_by_prompt
+from alignment.config.schema import DataKeys
+from alignment.data import load_demonstrations, load_split, split_by_prompt
 from alignment.data.rows import Demonstration, Pair, Ranking
 from alignment.data.splits import prompt_key
 from alignment.errors import DataError
@@ -80,3 +82,23 @@ def test_one_prompt_cannot_be_split():
     rows = [Demonstration("Why?", "a"), Demonstration("why?", "b")]
     with pytest.raises(DataError, match=r"test_split_size 0.1 cannot be held out: the 2 rows have 1 distinct prompts"):
         split_by_prompt(rows, 0.1, seed=0)
+
+
+def test_a_recipe_holds_out_a_share_or_reads_other_data(tmp_path):
+    for name, count in (("a", 40), ("b", 6)):
+        rows = [json.dumps({"prompt": f"{name} {number}?", "completion": "Yes."}) for number in range(count)]
+        (tmp_path / f"{name}.jsonl").write_text("\n".join([*rows, "{}"]))
+    path = {name: {"path": str(tmp_path / f"{name}.jsonl"), "format": "prompt_completion"} for name in "ab"}
+
+    def split(**keys):
+        return load_split(load_demonstrations, DataKeys(datasets=[path["a"]], on_bad_row="skip", **keys), seed=0)
+
+    whole = split()
+    assert (len(whole.train), whole.held_out, len(whole.skipped)) == (40, [], 1)
+    share = split(test_split_size=0.3)
+    assert (share.train, share.held_out) == split_by_prompt(whole.train, 0.3, seed=0)
+    assert split(test_split_size=0.3, max_eval_samples=2).held_out == share.held_out[:2]
+    other = split(eval_datasets=[path["b"]], max_eval_samples=4, max_samples=30)
+    assert (len(other.train), len(other.held_out), len(other.skipped)) == (30, 4, 2)
+    assert {row.prompt[0] for row in other.held_out} == {"b"}
+    assert sorted(other.files) == [entry["path"] for entry in path.values()]
