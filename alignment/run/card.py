@@ -29,6 +29,11 @@ def model_card(recipe: Recipe, manifest: dict[str, Any]) -> str:
             for key, value in results.items()
         ]
         lines += [""]
+    for key, bins in manifest.get("results", {}).items():
+        if isinstance(bins, list) and bins and all(isinstance(row, dict) for row in bins):
+            lines += [f"`{key}`:", "", f"| {' | '.join(bins[0])} |", "|---" * len(bins[0]) + "|"]
+            lines += ["| " + " | ".join(f"{value:.4g}" for value in row.values()) + " |" for row in bins]
+            lines += [""]
     loader = LOADING.get(recipe.stage)
     if loader:
         # An adapter keeps neither the number of outputs nor the padding token of the classifier it lies on.

@@ -29,6 +29,15 @@ def test_opening_writes_the_resolved_recipe_and_finishing_a_card(tmp_path):
     assert "| eval_loss | 0.5 |" in (run.path / "README.md").read_text()
 
 
+def test_a_card_shows_agreement_by_margin(tmp_path):
+    run = RunDirectory.open(recipe(tmp_path / "run"))
+    bins = [{"from": 0.0, "to": 0.25, "pairs": 12, "accuracy": 0.58333}]
+    run.finish(reward_accuracy=0.75, reward_agreement_by_score_gap=bins)
+    card = (run.path / "README.md").read_text()
+    table = "| from | to | pairs | accuracy |\n|---|---|---|---|\n| 0 | 0.25 | 12 | 0.5833 |\n"
+    assert "| reward_accuracy | 0.75 |\n\n`reward_agreement_by_score_gap`:\n\n" + table in card
+
+
 def test_a_finished_run_is_kept_unless_overwritten(tmp_path):
     run = RunDirectory.open(recipe(tmp_path / "run"))
     run.finish()
