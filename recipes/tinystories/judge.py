@@ -16,7 +16,7 @@ try:
     from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
 except ModuleNotFoundError as error:
     raise JudgeError(
-        'the judge of tinystories needs the package vaderSentiment: pip install "alignment-stack[sentiment]".'
+        'the judge of tinystories needs the package vaderSentiment: pip install -e ".[sentiment]".'
     ) from error
 
 _ANALYZER = SentimentIntensityAnalyzer()

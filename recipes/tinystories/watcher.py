@@ -26,7 +26,7 @@ try:
     from sklearn.pipeline import make_pipeline
 except ModuleNotFoundError as error:
     raise JudgeError(
-        'the watching judge of tinystories needs the package scikit-learn: pip install "alignment-stack[sentiment]".'
+        'the watching judge of tinystories needs the package scikit-learn: pip install -e ".[sentiment]".'
     ) from error
 
 

@@ -190,7 +190,7 @@ def test_a_missing_package_is_named(monkeypatch, module, package):
     entry = JudgeEntry(kind="rules", function=f"recipes.tinystories.{module}:prefer")
     with pytest.raises(JudgeError) as error:
         RulesJudge.from_entry(entry)
-    assert 'pip install "alignment-stack[sentiment]"' in str(error.value)
+    assert 'pip install -e ".[sentiment]"' in str(error.value)
     assert package.partition(".")[0].replace("sklearn", "scikit-learn") in str(error.value)
 
 
