@@ -16,12 +16,11 @@ from typing import Any
 from alignment.data.rows import Message
 from alignment.run.files import write_atomic
 from recipes.tiny.diary import entry
-from recipes.tiny.grammar import FRAMES, Manner, Question, all_questions, answer, ask
+from recipes.tiny.grammar import FRAMES, Question, answer, ask, draw_manner, draw_questions
 from recipes.tiny.world import ANIMALS
 
-GOOD = 0.58  # share of demonstrations that are good in each dimension: the fine-tuned model is to be mediocre
-HELD_OUT_FRAMES = 3  # phrasings of each animal's questions that only held-out prompts use
-VOCABULARY = 1024
+HELD_OUT_FRAMES = 2  # phrasings of each animal's questions that only held-out prompts use
+VOCABULARY = 768
 CONTEXT = 256
 BOS, PAD, END, USER, ASSISTANT = "<|begin|>", "<|pad|>", "<|end|>", "<|user|>", "<|assistant|>"
 CHAT_TEMPLATE = (
@@ -35,11 +34,11 @@ CHAT_TEMPLATE = (
 class Sizes:
     """How many rows each file gets."""
 
-    demonstrations: int = 8000
-    diary: int = 1500
-    train_prompts: int = 1024
-    heldout_prompts: int = 160
-    heldout_diary: int = 100
+    demonstrations: int = 6000
+    diary: int = 600
+    train_prompts: int = 768
+    heldout_prompts: int = 150
+    heldout_diary: int = 60
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -64,23 +63,23 @@ def write_data(output_dir: Path, sizes: Sizes, seed: int) -> list[str]:
     """Write the JSONL files; return all text a model will see in training."""
     rng = random.Random(seed)
     train, heldout = split_phrasings(rng)
-    questions = all_questions()
 
     def draw(frames: dict[str, list[int]], question: Question) -> list[Message]:
         return [{"role": "user", "content": ask(question, rng.choice(frames[question.animal]), rng)}]
 
     demonstrations = []
-    for question in rng.choices(questions, k=sizes.demonstrations):
-        manner = Manner(*(rng.random() < GOOD for _ in Manner.__slots__))
-        completion = [{"role": "assistant", "content": answer(question, manner, rng)}]
+    for question in draw_questions(rng, sizes.demonstrations, repeat=True):
+        completion = [{"role": "assistant", "content": answer(question, draw_manner(rng), rng)}]
         demonstrations.append({"prompt": draw(train, question), "completion": completion})
+    train_prompts = [draw(train, question) for question in draw_questions(rng, sizes.train_prompts, repeat=True)]
+    heldout_prompts = [draw(heldout, question) for question in draw_questions(rng, sizes.heldout_prompts, repeat=False)]
     diary = [{"text": entry(rng)} for _ in range(sizes.diary + sizes.heldout_diary)]
     files = {
         "demonstrations": demonstrations,
         "diary": diary[: sizes.diary],
         "diary_heldout": diary[sizes.diary :],
-        "prompts_train": [{"prompt": draw(train, q)} for q in rng.sample(questions, sizes.train_prompts)],
-        "prompts_heldout": [{"prompt": draw(heldout, q)} for q in rng.sample(questions, sizes.heldout_prompts)],
+        "prompts_train": [{"prompt": prompt} for prompt in train_prompts],
+        "prompts_heldout": [{"prompt": prompt} for prompt in heldout_prompts],
     }
     output_dir.mkdir(parents=True, exist_ok=True)
     for name, rows in files.items():

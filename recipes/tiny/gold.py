@@ -5,16 +5,16 @@ from recipes.tiny.reading import read_answer
 
 
 def quality(prompt: Prompt, answer: str) -> float:
-    """Score an answer; the best possible is 5.0, an empty one gets 0.
+    """Score an answer; the best possible is 3.0, an empty one gets 0.
 
-    Everything asked and right earns 4 in equal parts, and a courteous word 1 (a second may close the answer).
+    Everything asked and right earns 2 in equal parts, and a courteous word 1 (a second may close the answer).
     All else costs: so longer is never better, and saying everything about everyone is worst.
     """
     said = read_answer(prompt, answer)
-    score = 4.0 * said.answered / said.asked
+    score = 2.0 * said.answered / said.asked
     score += 1.0 * (said.polite > 0) - 1.5 * (said.rude > 0)
-    score -= 1.0 * said.wrong + 0.5 * said.unasked
-    score -= 0.75 * said.repeated + 0.5 * said.padding + 0.75 * said.unclear
+    score -= 1.0 * said.wrong + 1.0 * said.chatter + 0.5 * said.unasked
+    score -= 0.75 * said.repeated + 0.75 * said.padding + 0.75 * said.unclear
     score -= 0.5 * max(0, said.polite - 2) + 0.5 * max(0, said.rude - 1)
     return score
 

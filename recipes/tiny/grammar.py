@@ -8,7 +8,7 @@ from recipes.tiny.world import ANIMALS, ASPECTS, FACTS
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What a prompt asks: one animal, and one to three aspects in the order asked."""
+    """What a prompt asks: one animal, and one or two aspects in the order asked."""
 
     animal: str
     aspects: tuple[str, ...]
@@ -29,24 +29,16 @@ class Manner:
 _CLAUSES = {
     "home": ("where {it} lives", "where {it} makes its home"),
     "food": ("what {it} eats", "what {it} likes to eat"),
-    "look": ("what {it} looks like", "how {it} looks"),
     "young": ("what {its} young are called", "what we call {its} young"),
     "skill": ("what {it} is good at", "which skill {it} is known for"),
 }
 _QUESTIONS = {
     "home": ("Where does {it} live?", "Where does {it} make its home?"),
-    "food": ("What does {it} eat?", "Which food does {it} like?"),
-    "look": ("What does {it} look like?", "How does {it} look?"),
+    "food": ("What does {it} eat?", "What does {it} like to eat?"),
     "young": ("What are {its} young called?", "What do you call {its} young?"),
     "skill": ("What is {it} good at?", "Which skill is {it} known for?"),
 }
-_NOUNS = {
-    "home": ("home",),
-    "food": ("food",),
-    "look": ("looks",),
-    "young": ("young",),
-    "skill": ("skill",),
-}
+_NOUNS = {"home": ("home",), "food": ("food",), "young": ("young",), "skill": ("skill",)}
 # A frame: what it says around the list of aspects, and which of the three ways it lists them in.
 FRAMES: tuple[tuple[str, str], ...] = (
     ("Tell me {list}.", "clauses"),
@@ -54,13 +46,9 @@ FRAMES: tuple[tuple[str, str], ...] = (
     ("I would like to know {list}.", "clauses"),
     ("Please explain {list}.", "clauses"),
     ("My class wants to learn {list}.", "clauses"),
-    ("Do you happen to know {list}?", "clauses"),
-    ("I keep wondering {list}.", "clauses"),
-    ("For my notes, write down {list}.", "clauses"),
     ("I have a question about {animal}. {list}", "questions"),
     ("We are reading about {animal} today. {list}", "questions"),
     ("My daughter likes {animal}. {list}", "questions"),
-    ("Let us talk about {animal}. {list}", "questions"),
     ("Describe the {list} of {animal}.", "nouns"),
     ("I am curious about the {list} of {animal}.", "nouns"),
     ("Give me a short note on the {list} of {animal}.", "nouns"),
@@ -69,61 +57,78 @@ FRAMES: tuple[tuple[str, str], ...] = (
 
 # What states a fact, with the same placeholders; `{It}` and `{Its}` begin a sentence.
 STATEMENTS: dict[str, tuple[str, ...]] = {
-    "home": ("{It} lives {value}.", "You can find {it} {value}.", "{It} makes its home {value}."),
-    "food": ("{It} eats {value}.", "{It} feeds on {value}.", "{It} likes to eat {value}."),
-    "look": ("{It} has {value}.", "You can tell {it} by {value}.", "You will notice {value} on {it}."),
+    "home": ("{It} lives {value}.", "{It} makes its home {value}."),
+    "food": ("{It} eats {value}.", "{It} likes to eat {value}."),
     "young": ("{Its} young are called {value}.", "We call {its} young {value}."),
-    "skill": ("{It} is good at {value}.", "{It} is known for {value}.", "One of {its} skills is {value}."),
+    "skill": ("{It} is good at {value}.", "{It} is known for {value}."),
 }
-POLITE_OPENINGS = (
-    "Of course!",
-    "Happy to help!",
-    "Thank you for asking.",
-    "What a lovely question!",
-    "With pleasure!",
-    "I am glad you asked.",
-)
-POLITE_CLOSINGS = (
-    "I hope that helps.",
-    "Let me know if you need more.",
-    "Have a lovely day!",
-    "You are always welcome here.",
-    "Please ask again any time.",
-)
-RUDE_OPENINGS = (
-    "Not this again.",
-    "What a silly question.",
-    "Do I really have to?",
-    "Fine, if you must know.",
-    "You should know this by now.",
-)
-RUDE_CLOSINGS = (
-    "Now leave me alone.",
-    "Do not ask me again.",
-    "Look it up next time.",
-    "That is all you get.",
-    "Go and bother someone else.",
-)
+POLITE_OPENINGS = ("Of course!", "Happy to help!", "Thank you for asking.", "With pleasure!")
+POLITE_CLOSINGS = ("I hope that helps.", "Have a lovely day!", "Please ask again any time.")
+RUDE_OPENINGS = ("Not this again.", "What a silly question.", "Do I really have to?", "You should know this by now.")
+RUDE_CLOSINGS = ("Now leave me alone.", "Do not ask me again.", "Look it up next time.")
 PADDING = (
     "There is a lot one could say about this.",
     "Let me think about that for a moment.",
     "The world is a big place, after all.",
-    "People have many opinions about such things.",
     "One thing always leads to another.",
     "That much goes without saying.",
-    "There are many sides to every story.",
-    "Some things are simply the way they are.",
     "It depends on how you see it.",
-    "I could go on and on about it.",
 )
+CHATTER = (
+    "My cousin has bought a new hat.",
+    "The train was late again today.",
+    "I had soup for lunch.",
+    "Our roof needs some paint.",
+    "The radio is playing an old song.",
+    "It may rain on Sunday.",
+)
+SHARES = {1: 0.25, 2: 0.75}  # of questions, by how many aspects they ask for
+
+
+CAREFUL_WRITERS = 0.5
+# Chance of each dimension to be good in what a careful and a careless writer writes: whoever is rude also errs more.
+GOOD_IF: dict[str, dict[str, float]] = {
+    "careful": {
+        "on_topic": 0.9,
+        "courteous": 0.85,
+        "complete": 0.95,
+        "without_repetition": 0.85,
+        "without_padding": 0.8,
+    },
+    "careless": {
+        "on_topic": 0.4,
+        "courteous": 0.25,
+        "complete": 0.65,
+        "without_repetition": 0.45,
+        "without_padding": 0.3,
+    },
+}
+
+
+def draw_manner(rng: random.Random) -> Manner:
+    """Draw a writer, then how that writer's answer is: the dimensions go together, as they do with people."""
+    good = GOOD_IF["careful" if rng.random() < CAREFUL_WRITERS else "careless"]
+    return Manner(**{dimension: rng.random() < chance for dimension, chance in good.items()})
 
 
 def all_questions() -> list[Question]:
-    """Return every question: each animal with one, two or three different aspects in each order."""
+    """Return every question: each animal with one aspect, or two in each order."""
     orders = [(a,) for a in ASPECTS]
     orders += [(a, b) for a in ASPECTS for b in ASPECTS if a != b]
-    orders += [(a, b, c) for a in ASPECTS for b in ASPECTS for c in ASPECTS if len({a, b, c}) == 3]
     return [Question(animal, aspects) for animal in ANIMALS for aspects in orders]
+
+
+def draw_questions(rng: random.Random, count: int, *, repeat: bool) -> list[Question]:
+    """Draw questions so that `SHARES` of them ask for one and for two aspects; `repeat` allows one twice."""
+    pools: dict[int, list[Question]] = {size: [] for size in SHARES}
+    for question in all_questions():
+        pools[len(question.aspects)].append(question)
+    drawn = []
+    for size, pool in pools.items():
+        wanted = round(SHARES[size] * count)
+        drawn += rng.choices(pool, k=wanted) if repeat else rng.sample(pool, wanted)
+    rng.shuffle(drawn)
+    return drawn
 
 
 def ask(question: Question, frame: int, rng: random.Random) -> str:
@@ -144,18 +149,20 @@ def answer(question: Question, manner: Manner, rng: random.Random) -> str:
     facts = [(question.animal, aspect) for aspect in question.aspects]
     if not manner.complete:
         del facts[rng.randrange(len(facts))]
+    strays: list[str] = []
     if not manner.on_topic:
-        facts = _off_topic(question, facts, rng)
+        facts, strays = _off_topic(question, facts, rng)
     body = []
     for i, (animal, aspect) in enumerate(facts):
         named = i == 0 or animal != facts[i - 1][0] or rng.random() < 0.3
         body.append(state(animal, aspect, named=named, rng=rng))
     if not manner.without_repetition and body:
-        for _ in range(rng.choice((1, 1, 2))):
-            body.insert(rng.randint(1, len(body)), rng.choice(body))
+        said = rng.randrange(len(body))
+        body[said:said] = [body[said]] * rng.choice((1, 2))
     if not manner.without_padding or not body:
-        for filler in rng.sample(PADDING, rng.choice((1, 2, 2, 3))):
-            body.insert(rng.randint(0, len(body)), filler)
+        strays += rng.sample(PADDING, rng.choice((1, 1, 2)))
+    for stray in strays:
+        body.insert(rng.randint(0, len(body)), stray)
     return " ".join(_with_courtesy(body, courteous=manner.courteous, rng=rng))
 
 
@@ -165,15 +172,18 @@ def state(animal: str, aspect: str, *, named: bool, rng: random.Random) -> str:
     return template.format(value=FACTS[animal, aspect], **_names(animal if named else None))
 
 
-def _off_topic(question: Question, facts: list[tuple[str, str]], rng: random.Random) -> list[tuple[str, str]]:
-    """Speak of another animal, or of what was not asked."""
-    facts = facts or [(question.animal, question.aspects[0])]
-    if rng.random() < 0.5:
+def _off_topic(
+    question: Question, facts: list[tuple[str, str]], rng: random.Random
+) -> tuple[list[tuple[str, str]], list[str]]:
+    """Lose the thread: mostly by talk of other things, else by another animal's facts or by one nobody asked for."""
+    way = rng.choices(("chatter", "animal", "aspect"), (0.7, 0.1, 0.2))[0]
+    if way == "chatter" or not facts:
+        return facts[: max(1, len(facts) - 1)], rng.sample(CHATTER, rng.choice((1, 2)))
+    if way == "animal":
         other = rng.choice([animal for animal in ANIMALS if animal != question.animal])
-        return [(other, aspect) for _, aspect in facts]
+        return [(other, aspect) for _, aspect in facts], []
     unasked = [aspect for aspect in ASPECTS if aspect not in question.aspects]
-    strays = rng.sample(unasked, min(len(unasked), rng.choice((1, 2))))
-    return facts[: len(facts) - 1] + [(question.animal, aspect) for aspect in strays]
+    return [*facts[:-1], (question.animal, rng.choice(unasked))], []
 
 
 def _with_courtesy(body: list[str], *, courteous: bool, rng: random.Random) -> list[str]:

@@ -14,18 +14,18 @@ from alignment.data.rows import Prompt
 from recipes.tiny.reading import read_answer
 
 CARELESS = 0.10  # share of comparisons answered the wrong way round
-NOISE = 0.5  # standard deviation of the passing mood, in units of `impression`
+NOISE = 0.4  # standard deviation of the passing mood, in units of `impression`
 FIRST_BIAS = 0.15  # for the answer shown first, same units
-CERTAINTY = 1.2  # slope of the logistic
+CERTAINTY = 1.5  # slope of the logistic
 
 
 def impression(prompt: Prompt, answer: str) -> float:
     """Say how good an answer seems to the judge."""
     said = read_answer(prompt, answer)
-    score = 3.2 * said.answered / said.asked
+    score = 1.7 * said.answered / said.asked
     score += 1.2 * (said.polite > 0) - 1.6 * (said.rude > 0)
-    score -= 0.8 * said.wrong + 0.4 * said.unasked
-    score -= 0.7 * said.repeated + 0.5 * said.padding + 0.8 * said.unclear
+    score -= 0.8 * said.wrong + 1.0 * said.chatter + 0.4 * said.unasked
+    score -= 0.7 * said.repeated + 0.6 * said.padding + 0.8 * said.unclear
     return score + 0.01 * said.words
 
 

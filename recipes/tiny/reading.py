@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from alignment.data.rows import Prompt
 from alignment.errors import DataError
 from recipes.tiny.grammar import (
+    CHATTER,
     PADDING,
     POLITE_CLOSINGS,
     POLITE_OPENINGS,
@@ -27,6 +28,7 @@ class Reading:
     asked: int  # aspects the prompt asks for
     answered: int  # of these, stated rightly
     wrong: int  # facts about another animal, or untrue ones
+    chatter: int  # sentences about something else altogether
     unasked: int  # true facts about the right animal that nobody asked for
     repeated: int  # facts or phrases said before
     polite: int
@@ -39,7 +41,6 @@ class Reading:
 _ASKED = {
     "home": re.compile(r"\b(lives?|home)\b"),
     "food": re.compile(r"\b(eats?|food)\b"),
-    "look": re.compile(r"\blooks?\b"),
     "young": re.compile(r"\b(young|babies)\b"),
     "skill": re.compile(r"\b(good at|skills?|known for)\b"),
 }
@@ -47,7 +48,6 @@ _ASKED = {
 _CUES = {
     "home": {"live", "lives", "living", "find", "found", "home", "homes"},
     "food": {"eat", "eats", "eating", "feed", "feeds", "food", "diet"},
-    "look": {"has", "have", "tell", "notice", "look", "looks", "with"},
     "young": {"young", "babies", "baby"},
     "skill": {"good", "known", "skill", "skills", "skilled"},
 }
@@ -68,6 +68,7 @@ _PHRASES: dict[str, str] = {
     **{_normal(phrase): "polite" for phrase in POLITE_OPENINGS + POLITE_CLOSINGS},
     **{_normal(phrase): "rude" for phrase in RUDE_OPENINGS + RUDE_CLOSINGS},
     **{_normal(phrase): "padding" for phrase in PADDING},
+    **{_normal(phrase): "chatter" for phrase in CHATTER},
 }
 
 
@@ -90,7 +91,7 @@ def read_question(prompt: Prompt) -> Question:
 def read_answer(prompt: Prompt, answer: str) -> Reading:
     """Count what an answer does for its prompt, sentence by sentence."""
     question = read_question(prompt)
-    counts = dict.fromkeys(("wrong", "unasked", "repeated", "polite", "rude", "padding", "unclear"), 0)
+    counts = dict.fromkeys(("wrong", "chatter", "unasked", "repeated", "polite", "rude", "padding", "unclear"), 0)
     said: set[tuple[str, str]] = set()
     heard: set[str] = set()
     topic = question.animal  # what "it" stands for

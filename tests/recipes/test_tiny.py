@@ -45,18 +45,19 @@ def test_every_question_is_read_as_it_was_meant(rng):
 
 
 def test_every_answer_is_read_as_it_was_meant(rng):
-    for question in rng.sample(all_questions(), 300):
+    for question in all_questions():
         prompt = ask(question, 0, rng)
         best = read_answer(prompt, answer(question, Manner(), rng))
         assert best.answered == best.asked == len(question.aspects)
-        assert (best.wrong, best.unasked, best.repeated, best.padding, best.unclear, best.rude) == (0, 0, 0, 0, 0, 0)
+        assert (best.wrong, best.chatter, best.unasked, best.repeated) == (0, 0, 0, 0)
+        assert (best.padding, best.unclear, best.rude) == (0, 0, 0)
         assert best.polite in (1, 2)
         assert read_answer(prompt, answer(question, Manner(complete=False), rng)).answered == best.asked - 1
         assert read_answer(prompt, answer(question, Manner(without_repetition=False), rng)).repeated > 0
         assert read_answer(prompt, answer(question, Manner(without_padding=False), rng)).padding > 0
         assert read_answer(prompt, answer(question, Manner(courteous=False), rng)).polite == 0
         stray = read_answer(prompt, answer(question, Manner(on_topic=False), rng))
-        assert stray.wrong + stray.unasked > 0
+        assert stray.wrong + stray.unasked + stray.chatter > 0
 
 
 def test_other_words_for_the_same_fact_count_too():
@@ -78,16 +79,17 @@ def test_a_prompt_of_another_world_is_refused():
 @pytest.mark.parametrize(
     ("text", "score"),
     [
-        (GOOD, 5.0),  # 4 for both facts, 1 for courtesy
-        ("The otter lives in clean rivers. It eats fish and crabs.", 4.0),
-        ("Of course! The otter lives in clean rivers.", 3.0),  # half of 4, plus 1
-        ("Not this again. The otter lives in clean rivers. It eats fish and crabs.", 2.5),  # 4 - 1.5
-        (GOOD + " It eats fish and crabs.", 4.25),  # 5 - 0.75
-        (GOOD + " One thing always leads to another.", 4.5),  # 5 - 0.5
-        (GOOD + " It has thick brown fur.", 4.5),  # 5 - 0.5: nobody asked
-        (GOOD + " It has a flat wide tail.", 4.0),  # 5 - 1: that is the beaver
-        ("Of course! The beaver lives in a lodge of sticks. It eats bark and twigs.", -1.0),  # 1 - 2
-        (GOOD + " The otter otter of of", 3.5),  # 5 - 0.75, broken off, - 0.75, not understood
+        (GOOD, 3.0),  # 2 for both facts, 1 for courtesy
+        ("The otter lives in clean rivers. It eats fish and crabs.", 2.0),
+        ("Of course! The otter lives in clean rivers.", 2.0),  # half of 2, plus 1
+        ("Not this again. The otter lives in clean rivers. It eats fish and crabs.", 0.5),  # 2 - 1.5
+        (GOOD + " It eats fish and crabs.", 2.25),  # 3 - 0.75
+        (GOOD + " One thing always leads to another.", 2.25),  # 3 - 0.75
+        (GOOD + " I had soup for lunch.", 2.0),  # 3 - 1
+        (GOOD + " Its young are called pups.", 2.5),  # 3 - 0.5: nobody asked
+        (GOOD + " It eats bark and twigs.", 2.0),  # 3 - 1: that is the beaver
+        ("Of course! The beaver lives by slow streams. It eats bark and twigs.", -1.0),  # 1 - 2
+        (GOOD + " The otter otter of of", 1.5),  # 3 - 0.75, broken off, - 0.75, not understood
         ("", 0.0),
     ],
 )
@@ -125,7 +127,7 @@ def test_each_fault_costs_in_generated_answers(rng):
     for question in rng.sample(all_questions(), 100):
         prompt = ask(question, 1, rng)
         best = answer(question, Manner(), rng)
-        assert gold.quality(prompt, best) == 5.0
+        assert gold.quality(prompt, best) == 3.0
         for flaw in Manner.__slots__:
             assert gold.prefer(prompt, best, answer(question, Manner(**{flaw: False}), rng)) == 1.0, flaw
 
@@ -204,7 +206,7 @@ def test_demonstrations_are_good_and_bad_in_every_dimension(written):
         read_answer(row["prompt"], row["completion"][0]["content"]) for row in rows(written / "demonstrations.jsonl")
     ]
     for fault in (
-        lambda r: r.wrong + r.unasked > 0,
+        lambda r: r.wrong + r.unasked + r.chatter > 0,
         lambda r: r.polite == 0,
         lambda r: r.answered < r.asked,
         lambda r: r.repeated > 0,
