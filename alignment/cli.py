@@ -147,8 +147,10 @@ def merge(
 
     def start() -> None:
         from alignment.policy.merge import merge as merge_adapters
+        from alignment.run.files import naming_the_disk
 
-        difference = merge_adapters(run, out, tolerance)
+        with naming_the_disk(out):
+            difference = merge_adapters(run, out, tolerance)
         typer.echo(f"{out}: merged; the largest logit difference from {run} is {difference:.3g}")
 
     script(start)

@@ -12,24 +12,43 @@ from typing import Any
 
 from alignment.errors import AlignmentError
 
+FULL = (errno.ENOSPC, errno.EDQUOT)
+FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
+IMPOSSIBLE = (errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENOENT, errno.ENAMETOOLONG, errno.ELOOP)
+# What safetensors and torch make of a full disk; the last two are of a zip file that torch could not go on with.
+FULL_WORDS = ("No space left on device", "PytorchStreamWriter failed writing", "basic_ios::clear", "unexpected pos ")
+
 
 @contextlib.contextmanager
 def naming_the_disk(path: Path) -> Iterator[None]:
     """Turn a full disk or a forbidden path into a message that names it."""
     try:
         yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    except AlignmentError:
+        raise
+    except Exception as error:
+        if disk_is_full(error):
             raise AlignmentError(
                 f"{path}: no room left on the disk; free some and run the same command again."
             ) from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        if isinstance(error, OSError) and error.errno in FORBIDDEN:
             raise AlignmentError(
                 f"{path}: may not be written ({os.strerror(error.errno)}); choose another folder."
             ) from error
-        if error.errno in (errno.ENOTDIR, errno.EEXIST, errno.EISDIR):
+        if isinstance(error, OSError) and error.errno in IMPOSSIBLE:
             raise AlignmentError(f"{path}: {os.strerror(error.errno)}; choose another path.") from error
         raise
+
+
+def disk_is_full(error: BaseException | None) -> bool:
+    """Whether an error, or one it came from, is the disk's: safetensors and torch wrap it in errors of their own."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in FULL:
+            return True
+        if any(words in str(error) for words in FULL_WORDS):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def write_atomic(path: Path | str, content: str | bytes) -> None:

@@ -1,11 +1,11 @@
 """How a recipe script ends: a message instead of a traceback, and the right exit code."""
 
-import errno
 import os
 import sys
 from collections.abc import Callable
 
 from alignment.errors import AlignmentError
+from alignment.run.files import disk_is_full
 
 INTERRUPTED = 130  # 128 + SIGINT, what shells report
 
@@ -45,14 +45,3 @@ def script(main: Callable[[], None]) -> None:
     sys.stderr.flush()
     # Threads of judges or loaders may still be waiting on a socket; the user has been told all there is to tell.
     os._exit(code)
-
-
-def disk_is_full(error: BaseException | None) -> bool:
-    """Whether an error, or one it came from, is the disk's: safetensors and torch wrap it in errors of their own."""
-    while error is not None:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return True
-        if "No space left on device" in str(error) or "PytorchStreamWriter failed writing" in str(error):
-            return True
-        error = error.__cause__ or error.__context__
-    return False

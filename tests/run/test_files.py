@@ -1,13 +1,15 @@
 import errno
 import os
+from pathlib import Path
 
 import pytest
+import torch
 
 from alignment.errors import AlignmentError
 from alignment.policy import weights
 from alignment.policy.weights import sampled_hash
 from alignment.run import files
-from alignment.run.files import append_jsonl, read_jsonl, write_atomic
+from alignment.run.files import append_jsonl, naming_the_disk, read_jsonl, write_atomic
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_beside_it(tmp_path, monkeypatch):
@@ -28,6 +30,19 @@ def test_a_file_in_place_of_a_folder_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(AlignmentError, match="choose another path"):
         write_atomic(tmp_path / "file" / "below.txt", "x")
+
+
+def test_a_path_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "nowhere").symlink_to(tmp_path / "gone" / "away")
+    with pytest.raises(AlignmentError, match=r"nowhere: (No such file or directory|File exists); choose another path"):
+        with naming_the_disk(tmp_path / "nowhere"):
+            os.mkdir(tmp_path / "nowhere" / "below")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is always full")
+def test_torch_on_a_full_disk_is_told_as_such():
+    with pytest.raises(AlignmentError, match="no room left on the disk"), naming_the_disk(Path("/dev/full")):
+        torch.save({"weights": torch.zeros(1_000_000)}, "/dev/full")
 
 
 def test_a_last_line_cut_off_is_left_out_but_damage_in_the_middle_is_named(tmp_path):
