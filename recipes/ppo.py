@@ -16,6 +16,7 @@ from alignment.policy.base import load_tokenizer
 from alignment.policy.load_roles import load_roles
 from alignment.policy.roles import Roles
 from alignment.run.callbacks import callbacks_for
+from alignment.run.checkpoints import only_whole_checkpoints
 from alignment.run.directory import RunDirectory
 from alignment.run.script import script
 from alignment.train.arguments import training_arguments
@@ -65,7 +66,8 @@ def main(argv: list[str] | None = None) -> None:
         run=run,
         callbacks=callbacks_for(run, recipe),
     )
-    trainer.train(resume_from_checkpoint=run.checkpoint)
+    with only_whole_checkpoints(run.path):
+        trainer.train(resume_from_checkpoint=run.checkpoint)
     save_trained(trainer, run.path)
     run.finish(**trainer.results())
 

@@ -14,6 +14,7 @@ from alignment.data import load_rankings, load_split
 from alignment.data.template import Template
 from alignment.policy.base import load_tokenizer
 from alignment.run.callbacks import callbacks_for
+from alignment.run.checkpoints import only_whole_checkpoints
 from alignment.run.directory import RunDirectory
 from alignment.run.script import script
 from alignment.train.arguments import training_arguments
@@ -63,7 +64,8 @@ def main(argv: list[str] | None = None) -> None:
         use_margin=recipe.use_margin,
         callbacks=callbacks_for(run, recipe),
     )
-    trained = trainer.train(resume_from_checkpoint=run.checkpoint)
+    with only_whole_checkpoints(run.path):
+        trained = trainer.train(resume_from_checkpoint=run.checkpoint)
     results = trainer.held_out_results()
     run.record(**trainer.score_scale())  # the reward's unit, for whoever scores with it
     save_trained(trainer, run.path)

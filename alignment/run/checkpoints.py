@@ -1,9 +1,12 @@
 """Which checkpoint of a run is whole."""
 
 import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from alignment.run.files import write_json
+from alignment.run.files import naming_the_disk, write_json
 
 WHOLE = "whole.json"
 
@@ -34,3 +37,16 @@ def latest_whole(run: Path) -> Path | None:
     """Return the whole checkpoint with the most steps, or None."""
     found = [path for path in run.glob("checkpoint-*") if step_of(path) >= 0 and is_whole(path)]
     return max(found, key=step_of, default=None)
+
+
+@contextmanager
+def only_whole_checkpoints(run: Path) -> Iterator[None]:
+    """Leave no half-written checkpoint where training ends with an error, and name the disk where it was full."""
+    try:
+        with naming_the_disk(run):
+            yield
+    except BaseException:
+        for path in run.glob("checkpoint-*"):
+            if step_of(path) >= 0 and not is_whole(path):
+                shutil.rmtree(path, ignore_errors=True)
+        raise

@@ -3,9 +3,9 @@ import torch
 from transformers import Trainer, TrainingArguments
 
 from alignment.config.schema import SFTRecipe
-from alignment.errors import TrainingError
+from alignment.errors import AlignmentError, TrainingError
 from alignment.run.callbacks import MetricsWriter, callbacks_for
-from alignment.run.checkpoints import latest_whole
+from alignment.run.checkpoints import latest_whole, only_whole_checkpoints
 from alignment.run.directory import RunDirectory
 from alignment.run.files import append_jsonl, read_jsonl
 
@@ -44,6 +44,29 @@ def test_a_nan_stops_before_the_weights_and_keeps_the_last_good_checkpoint(tmp_p
     assert torch.isfinite(watched.model.slope)
     assert latest_whole(run.path) == run.path / "checkpoint-4"
     assert [row["step"] for row in read_jsonl(run.metrics_path)] == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(
+    ("error", "raised", "message"),
+    [
+        (KeyboardInterrupt("stop"), KeyboardInterrupt, "stop"),
+        (RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 8 vs 4"), AlignmentError, "no room"),
+    ],
+)
+def test_a_checkpoint_that_could_not_be_finished_is_taken_away(tmp_path, error, raised, message):
+    run, recipe = open_run(tmp_path)
+    watched = trainer(run, recipe, [{"x": 1.0, "y": 1.0}] * 6)
+    save = watched._save_optimizer_and_scheduler
+
+    def fails_at_four(folder):
+        if folder.endswith("-4"):
+            raise error
+        save(folder)
+
+    watched._save_optimizer_and_scheduler = fails_at_four
+    with pytest.raises(raised, match=message), only_whole_checkpoints(run.path):
+        watched.train()
+    assert [path.name for path in run.path.glob("checkpoint-*")] == ["checkpoint-2"]
 
 
 def test_going_on_drops_what_was_logged_past_the_checkpoint(tmp_path):
