@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from accelerate import PartialState
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -130,7 +130,14 @@ def _require_weights(folder: Path) -> None:
 
 
 def _require_safetensors(folder: Path, weights: str, pickled: str, what: str) -> None:
-    if any(folder.glob(weights)):
+    files = sorted(folder.glob(weights))
+    for file in files:
+        try:
+            with safe_open(file, framework="pt"):
+                pass
+        except SafetensorError as error:
+            raise ModelError(f"{file} is damaged or was cut off: {error}. Copy or train it again.") from error
+    if files:
         return
     if any(folder.glob(pickled)):
         raise ModelError(

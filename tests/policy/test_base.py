@@ -56,6 +56,13 @@ def test_a_folder_an_adapter_and_a_run_resolve(project, tiny_model_dir):
     assert resolve_model("runs/sft").newest == "runs/sft"
 
 
+@pytest.mark.parametrize("file", ["base/model.safetensors", "runs/sft/adapter_model.safetensors"])
+def test_weights_that_were_cut_off_are_named(project, file):
+    os.truncate(file, 1000)
+    with pytest.raises(ModelError, match=f"{file} is damaged or was cut off"):
+        resolve_model("runs/sft")
+
+
 def test_a_relative_base_is_found_from_elsewhere(project, tmp_path_factory, monkeypatch):
     monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
     source = resolve_model(str(project / "runs" / "sft"))
@@ -107,7 +114,7 @@ def test_an_unfinished_run_is_said_to_be_one(project):
 
 def test_damaged_weights_are_refused_without_a_traceback(project):
     (project / "base" / "model.safetensors").write_bytes(b"not weights")
-    with pytest.raises(ModelError, match="base cannot be loaded"):
+    with pytest.raises(ModelError, match="base/model.safetensors is damaged or was cut off"):
         load_causal_lm(keys("base"), trainable=False)
 
 
