@@ -13,7 +13,7 @@ import torch
 from alignment.config.schema import ModelKeys
 from alignment.data.rows import Prompt
 from alignment.data.template import Template
-from alignment.errors import DataError
+from alignment.errors import DataError, ModelError
 from alignment.policy.base import load_tokenizer
 from alignment.run.directory import read_manifest
 from alignment.run.files import write_jsonl
@@ -105,6 +105,8 @@ def score_file(run: str | Path, file: str | Path, output: str | Path | None = No
     Raises: DataError naming file and line of the first bad row; ModelError where `run` is no reward model.
     """
     rows = list(_rows(Path(file)))
+    if not Path(run).is_dir():
+        raise ModelError(f"{run}: no such folder; name the run folder of a reward model.")
     scorer = RewardScorer.load(str(run), batch_size=batch_size)
     scores = scorer.score_tokens(
         [scorer.encode(prompt, answer, where=f"{file}:{number}") for number, _, prompt, answer in rows]

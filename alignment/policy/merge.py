@@ -52,6 +52,8 @@ def merge(run: Path | str, out: Path | str, tolerance: float | None = None) -> f
         back from disk, both computed in float32.
     Raises: ModelError where that exceeds `tolerance`, in which case nothing is left at `out`.
     """
+    if not Path(run).is_dir():
+        raise ModelError(f"{run}: no such folder; name a run or adapter folder.")
     source = resolve_model(str(run))
     if source.adapter is None:
         raise ModelError(f"{run} is a whole model already; there is no adapter to merge.")

@@ -102,6 +102,8 @@ def test_past_tolerance_nothing_is_left(tiny_model_dir, tmp_path, monkeypatch):
 
 
 def test_refusals(tiny_model_dir, tmp_path):
+    with pytest.raises(ModelError, match="nowhere: no such folder; name a run or adapter folder"):
+        merge("nowhere", tmp_path / "out")  # could be a Hub id, but nobody is asked
     with pytest.raises(ModelError, match="is a whole model already"):
         merge(tiny_model_dir, tmp_path / "out")
     run = trained_adapter(tiny_model_dir, tmp_path / "run")

@@ -233,5 +233,7 @@ def test_no_such_file_and_no_reward_model(tmp_path: Path, tiny_model_dir: Path) 
     with pytest.raises(DataError, match=r"missing.jsonl: no such file; name a JSONL file"):
         score_file(tiny_model_dir, tmp_path / "missing.jsonl")
     (tmp_path / "rows.jsonl").write_text(GOOD)
+    with pytest.raises(ModelError, match="no/such/run: no such folder; name the run folder of a reward model"):
+        score_file("no/such/run", tmp_path / "rows.jsonl")
     with pytest.raises(ModelError, match="is no reward model: its weights hold no score head"):
         score_file(tiny_model_dir, tmp_path / "rows.jsonl")
