@@ -114,7 +114,7 @@ def test_an_unfinished_run_is_said_to_be_one(project):
 
 def test_damaged_weights_are_refused_without_a_traceback(project):
     (project / "base" / "model.safetensors").write_bytes(b"not weights")
-    with pytest.raises(ModelError, match="base/model.safetensors is damaged or was cut off"):
+    with pytest.raises(ModelError, match=r"base/model\.safetensors is damaged or was cut off"):
         load_causal_lm(keys("base"), trainable=False)
 
 
