@@ -34,10 +34,10 @@ def script(main: Callable[[], None]) -> None:
         print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)  # noqa: T201
         code = INTERRUPTED
     except Exception as error:
-        if not disk_is_full(error):
+        message = _not_ours(error)
+        if message is None:
             raise
-        message = "no room left on the disk; free some and run the same command again: it goes on from the last whole"
-        print(f"{message} checkpoint ({error})", file=sys.stderr)  # noqa: T201
+        print(message, file=sys.stderr)  # noqa: T201
         code = 1
     else:
         return
@@ -45,3 +45,16 @@ def script(main: Callable[[], None]) -> None:
     sys.stderr.flush()
     # Threads of judges or loaders may still be waiting on a socket; the user has been told all there is to tell.
     os._exit(code)
+
+
+def _not_ours(error: Exception) -> str | None:
+    """What to tell of an error that comes out of a library, and that the user can mend all the same."""
+    if disk_is_full(error):
+        again = "free some and run the same command again: it goes on from the last whole checkpoint"
+        return f"no room left on the disk; {again} ({error})"
+    if type(error).__module__.partition(".")[0] == "wandb":
+        return (
+            f"W&B cannot be used: {error}\nLog in with `wandb login` or set WANDB_API_KEY, set WANDB_MODE=offline to "
+            "keep its records here, or leave report_to out: metrics.jsonl has the same numbers."
+        )
+    return None
