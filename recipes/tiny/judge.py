@@ -1,7 +1,7 @@
 """The training judge: prefers as a person would, who is often right, sometimes careless, and a little partial.
 
 Where it departs from the truth (`recipes.tiny.gold`), as people do: courtesy moves it more and facts less, it takes a
-long answer for a thorough one, it leans to the answer it reads first, and one time in ten it clicks the wrong one.
+long answer for a thorough one, it leans to the answer it reads first, and now and then it clicks the wrong one.
 Noise is drawn from a hash of the texts, so the same question always gets the same answer.
 """
 
@@ -13,10 +13,10 @@ import random
 from alignment.data.rows import Prompt
 from recipes.tiny.reading import read_answer
 
-CARELESS = 0.10  # share of comparisons answered the wrong way round
+CARELESS = 0.07  # share of comparisons answered the wrong way round
 NOISE = 0.4  # standard deviation of the passing mood, in units of `impression`
 FIRST_BIAS = 0.15  # for the answer shown first, same units
-CERTAINTY = 1.5  # slope of the logistic
+CERTAINTY = 2.5  # slope of the logistic
 
 
 def impression(prompt: Prompt, answer: str) -> float:

@@ -151,7 +151,6 @@ def test_the_judge_repeats_itself_and_leans_to_what_it_reads_first():
     worse = "The otter lives in clean rivers."
     assert judge.prefer(OTTER, GOOD, worse) == judge.prefer(OTTER, GOOD, worse)
     assert judge.prefer(OTTER, GOOD, worse) + judge.prefer(OTTER, worse, GOOD) > 1.0
-    assert judge.prefer(OTTER, GOOD, GOOD) == pytest.approx(0.5, abs=0.25)
 
 
 def test_training_never_sees_gold():
