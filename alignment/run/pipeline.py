@@ -131,7 +131,10 @@ class _Runner:
             if code == 0 and not is_finished(stage):
                 code = 1
                 with log.open("a", encoding="utf-8") as file:
-                    file.write(f"the stage ended well but left no {' or '.join(stage.outputs)}\n")
+                    file.write(
+                        f"the stage ended well but left no {' or '.join(stage.outputs)} of this recipe; was the recipe "
+                        "changed or the folder removed meanwhile? Run the pipeline again.\n"
+                    )
             status = {0: "finished", INTERRUPTED: "interrupted"}.get(code, "failed")
             self._record(stage, dependencies=before, status=status, seconds=seconds)
         self.came[stage.name] = "resumed, done" if action == "resume" else "done"
