@@ -66,8 +66,8 @@ class TransformersEngine:
             if context is not None and len(ids) + sampling.max_new_tokens > context:
                 raise DataError(
                     f"prompt {i} has {len(ids)} tokens; with max_new_tokens {sampling.max_new_tokens} it does not fit "
-                    f"the model's context of {context}. Set max_prompt_length to at most "
-                    f"{context - sampling.max_new_tokens}, or lower max_new_tokens"
+                    f"the model's context of {context}. Leave out prompts of more than "
+                    f"{context - sampling.max_new_tokens} tokens, or lower max_new_tokens."
                 )
 
     def _sample(self, prompts: list[list[int]], sampling: Sampling, noise: np.ndarray) -> list[list[int]]:
