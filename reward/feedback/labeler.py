@@ -73,7 +73,7 @@ class FailureWatch:
         self.statuses[call.verdict.status] += 1
         self._recent.append(failed)
         if failed:
-            self._last = f"{call.verdict.status}: {call.verdict.raw[:300]}"
+            self._last = f"{call.verdict.status}: {call.verdict.raw[:300] or 'an empty reply'}"
 
     def check(self, *, at_end: bool = False) -> None:
         """Raise JudgeError where the share of failed calls has passed the recipe's limit."""

@@ -123,6 +123,11 @@ def test_pairs_are_drawn_by_seed(tmp_path: Path) -> None:
     assert len(plan(sample, pairs_per_prompt=99, seed=1)) == 15  # 6 * 5 / 2
 
 
+def test_an_empty_reply_is_told_as_one(tmp_path: Path) -> None:
+    with pytest.raises(JudgeError, match="Last failure: parse_error: an empty reply"):
+        run(sampled(["a", "bb"]), Counting(lambda _: Verdict(None, "parse_error", "")), tmp_path / "s")
+
+
 def test_too_many_failures_stop_the_run_and_the_next_asks_only_what_failed(tmp_path: Path) -> None:
     samples = sampled(*[[f"{i}", f"{i}{i}"] for i in range(1, 40)])
     broken = Counting(lambda c: Verdict(None, "parse_error", "gibberish") if len(c.prompt) == 9 else longer(c))
