@@ -21,6 +21,7 @@ KINDS = {
     "dict": "a mapping",
     "none": "null",
 }
+TRACKERS = "INTEGRATION_TO_CALLBACK"  # where transformers lists what it can report to
 ALSO = {"loss_type": frozenset({"str"})}  # DPOConfig wraps a single name into its list
 
 
@@ -86,6 +87,16 @@ def trainer_keys(spec: str) -> dict[str, Kind]:
     if found is None:
         raise RecipeError([f"{spec}: the installed {module.partition('.')[0]} has no such class"])
     return dict(_fields(*found))
+
+
+@lru_cache
+def trackers() -> tuple[str, ...]:
+    """Return the names that `report_to` takes: the keys of transformers' own table, and its `all` and `none`."""
+    for node in _module(_file_of("transformers.integrations.integration_utils")).body:
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Dict):
+            if any(isinstance(target, ast.Name) and target.id == TRACKERS for target in node.targets):
+                return ("all", "none", *(str(ast.literal_eval(key)) for key in node.value.keys if key is not None))
+    return ()
 
 
 def _file_of(module: str) -> Path:

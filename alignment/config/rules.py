@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from alignment.config.documents import Location
+from alignment.config.faults import did_you_mean
+from alignment.config.library import trackers
 from alignment.config.schema import JudgeEntry, Recipe
 
 Fault = tuple[Location, str]
@@ -98,6 +100,14 @@ def precision(keys: Keys) -> Iterator[Fault]:
     """One half precision at most."""
     if keys["bf16"] and keys["fp16"]:
         yield ("fp16",), "excludes bf16; give one"
+
+
+def reports(keys: Keys) -> Iterator[Fault]:
+    """A tracker is one that transformers knows."""
+    given, known = keys["report_to"], trackers()
+    for name in given if isinstance(given, list) else [given]:
+        if known and name not in known:
+            yield ("report_to",), f"{name!r} is no tracker; give one of {', '.join(known)}{did_you_mean(name, known)}"
 
 
 def adapters(keys: Keys) -> Iterator[Fault]:
@@ -289,6 +299,7 @@ RULES: list[Rule] = [
     folders,
     unread,
     precision,
+    reports,
     adapters,
     quantisation,
     mixtures,

@@ -154,6 +154,8 @@ def test_wrong_values(faults, stage, given, message):
         ("sft", {"peft_method": "full", "lora_r": 8}, "lora_r: has no effect with peft_method full"),
         ("sft", {"use_bnb_nested_quant": False}, "use_bnb_nested_quant: has no effect without load_in_4bit: true"),
         ("sft", {"bf16": True, "fp16": True}, "fp16: excludes bf16; give one"),
+        ("sft", {"report_to": "wandbb"}, "report_to: 'wandbb' is no tracker; give one of all, none, azure_ml,"),
+        ("ppo", {"report_to": ["wandb", "tensorbord"]}, "swanlab, kubeflow; did you mean tensorboard?"),
         ("dpo", {"load_best_model_at_end": True}, "load_best_model_at_end: needs data to evaluate on"),
         ("dpo", {"eval_strategy": "steps"}, "eval_strategy: needs data to evaluate on; give test_split_size or"),
         ("reward", {"early_stopping_patience": 2}, "early_stopping_patience: needs data to evaluate on"),
