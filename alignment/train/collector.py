@@ -14,7 +14,7 @@ from alignment.data.rows import Prompt
 from alignment.data.template import Template
 from alignment.ops.advantages import advantages_and_returns
 from alignment.ops.kl import kl_estimate
-from alignment.ops.masking import masked_mean, masked_sum, whiten_with
+from alignment.ops.masking import masked_mean, masked_sum, masked_var, whiten
 from alignment.ops.rewards import explained_variance, token_rewards
 from alignment.policy.roles import Roles
 from alignment.rollout.engine import Completion, Engine, Sampling
@@ -49,12 +49,13 @@ class RunningMoments:
 
 @dataclass(slots=True)
 class Rollout:
-    """One collection on its way from prompts to experience."""
+    """One collection on its way from prompts to experience: all of its answers, on every process."""
 
     prompts: list[Prompt]
     prompt_ids: list[list[int]]
     completions: list[Completion]
-    microbatches: list[Rows]  # of the first epoch
+    own: slice  # the answers that this process sampled
+    microbatches: list[Rows]  # its own, of the first epoch
     mask: Tensor
     explained_variance: float = 0.0
 
@@ -76,7 +77,11 @@ class RoleNumbers:
 
 
 class Collector:
-    """Makes one process's experience of each update; sums that concern the whole batch go over all processes.
+    """Makes the experience of each update.
+
+    Each process samples its share of the answers and asks the roles about the microbatches that it will train on. What
+    they find is token ids and a few numbers per token, so all of it is gathered: from then on every process holds the
+    whole rollout and computes the same from it, and no number depends on how many processes there are.
 
     Args:
         roles: policy, reference, value and, without a `scorer`, reward.
@@ -84,7 +89,7 @@ class Collector:
         prompts: all of them; which are used when is a function of seed and update.
         plan_of: update number and lengths of prompt and answer → microbatches; the first epoch's are used for the
             old log-probabilities, so that the first ratio is exactly one.
-        gather: (n,) of this process → (world × n,) of all, in rank order.
+        gather: a list of this process → the lists of all processes joined in rank order.
         autocast: the context that training runs in; the old log-probabilities must be made in the same.
     """
 
@@ -97,7 +102,7 @@ class Collector:
         recipe: PPORecipe,
         *,
         plan_of: Callable[[int, list[int]], list[Rows]],
-        gather: Callable[[Tensor], Tensor],
+        gather: Callable[[list[Any]], list[Any]],
         autocast: Callable[[], AbstractContextManager[Any]],
         scorer: Scorer | None = None,
         rank: int = 0,
@@ -116,7 +121,7 @@ class Collector:
 
     @torch.no_grad()
     def collect(self, update: int) -> Experience:
-        """Sample this process's share of an update's answers and make experience of them."""
+        """Sample an update's answers together with the other processes and make experience of them."""
         start = time.perf_counter()
         self.roles.eval()
         rollout = self._sample(update)
@@ -129,8 +134,9 @@ class Collector:
 
     def _sample(self, update: int) -> Rollout:
         recipe = self.recipe
-        first = update * recipe.rollout_batch_size + self.rank * self.share
-        rows = prompt_rows(len(self.prompts), seed=recipe.seed, first=first, length=self.share)
+        first = update * recipe.rollout_batch_size
+        rows = prompt_rows(len(self.prompts), seed=recipe.seed, first=first, length=recipe.rollout_batch_size)
+        own = slice(self.rank * self.share, (self.rank + 1) * self.share)
         sampling = Sampling(
             max_new_tokens=recipe.max_new_tokens,
             temperature=recipe.temperature,
@@ -138,19 +144,20 @@ class Collector:
             top_k=recipe.top_k,
             stop_token_ids=self.template.stop_token_ids,
             seed=int(generator(recipe.seed, "sampling", update).integers(2**63)),
-            first_row=self.rank * self.share,
+            first_row=own.start,
         )
         prompt_ids = [self.prompt_ids[i] for i in rows]
         with self.roles.sampling(), self.autocast():
-            completions = self.engine.generate(prompt_ids, sampling)
+            sampled = self.engine.generate(prompt_ids[own], sampling)
+        completions = self.gather(sampled)
         lengths = [len(completion.ids) for completion in completions]
         microbatches = self.plan_of(update, [len(p) + n for p, n in zip(prompt_ids, lengths, strict=True)])
         mask = torch.arange(max(lengths)) < torch.tensor(lengths).unsqueeze(-1)
         first_epoch = microbatches[: len(microbatches) // recipe.num_ppo_epochs]
-        return Rollout([self.prompts[i] for i in rows], prompt_ids, completions, first_epoch, mask)
+        return Rollout([self.prompts[i] for i in rows], prompt_ids, completions, own, first_epoch, mask)
 
     def _ask_roles(self, rollout: Rollout) -> RoleNumbers:
-        """What every role says of the answers before the update.
+        """What every role says of the answers before the update, each process asking about its own microbatches.
 
         In the very microbatches that the first epoch trains on: the same shapes give the same rounding.
         """
@@ -169,9 +176,21 @@ class Collector:
             for whole, part in zip(wholes, (logp, entropy, values, ref_logp), strict=True):
                 whole[rows] = unflatten(part.float().cpu(), rollout.mask[rows])
         if self.scorer is not None:
-            texts = [self.template.answer_text(p, a) for p, a in zip(rollout.prompt_ids, answers, strict=True)]
-            found.scores = torch.tensor(self.scorer.score(rollout.prompts, texts), dtype=torch.float32)
+            own = zip(rollout.prompt_ids[rollout.own], answers[rollout.own], strict=True)
+            texts = [self.template.answer_text(prompt, answer) for prompt, answer in own]
+            scores = self.gather(list(self.scorer.score(rollout.prompts[rollout.own], texts)))
+            found.scores = torch.tensor(scores, dtype=torch.float32)
+        self._exchange(found, [row for rows in rollout.microbatches for row in rows])
         return found
+
+    def _exchange(self, found: RoleNumbers, rows: Rows) -> None:
+        """Fill in what the other processes found of their rows."""
+        wholes = [found.logp, found.entropy, found.values, found.ref_logp]
+        if self.scorer is None:
+            wholes.append(found.scores)
+        for their_rows, parts in self.gather([(rows, [whole[rows] for whole in wholes])]):
+            for whole, part in zip(wholes, parts, strict=True):
+                whole[their_rows] = part
 
     def _experience(self, rollout: Rollout, said: RoleNumbers) -> Experience:
         recipe, mask, values = self.recipe, rollout.mask, said.values
@@ -181,17 +200,16 @@ class Collector:
         advantages, returns = advantages_and_returns(
             rewards, values, mask, gamma=recipe.gamma, lam=recipe.lam, lam_value=recipe.lam_value
         )
-        residual, of_returns = (self._global_moments(x, mask)[1] for x in (returns - values, returns))
+        residual, of_returns = (masked_var(x, mask) for x in (returns - values, returns))
         rollout.explained_variance = explained_variance(residual, of_returns)
         if recipe.whiten_advantages:
-            mean, var = self._global_moments(advantages, mask)
-            advantages = whiten_with(advantages, mask, mean=mean, var=var)
+            advantages = whiten(advantages, mask)
         return Experience(rollout.prompt_ids, rollout.answer_ids, mask, said.logp, values, advantages, returns)
 
     def _shaped(self, scores: Tensor, stopped: Tensor) -> Tensor:
         """Scores as rewards: normalised, clipped, lowered where the answer was cut off; in that order."""
         recipe = self.recipe
-        self.score_moments.update(self._all(scores))
+        self.score_moments.update(scores)
         if recipe.normalize_scores:
             scores = (scores - self.score_moments.mean) / self.score_moments.std
         if recipe.reward_clip is not None:
@@ -200,30 +218,13 @@ class Collector:
             scores = torch.where(stopped, scores, scores - recipe.missing_eos_penalty)
         return scores
 
-    def _all(self, values: Tensor) -> Tensor:
-        device = next(self.roles.parameters()).device
-        return self.gather(values.to(device)).cpu()
-
-    def _global_moments(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and variance over all valid tokens of all processes."""
-        total, count = self._sums(masked_sum(x, mask), mask.sum())
-        mean = total / count
-        (squares,) = self._sums(masked_sum((x - mean) ** 2, mask))
-        return mean, squares / (count - 1).clamp(min=1)
-
-    def _sums(self, *values: Tensor) -> Tensor:
-        stacked = torch.stack([value.float() for value in values])
-        return self._all(stacked).view(-1, len(values)).sum(0)
-
     def _measure(self, rollout: Rollout, said: RoleNumbers, made: Experience) -> None:
         """Keep the numbers to log and some answers as text. KL and returns are summed over an answer."""
         mask, answers = rollout.mask, rollout.answer_ids
         k1, k3 = (masked_sum(kl_estimate(said.logp, said.ref_logp, which), mask, dim=1) for which in ("k1", "k3"))
         lengths = mask.sum(1).float()
         stopped = torch.tensor([float(c.stopped) for c in rollout.completions])
-        score_stats = self._all(said.scores)
-        hashes = self._all(torch.tensor([hash(tuple(ids)) for ids in answers]))
-        local = {
+        means = {
             "kl": k1.mean(),
             "kl_k3": k3.mean(),
             "entropy": masked_mean(said.entropy, mask),
@@ -232,15 +233,14 @@ class Collector:
             "answer_tokens": lengths.mean(),
             "fraction_stopped": stopped.mean(),
         }
-        means = self._all(torch.stack([value.float() for value in local.values()])).view(-1, len(local)).mean(0)
         self.last = {
-            "score": float(score_stats.mean()),
-            "score_std": float(score_stats.std(correction=0)),
-            **dict(zip(local, means.tolist(), strict=True)),
+            "score": float(said.scores.mean()),
+            "score_std": float(said.scores.std(correction=0)),
+            **{name: float(value) for name, value in means.items()},
             "explained_variance": rollout.explained_variance,
-            "distinct_answers": len(set(hashes.tolist())) / len(hashes),
+            "distinct_answers": len(set(map(tuple, answers))) / len(answers),
             "kl_coef": self.kl_coef,
-            "tokens": float(self._all(lengths).sum()),
+            "tokens": float(lengths.sum()),
         }
         self.samples = [
             {

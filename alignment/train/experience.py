@@ -13,7 +13,7 @@ Rows = list[int]
 
 @dataclass(slots=True)
 class Experience:
-    """This process's share of one rollout. Per-token tensors are (answers, time), time the longest answer's tokens."""
+    """One rollout, whole on every process. Per-token tensors are (answers, time), time the longest answer's tokens."""
 
     prompt_ids: list[list[int]]
     answer_ids: list[list[int]]
@@ -68,18 +68,32 @@ def by_length(lengths: list[int], batch_size: int) -> list[Rows]:
 
 
 def plan(
-    lengths: list[int], *, seed: int, update: int, num_ppo_epochs: int, num_mini_batches: int, microbatch_size: int
+    lengths: list[int],
+    *,
+    seed: int,
+    update: int,
+    num_ppo_epochs: int,
+    num_mini_batches: int,
+    microbatch_size: int,
+    rank: int = 0,
+    world_size: int = 1,
 ) -> list[Rows]:
-    """Every microbatch of an update in order: epochs of shuffled minibatches, each cut by length into microbatches.
+    """One process's microbatches of an update, in order: epochs of shuffled minibatches, each cut by length.
 
-    A function of its arguments alone, so a resumed run goes by the same plan.
+    Which answers make a minibatch is decided over the whole rollout, so every optimizer step sees the same answers
+    however many processes there are. A minibatch's microbatches, longest answers first, are dealt out in turn: every
+    process gets as many as the others, and those that run at one time are of like length. A function of its arguments
+    alone, so a resumed run goes by the same plan.
+
+    Args:
+        lengths: tokens of prompt and answer, of the whole rollout.
     """
     microbatches: list[Rows] = []
     for epoch in range(num_ppo_epochs):
         order = generator(seed, "minibatches", update, epoch).permutation(len(lengths))
         for minibatch in np.array_split(order, num_mini_batches):
             rows = minibatch.tolist()
-            for part in by_length([lengths[i] for i in rows], microbatch_size):
+            for part in by_length([lengths[i] for i in rows], microbatch_size)[rank::world_size]:
                 microbatches.append([rows[i] for i in part])
     return microbatches
 
@@ -108,8 +122,8 @@ class ExperienceStream:
     its first microbatch is asked for, so it must be asked for after the step before it.
 
     Args:
-        collect: update number → this process's experience. It is given the plan of the first epoch through `plan_of`.
-        plan_of: update number and lengths of prompt and answer → microbatches in order.
+        collect: update number → the rollout's experience. It is given the plan of the first epoch through `plan_of`.
+        plan_of: update number and lengths of prompt and answer → this process's microbatches in order.
         pad_token_id: any id; padding is masked by length.
     """
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import gather_object
 from torch import Tensor, nn
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
@@ -70,7 +71,7 @@ class PPOTrainer(Trainer):
             template,
             recipe,
             plan_of=self._plan,
-            gather=self.accelerator.gather,
+            gather=gather_object,
             autocast=self.compute_loss_context_manager,
             scorer=scorer,
             rank=args.process_index,
@@ -86,11 +87,13 @@ class PPOTrainer(Trainer):
     def _plan(self, update: int, lengths: list[int]) -> list[Rows]:
         return plan(
             lengths,
-            seed=self.recipe.seed + self.args.process_index,
+            seed=self.recipe.seed,
             update=update,
             num_ppo_epochs=self.recipe.num_ppo_epochs,
             num_mini_batches=self.recipe.num_mini_batches,
             microbatch_size=self.args.per_device_train_batch_size,
+            rank=self.args.process_index,
+            world_size=self.args.world_size,
         )
 
     def _collect(self, update: int) -> Any:

@@ -1,9 +1,11 @@
 """Small PPO runs for tests: a tiny base, prompts, and a scorer that counts a letter."""
 
 import dataclasses
+import os
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import AutoTokenizer, TrainingArguments
 
 from alignment.config.schema import DatasetEntry, PPORecipe
@@ -68,7 +70,8 @@ def make_trainer(
     tokenizer = AutoTokenizer.from_pretrained(base)
     if eos_as_pad:
         tokenizer.pad_token = tokenizer.eos_token
-    shape = UpdateShape.of(recipe, per_device_train_batch_size=per_device, world_size=1)
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    shape = UpdateShape.of(recipe, per_device_train_batch_size=per_device, world_size=processes)
     given = {
         "learning_rate": 1e-2,
         "lr_scheduler_type": "linear",
@@ -82,6 +85,7 @@ def make_trainer(
     )
     if reward is None and scorer is None:
         scorer = CountE()
+    torch.manual_seed(recipe.seed)  # new adapters are the same in every run
     roles = load_roles(recipe, reward_adapter=str(reward) if reward else None)
     return PPOTrainer(
         roles,
