@@ -20,6 +20,7 @@ from alignment.run.checkpoints import only_whole_checkpoints
 from alignment.run.directory import RunDirectory
 from alignment.run.script import script
 from alignment.train.arguments import training_arguments
+from alignment.train.engines import require_engine
 from alignment.train.ppo import PPOTrainer
 from alignment.train.saving import lineage_of, save_trained
 from alignment.train.scoring import Scorer, reward_adapter_on_base
@@ -39,6 +40,7 @@ def load_models(recipe: PPORecipe, lineage: dict[str, object]) -> tuple[Roles, S
 def main(argv: list[str] | None = None) -> None:
     """Run the stage."""
     recipe = load_recipe("ppo", sys.argv[1:] if argv is None else argv)
+    require_engine(recipe)
     run = RunDirectory.open(recipe)
     set_seed(recipe.seed)
 

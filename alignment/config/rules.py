@@ -21,6 +21,13 @@ LISTS = ("datasets", "eval_datasets", "perplexity_datasets", "candidates")
 HELD_OUT = ("eval_datasets", "max_eval_samples")
 EVALUATION = ("eval_strategy", "eval_steps", "eval_on_start", "load_best_model_at_end", "metric_for_best_model")
 LORA = ("lora_r", "lora_alpha", "lora_dropout", "lora_target_modules", "lora_modules_to_save", "use_rslora")
+COLOCATED = (
+    "vllm_gpu_memory_utilization",
+    "vllm_tensor_parallel_size",
+    "vllm_max_model_length",
+    "vllm_enable_sleep_mode",
+)
+VLLM = ("vllm_mode", "vllm_server_base_url", *COLOCATED)
 ABOVE_ZERO = {"learning_rate", "per_device_train_batch_size", "per_device_eval_batch_size", "num_train_epochs"}
 ABOVE_ZERO |= {"gradient_accumulation_steps", "logging_steps", "save_steps", "eval_steps", "beta", "save_total_limit"}
 NOT_NEGATIVE = {"warmup_steps", "weight_decay", "max_grad_norm", "adam_epsilon", "dataloader_num_workers"}
@@ -232,6 +239,25 @@ def ppo_batches(keys: Keys) -> Iterator[Fault]:
         yield ("per_device_train_batch_size",), f"{found} does not divide the minibatch of {share}{use}"
 
 
+def ppo_engine(keys: Keys) -> Iterator[Fault]:
+    """The keys of vLLM belong to vLLM, and a server has an address."""
+    if keys.stage != "ppo":
+        return
+    if keys["rollout_engine"] != "vllm":
+        for key in VLLM:
+            if keys.changed(key):
+                yield (key,), f"has no effect with rollout_engine {keys['rollout_engine']}; take it out"
+        return
+    server = keys["vllm_mode"] == "server"
+    if server and not keys.given("vllm_server_base_url"):
+        yield ("vllm_mode",), "server needs vllm_server_base_url, http://localhost:8000 say"
+    for key in COLOCATED if server else ("vllm_server_base_url",):
+        if keys.changed(key):
+            yield (key,), f"has no effect with vllm_mode {keys['vllm_mode']}; take it out"
+    if keys["peft_method"] == "dora":
+        yield ("rollout_engine",), "vllm cannot be handed a DoRA policy; use peft_method lora, or transformers"
+
+
 def ppo_dropout(keys: Keys) -> Iterator[Fault]:
     """Dropout would make the first ratio differ from one."""
     if keys.stage == "ppo" and keys["lora_dropout"] and keys["peft_method"] != "full":
@@ -309,6 +335,7 @@ RULES: list[Rule] = [
     ppo_schedule,
     ppo_batches,
     ppo_dropout,
+    ppo_engine,
     judges,
     candidates,
     label_pairs,

@@ -182,6 +182,13 @@ class PPORecipe(Recipe, ModelKeys, AdapterKeys, DataKeys, SamplingKeys):
     max_prompt_length: int | None = Field(default=None, gt=0)
     rollout_eval_batch_size: int = Field(default=64, gt=0)  # sequences sampled together
     num_sample_generations: int = Field(default=10, ge=0)  # times in the run that samples.jsonl is written
+    rollout_engine: Literal["transformers", "continuous_batching", "vllm"] = "transformers"
+    vllm_mode: Literal["colocate", "server"] = "colocate"
+    vllm_server_base_url: str | None = None  # server: where it answers
+    vllm_gpu_memory_utilization: float = Field(default=0.3, gt=0, le=1)  # colocate: the trainer needs the rest
+    vllm_tensor_parallel_size: int = Field(default=1, gt=0)
+    vllm_max_model_length: int | None = Field(default=None, gt=0)  # None: the model's context
+    vllm_enable_sleep_mode: bool = False  # give vLLM's memory back while training
 
 
 class Candidate(Part):

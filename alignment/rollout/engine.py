@@ -23,6 +23,7 @@ class Completion:
 
     ids: list[int]  # includes the stop token where one was sampled
     stopped: bool  # False: cut off at max_new_tokens
+    logp: list[float] | None = None  # of `ids` as the engine sampled them; None where the engine is the model itself
 
 
 class Engine(Protocol):

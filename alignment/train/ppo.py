@@ -22,10 +22,10 @@ from alignment.ops.losses import aggregate_part, policy_loss, value_loss
 from alignment.policy.role_files import load_policy, load_value, save_policy, save_value
 from alignment.policy.roles import Roles
 from alignment.rollout.engine import Engine
-from alignment.rollout.transformers_engine import TransformersEngine
 from alignment.run.directory import RunDirectory
 from alignment.run.files import read_jsonl, write_jsonl
 from alignment.train.collector import Collector
+from alignment.train.engines import build_engine
 from alignment.train.experience import ExperienceStream, Rows, plan, unflatten
 from alignment.train.scoring import Scorer
 from alignment.train.update import UpdateStatistics
@@ -41,7 +41,7 @@ class PPOTrainer(Trainer):
         template: how prompts become ids.
         prompts: what to answer.
         scorer: where scores come from; None: the reward role.
-        engine: samples answers; None: transformers, with the policy as it is.
+        engine: samples answers; None: the recipe's.
         run: where samples go; None: nowhere.
     """
 
@@ -66,7 +66,7 @@ class PPOTrainer(Trainer):
         pad: int = template.tokenizer.pad_token_id
         self.collector = Collector(
             roles,
-            engine or TransformersEngine(roles.policy_lm, pad, recipe.rollout_eval_batch_size),
+            engine or build_engine(recipe, roles, template.tokenizer, self.accelerator),
             prompts,
             template,
             recipe,

@@ -156,6 +156,22 @@ def test_wrong_values(faults, stage, given, message):
         ("sft", {"bf16": True, "fp16": True}, "fp16: excludes bf16; give one"),
         ("sft", {"report_to": "wandbb"}, "report_to: 'wandbb' is no tracker; give one of all, none, azure_ml,"),
         ("ppo", {"report_to": ["wandb", "tensorbord"]}, "swanlab, kubeflow; did you mean tensorboard?"),
+        ("ppo", {"vllm_mode": "server"}, "vllm_mode: has no effect with rollout_engine transformers; take it out"),
+        (
+            "ppo",
+            {"rollout_engine": "vllm", "vllm_mode": "server"},
+            "vllm_mode: server needs vllm_server_base_url, http://localhost:8000 say",
+        ),
+        (
+            "ppo",
+            {"rollout_engine": "vllm", "vllm_server_base_url": "http://localhost:8000"},
+            "vllm_server_base_url: has no effect with vllm_mode colocate; take it out",
+        ),
+        (
+            "ppo",
+            {"rollout_engine": "vllm", "peft_method": "dora"},
+            "rollout_engine: vllm cannot be handed a DoRA policy",
+        ),
         ("dpo", {"load_best_model_at_end": True}, "load_best_model_at_end: needs data to evaluate on"),
         ("dpo", {"eval_strategy": "steps"}, "eval_strategy: needs data to evaluate on; give test_split_size or"),
         ("reward", {"early_stopping_patience": 2}, "early_stopping_patience: needs data to evaluate on"),

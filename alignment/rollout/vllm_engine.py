@@ -1,0 +1,90 @@
+"""Sampling with vLLM, through TRL's `VLLMGeneration`: in this process's GPU memory, or on a server of its own.
+
+vLLM needs a GPU. What is here is tested against a stand-in that checks the calls; it has not been run on hardware.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from alignment.errors import ModelError
+from alignment.rollout.engine import Completion, Sampling
+
+Weights = Callable[[], Iterator[tuple[str, Tensor]]]
+
+
+class Generation(Protocol):
+    """What is used of TRL's `VLLMGeneration`."""
+
+    temperature: float
+    top_p: float
+    top_k: int
+    max_completion_length: int
+    generation_kwargs: dict[str, Any]
+
+    def sync_weights(self) -> None:
+        """Hand vLLM the model's weights."""
+
+    def generate(self, prompts: list[list[int]], images: None, num_generations: int) -> tuple[Any, Any, Any, Any]:
+        """Return prompts, completions, log-probabilities and their token ids."""
+
+
+class VLLMEngine:
+    """Samples with vLLM; every call first hands it the policy's present weights.
+
+    Answers come with vLLM's own log-probabilities, which differ from the model's: kernels and precision are others.
+    They are not reproducible to the bit, and neither is a run that uses them.
+    """
+
+    def __init__(self, generation: Generation) -> None:
+        self.generation = generation
+
+    def generate(self, prompt_ids: list[list[int]], sampling: Sampling) -> list[Completion]:
+        """Sample one answer per prompt.
+
+        Raises: ModelError where vLLM ends an answer for no reason that PPO knows.
+        """
+        vllm = self.generation
+        vllm.temperature, vllm.top_p, vllm.top_k = sampling.temperature, sampling.top_p, sampling.top_k
+        vllm.max_completion_length = sampling.max_new_tokens
+        # A model's own end tokens are ignored: an answer ends where the template says so, here as in training.
+        vllm.generation_kwargs = {"stop_token_ids": list(sampling.stop_token_ids), "ignore_eos": True}
+        vllm.sync_weights()
+        _, answers, logps, _ = vllm.generate(prompt_ids, None, num_generations=1)
+        if len(answers) != len(prompt_ids):
+            raise ModelError(f"vLLM gave {len(answers)} answers to {len(prompt_ids)} prompts")
+        return [
+            self._completion(list(ids), logps[row] if logps is not None else None, sampling)
+            for row, ids in enumerate(answers)
+        ]
+
+    @staticmethod
+    def _completion(ids: list[int], logps: Any, sampling: Sampling) -> Completion:
+        stopped = bool(ids) and ids[-1] in sampling.stop_token_ids
+        if not stopped and len(ids) < sampling.max_new_tokens:
+            raise ModelError(
+                f"vLLM ended an answer after {len(ids)} of {sampling.max_new_tokens} tokens without a stop token "
+                f"({', '.join(map(str, sampling.stop_token_ids))}); is vllm_max_model_length too small?"
+            )
+        sampled = None if logps is None else [float(each[0]) for each in logps]  # of each token, the sampled one's
+        return Completion(ids, stopped, sampled)
+
+
+def vllm_generation(weights: Weights, **settings: Any) -> Generation:
+    """TRL's generation, which takes the weights it hands on from `weights` instead of walking the model.
+
+    TRL's own walk merges and unmerges the active adapter in place, which leaves a rounding error in the frozen base
+    that the other roles share.
+
+    Args:
+        weights: names and tensors as the plain model has them. settings: of `VLLMGeneration`.
+    """
+    from trl.generation.vllm_generation import VLLMGeneration
+
+    class FromRoles(VLLMGeneration):
+        def _iter_named_params(self) -> Iterator[tuple[str, Tensor]]:
+            return weights()
+
+    generation: Generation = FromRoles(**settings)
+    return generation

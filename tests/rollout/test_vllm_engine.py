@@ -1,0 +1,165 @@
+"""The vLLM engine against a stand-in that holds a plain model of its own and knows only what it was handed."""
+
+import copy
+
+import pytest
+import torch
+from accelerate import Accelerator
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from alignment.config.schema import DatasetEntry, PPORecipe
+from alignment.errors import ModelError
+from alignment.policy.load_roles import load_roles
+from alignment.policy.merged import policy_weights
+from alignment.rollout.engine import Sampling
+from alignment.rollout.transformers_engine import TransformersEngine
+from alignment.rollout.vllm_engine import VLLMEngine, vllm_generation
+from alignment.train.engines import build_engine, require_engine
+from tests.models import save_tiny_model
+
+PROMPTS = [[5, 9, 77, 30], [8, 8, 40], [200]]
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["untied", "tied"])
+def base(tmp_path_factory, request):
+    folder = tmp_path_factory.mktemp("vllm") / "base"
+    return save_tiny_model(folder, initializer_range=0.3, tie_word_embeddings=request.param, attention_bias=True)
+
+
+def recipe(base, **keys):
+    needed = {"stage": "ppo", "output_dir": "unused", "reward_model_path": "unused", "total_episodes": 64}
+    return PPORecipe(
+        **needed, model_name_or_path=str(base), datasets=[DatasetEntry(path="unused")], lora_r=4,
+        rollout_engine="vllm", **keys,
+    )  # fmt: skip
+
+
+def roles_of(base, **keys):
+    roles = load_roles(recipe(base, **keys), reward_adapter=None)
+    g = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for name, parameter in roles.named_parameters():
+            if ".policy." in name or name.startswith("policy_model"):
+                parameter.add_(0.1 * torch.randn(parameter.shape, generator=g))
+    return roles
+
+
+class StandIn:
+    """What vLLM would be: weights that come by name, and answers made with them alone."""
+
+    def __init__(self, base, weights):
+        self.model = AutoModelForCausalLM.from_pretrained(base)
+        self.weights, self.synced, self.calls = weights, 0, []
+
+    def sync_weights(self):
+        own = dict(self.model.named_parameters())
+        given = dict(self.weights())
+        assert set(given) == set(own)
+        with torch.no_grad():
+            for name, tensor in given.items():
+                own[name].copy_(tensor)
+        self.synced += 1
+
+    def generate(self, prompts, images, num_generations):
+        assert (images, num_generations) == (None, 1)
+        assert self.generation_kwargs == {"stop_token_ids": [1, 7], "ignore_eos": True}
+        sampling = Sampling(self.max_completion_length, self.temperature, self.top_p, self.top_k, [1, 7], seed=4)
+        found = TransformersEngine(self.model, 0).generate(prompts, sampling)
+        ids = [c.ids for c in found]
+        return prompts, ids, [[[-0.5]] * len(each) for each in ids], [[[i] for i in each] for each in ids]
+
+
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_vllm_is_handed_the_policy_as_it_is_at_every_call(base, method):
+    roles = roles_of(base, **({"peft_method": "full"} if method == "full" else {}))
+    vllm = StandIn(base, lambda: policy_weights(roles))
+    engine = VLLMEngine(vllm)
+    for _ in range(2):
+        sampling = Sampling(max_new_tokens=6, temperature=0.8, stop_token_ids=[1, 7], seed=4)
+        before = copy.deepcopy(roles.state_dict())
+        answers = engine.generate(PROMPTS, sampling)
+        assert [a.ids for a in answers] == [
+            a.ids for a in TransformersEngine(roles.policy_lm, 0).generate(PROMPTS, sampling)
+        ]
+        assert answers[0].logp == [-0.5] * len(answers[0].ids)
+        assert all(torch.equal(tensor, before[name]) for name, tensor in roles.state_dict().items())
+        with torch.no_grad():  # an update
+            for name, parameter in roles.named_parameters():
+                if ".policy." in name or name.startswith("policy_model"):
+                    parameter.mul_(1.5)
+    assert vllm.synced == 2
+
+
+def test_weights_that_are_merged_for_sampling_are_not_merged_twice(base):
+    roles = roles_of(base)
+    plain = {name: tensor.clone() for name, tensor in policy_weights(roles)}
+    with roles.sampling():
+        for name, tensor in policy_weights(roles):
+            torch.testing.assert_close(tensor, plain[name], rtol=0, atol=1e-6)
+
+
+def test_a_four_bit_base_is_handed_over_in_the_precision_it_computes_in(base):
+    roles = roles_of(base, load_in_4bit=True, dtype="bfloat16")
+    given = dict(policy_weights(roles))
+    assert {tensor.dtype for name, tensor in given.items() if "proj" in name} == {torch.bfloat16}
+    assert set(given) == {name for name, _ in AutoModelForCausalLM.from_pretrained(base).named_parameters()}
+
+
+def test_dora_is_refused(base):
+    with pytest.raises(ModelError, match="a DoRA policy cannot be handed to vLLM"):
+        dict(policy_weights(roles_of(base, peft_method="dora")))
+
+
+def test_an_answer_cut_short_for_no_known_reason_is_an_error(base):
+    vllm = StandIn(base, lambda: iter(AutoModelForCausalLM.from_pretrained(base).named_parameters()))
+    vllm.generate = lambda prompts, images, num_generations: (prompts, [[3, 4]] * 3, None, None)
+    with pytest.raises(ModelError, match=r"ended an answer after 2 of 6 tokens without a stop token \(1, 7\)"):
+        VLLMEngine(vllm).generate(PROMPTS, Sampling(max_new_tokens=6, stop_token_ids=[1, 7]))
+
+
+def test_trls_generation_gets_our_settings_and_our_weights(base, monkeypatch):
+    from trl.generation import vllm_generation as theirs
+
+    settings = {}
+
+    def stand_in(self):  # in place of starting vLLM
+        settings.update({name: getattr(self, name) for name in ("mode", "server_base_url", "logprobs", "max_num_seqs")})
+
+    monkeypatch.setattr(theirs.VLLMGeneration, "_init_vllm", stand_in)
+    monkeypatch.setattr("alignment.train.engines.require_engine", lambda recipe: None)
+    roles = roles_of(base)
+    given = recipe(base, vllm_mode="server", vllm_server_base_url="http://localhost:8000", rollout_eval_batch_size=5)
+    engine = build_engine(given, roles, AutoTokenizer.from_pretrained(base), Accelerator(cpu=True))
+    assert settings == {
+        "mode": "server", "server_base_url": "http://localhost:8000", "logprobs": 0, "max_num_seqs": 5
+    }  # fmt: skip
+    sent = []
+
+    class Client:
+        def update_named_params(self, metadata, parameters):
+            sent.extend(metadata)
+            assert [(name, list(tensor.shape)) for name, tensor in parameters] == [(n, s) for n, _, s in metadata]
+
+        def reset_prefix_cache(self):
+            sent.append("reset")
+
+    engine.generation.vllm_client = Client()
+    engine.generation.sync_weights()
+    assert sent[-1] == "reset"
+    assert {name for name, _, _ in sent[:-1]} == {name for name, _ in policy_weights(roles)}
+
+
+def test_a_missing_package_is_told_before_anything_loads(base, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ModelError, match="the package vllm is not installed"):
+        require_engine(recipe(base))
+    require_engine(recipe(base).model_copy(update={"rollout_engine": "transformers"}))
+
+
+def test_generation_is_trls_own_class_with_one_method_of_ours(monkeypatch):
+    from trl.generation import vllm_generation as theirs
+
+    monkeypatch.setattr(theirs.VLLMGeneration, "__init__", lambda self, **settings: None)
+    made = vllm_generation(lambda: iter([("a", torch.zeros(1))]))
+    assert isinstance(made, theirs.VLLMGeneration)
+    assert [name for name, _ in made._iter_named_params()] == ["a"]
