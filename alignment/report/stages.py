@@ -7,6 +7,7 @@ from typing import Any
 
 from alignment.report.charts import Chart, number
 from alignment.report.curves import charts_of, not_finite
+from alignment.report.health import Finding, findings, is_ppo_log, watching
 from alignment.report.reading import Run
 from alignment.report.wording import duration, percent
 
@@ -39,10 +40,12 @@ class StageView:
     facts: list[tuple[str, str]] = field(default_factory=list)  # for the folded part
     recipe: str = ""
     problems: list[str] = field(default_factory=list)
+    findings: list[Finding] | None = None  # PPO: what is unhealthy; None where too little was logged to tell
 
 
 def stage_views(runs: Sequence[Run], tones: dict[str, str]) -> list[StageView]:
     """Lay out every stage; `tones` by run name."""
+    judges = training_judges(runs)
     longest = max((run.seconds or 0.0 for run in runs), default=0.0)
     views = []
     for run in runs:
@@ -63,6 +66,8 @@ def stage_views(runs: Sequence[Run], tones: dict[str, str]) -> list[StageView]:
             recipe=run.recipe,
             problems=run.problems + not_finite(run.metrics),
         )
+        if run.stage == "ppo" and is_ppo_log(run.metrics):
+            view.findings = findings(run.metrics, watching(runs, run, judges))
         if run.status in ("failed", "interrupted", "running"):
             view.problems.insert(0, {"running": "it has not finished"}.get(run.status, f"it {_ended(run.status)}"))
         views.append(view)
