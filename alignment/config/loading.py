@@ -9,10 +9,11 @@ import pydantic
 
 from alignment.config import faults as wording
 from alignment.config.documents import Document, Location, read_document
+from alignment.config.keys import Keys
 from alignment.config.library import Kind, trainer_keys
 from alignment.config.overrides import apply, split_argv
 from alignment.config.renamed import DECIDED, successor
-from alignment.config.rules import Keys, broken_rules
+from alignment.config.rules import broken_rules
 from alignment.config.schema import (
     STAGES,
     DPORecipe,

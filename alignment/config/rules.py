@@ -3,71 +3,31 @@
 import math
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from alignment.config.documents import Location
 from alignment.config.faults import did_you_mean
+from alignment.config.keys import Fault, Keys, Rule, Unknown
 from alignment.config.library import trackers
-from alignment.config.schema import JudgeEntry, Recipe
+from alignment.config.ppo_rules import PPO_RULES
+from alignment.config.schema import JudgeEntry
 
-Fault = tuple[Location, str]
-Rule = Callable[["Keys"], Iterator[Fault]]
-
-TRAINER_BATCH = 8  # per_device_train_batch_size of transformers where none is given
 TRAINING = ("sft", "reward", "dpo")  # stages whose trainer evaluates
 MODELS = ("model_name_or_path", "reward_model_path")
 LISTS = ("datasets", "eval_datasets", "perplexity_datasets", "candidates")
 HELD_OUT = ("eval_datasets", "max_eval_samples")
 EVALUATION = ("eval_strategy", "eval_steps", "eval_on_start", "load_best_model_at_end", "metric_for_best_model")
 LORA = ("lora_r", "lora_alpha", "lora_dropout", "lora_target_modules", "lora_modules_to_save", "use_rslora")
-COLOCATED = (
-    "vllm_gpu_memory_utilization",
-    "vllm_tensor_parallel_size",
-    "vllm_max_model_length",
-    "vllm_enable_sleep_mode",
-)
-VLLM = ("vllm_mode", "vllm_server_base_url", *COLOCATED)
 ABOVE_ZERO = {"learning_rate", "per_device_train_batch_size", "per_device_eval_batch_size", "num_train_epochs"}
 ABOVE_ZERO |= {"gradient_accumulation_steps", "logging_steps", "save_steps", "eval_steps", "beta", "save_total_limit"}
 NOT_NEGATIVE = {"warmup_steps", "weight_decay", "max_grad_norm", "adam_epsilon", "dataloader_num_workers"}
 
 
-class Unknown(Exception):
-    """A rule asked for a key whose own fault is already told."""
-
-
-class Keys:
-    """A recipe's values, defaults included, for rules to look at."""
-
-    def __init__(self, stage: str, cls: type[Recipe], values: dict[str, Any], wrong: set[Any]) -> None:
-        self.stage, self.cls, self.values, self.wrong = stage, cls, values, wrong
-
-    def given(self, key: str) -> bool:
-        """Tell whether the recipe itself gives a key."""
-        return self.values.get(key) is not None
-
-    def changed(self, key: str) -> bool:
-        """Tell whether the recipe gives a key another value than its default, as a resolved recipe does not."""
-        return self.given(key) and self.values[key] != self.cls.model_fields[key].get_default(call_default_factory=True)
-
-    def __getitem__(self, key: str) -> Any:
-        if key in self.wrong:
-            raise Unknown
-        if key in self.values:
-            return self.values[key]
-        info = self.cls.model_fields.get(key)
-        if info is None:
-            return None
-        if info.is_required():
-            raise Unknown
-        return info.get_default(call_default_factory=True)
-
-
 def broken_rules(keys: Keys) -> list[Fault]:
     """Return what the rules find, leaving out those that touch a key already at fault."""
     found: list[Fault] = []
-    for rule in RULES:
+    for rule in [*RULES, *(PPO_RULES if keys.stage == "ppo" else [])]:
         try:
             found += list(rule(keys))
         except Unknown:
@@ -201,69 +161,6 @@ def loss_mixture(keys: Keys) -> Iterator[Fault]:
         yield ("loss_weights",), f"has {len(weights)} weights for {count} of loss_type; give one for each"
 
 
-def ppo_schedule(keys: Keys) -> Iterator[Fault]:
-    """PPO's steps follow from its episodes."""
-    if keys.stage != "ppo":
-        return
-    for key, words in {
-        "num_train_epochs": "total_episodes says how long PPO runs, num_ppo_epochs how often answers are used",
-        "max_steps": "total_episodes says how long PPO runs",
-        "logging_steps": "it logs once an update",
-        "logging_strategy": "it logs once an update",
-        "gradient_accumulation_steps": "it follows from rollout_batch_size, num_mini_batches and "
-        "per_device_train_batch_size",
-    }.items():
-        if keys.given(key):
-            yield (key,), f"is not set in PPO; {words}"
-
-
-def ppo_batches(keys: Keys) -> Iterator[Fault]:
-    """PPO's batches nest: microbatches in minibatches in the rollout batch in the run."""
-    if keys.stage != "ppo":
-        return
-    batch, parts, total = keys["rollout_batch_size"], keys["num_mini_batches"], keys["total_episodes"]
-    if batch > total:
-        yield ("rollout_batch_size",), f"{batch} is more than total_episodes {total}; not one update would be made"
-    if batch % parts:
-        yield (
-            ("num_mini_batches",),
-            f"{parts} does not divide rollout_batch_size {batch}; use {_divisors(batch, parts)}",
-        )
-        return
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
-    micro, mini = keys["per_device_train_batch_size"] or TRAINER_BATCH, batch // parts
-    if isinstance(micro, int) and micro > 0 and mini % (micro * processes):
-        share = f"{mini} answers" + (f" on {processes} processes" if processes > 1 else "")
-        use = f"; use {_divisors(mini // processes, micro)}" if mini % processes == 0 else ""
-        found = micro if keys.given("per_device_train_batch_size") else f"{micro}, the default,"
-        yield ("per_device_train_batch_size",), f"{found} does not divide the minibatch of {share}{use}"
-
-
-def ppo_engine(keys: Keys) -> Iterator[Fault]:
-    """The keys of vLLM belong to vLLM, and a server has an address."""
-    if keys.stage != "ppo":
-        return
-    if keys["rollout_engine"] != "vllm":
-        for key in VLLM:
-            if keys.changed(key):
-                yield (key,), f"has no effect with rollout_engine {keys['rollout_engine']}; take it out"
-        return
-    server = keys["vllm_mode"] == "server"
-    if server and not keys.given("vllm_server_base_url"):
-        yield ("vllm_mode",), "server needs vllm_server_base_url, http://localhost:8000 say"
-    for key in COLOCATED if server else ("vllm_server_base_url",):
-        if keys.changed(key):
-            yield (key,), f"has no effect with vllm_mode {keys['vllm_mode']}; take it out"
-    if keys["peft_method"] == "dora":
-        yield ("rollout_engine",), "vllm cannot be handed a DoRA policy; use peft_method lora, or transformers"
-
-
-def ppo_dropout(keys: Keys) -> Iterator[Fault]:
-    """Dropout would make the first ratio differ from one."""
-    if keys.stage == "ppo" and keys["lora_dropout"] and keys["peft_method"] != "full":
-        yield ("lora_dropout",), "must be 0 in PPO: with dropout the ratio of new to old probabilities is noise"
-
-
 def judges(keys: Keys) -> Iterator[Fault]:
     """A judge has the keys of its kind and no others."""
     entries: list[tuple[Location, Any]] = [(("judge",), keys["judge"])] if keys.given("judge") else []
@@ -313,13 +210,6 @@ def label_pairs(keys: Keys) -> Iterator[Fault]:
             yield ("pairs_per_prompt",), f"{pairs} is more than the {most} pairs of num_generations {answers}"
 
 
-def _divisors(number: int, near: int) -> str:
-    """Name the divisors on either side of a number that is none."""
-    all_of = [d for d in range(1, number + 1) if number % d == 0]
-    around = [max((d for d in all_of if d < near), default=0), min((d for d in all_of if d > near), default=0)]
-    return " or ".join(str(d) for d in around if d)
-
-
 RULES: list[Rule] = [
     numbers,
     folders,
@@ -332,10 +222,6 @@ RULES: list[Rule] = [
     held_out,
     best_model,
     loss_mixture,
-    ppo_schedule,
-    ppo_batches,
-    ppo_dropout,
-    ppo_engine,
     judges,
     candidates,
     label_pairs,

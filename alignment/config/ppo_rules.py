@@ -1,0 +1,82 @@
+"""Combinations of PPO's keys that cannot be."""
+
+import os
+from collections.abc import Iterator
+
+from alignment.config.keys import Fault, Keys, Rule
+
+TRAINER_BATCH = 8  # per_device_train_batch_size of transformers where none is given
+COLOCATED = (
+    "vllm_gpu_memory_utilization",
+    "vllm_tensor_parallel_size",
+    "vllm_max_model_length",
+    "vllm_enable_sleep_mode",
+)
+VLLM = ("vllm_mode", "vllm_server_base_url", *COLOCATED)
+
+
+def schedule(keys: Keys) -> Iterator[Fault]:
+    """PPO's steps follow from its episodes."""
+    for key, words in {
+        "num_train_epochs": "total_episodes says how long PPO runs, num_ppo_epochs how often answers are used",
+        "max_steps": "total_episodes says how long PPO runs",
+        "logging_steps": "it logs once an update",
+        "logging_strategy": "it logs once an update",
+        "gradient_accumulation_steps": "it follows from rollout_batch_size, num_mini_batches and "
+        "per_device_train_batch_size",
+    }.items():
+        if keys.given(key):
+            yield (key,), f"is not set in PPO; {words}"
+
+
+def batches(keys: Keys) -> Iterator[Fault]:
+    """PPO's batches nest: microbatches in minibatches in the rollout batch in the run."""
+    batch, parts, total = keys["rollout_batch_size"], keys["num_mini_batches"], keys["total_episodes"]
+    if batch > total:
+        yield ("rollout_batch_size",), f"{batch} is more than total_episodes {total}; not one update would be made"
+    if batch % parts:
+        yield (
+            ("num_mini_batches",),
+            f"{parts} does not divide rollout_batch_size {batch}; use {_divisors(batch, parts)}",
+        )
+        return
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    micro, mini = keys["per_device_train_batch_size"] or TRAINER_BATCH, batch // parts
+    if isinstance(micro, int) and micro > 0 and mini % (micro * processes):
+        share = f"{mini} answers" + (f" on {processes} processes" if processes > 1 else "")
+        use = f"; use {_divisors(mini // processes, micro)}" if mini % processes == 0 else ""
+        found = micro if keys.given("per_device_train_batch_size") else f"{micro}, the default,"
+        yield ("per_device_train_batch_size",), f"{found} does not divide the minibatch of {share}{use}"
+
+
+def engine(keys: Keys) -> Iterator[Fault]:
+    """The keys of vLLM belong to vLLM, and a server has an address."""
+    if keys["rollout_engine"] != "vllm":
+        for key in VLLM:
+            if keys.changed(key):
+                yield (key,), f"has no effect with rollout_engine {keys['rollout_engine']}; take it out"
+        return
+    server = keys["vllm_mode"] == "server"
+    if server and not keys.given("vllm_server_base_url"):
+        yield ("vllm_mode",), "server needs vllm_server_base_url, http://localhost:8000 say"
+    for key in COLOCATED if server else ("vllm_server_base_url",):
+        if keys.changed(key):
+            yield (key,), f"has no effect with vllm_mode {keys['vllm_mode']}; take it out"
+    if keys["peft_method"] == "dora":
+        yield ("rollout_engine",), "vllm cannot be handed a DoRA policy; use peft_method lora, or transformers"
+
+
+def dropout(keys: Keys) -> Iterator[Fault]:
+    """Dropout would make the first ratio differ from one."""
+    if keys["lora_dropout"] and keys["peft_method"] != "full":
+        yield ("lora_dropout",), "must be 0 in PPO: with dropout the ratio of new to old probabilities is noise"
+
+
+def _divisors(number: int, near: int) -> str:
+    """Name the divisors on either side of a number that is none."""
+    all_of = [d for d in range(1, number + 1) if number % d == 0]
+    around = [max((d for d in all_of if d < near), default=0), min((d for d in all_of if d > near), default=0)]
+    return " or ".join(str(d) for d in around if d)
+
+
+PPO_RULES: list[Rule] = [schedule, batches, dropout, engine]
