@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 JOBS ?= 2
 RUN_TESTS := HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
-.PHONY: help quickstart install install-dev test test-slow lint format types check clean
+.PHONY: help quickstart install install-dev test test-slow test-distributed lint format types check clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /	/' | expand -t 16
@@ -33,6 +33,10 @@ test: $(VENV)/.installed-dev ## unit tests and the tiny pipeline end to end
 
 test-slow: $(VENV)/.installed-dev ## the long proofs
 	$(RUN_TESTS) -m slow
+
+test-distributed: $(VENV)/.installed-dev ## DDP, ZeRO-1 to -3 and FSDP2 on two CPU processes
+	$(PIP) --no-build-isolation --editable ".[deepspeed]"
+	$(RUN_TESTS) -m distributed tests/distributed
 
 lint: $(VENV)/.installed-dev ## ruff
 	$(BIN)/ruff check .

@@ -181,6 +181,7 @@ class PPORecipe(Recipe, ModelKeys, AdapterKeys, DataKeys, SamplingKeys):
     missing_eos_penalty: float | None = Field(default=None, ge=0)  # subtracted where no stop token was sampled
     max_prompt_length: int | None = Field(default=None, gt=0)
     rollout_eval_batch_size: int = Field(default=64, gt=0)  # sequences sampled together
+    ds3_gather_for_generation: bool = True  # ZeRO-3, FSDP: hold all weights whole while answers are sampled and scored
     num_sample_generations: int = Field(default=10, ge=0)  # times in the run that samples.jsonl is written
     rollout_engine: Literal["transformers", "continuous_batching", "vllm"] = "transformers"
     vllm_mode: Literal["colocate", "server"] = "colocate"

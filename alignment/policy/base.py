@@ -275,7 +275,7 @@ def load_base(cls: Any, base: str, keys: ModelKeys, *, full: bool = False, **con
         options["attn_implementation"] = keys.attn_implementation
     if keys.load_in_4bit:
         options["quantization_config"] = quantization(keys)
-    if torch.cuda.is_available() and not _sharded():
+    if torch.cuda.is_available() and not is_sharded():
         options["device_map"] = {"": PartialState().device}
     try:
         return cls.from_pretrained(base, **options)
@@ -285,7 +285,7 @@ def load_base(cls: Any, base: str, keys: ModelKeys, *, full: bool = False, **con
         raise _cannot_load(base, error) from error
 
 
-def _sharded() -> bool:
+def is_sharded() -> bool:
     """Whether DeepSpeed or FSDP will place the weights; they refuse a model that is on a device already."""
     return any(os.environ.get(f"ACCELERATE_USE_{engine}", "false") == "true" for engine in ("DEEPSPEED", "FSDP"))
 

@@ -28,7 +28,7 @@ class ScalarHead(nn.Module):
     def forward(self, hidden: Tensor) -> Tensor:
         """(..., width) → (...) float32."""
         with torch.autocast(hidden.device.type, enabled=False):
-            return nn.functional.linear(hidden.float(), self.weight).squeeze(-1)
+            return nn.functional.linear(hidden.float(), self.weight.float()).squeeze(-1)
 
 
 def read_score_weight(adapter: str | Path) -> Tensor:

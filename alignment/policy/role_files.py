@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import get_peft_model_state_dict, set_peft_model_state_dict
+from peft import get_peft_model_state_dict
 from peft.utils import load_peft_weights
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from torch.distributed.tensor import DTensor, distribute_tensor
 
 from alignment.policy.roles import Roles
 
@@ -45,10 +46,16 @@ def save_policy(roles: Roles, path: Path, state_dict: dict[str, Tensor] | None =
 def load_policy(roles: Roles, path: Path) -> None:
     """Read back what `save_policy` wrote, bit for bit."""
     if roles.policy_model is not None:
+        own = dict(roles.policy_model.named_parameters(remove_duplicate=False))  # tied weights are stored once
         for file in sorted(path.glob("model*.safetensors")):
-            roles.policy_model.load_state_dict(load_file(file), strict=False)  # tied weights are stored once
+            for name, saved in load_file(file).items():
+                _put(own[name], saved)
         return
-    set_peft_model_state_dict(roles.base, load_peft_weights(str(path), device="cpu"), adapter_name="policy")
+    own = get_peft_model_state_dict(
+        roles.base, dict(roles.base.named_parameters()), adapter_name="policy", save_embedding_layers=False
+    )
+    for name, saved in load_peft_weights(str(path), device="cpu").items():
+        _put(own[name], saved)
 
 
 def save_value(roles: Roles, path: Path, state_dict: dict[str, Tensor] | None = None) -> None:
@@ -62,9 +69,15 @@ def load_value(roles: Roles, path: Path) -> None:
     """Read back what `save_value` wrote."""
     saved = load_file(path / VALUE_FILE)
     own = dict(roles.named_parameters())
-    with torch.no_grad():
-        for name in roles.value_parameters():
-            own[name].copy_(saved[name])
+    for name in roles.value_parameters():
+        _put(own[name], saved[name])
+
+
+@torch.no_grad()
+def _put(parameter: Tensor, saved: Tensor) -> None:
+    if isinstance(parameter, DTensor):  # FSDP: this process's shard of it
+        saved = distribute_tensor(saved.to(parameter.device), parameter.device_mesh, parameter.placements)
+    parameter.copy_(saved)
 
 
 def _below(state_dict: dict[str, Tensor] | None, prefix: str) -> dict[str, Tensor] | None:

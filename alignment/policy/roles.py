@@ -3,7 +3,7 @@
 import collections
 import contextlib
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -94,7 +94,15 @@ class Roles(nn.Module):
 
     # What roles say
 
-    def forward(
+    def forward(self, *inputs: Any, call: str = "trained", **options: Any) -> Any:
+        """Do what the method named by `call` does.
+
+        What holds the weights in shards (ZeRO-3, FSDP) puts them together around this module's own call alone, so this
+        is the one door to every role.
+        """
+        return getattr(self, call)(*inputs, **options)
+
+    def trained(
         self, input_ids: Tensor, answer_mask: Tensor, *, temperature: float, with_entropy: bool = False
     ) -> tuple[Tensor, Tensor | None, Tensor]:
         """The trained roles on one microbatch: logp, entropy (or None) and values, each (tokens,)."""
@@ -114,6 +122,14 @@ class Roles(nn.Module):
         rows = torch.arange(len(input_ids), device=input_ids.device)
         scores: Tensor = self.heads["reward"](hidden[rows, last_valid(answer_mask)])
         return scores
+
+    def policy_step(self, **inputs: Any) -> Any:
+        """One pass of the policy as a causal LM with a cache: a step of sampling."""
+        return self.policy_lm(**inputs)
+
+    def perform(self, task: Callable[[], Any]) -> Any:
+        """Call `task` from within, where sharded weights may be put together and kept together."""
+        return task()
 
     def _hidden(self, role: str, input_ids: Tensor) -> Tensor:
         """Last hidden states, (batch, time, width)."""
@@ -147,7 +163,7 @@ class Roles(nn.Module):
             logits,
             input_ids[answer_mask],
             temperature=temperature,
-            chunk_size=max(1, LOGITS_AT_ONCE // head.weight.shape[0]),
+            chunk_size=max(1, LOGITS_AT_ONCE // model.config.get_text_config().vocab_size),
             with_entropy=entropy,
         )
 

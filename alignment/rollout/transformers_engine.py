@@ -25,10 +25,13 @@ class TransformersEngine:
         model: A decoder-only causal LM (or PEFT model around one) whose forward takes `past_key_values`.
         pad_token_id: Any valid id; padding is masked, so it never matters which.
         batch_size: Sequences sampled together.
+        synced: Each pass of the model waits for the same pass on every process, so go on until all answers have ended
+            everywhere.
     """
 
-    def __init__(self, model: nn.Module, pad_token_id: int, batch_size: int = 64) -> None:
+    def __init__(self, model: nn.Module, pad_token_id: int, batch_size: int = 64, *, synced: bool = False) -> None:
         self.model = model
+        self.synced = synced
         self.pad_token_id = pad_token_id
         self.batch_size = batch_size
 
@@ -89,9 +92,9 @@ class TransformersEngine:
             if len(stops):
                 live &= ~torch.isin(tokens, stops)
                 remaining = int(live.sum())
-                if remaining == 0:
+                if ended_everywhere(remaining == 0, device) if self.synced else remaining == 0:
                     break
-                if remaining < COMPACT_BELOW * len(rows):
+                if 0 < remaining < COMPACT_BELOW * len(rows):
                     keep = live.nonzero().squeeze(-1)
                     step_inputs.select(keep)
                     rows, tokens, live = rows[keep], tokens[keep], live[keep]
@@ -106,6 +109,13 @@ class TransformersEngine:
             return input_ids, None  # without padding the model's causal mask is enough, and cheaper
         lengths = torch.tensor([len(p) for p in prompts], device=device)
         return input_ids, torch.arange(longest, device=device) >= (longest - lengths).unsqueeze(-1)
+
+
+def ended_everywhere(ended: bool, device: torch.device) -> bool:
+    """Whether all processes' answers have ended; every process must ask, at every step."""
+    going_on = torch.tensor(0.0 if ended else 1.0, device=device)
+    torch.distributed.all_reduce(going_on)
+    return float(going_on) == 0.0
 
 
 class _StepInputs:

@@ -5,7 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import PartialState
+from torch.distributed.tensor import DTensor
 from transformers import EarlyStoppingCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_utils import rotate_checkpoints
 
 from alignment.config.schema import Recipe
 from alignment.errors import TrainingError
@@ -39,12 +42,23 @@ class MetricsWriter(TrainerCallback):
 
 
 class WholeCheckpoints(TrainerCallback):
-    """Marks a checkpoint whole once everything in it is written."""
+    """Marks a checkpoint whole once every process has written its part, and only then lets older ones go."""
+
+    def __init__(self) -> None:
+        self.kept: int | None = None
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Take over the limit: the Trainer would delete an old checkpoint while the new one is not yet whole."""
+        if args.save_total_limit is not None:
+            self.kept, args.save_total_limit = args.save_total_limit, None
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Write the mark."""
+        PartialState().wait_for_everyone()
         if state.is_world_process_zero:
-            mark_whole(Path(args.output_dir or ".") / f"checkpoint-{state.global_step}")
+            run = Path(args.output_dir or ".")
+            mark_whole(run / f"checkpoint-{state.global_step}")
+            rotate_checkpoints(str(run), self.kept, best_model_checkpoint=state.best_model_checkpoint)
 
 
 class StopAtNaN(TrainerCallback):
@@ -65,7 +79,8 @@ class StopAtNaN(TrainerCallback):
         if args.fp16 or model is None:
             return
         gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
-        if gradients and not math.isfinite(float(torch.nn.utils.get_total_norm(gradients))):
+        norm = torch.nn.utils.get_total_norm(gradients)
+        if not math.isfinite(float(norm.full_tensor() if isinstance(norm, DTensor) else norm)):
             self._stop(state.global_step + 1, "the gradient")
 
     def on_log(

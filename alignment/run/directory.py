@@ -50,9 +50,14 @@ class RunDirectory:
         if run.main_process:
             run._begin()
         if world_size > 1:
+            import torch
             from accelerate import PartialState
 
-            PartialState().wait_for_everyone()
+            from alignment.policy.base import is_sharded
+
+            on_gpu = torch.cuda.is_available()
+            here = {} if on_gpu else {"backend": "gloo"}
+            PartialState(cpu=not on_gpu and not is_sharded(), **here).wait_for_everyone()
         checkpoint = latest_whole(run.path)
         run.checkpoint = str(checkpoint) if checkpoint else None
         return run

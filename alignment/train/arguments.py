@@ -9,6 +9,7 @@ from transformers import TrainingArguments
 
 from alignment.config.schema import Recipe
 from alignment.errors import RecipeError
+from alignment.policy.base import is_sharded
 from alignment.run.directory import RunDirectory
 
 Arguments = TypeVar("Arguments", bound=TrainingArguments)
@@ -22,10 +23,11 @@ def training_arguments(cls: type[Arguments], recipe: Recipe, run: RunDirectory, 
 
     Raises: RecipeError where the library refuses a value or a combination.
     """
-    on_gpu = torch.cuda.is_available()
+    on_gpu, sharded = torch.cuda.is_available(), is_sharded()
     known = {field.name for field in dataclasses.fields(cls)}
     ours: dict[str, Any] = {
-        "use_cpu": not on_gpu,
+        "use_cpu": not on_gpu and not sharded,  # with it Accelerate runs plain data parallelism, whatever is asked for
+        "ddp_backend": "gloo" if sharded and not on_gpu else None,
         "bf16": on_gpu and torch.cuda.is_bf16_supported() and not recipe.library.get("fp16", False),
         "dataloader_pin_memory": on_gpu,
         "logging_nan_inf_filter": False,

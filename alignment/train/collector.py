@@ -1,5 +1,6 @@
 """Collecting experience: sample, score, penalise KL, estimate advantages."""
 
+import contextlib
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -7,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from alignment.config.schema import PPORecipe
 from alignment.data.rows import Prompt
@@ -113,6 +114,7 @@ class Collector:
         self.prompt_ids = [template.prompt_ids(prompt) for prompt in prompts]
         self.plan_of, self.gather, self.autocast = plan_of, gather, autocast
         self.rank, self.share = rank, recipe.rollout_batch_size // world_size
+        self.through: nn.Module | None = None  # what wraps the roles, where only it can put their shards together
         self.kl_coef = recipe.kl_coef
         self.score_moments = RunningMoments()
         self.last: dict[str, float] = {}  # numbers of the latest rollout, whole batch
@@ -147,7 +149,7 @@ class Collector:
             first_row=own.start,
         )
         prompt_ids = [self.prompt_ids[i] for i in rows]
-        with self.roles.sampling(), self.autocast():
+        with self.roles.sampling() if self.through is None else contextlib.nullcontext(), self.autocast():
             sampled = self.engine.generate(prompt_ids[own], sampling)
         completions = self.gather(sampled)
         lengths = [len(completion.ids) for completion in completions]
@@ -168,10 +170,10 @@ class Collector:
             packed = pack([rollout.prompt_ids[i] for i in rows], [answers[i] for i in rows], self.pad_token_id)
             input_ids, answer_mask = (part.to(device) for part in packed)
             with self.autocast():
-                logp, entropy, values = self.roles(input_ids, answer_mask, temperature=temperature, with_entropy=True)
-                ref_logp = self.roles.reference_logp(input_ids, answer_mask, temperature=temperature)
+                logp, entropy, values = self.ask(input_ids, answer_mask, temperature=temperature, with_entropy=True)
+                ref_logp = self.ask(input_ids, answer_mask, temperature=temperature, call="reference_logp")
                 if self.scorer is None:
-                    found.scores[rows] = self.roles.scores(input_ids, answer_mask).float().cpu()
+                    found.scores[rows] = self.ask(input_ids, answer_mask, call="scores").float().cpu()
             wholes = (found.logp, found.entropy, found.values, found.ref_logp)
             for whole, part in zip(wholes, (logp, entropy, values, ref_logp), strict=True):
                 whole[rows] = unflatten(part.float().cpu(), rollout.mask[rows])
@@ -182,6 +184,10 @@ class Collector:
             found.scores = torch.tensor(scores, dtype=torch.float32)
         self._exchange(found, [row for rows in rollout.microbatches for row in rows])
         return found
+
+    def ask(self, *inputs: Any, **options: Any) -> Any:
+        """Have the roles say something, by `Roles.forward`."""
+        return (self.through or self.roles.forward)(*inputs, **options)
 
     def _exchange(self, found: RoleNumbers, rows: Rows) -> None:
         """Fill in what the other processes found of their rows."""

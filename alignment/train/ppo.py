@@ -18,17 +18,30 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 from alignment.config.schema import PPORecipe
 from alignment.data.rows import Prompt
 from alignment.data.template import Template
+from alignment.errors import TrainingError
 from alignment.ops.losses import aggregate_part, policy_loss, value_loss
 from alignment.policy.role_files import load_policy, load_value, save_policy, save_value
 from alignment.policy.roles import Roles
 from alignment.rollout.engine import Engine
+from alignment.rollout.transformers_engine import TransformersEngine
 from alignment.run.directory import RunDirectory
 from alignment.run.files import read_jsonl, write_jsonl
 from alignment.train.collector import Collector
 from alignment.train.engines import build_engine
 from alignment.train.experience import ExperienceStream, Rows, plan, unflatten
 from alignment.train.scoring import Scorer
+from alignment.train.sharding import (
+    StepThrough,
+    is_sharded,
+    load_deepspeed,
+    require_what_was_asked,
+    save_optimizer,
+    whole,
+    with_whole_weights,
+)
 from alignment.train.update import UpdateStatistics
+
+EXPERIENCE_FILE = "experience.pt"
 
 
 class PPOTrainer(Trainer):
@@ -61,12 +74,14 @@ class PPOTrainer(Trainer):
         super().__init__(
             model=roles, args=args, processing_class=template.tokenizer, callbacks=[*(callbacks or []), _Epochs(self)]
         )
+        require_what_was_asked(self.accelerator)
         self.model_accepts_loss_kwargs = True  # the loss is normalised here, over the whole minibatch
         self.roles, self.recipe, self.run = roles, recipe, run
         pad: int = template.tokenizer.pad_token_id
+        self.engine = engine or build_engine(recipe, roles, template.tokenizer, self.accelerator)
         self.collector = Collector(
             roles,
-            engine or build_engine(recipe, roles, template.tokenizer, self.accelerator),
+            self.engine,
             prompts,
             template,
             recipe,
@@ -80,7 +95,6 @@ class PPOTrainer(Trainer):
         self.stream = ExperienceStream(self._collect, self._plan, pad)
         self.statistics = UpdateStatistics()
         self.collected_at = -1  # optimizer steps taken when the present rollout was sampled
-        self._with_value = False
 
     # Experience
 
@@ -99,12 +113,26 @@ class PPOTrainer(Trainer):
     def _collect(self, update: int) -> Any:
         self.statistics = UpdateStatistics()
         self.collected_at = self.state.global_step
-        experience = self.collector.collect(update)
+        experience = self._collect_sharded(update) if is_sharded(self.accelerator) else self.collector.collect(update)
         wanted = self.recipe.num_sample_generations
         updates = self.recipe.total_episodes // self.recipe.rollout_batch_size
         if self.run is not None and wanted and update % max(1, updates // wanted) == 0:
             self.run.samples(self.collector.samples, self.state.global_step)
         return experience
+
+    def _collect_sharded(self, update: int) -> Any:
+        if self.recipe.ds3_gather_for_generation:
+            return with_whole_weights(self.model_wrapped, self.accelerator, lambda: self.collector.collect(update))
+        if not isinstance(self.engine, TransformersEngine):
+            raise TrainingError(
+                f"{type(self.engine).__name__} cannot sample with sharded weights; set ds3_gather_for_generation: "
+                "true, or rollout_engine: transformers"
+            )
+        self.collector.through = self.model_wrapped
+        self.model_wrapped.eval()
+        self.engine.model = StepThrough(self.model_wrapped, self.roles.policy_lm)
+        self.engine.synced = True
+        return self.collector.collect(update)
 
     def get_train_dataloader(self) -> Any:
         """The stream itself, in no loader: Accelerate's would sample one batch ahead, with a stale policy."""
@@ -195,25 +223,34 @@ class PPOTrainer(Trainer):
         return {"first_score": logs[0]["score"], **{key: logs[-1][key] for key in kept}}
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """Write the policy and tokenizer; in a checkpoint also the value."""
-        self._with_value = _internal_call
-        super().save_model(output_dir, _internal_call)
+        """Write the policy and tokenizer; in a checkpoint also the value. Every process must call it."""
+        trained = {name: p for name, p in self.roles.named_parameters() if p.requires_grad}
+        weights = whole(trained) if is_sharded(self.accelerator) else None
+        if self.args.should_save:
+            path = Path(output_dir or self.args.output_dir)
+            save_policy(self.roles, path, weights)
+            if _internal_call:
+                save_value(self.roles, path, weights)
+            self.processing_class.save_pretrained(path)
 
-    def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
-        if not self.args.should_save:
-            return
-        path = Path(output_dir or self.args.output_dir)
-        save_policy(self.roles, path, state_dict)
-        if self._with_value:
-            save_value(self.roles, path, state_dict)
-        self.processing_class.save_pretrained(path)
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        if self.is_deepspeed_enabled or self.is_fsdp_enabled:
+            save_optimizer(self, output_dir)
+        else:
+            super()._save_optimizer_and_scheduler(output_dir)
+
+    def _prepare_for_training(self, max_steps: int, train_dataloader: Any, resume_from_checkpoint: str | None) -> Any:
+        """Load DeepSpeed's part of a checkpoint here: the Trainer would ask it for the frozen base too."""
+        if not self.is_deepspeed_enabled or resume_from_checkpoint is None:
+            return super()._prepare_for_training(max_steps, train_dataloader, resume_from_checkpoint)
+        prepared = super()._prepare_for_training(max_steps, train_dataloader, None)
+        load_deepspeed(self.model_wrapped, resume_from_checkpoint)
+        self._load_optimizer_and_scheduler(resume_from_checkpoint)
+        return prepared
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         load_policy(self.roles, Path(resume_from_checkpoint))
         load_value(self.roles, Path(resume_from_checkpoint))
-
-    def _experience_file(self, checkpoint: str) -> Path:
-        return Path(checkpoint) / f"experience_{self.args.process_index}.pt"
 
     def _save_rng_state(self, output_dir: str) -> None:
         """Called on every process for every checkpoint."""
@@ -223,21 +260,27 @@ class PPOTrainer(Trainer):
         state = {
             "stream": self.stream.state_dict(),
             "collector": self.collector.state_dict(),
-            "statistics": statistics,
+            "statistics": gather_object([statistics]),  # of each process; all else is the same on every one
             "collected_at": self.collected_at,
         }
-        torch.save(state, self._experience_file(output_dir))
+        if self.args.should_save:
+            torch.save(state, Path(output_dir) / EXPERIENCE_FILE)
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
         """Called on every process before the first batch of a resumed run."""
         super()._load_rng_state(checkpoint)
         if checkpoint is None:
             return
-        state = torch.load(self._experience_file(checkpoint), weights_only=True)
+        state = torch.load(Path(checkpoint) / EXPERIENCE_FILE, weights_only=True)
+        if len(state["statistics"]) != self.args.world_size:
+            raise TrainingError(
+                f"{checkpoint} was written by {len(state['statistics'])} processes, and this run has "
+                f"{self.args.world_size}; start it with as many as it began with, or pass --overwrite true to run anew"
+            )
         self.stream.load_state_dict(state["stream"])
         self.collector.load_state_dict(state["collector"])
         self.collected_at = state["collected_at"]
-        for name, number in state["statistics"].items():
+        for name, number in state["statistics"][self.args.process_index].items():
             setattr(self.statistics, name, number)
         self.statistics.started = time.perf_counter() - self.statistics.started
         if self.run is not None and self.is_world_process_zero():

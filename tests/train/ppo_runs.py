@@ -10,8 +10,8 @@ from transformers import AutoTokenizer, TrainingArguments
 
 from alignment.config.schema import DatasetEntry, PPORecipe
 from alignment.data.template import Template
+from alignment.policy.base import is_sharded
 from alignment.policy.load_roles import load_roles
-from alignment.policy.roles import Roles
 from alignment.rollout.transformers_engine import TransformersEngine
 from alignment.train.ppo import PPOTrainer
 from alignment.train.update import UpdateShape
@@ -26,14 +26,15 @@ class CountE:
         return [answer.count("e") / 4 for answer in answers]
 
 
-class ManyStops:
+class ManyStops(TransformersEngine):
     """Samples with a fifth of the vocabulary as stop tokens, so that answers have many lengths."""
 
-    def __init__(self, roles: Roles, pad_token_id: int) -> None:
-        self.inner = TransformersEngine(roles.policy_lm, pad_token_id)
-
     def generate(self, prompt_ids, sampling):
-        return self.inner.generate(prompt_ids, dataclasses.replace(sampling, stop_token_ids=list(range(1, 60))))
+        return super().generate(prompt_ids, dataclasses.replace(sampling, stop_token_ids=list(range(1, 60))))
+
+
+def on_cpu() -> dict[str, Any]:
+    return {"use_cpu": False, "ddp_backend": "gloo"} if is_sharded() else {"use_cpu": True}
 
 
 def make_trainer(
@@ -81,7 +82,7 @@ def make_trainer(
         **(arguments or {}),
     }
     args = TrainingArguments(
-        output_dir=str(out), use_cpu=True, per_device_train_batch_size=per_device, **given, **shape.forced_arguments()
+        output_dir=str(out), **on_cpu(), per_device_train_batch_size=per_device, **given, **shape.forced_arguments()
     )
     if reward is None and scorer is None:
         scorer = CountE()
@@ -94,7 +95,7 @@ def make_trainer(
         template=Template(tokenizer),
         prompts=PROMPTS,
         scorer=scorer,
-        engine=ManyStops(roles, tokenizer.pad_token_id) if many_stops else None,
+        engine=ManyStops(roles.policy_lm, tokenizer.pad_token_id) if many_stops else None,
         callbacks=callbacks,
     )
 
