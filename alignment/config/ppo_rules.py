@@ -49,6 +49,25 @@ def batches(keys: Keys) -> Iterator[Fault]:
         yield ("per_device_train_batch_size",), f"{found} does not divide the minibatch of {share}{use}"
 
 
+def kl(keys: Keys) -> Iterator[Fault]:
+    """The KL's gradient points to the reference, and a coefficient that adapts can."""
+    if keys["kl_placement"] == "loss" and keys["kl_estimator"] == "k1":
+        yield (
+            ("kl_estimator",),
+            "k1 has a gradient of mean zero in the loss, which holds nothing back; use k2, whose gradient is the KL's, "
+            "or k3, or kl_placement reward",
+        )
+    horizon, batch = keys["adaptive_kl_horizon"], keys["rollout_batch_size"]
+    if not keys.given("adaptive_kl_target"):
+        if keys.changed("adaptive_kl_horizon"):
+            yield ("adaptive_kl_horizon",), "has no effect without adaptive_kl_target"
+        return
+    if keys["kl_coef"] == 0:
+        yield ("kl_coef",), "0 stays 0 however it adapts; adaptive_kl_target needs a coefficient to start from"
+    if horizon < batch:
+        yield ("adaptive_kl_horizon",), f"{horizon} is less than rollout_batch_size {batch}, one update's answers"
+
+
 def engine(keys: Keys) -> Iterator[Fault]:
     """The keys of vLLM belong to vLLM, and a server has an address."""
     if keys["rollout_engine"] != "vllm":
@@ -79,4 +98,4 @@ def _divisors(number: int, near: int) -> str:
     return " or ".join(str(d) for d in around if d)
 
 
-PPO_RULES: list[Rule] = [schedule, batches, dropout, engine]
+PPO_RULES: list[Rule] = [schedule, batches, dropout, kl, engine]

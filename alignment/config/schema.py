@@ -165,6 +165,9 @@ class PPORecipe(Recipe, ModelKeys, AdapterKeys, DataKeys, SamplingKeys):
     num_mini_batches: int = Field(default=1, gt=0)  # optimizer steps per epoch
     kl_coef: float = Field(default=0.05, ge=0)
     kl_estimator: Literal["k1", "k2", "k3"] = "k1"
+    kl_placement: Literal["reward", "loss"] = "reward"
+    adaptive_kl_target: float | None = Field(default=None, gt=0)  # nats per answer that kl_coef is steered to hold
+    adaptive_kl_horizon: int = Field(default=10_000, gt=0)  # answers over which it may change by about a fifth
     gamma: float = Field(default=1.0, ge=0, le=1)
     lam: float = Field(default=0.95, ge=0, le=1)  # for the policy's advantages
     lam_value: float = Field(default=1.0, ge=0, le=1)  # for the value's returns (VAPO)

@@ -14,7 +14,7 @@ from alignment.config.schema import PPORecipe
 from alignment.data.rows import Prompt
 from alignment.data.template import Template
 from alignment.ops.advantages import advantages_and_returns
-from alignment.ops.kl import kl_estimate
+from alignment.ops.kl import adapted_kl_coef, kl_estimate
 from alignment.ops.masking import masked_mean, masked_sum, masked_var, whiten
 from alignment.ops.rewards import explained_variance, token_rewards
 from alignment.policy.roles import Roles
@@ -126,6 +126,7 @@ class Collector:
         """Sample an update's answers together with the other processes and make experience of them."""
         start = time.perf_counter()
         self.roles.eval()
+        self._adapt_kl_coef()
         rollout = self._sample(update)
         sampled = time.perf_counter()
         said = self._ask_roles(rollout)
@@ -133,6 +134,18 @@ class Collector:
         self._measure(rollout, said, experience)
         self.last |= {"seconds_sample": sampled - start, "seconds_score": time.perf_counter() - sampled}
         return experience
+
+    def _adapt_kl_coef(self) -> None:
+        """Set this update's coefficient by the KL of the last; until then the loss, too, goes by the last one's."""
+        recipe = self.recipe
+        if recipe.adaptive_kl_target is not None and self.last:
+            self.kl_coef = adapted_kl_coef(
+                self.kl_coef,
+                self.last["kl"],
+                target=recipe.adaptive_kl_target,
+                horizon=recipe.adaptive_kl_horizon,
+                answers=recipe.rollout_batch_size,
+            )
 
     def _sample(self, update: int) -> Rollout:
         recipe = self.recipe
@@ -201,8 +214,10 @@ class Collector:
     def _experience(self, rollout: Rollout, said: RoleNumbers) -> Experience:
         recipe, mask, values = self.recipe, rollout.mask, said.values
         stopped = torch.tensor([completion.stopped for completion in rollout.completions])
+        in_reward = recipe.kl_placement == "reward"
         kl = kl_estimate(said.logp, said.ref_logp, recipe.kl_estimator)
-        rewards = token_rewards(self._shaped(said.scores, stopped), kl, mask, kl_coef=self.kl_coef)
+        penalty = self.kl_coef if in_reward else 0.0
+        rewards = token_rewards(self._shaped(said.scores, stopped), kl, mask, kl_coef=penalty)
         advantages, returns = advantages_and_returns(
             rewards, values, mask, gamma=recipe.gamma, lam=recipe.lam, lam_value=recipe.lam_value
         )
@@ -210,7 +225,16 @@ class Collector:
         rollout.explained_variance = explained_variance(residual, of_returns)
         if recipe.whiten_advantages:
             advantages = whiten(advantages, mask)
-        return Experience(rollout.prompt_ids, rollout.answer_ids, mask, said.logp, values, advantages, returns)
+        return Experience(
+            rollout.prompt_ids,
+            rollout.answer_ids,
+            mask,
+            said.logp,
+            values,
+            advantages,
+            returns,
+            ref_logp=None if in_reward else said.ref_logp,
+        )
 
     def _shaped(self, scores: Tensor, stopped: Tensor) -> Tensor:
         """Scores as rewards: normalised, clipped, lowered where the answer was cut off; in that order."""

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 Rows = list[int]
+PER_TOKEN = ("mask", "logp", "values", "advantages", "returns", "ref_logp")
 
 
 @dataclass(slots=True)
@@ -22,6 +23,7 @@ class Experience:
     values: Tensor
     advantages: Tensor
     returns: Tensor
+    ref_logp: Tensor | None = None  # where the KL is part of the loss
 
     @property
     def lengths(self) -> list[int]:
@@ -34,9 +36,8 @@ class Experience:
         input_ids, answer_mask = pack(prompts, answers, pad_token_id)
         longest = max(map(len, answers))
         index = torch.tensor(rows)
-        trimmed = {
-            name: getattr(self, name)[index, :longest] for name in ("mask", "logp", "values", "advantages", "returns")
-        }
+        held = {name: getattr(self, name) for name in PER_TOKEN if getattr(self, name) is not None}
+        trimmed = {name: whole[index, :longest] for name, whole in held.items()}
         return {"input_ids": input_ids, "answer_mask": answer_mask, **trimmed}
 
 

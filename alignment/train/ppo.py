@@ -19,7 +19,6 @@ from alignment.config.schema import PPORecipe
 from alignment.data.rows import Prompt
 from alignment.data.template import Template
 from alignment.errors import TrainingError
-from alignment.ops.losses import aggregate_part, policy_loss, value_loss
 from alignment.policy.role_files import load_policy, load_value, save_policy, save_value
 from alignment.policy.roles import Roles
 from alignment.rollout.engine import Engine
@@ -29,6 +28,7 @@ from alignment.run.files import read_jsonl, write_jsonl
 from alignment.train.collector import Collector
 from alignment.train.engines import build_engine
 from alignment.train.experience import ExperienceStream, Rows, plan, unflatten
+from alignment.train.objective import minibatch_share, token_losses
 from alignment.train.scoring import Scorer
 from alignment.train.sharding import (
     StepThrough,
@@ -166,21 +166,11 @@ class PPOTrainer(Trainer):
         assert num_items_in_batch is not None
         recipe, mask = self.recipe, inputs["mask"]
         flat_logp, _, flat_values = model(inputs["input_ids"], inputs["answer_mask"], temperature=recipe.temperature)
-        policy = policy_loss(
-            unflatten(flat_logp, mask),
-            inputs["logp"],
-            inputs["advantages"],
-            cliprange=recipe.cliprange,
-            cliprange_high=recipe.cliprange_high,
-            dual_clip=recipe.dual_clip,
-        )
-        value = value_loss(
-            unflatten(flat_values, mask), inputs["values"], inputs["returns"], cliprange_value=recipe.cliprange_value
-        )
-        self.statistics.add(policy, value, mask)
+        losses = token_losses(unflatten(flat_logp, mask), unflatten(flat_values, mask), inputs, recipe)
+        self.statistics.add(losses, mask)
         tokens, answers = num_items_in_batch
-        share = {"mask": mask, "how": recipe.loss_aggregation, "tokens": tokens, "sequences": answers}
-        loss = aggregate_part(policy.loss, **share) + recipe.vf_coef * aggregate_part(value.loss, **share)
+        kl_coef = self.collector.kl_coef
+        loss = minibatch_share(losses, mask, recipe, kl_coef=kl_coef, tokens=tokens, sequences=answers)
         loss = loss * self.args.world_size
         return (loss, {"logp": flat_logp, "values": flat_values}) if return_outputs else loss
 

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from alignment.config.schema import PPORecipe
 from alignment.errors import RecipeError
-from alignment.ops.losses import PolicyLoss, ValueLoss
 from alignment.ops.masking import masked_sum
+from alignment.train.objective import Losses
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,21 +72,29 @@ def _divisors(number: int, factor: int) -> str:
 class UpdateStatistics:
     """Sums over the microbatches of one update, for the log."""
 
-    SUMS = ("policy_loss", "value_loss", "clip_fraction", "dual_clip_fraction", "value_clip_fraction", "old_kl")
-
     def __init__(self) -> None:
-        self.sums = {name: 0.0 for name in self.SUMS}
+        self.sums: dict[str, float] = {}
         self.tokens = 0.0
         self.ratio_max = 0.0
         self.started = time.perf_counter()
 
     @torch.no_grad()
-    def add(self, policy: PolicyLoss, value: ValueLoss, mask: Tensor) -> None:
+    def add(self, losses: Losses, mask: Tensor) -> None:
         """Take in one microbatch."""
-        parts = (policy.loss, value.loss, policy.clipped, policy.dual_clipped, value.clipped, -policy.ratio.log())
-        sums = torch.stack([masked_sum(part.float(), mask) for part in parts]).tolist()
-        for name, number in zip(self.SUMS, sums, strict=True):
-            self.sums[name] += number
+        policy, value = losses.policy, losses.value
+        parts = {
+            "policy_loss": policy.loss,
+            "value_loss": value.loss,
+            "clip_fraction": policy.clipped,
+            "dual_clip_fraction": policy.dual_clipped,
+            "value_clip_fraction": value.clipped,
+            "old_kl": -policy.ratio.log(),
+        }
+        if losses.kl is not None:
+            parts["kl_loss"] = losses.kl
+        sums = torch.stack([masked_sum(part.float(), mask) for part in parts.values()]).tolist()
+        for name, number in zip(parts, sums, strict=True):
+            self.sums[name] = self.sums.get(name, 0.0) + number
         self.tokens += float(mask.sum())
         self.ratio_max = max(self.ratio_max, float(torch.where(mask, policy.ratio, 0.0).max()))
 
@@ -96,4 +104,4 @@ class UpdateStatistics:
         rows = gather(own.float().to(device)).view(-1, len(own)).cpu()
         total = rows.sum(0)
         means = (total[:-2] / total[-2].clamp(min=1)).tolist()
-        return {**dict(zip(self.SUMS, means, strict=True)), "ratio_max": float(rows[:, -1].max())}
+        return {**dict(zip(self.sums, means, strict=True)), "ratio_max": float(rows[:, -1].max())}

@@ -251,6 +251,15 @@ def test_wrong_values(faults, stage, given, message):
             "gradient_accumulation_steps: is not set in PPO; it follows from rollout_batch_size",
         ),
         ("ppo", {"lora_dropout": 0.1}, "lora_dropout: must be 0 in PPO"),
+        ("ppo", {"kl_placement": "loss"}, "kl_estimator: k1 has a gradient of mean zero in the loss"),
+        ("ppo", {"adaptive_kl_horizon": 500}, "adaptive_kl_horizon: has no effect without adaptive_kl_target"),
+        ("ppo", {"adaptive_kl_target": 6.0, "kl_coef": 0.0}, "kl_coef: 0 stays 0 however it adapts"),
+        (
+            "ppo",
+            {"adaptive_kl_target": 6.0, "adaptive_kl_horizon": 63},
+            "adaptive_kl_horizon: 63 is less than rollout_batch_size 64",
+        ),
+        ("ppo", {"use_kl_loss": True}, "is called kl_placement here (true is loss, false is reward)"),
         ("label", {"judge": {"kind": "rules"}}, 'judge: a judge of kind rules needs function, "module:function"'),
         ("label", {"judge": {"kind": "openai"}}, "judge: a judge of kind openai needs model, its name at the endpoint"),
         (

@@ -7,7 +7,7 @@ import torch
 
 from alignment.errors import ShapeError
 from alignment.ops.advantages import advantages_and_returns, gae
-from alignment.ops.kl import kl_estimate
+from alignment.ops.kl import adapted_kl_coef, kl_estimate
 from alignment.ops.logprobs import token_entropy, token_logp
 from alignment.ops.losses import aggregate, policy_loss, value_loss
 from alignment.ops.masking import masked_mean, masked_sum, masked_var, whiten
@@ -95,6 +95,36 @@ def test_kl_estimators():
     assert float(kl_estimate(logp, ref_logp, "k3")) == pytest.approx(math.log(2) - 0.5)
     with pytest.raises(ValueError, match="kl_estimator 'k4' is unknown; use k1, k2 or k3"):
         kl_estimate(logp, ref_logp, "k4")
+
+
+def test_gradients_of_the_kl_in_the_loss():
+    """Over a vocabulary of six, each token weighed by its probability, so that the mean is exact."""
+    g = torch.Generator().manual_seed(0)
+    logits = torch.randn(6, generator=g, dtype=torch.float64, requires_grad=True)
+    ref_logp = torch.randn(6, generator=g, dtype=torch.float64).log_softmax(-1)
+    logp = logits.log_softmax(-1)
+    of_the_kl = torch.autograd.grad((logp.exp() * (logp - ref_logp)).sum(), logits, retain_graph=True)[0]
+    of_the_other = torch.autograd.grad((ref_logp.exp() * (ref_logp - logp)).sum(), logits, retain_graph=True)[0]
+    found = {
+        which: torch.autograd.grad(
+            (logp.detach().exp() * kl_estimate(logp, ref_logp, which)).sum(), logits, retain_graph=True
+        )[0]
+        for which in ("k1", "k2", "k3")
+    }
+    assert float(of_the_kl.abs().max()) > 0.1
+    torch.testing.assert_close(found["k1"], torch.zeros(6, dtype=torch.float64))
+    torch.testing.assert_close(found["k2"], of_the_kl)
+    torch.testing.assert_close(found["k3"], of_the_other)
+
+
+def test_the_adaptive_coefficient():
+    held = {"target": 6.0, "horizon": 10_000, "answers": 500}
+    # e = (6.6 - 6) / 6 = 0.1; 0.2 · (1 + 0.1 · 500 / 10000) = 0.2 · 1.005
+    assert adapted_kl_coef(0.2, 6.6, **held) == pytest.approx(0.201)
+    # e = 2 and -1, cut at ±0.2: 0.2 · (1 ± 0.01)
+    assert adapted_kl_coef(0.2, 18.0, **held) == pytest.approx(0.202)
+    assert adapted_kl_coef(0.2, 0.0, **held) == pytest.approx(0.198)
+    assert adapted_kl_coef(0.2, 6.0, **held) == 0.2
 
 
 def test_k1_and_k3_average_to_the_exact_divergence():

@@ -148,6 +148,14 @@ def test_gradients_of_the_losses():
     assert torch.autograd.gradcheck(value, values)
 
 
+@pytest.mark.parametrize("which", ["k1", "k2", "k3"])
+@pytest.mark.parametrize("how", HOWS)
+def test_gradient_of_the_kl_in_the_loss(which, how):
+    mask, logp, ref_logp, *_ = batch(5, rows=3, time=4)
+    logp.requires_grad_(True)
+    assert torch.autograd.gradcheck(lambda x: aggregate(kl_estimate(x, ref_logp, which), mask, how), logp)
+
+
 def test_gradient_of_logp():
     logits = torch.randn(3, 5, dtype=torch.float64, requires_grad=True)
     tokens = torch.tensor([0, 4, 2])

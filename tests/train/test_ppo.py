@@ -136,6 +136,49 @@ def test_scores_are_normalised_then_clipped_then_lowered_where_cut_off(base, tmp
     torch.testing.assert_close(shaped, torch.tensor([-0.7559, -0.8780, 0.5]), rtol=0, atol=1e-4)
 
 
+def test_kl_in_the_loss_holds_the_policy_back(base, tmp_path):
+    ends = {}
+    for kl_coef in (0.0, 5.0):
+        trainer = make_trainer(
+            base, tmp_path / str(kl_coef), updates=5, rollout_batch_size=32, total_episodes=160, many_stops=False,
+            kl_placement="loss", kl_estimator="k2", kl_coef=kl_coef, arguments={"lr_scheduler_type": "constant"},
+        )  # fmt: skip
+        trainer.train()
+        logs = [entry for entry in trainer.state.log_history if "score" in entry]
+        ends[kl_coef] = logs[-1]["kl"]
+        assert logs[-1]["kl_loss"] > 0
+    # the same prompts and seeds, once without a penalty and once with a large one
+    assert ends[0.0] > 1.0
+    assert ends[5.0] < 0.5 * ends[0.0]
+
+
+def test_with_the_kl_in_the_loss_the_reward_is_the_score_alone(base, tmp_path):
+    trainer = make_trainer(base, tmp_path, kl_placement="loss", kl_estimator="k2", kl_coef=7.0)
+    torch.nn.init.normal_(next(p for n, p in trainer.roles.named_parameters() if "lora_B.policy" in n))
+    experience = trainer.collector.collect(0)
+    assert trainer.collector.last["kl_k3"] > 0.01
+    # γ 1 and λ 1: an answer's return at every token is the sum of its rewards
+    scores = torch.tensor([row["score"] for row in trainer.collector.samples])
+    first = len(scores)
+    torch.testing.assert_close(experience.returns[:first, 0], scores)
+    batch = experience.microbatch([0, 1], 0)
+    torch.testing.assert_close(batch["ref_logp"], experience.ref_logp[:2, : batch["mask"].shape[1]])
+
+
+def test_the_coefficient_adapts_to_the_kl_of_the_rollout_before(base, tmp_path):
+    trainer = make_trainer(base, tmp_path, updates=4, kl_coef=0.1, adaptive_kl_target=0.05, adaptive_kl_horizon=32)
+    trainer.train()
+    logs = [entry for entry in trainer.state.log_history if "score" in entry]
+    expected = 0.1
+    for before, log in zip([None, *logs], logs, strict=False):
+        if before is not None:
+            # 16 answers of a horizon of 32: K_β is a half
+            expected *= 1 + max(-0.2, min(0.2, before["kl"] / 0.05 - 1)) / 2
+        assert log["kl_coef"] == pytest.approx(expected)
+    assert logs[1]["kl_coef"] == pytest.approx(0.09)  # the first rollout's KL is zero: e is -0.2
+    assert logs[-1]["kl_coef"] > logs[1]["kl_coef"]
+
+
 def test_ppo_learns(base, tmp_path):
     trainer = make_trainer(
         base, tmp_path, value_model="head", rollout_batch_size=64, total_episodes=64 * 14, per_device=32, lora_r=8,
@@ -208,6 +251,7 @@ class KillAfter(TrainerCallback):
         (8, 9, {}),  # a checkpoint between updates
         (3, 8, {"normalize_scores": True}),  # in the middle of one: the rollout in hand is part of it
         (6, 13, {"value_model": "head", "peft_method": "full"}),
+        (6, 11, {"kl_placement": "loss", "kl_estimator": "k3", "adaptive_kl_target": 0.1, "adaptive_kl_horizon": 16}),
     ],
 )
 def test_a_killed_run_ends_with_the_same_bits(base, tmp_path, save_steps, killed_at, keys):
