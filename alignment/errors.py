@@ -37,6 +37,10 @@ class JudgeError(AlignmentError):
     """A judge cannot be asked, or too many of its answers failed."""
 
 
+class ScorerError(AlignmentError):
+    """A source of PPO's scores cannot be asked, or what it says is no score."""
+
+
 class TrainingError(AlignmentError):
     """Training cannot go on, a loss that is not a number, say."""
 

@@ -13,7 +13,7 @@ from alignment.config.schema import PPORecipe
 from alignment.data.prompts import prompts_to_answer
 from alignment.data.template import Template
 from alignment.policy.base import load_tokenizer
-from alignment.policy.load_roles import load_roles
+from alignment.policy.load_roles import load_roles, reward_roles
 from alignment.policy.roles import Roles
 from alignment.run.callbacks import callbacks_for
 from alignment.run.checkpoints import only_whole_checkpoints
@@ -23,18 +23,18 @@ from alignment.train.arguments import training_arguments
 from alignment.train.engines import require_engine
 from alignment.train.ppo import PPOTrainer
 from alignment.train.saving import lineage_of, save_trained
-from alignment.train.scoring import Scorer, reward_adapter_on_base
+from alignment.train.scoring import Scoring, reward_adapter_on_base
 from alignment.train.update import UpdateShape
-from reward.scorers import RewardScorer
+from reward.scorers import build_scoring, describe, reward_models
 
 
-def load_models(recipe: PPORecipe, lineage: dict[str, object]) -> tuple[Roles, Scorer | None]:
-    """Put the roles on one base; a reward model that cannot stand on it scores as a model of its own."""
-    reward_adapter = reward_adapter_on_base(recipe, lineage)
-    roles = load_roles(recipe, reward_adapter=reward_adapter)
-    if reward_adapter is not None:
-        return roles, None
-    return roles, RewardScorer.load(recipe.reward_model_path, batch_size=recipe.rollout_eval_batch_size)
+def load_models(recipe: PPORecipe, lineage: dict[str, object]) -> tuple[Roles, Scoring]:
+    """Put the roles on one base; what scores from outside is looked for before the base loads."""
+    adapters = {path: reward_adapter_on_base(path, recipe, lineage) for path in reward_models(recipe)}
+    standing = {path: adapter for path, adapter in adapters.items() if adapter is not None}
+    scoring = build_scoring(recipe, dict(zip(standing, reward_roles(standing), strict=True)))
+    first, *more = [*standing.values()] or [None]
+    return load_roles(recipe, reward_adapter=first, more_reward_adapters=more), scoring
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -48,7 +48,8 @@ def main(argv: list[str] | None = None) -> None:
     template = Template(tokenizer, recipe.chat_template, recipe.eos_token)
     lineage = lineage_of(recipe, tokenizer, template)
     run.record(lineage=lineage)
-    roles, scorer = load_models(recipe, lineage)
+    roles, scoring = load_models(recipe, lineage)
+    run.record(scorers=describe(recipe, scoring))
     loaded = prompts_to_answer(recipe, template, roles.context)
     run.record(data=loaded.files, prompts=len(loaded.rows), skipped=loaded.skipped)
 
@@ -64,7 +65,7 @@ def main(argv: list[str] | None = None) -> None:
         recipe=recipe,
         template=template,
         prompts=loaded.rows,
-        scorer=scorer,
+        scorer=scoring,
         run=run,
         callbacks=callbacks_for(run, recipe),
     )

@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator
 
 from alignment.config.keys import Fault, Keys, Rule
+from alignment.config.scorers import score_sources
 
 TRAINER_BATCH = 8  # per_device_train_batch_size of transformers where none is given
 COLOCATED = (
@@ -98,4 +99,4 @@ def _divisors(number: int, near: int) -> str:
     return " or ".join(str(d) for d in around if d)
 
 
-PPO_RULES: list[Rule] = [schedule, batches, dropout, kl, engine]
+PPO_RULES: list[Rule] = [schedule, batches, dropout, kl, engine, score_sources]

@@ -55,6 +55,9 @@ def folders(keys: Keys) -> Iterator[Fault]:
     for key in LISTS:
         inner = "model_name_or_path" if key == "candidates" else "path"
         reads += [((key, i, inner), entry[inner]) for i, entry in enumerate(keys[key] or [])]
+    for i, entry in enumerate(keys["scorers"] or []):
+        models = [entry.get("model_name_or_path"), *(entry.get("reward_models") or [])]
+        reads += [(("scorers", i), path) for path in models if path]
     for at, path in reads:
         if os.path.exists(path) and os.path.commonpath([output, os.path.abspath(path)]) == output:
             yield (

@@ -48,6 +48,30 @@ class JudgeEntry(Part):
     max_retries: int = Field(default=5, ge=0)
 
 
+class ScorerEntry(Part):
+    """One source of PPO's scores; `score` is the sum of all, each times its weight."""
+
+    kind: Literal["reward_model", "ensemble", "function", "http"]
+    name: str | None = Field(default=None, pattern=r"^[A-Za-z0-9_-]+$")  # logged as score_NAME; default: the kind
+    weight: float = Field(default=1.0, allow_inf_nan=False)
+    model_name_or_path: Text | None = None  # reward_model
+    reward_models: list[Text] = Field(default_factory=list)  # ensemble
+    aggregate: Literal["mean", "min", "lcb"] = "mean"  # ensemble: lcb is mean - uncertainty_penalty * std
+    uncertainty_penalty: float = Field(default=1.0, ge=0)  # ensemble, lcb: standard deviations subtracted
+    function: str | None = None  # function: "module:function", called with prompts and answers
+    url: Text | None = None  # http: where prompts and answers are posted
+    api_key_env: str | None = None  # http: the environment variable that holds a bearer token
+    timeout_seconds: float = Field(default=60.0, gt=0)  # http: for one answer of the server
+    max_retries: int = Field(default=5, ge=0)  # http: of a call that failed in a way that may pass
+    judge: JudgeEntry | None = None  # judge: a model that gives each answer a number from 0 to 10
+    max_concurrency: int = Field(default=8, gt=0)  # judge: calls in flight
+
+    @property
+    def label(self) -> str:
+        """What logs and errors call it."""
+        return self.name or self.kind
+
+
 class Recipe(Part):
     """Keys of every stage."""
 
@@ -157,7 +181,8 @@ class PPORecipe(Recipe, ModelKeys, AdapterKeys, DataKeys, SamplingKeys):
 
     TRAINER_CONFIG = "transformers.training_args:TrainingArguments"
     stage: Literal["ppo"]
-    reward_model_path: Text
+    reward_model_path: Text | None = None  # short for scorers with this one reward model
+    scorers: list[ScorerEntry] = Field(default_factory=list)
     value_model: Literal["adapter", "head"] = "adapter"  # own adapter from the reward adapter, or head on the policy
     total_episodes: int = Field(gt=0)  # answers sampled in the whole run
     rollout_batch_size: int = Field(default=64, gt=0)  # answers per update, all processes together

@@ -1,5 +1,6 @@
 """From a PPO recipe to `Roles`: which weights each role starts from."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,13 +25,14 @@ class AdapterStart:
     weights: dict[str, Tensor] | None = None
 
 
-def load_roles(recipe: PPORecipe, *, reward_adapter: str | None) -> Roles:
+def load_roles(recipe: PPORecipe, *, reward_adapter: str | None, more_reward_adapters: Sequence[str] = ()) -> Roles:
     """Load the base once and put every role on it.
 
     Args:
         recipe: `model_name_or_path` is the SFT model or adapter; with an adapter, policy and reference start from it.
         reward_adapter: a sequence classifier's adapter on the same base; None: scores come from elsewhere, and the
             value starts from nothing.
+        more_reward_adapters: of further reward models, which are the roles `reward_1`, `reward_2` and so on.
     Raises: ModelError where an adapter does not fit the base.
     """
     source = resolve_model(recipe.model_name_or_path, revision=recipe.model_revision)
@@ -41,16 +43,15 @@ def load_roles(recipe: PPORecipe, *, reward_adapter: str | None) -> Roles:
             f"{source.adapter} is an adapter, but peft_method is full; merge it first (alignment merge "
             f"{source.adapter} OUT) and name OUT as model_name_or_path, or train an adapter."
         )
-    starts = _starts(recipe, sft=source.adapter, reward=reward_adapter)
+    rewards = reward_roles([] if reward_adapter is None else [reward_adapter, *more_reward_adapters])
+    starts = _starts(recipe, sft=source.adapter, rewards=rewards)
     adapters: dict[str, str | None] = {"policy": None, "reference": None}
     adapters |= {name: name for name in starts}
-    heads = {}
     width = base.config.get_text_config().hidden_size
-    score = read_score_weight(reward_adapter) if reward_adapter is not None else None
-    if reward_adapter is not None:
-        heads["reward"] = ScalarHead(width, score)
+    heads = {role: ScalarHead(width, read_score_weight(adapter)) for role, adapter in rewards.items()}
     on_policy = recipe.value_model == "head"
-    heads["value"] = ScalarHead(width, None if on_policy else score)
+    score = heads["reward"].weight if rewards and not on_policy else None
+    heads["value"] = ScalarHead(width, score)
     return Roles(
         with_adapters(base, starts) if starts else base,
         adapters=adapters,
@@ -60,19 +61,23 @@ def load_roles(recipe: PPORecipe, *, reward_adapter: str | None) -> Roles:
     )
 
 
-def _starts(recipe: PPORecipe, *, sft: str | None, reward: str | None) -> dict[str, AdapterStart]:
+def reward_roles(adapters: Sequence[str]) -> dict[str, str]:
+    """Name the roles of reward adapters: `reward`, `reward_1`, `reward_2`; each with its adapter."""
+    return {f"reward_{place}" if place else "reward": adapter for place, adapter in enumerate(adapters)}
+
+
+def _starts(recipe: PPORecipe, *, sft: str | None, rewards: dict[str, str]) -> dict[str, AdapterStart]:
     """Which adapters there are and what each starts from, policy first: PEFT names the first one active."""
     starts: dict[str, AdapterStart] = {}
     if recipe.peft_method != "full":
         starts["policy"] = _saved(sft) if sft is not None else AdapterStart(adapter_config(recipe, task="CAUSAL_LM"))
     if sft is not None:
         starts["reference"] = _saved(sft)
-    if reward is not None:
-        starts["reward"] = _saved(reward)
+    starts |= {role: _saved(adapter) for role, adapter in rewards.items()}
     if recipe.value_model == "adapter":
         keys = recipe.model_copy(update={"peft_method": "lora", "lora_modules_to_save": None})
         fresh = AdapterStart(adapter_config(keys, task="CAUSAL_LM"))
-        starts["value"] = _saved(reward) if reward is not None else fresh
+        starts["value"] = _saved(rewards["reward"]) if rewards else fresh
     return starts
 
 

@@ -32,7 +32,7 @@ class Roles(nn.Module):
     Args:
         base: The frozen causal LM, or a PeftModel around it that holds the adapters.
         adapters: role → adapter name, None for the base alone. A role left out is not held here.
-        heads: `value` and `reward` where there are such heads.
+        heads: `value` and the reward roles where there are such heads; the second reward role is `reward_1`.
         policy_model: The policy where all its weights train; `base` then serves the other roles.
         value_on_policy: The value is a head on the policy's trunk.
     """
@@ -116,11 +116,11 @@ class Roles(nn.Module):
         hidden = self._hidden("reference", input_ids)
         return self._answer_logp("reference", hidden, input_ids, answer_mask, temperature, False)[0]
 
-    def scores(self, input_ids: Tensor, answer_mask: Tensor) -> Tensor:
-        """The reward role's score of each sequence, read at the answer's last token, (batch,)."""
-        hidden = self._hidden("reward", input_ids)
+    def scores(self, input_ids: Tensor, answer_mask: Tensor, role: str = "reward") -> Tensor:
+        """A reward role's score of each sequence, read at the answer's last token, (batch,)."""
+        hidden = self._hidden(role, input_ids)
         rows = torch.arange(len(input_ids), device=input_ids.device)
-        scores: Tensor = self.heads["reward"](hidden[rows, last_valid(answer_mask)])
+        scores: Tensor = self.heads[role](hidden[rows, last_valid(answer_mask)])
         return scores
 
     def policy_step(self, **inputs: Any) -> Any:

@@ -118,7 +118,11 @@ def _models(recipe: dict[str, Any]) -> list[str]:
     candidates = recipe.get("candidates")
     entries = [recipe, *(candidates if isinstance(candidates, list) else []), recipe]
     keys = ["model_name_or_path"] * (len(entries) - 1) + ["reward_model_path"]
-    return [str(e[key]) for e, key in zip(entries, keys, strict=True) if isinstance(e, dict) and e.get(key)]
+    found = [str(e[key]) for e, key in zip(entries, keys, strict=True) if isinstance(e, dict) and e.get(key)]
+    scorers = recipe.get("scorers")
+    for scorer in scorers if isinstance(scorers, list) else []:
+        found += [scorer["model_name_or_path"]] if scorer.get("model_name_or_path") else scorer.get("reward_models", [])
+    return found
 
 
 def _place(path: str, runs: Sequence[Run]) -> str:

@@ -14,7 +14,8 @@ from alignment.policy.weights import sampled_hash
 from alignment.run.directory import read_manifest, recipe_digest, resolved_recipe, versions
 from alignment.run.files import text_hash
 
-PATHS = {"model_name_or_path", "reward_model_path", "path", "chat_template", "prompt", "deepspeed", "fsdp_config"}
+PATHS = {"model_name_or_path", "reward_model_path", "reward_models", "path", "chat_template", "prompt", "deepspeed"}
+PATHS |= {"fsdp_config"}
 # What a run keeps about itself: times, logs, states to resume from. Nothing that reads the run looks at it.
 ACCOUNTS = {"manifest.json", "recipe.yaml", "metrics.jsonl", "samples.jsonl", "README.md", "training_args.bin"}
 
@@ -43,18 +44,19 @@ def is_finished(stage: Stage) -> bool:
     return manifest.get("status") == "finished" and manifest.get("recipe_sha256") == digest
 
 
-def _paths(value: Any) -> Iterator[str]:
-    for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
+def _paths(value: Any, under: str = "") -> Iterator[str]:
+    """Every path in a recipe; what a list holds stands under the list's key."""
+    for key, inner in value.items() if isinstance(value, dict) else ((under, entry) for entry in value):
         if isinstance(inner, dict | list):
-            yield from _paths(inner)
+            yield from _paths(inner, key)
         elif key in PATHS and isinstance(inner, str) and (key not in ("chat_template", "prompt") or _is_file(inner)):
             yield inner
 
 
 def _modules(resolved: dict[str, Any]) -> Iterator[str]:
-    for judge in [resolved.get("judge"), *resolved.get("judges", [])]:
-        if judge and judge.get("function"):
-            yield judge["function"].partition(":")[0]
+    for entry in [resolved.get("judge"), *resolved.get("judges", []), *resolved.get("scorers", [])]:
+        if entry and entry.get("function"):
+            yield entry["function"].partition(":")[0]
 
 
 def _is_file(text: str) -> bool:

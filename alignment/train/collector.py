@@ -4,7 +4,7 @@ import contextlib
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -20,7 +20,7 @@ from alignment.ops.rewards import explained_variance, token_rewards
 from alignment.policy.roles import Roles
 from alignment.rollout.engine import Completion, Engine, Sampling
 from alignment.train.experience import Experience, Rows, generator, pack, prompt_rows, unflatten
-from alignment.train.scoring import Scorer
+from alignment.train.scoring import Scorer, Scoring
 
 
 @dataclass(slots=True)
@@ -75,6 +75,9 @@ class RoleNumbers:
     entropy: Tensor
     values: Tensor
     ref_logp: Tensor
+    parts: dict[str, Tensor] = field(
+        default_factory=dict, kw_only=True
+    )  # of the scores, by the scorer's name, (answers,)
 
 
 class Collector:
@@ -85,7 +88,7 @@ class Collector:
     whole rollout and computes the same from it, and no number depends on how many processes there are.
 
     Args:
-        roles: policy, reference, value and, without a `scorer`, reward.
+        roles: policy, reference, value and the reward roles that `scorer` asks; without one, the reward role.
         engine: samples with the policy.
         prompts: all of them; which are used when is a function of seed and update.
         plan_of: update number and lengths of prompt and answer → microbatches; the first epoch's are used for the
@@ -105,11 +108,11 @@ class Collector:
         plan_of: Callable[[int, list[int]], list[Rows]],
         gather: Callable[[list[Any]], list[Any]],
         autocast: Callable[[], AbstractContextManager[Any]],
-        scorer: Scorer | None = None,
+        scorer: Scoring | Scorer | None = None,
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        self.roles, self.engine, self.scorer = roles, engine, scorer
+        self.roles, self.engine, self.scoring = roles, engine, Scoring.of(scorer)
         self.prompts, self.template, self.recipe = prompts, template, recipe
         self.prompt_ids = [template.prompt_ids(prompt) for prompt in prompts]
         self.plan_of, self.gather, self.autocast = plan_of, gather, autocast
@@ -178,6 +181,7 @@ class Collector:
         """
         shape, device = rollout.mask.shape, next(self.roles.parameters()).device
         found = RoleNumbers(torch.zeros(shape[0]), *(torch.zeros(shape) for _ in range(4)))
+        by_role = {role: torch.zeros(shape[0]) for role in self.scoring.roles}
         temperature, answers = self.recipe.temperature, rollout.answer_ids
         for rows in rollout.microbatches:
             packed = pack([rollout.prompt_ids[i] for i in rows], [answers[i] for i in rows], self.pad_token_id)
@@ -185,28 +189,35 @@ class Collector:
             with self.autocast():
                 logp, entropy, values = self.ask(input_ids, answer_mask, temperature=temperature, with_entropy=True)
                 ref_logp = self.ask(input_ids, answer_mask, temperature=temperature, call="reference_logp")
-                if self.scorer is None:
-                    found.scores[rows] = self.ask(input_ids, answer_mask, call="scores").float().cpu()
+                for role, scores in by_role.items():
+                    scores[rows] = self.ask(input_ids, answer_mask, role, call="scores").float().cpu()
             wholes = (found.logp, found.entropy, found.values, found.ref_logp)
             for whole, part in zip(wholes, (logp, entropy, values, ref_logp), strict=True):
                 whole[rows] = unflatten(part.float().cpu(), rollout.mask[rows])
-        if self.scorer is not None:
-            own = zip(rollout.prompt_ids[rollout.own], answers[rollout.own], strict=True)
-            texts = [self.template.answer_text(prompt, answer) for prompt, answer in own]
-            scores = self.gather(list(self.scorer.score(rollout.prompts[rollout.own], texts)))
-            found.scores = torch.tensor(scores, dtype=torch.float32)
-        self._exchange(found, [row for rows in rollout.microbatches for row in rows])
+        self._exchange(found, by_role, [row for rows in rollout.microbatches for row in rows])
+        scored = self.scoring.combine(by_role, self._ask_outside(rollout))
+        found.scores, found.parts = scored.total, scored.parts
         return found
 
     def ask(self, *inputs: Any, **options: Any) -> Any:
         """Have the roles say something, by `Roles.forward`."""
         return (self.through or self.roles.forward)(*inputs, **options)
 
-    def _exchange(self, found: RoleNumbers, rows: Rows) -> None:
+    def _ask_outside(self, rollout: Rollout) -> Tensor:
+        """What the scorers that stand on no base say, (scorers, answers), each process asking about its own answers."""
+        if not self.scoring.outside:
+            return torch.zeros(0, len(rollout.completions))
+        prompts, completions = rollout.prompts[rollout.own], rollout.completions[rollout.own]
+        texts = [
+            self.template.answer_text(prompt_ids, completion.ids)
+            for prompt_ids, completion in zip(rollout.prompt_ids[rollout.own], completions, strict=True)
+        ]
+        told = self.scoring.ask(prompts, texts, stopped=[completion.stopped for completion in completions])
+        return torch.tensor(self.gather(list(zip(*told, strict=True))), dtype=torch.float32).T
+
+    def _exchange(self, found: RoleNumbers, by_role: dict[str, Tensor], rows: Rows) -> None:
         """Fill in what the other processes found of their rows."""
-        wholes = [found.logp, found.entropy, found.values, found.ref_logp]
-        if self.scorer is None:
-            wholes.append(found.scores)
+        wholes = [found.logp, found.entropy, found.values, found.ref_logp, *by_role.values()]
         for their_rows, parts in self.gather([(rows, [whole[rows] for whole in wholes])]):
             for whole, part in zip(wholes, parts, strict=True):
                 whole[their_rows] = part
@@ -262,6 +273,7 @@ class Collector:
             "return_mean": masked_mean(made.returns, mask),
             "answer_tokens": lengths.mean(),
             "fraction_stopped": stopped.mean(),
+            **{f"score_{name}": part.mean() for name, part in said.parts.items()},
         }
         self.last = {
             "score": float(said.scores.mean()),
@@ -277,6 +289,7 @@ class Collector:
                 "prompt": self.template.text(rollout.prompts[i]),
                 "answer": self.template.answer_text(rollout.prompt_ids[i], answers[i]),
                 "score": float(said.scores[i]),
+                **{f"score_{name}": float(part[i]) for name, part in said.parts.items()},
                 "kl": float(k1[i]),
                 "stopped": rollout.completions[i].stopped,
             }

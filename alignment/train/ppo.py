@@ -29,7 +29,7 @@ from alignment.train.collector import Collector
 from alignment.train.engines import build_engine
 from alignment.train.experience import ExperienceStream, Rows, plan, unflatten
 from alignment.train.objective import minibatch_share, token_losses
-from alignment.train.scoring import Scorer
+from alignment.train.scoring import Scorer, Scoring
 from alignment.train.sharding import (
     StepThrough,
     is_sharded,
@@ -53,7 +53,7 @@ class PPOTrainer(Trainer):
         recipe: PPO's own numbers.
         template: how prompts become ids.
         prompts: what to answer.
-        scorer: where scores come from; None: the reward role.
+        scorer: where scores come from; None: the reward role alone.
         engine: samples answers; None: the recipe's.
         run: where samples go; None: nowhere.
     """
@@ -66,7 +66,7 @@ class PPOTrainer(Trainer):
         recipe: PPORecipe,
         template: Template,
         prompts: list[Prompt],
-        scorer: Scorer | None = None,
+        scorer: Scoring | Scorer | None = None,
         engine: Engine | None = None,
         run: RunDirectory | None = None,
         callbacks: list[TrainerCallback] | None = None,

@@ -1,30 +1,126 @@
-"""Where PPO's scores come from: the reward role on the policy's base, or a scorer of its own."""
+"""Where PPO's scores come from: reward roles on the policy's base, scorers outside it, or a sum of several."""
 
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+import torch
+from torch import Tensor
+
 from alignment.config.schema import PPORecipe
 from alignment.data.rows import Prompt
+from alignment.errors import ScorerError
+from alignment.ops.ensemble import Aggregate, aggregate_scores
 from alignment.policy.base import resolve_model
 from alignment.policy.weights import weights_hash
 from alignment.run.directory import read_manifest
 
 
 class Scorer(Protocol):
-    """Scores answers: a reward model on another base, a function, an endpoint."""
+    """Scores answers from outside the policy's base: a reward model of its own, a function, an endpoint, a judge."""
 
-    def score(self, prompts: list[Prompt], answers: list[str]) -> list[float]:
-        """Return one score per answer, higher is better; zero is a score like any other."""
+    def score(self, prompts: Sequence[Prompt], answers: Sequence[str], *, stopped: Sequence[bool]) -> list[float]:
+        """Return one score per answer, higher is better; zero is a score like any other.
+
+        Args:
+            stopped: whether each answer ended by itself, not cut off at `max_new_tokens`.
+        """
         ...
 
 
-def reward_adapter_on_base(recipe: PPORecipe, lineage: dict[str, Any]) -> str | None:
+@dataclass(frozen=True, slots=True)
+class ScorePart:
+    """One term of the score: one source, or an ensemble of several brought to one number.
+
+    Args:
+        sources: a role's name on the policy's base, or a scorer of its own.
+        name: what it is logged by, `score_NAME`; "": not on its own.
+    """
+
+    sources: tuple[str | Scorer, ...]
+    name: str = ""
+    weight: float = 1.0
+    aggregate: Aggregate = "mean"
+    uncertainty_penalty: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """Scores of a batch of answers, (answers,) float32."""
+
+    total: Tensor
+    parts: dict[str, Tensor] = field(default_factory=dict)  # by name, unweighted; NAME_std: over an ensemble's members
+
+
+@dataclass(frozen=True, slots=True)
+class Scoring:
+    """The sum of all parts, each times its weight."""
+
+    parts: tuple[ScorePart, ...]
+
+    @classmethod
+    def of(cls, scorer: "Scoring | Scorer | None") -> "Scoring":
+        """Take one scorer for the whole; None is the reward role."""
+        return scorer if isinstance(scorer, Scoring) else cls((ScorePart((scorer or "reward",)),))
+
+    @property
+    def roles(self) -> list[str]:
+        """The roles on the base that it asks."""
+        return [source for part in self.parts for source in part.sources if isinstance(source, str)]
+
+    @property
+    def outside(self) -> list[tuple[str, Scorer]]:
+        """The scorers that stand on no base, each with its part's name."""
+        return [(part.name, source) for part in self.parts for source in part.sources if not isinstance(source, str)]
+
+    def ask(self, prompts: Sequence[Prompt], answers: Sequence[str], *, stopped: Sequence[bool]) -> list[list[float]]:
+        """What each scorer of `outside` says of the answers.
+
+        Raises: ScorerError where one returns anything but one finite number an answer.
+        """
+        return [_asked(scorer, name, prompts, answers, stopped) for name, scorer in self.outside]
+
+    def combine(self, by_role: Mapping[str, Tensor], outside: Tensor) -> Scored:
+        """Bring what all sources say to one score an answer.
+
+        Args:
+            by_role: role → (answers,), for each of `roles`. outside: (scorers, answers), in the order of `outside`.
+        """
+        told = iter(outside)
+        total, parts = torch.zeros(outside.shape[1]), {}
+        for part in self.parts:
+            members = torch.stack([by_role[s] if isinstance(s, str) else next(told) for s in part.sources])
+            scores = aggregate_scores(members, part.aggregate, uncertainty_penalty=part.uncertainty_penalty)
+            total = total + part.weight * scores
+            if part.name:
+                parts[part.name] = scores
+                if len(members) > 1:
+                    parts[f"{part.name}_std"] = members.std(0, correction=0)
+        return Scored(total, parts)
+
+
+def _asked(
+    scorer: Scorer, name: str, prompts: Sequence[Prompt], answers: Sequence[str], stopped: Sequence[bool]
+) -> list[float]:
+    scores = scorer.score(prompts, answers, stopped=stopped)
+    what = f"scorer {name}" if name else "the scorer"
+    if len(scores) != len(answers):
+        raise ScorerError(f"{what} returned {len(scores)} scores for {len(answers)} answers.")
+    for score, answer in zip(scores, answers, strict=True):
+        if not math.isfinite(score):
+            raise ScorerError(f"{what} returned {score} for the answer {answer[:80]!r}; a score is a finite number.")
+    return list(scores)
+
+
+def reward_adapter_on_base(reward_model: str, recipe: PPORecipe, lineage: dict[str, Any]) -> str | None:
     """The reward model's adapter where it can be a role on the policy's base, else None.
 
     It can where it is an adapter on the same weights and reads the same token ids: tokenizer, template and stop tokens
     agree, as far as its manifest says.
     """
-    reward = resolve_model(recipe.reward_model_path)
+    reward = resolve_model(reward_model)
     policy = resolve_model(recipe.model_name_or_path, revision=recipe.model_revision)
     if reward.adapter is None or not Path(reward.adapter).is_dir():
         return None

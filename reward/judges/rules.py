@@ -1,18 +1,13 @@
 """A judge that is a Python function, named in the recipe as `module:function`."""
 
-import hashlib
-import importlib
-import inspect
 import math
-import os
-import sys
 from collections.abc import Callable
-from types import ModuleType
 
 from alignment.config.schema import JudgeEntry
 from alignment.data.rows import Prompt
 from alignment.errors import JudgeError
 from alignment.evaluate.judging import Comparison, Verdict
+from reward.functions import named_function
 
 Rule = Callable[[Prompt, str, str], float]
 
@@ -33,18 +28,13 @@ class RulesJudge:
         Raises: JudgeError where there is none.
         """
         where = entry.function or ""
-        module_name, _, function_name = where.partition(":")
-        if not module_name or not function_name:
+        if not all(where.partition(":")):
             raise JudgeError(
                 f"judge.function is {entry.function!r}; a rules judge needs the form module:function, "
                 "recipes.tiny.judge:prefer for example."
             )
-        module = _import(module_name, where)
-        function = getattr(module, function_name, None)
-        if not callable(function):
-            found = "is not a function" if hasattr(module, function_name) else "is not there"
-            raise JudgeError(f"judge.function {where}: {function_name} {found} in {module.__file__ or module_name}.")
-        return cls(function, entry.name or where, where, _source_hash(module))
+        function, source_hash = named_function(where, key="judge.function", error=JudgeError)
+        return cls(function, entry.name or where, where, source_hash)
 
     def ask(self, comparison: Comparison) -> Verdict:
         """Call the function.
@@ -68,29 +58,3 @@ class RulesJudge:
                 "answer is better, a number from 0 to 1."
             )
         return Verdict(probability, "tie" if probability == 0.5 else "ok", repr(probability))
-
-
-def _import(module_name: str, where: str) -> ModuleType:
-    here = os.getcwd()
-    if here not in sys.path:
-        sys.path.append(here)  # as `python -m` would; the installed command does not look there
-    try:
-        return importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name and (module_name == error.name or module_name.startswith(f"{error.name}.")):
-            raise JudgeError(
-                f"judge.function {where}: no module {error.name!r} in {here} or among the installed packages."
-            ) from error
-        raise JudgeError(f"judge.function {where}: importing {module_name} failed: {error}; install it.") from error
-    except Exception as error:
-        raise JudgeError(
-            f"judge.function {where}: importing {module_name} raised {type(error).__name__}: {error}"
-        ) from error
-
-
-def _source_hash(module: ModuleType) -> str:
-    try:
-        source = inspect.getsource(module)
-    except (OSError, TypeError):
-        source = module.__name__  # compiled, or made at run time
-    return hashlib.sha256(source.encode()).hexdigest()[:16]

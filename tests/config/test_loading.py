@@ -242,6 +242,8 @@ def test_wrong_values(faults, stage, given, message):
             "eval_strategy: is not read in PPO, which does not evaluate while it trains",
         ),
         ("label", {"max_eval_samples": 5}, "max_eval_samples: is not read in stage label, which evaluates nothing"),
+        ("ppo", {"reward_model_path": None}, "the required key is missing: name a reward model, or give scorers"),
+        ("ppo", {"scorers": [{"kind": "http", "url": "http://h/"}]}, "reward_model_path: excludes scorers; name it"),
         ("ppo", {"logging_steps": 1}, "logging_steps: is not set in PPO; it logs once an update"),
         ("ppo", {"num_train_epochs": 3}, "num_train_epochs: is not set in PPO; total_episodes says how long PPO runs"),
         ("ppo", {"max_steps": 3}, "max_steps: is not set in PPO; total_episodes says how long PPO runs"),
@@ -460,3 +462,61 @@ def test_help_lists_every_key(capsys):
     text = capsys.readouterr().out
     assert "  total_episodes: a whole number; required" in text
     assert "  learning_rate: a number" in text
+
+
+SCORERS = {
+    "reward_model": {"kind": "reward_model", "model_name_or_path": "r"},
+    "ensemble": {"kind": "ensemble", "reward_models": ["r", "s"]},
+    "function": {"kind": "function", "function": "rules:score"},
+    "http": {"kind": "http", "url": "http://localhost:8000/score"},
+}
+
+
+def test_every_kind_of_scorer_loads(faults):
+    entries = [{**entry, "weight": 0.5} for entry in SCORERS.values()]
+    assert faults("ppo", {"reward_model_path": None, "scorers": entries}) == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "keys", "message"),
+    [
+        (
+            "reward_model",
+            {"model_name_or_path": None},
+            "scorers[0]: a scorer of kind reward_model needs model_name_or_",
+        ),
+        ("reward_model", {"aggregate": "min"}, "scorers[0].aggregate: does not belong to a scorer of kind reward_mod"),
+        ("reward_model", {"kind": "rewardmodel"}, "must be one of reward_model, ensemble, function, http"),
+        ("reward_model", {"weight": float("inf")}, "scorers[0].weight: must be a"),
+        ("reward_model", {"weight": 0}, "scorers: all have weight 0, so every score would be 0"),
+        ("reward_model", {"name": "a b"}, "scorers[0].name: must"),
+        ("reward_model", {"name": "std"}, "scorers[0].name: std would be logged as score_std, which means a spread"),
+        ("ensemble", {"reward_models": []}, "scorers[0]: a scorer of kind ensemble needs reward_models, a list of two"),
+        ("ensemble", {"reward_models": ["r"]}, "scorers[0].reward_models: has one member; an ensemble has two or more"),
+        ("ensemble", {"reward_models": ["r", "r"]}, "names r twice"),
+        ("ensemble", {"uncertainty_penalty": 0.5}, "has no effect without aggregate: lcb"),
+        ("ensemble", {"uncertainty_penalty": -1, "aggregate": "lcb"}, "must be at least 0"),
+        ("function", {"function": "rules.score"}, "scorers[0].function: must be module:function, found 'rules.score'"),
+        ("function", {"url": "http://h/"}, "scorers[0].url: does not belong to a scorer of kind function"),
+        ("http", {"url": None}, "scorers[0]: a scorer of kind http needs url"),
+        ("http", {"url": "localhost:8000"}, "must be an address such as http://localhost:8000/score, found 'localhost"),
+        ("http", {"timeout_seconds": 0}, "must be greater than 0"),
+        ("http", {"max_retrys": 0}, "no such key; did you mean max_retries?"),
+    ],
+)
+def test_scorers_that_cannot_be(faults, kind, keys, message):
+    found = faults("ppo", {"reward_model_path": None, "scorers": [{**SCORERS[kind], **keys}]})
+    assert len(found) == 1, found
+    assert message in found[0]
+
+
+def test_scorers_are_told_apart_by_name_and_none_reads_what_is_overwritten(faults, tmp_path, monkeypatch):
+    same = [SCORERS["http"], SCORERS["http"]]
+    found = faults("ppo", {"reward_model_path": None, "scorers": same})
+    assert len(found) == 1
+    assert found[0].endswith(" scorers[1]: is called http, as scorers[0] is; give it a name of its own")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "o" / "reward").mkdir(parents=True)
+    inside = [{"kind": "ensemble", "reward_models": ["s", "o/reward"]}]
+    found = faults("ppo", {"reward_model_path": None, "scorers": inside, "output_dir": "o"})
+    assert "scorers[0]: o/reward lies in output_dir o, which the run writes" in found[0]

@@ -112,6 +112,25 @@ def test_the_reward_roles_score_is_the_plain_classifiers(base, sft, reward, batc
         torch.testing.assert_close(roles.scores(input_ids, mask), expected)
 
 
+def test_further_reward_roles_are_plain_classifiers_too_and_the_value_starts_as_the_first(base, sft, reward, batch):
+    shape = LoraConfig(task_type="SEQ_CLS", r=3, target_modules=["o_proj"], modules_to_save=["score"])
+    paths = [str(reward)]
+    for seed in (8, 9):
+        plain = AutoModelForSequenceClassification.from_pretrained(base, num_labels=1, pad_token_id=PAD)
+        paths.append(str(base.parent / f"reward-{seed}"))
+        randomise(get_peft_model(plain, shape), seed).save_pretrained(paths[-1])
+    roles = load_roles(recipe(sft), reward_adapter=paths[0], more_reward_adapters=paths[1:])
+    input_ids, mask = batch
+    for role, path in zip(("reward", "reward_1", "reward_2"), paths, strict=True):
+        plain = AutoModelForSequenceClassification.from_pretrained(base, num_labels=1, pad_token_id=PAD)
+        plain = PeftModel.from_pretrained(plain, path).eval()
+        with torch.no_grad():
+            expected = plain(input_ids=input_ids, attention_mask=(input_ids != PAD).long()).logits.squeeze(-1)
+            torch.testing.assert_close(roles.scores(input_ids, mask, role), expected)
+    assert all(".policy." in name or ".value." in name for name, p in roles.named_parameters() if p.requires_grad)
+    assert torch.equal(roles.heads["value"].weight, roles.heads["reward"].weight)
+
+
 def test_the_value_starts_as_the_reward_model_read_one_token_earlier(sft, reward, batch):
     roles = load_roles(recipe(sft), reward_adapter=str(reward))
     input_ids, _ = batch

@@ -371,6 +371,40 @@ class TestRecipeStages:
         assert {"recipe", "d.jsonl", "library torch", "library transformers"} <= set(found)
 
 
+def test_ppo_depends_on_everything_that_scores(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "my_rules.py").write_text("def score(prompts, answers): return [0.0 for _ in answers]\n")
+    for name in ("r", "s", "t"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "adapter_model.safetensors").write_bytes(name.encode())
+    recipe = {
+        "stage": "ppo", "output_dir": "o", "model_name_or_path": "m", "datasets": [{"path": "d"}],
+        "total_episodes": 64,
+        "scorers": [
+            {"kind": "reward_model", "model_name_or_path": "r"},
+            {"kind": "ensemble", "reward_models": ["s", "t"], "weight": 0.5},
+            {"kind": "function", "function": "my_rules:score"},
+            {"kind": "http", "url": "http://localhost:1/score"},
+        ],
+    }  # fmt: skip
+    (tmp_path / "ppo.yaml").write_text(yaml.safe_dump(recipe))
+    pipeline = {"name": "p", "output_dir": "o", "stages": [{"name": "ppo", "recipe": "ppo.yaml"}]}
+    (tmp_path / "pipeline.yaml").write_text(yaml.safe_dump(pipeline))
+
+    def found():
+        return dependencies(load_pipeline("pipeline.yaml").stages[0])
+
+    before = found()
+    assert {"m", "d", "r", "s", "t", "code of my_rules"} <= before.keys()
+    (tmp_path / "t" / "adapter_model.safetensors").write_bytes(b"other")
+    (tmp_path / "my_rules.py").write_text("def score(prompts, answers): return [1.0 for _ in answers]\n")
+    recipe["scorers"][3]["url"] = "http://localhost:2/score"
+    (tmp_path / "ppo.yaml").write_text(yaml.safe_dump(recipe))
+    now = found()
+    assert {key for key in now if now[key] != before[key]} == {"t", "code of my_rules", "recipe"}
+
+
 def test_folders_are_hashed_by_what_later_stages_read(tmp_path):
     run = tmp_path / "run"
     (run / "checkpoint-5").mkdir(parents=True)

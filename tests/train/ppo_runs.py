@@ -22,7 +22,7 @@ PROMPTS = [f"tell me {number}" for number in range(20)]
 class CountE:
     """Scores an answer by its letters e, a quarter each: 0.0 for most answers at first."""
 
-    def score(self, prompts, answers):
+    def score(self, prompts, answers, *, stopped):
         return [answer.count("e") / 4 for answer in answers]
 
 

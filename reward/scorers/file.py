@@ -1,99 +1,18 @@
-"""Scoring answers with a finished reward model."""
+"""Scoring the rows of a file with a reward model."""
 
 import gzip
 import json
 import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from alignment.config.schema import ModelKeys
 from alignment.data.rows import Prompt
-from alignment.data.template import Template
 from alignment.errors import DataError, ModelError
-from alignment.policy.base import load_tokenizer
-from alignment.run.directory import read_manifest
 from alignment.run.files import write_jsonl
-from reward.batches import encode, pad
-from reward.model import best_device, context_limit, load_reward_model, score_sequences
+from reward.scorers.reward_model import RewardScorer
 
 ANSWER_KEYS = ("answer", "completion", "response")
-
-
-@dataclass(frozen=True, slots=True)
-class RewardScorer:
-    """A reward model that is only read."""
-
-    model: Any
-    template: Template
-    pad_token_id: int
-    batch_size: int  # sequences scored together
-    context: int | None  # most tokens the model can read
-    manifest: dict[str, Any]  # of the run, {} for a model made elsewhere; score_mean and score_std are its scale
-
-    @classmethod
-    def load(cls, path: str, *, device: str | torch.device | None = None, batch_size: int = 64) -> "RewardScorer":
-        """Load a reward run, or any sequence classifier with one output.
-
-        Args:
-            device: default the GPU where there is one.
-
-        Raises: ModelError where `path` holds no model or one without a score head.
-        """
-        manifest = read_manifest(Path(path)) if Path(path).is_dir() else {}
-        recipe = manifest.get("recipe", {})
-        kept = {key: recipe[key] for key in HELD_AS_TRAINED if key in recipe}
-        keys = ModelKeys(**{**kept, "model_name_or_path": str(path)})
-        tokenizer = load_tokenizer(keys)
-        template = Template(tokenizer, keys.chat_template, keys.eos_token)
-        model = load_reward_model(keys, tokenizer, template.stop_token_ids, trainable=False)
-        if not keys.load_in_4bit:
-            model = model.to(device or best_device())
-        return cls(model.eval(), template, tokenizer.pad_token_id, batch_size, context_limit(model), manifest)
-
-    def score(
-        self, prompts: Sequence[Prompt], answers: Sequence[str], *, stopped: Sequence[bool] | None = None
-    ) -> list[float]:
-        """Score each answer to its prompt, in reward units; a score does not depend on what else is in the call.
-
-        Args:
-            stopped: whether each answer ended by itself; one that was cut off is read without a stop token, as in
-                training. Default: all did.
-
-        Raises: DataError where prompt and answer together are longer than the model's context.
-        """
-        ended = [True] * len(answers) if stopped is None else stopped
-        rows = list(zip(prompts, answers, ended, strict=True))
-        return self.score_tokens(
-            [self.encode(*row, where=f"answer {place} of {len(rows)}") for place, row in enumerate(rows, 1)]
-        )
-
-    @torch.inference_mode()
-    def score_tokens(self, sequences: Sequence[list[int]]) -> list[float]:
-        """Score token ids of prompt and answer together, the longest first, in batches of like length."""
-        scores = [0.0] * len(sequences)
-        order = sorted(range(len(sequences)), key=lambda place: -len(sequences[place]))
-        for start in range(0, len(order), self.batch_size):
-            places = order[start : start + self.batch_size]
-            batch = pad([sequences[place] for place in places], self.pad_token_id)
-            batch = {key: tensor.to(self.model.device) for key, tensor in batch.items()}
-            for place, score in zip(places, score_sequences(self.model, **batch).tolist(), strict=True):
-                scores[place] = score
-        return scores
-
-    def encode(self, prompt: Prompt, answer: str, stopped: bool = True, *, where: str) -> list[int]:
-        """Token ids of prompt and answer; a DataError begins with `where`."""
-        try:
-            return encode(self.template, prompt, answer, max_length=self.context, stop=stopped)[0]
-        except DataError as error:
-            raise DataError(f"{where}: {error}") from None
-
-
-HELD_AS_TRAINED = ("trust_remote_code", "dtype", "attn_implementation", "chat_template", "eos_token", "load_in_4bit",
-                   "bnb_4bit_quant_type", "use_bnb_nested_quant")  # fmt: skip
 
 
 def score_file(run: str | Path, file: str | Path, output: str | Path | None = None, *, batch_size: int = 64) -> None:

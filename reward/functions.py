@@ -1,0 +1,51 @@
+"""Python functions that a recipe names as `module:function`."""
+
+import hashlib
+import importlib
+import inspect
+import os
+import sys
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+from alignment.errors import AlignmentError
+
+
+def named_function(where: str, *, key: str, error: type[AlignmentError]) -> tuple[Callable[..., Any], str]:
+    """Import a function.
+
+    Args:
+        where: `module:function`. key: the recipe's, for messages. error: what to raise.
+
+    Returns: the function, and the first 16 hexadecimal digits of the SHA-256 of its module's source.
+    """
+    module_name, _, function_name = where.partition(":")
+    module = _import(module_name, f"{key} {where}", error)
+    function = getattr(module, function_name, None)
+    if not callable(function):
+        found = "is not a function" if hasattr(module, function_name) else "is not there"
+        raise error(f"{key} {where}: {function_name} {found} in {module.__file__ or module_name}.")
+    return function, _source_hash(module)
+
+
+def _import(module_name: str, at: str, error: type[AlignmentError]) -> ModuleType:
+    here = os.getcwd()
+    if here not in sys.path:
+        sys.path.append(here)  # as `python -m` would; the installed command does not look there
+    try:
+        return importlib.import_module(module_name)
+    except ModuleNotFoundError as fault:
+        if fault.name and (module_name == fault.name or module_name.startswith(f"{fault.name}.")):
+            raise error(f"{at}: no module {fault.name!r} in {here} or among the installed packages.") from fault
+        raise error(f"{at}: importing {module_name} failed: {fault}; install it.") from fault
+    except Exception as fault:
+        raise error(f"{at}: importing {module_name} raised {type(fault).__name__}: {fault}") from fault
+
+
+def _source_hash(module: ModuleType) -> str:
+    try:
+        source = inspect.getsource(module)
+    except (OSError, TypeError):
+        source = module.__name__  # compiled, or made at run time
+    return hashlib.sha256(source.encode()).hexdigest()[:16]

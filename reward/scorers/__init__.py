@@ -1,0 +1,89 @@
+"""Scorers: where PPO's scores come from, one file per kind behind `alignment.train.scoring.Scorer`."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from alignment.config.schema import PPORecipe, ScorerEntry
+from alignment.policy.base import resolve_model
+from alignment.policy.weights import weights_hash
+from alignment.train.scoring import ScorePart, Scorer, Scoring
+from reward.scorers.file import score_file
+from reward.scorers.reward_model import RewardScorer
+
+__all__ = ["RewardScorer", "build_scoring", "describe", "reward_models", "score_entries", "score_file"]
+
+
+def score_entries(recipe: PPORecipe) -> list[ScorerEntry]:
+    """Return the recipe's scorers; `reward_model_path` is one of them."""
+    if recipe.reward_model_path is None:
+        return recipe.scorers
+    return [ScorerEntry(kind="reward_model", model_name_or_path=recipe.reward_model_path)]
+
+
+def reward_models(recipe: PPORecipe) -> list[str]:
+    """Return every reward model that the scorers name, once, in their order."""
+    paths = [path for entry in score_entries(recipe) for path in _models(entry)]
+    return list(dict.fromkeys(paths))
+
+
+def build_scoring(recipe: PPORecipe, roles: Mapping[str, str]) -> Scoring:
+    """Return the sum that the recipe asks for, every source ready to be asked.
+
+    Args:
+        roles: reward model → its role, for those that stand on the policy's base; others are loaded here.
+
+    Raises: AlignmentError where a model, a function, an endpoint or a key cannot be had.
+    """
+    named = recipe.reward_model_path is None
+    models: dict[str, str | Scorer] = dict(roles)
+    parts = []
+    for entry in score_entries(recipe):
+        for path in _models(entry):
+            if path not in models:
+                models[path] = RewardScorer.load(path, batch_size=recipe.rollout_eval_batch_size)
+        sources = tuple(models[path] for path in _models(entry)) or (_outside(entry, recipe),)
+        parts.append(
+            ScorePart(
+                sources,
+                name=entry.label if named else "",
+                weight=entry.weight,
+                aggregate=entry.aggregate,
+                uncertainty_penalty=entry.uncertainty_penalty,
+            )
+        )
+    return Scoring(tuple(parts))
+
+
+def describe(recipe: PPORecipe, scoring: Scoring) -> list[dict[str, Any]]:
+    """Return what the manifest keeps of each scorer: what it is, and hashes of what decides its scores."""
+    found = []
+    for entry, part in zip(score_entries(recipe), scoring.parts, strict=True):
+        source = part.sources[0]
+        what: dict[str, Any] = {"name": entry.label, "kind": entry.kind, "weight": entry.weight}
+        if _models(entry):
+            what["models"] = [
+                {"path": path, "weights_sha256": weights_hash(resolve_model(path).newest), "role": _role(of)}
+                for path, of in zip(_models(entry), part.sources, strict=True)
+            ]
+        else:
+            what |= source.identity  # type: ignore[union-attr] # the kinds that `_outside` makes have one
+        found.append(what)
+    return found
+
+
+def _role(source: str | Scorer) -> str | None:
+    return source if isinstance(source, str) else None
+
+
+def _models(entry: ScorerEntry) -> list[str]:
+    return [entry.model_name_or_path] if entry.model_name_or_path else entry.reward_models
+
+
+def _outside(entry: ScorerEntry, recipe: PPORecipe) -> Scorer:
+    if entry.kind == "function":
+        from reward.scorers.function import FunctionScorer
+
+        return FunctionScorer.from_entry(entry)
+    from reward.scorers.http import HttpScorer
+
+    return HttpScorer.from_entry(entry, batch_size=recipe.rollout_eval_batch_size)

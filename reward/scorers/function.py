@@ -1,0 +1,58 @@
+"""A scorer that is a Python function, named in the recipe as `module:function`.
+
+    def score(prompts, answers):
+        '''Return one number for each answer, higher is better.'''
+        return [float(len(answer) < 200) for answer in answers]
+
+`prompts` is a list of text or of lists of messages ({"role": ..., "content": ...}), as in the data; `answers` is a list
+of text of the same length. What is returned may be any sequence of numbers: a list, an array, a tensor.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from alignment.config.schema import ScorerEntry
+from alignment.data.rows import Prompt
+from alignment.errors import ScorerError
+from reward.functions import named_function
+
+Function = Callable[[list[Prompt], list[str]], Any]
+
+
+class FunctionScorer:
+    """Calls `function(prompts, answers)` once for all answers."""
+
+    def __init__(self, function: Function, where: str, code_hash: str) -> None:
+        self.function = function
+        self.where = where  # module:function, for messages
+        self.identity = {"function": where, "code_sha256": code_hash}
+
+    @classmethod
+    def from_entry(cls, entry: ScorerEntry) -> "FunctionScorer":
+        """Import the function that the recipe names.
+
+        Raises: ScorerError where there is none.
+        """
+        where = entry.function or ""
+        function, code_hash = named_function(where, key="scorer function", error=ScorerError)
+        return cls(function, where, code_hash)
+
+    def score(self, prompts: Sequence[Prompt], answers: Sequence[str], *, stopped: Sequence[bool]) -> list[float]:
+        """Call the function.
+
+        Raises: ScorerError where it raises or returns anything but one number an answer.
+        """
+        try:
+            returned = self.function(list(prompts), list(answers))
+        except Exception as error:
+            raise ScorerError(
+                f"scorer function {self.where} raised {type(error).__name__}: {error}; mend the function."
+            ) from error
+        try:
+            scores = [float(score) for score in returned]
+        except (TypeError, ValueError):
+            raise ScorerError(
+                f"scorer function {self.where} returned {str(returned)[:80]!r}; it must return one number for each of "
+                f"{len(answers)} answers."
+            ) from None
+        return scores

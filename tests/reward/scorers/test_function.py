@@ -1,0 +1,76 @@
+"""Functions as scorers: what they are given, and every way in which they can fail."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from alignment.config.schema import ScorerEntry
+from alignment.errors import ScorerError
+from reward.scorers.function import FunctionScorer
+
+HERE = __name__
+PROMPTS: list[Any] = ["count", [{"role": "user", "content": "hi"}]]
+seen: list[Any] = []
+
+
+def length(prompts: list[Any], answers: list[str]) -> list[int]:
+    seen.append((prompts, answers))
+    return [len(answer) for answer in answers]
+
+
+def array(prompts: list[Any], answers: list[str]) -> Any:
+    return np.array([0.5, -1.0])
+
+
+def tensor(prompts: list[Any], answers: list[str]) -> Any:
+    return torch.tensor([0.5, -1.0])
+
+
+def one_number(prompts: list[Any], answers: list[str]) -> float:
+    return 1.0
+
+
+def words(prompts: list[Any], answers: list[str]) -> list[str]:
+    return ["good", "bad"]
+
+
+def raises(prompts: list[Any], answers: list[str]) -> list[float]:
+    raise ZeroDivisionError("division by zero")
+
+
+NOT_CALLABLE = 3
+
+
+def scorer_of(name: str) -> FunctionScorer:
+    return FunctionScorer.from_entry(ScorerEntry(kind="function", function=name if ":" in name else f"{HERE}:{name}"))
+
+
+def test_a_function_is_called_once_with_everything() -> None:
+    scorer = scorer_of("length")
+    assert scorer.score(PROMPTS, ["a", "bcd"], stopped=[True, False]) == [1.0, 3.0]
+    assert seen == [(PROMPTS, ["a", "bcd"])]
+    assert scorer.identity["function"] == f"{HERE}:length"
+    assert len(scorer.identity["code_sha256"]) == 16
+
+
+@pytest.mark.parametrize("name", ["array", "tensor"])
+def test_numbers_of_any_kind(name: str) -> None:
+    assert scorer_of(name).score(PROMPTS, ["a", "b"], stopped=[True, True]) == [0.5, -1.0]
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("one_number", r"returned '1.0'; it must return one number for each of 2 answers"),
+        ("words", r"returned \"\['good', 'bad'\]\""),
+        ("raises", "raised ZeroDivisionError: division by zero; mend the function"),
+        ("NOT_CALLABLE", "NOT_CALLABLE is not a function"),
+        ("missing", "missing is not there"),
+        ("no_such_module:f", "no module 'no_such_module'"),
+    ],
+)
+def test_what_is_no_scorer_is_told(name: str, said: str) -> None:
+    with pytest.raises(ScorerError, match=rf"scorer function .*{said}"):
+        scorer_of(name).score(PROMPTS, ["a", "b"], stopped=[True, True])
