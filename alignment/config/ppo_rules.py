@@ -50,6 +50,20 @@ def batches(keys: Keys) -> Iterator[Fault]:
         yield ("per_device_train_batch_size",), f"{found} does not divide the minibatch of {share}{use}"
 
 
+def steps(keys: Keys) -> Iterator[Fault]:
+    """Which of an update's steps are taken."""
+    warmup, updates = keys["value_warmup_updates"], keys["total_episodes"] // keys["rollout_batch_size"]
+    if warmup and warmup >= updates:
+        yield ("value_warmup_updates",), f"{warmup} leaves none of the run's {updates} updates to the policy"
+    if keys.given("target_kl") and keys["fp16"]:
+        yield ("target_kl",), "needs steps without gradients, which the loss scaler of fp16 refuses; use bf16"
+    if keys.given("target_kl") and keys["num_ppo_epochs"] * keys["num_mini_batches"] < 3:
+        yield (
+            ("target_kl",),
+            "has no effect: an update of fewer than 3 steps is over before one can be skipped",
+        )
+
+
 def kl(keys: Keys) -> Iterator[Fault]:
     """The KL's gradient points to the reference, and a coefficient that adapts can."""
     if keys["kl_placement"] == "loss" and keys["kl_estimator"] == "k1":
@@ -99,4 +113,4 @@ def _divisors(number: int, near: int) -> str:
     return " or ".join(str(d) for d in around if d)
 
 
-PPO_RULES: list[Rule] = [schedule, batches, dropout, kl, engine, score_sources]
+PPO_RULES: list[Rule] = [schedule, batches, dropout, steps, kl, engine, score_sources]

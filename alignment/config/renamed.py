@@ -157,6 +157,7 @@ RENAMED: dict[str, tuple[tuple[str, ...], str]] = {
     "use_score_scaling": (("normalize_scores",), ""),
     "use_score_norm": (("normalize_scores",), ""),
     "score_clip": (("reward_clip",), ""),
+    "critic_warmup": (("value_warmup_updates",), ""),
     "critic_learning_rate": (("value_learning_rate",), ""),
 }
 

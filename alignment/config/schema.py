@@ -199,10 +199,13 @@ class PPORecipe(Recipe, ModelKeys, AdapterKeys, DataKeys, SamplingKeys):
     cliprange: float = Field(default=0.2, gt=0)
     cliprange_high: float = Field(default=0.28, gt=0)
     dual_clip: float | None = Field(default=3.0, gt=1)
+    log_ratio_clip: float = Field(default=20.0, gt=0)  # nats
+    target_kl: float | None = Field(default=None, gt=0)  # nats per token from the policy that sampled: the update ends
     cliprange_value: float = Field(default=0.2, gt=0)
     vf_coef: float = Field(default=0.1, ge=0)
     loss_aggregation: Literal["token-mean", "seq-mean-token-sum", "seq-mean-token-mean"] = "token-mean"
     value_learning_rate: float | None = Field(default=None, gt=0)  # None: the policy's
+    value_warmup_updates: int = Field(default=0, ge=0)  # updates at first that train the value alone
     whiten_advantages: bool = True
     reward_clip: float | None = Field(default=None, gt=0)
     normalize_scores: bool = False  # by the running mean and standard deviation of the scores

@@ -6,7 +6,6 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from alignment.ops.kl import MAX_LOG_RATIO
 from alignment.ops.masking import masked_mean, masked_sum, require_same_shape
 
 Aggregation = Literal["token-mean", "seq-mean-token-sum", "seq-mean-token-mean"]
@@ -30,20 +29,22 @@ def policy_loss(
     cliprange: float,
     cliprange_high: float,
     dual_clip: float | None,
+    log_ratio_clip: float = 20.0,
 ) -> PolicyLoss:
     """Clipped surrogate, eq. 7 of https://arxiv.org/abs/1707.06347, with two extensions.
 
     loss = max(-A·r, -A·clip(r, 1 - cliprange, 1 + cliprange_high)), r = exp(logp - old_logp), the exponent clamped at
-    ±20. The higher upper bound is DAPO's "clip-higher", eq. 10 of https://arxiv.org/abs/2503.14476. Where A < 0 the
-    loss is also bounded by -A·dual_clip, eq. 5 of https://arxiv.org/abs/1912.09729.
+    ±`log_ratio_clip`. The higher upper bound is DAPO's "clip-higher", eq. 10 of https://arxiv.org/abs/2503.14476.
+    Where A < 0 the loss is also bounded by -A·dual_clip, eq. 5 of https://arxiv.org/abs/1912.09729.
 
     Args:
         logp, old_logp, advantages: (batch, time) float.
         dual_clip: above 1, or None for none.
+        log_ratio_clip: nats; exp(20) = 4.9e8, past which a ratio says nothing and float16 overflows.
     Raises: ShapeError where the three differ.
     """
     require_same_shape(logp=logp, old_logp=old_logp, advantages=advantages)
-    ratio = (logp - old_logp).clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO).exp()
+    ratio = (logp - old_logp).clamp(-log_ratio_clip, log_ratio_clip).exp()
     plain = -advantages * ratio
     bounded = -advantages * ratio.clamp(1 - cliprange, 1 + cliprange_high)
     loss = torch.maximum(plain, bounded)

@@ -33,6 +33,7 @@ def token_losses(logp: Tensor, values: Tensor, batch: Mapping[str, Tensor], reci
         cliprange=recipe.cliprange,
         cliprange_high=recipe.cliprange_high,
         dual_clip=recipe.dual_clip,
+        log_ratio_clip=recipe.log_ratio_clip,
     )
     value = value_loss(values, batch["values"], batch["returns"], cliprange_value=recipe.cliprange_value)
     in_loss = recipe.kl_placement == "loss"
@@ -40,11 +41,19 @@ def token_losses(logp: Tensor, values: Tensor, batch: Mapping[str, Tensor], reci
 
 
 def minibatch_share(
-    losses: Losses, mask: Tensor, recipe: PPORecipe, *, kl_coef: float, tokens: Tensor, sequences: Tensor
+    losses: Losses,
+    mask: Tensor,
+    recipe: PPORecipe,
+    *,
+    kl_coef: float,
+    tokens: Tensor,
+    sequences: Tensor,
+    policy_trains: bool = True,
 ) -> Tensor:
     """mean(policy) + kl_coef·mean(kl) + vf_coef·mean(value), each mean over the minibatch that this is a part of.
 
     Args:
+        policy_trains: if not, all but the value's part weighs nothing; it stays in the graph, as DDP needs it.
         mask: (batch, time) bool.
         tokens, sequences: how many the whole minibatch holds, on all processes.
     """
@@ -52,5 +61,7 @@ def minibatch_share(
     def share(loss: Tensor) -> Tensor:
         return aggregate_part(loss, mask, recipe.loss_aggregation, tokens=tokens, sequences=sequences)
 
-    loss = share(losses.policy.loss) + recipe.vf_coef * share(losses.value.loss)
-    return loss if losses.kl is None else loss + kl_coef * share(losses.kl)
+    policy = share(losses.policy.loss)
+    if losses.kl is not None:
+        policy = policy + kl_coef * share(losses.kl)
+    return (policy if policy_trains else 0.0 * policy) + recipe.vf_coef * share(losses.value.loss)

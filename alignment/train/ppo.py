@@ -75,6 +75,11 @@ class PPOTrainer(Trainer):
             model=roles, args=args, processing_class=template.tokenizer, callbacks=[*(callbacks or []), _Epochs(self)]
         )
         require_what_was_asked(self.accelerator)
+        if recipe.value_warmup_updates and recipe.value_model == "head" and self.is_deepspeed_enabled:
+            raise TrainingError(
+                "value_warmup_updates with value_model head would move the policy under DeepSpeed, which keeps the "
+                "gradients to itself; use value_model adapter, or another way to run"
+            )
         self.model_accepts_loss_kwargs = True  # the loss is normalised here, over the whole minibatch
         self.roles, self.recipe, self.run = roles, recipe, run
         pad: int = template.tokenizer.pad_token_id
@@ -147,8 +152,34 @@ class PPOTrainer(Trainer):
         assert 0 <= steps_done < self.recipe.num_ppo_epochs * self.recipe.num_mini_batches, "stale experience"
         tokens = sum(int(batch["mask"].sum()) for batch in batches)
         answers = sum(len(batch["mask"]) for batch in batches)
-        own = torch.tensor([float(tokens), float(answers)], device=device)
-        return batches, self.accelerator.gather(own).view(-1, 2).sum(0)
+        seen = self.statistics
+        own = torch.tensor([float(tokens), float(answers), seen.step_kl, seen.step_tokens], device=device)
+        total = self.accelerator.gather(own).view(-1, 4).sum(0)
+        if self.recipe.target_kl is not None:
+            seen.stop_past(self.recipe.target_kl, *total[2:].tolist())
+        return batches, total[:2]
+
+    def training_step(
+        self, model: nn.Module, inputs: dict[str, Tensor], num_items_in_batch: Tensor | int | None = None
+    ) -> Tensor:
+        """Forward and backward; neither in an update that was stopped: its steps pass without a gradient.
+
+        A gradient of zero would not do: the optimizer's momentum would go on moving the weights, and its second moments
+        would remember zeros.
+        """
+        if self.statistics.stopped:
+            return torch.zeros((), device=self.args.device)
+        loss: Tensor = super().training_step(model, inputs, num_items_in_batch)
+        if self._value_warms_up:
+            names = self.roles.value_parameters()
+            for name, parameter in self.roles.named_parameters():
+                if name not in names:
+                    parameter.grad = None
+        return loss
+
+    @property
+    def _value_warms_up(self) -> bool:
+        return self.stream.update < self.recipe.value_warmup_updates
 
     # The loss
 
@@ -169,8 +200,15 @@ class PPOTrainer(Trainer):
         losses = token_losses(unflatten(flat_logp, mask), unflatten(flat_values, mask), inputs, recipe)
         self.statistics.add(losses, mask)
         tokens, answers = num_items_in_batch
-        kl_coef = self.collector.kl_coef
-        loss = minibatch_share(losses, mask, recipe, kl_coef=kl_coef, tokens=tokens, sequences=answers)
+        loss = minibatch_share(
+            losses,
+            mask,
+            recipe,
+            kl_coef=self.collector.kl_coef,
+            tokens=tokens,
+            sequences=answers,
+            policy_trains=not self._value_warms_up,
+        )
         loss = loss * self.args.world_size
         return (loss, {"logp": flat_logp, "values": flat_values}) if return_outputs else loss
 
@@ -201,6 +239,8 @@ class PPOTrainer(Trainer):
             last["seconds_train"] = seconds - last["seconds_sample"] - last["seconds_score"]
             last["tokens_per_second"] = tokens / seconds
             logs |= {**last, **self.statistics.means(self.accelerator.gather, self.args.device)}
+            if self.recipe.target_kl is not None:
+                logs["steps_skipped"] = self.statistics.steps_skipped
             logs["episode"] = (self.stream.update + 1) * self.recipe.rollout_batch_size
         super().log(logs, start_time)
 

@@ -75,6 +75,9 @@ class UpdateStatistics:
     def __init__(self) -> None:
         self.sums: dict[str, float] = {}
         self.tokens = 0.0
+        self.step_kl, self.step_tokens = 0.0, 0.0  # sum of old_kl_k3 since the last look, and over how many tokens
+        self.stopped = False  # the policy moved past target_kl
+        self.steps_skipped = 0.0
         self.ratio_max = 0.0
         self.started = time.perf_counter()
 
@@ -89,14 +92,31 @@ class UpdateStatistics:
             "dual_clip_fraction": policy.dual_clipped,
             "value_clip_fraction": value.clipped,
             "old_kl": -policy.ratio.log(),
+            "old_kl_k3": policy.ratio - 1 - policy.ratio.log(),
         }
         if losses.kl is not None:
             parts["kl_loss"] = losses.kl
-        sums = torch.stack([masked_sum(part.float(), mask) for part in parts.values()]).tolist()
-        for name, number in zip(parts, sums, strict=True):
+        numbers = torch.stack([masked_sum(part.float(), mask) for part in parts.values()]).tolist()
+        sums = dict(zip(parts, numbers, strict=True))
+        for name, number in sums.items():
             self.sums[name] = self.sums.get(name, 0.0) + number
-        self.tokens += float(mask.sum())
+        tokens = float(mask.sum())
+        self.tokens += tokens
+        self.step_kl += sums["old_kl_k3"]
+        self.step_tokens += tokens
         self.ratio_max = max(self.ratio_max, float(torch.where(mask, policy.ratio, 0.0).max()))
+
+    def stop_past(self, target_kl: float, kl: float, tokens: float) -> None:
+        """Look at the last step's minibatch, on all processes: far from the policy that sampled, the update ends.
+
+        The numbers are those of its forward pass, so of the policy as the step before it left it.
+
+        Args:
+            kl: sum of old_kl_k3 over `tokens`, the minibatch's tokens.
+        """
+        self.stopped = self.stopped or kl > target_kl * tokens
+        self.steps_skipped += self.stopped
+        self.step_kl = self.step_tokens = 0.0
 
     def means(self, gather: Any, device: torch.device) -> dict[str, float]:
         """Per-token means over all processes, and the largest ratio."""

@@ -73,6 +73,19 @@ def test_policy_loss(how, dual):
     assert float(aggregate(result.loss, mask, how)) == pytest.approx(slow.aggregate(per_token, mask.tolist(), how))
 
 
+def test_the_log_ratio_is_clamped_at_the_number_given():
+    _, logp, old_logp, advantages, *_ = batch(2)
+    result = policy_loss(
+        logp, old_logp, advantages, cliprange=0.9, cliprange_high=9.0, dual_clip=None, log_ratio_clip=0.5
+    )
+    assert float((logp - old_logp).abs().max()) > 1
+    held = [
+        [slow.policy_token_loss(max(-0.5, min(0.5, a - b)), 0.0, c, 0.9, 9.0, None) for a, b, c in zip(*r, strict=True)]
+        for r in zip(logp.tolist(), old_logp.tolist(), advantages.tolist(), strict=True)
+    ]
+    close(result.loss, held)
+
+
 @pytest.mark.parametrize("how", HOWS)
 def test_value_loss(how):
     mask, values, old_values, returns, *_ = batch(3)

@@ -179,6 +179,47 @@ def test_the_coefficient_adapts_to_the_kl_of_the_rollout_before(base, tmp_path):
     assert logs[-1]["kl_coef"] > logs[1]["kl_coef"]
 
 
+def test_an_update_past_the_target_kl_takes_no_more_steps(base, tmp_path):
+    """The first step's ratios are one; the second's are not, and its step is the last that is taken."""
+    settings = {
+        "updates": 2,
+        "num_mini_batches": 1,
+        "arguments": {"lr_scheduler_type": "constant", "weight_decay": 0.1},
+    }
+    stopped = make_trainer(base, tmp_path / "a", num_ppo_epochs=5, target_kl=1e-9, **settings)
+    short = make_trainer(base, tmp_path / "b", num_ppo_epochs=2, **settings)
+    untouched = make_trainer(base, tmp_path / "c", num_ppo_epochs=5, target_kl=1e9, **settings)
+    for trainer in (stopped, short, untouched):
+        trainer.train()
+    assert equal(trained_weights(stopped), trained_weights(short))
+    assert not equal(trained_weights(stopped), trained_weights(untouched))
+    assert stopped.state.global_step == 10
+    logs = [[e for e in trainer.state.log_history if "score" in e] for trainer in (stopped, short, untouched)]
+    assert [entry["steps_skipped"] for entry in logs[0]] == [3, 3]
+    assert [entry["steps_skipped"] for entry in logs[2]] == [0, 0]
+    assert [e["old_kl_k3"] for e in logs[0]] == [e["old_kl_k3"] for e in logs[1]]
+    assert logs[0][0]["old_kl_k3"] > 0
+
+
+@pytest.mark.parametrize("value_model", ["adapter", "head"])
+def test_while_the_value_warms_up_the_policy_stands_still(base, tmp_path, value_model):
+    watch = Watch()
+    trainer = make_trainer(
+        base, tmp_path, updates=3, value_model=value_model, value_warmup_updates=2, arguments={"weight_decay": 0.5}
+    )
+    watch.attach(trainer).train()
+    value = trainer.roles.value_parameters()
+    starts = [*watch.sampled_with, trained_weights(trainer)]  # before each update, and at the end
+    for update, moves in enumerate([False, False, True]):
+        before, after = starts[update], starts[update + 1]
+        moved = {name for name in before if not torch.equal(before[name], after[name])}
+        assert moved & value
+        assert bool(moved - value) == moves
+    policy = [p for name, p in trainer.roles.named_parameters() if p.requires_grad and name not in value]
+    # Adam's second moments know nothing of the warm-up
+    assert {int(trainer.optimizer.state[p]["step"]) for p in policy} == {4}
+
+
 def test_ppo_learns(base, tmp_path):
     trainer = make_trainer(
         base, tmp_path, value_model="head", rollout_batch_size=64, total_episodes=64 * 14, per_device=32, lora_r=8,
@@ -252,6 +293,7 @@ class KillAfter(TrainerCallback):
         (3, 8, {"normalize_scores": True}),  # in the middle of one: the rollout in hand is part of it
         (6, 13, {"value_model": "head", "peft_method": "full"}),
         (6, 11, {"kl_placement": "loss", "kl_estimator": "k3", "adaptive_kl_target": 0.1, "adaptive_kl_horizon": 16}),
+        (3, 8, {"target_kl": 1e-9, "value_warmup_updates": 1}),  # a checkpoint amid the steps that are skipped
     ],
 )
 def test_a_killed_run_ends_with_the_same_bits(base, tmp_path, save_steps, killed_at, keys):
