@@ -4,7 +4,6 @@ import contextlib
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -13,71 +12,15 @@ from torch import Tensor, nn
 from alignment.config.schema import PPORecipe
 from alignment.data.rows import Prompt
 from alignment.data.template import Template
-from alignment.ops.advantages import advantages_and_returns
-from alignment.ops.kl import adapted_kl_coef, kl_estimate
-from alignment.ops.masking import masked_mean, masked_sum, masked_var, whiten
-from alignment.ops.rewards import explained_variance, token_rewards
+from alignment.ops.kl import adapted_kl_coef
 from alignment.policy.roles import Roles
-from alignment.rollout.engine import Completion, Engine, Sampling
+from alignment.rollout.engine import Engine, Sampling
+from alignment.train.estimates import make_experience
 from alignment.train.experience import Experience, Rows, generator, pack, prompt_rows, unflatten
+from alignment.train.measures import rollout_metrics, sample_rows
+from alignment.train.rollouts import RoleNumbers, Rollout
 from alignment.train.scoring import Scorer, Scoring
-
-
-@dataclass(slots=True)
-class RunningMoments:
-    """Mean and standard deviation of everything seen, Chan et al.'s parallel update."""
-
-    count: float = 0.0
-    mean: float = 0.0
-    squares: float = 0.0  # sum of squared deviations
-
-    def update(self, values: Tensor) -> None:
-        """Take in a batch."""
-        batch = values.double()
-        n, mean = float(batch.numel()), float(batch.mean())
-        squares = float(((batch - mean) ** 2).sum())
-        total = self.count + n
-        self.squares += squares + (mean - self.mean) ** 2 * self.count * n / total
-        self.mean += (mean - self.mean) * n / total
-        self.count = total
-
-    @property
-    def std(self) -> float:
-        """Standard deviation, n-1 in the denominator; 1 where there is none to speak of."""
-        std = (self.squares / (self.count - 1)) ** 0.5 if self.count > 1 else 0.0
-        return std if std > 1e-6 else 1.0
-
-
-@dataclass(slots=True)
-class Rollout:
-    """One collection on its way from prompts to experience: all of its answers, on every process."""
-
-    prompts: list[Prompt]
-    prompt_ids: list[list[int]]
-    completions: list[Completion]
-    own: slice  # the answers that this process sampled
-    microbatches: list[Rows]  # its own, of the first epoch
-    mask: Tensor
-    explained_variance: float = 0.0
-
-    @property
-    def answer_ids(self) -> list[list[int]]:
-        """Sampled tokens, the stop token included."""
-        return [completion.ids for completion in self.completions]
-
-
-@dataclass(slots=True)
-class RoleNumbers:
-    """What the roles say of a rollout, on the CPU. Per-token tensors are (answers, time), zero where masked."""
-
-    scores: Tensor  # (answers,)
-    logp: Tensor
-    entropy: Tensor
-    values: Tensor
-    ref_logp: Tensor
-    parts: dict[str, Tensor] = field(
-        default_factory=dict, kw_only=True
-    )  # of the scores, by the scorer's name, (answers,)
+from alignment.train.shaping import ScoreShaping
 
 
 class Collector:
@@ -119,7 +62,7 @@ class Collector:
         self.rank, self.share = rank, recipe.rollout_batch_size // world_size
         self.through: nn.Module | None = None  # what wraps the roles, where only it can put their shards together
         self.kl_coef = recipe.kl_coef
-        self.score_moments = RunningMoments()
+        self.shaping = ScoreShaping(recipe)
         self.last: dict[str, float] = {}  # numbers of the latest rollout, whole batch
         self.samples: list[dict[str, Any]] = []  # its first rows as text
         self.pad_token_id: int = template.tokenizer.pad_token_id
@@ -133,8 +76,10 @@ class Collector:
         rollout = self._sample(update)
         sampled = time.perf_counter()
         said = self._ask_roles(rollout)
-        experience = self._experience(rollout, said)
-        self._measure(rollout, said, experience)
+        rewards = self.shaping.shape(said.scores, rollout.stopped)
+        experience = make_experience(rollout, said, rewards, self.recipe, kl_coef=self.kl_coef)
+        self.last = rollout_metrics(rollout, said, experience) | {"kl_coef": self.kl_coef}
+        self.samples = sample_rows(rollout, said, self.template)
         self.last |= {"seconds_sample": sampled - start, "seconds_score": time.perf_counter() - sampled}
         return experience
 
@@ -222,90 +167,11 @@ class Collector:
             for whole, part in zip(wholes, parts, strict=True):
                 whole[their_rows] = part
 
-    def _experience(self, rollout: Rollout, said: RoleNumbers) -> Experience:
-        recipe, mask, values = self.recipe, rollout.mask, said.values
-        stopped = torch.tensor([completion.stopped for completion in rollout.completions])
-        in_reward = recipe.kl_placement == "reward"
-        kl = kl_estimate(said.logp, said.ref_logp, recipe.kl_estimator)
-        penalty = self.kl_coef if in_reward else 0.0
-        rewards = token_rewards(self._shaped(said.scores, stopped), kl, mask, kl_coef=penalty)
-        advantages, returns = advantages_and_returns(
-            rewards, values, mask, gamma=recipe.gamma, lam=recipe.lam, lam_value=recipe.lam_value
-        )
-        residual, of_returns = (masked_var(x, mask) for x in (returns - values, returns))
-        rollout.explained_variance = explained_variance(residual, of_returns)
-        if recipe.whiten_advantages:
-            advantages = whiten(advantages, mask)
-        return Experience(
-            rollout.prompt_ids,
-            rollout.answer_ids,
-            mask,
-            said.logp,
-            values,
-            advantages,
-            returns,
-            ref_logp=None if in_reward else said.ref_logp,
-        )
-
-    def _shaped(self, scores: Tensor, stopped: Tensor) -> Tensor:
-        """Scores as rewards: normalised, clipped, lowered where the answer was cut off; in that order."""
-        recipe = self.recipe
-        self.score_moments.update(scores)
-        if recipe.normalize_scores:
-            scores = (scores - self.score_moments.mean) / self.score_moments.std
-        if recipe.reward_clip is not None:
-            scores = scores.clamp(-recipe.reward_clip, recipe.reward_clip)
-        if recipe.missing_eos_penalty is not None:
-            scores = torch.where(stopped, scores, scores - recipe.missing_eos_penalty)
-        return scores
-
-    def _measure(self, rollout: Rollout, said: RoleNumbers, made: Experience) -> None:
-        """Keep the numbers to log and some answers as text. KL and returns are summed over an answer."""
-        mask, answers = rollout.mask, rollout.answer_ids
-        k1, k3 = (masked_sum(kl_estimate(said.logp, said.ref_logp, which), mask, dim=1) for which in ("k1", "k3"))
-        lengths = mask.sum(1).float()
-        stopped = torch.tensor([float(c.stopped) for c in rollout.completions])
-        means = {
-            "kl": k1.mean(),
-            "kl_k3": k3.mean(),
-            "entropy": masked_mean(said.entropy, mask),
-            "value_mean": masked_mean(made.values, mask),
-            "return_mean": masked_mean(made.returns, mask),
-            "answer_tokens": lengths.mean(),
-            "fraction_stopped": stopped.mean(),
-            **{f"score_{name}": part.mean() for name, part in said.parts.items()},
-        }
-        self.last = {
-            "score": float(said.scores.mean()),
-            "score_std": float(said.scores.std(correction=0)),
-            **{name: float(value) for name, value in means.items()},
-            "explained_variance": rollout.explained_variance,
-            "distinct_answers": len(set(map(tuple, answers))) / len(answers),
-            "kl_coef": self.kl_coef,
-            "tokens": float(lengths.sum()),
-        }
-        self.samples = [
-            {
-                "prompt": self.template.text(rollout.prompts[i]),
-                "answer": self.template.answer_text(rollout.prompt_ids[i], answers[i]),
-                "score": float(said.scores[i]),
-                **{f"score_{name}": float(part[i]) for name, part in said.parts.items()},
-                "kl": float(k1[i]),
-                "stopped": rollout.completions[i].stopped,
-            }
-            for i in range(min(4, len(answers)))
-        ]
-
     def state_dict(self) -> dict[str, Any]:
         """What an update hands to the next, beside the weights."""
-        moments = self.score_moments
-        return {
-            "kl_coef": self.kl_coef,
-            "score_moments": [moments.count, moments.mean, moments.squares],
-            "last": self.last,
-        }
+        return {"kl_coef": self.kl_coef, "score_moments": self.shaping.state(), "last": self.last}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from where `state_dict` was taken."""
         self.kl_coef, self.last = state["kl_coef"], state["last"]
-        self.score_moments = RunningMoments(*state["score_moments"])
+        self.shaping.load_state(state["score_moments"])

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from alignment.train.collector import RunningMoments
 from alignment.train.experience import Experience, ExperienceStream, by_length, pack, plan, prompt_rows, unflatten
+from alignment.train.shaping import RunningMoments
 
 
 def test_pack_marks_answers_by_length_even_where_padding_is_the_eos_token():

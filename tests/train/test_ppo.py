@@ -10,7 +10,7 @@ from alignment.config.schema import DatasetEntry, PPORecipe
 from alignment.errors import RecipeError
 from alignment.ops.rewards import last_valid
 from alignment.run.checkpoints import mark_whole
-from alignment.train import collector as collector_module
+from alignment.train import estimates
 from alignment.train.update import UpdateShape
 from tests.models import save_tiny_model
 from tests.train.ppo_runs import PROMPTS, make_trainer, trained_weights
@@ -90,14 +90,14 @@ def test_the_split_into_microbatches_changes_nothing(base, tmp_path, how):
 
 def test_the_score_lands_on_the_last_answer_token_where_padding_is_eos(base, tmp_path, monkeypatch):
     seen = []
-    original = collector_module.token_rewards
+    original = estimates.token_rewards
 
     def spy(scores, kl, mask, *, kl_coef):
         rewards = original(scores, kl, mask, kl_coef=kl_coef)
         seen.append((scores, rewards, mask))
         return rewards
 
-    monkeypatch.setattr(collector_module, "token_rewards", spy)
+    monkeypatch.setattr(estimates, "token_rewards", spy)
     trainer = make_trainer(
         base, tmp_path, eos_as_pad=True, many_stops=False, kl_coef=0.0, rollout_batch_size=64, total_episodes=64
     )
@@ -132,7 +132,7 @@ def test_scores_are_normalised_then_clipped_then_lowered_where_cut_off(base, tmp
     trainer = make_trainer(base, tmp_path, normalize_scores=True, reward_clip=1.0, missing_eos_penalty=0.5)
     scores, stopped = torch.tensor([0.0, 2.0, 10.0]), torch.tensor([True, False, False])
     # mean 4, standard deviation sqrt((16 + 4 + 36) / 2) = 5.2915: -0.7559, -0.3780, 1.1339 → 1; then -0.5 twice
-    shaped = trainer.collector._shaped(scores, stopped)
+    shaped = trainer.collector.shaping.shape(scores, stopped)
     torch.testing.assert_close(shaped, torch.tensor([-0.7559, -0.8780, 0.5]), rtol=0, atol=1e-4)
 
 

@@ -1,0 +1,44 @@
+"""A rollout on its way from prompts to experience."""
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from alignment.data.rows import Prompt
+from alignment.rollout.engine import Completion
+from alignment.train.experience import Rows
+
+
+@dataclass(slots=True)
+class Rollout:
+    """One collection on its way from prompts to experience: all of its answers, on every process."""
+
+    prompts: list[Prompt]
+    prompt_ids: list[list[int]]
+    completions: list[Completion]
+    own: slice  # the answers that this process sampled
+    microbatches: list[Rows]  # its own, of the first epoch
+    mask: Tensor
+
+    @property
+    def stopped(self) -> Tensor:
+        """Which answers ended by themselves, (answers,) bool."""
+        return torch.tensor([completion.stopped for completion in self.completions])
+
+    @property
+    def answer_ids(self) -> list[list[int]]:
+        """Sampled tokens, the stop token included."""
+        return [completion.ids for completion in self.completions]
+
+
+@dataclass(slots=True)
+class RoleNumbers:
+    """What the roles say of a rollout, on the CPU. Per-token tensors are (answers, time), zero where masked."""
+
+    scores: Tensor  # (answers,)
+    logp: Tensor
+    entropy: Tensor
+    values: Tensor
+    ref_logp: Tensor
+    parts: dict[str, Tensor] = field(default_factory=dict, kw_only=True)  # of the scores, by name, (answers,)
