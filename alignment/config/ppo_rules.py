@@ -64,6 +64,13 @@ def steps(keys: Keys) -> Iterator[Fault]:
         )
 
 
+def truncated(keys: Keys) -> Iterator[Fault]:
+    """An answer that does not train needs no reward."""
+    for key in ("missing_eos_penalty", "bootstrap_truncated") if keys["mask_truncated_completions"] else ():
+        if keys[key]:
+            yield (key,), "has no effect with mask_truncated_completions: true, which trains on no such answer"
+
+
 def kl(keys: Keys) -> Iterator[Fault]:
     """The KL's gradient points to the reference, and a coefficient that adapts can."""
     if keys["kl_placement"] == "loss" and keys["kl_estimator"] == "k1":
@@ -113,4 +120,4 @@ def _divisors(number: int, near: int) -> str:
     return " or ".join(str(d) for d in around if d)
 
 
-PPO_RULES: list[Rule] = [schedule, batches, dropout, steps, kl, engine, score_sources]
+PPO_RULES: list[Rule] = [schedule, batches, dropout, steps, truncated, kl, engine, score_sources]

@@ -156,6 +156,7 @@ RENAMED: dict[str, tuple[tuple[str, ...], str]] = {
     "whiten_rewards": (("normalize_scores",), "advantages are whitened by whiten_advantages"),
     "use_score_scaling": (("normalize_scores",), ""),
     "use_score_norm": (("normalize_scores",), ""),
+    "overlong_filtering": (("mask_truncated_completions",), ""),
     "score_clip": (("reward_clip",), ""),
     "critic_warmup": (("value_warmup_updates",), ""),
     "critic_learning_rate": (("value_learning_rate",), ""),

@@ -210,6 +210,8 @@ class PPORecipe(Recipe, ModelKeys, AdapterKeys, DataKeys, SamplingKeys):
     reward_clip: float | None = Field(default=None, gt=0)
     normalize_scores: bool = False  # by the running mean and standard deviation of the scores
     missing_eos_penalty: float | None = Field(default=None, ge=0)  # subtracted where no stop token was sampled
+    mask_truncated_completions: bool = False  # answers without a stop token do not train (DAPO)
+    bootstrap_truncated: bool = False  # the value of where they were cut off stands for their score
     max_prompt_length: int | None = Field(default=None, gt=0)
     rollout_eval_batch_size: int = Field(default=64, gt=0)  # sequences sampled together
     ds3_gather_for_generation: bool = True  # ZeRO-3, FSDP: hold all weights whole while answers are sampled and scored

@@ -118,10 +118,17 @@ class Roles(nn.Module):
 
     def scores(self, input_ids: Tensor, answer_mask: Tensor, role: str = "reward") -> Tensor:
         """A reward role's score of each sequence, read at the answer's last token, (batch,)."""
-        hidden = self._hidden(role, input_ids)
-        rows = torch.arange(len(input_ids), device=input_ids.device)
-        scores: Tensor = self.heads[role](hidden[rows, last_valid(answer_mask)])
-        return scores
+        return self._at_the_end(role, self._hidden(role, input_ids), answer_mask)
+
+    def last_values(self, input_ids: Tensor, answer_mask: Tensor) -> Tensor:
+        """The value of the state after each answer's last token, (batch,)."""
+        hidden = self._hidden("policy" if self.value_on_policy else "value", input_ids)
+        return self._at_the_end("value", hidden, answer_mask)
+
+    def _at_the_end(self, head: str, hidden: Tensor, answer_mask: Tensor) -> Tensor:
+        rows = torch.arange(len(hidden), device=hidden.device)
+        numbers: Tensor = self.heads[head](hidden[rows, last_valid(answer_mask)])
+        return numbers
 
     def policy_step(self, **inputs: Any) -> Any:
         """One pass of the policy as a causal LM with a cache: a step of sampling."""

@@ -125,7 +125,9 @@ class Collector:
         In the very microbatches that the first epoch trains on: the same shapes give the same rounding.
         """
         shape, device = rollout.mask.shape, next(self.roles.parameters()).device
-        found = RoleNumbers(torch.zeros(shape[0]), *(torch.zeros(shape) for _ in range(4)))
+        found = RoleNumbers(
+            torch.zeros(shape[0]), *(torch.zeros(shape) for _ in range(4)), last_values=torch.zeros(shape[0])
+        )
         by_role = {role: torch.zeros(shape[0]) for role in self.scoring.roles}
         temperature, answers = self.recipe.temperature, rollout.answer_ids
         for rows in rollout.microbatches:
@@ -134,6 +136,8 @@ class Collector:
             with self.autocast():
                 logp, entropy, values = self.ask(input_ids, answer_mask, temperature=temperature, with_entropy=True)
                 ref_logp = self.ask(input_ids, answer_mask, temperature=temperature, call="reference_logp")
+                if self.recipe.bootstrap_truncated:  # always: sharded weights come together on all processes or none
+                    found.last_values[rows] = self.ask(input_ids, answer_mask, call="last_values").float().cpu()
                 for role, scores in by_role.items():
                     scores[rows] = self.ask(input_ids, answer_mask, role, call="scores").float().cpu()
             wholes = (found.logp, found.entropy, found.values, found.ref_logp)
@@ -162,7 +166,7 @@ class Collector:
 
     def _exchange(self, found: RoleNumbers, by_role: dict[str, Tensor], rows: Rows) -> None:
         """Fill in what the other processes found of their rows."""
-        wholes = [found.logp, found.entropy, found.values, found.ref_logp, *by_role.values()]
+        wholes = [found.logp, found.entropy, found.values, found.ref_logp, found.last_values, *by_role.values()]
         for their_rows, parts in self.gather([(rows, [whole[rows] for whole in wholes])]):
             for whole, part in zip(wholes, parts, strict=True):
                 whole[their_rows] = part

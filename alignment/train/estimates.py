@@ -1,5 +1,6 @@
 """From what the roles say of a rollout to experience: rewards per token, advantages and returns."""
 
+import torch
 from torch import Tensor
 
 from alignment.config.schema import PPORecipe
@@ -23,11 +24,19 @@ def make_experience(
     in_reward = recipe.kl_placement == "reward"
     kl = kl_estimate(said.logp, said.ref_logp, recipe.kl_estimator)
     per_token = token_rewards(rewards, kl, mask, kl_coef=kl_coef if in_reward else 0.0)
+    last_values = torch.where(rollout.stopped, 0.0, said.last_values) if recipe.bootstrap_truncated else None
     advantages, returns = advantages_and_returns(
-        per_token, said.values, mask, gamma=recipe.gamma, lam=recipe.lam, lam_value=recipe.lam_value
+        per_token,
+        said.values,
+        mask,
+        gamma=recipe.gamma,
+        lam=recipe.lam,
+        lam_value=recipe.lam_value,
+        last_values=last_values,
     )
+    trains = mask & rollout.stopped.unsqueeze(-1) if recipe.mask_truncated_completions else mask
     if recipe.whiten_advantages:
-        advantages = whiten(advantages, mask)
+        advantages = whiten(advantages, trains)
     return Experience(
         rollout.prompt_ids,
         rollout.answer_ids,
@@ -36,5 +45,6 @@ def make_experience(
         said.values,
         advantages,
         returns,
+        trains=trains,
         ref_logp=None if in_reward else said.ref_logp,
     )

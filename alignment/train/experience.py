@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 Rows = list[int]
-PER_TOKEN = ("mask", "logp", "values", "advantages", "returns", "ref_logp")
+PER_TOKEN = ("mask", "logp", "values", "advantages", "returns", "trains", "ref_logp")
 
 
 @dataclass(slots=True)
@@ -23,6 +23,7 @@ class Experience:
     values: Tensor
     advantages: Tensor
     returns: Tensor
+    trains: Tensor  # bool, True on the tokens of `mask` that the loss counts
     ref_logp: Tensor | None = None  # where the KL is part of the loss
 
     @property

@@ -28,7 +28,7 @@ def rollout_metrics(rollout: Rollout, said: RoleNumbers, made: Experience) -> di
         "fraction_stopped": rollout.stopped.float().mean(),
         **{f"score_{name}": part.mean() for name, part in said.parts.items()},
     }
-    residual, of_returns = (masked_var(x, mask) for x in (made.returns - made.values, made.returns))
+    residual, of_returns = (masked_var(x, made.trains) for x in (made.returns - made.values, made.returns))
     return {
         "score": float(said.scores.mean()),
         "score_std": float(said.scores.std(correction=0)),

@@ -150,14 +150,14 @@ class PPOTrainer(Trainer):
         batches = [next(epoch_iterator) for _ in range(num_batches)]
         steps_done = self.state.global_step - self.collected_at
         assert 0 <= steps_done < self.recipe.num_ppo_epochs * self.recipe.num_mini_batches, "stale experience"
-        tokens = sum(int(batch["mask"].sum()) for batch in batches)
-        answers = sum(len(batch["mask"]) for batch in batches)
+        tokens = sum(int(batch["trains"].sum()) for batch in batches)
+        answers = sum(int(batch["trains"].any(dim=1).sum()) for batch in batches)
         seen = self.statistics
         own = torch.tensor([float(tokens), float(answers), seen.step_kl, seen.step_tokens], device=device)
         total = self.accelerator.gather(own).view(-1, 4).sum(0)
         if self.recipe.target_kl is not None:
             seen.stop_past(self.recipe.target_kl, *total[2:].tolist())
-        return batches, total[:2]
+        return batches, total[:2].clamp(min=1)  # a minibatch of nothing but masked answers has none
 
     def training_step(
         self, model: nn.Module, inputs: dict[str, Tensor], num_items_in_batch: Tensor | int | None = None
@@ -195,14 +195,14 @@ class PPOTrainer(Trainer):
         Data parallelism averages gradients over processes; multiplied by their number the shares sum to the mean.
         """
         assert num_items_in_batch is not None
-        recipe, mask = self.recipe, inputs["mask"]
+        recipe, mask, trains = self.recipe, inputs["mask"], inputs["trains"]
         flat_logp, _, flat_values = model(inputs["input_ids"], inputs["answer_mask"], temperature=recipe.temperature)
         losses = token_losses(unflatten(flat_logp, mask), unflatten(flat_values, mask), inputs, recipe)
-        self.statistics.add(losses, mask)
+        self.statistics.add(losses, trains)
         tokens, answers = num_items_in_batch
         loss = minibatch_share(
             losses,
-            mask,
+            trains,
             recipe,
             kl_coef=self.collector.kl_coef,
             tokens=tokens,

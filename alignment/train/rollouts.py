@@ -41,4 +41,5 @@ class RoleNumbers:
     entropy: Tensor
     values: Tensor
     ref_logp: Tensor
+    last_values: Tensor = field(kw_only=True)  # after the last token, (answers,); zero where nobody needs them
     parts: dict[str, Tensor] = field(default_factory=dict, kw_only=True)  # of the scores, by name, (answers,)

@@ -34,7 +34,7 @@ class RunningMoments:
 
 
 class ScoreShaping:
-    """Scores as rewards: normalised, clipped, lowered where the answer was cut off; in that order."""
+    """Scores as rewards: normalised, clipped, replaced or lowered where the answer was cut off; in that order."""
 
     def __init__(self, recipe: PPORecipe) -> None:
         self.recipe = recipe
@@ -52,6 +52,8 @@ class ScoreShaping:
             scores = (scores - self.moments.mean) / self.moments.std
         if recipe.reward_clip is not None:
             scores = scores.clamp(-recipe.reward_clip, recipe.reward_clip)
+        if recipe.bootstrap_truncated:  # what a whole answer would have scored is in the value of where it was cut off
+            scores = torch.where(stopped, scores, 0.0)
         if recipe.missing_eos_penalty is not None:
             scores = torch.where(stopped, scores, scores - recipe.missing_eos_penalty)
         return scores

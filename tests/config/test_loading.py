@@ -257,6 +257,11 @@ def test_wrong_values(faults, stage, given, message):
         ("ppo", {"target_kl": 0.1, "num_ppo_epochs": 2}, "target_kl: has no effect: an update of fewer than 3 steps"),
         ("ppo", {"target_kl": 0.1, "fp16": True}, "target_kl: needs steps without gradients"),
         ("ppo", {"critic_warmup": 5}, "is called value_warmup_updates here"),
+        (
+            "ppo",
+            {"mask_truncated_completions": True, "missing_eos_penalty": 1.0},
+            "missing_eos_penalty: has no effect with mask_truncated_completions: true",
+        ),
         ("ppo", {"kl_placement": "loss"}, "kl_estimator: k1 has a gradient of mean zero in the loss"),
         ("ppo", {"adaptive_kl_horizon": 500}, "adaptive_kl_horizon: has no effect without adaptive_kl_target"),
         ("ppo", {"adaptive_kl_target": 6.0, "kl_coef": 0.0}, "kl_coef: 0 stays 0 however it adapts"),

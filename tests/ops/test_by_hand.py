@@ -52,6 +52,14 @@ def test_gae():
     torch.testing.assert_close(advantages, row(0.25325, 0.385, 0.7))
 
 
+def test_gae_of_an_answer_that_was_cut_off_where_the_value_was_two():
+    # γ 0.9, λ 0.5: δ1 = 0 + 0.9·2 - 0.2 = 1.6; δ0 = 0 + 0.9·0.2 - 0.1 = 0.08, A0 = 0.08 + 0.45·1.6 = 0.8;
+    # the padding between the last token and the end of the row is passed over
+    rewards, values, mask = row(0.0, 0.0, 7.0), row(0.1, 0.2, 7.0), torch.tensor([[True, True, False]])
+    advantages = gae(rewards, values, mask, gamma=0.9, lam=0.5, last_values=torch.tensor([2.0], dtype=torch.float64))
+    torch.testing.assert_close(advantages, row(0.8, 1.6, 0.0))
+
+
 def test_returns_at_lambda_one_are_the_rewards_to_come():
     rewards, values = row(0.5, -0.25, 1.0, 9.0), row(3.0, -2.0, 7.0, 9.0)
     mask = torch.tensor([[True, True, True, False]])

@@ -48,6 +48,19 @@ def test_two_lambdas(seed):
 
 
 @pytest.mark.parametrize("seed", SEEDS)
+def test_gae_with_a_value_after_the_end(seed):
+    mask, rewards, values, more, *_ = batch(seed)
+    after = more[:, 0]
+    advantages, returns = advantages_and_returns(
+        rewards, values, mask, gamma=0.97, lam=0.9, lam_value=1.0, last_values=after
+    )
+    lists = rewards.tolist(), values.tolist(), mask.tolist(), 0.97
+    close(advantages, slow.gae(*lists, 0.9, after.tolist()))
+    for_value = np.array(slow.gae(*lists, 1.0, after.tolist()))
+    close(returns, np.where(mask.numpy(), for_value + values.numpy(), 0.0))
+
+
+@pytest.mark.parametrize("seed", SEEDS)
 def test_whiten(seed):
     mask, x, *_ = batch(seed)
     close(whiten(x, mask), slow.whiten(x.tolist(), mask.tolist()))

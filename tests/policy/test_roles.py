@@ -143,6 +143,19 @@ def test_the_value_starts_as_the_reward_model_read_one_token_earlier(sft, reward
         torch.testing.assert_close(values[:, end], roles.scores(input_ids, until))
 
 
+@pytest.mark.parametrize("value_model", ["adapter", "head"])
+def test_the_value_after_the_end_is_that_before_a_token_more(sft, reward, batch, value_model):
+    roles = load_roles(recipe(sft, value_model=value_model), reward_adapter=str(reward))
+    torch.nn.init.normal_(roles.heads["value"].weight)
+    input_ids, mask = batch
+    longer = torch.nn.functional.pad(mask, (1, 0))[:, :-1] | mask  # each answer with the padding after it
+    longer = torch.nn.functional.pad(longer, (0, 1))
+    longer[:, -1] = mask[:, -1]
+    values = roles(torch.nn.functional.pad(input_ids, (0, 1)), longer, temperature=1.0)[2]
+    ends = longer.sum(1).cumsum(0) - 1
+    torch.testing.assert_close(roles(input_ids, mask, call="last_values"), values[ends])
+
+
 def test_only_policy_and_value_train_and_switching_roles_changes_nothing_about_it(sft, reward, batch):
     roles = load_roles(recipe(sft), reward_adapter=str(reward))
     trained = {name for name, p in roles.named_parameters() if p.requires_grad}

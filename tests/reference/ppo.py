@@ -3,7 +3,7 @@
 import math
 
 
-def gae(rewards, values, mask, gamma, lam):
+def gae(rewards, values, mask, gamma, lam, after_the_end=None):
     """A_t = sum over l of (γλ)^l δ_{t+l}, over an answer's valid tokens alone."""
     advantages = [[0.0] * len(row) for row in rewards]
     for b, row in enumerate(mask):
@@ -12,7 +12,7 @@ def gae(rewards, values, mask, gamma, lam):
             total = 0.0
             for distance, s in enumerate(valid[place:]):
                 after = valid[place + distance + 1] if place + distance + 1 < len(valid) else None
-                value_after = values[b][after] if after is not None else 0.0
+                value_after = values[b][after] if after is not None else (after_the_end[b] if after_the_end else 0.0)
                 delta = rewards[b][s] + gamma * value_after - values[b][s]
                 total += (gamma * lam) ** distance * delta
             advantages[b][t] = total

@@ -74,7 +74,7 @@ class Source:
         self.asked.append(update)
         numbers = torch.full((4, 2), float(update))
         mask = torch.ones(4, 2, dtype=torch.bool)
-        return Experience([[3]] * 4, [[5, 6]] * 4, mask, numbers, numbers, numbers, numbers)
+        return Experience([[3]] * 4, [[5, 6]] * 4, mask, numbers, numbers, numbers, numbers, trains=mask)
 
     def plan_of(self, update, lengths):
         return [[0, 1], [2, 3], [3, 0], [1, 2]] if update % 2 else [[1, 3], [0, 2], [0, 1], [2, 3]]

@@ -136,6 +136,68 @@ def test_scores_are_normalised_then_clipped_then_lowered_where_cut_off(base, tmp
     torch.testing.assert_close(shaped, torch.tensor([-0.7559, -0.8780, 0.5]), rtol=0, atol=1e-4)
 
 
+def test_answers_cut_off_do_not_train_where_they_are_masked(base, tmp_path):
+    """The gradient of a rollout is that of its whole answers alone."""
+    weights = []
+    for per_device in (16, 4):  # a microbatch may hold nothing but masked answers
+        trainer = make_trainer(
+            base, tmp_path / str(per_device), per_device=per_device, mask_truncated_completions=True, updates=1,
+            num_mini_batches=1, num_ppo_epochs=1, arguments={"optim": "sgd", "learning_rate": 0.1},
+        )  # fmt: skip
+        trainer.train()
+        weights.append(trained_weights(trainer))
+    experience = trainer.stream.experience
+    stopped = experience.trains.any(1)
+    assert 2 < int(stopped.sum()) < 14
+    assert torch.equal(experience.trains, experience.mask & stopped.unsqueeze(-1))
+    assert float(experience.advantages[experience.trains].mean()) == pytest.approx(0, abs=1e-6)
+    assert float(experience.advantages[experience.trains].var()) == pytest.approx(1, abs=1e-4)
+    for name, weight in weights[0].items():
+        torch.testing.assert_close(weights[1][name], weight, rtol=0, atol=1e-6)
+    # without the masked answers' tokens, whatever stands there
+    again = make_trainer(
+        base, tmp_path / "again", per_device=16, mask_truncated_completions=True, updates=1, num_mini_batches=1,
+        num_ppo_epochs=1, arguments={"optim": "sgd", "learning_rate": 0.1},
+    )  # fmt: skip
+    collect = again.collector.collect
+
+    def spoiled(update):
+        made = collect(update)
+        for tensor in (made.advantages, made.returns, made.logp):
+            tensor[~made.trains] = 3.0
+        return made
+
+    again.collector.collect = spoiled
+    again.train()
+    assert equal(trained_weights(again), weights[0])
+
+
+def test_a_minibatch_of_nothing_but_masked_answers_moves_nothing(base, tmp_path):
+    trainer = make_trainer(base, tmp_path, updates=1, mask_truncated_completions=True, max_new_tokens=2,
+                           many_stops=False)  # fmt: skip
+    before = trained_weights(trainer)
+    trainer.train()
+    assert not trainer.stream.experience.trains.any()
+    assert equal(trained_weights(trainer), before)
+
+
+def test_the_value_stands_for_the_score_of_an_answer_that_was_cut_off(base, tmp_path):
+    trainer = make_trainer(base, tmp_path, bootstrap_truncated=True, kl_coef=0.0, whiten_advantages=False)
+    torch.nn.init.normal_(trainer.roles.heads["value"].weight)
+    experience = trainer.collector.collect(0)
+    rows = [i for i, ids in enumerate(experience.answer_ids) if not 1 <= ids[-1] < 60]
+    assert 2 < len(rows) < 14
+    with torch.no_grad():
+        for i in range(16):
+            ids = torch.tensor([experience.prompt_ids[i] + experience.answer_ids[i]])
+            mask = (torch.arange(ids.shape[1]) >= len(experience.prompt_ids[i])).unsqueeze(0)
+            after = float(trainer.roles(ids, mask, call="last_values"))
+            score = trainer.processing_class.decode(experience.answer_ids[i]).count("e") / 4
+            # γ 1, λ 1, no KL: what is to come is the score, or the value of where it was cut off
+            expected = after if i in rows else score
+            assert float(experience.returns[i, 0]) == pytest.approx(expected, abs=1e-4)
+
+
 def test_kl_in_the_loss_holds_the_policy_back(base, tmp_path):
     ends = {}
     for kl_coef in (0.0, 5.0):
@@ -293,6 +355,7 @@ class KillAfter(TrainerCallback):
         (3, 8, {"normalize_scores": True}),  # in the middle of one: the rollout in hand is part of it
         (6, 13, {"value_model": "head", "peft_method": "full"}),
         (6, 11, {"kl_placement": "loss", "kl_estimator": "k3", "adaptive_kl_target": 0.1, "adaptive_kl_horizon": 16}),
+        (3, 5, {"mask_truncated_completions": True}),
         (3, 8, {"target_kl": 1e-9, "value_warmup_updates": 1}),  # a checkpoint amid the steps that are skipped
     ],
 )
