@@ -1,61 +1,32 @@
-"""A judge behind any OpenAI-compatible chat endpoint: OpenAI, vLLM, SGLang, Ollama, `transformers serve`, ..."""
+"""A judge behind any OpenAI-compatible chat endpoint."""
 
-import ipaddress
-import json
-import os
-import weakref
 from typing import Any
-from urllib.parse import urlsplit
-
-import openai
 
 from alignment.config.schema import JudgeEntry
-from alignment.errors import JudgeError
 from alignment.evaluate.judging import Comparison, Verdict
-from reward.judges.prompting import PairwisePrompt, well_formed
+from reward.judges.endpoint import ChatEndpoint
+from reward.judges.prompting import PairwisePrompt
 from reward.judges.verdicts import find_verdict, is_refusal, soft_probability, verdict_token
-
-TOP_LOGPROBS = 20  # the most that OpenAI and vLLM give
-CONNECT_SECONDS = 10.0
-# What the transport calls having no connection at all, against losing one.
-UNREACHABLE = frozenset({"ConnectError", "ConnectTimeout", "ProxyError", "UnsupportedProtocol"})
-RAW_CHARACTERS = 20_000  # kept of a reply; a flood of text is not worth its room
 
 
 class OpenAIJudge:
-    """Asks a chat model for one letter; `client` retries with backoff and jitter, and honours Retry-After."""
+    """Asks a chat model for one letter."""
 
-    def __init__(self, entry: JudgeEntry, prompt: PairwisePrompt, client: openai.OpenAI) -> None:
+    def __init__(self, entry: JudgeEntry, prompt: PairwisePrompt, endpoint: ChatEndpoint) -> None:
         self.entry = entry
         self.prompt = prompt
-        self.client = client
+        self.endpoint = endpoint
         self.name = entry.name or entry.model or ""
         self.prompt_hash = prompt.hash
-        self.url = str(client.base_url)
-        self._has_logprobs = False  # the endpoint has returned some
-        weakref.finalize(self, client.close).atexit = False  # connections go with the judge
 
     @classmethod
     def from_entry(cls, entry: JudgeEntry) -> "OpenAIJudge":
-        """Build the client and knock at the endpoint.
+        """Read the prompt and knock at the endpoint.
 
         Raises: JudgeError where the model, the key or the prompt file is missing, nobody listens, or the key is
             refused: better now than after hours of sampling.
         """
-        if not entry.model:
-            raise JudgeError("judge.model is not set; an openai judge needs the model's name at the endpoint.")
-        base_url = _checked_url(entry.base_url)
-        client = openai.OpenAI(
-            base_url=base_url,
-            api_key=_key(entry),
-            max_retries=entry.max_retries,
-            timeout=openai.Timeout(entry.timeout_seconds, connect=min(CONNECT_SECONDS, entry.timeout_seconds)),
-            # A proxy of the environment cannot reach this machine's own loopback.
-            http_client=openai.DefaultHttpxClient(trust_env=False) if _is_loopback(base_url) else None,
-        )
-        judge = cls(entry, PairwisePrompt.load(entry.prompt), client)
-        judge._knock()
-        return judge
+        return cls(entry, PairwisePrompt.load(entry.prompt), ChatEndpoint.open(entry))
 
     def ask(self, comparison: Comparison) -> Verdict:
         """Ask once, with the client's retries.
@@ -63,84 +34,20 @@ class OpenAIJudge:
         Raises: JudgeError where every other call would fail alike: no server, no access, no such model, no
             log-probabilities.
         """
-        try:
-            response = self.client.chat.completions.with_raw_response.create(**self._request(comparison))
-            body = response.http_response.text
-        except openai.APIStatusError as error:
-            return self._status_error(error)
-        except openai.APIConnectionError as error:
-            if type(error.__cause__).__name__ in UNREACHABLE:
-                raise self._unreachable(error) from None
-            if isinstance(error, openai.APITimeoutError):
-                return Verdict(None, "api_error", f"no answer within {self.entry.timeout_seconds:g} seconds")
-            return Verdict(None, "api_error", self._clean(f"{error} {error.__cause__ or ''}"))
-        return self._read(body)
-
-    def _knock(self) -> None:
-        """Ask for the list of models; whatever comes back but a refusal will do, since not every server has one."""
-        try:
-            self.client.with_options(max_retries=0).models.with_raw_response.list()
-        except openai.APIStatusError as error:
-            if error.status_code in (401, 403):
-                self._status_error(error)
-        except openai.APIConnectionError as error:
-            if type(error.__cause__).__name__ in UNREACHABLE:
-                raise self._unreachable(error) from None
-
-    def _request(self, comparison: Comparison) -> dict[str, Any]:
-        # OpenAI's own newer models refuse `max_tokens`; other servers know only that.
-        official = (urlsplit(self.url).hostname or "").endswith("openai.com")
-        return {
-            "model": self.entry.model,
-            "messages": [{"role": "user", "content": self.prompt.render(comparison)}],
-            "temperature": self.entry.temperature,
-            "max_completion_tokens" if official else "max_tokens": self.entry.max_tokens,
-            **({"logprobs": True, "top_logprobs": TOP_LOGPROBS} if self.entry.logprobs else {}),
-        }
-
-    def _read(self, body: str) -> Verdict:
-        try:
-            parsed = json.loads(body)
-            choice = parsed["choices"][0]
-            message = choice["message"]
-            reply, finish = message.get("content") or "", choice.get("finish_reason")
-            refusal = message.get("refusal")
-            if not isinstance(reply, str):
-                raise TypeError
-            reply = well_formed(reply)
-        except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
-            return Verdict(None, "api_error", self._clean(f"not a chat completion: {body}"))
-        raw = self._clean(reply)
-        details = {"model": parsed.get("model"), "finish_reason": finish, "usage": parsed.get("usage")}
-        if refusal or finish == "content_filter":
-            return Verdict(None, "refusal", self._clean(str(refusal or reply)), details)
-        tokens = self._tokens(choice.get("logprobs")) if self.entry.logprobs and reply else []
-        one_token = self.entry.logprobs and self.entry.max_tokens == 1  # the verdict is all that was asked for
-        if finish == "length" and not one_token:
-            return Verdict(None, "truncated", raw, details)
-        found = find_verdict(reply, self.prompt.labels)
+        reply = self.endpoint.ask([{"role": "user", "content": self.prompt.render(comparison)}])
+        raw, details = reply.raw, reply.details
+        if reply.status != "ok":
+            return Verdict(None, reply.status, raw, details)
+        found = find_verdict(reply.text, self.prompt.labels)
         if found is None:
-            return Verdict(None, "refusal" if is_refusal(reply) else "parse_error", raw, details)
+            return Verdict(None, "refusal" if is_refusal(reply.text) else "parse_error", raw, details)
         if found.label == "abstain":
             return Verdict(None, "abstain", raw, details)
         if found.label == "tie":
             return Verdict(0.5, "tie", raw, details)
         if not self.entry.logprobs:
             return Verdict(1.0 if found.label == "A" else 0.0, "ok", raw, details)
-        return self._soft(reply, found.position, tokens, raw, details)
-
-    def _tokens(self, logprobs: Any) -> list[dict[str, Any]]:
-        """Return the tokens with their log-probabilities; [] where this one reply has none."""
-        tokens = logprobs.get("content") if isinstance(logprobs, dict) else None
-        if isinstance(tokens, list) and tokens and all(isinstance(token, dict) for token in tokens):
-            self._has_logprobs = True
-            return tokens
-        if self._has_logprobs:
-            return []
-        raise JudgeError(
-            f"{self.url} returned no log-probabilities for model {self.entry.model}, and judge.logprobs is true; "
-            "set logprobs: false to take the verdict from the text alone (probability 1 or 0)."
-        )
+        return self._soft(reply.text, found.position, reply.tokens, raw, details)
 
     def _soft(
         self, reply: str, position: int, tokens: list[dict[str, Any]], raw: str, details: dict[str, Any]
@@ -157,77 +64,3 @@ class OpenAIJudge:
         probability, mass = soft
         details |= {"mass": mass, "verdict_token": token}
         return Verdict(probability, "tie" if probability == 0.5 else "ok", raw, details)
-
-    def _status_error(self, error: openai.APIStatusError) -> Verdict:
-        text = self._clean(f"{error.status_code}: {error.response.text}", 500)
-        at = f"{self.url} answered {text}"
-        if error.status_code in (401, 403):
-            raise JudgeError(
-                f"{at}\nPut a key that may use model {self.entry.model} into the environment variable "
-                f"{self.entry.api_key_env} (judge.api_key_env)."
-            ) from None
-        if error.status_code == 404:
-            raise JudgeError(
-                f"{at}\nNo such address or model: check judge.base_url (it usually ends in /v1) and judge.model "
-                f"{self.entry.model}; the key is read from the environment variable {self.entry.api_key_env}."
-            ) from None
-        if "insufficient_quota" in text:
-            raise JudgeError(
-                f"{at}\nThe account behind {self.entry.api_key_env} has no credit left; run again when it has."
-            ) from None
-        if error.status_code in (400, 422) and self.entry.logprobs and "logprob" in text:
-            raise JudgeError(f"{at}\nThe endpoint refuses log-probabilities; set logprobs: false.") from None
-        return Verdict(None, "api_error", text)
-
-    def _unreachable(self, error: openai.APIConnectionError) -> JudgeError:
-        cause = self._clean(str(error.__cause__ or error), 200)
-        return JudgeError(f"no connection to the judge at {self.url}: {cause}. Is it running? Check judge.base_url.")
-
-    def _clean(self, text: str, limit: int = RAW_CHARACTERS) -> str:
-        """Cut a text short and take out the key, which some servers repeat in their errors."""
-        key = self.client.api_key
-        return well_formed(text.replace(key, "[key]") if key != NO_KEY else text)[:limit]
-
-
-NO_KEY = "none"  # what local servers that ask for no key are sent
-
-
-def _key(entry: JudgeEntry) -> str:
-    if not entry.api_key_env.isidentifier():
-        raise JudgeError(
-            "judge.api_key_env must name an environment variable; what it holds does not look like a name and is not "
-            "shown here, in case it is a key."
-        )
-    key = os.environ.get(entry.api_key_env, "").strip()
-    if not key and entry.base_url is None:
-        raise JudgeError(
-            f"the environment variable {entry.api_key_env} is not set; put your OpenAI key into it, or set "
-            "judge.base_url to an endpoint of your own."
-        )
-    return key or NO_KEY
-
-
-def _checked_url(base_url: str | None) -> str | None:
-    if base_url is None:
-        return None
-    try:
-        parts = urlsplit(base_url)
-        host, _ = parts.hostname, parts.port
-    except ValueError as error:
-        raise JudgeError(f"judge.base_url is not an address ({error}); http://localhost:8000/v1 is one.") from None
-    if parts.username or parts.password:
-        raise JudgeError(
-            "judge.base_url holds a user name or password; put the key into the environment variable that "
-            "judge.api_key_env names instead."
-        )
-    if parts.scheme not in ("http", "https") or not host:
-        raise JudgeError(f"judge.base_url is {base_url!r}; it must be an address such as http://localhost:8000/v1.")
-    return base_url
-
-
-def _is_loopback(base_url: str | None) -> bool:
-    host = urlsplit(base_url or "").hostname or ""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
