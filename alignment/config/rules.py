@@ -175,6 +175,9 @@ def judges(keys: Keys) -> Iterator[Fault]:
         if name in names:
             yield at, f"is called {name}, as another judge is; give it a name of its own"
         names.setdefault(name, at)
+    for i, entry in enumerate(keys["scorers"] or []):
+        if entry.get("judge") and entry["judge"]["kind"] == "openai":
+            yield from _judge(("scorers", i, "judge"), entry["judge"])
 
 
 OPENAI = set(JudgeEntry.model_fields) - {"kind", "name", "function"}

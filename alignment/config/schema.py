@@ -51,7 +51,7 @@ class JudgeEntry(Part):
 class ScorerEntry(Part):
     """One source of PPO's scores; `score` is the sum of all, each times its weight."""
 
-    kind: Literal["reward_model", "ensemble", "function", "http"]
+    kind: Literal["reward_model", "ensemble", "function", "http", "judge"]
     name: str | None = Field(default=None, pattern=r"^[A-Za-z0-9_-]+$")  # logged as score_NAME; default: the kind
     weight: float = Field(default=1.0, allow_inf_nan=False)
     model_name_or_path: Text | None = None  # reward_model

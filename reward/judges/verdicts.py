@@ -68,15 +68,21 @@ def is_refusal(reply: str) -> bool:
 
 def verdict_token(reply: str, position: int, tokens: list[dict[str, Any]]) -> dict[str, Any] | None:
     """Return the token of `logprobs.content` that holds the reply's character at `position`; None if none does."""
+    index = token_index(reply, position, tokens)
+    return tokens[index] if index is not None else None
+
+
+def token_index(reply: str, position: int, tokens: list[dict[str, Any]]) -> int | None:
+    """Return the place in `logprobs.content` of the token that holds the reply's character at `position`."""
     pieces = [_bytes(token) for token in tokens]
     whole = b"".join(pieces)
     shift = whole.find(reply.encode())  # servers strip white space from the reply, not from its tokens
     if shift < 0:
         return None
     offset = shift + len(reply[:position].encode())
-    for token, piece in zip(tokens, pieces, strict=True):
+    for index, piece in enumerate(pieces):
         if offset < len(piece):
-            return token
+            return index
         offset -= len(piece)
     return None
 

@@ -84,6 +84,10 @@ def _outside(entry: ScorerEntry, recipe: PPORecipe) -> Scorer:
         from reward.scorers.function import FunctionScorer
 
         return FunctionScorer.from_entry(entry)
-    from reward.scorers.http import HttpScorer
+    if entry.kind == "http":
+        from reward.scorers.http import HttpScorer
 
-    return HttpScorer.from_entry(entry, batch_size=recipe.rollout_eval_batch_size)
+        return HttpScorer.from_entry(entry, batch_size=recipe.rollout_eval_batch_size)
+    from reward.scorers.judge import JudgeScorer
+
+    return JudgeScorer.from_entry(entry)

@@ -478,6 +478,7 @@ SCORERS = {
     "ensemble": {"kind": "ensemble", "reward_models": ["r", "s"]},
     "function": {"kind": "function", "function": "rules:score"},
     "http": {"kind": "http", "url": "http://localhost:8000/score"},
+    "judge": {"kind": "judge", "judge": {"kind": "openai", "model": "m"}},
 }
 
 
@@ -495,7 +496,7 @@ def test_every_kind_of_scorer_loads(faults):
             "scorers[0]: a scorer of kind reward_model needs model_name_or_",
         ),
         ("reward_model", {"aggregate": "min"}, "scorers[0].aggregate: does not belong to a scorer of kind reward_mod"),
-        ("reward_model", {"kind": "rewardmodel"}, "must be one of reward_model, ensemble, function, http"),
+        ("reward_model", {"kind": "rewardmodel"}, "must be one of reward_model, ensemble, function, http, judge"),
         ("reward_model", {"weight": float("inf")}, "scorers[0].weight: must be a"),
         ("reward_model", {"weight": 0}, "scorers: all have weight 0, so every score would be 0"),
         ("reward_model", {"name": "a b"}, "scorers[0].name: must"),
@@ -511,6 +512,12 @@ def test_every_kind_of_scorer_loads(faults):
         ("http", {"url": "localhost:8000"}, "must be an address such as http://localhost:8000/score, found 'localhost"),
         ("http", {"timeout_seconds": 0}, "must be greater than 0"),
         ("http", {"max_retrys": 0}, "no such key; did you mean max_retries?"),
+        ("judge", {"judge": None}, "scorers[0]: a scorer of kind judge needs judge, a mapping"),
+        ("judge", {"judge": {"kind": "openai"}}, "scorers[0].judge: a judge of kind openai needs model"),
+        ("judge", {"judge": RULES_JUDGE}, "scorers[0].judge.kind: a judge of kind rules compares two answers; write"),
+        ("judge", {"judge": {"kind": "openai", "model": "m", "modell": 1}}, "scorers[0].judge.modell: no such key"),
+        ("judge", {"max_concurrency": 0}, "must be greater than 0"),
+        ("judge", {"max_retries": 0}, "scorers[0].max_retries: does not belong to a scorer of kind judge"),
     ],
 )
 def test_scorers_that_cannot_be(faults, kind, keys, message):

@@ -375,6 +375,7 @@ def test_ppo_depends_on_everything_that_scores(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     (tmp_path / "my_rules.py").write_text("def score(prompts, answers): return [0.0 for _ in answers]\n")
+    (tmp_path / "rubric.txt").write_text("{prompt} {answer}")
     for name in ("r", "s", "t"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "adapter_model.safetensors").write_bytes(name.encode())
@@ -386,6 +387,7 @@ def test_ppo_depends_on_everything_that_scores(tmp_path, monkeypatch):
             {"kind": "ensemble", "reward_models": ["s", "t"], "weight": 0.5},
             {"kind": "function", "function": "my_rules:score"},
             {"kind": "http", "url": "http://localhost:1/score"},
+            {"kind": "judge", "judge": {"kind": "openai", "model": "m", "prompt": "rubric.txt"}},
         ],
     }  # fmt: skip
     (tmp_path / "ppo.yaml").write_text(yaml.safe_dump(recipe))
@@ -396,13 +398,14 @@ def test_ppo_depends_on_everything_that_scores(tmp_path, monkeypatch):
         return dependencies(load_pipeline("pipeline.yaml").stages[0])
 
     before = found()
-    assert {"m", "d", "r", "s", "t", "code of my_rules"} <= before.keys()
+    assert {"m", "d", "r", "s", "t", "code of my_rules", "rubric.txt"} <= before.keys()
     (tmp_path / "t" / "adapter_model.safetensors").write_bytes(b"other")
+    (tmp_path / "rubric.txt").write_text("{prompt} {answer} from 0 to 10")
     (tmp_path / "my_rules.py").write_text("def score(prompts, answers): return [1.0 for _ in answers]\n")
     recipe["scorers"][3]["url"] = "http://localhost:2/score"
     (tmp_path / "ppo.yaml").write_text(yaml.safe_dump(recipe))
     now = found()
-    assert {key for key in now if now[key] != before[key]} == {"t", "code of my_rules", "recipe"}
+    assert {key for key in now if now[key] != before[key]} == {"t", "code of my_rules", "rubric.txt", "recipe"}
 
 
 def test_folders_are_hashed_by_what_later_stages_read(tmp_path):

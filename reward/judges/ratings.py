@@ -1,0 +1,116 @@
+"""Reading a number from 0 to 10 out of a judge model's reply, and its expectation out of the log-probabilities."""
+
+import math
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from reward.judges.verdicts import token_index
+
+HIGHEST = 10
+NUMBER = r"(?<![0-9.\-])(10(?:\.0+)?|[0-9](?:\.[0-9]+)?)(?![0-9.]*[0-9])"
+OUT_OF = r"(?:\s*(?:/|(?i:out of))\s*10)?"
+OPENING, CLOSING = r"[\s*_`\"'\[({]*", r"[\s*_`\"'\])}.!]*"
+WORD = r"(?i:score|rating|grade|number)"
+# A line that is nothing but a rating, decorated perhaps: "7", "**Score: 7/10**", "[[7]]".
+BARE = re.compile(rf"^{OPENING}(?:{WORD}\s*(?:(?i:is)|:|=)*{OPENING})?{NUMBER}{OUT_OF}{CLOSING}$")
+# "The score is 7" at the end of a line. No quotation mark may follow: a quoted rating is somebody else's.
+MARKED = re.compile(rf"\b{WORD}\s*(?:(?i:is)|:|=)+[\s*_`\[({{]*{NUMBER}{OUT_OF}[\s*_`\])}}.!]*$")
+DECORATION = " \t\n▁Ġ*_`\"'[](){}.:!"
+MIDDLE = (1 + HIGHEST) / 2
+
+
+@dataclass(frozen=True, slots=True)
+class Rating:
+    """A number in a reply."""
+
+    text: str
+    position: int  # of its first character in the reply
+
+    @property
+    def value(self) -> float:
+        """The number."""
+        return float(self.text)
+
+
+def find_rating(reply: str) -> Rating | None:
+    """Return the rating that a reply gives; None where that is in doubt.
+
+    It must end the reply. One that opens it, with an explanation behind, counts where no other line gives another; any
+    other may be the judge quoting an answer, and is never taken for its own.
+    """
+    found: list[Rating] = []
+    lines: list[tuple[Rating | None, bool]] = []  # of each line that is not empty: its rating, and whether it is bare
+    start = 0
+    for line in reply.splitlines(keepends=True):
+        text = line.rstrip()
+        if text.strip():
+            bare = BARE.match(text)
+            match = bare or MARKED.search(text)
+            rating = Rating(match[1], start + match.start(1)) if match else None
+            lines.append((rating, bare is not None))
+            found += [rating] if rating else []
+        start += len(line)
+    if not found:
+        return None
+    if lines[-1][0] is not None:
+        return lines[-1][0]
+    return found[0] if lines[0][1] and len({rating.value for rating in found}) == 1 else None
+
+
+def expected_rating(reply: str, rating: Rating, tokens: list[dict[str, Any]]) -> float | None:
+    """Return the mean of the numbers 0 to 10 at the rating's place, by the probabilities of the tokens that spell them.
+
+    Σ p(s)·s over the numbers among the top tokens, https://arxiv.org/abs/2303.16634, section 2. Finer than the number
+    that was written, which puts most answers on the same few steps. Where a tokenizer spells ten as "1", "0", what
+    follows the 1 divides its probability between the two; where the reply took another way and nothing says what would
+    have followed, it is ten if the other numbers average above 5.5, else one.
+
+    Returns: None where the tokens do not fit the reply or the rating is no whole number.
+    """
+    if not rating.text.isdigit():
+        return None
+    try:
+        place = token_index(reply, rating.position, tokens)
+        mass = _numbers(tokens[place]) if place is not None else {}
+        written = int(rating.text)
+        if place is None or not (mass.get(written) or (written == HIGHEST and mass.get(1))):
+            return None
+        if mass.get(1) and HIGHEST not in mass:
+            _divide_one(mass, written, tokens[place + 1] if place + 1 < len(tokens) else {})
+    except (AttributeError, TypeError, OverflowError):
+        return None
+    return sum(number * weight for number, weight in mass.items()) / sum(mass.values())
+
+
+def _divide_one(mass: dict[int, float], written: int, following: dict[str, Any]) -> None:
+    """Give ten its part of the probability of a "1" that may be the first digit of either."""
+    if written in (1, HIGHEST):
+        share = min(1.0, sum(p for text, p in _candidates(following).items() if text.startswith("0")))
+    else:
+        others = {number: weight for number, weight in mass.items() if number != 1}
+        mean = sum(number * weight for number, weight in others.items()) / sum(others.values())
+        share = float(mean > MIDDLE)
+    mass[HIGHEST] = mass[1] * share
+    mass[1] *= 1 - share
+
+
+def _numbers(token: dict[str, Any]) -> dict[int, float]:
+    """Probability of each number from 0 to 10 among a token's alternatives; spellings of one number are summed."""
+    mass: dict[int, float] = {}
+    for text, probability in _candidates(token).items():
+        word = text.strip(DECORATION)
+        if re.fullmatch(r"10|[0-9]", word, re.ASCII):
+            mass[int(word)] = mass.get(int(word), 0.0) + probability
+    return mass
+
+
+def _candidates(token: dict[str, Any]) -> dict[str, float]:
+    """Text → probability of a token and its alternatives."""
+    logprobs = {str(top.get("token")): top.get("logprob") for top in token.get("top_logprobs") or []}
+    logprobs.setdefault(str(token.get("token")), token.get("logprob"))
+    return {
+        text: math.exp(logprob)
+        for text, logprob in logprobs.items()
+        if isinstance(logprob, int | float) and logprob <= 1e-6
+    }
