@@ -1,0 +1,165 @@
+"""PPO of this project against PPO of TRL 1.12.0, the last release that had it, on the same work.
+
+    python -m benchmarks.ppo_vs_trl --workload equal|natural [--repetitions 3] [--updates 4]
+
+Runs alternate, each in a process of its own, and medians over repetitions are compared, so that a machine that slows
+down slows both. The last line printed is one JSON object with `workload`, `tokens_per_second_ratio` (ours over
+TRL's), `peak_memory_ratio` and every run's raw figures; `tokens_per_cpu_second_ratio` is the same by processor time,
+which others' load on the machine hardly touches.
+
+Workloads, both with LoRA of rank 16 on all linear layers, float32 on a CPU, 4 epochs of 4 minibatches (16 optimizer
+steps an update), learning rate 3e-6, KL coefficient 0.05, the first update left out as a warm-up:
+
+- `equal`: a random Llama of 15M parameters (hidden 288, 6 layers, vocabulary 32,000, tied), 32 prompts of 32 random
+  tokens, answers of 64 tokens without a stop token.
+- `natural`: stories260K, 64 prompts of 32 tokens of stories, answers of up to 192 tokens that end at token 1.
+
+What each system does in one update:
+
+- TRL: samples through `generate` with the adapter unmerged, always to the full length, and keeps the logits; asks the
+  reference (the policy with its adapter off), a value model and a reward model, both whole copies of the trunk with
+  random heads; trains the policy's adapter and *all* of the value model with AdamW.
+- Ours: samples with its own loop, rows leaving the batch as they end; asks policy, reference, value and reward, which
+  are adapters of rank 16 on one base (`--value_model head`: the value is a head on the policy's trunk, and has none);
+  trains the policy's and the value's adapter and the value head with AdamW, gradients clipped at norm 1.
+
+So the prompts, the batch, the number of optimizer steps and the answers' lengths (under `natural` up to chance) are
+equal, and the value is trained in both; its capacity differs, which is what one base for four roles means. Microbatches
+are free: TRL takes a whole minibatch at once, as its script asks; ours is given by `--microbatch`, default likewise.
+Response tokens count up to and including the stop token in both systems.
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from benchmarks.workload import SHARED, WORKLOADS, Workload, model_folder, prompts_file
+
+ROOT = Path(__file__).resolve().parents[1]
+WORK = ROOT / "runs" / "benchmarks"
+TRL = "trl==1.12.0"
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--workload", choices=WORKLOADS, default="equal")
+    parser.add_argument("--repetitions", type=int, default=3)
+    parser.add_argument("--updates", type=int, default=4, help="per run; the first is not counted")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--microbatch", type=int, help="ours; default: a whole minibatch")
+    parser.add_argument("--value_model", choices=("adapter", "head"), default="adapter")
+    parser.add_argument("--baseline", type=Path, default=SHARED / "bench" / "trl_ppo_baseline.py")
+    parser.add_argument("--trl", type=Path, default=WORK / "trl-1.12.0", help="folder of TRL 1.12.0, filled if missing")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--only", choices=("ours", "trl"), help="one system alone, to profile it")
+    args = parser.parse_args()
+    if not args.baseline.is_file():
+        sys.exit(f"the baseline script {args.baseline} is missing; name it with --baseline")
+    if args.device == "cuda" and not _has_gpu():
+        sys.exit("--device cuda: torch sees no CUDA device here; nothing was run")
+    if not args.trl.is_dir():
+        _run([sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(args.trl), TRL], {})
+    _run(
+        [sys.executable, "-m", "benchmarks.workload", args.workload, str(WORK)], {}
+    )  # torch in here would count as peak
+    runs: dict[str, list[dict[str, Any]]] = {"ours": [], "trl": []}
+    for repetition in range(args.repetitions):
+        for system in ("ours", "trl") if repetition % 2 == 0 else ("trl", "ours"):
+            if args.only in (None, system):
+                runs[system].append(_measure(system, args))
+                print(_line(system, runs[system][-1]), flush=True)
+    if args.only is None:
+        report(args, runs)
+
+
+def report(args: argparse.Namespace, runs: dict[str, list[dict[str, Any]]]) -> None:
+    """Print medians of both, then the JSON object."""
+    memory = "peak_cuda_mib" if args.device == "cuda" else "peak_rss_mib"
+    figures = ("response_tokens_per_second", "response_tokens_per_cpu_second", memory)
+    medians = {name: {f: statistics.median(run[f] for run in found) for f in figures} for name, found in runs.items()}
+    ours, trl = medians["ours"], medians["trl"]
+    for name, found in medians.items():
+        print(f"median {name:5}" + _line(name, found).partition(":")[2])
+    print(
+        json.dumps(
+            {
+                "workload": args.workload,
+                "tokens_per_second_ratio": ours[figures[0]] / trl[figures[0]],
+                "tokens_per_cpu_second_ratio": ours[figures[1]] / trl[figures[1]],
+                "peak_memory_ratio": ours[memory] / trl[memory],
+                "value_model": args.value_model,
+                "threads": args.threads,
+                "device": _device(args.device),
+                "versions": {name: version(name) for name in ("torch", "transformers", "peft", "accelerate")},
+                **runs,
+            }
+        )
+    )
+
+
+def _measure(system: str, args: argparse.Namespace) -> dict[str, Any]:
+    workload: Workload = WORKLOADS[args.workload]
+    model, texts = str(model_folder(args.workload, WORK)), prompts_file(args.workload)
+    prompts = ["--prompts", str(texts)] if texts else []
+    if system == "ours":
+        microbatch = args.microbatch or workload.batch // workload.mini_batches
+        command = ["-m", "benchmarks.ppo_ours", "--workload", args.workload, "--model", model, *prompts]
+        command += ["--updates", str(args.updates), "--microbatch", str(microbatch), "--value_model", args.value_model]
+        path = str(ROOT)
+    else:
+        command = [str(ROOT / "benchmarks" / "ppo_trl.py"), str(args.baseline), "--model", model, "--lora", *prompts]
+        numbers = {
+            "--batch": workload.batch,
+            "--prompt-len": workload.prompt_len,
+            "--response-len": workload.response_len,
+            "--mini-batches": workload.mini_batches,
+            "--epochs": workload.epochs,
+            "--updates": args.updates,
+            "--stop-token-id": workload.stop_token_id,
+        }
+        command += [word for key, number in numbers.items() if number is not None for word in (key, str(number))]
+        path = str(args.trl)
+    hidden = {"CUDA_VISIBLE_DEVICES": ""} if args.device == "cpu" else {}
+    threads = {"OMP_NUM_THREADS": str(args.threads), "TOKENIZERS_PARALLELISM": "false"}
+    printed = _run([sys.executable, *command], {"PYTHONPATH": path, "HF_HUB_OFFLINE": "1", **threads, **hidden})
+    found: dict[str, Any] = json.loads(printed.splitlines()[-1])
+    return found
+
+
+def _run(command: list[str], environment: dict[str, str]) -> str:
+    done = subprocess.run(command, env={**os.environ, **environment}, cwd=ROOT, capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(f"{' '.join(command)}\nended with {done.returncode}:\n{done.stderr[-3000:]}")
+    return done.stdout
+
+
+def _line(system: str, found: dict[str, Any]) -> str:
+    memory = found.get("peak_cuda_mib", found["peak_rss_mib"]) if "peak_rss_mib" in found else found["peak_cuda_mib"]
+    return (
+        f"{system:5}: {found['response_tokens_per_second']:8.1f} response tokens/s, "
+        f"{found['response_tokens_per_cpu_second']:8.1f} by processor time, peak {memory:6.0f} MiB"
+    )
+
+
+def _has_gpu() -> bool:
+    return _run([sys.executable, "-c", "import torch; print(torch.cuda.is_available())"], {}).strip() == "True"
+
+
+def _device(kind: str) -> str:
+    if kind == "cuda":
+        return _run([sys.executable, "-c", "import torch; print(torch.cuda.get_device_name())"], {}).strip()
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f"{names[0] if names else platform.processor()}, {os.cpu_count()} cores"
+
+
+if __name__ == "__main__":
+    main()
