@@ -71,6 +71,18 @@ def truncated(keys: Keys) -> Iterator[Fault]:
             yield (key,), "has no effect with mask_truncated_completions: true, which trains on no such answer"
 
 
+def normalisation(keys: Keys) -> Iterator[Fault]:
+    """Only reward models have a mean and standard deviation from their training."""
+    if keys["normalize_scores"] != "reward_model":
+        return
+    for index, entry in enumerate(keys["scorers"]):
+        if entry["kind"] not in ("reward_model", "ensemble"):
+            yield (
+                ("normalize_scores",),
+                f"reward_model needs reward models, and scorers[{index}] is of kind {entry['kind']}; use running",
+            )
+
+
 def kl(keys: Keys) -> Iterator[Fault]:
     """The KL's gradient points to the reference, and a coefficient that adapts can."""
     if keys["kl_placement"] == "loss" and keys["kl_estimator"] == "k1":
@@ -120,4 +132,4 @@ def _divisors(number: int, near: int) -> str:
     return " or ".join(str(d) for d in around if d)
 
 
-PPO_RULES: list[Rule] = [schedule, batches, dropout, steps, truncated, kl, engine, score_sources]
+PPO_RULES: list[Rule] = [schedule, batches, dropout, steps, truncated, normalisation, kl, engine, score_sources]

@@ -208,7 +208,7 @@ class PPORecipe(Recipe, ModelKeys, AdapterKeys, DataKeys, SamplingKeys):
     value_warmup_updates: int = Field(default=0, ge=0)  # updates at first that train the value alone
     whiten_advantages: bool = True
     reward_clip: float | None = Field(default=None, gt=0)
-    normalize_scores: bool = False  # by the running mean and standard deviation of the scores
+    normalize_scores: Literal["none", "running", "reward_model"] = "none"  # whose mean and standard deviation
     missing_eos_penalty: float | None = Field(default=None, ge=0)  # subtracted where no stop token was sampled
     mask_truncated_completions: bool = False  # answers without a stop token do not train (DAPO)
     bootstrap_truncated: bool = False  # the value of where they were cut off stands for their score

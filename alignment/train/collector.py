@@ -76,7 +76,7 @@ class Collector:
         rollout = self._sample(update)
         sampled = time.perf_counter()
         said = self._ask_roles(rollout)
-        rewards = self.shaping.shape(said.scores, rollout.stopped)
+        rewards = self.shaping.shape(said.normalized, rollout.stopped)
         experience = make_experience(rollout, said, rewards, self.recipe, kl_coef=self.kl_coef)
         self.last = rollout_metrics(rollout, said, experience) | {"kl_coef": self.kl_coef}
         self.samples = sample_rows(rollout, said, self.template)
@@ -125,8 +125,12 @@ class Collector:
         In the very microbatches that the first epoch trains on: the same shapes give the same rounding.
         """
         shape, device = rollout.mask.shape, next(self.roles.parameters()).device
+        per_answer = [torch.zeros(shape[0]) for _ in range(3)]
         found = RoleNumbers(
-            torch.zeros(shape[0]), *(torch.zeros(shape) for _ in range(4)), last_values=torch.zeros(shape[0])
+            per_answer[0],
+            *(torch.zeros(shape) for _ in range(4)),
+            normalized=per_answer[1],
+            last_values=per_answer[2],
         )
         by_role = {role: torch.zeros(shape[0]) for role in self.scoring.roles}
         temperature, answers = self.recipe.temperature, rollout.answer_ids
@@ -145,7 +149,7 @@ class Collector:
                 whole[rows] = unflatten(part.float().cpu(), rollout.mask[rows])
         self._exchange(found, by_role, [row for rows in rollout.microbatches for row in rows])
         scored = self.scoring.combine(by_role, self._ask_outside(rollout))
-        found.scores, found.parts = scored.total, scored.parts
+        found.scores, found.normalized, found.parts = scored.total, scored.normalized, scored.parts
         return found
 
     def ask(self, *inputs: Any, **options: Any) -> Any:

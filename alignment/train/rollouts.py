@@ -41,5 +41,6 @@ class RoleNumbers:
     entropy: Tensor
     values: Tensor
     ref_logp: Tensor
+    normalized: Tensor = field(kw_only=True)  # the scores by the reward models' own scales, (answers,)
     last_values: Tensor = field(kw_only=True)  # after the last token, (answers,); zero where nobody needs them
     parts: dict[str, Tensor] = field(default_factory=dict, kw_only=True)  # of the scores, by name, (answers,)

@@ -37,6 +37,7 @@ class ScorePart:
     Args:
         sources: a role's name on the policy's base, or a scorer of its own.
         name: what it is logged by, `score_NAME`; "": not on its own.
+        scales: mean and standard deviation of each source's scores, by which they are normalised; none: as they are.
     """
 
     sources: tuple[str | Scorer, ...]
@@ -44,6 +45,18 @@ class ScorePart:
     weight: float = 1.0
     aggregate: Aggregate = "mean"
     uncertainty_penalty: float = 1.0
+    scales: tuple[tuple[float, float], ...] = ()
+
+    def of(self, members: Tensor) -> Tensor:
+        """The term, unweighted, (answers,), of what its sources say, (sources, answers)."""
+        return aggregate_scores(members, self.aggregate, uncertainty_penalty=self.uncertainty_penalty)
+
+    def normalized(self, members: Tensor) -> Tensor:
+        """Bring what the sources say to mean 0 and standard deviation 1 by their scales, (sources, answers)."""
+        if not self.scales:
+            return members
+        mean, std = torch.tensor(self.scales, dtype=members.dtype).T.unsqueeze(-1)
+        return (members - mean) / std
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +64,7 @@ class Scored:
     """Scores of a batch of answers, (answers,) float32."""
 
     total: Tensor
+    normalized: Tensor  # the total of normalised terms; where none has a scale, the total
     parts: dict[str, Tensor] = field(default_factory=dict)  # by name, unweighted; NAME_std: over an ensemble's members
 
 
@@ -89,16 +103,17 @@ class Scoring:
             by_role: role → (answers,), for each of `roles`. outside: (scorers, answers), in the order of `outside`.
         """
         told = iter(outside)
-        total, parts = torch.zeros(outside.shape[1]), {}
+        total, normalized, parts = torch.zeros(outside.shape[1]), torch.zeros(outside.shape[1]), {}
         for part in self.parts:
             members = torch.stack([by_role[s] if isinstance(s, str) else next(told) for s in part.sources])
-            scores = aggregate_scores(members, part.aggregate, uncertainty_penalty=part.uncertainty_penalty)
+            scores = part.of(members)
             total = total + part.weight * scores
+            normalized = normalized + part.weight * part.of(part.normalized(members))
             if part.name:
                 parts[part.name] = scores
                 if len(members) > 1:
                     parts[f"{part.name}_std"] = members.std(0, correction=0)
-        return Scored(total, parts)
+        return Scored(total, normalized, parts)
 
 
 def _asked(

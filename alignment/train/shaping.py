@@ -43,12 +43,14 @@ class ScoreShaping:
     def shape(self, scores: Tensor, stopped: Tensor) -> Tensor:
         """One rollout's rewards, (answers,); its scores join the running moments first.
 
+        `reward_model` is no business of this place: a sum's terms each have a scale of their own, see `Scoring`.
+
         Args:
             scores: (answers,). stopped: (answers,) bool, whether each ended by itself.
         """
         recipe = self.recipe
         self.moments.update(scores)
-        if recipe.normalize_scores:
+        if recipe.normalize_scores == "running":
             scores = (scores - self.moments.mean) / self.moments.std
         if recipe.reward_clip is not None:
             scores = scores.clamp(-recipe.reward_clip, recipe.reward_clip)

@@ -4,8 +4,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from alignment.config.schema import PPORecipe, ScorerEntry
+from alignment.errors import ModelError
 from alignment.policy.base import resolve_model
 from alignment.policy.weights import weights_hash
+from alignment.run.directory import read_manifest
 from alignment.train.scoring import ScorePart, Scorer, Scoring
 from reward.scorers.file import score_file
 from reward.scorers.reward_model import RewardScorer
@@ -35,6 +37,7 @@ def build_scoring(recipe: PPORecipe, roles: Mapping[str, str]) -> Scoring:
     Raises: AlignmentError where a model, a function, an endpoint or a key cannot be had.
     """
     named = recipe.reward_model_path is None
+    own_scale = recipe.normalize_scores == "reward_model"
     models: dict[str, str | Scorer] = dict(roles)
     parts = []
     for entry in score_entries(recipe):
@@ -49,6 +52,7 @@ def build_scoring(recipe: PPORecipe, roles: Mapping[str, str]) -> Scoring:
                 weight=entry.weight,
                 aggregate=entry.aggregate,
                 uncertainty_penalty=entry.uncertainty_penalty,
+                scales=tuple(_scale(path) for path in _models(entry)) if own_scale else (),
             )
         )
     return Scoring(tuple(parts))
@@ -69,6 +73,18 @@ def describe(recipe: PPORecipe, scoring: Scoring) -> list[dict[str, Any]]:
             what |= source.identity  # type: ignore[union-attr] # the kinds that `_outside` makes have one
         found.append(what)
     return found
+
+
+def _scale(path: str) -> tuple[float, float]:
+    """Mean and standard deviation of a reward model's scores, as its training left them in the manifest."""
+    manifest = read_manifest(path)
+    mean, std = manifest.get("score_mean"), manifest.get("score_std")
+    if mean is None or not std:
+        raise ModelError(
+            f"{path} does not say what its scores' mean and standard deviation are (score_mean and score_std "
+            "of a run's manifest.json), or they do not differ; use normalize_scores: running"
+        )
+    return mean, std
 
 
 def _role(source: str | Scorer) -> str | None:

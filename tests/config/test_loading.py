@@ -262,6 +262,16 @@ def test_wrong_values(faults, stage, given, message):
             {"mask_truncated_completions": True, "missing_eos_penalty": 1.0},
             "missing_eos_penalty: has no effect with mask_truncated_completions: true",
         ),
+        ("ppo", {"normalize_scores": True}, "normalize_scores: must be one of none, running, reward_model, found true"),
+        (
+            "ppo",
+            {
+                "reward_model_path": None,
+                "scorers": [{"kind": "function", "function": "a:b"}],
+                "normalize_scores": "reward_model",
+            },
+            "normalize_scores: reward_model needs reward models, and scorers[0] is of kind function; use running",
+        ),
         ("ppo", {"kl_placement": "loss"}, "kl_estimator: k1 has a gradient of mean zero in the loss"),
         ("ppo", {"adaptive_kl_horizon": 500}, "adaptive_kl_horizon: has no effect without adaptive_kl_target"),
         ("ppo", {"adaptive_kl_target": 6.0, "kl_coef": 0.0}, "kl_coef: 0 stays 0 however it adapts"),

@@ -15,7 +15,7 @@ BATCH = {"rollout_batch_size": 32, "total_episodes": 96, "num_ppo_epochs": 2}
 # Adam divides a gradient by its own size, so that the rounding errors of one near zero become a share of the rate.
 ADAM, SGD = {"learning_rate": 1e-3}, {"learning_rate": 0.1, "optim": "sgd"}
 RUNS = {  # PPO's keys, and the answers of a minibatch: 32 or 16, on one process at once, cut in 4, or on two processes
-    "one-minibatch": ({"num_mini_batches": 1, "normalize_scores": True, "arguments": ADAM}, 32),
+    "one-minibatch": ({"num_mini_batches": 1, "normalize_scores": "running", "arguments": ADAM}, 32),
     "two-minibatches": ({"num_mini_batches": 2, "loss_aggregation": "seq-mean-token-mean", "arguments": ADAM}, 16),
     "full": ({"num_mini_batches": 2, "peft_method": "full", "value_model": "head", "arguments": SGD}, 16),
 }

@@ -129,7 +129,7 @@ def test_old_log_probabilities_are_those_of_the_sampling_temperature(base, tmp_p
 
 
 def test_scores_are_normalised_then_clipped_then_lowered_where_cut_off(base, tmp_path):
-    trainer = make_trainer(base, tmp_path, normalize_scores=True, reward_clip=1.0, missing_eos_penalty=0.5)
+    trainer = make_trainer(base, tmp_path, normalize_scores="running", reward_clip=1.0, missing_eos_penalty=0.5)
     scores, stopped = torch.tensor([0.0, 2.0, 10.0]), torch.tensor([True, False, False])
     # mean 4, standard deviation sqrt((16 + 4 + 36) / 2) = 5.2915: -0.7559, -0.3780, 1.1339 → 1; then -0.5 twice
     shaped = trainer.collector.shaping.shape(scores, stopped)
@@ -352,7 +352,7 @@ class KillAfter(TrainerCallback):
     ("save_steps", "killed_at", "keys"),
     [
         (8, 9, {}),  # a checkpoint between updates
-        (3, 8, {"normalize_scores": True}),  # in the middle of one: the rollout in hand is part of it
+        (3, 8, {"normalize_scores": "running"}),  # in the middle of one: the rollout in hand is part of it
         (6, 13, {"value_model": "head", "peft_method": "full"}),
         (6, 11, {"kl_placement": "loss", "kl_estimator": "k3", "adaptive_kl_target": 0.1, "adaptive_kl_horizon": 16}),
         (3, 5, {"mask_truncated_completions": True}),

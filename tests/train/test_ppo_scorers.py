@@ -1,6 +1,7 @@
 """The PPO stage with scores from everywhere at once."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -8,9 +9,10 @@ import yaml
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from alignment.errors import ScorerError
+from alignment.config.schema import DatasetEntry, PPORecipe
+from alignment.errors import ModelError, ScorerError
 from recipes.ppo import main
-from reward.scorers import RewardScorer
+from reward.scorers import RewardScorer, build_scoring
 from tests.models import save_tiny_model
 from tests.reward.chat_server import failure
 from tests.reward.scorers.score_server import ScoreServer, scores
@@ -112,3 +114,32 @@ def test_a_server_that_fails_stops_the_run_with_a_message(folder, tmp_path):
         pytest.raises(ScorerError, match=r"scorer http: .* answered 500: .*no memory.*Tried 1 times"),
     ):
         run_ppo(folder, tmp_path / "run", [{"kind": "http", "url": server.url, "max_retries": 0}])
+
+
+def test_reward_models_are_normalised_by_what_their_training_wrote_down(folder, tmp_path):
+    recipe = PPORecipe(
+        stage="ppo", output_dir="x", model_name_or_path="x", datasets=[DatasetEntry(path="x")], total_episodes=64,
+        reward_model_path=str(tmp_path / "reward"), normalize_scores="reward_model",
+    )  # fmt: skip
+    shutil.copytree(folder / "reward0", tmp_path / "reward")
+    roles = {str(tmp_path / "reward"): "reward"}
+    with pytest.raises(ModelError, match=r"reward does not say .* use normalize_scores: running"):
+        build_scoring(recipe, roles)
+    (tmp_path / "reward" / "manifest.json").write_text('{"score_mean": -0.5, "score_std": 2.0}')
+    scoring = build_scoring(recipe, roles)
+    assert scoring.parts[0].scales == ((-0.5, 2.0),)
+    scored = scoring.combine({"reward": torch.tensor([1.5])}, torch.zeros(0, 1))
+    # (1.5 + 0.5) / 2
+    assert (scored.total.tolist(), scored.normalized.tolist()) == ([1.5], [1.0])
+    plain = recipe.model_copy(update={"normalize_scores": "running"})
+    assert build_scoring(plain, roles).parts[0].scales == ()
+
+
+def test_the_rewards_of_an_update_are_the_normalised_scores(folder, tmp_path):
+    """Without KL, and with λ 1, every token's return is its answer's reward."""
+    shutil.copytree(folder / "reward0", tmp_path / "reward")
+    (tmp_path / "reward" / "manifest.json").write_text('{"score_mean": 1000.0, "score_std": 1.0}')
+    scorers = [{"kind": "reward_model", "model_name_or_path": str(tmp_path / "reward")}]
+    logged = run_ppo(folder, tmp_path / "run", scorers, normalize_scores="reward_model", kl_coef=0.0)[1]
+    assert logged[0]["return_mean"] == pytest.approx(-1000, abs=5)
+    assert abs(logged[0]["score"]) < 5

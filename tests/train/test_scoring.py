@@ -35,12 +35,28 @@ def test_a_sum_of_a_role_an_ensemble_and_a_function():
     scored = scoring.combine(by_role, torch.tensor(told))
     # crowd: (3 + 5) / 2 - 2 · 1 = 2; -3 - 0. total: 2 · 0.25 + 0.5 · 2 - 1 = 0.5; -2 - 1.5 - 0 = -3.5
     assert scored.total.tolist() == [0.5, -3.5]
+    assert torch.equal(scored.normalized, scored.total)
     assert {name: part.tolist() for name, part in scored.parts.items()} == {
         "taste": [0.25, -1.0],
         "crowd": [2.0, -3.0],
         "crowd_std": [1.0, 0.0],
         "rules": [1.0, 0.0],
     }
+
+
+def test_each_reward_model_is_normalised_by_its_own_scale():
+    scoring = Scoring(
+        (
+            ScorePart(("reward",), name="taste", weight=2.0, scales=((1.0, 0.5),)),
+            ScorePart(("a", "b"), name="crowd", aggregate="min", scales=((10.0, 5.0), (0.0, 0.25))),
+        )
+    )
+    by_role = {"reward": torch.tensor([2.5]), "a": torch.tensor([15.0]), "b": torch.tensor([1.0])}
+    scored = scoring.combine(by_role, torch.zeros(0, 1))
+    # 2 · (2.5 - 1) / 0.5 = 6; of (15 - 10) / 5 = 1 and 1 / 0.25 = 4 the smaller, though of 15 and 1 it is the other
+    assert scored.normalized.tolist() == [7.0]
+    assert scored.total.tolist() == [6.0]  # 2 · 2.5 + min(15, 1)
+    assert scored.parts["taste"].tolist() == [2.5]
 
 
 def test_nothing_named_is_the_reward_role_alone():
