@@ -51,7 +51,9 @@ TOLD_IN_WORDS = ("stage", "reward_model_path", "scorers", "value_learning_rate",
 
 
 def test_the_ppo_document_gives_every_keys_default():
-    keys_alone = (ROOT / "docs" / "ppo.md").read_text("utf-8").partition("## Reading the log")[0]  # logs bear keys' names
+    keys_alone = (
+        (ROOT / "docs" / "ppo.md").read_text("utf-8").partition("## Reading the log")[0]
+    )  # logs bear keys' names
     rows = re.findall(r"^\| (`[^|]+) \| ([^|]+) \|", keys_alone, re.MULTILINE)
     told = {}
     for keys, defaults in rows:

@@ -158,6 +158,11 @@ RENAMED: dict[str, tuple[tuple[str, ...], str]] = {
     "use_score_norm": (("normalize_scores",), "write running"),
     "overlong_filtering": (("mask_truncated_completions",), ""),
     "score_clip": (("reward_clip",), ""),
+    "vllm_importance_sampling_cap": (("importance_sampling_cap",), ""),
+    "vllm_importance_sampling_clip_max": (("importance_sampling_cap",), ""),
+    "vllm_importance_sampling_correction": (("importance_sampling_cap",), "null is false"),
+    "tis_imp_ratio_cap": (("importance_sampling_cap",), ""),
+    "rollout_is_threshold": (("importance_sampling_cap",), ""),
     "critic_warmup": (("value_warmup_updates",), ""),
     "critic_learning_rate": (("value_learning_rate",), ""),
 }

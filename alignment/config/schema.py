@@ -200,6 +200,7 @@ class PPORecipe(Recipe, ModelKeys, AdapterKeys, DataKeys, SamplingKeys):
     cliprange_high: float = Field(default=0.28, gt=0)
     dual_clip: float | None = Field(default=3.0, gt=1)
     log_ratio_clip: float = Field(default=20.0, gt=0)  # nats
+    importance_sampling_cap: float | None = Field(default=2.0, gt=0)  # where the engine says with what it sampled
     target_kl: float | None = Field(default=None, gt=0)  # nats per token from the policy that sampled: the update ends
     cliprange_value: float = Field(default=0.2, gt=0)
     vf_coef: float = Field(default=0.1, ge=0)

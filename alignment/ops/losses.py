@@ -6,6 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from alignment.ops.kl import MAX_LOG_RATIO
 from alignment.ops.masking import masked_mean, masked_sum, require_same_shape
 
 Aggregation = Literal["token-mean", "seq-mean-token-sum", "seq-mean-token-mean"]
@@ -54,6 +55,20 @@ def policy_loss(
         dual_clipped = (advantages < 0) & (loss > bound)
         loss = torch.where(dual_clipped, bound, loss)
     return PolicyLoss(loss=loss, ratio=ratio, clipped=bounded > plain, dual_clipped=dual_clipped)
+
+
+def importance_ratio(logp: Tensor, engine_logp: Tensor) -> Tensor:
+    """How much likelier the model that trains finds each sampled token than the engine that sampled it did.
+
+    π_old / π_engine, exp(logp - engine_logp), the exponent clamped at ±20. Cut at C it is the weight of truncated
+    importance sampling, Ionides 2008 (https://doi.org/10.1198/106186008X320456): a bounded variance for a little bias.
+
+    Args:
+        logp, engine_logp: (batch, time), nats, both at the sampling temperature.
+    Raises: ShapeError where the two differ.
+    """
+    require_same_shape(logp=logp, engine_logp=engine_logp)
+    return (logp - engine_logp).clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO).exp()
 
 
 @dataclass(frozen=True, slots=True)

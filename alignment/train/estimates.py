@@ -6,6 +6,7 @@ from torch import Tensor
 from alignment.config.schema import PPORecipe
 from alignment.ops.advantages import advantages_and_returns
 from alignment.ops.kl import kl_estimate
+from alignment.ops.losses import importance_ratio
 from alignment.ops.masking import whiten
 from alignment.ops.rewards import token_rewards
 from alignment.train.experience import Experience
@@ -37,6 +38,10 @@ def make_experience(
     trains = mask & rollout.stopped.unsqueeze(-1) if recipe.mask_truncated_completions else mask
     if recipe.whiten_advantages:
         advantages = whiten(advantages, trains)
+    engine_logp = rollout.engine_logp
+    weights = None
+    if engine_logp is not None and recipe.importance_sampling_cap is not None:
+        weights = importance_ratio(said.logp, engine_logp).clamp(max=recipe.importance_sampling_cap)
     return Experience(
         rollout.prompt_ids,
         rollout.answer_ids,
@@ -46,5 +51,6 @@ def make_experience(
         advantages,
         returns,
         trains=trains,
+        weights=weights,
         ref_logp=None if in_reward else said.ref_logp,
     )

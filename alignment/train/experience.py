@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 Rows = list[int]
-PER_TOKEN = ("mask", "logp", "values", "advantages", "returns", "trains", "ref_logp")
+PER_TOKEN = ("mask", "logp", "values", "advantages", "returns", "trains", "weights", "ref_logp")
 
 
 @dataclass(slots=True)
@@ -24,6 +24,7 @@ class Experience:
     advantages: Tensor
     returns: Tensor
     trains: Tensor  # bool, True on the tokens of `mask` that the loss counts
+    weights: Tensor | None = None  # of the policy's loss, where an engine of another precision sampled
     ref_logp: Tensor | None = None  # where the KL is part of the loss
 
     @property

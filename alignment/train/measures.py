@@ -6,6 +6,7 @@ from torch import Tensor
 
 from alignment.data.template import Template
 from alignment.ops.kl import KLEstimator, kl_estimate
+from alignment.ops.losses import importance_ratio
 from alignment.ops.masking import masked_mean, masked_sum, masked_var
 from alignment.ops.rewards import explained_variance
 from alignment.train.experience import Experience
@@ -28,6 +29,10 @@ def rollout_metrics(rollout: Rollout, said: RoleNumbers, made: Experience) -> di
         "fraction_stopped": rollout.stopped.float().mean(),
         **{f"score_{name}": part.mean() for name, part in said.parts.items()},
     }
+    engine_logp = rollout.engine_logp
+    if engine_logp is not None:
+        ratio = importance_ratio(said.logp, engine_logp)
+        means["importance_ratio"], means["importance_ratio_max"] = masked_mean(ratio, mask), ratio[mask].max()
     residual, of_returns = (masked_var(x, made.trains) for x in (made.returns - made.values, made.returns))
     return {
         "score": float(said.scores.mean()),

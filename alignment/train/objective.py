@@ -1,7 +1,7 @@
 """PPO's loss on one microbatch: its parts per token, and the share they have in the minibatch's mean."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
@@ -24,7 +24,8 @@ def token_losses(logp: Tensor, values: Tensor, batch: Mapping[str, Tensor], reci
 
     Args:
         logp, values: (batch, time), with gradient.
-        batch: the experience, its tensors (batch, time); `ref_logp` where the KL is in the loss.
+        batch: the experience, its tensors (batch, time); `ref_logp` where the KL is in the loss, `weights` where
+            tokens were sampled by an engine that is not the model.
     """
     policy = policy_loss(
         logp,
@@ -35,6 +36,8 @@ def token_losses(logp: Tensor, values: Tensor, batch: Mapping[str, Tensor], reci
         dual_clip=recipe.dual_clip,
         log_ratio_clip=recipe.log_ratio_clip,
     )
+    if "weights" in batch:
+        policy = replace(policy, loss=policy.loss * batch["weights"])
     value = value_loss(values, batch["values"], batch["returns"], cliprange_value=recipe.cliprange_value)
     in_loss = recipe.kl_placement == "loss"
     return Losses(policy, value, kl_estimate(logp, batch["ref_logp"], recipe.kl_estimator) if in_loss else None)

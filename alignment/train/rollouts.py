@@ -27,6 +27,16 @@ class Rollout:
         return torch.tensor([completion.stopped for completion in self.completions])
 
     @property
+    def engine_logp(self) -> Tensor | None:
+        """Log-probabilities that the engine sampled with, (answers, time); None where it is the model itself."""
+        logps = [completion.logp for completion in self.completions]
+        if any(logp is None for logp in logps):
+            return None
+        found = torch.zeros(self.mask.shape)
+        found[self.mask] = torch.tensor([number for logp in logps for number in logp or ()])
+        return found
+
+    @property
     def answer_ids(self) -> list[list[int]]:
         """Sampled tokens, the stop token included."""
         return [completion.ids for completion in self.completions]

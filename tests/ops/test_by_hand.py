@@ -9,7 +9,7 @@ from alignment.errors import ShapeError
 from alignment.ops.advantages import advantages_and_returns, gae
 from alignment.ops.kl import adapted_kl_coef, kl_estimate
 from alignment.ops.logprobs import token_entropy, token_logp
-from alignment.ops.losses import aggregate, policy_loss, value_loss
+from alignment.ops.losses import aggregate, importance_ratio, policy_loss, value_loss
 from alignment.ops.masking import masked_mean, masked_sum, masked_var, whiten
 from alignment.ops.rewards import explained_variance, last_valid, token_rewards
 
@@ -133,6 +133,12 @@ def test_the_adaptive_coefficient():
     assert adapted_kl_coef(0.2, 18.0, **held) == pytest.approx(0.202)
     assert adapted_kl_coef(0.2, 0.0, **held) == pytest.approx(0.198)
     assert adapted_kl_coef(0.2, 6.0, **held) == 0.2
+
+
+def test_importance_ratio():
+    # 0.5 / 0.25 = 2; 0.2 / 0.4 = 0.5; e^50 is held at e^20
+    logp, engine_logp = row(math.log(0.5), math.log(0.2), -1.0), row(math.log(0.25), math.log(0.4), -51.0)
+    torch.testing.assert_close(importance_ratio(logp, engine_logp), row(2.0, 0.5, math.exp(20)))
 
 
 def test_k1_and_k3_average_to_the_exact_divergence():

@@ -7,7 +7,7 @@ import torch
 from alignment.ops.advantages import advantages_and_returns, gae
 from alignment.ops.kl import kl_estimate
 from alignment.ops.logprobs import chunked_token_logp, token_entropy, token_logp
-from alignment.ops.losses import aggregate, aggregate_part, policy_loss, value_loss
+from alignment.ops.losses import aggregate, aggregate_part, importance_ratio, policy_loss, value_loss
 from alignment.ops.masking import whiten
 from alignment.ops.rewards import token_rewards
 from tests.reference import ppo as slow
@@ -97,6 +97,13 @@ def test_the_log_ratio_is_clamped_at_the_number_given():
         for r in zip(logp.tolist(), old_logp.tolist(), advantages.tolist(), strict=True)
     ]
     close(result.loss, held)
+
+
+def test_importance_ratio():
+    _, logp, engine_logp, *_ = batch(6)
+    expected = [[slow.importance_ratio(*pair) for pair in zip(*r, strict=True)]
+                for r in zip(logp.tolist(), engine_logp.tolist(), strict=True)]  # fmt: skip
+    close(importance_ratio(logp, engine_logp), expected)
 
 
 @pytest.mark.parametrize("how", HOWS)

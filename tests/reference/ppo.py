@@ -43,6 +43,10 @@ def policy_token_loss(logp, old_logp, advantage, low, high, dual):
     return -objective
 
 
+def importance_ratio(logp, engine_logp):
+    return math.exp(logp) / math.exp(engine_logp)
+
+
 def value_token_loss(value, old_value, target, clip):
     kept = old_value + max(-clip, min(clip, value - old_value))
     return max((value - target) ** 2, (kept - target) ** 2) / 2

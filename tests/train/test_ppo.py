@@ -1,6 +1,8 @@
 """What others got wrong, that PPO learns, and that a killed run ends where an unbroken one does."""
 
+import dataclasses
 import json
+import math
 
 import pytest
 import torch
@@ -11,6 +13,7 @@ from alignment.errors import RecipeError
 from alignment.ops.rewards import last_valid
 from alignment.run.checkpoints import mark_whole
 from alignment.train import estimates
+from alignment.train.objective import token_losses
 from alignment.train.update import UpdateShape
 from tests.models import save_tiny_model
 from tests.train.ppo_runs import PROMPTS, make_trainer, trained_weights
@@ -196,6 +199,60 @@ def test_the_value_stands_for_the_score_of_an_answer_that_was_cut_off(base, tmp_
             # γ 1, λ 1, no KL: what is to come is the score, or the value of where it was cut off
             expected = after if i in rows else score
             assert float(experience.returns[i, 0]) == pytest.approx(expected, abs=1e-4)
+
+
+class Told:
+    """Gives each token a log-probability that differs from the model's by a known number."""
+
+    def __init__(self, inner, trainer, off):
+        self.inner, self.trainer, self.off = inner, trainer, off
+
+    def generate(self, prompt_ids, sampling):
+        found = self.inner.generate(prompt_ids, sampling)
+        roles, told = self.trainer.roles, []
+        for prompt, answer in zip(prompt_ids, found, strict=True):
+            ids = torch.tensor([prompt + answer.ids])
+            logp = roles(ids, torch.arange(ids.shape[1])[None] >= len(prompt), temperature=1.0)[0]
+            told.append(
+                dataclasses.replace(answer, logp=[n - d for n, d in zip(logp.tolist(), self.off, strict=False)])
+            )
+        return told
+
+
+def test_tokens_are_weighed_by_how_the_engine_that_sampled_them_differs(base, tmp_path):
+    off = [math.log(1.5), math.log(0.25), math.log(8.0), 0.0, 0.0, 0.0]  # the model's over the engine's, token by token
+    trainer = make_trainer(base, tmp_path / "a")
+    trainer.collector.engine = Told(trainer.collector.engine, trainer, off)
+    trainer.train()
+    experience = trainer.stream.experience
+    expected = torch.tensor([1.5, 0.25, 2.0, 1.0, 1.0, 1.0])  # 8 is cut at the cap
+    torch.testing.assert_close(
+        experience.weights[experience.mask], expected.expand(16, 6)[experience.mask], rtol=0, atol=1e-5
+    )
+    logs = [entry for entry in trainer.state.log_history if "score" in entry]
+    assert logs[-1]["importance_ratio_max"] == pytest.approx(8, abs=1e-4)
+    plain = make_trainer(base, tmp_path / "b")
+    plain.train()
+    assert not equal(trained_weights(plain), trained_weights(trainer))
+    assert "importance_ratio" not in plain.state.log_history[0]
+    without = make_trainer(base, tmp_path / "c", importance_sampling_cap=None)
+    without.collector.engine = Told(without.collector.engine, without, off)
+    without.train()
+    assert equal(trained_weights(plain), trained_weights(without))
+
+
+def test_the_weights_multiply_the_policys_loss_alone():
+    recipe = PPORecipe(stage="ppo", output_dir="x", model_name_or_path="x", datasets=[DatasetEntry(path="x")],
+                       total_episodes=64, kl_placement="loss", kl_estimator="k2")  # fmt: skip
+    g = torch.Generator().manual_seed(0)
+    names = ("logp", "advantages", "values", "returns", "ref_logp", "weights")
+    batch = {name: torch.rand(2, 3, generator=g) for name in names}
+    logp, values = torch.rand(2, 3, generator=g), torch.rand(2, 3, generator=g)
+    weighed = token_losses(logp, values, batch, recipe)
+    plain = token_losses(logp, values, {k: v for k, v in batch.items() if k != "weights"}, recipe)
+    torch.testing.assert_close(weighed.policy.loss, plain.policy.loss * batch["weights"])
+    assert torch.equal(weighed.value.loss, plain.value.loss)
+    assert torch.equal(weighed.kl, plain.kl)
 
 
 def test_kl_in_the_loss_holds_the_policy_back(base, tmp_path):
