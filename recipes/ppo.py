@@ -23,13 +23,14 @@ from alignment.train.arguments import training_arguments
 from alignment.train.engines import require_engine
 from alignment.train.ppo import PPOTrainer
 from alignment.train.saving import lineage_of, save_trained
-from alignment.train.scoring import Scoring, reward_adapter_on_base
+from alignment.train.scoring import Scoring, require_same_tokenizer, reward_adapter_on_base
 from alignment.train.update import UpdateShape
 from reward.scorers import build_scoring, describe, reward_models
 
 
 def load_models(recipe: PPORecipe, lineage: dict[str, object]) -> tuple[Roles, Scoring]:
     """Put the roles on one base; what scores from outside is looked for before the base loads."""
+    require_same_tokenizer(recipe, lineage)
     adapters = {path: reward_adapter_on_base(path, recipe, lineage) for path in reward_models(recipe)}
     standing = {path: adapter for path, adapter in adapters.items() if adapter is not None}
     scoring = build_scoring(recipe, dict(zip(standing, reward_roles(standing), strict=True)))

@@ -125,6 +125,17 @@ def dropout(keys: Keys) -> Iterator[Fault]:
         yield ("lora_dropout",), "must be 0 in PPO: with dropout the ratio of new to old probabilities is noise"
 
 
+def value(keys: Keys) -> Iterator[Fault]:
+    """A value model of its own is named, and its keys belong to it."""
+    if keys["value_model"] == "model":
+        if not keys.given("value_model_path"):
+            yield ("value_model",), "model needs value_model_path, a reward model or language model"
+        return
+    for key in ("value_model_path", "value_peft_method"):
+        if keys.given(key):
+            yield (key,), f"has no effect with value_model {keys['value_model']}; write value_model: model"
+
+
 def _divisors(number: int, near: int) -> str:
     """Name the divisors on either side of a number that is none."""
     all_of = [d for d in range(1, number + 1) if number % d == 0]
@@ -132,4 +143,4 @@ def _divisors(number: int, near: int) -> str:
     return " or ".join(str(d) for d in around if d)
 
 
-PPO_RULES: list[Rule] = [schedule, batches, dropout, steps, truncated, normalisation, kl, engine, score_sources]
+PPO_RULES: list[Rule] = [schedule, batches, dropout, steps, truncated, normalisation, kl, engine, score_sources, value]

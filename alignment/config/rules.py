@@ -14,7 +14,7 @@ from alignment.config.ppo_rules import PPO_RULES
 from alignment.config.schema import JudgeEntry
 
 TRAINING = ("sft", "reward", "dpo")  # stages whose trainer evaluates
-MODELS = ("model_name_or_path", "reward_model_path")
+MODELS = ("model_name_or_path", "reward_model_path", "value_model_path")
 LISTS = ("datasets", "eval_datasets", "perplexity_datasets", "candidates")
 HELD_OUT = ("eval_datasets", "max_eval_samples")
 EVALUATION = ("eval_strategy", "eval_steps", "eval_on_start", "load_best_model_at_end", "metric_for_best_model")

@@ -183,7 +183,9 @@ class PPORecipe(Recipe, ModelKeys, AdapterKeys, DataKeys, SamplingKeys):
     stage: Literal["ppo"]
     reward_model_path: Text | None = None  # short for scorers with this one reward model
     scorers: list[ScorerEntry] = Field(default_factory=list)
-    value_model: Literal["adapter", "head"] = "adapter"  # own adapter from the reward adapter, or head on the policy
+    value_model: Literal["adapter", "head", "model"] = "adapter"  # own adapter, head on the policy, or own model
+    value_model_path: Text | None = None  # value_model model: a reward model or language model of the same tokenizer
+    value_peft_method: Literal["full", "lora", "dora"] | None = None  # value_model model; None: as peft_method
     total_episodes: int = Field(gt=0)  # answers sampled in the whole run
     rollout_batch_size: int = Field(default=64, gt=0)  # answers per update, all processes together
     num_ppo_epochs: int = Field(default=4, gt=0)

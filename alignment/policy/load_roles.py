@@ -15,6 +15,7 @@ from alignment.policy.adapters import adapter_config
 from alignment.policy.base import load_base, resolve_model
 from alignment.policy.heads import SCORE_WEIGHT, ScalarHead, read_score_weight
 from alignment.policy.roles import Roles
+from alignment.policy.value_model import load_value_model
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,15 +50,19 @@ def load_roles(recipe: PPORecipe, *, reward_adapter: str | None, more_reward_ada
     adapters |= {name: name for name in starts}
     width = base.config.get_text_config().hidden_size
     heads = {role: ScalarHead(width, read_score_weight(adapter)) for role, adapter in rewards.items()}
-    on_policy = recipe.value_model == "head"
-    score = heads["reward"].weight if rewards and not on_policy else None
-    heads["value"] = ScalarHead(width, score)
+    value_model = None
+    if recipe.value_model == "model":
+        value_model, heads["value"] = load_value_model(recipe)
+    else:
+        score = heads["reward"].weight if rewards and recipe.value_model == "adapter" else None
+        heads["value"] = ScalarHead(width, score)
     return Roles(
         with_adapters(base, starts) if starts else base,
         adapters=adapters,
         heads=heads,
         policy_model=load_base(AutoModelForCausalLM, source.base, recipe, full=True) if full else None,
-        value_on_policy=on_policy,
+        value_on_policy=recipe.value_model == "head",
+        value_model=value_model,
     )
 
 

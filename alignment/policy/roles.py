@@ -19,6 +19,7 @@ from alignment.policy.heads import ScalarHead
 
 LOGITS_AT_ONCE = 2**26  # tokens × vocabulary held at a time; 256 MiB in float32
 MERGED_AT_MOST = 2**30  # bytes of merged weights held beside the base while sampling
+VALUE_PREFIXES = ("heads.value.", "value_model.")
 ROLES = ("policy", "reference", "value", "reward")
 
 
@@ -35,6 +36,7 @@ class Roles(nn.Module):
         heads: `value` and the reward roles where there are such heads; the second reward role is `reward_1`.
         policy_model: The policy where all its weights train; `base` then serves the other roles.
         value_on_policy: The value is a head on the policy's trunk.
+        value_model: The value's trunk where it is a model of its own.
     """
 
     def __init__(
@@ -45,10 +47,12 @@ class Roles(nn.Module):
         heads: Mapping[str, ScalarHead],
         policy_model: Any = None,
         value_on_policy: bool = False,
+        value_model: Any = None,
     ) -> None:
         super().__init__()
         self.base = base
         self.policy_model = policy_model
+        self.value_model = value_model
         self.heads = nn.ModuleDict(dict(heads))
         self.adapters = dict(adapters)
         self.value_on_policy = value_on_policy
@@ -56,7 +60,7 @@ class Roles(nn.Module):
         self._active: str | None = None
         self._head_is_plain: dict[int, bool] = {}
         self._train_only_policy_and_value()
-        for model in filter(None, (base, policy_model)):
+        for model in filter(None, (base, policy_model, value_model)):
             without_dropout(model)
         self.activate("policy")
 
@@ -67,7 +71,7 @@ class Roles(nn.Module):
 
         Not peft's `set_adapter`, which would also change `requires_grad`, and with it the optimizer's parameters.
         """
-        if role == self._active or (role == "policy" and self.policy_model is not None):
+        if role == self._active or self._own_model(role) is not None:
             return
         name = self.adapters[role]
         for layer in self._switches:
@@ -77,9 +81,13 @@ class Roles(nn.Module):
 
     def causal_lm(self, role: str) -> Any:
         """The transformers model that speaks for `role` once it is active."""
-        if role == "policy" and self.policy_model is not None:
-            return self.policy_model
-        return self.base.get_base_model() if hasattr(self.base, "get_base_model") else self.base
+        own = self._own_model(role)
+        model = self.base if own is None else own
+        return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+    def _own_model(self, role: str) -> Any:
+        """The model of a role that does not stand on the base."""
+        return {"policy": self.policy_model, "value": self.value_model}.get(role)
 
     @property
     def policy_lm(self) -> Any:
@@ -89,8 +97,10 @@ class Roles(nn.Module):
 
     @property
     def context(self) -> int | None:
-        """Most tokens of prompt and answer, where the model says so."""
-        return getattr(self.causal_lm("policy").config.get_text_config(), "max_position_embeddings", None)
+        """Most tokens of prompt and answer, where the models say so."""
+        configs = [self.causal_lm(role).config.get_text_config() for role in ("policy", "value")]
+        limits = [getattr(config, "max_position_embeddings", None) for config in configs]
+        return min((limit for limit in limits if limit is not None), default=None)
 
     # What roles say
 
@@ -241,7 +251,7 @@ class Roles(nn.Module):
         return {
             name
             for name, parameter in self.named_parameters()
-            if parameter.requires_grad and (name.startswith("heads.value.") or _belongs_to(name, adapter))
+            if parameter.requires_grad and (name.startswith(VALUE_PREFIXES) or _belongs_to(name, adapter))
         }
 
     def activation_checkpointing_enable(
@@ -250,7 +260,8 @@ class Roles(nn.Module):
         """Checkpoint activations; each recomputation runs in the role whose forward pass it repeats."""
         ours = {**(activation_checkpointing_kwargs or {}), "use_reentrant": False}
         ours["context_fn"] = self._recompute_in_same_role
-        for model in filter(None, (self.causal_lm("reference"), self.policy_model)):
+        models = {id(model): model for model in map(self.causal_lm, ("reference", "policy", "value"))}
+        for model in models.values():
             if hasattr(model, "activation_checkpointing_enable"):
                 model.activation_checkpointing_enable(activation_checkpointing_kwargs=ours, **options)
             else:  # transformers before 5.20

@@ -119,6 +119,7 @@ def _models(recipe: dict[str, Any]) -> list[str]:
     entries = [recipe, *(candidates if isinstance(candidates, list) else []), recipe]
     keys = ["model_name_or_path"] * (len(entries) - 1) + ["reward_model_path"]
     found = [str(e[key]) for e, key in zip(entries, keys, strict=True) if isinstance(e, dict) and e.get(key)]
+    found += [recipe["value_model_path"]] if recipe.get("value_model_path") else []
     scorers = recipe.get("scorers")
     for scorer in scorers if isinstance(scorers, list) else []:
         found += [scorer["model_name_or_path"]] if scorer.get("model_name_or_path") else scorer.get("reward_models", [])

@@ -13,9 +13,11 @@ from alignment.config.schema import PPORecipe
 from alignment.data.rows import Prompt
 from alignment.errors import ScorerError
 from alignment.ops.ensemble import Aggregate, aggregate_scores
-from alignment.policy.base import resolve_model
+from alignment.policy.base import load_tokenizer, resolve_model
+from alignment.policy.value_model import value_keys
 from alignment.policy.weights import weights_hash
 from alignment.run.directory import read_manifest
+from alignment.run.lineage import fingerprint, require_same
 
 
 class Scorer(Protocol):
@@ -144,3 +146,18 @@ def reward_adapter_on_base(reward_model: str, recipe: PPORecipe, lineage: dict[s
     if any(theirs.get(key, lineage.get(key)) != lineage.get(key) for key in must_agree):
         return None
     return reward.adapter if weights_hash(reward.base) == weights_hash(policy.base) else None
+
+
+def require_same_tokenizer(recipe: PPORecipe, lineage: dict[str, Any]) -> None:
+    """Refuse a value model of its own that reads other token ids than the policy writes.
+
+    Raises: LineageError.
+    """
+    if recipe.value_model_path is None:
+        return
+    theirs = read_manifest(recipe.value_model_path).get("lineage", {})
+    if "tokenizer_sha256" not in theirs:
+        keys = value_keys(recipe)
+        theirs = fingerprint(resolve_model(recipe.value_model_path).base, load_tokenizer(keys))
+    own = {"tokenizer_sha256": lineage["tokenizer_sha256"]}
+    require_same(theirs, own, f"value model {recipe.value_model_path}", f"policy {recipe.model_name_or_path}")

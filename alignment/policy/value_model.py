@@ -1,0 +1,67 @@
+"""The value as a model of its own: a decoder with a scalar head, trained whole or by an adapter."""
+
+from typing import Any
+
+from peft import PeftConfig
+from peft.utils import ModulesToSaveWrapper
+from torch import nn
+from transformers import AutoConfig
+
+from alignment.config.schema import AdapterKeys, ModelKeys, PPORecipe
+from alignment.errors import ModelError
+from alignment.policy.base import ModelSource, load_sequence_classifier, resolve_model
+from alignment.policy.heads import ScalarHead
+
+
+def value_keys(recipe: PPORecipe) -> ModelKeys:
+    """Return where the value model is and how it is held: as the base, but not in 4 bits where all of it trains."""
+    assert recipe.value_model_path is not None
+    held = {key: getattr(recipe, key) for key in ModelKeys.model_fields if key != "model_revision"}
+    held |= {"model_name_or_path": recipe.value_model_path}
+    if _method(recipe) == "full":
+        held["load_in_4bit"] = False
+    return ModelKeys(**held)
+
+
+def load_value_model(recipe: PPORecipe) -> tuple[Any, ScalarHead]:
+    """Load `value_model_path` without its output layer, and the head that reads its hidden states.
+
+    A reward model brings its head; a language model gets one of zeros, as a value that knows nothing says nothing.
+
+    Raises: ModelError where it cannot be loaded or is no decoder.
+    """
+    keys = value_keys(recipe)
+    source = resolve_model(keys.model_name_or_path)
+    model = load_sequence_classifier(keys, trainable=True, peft=_adapter(recipe, source))
+    classifier = model.get_base_model() if hasattr(model, "get_base_model") else model
+    score = getattr(classifier, "score", None)
+    if isinstance(score, ModulesToSaveWrapper):
+        score = score.modules_to_save["default"]
+    if not isinstance(score, nn.Linear) or score.out_features != 1:
+        raise ModelError(
+            f"value_model_path {recipe.value_model_path}: {type(classifier).__name__} is no decoder with one output "
+            "called score; name a language model, or a reward model trained from one."
+        )
+    weight = score.weight if _has_head(source, keys) else None
+    classifier.score = nn.Identity()
+    return model, ScalarHead(classifier.config.get_text_config().hidden_size, weight)
+
+
+def _method(recipe: PPORecipe) -> str:
+    return recipe.value_peft_method or recipe.peft_method
+
+
+def _adapter(recipe: PPORecipe, source: ModelSource) -> AdapterKeys:
+    """What trains of it; an adapter that exists keeps its shape."""
+    if source.adapter is not None and _method(recipe) != "full":
+        return AdapterKeys()
+    shape = {key: getattr(recipe, key) for key in AdapterKeys.model_fields}
+    return AdapterKeys(**{**shape, "peft_method": _method(recipe), "lora_modules_to_save": None})
+
+
+def _has_head(source: ModelSource, keys: ModelKeys) -> bool:
+    """Whether what was saved is a sequence classifier, not a language model that is loaded as one."""
+    if source.adapter is not None:
+        return PeftConfig.from_pretrained(source.adapter).task_type == "SEQ_CLS"
+    config = AutoConfig.from_pretrained(source.base, trust_remote_code=keys.trust_remote_code)
+    return any(name.endswith("ForSequenceClassification") for name in config.architectures or [])
