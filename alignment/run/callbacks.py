@@ -26,7 +26,8 @@ class MetricsWriter(TrainerCallback):
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Drop what a killed run logged past the checkpoint it goes on from."""
         if state.is_world_process_zero and self.path.exists():
-            write_jsonl(self.path, [row for row in read_jsonl(self.path) if row.get("step", 0) <= state.global_step])
+            done = [row for row in read_jsonl(self.path) if row.get("step", 0) <= state.global_step]
+            write_jsonl(self.path, [row for row in done if "train_runtime" not in row])  # said of a run that ended
 
     def on_log(
         self,

@@ -39,6 +39,11 @@ def latest_whole(run: Path) -> Path | None:
     return max(found, key=step_of, default=None)
 
 
+def broken(run: Path) -> list[Path]:
+    """Return the checkpoints that are not whole."""
+    return [path for path in run.glob("checkpoint-*") if step_of(path) >= 0 and not is_whole(path)]
+
+
 @contextmanager
 def only_whole_checkpoints(run: Path) -> Iterator[None]:
     """Leave no half-written checkpoint where training ends with an error, and name the disk where it was full."""
@@ -46,7 +51,6 @@ def only_whole_checkpoints(run: Path) -> Iterator[None]:
         with naming_the_disk(run):
             yield
     except BaseException:
-        for path in run.glob("checkpoint-*"):
-            if step_of(path) >= 0 and not is_whole(path):
-                shutil.rmtree(path, ignore_errors=True)
+        for path in broken(run):
+            shutil.rmtree(path, ignore_errors=True)
         raise

@@ -11,6 +11,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import secrets
 import shutil
 import sys
 from pathlib import Path
@@ -21,12 +22,15 @@ import yaml
 from alignment.config.schema import Recipe
 from alignment.errors import AlignmentError
 from alignment.run.card import model_card
-from alignment.run.checkpoints import latest_whole
+from alignment.run.checkpoints import broken, latest_whole
 from alignment.run.files import append_jsonl, naming_the_disk, write_atomic, write_json
 
 MANIFEST = "manifest.json"
 PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "bitsandbytes", "deepspeed")
+OURS = frozenset({MANIFEST, "recipe.yaml", "metrics.jsonl", "samples.jsonl", "README.md"})
 NOT_IDENTITY = frozenset({"output_dir", "overwrite", "run_name", "report_to"})  # may change when a run is resumed
+WANDB_ID = "WANDB_RUN_ID"
+_ids: dict[str, str] = {}  # what this process wrote there
 
 
 class RunDirectory:
@@ -89,9 +93,9 @@ class RunDirectory:
         manifest = self._existing()
         with naming_the_disk(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
+        self._clear_what_a_kill_left()
         resolved = resolved_recipe(self.recipe)
-        write_atomic(self.path / "recipe.yaml", yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True))
-        write_json(
+        write_json(  # first, for it is what tells a run's folder from any other
             self.path / MANIFEST,
             {
                 **manifest,
@@ -103,12 +107,22 @@ class RunDirectory:
                 "command": sys.argv,
                 "started": manifest.get("started", _now()),
                 "versions": versions(),
+                **tracked_run(self.recipe, manifest),
             },
         )
+        write_atomic(self.path / "recipe.yaml", yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True))
+
+    def _clear_what_a_kill_left(self) -> None:
+        """Remove files that were never renamed to what they should be, and checkpoints that are not whole."""
+        for entry in self.path.glob(".*.*"):
+            if _unnamed(entry):
+                entry.unlink()
+        for checkpoint in broken(self.path):
+            shutil.rmtree(checkpoint)
 
     def _existing(self) -> dict[str, Any]:
         """Return the manifest of the interrupted run to go on with, or {} for a new one."""
-        if not self.path.exists() or (self.path.is_dir() and not any(self.path.iterdir())):
+        if not self.path.exists() or (self.path.is_dir() and not any(not _unnamed(e) for e in self.path.iterdir())):
             return {}
         if not self.path.is_dir():
             raise AlignmentError(f"output_dir {self.path} is a file; name a folder.")
@@ -181,6 +195,27 @@ def versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return found
+
+
+def tracked_run(recipe: Recipe, manifest: dict[str, Any]) -> dict[str, str]:
+    """The id of the run at W&B, where it is tracked there: an interrupted run goes on as the one it was.
+
+    W&B reads both from the environment. An id that the user set there is taken over by a new run.
+    """
+    trackers = [recipe.report_to] if isinstance(recipe.report_to, str) else recipe.report_to
+    if not {"wandb", "all"} & set(trackers):
+        return {}
+    given = os.environ.get(WANDB_ID)
+    if given == _ids.get("latest"):  # an earlier stage's in this process, not the user's
+        given = None
+    run = _ids["latest"] = str(manifest.get("wandb_run_id") or given or secrets.token_hex(4))
+    os.environ |= {WANDB_ID: run, "WANDB_RESUME": "allow"}
+    return {"wandb_run_id": run}
+
+
+def _unnamed(entry: Path) -> bool:
+    """Whether a kill came between a file's writing and its renaming."""
+    return entry.name.startswith(".") and entry.name[1:].rpartition(".")[0] in OURS
 
 
 def _now() -> str:

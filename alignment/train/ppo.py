@@ -269,6 +269,13 @@ class PPOTrainer(Trainer):
         else:
             super()._save_optimizer_and_scheduler(output_dir)
 
+    def _run_epoch(self, **place: Any) -> None:
+        """Take no step past the last: the Trainer would, where a run was killed after its last checkpoint."""
+        if self.state.global_step >= self.state.max_steps:
+            self.control.should_training_stop = True
+        else:
+            super()._run_epoch(**place)
+
     def _prepare_for_training(self, max_steps: int, train_dataloader: Any, resume_from_checkpoint: str | None) -> Any:
         """Load DeepSpeed's part of a checkpoint here: the Trainer would ask it for the frozen base too."""
         if not self.is_deepspeed_enabled or resume_from_checkpoint is None:
@@ -290,7 +297,9 @@ class PPOTrainer(Trainer):
         state = {
             "stream": self.stream.state_dict(),
             "collector": self.collector.state_dict(),
-            "statistics": gather_object([statistics]),  # of each process; all else is the same on every one
+            "statistics": gather_object([statistics]),  # of each process; all but these two are the same on every one
+            "losses": gather_object([float(self._tr_loss)]),  # since the last log
+            "logged_at": self._globalstep_last_logged,
             "collected_at": self.collected_at,
         }
         if self.args.should_save:
@@ -313,16 +322,22 @@ class PPOTrainer(Trainer):
         for name, number in state["statistics"][self.args.process_index].items():
             setattr(self.statistics, name, number)
         self.statistics.started = time.perf_counter() - self.statistics.started
-        if self.run is not None and self.is_world_process_zero():
-            samples = self.run.path / "samples.jsonl"  # rollouts after the checkpoint will be made and written again
-            write_jsonl(samples, [row for row in read_jsonl(samples) if row["step"] < self.state.global_step])
+        self._tr_loss += state["losses"][self.args.process_index]
+        self._globalstep_last_logged = state["logged_at"]
 
 
 class _Epochs(TrainerCallback):
-    """Counts epochs as passes over the prompts; the Trainer cannot know how long the stream's are."""
+    """Keeps what the Trainer cannot know of the stream: which samples are yet to be made, and how long an epoch is."""
 
     def __init__(self, trainer: PPOTrainer) -> None:
         self.trainer = trainer
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Drop what a killed run wrote of rollouts that will be made again."""
+        run = self.trainer.run
+        if run is not None and state.is_world_process_zero and (run.path / "samples.jsonl").exists():
+            samples = run.path / "samples.jsonl"
+            write_jsonl(samples, [row for row in read_jsonl(samples) if row["step"] < state.global_step])
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Set the epoch before anything is logged or saved."""
