@@ -41,7 +41,7 @@ def write_recipe(folder: Path, out: Path, **keys: Any) -> list[str]:
         "reward_model_path": str(folder / "reward"), "datasets": [{"path": str(folder / "prompts.jsonl")}],
         "total_episodes": 48, "rollout_batch_size": 8, "max_new_tokens": 6, "num_ppo_epochs": 2, "num_mini_batches": 2,
         "per_device_train_batch_size": 2, "learning_rate": 1e-3, "num_sample_generations": 6, "save_steps": 3,
-        "normalize_scores": True, **keys,
+        "normalize_scores": "running", **keys,
     }  # fmt: skip
     file = out.parent / f"{out.name}.yaml"
     file.write_text(yaml.safe_dump(recipe))

@@ -18,6 +18,7 @@ RUNS = {  # PPO's keys, and the answers of a minibatch: 32 or 16, on one process
     "one-minibatch": ({"num_mini_batches": 1, "normalize_scores": "running", "arguments": ADAM}, 32),
     "two-minibatches": ({"num_mini_batches": 2, "loss_aggregation": "seq-mean-token-mean", "arguments": ADAM}, 16),
     "full": ({"num_mini_batches": 2, "peft_method": "full", "value_model": "head", "arguments": SGD}, 16),
+    "stopped": ({"num_mini_batches": 2, "value_warmup_updates": 1, "target_kl": 1e-3, "arguments": ADAM}, 16),
 }
 TIMES = ("seconds", "tokens_per_second", "train_", "total_flos")
 
