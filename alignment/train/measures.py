@@ -1,5 +1,6 @@
 """What a rollout leaves in the log, and some of its answers as text."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor
@@ -19,6 +20,7 @@ def rollout_metrics(rollout: Rollout, said: RoleNumbers, made: Experience) -> di
     """The numbers to log, of the whole batch. KL is summed over an answer."""
     mask, answers = rollout.mask, rollout.answer_ids
     lengths = mask.sum(1).float()
+    words = [each.ids[: len(each.ids) - each.stopped] for each in rollout.completions]  # without the stop token
     means = {
         "kl": _answer_kl(rollout, said, "k1").mean(),
         "kl_k3": _answer_kl(rollout, said, "k3").mean(),
@@ -40,8 +42,15 @@ def rollout_metrics(rollout: Rollout, said: RoleNumbers, made: Experience) -> di
         **{name: float(value) for name, value in means.items()},
         "explained_variance": explained_variance(residual, of_returns),
         "distinct_answers": len(set(map(tuple, answers))) / len(answers),
+        **{f"distinct_{n}": distinct_n(words, n) for n in (1, 2)},
         "tokens": float(lengths.sum()),
     }
+
+
+def distinct_n(answers: Sequence[Sequence[int]], n: int) -> float:
+    """Share of different n-grams among all of a batch's, section 5.2 of https://arxiv.org/abs/1510.03055; 1 of none."""
+    grams = [tuple(ids[i : i + n]) for ids in answers for i in range(len(ids) - n + 1)]
+    return len(set(grams)) / len(grams) if grams else 1.0
 
 
 def sample_rows(rollout: Rollout, said: RoleNumbers, template: Template) -> list[dict[str, Any]]:

@@ -25,6 +25,7 @@ from alignment.rollout.engine import Engine
 from alignment.rollout.transformers_engine import TransformersEngine
 from alignment.run.directory import RunDirectory
 from alignment.run.files import read_jsonl, write_jsonl
+from alignment.run.tracking import log_table
 from alignment.train.collector import Collector
 from alignment.train.engines import build_engine
 from alignment.train.experience import ExperienceStream, Rows, plan, unflatten
@@ -121,8 +122,11 @@ class PPOTrainer(Trainer):
         experience = self._collect_sharded(update) if is_sharded(self.accelerator) else self.collector.collect(update)
         wanted = self.recipe.num_sample_generations
         updates = self.recipe.total_episodes // self.recipe.rollout_batch_size
-        if self.run is not None and wanted and update % max(1, updates // wanted) == 0:
-            self.run.samples(self.collector.samples, self.state.global_step)
+        if wanted and update % max(1, updates // wanted) == 0:
+            if self.run is not None:
+                self.run.samples(self.collector.samples, self.state.global_step)
+            if "wandb" in self.args.report_to and self.is_world_process_zero():
+                log_table("samples", self.collector.samples, self.state.global_step)
         return experience
 
     def _collect_sharded(self, update: int) -> Any:

@@ -1,5 +1,8 @@
 """The shape of a PPO update, and the numbers that its optimizer steps leave."""
 
+import math
+import resource
+import sys
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -78,7 +81,7 @@ class UpdateStatistics:
         self.step_kl, self.step_tokens = 0.0, 0.0  # sum of old_kl_k3 since the last look, and over how many tokens
         self.stopped = False  # the policy moved past target_kl
         self.steps_skipped = 0.0
-        self.ratio_max = 0.0
+        self.ratio_min, self.ratio_max = math.inf, 0.0
         self.started = time.perf_counter()
 
     @torch.no_grad()
@@ -104,6 +107,7 @@ class UpdateStatistics:
         self.tokens += tokens
         self.step_kl += sums["old_kl_k3"]
         self.step_tokens += tokens
+        self.ratio_min = min(self.ratio_min, float(torch.where(mask, policy.ratio, math.inf).min()))
         self.ratio_max = max(self.ratio_max, float(torch.where(mask, policy.ratio, 0.0).max()))
 
     def stop_past(self, target_kl: float, kl: float, tokens: float) -> None:
@@ -119,9 +123,23 @@ class UpdateStatistics:
         self.step_kl = self.step_tokens = 0.0
 
     def means(self, gather: Any, device: torch.device) -> dict[str, float]:
-        """Per-token means over all processes, and the largest ratio."""
-        own = torch.tensor([*self.sums.values(), self.tokens, self.ratio_max], dtype=torch.float64)
+        """Per-token means and the ratio's extremes over all processes, and the most memory that one of them held."""
+        extremes = {
+            "ratio_min": -self.ratio_min,
+            "ratio_max": self.ratio_max,
+            "peak_memory_gib": peak_memory(device) / 2**30,
+        }
+        own = torch.tensor([*self.sums.values(), self.tokens, *extremes.values()], dtype=torch.float64)
         rows = gather(own.float().to(device)).view(-1, len(own)).cpu()
-        total = rows.sum(0)
-        means = (total[:-2] / total[-2].clamp(min=1)).tolist()
-        return {**dict(zip(self.sums, means, strict=True)), "ratio_max": float(rows[:, -1].max())}
+        *sums, tokens = rows[:, : -len(extremes)].sum(0).tolist()
+        found = {name: total / max(tokens, 1.0) for name, total in zip(self.sums, sums, strict=True)}
+        found |= dict(zip(extremes, rows[:, -len(extremes) :].amax(0).tolist(), strict=True))
+        return {**found, "ratio_min": -found["ratio_min"]}
+
+
+def peak_memory(device: torch.device) -> int:
+    """Most bytes held since the process began: of tensors on a GPU, of everything on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # macOS counts bytes, Linux KiB

@@ -20,7 +20,7 @@ RUNS = {  # PPO's keys, and the answers of a minibatch: 32 or 16, on one process
     "full": ({"num_mini_batches": 2, "peft_method": "full", "value_model": "head", "arguments": SGD}, 16),
     "stopped": ({"num_mini_batches": 2, "value_warmup_updates": 1, "target_kl": 1e-3, "arguments": ADAM}, 16),
 }
-TIMES = ("seconds", "tokens_per_second", "train_", "total_flos")
+TIMES = ("seconds", "tokens_per_second", "peak_memory", "train_", "total_flos")
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,7 @@ from alignment.errors import RecipeError
 from alignment.ops.rewards import last_valid
 from alignment.run.checkpoints import mark_whole
 from alignment.train import estimates
+from alignment.train.measures import distinct_n
 from alignment.train.objective import token_losses
 from alignment.train.update import UpdateShape
 from tests.models import save_tiny_model
@@ -366,13 +367,41 @@ def test_every_update_is_logged_with_all_its_numbers(base, tmp_path):
     assert [entry["step"] for entry in logs] == [4, 8, 12]
     assert logs[-1]["epoch"] == pytest.approx(48 / len(PROMPTS))
     expected = {
-        "score", "score_std", "kl", "kl_k3", "entropy", "clip_fraction", "ratio_max", "value_loss",
+        "score", "score_std", "kl", "kl_k3", "entropy", "clip_fraction", "ratio_min", "ratio_max",
+        "old_kl", "old_kl_k3", "value_loss", "distinct_1", "distinct_2", "peak_memory_gib", "kl_coef",
         "explained_variance", "answer_tokens", "fraction_stopped", "distinct_answers", "grad_norm", "learning_rate",
         "seconds_sample", "seconds_score", "seconds_train", "tokens_per_second", "policy_loss", "loss",
     }  # fmt: skip
     for entry in logs:
         assert expected <= entry.keys()
         assert all(entry[name] >= 0 for name in entry if name.startswith("seconds"))
+        assert entry["ratio_min"] < 1 < entry["ratio_max"]
+        assert 0.05 < entry["peak_memory_gib"] < 64
+        assert 0 < entry["distinct_1"] < entry["distinct_2"] <= 1
+
+
+def test_distinct_n():
+    answers = [[1, 2, 1, 2], [2, 1], [3]]
+    assert distinct_n(answers, 1) == 3 / 7
+    assert distinct_n(answers, 2) == 2 / 4  # 1-2, 2-1, 1-2 and 2-1; the answer of one token has none
+    assert distinct_n([[3]], 2) == 1.0
+
+
+def test_samples_go_to_wandb_as_a_table_at_the_intervals_of_the_file(base, tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_DIR", str(tmp_path))
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    trainer = make_trainer(
+        base, tmp_path / "run", updates=4, num_sample_generations=2, arguments={"report_to": ["wandb"]}
+    )
+    trainer.train()
+    import wandb
+
+    wandb.finish()
+    tables = [json.loads(file.read_text()) for file in tmp_path.glob("wandb/offline-run-*/files/media/table/*.json")]
+    assert {tuple(table["columns"]) for table in tables} == {("step", "prompt", "answer", "score", "kl", "stopped")}
+    assert sorted({row[0] for table in tables for row in table["data"]}) == [0, 8]
+    assert all(len(table["data"]) == 4 for table in tables)
 
 
 def test_the_value_has_a_learning_rate_of_its_own(base, tmp_path):
@@ -436,7 +465,7 @@ def test_a_killed_run_ends_with_the_same_bits(base, tmp_path, save_steps, killed
     assert resumed.state.global_step == straight.state.global_step == 16
     assert equal(trained_weights(resumed), trained_weights(straight))
     ours, theirs = (trainer.state.log_history[-2] for trainer in (resumed, straight))
-    timed = ("seconds", "tokens_per_second")
+    timed = ("seconds", "tokens_per_second", "peak_memory")
     assert {k: v for k, v in ours.items() if not k.startswith(timed)} == {
         k: v for k, v in theirs.items() if not k.startswith(timed)
     }
