@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from alignment.errors import ModelError
 from alignment.ops.logprobs import chunked_token_logp
 from alignment.ops.rewards import last_valid
+from alignment.policy.dropout import without_dropout
 from alignment.policy.heads import ScalarHead
 
 LOGITS_AT_ONCE = 2**26  # tokens × vocabulary held at a time; 256 MiB in float32
@@ -296,12 +297,3 @@ def _belongs_to(parameter: str, adapter: str | None) -> bool:
     parts = parameter.split(".")
     stores = ("lora_", "modules_to_save")
     return any(a.startswith(stores) and b == adapter for a, b in itertools.pairwise(parts))
-
-
-def without_dropout(model: nn.Module) -> None:
-    """Turn off every dropout: sampling and training passes must agree, or the probability ratio is noise."""
-    for module in model.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = 0.0
-        if isinstance(getattr(module, "attention_dropout", None), float):
-            setattr(module, "attention_dropout", 0.0)  # noqa: B010, a plain number on a module

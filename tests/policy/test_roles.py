@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import json
 
 import pytest
 import torch
@@ -154,6 +155,16 @@ def test_the_value_after_the_end_is_that_before_a_token_more(sft, reward, batch,
     values = roles(torch.nn.functional.pad(input_ids, (0, 1)), longer, temperature=1.0)[2]
     ends = longer.sum(1).cumsum(0) - 1
     torch.testing.assert_close(roles(input_ids, mask, call="last_values"), values[ends])
+
+
+def test_a_saved_adapters_dropout_is_off(sft, reward, batch):
+    assert json.loads((sft / "adapter_config.json").read_text())["lora_dropout"] == 0.1
+    roles = load_roles(recipe(sft), reward_adapter=str(reward))
+    with torch.no_grad():
+        evaluated = roles.eval()(*batch, temperature=1.0)
+        trained = roles.train()(*batch, temperature=1.0)
+    assert torch.equal(evaluated[0], trained[0])
+    assert torch.equal(evaluated[2], trained[2])
 
 
 def test_only_policy_and_value_train_and_switching_roles_changes_nothing_about_it(sft, reward, batch):
