@@ -164,21 +164,62 @@ def test_microbatch_shares_sum_to_the_whole(how, split):
     assert float(sum(shares)) == pytest.approx(float(whole), rel=1e-12)
 
 
-def test_gradients_of_the_losses():
+@pytest.mark.parametrize("how", HOWS)
+@pytest.mark.parametrize("dual", [None, 1.1])
+def test_gradient_of_the_policy_loss(how, dual):
     mask, logp, old_logp, advantages, *_ = batch(4, rows=3, time=4)
     logp.requires_grad_(True)
 
     def policy(logp):
-        result = policy_loss(logp, old_logp, advantages, cliprange=0.2, cliprange_high=0.28, dual_clip=3.0)
-        return aggregate(result.loss, mask, "token-mean")
+        result = policy_loss(logp, old_logp, advantages, cliprange=0.2, cliprange_high=0.28, dual_clip=dual)
+        return aggregate(result.loss, mask, how)
 
+    at = policy_loss(logp, old_logp, advantages, cliprange=0.2, cliprange_high=0.28, dual_clip=dual)
+    assert bool(at.clipped[mask].any())  # every branch is among the tokens
+    assert not bool(at.clipped[mask].all())
+    assert bool(at.dual_clipped[mask].any()) == (dual is not None)
     assert torch.autograd.gradcheck(policy, logp)
-    values = advantages.clone().requires_grad_(True)
+
+
+@pytest.mark.parametrize("how", HOWS)
+def test_gradient_of_the_value_loss(how):
+    mask, values, old_values, returns, *_ = batch(4, rows=3, time=4)
+    values.requires_grad_(True)
 
     def value(values):
-        return aggregate(value_loss(values, old_logp, logp.detach(), cliprange_value=0.2).loss, mask, "token-mean")
+        return aggregate(value_loss(values, old_values, returns, cliprange_value=0.2).loss, mask, how)
 
+    at = value_loss(values, old_values, returns, cliprange_value=0.2)
+    assert 0 < int(at.clipped[mask].sum()) < int(mask.sum())
     assert torch.autograd.gradcheck(value, values)
+
+
+@pytest.mark.parametrize("how", HOWS)
+def test_gradient_of_the_aggregation_and_of_its_parts(how):
+    mask, loss, *_ = batch(4, rows=3, time=4)
+    loss.requires_grad_(True)
+    assert torch.autograd.gradcheck(lambda x: aggregate(x, mask, how), loss)
+    whole = {"tokens": torch.tensor(20.0), "sequences": torch.tensor(5.0)}
+    assert torch.autograd.gradcheck(lambda x: aggregate_part(x, mask, how, **whole), loss)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+@pytest.mark.parametrize("chunk_size", [2, 9])
+def test_gradient_of_chunked_logp(chunk_size, temperature):
+    """Chunks are computed again in the backward pass; the entropy beside them carries no gradient."""
+    g = torch.Generator().manual_seed(0)
+    hidden = torch.randn(5, 3, generator=g, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(7, 3, generator=g, dtype=torch.float64, requires_grad=True)
+    tokens = torch.tensor([0, 6, 3, 3, 1])
+
+    def logp(hidden, weight):
+        found, entropy = chunked_token_logp(
+            hidden, lambda h: h @ weight.T, tokens, temperature=temperature, chunk_size=chunk_size, with_entropy=True
+        )
+        assert not entropy.requires_grad
+        return found
+
+    assert torch.autograd.gradcheck(logp, (hidden, weight))
 
 
 @pytest.mark.parametrize("which", ["k1", "k2", "k3"])
