@@ -99,8 +99,18 @@ class Killed(BaseException):
     pass
 
 
-def test_a_killed_stage_goes_on_by_the_same_command(folder, tmp_path, monkeypatch):
-    main(write_recipe(folder, tmp_path / "straight"))
+OUTSIDE = {"value_model": "model", "value_model_path": "base", "value_peft_method": "full"}
+OUTSIDE |= {"scorers": [{"kind": "function", "function": f"{__name__}:length"}], "reward_model_path": None}
+
+
+def length(prompts, answers):
+    return [len(answer) / 10 for answer in answers]
+
+
+@pytest.mark.parametrize("keys", [{}, OUTSIDE], ids=["roles", "own-value"])
+def test_a_killed_stage_goes_on_by_the_same_command(folder, tmp_path, monkeypatch, keys):
+    keys = keys | ({"value_model_path": str(folder / keys["value_model_path"])} if keys else {})
+    main(write_recipe(folder, tmp_path / "straight", **keys))
     step = ppo.PPOTrainer.training_step
 
     def deadly(self, *args, **kwargs):
@@ -108,7 +118,7 @@ def test_a_killed_stage_goes_on_by_the_same_command(folder, tmp_path, monkeypatc
             raise Killed
         return step(self, *args, **kwargs)
 
-    argv = write_recipe(folder, tmp_path / "killed")
+    argv = write_recipe(folder, tmp_path / "killed", **keys)
     with monkeypatch.context() as patch:
         patch.setattr(ppo.PPOTrainer, "training_step", deadly)
         with pytest.raises(Killed):
