@@ -104,6 +104,12 @@ def kl(keys: Keys) -> Iterator[Fault]:
 
 def engine(keys: Keys) -> Iterator[Fault]:
     """The keys of vLLM belong to vLLM, and a server has an address."""
+    if keys["rollout_engine"] != "transformers" and not keys["ds3_gather_for_generation"]:
+        yield (
+            ("ds3_gather_for_generation",),
+            f"{keys['rollout_engine']} cannot sample with weights in shards; set it to true, or rollout_engine to "
+            "transformers",
+        )
     if keys["rollout_engine"] != "vllm":
         for key in VLLM:
             if keys.changed(key):

@@ -115,3 +115,50 @@ def test_a_run_that_failed_before_it_did_anything_takes_a_corrected_recipe(tmp_p
     (run.path / "calls.sqlite").write_bytes(b"paid for")
     with pytest.raises(AlignmentError, match="lora_r was 8, is 9"):
         RunDirectory.open(recipe(tmp_path / "run", lora_r=9))
+
+
+def test_a_run_killed_before_its_first_file_was_named_begins_anew(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / ".manifest.json.x7f").write_text("{")  # written, and not yet renamed
+    run = RunDirectory.open(recipe(tmp_path / "run"))
+    assert {path.name for path in run.path.iterdir()} == {"manifest.json", "recipe.yaml"}
+
+
+def test_a_checkpoint_that_a_kill_cut_off_is_removed_at_the_next_start(tmp_path):
+    run = RunDirectory.open(recipe(tmp_path / "run"))
+    for step in (3, 6):
+        (run.path / f"checkpoint-{step}").mkdir()
+        (run.path / f"checkpoint-{step}" / "optimizer.pt").write_text("x")
+    mark_whole(run.path / "checkpoint-3")
+    again = RunDirectory.open(recipe(tmp_path / "run"))
+    assert again.checkpoint == str(run.path / "checkpoint-3")
+    assert not (run.path / "checkpoint-6").exists()
+
+
+def test_a_run_at_wandb_goes_on_under_its_id(tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    monkeypatch.setenv("WANDB_DIR", str(tmp_path))
+    for name in ("WANDB_RUN_ID", "WANDB_RESUME"):
+        monkeypatch.setenv(name, "")  # so that it is put back in the end
+        monkeypatch.delenv(name)
+    import wandb
+
+    wandb.teardown()
+    seen = []
+    for name in ("run", "run", "other"):  # the second goes on with the first
+        run = RunDirectory.open(recipe(tmp_path / name, report_to="wandb"))
+        with wandb.init(project="test") as tracked:
+            seen.append(tracked.id)
+        wandb.teardown()  # it keeps what it read of the environment; each start is a process of its own
+        assert read_manifest(run.path)["wandb_run_id"] == tracked.id
+    assert seen[0] == seen[1] != seen[2]
+    assert len(list(tmp_path.glob(f"wandb/offline-run-*-{seen[0]}"))) >= 1
+    assert "wandb_run_id" not in read_manifest(RunDirectory.open(recipe(tmp_path / "untracked")).path)
+
+
+def test_a_new_run_takes_over_the_id_that_the_user_set(tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_RUN_ID", "chosen")
+    monkeypatch.setenv("WANDB_RESUME", "")
+    run = RunDirectory.open(recipe(tmp_path / "run", report_to=["wandb"]))
+    assert read_manifest(run.path)["wandb_run_id"] == "chosen"
