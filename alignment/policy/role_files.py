@@ -69,7 +69,7 @@ def load_value(roles: Roles, path: Path) -> None:
     """Read back what `save_value` wrote."""
     saved = load_file(path / VALUE_FILE)
     own = dict(roles.named_parameters())
-    for name in roles.value_parameters():
+    for name in sorted(roles.value_parameters()):  # in one order everywhere: shards are dealt out together
         _put(own[name], saved[name])
 
 
