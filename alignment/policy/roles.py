@@ -13,12 +13,14 @@ from peft.utils.other import AuxiliaryTrainingWrapper
 from torch import Tensor, nn
 
 from alignment.errors import ModelError
-from alignment.ops.logprobs import chunked_token_logp
+from alignment.ops.logprobs import chunked_token_logp, linear_token_logp
 from alignment.ops.rewards import last_valid
 from alignment.policy.dropout import without_dropout
 from alignment.policy.heads import ScalarHead
+from alignment.policy.lora import lean_forward
 
 LOGITS_AT_ONCE = 2**26  # tokens × vocabulary held at a time; 256 MiB in float32
+LOGITS_IN_CACHE = 2**22  # the same on a CPU with a frozen head: 16 MiB, which allocators reuse and caches half hold
 MERGED_AT_MOST = 2**30  # bytes of merged weights held beside the base while sampling
 VALUE_PREFIXES = ("heads.value.", "value_model.")
 ROLES = ("policy", "reference", "value", "reward")
@@ -58,6 +60,8 @@ class Roles(nn.Module):
         self.adapters = dict(adapters)
         self.value_on_policy = value_on_policy
         self._switches = [m for m in base.modules() if isinstance(m, BaseTunerLayer | AuxiliaryTrainingWrapper)]
+        for layer in self._switches:
+            lean_forward(layer)
         self._active: str | None = None
         self._head_is_plain: dict[int, bool] = {}
         self._train_only_policy_and_value()
@@ -171,17 +175,26 @@ class Roles(nn.Module):
                 "where answers are and cannot repeat that. Use a model whose logits are its output layer's"
             )
 
+        states, tokens = hidden[_before(answer_mask)], input_ids[answer_mask]
+        vocabulary = model.config.get_text_config().vocab_size
+        if _frozen_whole(head, vocabulary):
+            at_once = LOGITS_IN_CACHE if states.device.type == "cpu" else LOGITS_AT_ONCE
+            chunk_size = max(1, at_once // vocabulary)
+            return linear_token_logp(
+                states, head.weight, tokens, temperature=temperature, chunk_size=chunk_size, with_entropy=entropy
+            )
+
         def logits(part: Tensor) -> Tensor:
             self.activate(role)  # the backward pass may come here again while another role is active
             out: Tensor = head(part)
             return out
 
         return chunked_token_logp(
-            hidden[_before(answer_mask)],
+            states,
             logits,
-            input_ids[answer_mask],
+            tokens,
             temperature=temperature,
-            chunk_size=max(1, LOGITS_AT_ONCE // model.config.get_text_config().vocab_size),
+            chunk_size=max(1, LOGITS_AT_ONCE // vocabulary),
             with_entropy=entropy,
         )
 
@@ -285,6 +298,18 @@ class Roles(nn.Module):
         finally:
             if before is not None:
                 self.activate(before)
+
+
+def _frozen_whole(head: Any, vocabulary: int) -> bool:
+    """Whether an LM head is one plain matrix at hand: not trained, adapted, quantised or held in shards."""
+    return (
+        type(head) is nn.Linear
+        and head.bias is None
+        and type(head.weight.data) is Tensor
+        and not head.weight.requires_grad
+        and head.weight.shape[0] >= vocabulary > 0
+        and not head._forward_pre_hooks
+    )
 
 
 def _before(answer_mask: Tensor) -> Tensor:

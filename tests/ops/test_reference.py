@@ -6,7 +6,7 @@ import torch
 
 from alignment.ops.advantages import advantages_and_returns, gae
 from alignment.ops.kl import kl_estimate
-from alignment.ops.logprobs import chunked_token_logp, token_entropy, token_logp
+from alignment.ops.logprobs import chunked_token_logp, linear_token_logp, token_entropy, token_logp
 from alignment.ops.losses import aggregate, aggregate_part, importance_ratio, policy_loss, value_loss
 from alignment.ops.masking import whiten
 from alignment.ops.rewards import token_rewards
@@ -143,6 +143,39 @@ def test_chunks_change_neither_value_nor_gradient(chunk_size):
     torch.testing.assert_close(entropy, token_entropy(hidden @ weight.T, temperature=0.5).detach())
     for ours, theirs in zip(torch.autograd.grad((logp**2).sum(), (hidden, weight)), expected, strict=True):
         torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("chunk_size", [1, 4, 9, 100])
+def test_a_frozen_heads_logp_is_the_plain_one_in_value_and_gradient(chunk_size):
+    g = torch.Generator().manual_seed(0)
+    weight = torch.randn(11, 5, generator=g, dtype=torch.float64)
+    hidden = torch.randn(9, 5, generator=g, dtype=torch.float64, requires_grad=True)
+    tokens = torch.arange(9)
+    options = {"temperature": 0.5, "chunk_size": chunk_size}
+    logp, entropy = linear_token_logp(hidden, weight, tokens, with_entropy=True, **options)
+    plain = token_logp(hidden @ weight.T, tokens, temperature=0.5)
+    torch.testing.assert_close(logp, plain)
+    torch.testing.assert_close(entropy, token_entropy(hidden @ weight.T, temperature=0.5).detach())
+    ours, theirs = (torch.autograd.grad((found**2).sum(), hidden)[0] for found in (logp, plain))
+    torch.testing.assert_close(ours, theirs)
+    assert torch.autograd.gradcheck(lambda x: linear_token_logp(x, weight, tokens, **options)[0], hidden)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_frozen_heads_logp_has_the_same_bits_with_and_without_gradient(dtype):
+    g = torch.Generator().manual_seed(0)
+    weight, hidden = (torch.randn(n, 16, generator=g).to(dtype) for n in (50, 9))
+    options = {"temperature": 0.7, "chunk_size": 4}
+    trained, _ = linear_token_logp(hidden.requires_grad_(True), weight, torch.arange(9), **options)
+    with torch.no_grad():
+        scored, entropy = linear_token_logp(hidden, weight, torch.arange(9), with_entropy=True, **options)
+    assert torch.equal(trained, scored)
+    assert not entropy.requires_grad
+    assert trained.dtype == torch.float32
+    torch.testing.assert_close(scored, token_logp(hidden @ weight.T, torch.arange(9), temperature=0.7))
+    plain = token_logp((hidden.float() @ weight.float().T), torch.arange(9), temperature=0.7)
+    ours, theirs = (torch.autograd.grad(found.sum(), hidden)[0].float() for found in (trained, plain))
+    torch.testing.assert_close(ours, theirs, rtol=2e-2, atol=4e-2 if dtype == torch.bfloat16 else 1e-5)  # 1/128 of 4
 
 
 def test_token_rewards():

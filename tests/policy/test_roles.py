@@ -297,3 +297,18 @@ def test_only_weights_in_float32_of_their_own_are_merged(sft, reward):
     layer = roles.causal_lm("policy").model.layers[0].self_attn
     layer.k_proj.get_base_layer().weight = layer.v_proj.get_base_layer().weight
     assert roles._mergeable() == []
+
+
+@pytest.mark.parametrize("role", ["policy", "reference", "value", "reward"])
+def test_the_lean_lora_pass_is_pefts_in_value_and_gradient(sft, reward, role):
+    roles = randomise(load_roles(recipe(sft), reward_adapter=str(reward)).double(), 4)
+    roles.activate(role)
+    x = torch.randn(2, 3, 32, generator=torch.Generator().manual_seed(0), dtype=torch.float64, requires_grad=True)
+    for layer in roles._switches:
+        if x.shape[-1] == layer.in_features:
+            found, expected = layer(x), type(layer).forward(layer, x)
+            torch.testing.assert_close(found, expected)
+            wanted = [x, *(p for p in layer.parameters() if p.requires_grad)]
+            pair = (torch.autograd.grad((y**2).sum(), wanted, allow_unused=True) for y in (found, expected))
+            for ours, theirs in zip(*pair, strict=True):
+                torch.testing.assert_close(ours, theirs)
