@@ -52,6 +52,7 @@ check: lint format types test ## all of what CI runs
 benchmark: $(VENV)/.installed ## PPO's speed and memory against TRL 1.12.0, and the bytes of four roles; half an hour
 	$(BIN)/python -m benchmarks.ppo_vs_trl --workload equal
 	$(BIN)/python -m benchmarks.ppo_vs_trl --workload natural
+	$(BIN)/python -m benchmarks.roles_memory --shape 7b
 
 clean: ## remove the environment and all runs
 	rm -rf $(VENV) runs

@@ -1,6 +1,6 @@
 """From a PPO recipe to `Roles`: which weights each role starts from."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,7 @@ from alignment.errors import ModelError
 from alignment.policy.adapters import adapter_config
 from alignment.policy.base import load_base, resolve_model
 from alignment.policy.heads import SCORE_WEIGHT, ScalarHead, read_score_weight
-from alignment.policy.roles import Roles
+from alignment.policy.roles import Roles, belongs_to
 from alignment.policy.value_model import load_value_model
 
 
@@ -56,8 +56,10 @@ def load_roles(recipe: PPORecipe, *, reward_adapter: str | None, more_reward_ada
     else:
         score = heads["reward"].weight if rewards and recipe.value_model == "adapter" else None
         heads["value"] = ScalarHead(width, score)
+    model = with_adapters(base, starts) if starts else base
+    _hold_as_the_base(model, rewards)
     return Roles(
-        with_adapters(base, starts) if starts else base,
+        model,
         adapters=adapters,
         heads=heads,
         policy_model=load_base(AutoModelForCausalLM, source.base, recipe, full=True) if full else None,
@@ -98,6 +100,17 @@ def _saved(adapter: str) -> AdapterStart:
     config.modules_to_save = [name for name in config.modules_to_save or [] if name != "score"] or None
     weights = load_peft_weights(adapter, device="cpu")
     return AdapterStart(config, {key: w for key, w in weights.items() if not key.endswith(SCORE_WEIGHT)})
+
+
+def _hold_as_the_base(model: Any, frozen: Iterable[str]) -> None:
+    """Keep adapters that never train in the base's precision, where PEFT widens all to float32.
+
+    Not the reference's: it is compared with a policy in float32, and before the first step their KL is exactly 0.
+    """
+    dtype = model.get_input_embeddings().weight.dtype
+    for name, parameter in model.named_parameters():
+        if any(belongs_to(name, adapter) for adapter in frozen):
+            parameter.data = parameter.data.to(dtype)
 
 
 def with_adapters(base: Any, starts: dict[str, AdapterStart]) -> PeftModel:

@@ -1,8 +1,8 @@
 """LoRA linear layers in fewer steps than PEFT's own, for one adapter that speaks at a time.
 
-PEFT computes base(x) + B(A(x))·s as modules one after the other, each leaving a tensor of the layer's width behind. Here
-it is one operation with its own backward pass: the small products are added in place, and of the forward pass only its
-input and A(x), `r` numbers a token, are kept.
+PEFT computes base(x) + B(A(x))·s as modules one after the other, each leaving a tensor of the layer's width behind.
+Here it is one operation with its own backward pass: the small products are added in place, and of the forward pass only
+its input and A(x), `r` numbers a token, are kept.
 """
 
 import types

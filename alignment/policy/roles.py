@@ -265,7 +265,7 @@ class Roles(nn.Module):
         return {
             name
             for name, parameter in self.named_parameters()
-            if parameter.requires_grad and (name.startswith(VALUE_PREFIXES) or _belongs_to(name, adapter))
+            if parameter.requires_grad and (name.startswith(VALUE_PREFIXES) or belongs_to(name, adapter))
         }
 
     def activation_checkpointing_enable(
@@ -317,7 +317,7 @@ def _before(answer_mask: Tensor) -> Tensor:
     return nn.functional.pad(answer_mask[:, 1:], (0, 1))
 
 
-def _belongs_to(parameter: str, adapter: str | None) -> bool:
+def belongs_to(parameter: str, adapter: str | None) -> bool:
     """Whether a parameter's name says it is part of `adapter`, the part after `lora_A`, `modules_to_save` and so on."""
     parts = parameter.split(".")
     stores = ("lora_", "modules_to_save")

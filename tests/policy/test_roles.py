@@ -299,6 +299,13 @@ def test_only_weights_in_float32_of_their_own_are_merged(sft, reward):
     assert roles._mergeable() == []
 
 
+def test_only_reward_adapters_are_held_in_the_bases_precision(sft, reward):
+    roles = load_roles(recipe(sft, dtype="bfloat16"), reward_adapter=str(reward))
+    held = {role: {p.dtype for n, p in roles.base.named_parameters() if f".{role}." in n} for role in roles.adapters}
+    assert held["reward"] == {torch.bfloat16}
+    assert held["policy"] == held["reference"] == held["value"] == {torch.float32}
+
+
 @pytest.mark.parametrize("role", ["policy", "reference", "value", "reward"])
 def test_the_lean_lora_pass_is_pefts_in_value_and_gradient(sft, reward, role):
     roles = randomise(load_roles(recipe(sft), reward_adapter=str(reward)).double(), 4)
