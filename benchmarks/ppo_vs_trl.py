@@ -1,11 +1,11 @@
 """PPO of this project against PPO of TRL 1.12.0, the last release that had it, on the same work.
 
-    python -m benchmarks.ppo_vs_trl --workload equal|natural [--repetitions 3] [--updates 4]
+    python -m benchmarks.ppo_vs_trl --workload equal|natural [--repetitions 3] [--updates 4] [--threads 1]
 
 Runs alternate, each in a process of its own, and medians over repetitions are compared, so that a machine that slows
-down slows both. The last line printed is one JSON object with `workload`, `tokens_per_second_ratio` (ours over
-TRL's), `peak_memory_ratio` and every run's raw figures; `tokens_per_cpu_second_ratio` is the same by processor time,
-which others' load on the machine hardly touches.
+down slows all. The last line printed is one JSON object with `workload`, `tokens_per_second_ratio` (ours over
+TRL's), `peak_memory_ratio`, the same `by_value_model`, and every run's raw figures; `tokens_per_cpu_second_ratio` is by
+processor time, which others' load on the machine touches less. The ratios are those of the value model named first.
 
 Workloads, both with LoRA of rank 16 on all linear layers, float32 on a CPU, 4 epochs of 4 minibatches (16 optimizer
 steps an update), learning rate 3e-6, KL coefficient 0.05, the first update left out as a warm-up:
@@ -20,11 +20,12 @@ What each system does in one update:
   reference (the policy with its adapter off), a value model and a reward model, both whole copies of the trunk with
   random heads; trains the policy's adapter and *all* of the value model with AdamW.
 - Ours: samples with its own loop, rows leaving the batch as they end; asks policy, reference, value and reward, which
-  are adapters of rank 16 on one base (`--value_model head`: the value is a head on the policy's trunk, and has none);
-  trains the policy's and the value's adapter and the value head with AdamW, gradients clipped at norm 1.
+  are adapters of rank 16 on one base; trains the policy's adapter and the value, AdamW, gradients clipped at norm 1.
+  `ours-head`: the value is a head on the policy's trunk, what TRL's AutoModelForCausalLMWithValueHead was;
+  `ours-adapter`: it has an adapter of its own, the recipes' default, and passes through the trunk once more.
 
 So the prompts, the batch, the number of optimizer steps and the answers' lengths (under `natural` up to chance) are
-equal, and the value is trained in both; its capacity differs, which is what one base for four roles means. Microbatches
+equal, and the value is trained in all; its capacity differs, which is what one base for four roles means. Microbatches
 are free: TRL takes a whole minibatch at once, as its script asks; ours is given by `--microbatch`, default likewise.
 Response tokens count up to and including the stop token in both systems.
 """
@@ -55,11 +56,10 @@ def main() -> None:
     parser.add_argument("--updates", type=int, default=4, help="per run; the first is not counted")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--microbatch", type=int, help="ours; default: a whole minibatch")
-    parser.add_argument("--value_model", choices=("adapter", "head"), default="adapter")
+    parser.add_argument("--value_model", choices=("head", "adapter"), nargs="+", default=["head", "adapter"])
     parser.add_argument("--baseline", type=Path, default=SHARED / "bench" / "trl_ppo_baseline.py")
     parser.add_argument("--trl", type=Path, default=WORK / "trl-1.12.0", help="folder of TRL 1.12.0, filled if missing")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--only", choices=("ours", "trl"), help="one system alone, to profile it")
     args = parser.parse_args()
     if not args.baseline.is_file():
         sys.exit(f"the baseline script {args.baseline} is missing; name it with --baseline")
@@ -67,35 +67,41 @@ def main() -> None:
         sys.exit("--device cuda: torch sees no CUDA device here; nothing was run")
     if not args.trl.is_dir():
         _run([sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(args.trl), TRL], {})
-    _run(
-        [sys.executable, "-m", "benchmarks.workload", args.workload, str(WORK)], {}
-    )  # torch in here would count as peak
-    runs: dict[str, list[dict[str, Any]]] = {"ours": [], "trl": []}
+    _run([sys.executable, "-m", "benchmarks.workload", args.workload, str(WORK)], {})  # torch in here would be counted
+    systems = [*(f"ours-{value}" for value in args.value_model), "trl"]
+    runs: dict[str, list[dict[str, Any]]] = {system: [] for system in systems}
     for repetition in range(args.repetitions):
-        for system in ("ours", "trl") if repetition % 2 == 0 else ("trl", "ours"):
-            if args.only in (None, system):
-                runs[system].append(_measure(system, args))
-                print(_line(system, runs[system][-1]), flush=True)
-    if args.only is None:
-        report(args, runs)
+        for system in systems if repetition % 2 == 0 else reversed(systems):
+            runs[system].append(_measure(system, args))
+            print(_line(system, runs[system][-1]), flush=True)
+    report(args, runs)
 
 
 def report(args: argparse.Namespace, runs: dict[str, list[dict[str, Any]]]) -> None:
-    """Print medians of both, then the JSON object."""
+    """Print every system's medians, then the JSON object."""
     memory = "peak_cuda_mib" if args.device == "cuda" else "peak_rss_mib"
-    figures = ("response_tokens_per_second", "response_tokens_per_cpu_second", memory)
-    medians = {name: {f: statistics.median(run[f] for run in found) for f in figures} for name, found in runs.items()}
-    ours, trl = medians["ours"], medians["trl"]
-    for name, found in medians.items():
-        print(f"median {name:5}" + _line(name, found).partition(":")[2])
+    names = {
+        "tokens_per_second_ratio": "response_tokens_per_second",
+        "tokens_per_cpu_second_ratio": "response_tokens_per_cpu_second",
+        "peak_memory_ratio": memory,
+    }
+    medians = {
+        system: {figure: statistics.median(run[figure] for run in found) for figure in names.values()}
+        for system, found in runs.items()
+    }
+    for system, found in medians.items():
+        print(_line(f"median {system}", found))
+    ratios = {
+        value: {ratio: medians[f"ours-{value}"][figure] / medians["trl"][figure] for ratio, figure in names.items()}
+        for value in args.value_model
+    }
     print(
         json.dumps(
             {
                 "workload": args.workload,
-                "tokens_per_second_ratio": ours[figures[0]] / trl[figures[0]],
-                "tokens_per_cpu_second_ratio": ours[figures[1]] / trl[figures[1]],
-                "peak_memory_ratio": ours[memory] / trl[memory],
-                "value_model": args.value_model,
+                **ratios[args.value_model[0]],
+                "value_model": args.value_model[0],
+                "by_value_model": ratios,
                 "threads": args.threads,
                 "device": _device(args.device),
                 "versions": {name: version(name) for name in ("torch", "transformers", "peft", "accelerate")},
@@ -109,10 +115,11 @@ def _measure(system: str, args: argparse.Namespace) -> dict[str, Any]:
     workload: Workload = WORKLOADS[args.workload]
     model, texts = str(model_folder(args.workload, WORK)), prompts_file(args.workload)
     prompts = ["--prompts", str(texts)] if texts else []
-    if system == "ours":
+    if system != "trl":
         microbatch = args.microbatch or workload.batch // workload.mini_batches
         command = ["-m", "benchmarks.ppo_ours", "--workload", args.workload, "--model", model, *prompts]
-        command += ["--updates", str(args.updates), "--microbatch", str(microbatch), "--value_model", args.value_model]
+        command += ["--updates", str(args.updates), "--microbatch", str(microbatch)]
+        command += ["--value_model", system.removeprefix("ours-")]
         path = str(ROOT)
     else:
         command = [str(ROOT / "benchmarks" / "ppo_trl.py"), str(args.baseline), "--model", model, "--lora", *prompts]
@@ -144,7 +151,7 @@ def _run(command: list[str], environment: dict[str, str]) -> str:
 def _line(system: str, found: dict[str, Any]) -> str:
     memory = found.get("peak_cuda_mib", found["peak_rss_mib"]) if "peak_rss_mib" in found else found["peak_cuda_mib"]
     return (
-        f"{system:5}: {found['response_tokens_per_second']:8.1f} response tokens/s, "
+        f"{system:19}: {found['response_tokens_per_second']:8.1f} response tokens/s, "
         f"{found['response_tokens_per_cpu_second']:8.1f} by processor time, peak {memory:6.0f} MiB"
     )
 

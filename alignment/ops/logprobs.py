@@ -86,19 +86,19 @@ def linear_token_logp(
     tokens: Tensor,
     *,
     temperature: float,
-    chunk_size: int,
+    block_size: int,
     with_entropy: bool = False,
 ) -> tuple[Tensor, Tensor | None]:
-    """`chunked_token_logp` of a frozen LM head, whose gradient is ready before it is asked for.
+    """`token_logp` of a frozen LM head, a block of the vocabulary at a time, its gradient ready before it is asked for.
 
     The gradient of one token's log-probability with respect to its hidden state is a vector of the hidden's width,
-    (W[token] - Σ p·W) / temperature, whatever the loss does with it later. It is made while a chunk's probabilities
-    are at hand, so nothing is computed twice and nothing of the vocabulary's size outlives its chunk (Liger's fused
-    loss, https://arxiv.org/abs/2410.10989, section 3.2, for a loss that is not known yet).
+    (W[token] - Σ p·W) / temperature, whatever the loss does with it later. Its sum, and those of the probabilities, run
+    along as blocks go by, scaled anew where a larger logit comes (online softmax, https://arxiv.org/abs/1805.02867).
+    Nothing is computed twice and nothing of the vocabulary's size is ever whole.
 
     Args:
         hidden: (tokens, width). weight: (vocabulary, width), no gradient reaches it. tokens: (tokens,) int64.
-        chunk_size: tokens whose logits exist at a time. It is part of the rounding: the same chunks, the same bits.
+        block_size: rows of `weight` taken at a time. It is part of the rounding: the same blocks, the same bits.
         with_entropy: also the entropy, which carries no gradient.
     Returns: log-probabilities, (tokens,), and the entropy, (tokens,), or None.
     """
@@ -107,7 +107,7 @@ def linear_token_logp(
         hidden, weight = hidden.to(dtype), weight.to(dtype)
     with torch.autocast(hidden.device.type, enabled=False):
         found: tuple[Tensor, Tensor | None] = _LinearLogp.apply(  # type: ignore[no-untyped-call]
-            hidden, weight, tokens, temperature, chunk_size, with_entropy, torch.is_grad_enabled()
+            hidden, weight, tokens, temperature, block_size, with_entropy, torch.is_grad_enabled()
         )
     return found
 
@@ -122,34 +122,45 @@ class _LinearLogp(torch.autograd.Function):
         weight: Tensor,
         tokens: Tensor,
         temperature: float,
-        chunk_size: int,
+        block_size: int,
         with_entropy: bool,
         grad: bool,
     ) -> tuple[Tensor, Tensor | None]:
-        grad = grad and hidden.requires_grad
-        slope = torch.empty_like(hidden) if grad else None  # d logp / d hidden, (tokens, width)
-        logps: list[Tensor] = []
-        entropies: list[Tensor] = []
-        for start in range(0, len(hidden), chunk_size):
-            part = slice(start, start + chunk_size)
-            logits = _scaled(hidden[part] @ weight.T, temperature)
-            logits -= logits.amax(-1, keepdim=True)
-            chosen = logits.gather(-1, tokens[part].unsqueeze(-1)).squeeze(-1)
-            # torch.logsumexp is 10 times slower on a CPU than these steps, and would make the probabilities anew
-            unscaled = logits.exp() if with_entropy else logits.exp_()  # probabilities times `total`
-            total = unscaled.sum(-1)
-            logps.append(chosen - total.log())
+        wide = torch.promote_types(hidden.dtype, torch.float32)
+        column = hidden.new_zeros(len(hidden), 1, dtype=wide)
+        largest = column - 1e30  # of the logits so far
+        chosen, total, weighted = column.clone(), column.clone(), column.clone()  # Σ exp(z - largest); Σ (z - largest)·
+        mean = torch.zeros_like(hidden, dtype=wide) if grad and hidden.requires_grad else None  # of W, times `total`
+        ids = tokens.unsqueeze(-1)
+        for start in range(0, len(weight), block_size):
+            block = weight[start : start + block_size]
+            logits = _scaled(hidden @ block.T, temperature)
+            here = (ids >= start) & (ids < start + len(block))
+            chosen = torch.where(here, logits.gather(-1, (ids - start).clamp(0, len(block) - 1)), chosen)
+            before, largest = largest, torch.maximum(largest, logits.amax(-1, keepdim=True))
+            logits -= largest
+            rescale = (before - largest).exp()
             if with_entropy:
-                entropies.append(total.log() - logits.mul_(unscaled).sum(-1) / total)
-            if slope is not None:
-                mean = unscaled.to(weight.dtype) @ weight  # under the policy, times `total`
-                slope[part] = (weight[tokens[part]] - mean / total.unsqueeze(-1)) / temperature
-        ctx.save_for_backward(slope)
-        nothing = hidden.new_zeros(0, dtype=torch.promote_types(hidden.dtype, torch.float32))
-        entropy = torch.cat([nothing, *entropies]) if with_entropy else None
+                weighted += (before - largest) * total
+            # torch.logsumexp is 10 times slower on a CPU than these steps, and would make the probabilities anew
+            unscaled = logits.exp() if with_entropy else logits.exp_()
+            total = total * rescale + unscaled.sum(-1, keepdim=True)
+            if with_entropy:
+                weighted = weighted * rescale + logits.mul_(unscaled).sum(-1, keepdim=True)
+            if mean is not None:
+                part = unscaled.to(weight.dtype)
+                if mean.dtype == weight.dtype:
+                    mean.mul_(rescale).addmm_(part, block)
+                else:
+                    mean.mul_(rescale).add_(part @ block)
+        if mean is not None:
+            mean = ((weight[tokens] - mean / total) / temperature).to(hidden.dtype)  # d logp / d hidden
+        ctx.save_for_backward(mean)
+        logp = (chosen - largest - total.log()).squeeze(-1)
+        entropy = (total.log() - weighted / total).squeeze(-1) if with_entropy else None
         if entropy is not None:
             ctx.mark_non_differentiable(entropy)
-        return torch.cat([nothing, *logps]), entropy
+        return logp, entropy
 
     @staticmethod
     @once_differentiable

@@ -20,7 +20,7 @@ from alignment.policy.heads import ScalarHead
 from alignment.policy.lora import lean_forward
 
 LOGITS_AT_ONCE = 2**26  # tokens × vocabulary held at a time; 256 MiB in float32
-LOGITS_IN_CACHE = 2**22  # the same on a CPU with a frozen head: 16 MiB, which allocators reuse and caches half hold
+LOGITS_IN_CACHE = 2**20  # the same on a CPU with a frozen head: 4 MiB
 MERGED_AT_MOST = 2**30  # bytes of merged weights held beside the base while sampling
 VALUE_PREFIXES = ("heads.value.", "value_model.")
 ROLES = ("policy", "reference", "value", "reward")
@@ -179,9 +179,9 @@ class Roles(nn.Module):
         vocabulary = model.config.get_text_config().vocab_size
         if _frozen_whole(head, vocabulary):
             at_once = LOGITS_IN_CACHE if states.device.type == "cpu" else LOGITS_AT_ONCE
-            chunk_size = max(1, at_once // vocabulary)
+            block_size = max(512, at_once // max(1, len(tokens)))
             return linear_token_logp(
-                states, head.weight, tokens, temperature=temperature, chunk_size=chunk_size, with_entropy=entropy
+                states, head.weight, tokens, temperature=temperature, block_size=block_size, with_entropy=entropy
             )
 
         def logits(part: Tensor) -> Tensor:

@@ -6,6 +6,8 @@ from torch import Tensor
 
 from alignment.rollout.engine import Sampling
 
+BLOCK = 128  # tokens summed together to find where a random number falls
+
 
 def uniforms(seed: int, row: int, count: int) -> np.ndarray:
     """Random numbers in [0, 1) of one row, float64: a function of seed and row, independent of every other row."""
@@ -20,7 +22,7 @@ def probabilities(logits: Tensor, sampling: Sampling) -> Tensor:
         sampling: temperature above 0.
     Returns: (batch, vocabulary) float32, rows sum to one.
     """
-    logits = logits.float() / sampling.temperature
+    logits = logits.float() if sampling.temperature == 1.0 else logits.float() / sampling.temperature
     if 0 < sampling.top_k < logits.shape[-1]:
         smallest = logits.topk(sampling.top_k, dim=-1).values[:, -1:]
         logits = logits.masked_fill(logits < smallest, -torch.inf)
@@ -43,10 +45,25 @@ def draw(logits: Tensor, sampling: Sampling, uniform: Tensor) -> Tensor:
     """
     if sampling.temperature == 0:
         return logits.argmax(-1)
-    cumulative = probabilities(logits, sampling).double().cumsum(-1)
+    probs = probabilities(logits, sampling)
+    missing = -probs.shape[-1] % BLOCK
+    probs = torch.nn.functional.pad(probs, (0, missing)) if missing else probs  # padding by nothing would copy
+    probs = probs.view(len(probs), -1, BLOCK)
+    # first the block of the vocabulary, then the token in it: a running sum in float64 over all of it can cost more
+    # than the step that made the logits
+    ends = probs.sum(-1).double().cumsum(-1)
+    target = uniform.unsqueeze(-1) * ends[:, -1:]
+    block = _first_above(ends, target)
+    start = torch.where(block > 0, ends.gather(-1, (block - 1).clamp(min=0)), 0.0)
+    within = probs.gather(1, block.unsqueeze(-1).expand(-1, -1, BLOCK)).squeeze(1).double().cumsum(-1)
+    return (block * BLOCK + _first_above(within, (target - start).clamp(min=0))).squeeze(-1)
+
+
+def _first_above(cumulative: Tensor, target: Tensor) -> Tensor:
+    """The first place of each row whose running sum exceeds the target, so that places of width zero are passed over.
+
+    The minimum keeps a target that rounded up to the total on the last place of positive width.
+    """
     total = cumulative[:, -1:]
-    # `right` finds the first token whose cumulative probability exceeds the number, so zero-width tokens are passed
-    # over; the minimum keeps a number that rounds up to the total on the last token of positive probability.
     below_total = torch.nextafter(total, torch.zeros_like(total))
-    target = torch.minimum(uniform.unsqueeze(-1) * total, below_total)
-    return torch.searchsorted(cumulative, target, right=True).squeeze(-1)
+    return torch.searchsorted(cumulative, torch.minimum(target, below_total), right=True)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from alignment.errors import DataError
+from alignment.rollout.cache import with_room
 from alignment.rollout.engine import Completion, Sampling
 from alignment.rollout.sampling import draw, uniforms
 
@@ -138,7 +139,7 @@ class _StepInputs:
                 positions = (self.mask.cumsum(-1) - 1).clamp(min=0)
                 inputs["position_ids"] = positions[:, -input_ids.shape[1] :]
         output = self.model(input_ids=input_ids, past_key_values=self.cache, use_cache=True, **inputs)
-        self.cache = output.past_key_values
+        self.cache = with_room(output.past_key_values) if self.cache is None else output.past_key_values
         if self.mask is not None:
             self.mask = torch.cat([self.mask, self.mask.new_ones(len(self.mask), 1)], dim=-1)
         logits: Tensor = output.logits[:, -1]

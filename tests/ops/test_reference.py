@@ -145,13 +145,13 @@ def test_chunks_change_neither_value_nor_gradient(chunk_size):
         torch.testing.assert_close(ours, theirs)
 
 
-@pytest.mark.parametrize("chunk_size", [1, 4, 9, 100])
-def test_a_frozen_heads_logp_is_the_plain_one_in_value_and_gradient(chunk_size):
+@pytest.mark.parametrize("block_size", [1, 4, 11, 100])
+def test_a_frozen_heads_logp_is_the_plain_one_in_value_and_gradient(block_size):
     g = torch.Generator().manual_seed(0)
     weight = torch.randn(11, 5, generator=g, dtype=torch.float64)
     hidden = torch.randn(9, 5, generator=g, dtype=torch.float64, requires_grad=True)
     tokens = torch.arange(9)
-    options = {"temperature": 0.5, "chunk_size": chunk_size}
+    options = {"temperature": 0.5, "block_size": block_size}
     logp, entropy = linear_token_logp(hidden, weight, tokens, with_entropy=True, **options)
     plain = token_logp(hidden @ weight.T, tokens, temperature=0.5)
     torch.testing.assert_close(logp, plain)
@@ -165,7 +165,7 @@ def test_a_frozen_heads_logp_is_the_plain_one_in_value_and_gradient(chunk_size):
 def test_a_frozen_heads_logp_has_the_same_bits_with_and_without_gradient(dtype):
     g = torch.Generator().manual_seed(0)
     weight, hidden = (torch.randn(n, 16, generator=g).to(dtype) for n in (50, 9))
-    options = {"temperature": 0.7, "chunk_size": 4}
+    options = {"temperature": 0.7, "block_size": 20}
     trained, _ = linear_token_logp(hidden.requires_grad_(True), weight, torch.arange(9), **options)
     with torch.no_grad():
         scored, entropy = linear_token_logp(hidden, weight, torch.arange(9), with_entropy=True, **options)

@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 import torch
+from transformers import DynamicCache
 
 from alignment.errors import DataError
+from alignment.rollout.cache import ROOM, RoomyLayer, with_room
 from alignment.rollout.engine import Sampling
 from alignment.rollout.sampling import draw, probabilities, uniforms
 from alignment.rollout.transformers_engine import TransformersEngine
@@ -130,6 +132,38 @@ def test_draw_inverts_the_cumulative_distribution():
     uniform = torch.tensor([0.0, 0.1249, 0.125, 0.6249, 0.625, 1 - 1e-16], dtype=torch.float64)
     tokens = draw(logits, Sampling(max_new_tokens=1), uniform)
     assert tokens.tolist() == [0, 0, 2, 2, 3, 3]
+
+
+@pytest.mark.parametrize("vocabulary", [5, 128, 129, 1000])
+def test_draw_by_blocks_is_the_plain_inversion(vocabulary):
+    g = torch.Generator().manual_seed(0)
+    logits = 4 * torch.randn(2000, vocabulary, generator=g)
+    logits[torch.rand(2000, vocabulary, generator=g) < 0.5] = -torch.inf
+    logits[:, 3] = 0.0
+    uniform = torch.rand(2000, generator=g, dtype=torch.float64)
+    uniform[:4] = torch.tensor([0.0, 1 - 2**-53, 2**-60, 0.5])
+    tokens = draw(logits, Sampling(max_new_tokens=1), uniform)
+    ends = logits.softmax(-1).double().cumsum(-1)
+    plain = torch.searchsorted(ends, uniform.unsqueeze(-1) * ends[:, -1:], right=True).squeeze(-1)
+    assert int((tokens != plain).sum()) <= 1  # float32 sums move a border by some 1e-7
+    assert bool(logits.gather(-1, tokens.unsqueeze(-1)).isfinite().all())  # none of probability zero
+
+
+def test_room_ahead_holds_what_a_plain_cache_holds():
+    g = torch.Generator().manual_seed(0)
+    plain, roomy = DynamicCache(), DynamicCache()
+    for step in range(2 * ROOM + 5):
+        rows, columns = (2 if step > 70 else 3), (4 if step == 0 else 1)
+        keys, values = (torch.randn(rows, 2, columns, 8, generator=g) for _ in range(2))
+        for ours, theirs in zip(roomy.update(keys, values, 0), plain.update(keys, values, 0), strict=True):
+            assert torch.equal(ours, theirs)
+        if step == 0:
+            with_room(roomy)
+            assert type(roomy.layers[0]) is RoomyLayer
+        if step == 70:
+            for cache in (plain, roomy):
+                cache.batch_select_indices(torch.tensor([0, 2]))
+        assert roomy.get_seq_length() == plain.get_seq_length() == 4 + step
 
 
 def test_sampled_frequencies_are_the_models():
