@@ -43,17 +43,23 @@ def prompts_file(workload: str) -> Path | None:
     return SHARED / "data" / "tinystories" / "stories_train.jsonl" if workload == "natural" else None
 
 
-def _make_llama(folder: Path) -> None:
-    import torch
+def save_tokenizer(folder: Path, vocabulary: int) -> None:
+    """A tokenizer whose words are `w0`, `w1` and so on, a token each; `w2` ends an answer."""
     from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+    from transformers import PreTrainedTokenizerFast
 
-    words = {f"w{i}": i for i in range(VOCABULARY)}
-    core = Tokenizer(models.WordLevel(words, unk_token="w0"))
+    core = Tokenizer(models.WordLevel({f"w{i}": i for i in range(vocabulary)}, unk_token="w0"))
     core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=core, unk_token="w0", bos_token="w1", eos_token="w2", pad_token="w0"
     )
+    tokenizer.save_pretrained(folder)
+
+
+def _make_llama(folder: Path) -> None:
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=VOCABULARY,
@@ -67,7 +73,7 @@ def _make_llama(folder: Path) -> None:
         tie_word_embeddings=True,
     )
     LlamaForCausalLM(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    save_tokenizer(folder, VOCABULARY)
 
 
 def prompt_ids(tokenizer: Any, workload: Workload, texts: Path | None, count: int, vocab_size: int) -> list[list[int]]:
