@@ -75,8 +75,11 @@ def same(ours, theirs):
 
 def require_same_end(straight: Path, killed: Path, last: str) -> None:
     """Compare everything that a run leaves."""
-    for name in ("adapter_model.safetensors", f"{last}/adapter_model.safetensors", f"{last}/value.safetensors"):
-        assert same(load_file(straight / name), load_file(killed / name)), name
+    weights = [*straight.glob("*model.safetensors"), *(straight / last).glob("*.safetensors")]
+    assert len(weights) == 3, weights  # the policy, the same in the checkpoint, and there the value
+    for file in weights:
+        name = file.relative_to(straight)
+        assert same(load_file(file), load_file(killed / name)), name
     for name in ("optimizer.pt", "scheduler.pt"):
         assert same(*(torch.load(run / last / name, weights_only=True) for run in (straight, killed))), name
     for file in sorted((straight / last).glob("rng_state*.pth")):
