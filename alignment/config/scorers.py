@@ -77,3 +77,9 @@ def _ensemble_faults(at: Location, entry: dict[str, Any]) -> Iterator[Fault]:
         yield (*at, "reward_models"), f"names {doubles[0]} twice; the same model twice knows nothing of uncertainty"
     if entry.get("uncertainty_penalty", 1.0) != 1.0 and entry.get("aggregate") != "lcb":
         yield (*at, "uncertainty_penalty"), "has no effect without aggregate: lcb"
+    if entry.get("weight", 1.0) < 0 and entry.get("aggregate") in ("min", "lcb"):
+        yield (
+            (*at, "aggregate"),
+            f"{entry['aggregate']} is pessimistic; with a negative weight it would pay for what members disagree on. "
+            "Use mean",
+        )

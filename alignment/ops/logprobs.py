@@ -129,34 +129,42 @@ class _LinearLogp(torch.autograd.Function):
         wide = torch.promote_types(hidden.dtype, torch.float32)
         column = hidden.new_zeros(len(hidden), 1, dtype=wide)
         largest = column - 1e30  # of the logits so far
-        chosen, total, weighted = column.clone(), column.clone(), column.clone()  # Σ exp(z - largest); Σ (z - largest)·
-        mean = torch.zeros_like(hidden, dtype=wide) if grad and hidden.requires_grad else None  # of W, times `total`
+        # sums over the tokens not chosen, of e = exp(z - largest), of (z - largest)·e and of e·W. The chosen one comes
+        # last: where it has nearly all probability, the rest is small, and must not be a difference of large numbers
+        chosen, others, weighted = column.clone(), column.clone(), column.clone()
+        pull = torch.zeros_like(hidden, dtype=wide) if grad and hidden.requires_grad else None
         ids = tokens.unsqueeze(-1)
         for start in range(0, len(weight), block_size):
             block = weight[start : start + block_size]
             logits = _scaled(hidden @ block.T, temperature)
-            here = (ids >= start) & (ids < start + len(block))
-            chosen = torch.where(here, logits.gather(-1, (ids - start).clamp(0, len(block) - 1)), chosen)
             before, largest = largest, torch.maximum(largest, logits.amax(-1, keepdim=True))
+            place, here = (ids - start).clamp(0, len(block) - 1), (ids >= start) & (ids < start + len(block))
+            found = logits.gather(-1, place)
+            chosen = torch.where(here, found, chosen)
             logits -= largest
+            logits.scatter_(-1, place, torch.where(here, -1e4, found - largest))  # exp(-1e4) is 0
             rescale = (before - largest).exp()
             if with_entropy:
-                weighted += (before - largest) * total
+                weighted = (weighted + (before - largest) * others) * rescale
             # torch.logsumexp is 10 times slower on a CPU than these steps, and would make the probabilities anew
             unscaled = logits.exp() if with_entropy else logits.exp_()
-            total = total * rescale + unscaled.sum(-1, keepdim=True)
+            others = others * rescale + unscaled.sum(-1, keepdim=True)
             if with_entropy:
-                weighted = weighted * rescale + logits.mul_(unscaled).sum(-1, keepdim=True)
-            if mean is not None:
+                weighted += logits.mul_(unscaled).sum(-1, keepdim=True)
+            if pull is not None:
                 part = unscaled.to(weight.dtype)
-                if mean.dtype == weight.dtype:
-                    mean.mul_(rescale).addmm_(part, block)
+                if pull.dtype == weight.dtype:
+                    pull.mul_(rescale).addmm_(part, block)
                 else:
-                    mean.mul_(rescale).add_(part @ block)
-        if mean is not None:
-            mean = ((weight[tokens] - mean / total) / temperature).to(hidden.dtype)  # d logp / d hidden
-        ctx.save_for_backward(mean)
+                    pull.mul_(rescale).add_(part @ block)
+        own = (chosen - largest).exp()
+        total = others + own
+        slope = None  # d logp / d hidden
+        if pull is not None:
+            slope = ((others * weight[tokens] - pull) / (total * temperature)).to(hidden.dtype)
+        ctx.save_for_backward(slope)
         logp = (chosen - largest - total.log()).squeeze(-1)
+        weighted = weighted + (chosen - largest) * own
         entropy = (total.log() - weighted / total).squeeze(-1) if with_entropy else None
         if entropy is not None:
             ctx.mark_non_differentiable(entropy)

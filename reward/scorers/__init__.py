@@ -23,9 +23,12 @@ def score_entries(recipe: PPORecipe) -> list[ScorerEntry]:
 
 
 def reward_models(recipe: PPORecipe) -> list[str]:
-    """Return every reward model that the scorers name, once, in their order."""
-    paths = [path for entry in score_entries(recipe) for path in _models(entry)]
-    return list(dict.fromkeys(paths))
+    """Return every reward model that the scorers name, once, by falling weight, else in their order.
+
+    The first that is a role is what the value starts from, so it is one that the policy is to climb, no watcher.
+    """
+    entries = sorted(score_entries(recipe), key=lambda entry: -entry.weight)
+    return list(dict.fromkeys(path for entry in entries for path in _models(entry)))
 
 
 def build_scoring(recipe: PPORecipe, roles: Mapping[str, str]) -> Scoring:

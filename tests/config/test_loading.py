@@ -518,6 +518,7 @@ def test_every_kind_of_scorer_loads(faults):
         ("ensemble", {"reward_models": ["r"]}, "scorers[0].reward_models: has one member; an ensemble has two or more"),
         ("ensemble", {"reward_models": ["r", "r"]}, "names r twice"),
         ("ensemble", {"uncertainty_penalty": 0.5}, "has no effect without aggregate: lcb"),
+        ("ensemble", {"aggregate": "min", "weight": -0.5}, "scorers[0].aggregate: min is pessimistic; with a negative"),
         ("ensemble", {"uncertainty_penalty": -1, "aggregate": "lcb"}, "must be at least 0"),
         ("function", {"function": "rules.score"}, "scorers[0].function: must be module:function, found 'rules.score'"),
         ("function", {"url": "http://h/"}, "scorers[0].url: does not belong to a scorer of kind function"),

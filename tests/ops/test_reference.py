@@ -1,5 +1,7 @@
 """Agreement with the slow float64 loops of tests/reference, and gradients by gradcheck."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -176,6 +178,28 @@ def test_a_frozen_heads_logp_has_the_same_bits_with_and_without_gradient(dtype):
     plain = token_logp((hidden.float() @ weight.float().T), torch.arange(9), temperature=0.7)
     ours, theirs = (torch.autograd.grad(found.sum(), hidden)[0].float() for found in (trained, plain))
     torch.testing.assert_close(ours, theirs, rtol=2e-2, atol=4e-2 if dtype == torch.bfloat16 else 1e-5)  # 1/128 of 4
+
+
+@pytest.mark.parametrize("block_size", [16, 1000])
+@pytest.mark.parametrize("odds", [0.1, 1e-2, 1e-4])
+def test_half_precision_keeps_the_gradient_of_a_confident_token(odds, block_size):
+    """Its gradient is the small pull of what else was likely, which rounding the head's own pull would drown."""
+    g = torch.Generator().manual_seed(0)
+    weight = (0.05 * torch.randn(1000, 64, generator=g)).bfloat16()
+    tokens, rivals = torch.arange(32), torch.arange(500, 532)
+    pair = torch.stack([weight[tokens], weight[rivals]], 1).double()
+    logits = torch.tensor([40.0, 40.0 + math.log(odds)], dtype=torch.float64).expand(32, 2).unsqueeze(-1)
+    hidden = (torch.linalg.pinv(pair) @ logits).squeeze(-1).bfloat16()
+
+    def slope(hidden, logp):
+        hidden = hidden.clone().requires_grad_(True)
+        return torch.autograd.grad(logp(hidden).sum(), hidden)[0].double()
+
+    options = {"temperature": 1.0, "block_size": block_size}
+    exact = slope(hidden.double(), lambda h: token_logp(h @ weight.double().T, tokens, temperature=1.0))
+    plain = slope(hidden, lambda h: token_logp(h @ weight.T, tokens, temperature=1.0))
+    ours = slope(hidden, lambda h: linear_token_logp(h, weight, tokens, **options)[0])
+    assert float((ours - exact).norm()) < 1.3 * float((plain - exact).norm())
 
 
 def test_token_rewards():

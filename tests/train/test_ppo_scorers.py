@@ -72,8 +72,8 @@ def test_a_sum_of_roles_models_a_function_and_a_server(folder, tmp_path):
             folder,
             tmp_path / "run",
             [
-                {"kind": "reward_model", "model_name_or_path": models[0], "name": "taste", "weight": 2.0},
                 {"kind": "ensemble", "reward_models": models[1:], "name": "crowd", "aggregate": "min"},
+                {"kind": "reward_model", "model_name_or_path": models[0], "name": "taste", "weight": 2.0},
                 {"kind": "function", "function": f"{__name__}:brevity", "weight": 0.5},
                 {"kind": "http", "url": server.url, "name": "es", "weight": -1.0},
             ],
@@ -87,7 +87,7 @@ def test_a_sum_of_roles_models_a_function_and_a_server(folder, tmp_path):
         assert row["score_es"] == row["answer"].count("e")
         assert row["score_function"] == pytest.approx(-len(row["answer"]) / 100)
     kept = {scorer["name"]: scorer for scorer in manifest["scorers"]}
-    assert kept["taste"]["models"][0]["role"] == "reward"
+    assert kept["taste"]["models"][0]["role"] == "reward"  # the heaviest, from which the value starts
     assert [model["role"] for model in kept["crowd"]["models"]] == ["reward_1", "reward_2", None]
     assert len({model["weights_sha256"] for name in ("taste", "crowd") for model in kept[name]["models"]}) == 4
     assert kept["es"]["url"] == server.url
