@@ -246,6 +246,7 @@ class PPOTrainer(Trainer):
             if self.recipe.target_kl is not None:
                 logs["steps_skipped"] = self.statistics.steps_skipped
             logs["episode"] = (self.stream.update + 1) * self.recipe.rollout_batch_size
+        logs.pop("train_loss", None)  # the Trainer's mean since the last start, which a resumed run cannot repeat
         super().log(logs, start_time)
 
     def results(self) -> dict[str, float]:

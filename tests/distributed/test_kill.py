@@ -17,7 +17,7 @@ from tests.distributed.stage import Stage, make_inputs, write_recipe
 pytestmark = [pytest.mark.distributed, pytest.mark.timeout(900)]
 PATIENCE_SECONDS = 240
 LAST_STEP = 24
-TIMES = ("seconds", "tokens_per_second", "peak_memory", "train_", "total_flos")
+TIMES = ("seconds", "tokens_per_second", "peak_memory", "train_runtime", "train_samples", "train_steps", "total_flos")
 
 
 @pytest.fixture(scope="module")
