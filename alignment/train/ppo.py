@@ -244,7 +244,14 @@ class PPOTrainer(Trainer):
             last["tokens_per_second"] = tokens / seconds
             logs |= {**last, **self.statistics.means(self.accelerator.gather, self.args.device)}
             if self.recipe.target_kl is not None:
-                logs["steps_skipped"] = self.statistics.steps_skipped
+                skipped, steps = (
+                    self.statistics.steps_skipped,
+                    self.recipe.num_ppo_epochs * self.recipe.num_mini_batches,
+                )
+                logs["steps_skipped"] = skipped
+                if skipped:  # the Trainer's mean and last norm have the zeros of steps that passed
+                    logs["loss"] *= steps / (steps - skipped)
+                    logs.pop("grad_norm", None)
             logs["episode"] = (self.stream.update + 1) * self.recipe.rollout_batch_size
         logs.pop("train_loss", None)  # the Trainer's mean since the last start, which a resumed run cannot repeat
         super().log(logs, start_time)

@@ -1,6 +1,5 @@
 """Where PPO's scores come from: reward roles on the policy's base, scorers outside it, or a sum of several."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -118,6 +117,9 @@ class Scoring:
         return Scored(total, normalized, parts)
 
 
+LARGEST_SCORE = torch.finfo(torch.float32).max
+
+
 def _asked(
     scorer: Scorer, name: str, prompts: Sequence[Prompt], answers: Sequence[str], stopped: Sequence[bool]
 ) -> list[float]:
@@ -126,8 +128,11 @@ def _asked(
     if len(scores) != len(answers):
         raise ScorerError(f"{what} returned {len(scores)} scores for {len(answers)} answers.")
     for score, answer in zip(scores, answers, strict=True):
-        if not math.isfinite(score):
-            raise ScorerError(f"{what} returned {score} for the answer {answer[:80]!r}; a score is a finite number.")
+        if not abs(score) < LARGEST_SCORE:  # nor is NaN
+            raise ScorerError(
+                f"{what} returned {score} for the answer {answer[:80]!r}; a score is a finite number that float32 "
+                "holds."
+            )
     return list(scores)
 
 

@@ -134,7 +134,8 @@ class UpdateStatistics:
         *sums, tokens = rows[:, : -len(extremes)].sum(0).tolist()
         found = {name: total / max(tokens, 1.0) for name, total in zip(self.sums, sums, strict=True)}
         found |= dict(zip(extremes, rows[:, -len(extremes) :].amax(0).tolist(), strict=True))
-        return {**found, "ratio_min": -found["ratio_min"]}
+        ratios = {"ratio_min": -found["ratio_min"], "ratio_max": found["ratio_max"]}
+        return found | (ratios if tokens else dict.fromkeys(ratios, 1.0))  # nothing trained, so no ratio moved
 
 
 def peak_memory(device: torch.device) -> int:

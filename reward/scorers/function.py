@@ -8,7 +8,7 @@
 of text of the same length. What is returned may be any sequence of numbers: a list, an array, a tensor.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from typing import Any
 
 from alignment.config.schema import ScorerEntry
@@ -44,13 +44,18 @@ class FunctionScorer:
         """
         try:
             returned = self.function(list(prompts), list(answers))
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise ScorerError(
                 f"scorer function {self.where} raised {type(error).__name__}: {error}; mend the function."
             ) from error
         try:
-            scores = [float(score) for score in returned]
-        except (TypeError, ValueError):
+            if isinstance(returned, str | bytes | Mapping | Set):  # no order, or no numbers
+                raise TypeError
+            given = list(returned)
+            if any(isinstance(score, str | bytes) for score in given):
+                raise TypeError
+            scores = [float(score) for score in given]
+        except (TypeError, ValueError, OverflowError, RuntimeError):
             raise ScorerError(
                 f"scorer function {self.where} returned {str(returned)[:80]!r}; it must return one number for each of "
                 f"{len(answers)} answers."

@@ -15,7 +15,7 @@ from alignment.run.checkpoints import mark_whole
 from alignment.train import estimates
 from alignment.train.measures import distinct_n
 from alignment.train.objective import token_losses
-from alignment.train.update import UpdateShape
+from alignment.train.update import UpdateShape, UpdateStatistics
 from tests.models import save_tiny_model
 from tests.train.ppo_runs import PROMPTS, make_trainer, trained_weights
 
@@ -319,6 +319,14 @@ def test_an_update_past_the_target_kl_takes_no_more_steps(base, tmp_path):
     assert [entry["steps_skipped"] for entry in logs[2]] == [0, 0]
     assert [e["old_kl_k3"] for e in logs[0]] == [e["old_kl_k3"] for e in logs[1]]
     assert logs[0][0]["old_kl_k3"] > 0
+    # the loss and norm are of the steps that were taken
+    assert [e["loss"] for e in logs[0]] == pytest.approx([e["loss"] for e in logs[1]])
+    assert not any("grad_norm" in entry for entry in logs[0])
+
+
+def test_ratios_where_nothing_trains_are_one():
+    found = UpdateStatistics().means(lambda own: own, torch.device("cpu"))
+    assert (found["ratio_min"], found["ratio_max"]) == (1.0, 1.0)
 
 
 @pytest.mark.parametrize("value_model", ["adapter", "head"])

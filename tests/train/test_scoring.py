@@ -72,6 +72,7 @@ def test_nothing_named_is_the_reward_role_alone():
         ([1.0], "scorer x returned 1 scores for 2 answers"),
         ([1.0, float("nan")], "scorer x returned nan for the answer 'b'; a score is a finite number"),
         ([float("inf"), 0.0], "scorer x returned inf"),
+        ([0.0, 1e300], "scorer x returned 1e.300 for the answer 'b'; a score is a finite number that float32 holds"),
     ],
 )
 def test_what_is_no_score_goes_no_further(scores, said):

@@ -40,6 +40,18 @@ def raises(prompts: list[Any], answers: list[str]) -> list[float]:
     raise ZeroDivisionError("division by zero")
 
 
+def by_row(prompts: list[Any], answers: list[str]) -> dict[int, float]:
+    return dict.fromkeys(range(len(answers)), 1.0)
+
+
+def numerals(prompts: list[Any], answers: list[str]) -> list[str]:
+    return ["1.0", "2.0"]
+
+
+def leaves(prompts: list[Any], answers: list[str]) -> list[float]:
+    raise SystemExit(3)
+
+
 NOT_CALLABLE = 3
 
 
@@ -66,6 +78,9 @@ def test_numbers_of_any_kind(name: str) -> None:
         ("one_number", r"returned '1.0'; it must return one number for each of 2 answers"),
         ("words", r"returned \"\['good', 'bad'\]\""),
         ("raises", "raised ZeroDivisionError: division by zero; mend the function"),
+        ("by_row", r"returned '\{0: 1.0, 1: 1.0\}'; it must return one number"),
+        ("numerals", r"returned \"\['1.0', '2.0'\]\"; it must return one number"),
+        ("leaves", "raised SystemExit: 3; mend the function"),
         ("NOT_CALLABLE", "NOT_CALLABLE is not a function"),
         ("missing", "missing is not there"),
         ("no_such_module:f", "no module 'no_such_module'"),
