@@ -110,6 +110,9 @@ def engine(keys: Keys) -> Iterator[Fault]:
             f"{keys['rollout_engine']} cannot sample with weights in shards; set it to true, or rollout_engine to "
             "transformers",
         )
+    cap = "importance_sampling_cap"
+    if keys["rollout_engine"] == "transformers" and keys.changed(cap):
+        yield (cap,), "has no effect with rollout_engine transformers; take it out"
     if keys["rollout_engine"] != "vllm":
         for key in VLLM:
             if keys.changed(key):

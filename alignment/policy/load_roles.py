@@ -17,6 +17,8 @@ from alignment.policy.heads import SCORE_WEIGHT, ScalarHead, read_score_weight
 from alignment.policy.roles import Roles, belongs_to
 from alignment.policy.value_model import load_value_model
 
+COPIES = r".*\.(modules_to_save|original_module)(\..*)?"  # inside what PEFT wraps for another adapter's modules_to_save
+
 
 @dataclass(frozen=True, slots=True)
 class AdapterStart:
@@ -84,6 +86,8 @@ def _starts(recipe: PPORecipe, *, sft: str | None, rewards: dict[str, str]) -> d
     if recipe.value_model == "adapter":
         keys = recipe.model_copy(update={"peft_method": "lora", "lora_modules_to_save": None})
         fresh = AdapterStart(adapter_config(keys, task="CAUSAL_LM"))
+        if any(start.config.modules_to_save for start in starts.values()):
+            fresh.config.exclude_modules = COPIES
         starts["value"] = _saved(rewards["reward"]) if rewards else fresh
     return starts
 
@@ -93,6 +97,7 @@ def _saved(adapter: str) -> AdapterStart:
     config = PeftConfig.from_pretrained(adapter)
     if not isinstance(config, LoraConfig):
         raise ModelError(f"{adapter} is a {config.peft_type} adapter; roles on one base are LoRA or DoRA adapters")
+    _require_its_own_part(config, adapter)
     config.task_type = "CAUSAL_LM"
     config.lora_dropout = 0.0
     config.inference_mode = False
@@ -100,6 +105,23 @@ def _saved(adapter: str) -> AdapterStart:
     config.modules_to_save = [name for name in config.modules_to_save or [] if name != "score"] or None
     weights = load_peft_weights(adapter, device="cpu")
     return AdapterStart(config, {key: w for key, w in weights.items() if not key.endswith(SCORE_WEIGHT)})
+
+
+def _require_its_own_part(config: LoraConfig, adapter: str) -> None:
+    """Refuse adapters that change the base they lie on: several roles share it."""
+    start = str(config.init_lora_weights).lower()
+    if start.startswith(("pissa", "olora", "corda", "loftq")):
+        raise ModelError(
+            f"{adapter} was begun with init_lora_weights {config.init_lora_weights}, which changes the base's own "
+            "weights, and the roles of PPO share them. Save it as a plain LoRA adapter with peft's "
+            "save_pretrained(path_initial_model_for_weight_conversion=...), or merge it: alignment merge."
+        )
+    for key in ("bias", "trainable_token_indices"):
+        if getattr(config, key, None) not in (None, "none"):
+            raise ModelError(
+                f"{adapter} has {key} {getattr(config, key)}, which peft keeps in the base once, for one adapter; the "
+                f"roles of PPO are several. Merge it (alignment merge {adapter} OUT) and start from OUT."
+            )
 
 
 def _hold_as_the_base(model: Any, frozen: Iterable[str]) -> None:

@@ -156,6 +156,11 @@ def test_wrong_values(faults, stage, given, message):
         ("sft", {"bf16": True, "fp16": True}, "fp16: excludes bf16; give one"),
         ("sft", {"report_to": "wandbb"}, "report_to: 'wandbb' is no tracker; give one of all, none, azure_ml,"),
         ("ppo", {"report_to": ["wandb", "tensorbord"]}, "swanlab, kubeflow; did you mean tensorboard?"),
+        (
+            "ppo",
+            {"importance_sampling_cap": 1.1},
+            "importance_sampling_cap: has no effect with rollout_engine transform",
+        ),
         ("ppo", {"vllm_mode": "server"}, "vllm_mode: has no effect with rollout_engine transformers; take it out"),
         (
             "ppo",

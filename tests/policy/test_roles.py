@@ -299,6 +299,40 @@ def test_only_weights_in_float32_of_their_own_are_merged(sft, reward):
     assert roles._mergeable() == []
 
 
+def adapter_like(base, path, **keys):
+    config = LoraConfig(task_type="CAUSAL_LM", r=4, **{"target_modules": ["q_proj", "v_proj"], **keys})
+    randomise(get_peft_model(AutoModelForCausalLM.from_pretrained(base), config), 1).save_pretrained(path)
+    return path
+
+
+def test_a_new_value_beside_a_policy_that_trains_whole_modules(base, batch, tmp_path):
+    saved = adapter_like(base, tmp_path / "sft", modules_to_save=["lm_head", "embed_tokens"])
+    roles = load_roles(recipe(saved), reward_adapter=None)
+    plain = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), saved).eval()
+    input_ids, mask = batch
+    with torch.no_grad():
+        logp, _, values = roles(input_ids, mask, temperature=1.0)
+        logits = plain(input_ids=input_ids).logits.log_softmax(-1)[:, :-1]
+    expected = logits.gather(-1, input_ids[:, 1:].unsqueeze(-1)).squeeze(-1)[mask[:, 1:]]
+    torch.testing.assert_close(logp, expected)
+    assert torch.equal(values, torch.zeros_like(values))
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        ({"init_lora_weights": "olora"}, "olora, which changes the base's own weights"),
+        ({"init_lora_weights": "pissa"}, "save_pretrained\\(path_initial_model_for_weight_conversion"),
+        ({"bias": "all"}, "has bias all, which peft keeps in the base once"),
+        ({"trainable_token_indices": [3, 4]}, "has trainable_token_indices .*Merge it"),
+    ],
+)
+def test_an_adapter_that_changes_the_shared_base_is_refused(base, tmp_path, keys, said):
+    saved = adapter_like(base, tmp_path / "sft", **keys)
+    with pytest.raises(ModelError, match=said):
+        load_roles(recipe(saved), reward_adapter=None)
+
+
 def test_only_reward_adapters_are_held_in_the_bases_precision(sft, reward):
     roles = load_roles(recipe(sft, dtype="bfloat16"), reward_adapter=str(reward))
     held = {role: {p.dtype for n, p in roles.base.named_parameters() if f".{role}." in n} for role in roles.adapters}
