@@ -37,6 +37,10 @@ class JudgeError(AlignmentError):
     """A judge cannot be asked, or too many of its answers failed."""
 
 
+class BudgetError(JudgeError):
+    """The recipe's budget does not allow another call."""
+
+
 class ScorerError(AlignmentError):
     """A source of PPO's scores cannot be asked, or what it says is no score."""
 

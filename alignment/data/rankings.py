@@ -1,11 +1,12 @@
 """Rankings on disk, and how ranks, ratings and choices become pairwise probabilities."""
 
+import dataclasses
 import itertools
 from collections.abc import Sequence
 from typing import Any, get_args
 
 from alignment.data.conversations import BadRow, messages_of
-from alignment.data.rows import USABLE, Pair, Prompt, Ranking, Status
+from alignment.data.rows import USABLE, Asked, Pair, Prompt, Ranking, Status
 
 _STATUSES: tuple[str, ...] = get_args(Status)
 
@@ -18,6 +19,8 @@ def ranking_to_json(ranking: Ranking) -> dict[str, Any]:
         row["status"] = pair.status
         if pair.margin is not None:
             row["margin"] = pair.margin
+        if pair.verdicts:
+            row["verdicts"] = [dataclasses.asdict(asked) for asked in pair.verdicts]
         pairs.append(row)
     return {
         "prompt": ranking.prompt,
@@ -126,6 +129,31 @@ def _pair_from_json(row: dict[str, Any], what: str, count: int) -> Pair:
             raise BadRow(f"{what} compares {ends[0]!r} with {ends[1]!r}; there are responses 0 to {count - 1}")
     if ends[0] == ends[1]:
         raise BadRow(f"{what} compares response {ends[0]} with itself")
+    probability, status = _judged(row, what)
+    margin = row.get("margin")
+    margin = None if margin is None else number_of(margin, f"{what} 'margin'")
+    verdicts = _verdicts(row.get("verdicts") or [], f"{what} 'verdicts'")
+    return Pair(row["first"], row["second"], probability, status, margin, verdicts)
+
+
+def _verdicts(rows: Any, what: str) -> tuple[Asked, ...]:
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise BadRow(f"{what} is not a list of objects")
+    return tuple(_asked(row, f"{what}[{index}]") for index, row in enumerate(rows))
+
+
+def _asked(row: dict[str, Any], what: str) -> Asked:
+    shown, repeat, mass = row.get("shown"), row.get("repeat", 0), row.get("mass")
+    if shown not in ("first", "swapped"):
+        raise BadRow(f"{what} 'shown' is {shown!r}; the order is first or swapped")
+    if isinstance(repeat, bool) or not isinstance(repeat, int) or repeat < 0:
+        raise BadRow(f"{what} 'repeat' is {repeat!r}, not a number from 0")
+    probability, status = _judged(row, what)
+    return Asked(shown, repeat, probability, status, None if mass is None else number_of(mass, f"{what} 'mass'"))
+
+
+def _judged(row: dict[str, Any], what: str) -> tuple[float | None, Status]:
+    """Return a row's probability and status; only a usable status has a probability."""
     status = row.get("status", "ok")
     if status not in _STATUSES:
         raise BadRow(f"{what} has the status {status!r}; known are {', '.join(_STATUSES)}")
@@ -136,6 +164,4 @@ def _pair_from_json(row: dict[str, Any], what: str, count: int) -> Pair:
             raise BadRow(f"{what} has the probability {probability}, outside 0 to 1")
     elif probability is not None:
         raise BadRow(f"{what} has the status {status} and a probability; an error is never a label")
-    margin = row.get("margin")
-    margin = None if margin is None else number_of(margin, f"{what} 'margin'")
-    return Pair(row["first"], row["second"], probability, status, margin)
+    return probability, status

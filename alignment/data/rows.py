@@ -24,6 +24,17 @@ class Demonstration:
 
 
 @dataclass(frozen=True, slots=True)
+class Asked:
+    """What came of one asking about a pair: the evidence behind its probability."""
+
+    shown: Literal["first", "swapped"]  # the order in which the pair's answers were shown
+    repeat: int  # which of several askings in that order
+    probability: float | None  # that the answer shown first is better; None unless usable
+    status: Status
+    mass: float | None = None  # probability that the verdict's token was one of those offered, where it is known
+
+
+@dataclass(frozen=True, slots=True)
 class Pair:
     """How two of a prompt's answers compare."""
 
@@ -32,6 +43,7 @@ class Pair:
     probability: float | None  # that `first` is better, both presentation orders averaged; None unless usable
     status: Status = "ok"
     margin: float | None = None  # rating gap, where the source has one
+    verdicts: tuple[Asked, ...] = ()  # where somebody was asked
 
 
 @dataclass(frozen=True, slots=True)

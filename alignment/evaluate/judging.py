@@ -4,7 +4,7 @@ Judges themselves live in `reward.judges`; evaluation and labelling are handed o
 """
 
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol, TypeVar
 
 from alignment.data.rows import USABLE, Prompt, Status
 
@@ -16,31 +16,62 @@ class Comparison:
     prompt: Prompt
     first: str
     second: str
+    repeat: int = 0  # which of several askings of the same question
 
     def swapped(self) -> "Comparison":
         """Return the same question with the answers in the other order."""
-        return Comparison(self.prompt, self.second, self.first)
+        return Comparison(self.prompt, self.second, self.first, self.repeat)
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """One question to a judge: in which order several answers stand."""
+
+    prompt: Prompt
+    answers: tuple[str, ...]  # as shown
+    repeat: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Rating:
+    """One question to a judge: how good an answer is by itself."""
+
+    prompt: Prompt
+    answer: str
+    repeat: int = 0
+
+
+Question = Comparison | Listing | Rating
+Asks = Literal["pairwise", "listwise", "pointwise"]
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """A judge's answer to one question."""
 
-    probability: float | None  # that the answer shown first is better; None unless status is usable
+    probability: float | None  # that the answer shown first is better; None unless usable and two were compared
     status: Status
     raw: str = ""  # what the judge wrote, or the error
-    details: dict[str, Any] = field(default_factory=dict)  # what the call store keeps: log-probabilities, usage, ...
+    details: dict[str, Any] = field(default_factory=dict)  # mass, criteria, the model's exact name, usage, ...
+    scores: tuple[float, ...] | None = None  # of a listing's or rating's answers as shown, higher being better
 
 
-class Judge(Protocol):
-    """Compares two answers; `ask` may be called from several threads."""
+Q_contra = TypeVar("Q_contra", contravariant=True)
+
+
+class Asker(Protocol[Q_contra]):
+    """Answers one kind of question; `ask` may be called from several threads."""
 
     name: str  # exact: model and version, or module:function
     prompt_hash: str  # of the prompt template or the function's source
 
-    def ask(self, comparison: Comparison) -> Verdict:
+    def ask(self, question: Q_contra, /) -> Verdict:
         """Answer one question; failures are statuses, never exceptions, save `JudgeError` when asking on is useless."""
         ...
+
+
+class Judge(Asker[Comparison], Protocol):
+    """Compares two answers."""
 
 
 def combine(forward: Verdict, backward: Verdict) -> Verdict:

@@ -4,8 +4,7 @@ import ipaddress
 import json
 import os
 import weakref
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 from urllib.parse import urlsplit
 
 import openai
@@ -13,6 +12,7 @@ import openai
 from alignment.config.schema import JudgeEntry
 from alignment.data.rows import Message
 from alignment.errors import JudgeError
+from reward.judges.calls import ChatReply
 from reward.judges.prompting import well_formed
 
 TOP_LOGPROBS = 20  # the most that OpenAI and vLLM give
@@ -20,17 +20,6 @@ CONNECT_SECONDS = 10.0
 # What the transport calls having no connection at all, against losing one.
 UNREACHABLE = frozenset({"ConnectError", "ConnectTimeout", "ProxyError", "UnsupportedProtocol"})
 RAW_CHARACTERS = 20_000  # kept of a reply; a flood of text is not worth its room
-
-
-@dataclass(frozen=True, slots=True)
-class ChatReply:
-    """What came of one call."""
-
-    status: Literal["ok", "refusal", "truncated", "api_error"]
-    raw: str  # what the model wrote, or the error, cut short
-    text: str = ""  # what the model wrote, whole
-    tokens: list[dict[str, Any]] = field(default_factory=list)  # with log-probabilities, where asked for
-    details: dict[str, Any] = field(default_factory=dict)  # the exact model, the finish reason, the usage
 
 
 class ChatEndpoint:

@@ -6,7 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 from alignment.config.schema import ScorerEntry
 from alignment.data.rows import Message, Prompt
 from alignment.errors import ScorerError
-from reward.judges.endpoint import ChatEndpoint, ChatReply
+from reward.judges.calls import ChatReply
+from reward.judges.endpoint import ChatEndpoint
 from reward.judges.prompting import PointwisePrompt
 from reward.judges.ratings import expected_rating, find_rating
 

@@ -1,0 +1,178 @@
+"""One call to a judge, and what stands between it and the money: what was paid for, the pace, the budget, retries.
+
+A backend hands every call to a `Caller`, with a function that tries once. Verdicts are read from replies, never kept in
+their place, so that a judge run over replies that are known makes no call and gives the same verdicts, or another
+parser's.
+"""
+
+import hashlib
+import json
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+from alignment.evaluate.judging import Comparison, Listing, Question
+from reward.judges.pace import Pace
+
+BACKOFF_SECONDS = 0.5  # before the first retry; doubles with each
+LONGEST_BACKOFF_SECONDS = 30.0
+TRIES_AT_A_LIMIT = 20  # being told to wait is no failure, but there is an end to it
+
+Step = Literal["verdict", "reasoning", "repair", "critique", "revision"]
+
+
+@dataclass(frozen=True, slots=True)
+class ChatReply:
+    """What came of one call."""
+
+    status: Literal["ok", "refusal", "truncated", "api_error"]
+    raw: str  # what the model wrote, or the error, cut short
+    text: str = ""  # what the model wrote, whole
+    tokens: list[dict[str, Any]] = field(default_factory=list)  # with log-probabilities, where asked for
+    details: dict[str, Any] = field(default_factory=dict)  # the exact model, the finish reason, the usage
+    transient: bool = False  # an error that may pass: too many requests, a server's fault, a lost connection
+    limited: bool = False  # the server said that there are too many requests
+    retry_after_seconds: float | None = None  # as the server asked
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """Why a call is made; stands in its row of the store."""
+
+    judge: str
+    prompt_hash: str
+    question: Question
+    step: Step = "verdict"
+    calls_to_come: int = 0  # that follow this one where all goes well
+    max_tokens: int = 0  # the most that the reply may have
+
+    def key(self) -> str:
+        """Identify the question: its kind, prompt, answers and their order, not which repeat it is."""
+        return question_key(self.question)
+
+
+class Ledger(Protocol):
+    """Where calls are kept; used from several threads."""
+
+    def known(self, key: str) -> ChatReply | None:
+        """Return the good reply that was kept under `key`."""
+        ...
+
+    def keep(
+        self, key: str, about: About, request: dict[str, Any], reply: ChatReply, *, seconds: float, asked_at: float
+    ) -> None:
+        """Keep one call, good or bad; once this returns, no kill loses it."""
+        ...
+
+
+class Purse(Protocol):
+    """What calls may cost; used from several threads."""
+
+    def reserve(self, request: dict[str, Any], about: About) -> float:
+        """Set aside what a call may cost at most and return it.
+
+        Raises: BudgetError where that is more than what is left.
+        """
+        ...
+
+    def settle(self, reserved: float, reply: ChatReply) -> None:
+        """Take what the call did cost instead."""
+        ...
+
+
+class Caller:
+    """Makes calls; several threads share one."""
+
+    def __init__(
+        self,
+        *,
+        ledger: Ledger | None = None,
+        purse: Purse | None = None,
+        pace: Pace | None = None,
+        max_retries: int = 5,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self.ledger = ledger
+        self.purse = purse
+        self.pace = pace or Pace()
+        self.max_retries = max_retries
+        self.sleep = sleep
+
+    def call(self, about: About, request: dict[str, Any], send: Callable[[], ChatReply]) -> ChatReply:
+        """Return the reply that is known, or try until one comes that is not a passing failure.
+
+        Args:
+            request: all that decides the reply, without the key that pays for it; JSON.
+            send: tries once. It raises JudgeError where every other call would fail alike.
+
+        Raises: JudgeError from `send`; BudgetError where the budget does not allow the call.
+        """
+        key = call_key(about, request)
+        known = self.ledger.known(key) if self.ledger else None
+        if known is not None:
+            return known
+        failures = limits = 0
+        while True:
+            reply = self._try(key, about, request, send)
+            limits += reply.limited
+            failures += not reply.limited
+            if not reply.transient or failures > self.max_retries or limits > max(self.max_retries, TRIES_AT_A_LIMIT):
+                return reply
+            if self.max_retries == 0:
+                return reply
+            self.sleep(backoff(failures + limits, reply.retry_after_seconds))
+
+    def _try(self, key: str, about: About, request: dict[str, Any], send: Callable[[], ChatReply]) -> ChatReply:
+        reserved = self.purse.reserve(request, about) if self.purse else 0.0
+        with self.pace.slot(estimated_tokens(request) + about.max_tokens):
+            asked_at, start = time.time(), time.perf_counter()
+            reply = send()
+            seconds = time.perf_counter() - start
+        if reply.limited:
+            self.pace.slow_down(reply.retry_after_seconds)
+        elif reply.status != "api_error":
+            self.pace.speed_up()
+        if self.purse:
+            self.purse.settle(reserved, reply)
+        if self.ledger:
+            self.ledger.keep(key, about, request, reply, seconds=seconds, asked_at=asked_at)
+        return reply
+
+
+def backoff(attempt: int, retry_after_seconds: float | None) -> float:
+    """Seconds to wait: as the server asked and a little more, else a random part of a time that doubles."""
+    if retry_after_seconds is not None:
+        return retry_after_seconds + random.random() * BACKOFF_SECONDS
+    longest = min(LONGEST_BACKOFF_SECONDS, BACKOFF_SECONDS * 2 ** min(attempt - 1, 10))
+    return longest * (0.5 + random.random() / 2)
+
+
+def question_key(question: Question) -> str:
+    """Identify a question: its kind, prompt, answers and their order, not which repeat it is."""
+    if isinstance(question, Comparison):
+        parts: list[Any] = ["pairwise", question.prompt, question.first, question.second]
+    elif isinstance(question, Listing):
+        parts = ["listwise", question.prompt, *question.answers]
+    else:
+        parts = ["pointwise", question.prompt, question.answer]
+    return _digest(parts)
+
+
+def call_key(about: About, request: dict[str, Any]) -> str:
+    """Identify a call: who is asked, what, and which of several askings it is."""
+    return _digest([about.judge, about.question.repeat, request])
+
+
+def estimated_tokens(request: Any) -> int:
+    """Estimate the tokens of all texts in a request, three bytes to a token: English has four to five."""
+    if isinstance(request, str):
+        return len(request.encode("utf-8", "replace")) // 3 + 4
+    if isinstance(request, dict):
+        return sum(estimated_tokens(value) for value in request.values())
+    return sum(map(estimated_tokens, request)) if isinstance(request, list | tuple) else 0
+
+
+def _digest(parts: list[Any]) -> str:
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,33 @@
+import pytest
+
+from alignment.data.conversations import BadRow
+from alignment.data.rankings import ranking_from_json, ranking_to_json
+from alignment.data.rows import Asked, Pair, Ranking
+
+ASKED = (Asked("first", 0, 0.9, "ok", 0.97), Asked("swapped", 0, None, "refusal"))
+
+
+def row(**changes):
+    asked = {"shown": "first", "repeat": 0, "probability": 0.9, "status": "ok", **changes}
+    pair = {"first": 0, "second": 1, "probability": 0.9, "status": "ok", "verdicts": [asked]}
+    return {"prompt": "p", "responses": ["a", "b"], "pairs": [pair]}
+
+
+def test_what_was_asked_is_read_as_it_was_written():
+    ranking = Ranking("p", ["a", "b"], [Pair(0, 1, None, "refusal", verdicts=ASKED)], {"judge": "j"})
+    assert ranking_from_json(ranking_to_json(ranking)) == ranking
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"shown": "second"}, "'pairs\\[0\\]' 'verdicts\\[0\\]' 'shown' is 'second'; the order is first or swapped"),
+        ({"repeat": -1}, "'repeat' is -1, not a number from 0"),
+        ({"probability": 1.5}, "has the probability 1.5, outside 0 to 1"),
+        ({"status": "api_error"}, "has the status api_error and a probability; an error is never a label"),
+        ({"mass": "much"}, "'mass' is 'much', not a number"),
+    ],
+)
+def test_a_bad_record_of_an_asking_is_told(changes, message):
+    with pytest.raises(BadRow, match=message):
+        ranking_from_json(row(**changes))

@@ -1,0 +1,115 @@
+import pytest
+
+from alignment.errors import BudgetError, JudgeError
+from alignment.evaluate.judging import Comparison, Listing, Rating
+from reward.judges.calls import About, Caller, ChatReply, backoff, call_key, estimated_tokens, question_key
+
+ABOUT = About("judge", "hash", Comparison("2+2?", "4", "5"))
+GOOD = ChatReply("ok", "A", "A")
+BUSY = ChatReply("api_error", "429", transient=True, limited=True, retry_after_seconds=3.0)
+BROKEN = ChatReply("api_error", "503", transient=True)
+
+
+class Ledger:
+    def __init__(self):
+        self.rows, self.good = [], {}
+
+    def known(self, key):
+        return self.good.get(key)
+
+    def keep(self, key, about, request, reply, *, seconds, asked_at):
+        self.rows.append(reply.status)
+        if reply.status == "ok":
+            self.good[key] = reply
+
+
+def sender(*replies):
+    left = list(replies)
+    return lambda: left.pop(0)
+
+
+def caller(**given):
+    slept = []
+    return Caller(sleep=slept.append, **given), slept
+
+
+def test_a_known_reply_is_not_asked_for_again():
+    ledger = Ledger()
+    asking, _ = caller(ledger=ledger)
+    assert asking.call(ABOUT, {"messages": "x"}, sender(GOOD)) is GOOD
+    assert asking.call(ABOUT, {"messages": "x"}, sender()) is GOOD  # an empty sender would raise
+    assert ledger.rows == ["ok"]
+
+
+def test_another_request_repeat_or_judge_is_another_call():
+    again = About("judge", "hash", Comparison("2+2?", "4", "5", repeat=1))
+    other = About("other", "hash", ABOUT.question)
+    keys = {call_key(ABOUT, {"t": 0}), call_key(ABOUT, {"t": 1}), call_key(again, {"t": 0}), call_key(other, {"t": 0})}
+    assert len(keys) == 4
+    assert ABOUT.key() == again.key()
+
+
+def test_passing_failures_are_tried_again_and_every_try_is_kept():
+    ledger = Ledger()
+    asking, slept = caller(ledger=ledger)
+    assert asking.call(ABOUT, {}, sender(BROKEN, BUSY, GOOD)) is GOOD
+    assert ledger.rows == ["api_error", "api_error", "ok"]
+    assert 0.25 <= slept[0] <= 0.5  # half to all of 0.5 s
+    assert 3.0 <= slept[1] <= 3.5  # as the server asked
+
+
+def test_failures_are_never_taken_for_known():
+    ledger = Ledger()
+    asking, _ = caller(ledger=ledger, max_retries=0)
+    refused = ChatReply("refusal", "no")
+    assert asking.call(ABOUT, {}, sender(refused)) is refused
+    assert asking.call(ABOUT, {}, sender(GOOD)) is GOOD
+
+
+def test_retries_end():
+    asking, slept = caller(max_retries=2)
+    assert asking.call(ABOUT, {}, sender(BROKEN, BROKEN, BROKEN)) is BROKEN
+    assert len(slept) == 2
+
+
+def test_lasting_failures_are_not_tried_again():
+    bad_request = ChatReply("api_error", "400")
+    assert caller()[0].call(ABOUT, {}, sender(bad_request)) is bad_request
+
+
+def test_being_told_to_wait_is_no_failure():
+    asking, slept = caller(max_retries=1)
+    assert asking.call(ABOUT, {}, sender(*[BUSY] * 8, GOOD)) is GOOD
+    assert len(slept) == 8
+
+
+def test_what_would_fail_alike_is_raised():
+    def send():
+        raise JudgeError("no such model")
+
+    with pytest.raises(JudgeError, match="no such model"):
+        caller()[0].call(ABOUT, {}, send)
+
+
+def test_a_call_that_the_budget_forbids_is_not_made():
+    class Empty:
+        def reserve(self, request, about):
+            raise BudgetError("spent")
+
+    with pytest.raises(BudgetError):
+        caller(purse=Empty())[0].call(ABOUT, {}, sender())
+
+
+def test_backoff_doubles_up_to_a_limit():
+    for attempt, longest in [(1, 0.5), (2, 1.0), (3, 2.0), (40, 30.0)]:
+        assert longest / 2 <= backoff(attempt, None) <= longest
+
+
+def test_questions_of_different_kinds_differ():
+    asked = [Comparison("p", "a", "b"), Comparison("p", "b", "a"), Listing("p", ("a", "b")), Rating("p", "a")]
+    assert len({question_key(question) for question in asked}) == 4
+
+
+def test_tokens_are_estimated_from_all_texts_of_a_request():
+    # "abcdef" 6 // 3 + 4 = 6; "ä" is 2 bytes: 0 + 4 = 4; numbers are none
+    assert estimated_tokens({"messages": [{"content": "abcdef"}, "ä"], "max_tokens": 5}) == 10
