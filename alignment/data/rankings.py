@@ -132,14 +132,14 @@ def _pair_from_json(row: dict[str, Any], what: str, count: int) -> Pair:
     probability, status = _judged(row, what)
     margin = row.get("margin")
     margin = None if margin is None else number_of(margin, f"{what} 'margin'")
-    verdicts = _verdicts(row.get("verdicts") or [], f"{what} 'verdicts'")
+    verdicts = _verdicts(row.get("verdicts") or [], what)
     return Pair(row["first"], row["second"], probability, status, margin, verdicts)
 
 
 def _verdicts(rows: Any, what: str) -> tuple[Asked, ...]:
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise BadRow(f"{what} is not a list of objects")
-    return tuple(_asked(row, f"{what}[{index}]") for index, row in enumerate(rows))
+        raise BadRow(f"{what} 'verdicts' is not a list of objects")
+    return tuple(_asked(row, f"{what} 'verdicts[{index}]'") for index, row in enumerate(rows))
 
 
 def _asked(row: dict[str, Any], what: str) -> Asked:
