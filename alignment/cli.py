@@ -23,6 +23,8 @@ app = typer.Typer(
 
 PASS_THROUGH = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 STAGE_PANEL = "Stages, each `--config FILE [--key value ...]`; `--help` lists the keys"
+MODEL_HELP = "A reward model's run folder, or a Hub id; several with commas between are an ensemble."
+AGGREGATE_HELP = "How an ensemble's scores become one; lcb is the mean less one standard deviation."
 WHOLE_PANEL = "The whole way"
 RESULT_PANEL = "What came of it"
 
@@ -171,6 +173,48 @@ def score(
         from reward.scorers import score_file
 
         score_file(str(run), str(file), str(output) if output else None)
+
+    script(start)
+
+
+@app.command(rich_help_panel=RESULT_PANEL)
+def bench(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP)],
+    files: Annotated[
+        list[str], typer.Argument(metavar="FILE...", help="Preference files of any known layout, or Hub ids.")
+    ],
+    json_out: Annotated[Path | None, typer.Option("--json", metavar="OUT", help="Write all numbers here.")] = None,
+    subset: Annotated[
+        str | None,
+        typer.Option(metavar="COLUMN", help="What names a row's subset; default: subset or section, else the file."),
+    ] = None,
+    chat: Annotated[
+        bool, typer.Option("--chat", help="A prompt that is text is a user's message, as RewardBench's are.")
+    ] = False,
+    max_samples: Annotated[int | None, typer.Option("--max_samples", min=1, help="Rows of each file.")] = None,
+    on_bad_row: Annotated[
+        str, typer.Option("--on_bad_row", metavar="stop|skip", help="What to do about rows that cannot be scored.")
+    ] = "stop",
+    batch_size: Annotated[int, typer.Option("--batch_size", min=1, help="Answers scored together.")] = 64,
+    aggregate: Annotated[str, typer.Option(metavar="mean|min|lcb", help=AGGREGATE_HELP)] = "mean",
+) -> None:
+    """Measure a reward model on answers whose order, or gold score, is known."""
+    from alignment.run.script import script
+
+    def start() -> None:
+        from reward.bench.command import run_bench
+
+        run_bench(
+            model,
+            files,
+            json_out=json_out,
+            column=subset,
+            chat=chat,
+            max_samples=max_samples,
+            on_bad_row=on_bad_row,
+            batch_size=batch_size,
+            aggregate=aggregate,
+        )
 
     script(start)
 

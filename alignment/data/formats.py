@@ -158,6 +158,8 @@ def _choice(row: Row, prompt: Prompt, chosen: str, rejected: str) -> list[Parsed
 
 
 def _explicit(row: Row) -> list[Parsed]:
+    if any(_several(row.get(key)) for key in ("chosen", "rejected")):
+        return _several_choices(row)
     if not isinstance(row.get("chosen"), list):
         return _choice(row, prompt_of(row), text_of(row, "chosen"), text_of(row, "rejected"))
     chosen, rejected = messages_of(row, "chosen"), messages_of(row, "rejected")
@@ -166,6 +168,23 @@ def _explicit(row: Row) -> list[Parsed]:
         before: list[Message] = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
         chosen, rejected = [*before, *chosen], [*before, *rejected]
     return _choice(row, *common_prompt(chosen, rejected))
+
+
+def _several(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and isinstance(value[0], str)
+
+
+def _several_choices(row: Row) -> list[Parsed]:
+    """Read lists of good and of bad answers: each good one beats each bad one, and nothing is said among equals."""
+    sides = []
+    for key in ("chosen", "rejected"):
+        texts = [row[key]] if isinstance(row[key], str) else row[key]
+        if not isinstance(texts, list) or not texts or not all(isinstance(t, str) and t.strip() for t in texts):
+            raise BadRow(f"'{key}' is not a list of answers that are text and not empty")
+        sides.append(texts)
+    good, bad = sides
+    pairs = [Pair(i, len(good) + j, 1.0) for i in range(len(good)) for j in range(len(bad))]
+    return [Ranking(prompt_of(row), [*good, *bad], pairs)]
 
 
 def _implicit(row: Row) -> list[Parsed]:
@@ -262,7 +281,7 @@ FORMATS: tuple[Format, ...] = (  # the first that matches is taken, so the narro
     Format(
         "sharegpt_dpo", "conversations, chosen, rejected", _has("conversations", "chosen", "rejected"), _sharegpt_dpo
     ),
-    Format("preference", "prompt, chosen, rejected", _has("prompt", "chosen", "rejected"), _explicit),
+    Format("preference", "prompt, chosen, rejected, or lists", _has("prompt", "chosen", "rejected"), _explicit),
     Format("hh", "chosen and rejected that begin with '\\n\\nHuman:'", _is_hh, _hh),
     Format("implicit_preference", "chosen, rejected", _has("chosen", "rejected"), _implicit),
     Format(

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 OnBadRow = Literal["stop", "skip"]
+Convert = Callable[[Parsed, RawRow, Format], T | None]
 
 
 @dataclass
@@ -34,61 +35,69 @@ def load_demonstrations(
     entries: "list[DatasetEntry]", *, on_bad_row: OnBadRow, seed: int, max_samples: int | None = None
 ) -> Loaded[Demonstration]:
     """Load prompts with the answer to imitate. Of rankings, that is the answer that wins most."""
-    return _load(entries, _demonstration, on_bad_row, seed, max_samples)
+    return load(entries, _demonstration, on_bad_row, seed, max_samples)
 
 
 def load_rankings(
     entries: "list[DatasetEntry]", *, on_bad_row: OnBadRow, seed: int, max_samples: int | None = None
 ) -> Loaded[Ranking]:
     """Load answers that are compared."""
-    return _load(entries, _ranking, on_bad_row, seed, max_samples)
+    return load(entries, ranking, on_bad_row, seed, max_samples)
 
 
 def load_prompts(
     entries: "list[DatasetEntry]", *, on_bad_row: OnBadRow, seed: int, max_samples: int | None = None
 ) -> Loaded[Prompt]:
     """Load prompts alone, from any format that has them."""
-    return _load(entries, _prompt, on_bad_row, seed, max_samples)
+    return load(entries, _prompt, on_bad_row, seed, max_samples)
 
 
-def _demonstration(parsed: Parsed, where: str, fmt: Format) -> Demonstration | None:
+def _demonstration(parsed: Parsed, raw: RawRow, fmt: Format) -> Demonstration | None:
     if isinstance(parsed, Demonstration):
-        return replace(parsed, source=where)
+        return replace(parsed, source=raw.where)
     if isinstance(parsed, Ranking):
         best = best_response(parsed)
-        return Demonstration(parsed.prompt, best, source=where) if best is not None and best.strip() else None
+        return Demonstration(parsed.prompt, best, source=raw.where) if best is not None and best.strip() else None
     if fmt.name == "kto":
         return None  # a thumb down is nothing to imitate
     raise BadRow("holds a prompt without an answer to learn")
 
 
-def _ranking(parsed: Parsed, where: str, fmt: Format) -> Ranking:
+def ranking(parsed: Parsed, raw: RawRow, fmt: Format) -> Ranking:
+    """Take what was read for a ranking that knows where it stands.
+
+    Raises: DataError where the format compares nothing.
+    """
     if isinstance(parsed, Ranking):
-        return replace(parsed, source=where)
+        return replace(parsed, source=raw.where)
     raise DataError(
-        f"{where}: the format {fmt.name} holds no comparisons of answers, which this stage needs. Use rows with "
+        f"{raw.where}: the format {fmt.name} holds no comparisons of answers, which this stage needs. Use rows with "
         "prompt, chosen and rejected, or prompt, responses and ranks, scores or pairs."
     )
 
 
-def _prompt(parsed: Parsed, where: str, fmt: Format) -> Prompt:
+def _prompt(parsed: Parsed, raw: RawRow, fmt: Format) -> Prompt:
     if isinstance(parsed, Demonstration) and isinstance(parsed.prompt, list):
         return carrying_tools(parsed.prompt, parsed.tools)
     if not parsed.prompt and fmt.name == "text":
         raise DataError(
-            f"{where}: the format text has no prompts, which this stage needs. Use rows with prompt, or prompt and "
+            f"{raw.where}: the format text has no prompts, which this stage needs. Use rows with prompt, or prompt and "
             "completion: cut each text where the answer should begin."
         )
     return parsed.prompt
 
 
-def _load(
+def load(
     entries: "list[DatasetEntry]",
-    convert: Callable[[Parsed, str, Format], T | None],
+    convert: Convert[T],
     on_bad_row: OnBadRow,
     seed: int,
     max_samples: int | None,
 ) -> Loaded[T]:
+    """Load what `convert` makes of each parsed row, which may look at the row as its file holds it; None leaves it out.
+
+    Raises: DataError where a file cannot be read or gives nothing, and at a bad row where `on_bad_row` is stop.
+    """
     loaded: Loaded[T] = Loaded([])
     parts: list[list[T]] = []
     for entry in entries:
@@ -109,7 +118,7 @@ def _load(
 def _read_source(
     source: RawSource,
     format_name: str | None,
-    convert: Callable[[Parsed, str, Format], T | None],
+    convert: Convert[T],
     on_bad_row: OnBadRow,
     loaded: Loaded[T],
 ) -> list[T]:
@@ -120,7 +129,7 @@ def _read_source(
             value = _object(raw)
             if fmt is None:
                 fmt = _recognised(value, raw.where, on_bad_row)
-            rows += [kept for parsed in fmt.read(value) if (kept := convert(parsed, raw.where, fmt)) is not None]
+            rows += [kept for parsed in fmt.read(value) if (kept := convert(parsed, raw, fmt)) is not None]
         except BadRow as error:
             if on_bad_row == "stop":
                 raise DataError(f"{raw.where}: {error}. Mend the row, or set on_bad_row: skip.") from None

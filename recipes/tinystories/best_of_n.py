@@ -3,14 +3,10 @@
     python -m recipes.tinystories.best_of_n --policy runs/tinystories/sft --reward runs/tinystories/reward \
         --prompts runs/tinystories/data/prompts_heldout.jsonl --output_dir runs/tinystories/best_of_n
 
-One set of answers a prompt serves every n: of its answers in order of score, the i-th of N is the best of n drawn
-without replacement with probability C(i-1, n-1) / C(N, n), which is the unbiased estimator of
-https://arxiv.org/abs/2112.09332, appendix I. The KL is log n - (n-1)/n, an upper bound of the true one
-(https://arxiv.org/abs/2401.01879), nearly exact where answers hardly repeat.
+One set of answers a prompt serves every n, and the KL is that of theory; see `alignment.evaluate.best_of_n`.
 """
 
 import argparse
-import math
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +15,7 @@ import numpy as np
 from alignment.config.schema import DatasetEntry, ModelKeys
 from alignment.data.load import load_prompts
 from alignment.data.template import Template
+from alignment.evaluate.best_of_n import chance_of_best, kl_of_best_of_n, powers_of_two
 from alignment.policy.base import load_causal_lm, load_tokenizer
 from alignment.rollout.engine import Sampling
 from alignment.rollout.transformers_engine import TransformersEngine
@@ -63,16 +60,11 @@ def curve(found: dict[str, np.ndarray]) -> list[dict[str, Any]]:
     order = found["score"].argsort(axis=1, kind="stable")
     answers = order.shape[1]
     points = []
-    for n in (2**k for k in range(answers.bit_length()) if 2**k <= answers):
+    for n in powers_of_two(answers):
         weights = chance_of_best(answers, n)
         means = {name: float((np.take_along_axis(x, order, axis=1) @ weights).mean()) for name, x in found.items()}
-        points.append({"n": n, "kl": math.log(n) - (n - 1) / n, **means})
+        points.append({"n": n, "kl": kl_of_best_of_n(n), **means})
     return points
-
-
-def chance_of_best(answers: int, n: int) -> np.ndarray:
-    """Probability that each of `answers`, in rising order, is the best of n of them drawn without replacement."""
-    return np.array([math.comb(rank, n - 1) for rank in range(answers)]) / math.comb(answers, n)
 
 
 if __name__ == "__main__":

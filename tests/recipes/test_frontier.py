@@ -1,6 +1,5 @@
 """The frontier's arithmetic: best-of-n from one set of answers, curves of several seeds read at the same KLs."""
 
-import itertools
 import math
 from xml.etree import ElementTree
 
@@ -8,13 +7,6 @@ import numpy as np
 import pytest
 
 from recipes.tinystories import best_of_n, frontier
-
-
-def test_chance_of_best_is_that_of_all_draws():
-    for n in (1, 2, 3, 5):
-        draws = list(itertools.combinations(range(5), n))  # the largest index is the best
-        by_hand = [sum(max(draw) == i for draw in draws) / len(draws) for i in range(5)]
-        assert best_of_n.chance_of_best(5, n) == pytest.approx(by_hand)
 
 
 def test_best_of_n_picks_by_score_and_reports_all_else():

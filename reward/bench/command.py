@@ -1,0 +1,61 @@
+"""`alignment bench` from the command line: read, score, print, write."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import get_args
+
+from rich.console import Console
+
+from alignment.data.load import OnBadRow
+from alignment.errors import RecipeError
+from alignment.ops.ensemble import Aggregate
+from alignment.run.files import write_json
+from reward.bench.reading import read_bench
+from reward.bench.run import bench
+from reward.bench.table import tables
+from reward.scorers.ensemble import Ensemble
+
+PLAIN_WIDTH = 140  # columns of tables where no terminal says how many it has
+SKIPPED_SHOWN = 3
+
+
+def run_bench(
+    model: str,
+    files: Sequence[str],
+    *,
+    json_out: Path | None,
+    column: str | None,
+    chat: bool,
+    max_samples: int | None,
+    on_bad_row: str,
+    batch_size: int,
+    aggregate: str,
+) -> None:
+    """Measure a reward model and print its tables; the files are read before the model loads.
+
+    Raises: AlignmentError where an option, a file or the model cannot be used.
+    """
+    bad_row = chosen("--on_bad_row", on_bad_row, get_args(OnBadRow))
+    how = chosen("--aggregate", aggregate, get_args(Aggregate))
+    read = read_bench(files, column=column, chat=chat, on_bad_row=bad_row, max_samples=max_samples)  # type: ignore[arg-type]
+    scorer = Ensemble.load(model, batch_size=batch_size, aggregate=how)  # type: ignore[arg-type]
+    results = bench(scorer, read, on_bad_row=bad_row)  # type: ignore[arg-type]
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else PLAIN_WIDTH)
+    console.print(tables(results))
+    if results["skipped"]:
+        first = "".join(f"\n  {reason}" for reason in results["skipped"][:SKIPPED_SHOWN])
+        console.print(f"{len(results['skipped'])} rows were left out, the first:{first}", soft_wrap=True, markup=False)
+    if json_out is not None:
+        write_json(json_out, results)
+        console.print(f"All numbers: {json_out}", soft_wrap=True, markup=False)
+
+
+def chosen(option: str, value: str, known: Sequence[str]) -> str:
+    """Return an option's value.
+
+    Raises: RecipeError where it is none of `known`.
+    """
+    if value not in known:
+        raise RecipeError([f"{option}: must be one of {', '.join(known)}, found {value!r}"])
+    return value

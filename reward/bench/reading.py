@@ -1,0 +1,92 @@
+"""Preference files with the subset of each row and, where it is known, the gold score of each answer."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from alignment.config.schema import DatasetEntry
+from alignment.data.formats import Format, Parsed
+from alignment.data.load import OnBadRow, load, ranking
+from alignment.data.readers import RawRow
+from alignment.data.rows import Ranking
+from alignment.errors import DataError
+
+SUBSET_COLUMNS = ("subset", "section")  # the first that a row has
+
+
+@dataclass(frozen=True, slots=True)
+class BenchRow:
+    """Answers to one prompt, and what they are measured against."""
+
+    ranking: Ranking
+    subset: str
+    gold: list[float] | None = None  # of each answer, where the row has `scores`
+
+
+@dataclass
+class Bench:
+    """All rows of all files."""
+
+    rows: list[BenchRow] = field(default_factory=list)
+    files: dict[str, str] = field(default_factory=dict)  # file → sha256
+    skipped: list[str] = field(default_factory=list)  # "file:line: reason"
+
+
+def read_bench(
+    files: Sequence[str],
+    *,
+    column: str | None = None,
+    chat: bool = False,
+    on_bad_row: OnBadRow = "stop",
+    max_samples: int | None = None,
+) -> Bench:
+    """Read preference files of any known layout.
+
+    Args:
+        files: paths or Hub ids. column: what names a row's subset; None: `subset` or `section`, else the file.
+        chat: a prompt that is text is a user's message. max_samples: rows of each file, drawn at random, once for all.
+
+    Raises: DataError where nothing can be compared, or a row lacks the column that was asked for.
+    """
+    found = Bench()
+    names = [Path(file).name for file in files]
+    for file, short in zip(files, names, strict=True):
+        name = short if names.count(short) == 1 else file
+
+        def convert(parsed: Parsed, raw: RawRow, fmt: Format, name: str = name) -> BenchRow:
+            read = ranking(parsed, raw, fmt)
+            if chat and isinstance(read.prompt, str):
+                read = replace(read, prompt=[{"role": "user", "content": read.prompt}])
+            return BenchRow(read, _subset(raw, column, name), _gold(raw.value, len(read.responses)))
+
+        loaded = load([_entry(file)], convert, on_bad_row, 0, max_samples)
+        found.rows += loaded.rows
+        found.files |= loaded.files
+        found.skipped += loaded.skipped
+    return found
+
+
+def _entry(file: str) -> DatasetEntry:
+    """A file, a folder, or a Hub id with its split behind a colon."""
+    path, colon, split = file.rpartition(":")
+    if colon and not Path(file).exists():
+        return DatasetEntry(path=path, split=split)
+    return DatasetEntry(path=file)
+
+
+def _subset(raw: RawRow, column: str | None, name: str) -> str:
+    if column is not None:
+        if raw.value.get(column) is None:
+            raise DataError(f"{raw.where}: has no column {column}, named by --subset; it has {', '.join(raw.value)}.")
+        return str(raw.value[column])
+    return next((str(raw.value[key]) for key in SUBSET_COLUMNS if raw.value.get(key) is not None), name)
+
+
+def _gold(row: dict[str, Any], answers: int) -> list[float] | None:
+    scores = row.get("scores")
+    if not isinstance(scores, list) or len(scores) != answers:
+        return None
+    numbers = [isinstance(score, int | float) and not isinstance(score, bool) for score in scores]
+    return [float(score) for score in scores] if all(numbers) and all(map(math.isfinite, scores)) else None

@@ -1,0 +1,95 @@
+"""Reward models that score together; a single one is an ensemble of one."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from alignment.data.rows import Prompt
+from alignment.errors import ModelError
+from alignment.ops.ensemble import Aggregate, aggregate_scores
+from alignment.run.directory import read_manifest
+from reward.scorers.reward_model import RewardScorer
+
+Encoded = list[list[int]]  # one answer with its prompt, as each member reads it
+
+
+def member_paths(model: str) -> list[str]:
+    """Return the reward models that `model` names.
+
+    It is a reward model; or a run with `num_members`, whose members lie in it; or several, with commas between.
+
+    Raises: ModelError where one is neither a folder nor a Hub id.
+    """
+    if os.path.isdir(model):
+        members = read_manifest(model).get("members")
+        return [str(Path(model, name)) for name in members] if members else [model]
+    if "," in model:
+        return [path for part in model.split(",") for path in member_paths(part.strip())]
+    if not model or model.count("/") != 1 or model.startswith((".", "/", "~")):
+        raise ModelError(f"{model}: no such folder; name the run folder of a reward model.")
+    return [model]
+
+
+@dataclass(frozen=True, slots=True)
+class Ensemble:
+    """Reward models that are only read, and how what they say becomes one number."""
+
+    members: tuple[RewardScorer, ...]
+    paths: tuple[str, ...]
+    aggregate: Aggregate = "mean"
+    uncertainty_penalty: float = 1.0  # aggregate lcb
+
+    @classmethod
+    def load(
+        cls, model: str, *, batch_size: int = 64, aggregate: Aggregate = "mean", uncertainty_penalty: float = 1.0
+    ) -> "Ensemble":
+        """Load what `member_paths` finds.
+
+        Raises: ModelError where there is no such model, one has no score head, or one is named twice.
+        """
+        paths = member_paths(model)
+        doubles = [path for place, path in enumerate(paths) if path in paths[:place]]
+        if doubles:
+            raise ModelError(f"{doubles[0]} is named twice; the same model twice knows nothing of uncertainty.")
+        members = tuple(RewardScorer.load(path, batch_size=batch_size) for path in paths)
+        return cls(members, tuple(paths), aggregate, uncertainty_penalty)
+
+    def encode(self, prompt: Prompt, answer: str, stopped: bool = True, *, where: str) -> Encoded:
+        """Token ids of prompt and answer, for each member.
+
+        Raises: DataError, which begins with `where`, where they do not fit a member or cannot be written.
+        """
+        return [member.encode(prompt, answer, stopped, where=where) for member in self.members]
+
+    def each(self, answers: Sequence[Encoded]) -> Tensor:
+        """What each member says of encoded answers, (members, answers); equal answers are read once."""
+        rows = []
+        for place, member in enumerate(self.members):
+            ids = [tuple(answer[place]) for answer in answers]
+            different = list(dict.fromkeys(ids))
+            found = dict(zip(different, member.score_tokens([list(one) for one in different]), strict=True))
+            rows.append([found[one] for one in ids])
+        return torch.tensor(rows, dtype=torch.float32).reshape(len(self.members), len(answers))
+
+    def one(self, members: Tensor) -> list[float]:
+        """Bring what the members say, (members, answers), to one number an answer."""
+        return aggregate_scores(members, self.aggregate, uncertainty_penalty=self.uncertainty_penalty).tolist()
+
+    def score(
+        self, prompts: Sequence[Prompt], answers: Sequence[str], *, stopped: Sequence[bool] | None = None
+    ) -> list[float]:
+        """Score each answer to its prompt.
+
+        Args:
+            stopped: whether each answer ended by itself; default: all did.
+
+        Raises: DataError where prompt and answer together are longer than a member's context.
+        """
+        ended = [True] * len(answers) if stopped is None else stopped
+        rows = list(zip(prompts, answers, ended, strict=True))
+        encoded = [self.encode(*row, where=f"answer {place} of {len(rows)}") for place, row in enumerate(rows, 1)]
+        return self.one(self.each(encoded))
