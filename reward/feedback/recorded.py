@@ -1,0 +1,128 @@
+"""Verdicts that others recorded, in the files of LLMBar's evaluators (https://arxiv.org/abs/2310.07641).
+
+A file is a JSON list of comparisons with their gold label and what the judge said in both orders. Two things read it:
+the `replay` judge, which answers with what was recorded, and `alignment audit`, which measures it as it lies.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from alignment.data.readers import RawRow, read_file
+from alignment.data.rows import Asked, Pair, Prompt, Ranking
+from alignment.errors import DataError
+from alignment.evaluate.judging import Verdict, combine
+
+ORDERS = (("swap = False", "first"), ("swap = True", "swapped"))
+FILE = "result.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """One comparison with everything that was recorded of it."""
+
+    prompt: Prompt
+    first: str  # output_1 of the file
+    second: str
+    label: int | None  # gold: 1 or 2, the number of the better output
+    verdicts: tuple[Asked, ...]  # one for each order
+    raw: tuple[str, ...]  # what the judge wrote, beside `verdicts`
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """What one judge said of a whole set."""
+
+    name: str  # of the judge: the folders a file lies in, "GPT-4/Vanilla"
+    sha256: str  # of the file; stands for the prompt's hash, which was not recorded
+    rows: list[Recorded]
+
+
+def is_recording(path: Path) -> bool:
+    """Whether a path is a recorded result file, or a folder that holds one."""
+    file = path / FILE if path.is_dir() else path
+    if not file.is_file() or file.suffix != ".json":
+        return False
+    try:
+        rows = read_file(file).rows
+    except DataError:
+        return False
+    return bool(rows) and isinstance(rows[0].value, dict) and {"input", "output_1", "results"} <= rows[0].value.keys()
+
+
+def read_recording(path: Path) -> Recording:
+    """Read a result file, or the `result.json` of a folder.
+
+    Raises: DataError naming file and line where it is none, or a row breaks the format.
+    """
+    file = path / FILE if path.is_dir() else path
+    if not file.is_file():
+        raise DataError(f"{path} holds no recorded verdicts: there is no {file.name}. Name the file or its folder.")
+    source = read_file(file)
+    parts = file.resolve().parent.parts
+    return Recording("/".join(parts[-2:]), source.sha256, [_recorded(row) for row in source.rows])
+
+
+def judged(recording: Recording) -> list[Ranking]:
+    """Return the judge's labels as the labeler would write them: both orders averaged."""
+    provenance = {"judge": recording.name, "prompt_hash": recording.sha256, "source": "judge"}
+    rankings = []
+    for row in recording.rows:
+        forward, backward = (Verdict(asked.probability, asked.status) for asked in row.verdicts)
+        found = combine(forward, backward)
+        pair = Pair(0, 1, found.probability, found.status, verdicts=row.verdicts)
+        rankings.append(Ranking(row.prompt, [row.first, row.second], [pair], provenance))
+    return rankings
+
+
+def gold(recording: Recording) -> list[Ranking]:
+    """Return the gold labels that stand in the same file."""
+    provenance = {"source": "person", "annotator": "gold"}
+    return [
+        Ranking(row.prompt, [row.first, row.second], [Pair(0, 1, 1.0 if row.label == 1 else 0.0)], provenance)
+        for row in recording.rows
+        if row.label is not None
+    ]
+
+
+def _recorded(row: RawRow) -> Recorded:
+    value = row.value
+    if row.fault is not None or not isinstance(value, dict):
+        raise DataError(f"{row.where}: {row.fault or 'the row is not an object'}.")
+    texts = [value.get(key) for key in ("input", "output_1", "output_2")]
+    if not all(isinstance(text, str) for text in texts):
+        raise DataError(f"{row.where}: 'input', 'output_1' and 'output_2' must be texts, as in LLMBar's result files.")
+    label = value.get("label")
+    if label not in (1, 2, None):
+        raise DataError(f"{row.where}: 'label' is {label!r}, not 1 or 2, the number of the better output.")
+    verdicts = _by_order(value.get("results"), row.where)
+    asked = tuple(_asked(verdicts[key], shown, row.where) for key, shown in ORDERS)
+    prompt: Prompt = [{"role": "user", "content": str(texts[0])}]
+    return Recorded(
+        prompt, str(texts[1]), str(texts[2]), label, asked, tuple(_said(verdicts[key]) for key, _ in ORDERS)
+    )
+
+
+def _by_order(results: Any, where: str) -> dict[str, dict[str, Any]]:
+    """Return the last result that was asked in both orders: of several steps, the last one is the verdict."""
+    for result in reversed(results if isinstance(results, Sequence) else []):
+        if isinstance(result, dict) and all(isinstance(result.get(key), dict) for key, _ in ORDERS):
+            return result
+    raise DataError(f"{where}: 'results' holds no object with {' and '.join(repr(key) for key, _ in ORDERS)}.")
+
+
+def _asked(said: dict[str, Any], shown: Any, where: str) -> Asked:
+    """`winner` names the output as the file does, in both orders; a judge's answer is about what was shown first."""
+    winner = said.get("winner")
+    if winner is None:  # the evaluator's pattern matched nothing
+        return Asked(shown, 0, None, "parse_error")
+    if str(winner) not in ("1", "2"):
+        raise DataError(f"{where}: 'winner' is {winner!r}, not 1, 2 or null.")
+    return Asked(shown, 0, float((str(winner) == "1") == (shown == "first")), "ok")
+
+
+def _said(said: dict[str, Any]) -> str:
+    completion = said.get("completion")
+    text = completion[0] if isinstance(completion, list) and completion else completion
+    return text if isinstance(text, str) else ""
