@@ -42,6 +42,7 @@ class JudgeEntry(Part):
     api_key_env: str = "OPENAI_API_KEY"  # openai: the environment variable that holds the key
     prompt: str | None = None  # openai: a prompt file; None: the package's own
     temperature: float = Field(default=0.0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=2**31)  # openai: of samples; each repeat adds one
     max_tokens: int = Field(default=16, gt=0)
     logprobs: bool = True  # openai: read probabilities from the verdict token's log-probabilities
     timeout_seconds: float = Field(default=60.0, gt=0)

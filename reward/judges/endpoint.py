@@ -1,9 +1,14 @@
 """Talking to an OpenAI-compatible chat endpoint: OpenAI, vLLM, SGLang, Ollama, `transformers serve`, ..."""
 
+import contextlib
+import email.utils
 import ipaddress
 import json
+import math
 import os
+import time
 import weakref
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -12,18 +17,20 @@ import openai
 from alignment.config.schema import JudgeEntry
 from alignment.data.rows import Message
 from alignment.errors import JudgeError
-from reward.judges.calls import ChatReply
+from reward.judges.calls import About, Caller, ChatReply
 from reward.judges.prompting import well_formed
 
 TOP_LOGPROBS = 20  # the most that OpenAI and vLLM give
 CONNECT_SECONDS = 10.0
 # What the transport calls having no connection at all, against losing one.
 UNREACHABLE = frozenset({"ConnectError", "ConnectTimeout", "ProxyError", "UnsupportedProtocol"})
+PASSING = frozenset({408, 409, 425, 429, 529})  # status codes, beside all from 500, of what may go well next time
+BUSY = frozenset({429, 529})
 RAW_CHARACTERS = 20_000  # kept of a reply; a flood of text is not worth its room
 
 
 class ChatEndpoint:
-    """Asks a chat model; `client` retries with backoff and jitter, and honours Retry-After."""
+    """Asks a chat model, through a `Caller` that keeps to limits and retries."""
 
     def __init__(self, entry: JudgeEntry, client: openai.OpenAI) -> None:
         self.entry = entry
@@ -45,7 +52,7 @@ class ChatEndpoint:
         client = openai.OpenAI(
             base_url=base_url,
             api_key=_key(entry),
-            max_retries=entry.max_retries,
+            max_retries=0,  # the caller retries
             timeout=openai.Timeout(entry.timeout_seconds, connect=min(CONNECT_SECONDS, entry.timeout_seconds)),
             # A proxy of the environment cannot reach this machine's own loopback.
             http_client=openai.DefaultHttpxClient(trust_env=False) if _is_loopback(base_url) else None,
@@ -54,50 +61,69 @@ class ChatEndpoint:
         endpoint._knock()
         return endpoint
 
-    def ask(self, messages: list[Message]) -> ChatReply:
-        """Ask once, with the client's retries.
+    def ask(self, messages: list[Message], about: About, caller: Caller) -> ChatReply:
+        """Return the reply to `messages`, one that is known or one that comes.
 
-        Raises: JudgeError where every other call would fail alike: no server, no access, no such model, no
-            log-probabilities.
+        Raises: JudgeError where every other call would fail alike: no server after all retries, no access, no such
+            model, no log-probabilities; BudgetError.
         """
-        try:
-            response = self.client.chat.completions.with_raw_response.create(**self._request(messages))
-            body = response.http_response.text
-        except openai.APIStatusError as error:
-            return self._status_error(error)
-        except openai.APIConnectionError as error:
-            if type(error.__cause__).__name__ in UNREACHABLE:
-                raise self._unreachable(error) from None
-            if isinstance(error, openai.APITimeoutError):
-                return ChatReply("api_error", f"no answer within {self.entry.timeout_seconds:g} seconds")
-            return ChatReply("api_error", self._clean(f"{error} {error.__cause__ or ''}"))
-        return self._read(body)
+        request = self.request(messages, about.question.repeat)
+        reply = caller.call(about, request, lambda: self.send(request))
+        if reply.details.get("unreachable"):
+            raise JudgeError(reply.raw)
+        return reply
 
-    def _knock(self) -> None:
-        """Ask for the list of models; whatever comes back but a refusal will do, since not every server has one."""
-        try:
-            self.client.with_options(max_retries=0).models.with_raw_response.list()
-        except openai.APIStatusError as error:
-            if error.status_code in (401, 403):
-                self._status_error(error)
-        except openai.APIConnectionError as error:
-            if type(error.__cause__).__name__ in UNREACHABLE:
-                raise self._unreachable(error) from None
-
-    def _request(self, messages: list[Message]) -> dict[str, Any]:
+    def request(self, messages: list[Message], repeat: int = 0) -> dict[str, Any]:
+        """Return what is posted; a repeat, or a sample, is drawn by a seed of its own."""
         # OpenAI's own newer models refuse `max_tokens`; other servers know only that.
         official = (urlsplit(self.url).hostname or "").endswith("openai.com")
+        sampled = repeat > 0 or self.entry.temperature > 0
         return {
             "model": self.entry.model,
             "messages": messages,
             "temperature": self.entry.temperature,
             "max_completion_tokens" if official else "max_tokens": self.entry.max_tokens,
+            **({"seed": self.entry.seed + repeat} if sampled else {}),
             **({"logprobs": True, "top_logprobs": TOP_LOGPROBS} if self.entry.logprobs else {}),
         }
+
+    def send(self, request: dict[str, Any]) -> ChatReply:
+        """Try once.
+
+        Raises: JudgeError where every other call would fail alike: no access, no such model, no log-probabilities.
+        """
+        try:
+            response = self.client.chat.completions.with_raw_response.create(**request)
+            body = response.http_response.text
+        except openai.APIStatusError as error:
+            return self._status_error(error)
+        except openai.APIConnectionError as error:
+            if type(error.__cause__).__name__ in UNREACHABLE:
+                return ChatReply("api_error", self._unreachable(error), details={"unreachable": True}, transient=True)
+            if isinstance(error, openai.APITimeoutError):
+                return ChatReply(
+                    "api_error", f"no answer within {self.entry.timeout_seconds:g} seconds", transient=True
+                )
+            return ChatReply("api_error", self._clean(f"{error} {error.__cause__ or ''}"), transient=True)
+        return self._read(body)
+
+    def _knock(self) -> None:
+        """Ask for the list of models; whatever comes back but a refusal will do, since not every server has one."""
+        try:
+            self.client.models.with_raw_response.list()
+        except openai.APIStatusError as error:
+            if error.status_code in (401, 403):
+                self._status_error(error)
+        except openai.APIConnectionError as error:
+            if type(error.__cause__).__name__ in UNREACHABLE:
+                raise JudgeError(self._unreachable(error)) from None
 
     def _read(self, body: str) -> ChatReply:
         try:
             parsed = json.loads(body)
+        except (ValueError, RecursionError):  # cut off on the way, or the page of a proxy
+            return ChatReply("api_error", self._clean(f"not a chat completion: {body}"), transient=True)
+        try:
             choice = parsed["choices"][0]
             message = choice["message"]
             reply, finish = message.get("content") or "", choice.get("finish_reason")
@@ -105,7 +131,7 @@ class ChatEndpoint:
             if not isinstance(reply, str):
                 raise TypeError
             reply = well_formed(reply)
-        except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        except (ValueError, LookupError, TypeError, AttributeError):
             return ChatReply("api_error", self._clean(f"not a chat completion: {body}"))
         raw = self._clean(reply)
         details = {"model": parsed.get("model"), "finish_reason": finish, "usage": parsed.get("usage")}
@@ -149,16 +175,40 @@ class ChatEndpoint:
             ) from None
         if error.status_code in (400, 422) and self.entry.logprobs and "logprob" in text:
             raise JudgeError(f"{at}\nThe endpoint refuses log-probabilities; set logprobs: false.") from None
-        return ChatReply("api_error", text)
+        headers = error.response.headers
+        passing = error.status_code in PASSING or error.status_code >= 500
+        return ChatReply(
+            "api_error",
+            text,
+            transient=passing and headers.get("x-should-retry") != "false",
+            limited=error.status_code in BUSY,
+            retry_after_seconds=retry_after(headers),
+        )
 
-    def _unreachable(self, error: openai.APIConnectionError) -> JudgeError:
+    def _unreachable(self, error: openai.APIConnectionError) -> str:
         cause = self._clean(str(error.__cause__ or error), 200)
-        return JudgeError(f"no connection to the judge at {self.url}: {cause}. Is it running? Check judge.base_url.")
+        return f"no connection to the judge at {self.url}: {cause}. Is it running? Check judge.base_url."
 
     def _clean(self, text: str, limit: int = RAW_CHARACTERS) -> str:
         """Cut a text short and take out the key, which some servers repeat in their errors."""
         key = self.client.api_key
         return well_formed(text.replace(key, "[key]") if key != NO_KEY else text)[:limit]
+
+
+def retry_after(headers: Mapping[str, str], now: float | None = None) -> float | None:
+    """Return the seconds that a server asks to be left alone, RFC 9110 section 10.2.3; None where it does not say.
+
+    `retry-after-ms`, which OpenAI and Azure send, is finer than `Retry-After`, whose value is seconds or a date.
+    """
+    for name, unit in (("retry-after-ms", 1000.0), ("retry-after", 1.0)):
+        with contextlib.suppress(KeyError, ValueError):
+            seconds = float(headers[name]) / unit
+            return seconds if 0 <= seconds < math.inf else None
+    try:
+        at = email.utils.parsedate_to_datetime(headers["retry-after"]).timestamp()
+    except (KeyError, ValueError, OverflowError):
+        return None
+    return max(0.0, at - (time.time() if now is None else now))
 
 
 NO_KEY = "none"  # what local servers that ask for no key are sent

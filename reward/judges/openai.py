@@ -3,7 +3,8 @@
 from typing import Any
 
 from alignment.config.schema import JudgeEntry
-from alignment.evaluate.judging import Comparison, Verdict
+from alignment.evaluate.judging import Asks, Comparison, Verdict
+from reward.judges.calls import About, Caller
 from reward.judges.endpoint import ChatEndpoint
 from reward.judges.prompting import PairwisePrompt
 from reward.judges.verdicts import find_verdict, is_refusal, soft_probability, verdict_token
@@ -12,29 +13,33 @@ from reward.judges.verdicts import find_verdict, is_refusal, soft_probability, v
 class OpenAIJudge:
     """Asks a chat model for one letter."""
 
-    def __init__(self, entry: JudgeEntry, prompt: PairwisePrompt, endpoint: ChatEndpoint) -> None:
+    asks: Asks = "pairwise"
+
+    def __init__(self, entry: JudgeEntry, prompt: PairwisePrompt, endpoint: ChatEndpoint, caller: Caller) -> None:
         self.entry = entry
         self.prompt = prompt
         self.endpoint = endpoint
+        self.caller = caller
         self.name = entry.name or entry.model or ""
         self.prompt_hash = prompt.hash
 
     @classmethod
-    def from_entry(cls, entry: JudgeEntry) -> "OpenAIJudge":
+    def from_entry(cls, entry: JudgeEntry, caller: Caller) -> "OpenAIJudge":
         """Read the prompt and knock at the endpoint.
 
         Raises: JudgeError where the model, the key or the prompt file is missing, nobody listens, or the key is
             refused: better now than after hours of sampling.
         """
-        return cls(entry, PairwisePrompt.load(entry.prompt), ChatEndpoint.open(entry))
+        return cls(entry, PairwisePrompt.load(entry.prompt), ChatEndpoint.open(entry), caller)
 
     def ask(self, comparison: Comparison) -> Verdict:
-        """Ask once, with the client's retries.
+        """Ask one question.
 
         Raises: JudgeError where every other call would fail alike: no server, no access, no such model, no
             log-probabilities.
         """
-        reply = self.endpoint.ask([{"role": "user", "content": self.prompt.render(comparison)}])
+        about = About(self.name, self.prompt_hash, comparison, max_tokens=self.entry.max_tokens)
+        reply = self.endpoint.ask([{"role": "user", "content": self.prompt.render(comparison)}], about, self.caller)
         raw, details = reply.raw, reply.details
         if reply.status != "ok":
             return Verdict(None, reply.status, raw, details)

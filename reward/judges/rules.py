@@ -6,8 +6,9 @@ from collections.abc import Callable
 from alignment.config.schema import JudgeEntry
 from alignment.data.rows import Prompt
 from alignment.errors import JudgeError
-from alignment.evaluate.judging import Comparison, Verdict
+from alignment.evaluate.judging import Asks, Comparison, Verdict
 from reward.functions import named_function
+from reward.judges.calls import About, Caller, ChatReply
 
 Rule = Callable[[Prompt, str, str], float]
 
@@ -15,14 +16,17 @@ Rule = Callable[[Prompt, str, str], float]
 class RulesJudge:
     """Asks `function(prompt, first, second)` for the probability that `first` is better."""
 
-    def __init__(self, function: Rule, name: str, where: str, prompt_hash: str) -> None:
+    asks: Asks = "pairwise"
+
+    def __init__(self, function: Rule, name: str, where: str, prompt_hash: str, caller: Caller | None = None) -> None:
         self.function = function
         self.name = name
         self.where = where  # module:function, for messages
         self.prompt_hash = prompt_hash  # of the source of the function's module
+        self.caller = caller or Caller()
 
     @classmethod
-    def from_entry(cls, entry: JudgeEntry) -> "RulesJudge":
+    def from_entry(cls, entry: JudgeEntry, caller: Caller | None = None) -> "RulesJudge":
         """Import the function that the recipe names.
 
         Raises: JudgeError where there is none.
@@ -34,13 +38,25 @@ class RulesJudge:
                 "recipes.tiny.judge:prefer for example."
             )
         function, source_hash = named_function(where, key="judge.function", error=JudgeError)
-        return cls(function, entry.name or where, where, source_hash)
+        return cls(function, entry.name or where, where, source_hash, caller)
 
     def ask(self, comparison: Comparison) -> Verdict:
         """Call the function.
 
         Raises: JudgeError where it raises or returns anything but a probability; asking on would be useless.
         """
+        request = {
+            "function": self.where,
+            "source": self.prompt_hash,
+            "prompt": comparison.prompt,
+            "answers": [comparison.first, comparison.second],
+        }
+        about = About(self.name, self.prompt_hash, comparison)
+        reply = self.caller.call(about, request, lambda: self._call(comparison))
+        probability = float(reply.raw)
+        return Verdict(probability, "tie" if probability == 0.5 else "ok", reply.raw)
+
+    def _call(self, comparison: Comparison) -> ChatReply:
         try:
             returned = self.function(comparison.prompt, comparison.first, comparison.second)
         except Exception as error:
@@ -57,4 +73,4 @@ class RulesJudge:
                 f"judge.function {self.where} returned {returned!r}; it must return the probability that the first "
                 "answer is better, a number from 0 to 1."
             )
-        return Verdict(probability, "tie" if probability == 0.5 else "ok", repr(probability))
+        return ChatReply("ok", repr(probability), repr(probability))

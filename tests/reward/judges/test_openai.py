@@ -12,6 +12,7 @@ from alignment.config.schema import JudgeEntry
 from alignment.errors import JudgeError
 from alignment.evaluate.judging import Comparison, Judge, Verdict, combine
 from reward.judges import build_judge
+from reward.judges.endpoint import retry_after
 from tests.reward.chat_server import ChatServer, Reply, completion, failure, fenced
 
 QUESTION = Comparison("Name a colour.", "Blue is a colour.", "I don't care.")
@@ -285,3 +286,54 @@ def test_what_is_no_address_is_refused(url: str) -> None:
 def test_a_judge_without_a_model_is_refused() -> None:
     with pytest.raises(JudgeError, match=r"judge.model is not set"):
         build_judge(JudgeEntry(kind="openai", base_url="http://localhost:1/v1"))
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({}, None),
+        ({"retry-after": "7"}, 7.0),
+        ({"retry-after": "1.5"}, 1.5),
+        ({"retry-after": "7", "retry-after-ms": "250"}, 0.25),
+        ({"retry-after": "Thu, 01 Jan 1970 00:01:40 GMT"}, 60.0),  # at 40 seconds of 1970
+        ({"retry-after": "Thu, 01 Jan 1970 00:00:10 GMT"}, 0.0),
+        ({"retry-after": "soon"}, None),
+        ({"retry-after": "-3"}, None),
+        ({"retry-after": "inf"}, None),
+        ({"retry-after": "nan"}, None),
+    ],
+)
+def test_the_time_that_a_server_names(headers: dict[str, str], seconds: float | None) -> None:
+    assert retry_after(headers, now=40.0) == seconds
+
+
+@pytest.mark.parametrize(
+    ("reply", "transient", "limited"),
+    [
+        (failure(429), True, True),
+        (failure(529), True, True),
+        (failure(500), True, False),
+        (failure(503, **{"x-should-retry": "false"}), False, False),
+        (failure(408), True, False),
+        (failure(400), False, False),
+        (failure(418), False, False),
+        (Reply(completion("A").body[:-20]), True, False),
+        (Reply(completion("A").body, promised_length=10_000), True, False),
+        (Reply(b"[]"), False, False),
+    ],
+)
+def test_what_may_pass_is_told_from_what_lasts(reply: Reply, transient: bool, limited: bool) -> None:
+    with ChatServer(lambda prompt, n: reply) as server:
+        endpoint = judge_of(server.url).endpoint
+        got = endpoint.send(endpoint.request([{"role": "user", "content": "?"}]))
+        assert len(server.prompts) == 1
+    assert (got.status, got.transient, got.limited) == ("api_error", transient, limited)
+
+
+def test_samples_are_drawn_by_seeds_of_their_own() -> None:
+    with ChatServer(lambda prompt, n: completion("A")) as server:
+        judge_of(server.url).ask(QUESTION)
+        warm = judge_of(server.url, temperature=0.7, seed=5)
+        warm.ask(QUESTION)
+        warm.ask(Comparison(QUESTION.prompt, QUESTION.first, QUESTION.second, repeat=2))
+    assert [request.get("seed") for request in server.requests] == [None, 5, 7]

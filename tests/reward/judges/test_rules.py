@@ -1,5 +1,6 @@
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -7,6 +8,7 @@ from alignment.config.schema import JudgeEntry
 from alignment.errors import JudgeError
 from alignment.evaluate.judging import Comparison
 from reward.judges import build_judge
+from reward.judges.calls import About, Caller, ChatReply
 
 SOURCE = """
 def longer(prompt, first, second):
@@ -87,3 +89,25 @@ def test_what_is_no_probability_stops_the_run(module: str, function: str, words:
     judge = build_judge(entry(f"{module}:{function}"))
     with pytest.raises(JudgeError, match=words):
         judge.ask(Comparison("p", "a", "b"))
+
+
+def test_a_call_that_was_kept_is_not_made_again(module: str) -> None:
+    rows: dict[str, tuple[dict[str, Any], ChatReply]] = {}
+
+    class Ledger:
+        def known(self, key: str) -> ChatReply | None:
+            return rows[key][1] if key in rows else None
+
+        def keep(self, key: str, about: About, request: dict[str, Any], reply: ChatReply, **when: float) -> None:
+            rows[key] = request, reply
+
+    judge = build_judge(entry(f"{module}:longer"), Caller(ledger=Ledger()))
+    asked = Comparison("p", "aaa", "b")
+    assert judge.ask(asked).probability == 0.75
+    judge.function = None
+    assert judge.ask(asked).probability == 0.75
+    ((request, reply),) = rows.values()
+    assert request == {
+        "function": f"{module}:longer", "source": judge.prompt_hash, "prompt": "p", "answers": ["aaa", "b"],
+    }  # fmt: skip
+    assert reply.raw == "0.75"
