@@ -1,0 +1,1 @@
+"""People's rankings: a page where they are given, and how they are mixed with judges' labels."""

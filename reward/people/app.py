@@ -1,0 +1,121 @@
+"""The page's HTTP side: static files, and JSON in and out of the desk."""
+
+import json
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import FileResponse, HTMLResponse, PlainTextResponse, Response
+from starlette.routing import Route
+
+from alignment.errors import AlignmentError
+from reward.people.desk import Desk, NotTaken
+from reward.people.guard import ENTRANCE, Doorkeeper, Guard, Session
+
+PAGE = Path(__file__).parent / "page"
+FILES = {"/": "page.html", "/page.js": "page.js", "/page.css": "page.css"}
+LARGEST_BODY = 64 * 1024  # bytes; a label takes a few hundred
+Lifespan = Callable[[Starlette], AbstractAsyncContextManager[None]]
+
+
+def build_app(
+    desk: Desk, doorkeeper: Doorkeeper, *, hosts: list[str], cookie: str, lifespan: Lifespan | None = None
+) -> Starlette:
+    """Return the application.
+
+    Args:
+        hosts: names with ports under which it may be reached. cookie: the cookie's name.
+    """
+
+    async def enter(request: Request) -> Response:
+        secret = doorkeeper.exchange(request.query_params.get("token", ""))
+        if secret is None:
+            return PlainTextResponse("This link is not valid any more; the terminal shows a new one.\n", 403)
+        # Not a redirect: after one, a browser that followed a link from elsewhere would hold back a strict cookie.
+        response = HTMLResponse('<!doctype html><meta http-equiv="refresh" content="0;url=/"><title>Annotate</title>')
+        response.set_cookie(cookie, secret, httponly=True, samesite="strict", path="/")
+        return response
+
+    async def state(request: Request) -> Response:
+        session: Session = request.state.session
+        return _json({"annotator": session.annotator, "guidelines": desk.guidelines, "items": len(desk.items)})
+
+    async def following(request: Request) -> Response:
+        person = _person(desk, request, request.query_params.get("annotator"))
+        return _json({"next": desk.next(person), **_status(desk, person)})
+
+    async def item(request: Request) -> Response:
+        person = _person(desk, request, request.query_params.get("annotator"))
+        return _json({"next": desk.look(person, request.path_params["key"]), **_status(desk, person)})
+
+    async def label(request: Request) -> Response:
+        body = await _body(request)
+        person = _person(desk, request, body.get("annotator"))
+        desk.submit(person, body.get("item"), body.get("view"), body.get("verdict"), body.get("seconds"))
+        return _json({"next": desk.next(person), **_status(desk, person)})
+
+    async def undo(request: Request) -> Response:
+        body = await _body(request)
+        person = _person(desk, request, body.get("annotator"))
+        return _json({"next": desk.undo(person), **_status(desk, person)})
+
+    async def static(request: Request) -> Response:
+        return FileResponse(PAGE / FILES[request.url.path])
+
+    return Starlette(
+        routes=[
+            Route(ENTRANCE, enter, methods=["GET"]),
+            *(Route(path, static, methods=["GET"]) for path in FILES),
+            Route("/api/state", state, methods=["GET"]),
+            Route("/api/next", following, methods=["GET"]),
+            Route("/api/items/{key}", item, methods=["GET"]),
+            Route("/api/label", label, methods=["POST"]),
+            Route("/api/undo", undo, methods=["POST"]),
+        ],
+        middleware=[Middleware(Guard, doorkeeper=doorkeeper, hosts=hosts, cookie=cookie)],
+        exception_handlers={AlignmentError: _not_taken},
+        lifespan=lifespan,
+    )
+
+
+def _person(desk: Desk, request: Request, name: Any) -> str:
+    """The person who speaks; a link that was made for one person speaks for that person alone."""
+    session: Session = request.state.session
+    person = desk.person(name)
+    if session.annotator is not None and person != desk.person(session.annotator):
+        raise NotTaken(f"this link is for {session.annotator}", 403)
+    return person
+
+
+def _status(desk: Desk, person: str) -> dict[str, Any]:
+    return {"annotator": person, **desk.progress(person)}
+
+
+async def _body(request: Request) -> dict[str, Any]:
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+        raise NotTaken("the body must be application/json", 415)
+    body = b""
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > LARGEST_BODY:
+            raise NotTaken(f"the body is larger than {LARGEST_BODY} bytes", 413)
+    try:
+        value = json.loads(body)
+    except (ValueError, RecursionError):
+        raise NotTaken("the body is not JSON", 400) from None
+    if not isinstance(value, dict):
+        raise NotTaken("the body is not a JSON object", 400)
+    return value
+
+
+async def _not_taken(_: Request, error: Exception) -> Response:
+    return _json({"error": str(error)}, error.status if isinstance(error, NotTaken) else 500)
+
+
+def _json(value: Any, status: int = 200) -> Response:
+    # ASCII, for an answer may hold half of a surrogate pair, which UTF-8 does not have.
+    return Response(json.dumps(value), status, media_type="application/json")

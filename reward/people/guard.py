@@ -1,0 +1,120 @@
+"""Who may speak to the page: the browser that was given the printed link, at this very address, and nobody else."""
+
+import hmac
+import secrets
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import cookie_parser
+from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+ENTRANCE = "/enter"
+HEADERS = {
+    # No markup, script or style but the page's own files; an answer that were taken for markup could still do nothing.
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """A browser that came in through a printed link."""
+
+    annotator: str | None  # whose link it was; None: anyone's, and the page asks for a name
+
+
+class Doorkeeper:
+    """Tokens that open the door once, and the sessions they opened."""
+
+    def __init__(self, announce: Callable[[str, str | None], None]) -> None:
+        self._announce = announce  # is told every new token, and whom it is for
+        self._tokens: dict[str, str | None] = {}  # token → annotator it is for
+        self._used: dict[str, str | None] = {}
+        self._sessions: dict[str, Session] = {}
+
+    def new_token(self, annotator: str | None = None) -> None:
+        """Make a token that opens the door once."""
+        token = secrets.token_urlsafe(24)
+        self._tokens[token] = annotator
+        self._announce(token, annotator)
+
+    def exchange(self, token: str) -> str | None:
+        """Return the secret of a new session for a token, or None.
+
+        A used token opens nothing, but whoever has it was given it: a fresh one is announced in its place, once.
+        """
+        if token in self._used:
+            self.new_token(self._used.pop(token))
+            return None
+        if token not in self._tokens:
+            return None
+        annotator = self._tokens.pop(token)
+        self._used[token] = annotator
+        secret = secrets.token_urlsafe(32)
+        self._sessions[secret] = Session(annotator)
+        return secret
+
+    def session(self, secret: str | None) -> Session | None:
+        """Return the session that a cookie's secret belongs to."""
+        found = None
+        for known, session in self._sessions.items():
+            if secret is not None and hmac.compare_digest(known.encode(), secret.encode()):
+                found = session
+        return found
+
+
+class Guard:
+    """ASGI middleware: checks host, origin and cookie before anything else, and sets the headers of every answer."""
+
+    def __init__(self, app: ASGIApp, *, doorkeeper: Doorkeeper, hosts: Iterable[str], cookie: str) -> None:
+        self.app = app
+        self.doorkeeper = doorkeeper
+        self.hosts = frozenset(host.lower() for host in hosts)  # as "name:port"
+        self.cookie = cookie
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let a request through, or answer it."""
+        if scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1008})
+            return
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in HEADERS.items():
+                    headers.setdefault(name, value)
+            await send(message)
+
+        refusal = self._refusal(scope)
+        if refusal is not None:
+            await PlainTextResponse(refusal, 403)(scope, receive, send_with_headers)
+            return
+        await self.app(scope, receive, send_with_headers)
+
+    def _refusal(self, scope: Scope) -> str | None:
+        headers = Headers(scope=scope)
+        hosts = headers.getlist("host")
+        # A name that somebody else's DNS points at this machine is not this page's name (DNS rebinding).
+        if len(hosts) != 1 or hosts[0].lower() not in self.hosts:
+            return "This page is not served under that name; open the link that was printed.\n"
+        origins = headers.getlist("origin")
+        own = f"http://{hosts[0].lower()}"
+        if (scope["method"] not in ("GET", "HEAD") or origins) and [origin.lower() for origin in origins] != [own]:
+            return "Requests from other pages are refused.\n"
+        if scope["path"] == ENTRANCE:
+            return None
+        session = self.doorkeeper.session(cookie_parser(headers.get("cookie", "")).get(self.cookie))
+        if session is None:
+            return "Open the link that `alignment annotate` printed in its terminal.\n"
+        scope.setdefault("state", {})["session"] = session
+        return None

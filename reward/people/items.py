@@ -1,0 +1,144 @@
+"""What people are asked: prompts with their answers, from a labelling run or from any file of rankings."""
+
+import hashlib
+import itertools
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from alignment.config.schema import DatasetEntry
+from alignment.data.load import load_rankings
+from alignment.data.rows import Prompt, Ranking
+from alignment.errors import AlignmentError, DataError
+from alignment.run.files import text_hash
+from reward.feedback.store import CallStore
+
+Ask = Literal["rank", "pairs"]
+STORE = "calls.sqlite"
+LABELS = "labels.jsonl"
+OF_JUDGES = frozenset({"judge", "prompt_hash", "source", "annotator"})  # whose verdict it was: not the item's to tell
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One question to a person: a prompt and the answers to rank."""
+
+    key: str  # of prompt and answers
+    prompt: Prompt
+    responses: list[str]
+    provenance: dict[str, Any]  # who gave the answers; nothing of how any judge compared them
+
+    @property
+    def distinct(self) -> list[int]:
+        """Indices of the answers that differ; the same text twice is shown once and is a tie with itself."""
+        first: dict[str, int] = {}
+        for index, response in enumerate(self.responses):
+            first.setdefault(response, index)
+        return list(first.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a run's items come from and where people's labels go."""
+
+    source: Path
+    store: Path
+    output: Path
+
+
+def place_of(run: Path, output: Path | None) -> Place:
+    """Return the store and the output of RUN: inside a folder, beside a file.
+
+    Raises: DataError where RUN does not exist.
+    """
+    if run.is_dir():
+        return Place(run, run / STORE, output or run / "people.jsonl")
+    if not run.is_file():
+        raise DataError(f"{run} does not exist. Give the folder of a label run, or a file of rankings.")
+    stem = run.name.removesuffix(".gz").rpartition(".")[0]
+    return Place(run, run.with_name(f"{stem}.{STORE}"), output or run.with_name(f"{stem}.people.jsonl"))
+
+
+def load_items(place: Place, *, ask: Ask, limit: int | None = None) -> list[Item]:
+    """Return what there is to ask, each question once, without those whose answers are all the same text.
+
+    Raises: DataError where nothing is left to ask.
+    """
+    items: dict[str, Item] = {}
+    for ranking in _rankings(place):
+        for prompt, responses, provenance in _questions(ranking, ask):
+            item = Item(key_of(prompt, responses), prompt, responses, provenance)
+            if len(item.distinct) > 1:
+                items.setdefault(item.key, item)
+    if not items:
+        raise DataError(f"{place.source}: there is nothing to compare; no prompt has two answers that differ.")
+    return list(items.values())[:limit]
+
+
+def key_of(prompt: Prompt, responses: list[str]) -> str:
+    """Identify a question by its texts, wherever it stands in its file."""
+    return hashlib.sha256(json.dumps([prompt, responses]).encode()).hexdigest()[:20]
+
+
+def _questions(ranking: Ranking, ask: Ask) -> list[tuple[Prompt, list[str], dict[str, Any]]]:
+    provenance = {name: value for name, value in ranking.provenance.items() if name not in OF_JUDGES}
+    if ask == "rank":
+        return [(ranking.prompt, ranking.responses, provenance)]
+    ends = [(pair.first, pair.second) for pair in ranking.pairs]
+    ends = ends or list(itertools.combinations(range(len(ranking.responses)), 2))
+    stopped = provenance.get("stopped")
+    return [
+        (
+            ranking.prompt,
+            [ranking.responses[first], ranking.responses[second]],
+            provenance if stopped is None else {**provenance, "stopped": [stopped[first], stopped[second]]},
+        )
+        for first, second in ends
+    ]
+
+
+def _rankings(place: Place) -> list[Ranking]:
+    labels = place.source / LABELS
+    if place.source.is_dir() and not labels.is_file() and place.store.is_file():
+        return _sampled(place)
+    entry = DatasetEntry(path=str(labels if labels.is_file() else place.source))
+    rankings = load_rankings([entry], on_bad_row="stop", seed=0).rows
+    for ranking in rankings:
+        try:
+            json.dumps([ranking.prompt, ranking.responses], ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            raise DataError(f"{ranking.source}: holds half of a surrogate pair, which is no character.") from None
+    return rankings
+
+
+def _sampled(place: Place) -> list[Ranking]:
+    """Answers of a labelling run that was interrupted before its labels were written."""
+    with CallStore(place.store) as store:
+        samples = store.samples()
+    try:
+        policy = json.loads((place.source / "manifest.json").read_text(encoding="utf-8")).get("policy")
+    except (OSError, ValueError):
+        policy = None
+    return [
+        Ranking(
+            sample.prompt,
+            sample.responses,
+            [],
+            {**({"policy": policy} if policy else {}), "stopped": sample.stopped},
+        )
+        for sample in samples.values()
+    ]
+
+
+def read_guidelines(path: Path | None) -> tuple[str, str]:
+    """Return the guidelines that people are shown and their hash, both "" without a file."""
+    if path is None:
+        return "", ""
+    try:
+        text = path.read_text(encoding="utf-8").strip()
+    except OSError as error:
+        raise AlignmentError(f"--guidelines {path}: cannot be read ({error.strerror}).") from error
+    except UnicodeDecodeError as error:
+        raise AlignmentError(f"--guidelines {path}: is not UTF-8 text.") from error
+    return text, text_hash(text)
