@@ -294,6 +294,38 @@ def report(
     script(start)
 
 
+@app.command(rich_help_panel=RESULT_PANEL)
+def audit(
+    labels: Annotated[
+        list[Path], typer.Argument(metavar="LABELS...", help="Label runs, labels.jsonl files, or recorded verdicts.")
+    ],
+    gold: Annotated[
+        Path | None, typer.Option(help="People's preferences on the same answers, in any layout of docs/data.md.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "--html", help="The page to write; default: audit.html beside the labels.")
+    ] = None,
+    json: Annotated[Path | None, typer.Option(help="Where to write all numbers.")] = None,
+    suggest: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Choose the N comparisons that people should check.")
+    ] = None,
+    suggestions: Annotated[
+        Path | None, typer.Option(help="Where to write those; default: suggested.jsonl beside the labels.")
+    ] = None,
+) -> None:
+    """Measure a judge's labels: bias, consistency, agreement with people, calibration, cost."""
+    from alignment.run.script import script
+
+    def start() -> None:
+        from reward.audit.command import Outputs, beside, run
+
+        page = out or beside(labels, "audit.html")
+        chosen = (suggestions or beside(labels, "suggested.jsonl")) if suggest else None
+        run(labels, gold, outputs=Outputs(page, json, chosen), suggestions=suggest, say=typer.echo)
+
+    script(start)
+
+
 def _version(wanted: bool) -> None:
     if wanted:
         from importlib.metadata import version

@@ -5,7 +5,7 @@ section 2.2 of https://arxiv.org/abs/2411.00640 shows how far the naive interval
 """
 
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Any
@@ -87,6 +87,39 @@ def accuracy_interval(
 ) -> Interval:
     """Share of correct answers, clustered; `correct` is bool, or 0.5 for a coin toss (equal scores)."""
     return share_interval(correct, clusters, level, samples, seed)
+
+
+def sums_interval(
+    columns: ArrayLike,
+    clusters: Sequence[Hashable] | ArrayLike,
+    statistic: Callable[[NDArray[np.float64]], NDArray[np.float64]],
+    level: float = 0.95,
+    samples: int = 2_000,
+    seed: int = 0,
+) -> Interval:
+    """A statistic that is a function of sums over observations, with an interval as `mean_interval` has.
+
+    Cohen's kappa is one, of the counts in its table; resampling sums is as exact as resampling rows, and much faster.
+
+    Args:
+        columns: (n, k) what each observation adds to the k sums.
+        statistic: takes (resamplings, k) sums, returns (resamplings,) values, NaN where it is not defined.
+    """
+    array = np.asarray(columns, dtype=np.float64)
+    sums, counts = np.stack(
+        [_cluster_totals(column, clusters)[0] for column in array.T], axis=1
+    ), _cluster_totals(array[:, 0], clusters)[1]  # fmt: skip
+    value, size = float(statistic(sums.sum(axis=0, keepdims=True))[0]), len(sums)
+    generator = np.random.default_rng(seed)
+    found = []
+    for start in range(0, samples, chunk := max(1, DRAWS_AT_ONCE // size)):
+        weights = generator.multinomial(size, np.full(size, 1 / size), size=min(chunk, samples - start))
+        found.append(statistic(weights @ sums))
+    drawn = np.concatenate(found)
+    drawn = drawn[np.isfinite(drawn)]
+    if size == 1 or not len(drawn) or np.ptp(drawn) == 0:  # resampling that cannot vary would claim certainty
+        return Interval(value, math.nan, math.nan, int(counts.sum()), size)
+    return Interval(value, *_quantiles(drawn, level), int(counts.sum()), size)
 
 
 def wilson(successes: float, trials: int, level: float = 0.95) -> tuple[float, float]:

@@ -18,6 +18,7 @@ PATHS = {"model_name_or_path", "reward_model_path", "reward_models", "path", "ch
 PATHS |= {"fsdp_config", "value_model_path"}
 # What a run keeps about itself: times, logs, states to resume from. Nothing that reads the run looks at it.
 ACCOUNTS = {"manifest.json", "recipe.yaml", "metrics.jsonl", "samples.jsonl", "README.md", "training_args.bin"}
+ACCOUNTS |= {"audit.html", "audit.json", "suggested.jsonl"}
 
 
 def dependencies(stage: Stage) -> dict[str, str]:

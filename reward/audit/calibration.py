@@ -1,0 +1,208 @@
+"""Does a probability mean what it says? Calibration errors, and maps fitted on people's votes that mend them.
+
+A map f keeps f(1 - p) = 1 - f(p), for which answer is called the first is an accident: everything is fitted on every
+comparison and its mirror image.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import minimize_scalar
+from sklearn.isotonic import IsotonicRegression
+from sklearn.metrics import brier_score_loss, log_loss
+from sklearn.model_selection import GroupKFold
+
+from alignment.errors import DataError
+from alignment.evaluate.statistics import mean_interval, sums_interval
+from alignment.evaluate.winrate import Bootstrap
+from reward.audit.against import Match
+
+Array = NDArray[np.float64]
+Method = Literal["temperature", "isotonic"]
+CLIP = (
+    1e-3  # probabilities are kept this far from 0 and 1 where their logarithm is taken: one sure error is not infinite
+)
+COLDEST, HOTTEST = 0.02, 50.0  # temperatures; where people contradict the judge, no temperature is hot enough
+BINS = 10
+FOLDS = 5
+FEWEST = 20  # matched comparisons below which nothing is fitted
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """A fitted map from the judge's probability to a calibrated one, with what it was fitted on."""
+
+    method: Method
+    parameters: dict[str, Any]  # temperature: {"temperature": T}; isotonic: {"x": [...], "y": [...]}
+    comparisons: int  # it was fitted on
+    prompts: int
+
+    def apply(self, probabilities: Array) -> Array:
+        """Return calibrated probabilities; one half stays one half."""
+        p = np.asarray(probabilities, dtype=np.float64)
+        if self.method == "temperature":
+            return np.where(p == 0.5, 0.5, _sigmoid(_logit(p) / self.parameters["temperature"]))
+        return np.interp(p, self.parameters["x"], self.parameters["y"])
+
+    def as_json(self) -> dict[str, Any]:
+        """Return what is stored beside the labels and in each row's provenance."""
+        return {"method": self.method, **self.parameters, "comparisons": self.comparisons, "prompts": self.prompts}
+
+
+def fit(probabilities: Array, shares: Array, clusters: Sequence[str], method: Method) -> Calibration:
+    """Fit a map on comparisons with people's votes.
+
+    Temperature: sigmoid(logit(p) / T) with the T that minimises the negative log-likelihood, section 4.2 of
+    https://arxiv.org/abs/1706.04599; it never changes which answer wins. Isotonic: the monotone steps of least squares
+    (Zadrozny & Elkan 2002), which need some hundreds of comparisons.
+
+    Args:
+        probabilities: (n,) of the judge that the first is better. shares: (n,) of people's votes for it, ties half.
+    """
+    if method == "temperature":
+        logits = _logit(probabilities)
+
+        def loss(log_temperature: float) -> float:
+            return _nll(shares, _sigmoid(logits / math.exp(log_temperature)))
+
+        found = minimize_scalar(loss, bounds=(math.log(COLDEST), math.log(HOTTEST)), method="bounded")
+        parameters: dict[str, Any] = {"temperature": float(math.exp(found.x))}
+    else:
+        mirrored = np.concatenate([probabilities, 1 - probabilities])
+        steps = IsotonicRegression(y_min=CLIP, y_max=1 - CLIP, out_of_bounds="clip")
+        steps.fit(mirrored, np.concatenate([shares, 1 - shares]))
+        parameters = {"x": steps.X_thresholds_.tolist(), "y": steps.y_thresholds_.tolist()}
+    return Calibration(method, parameters, len(probabilities), len(set(clusters)))
+
+
+def fit_matches(found: Sequence[Match], method: Method) -> Calibration:
+    """Fit a map on the comparisons that people voted on.
+
+    Raises: DataError where they are too few.
+    """
+    p, shares, clusters = _observed(found)
+    if len(p) < FEWEST or len(set(clusters)) < 2:
+        raise DataError(
+            f"a calibration needs at least {FEWEST} comparisons of two or more prompts with people's votes, and "
+            f"{len(p)} of {len(set(clusters))} match the labels; have more of them annotated (`--suggest N`)."
+        )
+    return fit(p, shares, clusters, method)
+
+
+def crossfitted(p: Array, shares: Array, clusters: Sequence[str], method: Method) -> Array:
+    """Calibrated probabilities where each prompt's come from a map fitted on other prompts alone."""
+    groups = np.unique(np.asarray(clusters), return_inverse=True)[1]
+    after = np.empty_like(p)
+    for train, test in GroupKFold(min(FOLDS, len(set(clusters)))).split(p, groups=groups):
+        after[test] = fit(p[train], shares[train], [clusters[i] for i in train], method).apply(p[test])
+    return after
+
+
+def calibration(found: Sequence[Match], how: Bootstrap) -> dict[str, Any] | None:
+    """ECE, Brier score and NLL of the judge's probabilities, before and after each map, and the reliability diagram.
+
+    "After" is cross-fitted over prompts, so it is what to expect of labels that people have not seen; the map itself
+    is fitted on all. None where nothing matches.
+    """
+    p, shares, clusters = _observed(found)
+    if not len(p):
+        return None
+    result: dict[str, Any] = {"comparisons": len(p), "before": _errors(p, shares, clusters, how)}
+    result["reliability"] = reliability(p, shares)
+    if len(p) < FEWEST or len(set(clusters)) < 2:
+        return result
+    for method in ("temperature", "isotonic"):
+        after = crossfitted(p, shares, clusters, method)
+        fitted = fit(p, shares, clusters, method).as_json()
+        result[method] = {"fitted": fitted, "after": _errors(after, shares, clusters, how),
+                          "reliability": reliability(after, shares)}  # fmt: skip
+    return result
+
+
+def reliability(p: Array, shares: Array, bins: int = BINS) -> list[dict[str, float]]:
+    """The reliability diagram: mean confidence and accuracy in bins of equal width over [0.5, 1].
+
+    Confidence is max(p, 1 - p), accuracy the share of people's votes for the answer that the judge prefers; figure 1
+    of https://arxiv.org/abs/1706.04599 for two classes. A probability of one half is right half the time.
+    """
+    counted, confident, right = _binned(p, shares, bins).sum(axis=0).reshape(3, bins)
+    return [
+        {"confidence": confident[b] / counted[b], "accuracy": right[b] / counted[b], "n": int(counted[b])}
+        for b in range(bins) if counted[b]
+    ]  # fmt: skip
+
+
+def _binned(p: Array, shares: Array, bins: int) -> Array:
+    """What each comparison adds to its bin: one, its confidence, and whether it is right; (n, 3 * bins)."""
+    confidence = np.maximum(p, 1 - p)
+    right = np.where(p > 0.5, shares, np.where(p < 0.5, 1 - shares, 0.5))
+    place = np.minimum(((confidence - 0.5) * 2 * bins).astype(int), bins - 1)
+    added = np.zeros((len(p), 3, bins))
+    for row, values in enumerate((np.ones(len(p)), confidence, right)):
+        added[np.arange(len(p)), row, place] = values
+    return added.reshape(len(p), 3 * bins)
+
+
+def ece(p: Array, shares: Array, bins: int = BINS) -> float:
+    """Expected calibration error: sum over bins of n_b / n |accuracy_b - confidence_b|, eq. 3 of arXiv:1706.04599."""
+    return float(_ece_of_sums(_binned(p, shares, bins).sum(axis=0, keepdims=True))[0])
+
+
+def _ece_of_sums(sums: Array) -> Array:
+    counted, confident, right = np.moveaxis(sums.reshape(len(sums), 3, -1), 1, 0)
+    return np.abs(right - confident).sum(axis=1) / counted.sum(axis=1)
+
+
+def brier(p: Array, shares: Array) -> float:
+    """Brier score: mean over votes of (p - vote)^2 (Brier 1950); a tie is half a vote for each side."""
+    outcomes, doubled, weights = _votes(p, shares)
+    return float(brier_score_loss(outcomes, doubled, sample_weight=weights, pos_label=1))
+
+
+def _nll(shares: Array, p: Array) -> float:
+    clipped = np.clip(p, CLIP, 1 - CLIP)
+    return float(-np.mean(shares * np.log(clipped) + (1 - shares) * np.log1p(-clipped)))
+
+
+def nll(p: Array, shares: Array) -> float:
+    """Negative log-likelihood of the votes in nats, probabilities kept `CLIP` from 0 and 1; a coin has ln 2 = 0.693."""
+    outcomes, doubled, weights = _votes(p, shares)
+    return float(log_loss(outcomes, np.clip(doubled, CLIP, 1 - CLIP), sample_weight=weights, labels=[0, 1]))
+
+
+def _votes(p: Array, shares: Array) -> tuple[NDArray[np.int64], Array, Array]:
+    """Every comparison as a vote for the first and one against it, weighted by how many people cast them."""
+    outcomes = np.concatenate([np.ones(len(p), dtype=np.int64), np.zeros(len(p), dtype=np.int64)])
+    return outcomes, np.concatenate([p, p]), np.concatenate([shares, 1 - shares])
+
+
+def _errors(p: Array, shares: Array, clusters: Sequence[str], how: Bootstrap) -> dict[str, Any]:
+    clipped = np.clip(p, CLIP, 1 - CLIP)
+    squares = shares * (p - 1) ** 2 + (1 - shares) * p**2
+    logs = -(shares * np.log(clipped) + (1 - shares) * np.log1p(-clipped))
+
+    def interval(values: Array, value: float) -> dict[str, Any]:
+        return mean_interval(values, clusters, how.level, how.samples, how.seed).as_json() | {"value": value}
+
+    error = sums_interval(_binned(p, shares, BINS), clusters, _ece_of_sums, how.level, how.samples, how.seed)
+    return {"ece": error.as_json() | {"value": ece(p, shares)}, "brier": interval(squares, brier(p, shares)),
+            "nll": interval(logs, nll(p, shares))}  # fmt: skip
+
+
+def _observed(found: Sequence[Match]) -> tuple[Array, Array, list[str]]:
+    usable = [match for match in found if match.item.usable]
+    p = np.asarray([match.item.probability for match in usable], dtype=np.float64)
+    return p, np.asarray([match.share for match in usable]), [match.item.cluster for match in usable]
+
+
+def _logit(p: Array) -> Array:
+    clipped = np.clip(p, CLIP, 1 - CLIP)
+    return np.log(clipped) - np.log1p(-clipped)
+
+
+def _sigmoid(z: Array) -> Array:
+    return 1 / (1 + np.exp(-z))

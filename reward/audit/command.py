@@ -1,0 +1,127 @@
+"""What `alignment audit` does: measure, say it in words, and write what was asked for."""
+
+import textwrap
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from alignment.data import ranking_to_json
+from alignment.errors import AlignmentError
+from alignment.evaluate.winrate import Bootstrap
+from alignment.run.directory import MANIFEST
+from alignment.run.files import write_json, write_jsonl
+from reward.audit.audit import audit
+from reward.audit.items import Judged, People, read_gold, read_labels
+from reward.audit.suggest import suggest
+from reward.audit.words import Finding, estimate, findings, points
+
+WIDTH = 110  # columns of the summary in words
+
+
+@dataclass(frozen=True, slots=True)
+class Outputs:
+    """Where to write what; None: not at all."""
+
+    page: Path | None = None
+    json: Path | None = None
+    suggestions: Path | None = None
+
+
+def run(
+    labels: Sequence[Path],
+    gold: Path | None,
+    *,
+    outputs: Outputs,
+    suggestions: int | None = None,
+    how: Bootstrap | None = None,
+    say: Callable[[str], None],
+) -> list[dict[str, Any]]:
+    """Audit labels and write what was asked for; returns each judge's numbers, findings among them.
+
+    Raises: AlignmentError where labels or gold cannot be read, or a file cannot be written.
+    """
+    how = how or Bootstrap()
+    judges, people = read_labels(labels)
+    if gold is not None:
+        read_gold(str(gold), people)
+    if suggestions is not None and len(judges) > 1:
+        names = ", ".join(judge.name for judge in judges)
+        raise AlignmentError(f"--suggest chooses for one judge, and these labels have {len(judges)}: {names}.")
+    found = []
+    for judge in judges:
+        numbers = audit(judge, people, how)
+        said = findings(numbers)
+        found.append(numbers | {"findings": [finding.as_json() for finding in said]})
+        say(summary(numbers, said))
+        if gold is not None and numbers["against"] is None:
+            say(f"  None of {gold}'s comparisons is among these labels: prompt and both answers must be the same.")
+    everything = {"labels": [str(path) for path in labels], "gold": str(gold) if gold else None,
+                  "confidence_level": how.level, "bootstrap_samples": how.samples, "judges": found}  # fmt: skip
+    if outputs.json is not None:
+        write_json(outputs.json, everything)
+    if outputs.suggestions is not None and suggestions is not None:
+        say(_suggested(judges[0], people, suggestions, outputs.suggestions))
+    return found
+
+
+def beside(labels: Sequence[Path], name: str) -> Path:
+    """Return where a file about labels goes by default: into their run's folder, else into the working folder."""
+    first = labels[0] if labels[0].is_dir() else labels[0].parent
+    return first / name if (first / MANIFEST).is_file() else Path(name)
+
+
+def summary(numbers: dict[str, Any], said: Sequence[Finding]) -> str:
+    """Return an audit in words: the numbers people ask for first, then what is unhealthy, then what is healthy."""
+    prompts = f"{numbers['comparisons']} comparisons of {numbers['prompts']} prompts"
+    lines = [f"{numbers['judge']}: {prompts}", *(f"  {name:<32}{value}" for name, value in headline(numbers))]
+    for finding in said:
+        mark = "  ok  " if finding.healthy else "  !!  "
+        text = f"{finding.claim}: {finding.evidence.rstrip('.')}."
+        lines.append(textwrap.fill(text, WIDTH, initial_indent=mark, subsequent_indent=" " * len(mark)))
+    return "\n".join(lines)
+
+
+def headline(numbers: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return names and values of the measures, those that there are."""
+    alone, people, spent = numbers["measures"], numbers["against"] or {}, numbers["spent"]
+    shares = [
+        ("coverage", alone["coverage"]),
+        ("agreement of the two orders", alone["consistency"]),
+        ("same position wins", alone["same_position"]),
+        ("ties", alone["tie_rate"]),
+        ("circular triads", alone["cyclic_triads"]),
+        ("self-consistency", alone["self_consistency"]),
+        ("mass on the verdict", alone["mass"]),
+        ("accuracy", people.get("accuracy")),
+        ("accuracy of one order", people.get("accuracy_one_order")),
+        ("accuracy where orders agree", people.get("accuracy_when_consistent")),
+        ("one person, leave one out", people.get("human_ceiling")),
+    ]
+    found = [(name, estimate(measure)) for name, measure in shares if measure]
+    for name, measure in (("position bias", alone["position_bias"]), ("length bias", alone["length_bias"]),
+                          ("length bias beyond people's", people.get("length_bias_difference"))):  # fmt: skip
+        if measure:
+            found.append((name, points(measure)))
+    plain = [("Cohen's kappa", people.get("kappa")), ("Cohen's kappa, all labels", people.get("kappa_of_all"))]
+    plain += [(f"Krippendorff's alpha, {level}", value) for level, value in people.get("alpha", {}).items()]
+    plain += [(f"people's alpha, {level}", value) for level, value in people.get("people_alpha", {}).items()]
+    calibrated = numbers["calibration"] or {}
+    plain += [(key.upper() if key != "brier" else "Brier score", calibrated["before"][key])
+              for key in ("ece", "brier", "nll") if calibrated]  # fmt: skip
+    found += [(name, estimate(value, share=False)) for name, value in plain if value and value["value"] is not None]
+    if spent:
+        per = {key: value for key, value in spent["per_thousand"].items() if value is not None}
+        found.append(("per 1,000 labels", ", ".join(_amount(key, value, spent) for key, value in per.items())))
+    return found
+
+
+def _amount(key: str, value: float, spent: dict[str, Any]) -> str:
+    return f"{value:.2f} {spent['currency'] or ''}".rstrip() if key == "cost" else f"{value:,.0f} {key}"
+
+
+def _suggested(judge: Judged, people: People, count: int, out: Path) -> str:
+    rows = suggest(judge, people, count)
+    write_jsonl(out, [ranking_to_json(row) for row in rows])
+    short = f" (all there are; {count} were asked for)" if len(rows) < count else ""
+    return f"{out}: {len(rows)} comparisons for people to check{short}"

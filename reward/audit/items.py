@@ -1,0 +1,224 @@
+"""What is audited: comparisons, each with what one judge or person said of it."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from alignment.config.schema import DatasetEntry
+from alignment.data.load import load_rankings
+from alignment.data.rows import USABLE, Asked, Pair, Prompt, Ranking, Status
+from alignment.errors import DataError
+from alignment.run.directory import read_manifest
+from reward.feedback.recorded import FILE, gold, is_recording, judged, read_recording
+
+LABELS, REJECTED = "labels.jsonl", "rejected.jsonl"  # of a run that finished, and of one that missed its gate
+Key = tuple[str, str, str]  # of a comparison, whichever answer is called the first
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One comparison of two answers, as one judge or person sees it."""
+
+    prompt: Prompt
+    first: str
+    second: str
+    cluster: str  # identifies the prompt; answers to one prompt are not independent
+    probability: float | None  # that `first` is better; None unless usable
+    status: Status
+    verdicts: tuple[Asked, ...]
+    row: int  # the ranking it stands in
+    ends: tuple[int, int]  # the answers' places in that ranking
+
+    @property
+    def usable(self) -> bool:
+        """Whether the label may train anything."""
+        return self.status in USABLE and self.probability is not None
+
+    @property
+    def identical(self) -> bool:
+        """Whether both answers are the same text, so that nobody was asked."""
+        return self.first == self.second
+
+    @property
+    def winner(self) -> float:
+        """1 where the first is preferred, -1 the second, 0 a tie; only of usable items."""
+        return float(np.sign((self.probability or 0.0) - 0.5)) if self.probability is not None else 0.0
+
+    @property
+    def key(self) -> Key:
+        """Identify the comparison."""
+        low, high = sorted((self.first.strip(), self.second.strip()))
+        return self.cluster, low, high
+
+    @property
+    def turned(self) -> bool:
+        """Whether `first` is the second of the key's two answers."""
+        return self.first.strip() > self.second.strip()
+
+
+@dataclass
+class Judged:
+    """All that one judge said."""
+
+    name: str
+    items: list[Item] = field(default_factory=list)
+    rankings: list[Ranking] = field(default_factory=list)
+    usage: dict[str, Any] = field(default_factory=dict)  # what the run paid: the manifest's results.usage
+
+
+@dataclass
+class People:
+    """What people said of comparisons: by comparison, each person's preference for the key's first answer."""
+
+    votes: dict[Key, dict[str, float]] = field(default_factory=dict)  # 1, 0 (a tie) or -1
+    unsure: int = 0  # comparisons that a person could not decide: no vote
+
+    def add(self, item: Item, who: str) -> None:
+        """Count one person's vote; the last of several on the same comparison stands."""
+        if not item.usable:
+            self.unsure += 1
+        elif not item.identical:
+            self.votes.setdefault(item.key, {})[who] = -item.winner if item.turned else item.winner
+
+    def on(self, item: Item) -> dict[str, float]:
+        """Each person's vote on this comparison: 1 for its `first`, -1 for its `second`, 0 for a tie."""
+        votes = self.votes.get(item.key, {})
+        return {who: -vote for who, vote in votes.items()} if item.turned else dict(votes)
+
+
+def prompt_key(prompt: Prompt) -> str:
+    """Identify a prompt; plain text and a single message of the user with that text are the same."""
+    text = prompt if isinstance(prompt, str) else json.dumps(
+        [[message.get("role"), (message.get("content") or "").strip()] for message in prompt], ensure_ascii=True
+    )  # fmt: skip
+    if isinstance(prompt, list) and len(prompt) == 1 and prompt[0].get("role") == "user":
+        text = prompt[0].get("content") or ""
+    return hashlib.sha256(text.strip().encode("utf-8", "backslashreplace")).hexdigest()
+
+
+def items_of(rankings: Sequence[Ranking]) -> Iterator[Item]:
+    """Yield every pair of every ranking."""
+    for row, ranking in enumerate(rankings):
+        cluster = prompt_key(ranking.prompt)
+        for pair in ranking.pairs:
+            yield item_of(ranking, pair, row, cluster)
+
+
+def item_of(ranking: Ranking, pair: Pair, row: int, cluster: str) -> Item:
+    """Return one pair of a ranking as an item."""
+    first, second = ranking.responses[pair.first], ranking.responses[pair.second]
+    return Item(
+        ranking.prompt, first, second, cluster, pair.probability, pair.status, pair.verdicts, row,
+        (pair.first, pair.second),
+    )  # fmt: skip
+
+
+def read_labels(paths: Sequence[Path]) -> tuple[list[Judged], People]:
+    """Read labels, label runs' folders and recorded verdicts, and sort them by who judged.
+
+    Rows whose provenance says that a person judged are people's votes, wherever they stand.
+
+    Raises: DataError where a path holds nothing of the kind.
+    """
+    judges: dict[str, Judged] = {}
+    people = People()
+    for path in paths:
+        if recordings := _recordings(path):
+            for file in recordings:
+                recording = read_recording(file)
+                _sort(judged(recording), judges, people, recording.name)
+                add_gold(people, gold(recording))
+            continue
+        usage = _usage(path)
+        names = _sort(_read(_labels_in(path)), judges, people, path.stem if path.is_file() else path.name)
+        if len(names) == 1:  # what several judges cost together cannot be told apart
+            _add_usage(judges[names[0]].usage, usage)
+    if not judges:
+        raise DataError(f"{', '.join(map(str, paths))}: no label of a judge among them; all rows are people's.")
+    return list(judges.values()), people
+
+
+def read_gold(path: str, people: People | None = None) -> People:
+    """Read any preference file of the data layer as people's votes.
+
+    A row whose provenance names no annotator is a voice of its own file.
+    """
+    people = people if people is not None else People()
+    if recordings := _recordings(Path(path)):
+        for file in recordings:
+            add_gold(people, gold(read_recording(file)))
+    else:
+        add_gold(people, _read(path))
+    return people
+
+
+def add_gold(people: People, rankings: Sequence[Ranking]) -> None:
+    """Count rankings as people's votes."""
+    for item in items_of(rankings):
+        people.add(item, str(rankings[item.row].provenance.get("annotator") or "gold"))
+
+
+def _sort(rankings: Sequence[Ranking], judges: dict[str, Judged], people: People, default: str) -> list[str]:
+    """Put rows to their judge or to the people; return the judges' names."""
+    names: dict[str, None] = {}
+    by_people = [ranking for ranking in rankings if ranking.provenance.get("source") == "person"]
+    add_gold(people, by_people)
+    for ranking in rankings:
+        if ranking.provenance.get("source") == "person":
+            continue
+        name = str(ranking.provenance.get("judge") or default)
+        names[name] = None
+        found = judges.setdefault(name, Judged(name))
+        found.rankings.append(ranking)
+        row, cluster = len(found.rankings) - 1, prompt_key(ranking.prompt)
+        found.items += [item_of(ranking, pair, row, cluster) for pair in ranking.pairs]
+    return list(names)
+
+
+def _recordings(path: Path) -> list[Path]:
+    """Return the recorded result files at or below a path."""
+    if path.is_dir() and not (path / LABELS).exists() and not (path / REJECTED).exists():
+        return [file for file in sorted(path.rglob(FILE)) if is_recording(file)]
+    return [path] if is_recording(path) else []
+
+
+def _labels_in(path: Path) -> str:
+    """Return the file to read: a run that missed its gate has its labels under another name."""
+    if path.is_dir() and not (path / LABELS).exists() and (path / REJECTED).exists():
+        return str(path / REJECTED)
+    return str(path)
+
+
+def _read(path: str) -> list[Ranking]:
+    return load_rankings([DatasetEntry(path=path)], on_bad_row="stop", seed=0).rows
+
+
+def _usage(path: Path) -> dict[str, Any]:
+    folder = path if path.is_dir() else path.parent
+    results = read_manifest(folder).get("results")
+    usage = results.get("usage") if isinstance(results, dict) else None
+    return usage if isinstance(usage, dict) else {}
+
+
+def _add_usage(total: dict[str, Any], more: dict[str, Any]) -> None:
+    """Add up what several runs paid; costs in different currencies, or a cost that is unknown, have no sum."""
+    known_before = bool(total)
+    for key in ("calls", "failed_calls", "prompt_tokens", "completion_tokens", "seconds"):
+        if isinstance(more.get(key), int | float):
+            total[key] = total.get(key, 0) + more[key]
+    if not more:
+        return
+    same = not known_before or total.get("currency") == more.get("currency")
+    costs = [total.get("cost") if known_before else 0, more.get("cost")]
+    total["currency"] = more.get("currency")
+    total["cost"] = sum(costs) if same and all(isinstance(cost, int | float) for cost in costs) else None
+
+
+def clusters_of(items: Iterable[Item]) -> list[str]:
+    """The prompt of each item."""
+    return [item.cluster for item in items]
