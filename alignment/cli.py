@@ -276,6 +276,31 @@ def bench(
     script(start)
 
 
+@app.command("serve-reward", rich_help_panel=RESULT_PANEL)
+def serve_reward(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP)],
+    host: Annotated[str, typer.Option(help="Whom to answer; the default is this machine alone.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 8766,
+    api_key_env: Annotated[
+        str,
+        typer.Option("--api_key_env", metavar="NAME", help="The variable with the bearer token; unset: a new one."),
+    ] = "ALIGNMENT_REWARD_KEY",
+    batch_size: Annotated[int, typer.Option("--batch_size", min=1, help="Answers scored together.")] = 64,
+    aggregate: Annotated[str, typer.Option(metavar="mean|min|lcb", help=AGGREGATE_HELP)] = "mean",
+) -> None:
+    """Answer HTTP requests for scores, as PPO's scorer of kind http sends them."""
+    from alignment.run.script import script
+
+    def start() -> None:
+        from reward.bench.command import aggregate_of
+        from reward.serving.serve import Settings, serve
+
+        settings = Settings(model, host, port, api_key_env, batch_size, aggregate_of(aggregate))
+        serve(settings, lambda line: typer.echo(line))
+
+    script(start)
+
+
 @app.command(rich_help_panel=RESULT_PANEL)
 def report(
     runs: Annotated[list[Path], typer.Argument(metavar="RUNS...", help="Run folders, or a folder of them.")],

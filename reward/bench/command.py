@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 from rich.console import Console
 
@@ -36,11 +36,11 @@ def run_bench(
 
     Raises: AlignmentError where an option, a file or the model cannot be used.
     """
-    bad_row = chosen("--on_bad_row", on_bad_row, get_args(OnBadRow))
-    how = chosen("--aggregate", aggregate, get_args(Aggregate))
-    read = read_bench(files, column=column, chat=chat, on_bad_row=bad_row, max_samples=max_samples)  # type: ignore[arg-type]
-    scorer = Ensemble.load(model, batch_size=batch_size, aggregate=how)  # type: ignore[arg-type]
-    results = bench(scorer, read, on_bad_row=bad_row)  # type: ignore[arg-type]
+    bad_row: OnBadRow = _chosen("--on_bad_row", on_bad_row, get_args(OnBadRow))
+    how = aggregate_of(aggregate)
+    read = read_bench(files, column=column, chat=chat, on_bad_row=bad_row, max_samples=max_samples)
+    scorer = Ensemble.load(model, batch_size=batch_size, aggregate=how)
+    results = bench(scorer, read, on_bad_row=bad_row)
     console = Console(highlight=False, width=None if sys.stdout.isatty() else PLAIN_WIDTH)
     console.print(tables(results))
     if results["skipped"]:
@@ -51,11 +51,15 @@ def run_bench(
         console.print(f"All numbers: {json_out}", soft_wrap=True, markup=False)
 
 
-def chosen(option: str, value: str, known: Sequence[str]) -> str:
-    """Return an option's value.
+def aggregate_of(value: str) -> Aggregate:
+    """Return the value of `--aggregate`.
 
-    Raises: RecipeError where it is none of `known`.
+    Raises: RecipeError where it is none.
     """
+    return _chosen("--aggregate", value, get_args(Aggregate))
+
+
+def _chosen(option: str, value: str, known: Sequence[str]) -> Any:
     if value not in known:
         raise RecipeError([f"{option}: must be one of {', '.join(known)}, found {value!r}"])
     return value

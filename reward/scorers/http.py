@@ -4,12 +4,14 @@
     Content-Type: application/json
     Authorization: Bearer ...                    where api_key_env names a variable
 
-    {"prompts": ["2 + 2 =", [{"role": "user", "content": "Hi"}]], "answers": ["4", "Hello!"]}
+    {"prompts": ["2 + 2 =", [{"role": "user", "content": "Hi"}]], "answers": ["4", "Hello!"], "stopped": [true, false]}
 
     200 {"scores": [1.5, -0.25]}
 
-A prompt is text or a list of messages, as in the data. A reply may also be a plain list of numbers, a list of
-{"score": number}, or name them "rewards", as reward servers do. Anything else is an error, never a score.
+A prompt is text or a list of messages, as in the data; `stopped` says of each answer whether it ended by itself or was
+cut off: a reward model reads the two differently, and a server that does not may ignore it. A reply may also be a plain
+list of numbers, a list of {"score": number}, or name them "rewards", as reward servers do. Anything else is an error,
+never a score.
 """
 
 import email.utils
@@ -86,7 +88,7 @@ class HttpScorer:
         scores: list[float] = []
         for start in range(0, len(answers), self.batch_size):
             part = slice(start, start + self.batch_size)
-            body = {"prompts": list(prompts[part]), "answers": list(answers[part])}
+            body = {"prompts": list(prompts[part]), "answers": list(answers[part]), "stopped": list(stopped[part])}
             scores += self._read(self._post(json.dumps(body).encode()), len(answers[part]))
         return scores
 

@@ -46,8 +46,8 @@ def test_what_goes_over_the_wire_in_batches(monkeypatch: pytest.MonkeyPatch) -> 
         )
     assert found == [1.0, 7.0, 0.0]
     assert server.bodies == [
-        {"prompts": PROMPTS[:2], "answers": ANSWERS[:2]},
-        {"prompts": PROMPTS[2:], "answers": ANSWERS[2:]},
+        {"prompts": PROMPTS[:2], "answers": ANSWERS[:2], "stopped": [True, True]},
+        {"prompts": PROMPTS[2:], "answers": ANSWERS[2:], "stopped": [False]},
     ]
     assert [headers["Authorization"] for headers in server.headers] == [f"Bearer {KEY}"] * 2
     assert server.headers[0]["Content-Type"] == "application/json"

@@ -1,0 +1,132 @@
+"""Serve a reward model until Ctrl-C."""
+
+import contextlib
+import ipaddress
+import os
+import secrets
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from alignment.errors import AlignmentError
+from alignment.ops.ensemble import Aggregate
+from reward.scorers.ensemble import Ensemble
+
+ROUNDS_AT_ONCE = 4  # of the model, gathered from the queue together, so that answers of like length share a batch
+LONGEST_QUEUE = 64  # of such gatherings
+GRACE_SECONDS = 30  # for requests in flight, after Ctrl-C
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The options of `alignment serve-reward`."""
+
+    model: str
+    host: str = "127.0.0.1"
+    port: int = 8766
+    api_key_env: str = "ALIGNMENT_REWARD_KEY"
+    batch_size: int = 64
+    aggregate: Aggregate = "mean"
+
+
+def serve(settings: Settings, tell: Tell) -> None:
+    """Load the model and answer until interrupted; the address is taken before the model loads.
+
+    Raises: AlignmentError where the extra is not installed, the address cannot be had, the variable holds no token, or
+        the model cannot be loaded.
+    """
+    try:
+        import uvicorn
+
+        from reward.serving.app import build_app
+        from reward.serving.batching import Batcher
+    except ModuleNotFoundError as missing:
+        if missing.name not in ("uvicorn", "starlette"):
+            raise
+        raise AlignmentError(
+            f"alignment serve-reward needs {missing.name}, which is in the extra serve: pip install -e '.[serve]'"
+        ) from None
+    token, is_new = token_of(settings.api_key_env)
+    with contextlib.closing(listen(settings.host, settings.port)) as listener:
+        model = Ensemble.load(settings.model, batch_size=settings.batch_size, aggregate=settings.aggregate)
+        at_once = ROUNDS_AT_ONCE * settings.batch_size
+        batcher = Batcher(model, batch_answers=at_once, most_waiting=LONGEST_QUEUE * at_once)
+
+        def started() -> None:
+            listener.listen()  # uvicorn will a moment later; who reads the address may ask at once
+            for line in greeting(settings, listener, token if is_new else None):
+                tell(line)
+
+        config = uvicorn.Config(
+            build_app(batcher, token, started=started),
+            access_log=False,
+            log_level="warning",
+            ws="none",
+            timeout_graceful_shutdown=GRACE_SECONDS,
+        )
+        with contextlib.suppress(KeyboardInterrupt):  # uvicorn ends well, then hands the signal on
+            uvicorn.Server(config).run(sockets=[listener])
+        tell("stopped")
+
+
+def greeting(settings: Settings, listener: socket.socket, token: str | None) -> list[str]:
+    """What is told once the server listens: where, and how a recipe and a shell ask it."""
+    host, port = listener.getsockname()[:2]
+    host = {"0.0.0.0": socket.gethostname(), "::": socket.gethostname()}.get(host, f"[{host}]" if ":" in host else host)
+    url = f"http://{host}:{port}/score"
+    lines = [f"{settings.model}: scores at {url}; Ctrl-C ends"]
+    if token is not None:
+        lines.append(f"token, made for this run: export {settings.api_key_env}={token}")
+    lines.append(f"in ppo.yaml, under scorers: {{kind: http, url: {url}, api_key_env: {settings.api_key_env}}}")
+    if not is_loopback(settings.host):
+        lines.append("others on the network can reach it, and nothing is encrypted: put it behind a proxy with TLS")
+    return lines
+
+
+def token_of(variable: str) -> tuple[str, bool]:
+    """The bearer token that an environment variable holds, or a new one; and whether it is new.
+
+    Raises: AlignmentError where what the variable holds cannot stand in a header.
+    """
+    if not variable.isidentifier():
+        raise AlignmentError(
+            "--api_key_env must name an environment variable; what was given does not look like a name and is not "
+            "shown here, in case it is a key."
+        )
+    token = os.environ.get(variable, "").strip()
+    if not token:
+        return secrets.token_urlsafe(32), True
+    if not token.isascii() or not token.isprintable() or " " in token:
+        raise AlignmentError(f"{variable} holds characters that no HTTP header may; give another token.")
+    return token, False
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Take the address.
+
+    Raises: AlignmentError where it is taken, or not this machine's.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family, kind, protocol)
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+        except BaseException:
+            listener.close()
+            raise
+    except OSError as error:
+        raise AlignmentError(
+            f"{host}:{port} cannot be had: {error.strerror or error}; give another --port (0: any that is free) or "
+            "--host."
+        ) from None
+    return listener
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach an address."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
