@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from alignment.data.argilla import argilla, is_argilla
 from alignment.data.conversations import (
     BadRow,
     carrying_tools,
@@ -16,6 +17,7 @@ from alignment.data.conversations import (
     text_of,
     tools_of,
 )
+from alignment.data.label_studio import is_label_studio, label_studio
 from alignment.data.rankings import number_of, pairs_from_ranks, prompt_of, ranking_from_json
 from alignment.data.rows import Demonstration, Message, Pair, Prompt, Ranking
 from alignment.errors import DataError
@@ -277,6 +279,18 @@ FORMATS: tuple[Format, ...] = (  # the first that matches is taken, so the narro
     ),
     Format(
         "llmbar", "input, output_1, output_2, label 1 or 2", _has("input", "output_1", "output_2", "label"), _llmbar
+    ),
+    Format(
+        "argilla",
+        "fields and responses by question, or QUESTION.responses with its users",
+        is_argilla,
+        lambda row: [*argilla(row)],
+    ),
+    Format(
+        "label_studio",
+        "data and annotations with pairwise or ranker results",
+        is_label_studio,
+        lambda row: [*label_studio(row)],
     ),
     Format(
         "sharegpt_dpo", "conversations, chosen, rejected", _has("conversations", "chosen", "rejected"), _sharegpt_dpo
