@@ -41,6 +41,12 @@ class BudgetError(JudgeError):
     """The recipe's budget does not allow another call."""
 
 
+class GateError(AlignmentError):
+    """Labels miss the limits that a recipe sets; `alignment audit --gate` ends with a code of its own."""
+
+    exit_code = 3
+
+
 class ScorerError(AlignmentError):
     """A source of PPO's scores cannot be asked, or what it says is no score."""
 

@@ -3,6 +3,7 @@
 alignment label --config recipes/tiny/label.yaml [--key value …]
 """
 
+import functools
 import sys
 from typing import Any
 
@@ -19,6 +20,7 @@ from alignment.run.directory import RunDirectory
 from alignment.run.files import write_jsonl
 from alignment.run.lineage import fingerprint
 from alignment.run.script import script
+from reward.audit.gate import accept, ask_gold
 from reward.feedback.labeler import label, summary
 from reward.feedback.sampling import require_one_process, sample_answers
 from reward.feedback.store import CallStore, Sampled
@@ -62,18 +64,15 @@ def main(argv: list[str] | None = None) -> None:
     who = {"judge": judge.name, "prompt_hash": judge.prompt_hash}
     run.record(judge=who)
     with CallStore(run.path / "calls.sqlite") as store:
+        settings = {key: getattr(recipe, key) for key in ("seed", "max_concurrency", "max_failure_share")}
+        ask = functools.partial(label, judge=judge, store=store, pairs_per_prompt=None, provenance={}, **settings)
+        on_gold = ask_gold(recipe, run, ask)
         samples, provenance = answers(recipe, run, store)
         rankings = label(
-            samples,
-            judge,
-            store,
-            pairs_per_prompt=recipe.pairs_per_prompt,
-            seed=recipe.seed,
-            max_concurrency=recipe.max_concurrency,
-            max_failure_share=recipe.max_failure_share,
-            provenance=provenance,
+            samples, judge, store, pairs_per_prompt=recipe.pairs_per_prompt, provenance=provenance, **settings
         )
         run.record(judge={**who, "models": store.models(**who)})
+    rankings = accept(recipe, run, rankings, on_gold)
     write_jsonl(run.path / "labels.jsonl", [ranking_to_json(ranking) for ranking in rankings])
     run.finish(**summary(rankings))
 

@@ -101,7 +101,9 @@ def _message(entry: Any, location: Location, cls: type[pydantic.BaseModel], in_u
             return "the required key is missing"
         case "extra_forbidden":
             parent = _annotation(cls, location[:-1])
-            names = parent.model_fields if isinstance(parent, type) and issubclass(parent, pydantic.BaseModel) else ()
+            options = (parent, *get_args(parent))
+            models = [o for o in options if isinstance(o, type) and issubclass(o, pydantic.BaseModel)]
+            names = models[0].model_fields if models else ()
             return f"no such key{did_you_mean(str(location[-1]), names)}"
         case "too_short":
             return "must have at least one entry"

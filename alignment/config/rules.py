@@ -21,6 +21,7 @@ EVALUATION = ("eval_strategy", "eval_steps", "eval_on_start", "load_best_model_a
 LORA = ("lora_r", "lora_alpha", "lora_dropout", "lora_target_modules", "lora_modules_to_save", "use_rslora")
 ABOVE_ZERO = {"learning_rate", "per_device_train_batch_size", "per_device_eval_batch_size", "num_train_epochs"}
 ABOVE_ZERO |= {"gradient_accumulation_steps", "logging_steps", "save_steps", "eval_steps", "beta", "save_total_limit"}
+OF_PEOPLE = {"min_kappa", "min_accuracy", "min_accuracy_when_consistent", "max_length_bias", "max_ece"}
 NOT_NEGATIVE = {"warmup_steps", "weight_decay", "max_grad_norm", "adam_epsilon", "dataloader_num_workers"}
 
 
@@ -216,6 +217,20 @@ def label_pairs(keys: Keys) -> Iterator[Fault]:
             yield ("pairs_per_prompt",), f"{pairs} is more than the {most} pairs of num_generations {answers}"
 
 
+def gates(keys: Keys) -> Iterator[Fault]:
+    """A gate has a limit, and what is compared with people needs people."""
+    gate = keys["gate"] if keys.stage == "label" else None
+    if not gate:
+        return
+    limits = [key for key in gate if key.startswith(("min_", "max_")) and key != "min_comparisons"]
+    limits = [key for key in limits if gate[key] is not None]
+    if not limits:
+        yield ("gate",), "has no limit, so every judge would pass; give one, min_kappa for example"
+    for key in limits:
+        if key in OF_PEOPLE and not gate.get("gold"):
+            yield ("gate", key), "compares the judge with people; give gate.gold, a file of their preferences"
+
+
 RULES: list[Rule] = [
     numbers,
     folders,
@@ -231,4 +246,5 @@ RULES: list[Rule] = [
     judges,
     candidates,
     label_pairs,
+    gates,
 ]

@@ -49,6 +49,31 @@ class JudgeEntry(Part):
     max_retries: int = Field(default=5, ge=0)
 
 
+class GateEntry(Part):
+    """What labels must show before anything may train on them; see docs/feedback.md."""
+
+    gold: Text | None = None  # people's preferences, any layout; the judge is asked about them before all else
+    min_comparisons: int = Field(default=50, gt=0)  # gold: fewer say too little
+    min_kappa: float | None = Field(default=None, ge=-1, le=1)  # gold: Cohen's
+    min_accuracy: float | None = Field(default=None, ge=0, le=1)  # gold
+    min_accuracy_when_consistent: float | None = Field(default=None, ge=0, le=1)  # gold: where both orders agree
+    max_length_bias: float | None = Field(default=None, ge=0, le=1)  # gold: share of longer winners beyond people's
+    max_ece: float | None = Field(default=None, ge=0, le=1)  # gold: of the probabilities as the judge gives them
+    min_coverage: float | None = Field(default=None, ge=0, le=1)  # comparisons with a label
+    min_consistency: float | None = Field(default=None, ge=0, le=1)  # both orders name the same winner
+    max_position_bias: float | None = Field(default=None, ge=0, le=0.5)  # share of winners shown first, from one half
+    max_cyclic_triads: float | None = Field(default=None, ge=0, le=1)
+    max_tie_rate: float | None = Field(default=None, ge=0, le=1)
+    whole_interval: bool = False  # the worse end of each 95 % interval must hold, not only the value
+
+
+class CalibrationEntry(Part):
+    """A map from the judge's probabilities to calibrated ones, fitted on people's judgements."""
+
+    gold: Text  # people's preferences, any layout
+    method: Literal["temperature", "isotonic"] = "temperature"
+
+
 class ScorerEntry(Part):
     """One source of PPO's scores; `score` is the sum of all, each times its weight."""
 
@@ -155,6 +180,8 @@ class LabelRecipe(Recipe, ModelKeys, DataKeys, SamplingKeys):
     max_concurrency: int = Field(default=8, gt=0)  # judge calls in flight
     max_failure_share: float = Field(default=0.5, ge=0, le=1)  # stop once this share of calls failed
     max_prompt_length: int | None = Field(default=None, gt=0)  # longer prompts are an error unless on_bad_row is skip
+    gate: GateEntry | None = None  # labels that miss it end the stage and train nothing
+    calibration: CalibrationEntry | None = None
 
 
 class RewardRecipe(Recipe, ModelKeys, AdapterKeys, DataKeys):

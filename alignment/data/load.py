@@ -10,7 +10,7 @@ from alignment.data.formats import Format, Parsed, named, recognise
 from alignment.data.rankings import best_response
 from alignment.data.readers import RawRow, RawSource
 from alignment.data.rows import Demonstration, Prompt, Ranking
-from alignment.data.sources import read_entry
+from alignment.data.sources import read_entry, refuse_rejected
 from alignment.errors import DataError
 
 if TYPE_CHECKING:
@@ -35,13 +35,18 @@ def load_demonstrations(
     entries: "list[DatasetEntry]", *, on_bad_row: OnBadRow, seed: int, max_samples: int | None = None
 ) -> Loaded[Demonstration]:
     """Load prompts with the answer to imitate. Of rankings, that is the answer that wins most."""
+    refuse_rejected(entries)
     return load(entries, _demonstration, on_bad_row, seed, max_samples)
 
 
 def load_rankings(
     entries: "list[DatasetEntry]", *, on_bad_row: OnBadRow, seed: int, max_samples: int | None = None
 ) -> Loaded[Ranking]:
-    """Load answers that are compared."""
+    """Load answers that are compared, to train on them.
+
+    Raises: DataError where they are labels that missed their gate, or cannot be used.
+    """
+    refuse_rejected(entries)
     return load(entries, ranking, on_bad_row, seed, max_samples)
 
 

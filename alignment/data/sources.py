@@ -1,5 +1,6 @@
 """Where rows come from: files, folders of them, and the Hub."""
 
+import json
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from alignment.config.schema import DatasetEntry
 
 BUILDERS = ("json", "parquet", "csv", "text")  # `datasets`' names for files of one kind, with `data_files`
+OF_JUDGES = ("labels.jsonl", "rejected.jsonl", "gold_labels.jsonl")  # what a labelling run says of answers
 _SPLITS = {
     "train": "train", "training": "train",
     "test": "test", "testing": "test", "eval": "test", "evaluation": "test",
@@ -27,6 +29,28 @@ def read_entry(entry: "DatasetEntry") -> list[RawSource]:
     """
     sources = [_selected(source, entry.columns) for source in _sources(entry)]
     return sources if sources[0].from_hub else _sliced(sources, entry.split)
+
+
+def refuse_rejected(entries: "list[DatasetEntry]") -> None:
+    """Refuse the labels of a run whose judge missed its gate: they may be looked at, and train nothing.
+
+    Raises: DataError that says by how much they missed it.
+    """
+    for entry in entries:
+        path = Path(entry.path).expanduser()
+        folder = path if path.is_dir() else path.parent
+        if path.is_file() and path.name not in OF_JUDGES:
+            continue
+        try:
+            gate = json.loads((folder / "manifest.json").read_text(encoding="utf-8")).get("gate") or {}
+        except (OSError, ValueError, AttributeError):
+            continue
+        if gate.get("passed") is False:
+            missed = "; ".join(map(str, gate.get("missed", [])))
+            raise DataError(
+                f"{entry.path}: these labels missed their gate, so nothing may be trained on them: {missed}. "
+                f"`alignment audit {folder}` shows what is wrong; mend the judge and label again."
+            )
 
 
 def _sources(entry: "DatasetEntry") -> list[RawSource]:

@@ -29,6 +29,7 @@ MANIFEST = "manifest.json"
 PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "bitsandbytes", "deepspeed")
 OURS = frozenset({MANIFEST, "recipe.yaml", "metrics.jsonl", "samples.jsonl", "README.md"})
 NOT_IDENTITY = frozenset({"output_dir", "overwrite", "run_name", "report_to"})  # may change when a run is resumed
+RECHECKED = frozenset({"gate", "calibration"})  # may change before a run goes on: they ask for no new answer
 WANDB_ID = "WANDB_RUN_ID"
 _ids: dict[str, str] = {}  # what this process wrote there
 
@@ -143,7 +144,7 @@ class RunDirectory:
             )
         before, now = manifest.get("recipe", {}), resolved_recipe(self.recipe)
         changed = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
-        changed = [key for key in changed if key not in NOT_IDENTITY]
+        changed = [key for key in changed if key not in NOT_IDENTITY | RECHECKED]
         if changed and self._holds_work():
             differences = "; ".join(f"{key} was {before.get(key)!r}, is {now.get(key)!r}" for key in changed)
             raise AlignmentError(

@@ -15,10 +15,11 @@ from alignment.run.directory import read_manifest, recipe_digest, resolved_recip
 from alignment.run.files import text_hash
 
 PATHS = {"model_name_or_path", "reward_model_path", "reward_models", "path", "chat_template", "prompt", "deepspeed"}
-PATHS |= {"fsdp_config", "value_model_path"}
+PATHS |= {"fsdp_config", "value_model_path", "gold"}
 # What a run keeps about itself: times, logs, states to resume from. Nothing that reads the run looks at it.
 ACCOUNTS = {"manifest.json", "recipe.yaml", "metrics.jsonl", "samples.jsonl", "README.md", "training_args.bin"}
-ACCOUNTS |= {"audit.html", "audit.json", "suggested.jsonl"}
+# What was found out about labels changes none of them.
+ACCOUNTS |= {"audit.html", "audit.json", "suggested.jsonl", "people.jsonl", "suggested.people.jsonl"}
 
 
 def dependencies(stage: Stage) -> dict[str, str]:

@@ -6,7 +6,7 @@ comparison and its mirror image.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -16,6 +16,7 @@ from sklearn.isotonic import IsotonicRegression
 from sklearn.metrics import brier_score_loss, log_loss
 from sklearn.model_selection import GroupKFold
 
+from alignment.data.rows import Pair, Ranking
 from alignment.errors import DataError
 from alignment.evaluate.statistics import mean_interval, sums_interval
 from alignment.evaluate.winrate import Bootstrap
@@ -47,6 +48,23 @@ class Calibration:
         if self.method == "temperature":
             return np.where(p == 0.5, 0.5, _sigmoid(_logit(p) / self.parameters["temperature"]))
         return np.interp(p, self.parameters["x"], self.parameters["y"])
+
+    def on(self, rankings: Sequence[Ranking]) -> list[Ranking]:
+        """Return labels with calibrated probabilities; what the judge said stays in each pair's verdicts."""
+        return [
+            replace(
+                ranking,
+                pairs=[self._pair(pair) for pair in ranking.pairs],
+                provenance={**ranking.provenance, "calibration": self.as_json()},
+            )
+            for ranking in rankings
+        ]
+
+    def _pair(self, pair: Pair) -> Pair:
+        if pair.probability is None:
+            return pair
+        probability = float(self.apply(np.asarray([pair.probability]))[0])
+        return replace(pair, probability=probability, status="tie" if probability == 0.5 else "ok")
 
     def as_json(self) -> dict[str, Any]:
         """Return what is stored beside the labels and in each row's provenance."""

@@ -10,13 +10,16 @@ from typing import Any
 import numpy as np
 
 from alignment.config.schema import DatasetEntry
-from alignment.data.load import load_rankings
+from alignment.data.load import load
+from alignment.data.load import ranking as comparable
 from alignment.data.rows import USABLE, Asked, Pair, Prompt, Ranking, Status
 from alignment.errors import DataError
 from alignment.run.directory import read_manifest
 from reward.feedback.recorded import FILE, gold, is_recording, judged, read_recording
 
 LABELS, REJECTED = "labels.jsonl", "rejected.jsonl"  # of a run that finished, and of one that missed its gate
+GOLD_LABELS = "gold_labels.jsonl"  # what a run's judge said of people's comparisons, for its gate and calibration
+BY_PEOPLE = ("people.jsonl", "suggested.people.jsonl")  # what `alignment annotate` leaves beside labels
 Key = tuple[str, str, str]  # of a comparison, whichever answer is called the first
 
 
@@ -146,15 +149,18 @@ def read_labels(paths: Sequence[Path]) -> tuple[list[Judged], People]:
 def read_gold(path: str, people: People | None = None) -> People:
     """Read any preference file of the data layer as people's votes.
 
-    A row whose provenance names no annotator is a voice of its own file.
+    Rows whose provenance names no annotator are one voice, "gold".
     """
     people = people if people is not None else People()
-    if recordings := _recordings(Path(path)):
-        for file in recordings:
-            add_gold(people, gold(read_recording(file)))
-    else:
-        add_gold(people, _read(path))
+    add_gold(people, gold_rankings(path))
     return people
+
+
+def gold_rankings(path: str) -> list[Ranking]:
+    """Read any preference file of the data layer, or recorded verdicts with their gold labels."""
+    if recordings := _recordings(Path(path)):
+        return [ranking for file in recordings for ranking in gold(read_recording(file))]
+    return _read(path)
 
 
 def add_gold(people: People, rankings: Sequence[Ranking]) -> None:
@@ -182,20 +188,20 @@ def _sort(rankings: Sequence[Ranking], judges: dict[str, Judged], people: People
 
 def _recordings(path: Path) -> list[Path]:
     """Return the recorded result files at or below a path."""
-    if path.is_dir() and not (path / LABELS).exists() and not (path / REJECTED).exists():
+    if path.is_dir() and not any((path / name).exists() for name in (LABELS, REJECTED, GOLD_LABELS)):
         return [file for file in sorted(path.rglob(FILE)) if is_recording(file)]
     return [path] if is_recording(path) else []
 
 
 def _labels_in(path: Path) -> str:
     """Return the file to read: a run that missed its gate has its labels under another name."""
-    if path.is_dir() and not (path / LABELS).exists() and (path / REJECTED).exists():
-        return str(path / REJECTED)
+    if path.is_dir() and not (path / LABELS).exists():
+        return str(next((path / name for name in (REJECTED, GOLD_LABELS) if (path / name).exists()), path))
     return str(path)
 
 
 def _read(path: str) -> list[Ranking]:
-    return load_rankings([DatasetEntry(path=path)], on_bad_row="stop", seed=0).rows
+    return load([DatasetEntry(path=path)], comparable, on_bad_row="stop", seed=0, max_samples=None).rows
 
 
 def _usage(path: Path) -> dict[str, Any]:

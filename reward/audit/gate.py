@@ -1,0 +1,215 @@
+"""A gate between labels and training: limits that a recipe sets, on a slice that people judged and on all labels.
+
+The judge is asked about the people's comparisons first, so that a judge that fails costs no more than those. Labels
+that miss a limit afterwards are kept as `rejected.jsonl`, which no training stage reads.
+"""
+
+import contextlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from alignment.config.schema import GateEntry, LabelRecipe
+from alignment.data import ranking_to_json
+from alignment.data.rows import Ranking
+from alignment.errors import GateError
+from alignment.evaluate.winrate import Bootstrap
+from alignment.report.charts import number
+from alignment.run.directory import RunDirectory, read_manifest
+from alignment.run.files import write_json, write_jsonl
+from reward.audit.against import matches
+from reward.audit.audit import audit
+from reward.audit.calibration import Calibration, fit_matches
+from reward.audit.items import GOLD_LABELS, LABELS, REJECTED, Judged, People, gold_rankings, items_of, read_gold
+from reward.feedback.store import Sampled
+
+CALIBRATION = "calibration.json"
+Ask = Callable[[list[Sampled]], list[Ranking]]  # puts answers to the judge, as the labeler does
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """One key of a gate: which number it bounds, and from which side."""
+
+    key: str
+    name: str  # in messages
+    path: tuple[str, ...]  # to the number in an audit
+    people: bool  # whether it needs people's judgements
+
+
+LIMITS = (
+    Limit("min_kappa", "Cohen's kappa", ("against", "kappa"), True),
+    Limit("min_accuracy", "accuracy", ("against", "accuracy"), True),
+    Limit("min_accuracy_when_consistent", "accuracy where orders agree", ("against", "accuracy_when_consistent"), True),
+    Limit("max_length_bias", "length bias beyond people's", ("against", "length_bias_difference"), True),
+    Limit("max_ece", "expected calibration error", ("calibration", "before", "ece"), True),
+    Limit("min_coverage", "coverage", ("measures", "coverage"), False),
+    Limit("min_consistency", "agreement of the two orders", ("measures", "consistency"), False),
+    Limit("max_position_bias", "position bias", ("measures", "position_bias"), False),
+    Limit("max_cyclic_triads", "share of circular triads", ("measures", "cyclic_triads"), False),
+    Limit("max_tie_rate", "tie rate", ("measures", "tie_rate"), False),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class OnGold:
+    """What the judge said of the people's comparisons; empty where the recipe names none."""
+
+    rankings: list[Ranking]
+    calibration: Calibration | None
+    numbers: dict[str, Any] | None  # the audit of the slice
+
+
+def missed(gate: GateEntry, numbers: dict[str, Any], *, people: bool = True) -> list[str]:
+    """Return by how much an audit misses a gate's limits, in words; nothing where it passes.
+
+    With `whole_interval` the worse end of each interval must hold, else the value. Biases are bounded on both sides.
+
+    Args:
+        people: False leaves out what needs people's judgements.
+    """
+    found = []
+    matched = (numbers["against"] or {}).get("comparisons", 0)
+    if people and gate.gold and matched < gate.min_comparisons:
+        found.append(f"{matched} comparisons have people's judgements, min_comparisons is {gate.min_comparisons}")
+    for limit in LIMITS:
+        bound = getattr(gate, limit.key)
+        if bound is None or (limit.people and not people):
+            continue
+        measure: Any = numbers
+        for step in limit.path:
+            measure = (measure or {}).get(step)
+        if measure is None or measure["value"] is None:
+            if limit.people or limit.key == "min_coverage":  # no triads, or one order alone, is nothing to refuse
+                found.append(f"{limit.name} cannot be measured: nothing to count it from")
+            continue
+        value, words = _held(measure, limit.key.startswith("max"), gate.whole_interval)
+        short = value - bound if limit.key.startswith("max") else bound - value
+        if short > 0:
+            side = "above" if limit.key.startswith("max") else "below"
+            found.append(f"{limit.name} {words} is {number(short)} {side} {limit.key} {bound:g}")
+    return found
+
+
+def _held(measure: dict[str, Any], upper: bool, whole: bool) -> tuple[float, str]:
+    """Return the number that is held against a limit, and how to write it."""
+    value = float(measure["value"])
+    ends = [float(end) for end in (measure.get("low"), measure.get("high")) if end is not None]
+    words = number(value) + (f" [{number(ends[0])}, {number(ends[1])}]" if len(ends) == 2 else "")
+    held = ends if whole and len(ends) == 2 else [value]
+    return (max(abs(end) for end in held) if upper else min(held)), words
+
+
+def ask_gold(recipe: LabelRecipe, run: RunDirectory, ask: Ask) -> OnGold:
+    """Have the judge compare what people compared, before anything else is paid for.
+
+    Raises: GateError where the slice misses the gate; DataError where it cannot be read or is too small to fit on.
+    """
+    gate, calibration = recipe.gate, recipe.calibration
+    path = (gate and gate.gold) or (calibration and calibration.gold)
+    if not path:
+        return OnGold([], None, None)
+    rankings = ask(_samples(gold_rankings(path)))
+    judged = Judged(recipe.judge.name or "judge", list(items_of(rankings)), rankings)
+    people = read_gold(path)
+    write_jsonl(run.path / GOLD_LABELS, [ranking_to_json(ranking) for ranking in rankings])
+    numbers = audit(judged, people, _how(recipe))
+    if gate is not None and gate.gold:
+        _refuse(run, missed(gate, numbers), f"on {gate.gold}", "Nothing else was put to the judge")
+    if calibration is None:
+        return OnGold(rankings, None, numbers)
+    if calibration.gold != path:
+        rankings_of = ask(_samples(gold_rankings(calibration.gold)))
+        judged, people = replace_items(judged, rankings_of), read_gold(calibration.gold)
+    return OnGold(rankings, fit_matches(matches(judged.items, people), calibration.method), numbers)
+
+
+def accept(recipe: LabelRecipe, run: RunDirectory, rankings: list[Ranking], on_gold: OnGold) -> list[Ranking]:
+    """Calibrate labels and hold them against the gate; returns those that may train.
+
+    Raises: GateError, after keeping them as `rejected.jsonl`, where they miss it.
+    """
+    if on_gold.calibration is not None:
+        rankings = on_gold.calibration.on(rankings)
+        write_json(run.path / CALIBRATION, {**on_gold.calibration.as_json(), "gold": _calibrated_on(recipe)})
+        run.record(calibration=on_gold.calibration.as_json())
+    if recipe.gate is None:
+        if "gate" in read_manifest(run.path):  # of an earlier attempt, when the recipe still had one
+            run.record(gate=None)
+            _forget(run.path / REJECTED)
+        return rankings
+    numbers = audit(Judged("labels", list(items_of(rankings)), rankings), People(), _how(recipe))
+    found = missed(recipe.gate, numbers, people=False)
+    if found:
+        write_jsonl(run.path / REJECTED, [ranking_to_json(ranking) for ranking in rankings])
+        _forget(run.path / LABELS)
+    _refuse(run, found, "over all labels", f"They are kept as {REJECTED}, which no training stage reads")
+    _forget(run.path / REJECTED)
+    run.record(gate={"passed": True, "missed": [], "on_gold": on_gold.numbers})
+    return rankings
+
+
+def check(gate: GateEntry, numbers: dict[str, Any], where: str) -> None:
+    """Hold an audit against a gate, as `alignment audit --gate` does.
+
+    Raises: GateError where it misses.
+    """
+    found = missed(gate, numbers, people=True)
+    if found:
+        raise GateError(f"{where} misses its gate:{_listed(found)}")
+
+
+def replace_items(judged: Judged, rankings: list[Ranking]) -> Judged:
+    """Return the same judge with other rankings."""
+    return replace(judged, items=list(items_of(rankings)), rankings=rankings)
+
+
+def _refuse(run: RunDirectory, found: list[str], where: str, kept: str) -> None:
+    if not found:
+        return
+    run.record(gate={"passed": False, "missed": found})
+    raise GateError(
+        f"{run.path}: the judge misses the gate {where}:{_listed(found)}\n{kept}. `alignment audit {run.path}` shows "
+        "what is wrong. Mend the judge or its prompt, or change the gate; the same command goes on from what was "
+        "answered."
+    )
+
+
+def _forget(file: Path) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        file.unlink()
+
+
+def _listed(found: Sequence[str]) -> str:
+    return "".join(f"\n  {line}" for line in found)
+
+
+def _samples(rankings: Sequence[Ranking]) -> list[Sampled]:
+    """Each set of answers that people compared, once; positions below zero keep them from the run's own prompts."""
+    unique = {(repr(r.prompt), tuple(r.responses)): r for r in rankings}
+    return [
+        Sampled(-1 - place, r.prompt, r.responses, [True] * len(r.responses)) for place, r in enumerate(unique.values())
+    ]
+
+
+def _calibrated_on(recipe: LabelRecipe) -> str:
+    return recipe.calibration.gold if recipe.calibration is not None else ""
+
+
+def _how(recipe: LabelRecipe) -> Bootstrap:
+    return Bootstrap(seed=recipe.seed)
+
+
+def gate_of(path: Path) -> GateEntry:
+    """Read the gate of a label recipe.
+
+    Raises: RecipeError where the recipe has faults; GateError where it has no gate.
+    """
+    from alignment.config import load_recipe
+
+    recipe = load_recipe("label", ["--config", str(path)])
+    gate = getattr(recipe, "gate", None)
+    if not isinstance(gate, GateEntry):
+        raise GateError(f"{path} has no gate: write one, gate: {{min_coverage: 0.95}} for example.")
+    return gate
