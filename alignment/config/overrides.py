@@ -24,7 +24,8 @@ def split_argv(argv: list[str]) -> tuple[str, list[tuple[str, str | None]]]:
         key, equals, text = word[2:].partition("=")
         value = text if equals else words.pop(0) if words and not words[0].startswith("--") else None
         if key != "config":
-            overrides.append((key, value))
+            # A flag that stands bare may be written as flags are elsewhere, --dry-run.
+            overrides.append((key if value is not None else key.replace("-", "_"), value))
         elif value is None:
             faults.append("--config: needs a file")
         else:

@@ -208,9 +208,31 @@ def candidates(keys: Keys) -> Iterator[Fault]:
         names.setdefault(entry["name"], f"candidates[{index}]")
 
 
+SAMPLED = ["model_name_or_path", "num_generations", "max_new_tokens", "temperature", "top_p", "top_k", "load_in_4bit"]
+SAMPLED += ["max_prompt_length", "chat_template", "eos_token", "test_split_size"]
+
+
+def label_answers(keys: Keys) -> Iterator[Fault]:
+    """Answers are sampled from a policy, or they are given in the data."""
+    if keys.stage != "label":
+        return
+    if keys["responses"] == "sampled" and not keys["model_name_or_path"]:
+        yield ("model_name_or_path",), "the required key is missing: name the policy, or set responses: given"
+    for key in SAMPLED if keys["responses"] == "given" else []:
+        if keys.changed(key):
+            yield (key,), "has no effect with responses: given, where nothing is sampled; take it out"
+    judge = keys["judge"]
+    if keys["max_cost"] is not None and not judge.get("prices"):
+        yield ("max_cost",), "needs judge.prices, by which cost is counted"
+    if judge.get("samples", 1) > 1 and not judge.get("temperature"):
+        yield ("judge", "samples"), "needs judge.temperature above 0; without it every asking gives the same answer"
+    if keys["dry_run"] and keys["reparse"]:
+        yield ("dry_run",), "excludes reparse, which makes no call either"
+
+
 def label_pairs(keys: Keys) -> Iterator[Fault]:
     """K answers have K(K-1)/2 pairs."""
-    if keys.stage == "label" and keys.given("pairs_per_prompt"):
+    if keys.stage == "label" and keys.given("pairs_per_prompt") and keys["responses"] == "sampled":
         answers, pairs = keys["num_generations"], keys["pairs_per_prompt"]
         if pairs > answers * (answers - 1) // 2:
             most = answers * (answers - 1) // 2
@@ -245,6 +267,7 @@ RULES: list[Rule] = [
     loss_mixture,
     judges,
     candidates,
+    label_answers,
     label_pairs,
     gates,
 ]

@@ -31,6 +31,14 @@ class DatasetEntry(Part):
     format: str | None = None  # None: recognised from the first row
 
 
+class PricesEntry(Part):
+    """What a judge's tokens cost, per million."""
+
+    prompt: float = Field(ge=0, allow_inf_nan=False)
+    completion: float = Field(ge=0, allow_inf_nan=False)
+    currency: str = "USD"
+
+
 class JudgeEntry(Part):
     """Who compares two answers."""
 
@@ -47,6 +55,8 @@ class JudgeEntry(Part):
     logprobs: bool = True  # openai: read probabilities from the verdict token's log-probabilities
     timeout_seconds: float = Field(default=60.0, gt=0)
     max_retries: int = Field(default=5, ge=0)
+    samples: int = Field(default=1, gt=0)  # askings of each question, averaged; more than 1 needs temperature > 0
+    prices: PricesEntry | str | None = None  # or a YAML table of them by model's name
 
 
 class GateEntry(Part):
@@ -174,11 +184,19 @@ class LabelRecipe(Recipe, ModelKeys, DataKeys, SamplingKeys):
 
     stage: Literal["label"]
     judge: JudgeEntry
+    model_name_or_path: str = ""  # the policy; none where the answers are given
+    responses: Literal["sampled", "given"] = "sampled"  # given: those of `datasets` are judged
     num_generations: int = Field(default=4, ge=2)  # K answers a prompt
     pairs_per_prompt: int | None = Field(default=None, gt=0)  # None: all K(K-1)/2
     per_device_eval_batch_size: int = Field(default=64, gt=0)  # sequences sampled together
     max_concurrency: int = Field(default=8, gt=0)  # judge calls in flight
-    max_failure_share: float = Field(default=0.5, ge=0, le=1)  # stop once this share of calls failed
+    max_failure_share: float = Field(default=0.5, ge=0, le=1)  # stop once this share of questions failed
+    requests_per_minute: float | None = Field(default=None, gt=0)  # to the judge
+    tokens_per_minute: float | None = Field(default=None, gt=0)  # estimated prompt and longest reply
+    max_calls: int | None = Field(default=None, gt=0)  # a hard budget; the run stops before it is passed
+    max_cost: float | None = Field(default=None, gt=0)  # likewise, in the currency of the judge's prices
+    dry_run: bool = False  # tell calls, tokens and cost; ask nobody and write no labels
+    reparse: bool = False  # write the labels anew from the calls of a finished run, without a call
     max_prompt_length: int | None = Field(default=None, gt=0)  # longer prompts are an error unless on_bad_row is skip
     gate: GateEntry | None = None  # labels that miss it end the stage and train nothing
     calibration: CalibrationEntry | None = None

@@ -6,6 +6,7 @@ from typing import Any, Literal
 Message = dict[str, str]
 Prompt = str | list[Message]  # plain text to continue, or chat messages to answer
 
+Shown = Literal["first", "swapped"]
 Status = Literal["ok", "tie", "abstain", "parse_error", "refusal", "truncated", "api_error"]
 USABLE: frozenset[str] = frozenset({"ok", "tie"})  # only these train anything
 
@@ -27,7 +28,7 @@ class Demonstration:
 class Asked:
     """What came of one asking about a pair: the evidence behind its probability."""
 
-    shown: Literal["first", "swapped"]  # the order in which the pair's answers were shown
+    shown: Shown  # the order in which the pair's answers were shown
     repeat: int  # which of several askings in that order
     probability: float | None  # that the answer shown first is better; None unless usable
     status: Status

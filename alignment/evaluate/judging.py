@@ -6,7 +6,7 @@ Judges themselves live in `reward.judges`; evaluation and labelling are handed o
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeVar
 
-from alignment.data.rows import USABLE, Prompt, Status
+from alignment.data.rows import USABLE, Prompt, Shown, Status
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,10 +17,12 @@ class Comparison:
     first: str
     second: str
     repeat: int = 0  # which of several askings of the same question
+    shown: Shown = field(default="first", compare=False)  # whether the answers stand in the order they have elsewhere
 
     def swapped(self) -> "Comparison":
         """Return the same question with the answers in the other order."""
-        return Comparison(self.prompt, self.second, self.first, self.repeat)
+        shown: Shown = "swapped" if self.shown == "first" else "first"
+        return Comparison(self.prompt, self.second, self.first, self.repeat, shown)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +32,7 @@ class Listing:
     prompt: Prompt
     answers: tuple[str, ...]  # as shown
     repeat: int = 0
+    order: tuple[int, ...] = field(default=(), compare=False)  # the places that these answers have elsewhere
 
 
 @dataclass(frozen=True, slots=True)

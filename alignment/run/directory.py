@@ -28,7 +28,10 @@ from alignment.run.files import append_jsonl, naming_the_disk, write_atomic, wri
 MANIFEST = "manifest.json"
 PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "bitsandbytes", "deepspeed")
 OURS = frozenset({MANIFEST, "recipe.yaml", "metrics.jsonl", "samples.jsonl", "README.md"})
-NOT_IDENTITY = frozenset({"output_dir", "overwrite", "run_name", "report_to"})  # may change when a run is resumed
+# What may change when a run is resumed: where it is written and tracked, how fast it goes and what it may spend.
+NOT_IDENTITY = frozenset({"output_dir", "overwrite", "run_name", "report_to"})
+NOT_IDENTITY |= {"max_concurrency", "requests_per_minute", "tokens_per_minute", "max_calls", "max_cost"}
+NOT_IDENTITY |= {"max_failure_share", "dry_run", "reparse"}
 RECHECKED = frozenset({"gate", "calibration"})  # may change before a run goes on: they ask for no new answer
 WANDB_ID = "WANDB_RUN_ID"
 _ids: dict[str, str] = {}  # what this process wrote there

@@ -2,23 +2,25 @@
 
 import queue
 import threading
-import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
+from typing import Any
 
-from alignment.evaluate.judging import Comparison, Judge
-from reward.feedback.store import Call
+from alignment.errors import JudgeError
+from alignment.evaluate.judging import Asker, Question, Verdict
 
-Question = tuple[Comparison, str]  # what to ask, and the order it shows: "first" or "swapped"
-Outcome = Call | BaseException
-AHEAD = 2  # questions waiting per thread, so that none idles while finished calls are being stored
+Answered = tuple[Question, Verdict]
+Outcome = Answered | BaseException
+Batches = Generator[list[Answered], None, None]
+AHEAD = 2  # questions waiting per thread, so that none idles while verdicts are being read
 
 
-def ask_all(judge: Judge, questions: Iterable[Question], *, max_concurrency: int) -> Iterator[list[Call]]:
-    """Yield finished calls in batches, as soon as there are any, in the order in which they end.
+def ask_all(judge: Asker[Any], questions: Iterable[Question], *, max_concurrency: int) -> Batches:
+    """Yield verdicts in batches, as soon as there are any, in the order in which they come.
 
-    The threads are daemons: a program that ends early, by Ctrl-C say, waits for no answer.
+    The threads are daemons: a program that ends early, by Ctrl-C say, waits for no answer. An error of the judge does
+    wait for the calls in flight, since they are paid for; so does a `JudgeError` thrown into the generator.
 
-    Raises: whatever `judge.ask` raises, after yielding the calls that had ended well.
+    Raises: whatever `judge.ask` raises, after yielding the verdicts that had come by then.
     """
     todo: queue.SimpleQueue[Question | None] = queue.SimpleQueue()
     done: queue.SimpleQueue[Outcome] = queue.SimpleQueue()
@@ -38,33 +40,39 @@ def ask_all(judge: Judge, questions: Iterable[Question], *, max_concurrency: int
                 return
             outcomes = _finished(done)
             pending -= len(outcomes)
-            calls = [outcome for outcome in outcomes if isinstance(outcome, Call)]
-            if calls:
-                yield calls
+            answered = [outcome for outcome in outcomes if not isinstance(outcome, BaseException)]
+            if answered:
+                yield answered
             for outcome in outcomes:
                 if isinstance(outcome, BaseException):
                     raise outcome
+    except JudgeError:
+        _end(stop, todo, threads)
+        for thread in threads:
+            thread.join()
+        raise
     finally:
-        stop.set()
-        for _ in threads:
-            todo.put(None)
+        _end(stop, todo, threads)
+
+
+def _end(stop: threading.Event, todo: "queue.SimpleQueue[Question | None]", threads: list[threading.Thread]) -> None:
+    """Let no thread begin another question."""
+    stop.set()
+    for _ in threads:
+        todo.put(None)
 
 
 def _work(
-    judge: Judge,
+    judge: Asker[Any],
     todo: "queue.SimpleQueue[Question | None]",
     done: "queue.SimpleQueue[Outcome]",
     stop: threading.Event,
 ) -> None:
     while (question := todo.get()) is not None and not stop.is_set():
-        comparison, shown = question
-        asked_at, start = time.time(), time.perf_counter()
         try:
-            verdict = judge.ask(comparison)
+            done.put((question, judge.ask(question)))
         except BaseException as error:  # raised anew in the asking thread
             done.put(error)
-        else:
-            done.put(Call(comparison, shown, verdict, time.perf_counter() - start, asked_at))
 
 
 def _finished(done: "queue.SimpleQueue[Outcome]") -> list[Outcome]:

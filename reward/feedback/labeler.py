@@ -1,57 +1,20 @@
-"""From sampled answers to rankings: every pair is put to the judge in both orders."""
+"""From answers to rankings: a judge is asked all that its way of asking needs, and pairs come out."""
 
-import itertools
-import random
 from collections import Counter, deque
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any
 
 from alignment.data.rows import Pair, Ranking
-from alignment.errors import JudgeError
-from alignment.evaluate.judging import Comparison, Judge, Verdict, combine
-from reward.feedback.asking import Question, ask_all
+from alignment.errors import BudgetError, JudgeError
+from alignment.evaluate.judging import Asker, Question, Verdict
+from reward.feedback.asking import ask_all
 from reward.feedback.progress import Progress
-from reward.feedback.store import ANSWERED, Call, CallStore, Sampled, question_key
+from reward.feedback.store import CallStore, Sampled
+from reward.feedback.ways import IDENTICAL, Verdicts, Way, key_of, pairs_to_label
 
+ANSWERED = frozenset({"ok", "tie", "abstain"})  # the judge's own answers
 FIRST_CALLS = 20  # before this many, a share of failures says little
 DEAD_CALLS = 50  # failures in a row that mean the judge is gone, whatever went before
-IDENTICAL = Verdict(0.5, "tie")  # the same answer twice is as good as itself; nobody is asked
-
-
-@dataclass(frozen=True, slots=True)
-class Planned:
-    """The comparison of two answers of one prompt."""
-
-    first: int  # index into the prompt's answers
-    second: int
-    comparison: Comparison
-
-    @property
-    def identical(self) -> bool:
-        """Whether both answers are the same text."""
-        return self.comparison.first == self.comparison.second
-
-
-def plan(sample: Sampled, *, pairs_per_prompt: int | None, seed: int) -> list[Planned]:
-    """Return the pairs of one prompt to compare: all, or `pairs_per_prompt` of them drawn by seed and position."""
-    pairs = list(itertools.combinations(range(len(sample.responses)), 2))
-    if pairs_per_prompt is not None and pairs_per_prompt < len(pairs):
-        pairs = sorted(random.Random(f"{seed}/{sample.position}").sample(pairs, pairs_per_prompt))
-    return [Planned(i, j, Comparison(sample.prompt, sample.responses[i], sample.responses[j])) for i, j in pairs]
-
-
-def questions(pairs: list[Planned], answered: set[str]) -> Iterator[Question]:
-    """Yield both orders of every pair, each question once, without those answered already."""
-    seen = set(answered)
-    for pair in pairs:
-        if pair.identical:
-            continue
-        for comparison, shown in ((pair.comparison, "first"), (pair.comparison.swapped(), "swapped")):
-            key = question_key(comparison)
-            if key not in seen:
-                seen.add(key)
-                yield comparison, shown
 
 
 class FailureWatch:
@@ -67,13 +30,13 @@ class FailureWatch:
         self._recent: deque[bool] = deque(maxlen=DEAD_CALLS)
         self._last = ""
 
-    def count(self, call: Call) -> None:
-        """Take note of one call."""
-        failed = call.verdict.status not in ANSWERED
-        self.statuses[call.verdict.status] += 1
+    def count(self, verdict: Verdict) -> None:
+        """Take note of one verdict."""
+        failed = verdict.status not in ANSWERED
+        self.statuses[verdict.status] += 1
         self._recent.append(failed)
         if failed:
-            self._last = f"{call.verdict.status}: {call.verdict.raw[:300] or 'an empty reply'}"
+            self._last = f"{verdict.status}: {verdict.raw[:300] or 'an empty reply'}"
 
     def check(self, *, at_end: bool = False) -> None:
         """Raise JudgeError where the share of failed calls has passed the recipe's limit."""
@@ -84,7 +47,7 @@ class FailureWatch:
         if not (dead or too_many):
             return
         found = ", ".join(f"{status} {count}" for status, count in sorted(self.statuses.items()))
-        what = f"the last {DEAD_CALLS} calls" if dead and not too_many else f"{failed} of {total} calls"
+        what = f"the last {DEAD_CALLS} questions" if dead and not too_many else f"{failed} of {total} questions"
         hint = " Replies were cut off: raise judge.max_tokens." if self._mostly("truncated") else ""
         raise JudgeError(
             f"judge {self.judge}: {what} failed ({found}); max_failure_share is {self.max_failure_share:g}.{hint} "
@@ -98,55 +61,102 @@ class FailureWatch:
 
 def label(
     samples: list[Sampled],
-    judge: Judge,
-    store: CallStore,
+    judge: Asker[Any],
+    way: Way,
     *,
     pairs_per_prompt: int | None,
     seed: int,
     max_concurrency: int,
     max_failure_share: float,
     provenance: dict[str, Any],
+    store: CallStore | None = None,
+    spent: Callable[[], str] = lambda: "",
 ) -> list[Ranking]:
-    """Put every pair to the judge in both orders and return one ranking a prompt.
+    """Ask the judge all that the way needs and return one ranking a prompt.
 
-    What the store holds is not asked again; failures are, once a run.
+    What its `Caller` knows is not asked again; failures are, once a run.
 
-    Raises: JudgeError where the judge cannot be asked or fails too often. What it answered stays in the store.
+    Args:
+        store: where the calls are kept, told of replies that gave no verdict. spent: what the progress says of money.
+
+    Raises: JudgeError where the judge cannot be asked or fails too often; BudgetError where the money ends first. What
+        was answered stays with its `Caller`.
     """
-    plans = [plan(sample, pairs_per_prompt=pairs_per_prompt, seed=seed) for sample in samples]
-    pairs = list(itertools.chain.from_iterable(plans))
-    who = {"judge": judge.name, "prompt_hash": judge.prompt_hash}
-    verdicts = store.answered(**who)
-    asked_in_all = len(list(questions(pairs, set())))
-    todo = list(questions(pairs, set(verdicts)))
-    watch = FailureWatch(judge.name, max_failure_share)
-    with Progress("judged", "calls", asked_in_all, asked_in_all - len(todo)) as progress:
-        for calls in ask_all(judge, todo, max_concurrency=max_concurrency):
-            store.add_calls(calls, **who)
-            for call in calls:
-                verdicts[question_key(call.comparison)] = call.verdict
-                watch.count(call)
-            progress.advance(len(calls))
-            watch.check()
-    watch.check(at_end=True)
+    plans = [pairs_to_label(sample, pairs_per_prompt=pairs_per_prompt, seed=seed) for sample in samples]
+    verdicts = ask(
+        judge,
+        [question for sample, pairs in zip(samples, plans, strict=True) for question in way.questions(sample, pairs)],
+        max_concurrency=max_concurrency,
+        max_failure_share=max_failure_share,
+        store=store,
+        spent=spent,
+    )
+    who = {"source": "judge", "judge": judge.name, "prompt_hash": judge.prompt_hash}
     return [
         Ranking(
             prompt=sample.prompt,
             responses=sample.responses,
-            pairs=[_pair(planned, verdicts) for planned in planned_pairs],
-            provenance={**provenance, **who, "stopped": sample.stopped},
+            pairs=[_pair(sample, pair, way, verdicts) for pair in pairs],
+            provenance={**provenance, **who, **way.evidence(sample, verdicts), "stopped": sample.stopped},
         )
-        for sample, planned_pairs in zip(samples, plans, strict=True)
+        for sample, pairs in zip(samples, plans, strict=True)
     ]
 
 
-def _pair(planned: Planned, verdicts: dict[str, Verdict]) -> Pair:
-    if planned.identical:
-        verdict = IDENTICAL
-    else:
-        comparison = planned.comparison
-        verdict = combine(verdicts[question_key(comparison)], verdicts[question_key(comparison.swapped())])
-    return Pair(planned.first, planned.second, verdict.probability, verdict.status)
+def ask(
+    judge: Asker[Any],
+    questions: list[Question],
+    *,
+    max_concurrency: int,
+    max_failure_share: float,
+    store: CallStore | None = None,
+    spent: Callable[[], str] = lambda: "",
+) -> dict[tuple[str, int], Verdict]:
+    """Ask every different question once; return the verdicts by question and repeat."""
+    different = {key_of(question): question for question in questions}
+    verdicts: dict[tuple[str, int], Verdict] = {}
+    watch = FailureWatch(judge.name, max_failure_share)
+    try:
+        with Progress("judged", "questions", len(different), note=spent) as progress:
+            asked = ask_all(Rejecting(judge, store), different.values(), max_concurrency=max_concurrency)
+            for batch in asked:
+                for question, verdict in batch:
+                    verdicts[key_of(question)] = verdict
+                    watch.count(verdict)
+                progress.advance(len(batch))
+                try:
+                    watch.check()
+                except JudgeError as error:
+                    asked.throw(error)  # which waits for the calls in flight
+    except BudgetError as error:
+        raise BudgetError(
+            f"stopped after {len(verdicts)} of {len(different)} questions: {error} No labels were written; what was "
+            "answered is kept, and the same command with a higher budget goes on from it."
+        ) from None
+    watch.check(at_end=True)
+    return verdicts
+
+
+class Rejecting:
+    """A judge whose replies without a verdict are marked in the store at once, by the thread that asked."""
+
+    def __init__(self, judge: Asker[Any], store: CallStore | None) -> None:
+        self.judge, self.store = judge, store
+        self.name, self.prompt_hash = judge.name, judge.prompt_hash
+
+    def ask(self, question: Question, /) -> Verdict:
+        """Ask the judge."""
+        verdict = self.judge.ask(question)
+        if self.store is not None and verdict.status not in ANSWERED:
+            self.store.reject(question)
+        return verdict
+
+
+def _pair(sample: Sampled, pair: tuple[int, int], way: Way, verdicts: Verdicts) -> Pair:
+    first, second = pair
+    if sample.responses[first] == sample.responses[second]:
+        return Pair(first, second, **IDENTICAL)
+    return way.label(sample, pair, verdicts)
 
 
 def summary(rankings: list[Ranking]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections.abc import Callable
 from types import TracebackType
 
 from rich.console import Console
@@ -14,8 +15,11 @@ SECONDS_BETWEEN_LINES = 10.0
 class Progress:
     """Counts `unit`s of `what` towards `total` on standard error."""
 
-    def __init__(self, what: str, unit: str, total: int, done: int = 0) -> None:
+    def __init__(
+        self, what: str, unit: str, total: int, done: int = 0, *, note: Callable[[], str] = lambda: ""
+    ) -> None:
         self.what, self.unit, self.total, self.done = what, unit, total, done
+        self.note = note  # said behind the rate: money spent and left, say
         self._start, self._before = time.monotonic(), done
         self._said = self._start
         self._bar: RichProgress | None = None
@@ -48,7 +52,8 @@ class Progress:
 
     def _rate(self) -> str:
         seconds = time.monotonic() - self._start
-        return f"{(self.done - self._before) / max(seconds, 1e-9):.1f} {self.unit}/s"
+        note = self.note()
+        return f"{(self.done - self._before) / max(seconds, 1e-9):.1f} {self.unit}/s" + (f", {note}" if note else "")
 
     def _say(self) -> None:
         self._said = time.monotonic()

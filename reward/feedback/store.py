@@ -1,24 +1,25 @@
 """Every answer that was sampled and every judge call, in one SQLite file beside the labels.
 
-Sampling and judging are paid for once: what stands here is never done again, however the process ended. Verdicts of
-a run are read from here, so the labels can be rebuilt without a call.
+Sampling and judging are paid for once: what stands here is never done again, however the process ended. Verdicts are
+not kept: they are read from the replies, so the labels can be rebuilt without a call, by another parser too.
 """
 
 import contextlib
-import hashlib
 import json
 import sqlite3
+import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from alignment.data.rows import Prompt, Status
+from alignment.data.rows import Prompt
 from alignment.errors import AlignmentError, DataError, LineageError
-from alignment.evaluate.judging import Comparison, Verdict
+from alignment.evaluate.judging import Comparison, Listing, Question
+from reward.judges.calls import About, ChatReply, question_key
+from reward.judges.prompting import well_formed
 
-ANSWERED: frozenset[Status] = frozenset({"ok", "tie", "abstain"})  # the judge's own answers; others are asked again
-VERSION = 1
+VERSION = 2
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS settings (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS samples (
@@ -29,20 +30,30 @@ CREATE TABLE IF NOT EXISTS samples (
 );
 CREATE TABLE IF NOT EXISTS calls (
     id INTEGER PRIMARY KEY,
-    question TEXT NOT NULL,         -- SHA-256 of prompt and both answers as shown
-    shown TEXT NOT NULL,            -- first | swapped: the order of the answers
-    judge TEXT NOT NULL,
+    key TEXT NOT NULL,              -- SHA-256 of judge, request and repeat: what makes two calls the same
+    question TEXT NOT NULL,         -- SHA-256 of prompt and answers as shown
+    asked TEXT NOT NULL,            -- JSON [prompt, answer shown first, ...]
+    shown TEXT NOT NULL,            -- first | swapped, or the order of a list's answers
+    repeat INTEGER NOT NULL,        -- which of several askings
+    step TEXT NOT NULL,             -- verdict | reasoning | repair | critique | revision
+    judge TEXT NOT NULL,            -- its name in the recipe
+    model TEXT,                     -- exactly, as the endpoint names it
     prompt_hash TEXT NOT NULL,
-    comparison TEXT NOT NULL,       -- JSON [prompt, answer shown first, answer shown second]
-    probability REAL,               -- that the answer shown first is better
-    status TEXT NOT NULL,
+    seed INTEGER,
+    request TEXT NOT NULL,          -- JSON, all that was sent but the key that pays
+    status TEXT NOT NULL,           -- ok | refusal | truncated | api_error
+    rejected INTEGER NOT NULL DEFAULT 0,  -- 1: no verdict could be read from it, so it is no answer
     raw TEXT NOT NULL,              -- what the judge wrote, or the error
-    details TEXT NOT NULL,          -- JSON: the model's exact name, log-probabilities, usage
+    tokens TEXT,                    -- JSON: tokens with their log-probabilities
+    details TEXT NOT NULL,          -- JSON: finish reason, usage
+    prompt_tokens INTEGER NOT NULL,
+    completion_tokens INTEGER NOT NULL,
+    cost REAL,                      -- in the currency of the recipe's prices
     seconds REAL NOT NULL,
     asked_at REAL NOT NULL          -- Unix time
 );
-CREATE UNIQUE INDEX IF NOT EXISTS answered ON calls (question, judge, prompt_hash)
-    WHERE status IN ('ok', 'tie', 'abstain');
+CREATE UNIQUE INDEX IF NOT EXISTS answered ON calls (key) WHERE status = 'ok' AND NOT rejected;
+CREATE INDEX IF NOT EXISTS of_question ON calls (question, repeat);
 """
 
 
@@ -57,32 +68,30 @@ class Sampled:
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
-    """One question to a judge and what came back."""
+class Totals:
+    """What a store's calls took."""
 
-    comparison: Comparison
-    shown: str  # "first" or "swapped"
-    verdict: Verdict
-    seconds: float
-    asked_at: float  # Unix time
-
-
-def question_key(comparison: Comparison) -> str:
-    """Identify a question: prompt, answers and their order."""
-    return hashlib.sha256(_comparison_json(comparison).encode()).hexdigest()
+    calls: int
+    failed_calls: int
+    prompt_tokens: int
+    completion_tokens: int
+    cost: float | None  # None where no call had a price
+    seconds: float  # of waiting, summed over calls
 
 
 class CallStore:
-    """The open store; one process holds it at a time."""
+    """The open store; one process holds it at a time, and its threads share it."""
 
-    def __init__(self, path: Path) -> None:
-        """Open or create the file.
+    def __init__(self, path: Path, *, rejected: bool = False) -> None:
+        """Open or create the file; `rejected` replies count as known where they are to be read anew.
 
         Raises: DataError where it is not a store; AlignmentError where another process holds it.
         """
         self.path = path
+        self.rejected = rejected
+        self._lock = threading.RLock()
         with self._naming():
-            self._connection = sqlite3.connect(path, timeout=1.0, isolation_level=None)
+            self._connection = sqlite3.connect(path, timeout=1.0, isolation_level=None, check_same_thread=False)
             # The exclusive lock keeps a second run out of the folder and dies with its process. In WAL mode with
             # synchronous=NORMAL a commit outlives the process, however it ends; a power cut may cost the last moments,
             # never the file. FULL would wait for the disk 80 times a second, too slow for a judge that is a function.
@@ -124,60 +133,91 @@ class CallStore:
 
     def samples(self) -> dict[int, Sampled]:
         """Return the answers sampled so far, by position."""
-        with self._naming():
-            rows = self._connection.execute("SELECT * FROM samples ORDER BY position").fetchall()
+        rows = self._rows("SELECT * FROM samples ORDER BY position")
         return {
             position: Sampled(position, json.loads(prompt), json.loads(responses), json.loads(stopped))
             for position, prompt, responses, stopped in rows
         }
 
-    def add_calls(self, calls: Iterable[Call], *, judge: str, prompt_hash: str) -> None:
-        """Keep calls, failed ones too; once this returns, no kill loses them."""
-        rows = [
-            (
-                question_key(call.comparison),
-                call.shown,
-                judge,
-                prompt_hash,
-                _comparison_json(call.comparison),
-                call.verdict.probability,
-                call.verdict.status,
-                call.verdict.raw,
-                _json(call.verdict.details),
-                call.seconds,
-                call.asked_at,
-            )
-            for call in calls
-        ]
+    def known(self, key: str) -> ChatReply | None:
+        """Return the good reply to a call; failures, refusals and what could not be read are none."""
+        rows = self._rows(
+            "SELECT raw, tokens, details FROM calls WHERE key = ? AND status = 'ok' AND rejected <= ?"
+            " ORDER BY rejected, id DESC LIMIT 1",
+            key,
+            int(self.rejected),
+        )
+        if not rows:
+            return None
+        raw, tokens, details = rows[0]
+        return ChatReply("ok", raw, raw, json.loads(tokens) if tokens else [], json.loads(details))
+
+    def keep(
+        self, key: str, about: About, request: dict[str, Any], reply: ChatReply, *, seconds: float, asked_at: float
+    ) -> None:
+        """Keep a call, a failed one too; once this returns, no kill loses it."""
+        usage = reply.details.get("usage") or {}
+        row = (
+            key,
+            about.key(),
+            _json(_asked(about.question)),
+            _shown(about.question),
+            about.question.repeat,
+            about.step,
+            about.judge,
+            reply.details.get("model"),
+            about.prompt_hash,
+            request.get("seed"),
+            _json(request),
+            reply.status,
+            well_formed(reply.text or reply.raw),
+            _json(reply.tokens) if reply.tokens else None,
+            _json(reply.details),
+            _count(usage.get("prompt_tokens")),
+            _count(usage.get("completion_tokens")),
+            reply.cost,
+            seconds,
+            asked_at,
+        )
+        places = ", ".join("?" * len(row))
+        columns = (
+            "key, question, asked, shown, repeat, step, judge, model, prompt_hash, seed, request, status, raw, tokens,"
+            " details, prompt_tokens, completion_tokens, cost, seconds, asked_at"
+        )
+        with self._lock, self._naming():  # one statement is a transaction of its own
+            # Two threads may ask the same at the same time; the first answer is the answer.
+            self._connection.execute(f"INSERT OR IGNORE INTO calls ({columns}) VALUES ({places})", row)
+
+    def reject(self, question: Question) -> None:
+        """Take note that the replies to a question gave no verdict: asked again, it is asked anew."""
         with self._transaction() as connection:
-            connection.executemany(
-                "INSERT INTO calls (question, shown, judge, prompt_hash, comparison, probability, status, raw, details,"
-                " seconds, asked_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                rows,
+            connection.execute(
+                "UPDATE calls SET rejected = 1 WHERE question = ? AND repeat = ? AND status = 'ok'",
+                (question_key(question), question.repeat),
             )
 
-    def answered(self, *, judge: str, prompt_hash: str) -> dict[str, Verdict]:
-        """Return the judge's answers by question; failures are not answers."""
-        with self._naming():
-            rows = self._connection.execute(
-                "SELECT question, probability, status FROM calls WHERE judge = ? AND prompt_hash = ?"
-                " AND status IN ('ok', 'tie', 'abstain')",
-                (judge, prompt_hash),
-            ).fetchall()
-        return {question: Verdict(probability, status) for question, probability, status in rows}
-
-    def models(self, *, judge: str, prompt_hash: str) -> list[str]:
+    def models(self, judge: str) -> list[str]:
         """Return the exact models that answered as this judge, as their endpoint names them."""
-        with self._naming():
-            rows = self._connection.execute(
-                "SELECT DISTINCT json_extract(details, '$.model') FROM calls WHERE judge = ? AND prompt_hash = ?",
-                (judge, prompt_hash),
-            ).fetchall()
-        return sorted(str(model) for (model,) in rows if model is not None)
+        rows = self._rows("SELECT DISTINCT model FROM calls WHERE judge = ? AND model IS NOT NULL", judge)
+        return sorted(str(model) for (model,) in rows)
+
+    def unanswered(self) -> int:
+        """Return how many different calls never got a good reply."""
+        query = "SELECT COUNT(DISTINCT key) FROM calls WHERE key NOT IN (SELECT key FROM calls WHERE status = 'ok')"
+        return int(self._rows(query)[0][0])
+
+    def totals(self) -> Totals:
+        """Return what all calls took."""
+        query = (
+            "SELECT COUNT(*), COALESCE(SUM(status != 'ok'), 0), COALESCE(SUM(prompt_tokens), 0),"
+            " COALESCE(SUM(completion_tokens), 0), SUM(cost), COALESCE(SUM(seconds), 0.0) FROM calls"
+        )
+        return Totals(*self._rows(query)[0])
 
     def close(self) -> None:
         """Fold the journal into the file and let go of it."""
-        self._connection.close()
+        with self._lock:
+            self._connection.close()
 
     def __enter__(self) -> "CallStore":
         return self
@@ -185,9 +225,13 @@ class CallStore:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def _rows(self, query: str, *values: Any) -> list[Any]:
+        with self._lock, self._naming():
+            return self._connection.execute(query, values).fetchall()
+
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
-        with self._naming():
+        with self._lock, self._naming():
             self._connection.execute("BEGIN IMMEDIATE")
             try:
                 yield self._connection
@@ -221,8 +265,20 @@ class CallStore:
             ) from error
 
 
-def _comparison_json(comparison: Comparison) -> str:
-    return _json([comparison.prompt, comparison.first, comparison.second])
+def _asked(question: Question) -> list[Any]:
+    if isinstance(question, Comparison):
+        return [question.prompt, question.first, question.second]
+    return [question.prompt, *(question.answers if isinstance(question, Listing) else [question.answer])]
+
+
+def _shown(question: Question) -> str:
+    if isinstance(question, Comparison):
+        return question.shown
+    return ",".join(map(str, question.order)) if isinstance(question, Listing) else "first"
+
+
+def _count(tokens: Any) -> int:
+    return tokens if isinstance(tokens, int) and not isinstance(tokens, bool) and tokens > 0 else 0
 
 
 def _json(value: Any) -> str:

@@ -5,6 +5,7 @@ their place, so that a judge run over replies that are known makes no call and g
 parser's.
 """
 
+import dataclasses
 import hashlib
 import json
 import random
@@ -35,6 +36,7 @@ class ChatReply:
     transient: bool = False  # an error that may pass: too many requests, a server's fault, a lost connection
     limited: bool = False  # the server said that there are too many requests
     retry_after_seconds: float | None = None  # as the server asked
+    cost: float | None = None  # in the currency of the recipe's prices
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,13 +79,15 @@ class Purse(Protocol):
         """
         ...
 
-    def settle(self, reserved: float, reply: ChatReply) -> None:
-        """Take what the call did cost instead."""
+    def settle(self, reserved: float, reply: ChatReply) -> float | None:
+        """Take what the call did cost instead and return it; None without a price."""
         ...
 
 
 class Caller:
     """Makes calls; several threads share one."""
+
+    asks_nobody = False  # a backend need not look whether its server is there
 
     def __init__(
         self,
@@ -135,7 +139,7 @@ class Caller:
         elif reply.status != "api_error":
             self.pace.speed_up()
         if self.purse:
-            self.purse.settle(reserved, reply)
+            reply = dataclasses.replace(reply, cost=self.purse.settle(reserved, reply))
         if self.ledger:
             self.ledger.keep(key, about, request, reply, seconds=seconds, asked_at=asked_at)
         return reply

@@ -53,6 +53,8 @@ class RulesJudge:
         }
         about = About(self.name, self.prompt_hash, comparison)
         reply = self.caller.call(about, request, lambda: self._call(comparison))
+        if reply.status != "ok":
+            return Verdict(None, reply.status, reply.raw)
         probability = float(reply.raw)
         return Verdict(probability, "tie" if probability == 0.5 else "ok", reply.raw)
 

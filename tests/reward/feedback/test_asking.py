@@ -17,8 +17,8 @@ class FunctionJudge:
         self.ask = function
 
 
-def numbered(count: int) -> list[tuple[Comparison, str]]:
-    return [(Comparison("p", str(i), "x"), "first") for i in range(count)]
+def numbered(count: int) -> list[Comparison]:
+    return [Comparison("p", str(i), "x") for i in range(count)]
 
 
 @pytest.mark.parametrize("concurrency", [1, 3, 50])
@@ -37,10 +37,9 @@ def test_every_question_is_asked_once_with_as_many_at_once_as_allowed(concurrenc
         return Verdict(int(comparison.first) / 1000, "ok")
 
     questions = numbered(4 * concurrency)
-    calls = [call for batch in ask_all(FunctionJudge(ask), questions, max_concurrency=concurrency) for call in batch]
-    assert sorted(int(call.comparison.first) for call in calls) == list(range(4 * concurrency))
-    assert all(call.verdict.probability == int(call.comparison.first) / 1000 for call in calls)
-    assert all(call.seconds >= 0.002 for call in calls)
+    answers = [each for batch in ask_all(FunctionJudge(ask), questions, max_concurrency=concurrency) for each in batch]
+    assert sorted(int(question.first) for question, _ in answers) == list(range(4 * concurrency))
+    assert all(verdict.probability == int(question.first) / 1000 for question, verdict in answers)
     assert most[0] == concurrency
 
 
@@ -64,8 +63,25 @@ def test_a_judges_error_ends_the_asking_after_what_ended_well() -> None:
 
     with pytest.raises(JudgeError, match="gone"):
         ask_hundred()
-    assert {call.comparison.first for call in done} >= {"0", "1", "2", "3", "4"}
+    assert {question.first for question, _ in done} >= {"0", "1", "2", "3", "4"}
     assert len(done) < 20
+
+
+def test_an_error_waits_for_the_calls_in_flight_since_they_are_paid_for() -> None:
+    ended = []
+
+    def ask(comparison: Comparison) -> Verdict:
+        if comparison.first == "0":
+            raise JudgeError("the budget is used up")
+        time.sleep(0.3)
+        ended.append(comparison.first)
+        return Verdict(1.0, "ok")
+
+    with pytest.raises(JudgeError):
+        list(ask_all(FunctionJudge(ask), numbered(50), max_concurrency=4))
+    assert 3 <= len(ended) <= 4
+    time.sleep(0.5)
+    assert len(ended) <= 4  # and no other began
 
 
 def test_threads_end_with_the_asking() -> None:

@@ -2,65 +2,106 @@ import sqlite3
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from alignment.errors import AlignmentError, DataError, LineageError
-from alignment.evaluate.judging import Comparison, Verdict
-from reward.feedback.store import Call, CallStore, Sampled, question_key
+from alignment.evaluate.judging import Comparison, Listing
+from reward.feedback.store import CallStore, Sampled, Totals
+from reward.judges.calls import About, ChatReply, call_key
 
-WHO = {"judge": "j", "prompt_hash": "h"}
 CHAT = [{"role": "user", "content": "Hi \ud800"}]  # a lone surrogate, which UTF-8 cannot hold
+QUESTION = Comparison("p", "a", "b")
+TOKENS = [{"token": "A", "logprob": -0.1, "top_logprobs": []}]
+USAGE = {"prompt_tokens": 70, "completion_tokens": 3}
 
 
-def call(first: str, second: str, verdict: Verdict, shown: str = "first") -> Call:
-    return Call(Comparison("p", first, second), shown, verdict, 0.25, 1.0e9)
+def keep(store: CallStore, reply: ChatReply, question: Any = QUESTION, **about: Any) -> str:
+    what = About("j", "h", question, **about)
+    request = {"messages": [{"role": "user", "content": "which?"}], "seed": 7}
+    key = call_key(what, request)
+    store.keep(key, what, request, reply, seconds=0.25, asked_at=1.0e9)
+    return key
 
 
-def test_what_was_written_is_read_again(tmp_path: Path) -> None:
-    path = tmp_path / "calls.sqlite"
+def test_samples_that_were_written_are_read_again(tmp_path: Path) -> None:
     samples = [Sampled(0, CHAT, ["a", "", "ü"], [True, False, True]), Sampled(1, "plain", ["x", "x"], [True, True])]
-    ok = call("a", "b", Verdict(0.7, "ok", "A", {"mass": 0.9}))
-    with CallStore(path) as store:
+    with CallStore(tmp_path / "s") as store:
         store.add_samples(samples)
-        store.add_calls([ok], **WHO)
-    with CallStore(path) as store:
+    with CallStore(tmp_path / "s") as store:
         assert store.samples() == {0: samples[0], 1: samples[1]}
-        answered = store.answered(**WHO)
-        assert list(answered) == [question_key(ok.comparison)]
-        assert (answered[question_key(ok.comparison)].probability, answered[question_key(ok.comparison)].status) == (
-            0.7,
-            "ok",
-        )
-        assert store.answered(judge="other", prompt_hash="h") == {}
-        assert store.answered(judge="j", prompt_hash="other") == {}
-    row = sqlite3.connect(path).execute("SELECT shown, comparison, raw, details, seconds FROM calls").fetchone()
-    assert row == ("first", '["p", "a", "b"]', "A", '{"mass": 0.9}', 0.25)
 
 
-def test_orders_are_different_questions() -> None:
-    comparison = Comparison("p", "a", "b")
-    assert question_key(comparison) != question_key(comparison.swapped())
-    assert question_key(Comparison("p", "a", "b")) == question_key(comparison)
+def test_a_call_is_one_row_with_all_there_is_to_know(tmp_path: Path) -> None:
+    path = tmp_path / "calls.sqlite"
+    with CallStore(path) as store:
+        reply = ChatReply("ok", "A", "A", TOKENS, {"model": "toy-1", "usage": USAGE}, cost=0.5)
+        key = keep(store, reply, QUESTION.swapped())
+        again = store.known(key)
+        assert again is not None
+        assert (again.status, again.text, again.tokens, again.details) == ("ok", "A", TOKENS, reply.details)
+        keep(store, ChatReply("ok", "B > A", "B > A"), Listing("p", ("b", "a"), repeat=2, order=(1, 0)), step="repair")
+    columns = "asked, shown, repeat, step, judge, model, prompt_hash, seed, request, status, raw, tokens, details,"
+    columns += " prompt_tokens, completion_tokens, cost, seconds"
+    rows = sqlite3.connect(path).execute(f"SELECT {columns} FROM calls").fetchall()
+    sent = ("h", 7, '{"messages": [{"role": "user", "content": "which?"}], "seed": 7}')
+    tokens = '[{"token": "A", "logprob": -0.1, "top_logprobs": []}]'
+    details = '{"model": "toy-1", "usage": {"prompt_tokens": 70, "completion_tokens": 3}}'
+    assert rows == [
+        ('["p", "b", "a"]', "swapped", 0, "verdict", "j", "toy-1", *sent, "ok", "A", tokens, details, 70, 3, 0.5, 0.25),
+        ('["p", "b", "a"]', "1,0", 2, "repair", "j", None, *sent, "ok", "B > A", None, "{}", 0, 0, None, 0.25),
+    ]
 
 
-@pytest.mark.parametrize("status", ["parse_error", "refusal", "truncated", "api_error"])
-def test_failures_are_kept_but_are_no_answers(tmp_path: Path, status: str) -> None:
+@pytest.mark.parametrize("status", ["refusal", "truncated", "api_error"])
+def test_failures_are_kept_but_are_no_answers(tmp_path: Path, status: Any) -> None:
     with CallStore(tmp_path / "s") as store:
         for _ in range(2):
-            store.add_calls([call("a", "b", Verdict(None, status, "why"))], **WHO)
-        assert store.answered(**WHO) == {}
-        store.add_calls([call("a", "b", Verdict(None, "abstain"))], **WHO)
-        assert len(store.answered(**WHO)) == 1
+            key = keep(store, ChatReply(status, "why"))
+        assert store.known(key) is None
+        assert store.unanswered() == 1
+        keep(store, ChatReply("ok", "A", "A"))
+        assert store.known(key) is not None
+        assert store.unanswered() == 0
+        assert (store.totals().calls, store.totals().failed_calls) == (3, 2)
 
 
-def test_an_answer_cannot_be_kept_twice_and_a_batch_is_kept_whole_or_not(tmp_path: Path) -> None:
+def test_what_gave_no_verdict_is_asked_anew_and_can_be_read_anew(tmp_path: Path) -> None:
     with CallStore(tmp_path / "s") as store:
-        store.add_calls([call("a", "b", Verdict(1.0, "ok"))], **WHO)
-        batch = [call("c", "d", Verdict(1.0, "ok")), call("a", "b", Verdict(0.0, "ok"))]
-        with pytest.raises(sqlite3.IntegrityError):
-            store.add_calls(batch, **WHO)
-        assert [verdict.probability for verdict in store.answered(**WHO).values()] == [1.0]
+        key = keep(store, ChatReply("ok", "gibberish", "gibberish"))
+        other = keep(store, ChatReply("ok", "A", "A"), Comparison("p", "a", "b", repeat=1))
+        store.reject(QUESTION)
+        assert store.known(key) is None
+        assert store.known(other) is not None
+    with CallStore(tmp_path / "s", rejected=True) as store:
+        found = store.known(key)
+        assert found is not None
+        assert found.text == "gibberish"
+        keep(store, ChatReply("ok", "B", "B"))
+        better = store.known(key)
+        assert better is not None
+        assert better.text == "B"
+
+
+def test_an_answer_is_kept_once(tmp_path: Path) -> None:
+    with CallStore(tmp_path / "s") as store:
+        key = keep(store, ChatReply("ok", "A", "A"))
+        keep(store, ChatReply("ok", "B", "B"))
+        known = store.known(key)
+        assert known is not None
+        assert known.text == "A"
+
+
+def test_totals_add_up(tmp_path: Path) -> None:
+    with CallStore(tmp_path / "s") as store:
+        assert store.totals() == Totals(0, 0, 0, 0, None, 0.0)
+        keep(store, ChatReply("ok", "A", "A", details={"usage": USAGE, "model": "toy-1"}, cost=0.25))
+        other = Comparison("p", "a", "b", repeat=1)
+        keep(store, ChatReply("ok", "A", "A", details={"usage": {"prompt_tokens": True}}, cost=0.5), other)
+        assert store.totals() == Totals(2, 0, 70, 3, 0.75, 0.5)
+        assert store.models("j") == ["toy-1"]
+        assert store.models("another") == []
 
 
 def test_a_changed_policy_is_refused(tmp_path: Path) -> None:
@@ -87,17 +128,17 @@ def test_what_is_no_store_is_named(tmp_path: Path) -> None:
     path.write_bytes(b"this is not a database, though it is longer than a header" * 40)
     with pytest.raises(DataError, match="cannot be used as a store of calls"):
         CallStore(path)
-    newer = tmp_path / "newer"
-    connection = sqlite3.connect(newer)
-    connection.execute("PRAGMA user_version=99")
+    older = tmp_path / "older"
+    connection = sqlite3.connect(older)
+    connection.execute("PRAGMA user_version=1")
     connection.close()
-    with pytest.raises(DataError, match="store 99, this one reads 1"):
-        CallStore(newer)
+    with pytest.raises(DataError, match="store 1, this one reads 2"):
+        CallStore(older)
 
 
 def test_a_full_disk_is_said(tmp_path: Path) -> None:
     with CallStore(tmp_path / "s") as store:
-        store._connection.execute("PRAGMA max_page_count=12")
+        store._connection.execute("PRAGMA max_page_count=14")
         with pytest.raises(AlignmentError, match="no room left on the disk"):
             store.add_samples([Sampled(0, "p" * 1_000_000, ["a"], [True])])
         assert store.samples() == {}

@@ -1,0 +1,82 @@
+"""The answers that a judge compares: sampled from a policy, or given in the data."""
+
+import hashlib
+import json
+from typing import Any
+
+from alignment.config.schema import LabelRecipe
+from alignment.data import load_rankings
+from alignment.data.prompts import prompts_to_answer
+from alignment.data.template import Template
+from alignment.errors import DataError
+from alignment.run.directory import RunDirectory
+from reward.feedback.sampling import sample_answers
+from reward.feedback.store import CallStore, Sampled
+
+CHARACTERS_PER_TOKEN = 4  # of English, for answers that are not sampled yet
+
+
+def given_answers(recipe: LabelRecipe, run: RunDirectory | None, store: CallStore | None) -> list[Sampled]:
+    """Read the answers that stand in the data; what the data says of their order is not looked at."""
+    loaded = load_rankings(
+        recipe.datasets, on_bad_row=recipe.on_bad_row, seed=recipe.seed, max_samples=recipe.max_samples
+    )
+    samples = [
+        Sampled(place, row.prompt, row.responses, [row.stopped(i) for i in range(len(row.responses))])
+        for place, row in enumerate(loaded.rows)
+    ]
+    if not samples:
+        raise DataError("there are no answers to judge; every row was left out." if loaded.skipped else "no rows.")
+    if run is not None and store is not None:
+        run.record(data=loaded.files, skipped=loaded.skipped)
+        texts = json.dumps([[sample.prompt, sample.responses] for sample in samples])
+        store.bind(answers=hashlib.sha256(texts.encode()).hexdigest())
+        if not store.samples():
+            store.add_samples(samples)
+    return samples
+
+
+def sampled_answers(recipe: LabelRecipe, run: RunDirectory, store: CallStore) -> tuple[list[Sampled], dict[str, Any]]:
+    """Sample `num_generations` answers to every prompt; return them and who gave them."""
+    from alignment.policy.base import load_causal_lm, load_tokenizer, resolve_model
+    from alignment.policy.weights import weights_hash
+    from alignment.rollout.engine import Sampling
+    from alignment.rollout.transformers_engine import TransformersEngine
+    from alignment.run.lineage import fingerprint
+
+    tokenizer = load_tokenizer(recipe)
+    template = Template(tokenizer, recipe.chat_template, recipe.eos_token)
+    source = resolve_model(recipe.model_name_or_path, revision=recipe.model_revision)
+    stops = template.stop_token_ids
+    lineage = fingerprint(source.base, tokenizer, template_hash=template.hash, stop_token_ids=stops)
+    policy = {"path": recipe.model_name_or_path, "sha256": weights_hash(source.newest)}
+    run.record(lineage=lineage, policy=policy)
+    store.bind(policy={**lineage, **policy, "base": "", "path": ""})  # the same weights elsewhere are the same policy
+
+    model = load_causal_lm(recipe, trainable=False)
+    loaded = prompts_to_answer(recipe, template, getattr(model.config, "max_position_embeddings", None))
+    run.record(data=loaded.files, skipped=loaded.skipped)
+    keys = ("max_new_tokens", "temperature", "top_p", "top_k", "seed")
+    settings = {key: getattr(recipe, key) for key in keys}
+    samples = sample_answers(
+        loaded.rows,
+        engine=TransformersEngine(model, tokenizer.pad_token_id, recipe.per_device_eval_batch_size),
+        template=template,
+        store=store,
+        sampling=Sampling(**settings, stop_token_ids=stops),
+        num_generations=recipe.num_generations,
+        batch_size=recipe.per_device_eval_batch_size,
+    )
+    return samples, {"policy": policy, "sampling": settings}
+
+
+def imagined_answers(recipe: LabelRecipe) -> list[Sampled]:
+    """Return answers as long as they may become, to count what judging them would cost at most."""
+    from alignment.policy.base import load_tokenizer
+
+    template = Template(load_tokenizer(recipe), recipe.chat_template, recipe.eos_token)
+    prompts = prompts_to_answer(recipe, template, None).rows
+    length = recipe.max_new_tokens * CHARACTERS_PER_TOKEN
+    answers = [f"{number} ".ljust(length, "x") for number in range(recipe.num_generations)]
+    stopped = [True] * len(answers)
+    return [Sampled(position, prompt, answers, stopped) for position, prompt in enumerate(prompts)]

@@ -1,0 +1,145 @@
+"""The label stage's parts that the recipe script calls by name."""
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from alignment.config.schema import LabelRecipe
+from alignment.data import ranking_to_json
+from alignment.data.rows import Ranking
+from alignment.errors import AlignmentError
+from alignment.evaluate.judging import Asker, Question
+from alignment.run.directory import RunDirectory, read_manifest
+from alignment.run.files import write_jsonl
+from reward.feedback.answers import given_answers, imagined_answers
+from reward.feedback.budget import Budget, DryCaller
+from reward.feedback.labeler import label, summary
+from reward.feedback.store import CallStore, Sampled
+from reward.feedback.ways import key_of, pairs_to_label, way_of
+from reward.judges import build_judge
+from reward.judges.calls import Caller
+from reward.judges.pace import Pace
+from reward.judges.prices import prices_of
+
+STORE = "calls.sqlite"
+LABELS = "labels.jsonl"
+
+
+def caller_for(recipe: LabelRecipe) -> Caller:
+    """Return what makes the recipe's calls, before it knows where they are kept."""
+    pace = Pace(
+        recipe.max_concurrency,
+        requests_per_minute=recipe.requests_per_minute,
+        tokens_per_minute=recipe.tokens_per_minute,
+    )
+    return Caller(pace=pace, max_retries=recipe.judge.max_retries)
+
+
+@contextlib.contextmanager
+def recording(recipe: LabelRecipe, run: RunDirectory, caller: Caller) -> Iterator[CallStore]:
+    """Open the run's store; calls are kept there and held to what the recipe may spend in all."""
+    with CallStore(run.path / STORE) as store:
+        spent = store.totals()
+        caller.ledger = store
+        caller.purse = Budget(
+            prices_of(recipe.judge),
+            max_calls=recipe.max_calls,
+            max_cost=recipe.max_cost,
+            calls=spent.calls,
+            spent=spent.cost or 0.0,
+        )
+        yield store
+
+
+def labels_of(
+    recipe: LabelRecipe,
+    samples: list[Sampled],
+    judge: Asker[Any],
+    caller: Caller,
+    provenance: dict[str, Any],
+    *,
+    all_pairs: bool = False,
+) -> list[Ranking]:
+    """Ask the judge about every prompt's answers; `all_pairs` whatever the recipe's `pairs_per_prompt` says."""
+    return label(
+        samples,
+        judge,
+        way_of(getattr(judge, "asks", "pairwise"), samples=recipe.judge.samples, seed=recipe.seed),
+        pairs_per_prompt=None if all_pairs else recipe.pairs_per_prompt,
+        seed=recipe.seed,
+        max_concurrency=recipe.max_concurrency,
+        max_failure_share=recipe.max_failure_share,
+        provenance=provenance,
+        store=caller.ledger if isinstance(caller.ledger, CallStore) and not caller.asks_nobody else None,
+        spent=caller.purse.told if isinstance(caller.purse, Budget) else lambda: "",
+    )
+
+
+def usage(store: CallStore, recipe: LabelRecipe) -> dict[str, Any]:
+    """Return what the run's calls took, for its manifest."""
+    prices = prices_of(recipe.judge)
+    return {**asdict(store.totals()), "currency": prices.currency if prices else None}
+
+
+def dry_run(recipe: LabelRecipe) -> str:
+    """Count the calls, tokens and cost that the recipe would take beyond what its folder holds; writes nothing."""
+    path = Path(recipe.output_dir) / STORE
+    with contextlib.ExitStack() as stack:
+        store = stack.enter_context(CallStore(path)) if path.is_file() else None
+        caller = DryCaller(store)
+        judge: Asker[Any] = build_judge(recipe.judge, caller)
+        samples = list(store.samples().values()) if store else []
+        imagined = not samples and recipe.responses == "sampled"
+        if not samples:
+            samples = imagined_answers(recipe) if imagined else given_answers(recipe, None, None)
+        way = way_of(getattr(judge, "asks", "pairwise"), samples=recipe.judge.samples, seed=recipe.seed)
+        questions: dict[tuple[str, int], Question] = {}
+        for sample in samples:
+            pairs = pairs_to_label(sample, pairs_per_prompt=recipe.pairs_per_prompt, seed=recipe.seed)
+            questions |= {key_of(question): question for question in way.questions(sample, pairs)}
+        for question in questions.values():
+            judge.ask(question)
+    prices = prices_of(recipe.judge)
+    cost = "no prices are given (judge.prices), so no cost"
+    if prices:
+        most = prices.cost(caller.prompt_tokens, caller.completion_tokens)
+        cost = f"at most {most:.4f} {prices.currency}"
+    lines = [
+        f"{len(samples)} prompts, {len(questions)} questions to {judge.name}",
+        f"{caller.calls} calls, about {caller.prompt_tokens} tokens of prompts and at most "
+        f"{caller.completion_tokens} of replies: {cost}",
+    ]
+    if imagined:
+        lines.append(f"The answers are not sampled yet; each was taken to have all {recipe.max_new_tokens} tokens.")
+    return "\n".join(lines)
+
+
+def reparse(recipe: LabelRecipe) -> dict[str, Any]:
+    """Write a finished run's labels anew from its calls, read by the recipe's judge as it is now; no call is made.
+
+    Raises: AlignmentError where there is no finished run, or the recipe asks for calls that were never made.
+    """
+    path = Path(recipe.output_dir)
+    manifest = read_manifest(path)
+    if manifest.get("stage") != "label" or manifest.get("status") != "finished":
+        raise AlignmentError(f"{path}: holds no finished run of stage label; reparse reads the calls of one.")
+    with CallStore(path / STORE, rejected=True) as store:
+        caller = DryCaller(store)
+        judge = build_judge(recipe.judge, caller)
+        failed = store.unanswered()
+        kept = manifest.get("results", {})
+        samples = list(store.samples().values())
+        forgiving = recipe.model_copy(update={"max_failure_share": 1.0})
+        rankings = labels_of(forgiving, samples, judge, caller, manifest.get("provenance", {}))
+        if caller.calls > failed:
+            raise AlignmentError(
+                f"{path}: the recipe asks for {caller.calls - failed} calls that were never made (another judge, "
+                "prompt or way of asking); run it without --reparse to make them. The labels are as they were."
+            )
+    write_jsonl(path / LABELS, [ranking_to_json(ranking) for ranking in rankings])
+    run = RunDirectory(path, recipe, True)
+    results = {**kept, **summary(rankings)}
+    run.record(results=results, reparsed={"judge": recipe.judge.model_dump(mode="json")})
+    return results

@@ -1,0 +1,211 @@
+"""The ways of asking: which questions a prompt's answers raise, and which pairs come of the verdicts.
+
+Every way ends in the same thing: for each pair of answers the probability that the first is better, with the askings
+behind it. A question whose failure leaves a pair without both orders leaves it without a label.
+"""
+
+import itertools
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from alignment.data.rows import USABLE, Asked, Pair, Shown, Status
+from alignment.evaluate.judging import Asks, Comparison, Listing, Question, Rating, Verdict
+from reward.feedback.store import Sampled
+from reward.judges.calls import question_key
+
+Verdicts = Mapping[tuple[str, int], Verdict]  # by question and repeat
+IDENTICAL: Any = {"probability": 0.5, "status": "tie"}  # the same answer twice is as good as itself; nobody is asked
+
+
+def key_of(question: Question) -> tuple[str, int]:
+    """Identify one asking."""
+    return question_key(question), question.repeat
+
+
+def pairs_to_label(sample: Sampled, *, pairs_per_prompt: int | None, seed: int) -> list[tuple[int, int]]:
+    """Return the pairs of one prompt to label: all, or `pairs_per_prompt` of them drawn by seed and position."""
+    pairs = list(itertools.combinations(range(len(sample.responses)), 2))
+    if pairs_per_prompt is not None and pairs_per_prompt < len(pairs):
+        pairs = sorted(random.Random(f"{seed}/{sample.position}").sample(pairs, pairs_per_prompt))
+    return pairs
+
+
+class Way(Protocol):
+    """One way of asking."""
+
+    def questions(self, sample: Sampled, pairs: Sequence[tuple[int, int]]) -> Iterator[Question]:
+        """Yield all that is to be asked about one prompt's answers; the same question may come twice."""
+        ...
+
+    def label(self, sample: Sampled, pair: tuple[int, int], verdicts: Verdicts) -> Pair:
+        """Return what the verdicts say of one pair; its answers differ."""
+        ...
+
+    def evidence(self, sample: Sampled, verdicts: Verdicts) -> dict[str, Any]:
+        """Return what else the ranking's provenance keeps."""
+        ...
+
+
+def way_of(asks: Asks, *, samples: int, seed: int) -> Way:
+    """Return the way of asking of a judge that is asked each question `samples` times."""
+    if asks == "listwise":
+        return Listwise(samples, seed)
+    return Pointwise(samples) if asks == "pointwise" else Pairwise(samples)
+
+
+@dataclass(frozen=True, slots=True)
+class Pairwise:
+    """Every pair in both orders, `samples` times each."""
+
+    samples: int = 1
+
+    def questions(self, sample: Sampled, pairs: Sequence[tuple[int, int]]) -> Iterator[Question]:
+        """Yield both orders of every pair of different answers."""
+        for first, second in pairs:
+            if sample.responses[first] != sample.responses[second]:
+                yield from self._askings(sample, first, second)
+
+    def label(self, sample: Sampled, pair: tuple[int, int], verdicts: Verdicts) -> Pair:
+        """Average the two orders, https://arxiv.org/abs/2309.00267, section 3.1."""
+        askings = [(question.shown, question) for question in self._askings(sample, *pair)]
+        asked = []
+        for shown, question in askings:
+            verdict = verdicts[key_of(question)]
+            mass = verdict.details.get("mass")
+            asked.append(Asked(shown, question.repeat, verdict.probability, verdict.status, mass))
+        return both_orders(*pair, asked)
+
+    def evidence(self, sample: Sampled, verdicts: Verdicts) -> dict[str, Any]:
+        """Nothing else."""
+        return {}
+
+    def _askings(self, sample: Sampled, first: int, second: int) -> Iterator[Comparison]:
+        for repeat in range(self.samples):
+            comparison = Comparison(sample.prompt, sample.responses[first], sample.responses[second], repeat)
+            yield comparison
+            yield comparison.swapped()
+
+
+@dataclass(frozen=True, slots=True)
+class Listwise:
+    """All answers of a prompt at once, in a drawn order and in its reverse, `samples` times."""
+
+    samples: int = 1
+    seed: int = 0
+
+    def questions(self, sample: Sampled, pairs: Sequence[tuple[int, int]]) -> Iterator[Question]:
+        """Yield the lists, each answer once however often it was given."""
+        for _, listing in self._listings(sample):
+            if len(listing.answers) > 1:
+                yield listing
+
+    def label(self, sample: Sampled, pair: tuple[int, int], verdicts: Verdicts) -> Pair:
+        """Take from each list whether it puts the one above the other."""
+        ends = [sample.responses[end] for end in pair]
+        asked = []
+        for repeat, listing in self._listings(sample):
+            verdict = verdicts[key_of(listing)]
+            first, second = (listing.answers.index(text) for text in ends)
+            shown: Shown = "first" if first < second else "swapped"
+            if verdict.scores is None:
+                asked.append(Asked(shown, repeat, None, verdict.status))
+                continue
+            ahead, behind = verdict.scores[min(first, second)], verdict.scores[max(first, second)]
+            probability = 0.5 if ahead == behind else float(ahead > behind)
+            asked.append(Asked(shown, repeat, probability, "tie" if probability == 0.5 else "ok"))
+        return both_orders(*pair, asked)
+
+    def evidence(self, sample: Sampled, verdicts: Verdicts) -> dict[str, Any]:
+        """Nothing else."""
+        return {}
+
+    def _listings(self, sample: Sampled) -> Iterator[tuple[int, Listing]]:
+        places = [place for place, text in enumerate(sample.responses) if text not in sample.responses[:place]]
+        for repeat in range(self.samples):
+            order = list(places)
+            random.Random(f"{self.seed}/{sample.position}/{repeat}").shuffle(order)
+            for shown in (order, order[::-1]):
+                answers = tuple(sample.responses[place] for place in shown)
+                yield repeat, Listing(sample.prompt, answers, repeat, tuple(shown))
+
+
+@dataclass(frozen=True, slots=True)
+class Pointwise:
+    """Every answer by itself, `samples` times; the better rated one is better, by the gap as margin."""
+
+    samples: int = 1
+
+    def questions(self, sample: Sampled, pairs: Sequence[tuple[int, int]]) -> Iterator[Question]:
+        """Yield every answer of the pairs."""
+        for place in dict.fromkeys(itertools.chain.from_iterable(pairs)):
+            yield from self._askings(sample, place)
+
+    def label(self, sample: Sampled, pair: tuple[int, int], verdicts: Verdicts) -> Pair:
+        """Compare the two ratings.
+
+        The probability is that of the first rating's being higher, half of it where they are equal, averaged over all
+        pairs of askings and taking the two as independent; a rating whose distribution is not known counts as certain.
+        """
+        sides = [[verdicts[key_of(question)] for question in self._askings(sample, place)] for place in pair]
+        rated = [[verdict for verdict in side if verdict.scores is not None] for side in sides]
+        for side, usable in zip(sides, rated, strict=True):
+            if not usable:
+                return Pair(*pair, None, _failure([verdict.status for verdict in side]))
+        chances = [_higher(one, other) for one in rated[0] for other in rated[1]]
+        probability = sum(chances) / len(chances)
+        gap = _mean(rated[0]) - _mean(rated[1])
+        return Pair(*pair, probability, "tie" if probability == 0.5 else "ok", margin=abs(gap))
+
+    def evidence(self, sample: Sampled, verdicts: Verdicts) -> dict[str, Any]:
+        """Every answer's mean rating, and by criterion where the rubric has several; null where none was given."""
+        ratings, criteria = [], []
+        for place in range(len(sample.responses)):
+            asked = [verdicts.get(key_of(question)) for question in self._askings(sample, place)]
+            rated = [verdict for verdict in asked if verdict is not None and verdict.scores is not None]
+            ratings.append(_mean(rated) if rated else None)
+            criteria.append(rated[0].details.get("criteria") if rated else None)
+        return {"ratings": ratings, **({"criteria": criteria} if any(criteria) else {})}
+
+    def _askings(self, sample: Sampled, place: int) -> Iterator[Rating]:
+        for repeat in range(self.samples):
+            yield Rating(sample.prompt, sample.responses[place], repeat)
+
+
+def both_orders(first: int, second: int, asked: list[Asked]) -> Pair:
+    """Average within each order, then over both; an order without a usable verdict leaves no label."""
+    means: dict[str, float] = {}
+    for shown in ("first", "swapped"):
+        side = [each for each in asked if each.shown == shown]
+        usable = [each.probability for each in side if each.status in USABLE and each.probability is not None]
+        if not usable:
+            return Pair(first, second, None, _failure([each.status for each in side]), verdicts=tuple(asked))
+        means[shown] = sum(usable) / len(usable)
+    # Not (p + 1 - q) / 2: for p = q that can round to just under one half, and a tie would be a loss.
+    probability = 0.5 + (means["first"] - means["swapped"]) / 2.0
+    return Pair(first, second, probability, "tie" if probability == 0.5 else "ok", verdicts=tuple(asked))
+
+
+def _failure(statuses: list[Status]) -> Status:
+    """The first thing that went wrong."""
+    return next(status for status in statuses if status not in USABLE)
+
+
+def _mean(rated: Sequence[Verdict]) -> float:
+    return sum(verdict.scores[0] for verdict in rated if verdict.scores is not None) / len(rated)
+
+
+def _higher(one: Verdict, other: Verdict) -> float:
+    """Probability that the first rating is higher, a tie counting half."""
+    first, second = _distribution(one), _distribution(other)
+    return sum(p * q * (0.5 if s == t else float(s > t)) for s, p in first.items() for t, q in second.items())
+
+
+def _distribution(verdict: Verdict) -> dict[float, float]:
+    given = verdict.details.get("distribution")
+    if given:
+        total = sum(given.values())
+        return {float(score): weight / total for score, weight in given.items()}
+    assert verdict.scores is not None
+    return {verdict.scores[0]: 1.0}
