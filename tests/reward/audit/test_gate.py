@@ -45,13 +45,13 @@ class CallCount:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.calls = 0
-        ask = RulesJudge.ask
+        ask = RulesJudge._call
 
         def counting(judge: RulesJudge, question: Any) -> Any:
             self.calls += 1
             return ask(judge, question)
 
-        monkeypatch.setattr(RulesJudge, "ask", counting)
+        monkeypatch.setattr(RulesJudge, "_call", counting)
 
 
 def manifest(folder: Path) -> dict[str, Any]:
