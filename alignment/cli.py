@@ -301,6 +301,29 @@ def serve_reward(
     script(start)
 
 
+@app.command(rich_help_panel=PEOPLE_PANEL)
+def mix(
+    labels: Annotated[
+        list[str], typer.Argument(metavar="LABELS...", help="Rankings of people and judges: files or run folders.")
+    ],
+    output: Annotated[Path, typer.Option(metavar="FILE", help="The mixed rankings to write, as .jsonl.")],
+    smoothing: Annotated[
+        float, typer.Option(min=0.0, help="How many labels the prior on each labeller weighs as much as.")
+    ] = 10.0,
+    bootstrap: Annotated[int, typer.Option(min=0, help="Resamples of prompts for the intervals; 0: none.")] = 200,
+    seed: Annotated[int, typer.Option(min=0, help="Of the resamples.")] = 0,
+) -> None:
+    """Mix labels of people and judges, each trusted as far as it proves right (Dawid-Skene)."""
+    from alignment.run.script import script
+
+    def start() -> None:
+        from reward.people.mix import mix as write
+
+        write(labels, output, smoothing=smoothing, bootstrap=bootstrap, seed=seed, tell=typer.echo)
+
+    script(start)
+
+
 @app.command(rich_help_panel=RESULT_PANEL)
 def report(
     runs: Annotated[list[Path], typer.Argument(metavar="RUNS...", help="Run folders, or a folder of them.")],

@@ -1,0 +1,118 @@
+"""`alignment mix`: one data set of many people's and judges' labels, each trusted as far as it proves right."""
+
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from alignment.config.schema import DatasetEntry
+from alignment.data.load import load_rankings
+from alignment.data.rankings import ranking_to_json
+from alignment.errors import AlignmentError, DataError
+from alignment.run.files import write_json, write_jsonl
+from reward.people.dawid_skene import SMOOTHING, Estimate, bootstrap_accuracy, estimate, told_apart
+from reward.people.mixing import Table, gather, mixed_rows, tabulate
+
+
+def mix(
+    sources: list[str],
+    output: Path,
+    *,
+    smoothing: float = SMOOTHING,
+    bootstrap: int = 200,
+    seed: int = 0,
+    tell: Callable[[str], None],
+) -> None:
+    """Estimate labellers and truths, write the mixed rankings and, beside them, what was found of each labeller.
+
+    Raises: DataError where a file cannot be read or no pair has a usable label; AlignmentError where the output is one
+        of the inputs.
+    """
+    if output.suffix != ".jsonl":
+        raise AlignmentError(f"--output {output}: rankings are written as JSON lines; give a name that ends in .jsonl.")
+    if any(output.resolve() == Path(source).resolve() for source in sources):
+        raise AlignmentError(f"--output {output} is one of the files to read; give it another name.")
+    entries = [DatasetEntry(path=source) for source in sources]
+    loaded = load_rankings(entries, on_bad_row="stop", seed=0)
+    gathered = gather(loaded.rows)
+    table = tabulate(gathered)
+    if not table.pairs:
+        raise DataError(f"{', '.join(sources)}: no pair has a usable label, so there is nothing to mix.")
+    found = estimate(table.labels, smoothing=smoothing)
+    if not found.converged:
+        raise AlignmentError(
+            f"the estimate did not settle in {found.steps} steps; mix with a larger --smoothing than {smoothing:g}."
+        )
+    intervals = None
+    if bootstrap:
+        intervals = bootstrap_accuracy(
+            table.labels, table.prompts, found, smoothing=smoothing, samples=bootstrap, seed=seed
+        )
+    labellers = _labellers(table, found, intervals)
+    rows = mixed_rows(gathered, table, found.truth)
+    write_jsonl(output, [ranking_to_json(row) for row in rows])
+    record = output.with_name(f"{output.stem}.labellers.json")
+    statuses = Counter(pair.status for row in rows for pair in row.pairs)
+    write_json(
+        record,
+        {
+            "method": "Dawid-Skene, matrices symmetric in the two answers, soft labels as weights of outcomes",
+            "files": loaded.files,
+            "smoothing": smoothing,
+            "bootstrap": {"samples": bootstrap, "seed": seed, "clustered_by": "prompt"} if bootstrap else None,
+            "steps": found.steps,
+            "log_posterior": found.log_posterior,
+            "share_of_ties": found.ties,
+            "prompts": len(rows),
+            "pairs": len(table.pairs),
+            "statuses": dict(sorted(statuses.items())),
+            "labellers": labellers,
+        },
+    )
+    for line in _told(labellers, found):
+        tell(line)
+    tell(f"{output}: {len(table.pairs)} pairs of {len(rows)} prompts; {record}")
+
+
+def _labellers(table: Table, found: Estimate, intervals: Any) -> list[dict[str, Any]]:
+    labels = table.labels
+    many = np.bincount(labels.pair, minlength=labels.pairs) > 1
+    known = told_apart(labels)
+    rows = []
+    for number, name in enumerate(table.labellers):
+        mine = labels.labeller == number
+        right, wrong, tie = (float(value) for value in found.better[number])
+        rows.append(
+            {
+                "labeller": name,
+                "labels": int(mine.sum()),
+                "shared": int(many[labels.pair[mine]].sum()),  # pairs that others labelled too
+                "accuracy": float(found.accuracy[number]),
+                "interval": None if intervals is None else [float(bound) for bound in intervals[number]],
+                "told_apart": bool(known[number]),
+                "where_one_is_better": {"right": right, "wrong": wrong, "tie": tie},
+                "tie_where_neither_is": float(found.neither[number]),
+            }
+        )
+    return sorted(rows, key=lambda row: -row["accuracy"])
+
+
+def _told(labellers: list[dict[str, Any]], found: Estimate) -> list[str]:
+    width = max(len("labeller"), *(len(row["labeller"]) for row in labellers))
+    lines = [f"{'labeller':<{width}}  labels  shared  accuracy  95 % interval    ties"]
+    for row in labellers:
+        bounds = [f"{100 * bound:.1f}" for bound in row["interval"] or ()]
+        interval = f"[{', '.join(bounds)}]" if bounds else ""
+        lines.append(
+            f"{row['labeller']:<{width}}  {row['labels']:>6}  {row['shared']:>6}  {100 * row['accuracy']:>6.1f} %"
+            f"  {interval:<14}  {100 * row['where_one_is_better']['tie']:>4.1f} %{'' if row['told_apart'] else '  *'}"
+        )
+    if not all(row["told_apart"] for row in labellers):
+        lines.append(
+            "* not estimated: nobody, or one other alone, labelled the same pairs; the agreement of two does not tell "
+            "who errs. Have three label some of them."
+        )
+    lines.append(f"share of pairs where neither answer is better: {100 * found.ties:.1f} %")
+    return lines

@@ -1,0 +1,158 @@
+"""People's and judges' labels gathered by prompt and pair, and given out as one data set."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from alignment.data.rankings import ranking_to_json
+from alignment.data.rows import USABLE, Asked, Pair, Prompt, Ranking, Status
+from reward.people.dawid_skene import FIRST, SECOND, TIE, Floats, Integers, Labels
+
+Ends = tuple[int, int]  # indices of two answers, the lower first
+
+
+@dataclass
+class Gathered:
+    """All that is known of one prompt."""
+
+    prompt: Prompt
+    responses: list[str] = field(default_factory=list)  # each text once
+    stopped: list[bool] = field(default_factory=list)
+    labels: list[tuple[str, Ranking]] = field(default_factory=list)  # by labeller, pairs numbered as `responses`
+
+    def index(self, response: str, stopped: bool) -> int:
+        """Return where a text stands, adding it where it is new."""
+        if response not in self.responses:
+            self.responses.append(response)
+            self.stopped.append(True)
+        where = self.responses.index(response)
+        self.stopped[where] &= stopped
+        return where
+
+
+def labeller_of(ranking: Ranking) -> str:
+    """Name whose label a ranking is: a person, a judge with its prompt, or the file where it tells neither."""
+    provenance = ranking.provenance
+    if provenance.get("source") == "person" and provenance.get("annotator"):
+        return f"person:{provenance['annotator']}"
+    judge, prompt_hash = provenance.get("judge"), provenance.get("prompt_hash")
+    if judge:
+        return f"{judge}@{str(prompt_hash)[:8]}" if prompt_hash else str(judge)
+    return Path(ranking.source.rpartition(":")[0]).name or "unknown"
+
+
+def gather(rankings: Iterable[Ranking]) -> list[Gathered]:
+    """Bring labels of the same prompt together, texts matched as they are."""
+    found: dict[str, Gathered] = {}
+    for ranking in rankings:
+        about = found.setdefault(json.dumps(ranking.prompt, sort_keys=True), Gathered(ranking.prompt))
+        places = [about.index(text, ranking.stopped(index)) for index, text in enumerate(ranking.responses)]
+        pairs = [turned for pair in ranking.pairs if (turned := _renumbered(pair, places)) is not None]
+        about.labels.append((labeller_of(ranking), Ranking(ranking.prompt, [], pairs, ranking.provenance)))
+    return list(found.values())
+
+
+def _renumbered(pair: Pair, places: list[int]) -> Pair | None:
+    """The pair by the answers' new places, the lower first; None where both are one text."""
+    first, second = places[pair.first], places[pair.second]
+    if first < second:
+        return Pair(first, second, pair.probability, pair.status, pair.margin, pair.verdicts)
+    if first == second:
+        return None
+    turned = tuple(
+        Asked("first" if one.shown == "swapped" else "swapped", one.repeat, one.probability, one.status, one.mass)
+        for one in pair.verdicts
+    )
+    probability = None if pair.probability is None else 1 - pair.probability
+    return Pair(second, first, probability, pair.status, pair.margin, turned)
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Labels as numbers, and what the numbers stand for."""
+
+    labels: Labels
+    labellers: list[str]
+    pairs: list[tuple[int, Ends]]  # number of the prompt, and the two answers
+
+    @property
+    def prompts(self) -> Integers:
+        """(pairs,): the number of each pair's prompt, from 0 without gaps."""
+        return np.unique([prompt for prompt, _ in self.pairs], return_inverse=True)[1].astype(np.int64)
+
+
+def tabulate(gathered: list[Gathered]) -> Table:
+    """Number labellers and labelled pairs; where one labeller speaks several times of a pair, the mean counts."""
+    names = sorted({name for about in gathered for name, ranking in about.labels if _outcomes(ranking)})
+    numbers = {name: number for number, name in enumerate(names)}
+    said: dict[tuple[int, Ends, int], list[Floats]] = {}
+    for prompt, about in enumerate(gathered):
+        for name, ranking in about.labels:
+            for ends, outcome in _outcomes(ranking):
+                said.setdefault((prompt, ends, numbers[name]), []).append(outcome)
+    pairs = sorted({(prompt, ends) for prompt, ends, _ in said})
+    places = {pair: place for place, pair in enumerate(pairs)}
+    labels = Labels(
+        np.array([places[prompt, ends] for prompt, ends, _ in said], dtype=np.int64),
+        np.array([labeller for _, _, labeller in said], dtype=np.int64),
+        np.array([np.mean(outcomes, axis=0) for outcomes in said.values()]).reshape(-1, 3),
+        len(pairs),
+        len(names),
+    )
+    return Table(labels, names, pairs)
+
+
+def _outcomes(ranking: Ranking) -> list[tuple[Ends, Floats]]:
+    """What a ranking says of its usable pairs, as distributions over first, second and tie."""
+    found = []
+    for pair in ranking.pairs:
+        if pair.status in USABLE and pair.probability is not None:
+            outcome = np.zeros(3)
+            if pair.status == "tie":
+                outcome[TIE] = 1.0
+            else:
+                outcome[FIRST], outcome[SECOND] = pair.probability, 1 - pair.probability
+            found.append(((pair.first, pair.second), outcome))
+    return found
+
+
+def mixed_rows(gathered: list[Gathered], table: Table, truth: Floats) -> list[Ranking]:
+    """Return one ranking a prompt: each pair with its posterior, and every label that went into it.
+
+    The probability that the first is better is P(first) + P(tie) / 2; a pair is a tie where that is likeliest.
+    """
+    posterior = {pair: truth[place] for place, pair in enumerate(table.pairs)}
+    rows = []
+    for prompt, about in enumerate(gathered):
+        statuses: dict[Ends, Status] = {}
+        for _, ranking in about.labels:
+            for pair in ranking.pairs:
+                kept = statuses.get((pair.first, pair.second))
+                if kept is None or pair.status == "abstain":
+                    statuses[pair.first, pair.second] = pair.status
+        pairs = []
+        for ends in sorted(statuses):
+            found = posterior.get((prompt, ends))
+            if found is None:
+                pairs.append(Pair(*ends, None, statuses[ends]))
+            else:
+                status: Status = "tie" if found[TIE] > max(found[FIRST], found[SECOND]) else "ok"
+                pairs.append(Pair(*ends, float(np.clip(found[FIRST] + found[TIE] / 2, 0.0, 1.0)), status))
+        rows.append(Ranking(about.prompt, about.responses, pairs, _provenance(about)))
+    return [row for row in rows if row.pairs]
+
+
+def _provenance(about: Gathered) -> dict[str, Any]:
+    labels = []
+    for name, ranking in about.labels:
+        own = {key: value for key, value in ranking.provenance.items() if key != "stopped"}
+        labels.append({"labeller": name, "provenance": own, "pairs": ranking_to_json(ranking)["pairs"]})
+    kept: dict[str, Any] = {"source": "mixed", "judge": "dawid-skene"}
+    policies = [label["provenance"].get("policy") for label in labels]
+    if policies[0] is not None and all(policy == policies[0] for policy in policies):
+        kept["policy"] = policies[0]
+    return {**kept, "stopped": about.stopped, "labels": labels}
