@@ -130,8 +130,8 @@ def ask(
                     asked.throw(error)  # which waits for the calls in flight
     except BudgetError as error:
         raise BudgetError(
-            f"stopped after {len(verdicts)} of {len(different)} questions: {error} No labels were written; what was "
-            "answered is kept, and the same command with a higher budget goes on from it."
+            f"{len(different)} questions are not all answered: {error} No labels were written; what was answered is "
+            "kept, and the same command with a higher budget goes on from it."
         ) from None
     watch.check(at_end=True)
     return verdicts

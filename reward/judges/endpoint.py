@@ -40,7 +40,7 @@ class ChatEndpoint:
         weakref.finalize(self, client.close).atexit = False  # connections go with the endpoint
 
     @classmethod
-    def open(cls, entry: JudgeEntry) -> "ChatEndpoint":
+    def open(cls, entry: JudgeEntry, *, knock: bool = True) -> "ChatEndpoint":
         """Build the client and knock at the endpoint.
 
         Raises: JudgeError where the model or the key is missing, nobody listens, or the key is refused: better now
@@ -58,7 +58,8 @@ class ChatEndpoint:
             http_client=openai.DefaultHttpxClient(trust_env=False) if _is_loopback(base_url) else None,
         )
         endpoint = cls(entry, client)
-        endpoint._knock()
+        if knock:
+            endpoint._knock()
         return endpoint
 
     def ask(self, messages: list[Message], about: About, caller: Caller) -> ChatReply:

@@ -30,7 +30,9 @@ class OpenAIJudge:
         Raises: JudgeError where the model, the key or the prompt file is missing, nobody listens, or the key is
             refused: better now than after hours of sampling.
         """
-        return cls(entry, PairwisePrompt.load(entry.prompt), ChatEndpoint.open(entry), caller)
+        return cls(
+            entry, PairwisePrompt.load(entry.prompt), ChatEndpoint.open(entry, knock=not caller.asks_nobody), caller
+        )
 
     def ask(self, comparison: Comparison) -> Verdict:
         """Ask one question.

@@ -8,7 +8,7 @@ import pytest
 
 from alignment.config.schema import DatasetEntry
 from alignment.data import load_rankings
-from alignment.errors import AlignmentError, JudgeError
+from alignment.errors import AlignmentError, BudgetError, JudgeError, RecipeError
 from recipes import label
 from tests.reward.chat_server import ChatServer, Reply, completion, failure, fenced
 
@@ -118,3 +118,96 @@ def test_what_cannot_work_is_said_and_writes_no_labels(
     with pytest.raises(AlignmentError, match=words):
         label.main(argv)
     assert not (tmp_path / "run" / "labels.jsonl").exists()
+
+
+def given(folder: Path, rows: int = 4) -> list[dict[str, str]]:
+    data = [{"prompt": f"question {i}", "responses": ["aa", "b", "aa"], "ranks": [1, 2, 1]} for i in range(rows)]
+    (folder / "given.jsonl").write_text("".join(json.dumps(row) + "\n" for row in data))
+    return [{"path": str(folder / "given.jsonl")}]
+
+
+def write_given(folder: Path, judge: dict[str, Any], **keys: Any) -> list[str]:
+    recipe = {
+        "stage": "label",
+        "responses": "given",
+        "output_dir": str(folder / "run"),
+        "datasets": given(folder),
+        "judge": judge,
+        **keys,
+    }
+    (folder / "label.yaml").write_text(json.dumps(recipe))
+    return ["--config", str(folder / "label.yaml")]
+
+
+def test_answers_that_are_given_are_judged_without_a_policy(tmp_path: Path) -> None:
+    with ChatServer(lambda prompt, n: alphabetical(prompt)) as server:
+        label.main(write_given(tmp_path, openai(server)))
+        assert len(server.prompts) == 4 * 2  # "aa" against "b" in both orders; the doubled answer is not asked about
+    rows = [json.loads(line) for line in (tmp_path / "run" / "labels.jsonl").read_text().splitlines()]
+    assert [pair["status"] for pair in rows[0]["pairs"]] == ["ok", "tie", "ok"]
+    assert rows[0]["pairs"][0]["probability"] == pytest.approx(0.85)
+    first, swapped = rows[0]["pairs"][0]["verdicts"]
+    assert (first["shown"], first["probability"]) == ("first", pytest.approx(0.9))
+    assert (swapped["shown"], swapped["probability"]) == ("swapped", pytest.approx(0.2))
+    assert first["mass"] == pytest.approx(1.0)
+    manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
+    assert manifest["results"]["usage"]["calls"] == 8
+
+
+def test_a_dry_run_asks_nobody_and_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    judge = {"kind": "openai", "model": "toy", "base_url": "http://127.0.0.1:9/v1", "max_tokens": 10}
+    judge |= {"prices": {"prompt": 1000, "completion": 2000}}
+    label.main([*write_given(tmp_path, judge), "--dry-run"])
+    said = capsys.readouterr().out
+    assert "4 prompts, 8 questions to toy" in said
+    assert "8 calls, about " in said
+    assert "at most 80 of replies: at most " in said  # 8 calls of max_tokens 10
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_budget_stops_the_run_and_a_higher_one_goes_on(tmp_path: Path) -> None:
+    with ChatServer(lambda prompt, n: alphabetical(prompt)) as server:
+        with pytest.raises(BudgetError, match=r"8 questions are not all answered: the budget of 5 calls"):
+            label.main([*write_given(tmp_path, openai(server)), "--max_calls", "5"])
+        assert len(server.prompts) == 5
+        assert not (tmp_path / "run" / "labels.jsonl").exists()
+        label.main([*write_given(tmp_path, openai(server)), "--max_calls", "8"])
+        assert max(server.answered.values()) == 1
+        assert len(server.prompts) == 8
+    manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
+    assert manifest["results"]["usage"]["calls"] == 8
+
+
+def test_labels_are_read_anew_by_another_parser_without_a_call(tmp_path: Path, capsys: Any) -> None:
+    with ChatServer(lambda prompt, n: alphabetical(prompt)) as server:
+        argv = write_given(tmp_path, openai(server))
+        label.main(argv)
+        calls = len(server.prompts)
+        before = (tmp_path / "run" / "labels.jsonl").read_text()
+        label.main([*argv, "--reparse"])
+        assert (tmp_path / "run" / "labels.jsonl").read_text() == before
+        assert len(server.prompts) == calls
+        clamped = (tmp_path / "run" / "labels.jsonl").read_text()
+        with pytest.raises(AlignmentError, match="asks for 8 calls that were never made"):
+            label.main([*argv, "--judge.max_tokens", "7", "--reparse"])
+        assert (tmp_path / "run" / "labels.jsonl").read_text() == clamped
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"responses": "sampled"}, "model_name_or_path: the required key is missing"),
+        ({"temperature": 0.5}, "temperature: has no effect with responses: given"),
+        ({"max_cost": 3}, "max_cost: needs judge.prices"),
+        ({"dry_run": True, "reparse": True}, "dry_run: excludes reparse"),
+    ],
+)
+def test_keys_that_do_not_go_together_are_told(tmp_path: Path, keys: dict[str, Any], message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        label.main(write_given(tmp_path, {"kind": "openai", "model": "toy"}, **keys))
+
+
+def test_reparse_needs_a_finished_run(tmp_path: Path) -> None:
+    argv = write_given(tmp_path, {"kind": "rules", "function": "tests.evaluate.rules:longer"})
+    with pytest.raises(AlignmentError, match="holds no finished run of stage label"):
+        label.main([*argv, "--reparse"])
