@@ -61,7 +61,8 @@ def test_labels_meet_by_text_whatever_their_order(tmp_path):
     assert pairs[0, 1]["probability"] == pytest.approx((0.0286875 + 0.00625) / 0.053, abs=1e-6)
     assert pairs[0, 1]["status"] == "ok"
     # a-c: the judge's 0.75 and Anna's a over c, told as c against a at 0.
-    # first 0.45·(0.75·0.7 + 0.25·0.2)·0.7 = 0.181125; second 0.45·(0.75·0.2 + 0.25·0.7)·0.2 = 0.02925; neither 0.1·0.25·0.25 = 0.00625; sum 0.216625
+    # first 0.45·(0.75·0.7 + 0.25·0.2)·0.7 = 0.181125; second 0.45·(0.75·0.2 + 0.25·0.7)·0.2 = 0.02925;
+    # neither 0.1·0.25·0.25 = 0.00625; sum 0.216625
     assert pairs[0, 2]["probability"] == pytest.approx((0.181125 + 0.003125) / 0.216625, abs=1e-6)
     assert (pairs[1, 2]["probability"], pairs[1, 2]["status"]) == (None, "abstain")
     assert mixed["provenance"]["stopped"] == [True, False, True, True]
