@@ -161,19 +161,25 @@ def merge(
 
 @app.command(rich_help_panel=RESULT_PANEL)
 def score(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="The run folder of a reward model.")],
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="JSONL with `prompt` and `answer` in each row.")],
+    model: Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP)],
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="JSONL with `prompt` and `answer`, or `responses`, in each row.")
+    ],
     output: Annotated[
         Path | None, typer.Option(help="Where to write the rows with their `score`; default: standard output.")
     ] = None,
+    batch_size: Annotated[int, typer.Option("--batch_size", min=1, help="Answers scored together.")] = 64,
+    aggregate: Annotated[str, typer.Option(metavar="mean|min|lcb", help=AGGREGATE_HELP)] = "mean",
 ) -> None:
     """Score answers with a reward model."""
     from alignment.run.script import script
 
     def start() -> None:
+        from reward.bench.command import aggregate_of
         from reward.scorers import score_file
 
-        score_file(str(run), str(file), str(output) if output else None)
+        how = aggregate_of(aggregate)
+        score_file(model, str(file), str(output) if output else None, batch_size=batch_size, aggregate=how)
 
     script(start)
 

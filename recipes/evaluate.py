@@ -21,7 +21,7 @@ from alignment.run.directory import RunDirectory
 from alignment.run.files import write_json, write_jsonl
 from alignment.run.script import script
 from reward.judges import build_judge
-from reward.scorers import RewardScorer
+from reward.scorers.ensemble import Ensemble
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -53,7 +53,7 @@ def main(argv: list[str] | None = None) -> None:
     agreed = {}
     if recipe.reward_model_path is not None:
         console.print(f"scoring with {recipe.reward_model_path}")
-        scorer = RewardScorer.load(recipe.reward_model_path, batch_size=recipe.per_device_eval_batch_size)
+        scorer = Ensemble.load(recipe.reward_model_path, batch_size=recipe.per_device_eval_batch_size)
         scores = {policy.name: scorer.score(prompts, policy.texts, stopped=policy.stopped) for policy in policies}
         agreed = reward_agreement(recipe, judges, prompts, clusters, baseline, scores, console.print)
     verdicts = judge_candidates(recipe, judges, prompts, baseline, candidates, console.print)

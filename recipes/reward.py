@@ -20,15 +20,16 @@ from alignment.run.script import script
 from alignment.train.arguments import training_arguments
 from alignment.train.saving import lineage_of, save_trained
 from reward.batches import Encoded, encode_rankings
+from reward.members import finish_ensemble, is_trained, member_recipes
 from reward.model import context_limit, load_reward_model
 from reward.trainer import RewardTrainer
 
 
 def load_data(
-    recipe: RewardRecipe, run: RunDirectory, template: Template, *, limit: int | None
+    recipe: RewardRecipe, run: RunDirectory, template: Template, *, limit: int | None, seed: int
 ) -> tuple[Encoded, Encoded]:
     """Read and tokenise the rankings, training and held out; the manifest keeps what was read and what was left out."""
-    data = load_split(load_rankings, recipe, recipe.seed)
+    data = load_split(load_rankings, recipe, seed)
     fitting = {"max_length": limit, "on_bad_row": recipe.on_bad_row}
     parts = [encode_rankings(rows, template, **fitting) for rows in (data.train, data.held_out)]
     seen = {row.prompt for row in parts[0].rows}
@@ -41,10 +42,8 @@ def load_data(
     return parts[0], parts[1]
 
 
-def main(argv: list[str] | None = None) -> None:
-    """Run the stage."""
-    recipe = load_recipe("reward", sys.argv[1:] if argv is None else argv)
-    run = RunDirectory.open(recipe)
+def train(recipe: RewardRecipe, run: RunDirectory, *, data_seed: int) -> None:
+    """Train one reward model; `data_seed` decides which prompts are held out."""
     set_seed(recipe.seed)
 
     tokenizer = load_tokenizer(recipe)
@@ -53,7 +52,7 @@ def main(argv: list[str] | None = None) -> None:
     run.record(lineage={key: value for key, value in lineage.items() if key != "pad_token_id"})  # it chooses its own
     model = load_reward_model(recipe, tokenizer, template.stop_token_ids, trainable=True, peft=recipe)
 
-    train, held_out = load_data(recipe, run, template, limit=context_limit(model, recipe.max_length))
+    train, held_out = load_data(recipe, run, template, limit=context_limit(model, recipe.max_length), seed=data_seed)
     trainer = RewardTrainer(
         model,
         training_arguments(TrainingArguments, recipe, run, remove_unused_columns=False),
@@ -62,6 +61,8 @@ def main(argv: list[str] | None = None) -> None:
         evaluation=held_out.rows,
         center_rewards_coefficient=recipe.center_rewards_coefficient,
         use_margin=recipe.use_margin,
+        label_smoothing=recipe.label_smoothing,
+        ties=recipe.ties,
         callbacks=callbacks_for(run, recipe),
     )
     with only_whole_checkpoints(run.path):
@@ -70,6 +71,20 @@ def main(argv: list[str] | None = None) -> None:
     run.record(**trainer.score_scale())  # the reward's unit, for whoever scores with it
     save_trained(trainer, run.path)
     run.finish(train_loss=trained.training_loss, steps=trained.global_step, **results)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run the stage: one reward model, or `num_members` of them on the same data."""
+    recipe = load_recipe("reward", sys.argv[1:] if argv is None else argv)
+    run = RunDirectory.open(recipe)
+    if recipe.num_members == 1:
+        train(recipe, run, data_seed=recipe.seed)
+        return
+    members = member_recipes(recipe)
+    for member in members:
+        if not is_trained(member):
+            train(member, RunDirectory.open(member), data_seed=recipe.seed)
+    finish_ensemble(recipe, run, members)
 
 
 if __name__ == "__main__":

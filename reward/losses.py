@@ -6,6 +6,8 @@ from torch.nn.functional import logsigmoid
 
 from alignment.errors import ShapeError
 
+TIE = 0.5  # the label of a pair of which neither is better
+
 
 def pair_loss(first: Tensor, second: Tensor, probability: Tensor, margin: Tensor | None = None) -> Tensor:
     """Cross-entropy of the Bradley-Terry model against the probability that the first answer is better.
@@ -26,6 +28,67 @@ def pair_loss(first: Tensor, second: Tensor, probability: Tensor, margin: Tensor
     difference = first - second
     gap = torch.zeros_like(difference) if margin is None else margin
     return -probability * logsigmoid(difference - gap) - (1.0 - probability) * logsigmoid(-difference - gap)
+
+
+def davidson_loss(
+    first: Tensor, second: Tensor, probability: Tensor, log_nu: Tensor, margin: Tensor | None = None
+) -> Tensor:
+    """Cross-entropy of Davidson's model, in which two answers may be equally good.
+
+    Davidson 1970 (Journal of the American Statistical Association 65, 317-328), with worths e^s: with d = s_1 - s_2,
+
+        P(first better) = e^(d/2) / Z,  P(tie) = nu / Z,  P(second better) = e^(-d/2) / Z,  Z = e^(d/2) + e^(-d/2) + nu.
+
+    Of pairs that are decided it says what Bradley-Terry says, sigma(d), and nu = 0 is Bradley-Terry. A label of exactly
+    one half is a tie, with loss -log P(tie); any other probability p is shared between the two that decide,
+    -p log P(first better) - (1 - p) log P(second better), each asked for the margin as in `pair_loss`.
+
+    Args:
+        first, second, probability, margin: as in `pair_loss`.
+        log_nu: () float, log of nu, at equal scores the odds of a tie against either side.
+
+    Returns: (pairs,) float, in nats.
+    Raises: ShapeError where shapes differ.
+    """
+    _require_one_shape(first=first, second=second, probability=probability, margin=margin)
+    difference = first - second
+    gap = torch.zeros_like(difference) if margin is None else margin
+    wins, loses = (_log_outcomes(side, log_nu)[0] for side in (difference - gap, -difference - gap))
+    ties = _log_outcomes(difference, log_nu)[1]
+    return torch.where(probability == TIE, -ties, -probability * wins - (1.0 - probability) * loses)
+
+
+def _log_outcomes(difference: Tensor, log_nu: Tensor) -> tuple[Tensor, Tensor]:
+    """Log-probabilities that the first is better and that neither is."""
+    half = difference / 2
+    nu = log_nu.to(half.dtype).expand_as(half)
+    log_z = torch.logsumexp(torch.stack([half, -half, nu]), 0)
+    return half - log_z, nu - log_z
+
+
+def smoothed(probability: Tensor, label_smoothing: float) -> Tensor:
+    """What a label says where a share `label_smoothing` of labels is the wrong way round.
+
+    p becomes (1 - e) p + e (1 - p), so a soft label keeps its order and one half stays one half. For p = 1 it is
+    that of conservative DPO (Mitchell 2023, https://ericmitchell.ai/cdpo.pdf), TRL's key of the same name.
+    """
+    return probability + label_smoothing * (1.0 - 2.0 * probability)
+
+
+def comparison_loss(
+    first: Tensor,
+    second: Tensor,
+    probability: Tensor,
+    margin: Tensor | None = None,
+    *,
+    label_smoothing: float = 0.0,
+    log_nu: Tensor | None = None,
+) -> Tensor:
+    """`pair_loss`, or `davidson_loss` where there is a `log_nu`, of labels smoothed; (pairs,) float."""
+    labels = smoothed(probability, label_smoothing)
+    if log_nu is None:
+        return pair_loss(first, second, labels, margin)
+    return davidson_loss(first, second, labels, log_nu, margin)
 
 
 def centring_loss(first: Tensor, second: Tensor) -> Tensor:
@@ -53,6 +116,8 @@ def ranking_loss(
     num_prompts: int | float | Tensor,
     margin: Tensor | None = None,
     center_rewards_coefficient: float = 0.0,
+    label_smoothing: float = 0.0,
+    log_nu: Tensor | None = None,
 ) -> Tensor:
     """Mean over all compared pairs of a prompt, then over prompts, eq. 1 of https://arxiv.org/abs/2203.02155.
 
@@ -68,12 +133,20 @@ def ranking_loss(
             losses is then the mean over the global batch.
         margin: (pairs,) float >= 0, or None.
         center_rewards_coefficient: weight of `centring_loss`, averaged as the pairs are.
+        label_smoothing, log_nu: as in `comparison_loss`.
 
     Returns: () float.
     Raises: ShapeError where the pairs' tensors differ in shape.
     """
     _require_one_shape(first=first, second=second, probability=probability, prompt=prompt, margin=margin)
-    loss = pair_loss(scores[first], scores[second], probability.to(scores.dtype), margin)
+    loss = comparison_loss(
+        scores[first],
+        scores[second],
+        probability.to(scores.dtype),
+        margin,
+        label_smoothing=label_smoothing,
+        log_nu=log_nu,
+    )
     if center_rewards_coefficient:
         loss = loss + center_rewards_coefficient * centring_loss(scores[first], scores[second])
     pairs_of_prompt = torch.bincount(prompt)[prompt]

@@ -4,10 +4,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from alignment.evaluate.statistics import accuracy_interval
 from reward.batches import EncodedRanking
+from reward.losses import comparison_loss
 
 Array = NDArray[np.float64]
 MARGIN_BINS = 4  # quantiles of the score difference
@@ -19,6 +21,8 @@ def preference_metrics(
     *,
     center_rewards_coefficient: float = 0.0,
     use_margin: bool = False,
+    label_smoothing: float = 0.0,
+    log_nu: float | None = None,
 ) -> dict[str, Any]:
     """Compare scores with the labels of held-out rankings.
 
@@ -36,7 +40,7 @@ def preference_metrics(
     gap, total, label, margin, longer = _pairs(scores, rankings)
     weight = _prompt_weights(prompt)
     nll = _cross_entropy(gap, label)
-    loss = _cross_entropy(gap, label, margin) if use_margin else nll
+    loss = _training_loss(gap, label, margin if use_margin else None, label_smoothing, log_nu)
     metrics: dict[str, Any] = {
         "loss": float(weight @ (loss + center_rewards_coefficient * total**2)),
         "nll": float(weight @ nll),
@@ -121,8 +125,24 @@ def _correct(gap: Array, label: Array) -> Array:
     return np.where(gap == 0, 0.5, (gap > 0) == (label > 0.5)).astype(np.float64)
 
 
-def _cross_entropy(gap: Array, label: Array, margin: Array | float = 0.0) -> Array:
-    loss: Array = label * np.logaddexp(0, margin - gap) + (1 - label) * np.logaddexp(0, margin + gap)
+def _training_loss(
+    gap: Array, label: Array, margin: Array | None, label_smoothing: float, log_nu: float | None
+) -> Array:
+    """What training would make of each pair, centring left out."""
+    difference, probability = torch.from_numpy(gap), torch.from_numpy(label)
+    loss: Array = comparison_loss(
+        difference,
+        torch.zeros_like(difference),
+        probability,
+        None if margin is None else torch.from_numpy(margin),
+        label_smoothing=label_smoothing,
+        log_nu=None if log_nu is None else torch.tensor(log_nu, dtype=torch.float64),
+    ).numpy()
+    return loss
+
+
+def _cross_entropy(gap: Array, label: Array) -> Array:
+    loss: Array = label * np.logaddexp(0, -gap) + (1 - label) * np.logaddexp(0, gap)
     return loss
 
 

@@ -2,7 +2,8 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -10,10 +11,13 @@ from torch.utils.data import Dataset
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import EvalLoopOutput
 
+from alignment.errors import TrainingError
+from alignment.train.sharding import is_sharded
 from reward.batches import EncodedRanking, RankingCollator
 from reward.losses import ranking_loss
 from reward.metrics import preference_metrics
 from reward.model import score_sequences
+from reward.ties import LEARNING_RATE, NAME, add_log_nu, read_nu, write_nu
 
 NO_ANSWER = -100.0  # fills the places of prompts with fewer answers, as the Trainer itself pads
 
@@ -49,9 +53,12 @@ class RewardTrainer(Trainer):
         evaluation: Sequence[EncodedRanking] | None = None,
         center_rewards_coefficient: float = 0.0,
         use_margin: bool = False,
+        label_smoothing: float = 0.0,
+        ties: Literal["half", "davidson"] = "half",
         callbacks: list[TrainerCallback] | None = None,
     ) -> None:
         """Wrap the rankings; `args` needs `remove_unused_columns=False`, as batches are rankings, not columns."""
+        self.log_nu = add_log_nu(model, train) if ties == "davidson" else None
         args._n_gpu = min(args.n_gpu, 1)  # DataParallel would cut a flat batch between a prompt's answers
         super().__init__(
             model,
@@ -65,6 +72,9 @@ class RewardTrainer(Trainer):
         self.model_accepts_loss_kwargs = True  # compute_loss divides by the whole batch's prompts itself
         self.center_rewards_coefficient = center_rewards_coefficient
         self.use_margin = use_margin
+        self.label_smoothing = label_smoothing
+        if self.log_nu is not None and is_sharded(self.accelerator):
+            raise TrainingError("ties: davidson cannot be trained with weights in shards; use ties: half, or ZeRO-2.")
         self._seen = torch.zeros(3, dtype=torch.float64)  # since the last log: decided pairs, agreed, sum of gaps
 
     def compute_loss(
@@ -85,6 +95,8 @@ class RewardTrainer(Trainer):
             num_prompts=len(inputs["index"]) if num_items_in_batch is None else num_items_in_batch,
             margin=inputs["margin"] if self.use_margin else None,
             center_rewards_coefficient=self.center_rewards_coefficient,
+            label_smoothing=self.label_smoothing,
+            log_nu=None if self.log_nu is None else self.log_nu[0],
         )
         if num_items_in_batch is not None:
             loss = loss * self.accelerator.num_processes  # gradients are averaged over processes, shares must be summed
@@ -132,7 +144,7 @@ class RewardTrainer(Trainer):
         output = self.predict(self.eval_dataset, metric_key_prefix="eval")
         self.log(output.metrics)
         found = self._agreement(output.predictions, self.eval_dataset.rows)
-        return {f"reward_{key}": value for key, value in found.items()}
+        return {**{f"reward_{key}": value for key, value in found.items()}, **self.nu}
 
     def score_scale(self, most_prompts: int = 1_000) -> dict[str, float]:
         """Mean and standard deviation of the scores of training answers, of up to `most_prompts` prompts."""
@@ -147,7 +159,45 @@ class RewardTrainer(Trainer):
             rankings,
             center_rewards_coefficient=self.center_rewards_coefficient,
             use_margin=self.use_margin,
+            label_smoothing=self.label_smoothing,
+            log_nu=None if self.log_nu is None else self.log_nu.item(),
         )
+
+    @property
+    def nu(self) -> dict[str, float]:
+        """Davidson's nu by its name in logs and results; nothing without it."""
+        return {} if self.log_nu is None else {"davidson_nu": math.exp(self.log_nu.item())}
+
+    # Davidson's nu: its own learning rate, no decay, and a file beside weights that are a plain classifier's
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """The Trainer's optimizer, with nu in a group of its own."""
+        fresh = self.optimizer is None
+        optimizer: torch.optim.Optimizer = super().create_optimizer(model)
+        if fresh and self.log_nu is not None:
+            for group in optimizer.param_groups:
+                group["params"] = [p for p in group["params"] if p is not self.log_nu]
+            own = {"params": [self.log_nu], "lr": LEARNING_RATE, "weight_decay": 0.0}
+            optimizer.add_param_group({**optimizer.param_groups[0], **own})
+        return optimizer
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        if self.log_nu is None:
+            return super()._save(output_dir, state_dict)
+        weights = self.model.state_dict() if state_dict is None else state_dict
+        super()._save(output_dir, {name: weight for name, weight in weights.items() if not name.endswith(NAME)})
+        if self.args.should_save:
+            write_nu(Path(output_dir or self.args.output_dir), self.log_nu)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        if self.log_nu is not None:
+            read_nu(Path(resume_from_checkpoint), self.log_nu)
+
+    def _load_best_model(self) -> None:
+        super()._load_best_model()
+        if self.log_nu is not None:
+            read_nu(Path(self.state.best_model_checkpoint), self.log_nu)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add agreement on the training pairs since the last log."""
@@ -156,6 +206,7 @@ class RewardTrainer(Trainer):
             decided, agreed, gaps = seen.tolist()
             if decided:
                 logs = {**logs, "accuracy": agreed / decided, "score_gap": gaps / decided}
+            logs = {**logs, **self.nu}
             self._seen.zero_()
         super().log(logs, start_time)
 

@@ -197,6 +197,12 @@ def _judge(at: Location, entry: dict[str, Any]) -> Iterator[Fault]:
             yield (*at, key), f"does not belong to a judge of kind {kind}"
 
 
+def smoothing(keys: Keys) -> Iterator[Fault]:
+    """The Trainer's smoothing is for classes; a reward model has none."""
+    if keys.stage == "reward" and keys["label_smoothing_factor"]:
+        yield ("label_smoothing_factor",), "is not read in stage reward, whose labels are of pairs; use label_smoothing"
+
+
 def candidates(keys: Keys) -> Iterator[Fault]:
     """Tables tell policies apart by their names."""
     if keys.stage != "evaluate":
@@ -266,6 +272,7 @@ RULES: list[Rule] = [
     best_model,
     loss_mixture,
     judges,
+    smoothing,
     candidates,
     label_answers,
     label_pairs,

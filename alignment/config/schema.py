@@ -90,7 +90,7 @@ class ScorerEntry(Part):
     kind: Literal["reward_model", "ensemble", "function", "http", "judge"]
     name: str | None = Field(default=None, pattern=r"^[A-Za-z0-9_-]+$")  # logged as score_NAME; default: the kind
     weight: float = Field(default=1.0, allow_inf_nan=False)
-    model_name_or_path: Text | None = None  # reward_model
+    model_name_or_path: Text | None = None  # reward_model; ensemble: a run with num_members
     reward_models: list[Text] = Field(default_factory=list)  # ensemble
     aggregate: Literal["mean", "min", "lcb"] = "mean"  # ensemble: lcb is mean - uncertainty_penalty * std
     uncertainty_penalty: float = Field(default=1.0, ge=0)  # ensemble, lcb: standard deviations subtracted
@@ -209,6 +209,9 @@ class RewardRecipe(Recipe, ModelKeys, AdapterKeys, DataKeys):
     stage: Literal["reward"]
     max_length: int | None = Field(default=1024, gt=0)
     center_rewards_coefficient: float = Field(default=0.0, ge=0)  # weight of the mean squared sum of a pair's scores
+    ties: Literal["half", "davidson"] = "half"  # a tie is the label one half, or an outcome of its own (Davidson 1970)
+    label_smoothing: float = Field(default=0.0, ge=0, lt=0.5)  # share of labels taken to be the wrong way round
+    num_members: int = Field(default=1, ge=1)  # reward models trained alike but for their seeds: an ensemble
     use_margin: bool = False  # subtract the row's `margin` from the score difference (Llama 2)
     early_stopping_patience: int | None = Field(default=None, gt=0)
 

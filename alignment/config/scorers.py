@@ -11,14 +11,14 @@ from alignment.config.schema import ScorerEntry
 FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 NEEDS = {
     "reward_model": ("model_name_or_path", "the folder of a reward model"),
-    "ensemble": ("reward_models", "a list of two or more folders of reward models"),
+    "ensemble": ("reward_models", "a list of two or more folders, or model_name_or_path, a run with num_members"),
     "function": ("function", '"module:function"'),
     "http": ("url", "the address that scores are asked of"),
     "judge": ("judge", "a mapping with kind openai and the model's name at the endpoint"),
 }
 OWN = {
     "reward_model": {"model_name_or_path"},
-    "ensemble": {"reward_models", "aggregate", "uncertainty_penalty"},
+    "ensemble": {"model_name_or_path", "reward_models", "aggregate", "uncertainty_penalty"},
     "function": {"function"},
     "http": {"url", "api_key_env", "timeout_seconds", "max_retries"},
     "judge": {"judge", "max_concurrency"},
@@ -51,7 +51,9 @@ def score_sources(keys: Keys) -> Iterator[Fault]:
 def _entry_faults(at: Location, entry: dict[str, Any]) -> Iterator[Fault]:
     kind = entry["kind"]
     needed, form = NEEDS[kind]
-    if not entry.get(needed):
+    if kind == "ensemble" and entry.get("reward_models") and entry.get("model_name_or_path"):
+        yield (*at, "model_name_or_path"), "excludes reward_models; give one"
+    if not entry.get(needed) and not (kind == "ensemble" and entry.get("model_name_or_path")):
         yield at, f"a scorer of kind {kind} needs {needed}, {form}"
     foreign = set(ScorerEntry.model_fields) - OWN[kind] - COMMON
     for key in sorted(foreign & entry.keys()):

@@ -35,7 +35,9 @@ def model_card(recipe: Recipe, manifest: dict[str, Any]) -> str:
             lines += ["| " + " | ".join(f"{value:.4g}" for value in row.values()) + " |" for row in bins]
             lines += [""]
     loader = LOADING.get(recipe.stage)
-    if loader:
+    if manifest.get("members"):
+        lines += [f"An ensemble of {', '.join(f'`{name}`' for name in manifest['members'])}; each is a model.", ""]
+    elif loader:
         # An adapter keeps neither the number of outputs nor the padding token of the classifier it lies on.
         head = ", num_labels=1, pad_token_id=tokenizer.pad_token_id" if recipe.stage == "reward" else ""
         lines += [

@@ -1,7 +1,7 @@
 """Scorers: where PPO's scores come from, one file per kind behind `alignment.train.scoring.Scorer`."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from alignment.config.schema import PPORecipe, ScorerEntry
 from alignment.errors import ModelError
@@ -9,6 +9,7 @@ from alignment.policy.base import resolve_model
 from alignment.policy.weights import weights_hash
 from alignment.run.directory import read_manifest
 from alignment.train.scoring import ScorePart, Scorer, Scoring
+from reward.scorers.ensemble import has_members, member_paths
 from reward.scorers.file import score_file
 from reward.scorers.reward_model import RewardScorer
 
@@ -19,7 +20,8 @@ def score_entries(recipe: PPORecipe) -> list[ScorerEntry]:
     """Return the recipe's scorers; `reward_model_path` is one of them."""
     if recipe.reward_model_path is None:
         return recipe.scorers
-    return [ScorerEntry(kind="reward_model", model_name_or_path=recipe.reward_model_path)]
+    kind: Literal["reward_model", "ensemble"] = "ensemble" if has_members(recipe.reward_model_path) else "reward_model"
+    return [ScorerEntry(kind=kind, model_name_or_path=recipe.reward_model_path)]
 
 
 def reward_models(recipe: PPORecipe) -> list[str]:
@@ -95,7 +97,10 @@ def _role(source: str | Scorer) -> str | None:
 
 
 def _models(entry: ScorerEntry) -> list[str]:
-    return [entry.model_name_or_path] if entry.model_name_or_path else entry.reward_models
+    named = [entry.model_name_or_path] if entry.model_name_or_path else entry.reward_models
+    if entry.kind == "reward_model" and has_members(named[0]):
+        raise ModelError(f"scorer {entry.label}: {named[0]} holds an ensemble; write kind: ensemble.")
+    return [path for name in named for path in member_paths(name)] if entry.kind == "ensemble" else named
 
 
 def _outside(entry: ScorerEntry, recipe: PPORecipe) -> Scorer:

@@ -25,13 +25,17 @@ def member_paths(model: str) -> list[str]:
     Raises: ModelError where one is neither a folder nor a Hub id.
     """
     if os.path.isdir(model):
-        members = read_manifest(model).get("members")
-        return [str(Path(model, name)) for name in members] if members else [model]
+        return [str(Path(model, name)) for name in read_manifest(model).get("members", [])] or [model]
     if "," in model:
         return [path for part in model.split(",") for path in member_paths(part.strip())]
     if not model or model.count("/") != 1 or model.startswith((".", "/", "~")):
         raise ModelError(f"{model}: no such folder; name the run folder of a reward model.")
     return [model]
+
+
+def has_members(path: str) -> bool:
+    """Whether a folder is a run with `num_members`."""
+    return os.path.isdir(path) and bool(read_manifest(path).get("members"))
 
 
 @dataclass(frozen=True, slots=True)

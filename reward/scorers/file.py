@@ -4,41 +4,65 @@ import gzip
 import json
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from alignment.data.rows import Prompt
-from alignment.errors import DataError, ModelError
+from alignment.errors import DataError
 from alignment.run.files import write_jsonl
-from reward.scorers.reward_model import RewardScorer
+from reward.scorers.ensemble import Ensemble
 
-ANSWER_KEYS = ("answer", "completion", "response")
+ANSWER_KEYS = ("answer", "completion", "response", "responses")
 
 
-def score_file(run: str | Path, file: str | Path, output: str | Path | None = None, *, batch_size: int = 64) -> None:
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of a file."""
+
+    where: str  # "file:line"
+    value: dict[str, Any]
+    prompt: Prompt
+    answers: list[str]
+
+    @property
+    def several(self) -> bool:
+        """Whether it has a list of answers, and gets a list of scores."""
+        return "responses" in self.value and "messages" not in self.value
+
+
+def score_file(model: str | Path, file: str | Path, output: str | Path | None = None, **options: Any) -> None:
     """Write the rows of a JSONL file with their scores, to `output` whole or not at all, else to standard output.
 
     A row is `{"prompt": text or messages, "answer" | "completion" | "response": text}`, or `{"messages": [...]}` that
-    ends with the assistant's answer.
+    ends with the assistant's answer, and gets a `score`; or it has `"responses": [text, ...]` and gets `scores`. An
+    ensemble adds `score_std` or `score_stds`, how far its members differ.
 
-    Raises: DataError naming file and line of the first bad row; ModelError where `run` is no reward model.
+    Args:
+        model: what `Ensemble.load` takes, as are the options.
+
+    Raises: DataError naming file and line of the first bad row; ModelError where `model` is no reward model.
     """
     rows = list(_rows(Path(file)))
-    if not Path(run).is_dir():
-        raise ModelError(f"{run}: no such folder; name the run folder of a reward model.")
-    scorer = RewardScorer.load(str(run), batch_size=batch_size)
-    scores = scorer.score_tokens(
-        [scorer.encode(prompt, answer, where=f"{file}:{number}") for number, _, prompt, answer in rows]
-    )
-    scored = [{**row, "score": score} for (_, row, _, _), score in zip(rows, scores, strict=True)]
+    scorer = Ensemble.load(str(model), **options)
+    encoded = [scorer.encode(row.prompt, answer, where=row.where) for row in rows for answer in row.answers]
+    told = scorer.each(encoded)
+    scores, spread = iter(scorer.one(told)), iter(told.std(0, correction=0).tolist())
+    scored = []
+    for row in rows:
+        found = {"score": [next(scores) for _ in row.answers]}
+        if len(scorer.members) > 1:
+            found["score_std"] = [next(spread) for _ in row.answers]
+        many, one = {f"{key}s": numbers for key, numbers in found.items()}, {key: n[0] for key, n in found.items()}
+        scored.append(row.value | (many if row.several else one))
     if output is not None:
         write_jsonl(output, scored)
     else:
         sys.stdout.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in scored)
 
 
-def _rows(file: Path) -> Iterator[tuple[int, dict[str, Any], Prompt, str]]:
-    """Line number, row, prompt and answer of each line.
+def _rows(file: Path) -> Iterator[Row]:
+    """Read each line.
 
     Raises: DataError naming file and line.
     """
@@ -57,31 +81,36 @@ def _rows(file: Path) -> Iterator[tuple[int, dict[str, Any], Prompt, str]]:
                 raise DataError(f"{file}:{number}: not UTF-8 (byte {error.start + 1} of the line).") from None
             except json.JSONDecodeError as error:
                 raise DataError(f"{file}:{number}: not JSON ({error.msg} at character {error.pos + 1}).") from None
-            prompt, answer = _prompt_and_answer(row, f"{file}:{number}")
-            yield number, row, prompt, answer
+            yield _row(row, f"{file}:{number}")
     if empty:
         raise DataError(f"{file}: empty; it needs one JSON object a line.")
 
 
-def _prompt_and_answer(row: Any, where: str) -> tuple[Prompt, str]:
+def _row(row: Any, where: str) -> Row:
     if not isinstance(row, dict):
         raise DataError(f"{where}: a {type(row).__name__}, but a row is a JSON object.")
     if "messages" in row:
         messages = _messages(row["messages"], f"{where}: messages")
         if messages[-1]["role"] != "assistant" or len(messages) < 2:
             raise DataError(f"{where}: messages must end with the assistant's answer to score.")
-        return messages[:-1], messages[-1]["content"]
+        return Row(where, row, messages[:-1], [messages[-1]["content"]])
     keys = [key for key in ANSWER_KEYS if key in row]
     if "prompt" not in row or len(keys) != 1:
         raise DataError(
             f"{where}: has the keys {', '.join(row) or 'none'}; a row needs prompt and one of "
             f"{', '.join(ANSWER_KEYS)}, or messages."
         )
-    answer = row[keys[0]]
-    if not isinstance(answer, str) or not answer.strip():
-        raise DataError(f"{where}: {keys[0]} is {json.dumps(answer)[:60]}, but an answer is text and not empty.")
+    several = keys[0] == "responses"
+    answers = row[keys[0]] if several else [row[keys[0]]]
+    if not isinstance(answers, list) or not answers:
+        raise DataError(f"{where}: responses is {json.dumps(answers)[:60]}; it must be a list of answers.")
+    for answer in answers:
+        if not isinstance(answer, str) or not (several or answer.strip()):  # among several a policy may say nothing
+            raise DataError(f"{where}: {keys[0]} is {json.dumps(answer)[:60]}, but an answer is text and not empty.")
+    if several and "scores" in row:
+        raise DataError(f"{where}: has scores already, which would be written over; rename or remove them.")
     prompt = row["prompt"]
-    return (prompt if isinstance(prompt, str) else _messages(prompt, f"{where}: prompt")), answer
+    return Row(where, row, prompt if isinstance(prompt, str) else _messages(prompt, f"{where}: prompt"), answers)
 
 
 def _messages(value: Any, where: str) -> list[dict[str, str]]:

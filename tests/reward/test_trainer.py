@@ -1,12 +1,14 @@
 """The reward trainer learns, calibrates, resumes, and does not care how a batch is cut."""
 
+import json
 import math
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
+from safetensors import safe_open
 from transformers import TrainingArguments
 
 from alignment.data.rows import Pair, Ranking
@@ -35,6 +37,8 @@ def make_trainer(
     seed: int = 0,
     peft_method: str = "full",
     center_rewards_coefficient: float = 0.0,
+    label_smoothing: float = 0.0,
+    ties: Literal["half", "davidson"] = "half",
     **arguments: Any,
 ) -> RewardTrainer:
     torch.manual_seed(seed)
@@ -62,6 +66,8 @@ def make_trainer(
         train=train,
         evaluation=evaluation,
         center_rewards_coefficient=center_rewards_coefficient,
+        label_smoothing=label_smoothing,
+        ties=ties,
     )
 
 
@@ -280,3 +286,65 @@ def test_an_answer_that_was_cut_off_is_scored_without_a_stop_token(tiny_model_di
     (row,) = encode_rankings([cut], template, max_length=None).rows
     stop = template.stop_token_ids
     assert [ids[-1] in stop for ids in row.input_ids] == [False, True]
+
+
+@pytest.mark.parametrize("peft_method", ["full", "lora"])
+def test_ties_learn_their_own_share_and_leave_a_plain_classifier(
+    tiny_model_dir: Path, tmp_path: Path, peft_method: str
+) -> None:
+    # two bad answers of three are a tie: 1 of 3 pairs; log nu begins at ln(2/3 / (2/3)) = 0
+    train = encoded(tiny_model_dir, rankings(48))
+    trainer = make_trainer(tiny_model_dir, tmp_path, train, train, peft_method=peft_method, ties="davidson",
+                           max_steps=40, lr_scheduler_type="constant")  # fmt: skip
+    assert trainer.nu["davidson_nu"] == pytest.approx(1.0)
+    trainer.train()
+    assert trainer.nu["davidson_nu"] > 1.2  # decided pairs part, so a tie between equals grows likelier
+    results = trainer.held_out_results()
+    assert results["reward_accuracy"] > 0.9
+    assert results["davidson_nu"] == trainer.nu["davidson_nu"]
+    assert results["reward_loss"] < math.log(3)  # three outcomes alike
+    assert trainer.state.log_history[0]["davidson_nu"] > 0
+    trainer.save_model(str(tmp_path / "saved"))
+    (saved,) = (tmp_path / "saved").glob("*.safetensors")
+    with safe_open(saved, "pt") as file:
+        assert not [name for name in file.keys() if "davidson" in name]  # it is no dictionary
+    assert json.loads((tmp_path / "saved" / "davidson.json").read_text())["nu"] == trainer.nu["davidson_nu"]
+
+
+def test_the_optimizer_moves_nu_at_its_own_rate_without_decay(tiny_model_dir: Path, tmp_path: Path) -> None:
+    trainer = make_trainer(tiny_model_dir, tmp_path, encoded(tiny_model_dir, rankings(8)), ties="davidson",
+                           weight_decay=0.1)  # fmt: skip
+    groups = trainer.create_optimizer().param_groups
+    own = [group for group in groups if any(p is trainer.log_nu for p in group["params"])]
+    assert [(group["lr"], group["weight_decay"], len(group["params"])) for group in own] == [(0.02, 0.0, 1)]
+    assert sum(len(group["params"]) for group in groups) == len(weights(trainer))
+
+
+@pytest.mark.parametrize("peft_method", ["full", "lora"])
+def test_a_resumed_run_with_ties_ends_with_the_same_bits(
+    tiny_model_dir: Path, tmp_path: Path, peft_method: str
+) -> None:
+    train = encoded(tiny_model_dir, rankings(12))
+    settings = {"per_device_train_batch_size": 3, "max_steps": 6, "save_strategy": "steps", "save_steps": 3,
+                "ties": "davidson", "peft_method": peft_method}  # fmt: skip
+    whole = make_trainer(tiny_model_dir, tmp_path / "run", train, **settings)
+    whole.train()
+    resumed = make_trainer(tiny_model_dir, tmp_path / "run", train, **settings)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-3"))
+    assert resumed.nu == whole.nu
+    for name, weight in weights(whole).items():
+        assert torch.equal(weight, weights(resumed)[name]), name
+
+
+def test_without_ties_there_is_nothing_to_learn_them_from(tiny_model_dir: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"ties: davidson learns how likely a tie is, and none of the 8 training pairs"):
+        make_trainer(tiny_model_dir, tmp_path, encoded(tiny_model_dir, rankings(8, answers=2)), ties="davidson")
+
+
+def test_smoothed_labels_hold_the_scores_apart_no_further_than_they_say(tiny_model_dir: Path, tmp_path: Path) -> None:
+    train = encoded(tiny_model_dir, rankings(64, answers=2))
+    trainer = make_trainer(tiny_model_dir, tmp_path, train, train, label_smoothing=0.1, max_steps=60)
+    trainer.train()
+    # sigma(gap) = 0.9 at the minimum, where the loss is the entropy -(0.9 ln 0.9 + 0.1 ln 0.1) = 0.3251
+    assert trainer.held_out_results()["reward_loss"] == pytest.approx(0.3251, abs=0.02)
+    assert trainer.state.log_history[-1]["eval_nll"] == pytest.approx(-math.log(0.9), abs=0.04)

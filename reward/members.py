@@ -1,0 +1,71 @@
+"""Ensembles by seed: reward models that differ in what their seeds decide, the score head and the order of the data.
+
+They hold out the same prompts, so that they can be measured together, and each is a run of its own.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from alignment.config.schema import RewardRecipe
+from alignment.data import load_rankings, load_split
+from alignment.run.directory import RunDirectory, read_manifest, recipe_digest, resolved_recipe
+from reward.batches import encode_rankings
+from reward.metrics import preference_metrics
+from reward.model import context_limit
+from reward.scorers.ensemble import Ensemble
+
+
+def member_recipes(recipe: RewardRecipe) -> list[RewardRecipe]:
+    """Return one recipe for each member: its folder inside the run, its own seed, counted on from the recipe's."""
+    return [
+        recipe.model_copy(
+            update={
+                "output_dir": str(Path(recipe.output_dir, f"member-{place}")),
+                "seed": recipe.seed + place,
+                "num_members": 1,
+                "overwrite": False,
+            }
+        )
+        for place in range(recipe.num_members)
+    ]
+
+
+def is_trained(member: RewardRecipe) -> bool:
+    """Whether an earlier start of the run has finished this member."""
+    manifest = read_manifest(member.output_dir)
+    return manifest.get("status") == "finished" and manifest["recipe_sha256"] == recipe_digest(resolved_recipe(member))
+
+
+def finish_ensemble(recipe: RewardRecipe, run: RunDirectory, members: Sequence[RewardRecipe]) -> None:
+    """Measure the members' mean on what they held out, and mark the run as done."""
+    if not run.main_process:
+        return
+    names = [Path(member.output_dir).name for member in members]
+    manifests = [read_manifest(member.output_dir) for member in members]
+    run.record(members=names, lineage=manifests[0].get("lineage"), data=manifests[0].get("data"))
+    results: dict[str, object] = {}
+    accuracies = [manifest["results"].get("reward_accuracy") for manifest in manifests]
+    if None not in accuracies:
+        results = ensemble_results(recipe) | {"member_accuracies": accuracies}
+    run.finish(**results)
+
+
+def ensemble_results(recipe: RewardRecipe) -> dict[str, object]:
+    """What the trainer measures of one model, of the mean of all; and how far members differ, in reward units."""
+    held_out = load_split(load_rankings, recipe, recipe.seed).held_out
+    model = Ensemble.load(recipe.output_dir, batch_size=recipe.library.get("per_device_eval_batch_size", 8))
+    first = model.members[0]
+    limit = context_limit(first.model, recipe.max_length)
+    rows = encode_rankings(held_out, first.template, max_length=limit, on_bad_row=recipe.on_bad_row).rows
+    told = model.each([[ids] * len(model.members) for row in rows for ids in row.input_ids])
+    scores = iter(model.one(told))
+    found = preference_metrics(
+        [[next(scores) for _ in row.input_ids] for row in rows],
+        rows,
+        center_rewards_coefficient=recipe.center_rewards_coefficient,
+    )
+    found.pop("loss")  # each member's own
+    spread = float(told.std(0, correction=0).mean()) if told.numel() else float(torch.nan)
+    return {**{f"reward_{key}": value for key, value in found.items()}, "reward_std_of_members": spread}
