@@ -29,7 +29,7 @@ from reward.audit.measures import Measure
 
 EDGES = (0.5, 0.6, 0.75, 0.9, 0.97)  # lower ends of the strata, in confidence; one half alone is the first
 PRIOR = 4.0  # comparisons' worth of trust in the judge's own confidence before people have checked a stratum
-LEAST_DOUBT = 0.05  # a judge that says 1 is taken to be wrong this often until people have said otherwise
+LEAST_DOUBT = 0.03  # a judge that says 1 is taken to be wrong this often until people have said otherwise
 TIES_SHARED = 0.2  # of the judge's ties, taken to be ties for people too until they have said otherwise
 
 
