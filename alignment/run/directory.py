@@ -26,6 +26,7 @@ from alignment.run.checkpoints import broken, latest_whole
 from alignment.run.files import append_jsonl, naming_the_disk, write_atomic, write_json
 
 MANIFEST = "manifest.json"
+PEOPLE = "people.jsonl"  # hours of somebody's work, which no command may delete
 PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "bitsandbytes", "deepspeed")
 OURS = frozenset({MANIFEST, "recipe.yaml", "metrics.jsonl", "samples.jsonl", "README.md"})
 # What may change when a run is resumed: where it is written and tracked, how fast it goes and what it may spend.
@@ -136,6 +137,11 @@ class RunDirectory:
                 "name another folder."
             )
         if self.recipe.overwrite:
+            if (self.path / PEOPLE).exists():
+                raise AlignmentError(
+                    f"output_dir {self.path} holds {PEOPLE}, what people said of this run's answers, and overwriting "
+                    "would delete it. It is whole without the run: move it elsewhere, or name another output_dir."
+                )
             for entry in self.path.iterdir():
                 shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
             return {}

@@ -11,12 +11,13 @@ from alignment.config.schema import DatasetEntry
 from alignment.data.load import load_rankings
 from alignment.data.rows import Prompt, Ranking
 from alignment.errors import AlignmentError, DataError
+from alignment.run.directory import PEOPLE, read_manifest
 from alignment.run.files import text_hash
 from reward.feedback.store import CallStore
 
 Ask = Literal["rank", "pairs"]
 STORE = "calls.sqlite"
-LABELS = "labels.jsonl"
+LABELS = ("labels.jsonl", "rejected.jsonl")  # of a run that finished, and of one that missed its gate
 OF_JUDGES = frozenset({"judge", "prompt_hash", "source", "annotator"})  # whose verdict it was: not the item's to tell
 
 
@@ -53,7 +54,7 @@ def place_of(run: Path, output: Path | None) -> Place:
     Raises: DataError where RUN does not exist.
     """
     if run.is_dir():
-        return Place(run, run / STORE, output or run / "people.jsonl")
+        return Place(run, run / STORE, output or run / PEOPLE)
     if not run.is_file():
         raise DataError(f"{run} does not exist. Give the folder of a label run, or a file of rankings.")
     stem = run.name.removesuffix(".gz").rpartition(".")[0]
@@ -99,10 +100,10 @@ def _questions(ranking: Ranking, ask: Ask) -> list[tuple[Prompt, list[str], dict
 
 
 def _rankings(place: Place) -> list[Ranking]:
-    labels = place.source / LABELS
-    if place.source.is_dir() and not labels.is_file() and place.store.is_file():
+    source = next((place.source / name for name in LABELS if (place.source / name).is_file()), place.source)
+    if source.is_dir() and place.store.is_file():
         return _sampled(place)
-    entry = DatasetEntry(path=str(labels if labels.is_file() else place.source))
+    entry = DatasetEntry(path=str(source))
     rankings = load_rankings([entry], on_bad_row="stop", seed=0).rows
     for ranking in rankings:
         try:
@@ -116,10 +117,7 @@ def _sampled(place: Place) -> list[Ranking]:
     """Answers of a labelling run that was interrupted before its labels were written."""
     with CallStore(place.store) as store:
         samples = store.samples()
-    try:
-        policy = json.loads((place.source / "manifest.json").read_text(encoding="utf-8")).get("policy")
-    except (OSError, ValueError):
-        policy = None
+    policy = read_manifest(place.source).get("policy")
     return [
         Ranking(
             sample.prompt,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from alignment.errors import AlignmentError
 from reward.people.desk import Desk, Rules
-from reward.people.items import Ask, load_items, place_of, read_guidelines
+from reward.people.items import Ask, Place, load_items, place_of, read_guidelines
 from reward.people.labels import rankings, write_rankings
 from reward.people.store import PeopleStore
 
@@ -58,6 +58,7 @@ def annotate(settings: Settings, tell: Tell) -> None:
     guidelines, guidelines_hash = read_guidelines(settings.guidelines)
     items = load_items(place, ask=settings.ask, limit=settings.limit)
     with contextlib.closing(_listen(settings)) as listener, PeopleStore(place.store) as store:
+        _keep_what_is_there(place, store)
         desk = Desk(items, store, settings.rules, guidelines=guidelines, guidelines_hash=guidelines_hash)
         writer = Writer(store, place.output)
         tell(f"{len(items)} items of {place.source}; labels go to {place.store} and {place.output}")
@@ -68,6 +69,15 @@ def annotate(settings: Settings, tell: Tell) -> None:
         finally:
             writer.write()
         tell(f"{place.output}: {writer.written} labels")
+
+
+def _keep_what_is_there(place: Place, store: PeopleStore) -> None:
+    """Refuse to write over labels that did not come from this store."""
+    if place.output.exists() and place.output.stat().st_size and not store.labels():
+        raise AlignmentError(
+            f"{place.output} exists, and {place.store} knows nothing of its labels, so they would be lost. Move it "
+            "elsewhere, or name another --output."
+        )
 
 
 class Writer:
@@ -160,6 +170,7 @@ def _listen(settings: Settings) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((settings.host, settings.port))
+        listener.listen()  # before the link is printed: who is quick waits, and is not refused
     except (OSError, OverflowError) as error:
         listener.close()
         raise AlignmentError(

@@ -48,6 +48,14 @@ def test_a_finished_run_is_kept_unless_overwritten(tmp_path):
     assert not (again.path / "README.md").exists()
 
 
+def test_what_people_said_is_not_overwritten(tmp_path):
+    RunDirectory.open(recipe(tmp_path / "run")).finish()
+    (tmp_path / "run" / "people.jsonl").write_text("{}\n")
+    with pytest.raises(AlignmentError, match=r"what people said of this run's answers.*move it elsewhere"):
+        RunDirectory.open(recipe(tmp_path / "run", overwrite=True))
+    assert (tmp_path / "run" / "people.jsonl").exists()
+
+
 def test_an_interrupted_run_goes_on_only_with_the_same_recipe(tmp_path):
     run = RunDirectory.open(recipe(tmp_path / "run"))
     checkpoint = run.path / "checkpoint-7"
