@@ -53,6 +53,7 @@ CREATE TABLE IF NOT EXISTS calls (
     asked_at REAL NOT NULL          -- Unix time
 );
 CREATE UNIQUE INDEX IF NOT EXISTS answered ON calls (key) WHERE status = 'ok' AND NOT rejected;
+CREATE INDEX IF NOT EXISTS by_key ON calls (key);
 CREATE INDEX IF NOT EXISTS of_question ON calls (question, repeat);
 """
 
