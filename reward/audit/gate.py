@@ -6,7 +6,7 @@ that miss a limit afterwards are kept as `rejected.jsonl`, which no training sta
 
 import contextlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -106,11 +106,10 @@ def ask_gold(recipe: LabelRecipe, run: RunDirectory, ask: Ask) -> OnGold:
 
     Raises: GateError where the slice misses the gate; DataError where it cannot be read or is too small to fit on.
     """
-    gate, calibration = recipe.gate, recipe.calibration
-    path = (gate and gate.gold) or (calibration and calibration.gold)
-    if not path:
+    gate, calibration, path = recipe.gate, recipe.calibration, next(iter(_gold_files(recipe)), None)
+    if path is None:
         return OnGold([], None, None)
-    rankings = ask(_samples(gold_rankings(path)))
+    rankings = ask(gold_samples(recipe))
     judged = Judged(recipe.judge.name or "judge", list(items_of(rankings)), rankings)
     people = read_gold(path)
     write_jsonl(run.path / GOLD_LABELS, [ranking_to_json(ranking) for ranking in rankings])
@@ -120,8 +119,7 @@ def ask_gold(recipe: LabelRecipe, run: RunDirectory, ask: Ask) -> OnGold:
     if calibration is None:
         return OnGold(rankings, None, numbers)
     if calibration.gold != path:
-        rankings_of = ask(_samples(gold_rankings(calibration.gold)))
-        judged, people = replace_items(judged, rankings_of), read_gold(calibration.gold)
+        people = read_gold(calibration.gold)
     return OnGold(rankings, fit_matches(matches(judged.items, people), calibration.method), numbers)
 
 
@@ -160,15 +158,10 @@ def check(gate: GateEntry, numbers: dict[str, Any], where: str) -> None:
         raise GateError(f"{where} misses its gate:{_listed(found)}")
 
 
-def replace_items(judged: Judged, rankings: list[Ranking]) -> Judged:
-    """Return the same judge with other rankings."""
-    return replace(judged, items=list(items_of(rankings)), rankings=rankings)
-
-
 def _refuse(run: RunDirectory, found: list[str], where: str, kept: str) -> None:
     if not found:
         return
-    run.record(gate={"passed": False, "missed": found})
+    run.record(gate={"passed": False, "missed": found}, status="failed")
     raise GateError(
         f"{run.path}: the judge misses the gate {where}:{_listed(found)}\n{kept}. `alignment audit {run.path}` shows "
         "what is wrong. Mend the judge or its prompt, or change the gate; the same command goes on from what was "
@@ -185,12 +178,21 @@ def _listed(found: Sequence[str]) -> str:
     return "".join(f"\n  {line}" for line in found)
 
 
-def _samples(rankings: Sequence[Ranking]) -> list[Sampled]:
-    """Each set of answers that people compared, once; positions below zero keep them from the run's own prompts."""
+def gold_samples(recipe: LabelRecipe) -> list[Sampled]:
+    """Return the answers that people compared, each set of them once, for the judge to compare them too.
+
+    Positions below zero keep them apart from the run's own prompts.
+    """
+    rankings = [ranking for path in _gold_files(recipe) for ranking in gold_rankings(path)]
     unique = {(repr(r.prompt), tuple(r.responses)): r for r in rankings}
     return [
         Sampled(-1 - place, r.prompt, r.responses, [True] * len(r.responses)) for place, r in enumerate(unique.values())
     ]
+
+
+def _gold_files(recipe: LabelRecipe) -> list[str]:
+    named = [entry.gold for entry in (recipe.gate, recipe.calibration) if entry is not None and entry.gold]
+    return list(dict.fromkeys(named))
 
 
 def _calibrated_on(recipe: LabelRecipe) -> str:

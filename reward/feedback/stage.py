@@ -13,6 +13,7 @@ from alignment.errors import AlignmentError
 from alignment.evaluate.judging import Asker, Question
 from alignment.run.directory import RunDirectory, read_manifest
 from alignment.run.files import write_jsonl
+from reward.audit.gate import accept, ask_gold, gold_samples
 from reward.feedback.answers import given_answers, imagined_answers
 from reward.feedback.budget import Budget, DryCaller
 from reward.feedback.labeler import label, summary
@@ -99,6 +100,9 @@ def dry_run(recipe: LabelRecipe) -> str:
         for sample in samples:
             pairs = pairs_to_label(sample, pairs_per_prompt=recipe.pairs_per_prompt, seed=recipe.seed)
             questions |= {key_of(question): question for question in way.questions(sample, pairs)}
+        for sample in gold_samples(recipe):
+            pairs = pairs_to_label(sample, pairs_per_prompt=None, seed=recipe.seed)
+            questions |= {key_of(question): question for question in way.questions(sample, pairs)}
         for question in questions.values():
             judge.ask(question)
     prices = prices_of(recipe.judge)
@@ -132,14 +136,21 @@ def reparse(recipe: LabelRecipe) -> dict[str, Any]:
         kept = manifest.get("results", {})
         samples = list(store.samples().values())
         forgiving = recipe.model_copy(update={"max_failure_share": 1.0})
-        rankings = labels_of(forgiving, samples, judge, caller, manifest.get("provenance", {}))
-        if caller.calls > failed:
-            raise AlignmentError(
-                f"{path}: the recipe asks for {caller.calls - failed} calls that were never made (another judge, "
-                "prompt or way of asking); run it without --reparse to make them. The labels are as they were."
-            )
+        run = RunDirectory(path, recipe, True)
+
+        def known(samples: list[Sampled], provenance: dict[str, Any], *, all_pairs: bool = False) -> list[Ranking]:
+            rankings = labels_of(forgiving, samples, judge, caller, provenance, all_pairs=all_pairs)
+            if caller.calls > failed:
+                raise AlignmentError(
+                    f"{path}: the recipe asks for {caller.calls - failed} calls that were never made (another judge, "
+                    "prompt or way of asking); run it without --reparse to make them. The labels are as they were."
+                )
+            return rankings
+
+        rankings = known(samples, manifest.get("provenance", {}))
+        on_gold = ask_gold(recipe, run, lambda people: known(people, {}, all_pairs=True))
+    rankings = accept(recipe, run, rankings, on_gold)
     write_jsonl(path / LABELS, [ranking_to_json(ranking) for ranking in rankings])
-    run = RunDirectory(path, recipe, True)
     results = {**kept, **summary(rankings)}
     run.record(results=results, reparsed={"judge": recipe.judge.model_dump(mode="json")})
     return results

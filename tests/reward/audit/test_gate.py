@@ -69,7 +69,7 @@ def test_a_judge_against_people_stops_before_anything_else_is_judged(tmp_path, t
     assert "is 0.700 below min_accuracy 0.7" in str(error.value)
     assert error.value.exit_code == 3
     run = tmp_path / "run"
-    assert manifest(tmp_path)["status"] != "finished"
+    assert manifest(tmp_path)["status"] == "failed"
     assert not (run / "labels.jsonl").exists()
     assert len((run / "gold_labels.jsonl").read_text().splitlines()) == 60
     for load in (load_rankings, load_demonstrations):
@@ -112,9 +112,27 @@ def test_a_good_judge_passes_and_its_labels_are_calibrated(tmp_path, tiny_model_
             if row["responses"][pair["first"]] == row["responses"][pair["second"]]:
                 assert (pair["probability"], pair["status"]) == (0.5, "tie")
                 continue
-            raw = {asked["probability"] for asked in pair.get("verdicts", [])}
-            assert raw <= {0.8, 0.2}  # what the judge said stays as it was
+            raw = {asked["probability"] for asked in pair["verdicts"]}
+            assert raw == {0.8, 0.2}  # what the judge said stays as it was
             assert max(pair["probability"], 1 - pair["probability"]) > 0.95
+
+
+def test_reading_the_calls_anew_meets_the_gate_too(tmp_path, tiny_model_dir, capsys):
+    argv = write_recipe(tmp_path, tiny_model_dir, "first_shown")
+    label.main(argv)
+    # In both orders the answer shown first wins: its share is 1, half more than one half, 0.4 above the limit.
+    write_recipe(tmp_path, tiny_model_dir, "first_shown", gate={"max_position_bias": 0.1})
+    with pytest.raises(GateError, match=r"position bias 0\.500.* is 0\.400 above max_position_bias 0\.1"):
+        label.main([*argv, "--reparse"])
+    assert manifest(tmp_path)["status"] == "failed"
+    assert not (tmp_path / "run" / "labels.jsonl").exists()
+
+
+def test_a_dry_run_counts_the_questions_about_gold(tmp_path, tiny_model_dir, capsys):
+    keys = {"gate": {"gold": str(write_gold(tmp_path / "gold.jsonl")), "min_kappa": 0.4}}
+    for given, questions in (({}, 36), (keys, 36 + 120)):  # 6 prompts with 3 pairs, 60 with one, in both orders
+        label.main([*write_recipe(tmp_path, tiny_model_dir, "alphabetical", **given), "--dry_run"])
+        assert f", {questions} questions" in capsys.readouterr().out
 
 
 def numbers(**measures: Any) -> dict[str, Any]:
