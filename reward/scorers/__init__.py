@@ -1,6 +1,8 @@
 """Scorers: where PPO's scores come from, one file per kind behind `alignment.train.scoring.Scorer`."""
 
+import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal
 
 from alignment.config.schema import PPORecipe, ScorerEntry
@@ -9,6 +11,9 @@ from alignment.policy.base import resolve_model
 from alignment.policy.weights import weights_hash
 from alignment.run.directory import read_manifest
 from alignment.train.scoring import ScorePart, Scorer, Scoring
+from reward.feedback.store import CallStore
+from reward.judges.calls import Caller
+from reward.judges.pace import Pace
 from reward.scorers.ensemble import has_members, member_paths
 from reward.scorers.file import score_file
 from reward.scorers.reward_model import RewardScorer
@@ -114,4 +119,20 @@ def _outside(entry: ScorerEntry, recipe: PPORecipe) -> Scorer:
         return HttpScorer.from_entry(entry, batch_size=recipe.rollout_eval_batch_size)
     from reward.scorers.judge import JudgeScorer
 
-    return JudgeScorer.from_entry(entry)
+    judge = entry.judge
+    return JudgeScorer.from_entry(
+        entry,
+        Caller(
+            ledger=_calls_of(entry, recipe),
+            pace=Pace(entry.max_concurrency),
+            max_retries=judge.max_retries if judge else 0,
+        ),
+    )
+
+
+def _calls_of(entry: ScorerEntry, recipe: PPORecipe) -> CallStore | None:
+    """Open the store of a judge's calls in the run's folder, one a process; without a folder nothing is kept."""
+    folder, rank = Path(recipe.output_dir), os.environ.get("RANK", "0")
+    if not folder.is_dir():
+        return None
+    return CallStore(folder / f"calls_{entry.label}{'' if rank == '0' else f'_{rank}'}.sqlite")

@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
-from alignment.config.schema import JudgeEntry, ScorerEntry
+from alignment.config.schema import DatasetEntry, JudgeEntry, PPORecipe, ScorerEntry
 from alignment.errors import JudgeError, ScorerError
+from reward.feedback.store import CallStore
+from reward.scorers import build_scoring
 from reward.scorers.judge import REPAIR, JudgeScorer
 from tests.reward.chat_server import ChatServer, Reply, completion, failure
 
@@ -138,3 +140,27 @@ def test_a_prompt_of_ones_own(tmp_path: Any) -> None:
     file.write_text("How blue is {first}? {prompt}")
     with pytest.raises(JudgeError, match=r"lacks \{answer\}; a prompt file holds \{prompt\} and \{answer\} where"):
         scorer_of("http://127.0.0.1:1/v1", prompt=str(file))
+
+
+def test_a_run_that_goes_on_pays_for_no_answer_again(tmp_path: Any) -> None:
+    def scores(server: ChatServer, *answers: str) -> list[float]:
+        judge = JudgeEntry(kind="openai", model="toy", base_url=server.url, logprobs=False, max_retries=0)
+        recipe = PPORecipe(
+            stage="ppo",
+            output_dir=str(tmp_path),
+            model_name_or_path="m",
+            datasets=[DatasetEntry(path="d")],
+            scorers=[ScorerEntry(kind="judge", name="taste", judge=judge)],
+        )
+        (source,) = build_scoring(recipe, {}).parts[0].sources
+        assert isinstance(source, JudgeScorer)
+        found = source.score([PROMPTS[0]] * len(answers), answers, stopped=[True] * len(answers))
+        assert isinstance(source.caller.ledger, CallStore)
+        source.caller.ledger.close()  # as the end of its process does
+        return found
+
+    with ChatServer(colours) as server:
+        assert scores(server, "Blue", "Dog") == [9.0, 2.0]
+        assert scores(server, "Dog", "Blue", "Cat") == [2.0, 9.0, 2.0]
+        assert len(server.prompts) == 3
+    assert (tmp_path / "calls_taste.sqlite").is_file()
