@@ -149,6 +149,7 @@ def test_a_run_that_goes_on_pays_for_no_answer_again(tmp_path: Any) -> None:
             stage="ppo",
             output_dir=str(tmp_path),
             model_name_or_path="m",
+            total_episodes=8,
             datasets=[DatasetEntry(path="d")],
             scorers=[ScorerEntry(kind="judge", name="taste", judge=judge)],
         )
