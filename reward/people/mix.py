@@ -10,8 +10,10 @@ import numpy as np
 from alignment.config.schema import DatasetEntry
 from alignment.data.load import load_rankings
 from alignment.data.rankings import ranking_to_json
+from alignment.data.rows import Ranking
 from alignment.errors import AlignmentError, DataError
 from alignment.run.files import write_json, write_jsonl
+from reward.feedback.recorded import is_recording, judged, read_recording
 from reward.people.dawid_skene import SMOOTHING, Estimate, bootstrap_accuracy, estimate, told_apart
 from reward.people.mixing import Table, gather, mixed_rows, tabulate
 
@@ -34,9 +36,8 @@ def mix(
         raise AlignmentError(f"--output {output}: rankings are written as JSON lines; give a name that ends in .jsonl.")
     if any(output.resolve() == Path(source).resolve() for source in sources):
         raise AlignmentError(f"--output {output} is one of the files to read; give it another name.")
-    entries = [DatasetEntry(path=source) for source in sources]
-    loaded = load_rankings(entries, on_bad_row="stop", seed=0)
-    gathered = gather(loaded.rows)
+    rankings, files = _read(sources)
+    gathered = gather(rankings)
     table = tabulate(gathered)
     if not table.pairs:
         raise DataError(f"{', '.join(sources)}: no pair has a usable label, so there is nothing to mix.")
@@ -59,7 +60,7 @@ def mix(
         record,
         {
             "method": "Dawid-Skene, matrices symmetric in the two answers, soft labels as weights of outcomes",
-            "files": loaded.files,
+            "files": files,
             "smoothing": smoothing,
             "bootstrap": {"samples": bootstrap, "seed": seed, "clustered_by": "prompt"} if bootstrap else None,
             "steps": found.steps,
@@ -74,6 +75,15 @@ def mix(
     for line in _told(labellers, found):
         tell(line)
     tell(f"{output}: {len(table.pairs)} pairs of {len(rows)} prompts; {record}")
+
+
+def _read(sources: list[str]) -> tuple[list[Ranking], dict[str, str]]:
+    """Return all labels, and the files' hashes; verdicts that others recorded count as a judge's labels."""
+    recordings = [read_recording(Path(source)) for source in sources if is_recording(Path(source))]
+    entries = [DatasetEntry(path=source) for source in sources if not is_recording(Path(source))]
+    loaded = load_rankings(entries, on_bad_row="stop", seed=0)
+    recorded = {recording.name: recording.sha256 for recording in recordings}
+    return [ranking for one in recordings for ranking in judged(one)] + loaded.rows, {**recorded, **loaded.files}
 
 
 def _labellers(table: Table, found: Estimate, intervals: Any) -> list[dict[str, Any]]:

@@ -115,7 +115,7 @@ def _serve(settings: Settings, desk: Desk, writer: Writer, listener: socket.sock
         from reward.people.guard import ENTRANCE, Doorkeeper
     except ImportError as error:
         raise AlignmentError(
-            f"`alignment annotate` needs the package {error.name}; install it: pip install 'alignment-stack[serve]'."
+            f"alignment annotate needs {error.name}, which is in the extra serve: pip install -e '.[serve]'"
         ) from error
 
     port = listener.getsockname()[1]

@@ -185,7 +185,7 @@ function mark() {
   byId("submit").disabled = missing > 0;
   byId("clear").disabled = placed.length === 0;
   byId("left").textContent = missing
-    ? `${missing} without a rank${tieNext ? "; the next is a tie with the last" : ""}`
+    ? `${missing} to rank${tieNext ? "; the next ties with the last" : ""}`
     : "";
 }
 

@@ -209,3 +209,32 @@ def test_what_cannot_be_mixed_is_told_and_nothing_is_written(tmp_path):
     with pytest.raises(AlignmentError, match=r"ends in \.jsonl"):
         run([source], tmp_path / "m.json")
     assert [path.name for path in tmp_path.iterdir()] == ["a.jsonl"]
+
+
+def test_four_recorded_judges_are_judged_as_gold_judges_them(tmp_path, shared):
+    evaluators = shared / "data" / "llmbar-natural" / "evaluators"
+    names = ["GPT-4/Vanilla", "GPT-4/Vanilla_NoRules", "ChatGPT/Vanilla", "ChatGPT/Vanilla_NoRules"]
+    rows, record, _ = run([str(evaluators / name) for name in names], tmp_path / "mixed.jsonl", bootstrap=100)
+    recordings = {name: json.loads((evaluators / name / "result.json").read_text()) for name in names}
+    found = {one["labeller"].partition("@")[0]: one for one in record["labellers"]}
+    gold, true = {}, {}
+    for name, comparisons in recordings.items():
+        decided = []
+        for one in comparisons:
+            gold[one["input"], one["output_1"], one["output_2"]] = one["label"]
+            winners = {str(one["results"][-1][f"swap = {swapped}"]["winner"]) for swapped in (False, True)}
+            if len(winners) == 1:
+                decided.append(winners == {str(one["label"])})
+        true[name] = sum(decided) / len(decided)
+    assert [round(100 * accuracy, 1) for accuracy in true.values()] == [97.9, 94.8, 94.4, 92.6]
+    for name, accuracy in true.items():
+        assert found[name]["accuracy"] == pytest.approx(accuracy, abs=0.015)
+        low, high = found[name]["interval"]
+        assert low - 0.005 <= accuracy <= high + 0.005
+    hits = 0
+    for mixed in rows:
+        (pair,) = mixed["pairs"]
+        first, second = (mixed["responses"][pair[end]] for end in ("first", "second"))
+        label = gold[mixed["prompt"][0]["content"], first, second]
+        hits += (pair["probability"] > 0.5) == (label == 1)
+    assert hits == 96
