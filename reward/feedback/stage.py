@@ -115,6 +115,11 @@ def dry_run(recipe: LabelRecipe) -> str:
         f"{caller.calls} calls, about {caller.prompt_tokens} tokens of prompts and at most "
         f"{caller.completion_tokens} of replies: {cost}",
     ]
+    minutes = caller.calls / recipe.requests_per_minute if recipe.requests_per_minute else 0.0
+    if recipe.tokens_per_minute:
+        minutes = max(minutes, (caller.prompt_tokens + caller.completion_tokens) / recipe.tokens_per_minute)
+    if minutes:
+        lines.append(f"at least {minutes:.1f} minutes by requests_per_minute and tokens_per_minute")
     if imagined:
         lines.append(f"The answers are not sampled yet; each was taken to have all {recipe.max_new_tokens} tokens.")
     return "\n".join(lines)
