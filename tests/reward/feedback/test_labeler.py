@@ -23,6 +23,7 @@ from reward.feedback.store import CallStore, Sampled
 from reward.feedback.ways import Pairwise, pairs_to_label
 from reward.judges import build_judge
 from reward.judges.calls import About, Caller, ChatReply
+from reward.judges.pace import Pace
 from tests.reward.chat_server import ChatServer, Reply, completion, failure, fenced
 
 
@@ -317,3 +318,24 @@ def test_ctrl_c_ends_at_once_though_calls_hang(tmp_path: Path) -> None:
         release.set()
     assert b"KeyboardInterrupt" in errors
     assert seconds < 5.0  # 0.1 on an idle machine; a thread that is waited for takes 30
+
+
+def test_the_pace_finds_what_a_server_bears(tmp_path: Path) -> None:
+    refused = [0]
+
+    def behave(prompt: str, n: int) -> Reply:
+        if server.in_flight > 6:  # this call among them
+            refused[0] += 1
+            return failure(429, **{"Retry-After": "0.02"})
+        time.sleep(0.02)
+        return completion(honest(prompt))
+
+    samples = sampled(*[["short", f"a longer answer {i}"] for i in range(120)])
+    with ChatServer(behave) as server, CallStore(tmp_path / "s") as store:
+        pace = Pace(24)
+        judge = build_judge(entry(server.url), Caller(ledger=store, pace=pace, max_retries=1))
+        options: dict[str, Any] = {"pairs_per_prompt": None, "seed": 0, "max_failure_share": 0.0, "provenance": {}}
+        rankings = label(samples, judge, Pairwise(), store=store, max_concurrency=24, **options)
+    assert {pair.probability for ranking in rankings for pair in ranking.pairs} == {0.0}
+    assert pace.limit < 24
+    assert refused[0] < 240
