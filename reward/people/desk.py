@@ -1,8 +1,10 @@
 """Hands items to people, blind and in an order of their own, and takes their labels. Knows nothing of HTTP."""
 
 import hashlib
+import hmac
 import math
 import random
+import secrets
 import time
 import unicodedata
 from dataclasses import dataclass
@@ -47,6 +49,7 @@ class Desk:
         self.rules = rules
         self.guidelines = guidelines
         self._guidelines_hash = guidelines_hash
+        self._secret = secrets.token_bytes(32)
         self._labels: dict[str, dict[str, Label]] = {}  # annotator → item → last word
         self._claims: dict[str, tuple[str, float]] = {}  # annotator → item being looked at, since when
         store.add_items(items)
@@ -207,8 +210,11 @@ class Desk:
         return shown
 
     def _view(self, annotator: str, key: str, shown: list[int]) -> str:
-        """What a label must bring back, so that one given to another order or person is never taken."""
-        return hashlib.sha256(f"{annotator}/{key}/{shown}".encode()).hexdigest()[:16]
+        """What a label must bring back, so that one given to another order or person is never taken.
+
+        Keyed, for the order itself may tell: of `chosen` and `rejected` the first is the one that was preferred.
+        """
+        return hmac.new(self._secret, f"{annotator}/{key}/{shown}".encode(), "sha256").hexdigest()[:16]
 
 
 def _verdict(verdict: Any, item: Item, shown: list[int]) -> tuple[Said, list[int] | None]:

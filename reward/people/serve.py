@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import socket
+import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -87,6 +88,7 @@ class Writer:
         self.store = store
         self.output = output
         self.written = 0  # rows in the file
+        self._items = store.items()
         self._last: list[int] | None = None  # numbers of the labels in the file
 
     def write(self) -> None:
@@ -95,15 +97,18 @@ class Writer:
         numbers = [label.number for label in labels]
         if numbers == self._last or not (numbers or self.output.exists()):
             return
-        rows = rankings(labels, self.store.items())
+        rows = rankings(labels, self._items)
         write_rankings(self.output, rows)
         self.written, self._last = len(rows), numbers
 
     async def keep_writing(self) -> None:
-        """Write every few seconds, until cancelled."""
+        """Write every few seconds, more seldom where writing takes long, until cancelled."""
+        took = 0.0
         while True:
-            await asyncio.sleep(WRITE_EVERY_SECONDS)
+            await asyncio.sleep(max(WRITE_EVERY_SECONDS, 20 * took))
+            began = time.monotonic()
             self.write()
+            took = time.monotonic() - began
 
 
 def _serve(settings: Settings, desk: Desk, writer: Writer, listener: socket.socket, tell: Tell) -> None:
