@@ -44,17 +44,11 @@ def render(found: Runs) -> str:
     judges = training_judges(found.runs)
     evaluations = [evaluation_of(run, judges) for run in found.runs if run.results]
     tones = {name: tone for evaluation in evaluations for name, tone in evaluation.tones.items()}
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(HERE), autoescape=True, undefined=jinja2.StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
-    environment.filters["embedded"] = embedded
-    script = (HERE / "readout.js").read_text(encoding="utf-8")
-    return environment.get_template("page.html.jinja").render(
+    return fill(
+        HERE / "page.html.jinja",
         name=found.name,
         when=moment(found.finished),
         time=duration(found.seconds) if found.seconds is not None else "",
-        version=importlib.metadata.version("alignment-stack"),
         problems=found.problems,
         evaluations=evaluations,
         labels_accuracy=[
@@ -63,6 +57,20 @@ def render(found: Runs) -> str:
         stages=stage_views(found.runs, tones),
         examples=_examples(found, evaluations),
         shown=EXAMPLES_UNFOLDED,
+    )
+
+
+def fill(template: Path, **values: Any) -> str:
+    """Return the HTML of a page that needs nothing but a browser; it has this report's style, script and macros."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader([template.parent, HERE]), autoescape=True, undefined=jinja2.StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    environment.filters["embedded"] = embedded
+    script = (HERE / "readout.js").read_text(encoding="utf-8")
+    return environment.get_template(template.name).render(
+        **values,
+        version=importlib.metadata.version("alignment-stack"),
         drawing=charts,
         style=Markup((HERE / "style.css").read_text(encoding="utf-8")),
         script=Markup(script),

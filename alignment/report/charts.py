@@ -42,13 +42,15 @@ class Chart:
     summary: str  # first and last value of the main series
     description: str  # for screen readers
     steps: Point  # the horizontal axis, from and to
+    across: str = "step"  # what lies on it
 
     def data(self) -> dict[str, object]:
         """What the pointer's readout needs: series and how steps map to drawing units."""
-        return {"series": [line.points for line in self.lines], "x": [*self.steps, LEFT, WIDTH - RIGHT]}
+        places = [*self.steps, LEFT, WIDTH - RIGHT]
+        return {"series": [line.points for line in self.lines], "x": places, "across": self.across}
 
 
-def chart(title: str, series: Sequence[tuple[str, Sequence[Point]]], unit: str = "") -> Chart:
+def chart(title: str, series: Sequence[tuple[str, Sequence[Point]]], unit: str = "", *, across: str = "step") -> Chart:
     """Lay out one chart; its horizontal axis begins at step 0 unless the run began far from there.
 
     Args:
@@ -87,8 +89,9 @@ def chart(title: str, series: Sequence[tuple[str, Sequence[Point]]], unit: str =
         [Tick(x(tick), axis_number(tick, x_ticks)) for tick in x_ticks if first <= tick <= last],
         [Tick(y(tick), axis_number(tick, y_ticks)) for tick in y_ticks],
         ends,
-        f"{title}: {ends} over steps {first:g} to {last:g}",
+        f"{title}: {ends} over {across}s {first:g} to {last:g}",
         (first, last),
+        across,
     )
 
 

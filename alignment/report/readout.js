@@ -1,6 +1,6 @@
 // Shows the values under the pointer in a chart's corner.
 for (const svg of document.querySelectorAll("svg[data-chart]")) {
-  const { series, x } = JSON.parse(svg.dataset.chart);
+  const { series, x, across } = JSON.parse(svg.dataset.chart);
   const [first, last, left, right] = x;
   const readout = svg.closest("figure").querySelector(".readout");
   const rule = svg.querySelector(".rule");
@@ -15,7 +15,7 @@ for (const svg of document.querySelectorAll("svg[data-chart]")) {
     rule.setAttribute("x1", place);
     rule.setAttribute("x2", place);
     rule.style.visibility = "visible";
-    readout.textContent = "step " + near[0][0] + ": " + near.map((p) => short(p[1])).join(" / ");
+    readout.textContent = across + " " + near[0][0] + ": " + near.map((p) => short(p[1])).join(" / ");
   });
   svg.addEventListener("pointerleave", () => {
     rule.style.visibility = "hidden";
