@@ -366,16 +366,34 @@ def audit(
     suggestions: Annotated[
         Path | None, typer.Option(help="Where to write those; default: suggested.jsonl beside the labels.")
     ] = None,
+    gate: Annotated[
+        Path | None, typer.Option(metavar="RECIPE", help="A label recipe whose gate to check; missed: exit code 3.")
+    ] = None,
+    calibrate: Annotated[
+        str | None, typer.Option(metavar="METHOD", help="temperature or isotonic, fitted on people's preferences.")
+    ] = None,
+    calibrated: Annotated[
+        Path | None, typer.Option(help="Where to write the calibrated labels; default: calibrated.jsonl beside them.")
+    ] = None,
 ) -> None:
     """Measure a judge's labels: bias, consistency, agreement with people, calibration, cost."""
     from alignment.run.script import script
 
     def start() -> None:
-        from reward.audit.command import Outputs, beside, run
+        from reward.audit.command import Outputs, beside, method_of, run
+        from reward.audit.gate import check, gate_of
 
-        page = out or beside(labels, "audit.html")
-        chosen = (suggestions or beside(labels, "suggested.jsonl")) if suggest else None
-        run(labels, gold, outputs=Outputs(page, json, chosen), suggestions=suggest, say=typer.echo)
+        limits, method = gate_of(gate) if gate else None, method_of(calibrate)
+        outputs = Outputs(
+            page=out or beside(labels, "audit.html"),
+            json=json,
+            suggestions=(suggestions or beside(labels, "suggested.jsonl")) if suggest else None,
+            calibrated=(calibrated or beside(labels, "calibrated.jsonl")) if method else None,
+        )
+        voted = gold or (Path(limits.gold) if limits and limits.gold else None)
+        found = run(labels, voted, outputs=outputs, suggestions=suggest, calibrate=method, say=typer.echo)
+        if limits:
+            check(limits, found, voices=voted is not None)
 
     script(start)
 

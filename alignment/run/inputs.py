@@ -20,6 +20,7 @@ PATHS |= {"fsdp_config", "value_model_path", "gold"}
 ACCOUNTS = {"manifest.json", "recipe.yaml", "metrics.jsonl", "samples.jsonl", "README.md", "training_args.bin"}
 # What was found out about labels changes none of them.
 ACCOUNTS |= {"audit.html", "audit.json", "suggested.jsonl", "people.jsonl", "suggested.people.jsonl"}
+ACCOUNTS |= {"calibrated.jsonl", "calibrated.json"}
 
 
 def dependencies(stage: Stage) -> dict[str, str]:

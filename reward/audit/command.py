@@ -4,15 +4,19 @@ import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from alignment.data import ranking_to_json
 from alignment.errors import AlignmentError
 from alignment.evaluate.winrate import Bootstrap
+from alignment.report.charts import number
 from alignment.run.directory import MANIFEST
-from alignment.run.files import write_json, write_jsonl
+from alignment.run.files import write_atomic, write_json, write_jsonl
+from reward.audit.against import matches
 from reward.audit.audit import audit
+from reward.audit.calibration import Method, fit_matches
 from reward.audit.items import Judged, People, read_gold, read_labels
+from reward.audit.page import page
 from reward.audit.suggest import suggest
 from reward.audit.words import Finding, estimate, findings, points
 
@@ -26,6 +30,7 @@ class Outputs:
     page: Path | None = None
     json: Path | None = None
     suggestions: Path | None = None
+    calibrated: Path | None = None  # labels, and beside them the map's parameters
 
 
 def run(
@@ -34,6 +39,7 @@ def run(
     *,
     outputs: Outputs,
     suggestions: int | None = None,
+    calibrate: Method | None = None,
     how: Bootstrap | None = None,
     say: Callable[[str], None],
 ) -> list[dict[str, Any]]:
@@ -45,9 +51,9 @@ def run(
     judges, people = read_labels(labels)
     if gold is not None:
         read_gold(str(gold), people)
-    if suggestions is not None and len(judges) > 1:
-        names = ", ".join(judge.name for judge in judges)
-        raise AlignmentError(f"--suggest chooses for one judge, and these labels have {len(judges)}: {names}.")
+    if len(judges) > 1 and (suggestions is not None or calibrate is not None):
+        names, option = ", ".join(judge.name for judge in judges), "--suggest" if suggestions else "--calibrate"
+        raise AlignmentError(f"{option} is for the labels of one judge, and these have {len(judges)}: {names}.")
     found = []
     for judge in judges:
         numbers = audit(judge, people, how)
@@ -60,9 +66,28 @@ def run(
                   "confidence_level": how.level, "bootstrap_samples": how.samples, "judges": found}  # fmt: skip
     if outputs.json is not None:
         write_json(outputs.json, everything)
+    if outputs.calibrated is not None and calibrate is not None:
+        say(_calibrated(judges[0], people, calibrate, outputs.calibrated))
+    if outputs.page is not None:
+        write_atomic(outputs.page, page(found, str(gold) if gold else None, how.level))
+        say(str(outputs.page))
     if outputs.suggestions is not None and suggestions is not None:
         say(_suggested(judges[0], people, suggestions, outputs.suggestions))
     return found
+
+
+def method_of(name: str | None) -> Method | None:
+    """Return the calibration of that name.
+
+    Raises: AlignmentError where there is none.
+    """
+    known: tuple[Method, ...] = get_args(Method)
+    for method in known:
+        if method == name:
+            return method
+    if name is None:
+        return None
+    raise AlignmentError(f"--calibrate {name} is not known; give {' or '.join(known)}.")
 
 
 def beside(labels: Sequence[Path], name: str) -> Path:
@@ -118,6 +143,15 @@ def headline(numbers: dict[str, Any]) -> list[tuple[str, str]]:
 
 def _amount(key: str, value: float, spent: dict[str, Any]) -> str:
     return f"{value:.2f} {spent['currency'] or ''}".rstrip() if key == "cost" else f"{value:,.0f} {key}"
+
+
+def _calibrated(judge: Judged, people: People, method: Method, out: Path) -> str:
+    fitted = fit_matches(matches(judge.items, people), method)
+    write_jsonl(out, [ranking_to_json(ranking) for ranking in fitted.on(judge.rankings)])
+    write_json(out.with_suffix(".json"), fitted.as_json())
+    heat = fitted.parameters.get("temperature")
+    how = f"{method} {number(heat)}" if heat is not None else method
+    return f"{out}: labels calibrated ({how}, fitted on {fitted.comparisons} comparisons)"
 
 
 def _suggested(judge: Judged, people: People, count: int, out: Path) -> str:

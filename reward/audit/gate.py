@@ -148,14 +148,21 @@ def accept(recipe: LabelRecipe, run: RunDirectory, rankings: list[Ranking], on_g
     return rankings
 
 
-def check(gate: GateEntry, numbers: dict[str, Any], where: str) -> None:
-    """Hold an audit against a gate, as `alignment audit --gate` does.
+def check(gate: GateEntry, audits: Sequence[dict[str, Any]], *, voices: bool) -> None:
+    """Hold audits against a gate, as `alignment audit --gate` does.
 
-    Raises: GateError where it misses.
+    Args:
+        voices: whether people's preferences were given; without them a gate that names none is held to the rest.
+
+    Raises: GateError where any judge misses.
     """
-    found = missed(gate, numbers, people=True)
+    found = [
+        f"{numbers['judge']}: {line}"
+        for numbers in audits
+        for line in missed(gate, numbers, people=voices or bool(gate.gold))
+    ]
     if found:
-        raise GateError(f"{where} misses its gate:{_listed(found)}")
+        raise GateError(f"the gate is missed:{_listed(found)}")
 
 
 def _refuse(run: RunDirectory, found: list[str], where: str, kept: str) -> None:

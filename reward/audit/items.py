@@ -137,6 +137,9 @@ def read_labels(paths: Sequence[Path]) -> tuple[list[Judged], People]:
                 _sort(judged(recording), judges, people, recording.name)
                 add_gold(people, gold(recording))
             continue
+        for name in BY_PEOPLE:
+            if path.is_dir() and (path / name).is_file():
+                read_gold(str(path / name), people)
         usage = _usage(path)
         names = _sort(_read(_labels_in(path)), judges, people, path.stem if path.is_file() else path.name)
         if len(names) == 1:  # what several judges cost together cannot be told apart

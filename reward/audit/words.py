@@ -112,7 +112,7 @@ def _leaning(bias: dict[str, Any] | None) -> Iterator[Finding]:
         evidence = f"{rate}. Never ask in one order alone; both orders averaged take this out of the mean."
         yield Finding(False, f"The judge leans to the answer shown {side}", evidence)
     else:
-        yield Finding(True, "No position is favoured", rate)
+        yield Finding(True, "The position counts for little", rate)
 
 
 def _nobody() -> Iterator[Finding]:

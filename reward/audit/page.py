@@ -1,0 +1,168 @@
+"""The audit as one HTML page, in the report's style: drawn from the numbers that `--json` writes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from alignment.report.build import fill
+from alignment.report.charts import Chart, chart, number
+from alignment.report.tables import Cell, Track
+from alignment.report.wording import duration, interval, percent, share_interval
+
+TEMPLATE = Path(__file__).parent / "audit.html.jinja"
+TONE, PEOPLE = "c1", "c3"  # the judge's colour and the people's; see the report's style.css
+
+
+@dataclass
+class View:
+    """One judge, ready for the page."""
+
+    name: str
+    about: str
+    problems: list[tuple[str, str]] = field(default_factory=list)  # claim, evidence
+    healthy: list[tuple[str, str]] = field(default_factory=list)
+    against: list[Track] = field(default_factory=list)
+    alone: list[Track] = field(default_factory=list)
+    leaning: list[Track] = field(default_factory=list)
+    agreement: list[tuple[str, Cell]] = field(default_factory=list)
+    errors: list[tuple[str, list[Cell]]] = field(default_factory=list)  # before and after maps: ECE, Brier, NLL
+    charts: list[Chart] = field(default_factory=list)
+    spent: list[tuple[str, str]] = field(default_factory=list)
+    statuses: list[tuple[str, int]] = field(default_factory=list)
+    row: list[Cell] = field(default_factory=list)  # of the table that compares judges
+
+
+COLUMNS = (
+    ("Label", "coverage"), ("Orders agree", "both ways of showing"), ("Accuracy", "against people"),
+    ("Cohen's κ", "against people"), ("Likes length", "more than people"), ("ECE", "as it says"),
+)  # fmt: skip
+
+
+def page(audits: Sequence[dict[str, Any]], gold: str | None, level: float) -> str:
+    """Return the page's HTML."""
+    views = [_view(found) for found in audits]
+    voted = max(((found["against"] or {}).get("comparisons", 0) for found in audits), default=0)
+    name = views[0].name if len(views) == 1 else f"{len(views)} judges"
+    columns = [place for place in range(len(COLUMNS)) if any(view.row[place].text != "–" for view in views)]
+    return fill(
+        TEMPLATE, name=name, views=views, gold=gold, voted=voted, level=percent(level),
+        columns=[COLUMNS[place] for place in columns],
+        compared=[(view.name, [view.row[place] for place in columns]) for view in views] if len(views) > 1 else [],
+    )  # fmt: skip
+
+
+def _view(found: dict[str, Any]) -> View:
+    alone, people, calibrated = found["measures"], found["against"] or {}, found["calibration"] or {}
+    said = found["findings"]
+    view = View(
+        found["judge"],
+        f"{found['comparisons']:,} comparisons of {found['prompts']:,} prompts",
+        problems=[(one["claim"], one["evidence"]) for one in said if not one["healthy"]],
+        healthy=[(one["claim"], one["evidence"]) for one in said if one["healthy"]],
+    )
+    ceiling = people.get("human_ceiling")
+    view.against = _tracks(
+        ("accuracy", "ties count half", people.get("accuracy"), TONE),
+        ("accuracy of one order", "mean over both", people.get("accuracy_one_order"), TONE),
+        ("where both orders agree", "", people.get("accuracy_when_consistent"), TONE),
+        ("one person against the others", "leave one out", ceiling, PEOPLE),
+        ("the judge against the same others", "", ceiling["judge"] if ceiling else None, TONE),
+    )
+    view.alone = _tracks(
+        ("have a label", "ok or tie", alone["coverage"], TONE),
+        ("both orders agree", "", alone["consistency"], TONE),
+        ("the same position wins", "in both orders", alone["same_position"], TONE),
+        ("ties", "", alone["tie_rate"], TONE),
+        ("circular triads", "a coin has 25%", alone["cyclic_triads"], TONE),
+        ("asked again, says the same", "", alone["self_consistency"], TONE),
+        ("probability on the verdict", "mass of its tokens", alone["mass"], TONE),
+    )
+    view.leaning = _tracks(
+        ("the answer shown first wins", "over both orders", _from_half(alone["position_bias"]), TONE),
+        ("the longer answer wins", "all labels", _from_half(alone["length_bias"]), TONE),
+        ("the longer answer wins", "where people voted", _from_half(people.get("judge_length_bias")), TONE),
+        ("the longer answer wins", "with people", _from_half(people.get("people_length_bias")), PEOPLE),
+    )
+    plain = [("Cohen's κ", people.get("kappa")), ("Cohen's κ, all labels", people.get("kappa_of_all"))]
+    plain += [(f"Krippendorff's α, {level}", value) for level, value in people.get("alpha", {}).items()]
+    plain += [(f"people's own α, {level}", value) for level, value in people.get("people_alpha", {}).items()]
+    view.agreement = [(name, _cell(value)) for name, value in plain if value and value["value"] is not None]
+    _calibration(view, calibrated)
+    view.spent = _spent(found["spent"])
+    view.statuses = list((alone["coverage"] or {}).get("statuses", {}).items())
+    gap = people.get("length_bias_difference")
+    view.row = [_share(alone["coverage"]), _share(alone["consistency"]), _share(people.get("accuracy")),
+                _cell(people.get("kappa_of_all") or people.get("kappa")), _points(gap),
+                _cell((calibrated.get("before") or {}).get("ece"))]  # fmt: skip
+    return view
+
+
+def _calibration(view: View, found: dict[str, Any]) -> None:
+    if not found:
+        return
+    view.errors = [("as the judge says", [_cell(found["before"][key]) for key in ("ece", "brier", "nll")])]
+    view.charts = [_reliability("Reliability", found["reliability"])]
+    for method in ("temperature", "isotonic"):
+        if method in found:
+            heat = found[method]["fitted"].get("temperature")
+            name = f"temperature {number(heat)}" if heat is not None else method
+            view.errors.append((name, [_cell(found[method]["after"][key]) for key in ("ece", "brier", "nll")]))
+            view.charts.append(_reliability(f"After {method} scaling" if heat else f"After {method} regression",
+                                            found[method]["reliability"]))  # fmt: skip
+
+
+def _reliability(title: str, bins: Sequence[dict[str, float]]) -> Chart:
+    points = [(100 * each["confidence"], 100 * each["accuracy"]) for each in bins]
+    ideal = [(50.0, 50.0), (100.0, 100.0)]
+    return chart(title, [("right", points), ("if it meant what it says", ideal)], "% right, by % sure", across="% sure")
+
+
+def _tracks(*rows: tuple[str, str, dict[str, Any] | None, str]) -> list[Track]:
+    found = []
+    for what, note, measure, tone in rows:
+        if measure and measure["value"] is not None:
+            value = measure["value"]
+            low, high = (value if measure[end] is None else measure[end] for end in ("low", "high"))
+            counts = f"{measure['n']:,} in {measure['clusters']:,} prompts"
+            found.append(
+                Track("", tone, what, note, value, low, high, percent(value, 1), share_interval(measure), counts)
+            )
+    return found
+
+
+def _from_half(measure: dict[str, Any] | None) -> dict[str, Any] | None:
+    """A bias as the share it is the lead of."""
+    if measure is None:
+        return None
+    ends = {key: None if measure[key] is None else 0.5 + measure[key] for key in ("value", "low", "high")}
+    return measure | ends
+
+
+def _cell(measure: dict[str, Any] | None) -> Cell:
+    if not measure or measure["value"] is None:
+        return Cell("–")
+    return Cell(number(measure["value"]), interval(measure))
+
+
+def _share(measure: dict[str, Any] | None) -> Cell:
+    return Cell(percent(measure["value"], 1), share_interval(measure)) if measure else Cell("–")
+
+
+def _points(measure: dict[str, Any] | None) -> Cell:
+    if not measure:
+        return Cell("–")
+    ends = [measure[end] for end in ("low", "high")]
+    text = "" if None in ends else "[" + ", ".join(f"{100 * end:+.0f}" for end in ends) + "]"
+    return Cell(f"{100 * measure['value']:+.1f}".replace("-", "−"), text.replace("-", "−"))
+
+
+def _spent(found: dict[str, Any] | None) -> list[tuple[str, str]]:
+    if not found:
+        return []
+    per = found["per_thousand"]
+    rows = [("Cost", "unknown" if per["cost"] is None else f"{per['cost']:.2f} {found['currency'] or ''}".rstrip())]
+    rows += [
+        (name, f"{per[key]:,.0f}") for name, key in (("Tokens", "tokens"), ("Calls", "calls")) if per[key] is not None
+    ]
+    return rows + ([("Time", duration(per["seconds"]))] if per["seconds"] is not None else [])

@@ -1,0 +1,144 @@
+"""`alignment audit` as its user meets it: words, numbers, a page, files that other verbs read, exit codes."""
+
+import json
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from alignment.config.schema import DatasetEntry
+from alignment.data import load_rankings, ranking_to_json
+from alignment.errors import AlignmentError, DataError
+from alignment.run.files import write_jsonl
+from reward.audit.command import Outputs, beside, method_of, run
+from tests.reward.audit.made import both_orders, ranking
+
+ROOT = Path(__file__).parents[3]
+
+
+def write_run(folder: Path, size: int = 60, judge: str = "toy <b>judge</b>") -> Path:
+    """A finished label run of a judge that is too sure, and people who voted on all of it."""
+    draw, labels, votes = np.random.default_rng(0), [], []
+    for i in range(size):
+        texts = [f"answer {i}", f"a longer answer {i}"]
+        p = float(draw.choice([0.02, 0.98]))
+        voted = (p > 0.5) == (draw.random() < 0.8)
+        labels.append(ranking(f"p{i}", both_orders(p, 1 - p), responses=texts, judge=judge, prompt_hash="ab"))
+        for name in ("Ann", "Bob"):
+            row = {"prompt": f"p{i}", "responses": texts, "ranks": [1, 2] if voted else [2, 1]}
+            votes.append(row | {"provenance": {"source": "person", "annotator": name}})
+    folder.mkdir(parents=True)
+    write_jsonl(folder / "labels.jsonl", [ranking_to_json(row) for row in labels])
+    write_jsonl(folder / "people.jsonl", votes)
+    usage = {
+        "calls": 120,
+        "prompt_tokens": 12_000,
+        "completion_tokens": 120,
+        "cost": 0.6,
+        "currency": "USD",
+        "seconds": 9,
+    }
+    manifest = {"stage": "label", "status": "finished", "results": {"usage": usage}}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    return folder
+
+
+class Page(HTMLParser):
+    """The tags and the words of a page."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, Any]]] = []
+        self.words = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data):
+        self.words += data
+
+
+def test_words_numbers_and_page_tell_the_same(tmp_path):
+    folder, said = write_run(tmp_path / "label"), []
+    outputs = Outputs(page=tmp_path / "audit.html", json=tmp_path / "audit.json")
+    run([folder], None, outputs=outputs, say=said.append)  # people.jsonl beside the labels is found
+    found = json.loads((tmp_path / "audit.json").read_text())
+    (judge,) = found["judges"]
+    accuracy = judge["against"]["accuracy"]["value"]
+    assert (judge["against"]["people"], judge["against"]["votes"]) == (2, 120)
+    assert judge["spent"]["per_thousand"]["cost"] == pytest.approx(10.0)
+    words = "\n".join(said)
+    assert f"accuracy                        {100 * accuracy:.1f}%" in words
+    assert "10.00 USD, 202,000 tokens, 150 seconds, 2,000 calls" in words
+    assert re.search(r"!!  The judge is surer than it is right", words)
+    page = Page((tmp_path / "audit.html").read_text())
+    assert f"{100 * accuracy:.1f}%" in page.words
+    assert "The judge is surer than it is right:" in page.words
+    assert "toy <b>judge</b>" in page.words  # as text, not as markup
+    figures = [attrs for tag, attrs in page.tags if tag == "svg" and "data-chart" in attrs]
+    assert len(figures) == 3
+    assert json.loads(figures[0]["data-chart"])["across"] == "% sure"
+    outside = [attrs for tag, attrs in page.tags for key in ("src", "href") if key in attrs]
+    assert outside == []  # needs nothing but a browser
+
+
+def test_labels_may_be_calibrated_and_trained_on(tmp_path):
+    folder, said = write_run(tmp_path / "label"), []
+    outputs = Outputs(calibrated=beside([folder], "calibrated.jsonl"))
+    (found,) = run([folder], None, outputs=outputs, calibrate=method_of("temperature"), say=said.append)
+    assert "fitted on 60 comparisons" in said[-1]
+    rows = load_rankings([DatasetEntry(path=str(folder / "calibrated.jsonl"))], on_bad_row="stop", seed=0).rows
+    sure = {round(max(p, 1 - p), 3) for row in rows if (p := row.pairs[0].probability) is not None}
+    assert sure == {round(found["against"]["accuracy"]["value"], 3)}  # as sure as it is right, neither more nor less
+    parameters = json.loads((folder / "calibrated.json").read_text())
+    assert parameters["temperature"] > 1
+    with pytest.raises(AlignmentError, match="--calibrate platt is not known; give temperature or isotonic"):
+        method_of("platt")
+
+
+def test_several_judges_stand_side_by_side_and_choose_nothing(tmp_path):
+    folders = [write_run(tmp_path / name, judge=name) for name in ("one", "two")]
+    run(folders, None, outputs=Outputs(page=tmp_path / "audit.html"), say=lambda words: None)
+    page = Page((tmp_path / "audit.html").read_text())
+    assert "2 judges" in page.words
+    assert "Side by side" in page.words
+    with pytest.raises(AlignmentError, match="--suggest is for the labels of one judge, and these have 2: one, two"):
+        run(folders, None, outputs=Outputs(), suggestions=5, say=lambda words: None)
+
+
+def test_gold_that_matches_nothing_is_said(tmp_path):
+    folder, said = write_run(tmp_path / "label"), []
+    (folder / "people.jsonl").unlink()
+    gold = tmp_path / "gold.jsonl"
+    gold.write_text('{"prompt": "other", "chosen": "a", "rejected": "b"}\n')
+    run([folder], gold, outputs=Outputs(), say=said.append)
+    assert "None of" in said[-1]
+    assert "prompt and both answers must be the same" in said[-1]
+    assert "Nobody checked" in said[0]
+
+
+def test_people_alone_are_no_labels_to_audit(tmp_path):
+    folder = write_run(tmp_path / "label")
+    with pytest.raises(DataError, match="no label of a judge among them"):
+        run([folder / "people.jsonl"], None, outputs=Outputs(), say=lambda words: None)
+
+
+def test_the_verb_and_its_exit_codes(tmp_path):
+    folder = write_run(tmp_path / "label")
+    recipe = {"stage": "label", "model_name_or_path": "m", "output_dir": str(tmp_path / "x"),
+              "datasets": [{"path": "d"}], "judge": {"kind": "rules", "function": "a:b"}}  # fmt: skip
+    limits = [({"min_coverage": 0.9}, 0), ({"max_position_bias": 0.1, "min_consistency": 1.0, "max_tie_rate": 0.0}, 0)]
+    limits.append(({"gold": str(folder / "people.jsonl"), "min_kappa": 0.99}, 3))
+    for gate, code in limits:
+        (tmp_path / "label.yaml").write_text(json.dumps(recipe | {"gate": gate}))
+        command = [sys.executable, "-m", "alignment.cli", "audit", str(folder), "--gate", str(tmp_path / "label.yaml")]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+        assert done.returncode == code, done.stderr
+    assert re.search(r"the gate is missed:\n  toy.*Cohen's kappa .* below min_kappa 0\.99\n$", done.stderr)
+    assert (folder / "audit.html").is_file()
