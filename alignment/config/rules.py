@@ -2,16 +2,14 @@
 
 import math
 import os
-import re
 from collections.abc import Iterator
-from typing import Any
 
 from alignment.config.documents import Location
 from alignment.config.faults import did_you_mean
+from alignment.config.judges import judges
 from alignment.config.keys import Fault, Keys, Rule, Unknown
 from alignment.config.library import trackers
 from alignment.config.ppo_rules import PPO_RULES
-from alignment.config.schema import JudgeEntry
 
 TRAINING = ("sft", "reward", "dpo")  # stages whose trainer evaluates
 MODELS = ("model_name_or_path", "reward_model_path", "value_model_path")
@@ -165,38 +163,6 @@ def loss_mixture(keys: Keys) -> Iterator[Fault]:
         yield ("loss_weights",), f"has {len(weights)} weights for {count} of loss_type; give one for each"
 
 
-def judges(keys: Keys) -> Iterator[Fault]:
-    """A judge has the keys of its kind and no others."""
-    entries: list[tuple[Location, Any]] = [(("judge",), keys["judge"])] if keys.given("judge") else []
-    entries += [(("judges", i), entry) for i, entry in enumerate(keys["judges"] or [])]
-    names: dict[str, Location] = {}
-    for at, entry in entries:
-        yield from _judge(at, entry)
-        name = entry.get("name") or entry.get("function") or entry.get("model")
-        if name in names:
-            yield at, f"is called {name}, as another judge is; give it a name of its own"
-        names.setdefault(name, at)
-    for i, entry in enumerate(keys["scorers"] or []):
-        if entry.get("judge") and entry["judge"]["kind"] == "openai":
-            yield from _judge(("scorers", i, "judge"), entry["judge"])
-
-
-OPENAI = set(JudgeEntry.model_fields) - {"kind", "name", "function"}
-
-
-def _judge(at: Location, entry: dict[str, Any]) -> Iterator[Fault]:
-    kind = entry["kind"]
-    needed, foreign = ("function", OPENAI) if kind == "rules" else ("model", {"function"})
-    if not entry.get(needed):
-        form = ', "module:function"' if kind == "rules" else ", its name at the endpoint"
-        yield at, f"a judge of kind {kind} needs {needed}{form}"
-    elif kind == "rules" and not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", entry["function"]):
-        yield (*at, "function"), f"must be module:function, found {entry['function']!r}"
-    for key in foreign:
-        if entry.get(key) not in (None, JudgeEntry.model_fields[key].default):
-            yield (*at, key), f"does not belong to a judge of kind {kind}"
-
-
 def smoothing(keys: Keys) -> Iterator[Fault]:
     """The Trainer's smoothing is for classes; a reward model has none."""
     if keys.stage == "reward" and keys["label_smoothing_factor"]:
@@ -230,8 +196,6 @@ def label_answers(keys: Keys) -> Iterator[Fault]:
     judge = keys["judge"]
     if keys["max_cost"] is not None and not judge.get("prices"):
         yield ("max_cost",), "needs judge.prices, by which cost is counted"
-    if judge.get("samples", 1) > 1 and not judge.get("temperature"):
-        yield ("judge", "samples"), "needs judge.temperature above 0; without it every asking gives the same answer"
     if keys["dry_run"] and keys["reparse"]:
         yield ("dry_run",), "excludes reparse, which makes no call either"
 

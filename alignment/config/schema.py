@@ -4,18 +4,16 @@ A recipe is flat. Keys named here are ours; every other key must be one of the s
 (`TRAINER_CONFIG`) in the installed TRL or transformers and is handed to it unchanged, see `alignment.config.library`.
 """
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from alignment.config.judge_entry import JudgeEntry as JudgeEntry
+from alignment.config.judge_entry import PricesEntry as PricesEntry
+from alignment.config.parts import Part as Part
+from alignment.config.parts import Text
 
 Fraction = Field(default=None, gt=0, lt=1)
-Text = Annotated[str, Field(min_length=1)]  # an empty path would be the working folder
-
-
-class Part(BaseModel):
-    """A mapping inside a recipe."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, protected_namespaces=())
 
 
 class DatasetEntry(Part):
@@ -29,34 +27,6 @@ class DatasetEntry(Part):
     columns: list[str] | None = None
     fraction: float | None = Field(default=None, gt=0)  # share of the mixture, normalised to sum to one
     format: str | None = None  # None: recognised from the first row
-
-
-class PricesEntry(Part):
-    """What a judge's tokens cost, per million."""
-
-    prompt: float = Field(ge=0, allow_inf_nan=False)
-    completion: float = Field(ge=0, allow_inf_nan=False)
-    currency: str = "USD"
-
-
-class JudgeEntry(Part):
-    """Who compares two answers."""
-
-    kind: Literal["rules", "openai"]
-    name: str | None = None  # how tables call it; default: the function or model
-    function: str | None = None  # rules: "module:function"
-    model: str | None = None  # openai: the model's name at the endpoint
-    base_url: str | None = None  # openai: default is OpenAI's
-    api_key_env: str = "OPENAI_API_KEY"  # openai: the environment variable that holds the key
-    prompt: str | None = None  # openai: a prompt file; None: the package's own
-    temperature: float = Field(default=0.0, ge=0)
-    seed: int = Field(default=0, ge=0, lt=2**31)  # openai: of samples; each repeat adds one
-    max_tokens: int = Field(default=16, gt=0)
-    logprobs: bool = True  # openai: read probabilities from the verdict token's log-probabilities
-    timeout_seconds: float = Field(default=60.0, gt=0)
-    max_retries: int = Field(default=5, ge=0)
-    samples: int = Field(default=1, gt=0)  # askings of each question, averaged; more than 1 needs temperature > 0
-    prices: PricesEntry | str | None = None  # or a YAML table of them by model's name
 
 
 class GateEntry(Part):

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from alignment.config.documents import Location
+from alignment.config.judges import CHATS
 from alignment.config.keys import Fault, Keys
 from alignment.config.schema import ScorerEntry
 
@@ -64,8 +65,11 @@ def _entry_faults(at: Location, entry: dict[str, Any]) -> Iterator[Fault]:
         yield (*at, "function"), f"must be module:function, found {entry['function']!r}"
     if kind == "http" and entry.get("url") and not re.match(r"https?://[^/]", entry["url"]):
         yield (*at, "url"), f"must be an address such as http://localhost:8000/score, found {entry['url']!r}"
-    if kind == "judge" and (entry.get("judge") or {}).get("kind") == "rules":
+    judge = (entry.get("judge") or {}).get("kind")
+    if kind == "judge" and judge == "rules":
         yield (*at, "judge", "kind"), "a judge of kind rules compares two answers; write a scorer of kind function"
+    elif kind == "judge" and judge not in (None, *CHATS):
+        yield (*at, "judge", "kind"), f"a scorer's judge is of kind {' or '.join(CHATS)}, found {judge}"
     if kind == "ensemble" and entry.get("reward_models"):
         yield from _ensemble_faults(at, entry)
 

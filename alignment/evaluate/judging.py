@@ -67,6 +67,7 @@ class Asker(Protocol[Q_contra]):
 
     name: str  # exact: model and version, or module:function
     prompt_hash: str  # of the prompt template or the function's source
+    asks: Asks  # the kind of question
 
     def ask(self, question: Q_contra, /) -> Verdict:
         """Answer one question; failures are statuses, never exceptions, save `JudgeError` when asking on is useless."""

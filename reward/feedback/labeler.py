@@ -142,7 +142,7 @@ class Rejecting:
 
     def __init__(self, judge: Asker[Any], store: CallStore | None) -> None:
         self.judge, self.store = judge, store
-        self.name, self.prompt_hash = judge.name, judge.prompt_hash
+        self.name, self.prompt_hash, self.asks = judge.name, judge.prompt_hash, judge.asks
 
     def ask(self, question: Question, /) -> Verdict:
         """Ask the judge."""

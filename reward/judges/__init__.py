@@ -1,23 +1,38 @@
-"""Judges: one file per backend behind `alignment.evaluate.judging.Judge`."""
+"""Judges: one file per backend, one per way of asking, behind `alignment.evaluate.judging.Judge`."""
 
-from alignment.config.schema import JudgeEntry
-from alignment.evaluate.judging import Judge
+from typing import Any
+
+from alignment.config.judge_entry import JudgeEntry
+from alignment.errors import JudgeError
+from alignment.evaluate.judging import Asker
 from reward.judges.calls import Caller
 
 
-def build_judge(entry: JudgeEntry, caller: Caller | None = None) -> Judge:
+def build_judge(entry: JudgeEntry, caller: Caller | None = None) -> Asker[Any]:
     """Return the judge that a recipe names.
 
     Args:
         caller: makes the judge's calls; None: one that keeps nothing and retries as the entry says.
 
-    Raises: JudgeError where its function, prompt file or API key cannot be had.
+    Returns: a judge whose `asks` says which kind of question it answers.
+
+    Raises: JudgeError where its function, files or API key cannot be had; ModelError where its model cannot.
     """
     caller = caller or Caller(max_retries=entry.max_retries)
     if entry.kind == "rules":
         from reward.judges.rules import RulesJudge
 
         return RulesJudge.from_entry(entry, caller)
-    from reward.judges.openai import OpenAIJudge
+    if entry.kind in ("reward_model", "replay", "jury"):
+        raise JudgeError(f"judge.kind {entry.kind} is not there.")
+    if entry.asks == "listwise":
+        from reward.judges.listwise import ListwiseJudge
 
-    return OpenAIJudge.from_entry(entry, caller)
+        return ListwiseJudge.from_entry(entry, caller)
+    if entry.asks == "pointwise":
+        from reward.judges.pointwise import PointwiseJudge
+
+        return PointwiseJudge.from_entry(entry, caller)
+    from reward.judges.pairwise import PairwiseJudge
+
+    return PairwiseJudge.from_entry(entry, caller)

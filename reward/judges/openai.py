@@ -1,73 +1,157 @@
-"""A judge behind any OpenAI-compatible chat endpoint."""
+"""Chat models behind an OpenAI-compatible endpoint: OpenAI, vLLM, SGLang, Ollama, `transformers serve`, ..."""
 
+import math
+import weakref
 from typing import Any
+from urllib.parse import urlsplit
 
-from alignment.config.schema import JudgeEntry
-from alignment.evaluate.judging import Asks, Comparison, Verdict
-from reward.judges.calls import About, Caller
-from reward.judges.endpoint import ChatEndpoint
-from reward.judges.prompting import PairwisePrompt
-from reward.judges.verdicts import find_verdict, is_refusal, soft_probability, verdict_token
+import httpx2
+import openai
+
+from alignment.config.judge_entry import JudgeEntry
+from alignment.errors import JudgeError
+from reward.judges.calls import ChatReply
+from reward.judges.chat import ChatCall
+from reward.judges.prompting import well_formed
+from reward.judges.transport import (
+    CONNECT_SECONDS,
+    WITHOUT_LOGPROBS,
+    Transport,
+    checked_url,
+    is_loopback,
+    key_of,
+)
+
+TOP_LOGPROBS = 20  # the most that OpenAI and vLLM give
 
 
-class OpenAIJudge:
-    """Asks a chat model for one letter."""
+class OpenAIChat:
+    """One attempt a `send`: limits, budget and retries are the caller's."""
 
-    asks: Asks = "pairwise"
-
-    def __init__(self, entry: JudgeEntry, prompt: PairwisePrompt, endpoint: ChatEndpoint, caller: Caller) -> None:
+    def __init__(self, entry: JudgeEntry, client: openai.OpenAI) -> None:
         self.entry = entry
-        self.prompt = prompt
-        self.endpoint = endpoint
-        self.caller = caller
-        self.name = entry.name or entry.model or ""
-        self.prompt_hash = prompt.hash
+        self.client = client
+        self.where = str(client.base_url)
+        self.transport = Transport(entry, openai, self.where, client.api_key)
+        # OpenAI's own newer models refuse `max_tokens`; other servers know only that.
+        official = (urlsplit(self.where).hostname or "").endswith("openai.com")
+        self._limit = "max_completion_tokens" if official else "max_tokens"
+        self._has_logprobs = False  # the endpoint has returned some
+        weakref.finalize(self, client.close).atexit = False  # connections go with the endpoint
 
     @classmethod
-    def from_entry(cls, entry: JudgeEntry, caller: Caller) -> "OpenAIJudge":
-        """Read the prompt and knock at the endpoint.
+    def open(cls, entry: JudgeEntry, *, knock: bool = True) -> "OpenAIChat":
+        """Build the client and knock at the endpoint, unless it will be asked nothing.
 
-        Raises: JudgeError where the model, the key or the prompt file is missing, nobody listens, or the key is
-            refused: better now than after hours of sampling.
+        Raises: JudgeError where the model or the key is missing, nobody listens, or the key is refused: better now
+            than after hours of sampling.
         """
-        return cls(
-            entry, PairwisePrompt.load(entry.prompt), ChatEndpoint.open(entry, knock=not caller.asks_nobody), caller
+        if not entry.model:
+            raise JudgeError("judge.model is not set; an openai judge needs the model's name at the endpoint.")
+        base_url = checked_url(entry.base_url)
+        client = openai.OpenAI(
+            base_url=base_url,
+            api_key=key_of(entry),
+            max_retries=0,
+            timeout=openai.Timeout(entry.timeout_seconds, connect=min(CONNECT_SECONDS, entry.timeout_seconds)),
+            http_client=openai.DefaultHttpxClient(trust_env=False) if is_loopback(base_url) else None,
+        )
+        chat = cls(entry, client)
+        if knock:
+            chat.transport.knock(client.models.with_raw_response.list)
+        return chat
+
+    def request(self, call: ChatCall) -> dict[str, Any]:
+        """Return the body that is posted."""
+        if self.entry.endpoint == "systemone":
+            return self._typed_choice(call)
+        form = {"type": "json_schema", "json_schema": {"name": "reply", "strict": True, "schema": call.schema}}
+        return {
+            "model": self.entry.model,
+            "messages": call.messages,
+            "temperature": call.temperature,
+            self._limit: call.max_tokens,
+            **({"seed": call.seed} if call.seed is not None else {}),
+            **({"logprobs": True, "top_logprobs": TOP_LOGPROBS} if call.logprobs else {}),
+            **({"response_format": form} if call.schema else {}),
+            **self.entry.extra_body,
+        }
+
+    def send(self, request: dict[str, Any]) -> ChatReply:
+        """Try once.
+
+        Raises: JudgeError where every other call would fail alike: no access, no such model, no log-probabilities.
+        """
+        typed = "questions" in request
+        # Not `chat.completions.create`, which spends a millisecond on parsing what is parsed here.
+        path = "/systemone" if typed else "/chat/completions"
+        parsed = self.transport.attempt(lambda: self.client.post(path, cast_to=httpx2.Response, body=request).text)
+        if isinstance(parsed, ChatReply):
+            return parsed
+        return self._choice(parsed) if typed else self._completion(parsed, request)
+
+    def _completion(self, parsed: dict[str, Any], request: dict[str, Any]) -> ChatReply:
+        try:
+            choice = parsed["choices"][0]
+            message = choice["message"]
+            reply, finish = message.get("content") or "", choice.get("finish_reason")
+            refusal = message.get("refusal")
+            if not isinstance(reply, str):
+                raise TypeError
+            reply = well_formed(reply)
+        except (LookupError, TypeError, AttributeError):
+            return self.transport.unexpected(parsed)
+        raw = self.transport.clean(reply)
+        details = {"model": parsed.get("model"), "finish_reason": finish, "usage": parsed.get("usage")}
+        if refusal or finish == "content_filter":
+            return ChatReply("refusal", self.transport.clean(str(refusal or reply)), details=details)
+        wanted = bool(request.get("logprobs"))
+        tokens = self._tokens(choice.get("logprobs")) if wanted and reply else []
+        one_token = wanted and request.get(self._limit) == 1  # that token is all that was asked for
+        if finish == "length" and not one_token:
+            return ChatReply("truncated", raw, details=details)
+        if wanted and reply and not tokens:
+            return ChatReply("api_error", f"no log-probabilities with the reply {raw}", details=details)
+        return ChatReply("ok", raw, reply, tokens, details)
+
+    def _tokens(self, logprobs: Any) -> list[dict[str, Any]]:
+        """Return the tokens with their log-probabilities; [] where this one reply has none."""
+        tokens = logprobs.get("content") if isinstance(logprobs, dict) else None
+        if isinstance(tokens, list) and tokens and all(isinstance(token, dict) for token in tokens):
+            self._has_logprobs = True
+            return tokens
+        if self._has_logprobs:
+            return []
+        raise JudgeError(
+            f"{self.where} returned no log-probabilities for model {self.entry.model}, and judge.logprobs is true; "
+            f"{WITHOUT_LOGPROBS}"
         )
 
-    def ask(self, comparison: Comparison) -> Verdict:
-        """Ask one question.
+    def _typed_choice(self, call: ChatCall) -> dict[str, Any]:
+        """A question of `transformers serve`'s System One endpoint: which of several texts, with probabilities."""
+        if not call.choices:
+            raise JudgeError(
+                "judge.endpoint systemone chooses one of several texts and writes none; what is asked here needs "
+                "endpoint: chat."
+            )
+        *_, last = call.messages
+        question = {"type": "choice", "criteria": dict.fromkeys(call.choices)}
+        return {"model": self.entry.model, "state": last["content"], "questions": {"verdict": question},
+                **self.entry.extra_body}  # fmt: skip
 
-        Raises: JudgeError where every other call would fail alike: no server, no access, no such model, no
-            log-probabilities.
-        """
-        about = About(self.name, self.prompt_hash, comparison, max_tokens=self.entry.max_tokens)
-        reply = self.endpoint.ask([{"role": "user", "content": self.prompt.render(comparison)}], about, self.caller)
-        raw, details = reply.raw, reply.details
-        if reply.status != "ok":
-            return Verdict(None, reply.status, raw, details)
-        found = find_verdict(reply.text, self.prompt.labels)
-        if found is None:
-            return Verdict(None, "refusal" if is_refusal(reply.text) else "parse_error", raw, details)
-        if found.label == "abstain":
-            return Verdict(None, "abstain", raw, details)
-        if found.label == "tie":
-            return Verdict(0.5, "tie", raw, details)
-        if not self.entry.logprobs:
-            return Verdict(1.0 if found.label == "A" else 0.0, "ok", raw, details)
-        return self._soft(reply.text, found.position, reply.tokens, raw, details)
-
-    def _soft(
-        self, reply: str, position: int, tokens: list[dict[str, Any]], raw: str, details: dict[str, Any]
-    ) -> Verdict:
-        if not tokens:
-            return Verdict(None, "api_error", f"no log-probabilities with the reply {raw}", details)
-        token = verdict_token(reply, position, tokens)
+    def _choice(self, parsed: dict[str, Any]) -> ChatReply:
         try:
-            soft = soft_probability(token) if token is not None else None
-        except (AttributeError, TypeError, OverflowError):
-            soft = None
-        if token is None or soft is None:
-            return Verdict(None, "parse_error", f"the log-probabilities do not fit the reply {raw}", details)
-        probability, mass = soft
-        details |= {"mass": mass, "verdict_token": token}
-        return Verdict(probability, "tie" if probability == 0.5 else "ok", raw, details)
+            answer = parsed["answers"]["verdict"]
+            chosen = answer["choice"]
+            probabilities = {str(text): float(p) for text, p in answer["probabilities"].items()}
+            if chosen not in probabilities or not all(0.0 <= p <= 1.0 for p in probabilities.values()):
+                raise ValueError
+        except (LookupError, TypeError, ValueError, AttributeError):
+            return self.transport.unexpected(parsed)
+        usage = parsed.get("usage") or {}
+        counted = {"prompt_tokens": usage.get("input_tokens"), "completion_tokens": usage.get("output_tokens")}
+        top = [{"token": text, "logprob": math.log(p)} for text, p in probabilities.items() if p > 0]
+        tokens: list[dict[str, Any]] = [{"token": chosen, "top_logprobs": top}]
+        # The probabilities add up to one over what was offered: how much the model would have said else is not known.
+        details = {"model": parsed.get("model"), "usage": counted, "normalised": True}
+        return ChatReply("ok", chosen, chosen, tokens, details)

@@ -1,4 +1,4 @@
-"""How a comparison, or one answer, becomes the text that a judge model reads."""
+"""How questions become the texts that a judge model reads: prompt files, and fences around what is judged."""
 
 import hashlib
 import json
@@ -11,100 +11,173 @@ from pathlib import Path
 from alignment.data.conversations import readable
 from alignment.data.rows import Prompt
 from alignment.errors import JudgeError
-from alignment.evaluate.judging import Comparison
+from alignment.evaluate.judging import Comparison, Listing
 
-FIELDS = ("prompt", "first", "second")
 OPTIONAL_LABELS = ("tie", "abstain")  # offered by a prompt that mentions the word
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+
+@dataclass(frozen=True, slots=True)
+class PromptFile:
+    """A text with placeholders such as {prompt}."""
+
+    text: str
+    hash: str  # first 16 hexadecimal digits of the file's SHA-256; travels with every label
+
+    @classmethod
+    def read(cls, path: str | None, default: str, fields: Sequence[str], what: str) -> "PromptFile":
+        """Read a prompt file, None for the package's own.
+
+        Args:
+            fields: placeholders that it must hold. what: goes into them, for messages.
+
+        Raises: JudgeError where it cannot be read or lacks a placeholder.
+        """
+        if path is None:
+            data = resources.files("reward.judges").joinpath("prompts", default).read_bytes()
+        else:
+            try:
+                data = Path(path).read_bytes()
+            except OSError as error:
+                raise JudgeError(f"judge.prompt {path}: {error.strerror}; name a text file.") from error
+        try:
+            text = data.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise JudgeError(f"judge.prompt {path}: not UTF-8 text ({error.reason}).") from error
+        missing = [f"{{{field}}}" for field in fields if f"{{{field}}}" not in text]
+        if missing:
+            *most, last = (f"{{{field}}}" for field in fields)
+            raise JudgeError(
+                f"judge.prompt {path}: lacks {', '.join(missing)}; a prompt file holds {', '.join(most)} and {last} "
+                f"where {what} go."
+            )
+        return cls(text, hashlib.sha256(data).hexdigest()[:16])
+
+    def fill(self, **values: str) -> str:
+        """Put values in the place of {name}.
+
+        One pass fills all placeholders, so an answer that contains "{second}" stays as it is.
+        """
+        pattern = rf"\{{({'|'.join(values)})\}}"
+        return well_formed(re.sub(pattern, lambda match: values[match[1]], self.text))
+
+
+class Fence:
+    """Puts texts that are judged between tags that their writers could not have known.
+
+    The tags carry a code made from all of the texts, so an answer cannot close its own fence and open another.
+    """
+
+    def __init__(self, *texts: str) -> None:
+        self.code = hashlib.sha256(json.dumps(texts).encode()).hexdigest()[:12]
+
+    def around(self, tag: str, text: str) -> str:
+        """Return the text between its tags."""
+        return f"<{tag}-{self.code}>\n{text}\n</{tag}-{self.code}>"
 
 
 @dataclass(frozen=True, slots=True)
 class PairwisePrompt:
-    """A prompt file with the placeholders {prompt}, {first} and {second}."""
+    """A prompt file with the placeholders {prompt}, {first} and {second}, and {principles} with a constitution."""
 
-    text: str
-    hash: str  # first 16 hexadecimal digits of the file's SHA-256; travels with every label
-    labels: frozenset[str]  # verdicts that it offers
+    file: PromptFile
+    labels: tuple[str, ...]  # verdicts that it offers
+    principled: bool
 
     @classmethod
-    def load(cls, path: str | None) -> "PairwisePrompt":
-        """Read a prompt file; None is the package's own `pairwise.txt`.
+    def load(cls, path: str | None, *, reasoning: bool = False, principled: bool = False) -> "PairwisePrompt":
+        """Read a prompt file; None is the package's own.
 
         Raises: JudgeError where it cannot be read or lacks a placeholder.
         """
-        text, digest = read_prompt(path, "pairwise.txt", FIELDS, "the request and the two answers")
-        offered = {"A", "B"} | {word for word in OPTIONAL_LABELS if re.search(rf"\b{word}\b", text, re.IGNORECASE)}
-        return cls(text, digest, frozenset(offered))
+        default = ("constitution" if principled else "pairwise") + ("_reasoning" if reasoning else "") + ".txt"
+        fields = (*(("principles",) if principled else ()), "prompt", "first", "second")
+        what = "the principles, the request and the two answers" if principled else "the request and the two answers"
+        file = PromptFile.read(path, default, fields, what)
+        if not principled and "{principles}" in file.text:
+            raise JudgeError(f"judge.prompt {path}: holds {{principles}}; name their file as judge.constitution.")
+        more = [word for word in OPTIONAL_LABELS if re.search(rf"\b{word}\b", file.text, re.IGNORECASE)]
+        return cls(file, ("A", "B", *more), principled)
 
-    def render(self, comparison: Comparison) -> str:
-        """Fill the placeholders, each value between tags that its writer could not have known."""
-        values = {
-            "prompt": readable(comparison.prompt),
-            "first": comparison.first,
-            "second": comparison.second,
-        }
-        return fence(self.text, values, {"prompt": "request", "first": "answer-A", "second": "answer-B"})
+    @property
+    def hash(self) -> str:
+        """Of the file."""
+        return self.file.hash
+
+    def render(self, comparison: Comparison, principles: str = "") -> str:
+        """Fill the placeholders, with fences around the request and the answers."""
+        prompt = readable(comparison.prompt)
+        fence = Fence(prompt, comparison.first, comparison.second)
+        return self.file.fill(
+            principles=principles,
+            prompt=fence.around("request", prompt),
+            first=fence.around("answer-A", comparison.first),
+            second=fence.around("answer-B", comparison.second),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ListwisePrompt:
+    """A prompt file with the placeholders {prompt} and {answers}."""
+
+    file: PromptFile
+
+    @classmethod
+    def load(cls, path: str | None, *, reasoning: bool = False) -> "ListwisePrompt":
+        """Read a prompt file; None is the package's own.
+
+        Raises: JudgeError where it cannot be read or lacks a placeholder.
+        """
+        default = "listwise_reasoning.txt" if reasoning else "listwise.txt"
+        return cls(PromptFile.read(path, default, ("prompt", "answers"), "the request and the answers"))
+
+    def render(self, listing: Listing) -> str:
+        """Fill the placeholders; answers are called A, B, C, ... in the order of the listing."""
+        prompt = readable(listing.prompt)
+        fence = Fence(prompt, *listing.answers)
+        answers = [
+            f"Answer {letter}:\n{fence.around(f'answer-{letter}', answer)}"
+            for letter, answer in zip(LETTERS, listing.answers, strict=False)
+        ]
+        return self.file.fill(prompt=fence.around("request", prompt), answers="\n\n".join(answers))
 
 
 @dataclass(frozen=True, slots=True)
 class PointwisePrompt:
-    """A prompt file with the placeholders {prompt} and {answer}, for a number from 0 to 10."""
+    """A prompt file with the placeholders {prompt} and {answer}, and {criterion} with a rubric."""
 
-    text: str
-    hash: str  # first 16 hexadecimal digits of the file's SHA-256
+    file: PromptFile
 
     @classmethod
-    def load(cls, path: str | None) -> "PointwisePrompt":
-        """Read a prompt file; None is the package's own `pointwise.txt`.
+    def load(cls, path: str | None, *, reasoning: bool = False, rubric: bool = False) -> "PointwisePrompt":
+        """Read a prompt file; None is the package's own.
 
         Raises: JudgeError where it cannot be read or lacks a placeholder.
         """
-        return cls(*read_prompt(path, "pointwise.txt", ("prompt", "answer"), "the request and the answer"))
+        default = ("rubric" if rubric else "pointwise") + ("_reasoning" if reasoning else "") + ".txt"
+        fields = (*(("criterion",) if rubric else ()), "prompt", "answer")
+        what = "the criterion, the request and the answer" if rubric else "the request and the answer"
+        return cls(PromptFile.read(path, default, fields, what))
 
-    def render(self, prompt: Prompt, answer: str) -> str:
-        """Fill the placeholders, each value between tags that its writer could not have known."""
-        values = {"prompt": readable(prompt), "answer": answer}
-        return fence(self.text, values, {"prompt": "request", "answer": "answer"})
+    @property
+    def hash(self) -> str:
+        """Of the file."""
+        return self.file.hash
 
-
-def read_prompt(path: str | None, default: str, fields: Sequence[str], what: str) -> tuple[str, str]:
-    """Read a prompt file, None for the package's own; its text, and the first 16 digits of its SHA-256.
-
-    Raises: JudgeError where it cannot be read or lacks a placeholder.
-    """
-    if path is None:
-        data = resources.files("reward.judges").joinpath("prompts", default).read_bytes()
-    else:
-        try:
-            data = Path(path).read_bytes()
-        except OSError as error:
-            raise JudgeError(f"judge.prompt {path}: {error.strerror}; name a text file.") from error
-    try:
-        text = data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise JudgeError(f"judge.prompt {path}: not UTF-8 text ({error.reason}).") from error
-    missing = [f"{{{field}}}" for field in fields if f"{{{field}}}" not in text]
-    if missing:
-        *most, last = (f"{{{field}}}" for field in fields)
-        raise JudgeError(
-            f"judge.prompt {path}: lacks {', '.join(missing)}; a prompt file holds {', '.join(most)} and {last} where "
-            f"{what} go."
+    def render(self, prompt: Prompt, answer: str, criterion: str = "") -> str:
+        """Fill the placeholders, with fences around the request and the answer."""
+        text = readable(prompt)
+        fence = Fence(text, answer)
+        return self.file.fill(
+            criterion=criterion, prompt=fence.around("request", text), answer=fence.around("answer", answer)
         )
-    return text, hashlib.sha256(data).hexdigest()[:16]
 
 
-def fence(text: str, values: dict[str, str], tags: dict[str, str]) -> str:
-    """Put values in the place of {name}, each between tags.
-
-    The tags carry a code made from all values, so an answer cannot close its own fence and open another; one pass fills
-    all placeholders, so an answer that contains "{second}" stays as it is.
-    """
-    code = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
-
-    def fenced(match: re.Match[str]) -> str:
-        tag = f"{tags[match[1]]}-{code}"
-        return f"<{tag}>\n{values[match[1]]}\n</{tag}>"
-
-    return well_formed(re.sub(rf"\{{({'|'.join(values)})\}}", fenced, text))
+def joint_hash(*parts: object) -> str:
+    """Identify several things that make a question together: 16 hexadecimal digits; a single hash is itself."""
+    if len(parts) == 1:
+        return str(parts[0])
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 
 def well_formed(text: str) -> str:

@@ -1,13 +1,14 @@
-"""Reading a number from 0 to 10 out of a judge model's reply, and its expectation out of the log-probabilities."""
+"""Reading a number of a scale out of a judge model's reply, and how probable each was out of the log-probabilities."""
 
 import math
 import re
 from dataclasses import dataclass
 from typing import Any
 
-from reward.judges.verdicts import token_index
+from reward.judges.verdicts import json_value, token_index
 
 HIGHEST = 10
+SCALE = range(HIGHEST + 1)  # whole numbers that a prompt offers
 NUMBER = r"(?<![0-9.\-])(10(?:\.0+)?|[0-9](?:\.[0-9]+)?)(?![0-9.]*[0-9])"
 OUT_OF = r"(?:\s*(?:/|(?i:out of))\s*10)?"
 OPENING, CLOSING = r"[\s*_`\"'\[({]*", r"[\s*_`\"'\])}.!]*"
@@ -33,12 +34,17 @@ class Rating:
         return float(self.text)
 
 
-def find_rating(reply: str) -> Rating | None:
-    """Return the rating that a reply gives; None where that is in doubt.
+def find_rating(reply: str, scale: range = SCALE) -> Rating | None:
+    """Return the rating that a reply gives; None where that is in doubt or off the scale.
 
-    It must end the reply. One that opens it, with an explanation behind, counts where no other line gives another; any
-    other may be the judge quoting an answer, and is never taken for its own.
+    A reply that is a JSON object gives it as "score". In any other it must end the reply; one that opens it, with an
+    explanation behind, counts where no other line gives another; any other may be the judge quoting an answer, and is
+    never taken for its own.
     """
+    value = json_value(reply, "score")
+    if value is not None:
+        match = re.fullmatch(NUMBER, value[0])
+        return _on(scale, Rating(match[1], value[1])) if match else None
     found: list[Rating] = []
     lines: list[tuple[Rating | None, bool]] = []  # of each line that is not empty: its rating, and whether it is bare
     start = 0
@@ -54,17 +60,22 @@ def find_rating(reply: str) -> Rating | None:
     if not found:
         return None
     if lines[-1][0] is not None:
-        return lines[-1][0]
-    return found[0] if lines[0][1] and len({rating.value for rating in found}) == 1 else None
+        return _on(scale, lines[-1][0])
+    return _on(scale, found[0]) if lines[0][1] and len({rating.value for rating in found}) == 1 else None
 
 
-def expected_rating(reply: str, rating: Rating, tokens: list[dict[str, Any]]) -> float | None:
-    """Return the mean of the numbers 0 to 10 at the rating's place, by the probabilities of the tokens that spell them.
+def _on(scale: range, rating: Rating) -> Rating | None:
+    return rating if scale[0] <= rating.value <= scale[-1] else None
 
-    Σ p(s)·s over the numbers among the top tokens, https://arxiv.org/abs/2303.16634, section 2. Finer than the number
-    that was written, which puts most answers on the same few steps. Where a tokenizer spells ten as "1", "0", what
-    follows the 1 divides its probability between the two; where the reply took another way and nothing says what would
-    have followed, it is ten if the other numbers average above 5.5, else one.
+
+def rating_probabilities(
+    reply: str, rating: Rating, tokens: list[dict[str, Any]], scale: range = SCALE
+) -> dict[int, float] | None:
+    """Return the probability of each number at the rating's place, by the tokens that spell them; not normalised.
+
+    Where a tokenizer spells ten as "1", "0", what follows the 1 divides its probability between the two; where the
+    reply took another way and nothing says what would have followed, it is ten if the other numbers average above 5.5,
+    else one.
 
     Returns: None where the tokens do not fit the reply or the rating is no whole number.
     """
@@ -80,7 +91,15 @@ def expected_rating(reply: str, rating: Rating, tokens: list[dict[str, Any]]) ->
             _divide_one(mass, written, tokens[place + 1] if place + 1 < len(tokens) else {})
     except (AttributeError, TypeError, OverflowError):
         return None
-    return sum(number * weight for number, weight in mass.items()) / sum(mass.values())
+    return {number: weight for number, weight in sorted(mass.items()) if number in scale and weight > 0}
+
+
+def mean(probabilities: dict[int, float]) -> float:
+    """Σ p(s)·s / Σ p(s) over the numbers of a scale, https://arxiv.org/abs/2303.16634, section 2.
+
+    Finer than the number that was written, which puts most answers on the same few steps.
+    """
+    return sum(number * weight for number, weight in probabilities.items()) / sum(probabilities.values())
 
 
 def _divide_one(mass: dict[int, float], written: int, following: dict[str, Any]) -> None:

@@ -1,7 +1,9 @@
 """Reading a verdict out of a judge model's reply, and its probability out of the log-probabilities."""
 
+import json
 import math
 import re
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +22,9 @@ MARKED = re.compile(
     r"(?i:\b(?:verdict|answer|choice|winner|judge?ment))\s*(?:(?i:is)|:|=)+"
     rf"[\s*_`\[({{]*(?:{NOUN}\s+)?{LABEL}[\s*_`\])}}.!]*$"
 )
+SEPARATOR = r"\s*(?:>+|≻|,)\s*"
+# A whole reply that is one JSON object, in a fence perhaps.
+OBJECT = re.compile(r"^\s*(?:```(?:json)?\s*)?(\{.*\})\s*(?:```)?\s*$", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,12 +35,16 @@ class Found:
     position: int  # of the label's first character in the reply
 
 
-def find_verdict(reply: str, offered: frozenset[str]) -> Found | None:
+def find_verdict(reply: str, offered: Collection[str]) -> Found | None:
     """Return the last well-formed verdict; None where the reply's verdict is in doubt.
 
-    The verdict must end the reply. One that opens it, with an explanation behind, counts where no other verdict
-    disagrees; any other may be the judge quoting an answer, and is never taken for its own.
+    A reply that is a JSON object gives it as "verdict". In any other the verdict must end the reply. One that opens it,
+    with an explanation behind, counts where no other verdict disagrees; any other may be the judge quoting an answer,
+    and is never taken for its own.
     """
+    value = json_value(reply, "verdict")
+    if value is not None:
+        return Found(value[0], value[1]) if value[0] in offered else None
     found: list[Found] = []
     start, first_line, last_line = 0, None, None
     for line in reply.splitlines(keepends=True):
@@ -59,6 +68,65 @@ def find_verdict(reply: str, offered: frozenset[str]) -> Found | None:
     if first_line[1] and len({verdict.label for verdict in found}) == 1:
         return found[0]
     return None
+
+
+def find_ranking(reply: str, offered: Sequence[str]) -> tuple[str, ...] | None:
+    """Return the labels in the order that a reply gives, the best first; None where that is in doubt.
+
+    It must name every label that was offered once and no other. A reply that is a JSON object gives it as "ranking",
+    a list or a text such as "B > A > C"; in any other a line of this form must end the reply, or open it with an
+    explanation behind and no other order.
+    """
+    value = json_value(reply, "ranking")
+    if value is not None:
+        return _permutation(value[0], offered)
+    label = rf"(?:{NOUN}\s+)?([A-Z])"
+    whole = re.compile(
+        rf"^{OPENING}(?:(?i:ranking|order|verdict)\s*(?:(?i:is)|:|=)+{OPENING})?"
+        rf"{label}(?:{SEPARATOR}{label}){{{len(offered) - 1}}}{CLOSING}$"
+    )
+    lines = [line.strip() for line in reply.splitlines() if line.strip()]
+    orders = [_permutation(line, offered) if whole.match(line) else None for line in lines]
+    if not orders:
+        return None
+    if orders[-1] is not None:
+        return orders[-1]
+    given = {order for order in orders if order is not None}
+    return orders[0] if len(given) == 1 else None
+
+
+def _permutation(text: str, offered: Sequence[str]) -> tuple[str, ...] | None:
+    named = tuple(re.findall(r"(?<![A-Za-z])[A-Z](?![A-Za-z])", text))
+    return named if sorted(named) == sorted(offered) else None
+
+
+def json_value(reply: str, key: str) -> tuple[str, int] | None:
+    """Return what a reply that is one JSON object gives under `key`, as a text, and where that begins in the reply.
+
+    Returns: None where the reply is no such object. ("", 0) where it is, and the key is missing or given twice: the
+        object may be something quoted.
+    """
+    match = OBJECT.match(reply)
+    if match is None:
+        return None
+    doubles: list[bool] = []
+
+    def collect(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        doubles.append([name for name, _ in pairs].count(key) > 1)
+        return dict(pairs)
+
+    try:
+        value = json.loads(match[1], object_pairs_hook=collect)
+    except (ValueError, RecursionError):
+        return None
+    places = [place.end() for place in re.finditer(rf'(?<!\\)"{key}"\s*:\s*"?', reply)]
+    if key not in value or any(doubles) or len(places) != 1:
+        return "", 0
+    found = value[key]
+    if isinstance(found, list) and all(isinstance(each, str) for each in found):
+        return ", ".join(found), places[0]
+    readable = isinstance(found, str) or (isinstance(found, int | float) and not isinstance(found, bool))
+    return (str(found), places[0]) if readable else ("", 0)
 
 
 def is_refusal(reply: str) -> bool:

@@ -134,7 +134,7 @@ def test_every_fault_is_told_at_once_in_the_files_order(tmp_path):
         (
             "label",
             {"judge": {"kind": "rulez"}},
-            "judge.kind: must be one of rules, openai, found 'rulez'; did you mean",
+            "judge.kind: must be one of rules, openai, anthropic, local, reward_model, replay, jury, found 'rulez'",
         ),
         ("label", {"judge": None}, "judge: must be a mapping, found null"),
         ("label", {"judge": RULES_JUDGE | {"modle": "x"}}, "judge.modle: no such key; did you mean model?"),

@@ -84,7 +84,7 @@ class ChatServer:
 
             def do_POST(self) -> None:
                 request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                prompt = request["messages"][-1]["content"]
+                prompt = request["messages"][0]["content"]  # the question, whatever was said since
                 with outer.lock:
                     outer.prompts.append(prompt)
                     outer.requests.append(request)

@@ -33,6 +33,7 @@ class Counting:
     name = "counting"
     prompt_hash = "0"
     asks = "pairwise"
+    asks = "pairwise"
 
     def __init__(self, answer: Callable[[Comparison], Verdict]) -> None:
         self.answer = answer
@@ -186,6 +187,7 @@ class Endpoint:
         self.caller = Caller(max_retries=3)
         self.judge = build_judge(entry(url), self.caller)
         self.name, self.prompt_hash, self.ask = self.judge.name, self.judge.prompt_hash, self.judge.ask
+        self.asks = self.judge.asks
 
 
 def honest(prompt: str) -> str:

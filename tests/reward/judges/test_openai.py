@@ -12,7 +12,8 @@ from alignment.config.schema import JudgeEntry
 from alignment.errors import JudgeError
 from alignment.evaluate.judging import Comparison, Judge, Verdict, combine
 from reward.judges import build_judge
-from reward.judges.endpoint import retry_after
+from reward.judges.chat import ChatCall
+from reward.judges.transport import retry_after
 from tests.reward.chat_server import ChatServer, Reply, completion, failure, fenced
 
 QUESTION = Comparison("Name a colour.", "Blue is a colour.", "I don't care.")
@@ -324,8 +325,8 @@ def test_the_time_that_a_server_names(headers: dict[str, str], seconds: float | 
 )
 def test_what_may_pass_is_told_from_what_lasts(reply: Reply, transient: bool, limited: bool) -> None:
     with ChatServer(lambda prompt, n: reply) as server:
-        endpoint = judge_of(server.url).endpoint
-        got = endpoint.send(endpoint.request([{"role": "user", "content": "?"}]))
+        chat = judge_of(server.url).model.chat
+        got = chat.send(chat.request(ChatCall([{"role": "user", "content": "?"}], 16)))
         assert len(server.prompts) == 1
     assert (got.status, got.transient, got.limited) == ("api_error", transient, limited)
 

@@ -41,8 +41,8 @@ def test_hash_is_of_the_file_and_labels_are_those_it_mentions(tmp_path: Path) ->
     file = tmp_path / "mine.txt"
     file.write_text("{prompt} {first} {second} Say A, B, tie or abstain.")
     own = PairwisePrompt.load(str(file))
-    assert own.labels == {"A", "B", "tie", "abstain"}
-    assert PairwisePrompt.load(None).labels == {"A", "B"}
+    assert own.labels == ("A", "B", "tie", "abstain")
+    assert PairwisePrompt.load(None).labels == ("A", "B")
     file.write_text("{prompt} {first} {second} Say A, B, tie or abstain!")
     assert PairwisePrompt.load(str(file)).hash != own.hash
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from reward.judges.ratings import expected_rating, find_rating
+from reward.judges.ratings import find_rating, mean, rating_probabilities
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,8 @@ def token(text: str, **top: float) -> dict[str, Any]:
 def expected(reply: str, *tokens: dict[str, Any]) -> float | None:
     rating = find_rating(reply)
     assert rating is not None
-    return expected_rating(reply, rating, list(tokens))
+    probabilities = rating_probabilities(reply, rating, list(tokens))
+    return mean(probabilities) if probabilities else None
 
 
 def test_the_expectation_of_one_token_by_hand() -> None:

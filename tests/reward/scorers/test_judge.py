@@ -12,8 +12,9 @@ import pytest
 from alignment.config.schema import DatasetEntry, JudgeEntry, PPORecipe, ScorerEntry
 from alignment.errors import JudgeError, ScorerError
 from reward.feedback.store import CallStore
+from reward.judges.pointwise import REPAIR
 from reward.scorers import build_scoring
-from reward.scorers.judge import REPAIR, JudgeScorer
+from reward.scorers.judge import JudgeScorer
 from tests.reward.chat_server import ChatServer, Reply, completion, failure
 
 FENCE = re.compile(r"<(request|answer)-([0-9a-f]{12})>\n(.*?)\n</\1-\2>", re.DOTALL)
@@ -69,7 +70,11 @@ def test_a_reply_without_a_number_is_asked_about_once_more() -> None:
     with ChatServer(lambda prompt, n: completion("Splendid!" if n == 1 else "8")) as server:
         assert scorer_of(server.url).score(PROMPTS[:1], ["Blue"], stopped=[True]) == [8.0]
     first, second = (request["messages"] for request in server.requests)
-    assert second == [*first, {"role": "assistant", "content": "Splendid!"}, {"role": "user", "content": REPAIR}]
+    assert second == [
+        *first,
+        {"role": "assistant", "content": "Splendid!"},
+        {"role": "user", "content": REPAIR.format(0, 10)},
+    ]
 
 
 @pytest.mark.parametrize(
@@ -79,10 +84,10 @@ def test_a_reply_without_a_number_is_asked_about_once_more() -> None:
         (completion("11"), "gave no number"),
         (completion(""), "gave no number"),
         (completion("I would say that", finish="length"), "It was cut off: raise judge.max_tokens"),
-        (completion("I'm sorry, I can't rate this."), "gave no number"),
+        (completion("I'm sorry, I can't rate this."), "refuses to rate an answer: I'm sorry"),
         (completion(None, refusal="No."), r"refuses to rate an answer: No\."),
         (failure(500, "out of memory"), "failed: 500: .*out of memory"),
-        (Reply(b"<html>"), "failed: not a chat completion"),
+        (Reply(b"<html>"), "failed: not JSON"),
         (Reply(completion("9").body, promised_length=10_000), "failed"),
     ],
 )

@@ -1,0 +1,90 @@
+"""Principles that answers are compared, criticised and revised by (Constitutional AI, arXiv 2212.08073)."""
+
+import hashlib
+import json
+import random
+from dataclasses import dataclass
+from typing import Any
+
+from alignment.errors import JudgeError
+from alignment.evaluate.judging import Comparison, Listing, Question
+from reward.judges.documents import read_yaml
+from reward.judges.prompting import well_formed
+
+
+@dataclass(frozen=True, slots=True)
+class Principle:
+    """One standard, in the words for each use."""
+
+    name: str
+    principle: str  # for comparing two answers
+    critique: str  # what to look for in an answer
+    revision: str  # how to change it
+
+
+@dataclass(frozen=True, slots=True)
+class Constitution:
+    """A file of principles.
+
+    It is YAML: `principles`, a list of texts, or of mappings with `principle` and, each if it needs words of its own,
+    `name`, `critique` and `revision`.
+    """
+
+    principles: tuple[Principle, ...]
+    hash: str  # first 16 hexadecimal digits of the file's SHA-256
+
+    @classmethod
+    def load(cls, path: str) -> "Constitution":
+        """Read the file.
+
+        Raises: JudgeError naming the file and the entry where it is none.
+        """
+        data, listed = read_yaml(path, "judge.constitution")
+        rows = listed.get("principles") if isinstance(listed, dict) else listed
+        if not isinstance(rows, list) or not rows:
+            raise JudgeError(f"judge.constitution {path}: holds no list of principles; give `principles:` and a list.")
+        principles = tuple(_principle(row, place, path) for place, row in enumerate(rows, 1))
+        return cls(principles, hashlib.sha256(data).hexdigest()[:16])
+
+    def draw(self, question: Question, *, count: int, seed: int) -> tuple[Principle, ...]:
+        """Draw `count` principles for a question, the same ones in whatever order its answers are shown.
+
+        Section 4.1 draws one at random for every comparison. A repeat draws anew.
+        """
+        if isinstance(question, Comparison):
+            answers = sorted([question.first, question.second])
+        elif isinstance(question, Listing):
+            answers = sorted(question.answers)
+        else:
+            answers = [question.answer]
+        made_of = json.dumps([seed, question.repeat, self.hash, question.prompt, answers])
+        chance = random.Random(hashlib.sha256(made_of.encode()).digest())
+        return tuple(chance.sample(self.principles, min(count, len(self.principles))))
+
+
+def in_words(principles: tuple[Principle, ...], use: str = "principle") -> str:
+    """Return the principles as a prompt shows them: one as it is, several as a list."""
+    texts = [str(getattr(principle, use)) for principle in principles]
+    return texts[0] if len(texts) == 1 else "\n".join(f"- {text}" for text in texts)
+
+
+def _principle(row: Any, place: int, path: str) -> Principle:
+    at = f"judge.constitution {path}: principle {place}"
+    given: dict[str, Any] = {"principle": row} if isinstance(row, str) else row
+    known = ("name", "principle", "critique", "revision")
+    if not isinstance(given, dict) or not given.get("principle"):
+        raise JudgeError(f"{at} is neither a text nor a mapping with `principle`.")
+    unknown = [str(key) for key in given if key not in known]
+    if unknown:
+        raise JudgeError(f"{at} has the key {unknown[0]}; known are {', '.join(known)}.")
+    for key, value in given.items():
+        if not isinstance(value, str):
+            raise JudgeError(f"{at}: `{key}` must be a text, found {value!r}.")
+    texts = {key: well_formed(value).strip() for key, value in given.items()}
+    text = texts["principle"]
+    return Principle(
+        name=texts.get("name", f"principle {place}"),
+        principle=text,
+        critique=texts.get("critique", f"Say where the answer goes against this standard: {text}"),
+        revision=texts.get("revision", f"Rewrite the answer so that it keeps to this standard: {text}"),
+    )

@@ -1,0 +1,76 @@
+"""Asking a chat model in which order several answers stand."""
+
+from typing import Any
+
+from alignment.config.judge_entry import JudgeEntry
+from alignment.errors import JudgeError
+from alignment.evaluate.judging import Asks, Listing, Verdict
+from reward.judges.calls import About, Caller
+from reward.judges.chat import Model, build_model
+from reward.judges.prompting import LETTERS, ListwisePrompt
+from reward.judges.verdicts import find_ranking
+
+MAX_TOKENS, REASONING_MAX_TOKENS = 96, 768
+
+
+class ListwiseJudge:
+    """Takes one order of all answers; a score is how many of the others an answer stands above."""
+
+    asks: Asks = "listwise"
+
+    def __init__(self, entry: JudgeEntry, prompt: ListwisePrompt, model: Model) -> None:
+        self.entry = entry
+        self.prompt = prompt
+        self.model = model
+        self.name = entry.label
+        self.prompt_hash = prompt.file.hash
+        self.max_tokens = entry.max_tokens or (REASONING_MAX_TOKENS if entry.reasoning else MAX_TOKENS)
+
+    @classmethod
+    def from_entry(cls, entry: JudgeEntry, caller: Caller) -> "ListwiseJudge":
+        """Read the prompt and open the backend.
+
+        Raises: JudgeError where a file, the model or the key is missing, nobody listens, or the key is refused.
+        """
+        # An order is read from the text; log-probabilities would be paid for and left lying.
+        entry = entry.model_copy(update={"logprobs": False})
+        return cls(entry, ListwisePrompt.load(entry.prompt, reasoning=entry.reasoning), build_model(entry, caller))
+
+    def ask(self, listing: Listing) -> Verdict:
+        """Ask for the order of 2 to 26 answers.
+
+        Raises: JudgeError where every other call would fail alike, or there are more answers than letters.
+        """
+        count = len(listing.answers)
+        if not 2 <= count <= len(LETTERS):
+            raise JudgeError(f"a listwise judge orders 2 to {len(LETTERS)} answers, found {count}.")
+        letters = LETTERS[:count]
+        question = self.prompt.render(listing)
+        form = f"in a line that names each of {', '.join(letters)} once, the best first, such as "
+        form += " > ".join(reversed(letters))
+        schema = None
+        if self.entry.response_format == "json_schema":
+            reasoning = '"reasoning": "...", ' if self.entry.reasoning else ""
+            shape = f'{{{reasoning}"ranking": ["B", "A"]}}'
+            form = f"with a JSON object of the form {shape}, each of {', '.join(letters)} once"
+            question += f"\n\nReply {form}."
+            schema = _schema(letters, self.entry.reasoning)
+        reply, order = self.model.ask_twice(
+            About(self.name, self.prompt_hash, listing),
+            question,
+            read=lambda text: find_ranking(text, letters),
+            repair=f"Your reply gives no order that can be read. Reply {form}, and nothing else.",
+            max_tokens=self.max_tokens,
+            schema=schema,
+        )
+        if reply.status != "ok" or order is None:
+            return Verdict(None, "parse_error" if reply.status == "ok" else reply.status, reply.raw, reply.details)
+        scores = tuple(float(count - 1 - order.index(letter)) for letter in letters)
+        return Verdict(None, "ok", reply.raw, {**reply.details, "order": list(order)}, scores)
+
+
+def _schema(letters: str, reasoning: bool) -> dict[str, Any]:
+    ranking = {"type": "array", "items": {"type": "string", "enum": list(letters)}}
+    properties: dict[str, Any] = {"reasoning": {"type": "string"}} if reasoning else {}
+    properties["ranking"] = ranking
+    return {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}

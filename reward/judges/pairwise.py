@@ -1,0 +1,122 @@
+"""Asking a chat model which of two answers is better."""
+
+from typing import Any
+
+from alignment.config.judge_entry import JudgeEntry
+from alignment.evaluate.judging import Asks, Comparison, Verdict
+from reward.judges.calls import About, Caller, ChatReply
+from reward.judges.chat import Model, build_model
+from reward.judges.constitution import Constitution, in_words
+from reward.judges.prompting import PairwisePrompt, joint_hash
+from reward.judges.verdicts import Found, find_verdict, soft_probability, verdict_token
+
+MAX_TOKENS, REASONING_MAX_TOKENS = 16, 512
+
+
+class PairwiseJudge:
+    """Takes a letter for its answer, and the letter's probability where the model tells it."""
+
+    asks: Asks = "pairwise"
+
+    def __init__(
+        self, entry: JudgeEntry, prompt: PairwisePrompt, model: Model, constitution: Constitution | None = None
+    ) -> None:
+        self.entry = entry
+        self.prompt = prompt
+        self.model = model
+        self.constitution = constitution
+        self.name = entry.label
+        principles = (constitution.hash, entry.num_principles) if constitution else ()
+        self.prompt_hash = joint_hash(prompt.hash, *principles)
+        self.max_tokens = entry.max_tokens or (REASONING_MAX_TOKENS if entry.reasoning else MAX_TOKENS)
+
+    @classmethod
+    def from_entry(cls, entry: JudgeEntry, caller: Caller) -> "PairwiseJudge":
+        """Read the files and open the backend.
+
+        Raises: JudgeError where a file, the model or the key is missing, nobody listens, or the key is refused: better
+            now than after hours of sampling.
+        """
+        constitution = Constitution.load(entry.constitution) if entry.constitution else None
+        prompt = PairwisePrompt.load(entry.prompt, reasoning=entry.reasoning, principled=constitution is not None)
+        return cls(entry, prompt, build_model(entry, caller), constitution)
+
+    def ask(self, comparison: Comparison) -> Verdict:
+        """Ask one question.
+
+        Raises: JudgeError where every other call would fail alike: no server, no access, no such model, no
+            log-probabilities.
+        """
+        labels, principles, details = self.prompt.labels, "", {}
+        if self.constitution:
+            drawn = self.constitution.draw(comparison, count=self.entry.num_principles, seed=self.entry.seed)
+            principles, details = in_words(drawn), {"principles": [each.name for each in drawn]}
+        in_json = self.entry.response_format == "json_schema"
+        question = self.prompt.render(comparison, principles)
+        one_of = ", ".join(labels[:-1]) + " or " + labels[-1]
+        repair = f"Your reply gives no verdict that can be read. Reply with one of {one_of}, and nothing else."
+        if in_json:
+            form = '{"reasoning": "...", "verdict": "A"}' if self.entry.reasoning else '{"verdict": "A"}'
+            question += f"\n\nReply with a JSON object of the form {form}; its verdict is one of {one_of}."
+            repair = f"Your reply gives no verdict that can be read. Reply with a JSON object of the form {form}."
+        reply, found = self.model.ask_twice(
+            About(self.name, self.prompt_hash, comparison),
+            question,
+            read=lambda text: find_verdict(text, labels),
+            repair=repair,
+            max_tokens=self.max_tokens,
+            choices=() if self.entry.reasoning or in_json else labels,
+            schema=_schema(labels, self.entry.reasoning) if in_json else None,
+        )
+        return self._verdict(reply, found, {**reply.details, **details})
+
+    def _verdict(self, reply: ChatReply, found: Found | None, details: dict[str, Any]) -> Verdict:
+        if reply.status != "ok":
+            return Verdict(None, reply.status, reply.raw, details)
+        if found is None:
+            return Verdict(None, "parse_error", reply.raw, details)
+        if found.label == "abstain":
+            return Verdict(None, "abstain", reply.raw, details)
+        if found.label == "tie":
+            return Verdict(0.5, "tie", reply.raw, details)
+        probability = 1.0 if found.label == "A" else 0.0
+        if self.entry.logprobs:
+            soft = _soft(reply, found)
+            if soft is None:
+                said = f"the log-probabilities do not fit the reply {reply.raw}"
+                return Verdict(None, "parse_error", said, details)
+            probability, mass, token = soft
+            details["verdict_token"] = token
+            if "normalised" not in details:
+                details["mass"] = mass
+                if mass < self.entry.min_mass:
+                    said = f"A and B together have the probability {mass:.3g}, less than min_mass; reply: {reply.raw}"
+                    return Verdict(None, "parse_error", said, details)
+        if self.entry.clamp:
+            details["unclamped"] = probability
+            probability = clamped(probability, *self.entry.clamp)
+        return Verdict(probability, "tie" if probability == 0.5 else "ok", reply.raw, details)
+
+
+def clamped(probability: float, low: float, high: float) -> float:
+    """Hold a probability between two, as section 4.1 of https://arxiv.org/abs/2212.08073 does between 40 and 60 %.
+
+    A verdict that follows the judge's own reasoning is nearly always certain; what it is then worth as a target is
+    less.
+    """
+    return min(high, max(low, probability))
+
+
+def _soft(reply: ChatReply, found: Found) -> tuple[float, float, dict[str, Any]] | None:
+    token = verdict_token(reply.text, found.position, reply.tokens)
+    try:
+        soft = soft_probability(token) if token is not None else None
+    except (AttributeError, TypeError, OverflowError):
+        return None
+    return (*soft, token) if token is not None and soft is not None else None
+
+
+def _schema(labels: tuple[str, ...], reasoning: bool) -> dict[str, Any]:
+    verdict = {"type": "string", "enum": list(labels)}
+    properties = {"reasoning": {"type": "string"}, "verdict": verdict} if reasoning else {"verdict": verdict}
+    return {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
