@@ -85,7 +85,6 @@ class DryCaller(Caller):
     def __init__(self, ledger: Ledger | None = None) -> None:
         super().__init__(ledger=ledger)
         self.calls = self.prompt_tokens = self.completion_tokens = 0
-        self._lock = threading.Lock()
 
     def call(self, about: About, request: dict[str, Any], send: Any) -> ChatReply:
         """Return what is known, else count the call and fail."""

@@ -9,8 +9,10 @@ import dataclasses
 import hashlib
 import json
 import random
+import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -103,9 +105,13 @@ class Caller:
         self.pace = pace or Pace()
         self.max_retries = max_retries
         self.sleep = sleep
+        self._lock = threading.Lock()
+        self._in_flight: dict[str, Future[ChatReply]] = {}
 
     def call(self, about: About, request: dict[str, Any], send: Callable[[], ChatReply]) -> ChatReply:
         """Return the reply that is known, or try until one comes that is not a passing failure.
+
+        Of several threads that make the same call at the same time one makes it, and all get what comes of it.
 
         Args:
             request: all that decides the reply, without the key that pays for it; JSON.
@@ -114,9 +120,27 @@ class Caller:
         Raises: JudgeError from `send`; BudgetError where the budget does not allow the call.
         """
         key = call_key(about, request)
-        known = self.ledger.known(key) if self.ledger else None
-        if known is not None:
-            return known
+        with self._lock:
+            other = self._in_flight.get(key)
+            mine = self._in_flight.setdefault(key, Future())
+        if other is not None:
+            return other.result()
+        try:
+            # Looked up only now: who had the place before has kept its reply by the time it gives the place up.
+            reply = (self.ledger.known(key) if self.ledger else None) or self._until_it_lasts(key, about, request, send)
+        except BaseException as error:
+            mine.set_exception(error)
+            raise
+        else:
+            mine.set_result(reply)
+            return reply
+        finally:
+            with self._lock:
+                del self._in_flight[key]
+
+    def _until_it_lasts(
+        self, key: str, about: About, request: dict[str, Any], send: Callable[[], ChatReply]
+    ) -> ChatReply:
         failures = limits = 0
         while True:
             reply = self._try(key, about, request, send)

@@ -1,3 +1,7 @@
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
 from alignment.errors import BudgetError, JudgeError
@@ -113,3 +117,43 @@ def test_questions_of_different_kinds_differ():
 def test_tokens_are_estimated_from_all_texts_of_a_request():
     # "abcdef" 6 // 3 + 4 = 6; "ä" is 2 bytes: 0 + 4 = 4; numbers are none
     assert estimated_tokens({"messages": [{"content": "abcdef"}, "ä"], "max_tokens": 5}) == 10
+
+
+def test_the_same_call_in_several_threads_is_made_once():
+    ledger, begun, go, sent = Ledger(), threading.Event(), threading.Event(), []
+
+    def send():
+        sent.append(1)
+        begun.set()
+        assert go.wait(10)
+        return GOOD
+
+    asking, _ = caller(ledger=ledger)
+    with ThreadPoolExecutor(8) as pool:
+        told = [pool.submit(asking.call, ABOUT, {}, send) for _ in range(8)]
+        assert begun.wait(10)
+        other = asking.call(ABOUT, {"another": 1}, sender(GOOD))  # another call does not wait for it
+        go.set()
+        assert [one.result() for one in told] == [GOOD] * 8
+    assert (other, len(sent), ledger.rows) == (GOOD, 1, ["ok", "ok"])
+
+
+def test_threads_that_wait_for_another_s_call_get_its_error():
+    begun, go = threading.Event(), threading.Event()
+
+    def send():
+        begun.set()
+        assert go.wait(10)
+        raise JudgeError("no such model")
+
+    asking, _ = caller()
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(asking.call, ABOUT, {}, send)
+        assert begun.wait(10)
+        second = pool.submit(asking.call, ABOUT, {}, sender())  # an empty sender would raise IndexError
+        time.sleep(0.05)
+        go.set()
+        for told in (first, second):
+            with pytest.raises(JudgeError, match="no such model"):
+                told.result()
+    assert asking.call(ABOUT, {}, sender(GOOD)) is GOOD  # and the next asking is its own
