@@ -26,7 +26,7 @@ class JudgeEntry(Part):
     weight: float = Field(default=1.0, gt=0, allow_inf_nan=False)  # in a jury
 
     function: str | None = None  # rules: "module:function"
-    path: Text | None = None  # replay: recorded verdicts: a result.json of LLMBar, a calls.sqlite, a labels.jsonl
+    path: Text | None = None  # replay: recorded verdicts: a labels.jsonl, or a result.json of LLMBar's evaluators
     members: list["JudgeEntry"] = Field(default_factory=list)  # jury
     on_member_failure: Literal["fail", "leave_out"] = "fail"  # jury: what one failed verdict means
 

@@ -3,7 +3,6 @@
 from typing import Any
 
 from alignment.config.judge_entry import JudgeEntry
-from alignment.errors import JudgeError
 from alignment.evaluate.judging import Asker
 from reward.judges.calls import Caller
 
@@ -23,8 +22,10 @@ def build_judge(entry: JudgeEntry, caller: Caller | None = None) -> Asker[Any]:
         from reward.judges.rules import RulesJudge
 
         return RulesJudge.from_entry(entry, caller)
-    if entry.kind in ("reward_model", "replay", "jury"):
-        raise JudgeError(f"judge.kind {entry.kind} is not there.")
+    if entry.kind == "replay":
+        from reward.judges.replay import ReplayJudge
+
+        return ReplayJudge.from_entry(entry, caller)
     if entry.asks == "listwise":
         from reward.judges.listwise import ListwiseJudge
 

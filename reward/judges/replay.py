@@ -1,0 +1,110 @@
+"""A judge that answers with verdicts that were recorded, its own or others'."""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from alignment.config.judge_entry import JudgeEntry
+from alignment.config.schema import DatasetEntry
+from alignment.data import load_rankings
+from alignment.data.rows import Asked, Prompt
+from alignment.errors import DataError, JudgeError
+from alignment.evaluate.judging import Asks, Comparison, Verdict
+from reward.audit.items import LABELS, prompt_key
+from reward.feedback.recorded import is_recording, read_recording
+from reward.judges.calls import About, Caller, ChatReply
+
+Key = tuple[str, str, str, int]  # prompt, answer shown first, answer shown second, repeat
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """One recorded verdict."""
+
+    asked: Asked
+    raw: str = ""  # what the judge wrote, where that was kept
+
+
+class ReplayJudge:
+    """Looks up what was said of the same answers in the same order; what was never asked is a failed call."""
+
+    asks: Asks = "pairwise"
+
+    def __init__(self, name: str, path: str, prompt_hash: str, verdicts: dict[Key, Said], caller: Caller) -> None:
+        self.name = name
+        self.path = path
+        self.prompt_hash = prompt_hash  # of the file: what stood in the prompt was not recorded
+        self.verdicts = verdicts
+        self.caller = caller
+
+    @classmethod
+    def from_entry(cls, entry: JudgeEntry, caller: Caller) -> "ReplayJudge":
+        """Read the recorded verdicts: a result file of LLMBar's evaluators, or rankings whose pairs have `verdicts`.
+
+        Raises: JudgeError where there are none, or a question was answered in two ways.
+        """
+        path = Path(entry.path or "")
+        try:
+            if is_recording(path):
+                recording = read_recording(path)
+                name, digest = recording.name, recording.sha256
+                found = [
+                    (row.prompt, row.first, row.second, Said(asked, raw))
+                    for row in recording.rows
+                    for asked, raw in zip(row.verdicts, row.raw, strict=True)
+                ]
+            else:
+                file = path / LABELS if path.is_dir() else path
+                found, name = list(_labelled(file)), str(path)
+                digest = hashlib.sha256(file.read_bytes()).hexdigest()
+        except (DataError, OSError) as error:
+            raise JudgeError(f"judge.path {path}: {error}") from error
+        if not found:
+            raise JudgeError(
+                f"judge.path {path}: holds no recorded verdicts; name the labels.jsonl of a label run with a pairwise "
+                "judge, or a result.json of LLMBar's evaluators."
+            )
+        verdicts: dict[Key, Said] = {}
+        for prompt, first, second, said in found:
+            shown = (first, second) if said.asked.shown == "first" else (second, first)
+            before = verdicts.setdefault((prompt_key(prompt), *shown, said.asked.repeat), said)
+            if (before.asked.probability, before.asked.status) != (said.asked.probability, said.asked.status):
+                raise JudgeError(
+                    f"judge.path {path}: has two verdicts on the same question (prompt {str(prompt)[:80]!r}); name the "
+                    "labels of one judge."
+                )
+        return cls(entry.name or name, str(path), digest, verdicts, caller)
+
+    def ask(self, comparison: Comparison) -> Verdict:
+        """Answer as it was answered then."""
+        request = {
+            "recording": self.prompt_hash,
+            "prompt": comparison.prompt,
+            "answers": [comparison.first, comparison.second],
+        }
+        about = About(self.name, self.prompt_hash, comparison)
+        reply = self.caller.call(about, request, lambda: self._look_up(comparison))
+        if reply.status != "ok":
+            return Verdict(None, reply.status, reply.raw)
+        asked = Asked(**reply.details["recorded"])
+        details = {"mass": asked.mass} if asked.mass is not None else {}
+        return Verdict(asked.probability, asked.status, reply.raw, details)
+
+    def _look_up(self, comparison: Comparison) -> ChatReply:
+        key = (prompt_key(comparison.prompt), comparison.first, comparison.second, comparison.repeat)
+        said = self.verdicts.get(key)
+        if said is None:
+            again = f" for repeat {comparison.repeat}" if comparison.repeat else ""
+            return ChatReply("api_error", f"{self.path} has no verdict on these answers in this order{again}")
+        recorded = {name: getattr(said.asked, name) for name in ("shown", "repeat", "probability", "status", "mass")}
+        return ChatReply("ok", said.raw, said.raw, details={"recorded": recorded})
+
+
+def _labelled(file: Path) -> Iterator[tuple[Prompt, str, str, Said]]:
+    """Yield every asking behind every pair of a file of rankings."""
+    loaded = load_rankings([DatasetEntry(path=str(file))], on_bad_row="stop", seed=0)
+    for row in loaded.rows:
+        for pair in row.pairs:
+            for asked in pair.verdicts:
+                yield row.prompt, row.responses[pair.first], row.responses[pair.second], Said(asked)
