@@ -19,9 +19,9 @@ NEEDS = {
     "replay": ("path", "a file of recorded verdicts"),
     "jury": ("members", "a list of two or more judges"),
 }
-COMMON = {"kind", "name", "weight", "clamp"}
+COMMON = {"kind", "name", "weight"}
 PROMPTED = {"asks", "prompt", "reasoning", "constitution", "num_principles", "rubric", "repair", "temperature", "seed",
-            "samples", "max_tokens", "logprobs", "min_mass"}  # fmt: skip
+            "samples", "max_tokens", "logprobs", "min_mass", "clamp"}  # fmt: skip
 REMOTE = {"model", "base_url", "api_key_env", "extra_body", "timeout_seconds", "max_retries", "prices"}
 OWN = {
     "rules": {"function"},
@@ -32,7 +32,7 @@ OWN = {
     | {"per_device_eval_batch_size"},
     "reward_model": {"model_name_or_path", "per_device_eval_batch_size", "asks"},
     "replay": {"path"},
-    "jury": {"members", "on_member_failure", "asks", "samples"},
+    "jury": {"members", "on_member_failure", "asks", "samples", "clamp"},
 }
 WAYS = {"pairwise": "compares two answers", "listwise": "orders several answers", "pointwise": "rates one answer"}
 CHATS = ("openai", "anthropic", "local")
@@ -124,6 +124,10 @@ def _members(at: Location, entry: dict[str, Any]) -> Iterator[Fault]:
     for index, member in enumerate(members):
         here: Location = (*at, "members", index)
         yield from judge_faults(here, member)
+        if member["kind"] == "jury":
+            yield (*here, "kind"), "is a jury itself; give its members their weights here"
+        if member["kind"] == "reward_model" and entry.get("asks") == "pointwise":
+            yield (*here, "kind"), "is a reward model, whose scores have no scale in common with ratings; ask pairwise"
         name = _name(member)
         if name in names:
             yield here, f"is called {name}, as members[{names[name]}] is; give it a name of its own"

@@ -147,8 +147,11 @@ class Rejecting:
     def ask(self, question: Question, /) -> Verdict:
         """Ask the judge."""
         verdict = self.judge.ask(question)
-        if self.store is not None and verdict.status not in ANSWERED:
-            self.store.reject(question)
+        if self.store is not None:
+            own = {"judge": self.name, "status": verdict.status}
+            for said in verdict.details.get("members", [own]):  # of a jury only who failed is asked anew
+                if said["status"] not in ANSWERED:
+                    self.store.reject(question, said["judge"])
         return verdict
 
 

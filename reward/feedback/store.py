@@ -189,12 +189,12 @@ class CallStore:
             # Two threads may ask the same at the same time; the first answer is the answer.
             self._connection.execute(f"INSERT OR IGNORE INTO calls ({columns}) VALUES ({places})", row)
 
-    def reject(self, question: Question) -> None:
-        """Take note that the replies to a question gave no verdict: asked again, it is asked anew."""
+    def reject(self, question: Question, judge: str) -> None:
+        """Take note that a judge's replies to a question gave no verdict: asked again, it is asked anew."""
         with self._transaction() as connection:
             connection.execute(
-                "UPDATE calls SET rejected = 1 WHERE question = ? AND repeat = ? AND status = 'ok'",
-                (question_key(question), question.repeat),
+                "UPDATE calls SET rejected = 1 WHERE question = ? AND repeat = ? AND status = 'ok' AND judge = ?",
+                (question_key(question), question.repeat, judge),
             )
 
     def models(self, judge: str) -> list[str]:

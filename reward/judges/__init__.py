@@ -26,6 +26,14 @@ def build_judge(entry: JudgeEntry, caller: Caller | None = None) -> Asker[Any]:
         from reward.judges.replay import ReplayJudge
 
         return ReplayJudge.from_entry(entry, caller)
+    if entry.kind == "reward_model":
+        from reward.judges.reward_model import RewardModelJudge
+
+        return RewardModelJudge.from_entry(entry, caller)
+    if entry.kind == "jury":
+        from reward.judges.jury import Jury
+
+        return Jury(entry, [build_judge(member, caller) for member in entry.members])
     if entry.asks == "listwise":
         from reward.judges.listwise import ListwiseJudge
 

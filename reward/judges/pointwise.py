@@ -7,7 +7,7 @@ from alignment.evaluate.judging import Asks, Rating, Verdict
 from reward.judges.calls import About, Caller, ChatReply
 from reward.judges.chat import Model, build_model
 from reward.judges.prompting import PointwisePrompt, joint_hash
-from reward.judges.ratings import SCALE, find_rating, mean, rating_probabilities
+from reward.judges.ratings import SCALE, distribution_of_mean, find_rating, mean, rating_probabilities
 from reward.judges.rubric import SCALE as RUBRIC_SCALE
 from reward.judges.rubric import Criterion, Rubric
 
@@ -85,19 +85,11 @@ class PointwiseJudge:
         return Verdict(None, "ok", "\n".join(said), details, (total,))
 
     def _of_the_mean(self, scores: dict[str, float], distributions: dict[str, dict[str, float]]) -> dict[str, float]:
-        """Return the distribution of the weighted mean over criteria, to three decimals, taking them as independent."""
+        """Return the distribution of the weighted mean over criteria."""
         weights = sum(criterion.weight for criterion in self.criteria)
-        sums = {0.0: 1.0}
-        for criterion in self.criteria:
-            share = criterion.weight / weights
-            known = distributions.get(criterion.name, {str(scores[criterion.name]): 1.0})
-            after: dict[float, float] = {}
-            for total, before in sums.items():
-                for number, p in known.items():
-                    value = round(total + share * float(number), 3)
-                    after[value] = after.get(value, 0.0) + before * p
-            sums = after
-        return {f"{value:g}": p for value, p in sorted(sums.items())}
+        shares = [criterion.weight / weights for criterion in self.criteria]
+        certain = {name: {str(score): 1.0} for name, score in scores.items()}
+        return distribution_of_mean(shares, [(certain | distributions)[each.name] for each in self.criteria])
 
     def _number(
         self, rating: Rating, criterion: Criterion, calls_to_come: int

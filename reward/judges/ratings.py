@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -100,6 +101,23 @@ def mean(probabilities: dict[int, float]) -> float:
     Finer than the number that was written, which puts most answers on the same few steps.
     """
     return sum(number * weight for number, weight in probabilities.items()) / sum(probabilities.values())
+
+
+def distribution_of_mean(shares: Sequence[float], distributions: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Return the distribution of Σ shareᵢ·xᵢ, to three decimals, taking the numbers xᵢ as independent.
+
+    Args:
+        distributions: of each number, probability by value; values are texts, as in JSON.
+    """
+    sums = {0.0: 1.0}
+    for share, distribution in zip(shares, distributions, strict=True):
+        after: dict[float, float] = {}
+        for total, before in sums.items():
+            for number, p in distribution.items():
+                value = round(total + share * float(number), 3)
+                after[value] = after.get(value, 0.0) + before * p
+        sums = after
+    return {f"{value:g}": p for value, p in sorted(sums.items())}
 
 
 def _divide_one(mass: dict[int, float], written: int, following: dict[str, Any]) -> None:

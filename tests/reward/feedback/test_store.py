@@ -71,7 +71,9 @@ def test_what_gave_no_verdict_is_asked_anew_and_can_be_read_anew(tmp_path: Path)
     with CallStore(tmp_path / "s") as store:
         key = keep(store, ChatReply("ok", "gibberish", "gibberish"))
         other = keep(store, ChatReply("ok", "A", "A"), Comparison("p", "a", "b", repeat=1))
-        store.reject(QUESTION)
+        store.reject(QUESTION, "other judge")
+        assert store.known(key) is not None
+        store.reject(QUESTION, "j")
         assert store.known(key) is None
         assert store.known(other) is not None
     with CallStore(tmp_path / "s", rejected=True) as store:

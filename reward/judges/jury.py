@@ -1,0 +1,79 @@
+"""Several judges that answer together, each with its weight."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from alignment.config.judge_entry import JudgeEntry
+from alignment.data.rows import USABLE
+from alignment.evaluate.judging import Asker, Asks, Question, Verdict
+from reward.judges.prompting import joint_hash
+from reward.judges.ratings import distribution_of_mean
+
+
+class Jury:
+    """Averages its members' probabilities, or scores, by their weights.
+
+    Every member is asked, whatever the others said, each through its own calls; so a member more costs its own calls
+    alone. What each of them said stands in the verdict's details.
+    """
+
+    def __init__(self, entry: JudgeEntry, members: Sequence[Asker[Any]]) -> None:
+        self.entry = entry
+        self.members = members
+        self.weights = [member.weight for member in entry.members]
+        self.asks: Asks = entry.asks
+        self.name = entry.label
+        parts = [(judge.name, judge.prompt_hash, weight) for judge, weight in zip(members, self.weights, strict=True)]
+        self.prompt_hash = joint_hash(entry.on_member_failure, *parts)
+
+    def ask(self, question: Question) -> Verdict:
+        """Ask every member.
+
+        Returns: their weighted mean. Where one has no verdict, the first such status; with `on_member_failure:
+            leave_out` the mean of the others.
+
+        Raises: JudgeError where a member's every other call would fail alike; BudgetError.
+        """
+        said = [judge.ask(question) for judge in self.members]
+        told = [
+            {
+                "judge": judge.name,
+                "status": verdict.status,
+                "probability": verdict.probability,
+                "scores": verdict.scores,
+            }
+            for judge, verdict in zip(self.members, said, strict=True)
+        ]
+        details: dict[str, Any] = {"members": told}
+        failed = [place for place, verdict in enumerate(said) if verdict.status not in USABLE]
+        usable = [place for place in range(len(said)) if place not in failed]
+        if failed and (self.entry.on_member_failure == "fail" or not usable):
+            first = said[failed[0]]
+            return Verdict(None, first.status, f"{self.members[failed[0]].name}: {first.raw}", details)
+        weights = [self.weights[place] for place in usable]
+        shares = [weight / sum(weights) for weight in weights]
+        verdicts = [said[place] for place in usable]
+        raw = "\n".join(f"{self.members[place].name}: {said[place].raw}" for place in usable)
+        if self.asks == "pairwise":
+            return self._compared(shares, verdicts, raw, details)
+        columns = zip(*(verdict.scores or () for verdict in verdicts), strict=True)
+        scores = tuple(sum(share * score for share, score in zip(shares, column, strict=True)) for column in columns)
+        if self.asks == "pointwise" and any("distribution" in verdict.details for verdict in verdicts):
+            known = [
+                verdict.details.get("distribution") or {str((verdict.scores or (0.0,))[0]): 1.0} for verdict in verdicts
+            ]
+            details["distribution"] = distribution_of_mean(shares, known)
+        return Verdict(None, "ok", raw, details, scores)
+
+    def _compared(
+        self, shares: Sequence[float], verdicts: Sequence[Verdict], raw: str, details: dict[str, Any]
+    ) -> Verdict:
+        # From one half, so that judges who agree on it are a tie whatever their weights.
+        leads = [(verdict.probability or 0.0) - 0.5 for verdict in verdicts]
+        probability = 0.5 + sum(share * lead for share, lead in zip(shares, leads, strict=True))
+        probability = min(1.0, max(0.0, probability))
+        if self.entry.clamp:
+            details["unclamped"] = probability
+            low, high = self.entry.clamp
+            probability = min(high, max(low, probability))
+        return Verdict(probability, "tie" if probability == 0.5 else "ok", raw, details)

@@ -1,0 +1,71 @@
+"""A judge that is a reward model of ours, or any sequence classifier with one output."""
+
+import sys
+from pathlib import Path
+
+import torch
+
+from alignment.config.judge_entry import JudgeEntry
+from alignment.data.rows import Prompt
+from alignment.errors import DataError, ScorerError
+from alignment.evaluate.judging import Asks, Comparison, Rating, Verdict
+from alignment.policy.weights import weights_hash
+from reward.judges.calls import About, Caller, ChatReply
+from reward.scorers.ensemble import Ensemble
+from reward.serving.batching import Asked, Batcher
+
+
+class RewardModelJudge:
+    """Compares by Bradley and Terry's model, P(first better) = σ(r(first) - r(second)); pointwise, r is the rating.
+
+    Answers that several threads ask about at the same time are scored together.
+    """
+
+    def __init__(self, name: str, asks: Asks, model_hash: str, batcher: Batcher, caller: Caller) -> None:
+        self.name = name
+        self.asks = asks
+        self.prompt_hash = model_hash  # of the weights: there is no prompt
+        self.batcher = batcher
+        self.caller = caller
+
+    @classmethod
+    def from_entry(cls, entry: JudgeEntry, caller: Caller) -> "RewardModelJudge":
+        """Load the model; several with commas between, or a run with `num_members`, are an ensemble.
+
+        Raises: ModelError where there is none.
+        """
+        size = entry.per_device_eval_batch_size
+        model = Ensemble.load(entry.model_name_or_path or "", batch_size=size)
+        hashes = [weights_hash(path)[:16] if Path(path).is_dir() else path for path in model.paths]
+        batcher = Batcher(model, batch_answers=size, most_waiting=sys.maxsize)  # a thread waits for its own
+        return cls(entry.label, entry.asks, "+".join(hashes), batcher, caller)
+
+    def ask(self, question: Comparison | Rating) -> Verdict:
+        """Score the question's answers.
+
+        Returns: a verdict whose details have the scores; one that the model cannot read, as it is too long, is
+            "truncated".
+        """
+        answers = [question.first, question.second] if isinstance(question, Comparison) else [question.answer]
+        request = {"model": self.prompt_hash, "prompt": question.prompt, "answers": answers}
+        about = About(self.name, self.prompt_hash, question)
+        reply = self.caller.call(about, request, lambda: self._score(question.prompt, answers))
+        if reply.status != "ok":
+            return Verdict(None, reply.status, reply.raw)
+        scores = tuple(float(score) for score in reply.details["scores"])
+        details = {"scores": list(scores)}
+        if isinstance(question, Rating):
+            return Verdict(None, "ok", reply.raw, details, scores)
+        probability = torch.tensor(scores[0] - scores[1], dtype=torch.float64).sigmoid().item()
+        return Verdict(probability, "tie" if probability == 0.5 else "ok", reply.raw, details)
+
+    def _score(self, prompt: Prompt, answers: list[str]) -> ChatReply:
+        asked = Asked([prompt] * len(answers), answers, [True] * len(answers))
+        try:
+            scores = self.batcher.ask(asked).result()
+        except DataError as error:  # of this question alone
+            return ChatReply("truncated", str(error))
+        except ScorerError as error:  # no number
+            return ChatReply("api_error", str(error))
+        said = " ".join(f"{score:.6g}" for score in scores)
+        return ChatReply("ok", said, said, details={"scores": scores})
