@@ -130,9 +130,10 @@ def kappa_of_tables(counts: Array) -> Array:
 def alpha(found: Sequence[Match], how: Bootstrap) -> dict[str, Measure]:
     """Krippendorff's alpha of judge and people's label, 1 - D_o / D_e, by level of measurement.
 
-    Krippendorff 2019, Content Analysis, chapter 12; the values are those of the `krippendorff` package. Nominal and
-    ordinal compare winners (second, tie, first); interval compares the judge's 2p - 1 with the people's mean vote, so
-    there the probability counts, not only which side of one half it is on.
+    Krippendorff 2019, Content Analysis, chapter 12; nominal and ordinal values are those of the `krippendorff` package,
+    whose memory for the interval level would grow with the cube of the number of probabilities. Nominal and ordinal
+    compare winners (second, tie, first); interval compares the judge's 2p - 1 with the people's mean vote, so there the
+    probability counts, not only which side of one half it is on.
     """
     usable = [match for match in found if match.item.usable]
     if not usable:
@@ -159,12 +160,11 @@ def _alpha(units: list[Array], level: str, clusters: Sequence[str], how: Bootstr
         return None
     if level == "interval":  # alpha needs but sums of squares there, however many different values there are
         added = np.asarray([_squares(unit) for unit in units])
-        interval = sums_interval(added, clusters, _interval_alpha, how.level, how.samples, how.seed)
-    else:
-        added = np.asarray([_coincidences(unit, values) for unit in units])
-        interval = sums_interval(
-            added, clusters, lambda sums: _coincidence_alpha(sums, len(values), level), how.level, how.samples, how.seed
-        )
+        return sums_interval(added, clusters, _interval_alpha, how.level, how.samples, how.seed).as_json()
+    added = np.asarray([_coincidences(unit, values) for unit in units])
+    interval = sums_interval(
+        added, clusters, lambda sums: _coincidence_alpha(sums, len(values), level), how.level, how.samples, how.seed
+    )
     both = [*units, *(-unit for unit in units)]
     counts = np.asarray([[np.count_nonzero(unit == value) for value in values] for unit in both])
     value = float(krippendorff.alpha(value_counts=counts, value_domain=values, level_of_measurement=level))

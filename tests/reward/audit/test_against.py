@@ -102,6 +102,18 @@ def test_the_interval_level_sees_how_sure_the_judge_is():
     assert sure > unsure
 
 
+def test_alpha_of_many_soft_labels_needs_no_table_of_all_their_values():
+    draw = np.random.default_rng(0)
+    ps = draw.random(2_000)  # 4,000 values with the mirror images: a table of each against each takes 512 GB
+    gold = np.where(draw.random(2_000) < ps, 1.0, -1.0)
+    found = against.alpha(compared(list(ps), [[vote] for vote in gold]), Bootstrap(samples=10))["interval"]
+    # Values u = 2p - 1 and v with their mirror images: n = 8,000 with mean 0, D_o = mean (u - v)^2, D_e = 2 mean of
+    # squares, times n / (n - 1).
+    u = 2 * ps - 1
+    expected = 1 - np.mean((u - gold) ** 2) / (np.mean(u**2) + np.mean(gold**2)) * 7_999 / 8_000
+    assert found["value"] == pytest.approx(expected, rel=1e-9)
+
+
 def test_human_ceiling_leaves_one_out():
     # Three people say 1, 1, -1. Against the others: 1 of {1, -1} is even and does not count, the same again, and -1
     # against {1, 1} is wrong: 0 of 1. Two who agree: 2 of 2. So 2 of 3. The judge is right all 3 times.
