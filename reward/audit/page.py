@@ -8,7 +8,7 @@ from typing import Any
 from alignment.report.build import fill
 from alignment.report.charts import Chart, chart, number
 from alignment.report.tables import Cell, Track
-from alignment.report.wording import duration, interval, percent, share_interval
+from alignment.report.wording import duration, interval, percent
 
 TEMPLATE = Path(__file__).parent / "audit.html.jinja"
 TONE, PEOPLE = "c1", "c3"  # the judge's colour and the people's; see the report's style.css
@@ -25,7 +25,9 @@ class View:
     against: list[Track] = field(default_factory=list)
     alone: list[Track] = field(default_factory=list)
     leaning: list[Track] = field(default_factory=list)
-    agreement: list[tuple[str, Cell]] = field(default_factory=list)
+    gaps: list[tuple[str, Cell]] = field(default_factory=list)  # differences in percentage points
+    agreement: list[tuple[str, list[Cell]]] = field(default_factory=list)  # with people; people among themselves
+    among: bool = False  # whether some comparisons have several people's votes
     errors: list[tuple[str, list[Cell]]] = field(default_factory=list)  # before and after maps: ECE, Brier, NLL
     charts: list[Chart] = field(default_factory=list)
     spent: list[tuple[str, str]] = field(default_factory=list)
@@ -55,24 +57,20 @@ def page(audits: Sequence[dict[str, Any]], gold: str | None, level: float) -> st
 def _view(found: dict[str, Any]) -> View:
     alone, people, calibrated = found["measures"], found["against"] or {}, found["calibration"] or {}
     said = found["findings"]
+    prompt = f" · prompt {', '.join(found['prompt_hashes'])}" if found["prompt_hashes"] else ""
     view = View(
         found["judge"],
-        f"{found['comparisons']:,} comparisons of {found['prompts']:,} prompts",
+        f"{found['comparisons']:,} comparisons of {found['prompts']:,} prompts{prompt}",
         problems=[(one["claim"], one["evidence"]) for one in said if not one["healthy"]],
         healthy=[(one["claim"], one["evidence"]) for one in said if one["healthy"]],
     )
-    ceiling = people.get("human_ceiling")
-    view.against = _tracks(
-        ("accuracy", "ties count half", people.get("accuracy"), TONE),
-        ("accuracy of one order", "mean over both", people.get("accuracy_one_order"), TONE),
-        ("where both orders agree", "", people.get("accuracy_when_consistent"), TONE),
-        ("one person against the others", "leave one out", ceiling, PEOPLE),
-        ("the judge against the same others", "", ceiling["judge"] if ceiling else None, TONE),
-    )
+    _against(view, people)
+    same = alone["same_position"]
+    sides = f"first {percent(same['first'], 1)}, second {percent(same['second'], 1)}" if same else ""
     view.alone = _tracks(
         ("have a label", "ok or tie", alone["coverage"], TONE),
         ("both orders agree", "", alone["consistency"], TONE),
-        ("the same position wins", "in both orders", alone["same_position"], TONE),
+        ("the same position wins", sides, same, TONE),
         ("ties", "", alone["tie_rate"], TONE),
         ("circular triads", "a coin has 25%", alone["cyclic_triads"], TONE),
         ("asked again, says the same", "", alone["self_consistency"], TONE),
@@ -84,10 +82,6 @@ def _view(found: dict[str, Any]) -> View:
         ("the longer answer wins", "where people voted", _from_half(people.get("judge_length_bias")), TONE),
         ("the longer answer wins", "with people", _from_half(people.get("people_length_bias")), PEOPLE),
     )
-    plain = [("Cohen's κ", people.get("kappa")), ("Cohen's κ, all labels", people.get("kappa_of_all"))]
-    plain += [(f"Krippendorff's α, {level}", value) for level, value in people.get("alpha", {}).items()]
-    plain += [(f"people's own α, {level}", value) for level, value in people.get("people_alpha", {}).items()]
-    view.agreement = [(name, _cell(value)) for name, value in plain if value and value["value"] is not None]
     _calibration(view, calibrated)
     view.spent = _spent(found["spent"])
     view.statuses = list((alone["coverage"] or {}).get("statuses", {}).items())
@@ -96,6 +90,28 @@ def _view(found: dict[str, Any]) -> View:
                 _cell(people.get("kappa_of_all") or people.get("kappa")), _points(gap),
                 _cell((calibrated.get("before") or {}).get("ece"))]  # fmt: skip
     return view
+
+
+def _against(view: View, people: dict[str, Any]) -> None:
+    ceiling, right, agreed = (people.get(key) for key in ("human_ceiling", "accuracy", "accuracy_when_consistent"))
+    view.against = _tracks(
+        ("accuracy", f"of {percent(right['coverage'], 1)} with a label" if right else "", right, TONE),
+        ("accuracy of one order", "mean over both", people.get("accuracy_one_order"), TONE),
+        ("where both orders agree", f"{percent(agreed['share'], 1)} of all" if agreed else "", agreed, TONE),
+        ("one person against the others", "leave one out", ceiling, PEOPLE),
+        ("the judge against the same others", "", ceiling["judge"] if ceiling else None, TONE),
+    )
+    gaps = [("The longer answer wins, beyond people's", people.get("length_bias_difference"))]
+    gaps.append(("One person less the judge", ceiling["judge_behind"] if ceiling else None))
+    view.gaps = [(name, _points(gap)) for name, gap in gaps if gap]
+    alpha, own = people.get("alpha") or {}, people.get("people_alpha") or {}
+    rows = [("Cohen's κ", people.get("kappa"), None), ("Cohen's κ, all labels", people.get("kappa_of_all"), None)]
+    rows += [(f"Krippendorff's α, {level}", alpha.get(level), own.get(level)) for level in alpha]
+    view.among = any(measure and measure["value"] is not None for measure in own.values())
+    kept = [(name, judge, alone) for name, judge, alone in rows if judge or alone]
+    view.agreement = [
+        (name, [_cell(judge), _cell(alone)] if view.among else [_cell(judge)]) for name, judge, alone in kept
+    ]
 
 
 def _calibration(view: View, found: dict[str, Any]) -> None:
@@ -125,9 +141,7 @@ def _tracks(*rows: tuple[str, str, dict[str, Any] | None, str]) -> list[Track]:
             value = measure["value"]
             low, high = (value if measure[end] is None else measure[end] for end in ("low", "high"))
             counts = f"{measure['n']:,} in {measure['clusters']:,} prompts"
-            found.append(
-                Track("", tone, what, note, value, low, high, percent(value, 1), share_interval(measure), counts)
-            )
+            found.append(Track("", tone, what, note, value, low, high, percent(value, 1), _ends(measure), counts))
     return found
 
 
@@ -146,14 +160,20 @@ def _cell(measure: dict[str, Any] | None) -> Cell:
 
 
 def _share(measure: dict[str, Any] | None) -> Cell:
-    return Cell(percent(measure["value"], 1), share_interval(measure)) if measure else Cell("–")
+    return Cell(percent(measure["value"], 1), _ends(measure)) if measure else Cell("–")
+
+
+def _ends(measure: dict[str, Any]) -> str:
+    """The interval of a share, as precise as the share itself: [88.5–97.5]."""
+    low, high = measure["low"], measure["high"]
+    return "" if low is None or high is None else f"[{100 * low:.1f}–{100 * high:.1f}]"
 
 
 def _points(measure: dict[str, Any] | None) -> Cell:
     if not measure:
         return Cell("–")
     ends = [measure[end] for end in ("low", "high")]
-    text = "" if None in ends else "[" + ", ".join(f"{100 * end:+.0f}" for end in ends) + "]"
+    text = "" if None in ends else "[" + ", ".join(f"{100 * end:+.1f}" for end in ends) + "]"
     return Cell(f"{100 * measure['value']:+.1f}".replace("-", "−"), text.replace("-", "−"))
 
 

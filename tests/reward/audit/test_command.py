@@ -14,6 +14,7 @@ import pytest
 from alignment.config.schema import DatasetEntry
 from alignment.data import load_rankings, ranking_to_json
 from alignment.errors import AlignmentError, DataError
+from alignment.report.charts import number
 from alignment.run.files import write_jsonl
 from reward.audit.command import Outputs, beside, method_of, run
 from tests.reward.audit.made import both_orders, ranking
@@ -80,6 +81,16 @@ def test_words_numbers_and_page_tell_the_same(tmp_path):
     page = Page((tmp_path / "audit.html").read_text())
     assert f"{100 * accuracy:.1f}%" in page.words
     assert "The judge is surer than it is right:" in page.words
+    people, alone, errors = judge["against"], judge["measures"], judge["calibration"]
+    shares = [alone[name] for name in ("coverage", "consistency", "same_position", "tie_rate")]
+    shares += [people[name] for name in ("accuracy_one_order", "accuracy_when_consistent", "human_ceiling")]
+    plain = [people["kappa"], *people["alpha"].values(), *people["people_alpha"].values(), *errors["before"].values()]
+    plain += [*errors["temperature"]["after"].values(), *errors["isotonic"]["after"].values()]
+    written = [f"{100 * share['value']:.1f}%" for share in shares] + [number(measure["value"]) for measure in plain]
+    written += [f"{50 + 100 * found['value']:.1f}%" for found in (alone["position_bias"], people["people_length_bias"])]
+    missing = [text for text in written if text not in page.words]
+    assert missing == []
+    assert all(measure["low"] is None or measure["low"] <= measure["value"] <= measure["high"] for measure in plain)
     assert "toy <b>judge</b>" in page.words  # as text, not as markup
     figures = [attrs for tag, attrs in page.tags if tag == "svg" and "data-chart" in attrs]
     assert len(figures) == 3
