@@ -25,7 +25,7 @@ from alignment.train.ppo import PPOTrainer
 from alignment.train.saving import lineage_of, save_trained
 from alignment.train.scoring import Scoring, require_same_tokenizer, reward_adapter_on_base
 from alignment.train.update import UpdateShape
-from reward.scorers import build_scoring, describe, reward_models
+from reward.scorers import build_scoring, build_watch, describe, describe_watch, reward_models
 
 
 def load_models(recipe: PPORecipe, lineage: dict[str, object]) -> tuple[Roles, Scoring]:
@@ -49,8 +49,9 @@ def main(argv: list[str] | None = None) -> None:
     template = Template(tokenizer, recipe.chat_template, recipe.eos_token)
     lineage = lineage_of(recipe, tokenizer, template)
     run.record(lineage=lineage)
+    watch = build_watch(recipe)
     roles, scoring = load_models(recipe, lineage)
-    run.record(scorers=describe(recipe, scoring))
+    run.record(scorers=describe(recipe, scoring), **({"watch_scorers": describe_watch(recipe, watch)} if watch else {}))
     loaded = prompts_to_answer(recipe, template, roles.context)
     run.record(data=loaded.files, prompts=len(loaded.rows), skipped=loaded.skipped)
 
@@ -67,6 +68,7 @@ def main(argv: list[str] | None = None) -> None:
         template=template,
         prompts=loaded.rows,
         scorer=scoring,
+        watch=watch,
         run=run,
         callbacks=callbacks_for(run, recipe),
     )

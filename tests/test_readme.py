@@ -47,7 +47,15 @@ def test_the_readmes_commands_are_verbs():
     assert {"quickstart", "test"} <= set(re.findall(r"^    make ([a-z-]+)", README, re.MULTILINE)) <= targets
 
 
-TOLD_IN_WORDS = ("stage", "reward_model_path", "scorers", "value_learning_rate", "num_sample_generations")
+TOLD_IN_WORDS = (
+    "stage",
+    "reward_model_path",
+    "scorers",
+    "watch_scorers",
+    "watch_interval",
+    "value_learning_rate",
+    "num_sample_generations",
+)
 
 
 def test_the_ppo_document_gives_every_keys_default():

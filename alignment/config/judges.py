@@ -52,9 +52,10 @@ def judges(keys: Keys) -> Iterator[Fault]:
         names.setdefault(name, at)
         if keys.stage == "evaluate":
             yield from _once_and_pairwise(at, entry)
-    for i, entry in enumerate(keys["scorers"] or []):
+    scorers = [((key, i), entry) for key in ("scorers", "watch_scorers") for i, entry in enumerate(keys[key] or [])]
+    for at, entry in scorers:
         if entry.get("judge") and entry["judge"]["kind"] in CHATS:
-            yield from judge_faults(("scorers", i, "judge"), entry["judge"])
+            yield from judge_faults((*at, "judge"), entry["judge"])
 
 
 def judge_faults(at: Location, entry: dict[str, Any]) -> Iterator[Fault]:

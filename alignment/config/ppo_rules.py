@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator
 
 from alignment.config.keys import Fault, Keys, Rule
-from alignment.config.scorers import score_sources
+from alignment.config.scorers import score_sources, watchers
 
 TRAINER_BATCH = 8  # per_device_train_batch_size of transformers where none is given
 COLOCATED = (
@@ -152,4 +152,16 @@ def _divisors(number: int, near: int) -> str:
     return " or ".join(str(d) for d in around if d)
 
 
-PPO_RULES: list[Rule] = [schedule, batches, dropout, steps, truncated, normalisation, kl, engine, score_sources, value]
+PPO_RULES: list[Rule] = [
+    schedule,
+    batches,
+    dropout,
+    steps,
+    truncated,
+    normalisation,
+    kl,
+    engine,
+    score_sources,
+    watchers,
+    value,
+]

@@ -14,6 +14,7 @@ from alignment.config.ppo_rules import PPO_RULES
 TRAINING = ("sft", "reward", "dpo")  # stages whose trainer evaluates
 MODELS = ("model_name_or_path", "reward_model_path", "value_model_path")
 LISTS = ("datasets", "eval_datasets", "perplexity_datasets", "candidates")
+SCORERS = ("scorers", "watch_scorers")
 HELD_OUT = ("eval_datasets", "max_eval_samples")
 EVALUATION = ("eval_strategy", "eval_steps", "eval_on_start", "load_best_model_at_end", "metric_for_best_model")
 LORA = ("lora_r", "lora_alpha", "lora_dropout", "lora_target_modules", "lora_modules_to_save", "use_rslora")
@@ -54,9 +55,10 @@ def folders(keys: Keys) -> Iterator[Fault]:
     for key in LISTS:
         inner = "model_name_or_path" if key == "candidates" else "path"
         reads += [((key, i, inner), entry[inner]) for i, entry in enumerate(keys[key] or [])]
-    for i, entry in enumerate(keys["scorers"] or []):
+    scorers = [((key, i), entry) for key in SCORERS for i, entry in enumerate(keys[key] or [])]
+    for where, entry in scorers:
         models = [entry.get("model_name_or_path"), *(entry.get("reward_models") or [])]
-        reads += [(("scorers", i), path) for path in models if path]
+        reads += [(where, path) for path in models if path]
     for at, path in reads:
         if os.path.exists(path) and os.path.commonpath([output, os.path.abspath(path)]) == output:
             yield (

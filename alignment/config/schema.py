@@ -202,6 +202,8 @@ class PPORecipe(Recipe, ModelKeys, AdapterKeys, DataKeys, SamplingKeys):
     stage: Literal["ppo"]
     reward_model_path: Text | None = None  # short for scorers with this one reward model
     scorers: list[ScorerEntry] = Field(default_factory=list)
+    watch_scorers: list[ScorerEntry] = Field(default_factory=list)  # logged as watch_NAME, never in the reward
+    watch_interval: int = Field(default=1, gt=0)  # updates from one asking of watch_scorers to the next
     value_model: Literal["adapter", "head", "model"] = "adapter"  # own adapter, head on the policy, or own model
     value_model_path: Text | None = None  # value_model model: a reward model or language model of the same tokenizer
     value_peft_method: Literal["full", "lora", "dora"] | None = None  # value_model model; None: as peft_method

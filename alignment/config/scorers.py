@@ -49,6 +49,35 @@ def score_sources(keys: Keys) -> Iterator[Fault]:
         yield ("scorers",), "all have weight 0, so every score would be 0"
 
 
+def watchers(keys: Keys) -> Iterator[Fault]:
+    """What watches has the keys of a scorer, a name of its own, and no part in what it watches."""
+    entries = keys["watch_scorers"]
+    if not entries and keys.changed("watch_interval"):
+        yield ("watch_interval",), "has no effect without watch_scorers"
+    trains = {source for entry in keys["scorers"] for source in _sources(entry)}
+    trains |= {keys["reward_model_path"]} if keys["reward_model_path"] else set()
+    names: dict[str, int] = {}
+    for index, entry in enumerate(entries):
+        at: Location = ("watch_scorers", index)
+        yield from _entry_faults(at, entry)
+        if entry.get("weight", 1.0) != 1.0:
+            yield (*at, "weight"), "has no effect: what watches is never in the reward"
+        name = entry.get("name") or entry["kind"]
+        if name in names:
+            yield at, f"is called {name}, as watch_scorers[{names[name]}] is; give it a name of its own"
+        if name.endswith("_spread"):
+            yield (*at, "name"), f"{name} would be logged as watch_{name}, which means a spread; choose another name"
+        names.setdefault(name, index)
+        for source in sorted(trains & set(_sources(entry))):
+            yield at, f"{source} is in the reward too; only what trains nothing can tell that the score is gamed"
+
+
+def _sources(entry: dict[str, Any]) -> list[str]:
+    """Models, functions and addresses that an entry asks."""
+    found = [entry.get(key) for key in ("model_name_or_path", "function", "url")] + (entry.get("reward_models") or [])
+    return [source for source in found if source]
+
+
 def _entry_faults(at: Location, entry: dict[str, Any]) -> Iterator[Fault]:
     kind = entry["kind"]
     needed, form = NEEDS[kind]

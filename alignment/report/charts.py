@@ -50,11 +50,19 @@ class Chart:
         return {"series": [line.points for line in self.lines], "x": places, "across": self.across}
 
 
-def chart(title: str, series: Sequence[tuple[str, Sequence[Point]]], unit: str = "", *, across: str = "step") -> Chart:
+def chart(
+    title: str,
+    series: Sequence[tuple[str, Sequence[Point]]],
+    unit: str = "",
+    *,
+    across: str = "step",
+    scattered: Sequence[str] = (),
+) -> Chart:
     """Lay out one chart; its horizontal axis begins at step 0 unless the run began far from there.
 
     Args:
         series: label and (step, value) points, steps ascending, values finite; at least one point each.
+        across: what the horizontal axis is. scattered: labels of series whose points are not joined.
     """
     steps = [step for _, points in series for step, _ in points]
     values = [value for _, points in series for _, value in points]
@@ -79,7 +87,10 @@ def chart(title: str, series: Sequence[tuple[str, Sequence[Point]]], unit: str =
         if len(points) >= SMOOTH_FROM:
             means = smoothed([value for _, value in points], len(points) // 20)
             smooth = _path([(x(step), y(value)) for (step, _), value in zip(points, means, strict=True)])
-        lines.append(Line(label, list(points), _path(placed), smooth, placed if len(placed) < 8 else [], placed[-1]))
+        alone = label in scattered
+        dots = placed if alone or len(placed) < 8 else []
+        path, smooth = ("", "") if alone else (_path(placed), smooth)
+        lines.append(Line(label, list(points), path, smooth, dots, placed[-1]))
     main = series[0][1]
     ends = f"{number(main[0][1])} → {number(main[-1][1])}" if len(main) > 1 else number(main[0][1])
     return Chart(
@@ -89,7 +100,7 @@ def chart(title: str, series: Sequence[tuple[str, Sequence[Point]]], unit: str =
         [Tick(x(tick), axis_number(tick, x_ticks)) for tick in x_ticks if first <= tick <= last],
         [Tick(y(tick), axis_number(tick, y_ticks)) for tick in y_ticks],
         ends,
-        f"{title}: {ends} over {across}s {first:g} to {last:g}",
+        f"{title}: {ends} over {'steps' if across == 'step' else across} {first:g} to {last:g}",
         (first, last),
         across,
     )

@@ -115,8 +115,8 @@ def _gaming(series: Series, watched: Sequence[Watched]) -> Iterator[Finding]:
             evidence = f"{rises}, but {each.judge} prefers it to {label(each.baseline)} only {rate} of the time"
             yield _gamed(evidence, chart("Score", [("score", series["score"])], "reward model, mean"))
     for key, points in series.items():
-        if key.startswith("score_") and key != "score_std" and _slope(points) < -SURE:
-            name = key.removeprefix("score_")
+        prefix, _, name = key.partition("_")
+        if prefix in ("score", "watch") and name != "std" and not name.endswith("_spread") and _slope(points) < -SURE:
             falls = _ends(points)
             evidence = f"{rises}, but {name} fell from {number(falls[0])} to {number(falls[1])}"
             yield _gamed(evidence, chart("Score", [("score", series["score"]), (name, points)], "mean"))

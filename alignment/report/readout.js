@@ -5,7 +5,7 @@ for (const svg of document.querySelectorAll("svg[data-chart]")) {
   const readout = svg.closest("figure").querySelector(".readout");
   const rule = svg.querySelector(".rule");
   const rest = readout.textContent;
-  const short = (v) => (v !== 0 && Math.abs(v) < 0.001 ? v.toExponential(1) : String(+v.toPrecision(3)));
+  const short = (v) => (Number.isInteger(v) ? String(v) : v !== 0 && Math.abs(v) < 0.001 ? v.toExponential(1) : String(+v.toPrecision(3)));
   svg.addEventListener("pointermove", (event) => {
     const box = svg.getBoundingClientRect();
     const at = ((event.clientX - box.left) / box.width) * svg.viewBox.baseVal.width;
@@ -15,7 +15,7 @@ for (const svg of document.querySelectorAll("svg[data-chart]")) {
     rule.setAttribute("x1", place);
     rule.setAttribute("x2", place);
     rule.style.visibility = "visible";
-    readout.textContent = across + " " + near[0][0] + ": " + near.map((p) => short(p[1])).join(" / ");
+    readout.textContent = across + " " + short(near[0][0]) + ": " + near.map((p) => short(p[1])).join(" / ");
   });
   svg.addEventListener("pointerleave", () => {
     rule.style.visibility = "hidden";

@@ -8,6 +8,7 @@ from typing import Any
 from alignment.report.charts import Chart, number
 from alignment.report.curves import charts_of, not_finite
 from alignment.report.health import Finding, findings, is_ppo_log, watching
+from alignment.report.overoptimization import Gap, gaps
 from alignment.report.reading import Run
 from alignment.report.wording import duration, percent
 
@@ -40,6 +41,7 @@ class StageView:
     facts: list[tuple[str, str]] = field(default_factory=list)  # for the folded part
     recipe: str = ""
     problems: list[str] = field(default_factory=list)
+    gaps: list[Gap] = field(default_factory=list)  # PPO: what watched it, against the distance it went
     findings: list[Finding] | None = None  # PPO: what is unhealthy; None where too little was logged to tell
 
 
@@ -68,6 +70,8 @@ def stage_views(runs: Sequence[Run], tones: dict[str, str]) -> list[StageView]:
         )
         if run.stage == "ppo" and is_ppo_log(run.metrics):
             view.findings = findings(run.metrics, watching(runs, run, judges))
+        if run.stage == "ppo":
+            view.gaps = gaps(run.metrics)
         if run.status in ("failed", "interrupted", "running"):
             view.problems.insert(0, {"running": "it has not finished"}.get(run.status, f"it {_ended(run.status)}"))
         views.append(view)

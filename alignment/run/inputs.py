@@ -57,9 +57,13 @@ def _paths(value: Any, under: str = "") -> Iterator[str]:
 
 
 def _modules(resolved: dict[str, Any]) -> Iterator[str]:
-    for entry in [resolved.get("judge"), *resolved.get("judges", []), *resolved.get("scorers", [])]:
+    for entry in [resolved.get("judge"), *resolved.get("judges", []), *_scorers(resolved)]:
         if entry and entry.get("function"):
             yield entry["function"].partition(":")[0]
+
+
+def _scorers(resolved: dict[str, Any]) -> list[dict[str, Any]]:
+    return [*resolved.get("scorers", []), *resolved.get("watch_scorers", [])]
 
 
 def _is_file(text: str) -> bool:

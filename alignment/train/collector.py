@@ -21,6 +21,7 @@ from alignment.train.measures import rollout_metrics, sample_rows
 from alignment.train.rollouts import RoleNumbers, Rollout
 from alignment.train.scoring import Scorer, Scoring
 from alignment.train.shaping import ScoreShaping
+from alignment.train.watching import Watch, untouched_randomness
 
 
 class Collector:
@@ -34,6 +35,7 @@ class Collector:
         roles: policy, reference, value and the reward roles that `scorer` asks; without one, the reward role.
         engine: samples with the policy.
         prompts: all of them; which are used when is a function of seed and update.
+        watch: scorers that are logged and nothing more.
         plan_of: update number and lengths of prompt and answer → microbatches; the first epoch's are used for the
             old log-probabilities, so that the first ratio is exactly one.
         gather: a list of this process → the lists of all processes joined in rank order.
@@ -52,10 +54,11 @@ class Collector:
         gather: Callable[[list[Any]], list[Any]],
         autocast: Callable[[], AbstractContextManager[Any]],
         scorer: Scoring | Scorer | None = None,
+        watch: Watch | None = None,
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        self.roles, self.engine, self.scoring = roles, engine, Scoring.of(scorer)
+        self.roles, self.engine, self.scoring, self.watch = roles, engine, Scoring.of(scorer), watch
         self.prompts, self.template, self.recipe = prompts, template, recipe
         self.prompt_ids = [template.prompt_ids(prompt) for prompt in prompts]
         self.plan_of, self.gather, self.autocast = plan_of, gather, autocast
@@ -81,7 +84,17 @@ class Collector:
         self.last = rollout_metrics(rollout, said, experience) | {"kl_coef": self.kl_coef}
         self.samples = sample_rows(rollout, said, self.template)
         self.last |= {"seconds_sample": sampled - start, "seconds_score": time.perf_counter() - sampled}
+        self._watch(update, rollout)
         return experience
+
+    def _watch(self, update: int, rollout: Rollout) -> None:
+        """Log what the watching scorers say, after everything that trains has been made."""
+        if self.watch is None or not self.watch.is_due(update):
+            return
+        start = time.perf_counter()
+        with untouched_randomness():
+            self.last |= self.watch.metrics(self._ask_outside(self.watch.scoring, rollout))
+        self.last["seconds_watch"] = time.perf_counter() - start
 
     def _adapt_kl_coef(self) -> None:
         """Set this update's coefficient by the KL of the last; until then the loss, too, goes by the last one's."""
@@ -148,7 +161,7 @@ class Collector:
             for whole, part in zip(wholes, (logp, entropy, values, ref_logp), strict=True):
                 whole[rows] = unflatten(part.float().cpu(), rollout.mask[rows])
         self._exchange(found, by_role, [row for rows in rollout.microbatches for row in rows])
-        scored = self.scoring.combine(by_role, self._ask_outside(rollout))
+        scored = self.scoring.combine(by_role, self._ask_outside(self.scoring, rollout))
         found.scores, found.normalized, found.parts = scored.total, scored.normalized, scored.parts
         return found
 
@@ -156,16 +169,16 @@ class Collector:
         """Have the roles say something, by `Roles.forward`."""
         return (self.through or self.roles.forward)(*inputs, **options)
 
-    def _ask_outside(self, rollout: Rollout) -> Tensor:
+    def _ask_outside(self, scoring: Scoring, rollout: Rollout) -> Tensor:
         """What the scorers that stand on no base say, (scorers, answers), each process asking about its own answers."""
-        if not self.scoring.outside:
+        if not scoring.outside:
             return torch.zeros(0, len(rollout.completions))
         prompts, completions = rollout.prompts[rollout.own], rollout.completions[rollout.own]
         texts = [
             self.template.answer_text(prompt_ids, completion.ids)
             for prompt_ids, completion in zip(rollout.prompt_ids[rollout.own], completions, strict=True)
         ]
-        told = self.scoring.ask(prompts, texts, stopped=[completion.stopped for completion in completions])
+        told = scoring.ask(prompts, texts, stopped=[completion.stopped for completion in completions])
         return torch.tensor(self.gather(list(zip(*told, strict=True))), dtype=torch.float32).T
 
     def _exchange(self, found: RoleNumbers, by_role: dict[str, Tensor], rows: Rows) -> None:

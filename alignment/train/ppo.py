@@ -41,6 +41,7 @@ from alignment.train.sharding import (
     with_whole_weights,
 )
 from alignment.train.update import UpdateStatistics
+from alignment.train.watching import Watch
 
 EXPERIENCE_FILE = "experience.pt"
 
@@ -55,6 +56,7 @@ class PPOTrainer(Trainer):
         template: how prompts become ids.
         prompts: what to answer.
         scorer: where scores come from; None: the reward role alone.
+        watch: scorers that are logged and train nothing.
         engine: samples answers; None: the recipe's.
         run: where samples go; None: nowhere.
     """
@@ -68,6 +70,7 @@ class PPOTrainer(Trainer):
         template: Template,
         prompts: list[Prompt],
         scorer: Scoring | Scorer | None = None,
+        watch: Watch | None = None,
         engine: Engine | None = None,
         run: RunDirectory | None = None,
         callbacks: list[TrainerCallback] | None = None,
@@ -95,6 +98,7 @@ class PPOTrainer(Trainer):
             gather=gather_object,
             autocast=self.compute_loss_context_manager,
             scorer=scorer,
+            watch=watch,
             rank=args.process_index,
             world_size=args.world_size,
         )
@@ -240,7 +244,8 @@ class PPOTrainer(Trainer):
             last = dict(self.collector.last)
             tokens = last.pop("tokens")
             seconds = time.perf_counter() - self.statistics.started
-            last["seconds_train"] = seconds - last["seconds_sample"] - last["seconds_score"]
+            others = sum(last.get(f"seconds_{part}", 0.0) for part in ("sample", "score", "watch"))
+            last["seconds_train"] = seconds - others
             last["tokens_per_second"] = tokens / seconds
             logs |= {**last, **self.statistics.means(self.accelerator.gather, self.args.device)}
             if self.recipe.target_kl is not None:

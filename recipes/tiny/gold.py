@@ -19,6 +19,11 @@ def quality(prompt: Prompt, answer: str) -> float:
     return score
 
 
+def score(prompts: list[Prompt], answers: list[str]) -> list[float]:
+    """Score answers as PPO asks its scorers, for `watch_scorers`."""
+    return [quality(prompt, answer) for prompt, answer in zip(prompts, answers, strict=True)]
+
+
 def prefer(prompt: Prompt, first: str, second: str) -> float:
     """Return 1.0 where the first answer is better, 0.0 where the second is, 0.5 where they are equally good."""
     difference = quality(prompt, first) - quality(prompt, second)

@@ -1,7 +1,7 @@
 """Scorers: where PPO's scores come from, one file per kind behind `alignment.train.scoring.Scorer`."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,6 +11,7 @@ from alignment.policy.base import resolve_model
 from alignment.policy.weights import weights_hash
 from alignment.run.directory import read_manifest
 from alignment.train.scoring import ScorePart, Scorer, Scoring
+from alignment.train.watching import Watch, untouched_randomness
 from reward.feedback.store import CallStore
 from reward.judges.calls import Caller
 from reward.judges.pace import Pace
@@ -18,7 +19,16 @@ from reward.scorers.ensemble import has_members, member_paths
 from reward.scorers.file import score_file
 from reward.scorers.reward_model import RewardScorer
 
-__all__ = ["RewardScorer", "build_scoring", "describe", "reward_models", "score_entries", "score_file"]
+__all__ = [
+    "RewardScorer",
+    "build_scoring",
+    "build_watch",
+    "describe",
+    "describe_watch",
+    "reward_models",
+    "score_entries",
+    "score_file",
+]
 
 
 def score_entries(recipe: PPORecipe) -> list[ScorerEntry]:
@@ -49,29 +59,67 @@ def build_scoring(recipe: PPORecipe, roles: Mapping[str, str]) -> Scoring:
     named = recipe.reward_model_path is None
     own_scale = recipe.normalize_scores == "reward_model"
     models: dict[str, str | Scorer] = dict(roles)
-    parts = []
-    for entry in score_entries(recipe):
-        for path in _models(entry):
-            if path not in models:
-                models[path] = RewardScorer.load(path, batch_size=recipe.rollout_eval_batch_size)
-        sources = tuple(models[path] for path in _models(entry)) or (_outside(entry, recipe),)
-        parts.append(
-            ScorePart(
-                sources,
-                name=entry.label if named else "",
-                weight=entry.weight,
-                aggregate=entry.aggregate,
-                uncertainty_penalty=entry.uncertainty_penalty,
-                scales=tuple(_scale(path) for path in _models(entry)) if own_scale else (),
-            )
+    return Scoring(
+        tuple(_part(entry, recipe, models, named=named, own_scale=own_scale) for entry in score_entries(recipe))
+    )
+
+
+def build_watch(recipe: PPORecipe) -> Watch | None:
+    """Return what watches, every source ready to be asked and none a role; None where nothing does.
+
+    Raises: AlignmentError as `build_scoring`.
+    """
+    if not recipe.watch_scorers:
+        return None
+    models: dict[str, str | Scorer] = {}
+    with untouched_randomness():
+        parts = tuple(
+            _part(entry, recipe, models, named=True, own_scale=False, calls="watch_") for entry in recipe.watch_scorers
         )
-    return Scoring(tuple(parts))
+    updates = recipe.total_episodes // recipe.rollout_batch_size
+    return Watch(Scoring(parts), recipe.watch_interval, updates)
+
+
+def _part(
+    entry: ScorerEntry,
+    recipe: PPORecipe,
+    models: dict[str, str | Scorer],
+    *,
+    named: bool,
+    own_scale: bool,
+    calls: str = "",
+) -> ScorePart:
+    """One term; models that no earlier term has asked for are loaded into `models`.
+
+    Args:
+        calls: what a judge's store of calls is called by, before its name.
+    """
+    for path in _models(entry):
+        if path not in models:
+            models[path] = RewardScorer.load(path, batch_size=recipe.rollout_eval_batch_size)
+    return ScorePart(
+        tuple(models[path] for path in _models(entry)) or (_outside(entry, recipe, calls),),
+        name=entry.label if named else "",
+        weight=entry.weight,
+        aggregate=entry.aggregate,
+        uncertainty_penalty=entry.uncertainty_penalty,
+        scales=tuple(_scale(path) for path in _models(entry)) if own_scale else (),
+    )
 
 
 def describe(recipe: PPORecipe, scoring: Scoring) -> list[dict[str, Any]]:
     """Return what the manifest keeps of each scorer: what it is, and hashes of what decides its scores."""
+    return _described(score_entries(recipe), scoring)
+
+
+def describe_watch(recipe: PPORecipe, watch: Watch) -> list[dict[str, Any]]:
+    """Return what the manifest keeps of what watches."""
+    return _described(recipe.watch_scorers, watch.scoring)
+
+
+def _described(entries: Sequence[ScorerEntry], scoring: Scoring) -> list[dict[str, Any]]:
     found = []
-    for entry, part in zip(score_entries(recipe), scoring.parts, strict=True):
+    for entry, part in zip(entries, scoring.parts, strict=True):
         source = part.sources[0]
         what: dict[str, Any] = {"name": entry.label, "kind": entry.kind, "weight": entry.weight}
         if _models(entry):
@@ -108,7 +156,7 @@ def _models(entry: ScorerEntry) -> list[str]:
     return [path for name in named for path in member_paths(name)] if entry.kind == "ensemble" else named
 
 
-def _outside(entry: ScorerEntry, recipe: PPORecipe) -> Scorer:
+def _outside(entry: ScorerEntry, recipe: PPORecipe, calls: str) -> Scorer:
     if entry.kind == "function":
         from reward.scorers.function import FunctionScorer
 
@@ -123,16 +171,16 @@ def _outside(entry: ScorerEntry, recipe: PPORecipe) -> Scorer:
     return JudgeScorer.from_entry(
         entry,
         Caller(
-            ledger=_calls_of(entry, recipe),
+            ledger=_calls_of(calls + entry.label, recipe),
             pace=Pace(entry.max_concurrency),
             max_retries=judge.max_retries if judge else 0,
         ),
     )
 
 
-def _calls_of(entry: ScorerEntry, recipe: PPORecipe) -> CallStore | None:
+def _calls_of(name: str, recipe: PPORecipe) -> CallStore | None:
     """Open the store of a judge's calls in the run's folder, one a process; without a folder nothing is kept."""
     folder, rank = Path(recipe.output_dir), os.environ.get("RANK", "0")
     if not folder.is_dir():
         return None
-    return CallStore(folder / f"calls_{entry.label}{'' if rank == '0' else f'_{rank}'}.sqlite")
+    return CallStore(folder / f"calls_{name}{'' if rank == '0' else f'_{rank}'}.sqlite")

@@ -45,6 +45,7 @@ def make_trainer(
     per_device: int = 8,
     reward: Path | None = None,
     scorer: Any = None,
+    watch: Any = None,
     prompts: list[str] | None = None,
     arguments: dict[str, Any] | None = None,
     callbacks: list[Any] | None = None,
@@ -96,6 +97,7 @@ def make_trainer(
         template=Template(tokenizer),
         prompts=prompts or PROMPTS,
         scorer=scorer,
+        watch=watch,
         engine=ManyStops(roles.policy_lm, tokenizer.pad_token_id) if many_stops else None,
         callbacks=callbacks,
     )
