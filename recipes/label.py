@@ -3,6 +3,7 @@
 alignment label --config recipes/tiny/label.yaml [--key value …]
     --dry-run   tells calls, tokens and cost, and asks nobody
     --reparse   writes the labels of a finished run anew from its recorded calls
+Answers revised by a constitution, where the recipe asks for them, stand in revisions.jsonl.
 """
 
 import sys
@@ -15,8 +16,9 @@ from alignment.run.script import script
 from reward.audit.gate import accept, ask_gold
 from reward.feedback.answers import given_answers, sampled_answers
 from reward.feedback.labeler import summary
+from reward.feedback.revising import revised, reviser_for
 from reward.feedback.sampling import require_one_process
-from reward.feedback.stage import LABELS, caller_for, dry_run, labels_of, recording, reparse, usage
+from reward.feedback.stage import LABELS, caller_for, dry_run, labels_of, recording, reparse, usage, write_revisions
 from reward.judges import build_judge
 
 
@@ -32,6 +34,7 @@ def main(argv: list[str] | None = None) -> None:
         return
     caller = caller_for(recipe)
     judge = build_judge(recipe.judge, caller)  # before anything is written: without a judge there is no run
+    reviser = reviser_for(recipe, caller)
     run = RunDirectory.open(recipe)
     who = {"judge": judge.name, "prompt_hash": judge.prompt_hash}
     run.record(judge=who)
@@ -43,11 +46,12 @@ def main(argv: list[str] | None = None) -> None:
             samples, provenance = sampled_answers(recipe, run, store)
         run.record(provenance=provenance)
         rankings = labels_of(recipe, samples, judge, caller, provenance)
+        revisions = revised(recipe, samples, reviser, caller, provenance) if reviser else None
         run.record(judge={**who, "models": store.models(judge.name)})
         used = usage(store, recipe)
     rankings = accept(recipe, run, rankings, on_gold)
     write_jsonl(run.path / LABELS, [ranking_to_json(ranking) for ranking in rankings])
-    run.finish(**summary(rankings), usage=used)
+    run.finish(**summary(rankings), **write_revisions(run.path, revisions), usage=used)
 
 
 if __name__ == "__main__":

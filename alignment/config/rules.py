@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from alignment.config.documents import Location
 from alignment.config.faults import did_you_mean
-from alignment.config.judges import judges
+from alignment.config.judges import CHATS, judges
 from alignment.config.keys import Fault, Keys, Rule, Unknown
 from alignment.config.library import trackers
 from alignment.config.ppo_rules import PPO_RULES
@@ -211,6 +211,17 @@ def label_pairs(keys: Keys) -> Iterator[Fault]:
             yield ("pairs_per_prompt",), f"{pairs} is more than the {most} pairs of num_generations {answers}"
 
 
+def revisions(keys: Keys) -> Iterator[Fault]:
+    """Answers are revised by principles, by a model that writes."""
+    if keys.stage != "label" or keys["revisions"] is None:
+        return
+    judge = keys["judge"]
+    if judge["kind"] not in CHATS or judge.get("endpoint") == "systemone":
+        yield ("revisions",), "needs a judge that writes, of kind openai, anthropic or local with endpoint chat"
+    elif not judge.get("constitution"):
+        yield ("revisions",), "needs judge.constitution, a YAML file of the principles to revise by"
+
+
 def gates(keys: Keys) -> Iterator[Fault]:
     """A gate has a limit, and what is compared with people needs people."""
     gate = keys["gate"] if keys.stage == "label" else None
@@ -242,5 +253,6 @@ RULES: list[Rule] = [
     candidates,
     label_answers,
     label_pairs,
+    revisions,
     gates,
 ]

@@ -54,6 +54,15 @@ class CalibrationEntry(Part):
     method: Literal["temperature", "isotonic"] = "temperature"
 
 
+class RevisionEntry(Part):
+    """How answers are criticised and revised by `judge.constitution`."""
+
+    rounds: int = Field(default=1, gt=0)  # of a critique and a revision; each starts from the last revision
+    max_tokens: int = Field(default=1024, gt=0)  # of a critique, and of a revision
+    critique_prompt: Text | None = None  # a prompt file; None: the package's own
+    revision_prompt: Text | None = None
+
+
 class ScorerEntry(Part):
     """One source of PPO's scores; `score` is the sum of all, each times its weight."""
 
@@ -170,6 +179,7 @@ class LabelRecipe(Recipe, ModelKeys, DataKeys, SamplingKeys):
     max_prompt_length: int | None = Field(default=None, gt=0)  # longer prompts are an error unless on_bad_row is skip
     gate: GateEntry | None = None  # labels that miss it end the stage and train nothing
     calibration: CalibrationEntry | None = None
+    revisions: RevisionEntry | None = None  # have the judge revise the answers too, into revisions.jsonl
 
 
 class RewardRecipe(Recipe, ModelKeys, AdapterKeys, DataKeys):

@@ -16,6 +16,7 @@ from alignment.run.files import text_hash
 
 PATHS = {"model_name_or_path", "reward_model_path", "reward_models", "path", "chat_template", "prompt", "deepspeed"}
 PATHS |= {"fsdp_config", "value_model_path", "gold"}
+PATHS |= {"constitution", "rubric", "critique_prompt", "revision_prompt", "prices"}
 # What a run keeps about itself: times, logs, states to resume from. Nothing that reads the run looks at it.
 ACCOUNTS = {"manifest.json", "recipe.yaml", "metrics.jsonl", "samples.jsonl", "README.md", "training_args.bin"}
 # What was found out about labels changes none of them.

@@ -111,13 +111,14 @@ def ask(
     max_failure_share: float,
     store: CallStore | None = None,
     spent: Callable[[], str] = lambda: "",
+    doing: str = "judged",
 ) -> dict[tuple[str, int], Verdict]:
     """Ask every different question once; return the verdicts by question and repeat."""
     different = {key_of(question): question for question in questions}
     verdicts: dict[tuple[str, int], Verdict] = {}
     watch = FailureWatch(judge.name, max_failure_share)
     try:
-        with Progress("judged", "questions", len(different), note=spent) as progress:
+        with Progress(doing, "questions", len(different), note=spent) as progress:
             asked = ask_all(Rejecting(judge, store), different.values(), max_concurrency=max_concurrency)
             for batch in asked:
                 for question, verdict in batch:

@@ -17,6 +17,7 @@ from reward.audit.gate import accept, ask_gold, gold_samples
 from reward.feedback.answers import given_answers, imagined_answers
 from reward.feedback.budget import Budget, DryCaller
 from reward.feedback.labeler import label, summary
+from reward.feedback.revising import answers_to_revise, revised, reviser_for
 from reward.feedback.store import CallStore, Sampled
 from reward.feedback.ways import key_of, pairs_to_label, way_of
 from reward.judges import build_judge
@@ -25,7 +26,7 @@ from reward.judges.pace import Pace
 from reward.judges.prices import prices_of
 
 STORE = "calls.sqlite"
-LABELS = "labels.jsonl"
+LABELS, REVISIONS = "labels.jsonl", "revisions.jsonl"
 
 
 def caller_for(recipe: LabelRecipe) -> Caller:
@@ -105,13 +106,19 @@ def dry_run(recipe: LabelRecipe) -> str:
             questions |= {key_of(question): question for question in way.questions(sample, pairs)}
         for question in questions.values():
             judge.ask(question)
+        reviser = reviser_for(recipe, caller)
+        to_revise = {key_of(rating): rating for _, _, rating in answers_to_revise(samples)} if reviser else {}
+        for rating in to_revise.values():
+            assert reviser is not None
+            reviser.ask(rating)
     prices = prices_of(recipe.judge)
     cost = "no prices are given (judge.prices), so no cost"
     if prices:
         most = prices.cost(caller.prompt_tokens, caller.completion_tokens)
         cost = f"at most {most:.4f} {prices.currency}"
     lines = [
-        f"{len(samples)} prompts, {len(questions)} questions to {judge.name}",
+        f"{len(samples)} prompts, {len(questions)} questions to {judge.name}"
+        + (f", {len(to_revise)} answers to revise" if to_revise else ""),
         f"{caller.calls} calls, about {caller.prompt_tokens} tokens of prompts and at most "
         f"{caller.completion_tokens} of replies: {cost}",
     ]
@@ -143,19 +150,36 @@ def reparse(recipe: LabelRecipe) -> dict[str, Any]:
         forgiving = recipe.model_copy(update={"max_failure_share": 1.0})
         run = RunDirectory(path, recipe, True)
 
+        def never_made() -> AlignmentError:
+            return AlignmentError(
+                f"{path}: the recipe asks for {caller.calls - failed} calls that were never made (another judge, "
+                "prompt or way of asking); run it without --reparse to make them. The labels are as they were."
+            )
+
         def known(samples: list[Sampled], provenance: dict[str, Any], *, all_pairs: bool = False) -> list[Ranking]:
             rankings = labels_of(forgiving, samples, judge, caller, provenance, all_pairs=all_pairs)
             if caller.calls > failed:
-                raise AlignmentError(
-                    f"{path}: the recipe asks for {caller.calls - failed} calls that were never made (another judge, "
-                    "prompt or way of asking); run it without --reparse to make them. The labels are as they were."
-                )
+                raise never_made()
             return rankings
 
-        rankings = known(samples, manifest.get("provenance", {}))
+        provenance = manifest.get("provenance", {})
+        rankings = known(samples, provenance)
+        reviser = reviser_for(recipe, caller)
+        revisions = revised(forgiving, samples, reviser, caller, provenance) if reviser else None
+        if caller.calls > failed:
+            raise never_made()
         on_gold = ask_gold(recipe, run, lambda people: known(people, {}, all_pairs=True))
     rankings = accept(recipe, run, rankings, on_gold)
     write_jsonl(path / LABELS, [ranking_to_json(ranking) for ranking in rankings])
-    results = {**kept, **summary(rankings)}
+    results = {**kept, **summary(rankings), **write_revisions(path, revisions)}
     run.record(results=results, reparsed={"judge": recipe.judge.model_dump(mode="json")})
     return results
+
+
+def write_revisions(path: Path, revisions: tuple[list[Ranking], dict[str, int]] | None) -> dict[str, Any]:
+    """Write what came of revising; what the manifest says of it."""
+    if revisions is None:
+        return {}
+    rows, statuses = revisions
+    write_jsonl(path / REVISIONS, [ranking_to_json(row) for row in rows])
+    return {"revisions": statuses}

@@ -1,0 +1,77 @@
+"""Answers revised by a constitution: each is a pair to prefer and an answer to imitate."""
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+from alignment.config.schema import LabelRecipe
+from alignment.data.rows import Pair, Ranking
+from alignment.evaluate.judging import Rating
+from reward.feedback.budget import Budget
+from reward.feedback.labeler import ask
+from reward.feedback.store import CallStore, Sampled
+from reward.feedback.ways import key_of
+from reward.judges.calls import Caller
+from reward.judges.revision import Reviser
+
+
+def reviser_for(recipe: LabelRecipe, caller: Caller) -> Reviser | None:
+    """Return who revises the recipe's answers; None where nobody does.
+
+    Raises: JudgeError where the judge cannot be had.
+    """
+    return Reviser.from_entry(recipe.judge, recipe.revisions, caller) if recipe.revisions is not None else None
+
+
+def answers_to_revise(samples: list[Sampled]) -> Iterator[tuple[Sampled, int, Rating]]:
+    """Yield every different answer of every prompt that says anything, with its place."""
+    for sample in samples:
+        for place, text in enumerate(sample.responses):
+            if text.strip() and text not in sample.responses[:place]:
+                yield sample, place, Rating(sample.prompt, text)
+
+
+def revised(
+    recipe: LabelRecipe,
+    samples: list[Sampled],
+    reviser: Reviser,
+    caller: Caller,
+    provenance: dict[str, Any],
+) -> tuple[list[Ranking], dict[str, int]]:
+    """Revise the answers; a revision that failed or changed nothing gives no row.
+
+    Returns: rows of the revision and the answer it came from, in which the revision is preferred, as in section 4.1 of
+        https://arxiv.org/abs/2212.08073 nobody is asked whether it is better; and how many answers had which status,
+        "unchanged" among them.
+
+    Raises: JudgeError where the judge cannot be asked or fails too often; BudgetError where the money ends first.
+    """
+    answers = list(answers_to_revise(samples))
+    verdicts = ask(
+        reviser,
+        [rating for _, _, rating in answers],
+        max_concurrency=recipe.max_concurrency,
+        max_failure_share=recipe.max_failure_share,
+        store=caller.ledger if isinstance(caller.ledger, CallStore) and not caller.asks_nobody else None,
+        spent=caller.purse.told if isinstance(caller.purse, Budget) else lambda: "",
+        doing="revised",
+    )
+    who = {"source": "judge", "judge": reviser.name, "prompt_hash": reviser.prompt_hash, "made_by": "revision"}
+    rows: list[Ranking] = []
+    statuses: Counter[str] = Counter()
+    for sample, place, rating in answers:
+        verdict = verdicts[key_of(rating)]
+        statuses["unchanged" if verdict.status == "tie" else verdict.status] += 1
+        if verdict.status != "ok":
+            continue
+        how = {key: verdict.details[key] for key in ("principles", "critiques")}
+        stopped = {"stopped": [True, sample.stopped[place]]}
+        rows.append(
+            Ranking(
+                prompt=sample.prompt,
+                responses=[verdict.raw, rating.answer],
+                pairs=[Pair(0, 1, 1.0)],
+                provenance={**provenance, **who, **how, **stopped},
+            )
+        )
+    return rows, dict(sorted(statuses.items()))

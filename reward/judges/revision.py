@@ -1,0 +1,103 @@
+"""Critique, then revise: a chat model improves answers by principles (Constitutional AI, arXiv 2212.08073)."""
+
+from typing import Any
+
+from alignment.config.schema import JudgeEntry, RevisionEntry
+from alignment.data.conversations import readable
+from alignment.errors import JudgeError
+from alignment.evaluate.judging import Asks, Rating, Verdict
+from reward.judges.calls import About, Caller, ChatReply, Step
+from reward.judges.chat import Model, build_model
+from reward.judges.constitution import Constitution, in_words
+from reward.judges.prompting import Fence, PromptFile, joint_hash
+from reward.judges.verdicts import is_refusal
+
+
+class Reviser:
+    """Asks for a critique of an answer and for the answer revised by it, `rounds` times over.
+
+    Each round draws principles of its own and starts from the last revision.
+    """
+
+    asks: Asks = "pointwise"  # one answer a question
+
+    def __init__(
+        self,
+        judge: JudgeEntry,
+        entry: RevisionEntry,
+        prompts: tuple[PromptFile, PromptFile],
+        constitution: Constitution,
+        model: Model,
+    ) -> None:
+        self.judge = judge
+        self.entry = entry
+        self.critique, self.revision = prompts
+        self.constitution = constitution
+        self.model = model
+        self.name = judge.label
+        self.prompt_hash = joint_hash(
+            self.critique.hash, self.revision.hash, constitution.hash, judge.num_principles, entry.rounds
+        )
+
+    @classmethod
+    def from_entry(cls, judge: JudgeEntry, entry: RevisionEntry, caller: Caller) -> "Reviser":
+        """Read the prompts and principles and open the judge's backend.
+
+        Raises: JudgeError where a file, the model or the key is missing, nobody listens, or the key is refused.
+        """
+        if not judge.constitution:
+            raise JudgeError("judge.constitution is not set; answers are revised by its principles.")
+        fields = ["prompt", "answer", "principles"]
+        what = "the request, the answer and the principles"
+        critique = PromptFile.read(entry.critique_prompt, "critique.txt", fields, what)
+        what = "the request, the answer, the principles and the critique"
+        revision = PromptFile.read(entry.revision_prompt, "revision.txt", [*fields, "critique"], what)
+        # What is written is taken as it is; log-probabilities would be paid for and left lying.
+        model = build_model(judge.model_copy(update={"logprobs": False}), caller)
+        return cls(judge, entry, (critique, revision), Constitution.load(judge.constitution), model)
+
+    def ask(self, rating: Rating) -> Verdict:
+        """Revise one answer.
+
+        Returns: a verdict whose `raw` is the revision, with `principles` and `critiques` of each round in its details;
+            a "tie" where the revision is the answer unchanged.
+
+        Raises: JudgeError where every other call would fail alike; BudgetError.
+        """
+        answer, prompt = rating.answer, readable(rating.prompt)
+        names: list[list[str]] = []
+        critiques: list[str] = []
+        for place in range(self.entry.rounds):
+            drawn = self.constitution.draw(
+                Rating(rating.prompt, answer, place), count=self.judge.num_principles, seed=self.judge.seed
+            )
+            to_come = 2 * (self.entry.rounds - place) - 1
+            fence = Fence(prompt, answer)
+            shown = {"prompt": fence.around("request", prompt), "answer": fence.around("answer", answer)}
+            text = self.critique.fill(**shown, principles=in_words(drawn, "critique"))
+            reply = self._said(rating, "critique", text, to_come)
+            if reply.status == "ok" and is_refusal(reply.text):
+                return Verdict(None, "refusal", reply.raw, reply.details)
+            if reply.status != "ok" or not reply.text.strip():
+                return _failed(reply)
+            critique = reply.text.strip()
+            fence = Fence(prompt, answer, critique)
+            shown = {"prompt": fence.around("request", prompt), "answer": fence.around("answer", answer)}
+            shown |= {"critique": fence.around("critique", critique), "principles": in_words(drawn, "revision")}
+            reply = self._said(rating, "revision", self.revision.fill(**shown), to_come - 1)
+            # An answer that says "I'm sorry, but" may be just what the principles want, so it is no refusal to revise.
+            if reply.status != "ok" or not reply.text.strip() or fence.code in reply.text:
+                return _failed(reply)
+            answer = reply.text.strip()
+            names.append([principle.name for principle in drawn])
+            critiques.append(critique)
+        details: dict[str, Any] = {"principles": names, "critiques": critiques, **reply.details}
+        return Verdict(None, "tie" if answer == rating.answer.strip() else "ok", answer, details)
+
+    def _said(self, rating: Rating, step: Step, text: str, calls_to_come: int) -> ChatReply:
+        about = About(self.name, self.prompt_hash, rating, step, calls_to_come)
+        return self.model.ask(about, [{"role": "user", "content": text}], max_tokens=self.entry.max_tokens)
+
+
+def _failed(reply: ChatReply) -> Verdict:
+    return Verdict(None, "parse_error" if reply.status == "ok" else reply.status, reply.raw, reply.details)
