@@ -187,7 +187,13 @@ def test_labels_are_read_anew_by_another_parser_without_a_call(tmp_path: Path, c
         label.main([*argv, "--reparse"])
         assert (tmp_path / "run" / "labels.jsonl").read_text() == before
         assert len(server.prompts) == calls
+        label.main([*argv, "--judge.clamp", "[0.4, 0.6]", "--reparse"])
+        assert len(server.prompts) == calls
         clamped = (tmp_path / "run" / "labels.jsonl").read_text()
+        pair = json.loads(clamped.splitlines()[0])["pairs"][0]
+        # 0.9 becomes 0.6 and 0.2 becomes 0.4: (0.6 + 1 - 0.4) / 2
+        assert pair["probability"] == pytest.approx(0.6)
+        assert [asked["probability"] for asked in pair["verdicts"]] == [0.6, 0.4]
         with pytest.raises(AlignmentError, match="asks for 8 calls that were never made"):
             label.main([*argv, "--judge.max_tokens", "7", "--reparse"])
         assert (tmp_path / "run" / "labels.jsonl").read_text() == clamped
