@@ -66,11 +66,11 @@ def run(
                   "confidence_level": how.level, "bootstrap_samples": how.samples, "judges": found}  # fmt: skip
     if outputs.json is not None:
         write_json(outputs.json, everything)
-    if outputs.calibrated is not None and calibrate is not None:
-        say(_calibrated(judges[0], people, calibrate, outputs.calibrated))
     if outputs.page is not None:
         write_atomic(outputs.page, page(found, str(gold) if gold else None, how.level))
         say(str(outputs.page))
+    if outputs.calibrated is not None and calibrate is not None:
+        say(_calibrated(judges[0], people, calibrate, outputs.calibrated))
     if outputs.suggestions is not None and suggestions is not None:
         say(_suggested(judges[0], people, suggestions, outputs.suggestions))
     return found

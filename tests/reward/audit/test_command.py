@@ -128,6 +128,12 @@ def test_gold_that_matches_nothing_is_said(tmp_path):
     (folder / "people.jsonl").unlink()
     gold = tmp_path / "gold.jsonl"
     gold.write_text('{"prompt": "other", "chosen": "a", "rejected": "b"}\n')
+    outputs = Outputs(page=tmp_path / "audit.html", calibrated=tmp_path / "calibrated.jsonl")
+    with pytest.raises(DataError, match="at least 20 comparisons of two or more prompts .* and 0 of 0 match the labels"):
+        run([folder], gold, outputs=outputs, calibrate="isotonic", say=said.append)
+    assert (tmp_path / "audit.html").exists()  # what could be measured is told
+    assert not (tmp_path / "calibrated.jsonl").exists()
+    said.clear()
     run([folder], gold, outputs=Outputs(), say=said.append)
     assert "None of" in said[-1]
     assert "prompt and both answers must be the same" in said[-1]
