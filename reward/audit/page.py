@@ -57,10 +57,10 @@ def page(audits: Sequence[dict[str, Any]], gold: str | None, level: float) -> st
 def _view(found: dict[str, Any]) -> View:
     alone, people, calibrated = found["measures"], found["against"] or {}, found["calibration"] or {}
     said = found["findings"]
-    prompt = f" · prompt {', '.join(found['prompt_hashes'])}" if found["prompt_hashes"] else ""
+    written = f" · prompt {', '.join(each[:8] for each in found['prompt_hashes'])}" if found["prompt_hashes"] else ""
     view = View(
         found["judge"],
-        f"{found['comparisons']:,} comparisons of {found['prompts']:,} prompts{prompt}",
+        f"{found['comparisons']:,} comparisons of {found['prompts']:,} prompts{written}",
         problems=[(one["claim"], one["evidence"]) for one in said if not one["healthy"]],
         healthy=[(one["claim"], one["evidence"]) for one in said if one["healthy"]],
     )
