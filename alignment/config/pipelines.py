@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,8 @@ import pydantic
 from alignment.config import faults as wording
 from alignment.config.documents import Document, Location, parse_value, read_document
 from alignment.config.loading import check_recipe
-from alignment.config.schema import PipelineRecipe, Recipe
+from alignment.config.rounds import Round, recipe_faults, repeated, rounds_of, shape_faults
+from alignment.config.schema import PipelineRecipe, PipelineStage, Recipe
 from alignment.errors import RecipeError
 
 
@@ -25,6 +26,7 @@ class Stage:
     arguments: tuple[str, ...]  # after `python -m`: the module and what it is given
     inputs: tuple[str, ...]  # a command's
     outputs: tuple[str, ...]  # a recipe's output_dir, a command's outputs
+    index: int = 0  # its place in the file
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,26 +70,65 @@ def load_pipeline(path: str, output_dir: str | None = None, seed: int | None = N
     except pydantic.ValidationError as error:
         found = wording.from_pydantic(error, PipelineRecipe, document.values)
         raise RecipeError([document.fault(*fault) for fault in found]) from None
-    faults = [document.fault(*fault) for fault in _broken(given)]
-    move = _Move(given.output_dir, output_dir or given.output_dir)
-    stages: list[Stage] = []
-    for index, entry in enumerate(given.stages):
-        if entry.command:
-            outputs = tuple(map(move.text, entry.outputs))
-            arguments = tuple(_seeded(list(map(move.argument, entry.command)), seed))
-            stages.append(Stage(entry.name, None, arguments, tuple(map(move.text, entry.inputs)), outputs))
-        elif entry.recipe:
-            try:
-                overrides = entry.overrides | ({} if seed is None else {"seed": seed})
-                recipe = os.path.join(os.path.dirname(path), entry.recipe)
-                stages.append(_recipe_stage(entry.name, recipe, overrides, move))
-            except RecipeError as error:
-                place = document.fault(("stages", index), "").removesuffix(": ")
-                faults += [f"{place}: {fault}" if fault.startswith("--") else fault for fault in error.faults]
-    faults += [document.fault(*fault) for fault in _same_output(given, stages)]
+    faults = [document.fault(*fault) for fault in (*_broken(given), *shape_faults(given))]
+    loader = _Loader(document, os.path.dirname(path), seed, faults)
+    move = _Move(({given.output_dir: output_dir or given.output_dir},))
+    stages = [loader.stage(index, entry, move) for index, entry in enumerate(given.stages)]
+    if not faults:
+        faults += [document.fault(*fault) for fault in recipe_faults(given, [stage.recipe for stage in stages])]
+    if not faults and given.rounds is not None:
+        stages = _in_rounds(given, stages, loader, move)
+    faults += [document.fault(*fault) for fault in _same_output(stages)]
     if faults:
         raise RecipeError(list(dict.fromkeys(faults)))
-    return Pipeline(given.name, move.new, given.accelerate_config, tuple(stages))
+    return Pipeline(given.name, output_dir or given.output_dir, given.accelerate_config, tuple(stages))
+
+
+@dataclass(frozen=True, slots=True)
+class _Loader:
+    """Settles one stage after another and collects what is wrong with them."""
+
+    document: Document
+    folder: str  # of the pipeline's file
+    seed: int | None
+    faults: list[str]
+
+    def stage(
+        self, index: int, entry: PipelineStage, move: "_Move", of: tuple[Round, Recipe | None] | None = None
+    ) -> Stage:
+        """Return a stage with its paths moved.
+
+        Args:
+            of: the round that repeats it, and its recipe as it is without rounds.
+        """
+        name = of[0].name(entry.name) if of else entry.name
+        if entry.command:
+            arguments = tuple(_seeded(list(map(move.argument, entry.command)), self.seed))
+            inputs, outputs = (tuple(map(move.text, paths)) for paths in (entry.inputs, entry.outputs))
+            return Stage(name, None, arguments, inputs, outputs, index)
+        if entry.recipe:
+            try:
+                overrides = entry.overrides | ({} if self.seed is None else {"seed": self.seed})
+                settled = of[0].overrides(of[1]) if of and of[1] else {}
+                recipe = os.path.join(self.folder, entry.recipe)
+                return _recipe_stage(name, recipe, overrides, move, settled, index)
+            except RecipeError as error:
+                place = self.document.fault(("stages", index), "").removesuffix(": ")
+                told = [f"{place}: {fault}" if fault.startswith("--") else fault for fault in error.faults]
+                self.faults.extend(told)
+        return Stage(name, None, (), (), (), index)
+
+
+def _in_rounds(given: PipelineRecipe, stages: list[Stage], loader: _Loader, move: "_Move") -> list[Stage]:
+    """Put the rounds where the repeated stages stand; what comes after reads what the last one wrote."""
+    block = repeated(given)
+    rounds = rounds_of(given, [stage.recipe for stage in stages], [stage.outputs for stage in stages])
+    found = stages[: block[0]]
+    for each in rounds:
+        moved = _Move((*move.steps, each.places))
+        found += [loader.stage(i, given.stages[i], moved, (each, stages[i].recipe)) for i in block]
+    last = _Move((*move.steps, rounds[-1].places))
+    return found + [loader.stage(i, given.stages[i], last) for i in range(block[-1] + 1, len(stages))]
 
 
 def _broken(given: PipelineRecipe) -> Iterator[tuple[Location, str]]:
@@ -108,28 +149,29 @@ def _broken(given: PipelineRecipe) -> Iterator[tuple[Location, str]]:
         yield ("accelerate_config",), f"no such file: {given.accelerate_config}"
 
 
-def _same_output(given: PipelineRecipe, stages: list[Stage]) -> Iterator[tuple[Location, str]]:
+def _same_output(stages: list[Stage]) -> Iterator[tuple[Location, str]]:
     """Two stages that write one folder would wipe each other out."""
     writers: dict[str, str] = {}
     for stage in stages:
         for output in map(os.path.normpath, stage.outputs):
             if output in writers and writers[output] != stage.name:
-                index = [entry.name for entry in given.stages].index(stage.name)
-                yield ("stages", index), f"writes {output}, as stage {writers[output]} does; give each its own"
+                yield ("stages", stage.index), f"writes {output}, as stage {writers[output]} does; give each its own"
             writers.setdefault(output, stage.name)
 
 
 @dataclass(frozen=True, slots=True)
 class _Move:
-    """Puts what lies under one folder under another."""
+    """Puts what lies under some folders under others, step after step."""
 
-    old: str
-    new: str
+    steps: tuple[Mapping[str, str], ...]
 
     def text(self, text: str) -> str:
         """Move a path, leaving any other text as it is."""
-        if text == self.old or text.startswith(self.old.rstrip("/") + "/"):
-            return self.new.rstrip("/") + text[len(self.old.rstrip("/")) :]
+        for places in self.steps:
+            under = [old for old in places if text == old or text.startswith(old.rstrip("/") + "/")]
+            if under:
+                old = max(under, key=len)
+                text = places[old].rstrip("/") + text[len(old.rstrip("/")) :]
         return text
 
     def argument(self, argument: str) -> str:
@@ -152,14 +194,17 @@ def _seeded(arguments: list[str], seed: int | None) -> list[str]:
     return arguments
 
 
-def _recipe_stage(name: str, path: str, overrides: dict[str, Any], move: _Move) -> Stage:
+def _recipe_stage(
+    name: str, path: str, overrides: dict[str, Any], move: _Move, settled: dict[str, Any], index: int
+) -> Stage:
     values = read_document(path).values
     moved = {key: move.value(value) for key, value in values.items()}
     changed: dict[str, Any] = {key: value for key, value in moved.items() if value != values[key]}
     changed |= {key: move.value(value) for key, value in overrides.items()}
+    changed |= settled
     words = [word for key, value in changed.items() for word in (f"--{key}", as_word(value))]
     recipe = check_recipe(path, words)
-    return Stage(name, recipe, (f"recipes.{recipe.stage}", "--config", path, *words), (), (recipe.output_dir,))
+    return Stage(name, recipe, (f"recipes.{recipe.stage}", "--config", path, *words), (), (recipe.output_dir,), index)
 
 
 def as_word(value: Any) -> str:

@@ -98,6 +98,7 @@ class Recipe(Part):
     run_name: str | None = None
     report_to: str | list[str] = "none"
     overwrite: bool = False  # start anew where output_dir holds a finished or interrupted run
+    round: int | None = Field(default=None, gt=0)  # of a pipeline with rounds, which sets it
     library: dict[str, Any] = Field(default_factory=dict, exclude=True)  # keys of TRAINER_CONFIG, as given
     source: str = Field(default="", exclude=True)  # the recipe file
 
@@ -294,6 +295,7 @@ class PipelineStage(Part):
     command: list[str] | None = Field(default=None, min_length=1)  # arguments after `python -m`
     inputs: list[str] = Field(default_factory=list)  # command: what it reads besides its own code
     outputs: list[str] = Field(default_factory=list)  # command: what it writes
+    each_round: bool = False  # every round repeats it
 
 
 class PipelineRecipe(Part):
@@ -301,6 +303,7 @@ class PipelineRecipe(Part):
 
     name: Text
     output_dir: Text  # paths in the stages' recipes that begin with it move when it is moved
+    rounds: int | None = Field(default=None, gt=0)  # times that the stages with each_round run, see docs/feedback.md
     accelerate_config: str | None = None  # training stages run under `accelerate launch --config_file` this
     stages: list[PipelineStage] = Field(min_length=1)
 

@@ -67,7 +67,8 @@ def sampled_answers(recipe: LabelRecipe, run: RunDirectory, store: CallStore) ->
         num_generations=recipe.num_generations,
         batch_size=recipe.per_device_eval_batch_size,
     )
-    return samples, {"policy": policy, "sampling": settings}
+    of_round = {} if recipe.round is None else {"round": recipe.round}
+    return samples, {"policy": policy, "sampling": settings, **of_round}
 
 
 def imagined_answers(recipe: LabelRecipe) -> list[Sampled]:
