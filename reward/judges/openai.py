@@ -15,6 +15,7 @@ from reward.judges.chat import ChatCall
 from reward.judges.prompting import well_formed
 from reward.judges.transport import (
     CONNECT_SECONDS,
+    NO_KEY,
     WITHOUT_LOGPROBS,
     Transport,
     checked_url,
@@ -41,7 +42,7 @@ class OpenAIChat:
 
     @classmethod
     def open(cls, entry: JudgeEntry, *, knock: bool = True) -> "OpenAIChat":
-        """Build the client and knock at the endpoint, unless it will be asked nothing.
+        """Build the client and knock at the endpoint, unless it will be asked nothing: then no key is needed either.
 
         Raises: JudgeError where the model or the key is missing, nobody listens, or the key is refused: better now
             than after hours of sampling.
@@ -51,7 +52,7 @@ class OpenAIChat:
         base_url = checked_url(entry.base_url)
         client = openai.OpenAI(
             base_url=base_url,
-            api_key=key_of(entry),
+            api_key=key_of(entry) if knock else NO_KEY,
             max_retries=0,
             timeout=openai.Timeout(entry.timeout_seconds, connect=min(CONNECT_SECONDS, entry.timeout_seconds)),
             http_client=openai.DefaultHttpxClient(trust_env=False) if is_loopback(base_url) else None,

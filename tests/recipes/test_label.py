@@ -154,6 +154,14 @@ def test_answers_that_are_given_are_judged_without_a_policy(tmp_path: Path) -> N
     assert manifest["results"]["usage"]["calls"] == 8
 
 
+def test_a_dry_run_needs_no_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    label.main([*write_given(tmp_path, {"kind": "openai", "model": "toy"}), "--dry-run"])
+    assert "8 calls, about " in capsys.readouterr().out
+
+
 def test_a_dry_run_asks_nobody_and_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     judge = {"kind": "openai", "model": "toy", "base_url": "http://127.0.0.1:9/v1", "max_tokens": 10}
     judge |= {"prices": {"prompt": 1000, "completion": 2000}}
