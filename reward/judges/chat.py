@@ -128,4 +128,8 @@ def build_model(entry: JudgeEntry, caller: Caller) -> Model:
         from reward.judges.openai import OpenAIChat
 
         return Model(entry, OpenAIChat.open(entry, knock=not caller.asks_nobody), caller)
+    if entry.kind == "local":
+        from reward.judges.local import LocalChat
+
+        return Model(entry, LocalChat.open(entry, load=not caller.asks_nobody), caller)
     raise JudgeError(f"judge.kind {entry.kind} is no chat model; openai, anthropic and local are.")
