@@ -108,6 +108,8 @@ def _probabilities(at: Location, entry: dict[str, Any]) -> Iterator[Fault]:
             "Anthropic's API gives no log-probabilities; give logprobs: false for verdicts of 1 or 0, and samples with "
             "a temperature above 0 for probabilities from several of them",
         )
+    if entry["kind"] == "anthropic" and (entry.get("temperature") or 0) > 1:
+        yield (*at, "temperature"), "is above 1, the most that Anthropic's API takes"
     samples = entry.get("samples") or 1
     if samples > 1 and not entry.get("temperature") and not entry.get("constitution"):
         yield (*at, "samples"), f"needs temperature above 0; without it all {samples} askings give the same answer"

@@ -128,6 +128,10 @@ def build_model(entry: JudgeEntry, caller: Caller) -> Model:
         from reward.judges.openai import OpenAIChat
 
         return Model(entry, OpenAIChat.open(entry, knock=not caller.asks_nobody), caller)
+    if entry.kind == "anthropic":
+        from reward.judges.anthropic import AnthropicChat
+
+        return Model(entry, AnthropicChat.open(entry, knock=not caller.asks_nobody), caller)
     if entry.kind == "local":
         from reward.judges.local import LocalChat
 

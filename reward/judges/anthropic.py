@@ -1,0 +1,92 @@
+"""Claude models behind Anthropic's Messages API; needs the extra `anthropic`."""
+
+import weakref
+from typing import Any
+
+import httpx2
+
+from alignment.config.judge_entry import JudgeEntry
+from alignment.errors import JudgeError
+from reward.judges.calls import ChatReply
+from reward.judges.chat import ChatCall
+from reward.judges.prompting import well_formed
+from reward.judges.transport import CONNECT_SECONDS, NO_KEY, Transport, checked_url, is_loopback, key_of
+
+
+class AnthropicChat:
+    """One attempt a `send`: limits, budget and retries are the caller's."""
+
+    def __init__(self, entry: JudgeEntry, client: Any, errors: Any) -> None:
+        self.entry = entry
+        self.client = client
+        self.where = str(client.base_url)
+        self.transport = Transport(entry, errors, self.where, client.api_key)
+        weakref.finalize(self, client.close).atexit = False  # connections go with the endpoint
+
+    @classmethod
+    def open(cls, entry: JudgeEntry, *, knock: bool = True) -> "AnthropicChat":
+        """Build the client and knock at the endpoint, unless it will be asked nothing: then no key is needed either.
+
+        Raises: JudgeError where the package, the model or the key is missing, nobody listens, or the key is refused.
+        """
+        try:
+            import anthropic
+        except ModuleNotFoundError:
+            raise JudgeError(
+                'judge.kind anthropic needs its client: pip install "alignment-stack[anthropic]".'
+            ) from None
+        if not entry.model:
+            raise JudgeError("judge.model is not set; an anthropic judge needs the model's name at the endpoint.")
+        base_url = checked_url(entry.base_url)
+        client = anthropic.Anthropic(
+            base_url=base_url,
+            api_key=key_of(entry) if knock else NO_KEY,
+            max_retries=0,
+            timeout=anthropic.Timeout(entry.timeout_seconds, connect=min(CONNECT_SECONDS, entry.timeout_seconds)),
+            http_client=anthropic.DefaultHttpxClient(trust_env=False) if is_loopback(base_url) else None,
+        )
+        chat = cls(entry, client, anthropic)
+        if knock:
+            chat.transport.knock(client.models.with_raw_response.list)
+        return chat
+
+    def request(self, call: ChatCall) -> dict[str, Any]:
+        """Return the body that is posted; the API takes no seed, so a repeat is another draw of the same request."""
+        return {
+            "model": self.entry.model,
+            "max_tokens": call.max_tokens,
+            "messages": call.messages,
+            "temperature": call.temperature,
+            **self.entry.extra_body,
+        }
+
+    def send(self, request: dict[str, Any]) -> ChatReply:
+        """Try once.
+
+        Raises: JudgeError where every other call would fail alike: no access, no such model.
+        """
+        parsed = self.transport.attempt(
+            lambda: self.client.post("/v1/messages", cast_to=httpx2.Response, body=request).text
+        )
+        return parsed if isinstance(parsed, ChatReply) else self._message(parsed)
+
+    def _message(self, parsed: dict[str, Any]) -> ChatReply:
+        try:
+            # Of what a model may send beside text, its thinking say, nothing is its answer.
+            texts = [block["text"] for block in parsed["content"] if block["type"] == "text"]
+            reply = well_formed("".join(texts))
+            stopped, usage = parsed.get("stop_reason"), parsed.get("usage") or {}
+            counted = {
+                "prompt_tokens": usage.get("input_tokens"),
+                "completion_tokens": usage.get("output_tokens"),
+                **{key: count for key, count in usage.items() if key.startswith("cache_")},
+            }
+        except (LookupError, TypeError, AttributeError):
+            return self.transport.unexpected(parsed)
+        raw = self.transport.clean(reply)
+        details = {"model": parsed.get("model"), "finish_reason": stopped, "usage": counted}
+        if stopped == "refusal":
+            return ChatReply("refusal", raw, details=details)
+        if stopped in ("max_tokens", "model_context_window_exceeded"):
+            return ChatReply("truncated", raw, details=details)
+        return ChatReply("ok", raw, reply, details=details)
