@@ -104,6 +104,59 @@ def check(
     script(run)
 
 
+@app.command(rich_help_panel=WHOLE_PANEL, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def plan(
+    context: typer.Context,
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A stage's recipe, or a pipeline.")],
+    gpus: Annotated[int, typer.Option(help="Devices, all nodes together.")] = 1,
+    memory: Annotated[str, typer.Option(metavar="SIZE", help="Of each device, 80GiB or 24GB, say.")] = "80GiB",
+    strategy: Annotated[
+        str | None,
+        typer.Option(help="single, ddp, zero1, zero2, zero3, zero3-offload or fsdp2; default: single, or ddp."),
+    ] = None,
+    cpu: Annotated[bool, typer.Option("--cpu", help="Plan for CPU processes.")] = False,
+    rows: Annotated[
+        int | None, typer.Option(min=1, help="Rows of data, where they are not here to be counted.")
+    ] = None,
+    tflops: Annotated[float, typer.Option(help="A device's dense peak in bf16; an A100 has 312, an H100 989.")] = 312.0,
+    bandwidth: Annotated[float, typer.Option(help="TB/s of its memory; an A100 has 2.0, an H100 3.35.")] = 2.0,
+    utilization: Annotated[float, typer.Option(help="Share of the peak that training reaches.")] = 0.4,
+    solve: Annotated[
+        bool, typer.Option("--solve", help="Find the cheapest strategy and the largest microbatch that fit.")
+    ] = False,
+    json: Annotated[Path | None, typer.Option(help="Where to write all numbers.")] = None,
+) -> None:
+    """Tell before anything loads whether a recipe fits, and how long it takes; reads configurations alone.
+
+    Further `--key value` change keys of the recipe. Ends with 3 where a stage does not fit.
+    """
+    from alignment.run.script import script
+
+    def start() -> None:
+        from rich.console import Console
+
+        from alignment.planner.command import plan_file
+        from alignment.planner.machine import machine
+
+        planned = machine(
+            gpus=gpus,
+            memory=memory,
+            strategy=strategy,
+            cpu=cpu,
+            tflops=tflops,
+            bandwidth=bandwidth,
+            utilization=utilization,
+        )
+        console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
+        fits = plan_file(
+            recipe, planned, overrides=context.args, rows=rows, solve=solve, json_out=json, console=console
+        )
+        if not fits:
+            sys.exit(3)
+
+    script(start)
+
+
 @app.command(rich_help_panel=WHOLE_PANEL)
 def run(
     pipeline: Annotated[str, typer.Argument(metavar="PIPELINE", help="A pipeline.yaml.")],

@@ -1,0 +1,125 @@
+"""Whether a plan fits, and what to change where it does not, the least harmful first."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from alignment.config.schema import PPORecipe, Recipe
+from alignment.planner.machine import GIB, STRATEGIES, Machine
+from alignment.planner.memory import StagePlan, plan_stage
+
+CHEAPEST_FIRST = [name for name in STRATEGIES if name not in ("single", "fsdp2")]  # by what they send between devices
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One thing to change, beside those before it, and what the stage then holds at its peak."""
+
+    what: str  # as recipe keys or an option, ready to be copied
+    costs: str  # what is lost by it
+    peak: int  # bytes
+    fits: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Idea:
+    """A recipe or a machine that is like the planned one but for one thing."""
+
+    what: str
+    costs: str
+    recipe: Recipe
+    machine: Machine
+
+
+def changes(plan: StagePlan, planned: Mapping[str, Recipe]) -> list[Change]:
+    """Change one thing after another until a stage fits, each time the least harmful that makes it smaller.
+
+    Returns: the changes to make together; empty where nothing helps. The last one says whether they are enough.
+    """
+    found: list[Change] = []
+    best = plan
+    while best.spare < 0:
+        step = _first_that_helps(best, planned)
+        if step is None:
+            break
+        idea, best = step
+        found.append(Change(idea.what, idea.costs, best.peak.total, best.spare >= 0))
+    return found
+
+
+def _first_that_helps(plan: StagePlan, planned: Mapping[str, Recipe]) -> tuple[Idea, StagePlan] | None:
+    for idea in _ideas(plan):
+        other = plan_stage(idea.recipe, idea.machine, planned)
+        if other.peak.total < plan.peak.total:
+            return idea, other
+    return None
+
+
+def _ideas(plan: StagePlan) -> Iterator[Idea]:
+    """What could be changed of a plan, the least harmful first."""
+    recipe, machine = plan.recipe, plan.machine
+    trains, adapter = plan.trainable > 0, getattr(recipe, "peft_method", "lora") != "full"
+    if machine.gpus > 1 and machine.strategy in CHEAPEST_FIRST[:-1]:
+        for name in CHEAPEST_FIRST[CHEAPEST_FIRST.index(machine.strategy) + 1 : -1]:
+            yield Idea(f"--strategy {name}", "more is sent between devices", recipe, machine.using(name))
+    if plan.peak.name == "sampling":
+        for key in ("rollout_eval_batch_size", "per_device_eval_batch_size"):
+            if getattr(recipe, key, 1) > 1:
+                yield _keys(plan, "sampling in more turns", **{key: getattr(recipe, key) // 2})
+    if trains and not plan.checkpointing:
+        yield _keys(plan, "about a third more time", gradient_checkpointing=True)
+    if trains and plan.microbatch > 1:
+        half = {"per_device_train_batch_size": plan.microbatch // 2}
+        if not isinstance(recipe, PPORecipe):  # it follows from PPO's own keys
+            half["gradient_accumulation_steps"] = 2 * int(recipe.library.get("gradient_accumulation_steps", 1))
+        yield _keys(plan, "the same gradient in more turns", **half)
+    if adapter and not getattr(recipe, "load_in_4bit", True):
+        yield _keys(plan, "weights rounded to 4 bits (QLoRA), and slower steps", load_in_4bit=True)
+    if trains and not adapter:
+        if "bit" not in str(recipe.library.get("optim", "")):
+            yield _keys(plan, "optimizer states rounded to 8 bits", optim="adamw_bnb_8bit")
+        yield _keys(plan, "an adapter in place of all weights", peft_method="lora")
+    if machine.gpus > 1 and not machine.offloads:
+        yield Idea("--strategy zero3-offload", "several times slower", recipe, machine.using("zero3-offload"))
+
+
+def _keys(plan: StagePlan, costs: str, **new: object) -> Idea:
+    recipe = plan.recipe
+    ours = {key: value for key, value in new.items() if key in type(recipe).model_fields}
+    rest = {key: value for key, value in new.items() if key not in ours}
+    changed = recipe.model_copy(update={**ours, "library": {**recipe.library, **rest}})
+    said = {key: str(value).lower() if isinstance(value, bool) else value for key, value in new.items()}
+    return Idea(" ".join(f"--{key} {value}" for key, value in said.items()), costs, changed, plan.machine)
+
+
+def largest_microbatch(plan: StagePlan, planned: Mapping[str, Recipe]) -> StagePlan | None:
+    """Find the largest microbatch, a power of two, with which the stage fits; None where not even one row does."""
+    best, rows = None, 1
+    limit = 4096
+    if isinstance(plan.recipe, PPORecipe):
+        limit = plan.recipe.rollout_batch_size // (plan.recipe.num_mini_batches * plan.machine.gpus)
+    while rows <= limit:
+        found = plan_stage(plan.recipe, plan.machine, planned, microbatch=rows)
+        if found.spare < 0:
+            return best
+        best, rows = found, rows * 2
+    return best
+
+
+def cheapest_strategy(plan: StagePlan, planned: Mapping[str, Recipe]) -> StagePlan | None:
+    """Find the strategy that sends least between devices and fits; None where none does."""
+    if plan.machine.gpus == 1:
+        return plan if plan.spare >= 0 else None
+    for name in CHEAPEST_FIRST:
+        found = plan_stage(plan.recipe, plan.machine.using(name), planned)
+        if found.spare >= 0:
+            return found
+    return None
+
+
+def verdict(plan: StagePlan) -> str:
+    """Say in one line whether a stage fits."""
+    peak, memory, spare = (size / GIB for size in (plan.peak.total, plan.machine.memory, plan.spare))
+    held = f"{peak:.1f} of {memory:.1f} GiB while {plan.peak.name}"
+    if spare >= 0:
+        return f"{plan.stage}: fits, {held}; {spare:.1f} GiB to spare"
+    return f"{plan.stage}: does not fit, {held}; {-spare:.1f} GiB too much"

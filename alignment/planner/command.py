@@ -1,0 +1,223 @@
+"""`alignment plan`: what a recipe, or every stage of a pipeline, will hold and how long it will take."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from alignment.config.documents import read_document
+from alignment.config.loading import check_recipe
+from alignment.config.pipelines import is_pipeline, load_pipeline
+from alignment.config.schema import Recipe, RewardRecipe
+from alignment.errors import AlignmentError, RecipeError
+from alignment.planner.advice import Change, changes, cheapest_strategy, largest_microbatch, verdict
+from alignment.planner.hours import Time, time_of
+from alignment.planner.machine import GIB, Machine
+from alignment.planner.memory import StagePlan, plan_stage
+from alignment.run.files import write_json
+
+BAR = 40  # columns
+INKS = ("blue", "cyan", "green", "yellow", "magenta", "red", "bright_blue", "bright_green", "bright_magenta", "white")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Found:
+    """All that is said of one stage."""
+
+    plan: StagePlan
+    time: Time
+    changes: list[Change]
+    solved: list[StagePlan]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what `--json` writes."""
+        plan = self.plan
+        return {
+            "stage": plan.stage,
+            "recipe": plan.recipe.source,
+            "fits": plan.spare >= 0,
+            "spare_bytes": plan.spare,
+            "peak_phase": plan.peak.name,
+            "peak_bytes": plan.peak.total,
+            "phases": {phase.name: {"total": phase.total, **phase.parts} for phase in plan.phases},
+            "host_bytes": plan.host,
+            "microbatch": plan.microbatch,
+            "prompt_tokens": plan.lengths.prompt,
+            "answer_tokens": plan.lengths.answer,
+            "parameters": plan.parameters,
+            "trainable_parameters": plan.trainable,
+            "assumption": plan.assumption,
+            "time": dataclasses.asdict(self.time),
+            "changes": [dataclasses.asdict(change) for change in self.changes],
+            "solved": [
+                {"strategy": one.machine.strategy, "microbatch": one.microbatch, "peak_bytes": one.peak.total}
+                for one in self.solved
+            ],
+        }
+
+
+def plan_file(
+    path: str,
+    machine: Machine,
+    *,
+    overrides: list[str],
+    rows: int | None,
+    solve: bool,
+    json_out: Path | None,
+    console: Console,
+) -> bool:
+    """Plan a recipe or a pipeline, print and write it.
+
+    Returns: whether all stages fit.
+    Raises: RecipeError, ModelError; nothing is written then.
+    """
+    recipes = _recipes(path, overrides)
+    found: list[Found] = []
+    for place, recipe in enumerate(recipes):
+        before = {other.output_dir: other for other in recipes[:place]}
+        try:
+            found.append(_plan(recipe, machine, before, rows, solve))
+        except RecipeError as error:
+            if len(recipes) == 1:
+                raise
+            console.print(f"[bold]{recipe.stage}[/]: not planned: {error}", soft_wrap=True)
+    for one in found:
+        show(one, console)
+    if len(found) > 1:
+        _sum(found, console)
+    if json_out is not None:
+        stages = [one.to_json() for one in found]
+        write_json(json_out, {"machine": dataclasses.asdict(machine), "stages": stages})
+        console.print(f"Numbers: {json_out}")
+    return all(one.plan.spare >= 0 for one in found)
+
+
+def _recipes(path: str, overrides: list[str]) -> list[Recipe]:
+    if not is_pipeline(read_document(path)):
+        return [check_recipe(path, overrides)]
+    if overrides:
+        raise RecipeError([f"{overrides[0]}: keys are changed in the recipes of a pipeline; plan one of them alone"])
+    return [stage.recipe for stage in load_pipeline(path).stages if stage.recipe is not None]
+
+
+def _plan(recipe: Recipe, machine: Machine, before: dict[str, Recipe], rows: int | None, solve: bool) -> Found:
+    plan = plan_stage(recipe, machine, before)
+    counted = rows if rows is not None else count_rows(recipe)
+    tried = changes(plan, before) if plan.spare < 0 else []
+    solved: list[StagePlan] = []
+    if solve and plan.trainable:
+        finders: list[Callable[..., StagePlan | None]] = [cheapest_strategy, largest_microbatch]
+        solved = [best for best in (finder(plan, before) for finder in finders) if best is not None]
+    return Found(plan, time_of(plan, counted), tried, solved)
+
+
+def count_rows(recipe: Recipe) -> int | None:
+    """Count the rows of data that lie here; None where they do not, or not yet."""
+    from alignment.data import load_demonstrations, load_prompts, load_rankings
+
+    loaders: dict[str, Any] = {"sft": load_demonstrations, "dpo": load_rankings, "reward": load_rankings}
+    load = loaders.get(recipe.stage, load_prompts)
+    entries = getattr(recipe, "datasets", [])
+    if not entries or not all(Path(entry.path).exists() for entry in entries):
+        return None
+    try:
+        rows = load(entries, on_bad_row="skip", seed=recipe.seed).rows
+    except AlignmentError:
+        return None
+    count = len(rows) if isinstance(recipe, RewardRecipe) or recipe.stage != "dpo" else sum(len(r.pairs) for r in rows)
+    limit = getattr(recipe, "max_samples", None)
+    return min(count, limit) if limit else count
+
+
+def show(found: Found, console: Console) -> None:
+    """Print one stage: a table of bytes by phase, a bar of the peak, the verdict."""
+    plan = found.plan
+    console.print()
+    table = Table(title=f"{plan.stage}, GiB on each device", title_justify="left", title_style="bold")
+    table.add_column("")
+    for phase in plan.phases:
+        table.add_column(phase.name, justify="right")
+    names = list(dict.fromkeys(name for phase in plan.phases for name in phase.parts))
+    for name in names:
+        table.add_row(name, *(_gib(phase.parts.get(name, 0)) for phase in plan.phases))
+    table.add_section()
+    table.add_row("together", *(f"[bold]{_gib(phase.total)}[/]" for phase in plan.phases))
+    console.print(table)
+    console.print(_bar(plan), soft_wrap=True)
+    good = plan.spare >= 0
+    console.print(f"[{'green' if good else 'red'}]{verdict(plan)}[/]", soft_wrap=True)
+    for name, size in plan.host.items():
+        console.print(f"On the host, all processes together: {name} {size / GIB:.1f} GiB", soft_wrap=True)
+    if plan.spare < 0:
+        console.print(
+            "  Change, in this order:" if found.changes else "  Nothing that a recipe can say makes it smaller."
+        )
+    for change in found.changes:
+        end = ", fits" if change.fits else ""
+        console.print(f"    {change.what}  # {change.peak / GIB:.1f} GiB{end}; costs: {change.costs}", soft_wrap=True)
+    if found.changes and not found.changes[-1].fits:
+        console.print(
+            "    and still it does not fit: take more devices, larger ones, or a smaller model", soft_wrap=True
+        )
+    for one in found.solved:
+        console.print(
+            f"  fits with strategy {one.machine.strategy} and per_device_train_batch_size {one.microbatch}: "
+            f"{one.peak.total / GIB:.1f} GiB",
+            soft_wrap=True,
+        )
+    console.print(f"  assumed: {plan.assumption}", soft_wrap=True)
+    console.print(f"  {_time(found)}", soft_wrap=True)
+
+
+def _gib(size: int) -> str:
+    return f"{size / GIB:.2f}" if size else "–"
+
+
+def _bar(plan: StagePlan) -> str:
+    """A line of blocks, each part of the peak as long as its share of the device's memory."""
+    parts = sorted(plan.peak.parts.items(), key=lambda part: -part[1])
+    scale = BAR / max(plan.machine.memory, plan.peak.total)
+    line, legend, used = "", [], 0
+    for ink, (name, size) in zip(INKS * 2, parts, strict=False):
+        blocks = round(size * scale)
+        used += blocks
+        line += f"[{ink}]{'█' * blocks}[/]"
+        if blocks:
+            legend.append(f"[{ink}]█[/] {name}")
+    edge = round(plan.machine.memory * scale)
+    line += "·" * max(0, edge - used)
+    return f"{line}| {'  '.join(legend)}"
+
+
+def _time(found: Found) -> str:
+    time, machine = found.time, found.plan.machine
+    if time.hours is None:
+        return "time: unknown, as the data are not here; give their number with --rows"
+    said = [f"{time.rows} rows"]
+    if time.steps is not None:
+        said.append(f"{time.steps} steps")
+    said.append(f"{time.tokens or 0:.3g} tokens")
+    if time.flops is not None:
+        said.append(f"{time.flops:.2g} operations")
+    if time.calls is not None:
+        said.append(f"at least {time.calls} judge calls (alignment label --dry-run tells their price)")
+    at = f"{machine.tflops:g} TFLOP/s at {machine.utilization:.0%}" if machine.gpu else "the speed given"
+    return f"time: {', '.join(said)}: {_hours(time.hours)} on {machine.gpus} device{'s' * (machine.gpus > 1)} of {at}"
+
+
+def _hours(hours: float) -> str:
+    return f"{hours:.1f} hours" if hours >= 1 else f"{hours * 60:.1f} minutes"
+
+
+def _sum(found: list[Found], console: Console) -> None:
+    console.print()
+    known = [one.time.hours for one in found if one.time.hours is not None]
+    missing = [one.plan.stage for one in found if one.time.hours is None]
+    worst = max(found, key=lambda one: one.plan.peak.total).plan
+    line = f"all stages: peak {worst.peak.total / GIB:.1f} GiB in {worst.stage}; {_hours(sum(known))}"
+    if missing:
+        line += f", {', '.join(missing)} not counted"
+    console.print(line, soft_wrap=True)

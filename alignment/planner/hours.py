@@ -1,0 +1,99 @@
+"""How long a stage takes, from the arithmetic it does.
+
+A forward pass costs 2 operations a weight and token, and attention 4·width a layer and pair of positions, of which a
+causal mask spares half; the backward pass twice the forward's, but with frozen weights once, as no gradient of theirs
+is computed; recomputing activations once more (Kaplan et al., https://arxiv.org/abs/2001.08361, section 2.1; Narayanan
+et al., https://arxiv.org/abs/2104.04473, appendix). A sampling step reads every weight once, and the device's memory is
+what it waits for (Pope et al., https://arxiv.org/abs/2211.05102, section 2).
+"""
+
+from dataclasses import dataclass
+
+from alignment.config.schema import DPORecipe, EvaluateRecipe, LabelRecipe, PPORecipe, RewardRecipe
+from alignment.planner.memory import StagePlan
+
+READING = 0.6  # share of the memory's bandwidth that sampling reaches
+
+
+@dataclass(frozen=True, slots=True)
+class Time:
+    """What a stage will do and for how long."""
+
+    rows: int | None  # of data, as far as known
+    steps: int | None  # of the optimizer
+    tokens: int | None  # that models read or write, all passes together
+    flops: float | None
+    hours: float | None
+    calls: int | None = None  # of a judge, at least
+
+    @classmethod
+    def unknown(cls) -> "Time":
+        """Nothing can be said without the number of rows."""
+        return cls(None, None, None, None, None)
+
+
+def time_of(plan: StagePlan, rows: int | None) -> Time:
+    """Work out a stage's time; `rows`: demonstrations, prompts or pairs in its data, None where unknown."""
+    recipe = plan.recipe
+    if isinstance(recipe, PPORecipe):
+        return _ppo(plan, recipe)
+    if rows is None:
+        return Time.unknown()
+    if isinstance(recipe, LabelRecipe):
+        tokens, hours = _sampling(plan, rows * recipe.num_generations)
+        pairs = min(recipe.pairs_per_prompt or 10**9, recipe.num_generations * (recipe.num_generations - 1) // 2)
+        calls = 2 * rows * pairs * recipe.judge.samples
+        return Time(rows, None, tokens, None, hours, calls)
+    if isinstance(recipe, EvaluateRecipe):
+        tokens, hours = _sampling(plan, rows * recipe.num_generations * (1 + len(recipe.candidates)))
+        return Time(rows, None, tokens, None, hours)
+    sequences = {DPORecipe: 2, RewardRecipe: 2}.get(type(recipe), 1)
+    given = recipe.library
+    batch = plan.microbatch * int(given.get("gradient_accumulation_steps", 1)) * plan.machine.gpus
+    epochs = float(given.get("num_train_epochs", 3))
+    steps = int(given.get("max_steps", 0)) or -(-int(rows * epochs) // batch)
+    tokens = steps * batch * sequences * plan.lengths.whole
+    extra = 2.0 if isinstance(recipe, DPORecipe) else 0.0  # the reference's pass
+    flops = tokens * (_training(plan) + extra * _weights(plan))
+    return Time(rows, max(steps, 0), tokens, flops, _hours(plan, flops))
+
+
+def _ppo(plan: StagePlan, recipe: PPORecipe) -> Time:
+    answers = recipe.total_episodes
+    sampled, hours = _sampling(plan, answers)
+    read = answers * plan.lengths.whole
+    updates = answers // recipe.rollout_batch_size
+    flops = read * _weights(plan) * 2.0 * 4  # policy, reference, value and reward look at each answer
+    flops += recipe.num_ppo_epochs * read * _training(plan) * (2 if recipe.value_model != "head" else 1)
+    steps = updates * recipe.num_ppo_epochs * recipe.num_mini_batches
+    return Time(answers, steps, sampled + read * (4 + recipe.num_ppo_epochs), flops, hours + _hours(plan, flops))
+
+
+def _weights(plan: StagePlan) -> float:
+    """Weights that a token meets, attention's operations among them as if they were weights.
+
+    Queries with keys and probabilities with values: 4·width·length operations a token and layer, of which the causal
+    mask spares half; 2 operations are one weight.
+    """
+    return plan.parameters + float(plan.config.hidden_size * plan.config.num_hidden_layers * plan.lengths.whole)
+
+
+def _training(plan: StagePlan) -> float:
+    """Operations a token costs in a forward and backward pass."""
+    whole = plan.trainable >= 0.5 * plan.parameters
+    again = 2.0 if plan.checkpointing else 0.0
+    return ((6.0 if whole else 4.0) + again) * _weights(plan)
+
+
+def _hours(plan: StagePlan, flops: float) -> float:
+    machine = plan.machine
+    return flops / (machine.tflops * 1e12 * machine.utilization * machine.gpus) / 3600
+
+
+def _sampling(plan: StagePlan, answers: int) -> tuple[int, float]:
+    """Tokens written, and hours: turns of so many rows at once, each as many steps as an answer is long."""
+    rows = plan.sampled_together
+    turns = -(-answers // (rows * plan.machine.gpus))
+    read = plan.weight_bytes / (plan.machine.bandwidth * 1e12 * READING)
+    computed = 2 * plan.parameters * rows / (plan.machine.tflops * 1e12 * plan.machine.utilization)
+    return answers * plan.lengths.answer, turns * plan.lengths.answer * max(read, computed) / 3600

@@ -1,0 +1,90 @@
+"""What a plan is made for: devices, how weights are spread over them, and what their arithmetic costs."""
+
+import re
+from dataclasses import dataclass, replace
+
+from alignment.errors import RecipeError
+
+STRATEGIES = ("single", "ddp", "zero1", "zero2", "zero3", "zero3-offload", "fsdp2")
+GIB = 2**30
+CUDA_CONTEXT = int(0.6 * GIB)  # the driver's own and the libraries' kernels; 0.4 to 0.8 GiB on Ampere and Hopper
+SLACK = 0.05  # of what comes and goes: what PyTorch's allocator rounds up and cannot reuse
+UNITS = {"": 1, "k": 1e3, "m": 1e6, "g": 1e9, "t": 1e12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """Devices alike, and the strategy that spreads a model over them."""
+
+    gpus: int = 1  # processes; each has a device
+    memory: int = 80 * GIB  # bytes of each
+    strategy: str = "single"
+    gpu: bool = True  # False: CPU processes, in float32 and without autocast
+    tflops: float = 312.0  # dense peak in bf16; the default is an A100's
+    bandwidth: float = 2.0  # TB/s of device memory, an 80 GB A100's
+    utilization: float = 0.4  # share of the peak that training reaches
+
+    @property
+    def shards(self) -> "Shards":
+        """How many processes share each kind of state."""
+        n = self.gpus
+        stage = {"single": 0, "ddp": 0, "zero1": 1, "zero2": 2, "zero3": 3, "zero3-offload": 3, "fsdp2": 3}[
+            self.strategy
+        ]
+        return Shards(
+            weights=n if stage >= 3 else 1, gradients=n if stage >= 2 else 1, optimizer=n if stage >= 1 else 1
+        )
+
+    @property
+    def deepspeed(self) -> bool:
+        """Whether DeepSpeed holds the weights: in bf16, with float32 copies in the optimizer's shards."""
+        return self.strategy.startswith("zero")
+
+    @property
+    def offloads(self) -> bool:
+        """Whether optimizer states and weights lie in the host's memory."""
+        return self.strategy.endswith("offload")
+
+    def using(self, strategy: str) -> "Machine":
+        """Return the same devices under another strategy."""
+        return replace(self, strategy=strategy)
+
+
+@dataclass(frozen=True, slots=True)
+class Shards:
+    """Parts that each kind of state is cut into."""
+
+    weights: int
+    gradients: int
+    optimizer: int
+
+
+def machine(*, gpus: int, memory: str, strategy: str | None, cpu: bool = False, **speed: float) -> Machine:
+    """Build a machine from what a user says.
+
+    Raises: RecipeError where a number is impossible or a strategy unknown.
+    """
+    chosen = strategy or ("single" if gpus == 1 else "ddp")
+    faults = []
+    if chosen not in STRATEGIES:
+        faults.append(f"--strategy {chosen} is not known; give one of {', '.join(STRATEGIES)}")
+    if gpus < 1:
+        faults.append(f"--gpus {gpus}: at least one device is needed")
+    if chosen == "single" and gpus > 1:
+        faults.append(f"--strategy single is one process, but --gpus says {gpus}; use ddp, zero2 or zero3")
+    faults += [f"--{name} {value}: give a number above 0" for name, value in speed.items() if not value > 0]
+    size = parse_bytes(memory)
+    if size is None:
+        faults.append(f"--memory {memory!r} is no size; write it like 80GiB or 24GB")
+    if faults or size is None:
+        raise RecipeError(faults)
+    return Machine(gpus=gpus, memory=size, strategy=chosen, gpu=not cpu, **speed)
+
+
+def parse_bytes(text: str) -> int | None:
+    """Read a size such as `80GiB` or `24 GB`; None where it is none."""
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(|[kKmMgGtT]i?)[bB]?\s*", text)
+    if found is None:
+        return None
+    size = int(float(found[1]) * UNITS[found[2].lower()])
+    return size if size > 0 else None

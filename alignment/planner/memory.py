@@ -1,0 +1,284 @@
+"""Bytes that a stage holds on each device, phase by phase."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+
+from alignment.config.schema import DPORecipe, EvaluateRecipe, LabelRecipe, PPORecipe, Recipe, RewardRecipe, SFTRecipe
+from alignment.errors import RecipeError
+from alignment.planner import skeleton
+from alignment.planner.machine import CUDA_CONTEXT, SLACK, Machine
+from alignment.planner.settings import Lengths, Settings, answers_of, lengths_of
+from alignment.planner.skeleton import Blueprint, blueprint
+from alignment.planner.steps import prefill, prepare, scoring_pass, training_step
+from alignment.planner.tracing import Traced, fake_memory, trace
+from alignment.planner.weights import Held, held, states, total_bytes
+
+DEEP = 6  # layers above which two shallow models stand for the deep one, where its layers are alike
+SHALLOW = (2, 3)
+TrainRecipe = SFTRecipe | RewardRecipe | DPORecipe | PPORecipe
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """What is held while something is done: bytes by what they are."""
+
+    name: str
+    parts: dict[str, int]
+
+    @property
+    def total(self) -> int:
+        """Bytes on one device."""
+        return sum(self.parts.values())
+
+
+@dataclass(frozen=True, slots=True)
+class StagePlan:
+    """A stage's phases, what lies in the host's memory, and what the plan rests on."""
+
+    recipe: Recipe
+    machine: Machine
+    phases: list[Phase]
+    host: dict[str, int]  # bytes of all processes together
+    lengths: Lengths
+    microbatch: int
+    parameters: int  # adapters apart
+    trainable: int
+    weight_bytes: int  # that a sampling step reads
+    sampled_together: int  # sequences
+    checkpointing: bool
+    config: Any  # the base's, of its text
+    assumption: str
+
+    @property
+    def stage(self) -> str:
+        """Its name."""
+        return self.recipe.stage
+
+    @property
+    def peak(self) -> Phase:
+        """The phase that holds most."""
+        return max(self.phases, key=lambda phase: phase.total)
+
+    @property
+    def spare(self) -> int:
+        """Bytes left on each device at the peak; below zero: missing."""
+        return self.machine.memory - self.peak.total
+
+
+def plan_stage(
+    recipe: Recipe,
+    machine: Machine,
+    planned: Mapping[str, Recipe] | None = None,
+    *,
+    microbatch: int | None = None,
+) -> StagePlan:
+    """Work out what a stage will hold, from configurations alone.
+
+    Args:
+        planned: by output_dir, recipes of stages that run before and make what this one loads.
+        microbatch: in place of the recipe's `per_device_train_batch_size`.
+
+    Raises: ModelError where a model's configuration cannot be had, RecipeError where the stage loads none.
+    """
+    known = dict(planned or {})
+    if isinstance(recipe, LabelRecipe | EvaluateRecipe) and recipe.model_name_or_path:
+        return _plan_sampling(recipe, machine, known)
+    if not isinstance(recipe, TrainRecipe):
+        raise RecipeError([f"stage {recipe.stage} loads no model that could be planned for"])
+    if microbatch is not None:
+        recipe = recipe.model_copy(update={"library": {**recipe.library, "per_device_train_batch_size": microbatch}})
+    return _Training(recipe, machine, known).plan()
+
+
+class _Training:
+    """One training stage on one machine."""
+
+    def __init__(self, recipe: TrainRecipe, machine: Machine, known: Mapping[str, Recipe]) -> None:
+        self.recipe, self.machine, self.known = recipe, machine, known
+        self.blueprint = blueprint(recipe.model_name_or_path, known, revision=recipe.model_revision)
+        self.settings = Settings.of(recipe, machine, answers=answers_of(known))
+        self.lengths, self.assumption = lengths_of(recipe, self.blueprint)
+        self.build = _builder(recipe, self.blueprint, known, gpu=machine.gpu)
+
+    def plan(self) -> StagePlan:
+        """Count what stands, trace what moves, and lay both out by phase."""
+        model = self.build(None)
+        found = held(model, self.machine)
+        self._add_reference(found)
+        self._add_reward_models(found)
+        standing = {**found.standing(), **_context(self.machine)}
+        device, host = states(found, self.machine, self.settings.optim)
+        phases = [self._step(standing, device), Phase("optimizer step", {**standing, **device, **self._copies(found)})]
+        if isinstance(self.recipe, PPORecipe):
+            without = {**standing, **{name: size for name, size in device.items() if name != "gradients"}}
+            phases = [self._sampling(self.recipe, found, without), self._scoring(self.recipe, without), *phases]
+        weights = [parameter for name, parameter in model.named_parameters() if "lora_" not in name]
+        return StagePlan(
+            recipe=self.recipe,
+            machine=self.machine,
+            phases=phases,
+            host={**{name: size for name, size in found.host.items()}, **host},
+            lengths=self.lengths,
+            microbatch=self.settings.microbatch,
+            parameters=sum(weight.numel() for weight in weights),
+            trainable=sum(weight.numel() for weight in found.trainable),
+            weight_bytes=total_bytes(weights),
+            sampled_together=_together(self.recipe, self.machine) if isinstance(self.recipe, PPORecipe) else 1,
+            checkpointing=self.settings.checkpointing,
+            config=self.blueprint.config.get_text_config(),
+            assumption=self.assumption,
+        )
+
+    def _add_reference(self, found: Held) -> None:
+        """Count DPO's reference where it is a model of its own."""
+        recipe = self.recipe
+        if not isinstance(recipe, DPORecipe) or recipe.peft_method != "full":
+            return
+        if not recipe.library.get("precompute_ref_log_probs"):
+            own = skeleton.bare(AutoModelForCausalLM, self.blueprint, recipe, full=False, gpu=self.machine.gpu)
+            found.parts["weights, reference"] = sum(held(own, self.machine).parts.values())
+
+    def _add_reward_models(self, found: Held) -> None:
+        """Count the reward models that are no adapters on the base; each process holds them whole."""
+        recipe = self.recipe
+        keys = recipe.model_copy(update={"load_in_4bit": False, "dtype": "auto"})
+        for plan in _reward_models(recipe, self.known):
+            if plan.lies_on(self.blueprint):
+                continue
+            model = skeleton.bare(AutoModelForSequenceClassification, plan, keys, full=False, gpu=self.machine.gpu)
+            name = "weights, reward models"
+            found.parts[name] = found.parts.get(name, 0) + total_bytes(model.parameters())
+
+    def _step(self, standing: dict[str, int], device: dict[str, int]) -> Phase:
+        """Forward and backward of one microbatch.
+
+        Gradients of earlier microbatches are there from the start; those of the first come as activations go.
+        """
+        step = training_step(self.recipe, self.lengths)
+        rows = self.settings.microbatch * self.settings.sequences
+        traced = self._trace(lambda model: step(model, rows), grad=True)
+        moving = traced.peak
+        whole = self.machine.shards.gradients == 1 and not self.machine.deepspeed
+        if whole and self.settings.accumulation == 1:
+            moving = max(0, min(moving, traced.peak_with_gradients - device["gradients"]))
+        slack = {"allocator's slack": int(SLACK * moving)} if self.machine.gpu else {}
+        return Phase("forward and backward", {**standing, **device, "activations": moving, **slack})
+
+    def _copies(self, found: Held) -> dict[str, int]:
+        """What the optimizer's step makes: the fused one works in place, torch's others copy what they update."""
+        if "fused" in self.settings.optim or "bit" in self.settings.optim or self.machine.deepspeed:
+            return {}
+        return {"temporaries": total_bytes(found.trainable) // self.machine.shards.optimizer}
+
+    def _sampling(self, recipe: PPORecipe, found: Held, standing: dict[str, int]) -> Phase:
+        whole = {}
+        if self.machine.shards.weights > 1 and recipe.ds3_gather_for_generation:
+            shards = self.machine.shards.weights
+            cut = sum(found.parts.values()) if not found.host else found.host["weights"] // shards
+            whole["weights gathered"] = cut * (shards - 1 if not found.host else shards)
+        rows = _together(recipe, self.machine)
+        moving = sampling_bytes(self.blueprint, recipe, rows, self.lengths, gpu=self.machine.gpu)
+        return Phase("sampling", {**standing, **whole, **moving})
+
+    def _scoring(self, recipe: PPORecipe, standing: dict[str, int]) -> Phase:
+        """What policy and value say of the answers, without gradient; reference and reward say no more than they."""
+        score = scoring_pass(recipe, self.lengths)
+        traced = self._trace(lambda model: score(model, self.settings.microbatch), grad=False)
+        return Phase("scoring", {**standing, "activations": traced.peak})
+
+    def _trace(self, step: Callable[[Any], Any], *, grad: bool) -> Traced:
+        """Trace a step, of two shallow models where their line leads to the real depth.
+
+        It does not where all weights train: gradients grow while activations go, and which moment is the fullest
+        depends on the depth.
+        """
+        depth = self.blueprint.layers
+        if depth <= DEEP or not self.blueprint.is_even or self.recipe.peft_method == "full":
+            return self._trace_at(None, step, grad)
+        low, high = SHALLOW
+        few, more = self._trace_at(low, step, grad), self._trace_at(high, step, grad)
+        return few.reached(more, (depth - low) / (high - low))
+
+    def _trace_at(self, depth: int | None, step: Callable[[Any], Any], grad: bool) -> Traced:
+        model = self.build(depth)
+        prepare(model, self.recipe, checkpointing=self.settings.checkpointing and grad)
+        share = self.lengths.answer / self.lengths.whole  # of positions that are answers
+        with fake_memory(model):
+            return trace(model, lambda: step(model), dtype=self.settings.autocast, grad=grad, share=share)
+
+
+def _builder(
+    recipe: TrainRecipe, plan: Blueprint, known: Mapping[str, Recipe], *, gpu: bool
+) -> Callable[[int | None], nn.Module]:
+    """Return what makes the stage's model with some of its layers, None for all."""
+    if not isinstance(recipe, PPORecipe):
+        task = "SEQ_CLS" if isinstance(recipe, RewardRecipe) else "CAUSAL_LM"
+        return lambda depth: skeleton.policy(plan.of_depth(depth), recipe, gpu=gpu, task=task)
+    rewards = [found.adapter for found in _reward_models(recipe, known) if found.adapter and found.lies_on(plan)]
+    value: Blueprint | None = None
+    if recipe.value_model == "model" and recipe.value_model_path:
+        value = blueprint(recipe.value_model_path, known)
+    return lambda depth: skeleton.roles(
+        plan.of_depth(depth), recipe, rewards, value.of_depth(depth) if value else None, gpu=gpu
+    )
+
+
+def _reward_models(recipe: Recipe, known: Mapping[str, Recipe]) -> list[Blueprint]:
+    """The reward models that score for PPO in this process."""
+    if not isinstance(recipe, PPORecipe):
+        return []
+    paths = [recipe.reward_model_path, *(entry.model_name_or_path for entry in recipe.scorers)]
+    paths += [path for entry in recipe.scorers for path in entry.reward_models]
+    return [blueprint(path, known) for path in paths if path]
+
+
+def _context(machine: Machine) -> dict[str, int]:
+    return {"CUDA context": CUDA_CONTEXT} if machine.gpu else {}
+
+
+def _together(recipe: PPORecipe, machine: Machine) -> int:
+    """Answers that one process samples at a time."""
+    return min(recipe.rollout_eval_batch_size, -(-recipe.rollout_batch_size // machine.gpus))
+
+
+def sampling_bytes(plan: Blueprint, keys: Any, rows: int, lengths: Lengths, *, gpu: bool) -> dict[str, int]:
+    """The cache of `rows` sequences at their longest, and the logits of one step in float32, thrice.
+
+    A cache grows by concatenation: one layer's stands twice for a moment.
+    """
+    model = skeleton.bare(AutoModelForCausalLM, plan.of_depth(1), keys, full=False, gpu=gpu)
+    with torch.no_grad(), fake_memory(model):
+        cache = prefill(model.eval(), 1, lengths.whole).past_key_values
+        layer = sum(part.keys.nbytes + part.values.nbytes for part in cache.layers)
+    vocabulary = int(plan.config.get_text_config().vocab_size)
+    return {"KV cache": rows * layer * (plan.layers + 1), "logits": 3 * 4 * rows * vocabulary}
+
+
+def _plan_sampling(recipe: LabelRecipe | EvaluateRecipe, machine: Machine, known: Mapping[str, Recipe]) -> StagePlan:
+    """A stage that samples and trains nothing; each process holds the whole model."""
+    plan = blueprint(recipe.model_name_or_path, known, revision=recipe.model_revision)
+    model = skeleton.bare(AutoModelForCausalLM, plan, recipe, full=False, gpu=machine.gpu)
+    lengths, assumption = lengths_of(recipe, plan)
+    rows = recipe.per_device_eval_batch_size
+    standing = {**held(model, machine.using("single")).standing(), **_context(machine)}
+    moving = sampling_bytes(plan, recipe, rows, lengths, gpu=machine.gpu)
+    return StagePlan(
+        recipe=recipe,
+        machine=machine,
+        phases=[Phase("sampling", {**standing, **moving})],
+        host={},
+        lengths=lengths,
+        microbatch=rows,
+        parameters=sum(weight.numel() for weight in model.parameters()),
+        trainable=0,
+        weight_bytes=total_bytes(model.parameters()),
+        sampled_together=rows,
+        checkpointing=False,
+        config=plan.config.get_text_config(),
+        assumption=assumption,
+    )

@@ -1,0 +1,75 @@
+"""What a stage's trainer will be told, and how long the sequences are that it sees."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from alignment.config.schema import DPORecipe, LabelRecipe, PPORecipe, Recipe, RewardRecipe
+from alignment.planner.machine import Machine
+from alignment.planner.skeleton import Blueprint
+
+USUAL_PROMPT = 512  # tokens, where a recipe sets no limit
+
+
+@dataclass(frozen=True, slots=True)
+class Lengths:
+    """Tokens of one sequence."""
+
+    prompt: int
+    answer: int
+
+    @property
+    def whole(self) -> int:
+        """Tokens of prompt and answer."""
+        return self.prompt + self.answer
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """A trainer's keys, its defaults filled in."""
+
+    microbatch: int  # rows of the recipe: demonstrations, prompts, pairs or answers
+    sequences: int  # that one row is
+    accumulation: int
+    checkpointing: bool
+    autocast: torch.dtype | None
+    optim: str
+
+    @classmethod
+    def of(cls, recipe: Recipe, machine: Machine, *, answers: int = 2) -> "Settings":
+        """Read them from a recipe; `answers` a prompt has in reward training."""
+        given = recipe.library
+        half = torch.float16 if given.get("fp16") else torch.bfloat16
+        mixed = bool(given.get("fp16")) or bool(given.get("bf16", machine.gpu))
+        microbatch = int(given.get("per_device_train_batch_size", 8))
+        accumulation = int(given.get("gradient_accumulation_steps", 1))
+        if isinstance(recipe, PPORecipe):
+            accumulation = max(1, recipe.rollout_batch_size // (recipe.num_mini_batches * machine.gpus) // microbatch)
+        return cls(
+            microbatch=microbatch,
+            sequences={RewardRecipe: answers, DPORecipe: 2}.get(type(recipe), 1),
+            accumulation=accumulation,
+            checkpointing=bool(given.get("gradient_checkpointing", machine.gpu)),
+            autocast=half if mixed else None,
+            optim=str(given.get("optim", "adamw_torch_fused")),
+        )
+
+
+def answers_of(known: Mapping[str, Recipe]) -> int:
+    """How many answers a prompt has in reward training: as the label stage before it samples, else two."""
+    return next((recipe.num_generations for recipe in known.values() if isinstance(recipe, LabelRecipe)), 2)
+
+
+def lengths_of(recipe: Any, plan: Blueprint) -> tuple[Lengths, str]:
+    """Tokens of the longest sequences there can be, and in words what that rests on."""
+    context = getattr(plan.config.get_text_config(), "max_position_embeddings", None)
+    if not hasattr(recipe, "max_new_tokens"):
+        longest = min(filter(None, (recipe.max_length, context)), default=1024)
+        return Lengths(0, longest), f"every sequence is as long as it may be, {longest} tokens"
+    prompt, answer = getattr(recipe, "max_prompt_length", None), recipe.max_new_tokens
+    if prompt is not None:
+        return Lengths(prompt, answer), f"prompts of {prompt} tokens and answers of {answer}, as long as they may be"
+    guess = max(1, min(USUAL_PROMPT, (context or 2**31) - answer))
+    return Lengths(guess, answer), f"prompts of {guess} tokens, as no max_prompt_length is given; answers of {answer}"

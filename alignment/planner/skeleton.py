@@ -1,0 +1,258 @@
+"""Models without weights, from their configuration alone: every module and shape there will be, and no data."""
+
+import copy
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, PeftConfig, get_peft_model
+from torch import Tensor, nn
+from transformers import AttentionInterface, AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+from alignment.config.schema import DPORecipe, ModelKeys, PPORecipe, Recipe, RewardRecipe, SFTRecipe
+from alignment.errors import ModelError
+from alignment.policy.adapters import adapter_config
+from alignment.policy.base import ADAPTER_CONFIG, HUB_ID
+from alignment.policy.heads import ScalarHead
+from alignment.policy.load_roles import AdapterStart, with_adapters
+from alignment.policy.roles import Roles, belongs_to
+
+NF4_BLOCK, NESTED_BLOCK = 64, 256  # weights that share a constant; constants that share one of their own
+UNMASKED = "sdpa_unmasked"
+NF4_TABLES = 4 * (16 + 256) + 4  # bytes a matrix: both tables of values, and the constants' mean
+TRAINED = (SFTRecipe, RewardRecipe, DPORecipe, PPORecipe)
+
+
+@dataclass(frozen=True, slots=True)
+class Blueprint:
+    """What stands behind a model's path: the base's configuration, and the adapter that lies on it, if one does."""
+
+    config: Any
+    adapter: LoraConfig | None = None
+
+    @property
+    def layers(self) -> int:
+        """How many."""
+        return int(self.config.get_text_config().num_hidden_layers)
+
+    @property
+    def is_even(self) -> bool:
+        """Whether all layers are alike, as far as the configuration lists them."""
+        lists = [value for value in vars(self.config.get_text_config()).values() if isinstance(value, list | tuple)]
+        return all(len(set(map(str, value))) == 1 for value in lists if len(value) == self.layers)
+
+    def lies_on(self, other: "Blueprint") -> bool:
+        """Whether this is an adapter on the other's base, as far as configurations can tell."""
+        sizes = ("model_type", "hidden_size", "num_hidden_layers", "vocab_size", "intermediate_size")
+        mine, theirs = (plan.config.get_text_config() for plan in (self, other))
+        return self.adapter is not None and all(getattr(mine, k, None) == getattr(theirs, k, None) for k in sizes)
+
+    def of_depth(self, layers: int | None) -> "Blueprint":
+        """Return the same with fewer layers; None: as many as it has."""
+        if layers is None:
+            return self
+        config = copy.deepcopy(self.config)
+        text = config.get_text_config()
+        for key, value in vars(text).items():
+            if isinstance(value, list | tuple) and len(value) == text.num_hidden_layers:
+                setattr(text, key, value[:layers])
+        text.num_hidden_layers = layers
+        return replace(self, config=config)
+
+
+def blueprint(path: str, planned: Mapping[str, Recipe], *, revision: str = "main") -> Blueprint:
+    """Find the configuration behind a path; nothing but `config.json` and `adapter_config.json` is read.
+
+    Args:
+        path: a model, an adapter, a run directory, a Hub id, or the `output_dir` of a recipe in `planned`.
+        planned: recipes by output_dir whose runs need not exist yet.
+
+    Raises: ModelError where there is no configuration.
+    """
+    recipe = planned.get(_place(path))
+    if recipe is not None and isinstance(recipe, TRAINED):
+        below = blueprint(recipe.model_name_or_path, planned, revision=recipe.model_revision)
+        if recipe.peft_method == "full":
+            return replace(below, adapter=None)
+        kind = "SEQ_CLS" if isinstance(recipe, RewardRecipe) else "CAUSAL_LM"
+        return replace(below, adapter=below.adapter or adapter_config(recipe, task=kind))
+    folder = Path(path).expanduser()
+    if (folder / ADAPTER_CONFIG).is_file():
+        config = PeftConfig.from_pretrained(str(folder))
+        if not isinstance(config, LoraConfig):
+            raise ModelError(f"{path} is a {config.peft_type} adapter; roles on one base are LoRA or DoRA adapters")
+        base = str(json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))["base_model_name_or_path"])
+        return replace(blueprint(base, planned), adapter=config)
+    if folder.exists() and not (folder / "config.json").is_file():
+        raise ModelError(f"{path} holds neither config.json nor {ADAPTER_CONFIG}, so there is no model to plan for.")
+    if not folder.exists() and not HUB_ID.fullmatch(path):
+        raise ModelError(
+            f"model {path} does not exist. Plan the pipeline whose earlier stage makes it, or name a model folder with "
+            "--model_name_or_path."
+        )
+    try:
+        return Blueprint(AutoConfig.from_pretrained(path, revision=revision if not folder.exists() else "main"))
+    except Exception as error:
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ModelError(f"the configuration of {path} cannot be had: {first}") from error
+
+
+def _place(path: str) -> str:
+    return str(Path(path))
+
+
+def held_dtype(config: Any, keys: ModelKeys, *, full: bool, gpu: bool) -> torch.dtype:
+    """The dtype that `alignment.policy.base.model_dtype` will choose on such a device."""
+    if keys.dtype != "auto":
+        return getattr(torch, keys.dtype)
+    if full or not gpu:
+        return torch.float32
+    return getattr(config, "dtype", None) or torch.float32
+
+
+def bare(cls: Any, plan: Blueprint, keys: ModelKeys, *, full: bool, gpu: bool, padded: bool = True) -> Any:
+    """A model on the meta device, in the dtype it will be held in; matrices in 4 bits in that of their arithmetic.
+
+    Args:
+        full: all its weights train.
+        padded: batches come with an attention mask, and attention does with one what it does.
+    """
+    config = copy.deepcopy(plan.config)
+    if cls is AutoModelForSequenceClassification:
+        config.num_labels = 1
+        if config.get_text_config().pad_token_id is None:
+            config.get_text_config().pad_token_id = 0  # which one is no matter here
+    dtype = held_dtype(config, keys, full=full, gpu=gpu)
+    options = {"attn_implementation": _attention(keys, padded)}
+    with torch.device("meta"):
+        try:
+            model = cls.from_config(config, dtype=dtype, **options)
+        except ValueError:  # an architecture without scaled-dot-product attention
+            model = cls.from_config(config, dtype=dtype)
+    model.requires_grad_(full)
+    if keys.load_in_4bit and not full:
+        arithmetic = torch.bfloat16 if gpu else torch.float32
+        for module in _quantised(model):
+            module.weight.data = module.weight.data.to(arithmetic)
+            module.weight.in_4bit = keys.use_bnb_nested_quant  # type: ignore[attr-defined]
+    return model
+
+
+def _attention(keys: ModelKeys, padded: bool) -> str:
+    """What attends, by its name in transformers; flash attention never makes a mask and keeps what SDPA keeps."""
+    if keys.attn_implementation == "eager":
+        return "eager"
+    if padded and keys.attn_implementation in (None, "sdpa"):
+        return "sdpa"
+    AttentionInterface.register(UNMASKED, _unmasked_attention)
+    return UNMASKED
+
+
+def _unmasked_attention(module: nn.Module, query: Any, key: Any, value: Any, _: Any, **options: Any) -> Any:
+    """Attend with no mask but the causal one; as it has no mask function of its own, transformers makes no mask."""
+    return sdpa_attention_forward(module, query, key, value, None, **options)
+
+
+def _quantised(model: Any) -> list[nn.Linear]:
+    """The matrices that bitsandbytes holds in 4 bits: all linear layers but the output layer and a score head."""
+    head = model.get_output_embeddings()
+    return [
+        module
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and module is not head and name.rpartition(".")[2] not in ("score", "lm_head")
+    ]
+
+
+def parameter_bytes(parameter: Tensor) -> int:
+    """Bytes of one weight as it is held.
+
+    In NF4: half a byte a weight, a constant for every 64 of them: of four bytes, or nested of one byte and four more
+    for every 256 (QLoRA, https://arxiv.org/abs/2305.14314, section 3).
+    """
+    nested = getattr(parameter, "in_4bit", None)
+    if nested is None:
+        return parameter.nbytes
+    constants = -(-parameter.numel() // NF4_BLOCK)
+    if not nested:
+        return parameter.numel() // 2 + 4 * constants + 4 * 16
+    return parameter.numel() // 2 + constants + 4 * -(-constants // NESTED_BLOCK) + NF4_TABLES
+
+
+def policy(plan: Blueprint, keys: Any, *, gpu: bool, task: str = "CAUSAL_LM") -> Any:
+    """The model that SFT, DPO (`CAUSAL_LM`) or reward training (`SEQ_CLS`) trains."""
+    cls = AutoModelForSequenceClassification if task == "SEQ_CLS" else AutoModelForCausalLM
+    full = keys.peft_method == "full"
+    model = bare(cls, plan, keys, full=full, gpu=gpu)
+    if full:
+        return model
+    config = copy.deepcopy(plan.adapter) if plan.adapter is not None else adapter_config(keys, task=task)
+    config.inference_mode = False
+    if task == "SEQ_CLS" and config.task_type != task:
+        config.modules_to_save = [*(config.modules_to_save or []), "score"]
+    config.task_type = task
+    with torch.device("meta"):
+        wrapped = get_peft_model(model, config)
+    for parameter in wrapped.parameters():
+        if parameter.requires_grad and parameter.dtype in (torch.bfloat16, torch.float16):
+            parameter.data = parameter.data.float()  # PEFT widens what trains
+    return wrapped
+
+
+def roles(
+    plan: Blueprint, recipe: PPORecipe, rewards: list[LoraConfig], value: Blueprint | None, *, gpu: bool
+) -> Roles:
+    """PPO's roles on one base, as `alignment.policy.load_roles` puts them there."""
+    full = recipe.peft_method == "full"
+    base = bare(AutoModelForCausalLM, plan, recipe, full=False, gpu=gpu, padded=False)
+    starts: dict[str, AdapterStart] = {}
+    if not full:
+        starts["policy"] = AdapterStart(_plain(plan.adapter or adapter_config(recipe, task="CAUSAL_LM")))
+    if plan.adapter is not None:
+        starts["reference"] = AdapterStart(_plain(plan.adapter))
+    names = [f"reward_{place}" if place else "reward" for place in range(len(rewards))]
+    starts |= {name: AdapterStart(_plain(config)) for name, config in zip(names, rewards, strict=True)}
+    if recipe.value_model == "adapter":
+        keys = recipe.model_copy(update={"peft_method": "lora", "lora_modules_to_save": None})
+        starts["value"] = AdapterStart(_plain(rewards[0] if rewards else adapter_config(keys, task="CAUSAL_LM")))
+    adapters: dict[str, str | None] = {"policy": None, "reference": None} | {name: name for name in starts}
+    width = base.config.get_text_config().hidden_size
+    with torch.device("meta"):
+        heads = {role: ScalarHead(width) for role in [*names, "value"]}
+        model = with_adapters(base, starts) if starts else base
+        policy_model = bare(AutoModelForCausalLM, plan, recipe, full=True, gpu=gpu, padded=False) if full else None
+        value_model = None
+        if value is not None:
+            method = recipe.value_peft_method or recipe.peft_method
+            keys = recipe.model_copy(
+                update={"peft_method": method, "load_in_4bit": recipe.load_in_4bit and method != "full"}
+            )
+            value_model = policy(value, keys, gpu=gpu, task="SEQ_CLS")
+            classifier = value_model.get_base_model() if hasattr(value_model, "get_base_model") else value_model
+            classifier.score = nn.Identity()
+        dtype = base.get_input_embeddings().weight.dtype
+        for name, parameter in model.named_parameters():
+            trains = not any(belongs_to(name, frozen) for frozen in names)
+            if "lora_" in name or "modules_to_save" in name:
+                parameter.data = parameter.data.to(torch.float32 if trains else dtype)
+        whole = Roles(
+            model,
+            adapters=adapters,
+            heads=heads,
+            policy_model=policy_model,
+            value_on_policy=recipe.value_model == "head",
+            value_model=value_model,
+        )
+    for role in ("policy", "reference"):
+        whole._head_is_plain[id(whole.causal_lm(role))] = True  # looking costs numbers, and there are none
+    return whole
+
+
+def _plain(config: LoraConfig) -> LoraConfig:
+    config = copy.deepcopy(config)
+    config.task_type, config.lora_dropout, config.inference_mode = "CAUSAL_LM", 0.0, False
+    config.modules_to_save = [name for name in config.modules_to_save or [] if name != "score"] or None
+    return config

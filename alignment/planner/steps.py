@@ -1,0 +1,82 @@
+"""What each stage does with its models in one step, on tensors without data."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from trl.trainer.utils import add_fused_lm_head
+
+from alignment.config.schema import DPORecipe, PPORecipe, Recipe, RewardRecipe, SFTRecipe
+from alignment.planner.settings import Lengths
+
+Step = Callable[[Any, int], Tensor]  # model, sequences → loss
+
+
+def prepare(model: Any, recipe: Recipe, *, checkpointing: bool) -> None:
+    """Do to a model what its trainer does before the first step."""
+    inner: Any = model.get_base_model() if hasattr(model, "get_base_model") else model
+    if isinstance(recipe, SFTRecipe):
+        add_fused_lm_head(inner, outputs=("log_probs", "entropy", "is_top1"))
+    if isinstance(recipe, DPORecipe):
+        add_fused_lm_head(inner, outputs=("log_probs", "mean_logits", "entropy", "is_top1"))
+    model.train()
+    if not checkpointing:
+        return
+    if inner is not model:
+        inner.enable_input_require_grads()
+    inner.activation_checkpointing_enable({"use_reentrant": False})
+
+
+def training_step(recipe: Recipe, lengths: Lengths) -> Step:
+    """Return the forward pass of a stage's microbatch, the number of sequences left open."""
+    time = lengths.whole
+    if isinstance(recipe, PPORecipe):
+
+        def ppo(roles: Any, rows: int) -> Tensor:
+            ids, mask = _ids(rows, time), torch.zeros(rows, time, dtype=torch.bool)
+            logp, _, values = roles(ids, mask, temperature=recipe.temperature)
+            loss: Tensor = logp.exp().sum() + (values * values).sum()
+            return loss
+
+        return ppo
+    if isinstance(recipe, RewardRecipe):
+
+        def reward(model: Any, rows: int) -> Tensor:
+            scores = model(input_ids=_ids(rows, time), attention_mask=_mask(rows, time), use_cache=False).logits
+            loss: Tensor = nn.functional.softplus(scores.float()).sum()
+            return loss
+
+        return reward
+
+    def language_model(model: Any, rows: int) -> Tensor:
+        ids = _ids(rows, time)
+        out = model(input_ids=ids, attention_mask=_mask(rows, time), labels=ids, fused_lm_head=True, use_cache=False)
+        loss: Tensor = -out.log_probs.sum()
+        return loss
+
+    return language_model
+
+
+def scoring_pass(recipe: PPORecipe, lengths: Lengths) -> Step:
+    """Return what policy and value say of sampled answers."""
+
+    def score(roles: Any, rows: int) -> Tensor:
+        ids, mask = _ids(rows, lengths.whole), torch.zeros(rows, lengths.whole, dtype=torch.bool)
+        logp: Tensor = roles(ids, mask, temperature=recipe.temperature)[0]
+        return logp
+
+    return score
+
+
+def prefill(model: Any, rows: int, time: int) -> Any:
+    """Read prompts into a cache, as sampling begins."""
+    return model(input_ids=_ids(rows, time), use_cache=True, logits_to_keep=1)
+
+
+def _ids(rows: int, time: int) -> Tensor:
+    return torch.zeros(rows, time, dtype=torch.long)
+
+
+def _mask(rows: int, time: int) -> Tensor:
+    return torch.ones(rows, time, dtype=torch.long)

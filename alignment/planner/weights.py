@@ -1,0 +1,98 @@
+"""Bytes of weights, gradients and optimizer states, on each device and on the host."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from alignment.planner.machine import Machine
+from alignment.planner.optimizers import optimizer
+from alignment.planner.skeleton import parameter_bytes
+
+BUCKET = 5e8  # elements of a DeepSpeed bucket in its default configuration
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What a model's weights take on each device, before any step."""
+
+    parts: dict[str, int]  # bytes by what they are
+    host: dict[str, int]  # bytes of all processes together, where weights are offloaded
+    trainable: list[nn.Parameter]
+    layer: int  # bytes of the largest layer, which sharded strategies put together before they compute with it
+    dequantised: int  # bytes of the largest 4-bit matrix, which is unpacked to compute with it
+
+    def standing(self) -> dict[str, int]:
+        """Bytes that stay through all phases."""
+        parts = dict(self.parts)
+        if self.layer:
+            parts["layers put together"] = 2 * self.layer  # one that computes, one that is fetched meanwhile
+        if self.dequantised:
+            parts["a matrix unpacked"] = self.dequantised
+        return parts
+
+
+def held(model: nn.Module, machine: Machine) -> Held:
+    """Count a model's weights by what they are for."""
+    parts: dict[str, int] = {}
+    trainable, unpacked, cut = [], 0, machine.shards.weights
+    for name, parameter in model.named_parameters():
+        size = parameter_bytes(parameter)
+        if parameter.requires_grad:
+            trainable.append(parameter)
+            size = parameter.numel() * 2 if machine.deepspeed and machine.gpu else size
+        if hasattr(parameter, "in_4bit"):
+            unpacked = max(unpacked, parameter.nbytes)
+        kind = _kind(name, parameter)
+        parts[kind] = parts.get(kind, 0) + size
+    host: dict[str, int] = {}
+    if machine.offloads:
+        host, parts = {"weights": sum(parts.values())}, {}
+    parts = {name: size // cut for name, size in parts.items()}
+    parts["weights"] = parts.get("weights", 0) + sum(buffer.nbytes for buffer in model.buffers())
+    return Held(parts, host, trainable, _largest_layer(model) if cut > 1 else 0, unpacked)
+
+
+def _kind(name: str, parameter: nn.Parameter) -> str:
+    small = "lora_" in name or ".modules_to_save." in name or name.startswith("heads.")
+    if not small:
+        return "weights, trained" if parameter.requires_grad else "weights"
+    return "adapters, trained" if parameter.requires_grad else "adapters, frozen"
+
+
+def _largest_layer(model: nn.Module) -> int:
+    lists = [module for module in model.modules() if isinstance(module, nn.ModuleList) and len(module) > 1]
+    layers = [total_bytes(layer.parameters()) for many in lists for layer in many]
+    tables = [parameter_bytes(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)]
+    return max([*layers, *tables], default=0)
+
+
+def states(found: Held, machine: Machine, optim: str) -> tuple[dict[str, int], dict[str, int]]:
+    """Bytes of gradients and optimizer states, on each device and on the host, as the ZeRO stage has them.
+
+    DeepSpeed in bf16 keeps 2 bytes of weights and 2 of gradients, and in the optimizer's shards 4 of weights beside the
+    states: 16 in all with Adam (ZeRO, https://arxiv.org/abs/1910.02054, section 3.1).
+    """
+    kind, shards = optimizer(optim), machine.shards
+    numbers = sum(parameter.numel() for parameter in found.trainable)
+    kept = kind.bytes_for(found.trainable) // shards.optimizer
+    if machine.deepspeed and machine.gpu:
+        gradients = 2 * numbers // shards.gradients
+        kept += 4 * numbers // shards.optimizer
+    else:
+        gradients = total_bytes(found.trainable) // shards.gradients
+    device, host = {"gradients": gradients}, {}
+    if machine.strategy == "ddp" and machine.gpus > 1:
+        device["communication buckets"] = gradients  # DDP's buckets are copies
+    if machine.deepspeed and machine.gpus > 1:
+        device["communication buckets"] = 2 * 2 * int(min(BUCKET, numbers))  # one to reduce, one to gather
+    if machine.offloads or kind.paged:
+        host["optimizer states"] = kept * machine.gpus
+    else:
+        device["optimizer states"] = kept
+    return device, host
+
+
+def total_bytes(parameters: Iterable[Tensor]) -> int:
+    """Bytes of weights as they are held."""
+    return sum(map(parameter_bytes, parameters))

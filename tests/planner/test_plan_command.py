@@ -1,0 +1,287 @@
+"""`alignment plan` as its user sees it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from transformers import LlamaConfig
+from typer.testing import CliRunner
+
+from alignment.cli import app
+from alignment.config.schema import DatasetEntry, PPORecipe, Recipe, SFTRecipe
+from alignment.errors import AlignmentError, ModelError, RecipeError
+from alignment.planner.advice import changes, cheapest_strategy, largest_microbatch
+from alignment.planner.hours import time_of
+from alignment.planner.machine import GIB, Machine, machine, parse_bytes
+from alignment.planner.memory import plan_stage
+from alignment.planner.optimizers import optimizer
+
+MIB = 2**20
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Nothing but a configuration: no weights, no tokenizer."""
+    folder = tmp_path_factory.mktemp("planned") / "base"
+    LlamaConfig(
+        vocab_size=1000,
+        hidden_size=256,
+        intermediate_size=512,
+        num_hidden_layers=12,
+        num_attention_heads=8,
+        max_position_embeddings=512,
+        dtype="bfloat16",
+    ).save_pretrained(folder)
+    return folder
+
+
+def sft(base: Path, **keys: Any) -> SFTRecipe:
+    library = {"per_device_train_batch_size": 16, **keys.pop("library", {})}
+    return SFTRecipe(
+        stage="sft",
+        output_dir="runs/sft",
+        model_name_or_path=str(base),
+        datasets=[DatasetEntry(path="unused")],
+        library=library,
+        **keys,
+    )
+
+
+def ppo(base: Path, **keys: Any) -> PPORecipe:
+    ours = {"total_episodes": 128, "rollout_batch_size": 64, "max_prompt_length": 64, "max_new_tokens": 64, **keys}
+    return PPORecipe(
+        stage="ppo",
+        output_dir="runs/ppo",
+        model_name_or_path=str(base),
+        datasets=[DatasetEntry(path="unused")],
+        **ours,
+    )
+
+
+def write(folder: Path, name: str, recipe: dict[str, Any]) -> str:
+    (folder / name).write_text(yaml.safe_dump(recipe))
+    return str(folder / name)
+
+
+@pytest.fixture(autouse=True)
+def _no_end_of_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let errors through, which the command would print before it ends the whole process."""
+    monkeypatch.setattr("alignment.run.script.script", lambda main: main())
+
+
+def run(*arguments: str) -> tuple[int, str]:
+    result = CliRunner().invoke(app, ["plan", *arguments])
+    if isinstance(result.exception, AlignmentError):
+        return 1, str(result.exception)
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result.exit_code, result.output
+
+
+def sft_file(tmp_path: Path, base: Path, **keys: Any) -> str:
+    data = tmp_path / "data.jsonl"
+    data.write_text("".join(json.dumps({"prompt": f"q{i}", "completion": "a"}) + "\n" for i in range(10)))
+    recipe = {
+        "stage": "sft",
+        "output_dir": str(tmp_path / "sft"),
+        "model_name_or_path": str(base),
+        "datasets": [{"path": str(data)}],
+        "per_device_train_batch_size": 2,
+        "num_train_epochs": 1,
+        **keys,
+    }
+    return write(tmp_path, "sft.yaml", recipe)
+
+
+def test_it_says_what_is_held_and_that_it_fits(tmp_path: Path, base: Path) -> None:
+    out = tmp_path / "plan.json"
+    code, text = run(sft_file(tmp_path, base), "--json", str(out), "--memory", "2GiB")
+    assert code == 0, text
+    assert "sft: fits," in text
+    assert "10 rows, 5 steps" in text
+    stage = json.loads(out.read_text())["stages"][0]
+    assert stage["fits"] is True
+    assert stage["peak_bytes"] == sum(v for k, v in stage["phases"][stage["peak_phase"]].items() if k != "total")
+    assert stage["spare_bytes"] == 2 * GIB - stage["peak_bytes"]
+    assert stage["time"]["steps"] == 5
+
+
+def test_what_does_not_fit_ends_with_3_and_what_to_change_makes_it_fit(tmp_path: Path, base: Path) -> None:
+    file = sft_file(tmp_path, base, gradient_checkpointing=False, per_device_train_batch_size=16)
+    out = tmp_path / "plan.json"
+    code, text = run(file, "--memory", "900MiB", "--json", str(out))
+    assert code == 3
+    assert "does not fit" in text
+    stage = json.loads(out.read_text())["stages"][0]
+    assert [change["fits"] for change in stage["changes"]] == [False] * (len(stage["changes"]) - 1) + [True]
+    told = [word for change in stage["changes"] for word in change["what"].split()]
+    code, text = run(file, "--memory", "900MiB", *told)
+    assert code == 0, text
+
+
+def test_a_pipeline_is_planned_before_anything_of_it_has_run(tmp_path: Path, base: Path) -> None:
+    sft_file(tmp_path, base)
+    prompts = {"datasets": [{"path": str(tmp_path / "none.jsonl")}]}
+    judge = {"kind": "rules", "function": "operator:gt"}
+    after = {"model_name_or_path": str(tmp_path / "sft"), **prompts}
+    write(tmp_path, "label.yaml", {"stage": "label", "output_dir": str(tmp_path / "label"), "judge": judge, **after})
+    write(tmp_path, "reward.yaml", {"stage": "reward", "output_dir": str(tmp_path / "reward"), **after})
+    write(
+        tmp_path,
+        "ppo.yaml",
+        {
+            "stage": "ppo",
+            "output_dir": str(tmp_path / "ppo"),
+            "reward_model_path": str(tmp_path / "reward"),
+            "total_episodes": 64,
+            **after,
+        },
+    )
+    stages = [{"name": name, "recipe": f"{name}.yaml"} for name in ("sft", "label", "reward", "ppo")]
+    pipeline = write(tmp_path, "pipeline.yaml", {"name": "p", "output_dir": str(tmp_path), "stages": stages})
+    out = tmp_path / "plan.json"
+    code, text = run(pipeline, "--json", str(out))
+    assert code == 0, text
+    assert "all stages: peak" in text
+    found = {stage["stage"]: stage for stage in json.loads(out.read_text())["stages"]}
+    assert list(found) == ["sft", "label", "reward", "ppo"]
+    ppo_parts = found["ppo"]["phases"]["optimizer step"]
+    # the policy and the value train, in float32; the reference is frozen in float32, the reward model in bfloat16
+    assert ppo_parts["adapters, frozen"] == pytest.approx(0.75 * ppo_parts["adapters, trained"], rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--memory", "lots"], "is no size; write it like 80GiB"),
+        (["--memory", "0GiB"], "is no size"),
+        (["--gpus", "0"], "at least one device"),
+        (["--strategy", "zero9"], "is not known; give one of single, ddp"),
+        (["--gpus", "2", "--strategy", "single"], "is one process"),
+        (["--tflops", "-1"], "give a number above 0"),
+        (["--learning_rat", "1"], "learning_rate"),
+        (["--model_name_or_path", "./absent/model"], "does not exist"),
+    ],
+)
+def test_faults_are_told(arguments: list[str], words: str, tmp_path: Path, base: Path) -> None:
+    out = tmp_path / "plan.json"
+    code, text = run(sft_file(tmp_path, base), "--json", str(out), *arguments)
+    assert code not in (0, 3)
+    assert words in " ".join(text.split())
+    assert not out.exists()
+
+
+def test_a_broken_configuration_is_named(tmp_path: Path, base: Path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text("{")
+    with pytest.raises(ModelError, match="cannot be had"):
+        plan_stage(sft(tmp_path / "model"), Machine())
+
+
+def test_shards_are_cut_among_processes(base: Path) -> None:
+    """Per device with AdamW in mixed precision: gradients whole in ZeRO-1, cut in 2, weights too in 3."""
+    recipe = sft(base, peft_method="full")
+    parts = {
+        name: plan_stage(recipe, Machine(gpus=4, strategy=name)).phases[-1].parts
+        for name in ("ddp", "zero1", "zero2", "zero3", "fsdp2")
+    }
+    numbers = parts["zero1"]["gradients"] // 2
+    assert parts["ddp"]["optimizer states"] == 8 * numbers
+    for name in ("zero1", "zero2", "zero3"):
+        assert parts[name]["optimizer states"] == 12 * numbers // 4
+    assert parts["zero2"]["gradients"] == parts["zero3"]["gradients"] == 2 * numbers // 4
+    assert parts["zero2"]["weights, trained"] == 2 * numbers
+    assert parts["zero3"]["weights, trained"] == 2 * numbers // 4
+    assert parts["fsdp2"]["weights, trained"] == 4 * numbers // 4
+
+
+def test_solving_finds_the_largest_and_the_cheapest(base: Path) -> None:
+    recipe, tight = sft(base), Machine(memory=700 * MIB)
+    best = largest_microbatch(plan_stage(recipe, tight), {})
+    assert best is not None
+    assert best.spare >= 0
+    assert plan_stage(recipe, tight, microbatch=2 * best.microbatch).spare < 0
+
+    full = sft(base, peft_method="full")
+    many = Machine(gpus=8, strategy="ddp")
+    sizes = {name: plan_stage(full, many.using(name)).peak.total for name in ("ddp", "zero1", "zero2", "zero3")}
+    assert sizes["ddp"] > sizes["zero1"] > sizes["zero2"] > sizes["zero3"]
+    between = Machine(gpus=8, strategy="ddp", memory=(sizes["zero1"] + sizes["zero2"]) // 2)
+    cheapest = cheapest_strategy(plan_stage(full, between), {})
+    assert cheapest is not None
+    assert cheapest.machine.strategy == "zero2"
+
+
+def test_changes_come_in_order_of_harm(base: Path) -> None:
+    recipe = sft(base, library={"gradient_checkpointing": False, "per_device_train_batch_size": 4})
+    plan = plan_stage(recipe, Machine(memory=1))
+    found = changes(plan, {})
+    told = [change.what for change in found]
+    assert told[0] == "--gradient_checkpointing true"
+    assert told[1] == "--per_device_train_batch_size 2 --gradient_accumulation_steps 2"
+    assert told[-1] == "--load_in_4bit true"
+    assert not found[-1].fits
+
+
+def test_a_ppo_batch_is_what_fits_a_minibatch(base: Path) -> None:
+    recipe = ppo(base, rollout_batch_size=16, num_mini_batches=4)
+    best = largest_microbatch(plan_stage(recipe, Machine()), {})
+    assert best is not None
+    assert best.microbatch == 4  # 16 answers in 4 minibatches
+
+
+def test_a_reward_model_of_its_own_is_held_beside_the_base(base: Path) -> None:
+    """12 layers of 4·256² + 3·256·512 weights and two norms, a table of 1000·256, a last norm and a head; bfloat16."""
+    alone = plan_stage(ppo(base), Machine()).phases[-1].parts
+    beside = plan_stage(ppo(base, reward_model_path=str(base)), Machine()).phases[-1].parts
+    layer = 4 * 256**2 + 3 * 256 * 512 + 2 * 256
+    assert beside.pop("weights, reward models") == 2 * (12 * layer + 1000 * 256 + 256 + 256)
+    assert beside == alone
+
+
+def test_time_follows_the_arithmetic(base: Path) -> None:
+    """6 operations a weight and token where all train, 4 with an adapter, 2 more where activations are recomputed."""
+    keys: dict[str, Any] = {"num_train_epochs": 2, "gradient_checkpointing": False}
+    full = plan_stage(sft(base, peft_method="full", max_length=512, library=keys), Machine())
+    time = time_of(full, 100)
+    assert (time.steps, time.tokens) == (13, 13 * 16 * 512)  # 200 rows in batches of 16
+    per_token = 6 * (full.parameters + 256 * 12 * 512)
+    assert time.flops == pytest.approx(per_token * 13 * 16 * 512)
+    assert time.hours == pytest.approx(time.flops / (312e12 * 0.4) / 3600)
+    adapter = plan_stage(sft(base, max_length=512, library=keys), Machine())
+    assert time_of(adapter, 100).flops == pytest.approx(time.flops * 4 / 6, rel=0.001)
+    again = plan_stage(sft(base, max_length=512, library={**keys, "gradient_checkpointing": True}), Machine())
+    assert time_of(again, 100).flops == pytest.approx(time.flops, rel=0.001)
+    assert time_of(full, None).hours is None
+
+
+@pytest.mark.parametrize(
+    ("name", "numbers", "expected"),
+    [
+        ("adamw_torch_fused", 8192, 8 * 8192),
+        ("adamw_bnb_8bit", 8192, 2 * (8192 + 4 * 32)),
+        ("adamw_bnb_8bit", 512, 8 * 512),
+        ("paged_lion_8bit", 8192, 8192 + 4 * 32),
+        ("sgd", 8192, 0),
+        ("adafactor", 8192, 4 * (64 + 128)),
+    ],
+)
+def test_optimizer_states(name: str, numbers: int, expected: int) -> None:
+    import torch
+
+    weight = torch.empty(64, numbers // 64, device="meta")
+    assert optimizer(name).bytes_for([weight]) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("80GiB", 80 * GIB), ("24 GB", 24 * 10**9), ("1.5gib", 3 * GIB // 2), ("x", None), ("-1GB", None)],
+)
+def test_sizes(text: str, size: int | None) -> None:
+    assert parse_bytes(text) == size
+
+
+def test_a_stage_without_a_model_is_refused(base: Path) -> None:
+    with pytest.raises(RecipeError, match="no model"):
+        plan_stage(Recipe(stage="none", output_dir="x"), machine(gpus=1, memory="1GiB", strategy=None))
