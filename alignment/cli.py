@@ -118,8 +118,12 @@ def plan(
     rows: Annotated[
         int | None, typer.Option(min=1, help="Rows of data, where they are not here to be counted.")
     ] = None,
-    tflops: Annotated[float, typer.Option(help="A device's dense peak in bf16; an A100 has 312, an H100 989.")] = 312.0,
-    bandwidth: Annotated[float, typer.Option(help="TB/s of its memory; an A100 has 2.0, an H100 3.35.")] = 2.0,
+    tflops: Annotated[
+        float | None, typer.Option(help="A device's dense peak in bf16; an H100 has 989. Default: an A100's 312.")
+    ] = None,
+    bandwidth: Annotated[
+        float | None, typer.Option(help="TB/s of its memory; an H100 has 3.35. Default: an A100's 2.0.")
+    ] = None,
     utilization: Annotated[float, typer.Option(help="Share of the peak that training reaches.")] = 0.4,
     solve: Annotated[
         bool, typer.Option("--solve", help="Find the cheapest strategy and the largest microbatch that fit.")

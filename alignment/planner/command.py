@@ -136,7 +136,8 @@ def show(found: Found, console: Console) -> None:
     """Print one stage: a table of bytes by phase, a bar of the peak, the verdict."""
     plan = found.plan
     console.print()
-    table = Table(title=f"{plan.stage}, GiB on each device", title_justify="left", title_style="bold")
+    console.print(f"[bold]{plan.stage}[/], GiB on each device")
+    table = Table()
     table.add_column("")
     for phase in plan.phases:
         table.add_column(phase.name, justify="right")
@@ -204,7 +205,7 @@ def _time(found: Found) -> str:
         said.append(f"{time.flops:.2g} operations")
     if time.calls is not None:
         said.append(f"at least {time.calls} judge calls (alignment label --dry-run tells their price)")
-    at = f"{machine.tflops:g} TFLOP/s at {machine.utilization:.0%}" if machine.gpu else "the speed given"
+    at = f"{machine.tflops:g} TFLOP/s at {machine.utilization:.0%}"
     return f"time: {', '.join(said)}: {_hours(time.hours)} on {machine.gpus} device{'s' * (machine.gpus > 1)} of {at}"
 
 

@@ -9,6 +9,7 @@ STRATEGIES = ("single", "ddp", "zero1", "zero2", "zero3", "zero3-offload", "fsdp
 GIB = 2**30
 CUDA_CONTEXT = int(0.6 * GIB)  # the driver's own and the libraries' kernels; 0.4 to 0.8 GiB on Ampere and Hopper
 SLACK = 0.05  # of what comes and goes: what PyTorch's allocator rounds up and cannot reuse
+CPU_CORE = {"tflops": 0.05, "bandwidth": 0.01}  # roughly, in float32
 UNITS = {"": 1, "k": 1e3, "m": 1e6, "g": 1e9, "t": 1e12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
 
 
@@ -59,12 +60,13 @@ class Shards:
     optimizer: int
 
 
-def machine(*, gpus: int, memory: str, strategy: str | None, cpu: bool = False, **speed: float) -> Machine:
-    """Build a machine from what a user says.
+def machine(*, gpus: int, memory: str, strategy: str | None, cpu: bool = False, **said: float | None) -> Machine:
+    """Build a machine from what a user says; `said`: speeds, None where its default holds.
 
     Raises: RecipeError where a number is impossible or a strategy unknown.
     """
     chosen = strategy or ("single" if gpus == 1 else "ddp")
+    speed = {**(CPU_CORE if cpu else {}), **{name: value for name, value in said.items() if value is not None}}
     faults = []
     if chosen not in STRATEGIES:
         faults.append(f"--strategy {chosen} is not known; give one of {', '.join(STRATEGIES)}")
