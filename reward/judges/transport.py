@@ -25,6 +25,7 @@ UNREACHABLE = frozenset({"ConnectError", "ConnectTimeout", "ProxyError", "Unsupp
 PASSING = frozenset({408, 409, 425, 429, 529})  # status codes, beside all from 500, of what may go well next time
 BUSY = frozenset({429, 529})
 RAW_CHARACTERS = 20_000  # kept of a reply; a flood of text is not worth its room
+SHORTEST_KEY = 8  # characters; "none", "EMPTY" or "x" for a local server is no secret, and may stand in any text
 NO_KEY = "none"  # what local servers that ask for no key are sent
 
 
@@ -58,6 +59,8 @@ class Transport:
                 seconds = self.entry.timeout_seconds
                 return ChatReply("api_error", f"no answer within {seconds:g} seconds", transient=True)
             return ChatReply("api_error", self.clean(f"{error} {error.__cause__ or ''}"), transient=True)
+        # Some gateways repeat the request's headers in their answers; what follows is kept in the run's folder.
+        body = self._without_key(body)
         try:
             parsed = json.loads(body)
         except (ValueError, RecursionError):  # cut off on the way, or the page of a proxy
@@ -120,7 +123,10 @@ class Transport:
 
     def clean(self, text: str, limit: int = RAW_CHARACTERS) -> str:
         """Cut a text short and take out the key, which some servers repeat in their errors."""
-        return well_formed(text.replace(self.key, "[key]") if self.key != NO_KEY else text)[:limit]
+        return well_formed(self._without_key(text))[:limit]
+
+    def _without_key(self, text: str) -> str:
+        return text.replace(self.key, "[key]") if len(self.key) >= SHORTEST_KEY else text
 
 
 WITHOUT_LOGPROBS = (
@@ -148,7 +154,8 @@ def retry_after(headers: Mapping[str, str], now: float | None = None) -> float |
 def key_of(entry: JudgeEntry) -> str:
     """Read the key from the environment; NO_KEY where an endpoint of one's own may need none.
 
-    Raises: JudgeError where the variable's name is none, or the vendor's own endpoint is asked without a key.
+    Raises: JudgeError where the variable's name is none, what it holds cannot be sent in a header (the client's own
+        error would show it), or the vendor's own endpoint is asked without a key.
     """
     if not entry.key_variable.isidentifier():
         raise JudgeError(
@@ -161,6 +168,11 @@ def key_of(entry: JudgeEntry) -> str:
         raise JudgeError(
             f"the environment variable {entry.key_variable} is not set; put your {vendor} key into it, or set "
             "judge.base_url to an endpoint of your own."
+        )
+    if any(not "!" <= character <= "~" for character in key):
+        raise JudgeError(
+            f"the environment variable {entry.key_variable} does not hold a key: there is a space, a line break or a "
+            "letter beyond ASCII in it. Put the key there, and nothing else."
         )
     return key or NO_KEY
 

@@ -4,6 +4,7 @@ import json
 import socket
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +12,9 @@ import pytest
 from alignment.config.schema import JudgeEntry
 from alignment.errors import JudgeError
 from alignment.evaluate.judging import Comparison, Judge, Verdict, combine
+from reward.feedback.store import CallStore
 from reward.judges import build_judge
+from reward.judges.calls import Caller
 from reward.judges.chat import ChatCall
 from reward.judges.transport import retry_after
 from tests.reward.chat_server import ChatServer, Reply, completion, failure, fenced
@@ -267,6 +270,36 @@ def test_a_local_server_needs_no_key_and_openai_does(monkeypatch: pytest.MonkeyP
     assert server.keys == ["Bearer none"]
     with pytest.raises(JudgeError, match="environment variable OPENAI_API_KEY is not set"):
         build_judge(JudgeEntry(kind="openai", model="toy"))
+
+
+def test_a_key_that_an_endpoint_repeats_in_its_answer_is_kept_nowhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MY_KEY", KEY)
+    with ChatServer(lambda prompt, n: completion(f"Bearer {KEY}\nVerdict: A")) as server:
+        entry = JudgeEntry(kind="openai", model="toy", base_url=server.url, api_key_env="MY_KEY", logprobs=False)
+        with CallStore(tmp_path / "calls.sqlite") as store:
+            verdict = build_judge(entry, Caller(ledger=store)).ask(QUESTION)
+    assert verdict.probability == 1.0
+    assert verdict.raw == "Bearer [key]\nVerdict: A"
+    assert server.keys == [f"Bearer {KEY}"]
+    kept = b"".join(file.read_bytes() for file in tmp_path.iterdir())
+    assert b"Bearer [key]" in kept
+    assert KEY.encode() not in kept
+
+
+def test_a_placeholder_for_a_key_changes_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MY_KEY", "e")
+    assert ask(lambda prompt, n: completion("Verdict: A"), api_key_env="MY_KEY").raw == "Verdict: A"
+
+
+@pytest.mark.parametrize("key", ["sk-test\n4711-secret", "sk-test 4711-secret", "sk-t\u00e9st-4711-secret", "ключ"])
+def test_a_key_that_no_header_can_carry_is_refused_and_not_repeated(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MY_KEY", key)
+    with pytest.raises(JudgeError, match="MY_KEY does not hold a key: there is a space, a line break") as caught:
+        judge_of("http://localhost:1/v1", api_key_env="MY_KEY")
+    assert "4711" not in str(caught.value)
+    assert key not in str(caught.value)
 
 
 def test_a_key_in_the_wrong_place_is_refused_and_not_repeated() -> None:
