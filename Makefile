@@ -49,10 +49,11 @@ types: $(VENV)/.installed-dev ## mypy --strict on alignment and reward
 
 check: lint format types test ## all of what CI runs
 
-benchmark: $(VENV)/.installed ## PPO's speed and memory against TRL 1.12.0, and the bytes of four roles; 45 minutes
+benchmark: $(VENV)/.installed ## PPO against TRL 1.12.0, the bytes of four roles, the labeler's own time; 50 minutes
 	$(BIN)/python -m benchmarks.ppo_vs_trl --workload equal
 	$(BIN)/python -m benchmarks.ppo_vs_trl --workload natural
 	$(BIN)/python -m benchmarks.roles_memory --shape 7b
+	$(BIN)/python -m benchmarks.labeler
 
 clean: ## remove the environment and all runs
 	rm -rf $(VENV) runs
