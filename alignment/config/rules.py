@@ -196,12 +196,8 @@ def label_answers(keys: Keys) -> Iterator[Fault]:
         if keys.changed(key):
             yield (key,), "has no effect with responses: given, where nothing is sampled; take it out"
     judge = keys["judge"]
-    if keys["max_cost"] is not None and not judge.get("prices"):
-        jury = judge["kind"] == "jury"
-        yield (
-            ("max_cost",),
-            "is not counted for a jury; give max_calls" if jury else "needs judge.prices, by which cost is counted",
-        )
+    if keys["max_cost"] is not None and not any(one.get("prices") for one in [judge, *(judge.get("members") or [])]):
+        yield ("max_cost",), "needs judge.prices, by which cost is counted; of a jury, those of its members"
     if keys["dry_run"] and keys["reparse"]:
         yield ("dry_run",), "excludes reparse, which makes no call either"
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from alignment.errors import BudgetError
 from reward.judges.calls import About, Caller, ChatReply, Ledger, call_key, estimated_tokens
-from reward.judges.prices import Prices
+from reward.judges.prices import Tariff
 
 
 class Budget:
@@ -18,7 +18,7 @@ class Budget:
 
     def __init__(
         self,
-        prices: Prices | None = None,
+        prices: Tariff | None = None,
         *,
         max_calls: int | None = None,
         max_cost: float | None = None,
@@ -36,7 +36,7 @@ class Budget:
 
         Raises: BudgetError where that is more than what is left.
         """
-        most = self.prices.cost(estimated_tokens(request), about.max_tokens) if self.prices else 0.0
+        most = self.prices.cost(about.judge, estimated_tokens(request), about.max_tokens) if self.prices else 0.0
         with self._lock:
             if self.max_calls is not None and self.calls >= self.max_calls:
                 raise BudgetError(f"the budget of {self.max_calls} calls (max_calls) is used up.")
@@ -50,7 +50,7 @@ class Budget:
             self._reserved += most
         return most
 
-    def settle(self, reserved: float, reply: ChatReply) -> float | None:
+    def settle(self, reserved: float, reply: ChatReply, about: About) -> float | None:
         """Take what the call did cost instead and return it; None without prices.
 
         A reply whose endpoint counts no tokens costs what was set aside for it.
@@ -60,7 +60,7 @@ class Budget:
         usage = reply.details.get("usage") or {}
         counts = (usage.get("prompt_tokens"), usage.get("completion_tokens"))
         if isinstance(counts[0], int) and isinstance(counts[1], int):
-            cost = self.prices.cost(counts[0], counts[1])
+            cost = self.prices.cost(about.judge, counts[0], counts[1])
         else:
             cost = 0.0 if reply.status == "api_error" else reserved
         with self._lock:
@@ -82,9 +82,11 @@ class DryCaller(Caller):
 
     asks_nobody = True
 
-    def __init__(self, ledger: Ledger | None = None) -> None:
+    def __init__(self, ledger: Ledger | None = None, prices: Tariff | None = None) -> None:
         super().__init__(ledger=ledger)
+        self.prices = prices
         self.calls = self.prompt_tokens = self.completion_tokens = 0
+        self.cost = 0.0  # at most
 
     def call(self, about: About, request: dict[str, Any], send: Any) -> ChatReply:
         """Return what is known, else count the call and fail."""
@@ -98,4 +100,6 @@ class DryCaller(Caller):
             self.calls += calls
             self.prompt_tokens += calls * estimated_tokens(request)
             self.completion_tokens += calls * about.max_tokens
+            if self.prices:
+                self.cost += calls * self.prices.cost(about.judge, estimated_tokens(request), about.max_tokens)
         return ChatReply("api_error", "a dry run asks nobody")

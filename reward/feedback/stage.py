@@ -23,7 +23,7 @@ from reward.feedback.ways import key_of, pairs_to_label, way_of
 from reward.judges import build_judge
 from reward.judges.calls import Caller
 from reward.judges.pace import Pace
-from reward.judges.prices import prices_of
+from reward.judges.prices import tariff_of
 
 STORE = "calls.sqlite"
 LABELS, REVISIONS = "labels.jsonl", "revisions.jsonl"
@@ -46,7 +46,7 @@ def recording(recipe: LabelRecipe, run: RunDirectory, caller: Caller) -> Iterato
         spent = store.totals()
         caller.ledger = store
         caller.purse = Budget(
-            prices_of(recipe.judge),
+            tariff_of(recipe.judge),
             max_calls=recipe.max_calls,
             max_cost=recipe.max_cost,
             calls=spent.calls,
@@ -81,7 +81,7 @@ def labels_of(
 
 def usage(store: CallStore, recipe: LabelRecipe) -> dict[str, Any]:
     """Return what the run's calls took, for its manifest."""
-    prices = prices_of(recipe.judge)
+    prices = tariff_of(recipe.judge)
     return {**asdict(store.totals()), "currency": prices.currency if prices else None}
 
 
@@ -90,7 +90,7 @@ def dry_run(recipe: LabelRecipe) -> str:
     path = Path(recipe.output_dir) / STORE
     with contextlib.ExitStack() as stack:
         store = stack.enter_context(CallStore(path)) if path.is_file() else None
-        caller = DryCaller(store)
+        caller = DryCaller(store, tariff_of(recipe.judge))
         judge: Asker[Any] = build_judge(recipe.judge, caller)
         samples = list(store.samples().values()) if store else []
         imagined = not samples and recipe.responses == "sampled"
@@ -111,11 +111,9 @@ def dry_run(recipe: LabelRecipe) -> str:
         for rating in to_revise.values():
             assert reviser is not None
             reviser.ask(rating)
-    prices = prices_of(recipe.judge)
     cost = "no prices are given (judge.prices), so no cost"
-    if prices:
-        most = prices.cost(caller.prompt_tokens, caller.completion_tokens)
-        cost = f"at most {most:.4f} {prices.currency}"
+    if caller.prices:
+        cost = f"at most {caller.cost:.4f} {caller.prices.currency}"
     lines = [
         f"{len(samples)} prompts, {len(questions)} questions to {judge.name}"
         + (f", {len(to_revise)} answers to revise" if to_revise else ""),
@@ -142,7 +140,7 @@ def reparse(recipe: LabelRecipe) -> dict[str, Any]:
     if manifest.get("stage") != "label" or manifest.get("status") != "finished":
         raise AlignmentError(f"{path}: holds no finished run of stage label; reparse reads the calls of one.")
     with CallStore(path / STORE, rejected=True) as store:
-        caller = DryCaller(store)
+        caller = DryCaller(store, tariff_of(recipe.judge))
         judge = build_judge(recipe.judge, caller)
         failed = store.unanswered()
         kept = manifest.get("results", {})

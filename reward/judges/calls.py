@@ -81,7 +81,7 @@ class Purse(Protocol):
         """
         ...
 
-    def settle(self, reserved: float, reply: ChatReply) -> float | None:
+    def settle(self, reserved: float, reply: ChatReply, about: About) -> float | None:
         """Take what the call did cost instead and return it; None without a price."""
         ...
 
@@ -163,7 +163,7 @@ class Caller:
         elif reply.status != "api_error":
             self.pace.speed_up()
         if self.purse:
-            reply = dataclasses.replace(reply, cost=self.purse.settle(reserved, reply))
+            reply = dataclasses.replace(reply, cost=self.purse.settle(reserved, reply, about))
         if self.ledger:
             self.ledger.keep(key, about, request, reply, seconds=seconds, asked_at=asked_at)
         return reply

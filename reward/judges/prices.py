@@ -1,5 +1,6 @@
 """What a judge's tokens cost: prices in the recipe, or a table of models in a YAML file."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,43 @@ class Prices:
     def cost(self, prompt_tokens: float, completion_tokens: float) -> float:
         """Return the cost of one call or many."""
         return (prompt_tokens * self.prompt + completion_tokens * self.completion) / MILLION
+
+
+@dataclass(frozen=True, slots=True)
+class Tariff:
+    """What each judge's tokens cost; those of a judge that is not named cost nothing."""
+
+    judges: Mapping[str, Prices]
+
+    @property
+    def currency(self) -> str:
+        """The one currency of all."""
+        return next(iter(self.judges.values())).currency
+
+    def cost(self, judge: str, prompt_tokens: float, completion_tokens: float) -> float:
+        """Return the cost of one judge's call or calls."""
+        prices = self.judges.get(judge)
+        return prices.cost(prompt_tokens, completion_tokens) if prices else 0.0
+
+
+def tariff_of(entry: JudgeEntry) -> Tariff | None:
+    """Return the prices of a recipe's judge, or of a jury's members; None where it gives none.
+
+    Raises: JudgeError where a table cannot be read or lacks a model, or members differ in the currency, or two of one
+        name in the price.
+    """
+    found: dict[str, Prices] = {}
+    for judge in entry.members or [entry]:
+        prices = prices_of(judge)
+        if prices is None:
+            continue
+        known = found.setdefault(judge.label, prices)
+        if known != prices:
+            raise JudgeError(f"two members are called {judge.label} and differ in their prices; give each a name.")
+    currencies = sorted({prices.currency for prices in found.values()})
+    if len(currencies) > 1:
+        raise JudgeError(f"the members' prices are in {' and '.join(currencies)}; give them in one currency.")
+    return Tariff(found) if found else None
 
 
 def prices_of(entry: JudgeEntry) -> Prices | None:

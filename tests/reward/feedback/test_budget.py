@@ -7,11 +7,11 @@ from alignment.errors import BudgetError, JudgeError
 from alignment.evaluate.judging import Comparison
 from reward.feedback.budget import Budget, DryCaller
 from reward.judges.calls import About, ChatReply, call_key
-from reward.judges.prices import Prices, prices_of
+from reward.judges.prices import Prices, Tariff, prices_of, tariff_of
 
 ABOUT = About("j", "h", Comparison("p", "a", "b"), max_tokens=100)
 REQUEST = {"messages": "x" * 288}  # 288 // 3 + 4 = 100 tokens
-PRICES = Prices(prompt=10_000.0, completion=20_000.0, currency="EUR")  # 0.01 and 0.02 a token
+PRICES = Tariff({"j": Prices(prompt=10_000.0, completion=20_000.0, currency="EUR")})  # 0.01 and 0.02 a token
 USED = ChatReply("ok", "A", details={"usage": {"prompt_tokens": 50, "completion_tokens": 5}})
 
 
@@ -22,17 +22,17 @@ def test_a_call_is_held_at_its_most_and_settled_at_its_cost() -> None:
     budget.reserve(REQUEST, ABOUT)  # 3 + 3 of 6.5
     with pytest.raises(BudgetError, match=r"0\.0000 EUR of the budget of 6\.5 .* may cost 3\.0000, beside 6\.0000"):
         budget.reserve(REQUEST, ABOUT)
-    assert budget.settle(reserved, USED) == pytest.approx(50 * 0.01 + 5 * 0.02)  # 0.6
+    assert budget.settle(reserved, USED, ABOUT) == pytest.approx(50 * 0.01 + 5 * 0.02)  # 0.6
     assert budget.told() == "0.6000 of 6.5 EUR"
     with pytest.raises(BudgetError):
         budget.reserve(REQUEST, ABOUT)  # 0.6 + 3 + 3 = 6.6
-    assert budget.settle(3.0, ChatReply("api_error", "500")) == 0.0
+    assert budget.settle(3.0, ChatReply("api_error", "500"), ABOUT) == 0.0
     budget.reserve(REQUEST, ABOUT)  # 0.6 + 3
 
 
 def test_a_reply_without_a_count_costs_what_was_set_aside() -> None:
-    assert Budget(PRICES).settle(3.0, ChatReply("ok", "A")) == 3.0
-    assert Budget().settle(0.0, USED) is None
+    assert Budget(PRICES).settle(3.0, ChatReply("ok", "A"), ABOUT) == 3.0
+    assert Budget().settle(0.0, USED, ABOUT) is None
 
 
 def test_calls_of_earlier_processes_count() -> None:
@@ -78,6 +78,33 @@ def test_a_dry_run_counts_what_is_not_known() -> None:
     dry.call(About("j", "h", ABOUT.question, step="reasoning", calls_to_come=1, max_tokens=10), REQUEST, send)
     # 1 call of 100 and 100 tokens, then 2 calls of 100 and 10
     assert (dry.calls, dry.prompt_tokens, dry.completion_tokens) == (3, 300, 120)
+
+
+def test_a_jurys_members_cost_each_by_its_own_prices() -> None:
+    def member(name: str, prompt: float | None, currency: str = "USD") -> JudgeEntry:
+        prices = None if prompt is None else PricesEntry(prompt=prompt, completion=0, currency=currency)
+        return JudgeEntry(kind="openai", model="toy", name=name, prices=prices)
+
+    def jury(*members: JudgeEntry) -> JudgeEntry:
+        return JudgeEntry(kind="jury", members=list(members))
+
+    tariff = tariff_of(jury(member("dear", 10_000.0), member("cheap", 1_000.0), member("free", None)))
+    assert tariff is not None
+    assert tariff.currency == "USD"
+    budget, dry = Budget(tariff, max_cost=1.2), DryCaller(prices=tariff)
+    for name, most in (("dear", 1.0), ("cheap", 0.1), ("free", 0.0)):  # 100 tokens each
+        about = About(name, "h", ABOUT.question)
+        assert budget.reserve(REQUEST, about) == pytest.approx(most)
+        dry.call(about, REQUEST, lambda: USED)
+    assert dry.cost == pytest.approx(1.1)
+    with pytest.raises(BudgetError):
+        budget.reserve(REQUEST, About("dear", "h", ABOUT.question))
+    assert budget.settle(1.0, USED, About("dear", "h", ABOUT.question)) == pytest.approx(0.5)  # 50 tokens
+    assert tariff_of(jury(member("a", None), member("b", None))) is None
+    with pytest.raises(JudgeError, match="are in EUR and USD"):
+        tariff_of(jury(member("a", 1.0), member("b", 1.0, "EUR")))
+    with pytest.raises(JudgeError, match="two members are called a"):
+        tariff_of(jury(member("a", 1.0), member("a", 2.0)))
 
 
 def entry(prices: object) -> JudgeEntry:
