@@ -149,10 +149,10 @@ class Rejecting:
         """Ask the judge."""
         verdict = self.judge.ask(question)
         if self.store is not None:
-            own = {"judge": self.name, "status": verdict.status}
+            own = {"judge": self.name, "status": verdict.status, "calls": verdict.details.get("calls")}
             for said in verdict.details.get("members", [own]):  # of a jury only who failed is asked anew
                 if said["status"] not in ANSWERED:
-                    self.store.reject(question, said["judge"])
+                    self.store.reject(question, said["judge"], said["calls"])
         return verdict
 
 

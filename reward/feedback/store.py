@@ -8,7 +8,7 @@ import contextlib
 import json
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -189,12 +189,21 @@ class CallStore:
             # Two threads may ask the same at the same time; the first answer is the answer.
             self._connection.execute(f"INSERT OR IGNORE INTO calls ({columns}) VALUES ({places})", row)
 
-    def reject(self, question: Question, judge: str) -> None:
-        """Take note that a judge's replies to a question gave no verdict: asked again, it is asked anew."""
+    def reject(self, question: Question, judge: str, calls: Sequence[str] | None = None) -> None:
+        """Take note that a judge's replies to a question gave no verdict: asked again, it is asked anew.
+
+        Args:
+            calls: keys of those that could not be used, where a question takes several: one for each criterion of a
+                rubric, say. None: all of them.
+        """
+        which, values = "", [question_key(question), question.repeat, judge]
+        if calls is not None:
+            which, values = f" AND key IN ({', '.join('?' * len(calls))})", [*values, *calls]
         with self._transaction() as connection:
             connection.execute(
-                "UPDATE calls SET rejected = 1 WHERE question = ? AND repeat = ? AND status = 'ok' AND judge = ?",
-                (question_key(question), question.repeat, judge),
+                "UPDATE calls SET rejected = 1 WHERE question = ? AND repeat = ? AND status = 'ok' AND judge = ?"
+                + which,
+                values,
             )
 
     def models(self, judge: str) -> list[str]:

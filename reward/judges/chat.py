@@ -7,7 +7,7 @@ from typing import Any, Protocol, TypeVar
 from alignment.config.judge_entry import JudgeEntry
 from alignment.data.rows import Message
 from alignment.errors import JudgeError
-from reward.judges.calls import About, Caller, ChatReply
+from reward.judges.calls import About, Caller, ChatReply, call_key
 from reward.judges.verdicts import is_refusal
 
 T = TypeVar("T")
@@ -81,7 +81,7 @@ class Model:
         reply = self.caller.call(replace(about, max_tokens=max_tokens), request, lambda: self.chat.send(request))
         if "fatal" in reply.details:
             raise JudgeError(reply.details["fatal"])
-        return reply
+        return replace(reply, details={**reply.details, "calls": [call_key(about, request)]})
 
     def ask_twice(
         self,
@@ -110,7 +110,8 @@ class Model:
         messages += [{"role": "assistant", "content": reply.raw or NOTHING_SAID}, {"role": "user", "content": repair}]
         again = self.ask(replace(about, step="repair", calls_to_come=0), messages, schema=schema, **options)
         found = read(again.text) if again.status == "ok" else None
-        again = replace(again, details={**again.details, "first_reply": reply.raw})
+        calls = [*reply.details["calls"], *again.details["calls"]]
+        again = replace(again, details={**again.details, "first_reply": reply.raw, "calls": calls})
         return _settled(again, found), found
 
 

@@ -41,6 +41,7 @@ class Jury:
                 "status": verdict.status,
                 "probability": verdict.probability,
                 "scores": verdict.scores,
+                "calls": verdict.details.get("calls"),
             }
             for judge, verdict in zip(self.members, said, strict=True)
         ]

@@ -57,6 +57,7 @@ class PointwiseJudge:
         scores: dict[str, float] = {}
         distributions: dict[str, dict[str, float]] = {}
         masses: list[float] = []
+        unlikely: list[str] = []  # calls whose numbers have too little mass
         said: list[str] = []
         details: dict[str, Any] = {}
         for place, criterion in enumerate(self.criteria, 1):
@@ -70,6 +71,7 @@ class PointwiseJudge:
                 total = sum(probabilities.values())
                 distributions[criterion.name] = {str(number): p / total for number, p in probabilities.items()}
                 masses.append(total)
+                unlikely += reply.details["calls"] if total < self.entry.min_mass else []
             scores[criterion.name] = score
             said.append(reply.raw)
         details |= {"criteria": scores}
@@ -79,7 +81,7 @@ class PointwiseJudge:
             details["mass"] = min(masses)
             if min(masses) < self.entry.min_mass:
                 low = f"the numbers together have the probability {min(masses):.3g}, less than min_mass; reply: "
-                return Verdict(None, "parse_error", low + "\n".join(said), details)
+                return Verdict(None, "parse_error", low + "\n".join(said), {**details, "calls": unlikely})
         weights = {criterion.name: criterion.weight for criterion in self.criteria}
         total = sum(weights[name] * score for name, score in scores.items()) / sum(weights.values())
         return Verdict(None, "ok", "\n".join(said), details, (total,))

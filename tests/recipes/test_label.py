@@ -154,6 +154,26 @@ def test_answers_that_are_given_are_judged_without_a_policy(tmp_path: Path) -> N
     assert manifest["results"]["usage"]["calls"] == 8
 
 
+def test_of_a_rubric_only_the_criterion_that_failed_is_paid_again(tmp_path: Path) -> None:
+    criteria = [{"name": "truth", "description": "TRUE?"}, {"name": "brevity", "description": "BRIEF?"}]
+    (tmp_path / "rubric.yaml").write_text(json.dumps({"criteria": criteria}))
+    judge = {"kind": "openai", "model": "toy", "asks": "pointwise", "rubric": str(tmp_path / "rubric.yaml")}
+    failing = True
+
+    def behave(prompt: str, n: int) -> Reply:
+        return completion("who knows" if failing and "BRIEF?" in prompt else "7")
+
+    with ChatServer(behave) as server:
+        judge |= {"base_url": server.url, "max_retries": 0, "logprobs": False, "repair": False}
+        arguments = write_given(tmp_path, judge)
+        with pytest.raises(JudgeError, match="questions failed"):
+            label.main(arguments)
+        answers, failing = len(server.prompts) // 2, False
+        label.main(arguments)
+        asked = ["BRIEF?" in prompt for prompt in server.prompts]
+        assert asked[2 * answers :] == [True] * answers
+
+
 def test_a_dry_run_needs_no_key(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

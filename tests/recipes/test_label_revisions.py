@@ -8,7 +8,7 @@ import pytest
 
 from alignment.config.schema import DatasetEntry
 from alignment.data import load_demonstrations, load_rankings
-from alignment.errors import BudgetError, RecipeError
+from alignment.errors import BudgetError, JudgeError, RecipeError
 from recipes import label
 from tests.reward.chat_server import ChatServer, Reply, completion, failure
 
@@ -144,3 +144,18 @@ def test_what_was_paid_is_not_asked_again_and_failures_are_no_rows(tmp_path: Pat
 def test_a_judge_that_cannot_revise_is_told(tmp_path: Path, judge: dict[str, Any], words: str) -> None:
     with pytest.raises(RecipeError, match=words):
         label.main(write(tmp_path, None, judge=judge, revisions={}))
+
+
+def test_a_revision_that_failed_is_asked_anew_without_its_critique(tmp_path: Path) -> None:
+    failing = True
+
+    def answer(prompt: str, n: int) -> Reply:
+        return completion("") if failing and step(prompt) == "revision" else answering(prompt, n)
+
+    with ChatServer(answer) as server:
+        arguments = write(tmp_path, server)
+        with pytest.raises(JudgeError, match="6 of 6 questions failed"):
+            label.main(arguments)
+        failing, before = False, len(server.prompts)
+        label.main(arguments)
+        assert [step(prompt) for prompt in server.prompts[before:]] == ["revision"] * 6

@@ -87,7 +87,7 @@ def test_only_the_member_that_failed_is_asked_anew():
     rejected = []
 
     class Store:
-        def reject(self, question, judge):
+        def reject(self, question, judge, calls):
             rejected.append(judge)
 
     Rejecting(jury(Verdict(0.9, "ok"), REFUSED), Store()).ask(QUESTION)
