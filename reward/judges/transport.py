@@ -20,6 +20,7 @@ from reward.judges.calls import ChatReply
 from reward.judges.prompting import well_formed
 
 CONNECT_SECONDS = 10.0
+LONGEST_WAIT_SECONDS = 600.0  # that a server may ask for; past that a quota is used up, and a run would seem to hang
 # What the transport calls having no connection at all, against losing one.
 UNREACHABLE = frozenset({"ConnectError", "ConnectTimeout", "ProxyError", "UnsupportedProtocol"})
 PASSING = frozenset({408, 409, 425, 429, 529})  # status codes, beside all from 500, of what may go well next time
@@ -107,13 +108,19 @@ class Transport:
         if error.status_code in (400, 422) and self.entry.logprobs and "logprob" in text:
             raise JudgeError(f"{at}\nThe endpoint refuses log-probabilities; {WITHOUT_LOGPROBS}") from None
         headers = error.response.headers
+        wait = retry_after(headers)
+        if wait is not None and wait > LONGEST_WAIT_SECONDS:
+            raise JudgeError(
+                f"{at}\nIt asks to wait {wait:.0f} seconds, more than the {LONGEST_WAIT_SECONDS:.0f} that are waited; "
+                "what was answered is kept, and the same command goes on from it then."
+            ) from None
         passing = error.status_code in PASSING or error.status_code >= 500
         return ChatReply(
             "api_error",
             text,
             transient=passing and headers.get("x-should-retry") != "false",
             limited=error.status_code in BUSY,
-            retry_after_seconds=retry_after(headers),
+            retry_after_seconds=wait,
         )
 
     def unreachable(self, error: Exception) -> str:

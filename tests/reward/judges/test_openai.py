@@ -272,6 +272,14 @@ def test_a_local_server_needs_no_key_and_openai_does(monkeypatch: pytest.MonkeyP
         build_judge(JudgeEntry(kind="openai", model="toy"))
 
 
+@pytest.mark.parametrize("wait", ["86400", "Fri, 31 Dec 2100 23:59:59 GMT"])
+def test_a_server_that_wants_to_be_left_alone_for_a_day_ends_the_run(wait: str) -> None:
+    with ChatServer(lambda prompt, n: failure(429, "daily quota", **{"Retry-After": wait})) as server:
+        with pytest.raises(JudgeError, match=r"daily quota(?s:.*)asks to wait \d+ seconds, more than the 600"):
+            judge_of(server.url, max_retries=5).ask(QUESTION)
+        assert len(server.prompts) == 1
+
+
 def test_a_key_that_an_endpoint_repeats_in_its_answer_is_kept_nowhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
