@@ -162,6 +162,36 @@ def plan(
 
 
 @app.command(rich_help_panel=WHOLE_PANEL)
+def doctor(
+    recipes: Annotated[
+        list[str] | None, typer.Argument(metavar="[RECIPE...]", help="Recipes of stages, and pipelines.")
+    ] = None,
+    gpus: Annotated[int | None, typer.Option(help="Processes that will run; default: this machine's GPUs.")] = None,
+    strategy: Annotated[str | None, typer.Option(help="As of alignment plan.")] = None,
+    memory: Annotated[str | None, typer.Option(metavar="SIZE", help="Of each GPU; default: this machine's.")] = None,
+    json: Annotated[Path | None, typer.Option(help="Where to write all findings.")] = None,
+) -> None:
+    """Look at this machine and at what recipes need of it; each finding with its remedy.
+
+    Ends with 1 where something is at fault. Of data the first rows are read; no model is loaded.
+    """
+    from alignment.run.script import script
+
+    def start() -> None:
+        from rich.console import Console
+
+        from alignment.doctor.command import doctor as look
+        from alignment.doctor.environment import this_machine
+
+        console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
+        machine = this_machine(gpus=gpus, memory=memory, strategy=strategy)
+        if not look(recipes or [], machine, json_out=json, console=console):
+            sys.exit(1)
+
+    script(start)
+
+
+@app.command(rich_help_panel=WHOLE_PANEL)
 def run(
     pipeline: Annotated[str, typer.Argument(metavar="PIPELINE", help="A pipeline.yaml.")],
     from_stage: Annotated[

@@ -1,8 +1,9 @@
 """Models without weights, from their configuration alone: every module and shape there will be, and no data."""
 
+import contextlib
 import copy
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -194,7 +195,7 @@ def policy(plan: Blueprint, keys: Any, *, gpu: bool, task: str = "CAUSAL_LM") ->
     if task == "SEQ_CLS" and config.task_type != task:
         config.modules_to_save = [*(config.modules_to_save or []), "score"]
     config.task_type = task
-    with torch.device("meta"):
+    with torch.device("meta"), _telling_of_targets():
         wrapped = get_peft_model(model, config)
     for parameter in wrapped.parameters():
         if parameter.requires_grad and parameter.dtype in (torch.bfloat16, torch.float16):
@@ -222,7 +223,8 @@ def roles(
     width = base.config.get_text_config().hidden_size
     with torch.device("meta"):
         heads = {role: ScalarHead(width) for role in [*names, "value"]}
-        model = with_adapters(base, starts) if starts else base
+        with _telling_of_targets():
+            model = with_adapters(base, starts) if starts else base
         policy_model = bare(AutoModelForCausalLM, plan, recipe, full=True, gpu=gpu, padded=False) if full else None
         value_model = None
         if value is not None:
@@ -249,6 +251,15 @@ def roles(
     for role in ("policy", "reference"):
         whole._head_is_plain[id(whole.causal_lm(role))] = True  # looking costs numbers, and there are none
     return whole
+
+
+@contextlib.contextmanager
+def _telling_of_targets() -> Iterator[None]:
+    """PEFT's complaint about target modules, as ours."""
+    try:
+        yield
+    except ValueError as error:
+        raise ModelError(f"no adapter can be put on the model: {error}") from error
 
 
 def _plain(config: LoraConfig) -> LoraConfig:

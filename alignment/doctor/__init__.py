@@ -1,0 +1,1 @@
+"""Preflight: what is wrong with a machine, or with a recipe on it, found in seconds and each with its remedy."""

@@ -1,0 +1,72 @@
+"""`alignment doctor`: the machine, and recipes or pipelines on it."""
+
+import dataclasses
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+
+from alignment.config.documents import read_document
+from alignment.config.loading import check_recipe
+from alignment.config.pipelines import is_pipeline, load_pipeline
+from alignment.config.schema import Recipe
+from alignment.doctor.environment import environment
+from alignment.doctor.findings import Finding
+from alignment.doctor.recipe import examine
+from alignment.errors import RecipeError
+from alignment.planner.machine import Machine
+from alignment.run.files import write_json
+
+MARKS = {
+    "ok": "[green]ok[/]     ",
+    "note": "[blue]note[/]   ",
+    "warning": "[yellow]warning[/]",
+    "fault": "[red]fault[/]  ",
+}
+
+
+def doctor(paths: list[str], machine: Machine, *, json_out: Path | None, console: Console) -> bool:
+    """Look at the machine and at each file, print and write what was found.
+
+    Returns: whether there is no fault.
+    """
+    found: dict[str, list[Finding]] = {}
+    found["machine"] = _told("machine", list(environment()), console)
+    for path in paths:
+        for name, recipe, before, made in _stages(path):
+            findings = [recipe] if isinstance(recipe, Finding) else list(examine(recipe, machine, before, made))
+            found[name] = _told(name, findings, console)
+    counts = Counter(finding.level for findings in found.values() for finding in findings)
+    console.print(f"{counts['fault']} faults, {counts['warning']} warnings")
+    if json_out is not None:
+        write_json(json_out, {name: [dataclasses.asdict(one) for one in many] for name, many in found.items()})
+    return not counts["fault"]
+
+
+def _stages(path: str) -> Iterator[tuple[str, Recipe | Finding, dict[str, Recipe], list[str]]]:
+    """A file's recipes by name, each with recipes and outputs of the stages before; a broken file is a finding."""
+    try:
+        if not is_pipeline(read_document(path)):
+            yield path, check_recipe(path), {}, []
+            return
+        stages = load_pipeline(path).stages
+    except RecipeError as error:
+        yield path, Finding("fault", "recipe", "; ".join(error.faults), "correct these lines"), {}, []
+        return
+    before: dict[str, Recipe] = {}
+    made: list[str] = []
+    for stage in stages:
+        if stage.recipe is not None:
+            yield f"{path}: {stage.name}", stage.recipe, dict(before), list(made)
+            before[stage.recipe.output_dir] = stage.recipe
+        made += stage.outputs
+
+
+def _told(name: str, findings: list[Finding], console: Console) -> list[Finding]:
+    console.print(f"[bold]{escape(name)}[/]")
+    for one in findings:
+        remedy = f"\n            → {escape(one.remedy)}" if one.remedy else ""
+        console.print(f"  {MARKS[one.level]} {escape(one.about)}: {escape(one.found)}{remedy}", soft_wrap=True)
+    return findings

@@ -1,0 +1,281 @@
+"""A recipe on this machine: its model, data, batches, disk, tracker."""
+
+import os
+import shutil
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoModelForCausalLM
+
+from alignment.config.schema import DPORecipe, PPORecipe, Recipe, RewardRecipe, SFTRecipe
+from alignment.data import load_demonstrations, load_prompts, load_rankings
+from alignment.data.rows import Demonstration, Ranking
+from alignment.data.template import IGNORE, Template
+from alignment.doctor.findings import Finding, fault, note, ok, warning
+from alignment.errors import AlignmentError
+from alignment.planner.advice import verdict
+from alignment.planner.machine import GIB, Machine
+from alignment.planner.memory import StagePlan, plan_stage
+from alignment.planner.skeleton import bare, blueprint
+from alignment.policy.base import HUB_ID, load_tokenizer
+from alignment.train.update import UpdateShape
+
+SAMPLE = 200  # rows that are looked at
+MANY = 0.05  # share from which on it is worth a warning
+CHECKPOINTS = 2  # that training keeps, if the recipe does not say
+
+
+def examine(
+    recipe: Recipe, machine: Machine, planned: Mapping[str, Recipe] | None = None, made: Collection[str] = ()
+) -> Iterator[Finding]:
+    """Look at all that a stage needs.
+
+    Args:
+        planned: recipes by output_dir that will have run before. made: all files and folders that will be there then.
+    """
+    known = dict(planned or {})
+    yield from _hub(recipe)
+    yield from _tracker(recipe)
+    path = getattr(recipe, "model_name_or_path", "")
+    plan: StagePlan | None = None
+    root = _root(path, known)
+    if path and _comes(root, made):
+        yield note("model", f"{root} is made by a stage before; look again once that has run")
+    else:
+        try:
+            plan = plan_stage(recipe, machine, known)
+        except AlignmentError as error:
+            if path:
+                yield fault("model", str(error), "correct the recipe's model or its adapter's keys")
+    if plan is not None:
+        yield ok("model", f"{plan.parameters / 1e6:.1f} million weights, {plan.trainable / 1e6:.2f} million trained")
+        yield from _targets(recipe, known)
+        yield from _memory(plan)
+        yield from _batches(recipe, plan)
+    yield from _disk(recipe, plan)
+    if _comes(path, made) or any(_comes(entry.path, made) for entry in getattr(recipe, "datasets", [])):
+        yield note("data", "template and lengths can be looked at once the stages before have run")
+    elif path and plan is not None:
+        yield from _text(recipe)
+
+
+def _root(path: str, known: Mapping[str, Recipe]) -> str:
+    """The model that a chain of stages begins from."""
+    while path in known:
+        below: str = getattr(known[path], "model_name_or_path", "")
+        if not below:
+            break
+        path = below
+    return path
+
+
+def _comes(path: str, made: Collection[str]) -> bool:
+    """Whether a path is not here, and a stage before makes it."""
+    place = os.path.normpath(path)
+    before = any(place == output or place.startswith(output + os.sep) for output in map(os.path.normpath, made))
+    return before and not Path(path).exists()
+
+
+def _targets(recipe: Any, known: Mapping[str, Recipe]) -> Iterator[Finding]:
+    """Name the targets of LoRA that are no module of the model; PEFT says nothing as long as one is."""
+    targets = getattr(recipe, "lora_target_modules", None)
+    if not isinstance(targets, list) or recipe.peft_method == "full":
+        return
+    plan = blueprint(recipe.model_name_or_path, known).of_depth(1)
+    names = [name for name, _ in bare(AutoModelForCausalLM, plan, recipe, full=False, gpu=False).named_modules()]
+    absent = [target for target in targets if not any(f".{name}".endswith(f".{target}") for name in names)]
+    if absent:
+        kinds = sorted({name.rpartition(".")[2] for name in names if name.rpartition(".")[2].endswith("proj")})
+        remedy = f"take them out, or name {', '.join(kinds)}" if kinds else "take them out"
+        yield warning("LoRA", f"lora_target_modules {', '.join(absent)} match no module of the model", remedy)
+
+
+def _hub(recipe: Recipe) -> Iterator[Finding]:
+    """Ask the Hub for something only where the recipe names what is not here."""
+    named = [getattr(recipe, "model_name_or_path", ""), *(entry.path for entry in getattr(recipe, "datasets", []))]
+    missing = [name for name in named if name and not Path(name).expanduser().exists() and HUB_ID.fullmatch(name)]
+    if not missing:
+        return
+    if os.environ.get("HF_HUB_OFFLINE", "0").upper() in ("1", "TRUE", "YES", "ON"):
+        yield note("Hub", f"HF_HUB_OFFLINE is set; {', '.join(missing)} must be in the cache already")
+        return
+    import httpx
+
+    address = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
+    try:
+        httpx.head(address, timeout=5.0, follow_redirects=True)
+    except httpx.HTTPError as error:
+        remedy = "mend the connection, set HF_ENDPOINT to a mirror, or name folders that are here"
+        yield fault("Hub", f"{', '.join(missing)} must come from {address}, which does not answer ({error})", remedy)
+    else:
+        yield ok("Hub", f"{address} answers, for {', '.join(missing)}")
+
+
+def _tracker(recipe: Recipe) -> Iterator[Finding]:
+    wanted = recipe.report_to if isinstance(recipe.report_to, list) else [recipe.report_to]
+    if not {"wandb", "all"} & set(wanted):
+        return
+    mode = os.environ.get("WANDB_MODE", "online")
+    if mode in ("offline", "disabled", "dryrun"):
+        yield ok("W&B", f"WANDB_MODE is {mode}")
+        return
+    import wandb
+
+    if wandb.Api is not None and (os.environ.get("WANDB_API_KEY") or wandb.api.api_key):
+        yield ok("W&B", "a key is there")
+    else:
+        yield warning("W&B", "report_to names wandb, and there is no key", "wandb login, or WANDB_MODE=offline")
+
+
+def _memory(plan: StagePlan) -> Iterator[Finding]:
+    if not plan.machine.gpu:
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        held = plan.peak.total * plan.machine.gpus
+        found = f"{held / GIB:.1f} of this machine's {memory / GIB:.1f} GiB while {plan.peak.name}"
+        if held > memory:
+            yield fault("memory", found, "alignment plan says what to change")
+        else:
+            yield ok("memory", found)
+    elif plan.spare < 0:
+        yield fault("memory", verdict(plan), "alignment plan says what to change")
+    else:
+        yield ok("memory", verdict(plan))
+
+
+def _batches(recipe: Recipe, plan: StagePlan) -> Iterator[Finding]:
+    if not isinstance(recipe, PPORecipe):
+        return
+    try:
+        UpdateShape.of(recipe, per_device_train_batch_size=plan.microbatch, world_size=plan.machine.gpus)
+    except AlignmentError as error:
+        yield fault("batches", str(error), "change one of these numbers")
+    else:
+        yield ok("batches", f"{recipe.rollout_batch_size} answers in microbatches of {plan.microbatch}")
+
+
+def _disk(recipe: Recipe, plan: StagePlan | None) -> Iterator[Finding]:
+    folder = Path(recipe.output_dir)
+    standing = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
+    if not standing.is_dir() or not os.access(standing, os.W_OK | os.X_OK):
+        yield fault("output_dir", f"{standing} cannot be written to", "choose another output_dir, or its permissions")
+        return
+    if plan is None or not plan.trainable:
+        return
+    states = plan.phases[-1].parts
+    one = sum(size for name, size in states.items() if "trained" in name or name == "optimizer states")
+    one += plan.host.get("optimizer states", 0)
+    kept = recipe.library.get("save_total_limit") or CHECKPOINTS
+    needed = one * plan.machine.shards.optimizer * (int(kept) + 1)  # and one while it is written
+    free = shutil.disk_usage(standing).free
+    found = f"{needed / GIB:.2f} GiB for {kept} checkpoints and one being written, {free / GIB:.1f} free"
+    if needed > free:
+        yield fault("disk", found, "free some, lower save_total_limit, or set save_only_model")
+    else:
+        yield ok("disk", found)
+
+
+def _text(recipe: Any) -> Iterator[Finding]:
+    try:
+        tokenizer = load_tokenizer(recipe)
+        template = Template(tokenizer, recipe.chat_template, recipe.eos_token)
+    except AlignmentError as error:
+        yield fault(
+            "tokenizer", str(error), "put the tokenizer beside the model, or correct eos_token and chat_template"
+        )
+        return
+    stops = [tokenizer.convert_ids_to_tokens(stop) for stop in template.stop_token_ids]
+    kind = "a chat template" if template.chat_template else "plain text, no chat template"
+    yield ok("template", f"{kind}; an answer ends with {' or '.join(map(repr, stops))}")
+    if tokenizer.pad_token_id in template.stop_token_ids:
+        yield note(
+            "padding", f"the pad token {tokenizer.pad_token!r} also ends answers; padding is told by place, not id"
+        )
+    yield from _rows(recipe, template)
+
+
+def _rows(recipe: Any, template: Template) -> Iterator[Finding]:
+    load: Any = load_prompts
+    if isinstance(recipe, SFTRecipe):
+        load = load_demonstrations
+    elif isinstance(recipe, DPORecipe | RewardRecipe) or getattr(recipe, "responses", "") == "given":
+        load = load_rankings
+    try:
+        loaded = load(recipe.datasets, on_bad_row=recipe.on_bad_row, seed=recipe.seed, max_samples=recipe.max_samples)
+    except AlignmentError as error:
+        yield fault("data", str(error), "correct the data, or set on_bad_row: skip to leave such rows out")
+        return
+    yield ok("data", f"{len(loaded.rows)} rows, {len(loaded.skipped)} left out")
+    rows = loaded.rows[:SAMPLE]
+    limit = _limit(recipe)
+    lengths, learned, broken = [], [], []
+    for row in rows:
+        try:
+            tokens, share = _measured(row, template, limit)
+        except AlignmentError as error:
+            broken.append(f"{row.source}: {error}")
+            continue
+        lengths.append(tokens)
+        learned.append(share)
+    if broken:
+        remedy = "correct these rows, or set on_bad_row: skip"
+        yield fault("rows", f"{len(broken)} of {len(rows)} cannot be written in tokens, first {broken[0]}", remedy)
+    if not lengths:
+        return
+    yield from _long(recipe, lengths, limit)
+    if isinstance(recipe, SFTRecipe):
+        yield _masked(learned)
+
+
+def _limit(recipe: Any) -> int | None:
+    context = getattr(
+        blueprint(recipe.model_name_or_path, {}).config.get_text_config(), "max_position_embeddings", None
+    )
+    said = recipe.max_length if hasattr(recipe, "max_length") else recipe.max_prompt_length
+    if said is None and hasattr(recipe, "max_new_tokens") and context is not None:
+        return int(context) - int(recipe.max_new_tokens)
+    return min((limit for limit in (said, context) if limit is not None), default=None)
+
+
+def _measured(row: Any, template: Template, limit: int | None) -> tuple[int, float]:
+    """Tokens of a row's longest sequence, and the share of its labels that teach."""
+    if isinstance(row, Demonstration):
+        ids, labels = template.demonstration(row)
+        within = labels[:limit]
+        return len(ids), sum(label != IGNORE for label in within) / max(1, len(within))
+    if isinstance(row, Ranking):
+        prompt = len(template.prompt_ids(row.prompt))
+        answers = [len(template.answer_ids(row.prompt, text)) for text in row.responses]
+        return prompt + max(answers, default=0), 1.0
+    return len(template.prompt_ids(getattr(row, "prompt", row))), 1.0
+
+
+def _long(recipe: Any, lengths: list[int], limit: int | None) -> Iterator[Finding]:
+    ordered = sorted(lengths)
+    middle, longest = ordered[len(ordered) // 2], ordered[-1]
+    found = f"{middle} tokens in the middle, {longest} at most, of the first {len(lengths)} rows"
+    over = sum(length > limit for length in lengths) if limit is not None else 0
+    if not over:
+        yield ok("lengths", found)
+        return
+    share = over / len(lengths)
+    key = "max_length" if hasattr(recipe, "max_length") else "max_prompt_length"
+    cut = "are cut" if isinstance(recipe, SFTRecipe) else "do not fit"
+    said = f"{share:.0%} {cut} at {limit} tokens; {found}"
+    if isinstance(recipe, SFTRecipe) or recipe.on_bad_row == "skip":
+        yield (warning if share > MANY else note)("lengths", said, f"raise {key}, or shorten the rows")
+    else:
+        yield fault("lengths", said, f"raise {key}, shorten the rows, or set on_bad_row: skip")
+
+
+def _masked(learned: list[float]) -> Finding:
+    nothing = sum(share == 0 for share in learned) / len(learned)
+    mean = sum(learned) / len(learned)
+    found = f"{1 - mean:.0%} of labels are masked"
+    if nothing == 1:
+        return fault("labels", "no row has a label that teaches", "look at the data's columns and the chat template")
+    if nothing > MANY:
+        return warning(
+            "labels", f"{found}; {nothing:.0%} of rows teach nothing", "raise max_length, or drop these rows"
+        )
+    return ok("labels", found)

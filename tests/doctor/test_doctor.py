@@ -1,0 +1,150 @@
+"""`alignment doctor`: what it finds, and what it tells to do about it."""
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from rich.console import Console
+
+from alignment.config.loading import check_recipe
+from alignment.doctor import environment as here
+from alignment.doctor.command import doctor
+from alignment.doctor.findings import Finding
+from alignment.doctor.recipe import examine
+from alignment.planner.machine import Machine
+
+ROOT = Path(__file__).parents[2]
+CPU = Machine(gpu=False)
+SCORED: dict[str, Any] = {"scorers": [{"kind": "function", "function": "operator:add"}]}
+
+
+@pytest.fixture
+def recipe(tmp_path: Path, tiny_model_dir: Path) -> Callable[..., str]:
+    def write(stage: str = "sft", rows: list[dict[str, Any]] | None = None, **keys: Any) -> str:
+        data = tmp_path / "data.jsonl"
+        default = [{"prompt": f"question {i}", "completion": "an answer"} for i in range(20)]
+        data.write_text("".join(json.dumps(row) + "\n" for row in (default if rows is None else rows)))
+        recipe = {
+            "stage": stage,
+            "output_dir": str(tmp_path / "run"),
+            "model_name_or_path": str(tiny_model_dir),
+            "datasets": [{"path": str(data)}],
+            **keys,
+        }
+        file = tmp_path / f"{stage}.yaml"
+        file.write_text(yaml.safe_dump(recipe))
+        return str(file)
+
+    return write
+
+
+def look(file: str, machine: Machine = CPU) -> dict[str, Finding]:
+    return {finding.about: finding for finding in examine(check_recipe(file), machine)}
+
+
+def test_a_sound_recipe_has_no_fault(recipe: Callable[..., str]) -> None:
+    found = look(recipe())
+    assert {finding.level for finding in found.values()} <= {"ok", "note"}, found
+    assert {"model", "memory", "disk", "template", "data", "lengths", "labels"} <= found.keys()
+    assert "20 rows" in found["data"].found
+    assert "% of labels are masked" in found["labels"].found
+
+
+def test_versions_are_those_that_the_tests_run_with() -> None:
+    pins = dict(line.split("==") for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line)
+    assert {name: pins[name] for name in here.TESTED} == here.TESTED
+
+
+def test_libraries_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = {"torch": "2.13.0+cu130", "trl": "1.16.3", "peft": "0.30.0"}
+    monkeypatch.setattr(here.importlib.metadata, "version", lambda name: said[name])
+    assert here.library("torch").level == "ok"
+    assert here.library("trl").level == "note"
+    assert here.library("peft").level == "warning"
+    assert "pip install peft==0.21.2" in here.library("peft").remedy
+    monkeypatch.undo()
+    monkeypatch.setitem(here.TESTED, "no-such-library", "1.0")
+    assert here.library("no-such-library").level == "fault"
+
+
+def test_an_old_python_is_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "version_info", (3, 9, 1))
+    assert here.python().level == "fault"
+
+
+@pytest.mark.parametrize(
+    ("keys", "about", "level", "words"),
+    [
+        ({"model_name_or_path": "./absent"}, "model", "fault", "does not exist"),
+        ({"lora_target_modules": ["q_proj", "query_key_value"]}, "LoRA", "warning", "query_key_value match no module"),
+        ({"lora_target_modules": ["query_key_value"]}, "model", "fault", "query_key_value"),
+        ({"eos_token": "<no such>"}, "tokenizer", "fault", "is not a token"),
+        ({"max_length": 4}, "labels", "fault", "no row has a label that teaches"),
+        ({"datasets": [{"path": "./absent.jsonl"}]}, "data", "fault", "absent.jsonl"),
+        ({"report_to": "wandb"}, "W&B", "warning", "there is no key"),
+        ({"output_dir": f"{__file__}/run"}, "output_dir", "fault", "cannot be written"),
+    ],
+)
+def test_faults_are_found_each_with_a_remedy(
+    keys: dict[str, Any],
+    about: str,
+    level: str,
+    words: str,
+    recipe: Callable[..., str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.setenv("NETRC", os.devnull)
+    found = look(recipe(**keys))
+    assert found[about].level == level, found
+    assert words in found[about].found
+    assert found[about].remedy
+
+
+def test_long_rows_are_counted(recipe: Callable[..., str]) -> None:
+    rows = [{"prompt": "q", "completion": "word " * (40 if i < 3 else 2)} for i in range(10)]
+    found = look(recipe(rows=rows, max_length=32))["lengths"]
+    assert (found.level, found.found[:10]) == ("warning", "30% are cu")
+
+
+def test_prompts_that_do_not_fit_stop_a_run_unless_they_are_left_out(recipe: Callable[..., str]) -> None:
+    rows = [{"prompt": "word " * 40}, {"prompt": "q"}]
+    keys = {**SCORED, "total_episodes": 64, "max_prompt_length": 16, "max_new_tokens": 8}
+    assert look(recipe("ppo", rows, **keys))["lengths"].level == "fault"
+    assert look(recipe("ppo", rows, on_bad_row="skip", **keys))["lengths"].level == "warning"
+
+
+def test_batches_that_do_not_divide_are_a_fault(recipe: Callable[..., str]) -> None:
+    file = recipe("ppo", **SCORED, total_episodes=64, rollout_batch_size=32, num_mini_batches=2)
+    assert look(file, Machine(gpus=2, strategy="ddp", gpu=False))["batches"].level == "ok"
+    found = look(file, Machine(gpus=3, strategy="ddp", gpu=False))["batches"]
+    assert (found.level, "on 3 processes" in found.found) == ("fault", True)
+
+
+def test_too_little_memory_and_disk_are_faults(recipe: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
+    assert look(recipe(), Machine(memory=1))["memory"].level == "fault"
+    monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 10})())
+    assert look(recipe())["disk"].level == "fault"
+
+
+def test_a_pipeline_waits_for_what_its_stages_make(tmp_path: Path, recipe: Callable[..., str]) -> None:
+    sft = recipe()
+    recipe("dpo", model_name_or_path=str(tmp_path / "run"), output_dir=str(tmp_path / "dpo"))
+    stages = [{"name": name, "recipe": f"{name}.yaml"} for name in ("sft", "dpo")]
+    pipeline = tmp_path / "pipeline.yaml"
+    pipeline.write_text(yaml.safe_dump({"name": "p", "output_dir": str(tmp_path), "stages": stages}))
+    broken = tmp_path / "broken.yaml"
+    broken.write_text(Path(sft).read_text() + "learning_rat: 1\n")
+    out = tmp_path / "doctor.json"
+    assert doctor([str(pipeline)], CPU, json_out=out, console=Console(quiet=True))
+    found = json.loads(out.read_text())
+    assert list(found) == ["machine", f"{pipeline}: sft", f"{pipeline}: dpo"]
+    assert {one["about"]: one["level"] for one in found[f"{pipeline}: dpo"]}["data"] == "note"
+    assert not doctor([str(broken)], CPU, json_out=out, console=Console(quiet=True))
+    assert "learning_rate" in json.loads(out.read_text())[str(broken)][0]["found"]
