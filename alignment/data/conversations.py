@@ -228,6 +228,15 @@ def _text(value: Any, what: str, *, empty: bool = False) -> str:
     return value
 
 
+def is_whole(value: Any) -> bool:
+    """Whether no text in a JSON value holds half of a surrogate pair, which JSON can spell and no tokenizer reads."""
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def kind_of(value: Any) -> str:
     """Return JSON's word for what `value` is."""
     names = {dict: "an object", list: "a list", bool: "a boolean", int: "a number", float: "a number", str: "text"}

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from alignment.data.conversations import is_whole
 from alignment.data.rows import Prompt
 from alignment.errors import DataError
 from alignment.run.files import write_jsonl
@@ -81,7 +82,12 @@ def _rows(file: Path) -> Iterator[Row]:
                 raise DataError(f"{file}:{number}: not UTF-8 (byte {error.start + 1} of the line).") from None
             except json.JSONDecodeError as error:
                 raise DataError(f"{file}:{number}: not JSON ({error.msg} at character {error.pos + 1}).") from None
-            yield _row(row, f"{file}:{number}")
+            except RecursionError:
+                raise DataError(f"{file}:{number}: nested too deeply to be read.") from None
+            read = _row(row, f"{file}:{number}")
+            if not is_whole([read.prompt, read.answers]):
+                raise DataError(f"{file}:{number}: holds half of a surrogate pair, which is no character.")
+            yield read
     if empty:
         raise DataError(f"{file}: empty; it needs one JSON object a line.")
 

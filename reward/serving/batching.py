@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from alignment.data.conversations import is_whole
 from alignment.data.rows import Prompt
 from alignment.errors import AlignmentError, DataError, ScorerError
 from reward.scorers.ensemble import Encoded, Ensemble
@@ -147,6 +148,9 @@ def rows_of(body: Any, *, most_answers: int) -> Asked:
             raise DataError(f"stopped[{place}] is {_kind(ended)}, not true or false.")
         if not isinstance(prompt, str):
             _require_messages(prompt, f"prompts[{place}]")
+        for key, value in (("prompts", prompt), ("answers", answer)):
+            if not is_whole(value):
+                raise DataError(f"{key}[{place}] holds half of a surrogate pair, which is no character.")
     return Asked(prompts, answers, stopped)
 
 

@@ -196,6 +196,8 @@ GOOD = '{"prompt": "the cat", "answer": "jumps"}\n'
     ("content", "message"),
     [
         (GOOD + "{broken\n", r"rows.jsonl:2: not JSON \(.* at character 2\)"),
+        (GOOD + "[" * 100_000, "rows.jsonl:2: nested too deeply"),
+        (GOOD + '{"prompt": "x", "answer": "a\\ud800"}\n', "rows.jsonl:2: holds half of a surrogate pair"),
         (GOOD + "[1]\n", "rows.jsonl:2: a list, but a row is a JSON object"),
         (GOOD + '{"prompt": "x"}\n', "rows.jsonl:2: has the keys prompt; a row needs prompt and one of answer"),
         ('{"prompt": "x", "answer": "a", "response": "b"}\n', "rows.jsonl:1: has the keys prompt, answer, response"),

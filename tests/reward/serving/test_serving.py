@@ -160,6 +160,8 @@ def test_a_bad_request_fails_alone_and_says_why():
         ({"prompts": "a", "answers": ["b"]}, 422, "prompts is text; it must be a list"),
         ({"prompts": ["a", "b"], "answers": ["b"]}, 422, "2 of prompts for 1 answers; give one for each"),
         ({"prompts": ["a"], "answers": [None]}, 422, "answers[0] is null, not text"),
+        ({"prompts": ["a"], "answers": ["b\ud800"]}, 422, "answers[0] holds half of a surrogate pair"),
+        ({"prompts": ["\udfff"], "answers": ["b"]}, 422, "prompts[0] holds half of a surrogate pair"),
         ({"prompts": [3], "answers": ["b"]}, 422, "prompts[0] is a number; it must be text or a list of messages"),
         ({"prompts": [[]], "answers": ["b"]}, 422, "prompts[0] is an empty list; it must be text"),
         ({"prompts": [[{"role": "user"}]], "answers": ["b"]}, 422, "prompts[0][0] is no message with a role"),
