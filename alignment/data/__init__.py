@@ -1,11 +1,12 @@
 """Data: formats, sources, chat templates and loss masks; importing it imports no torch."""
 
-from alignment.data.load import Loaded, load_demonstrations, load_prompts, load_rankings
+from alignment.data.load import Loaded, load_answers, load_demonstrations, load_prompts, load_rankings
 from alignment.data.rankings import ranking_from_json, ranking_to_json
 from alignment.data.splits import load_split, split_by_prompt
 
 __all__ = [
     "Loaded",
+    "load_answers",
     "load_demonstrations",
     "load_prompts",
     "load_rankings",

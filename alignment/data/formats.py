@@ -264,12 +264,16 @@ def _is_hh(row: Row) -> bool:
     return all(isinstance(row.get(key), str) and row[key].startswith("\n\nHuman:") for key in ("chosen", "rejected"))
 
 
+ANSWERS = "answers"  # that nobody has compared yet
 FORMATS: tuple[Format, ...] = (  # the first that matches is taken, so the narrower stand first
     Format(
         "ranking",
         "prompt, responses, and pairs or ranks or scores",
-        _has("prompt", "responses"),
+        lambda row: _has("prompt", "responses")(row) and not row.keys().isdisjoint(("pairs", "ranks", "scores")),
         lambda row: [ranking_from_json(row)],
+    ),
+    Format(
+        ANSWERS, "prompt, responses", _has("prompt", "responses"), lambda row: [ranking_from_json({**row, "pairs": []})]
     ),
     Format(
         "oasst",

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Generic, Literal, TypeVar
 
 from alignment.data.conversations import BadRow, carrying_tools, kind_of
-from alignment.data.formats import Format, Parsed, named, recognise
+from alignment.data.formats import ANSWERS, Format, Parsed, named, recognise
 from alignment.data.rankings import best_response
 from alignment.data.readers import RawRow, RawSource
 from alignment.data.rows import Demonstration, Prompt, Ranking
@@ -50,6 +50,17 @@ def load_rankings(
     return load(entries, ranking, on_bad_row, seed, max_samples)
 
 
+def load_answers(
+    entries: "list[DatasetEntry]", *, on_bad_row: OnBadRow, seed: int, max_samples: int | None = None
+) -> Loaded[Ranking]:
+    """Load answers to be compared, whether or not somebody has compared them already.
+
+    Raises: DataError where they are labels that missed their gate, or cannot be used.
+    """
+    refuse_rejected(entries)
+    return load(entries, _answers, on_bad_row, seed, max_samples)
+
+
 def load_prompts(
     entries: "list[DatasetEntry]", *, on_bad_row: OnBadRow, seed: int, max_samples: int | None = None
 ) -> Loaded[Prompt]:
@@ -60,7 +71,7 @@ def load_prompts(
 def _demonstration(parsed: Parsed, raw: RawRow, fmt: Format) -> Demonstration | None:
     if isinstance(parsed, Demonstration):
         return replace(parsed, source=raw.where)
-    if isinstance(parsed, Ranking):
+    if isinstance(parsed, Ranking) and fmt.name != ANSWERS:
         best = best_response(parsed)
         return Demonstration(parsed.prompt, best, source=raw.where) if best is not None and best.strip() else None
     if fmt.name == "kto":
@@ -73,12 +84,16 @@ def ranking(parsed: Parsed, raw: RawRow, fmt: Format) -> Ranking:
 
     Raises: DataError where the format compares nothing.
     """
-    if isinstance(parsed, Ranking):
-        return replace(parsed, source=raw.where)
+    if isinstance(parsed, Ranking) and fmt.name != ANSWERS:
+        return _answers(parsed, raw, fmt)
     raise DataError(
         f"{raw.where}: the format {fmt.name} holds no comparisons of answers, which this stage needs. Use rows with "
         "prompt, chosen and rejected, or prompt, responses and ranks, scores or pairs."
     )
+
+
+def _answers(parsed: Parsed, raw: RawRow, fmt: Format) -> Ranking:
+    return replace(parsed, source=raw.where) if isinstance(parsed, Ranking) else ranking(parsed, raw, fmt)
 
 
 def _prompt(parsed: Parsed, raw: RawRow, fmt: Format) -> Prompt:

@@ -5,7 +5,7 @@ import json
 from typing import Any
 
 from alignment.config.schema import LabelRecipe
-from alignment.data import load_rankings
+from alignment.data import load_answers
 from alignment.data.prompts import prompts_to_answer
 from alignment.data.template import Template
 from alignment.errors import DataError
@@ -18,7 +18,7 @@ CHARACTERS_PER_TOKEN = 4  # of English, for answers that are not sampled yet
 
 def given_answers(recipe: LabelRecipe, run: RunDirectory | None, store: CallStore | None) -> list[Sampled]:
     """Read the answers that stand in the data; what the data says of their order is not looked at."""
-    loaded = load_rankings(
+    loaded = load_answers(
         recipe.datasets, on_bad_row=recipe.on_bad_row, seed=recipe.seed, max_samples=recipe.max_samples
     )
     samples = [

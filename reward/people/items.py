@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from alignment.config.schema import DatasetEntry
-from alignment.data.load import load_rankings
+from alignment.data.load import load_answers
 from alignment.data.rows import Prompt, Ranking
 from alignment.errors import AlignmentError, DataError
 from alignment.run.directory import PEOPLE, read_manifest
@@ -104,7 +104,7 @@ def _rankings(place: Place) -> list[Ranking]:
     if source.is_dir() and place.store.is_file():
         return _sampled(place)
     entry = DatasetEntry(path=str(source))
-    rankings = load_rankings([entry], on_bad_row="stop", seed=0).rows
+    rankings = load_answers([entry], on_bad_row="stop", seed=0).rows
     for ranking in rankings:
         try:
             json.dumps([ranking.prompt, ranking.responses], ensure_ascii=False).encode()

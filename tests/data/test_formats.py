@@ -290,7 +290,7 @@ def test_unknown_keys_name_what_was_found_and_what_is_known():
 
 
 def test_unknown_name_lists_the_known():
-    with pytest.raises(DataError, match=r"format: alpacca is not known; known are ranking, oasst, .*alpaca"):
+    with pytest.raises(DataError, match=r"format: alpacca is not known; known are ranking, answers, oasst, .*alpaca"):
         named("alpacca")
 
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from alignment.config.schema import DatasetEntry
-from alignment.data import load_rankings
-from alignment.errors import AlignmentError, BudgetError, JudgeError, RecipeError
+from alignment.data import load_demonstrations, load_rankings
+from alignment.errors import AlignmentError, BudgetError, DataError, JudgeError, RecipeError
 from recipes import label
 from tests.reward.chat_server import ChatServer, Reply, completion, failure, fenced
 
@@ -152,6 +152,20 @@ def test_answers_that_are_given_are_judged_without_a_policy(tmp_path: Path) -> N
     assert first["mass"] == pytest.approx(1.0)
     manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
     assert manifest["results"]["usage"]["calls"] == 8
+
+
+def test_answers_that_nobody_has_compared_are_judged_and_train_nothing(tmp_path: Path) -> None:
+    data = tmp_path / "answers.jsonl"
+    data.write_text(json.dumps({"prompt": "Name a colour.", "responses": ["aa", "b"]}) + "\n")
+    keys = {"datasets": [{"path": str(data)}]}
+    with ChatServer(lambda prompt, n: alphabetical(prompt)) as server:
+        label.main(write_given(tmp_path, openai(server), **keys))
+    row = json.loads((tmp_path / "run" / "labels.jsonl").read_text())
+    assert row["pairs"][0]["probability"] == pytest.approx(0.85)  # (0.9 + 1 - 0.2) / 2
+    entries = [DatasetEntry(path=str(data))]
+    for read in (load_rankings, load_demonstrations):
+        with pytest.raises(DataError, match=r"answers.jsonl:1: (the format answers holds no comp|holds a prompt with)"):
+            read(entries, on_bad_row="stop", seed=0)
 
 
 def test_of_a_rubric_only_the_criterion_that_failed_is_paid_again(tmp_path: Path) -> None:
