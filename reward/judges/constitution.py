@@ -80,6 +80,8 @@ def _principle(row: Any, place: int, path: str) -> Principle:
     for key, value in given.items():
         if not isinstance(value, str):
             raise JudgeError(f"{at}: `{key}` must be a text, found {value!r}.")
+        if not value.strip():
+            raise JudgeError(f"{at}: `{key}` is empty; write it, or take it out.")
     texts = {key: well_formed(value).strip() for key, value in given.items()}
     text = texts["principle"]
     return Principle(

@@ -54,7 +54,7 @@ class Rubric:
 
 def _criterion(row: Any, at: str) -> Criterion:
     known = ("name", "description", "weight", "levels")
-    if not isinstance(row, dict) or not all(isinstance(row.get(key), str) and row[key] for key in known[:2]):
+    if not isinstance(row, dict) or not all(isinstance(row.get(key), str) and row[key].strip() for key in known[:2]):
         raise JudgeError(f"{at} is no mapping with the texts `name` and `description`.")
     unknown = [str(key) for key in row if key not in known]
     if unknown:

@@ -120,6 +120,8 @@ class NoCalls:
         ("principles: [{name: x}]", "principle 1 is neither a text nor"),
         ("principles: [ok, {principle: x, colour: y}]", "principle 2 has the key colour"),
         ("principles: [{principle: 3}]", "`principle` must be a text"),
+        ("principles: [ok, '  ']", "principle 2: `principle` is empty"),
+        ("principles: [{principle: ok, critique: ''}]", "principle 1: `critique` is empty"),
     ],
 )
 def test_a_constitution_that_is_none_is_told(tmp_path, text, words):
