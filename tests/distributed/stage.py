@@ -1,6 +1,7 @@
-"""The PPO stage in processes that can be killed, started by forking so that the libraries load once."""
+"""Stages in processes that can be killed, started by forking so that the libraries load once."""
 
 import contextlib
+import importlib
 import json
 import multiprocessing
 import os
@@ -48,16 +49,15 @@ def write_recipe(folder: Path, out: Path, **keys: Any) -> list[str]:
     return ["--config", str(file)]
 
 
-def _main(argv: list[str], log: str, environment: dict[str, str]) -> None:
+def _main(stage: str, argv: list[str], log: str, environment: dict[str, str]) -> None:
     os.environ.update(environment)
     with open(log, "a") as output, contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
         import torch
 
         from alignment.run.script import script
-        from recipes.ppo import main
 
         torch.set_num_threads(1)
-        script(lambda: main(argv))
+        script(lambda: importlib.import_module(f"recipes.{stage}").main(argv))
         if torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
 
@@ -65,7 +65,9 @@ def _main(argv: list[str], log: str, environment: dict[str, str]) -> None:
 class Stage:
     """One start of the command, on one or more processes."""
 
-    def __init__(self, argv: list[str], log: Path, *, processes: int = 1, **environment: str) -> None:
+    def __init__(
+        self, argv: list[str], log: Path, *, processes: int = 1, stage: str = "ppo", **environment: str
+    ) -> None:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = str(free.getsockname()[1])
@@ -73,7 +75,7 @@ class Stage:
         shared = {"ACCELERATE_USE_CPU": "true", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, **environment}
         for rank in range(processes):
             own = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(processes)} if processes > 1 else {}
-            process = SERVER.Process(target=_main, args=(argv, f"{log}.{rank}", {**shared, **own}), daemon=True)
+            process = SERVER.Process(target=_main, args=(stage, argv, f"{log}.{rank}", {**shared, **own}), daemon=True)
             process.start()
             self.processes.append(process)
 

@@ -33,7 +33,7 @@ def run_through(argv, log, **how):
         stage.kill()
 
 
-def run_with_kills(argv, run, log, *, kills, seed, **how):
+def run_with_kills(argv, run, log, *, kills, seed, last_step=LAST_STEP, every=3, **how):
     """Kill `kills` starts, each at a random moment near a random checkpoint to come, then run to the end.
 
     Returns: the whole checkpoint that each killed start left as the latest, None for none.
@@ -42,7 +42,8 @@ def run_with_kills(argv, run, log, *, kills, seed, **how):
     for _ in range(kills):
         latest = latest_whole(run)
         done = step_of(latest) if latest else 0
-        ahead = [step for step in range(0 if kills > 2 else 3, LAST_STEP, 3) if done < step or latest is None][:3]
+        first = 0 if kills > 2 else every
+        ahead = [step for step in range(first, last_step, every) if done < step or latest is None][:3]
         awaited = run / f"checkpoint-{moments.choice(ahead)}" if ahead else latest
         stage = Stage(argv, log, **how)
         wait_for(awaited if step_of(awaited) > 0 else run, stage)
