@@ -131,6 +131,8 @@ def read_labels(paths: Sequence[Path]) -> tuple[list[Judged], People]:
     judges: dict[str, Judged] = {}
     people = People()
     for path in paths:
+        if not path.exists():  # else its name would be looked up on the Hub
+            raise DataError(f"{path} does not exist. Give the folder of a label run, its labels, or recorded verdicts.")
         if recordings := _recordings(path):
             for file in recordings:
                 recording = read_recording(file)

@@ -17,6 +17,7 @@ from alignment.errors import AlignmentError, DataError
 from alignment.report.charts import number
 from alignment.run.files import write_jsonl
 from reward.audit.command import Outputs, beside, method_of, run
+from reward.audit.items import read_labels
 from tests.reward.audit.made import both_orders, ranking
 
 ROOT = Path(__file__).parents[3]
@@ -159,3 +160,10 @@ def test_the_verb_and_its_exit_codes(tmp_path):
         assert done.returncode == code, done.stderr
     assert re.search(r"the gate is missed:\n  toy.*Cohen's kappa .* below min_kappa 0\.99\n$", done.stderr)
     assert (folder / "audit.html").is_file()
+
+
+def test_a_run_that_is_not_there_is_not_looked_for_on_the_hub(tmp_path, monkeypatch):
+    monkeypatch.setattr("alignment.data.sources.read_hub", lambda entry: pytest.fail(f"asked the Hub for {entry.path}"))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DataError, match=r"runs/mine does not exist\. Give the folder of a label run"):
+        read_labels([Path("runs/mine")])
