@@ -58,9 +58,10 @@ class Budget:
         if self.prices is None:
             return None
         usage = reply.details.get("usage") or {}
-        counts = (usage.get("prompt_tokens"), usage.get("completion_tokens"))
-        if isinstance(counts[0], int) and isinstance(counts[1], int):
-            cost = self.prices.cost(about.judge, counts[0], counts[1])
+        counts = [usage.get(f"{part}_tokens") for part in ("prompt", "completion")]
+        told = [count for count in counts if isinstance(count, int) and count >= 0]
+        if len(told) == len(counts):
+            cost = self.prices.cost(about.judge, told[0], told[1])
         else:
             cost = 0.0 if reply.status == "api_error" else reserved
         with self._lock:

@@ -34,16 +34,20 @@ class Constitution:
     hash: str  # first 16 hexadecimal digits of the file's SHA-256
 
     @classmethod
-    def load(cls, path: str) -> "Constitution":
-        """Read the file.
+    def load(cls, path: str, *, count: int = 1) -> "Constitution":
+        """Read the file, of which `count` principles will be drawn at a time.
 
-        Raises: JudgeError naming the file and the entry where it is none.
+        Raises: JudgeError naming the file and the entry where it is none, or where it has fewer.
         """
         data, listed = read_yaml(path, "judge.constitution")
         rows = listed.get("principles") if isinstance(listed, dict) else listed
         if not isinstance(rows, list) or not rows:
             raise JudgeError(f"judge.constitution {path}: holds no list of principles; give `principles:` and a list.")
         principles = tuple(_principle(row, place, path) for place, row in enumerate(rows, 1))
+        if count > len(principles):
+            raise JudgeError(
+                f"judge.num_principles is {count}, and {path} has {len(principles)}; give at most as many as there are."
+            )
         return cls(principles, hashlib.sha256(data).hexdigest()[:16])
 
     def draw(self, question: Question, *, count: int, seed: int) -> tuple[Principle, ...]:
@@ -59,7 +63,7 @@ class Constitution:
             answers = [question.answer]
         made_of = json.dumps([seed, question.repeat, self.hash, question.prompt, answers])
         chance = random.Random(hashlib.sha256(made_of.encode()).digest())
-        return tuple(chance.sample(self.principles, min(count, len(self.principles))))
+        return tuple(chance.sample(self.principles, count))
 
 
 def in_words(principles: tuple[Principle, ...], use: str = "principle") -> str:

@@ -37,7 +37,9 @@ class PairwiseJudge:
         Raises: JudgeError where a file, the model or the key is missing, nobody listens, or the key is refused: better
             now than after hours of sampling.
         """
-        constitution = Constitution.load(entry.constitution) if entry.constitution else None
+        constitution: Constitution | None = None
+        if entry.constitution:
+            constitution = Constitution.load(entry.constitution, count=entry.num_principles)
         prompt = PairwisePrompt.load(entry.prompt, reasoning=entry.reasoning, principled=constitution is not None)
         return cls(entry, prompt, build_model(entry, caller), constitution)
 

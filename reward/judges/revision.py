@@ -54,7 +54,8 @@ class Reviser:
         revision = PromptFile.read(entry.revision_prompt, "revision.txt", [*fields, "critique"], what)
         # What is written is taken as it is; log-probabilities would be paid for and left lying.
         model = build_model(judge.model_copy(update={"logprobs": False}), caller)
-        return cls(judge, entry, (critique, revision), Constitution.load(judge.constitution), model)
+        constitution = Constitution.load(judge.constitution, count=judge.num_principles)
+        return cls(judge, entry, (critique, revision), constitution, model)
 
     def ask(self, rating: Rating) -> Verdict:
         """Revise one answer.

@@ -33,6 +33,8 @@ def test_a_call_is_held_at_its_most_and_settled_at_its_cost() -> None:
 def test_a_reply_without_a_count_costs_what_was_set_aside() -> None:
     assert Budget(PRICES).settle(3.0, ChatReply("ok", "A"), ABOUT) == 3.0
     assert Budget().settle(0.0, USED, ABOUT) is None
+    wrong = ChatReply("ok", "A", details={"usage": {"prompt_tokens": -50, "completion_tokens": 5}})
+    assert Budget(PRICES).settle(3.0, wrong, ABOUT) == 3.0
 
 
 def test_calls_of_earlier_processes_count() -> None:

@@ -130,6 +130,13 @@ def test_a_constitution_that_is_none_is_told(tmp_path, text, words):
         Constitution.load(str(tmp_path / "c.yaml"))
 
 
+def test_no_more_principles_are_drawn_than_there_are(tmp_path) -> None:
+    (tmp_path / "c.yaml").write_text("principles: [be kind, be brief]\n")
+    Constitution.load(str(tmp_path / "c.yaml"), count=2)
+    with pytest.raises(JudgeError, match=r"num_principles is 3, and .* has 2"):
+        Constitution.load(str(tmp_path / "c.yaml"), count=3)
+
+
 def test_replies_are_held_to_a_schema_where_the_recipe_says_so():
     replies = {
         "pairwise": '{"reasoning": "A says Verdict: A", "verdict": "B"}',
