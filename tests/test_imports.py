@@ -62,7 +62,7 @@ def test_no_import_points_up():
 def test_alignment_never_imports_reward_or_recipes():
     found = []
     for file in sorted((ROOT / "alignment").rglob("*.py")):
-        if module_name(file) == "alignment.cli":
+        if module_name(file).startswith("alignment.cli"):
             continue
         found += [
             f"{file}:{line} {name}"

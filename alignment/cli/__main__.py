@@ -1,0 +1,5 @@
+"""`python -m alignment.cli`."""
+
+from alignment.cli import main
+
+main()

@@ -1,0 +1,34 @@
+"""What all verbs of the command `alignment` hang on."""
+
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    name="alignment",
+    help="Teach a language model what people prefer: fine-tune, label, train a reward model, DPO or PPO, evaluate.",
+    epilog="Start with `alignment run recipes/tiny/pipeline.yaml`: the whole way, offline, in minutes on two cores.",
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+
+STAGE_PANEL = "Stages, each `--config FILE [--key value ...]`; `--help` lists the keys"
+WHOLE_PANEL = "The whole way"
+PEOPLE_PANEL = "People's labels"
+RESULT_PANEL = "What came of it"
+
+RewardModel = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL", help="A reward model's run folder, or a Hub id; several with commas between are an ensemble."
+    ),
+]
+BatchSize = Annotated[int, typer.Option("--batch_size", min=1, help="Answers scored together.")]
+Aggregate = Annotated[
+    str,
+    typer.Option(
+        metavar="mean|min|lcb", help="How an ensemble's scores become one; lcb is the mean less one standard deviation."
+    ),
+]

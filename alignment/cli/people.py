@@ -1,0 +1,87 @@
+"""People who rank answers, and their labels beside a judge's."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from alignment.cli.base import PEOPLE_PANEL, app
+
+
+@app.command(rich_help_panel=PEOPLE_PANEL)
+def annotate(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A label run's folder, or any file of rankings or pairs.")],
+    ask: Annotated[
+        Literal["rank", "pairs"], typer.Option(help="Rank all answers to a prompt, or pick the better of each pair.")
+    ] = "rank",
+    guidelines: Annotated[Path | None, typer.Option(metavar="FILE", help="Text that every person is shown.")] = None,
+    annotator: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Print a link for this person alone; may be repeated.")
+    ] = None,
+    overlap: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="Share of the items that several people label.")
+    ] = 0.0,
+    per_item: Annotated[int, typer.Option("--per-item", min=2, help="How many people label each of those.")] = 2,
+    limit: Annotated[int | None, typer.Option(min=1, help="Ask about the first so many items alone.")] = None,
+    seed: Annotated[int, typer.Option(help="Of the orders of items and answers.")] = 0,
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 8765,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option("--allow-host", metavar="NAME", help="Another name under which browsers may ask for the page."),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Where the rankings go; default: people.jsonl in or beside RUN.")
+    ] = None,
+    export: Annotated[
+        bool, typer.Option("--export", help="Write the rankings given so far, and serve nothing.")
+    ] = False,
+) -> None:
+    """Have people rank answers, blind, on a local web page."""
+    from alignment.run.script import script
+
+    def start() -> None:
+        from reward.people import serve
+        from reward.people.desk import Rules
+
+        if export:
+            serve.export(run, output, typer.echo)
+            return
+        settings = serve.Settings(
+            run=run,
+            output=output,
+            ask=ask,
+            guidelines=guidelines,
+            annotators=tuple(annotator or ()),
+            rules=Rules(overlap, per_item, seed),
+            limit=limit,
+            host=host,
+            port=port,
+            allow_hosts=tuple(allow_host or ()),
+        )
+        serve.annotate(settings, typer.echo)
+
+    script(start)
+
+
+@app.command(rich_help_panel=PEOPLE_PANEL)
+def mix(
+    labels: Annotated[
+        list[str], typer.Argument(metavar="LABELS...", help="Rankings of people and judges: files or run folders.")
+    ],
+    output: Annotated[Path, typer.Option(metavar="FILE", help="The mixed rankings to write, as .jsonl.")],
+    smoothing: Annotated[
+        float, typer.Option(min=0.0, help="How many labels the prior on each labeller weighs as much as.")
+    ] = 10.0,
+    bootstrap: Annotated[int, typer.Option(min=0, help="Resamples of prompts for the intervals; 0: none.")] = 200,
+    seed: Annotated[int, typer.Option(min=0, help="Of the resamples.")] = 0,
+) -> None:
+    """Mix labels of people and judges, each trusted as far as it proves right (Dawid-Skene)."""
+    from alignment.run.script import script
+
+    def start() -> None:
+        from reward.people.mix import mix as write
+
+        write(labels, output, smoothing=smoothing, bootstrap=bootstrap, seed=seed, tell=typer.echo)
+
+    script(start)

@@ -1,0 +1,191 @@
+"""What is done with a run's models and labels."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from alignment.cli.base import RESULT_PANEL, Aggregate, BatchSize, RewardModel, app
+
+
+@app.command(rich_help_panel=RESULT_PANEL)
+def merge(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run or adapter folder.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to write the merged model to.")],
+    tolerance: Annotated[
+        float | None,
+        typer.Option(min=0.0, help="Largest logit difference accepted; default: what the weights' type can hold."),
+    ] = None,
+) -> None:
+    """Merge a run's adapters into its base, and prove that the merged model says the same."""
+    from alignment.run.script import script
+
+    def start() -> None:
+        from alignment.policy.merge import merge as merge_adapters
+        from alignment.run.files import naming_the_disk
+
+        with naming_the_disk(out):
+            difference = merge_adapters(run, out, tolerance)
+        typer.echo(f"{out}: merged; the largest logit difference from {run} is {difference:.3g}")
+
+    script(start)
+
+
+@app.command(rich_help_panel=RESULT_PANEL)
+def score(
+    model: RewardModel,
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="JSONL with `prompt` and `answer`, or `responses`, in each row.")
+    ],
+    output: Annotated[
+        Path | None, typer.Option(help="Where to write the rows with their `score`; default: standard output.")
+    ] = None,
+    batch_size: BatchSize = 64,
+    aggregate: Aggregate = "mean",
+) -> None:
+    """Score answers with a reward model."""
+    from alignment.run.script import script
+
+    def start() -> None:
+        from reward.bench.command import aggregate_of
+        from reward.scorers import score_file
+
+        how = aggregate_of(aggregate)
+        score_file(model, str(file), str(output) if output else None, batch_size=batch_size, aggregate=how)
+
+    script(start)
+
+
+@app.command(rich_help_panel=RESULT_PANEL)
+def bench(
+    model: RewardModel,
+    files: Annotated[
+        list[str], typer.Argument(metavar="FILE...", help="Preference files of any known layout, or Hub ids.")
+    ],
+    json_out: Annotated[Path | None, typer.Option("--json", metavar="OUT", help="Write all numbers here.")] = None,
+    subset: Annotated[
+        str | None,
+        typer.Option(metavar="COLUMN", help="What names a row's subset; default: subset or section, else the file."),
+    ] = None,
+    chat: Annotated[
+        bool, typer.Option("--chat", help="A prompt that is text is a user's message, as RewardBench's are.")
+    ] = False,
+    max_samples: Annotated[int | None, typer.Option("--max_samples", min=1, help="Rows of each file.")] = None,
+    on_bad_row: Annotated[
+        str, typer.Option("--on_bad_row", metavar="stop|skip", help="What to do about rows that cannot be scored.")
+    ] = "stop",
+    batch_size: BatchSize = 64,
+    aggregate: Aggregate = "mean",
+) -> None:
+    """Measure a reward model on answers whose order, or gold score, is known."""
+    from alignment.run.script import script
+
+    def start() -> None:
+        from reward.bench.command import run_bench
+
+        run_bench(
+            model,
+            files,
+            json_out=json_out,
+            column=subset,
+            chat=chat,
+            max_samples=max_samples,
+            on_bad_row=on_bad_row,
+            batch_size=batch_size,
+            aggregate=aggregate,
+        )
+
+    script(start)
+
+
+@app.command("serve-reward", rich_help_panel=RESULT_PANEL)
+def serve_reward(
+    model: RewardModel,
+    host: Annotated[str, typer.Option(help="Whom to answer; the default is this machine alone.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 8766,
+    api_key_env: Annotated[
+        str,
+        typer.Option("--api_key_env", metavar="NAME", help="The variable with the bearer token; unset: a new one."),
+    ] = "ALIGNMENT_REWARD_KEY",
+    batch_size: BatchSize = 64,
+    aggregate: Aggregate = "mean",
+) -> None:
+    """Answer HTTP requests for scores, as PPO's scorer of kind http sends them."""
+    from alignment.run.script import script
+
+    def start() -> None:
+        from reward.bench.command import aggregate_of
+        from reward.serving.serve import Settings, serve
+
+        settings = Settings(model, host, port, api_key_env, batch_size, aggregate_of(aggregate))
+        serve(settings, lambda line: typer.echo(line))
+
+    script(start)
+
+
+@app.command(rich_help_panel=RESULT_PANEL)
+def report(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUNS...", help="Run folders, or a folder of them.")],
+    out: Annotated[
+        Path | None, typer.Option(help="The page to write; default: report.html in the first folder.")
+    ] = None,
+) -> None:
+    """Make one self-contained HTML page of what ran and what came of it."""
+    from alignment.run.script import script
+
+    def start() -> None:
+        from alignment.report import build
+
+        typer.echo(str(build(runs, out or runs[0] / "report.html")))
+
+    script(start)
+
+
+@app.command(rich_help_panel=RESULT_PANEL)
+def audit(
+    labels: Annotated[
+        list[Path], typer.Argument(metavar="LABELS...", help="Label runs, labels.jsonl files, or recorded verdicts.")
+    ],
+    gold: Annotated[
+        Path | None, typer.Option(help="People's preferences on the same answers, in any layout of docs/data.md.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "--html", help="The page to write; default: audit.html beside the labels.")
+    ] = None,
+    json: Annotated[Path | None, typer.Option(help="Where to write all numbers.")] = None,
+    suggest: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Choose the N comparisons that people should check.")
+    ] = None,
+    suggestions: Annotated[
+        Path | None, typer.Option(help="Where to write those; default: suggested.jsonl beside the labels.")
+    ] = None,
+    gate: Annotated[
+        Path | None, typer.Option(metavar="RECIPE", help="A label recipe whose gate to check; missed: exit code 3.")
+    ] = None,
+    calibrate: Annotated[
+        str | None, typer.Option(metavar="METHOD", help="temperature or isotonic, fitted on people's preferences.")
+    ] = None,
+    calibrated: Annotated[
+        Path | None, typer.Option(help="Where to write the calibrated labels; default: calibrated.jsonl beside them.")
+    ] = None,
+) -> None:
+    """Measure a judge's labels: bias, consistency, agreement with people, calibration, cost."""
+    from alignment.run.script import script
+
+    def start() -> None:
+        from reward.audit.command import Outputs, beside, method_of, run
+        from reward.audit.gate import check, gate_of
+
+        limits, method = gate_of(gate) if gate else None, method_of(calibrate)
+        outputs = Outputs(
+            page=out or beside(labels, "audit.html"),
+            json=json,
+            suggestions=(suggestions or beside(labels, "suggested.jsonl")) if suggest else None,
+            calibrated=(calibrated or beside(labels, "calibrated.jsonl")) if method else None,
+        )
+        voted = gold or (Path(limits.gold) if limits and limits.gold else None)
+        found = run(labels, voted, outputs=outputs, suggestions=suggest, calibrate=method, say=typer.echo)
+        if limits:
+            check(limits, found, voices=voted is not None)
+
+    script(start)

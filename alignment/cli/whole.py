@@ -1,0 +1,153 @@
+"""Checking, planning, looking at the machine, and running a pipeline."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from alignment.cli.base import WHOLE_PANEL, app
+
+
+@app.command(rich_help_panel=WHOLE_PANEL)
+def check(
+    recipes: Annotated[list[str], typer.Argument(metavar="RECIPE...", help="Recipes of stages, and pipelines.")],
+) -> None:
+    """Tell every fault of recipes and pipelines; reads nothing else and writes nothing."""
+    from alignment.run.script import script
+
+    def run() -> None:
+        from alignment.config import check_file
+        from alignment.errors import RecipeError
+
+        faults: list[str] = []
+        for path in recipes:
+            try:
+                check_file(path)
+            except RecipeError as error:
+                faults += error.faults
+            else:
+                typer.echo(f"{path}: OK")
+        if faults:
+            raise RecipeError(faults)
+
+    script(run)
+
+
+@app.command(rich_help_panel=WHOLE_PANEL, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def plan(
+    context: typer.Context,
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A stage's recipe, or a pipeline.")],
+    gpus: Annotated[int, typer.Option(help="Devices, all nodes together.")] = 1,
+    memory: Annotated[str, typer.Option(metavar="SIZE", help="Of each device, 80GiB or 24GB, say.")] = "80GiB",
+    strategy: Annotated[
+        str | None,
+        typer.Option(help="single, ddp, zero1, zero2, zero3, zero3-offload or fsdp2; default: single, or ddp."),
+    ] = None,
+    cpu: Annotated[bool, typer.Option("--cpu", help="Plan for CPU processes.")] = False,
+    rows: Annotated[
+        int | None, typer.Option(min=1, help="Rows of data, where they are not here to be counted.")
+    ] = None,
+    tflops: Annotated[
+        float | None, typer.Option(help="A device's dense peak in bf16; an H100 has 989. Default: an A100's 312.")
+    ] = None,
+    bandwidth: Annotated[
+        float | None, typer.Option(help="TB/s of its memory; an H100 has 3.35. Default: an A100's 2.0.")
+    ] = None,
+    utilization: Annotated[float, typer.Option(help="Share of the peak that training reaches.")] = 0.4,
+    solve: Annotated[
+        bool, typer.Option("--solve", help="Find the cheapest strategy and the largest microbatch that fit.")
+    ] = False,
+    json: Annotated[Path | None, typer.Option(help="Where to write all numbers.")] = None,
+) -> None:
+    """Tell before anything loads whether a recipe fits, and how long it takes; reads configurations alone.
+
+    Further `--key value` change keys of the recipe. Ends with 3 where a stage does not fit.
+    """
+    from alignment.run.script import script
+
+    def start() -> None:
+        from rich.console import Console
+
+        from alignment.planner.command import plan_file
+        from alignment.planner.machine import machine
+
+        planned = machine(
+            gpus=gpus,
+            memory=memory,
+            strategy=strategy,
+            cpu=cpu,
+            tflops=tflops,
+            bandwidth=bandwidth,
+            utilization=utilization,
+        )
+        console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
+        fits = plan_file(
+            recipe, planned, overrides=context.args, rows=rows, solve=solve, json_out=json, console=console
+        )
+        if not fits:
+            sys.exit(3)
+
+    script(start)
+
+
+@app.command(rich_help_panel=WHOLE_PANEL)
+def doctor(
+    recipes: Annotated[
+        list[str] | None, typer.Argument(metavar="[RECIPE...]", help="Recipes of stages, and pipelines.")
+    ] = None,
+    gpus: Annotated[int | None, typer.Option(help="Processes that will run; default: this machine's GPUs.")] = None,
+    strategy: Annotated[str | None, typer.Option(help="As of alignment plan.")] = None,
+    memory: Annotated[str | None, typer.Option(metavar="SIZE", help="Of each GPU; default: this machine's.")] = None,
+    json: Annotated[Path | None, typer.Option(help="Where to write all findings.")] = None,
+) -> None:
+    """Look at this machine and at what recipes need of it; each finding with its remedy.
+
+    Ends with 1 where something is at fault. Of data the first rows are read; no model is loaded.
+    """
+    from alignment.run.script import script
+
+    def start() -> None:
+        from rich.console import Console
+
+        from alignment.doctor.command import doctor as look
+        from alignment.doctor.environment import this_machine
+
+        console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
+        machine = this_machine(gpus=gpus, memory=memory, strategy=strategy)
+        if not look(recipes or [], machine, json_out=json, console=console):
+            sys.exit(1)
+
+    script(start)
+
+
+@app.command(rich_help_panel=WHOLE_PANEL)
+def run(
+    pipeline: Annotated[str, typer.Argument(metavar="PIPELINE", help="A pipeline.yaml.")],
+    from_stage: Annotated[
+        str | None, typer.Option("--from", metavar="STAGE", help="Run this stage and all after it, finished or not.")
+    ] = None,
+    only: Annotated[str | None, typer.Option(metavar="STAGE", help="Run this stage alone, finished or not.")] = None,
+    output_dir: Annotated[
+        str | None,
+        typer.Option("--output_dir", metavar="DIR", help="Put everything here instead of the pipeline's own folder."),
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of every stage, instead of their recipes'.")] = None,
+    launch: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COMMAND", help="Start training stages with this, 'accelerate launch --num_processes 2', say."
+        ),
+    ] = None,
+) -> None:
+    """Run a pipeline: what is missing or stale is run, an interrupted stage goes on, the rest is skipped."""
+    from alignment.run.script import script
+
+    def start() -> None:
+        from alignment.run.pipeline import run_pipeline
+
+        code = run_pipeline(pipeline, start=from_stage, only=only, output_dir=output_dir, seed=seed, launch=launch)
+        if code:
+            sys.exit(code)
+
+    script(start)
