@@ -28,13 +28,12 @@ from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
 
 from alignment.config.schema import DatasetEntry, PPORecipe
+from alignment.planner.skeleton import nf4_bytes
 from alignment.policy.base import load_causal_lm, load_sequence_classifier
 from alignment.policy.load_roles import load_roles
 from benchmarks.shapes import PRECISIONS, SHAPES, make_model
 
 BF16, FLOAT32 = 2, 4  # bytes
-NF4_BLOCK, NESTED_BLOCK = 64, 256  # weights that share a constant; constants that share one of their own
-NF4_TABLES = 4 * (16 + 256) + 4  # bytes a matrix: both tables of values, and the constants' mean
 
 
 def main() -> None:
@@ -75,7 +74,7 @@ def predict(shape: str, precision: str, rank: int) -> dict[str, int]:
     keys = hidden // s["num_attention_heads"] * s["num_key_value_heads"]
     attention = [(hidden, hidden), (hidden, keys), (hidden, keys), (hidden, hidden)]
     matrices = [*attention, (hidden, inner), (hidden, inner), (inner, hidden)]
-    held = _nf4 if precision == "nf4" else (lambda n: n * BF16)
+    held = nf4_bytes if precision == "nf4" else (lambda n: n * BF16)
     base = layers * (sum(held(a * b) for a, b in matrices) + 2 * hidden * BF16)
     base += (2 * vocabulary + 1) * hidden * BF16  # embeddings, LM head and last norm are never quantised
     base += hidden // s["num_attention_heads"] * FLOAT32  # the frequencies of rotary embeddings, twice
@@ -86,12 +85,6 @@ def predict(shape: str, precision: str, rank: int) -> dict[str, int]:
         "one_base_four_roles": base + weights * (3 * FLOAT32 + BF16) + 2 * hidden * FLOAT32,
         "four_models": 2 * base + 2 * trunk + 2 * weights * FLOAT32 + 2 * hidden * BF16,
     }
-
-
-def _nf4(n: int) -> int:
-    """Half a byte a weight, a byte for every 64 of them, four bytes for every 256 of those (QLoRA, section 3)."""
-    constants = -(-n // NF4_BLOCK)
-    return n // 2 + constants + FLOAT32 * -(-constants // NESTED_BLOCK) + NF4_TABLES
 
 
 def measure(shape: str, precision: str, rank: int, folder: Path) -> dict[str, int]:

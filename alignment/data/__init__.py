@@ -1,6 +1,6 @@
 """Data: formats, sources, chat templates and loss masks; importing it imports no torch."""
 
-from alignment.data.load import Loaded, load_answers, load_demonstrations, load_prompts, load_rankings
+from alignment.data.load import Loaded, load_answers, load_demonstrations, load_prompts, load_rankings, load_rows
 from alignment.data.rankings import ranking_from_json, ranking_to_json
 from alignment.data.splits import load_split, split_by_prompt
 
@@ -10,6 +10,7 @@ __all__ = [
     "load_demonstrations",
     "load_prompts",
     "load_rankings",
+    "load_rows",
     "load_split",
     "ranking_from_json",
     "ranking_to_json",

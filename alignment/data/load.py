@@ -3,7 +3,7 @@
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 from alignment.data.conversations import BadRow, carrying_tools, kind_of
 from alignment.data.formats import ANSWERS, Format, Parsed, named, recognise
@@ -66,6 +66,20 @@ def load_prompts(
 ) -> Loaded[Prompt]:
     """Load prompts alone, from any format that has them."""
     return load(entries, _prompt, on_bad_row, seed, max_samples)
+
+
+def load_rows(recipe: Any, *, on_bad_row: OnBadRow | None = None) -> Loaded[Any]:
+    """Load what a recipe's stage reads of its `datasets`; `on_bad_row` in place of the recipe's."""
+    loaders: dict[str, Callable[..., Loaded[Any]]] = {
+        "sft": load_demonstrations,
+        "reward": load_rankings,
+        "dpo": load_rankings,
+    }
+    given = getattr(recipe, "responses", "") == "given"
+    load_them = load_answers if given else loaders.get(recipe.stage, load_prompts)
+    return load_them(
+        recipe.datasets, on_bad_row=on_bad_row or recipe.on_bad_row, seed=recipe.seed, max_samples=recipe.max_samples
+    )
 
 
 def _demonstration(parsed: Parsed, raw: RawRow, fmt: Format) -> Demonstration | None:

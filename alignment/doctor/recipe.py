@@ -8,8 +8,8 @@ from typing import Any
 
 from transformers import AutoModelForCausalLM
 
-from alignment.config.schema import DPORecipe, PPORecipe, Recipe, RewardRecipe, SFTRecipe
-from alignment.data import load_demonstrations, load_prompts, load_rankings
+from alignment.config.schema import PPORecipe, Recipe, SFTRecipe
+from alignment.data import load_rows
 from alignment.data.rows import Demonstration, Ranking
 from alignment.data.template import IGNORE, Template
 from alignment.doctor.findings import Finding, fault, note, ok, warning
@@ -122,7 +122,7 @@ def _tracker(recipe: Recipe) -> Iterator[Finding]:
         return
     import wandb
 
-    if wandb.Api is not None and (os.environ.get("WANDB_API_KEY") or wandb.api.api_key):
+    if os.environ.get("WANDB_API_KEY") or wandb.api.api_key:
         yield ok("W&B", "a key is there")
     else:
         yield warning("W&B", "report_to names wandb, and there is no key", "wandb login, or WANDB_MODE=offline")
@@ -195,13 +195,8 @@ def _text(recipe: Any) -> Iterator[Finding]:
 
 
 def _rows(recipe: Any, template: Template) -> Iterator[Finding]:
-    load: Any = load_prompts
-    if isinstance(recipe, SFTRecipe):
-        load = load_demonstrations
-    elif isinstance(recipe, DPORecipe | RewardRecipe) or getattr(recipe, "responses", "") == "given":
-        load = load_rankings
     try:
-        loaded = load(recipe.datasets, on_bad_row=recipe.on_bad_row, seed=recipe.seed, max_samples=recipe.max_samples)
+        loaded = load_rows(recipe)
     except AlignmentError as error:
         yield fault("data", str(error), "correct the data, or set on_bad_row: skip to leave such rows out")
         return

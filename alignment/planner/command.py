@@ -11,7 +11,8 @@ from rich.table import Table
 from alignment.config.documents import read_document
 from alignment.config.loading import check_recipe
 from alignment.config.pipelines import is_pipeline, load_pipeline
-from alignment.config.schema import Recipe, RewardRecipe
+from alignment.config.schema import DPORecipe, Recipe
+from alignment.data import load_rows
 from alignment.errors import AlignmentError, RecipeError
 from alignment.planner.advice import Change, changes, cheapest_strategy, largest_microbatch, verdict
 from alignment.planner.hours import Time, time_of
@@ -116,20 +117,14 @@ def _plan(recipe: Recipe, machine: Machine, before: dict[str, Recipe], rows: int
 
 def count_rows(recipe: Recipe) -> int | None:
     """Count the rows of data that lie here; None where they do not, or not yet."""
-    from alignment.data import load_demonstrations, load_prompts, load_rankings
-
-    loaders: dict[str, Any] = {"sft": load_demonstrations, "dpo": load_rankings, "reward": load_rankings}
-    load = loaders.get(recipe.stage, load_prompts)
     entries = getattr(recipe, "datasets", [])
     if not entries or not all(Path(entry.path).exists() for entry in entries):
         return None
     try:
-        rows = load(entries, on_bad_row="skip", seed=recipe.seed).rows
+        rows = load_rows(recipe, on_bad_row="skip").rows
     except AlignmentError:
         return None
-    count = len(rows) if isinstance(recipe, RewardRecipe) or recipe.stage != "dpo" else sum(len(r.pairs) for r in rows)
-    limit = getattr(recipe, "max_samples", None)
-    return min(count, limit) if limit else count
+    return sum(len(row.pairs) for row in rows) if isinstance(recipe, DPORecipe) else len(rows)
 
 
 def show(found: Found, console: Console) -> None:

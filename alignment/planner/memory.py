@@ -122,7 +122,7 @@ class _Training:
             recipe=self.recipe,
             machine=self.machine,
             phases=phases,
-            host={**{name: size for name, size in found.host.items()}, **host},
+            host={**found.host, **host},
             lengths=self.lengths,
             microbatch=self.settings.microbatch,
             parameters=sum(weight.numel() for weight in weights),

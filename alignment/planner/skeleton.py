@@ -24,7 +24,7 @@ from alignment.policy.roles import Roles, belongs_to
 
 NF4_BLOCK, NESTED_BLOCK = 64, 256  # weights that share a constant; constants that share one of their own
 UNMASKED = "sdpa_unmasked"
-NF4_TABLES = 4 * (16 + 256) + 4  # bytes a matrix: both tables of values, and the constants' mean
+NF4_TABLE, NESTED_TABLE = 4 * 16, 4 * 256 + 4  # bytes a matrix: tables of values, and the constants' mean
 TRAINED = (SFTRecipe, RewardRecipe, DPORecipe, PPORecipe)
 
 
@@ -169,18 +169,21 @@ def _quantised(model: Any) -> list[nn.Linear]:
 
 
 def parameter_bytes(parameter: Tensor) -> int:
-    """Bytes of one weight as it is held.
-
-    In NF4: half a byte a weight, a constant for every 64 of them: of four bytes, or nested of one byte and four more
-    for every 256 (QLoRA, https://arxiv.org/abs/2305.14314, section 3).
-    """
+    """Bytes of one weight as it is held."""
     nested = getattr(parameter, "in_4bit", None)
-    if nested is None:
-        return parameter.nbytes
-    constants = -(-parameter.numel() // NF4_BLOCK)
+    return parameter.nbytes if nested is None else nf4_bytes(parameter.numel(), nested=nested)
+
+
+def nf4_bytes(numbers: int, *, nested: bool = True) -> int:
+    """Bytes of a matrix in NF4.
+
+    Half a byte a weight, and a constant for every 64 of them: of four bytes, or nested, of one byte and four more for
+    every 256 of these (QLoRA, https://arxiv.org/abs/2305.14314, section 3); with the tables that they are read by.
+    """
+    constants = -(-numbers // NF4_BLOCK)
     if not nested:
-        return parameter.numel() // 2 + 4 * constants + 4 * 16
-    return parameter.numel() // 2 + constants + 4 * -(-constants // NESTED_BLOCK) + NF4_TABLES
+        return numbers // 2 + 4 * constants + NF4_TABLE
+    return numbers // 2 + constants + 4 * -(-constants // NESTED_BLOCK) + NF4_TABLE + NESTED_TABLE
 
 
 def policy(plan: Blueprint, keys: Any, *, gpu: bool, task: str = "CAUSAL_LM") -> Any:
