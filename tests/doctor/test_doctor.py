@@ -108,8 +108,9 @@ def test_faults_are_found_each_with_a_remedy(
 
 
 def test_long_rows_are_counted(recipe: Callable[..., str]) -> None:
-    rows = [{"prompt": "q", "completion": "word " * (40 if i < 3 else 2)} for i in range(10)]
+    rows = [{"prompt": "q", "completion": "a " * (40 if i < 3 else 2)} for i in range(10)]
     found = look(recipe(rows=rows, max_length=32))["lengths"]
+    assert 32 < int(found.found.split(" in the middle, ")[1].split()[0]) < 64
     assert (found.level, found.found[:10]) == ("warning", "30% are cu")
 
 

@@ -11,10 +11,10 @@ from alignment.config.schema import DatasetEntry, DPORecipe, PPORecipe, Recipe, 
 from alignment.planner import skeleton
 from alignment.planner.machine import Machine
 from alignment.planner.memory import StagePlan, plan_stage
-from alignment.planner.settings import Lengths, Settings
+from alignment.planner.settings import Lengths
 from alignment.planner.skeleton import blueprint
 from alignment.planner.steps import prepare, training_step
-from alignment.planner.tracing import fake_memory, trace
+from alignment.planner.tracing import LiveBytes, fake_memory, trace
 from alignment.policy.base import load_causal_lm, load_sequence_classifier
 from alignment.policy.load_roles import load_roles
 from benchmarks.roles_memory import held_bytes
@@ -103,6 +103,7 @@ VARIANTS = [
     ("sft", {"load_in_4bit": True, "use_bnb_nested_quant": False}),
     ("reward", {}),
     ("reward", {"peft_method": "full"}),
+    ("dpo", {}),
     ("dpo", {"load_in_4bit": True}),
     ("ppo", {}),
     ("ppo", {"value_model": "head"}),
@@ -140,7 +141,7 @@ def test_activations_are_those_of_a_real_step(
     plan = plan_stage(recipe, CPU)
     model = real_model(recipe)
     prepare(model, recipe, checkpointing=checkpointing)
-    rows = 4 * Settings.of(recipe, CPU, answers=2).sequences
+    rows = 4 if stage in ("sft", "ppo") else 8  # two answers to a prompt
     lengths = plan.lengths
     found = trace(model, lambda: real_step(model, recipe, lengths, rows), dtype=None, grad=True)
     step = next(phase for phase in plan.phases if phase.name == "forward and backward")
@@ -149,6 +150,21 @@ def test_activations_are_those_of_a_real_step(
         assert planned == pytest.approx(found.peak + step.parts["gradients"], rel=0.1)
     else:
         assert planned == pytest.approx(found.peak_with_gradients, rel=0.1)
+
+
+def test_bytes_count_as_long_as_a_tensor_lives() -> None:
+    known = torch.ones(1000)
+    live = LiveBytes([known])
+    with live:
+        first = known + 1  # 4000 bytes
+        view = first[10:]
+        second = first * 2  # 8000
+        del first, view
+        third = second[:250] + 1  # 5000
+        known.add_(1)
+        assert (live.now, live.peak) == (5000, 8000)
+        del second, third
+    assert (live.now, live.peak) == (0, 8000)
 
 
 def test_two_shallow_models_stand_for_a_deep_one(base: Path) -> None:

@@ -77,7 +77,7 @@ def test_16_bytes_a_parameter(strategy: str, tmp_path: Any) -> None:
         "zero2": 2 + (2 + 12) / parts,
         "zero3": 16 / parts,
     }[strategy]
-    assert kept == pytest.approx(expected * plan.parameters, rel=0.01)
+    assert kept == pytest.approx(expected * plan.parameters, rel=1e-4)
 
 
 T5 = {
