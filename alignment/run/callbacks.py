@@ -15,6 +15,7 @@ from alignment.errors import TrainingError
 from alignment.run.checkpoints import latest_whole, mark_whole
 from alignment.run.directory import RunDirectory
 from alignment.run.files import append_jsonl, read_jsonl, write_jsonl
+from alignment.run.preemption import StopOnSignal
 
 
 class MetricsWriter(TrainerCallback):
@@ -111,4 +112,4 @@ def callbacks_for(run: RunDirectory, recipe: Recipe) -> list[TrainerCallback]:
     patience = getattr(recipe, "early_stopping_patience", None)
     if patience is not None:
         callbacks.append(EarlyStoppingCallback(early_stopping_patience=patience))
-    return callbacks
+    return [*callbacks, StopOnSignal()]  # last, as it ends the process

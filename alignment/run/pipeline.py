@@ -19,8 +19,9 @@ from alignment.errors import AlignmentError, RecipeError
 from alignment.run.directory import MANIFEST, read_manifest
 from alignment.run.files import naming_the_disk, write_json
 from alignment.run.inputs import dependencies, is_finished
-from alignment.run.processes import INTERRUPTED, Terminated, ending_on_signals, module_command, run_logged, tail
+from alignment.run.processes import INTERRUPTED, module_command, run_logged, tail
 from alignment.run.progress import Progress, duration, summary
+from alignment.run.signals import PREEMPTED, Terminated, ending_on_signals
 
 STATE = "pipeline.json"
 TAIL_LINES = 20
@@ -63,9 +64,9 @@ def run_pipeline(
                 code = runner.stage(stage, forced=start is not None or only is not None)
                 if code:
                     return code
-        except Terminated as signal:
-            console.print("ended by a signal; the same command goes on", highlight=False)
-            return 128 + signal.number
+        except Terminated as told:
+            console.print(f"{told}", highlight=False)
+            return int(told.code or PREEMPTED)
         runner.conclude()
     return 0
 
@@ -135,7 +136,7 @@ class _Runner:
                         f"the stage ended well but left no {' or '.join(stage.outputs)} of this recipe; was the recipe "
                         "changed or the folder removed meanwhile? Run the pipeline again.\n"
                     )
-            status = {0: "finished", INTERRUPTED: "interrupted"}.get(code, "failed")
+            status = {0: "finished", INTERRUPTED: "interrupted", PREEMPTED: "interrupted"}.get(code, "failed")
             self._record(stage, dependencies=before, status=status, seconds=seconds)
         self.came[stage.name] = "resumed, done" if action == "resume" else "done"
         if code:

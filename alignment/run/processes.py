@@ -7,24 +7,22 @@ import shlex
 import signal
 import subprocess
 import sys
-import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import FrameType
+
+from alignment.run.signals import Terminated
 
 GRACE_SECONDS = 1.2  # between asking a stage to end and ending it
+SAVING_SECONDS = 600  # the same, where it is to save first; a scheduler that is less patient ends everything itself
+# torchrun, and so `accelerate launch`, hands SIGUSR1 on to its workers, and ends them by force only after this.
+LAUNCHERS = {
+    "PET_SIGNALS_TO_HANDLE": "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1",
+    "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(SAVING_SECONDS),
+}
 POLL_SECONDS = 0.25
 INTERRUPTED = 128 + signal.SIGINT
 LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
-
-
-class Terminated(BaseException):
-    """The process was told to end by a signal other than Ctrl-C's."""
-
-    def __init__(self, number: int) -> None:
-        """Keep the signal's number."""
-        self.number = number
 
 
 def module_command(arguments: Sequence[str], *, launch: str | None = None, accelerate: str | None = None) -> list[str]:
@@ -40,7 +38,7 @@ def run_logged(command: Sequence[str], log: Path, tick: Callable[[], None]) -> i
     """Run a command with its output appended to a log, calling `tick` every quarter second.
 
     The command gets a process group of its own. Whatever ends this function ends the group: first as Ctrl-C does, then
-    by force.
+    by force. Where this process is told to end, the command is first told too, and has the time to save.
 
     Returns: the exit code as a shell tells it, 128 + N for signal N.
     """
@@ -52,7 +50,7 @@ def run_logged(command: Sequence[str], log: Path, tick: Callable[[], None]) -> i
             stderr=subprocess.STDOUT,
             start_new_session=True,
             preexec_fn=_end_with_parent if LIBC else None,
-            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+            env={**LAUNCHERS, **os.environ, "PYTHONUNBUFFERED": "1"},
         )
         try:
             while True:
@@ -61,6 +59,9 @@ def run_logged(command: Sequence[str], log: Path, tick: Callable[[], None]) -> i
                     return code if code >= 0 else 128 - code
                 except subprocess.TimeoutExpired:
                     tick()
+        except Terminated:
+            _let_save(child)
+            raise
         finally:
             _end(child)
 
@@ -71,6 +72,13 @@ def _end_with_parent() -> None:
     LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
+def _let_save(child: "subprocess.Popen[bytes]") -> None:
+    """Ask by SIGUSR1: `srun` hands it on, while SIGTERM would have it kill what it started."""
+    with contextlib.suppress(ProcessLookupError, subprocess.TimeoutExpired):
+        child.send_signal(signal.SIGUSR1)
+        child.wait(timeout=SAVING_SECONDS)
+
+
 def _end(child: "subprocess.Popen[bytes]") -> None:
     with contextlib.suppress(ProcessLookupError, PermissionError, subprocess.TimeoutExpired):
         if child.poll() is None:
@@ -79,24 +87,6 @@ def _end(child: "subprocess.Popen[bytes]") -> None:
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(child.pid, signal.SIGKILL)  # the group outlives its leader while any of its processes runs
     child.wait()
-
-
-@contextlib.contextmanager
-def ending_on_signals() -> Iterator[None]:
-    """Raise `Terminated` on SIGTERM and SIGHUP, so that a stage is not left behind."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def end(number: int, frame: FrameType | None) -> None:
-        raise Terminated(number)
-
-    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGHUP)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def tail(log: Path, lines: int) -> list[str]:

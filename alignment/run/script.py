@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from alignment.errors import AlignmentError
 from alignment.run.files import disk_is_full
+from alignment.run.signals import Terminated, end_on_signals
 
 INTERRUPTED = 130  # 128 + SIGINT, what shells report
 
@@ -24,12 +25,17 @@ _unshadow()
 
 
 def script(main: Callable[[], None]) -> None:
-    """Run `main`; on a user's error print its message alone and exit with its code."""
+    """Run `main`; on a user's error, or when told to end, print a message alone and exit with the right code."""
     try:
+        end_on_signals()
         main()
     except AlignmentError as error:
         print(error, file=sys.stderr)  # noqa: T201
         code = error.exit_code
+    except Terminated as told:
+        if os.environ.get("RANK", "0") == "0":
+            print(told, file=sys.stderr)  # noqa: T201
+        code = int(told.code or 0)
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)  # noqa: T201
         code = INTERRUPTED

@@ -1,0 +1,58 @@
+"""A trainer that is told to end saves at the next safe point, on all processes together, and ends."""
+
+from typing import Any
+
+import torch
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from alignment.run import signals
+
+
+class StopOnSignal(TrainerCallback):
+    """Turns a signal to any process into one checkpoint of all of them, after the optimizer step that is under way.
+
+    Must be the last of the callbacks: it raises `Terminated` at the end of training.
+    """
+
+    def __init__(self) -> None:
+        self.number: int | None = None  # of the signal on which all processes agreed
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Wait for safe points from here on."""
+        self.number = None
+        signals.defer()
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Ask all processes whether any was told to end: a signal reaches them at different times."""
+        self.number = _largest(signals.asked() or 0, args.device) or None
+        if self.number:
+            control.should_training_stop = True
+            control.should_save = not _ends_epoch(state)
+
+    def on_epoch_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Save after what belongs to an epoch's end, where it is one; else do nothing that the whole epoch would."""
+        if self.number:
+            at_end = _ends_epoch(state)
+            control.should_save = at_end
+            control.should_log, control.should_evaluate = (
+                wanted and at_end for wanted in (control.should_log, control.should_evaluate)
+            )
+
+    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """End here, with the code that queues the command again."""
+        signals.defer_no_more()
+        if self.number:
+            raise signals.Terminated(self.number, left=f"checkpoint-{state.global_step}")
+
+
+def _ends_epoch(state: TrainerState) -> bool:
+    return float(state.epoch or 0.0).is_integer()
+
+
+def _largest(number: int, device: torch.device) -> int:
+    """The largest of all processes' numbers."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return number
+    shared = torch.tensor(number, dtype=torch.int32, device=device)
+    torch.distributed.all_reduce(shared, op=torch.distributed.ReduceOp.MAX)
+    return int(shared)
