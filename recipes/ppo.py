@@ -15,8 +15,7 @@ from alignment.data.template import Template
 from alignment.policy.base import load_tokenizer
 from alignment.policy.load_roles import load_roles, reward_roles
 from alignment.policy.roles import Roles
-from alignment.run.callbacks import callbacks_for
-from alignment.run.checkpoints import only_whole_checkpoints
+from alignment.run.callbacks import callbacks_for, run_training
 from alignment.run.directory import RunDirectory
 from alignment.run.script import script
 from alignment.train.arguments import training_arguments
@@ -72,8 +71,7 @@ def main(argv: list[str] | None = None) -> None:
         run=run,
         callbacks=callbacks_for(run, recipe),
     )
-    with only_whole_checkpoints(run.path):
-        trainer.train(resume_from_checkpoint=run.checkpoint)
+    run_training(trainer, run)
     save_trained(trainer, run.path)
     run.finish(**trainer.results())
 

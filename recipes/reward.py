@@ -13,8 +13,7 @@ from alignment.config.schema import RewardRecipe
 from alignment.data import load_rankings, load_split
 from alignment.data.template import Template
 from alignment.policy.base import load_tokenizer
-from alignment.run.callbacks import callbacks_for
-from alignment.run.checkpoints import only_whole_checkpoints
+from alignment.run.callbacks import callbacks_for, run_training
 from alignment.run.directory import RunDirectory
 from alignment.run.script import script
 from alignment.train.arguments import training_arguments
@@ -65,8 +64,7 @@ def train(recipe: RewardRecipe, run: RunDirectory, *, data_seed: int) -> None:
         ties=recipe.ties,
         callbacks=callbacks_for(run, recipe),
     )
-    with only_whole_checkpoints(run.path):
-        trained = trainer.train(resume_from_checkpoint=run.checkpoint)
+    trained = run_training(trainer, run)
     results = trainer.held_out_results()
     run.record(**trainer.score_scale())  # the reward's unit, for whoever scores with it
     save_trained(trainer, run.path)

@@ -14,8 +14,7 @@ from alignment.config.schema import SFTRecipe
 from alignment.data import load_demonstrations, load_split
 from alignment.data.template import Template
 from alignment.policy.base import load_causal_lm, load_tokenizer
-from alignment.run.callbacks import callbacks_for
-from alignment.run.checkpoints import only_whole_checkpoints
+from alignment.run.callbacks import callbacks_for, run_training
 from alignment.run.directory import RunDirectory
 from alignment.run.script import script
 from alignment.train.arguments import training_arguments
@@ -67,8 +66,7 @@ def main(argv: list[str] | None = None) -> None:
         evaluation=held_out.rows,
         callbacks=callbacks_for(run, recipe),
     )
-    with only_whole_checkpoints(run.path):
-        trained = trainer.train(resume_from_checkpoint=run.checkpoint)
+    trained = run_training(trainer, run)
     results = trainer.evaluate() if held_out.rows else {}
     save_trained(trainer, run.path)
     run.finish(train_loss=trained.training_loss, steps=trained.global_step, **results)

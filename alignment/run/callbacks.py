@@ -8,11 +8,11 @@ import torch
 from accelerate import PartialState
 from torch.distributed.tensor import DTensor
 from transformers import EarlyStoppingCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from transformers.trainer_utils import rotate_checkpoints
+from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from alignment.config.schema import Recipe
 from alignment.errors import TrainingError
-from alignment.run.checkpoints import latest_whole, mark_whole
+from alignment.run.checkpoints import best_of, latest_whole, mark_whole, only_whole_checkpoints, rotate
 from alignment.run.directory import RunDirectory
 from alignment.run.files import append_jsonl, read_jsonl, write_jsonl
 from alignment.run.preemption import StopOnSignal
@@ -50,9 +50,14 @@ class WholeCheckpoints(TrainerCallback):
         self.kept: int | None = None
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Take over the limit: the Trainer would delete an old checkpoint while the new one is not yet whole."""
+        """Take over the limit: the Trainer would delete an old checkpoint while the new one is not yet whole.
+
+        A resumed run's best checkpoint is looked for where the run now is: the Trainer forgets one whose path changed.
+        """
         if args.save_total_limit is not None:
             self.kept, args.save_total_limit = args.save_total_limit, None
+        if state.global_step and (best := best_of(Path(args.output_dir or ".") / f"checkpoint-{state.global_step}")):
+            state.best_model_checkpoint = str(best)
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Write the mark."""
@@ -60,7 +65,7 @@ class WholeCheckpoints(TrainerCallback):
         if state.is_world_process_zero:
             run = Path(args.output_dir or ".")
             mark_whole(run / f"checkpoint-{state.global_step}")
-            rotate_checkpoints(str(run), self.kept, best_model_checkpoint=state.best_model_checkpoint)
+            rotate(run, self.kept, state.best_model_checkpoint)
 
 
 class StopAtNaN(TrainerCallback):
@@ -113,3 +118,11 @@ def callbacks_for(run: RunDirectory, recipe: Recipe) -> list[TrainerCallback]:
     if patience is not None:
         callbacks.append(EarlyStoppingCallback(early_stopping_patience=patience))
     return [*callbacks, StopOnSignal()]  # last, as it ends the process
+
+
+def run_training(trainer: Any, run: RunDirectory) -> Any:
+    """Train from the run's last whole checkpoint; the Trainer's own printing of every log is left out."""
+    for printer in (PrinterCallback, ProgressCallback):
+        trainer.remove_callback(printer)
+    with only_whole_checkpoints(run.path):
+        return trainer.train(resume_from_checkpoint=run.checkpoint)

@@ -22,7 +22,7 @@ import yaml
 from alignment.config.schema import Recipe
 from alignment.errors import AlignmentError
 from alignment.run.card import model_card
-from alignment.run.checkpoints import broken, latest_whole
+from alignment.run.checkpoints import broken, latest_whole, step_of
 from alignment.run.files import append_jsonl, naming_the_disk, write_atomic, write_json
 
 MANIFEST = "manifest.json"
@@ -67,8 +67,9 @@ class RunDirectory:
             on_gpu = torch.cuda.is_available()
             here = {} if on_gpu else {"backend": "gloo"}
             PartialState(cpu=not on_gpu and not is_sharded(), **here).wait_for_everyone()
-        checkpoint = latest_whole(run.path)
-        run.checkpoint = str(checkpoint) if checkpoint else None
+        run.checkpoint = run._checkpoint()
+        if world_size > 1:
+            run._require_same_checkpoint()
         return run
 
     @property
@@ -94,6 +95,23 @@ class RunDirectory:
             write_atomic(self.path / "README.md", model_card(self.recipe, read_manifest(self.path)))
         self.record(status="finished")
 
+    def _checkpoint(self) -> str | None:
+        """The checkpoint to go on from; with `save_only_model` there is none: it leaves no optimizer to go on with."""
+        if self.recipe.library.get("save_only_model"):
+            return None
+        checkpoint = latest_whole(self.path, with_best=bool(self.recipe.library.get("load_best_model_at_end")))
+        return str(checkpoint) if checkpoint else None
+
+    def _require_same_checkpoint(self) -> None:
+        from accelerate.utils import gather_object
+
+        found = gather_object([self.checkpoint])
+        if len(set(found)) > 1:
+            raise AlignmentError(
+                f"output_dir {self.path}: the processes see different checkpoints ({', '.join(map(str, found))}); "
+                "it must be in a folder that all of them share."
+            )
+
     def _begin(self) -> None:
         manifest = self._existing()
         with naming_the_disk(self.path):
@@ -118,12 +136,20 @@ class RunDirectory:
         write_atomic(self.path / "recipe.yaml", yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True))
 
     def _clear_what_a_kill_left(self) -> None:
-        """Remove files that were never renamed to what they should be, and checkpoints that are not whole."""
+        """Remove files never renamed to what they should be, and checkpoints that are not whole or will be made again.
+
+        Of those that are made again a mark must not stay: it would fit a mixture of old and new files.
+        """
         for entry in self.path.glob(".*.*"):
             if _unnamed(entry):
                 entry.unlink()
         for checkpoint in broken(self.path):
             shutil.rmtree(checkpoint)
+        start = self._checkpoint()
+        done = step_of(Path(start)) if start else -1
+        for checkpoint in self.path.glob("checkpoint-*"):
+            if step_of(checkpoint) > done:
+                shutil.rmtree(checkpoint)
 
     def _existing(self) -> dict[str, Any]:
         """Return the manifest of the interrupted run to go on with, or {} for a new one."""

@@ -71,6 +71,15 @@ def write_atomic(path: Path | str, content: str | bytes) -> None:
             raise
 
 
+def flush_to_disk(path: Path) -> None:
+    """Have a file's bytes reach the disk, so that no power cut takes them away."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)

@@ -9,7 +9,7 @@ from alignment.config.schema import ModelKeys
 from alignment.data.template import Template
 from alignment.policy.base import resolve_model
 from alignment.run.directory import read_manifest
-from alignment.run.files import naming_the_disk
+from alignment.run.files import flush_to_disk, naming_the_disk
 from alignment.run.lineage import fingerprint, require_same
 
 LEFT_BEHIND = frozenset({"training_args.bin", "README.md"})  # a pickle, and PEFT's empty card in place of ours
@@ -34,6 +34,9 @@ def save_trained(trainer: Any, path: Path) -> None:
     Adapters other than `default`, the reference copy that DPO trains against, are not part of the result.
     """
     beside = path / ".saving"
+    if trainer.is_world_process_zero():
+        shutil.rmtree(beside, ignore_errors=True)  # of a start that was killed here
+    trainer.accelerator.wait_for_everyone()
     try:
         with naming_the_disk(path):
             trainer.save_model(str(beside))
@@ -41,6 +44,7 @@ def save_trained(trainer: Any, path: Path) -> None:
             if trainer.is_world_process_zero():
                 files = [file for file in beside.iterdir() if file.is_file() and file.name not in LEFT_BEHIND]
                 for file in sorted(files, key=lambda file: (file.suffix == ".safetensors", file.name)):
+                    flush_to_disk(file)
                     os.replace(file, path / file.name)
     finally:
         if trainer.is_world_process_zero():
