@@ -1,6 +1,7 @@
 """What every trainer is watched by: local metrics, whole checkpoints, and a stop at the first NaN."""
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,9 @@ from alignment.run.checkpoints import best_of, latest_whole, mark_whole, only_wh
 from alignment.run.directory import RunDirectory
 from alignment.run.files import append_jsonl, read_jsonl, write_jsonl
 from alignment.run.preemption import StopOnSignal
+from alignment.run.progress import Meter
+
+SHOWN = ("loss", "eval_loss", "eval_accuracy", "score", "kl")  # in the line of a stage that trains
 
 
 class MetricsWriter(TrainerCallback):
@@ -111,6 +115,93 @@ class StopAtNaN(TrainerCallback):
         )
 
 
+class TrainingProgress(TrainerCallback):
+    """Shows step of total, tokens a second, time left and the last loss."""
+
+    def __init__(self, stage: str) -> None:
+        self.stage = stage
+        self.meter: Meter | None = None
+        self.numbers: dict[str, float] = {}
+        self.tokens = torch.zeros((), dtype=torch.int64)  # this process's, summed where they are: no waiting for a GPU
+        self.tokens_per_second: float | None = None  # as the trainer measures it
+        self.hook: Any = None
+
+    def on_train_begin(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        model: torch.nn.Module | None = None,
+        **_: Any,
+    ) -> None:
+        """Start counting."""
+        rate = self._rate(args.world_size)
+        self.meter = Meter(self.stage, "steps", state.max_steps, state.global_step, rate=rate, note=self._note)
+        self.meter.__enter__()
+        if model is not None and state.is_world_process_zero:
+            self.hook = model.register_forward_pre_hook(self._count, with_kwargs=True)
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Count the step."""
+        if self.meter is not None:
+            self.meter.advance(state.global_step - self.meter.done)
+
+    def on_prediction_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Show that it goes on while it evaluates."""
+        if self.meter is not None:
+            self.meter.show()
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any] | None = None,
+        **_: Any,
+    ) -> None:
+        """Remember what is worth a place in the line; a line of its own is what an evaluation found."""
+        logs = logs or {}
+        self.numbers |= {key: logs[key] for key in SHOWN if isinstance(logs.get(key), int | float)}
+        self.tokens_per_second = logs.get("tokens_per_second", self.tokens_per_second)
+        if self.meter is not None and "eval_loss" in logs and state.global_step < state.max_steps:
+            self.meter.show(now=True)
+
+    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Say how long it took."""
+        self.close()
+
+    def close(self) -> None:
+        """Stop counting; safe to call twice."""
+        if self.hook is not None:
+            self.hook.remove()
+        if self.meter is not None:
+            self.meter.__exit__()
+        self.hook = self.meter = None
+
+    def _count(self, module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Add a training pass's tokens, padding left out where a mask tells it."""
+        if not module.training or not torch.is_grad_enabled():
+            return
+        mask, ids = kwargs.get("attention_mask"), kwargs.get("input_ids")
+        if mask is not None and mask.dim() == 2:
+            self.tokens = self.tokens.to(mask.device) + mask.sum()
+        elif ids is not None:
+            self.tokens = self.tokens + ids.numel()
+
+    def _rate(self, processes: int) -> Callable[[], str]:
+        def rate() -> str:
+            seconds = self.meter.seconds if self.meter is not None else math.inf
+            found = self.tokens_per_second or processes * int(self.tokens) / seconds
+            return f"{found:,.0f} tokens/s" if found else ""
+
+        return rate
+
+    def _note(self) -> str:
+        return ", ".join(f"{key} {number:.4g}" for key, number in self.numbers.items())
+
+
 def callbacks_for(run: RunDirectory, recipe: Recipe) -> list[TrainerCallback]:
     """Return the callbacks of every stage that trains."""
     callbacks: list[TrainerCallback] = [MetricsWriter(run.metrics_path), WholeCheckpoints(), StopAtNaN(run.path)]
@@ -124,5 +215,10 @@ def run_training(trainer: Any, run: RunDirectory) -> Any:
     """Train from the run's last whole checkpoint; the Trainer's own printing of every log is left out."""
     for printer in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(printer)
-    with only_whole_checkpoints(run.path):
-        return trainer.train(resume_from_checkpoint=run.checkpoint)
+    progress = TrainingProgress(run.recipe.stage)
+    trainer.add_callback(progress)
+    try:
+        with only_whole_checkpoints(run.path):
+            return trainer.train(resume_from_checkpoint=run.checkpoint)
+    finally:
+        progress.close()

@@ -1,7 +1,9 @@
 """How a recipe script ends: a message instead of a traceback, and the right exit code."""
 
+import logging
 import os
 import sys
+import warnings
 from collections.abc import Callable
 
 from alignment.errors import AlignmentError
@@ -9,6 +11,13 @@ from alignment.run.files import disk_is_full
 from alignment.run.signals import Terminated, end_on_signals
 
 INTERRUPTED = 130  # 128 + SIGINT, what shells report
+
+NO_BARS = ("HF_HUB_DISABLE_PROGRESS_BARS", "HF_DATASETS_DISABLE_PROGRESS_BARS")  # read when a library is imported
+BARS = {  # what turns off the bars of one that is imported already
+    "transformers.utils.logging": "disable_progress_bar",
+    "datasets.utils.tqdm": "disable_progress_bars",
+    "huggingface_hub.utils.tqdm": "disable_progress_bars",
+}
 
 
 def _unshadow() -> None:
@@ -26,6 +35,7 @@ _unshadow()
 
 def script(main: Callable[[], None]) -> None:
     """Run `main`; on a user's error, or when told to end, print a message alone and exit with the right code."""
+    _hush()
     try:
         end_on_signals()
         main()
@@ -51,6 +61,22 @@ def script(main: Callable[[], None]) -> None:
     sys.stderr.flush()
     # Threads of judges or loaders may still be waiting on a socket; the user has been told all there is to tell.
     os._exit(code)
+
+
+def _hush() -> None:
+    """Keep the libraries' bars to terminals, and their warnings to the main process: each thing is said once."""
+    main = os.environ.get("RANK", "0") == "0"
+    # DeepSpeed warns of a machine without a GPU in every process that only imports it.
+    logging.getLogger("DeepSpeed").addFilter(lambda record: record.levelno >= logging.ERROR)
+    if not main:
+        logging.disable(logging.WARNING)
+        warnings.simplefilter("ignore")
+    if main and sys.stderr.isatty():
+        return
+    os.environ |= {name: os.environ.get(name, "1") for name in NO_BARS}
+    for module, name in BARS.items():
+        if module in sys.modules:
+            getattr(sys.modules[module], name)()
 
 
 def _not_ours(error: Exception) -> str | None:

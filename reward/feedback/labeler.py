@@ -7,8 +7,8 @@ from typing import Any
 from alignment.data.rows import Pair, Ranking
 from alignment.errors import BudgetError, JudgeError
 from alignment.evaluate.judging import Asker, Question, Verdict
+from alignment.run.progress import Meter
 from reward.feedback.asking import ask_all
-from reward.feedback.progress import Progress
 from reward.feedback.store import CallStore, Sampled
 from reward.feedback.ways import IDENTICAL, Verdicts, Way, key_of, pairs_to_label
 
@@ -118,7 +118,7 @@ def ask(
     verdicts: dict[tuple[str, int], Verdict] = {}
     watch = FailureWatch(judge.name, max_failure_share)
     try:
-        with Progress(doing, "questions", len(different), note=spent) as progress:
+        with Meter(f"label: {doing}", "questions", len(different), note=spent) as progress:
             asked = ask_all(Rejecting(judge, store), different.values(), max_concurrency=max_concurrency)
             for batch in asked:
                 for question, verdict in batch:

@@ -8,7 +8,7 @@ from alignment.data.rows import Prompt
 from alignment.data.template import Template
 from alignment.errors import RecipeError
 from alignment.rollout.engine import Engine, Sampling
-from reward.feedback.progress import Progress
+from alignment.run.progress import Meter
 from reward.feedback.store import CallStore, Sampled
 
 BATCHES_PER_CHUNK = 4  # a chunk is what a kill can cost
@@ -47,7 +47,7 @@ def sample_answers(
         sampling={**dataclasses.asdict(sampling), "num_generations": num_generations, "chunk": size},
     )
     have = store.samples()
-    with Progress("sampled", "prompts", len(prompts), len(have)) as progress:
+    with Meter("label: sampled", "prompts", len(prompts), len(have)) as progress:
         for start in range(0, len(prompts), size):
             if start in have:
                 continue
