@@ -10,7 +10,15 @@ ROOT = Path(__file__).parents[1]
 FLOORS = [  # from the top; a package may import its own floor and those below
     {"alignment.cli"},
     {"recipes"},
-    {"alignment.train", "alignment.run", "alignment.report", "alignment.planner", "alignment.doctor", "reward"},
+    {
+        "alignment.train",
+        "alignment.run",
+        "alignment.launch",
+        "alignment.report",
+        "alignment.planner",
+        "alignment.doctor",
+        "reward",
+    },
     {"alignment.data", "alignment.policy", "alignment.evaluate", "alignment.config"},
     {"alignment.ops", "alignment.rollout", "alignment.errors"},
 ]

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Callable
@@ -45,6 +46,7 @@ def script(main: Callable[[], None]) -> None:
     except Terminated as told:
         if os.environ.get("RANK", "0") == "0":
             print(told, file=sys.stderr)  # noqa: T201
+        _tell_launcher()
         code = int(told.code or 0)
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)  # noqa: T201
@@ -77,6 +79,12 @@ def _hush() -> None:
     for module, name in BARS.items():
         if module in sys.modules:
             getattr(sys.modules[module], name)()
+
+
+def _tell_launcher() -> None:
+    """Have torchrun end too: it would start the workers again, as after a crash."""
+    if "TORCHELASTIC_RUN_ID" in os.environ and os.environ.get("LOCAL_RANK") == "0":
+        os.kill(os.getppid(), signal.SIGTERM)
 
 
 def _not_ours(error: Exception) -> str | None:

@@ -1,0 +1,41 @@
+"""Where the files of the folder `launch` are: in a checkout, or where pip put them."""
+
+import importlib.metadata
+from pathlib import Path
+
+import alignment
+from alignment.errors import AlignmentError
+
+FOLDER = "launch"
+DISTRIBUTION = "alignment-stack"
+
+
+def shipped(name: str) -> Path:
+    """Return a file of the folder `launch`, `accelerate/zero3.yaml` say.
+
+    Raises: AlignmentError where there is none of that name.
+    """
+    checkout = Path(alignment.__file__).parents[1] / FOLDER / name
+    if checkout.is_file():
+        return checkout
+    try:
+        files = importlib.metadata.files(DISTRIBUTION) or []
+    except importlib.metadata.PackageNotFoundError:
+        files = []
+    for file in files:
+        if file.as_posix().endswith(f"share/{DISTRIBUTION}/{FOLDER}/{name}"):
+            return Path(str(file.locate())).resolve()
+    raise AlignmentError(f"{FOLDER}/{name}: no such file here, nor with the installed package.")
+
+
+def found(path: str) -> Path:
+    """Return a file that a user names: as it stands, or the shipped one where it stands under `launch/`.
+
+    Raises: AlignmentError where it is neither.
+    """
+    if Path(path).is_file():
+        return Path(path)
+    folder, _, name = path.partition(f"{FOLDER}/")
+    if folder or not name:
+        raise AlignmentError(f"{path}: no such file.")
+    return shipped(name)

@@ -1,0 +1,80 @@
+r"""What a job file starts on each node: `accelerate launch`, by the same arguments, that ends as its workers ended.
+
+    python -m alignment.launch.workers --config_file launch/accelerate/zero3.yaml --num_processes 8 \
+        --module recipes.ppo --config my/ppo.yaml
+
+Accelerate's own command dies of SIGUSR1, gives workers half a minute to save, and ends with 1 whatever they ended with.
+"""
+
+import os
+import signal
+import sys
+from types import FrameType
+from typing import Any
+
+from alignment.errors import AlignmentError
+from alignment.launch.files import found
+from alignment.run.processes import LAUNCHERS
+from alignment.run.script import script
+from alignment.run.signals import PREEMPTED, SIGNALS
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Start the workers and wait for them."""
+    for name, value in LAUNCHERS.items():
+        os.environ.setdefault(name, value)  # torchrun reads them
+    from accelerate.commands import launch
+    from accelerate.utils.launch import prepare_simple_launcher_cmd_env
+
+    args, kind = _settled(launch, argv), _settled(launch, argv)
+    launch._validate_launch_command(kind)  # puts in what the file says
+    if kind.use_cpu:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""  # the processes would take the GPUs that they see
+    if kind.num_machines == 1:
+        args.rdzv_backend, args.main_process_port = "static", 0  # nobody to meet: any free port
+    if not (kind.use_deepspeed or kind.use_fsdp or kind.multi_gpu or kind.tpu):
+        # One process: be it. Nothing then stands between it and signals, or its exit code.
+        command, environment = prepare_simple_launcher_cmd_env(kind)
+        os.execvpe(command[0], command, environment)
+    code = _run(launch.launch_command, args)
+    sys.stdout.flush()
+    sys.exit(code)
+
+
+def _settled(launch: Any, argv: list[str] | None) -> Any:
+    args = launch.launch_command_parser().parse_args(argv)
+    if args.config_file is None:
+        raise AlignmentError("--config_file: name one of launch/accelerate/*.yaml, or a file of your own.")
+    args.config_file = str(found(args.config_file))
+    if args.machine_rank is None and "SLURM_NODEID" in os.environ:
+        args.machine_rank = int(
+            os.environ["SLURM_NODEID"]
+        )  # srun says it to each node; its command line is one for all
+    return args
+
+
+def _run(start: Any, args: Any) -> int:
+    from torch.distributed.elastic.multiprocessing import api
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+
+    def told_once(signum: int, frame: FrameType | None) -> None:
+        for each in SIGNALS:
+            signal.signal(each, signal.SIG_IGN)  # torchrun's own would stop waiting for its workers at the second
+        raise api.SignalException("told to end", sigval=signal.Signals(signum))
+
+    api._terminate_process_handler = told_once
+    try:
+        start(args)
+    except ChildFailedError as error:
+        _, failure = error.get_first_failure()
+        code = failure.exitcode if failure.exitcode >= 0 else 128 - failure.exitcode
+        if code != PREEMPTED:
+            print(f"process {failure.local_rank} of this node ended with code {code}", file=sys.stderr)  # noqa: T201
+        return int(code)
+    except api.SignalException as told:
+        return PREEMPTED if told.sigval in SIGNALS else 128 + told.sigval
+    return 0
+
+
+if __name__ == "__main__":
+    script(main)
