@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from alignment.config.loading import STAGES
-from tests.launch.slurm import write_program
+from tests.launch.stand_ins import write_program
 
 ROOT = Path(__file__).parents[2]
 SFT = "stage: sft\noutput_dir: runs/sft\nmodel_name_or_path: nowhere/at-all\ndatasets:\n  - path: d.jsonl\n"

@@ -16,6 +16,9 @@ from tests.distributed import stage as ppo
 from tests.distributed.stage import Stage
 from tests.distributed.test_kill import PATIENCE_SECONDS, run_through, same
 from tests.recipes.test_killed_training import folder, is_time, write  # noqa: F401
+from tests.recipes.test_label import alphabetical, openai
+from tests.recipes.test_label import write_recipe as write_label_recipe
+from tests.reward.chat_server import ChatServer, Reply
 
 pytestmark = pytest.mark.timeout(600)
 NEVER = {"save_steps": 1_000}  # so that what is saved is saved because of the signal
@@ -91,3 +94,28 @@ def test_processes_that_are_told_at_different_times_save_the_same_step(tmp_path)
     run_through(argv, tmp_path / "log", processes=2)
     require_same_end(straight, preempted)
     assert (straight / "samples.jsonl").read_text() == (preempted / "samples.jsonl").read_text()
+
+
+def test_labelling_ends_cleanly_and_goes_on(tmp_path, tiny_model_dir):
+    def slowly(prompt: str, n: int) -> Reply:
+        time.sleep(0.1)
+        return alphabetical(prompt)
+
+    with ChatServer(slowly) as server:
+        argv = write_label_recipe(tmp_path, tiny_model_dir, openai(server), max_concurrency=1)
+        started = Stage(argv, tmp_path / "log", stage="label", MY_KEY="k")
+        end = time.monotonic() + PATIENCE_SECONDS
+        while sum(server.answered.values()) < 3:
+            assert time.monotonic() < end
+            time.sleep(0.01)
+        os.kill(started.processes[0].pid, signal.SIGTERM)
+        started.processes[0].join(PATIENCE_SECONDS)
+        assert started.processes[0].exitcode == PREEMPTED
+        said = (tmp_path / "log.0").read_text()
+        assert "ended by SIGTERM; the same command goes on from where it was" in said
+        assert "Traceback" not in said
+        before = sum(server.answered.values())
+        run_through(argv, tmp_path / "log", stage="label", MY_KEY="k")
+        assert read_manifest(tmp_path / "run")["status"] == "finished"
+        assert before < sum(server.answered.values())
+        assert sum(n > 1 for n in server.answered.values()) <= 1  # the call that was in flight

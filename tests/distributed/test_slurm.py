@@ -15,10 +15,10 @@ from alignment.run.directory import read_manifest
 from alignment.run.files import read_jsonl
 from alignment.run.signals import PREEMPTED
 from tests.distributed.test_kill import run_through, same
-from tests.launch.slurm import install
+from tests.launch.stand_ins import install
 from tests.recipes.test_killed_training import folder, write  # noqa: F401
 
-pytestmark = [pytest.mark.distributed, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.distributed, pytest.mark.slow, pytest.mark.timeout(900)]
 ROOT = Path(__file__).parents[2]
 PATIENCE_SECONDS = 400
 KEYS = {"eval_strategy": "no", "eval_steps": None, "save_steps": 1_000, "lora_dropout": 0.1, "max_steps": 40}
