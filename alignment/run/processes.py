@@ -30,7 +30,7 @@ def module_command(arguments: Sequence[str], *, launch: str | None = None, accel
     if launch:
         return [*shlex.split(launch), "-m", *arguments]
     if accelerate:
-        return [sys.executable, "-m", "accelerate.commands.launch", "--config_file", accelerate, "-m", *arguments]
+        return [sys.executable, "-m", "alignment.launch.workers", "--config_file", accelerate, "-m", *arguments]
     return [sys.executable, "-m", *arguments]
 
 

@@ -43,6 +43,8 @@ def training_arguments(cls: type[Arguments], recipe: Recipe, run: RunDirectory, 
     library = {key: value for key, value in recipe.library.items() if key != "gradient_checkpointing"}
     values = {**ours, **named, **shared, **library, **forced, "output_dir": str(run.path)}
     try:
-        return cls(**{key: value for key, value in values.items() if key in known})
+        arguments = cls(**{key: value for key, value in values.items() if key in known})
     except (ValueError, TypeError) as error:
         raise RecipeError([f"{recipe.source or recipe.stage}: {error}"]) from error
+    arguments._n_gpu = min(arguments.n_gpu, 1)  # one process would else spread over all GPUs in sight, by DataParallel
+    return arguments

@@ -20,6 +20,7 @@ from alignment.run.inputs import code_hash, content_hash, dependencies
 from alignment.run.pipeline import run_pipeline
 from alignment.run.processes import module_command, run_logged, tail
 from alignment.run.progress import duration, last_metrics
+from alignment.run.signals import PREEMPTED
 
 STEP = '''
 """python -m step OUT SECONDS CODE INPUT...: waits, then writes what its inputs hold, or fails."""
@@ -270,6 +271,30 @@ def test_two_runs_at_once_are_refused(bench):
         process.communicate(timeout=30)
 
 
+def test_a_stage_that_is_saving_is_waited_for_when_the_run_is_told_to_end(bench):
+    saves = (
+        "import signal, sys, time\n"
+        "def save(*_):\n"
+        "    time.sleep(2.5)\n"  # longer than an interrupted stage is given
+        "    open('runs/saved', 'w').close()\n"
+        "    sys.exit(143)\n"
+        "signal.signal(signal.SIGUSR1, save)\n"
+        "signal.signal(signal.SIGTERM, lambda *_: sys.exit('srun would kill'))\n"
+        "print('step writes nothing yet', flush=True)\n"
+        "time.sleep(100)\n"
+    )
+    (bench.folder / "saves.py").write_text(saves)
+    bench.write({"name": "a", "command": ["saves"], "outputs": ["runs/a.txt"]})
+    process = started(bench, "a")
+    process.send_signal(signal.SIGTERM)
+    said, error = process.communicate(timeout=30)
+    assert process.returncode == PREEMPTED == 143
+    assert (bench.folder / "runs/saved").exists()
+    assert bench.state()["a"]["status"] == "interrupted"
+    assert "ended by SIGTERM; the same command goes on from where it was" in said
+    assert "Traceback" not in error
+
+
 class TestRecipeStages:
     """A stage's script is stood in for by a module of the same name that only keeps a run's accounts."""
 
@@ -444,7 +469,7 @@ def test_launchers_start_modules():
         "torchrun", "--nproc-per-node", "2", "-m", "recipes.ppo",
     ]  # fmt: skip
     assert module_command(["recipes.ppo"], accelerate="launch/ddp.yaml") == [
-        python, "-m", "accelerate.commands.launch", "--config_file", "launch/ddp.yaml", "-m", "recipes.ppo",
+        python, "-m", "alignment.launch.workers", "--config_file", "launch/ddp.yaml", "-m", "recipes.ppo",
     ]  # fmt: skip
 
 
