@@ -16,6 +16,7 @@ class StopOnSignal(TrainerCallback):
 
     def __init__(self) -> None:
         self.number: int | None = None  # of the signal on which all processes agreed
+        self.at_epochs_end = False  # whether that was in an epoch's last step
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Wait for safe points from here on."""
@@ -26,17 +27,16 @@ class StopOnSignal(TrainerCallback):
         """Ask all processes whether any was told to end: a signal reaches them at different times."""
         self.number = _largest(signals.asked() or 0, args.device) or None
         if self.number:
+            self.at_epochs_end = float(state.epoch or 0.0).is_integer()
             control.should_training_stop = True
-            control.should_save = not _ends_epoch(state)
+            control.should_save = control.should_save or not self.at_epochs_end
 
     def on_epoch_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Save after what belongs to an epoch's end, where it is one; else do nothing that the whole epoch would."""
         if self.number:
-            at_end = _ends_epoch(state)
-            control.should_save = at_end
-            control.should_log, control.should_evaluate = (
-                wanted and at_end for wanted in (control.should_log, control.should_evaluate)
-            )
+            control.should_save = self.at_epochs_end
+            control.should_log = control.should_log and self.at_epochs_end
+            control.should_evaluate = control.should_evaluate and self.at_epochs_end
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """End here, with the code that queues the command again."""
@@ -44,10 +44,6 @@ class StopOnSignal(TrainerCallback):
         if self.number:
             _largest(0, args.device)  # nobody ends before the checkpoint is marked whole
             raise signals.Terminated(self.number, left=f"checkpoint-{state.global_step}")
-
-
-def _ends_epoch(state: TrainerState) -> bool:
-    return float(state.epoch or 0.0).is_integer()
 
 
 def _largest(number: int, device: torch.device) -> int:

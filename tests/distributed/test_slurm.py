@@ -1,5 +1,6 @@
 """A job on two nodes as Slurm would run it: submitted, told that its time is up, queued again, and done."""
 
+import json
 import os
 import signal
 import subprocess
@@ -31,24 +32,29 @@ def wait_until(there, log: Path) -> None:
         time.sleep(0.02)
 
 
-def test_a_job_on_two_nodes_is_requeued_and_ends_with_the_same_bits(folder, tmp_path):  # noqa: F811
-    straight, out, slurm = tmp_path / "straight", tmp_path / "out", tmp_path / "slurm"
-    run_through(write(folder, straight, "sft", **KEYS), tmp_path / "straight.log", stage="sft", processes=2)
-    _, recipe = write(folder, out, "sft", **KEYS)
+def submit(place: Path, slurm: Path, recipe: str) -> Path:
+    """Launch on two nodes of a stand-in Slurm; returns the job's log."""
     environment = {
         **os.environ,
         "PATH": f"{install(slurm)}:{os.environ['PATH']}",
-        "PYTHONPATH": str(ROOT),
+        "PYTHONPATH": f"{ROOT}:{place}",
         "OMP_NUM_THREADS": "1",
         "ACCELERATE_USE_CPU": "true",
     }
     ask = ["launch", recipe, "--on", "slurm", "--nodes", "2", "--gpus", "1", "--strategy", "cpu", "--submit"]
     done = subprocess.run(
-        [sys.executable, "-m", "alignment.cli", *ask], cwd=tmp_path, env=environment, capture_output=True, text=True
+        [sys.executable, "-m", "alignment.cli", *ask], cwd=place, env=environment, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
     assert "Submitted batch job 7" in done.stdout
-    log = slurm / "job.log"
+    return slurm / "job.log"
+
+
+def test_a_job_on_two_nodes_is_requeued_and_ends_with_the_same_bits(folder, tmp_path):  # noqa: F811
+    straight, out, slurm = tmp_path / "straight", tmp_path / "out", tmp_path / "slurm"
+    run_through(write(folder, straight, "sft", **KEYS), tmp_path / "straight.log", stage="sft", processes=2)
+    _, recipe = write(folder, out, "sft", **KEYS)
+    log = submit(tmp_path, slurm, recipe)
     wait_until(lambda: any(row["step"] >= 3 for row in read_jsonl(out / "metrics.jsonl")), log)
     os.kill(int((slurm / "batch.pid").read_text()), signal.SIGUSR1)
     wait_until(lambda: (slurm / "codes").exists(), log)
@@ -61,3 +67,26 @@ def test_a_job_on_two_nodes_is_requeued_and_ends_with_the_same_bits(folder, tmp_
     assert "Traceback" not in log.read_text()
     for file in straight.glob("*.safetensors"):
         assert same(load_file(file), load_file(out / file.name)), file.name
+
+
+def test_a_pipeline_on_two_nodes_trains_on_both_and_does_the_rest_in_one_process(folder, tmp_path):  # noqa: F811
+    out, slurm = tmp_path / "runs" / "sft", tmp_path / "slurm"
+    out.parent.mkdir()
+    write(folder, out, "sft", **KEYS)  # runs/sft.yaml
+    (tmp_path / "count.py").write_text(
+        "import os, pathlib\npathlib.Path('runs/processes.txt').write_text(os.environ.get('WORLD_SIZE', '1'))\n"
+    )
+    stages = [
+        {"name": "sft", "recipe": "runs/sft.yaml"},
+        {"name": "count", "command": ["count"], "outputs": ["runs/processes.txt"]},
+    ]
+    (tmp_path / "pipeline.yaml").write_text(json.dumps({"name": "two", "output_dir": "runs", "stages": stages}))
+    log = submit(tmp_path, slurm, "pipeline.yaml")
+    wait_until(lambda: any(row["step"] >= 3 for row in read_jsonl(out / "metrics.jsonl")), log)
+    os.kill(int((slurm / "batch.pid").read_text()), signal.SIGUSR1)
+    wait_until(lambda: (slurm / "done").exists(), log)
+    assert (slurm / "codes").read_text().split() == [str(PREEMPTED), "0"]
+    assert "sft: was interrupted, goes on" in log.read_text()
+    assert (tmp_path / "runs" / "processes.txt").read_text() == "1"
+    manifest = read_manifest(out)
+    assert manifest["status"] == "finished"
