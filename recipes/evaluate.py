@@ -61,6 +61,7 @@ def main(argv: list[str] | None = None) -> None:
     results = summarise(recipe, clusters, baseline, candidates, verdicts, scores, agreed)
     rows = answer_rows(prompts, policies, verdicts, scores)
     write_jsonl(run.path / "answers.jsonl", rows)
+    run.table("answers", rows)
     examples = pick_examples(rows, recipe.num_generations, recipe.num_examples, recipe.seed)
     write_jsonl(run.path / "examples.jsonl", examples)
     write_json(run.path / "results.json", results)

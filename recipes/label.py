@@ -50,7 +50,9 @@ def main(argv: list[str] | None = None) -> None:
         run.record(judge={**who, "models": store.models(judge.name)})
         used = usage(store, recipe)
     rankings = accept(recipe, run, rankings, on_gold)
-    write_jsonl(run.path / LABELS, [ranking_to_json(ranking) for ranking in rankings])
+    rows = [ranking_to_json(ranking) for ranking in rankings]
+    write_jsonl(run.path / LABELS, rows)
+    run.table("labels", rows)
     run.finish(**summary(rankings), **write_revisions(run.path, revisions), usage=used)
 
 

@@ -97,6 +97,8 @@ class Recipe(Part):
     seed: int = Field(default=42, ge=0, lt=2**32)  # numpy takes no other
     run_name: str | None = None
     report_to: str | list[str] = "none"
+    project: str | None = None  # at the tracker; None: WANDB_PROJECT, else the tracker's default
+    log_model: bool = False  # send the trained weights to W&B too
     overwrite: bool = False  # start anew where output_dir holds a finished or interrupted run
     round: int | None = Field(default=None, gt=0)  # of a pipeline with rounds, which sets it
     library: dict[str, Any] = Field(default_factory=dict, exclude=True)  # keys of TRAINER_CONFIG, as given

@@ -18,21 +18,29 @@ from alignment.run.directory import RunDirectory
 from alignment.run.files import append_jsonl, read_jsonl, write_jsonl
 from alignment.run.preemption import StopOnSignal
 from alignment.run.progress import Meter
+from alignment.run.tracking import Tracker
 
 SHOWN = ("loss", "eval_loss", "eval_accuracy", "score", "kl")  # in the line of a stage that trains
 
 
 class MetricsWriter(TrainerCallback):
-    """Writes every log to metrics.jsonl, one object a line, by the main process alone."""
+    """Writes every log to metrics.jsonl, one object a line, and to W&B, by the main process alone."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, tracker: Tracker | None = None) -> None:
+        self.path, self.tracker = path, tracker
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Drop what a killed run logged past the checkpoint it goes on from."""
+        """Drop what a killed run logged past the checkpoint it goes on from; W&B is sent what it lacks of the rest.
+
+        A kill takes what W&B had not written yet, so that its file alone would have gaps.
+        """
         if state.is_world_process_zero and self.path.exists():
             done = [row for row in read_jsonl(self.path) if row.get("step", 0) <= state.global_step]
-            write_jsonl(self.path, [row for row in done if "train_runtime" not in row])  # said of a run that ended
+            done = [row for row in done if "train_runtime" not in row]  # said of a run that ended
+            write_jsonl(self.path, done)
+            if self.tracker is not None:
+                for row in done:
+                    self.tracker.log(row)
 
     def on_log(
         self,
@@ -44,7 +52,10 @@ class MetricsWriter(TrainerCallback):
     ) -> None:
         """Append the log with its step."""
         if state.is_world_process_zero and logs:
-            append_jsonl(self.path, {"step": state.global_step, **logs})
+            row = {"step": state.global_step, **logs}
+            append_jsonl(self.path, row)
+            if self.tracker is not None:
+                self.tracker.log(row)
 
 
 class WholeCheckpoints(TrainerCallback):
@@ -204,7 +215,11 @@ class TrainingProgress(TrainerCallback):
 
 def callbacks_for(run: RunDirectory, recipe: Recipe) -> list[TrainerCallback]:
     """Return the callbacks of every stage that trains."""
-    callbacks: list[TrainerCallback] = [MetricsWriter(run.metrics_path), WholeCheckpoints(), StopAtNaN(run.path)]
+    callbacks: list[TrainerCallback] = [
+        MetricsWriter(run.metrics_path, run.tracker),
+        WholeCheckpoints(),
+        StopAtNaN(run.path),
+    ]
     patience = getattr(recipe, "early_stopping_patience", None)
     if patience is not None:
         callbacks.append(EarlyStoppingCallback(early_stopping_patience=patience))

@@ -21,21 +21,21 @@ import yaml
 
 from alignment.config.schema import Recipe
 from alignment.errors import AlignmentError
+from alignment.run import tracking
 from alignment.run.card import model_card
 from alignment.run.checkpoints import broken, latest_whole, step_of
 from alignment.run.files import append_jsonl, naming_the_disk, write_atomic, write_json
+from alignment.run.tracking import Tracker
 
 MANIFEST = "manifest.json"
 PEOPLE = "people.jsonl"  # hours of somebody's work, which no command may delete
 PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "bitsandbytes", "deepspeed")
 OURS = frozenset({MANIFEST, "recipe.yaml", "metrics.jsonl", "samples.jsonl", "README.md"})
 # What may change when a run is resumed: where it is written and tracked, how fast it goes and what it may spend.
-NOT_IDENTITY = frozenset({"output_dir", "overwrite", "run_name", "report_to"})
+NOT_IDENTITY = frozenset({"output_dir", "overwrite", "run_name", "report_to", "project", "log_model"})
 NOT_IDENTITY |= {"max_concurrency", "requests_per_minute", "tokens_per_minute", "max_calls", "max_cost"}
 NOT_IDENTITY |= {"max_failure_share", "dry_run", "reparse"}
 RECHECKED = frozenset({"gate", "calibration"})  # may change before a run goes on: they ask for no new answer
-WANDB_ID = "WANDB_RUN_ID"
-_ids: dict[str, str] = {}  # what this process wrote there
 
 
 class RunDirectory:
@@ -46,6 +46,7 @@ class RunDirectory:
         self.recipe = recipe
         self.main_process = main_process
         self.checkpoint: str | None = None  # the latest whole checkpoint of the same recipe
+        self.tracker: Tracker | None = None
 
     @classmethod
     def open(cls, recipe: Recipe) -> "RunDirectory":
@@ -58,6 +59,7 @@ class RunDirectory:
         run = cls(Path(recipe.output_dir), recipe, rank == 0)
         if run.main_process:
             run._begin()
+            run._track()
         if world_size > 1:
             import torch
             from accelerate import PartialState
@@ -87,6 +89,12 @@ class RunDirectory:
         if self.main_process:
             for row in rows:
                 append_jsonl(self.path / "samples.jsonl", {"step": step, **row})
+            self.table("samples", rows, step)
+
+    def table(self, name: str, rows: list[dict[str, Any]], step: int | None = None) -> None:
+        """Send rows to the tracker, if there is one."""
+        if self.tracker is not None:
+            self.tracker.table(name, rows, step)
 
     def finish(self, **results: Any) -> None:
         """Write the results, the model card, and the mark that the stage is done."""
@@ -94,6 +102,15 @@ class RunDirectory:
         if self.main_process:
             write_atomic(self.path / "README.md", model_card(self.recipe, read_manifest(self.path)))
         self.record(status="finished")
+        if self.tracker is not None:
+            self.tracker.finish(read_manifest(self.path))
+
+    def _track(self) -> None:
+        """Begin or go on with the run at W&B, where the recipe asks for it."""
+        run_id = read_manifest(self.path).get("wandb_run_id")
+        if run_id:
+            self.tracker, known = tracking.start(self.path, self.recipe, resolved_recipe(self.recipe), run_id)
+            self.record(**known)
 
     def _checkpoint(self) -> str | None:
         """The checkpoint to go on from; with `save_only_model` there is none: it leaves no optimizer to go on with."""
@@ -190,7 +207,7 @@ class RunDirectory:
 
     def _holds_work(self) -> bool:
         """Whether anything there would be lost: a run that failed at once leaves only what describes it."""
-        describing = {MANIFEST, "recipe.yaml", "README.md", self.metrics_path.name}
+        describing = {MANIFEST, "recipe.yaml", "README.md", self.metrics_path.name, "wandb"}
         return any(entry.name not in describing for entry in self.path.iterdir())
 
 
@@ -236,17 +253,12 @@ def versions() -> dict[str, str]:
 def tracked_run(recipe: Recipe, manifest: dict[str, Any]) -> dict[str, str]:
     """The id of the run at W&B, where it is tracked there: an interrupted run goes on as the one it was.
 
-    W&B reads both from the environment. An id that the user set there is taken over by a new run.
+    An id that the user set in the environment is taken over by a new run.
     """
     trackers = [recipe.report_to] if isinstance(recipe.report_to, str) else recipe.report_to
     if not {"wandb", "all"} & set(trackers):
         return {}
-    given = os.environ.get(WANDB_ID)
-    if given == _ids.get("latest"):  # an earlier stage's in this process, not the user's
-        given = None
-    run = _ids["latest"] = str(manifest.get("wandb_run_id") or given or secrets.token_hex(4))
-    os.environ |= {WANDB_ID: run, "WANDB_RESUME": "allow"}
-    return {"wandb_run_id": run}
+    return {"wandb_run_id": str(manifest.get("wandb_run_id") or os.environ.get("WANDB_RUN_ID") or secrets.token_hex(4))}
 
 
 def _unnamed(entry: Path) -> bool:

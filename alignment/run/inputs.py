@@ -33,7 +33,7 @@ def dependencies(stage: Stage) -> dict[str, str]:
     else:
         resolved = resolved_recipe(stage.recipe)
         found["recipe"] = recipe_digest(resolved)
-        paths, modules = set(_paths(resolved)), set(_modules(resolved))
+        paths, modules = set(paths_in(resolved)), set(_modules(resolved))
     found |= {path: content_hash(path) for path in sorted(paths)}
     found |= {f"code of {module}": code_hash(module) for module in sorted(modules)}
     return found
@@ -48,11 +48,11 @@ def is_finished(stage: Stage) -> bool:
     return manifest.get("status") == "finished" and manifest.get("recipe_sha256") == digest
 
 
-def _paths(value: Any, under: str = "") -> Iterator[str]:
+def paths_in(value: Any, under: str = "") -> Iterator[str]:
     """Every path in a recipe; what a list holds stands under the list's key."""
     for key, inner in value.items() if isinstance(value, dict) else ((under, entry) for entry in value):
         if isinstance(inner, dict | list):
-            yield from _paths(inner, key)
+            yield from paths_in(inner, key)
         elif key in PATHS and isinstance(inner, str) and (key not in ("chat_template", "prompt") or _is_file(inner)):
             yield inner
 
@@ -82,12 +82,17 @@ def content_hash(path: str) -> str:
     status = read_manifest(root).get("status", "")
     digest.update(str(status).encode())
     for folder, folders, files in os.walk(root):
-        folders[:] = sorted(name for name in folders if not name.startswith((".", "checkpoint-", "__pycache__")))
+        folders[:] = sorted(name for name in folders if not _is_account(name))
         for name in sorted(files):
             if name not in ACCOUNTS and not name.startswith(".") and ".sqlite" not in name:
                 file = Path(folder, name)
                 digest.update(f"{file.relative_to(root)}:{_file_hash(file)}\n".encode())
     return digest.hexdigest()
+
+
+def _is_account(folder: str) -> bool:
+    """Whether a folder of a run is one that nothing that comes after the run reads."""
+    return folder.startswith((".", "checkpoint-", "__pycache__")) or folder == "wandb"
 
 
 def _file_hash(file: Path) -> str:

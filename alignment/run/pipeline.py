@@ -126,7 +126,8 @@ class _Runner:
         begun, code = time.monotonic(), INTERRUPTED
         try:
             with Progress(self.console, stage.name, folder, log) as progress:
-                code = run_logged(self._command(stage, action), log, progress.tick)
+                group = {"WANDB_RUN_GROUP": self.folder.name}
+                code = run_logged(self._command(stage, action), log, progress.tick, group)
         finally:
             seconds = round(spent + time.monotonic() - begun, 2)
             if code == 0 and not is_finished(stage):

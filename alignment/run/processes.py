@@ -7,7 +7,7 @@ import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from alignment.run.signals import Terminated
@@ -34,11 +34,16 @@ def module_command(arguments: Sequence[str], *, launch: str | None = None, accel
     return [sys.executable, "-m", *arguments]
 
 
-def run_logged(command: Sequence[str], log: Path, tick: Callable[[], None]) -> int:
+def run_logged(
+    command: Sequence[str], log: Path, tick: Callable[[], None], environment: Mapping[str, str] | None = None
+) -> int:
     """Run a command with its output appended to a log, calling `tick` every quarter second.
 
     The command gets a process group of its own. Whatever ends this function ends the group: first as Ctrl-C does, then
     by force. Where this process is told to end, the command is first told too, and has the time to save.
+
+    Args:
+        environment: variables that it gets where the user has not set them.
 
     Returns: the exit code as a shell tells it, 128 + N for signal N.
     """
@@ -50,7 +55,7 @@ def run_logged(command: Sequence[str], log: Path, tick: Callable[[], None]) -> i
             stderr=subprocess.STDOUT,
             start_new_session=True,
             preexec_fn=_end_with_parent if LIBC else None,
-            env={**LAUNCHERS, **os.environ, "PYTHONUNBUFFERED": "1"},
+            env={**LAUNCHERS, **(environment or {}), **os.environ, "PYTHONUNBUFFERED": "1"},
         )
         try:
             while True:

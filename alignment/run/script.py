@@ -10,6 +10,7 @@ from collections.abc import Callable
 from alignment.errors import AlignmentError
 from alignment.run.files import disk_is_full
 from alignment.run.signals import Terminated, end_on_signals
+from alignment.run.tracking import end_all
 
 INTERRUPTED = 130  # 128 + SIGINT, what shells report
 
@@ -59,6 +60,7 @@ def script(main: Callable[[], None]) -> None:
         code = 1
     else:
         return
+    end_all(code)
     sys.stdout.flush()
     sys.stderr.flush()
     # Threads of judges or loaders may still be waiting on a socket; the user has been told all there is to tell.
@@ -92,9 +94,4 @@ def _not_ours(error: Exception) -> str | None:
     if disk_is_full(error):
         again = "free some and run the same command again: it goes on from the last whole checkpoint"
         return f"no room left on the disk; {again} ({error})"
-    if type(error).__module__.partition(".")[0] == "wandb":
-        return (
-            f"W&B cannot be used: {error}\nLog in with `wandb login` or set WANDB_API_KEY, set WANDB_MODE=offline to "
-            "keep its records here, or leave report_to out: metrics.jsonl has the same numbers."
-        )
     return None

@@ -39,6 +39,8 @@ def training_arguments(cls: type[Arguments], recipe: Recipe, run: RunDirectory, 
     name = name if name in known else "gradient_checkpointing"
     ours[name] = recipe.library.get("gradient_checkpointing", on_gpu)
     named = {"seed": recipe.seed, "run_name": recipe.run_name or str(run.path), "report_to": recipe.report_to}
+    if recipe.project is not None:
+        named["project"] = recipe.project
     shared = {key: getattr(recipe, key) for key in ("max_length", "trust_remote_code") if hasattr(recipe, key)}
     library = {key: value for key, value in recipe.library.items() if key != "gradient_checkpointing"}
     values = {**ours, **named, **shared, **library, **forced, "output_dir": str(run.path)}
@@ -47,4 +49,5 @@ def training_arguments(cls: type[Arguments], recipe: Recipe, run: RunDirectory, 
     except (ValueError, TypeError) as error:
         raise RecipeError([f"{recipe.source or recipe.stage}: {error}"]) from error
     arguments._n_gpu = min(arguments.n_gpu, 1)  # one process would else spread over all GPUs in sight, by DataParallel
+    arguments.report_to = [name for name in arguments.report_to if name != "wandb"]  # the run's folder reports there
     return arguments

@@ -25,7 +25,6 @@ from alignment.rollout.engine import Engine
 from alignment.rollout.transformers_engine import TransformersEngine
 from alignment.run.directory import RunDirectory
 from alignment.run.files import read_jsonl, write_jsonl
-from alignment.run.tracking import log_table
 from alignment.train.collector import Collector
 from alignment.train.engines import build_engine
 from alignment.train.experience import ExperienceStream, Rows, plan, unflatten
@@ -129,8 +128,6 @@ class PPOTrainer(Trainer):
         if wanted and update % max(1, updates // wanted) == 0:
             if self.run is not None:
                 self.run.samples(self.collector.samples, self.state.global_step)
-            if "wandb" in self.args.report_to and self.is_world_process_zero():
-                log_table("samples", self.collector.samples, self.state.global_step)
         return experience
 
     def _collect_sharded(self, update: int) -> Any:
@@ -354,7 +351,11 @@ class _Epochs(TrainerCallback):
         run = self.trainer.run
         if run is not None and state.is_world_process_zero and (run.path / "samples.jsonl").exists():
             samples = run.path / "samples.jsonl"
-            write_jsonl(samples, [row for row in read_jsonl(samples) if row["step"] < state.global_step])
+            kept = [row for row in read_jsonl(samples) if row["step"] < state.global_step]
+            write_jsonl(samples, kept)
+            for step in sorted({row["step"] for row in kept}):
+                rows = [{k: v for k, v in row.items() if k != "step"} for row in kept if row["step"] == step]
+                run.table("samples", rows, step)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Set the epoch before anything is logged or saved."""

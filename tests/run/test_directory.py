@@ -143,30 +143,16 @@ def test_a_checkpoint_that_a_kill_cut_off_is_removed_at_the_next_start(tmp_path)
     assert not (run.path / "checkpoint-6").exists()
 
 
-def test_a_run_at_wandb_goes_on_under_its_id(tmp_path, monkeypatch):
-    monkeypatch.setenv("WANDB_MODE", "offline")
-    monkeypatch.setenv("WANDB_SILENT", "true")
-    monkeypatch.setenv("WANDB_DIR", str(tmp_path))
-    for name in ("WANDB_RUN_ID", "WANDB_RESUME"):
-        monkeypatch.setenv(name, "")  # so that it is put back in the end
-        monkeypatch.delenv(name)
-    import wandb
-
-    wandb.teardown()
+def test_a_run_at_wandb_goes_on_under_its_id(tmp_path):
     seen = []
     for name in ("run", "run", "other"):  # the second goes on with the first
         run = RunDirectory.open(recipe(tmp_path / name, report_to="wandb"))
-        with wandb.init(project="test") as tracked:
-            seen.append(tracked.id)
-        wandb.teardown()  # it keeps what it read of the environment; each start is a process of its own
-        assert read_manifest(run.path)["wandb_run_id"] == tracked.id
+        seen.append(read_manifest(run.path)["wandb_run_id"])
     assert seen[0] == seen[1] != seen[2]
-    assert len(list(tmp_path.glob(f"wandb/offline-run-*-{seen[0]}"))) >= 1
     assert "wandb_run_id" not in read_manifest(RunDirectory.open(recipe(tmp_path / "untracked")).path)
 
 
 def test_a_new_run_takes_over_the_id_that_the_user_set(tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_RUN_ID", "chosen")
-    monkeypatch.setenv("WANDB_RESUME", "")
     run = RunDirectory.open(recipe(tmp_path / "run", report_to=["wandb"]))
     assert read_manifest(run.path)["wandb_run_id"] == "chosen"

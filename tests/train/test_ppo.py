@@ -395,23 +395,6 @@ def test_distinct_n():
     assert distinct_n([[3]], 2) == 1.0
 
 
-def test_samples_go_to_wandb_as_a_table_at_the_intervals_of_the_file(base, tmp_path, monkeypatch):
-    monkeypatch.setenv("WANDB_MODE", "offline")
-    monkeypatch.setenv("WANDB_DIR", str(tmp_path))
-    monkeypatch.setenv("WANDB_SILENT", "true")
-    trainer = make_trainer(
-        base, tmp_path / "run", updates=4, num_sample_generations=2, arguments={"report_to": ["wandb"]}
-    )
-    trainer.train()
-    import wandb
-
-    wandb.finish()
-    tables = [json.loads(file.read_text()) for file in tmp_path.glob("wandb/offline-run-*/files/media/table/*.json")]
-    assert {tuple(table["columns"]) for table in tables} == {("step", "prompt", "answer", "score", "kl", "stopped")}
-    assert sorted({row[0] for table in tables for row in table["data"]}) == [0, 8]
-    assert all(len(table["data"]) == 4 for table in tables)
-
-
 def test_the_value_has_a_learning_rate_of_its_own(base, tmp_path):
     trainer = make_trainer(base, tmp_path, value_learning_rate=0.25)
     groups = trainer.create_optimizer().param_groups
