@@ -47,15 +47,15 @@ def _settled(launch: Any, argv: list[str] | None) -> Any:
         raise AlignmentError("--config_file: name one of launch/accelerate/*.yaml, or a file of your own.")
     args.config_file = str(found(args.config_file))
     if args.machine_rank is None and "SLURM_NODEID" in os.environ:
-        args.machine_rank = int(
-            os.environ["SLURM_NODEID"]
-        )  # srun says it to each node; its command line is one for all
+        args.machine_rank = int(os.environ["SLURM_NODEID"])  # srun's command line is one for all nodes
     return args
 
 
 def _run(start: Any, args: Any) -> int:
+    from torch.distributed import DistError
     from torch.distributed.elastic.multiprocessing import api
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.elastic.rendezvous.api import RendezvousError
 
     def told_once(signum: int, frame: FrameType | None) -> None:
         for each in SIGNALS:
@@ -73,6 +73,9 @@ def _run(start: Any, args: Any) -> int:
         return int(code)
     except api.SignalException as told:
         return PREEMPTED if told.sigval in SIGNALS else 128 + told.sigval
+    except (RendezvousError, DistError) as lost:
+        print(f"the other nodes are not there, or no more: {lost}", file=sys.stderr)  # noqa: T201
+        return PREEMPTED  # they start again, and so must this one
     return 0
 
 
