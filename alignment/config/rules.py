@@ -1,5 +1,6 @@
 """Combinations of keys that cannot be."""
 
+import importlib.util
 import math
 import os
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ LORA = ("lora_r", "lora_alpha", "lora_dropout", "lora_target_modules", "lora_mod
 ABOVE_ZERO = {"learning_rate", "per_device_train_batch_size", "per_device_eval_batch_size", "num_train_epochs"}
 ABOVE_ZERO |= {"gradient_accumulation_steps", "logging_steps", "save_steps", "eval_steps", "beta", "save_total_limit"}
 OF_PEOPLE = {"min_kappa", "min_accuracy", "min_accuracy_when_consistent", "max_length_bias", "max_ece"}
+TRACKER_EXTRAS = ("tensorboard", "trackio")
 NOT_NEGATIVE = {"warmup_steps", "weight_decay", "max_grad_norm", "adam_epsilon", "dataloader_num_workers"}
 
 
@@ -79,6 +81,10 @@ def reports(keys: Keys) -> Iterator[Fault]:
     for name in given if isinstance(given, list) else [given]:
         if known and name not in known:
             yield ("report_to",), f"{name!r} is no tracker; give one of {', '.join(known)}{did_you_mean(name, known)}"
+        elif name in TRACKER_EXTRAS and importlib.util.find_spec(name) is None:
+            yield ("report_to",), f"{name} is not installed; run `pip install {name}`"
+        elif keys.stage in ("label", "evaluate") and name not in ("wandb", "all", "none"):
+            yield ("report_to",), f"{name} follows training alone; give stage {keys.stage} wandb, or take it out"
 
 
 def adapters(keys: Keys) -> Iterator[Fault]:

@@ -1,7 +1,10 @@
 """What W&B is told of every stage, read back from what it keeps offline."""
 
+import contextlib
 import json
 import shutil
+import sqlite3
+from collections import defaultdict
 from pathlib import Path
 
 import pytest
@@ -150,6 +153,34 @@ def test_a_resumed_run_goes_on_in_the_same_run_with_no_step_lost_or_doubled(inpu
     require_every_metric(run)
     [artifact] = Kept(run).artifacts
     assert "adapter_model.safetensors" in [entry.path for entry in artifact.manifest.contents]
+
+
+def test_tensorboard_and_trackio_have_every_metric_at_its_step(inputs, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run = tmp_path / "sft"
+    argv = command(inputs, run, "sft", report_to=["tensorboard", "trackio"], project="tests", eval_strategy="epoch")
+    start(argv, tmp_path / "log", "sft", TRACKIO_DIR=str(tmp_path / "trackio"))
+    written, kept = defaultdict(list), defaultdict(list)  # the last step's evaluation is made twice
+    for folder in {file.parent for file in run.rglob("events.out.tfevents.*")}:
+        events = EventAccumulator(str(folder)).Reload()
+        for tag in events.Tags()["scalars"]:
+            for at in events.Scalars(tag):
+                written[tag, at.step].append(pytest.approx(at.value, rel=1e-6))  # event files hold 32 bits
+    with contextlib.closing(sqlite3.connect(tmp_path / "trackio" / "tests.db")) as store:
+        stored = [json.loads(text) for (text,) in store.execute("select metrics from metrics order by id")]
+    for row in stored:
+        for key, value in row.items():
+            kept[key, row["train/global_step"]].append(value)
+    rows = read_jsonl(run / "metrics.jsonl")
+    assert len(rows) >= 10
+    for row in rows:
+        step = row.pop("step")
+        for key, value in row.items():
+            name = "eval/" + key.removeprefix("eval_") if key.startswith("eval_") else f"train/{key}"
+            assert value in written[name, step]
+            if "train_runtime" not in row and not key.endswith(("runtime", "per_second")):  # not sent, or of one of two
+                assert value in kept[name, step]
 
 
 @pytest.mark.parametrize(
