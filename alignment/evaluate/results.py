@@ -136,14 +136,16 @@ def bootstrap_of(recipe: EvaluateRecipe) -> Bootstrap:
 
 def _ask(recipe: EvaluateRecipe, judge: Judge, pairs: Sequence[Comparison], say: Say) -> Judged:
     """Ask about every pair, saying now and then how far it is."""
-    done, said = 0, time.monotonic()
+    done, begun = 0, time.monotonic()
+    said = begun
 
     def count() -> None:
         nonlocal done, said
         done += 1
         if time.monotonic() - said > SECONDS_BETWEEN_WORDS:
             said = time.monotonic()
-            say(f"{judge.name}: {done} of {len(pairs)} pairs")
+            left = (said - begun) / done * (len(pairs) - done)
+            say(f"evaluate: {judge.name} {done}/{len(pairs)} pairs ({done / len(pairs):.0%}), {left:.0f} s left")
 
     return judge_pairs(
         judge,
