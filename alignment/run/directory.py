@@ -14,11 +14,13 @@ import platform
 import secrets
 import shutil
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from alignment.config.launched import BATCH_KEYS, Launch, is_sharded
 from alignment.config.schema import Recipe
 from alignment.errors import AlignmentError
 from alignment.run import tracking
@@ -41,9 +43,10 @@ RECHECKED = frozenset({"gate", "calibration"})  # may change before a run goes o
 class RunDirectory:
     """One stage's output folder. Only the main process writes; the others see the same path and checkpoint."""
 
-    def __init__(self, path: Path, recipe: Recipe, main_process: bool) -> None:
+    def __init__(self, path: Path, recipe: Recipe, launch: Launch, main_process: bool) -> None:
         self.path = path
         self.recipe = recipe
+        self.launch = launch
         self.main_process = main_process
         self.checkpoint: str | None = None  # the latest whole checkpoint of the same recipe
         self.tracker: Tracker | None = None
@@ -55,22 +58,20 @@ class RunDirectory:
         Raises: AlignmentError where it holds a finished run, a run of another recipe, or something else entirely,
             and `overwrite` is false.
         """
-        rank, world_size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-        run = cls(Path(recipe.output_dir), recipe, rank == 0)
+        launch = Launch.of(recipe)
+        run = cls(Path(recipe.output_dir), recipe, launch, int(os.environ.get("RANK", "0")) == 0)
         if run.main_process:
             run._begin()
             run._track()
-        if world_size > 1:
+        if launch.processes > 1:
             import torch
             from accelerate import PartialState
-
-            from alignment.policy.base import is_sharded
 
             on_gpu = torch.cuda.is_available()
             here = {} if on_gpu else {"backend": "gloo"}
             PartialState(cpu=not on_gpu and not is_sharded(), **here).wait_for_everyone()
         run.checkpoint = run._checkpoint()
-        if world_size > 1:
+        if launch.processes > 1:
             run._require_same_checkpoint()
         return run
 
@@ -144,6 +145,7 @@ class RunDirectory:
                 "recipe": resolved,
                 "recipe_sha256": recipe_digest(resolved),
                 "seed": self.recipe.seed,
+                "launch": asdict(self.launch),
                 "command": sys.argv,
                 "started": manifest.get("started", _now()),
                 "versions": versions(),
@@ -194,16 +196,37 @@ class RunDirectory:
                 f"output_dir {self.path} holds a finished run; pass --overwrite true to run it anew, or name another "
                 "output_dir."
             )
-        before, now = manifest.get("recipe", {}), resolved_recipe(self.recipe)
-        changed = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
-        changed = [key for key in changed if key not in NOT_IDENTITY | RECHECKED]
-        if changed and self._holds_work():
-            differences = "; ".join(f"{key} was {before.get(key)!r}, is {now.get(key)!r}" for key in changed)
+        changed = self._changed(manifest)
+        if not self._holds_work():
+            return {} if changed else manifest
+        if changed:
             raise AlignmentError(
-                f"output_dir {self.path} holds an interrupted run of another recipe ({differences}); put the recipe "
-                "back to go on with it, or pass --overwrite true to run anew."
+                f"output_dir {self.path} holds an interrupted run of another recipe ({'; '.join(changed)}); put the "
+                "recipe back to go on with it, or pass --overwrite true to run anew."
             )
-        return manifest if not changed else {}
+        reason = None
+        if self.recipe.TRAINER_CONFIG:
+            reason = self.launch.why_it_cannot_follow(*self._before(manifest), resolved_recipe(self.recipe))
+        if reason:
+            raise AlignmentError(
+                f"output_dir {self.path} holds an interrupted run that cannot go on as it is started now: {reason}. "
+                "Start it as it was started then, or pass --overwrite true to run anew."
+            )
+        return manifest
+
+    def _changed(self, manifest: dict[str, Any]) -> list[str]:
+        """What differs from the recipe of the interrupted run and matters."""
+        launch, before = self._before(manifest)
+        now = resolved_recipe(self.recipe)
+        free = NOT_IDENTITY | RECHECKED
+        if self.recipe.stage != "ppo" and launch.rows(before) == self.launch.rows(now):
+            free |= BATCH_KEYS  # the same rows in the same steps
+        changed = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
+        return [f"{key} was {before.get(key)!r}, is {now.get(key)!r}" for key in changed if key not in free]
+
+    def _before(self, manifest: dict[str, Any]) -> tuple[Launch, dict[str, Any]]:
+        """How the interrupted run was launched, and its recipe."""
+        return Launch(**manifest.get("launch", asdict(self.launch))), manifest.get("recipe", {})
 
     def _holds_work(self) -> bool:
         """Whether anything there would be lost: a run that failed at once leaves only what describes it."""

@@ -7,9 +7,9 @@ from typing import Any, TypeVar
 import torch
 from transformers import TrainingArguments
 
+from alignment.config.launched import is_sharded
 from alignment.config.schema import Recipe
-from alignment.errors import RecipeError
-from alignment.policy.base import is_sharded
+from alignment.errors import RecipeError, TrainingError
 from alignment.run.directory import RunDirectory
 
 Arguments = TypeVar("Arguments", bound=TrainingArguments)
@@ -21,7 +21,7 @@ def training_arguments(cls: type[Arguments], recipe: Recipe, run: RunDirectory, 
     Ours differ from the library's where its defaults do not fit every machine: bf16 and gradient checkpointing only
     on a GPU, no filter that hides NaN from the logs, few checkpoints kept, no tracker unless one is named.
 
-    Raises: RecipeError where the library refuses a value or a combination.
+    Raises: RecipeError where the library refuses a value or a combination; TrainingError where processes do not meet.
     """
     on_gpu, sharded = torch.cuda.is_available(), is_sharded()
     known = {field.name for field in dataclasses.fields(cls)}
@@ -42,7 +42,8 @@ def training_arguments(cls: type[Arguments], recipe: Recipe, run: RunDirectory, 
     if recipe.project is not None:
         named["project"] = recipe.project
     shared = {key: getattr(recipe, key) for key in ("max_length", "trust_remote_code") if hasattr(recipe, key)}
-    library = {key: value for key, value in recipe.library.items() if key != "gradient_checkpointing"}
+    elsewhere = ("gradient_checkpointing", "deepspeed")  # the latter is in the environment, see `Launch`
+    library = {key: value for key, value in recipe.library.items() if key not in elsewhere}
     values = {**ours, **named, **shared, **library, **forced, "output_dir": str(run.path)}
     try:
         arguments = cls(**{key: value for key, value in values.items() if key in known})
@@ -50,4 +51,9 @@ def training_arguments(cls: type[Arguments], recipe: Recipe, run: RunDirectory, 
         raise RecipeError([f"{recipe.source or recipe.stage}: {error}"]) from error
     arguments._n_gpu = min(arguments.n_gpu, 1)  # one process would else spread over all GPUs in sight, by DataParallel
     arguments.report_to = [name for name in arguments.report_to if name != "wandb"]  # the run's folder reports there
+    if arguments.world_size != run.launch.processes:
+        raise TrainingError(
+            f"the launcher started {run.launch.processes} processes, but Accelerate found {arguments.world_size}: each "
+            "would train alone. Start them with accelerate launch and a file of launch/accelerate"
+        )
     return arguments

@@ -6,6 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from alignment.config.launched import Launch
 from alignment.config.schema import LabelRecipe
 from alignment.data import ranking_to_json
 from alignment.data.rows import Ranking
@@ -146,7 +147,7 @@ def reparse(recipe: LabelRecipe) -> dict[str, Any]:
         kept = manifest.get("results", {})
         samples = list(store.samples().values())
         forgiving = recipe.model_copy(update={"max_failure_share": 1.0})
-        run = RunDirectory(path, recipe, True)
+        run = RunDirectory(path, recipe, Launch.of(recipe), True)
 
         def never_made() -> AlignmentError:
             return AlignmentError(

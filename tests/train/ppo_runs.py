@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from transformers import AutoTokenizer, TrainingArguments
 
+from alignment.config.launched import is_sharded
 from alignment.config.schema import DatasetEntry, PPORecipe
 from alignment.data.template import Template
-from alignment.policy.base import is_sharded
 from alignment.policy.load_roles import load_roles
 from alignment.rollout.transformers_engine import TransformersEngine
 from alignment.train.ppo import PPOTrainer

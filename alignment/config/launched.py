@@ -1,0 +1,85 @@
+"""How this process was launched: with how many others, and what cuts the model over them."""
+
+import base64
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from alignment.config.schema import Recipe
+
+BATCH_KEYS = frozenset({"per_device_train_batch_size", "gradient_accumulation_steps"})
+PER_DEVICE = 8  # transformers' default of per_device_train_batch_size
+
+
+def is_sharded() -> bool:
+    """Whether DeepSpeed or FSDP will place the weights; they refuse a model that is on a device already."""
+    return any(os.environ.get(f"ACCELERATE_USE_{engine}", "false") == "true" for engine in ("DEEPSPEED", "FSDP"))
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """What a checkpoint depends on beside the recipe."""
+
+    processes: int
+    engine: str  # "none" for one process and plain data parallelism, else "fsdp", "zero1", "zero2", "zero3"
+
+    @classmethod
+    def of(cls, recipe: Recipe) -> "Launch":
+        """Read the environment that launchers set, after the recipe's `deepspeed` and `fsdp` are put there.
+
+        `TrainingArguments` would put them there too, but only after the processes met; and on a CPU it would then
+        forget that there are several.
+        """
+        given = recipe.library.get("deepspeed")
+        if given:
+            file = given if isinstance(given, str) else base64.urlsafe_b64encode(json.dumps(given).encode()).decode()
+            os.environ |= {"ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_DEEPSPEED_CONFIG_FILE": file}
+        if recipe.library.get("fsdp"):
+            os.environ["ACCELERATE_USE_FSDP"] = "true"
+        processes = int(os.environ.get("WORLD_SIZE", "1"))
+        if os.environ.get("ACCELERATE_USE_FSDP", "false") == "true":
+            return cls(processes, "fsdp")
+        if os.environ.get("ACCELERATE_USE_DEEPSPEED", "false") == "true":
+            return cls(processes, f"zero{_zero_stage(given)}")
+        return cls(processes, "none")
+
+    def rows(self, recipe: dict[str, Any]) -> int:
+        """Rows that an optimizer step learns from."""
+        per_device = int(recipe.get("per_device_train_batch_size", PER_DEVICE))
+        return self.processes * per_device * int(recipe.get("gradient_accumulation_steps", 1))
+
+    def why_it_cannot_follow(self, before: "Launch", was: dict[str, Any], now: dict[str, Any]) -> str | None:
+        """Why a run begun by `before` cannot go on here; None where it can. `was` and `now` are its recipes."""
+        if self.engine != before.engine:
+            named = {"none": "no DeepSpeed and no FSDP", "fsdp": "FSDP"}
+            kinds = [named.get(kind, kind.replace("zero", "ZeRO-")) for kind in (before.engine, self.engine)]
+            return f"it began with {kinds[0]}, this start has {kinds[1]}, and each keeps the optimizer in its own files"
+        if self.processes == before.processes:
+            return None
+        counts = f"it began on {before.processes} processes, this start has {self.processes}"
+        if now["stage"] == "ppo":
+            return f"{counts}, and each process of PPO keeps a part of the update under way"
+        if self.engine.startswith("zero"):
+            return f"{counts}, and DeepSpeed keeps the optimizer in as many parts as there were processes"
+        if self.rows(now) != before.rows(was):
+            return (
+                f"{counts}, so a step would learn from {self.rows(now)} rows where it learned from {before.rows(was)}. "
+                "Set per_device_train_batch_size and gradient_accumulation_steps so that, times the processes, they "
+                f"make {before.rows(was)} again"
+            )
+        return None
+
+
+def _zero_stage(given: Any) -> str:
+    """ZeRO's stage by the recipe's `deepspeed` or the launcher's environment; "" where neither tells."""
+    file = given or os.environ.get("ACCELERATE_DEEPSPEED_CONFIG_FILE")
+    if isinstance(file, str) and Path(file).is_file():
+        try:
+            given = json.loads(Path(file).read_text(encoding="utf-8"))
+        except ValueError:
+            return ""
+    if isinstance(given, dict):
+        return str(given.get("zero_optimization", {}).get("stage", ""))
+    return os.environ.get("ACCELERATE_DEEPSPEED_ZERO_STAGE", "")
