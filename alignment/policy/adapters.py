@@ -32,6 +32,23 @@ def adapter_config(keys: AdapterKeys, *, task: str) -> LoraConfig:
     )
 
 
+def heads_in_float32(model: Any, task: str) -> Any:
+    """Hold a task's head in float32, as PEFT holds LoRA's matrices; its inputs follow.
+
+    In bfloat16 updates below 1/256 of a weight are lost, and ZeRO-3 cannot train weights of two dtypes.
+    """
+    for name, module in model.named_modules():
+        if any(f"{head}.modules_to_save" in name for head in HEADS[task]):
+            for parameter in module.parameters(recurse=False):
+                parameter.data = parameter.data.float()
+                module.register_forward_pre_hook(_in_own_dtype)
+    return model
+
+
+def _in_own_dtype(module: Any, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    return (inputs[0].to(module.weight.dtype), *inputs[1:])
+
+
 def attach_adapter(model: Any, keys: AdapterKeys, *, task: str) -> Any:
     """Put a new adapter on `model`; its function is the base's until it trains."""
     try:

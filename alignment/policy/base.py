@@ -1,7 +1,6 @@
 """Finding a model by its path, and loading it: the base, its tokenizer, and the adapter that lies on it."""
 
 import json
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,9 +18,10 @@ from transformers import (
 )
 from transformers.utils import find_adapter_config_file
 
+from alignment.config.launched import is_sharded
 from alignment.config.schema import AdapterKeys, ModelKeys
 from alignment.errors import ModelError
-from alignment.policy.adapters import attach_adapter, continue_adapter
+from alignment.policy.adapters import attach_adapter, continue_adapter, heads_in_float32
 from alignment.policy.weights import weights_hash
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
@@ -252,8 +252,10 @@ def _load(
         for parameter in model.parameters():
             parameter.requires_grad_(False)
     if source.adapter is not None:
-        return continue_adapter(model, source.adapter, source.base, task=task, trainable=trainable, keys=peft)
-    return attach_adapter(model, peft, task=task) if trainable and not full and peft is not None else model
+        model = continue_adapter(model, source.adapter, source.base, task=task, trainable=trainable, keys=peft)
+    elif trainable and not full and peft is not None:
+        model = attach_adapter(model, peft, task=task)
+    return heads_in_float32(model, task) if trainable else model
 
 
 def _head(cls: Any, pad_token_id: int | None) -> dict[str, Any]:
@@ -274,7 +276,7 @@ def load_base(cls: Any, base: str, keys: ModelKeys, *, full: bool = False, **con
     if keys.attn_implementation is not None:
         options["attn_implementation"] = keys.attn_implementation
     if keys.load_in_4bit:
-        options["quantization_config"] = quantization(keys)
+        options["quantization_config"] = quantization(keys, options["dtype"])
     if torch.cuda.is_available() and not is_sharded():
         options["device_map"] = {"": PartialState().device}
     try:
@@ -283,11 +285,6 @@ def load_base(cls: Any, base: str, keys: ModelKeys, *, full: bool = False, **con
         raise
     except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
         raise _cannot_load(base, error) from error
-
-
-def is_sharded() -> bool:
-    """Whether DeepSpeed or FSDP will place the weights; they refuse a model that is on a device already."""
-    return any(os.environ.get(f"ACCELERATE_USE_{engine}", "false") == "true" for engine in ("DEEPSPEED", "FSDP"))
 
 
 def model_dtype(base: str, keys: ModelKeys, *, full: bool = False) -> torch.dtype:
@@ -306,9 +303,14 @@ def model_dtype(base: str, keys: ModelKeys, *, full: bool = False) -> torch.dtyp
     return getattr(config, "dtype", None) or torch.float32
 
 
-def quantization(keys: ModelKeys) -> Any:
-    """The 4-bit configuration of QLoRA, https://arxiv.org/abs/2305.14314: NF4, constants quantised once more."""
+def quantization(keys: ModelKeys, dtype: torch.dtype) -> Any:
+    """The 4-bit configuration of QLoRA, https://arxiv.org/abs/2305.14314: NF4, constants quantised once more.
+
+    ZeRO-3 and FSDP cut only weights of a floating dtype, and FSDP only those of one: packed weights are then kept in
+    tensors of the model's own `dtype`, whose bits are the same as those of bytes.
+    """
     return BitsAndBytesConfig(
+        bnb_4bit_quant_storage=dtype if is_sharded() else torch.uint8,
         load_in_4bit=True,
         bnb_4bit_quant_type=keys.bnb_4bit_quant_type,
         bnb_4bit_use_double_quant=keys.use_bnb_nested_quant,
