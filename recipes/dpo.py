@@ -48,10 +48,10 @@ def main(argv: list[str] | None = None) -> None:
     tokenizer = load_tokenizer(recipe)
     template = Template(tokenizer, recipe.chat_template, recipe.eos_token)
     run.record(lineage=lineage_of(recipe, tokenizer, template))
+    # Pairs are never cut, so TRL has nothing to truncate. Before the model: ZeRO-3 cuts weights as they load.
+    arguments = training_arguments(DPOConfig, recipe, run, max_length=None)
     model = load_causal_lm(recipe, trainable=True, peft=recipe)
 
-    # Pairs are never cut, so TRL has nothing to truncate.
-    arguments = training_arguments(DPOConfig, recipe, run, max_length=None)
     ties = bool(SOFT_LOSSES & set(arguments.loss_type))
     limit = context_limit(recipe.max_length, model)
     train, held_out = load_data(recipe, run, template, limit=limit, ties=ties)

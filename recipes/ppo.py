@@ -49,12 +49,12 @@ def main(argv: list[str] | None = None) -> None:
     lineage = lineage_of(recipe, tokenizer, template)
     run.record(lineage=lineage)
     watch = build_watch(recipe)
+    arguments = training_arguments(TrainingArguments, recipe, run)  # before the model: ZeRO-3 cuts weights as they load
     roles, scoring = load_models(recipe, lineage)
     run.record(scorers=describe(recipe, scoring), **({"watch_scorers": describe_watch(recipe, watch)} if watch else {}))
     loaded = prompts_to_answer(recipe, template, roles.context)
     run.record(data=loaded.files, prompts=len(loaded.rows), skipped=loaded.skipped)
 
-    arguments = training_arguments(TrainingArguments, recipe, run)
     shape = UpdateShape.of(
         recipe,
         per_device_train_batch_size=arguments.per_device_train_batch_size,

@@ -49,12 +49,14 @@ def train(recipe: RewardRecipe, run: RunDirectory, *, data_seed: int) -> None:
     template = Template(tokenizer, recipe.chat_template, recipe.eos_token)
     lineage = lineage_of(recipe, tokenizer, template)
     run.record(lineage={key: value for key, value in lineage.items() if key != "pad_token_id"})  # it chooses its own
+    # Before the model: ZeRO-3 cuts weights as they load.
+    arguments = training_arguments(TrainingArguments, recipe, run, remove_unused_columns=False)
     model = load_reward_model(recipe, tokenizer, template.stop_token_ids, trainable=True, peft=recipe)
 
     train, held_out = load_data(recipe, run, template, limit=context_limit(model, recipe.max_length), seed=data_seed)
     trainer = RewardTrainer(
         model,
-        training_arguments(TrainingArguments, recipe, run, remove_unused_columns=False),
+        arguments,
         tokenizer=tokenizer,
         train=train.rows,
         evaluation=held_out.rows,

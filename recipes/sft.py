@@ -51,13 +51,13 @@ def main(argv: list[str] | None = None) -> None:
     tokenizer = load_tokenizer(recipe)
     template = Template(tokenizer, recipe.chat_template, recipe.eos_token)
     run.record(lineage=lineage_of(recipe, tokenizer, template))
+    arguments = training_arguments(SFTConfig, recipe, run, max_length=None)  # first: ZeRO-3 cuts weights as they load
     model = load_causal_lm(recipe, trainable=True, peft=recipe)
 
     limit = context_limit(recipe.max_length, model)
     train, held_out = load_data(recipe, run, template, limit)
     require_learnable(train.rows, template.stop_token_ids)
-    # Rows are cut already; TRL needs the length only to know how much goes into a pack.
-    arguments = training_arguments(SFTConfig, recipe, run, max_length=limit if recipe.library.get("packing") else None)
+    arguments.max_length = limit if arguments.packing else None  # rows are cut already; a pack still needs its length
     trainer = sft_trainer(
         model,
         tokenizer,

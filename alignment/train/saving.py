@@ -5,12 +5,15 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from transformers import Trainer
+
 from alignment.config.schema import ModelKeys
 from alignment.data.template import Template
 from alignment.policy.base import resolve_model
 from alignment.run.directory import read_manifest
 from alignment.run.files import flush_to_disk, naming_the_disk
 from alignment.run.lineage import fingerprint, require_same
+from alignment.train.sharding import whole
 
 LEFT_BEHIND = frozenset({"training_args.bin", "README.md"})  # a pickle, and PEFT's empty card in place of ours
 
@@ -39,7 +42,7 @@ def save_trained(trainer: Any, path: Path) -> None:
     trainer.accelerator.wait_for_everyone()
     try:
         with naming_the_disk(path):
-            trainer.save_model(str(beside))
+            _save_model(trainer, str(beside))
             trainer.accelerator.wait_for_everyone()
             if trainer.is_world_process_zero():
                 files = [file for file in beside.iterdir() if file.is_file() and file.name not in LEFT_BEHIND]
@@ -49,3 +52,13 @@ def save_trained(trainer: Any, path: Path) -> None:
     finally:
         if trainer.is_world_process_zero():
             shutil.rmtree(beside, ignore_errors=True)
+
+
+def _save_model(trainer: Any, path: str) -> None:
+    """Write the model whole; the Trainer's own method writes none where FSDP's checkpoints are in shards."""
+    if not trainer.is_fsdp_enabled or type(trainer).save_model is not Trainer.save_model:
+        trainer.save_model(path)
+        return
+    weights = whole({name: p for name, p in trainer.model.named_parameters() if p.requires_grad})
+    if trainer.args.should_save:
+        trainer._save(path, state_dict=weights)
