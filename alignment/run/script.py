@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from alignment.errors import AlignmentError
 from alignment.run.files import disk_is_full
-from alignment.run.signals import Terminated, end_on_signals
+from alignment.run.signals import SIGNALS, Terminated, end_on_signals
 from alignment.run.tracking import end_all
 
 INTERRUPTED = 130  # 128 + SIGINT, what shells report
@@ -84,7 +84,9 @@ def _hush() -> None:
 
 
 def _tell_launcher() -> None:
-    """Have torchrun end too: it would start the workers again, as after a crash."""
+    """Have torchrun end too: it would start the workers again, as after a crash. It then tells them a second time."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
     if "TORCHELASTIC_RUN_ID" in os.environ and os.environ.get("LOCAL_RANK") == "0":
         os.kill(os.getppid(), signal.SIGTERM)
 
