@@ -34,7 +34,7 @@ test: $(VENV)/.installed-dev ## unit tests and the tiny pipeline end to end
 test-slow: $(VENV)/.installed-dev ## the long proofs
 	$(RUN_TESTS) -m slow
 
-test-distributed: $(VENV)/.installed-dev ## DDP, ZeRO-1 to -3 and FSDP2 on two CPU processes
+test-distributed: $(VENV)/.installed-dev ## every stage under every file of launch/accelerate, on two CPU processes; long
 	$(PIP) --no-build-isolation --editable ".[deepspeed]"
 	$(RUN_TESTS) -m distributed tests/distributed
 

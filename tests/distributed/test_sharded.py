@@ -54,9 +54,7 @@ def environment(engine: str) -> dict[str, str]:
 
 
 def kinds(engine: str) -> list[str]:
-    shards = engine in ("zero3", "fsdp2")
-    # DeepSpeed's ZeRO-3 has no place for the packed weights of 4 bits
-    return [name for name in RUNS if (name != "sharded-sampling" or shards) and (name != "4bit" or engine != "zero3")]
+    return [name for name in RUNS if name != "sharded-sampling" or engine in ("zero3", "fsdp2")]
 
 
 @pytest.fixture(scope="module")
