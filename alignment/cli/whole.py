@@ -42,7 +42,7 @@ def plan(
     memory: Annotated[str, typer.Option(metavar="SIZE", help="Of each device, 80GiB or 24GB, say.")] = "80GiB",
     strategy: Annotated[
         str | None,
-        typer.Option(help="single, ddp, zero1, zero2, zero3, zero3-offload or fsdp2; default: single, or ddp."),
+        typer.Option(help="single, ddp, zero1, zero2, zero3, zero3-offload, zero3-nvme or fsdp2."),
     ] = None,
     cpu: Annotated[bool, typer.Option("--cpu", help="Plan for CPU processes.")] = False,
     rows: Annotated[

@@ -124,8 +124,6 @@ def engine(keys: Keys) -> Iterator[Fault]:
     for key in COLOCATED if server else ("vllm_server_base_url",):
         if keys.changed(key):
             yield (key,), f"has no effect with vllm_mode {keys['vllm_mode']}; take it out"
-    if keys["peft_method"] == "dora":
-        yield ("rollout_engine",), "vllm cannot be handed a DoRA policy; use peft_method lora, or transformers"
 
 
 def dropout(keys: Keys) -> Iterator[Fault]:

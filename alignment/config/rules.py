@@ -5,6 +5,7 @@ import math
 import os
 from collections.abc import Iterator
 
+from alignment.config.combinations import broken_by_itself
 from alignment.config.documents import Location
 from alignment.config.faults import did_you_mean
 from alignment.config.judges import CHATS, judges
@@ -88,14 +89,18 @@ def reports(keys: Keys) -> Iterator[Fault]:
 
 
 def adapters(keys: Keys) -> Iterator[Fault]:
-    """LoRA's keys belong to LoRA, and frozen 4-bit weights cannot be trained themselves."""
+    """LoRA's keys belong to LoRA."""
     if keys["peft_method"] != "full":
         return
-    if keys["load_in_4bit"]:
-        yield ("load_in_4bit",), "4-bit weights cannot be trained whole; use peft_method lora or dora"
     for key in LORA:
         if keys.changed(key):
             yield (key,), "has no effect with peft_method full; take it out, or use peft_method lora or dora"
+
+
+def combinations(keys: Keys) -> Iterator[Fault]:
+    """What cannot go together under any strategy."""
+    for one in broken_by_itself(keys.stage, keys.__getitem__):
+        yield (one.key,), f"{one.reason}; {one.remedy}"
 
 
 def quantisation(keys: Keys) -> Iterator[Fault]:
@@ -249,6 +254,7 @@ RULES: list[Rule] = [
     precision,
     reports,
     adapters,
+    combinations,
     quantisation,
     mixtures,
     held_out,

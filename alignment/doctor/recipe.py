@@ -8,6 +8,7 @@ from typing import Any
 
 from transformers import AutoModelForCausalLM
 
+from alignment.config.combinations import broken_under, values_of
 from alignment.config.schema import PPORecipe, Recipe, SFTRecipe
 from alignment.data import load_rows
 from alignment.data.rows import Demonstration, Ranking
@@ -35,6 +36,7 @@ def examine(
         planned: recipes by output_dir that will have run before. made: all files and folders that will be there then.
     """
     known = dict(planned or {})
+    yield from _combinations(recipe, machine)
     yield from _hub(recipe)
     yield from _tracker(recipe)
     path = getattr(recipe, "model_name_or_path", "")
@@ -58,6 +60,12 @@ def examine(
         yield note("data", "template and lengths can be looked at once the stages before have run")
     elif path and plan is not None:
         yield from _text(recipe)
+
+
+def _combinations(recipe: Recipe, machine: Machine) -> Iterator[Finding]:
+    """What cannot go together under this strategy; `alignment check` has told what never can."""
+    for one in broken_under(recipe.stage, values_of(recipe), machine.strategy, gpu=machine.gpu):
+        yield fault("combination", f"{one.what.replace('`', '')}: {one.reason}", one.remedy)
 
 
 def _root(path: str, known: Mapping[str, Recipe]) -> str:
@@ -164,7 +172,7 @@ def _disk(recipe: Recipe, plan: StagePlan | None) -> Iterator[Finding]:
         return
     states = plan.phases[-1].parts
     one = sum(size for name, size in states.items() if "trained" in name or name == "optimizer states")
-    one += plan.host.get("optimizer states", 0)
+    one += {**plan.host, **plan.disk}.get("optimizer states", 0)
     kept = recipe.library.get("save_total_limit") or CHECKPOINTS
     needed = one * plan.machine.shards.optimizer * (int(kept) + 1)  # and one while it is written
     free = shutil.disk_usage(standing).free

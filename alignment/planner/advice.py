@@ -7,7 +7,8 @@ from alignment.config.schema import PPORecipe, Recipe
 from alignment.planner.machine import GIB, STRATEGIES, Machine
 from alignment.planner.memory import StagePlan, plan_stage
 
-CHEAPEST_FIRST = [name for name in STRATEGIES if name not in ("single", "fsdp2")]  # by what they send between devices
+OTHERS = ("single", "fsdp2", "zero3-nvme")  # one process; as zero3; no less on a device than zero3-offload
+CHEAPEST_FIRST = [name for name in STRATEGIES if name not in OTHERS]  # by what they send between devices
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,13 +11,14 @@ from rich.table import Table
 from alignment.config.documents import read_document
 from alignment.config.loading import check_recipe
 from alignment.config.pipelines import is_pipeline, load_pipeline
-from alignment.config.schema import DPORecipe, Recipe
-from alignment.data import load_rows
-from alignment.errors import AlignmentError, RecipeError
+from alignment.config.schema import Recipe
+from alignment.errors import RecipeError
 from alignment.planner.advice import Change, changes, cheapest_strategy, largest_microbatch, verdict
+from alignment.planner.calls import Calls
 from alignment.planner.hours import Time, time_of
 from alignment.planner.machine import GIB, Machine
 from alignment.planner.memory import StagePlan, plan_stage
+from alignment.planner.rows import rows_of
 from alignment.run.files import write_json
 
 BAR = 40  # columns
@@ -45,6 +46,7 @@ class Found:
             "peak_bytes": plan.peak.total,
             "phases": {phase.name: {"total": phase.total, **phase.parts} for phase in plan.phases},
             "host_bytes": plan.host,
+            "disk_bytes": plan.disk,
             "microbatch": plan.microbatch,
             "prompt_tokens": plan.lengths.prompt,
             "answer_tokens": plan.lengths.answer,
@@ -91,7 +93,7 @@ def plan_file(
         _sum(found, console)
     if json_out is not None:
         stages = [one.to_json() for one in found]
-        write_json(json_out, {"machine": dataclasses.asdict(machine), "stages": stages})
+        write_json(json_out, {"machine": dataclasses.asdict(machine), "stages": stages, "all": total(found)})
         console.print(f"Numbers: {json_out}")
     return all(one.plan.spare >= 0 for one in found)
 
@@ -106,25 +108,13 @@ def _recipes(path: str, overrides: list[str]) -> list[Recipe]:
 
 def _plan(recipe: Recipe, machine: Machine, before: dict[str, Recipe], rows: int | None, solve: bool) -> Found:
     plan = plan_stage(recipe, machine, before)
-    counted = rows if rows is not None else count_rows(recipe)
+    counted = rows if rows is not None else rows_of(recipe, before)
     tried = changes(plan, before) if plan.spare < 0 else []
     solved: list[StagePlan] = []
     if solve and plan.trainable:
         finders: list[Callable[..., StagePlan | None]] = [cheapest_strategy, largest_microbatch]
         solved = [best for best in (finder(plan, before) for finder in finders) if best is not None]
     return Found(plan, time_of(plan, counted), tried, solved)
-
-
-def count_rows(recipe: Recipe) -> int | None:
-    """Count the rows of data that lie here; None where they do not, or not yet."""
-    entries = getattr(recipe, "datasets", [])
-    if not entries or not all(Path(entry.path).exists() for entry in entries):
-        return None
-    try:
-        rows = load_rows(recipe, on_bad_row="skip").rows
-    except AlignmentError:
-        return None
-    return sum(len(row.pairs) for row in rows) if isinstance(recipe, DPORecipe) else len(rows)
 
 
 def show(found: Found, console: Console) -> None:
@@ -145,8 +135,9 @@ def show(found: Found, console: Console) -> None:
     console.print(_bar(plan), soft_wrap=True)
     good = plan.spare >= 0
     console.print(f"[{'green' if good else 'red'}]{verdict(plan)}[/]", soft_wrap=True)
-    for name, size in plan.host.items():
-        console.print(f"On the host, all processes together: {name} {size / GIB:.1f} GiB", soft_wrap=True)
+    for place, sizes in (("the host", plan.host), ("the disk", plan.disk)):
+        for name, size in sizes.items():
+            console.print(f"On {place}, all processes together: {name} {size / GIB:.1f} GiB", soft_wrap=True)
     if plan.spare < 0:
         console.print(
             "  Change, in this order:" if found.changes else "  Nothing that a recipe can say makes it smaller."
@@ -198,22 +189,43 @@ def _time(found: Found) -> str:
     said.append(f"{time.tokens or 0:.3g} tokens")
     if time.flops is not None:
         said.append(f"{time.flops:.2g} operations")
-    if time.calls is not None:
-        said.append(f"at least {time.calls} judge calls (alignment label --dry-run tells their price)")
     at = f"{machine.tflops:g} TFLOP/s at {machine.utilization:.0%}"
-    return f"time: {', '.join(said)}: {_hours(time.hours)} on {machine.gpus} device{'s' * (machine.gpus > 1)} of {at}"
+    line = f"time: {', '.join(said)}: {_hours(time.hours)} on {machine.gpus} device{'s' * (machine.gpus > 1)} of {at}"
+    return line if time.judge is None else f"{line}\n  judge: {_bought(time.judge)}"
+
+
+def _bought(calls: Calls) -> str:
+    """Say what judges are asked and what it costs."""
+    cost = "no prices are given, so no cost" if calls.cost is None else f"at most {calls.cost:.2f} {calls.currency}"
+    tokens = f"at most {calls.prompt_tokens:.3g} tokens of prompts and {calls.reply_tokens:.3g} of replies"
+    return f"{calls.number} calls, {tokens}: {cost}"
 
 
 def _hours(hours: float) -> str:
     return f"{hours:.1f} hours" if hours >= 1 else f"{hours * 60:.1f} minutes"
 
 
+def total(found: list[Found]) -> dict[str, Any]:
+    """Sum a pipeline up, as far as its stages' data are known."""
+    known = [one.time for one in found if one.time.hours is not None]
+    asked = [time.judge for time in known if time.judge is not None]
+    judge = sum(asked[1:], asked[0]) if asked else None
+    return {
+        "hours": sum(time.hours or 0.0 for time in known),
+        "tokens": sum(time.tokens or 0 for time in known),
+        "flops": sum(time.flops or 0.0 for time in known),
+        "judge": dataclasses.asdict(judge) if judge else None,
+        "not_counted": [one.plan.stage for one in found if one.time.hours is None],
+    }
+
+
 def _sum(found: list[Found], console: Console) -> None:
     console.print()
-    known = [one.time.hours for one in found if one.time.hours is not None]
-    missing = [one.plan.stage for one in found if one.time.hours is None]
-    worst = max(found, key=lambda one: one.plan.peak.total).plan
-    line = f"all stages: peak {worst.peak.total / GIB:.1f} GiB in {worst.stage}; {_hours(sum(known))}"
-    if missing:
-        line += f", {', '.join(missing)} not counted"
+    worst, whole = max(found, key=lambda one: one.plan.peak.total).plan, total(found)
+    line = f"all stages: peak {worst.peak.total / GIB:.1f} GiB in {worst.stage}; {whole['tokens']:.3g} tokens, "
+    line += f"{whole['flops']:.2g} operations: {_hours(whole['hours'])}"
+    if whole["not_counted"]:
+        line += f", {', '.join(whole['not_counted'])} not counted"
     console.print(line, soft_wrap=True)
+    if whole["judge"]:
+        console.print(f"all judges: {_bought(Calls(**whole['judge']))}", soft_wrap=True)

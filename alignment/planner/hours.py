@@ -10,6 +10,7 @@ what it waits for (Pope et al., https://arxiv.org/abs/2211.05102, section 2).
 from dataclasses import dataclass
 
 from alignment.config.schema import DPORecipe, EvaluateRecipe, LabelRecipe, PPORecipe, RewardRecipe
+from alignment.planner.calls import Calls, calls_of
 from alignment.planner.memory import StagePlan
 
 READING = 0.6  # share of the memory's bandwidth that sampling reaches
@@ -24,7 +25,7 @@ class Time:
     tokens: int | None  # that models read or write, all passes together
     flops: float | None
     hours: float | None
-    calls: int | None = None  # of a judge, at least
+    judge: Calls | None = None  # what is asked of judges
 
     @classmethod
     def unknown(cls) -> "Time":
@@ -39,14 +40,12 @@ def time_of(plan: StagePlan, rows: int | None) -> Time:
         return _ppo(plan, recipe)
     if rows is None:
         return Time.unknown()
-    if isinstance(recipe, LabelRecipe):
-        tokens, hours = _sampling(plan, rows * recipe.num_generations)
-        pairs = min(recipe.pairs_per_prompt or 10**9, recipe.num_generations * (recipe.num_generations - 1) // 2)
-        calls = 2 * rows * pairs * recipe.judge.samples
-        return Time(rows, None, tokens, None, hours, calls)
-    if isinstance(recipe, EvaluateRecipe):
-        tokens, hours = _sampling(plan, rows * recipe.num_generations * (1 + len(recipe.candidates)))
-        return Time(rows, None, tokens, None, hours)
+    if isinstance(recipe, LabelRecipe | EvaluateRecipe):
+        policies = 1 + len(recipe.candidates) if isinstance(recipe, EvaluateRecipe) else 1
+        answers = rows * recipe.num_generations * policies
+        tokens, hours = _sampling(plan, answers)
+        flops = 2.0 * _weights(plan) * answers * plan.lengths.whole
+        return Time(rows, None, tokens, flops, hours, calls_of(recipe, rows, plan.lengths))
     sequences = {DPORecipe: 2, RewardRecipe: 2}.get(type(recipe), 1)
     given = recipe.library
     batch = plan.microbatch * int(given.get("gradient_accumulation_steps", 1)) * plan.machine.gpus
@@ -66,7 +65,8 @@ def _ppo(plan: StagePlan, recipe: PPORecipe) -> Time:
     flops = read * _weights(plan) * 2.0 * 4  # policy, reference, value and reward look at each answer
     flops += recipe.num_ppo_epochs * read * _training(plan) * (2 if recipe.value_model != "head" else 1)
     steps = updates * recipe.num_ppo_epochs * recipe.num_mini_batches
-    return Time(answers, steps, sampled + read * (4 + recipe.num_ppo_epochs), flops, hours + _hours(plan, flops))
+    tokens, judge = sampled + read * (4 + recipe.num_ppo_epochs), calls_of(recipe, answers, plan.lengths)
+    return Time(answers, steps, tokens, flops, hours + _hours(plan, flops), judge)
 
 
 def _weights(plan: StagePlan) -> float:

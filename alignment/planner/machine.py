@@ -5,7 +5,10 @@ from dataclasses import dataclass, replace
 
 from alignment.errors import RecipeError
 
-STRATEGIES = ("single", "ddp", "zero1", "zero2", "zero3", "zero3-offload", "fsdp2")
+STAGES = {  # of ZeRO: what is cut among processes
+    "single": 0, "ddp": 0, "zero1": 1, "zero2": 2, "zero3": 3, "zero3-offload": 3, "zero3-nvme": 3, "fsdp2": 3,
+}  # fmt: skip
+STRATEGIES = tuple(STAGES)
 GIB = 2**30
 CUDA_CONTEXT = int(0.6 * GIB)  # the driver's own and the libraries' kernels; 0.4 to 0.8 GiB on Ampere and Hopper
 SLACK = 0.05  # of what comes and goes: what PyTorch's allocator rounds up and cannot reuse
@@ -28,10 +31,7 @@ class Machine:
     @property
     def shards(self) -> "Shards":
         """How many processes share each kind of state."""
-        n = self.gpus
-        stage = {"single": 0, "ddp": 0, "zero1": 1, "zero2": 2, "zero3": 3, "zero3-offload": 3, "fsdp2": 3}[
-            self.strategy
-        ]
+        n, stage = self.gpus, STAGES[self.strategy]
         return Shards(
             weights=n if stage >= 3 else 1, gradients=n if stage >= 2 else 1, optimizer=n if stage >= 1 else 1
         )
@@ -43,8 +43,13 @@ class Machine:
 
     @property
     def offloads(self) -> bool:
-        """Whether optimizer states and weights lie in the host's memory."""
-        return self.strategy.endswith("offload")
+        """Whether optimizer states and weights lie off the devices."""
+        return self.strategy in ("zero3-offload", "zero3-nvme")
+
+    @property
+    def nvme(self) -> bool:
+        """Whether they lie on a disk, and in the host's memory only on their way."""
+        return self.strategy == "zero3-nvme"
 
     def using(self, strategy: str) -> "Machine":
         """Return the same devices under another strategy."""

@@ -16,7 +16,7 @@ from alignment.planner.settings import Lengths, Settings, answers_of, lengths_of
 from alignment.planner.skeleton import Blueprint, blueprint
 from alignment.planner.steps import prefill, prepare, scoring_pass, training_step
 from alignment.planner.tracing import Traced, fake_memory, trace
-from alignment.planner.weights import Held, held, states, total_bytes
+from alignment.planner.weights import Held, disk_buffers, held, states, total_bytes
 
 DEEP = 6  # layers above which two shallow models stand for the deep one, where its layers are alike
 SHALLOW = (2, 3)
@@ -44,6 +44,7 @@ class StagePlan:
     machine: Machine
     phases: list[Phase]
     host: dict[str, int]  # bytes of all processes together
+    disk: dict[str, int]  # likewise, where weights and states are offloaded to one
     lengths: Lengths
     microbatch: int
     parameters: int  # adapters apart
@@ -118,11 +119,13 @@ class _Training:
             without = {**standing, **{name: size for name, size in device.items() if name != "gradients"}}
             phases = [self._sampling(self.recipe, found, without), self._scoring(self.recipe, without), *phases]
         weights = [parameter for name, parameter in model.named_parameters() if "lora_" not in name]
+        away = {**found.host, **host}
         return StagePlan(
             recipe=self.recipe,
             machine=self.machine,
             phases=phases,
-            host={**found.host, **host},
+            host=disk_buffers(found, self.machine) if self.machine.nvme else away,
+            disk=away if self.machine.nvme else {},
             lengths=self.lengths,
             microbatch=self.settings.microbatch,
             parameters=sum(weight.numel() for weight in weights),
@@ -272,6 +275,7 @@ def _plan_sampling(recipe: LabelRecipe | EvaluateRecipe, machine: Machine, known
         machine=machine,
         phases=[Phase("sampling", {**standing, **moving})],
         host={},
+        disk={},
         lengths=lengths,
         microbatch=rows,
         parameters=sum(weight.numel() for weight in model.parameters()),

@@ -10,6 +10,9 @@ from alignment.planner.optimizers import optimizer
 from alignment.planner.skeleton import parameter_bytes
 
 BUCKET = 5e8  # elements of a DeepSpeed bucket in its default configuration
+# DeepSpeed's way to a disk and back, by the defaults of deepspeed/runtime/zero/offload_config.py and config.py
+WEIGHT_BUFFERS, WEIGHT_BUFFER = 5, 1e8  # buffers, elements of each, of two bytes
+STATE_BUFFERS, STATE_BUFFER = 4, 1e9  # at most, of four bytes: a group of weights is updated together
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +94,13 @@ def states(found: Held, machine: Machine, optim: str) -> tuple[dict[str, int], d
     else:
         device["optimizer states"] = kept
     return device, host
+
+
+def disk_buffers(found: Held, machine: Machine) -> dict[str, int]:
+    """Bytes of the host's memory through which all processes read and write what lies on a disk."""
+    group = min(STATE_BUFFER, sum(parameter.numel() for parameter in found.trainable) / machine.gpus)
+    one = 2 * WEIGHT_BUFFERS * WEIGHT_BUFFER + 4 * STATE_BUFFERS * group
+    return {"buffers for the disk": int(one * machine.gpus)}
 
 
 def total_bytes(parameters: Iterable[Tensor]) -> int:

@@ -34,6 +34,7 @@ from alignment.train.sharding import (
     StepThrough,
     is_sharded,
     load_deepspeed,
+    require_possible,
     require_what_was_asked,
     save_optimizer,
     whole,
@@ -78,11 +79,7 @@ class PPOTrainer(Trainer):
             model=roles, args=args, processing_class=template.tokenizer, callbacks=[*(callbacks or []), _Epochs(self)]
         )
         require_what_was_asked(self.accelerator)
-        if recipe.value_warmup_updates and recipe.value_model == "head" and self.is_deepspeed_enabled:
-            raise TrainingError(
-                "value_warmup_updates with value_model head would move the policy under DeepSpeed, which keeps the "
-                "gradients to itself; use value_model adapter, or another way to run"
-            )
+        require_possible(recipe, self.accelerator)
         self.model_accepts_loss_kwargs = True  # the loss is normalised here, over the whole minibatch
         self.roles, self.recipe, self.run = roles, recipe, run
         pad: int = template.tokenizer.pad_token_id

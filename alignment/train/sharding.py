@@ -17,6 +17,8 @@ from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 from transformers.trainer import SCHEDULER_NAME
 
+from alignment.config.combinations import broken_under, values_of
+from alignment.config.schema import Recipe
 from alignment.errors import TrainingError
 
 
@@ -42,6 +44,17 @@ def require_what_was_asked(accelerator: Accelerator) -> None:
             f"FSDP version {plugin.fsdp_version} cannot shard a frozen base together with adapters that train; set "
             "fsdp_version: 2 in the launcher's file"
         )
+
+
+def require_possible(recipe: Recipe, accelerator: Accelerator) -> None:
+    """Refuse what cannot work under the strategy that really runs, before it fails in its own way, or never ends.
+
+    Raises: TrainingError.
+    """
+    kinds = {DistributedType.DEEPSPEED: f"zero{zero_stage(accelerator)}", DistributedType.FSDP: "fsdp2"}
+    strategy = kinds.get(accelerator.distributed_type, "ddp" if accelerator.num_processes > 1 else "single")
+    for one in broken_under(recipe.stage, values_of(recipe), strategy, gpu=True):
+        raise TrainingError(f"{one.what.replace('`', '')} cannot go together: {one.reason}; {one.remedy}")
 
 
 def zero_stage(accelerator: Accelerator) -> int:

@@ -10,13 +10,25 @@ from transformers import LlamaConfig
 from typer.testing import CliRunner
 
 from alignment.cli import app
-from alignment.config.schema import DatasetEntry, PPORecipe, Recipe, SFTRecipe
+from alignment.config.schema import (
+    DatasetEntry,
+    DPORecipe,
+    JudgeEntry,
+    LabelRecipe,
+    PPORecipe,
+    Recipe,
+    RewardRecipe,
+    SFTRecipe,
+)
 from alignment.errors import AlignmentError, ModelError, RecipeError
 from alignment.planner.advice import changes, cheapest_strategy, largest_microbatch
+from alignment.planner.calls import INSTRUCTIONS, calls_of
 from alignment.planner.hours import time_of
 from alignment.planner.machine import GIB, Machine, machine, parse_bytes
 from alignment.planner.memory import plan_stage
 from alignment.planner.optimizers import optimizer
+from alignment.planner.rows import rows_of
+from alignment.planner.settings import Lengths
 
 MIB = 2**20
 
@@ -285,3 +297,78 @@ def test_sizes(text: str, size: int | None) -> None:
 def test_a_stage_without_a_model_is_refused(base: Path) -> None:
     with pytest.raises(RecipeError, match="no model"):
         plan_stage(Recipe(stage="none", output_dir="x"), machine(gpus=1, memory="1GiB", strategy=None))
+
+
+def test_a_disk_takes_what_the_host_would_hold(base: Path) -> None:
+    """DeepSpeed's buffers on the way there: 5 of 10^8 weights, and 4 of a process's states, of 4 bytes each."""
+    recipe, four = sft(base, peft_method="full"), Machine(gpus=4, strategy="zero3-offload")
+    host, disk = plan_stage(recipe, four), plan_stage(recipe, four.using("zero3-nvme"))
+    assert host.disk == {}
+    assert disk.disk == host.host
+    assert {"weights", "optimizer states"} <= disk.disk.keys()
+    assert disk.peak.total == host.peak.total
+    assert disk.host == {"buffers for the disk": 4 * 5 * 10**8 * 2 + 4 * 4 * disk.trainable}
+
+
+PAID = {"kind": "openai", "model": "toy", "prices": {"prompt": 2.0, "completion": 10.0}}
+
+
+@pytest.mark.parametrize(
+    ("judge", "calls", "shown", "reply"),
+    [  # 4 answers have 6 pairs; 100 prompts
+        ({}, 1200, 2, 16),
+        ({"asks": "listwise"}, 200, 4, 96),
+        ({"asks": "pointwise"}, 400, 1, 16),
+        ({"samples": 3, "temperature": 1.0}, 3600, 2, 16),
+        ({"reasoning": True}, 1200, 2, 512),
+        ({"max_tokens": 5}, 1200, 2, 5),
+    ],
+)
+def test_labels_have_their_price(base: Path, judge: dict[str, Any], calls: int, shown: int, reply: int) -> None:
+    """400 tokens of instructions, a prompt of 64, answers of 32; 2 and 10 a million."""
+    entry = JudgeEntry(**{**PAID, **judge})
+    found = calls_of(labels(base, entry), 100, Lengths(64, 32))
+    assert found is not None
+    tokens = calls * (400 + 64 + shown * 32)
+    assert (found.number, found.prompt_tokens, found.reply_tokens) == (calls, tokens, calls * reply)
+    assert found.cost == pytest.approx((tokens * 2 + calls * reply * 10) / 1e6)
+
+
+def labels(base: Path, judge: JudgeEntry, **keys: Any) -> LabelRecipe:
+    data = [DatasetEntry(path="some/prompts", split="train[100:400]")]
+    return LabelRecipe(
+        stage="label", output_dir="runs/label", model_name_or_path=str(base), datasets=data, judge=judge, **keys
+    )
+
+
+def test_a_jury_costs_what_its_members_do_and_rules_cost_nothing(base: Path) -> None:
+    rules = {"kind": "rules", "function": "operator:gt"}
+    jury = JudgeEntry(kind="jury", members=[PAID, {**PAID, "name": "other"}, rules])
+    alone = calls_of(labels(base, JudgeEntry(**PAID)), 10, Lengths(64, 32))
+    found = calls_of(labels(base, jury), 10, Lengths(64, 32))
+    assert alone is not None
+    assert found is not None
+    assert alone.cost is not None
+    assert found.cost == pytest.approx(2 * alone.cost)
+    assert found.number == 3 * alone.number
+    unpriced = calls_of(labels(base, JudgeEntry(kind="openai", model="toy")), 10, Lengths(64, 32))
+    assert unpriced is not None
+    assert unpriced.cost is None
+
+
+def test_the_instructions_that_are_counted_are_more_than_any_prompt_has() -> None:
+    prompts = list((Path(__file__).parents[2] / "reward" / "judges" / "prompts").glob("*.txt"))
+    assert len(prompts) >= 8
+    assert max(file.stat().st_size for file in prompts) / 3 < INSTRUCTIONS  # a token has three bytes and more
+
+
+def test_rows_that_are_not_here_are_bounded_by_the_recipes(base: Path) -> None:
+    label = labels(base, JudgeEntry(**PAID), max_samples=200, pairs_per_prompt=4)
+    before: dict[str, Recipe] = {"runs/label": label}
+    assert rows_of(label, {}) == 200  # of 300 in the slice
+    assert rows_of(labels(base, JudgeEntry(**PAID)), {}) == 300
+    reads = {"model_name_or_path": str(base), "datasets": [DatasetEntry(path="runs/label/labels.jsonl")]}
+    dpo = DPORecipe(stage="dpo", output_dir="runs/dpo", test_split_size=0.1, **reads)
+    assert rows_of(dpo, before) == 720  # 200 prompts of 4 pairs, a tenth held out
+    assert rows_of(RewardRecipe(stage="reward", output_dir="runs/reward", **reads), before) == 200
+    assert rows_of(dpo, {}) is None

@@ -1,0 +1,131 @@
+"""Combinations of quantisation, method, stage and strategy that cannot work: one table, for whoever has to know.
+
+`alignment check` refuses what needs no strategy to be known, `alignment doctor --strategy` the rest, and PPO what comes
+of the strategy that really runs. docs/planning.md shows the table; tests/doctor/test_combinations.py tries each entry
+for real, and beside it what is said to work.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+Get = Callable[[str], Any]  # a recipe's value by key, None where the recipe and its defaults say nothing
+TRAINING = ("sft", "reward", "dpo", "ppo")
+ZERO3 = ("zero3", "zero3-offload", "zero3-nvme")
+DEEPSPEED = ("zero1", "zero2", *ZERO3)
+SEVERAL = ("ddp", *DEEPSPEED, "fsdp2")
+
+
+@dataclass(frozen=True, slots=True)
+class Combination:
+    """One that cannot work."""
+
+    key: str  # of the recipe: where the fault is told
+    what: str  # what goes together, for people
+    stages: tuple[str, ...]
+    applies: Callable[[Get], bool]
+    reason: str
+    remedy: str
+    strategies: tuple[str, ...] = ()  # (): whatever the strategy
+    on_cpu_alone: bool = False
+
+
+COMBINATIONS = (
+    Combination(
+        "load_in_4bit",
+        "`load_in_4bit` and `peft_method: full`",
+        TRAINING,
+        lambda get: bool(get("load_in_4bit")) and get("peft_method") == "full",
+        "4-bit weights cannot be trained whole",
+        "use peft_method lora or dora",
+    ),
+    Combination(
+        "packing_strategy",
+        "`packing` and `packing_strategy: wrapped`",
+        ("sft",),
+        lambda get: bool(get("packing")) and get("packing_strategy") == "wrapped",
+        "wrapped lets answers see other rows' text and cuts rows in two",
+        "use bfd",
+    ),
+    Combination(
+        "sync_ref_model",
+        "`sync_ref_model` and an adapter",
+        ("dpo",),
+        lambda get: bool(get("sync_ref_model")) and get("peft_method") != "full",
+        "an adapter's reference is no model of its own that could be moved towards the policy",
+        "take it out, or use peft_method full",
+    ),
+    Combination(
+        "rollout_engine",
+        "`rollout_engine: vllm` and `peft_method: dora`",
+        ("ppo",),
+        lambda get: get("rollout_engine") == "vllm" and get("peft_method") == "dora",
+        "vllm cannot be handed a DoRA policy",
+        "use peft_method lora, or transformers",
+    ),
+    Combination(
+        "peft_method",
+        "`peft_method: dora` and ZeRO-3",
+        ("ppo",),
+        lambda get: get("peft_method") == "dora",
+        "DoRA puts whole matrices together by itself at every pass, and the processes wait for one another for ever",
+        "use peft_method lora, or strategy zero2 or fsdp2",
+        ZERO3,
+    ),
+    Combination(
+        "value_warmup_updates",
+        "`value_warmup_updates`, `value_model: head` and DeepSpeed",
+        ("ppo",),
+        lambda get: bool(get("value_warmup_updates")) and get("value_model") == "head",
+        "DeepSpeed keeps the gradients to itself, and warming up a head on the policy's trunk would move the policy",
+        "use value_model adapter, or strategy ddp or fsdp2",
+        DEEPSPEED,
+    ),
+    Combination(
+        "stage",
+        "labels or an evaluation, and several processes",
+        ("label", "evaluate"),
+        lambda get: True,
+        "the stage runs in one process",
+        "run it on one device: in a pipeline only training stages are launched",
+        SEVERAL,
+    ),
+    Combination(
+        "stage",
+        "FSDP2 and processes on CPU",
+        TRAINING,
+        lambda get: True,
+        "Accelerate has no FSDP on CPU and would run plain data parallelism instead",
+        "use strategy ddp or zero3, or GPUs",
+        ("fsdp2",),
+        on_cpu_alone=True,
+    ),
+)
+
+
+def values_of(recipe: Any) -> Get:
+    """A loaded recipe's values by key, the trainer's own keys among them."""
+    return lambda key: getattr(recipe, key, recipe.library.get(key))
+
+
+def broken_by_itself(stage: str, get: Get) -> Iterator[Combination]:
+    """What cannot work under any strategy."""
+    for one in COMBINATIONS:
+        if not one.strategies and stage in one.stages and one.applies(get):
+            yield one
+
+
+def broken_under(stage: str, get: Get, strategy: str, *, gpu: bool) -> Iterator[Combination]:
+    """What cannot work under a strategy; `gpu`: whether the processes have GPUs."""
+    for one in COMBINATIONS:
+        if strategy in one.strategies and stage in one.stages and not (one.on_cpu_alone and gpu) and one.applies(get):
+            yield one
+
+
+def markdown() -> str:
+    """The table, as docs/planning.md shows it."""
+    lines = ["| what goes together | in | reason | what to do |", "|---|---|---|---|"]
+    for one in COMBINATIONS:
+        stages = "every training stage" if one.stages == TRAINING else ", ".join(one.stages)
+        lines.append(f"| {one.what} | {stages} | {one.reason} | {one.remedy} |")
+    return "\n".join(lines)

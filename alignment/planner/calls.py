@@ -1,0 +1,110 @@
+"""What a stage asks of judges, and what that costs at most."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from alignment.config.judge_entry import JudgeEntry, PricesEntry
+from alignment.config.schema import EvaluateRecipe, LabelRecipe, PPORecipe, Recipe
+from alignment.errors import RecipeError
+from alignment.planner.rows import pairs_of
+from alignment.planner.settings import Lengths
+
+INSTRUCTIONS = 400  # tokens around request and answers; the package's longest prompt has 974 bytes
+REPLY = {"pairwise": (16, 512), "listwise": (96, 768), "pointwise": (16, 512)}  # tokens: a verdict; reasoning before it
+PAID = ("openai", "anthropic")
+
+
+@dataclass(frozen=True, slots=True)
+class Calls:
+    """Calls of judges, if every reply can be read at once and every text is as long as it may be."""
+
+    number: int
+    prompt_tokens: int
+    reply_tokens: int
+    cost: float | None  # None where a judge that is paid for has no prices
+    currency: str
+
+    def __add__(self, other: "Calls") -> "Calls":
+        """Both together; there is no sum of money where one is unknown or in another currency."""
+        unknown = self.cost is None or other.cost is None
+        foreign = bool(self.cost and other.cost) and self.currency != other.currency
+        return Calls(
+            self.number + other.number,
+            self.prompt_tokens + other.prompt_tokens,
+            self.reply_tokens + other.reply_tokens,
+            None if unknown or foreign else (self.cost or 0.0) + (other.cost or 0.0),
+            self.currency if self.cost else other.currency,
+        )
+
+
+def calls_of(recipe: Recipe, rows: int, lengths: Lengths) -> Calls | None:
+    """Count a stage's calls; `rows`: its prompts. None where it asks no judge.
+
+    Raises: RecipeError where a table of prices cannot be read.
+    """
+    found = [_of(*asked, lengths) for asked in _asked(recipe, rows)]
+    return sum(found[1:], found[0]) if found else None
+
+
+def _asked(recipe: Recipe, rows: int) -> Iterator[tuple[JudgeEntry, int, int]]:
+    """Each judge, a jury's members apart, with its questions' number and the answers in one."""
+    if isinstance(recipe, LabelRecipe):
+        answers, judge = recipe.num_generations, recipe.judge
+        ways = {
+            "pairwise": (2 * rows * pairs_of(recipe), 2),
+            "listwise": (2 * rows, answers),
+            "pointwise": (rows * answers, 1),
+        }
+        number, shown = ways[judge.asks]
+        for member in judge.members or [judge]:
+            yield member, number * judge.samples, shown
+    elif isinstance(recipe, EvaluateRecipe):
+        pairs = rows * recipe.num_generations * len(recipe.candidates)
+        for judge in recipe.judges:
+            for member in judge.members or [judge]:
+                yield member, 2 * pairs, 2
+    elif isinstance(recipe, PPORecipe):
+        asked = [(entry, 1) for entry in recipe.scorers]
+        asked += [(entry, recipe.watch_interval) for entry in recipe.watch_scorers]
+        for entry, every in asked:
+            if entry.judge is not None:
+                yield entry.judge.model_copy(update={"asks": "pointwise"}), recipe.total_episodes // every, 1
+
+
+def _of(judge: JudgeEntry, questions: int, answers: int, lengths: Lengths) -> Calls:
+    number = questions * (_criteria(judge.rubric) if judge.rubric else 1)
+    prompt = number * (INSTRUCTIONS + lengths.prompt + answers * lengths.answer)
+    reply = number * (judge.max_tokens or REPLY[judge.asks][judge.reasoning])
+    if judge.kind not in PAID:
+        return Calls(number, prompt, reply, 0.0, "USD")
+    prices = _prices(judge)
+    if prices is None:
+        return Calls(number, prompt, reply, None, "USD")
+    return Calls(number, prompt, reply, (prompt * prices.prompt + reply * prices.completion) / 1e6, prices.currency)
+
+
+def _prices(judge: JudgeEntry) -> PricesEntry | None:
+    if judge.prices is None or isinstance(judge.prices, PricesEntry):
+        return judge.prices
+    try:
+        return PricesEntry(**_table(judge.prices)[str(judge.model)])
+    except (KeyError, TypeError, ValueError) as error:
+        raise RecipeError([f"prices {judge.prices}: has no prices of model {judge.model} ({error})"]) from None
+
+
+def _criteria(path: str) -> int:
+    try:
+        return len(_table(path)["criteria"])
+    except (KeyError, TypeError) as error:
+        raise RecipeError([f"rubric {path}: has no list of criteria ({error})"]) from None
+
+
+def _table(path: str) -> dict[str, Any]:
+    try:
+        return dict(yaml.safe_load(Path(path).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
+        raise RecipeError([f"{path}: cannot be read as a YAML table ({error})"]) from None

@@ -1,0 +1,59 @@
+"""How many rows a stage reads: counted where the data are here, else the most that the recipes allow."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from alignment.config.schema import DPORecipe, LabelRecipe, Recipe
+from alignment.data import load_rows
+from alignment.errors import AlignmentError
+
+SLICE = re.compile(r"[\w.+-]+\[(?P<begin>\d*):(?P<end>\d+)\]")  # train[:1000]; of a percentage nothing follows
+
+
+def rows_of(recipe: Recipe, before: Mapping[str, Recipe]) -> int | None:
+    """Rows that a stage works on: demonstrations, prompts or pairs; None where nothing is known of them.
+
+    Args:
+        before: recipes by output_dir of stages that will have run.
+    """
+    found = _read(recipe, before)
+    held_out = getattr(recipe, "test_split_size", None) or 0.0
+    return None if found is None else max(1, round(found * (1.0 - held_out)))
+
+
+def pairs_of(recipe: LabelRecipe) -> int:
+    """Pairs of answers that are compared for one prompt."""
+    every = recipe.num_generations * (recipe.num_generations - 1) // 2
+    return min(recipe.pairs_per_prompt or every, every)
+
+
+def _read(recipe: Recipe, before: Mapping[str, Recipe]) -> int | None:
+    entries = getattr(recipe, "datasets", [])
+    if entries and all(Path(entry.path).exists() for entry in entries):
+        return _counted(recipe)
+    limit = getattr(recipe, "max_samples", None)
+    parts = [_most(entry, before, isinstance(recipe, DPORecipe)) for entry in entries]
+    known = [part for part in parts if part is not None]
+    if len(known) < len(parts) or not parts:
+        return limit
+    return min(sum(known), limit) if limit is not None else sum(known)
+
+
+def _counted(recipe: Recipe) -> int | None:
+    try:
+        rows = load_rows(recipe, on_bad_row="skip").rows
+    except AlignmentError:
+        return None
+    return sum(len(row.pairs) for row in rows) if isinstance(recipe, DPORecipe) else len(rows)
+
+
+def _most(entry: Any, before: Mapping[str, Recipe], pairs: bool) -> int | None:
+    """The most rows that one entry of a mixture can give: of a slice, or of the label stage that writes it."""
+    for folder, other in before.items():
+        if isinstance(other, LabelRecipe) and Path(folder) in (Path(entry.path), *Path(entry.path).parents):
+            prompts = _read(other, before)
+            return None if prompts is None else prompts * (pairs_of(other) if pairs else 1)
+    sliced = SLICE.fullmatch(entry.split)
+    return int(sliced["end"]) - int(sliced["begin"] or 0) if sliced else None

@@ -1,0 +1,155 @@
+"""The table of combinations that cannot work: each is told, fails in earnest, and what stands beside it works."""
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from alignment.config.combinations import COMBINATIONS, markdown
+from alignment.config.loading import check_recipe
+from alignment.doctor.recipe import examine
+from alignment.errors import RecipeError
+from alignment.planner.machine import Machine
+from tests.doctor.trying import attempt, recipe_for, write_inputs
+
+ROOT = Path(__file__).parents[2]
+FOUR = {"load_in_4bit": True}
+DORA = {"peft_method": "dora"}
+SYNC = {"sync_ref_model": True}
+WARM = {"value_warmup_updates": 1, "value_model": "head"}
+PACK = {"packing": True, "packing_strategy": "wrapped"}
+
+
+@dataclass
+class Try:
+    """One combination and its neighbour, each as stage, strategy and keys."""
+
+    what: str  # as the table names it
+    fails: tuple[str, str, dict[str, Any]]
+    works: tuple[str, str, dict[str, Any]]
+    said: str  # of what really happens, whoever says it; "" where nothing ends
+    environment: dict[str, str] = field(default_factory=dict)
+    seconds: float = 150
+    unguarded: bool = True  # with nobody to refuse it, it fails by itself or never ends
+
+
+NO_CPU = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}  # with use_cpu, as a launcher's file may have it
+TRIES = [
+    Try(
+        "`load_in_4bit` and `peft_method: full`",
+        ("sft", "single", {**FOUR, "peft_method": "full"}),
+        ("sft", "single", FOUR),
+        "cannot train",
+    ),
+    Try(
+        "`packing` and `packing_strategy: wrapped`",
+        ("sft", "single", PACK),
+        ("sft", "single", {**PACK, "packing_strategy": "bfd"}),
+        "wrapped",
+    ),
+    Try(
+        "`sync_ref_model` and an adapter",
+        ("dpo", "single", SYNC),
+        ("dpo", "single", {**SYNC, "peft_method": "full"}),
+        "currently not supported",
+    ),
+    Try(
+        "`rollout_engine: vllm` and `peft_method: dora`",
+        ("ppo", "single", {**DORA, "rollout_engine": "vllm"}),
+        ("ppo", "single", DORA),
+        "",  # vLLM needs a GPU; tests/policy/test_merge.py has the refusal of its weights
+    ),
+    Try(
+        "`peft_method: dora` and ZeRO-3",
+        ("ppo", "zero3", DORA),
+        ("sft", "zero3", DORA),
+        "",  # it never ends
+        seconds=60,
+    ),
+    Try(
+        "`value_warmup_updates`, `value_model: head` and DeepSpeed",
+        ("ppo", "zero1", WARM),
+        ("ppo", "ddp", WARM),
+        "cannot go together",  # it would run, and move the policy
+        unguarded=False,
+    ),
+    Try(
+        "labels or an evaluation, and several processes",
+        ("label", "ddp", {}),
+        ("label", "single", {}),
+        "runs in one process",
+    ),
+    Try(
+        "FSDP2 and processes on CPU",
+        ("ppo", "ddp", {}),
+        ("ppo", "ddp", {}),
+        "Accelerate has no FSDP on CPU",
+        environment=NO_CPU,
+    ),
+]
+BY_WHAT = {one.what: one for one in TRIES}
+SEVERAL = [pytest.mark.distributed, pytest.mark.slow, pytest.mark.timeout(600)]
+
+
+def marked(which: str) -> list[Any]:
+    marks = [[] if getattr(one, which)[1] == "single" else SEVERAL for one in TRIES]
+    names = [re.sub(r"\W+", "-", one.what).strip("-") for one in TRIES]
+    return [pytest.param(one, id=name, marks=mark) for one, name, mark in zip(TRIES, names, marks, strict=True)]
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("combinations")
+    write_inputs(folder)
+    return folder
+
+
+def test_every_entry_is_tried() -> None:
+    assert list(BY_WHAT) == [one.what for one in COMBINATIONS]
+
+
+def test_the_documented_table_is_the_one_in_the_code() -> None:
+    assert markdown() in (ROOT / "docs" / "planning.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("entry", COMBINATIONS, ids=lambda one: one.what)
+def test_check_and_doctor_tell_it_with_its_remedy(entry: Any, inputs: Path, tmp_path: Path) -> None:
+    one = BY_WHAT[entry.what]
+    strategy = "fsdp2" if one.environment else one.fails[1]
+    assert told(inputs, tmp_path, *one.fails[::2], strategy) == [(entry.reason, entry.remedy)]
+    assert told(inputs, tmp_path, *one.works[::2], one.works[1]) == []
+
+
+def told(inputs: Path, tmp_path: Path, stage: str, keys: dict[str, Any], strategy: str) -> list[tuple[str, str]]:
+    """What is said of combinations, by either command."""
+    file = tmp_path / "recipe.yaml"
+    file.write_text(yaml.safe_dump(recipe_for(stage, inputs, tmp_path / "run", keys)))
+    machine = Machine(gpus=1 if strategy == "single" else 2, strategy=strategy, gpu=False)
+    try:
+        recipe = check_recipe(str(file))
+    except RecipeError as error:
+        broken = [one for one in COMBINATIONS for text in error.faults if f"{one.reason}; {one.remedy}" in text]
+        return [(one.reason, one.remedy) for one in broken]
+    found = [finding for finding in examine(recipe, machine) if finding.about == "combination"]
+    named = [(one, finding.remedy) for finding in found for one in COMBINATIONS if finding.found.endswith(one.reason)]
+    assert len(named) == len(found)
+    return [(one.reason, remedy) for one, remedy in named]
+
+
+@pytest.mark.parametrize("one", marked("fails"))
+def test_it_cannot_work_in_earnest(one: Try, inputs: Path) -> None:
+    if "vllm" in one.what:
+        pytest.skip("vLLM needs a GPU; tests/policy/test_merge.py has what refuses its weights")
+    how = {"unguarded": one.unguarded, "seconds": one.seconds}
+    outcome = attempt(*one.fails, inputs, more=one.environment, shard=False, **how)
+    assert not outcome.works
+    assert one.said in outcome.said
+
+
+@pytest.mark.parametrize("one", marked("works"))
+def test_what_stands_beside_it_works(one: Try, inputs: Path) -> None:
+    outcome = attempt(*one.works, inputs)
+    assert outcome.works, outcome.said
