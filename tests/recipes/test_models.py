@@ -1,14 +1,19 @@
 """The recipes of recipes/<model>: sound, small enough for the card that they name, and run, stage by stage."""
 
 import importlib
+import io
 import json
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from alignment.config.loading import load_recipe
 from alignment.config.pipelines import check_file, load_pipeline
+from alignment.data import load_rows
 from alignment.data.template import Template
+from alignment.planner.command import plan_file
+from alignment.planner.machine import machine
 from alignment.policy.base import load_tokenizer
 from tests.recipes import small_worlds
 from tests.reward.chat_server import ChatServer, completion, fenced
@@ -102,3 +107,34 @@ def test_prompts_and_answers_are_written_as_the_model_knows_them(model, tmp_path
     assert tokenizer.decode(tail) == after
     assert tokenizer.convert_ids_to_tokens(template.stop_token_ids) == stops
     assert tokenizer.eos_token == stops[0]  # saved beside the adapter, so plain transformers stops there too
+
+
+CARDS = {"qwen3-0.6b": "24GiB", "mistral-7b": "24GiB", "llama-3.1-8b": "24GiB", "llama-3.1-70b": "80GB"}
+SLOWLY = [pytest.param(model, marks=[] if model == "mistral-7b" else pytest.mark.slow) for model in MODELS]
+
+
+@pytest.mark.parametrize("model", SLOWLY)
+def test_it_fits_the_card_that_its_readme_names(model, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    small_worlds.write_published(tmp_path)
+    file = f"recipes/{model}/pipeline.yaml"
+    said = Console(file=io.StringIO(), highlight=False, width=120)
+    card = machine(gpus=1, memory=CARDS[model], strategy=None)
+    options = {"overrides": [], "rows": None, "solve": False, "json_out": None}
+    assert plan_file(str(RECIPES.parent / file), card, console=said, **options)
+    readme = (RECIPES / model / "README.md").read_text(encoding="utf-8")
+    assert f"$ alignment plan {file} --memory {CARDS[model]}\n" in readme
+    verdicts = [line for line in said.file.getvalue().splitlines() if ": fits, " in line]
+    assert len(verdicts) == len(STAGES)
+    assert [line for line in verdicts if line not in readme] == []
+
+
+def test_published_preferences_are_read_in_their_layout(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    small_worlds.write_binarized(tmp_path)
+    entry = "[{path: HuggingFaceH4/ultrafeedback_binarized, split: train_prefs}]"
+    for stage in ("reward", "dpo"):
+        recipe = load_recipe(stage, ["--config", str(RECIPES / f"mistral-7b/{stage}.yaml"), "--datasets", entry])
+        rows = load_rows(recipe).rows
+        assert len(rows) == len(small_worlds.WORDS)
+        assert [pair.probability for pair in rows[0].pairs] == [1.0]
