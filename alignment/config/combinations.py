@@ -11,8 +11,7 @@ from typing import Any
 
 Get = Callable[[str], Any]  # a recipe's value by key, None where the recipe and its defaults say nothing
 TRAINING = ("sft", "reward", "dpo", "ppo")
-ZERO3 = ("zero3", "zero3-offload", "zero3-nvme")
-DEEPSPEED = ("zero1", "zero2", *ZERO3)
+DEEPSPEED = ("zero1", "zero2", "zero3", "zero3-offload", "zero3-nvme")
 SEVERAL = ("ddp", *DEEPSPEED, "fsdp2")
 
 
@@ -62,15 +61,6 @@ COMBINATIONS = (
         lambda get: get("rollout_engine") == "vllm" and get("peft_method") == "dora",
         "vllm cannot be handed a DoRA policy",
         "use peft_method lora, or transformers",
-    ),
-    Combination(
-        "peft_method",
-        "`peft_method: dora` and ZeRO-3",
-        ("ppo",),
-        lambda get: get("peft_method") == "dora",
-        "DoRA puts whole matrices together by itself at every pass, and the processes wait for one another for ever",
-        "use peft_method lora, or strategy zero2 or fsdp2",
-        ZERO3,
     ),
     Combination(
         "value_warmup_updates",
