@@ -177,7 +177,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         ("sft", 1.7),
         ("ppo", 1.7),
         *(pytest.param(stage, 1.7, marks=pytest.mark.slow) for stage in ("reward", "dpo")),
-        *(pytest.param("sft", share, marks=pytest.mark.slow) for share in (1.02, 1.2, 1.5, 1.9, 1.98, 2.1, 2.4, 3.1)),
+        *(pytest.param("sft", share, marks=pytest.mark.slow) for share in (1.02, 1.2, 1.5, 1.9, 1.98, 2.1, 2.4, 2.9)),
         *(pytest.param("ppo", share, marks=pytest.mark.slow) for share in (1.02, 1.3, 1.95, 2.3)),
     ],
 )
