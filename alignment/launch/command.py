@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from alignment.config.combinations import broken_under, values_of
 from alignment.config.documents import read_document
 from alignment.config.loading import check_recipe
 from alignment.config.pipelines import is_pipeline, load_pipeline
@@ -88,6 +89,7 @@ def _checked(wanted: Wanted) -> list[Recipe]:
         else:
             recipes = [check_recipe(wanted.recipe, wanted.overrides)]
             faults += _faults_of_stage(wanted, recipes[0])
+        faults += _faults_of_strategy(wanted, recipes)
     except RecipeError as error:
         faults += error.faults
     faults += _faults_of_request(wanted)
@@ -144,6 +146,17 @@ def _faults_of_stage(wanted: Wanted, recipe: Recipe) -> list[str]:
     if recipe.stage in ALONE and wanted.nodes * wanted.gpus > 1:
         return [f"stage {recipe.stage} runs in one process; launch it with --nodes 1 --gpus 1"]
     return []
+
+
+def _faults_of_strategy(wanted: Wanted, recipes: list[Recipe]) -> list[str]:
+    """What cannot go together under the strategy; labelling and evaluation run under none."""
+    strategy, gpu = ("ddp", False) if wanted.chosen == "cpu" else (wanted.chosen, True)
+    return [
+        f"{recipe.source or recipe.stage}: {one.what.replace('`', '')}: {one.reason}; {one.remedy}"
+        for recipe in recipes
+        if recipe.stage not in ALONE
+        for one in broken_under(recipe.stage, values_of(recipe), strategy, gpu=gpu)
+    ]
 
 
 def _faults_of_pipeline(wanted: Wanted) -> list[str]:

@@ -12,6 +12,9 @@ from tests.launch.stand_ins import write_program
 
 ROOT = Path(__file__).parents[2]
 SFT = "stage: sft\noutput_dir: runs/sft\nmodel_name_or_path: nowhere/at-all\ndatasets:\n  - path: d.jsonl\n"
+PPO = SFT.replace("sft", "ppo") + (
+    "reward_model_path: r\ntotal_episodes: 640\nvalue_model: head\nvalue_warmup_updates: 1\n"
+)
 LABEL = SFT.replace("sft", "label") + "judge: {kind: rules, function: 'judges:shorter'}\n"
 PIPELINE = "name: two\noutput_dir: runs\nstages:\n  - {name: sft, recipe: sft.yaml}\n"
 
@@ -20,7 +23,13 @@ PIPELINE = "name: two\noutput_dir: runs\nstages:\n  - {name: sft, recipe: sft.ya
 def folder(tmp_path):
     place = tmp_path / "my"
     place.mkdir()
-    for name, text in (("sft", SFT), ("label", LABEL), ("pipeline", PIPELINE), ("bad", SFT + "learning_rat: 1\n")):
+    for name, text in (
+        ("sft", SFT),
+        ("label", LABEL),
+        ("ppo", PPO),
+        ("pipeline", PIPELINE),
+        ("bad", SFT + "learning_rat: 1\n"),
+    ):
         (place / f"{name}.yaml").write_text(text)
     return place
 
@@ -72,6 +81,10 @@ def launch(folder: Path, *words: str, path: str | None = None) -> "subprocess.Co
             ["no kubectl on this machine", "name the container's image by --image"],
         ),
         (("sft.yaml", "--on", "slurm", "--template", "x.sh"), ["--template x.sh: no such file"]),
+        (
+            ("ppo.yaml", "--gpus", "8", "--strategy", "zero2"),
+            ["ppo.yaml: value_warmup_updates, value_model: head and DeepSpeed: DeepSpeed keeps the gradients"],
+        ),
         (("sft.yaml", "--out", "x.sh"), ["--out and --template are for job files"]),
     ],
 )
