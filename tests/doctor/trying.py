@@ -82,13 +82,18 @@ def recipe_for(stage: str, folder: Path, out: Path, keys: dict[str, Any]) -> dic
             "per_device_train_batch_size": 2, "learning_rate": 1e-3, "num_sample_generations": 0, "save_strategy": "no",
         }  # fmt: skip
     if stage == "label":
-        recipe |= {"judge": {"kind": "rules", "function": "operator:gt"}, "max_new_tokens": 6}
+        recipe |= {"judge": {"kind": "rules", "function": "tests.doctor.trying:prefer"}, "max_new_tokens": 6}
     return {key: value for key, value in {**recipe, **keys}.items() if value is not None}
 
 
 def length(prompts: list[Any], answers: list[str]) -> list[float]:
     """A scorer."""
     return [float(len(answer)) for answer in answers]
+
+
+def prefer(prompt: Any, first: str, second: str) -> float:
+    """A judge."""
+    return 0.9 if len(first) > len(second) else 0.1
 
 
 def attempt(
