@@ -14,11 +14,12 @@ from alignment.config.schema import DPORecipe
 from alignment.data import load_rankings, load_split
 from alignment.data.template import Template
 from alignment.policy.base import load_causal_lm, load_tokenizer
-from alignment.run.callbacks import callbacks_for, run_training
+from alignment.run.callbacks import callbacks_for
 from alignment.run.directory import RunDirectory
 from alignment.run.script import script
 from alignment.train.arguments import training_arguments
 from alignment.train.dpo import SOFT_LOSSES, dpo_trainer, tokenise_pairs
+from alignment.train.running import run_training
 from alignment.train.saving import lineage_of, save_trained
 from alignment.train.sft import Tokenised, context_limit
 

@@ -15,12 +15,13 @@ from alignment.data.template import Template
 from alignment.policy.base import load_tokenizer
 from alignment.policy.load_roles import load_roles, reward_roles
 from alignment.policy.roles import Roles
-from alignment.run.callbacks import callbacks_for, run_training
+from alignment.run.callbacks import callbacks_for
 from alignment.run.directory import RunDirectory
 from alignment.run.script import script
 from alignment.train.arguments import training_arguments
 from alignment.train.engines import require_engine
 from alignment.train.ppo import PPOTrainer
+from alignment.train.running import run_training
 from alignment.train.saving import lineage_of, save_trained
 from alignment.train.scoring import Scoring, require_same_tokenizer, reward_adapter_on_base
 from alignment.train.update import UpdateShape

@@ -13,10 +13,11 @@ from alignment.config.schema import RewardRecipe
 from alignment.data import load_rankings, load_split
 from alignment.data.template import Template
 from alignment.policy.base import load_tokenizer
-from alignment.run.callbacks import callbacks_for, run_training
+from alignment.run.callbacks import callbacks_for
 from alignment.run.directory import RunDirectory
 from alignment.run.script import script
 from alignment.train.arguments import training_arguments
+from alignment.train.running import run_training
 from alignment.train.saving import lineage_of, save_trained
 from reward.batches import Encoded, encode_rankings
 from reward.members import finish_ensemble, is_trained, member_recipes

@@ -14,10 +14,11 @@ from alignment.config.schema import SFTRecipe
 from alignment.data import load_demonstrations, load_split
 from alignment.data.template import Template
 from alignment.policy.base import load_causal_lm, load_tokenizer
-from alignment.run.callbacks import callbacks_for, run_training
+from alignment.run.callbacks import callbacks_for
 from alignment.run.directory import RunDirectory
 from alignment.run.script import script
 from alignment.train.arguments import training_arguments
+from alignment.train.running import run_training
 from alignment.train.saving import lineage_of, save_trained
 from alignment.train.sft import (
     Tokenised,

@@ -72,6 +72,15 @@ COMBINATIONS = (
         DEEPSPEED,
     ),
     Combination(
+        "optim",
+        "an `optim` that is not AdamW and offloading to the host or a disk",
+        TRAINING,
+        lambda get: get("optim") not in (None, "adamw_torch", "adamw_torch_fused"),
+        "Accelerate puts DeepSpeed's Adam in its place without a word",
+        "take optim out, or use a strategy that does not offload",
+        ("zero3-offload", "zero3-nvme"),
+    ),
+    Combination(
         "stage",
         "labels or an evaluation, and several processes",
         ("label", "evaluate"),

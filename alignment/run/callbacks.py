@@ -9,11 +9,10 @@ import torch
 from accelerate import PartialState
 from torch.distributed.tensor import DTensor
 from transformers import EarlyStoppingCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from alignment.config.schema import Recipe
 from alignment.errors import TrainingError
-from alignment.run.checkpoints import best_of, latest_whole, mark_whole, only_whole_checkpoints, rotate
+from alignment.run.checkpoints import best_of, latest_whole, mark_whole, rotate
 from alignment.run.directory import RunDirectory
 from alignment.run.files import append_jsonl, read_jsonl, write_jsonl
 from alignment.run.preemption import StopOnSignal
@@ -224,16 +223,3 @@ def callbacks_for(run: RunDirectory, recipe: Recipe) -> list[TrainerCallback]:
     if patience is not None:
         callbacks.append(EarlyStoppingCallback(early_stopping_patience=patience))
     return [*callbacks, StopOnSignal()]  # last, as it ends the process
-
-
-def run_training(trainer: Any, run: RunDirectory) -> Any:
-    """Train from the run's last whole checkpoint; the Trainer's own printing of every log is left out."""
-    for printer in (PrinterCallback, ProgressCallback):
-        trainer.remove_callback(printer)
-    progress = TrainingProgress(run.recipe.stage)
-    trainer.add_callback(progress)
-    try:
-        with only_whole_checkpoints(run.path):
-            return trainer.train(resume_from_checkpoint=run.checkpoint)
-    finally:
-        progress.close()

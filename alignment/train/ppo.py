@@ -34,7 +34,6 @@ from alignment.train.sharding import (
     StepThrough,
     is_sharded,
     load_deepspeed,
-    require_possible,
     require_what_was_asked,
     save_optimizer,
     whole,
@@ -79,7 +78,6 @@ class PPOTrainer(Trainer):
             model=roles, args=args, processing_class=template.tokenizer, callbacks=[*(callbacks or []), _Epochs(self)]
         )
         require_what_was_asked(self.accelerator)
-        require_possible(recipe, self.accelerator)
         self.model_accepts_loss_kwargs = True  # the loss is normalised here, over the whole minibatch
         self.roles, self.recipe, self.run = roles, recipe, run
         pad: int = template.tokenizer.pad_token_id

@@ -51,10 +51,19 @@ def require_possible(recipe: Recipe, accelerator: Accelerator) -> None:
 
     Raises: TrainingError.
     """
-    kinds = {DistributedType.DEEPSPEED: f"zero{zero_stage(accelerator)}", DistributedType.FSDP: "fsdp2"}
-    strategy = kinds.get(accelerator.distributed_type, "ddp" if accelerator.num_processes > 1 else "single")
-    for one in broken_under(recipe.stage, values_of(recipe), strategy, gpu=True):
+    for one in broken_under(recipe.stage, values_of(recipe), _strategy(accelerator), gpu=True):
         raise TrainingError(f"{one.what.replace('`', '')} cannot go together: {one.reason}; {one.remedy}")
+
+
+def _strategy(accelerator: Accelerator) -> str:
+    """The strategy that runs, by its name in launch/accelerate."""
+    if accelerator.distributed_type == DistributedType.DEEPSPEED:
+        zero = accelerator.state.deepspeed_plugin.deepspeed_config["zero_optimization"]
+        place = (zero.get("offload_optimizer") or {}).get("device", "none")
+        return {"cpu": "zero3-offload", "nvme": "zero3-nvme"}.get(place, f"zero{zero_stage(accelerator)}")
+    if accelerator.distributed_type == DistributedType.FSDP:
+        return "fsdp2"
+    return "ddp" if accelerator.num_processes > 1 else "single"
 
 
 def zero_stage(accelerator: Accelerator) -> int:

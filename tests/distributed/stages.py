@@ -27,11 +27,18 @@ class Facts(transformers.TrainerCallback):
         if state.global_step != 1 or not state.is_world_process_zero:
             return
         parameters = list(model.parameters())
-        held = sum(p.to_local().numel() if isinstance(p, DTensor) else p.numel() for p in parameters)
+        held = sum(part(p).numel() for p in parameters)
         numbers = sum(p.ds_numel if hasattr(p, "ds_numel") else p.numel() for p in parameters)
         engine = transformers.trainer.AcceleratorState().distributed_type.value
         facts = {"engine": engine, "processes": args.world_size, "held": held / numbers}
         Path(f"{args.output_dir}.facts.json").write_text(json.dumps(facts))
+
+
+def part(parameter: Any) -> torch.Tensor:
+    """What this process keeps of a parameter; small ones ZeRO-3 holds whole beside it until their next update."""
+    if isinstance(parameter, DTensor):
+        return parameter.to_local()
+    return getattr(parameter, "ds_tensor", parameter)
 
 
 def cut_back(run: Path, *, copy: Path, step: int) -> None:

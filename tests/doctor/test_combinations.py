@@ -69,6 +69,13 @@ TRIES = [
         unguarded=False,
     ),
     Try(
+        "an `optim` that is not AdamW and offloading to the host or a disk",
+        ("sft", "zero3-offload", {"optim": "sgd"}),
+        ("sft", "zero3-offload", {"optim": "adamw_torch"}),
+        "cannot go together",  # it would run, with Adam
+        unguarded=False,
+    ),
+    Try(
         "labels or an evaluation, and several processes",
         ("label", "ddp", {}),
         ("label", "single", {}),
@@ -76,8 +83,8 @@ TRIES = [
     ),
     Try(
         "FSDP2 and processes on CPU",
-        ("ppo", "ddp", {}),
-        ("ppo", "ddp", {}),
+        ("sft", "ddp", {}),
+        ("sft", "ddp", {}),
         "Accelerate has no FSDP on CPU",
         environment=NO_CPU,
     ),

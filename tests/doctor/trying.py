@@ -17,7 +17,7 @@ from tests.models import save_tiny_model
 
 SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(["recipes.ppo", "recipes.sft", "recipes.dpo", "recipes.reward", "recipes.label"])
-DISTRIBUTED = Path(__file__).parents[1] / "distributed"
+DEEPSPEED = Path(__file__).parents[2] / "launch" / "deepspeed"
 FSDP2 = {
     "ACCELERATE_TORCH_DEVICE": "cpu",
     "ACCELERATE_USE_FSDP": "true",
@@ -44,7 +44,7 @@ def environment(strategy: str) -> dict[str, str]:
     if strategy == "fsdp2":
         return FSDP2
     if strategy.startswith("zero"):
-        config = DISTRIBUTED / f"{strategy}.json"
+        config = DEEPSPEED / f"{strategy}.json"
         ours = {"DS_ACCELERATOR": "cpu", "ACCELERATE_USE_DEEPSPEED": "true"}
         return {**ours, "ACCELERATE_DEEPSPEED_CONFIG_FILE": str(config)}
     return {"ACCELERATE_USE_CPU": "true"}
