@@ -12,6 +12,16 @@ from typing import Any
 
 ROOT = Path(__file__).parents[2]
 WORKER = ["-m", "tests.distributed.worker"]
+FSDP2 = {  # what `accelerate launch` tells processes, but for the device
+    "ACCELERATE_TORCH_DEVICE": "cpu",
+    "ACCELERATE_USE_FSDP": "true",
+    "FSDP_VERSION": "2",
+    "FSDP_RESHARD_AFTER_FORWARD": "true",
+    "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP",
+    "FSDP_TRANSFORMER_CLS_TO_WRAP": "LlamaDecoderLayer",
+    "FSDP_STATE_DICT_TYPE": "SHARDED_STATE_DICT",
+    "FSDP_CPU_RAM_EFFICIENT_LOADING": "false",
+}
 
 
 def start(arguments: list[str], processes: int, log: Path, **environment: str) -> list["subprocess.Popen[bytes]"]:

@@ -10,7 +10,7 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from tests.distributed.launch import run_jobs
+from tests.distributed.launch import FSDP2, run_jobs
 from tests.models import save_tiny_model
 from tests.train.ppo_runs import make_trainer, trained_weights
 
@@ -20,16 +20,6 @@ HERE = Path(__file__).parent
 needs_deepspeed = pytest.mark.skipif(
     importlib.util.find_spec("deepspeed") is None, reason="deepspeed is not installed: pip install '.[deepspeed]'"
 )
-FSDP = {
-    "ACCELERATE_TORCH_DEVICE": "cpu",
-    "ACCELERATE_USE_FSDP": "true",
-    "FSDP_VERSION": "2",
-    "FSDP_RESHARD_AFTER_FORWARD": "true",
-    "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP",
-    "FSDP_TRANSFORMER_CLS_TO_WRAP": "LlamaDecoderLayer",
-    "FSDP_STATE_DICT_TYPE": "SHARDED_STATE_DICT",
-    "FSDP_CPU_RAM_EFFICIENT_LOADING": "false",
-}
 BATCH = {"rollout_batch_size": 16, "total_episodes": 48, "num_ppo_epochs": 2, "num_mini_batches": 2, "per_device": 4}
 ADAM, SGD = {"learning_rate": 1e-3}, {"learning_rate": 0.1, "optim": "sgd"}  # as in test_ddp
 RUNS = {
@@ -45,7 +35,7 @@ SAVING = {"save_strategy": "steps", "save_steps": 5, "save_total_limit": 2}  # s
 
 def environment(engine: str) -> dict[str, str]:
     if engine == "fsdp2":
-        return FSDP
+        return FSDP2
     return {
         "DS_ACCELERATOR": "cpu",
         "ACCELERATE_USE_DEEPSPEED": "true",
@@ -138,4 +128,4 @@ def test_the_policy_is_a_plain_adapter_or_model(ran, models):
 def test_accelerate_on_cpu_runs_no_fsdp_and_that_is_refused(models, tmp_path):
     job = {"base": models / "base", "out": tmp_path / "out", "keys": BATCH}
     with pytest.raises(AssertionError, match="the launcher asks for FSDP, but Accelerate runs"):
-        run_jobs([job], tmp_path / "work", **FSDP, FSDP_AS_IT_IS="1")
+        run_jobs([job], tmp_path / "work", **FSDP2, FSDP_AS_IT_IS="1")

@@ -13,21 +13,12 @@ from typing import Any
 
 import yaml
 
+from tests.distributed.launch import FSDP2
 from tests.models import save_tiny_model
 
 SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(["recipes.ppo", "recipes.sft", "recipes.dpo", "recipes.reward", "recipes.label"])
 DEEPSPEED = Path(__file__).parents[2] / "launch" / "deepspeed"
-FSDP2 = {
-    "ACCELERATE_TORCH_DEVICE": "cpu",
-    "ACCELERATE_USE_FSDP": "true",
-    "FSDP_VERSION": "2",
-    "FSDP_RESHARD_AFTER_FORWARD": "true",
-    "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP",
-    "FSDP_TRANSFORMER_CLS_TO_WRAP": "LlamaDecoderLayer",
-    "FSDP_STATE_DICT_TYPE": "SHARDED_STATE_DICT",
-    "FSDP_CPU_RAM_EFFICIENT_LOADING": "false",
-}
 
 
 @dataclass
