@@ -62,7 +62,9 @@ def bench(
     files: Annotated[
         list[str], typer.Argument(metavar="FILE...", help="Preference files of any known layout, or Hub ids.")
     ],
-    json_out: Annotated[Path | None, typer.Option("--json", metavar="OUT", help="Write all numbers here.")] = None,
+    json_out: Annotated[
+        Path | None, typer.Option("--json", dir_okay=False, metavar="OUT", help="Write all numbers here.")
+    ] = None,
     subset: Annotated[
         str | None,
         typer.Option(metavar="COLUMN", help="What names a row's subset; default: subset or section, else the file."),
@@ -152,7 +154,7 @@ def audit(
     out: Annotated[
         Path | None, typer.Option("--out", "--html", help="The page to write; default: audit.html beside the labels.")
     ] = None,
-    json: Annotated[Path | None, typer.Option(help="Where to write all numbers.")] = None,
+    json: Annotated[Path | None, typer.Option(dir_okay=False, help="Where to write all numbers.")] = None,
     suggest: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="Choose the N comparisons that people should check.")
     ] = None,

@@ -58,7 +58,7 @@ def plan(
     solve: Annotated[
         bool, typer.Option("--solve", help="Find the cheapest strategy and the largest microbatch that fit.")
     ] = False,
-    json: Annotated[Path | None, typer.Option(help="Where to write all numbers.")] = None,
+    json: Annotated[Path | None, typer.Option(dir_okay=False, help="Where to write all numbers.")] = None,
 ) -> None:
     """Tell before anything loads whether a recipe fits, and how long it takes; reads configurations alone.
 
@@ -99,7 +99,7 @@ def doctor(
     gpus: Annotated[int | None, typer.Option(help="Processes that will run; default: this machine's GPUs.")] = None,
     strategy: Annotated[str | None, typer.Option(help="As of alignment plan.")] = None,
     memory: Annotated[str | None, typer.Option(metavar="SIZE", help="Of each GPU; default: this machine's.")] = None,
-    json: Annotated[Path | None, typer.Option(help="Where to write all findings.")] = None,
+    json: Annotated[Path | None, typer.Option(dir_okay=False, help="Where to write all findings.")] = None,
 ) -> None:
     """Look at this machine and at what recipes need of it; each finding with its remedy.
 

@@ -39,7 +39,10 @@ def this_machine(*, gpus: int | None, memory: str | None, strategy: str | None) 
     here = torch.cuda.device_count() if torch.cuda.is_available() else 0
     total = f"{torch.cuda.get_device_properties(0).total_memory}" if here else "1GiB"
     return machine(
-        gpus=gpus or max(1, here), memory=memory or total, strategy=strategy, cpu=not here and memory is None
+        gpus=max(1, here) if gpus is None else gpus,
+        memory=total if memory is None else memory,
+        strategy=strategy,
+        cpu=not here and memory is None,
     )
 
 

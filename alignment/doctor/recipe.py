@@ -20,6 +20,7 @@ from alignment.planner.machine import GIB, Machine
 from alignment.planner.memory import StagePlan, plan_stage
 from alignment.planner.skeleton import bare, blueprint
 from alignment.policy.base import HUB_ID, load_tokenizer
+from alignment.run.tracking import has_key
 from alignment.train.update import UpdateShape
 
 SAMPLE = 200  # rows that are looked at
@@ -128,9 +129,7 @@ def _tracker(recipe: Recipe) -> Iterator[Finding]:
     if mode in ("offline", "disabled", "dryrun"):
         yield ok("W&B", f"WANDB_MODE is {mode}")
         return
-    import wandb
-
-    if os.environ.get("WANDB_API_KEY") or wandb.api.api_key:
+    if has_key():
         yield ok("W&B", "a key is there")
     else:
         yield warning("W&B", "report_to names wandb, and there is no key", "wandb login, or WANDB_MODE=offline")

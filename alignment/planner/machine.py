@@ -70,6 +70,7 @@ def machine(*, gpus: int, memory: str, strategy: str | None, cpu: bool = False, 
 
     Raises: RecipeError where a number is impossible or a strategy unknown.
     """
+    cpu, strategy = cpu or strategy == "cpu", None if strategy == "cpu" else strategy  # launch's name for CPU processes
     chosen = strategy or ("single" if gpus == 1 else "ddp")
     speed = {**(CPU_CORE if cpu else {}), **{name: value for name, value in said.items() if value is not None}}
     faults = []
@@ -80,6 +81,8 @@ def machine(*, gpus: int, memory: str, strategy: str | None, cpu: bool = False, 
     if chosen == "single" and gpus > 1:
         faults.append(f"--strategy single is one process, but --gpus says {gpus}; use ddp, zero2 or zero3")
     faults += [f"--{name} {value}: give a number above 0" for name, value in speed.items() if not value > 0]
+    if said.get("utilization") is not None and speed["utilization"] > 1:
+        faults.append(f"--utilization {speed['utilization']} is a share of the peak; write 0.4 for 40 %")
     size = parse_bytes(memory)
     if size is None:
         faults.append(f"--memory {memory!r} is no size; write it like 80GiB or 24GB")

@@ -14,7 +14,7 @@ from alignment.errors import AlignmentError
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
-IMPOSSIBLE = (errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENOENT, errno.ENAMETOOLONG, errno.ELOOP)
+IMPOSSIBLE = (errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENOENT, errno.ENAMETOOLONG, errno.ELOOP, errno.EBUSY)
 # What safetensors and torch make of a full disk; the last two are of a zip file that torch could not go on with.
 FULL_WORDS = ("No space left on device", "PytorchStreamWriter failed writing", "basic_ios::clear", "unexpected pos ")
 

@@ -127,7 +127,7 @@ def start(
     try:
         import wandb
 
-        if mode in ("online", "shared") and not _has_key(wandb):
+        if mode in ("online", "shared") and not has_key():
             if "wandb" in asked:
                 keep = "`wandb login`, WANDB_API_KEY or WANDB_MODE=offline changes that"
                 say(f"no key is set, so the run is not tracked there; metrics.jsonl has its numbers. {keep}.")
@@ -213,6 +213,14 @@ def made_from(resolved: dict[str, Any]) -> dict[str, str]:
     return found
 
 
+def has_key() -> bool:
+    """Whether W&B has a key, or a token, to log in with; nobody is asked for one, and the network is not."""
+    import wandb
+
+    given = os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE")
+    return bool(given or wandb.login(prompt=False, verify=False))
+
+
 def without_secrets(value: Any, key: str = "") -> Any:
     """A recipe without the values of keys that hold secrets."""
     if isinstance(value, dict):
@@ -220,10 +228,6 @@ def without_secrets(value: Any, key: str = "") -> Any:
     if isinstance(value, list):
         return [without_secrets(inner, key) for inner in value]
     return "hidden" if isinstance(value, str) and SECRET.search(key) else value
-
-
-def _has_key(wandb: Any) -> bool:
-    return bool(os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE") or wandb.api.api_key)
 
 
 def _named(row: dict[str, Any]) -> dict[str, Any]:

@@ -30,6 +30,7 @@ def training_arguments(cls: type[Arguments], recipe: Recipe, run: RunDirectory, 
         "ddp_backend": "gloo" if sharded and not on_gpu else None,
         "bf16": on_gpu and torch.cuda.is_bf16_supported() and not recipe.library.get("fp16", False),
         "dataloader_pin_memory": on_gpu,
+        "ddp_find_unused_parameters": False,  # what trains is used in every pass; to look for it costs a walk a step
         "logging_nan_inf_filter": False,
         "logging_steps": 10,
         "save_total_limit": 2,
