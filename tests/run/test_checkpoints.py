@@ -8,9 +8,10 @@ import pytest
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from alignment.config.schema import SFTRecipe
-from alignment.run.callbacks import callbacks_for, run_training
+from alignment.run.callbacks import callbacks_for
 from alignment.run.checkpoints import STATE, latest_whole, mark_whole, only_whole_checkpoints, rotate
 from alignment.run.directory import RunDirectory
+from alignment.train.running import run_training
 from tests.run.test_callbacks import Line
 
 
