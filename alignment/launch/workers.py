@@ -6,6 +6,7 @@ r"""What a job file starts on each node: `accelerate launch`, by the same argume
 Accelerate's own command dies of SIGUSR1, gives workers half a minute to save, and ends with 1 whatever they ended with.
 """
 
+import logging
 import os
 import signal
 import sys
@@ -53,6 +54,7 @@ def _settled(launch: Any, argv: list[str] | None) -> Any:
 
 def _run(start: Any, args: Any) -> int:
     from torch.distributed import DistError
+    from torch.distributed.elastic.agent.server import api as agent
     from torch.distributed.elastic.multiprocessing import api
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.elastic.rendezvous.api import RendezvousError
@@ -60,6 +62,8 @@ def _run(start: Any, args: Any) -> int:
     def told_once(signum: int, frame: FrameType | None) -> None:
         for each in SIGNALS:
             signal.signal(each, signal.SIG_IGN)  # torchrun's own would stop waiting for its workers at the second
+        for logger in (agent.logger, api.logger):
+            logger.addFilter(_is_news)
         raise api.SignalException("told to end", sigval=signal.Signals(signum))
 
     api._terminate_process_handler = told_once
@@ -77,6 +81,11 @@ def _run(start: Any, args: Any) -> int:
         print(f"the other nodes are not there, or no more: {lost}", file=sys.stderr)  # noqa: T201
         return PREEMPTED  # they start again, and so must this one
     return 0
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Whether torchrun tells a user who ended the job more than that; of a worker that had to be killed, say."""
+    return not record.getMessage().startswith(("Received", "Sending process"))
 
 
 if __name__ == "__main__":

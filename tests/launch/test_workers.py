@@ -1,6 +1,9 @@
 """What a node's launcher ends with."""
 
 import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from torch.distributed import DistNetworkError
@@ -9,6 +12,8 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, P
 from torch.distributed.elastic.rendezvous.api import RendezvousConnectionError, RendezvousTimeoutError
 
 from alignment.launch.workers import _run
+
+ROOT = Path(__file__).parents[2]
 
 
 def failed(*codes: int) -> ChildFailedError:
@@ -46,3 +51,25 @@ def test_what_is_none_of_these_is_told_with_its_traceback(monkeypatch):
     monkeypatch.setattr(api, "_terminate_process_handler", api._terminate_process_handler)
     with pytest.raises(ZeroDivisionError):
         _run(lambda args: 1 // args, 0)
+
+
+@pytest.mark.parametrize("told", [signal.SIGUSR1, signal.SIGINT])
+def test_who_ends_it_is_not_told_of_it_by_torchrun(told, tmp_path):
+    script = tmp_path / "wait.py"
+    script.write_text(
+        "import signal, sys, time\n"
+        "for each in (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT):\n"
+        "    signal.signal(each, lambda *_: sys.exit(143))\n"
+        "print('up', flush=True)\n"
+        "time.sleep(60)\n"
+    )
+    config = ROOT / "launch" / "accelerate" / "cpu.yaml"
+    command = [sys.executable, "-m", "alignment.launch.workers", "--config_file", str(config), "--num_processes", "2"]
+    started = subprocess.Popen(
+        [*command, str(script)], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert [started.stdout.readline() for _ in range(2)] == ["up\n"] * 2
+    started.send_signal(told)
+    _, said = started.communicate(timeout=60)
+    assert started.returncode == (143 if told == signal.SIGUSR1 else 130)
+    assert said == ""
