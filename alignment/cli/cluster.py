@@ -15,12 +15,12 @@ def launch(
     recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A stage's recipe, or a pipeline.")],
     on: Annotated[str, typer.Option("--on", metavar="local|slurm|kubernetes|skypilot", help="What runs it.")] = "local",
     nodes: Annotated[int, typer.Option(help="Machines.")] = 1,
-    gpus: Annotated[int, typer.Option(help="Processes on each of them; each has a GPU.")] = 1,
+    gpus: Annotated[int, typer.Option(help="Processes on each of them; each has a GPU, but under cpu.")] = 1,
     strategy: Annotated[
         str | None,
         typer.Option(
-            help="single, ddp, zero1, zero2, zero3, zero3-offload, fsdp2, or cpu for processes without a GPU; default: "
-            "single, or ddp."
+            help="single, ddp, zero1, zero2, zero3, zero3-offload, zero3-nvme, fsdp2, or cpu for processes "
+            "without a GPU; default: single, or ddp."
         ),
     ] = None,
     submit: Annotated[bool, typer.Option("--submit", help="Submit the job, or on local run it.")] = False,
@@ -31,7 +31,7 @@ def launch(
         Path | None, typer.Option(metavar="FILE", help="Your changed copy of a file of launch/, to fill in its place.")
     ] = None,
     image: Annotated[str | None, typer.Option(help="The container's image, on Kubernetes.")] = None,
-    accelerator: Annotated[str, typer.Option(help="The kind of GPU to ask SkyPilot for.")] = "H100",
+    accelerator: Annotated[str | None, typer.Option(help="The kind of GPU to ask SkyPilot for; default: H100.")] = None,
 ) -> None:
     """Write and show the job file and the command that run a recipe on GPUs here or in a cluster; submit them.
 
@@ -40,8 +40,8 @@ def launch(
     from alignment.run.script import script
 
     def start() -> None:
-        from alignment.launch.command import Wanted
         from alignment.launch.command import launch as write
+        from alignment.launch.request import Wanted
 
         wanted = Wanted(
             recipe=recipe,

@@ -17,6 +17,7 @@ SUBMIT = {
     "skypilot": ("sky", "jobs", "launch", "--yes"),
 }
 CORES_PER_GPU = 8
+ACCELERATOR = "H100"  # what the shipped file asks SkyPilot for
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +33,7 @@ class Job:
     cpu: bool = False  # no GPUs are asked for
     python: str = "python"
     image: str | None = None  # Kubernetes: the container's
-    accelerator: str = "H100"  # SkyPilot: the kind of GPU
+    accelerator: str = ACCELERATOR  # SkyPilot: the kind of GPU
 
     def command(self, launch: str, each: str = "") -> str:
         """The line of shell that runs it, where `launch` is an array that starts a node's processes, by `each`."""
@@ -69,7 +70,7 @@ def lines_of(job: Job, place: str) -> dict[str, str | None]:
             "  name: ": f"name: {job.name}",
             **_script(job, " " * 18),
             " " * 18 + "NODES=": f"NODES={job.nodes}",
-            **({" " * 14 + "image: ": f"image: {job.image}"} if job.image else {}),
+            **({" " * 14 + "image: ": f'image: "{job.image}"'} if job.image else {}),
             **({" " * 14 + "resources:": None, " " * 16 + "limits:": None} if job.cpu else {}),
             " " * 18 + "nvidia.com/gpu: ": None if job.cpu else f"nvidia.com/gpu: {job.gpus}",
         }
@@ -95,7 +96,13 @@ def fill(file: Path, lines: Mapping[str, str | None]) -> str:
 
     Raises: AlignmentError where the file, a user's own copy it may be, does not have each of them once.
     """
-    text = file.read_text(encoding="utf-8")
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise AlignmentError(
+            f"{file}: cannot be read as a job file ({why}); copy one of launch/, and change it."
+        ) from None
     for begins, line in lines.items():
         pattern = re.compile(rf"^{re.escape(begins)}.*\n", re.MULTILINE)
         indent = begins[: len(begins) - len(begins.lstrip())]

@@ -1,13 +1,16 @@
 """`alignment launch` as its user calls it: faults told at once and nothing written; a file, a command, a submission."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from alignment.config.loading import STAGES
+from alignment.launch.request import KNOWN
 from tests.launch.stand_ins import write_program
 
 ROOT = Path(__file__).parents[2]
@@ -28,6 +31,9 @@ def folder(tmp_path):
         ("label", LABEL),
         ("ppo", PPO),
         ("pipeline", PIPELINE),
+        ("outside", PIPELINE.replace("sft.yaml", "../above.yaml")),
+        ("pipeline_of_ppo", PIPELINE.replace("sft", "ppo")),
+        ("../above", SFT),
         ("bad", SFT + "learning_rat: 1\n"),
     ):
         (place / f"{name}.yaml").write_text(text)
@@ -86,6 +92,44 @@ def launch(folder: Path, *words: str, path: str | None = None) -> "subprocess.Co
             ["ppo.yaml: value_warmup_updates, value_model: head and DeepSpeed: DeepSpeed keeps the gradients"],
         ),
         (("sft.yaml", "--out", "x.sh"), ["--out and --template are for job files"]),
+        (("sft.yaml", "--on", "slurm", "--out", "."), ["--out .: is a folder, or no plain file; name one to write"]),
+        (
+            ("sft.yaml", "--on", "skypilot", "--run_name", "two\nlines", "--accelerator", ""),
+            [
+                "'two\\nlines': a job file takes no line breaks",
+                "--accelerator '': is no kind of GPU; give one like H100",
+            ],
+        ),
+        (("sft.yaml", "--on", "kubernetes", "--image", "x: y #z"), ["--image 'x: y #z': is no image's name"]),
+        (("sft.yaml", "--on", "kubernetes", "--image", ""), ["--image '': is no image's name"]),
+        (
+            ("sft.yaml", "--on", "slurm", "--image", "a/b:c", "--accelerator", "H100"),
+            ["--image is the container's on Kubernetes; --on slurm", "--accelerator is what SkyPilot is asked for"],
+        ),
+        (
+            ("sft.yaml", "--on", "skypilot", "--strategy", "cpu", "--accelerator", "H100"),
+            ["--accelerator: --strategy cpu asks for no GPUs"],
+        ),
+        (
+            ("../above.yaml", "--on", "kubernetes"),
+            ["../above.yaml: lies outside the working folder, the only one that a job on kubernetes sees; copy"],
+        ),
+        (
+            ("outside.yaml", "--on", "skypilot"),
+            ["../above.yaml: the pipeline's recipe lies outside the working folder"],
+        ),
+        (
+            ("pipeline.yaml", "--from", "stf", "--only", "sft"),
+            ["--from: pipeline.yaml has no stage stf; it has sft", "--from and --only exclude each other"],
+        ),
+        (
+            ("ppo.yaml", "--on", "slurm", "--gpus", "7", "--strategy", "fsdp2"),
+            ["ppo.yaml: per_device_train_batch_size: 8, the default, does not divide the minibatch of 64 answers on 7"],
+        ),
+        (
+            ("pipeline_of_ppo.yaml", "--on", "slurm", "--nodes", "7", "--strategy", "fsdp2"),
+            ["ppo.yaml: per_device_train_batch_size: 8, the default, does not divide the minibatch of 64 answers on 7"],
+        ),
     ],
 )
 def test_faults_are_told_together_and_nothing_is_written(folder, words, messages):
@@ -131,7 +175,8 @@ def test_submit_hands_the_file_to_its_scheduler_and_ends_as_that_does(folder, pl
     write_program(
         place_of_programs / program, "import json, sys\njson.dump(sys.argv[1:], open('asked', 'w'))\nsys.exit(7)\n"
     )
-    done = launch(folder, "sft.yaml", "--on", place, "--submit", "--image", "a/b:c", path=str(place_of_programs))
+    image = ("--image", "a/b:c") if place == "kubernetes" else ()
+    done = launch(folder, "sft.yaml", "--on", place, "--submit", *image, path=str(place_of_programs))
     assert done.returncode == 7, done.stderr
     assert (folder / "asked").read_text() == str(words).replace("'", '"')
     assert (folder / words[-1]).exists()
@@ -149,3 +194,44 @@ def test_a_pipeline_is_run_by_the_verb_of_pipelines(folder):
 def test_every_stage_has_a_script_that_is_launched():
     for stage in STAGES:
         assert (ROOT / "recipes" / f"{stage}.py").is_file()
+
+
+def test_a_file_that_is_no_text_is_told_in_a_line(folder):
+    (folder / "bin.sh").write_bytes(b"\xff\xfe")
+    for option, said in (
+        ("--out", "bin.sh: exists, and is not what would be written"),
+        ("--template", "bin.sh: cannot be read as a job file (it is not UTF-8)"),
+    ):
+        done = launch(folder, "sft.yaml", "--on", "slurm", option, "bin.sh")
+        assert done.returncode == 1
+        assert done.stderr.startswith(said)
+        assert done.stderr.count("\n") == 1
+    assert (folder / "bin.sh").read_bytes() == b"\xff\xfe"
+
+
+@pytest.mark.parametrize(
+    "image", ["nvcr.io/nvidia/pytorch:24.07-py3", "localhost:5000/a/b", "a@sha256:" + "0" * 64, "1"]
+)
+def test_an_image_stands_in_the_file_as_it_was_given(folder, image):
+    done = launch(folder, "sft.yaml", "--on", "kubernetes", "--image", image, "--out", "x.yaml")
+    assert done.returncode == 0, done.stderr
+    roles = yaml.safe_load((folder / "x.yaml").read_text())["spec"]["pytorchReplicaSpecs"]
+    assert roles["Master"]["template"]["spec"]["containers"][0]["image"] == image
+
+
+@pytest.mark.parametrize("place", ["kubernetes", "skypilot"])
+def test_containers_are_told_of_the_recipe_within_the_working_folder(folder, place):
+    done = launch(folder.parent, str(folder / "sft.yaml"), "--on", place)
+    assert done.returncode == 0, done.stderr
+    assert "--module recipes.sft --config my/sft.yaml\n" in done.stdout
+    assert str(folder) not in done.stdout
+    here = launch(folder.parent, str(folder / "sft.yaml"), "--on", "slurm")
+    assert f"--config {folder}/sft.yaml &\n" in here.stdout
+
+
+def test_the_help_names_every_strategy(folder):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "400", "TERM": "dumb"}
+    command = [sys.executable, "-m", "alignment.cli", "launch", "--help"]
+    told = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+    line = next(line for line in told.splitlines() if "--strategy" in line)
+    assert set(KNOWN) <= set(re.findall(r"[a-z0-9-]+", line))

@@ -1,0 +1,241 @@
+"""What a user asks of `alignment launch`, and all that can be wrong with it."""
+
+import os
+import re
+import shlex
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from alignment.config.combinations import broken_under, values_of
+from alignment.config.documents import read_document
+from alignment.config.loading import check_recipe
+from alignment.config.pipelines import Pipeline, is_pipeline, load_pipeline
+from alignment.config.schema import Recipe
+from alignment.errors import RecipeError
+from alignment.launch.jobs import PLACES, SUBMIT
+from alignment.planner.machine import STRATEGIES
+
+KNOWN = (*STRATEGIES, "cpu")
+IN_CONTAINERS = ("kubernetes", "skypilot")  # or elsewhere: what a job has of this machine is the working folder
+ALONE = ("label", "evaluate")  # stages of one process
+SUFFIXES = {"slurm": "slurm.sh", "kubernetes": "kubernetes.yaml", "skypilot": "skypilot.yaml"}
+REFERENCE = (
+    re.compile(  # of an image: https://pkg.go.dev/github.com/distribution/reference, without its limits of length
+        r"(?:[A-Za-z0-9.-]+(?::[0-9]+)?/)?[a-z0-9]+(?:[._/-]+[a-z0-9]+)*(?::[A-Za-z0-9_][A-Za-z0-9_.-]*)?"
+        r"(?:@sha256:[0-9a-f]{64})?"
+    )
+)
+KIND = re.compile(r"[A-Za-z][A-Za-z0-9._-]*")  # of a GPU, `A100-80GB`
+OF_PIPELINES = ("output_dir", "seed", "from", "only")  # what `alignment run` takes
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a user asked for."""
+
+    recipe: str
+    place: str = "local"
+    nodes: int = 1
+    gpus: int = 1
+    strategy: str | None = None  # None: single, or ddp
+    overrides: tuple[str, ...] = ()
+    submit: bool = False
+    out: Path | None = None  # None: in the working folder, by the recipe's name
+    template: Path | None = None  # None: the shipped file
+    image: str | None = None
+    accelerator: str | None = None
+
+    @property
+    def chosen(self) -> str:
+        """The strategy."""
+        return self.strategy or ("single" if self.nodes * self.gpus == 1 else "ddp")
+
+    @property
+    def path(self) -> str:
+        """The recipe, as the job will find it: a container has the working folder in another place."""
+        return (_within(self.recipe) if self.place in IN_CONTAINERS else None) or self.recipe
+
+    @property
+    def name(self) -> str:
+        """A name that every scheduler takes: small letters, digits and dashes, a letter first."""
+        path = Path(self.recipe)
+        words = re.sub(r"[^a-z0-9]+", "-", f"{path.resolve().parent.name}-{path.stem}".lower())[-40:]
+        return words.lstrip("-0123456789").rstrip("-") or "alignment"
+
+    @property
+    def file(self) -> Path:
+        """The job file that is written."""
+        return self.out or Path(f"{self.name}.{SUFFIXES[self.place]}")
+
+
+def checked(wanted: Wanted) -> list[Recipe]:
+    """The recipe, or a pipeline's recipes, without a fault."""
+    faults = []
+    recipes: list[Recipe] = []
+    try:
+        if is_pipeline(read_document(wanted.path)):
+            told = _pipeline_options(wanted.overrides)
+            with _among(wanted.nodes * wanted.gpus):
+                pipeline = load_pipeline(
+                    wanted.path, told.get("output_dir"), int(told["seed"]) if "seed" in told else None
+                )
+            recipes = [stage.recipe for stage in pipeline.stages if stage.recipe]
+            faults += _faults_of_pipeline(wanted, pipeline, told)
+        else:
+            with _among(wanted.nodes * wanted.gpus):
+                recipes = [check_recipe(wanted.path, wanted.overrides)]
+            faults += _faults_of_stage(wanted, recipes[0])
+        faults += _faults_of_strategy(wanted, recipes)
+    except RecipeError as error:
+        faults += error.faults
+    faults += _faults_of_request(wanted)
+    if faults:
+        raise RecipeError(faults)
+    return recipes
+
+
+@contextmanager
+def _among(processes: int) -> Iterator[None]:
+    """Have recipes checked as they will be in the job, where the launcher tells how many processes there are."""
+    before = os.environ.get("WORLD_SIZE")
+    os.environ["WORLD_SIZE"] = str(max(1, processes))
+    try:
+        yield
+    finally:
+        del os.environ["WORLD_SIZE"]
+        if before is not None:
+            os.environ["WORLD_SIZE"] = before
+
+
+def _within(recipe: str) -> str | None:
+    """A path from the working folder, None where it leads out of it."""
+    for path in (os.path.abspath(recipe), os.path.realpath(recipe)):
+        relative = os.path.relpath(path)
+        if relative.split(os.sep)[0] != os.pardir:
+            return relative
+    return None
+
+
+def _pipeline_options(words: tuple[str, ...]) -> dict[str, str]:
+    told = {}
+    for flag, value in zip(words[::2], words[1::2], strict=False):
+        told[flag.removeprefix("--")] = value
+    if len(words) % 2 or not set(told) <= set(OF_PIPELINES):
+        raise RecipeError(
+            [f"{shlex.join(words)}: a pipeline takes {', '.join(f'--{key} VALUE' for key in OF_PIPELINES)} alone; "
+             "keys of its stages stand in their recipes"]
+        )  # fmt: skip
+    if not told.get("seed", "0").isdecimal():
+        raise RecipeError([f"--seed {told['seed']}: must be a whole number from 0 on"])
+    return told
+
+
+def _faults_of_request(wanted: Wanted) -> list[str]:
+    faults = []
+    total = wanted.nodes * wanted.gpus
+    if wanted.place not in PLACES:
+        faults.append(f"--on {wanted.place} is not known; give one of {', '.join(PLACES)}")
+    if wanted.chosen not in KNOWN:
+        faults.append(f"--strategy {wanted.chosen} is not known; give one of {', '.join(KNOWN)}")
+    faults += [
+        f"--{name} {value}: at least one is needed"
+        for name, value in (("nodes", wanted.nodes), ("gpus", wanted.gpus))
+        if value < 1
+    ]
+    if wanted.chosen == "single" and total > 1:
+        faults.append(f"--strategy single is one process, but --nodes and --gpus make {total}; use ddp, zero2 or zero3")
+    if wanted.place == "local" and wanted.nodes > 1:
+        faults.append(f"--nodes {wanted.nodes}: --on local is this machine; use slurm, kubernetes or skypilot")
+    if wanted.place == "local" and (wanted.out or wanted.template):
+        faults.append("--out and --template are for job files; --on local has none, but a command")
+    if wanted.place in SUBMIT:
+        faults += _faults_of_file(wanted)
+    faults += _faults_of_container(wanted)
+    if wanted.submit and wanted.place in SUBMIT and not shutil.which(SUBMIT[wanted.place][0]):
+        faults.append(
+            f"--submit: no {SUBMIT[wanted.place][0]} on this machine; without --submit the file is written, to submit "
+            "it where there is one"
+        )
+    if wanted.submit and wanted.place == "kubernetes" and not (wanted.image or wanted.template):
+        faults.append("--submit: name the container's image by --image, or give a changed file by --template")
+    if wanted.template and not os.path.isfile(wanted.template):
+        faults.append(f"--template {wanted.template}: no such file")
+    return faults
+
+
+def _faults_of_file(wanted: Wanted) -> list[str]:
+    faults = [
+        f"{word!r}: a job file takes no line breaks and nothing else that does not print; set the key in the recipe"
+        for word in (wanted.recipe, *wanted.overrides)
+        if not word.isprintable()
+    ]
+    if os.path.exists(wanted.file) and not os.path.isfile(wanted.file):
+        faults.append(f"--out {wanted.file}: is a folder, or no plain file; name one to write the job to")
+    if wanted.place in IN_CONTAINERS and _within(wanted.recipe) is None:
+        faults.append(
+            f"{wanted.recipe}: lies outside the working folder, the only one that a job on {wanted.place} sees; copy "
+            "the recipe into it, or launch from a folder above both"
+        )
+    return faults
+
+
+def _faults_of_container(wanted: Wanted) -> list[str]:
+    """Of the image and the kind of GPU, where they stand for something and where they do not."""
+    faults = []
+    image, kind = wanted.image, wanted.accelerator
+    if image is not None and wanted.place != "kubernetes":
+        faults.append(f"--image is the container's on Kubernetes; --on {wanted.place} has no use for it")
+    elif image is not None and not REFERENCE.fullmatch(image):
+        faults.append(f"--image {image!r}: is no image's name; give one like registry/me/alignment:1")
+    if kind is not None and wanted.place != "skypilot":
+        faults.append(f"--accelerator is what SkyPilot is asked for; --on {wanted.place} has no use for it")
+    elif kind is not None and wanted.chosen == "cpu":
+        faults.append("--accelerator: --strategy cpu asks for no GPUs; leave one of the two out")
+    elif kind is not None and not KIND.fullmatch(kind):
+        faults.append(f"--accelerator {kind!r}: is no kind of GPU; give one like H100 (`sky gpus list` tells them)")
+    return faults
+
+
+def _faults_of_stage(wanted: Wanted, recipe: Recipe) -> list[str]:
+    if recipe.stage in ALONE and wanted.nodes * wanted.gpus > 1:
+        return [f"stage {recipe.stage} runs in one process; launch it with --nodes 1 --gpus 1"]
+    return []
+
+
+def _faults_of_strategy(wanted: Wanted, recipes: list[Recipe]) -> list[str]:
+    """What cannot go together under the strategy; labelling and evaluation run under none."""
+    strategy, gpu = ("ddp", False) if wanted.chosen == "cpu" else (wanted.chosen, True)
+    return [
+        f"{recipe.source or recipe.stage}: {one.what.replace('`', '')}: {one.reason}; {one.remedy}"
+        for recipe in recipes
+        if recipe.stage not in ALONE
+        for one in broken_under(recipe.stage, values_of(recipe), strategy, gpu=gpu)
+    ]
+
+
+def _faults_of_pipeline(wanted: Wanted, pipeline: Pipeline, told: dict[str, str]) -> list[str]:
+    faults = []
+    names = [stage.name for stage in pipeline.stages]
+    if "from" in told and "only" in told:
+        faults.append("--from and --only exclude each other; give one")
+    faults += [
+        f"--{key}: {wanted.recipe} has no stage {told[key]}; it has {', '.join(names)}"
+        for key in ("from", "only")
+        if key in told and told[key] not in names
+    ]
+    if wanted.nodes > 1 and wanted.place in IN_CONTAINERS:
+        faults.append(
+            f"--nodes {wanted.nodes}: on {wanted.place} nothing starts a pipeline's stages on all nodes; launch one "
+            "stage after the other, or the pipeline with --nodes 1"
+        )
+    if wanted.place in IN_CONTAINERS:
+        faults += [
+            f"{path}: the pipeline's recipe lies outside the working folder, the only one that a job on {wanted.place} "
+            "sees; copy it into it, and name it relative to the pipeline"
+            for path in dict.fromkeys(stage.recipe.source for stage in pipeline.stages if stage.recipe)
+            if os.path.isabs(path) or _within(path) is None
+        ]
+    return faults
