@@ -14,7 +14,7 @@ from alignment.errors import JudgeError
 from alignment.evaluate.judging import Comparison, Judge, Verdict, combine
 from reward.feedback.store import CallStore
 from reward.judges import build_judge
-from reward.judges.calls import Caller
+from reward.judges.calls import BACKOFF_SECONDS, Caller
 from reward.judges.chat import ChatCall
 from reward.judges.transport import retry_after
 from tests.reward.chat_server import ChatServer, Reply, completion, failure, fenced
@@ -207,7 +207,7 @@ def test_a_server_that_goes_down_is_named_after_the_retries() -> None:
     with pytest.raises(JudgeError) as caught:
         judge.ask(QUESTION)
     assert str(caught.value).startswith(message_of_refusal(server.url))
-    assert time.monotonic() - start >= 0.3  # one retry, 0.375 to 0.5 s after
+    assert time.monotonic() - start >= BACKOFF_SECONDS / 2  # one retry, between half of it and all of it later
 
 
 def test_a_refused_key_is_said_before_anything_is_asked() -> None:
