@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from alignment.config.schema import Recipe
+from alignment.errors import TrainingError
 
 BATCH_KEYS = frozenset({"per_device_train_batch_size", "gradient_accumulation_steps"})
 PER_DEVICE = 8  # transformers' default of per_device_train_batch_size
@@ -44,6 +45,21 @@ class Launch:
         if os.environ.get("ACCELERATE_USE_DEEPSPEED", "false") == "true":
             return cls(processes, f"zero{_zero_stage(given)}")
         return cls(processes, "none")
+
+    def require_own_store(self) -> None:
+        """Refuse workers that were started again where they would look for one another at the dead ones' addresses.
+
+        torchrun (2.13) keeps one store for all its restarts unless it is told not to; the workers would wait for ever.
+
+        Raises: TrainingError.
+        """
+        again = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+        if self.processes > 1 and again and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
+            raise TrainingError(
+                "torchrun started the processes again, with a store in which they find the addresses of those that "
+                "died. Start it with TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 in its environment, and --standalone or "
+                "--rdzv-backend c10d; the same command goes on from the last whole checkpoint"
+            )
 
     def rows(self, recipe: dict[str, Any]) -> int:
         """Rows that an optimizer step learns from."""

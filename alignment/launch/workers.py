@@ -32,7 +32,7 @@ def main(argv: list[str] | None = None) -> None:
     if kind.use_cpu:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""  # the processes would take the GPUs that they see
     if kind.num_machines == 1:
-        args.rdzv_backend, args.main_process_port = "static", 0  # nobody to meet: any free port
+        args.standalone, args.main_process_port = True, 0  # nobody to meet: any free port
     if not (kind.use_deepspeed or kind.use_fsdp or kind.multi_gpu or kind.tpu):
         # One process: be it. Nothing then stands between it and signals, or its exit code.
         command, environment = prepare_simple_launcher_cmd_env(kind)

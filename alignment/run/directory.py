@@ -59,6 +59,7 @@ class RunDirectory:
             and `overwrite` is false.
         """
         launch = Launch.of(recipe)
+        launch.require_own_store()
         run = cls(Path(recipe.output_dir), recipe, launch, int(os.environ.get("RANK", "0")) == 0)
         if run.main_process:
             run._begin()

@@ -14,8 +14,10 @@ from alignment.run.signals import Terminated
 
 GRACE_SECONDS = 1.2  # between asking a stage to end and ending it
 SAVING_SECONDS = 600  # the same, where it is to save first; a scheduler that is less patient ends everything itself
-# torchrun, and so `accelerate launch`, hands SIGUSR1 on to its workers, and ends them by force only after this.
+# torchrun, and so `accelerate launch`, hands SIGUSR1 on to its workers, and ends them by force only after this. Workers
+# that it starts again meet in a store of their own: in the one it shares they would find the dead ones' addresses.
 LAUNCHERS = {
+    "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",
     "PET_SIGNALS_TO_HANDLE": "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1",
     "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(SAVING_SECONDS),
 }

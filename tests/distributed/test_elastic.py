@@ -23,15 +23,17 @@ pytestmark = [pytest.mark.distributed, pytest.mark.slow, pytest.mark.timeout(900
 ROOT = Path(__file__).parents[2]
 PATIENCE_SECONDS = 400
 TORCHRUN = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--max-restarts", "3"]
+OWN_STORE = "TORCH_DISABLE_SHARE_RDZV_TCP_STORE"
 WORKERS = ["alignment.launch.workers", "--config_file", "launch/accelerate/cpu.yaml", "--max_restarts", "3"]
 
 
 class Launched:
     """Workers under a launcher."""
 
-    def __init__(self, launcher: list[str], arguments: list[str], log: Path) -> None:
+    def __init__(self, launcher: list[str], arguments: list[str], log: Path, **own: str) -> None:
         self.log = log
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+        environment |= own
         command = [sys.executable, "-m", *launcher, *arguments]
         with log.open("ab") as output:
             self.process = subprocess.Popen(command, env=environment, cwd=log.parent, stdout=output, stderr=output)
@@ -72,13 +74,24 @@ def test_a_stage_goes_on_where_a_worker_is_killed(folder, tmp_path, launcher, mo
         keys = {"eval_strategy": "no", "eval_steps": None, "lora_dropout": 0.1}
         plain, argv = (write(folder, run, stage, **keys) for run in (straight, out))
     run_through(plain, tmp_path / "straight.log", stage=stage, processes=2)
-    launched = Launched(launcher, [module, f"recipes.{stage}", *argv], tmp_path / "log")
+    own = {OWN_STORE: "1"} if launcher is TORCHRUN else {}  # ours sets it by itself
+    launched = Launched(launcher, [module, f"recipes.{stage}", *argv], tmp_path / "log", **own)
     launched.wait_for_step(out / "metrics.jsonl", 5)
     launched.kill_a_worker()
     assert launched.end() == 0, (tmp_path / "log").read_text()[-5000:]
     assert read_manifest(out)["status"] == "finished"
     for file in straight.glob("*.safetensors"):
         assert same(load_file(file), load_file(out / file.name)), file.name
+
+
+def test_a_restart_into_the_dead_workers_store_is_refused(folder, tmp_path):  # noqa: F811
+    argv = write(folder, tmp_path / "out", "sft", eval_strategy="no", eval_steps=None)
+    launched = Launched([*TORCHRUN[:-1], "1"], ["-m", "recipes.sft", *argv], tmp_path / "log")
+    launched.wait_for_step(tmp_path / "out" / "metrics.jsonl", 5)
+    launched.kill_a_worker()
+    assert launched.end() == 1
+    assert f"Start it with {OWN_STORE}=1" in (tmp_path / "log").read_text()
+    assert latest_whole(tmp_path / "out")
 
 
 def test_workers_that_are_told_to_end_are_not_started_again(folder, tmp_path):  # noqa: F811

@@ -64,9 +64,10 @@ sys.exit(max(codes))
 """
 
 SCONTROL = """
-import sys
+import signal, sys
 from pathlib import Path
 
+signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # as a program in C has it: `head -n 1` closes the pipe
 if sys.argv[1:3] == ["show", "hostnames"]:
     assert sys.argv[3].startswith("node[1-")
     print("127.0.0.1")
