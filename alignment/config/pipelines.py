@@ -38,6 +38,22 @@ class Pipeline:
     accelerate_config: str | None
     stages: tuple[Stage, ...]
 
+    def selected(self, path: str, start: str | None, only: str | None) -> tuple[Stage, ...]:
+        """All stages, those from `start` on, or `only` one of them.
+
+        Raises: RecipeError, naming the pipeline's file `path`.
+        """
+        names = [stage.name for stage in self.stages]
+        faults = ["--from and --only exclude each other; give one"] if start and only else []
+        for flag, name in (("--from", start), ("--only", only)):
+            if name and name not in names:
+                faults.append(f"{flag}: {path} has no stage {name}; it has {', '.join(names)}")
+        if faults:
+            raise RecipeError(faults)
+        wanted = start or only
+        first = names.index(wanted) if wanted else 0
+        return self.stages[first : first + 1 if only else None]
+
 
 def is_pipeline(document: Document) -> bool:
     """Tell a pipeline from a stage's recipe."""

@@ -217,15 +217,11 @@ def _faults_of_strategy(wanted: Wanted, recipes: list[Recipe]) -> list[str]:
 
 
 def _faults_of_pipeline(wanted: Wanted, pipeline: Pipeline, told: dict[str, str]) -> list[str]:
-    faults = []
-    names = [stage.name for stage in pipeline.stages]
-    if "from" in told and "only" in told:
-        faults.append("--from and --only exclude each other; give one")
-    faults += [
-        f"--{key}: {wanted.recipe} has no stage {told[key]}; it has {', '.join(names)}"
-        for key in ("from", "only")
-        if key in told and told[key] not in names
-    ]
+    faults: list[str] = []
+    try:
+        pipeline.selected(wanted.recipe, told.get("from"), told.get("only"))
+    except RecipeError as error:
+        faults += error.faults
     if wanted.nodes > 1 and wanted.place in IN_CONTAINERS:
         faults.append(
             f"--nodes {wanted.nodes}: on {wanted.place} nothing starts a pipeline's stages on all nodes; launch one "

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from alignment.config.pipelines import Pipeline, Stage, load_pipeline
 from alignment.config.schema import EvaluateRecipe, RewardRecipe
-from alignment.errors import AlignmentError, RecipeError
+from alignment.errors import AlignmentError
 from alignment.run.directory import MANIFEST, read_manifest
 from alignment.run.files import naming_the_disk, write_json
 from alignment.run.inputs import dependencies, is_finished
@@ -54,7 +54,7 @@ def run_pipeline(
     """
     console = console or Console(highlight=False, width=None if sys.stdout.isatty() else PLAIN_WIDTH)
     pipeline = load_pipeline(path, output_dir, seed)
-    stages = _selected(pipeline, path, start, only)
+    stages = pipeline.selected(path, start, only)
     with naming_the_disk(Path(pipeline.output_dir)):
         Path(pipeline.output_dir).mkdir(parents=True, exist_ok=True)
     with _alone(Path(pipeline.output_dir)), ending_on_signals():
@@ -69,19 +69,6 @@ def run_pipeline(
             return int(told.code or PREEMPTED)
         runner.conclude()
     return 0
-
-
-def _selected(pipeline: Pipeline, path: str, start: str | None, only: str | None) -> tuple[Stage, ...]:
-    names = [stage.name for stage in pipeline.stages]
-    if start and only:
-        raise RecipeError(["--from and --only exclude each other; give one"])
-    wanted = start or only
-    if not wanted:
-        return pipeline.stages
-    if wanted not in names:
-        raise RecipeError([f"--{'from' if start else 'only'}: {path} has no stage {wanted}; it has {', '.join(names)}"])
-    first = names.index(wanted)
-    return pipeline.stages[first : first + 1 if only else None]
 
 
 @contextmanager
