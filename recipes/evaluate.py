@@ -55,8 +55,8 @@ def main(argv: list[str] | None = None) -> None:
         console.print(f"scoring with {recipe.reward_model_path}")
         scorer = Ensemble.load(recipe.reward_model_path, batch_size=recipe.per_device_eval_batch_size)
         scores = {policy.name: scorer.score(prompts, policy.texts, stopped=policy.stopped) for policy in policies}
-        agreed = reward_agreement(recipe, judges, prompts, clusters, baseline, scores, console.print)
-    verdicts = judge_candidates(recipe, judges, prompts, baseline, candidates, console.print)
+        agreed = reward_agreement(recipe, judges, prompts, clusters, baseline, scores)
+    verdicts = judge_candidates(recipe, judges, prompts, baseline, candidates)
 
     results = summarise(recipe, clusters, baseline, candidates, verdicts, scores, agreed)
     rows = answer_rows(prompts, policies, verdicts, scores)

@@ -19,6 +19,11 @@ class Comparison:
     repeat: int = 0  # which of several askings of the same question
     shown: Shown = field(default="first", compare=False)  # whether the answers stand in the order they have elsewhere
 
+    @property
+    def identical(self) -> bool:
+        """Whether the answers differ in nothing but space around them, so that nobody need be asked."""
+        return self.first.strip() == self.second.strip()
+
     def swapped(self) -> "Comparison":
         """Return the same question with the answers in the other order."""
         shown: Shown = "swapped" if self.shown == "first" else "first"

@@ -13,8 +13,9 @@ from alignment.data.rows import Prompt
 from alignment.data.template import Template
 from alignment.evaluate.metrics import perplexity, token_logps
 from alignment.policy.base import load_causal_lm, load_tokenizer
-from alignment.rollout.engine import Sampling
+from alignment.rollout.engine import Completion, Sampling
 from alignment.rollout.transformers_engine import TransformersEngine
+from alignment.run.progress import Meter
 
 Say = Callable[[str], None]
 
@@ -82,7 +83,6 @@ def _answer(
 ) -> Measured:
     prompt_ids = [template.prompt_ids(prompt) for prompt in prompts]
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else template.stop_token_ids[0]
-    engine = TransformersEngine(model, pad, recipe.per_device_eval_batch_size)
     sampling = Sampling(
         max_new_tokens=recipe.max_new_tokens,
         temperature=recipe.temperature,
@@ -91,7 +91,21 @@ def _answer(
         stop_token_ids=template.stop_token_ids,
         seed=seed,
     )
-    completions = engine.generate(prompt_ids, sampling)
+    tokens = 0
+
+    def count(answers: list[Completion]) -> None:
+        nonlocal tokens
+        tokens += sum(len(answer.ids) for answer in answers)
+        progress.advance(len(answers))
+
+    engine = TransformersEngine(model, pad, recipe.per_device_eval_batch_size, on_batch=count)
+    with Meter(
+        f"evaluate: {name} sampled",
+        "answers",
+        len(prompts),
+        rate=lambda: f"{tokens / progress.seconds:,.0f} tokens/s",
+    ) as progress:
+        completions = engine.generate(prompt_ids, sampling)
     texts = [template.answer_text(before, c.ids) for before, c in zip(prompt_ids, completions, strict=True)]
     ids, stopped = [c.ids for c in completions], [c.stopped for c in completions]
     policy = Measured(name, path, texts, ids, stopped, prompt_ids, [], tokenizer.get_vocab())

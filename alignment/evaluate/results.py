@@ -1,8 +1,7 @@
 """Putting one evaluation's numbers under plain names."""
 
 import random
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from alignment.config.schema import EvaluateRecipe
@@ -12,9 +11,8 @@ from alignment.evaluate.metrics import kl, lengths, variety
 from alignment.evaluate.policies import Measured
 from alignment.evaluate.statistics import mean_interval
 from alignment.evaluate.winrate import Bootstrap, Judged, agreement, comparisons, judge_pairs, win_rate
+from alignment.run.progress import Meter
 
-SECONDS_BETWEEN_WORDS = 15.0
-Say = Callable[[str], None]
 Scores = dict[str, list[float]]  # reward scores of every answer, by policy
 Verdicts = dict[str, dict[str, Judged]]  # by candidate, then judge
 
@@ -25,15 +23,14 @@ def judge_candidates(
     prompts: Sequence[Prompt],
     baseline: Measured,
     candidates: Sequence[Measured],
-    say: Say,
 ) -> Verdicts:
     """Ask every judge about every candidate's answers against the baseline's; prompts: one per answer."""
     verdicts: Verdicts = {}
     for candidate in candidates:
         pairs = comparisons(prompts, candidate.texts, baseline.texts)
         for judge in judges:
-            say(f"{judge.name}: {candidate.name} against {baseline.name}, {len(pairs)} pairs in both orders")
-            verdicts.setdefault(candidate.name, {})[judge.name] = _ask(recipe, judge, pairs, say)
+            found = _ask(recipe, judge, pairs, candidate.name, baseline.name)
+            verdicts.setdefault(candidate.name, {})[judge.name] = found
     return verdicts
 
 
@@ -44,7 +41,6 @@ def reward_agreement(
     clusters: Sequence[int],
     baseline: Measured,
     scores: Scores,
-    say: Say,
 ) -> dict[str, dict[str, Any] | None]:
     """Share of the baseline's pairs of answers that the reward model orders as each judge does.
 
@@ -59,7 +55,8 @@ def reward_agreement(
     both = [(scores[baseline.name][i], scores[baseline.name][i + 1]) for i in firsts]
     where = [clusters[i] for i in firsts]
     return {
-        judge.name: agreement(_ask(recipe, judge, pairs, say), both, where, bootstrap_of(recipe)) for judge in judges
+        judge.name: agreement(_ask(recipe, judge, pairs, baseline.name, "itself"), both, where, bootstrap_of(recipe))
+        for judge in judges
     }
 
 
@@ -134,23 +131,13 @@ def bootstrap_of(recipe: EvaluateRecipe) -> Bootstrap:
     return Bootstrap(recipe.confidence_level, recipe.bootstrap_samples, recipe.seed)
 
 
-def _ask(recipe: EvaluateRecipe, judge: Judge, pairs: Sequence[Comparison], say: Say) -> Judged:
-    """Ask about every pair, saying now and then how far it is."""
-    done, begun = 0, time.monotonic()
-    said = begun
-
-    def count() -> None:
-        nonlocal done, said
-        done += 1
-        if time.monotonic() - said > SECONDS_BETWEEN_WORDS:
-            said = time.monotonic()
-            left = (said - begun) / done * (len(pairs) - done)
-            say(f"evaluate: {judge.name} {done}/{len(pairs)} pairs ({done / len(pairs):.0%}), {left:.0f} s left")
-
-    return judge_pairs(
-        judge,
-        pairs,
-        max_concurrency=recipe.max_concurrency,
-        max_failure_share=recipe.max_failure_share,
-        on_done=count,
-    )
+def _ask(recipe: EvaluateRecipe, judge: Judge, pairs: Sequence[Comparison], candidate: str, baseline: str) -> Judged:
+    asked = sum(not pair.identical for pair in pairs)
+    with Meter(f"evaluate: {candidate} against {baseline} by {judge.name}", "pairs", asked) as progress:
+        return judge_pairs(
+            judge,
+            pairs,
+            max_concurrency=recipe.max_concurrency,
+            max_failure_share=recipe.max_failure_share,
+            on_done=lambda: progress.advance(1),
+        )

@@ -60,7 +60,7 @@ def judge_pairs(
     Raises: JudgeError where more than `max_failure_share` of the pairs fail, or the judge says asking on is useless.
     """
     verdicts: list[Verdict] = [Verdict(0.5, "tie", "identical answers")] * len(comparisons)
-    to_ask = [i for i, c in enumerate(comparisons) if c.first.strip() != c.second.strip()]
+    to_ask = [i for i, c in enumerate(comparisons) if not c.identical]
     failures = consistent = 0
     pool = ThreadPoolExecutor(max_concurrency)
     try:

@@ -5,6 +5,7 @@ leave the batch at once, each row's random numbers are its own, and a step costs
 """
 
 import inspect
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -28,11 +29,21 @@ class TransformersEngine:
         batch_size: Sequences sampled together.
         synced: Each pass of the model waits for the same pass on every process, so go on until all answers have ended
             everywhere.
+        on_batch: Told of each batch's answers, for a progress bar.
     """
 
-    def __init__(self, model: nn.Module, pad_token_id: int, batch_size: int = 64, *, synced: bool = False) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        pad_token_id: int,
+        batch_size: int = 64,
+        *,
+        synced: bool = False,
+        on_batch: Callable[[list[Completion]], None] = lambda _: None,
+    ) -> None:
         self.model = model
         self.synced = synced
+        self.on_batch = on_batch
         self.pad_token_id = pad_token_id
         self.batch_size = batch_size
 
@@ -57,6 +68,7 @@ class TransformersEngine:
                     sampled = self._sample([prompt_ids[i] for i in rows], sampling, noise)
                     for i, ids in zip(rows, sampled, strict=True):
                         answers[i] = Completion(ids, bool(ids) and ids[-1] in sampling.stop_token_ids)
+                    self.on_batch([answers[i] for i in rows])
         finally:
             if training:
                 self.model.train()

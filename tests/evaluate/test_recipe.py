@@ -1,5 +1,6 @@
 import json
 import math
+import re
 
 import pytest
 import torch
@@ -157,9 +158,11 @@ def test_the_manifest_keeps_what_it_was_given(evaluated, folder):
     assert set(manifest["judges"]) == {"shorter", "first"}
 
 
-def test_the_same_seed_gives_the_same_results(folder, tmp_path, results):
+def test_the_same_seed_gives_the_same_results(folder, tmp_path, results, answers, capsys):
     main(recipe_of(folder, tmp_path))
     assert json.loads((tmp_path / "out/results.json").read_text()) == results
+    told = capsys.readouterr().err
+    assert re.search(rf"evaluate: twin sampled {len(answers)}/{len(answers)} answers \(100%\), took .* tokens/s", told)
 
 
 def test_a_judge_that_fails_stops_the_stage_and_leaves_no_results(folder, tmp_path):

@@ -41,10 +41,6 @@ def policy(name, texts, logp=-1.0):
     return Measured(name, name, texts, ids, [True] * len(texts), [[5]] * len(texts), logps, {})
 
 
-def said_nothing(_):
-    pass
-
-
 @pytest.mark.parametrize(
     ("num_generations", "expected", "pairs"),
     [
@@ -57,9 +53,7 @@ def test_the_reward_model_is_held_to_pairs_of_one_prompt(num_generations, expect
     texts = ["a", "bb", "ccc", "d", "ee", "f"]  # the longer one is right
     scores = {"sft": [0.0, 1.0, 0.0, 2.5, 2.0, 3.0]}
     clusters = [i // num_generations for i in range(6)]
-    found = reward_agreement(
-        recipe_of(num_generations), [Longer()], ["p"] * 6, clusters, policy("sft", texts), scores, said_nothing
-    )
+    found = reward_agreement(recipe_of(num_generations), [Longer()], ["p"] * 6, clusters, policy("sft", texts), scores)
     assert found["longer"]["value"] == pytest.approx(expected, rel=1e-12)
     assert found["longer"]["n"] == pairs
 
@@ -67,17 +61,20 @@ def test_the_reward_model_is_held_to_pairs_of_one_prompt(num_generations, expect
 def test_one_answer_a_prompt_gives_no_pairs_and_asks_nothing():
     judge = Longer()
     scores = {"sft": [0.0, 1.0]}
-    assert (
-        reward_agreement(recipe_of(1), [judge], ["p", "q"], [0, 1], policy("sft", ["a", "bb"]), scores, said_nothing)
-        == {}
-    )
+    assert reward_agreement(recipe_of(1), [judge], ["p", "q"], [0, 1], policy("sft", ["a", "bb"]), scores) == {}
     assert judge.asked == 0
+
+
+def test_how_far_a_judge_is_is_told(capsys):
+    baseline, candidate = policy("sft", ["a", "bb", "same"]), policy("ppo", ["aaa", "b", " same "])
+    judge_candidates(recipe_of(1), [Longer()], ["p", "q", "r"], baseline, [candidate])
+    assert "evaluate: ppo against sft by longer 2/2 pairs (100%), took" in capsys.readouterr().err
 
 
 def test_results_stand_under_plain_names():
     recipe, baseline, candidate = recipe_of(1), policy("sft", ["a", "bb"]), policy("ppo", ["aaa", "b"], logp=-0.5)
     candidate.ref_logps = [logps - 0.25 for logps in candidate.logps]
-    verdicts = judge_candidates(recipe, [Longer()], ["p", "q"], baseline, [candidate], said_nothing)
+    verdicts = judge_candidates(recipe, [Longer()], ["p", "q"], baseline, [candidate])
     scores = {"sft": [0.0, 1.0], "ppo": [2.0, 4.0]}
     found = summarise(recipe, [0, 1], baseline, [candidate], verdicts, scores, {"longer": None})
     assert found["win_rate"]["ppo"]["longer"]["value"] == 0.5  # one won, one lost
