@@ -72,6 +72,16 @@ COMBINATIONS = (
         DEEPSPEED,
     ),
     Combination(
+        "lora_modules_to_save",
+        "`lora_modules_to_save` and weights in shards (ZeRO-3, FSDP2)",
+        ("dpo",),
+        lambda get: bool(get("lora_modules_to_save")) and get("peft_method") != "full",
+        "the reference has copies of these modules that do not train: DeepSpeed leaves them out of what is saved, "
+        "where PEFT looks for them, and FSDP2 gives the trained ones gradients in another dtype",
+        "use strategy zero2 or ddp; or merge the model that comes from SFT (alignment merge) and leave them out",
+        ("zero3", "zero3-offload", "zero3-nvme", "fsdp2"),
+    ),
+    Combination(
         "optim",
         "an `optim` that is not AdamW and offloading to the host or a disk",
         TRAINING,

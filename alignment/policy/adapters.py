@@ -6,8 +6,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
-from peft.utils import load_peft_weights
+from peft.utils import ModulesToSaveWrapper, load_peft_weights
 
 from alignment.config.schema import AdapterKeys
 from alignment.errors import ModelError
@@ -32,21 +33,29 @@ def adapter_config(keys: AdapterKeys, *, task: str) -> LoraConfig:
     )
 
 
-def heads_in_float32(model: Any, task: str) -> Any:
-    """Hold a task's head in float32, as PEFT holds LoRA's matrices; its inputs follow.
+def copies_in_float32(model: Any) -> Any:
+    """Hold the modules that train whole beside an adapter, a head too, in float32, as PEFT holds LoRA's matrices.
 
-    In bfloat16 updates below 1/256 of a weight are lost, and ZeRO-3 cannot train weights of two dtypes.
+    In bfloat16 updates below 1/256 of a weight are lost, and ZeRO-3 cannot train weights of two dtypes. What goes into
+    such a module follows; what comes out is the model's dtype again, but for logits and scores.
     """
-    for name, module in model.named_modules():
-        if any(f"{head}.modules_to_save" in name for head in HEADS[task]):
-            for parameter in module.parameters(recurse=False):
-                parameter.data = parameter.data.float()
-                module.register_forward_pre_hook(_in_own_dtype)
+    wrappers = {name: module for name, module in model.named_modules() if isinstance(module, ModulesToSaveWrapper)}
+    for name, wrapper in wrappers.items():
+        dtype = next(wrapper.original_module.parameters()).dtype
+        if dtype == torch.float32:
+            continue
+        is_last = name.rpartition(".")[2] in HEADS["SEQ_CLS"] or wrapper is model.get_output_embeddings()
+        for copy in wrapper.modules_to_save.values():
+            copy.float()
+            copy.register_forward_pre_hook(_floats_in_own_dtype)
+            if not is_last:
+                copy.register_forward_hook(lambda _module, _inputs, output, dtype=dtype: output.to(dtype))
     return model
 
 
-def _in_own_dtype(module: Any, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-    return (inputs[0].to(module.weight.dtype), *inputs[1:])
+def _floats_in_own_dtype(module: torch.nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    own = next(module.parameters()).dtype
+    return tuple(x.to(own) if isinstance(x, torch.Tensor) and x.is_floating_point() else x for x in inputs)
 
 
 def attach_adapter(model: Any, keys: AdapterKeys, *, task: str) -> Any:

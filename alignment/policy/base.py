@@ -21,7 +21,7 @@ from transformers.utils import find_adapter_config_file
 from alignment.config.launched import is_sharded
 from alignment.config.schema import AdapterKeys, ModelKeys
 from alignment.errors import ModelError
-from alignment.policy.adapters import attach_adapter, continue_adapter, heads_in_float32
+from alignment.policy.adapters import attach_adapter, continue_adapter, copies_in_float32
 from alignment.policy.weights import weights_hash
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
@@ -255,7 +255,7 @@ def _load(
         model = continue_adapter(model, source.adapter, source.base, task=task, trainable=trainable, keys=peft)
     elif trainable and not full and peft is not None:
         model = attach_adapter(model, peft, task=task)
-    return heads_in_float32(model, task) if trainable else model
+    return copies_in_float32(model) if trainable else model
 
 
 def _head(cls: Any, pad_token_id: int | None) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM
 
 from alignment.config.schema import PPORecipe
 from alignment.errors import ModelError
-from alignment.policy.adapters import adapter_config
+from alignment.policy.adapters import adapter_config, copies_in_float32
 from alignment.policy.base import load_base, resolve_model
 from alignment.policy.heads import SCORE_WEIGHT, ScalarHead, read_score_weight
 from alignment.policy.roles import Roles, belongs_to
@@ -58,7 +58,7 @@ def load_roles(recipe: PPORecipe, *, reward_adapter: str | None, more_reward_ada
     else:
         score = heads["reward"].weight if rewards and recipe.value_model == "adapter" else None
         heads["value"] = ScalarHead(width, score)
-    model = with_adapters(base, starts) if starts else base
+    model = copies_in_float32(with_adapters(base, starts)) if starts else base
     _hold_as_the_base(model, rewards)
     return Roles(
         model,

@@ -16,7 +16,7 @@ def run_training(trainer: Any, run: RunDirectory) -> Any:
     Raises: TrainingError where the strategy that really runs is not the one asked for, or cannot work with the recipe.
     """
     require_what_was_asked(trainer.accelerator)
-    require_possible(run.recipe, trainer.accelerator)
+    require_possible(run.recipe, trainer.model, trainer.accelerator)
     for printer in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(printer)
     progress = TrainingProgress(run.recipe.stage)

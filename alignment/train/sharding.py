@@ -46,12 +46,19 @@ def require_what_was_asked(accelerator: Accelerator) -> None:
         )
 
 
-def require_possible(recipe: Recipe, accelerator: Accelerator) -> None:
+def require_possible(recipe: Recipe, model: nn.Module, accelerator: Accelerator) -> None:
     """Refuse what cannot work under the strategy that really runs, before it fails in its own way, or never ends.
+
+    An adapter that the model brings along has a shape of its own, whatever the recipe says or leaves out.
 
     Raises: TrainingError.
     """
-    for one in broken_under(recipe.stage, values_of(recipe), _strategy(accelerator), gpu=True):
+    get, adapter = values_of(recipe), getattr(model, "peft_config", {}).get("default")
+
+    def really(key: str) -> Any:
+        return adapter.modules_to_save if adapter is not None and key == "lora_modules_to_save" else get(key)
+
+    for one in broken_under(recipe.stage, really, _strategy(accelerator), gpu=True):
         raise TrainingError(f"{one.what.replace('`', '')} cannot go together: {one.reason}; {one.remedy}")
 
 

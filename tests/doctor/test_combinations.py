@@ -20,6 +20,7 @@ FOUR = {"load_in_4bit": True}
 DORA = {"peft_method": "dora"}
 SYNC = {"sync_ref_model": True}
 WARM = {"value_warmup_updates": 1, "value_model": "head"}
+WHOLE = {"lora_modules_to_save": ["lm_head"], "save_strategy": "steps", "save_steps": 2}
 PACK = {"packing": True, "packing_strategy": "wrapped"}
 
 
@@ -67,6 +68,12 @@ TRIES = [
         ("ppo", "ddp", WARM),
         "cannot go together",  # it would run, and move the policy
         unguarded=False,
+    ),
+    Try(
+        "`lora_modules_to_save` and weights in shards (ZeRO-3, FSDP2)",
+        ("dpo", "zero3", WHOLE),
+        ("dpo", "zero2", WHOLE),
+        "KeyError: 'modules_to_save.ref.weight'",
     ),
     Try(
         "an `optim` that is not AdamW and offloading to the host or a disk",

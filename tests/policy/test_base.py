@@ -228,6 +228,30 @@ def test_full_training_trains_float32_weights(tmp_path):
     assert load_causal_lm(keys(tmp_path, dtype="bfloat16"), trainable=False).dtype == torch.bfloat16
 
 
+@pytest.mark.parametrize("four_bits", [False, True])
+def test_modules_that_train_whole_are_float32_on_a_half_precision_base(tmp_path, four_bits):
+    make_model(make_tokenizer()).to(torch.bfloat16).save_pretrained(tmp_path)
+    given = keys(
+        tmp_path, dtype="bfloat16", load_in_4bit=four_bits, lora_modules_to_save=["embed_tokens", "norm", "lm_head"]
+    )
+    torch.manual_seed(0)
+    model = load_causal_lm(given, trainable=True, peft=given)
+    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    assert {p.dtype for p in trained.values()} == {torch.float32}
+    assert sum(".modules_to_save." in name for name in trained) == 2 + 5  # PEFT takes every name that ends so
+    ids = torch.arange(3, 12).unsqueeze(0)
+    before = load_causal_lm(given, trainable=False)(input_ids=ids).logits
+    found = model(input_ids=ids).logits
+    torch.testing.assert_close(found.float(), before.float(), atol=0.02, rtol=0.02)  # bfloat16 has 8 bits
+    found.square().mean().backward()
+    assert all(p.grad is not None and p.grad.abs().max() > 0 for n, p in trained.items() if "lora_A" not in n)
+    model.save_pretrained(tmp_path / "saved")
+    plain = PeftModel.from_pretrained(
+        AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.bfloat16), tmp_path / "saved"
+    )
+    assert plain(input_ids=ids).logits.dtype == torch.bfloat16
+
+
 def test_a_reward_adapter_starts_from_the_policys(project):
     given = keys("runs/sft")
     model = load_sequence_classifier(given, trainable=True, peft=given, pad_token_id=0)

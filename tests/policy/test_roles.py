@@ -333,6 +333,18 @@ def test_an_adapter_that_changes_the_shared_base_is_refused(base, tmp_path, keys
         load_roles(recipe(saved), reward_adapter=None)
 
 
+def test_a_policy_that_trains_whole_modules_begins_as_its_reference_in_half_precision(base, batch, tmp_path):
+    saved = adapter_like(base, tmp_path / "sft", modules_to_save=["lm_head", "embed_tokens"])
+    roles = load_roles(recipe(saved, dtype="bfloat16"), reward_adapter=None)
+    copies = {n: p for n, p in roles.base.named_parameters() if ".modules_to_save.policy." in n}
+    assert {p.dtype for p in copies.values()} == {torch.float32}
+    input_ids, mask = batch
+    with torch.no_grad():
+        logp = roles(input_ids, mask, temperature=1.0)[0]
+        ref_logp = roles(input_ids, mask, temperature=1.0, call="reference_logp")
+    assert torch.equal(logp, ref_logp)
+
+
 def test_only_reward_adapters_are_held_in_the_bases_precision(sft, reward):
     roles = load_roles(recipe(sft, dtype="bfloat16"), reward_adapter=str(reward))
     held = {role: {p.dtype for n, p in roles.base.named_parameters() if f".{role}." in n} for role in roles.adapters}
