@@ -27,6 +27,7 @@ from alignment.run import tracking
 from alignment.run.card import model_card
 from alignment.run.checkpoints import broken, latest_whole, step_of
 from alignment.run.files import append_jsonl, naming_the_disk, write_atomic, write_json
+from alignment.run.progress import say
 from alignment.run.tracking import Tracker
 
 MANIFEST = "manifest.json"
@@ -74,6 +75,8 @@ class RunDirectory:
         run.checkpoint = run._checkpoint()
         if launch.processes > 1:
             run._require_same_checkpoint()
+        if run.checkpoint:
+            say(f"{run.path}: goes on from {Path(run.checkpoint).name}")
         return run
 
     @property
@@ -164,6 +167,7 @@ class RunDirectory:
             if _unnamed(entry):
                 entry.unlink()
         for checkpoint in broken(self.path):
+            say(f"{checkpoint}: cut off while it was written, or damaged since; it is removed")
             shutil.rmtree(checkpoint)
         start = self._checkpoint()
         done = step_of(Path(start)) if start else -1

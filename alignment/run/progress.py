@@ -26,6 +26,13 @@ METERED = re.compile(r"^\S.*? \d+/\d+ [a-z]+( \(|$)")  # how a meter's lines beg
 PIPELINE_SECONDS = 60.0
 
 
+def say(what: str) -> None:
+    """One line for whoever watches, from the main process alone."""
+    if os.environ.get("RANK", "0") == "0":
+        sys.stderr.write(f"{what}\n")
+        sys.stderr.flush()
+
+
 class Meter:
     """Counts `unit`s of `what` towards `total` on standard error, in the main process alone."""
 

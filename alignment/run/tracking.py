@@ -7,12 +7,13 @@ import json
 import os
 import re
 import shutil
-import sys
 import threading
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+from alignment.run.progress import say
 
 PROJECT = "alignment-stack"
 INIT_SECONDS, FINISH_SECONDS, UPLOAD_SECONDS = 30.0, 60.0, 3600.0  # W&B's own limits; the last where weights go along
@@ -110,7 +111,7 @@ class Tracker:
             send()
         except Exception as error:
             self.dead = True
-            say(f"{_first_line(error)}; nothing more is sent, the run goes on, and metrics.jsonl has its numbers")
+            say(f"W&B: {_first_line(error)}; nothing more is sent, the run goes on, and metrics.jsonl has its numbers")
 
 
 def start(
@@ -130,11 +131,11 @@ def start(
         if mode in ("online", "shared") and not has_key():
             if "wandb" in asked:
                 keep = "`wandb login`, WANDB_API_KEY or WANDB_MODE=offline changes that"
-                say(f"no key is set, so the run is not tracked there; metrics.jsonl has its numbers. {keep}.")
+                say(f"W&B: no key is set, so the run is not tracked there; metrics.jsonl has its numbers. {keep}.")
             return None, {}
         live, project, group = _begin(wandb, path, recipe, resolved, run_id)
     except Exception as error:
-        say(f"{_first_line(error)}; the run is not tracked there, and metrics.jsonl has its numbers")
+        say(f"W&B: {_first_line(error)}; the run is not tracked there, and metrics.jsonl has its numbers")
         return None, {}
     tracker = Tracker(live, path, recipe)
     inputs = made_from(resolved)
@@ -171,7 +172,7 @@ def _begin(wandb: Any, path: Path, recipe: Any, resolved: dict[str, Any], run_id
             raise
         wandb.teardown()
         live = wandb.init(**how, mode="offline")
-        say(f"{_first_line(error)}; kept in {live.settings.sync_dir}, which `wandb sync` sends later")
+        say(f"W&B: {_first_line(error)}; kept in {live.settings.sync_dir}, which `wandb sync` sends later")
     if live.offline:
         _drop_earlier(where / "wandb", Path(live.settings.sync_dir), run_id)
     live.define_metric("train/global_step")
@@ -190,12 +191,6 @@ def end_all(code: int) -> None:
     """End the runs that are live in this process: it ends, and not well."""
     for tracker in list(_live):
         tracker.end(code)
-
-
-def say(what: str) -> None:
-    """One line for whoever watches."""
-    sys.stderr.write(f"W&B: {what}\n")
-    sys.stderr.flush()
 
 
 def made_from(resolved: dict[str, Any]) -> dict[str, str]:
@@ -259,7 +254,7 @@ def _within(seconds: float, ask: Callable[[], Any]) -> None:
         try:
             ask()
         except Exception as error:
-            say(f"lineage: {_first_line(error)}")
+            say(f"W&B: lineage: {_first_line(error)}")
 
     thread = threading.Thread(target=quietly, daemon=True)
     thread.start()

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from safetensors.torch import load_file
 
-from alignment.run.checkpoints import WHOLE, is_whole, latest_whole
+from alignment.run.checkpoints import WHOLE, is_whole, latest_whole, step_of
 from alignment.run.directory import read_manifest
 from alignment.run.files import write_json
 from tests.distributed.stage import Stage, make_inputs, write_recipe
@@ -98,7 +98,7 @@ def straight(inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str
 def test_no_checkpoint_that_lacks_a_byte_is_taken_for_a_whole_one(straight, tmp_path, stage):
     run = tmp_path / "run"
     shutil.copytree(straight[stage], run, ignore=shutil.ignore_patterns("*.jsonl"))
-    before, last = sorted(run.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
+    before, last = sorted(run.glob("checkpoint-*"), key=step_of)
     assert latest_whole(run) == last
     files = [path for path in last.rglob("*") if path.is_file() and path.name != WHOLE]
     assert len(files) >= 6
@@ -126,12 +126,14 @@ def test_a_run_whose_newest_checkpoint_is_cut_ends_with_the_same_bits(inputs, st
     run = tmp_path / "run"
     shutil.copytree(straight[stage], run)
     unfinish(run)
-    last = latest_whole(run)
+    before, last = sorted(run.glob("checkpoint-*"), key=step_of)
     weights = next(last.glob("*.safetensors"))
     os.truncate(weights, weights.stat().st_size - 1)
     assert go(command(inputs, run, stage), tmp_path / "log", stage) == 0, text(tmp_path / "log")
     require_same_weights(straight[stage], run)
     assert is_whole(last)
+    assert f"{last}: cut off while it was written, or damaged since; it is removed\n" in text(tmp_path / "log")
+    assert f"{run}: goes on from {before.name}\n" in text(tmp_path / "log")
 
 
 @pytest.mark.slow
