@@ -45,9 +45,11 @@ def batches(keys: Keys) -> Iterator[Fault]:
     micro, mini = keys["per_device_train_batch_size"] or TRAINER_BATCH, batch // parts
     if isinstance(micro, int) and micro > 0 and mini % (micro * processes):
         share = f"{mini} answers" + (f" on {processes} processes" if processes > 1 else "")
-        use = f"; use {_divisors(mini // processes, micro)}" if mini % processes == 0 else ""
+        use = f"use {_divisors(mini // processes, micro)}"
+        if mini % processes:
+            use = f"make rollout_batch_size / num_mini_batches a multiple of {processes}, or take as many as divide it"
         found = micro if keys.given("per_device_train_batch_size") else f"{micro}, the default,"
-        yield ("per_device_train_batch_size",), f"{found} does not divide the minibatch of {share}{use}"
+        yield ("per_device_train_batch_size",), f"{found} does not divide the minibatch of {share}; {use}"
 
 
 def steps(keys: Keys) -> Iterator[Fault]:

@@ -124,11 +124,11 @@ def launch(folder: Path, *words: str, path: str | None = None) -> "subprocess.Co
         ),
         (
             ("ppo.yaml", "--on", "slurm", "--gpus", "7", "--strategy", "fsdp2"),
-            ["ppo.yaml: per_device_train_batch_size: 8, the default, does not divide the minibatch of 64 answers on 7"],
+            ["does not divide the minibatch of 64 answers on 7 processes; make rollout_batch_size / num_mini_batches"],
         ),
         (
             ("pipeline_of_ppo.yaml", "--on", "slurm", "--nodes", "7", "--strategy", "fsdp2"),
-            ["ppo.yaml: per_device_train_batch_size: 8, the default, does not divide the minibatch of 64 answers on 7"],
+            ["does not divide the minibatch of 64 answers on 7 processes; make rollout_batch_size / num_mini_batches"],
         ),
     ],
 )
