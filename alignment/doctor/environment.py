@@ -2,8 +2,10 @@
 
 import importlib.metadata
 import importlib.util
+import os
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 from alignment.doctor.findings import Finding, fault, note, ok, warning
 from alignment.planner.machine import Machine, machine
@@ -18,13 +20,14 @@ TESTED = {  # what the tests ran with, as in constraints.txt
     "datasets": "5.2.0",
     "bitsandbytes": "0.50.2",
     "wandb": "0.31.0",
+    "deepspeed": "0.19.8",
 }
 
 
 def environment() -> Iterator[Finding]:
     """Look at the machine."""
     yield python()
-    yield from map(library, TESTED)
+    yield from (library(name) for name in TESTED if name != "deepspeed")  # which nobody needs for less than ZeRO
     yield from devices()
     yield from communication()
 
@@ -113,5 +116,19 @@ def communication() -> Iterator[Finding]:
         yield note(
             "DeepSpeed", "not installed, so no ZeRO", 'pip install "alignment-stack[deepspeed]" where it is wanted'
         )
-    else:
-        yield ok("DeepSpeed", importlib.metadata.version("deepspeed"))
+        return
+    yield library("deepspeed")
+    yield from builds()
+
+
+def builds() -> Iterator[Finding]:
+    """Look for a build of DeepSpeed's operators that was killed: every later start waits for its lock."""
+    from torch.utils.cpp_extension import get_default_build_root
+
+    root = Path(os.environ.get("TORCH_EXTENSIONS_DIR") or get_default_build_root())
+    for lock in sorted(root.rglob("lock")):
+        yield warning(
+            "DeepSpeed",
+            f"{lock}: {lock.parent.name} is being built, or that was cut off; whatever needs it waits for ever",
+            "remove the file, if nothing is starting just now",
+        )

@@ -72,6 +72,18 @@ def test_libraries_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
     assert here.library("no-such-library").level == "fault"
 
 
+def test_a_build_that_was_killed_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path))
+    assert list(here.builds()) == []
+    lock = tmp_path / "py311_cpu" / "cpu_adam" / "lock"
+    lock.parent.mkdir(parents=True)
+    lock.touch()
+    [found] = here.builds()
+    assert found.level == "warning"
+    assert f"{lock}: cpu_adam is being built, or that was cut off" in found.found
+    assert "remove the file" in found.remedy
+
+
 def test_an_old_python_is_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "version_info", (3, 9, 1))
     assert here.python().level == "fault"
