@@ -1,6 +1,8 @@
 """What all verbs of the command `alignment` hang on."""
 
-from typing import Annotated
+import functools
+from collections.abc import Callable
+from typing import Annotated, Any
 
 import typer
 
@@ -32,3 +34,19 @@ Aggregate = Annotated[
         metavar="mean|min|lcb", help="How an ensemble's scores become one; lcb is the mean less one standard deviation."
     ),
 ]
+
+
+def verb(name: str | None = None, **options: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Make a function a verb, by its own name or another; `options` are typer's. It ends as recipe scripts do."""
+
+    def register(work: Callable[..., None]) -> Callable[..., None]:
+        @app.command(name, **options)
+        @functools.wraps(work)
+        def start(*given: Any, **named: Any) -> None:
+            from alignment.run.script import script
+
+            script(functools.partial(work, *given, **named))
+
+        return start
+
+    return register

@@ -6,10 +6,10 @@ from typing import Annotated
 
 import typer
 
-from alignment.cli.base import WHOLE_PANEL, app
+from alignment.cli.base import WHOLE_PANEL, verb
 
 
-@app.command(rich_help_panel=WHOLE_PANEL, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+@verb(rich_help_panel=WHOLE_PANEL, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def launch(
     context: typer.Context,
     recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A stage's recipe, or a pipeline.")],
@@ -37,27 +37,22 @@ def launch(
 
     Further `--key value` change keys of the recipe.
     """
-    from alignment.run.script import script
+    from alignment.launch.command import launch as write
+    from alignment.launch.request import Wanted
 
-    def start() -> None:
-        from alignment.launch.command import launch as write
-        from alignment.launch.request import Wanted
-
-        wanted = Wanted(
-            recipe=recipe,
-            place=on,
-            nodes=nodes,
-            gpus=gpus,
-            strategy=strategy,
-            overrides=tuple(context.args),
-            submit=submit,
-            out=out,
-            template=template,
-            image=image,
-            accelerator=accelerator,
-        )
-        code = write(wanted, typer.echo)
-        if code:
-            sys.exit(code)
-
-    script(start)
+    wanted = Wanted(
+        recipe=recipe,
+        place=on,
+        nodes=nodes,
+        gpus=gpus,
+        strategy=strategy,
+        overrides=tuple(context.args),
+        submit=submit,
+        out=out,
+        template=template,
+        image=image,
+        accelerator=accelerator,
+    )
+    code = write(wanted, typer.echo)
+    if code:
+        sys.exit(code)

@@ -5,10 +5,10 @@ from typing import Annotated, Literal
 
 import typer
 
-from alignment.cli.base import PEOPLE_PANEL, app
+from alignment.cli.base import PEOPLE_PANEL, verb
 
 
-@app.command(rich_help_panel=PEOPLE_PANEL)
+@verb(rich_help_panel=PEOPLE_PANEL)
 def annotate(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A label run's folder, or any file of rankings or pairs.")],
     ask: Annotated[
@@ -38,33 +38,28 @@ def annotate(
     ] = False,
 ) -> None:
     """Have people rank answers, blind, on a local web page."""
-    from alignment.run.script import script
+    from reward.people import serve
+    from reward.people.desk import Rules
 
-    def start() -> None:
-        from reward.people import serve
-        from reward.people.desk import Rules
-
-        if export:
-            serve.export(run, output, typer.echo)
-            return
-        settings = serve.Settings(
-            run=run,
-            output=output,
-            ask=ask,
-            guidelines=guidelines,
-            annotators=tuple(annotator or ()),
-            rules=Rules(overlap, per_item, seed),
-            limit=limit,
-            host=host,
-            port=port,
-            allow_hosts=tuple(allow_host or ()),
-        )
-        serve.annotate(settings, typer.echo)
-
-    script(start)
+    if export:
+        serve.export(run, output, typer.echo)
+        return
+    settings = serve.Settings(
+        run=run,
+        output=output,
+        ask=ask,
+        guidelines=guidelines,
+        annotators=tuple(annotator or ()),
+        rules=Rules(overlap, per_item, seed),
+        limit=limit,
+        host=host,
+        port=port,
+        allow_hosts=tuple(allow_host or ()),
+    )
+    serve.annotate(settings, typer.echo)
 
 
-@app.command(rich_help_panel=PEOPLE_PANEL)
+@verb(rich_help_panel=PEOPLE_PANEL)
 def mix(
     labels: Annotated[
         list[str], typer.Argument(metavar="LABELS...", help="Rankings of people and judges: files or run folders.")
@@ -77,11 +72,6 @@ def mix(
     seed: Annotated[int, typer.Option(min=0, help="Of the resamples.")] = 0,
 ) -> None:
     """Mix labels of people and judges, each trusted as far as it proves right (Dawid-Skene)."""
-    from alignment.run.script import script
+    from reward.people.mix import mix as write
 
-    def start() -> None:
-        from reward.people.mix import mix as write
-
-        write(labels, output, smoothing=smoothing, bootstrap=bootstrap, seed=seed, tell=typer.echo)
-
-    script(start)
+    write(labels, output, smoothing=smoothing, bootstrap=bootstrap, seed=seed, tell=typer.echo)

@@ -5,10 +5,10 @@ from typing import Annotated
 
 import typer
 
-from alignment.cli.base import RESULT_PANEL, Aggregate, BatchSize, RewardModel, app
+from alignment.cli.base import RESULT_PANEL, Aggregate, BatchSize, RewardModel, verb
 
 
-@app.command(rich_help_panel=RESULT_PANEL)
+@verb(rich_help_panel=RESULT_PANEL)
 def merge(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run or adapter folder.")],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to write the merged model to.")],
@@ -18,20 +18,15 @@ def merge(
     ] = None,
 ) -> None:
     """Merge a run's adapters into its base, and prove that the merged model says the same."""
-    from alignment.run.script import script
+    from alignment.policy.merge import merge as merge_adapters
+    from alignment.run.files import naming_the_disk
 
-    def start() -> None:
-        from alignment.policy.merge import merge as merge_adapters
-        from alignment.run.files import naming_the_disk
-
-        with naming_the_disk(out):
-            difference = merge_adapters(run, out, tolerance)
-        typer.echo(f"{out}: merged; the largest logit difference from {run} is {difference:.3g}")
-
-    script(start)
+    with naming_the_disk(out):
+        difference = merge_adapters(run, out, tolerance)
+    typer.echo(f"{out}: merged; the largest logit difference from {run} is {difference:.3g}")
 
 
-@app.command(rich_help_panel=RESULT_PANEL)
+@verb(rich_help_panel=RESULT_PANEL)
 def score(
     model: RewardModel,
     file: Annotated[
@@ -44,19 +39,14 @@ def score(
     aggregate: Aggregate = "mean",
 ) -> None:
     """Score answers with a reward model."""
-    from alignment.run.script import script
+    from reward.bench.command import aggregate_of
+    from reward.scorers import score_file
 
-    def start() -> None:
-        from reward.bench.command import aggregate_of
-        from reward.scorers import score_file
-
-        how = aggregate_of(aggregate)
-        score_file(model, str(file), str(output) if output else None, batch_size=batch_size, aggregate=how)
-
-    script(start)
+    how = aggregate_of(aggregate)
+    score_file(model, str(file), str(output) if output else None, batch_size=batch_size, aggregate=how)
 
 
-@app.command(rich_help_panel=RESULT_PANEL)
+@verb(rich_help_panel=RESULT_PANEL)
 def bench(
     model: RewardModel,
     files: Annotated[
@@ -80,27 +70,22 @@ def bench(
     aggregate: Aggregate = "mean",
 ) -> None:
     """Measure a reward model on answers whose order, or gold score, is known."""
-    from alignment.run.script import script
+    from reward.bench.command import run_bench
 
-    def start() -> None:
-        from reward.bench.command import run_bench
-
-        run_bench(
-            model,
-            files,
-            json_out=json_out,
-            column=subset,
-            chat=chat,
-            max_samples=max_samples,
-            on_bad_row=on_bad_row,
-            batch_size=batch_size,
-            aggregate=aggregate,
-        )
-
-    script(start)
+    run_bench(
+        model,
+        files,
+        json_out=json_out,
+        column=subset,
+        chat=chat,
+        max_samples=max_samples,
+        on_bad_row=on_bad_row,
+        batch_size=batch_size,
+        aggregate=aggregate,
+    )
 
 
-@app.command("serve-reward", rich_help_panel=RESULT_PANEL)
+@verb("serve-reward", rich_help_panel=RESULT_PANEL)
 def serve_reward(
     model: RewardModel,
     host: Annotated[str, typer.Option(help="Whom to answer; the default is this machine alone.")] = "127.0.0.1",
@@ -113,19 +98,14 @@ def serve_reward(
     aggregate: Aggregate = "mean",
 ) -> None:
     """Answer HTTP requests for scores, as PPO's scorer of kind http sends them."""
-    from alignment.run.script import script
+    from reward.bench.command import aggregate_of
+    from reward.serving.serve import Settings, serve
 
-    def start() -> None:
-        from reward.bench.command import aggregate_of
-        from reward.serving.serve import Settings, serve
-
-        settings = Settings(model, host, port, api_key_env, batch_size, aggregate_of(aggregate))
-        serve(settings, lambda line: typer.echo(line))
-
-    script(start)
+    settings = Settings(model, host, port, api_key_env, batch_size, aggregate_of(aggregate))
+    serve(settings, lambda line: typer.echo(line))
 
 
-@app.command(rich_help_panel=RESULT_PANEL)
+@verb(rich_help_panel=RESULT_PANEL)
 def report(
     runs: Annotated[list[Path], typer.Argument(metavar="RUNS...", help="Run folders, or a folder of them.")],
     out: Annotated[
@@ -133,17 +113,12 @@ def report(
     ] = None,
 ) -> None:
     """Make one self-contained HTML page of what ran and what came of it."""
-    from alignment.run.script import script
+    from alignment.report import build
 
-    def start() -> None:
-        from alignment.report import build
-
-        typer.echo(str(build(runs, out or runs[0] / "report.html")))
-
-    script(start)
+    typer.echo(str(build(runs, out or runs[0] / "report.html")))
 
 
-@app.command(rich_help_panel=RESULT_PANEL)
+@verb(rich_help_panel=RESULT_PANEL)
 def audit(
     labels: Annotated[
         list[Path], typer.Argument(metavar="LABELS...", help="Label runs, labels.jsonl files, or recorded verdicts.")
@@ -172,22 +147,17 @@ def audit(
     ] = None,
 ) -> None:
     """Measure a judge's labels: bias, consistency, agreement with people, calibration, cost."""
-    from alignment.run.script import script
+    from reward.audit.command import Outputs, beside, method_of, run
+    from reward.audit.gate import check, gate_of
 
-    def start() -> None:
-        from reward.audit.command import Outputs, beside, method_of, run
-        from reward.audit.gate import check, gate_of
-
-        limits, method = gate_of(gate) if gate else None, method_of(calibrate)
-        outputs = Outputs(
-            page=out or beside(labels, "audit.html"),
-            json=json,
-            suggestions=(suggestions or beside(labels, "suggested.jsonl")) if suggest else None,
-            calibrated=(calibrated or beside(labels, "calibrated.jsonl")) if method else None,
-        )
-        voted = gold or (Path(limits.gold) if limits and limits.gold else None)
-        found = run(labels, voted, outputs=outputs, suggestions=suggest, calibrate=method, say=typer.echo)
-        if limits:
-            check(limits, found, voices=voted is not None)
-
-    script(start)
+    limits, method = gate_of(gate) if gate else None, method_of(calibrate)
+    outputs = Outputs(
+        page=out or beside(labels, "audit.html"),
+        json=json,
+        suggestions=(suggestions or beside(labels, "suggested.jsonl")) if suggest else None,
+        calibrated=(calibrated or beside(labels, "calibrated.jsonl")) if method else None,
+    )
+    voted = gold or (Path(limits.gold) if limits and limits.gold else None)
+    found = run(labels, voted, outputs=outputs, suggestions=suggest, calibrate=method, say=typer.echo)
+    if limits:
+        check(limits, found, voices=voted is not None)

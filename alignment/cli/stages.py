@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import typer
 
-from alignment.cli.base import STAGE_PANEL, app
+from alignment.cli.base import STAGE_PANEL, verb
 
 PASS_THROUGH = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 STAGES = {
@@ -18,22 +18,17 @@ STAGES = {
 }
 
 
-def _verb(name: str) -> Callable[[typer.Context], None]:
+def _stage(name: str) -> Callable[[typer.Context], None]:
     """Run a stage's script; faults of the recipe are told before anything heavy is imported."""
 
-    def start(context: typer.Context) -> None:
-        from alignment.run.script import script
+    def run(context: typer.Context) -> None:
+        from alignment.config import load_recipe
 
-        def run() -> None:
-            from alignment.config import load_recipe
+        load_recipe(name, context.args)
+        importlib.import_module(f"recipes.{name}").main(context.args)
 
-            load_recipe(name, context.args)
-            importlib.import_module(f"recipes.{name}").main(context.args)
-
-        script(run)
-
-    return start
+    return run
 
 
 for _name, _help in STAGES.items():
-    app.command(_name, help=_help, rich_help_panel=STAGE_PANEL, context_settings=PASS_THROUGH)(_verb(_name))
+    verb(_name, help=_help, rich_help_panel=STAGE_PANEL, context_settings=PASS_THROUGH)(_stage(_name))

@@ -6,35 +6,30 @@ from typing import Annotated
 
 import typer
 
-from alignment.cli.base import WHOLE_PANEL, app
+from alignment.cli.base import WHOLE_PANEL, verb
 
 
-@app.command(rich_help_panel=WHOLE_PANEL)
+@verb(rich_help_panel=WHOLE_PANEL)
 def check(
     recipes: Annotated[list[str], typer.Argument(metavar="RECIPE...", help="Recipes of stages, and pipelines.")],
 ) -> None:
     """Tell every fault of recipes and pipelines; reads nothing else and writes nothing."""
-    from alignment.run.script import script
+    from alignment.config import check_file
+    from alignment.errors import RecipeError
 
-    def run() -> None:
-        from alignment.config import check_file
-        from alignment.errors import RecipeError
-
-        faults: list[str] = []
-        for path in recipes:
-            try:
-                check_file(path)
-            except RecipeError as error:
-                faults += error.faults
-            else:
-                typer.echo(f"{path}: OK")
-        if faults:
-            raise RecipeError(faults)
-
-    script(run)
+    faults: list[str] = []
+    for path in recipes:
+        try:
+            check_file(path)
+        except RecipeError as error:
+            faults += error.faults
+        else:
+            typer.echo(f"{path}: OK")
+    if faults:
+        raise RecipeError(faults)
 
 
-@app.command(rich_help_panel=WHOLE_PANEL, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+@verb(rich_help_panel=WHOLE_PANEL, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def plan(
     context: typer.Context,
     recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A stage's recipe, or a pipeline.")],
@@ -64,34 +59,27 @@ def plan(
 
     Further `--key value` change keys of the recipe. Ends with 3 where a stage does not fit.
     """
-    from alignment.run.script import script
+    from rich.console import Console
 
-    def start() -> None:
-        from rich.console import Console
+    from alignment.planner.command import plan_file
+    from alignment.planner.machine import machine
 
-        from alignment.planner.command import plan_file
-        from alignment.planner.machine import machine
-
-        planned = machine(
-            gpus=gpus,
-            memory=memory,
-            strategy=strategy,
-            cpu=cpu,
-            tflops=tflops,
-            bandwidth=bandwidth,
-            utilization=utilization,
-        )
-        console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
-        fits = plan_file(
-            recipe, planned, overrides=context.args, rows=rows, solve=solve, json_out=json, console=console
-        )
-        if not fits:
-            sys.exit(3)
-
-    script(start)
+    planned = machine(
+        gpus=gpus,
+        memory=memory,
+        strategy=strategy,
+        cpu=cpu,
+        tflops=tflops,
+        bandwidth=bandwidth,
+        utilization=utilization,
+    )
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
+    fits = plan_file(recipe, planned, overrides=context.args, rows=rows, solve=solve, json_out=json, console=console)
+    if not fits:
+        sys.exit(3)
 
 
-@app.command(rich_help_panel=WHOLE_PANEL)
+@verb(rich_help_panel=WHOLE_PANEL)
 def doctor(
     recipes: Annotated[
         list[str] | None, typer.Argument(metavar="[RECIPE...]", help="Recipes of stages, and pipelines.")
@@ -105,23 +93,18 @@ def doctor(
 
     Ends with 1 where something is at fault. Of data the first rows are read; no model is loaded.
     """
-    from alignment.run.script import script
+    from rich.console import Console
 
-    def start() -> None:
-        from rich.console import Console
+    from alignment.doctor.command import doctor as look
+    from alignment.doctor.environment import this_machine
 
-        from alignment.doctor.command import doctor as look
-        from alignment.doctor.environment import this_machine
-
-        console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
-        machine = this_machine(gpus=gpus, memory=memory, strategy=strategy)
-        if not look(recipes or [], machine, json_out=json, console=console):
-            sys.exit(1)
-
-    script(start)
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
+    machine = this_machine(gpus=gpus, memory=memory, strategy=strategy)
+    if not look(recipes or [], machine, json_out=json, console=console):
+        sys.exit(1)
 
 
-@app.command(rich_help_panel=WHOLE_PANEL)
+@verb(rich_help_panel=WHOLE_PANEL)
 def run(
     pipeline: Annotated[str, typer.Argument(metavar="PIPELINE", help="A pipeline.yaml.")],
     from_stage: Annotated[
@@ -141,13 +124,8 @@ def run(
     ] = None,
 ) -> None:
     """Run a pipeline: what is missing or stale is run, an interrupted stage goes on, the rest is skipped."""
-    from alignment.run.script import script
+    from alignment.run.pipeline import run_pipeline
 
-    def start() -> None:
-        from alignment.run.pipeline import run_pipeline
-
-        code = run_pipeline(pipeline, start=from_stage, only=only, output_dir=output_dir, seed=seed, launch=launch)
-        if code:
-            sys.exit(code)
-
-    script(start)
+    code = run_pipeline(pipeline, start=from_stage, only=only, output_dir=output_dir, seed=seed, launch=launch)
+    if code:
+        sys.exit(code)
