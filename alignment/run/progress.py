@@ -152,7 +152,9 @@ class Progress:
     def _say(self) -> None:
         self.said_at, state = time.monotonic(), self._metered()
         if state and state != self.said:
-            self.console.print(f"{self.stage}: {state}", soft_wrap=True, highlight=False, markup=False)
+            named = state.startswith((f"{self.stage} ", f"{self.stage}: "))
+            line = state if named else f"{self.stage}: {state}"
+            self.console.print(line, soft_wrap=True, highlight=False, markup=False)
         self.said = state
 
     def _metered(self) -> str:

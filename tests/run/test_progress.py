@@ -1,14 +1,16 @@
 """What long work says: lines in a pipe, a bar on a terminal, and nothing from any process but the first."""
 
+import io
 import os
 import pty
 import subprocess
 import sys
 
 import pytest
+from rich.console import Console
 
 from alignment.run import progress
-from alignment.run.progress import METERED, Meter
+from alignment.run.progress import METERED, Meter, Progress
 
 LOOP = (
     "import time\nfrom alignment.run.progress import Meter\n"
@@ -47,6 +49,24 @@ def test_lines_of_long_work_are_a_minute_apart(clock, capsys):
     lines = capsys.readouterr().err.splitlines()
     assert 120 <= len(lines) <= 170
     assert all(METERED.match(line) for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("line", "shown"),
+    [
+        ("sft 20/60 steps (33%), 3.0 s left", "sft 20/60 steps (33%), 3.0 s left"),
+        ("sft: judged 2/9 questions (22%)", "sft: judged 2/9 questions (22%)"),
+        ("sft2 20/60 steps (33%), 3.0 s left", "sft: sft2 20/60 steps (33%), 3.0 s left"),
+    ],
+)
+def test_a_pipeline_repeats_its_stages_line_and_names_the_stage_once(clock, tmp_path, line, shown):
+    (tmp_path / "log").write_text(f"{line}\nsomething else\n")
+    said = io.StringIO()
+    with Progress(Console(file=said), "sft", None, tmp_path / "log") as watched:
+        for _ in range(3):
+            clock[0] += 40
+            watched.tick()
+    assert said.getvalue().splitlines()[1:] == [shown]  # the second time there is no news
 
 
 def test_other_processes_are_silent(monkeypatch, clock, capsys):
