@@ -12,10 +12,10 @@ from alignment.config.schema import EvaluateRecipe
 from alignment.data.rows import Prompt
 from alignment.data.template import Template
 from alignment.evaluate.metrics import perplexity, token_logps
+from alignment.meter import Meter
 from alignment.policy.base import load_causal_lm, load_tokenizer
 from alignment.rollout.engine import Completion, Sampling
 from alignment.rollout.transformers_engine import TransformersEngine
-from alignment.run.progress import Meter
 
 Say = Callable[[str], None]
 

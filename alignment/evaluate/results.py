@@ -11,7 +11,7 @@ from alignment.evaluate.metrics import kl, lengths, variety
 from alignment.evaluate.policies import Measured
 from alignment.evaluate.statistics import mean_interval
 from alignment.evaluate.winrate import Bootstrap, Judged, agreement, comparisons, judge_pairs, win_rate
-from alignment.run.progress import Meter
+from alignment.meter import Meter
 
 Scores = dict[str, list[float]]  # reward scores of every answer, by policy
 Verdicts = dict[str, dict[str, Judged]]  # by candidate, then judge

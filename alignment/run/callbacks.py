@@ -12,11 +12,11 @@ from transformers import EarlyStoppingCallback, TrainerCallback, TrainerControl,
 
 from alignment.config.schema import Recipe
 from alignment.errors import TrainingError
+from alignment.meter import Meter
 from alignment.run.checkpoints import best_of, latest_whole, mark_whole, rotate
 from alignment.run.directory import RunDirectory
 from alignment.run.files import append_jsonl, read_jsonl, write_jsonl
 from alignment.run.preemption import StopOnSignal
-from alignment.run.progress import Meter
 from alignment.run.tracking import Tracker
 
 SHOWN = ("loss", "eval_loss", "eval_accuracy", "score", "kl")  # in the line of a stage that trains

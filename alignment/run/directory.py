@@ -23,11 +23,11 @@ import yaml
 from alignment.config.launched import BATCH_KEYS, Launch, is_sharded
 from alignment.config.schema import Recipe
 from alignment.errors import AlignmentError
+from alignment.meter import say
 from alignment.run import tracking
 from alignment.run.card import model_card
 from alignment.run.checkpoints import broken, latest_whole, step_of
 from alignment.run.files import append_jsonl, naming_the_disk, write_atomic, write_json
-from alignment.run.progress import say
 from alignment.run.tracking import Tracker
 
 MANIFEST = "manifest.json"

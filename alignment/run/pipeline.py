@@ -16,11 +16,12 @@ from rich.console import Console
 from alignment.config.pipelines import Pipeline, Stage, load_pipeline
 from alignment.config.schema import EvaluateRecipe, RewardRecipe
 from alignment.errors import AlignmentError
+from alignment.meter import duration
 from alignment.run.directory import MANIFEST, read_manifest
 from alignment.run.files import naming_the_disk, write_json
 from alignment.run.inputs import dependencies, is_finished
 from alignment.run.processes import INTERRUPTED, module_command, run_logged, tail
-from alignment.run.progress import Progress, duration, summary
+from alignment.run.progress import Progress, summary
 from alignment.run.signals import PREEMPTED, Terminated, ending_on_signals
 
 STATE = "pipeline.json"

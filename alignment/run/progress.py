@@ -1,11 +1,7 @@
-"""What a person sees of long work: a bar or a live line on a terminal, a plain line now and then elsewhere."""
+"""What a person sees of a pipeline: a live line on a terminal, plain lines elsewhere, a table at the end."""
 
 import json
-import os
-import re
-import sys
 import time
-from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -13,101 +9,14 @@ from typing import Any
 from rich.console import Console
 from rich.live import Live
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-from rich.progress import Progress as Bar
 from rich.table import Table
 from rich.text import Text
 
+from alignment.meter import METERED, duration
 from alignment.run.processes import tail
 
 SHOWN = ("loss", "eval_loss", "accuracy", "eval_accuracy", "score", "reward", "kl", "learning_rate")
-FIRST_SECONDS, LAST_SECONDS = 10.0, 60.0  # between lines: at first, and after twenty minutes
-METERED = re.compile(r"^\S.*? \d+/\d+ [a-z]+( \(|$)")  # how a meter's lines begin
 PIPELINE_SECONDS = 60.0
-
-
-def say(what: str) -> None:
-    """One line for whoever watches, from the main process alone."""
-    if os.environ.get("RANK", "0") == "0":
-        sys.stderr.write(f"{what}\n")
-        sys.stderr.flush()
-
-
-class Meter:
-    """Counts `unit`s of `what` towards `total` on standard error, in the main process alone."""
-
-    def __init__(
-        self,
-        what: str,
-        unit: str,
-        total: int,
-        done: int = 0,
-        *,
-        rate: Callable[[], str] | None = None,
-        note: Callable[[], str] = lambda: "",
-    ) -> None:
-        """Begin at `done`.
-
-        Args:
-            rate: how fast it goes, in words; None: units a second. note: what stands behind: money spent, a loss.
-        """
-        self.what, self.unit, self.total, self.done = what, unit, total, done
-        self.rate, self.note = rate or self._units_a_second, note
-        self._before = done
-        self._start = self._said = time.monotonic()
-        self._quiet = os.environ.get("RANK", "0") != "0"
-        self._bar: Bar | None = None
-        if sys.stderr.isatty() and not self._quiet:
-            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-            self._bar = Bar(*columns, TextColumn("{task.fields[words]}"), console=Console(stderr=True))
-            self._task = self._bar.add_task(what, total=total, completed=done, words="")
-
-    def advance(self, count: int) -> None:
-        """Count `count` more."""
-        self.done += count
-        self.show()
-
-    def show(self, *, now: bool = False) -> None:
-        """Redraw the bar; elsewhere write a line, where it is time for one or it is wanted `now`."""
-        since, running = time.monotonic() - self._said, time.monotonic() - self._start
-        if self._bar is not None:
-            self._bar.update(self._task, completed=self.done, words=", ".join(self._words()))
-        elif now or since >= min(LAST_SECONDS, max(FIRST_SECONDS, running / 20)):
-            self._say()
-
-    def __enter__(self) -> "Meter":
-        if self._bar is not None:
-            self._bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._bar is not None:
-            self._bar.stop()
-        elif self.total:
-            self._say(ended=True)
-
-    @property
-    def seconds(self) -> float:
-        """Since this meter was begun."""
-        return max(time.monotonic() - self._start, 1e-9)
-
-    def _units_a_second(self) -> str:
-        return f"{(self.done - self._before) / self.seconds:.1f} {self.unit}/s"
-
-    def _words(self) -> list[str]:
-        return [words for words in (self.rate(), self.note()) if words]
-
-    def _say(self, *, ended: bool = False) -> None:
-        if self._quiet:
-            return
-        self._said = time.monotonic()
-        here = self.done - self._before  # an earlier start did the others
-        left = self.seconds / here * (self.total - self.done) if here else 0.0
-        clock = [f"took {duration(self.seconds)}"] if ended else [f"{duration(left)} left"] if here else []
-        share = f" ({self.done / self.total:.0%})" if self.total else ""
-        words = [f"{self.what} {self.done}/{self.total} {self.unit}{share}", *clock, *self._words()]
-        sys.stderr.write(", ".join(words) + "\n")
-        sys.stderr.flush()
 
 
 class Progress:
@@ -174,15 +83,6 @@ def last_metrics(file: Path) -> str:
     words = [f"step {row['step']}"] if "step" in row else []
     shown = [key for key in row if key.rpartition("/")[2] in SHOWN][:5]
     return "  ".join(words + [f"{key} {row[key]:.4g}" for key in shown if isinstance(row[key], int | float)])
-
-
-def duration(seconds: float) -> str:
-    """Return `8.2 s`, `1:05`, `2:01:30`."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    whole = round(seconds)
-    hours, rest = divmod(whole, 3600)
-    return f"{hours}:{rest // 60:02}:{rest % 60:02}" if hours else f"{rest // 60}:{rest % 60:02}"
 
 
 def summary(rows: list[tuple[str, float, str]]) -> Table:

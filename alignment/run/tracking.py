@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from alignment.run.progress import say
+from alignment.meter import say
 
 PROJECT = "alignment-stack"
 INIT_SECONDS, FINISH_SECONDS, UPLOAD_SECONDS = 30.0, 60.0, 3600.0  # W&B's own limits; the last where weights go along

@@ -7,7 +7,7 @@ from typing import Any
 from alignment.data.rows import Pair, Ranking
 from alignment.errors import BudgetError, JudgeError
 from alignment.evaluate.judging import Asker, Question, Verdict
-from alignment.run.progress import Meter
+from alignment.meter import Meter
 from reward.feedback.asking import ask_all
 from reward.feedback.store import CallStore, Sampled
 from reward.feedback.ways import IDENTICAL, Verdicts, Way, key_of, pairs_to_label

@@ -7,8 +7,8 @@ import os
 from alignment.data.rows import Prompt
 from alignment.data.template import Template
 from alignment.errors import RecipeError
+from alignment.meter import Meter
 from alignment.rollout.engine import Engine, Sampling
-from alignment.run.progress import Meter
 from reward.feedback.store import CallStore, Sampled
 
 BATCHES_PER_CHUNK = 4  # a chunk is what a kill can cost

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from alignment.run.progress import METERED
+from alignment.meter import METERED
 from tests.distributed.stage import Stage, make_inputs, write_recipe
 from tests.run.wandb_file import Kept
 
