@@ -51,7 +51,8 @@ def plan(
     ] = None,
     utilization: Annotated[float, typer.Option(help="Share of the peak that training reaches.")] = 0.4,
     solve: Annotated[
-        bool, typer.Option("--solve", help="Find the cheapest strategy and the largest microbatch that fit.")
+        bool,
+        typer.Option("--solve", help="Find the largest microbatch that fits, and the cheapest strategy for one."),
     ] = False,
     json: Annotated[Path | None, typer.Option(dir_okay=False, help="Where to write all numbers.")] = None,
 ) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 Get = Callable[[str], Any]  # a recipe's value by key, None where the recipe and its defaults say nothing
+ONE_PROCESS = ("label", "evaluate")
 TRAINING = ("sft", "reward", "dpo", "ppo")
 DEEPSPEED = ("zero1", "zero2", "zero3", "zero3-offload", "zero3-nvme")
 SEVERAL = ("ddp", *DEEPSPEED, "fsdp2")
@@ -93,7 +94,7 @@ COMBINATIONS = (
     Combination(
         "stage",
         "labels or an evaluation, and several processes",
-        ("label", "evaluate"),
+        ONE_PROCESS,
         lambda get: True,
         "the stage runs in one process",
         "run it on one device: in a pipeline only training stages are launched",

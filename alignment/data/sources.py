@@ -58,7 +58,7 @@ def _sources(entry: "DatasetEntry") -> list[RawSource]:
     if entry.path in BUILDERS and entry.data_files is not None and not path.exists():
         return [read_file(file) for file in _matching(Path(entry.data_dir or "."), entry.data_files, entry.path)]
     if not path.exists():
-        if _names_a_file(entry.path):
+        if names_a_file(entry.path):
             raise DataError(
                 f"{entry.path} does not exist. Give a file, a folder of data files, or a Hub id as owner/name."
             )
@@ -130,7 +130,8 @@ def _bound(text: str, total: int, default: int) -> int:
     return round(int(text[:-1]) / 100 * total) if text.endswith("%") else int(text)
 
 
-def _names_a_file(path: str) -> bool:
+def names_a_file(path: str) -> bool:
+    """Whether a data set's path can only be a file's, and no Hub id's."""
     return not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", path) or path.startswith(".") or extension(Path(path)) != ""
 
 

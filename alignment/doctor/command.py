@@ -8,6 +8,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
+from alignment.config.combinations import ONE_PROCESS
 from alignment.config.documents import read_document
 from alignment.config.loading import check_recipe
 from alignment.config.pipelines import is_pipeline, load_pipeline
@@ -35,8 +36,8 @@ def doctor(paths: list[str], machine: Machine, *, json_out: Path | None, console
     found: dict[str, list[Finding]] = {}
     found["machine"] = _told("machine", list(environment()), console)
     for path in paths:
-        for name, recipe, before, made in _stages(path):
-            findings = [recipe] if isinstance(recipe, Finding) else list(examine(recipe, machine, before, made))
+        for name, recipe, has, before, made in _stages(path, machine):
+            findings = [recipe] if isinstance(recipe, Finding) else list(examine(recipe, has, before, made))
             found[name] = _told(name, findings, console)
     counts = Counter(finding.level for findings in found.values() for finding in findings)
     console.print(f"{counts['fault']} faults, {counts['warning']} warnings")
@@ -45,21 +46,27 @@ def doctor(paths: list[str], machine: Machine, *, json_out: Path | None, console
     return not counts["fault"]
 
 
-def _stages(path: str) -> Iterator[tuple[str, Recipe | Finding, dict[str, Recipe], list[str]]]:
-    """A file's recipes by name, each with recipes and outputs of the stages before; a broken file is a finding."""
+def _stages(
+    path: str, machine: Machine
+) -> Iterator[tuple[str, Recipe | Finding, Machine, dict[str, Recipe], list[str]]]:
+    """A file's recipes by name, each with the devices that it has and recipes and outputs of the stages before.
+
+    A broken file is a finding.
+    """
     try:
         if not is_pipeline(read_document(path)):
-            yield path, check_recipe(path), {}, []
+            yield path, check_recipe(path), machine, {}, []
             return
         stages = load_pipeline(path).stages
     except RecipeError as error:
-        yield path, Finding("fault", "recipe", "; ".join(error.faults), "correct these lines"), {}, []
+        yield path, Finding("fault", "recipe", "; ".join(error.faults), "mend what it names"), machine, {}, []
         return
     before: dict[str, Recipe] = {}
     made: list[str] = []
     for stage in stages:
         if stage.recipe is not None:
-            yield f"{path}: {stage.name}", stage.recipe, dict(before), list(made)
+            has = machine.alone if stage.recipe.stage in ONE_PROCESS else machine  # a pipeline launches training alone
+            yield f"{path}: {stage.name}", stage.recipe, has, dict(before), list(made)
             before[stage.recipe.output_dir] = stage.recipe
         made += stage.outputs
 

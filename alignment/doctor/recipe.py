@@ -12,6 +12,7 @@ from alignment.config.combinations import broken_under, values_of
 from alignment.config.schema import PPORecipe, Recipe, SFTRecipe
 from alignment.data import load_rows
 from alignment.data.rows import Demonstration, Ranking
+from alignment.data.sources import names_a_file
 from alignment.data.template import IGNORE, Template
 from alignment.doctor.findings import Finding, fault, note, ok, warning
 from alignment.errors import AlignmentError
@@ -103,7 +104,7 @@ def _targets(recipe: Any, known: Mapping[str, Recipe]) -> Iterator[Finding]:
 def _hub(recipe: Recipe) -> Iterator[Finding]:
     """Ask the Hub for something only where the recipe names what is not here."""
     named = [getattr(recipe, "model_name_or_path", ""), *(entry.path for entry in getattr(recipe, "datasets", []))]
-    missing = [name for name in named if name and not Path(name).expanduser().exists() and HUB_ID.fullmatch(name)]
+    missing = [name for name in named if name and not Path(name).expanduser().exists() and _of_hub(name)]
     if not missing:
         return
     if os.environ.get("HF_HUB_OFFLINE", "0").upper() in ("1", "TRUE", "YES", "ON"):
@@ -119,6 +120,11 @@ def _hub(recipe: Recipe) -> Iterator[Finding]:
         yield fault("Hub", f"{', '.join(missing)} must come from {address}, which does not answer ({error})", remedy)
     else:
         yield ok("Hub", f"{address} answers, for {', '.join(missing)}")
+
+
+def _of_hub(name: str) -> bool:
+    """Whether a name that is not here may be the Hub's; one that ends as data files do is a file that is missing."""
+    return bool(HUB_ID.fullmatch(name)) and not names_a_file(name)
 
 
 def _tracker(recipe: Recipe) -> Iterator[Finding]:

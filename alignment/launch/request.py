@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from alignment.config.combinations import broken_under, values_of
+from alignment.config.combinations import ONE_PROCESS, broken_under, values_of
 from alignment.config.documents import read_document
 from alignment.config.loading import check_recipe
 from alignment.config.pipelines import Pipeline, is_pipeline, load_pipeline
@@ -20,7 +20,6 @@ from alignment.planner.machine import STRATEGIES
 
 KNOWN = (*STRATEGIES, "cpu")
 IN_CONTAINERS = ("kubernetes", "skypilot")  # or elsewhere: what a job has of this machine is the working folder
-ALONE = ("label", "evaluate")  # stages of one process
 SUFFIXES = {"slurm": "slurm.sh", "kubernetes": "kubernetes.yaml", "skypilot": "skypilot.yaml"}
 REFERENCE = (
     re.compile(  # of an image: https://pkg.go.dev/github.com/distribution/reference, without its limits of length
@@ -200,7 +199,7 @@ def _faults_of_container(wanted: Wanted) -> list[str]:
 
 
 def _faults_of_stage(wanted: Wanted, recipe: Recipe) -> list[str]:
-    if recipe.stage in ALONE and wanted.nodes * wanted.gpus > 1:
+    if recipe.stage in ONE_PROCESS and wanted.nodes * wanted.gpus > 1:
         return [f"stage {recipe.stage} runs in one process; launch it with --nodes 1 --gpus 1"]
     return []
 
@@ -211,7 +210,7 @@ def _faults_of_strategy(wanted: Wanted, recipes: list[Recipe]) -> list[str]:
     return [
         f"{recipe.source or recipe.stage}: {one.what.replace('`', '')}: {one.reason}; {one.remedy}"
         for recipe in recipes
-        if recipe.stage not in ALONE
+        if recipe.stage not in ONE_PROCESS
         for one in broken_under(recipe.stage, values_of(recipe), strategy, gpu=gpu)
     ]
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from alignment.config.schema import PPORecipe, Recipe
 from alignment.planner.machine import GIB, STRATEGIES, Machine
@@ -92,29 +93,75 @@ def _keys(plan: StagePlan, costs: str, **new: object) -> Idea:
     return Idea(" ".join(f"--{key} {value}" for key, value in said.items()), costs, changed, plan.machine)
 
 
-def largest_microbatch(plan: StagePlan, planned: Mapping[str, Recipe]) -> StagePlan | None:
-    """Find the largest microbatch, a power of two, with which the stage fits; None where not even one row does."""
-    best, rows = None, 1
-    limit = 4096
-    if isinstance(plan.recipe, PPORecipe):
-        limit = plan.recipe.rollout_batch_size // (plan.recipe.num_mini_batches * plan.machine.gpus)
-    while rows <= limit:
-        found = plan_stage(plan.recipe, plan.machine, planned, microbatch=rows)
-        if found.spare < 0:
-            return best
-        best, rows = found, rows * 2
-    return best
+@dataclass(frozen=True, slots=True)
+class Solution:
+    """A strategy and a microbatch with which a stage fits and its steps learn from the same rows."""
+
+    what: str  # as options and recipe keys, ready to be copied
+    plan: StagePlan
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what `--json` writes."""
+        plan = self.plan
+        bytes_ = {"strategy": plan.machine.strategy, "microbatch": plan.microbatch, "peak_bytes": plan.peak.total}
+        return {"what": self.what, **bytes_}
 
 
-def cheapest_strategy(plan: StagePlan, planned: Mapping[str, Recipe]) -> StagePlan | None:
-    """Find the strategy that sends least between devices and fits; None where none does."""
-    if plan.machine.gpus == 1:
-        return plan if plan.spare >= 0 else None
-    for name in CHEAPEST_FIRST:
-        found = plan_stage(plan.recipe, plan.machine.using(name), planned)
-        if found.spare >= 0:
-            return found
-    return None
+def solutions(plan: StagePlan, planned: Mapping[str, Recipe]) -> list[Solution]:
+    """Find what fits with the largest microbatch: under the cheapest strategy that can, and under the planned one."""
+    found = [cheapest_strategy(plan, planned)]
+    if found[0] is not None and found[0].plan.machine.strategy != plan.machine.strategy:
+        found.append(largest_microbatch(plan, planned))
+    return [one for one in found if one is not None]
+
+
+def largest_microbatch(plan: StagePlan, planned: Mapping[str, Recipe], strategy: str = "") -> Solution | None:
+    """Find the largest microbatch that fits and leaves a step its rows; None where not even the smallest fits.
+
+    Args:
+        strategy: under this one, in place of the plan's.
+    """
+    machine = plan.machine.using(strategy or plan.machine.strategy)
+    ideas = [_keys(plan, "", **keys) for keys in _microbatches(plan)]
+
+    def tried(place: int) -> StagePlan | None:
+        found = plan_stage(ideas[place].recipe, machine, planned)
+        return found if found.spare >= 0 else None
+
+    first, fits, beyond = tried(0), 0, len(ideas)
+    best = first
+    while first is not None and beyond - fits > 1:
+        middle = beyond - 1 if beyond == len(ideas) and fits == 0 else (fits + beyond) // 2
+        found = tried(middle)
+        best, fits, beyond = (found, middle, beyond) if found is not None else (best, fits, middle)
+    if best is None:
+        return None
+    option = f"--strategy {machine.strategy} " if machine.gpus > 1 else ""
+    return Solution(f"{option}{ideas[fits].what}", best)
+
+
+def _microbatches(plan: StagePlan) -> list[dict[str, int]]:
+    """The microbatches there can be, smallest first, as recipe keys; a training step learns from the same rows."""
+    recipe = plan.recipe
+    if not plan.trainable:
+        return [{"per_device_eval_batch_size": 2**power} for power in range(11)]
+    if isinstance(recipe, PPORecipe):
+        rows = recipe.rollout_batch_size // (recipe.num_mini_batches * plan.machine.gpus)
+        return [{"per_device_train_batch_size": size} for size in _divisors(rows)]
+    rows = plan.microbatch * int(recipe.library.get("gradient_accumulation_steps", 1))
+    return [
+        {"per_device_train_batch_size": size, "gradient_accumulation_steps": rows // size} for size in _divisors(rows)
+    ]
+
+
+def _divisors(number: int) -> list[int]:
+    return [size for size in range(1, number + 1) if number % size == 0]
+
+
+def cheapest_strategy(plan: StagePlan, planned: Mapping[str, Recipe]) -> Solution | None:
+    """Find the strategy that sends least between devices with which some microbatch fits; None where none does."""
+    names = CHEAPEST_FIRST if plan.machine.gpus > 1 else [plan.machine.strategy]
+    return next((one for name in names if (one := largest_microbatch(plan, planned, name)) is not None), None)
 
 
 def verdict(plan: StagePlan) -> str:

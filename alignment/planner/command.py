@@ -1,7 +1,6 @@
 """`alignment plan`: what a recipe, or every stage of a pipeline, will hold and how long it will take."""
 
 import dataclasses
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from alignment.config.loading import check_recipe
 from alignment.config.pipelines import is_pipeline, load_pipeline
 from alignment.config.schema import Recipe
 from alignment.errors import RecipeError
-from alignment.planner.advice import Change, changes, cheapest_strategy, largest_microbatch, verdict
+from alignment.planner.advice import Change, Solution, changes, solutions, verdict
 from alignment.planner.calls import Calls
 from alignment.planner.hours import Time, time_of
 from alignment.planner.machine import GIB, Machine
@@ -32,7 +31,7 @@ class Found:
     plan: StagePlan
     time: Time
     changes: list[Change]
-    solved: list[StagePlan]
+    solved: list[Solution] | None  # None: not asked for
 
     def to_json(self) -> dict[str, Any]:
         """Return what `--json` writes."""
@@ -55,10 +54,7 @@ class Found:
             "assumption": plan.assumption,
             "time": dataclasses.asdict(self.time),
             "changes": [dataclasses.asdict(change) for change in self.changes],
-            "solved": [
-                {"strategy": one.machine.strategy, "microbatch": one.microbatch, "peak_bytes": one.peak.total}
-                for one in self.solved
-            ],
+            "solved": [one.to_json() for one in self.solved or []],
         }
 
 
@@ -110,11 +106,7 @@ def _plan(recipe: Recipe, machine: Machine, before: dict[str, Recipe], rows: int
     plan = plan_stage(recipe, machine, before)
     counted = rows if rows is not None else rows_of(recipe, before)
     tried = changes(plan, before) if plan.spare < 0 else []
-    solved: list[StagePlan] = []
-    if solve and plan.trainable:
-        finders: list[Callable[..., StagePlan | None]] = [cheapest_strategy, largest_microbatch]
-        solved = [best for best in (finder(plan, before) for finder in finders) if best is not None]
-    return Found(plan, time_of(plan, counted), tried, solved)
+    return Found(plan, time_of(plan, counted), tried, solutions(plan, before) if solve else None)
 
 
 def show(found: Found, console: Console) -> None:
@@ -149,12 +141,10 @@ def show(found: Found, console: Console) -> None:
         console.print(
             "    and still it does not fit: take more devices, larger ones, or a smaller model", soft_wrap=True
         )
-    for one in found.solved:
-        console.print(
-            f"  fits with strategy {one.machine.strategy} and per_device_train_batch_size {one.microbatch}: "
-            f"{one.peak.total / GIB:.1f} GiB",
-            soft_wrap=True,
-        )
+    for one in found.solved or []:
+        console.print(f"  fits with {one.what}  # {one.plan.peak.total / GIB:.1f} GiB", soft_wrap=True)
+    if found.solved == []:
+        console.print("  no strategy and no microbatch alone makes it fit", soft_wrap=True)
     console.print(f"  assumed: {plan.assumption}", soft_wrap=True)
     console.print(f"  {_time(found)}", soft_wrap=True)
 

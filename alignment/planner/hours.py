@@ -7,9 +7,10 @@ et al., https://arxiv.org/abs/2104.04473, appendix). A sampling step reads every
 what it waits for (Pope et al., https://arxiv.org/abs/2211.05102, section 2).
 """
 
+import math
 from dataclasses import dataclass
 
-from alignment.config.schema import DPORecipe, EvaluateRecipe, LabelRecipe, PPORecipe, RewardRecipe
+from alignment.config.schema import DPORecipe, EvaluateRecipe, LabelRecipe, PPORecipe
 from alignment.planner.calls import Calls, calls_of
 from alignment.planner.memory import StagePlan
 
@@ -46,15 +47,16 @@ def time_of(plan: StagePlan, rows: int | None) -> Time:
         tokens, hours = _sampling(plan, answers)
         flops = 2.0 * _weights(plan) * answers * plan.lengths.whole
         return Time(rows, None, tokens, flops, hours, calls_of(recipe, rows, plan.lengths))
-    sequences = {DPORecipe: 2, RewardRecipe: 2}.get(type(recipe), 1)
     given = recipe.library
     batch = plan.microbatch * int(given.get("gradient_accumulation_steps", 1)) * plan.machine.gpus
     epochs = float(given.get("num_train_epochs", 3))
-    steps = int(given.get("max_steps", 0)) or -(-int(rows * epochs) // batch)
-    tokens = steps * batch * sequences * plan.lengths.whole
+    limit = int(given.get("max_steps", -1))  # -1, the libraries' own: none
+    steps = limit if limit > 0 else math.ceil(epochs * -(-rows // batch))  # as transformers: an epoch's last is short
+    seen = steps * batch if limit > 0 else min(steps * batch, math.ceil(epochs * rows))
+    tokens = seen * plan.sequences * plan.lengths.whole
     extra = 2.0 if isinstance(recipe, DPORecipe) else 0.0  # the reference's pass
     flops = tokens * (_training(plan) + extra * _weights(plan))
-    return Time(rows, max(steps, 0), tokens, flops, _hours(plan, flops))
+    return Time(rows, steps, tokens, flops, _hours(plan, flops))
 
 
 def _ppo(plan: StagePlan, recipe: PPORecipe) -> Time:

@@ -10,6 +10,7 @@ STAGES = {  # of ZeRO: what is cut among processes
 }  # fmt: skip
 STRATEGIES = tuple(STAGES)
 GIB = 2**30
+LEAST = 2**20  # bytes; less is a size without its unit
 CUDA_CONTEXT = int(0.6 * GIB)  # the driver's own and the libraries' kernels; 0.4 to 0.8 GiB on Ampere and Hopper
 SLACK = 0.05  # of what comes and goes: what PyTorch's allocator rounds up and cannot reuse
 CPU_CORE = {"tflops": 0.05, "bandwidth": 0.01}  # roughly, in float32
@@ -51,6 +52,11 @@ class Machine:
         """Whether they lie on a disk, and in the host's memory only on their way."""
         return self.strategy == "zero3-nvme"
 
+    @property
+    def alone(self) -> "Machine":
+        """Return one of the devices: what a stage has that runs in one process."""
+        return replace(self, gpus=1, strategy="single")
+
     def using(self, strategy: str) -> "Machine":
         """Return the same devices under another strategy."""
         return replace(self, strategy=strategy)
@@ -86,6 +92,8 @@ def machine(*, gpus: int, memory: str, strategy: str | None, cpu: bool = False, 
     size = parse_bytes(memory)
     if size is None:
         faults.append(f"--memory {memory!r} is no size; write it like 80GiB or 24GB")
+    elif size < LEAST:
+        faults.append(f"--memory {memory!r} is {size} bytes; write it like 80GiB or 24GB")
     if faults or size is None:
         raise RecipeError(faults)
     return Machine(gpus=gpus, memory=size, strategy=chosen, gpu=not cpu, **speed)

@@ -46,7 +46,8 @@ class StagePlan:
     host: dict[str, int]  # bytes of all processes together
     disk: dict[str, int]  # likewise, where weights and states are offloaded to one
     lengths: Lengths
-    microbatch: int
+    microbatch: int  # rows
+    sequences: int  # that one row is
     parameters: int  # adapters apart
     trainable: int
     weight_bytes: int  # that a sampling step reads
@@ -71,28 +72,20 @@ class StagePlan:
         return self.machine.memory - self.peak.total
 
 
-def plan_stage(
-    recipe: Recipe,
-    machine: Machine,
-    planned: Mapping[str, Recipe] | None = None,
-    *,
-    microbatch: int | None = None,
-) -> StagePlan:
+def plan_stage(recipe: Recipe, machine: Machine, planned: Mapping[str, Recipe] | None = None) -> StagePlan:
     """Work out what a stage will hold, from configurations alone.
 
     Args:
+        machine: a stage that labels or evaluates has one of its devices.
         planned: by output_dir, recipes of stages that run before and make what this one loads.
-        microbatch: in place of the recipe's `per_device_train_batch_size`.
 
     Raises: ModelError where a model's configuration cannot be had, RecipeError where the stage loads none.
     """
     known = dict(planned or {})
     if isinstance(recipe, LabelRecipe | EvaluateRecipe) and recipe.model_name_or_path:
-        return _plan_sampling(recipe, machine, known)
+        return _plan_sampling(recipe, machine.alone, known)
     if not isinstance(recipe, TrainRecipe):
         raise RecipeError([f"stage {recipe.stage} loads no model that could be planned for"])
-    if microbatch is not None:
-        recipe = recipe.model_copy(update={"library": {**recipe.library, "per_device_train_batch_size": microbatch}})
     return _Training(recipe, machine, known).plan()
 
 
@@ -128,6 +121,7 @@ class _Training:
             disk=away if self.machine.nvme else {},
             lengths=self.lengths,
             microbatch=self.settings.microbatch,
+            sequences=self.settings.sequences,
             parameters=sum(weight.numel() for weight in weights),
             trainable=sum(weight.numel() for weight in found.trainable),
             weight_bytes=total_bytes(weights),
@@ -263,12 +257,12 @@ def sampling_bytes(plan: Blueprint, keys: Any, rows: int, lengths: Lengths, *, g
 
 
 def _plan_sampling(recipe: LabelRecipe | EvaluateRecipe, machine: Machine, known: Mapping[str, Recipe]) -> StagePlan:
-    """A stage that samples and trains nothing; each process holds the whole model."""
+    """A stage that samples and trains nothing."""
     plan = blueprint(recipe.model_name_or_path, known, revision=recipe.model_revision)
     model = skeleton.bare(AutoModelForCausalLM, plan, recipe, full=False, gpu=machine.gpu)
     lengths, assumption = lengths_of(recipe, plan)
     rows = recipe.per_device_eval_batch_size
-    standing = {**held(model, machine.using("single")).standing(), **_context(machine)}
+    standing = {**held(model, machine).standing(), **_context(machine)}
     moving = sampling_bytes(plan, recipe, rows, lengths, gpu=machine.gpu)
     return StagePlan(
         recipe=recipe,
@@ -278,6 +272,7 @@ def _plan_sampling(recipe: LabelRecipe | EvaluateRecipe, machine: Machine, known
         disk={},
         lengths=lengths,
         microbatch=rows,
+        sequences=1,
         parameters=sum(weight.numel() for weight in model.parameters()),
         trainable=0,
         weight_bytes=total_bytes(model.parameters()),

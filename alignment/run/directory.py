@@ -250,7 +250,9 @@ def read_manifest(path: Path | str) -> dict[str, Any]:
     try:
         manifest = json.loads(file.read_text(encoding="utf-8"))
     except ValueError:
-        raise AlignmentError(f"{file}: not JSON; the file was changed by hand or damaged.") from None
+        raise AlignmentError(
+            f"{file}: not JSON; the file was changed by hand or damaged. Put it back, or run anew by --overwrite true."
+        ) from None
     if not isinstance(manifest, dict):
         raise AlignmentError(f"{file}: holds a {type(manifest).__name__}, not a manifest.")
     return manifest

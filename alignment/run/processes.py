@@ -10,6 +10,8 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+import psutil
+
 from alignment.run.signals import Terminated
 
 GRACE_SECONDS = 1.2  # between asking a stage to end and ending it
@@ -87,13 +89,24 @@ def _let_save(child: "subprocess.Popen[bytes]") -> None:
 
 
 def _end(child: "subprocess.Popen[bytes]") -> None:
+    workers = _descendants(child)  # a launcher's have sessions of their own, which no signal to the group reaches
     with contextlib.suppress(ProcessLookupError, PermissionError, subprocess.TimeoutExpired):
         if child.poll() is None:
             os.killpg(child.pid, signal.SIGINT)
             child.wait(timeout=GRACE_SECONDS)
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(child.pid, signal.SIGKILL)  # the group outlives its leader while any of its processes runs
+    for worker in workers:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            worker.kill()
     child.wait()
+
+
+def _descendants(child: "subprocess.Popen[bytes]") -> list[psutil.Process]:
+    try:
+        return psutil.Process(child.pid).children(recursive=True)
+    except psutil.NoSuchProcess:
+        return []
 
 
 def tail(log: Path, lines: int) -> list[str]:

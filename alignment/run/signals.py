@@ -51,8 +51,12 @@ def end_on_signals(numbers: tuple[int, ...] = SIGNALS) -> dict[int, object]:
 
 @contextmanager
 def ending_on_signals() -> Iterator[None]:
-    """Raise `Terminated` on these signals and where the terminal closes, so that no child is left behind."""
-    before = end_on_signals((*SIGNALS, signal.SIGHUP))
+    """Raise `Terminated` on these signals and where the terminal closes, so that no child is left behind.
+
+    Under `nohup`, which has the terminal's closing ignored, it stays ignored.
+    """
+    hangs_up = signal.getsignal(signal.SIGHUP) != signal.SIG_IGN
+    before = end_on_signals((*SIGNALS, signal.SIGHUP) if hangs_up else SIGNALS)
     try:
         yield
     finally:

@@ -147,7 +147,7 @@ def start(
 
 
 def _begin(wandb: Any, path: Path, recipe: Any, resolved: dict[str, Any], run_id: str) -> tuple[Any, str, str]:
-    project = recipe.project or os.environ.get("WANDB_PROJECT") or PROJECT
+    project = project_of(recipe)
     group = os.environ.get("WANDB_RUN_GROUP") or path.absolute().parent.name
     seconds = UPLOAD_SECONDS if recipe.log_model else FINISH_SECONDS
     patience = float(os.environ.get("WANDB_INIT_TIMEOUT", INIT_SECONDS))
@@ -185,6 +185,11 @@ def _drop_earlier(folder: Path, now: Path, run_id: str) -> None:
     for earlier in folder.glob(f"offline-run-*-{run_id}"):
         if earlier.name != now.name and not list(earlier.glob("*.synced")):
             shutil.rmtree(earlier, ignore_errors=True)
+
+
+def project_of(recipe: Any) -> str:
+    """The project that trackers keep the run under."""
+    return str(recipe.project or os.environ.get("WANDB_PROJECT") or PROJECT)
 
 
 def end_all(code: int) -> None:

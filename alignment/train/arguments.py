@@ -11,6 +11,7 @@ from alignment.config.launched import is_sharded
 from alignment.config.schema import Recipe
 from alignment.errors import RecipeError, TrainingError
 from alignment.run.directory import RunDirectory
+from alignment.run.tracking import project_of
 
 Arguments = TypeVar("Arguments", bound=TrainingArguments)
 
@@ -40,8 +41,7 @@ def training_arguments(cls: type[Arguments], recipe: Recipe, run: RunDirectory, 
     name = name if name in known else "gradient_checkpointing"
     ours[name] = recipe.library.get("gradient_checkpointing", on_gpu)
     named = {"seed": recipe.seed, "run_name": recipe.run_name or str(run.path), "report_to": recipe.report_to}
-    if recipe.project is not None:
-        named["project"] = recipe.project
+    named["project"] = project_of(recipe)  # Trackio's; W&B is told by the run's folder
     shared = {key: getattr(recipe, key) for key in ("max_length", "trust_remote_code") if hasattr(recipe, key)}
     elsewhere = ("gradient_checkpointing", "deepspeed")  # the latter is in the environment, see `Launch`
     library = {key: value for key, value in recipe.library.items() if key not in elsewhere}

@@ -161,3 +161,21 @@ def test_a_pipeline_waits_for_what_its_stages_make(tmp_path: Path, recipe: Calla
     assert {one["about"]: one["level"] for one in found[f"{pipeline}: dpo"]}["data"] == "note"
     assert not doctor([str(broken)], CPU, json_out=out, console=Console(quiet=True))
     assert "learning_rate" in json.loads(out.read_text())[str(broken)][0]["found"]
+
+
+def test_what_a_pipeline_runs_in_one_process_has_one_device(tmp_path: Path, recipe: Callable[..., str]) -> None:
+    recipe()
+    judge = {"kind": "rules", "function": "operator:gt"}
+    label = recipe("label", judge=judge, model_name_or_path=str(tmp_path / "run"), output_dir=str(tmp_path / "label"))
+    stages = [{"name": name, "recipe": f"{name}.yaml"} for name in ("sft", "label")]
+    pipeline = tmp_path / "pipeline.yaml"
+    pipeline.write_text(yaml.safe_dump({"name": "p", "output_dir": str(tmp_path), "stages": stages}))
+    many = Machine(gpus=2, strategy="zero3")
+    assert doctor([str(pipeline)], many, json_out=None, console=Console(quiet=True))
+    assert look(label, many)["combination"].level == "fault"  # which by itself would be started twice
+
+
+def test_a_file_that_is_missing_is_not_looked_for_at_the_hub(recipe: Callable[..., str]) -> None:
+    found = look(recipe(datasets=[{"path": "in/no.jsonl"}]))
+    assert "Hub" not in found
+    assert "in/no.jsonl does not exist" in found["data"].found

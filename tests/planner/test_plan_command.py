@@ -1,5 +1,6 @@
 """`alignment plan` as its user sees it."""
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from alignment.config.schema import (
     SFTRecipe,
 )
 from alignment.errors import AlignmentError, ModelError, RecipeError
-from alignment.planner.advice import changes, cheapest_strategy, largest_microbatch
+from alignment.planner.advice import changes, cheapest_strategy, largest_microbatch, solutions
 from alignment.planner.calls import INSTRUCTIONS, calls_of
 from alignment.planner.hours import time_of
 from alignment.planner.machine import GIB, Machine, machine, parse_bytes
@@ -209,20 +210,48 @@ def test_shards_are_cut_among_processes(base: Path) -> None:
 
 
 def test_solving_finds_the_largest_and_the_cheapest(base: Path) -> None:
-    recipe, tight = sft(base), Machine(memory=700 * MIB)
-    best = largest_microbatch(plan_stage(recipe, tight), {})
+    sizes = [plan_stage(sft(base, library={"per_device_train_batch_size": n}), Machine()).peak.total for n in (6, 8)]
+    given = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 12}  # 48 rows a step
+    best = largest_microbatch(plan_stage(sft(base, library=given), Machine(memory=sum(sizes) // 2)), {})
     assert best is not None
-    assert best.spare >= 0
-    assert plan_stage(recipe, tight, microbatch=2 * best.microbatch).spare < 0
+    assert best.what == "--per_device_train_batch_size 6 --gradient_accumulation_steps 8"
+    assert best.plan.spare >= 0
 
-    full = sft(base, peft_method="full")
+    full = sft(base, peft_method="full", library={"per_device_train_batch_size": 1})
     many = Machine(gpus=8, strategy="ddp")
     sizes = {name: plan_stage(full, many.using(name)).peak.total for name in ("ddp", "zero1", "zero2", "zero3")}
     assert sizes["ddp"] > sizes["zero1"] > sizes["zero2"] > sizes["zero3"]
     between = Machine(gpus=8, strategy="ddp", memory=(sizes["zero1"] + sizes["zero2"]) // 2)
     cheapest = cheapest_strategy(plan_stage(full, between), {})
     assert cheapest is not None
-    assert cheapest.machine.strategy == "zero2"
+    assert cheapest.plan.machine.strategy == "zero2"
+    assert cheapest.what.startswith("--strategy zero2 --per_device_train_batch_size ")
+    both = solutions(plan_stage(full, dataclasses.replace(between, strategy="zero3")), {})
+    assert [one.plan.machine.strategy for one in both] == ["zero2", "zero3"]
+    assert solutions(plan_stage(full, dataclasses.replace(between, memory=MIB)), {}) == []
+
+
+def test_solving_takes_strategy_and_microbatch_together(base: Path) -> None:
+    """Under DDP one row fits where four do not: nothing need be cut."""
+    keys = {"per_device_train_batch_size": 8, "gradient_checkpointing": False}
+    many = Machine(gpus=2, strategy="ddp")
+    sizes = [
+        plan_stage(sft(base, library={**keys, "per_device_train_batch_size": rows}), many).peak.total for rows in (1, 2)
+    ]
+    between = dataclasses.replace(many, strategy="zero3", memory=sum(sizes) // 2)
+    cheapest = cheapest_strategy(plan_stage(sft(base, library=keys), between), {})
+    assert cheapest is not None
+    assert cheapest.what == "--strategy ddp --per_device_train_batch_size 1 --gradient_accumulation_steps 8"
+
+
+def test_solving_finds_how_many_answers_are_sampled_together(base: Path) -> None:
+    label = labels(base, JudgeEntry(**PAID), max_new_tokens=64, max_prompt_length=64)
+    rows = {
+        n: plan_stage(label.model_copy(update={"per_device_eval_batch_size": n}), Machine()).peak.total for n in (8, 16)
+    }
+    tight = Machine(memory=sum(rows.values()) // 2)
+    [best] = solutions(plan_stage(label, tight), {})
+    assert best.what == "--per_device_eval_batch_size 8"
 
 
 def test_changes_come_in_order_of_harm(base: Path) -> None:
@@ -240,7 +269,7 @@ def test_a_ppo_batch_is_what_fits_a_minibatch(base: Path) -> None:
     recipe = ppo(base, rollout_batch_size=16, num_mini_batches=4)
     best = largest_microbatch(plan_stage(recipe, Machine()), {})
     assert best is not None
-    assert best.microbatch == 4  # 16 answers in 4 minibatches
+    assert best.plan.microbatch == 4  # 16 answers in 4 minibatches
 
 
 def test_a_reward_model_of_its_own_is_held_beside_the_base(base: Path) -> None:
@@ -257,15 +286,36 @@ def test_time_follows_the_arithmetic(base: Path) -> None:
     keys: dict[str, Any] = {"num_train_epochs": 2, "gradient_checkpointing": False}
     full = plan_stage(sft(base, peft_method="full", max_length=512, library=keys), Machine())
     time = time_of(full, 100)
-    assert (time.steps, time.tokens) == (13, 13 * 16 * 512)  # 200 rows in batches of 16
+    assert (time.steps, time.tokens) == (14, 200 * 512)  # twice 6 batches of 16 rows and one of 4
     per_token = 6 * (full.parameters + 256 * 12 * 512)
-    assert time.flops == pytest.approx(per_token * 13 * 16 * 512)
+    assert time.flops == pytest.approx(per_token * 200 * 512)
     assert time.hours == pytest.approx(time.flops / (312e12 * 0.4) / 3600)
     adapter = plan_stage(sft(base, max_length=512, library=keys), Machine())
     assert time_of(adapter, 100).flops == pytest.approx(time.flops * 4 / 6, rel=0.001)
     again = plan_stage(sft(base, max_length=512, library={**keys, "gradient_checkpointing": True}), Machine())
     assert time_of(again, 100).flops == pytest.approx(time.flops, rel=0.001)
     assert time_of(full, None).hours is None
+    limited = plan_stage(sft(base, max_length=512, library={**keys, "max_steps": 5}), Machine())
+    assert (time_of(limited, 100).steps, time_of(limited, 100).tokens) == (5, 5 * 16 * 512)
+    unlimited = plan_stage(sft(base, library={**keys, "max_steps": -1}), Machine())
+    assert time_of(unlimited, 100).steps == 14
+
+
+def test_a_reward_model_reads_every_answer_of_the_label_stage(base: Path) -> None:
+    label = labels(base, JudgeEntry(**PAID), num_generations=4)
+    reward = RewardRecipe(
+        stage="reward", output_dir="x", model_name_or_path=str(base), datasets=label.datasets, max_length=64,
+        library={"num_train_epochs": 1},
+    )  # fmt: skip
+    assert time_of(plan_stage(reward, Machine(), {"runs/label": label}), 100).tokens == 100 * 4 * 64
+    assert time_of(plan_stage(reward, Machine()), 100).tokens == 100 * 2 * 64
+
+
+def test_a_stage_of_one_process_has_one_device(base: Path) -> None:
+    label = labels(base, JudgeEntry(**PAID))
+    one, eight = (plan_stage(label, Machine(gpus=n, strategy=s)) for n, s in ((1, "single"), (8, "zero3")))
+    assert eight.phases == one.phases
+    assert time_of(eight, 100).hours == time_of(one, 100).hours
 
 
 @pytest.mark.parametrize(
@@ -292,6 +342,11 @@ def test_optimizer_states(name: str, numbers: int, expected: int) -> None:
 )
 def test_sizes(text: str, size: int | None) -> None:
     assert parse_bytes(text) == size
+
+
+def test_a_size_without_its_unit_is_refused() -> None:
+    with pytest.raises(RecipeError, match=r"--memory '80' is 80 bytes; write it like 80GiB"):
+        machine(gpus=1, memory="80", strategy=None)
 
 
 def test_a_stage_without_a_model_is_refused(base: Path) -> None:

@@ -159,7 +159,7 @@ def test_tensorboard_and_trackio_have_every_metric_at_its_step(inputs, tmp_path)
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     run = tmp_path / "sft"
-    argv = command(inputs, run, "sft", report_to=["tensorboard", "trackio"], project="tests", eval_strategy="epoch")
+    argv = command(inputs, run, "sft", report_to=["tensorboard", "trackio"], eval_strategy="epoch")
     start(argv, tmp_path / "log", "sft", TRACKIO_DIR=str(tmp_path / "trackio"))
     written, kept = defaultdict(list), defaultdict(list)  # the last step's evaluation is made twice
     for folder in {file.parent for file in run.rglob("events.out.tfevents.*")}:
@@ -167,7 +167,7 @@ def test_tensorboard_and_trackio_have_every_metric_at_its_step(inputs, tmp_path)
         for tag in events.Tags()["scalars"]:
             for at in events.Scalars(tag):
                 written[tag, at.step].append(pytest.approx(at.value, rel=1e-6))  # event files hold 32 bits
-    with contextlib.closing(sqlite3.connect(tmp_path / "trackio" / "tests.db")) as store:
+    with contextlib.closing(sqlite3.connect(tmp_path / "trackio" / "alignment-stack.db")) as store:
         stored = [json.loads(text) for (text,) in store.execute("select metrics from metrics order by id")]
     for row in stored:
         for key, value in row.items():

@@ -197,12 +197,13 @@ def started(bench: Bench, wait_for: str) -> "subprocess.Popen[str]":
     raise AssertionError("the stage did not start within a minute")
 
 
-def test_an_interrupted_command_is_asked_to_end_and_its_own_children_are_ended(tmp_path):
+@pytest.mark.parametrize("session", [False, True])  # True: as torchrun starts its workers
+def test_an_interrupted_command_is_asked_to_end_and_its_own_children_are_ended(tmp_path, session):
     # The command says how it was asked; its child ignores Ctrl-C, so only force ends it.
     deaf = "import signal, time; signal.signal(signal.SIGINT, signal.SIG_IGN); time.sleep(100.75)"
     parent = (
         "import subprocess, sys, time\n"
-        f"subprocess.Popen([sys.executable, '-c', {deaf!r}])\n"
+        f"subprocess.Popen([sys.executable, '-c', {deaf!r}], start_new_session={session})\n"
         "time.sleep(2); print('begun', flush=True)\n"
         "try: time.sleep(100)\n"
         "except KeyboardInterrupt: print('asked by Ctrl-C', flush=True)\n"

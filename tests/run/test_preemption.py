@@ -1,5 +1,6 @@
 """When a trainer that is told to end saves: after the step, or after what belongs to an epoch's end."""
 
+import os
 import signal
 
 import pytest
@@ -67,3 +68,15 @@ def test_a_signal_ends_at_once_unless_the_end_is_deferred():
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def test_a_terminal_that_closes_ends_a_pipeline_but_under_nohup():
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    try:
+        with pytest.raises(signals.Terminated), signals.ending_on_signals():
+            os.kill(os.getpid(), signal.SIGHUP)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        with signals.ending_on_signals():
+            os.kill(os.getpid(), signal.SIGHUP)
+    finally:
+        signal.signal(signal.SIGHUP, before)
