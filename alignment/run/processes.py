@@ -100,6 +100,7 @@ def _end(child: "subprocess.Popen[bytes]") -> None:
         with contextlib.suppress(psutil.NoSuchProcess):
             worker.kill()
     child.wait()
+    psutil.wait_procs(workers, timeout=GRACE_SECONDS)
 
 
 def _descendants(child: "subprocess.Popen[bytes]") -> list[psutil.Process]:
