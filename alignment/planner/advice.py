@@ -1,7 +1,9 @@
 """Whether a plan fits, and what to change where it does not, the least harmful first."""
 
+from bisect import bisect_left
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from alignment.config.schema import PPORecipe, Recipe
@@ -103,8 +105,12 @@ class Solution:
     def to_json(self) -> dict[str, Any]:
         """Return what `--json` writes."""
         plan = self.plan
-        bytes_ = {"strategy": plan.machine.strategy, "microbatch": plan.microbatch, "peak_bytes": plan.peak.total}
-        return {"what": self.what, **bytes_}
+        return {
+            "what": self.what,
+            "strategy": plan.machine.strategy,
+            "microbatch": plan.microbatch,
+            "peak_bytes": plan.peak.total,
+        }
 
 
 def solutions(plan: StagePlan, planned: Mapping[str, Recipe]) -> list[Solution]:
@@ -124,20 +130,15 @@ def largest_microbatch(plan: StagePlan, planned: Mapping[str, Recipe], strategy:
     machine = plan.machine.using(strategy or plan.machine.strategy)
     ideas = [_keys(plan, "", **keys) for keys in _microbatches(plan)]
 
-    def tried(place: int) -> StagePlan | None:
-        found = plan_stage(ideas[place].recipe, machine, planned)
-        return found if found.spare >= 0 else None
+    @cache
+    def tried(place: int) -> StagePlan:
+        return plan_stage(ideas[place].recipe, machine, planned)
 
-    first, fits, beyond = tried(0), 0, len(ideas)
-    best = first
-    while first is not None and beyond - fits > 1:
-        middle = beyond - 1 if beyond == len(ideas) and fits == 0 else (fits + beyond) // 2
-        found = tried(middle)
-        best, fits, beyond = (found, middle, beyond) if found is not None else (best, fits, middle)
-    if best is None:
+    fitting = bisect_left(range(len(ideas)), True, key=lambda place: tried(place).spare < 0)  # how many of them fit
+    if not fitting:
         return None
     option = f"--strategy {machine.strategy} " if machine.gpus > 1 else ""
-    return Solution(f"{option}{ideas[fits].what}", best)
+    return Solution(f"{option}{ideas[fitting - 1].what}", tried(fitting - 1))
 
 
 def _microbatches(plan: StagePlan) -> list[dict[str, int]]:

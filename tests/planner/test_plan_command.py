@@ -270,6 +270,9 @@ def test_a_ppo_batch_is_what_fits_a_minibatch(base: Path) -> None:
     best = largest_microbatch(plan_stage(recipe, Machine()), {})
     assert best is not None
     assert best.plan.microbatch == 4  # 16 answers in 4 minibatches
+    assert (
+        largest_microbatch(plan_stage(recipe, Machine(gpus=8, strategy="ddp")), {}) is None
+    )  # 4 answers for 8 devices
 
 
 def test_a_reward_model_of_its_own_is_held_beside_the_base(base: Path) -> None:
