@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 JOBS ?= 2
 RUN_TESTS := HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
-.PHONY: help quickstart install install-dev test test-slow test-distributed lint format types check benchmark clean
+.PHONY: help quickstart install install-dev test test-slow test-hostile test-distributed lint format types check benchmark clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /	/' | expand -t 16
@@ -33,6 +33,9 @@ test: $(VENV)/.installed-dev ## unit tests and the tiny pipeline end to end
 
 test-slow: $(VENV)/.installed-dev ## the long proofs
 	$(RUN_TESTS) -m slow
+
+test-hostile: $(VENV)/.installed-dev ## damaged, wrong and malicious inputs by the hundred; minutes
+	$(RUN_TESTS) -m hostile -n $(JOBS) tests/hostile
 
 test-distributed: $(VENV)/.installed-dev ## every stage under every file of launch/accelerate, on two CPU processes; long
 	$(PIP) --no-build-isolation --editable ".[deepspeed]"
