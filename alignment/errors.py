@@ -25,6 +25,10 @@ class DataError(AlignmentError):
     """A data file or a row in it cannot be used."""
 
 
+class JsonError(AlignmentError, ValueError):
+    """A text is no JSON, or a value breaks a limit on what may be read; the message names key or character."""
+
+
 class ModelError(AlignmentError):
     """A model, adapter or tokenizer folder cannot be used."""
 

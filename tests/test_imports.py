@@ -20,7 +20,14 @@ FLOORS = [  # from the top; a package may import its own floor and those below
         "reward",
     },
     {"alignment.data", "alignment.policy", "alignment.evaluate", "alignment.config"},
-    {"alignment.ops", "alignment.rollout", "alignment.errors", "alignment.meter"},
+    {
+        "alignment.ops",
+        "alignment.rollout",
+        "alignment.errors",
+        "alignment.meter",
+        "alignment.strict_json",
+        "alignment.json_lines",
+    },
 ]
 
 

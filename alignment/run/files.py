@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from alignment.errors import AlignmentError
+from alignment.json_lines import line_of, lines_of, read_ours
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
@@ -93,30 +94,19 @@ def write_json(path: Path | str, value: Any) -> None:
 
 def write_jsonl(path: Path | str, rows: list[dict[str, Any]]) -> None:
     """Write one JSON object a line, whole or not at all."""
-    write_atomic(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    write_atomic(path, lines_of(rows))
 
 
 def append_jsonl(path: Path | str, row: dict[str, Any]) -> None:
     """Append one JSON object as one line."""
     path = Path(path)
-    with naming_the_disk(path), path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(row, ensure_ascii=False, default=str) + "\n")
+    with naming_the_disk(path), path.open("a", encoding="utf-8", newline="\n") as file:
+        file.write(line_of(row, default=str))
 
 
 def read_jsonl(path: Path | str) -> list[dict[str, Any]]:
     """Read a file of JSON objects; a last line cut off by a kill is left out, an absent file is empty."""
-    path = Path(path)
-    rows: list[dict[str, Any]] = []
-    if not path.is_file():
-        return rows
-    lines = path.read_text(encoding="utf-8").splitlines()
-    for number, line in enumerate(lines, 1):
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            if number != len(lines):
-                raise AlignmentError(f"{path}:{number}: not JSON; the file was changed by hand or damaged.") from None
-    return rows
+    return read_ours(path)
 
 
 def text_hash(text: str) -> str:
