@@ -1,7 +1,7 @@
 r"""Files of JSON lines: one value a line, and a line ends at "\n" alone.
 
-`str.splitlines` also splits at \r, \x0b, \x0c, \x1c to \x1e, U+0085, U+2028 and U+2029, all of which may stand in a text,
-so no reader of such a file uses it. The writer escapes those that JSON does not, for readers that do.
+`str.splitlines` also splits at \r, \x0b, \x0c, \x1c to \x1e, U+0085, U+2028 and U+2029, all of which may stand in a
+text, so no reader of such a file uses it. The writer escapes those that JSON does not, for readers that do.
 """
 
 import contextlib

@@ -1,7 +1,7 @@
 """JSON that others wrote, and values that libraries read: typed, finite, bounded in size and depth, or refused.
 
-Every reader of foreign JSON parses with `parse`; what comes from Parquet, Arrow or YAML goes through `check`. Both raise
-`JsonError`, which names the key at fault and is a `ValueError` too.
+Every reader of foreign JSON parses with `parse`; what comes from Parquet, Arrow or YAML goes through `check`. Both
+raise `JsonError`, which names the key at fault and is a `ValueError` too.
 """
 
 import functools

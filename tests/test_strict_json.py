@@ -52,7 +52,8 @@ def test_what_breaks_a_limit_is_named_by_its_key_in_one_line(text, message):
     with pytest.raises(JsonError, match=message) as caught:
         parse(text)
     assert len(str(caught.value).splitlines()) == 1
-    assert isinstance(caught.value, AlignmentError) and isinstance(caught.value, ValueError)
+    assert isinstance(caught.value, AlignmentError)
+    assert isinstance(caught.value, ValueError)
 
 
 def test_bytes_that_are_no_utf8_are_named_and_no_other_encoding_is_guessed():
@@ -94,7 +95,7 @@ def test_many_keys_with_one_twice_are_refused_in_linear_time():
     "value", [b"x", decimal.Decimal(1), datetime.datetime(2020, 1, 1), {1: 2}, {"a": [object()]}, {1.5}]
 )
 def test_a_value_of_no_type_of_json_is_named(value):
-    with pytest.raises(JsonError, match="of the type|no text"):
+    with pytest.raises(JsonError, match=r"of the type|no text"):
         check(value)
 
 
@@ -112,7 +113,8 @@ def test_values_of_libraries_are_held_to_the_same_limits():
 @given(st.text() | st.integers() | st.lists(st.text()) | st.binary())
 def test_what_is_quoted_in_a_message_is_short_and_one_printable_line(value):
     text = shown(value)
-    assert len(text) <= 61 and text.isprintable()
+    assert len(text) <= 61
+    assert text.isprintable()
 
 
 def test_an_integer_that_python_does_not_write_can_be_quoted():
