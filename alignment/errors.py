@@ -10,6 +10,16 @@ class AlignmentError(Exception):
     exit_code = 1
 
 
+class Done(SystemExit):
+    """The command has printed what was asked for, `--help` say, and ends with 0 without running anything.
+
+    `sys.exit(0)` in other code, a recipe's own function say, must not look like a run that finished.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(0)
+
+
 class RecipeError(AlignmentError):
     """A recipe or an override breaks a rule; carries every fault found, one per line."""
 

@@ -1,15 +1,17 @@
 """Python functions that a recipe names as `module:function`."""
 
+import contextlib
 import hashlib
 import importlib
 import inspect
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any
 
 from alignment.errors import AlignmentError
+from alignment.run.signals import Terminated
 
 
 def named_function(where: str, *, key: str, error: type[AlignmentError]) -> tuple[Callable[..., Any], str]:
@@ -29,6 +31,27 @@ def named_function(where: str, *, key: str, error: type[AlignmentError]) -> tupl
     return function, _source_hash(module)
 
 
+@contextlib.contextmanager
+def calling(what: str, error: type[AlignmentError], about: str = "") -> Iterator[None]:
+    """Turn whatever a recipe's function raises into an error that names the function; `sys.exit(0)` too.
+
+    Args:
+        what: the key and the function, for messages. error: what to raise. about: what the function was given.
+
+    Raises: Ctrl-C and the end of the process's time as they are.
+    """
+    try:
+        yield
+    except (KeyboardInterrupt, Terminated):
+        raise
+    except BaseException as fault:
+        raise error(f"{what} raised {_said(fault)}{about}; mend the function.") from fault
+
+
+def _said(fault: BaseException) -> str:
+    return " ".join(f"{type(fault).__name__}: {fault}".split()).rstrip(":")
+
+
 def _import(module_name: str, at: str, error: type[AlignmentError]) -> ModuleType:
     here = os.getcwd()
     if here not in sys.path:
@@ -39,8 +62,10 @@ def _import(module_name: str, at: str, error: type[AlignmentError]) -> ModuleTyp
         if fault.name and (module_name == fault.name or module_name.startswith(f"{fault.name}.")):
             raise error(f"{at}: no module {fault.name!r} in {here} or among the installed packages.") from fault
         raise error(f"{at}: importing {module_name} failed: {fault}; install it.") from fault
-    except Exception as fault:
-        raise error(f"{at}: importing {module_name} raised {type(fault).__name__}: {fault}") from fault
+    except (KeyboardInterrupt, Terminated):
+        raise
+    except BaseException as fault:
+        raise error(f"{at}: importing {module_name} raised {_said(fault)}; mend the module.") from fault
 
 
 def _source_hash(module: ModuleType) -> str:

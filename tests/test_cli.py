@@ -99,3 +99,41 @@ def test_unknown_verbs_are_refused():
     done = alignment("teach")
     assert done.returncode == 2
     assert "teach" in done.stderr
+
+
+ODD = """
+import sys
+from alignment.cli import main
+from alignment.cli.base import verb
+
+@verb()
+def odd():
+    raise {error}
+
+sys.argv = ["alignment", {words}]
+main()
+"""
+
+
+@pytest.mark.parametrize("error", ["EOFError('cut')", "KeyError('lost')", "SystemExit(0)", "GeneratorExit('closed')"])
+def test_no_error_of_a_verb_is_a_traceback_or_aborted(tmp_path, error):
+    code = ODD.format(error=error, words='"odd"')
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == (1 if "SystemExit" in error else 70)
+    assert done.stderr.count("\n") == 1
+    assert "Aborted" not in done.stderr
+    assert "Traceback" not in done.stderr
+    assert (tmp_path / "alignment-error.log").exists() == (done.returncode == 70)
+
+
+def test_a_developer_sees_the_traceback(tmp_path):
+    code = ODD.format(error="KeyError('lost')", words='"--traceback", "odd"')
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 70
+    assert "Traceback (most recent call last)" in done.stderr
+
+
+def test_ctrl_c_ends_with_130(tmp_path):
+    code = ODD.format(error="__import__('os').kill(__import__('os').getpid(), 2)", words='"odd"')
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (130, "interrupted; the same command goes on from the last checkpoint\n")

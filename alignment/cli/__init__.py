@@ -5,6 +5,7 @@ stand in `--help` in the order of their modules here.
 """
 
 import os
+import signal
 import sys
 from typing import Annotated
 
@@ -30,15 +31,32 @@ def options(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
+    traceback: Annotated[
+        bool, typer.Option("--traceback", help="Print the traceback of an unexpected error; as ALIGNMENT_TRACEBACK=1.")
+    ] = False,
 ) -> None:
     """Options before a verb."""
+    if traceback:
+        os.environ["ALIGNMENT_TRACEBACK"] = "1"
 
 
 def main() -> None:
-    """Entry point of the command `alignment`."""
-    if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())  # a judge's `module:function` may lie in the working folder, as for `python -m`
-    app()
+    """Entry point of the command `alignment`.
+
+    Ctrl-C ends the process while the command line is parsed: click would print "Aborted." and exit with 1. What is
+    raised outside of a verb's own work is reported as it is inside.
+    """
+    if signal.getsignal(signal.SIGINT) == signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        if os.getcwd() not in sys.path:
+            sys.path.append(os.getcwd())  # a judge's `module:function` may lie there, as for `python -m`
+        app()
+    except Exception as error:
+        from alignment.run.last_resort import UNEXPECTED, report
+
+        typer.echo(report(error), err=True)
+        sys.exit(UNEXPECTED)
 
 
 __all__ = ["app", "main"]

@@ -24,7 +24,7 @@ from alignment.config.schema import (
     RewardRecipe,
     SFTRecipe,
 )
-from alignment.errors import RecipeError
+from alignment.errors import Done, RecipeError
 
 INTERNAL = {"library", "source"}  # fields of `Recipe` that no file may give
 
@@ -56,7 +56,7 @@ def load_recipe(stage: str | type[Recipe], argv: list[str]) -> Recipe:
     cls = STAGES[stage] if isinstance(stage, str) else stage
     if "--help" in argv or "-h" in argv:
         sys.stdout.write(describe(cls))
-        raise SystemExit(0)
+        raise Done
     path, overrides = split_argv(argv)
     return _load(cls, read_document(path), overrides)
 

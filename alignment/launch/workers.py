@@ -16,7 +16,7 @@ from typing import Any
 from alignment.errors import AlignmentError
 from alignment.launch.files import found
 from alignment.run.processes import LAUNCHERS
-from alignment.run.script import script
+from alignment.run.script import parsed, script
 from alignment.run.signals import PREEMPTED, SIGNALS
 
 
@@ -39,11 +39,12 @@ def main(argv: list[str] | None = None) -> None:
         os.execvpe(command[0], command, environment)
     code = _run(launch.launch_command, args)
     sys.stdout.flush()
-    sys.exit(code)
+    if code:
+        sys.exit(code)
 
 
 def _settled(launch: Any, argv: list[str] | None) -> Any:
-    args = launch.launch_command_parser().parse_args(argv)
+    args = parsed(launch.launch_command_parser(), argv)
     if args.config_file is None:
         raise AlignmentError("--config_file: name one of launch/accelerate/*.yaml, or a file of your own.")
     args.config_file = str(found(args.config_file))

@@ -28,6 +28,7 @@ from alignment.run import tracking
 from alignment.run.card import model_card
 from alignment.run.checkpoints import broken, latest_whole, step_of
 from alignment.run.files import append_jsonl, naming_the_disk, write_atomic, write_json
+from alignment.run.last_resort import LOGS, keep_tracebacks_in
 from alignment.run.tracking import Tracker
 
 MANIFEST = "manifest.json"
@@ -64,6 +65,7 @@ class RunDirectory:
         run = cls(Path(recipe.output_dir), recipe, launch, int(os.environ.get("RANK", "0")) == 0)
         if run.main_process:
             run._begin()
+            keep_tracebacks_in(run.path)
             run._track()
         if launch.processes > 1:
             import torch
@@ -72,6 +74,7 @@ class RunDirectory:
             on_gpu = torch.cuda.is_available()
             here = {} if on_gpu else {"backend": "gloo"}
             PartialState(cpu=not on_gpu and not is_sharded(), **here).wait_for_everyone()
+        keep_tracebacks_in(run.path)
         run.checkpoint = run._checkpoint()
         if launch.processes > 1:
             run._require_same_checkpoint()
@@ -236,7 +239,7 @@ class RunDirectory:
     def _holds_work(self) -> bool:
         """Whether anything there would be lost: a run that failed at once leaves only what describes it."""
         describing = {MANIFEST, "recipe.yaml", "README.md", self.metrics_path.name, "wandb"}
-        return any(entry.name not in describing for entry in self.path.iterdir())
+        return any(entry.name not in describing and not LOGS.fullmatch(entry.name) for entry in self.path.iterdir())
 
 
 def read_manifest(path: Path | str) -> dict[str, Any]:

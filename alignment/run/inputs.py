@@ -13,6 +13,7 @@ from alignment.config.pipelines import Stage
 from alignment.policy.weights import sampled_hash
 from alignment.run.directory import read_manifest, recipe_digest, resolved_recipe, versions
 from alignment.run.files import text_hash
+from alignment.run.last_resort import LOGS
 
 PATHS = {"model_name_or_path", "reward_model_path", "reward_models", "path", "chat_template", "prompt", "deepspeed"}
 PATHS |= {"fsdp_config", "value_model_path", "gold"}
@@ -84,7 +85,8 @@ def content_hash(path: str) -> str:
     for folder, folders, files in os.walk(root):
         folders[:] = sorted(name for name in folders if not _is_account(name))
         for name in sorted(files):
-            if name not in ACCOUNTS and not name.startswith(".") and ".sqlite" not in name:
+            account = name in ACCOUNTS or LOGS.fullmatch(name)
+            if not account and not name.startswith(".") and ".sqlite" not in name:
                 file = Path(folder, name)
                 digest.update(f"{file.relative_to(root)}:{_file_hash(file)}\n".encode())
     return digest.hexdigest()

@@ -20,6 +20,7 @@ from alignment.meter import duration
 from alignment.run.directory import MANIFEST, read_manifest
 from alignment.run.files import naming_the_disk, write_json
 from alignment.run.inputs import dependencies, is_finished
+from alignment.run.last_resort import keep_tracebacks_in
 from alignment.run.processes import INTERRUPTED, module_command, run_logged, tail
 from alignment.run.progress import Progress, summary
 from alignment.run.signals import PREEMPTED, Terminated, ending_on_signals
@@ -58,6 +59,7 @@ def run_pipeline(
     stages = pipeline.selected(path, start, only)
     with naming_the_disk(Path(pipeline.output_dir)):
         Path(pipeline.output_dir).mkdir(parents=True, exist_ok=True)
+    keep_tracebacks_in(Path(pipeline.output_dir))
     with _alone(Path(pipeline.output_dir)), ending_on_signals():
         runner = _Runner(pipeline, launch, console)
         try:

@@ -1,20 +1,28 @@
 """How a recipe script ends: a message instead of a traceback, and the right exit code."""
 
+import argparse
+import contextlib
 import logging
 import os
+import select
 import signal
 import sys
+import threading
+import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-from alignment.errors import AlignmentError
+from alignment.errors import AlignmentError, Done
 from alignment.run.files import disk_is_full
+from alignment.run.last_resort import UNEXPECTED, keep_tracebacks_in, report, reporting_threads
 from alignment.run.signals import SIGNALS, Terminated, end_on_signals
 from alignment.run.tracking import end_all
 
 INTERRUPTED = 130  # 128 + SIGINT, what shells report
+NOBODY_READS = 141  # 128 + SIGPIPE, the same
 
 NO_BARS = ("HF_HUB_DISABLE_PROGRESS_BARS", "HF_DATASETS_DISABLE_PROGRESS_BARS")  # read when a library is imported
+NO_MEMORY = ("CUDA out of memory", "can't allocate memory", "HIP out of memory", "MPS backend out of memory")
 BARS = {  # what turns off the bars of one that is imported already
     "transformers.utils.logging": "disable_progress_bar",
     "datasets.utils.tqdm": "disable_progress_bars",
@@ -36,40 +44,94 @@ _unshadow()
 
 
 def script(main: Callable[[], None]) -> None:
-    """Run `main`; on a user's error, or when told to end, print a message alone and exit with the right code."""
-    _hush()
+    """Run `main`; on any error, or when told to end, print one message and exit with the right code.
+
+    `sys.exit(0)` is an error: a recipe's function or a library that calls it must not pass for a finished run.
+    """
+    keep_tracebacks_in(None)  # until a run's folder is open
     try:
-        end_on_signals()
-        main()
-    except AlignmentError as error:
-        print(error, file=sys.stderr)  # noqa: T201
-        code = error.exit_code
+        with reporting_threads():
+            _hush()
+            _take_over_interrupts()
+            end_on_signals()
+            main()
+    except Done:
+        raise
+    except KeyboardInterrupt:
+        code = _tell("interrupted; the same command goes on from the last checkpoint", INTERRUPTED)
     except Terminated as told:
         if os.environ.get("RANK", "0") == "0":
-            print(told, file=sys.stderr)  # noqa: T201
+            _tell(told, 0)
         _tell_launcher()
         code = int(told.code or 0)
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)  # noqa: T201
-        code = INTERRUPTED
-    except Exception as error:
-        message = _not_ours(error)
-        if message is None:
+    except SystemExit as error:
+        if error.code:
             raise
-        print(message, file=sys.stderr)  # noqa: T201
-        code = 1
+        code = _tell(f"{_place_of(error)} called sys.exit(0) before the work was done; remove that call.", 1)
+    except AlignmentError as error:
+        code = _tell(error, error.exit_code)
+    except BaseException as error:
+        code = _unforeseen(error)
     else:
         return
     end_all(code)
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
     # Threads of judges or loaders may still be waiting on a socket; the user has been told all there is to tell.
     os._exit(code)
+
+
+def parsed(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
+    """Parse a command line inside `script`, where `--help` may end with 0."""
+    try:
+        return parser.parse_args(argv)
+    except SystemExit as told:
+        if told.code:
+            raise
+        raise Done from None
+
+
+def _tell(message: object, code: int) -> int:
+    with contextlib.suppress(OSError, ValueError):
+        print(message, file=sys.stderr)  # noqa: T201
+    return code
+
+
+def _unforeseen(error: BaseException) -> int:
+    """Print one line about an error that no code expects; returns the exit code."""
+    if isinstance(error, BrokenPipeError) and _nobody_reads():
+        return NOBODY_READS
+    message = _not_ours(error)
+    return _tell(message, 1) if message is not None else _tell(report(error), UNEXPECTED)
+
+
+def _nobody_reads() -> bool:
+    """Whether standard output goes to a program that has ended, as in `alignment score ... | head`."""
+    try:
+        pipe = sys.stdout.fileno()
+    except (OSError, ValueError):
+        return False
+    watch = select.poll()
+    watch.register(pipe, 0)  # errors alone, and a pipe without a reader is one
+    return any(event & select.POLLERR for _, event in watch.poll(0))
+
+
+def _place_of(error: BaseException) -> str:
+    frames = traceback.extract_tb(error.__traceback__)
+    return f"{frames[-1].filename}:{frames[-1].lineno}" if frames else "some code"
+
+
+def _take_over_interrupts() -> None:
+    """Have Ctrl-C raise KeyboardInterrupt here, whatever `alignment.cli` had it do while it parsed."""
+    if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) == signal.SIG_DFL:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _hush() -> None:
     """Keep the libraries' bars to terminals, and their warnings to the main process: each thing is said once."""
     main = os.environ.get("RANK", "0") == "0"
+    logging.raiseExceptions = False  # a log line that cannot be written prints no traceback
     # DeepSpeed warns of a machine without a GPU in every process that only imports it.
     logging.getLogger("DeepSpeed").addFilter(lambda record: record.levelno >= logging.ERROR)
     if not main:
@@ -91,9 +153,15 @@ def _tell_launcher() -> None:
         os.kill(os.getppid(), signal.SIGTERM)
 
 
-def _not_ours(error: Exception) -> str | None:
+def _not_ours(error: BaseException) -> str | None:
     """What to tell of an error that comes out of a library, and that the user can mend all the same."""
     if disk_is_full(error):
         again = "free some and run the same command again: it goes on from the last whole checkpoint"
         return f"no room left on the disk; {again} ({error})"
+    if isinstance(error, MemoryError) or any(words in str(error) for words in NO_MEMORY):
+        first = " ".join(str(error).split(". ")[0].split())[:200] or "the machine has none left"
+        return (
+            f"out of memory: {first}. Lower per_device_train_batch_size or max_length (`alignment plan` computes what "
+            "fits), or take a smaller model."
+        )
     return None

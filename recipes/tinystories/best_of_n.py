@@ -20,7 +20,7 @@ from alignment.policy.base import load_causal_lm, load_tokenizer
 from alignment.rollout.engine import Sampling
 from alignment.rollout.transformers_engine import TransformersEngine
 from alignment.run.files import write_json
-from alignment.run.script import script
+from alignment.run.script import parsed, script
 from recipes.tinystories import judge, watcher
 from reward.scorers import RewardScorer
 
@@ -33,7 +33,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--output_dir", type=Path, required=True)
     parser.add_argument("--answers", type=int, default=32, help="sampled for each prompt")
     parser.add_argument("--seed", type=int, default=0)
-    given = parser.parse_args(argv)
+    given = parsed(parser, argv)
     found = measures(given.policy, given.reward, given.prompts, given.answers, given.seed)
     write_json(given.output_dir / "curve.json", curve(found))
 

@@ -18,7 +18,7 @@ import numpy as np
 from alignment.errors import DataError
 from alignment.run.files import write_atomic, write_json
 from alignment.run.pipeline import run_pipeline
-from alignment.run.script import script
+from alignment.run.script import parsed, script
 from recipes.tinystories import judge, watcher
 from recipes.tinystories.picture import Band, Panel, picture
 
@@ -35,7 +35,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--output_dir", type=Path, default=Path("runs/frontier"))
     parser.add_argument("--pipeline", default="recipes/tinystories/frontier.yaml")
-    given = parser.parse_args(argv)
+    given = parsed(parser, argv)
     runs = [given.output_dir / f"seed{seed}" for seed in given.seeds]
     for seed, run in zip(given.seeds, runs, strict=True):
         code = run_pipeline(given.pipeline, output_dir=str(run), seed=seed)

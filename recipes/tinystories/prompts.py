@@ -19,7 +19,7 @@ from alignment.config.schema import DatasetEntry
 from alignment.data.sources import read_entry
 from alignment.errors import DataError
 from alignment.run.files import write_atomic
-from alignment.run.script import script
+from alignment.run.script import parsed, script
 
 OPENING_WORDS = (8, 20)  # whole sentences until the first is reached; cut at a word where they pass the second
 ANSWER_WORDS = (25, 50)  # the same; the sentence that would pass the second is left out
@@ -44,7 +44,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--heldout_split", default="train", help="validation, say, where it is a Hub id")
     parser.add_argument("--output_dir", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=0)
-    given = parser.parse_args(argv)
+    given = parsed(parser, argv)
     stories = read_stories(given.stories, given.stories_split)
     heldout = read_stories(given.heldout, given.heldout_split)
     write_data(given.output_dir, stories, heldout, given.seed)

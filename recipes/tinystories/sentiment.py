@@ -13,7 +13,7 @@ from typing import Any
 
 from alignment.errors import DataError
 from alignment.evaluate.statistics import Interval, mean_interval
-from alignment.run.script import script
+from alignment.run.script import parsed, script
 from recipes.tinystories import judge, watcher
 
 MEASURES: dict[str, Callable[[str], float]] = {
@@ -26,7 +26,7 @@ def main(argv: list[str] | None = None) -> None:
     """Parse the command line and print the table."""
     parser = argparse.ArgumentParser(prog="python -m recipes.tinystories.sentiment", description=__doc__)
     parser.add_argument("run", type=Path, help="the output_dir of an evaluation")
-    print(markdown(sentiment(read_answers(parser.parse_args(argv).run))))  # noqa: T201
+    print(markdown(sentiment(read_answers(parsed(parser, argv).run))))  # noqa: T201
 
 
 def read_answers(run: Path) -> list[dict[str, Any]]:

@@ -128,7 +128,7 @@ class LocalChat:
             replies = self._choose(prompts, request) if request["choices"] else self._write(prompts, read)
             for (_, told, _), reply in zip(read, replies, strict=True):
                 told.set_result(reply)
-        except Exception as error:
+        except BaseException as error:  # the thread has nobody else to tell
             said = f"judge.model_name_or_path {self.where}: {type(error).__name__}: {error}"
             for _, told, _ in read:
                 if not told.done():

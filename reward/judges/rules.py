@@ -7,7 +7,7 @@ from alignment.config.schema import JudgeEntry
 from alignment.data.rows import Prompt
 from alignment.errors import JudgeError
 from alignment.evaluate.judging import Asks, Comparison, Verdict
-from reward.functions import named_function
+from reward.functions import calling, named_function
 from reward.judges.calls import About, Caller, ChatReply
 
 Rule = Callable[[Prompt, str, str], float]
@@ -59,20 +59,16 @@ class RulesJudge:
         return Verdict(probability, "tie" if probability == 0.5 else "ok", reply.raw)
 
     def _call(self, comparison: Comparison) -> ChatReply:
-        try:
+        about = f" (prompt {str(comparison.prompt)[:80]!r})"
+        with calling(f"judge.function {self.where}", JudgeError, about):
             returned = self.function(comparison.prompt, comparison.first, comparison.second)
-        except Exception as error:
-            raise JudgeError(
-                f"judge.function {self.where} raised {type(error).__name__}: {error} "
-                f"(prompt {str(comparison.prompt)[:80]!r}); mend the function."
-            ) from error
         try:
             probability = float(returned)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError, RuntimeError):  # a tensor of two numbers, say
             probability = math.nan
         if not 0.0 <= probability <= 1.0:
             raise JudgeError(
-                f"judge.function {self.where} returned {returned!r}; it must return the probability that the first "
-                "answer is better, a number from 0 to 1."
+                f"judge.function {self.where} returned {repr(returned)[:80]}; it must return the probability that the "
+                "first answer is better, a number from 0 to 1."
             )
         return ChatReply("ok", repr(probability), repr(probability))

@@ -14,7 +14,7 @@ from typing import Any
 from alignment.config.schema import ScorerEntry
 from alignment.data.rows import Prompt
 from alignment.errors import ScorerError
-from reward.functions import named_function
+from reward.functions import calling, named_function
 
 Function = Callable[[list[Prompt], list[str]], Any]
 
@@ -42,22 +42,23 @@ class FunctionScorer:
 
         Raises: ScorerError where it raises or returns anything but one number an answer.
         """
-        try:
+        what = f"scorer function {self.where}"
+        with calling(what, ScorerError):
             returned = self.function(list(prompts), list(answers))
-        except (Exception, SystemExit) as error:
+            scores = _numbers(returned)  # of a generator the function's own code runs here
+        if scores is None:
             raise ScorerError(
-                f"scorer function {self.where} raised {type(error).__name__}: {error}; mend the function."
-            ) from error
-        try:
-            if isinstance(returned, str | bytes | Mapping | Set):  # no order, or no numbers
-                raise TypeError
-            given = list(returned)
-            if any(isinstance(score, str | bytes) for score in given):
-                raise TypeError
-            scores = [float(score) for score in given]
-        except (TypeError, ValueError, OverflowError, RuntimeError):
-            raise ScorerError(
-                f"scorer function {self.where} returned {str(returned)[:80]!r}; it must return one number for each of "
-                f"{len(answers)} answers."
-            ) from None
+                f"{what} returned {str(returned)[:80]!r}; it must return one number for each of {len(answers)} answers."
+            )
         return scores
+
+
+def _numbers(returned: Any) -> list[float] | None:
+    """The scores, or None where what was returned is no sequence of numbers."""
+    try:
+        if isinstance(returned, str | bytes | Mapping | Set):  # no order, or no numbers
+            return None
+        given = list(returned)
+        return None if any(isinstance(score, str | bytes) for score in given) else [float(score) for score in given]
+    except (TypeError, ValueError, OverflowError, RuntimeError):
+        return None

@@ -93,14 +93,14 @@ class Batcher:
                 continue  # whoever asked has gone
             try:
                 read.append((asked, self._encode(asked)))
-            except Exception as error:
+            except BaseException as error:  # the thread has nobody else to tell
                 asked.told.set_exception(error)
         try:
             told = self.model.each([answer for _, answers in read for answer in answers]) if read else torch.empty(0, 0)
             scores = iter(self.model.one(told)) if read else iter([])
             for asked, answers in read:
                 self._tell(asked, [next(scores) for _ in answers])
-        except Exception as error:
+        except BaseException as error:
             for asked, _ in read:
                 if not asked.told.done():
                     asked.told.set_exception(error)

@@ -26,6 +26,9 @@ def returns_none(prompt, first, second):
 def raises(prompt, first, second):
     return 1 / 0
 
+def leaves(prompt, first, second):
+    raise SystemExit(0)
+
 number = 3
 """
 
@@ -74,6 +77,9 @@ def test_import_that_raises_is_named(module: str, tmp_path: Path) -> None:
     (tmp_path / f"{module}_worse.py").write_text("1 / 0\n")
     with pytest.raises(JudgeError, match="raised ZeroDivisionError"):
         build_judge(entry(f"{module}_worse:f"))
+    (tmp_path / f"{module}_gone.py").write_text("import sys\nsys.exit(0)\n")
+    with pytest.raises(JudgeError, match="raised SystemExit: 0; mend the module"):
+        build_judge(entry(f"{module}_gone:f"))
 
 
 @pytest.mark.parametrize(
@@ -83,6 +89,7 @@ def test_import_that_raises_is_named(module: str, tmp_path: Path) -> None:
         ("returns_nan", "returned nan"),
         ("returns_none", "returned None"),
         ("raises", "raised ZeroDivisionError: division by zero"),
+        ("leaves", "raised SystemExit: 0"),
     ],
 )
 def test_what_is_no_probability_stops_the_run(module: str, function: str, words: str) -> None:

@@ -1,5 +1,6 @@
 """Functions as scorers: what they are given, and every way in which they can fail."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -52,6 +53,19 @@ def leaves(prompts: list[Any], answers: list[str]) -> list[float]:
     raise SystemExit(3)
 
 
+def leaves_well(prompts: list[Any], answers: list[str]) -> list[float]:
+    raise SystemExit(0)
+
+
+def leaves_later(prompts: list[Any], answers: list[str]) -> Iterator[float]:
+    yield 1.0
+    raise SystemExit
+
+
+def ends_a_generator(prompts: list[Any], answers: list[str]) -> list[float]:
+    raise GeneratorExit
+
+
 NOT_CALLABLE = 3
 
 
@@ -81,6 +95,9 @@ def test_numbers_of_any_kind(name: str) -> None:
         ("by_row", r"returned '\{0: 1.0, 1: 1.0\}'; it must return one number"),
         ("numerals", r"returned \"\['1.0', '2.0'\]\"; it must return one number"),
         ("leaves", "raised SystemExit: 3; mend the function"),
+        ("leaves_well", "raised SystemExit: 0; mend the function"),
+        ("leaves_later", "raised SystemExit; mend the function"),
+        ("ends_a_generator", "raised GeneratorExit; mend the function"),
         ("NOT_CALLABLE", "NOT_CALLABLE is not a function"),
         ("missing", "missing is not there"),
         ("no_such_module:f", "no module 'no_such_module'"),
