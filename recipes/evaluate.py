@@ -53,7 +53,11 @@ def main(argv: list[str] | None = None) -> None:
     agreed = {}
     if recipe.reward_model_path is not None:
         console.print(f"scoring with {recipe.reward_model_path}")
-        scorer = Ensemble.load(recipe.reward_model_path, batch_size=recipe.per_device_eval_batch_size)
+        scorer = Ensemble.load(
+            recipe.reward_model_path,
+            batch_size=recipe.per_device_eval_batch_size,
+            trust_remote_code=recipe.trust_remote_code,
+        )
         scores = {policy.name: scorer.score(prompts, policy.texts, stopped=policy.stopped) for policy in policies}
         agreed = reward_agreement(recipe, judges, prompts, clusters, baseline, scores)
     verdicts = judge_candidates(recipe, judges, prompts, baseline, candidates)

@@ -55,7 +55,11 @@ def finish_ensemble(recipe: RewardRecipe, run: RunDirectory, members: Sequence[R
 def ensemble_results(recipe: RewardRecipe) -> dict[str, object]:
     """What the trainer measures of one model, of the mean of all; and how far members differ, in reward units."""
     held_out = load_split(load_rankings, recipe, recipe.seed).held_out
-    model = Ensemble.load(recipe.output_dir, batch_size=recipe.library.get("per_device_eval_batch_size", 8))
+    model = Ensemble.load(
+        recipe.output_dir,
+        batch_size=recipe.library.get("per_device_eval_batch_size", 8),
+        trust_remote_code=recipe.trust_remote_code,
+    )
     first = model.members[0]
     limit = context_limit(first.model, recipe.max_length)
     rows = encode_rankings(held_out, first.template, max_length=limit, on_bad_row=recipe.on_bad_row).rows

@@ -28,6 +28,12 @@ RewardModel = Annotated[
     ),
 ]
 BatchSize = Annotated[int, typer.Option("--batch_size", min=1, help="Answers scored together.")]
+TrustRemoteCode = Annotated[
+    bool,
+    typer.Option(
+        "--trust_remote_code", help="Run Python code that the model's folder brings; without it such code never runs."
+    ),
+]
 Aggregate = Annotated[
     str,
     typer.Option(

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from alignment.cli.base import RESULT_PANEL, Aggregate, BatchSize, RewardModel, verb
+from alignment.cli.base import RESULT_PANEL, Aggregate, BatchSize, RewardModel, TrustRemoteCode, verb
 
 
 @verb(rich_help_panel=RESULT_PANEL)
@@ -16,13 +16,14 @@ def merge(
         float | None,
         typer.Option(min=0.0, help="Largest logit difference accepted; default: what the weights' type can hold."),
     ] = None,
+    trust_remote_code: TrustRemoteCode = False,
 ) -> None:
     """Merge a run's adapters into its base, and prove that the merged model says the same."""
     from alignment.policy.merge import merge as merge_adapters
     from alignment.run.files import naming_the_disk
 
     with naming_the_disk(out):
-        difference = merge_adapters(run, out, tolerance)
+        difference = merge_adapters(run, out, tolerance, trust_remote_code=trust_remote_code)
     typer.echo(f"{out}: merged; the largest logit difference from {run} is {difference:.3g}")
 
 
@@ -37,13 +38,21 @@ def score(
     ] = None,
     batch_size: BatchSize = 64,
     aggregate: Aggregate = "mean",
+    trust_remote_code: TrustRemoteCode = False,
 ) -> None:
     """Score answers with a reward model."""
     from reward.bench.command import aggregate_of
     from reward.scorers import score_file
 
     how = aggregate_of(aggregate)
-    score_file(model, str(file), str(output) if output else None, batch_size=batch_size, aggregate=how)
+    score_file(
+        model,
+        str(file),
+        str(output) if output else None,
+        batch_size=batch_size,
+        aggregate=how,
+        trust_remote_code=trust_remote_code,
+    )
 
 
 @verb(rich_help_panel=RESULT_PANEL)
@@ -68,6 +77,7 @@ def bench(
     ] = "stop",
     batch_size: BatchSize = 64,
     aggregate: Aggregate = "mean",
+    trust_remote_code: TrustRemoteCode = False,
 ) -> None:
     """Measure a reward model on answers whose order, or gold score, is known."""
     from reward.bench.command import run_bench
@@ -82,6 +92,7 @@ def bench(
         on_bad_row=on_bad_row,
         batch_size=batch_size,
         aggregate=aggregate,
+        trust_remote_code=trust_remote_code,
     )
 
 
@@ -96,12 +107,13 @@ def serve_reward(
     ] = "ALIGNMENT_REWARD_KEY",
     batch_size: BatchSize = 64,
     aggregate: Aggregate = "mean",
+    trust_remote_code: TrustRemoteCode = False,
 ) -> None:
     """Answer HTTP requests for scores, as PPO's scorer of kind http sends them."""
     from reward.bench.command import aggregate_of
     from reward.serving.serve import Settings, serve
 
-    settings = Settings(model, host, port, api_key_env, batch_size, aggregate_of(aggregate))
+    settings = Settings(model, host, port, api_key_env, batch_size, aggregate_of(aggregate), trust_remote_code)
     serve(settings, lambda line: typer.echo(line))
 
 

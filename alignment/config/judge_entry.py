@@ -42,7 +42,7 @@ class JudgeEntry(Part):
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"  # local
     load_in_4bit: bool = False  # local
     chat_template: str | None = None  # local: where the tokenizer has none
-    trust_remote_code: bool = False  # local
+    trust_remote_code: bool = False  # local, reward_model: run Python code that the model's folder brings
     per_device_eval_batch_size: int = Field(default=16, gt=0)  # local, reward_model: questions answered together
 
     prompt: str | None = None  # a prompt file; None: the package's own

@@ -30,7 +30,7 @@ OWN = {
     "local": PROMPTED
     | {"model_name_or_path", "dtype", "load_in_4bit", "chat_template", "trust_remote_code"}
     | {"per_device_eval_batch_size"},
-    "reward_model": {"model_name_or_path", "per_device_eval_batch_size", "asks"},
+    "reward_model": {"model_name_or_path", "per_device_eval_batch_size", "asks", "trust_remote_code"},
     "replay": {"path"},
     "jury": {"members", "on_member_failure", "asks", "samples", "clamp"},
 }

@@ -71,6 +71,7 @@ class ScorerEntry(Part):
     weight: float = Field(default=1.0, allow_inf_nan=False)
     model_name_or_path: Text | None = None  # reward_model; ensemble: a run with num_members
     reward_models: list[Text] = Field(default_factory=list)  # ensemble
+    trust_remote_code: bool = False  # reward_model, ensemble: run Python code that the models' folders bring
     aggregate: Literal["mean", "min", "lcb"] = "mean"  # ensemble: lcb is mean - uncertainty_penalty * std
     uncertainty_penalty: float = Field(default=1.0, ge=0)  # ensemble, lcb: standard deviations subtracted
     function: str | None = None  # function: "module:function", called with prompts and answers

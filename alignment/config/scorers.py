@@ -18,8 +18,8 @@ NEEDS = {
     "judge": ("judge", "a mapping with kind openai and the model's name at the endpoint"),
 }
 OWN = {
-    "reward_model": {"model_name_or_path"},
-    "ensemble": {"model_name_or_path", "reward_models", "aggregate", "uncertainty_penalty"},
+    "reward_model": {"model_name_or_path", "trust_remote_code"},
+    "ensemble": {"model_name_or_path", "reward_models", "aggregate", "uncertainty_penalty", "trust_remote_code"},
     "function": {"function"},
     "http": {"url", "api_key_env", "timeout_seconds", "max_retries"},
     "judge": {"judge", "max_concurrency"},

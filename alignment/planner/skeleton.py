@@ -96,7 +96,11 @@ def blueprint(path: str, planned: Mapping[str, Recipe], *, revision: str = "main
             "--model_name_or_path."
         )
     try:
-        return Blueprint(AutoConfig.from_pretrained(path, revision=revision if not folder.exists() else "main"))
+        return Blueprint(
+            AutoConfig.from_pretrained(
+                path, revision=revision if not folder.exists() else "main", trust_remote_code=False
+            )
+        )
     except Exception as error:
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ModelError(f"the configuration of {path} cannot be had: {first}") from error

@@ -320,6 +320,11 @@ def quantization(keys: ModelKeys, dtype: torch.dtype) -> Any:
 
 def _cannot_load(place: str, error: Exception) -> ModelError:
     first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    if "custom code" in first:  # transformers' `resolve_trust_remote_code`
+        return ModelError(
+            f"{place} needs Python code of its own, which runs only where you ask for it: read the code, then give "
+            "trust_remote_code: true in the recipe, or --trust_remote_code."
+        )
     if Path(place).is_dir():
         return ModelError(f"{place} cannot be loaded: {first}")
     return ModelError(f"{place} is neither a folder here nor a model that can be had from the Hub: {first}")

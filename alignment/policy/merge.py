@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from peft import PeftConfig, PeftModel
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
@@ -25,6 +24,7 @@ from alignment.policy.base import (
     load_tokenizer,
     resolve_model,
 )
+from alignment.policy.held import held_as_trained
 
 SAMPLES = (
     "The quick brown fox jumps over the lazy dog.",
@@ -38,7 +38,9 @@ TOLERANCES = {torch.float32: 1e-3, torch.bfloat16: 0.1, torch.float16: 0.02}  # 
 REPORT = "merge.json"
 
 
-def merge(run: Path | str, out: Path | str, tolerance: float | None = None) -> float:
+def merge(
+    run: Path | str, out: Path | str, tolerance: float | None = None, *, trust_remote_code: bool = False
+) -> float:
     """Merge the adapter of `run` into its base and write `out` as plain transformers loads it.
 
     The adapter is added in float32 and the weights are rounded once, to the base's type. An adapter trained on a
@@ -47,6 +49,7 @@ def merge(run: Path | str, out: Path | str, tolerance: float | None = None) -> f
     Args:
         run: a run directory or adapter, of a policy or a reward model. out: a folder that does not exist yet.
         tolerance: largest logit difference accepted; None: `TOLERANCES` of the type that is written.
+        trust_remote_code: run Python code that the base's folder brings; the user decides, never the folder.
 
     Returns: the largest absolute logit difference, over `SAMPLES`, between the unmerged model and the merged one read
         back from disk, both computed in float32.
@@ -60,7 +63,7 @@ def merge(run: Path | str, out: Path | str, tolerance: float | None = None) -> f
     out = Path(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ModelError(f"{out} exists already; name a folder that does not.")
-    keys = _keys(source.adapter)
+    keys = _keys(source.adapter, trust_remote_code)
     classifies = PeftConfig.from_pretrained(source.adapter).task_type == "SEQ_CLS"
     cls = AutoModelForSequenceClassification if classifies else AutoModelForCausalLM
     tokenizer = load_tokenizer(keys)
@@ -74,7 +77,7 @@ def merge(run: Path | str, out: Path | str, tolerance: float | None = None) -> f
     with _beside(out) as folder:
         merged.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
-        reloaded = cls.from_pretrained(folder, dtype=torch.float32).to(unmerged.device)
+        reloaded = load_base(cls, str(folder), keys.model_copy(update={"load_in_4bit": False})).to(unmerged.device)
         difference = _largest_difference(expected, _logits(reloaded, tokenizer))
         if not difference <= accepted:  # NaN is not
             raise ModelError(
@@ -93,13 +96,10 @@ def merge(run: Path | str, out: Path | str, tolerance: float | None = None) -> f
     return difference
 
 
-def _keys(adapter: str) -> ModelKeys:
-    """How the run held its base, from its recipe; an adapter made elsewhere is taken to lie on an unquantised one."""
-    recipe = Path(adapter) / "recipe.yaml"
-    given = yaml.safe_load(recipe.read_text(encoding="utf-8")) if recipe.is_file() else {}
-    names = ("load_in_4bit", "bnb_4bit_quant_type", "use_bnb_nested_quant", "trust_remote_code", "model_revision")
-    kept = {name: given[name] for name in (*names, "eos_token") if name in given}
-    return ModelKeys(**{**kept, "model_name_or_path": adapter, "dtype": "float32"})
+def _keys(adapter: str, trust_remote_code: bool) -> ModelKeys:
+    """How the run held its base; an adapter made elsewhere is taken to lie on an unquantised one."""
+    given = {"model_name_or_path": adapter, "dtype": "float32", "trust_remote_code": trust_remote_code}
+    return ModelKeys(**{**held_as_trained(adapter), **given})
 
 
 def _checkpoint_dtype(base: str, keys: ModelKeys) -> torch.dtype:

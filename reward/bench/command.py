@@ -31,6 +31,7 @@ def run_bench(
     on_bad_row: str,
     batch_size: int,
     aggregate: str,
+    trust_remote_code: bool = False,
 ) -> None:
     """Measure a reward model and print its tables; the files are read before the model loads.
 
@@ -39,7 +40,7 @@ def run_bench(
     bad_row: OnBadRow = _chosen("--on_bad_row", on_bad_row, get_args(OnBadRow))
     how = aggregate_of(aggregate)
     read = read_bench(files, column=column, chat=chat, on_bad_row=bad_row, max_samples=max_samples)
-    scorer = Ensemble.load(model, batch_size=batch_size, aggregate=how)
+    scorer = Ensemble.load(model, batch_size=batch_size, aggregate=how, trust_remote_code=trust_remote_code)
     results = bench(scorer, read, on_bad_row=bad_row)
     console = Console(highlight=False, width=None if sys.stdout.isatty() else PLAIN_WIDTH)
     console.print(tables(results))

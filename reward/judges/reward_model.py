@@ -35,7 +35,9 @@ class RewardModelJudge:
         Raises: ModelError where there is none.
         """
         size = entry.per_device_eval_batch_size
-        model = Ensemble.load(entry.model_name_or_path or "", batch_size=size)
+        model = Ensemble.load(
+            entry.model_name_or_path or "", batch_size=size, trust_remote_code=entry.trust_remote_code
+        )
         hashes = [weights_hash(path)[:16] if Path(path).is_dir() else path for path in model.paths]
         batcher = Batcher(model, batch_answers=size, most_waiting=sys.maxsize)  # a thread waits for its own
         return cls(entry.label, entry.asks, "+".join(hashes), batcher, caller)

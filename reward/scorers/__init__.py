@@ -36,7 +36,9 @@ def score_entries(recipe: PPORecipe) -> list[ScorerEntry]:
     if recipe.reward_model_path is None:
         return recipe.scorers
     kind: Literal["reward_model", "ensemble"] = "ensemble" if has_members(recipe.reward_model_path) else "reward_model"
-    return [ScorerEntry(kind=kind, model_name_or_path=recipe.reward_model_path)]
+    return [
+        ScorerEntry(kind=kind, model_name_or_path=recipe.reward_model_path, trust_remote_code=recipe.trust_remote_code)
+    ]
 
 
 def reward_models(recipe: PPORecipe) -> list[str]:
@@ -96,7 +98,9 @@ def _part(
     """
     for path in _models(entry):
         if path not in models:
-            models[path] = RewardScorer.load(path, batch_size=recipe.rollout_eval_batch_size)
+            models[path] = RewardScorer.load(
+                path, batch_size=recipe.rollout_eval_batch_size, trust_remote_code=entry.trust_remote_code
+            )
     return ScorePart(
         tuple(models[path] for path in _models(entry)) or (_outside(entry, recipe, calls),),
         name=entry.label if named else "",

@@ -1,6 +1,7 @@
 """Reward models that score together; a single one is an ensemble of one."""
 
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +12,10 @@ from torch import Tensor
 from alignment.data.rows import Prompt
 from alignment.errors import ModelError
 from alignment.ops.ensemble import Aggregate, aggregate_scores
-from alignment.run.directory import read_manifest
+from alignment.run.directory import MANIFEST, read_manifest
 from reward.scorers.reward_model import RewardScorer
 
+MEMBER = re.compile(r"[A-Za-z0-9][\w-]*")  # the name of a member's folder
 Encoded = list[list[int]]  # one answer with its prompt, as each member reads it
 
 
@@ -25,7 +27,7 @@ def member_paths(model: str) -> list[str]:
     Raises: ModelError where one is neither a folder nor a Hub id.
     """
     if os.path.isdir(model):
-        return [str(Path(model, name)) for name in read_manifest(model).get("members", [])] or [model]
+        return [str(Path(model, name)) for name in _members(model)] or [model]
     if "," in model:
         return [path for part in model.split(",") for path in member_paths(part.strip())]
     if not model or model.count("/") != 1 or model.startswith((".", "/", "~")):
@@ -35,7 +37,21 @@ def member_paths(model: str) -> list[str]:
 
 def has_members(path: str) -> bool:
     """Whether a folder is a run with `num_members`."""
-    return os.path.isdir(path) and bool(read_manifest(path).get("members"))
+    return os.path.isdir(path) and bool(_members(path))
+
+
+def _members(run: str) -> list[str]:
+    """Return the names of the folders in a run that are its members; a manifest names nothing outside its run.
+
+    Raises: ModelError where it names anything else.
+    """
+    names = read_manifest(run).get("members") or []
+    if not isinstance(names, list) or not all(isinstance(name, str) and MEMBER.fullmatch(name) for name in names):
+        raise ModelError(
+            f"{Path(run, MANIFEST)}: members is {str(names)[:60]}, and a run's members are folders inside it such as "
+            "member-0; put the run's own file back."
+        )
+    return names
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +65,15 @@ class Ensemble:
 
     @classmethod
     def load(
-        cls, model: str, *, batch_size: int = 64, aggregate: Aggregate = "mean", uncertainty_penalty: float = 1.0
+        cls,
+        model: str,
+        *,
+        batch_size: int = 64,
+        aggregate: Aggregate = "mean",
+        uncertainty_penalty: float = 1.0,
+        trust_remote_code: bool = False,
     ) -> "Ensemble":
-        """Load what `member_paths` finds.
+        """Load what `member_paths` finds; further arguments as `RewardScorer.load`.
 
         Raises: ModelError where there is no such model, one has no score head, or one is named twice.
         """
@@ -59,7 +81,9 @@ class Ensemble:
         doubles = [path for place, path in enumerate(paths) if path in paths[:place]]
         if doubles:
             raise ModelError(f"{doubles[0]} is named twice; the same model twice knows nothing of uncertainty.")
-        members = tuple(RewardScorer.load(path, batch_size=batch_size) for path in paths)
+        members = tuple(
+            RewardScorer.load(path, batch_size=batch_size, trust_remote_code=trust_remote_code) for path in paths
+        )
         return cls(members, tuple(paths), aggregate, uncertainty_penalty)
 
     def encode(self, prompt: Prompt, answer: str, stopped: bool = True, *, where: str) -> Encoded:

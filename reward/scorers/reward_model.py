@@ -12,6 +12,7 @@ from alignment.data.rows import Prompt
 from alignment.data.template import Template
 from alignment.errors import DataError
 from alignment.policy.base import load_tokenizer
+from alignment.policy.held import held_as_trained
 from alignment.run.directory import read_manifest
 from reward.batches import encode, pad
 from reward.model import best_device, context_limit, load_reward_model, score_sequences
@@ -29,20 +30,27 @@ class RewardScorer:
     manifest: dict[str, Any]  # of the run, {} for a model made elsewhere; score_mean and score_std are its scale
 
     @classmethod
-    def load(cls, path: str, *, device: str | torch.device | None = None, batch_size: int = 64) -> "RewardScorer":
+    def load(
+        cls,
+        path: str,
+        *,
+        device: str | torch.device | None = None,
+        batch_size: int = 64,
+        trust_remote_code: bool = False,
+    ) -> "RewardScorer":
         """Load a reward run, or any sequence classifier with one output.
 
         Args:
             device: default the GPU where there is one.
+            trust_remote_code: run Python code that the model's folder brings; the user decides, never the folder.
 
         Raises: ModelError where `path` holds no model or one without a score head.
         """
         manifest = read_manifest(Path(path)) if Path(path).is_dir() else {}
-        recipe = manifest.get("recipe", {})
-        kept = {key: recipe[key] for key in HELD_AS_TRAINED if key in recipe}
-        keys = ModelKeys(**{**kept, "model_name_or_path": str(path)})
+        given = {"model_name_or_path": str(path), "trust_remote_code": trust_remote_code}
+        keys = ModelKeys(**{**held_as_trained(path), **given})
         tokenizer = load_tokenizer(keys)
-        template = Template(tokenizer, keys.chat_template, keys.eos_token)
+        template = Template(tokenizer, None, keys.eos_token)
         model = load_reward_model(keys, tokenizer, template.stop_token_ids, trainable=False)
         if not keys.load_in_4bit:
             model = model.to(device or best_device())
@@ -84,7 +92,3 @@ class RewardScorer:
             return encode(self.template, prompt, answer, max_length=self.context, stop=stopped)[0]
         except DataError as error:
             raise DataError(f"{where}: {error}") from None
-
-
-HELD_AS_TRAINED = ("trust_remote_code", "dtype", "attn_implementation", "chat_template", "eos_token", "load_in_4bit",
-                   "bnb_4bit_quant_type", "use_bnb_nested_quant")  # fmt: skip

@@ -28,6 +28,7 @@ class Settings:
     api_key_env: str = "ALIGNMENT_REWARD_KEY"
     batch_size: int = 64
     aggregate: Aggregate = "mean"
+    trust_remote_code: bool = False
 
 
 def serve(settings: Settings, tell: Tell) -> None:
@@ -49,7 +50,12 @@ def serve(settings: Settings, tell: Tell) -> None:
         ) from None
     token, is_new = token_of(settings.api_key_env)
     with contextlib.closing(listen(settings.host, settings.port)) as listener:
-        model = Ensemble.load(settings.model, batch_size=settings.batch_size, aggregate=settings.aggregate)
+        model = Ensemble.load(
+            settings.model,
+            batch_size=settings.batch_size,
+            aggregate=settings.aggregate,
+            trust_remote_code=settings.trust_remote_code,
+        )
         at_once = ROUNDS_AT_ONCE * settings.batch_size
         batcher = Batcher(model, batch_answers=at_once, most_waiting=LONGEST_QUEUE * at_once)
 
