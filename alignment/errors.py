@@ -3,11 +3,17 @@
 The command line prints the message alone, without a traceback, and ends with the error's `exit_code`.
 """
 
+from alignment.secrecy import hidden
+
 
 class AlignmentError(Exception):
     """Something the user can mend; the message stands alone."""
 
     exit_code = 1
+
+    def __str__(self) -> str:
+        """Return the message without keys, whatever it quotes."""
+        return hidden(super().__str__())
 
 
 class Done(SystemExit):
@@ -27,8 +33,8 @@ class RecipeError(AlignmentError):
 
     def __init__(self, faults: list[str]) -> None:
         """Join the faults, one per line."""
-        self.faults = faults
-        super().__init__("\n".join(faults))
+        self.faults = [hidden(fault) for fault in faults]
+        super().__init__("\n".join(self.faults))
 
 
 class DataError(AlignmentError):

@@ -27,6 +27,7 @@ FLOORS = [  # from the top; a package may import its own floor and those below
         "alignment.meter",
         "alignment.strict_json",
         "alignment.json_lines",
+        "alignment.secrecy",
     },
 ]
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from alignment.config.secrets import keys_in
 from alignment.errors import RecipeError
 
 Location = tuple[str | int, ...]  # ("datasets", 0, "path")
@@ -84,7 +85,7 @@ def dotted(location: Location) -> str:
 def read_document(path: str) -> Document:
     """Read a YAML file whose top is a mapping.
 
-    Raises: RecipeError, with line and column where there is one.
+    Raises: RecipeError, with line and column where there is one; where a key or password stands anywhere in it, too.
     """
     file = Path(path)
     if file.is_dir():
@@ -109,7 +110,11 @@ def read_document(path: str) -> Document:
         raise RecipeError([f"{path}: holds {a_kind(value)}; a recipe is a mapping of keys to values"])
     if faults:
         raise RecipeError(faults)
-    return Document(path, value, lines)
+    document = Document(path, value, lines)
+    keys = [document.fault(*fault) for fault in keys_in(value)]
+    if keys:
+        raise RecipeError(keys)  # alone: other faults would show values
+    return document
 
 
 def parse_value(text: str) -> Any:

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from alignment.config.documents import Document, Location, parse_value, spoken
+from alignment.config.documents import Document, Location, dotted, parse_value, spoken
+from alignment.config.secrets import keys_in, refuse_keys_in_words
 from alignment.errors import RecipeError
 
 
@@ -10,8 +11,9 @@ def split_argv(argv: list[str]) -> tuple[str, list[tuple[str, str | None]]]:
     """Separate `--config FILE` from the overrides.
 
     Returns: the file, and (key, text) for each override, text None where the flag stood bare.
-    Raises: RecipeError for a missing `--config` and for words that are no flag.
+    Raises: RecipeError for a missing `--config`, for words that are no flag, and for keys and passwords.
     """
+    refuse_keys_in_words(argv)
     config: str | None = None
     overrides: list[tuple[str, str | None]] = []
     faults: list[str] = []
@@ -45,7 +47,7 @@ def apply(document: Document, overrides: list[tuple[str, str | None]], texts: se
         document: changed. overrides: from `split_argv`.
         texts: keys that take text alone, for which `[EOS]` is no list. flags: keys that may stand bare.
 
-    Returns: the faults found.
+    Returns: the faults found. Raises: RecipeError where a value holds a key or password.
     """
     faults: list[str] = []
     for key, text in overrides:
@@ -58,6 +60,9 @@ def apply(document: Document, overrides: list[tuple[str, str | None]], texts: se
         except RecipeError as error:
             faults.append(f"--{key}: {error}")
             continue
+        keys = [f"--{dotted(place)}: {message}" for place, message in keys_in(value, location, str(location[-1]))]
+        if keys:
+            raise RecipeError(keys)  # alone: other faults would show values
         fault = _set(document.values, location, value)
         if fault:
             faults.append(f"--{key}: {fault}")

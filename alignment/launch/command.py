@@ -14,6 +14,7 @@ from alignment.launch.files import FOLDER, found, shipped
 from alignment.launch.jobs import ACCELERATOR, FILES, SUBMIT, Job, job_file
 from alignment.launch.request import Wanted, checked
 from alignment.run.files import naming_the_disk, write_atomic
+from alignment.secrecy import key_in
 
 
 def launch(wanted: Wanted, say: Callable[[str], None]) -> int:
@@ -29,6 +30,12 @@ def launch(wanted: Wanted, say: Callable[[str], None]) -> int:
         say(shlex.join(command))
         return _run_here(command, job) if wanted.submit else 0
     text = job_file(job, wanted.place, wanted.template or shipped(FILES[wanted.place]))
+    for number, line in enumerate(text.splitlines(), 1):
+        if (kind := key_in(line)) is not None:
+            raise AlignmentError(
+                f"{wanted.template or wanted.file}: line {number} of the job file holds {kind}, not shown here; "
+                "have the job read it from its environment."
+            )
     out = wanted.file
     with naming_the_disk(out):
         changed = out.exists() and out.read_bytes() != text.encode()

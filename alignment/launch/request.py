@@ -14,6 +14,7 @@ from alignment.config.documents import read_document
 from alignment.config.loading import check_recipe
 from alignment.config.pipelines import Pipeline, is_pipeline, load_pipeline
 from alignment.config.schema import Recipe
+from alignment.config.secrets import refuse_keys_in_words
 from alignment.errors import RecipeError
 from alignment.launch.jobs import PLACES, SUBMIT
 from alignment.planner.machine import STRATEGIES
@@ -72,6 +73,7 @@ class Wanted:
 
 def checked(wanted: Wanted) -> list[Recipe]:
     """The recipe, or a pipeline's recipes, without a fault."""
+    refuse_keys_in_words((*wanted.overrides, wanted.recipe, wanted.image or "", wanted.accelerator or ""))
     faults = []
     recipes: list[Recipe] = []
     try:

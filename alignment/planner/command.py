@@ -11,6 +11,7 @@ from alignment.config.documents import read_document
 from alignment.config.loading import check_recipe
 from alignment.config.pipelines import is_pipeline, load_pipeline
 from alignment.config.schema import Recipe
+from alignment.config.secrets import refuse_keys_in_words
 from alignment.errors import RecipeError
 from alignment.planner.advice import Change, Solution, changes, solutions, verdict
 from alignment.planner.calls import Calls
@@ -95,6 +96,7 @@ def plan_file(
 
 
 def _recipes(path: str, overrides: list[str]) -> list[Recipe]:
+    refuse_keys_in_words(overrides)
     if not is_pipeline(read_document(path)):
         return [check_recipe(path, overrides)]
     if overrides:

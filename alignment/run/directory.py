@@ -30,6 +30,7 @@ from alignment.run.checkpoints import broken, latest_whole, step_of
 from alignment.run.files import append_jsonl, naming_the_disk, write_atomic, write_json
 from alignment.run.last_resort import LOGS, keep_tracebacks_in
 from alignment.run.tracking import Tracker
+from alignment.secrecy import hidden_words
 
 MANIFEST = "manifest.json"
 PEOPLE = "people.jsonl"  # hours of somebody's work, which no command may delete
@@ -153,7 +154,7 @@ class RunDirectory:
                 "recipe_sha256": recipe_digest(resolved),
                 "seed": self.recipe.seed,
                 "launch": asdict(self.launch),
-                "command": sys.argv,
+                "command": hidden_words(sys.argv),
                 "started": manifest.get("started", _now()),
                 "versions": versions(),
                 **tracked_run(self.recipe, manifest),

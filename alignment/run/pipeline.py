@@ -4,6 +4,7 @@ import datetime
 import fcntl
 import json
 import os
+import shlex
 import sys
 import time
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from rich.console import Console
 
 from alignment.config.pipelines import Pipeline, Stage, load_pipeline
 from alignment.config.schema import EvaluateRecipe, RewardRecipe
+from alignment.config.secrets import refuse_keys_in_words
 from alignment.errors import AlignmentError
 from alignment.meter import duration
 from alignment.run.directory import MANIFEST, read_manifest
@@ -54,6 +56,7 @@ def run_pipeline(
     Returns: 0, or the exit code of the stage that failed.
     Raises: RecipeError, before anything is run or written.
     """
+    refuse_keys_in_words(shlex.split(launch) if launch else [])
     console = console or Console(highlight=False, width=None if sys.stdout.isatty() else PLAIN_WIDTH)
     pipeline = load_pipeline(path, output_dir, seed)
     stages = pipeline.selected(path, start, only)

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from alignment.meter import say
+from alignment.secrecy import without_keys
 
 PROJECT = "alignment-stack"
 INIT_SECONDS, FINISH_SECONDS, UPLOAD_SECONDS = 30.0, 60.0, 3600.0  # W&B's own limits; the last where weights go along
 ANSWER_SECONDS = 30.0  # for what W&B has no limit for
 TABLE_ROWS = 1_000
-SECRET = re.compile(r"(api_key|hub_token|password|secret)$")
 SINGLE = ("train_runtime", "train_samples_per_second", "train_steps_per_second", "train_loss", "total_flos")
 TYPES = {"label": "dataset", "evaluate": "evaluation"}  # of what a stage makes; the others make models
 MADE = ("README.md", "labels.jsonl", "revisions.jsonl", "results.json", "answers.jsonl")
@@ -162,7 +162,7 @@ def _begin(wandb: Any, path: Path, recipe: Any, resolved: dict[str, Any], run_id
         "id": run_id,
         "resume": "allow",
         "dir": str(where),
-        "config": without_secrets(resolved),
+        "config": without_keys(resolved),
         "settings": wandb.Settings(**settings),
     }
     try:
@@ -219,15 +219,6 @@ def has_key() -> bool:
 
     given = os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE")
     return bool(given or wandb.login(prompt=False, verify=False))
-
-
-def without_secrets(value: Any, key: str = "") -> Any:
-    """A recipe without the values of keys that hold secrets."""
-    if isinstance(value, dict):
-        return {name: without_secrets(inner, name) for name, inner in value.items()}
-    if isinstance(value, list):
-        return [without_secrets(inner, key) for inner in value]
-    return "hidden" if isinstance(value, str) and SECRET.search(key) else value
 
 
 def _named(row: dict[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,178 @@
+"""What looks like a key, by its shape or by the name that it stands under: the one home for whoever may not show it."""
+
+import math
+import os
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+HIDDEN = "[hidden]"
+_START, _WORD = r"(?<![A-Za-z0-9])", r"[A-Za-z0-9_-]"
+SHAPES = (
+    tuple(  # of keys in use, by how they begin; https://docs.github.com/en/code-security/secret-scanning lists more
+        (kind, re.compile(_START + pattern))
+        for kind, pattern in (
+            ("an Anthropic key", rf"sk-ant-{_WORD}{{4,}}"),
+            ("an OpenAI key", rf"(?:sk|csk|sess)-(?:proj|svcacct|admin|or|test|live)-{_WORD}{{4,}}"),
+            ("a Stripe key", r"[sr]k_(?:live|test)_[A-Za-z0-9]{8,}"),
+            ("a Hugging Face token", r"(?:hf|api_org)_[A-Za-z0-9]{16,}"),
+            ("a GitHub token", r"(?:gh[pousr]_[A-Za-z0-9]{12,}|github_pat_[A-Za-z0-9_]{12,})"),
+            ("a GitLab token", rf"gl(?:pat|dt|rt|ptt|ft|imt|agent|soat|cbt)-{_WORD}{{12,}}"),
+            ("an AWS key", r"(?:AKIA|ASIA|ABIA|ACCA)[A-Z0-9]{12,}"),
+            ("a Google key", rf"(?:AIza{_WORD}{{20,}}|ya29\.{_WORD}{{16,}}|GOCSPX-{_WORD}{{16,}})"),
+            ("a Slack token", r"(?:xox[a-z]-[A-Za-z0-9-]{8,}|xapp-[A-Za-z0-9-]{12,})"),
+            ("a JSON web token", rf"eyJ{_WORD}{{8,}}\.{_WORD}{{8,}}(?:\.{_WORD}*)?"),
+            ("a bearer token", r"(?i:bearer|basic)\s+(?=[A-Za-z._~+/-]*[0-9=])[A-Za-z0-9._~+/=-]{12,}"),
+            (
+                "a provider's key",
+                r"(?:gsk_|r8_|fw_|tgp_v1_|rpa_|jina_|pcsk_|wandb_v1_|npm_|dckr_pat_)[A-Za-z0-9_]{16,}",
+            ),
+            ("a provider's key", rf"(?:nvapi|pplx|xai|pypi|lsv2|voyage|pa)-(?=[a-z-]*[A-Z0-9]){_WORD}{{20,}}"),
+            ("a provider's key", rf"SG\.{_WORD}{{16,}}\.{_WORD}{{16,}}"),
+            ("a Databricks token", r"dapi[0-9a-f]{32}"),
+            ("a private key", r"-----BEGIN [A-Z ]*PRIVATE KEY-----"),
+        )
+    )
+)
+OPENAI = re.compile(rf"{_START}(?:sk|csk|sess)-{_WORD}{{6,}}")  # and other endpoints'; `sk` is Slovak too
+ORDINARY = re.compile(r"[a-z]{1,12}|[a-z0-9.]{1,4}")  # a part of a name: instructions, v2, 7b
+ASSIGNED = re.compile(
+    r"(?i)((?:api|access|secret|private|auth)[_-]?key|(?:access|auth|bearer|hub|hf|session)[_-]?token|secret|passw(?:or)?d)"
+    r"(\s*[=:]\s*|\s+)(['\"]?)(?=[^\s'\"]*[0-9])([^\s'\"$<>{}]{8,})"
+)
+USER = re.compile(r"(?i)[a-z][a-z0-9+.-]*://(?:[^\s/?#@]*@|[^\s/@]*:(?!\d+(?:[/?#]|$))[^\s@]*@)")
+NAMES = re.compile(  # of what holds a key, whatever the key looks like
+    r"(^|_)((api|access|secret|private|auth|account|subscription|signing|encryption|shared)_?key|secrets?|passwords?"
+    r"|passwd|passphrase|pwd|authorization|credentials?|bearer|cookie"
+    r"|(access|auth|api|hub|hf|refresh|session|bearer|bot|secret|private|security|push_to_hub|use_auth)_?token)$"
+)
+MAYBE = re.compile(r"(^|_)(key|token|auth|sig|signature|sas)$")  # holds a key where it looks random: eos_token does not
+VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+RANDOM_LENGTH, RANDOM_BITS = 20, 3.0  # characters, and bits of each: a hexadecimal digit has at most 4
+
+
+def key_in(text: str) -> str | None:
+    """Name what sort of key stands in a text, by its shape; None where there is none."""
+    for kind, pattern in SHAPES:
+        if pattern.search(text):
+            return kind
+    if any(_is_openai(found, text) for found in OPENAI.finditer(text)):
+        return "an OpenAI key"
+    return None
+
+
+def _is_openai(found: "re.Match[str]", text: str) -> bool:
+    """Whether `sk-…` is a key, and no data set in Slovak: `data/sk-alpaca-cleaned-v2`."""
+    parts = re.split(r"[_-]", found[0])[1:]
+    return found[0] == text or not all(ORDINARY.fullmatch(part) for part in parts if part)
+
+
+def holds_user(url: str) -> bool:
+    """Whether an address holds a user name or a password."""
+    return bool(USER.search(url))
+
+
+def key_in_query(url: str) -> str | None:
+    """Name the parameter of an address that holds a key; None where there is none."""
+    if "://" not in url or ("?" not in url and "#" not in url):
+        return None
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return None
+    for name, value in parse_qsl(f"{parts.query}&{parts.fragment}", keep_blank_values=True):
+        if value and (names_a_key(name) or key_in(value) or is_random(value)):
+            return name if not key_in(name) and not is_random(name) else "a parameter"
+        if value and MAYBE.search(_plain(name)) and len(value) >= 8:
+            return name
+    return None
+
+
+def names_a_key(name: str) -> bool:
+    """Whether what stands under a name is a key, whatever it looks like: `password`, `X-Api-Key`, `hub_token`."""
+    return bool(NAMES.search(_plain(name)))
+
+
+def may_name_a_key(name: str) -> bool:
+    """Whether what stands under a name is a key where it looks random: `token`, `key`."""
+    return bool(MAYBE.search(_plain(name)))
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "_", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()).strip("_")
+
+
+def is_variable(text: str) -> bool:
+    """Whether a text is the name of an environment variable, and nothing that looks like a key."""
+    return bool(VARIABLE.fullmatch(text)) and key_in(text) is None and not is_random(text)
+
+
+def is_random(text: str) -> bool:
+    """Whether a text is long, of letters and digits, and without a pattern, as generated keys are."""
+    plain = re.fullmatch(r"[A-Za-z0-9_+/=.~-]+", text)
+    if plain is None or len(text) < RANDOM_LENGTH or not re.search(r"[0-9]", text) or not re.search(r"[A-Za-z]", text):
+        return False
+    if all(re.fullmatch(r"[A-Za-z]*|[0-9]{1,4}|[A-Za-z0-9]{1,4}", part) for part in re.split(r"[_./-]", text)):
+        return False  # words and small numbers: MY_JUDGE_KEY_2
+    counts = Counter(text).values()
+    return -sum(n / len(text) * math.log2(n / len(text)) for n in counts) >= RANDOM_BITS
+
+
+def environment_keys() -> Iterator[tuple[str, str]]:
+    """The keys in this process's environment: each variable's name and value."""
+    for name, value in os.environ.items():
+        value = value.strip()
+        named, might = names_a_key(name), may_name_a_key(name)
+        if (named or might) and (
+            key_in(value) or is_random(value) or (named and len(value) >= 16 and "/" not in value)
+        ):
+            yield name, value
+
+
+def hidden(text: str) -> str:
+    """Return a text without its keys: those by shape, those in addresses, and those of the environment."""
+    for _, value in environment_keys():
+        text = text.replace(value, HIDDEN)
+    for _, pattern in SHAPES:
+        text = pattern.sub(HIDDEN, text)
+    text = OPENAI.sub(lambda found: HIDDEN if _is_openai(found, text) else found[0], text)
+    text = USER.sub(lambda found: f"{found[0].partition('://')[0]}://{HIDDEN}@", text)
+    text = ASSIGNED.sub(lambda found: f"{found[1]}{found[2]}{found[3]}{HIDDEN}", text)
+    return re.sub(r"[a-z]+://[^\s'\"]+", lambda url: _without_query(url[0]), text)
+
+
+def _without_query(url: str) -> str:
+    return re.split(r"[?#]", url)[0] + f"?{HIDDEN}" if key_in_query(url) else url
+
+
+def hidden_words(words: Iterable[str]) -> list[str]:
+    """Return a command line without its keys, what follows `--api_key` and its like among them."""
+    shown: list[str] = []
+    of_flag = ""
+    for word in words:
+        flag, equals, value = word.partition("=")
+        if of_flag and not word.startswith("--"):
+            shown.append(HIDDEN if _is_key(of_flag, word) else hidden(word))
+        else:
+            shown.append(f"{flag}={HIDDEN}" if equals and _is_key(flag, value) else hidden(word))
+        of_flag = flag if flag.startswith("--") and not equals else ""
+    return shown
+
+
+def _is_key(flag: str, value: str) -> bool:
+    """Whether what a flag is given is a key."""
+    name = flag.rpartition(".")[2]
+    return not is_variable(value) if name.endswith("_env") else names_a_key(name)
+
+
+def without_keys(value: Any, name: str = "") -> Any:
+    """Return a mapping, list or value with its keys hidden, by their names and by their shapes."""
+    if isinstance(value, dict):
+        return {hidden(str(key)): without_keys(inner, str(key)) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_keys(inner, name) for inner in value]
+    if isinstance(value, str):
+        return HIDDEN if value and names_a_key(name) else hidden(value)
+    return value
