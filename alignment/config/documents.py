@@ -1,41 +1,17 @@
-"""YAML files read strictly, by the rules of YAML 1.2, with the line of every key.
+"""YAML files that users write: read whole, within bounds, and without keys; each value with its place in the file."""
 
-PyYAML reads YAML 1.1, where `5e-5` is text, `no` is false, `010` is eight and the last of two equal keys wins; a recipe
-must mean what it says.
-"""
-
-import re
+import os
+import stat
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from alignment.config.secrets import keys_in
+from alignment.config.yaml_text import Location as Location
+from alignment.config.yaml_text import a_kind, dotted, parse_yaml, spoken
 from alignment.errors import RecipeError
 
-Location = tuple[str | int, ...]  # ("datasets", 0, "path")
-
-SCALARS = [  # https://yaml.org/spec/1.2.2/#103-core-schema, in order of trial
-    ("null", r"null|Null|NULL|~|", "~nN\0"),
-    ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
-    ("int", r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+", "-+0123456789"),
-    ("float", r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?", "-+.0123456789"),
-    ("float", r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)", "-+."),
-]
-
-
-class StrictLoader(yaml.SafeLoader):
-    """Resolves plain scalars by YAML 1.2's core schema."""
-
-    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012 as in the base
-
-
-for _tag, _pattern, _first in SCALARS:
-    StrictLoader.add_implicit_resolver(
-        f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), ["" if c == "\0" else c for c in _first]
-    )
-StrictLoader.add_implicit_resolver("tag:yaml.org,2002:merge", re.compile("^<<$"), ["<"])
+LARGEST = 256 * 2**10  # bytes; a recipe of a hundred keys has four thousand
 
 
 @dataclass
@@ -71,50 +47,70 @@ class Document:
         return (1, 0)
 
 
-def spoken(location: Location) -> str:
-    """Return `datasets[0].path` for ("datasets", 0, "path")."""
-    text = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in location)
-    return text.removeprefix(".")
-
-
-def dotted(location: Location) -> str:
-    """Return `datasets.0.path` for ("datasets", 0, "path"), as on the command line."""
-    return ".".join(map(str, location))
-
-
 def read_document(path: str) -> Document:
     """Read a YAML file whose top is a mapping.
 
     Raises: RecipeError, with line and column where there is one; where a key or password stands anywhere in it, too.
     """
-    file = Path(path)
-    if file.is_dir():
-        raise RecipeError([f"{path}: is a folder; name the YAML file in it"])
-    try:
-        text = file.read_bytes().decode("utf-8-sig")
-    except FileNotFoundError:
-        raise RecipeError([f"{path}: no such file"]) from None
-    except UnicodeDecodeError as error:
-        raise RecipeError([f"{path}: not UTF-8 text: byte {error.start} cannot be read"]) from None
-    except OSError as error:
-        raise RecipeError([f"{path}: cannot be read: {error.strerror}"]) from None
-    faults: list[str] = []
     lines: dict[Location, int] = {}
-    try:
-        value = parse(text, path, lines, faults)
-    except RecipeError as error:
-        raise RecipeError([f"{path}:{fault}" for fault in error.faults]) from None
-    if value is None and not faults:
+    _, value = read_yaml(path, lines)
+    if value is None:
         raise RecipeError([f"{path}: is empty; a recipe is a mapping of keys to values"])
     if not isinstance(value, dict):
         raise RecipeError([f"{path}: holds {a_kind(value)}; a recipe is a mapping of keys to values"])
-    if faults:
-        raise RecipeError(faults)
     document = Document(path, value, lines)
     keys = [document.fault(*fault) for fault in keys_in(value)]
     if keys:
         raise RecipeError(keys)  # alone: other faults would show values
     return document
+
+
+def read_yaml(path: str, lines: dict[Location, int] | None = None) -> tuple[bytes, Any]:
+    """Read a YAML file of whatever value.
+
+    Args:
+        lines: filled with the line of every key and entry.
+
+    Returns: its bytes and its value.
+    Raises: RecipeError, with line and column where there is one.
+    """
+    data = read_bytes(path)
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise RecipeError([f"{path}: not UTF-8 text: byte {error.start} cannot be read"]) from None
+    faults: list[str] = []
+    try:
+        value = parse_yaml(text, path, {} if lines is None else lines, faults)
+    except RecipeError as error:
+        raise RecipeError([f"{path}:{fault}" for fault in error.faults]) from None
+    if faults:
+        raise RecipeError(faults)
+    return data, value
+
+
+def read_bytes(path: str) -> bytes:
+    """Read a file that a recipe is, or names.
+
+    Raises: RecipeError where there is none, it is no plain file, or it is larger than such files are.
+    """
+    try:
+        mode = os.stat(path).st_mode
+        if stat.S_ISDIR(mode):
+            raise RecipeError([f"{path}: is a folder; name the YAML file in it"])
+        if not stat.S_ISREG(mode) and not Path(path).is_relative_to("/dev/fd"):  # `<(command)` of a shell
+            raise RecipeError([f"{path}: is no plain file; name a YAML file"])
+        with open(path, "rb") as file:
+            data = file.read(LARGEST + 1)
+    except FileNotFoundError:
+        raise RecipeError([f"{path}: no such file"]) from None
+    except OSError as error:
+        raise RecipeError([f"{path}: cannot be read: {error.strerror}"]) from None
+    except ValueError:
+        raise RecipeError([f"{path!r}: no file's name"]) from None
+    if len(data) > LARGEST:
+        raise RecipeError([f"{path}: is larger than {LARGEST // 2**10} KiB; no recipe is, name another file"])
+    return data
 
 
 def parse_value(text: str) -> Any:
@@ -123,99 +119,7 @@ def parse_value(text: str) -> Any:
     Raises: RecipeError where it is no YAML.
     """
     faults: list[str] = []
-    value = parse(text, "", {}, faults)
+    value = parse_yaml(text, "", {}, faults)
     if faults:
         raise RecipeError([fault.split(": ", 1)[1] for fault in faults])
     return value
-
-
-def parse(text: str, path: str, lines: dict[Location, int], faults: list[str]) -> Any:
-    """Build the value of a YAML text, noting each key's line and each fault that does not stop the reading.
-
-    Raises: RecipeError ("line:column: what") where the text is no YAML.
-    """
-    loader = _loader(text)
-    try:
-        node = loader.get_single_node()
-        return None if node is None else _build(loader, node, (), path, lines, faults, ())
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        place = f"{mark.line + 1}:{mark.column + 1}" if mark else "1:1"
-        said = ", ".join(part for part in (error.context, error.problem) if part)
-        raise RecipeError([f"{place}: not YAML: {said}"]) from None
-    finally:
-        loader.dispose()
-
-
-def _loader(text: str) -> StrictLoader:
-    try:
-        return StrictLoader(text)
-    except yaml.reader.ReaderError as error:
-        line = text.count("\n", 0, error.position) + 1
-        raise RecipeError([f"{line}:1: not YAML: the character {_shown(error.character)} is not allowed"]) from None
-
-
-def _shown(character: int | str) -> str:
-    return repr(chr(character) if isinstance(character, int) else character)
-
-
-def _build(
-    loader: StrictLoader,
-    node: yaml.Node,
-    at: Location,
-    path: str,
-    lines: dict[Location, int],
-    faults: list[str],
-    parents: tuple[int, ...],
-) -> Any:
-    if id(node) in parents:
-        raise yaml.constructor.ConstructorError(None, None, "an alias of its own parent", node.start_mark)
-    parents = (*parents, id(node))
-    if isinstance(node, yaml.ScalarNode):
-        return _scalar(loader, node)
-    if node.tag not in ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq"):
-        raise yaml.constructor.ConstructorError(None, None, f"the tag {node.tag} is not allowed", node.start_mark)
-    if isinstance(node, yaml.SequenceNode):
-        for index, child in enumerate(node.value):
-            lines[(*at, index)] = child.start_mark.line + 1
-        return [_build(loader, n, (*at, i), path, lines, faults, parents) for i, n in enumerate(node.value)]
-    assert isinstance(node, yaml.MappingNode)
-    seen: dict[str, int] = {}
-    for key_node, _ in node.value:
-        line = key_node.start_mark.line + 1
-        key = str(key_node.value)
-        if key in seen:
-            spoken_key = spoken((*at, key))
-            faults.append(f"{path}:{line}: {spoken_key}: given twice, first on line {seen[key]}; keep one")
-        seen.setdefault(key, line)
-    loader.flatten_mapping(node)
-    mapping: dict[str, Any] = {}
-    for key_node, value_node in node.value:
-        if not isinstance(key_node, yaml.ScalarNode):
-            raise yaml.constructor.ConstructorError(None, None, "a key must be a plain word", key_node.start_mark)
-        here = (*at, str(key_node.value))
-        lines[here] = key_node.start_mark.line + 1
-        mapping[str(key_node.value)] = _build(loader, value_node, here, path, lines, faults, parents)
-    return mapping
-
-
-def _scalar(loader: StrictLoader, node: yaml.ScalarNode) -> Any:
-    text = str(node.value)
-    kind = node.tag.removeprefix("tag:yaml.org,2002:")
-    if kind == "str":
-        return text
-    if kind == "null":
-        return None
-    if kind == "bool":
-        return text.lower() == "true"
-    if kind == "int":
-        return int(text, {"0o": 8, "0x": 16}.get(text[:2], 10))
-    if kind == "float":
-        return float(re.sub(r"\.(inf|nan)$", r"\1", text.lower()))
-    raise yaml.constructor.ConstructorError(None, None, f"the tag {node.tag} is not allowed", node.start_mark)
-
-
-def a_kind(value: Any) -> str:
-    """Name a value's kind: "a list", "text"."""
-    names = {dict: "a mapping", list: "a list", str: "text", bool: "true or false", int: "a number", float: "a number"}
-    return names.get(type(value), "nothing")

@@ -1,9 +1,12 @@
 """`--key value` on the command line, laid over a recipe's file."""
 
+import re
 from typing import Any
 
-from alignment.config.documents import Document, Location, dotted, parse_value, spoken
+from alignment import strict_json
+from alignment.config.documents import Document, Location, parse_value
 from alignment.config.secrets import keys_in, refuse_keys_in_words
+from alignment.config.yaml_text import DEEPEST, dotted, spoken
 from alignment.errors import RecipeError
 
 
@@ -21,7 +24,7 @@ def split_argv(argv: list[str]) -> tuple[str, list[tuple[str, str | None]]]:
     while words:
         word = words.pop(0)
         if not word.startswith("--") or word == "--":
-            faults.append(f"{word!r}: unexpected; an override is written `--key value`")
+            faults.append(f"{strict_json.shown(word)}: unexpected; an override is written `--key value`")
             continue
         key, equals, text = word[2:].partition("=")
         value = text if equals else words.pop(0) if words and not words[0].startswith("--") else None
@@ -51,7 +54,14 @@ def apply(document: Document, overrides: list[tuple[str, str | None]], texts: se
     """
     faults: list[str] = []
     for key, text in overrides:
-        location: Location = tuple(int(step) if step.isdigit() else step for step in key.split("."))
+        if not all(map(strict_json.is_whole, (key, text or ""))):
+            faults.append(f"--{strict_json.shown(key)[1:-1]}: holds bytes that are not UTF-8")
+            continue
+        steps = key.split(".")
+        if len(steps) > DEEPEST or not all(steps):
+            faults.append(f"--{strict_json.shown(key)[1:-1]}: is no key; write one like judge.model or datasets.0.path")
+            continue
+        location: Location = tuple(int(step) if re.fullmatch(r"[0-9]{1,9}", step) else step for step in steps)
         if text is None and key not in flags:
             faults.append(f"--{key}: needs a value")
             continue

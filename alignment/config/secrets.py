@@ -2,13 +2,11 @@
 
 from collections.abc import Iterable, Iterator
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from alignment import secrecy
+from alignment.config.yaml_text import Location
 from alignment.errors import RecipeError
-
-if TYPE_CHECKING:
-    from alignment.config.documents import Location
 
 ENVIRONMENT = "A recipe is written to disk; put the key into an environment variable"
 PLACES = {

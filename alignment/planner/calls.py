@@ -2,11 +2,9 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import yaml
-
+from alignment.config.documents import read_document
 from alignment.config.judge_entry import JudgeEntry, PricesEntry
 from alignment.config.schema import EvaluateRecipe, LabelRecipe, PPORecipe, Recipe
 from alignment.errors import RecipeError
@@ -104,7 +102,4 @@ def _criteria(path: str) -> int:
 
 
 def _table(path: str) -> dict[str, Any]:
-    try:
-        return dict(yaml.safe_load(Path(path).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
-        raise RecipeError([f"{path}: cannot be read as a YAML table ({error})"]) from None
+    return read_document(path).values

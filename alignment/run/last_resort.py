@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from alignment.secrecy import hidden
+
 UNEXPECTED = 70  # EX_SOFTWARE of sysexits.h
 LOG = "error.log"
 ELSEWHERE = "alignment-error.log"  # where no run folder is known
@@ -92,8 +94,8 @@ def _frame(error: BaseException) -> str:
 
 
 def _without_secrets(text: str) -> str:
-    """Replace the values of environment variables whose names tell of a secret."""
+    """Replace the values of environment variables whose names tell of a secret, and what looks like a key."""
     for name, value in os.environ.items():
         if SECRET.search(name) and len(value) >= SHORTEST_SECRET:
             text = text.replace(value, f"<{name}>")
-    return text
+    return hidden(text)

@@ -2,13 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
-
-import yaml
 
 from alignment.config.schema import JudgeEntry
 from alignment.errors import JudgeError
+from reward.judges.documents import read_yaml
 
 MILLION = 1_000_000
 
@@ -72,10 +70,7 @@ def prices_of(entry: JudgeEntry) -> Prices | None:
         return None
     if not isinstance(entry.prices, str):
         return Prices(**entry.prices.model_dump())
-    try:
-        table = yaml.safe_load(Path(entry.prices).read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise JudgeError(f"judge.prices {entry.prices}: cannot be read as a YAML table of prices ({error}).") from None
+    _, table = read_yaml(entry.prices, "judge.prices")
     found = table.get(entry.model) if isinstance(table, dict) else None
     if not isinstance(found, dict):
         raise JudgeError(

@@ -1,6 +1,7 @@
 """Strict YAML: 1.2 scalars, line numbers, and errors that say where."""
 
 import math
+import os
 
 import pytest
 
@@ -96,3 +97,96 @@ def test_missing_file_and_folder(tmp_path):
         read_document(str(tmp_path / "none.yaml"))
     with pytest.raises(RecipeError, match="is a folder; name the YAML file in it"):
         read_document(str(tmp_path))
+
+
+def bomb(levels: int, merge: bool = False) -> str:
+    """A text of some hundred bytes whose aliases copy one another to 9 ** levels values."""
+    of = "{{<<: [{}], k{}: 1}}" if merge else "[{}]"
+    lines = ["a0: &a0 {x: 1}" if merge else "a0: &a0 x"]
+    for level in range(levels):
+        lines.append(f"a{level + 1}: &a{level + 1} " + of.format(", ".join([f"*a{level}"] * 9), level))
+    return "\n".join(lines) + "\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (bomb(9), "more than 20,000 values, counting each copy that an alias makes"),
+        (bomb(9, merge=True), "more than 20,000 values, counting each copy"),
+        ("a: " + "[" * 100 + "]" * 100, "more than 32 mappings and lists inside one another"),
+        ("a: " + "[" * 100_000, "more than 32 mappings and lists inside one another"),
+        ("a: " + "{b: " * 5_000, "more than 32 mappings and lists inside one another"),
+        ("".join(f"{' ' * i}a:\n" for i in range(500)), "more than 32 mappings and lists inside one another"),
+        ("a: " + "- " * 200 + "x", "not YAML"),
+        ("a: [" + "1," * 30_000 + "]", "more than 20,000 values"),
+        ("a: " + "9" * 5_000, "a number of 5,000 characters"),
+        ("a: 0x" + "f" * 5_000, "a number of 5,002 characters"),
+        ("a: 99999999999999999999", "beyond 64 bits"),
+        ("a: !!int abc", "'abc' is not a whole number, as the tag !!int has it"),
+        ("a: !!int ''", "'' is not a whole number"),
+        ("a: !!bool maybe", "'maybe' is not true or false, as the tag !!bool has it"),
+        ("a: !!bool yes", "'yes' is not true or false"),
+        ("a: !!float one", "'one' is not a number"),
+        ("a: !!null zero", "'zero' is not null"),
+        ("a: !!timestamp 2024-01-01", "the tag tag:yaml.org,2002:timestamp is not allowed"),
+        ("a: !!binary aGk=", "the tag tag:yaml.org,2002:binary is not allowed"),
+        ("a: !!set {x, y}", "the tag tag:yaml.org,2002:set is not allowed"),
+        ("a: !!omap [x: 1]", "the tag tag:yaml.org,2002:omap is not allowed"),
+        ("a: !!seq {x: 1}", "the tag tag:yaml.org,2002:seq is not allowed"),
+        ("a: !!map [x]", "the tag tag:yaml.org,2002:map is not allowed"),
+        ("a: !!merge x", "the tag tag:yaml.org,2002:merge is not allowed"),
+        ("!!binary YQ==: 1", "the tag tag:yaml.org,2002:binary is not allowed"),
+        ("!!python/name:os.system x: 1", "is not allowed"),
+        ("a: !str x", "the tag !str is not allowed"),
+        ("a: {<<: 3}", "<< takes a mapping or a list of mappings"),
+        ("a: {<<: [1]}", "<< takes a mapping or a list of mappings"),
+        ("a: &x {<<: *x}", "an alias of its own parent"),
+        ("a: {<<: {}, <<: {}}", "given twice"),
+        ('a: "\\ud800"', "half of a surrogate pair"),
+        ('"\\udfff": 1', "half of a surrogate pair"),
+        ('a: "x\\0y"', "the character '\\x00' is not allowed"),
+        ('a: "\\Uffffffff"', "not YAML"),
+        ("%YAML 99999999999.1\n--- {a: 1}", "not YAML"),
+        ("a: *nowhere", "found undefined alias"),
+        ("a: 1\n'a': 2", "given twice, first on line 1"),
+        ("a: 1\n? a\n: 2", "given twice, first on line 1"),
+        ("x" * 300_000 + ": 1", "larger than 256 KiB"),
+    ],
+)
+def test_what_no_recipe_holds_is_refused_within_bounds(tmp_path, text, message):
+    file = tmp_path / "x.yaml"
+    file.write_text(text)
+    with pytest.raises(RecipeError) as error:
+        read_document(str(file))
+    assert message in str(error.value)
+    assert len(error.value.faults) == 1
+    assert len(error.value.faults[0]) < len(str(file)) + 400
+
+
+def test_tags_that_fit_and_merges_of_several_are_read(tmp_path):
+    file = tmp_path / "x.yaml"
+    file.write_text("a: !!str 5\nb: !!int 7\nc: !!float 1\nd: !!bool true\ne: ! x\nf: {<<: [{y: 1}, {y: 2, z: 3}]}\n")
+    assert read_document(str(file)).values == {
+        "a": "5", "b": 7, "c": 1.0, "d": True, "e": "x", "f": {"y": 1, "z": 3},
+    }  # fmt: skip
+
+
+def test_only_plain_files_are_read(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    for path, message in (
+        (str(pipe), "is no plain file"),
+        ("/dev/zero", "is no plain file"),
+        ("x" * 5_000, "cannot be read: File name too long"),
+        ("a\0b", "no file's name"),
+    ):
+        with pytest.raises(RecipeError, match=message):
+            read_document(path)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-32", "latin-1"])
+def test_other_encodings_are_refused(tmp_path, encoding):
+    file = tmp_path / "x.yaml"
+    file.write_bytes("é: 1\n".encode(encoding))
+    with pytest.raises(RecipeError, match="not UTF-8 text|is not allowed"):
+        read_document(str(file))
