@@ -2,6 +2,7 @@
 
 import functools
 import json
+import math
 import queue
 import threading
 from concurrent.futures import Future
@@ -147,13 +148,16 @@ class LocalChat:
         last = logits[torch.arange(len(prompts)), mask.sum(1) - 1].float().log_softmax(-1)
         replies = []
         for row, prompt in zip(last, prompts, strict=True):
-            top = [
-                {"token": text, "logprob": row[spellings].logsumexp(0).item()} for text, spellings in letters.items()
-            ]
-            best = max(top, key=lambda each: float(str(each["logprob"])))
-            tokens = [{**best, "top_logprobs": top}]
+            logps = {text: row[spellings].logsumexp(0).item() for text, spellings in letters.items()}
             details = self._details(len(prompt), 0)
-            replies.append(ChatReply("ok", str(best["token"]), str(best["token"]), tokens, details))
+            if not all(map(math.isfinite, logps.values())):
+                said = f"the model's probabilities of {', '.join(logps)} are not finite"
+                replies.append(ChatReply("api_error", said, details=details))
+                continue
+            best = max(logps, key=lambda text: logps[text])
+            top = [{"token": text, "logprob": min(0.0, logp)} for text, logp in logps.items()]
+            tokens = [{"token": best, "logprob": min(0.0, logps[best]), "top_logprobs": top}]
+            replies.append(ChatReply("ok", best, best, tokens, details))
         return replies
 
     def _write(self, prompts: list[list[int]], read: list[Any]) -> list[ChatReply]:
@@ -184,6 +188,10 @@ class LocalChat:
         tokens, before = [], ""
         for place, token in enumerate(ids):
             text = self.template.answer_text(prompt, ids[: place + 1])
+            if text.endswith("\N{REPLACEMENT CHARACTER}") and place + 1 < len(
+                ids
+            ):  # part of a character, which a later token completes
+                text = before
             others = [
                 {"token": decode([other]), "logprob": logp}
                 for logp, other in zip(top[0][place].tolist(), top[1][place].tolist(), strict=True)

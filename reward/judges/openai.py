@@ -12,6 +12,7 @@ from alignment.config.judge_entry import JudgeEntry
 from alignment.errors import JudgeError
 from reward.judges.calls import ChatReply
 from reward.judges.chat import ChatCall
+from reward.judges.logprobs import LARGEST_TOTAL
 from reward.judges.prompting import well_formed
 from reward.judges.transport import (
     CONNECT_SECONDS,
@@ -89,7 +90,7 @@ class OpenAIChat:
         parsed = self.transport.attempt(lambda: self.client.post(path, cast_to=httpx2.Response, body=request).text)
         if isinstance(parsed, ChatReply):
             return parsed
-        return self._choice(parsed) if typed else self._completion(parsed, request)
+        return self._choice(parsed, request) if typed else self._completion(parsed, request)
 
     def _completion(self, parsed: dict[str, Any], request: dict[str, Any]) -> ChatReply:
         try:
@@ -140,12 +141,17 @@ class OpenAIChat:
         return {"model": self.entry.model, "state": last["content"], "questions": {"verdict": question},
                 **self.entry.extra_body}  # fmt: skip
 
-    def _choice(self, parsed: dict[str, Any]) -> ChatReply:
+    def _choice(self, parsed: dict[str, Any], request: dict[str, Any]) -> ChatReply:
+        offered = request["questions"]["verdict"]["criteria"]
         try:
             answer = parsed["answers"]["verdict"]
-            chosen = answer["choice"]
-            probabilities = {str(text): float(p) for text, p in answer["probabilities"].items()}
-            if chosen not in probabilities or not all(0.0 <= p <= 1.0 for p in probabilities.values()):
+            chosen, told = answer["choice"], answer["probabilities"]
+            probabilities = {text: told[text] for text in offered}
+            if len(told) != len(offered) or not all(type(p) in (int, float) for p in probabilities.values()):
+                raise ValueError
+            if not all(0.0 <= p <= 1.0 for p in probabilities.values()) or sum(probabilities.values()) > LARGEST_TOTAL:
+                raise ValueError
+            if not 0.0 < probabilities[chosen] == max(probabilities.values()):
                 raise ValueError
         except (LookupError, TypeError, ValueError, AttributeError):
             return self.transport.unexpected(parsed)

@@ -111,10 +111,7 @@ def clamped(probability: float, low: float, high: float) -> float:
 
 def _soft(reply: ChatReply, found: Found) -> tuple[float, float, dict[str, Any]] | None:
     token = verdict_token(reply.text, found.position, reply.tokens)
-    try:
-        soft = soft_probability(token) if token is not None else None
-    except (AttributeError, TypeError, OverflowError):
-        return None
+    soft = soft_probability(token, found.label) if token is not None else None
     return (*soft, token) if token is not None and soft is not None else None
 
 

@@ -1,5 +1,6 @@
 """Asking a chat model how good an answer is by itself."""
 
+from dataclasses import replace
 from typing import Any
 
 from alignment.config.judge_entry import JudgeEntry
@@ -117,7 +118,9 @@ class PointwiseJudge:
             return reply, None
         probabilities = None
         if reply.tokens:
-            probabilities = rating_probabilities(reply.text, found, reply.tokens, self.scale) or None
+            probabilities = rating_probabilities(reply.text, found, reply.tokens, self.scale)
+        if probabilities is None and self.entry.logprobs and found.whole:
+            return replace(reply, raw=f"the log-probabilities do not fit the reply {reply.raw}"), None
         return reply, (mean(probabilities) if probabilities else found.value, probabilities)
 
 

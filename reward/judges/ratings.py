@@ -1,12 +1,12 @@
 """Reading a number of a scale out of a judge model's reply, and how probable each was out of the log-probabilities."""
 
-import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from reward.judges.verdicts import json_value, token_index
+from reward.judges.logprobs import Alternative, LogprobError, alternatives, listed, token_index
+from reward.judges.verdicts import json_value
 
 HIGHEST = 10
 SCALE = range(HIGHEST + 1)  # whole numbers that a prompt offers
@@ -18,7 +18,6 @@ WORD = r"(?i:score|rating|grade|number)"
 BARE = re.compile(rf"^{OPENING}(?:{WORD}\s*(?:(?i:is)|:|=)*{OPENING})?{NUMBER}{OUT_OF}{CLOSING}$")
 # "The score is 7" at the end of a line. No quotation mark may follow: a quoted rating is somebody else's.
 MARKED = re.compile(rf"\b{WORD}\s*(?:(?i:is)|:|=)+[\s*_`\[({{]*{NUMBER}{OUT_OF}[\s*_`\])}}.!]*$")
-DECORATION = " \t\n▁Ġ*_`\"'[](){}.:!"
 MIDDLE = (1 + HIGHEST) / 2
 
 
@@ -33,6 +32,11 @@ class Rating:
     def value(self) -> float:
         """The number."""
         return float(self.text)
+
+    @property
+    def whole(self) -> bool:
+        """Whether it is written without a fraction."""
+        return self.text.isdigit()
 
 
 def find_rating(reply: str, scale: range = SCALE) -> Rating | None:
@@ -70,7 +74,7 @@ def _on(scale: range, rating: Rating) -> Rating | None:
 
 
 def rating_probabilities(
-    reply: str, rating: Rating, tokens: list[dict[str, Any]], scale: range = SCALE
+    reply: str, rating: Rating, tokens: Sequence[Any], scale: range = SCALE
 ) -> dict[int, float] | None:
     """Return the probability of each number at the rating's place, by the tokens that spell them; not normalised.
 
@@ -78,21 +82,25 @@ def rating_probabilities(
     reply took another way and nothing says what would have followed, it is ten if the other numbers average above 5.5,
     else one.
 
-    Returns: None where the tokens do not fit the reply or the rating is no whole number.
+    Returns: None where the tokens do not fit the reply, what they give is no log-probability, the written number is
+        not among them, or the rating is no whole number.
     """
-    if not rating.text.isdigit():
+    if not rating.whole:
         return None
+    place = token_index(reply, rating.position, tokens)
+    if place is None:
+        return None
+    written = int(rating.text)
     try:
-        place = token_index(reply, rating.position, tokens)
-        mass = _numbers(tokens[place]) if place is not None else {}
-        written = int(rating.text)
-        if place is None or not (mass.get(written) or (written == HIGHEST and mass.get(1))):
+        found = alternatives(tokens[place])
+        mass = _numbers(found)
+        if found[0].word not in (str(written), str(written)[:1]) or not mass.get(int(found[0].word)):
             return None
         if mass.get(1) and HIGHEST not in mass:
-            _divide_one(mass, written, tokens[place + 1] if place + 1 < len(tokens) else {})
-    except (AttributeError, TypeError, OverflowError):
+            _divide_one(mass, written, tokens[place + 1] if place + 1 < len(tokens) else None)
+    except LogprobError:
         return None
-    return {number: weight for number, weight in sorted(mass.items()) if number in scale and weight > 0}
+    return {number: weight for number, weight in sorted(mass.items()) if number in scale and weight > 0} or None
 
 
 def mean(probabilities: dict[int, float]) -> float:
@@ -120,10 +128,11 @@ def distribution_of_mean(shares: Sequence[float], distributions: Sequence[Mappin
     return {f"{value:g}": p for value, p in sorted(sums.items())}
 
 
-def _divide_one(mass: dict[int, float], written: int, following: dict[str, Any]) -> None:
+def _divide_one(mass: dict[int, float], written: int, following: Any) -> None:
     """Give ten its part of the probability of a "1" that may be the first digit of either."""
     if written in (1, HIGHEST):
-        share = min(1.0, sum(p for text, p in _candidates(following).items() if text.startswith("0")))
+        after = listed(following) if following is not None else []
+        share = min(1.0, sum(each.probability for each in after if each.text.startswith("0")))
     else:
         others = {number: weight for number, weight in mass.items() if number != 1}
         mean = sum(number * weight for number, weight in others.items()) / sum(others.values())
@@ -132,22 +141,10 @@ def _divide_one(mass: dict[int, float], written: int, following: dict[str, Any])
     mass[1] *= 1 - share
 
 
-def _numbers(token: dict[str, Any]) -> dict[int, float]:
-    """Probability of each number from 0 to 10 among a token's alternatives; spellings of one number are summed."""
+def _numbers(found: Sequence[Alternative]) -> dict[int, float]:
+    """Probability of each number from 0 to 10 among a token's alternatives; tokens that spell one number are summed."""
     mass: dict[int, float] = {}
-    for text, probability in _candidates(token).items():
-        word = text.strip(DECORATION)
-        if re.fullmatch(r"10|[0-9]", word, re.ASCII):
-            mass[int(word)] = mass.get(int(word), 0.0) + probability
+    for each in found:
+        if re.fullmatch(r"10|[0-9]", each.word, re.ASCII):
+            mass[int(each.word)] = mass.get(int(each.word), 0.0) + each.probability
     return mass
-
-
-def _candidates(token: dict[str, Any]) -> dict[str, float]:
-    """Text → probability of a token and its alternatives."""
-    logprobs = {str(top.get("token")): top.get("logprob") for top in token.get("top_logprobs") or []}
-    logprobs.setdefault(str(token.get("token")), token.get("logprob"))
-    return {
-        text: math.exp(logprob)
-        for text, logprob in logprobs.items()
-        if isinstance(logprob, int | float) and logprob <= 1e-6
-    }

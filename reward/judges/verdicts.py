@@ -1,11 +1,12 @@
 """Reading a verdict out of a judge model's reply, and its probability out of the log-probabilities."""
 
 import json
-import math
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from reward.judges.logprobs import LogprobError, alternatives, token_index
 
 REFUSAL = re.compile(
     r"^\W*(i['’]?m sorry|sorry\b|i apologi[sz]e|i\s+(can['’]?t|cannot|won['’]?t|will not|(am|['’]m) (not able|unable))"
@@ -134,45 +135,39 @@ def is_refusal(reply: str) -> bool:
     return REFUSAL.match(reply) is not None
 
 
-def verdict_token(reply: str, position: int, tokens: list[dict[str, Any]]) -> dict[str, Any] | None:
+def verdict_token(reply: str, position: int, tokens: Sequence[Any]) -> dict[str, Any] | None:
     """Return the token of `logprobs.content` that holds the reply's character at `position`; None if none does."""
     index = token_index(reply, position, tokens)
     return tokens[index] if index is not None else None
 
 
-def token_index(reply: str, position: int, tokens: list[dict[str, Any]]) -> int | None:
-    """Return the place in `logprobs.content` of the token that holds the reply's character at `position`."""
-    pieces = [_bytes(token) for token in tokens]
-    whole = b"".join(pieces)
-    shift = whole.find(reply.encode())  # servers strip white space from the reply, not from its tokens
-    if shift < 0:
-        return None
-    offset = shift + len(reply[:position].encode())
-    for index, piece in enumerate(pieces):
-        if offset < len(piece):
-            return index
-        offset -= len(piece)
-    return None
+def soft_probability(token: Any, label: str | None = None) -> tuple[float, float] | None:
+    """Return P(A) / (P(A) + P(B)) and the mass P(A) + P(B) at the verdict token; None where they are in doubt.
 
+    https://arxiv.org/abs/2309.00267, section 3.1. Tokens that spell the same letter, " A" and "A" say, are summed.
 
-def soft_probability(token: dict[str, Any]) -> tuple[float, float] | None:
-    """Return P(A) / (P(A) + P(B)) and the mass P(A) + P(B) at the verdict token; None where neither is among its top.
+    Args:
+        token: of `logprobs.content`. label: what the reply says; None: whichever letter the token spells.
 
-    https://arxiv.org/abs/2309.00267, section 3.1. Spellings of a letter, " A" and "A" say, are summed.
+    Returns: None where the token does not spell the label, its numbers are no log-probabilities, or the other letter
+        is not among the alternatives and could be the likelier one.
     """
-    candidates = {str(top.get("token")): top.get("logprob") for top in token.get("top_logprobs") or []}
-    candidates.setdefault(str(token.get("token")), token.get("logprob"))
+    try:
+        found = alternatives(token)
+    except LogprobError:
+        return None
+    written = found[0].word
+    if written not in ("A", "B") or (label is not None and written != label):
+        return None
     mass = {"A": 0.0, "B": 0.0}
-    for text, logprob in candidates.items():
-        letter = text.strip(" \t\n▁Ġ*_`\"'[](){}.:!")
-        if letter in mass and isinstance(logprob, int | float) and logprob <= 1e-6:
-            mass[letter] += math.exp(logprob)
+    for each in found:
+        if each.word in mass:
+            mass[each.word] += each.probability
+    other = "B" if written == "A" else "A"
+    if mass[other] == 0.0:
+        # A token that is not listed is at most as probable as those that are, and as what they leave.
+        unlisted = min(1.0 - sum(each.probability for each in found), *(each.probability for each in found))
+        if unlisted >= mass[written]:
+            return None
     total = mass["A"] + mass["B"]
     return (mass["A"] / total, total) if total > 0 else None
-
-
-def _bytes(token: dict[str, Any]) -> bytes:
-    raw = token.get("bytes")
-    if isinstance(raw, list) and all(isinstance(byte, int) and 0 <= byte < 256 for byte in raw):
-        return bytes(raw)
-    return str(token.get("token", "")).encode()
