@@ -22,6 +22,7 @@ from alignment.config.launched import is_sharded
 from alignment.config.schema import AdapterKeys, ModelKeys
 from alignment.errors import ModelError
 from alignment.policy.adapters import attach_adapter, continue_adapter, copies_in_float32
+from alignment.policy.saved_files import require_weights_as_saved
 from alignment.policy.weights import weights_hash
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
@@ -130,6 +131,7 @@ def _require_weights(folder: Path) -> None:
 
 
 def _require_safetensors(folder: Path, weights: str, pickled: str, what: str) -> None:
+    require_weights_as_saved(folder)
     files = sorted(folder.glob(weights))
     for file in files:
         try:

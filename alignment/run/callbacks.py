@@ -60,8 +60,10 @@ class MetricsWriter(TrainerCallback):
 class WholeCheckpoints(TrainerCallback):
     """Marks a checkpoint whole once every process has written its part, and only then lets older ones go."""
 
-    def __init__(self) -> None:
+    def __init__(self, identifier: str | None = None) -> None:
+        """Take what tells the run's checkpoints from those of all others."""
         self.kept: int | None = None
+        self.identifier = identifier
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Take over the limit: the Trainer would delete an old checkpoint while the new one is not yet whole.
@@ -78,7 +80,7 @@ class WholeCheckpoints(TrainerCallback):
         PartialState().wait_for_everyone()
         if state.is_world_process_zero:
             run = Path(args.output_dir or ".")
-            mark_whole(run / f"checkpoint-{state.global_step}")
+            mark_whole(run / f"checkpoint-{state.global_step}", self.identifier)
             rotate(run, self.kept, state.best_model_checkpoint)
 
 
@@ -216,7 +218,7 @@ def callbacks_for(run: RunDirectory, recipe: Recipe) -> list[TrainerCallback]:
     """Return the callbacks of every stage that trains."""
     callbacks: list[TrainerCallback] = [
         MetricsWriter(run.metrics_path, run.tracker),
-        WholeCheckpoints(),
+        WholeCheckpoints(run.identifier),
         StopAtNaN(run.path),
     ]
     patience = getattr(recipe, "early_stopping_patience", None)

@@ -26,7 +26,7 @@ from alignment.errors import AlignmentError
 from alignment.meter import say
 from alignment.run import tracking
 from alignment.run.card import model_card
-from alignment.run.checkpoints import broken, latest_whole, step_of
+from alignment.run.checkpoints import checkpoints, latest_whole, new_identifier, remove, settle
 from alignment.run.files import append_jsonl, naming_the_disk, write_atomic, write_json
 from alignment.run.last_resort import LOGS, keep_tracebacks_in
 from alignment.run.tracking import Tracker
@@ -52,6 +52,7 @@ class RunDirectory:
         self.launch = launch
         self.main_process = main_process
         self.checkpoint: str | None = None  # the latest whole checkpoint of the same recipe
+        self.identifier: str | None = None  # tells this run's checkpoints from those of all others; the main process's
         self.tracker: Tracker | None = None
 
     @classmethod
@@ -121,11 +122,18 @@ class RunDirectory:
             self.tracker, known = tracking.start(self.path, self.recipe, resolved_recipe(self.recipe), run_id)
             self.record(**known)
 
+    @property
+    def _goes_on(self) -> bool:
+        """Whether there can be a checkpoint to go on from: `save_only_model` leaves no optimizer to go on with."""
+        return not self.recipe.library.get("save_only_model")
+
+    @property
+    def _with_best(self) -> bool:
+        return bool(self.recipe.library.get("load_best_model_at_end"))
+
     def _checkpoint(self) -> str | None:
-        """The checkpoint to go on from; with `save_only_model` there is none: it leaves no optimizer to go on with."""
-        if self.recipe.library.get("save_only_model"):
-            return None
-        checkpoint = latest_whole(self.path, with_best=bool(self.recipe.library.get("load_best_model_at_end")))
+        """The checkpoint to go on from; the main process has looked through them before."""
+        checkpoint = latest_whole(self.path, with_best=self._with_best) if self._goes_on else None
         return str(checkpoint) if checkpoint else None
 
     def _require_same_checkpoint(self) -> None:
@@ -142,12 +150,14 @@ class RunDirectory:
         manifest = self._existing()
         with naming_the_disk(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
+        self.identifier = str(manifest.get("identifier") or new_identifier())
         self._clear_what_a_kill_left()
         resolved = resolved_recipe(self.recipe)
         write_json(  # first, for it is what tells a run's folder from any other
             self.path / MANIFEST,
             {
                 **manifest,
+                "identifier": self.identifier,
                 "stage": self.recipe.stage,
                 "status": "running",
                 "recipe": resolved,
@@ -163,21 +173,16 @@ class RunDirectory:
         write_atomic(self.path / "recipe.yaml", yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True))
 
     def _clear_what_a_kill_left(self) -> None:
-        """Remove files never renamed to what they should be, and checkpoints that are not whole or will be made again.
-
-        Of those that are made again a mark must not stay: it would fit a mixture of old and new files.
-        """
+        """Remove files never renamed to what they should be, and checkpoints that nothing can go on from."""
         for entry in self.path.glob(".*.*"):
             if _unnamed(entry):
                 entry.unlink()
-        for checkpoint in broken(self.path):
-            say(f"{checkpoint}: cut off while it was written, or damaged since; it is removed")
-            shutil.rmtree(checkpoint)
-        start = self._checkpoint()
-        done = step_of(Path(start)) if start else -1
-        for checkpoint in self.path.glob("checkpoint-*"):
-            if step_of(checkpoint) > done:
-                shutil.rmtree(checkpoint)
+        if self._goes_on:
+            settle(self.path, self.identifier, with_best=self._with_best, say=say)
+            return
+        for checkpoint in checkpoints(self.path):
+            say(f"{checkpoint}: removed, as the run begins anew: save_only_model saves no optimizer to go on with")
+            remove(checkpoint)
 
     def _existing(self) -> dict[str, Any]:
         """Return the manifest of the interrupted run to go on with, or {} for a new one."""

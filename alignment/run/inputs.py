@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from alignment.config.pipelines import Stage
+from alignment.policy.saved_files import WHOLE
 from alignment.policy.weights import sampled_hash
+from alignment.run.checkpoints import ASIDE
 from alignment.run.directory import read_manifest, recipe_digest, resolved_recipe, versions
 from alignment.run.files import text_hash
 from alignment.run.last_resort import LOGS
@@ -23,6 +25,7 @@ ACCOUNTS = {"manifest.json", "recipe.yaml", "metrics.jsonl", "samples.jsonl", "R
 # What was found out about labels changes none of them.
 ACCOUNTS |= {"audit.html", "audit.json", "suggested.jsonl", "people.jsonl", "suggested.people.jsonl"}
 ACCOUNTS |= {"calibrated.jsonl", "calibrated.json"}
+ACCOUNTS |= {WHOLE}  # sizes and hashes of the files themselves
 
 
 def dependencies(stage: Stage) -> dict[str, str]:
@@ -94,7 +97,7 @@ def content_hash(path: str) -> str:
 
 def _is_account(folder: str) -> bool:
     """Whether a folder of a run is one that nothing that comes after the run reads."""
-    return folder.startswith((".", "checkpoint-", "__pycache__")) or folder == "wandb"
+    return folder.startswith((".", "checkpoint-", f"{ASIDE}checkpoint-", "__pycache__")) or folder == "wandb"
 
 
 def _file_hash(file: Path) -> str:

@@ -10,8 +10,9 @@ from transformers import Trainer
 from alignment.config.schema import ModelKeys
 from alignment.data.template import Template
 from alignment.policy.base import resolve_model
+from alignment.policy.saved_files import WHOLE, mark_of
 from alignment.run.directory import read_manifest
-from alignment.run.files import flush_to_disk, naming_the_disk
+from alignment.run.files import flush_to_disk, naming_the_disk, write_json
 from alignment.run.lineage import fingerprint, require_same
 from alignment.train.sharding import whole
 
@@ -46,9 +47,12 @@ def save_trained(trainer: Any, path: Path) -> None:
             trainer.accelerator.wait_for_everyone()
             if trainer.is_world_process_zero():
                 files = [file for file in beside.iterdir() if file.is_file() and file.name not in LEFT_BEHIND]
+                mark = mark_of(beside, [file.name for file in files])
+                (path / WHOLE).unlink(missing_ok=True)  # of a start that was killed in the lines below
                 for file in sorted(files, key=lambda file: (file.suffix == ".safetensors", file.name)):
                     flush_to_disk(file)
                     os.replace(file, path / file.name)
+                write_json(path / WHOLE, mark)
     finally:
         if trainer.is_world_process_zero():
             shutil.rmtree(beside, ignore_errors=True)

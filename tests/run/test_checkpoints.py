@@ -8,6 +8,7 @@ import pytest
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from alignment.config.schema import SFTRecipe
+from alignment.errors import AlignmentError
 from alignment.run.callbacks import callbacks_for
 from alignment.run.checkpoints import STATE, latest_whole, mark_whole, only_whole_checkpoints, rotate
 from alignment.run.directory import RunDirectory
@@ -85,6 +86,137 @@ def test_checkpoints_without_an_optimizer_are_not_gone_on_from(tmp_path):
     run = opened(tmp_path / "run", save_only_model=True)
     assert run.checkpoint is None
     assert left(run.path) == []
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+DAMAGE = {  # what is done to checkpoint-4 of 2 and 4, and what the line tells
+    "a byte": (lambda c: flip(c / "model.safetensors"), "model.safetensors holds other bytes than were saved"),
+    "the state": (lambda c: flip(c / STATE), f"{STATE} holds other bytes than were saved"),
+    "deeper": (
+        lambda c: flip(c / "global_step4" / "rank.pt"),
+        "global_step4/rank.pt holds other bytes than were saved",
+    ),
+    "a cut": (lambda c: (c / "model.safetensors").write_bytes(b"1"), "model.safetensors has 1 bytes, and 9 were saved"),
+    "a file": (lambda c: (c / "optimizer.pt").unlink(), "optimizer.pt is missing"),
+    "a folder": (lambda c: [(c / "optimizer.pt").unlink(), (c / "optimizer.pt").mkdir()], "optimizer.pt is no file"),
+    "mixed": (
+        lambda c: shutil.copy(c.parent / "checkpoint-2" / "model.safetensors", c),
+        "model.safetensors holds other",
+    ),
+    "renamed": (
+        lambda c: [shutil.rmtree(c), shutil.copytree(c.parent / "checkpoint-2", c)],
+        "whole.json is of step 2: the folder was renamed",
+    ),
+    "of another run": (lambda c: mark_whole(c, "0123"), "whole.json is of another run (0123, this one is "),
+    "no JSON": (lambda c: (c / "whole.json").write_text("{"), "whole.json cannot be read as this project writes it"),
+    "no UTF-8": (lambda c: (c / "whole.json").write_bytes(b"\xff"), "whole.json cannot be read as this project"),
+    "no object": (
+        lambda c: (c / "whole.json").write_text("[1]"),
+        "whole.json cannot be read as this project writes it",
+    ),
+    "empty": (lambda c: (c / "whole.json").write_text('{"files": {}}'), "it lists no files"),
+    "odd size": (lambda c: (c / "whole.json").write_text('{"files": {"a": {"bytes": true}}}'), "it lists 'a' as {"),
+    "odd step": (lambda c: (c / "whole.json").write_text('{"files": {"a": 1}, "step": []}'), "step is []"),
+    "outside": (lambda c: (c / "whole.json").write_text('{"files": {"../../x": 1}}'), "it lists '../../x' as 1"),
+    "a mark that is a folder": (lambda c: [(c / "whole.json").unlink(), (c / "whole.json").mkdir()], "is a folder"),
+}
+
+
+def filled(run: RunDirectory, step: int) -> Path:
+    """A checkpoint with several files, all of one size at every step."""
+    path = checkpoint(run.path, step, whole=False)
+    (path / "global_step4").mkdir()
+    for name in ("model.safetensors", "optimizer.pt", "global_step4/rank.pt"):
+        (path / name).write_text(f"{name[:4]} {step:4}")
+    mark_whole(path, run.identifier)
+    return path
+
+
+@pytest.mark.parametrize("what", DAMAGE)
+def test_a_damaged_checkpoint_is_kept_and_the_run_goes_on_from_the_one_before(tmp_path, capsys, what):
+    first = opened(tmp_path / "run")
+    before, damaged = filled(first, 2), filled(first, 4)
+    damage, said = DAMAGE[what]
+    damage(damaged)
+    capsys.readouterr()
+    run = opened(tmp_path / "run")
+    assert run.checkpoint == str(before)
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 2
+    assert lines[0].startswith(f"{damaged}: ")
+    assert said in lines[0]
+    assert lines[0].endswith("; it is kept as damaged-checkpoint-4, and the run goes on from checkpoint-2")
+    assert sorted(path.name for path in run.path.glob("*checkpoint*")) == ["checkpoint-2", "damaged-checkpoint-4"]
+
+
+@pytest.mark.parametrize("what", DAMAGE)
+def test_a_run_without_a_sound_checkpoint_is_refused_and_nothing_is_removed(tmp_path, what):
+    first = opened(tmp_path / "run")
+    filled(first, 2)
+    damaged = filled(first, 4)
+    DAMAGE[what][0](damaged)
+    flip(first.path / "checkpoint-2" / "optimizer.pt")
+    with pytest.raises(AlignmentError, match=r"and no older checkpoint is sound\. Put back a copy of it"):
+        opened(tmp_path / "run")
+    assert left(first.path) == [2, 4]
+
+
+def test_a_checkpoint_whose_best_is_damaged_is_not_gone_on_from(tmp_path, capsys):
+    run = opened(tmp_path / "run", load_best_model_at_end=True)
+    for step, best in ((2, 2), (4, 4), (6, 4)):
+        (checkpoint(run.path, step, best=best, whole=False) / "model").write_text("1234")
+        mark_whole(run.path / f"checkpoint-{step}", run.identifier)
+    flip(run.path / "checkpoint-4" / "model")
+    again = opened(tmp_path / "run", load_best_model_at_end=True)
+    assert again.checkpoint == str(run.path / "checkpoint-2")
+    assert "checkpoint-6: its best checkpoint is checkpoint-4, and there model holds other" in capsys.readouterr().err
+    assert left(run.path) == [2]
+
+
+def test_a_checkpoint_that_cannot_be_read_is_kept_where_it_is(tmp_path, monkeypatch):
+    run = opened(tmp_path / "run")
+    filled(run, 2)
+    kept = filled(run, 4)
+
+    def refuse():
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("alignment.policy.saved_files.xxhash.xxh3_128", refuse)
+    with pytest.raises(AlignmentError, match=rf"{kept}/.* cannot be read \(Permission denied\); make it readable"):
+        opened(tmp_path / "run")
+    assert left(run.path) == [2, 4]
+
+
+def test_the_mark_of_a_version_that_kept_sizes_alone_is_read(tmp_path):
+    run = opened(tmp_path / "run")
+    path = filled(run, 2)
+    (path / "whole.json").write_text('{"model.safetensors": 9, "optimizer.pt": 9}')
+    assert opened(tmp_path / "run").checkpoint == str(path)
+    (path / "whole.json").write_text('{"model.safetensors": 9, "optimizer.pt": 8}')
+    with pytest.raises(AlignmentError, match=r"optimizer.pt has 9 bytes, and 8 were saved"):
+        opened(tmp_path / "run")
+
+
+def test_a_kill_while_an_old_checkpoint_is_deleted_leaves_none_that_looks_damaged(tmp_path, monkeypatch):
+    run = opened(tmp_path / "run")
+    for step in (2, 4):
+        filled(run, step)
+
+    def killed(path, **_):
+        (path / "model.safetensors").unlink()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", killed)
+        with pytest.raises(KeyboardInterrupt):
+            rotate(run.path, 1, None)
+    assert opened(tmp_path / "run").checkpoint == str(run.path / "checkpoint-4")
+    assert left(run.path) == [4]
 
 
 class Power(RuntimeError):
