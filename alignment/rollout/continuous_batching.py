@@ -1,5 +1,6 @@
 """Sampling with transformers' continuous batching: paged attention, and a new prompt wherever one has ended."""
 
+import dataclasses
 import math
 from typing import Any
 
@@ -10,6 +11,7 @@ from alignment.errors import ModelError
 from alignment.rollout.engine import Completion, Sampling
 
 PAGE_SIZE = 32  # tokens; on the CPU, where the library would size its cache by all of the memory
+MEMORY_SHARE = 0.5  # of the free memory of a GPU; the library would take 0.9 of it and leave none to training
 
 
 class ContinuousBatchingEngine:
@@ -20,7 +22,7 @@ class ContinuousBatchingEngine:
 
     Args:
         model: a causal LM whose attention transformers can page. pad_token_id: any valid id.
-        batch_size: sequences in flight on the CPU; on a GPU the library fills the memory that is free.
+        batch_size: sequences in flight on the CPU; on a GPU the library fills half of the memory that is free.
     """
 
     def __init__(self, model: Any, pad_token_id: int, batch_size: int = 64) -> None:
@@ -71,13 +73,15 @@ class ContinuousBatchingEngine:
 
         seed = (sampling.seed + sampling.first_row) % 2**32
         if self.model.device.type != "cpu":
-            return ContinuousBatchingConfig(return_logprobs=True, seed=seed)
+            return ContinuousBatchingConfig(return_logprobs=True, seed=seed, max_memory_percent=MEMORY_SHARE)
         longest = max(map(len, prompt_ids)) + sampling.max_new_tokens
         together = min(self.batch_size, len(prompt_ids))
+        known = {field.name for field in dataclasses.fields(ContinuousBatchingConfig)}
+        page_size = "page_size" if "page_size" in known else "block_size"  # transformers 5.17 has the latter alone
         return ContinuousBatchingConfig(
             return_logprobs=True,
             seed=seed,
-            page_size=PAGE_SIZE,
+            **{page_size: PAGE_SIZE},
             num_blocks=together * (math.ceil(longest / PAGE_SIZE) + 1),
             max_batch_tokens=max(256, longest, together),
             max_requests_per_batch=together,

@@ -1,5 +1,8 @@
 """Continuous batching is one more way to the same distribution; it says how likely what it sampled was."""
 
+import dataclasses
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -68,3 +71,19 @@ def test_a_lost_request_is_an_error(model, monkeypatch):
     monkeypatch.setattr(type(model), "generate_batch", lambda *_, **__: {})
     with pytest.raises(ModelError, match="5 of 5 requests were lost"):
         ContinuousBatchingEngine(model, 0).generate(PROMPTS, Sampling(max_new_tokens=4))
+
+
+@pytest.mark.parametrize("name", ["page_size", "block_size"])
+def test_the_page_is_sized_by_the_name_that_the_library_has_for_it(model, monkeypatch, name):
+    fields = ["return_logprobs", "seed", "num_blocks", "max_batch_tokens", "max_requests_per_batch", "use_cuda_graph"]
+    given = dataclasses.make_dataclass("Given", [(field, object, None) for field in [*fields, name]])
+    monkeypatch.setattr("transformers.ContinuousBatchingConfig", given)
+    found = ContinuousBatchingEngine(model, 0, batch_size=2)._configuration(PROMPTS, Sampling(max_new_tokens=60))
+    assert getattr(found, name) == 32
+    assert found.num_blocks == 2 * (3 + 1)  # two sequences of 67 tokens, three pages each, and one more
+
+
+def test_half_of_a_gpus_free_memory_is_left_to_training():
+    on_gpu = SimpleNamespace(generate_batch=None, device=torch.device("cuda"))
+    found = ContinuousBatchingEngine(on_gpu, 0)._configuration(PROMPTS, Sampling(max_new_tokens=60))
+    assert found.max_memory_percent == 0.5
