@@ -34,6 +34,7 @@ from alignment.secrecy import hidden_words
 
 MANIFEST = "manifest.json"
 PEOPLE = "people.jsonl"  # hours of somebody's work, which no command may delete
+DDP_TIMEOUT = 1800  # seconds that a process waits for the others; transformers' default of the key of that name
 PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "bitsandbytes", "deepspeed")
 OURS = frozenset({MANIFEST, "recipe.yaml", "metrics.jsonl", "samples.jsonl", "README.md"})
 # What may change when a run is resumed: where it is written and tracked, how fast it goes and what it may spend.
@@ -74,8 +75,10 @@ class RunDirectory:
             from accelerate import PartialState
 
             on_gpu = torch.cuda.is_available()
-            here = {} if on_gpu else {"backend": "gloo"}
-            PartialState(cpu=not on_gpu and not is_sharded(), **here).wait_for_everyone()
+            here: dict[str, Any] = {} if on_gpu else {"backend": "gloo"}
+            # the Trainer's `ddp_timeout` comes too late: it finds the processes joined
+            timeout = datetime.timedelta(seconds=float(recipe.library.get("ddp_timeout", DDP_TIMEOUT)))
+            PartialState(cpu=not on_gpu and not is_sharded(), timeout=timeout, **here).wait_for_everyone()
         keep_tracebacks_in(run.path)
         run.checkpoint = run._checkpoint()
         if launch.processes > 1:

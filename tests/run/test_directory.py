@@ -1,3 +1,4 @@
+import datetime
 import json
 
 import pytest
@@ -156,3 +157,21 @@ def test_a_new_run_takes_over_the_id_that_the_user_set(tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_RUN_ID", "chosen")
     run = RunDirectory.open(recipe(tmp_path / "run", report_to=["wandb"]))
     assert read_manifest(run.path)["wandb_run_id"] == "chosen"
+
+
+@pytest.mark.parametrize(("given", "seconds"), [({}, 1800), ({"ddp_timeout": 7200}, 7200)], ids=str)
+def test_processes_wait_for_one_another_as_long_as_the_recipe_says(tmp_path, monkeypatch, given, seconds):
+    joined = []
+
+    class State:
+        def __init__(self, **keys):
+            joined.append(keys)
+
+        def wait_for_everyone(self):
+            pass
+
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr("accelerate.PartialState", State)
+    monkeypatch.setattr("accelerate.utils.gather_object", list)
+    RunDirectory.open(recipe(tmp_path / "run", library=given))
+    assert joined[0]["timeout"] == datetime.timedelta(seconds=seconds)
