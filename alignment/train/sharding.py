@@ -119,9 +119,17 @@ def _units(root: nn.Module) -> list[FSDPModule]:
     return [module for module in root.modules() if isinstance(module, FSDPModule)]
 
 
+def _groups(unit: FSDPModule) -> list[Any]:
+    """A unit's groups of parameters; older releases of torch know one at most, by another name."""
+    state: Any = unit._get_fsdp_state()
+    if hasattr(state, "_fsdp_param_groups"):
+        return list(state._fsdp_param_groups)
+    return [] if state._fsdp_param_group is None else [state._fsdp_param_group]
+
+
 def _gathered_by_fsdp(root: nn.Module, task: Callable[[], Any]) -> Any:
     units = _units(root)
-    groups = [group for unit in units for group in unit._get_fsdp_state()._fsdp_param_groups]
+    groups = [group for unit in units for group in _groups(unit)]
     kept = [group.post_forward_mesh_info for group in groups]  # None: not let go after a forward pass
     try:
         for unit in units:
