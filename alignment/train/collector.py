@@ -123,7 +123,7 @@ class Collector:
             first_row=own.start,
         )
         prompt_ids = [self.prompt_ids[i] for i in rows]
-        with self.roles.sampling() if self.through is None else contextlib.nullcontext(), self.autocast():
+        with self.autocast(), self.roles.sampling() if self.through is None else contextlib.nullcontext():
             sampled = self.engine.generate(prompt_ids[own], sampling)
         completions = self.gather(sampled)
         lengths = [len(completion.ids) for completion in completions]

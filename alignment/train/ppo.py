@@ -90,7 +90,7 @@ class PPOTrainer(Trainer):
             recipe,
             plan_of=self._plan,
             gather=gather_object,
-            autocast=self.compute_loss_context_manager,
+            autocast=self.accelerator.autocast,  # the Trainer's own context is empty: Accelerate casts `forward` alone
             scorer=scorer,
             watch=watch,
             rank=args.process_index,
