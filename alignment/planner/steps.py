@@ -9,6 +9,8 @@ from trl.trainer.utils import add_fused_lm_head
 
 from alignment.config.schema import DPORecipe, PPORecipe, Recipe, RewardRecipe, SFTRecipe
 from alignment.planner.settings import Lengths
+from alignment.policy.checkpointing import checkpoint_layers
+from alignment.policy.roles import Roles
 
 Step = Callable[[Any, int], Tensor]  # model, sequences → loss
 
@@ -25,7 +27,10 @@ def prepare(model: Any, recipe: Recipe, *, checkpointing: bool) -> None:
         return
     if inner is not model:
         inner.enable_input_require_grads()
-    inner.activation_checkpointing_enable({"use_reentrant": False})
+    if isinstance(inner, Roles):
+        inner.activation_checkpointing_enable()
+    else:
+        checkpoint_layers(inner, {"use_reentrant": False})
 
 
 def training_step(recipe: Recipe, lengths: Lengths) -> Step:

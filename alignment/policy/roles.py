@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from alignment.errors import ModelError
 from alignment.ops.logprobs import chunked_token_logp, linear_token_logp
 from alignment.ops.rewards import last_valid
+from alignment.policy.checkpointing import checkpoint_switched_layers, layer_classes
 from alignment.policy.dropout import without_dropout
 from alignment.policy.heads import ScalarHead
 from alignment.policy.lora import lean_forward
@@ -62,10 +63,12 @@ class Roles(nn.Module):
         self._switches = [m for m in base.modules() if isinstance(m, BaseTunerLayer | AuxiliaryTrainingWrapper)]
         for layer in self._switches:
             lean_forward(layer)
+        held = [model for model in (base, policy_model, value_model) if model is not None]
+        self._no_split_modules = layer_classes(*held)  # where Accelerate cuts under FSDP2
         self._active: str | None = None
         self._head_is_plain: dict[int, bool] = {}
         self._train_only_policy_and_value()
-        for model in filter(None, (base, policy_model, value_model)):
+        for model in held:
             without_dropout(model)
         self.activate("policy")
 
@@ -216,7 +219,8 @@ class Roles(nn.Module):
         """Speak as the policy, many times over with the same weights: its adapter is merged where that is cheap.
 
         A decoding step is mostly overhead, and an adapter triples the calls. Merged weights stand beside the base's
-        own, which come back untouched; they are the same function only in float32, so no other precision is merged.
+        own, which come back untouched; they are the same function only in float32, so no other precision is merged:
+        rounded to bfloat16, which autocast does at each call, a sum loses what of the adapter is below 1/256 of it.
         """
         self.activate("policy")
         layers = self._mergeable()
@@ -242,7 +246,8 @@ class Roles(nn.Module):
         owners = collections.Counter(id(p) for _, p in self.base.named_parameters(remove_duplicate=False))
         cheap = sum(weight.nbytes for weight in weights) <= MERGED_AT_MOST
         alone = all(weight.dtype == torch.float32 and owners[id(weight)] == 1 for weight in weights)
-        return layers if cheap and alone else []
+        cast = any(torch.is_autocast_enabled(kind) for kind in {weight.device.type for weight in weights})
+        return layers if cheap and alone and not cast else []
 
     # What trains
 
@@ -272,18 +277,17 @@ class Roles(nn.Module):
         self, activation_checkpointing_kwargs: dict[str, Any] | None = None, **options: Any
     ) -> None:
         """Checkpoint activations; each recomputation runs in the role whose forward pass it repeats."""
-        ours = {**(activation_checkpointing_kwargs or {}), "use_reentrant": False}
-        ours["context_fn"] = self._recompute_in_same_role
         models = {id(model): model for model in map(self.causal_lm, ("reference", "policy", "value"))}
         for model in models.values():
-            if hasattr(model, "activation_checkpointing_enable"):
-                model.activation_checkpointing_enable(activation_checkpointing_kwargs=ours, **options)
-            else:  # transformers before 5.20
-                model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=ours)
+            checkpoint_switched_layers(
+                model, self._recompute_in_same_role, activation_checkpointing_kwargs or {}, **options
+            )
 
-    def gradient_checkpointing_enable(self, gradient_checkpointing_kwargs: dict[str, Any] | None = None) -> None:
+    def gradient_checkpointing_enable(
+        self, gradient_checkpointing_kwargs: dict[str, Any] | None = None, **options: Any
+    ) -> None:
         """Do what `activation_checkpointing_enable` does, for trainers that know the older name."""
-        self.activation_checkpointing_enable(gradient_checkpointing_kwargs)
+        self.activation_checkpointing_enable(gradient_checkpointing_kwargs, **options)
 
     def _recompute_in_same_role(self) -> tuple[Any, Any]:
         return contextlib.nullcontext(), self._as_role(self._active)

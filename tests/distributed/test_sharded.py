@@ -107,6 +107,7 @@ def test_the_engine_really_ran(engine, ran):
     assert facts["distributed_type"] == ("FSDP" if engine == "fsdp2" else "DEEPSPEED")
     if engine == "fsdp2":
         assert facts["held"] == pytest.approx(0.5, abs=0.01)
+        assert facts["fsdp_units"] == 2 + 1  # each of two layers, and what is around them
     if engine == "zero3":
         assert facts["held"] < 0.01
 

@@ -9,6 +9,7 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import DistributedType
 from safetensors.torch import save_file
+from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 
 from alignment.run.callbacks import WholeCheckpoints
@@ -35,6 +36,7 @@ def do(job: dict) -> None:
         save_file(weights, out / job.get("result", "trained.safetensors"))
         (out / "log.json").write_text(json.dumps(trainer.state.log_history))
         facts = {"distributed_type": str(trainer.accelerator.distributed_type.value), "held": held / numbers}
+        facts["fsdp_units"] = sum(isinstance(module, FSDPModule) for module in trainer.model_wrapped.modules())
         (out / "facts.json").write_text(json.dumps(facts))
     trainer.accelerator.wait_for_everyone()
 

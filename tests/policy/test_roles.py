@@ -299,6 +299,13 @@ def test_only_weights_in_float32_of_their_own_are_merged(sft, reward):
     assert roles._mergeable() == []
 
 
+def test_what_autocast_would_round_is_not_merged(sft, reward):
+    roles = randomise(load_roles(recipe(sft), reward_adapter=str(reward)), 7)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert roles._mergeable() == []
+    assert len(roles._mergeable()) == 4
+
+
 def adapter_like(base, path, **keys):
     config = LoraConfig(task_type="CAUSAL_LM", r=4, **{"target_modules": ["q_proj", "v_proj"], **keys})
     randomise(get_peft_model(AutoModelForCausalLM.from_pretrained(base), config), 1).save_pretrained(path)

@@ -1,0 +1,46 @@
+"""Activation checkpointing of transformers models, and the layers that FSDP2 cuts a model at."""
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+
+
+def checkpoint_layers(model: Any, kwargs: dict[str, Any], **options: Any) -> None:
+    """Turn on checkpointing of a transformers model's layers under the name that the installed release has for it.
+
+    Args:
+        kwargs: arguments of `torch.utils.checkpoint.checkpoint`.
+        options: `every_n_layers` and `offload`, as transformers takes them.
+    """
+    if hasattr(model, "activation_checkpointing_enable"):
+        model.activation_checkpointing_enable(activation_checkpointing_kwargs=kwargs, **options)
+    else:  # transformers 5.17
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=kwargs, **options)
+
+
+def checkpoint_switched_layers(
+    model: Any, context_fn: Callable[[], tuple[Any, Any]], kwargs: dict[str, Any], **options: Any
+) -> None:
+    """Turn on checkpointing of layers whose adapters switch between the forward and the backward pass.
+
+    It is not reentrant, and so needs no gradient of the input embeddings, which transformers asks for all the same:
+    with it the backward pass would also run through the layers below the lowest adapter. The layers draw no random
+    numbers, so the state of no generator is kept.
+
+    Args:
+        context_fn: the contexts of the forward pass and of its recomputation, as `torch.utils.checkpoint` takes them.
+    """
+    ours = {"preserve_rng_state": False, **kwargs, "use_reentrant": False, "context_fn": context_fn}
+    checkpoint_layers(model, ours, **options)
+    model.disable_input_require_grads()
+
+
+def layer_classes(*models: nn.Module) -> list[str]:
+    """Names of the layer classes that transformers keeps whole, of those that the models hold.
+
+    Accelerate cuts a model under FSDP2 at the classes that the model names as `_no_split_modules`.
+    """
+    modules = [module for model in models for module in model.modules()]
+    named = {name for module in modules for name in getattr(type(module), "_no_split_modules", None) or ()}
+    return sorted(named & {type(module).__name__ for module in modules})
