@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse, PlainTextResponse, Response
@@ -15,6 +16,7 @@ from starlette.routing import Route
 from alignment.errors import AlignmentError
 from reward.people.desk import Desk, NotTaken
 from reward.people.guard import ENTRANCE, Doorkeeper, Guard, Session
+from reward.web.body import Body, Room
 
 PAGE = Path(__file__).parent / "page"
 FILES = {"/": "page.html", "/page.js": "page.js", "/page.css": "page.css"}
@@ -30,8 +32,11 @@ def build_app(
     Args:
         hosts: names with ports under which it may be reached. cookie: the cookie's name.
     """
+    room = Room()
 
     async def enter(request: Request) -> Response:
+        if request.method != "GET":  # a HEAD, of a preview say, must not use the link up
+            raise NotTaken("open the link in a browser", 405)
         secret = doorkeeper.exchange(request.query_params.get("token", ""))
         if secret is None:
             return PlainTextResponse("This link is not valid any more; the terminal shows a new one.\n", 403)
@@ -53,18 +58,27 @@ def build_app(
         return _json({"next": desk.look(person, request.path_params["key"]), **_status(desk, person)})
 
     async def label(request: Request) -> Response:
-        body = await _body(request)
+        body = await posted(request)
         person = _person(desk, request, body.get("annotator"))
         desk.submit(person, body.get("item"), body.get("view"), body.get("verdict"), body.get("seconds"))
         return _json({"next": desk.next(person), **_status(desk, person)})
 
     async def undo(request: Request) -> Response:
-        body = await _body(request)
+        body = await posted(request)
         person = _person(desk, request, body.get("annotator"))
         return _json({"next": desk.undo(person), **_status(desk, person)})
 
     async def static(request: Request) -> Response:
         return FileResponse(PAGE / FILES[request.url.path])
+
+    async def posted(request: Request) -> dict[str, Any]:
+        if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+            raise NotTaken("the body must be application/json", 415)
+        async with Body(request, room, most=LARGEST_BODY, advice="a label takes a few hundred") as body:
+            value = await body.json()
+        if not isinstance(value, dict):
+            raise NotTaken("the body is not a JSON object", 400)
+        return value
 
     return Starlette(
         routes=[
@@ -77,7 +91,7 @@ def build_app(
             Route("/api/undo", undo, methods=["POST"]),
         ],
         middleware=[Middleware(Guard, doorkeeper=doorkeeper, hosts=hosts, cookie=cookie)],
-        exception_handlers={AlignmentError: _not_taken},
+        exception_handlers={AlignmentError: _not_taken, HTTPException: _refused},
         lifespan=lifespan,
     )
 
@@ -95,25 +109,15 @@ def _status(desk: Desk, person: str) -> dict[str, Any]:
     return {"annotator": person, **desk.progress(person)}
 
 
-async def _body(request: Request) -> dict[str, Any]:
-    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
-        raise NotTaken("the body must be application/json", 415)
-    body = b""
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > LARGEST_BODY:
-            raise NotTaken(f"the body is larger than {LARGEST_BODY} bytes", 413)
-    try:
-        value = json.loads(body)
-    except (ValueError, RecursionError):
-        raise NotTaken("the body is not JSON", 400) from None
-    if not isinstance(value, dict):
-        raise NotTaken("the body is not a JSON object", 400)
-    return value
-
-
 async def _not_taken(_: Request, error: Exception) -> Response:
     return _json({"error": str(error)}, error.status if isinstance(error, NotTaken) else 500)
+
+
+async def _refused(_: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    response = _json({"error": error.detail}, error.status_code)
+    response.headers.update(error.headers or {})
+    return response
 
 
 def _json(value: Any, status: int = 200) -> Response:

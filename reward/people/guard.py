@@ -10,6 +10,8 @@ from starlette.requests import cookie_parser
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from reward.web.connection import ADMITTED
+
 ENTRANCE = "/enter"
 HEADERS = {
     # No markup, script or style but the page's own files; an answer that were taken for markup could still do nothing.
@@ -116,5 +118,5 @@ class Guard:
         session = self.doorkeeper.session(cookie_parser(headers.get("cookie", "")).get(self.cookie))
         if session is None:
             return "Open the link that `alignment annotate` printed in its terminal.\n"
-        scope.setdefault("state", {})["session"] = session
+        scope.setdefault("state", {}).update({"session": session, ADMITTED: True})
         return None

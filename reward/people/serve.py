@@ -7,14 +7,18 @@ import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from alignment.errors import AlignmentError
 from reward.people.desk import Desk, Rules
 from reward.people.items import Ask, Place, load_items, place_of, read_guidelines
 from reward.people.labels import rankings, write_rankings
 from reward.people.store import PeopleStore
+from reward.web.address import listen
+from reward.web.extra import require_extra
 
 WRITE_EVERY_SECONDS = 2.0
+GRACE_SECONDS = 3  # for requests at work, after Ctrl-C
 Tell = Callable[[str], None]
 
 
@@ -55,14 +59,16 @@ def annotate(settings: Settings, tell: Tell) -> None:
 
     Raises: AlignmentError where there is nothing to ask, the store is in use or the address cannot be had.
     """
+    require_extra("annotate")
     place = place_of(settings.run, settings.output)
     guidelines, guidelines_hash = read_guidelines(settings.guidelines)
     items = load_items(place, ask=settings.ask, limit=settings.limit)
-    with contextlib.closing(_listen(settings)) as listener, PeopleStore(place.store) as store:
+    with contextlib.closing(listen(settings.host, settings.port)) as listener, PeopleStore(place.store) as store:
         _keep_what_is_there(place, store)
         desk = Desk(items, store, settings.rules, guidelines=guidelines, guidelines_hash=guidelines_hash)
         writer = Writer(store, place.output)
         tell(f"{len(items)} items of {place.source}; labels go to {place.store} and {place.output}")
+        listener.listen()  # before the link is printed: who is quick waits, and is not refused
         try:
             _serve(settings, desk, writer, listener, tell)
         except KeyboardInterrupt:
@@ -101,27 +107,29 @@ class Writer:
         write_rankings(self.output, rows)
         self.written, self._last = len(rows), numbers
 
-    async def keep_writing(self) -> None:
-        """Write every few seconds, more seldom where writing takes long, until cancelled."""
-        took = 0.0
+    async def keep_writing(self, tell: Tell) -> None:
+        """Write every few seconds, more seldom where writing takes long, until cancelled.
+
+        What hinders it is told once, and tried again: the labels are in the store, and people can go on.
+        """
+        took, told = 0.0, ""
         while True:
             await asyncio.sleep(max(WRITE_EVERY_SECONDS, 20 * took))
             began = time.monotonic()
-            self.write()
+            try:
+                self.write()
+                told = ""
+            except AlignmentError as error:
+                if str(error) != told:
+                    tell(f"{error} The labels are safe in {self.store.path}; the file is tried again.")
+                told = str(error)
             took = time.monotonic() - began
 
 
 def _serve(settings: Settings, desk: Desk, writer: Writer, listener: socket.socket, tell: Tell) -> None:
-    try:
-        import uvicorn
-        from starlette.applications import Starlette
-
-        from reward.people.app import build_app
-        from reward.people.guard import ENTRANCE, Doorkeeper
-    except ImportError as error:
-        raise AlignmentError(
-            f"alignment annotate needs {error.name}, which is in the extra serve: pip install -e '.[serve]'"
-        ) from error
+    from reward.people.app import build_app
+    from reward.people.guard import ENTRANCE, Doorkeeper
+    from reward.web.server import server
 
     port = listener.getsockname()[1]
     names = _names(settings)
@@ -131,15 +139,10 @@ def _serve(settings: Settings, desk: Desk, writer: Writer, listener: socket.sock
         tell(f"{whose}http://{names[0]}:{port}{ENTRANCE}?token={token}")
 
     @contextlib.asynccontextmanager
-    async def lifespan(_: Starlette) -> AsyncIterator[None]:
-        task = asyncio.create_task(writer.keep_writing())
-        try:
-            yield
-        finally:
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
-            writer.write()
+    async def lifespan(_: Any) -> AsyncIterator[None]:
+        task = asyncio.create_task(writer.keep_writing(tell))
+        yield
+        task.cancel()
 
     doorkeeper = Doorkeeper(announce)
     tell("Open in a browser; each link works once. Ctrl-C ends, the same command goes on.")
@@ -147,18 +150,7 @@ def _serve(settings: Settings, desk: Desk, writer: Writer, listener: socket.sock
         doorkeeper.new_token(None if annotator is None else desk.person(annotator))
     hosts = [f"{name}:{port}" for name in names]
     app = build_app(desk, doorkeeper, hosts=hosts, cookie=f"annotate-{port}", lifespan=lifespan)
-    config = uvicorn.Config(
-        app,
-        log_level="warning",
-        access_log=False,
-        server_header=False,
-        proxy_headers=False,
-        ws="none",
-        timeout_graceful_shutdown=3,
-        limit_concurrency=64,
-        h11_max_incomplete_event_size=16 * 1024,
-    )
-    uvicorn.Server(config).run(sockets=[listener])
+    server(app, grace_seconds=GRACE_SECONDS).run(sockets=[listener])
 
 
 def _names(settings: Settings) -> list[str]:
@@ -167,19 +159,3 @@ def _names(settings: Settings) -> list[str]:
     given = f"[{settings.host}]" if ":" in settings.host else settings.host
     own = [] if given in ("0.0.0.0", "[::]") else [given]
     return list(dict.fromkeys([*settings.allow_hosts, *own, *loopback]))
-
-
-def _listen(settings: Settings) -> socket.socket:
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((settings.host, settings.port))
-        listener.listen()  # before the link is printed: who is quick waits, and is not refused
-    except (OSError, OverflowError) as error:
-        listener.close()
-        raise AlignmentError(
-            f"{settings.host}:{settings.port} cannot be listened on ({getattr(error, 'strerror', None) or error}); "
-            "name another --port, or --port 0 for any that is free."
-        ) from error
-    return listener

@@ -1,0 +1,289 @@
+"""One client's connection: uvicorn's HTTP/1.1, with a deadline on everything that the client does.
+
+uvicorn has no time-out for a request's header, for a body that nobody reads or for a client that does not read its
+answer, and its `limit_concurrency` answers 503 to everybody once idle connections fill it. Here a new connection always
+finds a place: the oldest one that is idle and has shown no token gives up its own.
+"""
+
+import asyncio
+import contextlib
+import resource
+from dataclasses import dataclass
+from typing import Any, Literal, cast
+
+import h11
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+ADMITTED = "admitted"  # key of a request's state: the application recognised the client's token or cookie
+HEAD_BYTES = 16 * 1024  # of a request line with its headers
+READ_BYTES = 64 * 1024
+Phase = Literal["head", "idle", "busy", "sending", "lingering", "closing"]
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How many connections there may be, and how long each may take over its part of a request."""
+
+    connections: int = 512
+    head_seconds: float = 10.0  # from the first byte of a request, or from the connection, to the header's end
+    idle_seconds: float = 15.0  # between two requests
+    sending_seconds: float = 20.0  # for the client to take `sending_bytes` of its answer, or all of it
+    sending_bytes: int = 64 * 1024
+    lingering_seconds: float = 5.0  # in which a refused body is thrown away, so that the client reads the answer
+    lingering_bytes: int = 64 * 2**20
+    lines: int = 8_192  # of a body in chunks; each chunk has two and costs as much as a large one
+
+
+PATIENCE = Patience()
+
+
+class Transport:
+    """A connection's transport whose `close` first lets the protocol take the rest of a body."""
+
+    def __init__(self, transport: asyncio.Transport, protocol: "Connection") -> None:
+        self._transport, self._protocol = transport, protocol
+
+    def close(self) -> None:
+        """Close now, or after the protocol has lingered."""
+        if not self._protocol.linger():
+            self._transport.close()
+
+    def is_closing(self) -> bool:
+        """Whether no further request will be read."""
+        return self._protocol.lingering or self._transport.is_closing()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+
+class Connection(H11Protocol):
+    """uvicorn's protocol with deadlines, a bounded number of connections, and no traceback for what a client sends."""
+
+    patience = PATIENCE
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.admitted = False
+        self.lingering = False
+        self.since = self.loop.time()  # when this phase began
+        self.phase: Phase = "head"
+        self._deadline: asyncio.TimerHandle | None = None
+        self._unsent = 0  # bytes of the answer that the client had not taken when the deadline was set
+        self._lines = 0
+        self._lingered = 0
+        self._held = b""  # of the requests that follow the one being answered
+
+    # What asyncio calls
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Take a place, the oldest idle connection's where all are taken."""
+        if hasattr(transport, "max_size"):
+            transport.max_size = READ_BYTES  # what asyncio reads at once, and so what one callback may take
+        super().connection_made(cast(asyncio.Transport, Transport(transport, self)))
+        self._enter("head")
+        if len(self.connections) > self.patience.connections:
+            least = _least_useful(self.connections, self)
+            self.refuse() if least is None else least.drop()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the deadline."""
+        if self._deadline is not None:
+            self._deadline.cancel()
+        super().connection_lost(exc)
+        self._unset_keepalive_if_required()
+
+    def data_received(self, data: bytes) -> None:
+        """Read on, within this phase's bounds."""
+        if self.lingering:
+            self._lingered += len(data)
+            if self._lingered > self.patience.lingering_bytes:
+                self.drop()
+            return
+        self._settle()
+        if self.phase == "idle":
+            self._enter("head")
+        if self.conn.their_state is h11.IDLE:
+            # The header alone first: only then is it known whether a body comes, and whether in chunks.
+            before = self.conn.trailing_data[0][-3:]
+            end = (before + data).find(b"\r\n\r\n")
+            cut = len(data) if end < 0 else end + 4 - len(before)
+            if len(self.conn.trailing_data[0]) + cut > HEAD_BYTES:
+                self.send_400_response(f"The request's header is larger than {HEAD_BYTES} bytes.")
+                return
+            self._feed(data[:cut])
+            data = data[cut:]
+        if not data or self.transport.is_closing():
+            return
+        if self.conn.their_state is h11.SEND_BODY:
+            self._feed(data)
+        else:
+            self._hold(data)
+
+    def pause_writing(self) -> None:
+        """Bound the time in which the client reads on."""
+        super().pause_writing()
+        self._settle()
+
+    def resume_writing(self) -> None:
+        """The client has read on."""
+        super().resume_writing()
+        self._settle()
+
+    # What uvicorn calls
+
+    def on_response_complete(self) -> None:
+        """Go on with the next request, under this class's deadlines instead of uvicorn's."""
+        self._lines = 0
+        super().on_response_complete()
+        self._unset_keepalive_if_required()
+        self._settle()
+        if self._held and not self.transport.is_closing():
+            held, self._held = self._held, b""
+            self.loop.call_soon(self.data_received, held)
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is no HTTP, where no other answer has begun."""
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.cycle.disconnected = True  # its answer has no way out any more
+            self.cycle.message_event.set()
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            super().send_400_response(msg)
+            self._settle()
+        else:
+            self.drop()
+
+    def shutdown(self) -> None:
+        """Close unless a request is being answered."""
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.cycle.keep_alive = False
+        elif self.lingering:
+            self.drop()
+        else:
+            self.transport.close()
+
+    # Phases
+
+    def linger(self) -> bool:
+        """Throw away the rest of a body before closing: a close with unread bytes would take the answer with it.
+
+        Returns: whether it was needed.
+        """
+        if self.lingering:
+            return True
+        if self.conn.their_state not in (h11.SEND_BODY, h11.ERROR) or self.transport.is_closing():
+            return False
+        self.lingering = True
+        self.flow.resume_reading()
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        self._enter("lingering")
+        return True
+
+    def drop(self) -> None:
+        """End the connection at once."""
+        self.connections.discard(self)  # its place is free now; connection_lost comes later
+        self.lingering = False
+        self.transport.abort()
+
+    def refuse(self) -> None:
+        """Answer that every place is taken by a request at work."""
+        self.connections.discard(self)
+        self.transport.write(b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nConnection: close\r\n\r\n")
+        self.transport.close()
+        self._settle()
+
+    def _feed(self, data: bytes) -> None:
+        if self.conn.their_state is h11.SEND_BODY and any(name == b"transfer-encoding" for name, _ in self.headers):
+            self._lines += data.count(b"\n")
+            if self._lines > self.patience.lines:
+                self.send_400_response(f"The body has more than {self.patience.lines // 2} chunks; send larger ones.")
+                return
+        super().data_received(data)
+        self._unset_keepalive_if_required()
+        self._settle()
+
+    def _hold(self, data: bytes) -> None:
+        """Keep what came before the answer to the request before it; a client that sends much ahead is dropped."""
+        self._held += data
+        self.flow.pause_reading()
+        if len(self._held) > READ_BYTES:
+            self.drop()
+
+    def _settle(self) -> None:
+        """Enter the phase that the connection is in; a deadline that runs already goes on."""
+        phase = self._phase()
+        if phase != self.phase:
+            self._enter(phase)
+
+    def _phase(self) -> Phase:
+        if self.lingering:
+            return "lingering"
+        if self.transport.is_closing():
+            return "closing"
+        if self.flow.write_paused:
+            return "sending"
+        if self.cycle is not None and not self.cycle.response_complete:
+            return "busy"
+        if self.transport.get_write_buffer_size():
+            return "sending"
+        return "head" if self.conn.trailing_data[0] or self.cycle is None else "idle"
+
+    def _enter(self, phase: Phase) -> None:
+        if self.scope is not None and self.scope.get("state", {}).get(ADMITTED):
+            self.admitted = True
+        if self._deadline is not None:
+            self._deadline.cancel()
+        patience = self.patience
+        seconds = {
+            "head": patience.head_seconds,
+            "idle": patience.idle_seconds,
+            "sending": patience.sending_seconds,
+            "closing": patience.sending_seconds,
+            "lingering": patience.lingering_seconds,
+        }.get(phase)  # a busy connection waits for the application, which has limits of its own
+        self.phase, self.since = phase, self.loop.time()
+        self._unsent = self.transport.get_write_buffer_size()
+        self._deadline = None if seconds is None else self.loop.call_later(seconds, self._overdue)
+
+    def _overdue(self) -> None:
+        self._deadline = None
+        phase = self._phase()
+        if phase != self.phase:
+            self._enter(phase)
+        elif phase in ("sending", "closing") and self._took_enough():
+            self._enter(phase)
+        else:
+            self.drop()
+
+    def _took_enough(self) -> bool:
+        return self._unsent - self.transport.get_write_buffer_size() >= self.patience.sending_bytes
+
+
+def _least_useful(connections: set[Any], newest: Connection) -> Connection | None:
+    """The connection to drop for a new one, or None where all others are at work.
+
+    First those of clients without a token, then idle ones with; among these, one of the peer that has the most; of
+    that peer's, the oldest.
+    """
+    found = [one for one in connections if one is not newest and one.phase != "busy"]
+    strangers = [one for one in found if not one.admitted]
+    peers: dict[str, list[Connection]] = {}
+    for one in strangers or found:
+        peers.setdefault(one.client[0] if one.client else "", []).append(one)
+    crowd = max(peers.values(), key=len, default=[])
+    return min(crowd, key=lambda one: one.since, default=None)
+
+
+def places(wanted: int) -> int:
+    """How many connections this process can hold open at once; its limit of open files is raised where it may be.
+
+    Half of the files are left to the burst that is accepted in one turn, and to everything else.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = 2 * wanted + 128
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        raised = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+        with contextlib.suppress(OSError, ValueError):  # some systems allow less than their limit
+            resource.setrlimit(resource.RLIMIT_NOFILE, (raised, hard))
+            soft = raised
+    return wanted if soft == resource.RLIM_INFINITY else max(8, min(wanted, (soft - 128) // 2))

@@ -1,0 +1,19 @@
+"""The optional packages that a server needs."""
+
+import importlib
+
+from alignment.errors import AlignmentError
+
+
+def require_extra(verb: str) -> None:
+    """Check that the extra `serve` is installed.
+
+    Raises: AlignmentError where it is not.
+    """
+    for name in ("uvicorn", "starlette"):
+        try:
+            importlib.import_module(name)
+        except ModuleNotFoundError as missing:
+            raise AlignmentError(
+                f"alignment {verb} needs {missing.name}, which is in the extra serve: pip install -e '.[serve]'"
+            ) from None
