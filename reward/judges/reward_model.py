@@ -12,7 +12,8 @@ from alignment.evaluate.judging import Asks, Comparison, Rating, Verdict
 from alignment.policy.weights import weights_hash
 from reward.judges.calls import About, Caller, ChatReply
 from reward.scorers.ensemble import Ensemble
-from reward.serving.batching import Asked, Batcher
+from reward.serving.asked import Asked
+from reward.serving.batching import Batcher
 
 
 class RewardModelJudge:

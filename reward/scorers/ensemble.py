@@ -86,6 +86,11 @@ class Ensemble:
         )
         return cls(members, tuple(paths), aggregate, uncertainty_penalty)
 
+    @property
+    def context(self) -> int | None:
+        """Most tokens that every member can read, or None where none has a limit."""
+        return min((member.context for member in self.members if member.context is not None), default=None)
+
     def encode(self, prompt: Prompt, answer: str, stopped: bool = True, *, where: str) -> Encoded:
         """Token ids of prompt and answer, for each member.
 

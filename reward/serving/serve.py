@@ -1,7 +1,6 @@
 """Serve a reward model until Ctrl-C."""
 
 import contextlib
-import ipaddress
 import os
 import secrets
 import socket
@@ -11,10 +10,14 @@ from dataclasses import dataclass
 from alignment.errors import AlignmentError
 from alignment.ops.ensemble import Aggregate
 from reward.scorers.ensemble import Ensemble
+from reward.web.address import is_loopback, listen
+from reward.web.extra import require_extra
 
 ROUNDS_AT_ONCE = 4  # of the model, gathered from the queue together, so that answers of like length share a batch
 LONGEST_QUEUE = 64  # of such gatherings
 GRACE_SECONDS = 30  # for requests in flight, after Ctrl-C
+CHARACTERS_PER_TOKEN = 32  # of the model's context; text has about 4
+LEAST_CHARACTERS = 2**17
 Tell = Callable[[str], None]
 
 
@@ -37,17 +40,12 @@ def serve(settings: Settings, tell: Tell) -> None:
     Raises: AlignmentError where the extra is not installed, the address cannot be had, the variable holds no token, or
         the model cannot be loaded.
     """
-    try:
-        import uvicorn
+    require_extra("serve-reward")
+    from reward.serving.app import build_app
+    from reward.serving.asked import Limits
+    from reward.serving.batching import Batcher
+    from reward.web.server import server
 
-        from reward.serving.app import build_app
-        from reward.serving.batching import Batcher
-    except ModuleNotFoundError as missing:
-        if missing.name not in ("uvicorn", "starlette"):
-            raise
-        raise AlignmentError(
-            f"alignment serve-reward needs {missing.name}, which is in the extra serve: pip install -e '.[serve]'"
-        ) from None
     token, is_new = token_of(settings.api_key_env)
     with contextlib.closing(listen(settings.host, settings.port)) as listener:
         model = Ensemble.load(
@@ -58,22 +56,22 @@ def serve(settings: Settings, tell: Tell) -> None:
         )
         at_once = ROUNDS_AT_ONCE * settings.batch_size
         batcher = Batcher(model, batch_answers=at_once, most_waiting=LONGEST_QUEUE * at_once)
+        limits = Limits(characters=characters_read(model.context))
 
         def started() -> None:
             listener.listen()  # uvicorn will a moment later; who reads the address may ask at once
             for line in greeting(settings, listener, token if is_new else None):
                 tell(line)
 
-        config = uvicorn.Config(
-            build_app(batcher, token, started=started),
-            access_log=False,
-            log_level="warning",
-            ws="none",
-            timeout_graceful_shutdown=GRACE_SECONDS,
-        )
+        app = build_app(batcher, token, limits=limits, started=started)
         with contextlib.suppress(KeyboardInterrupt):  # uvicorn ends well, then hands the signal on
-            uvicorn.Server(config).run(sockets=[listener])
+            server(app, grace_seconds=GRACE_SECONDS).run(sockets=[listener])
         tell("stopped")
+
+
+def characters_read(context: int | None) -> int:
+    """Return how many characters of an answer with its prompt are tokenised at all: more cannot fit the context."""
+    return max(LEAST_CHARACTERS, CHARACTERS_PER_TOKEN * (context or 0))
 
 
 def greeting(settings: Settings, listener: socket.socket, token: str | None) -> list[str]:
@@ -106,33 +104,3 @@ def token_of(variable: str) -> tuple[str, bool]:
     if not token.isascii() or not token.isprintable() or " " in token:
         raise AlignmentError(f"{variable} holds characters that no HTTP header may; give another token.")
     return token, False
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """Take the address.
-
-    Raises: AlignmentError where it is taken, or not this machine's.
-    """
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        listener = socket.socket(family, kind, protocol)
-        try:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind(address)
-        except BaseException:
-            listener.close()
-            raise
-    except OSError as error:
-        raise AlignmentError(
-            f"{host}:{port} cannot be had: {error.strerror or error}; give another --port (0: any that is free) or "
-            "--host."
-        ) from None
-    return listener
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach an address."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -14,16 +14,18 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
-import uvicorn
 
 from alignment.config.schema import ScorerEntry
 from alignment.errors import AlignmentError, DataError
 from reward.scorers.ensemble import Ensemble
 from reward.scorers.http import HttpScorer
 from reward.scorers.reward_model import RewardScorer
-from reward.serving.app import Limits, build_app
-from reward.serving.batching import Asked, Batcher, Busy
-from reward.serving.serve import Settings, listen, serve, token_of
+from reward.serving.app import build_app
+from reward.serving.asked import Asked, Limits
+from reward.serving.batching import Batcher, Busy
+from reward.serving.serve import Settings, serve, token_of
+from reward.web.address import listen
+from reward.web.server import server
 from tests.models import save_tiny_model
 from tests.reward.bench.test_bench import save_reward
 
@@ -61,7 +63,7 @@ class Server:
         listener.listen()
         up = threading.Event()
         app = build_app(self.batcher, TOKEN, limits=Limits(**limits), started=up.set)
-        self._server = uvicorn.Server(uvicorn.Config(app, log_level="critical", ws="none"))
+        self._server = server(app, grace_seconds=10)
         self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [listener]})
         self._thread.start()
         assert up.wait(10)
@@ -168,7 +170,7 @@ def test_a_bad_request_fails_alone_and_says_why():
         (body("a", stopped=[1]), 422, "stopped[0] is a number, not true or false"),
         (body("a", stopped=[True, True]), 422, "2 of stopped for 1 answers"),
         (body("a", stop=[True]), 422, "the body has 'stop'; known are prompts, answers and stopped"),
-        (body(*"abcdef"), 422, "6 answers are more than the 5 that a request may hold"),
+        (body(*"abcdef"), 422, "6 answers are more than the 5 of a request"),
         (body("x" * 3000), 413, "the body is larger than 2000 bytes"),
     ],
 )  # fmt: skip
@@ -224,7 +226,7 @@ def test_what_waits_is_answered_before_the_end():
     batcher = Batcher(ensemble(model), batch_answers=1, most_waiting=10)
     told = [batcher.ask(Asked(["p"], ["a" * n], [False])) for n in range(3)]
     told[1].cancel()
-    with pytest.raises(Busy, match="3 answers are waiting, and 10 may"):
+    with pytest.raises(Busy, match="2 answers are waiting, and 10 may"):
         batcher.ask(Asked(["p"] * 9, ["a"] * 9, [True] * 9))
     model.gate.set()
     batcher.close()
@@ -252,7 +254,10 @@ def test_an_address_that_is_taken_is_told_before_the_model_loads():
         other.bind(("127.0.0.1", 0))
         other.listen()
         port = other.getsockname()[1]
-        with pytest.raises(AlignmentError, match=rf"127\.0\.0\.1:{port} cannot be had: .*in use; give another --port"):
+        with pytest.raises(
+            AlignmentError,
+            match=rf"127\.0\.0\.1', port {port}, cannot be listened on \(.*in use\); name another --port",
+        ):
             serve(Settings("no/such/run", port=port), print)
 
 
