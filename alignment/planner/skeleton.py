@@ -2,24 +2,26 @@
 
 import contextlib
 import copy
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, PeftConfig, get_peft_model
+from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
 from transformers import AttentionInterface, AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from alignment.config.schema import DPORecipe, ModelKeys, PPORecipe, Recipe, RewardRecipe, SFTRecipe
 from alignment.errors import ModelError
-from alignment.policy.adapters import adapter_config
-from alignment.policy.base import ADAPTER_CONFIG, HUB_ID
+from alignment.policy.adapter_files import named_base, read_adapter_config
+from alignment.policy.adapters import adapter_config, module_names
+from alignment.policy.base import HUB_ID
 from alignment.policy.heads import ScalarHead
 from alignment.policy.load_roles import AdapterStart, with_adapters
+from alignment.policy.model_files import ADAPTER_CONFIG, check_model_files
+from alignment.policy.patterns import require_patterns
 from alignment.policy.roles import Roles, belongs_to
 
 NF4_BLOCK, NESTED_BLOCK = 64, 256  # weights that share a constant; constants that share one of their own
@@ -83,10 +85,10 @@ def blueprint(path: str, planned: Mapping[str, Recipe], *, revision: str = "main
         return replace(below, adapter=below.adapter or adapter_config(recipe, task=kind))
     folder = Path(path).expanduser()
     if (folder / ADAPTER_CONFIG).is_file():
-        config = PeftConfig.from_pretrained(str(folder))
-        if not isinstance(config, LoraConfig):
-            raise ModelError(f"{path} is a {config.peft_type} adapter; roles on one base are LoRA or DoRA adapters")
-        base = str(json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))["base_model_name_or_path"])
+        config = read_adapter_config(folder)
+        base = named_base(folder / ADAPTER_CONFIG)
+        if (Path(base) / ADAPTER_CONFIG).is_file():
+            raise ModelError(f"{path} is an adapter on {base}, which is itself an adapter; merge that first.")
         return replace(blueprint(base, planned), adapter=config)
     if folder.exists() and not (folder / "config.json").is_file():
         raise ModelError(f"{path} holds neither config.json nor {ADAPTER_CONFIG}, so there is no model to plan for.")
@@ -96,6 +98,8 @@ def blueprint(path: str, planned: Mapping[str, Recipe], *, revision: str = "main
             "--model_name_or_path."
         )
     try:
+        if folder.is_dir():
+            check_model_files(folder)
         return Blueprint(
             AutoConfig.from_pretrained(
                 path, revision=revision if not folder.exists() else "main", trust_remote_code=False
@@ -202,6 +206,7 @@ def policy(plan: Blueprint, keys: Any, *, gpu: bool, task: str = "CAUSAL_LM") ->
     if task == "SEQ_CLS" and config.task_type != task:
         config.modules_to_save = [*(config.modules_to_save or []), "score"]
     config.task_type = task
+    require_patterns(config, module_names(model), "lora_target_modules")
     with torch.device("meta"), _telling_of_targets():
         wrapped = get_peft_model(model, config)
     for parameter in wrapped.parameters():

@@ -1,17 +1,22 @@
 """LoRA and DoRA adapters on a base: new ones, and those that an earlier stage left."""
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from peft.utils import ModulesToSaveWrapper, load_peft_weights
+from safetensors import SafetensorError
 
 from alignment.config.schema import AdapterKeys
 from alignment.errors import ModelError
+from alignment.policy.adapter_files import read_adapter_config
+from alignment.policy.model_files import ADAPTER_CONFIG
+from alignment.policy.patterns import require_patterns
+from alignment.policy.weight_files import ADAPTER, listed, require_finite, shapes_in
 
 # peft 0.21 and trl 1.16 ask transformers 5.23 by the old name; nobody who runs this can do anything about it.
 warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
@@ -60,10 +65,29 @@ def _floats_in_own_dtype(module: torch.nn.Module, inputs: tuple[Any, ...]) -> tu
 
 def attach_adapter(model: Any, keys: AdapterKeys, *, task: str) -> Any:
     """Put a new adapter on `model`; its function is the base's until it trains."""
+    config = adapter_config(keys, task=task)
+    require_patterns(config, module_names(model), "lora_target_modules")
+    _require_modules(model, keys.lora_modules_to_save or [])
     try:
-        return get_peft_model(model, adapter_config(keys, task=task))
-    except ValueError as error:
+        return get_peft_model(model, config)
+    except (ValueError, TypeError, RuntimeError) as error:
         raise ModelError(f"no adapter can be put on the model: {error}") from error
+
+
+def module_names(model: Any) -> list[str]:
+    """Return the names that PEFT matches patterns against."""
+    return [name for name, _ in model.named_modules()]
+
+
+def _require_modules(model: Any, wanted: list[str]) -> None:
+    """Refuse `lora_modules_to_save` that are not in the model: PEFT would leave them out in silence."""
+    last = {part for name in module_names(model) for part in (name, name.rpartition(".")[2])}
+    unknown = [name for name in wanted if name not in last]
+    if unknown:
+        raise ModelError(
+            f"lora_modules_to_save names {', '.join(unknown)}, and the model has no such module; it has "
+            f"{', '.join(sorted(name for name in last if name and '.' not in name and not name.isdigit()))}."
+        )
 
 
 def continue_adapter(
@@ -74,20 +98,81 @@ def continue_adapter(
     Where the task differs (a reward model on a fine-tuned policy), a new adapter of the same shape starts from its
     weights, with a new head.
 
-    Raises: ModelError where its shapes are not the base's, or the recipe names another shape than it has.
+    Raises: ModelError where its shapes are not the base's, tensors are missing or left over, it is a reward model's
+        and a policy is needed, or the recipe names another shape than it has.
     """
-    config = PeftConfig.from_pretrained(adapter)
+    config = read_adapter_config(adapter)
+    if task == "CAUSAL_LM":
+        require_policy_adapter(config, adapter)
     if trainable and keys is not None:
         _require_same_shape(config, keys, adapter)
+    require_patterns(config, module_names(model), f"{adapter}/{ADAPTER_CONFIG}")
+    same = config.task_type == task
     try:
-        if config.task_type == task:
-            return PeftModel.from_pretrained(model, adapter, is_trainable=trainable)
-        return _start_from(model, adapter, config, task=task, trainable=trainable)
-    except (RuntimeError, ValueError, KeyError) as error:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Found missing adapter keys", category=UserWarning)
+            if same:
+                wrapped = PeftModel.from_pretrained(model, adapter, config=config, is_trainable=trainable)
+            else:
+                wrapped = _start_from(model, adapter, config, task=task, trainable=trainable)
+    except KeyError as error:  # peft looks for the tensors of modules that it trains whole
+        raise _lacks(adapter, map(str, error.args)) from error
+    except (RuntimeError, ValueError, TypeError, AttributeError, SafetensorError, OSError) as error:
         raise ModelError(
-            f"adapter {adapter} does not fit the base {base}: it was trained on another model "
-            f"({str(error).strip().splitlines()[0]})"
+            f"adapter {adapter} does not fit the base {base}: it was trained on another model ({_reason(error)})"
         ) from error
+    _require_all_tensors(wrapped, adapter, new_head=not same)
+    return wrapped
+
+
+def require_policy_adapter(config: Any, adapter: str) -> None:
+    """Refuse a reward model's adapter where a policy is needed.
+
+    Raises: ModelError.
+    """
+    if config.task_type == "SEQ_CLS":
+        raise ModelError(
+            f"{adapter} is a reward model's adapter (task_type SEQ_CLS), and a policy is needed here; name the run of "
+            "an SFT, DPO or PPO stage."
+        )
+
+
+def _require_all_tensors(wrapped: Any, adapter: str, *, new_head: bool) -> None:
+    """Refuse an adapter with tensors missing, which would be random numbers, or left over.
+
+    Args:
+        new_head: whether the adapter was for another task, so that modules that it trained whole may differ.
+    """
+    held = get_peft_model_state_dict(wrapped, save_embedding_layers=False)
+    local = Path(adapter).is_dir()
+    own, given = (
+        set(held),
+        set(shapes_in(Path(adapter, ADAPTER)) if local else load_peft_weights(adapter, device="cpu")),
+    )
+    heads = {name for name in own | given if any(part in HEADS["SEQ_CLS"] for part in name.split("."))}
+    whole = {name for name in own | given if ".lora_" not in name} if new_head else set()
+    missing = own - given - whole - (heads if new_head else set())
+    if missing:
+        raise _lacks(adapter, missing)
+    require_finite(held, adapter)
+    left = given - own - whole - set(wrapped.base_model.model.state_dict()) - set(wrapped.state_dict())
+    if left:
+        raise ModelError(
+            f"adapter {adapter} holds {listed(left)}, which its {ADAPTER_CONFIG} has no place for; put its own "
+            "files back."
+        )
+
+
+def _lacks(adapter: str, names: Iterable[str]) -> ModelError:
+    return ModelError(
+        f"adapter {adapter} lacks {listed(names)}, which would be random numbers; copy or train it again."
+    )
+
+
+def _reason(error: Exception) -> str:
+    """Return the line of a library's error that names a tensor, else the first."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    return next((line for line in lines if "size mismatch" in line), lines[0])[:300]
 
 
 @contextmanager

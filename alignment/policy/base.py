@@ -1,6 +1,5 @@
 """Finding a model by its path, and loading it: the base, its tokenizer, and the adapter that lies on it."""
 
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,13 +19,22 @@ from transformers.utils import find_adapter_config_file
 
 from alignment.config.launched import is_sharded
 from alignment.config.schema import AdapterKeys, ModelKeys
-from alignment.errors import ModelError
+from alignment.errors import JsonError, ModelError
+from alignment.policy.adapter_files import named_base
 from alignment.policy.adapters import attach_adapter, continue_adapter, copies_in_float32
+from alignment.policy.model_files import ADAPTER_CONFIG, check_model_files, is_there
 from alignment.policy.saved_files import require_weights_as_saved
+from alignment.policy.weight_files import (
+    report_left_to_us,
+    require_complete,
+    require_described,
+    require_finite,
+    tensor_shapes,
+)
 from alignment.policy.weights import weights_hash
+from alignment.strict_json import OURS, parse, shown
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
-ADAPTER_CONFIG = "adapter_config.json"
 TOKENIZER_FILES = ("tokenizer*", "vocab*", "spiece.model", "sentencepiece*.model", "*.tiktoken", "tekken.json")
 
 
@@ -55,6 +63,7 @@ def resolve_model(path: str, *, revision: str = "main") -> ModelSource:
         return _resolve_hub(path, revision)
     if not folder.is_dir():
         raise ModelError(f"{path} is a file; name the folder that holds the model.")
+    check_model_files(folder)
     if not (folder / ADAPTER_CONFIG).is_file():
         _require_weights(folder)
         return ModelSource(base=str(folder))
@@ -73,10 +82,12 @@ def resolve_model(path: str, *, revision: str = "main") -> ModelSource:
 def _require_own_base(source: ModelSource, adapter: Path) -> None:
     """Refuse a base whose weights are not those that the adapter's manifest, where it has one, names."""
     try:
-        manifest = json.loads((adapter / "manifest.json").read_text(encoding="utf-8"))
+        manifest = parse((adapter / "manifest.json").read_bytes(), OURS)
         trained_on = manifest["lineage"]["base_sha256"]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, JsonError, KeyError, TypeError):
         return
+    if not isinstance(trained_on, str):
+        raise ModelError(f"{adapter / 'manifest.json'}: lineage.base_sha256 is {shown(trained_on)}, which is no hash.")
     found = weights_hash(source.base)
     if found != trained_on and not any(identity.startswith("hub:") for identity in (found, trained_on)):
         raise ModelError(
@@ -94,7 +105,7 @@ def _resolve_hub(path: str, revision: str) -> ModelSource:
         raise _cannot_load(path, error) from error
     if config is None:
         return ModelSource(base=path)
-    return ModelSource(base=str(json.loads(Path(config).read_text())["base_model_name_or_path"]), adapter=path)
+    return ModelSource(base=named_base(Path(config)), adapter=path)
 
 
 def _base_of(adapter: Path) -> str:
@@ -104,12 +115,7 @@ def _base_of(adapter: Path) -> str:
     that a project that moved, or is used from elsewhere, still fits together.
     """
     file = adapter / ADAPTER_CONFIG
-    try:
-        base = json.loads(file.read_text(encoding="utf-8"))["base_model_name_or_path"]
-    except (ValueError, KeyError, TypeError):
-        base = None
-    if not isinstance(base, str) or not base:
-        raise ModelError(f"{file} does not name base_model_name_or_path, the model the adapter belongs to; add it.")
+    base = named_base(file)
     for root in (Path(), *adapter.resolve().parents):
         if (root / base).is_dir():
             return str(root / base)
@@ -132,7 +138,7 @@ def _require_weights(folder: Path) -> None:
 
 def _require_safetensors(folder: Path, weights: str, pickled: str, what: str) -> None:
     require_weights_as_saved(folder)
-    files = sorted(folder.glob(weights))
+    files = [file for file in sorted(folder.glob(weights)) if is_there(file)]
     for file in files:
         try:
             with safe_open(file, framework="pt"):
@@ -273,20 +279,49 @@ def load_base(cls: Any, base: str, keys: ModelKeys, *, full: bool = False, **con
         "revision": keys.model_revision if not Path(base).is_dir() else "main",
         "trust_remote_code": keys.trust_remote_code,
         "use_safetensors": True,
-        **config,
+        "attn_implementation": keys.attn_implementation,  # None: the library's choice, never the folder's
     }
-    if keys.attn_implementation is not None:
-        options["attn_implementation"] = keys.attn_implementation
     if keys.load_in_4bit:
         options["quantization_config"] = quantization(keys, options["dtype"])
     if torch.cuda.is_available() and not is_sharded():
         options["device_map"] = {"": PartialState().device}
+    classifies = cls is AutoModelForSequenceClassification
     try:
-        return cls.from_pretrained(base, **options)
-    except torch.cuda.OutOfMemoryError:
+        described = _described(base, keys, options["revision"], **config)
+        _require_kind(described, base, classifies=classifies)
+        if Path(base).is_dir():
+            shapes = tensor_shapes(Path(base))
+            require_described(cls, described, Path(base), shapes, trust_remote_code=keys.trust_remote_code)
+        with report_left_to_us():
+            model, info = cls.from_pretrained(
+                base, config=described, **options, output_loading_info=True, ignore_mismatched_sizes=True
+            )
+    except (torch.cuda.OutOfMemoryError, ModelError):
         raise
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
+    except Exception as error:  # whatever a library raises on files that others wrote
         raise _cannot_load(base, error) from error
+    require_complete(info, base, new_head=classifies)
+    if not is_sharded():
+        require_finite(dict(model.named_parameters()), base)
+    return model
+
+
+def _described(base: str, keys: ModelKeys, revision: str, **changes: Any) -> Any:
+    """Read a model's configuration; how attention and experts are computed is the recipe's to choose."""
+    config = AutoConfig.from_pretrained(base, revision=revision, trust_remote_code=keys.trust_remote_code, **changes)
+    config._attn_implementation = keys.attn_implementation
+    config._experts_implementation = None
+    return config
+
+
+def _require_kind(config: Any, base: str, *, classifies: bool) -> None:
+    """Refuse a reward model where a policy is needed."""
+    kinds = [name for name in config.architectures or [] if name.endswith("ForSequenceClassification")]
+    if kinds and not classifies:
+        raise ModelError(
+            f"{base} is a reward model ({kinds[0]}), and a policy is needed here; name a language model, or the run of "
+            "an SFT, DPO or PPO stage."
+        )
 
 
 def model_dtype(base: str, keys: ModelKeys, *, full: bool = False) -> torch.dtype:

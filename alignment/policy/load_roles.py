@@ -4,16 +4,18 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from peft import LoraConfig, PeftConfig, PeftModel, set_peft_model_state_dict
+from peft import LoraConfig, PeftModel, set_peft_model_state_dict
 from peft.utils import load_peft_weights
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from alignment.config.schema import PPORecipe
 from alignment.errors import ModelError
-from alignment.policy.adapters import adapter_config, copies_in_float32
+from alignment.policy.adapter_files import read_adapter_config
+from alignment.policy.adapters import adapter_config, copies_in_float32, module_names, require_policy_adapter
 from alignment.policy.base import load_base, resolve_model
 from alignment.policy.heads import SCORE_WEIGHT, ScalarHead, read_score_weight
+from alignment.policy.patterns import require_patterns
 from alignment.policy.roles import Roles, belongs_to
 from alignment.policy.value_model import load_value_model
 
@@ -46,6 +48,8 @@ def load_roles(recipe: PPORecipe, *, reward_adapter: str | None, more_reward_ada
             f"{source.adapter} is an adapter, but peft_method is full; merge it first (alignment merge "
             f"{source.adapter} OUT) and name OUT as model_name_or_path, or train an adapter."
         )
+    if source.adapter is not None:
+        require_policy_adapter(read_adapter_config(source.adapter), source.adapter)
     rewards = reward_roles([] if reward_adapter is None else [reward_adapter, *more_reward_adapters])
     starts = _starts(recipe, sft=source.adapter, rewards=rewards)
     adapters: dict[str, str | None] = {"policy": None, "reference": None}
@@ -94,9 +98,7 @@ def _starts(recipe: PPORecipe, *, sft: str | None, rewards: dict[str, str]) -> d
 
 def _saved(adapter: str) -> AdapterStart:
     """Read a saved adapter; a classifier's head is left to `heads`, and dropout to `Roles`, which has none."""
-    config = PeftConfig.from_pretrained(adapter)
-    if not isinstance(config, LoraConfig):
-        raise ModelError(f"{adapter} is a {config.peft_type} adapter; roles on one base are LoRA or DoRA adapters")
+    config = read_adapter_config(adapter)
     _require_its_own_part(config, adapter)
     config.task_type = "CAUSAL_LM"
     config.lora_dropout = 0.0
@@ -140,6 +142,9 @@ def with_adapters(base: Any, starts: dict[str, AdapterStart]) -> PeftModel:
 
     Raises: ModelError where an adapter's weights have no place in the base, or the base places without weights.
     """
+    modules = module_names(base)
+    for name, start in starts.items():
+        require_patterns(start.config, modules, f"the {name} adapter")
     names = iter(starts.items())
     first, start = next(names)
     model = PeftModel(base, start.config, adapter_name=first)
@@ -154,7 +159,7 @@ def with_adapters(base: Any, starts: dict[str, AdapterStart]) -> PeftModel:
             raise ModelError(
                 f"the {name} adapter does not fit the base: {str(error).strip().splitlines()[-1]}"
             ) from error
-        missing = [key for key in result.missing_keys if f".{name}." in key and "lora_" in key]
+        missing = [key for key in result.missing_keys if f".{name}." in key]
         if result.unexpected_keys or missing:
             wrong = (list(result.unexpected_keys) + missing)[0]
             raise ModelError(f"the {name} adapter does not fit the base: {wrong} has no counterpart")

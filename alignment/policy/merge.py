@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftConfig, PeftModel
+from peft import PeftModel
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from alignment.config.schema import ModelKeys
 from alignment.errors import ModelError
+from alignment.policy.adapter_files import read_adapter_config
 from alignment.policy.base import (
     ModelSource,
     load_base,
@@ -64,7 +65,7 @@ def merge(
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ModelError(f"{out} exists already; name a folder that does not.")
     keys = _keys(source.adapter, trust_remote_code)
-    classifies = PeftConfig.from_pretrained(source.adapter).task_type == "SEQ_CLS"
+    classifies = read_adapter_config(source.adapter).task_type == "SEQ_CLS"
     cls = AutoModelForSequenceClassification if classifies else AutoModelForCausalLM
     tokenizer = load_tokenizer(keys)
     dtype = _checkpoint_dtype(source.base, keys)

@@ -2,13 +2,13 @@
 
 from typing import Any
 
-from peft import PeftConfig
 from peft.utils import ModulesToSaveWrapper
 from torch import nn
 from transformers import AutoConfig
 
 from alignment.config.schema import AdapterKeys, ModelKeys, PPORecipe
 from alignment.errors import ModelError
+from alignment.policy.adapter_files import read_adapter_config
 from alignment.policy.base import ModelSource, load_sequence_classifier, resolve_model
 from alignment.policy.heads import ScalarHead
 
@@ -62,6 +62,6 @@ def _adapter(recipe: PPORecipe, source: ModelSource) -> AdapterKeys:
 def _has_head(source: ModelSource, keys: ModelKeys) -> bool:
     """Whether what was saved is a sequence classifier, not a language model that is loaded as one."""
     if source.adapter is not None:
-        return PeftConfig.from_pretrained(source.adapter).task_type == "SEQ_CLS"
+        return read_adapter_config(source.adapter).task_type == "SEQ_CLS"
     config = AutoConfig.from_pretrained(source.base, trust_remote_code=keys.trust_remote_code)
     return any(name.endswith("ForSequenceClassification") for name in config.architectures or [])
