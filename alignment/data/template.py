@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from alignment.data.conversations import carried_tools, readable, with_tools
+from alignment.data.rendering import require_bounded
 from alignment.data.rows import Demonstration, Message, Prompt
 from alignment.errors import DataError, ModelError
 
@@ -39,9 +40,13 @@ class Template:
         if not tokenizer.chat_template and chat_template is not None:
             tokenizer.chat_template = _template_text(chat_template)
         self.chat_template: str | None = _named_template(tokenizer.chat_template)
+        if self.chat_template:
+            require_bounded(self.chat_template)
         self.eos_token_id = _eos_id(tokenizer, eos_token)
         self._eos_token = tokenizer.convert_ids_to_tokens(self.eos_token_id)
         self._opening = _opening(tokenizer)
+        if self.chat_template:
+            self._require_messages_written()
         self.turn_end_id = self._turn_end() if self.chat_template else None
         more = getattr(generation_config, "eos_token_id", None)
         more = more if isinstance(more, list) else [more]
@@ -210,6 +215,20 @@ class Template:
             if joined[: len(alone)] == alone and len(joined) > len(alone):
                 return joined[len(alone) :]
         return self._ids(tail, special=False)
+
+    def _require_messages_written(self) -> None:
+        """Refuse a chat template that leaves out what a message holds: all answers would be answers to one prompt."""
+        for role, place in (("user", 0), ("assistant", 1)):
+            words = [f"{_PROBE} {role} {number}" for number in (1, 2)]
+            chats = [[{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}] for _ in words]
+            for chat, word in zip(chats, words, strict=True):
+                chat[place]["content"] = word
+            texts = {self._render(chat[: place + 1], None, ask=place == 0) for chat in chats}
+            if len(texts) == 1:
+                raise ModelError(
+                    f"the chat template of {self.tokenizer.name_or_path} writes the same text for different messages "
+                    f"of the {role}; use the model's own template, or give chat_template."
+                )
 
     def _turn_end(self) -> int | None:
         """Return the token that the chat template writes after an answer, or None where it writes none."""
