@@ -6,6 +6,18 @@ The command line prints the message alone, without a traceback, and ends with th
 from alignment.secrecy import hidden
 
 
+def printable(text: str) -> str:
+    """Return a text as one line that a terminal shows as it is: control characters and line ends are escaped."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def first_line(error: object, longest: int = 300) -> str:
+    """Return what a library's error says, or its type, as one short line for a message of ours."""
+    words = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    words = printable(words)
+    return words if len(words) <= longest else f"{words[: longest - 1]}…"
+
+
 class AlignmentError(Exception):
     """Something the user can mend; the message stands alone."""
 
@@ -43,6 +55,12 @@ class DataError(AlignmentError):
 
 class JsonError(AlignmentError, ValueError):
     """A text is no JSON, or a value breaks a limit on what may be read; the message names key or character."""
+
+
+class NotJson(JsonError):
+    """A text is no JSON at all."""
+
+    position: int = 0  # of the character at which it stops being so, from 0
 
 
 class ModelError(AlignmentError):

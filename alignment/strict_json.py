@@ -12,9 +12,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from alignment.errors import JsonError
+from alignment.errors import JsonError, NotJson
 
 Path = tuple[str | int, ...]  # keys and indices from the whole value to a part of it
+BLANKS = " \t\n\r"  # between JSON's parts
 _SURROGATES = ("\\ud", "\\uD")  # how JSON text begins half of a surrogate pair
 _BITS_PER_DIGIT = math.log2(10)
 
@@ -32,9 +33,8 @@ class Limits:
 
 
 FOREIGN = Limits()  # data, replies, models' files
-OURS = Limits(
-    size=2**30, finite=False, whole=False
-)  # what a run wrote: a diverged loss is NaN, an answer is as it came
+# What a run of ours wrote: a diverged loss is NaN, a judge's reply stands as it came.
+OURS = Limits(size=2**30, finite=False, whole=False)
 
 
 class _Suspect(Exception):
@@ -51,32 +51,53 @@ class _Fault:
 def parse(text: str | bytes, limits: Limits = FOREIGN) -> Any:
     """Return the value of a JSON text.
 
-    Raises: JsonError where it is no JSON, or breaks a limit; the message names the key or the character.
+    Raises: NotJson where it is no JSON; JsonError, which names the key, where it breaks a limit.
     """
     if len(text) > limits.size:
         unit = "bytes" if isinstance(text, bytes) else "characters"
         raise JsonError(f"the JSON text has {len(text):,} {unit}; the limit is {limits.size:,}")
     if isinstance(text, bytes):
         text = decoded(text)
-    value, suspect = _decoded_json(text, limits)
-    # Only a text with that many brackets can be too deep, and only an escape can spell half of a surrogate pair.
-    suspect = suspect or text.count("[") + text.count("{") > limits.depth
-    if suspect or (limits.whole and any(half in text for half in _SURROGATES)):
-        check(value, limits)
+    value, fault, end = scan(text, len(text) - len(text.lstrip(BLANKS)), limits)
+    rest = text[end:].lstrip(BLANKS)
+    if rest:
+        raise _not_json(json.JSONDecodeError("Extra data", text, len(text) - len(rest)))
+    if fault is not None:
+        raise JsonError(fault)
     return value
 
 
-def _decoded_json(text: str, limits: Limits) -> tuple[Any, bool]:
-    """Return the value, and whether some of it is a fault that `check` has to find and name."""
+def scan(text: str, start: int, limits: Limits = FOREIGN) -> tuple[Any, str | None, int]:
+    """Read one value of a longer text.
+
+    Returns: the value, what is wrong with it or None, and where it ends. Raises: NotJson where none stands there, and
+    JsonError where its depth hides the end.
+    """
     try:
         try:
-            return _decoder(limits, _suspect).decode(text), False
+            (value, end), suspect = _decoder(limits, _suspect).raw_decode(text, start), False
         except _Suspect:
-            return _decoder(limits, _Fault).decode(text), True
+            (value, end), suspect = _decoder(limits, _Fault).raw_decode(text, start), True
     except json.JSONDecodeError as error:
-        raise JsonError(f"invalid JSON: {error.msg} at character {error.pos + 1}") from None
+        raise _not_json(error) from None
     except RecursionError:
         raise JsonError(f"invalid JSON: more than {limits.depth} lists and objects inside one another") from None
+    if end - start > limits.size:
+        return None, f"the value has {end - start:,} characters; the limit is {limits.size:,}", end
+    # Only a text with that many brackets can be too deep, and only an escape can spell half of a surrogate pair.
+    suspect = suspect or text.count("[", start, end) + text.count("{", start, end) > limits.depth
+    if suspect or (limits.whole and any(text.find(half, start, end) >= 0 for half in _SURROGATES)):
+        try:
+            check(value, limits)
+        except JsonError as error:
+            return None, str(error), end
+    return value, None, end
+
+
+def _not_json(error: json.JSONDecodeError) -> NotJson:
+    found = NotJson(f"invalid JSON: {error}")
+    found.position = error.pos
+    return found
 
 
 def decoded(content: bytes) -> str:
@@ -87,7 +108,7 @@ def decoded(content: bytes) -> str:
     try:
         return content.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise JsonError(f"invalid UTF-8: byte 0x{content[error.start]:02x} at position {error.start}") from None
+        raise JsonError(f"invalid UTF-8: byte 0x{content[error.start]:02x} at position {error.start}") from error
 
 
 def check(value: Any, limits: Limits = FOREIGN, path: Path = ()) -> None:

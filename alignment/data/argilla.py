@@ -7,10 +7,11 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from alignment.data.conversations import BadRow, text_of
+from alignment.data.conversations import BadRow, checked, keys_of, kind_of, text_of
 from alignment.data.opinions import Opinions, Row, field_of, is_prompt, is_text, plain, prompt_among, siblings
 from alignment.data.rankings import number_of, pairs_from_ranks, pairs_from_scores
 from alignment.data.rows import Pair, Ranking
+from alignment.strict_json import shown
 
 TIES = frozenset(("tie", "equal", "equallygood", "same", "both", "bothgood", "bothbad", "neither", "nopreference"))
 UNSURE = frozenset(("cannotsay", "unsure", "notsure", "idontknow", "dontknow", "unclear"))
@@ -46,12 +47,14 @@ def argilla(row: Row) -> list[Ranking]:
         opinions = _by_choice(fields, comparing[others[0]], nested="fields" in row)
     else:
         opinions = _by_ratings(fields, rated)
-    return opinions.rankings({"question": others[0] if others else "ratings", "record": row.get("id")})
+    return opinions.rankings({"question": others[0] if others else "ratings", "record": checked(row.get("id"), "id")})
 
 
 def _parts(row: Row) -> tuple[Row, dict[str, list[Row]]]:
     """Return the texts and, by question, the responses as objects with user_id, value and perhaps status."""
     if isinstance(row.get("fields"), dict):
+        if not isinstance(row.get("responses"), dict):
+            raise BadRow(f"'responses' is {kind_of(row.get('responses'))}, not an object of answers by question")
         by_question = {question: given or [] for question, given in row["responses"].items()}
         for question, given in by_question.items():
             if not isinstance(given, list) or not all(isinstance(one, dict) for one in given):
@@ -60,7 +63,7 @@ def _parts(row: Row) -> tuple[Row, dict[str, list[Row]]]:
     found = {}
     for question in [key.removesuffix(".responses.users") for key in row if key.endswith(".responses.users")]:
         names = [f"{question}.responses{end}" for end in ("", ".users", ".status")]
-        values, users, statuses = (row.get(name) or [] for name in names)
+        values, users, statuses = (_list_of(row, name) for name in names)
         statuses = statuses or [None] * len(values)
         if not len(values) == len(users) == len(statuses):
             raise BadRow(f"{names[0]} holds {len(values)} values, {len(users)} users and {len(statuses)} statuses")
@@ -68,7 +71,16 @@ def _parts(row: Row) -> tuple[Row, dict[str, list[Row]]]:
             {"value": value, "user_id": user, "status": status}
             for value, user, status in zip(values, users, statuses, strict=True)
         ]
+    if not found:
+        raise BadRow(f"the row has neither 'fields' and 'responses' nor QUESTION.responses.users; found {keys_of(row)}")
     return {key: value for key, value in row.items() if "." not in key and key not in OURS and is_text(value)}, found
+
+
+def _list_of(row: Row, name: str) -> list[Any]:
+    value = row.get(name)
+    if value is not None and not isinstance(value, list):
+        raise BadRow(f"'{name}' is {kind_of(value)}, not a list")
+    return value or []
 
 
 def _compares(question: str, given: list[Row], fields: Row) -> bool:
@@ -115,13 +127,16 @@ def _pairs(value: Any, answers: list[str], fields: Row) -> list[Pair] | None:
             ranks[field_of(_name(one), fields)] = float(place) if rank is None else number_of(rank, "'rank'")
         known = [index for index, name in enumerate(answers) if name in ranks]
         if len(known) != len(value):
-            raise BadRow(f"a ranking names an answer twice: {value}")
+            raise BadRow(f"a ranking names an answer twice: {shown(value)}")
         return _placed(pairs_from_ranks([ranks[answers[index]] for index in known]), known)
     if plain(value) in UNSURE:
         return None
     if plain(value) in TIES:
         return pairs_from_ranks([1.0] * len(answers))
-    best = answers.index(field_of(value, fields) or "")
+    name = field_of(value, fields)
+    if name not in answers:
+        raise BadRow(f"the label {shown(value)} names none, or more than one, of the answers {', '.join(answers)}")
+    best = answers.index(name)
     others = [index for index in range(len(answers)) if index != best]
     return [Pair(min(best, other), max(best, other), float(best < other)) for other in others]
 
@@ -148,7 +163,7 @@ def _submitted(given: list[Row]) -> Iterable[tuple[str, Any]]:
     for one in given:
         status = one.get("status") or "submitted"
         if status not in ("submitted", "discarded", "draft"):
-            raise BadRow(f"a response has the status {status!r}; known are submitted, discarded and draft")
+            raise BadRow(f"a response has the status {shown(status)}; known are submitted, discarded and draft")
         if status != "draft":
             yield str(one.get("user_id") or "unknown"), None if status == "discarded" else one.get("value")
 

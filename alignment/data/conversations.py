@@ -5,6 +5,8 @@ import re
 from typing import Any
 
 from alignment.data.rows import Message, Prompt
+from alignment.errors import JsonError, NotJson
+from alignment.strict_json import FOREIGN, check, parse, shown
 
 ROLES = {
     "system": "system",
@@ -31,10 +33,23 @@ class BadRow(ValueError):
     """What is wrong with one row; whoever reads the file adds where it stands."""
 
 
+class BrokenJson(str):
+    """Text that should have been JSON, in a cell of a CSV; `reason` is what is wrong with it."""
+
+    reason: str = ""
+
+
+class Unreadable:
+    """Stands for a cell that cannot be read; a layout that looks at it refuses the row with `reason`."""
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+
+
 def text_of(row: dict[str, Any], key: str, *, empty: bool = False) -> str:
     """Return the string under `key`; missing, of another type, or blank unless `empty`, is a `BadRow`."""
     if key not in row:
-        raise BadRow(f"the field '{key}' is missing; found {', '.join(map(str, row)) or 'no field'}")
+        raise BadRow(f"the field '{key}' is missing; found {keys_of(row)}")
     return _text(row[key], f"'{key}'", empty=empty)
 
 
@@ -46,7 +61,7 @@ def optional_text(row: dict[str, Any], key: str) -> str:
 def messages_of(row: dict[str, Any], key: str) -> list[Message]:
     """Return the conversation under `key`, OpenAI's `role/content` or ShareGPT's `from/value`."""
     if key not in row:
-        raise BadRow(f"the field '{key}' is missing; found {', '.join(map(str, row)) or 'no field'}")
+        raise BadRow(f"the field '{key}' is missing; found {keys_of(row)}")
     turns = row[key]
     if not isinstance(turns, list):
         raise BadRow(f"'{key}' is {kind_of(turns)}, not a list of messages")
@@ -65,10 +80,10 @@ def message_of(turn: Any, what: str) -> Message:
         raise BadRow(f"{what} is {kind_of(turn)}, not a message")
     speaker, body = ("role", "content") if "role" in turn else ("from", "value")
     if speaker not in turn:
-        raise BadRow(f"{what} has neither 'role' nor 'from'; found {', '.join(map(str, turn))}")
+        raise BadRow(f"{what} has neither 'role' nor 'from'; found {keys_of(turn)}")
     role = ROLES.get(str(turn[speaker]).lower())
     if role is None:
-        raise BadRow(f"{what} has the unknown role {turn[speaker]!r}; known are {', '.join(ROLES)}")
+        raise BadRow(f"{what} has the unknown role {shown(turn[speaker])}; known are {', '.join(ROLES)}")
     if role == "function_call":
         return _call_message(_text(turn.get(body), f"{what} '{body}'"), [])
     if turn.get("tool_calls"):
@@ -94,9 +109,11 @@ def _content(value: Any, what: str) -> str:
 def _call_message(text: str, calls: Any) -> Message:
     if not calls:
         try:
-            parsed = json.loads(text)
-        except ValueError:
+            parsed = parse(text)
+        except NotJson:
             return {"role": "assistant", "content": text}
+        except JsonError as error:
+            raise BadRow(f"a function call: {error}") from None
         functions = parsed if isinstance(parsed, list) else [parsed]
         if not all(isinstance(function, dict) and "name" in function for function in functions):
             raise BadRow("a function call has no 'name'")
@@ -104,6 +121,7 @@ def _call_message(text: str, calls: Any) -> Message:
         text = ""
     if not isinstance(calls, list) or not all(isinstance(call, dict) for call in calls):
         raise BadRow("'tool_calls' is not a list of calls")
+    checked(calls, "tool_calls")
     functions = [call.get("function", call) for call in calls]
     rendered = "\n".join(f"<tool_call>\n{json.dumps(f, ensure_ascii=False)}\n</tool_call>" for f in functions)
     content = f"{text}\n{rendered}" if text else rendered
@@ -115,13 +133,25 @@ def tools_of(row: dict[str, Any]) -> str | None:
     tools = row.get("tools")
     if tools in (None, "", "[]", []):
         return None
+    found = tools
     if isinstance(tools, str):
         try:
-            json.loads(tools)
-        except ValueError as error:
+            found = parse(tools)
+        except JsonError as error:
             raise BadRow(f"'tools' is not JSON: {error}") from None
-        return tools
-    return json.dumps(tools, ensure_ascii=False)
+    if not isinstance(found, list) or not all(isinstance(tool, dict) for tool in found):
+        raise BadRow(f"'tools' is {kind_of(found)}, not a list of objects")
+    checked(found, "tools")
+    return tools if isinstance(tools, str) else json.dumps(tools, ensure_ascii=False)
+
+
+def checked(value: Any, key: str) -> Any:
+    """Return a value that is kept as JSON; one that JSON, UTF-8 or a limit does not allow is a `BadRow`."""
+    try:
+        check(value, FOREIGN, (key,))
+    except JsonError as error:
+        raise BadRow(str(error)) from None
+    return value
 
 
 def carrying_tools(messages: list[Message], tools: str | None) -> list[Message]:
@@ -219,6 +249,11 @@ def _text(value: Any, what: str, *, empty: bool = False) -> str:
         raise BadRow(f"{what} is {kind_of(value)}, not text")
     if not empty and not value.strip():
         raise BadRow(f"{what} is empty")
+    return whole_text(value, what)
+
+
+def whole_text(value: str, what: str) -> str:
+    """Return a text; one with half of a surrogate pair, which no tokenizer reads, is a `BadRow`."""
     try:
         value.encode()
     except UnicodeEncodeError as error:
@@ -237,7 +272,17 @@ def is_whole(value: Any) -> bool:
     return True
 
 
+def keys_of(row: dict[str, Any]) -> str:
+    """List a row's keys in a message, the first ones where there are many."""
+    names = [name if name.isprintable() and len(name) <= 60 else shown(name)[1:-1] for name in map(str, row)]
+    return ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "") or "no field"
+
+
 def kind_of(value: Any) -> str:
     """Return JSON's word for what `value` is."""
+    if isinstance(value, Unreadable):
+        return value.reason
+    if isinstance(value, BrokenJson):
+        return f"text that is no JSON ({value.reason})"
     names = {dict: "an object", list: "a list", bool: "a boolean", int: "a number", float: "a number", str: "text"}
     return "null" if value is None else names.get(type(value), type(value).__name__)

@@ -8,7 +8,9 @@ from alignment.data.argilla import argilla, is_argilla
 from alignment.data.conversations import (
     BadRow,
     carrying_tools,
+    checked,
     common_prompt,
+    keys_of,
     message_of,
     messages_of,
     optional_text,
@@ -16,11 +18,13 @@ from alignment.data.conversations import (
     split_answer,
     text_of,
     tools_of,
+    whole_text,
 )
 from alignment.data.label_studio import is_label_studio, label_studio
-from alignment.data.rankings import number_of, pairs_from_ranks, prompt_of, ranking_from_json
+from alignment.data.rankings import margin_of, number_of, pairs_from_ranks, prompt_of, ranking_from_json
 from alignment.data.rows import Demonstration, Message, Pair, Prompt, Ranking
 from alignment.errors import DataError
+from alignment.strict_json import shown
 
 Row = dict[str, Any]
 
@@ -53,7 +57,7 @@ def recognise(row: Row, where: str) -> Format:
     for candidate in FORMATS:
         if candidate.matches(row):
             return candidate
-    found = ", ".join(map(str, row)) or "none"
+    found = keys_of(row)
     known = "\n".join(f"  {known.name}: {known.keys}" for known in FORMATS)
     raise DataError(f"{where}: no known format has these keys: {found}. Known formats and their keys:\n{known}")
 
@@ -77,6 +81,7 @@ def _user(system: str, history: Any, instruction: str) -> list[Message]:
     for turn in history or []:
         if not isinstance(turn, list | tuple) or len(turn) != 2 or not all(isinstance(part, str) for part in turn):
             raise BadRow("'history' is not a list of [question, answer] pairs")
+        turn = [whole_text(part, "'history'") for part in turn]
         messages += [{"role": "user", "content": turn[0]}, {"role": "assistant", "content": turn[1]}]
     return [*messages, {"role": "user", "content": instruction}]
 
@@ -124,7 +129,7 @@ def _kto(row: Row) -> list[Parsed]:
     """Answers with a thumb up or down: the good ones are demonstrations, of the others only the prompt is of use."""
     label = row.get("label")
     if not isinstance(label, bool):
-        raise BadRow(f"'label' is {label!r}, not true or false")
+        raise BadRow(f"'label' is {shown(label)}, not true or false")
     key = next((key for key in ("messages", "conversations") if key in row), None)
     (parsed,) = _conversation(key)(row) if key else _prompt_completion(row)
     if label or not isinstance(parsed, Demonstration):
@@ -144,7 +149,7 @@ def _choice(row: Row, prompt: Prompt, chosen: str, rejected: str) -> list[Parsed
         probability = number_of(row["probability"], "'probability'")
         if not 0.0 <= probability <= 1.0:
             raise BadRow(f"'probability' is {probability}, outside 0 to 1")
-    margin = None if row.get("margin") is None else number_of(row["margin"], "'margin'")
+    margin = margin_of(row.get("margin"), "'margin'")
     for high, low in (
         ("score_chosen", "score_rejected"),
         ("chosen_score", "rejected_score"),
@@ -183,7 +188,7 @@ def _several_choices(row: Row) -> list[Parsed]:
         texts = [row[key]] if isinstance(row[key], str) else row[key]
         if not isinstance(texts, list) or not texts or not all(isinstance(t, str) and t.strip() for t in texts):
             raise BadRow(f"'{key}' is not a list of answers that are text and not empty")
-        sides.append(texts)
+        sides.append([whole_text(text, f"'{key}[{index}]'") for index, text in enumerate(texts)])
     good, bad = sides
     pairs = [Pair(i, len(good) + j, 1.0) for i in range(len(good)) for j in range(len(bad))]
     return [Ranking(prompt_of(row), [*good, *bad], pairs)]
@@ -226,8 +231,8 @@ def _sharegpt_dpo(row: Row) -> list[Parsed]:
 
 
 def _llmbar(row: Row) -> list[Parsed]:
-    if row.get("label") not in (1, 2):
-        raise BadRow(f"'label' is {row.get('label')!r}, not 1 or 2, the number of the better output")
+    if isinstance(row.get("label"), bool) or row.get("label") not in (1, 2):
+        raise BadRow(f"'label' is {shown(row.get('label'))}, not 1 or 2, the number of the better output")
     prompt: Prompt = [{"role": "user", "content": text_of(row, "input")}]
     pair = Pair(0, 1, 1.0 if row.get("label") == 1 else 0.0)
     return [Ranking(prompt, [text_of(row, "output_1"), text_of(row, "output_2")], [pair])]
@@ -248,7 +253,7 @@ def _oasst(row: Row) -> list[Parsed]:
         if thread[-1]["role"] == "user" and len(ranked) >= 2:
             ranks = [number_of(reply["rank"], "'rank'") for reply in ranked]
             answers = [text_of(reply, "text") for reply in ranked]
-            provenance = {"judge": "people", "message_id": node.get("message_id")}
+            provenance = {"judge": "people", "message_id": checked(node.get("message_id"), "message_id")}
             rankings.append(Ranking(thread, answers, pairs_from_ranks(ranks), provenance))
     return rankings
 

@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from alignment.errors import DataError
+from alignment.data.columnar import plain_rows
+from alignment.errors import DataError, first_line
 
 if TYPE_CHECKING:
     from alignment.config.schema import DatasetEntry
@@ -22,9 +23,9 @@ def load_hub_rows(entry: "DatasetEntry") -> tuple[list[Any], str]:
     except Exception as error:  # the library raises every kind, its network and file layers' own among them
         raise DataError(
             f"{entry.path} is no file or folder here, and the Hub did not give it either: "
-            f"{type(error).__name__}: {str(error).strip()[:500]}"
+            f"{type(error).__name__}: {first_line(error, 500)}"
         ) from error
-    return list(loaded), str(loaded._fingerprint)
+    return list(plain_rows(loaded, f"{entry.path}[{entry.split}]")), str(loaded._fingerprint)
 
 
 def load_saved_rows(path: Path) -> tuple[list[Any], str]:
@@ -34,5 +35,7 @@ def load_saved_rows(path: Path) -> tuple[list[Any], str]:
     try:
         loaded = datasets.load_from_disk(str(path))
     except Exception as error:
-        raise DataError(f"{path} is not a readable saved data set: {error}") from error
-    return list(loaded), str(loaded._fingerprint)
+        raise DataError(f"{path} is not a readable saved data set: {first_line(error)}") from error
+    if not isinstance(loaded, datasets.Dataset):
+        raise DataError(f"{path} holds several splits; name the folder of one of them, {', '.join(map(str, loaded))}.")
+    return list(plain_rows(loaded, str(path))), str(loaded._fingerprint)

@@ -7,9 +7,10 @@ import itertools
 from collections.abc import Mapping
 from typing import Any
 
-from alignment.data.conversations import BadRow, text_of
+from alignment.data.conversations import BadRow, checked, kind_of, text_of
 from alignment.data.opinions import Opinions, Row, field_of, is_prompt, is_text, prompt_among, same_end
 from alignment.data.rows import Asked, Pair, Ranking
+from alignment.strict_json import shown
 
 KINDS = ("pairwise", "ranker")
 
@@ -24,8 +25,12 @@ def label_studio(row: Row) -> list[Ranking]:
 
     What a person skipped, or submitted without a choice, is kept as a comparison without a verdict.
     """
-    data, annotations = row["data"], row["annotations"]
-    if not all(isinstance(one, dict) and isinstance(one.get("result") or [], list) for one in annotations):
+    data, annotations = row.get("data"), row.get("annotations")
+    if not isinstance(data, dict):
+        raise BadRow(f"'data' is {kind_of(data)}, not an object of texts")
+    if not isinstance(annotations, list) or not all(
+        isinstance(one, dict) and isinstance(one.get("result") or [], list) for one in annotations
+    ):
         raise BadRow("'annotations' is not a list of objects with a list of results")
     given = [(_annotator(one), _result_of(one)) for one in annotations]
     results = [result for _, result in given if result is not None]
@@ -37,7 +42,7 @@ def label_studio(row: Row) -> list[Ranking]:
     if len(kinds) > 1:
         raise BadRow("the annotations mix pairwise and ranker results")
     read = _pairwise if kinds == {"pairwise"} else _ranker
-    return read(data, given, results[0]).rankings({"record": row.get("id")})
+    return read(data, given, results[0]).rankings({"record": checked(row.get("id"), "id")})
 
 
 def _annotator(annotation: Row) -> str:
@@ -65,7 +70,7 @@ def _pairwise(data: Row, given: list[tuple[str, Row | None]], sample: Row) -> Op
     names = sample.get("to_name")
     names = [name.strip() for name in names.split(",")] if isinstance(names, str) else names
     if not isinstance(names, list) or len(names) != 2 or not all(isinstance(name, str) for name in names):
-        raise BadRow(f"'to_name' of a pairwise result is {sample.get('to_name')!r}; wanted the names of two texts")
+        raise BadRow(f"'to_name' of a pairwise result is {shown(sample.get('to_name'))}; wanted the names of two texts")
     texts = {key: value for key, value in data.items() if is_text(value) and not is_prompt(key)}
     answers = [found for name in names if (found := field_of(name, texts) or same_end(name, texts)) is not None]
     if len(set(answers)) < 2:
@@ -79,7 +84,7 @@ def _pairwise(data: Row, given: list[tuple[str, Row | None]], sample: Row) -> Op
             raise BadRow("the annotations compare different texts")
         selected = None if result is None else result["value"].get("selected")
         if selected not in ("left", "right", None):
-            raise BadRow(f"a pairwise result has selected {selected!r}; known are left and right")
+            raise BadRow(f"a pairwise result has selected {shown(selected)}; known are left and right")
         if selected is None:
             opinions.said.append((person, None))
             continue

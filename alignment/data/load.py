@@ -1,23 +1,36 @@
 """From a recipe's `datasets:` to rows: every format, mixtures with fractions, bad rows stopped or skipped."""
 
+import itertools
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
+from alignment.data.contradictions import Claim, claims_of, contradictions, is_opinion, same_text
 from alignment.data.conversations import BadRow, carrying_tools, kind_of
 from alignment.data.formats import ANSWERS, Format, Parsed, named, recognise
 from alignment.data.rankings import best_response
 from alignment.data.readers import RawRow, RawSource
 from alignment.data.rows import Demonstration, Prompt, Ranking
 from alignment.data.sources import read_entry, refuse_rejected
-from alignment.errors import DataError
+from alignment.errors import DataError, printable
 
 if TYPE_CHECKING:
     from alignment.config.schema import DatasetEntry
 
 T = TypeVar("T")
 OnBadRow = Literal["stop", "skip"]
+
+
+@dataclass(frozen=True, slots=True)
+class Kept(Generic[T]):
+    """A row on its way, with what it holds for true; None where nothing of it is kept."""
+
+    row: T | None
+    where: str
+    claims: list[Claim]
+
+
 Convert = Callable[[Parsed, RawRow, Format], T | None]
 
 
@@ -36,18 +49,23 @@ def load_demonstrations(
 ) -> Loaded[Demonstration]:
     """Load prompts with the answer to imitate. Of rankings, that is the answer that wins most."""
     refuse_rejected(entries)
-    return load(entries, _demonstration, on_bad_row, seed, max_samples)
+    return load(entries, _demonstration, on_bad_row, seed, max_samples, agreeing=True)
 
 
 def load_rankings(
-    entries: "list[DatasetEntry]", *, on_bad_row: OnBadRow, seed: int, max_samples: int | None = None
+    entries: "list[DatasetEntry]",
+    *,
+    on_bad_row: OnBadRow,
+    seed: int,
+    max_samples: int | None = None,
+    agreeing: bool = True,
 ) -> Loaded[Ranking]:
-    """Load answers that are compared, to train on them.
+    """Load answers that are compared, to train on them; `agreeing` as in `load`.
 
     Raises: DataError where they are labels that missed their gate, or cannot be used.
     """
     refuse_rejected(entries)
-    return load(entries, ranking, on_bad_row, seed, max_samples)
+    return load(entries, ranking, on_bad_row, seed, max_samples, agreeing=agreeing)
 
 
 def load_answers(
@@ -86,11 +104,18 @@ def _demonstration(parsed: Parsed, raw: RawRow, fmt: Format) -> Demonstration | 
     if isinstance(parsed, Demonstration):
         return replace(parsed, source=raw.where)
     if isinstance(parsed, Ranking) and fmt.name != ANSWERS:
+        _refuse_same_text(parsed)
         best = best_response(parsed)
         return Demonstration(parsed.prompt, best, source=raw.where) if best is not None and best.strip() else None
     if fmt.name == "kto":
         return None  # a thumb down is nothing to imitate
     raise BadRow("holds a prompt without an answer to learn")
+
+
+def _refuse_same_text(ranking: Ranking) -> None:
+    ends = same_text(ranking)
+    if ends is not None and not is_opinion(ranking):
+        raise BadRow(f"answers {ends[0]} and {ends[1]} are the same text and yet one is preferred")
 
 
 def ranking(parsed: Parsed, raw: RawRow, fmt: Format) -> Ranking:
@@ -99,6 +124,7 @@ def ranking(parsed: Parsed, raw: RawRow, fmt: Format) -> Ranking:
     Raises: DataError where the format compares nothing.
     """
     if isinstance(parsed, Ranking) and fmt.name != ANSWERS:
+        _refuse_same_text(parsed)
         return _answers(parsed, raw, fmt)
     raise DataError(
         f"{raw.where}: the format {fmt.name} holds no comparisons of answers, which this stage needs. Use rows with "
@@ -127,21 +153,30 @@ def load(
     on_bad_row: OnBadRow,
     seed: int,
     max_samples: int | None,
+    *,
+    agreeing: bool = False,
 ) -> Loaded[T]:
     """Load what `convert` makes of each parsed row, which may look at the row as its file holds it; None leaves it out.
+
+    Args:
+        agreeing: two rows that prefer opposite answers are bad rows, both of them.
 
     Raises: DataError where a file cannot be read or gives nothing, and at a bad row where `on_bad_row` is stop.
     """
     loaded: Loaded[T] = Loaded([])
-    parts: list[list[T]] = []
+    read: list[list[Kept[T]]] = []
     for entry in entries:
-        part: list[T] = []
+        of_entry: list[Kept[T]] = []
         for source in read_entry(entry):
-            part += _read_source(source, entry.format, convert, on_bad_row, loaded)
+            of_entry += _read_source(source, entry.format, convert, on_bad_row, loaded)
+        read.append(of_entry)
+    if agreeing:
+        read = _agreeing(read, on_bad_row, loaded)
+    parts = [[kept.row for kept in of_entry if kept.row is not None] for of_entry in read]
+    for entry, part in zip(entries, parts, strict=True):
         if not part:
             reasons = "".join(f"\n  {reason}" for reason in loaded.skipped[:3])
             raise DataError(f"{entry.path} gives no usable row; {len(loaded.skipped)} were skipped.{reasons}")
-        parts.append(part)
     loaded.rows = [row for part in mixed(parts, [entry.fraction for entry in entries]) for row in part]
     if max_samples is not None:
         random.Random(seed).shuffle(loaded.rows)
@@ -155,23 +190,47 @@ def _read_source(
     convert: Convert[T],
     on_bad_row: OnBadRow,
     loaded: Loaded[T],
-) -> list[T]:
+) -> list[Kept[T]]:
     fmt = named(format_name) if format_name is not None else None
-    rows: list[T] = []
+    rows: list[Kept[T]] = []
     for raw in source.rows:
         try:
             value = _object(raw)
             if fmt is None:
                 fmt = _recognised(value, raw.where, on_bad_row)
-            rows += [kept for parsed in fmt.read(value) if (kept := convert(parsed, raw, fmt)) is not None]
+            for parsed in fmt.read(value):
+                claims = claims_of(parsed, value) if isinstance(parsed, Ranking) else []
+                rows.append(Kept(convert(parsed, raw, fmt), raw.where, claims))
         except BadRow as error:
+            fault = printable(f"{raw.where}: {error}")
             if on_bad_row == "stop":
-                raise DataError(f"{raw.where}: {error}. Mend the row, or set on_bad_row: skip.") from None
-            loaded.skipped.append(f"{raw.where}: {error}")
+                raise DataError(f"{fault}. Mend the row, or set on_bad_row: skip.") from None
+            loaded.skipped.append(fault)
     loaded.files[source.name] = source.sha256
     if fmt is not None:
         loaded.formats[source.name] = fmt.name
     return rows
+
+
+def _agreeing(parts: list[list[Kept[T]]], on_bad_row: OnBadRow, loaded: Loaded[T]) -> list[list[Kept[T]]]:
+    """Leave out rows that prefer opposite answers, or refuse them."""
+    everything = [kept for part in parts for kept in part]
+    bad: dict[int, str] = {}
+    for found in contradictions([kept.claims for kept in everything]):
+        first, second = (printable(everything[place].where) for place in (found.first, found.second))
+        fault = f"prefers the other of the two answers that {first} compares for the same prompt"
+        if found.first == found.second:
+            fault = "prefers each of two answers to the other"
+        if on_bad_row == "stop":
+            raise DataError(
+                f"{second}: {fault}. Take one of the rows out, or set on_bad_row: skip to leave both out; opinions of "
+                "several people name each in provenance.annotator."
+            )
+        bad[found.first] = f"{first}: {second} prefers the other of the two answers for the same prompt"
+        bad[found.second] = f"{second}: {fault}"
+    loaded.skipped += [bad[place] for place in sorted(bad)]
+    places = itertools.count()
+    return [[kept for kept in part if next(places) not in bad] for part in parts]
 
 
 def _object(raw: RawRow) -> dict[str, object]:

@@ -5,10 +5,12 @@ import itertools
 from collections.abc import Sequence
 from typing import Any, get_args
 
-from alignment.data.conversations import BadRow, messages_of
+from alignment.data.conversations import BadRow, checked, kind_of, messages_of, whole_text
 from alignment.data.rows import USABLE, Asked, Pair, Prompt, Ranking, Status
+from alignment.strict_json import shown as quoted
 
 _STATUSES: tuple[str, ...] = get_args(Status)
+LARGEST = 1e38  # of a rank, score, rating or margin
 
 
 def ranking_to_json(ranking: Ranking) -> dict[str, Any]:
@@ -38,6 +40,8 @@ def ranking_from_json(row: dict[str, Any], source: str = "") -> Ranking:
     responses = row.get("responses")
     if not isinstance(responses, list) or not all(isinstance(response, str) for response in responses):
         raise BadRow("'responses' is not a list of texts")
+    for index, response in enumerate(responses):
+        whole_text(response, f"'responses[{index}]'")
     if len(responses) < 2:
         raise BadRow(f"'responses' holds {len(responses)} answers; a ranking needs at least 2")
     if "pairs" in row:
@@ -48,6 +52,7 @@ def ranking_from_json(row: dict[str, Any], source: str = "") -> Ranking:
             raise BadRow(f"'responses[{blank[0]}]' is empty")
         if "ranks" in row:
             pairs = pairs_from_ranks(_numbers(row["ranks"], "'ranks'", len(responses)))
+            _refuse_other_order(row, pairs, len(responses))
         elif "scores" in row:
             pairs = pairs_from_scores(_numbers(row["scores"], "'scores'", len(responses)))
         else:
@@ -55,14 +60,44 @@ def ranking_from_json(row: dict[str, Any], source: str = "") -> Ranking:
     provenance = row.get("provenance") or {}
     if not isinstance(provenance, dict):
         raise BadRow("'provenance' is not an object")
+    checked(provenance, "provenance")
+    _check_stopped(provenance.get("stopped"), len(responses))
     return Ranking(prompt_of(row), list(responses), pairs, provenance, source)
+
+
+def _refuse_other_order(row: dict[str, Any], pairs: list[Pair], count: int) -> None:
+    """Refuse scores beside ranks that order two answers the other way."""
+    if row.get("scores") is None:
+        return
+    scored = pairs_from_scores(_numbers(row["scores"], "'scores'", count))
+    for ranked, other in zip(pairs, scored, strict=True):
+        if {ranked.probability, other.probability} == {0.0, 1.0}:
+            raise BadRow(
+                f"'ranks' and 'scores' order responses {ranked.first} and {ranked.second} in opposite ways; lower "
+                "ranks and higher scores are better"
+            )
+
+
+def _check_stopped(stopped: Any, count: int) -> None:
+    if stopped is not None and not (
+        isinstance(stopped, list) and len(stopped) == count and all(isinstance(one, bool) for one in stopped)
+    ):
+        raise BadRow(f"'provenance.stopped' is no list of true and false for each of the {count} responses")
+
+
+def margin_of(value: Any, what: str) -> float | None:
+    """Return a rating gap, which is never below zero, or None where there is none."""
+    margin = None if value is None else number_of(value, what)
+    if margin is not None and margin < 0:
+        raise BadRow(f"{what} is {margin}; a margin is by how much the better answer leads, and not below 0")
+    return margin
 
 
 def prompt_of(row: dict[str, Any]) -> Prompt:
     """Return the row's `prompt`: text, or messages that do not end with the assistant's."""
     prompt = row.get("prompt")
     if isinstance(prompt, str):
-        return prompt
+        return whole_text(prompt, "'prompt'")
     messages = messages_of(row, "prompt")
     if messages[-1]["role"] == "assistant":
         raise BadRow("'prompt' ends with a message of the assistant, so there is nothing to answer")
@@ -103,15 +138,23 @@ def best_response(ranking: Ranking) -> str | None:
 
 
 def number_of(value: Any, what: str) -> float:
-    """Return a finite number; a boolean is none."""
+    """Return a finite number that a float holds as it is; a boolean is none.
+
+    Beyond `LARGEST` a difference of two would not fit the float32 that losses are computed in.
+    """
     if isinstance(value, bool) or not isinstance(value, int | float) or value != value or abs(value) == float("inf"):
-        raise BadRow(f"{what} is {value!r}, not a number")
+        found = quoted(value) if isinstance(value, int | float | str) else kind_of(value)
+        raise BadRow(f"{what} is {found}, not a number")
+    if abs(value) > LARGEST:
+        raise BadRow(f"{what} is {quoted(value)}, further from zero than {LARGEST:g}")
+    if float(value) != value:
+        raise BadRow(f"{what} is {quoted(value)}, an integer with more digits than a float holds")
     return float(value)
 
 
 def _numbers(values: Any, what: str, count: int) -> list[float]:
     if not isinstance(values, list) or len(values) != count:
-        found = f"{len(values)} numbers" if isinstance(values, list) else repr(values)
+        found = f"{len(values)} numbers" if isinstance(values, list) else kind_of(values)
         raise BadRow(f"{what} is {found}; it needs one number for each of the {count} responses")
     return [number_of(value, f"{what}[{index}]") for index, value in enumerate(values)]
 
@@ -126,12 +169,12 @@ def _pair_from_json(row: dict[str, Any], what: str, count: int) -> Pair:
     ends = (row.get("first"), row.get("second"))
     for end in ends:
         if isinstance(end, bool) or not isinstance(end, int) or not 0 <= end < count:
-            raise BadRow(f"{what} compares {ends[0]!r} with {ends[1]!r}; there are responses 0 to {count - 1}")
+            found = f"{quoted(ends[0])} with {quoted(ends[1])}"
+            raise BadRow(f"{what} compares {found}; there are responses 0 to {count - 1}")
     if ends[0] == ends[1]:
         raise BadRow(f"{what} compares response {ends[0]} with itself")
     probability, status = _judged(row, what)
-    margin = row.get("margin")
-    margin = None if margin is None else number_of(margin, f"{what} 'margin'")
+    margin = margin_of(row.get("margin"), f"{what} 'margin'")
     verdicts = _verdicts(row.get("verdicts") or [], what)
     return Pair(row["first"], row["second"], probability, status, margin, verdicts)
 
@@ -145,9 +188,9 @@ def _verdicts(rows: Any, what: str) -> tuple[Asked, ...]:
 def _asked(row: dict[str, Any], what: str) -> Asked:
     shown, repeat, mass = row.get("shown"), row.get("repeat", 0), row.get("mass")
     if shown not in ("first", "swapped"):
-        raise BadRow(f"{what} 'shown' is {shown!r}; the order is first or swapped")
+        raise BadRow(f"{what} 'shown' is {quoted(shown)}; the order is first or swapped")
     if isinstance(repeat, bool) or not isinstance(repeat, int) or repeat < 0:
-        raise BadRow(f"{what} 'repeat' is {repeat!r}, not a number from 0")
+        raise BadRow(f"{what} 'repeat' is {quoted(repeat)}, not a number from 0")
     probability, status = _judged(row, what)
     return Asked(shown, repeat, probability, status, None if mass is None else number_of(mass, f"{what} 'mass'"))
 
@@ -156,7 +199,7 @@ def _judged(row: dict[str, Any], what: str) -> tuple[float | None, Status]:
     """Return a row's probability and status; only a usable status has a probability."""
     status = row.get("status", "ok")
     if status not in _STATUSES:
-        raise BadRow(f"{what} has the status {status!r}; known are {', '.join(_STATUSES)}")
+        raise BadRow(f"{what} has the status {quoted(status)}; known are {', '.join(_STATUSES)}")
     probability = row.get("probability")
     if status in USABLE:
         probability = number_of(probability, f"{what} 'probability'")

@@ -1,26 +1,30 @@
-"""One file to rows, by extension; every row with the line it stands at."""
+"""One file to rows, by extension; every row with the line it stands at.
+
+What leaves this module is typed, finite, bounded in size and depth, or a `RawRow` that says why it is not.
+"""
 
 import bisect
 import csv
-import gzip
-import hashlib
 import io
-import json
 import re
-import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from alignment.errors import DataError
+from alignment.data.columnar import parquet_rows
+from alignment.data.conversations import BrokenJson
+from alignment.data.stored import ROW_BYTES, Stored
+from alignment.errors import DataError, JsonError, NotJson
+from alignment.strict_json import BLANKS, decoded, parse, scan, shown
 
 EXTENSIONS = ("jsonl", "json", "parquet", "csv", "txt")
 _LIST_COLUMNS = frozenset(
     ("messages", "conversations", "responses", "pairs", "ranks", "scores", "history", "instances", "tools")
 )
-_SPACE = re.compile(r"\s*")
-_CELL_LIMIT = 2**31 - 1  # characters; Python's own limit of 131,072 is below a long conversation
+_SPACE = re.compile(f"[{BLANKS}]*")
+_END_OF_TEXT = "<|endoftext|>"
+_TOO_LONG = f"the row has more than {ROW_BYTES:,} bytes"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,77 +54,70 @@ def extension(path: Path) -> str:
 
 
 def read_file(path: Path) -> RawSource:
-    """Read one file by its extension."""
+    """Read one file by its extension.
+
+    Raises: DataError where it cannot be read as a whole.
+    """
     kind = extension(path)
     if not kind:
         wanted = ", ".join(f".{known}" for known in EXTENSIONS)
         raise DataError(f"{path} has no known data extension; wanted {wanted}, or .gz of these.")
+    with Stored(path) as stored:
+        rows = list(_READERS[kind](stored))
+        if not rows:
+            raise DataError(f"{path} is empty: it holds no rows.")
+        return RawSource(str(path), rows, stored.sha256)
+
+
+def _jsonl(stored: Stored) -> Iterator[RawRow]:
+    for number, line in stored.lines():
+        where = f"{stored.path}:{number}"
+        if line is None:
+            yield RawRow(where, None, _TOO_LONG)
+        elif line.strip():
+            yield _json_row(where, line)
+
+
+def _json_row(where: str, line: bytes) -> RawRow:
     try:
-        stored = path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror or error}.") from error
-    digest = hashlib.sha256(stored).hexdigest()
-    if not stored:
-        raise DataError(f"{path} is empty: it holds no rows.")
-    content = _unzipped(stored, path) if path.name.lower().endswith(".gz") else stored
-    readers = {"jsonl": _jsonl, "json": _json, "parquet": _parquet, "csv": _csv, "txt": _txt}
-    rows = list(readers[kind](content.removeprefix(b"\xef\xbb\xbf"), str(path)))
-    if not rows:
-        raise DataError(f"{path} is empty: it holds no rows.")
-    return RawSource(str(path), rows, digest)
+        return RawRow(where, parse(line))
+    except JsonError as error:
+        return RawRow(where, None, str(error))
 
 
-def _unzipped(stored: bytes, path: Path) -> bytes:
+def _decoded(content: bytes, name: str, line: int = 1) -> str:
     try:
-        return gzip.decompress(stored)
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{path} is not a whole gzip file: {error}.") from error
+        return decoded(content)
+    except JsonError as error:
+        if isinstance(error.__cause__, UnicodeDecodeError):
+            line += content.count(b"\n", 0, error.__cause__.start)
+        raise DataError(f"{name}:{line}: {error}. Save the file as UTF-8.") from None
 
 
-def _jsonl(content: bytes, name: str) -> Iterator[RawRow]:
-    for number, line in enumerate(content.split(b"\n"), start=1):
-        if not line.strip():
-            continue
-        where = f"{name}:{number}"
-        try:
-            yield RawRow(where, json.loads(line.decode("utf-8")))
-        except UnicodeDecodeError as error:
-            yield RawRow(where, None, _not_utf8(error))
-        except ValueError as error:
-            yield RawRow(where, None, f"invalid JSON: {error}")
-        except RecursionError:
-            yield RawRow(where, None, "invalid JSON: nested too deeply")
-
-
-def _not_utf8(error: UnicodeDecodeError) -> str:
-    return f"invalid UTF-8: byte 0x{error.object[error.start]:02x} at position {error.start}"
-
-
-def _decoded(content: bytes, name: str) -> str:
-    try:
-        return content.decode("utf-8")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise DataError(f"{name}:{line}: {_not_utf8(error)}. Save the file as UTF-8.") from None
-
-
-def _json(content: bytes, name: str) -> Iterator[RawRow]:
+def _json(stored: Stored) -> Iterator[RawRow]:
     """Read an array of rows; a file that is none is read as one row a line, which many .json files hold."""
+    name = str(stored.path)
+    content = stored.text_of(stored.whole())
     if content.lstrip().startswith(b"["):
         yield from _json_array(_decoded(content, name), name)
         return
     try:
-        whole = json.loads(content)
-    except (ValueError, RecursionError):
-        yield from _jsonl(content, name)
-    else:
-        yield RawRow(f"{name}:1", whole)
+        text = decoded(content)
+        value, fault, end = scan(text, len(text) - len(text.lstrip(BLANKS)))
+        alone = not text[end:].strip(BLANKS)
+    except JsonError:
+        alone = False
+    if alone:
+        yield RawRow(f"{name}:1", value, fault)
+        return
+    for number, line in enumerate(content.split(b"\n"), 1):
+        if line.strip():
+            yield _json_row(f"{name}:{number}", line)
 
 
 def _json_array(text: str, name: str) -> Iterator[RawRow]:
     """Read an array element by element, to know each one's line."""
     breaks = [match.start() for match in re.finditer("\n", text)]
-    decoder = json.JSONDecoder()
 
     def line(position: int) -> int:
         return bisect.bisect_left(breaks, position) + 1
@@ -132,13 +129,15 @@ def _json_array(text: str, name: str) -> Iterator[RawRow]:
     position = skip_space(text.index("[") + 1)
     closed = text[position : position + 1] == "]"
     while not closed:
+        where = f"{name}:{line(position)}"
         try:
-            value, end = decoder.raw_decode(text, position)
-        except json.JSONDecodeError as error:
-            raise DataError(f"{name}:{line(error.pos)}: invalid JSON: {error.msg}.") from None
-        except (ValueError, RecursionError) as error:
-            raise DataError(f"{name}:{line(position)}: invalid JSON: {error}.") from None
-        yield RawRow(f"{name}:{line(position)}", value)
+            value, fault, end = scan(text, position)
+        except NotJson as error:
+            where = f"{name}:{line(error.position)}"
+            raise DataError(f"{where}: {str(error).partition(': line ')[0]}.") from None
+        except JsonError as error:
+            raise DataError(f"{where}: {error}.") from None
+        yield RawRow(where, value, fault)
         position = skip_space(end)
         closed = text[position : position + 1] == "]"
         if not closed and text[position : position + 1] != ",":
@@ -150,9 +149,10 @@ def _json_array(text: str, name: str) -> Iterator[RawRow]:
         raise DataError(f"{name}:{line(after)}: invalid JSON: something follows the array.")
 
 
-def _csv(content: bytes, name: str) -> Iterator[RawRow]:
-    csv.field_size_limit(_CELL_LIMIT)
-    reader = csv.reader(io.StringIO(_decoded(content, name), newline=""), strict=True)
+def _csv(stored: Stored) -> Iterator[RawRow]:
+    name = str(stored.path)
+    csv.field_size_limit(ROW_BYTES)
+    reader = csv.reader(_lines_of_csv(stored), strict=True)
     header: list[str] = []
     start = 1
     try:
@@ -161,34 +161,50 @@ def _csv(content: bytes, name: str) -> Iterator[RawRow]:
             if not cells:
                 continue
             if not header:
-                header = cells
+                header = _header(cells, where)
             elif len(cells) != len(header):
                 yield RawRow(where, None, f"{len(cells)} cells where the header has {len(header)}")
+            elif any("\0" in cell for cell in cells):
+                key = next(key for key, cell in zip(header, cells, strict=True) if "\0" in cell)
+                yield RawRow(where, None, f"the cell {shown(key)} holds a NUL byte, as no text does")
             else:
                 yield RawRow(where, {key: _cell(key, cell) for key, cell in zip(header, cells, strict=True)})
     except csv.Error as error:
         raise DataError(f"{name}:{reader.line_num}: invalid CSV: {error}.") from None
 
 
+def _lines_of_csv(stored: Stored) -> Iterator[str]:
+    r"""Yield lines with their ends: a row of a CSV ends at "\n", "\r\n" or "\r", and at nothing else."""
+    for number, line in stored.lines():
+        if line is None:
+            raise DataError(f"{stored.path}:{number}: {_TOO_LONG}.")
+        yield from io.StringIO(_decoded(line, str(stored.path), number) + "\n", newline="")
+
+
+def _header(cells: list[str], where: str) -> list[str]:
+    """Return the columns' names; columns without a name may be several, for spreadsheets leave some behind."""
+    twice = next((name for name in cells if name and cells.count(name) > 1), None)
+    if twice is not None:
+        raise DataError(f"{where}: the column {shown(twice)} stands in the header twice; take one out.")
+    return cells
+
+
 def _cell(key: str, cell: str) -> Any:
     """Return a cell as text, save for lists of messages and for labels, which a CSV can only hold as text."""
     if (key in _LIST_COLUMNS and cell.startswith("[")) or (key == "label" and cell in ("0", "1", "2")):
         try:
-            return json.loads(cell)
-        except ValueError:
-            return cell
+            return parse(cell)
+        except JsonError as error:
+            broken = BrokenJson(cell)
+            broken.reason = str(error)
+            return broken
     return {"true": True, "false": False}.get(cell.lower(), cell) if key == "label" else cell
 
 
-def _parquet(content: bytes, name: str) -> Iterator[RawRow]:
-    import pyarrow
-    import pyarrow.parquet
-
-    try:
-        table = pyarrow.parquet.read_table(pyarrow.BufferReader(content))
-    except (pyarrow.ArrowException, OSError) as error:
-        raise DataError(f"{name} is not a readable Parquet file: {error}.") from error
-    yield from numbered(table.to_pylist(), name)
+def _parquet(stored: Stored) -> Iterator[RawRow]:
+    size = stored.size
+    source = io.BytesIO(stored.whole()) if stored.folded else str(stored.path)
+    yield from numbered(parquet_rows(source, str(stored.path), size), str(stored.path))
 
 
 def numbered(values: Iterable[Any], name: str) -> Iterator[RawRow]:
@@ -202,15 +218,35 @@ def _without_nulls(value: Any) -> Any:
     return {key: item for key, item in value.items() if item is not None} if isinstance(value, dict) else value
 
 
-def _txt(content: bytes, name: str) -> Iterator[RawRow]:
+def _txt(stored: Stored) -> Iterator[RawRow]:
     """Read documents, parted by lines that hold only <|endoftext|>, else by blank lines."""
-    lines = _decoded(content, name).replace("\r\n", "\n").split("\n")
-    marked = any(line.strip() == "<|endoftext|>" for line in lines)
+    name = str(stored.path)
+    lines: list[str] = []
+    for number, content in stored.lines():
+        if content is None:
+            raise DataError(f"{name}:{number}: {_TOO_LONG}.")
+        lines.append(_decoded(content, name, number).removesuffix("\r"))
+    marked = any(line.strip() == _END_OF_TEXT for line in lines)
     document: list[str] = []
-    for number, line in enumerate([*lines, "<|endoftext|>" if marked else ""], start=1):
-        if line.strip() != ("<|endoftext|>" if marked else ""):
+    for number, line in enumerate([*lines, _END_OF_TEXT if marked else ""], start=1):
+        if line.strip() != (_END_OF_TEXT if marked else ""):
             document.append(line)
             continue
         if any(kept.strip() for kept in document):
-            yield RawRow(f"{name}:{number - len(document)}", {"text": "\n".join(document).strip("\n")})
+            yield _document(f"{name}:{number - len(document)}", "\n".join(document).strip("\n"))
         document = []
+
+
+def _document(where: str, text: str) -> RawRow:
+    if "\0" in text:
+        return RawRow(where, None, "the text holds a NUL byte, as no text does")
+    return RawRow(where, {"text": text}, _TOO_LONG if len(text) > ROW_BYTES else None)
+
+
+_READERS: dict[str, Callable[[Stored], Iterator[RawRow]]] = {
+    "jsonl": _jsonl,
+    "json": _json,
+    "parquet": _parquet,
+    "csv": _csv,
+    "txt": _txt,
+}

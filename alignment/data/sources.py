@@ -1,13 +1,14 @@
 """Where rows come from: files, folders of them, and the Hub."""
 
-import json
+import itertools
 import re
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from alignment.data.readers import EXTENSIONS, RawSource, extension, numbered, read_file
-from alignment.errors import DataError
+from alignment.errors import DataError, JsonError, first_line, printable
+from alignment.strict_json import OURS, parse
 
 if TYPE_CHECKING:
     from alignment.config.schema import DatasetEntry
@@ -19,7 +20,8 @@ _SPLITS = {
     "test": "test", "testing": "test", "eval": "test", "evaluation": "test",
     "validation": "validation", "valid": "validation", "val": "validation", "dev": "validation",
 }  # fmt: skip
-_SLICE = re.compile(r"^(?P<name>[\w.+-]+?)(?:\[(?P<from>\d*%?):(?P<to>\d*%?)\])?$")
+_MOST_FILES = 100_000  # that a folder of data may hold
+_SLICE = re.compile(r"^(?P<name>[\w.+-]+?)(?:\[(?P<from>(?:[0-9]{1,15}%?)?):(?P<to>(?:[0-9]{1,15}%?)?)\])?$")
 
 
 def read_entry(entry: "DatasetEntry") -> list[RawSource]:
@@ -41,23 +43,39 @@ def refuse_rejected(entries: "list[DatasetEntry]") -> None:
         folder = path if path.is_dir() else path.parent
         if path.is_file() and path.name not in OF_JUDGES:
             continue
-        try:
-            gate = json.loads((folder / "manifest.json").read_text(encoding="utf-8")).get("gate") or {}
-        except (OSError, ValueError, AttributeError):
-            continue
+        gate = _gate_of(folder / "manifest.json")
         if gate.get("passed") is False:
-            missed = "; ".join(map(str, gate.get("missed", [])))
+            missed = gate.get("missed")
+            missed = printable("; ".join(map(str, missed)) if isinstance(missed, list) else str(missed))
             raise DataError(
                 f"{entry.path}: these labels missed their gate, so nothing may be trained on them: {missed}. "
                 f"`alignment audit {folder}` shows what is wrong; mend the judge and label again."
             )
 
 
+def _gate_of(manifest: Path) -> dict[str, Any]:
+    """Return what a label run's manifest holds of its gate; {} where there is none."""
+    try:
+        value = parse(manifest.read_bytes(), OURS)
+    except (OSError, JsonError):
+        return {}
+    gate = value.get("gate") if isinstance(value, dict) else None
+    return gate if isinstance(gate, dict) else {}
+
+
+def _exists(path: Path, given: str) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError) as error:  # a name that no file can have
+        raise DataError(f"{given[:60]}… cannot be looked up: {first_line(error)}.") from error
+
+
 def _sources(entry: "DatasetEntry") -> list[RawSource]:
     path = Path(entry.path).expanduser()
-    if entry.path in BUILDERS and entry.data_files is not None and not path.exists():
+    there = _exists(path, entry.path)
+    if entry.path in BUILDERS and entry.data_files is not None and not there:
         return [read_file(file) for file in _matching(Path(entry.data_dir or "."), entry.data_files, entry.path)]
-    if not path.exists():
+    if not there:
         if names_a_file(entry.path):
             raise DataError(
                 f"{entry.path} does not exist. Give a file, a folder of data files, or a Hub id as owner/name."
@@ -139,7 +157,10 @@ def _matching(folder: Path, patterns: str | list[str], what: str) -> list[Path]:
     files: list[Path] = []
     for pattern in [patterns] if isinstance(patterns, str) else patterns:
         whole = Path(pattern)
-        found = [whole] if whole.is_file() else sorted(folder.glob(pattern)) if not whole.is_absolute() else []
+        try:
+            found = [whole] if whole.is_file() else sorted(folder.glob(pattern)) if not whole.is_absolute() else []
+        except (ValueError, OSError) as error:
+            raise DataError(f"{what}: data_files {pattern[:60]} cannot be looked up: {first_line(error)}.") from None
         if not found:
             raise DataError(f"{what}: data_files {pattern} matches nothing in {folder}.")
         files += [file for file in found if file not in files]
@@ -156,7 +177,9 @@ def files_of(folder: Path, split: str) -> list[Path]:
     if (folder / "manifest.json").is_file() and (folder / "labels.jsonl").is_file():
         return [folder / "labels.jsonl"]
     visible = (file for file in folder.rglob("*") if not re.search(r"(^|/)\.", file.relative_to(folder).as_posix()))
-    everything = sorted(file for file in visible if file.is_file())
+    everything = sorted(itertools.islice((file for file in visible if file.is_file()), _MOST_FILES + 1))
+    if len(everything) > _MOST_FILES:
+        raise DataError(f"{folder} holds more than {_MOST_FILES:,} files; name those to read with data_files.")
     files = [file for file in everything if extension(file)]
     files = [file for file in files if extension(file) != "txt"] or files
     wanted = ", ".join(f".{known}" for known in EXTENSIONS)

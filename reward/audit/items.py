@@ -206,7 +206,7 @@ def _labels_in(path: Path) -> str:
 
 
 def _read(path: str) -> list[Ranking]:
-    return load([DatasetEntry(path=path)], comparable, on_bad_row="stop", seed=0, max_samples=None).rows
+    return load([DatasetEntry(path=path)], comparable, on_bad_row="stop", seed=0, max_samples=None, agreeing=True).rows
 
 
 def _usage(path: Path) -> dict[str, Any]:

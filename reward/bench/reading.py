@@ -61,7 +61,7 @@ def read_bench(
                 read = replace(read, prompt=[{"role": "user", "content": read.prompt}])
             return BenchRow(read, _subset(raw, column, name), _gold(raw.value, len(read.responses)))
 
-        loaded = load([_entry(file)], convert, on_bad_row, 0, max_samples)
+        loaded = load([_entry(file)], convert, on_bad_row, 0, max_samples, agreeing=True)
         found.rows += loaded.rows
         found.files |= loaded.files
         found.skipped += loaded.skipped

@@ -81,7 +81,7 @@ def _read(sources: list[str]) -> tuple[list[Ranking], dict[str, str]]:
     """Return all labels, and the files' hashes; verdicts that others recorded count as a judge's labels."""
     recordings = [read_recording(Path(source)) for source in sources if is_recording(Path(source))]
     entries = [DatasetEntry(path=source) for source in sources if not is_recording(Path(source))]
-    loaded = load_rankings(entries, on_bad_row="stop", seed=0)
+    loaded = load_rankings(entries, on_bad_row="stop", seed=0, agreeing=False)
     recorded = {recording.name: recording.sha256 for recording in recordings}
     return [ranking for one in recordings for ranking in judged(one)] + loaded.rows, {**recorded, **loaded.files}
 
