@@ -16,6 +16,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceC
 
 from alignment.config.schema import ModelKeys
 from alignment.errors import ModelError
+from alignment.ops.finite import first_not_finite
 from alignment.policy.adapter_files import read_adapter_config
 from alignment.policy.base import (
     ModelSource,
@@ -26,6 +27,7 @@ from alignment.policy.base import (
     resolve_model,
 )
 from alignment.policy.held import held_as_trained
+from alignment.policy.saved_files import WHOLE, mark_of
 
 SAMPLES = (
     "The quick brown fox jumps over the lazy dog.",
@@ -74,6 +76,12 @@ def merge(
     unmerged = (load_sequence_classifier if classifies else load_causal_lm)(keys, trainable=False)
     expected = _logits(unmerged, tokenizer)
     merged = _merged(cls, unmerged, keys, source).to(dtype)
+    odd = first_not_finite(merged.named_parameters())
+    if odd is not None:
+        raise ModelError(f"{run}: merged, {odd} holds NaN or infinity in {dtype}; nothing was written.")
+    odd = first_not_finite(merged.named_parameters())
+    if odd:
+        raise ModelError(f"{run}: merged, {odd} holds NaN or infinity in {dtype}; nothing was written.")
     _stop_at(merged, tokenizer.eos_token_id)
     with _beside(out) as folder:
         merged.save_pretrained(folder)
@@ -94,6 +102,8 @@ def merge(
             "tolerance": accepted,
         }
         (folder / REPORT).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+        mark = mark_of(folder, [file.name for file in folder.iterdir() if file.is_file()])
+        (folder / WHOLE).write_text(json.dumps(mark, indent=2) + "\n", encoding="utf-8")
     return difference
 
 

@@ -1,4 +1,4 @@
-"""What every trainer is watched by: local metrics, whole checkpoints, and a stop at the first NaN."""
+"""What every trainer is watched by: local metrics, whole checkpoints, progress."""
 
 import math
 from collections.abc import Callable
@@ -7,14 +7,13 @@ from typing import Any
 
 import torch
 from accelerate import PartialState
-from torch.distributed.tensor import DTensor
 from transformers import EarlyStoppingCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from alignment.config.schema import Recipe
-from alignment.errors import TrainingError
 from alignment.meter import Meter
-from alignment.run.checkpoints import best_of, latest_whole, mark_whole, rotate
+from alignment.run.checkpoints import best_of, mark_whole, rotate
 from alignment.run.directory import RunDirectory
+from alignment.run.divergence import StopAtNaN
 from alignment.run.files import append_jsonl, read_jsonl, write_jsonl
 from alignment.run.preemption import StopOnSignal
 from alignment.run.tracking import Tracker
@@ -82,49 +81,6 @@ class WholeCheckpoints(TrainerCallback):
             run = Path(args.output_dir or ".")
             mark_whole(run / f"checkpoint-{state.global_step}", self.identifier)
             rotate(run, self.kept, state.best_model_checkpoint)
-
-
-class StopAtNaN(TrainerCallback):
-    """Stops before a gradient that is not a number reaches the weights, so that the last checkpoint stays good."""
-
-    def __init__(self, run: Path) -> None:
-        self.run = run
-
-    def on_pre_optimizer_step(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        model: torch.nn.Module | None = None,
-        **_: Any,
-    ) -> None:
-        """Check all gradients; fp16's scaler deals with its own overflows, DeepSpeed keeps gradients elsewhere."""
-        if args.fp16 or model is None:
-            return
-        gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
-        norm = torch.nn.utils.get_total_norm(gradients)
-        if not math.isfinite(float(norm.full_tensor() if isinstance(norm, DTensor) else norm)):
-            self._stop(state.global_step + 1, "the gradient")
-
-    def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict[str, Any] | None = None,
-        **_: Any,
-    ) -> None:
-        """Check the logged loss, which every set-up has."""
-        if logs and not math.isfinite(logs.get("loss", 0.0)):
-            self._stop(state.global_step, "the loss")
-
-    def _stop(self, step: int, what: str) -> None:
-        checkpoint = latest_whole(self.run)
-        kept = f"The last good checkpoint is {checkpoint}." if checkpoint else "No checkpoint had been written yet."
-        raise TrainingError(
-            f"{what} is not a finite number at step {step}; training stopped. {kept} "
-            "Lower learning_rate or max_grad_norm, or look for a broken row in the data."
-        )
 
 
 class TrainingProgress(TrainerCallback):
@@ -217,9 +173,9 @@ class TrainingProgress(TrainerCallback):
 def callbacks_for(run: RunDirectory, recipe: Recipe) -> list[TrainerCallback]:
     """Return the callbacks of every stage that trains."""
     callbacks: list[TrainerCallback] = [
+        StopAtNaN(run.path),  # first: nothing that it refuses is logged or marked whole
         MetricsWriter(run.metrics_path, run.tracker),
         WholeCheckpoints(run.identifier),
-        StopAtNaN(run.path),
     ]
     patience = getattr(recipe, "early_stopping_patience", None)
     if patience is not None:

@@ -25,7 +25,7 @@ class StopOnSignal(TrainerCallback):
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Ask all processes whether any was told to end: a signal reaches them at different times."""
-        self.number = _largest(signals.asked() or 0, args.device) or None
+        self.number = largest(signals.asked() or 0, args.device) or None
         if self.number:
             self.at_epochs_end = float(state.epoch or 0.0).is_integer()
             control.should_training_stop = True
@@ -42,12 +42,12 @@ class StopOnSignal(TrainerCallback):
         """End here, with the code that queues the command again."""
         signals.defer_no_more()
         if self.number:
-            _largest(0, args.device)  # nobody ends before the checkpoint is marked whole
+            largest(0, args.device)  # nobody ends before the checkpoint is marked whole
             raise signals.Terminated(self.number, left=f"checkpoint-{state.global_step}")
 
 
-def _largest(number: int, device: torch.device) -> int:
-    """The largest of all processes' numbers."""
+def largest(number: int, device: torch.device) -> int:
+    """The largest of all processes' numbers; every process must call it."""
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return number
     shared = torch.tensor(number, dtype=torch.int32, device=device)

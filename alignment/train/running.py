@@ -7,6 +7,7 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from alignment.run.callbacks import TrainingProgress
 from alignment.run.checkpoints import only_whole_checkpoints
 from alignment.run.directory import RunDirectory
+from alignment.run.divergence import naming_overflow
 from alignment.train.sharding import require_possible, require_what_was_asked
 
 
@@ -22,7 +23,7 @@ def run_training(trainer: Any, run: RunDirectory) -> Any:
     progress = TrainingProgress(run.recipe.stage)
     trainer.add_callback(progress)
     try:
-        with only_whole_checkpoints(run.path):
+        with only_whole_checkpoints(run.path), naming_overflow(run.path, trainer):
             return trainer.train(resume_from_checkpoint=run.checkpoint)
     finally:
         progress.close()
