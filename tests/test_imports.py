@@ -25,6 +25,7 @@ FLOORS = [  # from the top; a package may import its own floor and those below
         "alignment.rollout",
         "alignment.errors",
         "alignment.meter",
+        "alignment.bounded_http",
         "alignment.strict_json",
         "alignment.json_lines",
         "alignment.secrecy",

@@ -26,6 +26,7 @@ from alignment.train.update import UpdateShape
 
 SAMPLE = 200  # rows that are looked at
 MANY = 0.05  # share from which on it is worth a warning
+HUB_SECONDS = 5.0  # that it may take to answer
 CHECKPOINTS = 2  # that training keeps, if the recipe does not say
 
 
@@ -110,12 +111,15 @@ def _hub(recipe: Recipe) -> Iterator[Finding]:
     if os.environ.get("HF_HUB_OFFLINE", "0").upper() in ("1", "TRUE", "YES", "ON"):
         yield note("Hub", f"HF_HUB_OFFLINE is set; {', '.join(missing)} must be in the cache already")
         return
-    import httpx
+    import httpx2
+
+    from alignment.bounded_http import BoundedClient
 
     address = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
     try:
-        httpx.head(address, timeout=5.0, follow_redirects=True)
-    except httpx.HTTPError as error:
+        with BoundedClient(seconds=HUB_SECONDS, connect_seconds=HUB_SECONDS, largest_bytes=0) as client:
+            client.head(address)
+    except (httpx2.HTTPError, httpx2.InvalidURL) as error:
         remedy = "mend the connection, set HF_ENDPOINT to a mirror, or name folders that are here"
         yield fault("Hub", f"{', '.join(missing)} must come from {address}, which does not answer ({error})", remedy)
     else:

@@ -10,7 +10,7 @@ from alignment.errors import JudgeError
 from reward.judges.calls import ChatReply
 from reward.judges.chat import ChatCall
 from reward.judges.prompting import well_formed
-from reward.judges.transport import CONNECT_SECONDS, NO_KEY, Transport, checked_url, is_loopback, key_of
+from reward.judges.transport import CONNECT_SECONDS, NO_KEY, Transport, checked_url, client_of, key_of
 
 
 class AnthropicChat:
@@ -43,7 +43,7 @@ class AnthropicChat:
             api_key=key_of(entry) if knock else NO_KEY,
             max_retries=0,
             timeout=anthropic.Timeout(entry.timeout_seconds, connect=min(CONNECT_SECONDS, entry.timeout_seconds)),
-            http_client=anthropic.DefaultHttpxClient(trust_env=False) if is_loopback(base_url) else None,
+            http_client=client_of(entry, base_url),
         )
         chat = cls(entry, client, anthropic)
         if knock:
@@ -66,7 +66,8 @@ class AnthropicChat:
         Raises: JudgeError where every other call would fail alike: no access, no such model.
         """
         parsed = self.transport.attempt(
-            lambda: self.client.post("/v1/messages", cast_to=httpx2.Response, body=request).text
+            lambda: self.client.post("/v1/messages", cast_to=httpx2.Response, body=request).text,
+            max_tokens=request["max_tokens"],
         )
         return parsed if isinstance(parsed, ChatReply) else self._message(parsed)
 

@@ -20,7 +20,7 @@ from reward.judges.transport import (
     WITHOUT_LOGPROBS,
     Transport,
     checked_url,
-    is_loopback,
+    client_of,
     key_of,
 )
 
@@ -56,7 +56,7 @@ class OpenAIChat:
             api_key=key_of(entry) if knock else NO_KEY,
             max_retries=0,
             timeout=openai.Timeout(entry.timeout_seconds, connect=min(CONNECT_SECONDS, entry.timeout_seconds)),
-            http_client=openai.DefaultHttpxClient(trust_env=False) if is_loopback(base_url) else None,
+            http_client=client_of(entry, base_url),
         )
         chat = cls(entry, client)
         if knock:
@@ -87,7 +87,11 @@ class OpenAIChat:
         typed = "questions" in request
         # Not `chat.completions.create`, which spends a millisecond on parsing what is parsed here.
         path = "/systemone" if typed else "/chat/completions"
-        parsed = self.transport.attempt(lambda: self.client.post(path, cast_to=httpx2.Response, body=request).text)
+        parsed = self.transport.attempt(
+            lambda: self.client.post(path, cast_to=httpx2.Response, body=request).text,
+            max_tokens=request.get(self._limit),
+            logprobs=bool(request.get("logprobs")),
+        )
         if isinstance(parsed, ChatReply):
             return parsed
         return self._choice(parsed, request) if typed else self._completion(parsed, request)

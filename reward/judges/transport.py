@@ -5,17 +5,17 @@ The official clients of OpenAI and Anthropic have the same errors under the same
 
 import contextlib
 import email.utils
-import ipaddress
 import json
 import math
 import os
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
-from urllib.parse import urlsplit
 
+from alignment.bounded_http import MOVED, BoundedClient, at_most, fault_of_address, is_loopback, leads_elsewhere
 from alignment.config.judge_entry import JudgeEntry
 from alignment.errors import JudgeError
+from alignment.strict_json import shown
 from reward.judges.calls import ChatReply
 from reward.judges.prompting import well_formed
 
@@ -28,6 +28,24 @@ BUSY = frozenset({429, 529})
 RAW_CHARACTERS = 20_000  # kept of a reply; a flood of text is not worth its room
 SHORTEST_KEY = 8  # characters; "none", "EMPTY" or "x" for a local server is no secret, and may stand in any text
 NO_KEY = "none"  # what local servers that ask for no key are sent
+REPLY_BYTES, MOST_REPLY_BYTES = 4 * 2**20, 256 * 2**20  # of a reply that is short, and of any
+TOKEN_BYTES, LOGPROBS_BYTES = 256, 8192  # of each of its tokens, without and with twenty alternatives
+
+
+def client_of(entry: JudgeEntry, base_url: str | None) -> BoundedClient:
+    """Return the HTTP client for an endpoint; `timeout_seconds` bounds each exchange as a whole."""
+    return BoundedClient(
+        seconds=entry.timeout_seconds,
+        connect_seconds=CONNECT_SECONDS,
+        largest_bytes=REPLY_BYTES,
+        trust_env=not is_loopback(base_url),  # a proxy of the environment cannot reach this machine's own loopback
+    )
+
+
+def largest_reply(max_tokens: Any, logprobs: bool) -> int:
+    """Return how many bytes a reply of so many tokens may have."""
+    tokens = max_tokens if isinstance(max_tokens, int) and max_tokens > 0 else 0
+    return min(MOST_REPLY_BYTES, REPLY_BYTES + tokens * (LOGPROBS_BYTES if logprobs else TOKEN_BYTES))
 
 
 class Transport:
@@ -43,13 +61,19 @@ class Transport:
         self.url = url
         self.key = key
 
-    def attempt(self, post: Callable[[], str]) -> dict[str, Any] | ChatReply:
+    def attempt(
+        self, post: Callable[[], str], *, max_tokens: Any, logprobs: bool = False
+    ) -> dict[str, Any] | ChatReply:
         """Return the endpoint's JSON object, or the failure that came instead.
+
+        Args:
+            max_tokens, logprobs: as the request has them; they bound how large the reply may be.
 
         Raises: JudgeError where every other call would fail alike: no access, no such model, no credit.
         """
         try:
-            body = post()
+            with at_most(largest_reply(max_tokens, logprobs)):
+                body = post()
         except self.errors.APIStatusError as error:
             return self.status_error(error)
         except self.errors.APIConnectionError as error:
@@ -82,6 +106,8 @@ class Transport:
         except self.errors.APIStatusError as error:
             if error.status_code in (401, 403):
                 self.status_error(error)
+            if error.status_code in MOVED and leads_elsewhere(error.response):
+                raise JudgeError(self._redirected(error)) from None
         except self.errors.APIConnectionError as error:
             if type(error.__cause__).__name__ in UNREACHABLE:
                 raise JudgeError(self.unreachable(error)) from None
@@ -107,6 +133,8 @@ class Transport:
             ) from None
         if error.status_code in (400, 422) and self.entry.logprobs and "logprob" in text:
             raise JudgeError(f"{at}\nThe endpoint refuses log-probabilities; {WITHOUT_LOGPROBS}") from None
+        if error.status_code in MOVED:
+            return ChatReply("api_error", self._redirected(error), transient=True)
         headers = error.response.headers
         wait = retry_after(headers)
         if wait is not None and wait > LONGEST_WAIT_SECONDS:
@@ -121,6 +149,13 @@ class Transport:
             transient=passing and headers.get("x-should-retry") != "false",
             limited=error.status_code in BUSY,
             retry_after_seconds=wait,
+        )
+
+    def _redirected(self, error: Any) -> str:
+        to = self.clean(error.response.headers.get("location", "no address"), 200)
+        return (
+            f"{self.url} answered {error.status_code}, a redirect to {to}; no redirect is followed, since the answers "
+            "would go there. Where that is the right server, give its address as judge.base_url."
         )
 
     def unreachable(self, error: Exception) -> str:
@@ -153,7 +188,7 @@ def retry_after(headers: Mapping[str, str], now: float | None = None) -> float |
             return seconds if 0 <= seconds < math.inf else None
     try:
         at = email.utils.parsedate_to_datetime(headers["retry-after"]).timestamp()
-    except (KeyError, ValueError, OverflowError):
+    except (KeyError, ValueError, TypeError, OverflowError, OSError):
         return None
     return max(0.0, at - (time.time() if now is None else now))
 
@@ -191,25 +226,14 @@ def checked_url(base_url: str | None) -> str | None:
     """
     if base_url is None:
         return None
-    try:
-        parts = urlsplit(base_url)
-        host, _ = parts.hostname, parts.port
-    except ValueError as error:
-        raise JudgeError(f"judge.base_url is not an address ({error}); http://localhost:8000/v1 is one.") from None
-    if parts.username or parts.password:
+    fault = fault_of_address(base_url)
+    if fault == "userinfo":
         raise JudgeError(
             "judge.base_url holds a user name or password; put the key into the environment variable that "
             "judge.api_key_env names instead."
         )
-    if parts.scheme not in ("http", "https") or not host:
-        raise JudgeError(f"judge.base_url is {base_url!r}; it must be an address such as http://localhost:8000/v1.")
+    if fault:
+        raise JudgeError(
+            f"judge.base_url {shown(base_url)} is not an address ({fault}); http://localhost:8000/v1 is one."
+        )
     return base_url
-
-
-def is_loopback(base_url: str | None) -> bool:
-    """Whether an address is this machine's own, which a proxy of the environment cannot reach."""
-    host = urlsplit(base_url or "").hostname or ""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -14,29 +14,30 @@ list of numbers, a list of {"score": number}, or name them "rewards", as reward 
 never a score.
 """
 
-import email.utils
-import ipaddress
 import json
-import math
 import os
 import random
 import time
-import urllib.error
-import urllib.request
+import weakref
 from collections.abc import Mapping, Sequence
-from http.client import HTTPException, HTTPResponse, IncompleteRead
-from typing import Any
-from urllib.parse import urlsplit
 
+import httpx2
+
+from alignment.bounded_http import MOVED, BoundedClient, ReplyError, at_most, fault_of_address, is_loopback
 from alignment.config.schema import ScorerEntry
 from alignment.data.rows import Prompt
-from alignment.errors import ScorerError
+from alignment.errors import JsonError, ScorerError
+from alignment.meter import say
+from alignment.strict_json import Limits, parse, shown
+from reward.judges.transport import CONNECT_SECONDS, retry_after
 
 PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})  # statuses that may be different next time
-MOVED = frozenset({301, 302, 303, 307, 308})
 LONGEST_WAIT_SECONDS = 300.0  # that a server may ask for with Retry-After
-LARGEST_REPLY_BYTES = 2**26
-SHOWN_CHARACTERS = 200
+REPLY_BYTES, SCORE_BYTES = 2**20, 4096  # of a reply, and for each of its scores
+REPLY = Limits(size=2**30, finite=False, digits=1000)  # what is not finite is told as the score that it is
+LARGEST_SCORE = 1e15  # its square is a number in single precision, which training computes with
+SHOWN_CHARACTERS, SHOWN_SCORE = 200, 60
+TOLD_SECONDS = 2.0  # waits from this length on are told
 
 
 class HttpScorer:
@@ -52,10 +53,13 @@ class HttpScorer:
         self.timeout_seconds, self.max_retries = entry.timeout_seconds, entry.max_retries
         self.key_variable, self.key = entry.api_key_env, _key(entry)
         self.identity = {"url": self.url}
-        handlers: list[Any] = [_NoRedirect()]
-        if _is_loopback(self.url):  # a proxy of the environment cannot reach this machine's own loopback
-            handlers.append(urllib.request.ProxyHandler({}))
-        self.opener = urllib.request.build_opener(*handlers)
+        self.client = BoundedClient(
+            seconds=entry.timeout_seconds,
+            connect_seconds=CONNECT_SECONDS,
+            largest_bytes=REPLY_BYTES,
+            trust_env=not is_loopback(self.url),  # a proxy of the environment cannot reach this machine's own loopback
+        )
+        weakref.finalize(self, self.client.close).atexit = False  # connections go with the scorer
 
     @classmethod
     def from_entry(cls, entry: ScorerEntry, *, batch_size: int) -> "HttpScorer":
@@ -68,15 +72,15 @@ class HttpScorer:
         return scorer
 
     def knock(self) -> None:
-        """Ask for anything at all; whatever comes back but no connection will do, since few servers answer GET."""
+        """Ask for anything at all; whatever comes back but no connection will do, since few servers answer GET.
+
+        Raises: ScorerError where nobody listens.
+        """
         try:
-            with self.opener.open(self.url, timeout=min(10.0, self.timeout_seconds)):
-                pass
-        except urllib.error.HTTPError as error:
-            error.close()
-        except urllib.error.URLError as error:
-            raise self._unreachable(error.reason) from None
-        except (OSError, HTTPException):
+            self.client.get(self.url)
+        except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.ProxyError) as error:
+            raise self._unreachable(error) from None
+        except httpx2.TransportError:
             pass  # somebody is there
 
     def score(self, prompts: Sequence[Prompt], answers: Sequence[str], *, stopped: Sequence[bool]) -> list[float]:
@@ -89,25 +93,28 @@ class HttpScorer:
         for start in range(0, len(answers), self.batch_size):
             part = slice(start, start + self.batch_size)
             body = {"prompts": list(prompts[part]), "answers": list(answers[part]), "stopped": list(stopped[part])}
-            scores += self._read(self._post(json.dumps(body).encode()), len(answers[part]))
+            scores += self._read(self._post(json.dumps(body).encode(), len(answers[part])), len(answers[part]))
         return scores
 
-    def _post(self, body: bytes) -> bytes:
+    def _post(self, body: bytes, count: int) -> bytes:
         headers = {"Content-Type": "application/json", "Accept": "application/json"}
         if self.key:
             headers["Authorization"] = f"Bearer {self.key}"
         for attempt in range(self.max_retries + 1):
+            wait = None
             try:
-                request = urllib.request.Request(self.url, body, headers, method="POST")
-                with self.opener.open(request, timeout=self.timeout_seconds) as response:
-                    return _whole(response)
-            except urllib.error.HTTPError as error:
-                failure, wait = self._status(error), _retry_after(error.headers)
-            except HTTPException as error:
+                with at_most(REPLY_BYTES + SCORE_BYTES * count):
+                    response = self.client.post(self.url, content=body, headers=headers)
+                if response.is_success:
+                    return response.content
+                failure, wait = self._status(response), retry_after(response.headers)
+            except ReplyError as error:
+                raise ScorerError(f"scorer {self.name}: {self.url}: {error}.") from None
+            except (httpx2.TimeoutException, httpx2.ConnectError, httpx2.ProxyError) as error:
+                failure = self._unreachable(error)
+            except httpx2.TransportError as error:
                 what = f"the connection to {self.url} broke off: {error or type(error).__name__}"
-                failure, wait = ScorerError(f"scorer {self.name}: {what}."), None
-            except OSError as error:
-                failure, wait = self._unreachable(getattr(error, "reason", error)), None
+                failure = ScorerError(f"scorer {self.name}: {what}.")
             if attempt == self.max_retries:
                 raise failure
             self._wait(attempt, wait, failure)
@@ -120,52 +127,55 @@ class HttpScorer:
                 "waited; run the same command again then."
             )
         backoff = min(8.0, 0.5 * 2**attempt) * random.Random().uniform(0.75, 1.25)  # not the run's own random state
-        time.sleep(backoff if asked is None else asked)
+        seconds = backoff if asked is None else asked
+        if seconds >= TOLD_SECONDS:
+            say(f"{failure} Waits {seconds:.0f} s, then tries again ({attempt + 2} of {self.max_retries + 1}).")
+        time.sleep(seconds)
 
-    def _status(self, error: urllib.error.HTTPError) -> ScorerError:
+    def _status(self, response: httpx2.Response) -> ScorerError:
         """Say what a status means; raises where the next call would fail alike."""
-        with error:
-            try:
-                text = self._clean(error.read(LARGEST_REPLY_BYTES))
-            except (OSError, HTTPException):
-                text = ""
-        said = f"scorer {self.name}: {self.url} answered {error.code}" + (f": {text}" if text else "") + "."
-        if error.code in PASSING:
+        code, text = response.status_code, self._clean(response.content)
+        said = f"scorer {self.name}: {self.url} answered {code}" + (f": {text}" if text else "") + "."
+        if code in PASSING:
             return ScorerError(f"{said} Tried {self.max_retries + 1} times (max_retries).")
-        if error.code in (401, 403):
+        if code in (401, 403):
             where = f"the environment variable {self.key_variable}" if self.key_variable else "a variable, and name it"
             raise ScorerError(f"{said} Put a key that it accepts into {where} (api_key_env).") from None
-        if error.code in MOVED:
-            raise ScorerError(f"{said} It points to {error.headers.get('Location')}; give that as url.") from None
-        if error.code in (404, 405):
+        if code in MOVED:
+            to = self._clean(response.headers.get("location", "no address").encode())
+            raise ScorerError(f"{said} It points to {to}; give that as url.") from None
+        if code in (404, 405):
             raise ScorerError(f"{said} Check url: it is the whole address that answers POST.") from None
         raise ScorerError(f"{said} The server refuses the request; see docs/ppo.md for what is sent.") from None
 
-    def _unreachable(self, reason: Any) -> ScorerError:
-        if isinstance(reason, TimeoutError):
+    def _unreachable(self, error: httpx2.TransportError) -> ScorerError:
+        if isinstance(error, httpx2.TimeoutException):
             what = f"no answer from {self.url} within {self.timeout_seconds:g} seconds (timeout_seconds)"
             return ScorerError(f"scorer {self.name}: {what}.")
-        what = str(reason) or type(reason).__name__
+        what = str(error) or type(error).__name__
         return ScorerError(f"scorer {self.name}: no connection to {self.url}: {what}. Is it running? Check url.")
 
     def _read(self, reply: bytes, count: int) -> list[float]:
         """Read the scores out of a reply."""
-        if len(reply) > LARGEST_REPLY_BYTES:
-            raise ScorerError(f"scorer {self.name}: {self.url} sent more than {LARGEST_REPLY_BYTES} bytes.")
-        expected = f'; {{"scores": [...]}} with {count} finite numbers is expected, one for each answer.'
+        expected = (
+            f'; {{"scores": [...]}} with {count} finite numbers below {LARGEST_SCORE:g} is expected, one an answer.'
+        )
         try:
-            told = json.loads(reply)
-        except (ValueError, RecursionError):
+            told = parse(reply, REPLY)
+        except JsonError:
             told = None
         if isinstance(told, Mapping):
-            told = told.get("scores", told.get("rewards"))
+            named = [told[name] for name in ("scores", "rewards") if name in told]
+            told = named[0] if len(named) == 1 else None
         if not isinstance(told, list):
             raise ScorerError(f"scorer {self.name}: {self.url} answered {self._clean(reply)!r}{expected}")
         scores: list[float] = []
         for item in told:
             score = item.get("score") if isinstance(item, Mapping) else item
-            if isinstance(score, bool) or not isinstance(score, int | float) or not _is_finite(score):
-                raise ScorerError(f"scorer {self.name}: {self.url} gave the score {str(score)[:60]!r}{expected}")
+            if isinstance(score, bool) or not isinstance(score, int | float) or not abs(score) < LARGEST_SCORE:
+                raise ScorerError(
+                    f"scorer {self.name}: {self.url} gave the score {str(score)[:SHOWN_SCORE]!r}{expected}"
+                )
             scores.append(float(score))
         if len(scores) != count:
             raise ScorerError(f"scorer {self.name}: {self.url} gave {len(scores)} scores{expected}")
@@ -177,56 +187,14 @@ class HttpScorer:
         return (decoded.replace(self.key, "[key]") if self.key else decoded).strip()[:SHOWN_CHARACTERS]
 
 
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """A redirected POST becomes a GET without a body, and takes the key to another host."""
-
-    def redirect_request(self, *_: Any, **__: Any) -> None:
-        return None
-
-
-def _whole(response: HTTPResponse) -> bytes:
-    """Read a reply, or as much of it as shows that it is too large.
-
-    Raises: IncompleteRead where it is shorter than its header said, which `read` of a number of bytes lets pass.
-    """
-    reply = response.read(LARGEST_REPLY_BYTES + 1)
-    if response.length and len(reply) <= LARGEST_REPLY_BYTES:
-        raise IncompleteRead(reply, response.length)
-    return reply
-
-
-def _is_finite(score: float) -> bool:
-    try:
-        return math.isfinite(score)
-    except OverflowError:  # a whole number that no float can hold
-        return False
-
-
-def _retry_after(headers: Any) -> float | None:
-    """Seconds that Retry-After asks for, which may be a number or a date; None where it says nothing sensible."""
-    text = str(headers.get("Retry-After") or "")
-    if not text:
-        return None
-    try:
-        seconds = float(text)
-    except ValueError:
-        try:
-            seconds = email.utils.parsedate_to_datetime(text).timestamp() - time.time()
-        except (ValueError, TypeError, OverflowError):
-            return None
-    return max(0.0, seconds) if math.isfinite(seconds) else None
-
-
 def _checked_url(url: str, name: str) -> str:
-    try:
-        parts = urlsplit(url)
-        host, _ = parts.hostname, parts.port
-    except ValueError as error:
-        raise ScorerError(f"scorer {name}: url is not an address ({error}).") from None
-    if parts.username or parts.password:
+    fault = fault_of_address(url)
+    if fault == "userinfo":
         raise ScorerError(f"scorer {name}: url holds a user name or password; put the key where api_key_env says.")
-    if parts.scheme not in ("http", "https") or not host or not url.isascii() or " " in url:
-        raise ScorerError(f"scorer {name}: url is {url!r}; it must be an address such as http://localhost:8000/score.")
+    if fault:
+        raise ScorerError(
+            f"scorer {name}: url {shown(url)} is not an address ({fault}); http://localhost:8000/score is one."
+        )
     return url
 
 
@@ -244,11 +212,3 @@ def _key(entry: ScorerEntry) -> str:
     if not key.isascii() or not key.isprintable():
         raise ScorerError(f"scorer {entry.label}: {entry.api_key_env} holds characters that no HTTP header may.")
     return key
-
-
-def _is_loopback(url: str) -> bool:
-    host = urlsplit(url).hostname or ""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
