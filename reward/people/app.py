@@ -17,6 +17,7 @@ from alignment.errors import AlignmentError
 from reward.people.desk import Desk, NotTaken
 from reward.people.guard import ENTRANCE, Doorkeeper, Guard, Session
 from reward.web.body import Body, Room
+from reward.web.net import LOG, one_line
 
 PAGE = Path(__file__).parent / "page"
 FILES = {"/": "page.html", "/page.js": "page.js", "/page.css": "page.css"}
@@ -110,6 +111,8 @@ def _status(desk: Desk, person: str) -> dict[str, Any]:
 
 
 async def _not_taken(_: Request, error: Exception) -> Response:
+    if not isinstance(error, NotTaken):  # the store's: the person at the terminal can mend it
+        LOG.error("%s", one_line(str(error)))
     return _json({"error": str(error)}, error.status if isinstance(error, NotTaken) else 500)
 
 

@@ -14,7 +14,8 @@ from alignment.data.conversations import carried_tools, with_tools
 from alignment.data.rows import Prompt
 from alignment.errors import AlignmentError
 from reward.people.items import Item
-from reward.people.store import SAID, Label, PeopleStore, Said
+from reward.people.label import SAID, Label, Said
+from reward.people.store import PeopleStore
 
 CLAIM_SECONDS = 1800.0  # for this long an item that one person is looking at is not handed to another
 LONGEST_SECONDS = 24 * 3600.0

@@ -9,7 +9,7 @@ from alignment.data.rankings import pairs_from_ranks, ranking_to_json
 from alignment.data.rows import Asked, Pair, Ranking
 from alignment.run.files import write_jsonl
 from reward.people.items import Item
-from reward.people.store import SAID, Label
+from reward.people.label import SAID, Label
 
 
 def rankings(labels: list[Label], items: dict[str, Item]) -> list[Ranking]:

@@ -9,15 +9,14 @@ import json
 import sqlite3
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
 
 from alignment.errors import AlignmentError, DataError
 from reward.people.items import Item
+from reward.people.kept import Damaged, item_of, label_of
+from reward.people.label import Label
 
-Said = Literal["ok", "tie", "abstain", "skipped", "withdrawn"]
-SAID: tuple[Said, ...] = ("ok", "tie", "abstain")  # what counts as a label; the others leave the item open
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS people_items (
     key TEXT PRIMARY KEY,
@@ -37,21 +36,6 @@ CREATE TABLE IF NOT EXISTS people (
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Label:
-    """What one person said of one item."""
-
-    annotator: str
-    item: str
-    status: Said
-    ranks: list[int] | None
-    shown: list[int]
-    guidelines: str
-    seconds: float
-    labelled_at: float = 0.0  # Unix time; set by the store
-    number: int = 0  # rises with every label; set by the store
-
-
 class PeopleStore:
     """The open table; one process holds the file at a time."""
 
@@ -61,6 +45,7 @@ class PeopleStore:
         Raises: DataError where the file is no store; AlignmentError where another process holds it.
         """
         self.path = path
+        self._items: dict[str, Item] | None = None  # read once
         with self._naming():
             # Threads take turns, as the one event loop does; which of them opened the file is of no matter.
             self._connection = sqlite3.connect(path, timeout=1.0, isolation_level=None, check_same_thread=False)
@@ -82,6 +67,7 @@ class PeopleStore:
             self._connection.execute("BEGIN IMMEDIATE")
             self._connection.executemany("INSERT OR IGNORE INTO people_items VALUES (?, ?)", rows)
             self._connection.execute("COMMIT")
+        self._items = None
 
     def add(self, label: Label) -> Label:
         """Keep a label; once this returns, no kill loses it."""
@@ -101,22 +87,38 @@ class PeopleStore:
                     now,
                 ),
             )
-        return _label((cursor.lastrowid, *_columns(label), now))
+        return replace(label, labelled_at=now, number=cursor.lastrowid or 0)
 
     def labels(self) -> list[Label]:
-        """Return the last word of every person about every item, the oldest first."""
+        """Return the last word of every person about every item, the oldest first.
+
+        Raises: DataError naming a row that holds anything that no label has.
+        """
+        items = self.items()
         with self._naming():
             rows = self._connection.execute(
                 "SELECT id, annotator, item, status, ranks, shown, guidelines, seconds, labelled_at FROM people"
                 " WHERE id IN (SELECT max(id) FROM people GROUP BY annotator, item) ORDER BY id"
             ).fetchall()
-        return [_label((*row[:4], _loaded(row[4]), _loaded(row[5]), *row[6:])) for row in rows]
+            found = []
+            for row in rows:
+                with self._naming_row("people", f"id = {row[0]}"):
+                    found.append(label_of(row, items))
+        return found
 
     def items(self) -> dict[str, Item]:
-        """Return every item that was ever asked, by key."""
-        with self._naming():
-            rows = self._connection.execute("SELECT key, item FROM people_items").fetchall()
-        return {key: Item(key=key, **json.loads(item)) for key, item in rows}
+        """Return every item that was ever asked, by key.
+
+        Raises: DataError naming a row that is no item.
+        """
+        if self._items is None:
+            items: dict[str, Item] = {}
+            with self._naming():
+                for number, key, text in self._connection.execute("SELECT rowid, key, item FROM people_items"):
+                    with self._naming_row("people_items", f"rowid = {number}"):
+                        items[key] = item_of(key, text)
+            self._items = items
+        return dict(self._items)
 
     def close(self) -> None:
         """Fold the journal into the file and let go of it."""
@@ -133,27 +135,31 @@ class PeopleStore:
         try:
             yield
         except sqlite3.Error as error:
-            text = str(error)
-            if "locked" in text:
-                raise AlignmentError(
-                    f"{self.path}: another process is labelling or annotating here; wait for it to end. Several people "
-                    "share one `alignment annotate`."
-                ) from error
-            if "full" in text or "disk I/O" in text:
-                raise AlignmentError(f"{self.path}: no room left on the disk ({text}); free some and go on.") from error
-            raise DataError(f"{self.path}: cannot be used as a store of labels ({text}).") from error
+            raise _told(self.path, error) from error
+
+    @contextlib.contextmanager
+    def _naming_row(self, table: str, which: str) -> Iterator[None]:
+        try:
+            yield
+        except Damaged as error:
+            raise DataError(
+                f"{self.path}: the row of {table} with {which} is damaged: {error}. Put back a copy of the file, or "
+                f'delete the row: sqlite3 FILE "DELETE FROM {table} WHERE {which}".'
+            ) from None
 
 
-def _columns(label: Label) -> tuple[Any, ...]:
-    return (
-        label.annotator, label.item, label.status, label.ranks, label.shown, label.guidelines, label.seconds
-    )  # fmt: skip
-
-
-def _label(row: tuple[Any, ...]) -> Label:
-    number, annotator, item, status, ranks, shown, guidelines, seconds, labelled_at = row
-    return Label(annotator, item, status, ranks, shown, guidelines, seconds, labelled_at, number)
-
-
-def _loaded(text: str | None) -> Any:
-    return None if text is None else json.loads(text)
+def _told(path: Path, error: sqlite3.Error) -> AlignmentError:
+    text = str(error)
+    if "locked" in text:
+        return AlignmentError(
+            f"{path}: another process is labelling or annotating here; wait for it to end. Several people share one "
+            "`alignment annotate`."
+        )
+    if "full" in text:
+        return AlignmentError(f"{path}: no room left on the disk ({text}); free some and go on.")
+    if "readonly" in text or "disk I/O" in text or "unable to open" in text:
+        return AlignmentError(
+            f"{path}: cannot be written ({text}); check that the file and its folder may be written and that the disk "
+            "has room."
+        )
+    return DataError(f"{path}: cannot be used as a store of labels ({text}).")
