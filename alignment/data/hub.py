@@ -1,13 +1,20 @@
 """Rows from the Hugging Face Hub and from folders that `datasets` saved."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import yaml
+
 from alignment.data.columnar import plain_rows
-from alignment.errors import DataError, first_line
+from alignment.errors import DataError, JsonError, first_line
+from alignment.strict_json import parse, shown
 
 if TYPE_CHECKING:
     from alignment.config.schema import DatasetEntry
+
+CARD_BYTES = 256 << 10
+PLAIN = frozenset({"Value", "List", "LargeList", "Sequence", "ClassLabel", "Json"})  # `datasets`' types without files
 
 
 def load_hub_rows(entry: "DatasetEntry") -> tuple[list[Any], str]:
@@ -17,6 +24,7 @@ def load_hub_rows(entry: "DatasetEntry") -> tuple[list[Any], str]:
     """
     import datasets
 
+    _require_own_files(entry.path)
     keys = {"name": entry.name, "data_dir": entry.data_dir, "data_files": entry.data_files, "split": entry.split}
     try:
         loaded = datasets.load_dataset(entry.path, **keys)
@@ -25,6 +33,7 @@ def load_hub_rows(entry: "DatasetEntry") -> tuple[list[Any], str]:
             f"{entry.path} is no file or folder here, and the Hub did not give it either: "
             f"{type(error).__name__}: {first_line(error, 500)}"
         ) from error
+    _require_plain(loaded, entry.path)
     return list(plain_rows(loaded, f"{entry.path}[{entry.split}]")), str(loaded._fingerprint)
 
 
@@ -32,10 +41,69 @@ def load_saved_rows(path: Path) -> tuple[list[Any], str]:
     """Load a folder that `Dataset.save_to_disk` wrote."""
     import datasets
 
+    _require_arrow_files(path)
     try:
         loaded = datasets.load_from_disk(str(path))
     except Exception as error:
         raise DataError(f"{path} is not a readable saved data set: {first_line(error)}") from error
     if not isinstance(loaded, datasets.Dataset):
         raise DataError(f"{path} holds several splits; name the folder of one of them, {', '.join(map(str, loaded))}.")
+    _require_plain(loaded, str(path))
     return list(plain_rows(loaded, str(path))), str(loaded._fingerprint)
+
+
+def _require_plain(loaded: Any, name: str) -> None:
+    """Refuse columns other than texts and numbers: to read them would open the files and addresses that they hold."""
+    for column, feature in loaded.features.items():
+        kinds = sorted({type(part).__name__ for part in _parts(feature)} - PLAIN)
+        if kinds:
+            raise DataError(f"{name}: column {column} holds {kinds[0]}, and rows are texts and numbers; take it out.")
+
+
+def _parts(feature: Any) -> Iterator[Any]:
+    """Walk through a column's type and the types inside it."""
+    if isinstance(feature, dict | list):
+        for part in feature.values() if isinstance(feature, dict) else feature:
+            yield from _parts(part)
+        return
+    yield feature
+    inner = getattr(feature, "feature", None)
+    if inner is not None:
+        yield from _parts(inner)
+
+
+def _require_arrow_files(path: Path) -> None:
+    """Refuse a saved data set whose state.json names files outside its folder."""
+    file = path / "state.json"
+    try:
+        state = parse(file.read_bytes())
+        names = [entry["filename"] for entry in state["_data_files"]]
+    except (OSError, JsonError, KeyError, TypeError) as error:
+        raise DataError(f"{path} is not a readable saved data set: {file.name}: {error}") from None
+    for name in names:
+        if not isinstance(name, str) or Path(name).name != name or not name.endswith(".arrow"):
+            raise DataError(f"{file}: _data_files names {shown(name)}, which is no Arrow file beside it.")
+
+
+def _require_own_files(name: str) -> None:
+    """Refuse a data set on the Hub whose card has `datasets` read files or addresses elsewhere."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        card = Path(hf_hub_download(name, "README.md", repo_type="dataset")).read_bytes()[:CARD_BYTES]
+        front = yaml.safe_load(card.split(b"\n---", 1)[0].removeprefix(b"---"))
+    except (OSError, ValueError, HfHubHTTPError, yaml.YAMLError, RecursionError):
+        return  # no card that can be read: `datasets` tells what is wrong
+    configs = front.get("configs") if isinstance(front, dict) else None
+    for pattern in _texts([one.get("data_files") for one in configs or [] if isinstance(one, dict)]):
+        if "://" in pattern or pattern.startswith(("/", "~")) or ".." in Path(pattern).parts:
+            raise DataError(f"{name}: its card names {shown(pattern)}; a data set's files are those of its repository.")
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Walk through the texts of lists and objects."""
+    if isinstance(value, str):
+        yield value
+    for part in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from _texts(part)
