@@ -14,7 +14,6 @@ from alignment.data.prompts import prompts_to_answer
 from alignment.data.template import Template
 from alignment.policy.base import load_tokenizer
 from alignment.policy.load_roles import load_roles, reward_roles
-from alignment.policy.roles import Roles
 from alignment.run.callbacks import callbacks_for
 from alignment.run.directory import RunDirectory
 from alignment.run.script import script
@@ -28,14 +27,12 @@ from alignment.train.update import UpdateShape
 from reward.scorers import build_scoring, build_watch, describe, describe_watch, reward_models
 
 
-def load_models(recipe: PPORecipe, lineage: dict[str, object]) -> tuple[Roles, Scoring]:
-    """Put the roles on one base; what scores from outside is looked for before the base loads."""
+def scoring_of(recipe: PPORecipe, lineage: dict[str, object]) -> tuple[Scoring, list[str]]:
+    """Load what scores from outside, and find the reward models' adapters that stand on the policy's base."""
     require_same_tokenizer(recipe, lineage)
     adapters = {path: reward_adapter_on_base(path, recipe, lineage) for path in reward_models(recipe)}
     standing = {path: adapter for path, adapter in adapters.items() if adapter is not None}
-    scoring = build_scoring(recipe, dict(zip(standing, reward_roles(standing), strict=True)))
-    first, *more = [*standing.values()] or [None]
-    return load_roles(recipe, reward_adapter=first, more_reward_adapters=more), scoring
+    return build_scoring(recipe, dict(zip(standing, reward_roles(standing), strict=True))), [*standing.values()]
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -50,8 +47,11 @@ def main(argv: list[str] | None = None) -> None:
     lineage = lineage_of(recipe, tokenizer, template)
     run.record(lineage=lineage)
     watch = build_watch(recipe)
-    arguments = training_arguments(TrainingArguments, recipe, run)  # before the model: ZeRO-3 cuts weights as they load
-    roles, scoring = load_models(recipe, lineage)
+    scoring, adapters = scoring_of(recipe, lineage)
+    # From here on ZeRO-3 cuts weights as they load: the roles', and of no scorer, which nothing would put together.
+    arguments = training_arguments(TrainingArguments, recipe, run)
+    first, *more = adapters or [None]
+    roles = load_roles(recipe, reward_adapter=first, more_reward_adapters=more)
     run.record(scorers=describe(recipe, scoring), **({"watch_scorers": describe_watch(recipe, watch)} if watch else {}))
     loaded = prompts_to_answer(recipe, template, roles.context)
     run.record(data=loaded.files, prompts=len(loaded.rows), skipped=loaded.skipped)

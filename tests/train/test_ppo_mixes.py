@@ -12,11 +12,12 @@ from alignment.config.schema import DatasetEntry, JudgeEntry, PPORecipe, ScorerE
 from alignment.data.template import Template
 from alignment.errors import LineageError, ModelError
 from alignment.policy.base import load_tokenizer
+from alignment.policy.load_roles import load_roles
 from alignment.policy.role_files import load_value, save_value
 from alignment.train.ppo import PPOTrainer
 from alignment.train.saving import lineage_of
 from alignment.train.update import UpdateShape
-from recipes.ppo import load_models
+from recipes.ppo import scoring_of
 from tests.models import make_model, make_tokenizer, save_tiny_model
 from tests.reward.chat_server import ChatServer, completion
 from tests.reward.scorers.score_server import ScoreServer, scores
@@ -123,7 +124,9 @@ def make_trainer(recipe):
     torch.manual_seed(0)
     tokenizer = load_tokenizer(recipe)
     template = Template(tokenizer)
-    roles, scoring = load_models(recipe, lineage_of(recipe, tokenizer, template))
+    scoring, adapters = scoring_of(recipe, lineage_of(recipe, tokenizer, template))
+    first, *more = adapters or [None]
+    roles = load_roles(recipe, reward_adapter=first, more_reward_adapters=more)
     arguments = {"output_dir": recipe.output_dir, "use_cpu": True, "learning_rate": 1e-2, "report_to": []}
     arguments |= {"save_strategy": "no", "disable_tqdm": True, "lr_scheduler_type": "constant"}
     shape = UpdateShape.of(recipe, per_device_train_batch_size=2, world_size=1)

@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 
 from alignment.errors import AlignmentError
 from alignment.train import ppo
+from recipes import ppo as recipe_script
 from recipes.ppo import main
 from tests.models import save_tiny_model
 
@@ -148,3 +149,21 @@ def test_a_reward_that_is_not_a_number_stops_the_run_and_keeps_the_last_checkpoi
     weights = load_file(tmp_path / "run" / "checkpoint-3" / "adapter_model.safetensors")
     assert all(bool(torch.isfinite(tensor).all()) for tensor in weights.values())
     assert not (tmp_path / "run" / "adapter_model.safetensors").exists()
+
+
+def test_only_the_roles_load_after_the_arguments_by_which_zero_3_cuts_weights(folder, tmp_path, monkeypatch):
+    order = []
+
+    def noting(name, do):
+        def noted(*given, **keys):
+            order.append(name)
+            return do(*given, **keys)
+
+        return noted
+
+    for name in ("build_watch", "build_scoring", "training_arguments", "load_roles"):
+        monkeypatch.setattr(f"recipes.ppo.{name}", noting(name, getattr(recipe_script, name)))
+    main(write_recipe(folder, tmp_path / "run", reward_model_path=str(folder / "other-reward"), total_episodes=8))
+    first = order.index("training_arguments")
+    assert set(order[:first]) == {"build_watch", "build_scoring"}
+    assert set(order[first:]) == {"training_arguments", "load_roles"}
