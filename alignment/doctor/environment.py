@@ -76,6 +76,8 @@ def devices() -> Iterator[Finding]:
     """Look at GPUs and at what needs them."""
     import torch
 
+    from alignment.policy.precision import gpu_has_bf16
+
     if not torch.cuda.is_available():
         built = (
             f"this PyTorch is built for CUDA {torch.version.cuda}" if torch.version.cuda else "a CPU build of PyTorch"
@@ -90,7 +92,7 @@ def devices() -> Iterator[Finding]:
             yield warning(f"GPU {index}", found, "something else is on it: nvidia-smi says what")
         else:
             yield ok(f"GPU {index}", found)
-    if torch.cuda.is_bf16_supported():
+    if gpu_has_bf16():
         yield ok("bf16", "supported")
     else:
         yield warning("bf16", "this GPU computes none", "set dtype: float32, or fp16: true")

@@ -13,7 +13,6 @@ from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
-    BitsAndBytesConfig,
 )
 from transformers.utils import find_adapter_config_file
 
@@ -22,6 +21,7 @@ from alignment.config.schema import AdapterKeys, ModelKeys
 from alignment.errors import JsonError, ModelError
 from alignment.policy.adapter_files import named_base
 from alignment.policy.adapters import attach_adapter, continue_adapter, copies_in_float32
+from alignment.policy.four_bits import compute_as_configured, quantization
 from alignment.policy.model_files import ADAPTER_CONFIG, check_model_files, is_there
 from alignment.policy.saved_files import require_weights_as_saved
 from alignment.policy.weight_files import (
@@ -303,7 +303,7 @@ def load_base(cls: Any, base: str, keys: ModelKeys, *, full: bool = False, **con
     require_complete(info, base, new_head=classifies)
     if not is_sharded():
         require_finite(dict(model.named_parameters()), base)
-    return model
+    return compute_as_configured(model)
 
 
 def _described(base: str, keys: ModelKeys, revision: str, **changes: Any) -> Any:
@@ -338,21 +338,6 @@ def model_dtype(base: str, keys: ModelKeys, *, full: bool = False) -> torch.dtyp
     except Exception as error:
         raise _cannot_load(base, error) from error
     return getattr(config, "dtype", None) or torch.float32
-
-
-def quantization(keys: ModelKeys, dtype: torch.dtype) -> Any:
-    """The 4-bit configuration of QLoRA, https://arxiv.org/abs/2305.14314: NF4, constants quantised once more.
-
-    ZeRO-3 and FSDP cut only weights of a floating dtype, and FSDP only those of one: packed weights are then kept in
-    tensors of the model's own `dtype`, whose bits are the same as those of bytes.
-    """
-    return BitsAndBytesConfig(
-        bnb_4bit_quant_storage=dtype if is_sharded() else torch.uint8,
-        load_in_4bit=True,
-        bnb_4bit_quant_type=keys.bnb_4bit_quant_type,
-        bnb_4bit_use_double_quant=keys.use_bnb_nested_quant,
-        bnb_4bit_compute_dtype=torch.bfloat16 if torch.cuda.is_available() else torch.float32,
-    )
 
 
 def _cannot_load(place: str, error: Exception) -> ModelError:

@@ -10,6 +10,7 @@ from transformers import TrainingArguments
 from alignment.config.launched import is_sharded
 from alignment.config.schema import Recipe
 from alignment.errors import RecipeError, TrainingError
+from alignment.policy.precision import gpu_has_bf16
 from alignment.run.directory import RunDirectory
 from alignment.run.tracking import project_of
 
@@ -29,7 +30,7 @@ def training_arguments(cls: type[Arguments], recipe: Recipe, run: RunDirectory, 
     ours: dict[str, Any] = {
         "use_cpu": not on_gpu and not sharded,  # with it Accelerate runs plain data parallelism, whatever is asked for
         "ddp_backend": "gloo" if sharded and not on_gpu else None,
-        "bf16": on_gpu and torch.cuda.is_bf16_supported() and not recipe.library.get("fp16", False),
+        "bf16": gpu_has_bf16() and not recipe.library.get("fp16", False),
         "dataloader_pin_memory": on_gpu,
         "ddp_find_unused_parameters": False,  # what trains is used in every pass; to look for it costs a walk a step
         "logging_nan_inf_filter": False,

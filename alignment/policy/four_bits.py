@@ -1,0 +1,43 @@
+"""How weights are held in 4 bits, and in what they are computed with."""
+
+from typing import Any
+
+import torch
+from bitsandbytes.nn import Linear4bit
+from transformers import BitsAndBytesConfig
+
+from alignment.config.launched import is_sharded
+from alignment.config.schema import ModelKeys
+from alignment.policy.precision import computed_in, trains_in_bf16
+
+
+def quantization(keys: ModelKeys, dtype: torch.dtype) -> Any:
+    """The 4-bit configuration of QLoRA, https://arxiv.org/abs/2305.14314: NF4, constants quantised once more.
+
+    ZeRO-3 and FSDP cut only weights of a floating dtype, so packed weights are then kept in tensors of one. It is the
+    dtype that training computes in: both cast what they hold in another one, and a cast destroys packed bits.
+    """
+    library = getattr(keys, "library", {})
+    storage = torch.uint8
+    if is_sharded():
+        storage = torch.bfloat16 if trains_in_bf16(library) else dtype
+    return BitsAndBytesConfig(
+        bnb_4bit_quant_storage=storage,
+        load_in_4bit=True,
+        bnb_4bit_quant_type=keys.bnb_4bit_quant_type,
+        bnb_4bit_use_double_quant=keys.use_bnb_nested_quant,
+        bnb_4bit_compute_dtype=computed_in(library),
+    )
+
+
+def compute_as_configured(model: Any) -> Any:
+    """Keep bitsandbytes from computing in bfloat16 on CPUs that have instructions for it.
+
+    There it packs the weights anew at the first pass without a gradient, rounds their constants, and computes in
+    bfloat16, whatever the configuration says: a model would sample and score by other weights than it trains with.
+    Matrices with a side below 64 or not a multiple of 32 it cannot pack at all.
+    """
+    for module in model.modules():
+        if isinstance(module, Linear4bit):
+            module.support_avx512bf16_for_cpu = False
+    return model
