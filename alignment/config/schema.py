@@ -259,7 +259,7 @@ class PPORecipe(Recipe, ModelKeys, AdapterKeys, DataKeys, SamplingKeys):
     vllm_server_base_url: str | None = None  # server: where it answers
     vllm_gpu_memory_utilization: float = Field(default=0.3, gt=0, le=1)  # colocate: the trainer needs the rest
     vllm_tensor_parallel_size: int = Field(default=1, gt=0)
-    vllm_max_model_length: int | None = Field(default=None, gt=0)  # None: the model's context
+    vllm_max_model_length: int | None = Field(default=None, gt=0)  # None: longest prompt + max_new_tokens
     vllm_enable_sleep_mode: bool = False  # give vLLM's memory back while training
 
 

@@ -4,6 +4,7 @@ vLLM needs a GPU. What is here is tested against a stand-in that checks the call
 """
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from torch import Tensor
@@ -75,7 +76,8 @@ def vllm_generation(weights: Weights, **settings: Any) -> Generation:
     """TRL's generation, which takes the weights it hands on from `weights` instead of walking the model.
 
     TRL's own walk merges and unmerges the active adapter in place, which leaves a rounding error in the frozen base
-    that the other roles share.
+    that the other roles share. TRL also has vLLM quantise a model like the trainer's where that is held in 4 bits;
+    whole weights are handed on here, so vLLM holds whole ones.
 
     Args:
         weights: names and tensors as the plain model has them. settings: of `VLLMGeneration`.
@@ -83,8 +85,25 @@ def vllm_generation(weights: Weights, **settings: Any) -> Generation:
     from trl.generation.vllm_generation import VLLMGeneration
 
     class FromRoles(VLLMGeneration):
+        def _init_vllm(self) -> None:
+            policy, self.model = self.model, _Named(self.model.name_or_path)
+            try:
+                super()._init_vllm()
+            finally:
+                self.model = policy
+
         def _iter_named_params(self) -> Iterator[tuple[str, Tensor]]:
             return weights()
 
     generation: Generation = FromRoles(**settings)
     return generation
+
+
+@dataclass(frozen=True, slots=True)
+class _Named:
+    """A model's name without its modules, of which none is quantised then."""
+
+    name_or_path: str
+
+    def named_modules(self) -> Iterator[tuple[str, Any]]:
+        return iter(())

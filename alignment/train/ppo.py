@@ -81,7 +81,7 @@ class PPOTrainer(Trainer):
         self.model_accepts_loss_kwargs = True  # the loss is normalised here, over the whole minibatch
         self.roles, self.recipe, self.run = roles, recipe, run
         pad: int = template.tokenizer.pad_token_id
-        self.engine = engine or build_engine(recipe, roles, template.tokenizer, self.accelerator)
+        self.engine = engine or build_engine(recipe, roles, template, prompts, self.accelerator)
         self.collector = Collector(
             roles,
             self.engine,

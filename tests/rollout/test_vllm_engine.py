@@ -1,13 +1,17 @@
 """The vLLM engine against a stand-in that holds a plain model of its own and knows only what it was handed."""
 
 import copy
+import inspect
+import re
+from pathlib import Path
 
 import pytest
 import torch
 from accelerate import Accelerator
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
 from alignment.config.schema import DatasetEntry, PPORecipe
+from alignment.data.template import Template
 from alignment.errors import ModelError
 from alignment.policy.load_roles import load_roles
 from alignment.policy.merged import policy_weights
@@ -17,7 +21,15 @@ from alignment.rollout.vllm_engine import VLLMEngine, vllm_generation
 from alignment.train.engines import build_engine, require_engine
 from tests.models import save_tiny_model
 
+ROOT = Path(__file__).parents[2]
 PROMPTS = [[5, 9, 77, 30], [8, 8, 40], [200]]
+
+
+PROMPT_TEXTS = ["hi", "tell me a story about a small cat"]
+
+
+def template_of(base):
+    return Template(AutoTokenizer.from_pretrained(base))
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["untied", "tied"])
@@ -129,7 +141,7 @@ def test_trls_generation_gets_our_settings_and_our_weights(base, monkeypatch):
     monkeypatch.setattr("alignment.train.engines.require_engine", lambda recipe: None)
     roles = roles_of(base)
     given = recipe(base, vllm_mode="server", vllm_server_base_url="http://localhost:8000", rollout_eval_batch_size=5)
-    engine = build_engine(given, roles, AutoTokenizer.from_pretrained(base), Accelerator(cpu=True))
+    engine = build_engine(given, roles, template_of(base), PROMPT_TEXTS, Accelerator(cpu=True))
     assert settings == {
         "mode": "server", "server_base_url": "http://localhost:8000", "logprobs": 0, "max_num_seqs": 5
     }  # fmt: skip
@@ -163,3 +175,56 @@ def test_generation_is_trls_own_class_with_one_method_of_ours(monkeypatch):
     made = vllm_generation(lambda: iter([("a", torch.zeros(1))]))
     assert isinstance(made, theirs.VLLMGeneration)
     assert [name for name, _ in made._iter_named_params()] == ["a"]
+
+
+class Started(Exception):
+    """What vLLM was started with."""
+
+
+@pytest.fixture
+def started(monkeypatch):
+    """TRL's generation up to the call that would start vLLM in this process."""
+    from trl.generation import vllm_generation as theirs
+
+    def start(**settings):
+        raise Started(settings)
+
+    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.setenv(name, "0")  # put back afterwards: TRL sets them
+    monkeypatch.setattr(theirs, "is_vllm_available", lambda: True)
+    monkeypatch.setattr(theirs, "LLM", start, raising=False)
+    monkeypatch.setattr("alignment.train.engines.importlib.util.find_spec", lambda name: True)
+
+
+@pytest.mark.parametrize("four_bits", [False, True])
+@pytest.mark.parametrize(("given", "room"), [({}, None), ({"vllm_max_model_length": 99}, 99)], ids=str)
+def test_vllm_starts_with_whole_weights_and_room_for_the_longest_answer(base, started, four_bits, given, room):
+    roles = roles_of(base, load_in_4bit=four_bits)
+    template = template_of(base)
+    with pytest.raises(Started) as start:
+        build_engine(
+            recipe(base, max_new_tokens=7, **given), roles, template, PROMPT_TEXTS, Accelerator(cpu=True)
+        )  # fmt: skip
+    settings = start.value.args[0]
+    assert settings["quantization"] is None
+    assert settings["model"] == str(base)
+    assert settings["max_model_len"] == (room or len(template.prompt_ids(PROMPT_TEXTS[1])) + 7)
+
+
+def test_a_base_that_is_quantised_on_disk_is_refused(base, tmp_path, started):
+    four_bits = BitsAndBytesConfig(load_in_4bit=True)
+    AutoModelForCausalLM.from_pretrained(base, quantization_config=four_bits).save_pretrained(tmp_path / "nf4")
+    with pytest.raises(ModelError, match=r"is quantised already \(bitsandbytes\).*load_in_4bit: true"):
+        require_engine(recipe(tmp_path / "nf4"))
+    require_engine(recipe(tmp_path / "nf4", vllm_mode="server", vllm_server_base_url="http://localhost:8000"))
+    require_engine(recipe(base, load_in_4bit=True))
+
+
+def test_the_extra_has_the_versions_that_trl_supports():
+    """TRL names them in `is_vllm_available`, and only warns beyond."""
+    from trl.import_utils import is_vllm_available
+
+    source = inspect.getsource(is_vllm_available)
+    lowest, highest = re.findall(r'Version\("(\d+\.\d+)\.0"\)', source)
+    extra = re.findall(r'^vllm = \["vllm(.*)"\]', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
+    assert extra == [f">={lowest},<={highest}"]
