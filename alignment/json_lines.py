@@ -16,14 +16,15 @@ from alignment.strict_json import OURS, Limits, is_whole, parse, shown
 BREAKS = "\x85\u2028\u2029"  # end a line for some readers, and JSON leaves them as they are
 
 
-def line_of(value: Any, *, default: Callable[[Any], Any] | None = None) -> str:
-    r"""Return a value as one line with its "\n".
+def encodable(value: Any, *, indent: int | None = None, default: Callable[[Any], Any] | None = None) -> str:
+    """Return a value as JSON text; half of a surrogate pair, which UTF-8 cannot hold, is written as its escape."""
+    text = json.dumps(value, ensure_ascii=False, indent=indent, default=default)
+    return text if is_whole(text) else json.dumps(value, indent=indent, default=default)
 
-    Half of a surrogate pair, which UTF-8 cannot hold, is written as its escape.
-    """
-    text = json.dumps(value, ensure_ascii=False, default=default)
-    if not is_whole(text):
-        text = json.dumps(value, default=default)
+
+def line_of(value: Any, *, default: Callable[[Any], Any] | None = None) -> str:
+    r"""Return a value as one line with its "\n"."""
+    text = encodable(value, default=default)
     for character in BREAKS:
         if character in text:
             text = text.replace(character, f"\\u{ord(character):04x}")

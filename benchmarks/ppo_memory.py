@@ -20,6 +20,7 @@ import yaml
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForSequenceClassification
 
+from alignment.run.files import read_jsonl, write_jsonl
 from benchmarks.shapes import SHAPES, make_model
 from benchmarks.workload import save_tokenizer
 from recipes.ppo import main as ppo
@@ -78,7 +79,7 @@ def measure(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     }
     (folder / "ppo.yaml").write_text(yaml.safe_dump(recipe), encoding="utf-8")
     ppo(["--config", str(folder / "ppo.yaml")])
-    rows = [json.loads(line) for line in (folder / "ppo" / "metrics.jsonl").read_text().splitlines()]
+    rows = read_jsonl(folder / "ppo" / "metrics.jsonl")
     last = [row for row in rows if "score" in row][-1]
     timed = ("seconds_sample", "seconds_score", "seconds_train", "tokens_per_second", "peak_memory_gib")
     found = {"shape": args.shape, "memory_gib": args.memory, **{key: last[key] for key in timed}}
@@ -105,7 +106,7 @@ def write_prompts(path: Path, vocabulary: int, count: int, tokens: int) -> None:
     """Prompts of random words, a token each."""
     words = torch.randint(3, vocabulary, (count, tokens - 8), generator=torch.Generator().manual_seed(0)).tolist()
     rows = [{"prompt": " ".join(f"w{word}" for word in row)} for row in words]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    write_jsonl(path, rows)
 
 
 if __name__ == "__main__":

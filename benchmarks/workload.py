@@ -86,7 +86,7 @@ def prompt_ids(tokenizer: Any, workload: Workload, texts: Path | None, count: in
             3, vocab_size, (count, workload.prompt_len), generator=generator
         ).tolist()
         return drawn
-    lines = [json.loads(line)["text"] for line in texts.read_text(encoding="utf-8").splitlines()]
+    lines = [json.loads(line)["text"] for line in texts.read_text(encoding="utf-8").split("\n") if line]
     rows = tokenizer(lines)["input_ids"]
     prompts = [ids[: workload.prompt_len] for ids in rows if len(ids) >= workload.prompt_len]
     return (prompts * (count // len(prompts) + 1))[:count]

@@ -1,8 +1,10 @@
 """Lines end at \\n alone, whatever stands in their texts."""
 
+import ast
 import csv
 import io
 import json
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -12,6 +14,7 @@ from alignment.errors import AlignmentError
 from alignment.json_lines import line_of, lines_of, objects_of, read_ours, split
 from alignment.run.files import append_jsonl, read_jsonl, write_jsonl
 
+ROOT = Path(__file__).parents[1]
 ENDS = "\r\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029"  # where str.splitlines splits beside \n
 
 
@@ -69,3 +72,36 @@ def test_python_s_csv_splits_rows_at_none_of_the_others():
     """What `alignment.data.readers` builds on: only \\n and \\r end a row of a CSV."""
     for character in ENDS.removeprefix("\r"):
         assert list(csv.reader(io.StringIO(f"a{character}b,c\n", newline=""))) == [[f"a{character}b", "c"]]
+
+
+OF_NO_ROWS = {  # what a process printed and /proc/cpuinfo; a job file's lines, to show them
+    "benchmarks/ppo_trl.py",
+    "benchmarks/ppo_vs_trl.py",
+    "alignment/launch/command.py",
+}
+
+
+def readers_that_split_at_more(tree):
+    """Functions that read a file or JSON, and use str.splitlines on more than an error's words."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef):
+            calls = [inner.func for inner in ast.walk(node) if isinstance(inner, ast.Call)]
+            methods = [function for function in calls if isinstance(function, ast.Attribute)]
+            splits = [ast.unparse(one.value) for one in methods if one.attr == "splitlines"]
+            reads = {one.attr for one in methods} & {"read_text", "read_bytes", "read", "loads", "open"}
+            if reads and any("error" not in words for words in splits):
+                yield node.name
+
+
+def test_no_reader_of_a_file_splits_it_at_more_than_line_feeds():
+    found = {}
+    for package in ("alignment", "reward", "recipes", "benchmarks"):
+        for file in sorted((ROOT / package).rglob("*.py")):
+            names = list(readers_that_split_at_more(ast.parse(file.read_text(encoding="utf-8"))))
+            if names and str(file.relative_to(ROOT)) not in OF_NO_ROWS:
+                found[str(file)] = names
+    assert found == {}
+
+
+def test_the_walk_sees_such_a_reader():
+    assert list(readers_that_split_at_more(ast.parse("def f(p):\n    return p.read_text().splitlines()"))) == ["f"]

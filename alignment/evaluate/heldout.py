@@ -8,7 +8,9 @@ from alignment.config.schema import DatasetEntry, EvaluateRecipe
 from alignment.data.load import load_demonstrations, load_prompts
 from alignment.data.rows import Prompt
 from alignment.data.splits import prompt_key, split_by_prompt
-from alignment.errors import DataError
+from alignment.data.stored import Stored
+from alignment.errors import DataError, JsonError
+from alignment.strict_json import decoded
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +61,13 @@ def outside_text(recipe: EvaluateRecipe) -> str | None:
 def _entry_text(entry: DatasetEntry, recipe: EvaluateRecipe) -> str:
     path = Path(entry.path)
     if path.suffix == ".txt":
-        try:
-            text = path.read_text(encoding="utf-8")
-        except FileNotFoundError:
-            raise DataError(f"{path}: no such file, named in perplexity_datasets.") from None
-        except (OSError, UnicodeDecodeError) as error:
-            raise DataError(f"{path}: cannot be read as UTF-8 text ({error}).") from None
+        if not path.exists():
+            raise DataError(f"{path}: no such file, named in perplexity_datasets.")
+        with Stored(path) as stored:
+            try:
+                text = decoded(stored.text_of(stored.whole()))
+            except JsonError as error:
+                raise DataError(f"{path}: cannot be read as UTF-8 text ({error}).") from None
         if not text.strip():
             raise DataError(f"{path}: empty; perplexity needs text.")
         return text

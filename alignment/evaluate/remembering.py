@@ -4,8 +4,12 @@ import hashlib
 import json
 import threading
 from pathlib import Path
+from typing import Any
 
+from alignment.errors import JudgeError
 from alignment.evaluate.judging import Comparison, Judge, Verdict
+from alignment.json_lines import line_of, objects_of
+from alignment.strict_json import shown
 
 KEPT = frozenset({"ok", "tie", "abstain"})  # the judge's own answers; after a failure it is asked again
 
@@ -42,8 +46,8 @@ class RememberingJudge:
             "raw": verdict.raw,
             "details": verdict.details,
         }
-        line = json.dumps(row, default=str) + "\n"
-        with self._lock, self.path.open("a", encoding="utf-8") as file:
+        line = line_of(row, default=str)
+        with self._lock, self.path.open("a", encoding="utf-8", newline="\n") as file:
             file.write(line)
         if verdict.status in KEPT:
             self._known[key] = verdict
@@ -64,8 +68,21 @@ class RememberingJudge:
         if whole < len(content):
             with self.path.open("r+b") as file:
                 file.truncate(whole)
-        for line in content[:whole].splitlines():
-            row = json.loads(line)
-            if row["judge"] == self.name and row["status"] in KEPT:
-                known[row["question"]] = Verdict(row["probability"], row["status"], row["raw"], row["details"])
+        for number, row in enumerate(objects_of(content[:whole], self.path), 1):
+            if row.get("judge") == self.name and row.get("status") in KEPT:
+                known[str(row.get("question"))] = self._verdict(row, number)
         return known
+
+    def _verdict(self, row: dict[str, Any], number: int) -> Verdict:
+        """Return a kept answer.
+
+        Raises: JudgeError where the row holds none: a label is never guessed.
+        """
+        probability, status, details = row.get("probability"), row["status"], row.get("details")
+        judged = isinstance(probability, int | float) and not isinstance(probability, bool) and 0 <= probability <= 1
+        if (not judged if status != "abstain" else probability is not None) or not isinstance(details, dict):
+            raise JudgeError(
+                f"{self.path}: row {number} is no verdict: status {shown(status)}, probability {shown(probability)}. "
+                "The file was changed or damaged; remove the row to ask again."
+            )
+        return Verdict(None if probability is None else float(probability), status, str(row.get("raw", "")), details)

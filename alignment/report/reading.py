@@ -1,14 +1,15 @@
 """Reading run directories as they lie; what is missing or damaged is noted, never fatal."""
 
 import datetime
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from alignment.errors import AlignmentError
+from alignment.errors import AlignmentError, JsonError
+from alignment.json_lines import split
+from alignment.strict_json import OURS, parse
 
 MARKS = ("manifest.json", "metrics.jsonl", "results.json")  # any of these makes a folder a run
 ORDER = ("prepare", "data", "sft", "label", "reward", "dpo", "ppo", "evaluate")
@@ -172,9 +173,9 @@ def _json(file: Path, problems: list[str]) -> dict[str, Any]:
     if not text:
         return {}
     try:
-        value = json.loads(text)
-    except ValueError:
-        problems.append(f"{file.name} is damaged: not JSON")
+        value = parse(text, OURS)
+    except JsonError as error:
+        problems.append(f"{file.name} is damaged: {error}")
         return {}
     if not isinstance(value, dict):
         problems.append(f"{file.name} is damaged: a {type(value).__name__} where an object was expected")
@@ -186,14 +187,13 @@ def _jsonl(file: Path, problems: list[str]) -> list[dict[str, Any]]:
     """Objects, one a line; a last line cut off by a kill is no fault, any other bad line is noted."""
     rows: list[dict[str, Any]] = []
     bad = []
-    lines = _text(file, problems).split("\n")
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
+    text = _text(file, problems)
+    cut_off = text.count("\n") + 1  # the number of a last line without its end
+    for number, line in split(text.encode()):
         try:
-            row = json.loads(line)
-        except ValueError:
-            if number != len(lines):
+            row = parse(line, OURS)
+        except JsonError:
+            if number != cut_off:
                 bad.append(number)
             continue
         if isinstance(row, dict):

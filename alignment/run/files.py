@@ -3,7 +3,6 @@
 import contextlib
 import errno
 import hashlib
-import json
 import os
 import tempfile
 from collections.abc import Iterator
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from alignment.errors import AlignmentError
-from alignment.json_lines import line_of, lines_of, read_ours
+from alignment.json_lines import encodable, line_of, lines_of, read_ours
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
@@ -89,7 +88,7 @@ def _umask() -> int:
 
 def write_json(path: Path | str, value: Any) -> None:
     """Write `value` as indented JSON, whole or not at all."""
-    write_atomic(path, json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n")
+    write_atomic(path, encodable(value, indent=2, default=str) + "\n")
 
 
 def write_jsonl(path: Path | str, rows: list[dict[str, Any]]) -> None:
@@ -111,4 +110,4 @@ def read_jsonl(path: Path | str) -> list[dict[str, Any]]:
 
 def text_hash(text: str) -> str:
     """SHA-256 of a text, in hexadecimal."""
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

@@ -1,10 +1,8 @@
 """What a person sees of a pipeline: a live line on a terminal, plain lines elsewhere, a table at the end."""
 
-import json
 import time
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.live import Live
@@ -12,8 +10,10 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from alignment.errors import JsonError
 from alignment.meter import METERED, duration
 from alignment.run.processes import tail
+from alignment.strict_json import OURS, parse
 
 SHOWN = ("loss", "eval_loss", "accuracy", "eval_accuracy", "score", "reward", "kl", "learning_rate")
 PIPELINE_SECONDS = 60.0
@@ -77,8 +77,10 @@ def last_metrics(file: Path) -> str:
     try:
         with file.open("rb") as stream:
             stream.seek(max(0, file.stat().st_size - 8_192))
-            row: dict[str, Any] = json.loads(stream.read().rstrip().rsplit(b"\n", 1)[-1])
-    except (OSError, ValueError):
+            row = parse(stream.read().rstrip().rsplit(b"\n", 1)[-1], OURS)
+    except (OSError, JsonError):
+        return ""
+    if not isinstance(row, dict):
         return ""
     words = [f"step {row['step']}"] if "step" in row else []
     shown = [key for key in row if key.rpartition("/")[2] in SHOWN][:5]

@@ -6,7 +6,6 @@ The same seed writes the same bytes.
 """
 
 import argparse
-import json
 import random
 import sys
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from alignment.data.rows import Message
+from alignment.json_lines import lines_of
 from alignment.run.files import write_atomic
 from recipes.tiny.diary import entry
 from recipes.tiny.grammar import FRAMES, Question, answer, ask, draw_manner, draw_questions
@@ -83,7 +83,7 @@ def write_data(output_dir: Path, sizes: Sizes, seed: int) -> list[str]:
     }
     output_dir.mkdir(parents=True, exist_ok=True)
     for name, rows in files.items():
-        write_atomic(output_dir / f"{name}.jsonl", _jsonl(rows))
+        write_atomic(output_dir / f"{name}.jsonl", lines_of(rows))
     texts = [row["prompt"][0]["content"] + " " + row["completion"][0]["content"] for row in demonstrations]
     return texts + [row["text"] for row in files["diary"]]
 
@@ -147,10 +147,6 @@ def train_tokenizer(texts: list[str]) -> Any:
         model_max_length=CONTEXT,
         clean_up_tokenization_spaces=False,
     )
-
-
-def _jsonl(rows: list[dict[str, Any]]) -> str:
-    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
 if __name__ == "__main__":

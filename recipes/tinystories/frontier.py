@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from alignment.errors import DataError
-from alignment.run.files import write_atomic, write_json
+from alignment.run.files import read_jsonl, write_atomic, write_json
 from alignment.run.pipeline import run_pipeline
 from alignment.run.script import parsed, script
 from recipes.tinystories import judge, watcher
@@ -52,7 +52,7 @@ def main(argv: list[str] | None = None) -> None:
 def read_run(run: Path) -> dict[str, Points]:
     """Return a seed's points by method, each method's first at the fine-tuned model."""
     results = json.loads((run / "evaluate" / "results.json").read_text(encoding="utf-8"))
-    answers = [json.loads(line) for line in (run / "evaluate" / "answers.jsonl").read_text().splitlines()]
+    answers = read_jsonl(run / "evaluate" / "answers.jsonl")
     if not answers:
         raise DataError(f"{run}/evaluate/answers.jsonl is empty; remove the folder and run again.")
 

@@ -7,7 +7,6 @@ Both may be a file or a folder too. The same seed writes the same bytes.
 """
 
 import argparse
-import json
 import random
 import re
 from collections.abc import Iterable
@@ -18,7 +17,7 @@ from typing import Any
 from alignment.config.schema import DatasetEntry
 from alignment.data.sources import read_entry
 from alignment.errors import DataError
-from alignment.run.files import write_atomic
+from alignment.run.files import write_jsonl
 from alignment.run.script import parsed, script
 
 OPENING_WORDS = (8, 20)  # whole sentences until the first is reached; cut at a word where they pass the second
@@ -90,7 +89,7 @@ def write_data(output_dir: Path, stories: list[str], heldout: list[str], seed: i
     }
     output_dir.mkdir(parents=True, exist_ok=True)
     for name, rows in files.items():
-        write_atomic(output_dir / f"{name}.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+        write_jsonl(output_dir / f"{name}.jsonl", rows)
     _say(f"{output_dir}: {len(cuts)} demonstrations and prompts, {len(asked)} held-out prompts")
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from alignment.errors import DataError
 from alignment.evaluate.statistics import Interval, mean_interval
+from alignment.run.files import read_jsonl
 from alignment.run.script import parsed, script
 from recipes.tinystories import judge, watcher
 
@@ -37,7 +38,7 @@ def read_answers(run: Path) -> list[dict[str, Any]]:
     file = run / "answers.jsonl"
     if not file.is_file():
         raise DataError(f"{file} does not exist; give the output_dir of a finished evaluation.")
-    rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    rows = read_jsonl(file)
     if not rows:
         raise DataError(f"{file} is empty; evaluate again.")
     return rows

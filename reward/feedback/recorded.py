@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from alignment.data.contradictions import claims_of, contradictions
 from alignment.data.readers import RawRow, read_file
 from alignment.data.rows import Asked, Pair, Prompt, Ranking
 from alignment.errors import DataError
 from alignment.evaluate.judging import Verdict, combine
+from alignment.strict_json import shown as quoted
 
 ORDERS = (("swap = False", "first"), ("swap = True", "swapped"))
 FILE = "result.json"
@@ -61,7 +63,12 @@ def read_recording(path: Path) -> Recording:
         raise DataError(f"{path} holds no recorded verdicts: there is no {file.name}. Name the file or its folder.")
     source = read_file(file)
     parts = file.resolve().parent.parts
-    return Recording("/".join(parts[-2:]), source.sha256, [_recorded(row) for row in source.rows])
+    rows = [_recorded(row) for row in source.rows]
+    claims = [claims_of(_gold(row, {}), None) if row.label is not None else [] for row in rows]
+    for found in contradictions(claims):
+        first, second = source.rows[found.first].where, source.rows[found.second].where
+        raise DataError(f"{second}: its 'label' is the opposite of that of {first}, on the same answers.")
+    return Recording("/".join(parts[-2:]), source.sha256, rows)
 
 
 def judged(recording: Recording) -> list[Ranking]:
@@ -79,11 +86,12 @@ def judged(recording: Recording) -> list[Ranking]:
 def gold(recording: Recording) -> list[Ranking]:
     """Return the gold labels that stand in the same file."""
     provenance = {"source": "person", "annotator": "gold"}
-    return [
-        Ranking(row.prompt, [row.first, row.second], [Pair(0, 1, 1.0 if row.label == 1 else 0.0)], provenance)
-        for row in recording.rows
-        if row.label is not None
-    ]
+    return [_gold(row, provenance) for row in recording.rows if row.label is not None]
+
+
+def _gold(row: Recorded, provenance: dict[str, Any]) -> Ranking:
+    pair = Pair(0, 1, 1.0 if row.label == 1 else 0.0)
+    return Ranking(row.prompt, [row.first, row.second], [pair], provenance)
 
 
 def _recorded(row: RawRow) -> Recorded:
@@ -94,8 +102,8 @@ def _recorded(row: RawRow) -> Recorded:
     if not all(isinstance(text, str) for text in texts):
         raise DataError(f"{row.where}: 'input', 'output_1' and 'output_2' must be texts, as in LLMBar's result files.")
     label = value.get("label")
-    if label not in (1, 2, None):
-        raise DataError(f"{row.where}: 'label' is {label!r}, not 1 or 2, the number of the better output.")
+    if isinstance(label, bool) or label not in (1, 2, None):
+        raise DataError(f"{row.where}: 'label' is {quoted(label)}, not 1 or 2, the number of the better output.")
     verdicts = _by_order(value.get("results"), row.where)
     asked = tuple(_asked(verdicts[key], shown, row.where) for key, shown in ORDERS)
     prompt: Prompt = [{"role": "user", "content": str(texts[0])}]
@@ -118,7 +126,7 @@ def _asked(said: dict[str, Any], shown: Any, where: str) -> Asked:
     if winner is None:  # the evaluator's pattern matched nothing
         return Asked(shown, 0, None, "parse_error")
     if str(winner) not in ("1", "2"):
-        raise DataError(f"{where}: 'winner' is {winner!r}, not 1, 2 or null.")
+        raise DataError(f"{where}: 'winner' is {quoted(winner)}, not 1, 2 or null.")
     return Asked(shown, 0, float((str(winner) == "1") == (shown == "first")), "ok")
 
 

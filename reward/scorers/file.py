@@ -1,17 +1,18 @@
 """Scoring the rows of a file with a reward model."""
 
-import gzip
-import json
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from alignment.data.conversations import is_whole
+from alignment.data.conversations import keys_of, kind_of
 from alignment.data.rows import Prompt
-from alignment.errors import DataError
+from alignment.data.stored import ROW_BYTES, Stored
+from alignment.errors import DataError, JsonError
+from alignment.json_lines import line_of
 from alignment.run.files import write_jsonl
+from alignment.strict_json import parse, shown
 from reward.scorers.ensemble import Ensemble
 
 ANSWER_KEYS = ("answer", "completion", "response", "responses")
@@ -59,7 +60,7 @@ def score_file(model: str | Path, file: str | Path, output: str | Path | None = 
     if output is not None:
         write_jsonl(output, scored)
     else:
-        sys.stdout.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in scored)
+        sys.stdout.writelines(map(line_of, scored))
 
 
 def _rows(file: Path) -> Iterator[Row]:
@@ -67,34 +68,31 @@ def _rows(file: Path) -> Iterator[Row]:
 
     Raises: DataError naming file and line.
     """
-    if not file.is_file():
+    if not file.exists():
         raise DataError(f"{file}: no such file; name a JSONL file of prompts and answers.")
-    opened = gzip.open(file, "rb") if file.suffix == ".gz" else file.open("rb")
     empty = True
-    with opened as stream:
-        for number, line in enumerate(stream, 1):
-            if not line.strip():
-                continue
-            empty = False
-            try:
-                row = json.loads(line.decode("utf-8"))
-            except UnicodeDecodeError as error:
-                raise DataError(f"{file}:{number}: not UTF-8 (byte {error.start + 1} of the line).") from None
-            except json.JSONDecodeError as error:
-                raise DataError(f"{file}:{number}: not JSON ({error.msg} at character {error.pos + 1}).") from None
-            except RecursionError:
-                raise DataError(f"{file}:{number}: nested too deeply to be read.") from None
-            read = _row(row, f"{file}:{number}")
-            if not is_whole([read.prompt, read.answers]):
-                raise DataError(f"{file}:{number}: holds half of a surrogate pair, which is no character.")
-            yield read
+    with Stored(file) as stored:
+        for number, line in stored.lines():
+            where = f"{file}:{number}"
+            if line is None:
+                raise DataError(f"{where}: the row has more than {ROW_BYTES:,} bytes.")
+            if line.strip():
+                empty = False
+                yield _row(_value(line, where), where)
     if empty:
         raise DataError(f"{file}: empty; it needs one JSON object a line.")
 
 
+def _value(line: bytes, where: str) -> Any:
+    try:
+        return parse(line)
+    except JsonError as error:
+        raise DataError(f"{where}: {error}.") from None
+
+
 def _row(row: Any, where: str) -> Row:
     if not isinstance(row, dict):
-        raise DataError(f"{where}: a {type(row).__name__}, but a row is a JSON object.")
+        raise DataError(f"{where}: the row is {kind_of(row)}, not an object with named fields.")
     if "messages" in row:
         messages = _messages(row["messages"], f"{where}: messages")
         if messages[-1]["role"] != "assistant" or len(messages) < 2:
@@ -103,16 +101,16 @@ def _row(row: Any, where: str) -> Row:
     keys = [key for key in ANSWER_KEYS if key in row]
     if "prompt" not in row or len(keys) != 1:
         raise DataError(
-            f"{where}: has the keys {', '.join(row) or 'none'}; a row needs prompt and one of "
+            f"{where}: has the keys {keys_of(row)}; a row needs prompt and one of "
             f"{', '.join(ANSWER_KEYS)}, or messages."
         )
     several = keys[0] == "responses"
     answers = row[keys[0]] if several else [row[keys[0]]]
     if not isinstance(answers, list) or not answers:
-        raise DataError(f"{where}: responses is {json.dumps(answers)[:60]}; it must be a list of answers.")
+        raise DataError(f"{where}: responses is {shown(answers)}; it must be a list of answers.")
     for answer in answers:
         if not isinstance(answer, str) or not (several or answer.strip()):  # among several a policy may say nothing
-            raise DataError(f"{where}: {keys[0]} is {json.dumps(answer)[:60]}, but an answer is text and not empty.")
+            raise DataError(f"{where}: {keys[0]} is {shown(answer)}, but an answer is text and not empty.")
     if several and "scores" in row:
         raise DataError(f"{where}: has scores already, which would be written over; rename or remove them.")
     prompt = row["prompt"]
@@ -121,9 +119,9 @@ def _row(row: Any, where: str) -> Row:
 
 def _messages(value: Any, where: str) -> list[dict[str, str]]:
     if not isinstance(value, list) or not value:
-        raise DataError(f"{where} is {json.dumps(value)[:60]}; it must be text or a list of messages.")
+        raise DataError(f"{where} is {shown(value)}; it must be text or a list of messages.")
     for message in value:
         parts = (message.get("role"), message.get("content")) if isinstance(message, dict) else (None, None)
         if not all(isinstance(part, str) for part in parts):
-            raise DataError(f"{where} holds {json.dumps(message)[:60]}; a message has a role and a content, both text.")
+            raise DataError(f"{where} holds {shown(message)}; a message has a role and a content, both text.")
     return value

@@ -1,8 +1,12 @@
 import json
 import threading
 
+import pytest
+
+from alignment.errors import JudgeError
 from alignment.evaluate.judging import Comparison, Verdict
 from alignment.evaluate.remembering import RememberingJudge
+from alignment.run.files import read_jsonl, write_jsonl
 
 
 class Counting:
@@ -71,3 +75,35 @@ def test_threads_write_whole_lines(tmp_path):
     for thread in threads:
         thread.join()
     assert len([json.loads(line) for line in (tmp_path / "verdicts.jsonl").read_text().splitlines()]) == 40
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"probability": None},
+        {"probability": 2},
+        {"probability": True},
+        {"probability": float("nan")},
+        {"probability": "0.5"},
+        {"details": None},
+        {"status": "abstain"},
+    ],
+)
+def test_a_kept_answer_that_is_no_verdict_is_refused(tmp_path, change):
+    file = tmp_path / "verdicts.jsonl"
+    RememberingJudge(Counting(), file).ask(Comparison("p", "one", "two"))
+    (row,) = read_jsonl(file)
+    write_jsonl(file, [row | change])
+    with pytest.raises(JudgeError, match="row 1 is no verdict"):
+        RememberingJudge(Counting(), file)
+
+
+def test_texts_with_every_end_of_a_line_are_remembered(tmp_path):
+    file, judge = tmp_path / "verdicts.jsonl", Counting()
+    asked = [Comparison(f"p{end}", f"a{end}b", "c\ud800") for end in "\r\n\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029"]
+    first = RememberingJudge(judge, file)
+    said = [first.ask(one) for one in asked]
+    again = RememberingJudge(judge, file)
+    before = judge.asked
+    assert [again.ask(one) for one in asked] == said
+    assert judge.asked == before

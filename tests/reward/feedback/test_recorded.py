@@ -27,7 +27,9 @@ def write(folder: Path, *rows: dict[str, object]) -> Path:
 
 
 def test_both_orders_become_one_label(tmp_path):
-    folder = write(tmp_path / "GPT-4" / "Vanilla", row("1", "1"), row("1", "2", 2), row("2", None))
+    folder = write(
+        tmp_path / "GPT-4" / "Vanilla", row("1", "1"), row("1", "2", 2) | {"input": "Subtract."}, row("2", None)
+    )
     assert is_recording(folder)
     assert is_recording(folder / "result.json")
     recording = read_recording(folder)
@@ -58,6 +60,18 @@ def test_a_row_that_breaks_the_format_is_named(tmp_path, bad, words):
     with pytest.raises(DataError, match=words) as error:
         read_recording(folder)
     assert "result.json:1" in str(error.value)
+
+
+def test_opposite_gold_labels_are_refused_with_both_places(tmp_path):
+    folder = write(tmp_path / "judge", row("1", "1"), row("1", "1", None), row("1", "1", 2))
+    with pytest.raises(DataError, match=r"result.json:1: its 'label' is the opposite of that of .*result.json:1"):
+        read_recording(folder)
+
+
+@pytest.mark.parametrize("label", [True, "1", [1], 10**99])
+def test_a_label_of_another_type_is_refused(tmp_path, label):
+    with pytest.raises(DataError, match=r"'label' is .*, not 1 or 2"):
+        read_recording(write(tmp_path / "judge", row("1", "1") | {"label": label}))
 
 
 def test_other_files_are_none(tmp_path):

@@ -195,17 +195,21 @@ GOOD = '{"prompt": "the cat", "answer": "jumps"}\n'
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (GOOD + "{broken\n", r"rows.jsonl:2: not JSON \(.* at character 2\)"),
-        (GOOD + "[" * 100_000, "rows.jsonl:2: nested too deeply"),
-        (GOOD + '{"prompt": "x", "answer": "a\\ud800"}\n', "rows.jsonl:2: holds half of a surrogate pair"),
-        (GOOD + "[1]\n", "rows.jsonl:2: a list, but a row is a JSON object"),
+        (GOOD + "{broken\n", r"rows.jsonl:2: invalid JSON: .* line 1 column 2 \(char 1\)"),
+        (GOOD + "[" * 100_000, "rows.jsonl:2: invalid JSON: more than 128 lists and objects inside one another"),
+        (
+            GOOD + '{"prompt": "x", "answer": "a\\ud800"}\n',
+            "rows.jsonl:2: 'answer' holds half of a surrogate pair at position 1",
+        ),
+        (GOOD + "[1]\n", "rows.jsonl:2: the row is a list, not an object with named fields"),
         (GOOD + '{"prompt": "x"}\n', "rows.jsonl:2: has the keys prompt; a row needs prompt and one of answer"),
         ('{"prompt": "x", "answer": "a", "response": "b"}\n', "rows.jsonl:1: has the keys prompt, answer, response"),
-        ('{"prompt": "x", "answer": " "}\n', 'rows.jsonl:1: answer is " ", but an answer is text and not empty'),
+        ('{"prompt": "x", "answer": " "}\n', "rows.jsonl:1: answer is ' ', but an answer is text and not empty"),
         ('{"prompt": 3, "answer": "a"}\n', "rows.jsonl:1: prompt is 3; it must be text or a list of messages"),
         ('{"prompt": [{"role": "user"}], "answer": "a"}\n', "rows.jsonl:1: prompt holds .*a role and a content"),
         ('{"messages": [{"role": "user", "content": "x"}]}\n', "rows.jsonl:1: messages must end with the assistant's"),
-        ("", "rows.jsonl: empty"),
+        ("", "rows.jsonl is empty: it holds no rows"),
+        (" \n", "rows.jsonl: empty"),
     ],
 )
 def test_bad_rows(tmp_path: Path, content: str, message: str) -> None:
@@ -219,7 +223,7 @@ def test_bad_rows(tmp_path: Path, content: str, message: str) -> None:
 def test_bytes_that_are_not_text(tmp_path: Path) -> None:
     file = tmp_path / "rows.jsonl"
     file.write_bytes(GOOD.encode() + b'{"prompt": "\xff"}\n')
-    with pytest.raises(DataError, match=r"rows.jsonl:2: not UTF-8 \(byte 13 of the line\)"):
+    with pytest.raises(DataError, match=r"rows.jsonl:2: invalid UTF-8: byte 0xff at position 12"):
         score_file("no/such/run", file)
 
 
