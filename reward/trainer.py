@@ -8,10 +8,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import TrainerCallback, TrainingArguments
 from transformers.trainer_utils import EvalLoopOutput
 
 from alignment.errors import TrainingError
+from alignment.train.resuming import ResumableTrainer
 from alignment.train.sharding import is_sharded
 from reward.batches import EncodedRanking, RankingCollator
 from reward.losses import ranking_loss
@@ -36,7 +37,7 @@ class Rankings(Dataset[dict[str, Any]]):
         return {"index": index, "ranking": row, "input_ids": max(row.input_ids, key=len)}
 
 
-class RewardTrainer(Trainer):
+class RewardTrainer(ResumableTrainer):
     """Trains a sequence classifier on rankings; `per_device_train_batch_size` counts prompts.
 
     The loss is the mean over the prompts of the whole batch, over accumulated microbatches and processes, whatever
@@ -167,6 +168,14 @@ class RewardTrainer(Trainer):
     def nu(self) -> dict[str, float]:
         """Davidson's nu by its name in logs and results; nothing without it."""
         return {} if self.log_nu is None else {"davidson_nu": math.exp(self.log_nu.item())}
+
+    def own_counters(self) -> dict[str, Any]:
+        """The agreement since the last log, of this process."""
+        return {"seen": self._seen.tolist()}
+
+    def restore_own(self, counters: dict[str, Any], share: float) -> None:
+        """Go on counting; where the number of processes changed, each takes an equal share of the first's."""
+        self._seen = torch.tensor(counters["seen"], dtype=torch.float64) * share
 
     # Davidson's nu: its own learning rate, no decay, and a file beside weights that are a plain classifier's
 

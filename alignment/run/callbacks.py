@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from accelerate import PartialState
 from transformers import EarlyStoppingCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 
 from alignment.config.schema import Recipe
 from alignment.meter import Meter
@@ -28,13 +29,15 @@ class MetricsWriter(TrainerCallback):
         self.path, self.tracker = path, tracker
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Drop what a killed run logged past the checkpoint it goes on from; W&B is sent what it lacks of the rest.
+        """Cut the file to what was logged when the checkpoint was written; W&B is sent what it lacks of that.
 
-        A kill takes what W&B had not written yet, so that its file alone would have gaps.
+        The checkpoint holds the same logs, so that lines that were lost are written again. A kill takes what W&B had
+        not written yet, so that its file alone would have gaps.
         """
-        if state.is_world_process_zero and self.path.exists():
-            done = [row for row in read_jsonl(self.path) if row.get("step", 0) <= state.global_step]
-            done = [row for row in done if "train_runtime" not in row]  # said of a run that ended
+        if state.is_world_process_zero and (self.path.exists() or state.log_history):
+            logged = [_row(log["step"], log) for log in state.log_history]
+            done = read_jsonl(self.path)[: len(logged)]
+            done = done if done == logged else logged  # the file's own rows keep the order of their keys
             write_jsonl(self.path, done)
             if self.tracker is not None:
                 for row in done:
@@ -50,10 +53,33 @@ class MetricsWriter(TrainerCallback):
     ) -> None:
         """Append the log with its step."""
         if state.is_world_process_zero and logs:
-            row = {"step": state.global_step, **logs}
+            row = _row(state.global_step, logs)
             append_jsonl(self.path, row)
             if self.tracker is not None:
                 self.tracker.log(row)
+
+
+def _row(step: int, logs: dict[str, Any]) -> dict[str, Any]:
+    return {"step": step, **{key: value for key, value in logs.items() if key != "step"}}
+
+
+class WithinTheStep(TrainerCallback):
+    """Logs, evaluates and saves at an epoch's end within its last step.
+
+    The Trainer does so after the step and its checkpoint. A run killed between the two would go on with the next epoch
+    and never log or evaluate the last one.
+    """
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Ask for what the epoch's end asks for, in an epoch's last step and in the last of all."""
+        if float(state.epoch or 0.0).is_integer() or state.global_step >= state.max_steps:
+            control.should_log |= args.logging_strategy == IntervalStrategy.EPOCH
+            control.should_evaluate |= args.eval_strategy == IntervalStrategy.EPOCH and args.eval_delay <= state.epoch
+            control.should_save |= args.save_strategy == SaveStrategy.EPOCH
+
+    def on_epoch_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Do none of it twice."""
+        control.should_log = control.should_evaluate = control.should_save = False
 
 
 class WholeCheckpoints(TrainerCallback):
@@ -175,6 +201,7 @@ def callbacks_for(run: RunDirectory, recipe: Recipe) -> list[TrainerCallback]:
     callbacks: list[TrainerCallback] = [
         StopAtNaN(run.path),  # first: nothing that it refuses is logged or marked whole
         MetricsWriter(run.metrics_path, run.tracker),
+        WithinTheStep(),
         WholeCheckpoints(run.identifier),
     ]
     patience = getattr(recipe, "early_stopping_patience", None)

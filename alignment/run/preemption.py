@@ -16,34 +16,41 @@ class StopOnSignal(TrainerCallback):
 
     def __init__(self) -> None:
         self.number: int | None = None  # of the signal on which all processes agreed
-        self.at_epochs_end = False  # whether that was in an epoch's last step
+        self.saved_at = -1  # step of the last checkpoint
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Wait for safe points from here on."""
-        self.number = None
+        self.number, self.saved_at = None, state.global_step
         signals.defer()
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Ask all processes whether any was told to end: a signal reaches them at different times."""
-        self.number = largest(signals.asked() or 0, args.device) or None
-        if self.number:
-            self.at_epochs_end = float(state.epoch or 0.0).is_integer()
+        """Stop after what belongs to the step."""
+        if self._is_told(args):
             control.should_training_stop = True
-            control.should_save = control.should_save or not self.at_epochs_end
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Remember the step, which needs no second checkpoint."""
+        self.saved_at = state.global_step
 
     def on_epoch_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Save after what belongs to an epoch's end, where it is one; else do nothing that the whole epoch would."""
-        if self.number:
-            control.should_save = self.at_epochs_end
-            control.should_log = control.should_log and self.at_epochs_end
-            control.should_evaluate = control.should_evaluate and self.at_epochs_end
+        """Save where the last step did not; `WithinTheStep` has left nothing else for an epoch's end."""
+        if self._is_told(args) and self.saved_at != state.global_step:
+            control.should_save = True
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """End here, with the code that queues the command again."""
+        told = self._is_told(args)  # nobody ends before the checkpoint is marked whole
         signals.defer_no_more()
-        if self.number:
-            largest(0, args.device)  # nobody ends before the checkpoint is marked whole
-            raise signals.Terminated(self.number, left=f"checkpoint-{state.global_step}")
+        if told:
+            assert self.number is not None
+            raise signals.Terminated(
+                self.number, left=f"checkpoint-{self.saved_at}" if self.saved_at > 0 else "its start"
+            )
+
+    def _is_told(self, args: TrainingArguments) -> bool:
+        """Ask all processes whether any was told to end: a signal reaches them at different times."""
+        self.number = largest(self.number or signals.asked() or 0, args.device) or None
+        return self.number is not None
 
 
 def largest(number: int, device: torch.device) -> int:

@@ -28,6 +28,7 @@ from alignment.data.rows import USABLE, Ranking
 from alignment.data.template import Template
 from alignment.errors import DataError, RecipeError
 from alignment.policy.adapters import weights_kept
+from alignment.train.resuming import ResumableTRLTrainer
 from alignment.train.sft import Tokenised
 
 SOFT_LOSSES = frozenset({"sigmoid", "ipo"})
@@ -113,7 +114,7 @@ def expectation_terms(loss_type: str, delta: Tensor, probability: Tensor, beta: 
     return torch.zeros_like(delta)
 
 
-class ProbabilityDPOTrainer(DPOTrainer):
+class ProbabilityDPOTrainer(ResumableTRLTrainer, DPOTrainer):
     """`DPOTrainer` on tokenised rows with a `probability`."""
 
     precompute_ref_logps: bool

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from accelerate.utils import gather_object
 from torch import Tensor, nn
-from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from alignment.config.schema import PPORecipe
 from alignment.data.rows import Prompt
@@ -29,6 +29,7 @@ from alignment.train.collector import Collector
 from alignment.train.engines import build_engine
 from alignment.train.experience import ExperienceStream, Rows, plan, unflatten
 from alignment.train.objective import minibatch_share, token_losses
+from alignment.train.resuming import ResumableTrainer
 from alignment.train.scoring import Scorer, Scoring
 from alignment.train.sharding import (
     StepThrough,
@@ -45,7 +46,7 @@ from alignment.train.watching import Watch
 EXPERIENCE_FILE = "experience.pt"
 
 
-class PPOTrainer(Trainer):
+class PPOTrainer(ResumableTrainer):
     """Trains the policy and value of `roles` by PPO.
 
     Args:
@@ -250,7 +251,7 @@ class PPOTrainer(Trainer):
                     logs["loss"] *= steps / (steps - skipped)
                     logs.pop("grad_norm", None)
             logs["episode"] = (self.stream.update + 1) * self.recipe.rollout_batch_size
-        logs.pop("train_loss", None)  # the Trainer's mean since the last start, which a resumed run cannot repeat
+        logs.pop("train_loss", None)  # a mean over the losses of different rollouts, which means nothing
         super().log(logs, start_time)
 
     def results(self) -> dict[str, float]:
@@ -278,13 +279,6 @@ class PPOTrainer(Trainer):
         else:
             super()._save_optimizer_and_scheduler(output_dir)
 
-    def _run_epoch(self, **place: Any) -> None:
-        """Take no step past the last: the Trainer would, where a run was killed after its last checkpoint."""
-        if self.state.global_step >= self.state.max_steps:
-            self.control.should_training_stop = True
-        else:
-            super()._run_epoch(**place)
-
     def _prepare_for_training(self, max_steps: int, train_dataloader: Any, resume_from_checkpoint: str | None) -> Any:
         """Load DeepSpeed's part of a checkpoint here: the Trainer would ask it for the frozen base too."""
         if not self.is_deepspeed_enabled or resume_from_checkpoint is None:
@@ -306,9 +300,7 @@ class PPOTrainer(Trainer):
         state = {
             "stream": self.stream.state_dict(),
             "collector": self.collector.state_dict(),
-            "statistics": gather_object([statistics]),  # of each process; all but these two are the same on every one
-            "losses": gather_object([float(self._tr_loss)]),  # since the last log
-            "logged_at": self._globalstep_last_logged,
+            "statistics": gather_object([statistics]),  # of each process; all else is the same on every one
             "collected_at": self.collected_at,
         }
         if self.args.should_save:
@@ -331,8 +323,6 @@ class PPOTrainer(Trainer):
         for name, number in state["statistics"][self.args.process_index].items():
             setattr(self.statistics, name, number)
         self.statistics.started = time.perf_counter() - self.statistics.started
-        self._tr_loss += state["losses"][self.args.process_index]
-        self._globalstep_last_logged = state["logged_at"]
 
 
 class _Epochs(TrainerCallback):

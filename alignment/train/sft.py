@@ -13,6 +13,7 @@ from alignment.data.rows import Demonstration
 from alignment.data.template import Template
 from alignment.errors import DataError, RecipeError
 from alignment.policy.adapters import weights_kept
+from alignment.train.resuming import ResumableTRLTrainer
 
 IGNORED = -100  # the label of a token without loss
 TOKENS = List(Value("int64"))
@@ -92,6 +93,10 @@ def require_learnable(rows: Sequence[dict[str, Any]], stop_token_ids: Sequence[i
         )
 
 
+class DemonstrationTrainer(ResumableTRLTrainer, SFTTrainer):
+    """`SFTTrainer` whose checkpoints keep every counter."""
+
+
 def sft_trainer(
     model: Any,
     tokenizer: Any,
@@ -100,7 +105,7 @@ def sft_trainer(
     train: Sequence[dict[str, Any]],
     evaluation: Sequence[dict[str, Any]] = (),
     callbacks: list[TrainerCallback] | None = None,
-) -> SFTTrainer:
+) -> "DemonstrationTrainer":
     """Build the trainer.
 
     Packing keeps each row's own positions, and with no attention mask given transformers derives from them that rows
@@ -113,7 +118,7 @@ def sft_trainer(
         raise RecipeError(["packing_strategy wrapped lets answers see other rows' text and cuts rows in two; use bfd."])
     try:
         with weights_kept(model):
-            return SFTTrainer(
+            return DemonstrationTrainer(
                 model,
                 args=arguments,
                 train_dataset=_dataset(train),

@@ -8,6 +8,7 @@ import os
 import socket
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,12 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from tests.models import save_tiny_model
 
 SERVER = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload(["recipes.ppo"])
+SERVER.set_forkserver_preload([f"recipes.{stage}" for stage in ("sft", "reward", "dpo", "ppo", "label")])
 
 
-def make_inputs(folder: Path) -> Path:
+def make_inputs(folder: Path, **config: Any) -> Path:
     """A base, a reward adapter on it, and prompts."""
-    save_tiny_model(folder / "base", initializer_range=0.3)
+    save_tiny_model(folder / "base", initializer_range=0.3, **config)
     model = AutoModelForSequenceClassification.from_pretrained(folder / "base", num_labels=1, pad_token_id=0)
     lora = LoraConfig(
         task_type="SEQ_CLS", r=2, target_modules=["q_proj"], modules_to_save=["score"], init_lora_weights=False
@@ -49,7 +50,9 @@ def write_recipe(folder: Path, out: Path, **keys: Any) -> list[str]:
     return ["--config", str(file)]
 
 
-def _main(stage: str, argv: list[str], log: str, environment: dict[str, str]) -> None:
+def _main(
+    stage: str, argv: list[str], log: str, environment: dict[str, str], before: Callable[[], None] | None
+) -> None:
     os.environ.update(environment)
     with open(log, "a") as output, contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
         import torch
@@ -57,6 +60,8 @@ def _main(stage: str, argv: list[str], log: str, environment: dict[str, str]) ->
         from alignment.run.script import script
 
         torch.set_num_threads(1)
+        if before is not None:
+            before()
         script(lambda: importlib.import_module(f"recipes.{stage}").main(argv))
         if torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
@@ -66,8 +71,16 @@ class Stage:
     """One start of the command, on one or more processes."""
 
     def __init__(
-        self, argv: list[str], log: Path, *, processes: int = 1, stage: str = "ppo", **environment: str
+        self,
+        argv: list[str],
+        log: Path,
+        *,
+        processes: int = 1,
+        stage: str = "ppo",
+        before: Callable[[], None] | None = None,
+        **environment: str,
     ) -> None:
+        """Start; `before` is called in each process before the stage, and must be importable there."""
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = str(free.getsockname()[1])
@@ -75,7 +88,9 @@ class Stage:
         shared = {"ACCELERATE_USE_CPU": "true", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, **environment}
         for rank in range(processes):
             own = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(processes)} if processes > 1 else {}
-            process = SERVER.Process(target=_main, args=(stage, argv, f"{log}.{rank}", {**shared, **own}), daemon=True)
+            process = SERVER.Process(
+                target=_main, args=(stage, argv, f"{log}.{rank}", {**shared, **own}, before), daemon=True
+            )
             process.start()
             self.processes.append(process)
 

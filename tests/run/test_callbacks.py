@@ -1,6 +1,6 @@
 import pytest
 import torch
-from transformers import Trainer, TrainingArguments
+from transformers import Trainer, TrainerState, TrainingArguments
 
 from alignment.config.schema import SFTRecipe
 from alignment.errors import AlignmentError, TrainingError
@@ -71,8 +71,19 @@ def test_a_checkpoint_that_could_not_be_finished_is_taken_away(tmp_path, error, 
 
 def test_going_on_drops_what_was_logged_past_the_checkpoint(tmp_path):
     run, _ = open_run(tmp_path)
-    for step in (1, 2, 3):
-        append_jsonl(run.metrics_path, {"step": step})
-    state = type("State", (), {"is_world_process_zero": True, "global_step": 2})()
+    rows = [{"step": 1, "loss": 0.5}, {"step": 2, "loss": 0.25}]
+    late = [{"step": 2, "eval_loss": 0.1}, {"step": 3, "loss": 0.2}]  # the first was logged after step 2's checkpoint
+    for row in rows + late:
+        append_jsonl(run.metrics_path, row)
+    before = run.metrics_path.read_text().splitlines()
+    state = TrainerState(global_step=2, log_history=[{"loss": row["loss"], "step": row["step"]} for row in rows])
     MetricsWriter(run.metrics_path).on_train_begin(None, state, None)
-    assert [row["step"] for row in read_jsonl(run.metrics_path)] == [1, 2]
+    assert run.metrics_path.read_text().splitlines() == before[:2]
+
+
+def test_lines_that_were_lost_are_written_again_from_the_checkpoint(tmp_path):
+    run, _ = open_run(tmp_path)
+    append_jsonl(run.metrics_path, {"step": 1, "loss": 0.5})
+    state = TrainerState(global_step=2, log_history=[{"loss": 0.5, "step": 1}, {"loss": 0.25, "step": 2}])
+    MetricsWriter(run.metrics_path).on_train_begin(None, state, None)
+    assert read_jsonl(run.metrics_path) == [{"step": 1, "loss": 0.5}, {"step": 2, "loss": 0.25}]

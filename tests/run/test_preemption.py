@@ -1,13 +1,14 @@
-"""When a trainer that is told to end saves: after the step, or after what belongs to an epoch's end."""
+"""When a trainer that is told to end saves: once, and what an epoch's end does in its last step."""
 
 import os
 import signal
 
 import pytest
 import torch
-from transformers import TrainerControl, TrainerState
+from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from alignment.run import signals
+from alignment.run.callbacks import WithinTheStep
 from alignment.run.preemption import StopOnSignal
 
 
@@ -24,31 +25,57 @@ def told(monkeypatch):
     signals.defer_no_more()
 
 
-@pytest.mark.parametrize("epoch", [1.4, 2.0])
-def test_one_checkpoint_is_saved_and_an_epochs_end_is_that_alone(told, epoch):
-    control, state = TrainerControl(), TrainerState(epoch=epoch, global_step=7)
+@pytest.mark.parametrize("saves_by_itself", [True, False])
+def test_one_checkpoint_is_saved_of_the_step(told, saves_by_itself):
+    control, state = TrainerControl(should_save=saves_by_itself), TrainerState(epoch=1.4, global_step=7)
     told.on_step_end(Arguments, state, control)
     assert control.should_training_stop
-    after_step = control.should_save
-    control.should_save = False  # as once it is saved
-    control.should_evaluate = control.should_log = True  # by the strategy "epoch", also of an epoch that was cut short
-    state.epoch = 0.25  # PPO counts epochs its own way
+    if control.should_save:
+        control.should_save = False  # as the Trainer's handler has it
+        told.on_save(Arguments, state, control)
     told.on_epoch_end(Arguments, state, control)
-    assert [after_step, control.should_save] == ([True, False] if epoch == 1.4 else [False, True])
-    assert control.should_evaluate == control.should_log == (epoch == 2.0)
+    assert control.should_save != saves_by_itself
+    if control.should_save:
+        told.on_save(Arguments, state, control)
     with pytest.raises(signals.Terminated) as ended:
         told.on_train_end(Arguments, state, control)
     assert ended.value.code == signals.PREEMPTED == 143
     assert str(ended.value) == "ended by SIGUSR1; the same command goes on from checkpoint-7"
 
 
+@pytest.mark.parametrize("strategy", ["steps", "epoch"])
+@pytest.mark.parametrize(("epoch", "step"), [(1.4, 7), (2.0, 7), (1.4, 9)])
+def test_an_epochs_end_is_dealt_with_in_its_last_step(strategy, epoch, step):
+    arguments = TrainingArguments(
+        eval_strategy=strategy, save_strategy=strategy, logging_strategy=strategy, eval_steps=1, use_cpu=True
+    )
+    control, state = TrainerControl(), TrainerState(epoch=epoch, global_step=step, max_steps=9)
+    WithinTheStep().on_step_end(arguments, state, control)
+    asked = strategy == "epoch" and (epoch == 2.0 or step == 9)
+    assert [control.should_log, control.should_evaluate, control.should_save] == [asked] * 3
+    control = TrainerControl(should_log=True, should_evaluate=True, should_save=True)
+    WithinTheStep().on_epoch_end(arguments, state, control)
+    assert not (control.should_log or control.should_evaluate or control.should_save)
+
+
+def test_a_signal_that_comes_while_the_last_step_is_saved_ends_the_process(told, monkeypatch):
+    monkeypatch.setattr(signals._Asked, "number", None)
+    control, state = TrainerControl(), TrainerState(epoch=2.0, global_step=9, max_steps=9)
+    told.on_step_end(Arguments, state, control)
+    told.on_save(Arguments, state, control)
+    told.on_epoch_end(Arguments, state, control)
+    assert not control.should_training_stop
+    monkeypatch.setattr(signals._Asked, "number", signal.SIGTERM)
+    with pytest.raises(signals.Terminated, match="SIGTERM; the same command goes on from checkpoint-9"):
+        told.on_train_end(Arguments, state, control)
+
+
 def test_a_trainer_that_is_not_told_goes_on():
     callback, control, state = StopOnSignal(), TrainerControl(), TrainerState(epoch=1.4)
     callback.on_train_begin(Arguments, state, control)
     callback.on_step_end(Arguments, state, control)
-    control.should_save = True
     callback.on_epoch_end(Arguments, state, control)
-    assert control.should_save
+    assert not control.should_save
     assert not control.should_training_stop
     callback.on_train_end(Arguments, state, control)
 

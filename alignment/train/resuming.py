@@ -1,0 +1,186 @@
+"""A Trainer that ends, counts and logs after a kill as it does without one.
+
+transformers keeps weights, optimizer, schedule and random states in a checkpoint. Its sums since the last log, its mean
+loss, its clock and the callbacks' counters begin anew with every start, and a run that goes on from its last step takes
+one step more. Here all of it is in the checkpoint.
+"""
+
+import random
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate.utils import gather_object
+from transformers import (
+    EarlyStoppingCallback,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
+from transformers.trainer_callback import ExportableState
+
+from alignment.meter import say
+
+COUNTERS = "counters.pt"  # in a checkpoint: one entry for each process
+
+
+class ResumableTrainer(Trainer):
+    """Keeps every counter in the checkpoint, and takes no step past the end."""
+
+    _restored: dict[str, Any] | None = None  # this process's counters, from the checkpoint that the run goes on from
+    _random_at_epoch_start: dict[str, Any] | None = None
+    _started = 0.0
+    _seconds_before = 0.0  # that earlier starts trained
+
+    def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **keys: Any) -> Any:
+        """Train as transformers does, with the checkpoint's counters."""
+        self._restored = self._read_counters(resume_from_checkpoint)
+        restoring = _Restoring(self)
+        self.add_callback(restoring)
+        try:
+            return super().train(resume_from_checkpoint, *args, **keys)
+        finally:
+            self.remove_callback(restoring)
+
+    def own_counters(self) -> dict[str, Any]:
+        """What a stage counts beside the Trainer; numbers, lists and mappings of them."""
+        return {}
+
+    def restore_own(self, counters: dict[str, Any], share: float) -> None:
+        """Take over `own_counters`.
+
+        Args:
+            share: of this process in a sum over processes; 1 where the run has as many processes as before.
+        """
+
+    def restore(self) -> None:
+        """Put the counters back where the Trainer has just set them to zero."""
+        self._started = time.monotonic()
+        found = self._restored
+        if found is None:
+            return
+        self._tr_loss += found["loss"]
+        self._total_loss_scalar = found["total_loss"]
+        self._globalstep_last_logged = found["logged_at"]
+        self._initial_global_step = 0
+        self._seconds_before = found["seconds"]
+        self._random_at_epoch_start = found["random_at_epoch_start"]
+        self.model.train(found["training"])  # TRL names its numbers by it
+        self.args.eval_on_start = False  # the first start has done it
+        for callback in self.callback_handler.callbacks:
+            if isinstance(callback, ExportableState):
+                state = (self.state.stateful_callbacks or {}).get(type(callback).__name__, {})
+                for name, value in state.get("attributes", {}).items():
+                    setattr(callback, name, value)
+        self.restore_own(found["own"], found["share"])
+
+    def is_over(self) -> bool:
+        """Whether all steps are taken, or an evaluation has ended the training early."""
+        stopping = [c for c in self.callback_handler.callbacks if isinstance(c, EarlyStoppingCallback)]
+        early = any(c.early_stopping_patience_counter >= c.early_stopping_patience for c in stopping)
+        return early or self.state.global_step >= self.state.max_steps
+
+    def _run_epoch(self, **place: Any) -> None:
+        """Take no step past the last; draw an epoch's order of rows again as it was drawn."""
+        if self.is_over():
+            self.control.should_training_stop = True
+            return
+        checkpoint = place.get("resume_from_checkpoint")
+        if checkpoint is not None and place["epoch"] == place["epochs_trained"]:
+            if not place["steps_trained_in_current_epoch"]:
+                self._load_rng_state(checkpoint)
+            elif self._random_at_epoch_start is not None:
+                _set_random_states(self._random_at_epoch_start)
+        self._random_at_epoch_start = _random_states()
+        super()._run_epoch(**place)
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        """Called on every process for every checkpoint."""
+        super()._save_rng_state(output_dir)
+        own = {
+            "loss": float(self._tr_loss),  # sum of this process's losses since the last log
+            "total_loss": self._total_loss_scalar,
+            "logged_at": self._globalstep_last_logged,
+            "seconds": self._seconds_before + time.monotonic() - self._started,
+            "training": self.model.training,
+            "random_at_epoch_start": self._random_at_epoch_start,
+            "own": self.own_counters(),
+        }
+        processes = gather_object([own])
+        if self.args.should_save:
+            torch.save(processes, Path(output_dir) / COUNTERS)
+
+    def _read_counters(self, checkpoint: str | bool | None) -> dict[str, Any] | None:
+        if not isinstance(checkpoint, str):
+            return None
+        file = Path(checkpoint, COUNTERS)
+        if not file.is_file():
+            say(f"{checkpoint}: has no {COUNTERS}; losses and tokens are counted from here on")
+            return None
+        processes: list[dict[str, Any]] = torch.load(file, weights_only=True)
+        if len(processes) == self.args.world_size:
+            return {**processes[self.args.process_index], "share": 1.0}
+        mean = sum(process["loss"] for process in processes) / len(processes)
+        return {**processes[0], "loss": mean, "share": len(processes) / self.args.world_size}
+
+    def _finalize_training(self, trial: Any, num_train_samples: int, start_time: float) -> Any:
+        return super()._finalize_training(trial, num_train_samples, start_time - self._seconds_before)
+
+
+class ResumableTRLTrainer(ResumableTrainer):
+    """Also keeps what TRL counts: tokens, and the numbers that its next log takes the mean of."""
+
+    _metrics: dict[str, dict[str, list[float]]]
+    _total_train_tokens: float
+
+    def own_counters(self) -> dict[str, Any]:
+        """The same on every process: TRL gathers before it counts."""
+        metrics = {
+            mode: {name: list(values) for name, values in found.items()} for mode, found in self._metrics.items()
+        }
+        return {"train_tokens": self._total_train_tokens, "metrics": metrics}
+
+    def restore_own(self, counters: dict[str, Any], share: float) -> None:
+        """Go on counting."""
+        self._total_train_tokens = counters["train_tokens"]
+        for mode, found in counters["metrics"].items():
+            self._metrics[mode].clear()
+            self._metrics[mode].update({name: list(values) for name, values in found.items()})
+
+
+class _Restoring(TrainerCallback):
+    """Restores at the only moment between the Trainer's setting to zero and its first step."""
+
+    def __init__(self, trainer: ResumableTrainer) -> None:
+        self.trainer = trainer
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Restore."""
+        self.trainer.restore()
+
+
+def _random_states() -> dict[str, Any]:
+    """Python's, NumPy's and torch's random states, in types that `torch.load(weights_only=True)` reads."""
+    numpy = np.random.get_state(legacy=False)
+    assert isinstance(numpy, dict)
+    states = {
+        "python": list(random.getstate()),
+        "numpy": {**numpy, "state": {**numpy["state"], "key": numpy["state"]["key"].tolist()}},
+        "torch": torch.get_rng_state(),
+    }
+    return states | ({"cuda": torch.cuda.get_rng_state_all()} if torch.cuda.is_available() else {})
+
+
+def _set_random_states(states: dict[str, Any]) -> None:
+    version, numbers, gauss = states["python"]
+    random.setstate((version, tuple(numbers), gauss))
+    numpy = states["numpy"]
+    key = np.array(numpy["state"]["key"], dtype=np.uint32)
+    np.random.set_state({**numpy, "state": {**numpy["state"], "key": key}})
+    torch.set_rng_state(states["torch"])
+    if "cuda" in states and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all(states["cuda"])
