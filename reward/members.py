@@ -10,7 +10,8 @@ import torch
 
 from alignment.config.schema import RewardRecipe
 from alignment.data import load_rankings, load_split
-from alignment.run.directory import RunDirectory, read_manifest, recipe_digest, resolved_recipe
+from alignment.manifest import read_manifest
+from alignment.run.directory import RunDirectory, recipe_digest, resolved_recipe
 from reward.batches import encode_rankings
 from reward.metrics import preference_metrics
 from reward.model import context_limit
@@ -35,7 +36,8 @@ def member_recipes(recipe: RewardRecipe) -> list[RewardRecipe]:
 def is_trained(member: RewardRecipe) -> bool:
     """Whether an earlier start of the run has finished this member."""
     manifest = read_manifest(member.output_dir)
-    return manifest.get("status") == "finished" and manifest["recipe_sha256"] == recipe_digest(resolved_recipe(member))
+    digest = recipe_digest(resolved_recipe(member))
+    return manifest.get("status") == "finished" and manifest.get("recipe_sha256") == digest
 
 
 def finish_ensemble(recipe: RewardRecipe, run: RunDirectory, members: Sequence[RewardRecipe]) -> None:
@@ -46,7 +48,7 @@ def finish_ensemble(recipe: RewardRecipe, run: RunDirectory, members: Sequence[R
     manifests = [read_manifest(member.output_dir) for member in members]
     run.record(members=names, lineage=manifests[0].get("lineage"), data=manifests[0].get("data"))
     results: dict[str, object] = {}
-    accuracies = [manifest["results"].get("reward_accuracy") for manifest in manifests]
+    accuracies = [manifest.get("results", {}).get("reward_accuracy") for manifest in manifests]
     if None not in accuracies:
         results = ensemble_results(recipe) | {"member_accuracies": accuracies}
     run.finish(**results)

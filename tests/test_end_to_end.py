@@ -13,8 +13,8 @@ import pytest
 import yaml
 from safetensors.torch import load_file
 
+from alignment.manifest import read_manifest
 from alignment.run.checkpoints import latest_whole
-from alignment.run.directory import read_manifest
 from alignment.run.files import read_jsonl
 
 pytestmark = pytest.mark.timeout(1200)  # the whole way, on a machine that may do other things as well

@@ -28,6 +28,7 @@ FLOORS = [  # from the top; a package may import its own floor and those below
         "alignment.bounded_http",
         "alignment.strict_json",
         "alignment.json_lines",
+        "alignment.manifest",
         "alignment.secrecy",
     },
 ]

@@ -63,8 +63,8 @@ class Launch:
 
     def rows(self, recipe: dict[str, Any]) -> int:
         """Rows that an optimizer step learns from."""
-        per_device = int(recipe.get("per_device_train_batch_size", PER_DEVICE))
-        return self.processes * per_device * int(recipe.get("gradient_accumulation_steps", 1))
+        per_device = _count(recipe.get("per_device_train_batch_size", PER_DEVICE))
+        return self.processes * per_device * _count(recipe.get("gradient_accumulation_steps", 1))
 
     def why_it_cannot_follow(self, before: "Launch", was: dict[str, Any], now: dict[str, Any]) -> str | None:
         """Why a run begun by `before` cannot go on here; None where it can. `was` and `now` are its recipes."""
@@ -86,6 +86,11 @@ class Launch:
                 f"make {before.rows(was)} again"
             )
         return None
+
+
+def _count(value: Any) -> int:
+    """A number of rows or steps; 0 where a manifest that was changed holds none, which is equal to no recipe's."""
+    return int(value) if isinstance(value, int | str) and str(value).isdecimal() else 0
 
 
 def _zero_stage(given: Any) -> str:

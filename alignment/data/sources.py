@@ -4,11 +4,11 @@ import itertools
 import re
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from alignment.data.readers import EXTENSIONS, RawSource, extension, numbered, read_file
-from alignment.errors import DataError, JsonError, first_line, printable
-from alignment.strict_json import OURS, parse
+from alignment.errors import DataError, first_line, printable
+from alignment.manifest import read_manifest
 
 if TYPE_CHECKING:
     from alignment.config.schema import DatasetEntry
@@ -43,24 +43,14 @@ def refuse_rejected(entries: "list[DatasetEntry]") -> None:
         folder = path if path.is_dir() else path.parent
         if path.is_file() and path.name not in OF_JUDGES:
             continue
-        gate = _gate_of(folder / "manifest.json")
+        of_judges = any((folder / name).is_file() for name in OF_JUDGES)  # else a manifest.json is another program's
+        gate = read_manifest(folder).get("gate", {}) if of_judges else {}
         if gate.get("passed") is False:
-            missed = gate.get("missed")
-            missed = printable("; ".join(map(str, missed)) if isinstance(missed, list) else str(missed))
+            missed = printable("; ".join(map(str, gate["missed"])))
             raise DataError(
                 f"{entry.path}: these labels missed their gate, so nothing may be trained on them: {missed}. "
                 f"`alignment audit {folder}` shows what is wrong; mend the judge and label again."
             )
-
-
-def _gate_of(manifest: Path) -> dict[str, Any]:
-    """Return what a label run's manifest holds of its gate; {} where there is none."""
-    try:
-        value = parse(manifest.read_bytes(), OURS)
-    except (OSError, JsonError):
-        return {}
-    gate = value.get("gate") if isinstance(value, dict) else None
-    return gate if isinstance(gate, dict) else {}
 
 
 def _exists(path: Path, given: str) -> bool:

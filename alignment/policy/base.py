@@ -18,7 +18,8 @@ from transformers.utils import find_adapter_config_file
 
 from alignment.config.launched import is_sharded
 from alignment.config.schema import AdapterKeys, ModelKeys
-from alignment.errors import JsonError, ModelError
+from alignment.errors import ModelError
+from alignment.manifest import read_manifest
 from alignment.policy.adapter_files import named_base
 from alignment.policy.adapters import attach_adapter, continue_adapter, copies_in_float32
 from alignment.policy.four_bits import compute_as_configured, quantization
@@ -32,7 +33,6 @@ from alignment.policy.weight_files import (
     tensor_shapes,
 )
 from alignment.policy.weights import weights_hash
-from alignment.strict_json import OURS, parse, shown
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 TOKENIZER_FILES = ("tokenizer*", "vocab*", "spiece.model", "sentencepiece*.model", "*.tiktoken", "tekken.json")
@@ -81,13 +81,9 @@ def resolve_model(path: str, *, revision: str = "main") -> ModelSource:
 
 def _require_own_base(source: ModelSource, adapter: Path) -> None:
     """Refuse a base whose weights are not those that the adapter's manifest, where it has one, names."""
-    try:
-        manifest = parse((adapter / "manifest.json").read_bytes(), OURS)
-        trained_on = manifest["lineage"]["base_sha256"]
-    except (OSError, JsonError, KeyError, TypeError):
+    trained_on = read_manifest(adapter).get("lineage", {}).get("base_sha256")
+    if trained_on is None:
         return
-    if not isinstance(trained_on, str):
-        raise ModelError(f"{adapter / 'manifest.json'}: lineage.base_sha256 is {shown(trained_on)}, which is no hash.")
     found = weights_hash(source.base)
     if found != trained_on and not any(identity.startswith("hub:") for identity in (found, trained_on)):
         raise ModelError(

@@ -23,6 +23,7 @@ import yaml
 from alignment.config.launched import BATCH_KEYS, Launch, is_sharded
 from alignment.config.schema import Recipe
 from alignment.errors import AlignmentError
+from alignment.manifest import MANIFEST, read_manifest
 from alignment.meter import say
 from alignment.run import tracking
 from alignment.run.card import model_card
@@ -31,8 +32,8 @@ from alignment.run.files import append_jsonl, naming_the_disk, write_atomic, wri
 from alignment.run.last_resort import LOGS, keep_tracebacks_in
 from alignment.run.tracking import Tracker
 from alignment.secrecy import hidden_words
+from alignment.strict_json import shown
 
-MANIFEST = "manifest.json"
 PEOPLE = "people.jsonl"  # hours of somebody's work, which no command may delete
 DDP_TIMEOUT = 1800  # seconds that a process waits for the others; transformers' default of the key of that name
 PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "bitsandbytes", "deepspeed")
@@ -239,7 +240,7 @@ class RunDirectory:
         if self.recipe.stage != "ppo" and launch.rows(before) == self.launch.rows(now):
             free |= BATCH_KEYS  # the same rows in the same steps
         changed = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
-        return [f"{key} was {before.get(key)!r}, is {now.get(key)!r}" for key in changed if key not in free]
+        return [f"{key} was {shown(before.get(key))}, is {shown(now.get(key))}" for key in changed if key not in free]
 
     def _before(self, manifest: dict[str, Any]) -> tuple[Launch, dict[str, Any]]:
         """How the interrupted run was launched, and its recipe."""
@@ -249,25 +250,6 @@ class RunDirectory:
         """Whether anything there would be lost: a run that failed at once leaves only what describes it."""
         describing = {MANIFEST, "recipe.yaml", "README.md", self.metrics_path.name, "wandb"}
         return any(entry.name not in describing and not LOGS.fullmatch(entry.name) for entry in self.path.iterdir())
-
-
-def read_manifest(path: Path | str) -> dict[str, Any]:
-    """Return a run's manifest; {} where the folder has none.
-
-    Raises: AlignmentError where it is damaged.
-    """
-    file = Path(path) / MANIFEST
-    if not file.is_file():
-        return {}
-    try:
-        manifest = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError:
-        raise AlignmentError(
-            f"{file}: not JSON; the file was changed by hand or damaged. Put it back, or run anew by --overwrite true."
-        ) from None
-    if not isinstance(manifest, dict):
-        raise AlignmentError(f"{file}: holds a {type(manifest).__name__}, not a manifest.")
-    return manifest
 
 
 def resolved_recipe(recipe: Recipe) -> dict[str, Any]:

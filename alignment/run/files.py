@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from alignment.errors import AlignmentError
+from alignment.errors import AlignmentError, JsonError
 from alignment.json_lines import encodable, line_of, lines_of, read_ours
+from alignment.strict_json import OURS, parse, shown
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
@@ -89,6 +90,25 @@ def _umask() -> int:
 def write_json(path: Path | str, value: Any) -> None:
     """Write `value` as indented JSON, whole or not at all."""
     write_atomic(path, encodable(value, indent=2, default=str) + "\n")
+
+
+def read_json_object(path: Path | str, remedy: str = "put the run's own file back.") -> dict[str, Any]:
+    """Read an object that a run wrote; {} where there is no file.
+
+    Raises: AlignmentError where it cannot be read, or holds something else.
+    """
+    path = Path(path)
+    if not path.is_file():
+        return {}
+    try:
+        value = parse(path.read_bytes(), OURS)
+    except JsonError as error:
+        raise AlignmentError(f"{path}: damaged; {remedy} ({error})") from None
+    except OSError as error:
+        raise AlignmentError(f"{path}: cannot be read ({os.strerror(error.errno or 0)}).") from error
+    if not isinstance(value, dict):
+        raise AlignmentError(f"{path}: damaged; {remedy} (It holds {shown(value)}, not an object.)")
+    return value
 
 
 def write_jsonl(path: Path | str, rows: list[dict[str, Any]]) -> None:

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from alignment.config.pipelines import Stage
+from alignment.manifest import read_manifest
 from alignment.policy.saved_files import WHOLE
 from alignment.policy.weights import sampled_hash
 from alignment.run.checkpoints import ASIDE
-from alignment.run.directory import read_manifest, recipe_digest, resolved_recipe, versions
+from alignment.run.directory import recipe_digest, resolved_recipe, versions
 from alignment.run.files import text_hash
 from alignment.run.last_resort import LOGS
 

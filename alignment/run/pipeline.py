@@ -2,7 +2,7 @@
 
 import datetime
 import fcntl
-import json
+import math
 import os
 import shlex
 import sys
@@ -18,9 +18,9 @@ from alignment.config.pipelines import Pipeline, Stage, load_pipeline
 from alignment.config.schema import EvaluateRecipe, RewardRecipe
 from alignment.config.secrets import refuse_keys_in_words
 from alignment.errors import AlignmentError
+from alignment.manifest import MANIFEST, read_manifest
 from alignment.meter import duration
-from alignment.run.directory import MANIFEST, read_manifest
-from alignment.run.files import naming_the_disk, write_json
+from alignment.run.files import naming_the_disk, read_json_object, write_json
 from alignment.run.inputs import dependencies, is_finished
 from alignment.run.last_resort import keep_tracebacks_in
 from alignment.run.processes import INTERRUPTED, module_command, run_logged, tail
@@ -173,7 +173,7 @@ class _Runner:
                 accuracies |= {os.path.normpath(stage.outputs[0]): found[key] for key in found if key == ACCURACY}
             elif isinstance(stage.recipe, EvaluateRecipe):
                 file = Path(stage.outputs[0]) / "results.json"
-                results = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+                results = read_json_object(file)
                 scorer = stage.recipe.reward_model_path
         if accuracies:
             chosen = accuracies.get(os.path.normpath(scorer or ""), next(iter(accuracies.values())))
@@ -241,15 +241,12 @@ class _Runner:
 
     def _read(self) -> dict[str, dict[str, Any]]:
         file = self.folder / STATE
-        if not file.is_file():
-            return {}
-        try:
-            stages = json.loads(file.read_text(encoding="utf-8"))["stages"]
-            return {name: record for name, record in stages.items() if {"dependencies", "status"} <= record.keys()}
-        except (ValueError, KeyError, TypeError, AttributeError):
-            raise AlignmentError(
-                f"{file}: damaged; delete it and run again; finished stages newer than what they read are kept."
-            ) from None
+        remedy = "delete it and run again; finished stages newer than what they read are kept."
+        stages = read_json_object(file, remedy).get("stages", {})
+        found = [record for record in stages.values() if "dependencies" in record] if _are_records(stages) else [None]
+        if not all(record is not None and _is_record(record) for record in found):
+            raise AlignmentError(f"{file}: damaged; {remedy} (Its stages are not as a run writes them.)")
+        return {name: record for name, record in stages.items() if "dependencies" in record}
 
 
 def _changes(before: dict[str, str], now: dict[str, str]) -> str:
@@ -257,10 +254,26 @@ def _changes(before: dict[str, str], now: dict[str, str]) -> str:
     return f"{', '.join(changed[:3])}{' and more' if len(changed) > 3 else ''} changed" if changed else ""
 
 
+def _are_records(stages: Any) -> bool:
+    return isinstance(stages, dict) and all(isinstance(record, dict) for record in stages.values())
+
+
+def _is_record(record: dict[str, Any]) -> bool:
+    """Whether a stage that was begun is written down as `_record` writes it."""
+    dependencies, seconds = record["dependencies"], record.get("seconds", 0.0)
+    hashes = isinstance(dependencies, dict) and all(isinstance(hash_, str) for hash_ in dependencies.values())
+    timed = isinstance(seconds, int | float) and math.isfinite(seconds)
+    return hashes and timed and isinstance(record.get("status"), str)
+
+
 def _seconds_by_hand(stage: Stage) -> float:
+    """How long a stage took that was run by hand; 0.0 where its manifest holds no times."""
     manifest = read_manifest(stage.outputs[0])
-    begun, ended = (datetime.datetime.fromisoformat(manifest[key]) for key in ("started", "finished"))
-    return (ended - begun).total_seconds()
+    try:
+        begun, ended = (datetime.datetime.fromisoformat(manifest[key]) for key in ("started", "finished"))
+        return (ended - begun).total_seconds()
+    except (KeyError, ValueError, TypeError):
+        return 0.0
 
 
 def _newest(path: Path) -> float:

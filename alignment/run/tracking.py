@@ -200,7 +200,7 @@ def end_all(code: int) -> None:
 
 def made_from(resolved: dict[str, Any]) -> dict[str, str]:
     """The artifact of each path in a recipe that a tracked stage wrote, by path."""
-    from alignment.run.directory import MANIFEST, read_manifest
+    from alignment.manifest import MANIFEST, read_manifest
     from alignment.run.inputs import paths_in
 
     found: dict[str, str] = {}

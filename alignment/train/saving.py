@@ -9,9 +9,9 @@ from transformers import Trainer
 
 from alignment.config.schema import ModelKeys
 from alignment.data.template import Template
+from alignment.manifest import read_manifest
 from alignment.policy.base import resolve_model
 from alignment.policy.saved_files import WHOLE, mark_of
-from alignment.run.directory import read_manifest
 from alignment.run.files import flush_to_disk, naming_the_disk, write_json
 from alignment.run.lineage import fingerprint, require_same
 from alignment.train.sharding import whole

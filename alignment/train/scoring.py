@@ -11,11 +11,11 @@ from torch import Tensor
 from alignment.config.schema import PPORecipe
 from alignment.data.rows import Prompt
 from alignment.errors import ScorerError
+from alignment.manifest import read_manifest
 from alignment.ops.ensemble import Aggregate, aggregate_scores
 from alignment.policy.base import load_tokenizer, resolve_model
 from alignment.policy.value_model import value_keys
 from alignment.policy.weights import weights_hash
-from alignment.run.directory import read_manifest
 from alignment.run.lineage import fingerprint, require_same
 
 

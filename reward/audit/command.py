@@ -9,8 +9,8 @@ from typing import Any, get_args
 from alignment.data import ranking_to_json
 from alignment.errors import AlignmentError
 from alignment.evaluate.winrate import Bootstrap
+from alignment.manifest import MANIFEST
 from alignment.report.charts import number
-from alignment.run.directory import MANIFEST
 from alignment.run.files import write_atomic, write_json, write_jsonl
 from reward.audit.against import matches
 from reward.audit.audit import audit

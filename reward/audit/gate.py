@@ -15,8 +15,9 @@ from alignment.data import ranking_to_json
 from alignment.data.rows import Ranking
 from alignment.errors import GateError
 from alignment.evaluate.winrate import Bootstrap
+from alignment.manifest import read_manifest
 from alignment.report.charts import number
-from alignment.run.directory import RunDirectory, read_manifest
+from alignment.run.directory import RunDirectory
 from alignment.run.files import write_json, write_jsonl
 from reward.audit.against import matches
 from reward.audit.audit import audit

@@ -14,7 +14,7 @@ from alignment.data.load import load
 from alignment.data.load import ranking as comparable
 from alignment.data.rows import USABLE, Asked, Pair, Prompt, Ranking, Status
 from alignment.errors import DataError
-from alignment.run.directory import read_manifest
+from alignment.manifest import read_manifest
 from reward.feedback.recorded import FILE, gold, is_recording, judged, read_recording
 
 LABELS, REJECTED = "labels.jsonl", "rejected.jsonl"  # of a run that finished, and of one that missed its gate

@@ -12,7 +12,8 @@ from alignment.data import ranking_to_json
 from alignment.data.rows import Ranking
 from alignment.errors import AlignmentError
 from alignment.evaluate.judging import Asker, Question
-from alignment.run.directory import RunDirectory, read_manifest
+from alignment.manifest import read_manifest
+from alignment.run.directory import RunDirectory
 from alignment.run.files import write_jsonl
 from reward.audit.gate import accept, ask_gold, gold_samples
 from reward.feedback.answers import given_answers, imagined_answers

@@ -11,7 +11,8 @@ from alignment.config.schema import DatasetEntry
 from alignment.data.load import load_answers
 from alignment.data.rows import Prompt, Ranking
 from alignment.errors import AlignmentError, DataError
-from alignment.run.directory import PEOPLE, read_manifest
+from alignment.manifest import read_manifest
+from alignment.run.directory import PEOPLE
 from alignment.run.files import text_hash
 from reward.feedback.store import CallStore
 

@@ -7,9 +7,9 @@ from typing import Any, Literal
 
 from alignment.config.schema import PPORecipe, ScorerEntry
 from alignment.errors import ModelError
+from alignment.manifest import read_manifest
 from alignment.policy.base import resolve_model
 from alignment.policy.weights import weights_hash
-from alignment.run.directory import read_manifest
 from alignment.train.scoring import ScorePart, Scorer, Scoring
 from alignment.train.watching import Watch, untouched_randomness
 from reward.feedback.store import CallStore
@@ -141,7 +141,7 @@ def _scale(path: str) -> tuple[float, float]:
     """Mean and standard deviation of a reward model's scores, as its training left them in the manifest."""
     manifest = read_manifest(path)
     mean, std = manifest.get("score_mean"), manifest.get("score_std")
-    if mean is None or not std:
+    if mean is None or std is None or std <= 0:
         raise ModelError(
             f"{path} does not say what its scores' mean and standard deviation are (score_mean and score_std "
             "of a run's manifest.json), or they do not differ; use normalize_scores: running"

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from alignment.data.rows import Prompt
 from alignment.errors import ModelError
+from alignment.manifest import MANIFEST, read_manifest
 from alignment.ops.ensemble import Aggregate, aggregate_scores
-from alignment.run.directory import MANIFEST, read_manifest
 from reward.scorers.reward_model import RewardScorer
 
 MEMBER = re.compile(r"[A-Za-z0-9][\w-]*")  # the name of a member's folder

@@ -11,9 +11,9 @@ from alignment.config.schema import ModelKeys
 from alignment.data.rows import Prompt
 from alignment.data.template import Template
 from alignment.errors import DataError
+from alignment.manifest import read_manifest
 from alignment.policy.base import load_tokenizer
 from alignment.policy.held import held_as_trained
-from alignment.run.directory import read_manifest
 from reward.batches import encode, pad
 from reward.model import best_device, context_limit, load_reward_model, score_sequences
 

@@ -11,8 +11,8 @@ import psutil
 import pytest
 from safetensors.torch import load_file
 
+from alignment.manifest import read_manifest
 from alignment.run.checkpoints import latest_whole
-from alignment.run.directory import read_manifest
 from alignment.run.files import read_jsonl
 from alignment.run.signals import PREEMPTED
 from tests.distributed import stage as ppo

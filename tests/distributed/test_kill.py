@@ -9,8 +9,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from alignment.manifest import read_manifest
 from alignment.run.checkpoints import latest_whole, step_of
-from alignment.run.directory import read_manifest
 from alignment.run.files import read_jsonl
 from tests.distributed.stage import Stage, make_inputs, write_recipe
 

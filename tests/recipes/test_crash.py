@@ -11,8 +11,8 @@ import pytest
 import yaml
 from safetensors.torch import load_file
 
+from alignment.manifest import read_manifest
 from alignment.run.checkpoints import WHOLE, is_whole, latest_whole, step_of
-from alignment.run.directory import read_manifest
 from alignment.run.files import write_json
 from tests.distributed.stage import Stage, make_inputs, write_recipe
 from tests.distributed.test_kill import same

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
+from alignment.manifest import read_manifest
 from alignment.run.checkpoints import latest_whole, step_of
-from alignment.run.directory import read_manifest
 from alignment.run.files import read_jsonl
 from alignment.run.signals import PREEMPTED
 from tests.distributed import stage as ppo

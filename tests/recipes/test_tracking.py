@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from alignment.manifest import read_manifest
 from alignment.run.checkpoints import latest_whole
-from alignment.run.directory import read_manifest
 from alignment.run.files import read_jsonl
 from tests.distributed.stage import Stage
 from tests.recipes.test_crash import command, text, unfinish

@@ -6,9 +6,10 @@ import yaml
 
 from alignment.config.schema import SFTRecipe
 from alignment.errors import AlignmentError, LineageError
+from alignment.manifest import read_manifest
 from alignment.policy.weights import weights_hash
 from alignment.run.checkpoints import latest_whole, mark_whole
-from alignment.run.directory import RunDirectory, read_manifest
+from alignment.run.directory import RunDirectory
 from alignment.run.lineage import require_same
 
 

@@ -1,0 +1,94 @@
+"""A run's manifest.json, read as this project writes it: fields of their types, or an error that names the field."""
+
+import math
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from alignment.errors import AlignmentError, JsonError
+from alignment.strict_json import OURS, parse, shown
+
+MANIFEST = "manifest.json"
+MOST_BYTES = 64 * 2**20
+REMEDY = "the file was changed by hand or damaged. Put it back, or run anew by --overwrite true."
+
+
+def read_manifest(folder: Path | str) -> dict[str, Any]:
+    """Return a run's manifest; {} where the folder has none. Fields that are null are left out.
+
+    Raises: AlignmentError where it cannot be read, or a field that some command reads is not as a run writes it.
+    """
+    file = Path(folder) / MANIFEST
+    if not file.is_file():
+        return {}
+    try:
+        size = file.stat().st_size
+        if size > MOST_BYTES:
+            raise AlignmentError(f"{file}: has {size:,} bytes, and no run writes more than {MOST_BYTES:,}; {REMEDY}")
+        manifest = parse(file.read_bytes(), OURS)
+    except JsonError as error:
+        raise AlignmentError(f"{file}: not JSON ({error}); {REMEDY}") from None
+    except OSError as error:
+        raise AlignmentError(f"{file}: cannot be read ({os.strerror(error.errno or 0)}).") from error
+    if not isinstance(manifest, dict):
+        raise AlignmentError(f"{file}: holds a {type(manifest).__name__}, not a manifest; {REMEDY}")
+    for field, value in manifest.items():
+        kind, fits = FIELDS.get(field, (None, None))
+        if fits is not None and value is not None and not fits(value):
+            raise AlignmentError(f"{file}: {field} is {shown(value)}, and must be {kind}; {REMEDY}")
+    return {field: value for field, value in manifest.items() if value is not None}
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_object(value: Any) -> bool:
+    return isinstance(value, dict)
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, list)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _are_names(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(name, str) for name in value)
+
+
+def _is_launch(value: Any) -> bool:
+    if not isinstance(value, dict) or value.keys() != {"processes", "engine"}:
+        return False
+    processes = value["processes"]
+    return isinstance(processes, int) and processes >= 1 and isinstance(value["engine"], str)
+
+
+def _is_lineage(value: Any) -> bool:
+    hashes = [value[key] for key in value if key.endswith("_sha256")] if isinstance(value, dict) else [None]
+    return all(isinstance(hash_, str) for hash_ in hashes)
+
+
+def _is_gate(value: Any) -> bool:
+    return isinstance(value, dict) and isinstance(value.get("passed"), bool) and isinstance(value.get("missed"), list)
+
+
+def _is_tracked(value: Any) -> bool:
+    return isinstance(value, dict) and isinstance(value.get("artifact", ""), str)
+
+
+FIELDS: dict[str, tuple[str, Callable[[Any], bool]]] = {  # what a command reads of them
+    **dict.fromkeys(("identifier", "stage", "status", "recipe_sha256", "started", "finished"), ("text", _is_text)),
+    **dict.fromkeys(("recipe", "versions", "results", "provenance", "policy"), ("an object", _is_object)),
+    **dict.fromkeys(("scorers", "watch_scorers", "skipped"), ("a list", _is_list)),
+    **dict.fromkeys(("score_mean", "score_std"), ("a finite number", _is_number)),
+    "members": ("a list of names", _are_names),
+    "launch": ("an object of processes and engine", _is_launch),
+    "lineage": ("an object whose hashes are text", _is_lineage),
+    "gate": ("an object of passed and missed", _is_gate),
+    "wandb": ("an object with an artifact's name", _is_tracked),
+    "wandb_run_id": ("text", _is_text),
+}
