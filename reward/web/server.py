@@ -1,6 +1,7 @@
 """uvicorn, set up so that no client holds up the others."""
 
 import logging
+import socket
 from dataclasses import replace
 
 import uvicorn
@@ -9,8 +10,21 @@ from starlette.types import ASGIApp
 from reward.web.connection import HEAD_BYTES, PATIENCE, Connection, Patience, places
 from reward.web.net import Net
 
+TURN = 8  # the share of the connections that are accepted at once, so that each is read before it could be dropped
+WAITING = 1024  # connections that the system keeps until they are accepted
 
-def server(app: ASGIApp, *, grace_seconds: int, patience: Patience = PATIENCE) -> uvicorn.Server:
+
+class Server(uvicorn.Server):
+    """uvicorn's server, with a longer queue in the system than is accepted in one turn of the loop."""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen."""
+        await super().startup(sockets)
+        for listener in sockets or []:
+            listener.listen(WAITING)  # asyncio has one number for both
+
+
+def server(app: ASGIApp, *, grace_seconds: int, patience: Patience = PATIENCE) -> Server:
     """Return a server of an application; `run(sockets=[...])` answers until it is told to end.
 
     Args:
@@ -23,7 +37,7 @@ def server(app: ASGIApp, *, grace_seconds: int, patience: Patience = PATIENCE) -
         loop="asyncio",
         ws="none",
         lifespan="on",
-        backlog=bounds.connections,  # that wait in the system; asyncio accepts as many in one turn
+        backlog=max(1, bounds.connections // TURN),
         access_log=False,
         log_level=logging.ERROR,  # its warnings are of what clients did
         server_header=False,
@@ -31,4 +45,4 @@ def server(app: ASGIApp, *, grace_seconds: int, patience: Patience = PATIENCE) -
         timeout_graceful_shutdown=grace_seconds,
         h11_max_incomplete_event_size=HEAD_BYTES,
     )
-    return uvicorn.Server(config)
+    return Server(config)
