@@ -11,12 +11,13 @@ from transformers import EarlyStoppingCallback, TrainerCallback, TrainerControl,
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 
 from alignment.config.schema import Recipe
-from alignment.meter import Meter
+from alignment.meter import Meter, say
 from alignment.run.checkpoints import best_of, mark_whole, rotate
 from alignment.run.directory import RunDirectory
 from alignment.run.divergence import StopAtNaN
-from alignment.run.files import append_jsonl, read_jsonl, write_jsonl
+from alignment.run.files import append_jsonl, write_jsonl
 from alignment.run.preemption import StopOnSignal
+from alignment.run.repair import readable_rows
 from alignment.run.tracking import Tracker
 
 SHOWN = ("loss", "eval_loss", "eval_accuracy", "score", "kl")  # in the line of a stage that trains
@@ -36,8 +37,11 @@ class MetricsWriter(TrainerCallback):
         """
         if state.is_world_process_zero and (self.path.exists() or state.log_history):
             logged = [_row(log["step"], log) for log in state.log_history]
-            done = read_jsonl(self.path)[: len(logged)]
-            done = done if done == logged else logged  # the file's own rows keep the order of their keys
+            kept = readable_rows(self.path, _has_step, "its lines are written again from the checkpoint")
+            done = kept[: len(logged)]  # the file's own rows keep the order of their keys
+            if done != logged:
+                say(f"{self.path}: {len(done)} lines are not those that were logged; written again from the checkpoint")
+                done = logged
             write_jsonl(self.path, done)
             if self.tracker is not None:
                 for row in done:
@@ -57,6 +61,10 @@ class MetricsWriter(TrainerCallback):
             append_jsonl(self.path, row)
             if self.tracker is not None:
                 self.tracker.log(row)
+
+
+def _has_step(row: dict[str, Any]) -> bool:
+    return isinstance(row.get("step"), int)
 
 
 def _row(step: int, logs: dict[str, Any]) -> dict[str, Any]:

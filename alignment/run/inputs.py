@@ -17,6 +17,7 @@ from alignment.run.checkpoints import ASIDE
 from alignment.run.directory import recipe_digest, resolved_recipe, versions
 from alignment.run.files import text_hash
 from alignment.run.last_resort import LOGS
+from alignment.run.repair import DAMAGED
 
 PATHS = {"model_name_or_path", "reward_model_path", "reward_models", "path", "chat_template", "prompt", "deepspeed"}
 PATHS |= {"fsdp_config", "value_model_path", "gold"}
@@ -89,7 +90,7 @@ def content_hash(path: str) -> str:
     for folder, folders, files in os.walk(root):
         folders[:] = sorted(name for name in folders if not _is_account(name))
         for name in sorted(files):
-            account = name in ACCOUNTS or LOGS.fullmatch(name)
+            account = name in ACCOUNTS or LOGS.fullmatch(name) or name.endswith(DAMAGED)
             if not account and not name.startswith(".") and ".sqlite" not in name:
                 file = Path(folder, name)
                 digest.update(f"{file.relative_to(root)}:{_file_hash(file)}\n".encode())

@@ -24,7 +24,8 @@ from alignment.policy.roles import Roles
 from alignment.rollout.engine import Engine
 from alignment.rollout.transformers_engine import TransformersEngine
 from alignment.run.directory import RunDirectory
-from alignment.run.files import read_jsonl, write_jsonl
+from alignment.run.files import write_jsonl
+from alignment.run.repair import readable_rows
 from alignment.train.collector import Collector
 from alignment.train.engines import build_engine
 from alignment.train.experience import ExperienceStream, Rows, plan, unflatten
@@ -336,11 +337,12 @@ class _Epochs(TrainerCallback):
         run = self.trainer.run
         if run is not None and state.is_world_process_zero and (run.path / "samples.jsonl").exists():
             samples = run.path / "samples.jsonl"
-            kept = [row for row in read_jsonl(samples) if row["step"] < state.global_step]
+            rows = readable_rows(samples, lambda row: isinstance(row.get("step"), int))
+            kept = [row for row in rows if row["step"] < state.global_step]
             write_jsonl(samples, kept)
             for step in sorted({row["step"] for row in kept}):
-                rows = [{k: v for k, v in row.items() if k != "step"} for row in kept if row["step"] == step]
-                run.table("samples", rows, step)
+                of_step = [{k: v for k, v in row.items() if k != "step"} for row in kept if row["step"] == step]
+                run.table("samples", of_step, step)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Set the epoch before anything is logged or saved."""
