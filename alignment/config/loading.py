@@ -2,8 +2,8 @@
 
 import difflib
 import sys
-from collections.abc import Iterable
-from typing import Literal, overload
+from collections.abc import Iterable, Iterator
+from typing import Any, Literal, overload
 
 import pydantic
 
@@ -12,6 +12,7 @@ from alignment.config.documents import Document, Location, read_document
 from alignment.config.keys import Keys
 from alignment.config.library import Kind, trainer_keys
 from alignment.config.overrides import apply, split_argv
+from alignment.config.ranges import not_finite, out_of_range
 from alignment.config.renamed import DECIDED, successor
 from alignment.config.rules import broken_rules
 from alignment.config.schema import (
@@ -26,6 +27,7 @@ from alignment.config.schema import (
 )
 from alignment.errors import Done, RecipeError
 
+MOST_FAULTS = 50  # that are told at once
 INTERNAL = {"library", "source"}  # fields of `Recipe` that no file may give
 
 
@@ -101,28 +103,38 @@ def _load(cls: type[Recipe], document: Document, overrides: list[tuple[str, str 
     stage = values.get("stage")
     if isinstance(stage, str) and stage in STAGES and STAGES[stage] is not cls:
         raise RecipeError([document.fault(("stage",), f"is {stage}, but it is run as {_stage(cls)}")])
-    found: list[tuple[Location, str]] = []
-    for key in values:
-        if key not in own and key not in library:
-            found.append(((key,), _unknown(key, cls, own, library)))
+    found = list(not_finite(values))
+    unknown = [key for key in values if key not in own and key not in library]
+    found += [((key,), _unknown(key, cls, own, library)) for key in unknown[:MOST_FAULTS]]
     given = {key: value for key, value in values.items() if key in own}
     handed = {key: value for key, value in values.items() if key in library}
-    for key, value in handed.items():
-        if not library[key].accepts(value):
-            found.append(((key,), wording.wrong_kind(value, library[key])))
+    found += _handed_faults(handed, library)
     recipe: Recipe | None = None
     try:
         recipe = cls.model_validate({**given, "library": handed, "source": document.path})
     except pydantic.ValidationError as error:
-        found += wording.from_pydantic(error, cls, values)
+        known = {location for location, _ in found}
+        found += [fault for fault in wording.from_pydantic(error, cls, values) if fault[0] not in known]
     wrong = {location[0] for location, _ in found if location}
     found += [((key,), f"cannot be set: {DECIDED[key]}") for key in handed if key in DECIDED]
     found += broken_rules(Keys(_stage(cls), cls, values, wrong))
     if found or said:
         found.sort(key=lambda fault: document.order(fault[0]))
-        raise RecipeError([document.fault(*fault) for fault in found] + said)
+        told = [document.fault(*fault) for fault in found[:MOST_FAULTS]]
+        if len(found) > MOST_FAULTS:
+            told.append(f"{document.path}: has {len(found) - MOST_FAULTS} more faults; mend these first")
+        raise RecipeError(told + said)
     assert recipe is not None
     return recipe
+
+
+def _handed_faults(handed: dict[str, Any], library: dict[str, Kind]) -> Iterator[tuple[Location, str]]:
+    """What is wrong with the keys of the trainer's configuration, by their kinds and ranges."""
+    for key, value in handed.items():
+        if not library[key].accepts(value):
+            yield (key,), wording.wrong_kind(value, library[key])
+        elif not library[key].choices:
+            yield from out_of_range(key, value)
 
 
 def _unknown(key: str, cls: type[Recipe], own: Iterable[str], library: Iterable[str]) -> str:

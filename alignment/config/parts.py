@@ -4,6 +4,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
+DAY = 86_400.0  # seconds; nothing that a recipe waits for takes longer
 Text = Annotated[str, Field(min_length=1)]  # an empty path would be the working folder
 
 

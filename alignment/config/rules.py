@@ -1,7 +1,6 @@
 """Combinations of keys that cannot be."""
 
 import importlib.util
-import math
 import os
 from collections.abc import Iterator
 
@@ -20,11 +19,8 @@ SCORERS = ("scorers", "watch_scorers")
 HELD_OUT = ("eval_datasets", "max_eval_samples")
 EVALUATION = ("eval_strategy", "eval_steps", "eval_on_start", "load_best_model_at_end", "metric_for_best_model")
 LORA = ("lora_r", "lora_alpha", "lora_dropout", "lora_target_modules", "lora_modules_to_save", "use_rslora")
-ABOVE_ZERO = {"learning_rate", "per_device_train_batch_size", "per_device_eval_batch_size", "num_train_epochs"}
-ABOVE_ZERO |= {"gradient_accumulation_steps", "logging_steps", "save_steps", "eval_steps", "beta", "save_total_limit"}
 OF_PEOPLE = {"min_kappa", "min_accuracy", "min_accuracy_when_consistent", "max_length_bias", "max_ece"}
 TRACKER_EXTRAS = ("tensorboard", "trackio")
-NOT_NEGATIVE = {"warmup_steps", "weight_decay", "max_grad_norm", "adam_epsilon", "dataloader_num_workers"}
 
 
 def broken_rules(keys: Keys) -> list[Fault]:
@@ -36,19 +32,6 @@ def broken_rules(keys: Keys) -> list[Fault]:
         except Unknown:
             continue
     return found
-
-
-def numbers(keys: Keys) -> Iterator[Fault]:
-    """Numbers are numbers, and those of the trainer configurations, whose types say nothing of it, in their range."""
-    for key, value in keys.values.items():
-        if key in keys.wrong or isinstance(value, bool) or not isinstance(value, int | float):
-            continue
-        if not math.isfinite(value):
-            yield (key,), f"must be a finite number, found {value}"
-        elif value < 0 and key in NOT_NEGATIVE:
-            yield (key,), f"must be at least 0, found {value}"
-        elif value <= 0 and key in ABOVE_ZERO:
-            yield (key,), f"must be greater than 0, found {value}"
 
 
 def folders(keys: Keys) -> Iterator[Fault]:
@@ -248,7 +231,6 @@ def gates(keys: Keys) -> Iterator[Fault]:
 
 
 RULES: list[Rule] = [
-    numbers,
     folders,
     unread,
     precision,

@@ -10,8 +10,8 @@ from pydantic import Field
 
 from alignment.config.judge_entry import JudgeEntry as JudgeEntry
 from alignment.config.judge_entry import PricesEntry as PricesEntry
+from alignment.config.parts import DAY, Text
 from alignment.config.parts import Part as Part
-from alignment.config.parts import Text
 
 Fraction = Field(default=None, gt=0, lt=1)
 
@@ -25,7 +25,7 @@ class DatasetEntry(Part):
     data_files: str | list[str] | None = None
     split: str = "train"
     columns: list[str] | None = None
-    fraction: float | None = Field(default=None, gt=0)  # share of the mixture, normalised to sum to one
+    fraction: float | None = Field(default=None, gt=0, le=10**9)  # share of the mixture, normalised to sum to one
     format: str | None = None  # None: recognised from the first row
 
 
@@ -33,7 +33,7 @@ class GateEntry(Part):
     """What labels must show before anything may train on them; see docs/feedback.md."""
 
     gold: Text | None = None  # people's preferences, any layout; the judge is asked about them before all else
-    min_comparisons: int = Field(default=50, gt=0)  # gold: fewer say too little
+    min_comparisons: int = Field(default=50, gt=0, le=10**6)  # gold: fewer say too little
     min_kappa: float | None = Field(default=None, ge=-1, le=1)  # gold: Cohen's
     min_accuracy: float | None = Field(default=None, ge=0, le=1)  # gold
     min_accuracy_when_consistent: float | None = Field(default=None, ge=0, le=1)  # gold: where both orders agree
@@ -57,8 +57,8 @@ class CalibrationEntry(Part):
 class RevisionEntry(Part):
     """How answers are criticised and revised by `judge.constitution`."""
 
-    rounds: int = Field(default=1, gt=0)  # of a critique and a revision; each starts from the last revision
-    max_tokens: int = Field(default=1024, gt=0)  # of a critique, and of a revision
+    rounds: int = Field(default=1, gt=0, le=100)  # of a critique and a revision; each starts from the last revision
+    max_tokens: int = Field(default=1024, gt=0, le=10**7)  # of a critique, and of a revision
     critique_prompt: Text | None = None  # a prompt file; None: the package's own
     revision_prompt: Text | None = None
 
@@ -68,19 +68,19 @@ class ScorerEntry(Part):
 
     kind: Literal["reward_model", "ensemble", "function", "http", "judge"]
     name: str | None = Field(default=None, pattern=r"^[A-Za-z0-9_-]+$")  # logged as score_NAME; default: the kind
-    weight: float = Field(default=1.0, allow_inf_nan=False)
+    weight: float = Field(default=1.0, ge=-(10**9), le=10**9)
     model_name_or_path: Text | None = None  # reward_model; ensemble: a run with num_members
     reward_models: list[Text] = Field(default_factory=list)  # ensemble
     trust_remote_code: bool = False  # reward_model, ensemble: run Python code that the models' folders bring
     aggregate: Literal["mean", "min", "lcb"] = "mean"  # ensemble: lcb is mean - uncertainty_penalty * std
-    uncertainty_penalty: float = Field(default=1.0, ge=0)  # ensemble, lcb: standard deviations subtracted
+    uncertainty_penalty: float = Field(default=1.0, ge=0, le=1000)  # ensemble, lcb: standard deviations subtracted
     function: str | None = None  # function: "module:function", called with prompts and answers
     url: Text | None = None  # http: where prompts and answers are posted
     api_key_env: str | None = None  # http: the environment variable that holds a bearer token
-    timeout_seconds: float = Field(default=60.0, gt=0)  # http: for one answer of the server
-    max_retries: int = Field(default=5, ge=0)  # http: of a call that failed in a way that may pass
+    timeout_seconds: float = Field(default=60.0, gt=0, le=DAY)  # http: for one answer of the server
+    max_retries: int = Field(default=5, ge=0, le=100)  # http: of a call that failed in a way that may pass
     judge: JudgeEntry | None = None  # judge: a model that gives each answer a number from 0 to 10
-    max_concurrency: int = Field(default=8, gt=0)  # judge: calls in flight
+    max_concurrency: int = Field(default=8, gt=0, le=1024)  # judge: calls in flight
 
     @property
     def label(self) -> str:
@@ -101,7 +101,7 @@ class Recipe(Part):
     project: str | None = None  # at the tracker; None: WANDB_PROJECT, else the tracker's default
     log_model: bool = False  # send the trained weights to W&B too
     overwrite: bool = False  # start anew where output_dir holds a finished or interrupted run
-    round: int | None = Field(default=None, gt=0)  # of a pipeline with rounds, which sets it
+    round: int | None = Field(default=None, gt=0, le=100)  # of a pipeline with rounds, which sets it
     library: dict[str, Any] = Field(default_factory=dict, exclude=True)  # keys of TRAINER_CONFIG, as given
     source: str = Field(default="", exclude=True)  # the recipe file
 
@@ -125,8 +125,8 @@ class AdapterKeys(Part):
     """What trains: everything, or a PEFT adapter; names as in TRL's `ModelConfig`."""
 
     peft_method: Literal["full", "lora", "dora"] = "lora"
-    lora_r: int = Field(default=16, gt=0)
-    lora_alpha: int = Field(default=32, gt=0)
+    lora_r: int = Field(default=16, gt=0, le=2**16)
+    lora_alpha: int = Field(default=32, gt=0, le=2**20)
     lora_dropout: float = Field(default=0.0, ge=0, lt=1)
     lora_target_modules: str | list[str] = "all-linear"
     lora_modules_to_save: list[str] | None = None
@@ -139,18 +139,18 @@ class DataKeys(Part):
     datasets: list[DatasetEntry] = Field(min_length=1)
     eval_datasets: list[DatasetEntry] = Field(default_factory=list)
     test_split_size: float | None = Fraction  # share of prompts held out of `datasets` for evaluation
-    max_samples: int | None = Field(default=None, gt=0)  # rows taken from the shuffled mixture
-    max_eval_samples: int | None = Field(default=None, gt=0)
+    max_samples: int | None = Field(default=None, gt=0, le=10**9)  # rows taken from the shuffled mixture
+    max_eval_samples: int | None = Field(default=None, gt=0, le=10**9)
     on_bad_row: Literal["stop", "skip"] = "stop"
 
 
 class SamplingKeys(Part):
     """How answers are sampled; names as in transformers' `GenerationConfig`."""
 
-    max_new_tokens: int = Field(default=128, gt=0)
-    temperature: float = Field(default=1.0, gt=0)
+    max_new_tokens: int = Field(default=128, gt=0, le=10**7)
+    temperature: float = Field(default=1.0, gt=0, le=1000)
     top_p: float = Field(default=1.0, gt=0, le=1)
-    top_k: int = Field(default=0, ge=0)  # 0: off
+    top_k: int = Field(default=0, ge=0, le=2**31 - 1)  # 0: off
 
 
 class SFTRecipe(Recipe, ModelKeys, AdapterKeys, DataKeys):
@@ -158,8 +158,8 @@ class SFTRecipe(Recipe, ModelKeys, AdapterKeys, DataKeys):
 
     TRAINER_CONFIG = "trl.trainer.sft_config:SFTConfig"
     stage: Literal["sft"]
-    max_length: int | None = Field(default=1024, gt=0)  # tokens of prompt and answer
-    early_stopping_patience: int | None = Field(default=None, gt=0)  # evaluations without improvement
+    max_length: int | None = Field(default=1024, gt=0, le=10**8)  # tokens of prompt and answer
+    early_stopping_patience: int | None = Field(default=None, gt=0, le=10**6)  # evaluations without improvement
 
 
 class LabelRecipe(Recipe, ModelKeys, DataKeys, SamplingKeys):
@@ -169,18 +169,20 @@ class LabelRecipe(Recipe, ModelKeys, DataKeys, SamplingKeys):
     judge: JudgeEntry
     model_name_or_path: str = ""  # the policy; none where the answers are given
     responses: Literal["sampled", "given"] = "sampled"  # given: those of `datasets` are judged
-    num_generations: int = Field(default=4, ge=2)  # K answers a prompt
-    pairs_per_prompt: int | None = Field(default=None, gt=0)  # None: all K(K-1)/2
-    per_device_eval_batch_size: int = Field(default=64, gt=0)  # sequences sampled together
-    max_concurrency: int = Field(default=8, gt=0)  # judge calls in flight
+    num_generations: int = Field(default=4, ge=2, le=1024)  # K answers a prompt
+    pairs_per_prompt: int | None = Field(default=None, gt=0, le=10**6)  # None: all K(K-1)/2
+    per_device_eval_batch_size: int = Field(default=64, gt=0, le=10**6)  # sequences sampled together
+    max_concurrency: int = Field(default=8, gt=0, le=1024)  # judge calls in flight
     max_failure_share: float = Field(default=0.5, ge=0, le=1)  # stop once this share of questions failed
-    requests_per_minute: float | None = Field(default=None, gt=0)  # to the judge
-    tokens_per_minute: float | None = Field(default=None, gt=0)  # estimated prompt and longest reply
-    max_calls: int | None = Field(default=None, gt=0)  # a hard budget; the run stops before it is passed
-    max_cost: float | None = Field(default=None, gt=0)  # likewise, in the currency of the judge's prices
+    requests_per_minute: float | None = Field(default=None, ge=0.01, le=10**9)  # to the judge
+    tokens_per_minute: float | None = Field(default=None, ge=1, le=10**12)  # estimated prompt and longest reply
+    max_calls: int | None = Field(default=None, gt=0, le=10**12)  # a hard budget; the run stops before it is passed
+    max_cost: float | None = Field(default=None, gt=0, le=10**12)  # likewise, in the currency of the judge's prices
     dry_run: bool = False  # tell calls, tokens and cost; ask nobody and write no labels
     reparse: bool = False  # write the labels anew from the calls of a finished run, without a call
-    max_prompt_length: int | None = Field(default=None, gt=0)  # longer prompts are an error unless on_bad_row is skip
+    max_prompt_length: int | None = Field(
+        default=None, gt=0, le=10**8
+    )  # longer prompts are an error unless on_bad_row is skip
     gate: GateEntry | None = None  # labels that miss it end the stage and train nothing
     calibration: CalibrationEntry | None = None
     revisions: RevisionEntry | None = None  # have the judge revise the answers too, into revisions.jsonl
@@ -191,13 +193,15 @@ class RewardRecipe(Recipe, ModelKeys, AdapterKeys, DataKeys):
 
     TRAINER_CONFIG = "transformers.training_args:TrainingArguments"
     stage: Literal["reward"]
-    max_length: int | None = Field(default=1024, gt=0)
-    center_rewards_coefficient: float = Field(default=0.0, ge=0)  # weight of the mean squared sum of a pair's scores
+    max_length: int | None = Field(default=1024, gt=0, le=10**8)
+    center_rewards_coefficient: float = Field(
+        default=0.0, ge=0, le=10**6
+    )  # weight of the mean squared sum of a pair's scores
     ties: Literal["half", "davidson"] = "half"  # a tie is the label one half, or an outcome of its own (Davidson 1970)
     label_smoothing: float = Field(default=0.0, ge=0, lt=0.5)  # share of labels taken to be the wrong way round
-    num_members: int = Field(default=1, ge=1)  # reward models trained alike but for their seeds: an ensemble
+    num_members: int = Field(default=1, ge=1, le=100)  # reward models trained alike but for their seeds: an ensemble
     use_margin: bool = False  # subtract the row's `margin` from the score difference (Llama 2)
-    early_stopping_patience: int | None = Field(default=None, gt=0)
+    early_stopping_patience: int | None = Field(default=None, gt=0, le=10**6)
 
 
 class DPORecipe(Recipe, ModelKeys, AdapterKeys, DataKeys):
@@ -205,8 +209,8 @@ class DPORecipe(Recipe, ModelKeys, AdapterKeys, DataKeys):
 
     TRAINER_CONFIG = "trl.trainer.dpo_config:DPOConfig"
     stage: Literal["dpo"]
-    max_length: int | None = Field(default=1024, gt=0)
-    early_stopping_patience: int | None = Field(default=None, gt=0)
+    max_length: int | None = Field(default=1024, gt=0, le=10**8)
+    early_stopping_patience: int | None = Field(default=None, gt=0, le=10**6)
 
 
 class PPORecipe(Recipe, ModelKeys, AdapterKeys, DataKeys, SamplingKeys):
@@ -217,49 +221,59 @@ class PPORecipe(Recipe, ModelKeys, AdapterKeys, DataKeys, SamplingKeys):
     reward_model_path: Text | None = None  # short for scorers with this one reward model
     scorers: list[ScorerEntry] = Field(default_factory=list)
     watch_scorers: list[ScorerEntry] = Field(default_factory=list)  # logged as watch_NAME, never in the reward
-    watch_interval: int = Field(default=1, gt=0)  # updates from one asking of watch_scorers to the next
+    watch_interval: int = Field(default=1, gt=0, le=10**9)  # updates from one asking of watch_scorers to the next
     value_model: Literal["adapter", "head", "model"] = "adapter"  # own adapter, head on the policy, or own model
     value_model_path: Text | None = None  # value_model model: a reward model or language model of the same tokenizer
     value_peft_method: Literal["full", "lora", "dora"] | None = None  # value_model model; None: as peft_method
-    total_episodes: int = Field(gt=0)  # answers sampled in the whole run
-    rollout_batch_size: int = Field(default=64, gt=0)  # answers per update, all processes together
-    num_ppo_epochs: int = Field(default=4, gt=0)
-    num_mini_batches: int = Field(default=1, gt=0)  # optimizer steps per epoch
-    kl_coef: float = Field(default=0.05, ge=0)
+    total_episodes: int = Field(gt=0, le=10**12)  # answers sampled in the whole run
+    rollout_batch_size: int = Field(default=64, gt=0, le=10**6)  # answers per update, all processes together
+    num_ppo_epochs: int = Field(default=4, gt=0, le=10**4)
+    num_mini_batches: int = Field(default=1, gt=0, le=10**6)  # optimizer steps per epoch
+    kl_coef: float = Field(default=0.05, ge=0, le=10**6)
     kl_estimator: Literal["k1", "k2", "k3"] = "k1"
     kl_placement: Literal["reward", "loss"] = "reward"
-    adaptive_kl_target: float | None = Field(default=None, gt=0)  # nats per answer that kl_coef is steered to hold
-    adaptive_kl_horizon: int = Field(default=10_000, gt=0)  # answers over which it may change by about a fifth
+    adaptive_kl_target: float | None = Field(
+        default=None, gt=0, le=10**6
+    )  # nats per answer that kl_coef is steered to hold
+    adaptive_kl_horizon: int = Field(
+        default=10_000, gt=0, le=10**12
+    )  # answers over which it may change by about a fifth
     gamma: float = Field(default=1.0, ge=0, le=1)
     lam: float = Field(default=0.95, ge=0, le=1)  # for the policy's advantages
     lam_value: float = Field(default=1.0, ge=0, le=1)  # for the value's returns (VAPO)
-    cliprange: float = Field(default=0.2, gt=0)
-    cliprange_high: float = Field(default=0.28, gt=0)
-    dual_clip: float | None = Field(default=3.0, gt=1)
-    log_ratio_clip: float = Field(default=20.0, gt=0)  # nats
-    importance_sampling_cap: float | None = Field(default=2.0, gt=0)  # where the engine says with what it sampled
-    target_kl: float | None = Field(default=None, gt=0)  # nats per token from the policy that sampled: the update ends
-    cliprange_value: float = Field(default=0.2, gt=0)
-    vf_coef: float = Field(default=0.1, ge=0)
+    cliprange: float = Field(default=0.2, gt=0, le=10**6)
+    cliprange_high: float = Field(default=0.28, gt=0, le=10**6)
+    dual_clip: float | None = Field(default=3.0, gt=1, le=10**6)
+    log_ratio_clip: float = Field(default=20.0, gt=0, le=1000)  # nats
+    importance_sampling_cap: float | None = Field(
+        default=2.0, gt=0, le=10**6
+    )  # where the engine says with what it sampled
+    target_kl: float | None = Field(
+        default=None, gt=0, le=10**6
+    )  # nats per token from the policy that sampled: the update ends
+    cliprange_value: float = Field(default=0.2, gt=0, le=10**6)
+    vf_coef: float = Field(default=0.1, ge=0, le=10**6)
     loss_aggregation: Literal["token-mean", "seq-mean-token-sum", "seq-mean-token-mean"] = "token-mean"
-    value_learning_rate: float | None = Field(default=None, gt=0)  # None: the policy's
-    value_warmup_updates: int = Field(default=0, ge=0)  # updates at first that train the value alone
+    value_learning_rate: float | None = Field(default=None, gt=0, le=10**6)  # None: the policy's
+    value_warmup_updates: int = Field(default=0, ge=0, le=10**9)  # updates at first that train the value alone
     whiten_advantages: bool = True
-    reward_clip: float | None = Field(default=None, gt=0)
+    reward_clip: float | None = Field(default=None, gt=0, le=10**9)
     normalize_scores: Literal["none", "running", "reward_model"] = "none"  # whose mean and standard deviation
-    missing_eos_penalty: float | None = Field(default=None, ge=0)  # subtracted where no stop token was sampled
+    missing_eos_penalty: float | None = Field(
+        default=None, ge=0, le=10**9
+    )  # subtracted where no stop token was sampled
     mask_truncated_completions: bool = False  # answers without a stop token do not train (DAPO)
     bootstrap_truncated: bool = False  # the value of where they were cut off stands for their score
-    max_prompt_length: int | None = Field(default=None, gt=0)
-    rollout_eval_batch_size: int = Field(default=64, gt=0)  # sequences sampled together
+    max_prompt_length: int | None = Field(default=None, gt=0, le=10**8)
+    rollout_eval_batch_size: int = Field(default=64, gt=0, le=10**6)  # sequences sampled together
     ds3_gather_for_generation: bool = True  # ZeRO-3, FSDP: hold all weights whole while answers are sampled and scored
-    num_sample_generations: int = Field(default=10, ge=0)  # times in the run that samples.jsonl is written
+    num_sample_generations: int = Field(default=10, ge=0, le=10**6)  # times in the run that samples.jsonl is written
     rollout_engine: Literal["transformers", "continuous_batching", "vllm"] = "transformers"
     vllm_mode: Literal["colocate", "server"] = "colocate"
     vllm_server_base_url: str | None = None  # server: where it answers
     vllm_gpu_memory_utilization: float = Field(default=0.3, gt=0, le=1)  # colocate: the trainer needs the rest
-    vllm_tensor_parallel_size: int = Field(default=1, gt=0)
-    vllm_max_model_length: int | None = Field(default=None, gt=0)  # None: longest prompt + max_new_tokens
+    vllm_tensor_parallel_size: int = Field(default=1, gt=0, le=1024)
+    vllm_max_model_length: int | None = Field(default=None, gt=0, le=10**8)  # None: longest prompt + max_new_tokens
     vllm_enable_sleep_mode: bool = False  # give vLLM's memory back while training
 
 
@@ -279,14 +293,16 @@ class EvaluateRecipe(Recipe, ModelKeys, DataKeys, SamplingKeys):
     judges: list[JudgeEntry] = Field(min_length=1)
     reward_model_path: str | None = None
     perplexity_datasets: list[DatasetEntry] = Field(default_factory=list)  # text outside the domain
-    perplexity_max_tokens: int = Field(default=20_000, gt=0)
-    num_generations: int = Field(default=1, gt=0)  # answers per prompt and policy; from 2 the reward model is checked
-    max_concurrency: int = Field(default=8, gt=0)  # judge calls in flight
+    perplexity_max_tokens: int = Field(default=20_000, gt=0, le=10**9)
+    num_generations: int = Field(
+        default=1, gt=0, le=1024
+    )  # answers per prompt and policy; from 2 the reward model is checked
+    max_concurrency: int = Field(default=8, gt=0, le=1024)  # judge calls in flight
     max_failure_share: float = Field(default=0.5, ge=0, le=1)  # stop once this share of calls failed
     confidence_level: float = Field(default=0.95, gt=0, lt=1)
-    bootstrap_samples: int = Field(default=2_000, gt=0)
-    per_device_eval_batch_size: int = Field(default=64, gt=0)
-    num_examples: int = Field(default=8, ge=0)  # prompts whose answers the report shows side by side
+    bootstrap_samples: int = Field(default=2_000, gt=0, le=10**5)
+    per_device_eval_batch_size: int = Field(default=64, gt=0, le=10**6)
+    num_examples: int = Field(default=8, ge=0, le=10**6)  # prompts whose answers the report shows side by side
 
 
 class PipelineStage(Part):
@@ -306,7 +322,9 @@ class PipelineRecipe(Part):
 
     name: Text
     output_dir: Text  # paths in the stages' recipes that begin with it move when it is moved
-    rounds: int | None = Field(default=None, gt=0)  # times that the stages with each_round run, see docs/feedback.md
+    rounds: int | None = Field(
+        default=None, gt=0, le=100
+    )  # times that the stages with each_round run, see docs/feedback.md
     accelerate_config: str | None = None  # training stages run under `accelerate launch --config_file` this
     stages: list[PipelineStage] = Field(min_length=1)
 
