@@ -22,6 +22,7 @@ from alignment.train.dpo import SOFT_LOSSES, dpo_trainer, tokenise_pairs
 from alignment.train.running import run_training
 from alignment.train.saving import lineage_of, save_trained
 from alignment.train.sft import Tokenised, context_limit
+from alignment.train.trial import require_accepted
 
 
 def load_data(
@@ -43,6 +44,7 @@ def load_data(
 def main(argv: list[str] | None = None) -> None:
     """Run the stage."""
     recipe = load_recipe("dpo", sys.argv[1:] if argv is None else argv)
+    require_accepted([recipe])
     run = RunDirectory.open(recipe)
     set_seed(recipe.seed)
 

@@ -23,6 +23,7 @@ from alignment.train.ppo import PPOTrainer
 from alignment.train.running import run_training
 from alignment.train.saving import lineage_of, save_trained
 from alignment.train.scoring import Scoring, require_same_tokenizer, reward_adapter_on_base
+from alignment.train.trial import require_accepted
 from alignment.train.update import UpdateShape
 from reward.scorers import build_scoring, build_watch, describe, describe_watch, reward_models
 
@@ -38,6 +39,7 @@ def scoring_of(recipe: PPORecipe, lineage: dict[str, object]) -> tuple[Scoring, 
 def main(argv: list[str] | None = None) -> None:
     """Run the stage."""
     recipe = load_recipe("ppo", sys.argv[1:] if argv is None else argv)
+    require_accepted([recipe])
     require_engine(recipe)
     run = RunDirectory.open(recipe)
     set_seed(recipe.seed)

@@ -19,6 +19,7 @@ from alignment.run.script import script
 from alignment.train.arguments import training_arguments
 from alignment.train.running import run_training
 from alignment.train.saving import lineage_of, save_trained
+from alignment.train.trial import require_accepted
 from reward.batches import Encoded, encode_rankings
 from reward.members import finish_ensemble, is_trained, member_recipes
 from reward.model import context_limit, load_reward_model
@@ -77,6 +78,7 @@ def train(recipe: RewardRecipe, run: RunDirectory, *, data_seed: int) -> None:
 def main(argv: list[str] | None = None) -> None:
     """Run the stage: one reward model, or `num_members` of them on the same data."""
     recipe = load_recipe("reward", sys.argv[1:] if argv is None else argv)
+    require_accepted([recipe])
     run = RunDirectory.open(recipe)
     if recipe.num_members == 1:
         train(recipe, run, data_seed=recipe.seed)

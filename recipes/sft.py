@@ -27,6 +27,7 @@ from alignment.train.sft import (
     sft_trainer,
     tokenise_demonstrations,
 )
+from alignment.train.trial import require_accepted
 
 
 def load_data(recipe: SFTRecipe, run: RunDirectory, template: Template, limit: int) -> tuple[Tokenised, Tokenised]:
@@ -46,6 +47,7 @@ def load_data(recipe: SFTRecipe, run: RunDirectory, template: Template, limit: i
 def main(argv: list[str] | None = None) -> None:
     """Run the stage."""
     recipe = load_recipe("sft", sys.argv[1:] if argv is None else argv)
+    require_accepted([recipe])
     run = RunDirectory.open(recipe)
     set_seed(recipe.seed)
 

@@ -30,6 +30,7 @@ FLOORS = [  # from the top; a package may import its own floor and those below
         "alignment.json_lines",
         "alignment.manifest",
         "alignment.secrecy",
+        "alignment.hub",
     },
 ]
 

@@ -13,14 +13,15 @@ from alignment.cli.base import WHOLE_PANEL, verb
 def check(
     recipes: Annotated[list[str], typer.Argument(metavar="RECIPE...", help="Recipes of stages, and pipelines.")],
 ) -> None:
-    """Tell every fault of recipes and pipelines; reads nothing else and writes nothing."""
+    """Tell every fault of recipes and pipelines; reads no data and no model, and writes nothing."""
     from alignment.config import check_file
     from alignment.errors import RecipeError
+    from alignment.train.trial import require_accepted
 
     faults: list[str] = []
     for path in recipes:
         try:
-            check_file(path)
+            require_accepted(check_file(path), here=False)
         except RecipeError as error:
             faults += error.faults
         else:

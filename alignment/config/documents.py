@@ -89,7 +89,7 @@ def read_yaml(path: str, lines: dict[Location, int] | None = None) -> tuple[byte
     return data, value
 
 
-def read_bytes(path: str) -> bytes:
+def read_bytes(path: str, kind: str = "YAML") -> bytes:
     """Read a file that a recipe is, or names.
 
     Raises: RecipeError where there is none, it is no plain file, or it is larger than such files are.
@@ -97,9 +97,9 @@ def read_bytes(path: str) -> bytes:
     try:
         mode = os.stat(path).st_mode
         if stat.S_ISDIR(mode):
-            raise RecipeError([f"{path}: is a folder; name the YAML file in it"])
+            raise RecipeError([f"{path}: is a folder; name the {kind} file in it"])
         if not stat.S_ISREG(mode) and not Path(path).is_relative_to("/dev/fd"):  # `<(command)` of a shell
-            raise RecipeError([f"{path}: is no plain file; name a YAML file"])
+            raise RecipeError([f"{path}: is no plain file; name a file of {kind}"])
         with open(path, "rb") as file:
             data = file.read(LARGEST + 1)
     except FileNotFoundError:
@@ -109,7 +109,7 @@ def read_bytes(path: str) -> bytes:
     except ValueError:
         raise RecipeError([f"{path!r}: no file's name"]) from None
     if len(data) > LARGEST:
-        raise RecipeError([f"{path}: is larger than {LARGEST // 2**10} KiB; no recipe is, name another file"])
+        raise RecipeError([f"{path}: is larger than {LARGEST // 2**10} KiB; no file of a recipe is"])
     return data
 
 

@@ -60,15 +60,15 @@ def is_pipeline(document: Document) -> bool:
     return "stages" in document.values and "stage" not in document.values
 
 
-def check_file(path: str) -> None:
+def check_file(path: str) -> list[Recipe]:
     """Check a recipe, or a pipeline with all its recipes.
 
+    Returns: the recipes.
     Raises: RecipeError with every fault, one per line.
     """
-    if is_pipeline(read_document(path)):
-        load_pipeline(path)
-    else:
-        check_recipe(path)
+    if not is_pipeline(read_document(path)):
+        return [check_recipe(path)]
+    return [stage.recipe for stage in load_pipeline(path).stages if stage.recipe is not None]
 
 
 def load_pipeline(path: str, output_dir: str | None = None, seed: int | None = None) -> Pipeline:

@@ -190,6 +190,13 @@ DECIDED: dict[str, str] = {
     "assistant_only_loss": "loss is always on answers alone",
     "truncation_mode": "rows are never cut; max_length bounds them and on_bad_row says what becomes of longer ones",
     "pad_token": "padding is masked, whatever its token",
+    "parallelism_config": "it is an object of Accelerate's; give the launcher a file of launch/accelerate",
+    **dict.fromkeys(
+        ("push_to_hub", "hub_model_id", "hub_strategy", "hub_private_repo", "hub_always_push", "hub_revision"),
+        "a run does not wait for the Hub; upload its folder once it is finished: hf upload ID FOLDER",
+    ),
+    "hub_token": "the Hub's client reads HF_TOKEN",
+    "trackio_static_space_id": "a run does not wait for the Hub; sync Trackio's project once it is finished",
 }
 
 

@@ -10,6 +10,8 @@ from alignment.config.faults import did_you_mean
 from alignment.config.judges import CHATS, judges
 from alignment.config.keys import Fault, Keys, Rule, Unknown
 from alignment.config.library import trackers
+from alignment.config.named_files import json_files
+from alignment.config.patterns import USUAL_NAMES, WHOLE_LAYERS, fault_of_patterns
 from alignment.config.ppo_rules import PPO_RULES
 
 TRAINING = ("sft", "reward", "dpo")  # stages whose trainer evaluates
@@ -19,6 +21,7 @@ SCORERS = ("scorers", "watch_scorers")
 HELD_OUT = ("eval_datasets", "max_eval_samples")
 EVALUATION = ("eval_strategy", "eval_steps", "eval_on_start", "load_best_model_at_end", "metric_for_best_model")
 LORA = ("lora_r", "lora_alpha", "lora_dropout", "lora_target_modules", "lora_modules_to_save", "use_rslora")
+LONGEST_NAME, LONGEST_PATH = 255, 4095  # bytes, of Linux and most other systems
 OF_PEOPLE = {"min_kappa", "min_accuracy", "min_accuracy_when_consistent", "max_length_bias", "max_ece"}
 TRACKER_EXTRAS = ("tensorboard", "trackio")
 
@@ -176,6 +179,38 @@ def candidates(keys: Keys) -> Iterator[Fault]:
         names.setdefault(entry["name"], f"candidates[{index}]")
 
 
+def workers(keys: Keys) -> Iterator[Fault]:
+    """What data's own processes are told needs such processes."""
+    if keys["dataloader_num_workers"]:
+        return
+    for key in ("dataloader_prefetch_factor", "dataloader_persistent_workers", "dataloader_multiprocessing_context"):
+        if keys[key]:
+            yield (key,), "needs dataloader_num_workers of 1 or more; without it no other process loads data"
+
+
+def module_patterns(keys: Keys) -> Iterator[Fault]:
+    """A text of modules is a regular expression, and one that ends."""
+    for key in ("lora_target_modules", "optim_target_modules"):
+        given = keys[key]
+        if isinstance(given, str) and given.lower() not in WHOLE_LAYERS:
+            message = fault_of_patterns([given], USUAL_NAMES)
+            if message:
+                yield (key,), message
+        elif isinstance(given, list) and not given:
+            yield (key,), "names no module; name some, or write all-linear"
+
+
+def output_folder(keys: Keys) -> Iterator[Fault]:
+    """A run's folder is written as it stands: the shell, not a recipe, knows what `~` is."""
+    folder = keys["output_dir"]
+    if folder.startswith("~") or "$" in folder:
+        yield ("output_dir",), f"{folder!r}: ~ and $ are not replaced in a recipe; write the folder's whole path"
+    if any(len(os.fsencode(part)) > LONGEST_NAME for part in folder.split("/")) or len(folder) > LONGEST_PATH:
+        yield ("output_dir",), f"no folder's name has more than {LONGEST_NAME} bytes, no path more than {LONGEST_PATH}"
+    if not folder.isprintable():
+        yield ("output_dir",), "holds a line break or another character that does not print; give it another name"
+
+
 SAMPLED = ["model_name_or_path", "num_generations", "max_new_tokens", "temperature", "top_p", "top_k", "load_in_4bit"]
 SAMPLED += ["max_prompt_length", "chat_template", "eos_token", "test_split_size"]
 
@@ -231,6 +266,10 @@ def gates(keys: Keys) -> Iterator[Fault]:
 
 
 RULES: list[Rule] = [
+    json_files,
+    workers,
+    module_patterns,
+    output_folder,
     folders,
     unread,
     precision,

@@ -43,7 +43,8 @@ class StrictLoader(yaml.SafeLoader):
         Raises: ConstructorError where it lies too deep.
         """
         if self.depth > DEEPEST:
-            _refuse(f"more than {DEEPEST} mappings and lists inside one another", self.peek_event())
+            at = self.peek_event()  # type: ignore[no-untyped-call]
+            _refuse(f"more than {DEEPEST} mappings and lists inside one another", at)
         self.depth += 1
         node = super().compose_node(parent, index)
         self.depth -= 1

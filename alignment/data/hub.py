@@ -8,6 +8,7 @@ import yaml
 
 from alignment.data.columnar import plain_rows
 from alignment.errors import DataError, JsonError, first_line
+from alignment.hub import reach
 from alignment.strict_json import parse, shown
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ def load_hub_rows(entry: "DatasetEntry") -> tuple[list[Any], str]:
 
     Returns: the rows and the data set's fingerprint. Raises: DataError naming the id and what `datasets` said.
     """
+    reach()
     import datasets
 
     _require_own_files(entry.path)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from alignment.data.readers import EXTENSIONS, RawSource, extension, numbered, read_file
 from alignment.errors import DataError, first_line, printable
+from alignment.hub import local, why_not_on_hub
 from alignment.manifest import read_manifest
 
 if TYPE_CHECKING:
@@ -53,22 +54,16 @@ def refuse_rejected(entries: "list[DatasetEntry]") -> None:
             )
 
 
-def _exists(path: Path, given: str) -> bool:
-    try:
-        return path.exists()
-    except (OSError, ValueError) as error:  # a name that no file can have
-        raise DataError(f"{given[:60]}… cannot be looked up: {first_line(error)}.") from error
-
-
 def _sources(entry: "DatasetEntry") -> list[RawSource]:
-    path = Path(entry.path).expanduser()
-    there = _exists(path, entry.path)
-    if entry.path in BUILDERS and entry.data_files is not None and not there:
+    path = local(entry.path) or Path(entry.path)
+    if entry.path in BUILDERS and entry.data_files is not None and local(entry.path) is None:
         return [read_file(file) for file in _matching(Path(entry.data_dir or "."), entry.data_files, entry.path)]
-    if not there:
-        if names_a_file(entry.path):
+    if local(entry.path) is None:
+        reason = why_not_on_hub(entry.path)
+        if reason is not None:
             raise DataError(
-                f"{entry.path} does not exist. Give a file, a folder of data files, or a Hub id as owner/name."
+                f"{entry.path} does not exist. Give a file, a folder of data files, or a Hub id as owner/name; "
+                f"{reason}."
             )
         return [read_hub(entry)]
     split = _split_name(entry.split)
@@ -136,11 +131,6 @@ def _bound(text: str, total: int, default: int) -> int:
     if not text:
         return default
     return round(int(text[:-1]) / 100 * total) if text.endswith("%") else int(text)
-
-
-def names_a_file(path: str) -> bool:
-    """Whether a data set's path can only be a file's, and no Hub id's."""
-    return not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", path) or path.startswith(".") or extension(Path(path)) != ""
 
 
 def _matching(folder: Path, patterns: str | list[str], what: str) -> list[Path]:

@@ -19,6 +19,7 @@ from alignment.doctor.recipe import examine
 from alignment.errors import RecipeError
 from alignment.planner.machine import Machine
 from alignment.run.files import write_json
+from alignment.train.trial import require_accepted
 
 MARKS = {
     "ok": "[green]ok[/]     ",
@@ -55,9 +56,12 @@ def _stages(
     """
     try:
         if not is_pipeline(read_document(path)):
-            yield path, check_recipe(path), machine, {}, []
+            recipe = check_recipe(path)
+            require_accepted([recipe])
+            yield path, recipe, machine, {}, []
             return
         stages = load_pipeline(path).stages
+        require_accepted([stage.recipe for stage in stages if stage.recipe is not None])
     except RecipeError as error:
         yield path, Finding("fault", "recipe", "; ".join(error.faults), "mend what it names"), machine, {}, []
         return

@@ -6,27 +6,24 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoModelForCausalLM
-
 from alignment.config.combinations import broken_under, values_of
 from alignment.config.schema import PPORecipe, Recipe, SFTRecipe
 from alignment.data import load_rows
 from alignment.data.rows import Demonstration, Ranking
-from alignment.data.sources import names_a_file
 from alignment.data.template import IGNORE, Template
 from alignment.doctor.findings import Finding, fault, note, ok, warning
 from alignment.errors import AlignmentError
+from alignment.hub import endpoint, is_offline, local, may_be_on_hub, reach
 from alignment.planner.advice import verdict
 from alignment.planner.machine import GIB, Machine
 from alignment.planner.memory import StagePlan, plan_stage
-from alignment.planner.skeleton import bare, blueprint
-from alignment.policy.base import HUB_ID, load_tokenizer
+from alignment.planner.skeleton import blueprint
+from alignment.policy.base import load_tokenizer
 from alignment.run.tracking import has_key
 from alignment.train.update import UpdateShape
 
 SAMPLE = 200  # rows that are looked at
 MANY = 0.05  # share from which on it is worth a warning
-HUB_SECONDS = 5.0  # that it may take to answer
 CHECKPOINTS = 2  # that training keeps, if the recipe does not say
 
 
@@ -55,7 +52,6 @@ def examine(
                 yield fault("model", str(error), "correct the recipe's model or its adapter's keys")
     if plan is not None:
         yield ok("model", f"{plan.parameters / 1e6:.1f} million weights, {plan.trainable / 1e6:.2f} million trained")
-        yield from _targets(recipe, known)
         yield from _memory(plan)
         yield from _batches(recipe, plan)
     yield from _disk(recipe, plan)
@@ -88,47 +84,19 @@ def _comes(path: str, made: Collection[str]) -> bool:
     return before and not Path(path).exists()
 
 
-def _targets(recipe: Any, known: Mapping[str, Recipe]) -> Iterator[Finding]:
-    """Name the targets of LoRA that are no module of the model; PEFT says nothing as long as one is."""
-    targets = getattr(recipe, "lora_target_modules", None)
-    if not isinstance(targets, list) or recipe.peft_method == "full":
-        return
-    plan = blueprint(recipe.model_name_or_path, known).of_depth(1)
-    names = [name for name, _ in bare(AutoModelForCausalLM, plan, recipe, full=False, gpu=False).named_modules()]
-    absent = [target for target in targets if not any(f".{name}".endswith(f".{target}") for name in names)]
-    if absent:
-        kinds = sorted({name.rpartition(".")[2] for name in names if name.rpartition(".")[2].endswith("proj")})
-        remedy = f"take them out, or name {', '.join(kinds)}" if kinds else "take them out"
-        yield warning("LoRA", f"lora_target_modules {', '.join(absent)} match no module of the model", remedy)
-
-
 def _hub(recipe: Recipe) -> Iterator[Finding]:
     """Ask the Hub for something only where the recipe names what is not here."""
     named = [getattr(recipe, "model_name_or_path", ""), *(entry.path for entry in getattr(recipe, "datasets", []))]
-    missing = [name for name in named if name and not Path(name).expanduser().exists() and _of_hub(name)]
+    missing = [name for name in named if name and local(name) is None and may_be_on_hub(name)]
     if not missing:
         return
-    if os.environ.get("HF_HUB_OFFLINE", "0").upper() in ("1", "TRUE", "YES", "ON"):
+    if is_offline():
         yield note("Hub", f"HF_HUB_OFFLINE is set; {', '.join(missing)} must be in the cache already")
-        return
-    import httpx2
-
-    from alignment.bounded_http import BoundedClient
-
-    address = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
-    try:
-        with BoundedClient(seconds=HUB_SECONDS, connect_seconds=HUB_SECONDS, largest_bytes=0) as client:
-            client.head(address)
-    except (httpx2.HTTPError, httpx2.InvalidURL) as error:
-        remedy = "mend the connection, set HF_ENDPOINT to a mirror, or name folders that are here"
-        yield fault("Hub", f"{', '.join(missing)} must come from {address}, which does not answer ({error})", remedy)
+    elif reach():
+        yield ok("Hub", f"{endpoint()} answers, for {', '.join(missing)}")
     else:
-        yield ok("Hub", f"{address} answers, for {', '.join(missing)}")
-
-
-def _of_hub(name: str) -> bool:
-    """Whether a name that is not here may be the Hub's; one that ends as data files do is a file that is missing."""
-    return bool(HUB_ID.fullmatch(name)) and not names_a_file(name)
+        remedy = "mend the connection, set HF_ENDPOINT to a mirror, or name folders that are here"
+        yield fault("Hub", f"{', '.join(missing)} must come from {endpoint()}, which does not answer", remedy)
 
 
 def _tracker(recipe: Recipe) -> Iterator[Finding]:

@@ -18,6 +18,7 @@ from alignment.config.secrets import refuse_keys_in_words
 from alignment.errors import RecipeError
 from alignment.launch.jobs import PLACES, SUBMIT
 from alignment.planner.machine import STRATEGIES
+from alignment.train.trial import require_accepted
 
 KNOWN = (*STRATEGIES, "cpu")
 IN_CONTAINERS = ("kubernetes", "skypilot")  # or elsewhere: what a job has of this machine is the working folder
@@ -90,6 +91,7 @@ def checked(wanted: Wanted) -> list[Recipe]:
                 recipes = [check_recipe(wanted.path, wanted.overrides)]
             faults += _faults_of_stage(wanted, recipes[0])
         faults += _faults_of_strategy(wanted, recipes)
+        require_accepted(recipes, here=False)
     except RecipeError as error:
         faults += error.faults
     faults += _faults_of_request(wanted)

@@ -20,6 +20,7 @@ from alignment.planner.machine import GIB, Machine
 from alignment.planner.memory import StagePlan, plan_stage
 from alignment.planner.rows import rows_of
 from alignment.run.files import write_json
+from alignment.train.trial import require_accepted
 
 BAR = 40  # columns
 INKS = ("blue", "cyan", "green", "yellow", "magenta", "red", "bright_blue", "bright_green", "bright_magenta", "white")
@@ -75,6 +76,7 @@ def plan_file(
     Raises: RecipeError, ModelError; nothing is written then.
     """
     recipes = _recipes(path, overrides)
+    require_accepted(recipes, here=False)
     found: list[Found] = []
     for place, recipe in enumerate(recipes):
         before = {other.output_dir: other for other in recipes[:place]}

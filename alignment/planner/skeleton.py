@@ -15,14 +15,15 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from alignment.config.schema import DPORecipe, ModelKeys, PPORecipe, Recipe, RewardRecipe, SFTRecipe
 from alignment.errors import ModelError
+from alignment.hub import local, reach, why_not_on_hub
 from alignment.policy.adapter_files import named_base, read_adapter_config
 from alignment.policy.adapters import adapter_config, module_names
-from alignment.policy.base import HUB_ID
 from alignment.policy.heads import ScalarHead
 from alignment.policy.load_roles import AdapterStart, with_adapters
 from alignment.policy.model_files import ADAPTER_CONFIG, check_model_files
 from alignment.policy.patterns import require_patterns
 from alignment.policy.roles import Roles, belongs_to
+from alignment.policy.targets import require_modules
 
 NF4_BLOCK, NESTED_BLOCK = 64, 256  # weights that share a constant; constants that share one of their own
 UNMASKED = "sdpa_unmasked"
@@ -92,11 +93,13 @@ def blueprint(path: str, planned: Mapping[str, Recipe], *, revision: str = "main
         return replace(blueprint(base, planned), adapter=config)
     if folder.exists() and not (folder / "config.json").is_file():
         raise ModelError(f"{path} holds neither config.json nor {ADAPTER_CONFIG}, so there is no model to plan for.")
-    if not folder.exists() and not HUB_ID.fullmatch(path):
+    if local(path) is None and (reason := why_not_on_hub(path)) is not None:
         raise ModelError(
-            f"model {path} does not exist. Plan the pipeline whose earlier stage makes it, or name a model folder with "
-            "--model_name_or_path."
+            f"model {path} does not exist: {reason}. Plan the pipeline whose earlier stage makes it, or name a model "
+            "folder with --model_name_or_path."
         )
+    if local(path) is None:
+        reach()
     try:
         if folder.is_dir():
             check_model_files(folder)
@@ -207,6 +210,8 @@ def policy(plan: Blueprint, keys: Any, *, gpu: bool, task: str = "CAUSAL_LM") ->
         config.modules_to_save = [*(config.modules_to_save or []), "score"]
     config.task_type = task
     require_patterns(config, module_names(model), "lora_target_modules")
+    if plan.adapter is None:
+        require_modules(model, config)
     with torch.device("meta"), _telling_of_targets():
         wrapped = get_peft_model(model, config)
     for parameter in wrapped.parameters():

@@ -16,6 +16,7 @@ from alignment.errors import ModelError
 from alignment.policy.adapter_files import read_adapter_config
 from alignment.policy.model_files import ADAPTER_CONFIG
 from alignment.policy.patterns import require_patterns
+from alignment.policy.targets import require_modules
 from alignment.policy.weight_files import ADAPTER, listed, require_finite, shapes_in
 
 # peft 0.21 and trl 1.16 ask transformers 5.23 by the old name; nobody who runs this can do anything about it.
@@ -67,7 +68,7 @@ def attach_adapter(model: Any, keys: AdapterKeys, *, task: str) -> Any:
     """Put a new adapter on `model`; its function is the base's until it trains."""
     config = adapter_config(keys, task=task)
     require_patterns(config, module_names(model), "lora_target_modules")
-    _require_modules(model, keys.lora_modules_to_save or [])
+    require_modules(model, config)
     try:
         return get_peft_model(model, config)
     except (ValueError, TypeError, RuntimeError) as error:
@@ -77,17 +78,6 @@ def attach_adapter(model: Any, keys: AdapterKeys, *, task: str) -> Any:
 def module_names(model: Any) -> list[str]:
     """Return the names that PEFT matches patterns against."""
     return [name for name, _ in model.named_modules()]
-
-
-def _require_modules(model: Any, wanted: list[str]) -> None:
-    """Refuse `lora_modules_to_save` that are not in the model: PEFT would leave them out in silence."""
-    last = {part for name in module_names(model) for part in (name, name.rpartition(".")[2])}
-    unknown = [name for name in wanted if name not in last]
-    if unknown:
-        raise ModelError(
-            f"lora_modules_to_save names {', '.join(unknown)}, and the model has no such module; it has "
-            f"{', '.join(sorted(name for name in last if name and '.' not in name and not name.isdigit()))}."
-        )
 
 
 def continue_adapter(

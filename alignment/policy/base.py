@@ -1,6 +1,5 @@
 """Finding a model by its path, and loading it: the base, its tokenizer, and the adapter that lies on it."""
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from transformers.utils import find_adapter_config_file
 from alignment.config.launched import is_sharded
 from alignment.config.schema import AdapterKeys, ModelKeys
 from alignment.errors import ModelError
+from alignment.hub import local, may_be_on_hub, reach, why_not_on_hub
 from alignment.manifest import read_manifest
 from alignment.policy.adapter_files import named_base
 from alignment.policy.adapters import attach_adapter, continue_adapter, copies_in_float32
@@ -34,7 +34,6 @@ from alignment.policy.weight_files import (
 )
 from alignment.policy.weights import weights_hash
 
-HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 TOKENIZER_FILES = ("tokenizer*", "vocab*", "spiece.model", "sentencepiece*.model", "*.tiktoken", "tekken.json")
 
 
@@ -58,8 +57,8 @@ def resolve_model(path: str, *, revision: str = "main") -> ModelSource:
 
     Raises: ModelError where there is nothing to load, or an adapter lies on another adapter.
     """
-    folder = Path(path).expanduser()
-    if not folder.exists():
+    folder = local(path)
+    if folder is None:
         return _resolve_hub(path, revision)
     if not folder.is_dir():
         raise ModelError(f"{path} is a file; name the folder that holds the model.")
@@ -93,8 +92,10 @@ def _require_own_base(source: ModelSource, adapter: Path) -> None:
 
 
 def _resolve_hub(path: str, revision: str) -> ModelSource:
-    if not HUB_ID.fullmatch(path):
-        raise ModelError(f"model {path} does not exist; name a model folder, a run directory or a Hub id.")
+    reason = why_not_on_hub(path)
+    if reason is not None:
+        raise ModelError(f"model {path} does not exist: {reason}; name a model folder, a run directory or a Hub id.")
+    reach()
     try:
         config = find_adapter_config_file(path, revision=revision)
     except Exception as error:
@@ -115,7 +116,7 @@ def _base_of(adapter: Path) -> str:
     for root in (Path(), *adapter.resolve().parents):
         if (root / base).is_dir():
             return str(root / base)
-    if HUB_ID.fullmatch(base):
+    if may_be_on_hub(base):
         return base
     raise ModelError(
         f"{adapter} is an adapter on {base}, which does not exist; put the base there or correct "

@@ -17,6 +17,7 @@ from alignment.policy.base import load_base, resolve_model
 from alignment.policy.heads import SCORE_WEIGHT, ScalarHead, read_score_weight
 from alignment.policy.patterns import require_patterns
 from alignment.policy.roles import Roles, belongs_to
+from alignment.policy.targets import require_modules
 from alignment.policy.value_model import load_value_model
 
 COPIES = r".*\.(modules_to_save|original_module)(\..*)?"  # inside what PEFT wraps for another adapter's modules_to_save
@@ -145,6 +146,9 @@ def with_adapters(base: Any, starts: dict[str, AdapterStart]) -> PeftModel:
     modules = module_names(base)
     for name, start in starts.items():
         require_patterns(start.config, modules, f"the {name} adapter")
+    for start in starts.values():
+        if start.weights is None:
+            require_modules(base, start.config)
     names = iter(starts.items())
     first, start = next(names)
     model = PeftModel(base, start.config, adapter_name=first)

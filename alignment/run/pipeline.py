@@ -17,7 +17,7 @@ from rich.console import Console
 from alignment.config.pipelines import Pipeline, Stage, load_pipeline
 from alignment.config.schema import EvaluateRecipe, RewardRecipe
 from alignment.config.secrets import refuse_keys_in_words
-from alignment.errors import AlignmentError
+from alignment.errors import AlignmentError, RecipeError
 from alignment.manifest import MANIFEST, read_manifest
 from alignment.meter import duration
 from alignment.run.files import naming_the_disk, read_json_object, write_json
@@ -26,6 +26,7 @@ from alignment.run.last_resort import keep_tracebacks_in
 from alignment.run.processes import INTERRUPTED, module_command, run_logged, tail
 from alignment.run.progress import Progress, summary
 from alignment.run.signals import PREEMPTED, Terminated, ending_on_signals
+from alignment.train.trial import require_accepted
 
 STATE = "pipeline.json"
 TAIL_LINES = 20
@@ -56,10 +57,11 @@ def run_pipeline(
     Returns: 0, or the exit code of the stage that failed.
     Raises: RecipeError, before anything is run or written.
     """
-    refuse_keys_in_words(shlex.split(launch) if launch else [])
+    refuse_keys_in_words(_launcher(launch))
     console = console or Console(highlight=False, width=None if sys.stdout.isatty() else PLAIN_WIDTH)
     pipeline = load_pipeline(path, output_dir, seed)
     stages = pipeline.selected(path, start, only)
+    require_accepted([stage.recipe for stage in stages if stage.recipe is not None])
     with naming_the_disk(Path(pipeline.output_dir)):
         Path(pipeline.output_dir).mkdir(parents=True, exist_ok=True)
     keep_tracebacks_in(Path(pipeline.output_dir))
@@ -75,6 +77,16 @@ def run_pipeline(
             return int(told.code or PREEMPTED)
         runner.conclude()
     return 0
+
+
+def _launcher(launch: str | None) -> list[str]:
+    try:
+        words = shlex.split(launch or "")
+    except ValueError as error:
+        raise RecipeError([f"--launch: is no command ({error})"]) from None
+    if launch is not None and not words:
+        raise RecipeError(["--launch: is empty; give a command such as 'accelerate launch --num_processes 2'"])
+    return words
 
 
 @contextmanager

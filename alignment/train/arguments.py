@@ -25,6 +25,22 @@ def training_arguments(cls: type[Arguments], recipe: Recipe, run: RunDirectory, 
 
     Raises: RecipeError where the library refuses a value or a combination; TrainingError where processes do not meet.
     """
+    try:
+        arguments = cls(**values_for(cls, recipe, str(run.path), **forced))
+    except (ValueError, TypeError) as error:
+        raise RecipeError([f"{recipe.source or recipe.stage}: {error}"]) from error
+    arguments._n_gpu = min(arguments.n_gpu, 1)  # one process would else spread over all GPUs in sight, by DataParallel
+    arguments.report_to = [name for name in arguments.report_to if name != "wandb"]  # the run's folder reports there
+    if arguments.world_size != run.launch.processes:
+        raise TrainingError(
+            f"the launcher started {run.launch.processes} processes, but Accelerate found {arguments.world_size}: each "
+            "would train alone. Start them with accelerate launch and a file of launch/accelerate"
+        )
+    return arguments
+
+
+def values_for(cls: type[Any], recipe: Recipe, folder: str, **forced: Any) -> dict[str, Any]:
+    """The values of a configuration's keys: ours, the recipe's over them, and over both what is `forced`."""
     on_gpu, sharded = torch.cuda.is_available(), is_sharded()
     known = {field.name for field in dataclasses.fields(cls)}
     ours: dict[str, Any] = {
@@ -41,21 +57,10 @@ def training_arguments(cls: type[Arguments], recipe: Recipe, run: RunDirectory, 
     name = "activation_checkpointing"  # what transformers 5.23 calls gradient_checkpointing, warning of the old name
     name = name if name in known else "gradient_checkpointing"
     ours[name] = recipe.library.get("gradient_checkpointing", on_gpu)
-    named = {"seed": recipe.seed, "run_name": recipe.run_name or str(run.path), "report_to": recipe.report_to}
+    named = {"seed": recipe.seed, "run_name": recipe.run_name or folder, "report_to": recipe.report_to}
     named["project"] = project_of(recipe)  # Trackio's; W&B is told by the run's folder
     shared = {key: getattr(recipe, key) for key in ("max_length", "trust_remote_code") if hasattr(recipe, key)}
     elsewhere = ("gradient_checkpointing", "deepspeed")  # the latter is in the environment, see `Launch`
     library = {key: value for key, value in recipe.library.items() if key not in elsewhere}
-    values = {**ours, **named, **shared, **library, **forced, "output_dir": str(run.path)}
-    try:
-        arguments = cls(**{key: value for key, value in values.items() if key in known})
-    except (ValueError, TypeError) as error:
-        raise RecipeError([f"{recipe.source or recipe.stage}: {error}"]) from error
-    arguments._n_gpu = min(arguments.n_gpu, 1)  # one process would else spread over all GPUs in sight, by DataParallel
-    arguments.report_to = [name for name in arguments.report_to if name != "wandb"]  # the run's folder reports there
-    if arguments.world_size != run.launch.processes:
-        raise TrainingError(
-            f"the launcher started {run.launch.processes} processes, but Accelerate found {arguments.world_size}: each "
-            "would train alone. Start them with accelerate launch and a file of launch/accelerate"
-        )
-    return arguments
+    values = {**ours, **named, **shared, **library, **forced, "output_dir": folder}
+    return {key: value for key, value in values.items() if key in known}

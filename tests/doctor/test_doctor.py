@@ -93,7 +93,7 @@ def test_an_old_python_is_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
     ("keys", "about", "level", "words"),
     [
         ({"model_name_or_path": "./absent"}, "model", "fault", "does not exist"),
-        ({"lora_target_modules": ["q_proj", "query_key_value"]}, "LoRA", "warning", "query_key_value match no module"),
+        ({"lora_target_modules": ["q_proj", "query_key_value"]}, "model", "fault", "no module query_key_value"),
         ({"lora_target_modules": ["query_key_value"]}, "model", "fault", "query_key_value"),
         ({"eos_token": "<no such>"}, "tokenizer", "fault", "is not a token"),
         ({"max_length": 4}, "labels", "fault", "no row has a label that teaches"),

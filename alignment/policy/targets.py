@@ -1,0 +1,40 @@
+"""The modules that an adapter's configuration names: all of them are modules of the model."""
+
+import re
+from collections.abc import Collection
+from typing import Any
+
+from peft import LoraConfig
+
+from alignment.errors import ModelError
+
+SHOWN = 12  # names that a message lists
+
+
+def require_modules(model: Any, config: LoraConfig) -> None:
+    """Refuse names that no module has: PEFT says nothing as long as one name is found, nor of `modules_to_save`.
+
+    Raises: ModelError that names them and the modules that there are.
+    """
+    names = [name for name, _ in model.named_modules() if name]
+    if config.target_modules and not isinstance(config.target_modules, str):
+        _require(names, config.target_modules, "lora_target_modules")
+    _require(names, [name for name in config.modules_to_save or [] if name != "score"], "lora_modules_to_save")
+
+
+def _require(names: list[str], wanted: Collection[str], key: str) -> None:
+    """Layers are told apart by nothing but their numbers: a plan's model has fewer."""
+    known = {_unnumbered(name) for name in names}
+    ends = known | {name[place + 1 :] for name in known for place, letter in enumerate(name) if letter == "."}
+    absent = sorted(name for name in wanted if _unnumbered(name) not in ends)
+    if absent:
+        kinds = sorted({name.rpartition(".")[2] for name in names if not name.rpartition(".")[2].isdecimal()})
+        more = ", ..." if len(kinds) > SHOWN else ""
+        raise ModelError(
+            f"{key}: the model has no module {', '.join(absent)}; it has {', '.join(kinds[:SHOWN])}{more}. Take the "
+            "name out, or correct it."
+        )
+
+
+def _unnumbered(name: str) -> str:
+    return re.sub(r"(?<![^.])[0-9]+(?![^.])", "N", name)
