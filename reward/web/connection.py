@@ -260,15 +260,16 @@ class Connection(H11Protocol):
 
 
 def _least_useful(connections: set[Any], newest: Connection) -> Connection | None:
-    """The connection to drop for a new one, or None where all others are at work.
+    """The connection to drop for a new one, or None where all others have their request at work.
 
-    First those of clients without a token, then idle ones with; among these, one of the peer that has the most; of
-    that peer's, the oldest.
+    First those of clients without a token, then idle ones with, then those whose body is still coming; among these, one
+    of the peer that has the most; of that peer's, the oldest.
     """
-    found = [one for one in connections if one is not newest and one.phase != "busy"]
-    strangers = [one for one in found if not one.admitted]
+    others = [one for one in connections if one is not newest]
+    idle = [one for one in others if one.phase != "busy"]
+    coming = [one for one in others if one.phase == "busy" and one.conn.their_state is h11.SEND_BODY]
     peers: dict[str, list[Connection]] = {}
-    for one in strangers or found:
+    for one in [one for one in idle if not one.admitted] or idle or coming:
         peers.setdefault(one.client[0] if one.client else "", []).append(one)
     crowd = max(peers.values(), key=len, default=[])
     return min(crowd, key=lambda one: one.since, default=None)

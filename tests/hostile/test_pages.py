@@ -184,7 +184,7 @@ def test_odd_headers(target, number):
         names = {line.partition(":")[0].lower() for line in HEADERS[number]}
         kept = [line for line in known if line.partition(":")[0].lower() not in names]
         lines = [f"{method} {target.path} HTTP/1.1", *kept, *HEADERS[number], CLOSE, "", ""]
-        assert status(target.send("\r\n".join(lines).encode("latin-1"), seconds=1)) != 500
+        assert status(target.send("\r\n".join(lines).encode("latin-1"), seconds=0.5)) != 500
 
 
 NO_HTTP = [
@@ -211,7 +211,7 @@ NO_HTTP = [
 
 @pytest.mark.parametrize("number", range(len(NO_HTTP)))
 def test_what_is_no_http(target, number):
-    assert status(target.send(NO_HTTP[number], seconds=1)) in (None, 400, 401, 403, 404, 405)
+    assert status(target.send(NO_HTTP[number], seconds=0.5)) in (None, 400, 401, 403, 404, 405)
 
 
 BODIES = {
@@ -362,7 +362,7 @@ def test_connections_opened_and_closed_as_fast_as_can_be(target):
 def test_requests_sent_ahead(target, trusted):
     """Pipelining: thousands on one connection."""
     with honest_beside(target):
-        target.send(target.request(b"{}", trusted=trusted) * 2000, seconds=1)
+        target.send(target.request(b"{}", trusted=trusted) * 2000, seconds=0.5)
 
 
 @pytest.mark.parametrize("trusted", [True, False])

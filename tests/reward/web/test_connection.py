@@ -103,6 +103,17 @@ def test_requests_at_work_keep_their_places_and_one_more_is_told_to_come_again(a
         assert status(running.ask(get())) == 200
 
 
+def test_bodies_that_are_slow_to_come_give_way_to_a_new_request(app):
+    with Running(app, QUICK) as running, contextlib.ExitStack() as open_wires:
+        for _ in range(20):
+            wire = open_wires.enter_context(running.connect())
+            wire.sendall(post(b"x", "Token: known", path="/read", length=1000))
+        until(lambda: len(running.server.server_state.tasks) >= 8)
+        for _ in range(3):
+            assert status(running.ask(get())) == 200
+    assert not running.log.lines
+
+
 @pytest.mark.parametrize("path", ["/large", "/large?streamed=1"])
 def test_a_client_that_does_not_read_its_answer_is_dropped_and_a_slow_one_is_not(app, path):
     with Running(app, QUICK) as running:
