@@ -185,7 +185,7 @@ def _several_choices(row: Row) -> list[Parsed]:
     """Read lists of good and of bad answers: each good one beats each bad one, and nothing is said among equals."""
     sides = []
     for key in ("chosen", "rejected"):
-        texts = [row[key]] if isinstance(row[key], str) else row[key]
+        texts = [row[key]] if isinstance(row.get(key), str) else row.get(key)
         if not isinstance(texts, list) or not texts or not all(isinstance(t, str) and t.strip() for t in texts):
             raise BadRow(f"'{key}' is not a list of answers that are text and not empty")
         sides.append([whole_text(text, f"'{key}[{index}]'") for index, text in enumerate(texts)])

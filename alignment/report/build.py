@@ -35,7 +35,7 @@ def build(run_paths: list[Path], out: Path | None = None) -> Path:
     paths = [Path(path) for path in run_paths]
     page = render(read_runs(paths))
     out = Path(out) if out is not None else paths[0] / "report.html"
-    write_atomic(out, page)
+    write_atomic(out, page.encode("utf-8", "replace"))  # half of a surrogate pair is shown as ?
     return out
 
 

@@ -137,8 +137,8 @@ def smoothed(values: Sequence[float], reach: int) -> list[float]:
 def number(value: float) -> str:
     """A value in three significant digits, as a person would write it."""
     size = abs(value)
-    if size == 0:
-        return "0"
+    if size == 0 or not math.isfinite(size):
+        return "0" if size == 0 else f"{value}"
     if size >= 1e6 or size < 1e-3:
         mantissa, _, exponent = f"{size:.2e}".partition("e")
         text = f"{mantissa}e{int(exponent)}"

@@ -22,6 +22,7 @@ MAIN: tuple[tuple[str, str, tuple[tuple[str, str], ...]], ...] = (
     ("Entropy", "nats per token", (("entropy", "training"), ("eval_entropy", "held out"))),
     ("Distinct answers", "share", (("distinct_answers", "share"),)),
 )
+LARGEST = 1e100  # of a value that is drawn
 NEVER = ("step", "epoch", "total_flos", "num_tokens", "eval_num_tokens")
 TIMING = ("_runtime", "_per_second", "_flos", "seconds")
 
@@ -84,5 +85,5 @@ def _with_evaluation(keys: Sequence[str], curves: Series) -> list[tuple[str, lis
 
 
 def is_number(value: object) -> TypeGuard[float]:
-    """Whether a logged value can be drawn."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    """Whether a logged value can be drawn, and its square be computed."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= LARGEST
