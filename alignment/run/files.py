@@ -53,10 +53,17 @@ def disk_is_full(error: BaseException | None) -> bool:
 
 
 def write_atomic(path: Path | str, content: str | bytes) -> None:
-    """Write beside `path`, flush to disk and rename, so that a reader sees the old file or the whole new one."""
+    """Write beside `path`, flush to disk and rename, so that a reader sees the old file or the whole new one.
+
+    A device or a pipe, `/dev/null` and `/dev/stdout` among them, is written into: a rename would take its place.
+    """
     path = Path(path)
     data = content.encode() if isinstance(content, str) else content
     with naming_the_disk(path):
+        if _is_device(path):
+            with path.open("ab") as device:
+                device.write(data)
+            return
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:
@@ -70,6 +77,12 @@ def write_atomic(path: Path | str, content: str | bytes) -> None:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(beside)
             raise
+
+
+def _is_device(path: Path) -> bool:
+    """Whether a path names what is there to write into; `/dev/stdout` does even where it leads to a file."""
+    is_special = path.exists() and not path.is_file() and not path.is_dir()
+    return is_special or (path.parts[:2] == ("/", "dev") and path.exists())
 
 
 def flush_to_disk(path: Path) -> None:

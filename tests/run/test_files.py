@@ -1,5 +1,6 @@
 import errno
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,31 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_beside_it(tmp_path, monk
         write_atomic(path, "new")
     assert path.read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_a_pipe_is_written_into_and_not_replaced(tmp_path):
+    """As root, a rename would put a file in the place of /dev/null."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with ThreadPoolExecutor(1) as pool:
+        read = pool.submit(pipe.read_bytes)
+        write_atomic(pipe, "text")
+        assert read.result(10) == b"text"
+    assert pipe.is_fifo()
+    assert [path.name for path in tmp_path.iterdir()] == ["pipe"]
+
+
+@pytest.mark.parametrize("path", ["/dev/stdout", "/dev/fd/1", "/dev/full", "/dev/null"])
+def test_the_systems_devices_are_never_renamed_over(path, monkeypatch):
+    def refuse(*_):
+        raise AssertionError("a device would have been replaced")
+
+    monkeypatch.setattr(files.os, "replace", refuse)
+    if path == "/dev/full" and os.path.exists(path):
+        with pytest.raises(AlignmentError, match="/dev/full: no room left on the disk"):
+            write_atomic(path, "text")
+    else:
+        write_atomic(path, "")
 
 
 def test_a_file_in_place_of_a_folder_is_named(tmp_path):
