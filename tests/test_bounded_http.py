@@ -107,7 +107,9 @@ def test_an_encoding_that_was_not_asked_for_is_refused(encoding):
         http.get(server.url)
 
 
-@pytest.mark.parametrize("body", [b"{}", gzip.compress(b"{}" * 99, mtime=0)[:-12], b"\x1f\x8b\x08\0\0\0\0\0\0\xff\xff\xff\xff"])
+@pytest.mark.parametrize(
+    "body", [b"{}", gzip.compress(b"{}" * 99, mtime=0)[:-12], b"\x1f\x8b\x08\0\0\0\0\0\0\xff\xff\xff\xff"]
+)
 def test_a_compressed_body_that_is_none_or_cut_off_is_refused(body):
     head = HEAD + b"Content-Encoding: gzip\r\nConnection: close\r\n\r\n"
     with RawServer(sending(head, body)) as server, client() as http, pytest.raises(ReplyError, match="compressed body"):

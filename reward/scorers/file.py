@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from alignment.data.conversations import keys_of, kind_of
-from alignment.data.rows import Prompt
+from alignment.data.conversations import BadRow, keys_of, kind_of, messages_of
+from alignment.data.rows import Message, Prompt
 from alignment.data.stored import ROW_BYTES, Stored
-from alignment.errors import DataError, JsonError
+from alignment.errors import DataError, JsonError, printable
 from alignment.json_lines import line_of
 from alignment.run.files import write_jsonl
 from alignment.strict_json import parse, shown
@@ -94,8 +94,8 @@ def _row(row: Any, where: str) -> Row:
     if not isinstance(row, dict):
         raise DataError(f"{where}: the row is {kind_of(row)}, not an object with named fields.")
     if "messages" in row:
-        messages = _messages(row["messages"], f"{where}: messages")
-        if messages[-1]["role"] != "assistant" or len(messages) < 2:
+        messages = _messages(row, "messages", where)
+        if messages[-1]["role"] != "assistant" or len(messages) < 2 or not messages[-1]["content"].strip():
             raise DataError(f"{where}: messages must end with the assistant's answer to score.")
         return Row(where, row, messages[:-1], [messages[-1]["content"]])
     keys = [key for key in ANSWER_KEYS if key in row]
@@ -114,14 +114,15 @@ def _row(row: Any, where: str) -> Row:
     if several and "scores" in row:
         raise DataError(f"{where}: has scores already, which would be written over; rename or remove them.")
     prompt = row["prompt"]
-    return Row(where, row, prompt if isinstance(prompt, str) else _messages(prompt, f"{where}: prompt"), answers)
+    return Row(where, row, prompt if isinstance(prompt, str) else _messages(row, "prompt", where), answers)
 
 
-def _messages(value: Any, where: str) -> list[dict[str, str]]:
-    if not isinstance(value, list) or not value:
-        raise DataError(f"{where} is {shown(value)}; it must be text or a list of messages.")
-    for message in value:
-        parts = (message.get("role"), message.get("content")) if isinstance(message, dict) else (None, None)
-        if not all(isinstance(part, str) for part in parts):
-            raise DataError(f"{where} holds {shown(message)}; a message has a role and a content, both text.")
-    return value
+def _messages(row: dict[str, Any], key: str, where: str) -> list[Message]:
+    """Return messages as every stage reads them; a call of a tool is kept as its text.
+
+    Raises: DataError naming file and line.
+    """
+    try:
+        return messages_of(row, key)
+    except BadRow as error:
+        raise DataError(printable(f"{where}: {error}.")) from None
