@@ -19,6 +19,7 @@ from reward.feedback.labeler import summary
 from reward.feedback.revising import revised, reviser_for
 from reward.feedback.sampling import require_one_process
 from reward.feedback.stage import LABELS, caller_for, dry_run, labels_of, recording, reparse, usage, write_revisions
+from reward.feedback.stored import unanswered
 from reward.judges import build_judge
 
 
@@ -35,7 +36,7 @@ def main(argv: list[str] | None = None) -> None:
     caller = caller_for(recipe)
     judge = build_judge(recipe.judge, caller)  # before anything is written: without a judge there is no run
     reviser = reviser_for(recipe, caller)
-    run = RunDirectory.open(recipe)
+    run = RunDirectory.open(recipe, expendable=unanswered)
     who = {"judge": judge.name, "prompt_hash": judge.prompt_hash}
     run.record(judge=who)
     with recording(recipe, run, caller) as store:

@@ -25,6 +25,7 @@ from alignment.train.saving import lineage_of, save_trained
 from alignment.train.scoring import Scoring, require_same_tokenizer, reward_adapter_on_base
 from alignment.train.trial import require_accepted
 from alignment.train.update import UpdateShape
+from reward.feedback.stored import unanswered
 from reward.scorers import build_scoring, build_watch, describe, describe_watch, reward_models
 
 
@@ -41,7 +42,7 @@ def main(argv: list[str] | None = None) -> None:
     recipe = load_recipe("ppo", sys.argv[1:] if argv is None else argv)
     require_accepted([recipe])
     require_engine(recipe)
-    run = RunDirectory.open(recipe)
+    run = RunDirectory.open(recipe, expendable=unanswered)
     set_seed(recipe.seed)
 
     tokenizer = load_tokenizer(recipe)

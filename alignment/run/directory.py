@@ -14,6 +14,7 @@ import platform
 import secrets
 import shutil
 import sys
+from collections.abc import Callable, Collection
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -28,13 +29,14 @@ from alignment.meter import say
 from alignment.run import tracking
 from alignment.run.card import model_card
 from alignment.run.checkpoints import checkpoints, latest_whole, new_identifier, remove, settle
+from alignment.run.differences import differences
 from alignment.run.files import append_jsonl, naming_the_disk, write_atomic, write_json
 from alignment.run.last_resort import LOGS, keep_tracebacks_in
 from alignment.run.tracking import Tracker
 from alignment.secrecy import hidden_words
-from alignment.strict_json import shown
 
 PEOPLE = "people.jsonl"  # hours of somebody's work, which no command may delete
+CALLS = "calls*.sqlite"  # answers of judges, which may be paid for
 DDP_TIMEOUT = 1800  # seconds that a process waits for the others; transformers' default of the key of that name
 PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "bitsandbytes", "deepspeed")
 OURS = frozenset({MANIFEST, "recipe.yaml", "metrics.jsonl", "samples.jsonl", "README.md"})
@@ -56,10 +58,14 @@ class RunDirectory:
         self.checkpoint: str | None = None  # the latest whole checkpoint of the same recipe
         self.identifier: str | None = None  # tells this run's checkpoints from those of all others; the main process's
         self.tracker: Tracker | None = None
+        self.expendable: Callable[[Path], Collection[str]] | None = None
 
     @classmethod
-    def open(cls, recipe: Recipe) -> "RunDirectory":
+    def open(cls, recipe: Recipe, *, expendable: Callable[[Path], Collection[str]] | None = None) -> "RunDirectory":
         """Create or reopen `recipe.output_dir`.
+
+        Args:
+            expendable: names files of a folder with which nothing is lost, so that another recipe may take them over.
 
         Raises: AlignmentError where it holds a finished run, a run of another recipe, or something else entirely,
             and `overwrite` is false.
@@ -67,6 +73,7 @@ class RunDirectory:
         launch = Launch.of(recipe)
         launch.require_own_store()
         run = cls(Path(recipe.output_dir), recipe, launch, int(os.environ.get("RANK", "0")) == 0)
+        run.expendable = expendable
         if run.main_process:
             run._begin()
             keep_tracebacks_in(run.path)
@@ -210,17 +217,14 @@ class RunDirectory:
             return {}
         manifest = read_manifest(self.path)
         if manifest.get("status") == "finished":
-            raise AlignmentError(
-                f"output_dir {self.path} holds a finished run; pass --overwrite true to run it anew, or name another "
-                "output_dir."
-            )
+            raise AlignmentError(f"output_dir {self.path} holds a finished run; {how_anew(self.path, 'it ')}.")
         changed = self._changed(manifest)
         if not self._holds_work():
             return {} if changed else manifest
         if changed:
             raise AlignmentError(
                 f"output_dir {self.path} holds an interrupted run of another recipe ({'; '.join(changed)}); put the "
-                "recipe back to go on with it, or pass --overwrite true to run anew."
+                f"recipe back to go on with it, or {how_anew(self.path)}."
             )
         reason = None
         if self.recipe.TRAINER_CONFIG:
@@ -228,7 +232,7 @@ class RunDirectory:
         if reason:
             raise AlignmentError(
                 f"output_dir {self.path} holds an interrupted run that cannot go on as it is started now: {reason}. "
-                "Start it as it was started then, or pass --overwrite true to run anew."
+                f"Start it as it was started then, or {how_anew(self.path)}."
             )
         return manifest
 
@@ -239,8 +243,7 @@ class RunDirectory:
         free = NOT_IDENTITY | RECHECKED
         if self.recipe.stage != "ppo" and launch.rows(before) == self.launch.rows(now):
             free |= BATCH_KEYS  # the same rows in the same steps
-        changed = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
-        return [f"{key} was {shown(before.get(key))}, is {shown(now.get(key))}" for key in changed if key not in free]
+        return list(differences(before, now, free=free))
 
     def _before(self, manifest: dict[str, Any]) -> tuple[Launch, dict[str, Any]]:
         """How the interrupted run was launched, and its recipe."""
@@ -249,7 +252,15 @@ class RunDirectory:
     def _holds_work(self) -> bool:
         """Whether anything there would be lost: a run that failed at once leaves only what describes it."""
         describing = {MANIFEST, "recipe.yaml", "README.md", self.metrics_path.name, "wandb"}
+        describing |= set(self.expendable(self.path) if self.expendable else ())
         return any(entry.name not in describing and not LOGS.fullmatch(entry.name) for entry in self.path.iterdir())
+
+
+def how_anew(path: Path | str, what: str = "") -> str:
+    """Say how to run anew without the loss of what was paid for."""
+    if any(Path(path).glob(CALLS)):
+        return f"name another output_dir to run {what}anew: the judge's answers in this one are paid for"
+    return f"pass --overwrite true to run {what}anew, or name another output_dir"
 
 
 def resolved_recipe(recipe: Recipe) -> dict[str, Any]:

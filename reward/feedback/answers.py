@@ -11,7 +11,8 @@ from alignment.data.template import Template
 from alignment.errors import DataError
 from alignment.run.directory import RunDirectory
 from reward.feedback.sampling import sample_answers
-from reward.feedback.store import CallStore, Sampled
+from reward.feedback.store import CallStore
+from reward.feedback.stored import Sampled
 
 CHARACTERS_PER_TOKEN = 4  # of English, for answers that are not sampled yet
 

@@ -9,7 +9,8 @@ from alignment.errors import BudgetError, JudgeError
 from alignment.evaluate.judging import Asker, Question, Verdict
 from alignment.meter import Meter
 from reward.feedback.asking import ask_all
-from reward.feedback.store import CallStore, Sampled
+from reward.feedback.store import CallStore
+from reward.feedback.stored import Sampled
 from reward.feedback.ways import IDENTICAL, Verdicts, Way, key_of, pairs_to_label
 
 ANSWERED = frozenset({"ok", "tie", "abstain"})  # the judge's own answers

@@ -9,7 +9,8 @@ from alignment.data.rows import Pair, Ranking
 from alignment.evaluate.judging import Rating
 from reward.feedback.budget import Budget
 from reward.feedback.labeler import ask
-from reward.feedback.store import CallStore, Sampled
+from reward.feedback.store import CallStore
+from reward.feedback.stored import Sampled
 from reward.feedback.ways import key_of
 from reward.judges.calls import Caller
 from reward.judges.revision import Reviser

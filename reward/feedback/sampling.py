@@ -6,10 +6,11 @@ import os
 
 from alignment.data.rows import Prompt
 from alignment.data.template import Template
-from alignment.errors import RecipeError
+from alignment.errors import DataError, RecipeError
 from alignment.meter import Meter
 from alignment.rollout.engine import Engine, Sampling
-from reward.feedback.store import CallStore, Sampled
+from reward.feedback.store import CallStore
+from reward.feedback.stored import Sampled
 
 BATCHES_PER_CHUNK = 4  # a chunk is what a kill can cost
 
@@ -49,9 +50,15 @@ def sample_answers(
     have = store.samples()
     with Meter("label: sampled", "prompts", len(prompts), len(have)) as progress:
         for start in range(0, len(prompts), size):
-            if start in have:
-                continue
             chunk = range(start, min(start + size, len(prompts)))
+            missing = [position for position in chunk if position not in have]
+            if not missing:
+                continue
+            if len(missing) < len(chunk):
+                raise DataError(
+                    f"{store.path}: the answers to prompt {missing[0]} are missing among those that were kept with "
+                    "them; the file was changed by hand or is damaged. Put it back, or name another output_dir."
+                )
             ids = [template.prompt_ids(prompts[position]) for position in chunk]
             repeated = [prompt_ids for prompt_ids in ids for _ in range(num_generations)]
             seed = int.from_bytes(hashlib.sha256(f"{sampling.seed}/{start}".encode()).digest()[:8], "big")

@@ -20,7 +20,8 @@ from reward.feedback.answers import given_answers, imagined_answers
 from reward.feedback.budget import Budget, DryCaller
 from reward.feedback.labeler import label, summary
 from reward.feedback.revising import answers_to_revise, revised, reviser_for
-from reward.feedback.store import CallStore, Sampled
+from reward.feedback.store import CallStore
+from reward.feedback.stored import Sampled
 from reward.feedback.ways import key_of, pairs_to_label, way_of
 from reward.judges import build_judge
 from reward.judges.calls import Caller
@@ -44,7 +45,7 @@ def caller_for(recipe: LabelRecipe) -> Caller:
 @contextlib.contextmanager
 def recording(recipe: LabelRecipe, run: RunDirectory, caller: Caller) -> Iterator[CallStore]:
     """Open the run's store; calls are kept there and held to what the recipe may spend in all."""
-    with CallStore(run.path / STORE) as store:
+    with CallStore(run.path / STORE, may_rebind=True) as store:
         spent = store.totals()
         caller.ledger = store
         caller.purse = Budget(

@@ -6,6 +6,8 @@ not kept: they are read from the replies, so the labels can be rebuilt without a
 
 import contextlib
 import json
+import os
+import secrets
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Sequence
@@ -13,13 +15,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from alignment.data.rows import Prompt
-from alignment.errors import AlignmentError, DataError, LineageError
+from alignment.errors import DataError, LineageError
 from alignment.evaluate.judging import Comparison, Listing, Question
+from reward.feedback.stored import Damage, Sampled, answers_in, count_of, fault_of, known_reply, sampled, text_of
 from reward.judges.calls import About, ChatReply, question_key
 from reward.judges.prompting import well_formed
 
 VERSION = 2
+GIVEN_OR_SAMPLED = ("answers", "policy")  # settings, of which a run has one
+FENCE_SECRET = "fence_secret"  # in `settings`: hexadecimal; stores from before there was one have none
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS settings (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS samples (
@@ -59,16 +63,6 @@ CREATE INDEX IF NOT EXISTS of_question ON calls (question, repeat);
 
 
 @dataclass(frozen=True, slots=True)
-class Sampled:
-    """K answers to the prompt at one position of the run's list."""
-
-    position: int
-    prompt: Prompt
-    responses: list[str]
-    stopped: list[bool]
-
-
-@dataclass(frozen=True, slots=True)
 class Totals:
     """What a store's calls took."""
 
@@ -83,14 +77,21 @@ class Totals:
 class CallStore:
     """The open store; one process holds it at a time, and its threads share it."""
 
-    def __init__(self, path: Path, *, rejected: bool = False) -> None:
-        """Open or create the file; `rejected` replies count as known where they are to be read anew.
+    def __init__(self, path: Path, *, rejected: bool = False, may_rebind: bool = False) -> None:
+        """Open or create the file, which only its owner may read.
+
+        Args:
+            rejected: replies without a verdict count as known, to be read anew. may_rebind: as long as nothing was
+                answered, another policy, data set or way of sampling may take the place of the one before.
 
         Raises: DataError where it is not a store; AlignmentError where another process holds it.
         """
         self.path = path
         self.rejected = rejected
+        self.may_rebind = may_rebind
         self._lock = threading.RLock()
+        with contextlib.suppress(OSError):  # where it exists, or cannot be made: then SQLite tells why
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL, 0o600))
         with self._naming():
             self._connection = sqlite3.connect(path, timeout=1.0, isolation_level=None, check_same_thread=False)
             # The exclusive lock keeps a second run out of the folder and dies with its process. In WAL mode with
@@ -102,9 +103,22 @@ class CallStore:
             if version not in (0, VERSION):
                 raise DataError(
                     f"{path}: written by another version of this project (store {version}, this one reads {VERSION}); "
-                    "finish the run with that version, or pass --overwrite true."
+                    "finish the run with that version, or name another output_dir."
                 )
             self._connection.executescript(f"BEGIN IMMEDIATE; {SCHEMA} PRAGMA user_version={VERSION}; COMMIT;")
+            self.fence_secret = self._secret()
+
+    def _secret(self) -> bytes:
+        """Return what the fences in this store's calls are made with; a store without calls gets one of its own."""
+        with self._transaction() as connection:
+            row = connection.execute("SELECT value FROM settings WHERE name = ?", (FENCE_SECRET,)).fetchone()
+            if row is not None:
+                return text_of(row[0], "the fence_secret in settings").encode()
+            if connection.execute("SELECT EXISTS (SELECT 1 FROM calls)").fetchone()[0]:
+                return b""
+            made = secrets.token_hex(32)
+            connection.execute("INSERT INTO settings VALUES (?, ?)", (FENCE_SECRET, made))
+            return made.encode()
 
     def bind(self, **settings: Any) -> None:
         """Remember what the run depends on, or compare it with what was remembered.
@@ -115,13 +129,30 @@ class CallStore:
             before = {name: value for name, value in connection.execute("SELECT name, value FROM settings")}
             given = {name: json.dumps(value, sort_keys=True) for name, value in settings.items()}
             changed = [name for name in given if name in before and before[name] != given[name]]
-            if changed:
+            if any(name in given and other in before for name, other in (GIVEN_OR_SAMPLED, GIVEN_OR_SAMPLED[::-1])):
+                changed.append("source of answers")
+            if changed and self.may_rebind and self._nothing_said(connection):
+                connection.execute("DELETE FROM samples")
+                connection.execute("DELETE FROM settings WHERE name != ?", (FENCE_SECRET,))
+            elif changed:
                 raise LineageError(
                     f"{self.path}: the interrupted run it belongs to had another "
-                    f"{', '.join(name.replace('_', ' ') for name in changed)}; put it back to go on, or pass "
-                    "--overwrite true to run anew."
+                    f"{', '.join(name.replace('_', ' ') for name in changed)}; put it back to go on, or "
+                    f"{self._anew(connection)}."
                 )
             connection.executemany("INSERT OR IGNORE INTO settings VALUES (?, ?)", given.items())
+
+    def _nothing_said(self, connection: sqlite3.Connection) -> bool:
+        """Whether neither a judge has answered nor a person labelled."""
+        people = connection.execute("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'people'").fetchone()
+        labelled = people and connection.execute("SELECT 1 FROM people LIMIT 1").fetchone()
+        return not labelled and not answers_in(connection)
+
+    def _anew(self, connection: sqlite3.Connection) -> str:
+        answers = answers_in(connection)
+        if not answers:
+            return "pass --overwrite true to run anew"
+        return f"name another output_dir to run anew: the {answers} answers of the judge here are paid for"
 
     def add_samples(self, samples: Iterable[Sampled]) -> None:
         """Keep sampled answers, all or none."""
@@ -133,31 +164,35 @@ class CallStore:
             connection.executemany("INSERT INTO samples VALUES (?, ?, ?, ?)", rows)
 
     def samples(self) -> dict[int, Sampled]:
-        """Return the answers sampled so far, by position."""
-        rows = self._rows("SELECT * FROM samples ORDER BY position")
-        return {
-            position: Sampled(position, json.loads(prompt), json.loads(responses), json.loads(stopped))
-            for position, prompt, responses, stopped in rows
-        }
+        """Return the answers sampled so far, by position.
+
+        Raises: DataError naming the row that was changed by hand or damaged.
+        """
+        with self._naming():
+            found = [sampled(row) for row in self._rows("SELECT * FROM samples ORDER BY position")]
+        return {sample.position: sample for sample in found}
 
     def known(self, key: str) -> ChatReply | None:
-        """Return the good reply to a call; failures, refusals and what could not be read are none."""
-        rows = self._rows(
-            "SELECT raw, tokens, details FROM calls WHERE key = ? AND status = 'ok' AND rejected <= ?"
-            " ORDER BY rejected, id DESC LIMIT 1",
-            key,
-            int(self.rejected),
-        )
-        if not rows:
-            return None
-        raw, tokens, details = rows[0]
-        return ChatReply("ok", raw, raw, json.loads(tokens) if tokens else [], json.loads(details))
+        """Return the good reply to a call; failures, refusals and what could not be read are none.
+
+        Raises: DataError naming the row that was changed by hand or damaged.
+        """
+        with self._naming():
+            rows = self._rows(
+                "SELECT id, raw, tokens, details FROM calls WHERE key = ? AND status = 'ok' AND rejected <= ?"
+                " ORDER BY rejected, id DESC LIMIT 1",
+                key,
+                int(self.rejected),
+            )
+            return known_reply(rows[0]) if rows else None
 
     def keep(
         self, key: str, about: About, request: dict[str, Any], reply: ChatReply, *, seconds: float, asked_at: float
     ) -> None:
         """Keep a call, a failed one too; once this returns, no kill loses it."""
-        usage = reply.details.get("usage") or {}
+        usage, seed = reply.details.get("usage"), request.get("seed")
+        counts = usage if isinstance(usage, dict) else {}
+        model = reply.details.get("model")
         row = (
             key,
             about.key(),
@@ -166,16 +201,16 @@ class CallStore:
             about.question.repeat,
             about.step,
             about.judge,
-            reply.details.get("model"),
+            well_formed(model) if isinstance(model, str) else None,
             about.prompt_hash,
-            request.get("seed"),
+            seed if isinstance(seed, int) and abs(seed) < 2**63 else None,
             _json(request),
             reply.status,
             well_formed(reply.text or reply.raw),
             _json(reply.tokens) if reply.tokens else None,
             _json(reply.details),
-            _count(usage.get("prompt_tokens")),
-            _count(usage.get("completion_tokens")),
+            count_of(counts.get("prompt_tokens")) or 0,
+            count_of(counts.get("completion_tokens")) or 0,
             reply.cost,
             seconds,
             asked_at,
@@ -253,26 +288,13 @@ class CallStore:
 
     @contextlib.contextmanager
     def _naming(self) -> Iterator[None]:
+        """Turn what SQLite and damaged rows raise into errors that name the file and what to do."""
         try:
             yield
-        except sqlite3.IntegrityError:
-            raise
-        except sqlite3.Error as error:
-            text = str(error)
-            if "locked" in text:
-                message = (
-                    "another process is labelling into this folder; wait for it to end, or name another output_dir."
-                )
-                raise AlignmentError(f"{self.path}: {message}") from error
-            if "full" in text or "disk I/O" in text:
-                raise AlignmentError(
-                    f"{self.path}: no room left on the disk ({text}); free some and run the same command again: it "
-                    "goes on where it was."
-                ) from error
-            raise DataError(
-                f"{self.path}: cannot be used as a store of calls ({text}); if it is damaged, pass --overwrite true to "
-                "run anew."
-            ) from error
+        except Damage as damage:
+            raise DataError(f"{self.path}: {damage}; it was changed by hand or is damaged. {damage.remedy}") from None
+        except (sqlite3.Error, UnicodeDecodeError, OverflowError) as error:
+            raise fault_of(self.path, error) from error
 
 
 def _asked(question: Question) -> list[Any]:
@@ -285,10 +307,6 @@ def _shown(question: Question) -> str:
     if isinstance(question, Comparison):
         return question.shown
     return ",".join(map(str, question.order)) if isinstance(question, Listing) else "first"
-
-
-def _count(tokens: Any) -> int:
-    return tokens if isinstance(tokens, int) and not isinstance(tokens, bool) and tokens > 0 else 0
 
 
 def _json(value: Any) -> str:

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from alignment.data.rows import USABLE, Asked, Pair, Shown, Status
 from alignment.evaluate.judging import Asks, Comparison, Listing, Question, Rating, Verdict
-from reward.feedback.store import Sampled
+from reward.feedback.stored import Sampled
 from reward.judges.calls import question_key
 
 Verdicts = Mapping[tuple[str, int], Verdict]  # by question and repeat

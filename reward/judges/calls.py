@@ -60,6 +60,8 @@ class About:
 class Ledger(Protocol):
     """Where calls are kept; used from several threads."""
 
+    fence_secret: bytes  # what the fences in its calls are made with
+
     def known(self, key: str) -> ChatReply | None:
         """Return the good reply that was kept under `key`."""
         ...
@@ -107,6 +109,11 @@ class Caller:
         self.sleep = sleep
         self._lock = threading.Lock()
         self._in_flight: dict[str, Future[ChatReply]] = {}
+
+    @property
+    def fence_secret(self) -> bytes | None:
+        """What fences are made with, the same for the same calls; None where no calls are kept."""
+        return self.ledger.fence_secret if self.ledger else None
 
     def call(self, about: About, request: dict[str, Any], send: Callable[[], ChatReply]) -> ChatReply:
         """Return the reply that is known, or try until one comes that is not a passing failure.

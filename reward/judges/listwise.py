@@ -3,6 +3,7 @@
 from typing import Any
 
 from alignment.config.judge_entry import JudgeEntry
+from alignment.data.conversations import readable
 from alignment.errors import JudgeError
 from alignment.evaluate.judging import Asks, Listing, Verdict
 from reward.judges.calls import About, Caller
@@ -45,7 +46,7 @@ class ListwiseJudge:
         if not 2 <= count <= len(LETTERS):
             raise JudgeError(f"a listwise judge orders 2 to {len(LETTERS)} answers, found {count}.")
         letters = LETTERS[:count]
-        question = self.prompt.render(listing)
+        question = self.prompt.render(listing, secret=self.model.caller.fence_secret)
         form = f"in a line that names each of {', '.join(letters)} once, the best first, such as "
         form += " > ".join(reversed(letters))
         schema = None
@@ -55,10 +56,11 @@ class ListwiseJudge:
             form = f"with a JSON object of the form {shape}, each of {', '.join(letters)} once"
             question += f"\n\nReply {form}."
             schema = _schema(letters, self.entry.reasoning)
+        shown = (readable(listing.prompt), *listing.answers, question)
         reply, order = self.model.ask_twice(
             About(self.name, self.prompt_hash, listing),
             question,
-            read=lambda text: find_ranking(text, letters),
+            read=lambda text: find_ranking(text, letters, shown),
             repair=f"Your reply gives no order that can be read. Reply {form}, and nothing else.",
             max_tokens=self.max_tokens,
             schema=schema,

@@ -3,6 +3,7 @@
 from typing import Any
 
 from alignment.config.judge_entry import JudgeEntry
+from alignment.data.conversations import readable
 from alignment.evaluate.judging import Asks, Comparison, Verdict
 from reward.judges.calls import About, Caller, ChatReply
 from reward.judges.chat import Model, build_model
@@ -54,17 +55,18 @@ class PairwiseJudge:
             drawn = self.constitution.draw(comparison, count=self.entry.num_principles, seed=self.entry.seed)
             principles, details = in_words(drawn), {"principles": [each.name for each in drawn]}
         in_json = self.entry.response_format == "json_schema"
-        question = self.prompt.render(comparison, principles)
+        question = self.prompt.render(comparison, principles, secret=self.model.caller.fence_secret)
         one_of = ", ".join(labels[:-1]) + " or " + labels[-1]
         repair = f"Your reply gives no verdict that can be read. Reply with one of {one_of}, and nothing else."
         if in_json:
             form = '{"reasoning": "...", "verdict": "A"}' if self.entry.reasoning else '{"verdict": "A"}'
             question += f"\n\nReply with a JSON object of the form {form}; its verdict is one of {one_of}."
             repair = f"Your reply gives no verdict that can be read. Reply with a JSON object of the form {form}."
+        shown = (readable(comparison.prompt), comparison.first, comparison.second, question)
         reply, found = self.model.ask_twice(
             About(self.name, self.prompt_hash, comparison),
             question,
-            read=lambda text: find_verdict(text, labels),
+            read=lambda text: find_verdict(text, labels, shown),
             repair=repair,
             max_tokens=self.max_tokens,
             choices=() if self.entry.reasoning or in_json else labels,

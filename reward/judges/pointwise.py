@@ -4,6 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 from alignment.config.judge_entry import JudgeEntry
+from alignment.data.conversations import readable
 from alignment.evaluate.judging import Asks, Rating, Verdict
 from reward.judges.calls import About, Caller, ChatReply
 from reward.judges.chat import Model, build_model
@@ -98,17 +99,20 @@ class PointwiseJudge:
         self, rating: Rating, criterion: Criterion, calls_to_come: int
     ) -> tuple[ChatReply, tuple[float, dict[int, float] | None] | None]:
         lowest, highest = self.scale[0], self.scale[-1]
-        question = self.prompt.render(rating.prompt, rating.answer, criterion.text)
+        question = self.prompt.render(
+            rating.prompt, rating.answer, criterion.text, secret=self.model.caller.fence_secret
+        )
         repair = REPAIR.format(lowest, highest)
         in_json = self.entry.response_format == "json_schema"
         if in_json:
             form = '{"reasoning": "...", "score": 7}' if self.entry.reasoning else '{"score": 7}'
             form = JSON_FORM.format(form, lowest, highest)
             question, repair = f"{question}\n\n{form}", f"Your reply gives no number that can be read. {form}"
+        shown = (readable(rating.prompt), rating.answer, question)
         reply, found = self.model.ask_twice(
             About(self.name, self.prompt_hash, rating, calls_to_come=calls_to_come),
             question,
-            read=lambda text: find_rating(text, self.scale),
+            read=lambda text: find_rating(text, self.scale, shown),
             repair=repair,
             max_tokens=self.max_tokens,
             choices=() if self.entry.reasoning or in_json else tuple(map(str, self.scale)),

@@ -1,8 +1,10 @@
 """How questions become the texts that a judge model reads: prompt files, and fences around what is judged."""
 
 import hashlib
+import hmac
 import json
 import re
+import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -14,6 +16,7 @@ from alignment.errors import JudgeError
 from alignment.evaluate.judging import Comparison, Listing
 
 OPTIONAL_LABELS = ("tie", "abstain")  # offered by a prompt that mentions the word
+PROCESS_SECRET = secrets.token_bytes(32)  # of fences whose calls nobody keeps
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
@@ -65,11 +68,19 @@ class PromptFile:
 class Fence:
     """Puts texts that are judged between tags that their writers could not have known.
 
-    The tags carry a code made from all of the texts, so an answer cannot close its own fence and open another.
+    The tags carry a code made from all of the texts by a secret of the run, so an answer cannot close its own fence and
+    open another.
     """
 
-    def __init__(self, *texts: str) -> None:
-        self.code = hashlib.sha256(json.dumps(texts).encode()).hexdigest()[:12]
+    def __init__(self, *texts: str, secret: bytes | None) -> None:
+        """Make the code.
+
+        Args:
+            secret: None: this process's own; b"": none, as in the calls of runs from before there were secrets.
+        """
+        secret, told = PROCESS_SECRET if secret is None else secret, json.dumps(texts).encode()
+        made = hmac.new(secret, told, "sha256") if secret else hashlib.sha256(told)
+        self.code = made.hexdigest()[:12]
 
     def around(self, tag: str, text: str) -> str:
         """Return the text between its tags."""
@@ -104,10 +115,10 @@ class PairwisePrompt:
         """Of the file."""
         return self.file.hash
 
-    def render(self, comparison: Comparison, principles: str = "") -> str:
-        """Fill the placeholders, with fences around the request and the answers."""
+    def render(self, comparison: Comparison, principles: str = "", *, secret: bytes | None = None) -> str:
+        """Fill the placeholders, with fences made by `secret` around the request and the answers."""
         prompt = readable(comparison.prompt)
-        fence = Fence(prompt, comparison.first, comparison.second)
+        fence = Fence(prompt, comparison.first, comparison.second, secret=secret)
         return self.file.fill(
             principles=principles,
             prompt=fence.around("request", prompt),
@@ -131,10 +142,10 @@ class ListwisePrompt:
         default = "listwise_reasoning.txt" if reasoning else "listwise.txt"
         return cls(PromptFile.read(path, default, ("prompt", "answers"), "the request and the answers"))
 
-    def render(self, listing: Listing) -> str:
+    def render(self, listing: Listing, *, secret: bytes | None = None) -> str:
         """Fill the placeholders; answers are called A, B, C, ... in the order of the listing."""
         prompt = readable(listing.prompt)
-        fence = Fence(prompt, *listing.answers)
+        fence = Fence(prompt, *listing.answers, secret=secret)
         answers = [
             f"Answer {letter}:\n{fence.around(f'answer-{letter}', answer)}"
             for letter, answer in zip(LETTERS, listing.answers, strict=False)
@@ -164,10 +175,10 @@ class PointwisePrompt:
         """Of the file."""
         return self.file.hash
 
-    def render(self, prompt: Prompt, answer: str, criterion: str = "") -> str:
+    def render(self, prompt: Prompt, answer: str, criterion: str = "", *, secret: bytes | None = None) -> str:
         """Fill the placeholders, with fences around the request and the answer."""
         text = readable(prompt)
-        fence = Fence(text, answer)
+        fence = Fence(text, answer, secret=secret)
         return self.file.fill(
             criterion=criterion, prompt=fence.around("request", text), answer=fence.around("answer", answer)
         )

@@ -1,23 +1,38 @@
 """Reading a number of a scale out of a judge model's reply, and how probable each was out of the log-probabilities."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from reward.judges.logprobs import Alternative, LogprobError, alternatives, listed, token_index
-from reward.judges.verdicts import json_value
+from reward.judges.own_words import (
+    CLOSE,
+    JOIN,
+    OPEN,
+    OPENER,
+    QUALIFIER,
+    Form,
+    Line,
+    closing,
+    lines_of,
+    opening,
+    unfenced,
+)
+from reward.judges.verdicts import ending_object, json_value
 
 HIGHEST = 10
 SCALE = range(HIGHEST + 1)  # whole numbers that a prompt offers
-NUMBER = r"(?<![0-9.\-])(10(?:\.0+)?|[0-9](?:\.[0-9]+)?)(?![0-9.]*[0-9])"
+NUMBER = r"(?<![0-9.\-])(?:10(?:\.0{1,20})?|[0-9](?:\.[0-9]{1,20})?)(?!\.?[0-9])"
 OUT_OF = r"(?:\s*(?:/|(?i:out of))\s*10)?"
-OPENING, CLOSING = r"[\s*_`\"'\[({]*", r"[\s*_`\"'\])}.!]*"
-WORD = r"(?i:score|rating|grade|number)"
-# A line that is nothing but a rating, decorated perhaps: "7", "**Score: 7/10**", "[[7]]".
-BARE = re.compile(rf"^{OPENING}(?:{WORD}\s*(?:(?i:is)|:|=)*{OPENING})?{NUMBER}{OUT_OF}{CLOSING}$")
-# "The score is 7" at the end of a line. No quotation mark may follow: a quoted rating is somebody else's.
-MARKED = re.compile(rf"\b{WORD}\s*(?:(?i:is)|:|=)+[\s*_`\[({{]*{NUMBER}{OUT_OF}[\s*_`\])}}.!]*$")
+VALUE = rf"(?P<opened>[\"'“‘])?{OPEN}(?P<number>{NUMBER}){OUT_OF}{CLOSE}(?(opened)[\"'”’]{CLOSE})"
+NOUN = r"(?:score|rating|grade|number|mark)(?: (?:of|for) (?:the|this) (?:answer|response|output))?"
+# A line that is nothing but a rating ("7", "[[7]]", "8/10"), or a sentence that gives one.
+FORM = Form(
+    line=re.compile(VALUE),
+    sentence=re.compile(rf"(?i:{OPENER}{QUALIFIER}{{0,3}}{NOUN}{JOIN}){VALUE}"),
+)
+ANYWHERE = re.compile(rf"(?i:\b{NOUN}{JOIN}){OPEN}(?P<number>{NUMBER})")
 MIDDLE = (1 + HIGHEST) / 2
 
 
@@ -39,34 +54,41 @@ class Rating:
         return self.text.isdigit()
 
 
-def find_rating(reply: str, scale: range = SCALE) -> Rating | None:
+def find_rating(reply: str, scale: range = SCALE, shown: Sequence[str] | None = None) -> Rating | None:
     """Return the rating that a reply gives; None where that is in doubt or off the scale.
 
-    A reply that is a JSON object gives it as "score". In any other it must end the reply; one that opens it, with an
-    explanation behind, counts where no other line gives another; any other may be the judge quoting an answer, and is
-    never taken for its own.
+    A reply that is a JSON object gives it as "score". In any other it must end the reply: as a line ("7", "[[8/10]]"),
+    as a sentence ("The rating is 7.", "Score: 8"), or as a JSON object. A line that opens the reply, with an
+    explanation behind, counts where nothing else gives another number. What is quoted never counts, see `own_words`.
+
+    Args:
+        shown: the texts that the judge was shown; None where they are not known.
     """
-    value = json_value(reply, "score")
-    if value is not None:
-        match = re.fullmatch(NUMBER, value[0])
-        return _on(scale, Rating(match[1], value[1])) if match else None
-    found: list[Rating] = []
-    lines: list[tuple[Rating | None, bool]] = []  # of each line that is not empty: its rating, and whether it is bare
-    start = 0
-    for line in reply.splitlines(keepends=True):
-        text = line.rstrip()
-        if text.strip():
-            bare = BARE.match(text)
-            match = bare or MARKED.search(text)
-            rating = Rating(match[1], start + match.start(1)) if match else None
-            lines.append((rating, bare is not None))
-            found += [rating] if rating else []
-        start += len(line)
-    if not found:
+    told = json_value(reply, "score")
+    if told is None:
+        reply = unfenced(reply)
+        lines = lines_of(reply)
+        if not lines:
+            return None
+        found = closing(lines, reply, FORM, shown)
+        if found is not None:
+            return _on(scale, Rating(found.match["number"], found.place("number")))
+        told = ending_object(reply, "score", shown)
+    if told is not None:
+        match = re.fullmatch(NUMBER, told[0])
+        return _on(scale, Rating(match[0], told[1])) if match else None
+    found = opening(lines, FORM, shown)
+    if found is None or any(float(number) != float(found.match["number"]) for number in _numbers_in(lines)):
         return None
-    if lines[-1][0] is not None:
-        return _on(scale, lines[-1][0])
-    return _on(scale, found[0]) if lines[0][1] and len({rating.value for rating in found}) == 1 else None
+    return _on(scale, Rating(found.match["number"], found.place("number")))
+
+
+def _numbers_in(lines: Sequence[Line]) -> Iterator[str]:
+    """Yield every rating in a reply, quoted ones too."""
+    for line in lines:
+        match = FORM.line.fullmatch(line.text)
+        yield from [match["number"]] if match else []
+        yield from (found["number"] for found in ANYWHERE.finditer(line.text))
 
 
 def _on(scale: range, rating: Rating) -> Rating | None:

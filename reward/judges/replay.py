@@ -4,11 +4,12 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, get_args
 
 from alignment.config.judge_entry import JudgeEntry
 from alignment.config.schema import DatasetEntry
 from alignment.data import load_rankings
-from alignment.data.rows import Asked, Prompt
+from alignment.data.rows import USABLE, Asked, Prompt, Status
 from alignment.errors import DataError, JudgeError
 from alignment.evaluate.judging import Asks, Comparison, Verdict
 from reward.audit.items import LABELS, prompt_key
@@ -87,7 +88,9 @@ class ReplayJudge:
         reply = self.caller.call(about, request, lambda: self._look_up(comparison))
         if reply.status != "ok":
             return Verdict(None, reply.status, reply.raw)
-        asked = Asked(**reply.details["recorded"])
+        asked = _asked(reply.details.get("recorded"))
+        if asked is None:  # a row of the store that was changed by hand
+            return Verdict(None, "parse_error", reply.raw)
         details = {"mass": asked.mass} if asked.mass is not None else {}
         return Verdict(asked.probability, asked.status, reply.raw, details)
 
@@ -99,6 +102,16 @@ class ReplayJudge:
             return ChatReply("api_error", f"{self.path} has no verdict on these answers in this order{again}")
         recorded = {name: getattr(said.asked, name) for name in ("shown", "repeat", "probability", "status", "mass")}
         return ChatReply("ok", said.raw, said.raw, details={"recorded": recorded})
+
+
+def _asked(kept: Any) -> Asked | None:
+    """Return what was recorded; None where it is no asking."""
+    if not isinstance(kept, dict) or kept.keys() != {"shown", "repeat", "probability", "status", "mass"}:
+        return None
+    shares = [kept["probability"], kept["mass"]]
+    numbers = all(share is None or (type(share) in (int, float) and 0.0 <= share <= 1.0) for share in shares)
+    usable = (kept["status"] in USABLE) == (kept["probability"] is not None)
+    return Asked(**kept) if numbers and usable and kept["status"] in get_args(Status) else None
 
 
 def _labelled(file: Path) -> Iterator[tuple[Prompt, str, str, Said]]:

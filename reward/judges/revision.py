@@ -73,7 +73,7 @@ class Reviser:
                 Rating(rating.prompt, answer, place), count=self.judge.num_principles, seed=self.judge.seed
             )
             to_come = 2 * (self.entry.rounds - place) - 1
-            fence = Fence(prompt, answer)
+            fence = Fence(prompt, answer, secret=self.model.caller.fence_secret)
             shown = {"prompt": fence.around("request", prompt), "answer": fence.around("answer", answer)}
             text = self.critique.fill(**shown, principles=in_words(drawn, "critique"))
             reply = self._said(rating, "critique", text, to_come)
@@ -82,7 +82,7 @@ class Reviser:
             if reply.status != "ok" or not reply.text.strip():
                 return _failed(reply)
             critique = reply.text.strip()
-            fence = Fence(prompt, answer, critique)
+            fence = Fence(prompt, answer, critique, secret=self.model.caller.fence_secret)
             shown = {"prompt": fence.around("request", prompt), "answer": fence.around("answer", answer)}
             shown |= {"critique": fence.around("critique", critique), "principles": in_words(drawn, "revision")}
             reply = self._said(rating, "revision", self.revision.fill(**shown), to_come - 1)

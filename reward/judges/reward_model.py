@@ -1,7 +1,9 @@
 """A judge that is a reward model of ours, or any sequence classifier with one output."""
 
+import math
 import sys
 from pathlib import Path
+from typing import Any, TypeGuard
 
 import torch
 
@@ -55,7 +57,10 @@ class RewardModelJudge:
         reply = self.caller.call(about, request, lambda: self._score(question.prompt, answers))
         if reply.status != "ok":
             return Verdict(None, reply.status, reply.raw)
-        scores = tuple(float(score) for score in reply.details["scores"])
+        kept = reply.details.get("scores")
+        if not _are_scores(kept, len(answers)):  # a row of the store that was changed by hand
+            return Verdict(None, "parse_error", reply.raw)
+        scores = tuple(float(score) for score in kept)
         details = {"scores": list(scores)}
         if isinstance(question, Rating):
             return Verdict(None, "ok", reply.raw, details, scores)
@@ -72,3 +77,11 @@ class RewardModelJudge:
             return ChatReply("api_error", str(error))
         said = " ".join(f"{score:.6g}" for score in scores)
         return ChatReply("ok", said, said, details={"scores": scores})
+
+
+def _are_scores(kept: Any, count: int) -> TypeGuard[list[float]]:
+    return (
+        isinstance(kept, list)
+        and len(kept) == count
+        and all(isinstance(score, int | float) and -math.inf < score < math.inf for score in kept)
+    )

@@ -55,7 +55,12 @@ class RulesJudge:
         reply = self.caller.call(about, request, lambda: self._call(comparison))
         if reply.status != "ok":
             return Verdict(None, reply.status, reply.raw)
-        probability = float(reply.raw)
+        try:
+            probability = float(reply.raw)
+        except ValueError:  # a row of the store that was changed by hand
+            probability = math.nan
+        if not 0.0 <= probability <= 1.0:
+            return Verdict(None, "parse_error", reply.raw)
         return Verdict(probability, "tie" if probability == 0.5 else "ok", reply.raw)
 
     def _call(self, comparison: Comparison) -> ChatReply:

@@ -1,31 +1,64 @@
 """Reading a verdict out of a judge model's reply, and its probability out of the log-probabilities."""
 
-import json
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from alignment.errors import JsonError
+from alignment.strict_json import Limits, parse
 from reward.judges.logprobs import LogprobError, alternatives, token_index
+from reward.judges.own_words import (
+    ATTRIBUTION,
+    CLOSE,
+    JOIN,
+    OPEN,
+    OPENER,
+    QUALIFIER,
+    Form,
+    Line,
+    Value,
+    closing,
+    is_open,
+    is_shown,
+    lines_of,
+    opening,
+    unfenced,
+)
 
 REFUSAL = re.compile(
     r"^\W*(i['’]?m sorry|sorry\b|i apologi[sz]e|i\s+(can['’]?t|cannot|won['’]?t|will not|(am|['’]m) (not able|unable))"
     r"|as an ai\b)",
     re.IGNORECASE,
 )
-LABEL = r"(A|B|[Tt]ie|TIE|[Aa]bstain|ABSTAIN)"
-NOUN = r"(?i:answer|output|response|option)"
-OPENING, CLOSING = r"[\s*_`\"'\[({]*", r"[\s*_`\"'\])}.!]*"
-# A line that is nothing but a verdict, decorated perhaps: "B", "**Answer A**", "[[B]]".
-BARE = re.compile(rf"^{OPENING}(?:{NOUN}\s+)?{LABEL}{CLOSING}$")
-# "Verdict: B" at the end of a line. No quotation mark may follow: a quoted verdict is somebody else's.
-MARKED = re.compile(
-    r"(?i:\b(?:verdict|answer|choice|winner|judge?ment))\s*(?:(?i:is)|:|=)+"
-    rf"[\s*_`\[({{]*(?:{NOUN}\s+)?{LABEL}[\s*_`\])}}.!]*$"
+LABEL = r"(?P<label>A|B|[Tt]ie|TIE|[Aa]bstain|ABSTAIN)"
+BETTER = r"(?P<winner>[AB])\s?(?:>{1,3}|≻)\s?(?P<loser>[AB])|(?P<equal>A\s?=\s?B|B\s?=\s?A)"
+ANSWER = r"(?:(?i:(?:the )?(?:answer|output|response|option|assistant|model|candidate|choice)) )?"
+NOUN = (
+    r"(?:verdict|answer|choice|winner|judge?ment|decision|preference|conclusion|ruling|pick|selection"
+    rf"|{QUALIFIER}(?:response|output|option|one|assistant|candidate))"
 )
-SEPARATOR = r"\s*(?:>+|≻|,)\s*"
+VALUE = rf"(?P<opened>[\"'“‘])?{OPEN}(?:{ANSWER}{LABEL}|{BETTER}){CLOSE}(?(opened)[\"'”’]{CLOSE})"
+# A line that is nothing but a verdict ("B", "Answer A.", "[[B]]", "A>>B"), or a sentence that gives one.
+FORM = Form(
+    line=re.compile(VALUE),
+    sentence=re.compile(rf"(?i:{OPENER}{QUALIFIER}{{0,3}}{NOUN}{JOIN}){VALUE}"),
+)
+# What else in a reply may prefer an answer, quoted or not: it casts doubt on a verdict that only opens the reply.
+BEST = r"(?:better|best|preferable|superior|stronger|correct|winner|preferred)"
+WORSE = r"(?:worse|worst|inferior|weaker|wrong|incorrect|loser)"
+PREFERENCES = (
+    re.compile(rf"(?i:\b{NOUN}{JOIN}){OPEN}{ANSWER}{LABEL}\b"),
+    re.compile(rf"\b(?P<label>[AB])\b (?i:is|was|seems|looks|would be)\b[\w ,]{{0,20}}\b(?i:{BEST})\b"),
+    re.compile(r"\b(?P<label>[AB]) (?i:wins)\b"),
+    re.compile(rf"(?i:\b(?:prefer|choose|chose|pick|select|favou?r|go with)) {ANSWER}(?P<label>[AB])\b"),
+)
+AGAINST = re.compile(rf"\b(?P<label>[AB])\b (?i:is|was|seems|looks)\b[\w ,]{{0,20}}\b(?i:{WORSE})\b")
 # A whole reply that is one JSON object, in a fence perhaps.
-OBJECT = re.compile(r"^\s*(?:```(?:json)?\s*)?(\{.*\})\s*(?:```)?\s*$", re.DOTALL)
+OBJECT = re.compile(r"\s*(?:```(?:json)?\s*)?(\{.*\})\s*(?:```)?\s*", re.DOTALL)
+ENDING = re.compile(r"(?:\A|\n)[ \t]*(?:```(?:json)?[ \t]*\n\s*)?(?=\{)")  # where an object that ends a reply may begin
+LAST_OBJECTS = 20  # of the places where one may begin, the last that are tried
+REPLY = Limits(whole=False)  # escapes of half a surrogate pair are no harm: nothing is kept but a label
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,64 +69,103 @@ class Found:
     position: int  # of the label's first character in the reply
 
 
-def find_verdict(reply: str, offered: Collection[str]) -> Found | None:
-    """Return the last well-formed verdict; None where the reply's verdict is in doubt.
+def find_verdict(reply: str, offered: Collection[str], shown: Sequence[str] | None = None) -> Found | None:
+    r"""Return the verdict of a reply; None where it is in doubt.
 
-    A reply that is a JSON object gives it as "verdict". In any other the verdict must end the reply. One that opens it,
-    with an explanation behind, counts where no other verdict disagrees; any other may be the judge quoting an answer,
-    and is never taken for its own.
+    A reply that is a JSON object gives it as "verdict". In any other it must end the reply: as a line ("B", "[[A]]",
+    "Answer A.", "A>>B"), as a sentence ("The better answer is B.", "Verdict: \boxed{B}"), or as a JSON object. A line
+    that opens the reply, with an explanation behind, counts where nothing else prefers another answer. What is quoted
+    never counts, see `own_words`.
+
+    Args:
+        offered: the labels that the judge may give. shown: the texts that it was shown; None where they are not known.
     """
     value = json_value(reply, "verdict")
     if value is not None:
-        return Found(value[0], value[1]) if value[0] in offered else None
-    found: list[Found] = []
-    start, first_line, last_line = 0, None, None
-    for line in reply.splitlines(keepends=True):
-        text = line.rstrip()
-        verdict = None
-        if text.strip():
-            bare = BARE.match(text)
-            match = bare or MARKED.search(text)
-            if match:
-                label = match[1] if match[1] in ("A", "B") else match[1].lower()
-                verdict = Found(label, start + match.start(1))
-                if label in offered:
-                    found.append(verdict)
-            first_line = first_line or (text, bare is not None)
-            last_line = verdict
-        start += len(line)
-    if not found or first_line is None:
+        return _in_json(value, offered)
+    reply = unfenced(reply)
+    lines = lines_of(reply)
+    if not lines:
         return None
-    if last_line is not None:
-        return found[-1] if last_line == found[-1] else None
-    if first_line[1] and len({verdict.label for verdict in found}) == 1:
-        return found[0]
-    return None
+    found = closing(lines, reply, FORM, shown)
+    if found is not None:
+        return _offered(_label(found.match), found, offered)
+    ending = ending_object(reply, "verdict", shown)
+    if ending is not None:
+        return _in_json(ending, offered)
+    found = opening(lines, FORM, shown)
+    if found is None or {_label(found.match)} != set(_preferred(lines)):
+        return None
+    return _offered(_label(found.match), found, offered)
 
 
-def find_ranking(reply: str, offered: Sequence[str]) -> tuple[str, ...] | None:
+def _offered(label: str, value: Value, offered: Collection[str]) -> Found | None:
+    group = next(name for name in ("label", "winner", "equal") if value.match[name])
+    return Found(label, value.place(group)) if label in offered else None
+
+
+def _label(match: re.Match[str]) -> str:
+    """Return "A", "B", "tie", "abstain", or "" where an answer is said to be better than itself."""
+    if match["equal"]:
+        return "tie"
+    if match["winner"]:
+        return match["winner"] if match["winner"] != match["loser"] else ""
+    label = str(match["label"])
+    return label if label in ("A", "B") else label.lower()
+
+
+def _in_json(value: tuple[str, int], offered: Collection[str]) -> Found | None:
+    match = FORM.line.fullmatch(value[0])
+    if match is None or _label(match) not in offered:
+        return None
+    group = next(name for name in ("label", "winner", "equal") if match[name])
+    return Found(_label(match), value[1] + match.start(group))
+
+
+def _preferred(lines: Sequence[Line]) -> Iterator[str]:
+    """Yield the label of every verdict and preference in a reply, quoted ones too."""
+    for line in lines:
+        match = FORM.line.fullmatch(line.text)
+        if match:
+            yield _label(match)
+        for pattern in PREFERENCES:
+            for found in pattern.finditer(line.text):
+                label = found["label"]
+                yield label if label in ("A", "B") else label.lower()
+        for found in AGAINST.finditer(line.text):
+            yield "B" if found["label"] == "A" else "A"
+
+
+def find_ranking(reply: str, offered: Sequence[str], shown: Sequence[str] | None = None) -> tuple[str, ...] | None:
     """Return the labels in the order that a reply gives, the best first; None where that is in doubt.
 
     It must name every label that was offered once and no other. A reply that is a JSON object gives it as "ranking",
-    a list or a text such as "B > A > C"; in any other a line of this form must end the reply, or open it with an
-    explanation behind and no other order.
+    a list or a text such as "B > A > C"; in any other a line or sentence of this form must end the reply, or a line
+    open it with an explanation behind and no other order. What is quoted never counts, see `own_words`.
     """
-    value = json_value(reply, "ranking")
-    if value is not None:
-        return _permutation(value[0], offered)
-    label = rf"(?:{NOUN}\s+)?([A-Z])"
-    whole = re.compile(
-        rf"^{OPENING}(?:(?i:ranking|order|verdict)\s*(?:(?i:is)|:|=)+{OPENING})?"
-        rf"{label}(?:{SEPARATOR}{label}){{{len(offered) - 1}}}{CLOSING}$"
-    )
-    lines = [line.strip() for line in reply.splitlines() if line.strip()]
-    orders = [_permutation(line, offered) if whole.match(line) else None for line in lines]
-    if not orders:
+    letter = rf"{ANSWER}[A-Z]"
+    orders = "|".join(rf"{letter}(?: ?{by} ?{letter}){{{len(offered) - 1}}}" for by in ("(?:>{1,3}|≻)", ","))
+    value = rf"(?P<opened>[\"'“‘])?{OPEN}(?P<order>{orders}){CLOSE}(?(opened)[\"'”’]{CLOSE})"
+    noun = r"(?:ranking|order|verdict)"
+    form = Form(re.compile(value), re.compile(rf"(?i:{OPENER}{QUALIFIER}{{0,3}}{noun}{JOIN}){value}"))
+    told = json_value(reply, "ranking")
+    if told is None:
+        reply = unfenced(reply)
+        lines = lines_of(reply)
+        if not lines:
+            return None
+        found = closing(lines, reply, form, shown)
+        if found is not None:
+            return _permutation(found.match["order"], offered)
+        told = ending_object(reply, "ranking", shown)
+    if told is not None:
+        match = form.line.fullmatch(told[0])
+        return _permutation(match["order"], offered) if match else None
+    found = opening(lines, form, shown)
+    if found is None:
         return None
-    if orders[-1] is not None:
-        return orders[-1]
-    given = {order for order in orders if order is not None}
-    return orders[0] if len(given) == 1 else None
+    others = {_permutation(other[0], offered) for line in lines for other in re.finditer(orders, line.text)}
+    return _permutation(found.match["order"], offered) if len(others) == 1 else None
 
 
 def _permutation(text: str, offered: Sequence[str]) -> tuple[str, ...] | None:
@@ -104,30 +176,42 @@ def _permutation(text: str, offered: Sequence[str]) -> tuple[str, ...] | None:
 def json_value(reply: str, key: str) -> tuple[str, int] | None:
     """Return what a reply that is one JSON object gives under `key`, as a text, and where that begins in the reply.
 
-    Returns: None where the reply is no such object. ("", 0) where it is, and the key is missing or given twice: the
-        object may be something quoted.
+    Returns: None where the reply is no such object. ("", 0) where it is, and the key is missing, given twice, or of
+        another type: the object may be something quoted.
     """
-    match = OBJECT.match(reply)
+    match = OBJECT.fullmatch(reply)
     if match is None:
         return None
-    doubles: list[bool] = []
-
-    def collect(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        doubles.append([name for name, _ in pairs].count(key) > 1)
-        return dict(pairs)
-
     try:
-        value = json.loads(match[1], object_pairs_hook=collect)
-    except (ValueError, RecursionError):
+        value = parse(match[1], REPLY)
+    except JsonError:
         return None
-    places = [place.end() for place in re.finditer(rf'(?<!\\)"{key}"\s*:\s*"?', reply)]
-    if key not in value or any(doubles) or len(places) != 1:
+    places = [match.start(1) + place.end() for place in re.finditer(rf'(?<!\\)"{key}"\s*:\s*"?', match[1])]
+    if key not in value or len(places) != 1:
         return "", 0
     found = value[key]
-    if isinstance(found, list) and all(isinstance(each, str) for each in found):
+    if isinstance(found, list) and found and all(isinstance(each, str) for each in found):
         return ", ".join(found), places[0]
     readable = isinstance(found, str) or (isinstance(found, int | float) and not isinstance(found, bool))
     return (str(found), places[0]) if readable else ("", 0)
+
+
+def ending_object(reply: str, key: str, shown: Sequence[str] | None) -> tuple[str, int] | None:
+    """Return what a JSON object gives that ends a reply behind other words; None where there is none, or it is quoted.
+
+    It counts as quoted, too, where a text that was shown holds it.
+    """
+    for start in reversed([place.end() for place in ENDING.finditer(reply)][-LAST_OBJECTS:]):
+        value = json_value(reply[start:], key)
+        if value is None:
+            continue
+        before = re.sub(r"(?:\A|\n)[ \t]*```(?:json)?\s*\Z", "\n", reply[:start])
+        words = lines_of(before)
+        introduced = words and words[-1].text.endswith(":") and ATTRIBUTION.search(words[-1].text)
+        if introduced or is_open(before) or (shown is not None and is_shown(reply[start:], shown)):
+            return None
+        return (value[0], start + value[1]) if value[0] else None
+    return None
 
 
 def is_refusal(reply: str) -> bool:
