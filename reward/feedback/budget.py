@@ -4,6 +4,7 @@ import threading
 from typing import Any
 
 from alignment.errors import BudgetError
+from reward.feedback.stored import count_of
 from reward.judges.calls import About, Caller, ChatReply, Ledger, call_key, estimated_tokens
 from reward.judges.prices import Tariff
 
@@ -57,10 +58,11 @@ class Budget:
         """
         if self.prices is None:
             return None
-        usage = reply.details.get("usage") or {}
-        counts = [usage.get(f"{part}_tokens") for part in ("prompt", "completion")]
-        told = [count for count in counts if isinstance(count, int) and count >= 0]
-        if len(told) == len(counts):
+        usage = reply.details.get("usage")
+        parts = ("prompt_tokens", "completion_tokens")
+        counts = [count_of(usage.get(part)) if isinstance(usage, dict) else None for part in parts]
+        told = [count for count in counts if count is not None]
+        if len(told) == len(parts):
             cost = self.prices.cost(about.judge, told[0], told[1])
         else:
             cost = 0.0 if reply.status == "api_error" else reserved

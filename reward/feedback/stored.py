@@ -15,8 +15,7 @@ from alignment.data.rows import Prompt
 from alignment.errors import AlignmentError, DataError, JsonError
 from alignment.strict_json import OURS, parse, shown
 from reward.judges.calls import ChatReply
-
-MOST_TOKENS = 10**9  # of one call; what is more is no count
+from reward.judges.replies import MOST_TOKENS
 
 
 class Damage(ValueError):

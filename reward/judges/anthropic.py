@@ -9,8 +9,10 @@ from alignment.config.judge_entry import JudgeEntry
 from alignment.errors import JudgeError
 from reward.judges.calls import ChatReply
 from reward.judges.chat import ChatCall
-from reward.judges.prompting import well_formed
+from reward.judges.replies import ReplyFault, details_of, message
 from reward.judges.transport import CONNECT_SECONDS, NO_KEY, Transport, checked_url, client_of, key_of
+
+USAGE = {"input_tokens": "prompt_tokens", "output_tokens": "completion_tokens"}
 
 
 class AnthropicChat:
@@ -66,28 +68,17 @@ class AnthropicChat:
         Raises: JudgeError where every other call would fail alike: no access, no such model.
         """
         parsed = self.transport.attempt(
-            lambda: self.client.post("/v1/messages", cast_to=httpx2.Response, body=request).text,
+            lambda: self.client.post("/v1/messages", cast_to=httpx2.Response, body=request).content,
             max_tokens=request["max_tokens"],
         )
         return parsed if isinstance(parsed, ChatReply) else self._message(parsed)
 
     def _message(self, parsed: dict[str, Any]) -> ChatReply:
         try:
-            # Of what a model may send beside text, its thinking say, nothing is its answer.
-            texts = [block["text"] for block in parsed["content"] if block["type"] == "text"]
-            reply = well_formed("".join(texts))
-            stopped, usage = parsed.get("stop_reason"), parsed.get("usage") or {}
-            counted = {
-                "prompt_tokens": usage.get("input_tokens"),
-                "completion_tokens": usage.get("output_tokens"),
-                **{key: count for key, count in usage.items() if key.startswith("cache_")},
-            }
-        except (LookupError, TypeError, AttributeError):
-            return self.transport.unexpected(parsed)
-        raw = self.transport.clean(reply)
-        details = {"model": parsed.get("model"), "finish_reason": stopped, "usage": counted}
-        if stopped == "refusal":
-            return ChatReply("refusal", raw, details=details)
-        if stopped in ("max_tokens", "model_context_window_exceeded"):
-            return ChatReply("truncated", raw, details=details)
-        return ChatReply("ok", raw, reply, details=details)
+            said = message(parsed)
+        except ReplyFault as fault:
+            return self.transport.unexpected(parsed, fault)
+        raw, details = self.transport.clean(said.text), details_of(parsed, said, USAGE)
+        if said.ended != "ok":
+            return ChatReply("refusal" if said.ended == "refusal" else "truncated", raw, details=details)
+        return ChatReply("ok", raw, said.text, details=details)

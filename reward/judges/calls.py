@@ -21,7 +21,7 @@ from reward.judges.pace import Pace
 
 BACKOFF_SECONDS = 0.5  # before the first retry; doubles with each
 LONGEST_BACKOFF_SECONDS = 30.0
-TRIES_AT_A_LIMIT = 20  # being told to wait is no failure, but there is an end to it
+SHOWN_CHARACTERS = 160  # of a failure that is waited for
 
 Step = Literal["verdict", "reasoning", "repair", "critique", "revision"]
 
@@ -148,16 +148,15 @@ class Caller:
     def _until_it_lasts(
         self, key: str, about: About, request: dict[str, Any], send: Callable[[], ChatReply]
     ) -> ChatReply:
-        failures = limits = 0
-        while True:
+        for attempt in range(1, self.max_retries + 2):
             reply = self._try(key, about, request, send)
-            limits += reply.limited
-            failures += not reply.limited
-            if not reply.transient or failures > self.max_retries or limits > max(self.max_retries, TRIES_AT_A_LIMIT):
+            if not reply.transient or attempt > self.max_retries:
                 return reply
-            if self.max_retries == 0:
-                return reply
-            self.sleep(backoff(failures + limits, reply.retry_after_seconds))
+            seconds = backoff(attempt, reply.retry_after_seconds)
+            said = " ".join(reply.raw.split())[:SHOWN_CHARACTERS]
+            self.pace.tell_of_wait(seconds, f"{said}; then try {attempt + 1} of {self.max_retries + 1} (max_retries)")
+            self.sleep(seconds)
+        raise AssertionError("unreachable")
 
     def _try(self, key: str, about: About, request: dict[str, Any], send: Callable[[], ChatReply]) -> ChatReply:
         reserved = self.purse.reserve(request, about) if self.purse else 0.0

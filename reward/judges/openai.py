@@ -13,7 +13,7 @@ from alignment.errors import JudgeError
 from reward.judges.calls import ChatReply
 from reward.judges.chat import ChatCall
 from reward.judges.logprobs import LARGEST_TOTAL
-from reward.judges.prompting import well_formed
+from reward.judges.replies import ReplyFault, chat_completion, details_of
 from reward.judges.transport import (
     CONNECT_SECONDS,
     NO_KEY,
@@ -25,6 +25,8 @@ from reward.judges.transport import (
 )
 
 TOP_LOGPROBS = 20  # the most that OpenAI and vLLM give
+USAGE = {"prompt_tokens": "prompt_tokens", "completion_tokens": "completion_tokens", "total_tokens": "total_tokens"}
+TYPED_USAGE = {"input_tokens": "prompt_tokens", "output_tokens": "completion_tokens"}
 
 
 class OpenAIChat:
@@ -88,7 +90,7 @@ class OpenAIChat:
         # Not `chat.completions.create`, which spends a millisecond on parsing what is parsed here.
         path = "/systemone" if typed else "/chat/completions"
         parsed = self.transport.attempt(
-            lambda: self.client.post(path, cast_to=httpx2.Response, body=request).text,
+            lambda: self.client.post(path, cast_to=httpx2.Response, body=request).content,
             max_tokens=request.get(self._limit),
             logprobs=bool(request.get("logprobs")),
         )
@@ -98,34 +100,35 @@ class OpenAIChat:
 
     def _completion(self, parsed: dict[str, Any], request: dict[str, Any]) -> ChatReply:
         try:
-            choice = parsed["choices"][0]
-            message = choice["message"]
-            reply, finish = message.get("content") or "", choice.get("finish_reason")
-            refusal = message.get("refusal")
-            if not isinstance(reply, str):
-                raise TypeError
-            reply = well_formed(reply)
-        except (LookupError, TypeError, AttributeError):
-            return self.transport.unexpected(parsed)
-        raw = self.transport.clean(reply)
-        details = {"model": parsed.get("model"), "finish_reason": finish, "usage": parsed.get("usage")}
-        if refusal or finish == "content_filter":
-            return ChatReply("refusal", self.transport.clean(str(refusal or reply)), details=details)
-        wanted = bool(request.get("logprobs"))
-        tokens = self._tokens(choice.get("logprobs")) if wanted and reply else []
+            said, logprobs = chat_completion(parsed)
+            wanted = bool(request.get("logprobs"))
+            tokens = self._tokens(logprobs) if wanted and said.text else []
+        except ReplyFault as fault:
+            return self.transport.unexpected(parsed, fault)
+        details = details_of(parsed, said, USAGE)
+        raw = self.transport.clean(said.text)
+        if said.ended == "refusal":
+            return ChatReply("refusal", self.transport.clean(said.refusal or said.text), details=details)
         one_token = wanted and request.get(self._limit) == 1  # that token is all that was asked for
-        if finish == "length" and not one_token:
+        if said.ended == "truncated" and not one_token:
             return ChatReply("truncated", raw, details=details)
-        if wanted and reply and not tokens:
+        if wanted and said.text and not tokens:
             return ChatReply("api_error", f"no log-probabilities with the reply {raw}", details=details)
-        return ChatReply("ok", raw, reply, tokens, details)
+        return ChatReply("ok", raw, said.text, tokens, details)
 
     def _tokens(self, logprobs: Any) -> list[dict[str, Any]]:
-        """Return the tokens with their log-probabilities; [] where this one reply has none."""
-        tokens = logprobs.get("content") if isinstance(logprobs, dict) else None
-        if isinstance(tokens, list) and tokens and all(isinstance(token, dict) for token in tokens):
+        """Return the tokens with their log-probabilities; [] where this one reply has none.
+
+        Raises: JudgeError where the endpoint seems to give none at all; ReplyFault where they are of another type.
+        """
+        tokens = logprobs.get("content") if isinstance(logprobs, dict) else logprobs
+        if isinstance(tokens, list) and tokens:
+            if not all(isinstance(token, dict) for token in tokens):
+                raise ReplyFault("its log-probabilities are of another type")
             self._has_logprobs = True
             return tokens
+        if tokens or not isinstance(logprobs, dict | list | None):
+            raise ReplyFault("its log-probabilities are of another type")
         if self._has_logprobs:
             return []
         raise JudgeError(
@@ -158,11 +161,9 @@ class OpenAIChat:
             if not 0.0 < probabilities[chosen] == max(probabilities.values()):
                 raise ValueError
         except (LookupError, TypeError, ValueError, AttributeError):
-            return self.transport.unexpected(parsed)
-        usage = parsed.get("usage") or {}
-        counted = {"prompt_tokens": usage.get("input_tokens"), "completion_tokens": usage.get("output_tokens")}
+            return self.transport.unexpected(parsed, ReplyFault("it is no choice of what was offered"))
         top = [{"token": text, "logprob": math.log(p)} for text, p in probabilities.items() if p > 0]
         tokens: list[dict[str, Any]] = [{"token": chosen, "top_logprobs": top}]
         # The probabilities add up to one over what was offered: how much the model would have said else is not known.
-        details = {"model": parsed.get("model"), "usage": counted, "normalised": True}
+        details = {**details_of(parsed, None, TYPED_USAGE), "normalised": True}
         return ChatReply("ok", chosen, chosen, tokens, details)

@@ -5,9 +5,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
+from alignment.meter import duration, say
+
 SLOWER = 0.7  # what is left of the concurrency after a server said that it is too much
 REST_SECONDS = 1.0  # answers to calls that were already in flight then do not count again
 MINUTE = 60.0
+TOLD_SECONDS = 5.0  # waits from this length on are told of
 
 
 class Pace:
@@ -26,7 +29,13 @@ class Pace:
         tokens_per_minute: float | None = None,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
+        tell: Callable[[str], None] = say,
     ) -> None:
+        """Set the limits.
+
+        Args:
+            tell: is told what long waits are for, once for all threads that wait for the same.
+        """
         self.max_concurrency = max_concurrency
         self.limit = float(max_concurrency) if max_concurrency else float("inf")
         self.in_flight = 0
@@ -34,7 +43,9 @@ class Pace:
         self._seconds_per_token = MINUTE / tokens_per_minute if tokens_per_minute else 0.0
         self._next = clock()  # when the next call may begin
         self._rested = clock()  # until then a complaint is about calls that began before the last one
-        self._clock, self._sleep = clock, sleep
+        self._why = ""  # what the next call waits for
+        self._told_until = clock()
+        self._clock, self._sleep, self._tell = clock, sleep, tell
         self._free = threading.Condition()
 
     @contextlib.contextmanager
@@ -52,8 +63,8 @@ class Pace:
         """Take note that the server wants fewer requests, and none for `seconds` where it said so."""
         with self._free:
             now = self._clock()
-            if seconds is not None:
-                self._next = max(self._next, now + seconds)
+            if seconds is not None and now + seconds > self._next:
+                self._next, self._why = now + seconds, "the server asks to be left alone"
             if now < self._rested:
                 return
             self._rested = now + max(REST_SECONDS, seconds or 0.0)
@@ -67,6 +78,15 @@ class Pace:
                 self.limit = min(float(self.max_concurrency), self.limit + 1.0 / self.limit)
                 self._free.notify()
 
+    def tell_of_wait(self, seconds: float, why: str) -> None:
+        """Tell of a wait, unless a longer one that has been told of is still going on."""
+        with self._free:
+            until = self._clock() + seconds
+            if seconds < TOLD_SECONDS or until <= self._told_until + TOLD_SECONDS:
+                return
+            self._told_until = until
+        self._tell(f"no call to the judge for {duration(seconds)}: {why}")
+
     def _begin(self, tokens: int) -> None:
         with self._free:
             while self.in_flight + 1 > self.limit:
@@ -78,9 +98,13 @@ class Pace:
                     now = self._clock()
                     wait = self._next - now
                     if wait <= 0:
-                        spacing = max(self._seconds_per_request, self._seconds_per_token * tokens)
+                        by_tokens = self._seconds_per_token * tokens
+                        spacing = max(self._seconds_per_request, by_tokens)
+                        self._why = "tokens_per_minute" if by_tokens == spacing else "requests_per_minute"
                         self._next = max(self._next, now) + spacing
                         return
+                    why = self._why
+                self.tell_of_wait(wait, why)
                 self._sleep(min(wait, 1.0))
         except BaseException:
             with self._free:

@@ -6,9 +6,11 @@ from typing import Any
 
 from alignment.config.schema import JudgeEntry
 from alignment.errors import JudgeError
+from alignment.strict_json import shown
 from reward.judges.documents import read_yaml
 
 MILLION = 1_000_000
+HIGHEST_PRICE = 10**9  # for as many tokens, so that all sums stay finite
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +84,8 @@ def prices_of(entry: JudgeEntry) -> Prices | None:
 
 def _price(found: dict[str, Any], name: str, entry: JudgeEntry) -> float:
     price = found.get(name)
-    if isinstance(price, bool) or not isinstance(price, int | float) or not 0 <= price < float("inf"):
+    if isinstance(price, bool) or not isinstance(price, int | float) or not 0 <= price <= HIGHEST_PRICE:
         raise JudgeError(
-            f"judge.prices {entry.prices}: {entry.model}.{name} is {price!r}, not a price per million tokens."
+            f"judge.prices {entry.prices}: {entry.model}.{name} is {shown(price)}, not a price per million tokens."
         )
     return float(price)

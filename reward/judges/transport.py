@@ -14,10 +14,11 @@ from typing import Any
 
 from alignment.bounded_http import MOVED, BoundedClient, at_most, fault_of_address, is_loopback, leads_elsewhere
 from alignment.config.judge_entry import JudgeEntry
-from alignment.errors import JudgeError
-from alignment.strict_json import shown
+from alignment.errors import JsonError, JudgeError
+from alignment.strict_json import decoded, parse, shown
 from reward.judges.calls import ChatReply
 from reward.judges.prompting import well_formed
+from reward.judges.replies import LIMITS, ReplyFault
 
 CONNECT_SECONDS = 10.0
 LONGEST_WAIT_SECONDS = 600.0  # that a server may ask for; past that a quota is used up, and a run would seem to hang
@@ -62,7 +63,7 @@ class Transport:
         self.key = key
 
     def attempt(
-        self, post: Callable[[], str], *, max_tokens: Any, logprobs: bool = False
+        self, post: Callable[[], bytes], *, max_tokens: Any, logprobs: bool = False
     ) -> dict[str, Any] | ChatReply:
         """Return the endpoint's JSON object, or the failure that came instead.
 
@@ -84,17 +85,19 @@ class Transport:
                 seconds = self.entry.timeout_seconds
                 return ChatReply("api_error", f"no answer within {seconds:g} seconds", transient=True)
             return ChatReply("api_error", self.clean(f"{error} {error.__cause__ or ''}"), transient=True)
-        # Some gateways repeat the request's headers in their answers; what follows is kept in the run's folder.
-        body = self._without_key(body)
         try:
-            parsed = json.loads(body)
-        except (ValueError, RecursionError):  # cut off on the way, or the page of a proxy
-            return ChatReply("api_error", self.clean(f"not JSON: {body}"), transient=True)
-        return parsed if isinstance(parsed, dict) else self.unexpected(parsed)
+            # Some gateways repeat the request's headers in their answers; what follows is kept in the run's folder.
+            text = self._without_key(decoded(body))
+            value = parse(text, LIMITS)
+        except JsonError as error:  # cut off on the way, or the page of a proxy
+            return ChatReply("api_error", self.clean(f"not JSON: {error}: {body[:RAW_CHARACTERS]!r}"), transient=True)
+        if isinstance(value, dict):
+            return value
+        return self.unexpected(value, ReplyFault(f"it is of the type {type(value).__name__}"))
 
-    def unexpected(self, parsed: Any) -> ChatReply:
+    def unexpected(self, parsed: Any, fault: ReplyFault) -> ChatReply:
         """JSON that is no answer."""
-        return ChatReply("api_error", self.clean(f"not a chat completion: {json.dumps(parsed)}"))
+        return ChatReply("api_error", self.clean(f"not a chat completion: {fault}: {json.dumps(parsed)}"))
 
     def knock(self, get: Callable[[], object]) -> None:
         """Ask for the list of models; whatever comes back but a refusal will do, since not every server has one.
@@ -115,7 +118,7 @@ class Transport:
     def status_error(self, error: Any) -> ChatReply:
         """What a status code means; JudgeError where every other call would get it too."""
         variable, model = self.entry.key_variable, self.entry.model
-        text = self.clean(f"{error.status_code}: {error.response.text}", 500)
+        text = self.clean(f"{error.status_code}: {error.response.content.decode('utf-8', 'replace')}", 500)
         at = f"{self.url} answered {text}"
         if error.status_code in (401, 403):
             raise JudgeError(

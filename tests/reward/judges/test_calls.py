@@ -7,6 +7,7 @@ import pytest
 from alignment.errors import BudgetError, JudgeError
 from alignment.evaluate.judging import Comparison, Listing, Rating
 from reward.judges.calls import About, Caller, ChatReply, backoff, call_key, estimated_tokens, question_key
+from reward.judges.pace import Pace
 
 ABOUT = About("judge", "hash", Comparison("2+2?", "4", "5"))
 GOOD = ChatReply("ok", "A", "A")
@@ -81,10 +82,26 @@ def test_lasting_failures_are_not_tried_again():
     assert caller()[0].call(ABOUT, {}, sender(bad_request)) is bad_request
 
 
-def test_being_told_to_wait_is_no_failure():
-    asking, slept = caller(max_retries=1)
-    assert asking.call(ABOUT, {}, sender(*[BUSY] * 8, GOOD)) is GOOD
-    assert len(slept) == 8
+def test_being_told_to_wait_is_a_try_like_any_other():
+    asking, slept = caller(max_retries=3)
+    assert asking.call(ABOUT, {}, sender(BUSY, BUSY, BUSY, GOOD)) is GOOD
+    assert len(slept) == 3
+    asking, slept = caller(max_retries=3)
+    assert asking.call(ABOUT, {}, sender(*[BUSY] * 4)) is BUSY
+    assert len(slept) == 3
+
+
+def test_a_long_wait_is_told_of_once_and_says_what_for():
+    told = []
+    busy = ChatReply("api_error", "429: too many\nrequests", transient=True, limited=True, retry_after_seconds=60.0)
+    asking = Caller(max_retries=2, sleep=lambda seconds: None, pace=Pace(tell=told.append, sleep=lambda seconds: None))
+    asking.pace.slow_down = lambda seconds: None
+    asking.call(ABOUT, {}, sender(busy, GOOD))
+    assert len(told) == 1
+    assert told[0].startswith("no call to the judge for 1:0")
+    assert told[0].endswith(": 429: too many requests; then try 2 of 3 (max_retries)")
+    asking.call(ABOUT, {"x": 1}, sender(busy, GOOD))  # within the same minute
+    assert len(told) == 1
 
 
 def test_what_would_fail_alike_is_raised():

@@ -40,6 +40,25 @@ def test_tokens_a_minute_are_spaced_by_what_each_call_may_use():
     assert begins(pace, clock, [500, 200, 100]) == pytest.approx([0.0, 5.0, 7.0])
 
 
+def test_what_long_waits_are_for_is_told_once_each():
+    clock, told = Clock(), []
+    pace = Pace(requests_per_minute=0.5, clock=clock, sleep=clock.sleep, tell=told.append)
+    assert begins(pace, clock, [0, 0, 0]) == pytest.approx([0.0, 120.0, 240.0])
+    assert told == ["no call to the judge for 2:00: requests_per_minute"] * 2
+    told.clear()
+    pace = Pace(tokens_per_minute=60, clock=clock, sleep=clock.sleep, tell=told.append)
+    begins(pace, clock, [600, 1])
+    pace.slow_down(30.0)
+    begins(pace, clock, [1])
+    assert told == [
+        "no call to the judge for 10:00: tokens_per_minute",
+        "no call to the judge for 30.0 s: the server asks to be left alone",
+    ]
+    quick = Pace(requests_per_minute=60, clock=clock, sleep=clock.sleep, tell=told.append)
+    begins(quick, clock, [0] * 5)
+    assert len(told) == 2
+
+
 def test_no_call_begins_while_the_server_asked_to_be_left_alone():
     clock = Clock()
     pace = Pace(4, clock=clock, sleep=clock.sleep)
