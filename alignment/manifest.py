@@ -11,7 +11,7 @@ from alignment.strict_json import OURS, parse, shown
 
 MANIFEST = "manifest.json"
 MOST_BYTES = 64 * 2**20
-REMEDY = "the file was changed by hand or damaged. Put it back, or run anew by --overwrite true."
+CALLS = "calls*.sqlite"  # answers of judges, which may be paid for
 
 
 def read_manifest(folder: Path | str) -> dict[str, Any]:
@@ -22,22 +22,30 @@ def read_manifest(folder: Path | str) -> dict[str, Any]:
     file = Path(folder) / MANIFEST
     if not file.is_file():
         return {}
+    remedy = f"the file was changed by hand or damaged. Put it back, or {how_anew(folder)}."
     try:
         size = file.stat().st_size
         if size > MOST_BYTES:
-            raise AlignmentError(f"{file}: has {size:,} bytes, and no run writes more than {MOST_BYTES:,}; {REMEDY}")
+            raise AlignmentError(f"{file}: has {size:,} bytes, and no run writes more than {MOST_BYTES:,}; {remedy}")
         manifest = parse(file.read_bytes(), OURS)
     except JsonError as error:
-        raise AlignmentError(f"{file}: not JSON ({error}); {REMEDY}") from None
+        raise AlignmentError(f"{file}: not JSON ({error}); {remedy}") from None
     except OSError as error:
         raise AlignmentError(f"{file}: cannot be read ({os.strerror(error.errno or 0)}).") from error
     if not isinstance(manifest, dict):
-        raise AlignmentError(f"{file}: holds a {type(manifest).__name__}, not a manifest; {REMEDY}")
+        raise AlignmentError(f"{file}: holds a {type(manifest).__name__}, not a manifest; {remedy}")
     for field, value in manifest.items():
         kind, fits = FIELDS.get(field, (None, None))
         if fits is not None and value is not None and not fits(value):
-            raise AlignmentError(f"{file}: {field} is {shown(value)}, and must be {kind}; {REMEDY}")
+            raise AlignmentError(f"{file}: {field} is {shown(value)}, and must be {kind}; {remedy}")
     return {field: value for field, value in manifest.items() if value is not None}
+
+
+def how_anew(path: Path | str, what: str = "") -> str:
+    """Say how to run anew without the loss of what was paid for."""
+    if any(Path(path).glob(CALLS)):
+        return f"name another output_dir to run {what}anew: the judge's answers in this one are paid for"
+    return f"pass --overwrite true to run {what}anew, or name another output_dir"
 
 
 def _is_text(value: Any) -> bool:

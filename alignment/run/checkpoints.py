@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from alignment.errors import AlignmentError
+from alignment.manifest import how_anew
 from alignment.policy.saved_files import WHOLE, Damaged, is_marked, mark_of, read_mark, require_saved
 from alignment.run.files import flush_to_disk, naming_the_disk, write_json
 
@@ -106,8 +107,7 @@ def settle(run: Path, identifier: str | None, *, with_best: bool, say: Callable[
         if faults:
             path, fault = next(iter(faults.items()))
             raise AlignmentError(
-                f"{path}: {fault}, and no older checkpoint is sound. Put back a copy of it; or pass --overwrite true "
-                "to run anew, which deletes the run."
+                f"{path}: {fault}, and no older checkpoint is sound. Put back a copy of it, or {how_anew(run)}."
             )
         return None
     for path, fault in faults.items():

@@ -24,7 +24,7 @@ import yaml
 from alignment.config.launched import BATCH_KEYS, Launch, is_sharded
 from alignment.config.schema import Recipe
 from alignment.errors import AlignmentError
-from alignment.manifest import MANIFEST, read_manifest
+from alignment.manifest import MANIFEST, how_anew, read_manifest
 from alignment.meter import say
 from alignment.run import tracking
 from alignment.run.card import model_card
@@ -36,7 +36,6 @@ from alignment.run.tracking import Tracker
 from alignment.secrecy import hidden_words
 
 PEOPLE = "people.jsonl"  # hours of somebody's work, which no command may delete
-CALLS = "calls*.sqlite"  # answers of judges, which may be paid for
 DDP_TIMEOUT = 1800  # seconds that a process waits for the others; transformers' default of the key of that name
 PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "bitsandbytes", "deepspeed")
 OURS = frozenset({MANIFEST, "recipe.yaml", "metrics.jsonl", "samples.jsonl", "README.md"})
@@ -254,13 +253,6 @@ class RunDirectory:
         describing = {MANIFEST, "recipe.yaml", "README.md", self.metrics_path.name, "wandb"}
         describing |= set(self.expendable(self.path) if self.expendable else ())
         return any(entry.name not in describing and not LOGS.fullmatch(entry.name) for entry in self.path.iterdir())
-
-
-def how_anew(path: Path | str, what: str = "") -> str:
-    """Say how to run anew without the loss of what was paid for."""
-    if any(Path(path).glob(CALLS)):
-        return f"name another output_dir to run {what}anew: the judge's answers in this one are paid for"
-    return f"pass --overwrite true to run {what}anew, or name another output_dir"
 
 
 def resolved_recipe(recipe: Recipe) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from alignment.config.schema import PPORecipe
 from alignment.data.rows import Prompt
 from alignment.data.template import Template
 from alignment.errors import TrainingError
+from alignment.manifest import how_anew
 from alignment.policy.role_files import load_policy, load_value, save_policy, save_value
 from alignment.policy.roles import Roles
 from alignment.rollout.engine import Engine
@@ -316,7 +317,8 @@ class PPOTrainer(ResumableTrainer):
         if len(state["statistics"]) != self.args.world_size:
             raise TrainingError(
                 f"{checkpoint} was written by {len(state['statistics'])} processes, and this run has "
-                f"{self.args.world_size}; start it with as many as it began with, or pass --overwrite true to run anew"
+                f"{self.args.world_size}; start it with as many as it began with, or "
+                f"{how_anew(Path(checkpoint).parent)}"
             )
         self.stream.load_state_dict(state["stream"])
         self.collector.load_state_dict(state["collector"])

@@ -130,8 +130,8 @@ def opening(lines: Sequence[Line], form: Form, shown: Sequence[str] | None) -> V
     match = form.line.fullmatch(first.text)
     if match is None or MARKER.match(first.written.replace("**", "")) or first.text[0] in QUOTATION:
         return None
-    two = "\n".join(_plain(line.text) for line in lines[:2])
-    if len(lines) > 1 and shown and any(f"\n{two}\n" in f"\n{_words(text)}\n" for text in shown):
+    two = [words for words in (_plain(line.text) for line in lines) if words][:2]
+    if len(two) == 2 and shown and any("\n{}\n{}\n".format(*two) in f"\n{_words(text)}\n" for text in shown):
         return None
     return Value(match, first, 0)
 

@@ -56,7 +56,7 @@ PREFERENCES = (
 AGAINST = re.compile(rf"\b(?P<label>[AB])\b (?i:is|was|seems|looks)\b[\w ,]{{0,20}}\b(?i:{WORSE})\b")
 # A whole reply that is one JSON object, in a fence perhaps.
 OBJECT = re.compile(r"\s*(?:```(?:json)?\s*)?(\{.*\})\s*(?:```)?\s*", re.DOTALL)
-ENDING = re.compile(r"(?:\A|\n)[ \t]*(?:```(?:json)?[ \t]*\n\s*)?(?=\{)")  # where an object that ends a reply may begin
+BRACE = re.compile(r"(?:\A|\n)[ \t]*(?=\{)")  # where an object that ends a reply may begin
 LAST_OBJECTS = 20  # of the places where one may begin, the last that are tried
 REPLY = Limits(whole=False)  # escapes of half a surrogate pair are no harm: nothing is kept but a label
 
@@ -201,11 +201,13 @@ def ending_object(reply: str, key: str, shown: Sequence[str] | None) -> tuple[st
 
     It counts as quoted, too, where a text that was shown holds it.
     """
-    for start in reversed([place.end() for place in ENDING.finditer(reply)][-LAST_OBJECTS:]):
+    for start in reversed([place.end() for place in BRACE.finditer(reply)][-LAST_OBJECTS:]):
         value = json_value(reply[start:], key)
         if value is None:
             continue
-        before = re.sub(r"(?:\A|\n)[ \t]*```(?:json)?\s*\Z", "\n", reply[:start])
+        before = reply[:start]
+        if before.count("```") % 2:  # the object may stand in a code block of its own
+            before = re.sub(r"(?:\A|\n)[ \t]*```(?:json)?\s*\Z", "\n", before)
         words = lines_of(before)
         introduced = words and words[-1].text.endswith(":") and ATTRIBUTION.search(words[-1].text)
         if introduced or is_open(before) or (shown is not None and is_shown(reply[start:], shown)):

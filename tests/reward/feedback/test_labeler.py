@@ -335,7 +335,7 @@ def test_the_pace_finds_what_a_server_bears(tmp_path: Path) -> None:
     samples = sampled(*[["short", f"a longer answer {i}"] for i in range(120)])
     with ChatServer(behave) as server, CallStore(tmp_path / "s") as store:
         pace = Pace(24)
-        judge = build_judge(entry(server.url), Caller(ledger=store, pace=pace, max_retries=1))
+        judge = build_judge(entry(server.url), Caller(ledger=store, pace=pace, max_retries=20))
         options: dict[str, Any] = {"pairs_per_prompt": None, "seed": 0, "max_failure_share": 0.0, "provenance": {}}
         rankings = label(samples, judge, Pairwise(), store=store, max_concurrency=24, **options)
     assert {pair.probability for ranking in rankings for pair in ranking.pairs} == {0.0}
