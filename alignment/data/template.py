@@ -11,6 +11,7 @@ from alignment.data.rows import Demonstration, Message, Prompt
 from alignment.errors import DataError, ModelError
 
 IGNORE = -100  # label of a token that no loss covers
+LONGEST_TEXT = 2**21  # characters of one prompt with its answer, some 500,000 tokens
 _PROBE = "PROBE"
 
 
@@ -195,7 +196,15 @@ class Template:
         return str(rendered)
 
     def _ids(self, text: str, *, special: bool) -> list[int]:
-        """Tokenise; `special` puts the tokenizer's own BOS before, never the EOS that some put behind."""
+        """Tokenise; `special` puts the tokenizer's own BOS before, never the EOS that some put behind.
+
+        Raises: DataError where the text is longer than any context: to count its tokens takes minutes.
+        """
+        if len(text) > LONGEST_TEXT:
+            raise DataError(
+                f"prompt and answer have {len(text):,} characters, more than the {LONGEST_TEXT:,} that are tokenised; "
+                "cut the row into several."
+            )
         ids = list(self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
         return self._opening + ids if special else ids
 

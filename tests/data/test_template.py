@@ -7,7 +7,7 @@ import pytest
 
 from alignment.data import load_demonstrations
 from alignment.data.rows import Demonstration
-from alignment.data.template import IGNORE, Template
+from alignment.data.template import IGNORE, LONGEST_TEXT, Template
 from alignment.errors import DataError, ModelError
 from tests.models import CHAT_TEMPLATE, make_tokenizer
 
@@ -282,3 +282,13 @@ def test_empty_prompt_without_bos_is_refused_for_sampling_only(chat):
         chat.prompt_ids("")
     ids, labels = chat.demonstration(Demonstration("", "the fox"))
     assert ids == labels == [*chat.tokenizer("the fox")["input_ids"], 1]
+
+
+def test_a_text_longer_than_any_context_is_refused_before_it_is_tokenised():
+    template = Template(make_tokenizer())
+    long = "a" * (LONGEST_TEXT + 1)
+    for prompt in (long, [{"role": "user", "content": long}]):
+        with pytest.raises(DataError, match="more than the 2,097,152 that are tokenised; cut the row"):
+            template.prompt_ids(prompt)
+    with pytest.raises(DataError, match="cut the row"):
+        template.answer_ids("the cat", long)
