@@ -23,14 +23,14 @@ SHAPES = (
             ("an AWS key", r"(?:AKIA|ASIA|ABIA|ACCA)[A-Z0-9]{12,}"),
             ("a Google key", rf"(?:AIza{_WORD}{{20,}}|ya29\.{_WORD}{{16,}}|GOCSPX-{_WORD}{{16,}})"),
             ("a Slack token", r"(?:xox[a-z]-[A-Za-z0-9-]{8,}|xapp-[A-Za-z0-9-]{12,})"),
-            ("a JSON web token", rf"eyJ{_WORD}{{8,}}\.{_WORD}{{8,}}(?:\.{_WORD}*)?"),
-            ("a bearer token", r"(?i:bearer|basic)\s+(?=[A-Za-z._~+/-]*[0-9=])[A-Za-z0-9._~+/=-]{12,}"),
+            ("a JSON web token", rf"eyJ{_WORD}{{8,1000}}\.{_WORD}{{8,}}(?:\.{_WORD}*)?"),
+            ("a bearer token", r"(?i:bearer|basic)\s+(?=[A-Za-z._~+/-]{0,200}[0-9=])[A-Za-z0-9._~+/=-]{12,}"),
             (
                 "a provider's key",
                 r"(?:gsk_|r8_|fw_|tgp_v1_|rpa_|jina_|pcsk_|wandb_v1_|npm_|dckr_pat_)[A-Za-z0-9_]{16,}",
             ),
-            ("a provider's key", rf"(?:nvapi|pplx|xai|pypi|lsv2|voyage|pa)-(?=[a-z-]*[A-Z0-9]){_WORD}{{20,}}"),
-            ("a provider's key", rf"SG\.{_WORD}{{16,}}\.{_WORD}{{16,}}"),
+            ("a provider's key", rf"(?:nvapi|pplx|xai|pypi|lsv2|voyage|pa)-(?=[a-z-]{0, 200}[A-Z0-9]){_WORD}{{20,}}"),
+            ("a provider's key", rf"SG\.{_WORD}{{16,200}}\.{_WORD}{{16,}}"),
             ("a Databricks token", r"dapi[0-9a-f]{32}"),
             ("a private key", r"-----BEGIN [A-Z ]*PRIVATE KEY-----"),
         )
@@ -40,9 +40,11 @@ OPENAI = re.compile(rf"{_START}(?:sk|csk|sess)-{_WORD}{{6,}}")  # and other endp
 ORDINARY = re.compile(r"[a-z]{1,12}|[a-z0-9.]{1,4}")  # a part of a name: instructions, v2, 7b
 ASSIGNED = re.compile(
     r"(?i)((?:api|access|secret|private|auth)[_-]?key|(?:access|auth|bearer|hub|hf|session)[_-]?token|secret|passw(?:or)?d)"
-    r"(\s*[=:]\s*|\s+)(['\"]?)(?=[^\s'\"]*[0-9])([^\s'\"$<>{}]{8,})"
+    r"(\s{0,20}[=:]\s{0,20}|\s{1,20})(['\"]?)(?=[^\s'\"]{0,200}[0-9])([^\s'\"$<>{}]{8,})"
 )
-USER = re.compile(r"(?i)[a-z][a-z0-9+.-]*://(?:[^\s/?#@]*@|[^\s/@]*:(?!\d+(?:[/?#]|$))[^\s@]*@)")
+USER = re.compile(
+    r"(?i)[a-z][a-z0-9+.-]{0,20}://(?:[^\s/?#@]{0,1000}@|[^\s/@]{0,1000}:(?!\d{1,9}(?:[/?#]|$))[^\s@]{0,1000}@)"
+)
 NAMES = re.compile(  # of what holds a key, whatever the key looks like
     r"(^|_)((api|access|secret|private|auth|account|subscription|signing|encryption|shared)_?key|secrets?|passwords?"
     r"|passwd|passphrase|pwd|authorization|credentials?|bearer|cookie"
@@ -140,7 +142,7 @@ def hidden(text: str) -> str:
     text = OPENAI.sub(lambda found: HIDDEN if _is_openai(found, text) else found[0], text)
     text = USER.sub(lambda found: f"{found[0].partition('://')[0]}://{HIDDEN}@", text)
     text = ASSIGNED.sub(lambda found: f"{found[1]}{found[2]}{found[3]}{HIDDEN}", text)
-    return re.sub(r"[a-z]+://[^\s'\"]+", lambda url: _without_query(url[0]), text)
+    return re.sub(r"[a-z]{1,20}://[^\s'\"]+", lambda url: _without_query(url[0]), text)
 
 
 def _without_query(url: str) -> str:

@@ -3,6 +3,7 @@
 import importlib
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ import yaml
 from alignment.config import check_file, load_recipe
 from alignment.config.schema import STAGES
 from alignment.errors import AlignmentError, DataError, RecipeError
-from alignment.secrecy import HIDDEN, hidden_words, is_variable, key_in, key_in_query, without_keys
+from alignment.secrecy import HIDDEN, hidden, hidden_words, is_variable, key_in, key_in_query, without_keys
 from tests.config.test_loading import MINIMAL, RULES_JUDGE
 
 KEYS = [  # nobody's: made up in the form of each provider's
@@ -215,3 +216,11 @@ def test_no_job_file_takes_a_key_from_its_template(tmp_path, monkeypatch):
     assert "mine.sh: line " in run.stderr
     assert KEYS[0] not in run.stdout + run.stderr
     assert sorted(file.name for file in tmp_path.iterdir()) == ["mine.sh", "r.yaml"]
+
+
+@pytest.mark.parametrize("unit", ["x", "Xy9", "a.", "_-", "secret=", "bearer x ", "eyJ-", "user:", "a@"])
+def test_a_long_text_is_looked_through_in_time_that_grows_with_its_length(unit):
+    """A pattern that tries every place anew takes minutes on a message of this length."""
+    begin = time.monotonic()
+    hidden(unit * (200_000 // len(unit)))
+    assert time.monotonic() - begin < 60
