@@ -5,6 +5,8 @@ The command line prints the message alone, without a traceback, and ends with th
 
 from alignment.secrecy import hidden
 
+LONGEST_FAULT = 1_000  # characters of one line of a recipe's faults
+
 
 def printable(text: str) -> str:
     """Return a text as one line that a terminal shows as it is: control characters and line ends are escaped."""
@@ -44,8 +46,9 @@ class RecipeError(AlignmentError):
     exit_code = 2
 
     def __init__(self, faults: list[str]) -> None:
-        """Join the faults, one per line."""
-        self.faults = [hidden(fault) for fault in faults]
+        """Join the faults, each one printable line of bounded length, without keys."""
+        lines = [printable(line) for fault in faults for line in hidden(fault).split("\n") if line.strip()]
+        self.faults = [line if len(line) <= LONGEST_FAULT else f"{line[: LONGEST_FAULT - 1]}…" for line in lines]
         super().__init__("\n".join(self.faults))
 
 

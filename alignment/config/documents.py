@@ -11,6 +11,7 @@ from alignment.config.yaml_text import Location as Location
 from alignment.config.yaml_text import a_kind, dotted, parse_yaml, spoken
 from alignment.errors import RecipeError
 
+LONGEST_PATH = 300  # characters that a message shows
 LARGEST = 256 * 2**10  # bytes; a recipe of a hundred keys has four thousand
 
 
@@ -105,7 +106,7 @@ def read_bytes(path: str, kind: str = "YAML") -> bytes:
     except FileNotFoundError:
         raise RecipeError([f"{path}: no such file"]) from None
     except OSError as error:
-        raise RecipeError([f"{path}: cannot be read: {error.strerror}"]) from None
+        raise RecipeError([f"{path[:LONGEST_PATH]}: cannot be read: {error.strerror}"]) from None
     except ValueError:
         raise RecipeError([f"{path!r}: no file's name"]) from None
     if len(data) > LARGEST:

@@ -11,8 +11,8 @@ from alignment.config.judges import CHATS, judges
 from alignment.config.keys import Fault, Keys, Rule, Unknown
 from alignment.config.library import trackers
 from alignment.config.named_files import json_files
-from alignment.config.patterns import USUAL_NAMES, WHOLE_LAYERS, fault_of_patterns
 from alignment.config.ppo_rules import PPO_RULES
+from alignment.config.training_rules import TRAINING_RULES
 
 TRAINING = ("sft", "reward", "dpo")  # stages whose trainer evaluates
 MODELS = ("model_name_or_path", "reward_model_path", "value_model_path")
@@ -21,7 +21,6 @@ SCORERS = ("scorers", "watch_scorers")
 HELD_OUT = ("eval_datasets", "max_eval_samples")
 EVALUATION = ("eval_strategy", "eval_steps", "eval_on_start", "load_best_model_at_end", "metric_for_best_model")
 LORA = ("lora_r", "lora_alpha", "lora_dropout", "lora_target_modules", "lora_modules_to_save", "use_rslora")
-LONGEST_NAME, LONGEST_PATH = 255, 4095  # bytes, of Linux and most other systems
 OF_PEOPLE = {"min_kappa", "min_accuracy", "min_accuracy_when_consistent", "max_length_bias", "max_ece"}
 TRACKER_EXTRAS = ("tensorboard", "trackio")
 
@@ -114,8 +113,11 @@ def held_out(keys: Keys) -> Iterator[Fault]:
     remedy = "needs data to evaluate on; give test_split_size or eval_datasets"
     if keys["eval_strategy"] not in (None, "no"):
         yield ("eval_strategy",), remedy
-    if keys["load_best_model_at_end"]:
-        yield ("load_best_model_at_end",), remedy
+    for key in ("load_best_model_at_end", "eval_on_start"):
+        if keys[key]:
+            yield (key,), remedy
+    if keys["save_strategy"] == "best":
+        yield ("save_strategy",), remedy
     if keys.given("early_stopping_patience"):
         yield ("early_stopping_patience",), remedy
 
@@ -156,10 +158,14 @@ def best_model(keys: Keys) -> Iterator[Fault]:
 
 def loss_mixture(keys: Keys) -> Iterator[Fault]:
     """DPO's losses and their weights go in pairs."""
+    if keys.stage == "dpo" and keys["loss_type"] == []:
+        yield ("loss_type",), "must have at least one entry"
     losses, weights = keys["loss_type"] or "sigmoid", keys["loss_weights"]
     count = len(losses) if isinstance(losses, list) else 1
     if keys.stage == "dpo" and weights is not None and len(weights) != count:
         yield ("loss_weights",), f"has {len(weights)} weights for {count} of loss_type; give one for each"
+    elif keys.stage == "dpo" and weights and not any(weights):
+        yield ("loss_weights",), "are all 0, so nothing would train"
 
 
 def smoothing(keys: Keys) -> Iterator[Fault]:
@@ -177,38 +183,6 @@ def candidates(keys: Keys) -> Iterator[Fault]:
         if entry["name"] in names:
             yield ("candidates", index, "name"), f"{entry['name']} is also the name of {names[entry['name']]}"
         names.setdefault(entry["name"], f"candidates[{index}]")
-
-
-def workers(keys: Keys) -> Iterator[Fault]:
-    """What data's own processes are told needs such processes."""
-    if keys["dataloader_num_workers"]:
-        return
-    for key in ("dataloader_prefetch_factor", "dataloader_persistent_workers", "dataloader_multiprocessing_context"):
-        if keys[key]:
-            yield (key,), "needs dataloader_num_workers of 1 or more; without it no other process loads data"
-
-
-def module_patterns(keys: Keys) -> Iterator[Fault]:
-    """A text of modules is a regular expression, and one that ends."""
-    for key in ("lora_target_modules", "optim_target_modules"):
-        given = keys[key]
-        if isinstance(given, str) and given.lower() not in WHOLE_LAYERS:
-            message = fault_of_patterns([given], USUAL_NAMES)
-            if message:
-                yield (key,), message
-        elif isinstance(given, list) and not given:
-            yield (key,), "names no module; name some, or write all-linear"
-
-
-def output_folder(keys: Keys) -> Iterator[Fault]:
-    """A run's folder is written as it stands: the shell, not a recipe, knows what `~` is."""
-    folder = keys["output_dir"]
-    if folder.startswith("~") or "$" in folder:
-        yield ("output_dir",), f"{folder!r}: ~ and $ are not replaced in a recipe; write the folder's whole path"
-    if any(len(os.fsencode(part)) > LONGEST_NAME for part in folder.split("/")) or len(folder) > LONGEST_PATH:
-        yield ("output_dir",), f"no folder's name has more than {LONGEST_NAME} bytes, no path more than {LONGEST_PATH}"
-    if not folder.isprintable():
-        yield ("output_dir",), "holds a line break or another character that does not print; give it another name"
 
 
 SAMPLED = ["model_name_or_path", "num_generations", "max_new_tokens", "temperature", "top_p", "top_k", "load_in_4bit"]
@@ -267,9 +241,7 @@ def gates(keys: Keys) -> Iterator[Fault]:
 
 RULES: list[Rule] = [
     json_files,
-    workers,
-    module_patterns,
-    output_folder,
+    *TRAINING_RULES,
     folders,
     unread,
     precision,

@@ -47,9 +47,9 @@ def require_accepted(recipes: Iterable[Recipe], *, here: bool = True) -> None:
 
 
 def _faults(recipe: Recipe, here: bool) -> list[str]:
-    if here and recipe.library.get("deepspeed") and importlib.util.find_spec("deepspeed") is None:
-        missing = 'needs DeepSpeed, which is not installed; run `pip install "alignment-stack[deepspeed]"`'
-        return [_document(recipe).fault(("deepspeed",), missing)]
+    missing = list(_missing_here(recipe.library)) if here else []
+    if missing:
+        return [_document(recipe).fault((key,), told) for key, told in missing]
     tried = {key: value for key, value in recipe.library.items() if key not in PLAIN}
     if recipe.TRAINER_CONFIG is None or not _needs_trial(recipe, tried):
         return []
@@ -58,6 +58,19 @@ def _faults(recipe: Recipe, here: bool) -> list[str]:
         return []
     document = _document(recipe)
     return [document.fault((key,) if key else (), told) for key, told in _blamed(recipe, tried, here, error)]
+
+
+def _missing_here(library: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Keys that need what this machine, or this start, does not have."""
+    if library.get("deepspeed") and importlib.util.find_spec("deepspeed") is None:
+        yield "deepspeed", 'needs DeepSpeed, which is not installed; run `pip install "alignment-stack[deepspeed]"`'
+    if library.get("ddp_backend") and os.environ.get("WORLD_SIZE", "1") == "1":
+        yield "ddp_backend", "is for several processes, and this start has one; take it out, or start several"
+    if library.get("activation_offloading"):
+        import torch
+
+        if not torch.cuda.is_available():
+            yield "activation_offloading", "moves activations off a GPU, and there is none here; take it out"
 
 
 def _needs_trial(recipe: Recipe, tried: dict[str, Any]) -> bool:

@@ -89,6 +89,14 @@ def test_every_key_at_fault_is_told(tmp_path):
     assert [fault.split(": ")[1] for fault in faults] == ["optim_args", "lr_scheduler_kwargs"]
 
 
+def test_what_this_start_does_not_have_is_refused_where_it_runs_alone(tmp_path, monkeypatch):
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    recipes = check_file(write(tmp_path, "sft", {"ddp_backend": "gloo"}))
+    require_accepted(recipes, here=False)
+    with pytest.raises(RecipeError, match="ddp_backend: is for several processes, and this start has one"):
+        require_accepted(recipes)
+
+
 def test_tf32_is_refused_where_it_runs_alone(tmp_path):
     import torch
 
