@@ -85,6 +85,8 @@ def vllm_generation(weights: Weights, **settings: Any) -> Generation:
     from trl.generation.vllm_generation import VLLMGeneration
 
     class FromRoles(VLLMGeneration):
+        model: Any
+
         def _init_vllm(self) -> None:
             policy, self.model = self.model, _Named(self.model.name_or_path)
             try:

@@ -55,7 +55,7 @@ def test_an_epochs_end_is_dealt_with_in_its_last_step(strategy, epoch, step):
     assert [control.should_log, control.should_evaluate, control.should_save] == [asked] * 3
     control = TrainerControl(should_log=True, should_evaluate=True, should_save=True)
     WithinTheStep().on_epoch_end(arguments, state, control)
-    assert not (control.should_log or control.should_evaluate or control.should_save)
+    assert not any((control.should_log, control.should_evaluate, control.should_save))
 
 
 def test_a_signal_that_comes_while_the_last_step_is_saved_ends_the_process(told, monkeypatch):
