@@ -2,14 +2,16 @@
 
 import math
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from alignment.errors import AlignmentError, JsonError
-from alignment.strict_json import OURS, parse, shown
+from alignment.strict_json import OURS, is_whole, parse, shown
 
 MANIFEST = "manifest.json"
+STATUSES = ("running", "finished", "failed")
 MOST_BYTES = 64 * 2**20
 CALLS = "calls*.sqlite"  # answers of judges, which may be paid for
 
@@ -49,7 +51,11 @@ def how_anew(path: Path | str, what: str = "") -> str:
 
 
 def _is_text(value: Any) -> bool:
-    return isinstance(value, str)
+    return isinstance(value, str) and is_whole(value)
+
+
+def _is_identifier(value: Any) -> bool:
+    return isinstance(value, str) and re.fullmatch(r"[0-9a-f]{4,64}", value) is not None
 
 
 def _is_object(value: Any) -> bool:
@@ -89,10 +95,12 @@ def _is_tracked(value: Any) -> bool:
 
 
 FIELDS: dict[str, tuple[str, Callable[[Any], bool]]] = {  # what a command reads of them
-    **dict.fromkeys(("identifier", "stage", "status", "recipe_sha256", "started", "finished"), ("text", _is_text)),
+    **dict.fromkeys(("stage", "recipe_sha256", "started", "finished"), ("text", _is_text)),
+    "status": (f"one of {', '.join(STATUSES)}", lambda value: value in STATUSES),
     **dict.fromkeys(("recipe", "versions", "results", "provenance", "policy"), ("an object", _is_object)),
     **dict.fromkeys(("scorers", "watch_scorers", "skipped"), ("a list", _is_list)),
     **dict.fromkeys(("score_mean", "score_std"), ("a finite number", _is_number)),
+    "identifier": ("hexadecimal digits", _is_identifier),
     "members": ("a list of names", _are_names),
     "launch": ("an object of processes and engine", _is_launch),
     "lineage": ("an object whose hashes are text", _is_lineage),

@@ -25,7 +25,10 @@ def test_what_a_run_writes_is_read_and_null_is_left_out(tmp_path):
 @pytest.mark.parametrize(
     ("field", "value", "kind"),
     [
-        ("status", 3, "text"),
+        ("stage", 3, "text"),
+        ("started", "\ud800", "text"),
+        ("status", "done", "one of running, finished, failed"),
+        ("status", [], "one of running, finished, failed"),
         ("recipe", [1], "an object"),
         ("launch", {"processes": 2}, "an object of processes and engine"),
         ("launch", {"processes": "2", "engine": "none"}, "an object of processes and engine"),

@@ -96,7 +96,10 @@ def judge_names(run: Run) -> list[str]:
 
 def run_of(path: str, runs: Sequence[Run]) -> Run | None:
     """Return the run a path lies in; where the runs have moved since, the one of that folder's name."""
-    resolved = Path(path).resolve()
+    try:
+        resolved = Path(path).resolve()
+    except (OSError, ValueError):  # a name that no file can have
+        return None
     for run in runs:
         if run.path in (resolved, *resolved.parents):
             return run
@@ -119,15 +122,22 @@ def _ended(status: str) -> str:
 
 
 def _models(recipe: dict[str, Any]) -> list[str]:
-    candidates = recipe.get("candidates")
-    entries = [recipe, *(candidates if isinstance(candidates, list) else []), recipe]
-    keys = ["model_name_or_path"] * (len(entries) - 1) + ["reward_model_path"]
-    found = [str(e[key]) for e, key in zip(entries, keys, strict=True) if isinstance(e, dict) and e.get(key)]
-    found += [recipe["value_model_path"]] if recipe.get("value_model_path") else []
-    scorers = recipe.get("scorers")
-    for scorer in scorers if isinstance(scorers, list) else []:
-        found += [scorer["model_name_or_path"]] if scorer.get("model_name_or_path") else scorer.get("reward_models", [])
+    entries = [recipe, *_mappings(recipe.get("candidates"))]
+    found = [name for entry in entries for name in _texts(entry.get("model_name_or_path"))]
+    found += [name for key in ("reward_model_path", "value_model_path") for name in _texts(recipe.get(key))]
+    for scorer in _mappings(recipe.get("scorers")):
+        found += _texts(scorer.get("model_name_or_path")) or _texts(scorer.get("reward_models"))
     return found
+
+
+def _mappings(value: Any) -> list[dict[str, Any]]:
+    return [entry for entry in value if isinstance(entry, dict)] if isinstance(value, list) else []
+
+
+def _texts(value: Any) -> list[str]:
+    """A text, or those in a list; of a manifest that was changed by hand a value may be anything."""
+    values = value if isinstance(value, list) else [value]
+    return [text for text in values if isinstance(text, str) and text]
 
 
 def _place(path: str, runs: Sequence[Run]) -> str:

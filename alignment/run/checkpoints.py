@@ -12,6 +12,7 @@ from alignment.errors import AlignmentError
 from alignment.manifest import how_anew
 from alignment.policy.saved_files import WHOLE, Damaged, is_marked, mark_of, read_mark, require_saved
 from alignment.run.files import flush_to_disk, naming_the_disk, write_json
+from alignment.strict_json import shown
 
 STATE = "trainer_state.json"  # transformers' own
 ASIDE = "damaged-"  # before the name of a checkpoint that is kept, and not gone on from
@@ -57,7 +58,7 @@ def require_sound(checkpoint: Path, run: str | None = None) -> None:
     if mark.step is not None and mark.step != step_of(checkpoint):
         raise Damaged(f"{WHOLE} is of step {mark.step}: the folder was renamed, or its files are another checkpoint's")
     if mark.run is not None and run is not None and mark.run != run:
-        raise Damaged(f"{WHOLE} is of another run ({mark.run}, this one is {run})")
+        raise Damaged(f"{WHOLE} is of another run ({shown(mark.run)}, this one is {shown(run)})")
     require_saved(checkpoint, mark.files)
 
 

@@ -36,6 +36,7 @@ from alignment.run.tracking import Tracker
 from alignment.secrecy import hidden_words
 
 PEOPLE = "people.jsonl"  # hours of somebody's work, which no command may delete
+MOST_SHOWN = 8  # differences of two recipes in a message
 DDP_TIMEOUT = 1800  # seconds that a process waits for the others; transformers' default of the key of that name
 PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "bitsandbytes", "deepspeed")
 OURS = frozenset({MANIFEST, "recipe.yaml", "metrics.jsonl", "samples.jsonl", "README.md"})
@@ -221,8 +222,10 @@ class RunDirectory:
         if not self._holds_work():
             return {} if changed else manifest
         if changed:
+            more = f"; and {len(changed) - MOST_SHOWN} more" if len(changed) > MOST_SHOWN else ""
+            named = "; ".join(changed[:MOST_SHOWN]) + more
             raise AlignmentError(
-                f"output_dir {self.path} holds an interrupted run of another recipe ({'; '.join(changed)}); put the "
+                f"output_dir {self.path} holds an interrupted run of another recipe ({named}); put the "
                 f"recipe back to go on with it, or {how_anew(self.path)}."
             )
         reason = None

@@ -56,9 +56,10 @@ def write_atomic(path: Path | str, content: str | bytes) -> None:
     """Write beside `path`, flush to disk and rename, so that a reader sees the old file or the whole new one.
 
     A device or a pipe, `/dev/null` and `/dev/stdout` among them, is written into: a rename would take its place.
+    Half of a surrogate pair, which UTF-8 cannot hold, is written as its escape.
     """
     path = Path(path)
-    data = content.encode() if isinstance(content, str) else content
+    data = content.encode(errors="backslashreplace") if isinstance(content, str) else content
     with naming_the_disk(path):
         if _is_device(path):
             with path.open("ab") as device:

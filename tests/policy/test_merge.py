@@ -5,13 +5,15 @@ import json
 import pytest
 import torch
 import yaml
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
 from alignment.config.schema import AdapterKeys, ModelKeys
 from alignment.errors import ModelError
 from alignment.policy import merge as merging
-from alignment.policy.base import load_causal_lm, load_sequence_classifier, load_tokenizer
+from alignment.policy.base import load_causal_lm, load_sequence_classifier, load_tokenizer, resolve_model
 from alignment.policy.merge import merge
+from alignment.policy.saved_files import read_mark
 from tests.models import make_model, make_tokenizer
 
 
@@ -83,6 +85,35 @@ def test_half_precision_base_stays_half(tmp_path):
     assert AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype="auto").dtype == torch.bfloat16
     with pytest.raises(ModelError, match="tolerance 1e-07"):
         merge(run, tmp_path / "strict", 1e-7)
+
+
+@pytest.mark.filterwarnings("ignore:Setting `save_embedding_layers` to `True`")
+def test_a_merged_weight_that_overflows_its_type_is_not_written(tmp_path):
+    """A row of the embeddings that no sample reads: the logits alone would not tell."""
+    base = tmp_path / "base"
+    tokenizer = make_tokenizer()
+    make_model(tokenizer).to(torch.float16).save_pretrained(base)
+    tokenizer.save_pretrained(base)
+    run = trained_adapter(base, tmp_path / "run", lora_target_modules=["embed_tokens"])
+    weights = load_file(run / "adapter_model.safetensors")
+    name = next(name for name in weights if name.endswith("lora_embedding_A"))
+    weights[name][:, 3] = 1e6  # float16 ends at 65,504
+    save_file(weights, run / "adapter_model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelError, match=r"merged, \S+ holds NaN or infinity in torch.float16; nothing was written"):
+        merge(run, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_merged_model_lists_its_files(tiny_model_dir, tmp_path):
+    merge(trained_adapter(tiny_model_dir, tmp_path / "run"), tmp_path / "out")
+    assert {"model.safetensors", "config.json"} <= read_mark(tmp_path / "out").files.keys()
+    with (tmp_path / "out" / "model.safetensors").open("r+b") as file:
+        file.seek(-1, 2)
+        last = file.read(1)
+        file.seek(-1, 2)
+        file.write(bytes([last[0] ^ 1]))
+    with pytest.raises(ModelError, match=r"model.safetensors holds other bytes than were saved"):
+        resolve_model(str(tmp_path / "out"))
 
 
 def test_past_tolerance_nothing_is_left(tiny_model_dir, tmp_path, monkeypatch):

@@ -112,7 +112,7 @@ DAMAGE = {  # what is done to checkpoint-4 of 2 and 4, and what the line tells
         lambda c: [shutil.rmtree(c), shutil.copytree(c.parent / "checkpoint-2", c)],
         "whole.json is of step 2: the folder was renamed",
     ),
-    "of another run": (lambda c: mark_whole(c, "0123"), "whole.json is of another run (0123, this one is "),
+    "of another run": (lambda c: mark_whole(c, "0123"), "whole.json is of another run ('0123', this one is "),
     "no JSON": (lambda c: (c / "whole.json").write_text("{"), "whole.json cannot be read as this project writes it"),
     "no UTF-8": (lambda c: (c / "whole.json").write_bytes(b"\xff"), "whole.json cannot be read as this project"),
     "no object": (
