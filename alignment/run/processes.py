@@ -58,7 +58,7 @@ def run_logged(
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            preexec_fn=_end_with_parent if LIBC else None,
+            preexec_fn=_begin_stage,
             env={**LAUNCHERS, **(environment or {}), **os.environ, "PYTHONUNBUFFERED": "1"},
         )
         try:
@@ -75,10 +75,14 @@ def run_logged(
             _end(child)
 
 
-def _end_with_parent() -> None:
-    """Have the kernel end the stage where `alignment run` is killed and cannot."""
-    assert LIBC is not None
-    LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+def _begin_stage() -> None:
+    """Let the stage hear how it is asked to end, and have the kernel end it where `alignment run` is killed and cannot.
+
+    A background job ignores Ctrl-C, as does what `nohup` starts from a script, and children inherit that.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    if LIBC is not None:
+        LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _let_save(child: "subprocess.Popen[bytes]") -> None:

@@ -197,6 +197,15 @@ def started(bench: Bench, wait_for: str) -> "subprocess.Popen[str]":
     raise AssertionError("the stage did not start within a minute")
 
 
+@pytest.fixture(params=[signal.default_int_handler, signal.SIG_IGN], ids=["foreground", "background"])
+def job(request):
+    """This process in the foreground, or as a background job, which ignores Ctrl-C."""
+    before = signal.signal(signal.SIGINT, request.param)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("job")
 @pytest.mark.parametrize("session", [False, True])  # True: as torchrun starts its workers
 def test_an_interrupted_command_is_asked_to_end_and_its_own_children_are_ended(tmp_path, session):
     # The command says how it was asked; its child ignores Ctrl-C, so only force ends it.
