@@ -4,19 +4,19 @@ A loop of our own in place of `model.generate`: the model's generation configura
 leave the batch at once, each row's random numbers are its own, and a step costs little more than the forward pass.
 """
 
-import inspect
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from alignment.errors import DataError
-from alignment.rollout.cache import with_room
 from alignment.rollout.engine import Completion, Sampling
 from alignment.rollout.sampling import draw, uniforms
+from alignment.rollout.steps import StepInputs
+from alignment.rollout.written import Written
 
+LOOK_EVERY = 16  # steps between two looks at what a GPU has drawn
 COMPACT_BELOW = 0.75  # finished rows are dropped from the cache once the live share of its rows falls below this
 
 
@@ -30,6 +30,7 @@ class TransformersEngine:
         synced: Each pass of the model waits for the same pass on every process, so go on until all answers have ended
             everywhere.
         on_batch: Told of each batch's answers, for a progress bar.
+        look_every: Steps between two looks at which answers have ended; None: 1 on a CPU, else `LOOK_EVERY`.
     """
 
     def __init__(
@@ -40,10 +41,12 @@ class TransformersEngine:
         *,
         synced: bool = False,
         on_batch: Callable[[list[Completion]], None] = lambda _: None,
+        look_every: int | None = None,
     ) -> None:
         self.model = model
         self.synced = synced
         self.on_batch = on_batch
+        self.look_every = look_every
         self.pad_token_id = pad_token_id
         self.batch_size = batch_size
 
@@ -87,32 +90,37 @@ class TransformersEngine:
                 )
 
     def _sample(self, prompts: list[list[int]], sampling: Sampling, noise: np.ndarray) -> list[list[int]]:
-        """Sample one batch. noise: (batch, max_new_tokens) float64."""
+        """Sample one batch. noise: (batch, max_new_tokens) float64.
+
+        Which answers have ended is known here alone, not on the device: to look at its tokens waits for it, so on a GPU
+        that is done every few steps. What an ended row has drawn since is dropped.
+        """
         device = next(self.model.parameters()).device
+        look_every = self.look_every or (1 if device.type == "cpu" else LOOK_EVERY)
         uniform = torch.from_numpy(noise).to(device)
-        stops = torch.tensor(sorted(sampling.stop_token_ids), dtype=torch.long, device=device)
         input_ids, mask = self._left_pad(prompts, device)
-        step_inputs = _StepInputs(self.model, mask)
-        answers: list[list[int]] = [[] for _ in prompts]
-        rows = torch.arange(len(prompts), device=device)  # prompt of each row still in the cache
-        live = torch.ones(len(prompts), dtype=torch.bool, device=device)
+        step_inputs = StepInputs(self.model, mask, sampling.max_new_tokens, ready_mask=look_every > 1)
+        written = Written(len(prompts), sampling.stop_token_ids)
+        unseen: list[Tensor] = []
         for step in range(sampling.max_new_tokens):
             logits = step_inputs.forward(input_ids)
-            tokens = draw(logits, sampling, uniform[rows, step])
-            for row, token, alive in zip(rows.tolist(), tokens.tolist(), live.tolist(), strict=True):
-                if alive:
-                    answers[row].append(token)
-            if len(stops):
-                live &= ~torch.isin(tokens, stops)
-                remaining = int(live.sum())
-                if ended_everywhere(remaining == 0, device) if self.synced else remaining == 0:
-                    break
-                if 0 < remaining < COMPACT_BELOW * len(rows):
-                    keep = live.nonzero().squeeze(-1)
-                    step_inputs.select(keep)
-                    rows, tokens, live = rows[keep], tokens[keep], live[keep]
+            tokens = draw(logits, sampling, uniform[:, step])
             input_ids = tokens.unsqueeze(-1)
-        return answers
+            unseen.append(tokens)
+            if len(unseen) < look_every and step + 1 < sampling.max_new_tokens:
+                continue
+            written.read(torch.stack(unseen, dim=-1).tolist())
+            unseen.clear()
+            if not sampling.stop_token_ids:
+                continue
+            ended = not written.live
+            if ended_everywhere(ended, device) if self.synced else ended:
+                break
+            if 0 < len(written.live) < COMPACT_BELOW * len(written.rows):
+                keep = torch.tensor(written.compact(), device=device)
+                step_inputs.select(keep)
+                input_ids, uniform = input_ids[keep], uniform[keep]
+        return written.answers
 
     def _left_pad(self, prompts: list[list[int]], device: torch.device) -> tuple[Tensor, Tensor | None]:
         longest = max(map(len, prompts))
@@ -129,43 +137,3 @@ def ended_everywhere(ended: bool, device: torch.device) -> bool:
     going_on = torch.tensor(0.0 if ended else 1.0, device=device)
     torch.distributed.all_reduce(going_on)
     return float(going_on) == 0.0
-
-
-class _StepInputs:
-    """Keeps mask, positions and cache in step with the tokens given to the model."""
-
-    def __init__(self, model: nn.Module, mask: Tensor | None) -> None:
-        self.model = model
-        self.mask = mask.long() if mask is not None else None
-        self.cache: Any = None
-        accepted = inspect.signature(_innermost(model).forward).parameters
-        self.wants_positions = "position_ids" in accepted
-        self.options = {"logits_to_keep": 1} if "logits_to_keep" in accepted else {}
-
-    def forward(self, input_ids: Tensor) -> Tensor:
-        """Logits of the next token, (batch, vocabulary)."""
-        inputs: dict[str, Any] = dict(self.options)
-        if self.mask is not None:
-            inputs["attention_mask"] = self.mask
-            if self.wants_positions:
-                positions = (self.mask.cumsum(-1) - 1).clamp(min=0)
-                inputs["position_ids"] = positions[:, -input_ids.shape[1] :]
-        output = self.model(input_ids=input_ids, past_key_values=self.cache, use_cache=True, **inputs)
-        self.cache = with_room(output.past_key_values) if self.cache is None else output.past_key_values
-        if self.mask is not None:
-            self.mask = torch.cat([self.mask, self.mask.new_ones(len(self.mask), 1)], dim=-1)
-        logits: Tensor = output.logits[:, -1]
-        return logits
-
-    def select(self, keep: Tensor) -> None:
-        """Keep only these rows."""
-        self.cache.batch_select_indices(keep)
-        if self.mask is not None:
-            self.mask = self.mask[keep]
-
-
-def _innermost(model: nn.Module) -> nn.Module:
-    """The transformers model inside PEFT's wrapping, whose signature says what it accepts."""
-    unwrap: Any = getattr(model, "get_base_model", None)
-    inner: nn.Module = unwrap() if unwrap is not None else model
-    return inner

@@ -174,6 +174,24 @@ def test_room_ahead_holds_what_a_plain_cache_holds():
         assert roomy.get_seq_length() == plain.get_seq_length() == 4 + step
 
 
+def test_a_cache_with_room_for_all_that_comes_is_allocated_once():
+    g = torch.Generator().manual_seed(0)
+    plain, roomy = DynamicCache(), DynamicCache()
+    held = []
+    for step in range(200):
+        rows, columns = (2 if step > 70 else 3), (4 if step == 0 else 1)
+        keys, values = (torch.randn(rows, 2, columns, 8, generator=g) for _ in range(2))
+        for ours, theirs in zip(roomy.update(keys, values, 0), plain.update(keys, values, 0), strict=True):
+            assert torch.equal(ours, theirs)
+        if step == 0:
+            with_room(roomy, 199)
+        if step == 70:
+            for cache in (plain, roomy):
+                cache.batch_select_indices(torch.tensor([0, 2]))
+        held.append([states.data_ptr() for states in (roomy.layers[0].keys, roomy.layers[0].values)])
+    assert all(pointers == held[0] for pointers in held)
+
+
 def test_sampled_frequencies_are_the_models():
     logits = torch.tensor([0.0, 1.0, 2.0])
     uniform = torch.from_numpy(np.concatenate([uniforms(0, row, 1) for row in range(20_000)]))

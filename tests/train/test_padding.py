@@ -149,7 +149,7 @@ def test_logits_behind_left_padding_are_those_without(positions):
         model = GPT2LMHeadModel(
             GPT2Config(vocab_size=len(tokenizer), n_embd=32, n_layer=2, n_head=2, n_positions=64, initializer_range=0.3)
         ).eval()
-    from alignment.rollout.transformers_engine import _StepInputs
+    from alignment.rollout.steps import StepInputs
 
     prompt, device = [5, 9, 13, 40], torch.device("cpu")
     with torch.no_grad():
@@ -157,7 +157,7 @@ def test_logits_behind_left_padding_are_those_without(positions):
         engine = TransformersEngine(model, 0)
         for longer in (5, 9, 17):
             input_ids, mask = engine._left_pad([prompt, [7] * longer], device)
-            together = _StepInputs(model, mask).forward(input_ids)[0]
+            together = StepInputs(model, mask, 1).forward(input_ids)[0]
             torch.testing.assert_close(together, alone, rtol=0, atol=1e-5)
 
 
