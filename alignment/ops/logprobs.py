@@ -9,6 +9,9 @@ from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
 from alignment.errors import ShapeError
+from alignment.ops.logits import LogitRule, wide_product
+
+PLAIN = LogitRule()
 
 
 def token_logp(logits: Tensor, tokens: Tensor, *, temperature: float) -> Tensor:
@@ -87,6 +90,7 @@ def linear_token_logp(
     *,
     temperature: float,
     block_size: int,
+    rule: LogitRule = PLAIN,
     with_entropy: bool = False,
 ) -> tuple[Tensor, Tensor | None]:
     """`token_logp` of a frozen LM head, a block of the vocabulary at a time, its gradient ready before it is asked for.
@@ -94,11 +98,13 @@ def linear_token_logp(
     The gradient of one token's log-probability with respect to its hidden state is a vector of the hidden's width,
     (W[token] - Σ p·W) / temperature, whatever the loss does with it later. Its sum, and those of the probabilities, run
     along as blocks go by, scaled anew where a larger logit comes (online softmax, https://arxiv.org/abs/1805.02867).
-    Nothing is computed twice and nothing of the vocabulary's size is ever whole.
+    Where `rule` bends logits, each row of W counts by the slope of its logit. Nothing is computed twice and nothing of
+    the vocabulary's size is ever whole.
 
     Args:
         hidden: (tokens, width). weight: (vocabulary, width), no gradient reaches it. tokens: (tokens,) int64.
         block_size: rows of `weight` taken at a time. It is part of the rounding: the same blocks, the same bits.
+        rule: from what the head gives to logits.
         with_entropy: also the entropy, which carries no gradient.
     Returns: log-probabilities, (tokens,), and the entropy, (tokens,), or None.
     """
@@ -107,7 +113,7 @@ def linear_token_logp(
         hidden, weight = hidden.to(dtype), weight.to(dtype)
     with torch.autocast(hidden.device.type, enabled=False):
         found: tuple[Tensor, Tensor | None] = _LinearLogp.apply(  # type: ignore[no-untyped-call]
-            hidden, weight, tokens, temperature, block_size, with_entropy, torch.is_grad_enabled()
+            hidden, weight, tokens, temperature, block_size, rule, with_entropy, torch.is_grad_enabled()
         )
     return found
 
@@ -123,6 +129,7 @@ class _LinearLogp(torch.autograd.Function):
         tokens: Tensor,
         temperature: float,
         block_size: int,
+        rule: LogitRule,
         with_entropy: bool,
         grad: bool,
     ) -> tuple[Tensor, Tensor | None]:
@@ -132,15 +139,19 @@ class _LinearLogp(torch.autograd.Function):
         # sums over the tokens not chosen, of e = exp(z - largest), of (z - largest)·e and of e·W. The chosen one comes
         # last: where it has nearly all probability, the rest is small, and must not be a difference of large numbers
         chosen, others, weighted = column.clone(), column.clone(), column.clone()
+        own_bend: Tensor | float = 1.0
         pull = torch.zeros_like(hidden, dtype=wide) if grad and hidden.requires_grad else None
         ids = tokens.unsqueeze(-1)
         for start in range(0, len(weight), block_size):
             block = weight[start : start + block_size]
-            logits = _scaled(hidden @ block.T, temperature)
+            logits, bend = rule.with_slope(wide_product(hidden, block))
+            logits = _scaled(logits, temperature)
             before, largest = largest, torch.maximum(largest, logits.amax(-1, keepdim=True))
             place, here = (ids - start).clamp(0, len(block) - 1), (ids >= start) & (ids < start + len(block))
             found = logits.gather(-1, place)
             chosen = torch.where(here, found, chosen)
+            if bend is not None:
+                own_bend = torch.where(here, bend.gather(-1, place), own_bend)
             logits -= largest
             logits.scatter_(-1, place, torch.where(here, -1e4, found - largest))  # exp(-1e4) is 0
             rescale = (before - largest).exp()
@@ -152,16 +163,17 @@ class _LinearLogp(torch.autograd.Function):
             if with_entropy:
                 weighted += logits.mul_(unscaled).sum(-1, keepdim=True)
             if pull is not None:
-                part = unscaled.to(weight.dtype)
+                part = (unscaled if bend is None else unscaled * bend).to(weight.dtype)
                 if pull.dtype == weight.dtype:
                     pull.mul_(rescale).addmm_(part, block)
                 else:
-                    pull.mul_(rescale).add_(part @ block)
+                    pull.mul_(rescale).add_(wide_product(part, block.T))
         own = (chosen - largest).exp()
         total = others + own
         slope = None  # d logp / d hidden
         if pull is not None:
-            slope = ((others * weight[tokens] - pull) / (total * temperature)).to(hidden.dtype)
+            slope = others * weight[tokens] if rule.cap is None else others * own_bend * weight[tokens]
+            slope = ((slope - pull) / (total * (temperature / rule.scale))).to(hidden.dtype)
         ctx.save_for_backward(slope)
         logp = (chosen - largest - total.log()).squeeze(-1)
         weighted = weighted + (chosen - largest) * own
@@ -174,4 +186,4 @@ class _LinearLogp(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, upstream: Tensor, _: Any) -> tuple[Tensor | None, ...]:
         (slope,) = ctx.saved_tensors
-        return upstream.unsqueeze(-1).to(slope.dtype) * slope, None, None, None, None, None, None
+        return upstream.unsqueeze(-1).to(slope.dtype) * slope, None, None, None, None, None, None, None

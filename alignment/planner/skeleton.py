@@ -16,6 +16,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from alignment.config.schema import DPORecipe, ModelKeys, PPORecipe, Recipe, RewardRecipe, SFTRecipe
 from alignment.errors import ModelError
 from alignment.hub import local, reach, why_not_on_hub
+from alignment.ops.logits import LogitRule
 from alignment.policy.adapter_files import named_base, read_adapter_config
 from alignment.policy.adapters import adapter_config, module_names
 from alignment.policy.heads import ScalarHead
@@ -266,7 +267,7 @@ def roles(
             value_model=value_model,
         )
     for role in ("policy", "reference"):
-        whole._head_is_plain[id(whole.causal_lm(role))] = True  # looking costs numbers, and there are none
+        whole.logit_rules[id(whole.causal_lm(role))] = LogitRule()  # looking costs numbers, and there are none
     return whole
 
 

@@ -12,16 +12,14 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils.other import AuxiliaryTrainingWrapper
 from torch import Tensor, nn
 
-from alignment.errors import ModelError
-from alignment.ops.logprobs import chunked_token_logp, linear_token_logp
+from alignment.ops.logits import LogitRule
 from alignment.ops.rewards import last_valid
 from alignment.policy.checkpointing import checkpoint_switched_layers, layer_classes
 from alignment.policy.dropout import without_dropout
 from alignment.policy.heads import ScalarHead
 from alignment.policy.lora import lean_forward
+from alignment.policy.output_layer import answer_logp, logit_rule, without_rounding
 
-LOGITS_AT_ONCE = 2**26  # tokens × vocabulary held at a time; 256 MiB in float32
-LOGITS_IN_CACHE = 2**20  # the same on a CPU with a frozen head: 4 MiB
 MERGED_AT_MOST = 2**30  # bytes of merged weights held beside the base while sampling
 VALUE_PREFIXES = ("heads.value.", "value_model.")
 ROLES = ("policy", "reference", "value", "reward")
@@ -66,10 +64,12 @@ class Roles(nn.Module):
         held = [model for model in (base, policy_model, value_model) if model is not None]
         self._no_split_modules = layer_classes(*held)  # where Accelerate cuts under FSDP2
         self._active: str | None = None
-        self._head_is_plain: dict[int, bool] = {}
+        self.logit_rules: dict[int, LogitRule] = {}  # by the model's id; found when first needed
         self._train_only_policy_and_value()
         for model in held:
             without_dropout(model)
+        for model in map(self.causal_lm, ("reference", "policy")):
+            without_rounding(model)
         self.activate("policy")
 
     # Which role speaks
@@ -171,46 +171,17 @@ class Roles(nn.Module):
         self, role: str, hidden: Tensor, input_ids: Tensor, answer_mask: Tensor, temperature: float, entropy: bool
     ) -> tuple[Tensor, Tensor | None]:
         model = self.causal_lm(role)
-        head = model.get_output_embeddings()
-        if not self._plain_head(model):
-            raise ModelError(
-                f"{type(model).__name__} does more to its logits than its output layer does; PPO computes logits only "
-                "where answers are and cannot repeat that. Use a model whose logits are its output layer's"
-            )
-
-        states, tokens = hidden[_before(answer_mask)], input_ids[answer_mask]
-        vocabulary = model.config.get_text_config().vocab_size
-        if _frozen_whole(head, vocabulary):
-            at_once = LOGITS_IN_CACHE if states.device.type == "cpu" else LOGITS_AT_ONCE
-            block_size = max(512, at_once // max(1, len(tokens)))
-            return linear_token_logp(
-                states, head.weight, tokens, temperature=temperature, block_size=block_size, with_entropy=entropy
-            )
-
-        def logits(part: Tensor) -> Tensor:
-            self.activate(role)  # the backward pass may come here again while another role is active
-            out: Tensor = head(part)
-            return out
-
-        return chunked_token_logp(
-            states,
-            logits,
-            tokens,
+        if id(model) not in self.logit_rules:
+            self.logit_rules[id(model)] = logit_rule(model)
+        return answer_logp(
+            model,
+            self.logit_rules[id(model)],
+            hidden[_before(answer_mask)],
+            input_ids[answer_mask],
             temperature=temperature,
-            chunk_size=max(1, LOGITS_AT_ONCE // vocabulary),
             with_entropy=entropy,
+            activate=lambda: self.activate(role),
         )
-
-    def _plain_head(self, model: Any) -> bool:
-        """Whether logits are just the output layer on the hidden states (no soft-capping, no scaling); tried once."""
-        if id(model) not in self._head_is_plain:
-            with torch.no_grad():
-                probe = torch.arange(4, device=next(model.parameters()).device).unsqueeze(0)
-                whole = model(input_ids=probe, use_cache=False).logits
-                hidden = model.get_decoder()(input_ids=probe, use_cache=False).last_hidden_state
-                parts = model.get_output_embeddings()(hidden)
-            self._head_is_plain[id(model)] = torch.allclose(whole.float(), parts.float(), rtol=1e-3, atol=1e-3)
-        return self._head_is_plain[id(model)]
 
     # Sampling
 
@@ -302,18 +273,6 @@ class Roles(nn.Module):
         finally:
             if before is not None:
                 self.activate(before)
-
-
-def _frozen_whole(head: Any, vocabulary: int) -> bool:
-    """Whether an LM head is one plain matrix at hand: not trained, adapted, quantised or held in shards."""
-    return (
-        type(head) is nn.Linear
-        and head.bias is None
-        and type(head.weight.data) is Tensor
-        and not head.weight.requires_grad
-        and head.weight.shape[0] >= vocabulary > 0
-        and not head._forward_pre_hooks
-    )
 
 
 def _before(answer_mask: Tensor) -> Tensor:

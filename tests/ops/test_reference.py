@@ -8,6 +8,7 @@ import torch
 
 from alignment.ops.advantages import advantages_and_returns, gae
 from alignment.ops.kl import kl_estimate
+from alignment.ops.logits import LogitRule
 from alignment.ops.logprobs import chunked_token_logp, linear_token_logp, token_entropy, token_logp
 from alignment.ops.losses import aggregate, aggregate_part, importance_ratio, policy_loss, value_loss
 from alignment.ops.masking import whiten
@@ -147,17 +148,23 @@ def test_chunks_change_neither_value_nor_gradient(chunk_size):
         torch.testing.assert_close(ours, theirs)
 
 
+RULES = [LogitRule(), LogitRule(0.25), LogitRule(cap=2.0), LogitRule(3.0, 1.5)]
+
+
+@pytest.mark.parametrize("rule", RULES, ids=str)
 @pytest.mark.parametrize("block_size", [1, 4, 11, 100])
-def test_a_frozen_heads_logp_is_the_plain_one_in_value_and_gradient(block_size):
+def test_a_frozen_heads_logp_is_the_plain_one_in_value_and_gradient(block_size, rule):
     g = torch.Generator().manual_seed(0)
     weight = torch.randn(11, 5, generator=g, dtype=torch.float64)
     hidden = torch.randn(9, 5, generator=g, dtype=torch.float64, requires_grad=True)
     tokens = torch.arange(9)
-    options = {"temperature": 0.5, "block_size": block_size}
+    options = {"temperature": 0.5, "block_size": block_size, "rule": rule}
     logp, entropy = linear_token_logp(hidden, weight, tokens, with_entropy=True, **options)
-    plain = token_logp(hidden @ weight.T, tokens, temperature=0.5)
+    raw = hidden @ weight.T
+    logits = raw * rule.scale if rule.cap is None else rule.cap * (raw * rule.scale / rule.cap).tanh()
+    plain = token_logp(logits, tokens, temperature=0.5)
     torch.testing.assert_close(logp, plain)
-    torch.testing.assert_close(entropy, token_entropy(hidden @ weight.T, temperature=0.5).detach())
+    torch.testing.assert_close(entropy, token_entropy(logits, temperature=0.5).detach())
     ours, theirs = (torch.autograd.grad((found**2).sum(), hidden)[0] for found in (logp, plain))
     torch.testing.assert_close(ours, theirs)
     assert torch.autograd.gradcheck(lambda x: linear_token_logp(x, weight, tokens, **options)[0], hidden)
@@ -174,7 +181,9 @@ def test_a_frozen_heads_logp_has_the_same_bits_with_and_without_gradient(dtype):
     assert torch.equal(trained, scored)
     assert not entropy.requires_grad
     assert trained.dtype == torch.float32
-    torch.testing.assert_close(scored, token_logp(hidden @ weight.T, torch.arange(9), temperature=0.7))
+    exact = hidden.double() @ weight.double().T  # not rounded to bfloat16 before the sum of exponentials
+    plain = token_logp(exact, torch.arange(9), temperature=0.7)
+    torch.testing.assert_close(scored.double(), plain, rtol=1e-5, atol=1e-5)
     plain = token_logp((hidden.float() @ weight.float().T), torch.arange(9), temperature=0.7)
     ours, theirs = (torch.autograd.grad(found.sum(), hidden)[0].float() for found in (trained, plain))
     torch.testing.assert_close(ours, theirs, rtol=2e-2, atol=4e-2 if dtype == torch.bfloat16 else 1e-5)  # 1/128 of 4
