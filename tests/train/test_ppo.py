@@ -308,7 +308,7 @@ def test_an_update_past_the_target_kl_takes_no_more_steps(base, tmp_path):
     }
     stopped = make_trainer(base, tmp_path / "a", num_ppo_epochs=5, target_kl=1e-9, **settings)
     short = make_trainer(base, tmp_path / "b", num_ppo_epochs=2, **settings)
-    untouched = make_trainer(base, tmp_path / "c", num_ppo_epochs=5, target_kl=1e9, **settings)
+    untouched = make_trainer(base, tmp_path / "c", num_ppo_epochs=5, target_kl=1e6, **settings)
     for trainer in (stopped, short, untouched):
         trainer.train()
     assert equal(trained_weights(stopped), trained_weights(short))
