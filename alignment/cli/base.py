@@ -49,9 +49,14 @@ def verb(name: str | None = None, **options: Any) -> Callable[[Callable[..., Non
         @app.command(name, **options)
         @functools.wraps(work)
         def start(*given: Any, **named: Any) -> None:
+            from alignment.cli.words import require_words
             from alignment.run.script import script
 
-            script(functools.partial(work, *given, **named))
+            def checked() -> None:
+                require_words(named)
+                work(*given, **named)
+
+            script(checked)
 
         return start
 

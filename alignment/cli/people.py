@@ -66,9 +66,11 @@ def mix(
     ],
     output: Annotated[Path, typer.Option(metavar="FILE", help="The mixed rankings to write, as .jsonl.")],
     smoothing: Annotated[
-        float, typer.Option(min=0.0, help="How many labels the prior on each labeller weighs as much as.")
+        float, typer.Option(min=0.0, max=1e6, help="How many labels the prior on each labeller weighs as much as.")
     ] = 10.0,
-    bootstrap: Annotated[int, typer.Option(min=0, help="Resamples of prompts for the intervals; 0: none.")] = 200,
+    bootstrap: Annotated[
+        int, typer.Option(min=0, max=100_000, help="Resamples of prompts for the intervals; 0: none.")
+    ] = 200,
     seed: Annotated[int, typer.Option(min=0, help="Of the resamples.")] = 0,
 ) -> None:
     """Mix labels of people and judges, each trusted as far as it proves right (Dawid-Skene)."""

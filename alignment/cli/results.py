@@ -159,9 +159,14 @@ def audit(
     ] = None,
 ) -> None:
     """Measure a judge's labels: bias, consistency, agreement with people, calibration, cost."""
+    from alignment.errors import AlignmentError
     from reward.audit.command import Outputs, beside, method_of, run
     from reward.audit.gate import check, gate_of
 
+    if suggestions is not None and suggest is None:
+        raise AlignmentError("--suggestions names a file for what --suggest N chooses; add --suggest, or leave it out.")
+    if calibrated is not None and calibrate is None:
+        raise AlignmentError("--calibrated names a file for what --calibrate METHOD fits; add it, or leave this out.")
     limits, method = gate_of(gate) if gate else None, method_of(calibrate)
     outputs = Outputs(
         page=out or beside(labels, "audit.html"),

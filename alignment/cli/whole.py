@@ -42,7 +42,7 @@ def plan(
     ] = None,
     cpu: Annotated[bool, typer.Option("--cpu", help="Plan for CPU processes.")] = False,
     rows: Annotated[
-        int | None, typer.Option(min=1, help="Rows of data, where they are not here to be counted.")
+        int | None, typer.Option(min=1, max=10**12, help="Rows of data, where they are not here to be counted.")
     ] = None,
     tflops: Annotated[
         float | None, typer.Option(help="A device's dense peak in bf16; an H100 has 989. Default: an A100's 312.")

@@ -21,7 +21,7 @@ _SPLITS = {
     "test": "test", "testing": "test", "eval": "test", "evaluation": "test",
     "validation": "validation", "valid": "validation", "val": "validation", "dev": "validation",
 }  # fmt: skip
-_MOST_FILES = 100_000  # that a folder of data may hold
+MOST_FILES = 100_000  # that a folder of data may hold
 _SLICE = re.compile(r"^(?P<name>[\w.+-]+?)(?:\[(?P<from>(?:[0-9]{1,15}%?)?):(?P<to>(?:[0-9]{1,15}%?)?)\])?$")
 
 
@@ -157,9 +157,9 @@ def files_of(folder: Path, split: str) -> list[Path]:
     if (folder / "manifest.json").is_file() and (folder / "labels.jsonl").is_file():
         return [folder / "labels.jsonl"]
     visible = (file for file in folder.rglob("*") if not re.search(r"(^|/)\.", file.relative_to(folder).as_posix()))
-    everything = sorted(itertools.islice((file for file in visible if file.is_file()), _MOST_FILES + 1))
-    if len(everything) > _MOST_FILES:
-        raise DataError(f"{folder} holds more than {_MOST_FILES:,} files; name those to read with data_files.")
+    everything = sorted(itertools.islice((file for file in visible if file.is_file()), MOST_FILES + 1))
+    if len(everything) > MOST_FILES:
+        raise DataError(f"{folder} holds more than {MOST_FILES:,} files; name those to read with data_files.")
     files = [file for file in everything if extension(file)]
     files = [file for file in files if extension(file) != "txt"] or files
     wanted = ", ".join(f".{known}" for known in EXTENSIONS)

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from alignment.errors import AlignmentError
+from alignment.config.documents import read_bytes
+from alignment.errors import AlignmentError, RecipeError
 
 WORKERS = "alignment.launch.workers"
 PLACES = ("local", "slurm", "kubernetes", "skypilot")
@@ -97,12 +98,12 @@ def fill(file: Path, lines: Mapping[str, str | None]) -> str:
     Raises: AlignmentError where the file, a user's own copy it may be, does not have each of them once.
     """
     try:
-        text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-        raise AlignmentError(
-            f"{file}: cannot be read as a job file ({why}); copy one of launch/, and change it."
-        ) from None
+        text = read_bytes(str(file), "a job").decode("utf-8")
+    except (RecipeError, UnicodeDecodeError) as error:
+        found = (
+            str(error) if isinstance(error, RecipeError) else f"{file}: cannot be read as a job file (it is not UTF-8)"
+        )
+        raise AlignmentError(f"{found}; copy one of launch/, and change it.") from None
     for begins, line in lines.items():
         pattern = re.compile(rf"^{re.escape(begins)}.*\n", re.MULTILINE)
         indent = begins[: len(begins) - len(begins.lstrip())]

@@ -17,7 +17,8 @@ from alignment.config.schema import Recipe
 from alignment.config.secrets import refuse_keys_in_words
 from alignment.errors import RecipeError
 from alignment.launch.jobs import PLACES, SUBMIT
-from alignment.planner.machine import STRATEGIES
+from alignment.planner.machine import MOST_GPUS, STRATEGIES
+from alignment.strict_json import shown
 from alignment.train.trial import require_accepted
 
 KNOWN = (*STRATEGIES, "cpu")
@@ -52,7 +53,7 @@ class Wanted:
     @property
     def chosen(self) -> str:
         """The strategy."""
-        return self.strategy or ("single" if self.nodes * self.gpus == 1 else "ddp")
+        return self.strategy if self.strategy is not None else "single" if self.nodes * self.gpus == 1 else "ddp"
 
     @property
     def path(self) -> str:
@@ -131,8 +132,9 @@ def _pipeline_options(words: tuple[str, ...]) -> dict[str, str]:
             [f"{shlex.join(words)}: a pipeline takes {', '.join(f'--{key} VALUE' for key in OF_PIPELINES)} alone; "
              "keys of its stages stand in their recipes"]
         )  # fmt: skip
-    if not told.get("seed", "0").isdecimal():
-        raise RecipeError([f"--seed {told['seed']}: must be a whole number from 0 on"])
+    seed = told.get("seed", "0")
+    if not seed.isdecimal() or len(seed) > 10:  # the recipes have its upper limit
+        raise RecipeError([f"--seed {shown(seed)}: must be a whole number from 0 on, of at most ten digits"])
     return told
 
 
@@ -144,9 +146,9 @@ def _faults_of_request(wanted: Wanted) -> list[str]:
     if wanted.chosen not in KNOWN:
         faults.append(f"--strategy {wanted.chosen} is not known; give one of {', '.join(KNOWN)}")
     faults += [
-        f"--{name} {value}: at least one is needed"
+        f"--{name} {shown(value)}: {'at least one is needed' if value < 1 else f'at most {MOST_GPUS} are launched'}"
         for name, value in (("nodes", wanted.nodes), ("gpus", wanted.gpus))
-        if value < 1
+        if not 1 <= value <= MOST_GPUS
     ]
     if wanted.chosen == "single" and total > 1:
         faults.append(f"--strategy single is one process, but --nodes and --gpus make {total}; use ddp, zero2 or zero3")

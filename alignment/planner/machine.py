@@ -1,9 +1,11 @@
 """What a plan is made for: devices, how weights are spread over them, and what their arithmetic costs."""
 
+import math
 import re
 from dataclasses import dataclass, replace
 
 from alignment.errors import RecipeError
+from alignment.strict_json import shown
 
 STAGES = {  # of ZeRO: what is cut among processes
     "single": 0, "ddp": 0, "zero1": 1, "zero2": 2, "zero3": 3, "zero3-offload": 3, "zero3-nvme": 3, "fsdp2": 3,
@@ -11,6 +13,8 @@ STAGES = {  # of ZeRO: what is cut among processes
 STRATEGIES = tuple(STAGES)
 GIB = 2**30
 LEAST = 2**20  # bytes; less is a size without its unit
+MOST_BYTES = 2**50  # of one device
+MOST_GPUS = 100_000
 CUDA_CONTEXT = int(0.6 * GIB)  # the driver's own and the libraries' kernels; 0.4 to 0.8 GiB on Ampere and Hopper
 SLACK = 0.05  # of what comes and goes: what PyTorch's allocator rounds up and cannot reuse
 CPU_CORE = {"tflops": 0.05, "bandwidth": 0.01}  # roughly, in float32
@@ -77,21 +81,22 @@ def machine(*, gpus: int, memory: str, strategy: str | None, cpu: bool = False, 
     Raises: RecipeError where a number is impossible or a strategy unknown.
     """
     cpu, strategy = cpu or strategy == "cpu", None if strategy == "cpu" else strategy  # launch's name for CPU processes
-    chosen = strategy or ("single" if gpus == 1 else "ddp")
+    chosen = strategy if strategy is not None else ("single" if gpus == 1 else "ddp")
     speed = {**(CPU_CORE if cpu else {}), **{name: value for name, value in said.items() if value is not None}}
     faults = []
     if chosen not in STRATEGIES:
         faults.append(f"--strategy {chosen} is not known; give one of {', '.join(STRATEGIES)}")
-    if gpus < 1:
-        faults.append(f"--gpus {gpus}: at least one device is needed")
+    if not 1 <= gpus <= MOST_GPUS:
+        least = "at least one device is needed" if gpus < 1 else f"at most {MOST_GPUS} are planned for"
+        faults.append(f"--gpus {shown(gpus)}: {least}")
     if chosen == "single" and gpus > 1:
         faults.append(f"--strategy single is one process, but --gpus says {gpus}; use ddp, zero2 or zero3")
-    faults += [f"--{name} {value}: give a number above 0" for name, value in speed.items() if not value > 0]
-    if said.get("utilization") is not None and speed["utilization"] > 1:
+    faults += [f"--{name} {value}: give a number above 0" for name, value in speed.items() if not 0 < value < math.inf]
+    if said.get("utilization") is not None and 1 < speed["utilization"] < math.inf:
         faults.append(f"--utilization {speed['utilization']} is a share of the peak; write 0.4 for 40 %")
     size = parse_bytes(memory)
     if size is None:
-        faults.append(f"--memory {memory!r} is no size; write it like 80GiB or 24GB")
+        faults.append(f"--memory {shown(memory)} is no size; write it like 80GiB or 24GB")
     elif size < LEAST:
         faults.append(f"--memory {memory!r} is {size} bytes; write it like 80GiB or 24GB")
     if faults or size is None:
@@ -104,5 +109,5 @@ def parse_bytes(text: str) -> int | None:
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(|[kKmMgGtT]i?)[bB]?\s*", text)
     if found is None:
         return None
-    size = int(float(found[1]) * UNITS[found[2].lower()])
-    return size if size > 0 else None
+    size = float(found[1]) * UNITS[found[2].lower()]
+    return int(size) if 1 <= size <= MOST_BYTES else None

@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import errno
 import logging
 import os
 import select
@@ -17,10 +18,12 @@ from alignment.run.files import disk_is_full
 from alignment.run.last_resort import UNEXPECTED, keep_tracebacks_in, report, reporting_threads
 from alignment.run.signals import SIGNALS, Terminated, end_on_signals
 from alignment.run.tracking import end_all
+from alignment.strict_json import shown
 
 INTERRUPTED = 130  # 128 + SIGINT, what shells report
 NOBODY_READS = 141  # 128 + SIGPIPE, the same
 
+REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR)
 NO_BARS = ("HF_HUB_DISABLE_PROGRESS_BARS", "HF_DATASETS_DISABLE_PROGRESS_BARS")  # read when a library is imported
 NO_MEMORY = ("CUDA out of memory", "can't allocate memory", "HIP out of memory", "MPS backend out of memory")
 BARS = {  # what turns off the bars of one that is imported already
@@ -158,6 +161,9 @@ def _not_ours(error: BaseException) -> str | None:
     if disk_is_full(error):
         again = "free some and run the same command again: it goes on from the last whole checkpoint"
         return f"no room left on the disk; {again} ({error})"
+    if isinstance(error, OSError) and error.filename is not None and error.errno in REFUSED:
+        name = shown(os.fsdecode(error.filename), 200)
+        return f"{name}: {os.strerror(error.errno)}; name another path, or change what this user may do with it."
     if isinstance(error, MemoryError) or any(words in str(error) for words in NO_MEMORY):
         first = " ".join(str(error).split(". ")[0].split())[:200] or "the machine has none left"
         return (

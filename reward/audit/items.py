@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +14,7 @@ from alignment.config.schema import DatasetEntry
 from alignment.data.load import load
 from alignment.data.load import ranking as comparable
 from alignment.data.rows import USABLE, Asked, Pair, Prompt, Ranking, Status
+from alignment.data.sources import MOST_FILES
 from alignment.errors import DataError
 from alignment.manifest import read_manifest
 from reward.feedback.recorded import FILE, gold, is_recording, judged, read_recording
@@ -194,8 +196,22 @@ def _sort(rankings: Sequence[Ranking], judges: dict[str, Judged], people: People
 def _recordings(path: Path) -> list[Path]:
     """Return the recorded result files at or below a path."""
     if path.is_dir() and not any((path / name).exists() for name in (LABELS, REJECTED, GOLD_LABELS)):
-        return [file for file in sorted(path.rglob(FILE)) if is_recording(file)]
+        return [file for file in _named(path, FILE) if is_recording(file)]
     return [path] if is_recording(path) else []
+
+
+def _named(root: Path, name: str) -> list[Path]:
+    """Return the files of that name at any depth.
+
+    Raises: DataError where the folder is so large that it cannot be one of labels.
+    """
+    found, seen = [], 0
+    for folder, folders, files in os.walk(root):
+        seen += len(folders) + len(files)
+        if seen > MOST_FILES:
+            raise DataError(f"{root} holds more than {MOST_FILES:,} files; name the folder of labels in it.")
+        found += [Path(folder, name)] if name in files else []
+    return sorted(found)
 
 
 def _labels_in(path: Path) -> str:

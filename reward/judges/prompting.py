@@ -8,11 +8,11 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
-from pathlib import Path
 
+from alignment.config.documents import read_bytes
 from alignment.data.conversations import readable
 from alignment.data.rows import Prompt
-from alignment.errors import JudgeError
+from alignment.errors import JudgeError, RecipeError
 from alignment.evaluate.judging import Comparison, Listing
 
 OPTIONAL_LABELS = ("tie", "abstain")  # offered by a prompt that mentions the word
@@ -40,9 +40,9 @@ class PromptFile:
             data = resources.files("reward.judges").joinpath("prompts", default).read_bytes()
         else:
             try:
-                data = Path(path).read_bytes()
-            except OSError as error:
-                raise JudgeError(f"judge.prompt {path}: {error.strerror}; name a text file.") from error
+                data = read_bytes(path, "text")
+            except RecipeError as error:
+                raise JudgeError(f"judge.prompt {error}; name a text file.") from None
         try:
             text = data.decode("utf-8")
         except UnicodeDecodeError as error:

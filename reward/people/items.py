@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from alignment.config.documents import read_bytes
 from alignment.config.schema import DatasetEntry
 from alignment.data.load import load_answers
 from alignment.data.rows import Prompt, Ranking
-from alignment.errors import AlignmentError, DataError
+from alignment.errors import AlignmentError, DataError, RecipeError
 from alignment.manifest import read_manifest
 from alignment.run.directory import PEOPLE
 from alignment.run.files import text_hash
@@ -129,9 +130,9 @@ def read_guidelines(path: Path | None) -> tuple[str, str]:
     if path is None:
         return "", ""
     try:
-        text = path.read_text(encoding="utf-8").strip()
-    except OSError as error:
-        raise AlignmentError(f"--guidelines {path}: cannot be read ({error.strerror}).") from error
+        text = read_bytes(str(path), "text").decode("utf-8").strip()
+    except RecipeError as error:
+        raise AlignmentError(f"--guidelines {error}.") from None
     except UnicodeDecodeError as error:
         raise AlignmentError(f"--guidelines {path}: is not UTF-8 text.") from error
     return text, text_hash(text)

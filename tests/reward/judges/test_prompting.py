@@ -55,5 +55,5 @@ def test_files_that_are_no_prompts_are_named(tmp_path: Path) -> None:
     file.write_bytes(b"\xff\xfe{prompt}")
     with pytest.raises(JudgeError, match="not UTF-8 text"):
         PairwisePrompt.load(str(file))
-    with pytest.raises(JudgeError, match="No such file or directory; name a text file"):
+    with pytest.raises(JudgeError, match="no such file; name a text file"):
         PairwisePrompt.load(str(tmp_path / "absent.txt"))

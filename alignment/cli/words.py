@@ -1,0 +1,52 @@
+"""The words of a command line, checked once for every verb."""
+
+import errno
+import os
+import unicodedata
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from alignment.errors import RecipeError
+from alignment.strict_json import shown
+
+LONGEST = 4096  # characters, of a path on Linux; a name or an address is shorter
+LONGEST_PART = 255  # bytes, of one name in a path
+NO_TEXT = ("Cc", "Cs", "Zl", "Zp")  # control characters, bytes that are no UTF-8, line and paragraph separators
+
+
+def require_words(given: Mapping[str, Any]) -> None:
+    """Check the paths, names and addresses that a verb was given.
+
+    Raises: RecipeError where one is no text of one line, or is longer than a path may be.
+    """
+    faults = []
+    for name, value in given.items():
+        for word in value if isinstance(value, list) else [value]:
+            fault = _fault(word) if isinstance(word, str | Path) else None
+            if isinstance(value, list) and isinstance(word, str) and not word.strip():
+                fault = "it is empty"
+            if fault:
+                quoted = "" if "key" in name else f" {shown(str(word))}"  # it may be the key itself
+                faults.append(f"{name}{quoted}: {fault}")
+    if faults:
+        raise RecipeError(faults)
+
+
+def _fault(word: str | Path) -> str | None:
+    text = str(word)
+    if any(unicodedata.category(character) in NO_TEXT for character in text):
+        return "it holds a control character, a line separator or a byte that is not UTF-8; rename what it names"
+    if len(text) > LONGEST:
+        return f"it has {len(text)} characters, more than the {LONGEST} of any path or name"
+    if isinstance(word, Path) and any(len(part.encode()) > LONGEST_PART for part in word.parts):
+        return f"a name in it is longer than the {LONGEST_PART} bytes that file systems allow"
+    return "it is a link that leads back to itself" if _leads_to_itself(text) else None
+
+
+def _leads_to_itself(path: str) -> bool:
+    try:
+        os.stat(path)
+    except OSError as error:
+        return error.errno == errno.ELOOP
+    return False

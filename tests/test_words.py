@@ -1,0 +1,75 @@
+"""The words of a command line: what no verb can mean is refused at the door."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from alignment.cli.words import require_words
+from alignment.errors import RecipeError
+from alignment.planner.machine import MOST_GPUS, machine, parse_bytes
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("a\nb", "a control character"),
+        ("a\x1b[31mb", "a control character"),
+        ("a\u2028b", "a line separator"),
+        ("\udcff", "a byte that is not UTF-8"),
+        ("x" * 5000, "it has 5000 characters, more than the 4096"),
+        (Path("ü" * 200), "a name in it is longer than the 255 bytes"),
+    ],
+)
+def test_what_is_no_word_is_refused_in_one_line(word, said):
+    for given in (word, ["good", word]):
+        with pytest.raises(RecipeError) as told:
+            require_words({"output": given})
+        assert said in str(told.value)
+        assert str(told.value).startswith("output ")
+        assert str(told.value).isprintable()
+        assert len(str(told.value)) < 250
+
+
+@pytest.mark.parametrize("word", ["", " "])
+def test_an_empty_word_among_several_is_refused(word):
+    with pytest.raises(RecipeError, match=r"files '.?': it is empty"):
+        require_words({"files": ["good", word]})
+
+
+def test_a_link_to_itself_is_refused(tmp_path):
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(RecipeError, match="a link that leads back to itself"):
+        require_words({"run": tmp_path / "loop"})
+
+
+def test_what_may_be_a_key_is_not_shown():
+    with pytest.raises(RecipeError) as told:
+        require_words({"api_key_env": "sk-secret\n"})
+    assert "secret" not in str(told.value)
+
+
+def test_paths_names_and_numbers_pass(tmp_path):
+    strange = tmp_path / "文件 with blanks, \u3000 and 'quotes'"
+    require_words({"run": strange, "model": "org/model", "files": ["a", "b"], "seed": 3, "output": None, "chat": False})
+    require_words({"run": Path(os.devnull), "missing": tmp_path / "nope"})
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"gpus": 10**400}, f"at most {MOST_GPUS} are planned for"),
+        ({"gpus": 0}, "at least one device is needed"),
+        ({"memory": "1" + "0" * 400 + "GB"}, "is no size"),
+        ({"memory": "100000TB"}, "is no size"),
+        ({"tflops": float("inf")}, "--tflops inf: give a number above 0"),
+        ({"tflops": float("nan")}, "--tflops nan: give a number above 0"),
+        ({"strategy": ""}, "--strategy  is not known"),
+    ],
+)
+def test_a_machine_that_cannot_be_is_refused_in_one_line(given, said):
+    with pytest.raises(RecipeError) as told:
+        machine(**{"gpus": 1, "memory": "80GiB", "strategy": None, **given})
+    assert said in str(told.value)
+    assert len(str(told.value)) < 200
+    assert parse_bytes("80GiB") == 80 * 2**30
