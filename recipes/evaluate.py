@@ -33,7 +33,7 @@ def main(argv: list[str] | None = None) -> None:
     if not run.main_process:
         return
     judges = [RememberingJudge(judge, run.path / "verdicts.jsonl") for judge in judges]
-    console = Console(stderr=True, highlight=False)
+    console = Console(stderr=True, highlight=False, markup=False)
 
     # What is asked: each held-out prompt once per answer wanted.
     held_out = held_out_prompts(recipe)

@@ -2,16 +2,17 @@
 
 from typing import Any
 
+from rich.markup import escape
 from rich.table import Table
 
 
 def table(results: dict[str, Any]) -> Table:
     """Return the results as a table for the terminal."""
     details = results["details"]
-    shown = Table(title=f"Against {results['baseline']} on {results['prompts']} held-out prompts")
+    shown = Table(title=f"Against {escape(results['baseline'])} on {results['prompts']} held-out prompts")
     shown.add_column("policy", style="bold")
     for judge in results["judges"]:
-        shown.add_column(f"win rate\n{judge}", justify="right")
+        shown.add_column(f"win rate\n{escape(judge)}", justify="right")
     columns = {
         "reward_score": "reward\nscore",
         "kl": "KL\nnats",
@@ -25,7 +26,7 @@ def table(results: dict[str, Any]) -> Table:
     for name in [results["baseline"], *results["candidates"]]:
         rates = [results["win_rate"].get(name, {}).get(judge) for judge in results["judges"]]
         cells = [_rate(rate) for rate in rates] + [_number(details[key].get(name)) for key in columns]
-        shown.add_row(name, *cells)
+        shown.add_row(escape(name), *cells)
     return shown
 
 

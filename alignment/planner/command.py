@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from alignment.config.documents import read_document
@@ -85,7 +86,7 @@ def plan_file(
         except RecipeError as error:
             if len(recipes) == 1:
                 raise
-            console.print(f"[bold]{recipe.stage}[/]: not planned: {error}", soft_wrap=True)
+            console.print(f"[bold]{recipe.stage}[/]: not planned: {escape(str(error))}", soft_wrap=True)
     for one in found:
         show(one, console)
     if len(found) > 1:
@@ -93,7 +94,7 @@ def plan_file(
     if json_out is not None:
         stages = [one.to_json() for one in found]
         write_json(json_out, {"machine": dataclasses.asdict(machine), "stages": stages, "all": total(found)})
-        console.print(f"Numbers: {json_out}")
+        console.print(f"Numbers: {json_out}", soft_wrap=True, markup=False)
     return all(one.plan.spare >= 0 for one in found)
 
 

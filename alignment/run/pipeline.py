@@ -73,7 +73,7 @@ def run_pipeline(
                 if code:
                     return code
         except Terminated as told:
-            console.print(f"{told}", highlight=False)
+            console.print(f"{told}", highlight=False, markup=False)
             return int(told.code or PREEMPTED)
         runner.conclude()
     return 0
@@ -118,10 +118,10 @@ class _Runner:
             self.came[stage.name] = "unchanged"
             if stage.name not in self.records:
                 self._record(stage, dependencies=before, status="finished", seconds=_seconds_by_hand(stage))
-            self.console.print(f"{stage.name}: unchanged, skipped", highlight=False)
+            self.console.print(f"{stage.name}: unchanged, skipped", highlight=False, markup=False)
             return 0
         if reason:
-            self.console.print(f"{stage.name}: {reason}", soft_wrap=True, highlight=False)
+            self.console.print(f"{stage.name}: {reason}", soft_wrap=True, highlight=False, markup=False)
         spent = self.records.get(stage.name, {}).get("seconds", 0.0) if action == "resume" else 0.0
         self._record(stage, dependencies=before, status="running", seconds=spent)
         log = self.folder / f"{stage.name}.log"
@@ -148,7 +148,7 @@ class _Runner:
         if code:
             self._tell_failure(stage, code, log)
         else:
-            self.console.print(f"{stage.name}: finished in {duration(seconds)}", highlight=False)
+            self.console.print(f"{stage.name}: finished in {duration(seconds)}", highlight=False, markup=False)
         return code
 
     def conclude(self) -> None:
@@ -164,7 +164,7 @@ class _Runner:
             from alignment.evaluate.table import table
 
             self.console.print(table(results))
-        self.console.print(f"Results: {self.folder / 'results.json'}", soft_wrap=True, highlight=False)
+        self.console.print(f"Results: {self.folder / 'results.json'}", soft_wrap=True, highlight=False, markup=False)
         runs = [Path(stage.outputs[0]) for stage in self.pipeline.stages if stage.recipe]
         runs = [run for run in runs if read_manifest(run).get("status") == "finished"]
         if runs:
@@ -172,7 +172,7 @@ class _Runner:
 
             outside = [run for run in runs if self.folder not in run.parents]
             page = build([self.folder, *outside] if len(outside) < len(runs) else outside, self.folder / "report.html")
-            self.console.print(f"Report: {page}", soft_wrap=True, highlight=False)
+            self.console.print(f"Report: {page}", soft_wrap=True, highlight=False, markup=False)
 
     def _results(self) -> dict[str, Any]:
         """Merge the last evaluation's results, the accuracy of the reward model in it, and the seconds by stage."""

@@ -36,7 +36,9 @@ class Progress:
             self.live = self.stack.enter_context(Live(console=self.console, auto_refresh=False, transient=True))
             self.tick()
         else:
-            self.console.print(f"{self.stage}: started, log in {self.log}", soft_wrap=True, highlight=False)
+            self.console.print(
+                f"{self.stage}: started, log in {self.log}", soft_wrap=True, highlight=False, markup=False
+            )
         return self
 
     def __exit__(self, *_: object) -> None:

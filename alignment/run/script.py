@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import errno
+import io
 import logging
 import os
 import select
@@ -134,6 +135,9 @@ def _take_over_interrupts() -> None:
 def _hush() -> None:
     """Keep the libraries' bars to terminals, and their warnings to the main process: each thing is said once."""
     main = os.environ.get("RANK", "0") == "0"
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a file's name or a text that the terminal's encoding does not have
+            stream.reconfigure(errors="backslashreplace")
     logging.raiseExceptions = False  # a log line that cannot be written prints no traceback
     # DeepSpeed warns of a machine without a GPU in every process that only imports it.
     logging.getLogger("DeepSpeed").addFilter(lambda record: record.levelno >= logging.ERROR)

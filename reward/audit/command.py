@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from alignment.data import ranking_to_json
-from alignment.errors import AlignmentError
+from alignment.errors import AlignmentError, printable
 from alignment.evaluate.winrate import Bootstrap
 from alignment.manifest import MANIFEST
 from alignment.report.charts import number
@@ -99,7 +99,10 @@ def beside(labels: Sequence[Path], name: str) -> Path:
 def summary(numbers: dict[str, Any], said: Sequence[Finding]) -> str:
     """Return an audit in words: the numbers people ask for first, then what is unhealthy, then what is healthy."""
     prompts = f"{numbers['comparisons']} comparisons of {numbers['prompts']} prompts"
-    lines = [f"{numbers['judge']}: {prompts}", *(f"  {name:<32}{value}" for name, value in headline(numbers))]
+    lines = [
+        f"{printable(numbers['judge'])}: {prompts}",
+        *(f"  {name:<32}{value}" for name, value in headline(numbers)),
+    ]
     for finding in said:
         mark = "  ok  " if finding.healthy else "  !!  "
         text = f"{finding.claim}: {finding.evidence.rstrip('.')}."

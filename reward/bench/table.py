@@ -3,7 +3,10 @@
 from typing import Any
 
 from rich.console import Group
+from rich.markup import escape
 from rich.table import Table
+
+from alignment.errors import printable
 
 
 def tables(results: dict[str, Any]) -> Group:
@@ -18,13 +21,13 @@ def _accuracy(results: dict[str, Any]) -> Table:
     models = results["models"]
     many = f"{results['aggregate']} of {len(models)} models" if len(models) > 1 else models[0]
     with_best = any(found["best"] for found in results["subsets"].values())
-    table = Table(title=f"{many}: does it order answers as their labels do?")
+    table = Table(title=f"{_plain(many)}: does it order answers as their labels do?")
     table.add_column("subset", style="bold")
     titles = ["prompts", "pairs", "accuracy [95 %]", "longer\nwins", "ties in\nlabels", "equal\nscores", "nll", "ECE"]
     for title in [*titles, *(["best of all"] if with_best else [])]:
         table.add_column(title, justify="right")
     for name, found in results["subsets"].items():
-        table.add_row(name, *_cells(found, with_best))
+        table.add_row(_plain(name), *_cells(found, with_best))
     if len(results["subsets"]) > 1:
         table.add_section()
         table.add_row("all pairs", *_cells(results["all"], with_best))
@@ -39,7 +42,7 @@ def _cells(found: dict[str, Any], with_best: bool) -> list[str]:
 
 
 def _curve(name: str, curve: list[dict[str, Any]]) -> Table:
-    table = Table(title=f"Best of n on {name}, {curve[0]['prompts']:,} prompts: gold score of the answer taken")
+    table = Table(title=f"Best of n on {_plain(name)}, {curve[0]['prompts']:,} prompts: gold score of the answer taken")
     for title in ("n", "KL\nnats", "by this model [95 %]", "by length", "by gold", "its own\nscore"):
         table.add_column(title, justify="right")
     for point in curve:
@@ -48,6 +51,11 @@ def _curve(name: str, curve: list[dict[str, Any]]) -> Table:
         others = [_number(point[key]) for key in ("gold_of_longest", "gold_of_best", "score")]
         table.add_row(str(point["n"]), f"{point['kl']:.2f}", f"{gold['value']:.3g}{ends}", *others)
     return table
+
+
+def _plain(name: str) -> str:
+    """Return a name from data as it is, on one line: brackets are no markup, control characters are escaped."""
+    return escape(printable(name))
 
 
 def _interval(found: dict[str, Any] | None) -> str:

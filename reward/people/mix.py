@@ -11,7 +11,7 @@ from alignment.config.schema import DatasetEntry
 from alignment.data.load import load_rankings
 from alignment.data.rankings import ranking_to_json
 from alignment.data.rows import Ranking
-from alignment.errors import AlignmentError, DataError
+from alignment.errors import AlignmentError, DataError, printable
 from alignment.run.files import write_json, write_jsonl
 from reward.feedback.recorded import is_recording, judged, read_recording
 from reward.people.dawid_skene import SMOOTHING, Estimate, bootstrap_accuracy, estimate, told_apart
@@ -110,13 +110,14 @@ def _labellers(table: Table, found: Estimate, intervals: Any) -> list[dict[str, 
 
 
 def _told(labellers: list[dict[str, Any]], found: Estimate) -> list[str]:
-    width = max(len("labeller"), *(len(row["labeller"]) for row in labellers))
+    names = [printable(row["labeller"]) for row in labellers]
+    width = max(len("labeller"), *map(len, names))
     lines = [f"{'labeller':<{width}}  labels  shared  accuracy  95 % interval    ties"]
-    for row in labellers:
+    for name, row in zip(names, labellers, strict=True):
         bounds = [f"{100 * bound:.1f}" for bound in row["interval"] or ()]
         interval = f"[{', '.join(bounds)}]" if bounds else ""
         lines.append(
-            f"{row['labeller']:<{width}}  {row['labels']:>6}  {row['shared']:>6}  {100 * row['accuracy']:>6.1f} %"
+            f"{name:<{width}}  {row['labels']:>6}  {row['shared']:>6}  {100 * row['accuracy']:>6.1f} %"
             f"  {interval:<14}  {100 * row['where_one_is_better']['tie']:>4.1f} %{'' if row['told_apart'] else '  *'}"
         )
     if not all(row["told_apart"] for row in labellers):
