@@ -14,7 +14,7 @@ from transformers import AttentionInterface, AutoConfig, AutoModelForCausalLM, A
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from alignment.config.schema import DPORecipe, ModelKeys, PPORecipe, Recipe, RewardRecipe, SFTRecipe
-from alignment.errors import ModelError
+from alignment.errors import ModelError, first_line
 from alignment.hub import local, reach, why_not_on_hub
 from alignment.ops.logits import LogitRule
 from alignment.policy.adapter_files import named_base, read_adapter_config
@@ -110,7 +110,7 @@ def blueprint(path: str, planned: Mapping[str, Recipe], *, revision: str = "main
             )
         )
     except Exception as error:
-        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        first = first_line(error)
         raise ModelError(f"the configuration of {path} cannot be had: {first}") from error
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from peft import LoraConfig
 
-from alignment.errors import ModelError
+from alignment.errors import ModelError, first_line
 from alignment.policy.model_files import ADAPTER_CONFIG, Fault, read_object, refuse
 from alignment.strict_json import shown
 
@@ -38,8 +38,7 @@ def read_adapter_config(adapter: str | Path) -> LoraConfig:
     try:
         config = LoraConfig.from_pretrained(str(file.parent))
     except (TypeError, ValueError, KeyError, AttributeError, RuntimeError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ModelError(f"{file} is no configuration that peft reads: {reason}.") from error
+        raise ModelError(f"{file} is no configuration that peft reads: {first_line(error)}.") from error
     if not isinstance(config, LoraConfig):
         raise ModelError(f"{file} is no configuration of a LoRA or DoRA adapter.")
     return config
@@ -57,7 +56,7 @@ def adapter_config_file(adapter: str | Path) -> Path:
     try:
         return Path(cached_file(str(adapter), ADAPTER_CONFIG))
     except (OSError, ValueError, TypeError) as error:
-        raise ModelError(f"{adapter} holds no {ADAPTER_CONFIG}: {str(error).strip().splitlines()[0]}") from error
+        raise ModelError(f"{adapter} holds no {ADAPTER_CONFIG}: {first_line(error)}") from error
 
 
 def named_base(file: Path) -> str:

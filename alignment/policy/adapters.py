@@ -9,10 +9,9 @@ from typing import Any
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from peft.utils import ModulesToSaveWrapper, load_peft_weights
-from safetensors import SafetensorError
 
 from alignment.config.schema import AdapterKeys
-from alignment.errors import ModelError
+from alignment.errors import ModelError, first_line
 from alignment.policy.adapter_files import read_adapter_config
 from alignment.policy.model_files import ADAPTER_CONFIG
 from alignment.policy.patterns import require_patterns
@@ -72,7 +71,7 @@ def attach_adapter(model: Any, keys: AdapterKeys, *, task: str) -> Any:
     try:
         return get_peft_model(model, config)
     except (ValueError, TypeError, RuntimeError) as error:
-        raise ModelError(f"no adapter can be put on the model: {error}") from error
+        raise ModelError(f"no adapter can be put on the model: {first_line(error)}") from error
 
 
 def module_names(model: Any) -> list[str]:
@@ -107,7 +106,7 @@ def continue_adapter(
                 wrapped = _start_from(model, adapter, config, task=task, trainable=trainable)
     except KeyError as error:  # peft looks for the tensors of modules that it trains whole
         raise _lacks(adapter, map(str, error.args)) from error
-    except (RuntimeError, ValueError, TypeError, AttributeError, SafetensorError, OSError) as error:
+    except Exception as error:  # whatever peft raises on an adapter that others wrote
         raise ModelError(
             f"adapter {adapter} does not fit the base {base}: it was trained on another model ({_reason(error)})"
         ) from error
@@ -161,8 +160,8 @@ def _lacks(adapter: str, names: Iterable[str]) -> ModelError:
 
 def _reason(error: Exception) -> str:
     """Return the line of a library's error that names a tensor, else the first."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-    return next((line for line in lines if "size mismatch" in line), lines[0])[:300]
+    named = next((line for line in str(error).splitlines() if "size mismatch" in line), None)
+    return first_line(named or error)
 
 
 @contextmanager

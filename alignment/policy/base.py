@@ -17,13 +17,13 @@ from transformers.utils import find_adapter_config_file
 
 from alignment.config.launched import is_sharded
 from alignment.config.schema import AdapterKeys, ModelKeys
-from alignment.errors import ModelError
+from alignment.errors import ModelError, first_line
 from alignment.hub import local, may_be_on_hub, reach, why_not_on_hub
 from alignment.manifest import read_manifest
 from alignment.policy.adapter_files import named_base
 from alignment.policy.adapters import attach_adapter, continue_adapter, copies_in_float32
 from alignment.policy.four_bits import compute_as_configured, quantization
-from alignment.policy.model_files import ADAPTER_CONFIG, check_model_files, is_there
+from alignment.policy.model_files import ADAPTER_CONFIG, check_hub_files, check_model_files, is_there
 from alignment.policy.saved_files import require_weights_as_saved
 from alignment.policy.weight_files import (
     report_left_to_us,
@@ -173,6 +173,7 @@ def load_tokenizer(keys: ModelKeys) -> Any:
             f"{place} holds no tokenizer (no tokenizer.json or the like); save the model's tokenizer there."
         )
     options = {"trust_remote_code": keys.trust_remote_code, "revision": keys.model_revision}
+    check_hub_files(place, keys.model_revision)
     try:
         tokenizer = AutoTokenizer.from_pretrained(place, **options)
         config = AutoConfig.from_pretrained(source.base, **options)
@@ -284,6 +285,7 @@ def load_base(cls: Any, base: str, keys: ModelKeys, *, full: bool = False, **con
         options["device_map"] = {"": PartialState().device}
     classifies = cls is AutoModelForSequenceClassification
     try:
+        check_hub_files(base, options["revision"])
         described = _described(base, keys, options["revision"], **config)
         _require_kind(described, base, classifies=classifies)
         if Path(base).is_dir():
@@ -338,7 +340,7 @@ def model_dtype(base: str, keys: ModelKeys, *, full: bool = False) -> torch.dtyp
 
 
 def _cannot_load(place: str, error: Exception) -> ModelError:
-    first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    first = first_line(error)
     if "custom code" in first:  # transformers' `resolve_trust_remote_code`
         return ModelError(
             f"{place} needs Python code of its own, which runs only where you ask for it: read the code, then give "

@@ -1,17 +1,16 @@
 """How a run held its model while it trained: the few facts of its recipe that a later load repeats."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
 
-import yaml
-
+from alignment.config.documents import read_yaml
 from alignment.config.schema import ModelKeys
 from alignment.errors import ModelError
+from alignment.manifest import MANIFEST, read_manifest
+from alignment.strict_json import shown
 
-RECORDS = ("manifest.json", "recipe.yaml")  # where a run keeps its recipe; the first that is there counts
-MOST_BYTES = {"manifest.json": 64 << 20, "recipe.yaml": 256 << 10}
+RECIPE = "recipe.yaml"  # where a run keeps its recipe beside the manifest
 LONGEST = 200  # characters of a token or a revision
 REVISION_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-/")
 
@@ -24,31 +23,24 @@ def held_as_trained(folder: Path | str) -> dict[str, Any]:
     `chat_template`) are the user's to give: what a run's folder records of them is not read.
 
     Returns: {} for a folder without a record, or a Hub id.
-    Raises: ModelError where the record cannot be read, or a value is none that the key can have.
+    Raises: AlignmentError where the record cannot be read; ModelError where a value is none that the key can have.
     """
-    file = next((Path(folder, name) for name in RECORDS if Path(folder, name).is_file()), None)
-    if file is None:
-        return {}
-    recipe = _recorded(file)
+    recipe = _recorded(Path(folder))
     kept = {key: recipe[key] for key in _ALLOWED if recipe.get(key) is not None}
     for key, value in kept.items():
         if not _ALLOWED[key](value):
             raise ModelError(
-                f"{file}: {key} is {str(value)[:60]!r}, which no run records; put the run's own file back."
+                f"{folder}: {key} is {shown(value)} in the recipe that its run recorded, and can never have been; put "
+                "the run's own file back."
             )
     return kept
 
 
-def _recorded(file: Path) -> dict[str, Any]:
-    """Read the recipe that a manifest or a recipe.yaml holds; {} where it holds none."""
-    if file.stat().st_size > MOST_BYTES[file.name]:
-        raise ModelError(f"{file} has {file.stat().st_size} bytes, more than any run writes; put its own file back.")
-    try:
-        text = file.read_text(encoding="utf-8")
-        found = json.loads(text).get("recipe") if file.suffix == ".json" else yaml.safe_load(text)
-    except (OSError, ValueError, AttributeError, RecursionError, yaml.YAMLError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ModelError(f"{file} cannot be read: {reason[:200]}; put the run's own file back.") from None
+def _recorded(folder: Path) -> dict[str, Any]:
+    """Read the recipe in a run's manifest; where there is none, recipe.yaml."""
+    if (folder / MANIFEST).is_file():
+        return read_manifest(folder).get("recipe", {})
+    found = read_yaml(str(folder / RECIPE))[1] if (folder / RECIPE).is_file() else {}
     return found if isinstance(found, dict) else {}
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from alignment.config.schema import PPORecipe
-from alignment.errors import ModelError
+from alignment.errors import ModelError, first_line
 from alignment.policy.adapter_files import read_adapter_config
 from alignment.policy.adapters import adapter_config, copies_in_float32, module_names, require_policy_adapter
 from alignment.policy.base import load_base, resolve_model
@@ -161,7 +161,7 @@ def with_adapters(base: Any, starts: dict[str, AdapterStart]) -> PeftModel:
             result = set_peft_model_state_dict(model, start.weights, adapter_name=name)
         except RuntimeError as error:
             raise ModelError(
-                f"the {name} adapter does not fit the base: {str(error).strip().splitlines()[-1]}"
+                f"the {name} adapter does not fit the base: {first_line(str(error).strip().splitlines()[-1])}"
             ) from error
         missing = [key for key in result.missing_keys if f".{name}." in key]
         if result.unexpected_keys or missing:

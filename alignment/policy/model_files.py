@@ -4,6 +4,7 @@ The libraries act on what these files hold: they import modules, fetch kernels a
 names. So each file is read here first, within limits, and values that would choose code or files are refused.
 """
 
+import functools
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -51,6 +52,27 @@ def check_model_files(folder: Path) -> None:
     file = folder / "tokenizer.json"
     if is_there(file) and file.stat().st_size > TOKENIZER_BYTES:
         raise ModelError(f"{file} has {file.stat().st_size:,} bytes; the limit is {TOKENIZER_BYTES:,}.")
+
+
+@functools.lru_cache
+def check_hub_files(name: str, revision: str) -> None:
+    """Check the same files of a model on the Hub, once they are in the cache; nothing for a folder.
+
+    Raises: ModelError naming file and key.
+    """
+    from transformers.utils import cached_file
+
+    if Path(name).is_dir():
+        return
+    for wanted in (*RULES, "chat_template.jinja"):
+        try:
+            found = cached_file(name, wanted, revision=revision, _raise_exceptions_for_missing_entries=False)
+        except (OSError, ValueError):
+            return  # neither in the cache nor to be had: who loads the model tells
+        if found is not None and wanted in RULES:
+            _checked(Path(found), RULES[wanted])
+        elif found is not None:
+            _check_template(Path(found), Path(found).parent)
 
 
 def is_there(file: Path) -> bool:
@@ -167,8 +189,16 @@ def _tokenizer(config: dict[str, Any], file: Path) -> Iterator[Fault]:
         yield "tokenizer_class", f"is {shown(kind)}, which is no name"
     if config.get("init_inputs"):
         yield "init_inputs", f"is {shown(config['init_inputs'])}; a tokenizer's files are those in its folder"
+    for key, (is_right, what) in TOKENIZER_KEYS.items():
+        if config.get(key) is not None and not is_right(config[key]):
+            yield key, f"is {shown(config[key])}, which is not {what}"
     for key, value in config.items():
-        if key.endswith("_token") and not isinstance(value, str | bool | None) and not _is_added(value):
+        if (
+            key.endswith("_token")
+            and not key.startswith("add_")
+            and not isinstance(value, str | bool | None)
+            and not _is_added(value)
+        ):
             yield key, f"is {shown(value)}, which is no token"
         if NAMES_A_FILE.fullmatch(key) and isinstance(value, str) and _is_elsewhere(value, file.parent):
             yield key, f"is {shown(value)}, a file outside the folder. Take the key out"
@@ -233,6 +263,34 @@ def _added_tokens(found: dict[str, Any], file: Path) -> Iterator[Fault]:
             yield shown(token), f"is {shown(number)}, which is no token's id"
 
 
+def _is_flag(value: Any) -> bool:
+    return isinstance(value, bool)
+
+
+def _is_length(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and value > 0
+
+
+def _is_side(value: Any) -> bool:
+    return value in ("left", "right")
+
+
+def _are_tokens(value: Any) -> bool:
+    inside = value.values() if isinstance(value, dict) else value if isinstance(value, list) else [None]
+    return all(isinstance(token, str) or _is_added(token) for token in inside)
+
+
+FLAGS = ("add_bos_token", "add_eos_token", "add_prefix_space", "clean_up_tokenization_spaces", "do_lower_case",
+         "legacy", "split_special_tokens", "use_default_system_prompt", "spaces_between_special_tokens")  # fmt: skip
+TOKENIZER_KEYS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "model_max_length": (_is_length, "a number above 0"),
+    "padding_side": (_is_side, "left or right"),
+    "truncation_side": (_is_side, "left or right"),
+    "model_input_names": (_is_texts, "a list of names"),
+    "extra_special_tokens": (_are_tokens, "a list of tokens"),
+    "additional_special_tokens": (_are_tokens, "a list of tokens"),
+    **dict.fromkeys(FLAGS, (_is_flag, "true or false")),
+}
 RULES: dict[str, Callable[[dict[str, Any], Path], Iterator[Fault]]] = {
     CONFIG: _config,
     GENERATION: _generation,
