@@ -116,14 +116,16 @@ class _Runner:
         action, reason = self._decide(stage, before, forced)
         if action == "skip":
             self.came[stage.name] = "unchanged"
-            if stage.name not in self.records:
+            if self.records.get(stage.name, {}).get("status") != "finished":  # by hand, or before a kill
                 self._record(stage, dependencies=before, status="finished", seconds=_seconds_by_hand(stage))
             self.console.print(f"{stage.name}: unchanged, skipped", highlight=False, markup=False)
             return 0
         if reason:
             self.console.print(f"{stage.name}: {reason}", soft_wrap=True, highlight=False, markup=False)
-        spent = self.records.get(stage.name, {}).get("seconds", 0.0) if action == "resume" else 0.0
-        self._record(stage, dependencies=before, status="running", seconds=spent)
+        known = self.records.get(stage.name, {}) if action == "resume" else {}
+        spent = known.get("seconds", 0.0)
+        account = {"dependencies": before, "replaces": known.get("replaces", _identity(_manifest(stage)))}
+        self._record(stage, **account, status="running", seconds=spent)
         log = self.folder / f"{stage.name}.log"
         if action == "run":
             log.unlink(missing_ok=True)
@@ -143,7 +145,7 @@ class _Runner:
                         "changed or the folder removed meanwhile? Run the pipeline again.\n"
                     )
             status = {0: "finished", INTERRUPTED: "interrupted", PREEMPTED: "interrupted"}.get(code, "failed")
-            self._record(stage, dependencies=before, status=status, seconds=seconds)
+            self._record(stage, **account, status=status, seconds=seconds)
         self.came[stage.name] = "resumed, done" if action == "resume" else "done"
         if code:
             self._tell_failure(stage, code, log)
@@ -197,13 +199,13 @@ class _Runner:
     def _decide(self, stage: Stage, now: dict[str, str], forced: bool) -> tuple[Action, str]:
         record = self.records.get(stage.name)
         changed = _changes(record["dependencies"], now) if record else ""
-        finished = is_finished(stage)
+        begun = _has_begun(record, _manifest(stage))
+        finished = is_finished(stage) and begun
         if stage.recipe is None:  # a command cut short may have left part of its output
             finished = finished and record is not None and record["status"] == "finished"
         if finished and not forced and not changed and (record or self._adopts(stage)):
             return "skip", ""
-        manifest = read_manifest(stage.outputs[0]) if stage.recipe else {}
-        if manifest.get("status") == "running" and record and not changed:
+        if _manifest(stage).get("status") == "running" and begun and record and not changed:
             return "resume", "was interrupted, goes on"
         if forced or not record:
             return "run", ""
@@ -259,6 +261,27 @@ class _Runner:
         if not all(record is not None and _is_record(record) for record in found):
             raise AlignmentError(f"{file}: damaged; {remedy} (Its stages are not as a run writes them.)")
         return {name: record for name, record in stages.items() if "dependencies" in record}
+
+
+def _manifest(stage: Stage) -> dict[str, Any]:
+    return read_manifest(stage.outputs[0]) if stage.recipe else {}
+
+
+def _identity(manifest: dict[str, Any]) -> str | None:
+    """What tells the run in a folder from the one that another start puts in its place."""
+    found = manifest.get("identifier") or manifest.get("started")
+    return str(found) if found else None
+
+
+def _has_begun(record: dict[str, Any] | None, manifest: dict[str, Any]) -> bool:
+    """Whether the folder holds what the recorded start has written.
+
+    A stage that is killed, or refuses its data, before it clears its folder leaves the run that it was to replace: one
+    of other inputs, which is neither finished nor to be gone on with.
+    """
+    if record is None or record["status"] == "finished" or "replaces" not in record:
+        return True
+    return record["replaces"] is None or record["replaces"] != _identity(manifest)
 
 
 def _changes(before: dict[str, str], now: dict[str, str]) -> str:

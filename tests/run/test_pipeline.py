@@ -366,6 +366,39 @@ class TestRecipeStages:
         assert sft.calls() == ["existed=True,resumed=True"]
         assert (sft.folder / "runs/report.html").is_file()
 
+    @pytest.mark.parametrize("left", ["finished", "running"])
+    @pytest.mark.parametrize("status", ["running", "failed", "interrupted"])
+    def test_a_run_that_was_to_be_replaced_is_neither_kept_nor_gone_on_with(self, sft, left, status):
+        """A stage ends before it clears its folder, where it is killed while it starts or refuses its data."""
+        if left == "running":
+            (sft.folder / "break").write_text("")
+        sft.run()
+        (sft.folder / "break").unlink(missing_ok=True)
+        sft.calls()
+        (sft.folder / "d.jsonl").write_text("{ }")
+        script = sft.folder / "recipes/sft.py"
+        script.write_text("import sys\nsys.exit(1)\n")
+        assert sft.run() == 1
+        script.write_text(self.SCRIPT)
+        state = json.loads((sft.folder / "runs/pipeline.json").read_text())
+        state["stages"]["sft"] |= {
+            "status": status,
+            "dependencies": dependencies(load_pipeline("pipeline.yaml").stages[0]),
+        }
+        (sft.folder / "runs/pipeline.json").write_text(json.dumps(state))  # as a kill of everything leaves it
+        assert sft.run() == 0
+        assert sft.calls() == ["existed=True,resumed=False"]
+
+    def test_a_stage_that_finished_before_the_pipeline_could_note_it_is_kept(self, sft):
+        assert sft.run() == 0
+        sft.calls()
+        state = json.loads((sft.folder / "runs/pipeline.json").read_text())
+        state["stages"]["sft"]["status"] = "running"
+        (sft.folder / "runs/pipeline.json").write_text(json.dumps(state))
+        assert sft.run() == 0
+        assert sft.calls() == []
+        assert sft.state()["sft"]["status"] == "finished"
+
     def test_a_run_made_by_hand_is_adopted_if_newer_than_what_it_reads(self, sft):
         command = [sys.executable, "-m", "recipes.sft", "--config", "sft.yaml"]
         subprocess.run(command, check=True, cwd=sft.folder)
