@@ -13,6 +13,7 @@ from alignment.config.schema import RewardRecipe
 from alignment.data import load_rankings, load_split
 from alignment.data.template import Template
 from alignment.policy.base import load_tokenizer
+from alignment.run import signals
 from alignment.run.callbacks import callbacks_for
 from alignment.run.directory import RunDirectory
 from alignment.run.script import script
@@ -87,6 +88,7 @@ def main(argv: list[str] | None = None) -> None:
     for member in members:
         if not is_trained(member):
             train(member, RunDirectory.open(member), data_seed=recipe.seed)
+            signals.end_if_asked()
     finish_ensemble(recipe, run, members)
 
 

@@ -10,6 +10,7 @@ import json
 import os
 import re
 import signal
+import sqlite3
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +20,7 @@ import numpy as np
 import torch
 
 NUMBER = re.compile(r"\d+")
-TEMPORARY = re.compile(r"(\.[\w.-]+\.)[\w]{8}$")  # tempfile's
+TEMPORARY = re.compile(r"(\.[\w.-]+\.)[\w]{8}\.partial$")  # tempfile's
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 MACHINE = re.compile(  # what tells of the machine's speed and not of the model
     r"(eval_|train_)?(seconds_\w+|seconds|runtime|samples_per_second|steps_per_second|tokens_per_second)"
@@ -69,7 +70,7 @@ def arm(folder: str, log: str, at: int | None = None, number: int = signal.SIGKI
     """Watch this process; `at` is the event, from 1, at which it gets the signal."""
     moments = Moments(folder, log, at, number)
     sys.addaudithook(moments.audit)
-    # These two write by compiled code, which Python's audit does not see.
+    # These write by compiled code, which Python's audit does not see.
     import safetensors.torch
 
     def announced(write: Callable[..., Any], kind: str, place: int) -> Callable[..., Any]:
@@ -82,6 +83,12 @@ def arm(folder: str, log: str, at: int | None = None, number: int = signal.SIGKI
 
         return writing
 
+    class Watched(sqlite3.Connection):
+        def execute(self, *arguments: Any) -> Any:
+            moments.pass_by("sqlite", moments.folder + "/" + str(arguments[0]).partition(" ")[0])
+            return super().execute(*arguments)
+
+    sqlite3.connect = functools.partial(sqlite3.connect, factory=Watched)
     safetensors.torch.serialize_file = announced(safetensors.torch.serialize_file, "safetensors", 1)
     torch.save = announced(torch.save, "torch.save", 1)
 
@@ -126,6 +133,8 @@ def differences(straight: Path, killed: Path) -> list[str]:
 
 def content(file: Path) -> Any:
     """What a file says, without what tells of the machine's speed."""
+    if file.suffix == ".sqlite":
+        return [line for line in sqlite3.connect(file).iterdump() if not line.startswith('INSERT INTO "calls"')]
     if file.name in ("training_args.bin", "whole.json"):  # a pickle; sizes of files that hold times
         return None
     if file.suffix in (".pt", ".pth"):

@@ -107,6 +107,8 @@ class WholeCheckpoints(TrainerCallback):
             self.kept, args.save_total_limit = args.save_total_limit, None
         if state.global_step and (best := best_of(Path(args.output_dir or ".") / f"checkpoint-{state.global_step}")):
             state.best_model_checkpoint = str(best)
+        if state.global_step and state.is_world_process_zero:  # a kill may have come before older ones were let go
+            rotate(Path(args.output_dir or "."), self.kept, state.best_model_checkpoint)
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Write the mark."""

@@ -26,11 +26,12 @@ from alignment.config.schema import Recipe
 from alignment.errors import AlignmentError
 from alignment.manifest import MANIFEST, how_anew, read_manifest
 from alignment.meter import say
-from alignment.run import tracking
+from alignment.run import signals, tracking
 from alignment.run.card import model_card
 from alignment.run.checkpoints import checkpoints, latest_whole, new_identifier, remove, settle
 from alignment.run.differences import differences
-from alignment.run.files import append_jsonl, naming_the_disk, write_atomic, write_json
+from alignment.run.files import append_jsonl, is_partial, naming_the_disk, remove_partial, write_atomic, write_json
+from alignment.run.folder_lock import hold
 from alignment.run.last_resort import LOGS, keep_tracebacks_in
 from alignment.run.tracking import Tracker
 from alignment.secrecy import hidden_words
@@ -39,7 +40,6 @@ PEOPLE = "people.jsonl"  # hours of somebody's work, which no command may delete
 MOST_SHOWN = 8  # differences of two recipes in a message
 DDP_TIMEOUT = 1800  # seconds that a process waits for the others; transformers' default of the key of that name
 PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "bitsandbytes", "deepspeed")
-OURS = frozenset({MANIFEST, "recipe.yaml", "metrics.jsonl", "samples.jsonl", "README.md"})
 # What may change when a run is resumed: where it is written and tracked, how fast it goes and what it may spend.
 NOT_IDENTITY = frozenset({"output_dir", "overwrite", "run_name", "report_to", "project", "log_model"})
 NOT_IDENTITY |= {"max_concurrency", "requests_per_minute", "tokens_per_minute", "max_calls", "max_cost"}
@@ -122,6 +122,7 @@ class RunDirectory:
         self.record(results=results, finished=_now())
         if self.main_process:
             write_atomic(self.path / "README.md", model_card(self.recipe, read_manifest(self.path)))
+        signals.defer()  # what is finished is not to be queued again
         self.record(status="finished")
         if self.tracker is not None:
             self.tracker.finish(read_manifest(self.path))
@@ -158,9 +159,11 @@ class RunDirectory:
             )
 
     def _begin(self) -> None:
+        if not self.path.exists():
+            with naming_the_disk(self.path):
+                self.path.mkdir(parents=True, exist_ok=True)
+        hold(self.path, self)
         manifest = self._existing()
-        with naming_the_disk(self.path):
-            self.path.mkdir(parents=True, exist_ok=True)
         self.identifier = str(manifest.get("identifier") or new_identifier())
         self._clear_what_a_kill_left()
         resolved = resolved_recipe(self.recipe)
@@ -185,9 +188,7 @@ class RunDirectory:
 
     def _clear_what_a_kill_left(self) -> None:
         """Remove files never renamed to what they should be, and checkpoints that nothing can go on from."""
-        for entry in self.path.glob(".*.*"):
-            if _unnamed(entry):
-                entry.unlink()
+        remove_partial(self.path)
         if self._goes_on:
             settle(self.path, self.identifier, with_best=self._with_best, say=say)
             return
@@ -197,7 +198,7 @@ class RunDirectory:
 
     def _existing(self) -> dict[str, Any]:
         """Return the manifest of the interrupted run to go on with, or {} for a new one."""
-        if not self.path.exists() or (self.path.is_dir() and not any(not _unnamed(e) for e in self.path.iterdir())):
+        if not self.path.exists() or (self.path.is_dir() and all(map(is_partial, self.path.iterdir()))):
             return {}
         if not self.path.is_dir():
             raise AlignmentError(f"output_dir {self.path} is a file; name a folder.")
@@ -212,8 +213,7 @@ class RunDirectory:
                     f"output_dir {self.path} holds {PEOPLE}, what people said of this run's answers, and overwriting "
                     "would delete it. It is whole without the run: move it elsewhere, or name another output_dir."
                 )
-            for entry in self.path.iterdir():
-                shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
+            self._clear()
             return {}
         manifest = read_manifest(self.path)
         if manifest.get("status") == "finished":
@@ -221,6 +221,11 @@ class RunDirectory:
         changed = self._changed(manifest)
         if not self._holds_work():
             return {} if changed else manifest
+        if "recipe" not in manifest:
+            raise AlignmentError(
+                f"output_dir {self.path} holds what is left of a run that was being overwritten; pass --overwrite true "
+                "to delete the rest and run anew."
+            )
         if changed:
             more = f"; and {len(changed) - MOST_SHOWN} more" if len(changed) > MOST_SHOWN else ""
             named = "; ".join(changed[:MOST_SHOWN]) + more
@@ -237,6 +242,13 @@ class RunDirectory:
                 f"Start it as it was started then, or {how_anew(self.path)}."
             )
         return manifest
+
+    def _clear(self) -> None:
+        """Delete the run. Its manifest stays to the last, unfinished: a kill leaves what can be overwritten again."""
+        write_json(self.path / MANIFEST, {"stage": self.recipe.stage, "status": "running"})
+        for entry in self.path.iterdir():
+            if entry.name != MANIFEST:
+                shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
 
     def _changed(self, manifest: dict[str, Any]) -> list[str]:
         """What differs from the recipe of the interrupted run and matters."""
@@ -289,11 +301,6 @@ def tracked_run(recipe: Recipe, manifest: dict[str, Any]) -> dict[str, str]:
     if not {"wandb", "all"} & set(trackers):
         return {}
     return {"wandb_run_id": str(manifest.get("wandb_run_id") or os.environ.get("WANDB_RUN_ID") or secrets.token_hex(4))}
-
-
-def _unnamed(entry: Path) -> bool:
-    """Whether a kill came between a file's writing and its renaming."""
-    return entry.name.startswith(".") and entry.name[1:].rpartition(".")[0] in OURS
 
 
 def _now() -> str:

@@ -13,6 +13,7 @@ from alignment.errors import AlignmentError, JsonError
 from alignment.json_lines import encodable, line_of, lines_of, read_ours
 from alignment.strict_json import OURS, parse, shown
 
+PARTIAL = ".partial"  # ends the name of a file that is written and not yet renamed
 FULL = (errno.ENOSPC, errno.EDQUOT)
 FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 IMPOSSIBLE = (errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENOENT, errno.ENAMETOOLONG, errno.ELOOP, errno.EBUSY)
@@ -66,7 +67,7 @@ def write_atomic(path: Path | str, content: str | bytes) -> None:
                 device.write(data)
             return
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        descriptor, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=PARTIAL)
         try:
             with os.fdopen(descriptor, "wb") as file:
                 file.write(data)
@@ -84,6 +85,17 @@ def _is_device(path: Path) -> bool:
     """Whether a path names what is there to write into; `/dev/stdout` does even where it leads to a file."""
     is_special = path.exists() and not path.is_file() and not path.is_dir()
     return is_special or (path.parts[:2] == ("/", "dev") and path.exists())
+
+
+def is_partial(path: Path) -> bool:
+    """Whether a kill came between a file's writing by `write_atomic` and its renaming."""
+    return path.name.startswith(".") and path.name.endswith(PARTIAL)
+
+
+def remove_partial(folder: Path) -> None:
+    """Delete what a kill left unnamed in a folder that only this process writes to."""
+    for file in folder.glob(f".*{PARTIAL}"):
+        file.unlink(missing_ok=True)
 
 
 def flush_to_disk(path: Path) -> None:

@@ -20,7 +20,7 @@ from alignment.config.secrets import refuse_keys_in_words
 from alignment.errors import AlignmentError, RecipeError
 from alignment.manifest import MANIFEST, read_manifest
 from alignment.meter import duration
-from alignment.run.files import naming_the_disk, read_json_object, write_json
+from alignment.run.files import naming_the_disk, read_json_object, remove_partial, write_json
 from alignment.run.inputs import dependencies, is_finished
 from alignment.run.last_resort import keep_tracebacks_in
 from alignment.run.processes import INTERRUPTED, module_command, run_logged, tail
@@ -66,6 +66,7 @@ def run_pipeline(
         Path(pipeline.output_dir).mkdir(parents=True, exist_ok=True)
     keep_tracebacks_in(Path(pipeline.output_dir))
     with _alone(Path(pipeline.output_dir)), ending_on_signals():
+        remove_partial(Path(pipeline.output_dir))
         runner = _Runner(pipeline, launch, console)
         try:
             for stage in stages:

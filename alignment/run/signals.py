@@ -44,6 +44,7 @@ def end_on_signals(numbers: tuple[int, ...] = SIGNALS) -> dict[int, object]:
         if not _Asked.deferred:
             raise Terminated(number)
 
+    _Asked.deferred = False
     if threading.current_thread() is not threading.main_thread():
         return {}
     return {number: signal.signal(number, told) for number in numbers}
@@ -77,3 +78,10 @@ def asked() -> int | None:
 def defer_no_more() -> None:
     """Be ended where a signal comes, as before `defer`."""
     _Asked.deferred = False
+
+
+def end_if_asked() -> None:
+    """End where a signal came since `defer`, and be ended where one comes from here on."""
+    defer_no_more()
+    if _Asked.number is not None:
+        raise Terminated(_Asked.number)

@@ -15,10 +15,12 @@ TRL's other losses train on the more probable answer as if it were certain.
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from datasets import Dataset, Features, List, Value
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import TrainerCallback
 from trl import DPOConfig, DPOTrainer
@@ -30,8 +32,10 @@ from alignment.errors import DataError, RecipeError
 from alignment.policy.adapters import weights_kept
 from alignment.train.resuming import ResumableTRLTrainer
 from alignment.train.sft import Tokenised
+from alignment.train.sharding import is_sharded
 
 SOFT_LOSSES = frozenset({"sigmoid", "ipo"})
+REFERENCE = "reference.safetensors"  # in a checkpoint, where the reference is synchronised with the policy
 TOKENS = List(Value("int64"))
 FEATURES = {"prompt_ids": TOKENS, "chosen_ids": TOKENS, "rejected_ids": TOKENS, "probability": Value("float32")}
 
@@ -118,6 +122,24 @@ class ProbabilityDPOTrainer(ResumableTRLTrainer, DPOTrainer):
     """`DPOTrainer` on tokenised rows with a `probability`."""
 
     precompute_ref_logps: bool
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        """Called on every process for every checkpoint: a reference that follows the policy is part of it."""
+        super()._save_rng_state(output_dir)
+        if self.args.sync_ref_model and self.args.should_save:
+            weights = {name: p.detach().contiguous() for name, p in self._reference().named_parameters()}
+            save_file(weights, Path(output_dir) / REFERENCE)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        if self.args.sync_ref_model:
+            weights = load_file(Path(resume_from_checkpoint) / REFERENCE)
+            with torch.no_grad():
+                for name, parameter in self._reference().named_parameters():
+                    parameter.copy_(weights[name])
+
+    def _reference(self) -> torch.nn.Module:
+        return self.accelerator.unwrap_model(self.ref_model)
 
     def _prepare_dataset(self, dataset: Dataset, *_: Any) -> Dataset:
         """Leave rows as they are: tokenised by the project's template."""
@@ -215,7 +237,7 @@ def dpo_trainer(
         _require_plain_delta(arguments)
     try:
         with weights_kept(model):
-            return ProbabilityDPOTrainer(
+            trainer = ProbabilityDPOTrainer(
                 model,
                 ref_model=reference,
                 args=arguments,
@@ -229,6 +251,12 @@ def dpo_trainer(
             )
     except (ValueError, NotImplementedError) as error:
         raise RecipeError([str(error)]) from error
+    if arguments.sync_ref_model and is_sharded(trainer.accelerator):
+        fault = (
+            "sync_ref_model: no checkpoint holds a reference whose weights lie in shards, so that a killed run could "
+        )
+        raise RecipeError([fault + "not go on; use data parallelism or ZeRO-2, or leave the key out."])
+    return trainer
 
 
 def _require_plain_delta(arguments: DPOConfig) -> None:

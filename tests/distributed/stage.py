@@ -54,6 +54,7 @@ def _main(
     stage: str, argv: list[str], log: str, environment: dict[str, str], before: Callable[[], None] | None
 ) -> None:
     os.environ.update(environment)
+    multiprocessing.current_process()._config["daemon"] = False  # a daemon may have no workers that load data
     with open(log, "a") as output, contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
         import torch
 

@@ -1,5 +1,6 @@
 import datetime
 import json
+import shutil
 
 import pytest
 import yaml
@@ -48,6 +49,24 @@ def test_a_finished_run_is_kept_unless_overwritten(tmp_path):
     again = RunDirectory.open(recipe(tmp_path / "run", overwrite=True))
     assert read_manifest(again.path)["status"] == "running"
     assert not (again.path / "README.md").exists()
+
+
+def test_a_run_whose_overwriting_was_cut_off_is_neither_finished_nor_gone_on_with(tmp_path, monkeypatch):
+    RunDirectory.open(recipe(tmp_path / "run")).finish(steps=3)
+    for name in ("a", "b", "c"):
+        (tmp_path / "run" / name).mkdir()
+
+    def killed(folder):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(shutil, "rmtree", killed)
+    with pytest.raises(KeyboardInterrupt):
+        RunDirectory.open(recipe(tmp_path / "run", overwrite=True))
+    monkeypatch.undo()
+    with pytest.raises(AlignmentError, match="what is left of a run that was being overwritten; pass --overwrite true"):
+        RunDirectory.open(recipe(tmp_path / "run"))
+    run = RunDirectory.open(recipe(tmp_path / "run", overwrite=True))
+    assert sorted(file.name for file in run.path.iterdir()) == ["manifest.json", "recipe.yaml"]
 
 
 def test_what_people_said_is_not_overwritten(tmp_path):
@@ -129,7 +148,7 @@ def test_a_run_that_failed_before_it_did_anything_takes_a_corrected_recipe(tmp_p
 
 def test_a_run_killed_before_its_first_file_was_named_begins_anew(tmp_path):
     (tmp_path / "run").mkdir()
-    (tmp_path / "run" / ".manifest.json.x7f").write_text("{")  # written, and not yet renamed
+    (tmp_path / "run" / ".manifest.json.x7f.partial").write_text("{")  # written, and not yet renamed
     run = RunDirectory.open(recipe(tmp_path / "run"))
     assert {path.name for path in run.path.iterdir()} == {"manifest.json", "recipe.yaml"}
 
