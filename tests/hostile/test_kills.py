@@ -16,7 +16,7 @@ from tests import killing
 from tests.kill_runs import TRAINED, Runs, some, write_inputs
 
 pytestmark = [pytest.mark.hostile, pytest.mark.timeout(7200)]
-KILLS = os.environ.get("KILLS", "10")
+KILLS = os.environ.get("KILLS", "6")
 BY_EPOCH: dict[str, Any] = {
     "max_steps": None, "num_train_epochs": 2, "eval_steps": None, "eval_strategy": "epoch", "save_strategy": "epoch",
     "logging_strategy": "epoch", "load_best_model_at_end": True,
