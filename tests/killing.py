@@ -5,6 +5,7 @@ process before the stage. It counts every event below the run's folder, notes ea
 process a signal right before the chosen one.
 """
 
+import contextlib
 import functools
 import json
 import os
@@ -134,7 +135,10 @@ def differences(straight: Path, killed: Path) -> list[str]:
 def content(file: Path) -> Any:
     """What a file says, without what tells of the machine's speed."""
     if file.suffix == ".sqlite":
-        return [line for line in sqlite3.connect(file).iterdump() if not line.startswith('INSERT INTO "calls"')]
+        with contextlib.closing(sqlite3.connect(file)) as store:  # times, and the run's secret, are in the other tables
+            return store.execute("SELECT * FROM samples").fetchall(), store.execute(
+                "SELECT count(*) FROM calls"
+            ).fetchall()
     if file.name in ("training_args.bin", "whole.json"):  # a pickle; sizes of files that hold times
         return None
     if file.suffix in (".pt", ".pth"):
