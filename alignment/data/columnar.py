@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from alignment.data.conversations import Unreadable
-from alignment.data.stored import FREE_BYTES, UNFOLDS
+from alignment.data.stored import FREE_BYTES, LINE_COST, UNFOLDS
 from alignment.errors import DataError, first_line
 from alignment.strict_json import shown
 
@@ -41,16 +41,24 @@ def parquet_rows(source: Any, name: str, size: int) -> Iterator[dict[str, Any]]:
         if sum(group.total_byte_size for group in groups) > allowed:
             raise DataError(f"{name} unfolds to more than {UNFOLDS} times its size, as no text does.")
         for batch in file.iter_batches(batch_size=_BATCH):
-            taken += batch.nbytes
+            dense = [_dense(column) for column in batch.columns]
+            taken += sum(column.nbytes for column in dense) + LINE_COST * batch.num_rows
             if taken > allowed:
                 raise DataError(f"{name} unfolds to more than {UNFOLDS} times its size, as no text does.")
-            columns = [_cells(column) for column in batch.columns]
+            columns = [_cells(column) for column in dense]
             for cells in zip(*columns, strict=True):
                 yield dict(zip(names, cells, strict=True))
             count += batch.num_rows
     except (pyarrow.ArrowException, OSError, *_OF_A_CELL) as error:
         where = f" after row {count}" if count else ""
         raise DataError(f"{name} is not a readable Parquet file{where}: {first_line(error)}") from error
+
+
+def _dense(column: Any) -> Any:
+    """Return a column that holds each value as often as it stands there."""
+    import pyarrow
+
+    return column.dictionary_decode() if pyarrow.types.is_dictionary(column.type) else column
 
 
 def _cells(column: Any) -> list[Any]:

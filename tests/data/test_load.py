@@ -358,3 +358,25 @@ def test_data_of_another_kind_says_what_the_stage_needs(tmp_path):
     assert message.startswith(f"{path}:1: the format prompt_completion holds no comparisons of answers")
     path = write(tmp_path / "b.jsonl", jsonl([{"text": "once"}]))
     assert "the format text has no prompts" in message_of(path, loader=load_prompts)
+
+
+@pytest.mark.parametrize("damage", ["cut", "offset", "text", "state"])
+def test_damaged_saved_data_set_is_refused_in_one_line(tmp_path, damage):
+    import datasets
+
+    datasets.Dataset.from_list(ROWS).save_to_disk(tmp_path / "saved")
+    (arrow,) = (tmp_path / "saved").glob("*.arrow")
+    content = arrow.read_bytes()
+    if damage == "cut":
+        arrow.write_bytes(content[: len(content) // 2])
+    elif damage == "state":
+        write(tmp_path / "saved" / "state.json", "[" * 10_000)
+    elif damage == "text":
+        arrow.write_bytes(content.replace(b"c4", b"\xff\xff"))
+    else:  # the offsets of the texts c0, c1 … are 0, 2, 4 …
+        offsets = b"".join(number.to_bytes(4, "little") for number in (0, 2, 4, 6))
+        assert offsets in content
+        arrow.write_bytes(content.replace(offsets, offsets[:4] + b"\x00\x00\x00\x7f" + offsets[8:]))
+    message = message_of(tmp_path / "saved", on_bad_row="skip")
+    assert message.startswith(f"{tmp_path}/saved")
+    assert len(message.splitlines()) == 1

@@ -181,3 +181,34 @@ def test_json_arrays_name_the_row_that_breaks_a_limit(tmp_path):
         ("3", "'n' is NaN, which is no finite number"),
         ("4", "'text' holds half of a surrogate pair at position 0, which is no character"),
     ]
+
+
+def test_a_parquet_file_that_unfolds_without_end_is_refused(tmp_path):
+    import pyarrow
+    import pyarrow.parquet
+
+    one = pyarrow.array(["x" * 100_000])
+    repeated = pyarrow.DictionaryArray.from_arrays(pyarrow.array([0] * 100_000, pyarrow.int32()), one)
+    tables = {
+        "dictionary": (pyarrow.table({"text": repeated}), {}),
+        "compressed": (
+            pyarrow.table({"text": ["x" * 1_000_000] * 400}),
+            {"compression": "zstd", "use_dictionary": False},
+        ),
+    }
+    for name, (table, how) in tables.items():
+        path = tmp_path / f"{name}.parquet"
+        pyarrow.parquet.write_table(table, path, **how)
+        tracemalloc.start()
+        assert "unfolds to more than 100 times its size" in message_of(path)
+        assert tracemalloc.get_traced_memory()[1] < 2**29
+        tracemalloc.stop()
+
+
+def test_a_parquet_file_with_a_column_twice_is_refused(tmp_path):
+    import pyarrow
+    import pyarrow.parquet
+
+    table = pyarrow.Table.from_arrays([pyarrow.array(["a"]), pyarrow.array(["b"])], names=["text", "text"])
+    pyarrow.parquet.write_table(table, tmp_path / "a.parquet")
+    assert "the column 'text' stands there twice" in message_of(tmp_path / "a.parquet")
