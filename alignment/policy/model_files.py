@@ -20,6 +20,8 @@ TOKENIZER_BYTES = 512 << 20  # of tokenizer.json, which the tokenizers library p
 TEMPLATE_BYTES = 1 << 20
 LARGEST_NUMBER = 2**31  # of an integer that is a size; a token's id is less too
 MOST_LABELS = 100_000
+MOST_LAYERS = 4096  # a model's skeleton takes a millisecond a layer, in `alignment plan` too, which has no weights
+LAYERS = re.compile(r"(num_(\w+_)?|n_)layers?|num_hidden_groups|depth")
 ATTENTIONS = ("eager", "sdpa", "flex_attention", "flash_attention_2", "flash_attention_3", "flash_attention_4")
 DTYPES = ("float64", "float32", "float16", "bfloat16", "float8_e4m3fn", "float8_e5m2", "auto")
 IMPLEMENTATIONS = re.compile(r"_?(attn|experts)_implementation(_internal)?")
@@ -129,6 +131,8 @@ def _config(config: dict[str, Any], file: Path) -> Iterator[Fault]:
             yield key, f"is {shown(value)}, which is no type of weights"
         elif name == "num_labels" and not (isinstance(value, int) and 0 <= value <= MOST_LABELS):
             yield key, f"is {shown(value)}; it must be a number up to {MOST_LABELS:,}"
+        elif LAYERS.fullmatch(name) and isinstance(value, int) and not 0 <= value <= MOST_LAYERS:
+            yield key, f"is {shown(value)}; it must be a number up to {MOST_LAYERS:,}"
         elif SIZE.fullmatch(name) and isinstance(value, bool | int | float | str):
             yield from _size(key, value)
     architectures = config.get("architectures")

@@ -192,6 +192,14 @@ def test_a_broken_configuration_is_named(tmp_path: Path, base: Path) -> None:
         plan_stage(sft(tmp_path / "model"), Machine())
 
 
+def test_a_configuration_of_100000_layers_is_refused_before_a_skeleton_is_made(tmp_path: Path, base: Path) -> None:
+    config = json.loads((base / "config.json").read_text())
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 100_000}))
+    with pytest.raises(ModelError, match="num_hidden_layers is 100000"):
+        plan_stage(sft(tmp_path / "model"), Machine())
+
+
 def test_shards_are_cut_among_processes(base: Path) -> None:
     """Per device with AdamW in mixed precision: gradients whole in ZeRO-1, cut in 2, weights too in 3."""
     recipe = sft(base, peft_method="full")

@@ -47,6 +47,8 @@ def load(folder, trainable=False):
         ("config.json", "architectures", "LlamaForCausalLM"),
         ("config.json", "num_labels", 10**9),
         ("config.json", "num_labels", "two"),
+        ("config.json", "num_hidden_layers", 100_000),
+        ("config.json", "n_layer", -1),
         ("config.json", "vocab_size", 10**12),
         ("config.json", "hidden_size", -(10**12)),
         ("config.json", "num_attention_heads", "4"),

@@ -155,6 +155,7 @@ def test_a_sharded_model_is_read_and_its_missing_weight_named(sharded):
     "keys",
     [
         {"num_hidden_layers": 100_000},
+        {"num_hidden_layers": 4_000},
         {"num_hidden_layers": 2**31},
         {"vocab_size": 2_000_000_000},
         {"hidden_size": 1_000_000_000},
