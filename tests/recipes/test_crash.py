@@ -132,7 +132,8 @@ def test_a_run_whose_newest_checkpoint_is_cut_ends_with_the_same_bits(inputs, st
     assert go(command(inputs, run, stage), tmp_path / "log", stage) == 0, text(tmp_path / "log")
     require_same_weights(straight[stage], run)
     assert is_whole(last)
-    assert f"{last}: cut off while it was written, or damaged since; it is removed\n" in text(tmp_path / "log")
+    assert f"{last}: {weights.name} has " in text(tmp_path / "log")
+    assert (run / f"damaged-{last.name}").is_dir()
     assert f"{run}: goes on from {before.name}\n" in text(tmp_path / "log")
 
 
