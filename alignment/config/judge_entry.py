@@ -1,5 +1,6 @@
 """What a recipe may say of a judge."""
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from pydantic import Field
@@ -73,3 +74,18 @@ class JudgeEntry(Part):
     def key_variable(self) -> str:
         """The environment variable that holds the key."""
         return self.api_key_env or KEY_VARIABLES.get(self.kind, "")
+
+    def at_once(self, max_concurrency: int) -> int:
+        """Questions to have in flight, see the function of this name."""
+        return at_once(self.members or [self], max_concurrency)
+
+
+def at_once(judges: Sequence[JudgeEntry], max_concurrency: int) -> int:
+    """Questions to have in flight: what the recipe says, and enough that a model in this process has full batches.
+
+    One batch is answered while the next one gathers. Where an endpoint is asked too, the recipe's number stays.
+    """
+    asked = [each for judge in judges for each in judge.members or [judge]]
+    if any(judge.kind in KEY_VARIABLES for judge in asked):
+        return max_concurrency
+    return max([max_concurrency, *(2 * judge.per_device_eval_batch_size for judge in asked if judge.kind == "local")])

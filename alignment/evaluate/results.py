@@ -4,6 +4,7 @@ import random
 from collections.abc import Sequence
 from typing import Any
 
+from alignment.config.judge_entry import at_once
 from alignment.config.schema import EvaluateRecipe
 from alignment.data.rows import Prompt
 from alignment.evaluate.judging import Comparison, Judge
@@ -137,7 +138,7 @@ def _ask(recipe: EvaluateRecipe, judge: Judge, pairs: Sequence[Comparison], cand
         return judge_pairs(
             judge,
             pairs,
-            max_concurrency=recipe.max_concurrency,
+            max_concurrency=at_once(recipe.judges, recipe.max_concurrency),
             max_failure_share=recipe.max_failure_share,
             on_done=lambda: progress.advance(1),
         )

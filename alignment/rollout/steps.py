@@ -26,20 +26,14 @@ class StepInputs:
         self.columns = columns
         self.cache: Any = None
         inner = _innermost(model)
-        accepted = inspect.signature(inner.forward).parameters
-        self.wants_positions = "position_ids" in accepted
-        self.options = {"logits_to_keep": 1} if "logits_to_keep" in accepted else {}
+        self.wants_positions = "position_ids" in inspect.signature(inner.forward).parameters
+        self.options = last_logits(model, 1)
         self.ready_mask = ready_mask and self.wants_positions and takes_ready_mask(inner)
 
     def forward(self, input_ids: Tensor) -> Tensor:
         """Logits of the next token, (batch, vocabulary)."""
-        inputs: dict[str, Any] = dict(self.options)
-        if self.mask is not None:
-            inputs["attention_mask"] = self._ready(input_ids.shape[1]) if self.ready_mask else self.mask
-            if self.wants_positions:
-                positions = (self.mask.cumsum(-1) - 1).clamp(min=0)
-                inputs["position_ids"] = positions[:, -input_ids.shape[1] :]
-        output = self.model(input_ids=input_ids, past_key_values=self.cache, use_cache=True, **inputs)
+        inputs = self.inputs(input_ids)
+        output = self.model(**inputs, past_key_values=self.cache, use_cache=True)
         if self.cache is None:
             self.cache = with_room(output.past_key_values, self.columns)
             layers = getattr(self.cache, "layers", [])
@@ -50,6 +44,16 @@ class StepInputs:
             self.mask = torch.cat([self.mask, self.mask.new_ones(len(self.mask), 1)], dim=-1)
         logits: Tensor = output.logits[:, -1]
         return logits
+
+    def inputs(self, input_ids: Tensor) -> dict[str, Any]:
+        """What the model is called with, but for the cache."""
+        inputs: dict[str, Any] = {"input_ids": input_ids, **self.options}
+        if self.mask is not None:
+            inputs["attention_mask"] = self._ready(input_ids.shape[1]) if self.ready_mask else self.mask
+            if self.wants_positions:
+                positions = (self.mask.cumsum(-1) - 1).clamp(min=0)
+                inputs["position_ids"] = positions[:, -input_ids.shape[1] :]
+        return inputs
 
     def _ready(self, queries: int) -> Tensor:
         """The mask of each query, (batch, 1, queries, time) bool: what is no padding and not to the right of it."""
@@ -63,6 +67,37 @@ class StepInputs:
         self.cache.batch_select_indices(keep)
         if self.mask is not None:
             self.mask = self.mask[keep]
+
+
+def last_logits(model: nn.Module, positions: int) -> dict[str, int]:
+    """The argument by which a model computes logits of its last positions alone; {} where it knows none."""
+    return (
+        {"logits_to_keep": positions}
+        if "logits_to_keep" in inspect.signature(_innermost(model).forward).parameters
+        else {}
+    )
+
+
+def left_pad(prompts: list[list[int]], pad_token_id: int, device: torch.device) -> tuple[Tensor, Tensor | None]:
+    """Token ids, (batch, time), and what of them is no padding; None where nothing is.
+
+    Without padding the model's causal mask is enough, and cheaper.
+    """
+    longest = max(map(len, prompts))
+    ids = [[pad_token_id] * (longest - len(p)) + p for p in prompts]
+    input_ids = torch.tensor(ids, device=device)
+    if all(len(p) == longest for p in prompts):
+        return input_ids, None
+    lengths = torch.tensor([len(p) for p in prompts], device=device)
+    return input_ids, torch.arange(longest, device=device) >= (longest - lengths).unsqueeze(-1)
+
+
+@torch.no_grad()
+def next_logits(model: nn.Module, prompts: list[list[int]], pad_token_id: int) -> Tensor:
+    """Logits of the token after each prompt, (prompts, vocabulary), computed at no other position."""
+    input_ids, mask = left_pad(prompts, pad_token_id, next(model.parameters()).device)
+    logits: Tensor = model(**StepInputs(model, mask, 0).inputs(input_ids), use_cache=False).logits[:, -1]
+    return logits
 
 
 def takes_ready_mask(model: Any) -> bool:

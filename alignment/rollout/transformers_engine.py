@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from alignment.errors import DataError
 from alignment.rollout.engine import Completion, Sampling
 from alignment.rollout.sampling import draw, uniforms
-from alignment.rollout.steps import StepInputs
+from alignment.rollout.steps import StepInputs, left_pad
 from alignment.rollout.written import Written
 
 LOOK_EVERY = 16  # steps between two looks at what a GPU has drawn
@@ -123,13 +123,7 @@ class TransformersEngine:
         return written.answers
 
     def _left_pad(self, prompts: list[list[int]], device: torch.device) -> tuple[Tensor, Tensor | None]:
-        longest = max(map(len, prompts))
-        ids = [[self.pad_token_id] * (longest - len(p)) + p for p in prompts]
-        input_ids = torch.tensor(ids, device=device)
-        if all(len(p) == longest for p in prompts):
-            return input_ids, None  # without padding the model's causal mask is enough, and cheaper
-        lengths = torch.tensor([len(p) for p in prompts], device=device)
-        return input_ids, torch.arange(longest, device=device) >= (longest - lengths).unsqueeze(-1)
+        return left_pad(prompts, self.pad_token_id, device)
 
 
 def ended_everywhere(ended: bool, device: torch.device) -> bool:

@@ -51,7 +51,7 @@ def revised(
     verdicts = ask(
         reviser,
         [rating for _, _, rating in answers],
-        max_concurrency=recipe.max_concurrency,
+        max_concurrency=recipe.judge.at_once(recipe.max_concurrency),
         max_failure_share=recipe.max_failure_share,
         store=caller.ledger if isinstance(caller.ledger, CallStore) and not caller.asks_nobody else None,
         spent=caller.purse.told if isinstance(caller.purse, Budget) else lambda: "",

@@ -35,7 +35,7 @@ LABELS, REVISIONS = "labels.jsonl", "revisions.jsonl"
 def caller_for(recipe: LabelRecipe) -> Caller:
     """Return what makes the recipe's calls, before it knows where they are kept."""
     pace = Pace(
-        recipe.max_concurrency,
+        recipe.judge.at_once(recipe.max_concurrency),
         requests_per_minute=recipe.requests_per_minute,
         tokens_per_minute=recipe.tokens_per_minute,
     )
@@ -74,7 +74,7 @@ def labels_of(
         way_of(getattr(judge, "asks", "pairwise"), samples=recipe.judge.samples, seed=recipe.seed),
         pairs_per_prompt=None if all_pairs else recipe.pairs_per_prompt,
         seed=recipe.seed,
-        max_concurrency=recipe.max_concurrency,
+        max_concurrency=recipe.judge.at_once(recipe.max_concurrency),
         max_failure_share=recipe.max_failure_share,
         provenance=provenance,
         store=caller.ledger if isinstance(caller.ledger, CallStore) and not caller.asks_nobody else None,

@@ -18,6 +18,7 @@ from alignment.errors import DataError, JudgeError
 from alignment.policy.base import load_causal_lm, load_tokenizer, resolve_model
 from alignment.policy.weights import weights_hash
 from alignment.rollout.engine import Sampling
+from alignment.rollout.steps import last_logits, next_logits
 from alignment.rollout.transformers_engine import TransformersEngine
 from reward.judges.calls import ChatReply
 from reward.judges.chat import ChatCall
@@ -140,15 +141,11 @@ class LocalChat:
     def _choose(self, prompts: list[list[int]], request: Request) -> list[ChatReply]:
         """Read the probabilities of the choices behind each prompt."""
         letters = self._letters(tuple(request["choices"]))
-        longest = max(map(len, prompts))
-        pad = self.template.tokenizer.pad_token_id or 0
-        ids = torch.tensor([ids + [pad] * (longest - len(ids)) for ids in prompts], device=self._model.device)
-        mask = torch.tensor([[1] * len(ids) + [0] * (longest - len(ids)) for ids in prompts], device=ids.device)
-        logits = self._model(input_ids=ids, attention_mask=mask, use_cache=False).logits
-        last = logits[torch.arange(len(prompts)), mask.sum(1) - 1].float().log_softmax(-1)
+        last = next_logits(self._model, prompts, self.template.tokenizer.pad_token_id or 0).float().log_softmax(-1)
+        summed = torch.stack([last[:, spellings].logsumexp(-1) for spellings in letters.values()], dim=-1).tolist()
         replies = []
-        for row, prompt in zip(last, prompts, strict=True):
-            logps = {text: row[spellings].logsumexp(0).item() for text, spellings in letters.items()}
+        for row, prompt in zip(summed, prompts, strict=True):
+            logps = dict(zip(letters, row, strict=True))
             details = self._details(len(prompt), 0)
             if not all(map(math.isfinite, logps.values())):
                 said = f"the model's probabilities of {', '.join(logps)} are not finite"
@@ -181,8 +178,9 @@ class LocalChat:
         """Return each written token with the likeliest ones in its place."""
         if not ids:
             return []
-        logits = self._model(input_ids=torch.tensor([prompt + ids], device=self._model.device), use_cache=False).logits
-        logps = logits[0, len(prompt) - 1 : -1].float().log_softmax(-1)
+        whole = torch.tensor([prompt + ids], device=self._model.device)
+        logits = self._model(input_ids=whole, use_cache=False, **last_logits(self._model, len(ids) + 1)).logits
+        logps = logits[0, -len(ids) - 1 : -1].float().log_softmax(-1)
         top: tuple[Tensor, Tensor] = logps.topk(min(TOP_LOGPROBS, logps.shape[-1]))
         decode = self.template.tokenizer.decode
         tokens, before = [], ""

@@ -176,7 +176,7 @@ def _outside(entry: ScorerEntry, recipe: PPORecipe, calls: str) -> Scorer:
         entry,
         Caller(
             ledger=_calls_of(calls + entry.label, recipe),
-            pace=Pace(entry.max_concurrency),
+            pace=Pace(judge.at_once(entry.max_concurrency) if judge else entry.max_concurrency),
             max_retries=judge.max_retries if judge else 0,
         ),
     )

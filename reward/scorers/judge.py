@@ -39,7 +39,7 @@ class JudgeScorer:
         if judge is None or judge.kind not in ("openai", "anthropic", "local"):
             raise ScorerError(f"scorer {entry.label}: needs a chat model as judge: kind openai, anthropic or local.")
         pointwise = PointwiseJudge.from_entry(judge, caller or Caller(max_retries=judge.max_retries))
-        return cls(entry.label, pointwise, max_concurrency=entry.max_concurrency)
+        return cls(entry.label, pointwise, max_concurrency=judge.at_once(entry.max_concurrency))
 
     def score(self, prompts: Sequence[Prompt], answers: Sequence[str], *, stopped: Sequence[bool]) -> list[float]:
         """Ask about every answer, the same question once.

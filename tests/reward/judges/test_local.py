@@ -1,10 +1,12 @@
 """A model in this process: its probabilities are those of its own forward pass, alone or in a batch."""
 
+import time
+
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from alignment.config.judge_entry import JudgeEntry
+from alignment.config.judge_entry import JudgeEntry, at_once
 from alignment.errors import JudgeError
 from alignment.evaluate.judging import Comparison
 from reward.feedback.asking import ask_all
@@ -85,3 +87,48 @@ def test_a_dry_run_loads_no_weights_and_a_chat_template_is_needed(tiny_model_dir
     plain = save_tiny_model(tmp_path / "plain", chat_template=None)
     with pytest.raises(JudgeError, match=r"no chat template; give judge\.chat_template"):
         judge_of(plain, short)
+
+
+def test_logits_are_computed_at_the_last_position_alone(tiny_model_dir, short):
+    judge = judge_of(tiny_model_dir, short)
+    positions = []
+    head = judge.model.chat._model.get_output_embeddings()
+    head.register_forward_hook(lambda _module, inputs, _output: positions.append(inputs[0].shape[1]))
+    list(ask_all(judge, QUESTIONS, max_concurrency=6))
+    assert positions
+    assert set(positions) == {1}
+
+
+def test_a_batch_is_as_wide_as_the_entry_says_whatever_the_recipes_concurrency(tiny_model_dir, short):
+    judge = judge_of(tiny_model_dir, short, per_device_eval_batch_size=12)
+    entry, chat = judge.model.chat.entry, judge.model.chat
+    widths, choose = [], chat._choose
+
+    def slowly(prompts, request):
+        widths.append(len(prompts))
+        time.sleep(0.5)  # as a large model would
+        return choose(prompts, request)
+
+    chat._choose = slowly
+    many = [Comparison("2+2?", f"It is {place}.", "Four") for place in range(40)]
+    asked = entry.at_once(8)
+    assert asked == 24
+    assert sum(map(len, ask_all(judge, many, max_concurrency=asked))) == 40
+    assert max(widths) == 12
+    assert len(widths) <= 12  # 80 questions, both orders, in batches of 12, the first ones narrower
+
+
+@pytest.mark.parametrize(
+    ("entries", "found"),
+    [
+        ([{"kind": "local", "per_device_eval_batch_size": 16}], 32),
+        ([{"kind": "local", "per_device_eval_batch_size": 2}], 8),
+        ([{"kind": "rules"}], 8),
+        ([{"kind": "openai"}, {"kind": "local"}], 8),
+        ([{"kind": "jury", "members": [{"kind": "local"}, {"kind": "rules"}]}], 32),
+        ([{"kind": "jury", "members": [{"kind": "local"}, {"kind": "anthropic"}]}], 8),
+    ],
+    ids=str,
+)
+def test_an_endpoints_concurrency_stays_the_recipes(entries, found):
+    assert at_once([JudgeEntry(**entry) for entry in entries], 8) == found
