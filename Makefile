@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 JOBS ?= 2
 RUN_TESTS := HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
-.PHONY: help quickstart install install-dev test test-slow test-hostile test-distributed lint format types check benchmark clean
+.PHONY: help quickstart install install-dev test test-slow test-hostile test-distributed test-floor lint format types check benchmark clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /	/' | expand -t 16
@@ -41,6 +41,21 @@ test-distributed: $(VENV)/.installed-dev ## every stage under every file of laun
 	$(PIP) --no-build-isolation --editable ".[deepspeed]"
 	$(RUN_TESTS) -m distributed tests/distributed
 
+# The oldest versions that pyproject.toml allows, in an environment of their own. PyTorch stays at constraints.txt's: PyPI
+# has older ones for CUDA alone. `make test-floor FLOOR_TORCH=2.8.0` tries another one.
+FLOOR := .venv-floor
+FLOOR_TORCH ?= $(shell sed -n 's/^torch==//p' constraints.txt)
+
+$(FLOOR)/.installed: pyproject.toml constraints.txt tests/floor.py
+	test -x $(FLOOR)/bin/python || $(PYTHON) -m venv $(FLOOR)
+	$(PYTHON) tests/floor.py torch=$(FLOOR_TORCH) >$(FLOOR)/constraints.txt
+	$(FLOOR)/bin/python -m pip install --quiet --constraint $(FLOOR)/constraints.txt --editable ".[dev]"
+	touch $@
+
+test-floor: $(FLOOR)/.installed ## policy, rollout, train and recipes on the oldest transformers, trl, peft and accelerate allowed
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(FLOOR)/bin/python -m pytest -n $(JOBS) \
+		tests/policy tests/rollout tests/train tests/recipes
+
 lint: $(VENV)/.installed-dev ## ruff
 	$(BIN)/ruff check .
 
@@ -59,4 +74,4 @@ benchmark: $(VENV)/.installed ## PPO against TRL 1.12.0, the bytes of four roles
 	$(BIN)/python -m benchmarks.labeler
 
 clean: ## remove the environment and all runs
-	rm -rf $(VENV) runs
+	rm -rf $(VENV) $(FLOOR) runs

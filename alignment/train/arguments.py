@@ -39,6 +39,12 @@ def training_arguments(cls: type[Arguments], recipe: Recipe, run: RunDirectory, 
     return arguments
 
 
+def checkpointing_key(cls: type[Any]) -> str:
+    """What a configuration calls checkpointing; transformers 5.23 warns of the name that 5.17 has alone."""
+    names = {field.name for field in dataclasses.fields(cls)}
+    return "activation_checkpointing" if "activation_checkpointing" in names else "gradient_checkpointing"
+
+
 def values_for(cls: type[Any], recipe: Recipe, folder: str, **forced: Any) -> dict[str, Any]:
     """The values of a configuration's keys: ours, the recipe's over them, and over both what is `forced`."""
     on_gpu, sharded = torch.cuda.is_available(), is_sharded()
@@ -54,9 +60,7 @@ def values_for(cls: type[Any], recipe: Recipe, folder: str, **forced: Any) -> di
         "save_total_limit": 2,
         "disable_tqdm": not sys.stderr.isatty(),
     }
-    name = "activation_checkpointing"  # what transformers 5.23 calls gradient_checkpointing, warning of the old name
-    name = name if name in known else "gradient_checkpointing"
-    ours[name] = recipe.library.get("gradient_checkpointing", on_gpu)
+    ours[checkpointing_key(cls)] = recipe.library.get("gradient_checkpointing", on_gpu)
     named = {"seed": recipe.seed, "run_name": recipe.run_name or folder, "report_to": recipe.report_to}
     named["project"] = project_of(recipe)  # Trackio's; W&B is told by the run's folder
     shared = {key: getattr(recipe, key) for key in ("max_length", "trust_remote_code") if hasattr(recipe, key)}

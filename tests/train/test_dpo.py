@@ -17,6 +17,7 @@ from alignment.config.schema import AdapterKeys, ModelKeys
 from alignment.data.rows import Pair, Ranking
 from alignment.errors import DataError, RecipeError
 from alignment.policy.base import load_causal_lm
+from alignment.train.arguments import checkpointing_key
 from alignment.train.dpo import ProbabilityCollator, dpo_trainer, expectation_terms, tokenise_pairs
 from alignment.train.saving import save_trained
 
@@ -30,7 +31,7 @@ def arguments(path, **changes):
         "output_dir": str(path),
         "use_cpu": True,
         "bf16": False,
-        "activation_checkpointing": False,
+        checkpointing_key(DPOConfig): False,
         "max_length": None,
         "report_to": "none",
         "per_device_train_batch_size": 4,

@@ -14,6 +14,7 @@ from trl import SFTConfig
 import recipes.sft
 from alignment.data.rows import Demonstration
 from alignment.errors import DataError, RecipeError
+from alignment.train.arguments import checkpointing_key
 from alignment.train.sft import context_limit, require_learnable, sft_trainer, tokenise_demonstrations
 
 
@@ -22,7 +23,7 @@ def arguments(path, **changes):
         "output_dir": str(path),
         "use_cpu": True,
         "bf16": False,
-        "activation_checkpointing": False,
+        checkpointing_key(SFTConfig): False,
         "max_length": None,
         "report_to": "none",
         "per_device_train_batch_size": 4,
