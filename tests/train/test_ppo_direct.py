@@ -2,6 +2,7 @@
 
 import gc
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from safetensors.torch import load_file
 
 from alignment.train import ppo
 from recipes.ppo import main
+from reward.feedback import store
 from tests.reward.chat_server import ChatServer, completion
 from tests.train.test_ppo_recipe import Killed, folder, write_recipe
 
@@ -31,6 +33,8 @@ def recipe(folder, out, reward, watch):
 
 def test_a_killed_run_asks_no_judge_twice_and_ends_with_the_same_bits(folder, tmp_path, monkeypatch):
     step = ppo.PPOTrainer.training_step
+    # New stores get the same fence secret here, so that the prompts of two runs can be compared.
+    monkeypatch.setattr(store, "secrets", SimpleNamespace(token_hex=lambda size: "ab" * size))
 
     def deadly(self, *args, **kwargs):
         if self.state.global_step == 8:  # the third update's answers are scored, and the last checkpoint is 6
@@ -48,6 +52,8 @@ def test_a_killed_run_asks_no_judge_twice_and_ends_with_the_same_bits(folder, tm
                 main(argv)
         gc.collect()  # a process that dies lets go of its stores
         asked = [len(server.prompts) for server in (reward, watch)]
+        # A resumed run must use the secret that its store keeps, not a new one.
+        monkeypatch.setattr(store, "secrets", SimpleNamespace(token_hex=lambda size: "cd" * size))
         main(argv)
         assert [sorted(server.prompts) for server in (reward, watch)] == straight
         assert [len(server.prompts) for server in (reward, watch)] == asked  # all three updates were paid before
