@@ -6,20 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from reward.judges.logprobs import Alternative, LogprobError, alternatives, listed, token_index
-from reward.judges.own_words import (
-    CLOSE,
-    JOIN,
-    OPEN,
-    OPENER,
-    QUALIFIER,
-    Form,
-    Line,
-    closing,
-    lines_of,
-    opening,
-    unfenced,
-)
-from reward.judges.verdicts import ending_object, json_value
+from reward.judges.own_words import CLOSE, JOIN, OPEN, OPENER, QUALIFIER, Form, Line
+from reward.judges.reading import read
 
 HIGHEST = 10
 SCALE = range(HIGHEST + 1)  # whole numbers that a prompt offers
@@ -64,23 +52,17 @@ def find_rating(reply: str, scale: range = SCALE, shown: Sequence[str] | None = 
     Args:
         shown: the texts that the judge was shown; None where they are not known.
     """
-    told = json_value(reply, "score")
-    if told is None:
-        reply = unfenced(reply)
-        lines = lines_of(reply)
-        if not lines:
-            return None
-        found = closing(lines, reply, FORM, shown)
-        if found is not None:
-            return _on(scale, Rating(found.match["number"], found.place("number")))
-        told = ending_object(reply, "score", shown)
-    if told is not None:
-        match = re.fullmatch(NUMBER, told[0])
-        return _on(scale, Rating(match[0], told[1])) if match else None
-    found = opening(lines, FORM, shown)
-    if found is None or any(float(number) != float(found.match["number"]) for number in _numbers_in(lines)):
+    reading = read(reply, "score", FORM, shown)
+    if reading.told is not None:
+        match = re.fullmatch(NUMBER, reading.told[0])
+        return _on(scale, Rating(match[0], reading.told[1])) if match else None
+    found = reading.ending or reading.opening
+    if found is None:
         return None
-    return _on(scale, Rating(found.match["number"], found.place("number")))
+    number = found.match["number"]
+    if found is reading.opening and any(float(other) != float(number) for other in _numbers_in(reading.lines)):
+        return None
+    return _on(scale, Rating(number, found.place("number")))
 
 
 def _numbers_in(lines: Sequence[Line]) -> Iterator[str]:

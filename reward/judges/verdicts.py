@@ -5,26 +5,9 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from alignment.errors import JsonError
-from alignment.strict_json import Limits, parse
 from reward.judges.logprobs import LogprobError, alternatives, token_index
-from reward.judges.own_words import (
-    ATTRIBUTION,
-    CLOSE,
-    JOIN,
-    OPEN,
-    OPENER,
-    QUALIFIER,
-    Form,
-    Line,
-    Value,
-    closing,
-    is_open,
-    is_shown,
-    lines_of,
-    opening,
-    unfenced,
-)
+from reward.judges.own_words import CLOSE, JOIN, OPEN, OPENER, QUALIFIER, Form, Line, Value
+from reward.judges.reading import read
 
 REFUSAL = re.compile(
     r"^\W*(i['’]?m sorry|sorry\b|i apologi[sz]e|i\s+(can['’]?t|cannot|won['’]?t|will not|(am|['’]m) (not able|unable))"
@@ -54,11 +37,6 @@ PREFERENCES = (
     re.compile(rf"(?i:\b(?:prefer|choose|chose|pick|select|favou?r|go with)) {ANSWER}(?P<label>[AB])\b"),
 )
 AGAINST = re.compile(rf"\b(?P<label>[AB])\b (?i:is|was|seems|looks)\b[\w ,]{{0,20}}\b(?i:{WORSE})\b")
-# A whole reply that is one JSON object, in a fence perhaps.
-OBJECT = re.compile(r"\s*(?:```(?:json)?\s*)?(\{.*\})\s*(?:```)?\s*", re.DOTALL)
-BRACE = re.compile(r"(?:\A|\n)[ \t]*(?=\{)")  # where an object that ends a reply may begin
-LAST_OBJECTS = 20  # of the places where one may begin, the last that are tried
-REPLY = Limits(whole=False)  # escapes of half a surrogate pair are no harm: nothing is kept but a label
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,23 +58,16 @@ def find_verdict(reply: str, offered: Collection[str], shown: Sequence[str] | No
     Args:
         offered: the labels that the judge may give. shown: the texts that it was shown; None where they are not known.
     """
-    value = json_value(reply, "verdict")
-    if value is not None:
-        return _in_json(value, offered)
-    reply = unfenced(reply)
-    lines = lines_of(reply)
-    if not lines:
+    reading = read(reply, "verdict", FORM, shown)
+    if reading.told is not None:
+        return _in_json(reading.told, offered)
+    found = reading.ending or reading.opening
+    if found is None:
         return None
-    found = closing(lines, reply, FORM, shown)
-    if found is not None:
-        return _offered(_label(found.match), found, offered)
-    ending = ending_object(reply, "verdict", shown)
-    if ending is not None:
-        return _in_json(ending, offered)
-    found = opening(lines, FORM, shown)
-    if found is None or {_label(found.match)} != set(_preferred(lines)):
+    label = _label(found.match)
+    if found is reading.opening and {label} != set(_preferred(reading.lines)):
         return None
-    return _offered(_label(found.match), found, offered)
+    return _offered(label, found, offered)
 
 
 def _offered(label: str, value: Value, offered: Collection[str]) -> Found | None:
@@ -148,72 +119,20 @@ def find_ranking(reply: str, offered: Sequence[str], shown: Sequence[str] | None
     value = rf"(?P<opened>[\"'“‘])?{OPEN}(?P<order>{orders}){CLOSE}(?(opened)[\"'”’]{CLOSE})"
     noun = r"(?:ranking|order|verdict)"
     form = Form(re.compile(value), re.compile(rf"(?i:{OPENER}{QUALIFIER}{{0,3}}{noun}{JOIN}){value}"))
-    told = json_value(reply, "ranking")
-    if told is None:
-        reply = unfenced(reply)
-        lines = lines_of(reply)
-        if not lines:
-            return None
-        found = closing(lines, reply, form, shown)
-        if found is not None:
-            return _permutation(found.match["order"], offered)
-        told = ending_object(reply, "ranking", shown)
-    if told is not None:
-        match = form.line.fullmatch(told[0])
+    reading = read(reply, "ranking", form, shown)
+    if reading.told is not None:
+        match = form.line.fullmatch(reading.told[0])
         return _permutation(match["order"], offered) if match else None
-    found = opening(lines, form, shown)
+    found = reading.ending or reading.opening
     if found is None:
         return None
-    others = {_permutation(other[0], offered) for line in lines for other in re.finditer(orders, line.text)}
-    return _permutation(found.match["order"], offered) if len(others) == 1 else None
+    others = {_permutation(other[0], offered) for line in reading.lines for other in re.finditer(orders, line.text)}
+    return _permutation(found.match["order"], offered) if found is reading.ending or len(others) == 1 else None
 
 
 def _permutation(text: str, offered: Sequence[str]) -> tuple[str, ...] | None:
     named = tuple(re.findall(r"(?<![A-Za-z])[A-Z](?![A-Za-z])", text))
     return named if sorted(named) == sorted(offered) else None
-
-
-def json_value(reply: str, key: str) -> tuple[str, int] | None:
-    """Return what a reply that is one JSON object gives under `key`, as a text, and where that begins in the reply.
-
-    Returns: None where the reply is no such object. ("", 0) where it is, and the key is missing, given twice, or of
-        another type: the object may be something quoted.
-    """
-    match = OBJECT.fullmatch(reply)
-    if match is None:
-        return None
-    try:
-        value = parse(match[1], REPLY)
-    except JsonError:
-        return None
-    places = [match.start(1) + place.end() for place in re.finditer(rf'(?<!\\)"{key}"\s*:\s*"?', match[1])]
-    if key not in value or len(places) != 1:
-        return "", 0
-    found = value[key]
-    if isinstance(found, list) and found and all(isinstance(each, str) for each in found):
-        return ", ".join(found), places[0]
-    readable = isinstance(found, str) or (isinstance(found, int | float) and not isinstance(found, bool))
-    return (str(found), places[0]) if readable else ("", 0)
-
-
-def ending_object(reply: str, key: str, shown: Sequence[str] | None) -> tuple[str, int] | None:
-    """Return what a JSON object gives that ends a reply behind other words; None where there is none, or it is quoted.
-
-    It counts as quoted, too, where a text that was shown holds it.
-    """
-    for start in reversed([place.end() for place in BRACE.finditer(reply)][-LAST_OBJECTS:]):
-        value = json_value(reply[start:], key)
-        if value is None:
-            continue
-        before = reply[:start]
-        if before.count("```") % 2:  # the object may stand in a code block of its own
-            before = re.sub(r"(?:\A|\n)[ \t]*```(?:json)?\s*\Z", "\n", before)
-        words = lines_of(before)
-        introduced = words and words[-1].text.endswith(":") and ATTRIBUTION.search(words[-1].text)
-        if introduced or is_open(before) or (shown is not None and is_shown(reply[start:], shown)):
-            return None
-        return (value[0], start + value[1]) if value[0] else None
-    return None
 
 
 def is_refusal(reply: str) -> bool:

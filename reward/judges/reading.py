@@ -1,0 +1,104 @@
+"""What a judge model's reply gives in a form, and in what order the readers look for it."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from alignment.errors import JsonError
+from alignment.strict_json import Limits, parse
+from reward.judges.own_words import (
+    ATTRIBUTION,
+    Form,
+    Line,
+    Value,
+    closing,
+    is_open,
+    is_shown,
+    lines_of,
+    opening,
+    unfenced,
+)
+
+# A whole reply that is one JSON object, in a fence perhaps.
+OBJECT = re.compile(r"\s*(?:```(?:json)?\s*)?(\{.*\})\s*(?:```)?\s*", re.DOTALL)
+BRACE = re.compile(r"(?:\A|\n)[ \t]*(?=\{)")  # where an object that ends a reply may begin
+LAST_OBJECTS = 20  # of the places where one may begin, the last that are tried
+REPLY = Limits(whole=False)  # escapes of half a surrogate pair are no harm: nothing is kept but a label
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What a reply gives; at most one of the first three is set."""
+
+    told: tuple[str, int] | None = None  # by a JSON object: the text of the value, and where it begins in the reply
+    ending: Value | None = None  # by its last line or sentence
+    opening: Value | None = None  # by its first line alone, which what follows may contradict
+    lines: Sequence[Line] = ()  # of a reply that neither a JSON object nor its end gives a value
+
+
+def read(reply: str, key: str, form: Form, shown: Sequence[str] | None) -> Reading:
+    """Find the value that a reply gives.
+
+    A whole reply in JSON comes first, then the end of the reply, a JSON object that ends it, and its first line.
+
+    Args:
+        key: of the value in a JSON object. form: of the value elsewhere.
+        shown: the texts that the judge was shown; None where they are not known.
+    """
+    told = json_value(reply, key)
+    if told is not None:
+        return Reading(told=told)
+    reply = unfenced(reply)
+    lines = lines_of(reply)
+    if not lines:
+        return Reading()
+    ending = closing(lines, reply, form, shown)
+    if ending is not None:
+        return Reading(ending=ending)
+    told = ending_object(reply, key, shown)
+    if told is not None:
+        return Reading(told=told)
+    return Reading(opening=opening(lines, form, shown), lines=lines)
+
+
+def json_value(reply: str, key: str) -> tuple[str, int] | None:
+    """Return what a reply that is one JSON object gives under `key`, as a text, and where that begins in the reply.
+
+    Returns: None where the reply is no such object. ("", 0) where it is, and the key is missing, given twice, or of
+        another type: the object may be something quoted.
+    """
+    match = OBJECT.fullmatch(reply)
+    if match is None:
+        return None
+    try:
+        value = parse(match[1], REPLY)
+    except JsonError:
+        return None
+    places = [match.start(1) + place.end() for place in re.finditer(rf'(?<!\\)"{key}"\s*:\s*"?', match[1])]
+    if key not in value or len(places) != 1:
+        return "", 0
+    found = value[key]
+    if isinstance(found, list) and found and all(isinstance(each, str) for each in found):
+        return ", ".join(found), places[0]
+    readable = isinstance(found, str) or (isinstance(found, int | float) and not isinstance(found, bool))
+    return (str(found), places[0]) if readable else ("", 0)
+
+
+def ending_object(reply: str, key: str, shown: Sequence[str] | None) -> tuple[str, int] | None:
+    """Return what a JSON object gives that ends a reply behind other words; None where there is none, or it is quoted.
+
+    It counts as quoted, too, where a text that was shown holds it.
+    """
+    for start in reversed([place.end() for place in BRACE.finditer(reply)][-LAST_OBJECTS:]):
+        value = json_value(reply[start:], key)
+        if value is None:
+            continue
+        before = reply[:start]
+        if before.count("```") % 2:  # the object may stand in a code block of its own
+            before = re.sub(r"(?:\A|\n)[ \t]*```(?:json)?\s*\Z", "\n", before)
+        words = lines_of(before)
+        introduced = words and words[-1].text.endswith(":") and ATTRIBUTION.search(words[-1].text)
+        if introduced or is_open(before) or (shown is not None and is_shown(reply[start:], shown)):
+            return None
+        return (value[0], start + value[1]) if value[0] else None
+    return None
