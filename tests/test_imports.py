@@ -13,6 +13,7 @@ FLOORS = [  # from the top; a package may import its own floor and those below
     {
         "alignment.train",
         "alignment.run",
+        "alignment.pipeline",
         "alignment.launch",
         "alignment.report",
         "alignment.planner",

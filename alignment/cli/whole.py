@@ -126,7 +126,7 @@ def run(
     ] = None,
 ) -> None:
     """Run a pipeline: what is missing or stale is run, an interrupted stage goes on, the rest is skipped."""
-    from alignment.run.pipeline import run_pipeline
+    from alignment.pipeline.runner import run_pipeline
 
     code = run_pipeline(pipeline, start=from_stage, only=only, output_dir=output_dir, seed=seed, launch=launch)
     if code:

@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 
 from alignment.errors import DataError
+from alignment.pipeline.runner import run_pipeline
 from alignment.run.files import read_jsonl, write_atomic, write_json
-from alignment.run.pipeline import run_pipeline
 from alignment.run.script import parsed, script
 from recipes.tinystories import judge, watcher
 from recipes.tinystories.picture import Band, Panel, picture

@@ -47,7 +47,7 @@ def run_pipeline(folder: str, log: str, at: int | None) -> None:
     import sys
 
     sys.path.insert(0, folder)
-    from alignment.run import pipeline
+    from alignment.pipeline import runner as pipeline
 
     killing.arm(f"{folder}/runs", log, at)
     sys.exit(pipeline.run_pipeline("pipeline.yaml", console=Console(file=io.StringIO())))

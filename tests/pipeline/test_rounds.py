@@ -10,8 +10,8 @@ from rich.console import Console
 from safetensors.torch import load_file
 
 from alignment.config import load_pipeline
+from alignment.pipeline.runner import run_pipeline
 from alignment.run.inputs import dependencies
-from alignment.run.pipeline import run_pipeline
 from tests.models import save_tiny_model
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")

@@ -17,8 +17,8 @@ from rich.console import Console
 from alignment.config import load_pipeline
 from alignment.errors import AlignmentError, RecipeError
 from alignment.meter import duration
+from alignment.pipeline.runner import run_pipeline
 from alignment.run.inputs import code_hash, content_hash, dependencies
-from alignment.run.pipeline import run_pipeline
 from alignment.run.processes import module_command, run_logged, tail
 from alignment.run.progress import last_metrics
 from alignment.run.signals import PREEMPTED

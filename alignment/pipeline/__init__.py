@@ -1,0 +1,1 @@
+"""`alignment run`: the stages of a pipeline in order."""
