@@ -1,8 +1,10 @@
 """A run's manifest.json, read as this project writes it: fields of their types, or an error that names the field."""
 
+import contextlib
 import math
 import os
 import re
+import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -43,9 +45,25 @@ def read_manifest(folder: Path | str) -> dict[str, Any]:
     return {field: value for field, value in manifest.items() if value is not None}
 
 
+def stores_with_calls(folder: Path | str) -> list[Path]:
+    """Return the files that hold answers of judges; one that cannot be read counts."""
+    return [store for store in sorted(Path(folder).glob(CALLS)) if _holds_calls(store)]
+
+
+def _holds_calls(store: Path) -> bool:
+    log = store.with_name(f"{store.name}-wal")  # what a killed process had not yet moved into the store
+    if log.exists() and log.stat().st_size:
+        return True
+    try:  # immutable: no file is made beside the store
+        with contextlib.closing(sqlite3.connect(f"{store.absolute().as_uri()}?immutable=1", uri=True)) as connection:
+            return bool(connection.execute("SELECT EXISTS (SELECT 1 FROM calls)").fetchone()[0])
+    except sqlite3.Error:
+        return True
+
+
 def how_anew(path: Path | str, what: str = "") -> str:
     """Say how to run anew without the loss of what was paid for."""
-    if any(Path(path).glob(CALLS)):
+    if stores_with_calls(path):
         return f"name another output_dir to run {what}anew: the judge's answers in this one are paid for"
     return f"pass --overwrite true to run {what}anew, or name another output_dir"
 

@@ -2,6 +2,7 @@
 
 import datetime
 import fcntl
+import itertools
 import math
 import os
 import shlex
@@ -18,7 +19,7 @@ from alignment.config.pipelines import Pipeline, Stage, load_pipeline
 from alignment.config.schema import EvaluateRecipe, RewardRecipe
 from alignment.config.secrets import refuse_keys_in_words
 from alignment.errors import AlignmentError, RecipeError
-from alignment.manifest import MANIFEST, read_manifest
+from alignment.manifest import MANIFEST, read_manifest, stores_with_calls
 from alignment.meter import duration
 from alignment.run.files import naming_the_disk, read_json_object, remove_partial, write_json
 from alignment.run.inputs import dependencies, is_finished
@@ -130,6 +131,7 @@ class _Runner:
         log = self.folder / f"{stage.name}.log"
         if action == "run":
             log.unlink(missing_ok=True)
+            self._keep_calls(stage)
         folder = Path(stage.outputs[0]) if stage.recipe else None
         begun, code = time.monotonic(), INTERRUPTED
         try:
@@ -230,6 +232,27 @@ class _Runner:
                         f"stage {stage.name} reads {reads[0]}, which is not there; stage {other.name} writes it: "
                         f"run that first, `--from {other.name}`, say."
                     )
+
+    def _keep_calls(self, stage: Stage) -> None:
+        """Move judges' answers out of a folder that the stage is about to overwrite: they may be paid for."""
+        if stage.recipe is None:
+            return
+        folder = Path(stage.outputs[0])
+        stores = stores_with_calls(folder)
+        if not stores:
+            return
+        names = (folder.with_name(f"{folder.name}.calls-{number}") for number in itertools.count(1))
+        aside = next(path for path in names if not path.exists())
+        with naming_the_disk(aside):
+            aside.mkdir()
+            for store in stores:
+                for name in (f"{store.name}-wal", f"{store.name}-shm", store.name):  # the store last
+                    if (folder / name).exists():
+                        os.replace(folder / name, aside / name)
+        self.console.print(
+            f"{stage.name}: judges' answers of the run before are kept in {aside}", soft_wrap=True, highlight=False,
+            markup=False,
+        )  # fmt: skip
 
     def _command(self, stage: Stage, action: Action) -> list[str]:
         arguments = list(stage.arguments)

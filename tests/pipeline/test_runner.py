@@ -1,9 +1,11 @@
 """Pipelines of cheap commands: what runs, what is skipped, what a failure and a Ctrl-C leave."""
 
+import contextlib
 import io
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -365,6 +367,21 @@ class TestRecipeStages:
         assert "sft: was interrupted, goes on" in sft.said.getvalue()
         assert sft.calls() == ["existed=True,resumed=True"]
         assert (sft.folder / "runs/report.html").is_file()
+
+    def test_judges_answers_are_kept_where_a_stage_runs_anew(self, sft):
+        sft.run()
+        for name, calls in (("calls.sqlite", 2), ("calls_free.sqlite", 0)):
+            with contextlib.closing(sqlite3.connect(sft.folder / "runs/sft" / name)) as store, store:
+                store.execute("CREATE TABLE calls (id INTEGER)")
+                store.executemany("INSERT INTO calls VALUES (?)", [(number,) for number in range(calls)])
+        self.recipe(sft, learning_rate=1e-3)
+        assert sft.run() == 0
+        assert "judges' answers of the run before are kept in runs/sft.calls-1" in sft.said.getvalue()
+        assert [file.name for file in (sft.folder / "runs/sft.calls-1").iterdir()] == ["calls.sqlite"]
+        with contextlib.closing(sqlite3.connect(sft.folder / "runs/sft.calls-1/calls.sqlite")) as store:
+            assert store.execute("SELECT count(*) FROM calls").fetchone() == (2,)
+        assert sft.run() == 0
+        assert "unchanged, skipped" in sft.said.getvalue()
 
     @pytest.mark.parametrize("left", ["finished", "running"])
     @pytest.mark.parametrize("status", ["running", "failed", "interrupted"])
