@@ -10,30 +10,35 @@ from urllib.parse import parse_qsl, urlsplit
 
 HIDDEN = "[hidden]"
 _START, _WORD = r"(?<![A-Za-z0-9])", r"[A-Za-z0-9_-]"
-SHAPES = (
-    tuple(  # of keys in use, by how they begin; https://docs.github.com/en/code-security/secret-scanning lists more
-        (kind, re.compile(_START + pattern))
-        for kind, pattern in (
-            ("an Anthropic key", rf"sk-ant-{_WORD}{{4,}}"),
-            ("an OpenAI key", rf"(?:sk|csk|sess)-(?:proj|svcacct|admin|or|test|live)-{_WORD}{{4,}}"),
-            ("a Stripe key", r"[sr]k_(?:live|test)_[A-Za-z0-9]{8,}"),
-            ("a Hugging Face token", r"(?:hf|api_org)_[A-Za-z0-9]{16,}"),
-            ("a GitHub token", r"(?:gh[pousr]_[A-Za-z0-9]{12,}|github_pat_[A-Za-z0-9_]{12,})"),
-            ("a GitLab token", rf"gl(?:pat|dt|rt|ptt|ft|imt|agent|soat|cbt)-{_WORD}{{12,}}"),
-            ("an AWS key", r"(?:AKIA|ASIA|ABIA|ACCA)[A-Z0-9]{12,}"),
-            ("a Google key", rf"(?:AIza{_WORD}{{20,}}|ya29\.{_WORD}{{16,}}|GOCSPX-{_WORD}{{16,}})"),
-            ("a Slack token", r"(?:xox[a-z]-[A-Za-z0-9-]{8,}|xapp-[A-Za-z0-9-]{12,})"),
-            ("a JSON web token", rf"eyJ{_WORD}{{8,1000}}\.{_WORD}{{8,}}(?:\.{_WORD}*)?"),
-            ("a bearer token", r"(?i:bearer|basic)\s+(?=[A-Za-z._~+/-]{0,200}[0-9=])[A-Za-z0-9._~+/=-]{12,}"),
-            (
-                "a provider's key",
-                r"(?:gsk_|r8_|fw_|tgp_v1_|rpa_|jina_|pcsk_|wandb_v1_|npm_|dckr_pat_)[A-Za-z0-9_]{16,}",
-            ),
-            ("a provider's key", rf"(?:nvapi|pplx|xai|pypi|lsv2|voyage|pa)-(?=[a-z-]{0, 200}[A-Z0-9]){_WORD}{{20,}}"),
-            ("a provider's key", rf"SG\.{_WORD}{{16,200}}\.{_WORD}{{16,}}"),
-            ("a Databricks token", r"dapi[0-9a-f]{32}"),
-            ("a private key", r"-----BEGIN [A-Z ]*PRIVATE KEY-----"),
-        )
+# Of keys in use, by how they begin; https://docs.github.com/en/code-security/secret-scanning lists more.
+SHAPES = tuple(
+    (kind, re.compile(_START + pattern))
+    for kind, pattern in (
+        ("an Anthropic key", rf"sk-ant-{_WORD}{{4,}}"),
+        ("an OpenAI key", rf"(?:sk|csk|sess)-(?:proj|svcacct|admin|or|test|live)-{_WORD}{{4,}}"),
+        ("a Stripe key", r"[sr]k_(?:live|test)_[A-Za-z0-9]{8,}"),
+        ("a Hugging Face token", r"(?:hf|api_org)_[A-Za-z0-9]{16,}"),
+        ("a GitHub token", r"(?:gh[pousr]_[A-Za-z0-9]{12,}|github_pat_[A-Za-z0-9_]{12,})"),
+        ("a GitLab token", rf"gl(?:pat|dt|rt|ptt|ft|imt|agent|soat|cbt)-{_WORD}{{12,}}"),
+        ("an AWS key", r"(?:AKIA|ASIA|ABIA|ACCA)[A-Z0-9]{12,}"),
+        ("a Google key", rf"(?:AIza{_WORD}{{20,}}|ya29\.{_WORD}{{16,}}|GOCSPX-{_WORD}{{16,}})"),
+        ("a Slack token", r"(?:xox[a-z]-[A-Za-z0-9-]{8,}|xapp-[A-Za-z0-9-]{12,})"),
+        ("a JSON web token", rf"eyJ{_WORD}{{8,1000}}\.{_WORD}{{8,}}(?:\.{_WORD}*)?"),
+        ("a bearer token", r"(?i:bearer|basic)\s+(?=[A-Za-z._~+/-]{0,200}[0-9=])[A-Za-z0-9._~+/=-]{12,}"),
+        (
+            "a provider's key",
+            r"(?:gsk_|r8_|fw_|tgp_v1_|rpa_|jina_|pcsk_|wandb_v1_|npm_|dckr_pat_)[A-Za-z0-9_]{16,}",
+        ),
+        (  # a part of 16 letters and digits tells them from names: `pa-instructions-2024-large`
+            "a provider's key",
+            rf"(?:nvapi|pplx|xai|pypi|voyage|pa|ak|as)-(?:{_WORD}{{0,40}}[_-])??(?=[A-Za-z]{{0,200}}[0-9])[A-Za-z0-9]{{16,}}{_WORD}*",
+        ),
+        ("a LangSmith key", r"lsv2_[a-z]{2}_[A-Za-z0-9]{16,}\w*"),
+        ("a bot's token", rf"[0-9]{{8,10}}:AA{_WORD}{{30,}}"),
+        ("a private key", r"AGE-SECRET-KEY-1[A-Z0-9]{20,}"),
+        ("a provider's key", rf"SG\.{_WORD}{{16,200}}\.{_WORD}{{16,}}"),
+        ("a Databricks token", r"dapi[0-9a-f]{32}"),
+        ("a private key", r"-----BEGIN [A-Z ]*PRIVATE KEY-----"),
     )
 )
 OPENAI = re.compile(rf"{_START}(?:sk|csk|sess)-{_WORD}{{6,}}")  # and other endpoints'; `sk` is Slovak too
@@ -52,6 +57,7 @@ NAMES = re.compile(  # of what holds a key, whatever the key looks like
 )
 MAYBE = re.compile(r"(^|_)(key|token|auth|sig|signature|sas)$")  # holds a key where it looks random: eos_token does not
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+GENERATED_LENGTH, GENERATED_DIGITS = 24, 3  # characters, and digits among them, of a key without a provider's form
 RANDOM_LENGTH, RANDOM_BITS = 20, 3.0  # characters, and bits of each: a hexadecimal digit has at most 4
 
 
@@ -120,6 +126,18 @@ def is_random(text: str) -> bool:
         return False  # words and small numbers: MY_JUDGE_KEY_2
     counts = Counter(text).values()
     return -sum(n / len(text) * math.log2(n / len(text)) for n in counts) >= RANDOM_BITS
+
+
+def is_generated(text: str) -> bool:
+    """Whether a text has a part that mixes capitals, small letters and digits as no name does: `a1B2c3D4e5…`."""
+    return any(
+        is_random(part)
+        and len(re.findall(r"[0-9]", part)) >= GENERATED_DIGITS
+        and re.search(r"[a-z]", part) is not None
+        and re.search(r"[A-Z]", part) is not None
+        and len(re.findall(r"(?<=[a-z])(?![a-z])|(?<=[A-Z])(?![A-Z])|(?<=[0-9])(?![0-9])", part)) >= len(part) / 2
+        for part in re.findall(rf"[A-Za-z0-9]{{{GENERATED_LENGTH},}}", text)
+    )
 
 
 def environment_keys() -> Iterator[tuple[str, str]]:

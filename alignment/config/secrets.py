@@ -1,5 +1,6 @@
 """Keys that must not stand in a recipe: it is written to the run's folder, and keys belong into the environment."""
 
+import re
 from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from typing import Any
@@ -14,6 +15,9 @@ PLACES = {
     "api_key": "a variable of your own, and name it in api_key_env",
 }
 Variables = dict[str, str]  # of the environment, those that hold keys: names and values
+# Keys whose values are names that others gave, as a file of Google Drive has: `1BxiMVs0XRA5nFMdKvBdBZjgmUUqptlbs74`.
+NAMED_BY_OTHERS = ("path", "paths", "dir", "file", "files", "folder", "revision", "template", "principles", "prompt")
+HEXADECIMAL = re.compile(r"[0-9a-f]{32,128}|[0-9A-F]{32,128}")
 NOT_SHOWN = "It is not shown here."
 
 
@@ -75,7 +79,7 @@ def _after_flags(words: list[Any]) -> dict[int, str]:
 def _fault_of(name: str, value: str | int, known: Variables) -> str | None:
     text = str(value)
     if name.endswith("_env"):
-        if secrecy.is_variable(text):
+        if secrecy.is_variable(text) and text not in known.values():
             return None
         return (
             "must name an environment variable; what it holds does not look like a name and is not shown here, in case "
@@ -92,7 +96,16 @@ def _fault_of(name: str, value: str | int, known: Variables) -> str | None:
         return _looks_like(kind)
     if secrecy.may_name_a_key(name) and secrecy.is_random(text):
         return _looks_like("a key")
+    if _is_without_form(name, text):
+        return _looks_like("a key")
     return _fault_of_address(name, text) or _fault_of_environment(text, known)
+
+
+def _is_without_form(name: str, text: str) -> bool:
+    """Whether a text is generated as keys are; a run may be named after a hash."""
+    if name.endswith(NAMED_BY_OTHERS):
+        return False
+    return secrecy.is_generated(text) or (not name.endswith("name") and HEXADECIMAL.fullmatch(text) is not None)
 
 
 def _fault_of_address(name: str, text: str) -> str | None:

@@ -31,7 +31,14 @@ KEYS = [  # nobody's: made up in the form of each provider's
     "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.abc-def_ghi",
     "Bearer abcdef1234567890",
     "gsk_abcdefghijklmnopqrstuvwx",
+    "nvapi-abcdEFGH1234567890abcdefgh1234567890",
+    "pplx-abcdef0123456789abcdef0123456789abcdef",
+    "xai-abcdefGHIJ0123456789abcdefghij0123456789",
+    "pa-abcdefGHIJKLMNOP1234567890abcdefghij",
+    "lsv2_pt_0123456789abcdef0123456789abcdef_0123456789",
+    "123456789:AAHdqTcvCH1vGWJxfSeofSAs0K5PALDsaw",
 ]
+WITHOUT_FORM = ["a1B2c3D4e5F6g7H8i9J0k1L2m3N4o5P6", "vX7bT2qLm9Rk4WzP0sYh3NcD", "0123456789abcdef0123456789abcdef"]
 ORDINARY = [
     "Qwen/Qwen3-0.6B-Instruct",
     "data/sk-alpaca-cleaned-v2",
@@ -43,6 +50,10 @@ ORDINARY = [
     "https://x.openai.azure.com/openai/deployments/gpt-4o/chat?api-version=2024-05-01-preview",
     "{% for message in messages %}{{ bos_token }}{% endfor %}",
     "The bearer responsibilities are explained",
+    "data/pa-instructions-2024-large-version2.jsonl",
+    "xai-explainability-dataset-2024",
+    "voyage-large-2-instruct-finetuned",
+    "runs/Qwen25Coder32BInstructGPTQInt8v3",
 ]
 HTTP = {"kind": "http", "name": "h", "url": "https://host/score"}
 CHAT = {"kind": "openai", "model": "m"}
@@ -172,6 +183,28 @@ def test_no_job_file_holds_a_key(tmp_path, monkeypatch, place):
         assert run.returncode == 2
         assert not any(secret in run.stdout + run.stderr for secret in (KEYS[0], "hunter-22"))
     assert [file.name for file in tmp_path.iterdir()] == ["r.yaml"]
+
+
+@pytest.mark.parametrize("key", WITHOUT_FORM)
+def test_a_key_without_a_provider_s_form_is_refused_where_no_file_is_named(tmp_path, key):
+    for judge, name in (
+        ({"model": key}, "model"),
+        ({"extra_body": {"metadata": [{"by": key}]}}, "extra_body.metadata[0].by"),
+    ):
+        told = refused("label", write(tmp_path, "label", {"judge": CHAT | judge}))
+        assert f"judge.{name}: looks like a key" in told
+        assert key not in told
+    hash_ = "0123456789abcdef0123456789abcdef"
+    load_recipe(
+        "sft", write(tmp_path, "sft", {"model_name_or_path": f"runs/{key}", "run_name": hash_})
+    )  # as folders may be called
+
+
+def test_a_variable_s_name_that_is_the_key_itself_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setenv("MY_API_KEY", "Zq8s7d6f5g4h3j2k1l")
+    told = refused("label", write(tmp_path, "label", {"judge": CHAT | {"api_key_env": "Zq8s7d6f5g4h3j2k1l"}}))
+    assert "judge.api_key_env" in told
+    assert "Zq8s7d6f5g4h3j2k1l" not in told
 
 
 @pytest.mark.parametrize("text", ORDINARY)
