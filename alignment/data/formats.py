@@ -21,7 +21,15 @@ from alignment.data.conversations import (
     whole_text,
 )
 from alignment.data.label_studio import is_label_studio, label_studio
-from alignment.data.rankings import margin_of, number_of, pairs_from_ranks, prompt_of, ranking_from_json
+from alignment.data.rankings import (
+    RATINGS,
+    margin_of,
+    number_of,
+    pairs_from_ranks,
+    prompt_of,
+    ranking_from_json,
+    require_comparable,
+)
 from alignment.data.rows import Demonstration, Message, Pair, Prompt, Ranking
 from alignment.errors import DataError
 from alignment.strict_json import shown
@@ -87,8 +95,9 @@ def _user(system: str, history: Any, instruction: str) -> list[Message]:
 
 
 def _alpaca(row: Row) -> list[Parsed]:
-    instruction, extra = text_of(row, "instruction"), optional_text(row, "input")
-    question = f"{instruction}\n{extra}" if extra.strip() else instruction
+    extra = optional_text(row, "input")
+    instruction = text_of(row, "instruction", empty=bool(extra.strip()))
+    question = "\n".join(part for part in (instruction, extra) if part.strip())
     prompt = _user(optional_text(row, "system"), row.get("history"), question)
     return [Demonstration(prompt, text_of(row, "output"))]
 
@@ -150,12 +159,7 @@ def _choice(row: Row, prompt: Prompt, chosen: str, rejected: str) -> list[Parsed
         if not 0.0 <= probability <= 1.0:
             raise BadRow(f"'probability' is {probability}, outside 0 to 1")
     margin = margin_of(row.get("margin"), "'margin'")
-    for high, low in (
-        ("score_chosen", "score_rejected"),
-        ("chosen_score", "rejected_score"),
-        ("chosen_rating", "rejected_rating"),
-        ("rating_chosen", "rating_rejected"),
-    ):
+    for high, low in RATINGS:
         if margin is None and row.get(high) is not None and row.get(low) is not None:
             margin = number_of(row[high], f"'{high}'") - number_of(row[low], f"'{low}'")
             if margin < 0:
@@ -190,6 +194,7 @@ def _several_choices(row: Row) -> list[Parsed]:
             raise BadRow(f"'{key}' is not a list of answers that are text and not empty")
         sides.append([whole_text(text, f"'{key}[{index}]'") for index, text in enumerate(texts)])
     good, bad = sides
+    require_comparable(len(good) + len(bad))
     pairs = [Pair(i, len(good) + j, 1.0) for i in range(len(good)) for j in range(len(bad))]
     return [Ranking(prompt_of(row), [*good, *bad], pairs)]
 

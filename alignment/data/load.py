@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 OnBadRow = Literal["stop", "skip"]
+MOST_COMPARISONS = 20_000_000  # of a recipe's data: several gigabytes of memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,7 @@ class Loaded(Generic[T]):
     skipped: list[str] = field(default_factory=list)  # "file:line: reason"
     formats: dict[str, str] = field(default_factory=dict)  # file → format
     files: dict[str, str] = field(default_factory=dict)  # file → sha256, or the Hub data set's fingerprint
+    comparisons: int = 0  # of two answers, in the rows that were read
 
 
 def load_demonstrations(
@@ -200,6 +202,8 @@ def _read_source(
                 fmt = _recognised(value, raw.where, on_bad_row)
             for parsed in fmt.read(value):
                 claims = claims_of(parsed, value) if isinstance(parsed, Ranking) else []
+                if isinstance(parsed, Ranking):
+                    _count(parsed, raw, loaded)
                 rows.append(Kept(convert(parsed, raw, fmt), raw.where, claims))
         except BadRow as error:
             fault = printable(f"{raw.where}: {error}")
@@ -210,6 +214,15 @@ def _read_source(
     if fmt is not None:
         loaded.formats[source.name] = fmt.name
     return rows
+
+
+def _count(parsed: Ranking, raw: RawRow, loaded: Loaded[Any]) -> None:
+    loaded.comparisons += len(parsed.pairs)
+    if loaded.comparisons > MOST_COMPARISONS:
+        raise DataError(
+            f"{printable(raw.where)}: with this row the data compares answers more than {MOST_COMPARISONS:,} times, "
+            "which would fill the memory; give fewer rows, or fewer answers in each."
+        )
 
 
 def _agreeing(parts: list[list[Kept[T]]], on_bad_row: OnBadRow, loaded: Loaded[T]) -> list[list[Kept[T]]]:

@@ -11,6 +11,15 @@ from alignment.strict_json import shown as quoted
 
 _STATUSES: tuple[str, ...] = get_args(Status)
 LARGEST = 1e38  # of a rank, score, rating or margin
+MOST_ANSWERS = 1024  # of one ranking, whose comparisons grow with their square
+MOST_ASKINGS = 10**6  # of one pair in one order
+RATINGS = (  # columns that rate the two answers of a choice, the better one's first
+    ("score_chosen", "score_rejected"),
+    ("chosen_score", "rejected_score"),
+    ("chosen_rating", "rejected_rating"),
+    ("chosen-rating", "rejected-rating"),
+    ("rating_chosen", "rating_rejected"),
+)
 
 
 def ranking_to_json(ranking: Ranking) -> dict[str, Any]:
@@ -40,6 +49,7 @@ def ranking_from_json(row: dict[str, Any], source: str = "") -> Ranking:
     responses = row.get("responses")
     if not isinstance(responses, list) or not all(isinstance(response, str) for response in responses):
         raise BadRow("'responses' is not a list of texts")
+    require_comparable(len(responses))
     for index, response in enumerate(responses):
         whole_text(response, f"'responses[{index}]'")
     if len(responses) < 2:
@@ -63,6 +73,12 @@ def ranking_from_json(row: dict[str, Any], source: str = "") -> Ranking:
     checked(provenance, "provenance")
     _check_stopped(provenance.get("stopped"), len(responses))
     return Ranking(prompt_of(row), list(responses), pairs, provenance, source)
+
+
+def require_comparable(answers: int) -> None:
+    """Refuse a ranking of so many answers that their comparisons would fill the memory."""
+    if answers > MOST_ANSWERS:
+        raise BadRow(f"compares {answers:,} answers with one another; the limit is {MOST_ANSWERS:,}")
 
 
 def _refuse_other_order(row: dict[str, Any], pairs: list[Pair], count: int) -> None:
@@ -106,6 +122,7 @@ def prompt_of(row: dict[str, Any]) -> Prompt:
 
 def pairs_from_ranks(ranks: Sequence[float]) -> list[Pair]:
     """Return every pair of answers: 1 where the first ranks better (lower), 0 where worse, a tie where equal."""
+    require_comparable(len(ranks))
     return [
         _pair(first, second, ranks[second] - ranks[first], None)
         for first, second in itertools.combinations(range(len(ranks)), 2)
@@ -189,10 +206,18 @@ def _asked(row: dict[str, Any], what: str) -> Asked:
     shown, repeat, mass = row.get("shown"), row.get("repeat", 0), row.get("mass")
     if shown not in ("first", "swapped"):
         raise BadRow(f"{what} 'shown' is {quoted(shown)}; the order is first or swapped")
-    if isinstance(repeat, bool) or not isinstance(repeat, int) or repeat < 0:
-        raise BadRow(f"{what} 'repeat' is {quoted(repeat)}, not a number from 0")
+    if isinstance(repeat, bool) or not isinstance(repeat, int) or not 0 <= repeat < MOST_ASKINGS:
+        raise BadRow(f"{what} 'repeat' is {quoted(repeat)}, not a number from 0 to {MOST_ASKINGS - 1:,}")
     probability, status = _judged(row, what)
-    return Asked(shown, repeat, probability, status, None if mass is None else number_of(mass, f"{what} 'mass'"))
+    return Asked(shown, repeat, probability, status, None if mass is None else _mass_of(mass, f"{what} 'mass'"))
+
+
+def _mass_of(value: Any, what: str) -> float:
+    """Return the probability of all offered tokens; a sum of rounded ones may pass 1 by a little."""
+    mass = number_of(value, what)
+    if not 0.0 <= mass <= 1.01:
+        raise BadRow(f"{what} is {mass}; it is a probability, from 0 to 1")
+    return mass
 
 
 def _judged(row: dict[str, Any], what: str) -> tuple[float | None, Status]:
@@ -205,6 +230,8 @@ def _judged(row: dict[str, Any], what: str) -> tuple[float | None, Status]:
         probability = number_of(probability, f"{what} 'probability'")
         if not 0.0 <= probability <= 1.0:
             raise BadRow(f"{what} has the probability {probability}, outside 0 to 1")
+        if status == "tie" and probability != 0.5:
+            raise BadRow(f"{what} has the status tie and the probability {probability}; a tie's is 0.5")
     elif probability is not None:
         raise BadRow(f"{what} has the status {status} and a probability; an error is never a label")
     return probability, status

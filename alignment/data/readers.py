@@ -6,6 +6,7 @@ What leaves this module is typed, finite, bounded in size and depth, or a `RawRo
 import bisect
 import csv
 import io
+import itertools
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from typing import Any
 
 from alignment.data.columnar import parquet_rows
 from alignment.data.conversations import BrokenJson
+from alignment.data.rankings import RATINGS
 from alignment.data.stored import ROW_BYTES, Stored
 from alignment.errors import DataError, JsonError, NotJson
 from alignment.strict_json import BLANKS, decoded, parse, scan, shown
@@ -22,6 +24,7 @@ EXTENSIONS = ("jsonl", "json", "parquet", "csv", "txt")
 _LIST_COLUMNS = frozenset(
     ("messages", "conversations", "responses", "pairs", "ranks", "scores", "history", "instances", "tools")
 )
+_NUMBER_COLUMNS = frozenset(("probability", "margin", *itertools.chain.from_iterable(RATINGS)))
 _SPACE = re.compile(f"[{BLANKS}]*")
 _END_OF_TEXT = "<|endoftext|>"
 _TOO_LONG = f"the row has more than {ROW_BYTES:,} bytes"
@@ -190,7 +193,9 @@ def _header(cells: list[str], where: str) -> list[str]:
 
 
 def _cell(key: str, cell: str) -> Any:
-    """Return a cell as text, save for lists of messages and for labels, which a CSV can only hold as text."""
+    """Return a cell as text, save for lists, labels and numbers, which a CSV can only hold as text."""
+    if key in _NUMBER_COLUMNS:
+        return _number_cell(cell)
     if (key in _LIST_COLUMNS and cell.startswith("[")) or (key == "label" and cell in ("0", "1", "2")):
         try:
             return parse(cell)
@@ -199,6 +204,17 @@ def _cell(key: str, cell: str) -> Any:
             broken.reason = str(error)
             return broken
     return {"true": True, "false": False}.get(cell.lower(), cell) if key == "label" else cell
+
+
+def _number_cell(cell: str) -> Any:
+    """Return the number that a cell spells, None where it is empty; the layout refuses any other text."""
+    if not cell.strip():
+        return None
+    try:
+        value = parse(cell)
+    except JsonError:
+        return cell
+    return value if isinstance(value, int | float) and not isinstance(value, bool) else cell
 
 
 def _parquet(stored: Stored) -> Iterator[RawRow]:

@@ -41,6 +41,12 @@ CASES = [
             [{"role": "system", "content": "Be brief."}, U, A, {"role": "user", "content": "Add.\n1 2"}], "3"
         ),
     ),
+    (
+        "alpaca with input alone",
+        "alpaca",
+        {"instruction": "", "input": "Why?", "output": "Because."},
+        Demonstration([U], "Because."),
+    ),
     ("alpaca without input", "alpaca", {"instruction": "Why?", "output": "Because."}, Demonstration([U], "Because.")),
     ("messages", "messages", {"messages": [U, A]}, Demonstration([U], "Because.")),
     (

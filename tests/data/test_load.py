@@ -101,6 +101,38 @@ def test_csv_holds_lists_and_labels_as_text(tmp_path):
     assert len(load(path, loader=load_prompts).rows) == 2
 
 
+@pytest.mark.parametrize(
+    ("columns", "cells", "probability", "margin"),
+    [
+        ("margin", "1.5", 1.0, 1.5),
+        ("margin", "", 1.0, None),
+        ("probability,margin", "0.8, 2 ", 0.8, 2.0),
+        ("score_chosen,score_rejected", "8,2.5", 1.0, 5.5),
+        ("chosen-rating,rejected-rating", "5,3", 1.0, 2.0),
+        ("score_chosen,score_rejected", ",2.5", 1.0, None),
+    ],
+)
+def test_csv_holds_numbers_as_text(tmp_path, columns, cells, probability, margin):
+    path = write(tmp_path / "a.csv", f"prompt,chosen,rejected,{columns}\np,a,b,{cells}\n")
+    (row,) = load(path, loader=load_rankings).rows
+    assert (row.pairs[0].probability, row.pairs[0].margin) == (probability, margin)
+
+
+@pytest.mark.parametrize("cell", ["high", "true", "1.5.1", '"1,5"', "nan", "1e999", "[1]", "-1"])
+def test_csv_holds_other_text_in_place_of_a_number(tmp_path, cell):
+    path = write(tmp_path / "a.csv", f"prompt,chosen,rejected,margin\np,a,b,{cell}\n")
+    with pytest.raises(DataError, match=r"a\.csv:2: 'margin' is"):
+        load(path, loader=load_rankings)
+
+
+def test_rows_whose_comparisons_would_fill_the_memory_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("alignment.data.load.MOST_COMPARISONS", 5)
+    row = {"prompt": "p", "responses": ["a", "b", "c"], "ranks": [1, 2, 3]}
+    path = write(tmp_path / "a.jsonl", "".join(json.dumps({**row, "prompt": str(n)}) + "\n" for n in range(2)))
+    with pytest.raises(DataError, match=r"a\.jsonl:2: with this row the data compares answers more than 5 times"):
+        load(path, loader=load_rankings)
+
+
 def test_csv_cell_longer_than_pythons_limit(tmp_path):
     path = write(tmp_path / "a.csv", f"text\n{'x' * 200_000}\n")
     assert len(load(path).rows[0].completion) == 200_000
