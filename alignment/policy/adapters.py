@@ -16,7 +16,7 @@ from alignment.policy.adapter_files import read_adapter_config
 from alignment.policy.model_files import ADAPTER_CONFIG
 from alignment.policy.patterns import require_patterns
 from alignment.policy.targets import require_modules
-from alignment.policy.weight_files import ADAPTER, listed, require_finite, shapes_in
+from alignment.policy.weight_files import ADAPTER, listed, require_finite, require_floats, shapes_in
 
 # peft 0.21 and trl 1.16 ask transformers 5.23 by the old name; nobody who runs this can do anything about it.
 warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
@@ -97,6 +97,8 @@ def continue_adapter(
         _require_same_shape(config, keys, adapter)
     require_patterns(config, module_names(model), f"{adapter}/{ADAPTER_CONFIG}")
     same = config.task_type == task
+    if Path(adapter).is_dir():
+        require_floats(Path(adapter))
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Found missing adapter keys", category=UserWarning)
@@ -108,7 +110,8 @@ def continue_adapter(
         raise _lacks(adapter, map(str, error.args)) from error
     except Exception as error:  # whatever peft raises on an adapter that others wrote
         raise ModelError(
-            f"adapter {adapter} does not fit the base {base}: it was trained on another model ({_reason(error)})"
+            f"adapter {adapter} does not fit the base {base}: it was trained on another model, or its "
+            f"{ADAPTER_CONFIG} was changed ({_reason(error)})"
         ) from error
     _require_all_tensors(wrapped, adapter, new_head=not same)
     return wrapped

@@ -30,6 +30,7 @@ from alignment.policy.weight_files import (
     require_complete,
     require_described,
     require_finite,
+    require_floats,
     tensor_shapes,
 )
 from alignment.policy.weights import weights_hash
@@ -290,6 +291,7 @@ def load_base(cls: Any, base: str, keys: ModelKeys, *, full: bool = False, **con
         _require_kind(described, base, classifies=classifies)
         if Path(base).is_dir():
             shapes = tensor_shapes(Path(base))
+            require_floats(Path(base), described)
             require_described(cls, described, Path(base), shapes, trust_remote_code=keys.trust_remote_code)
         with report_left_to_us():
             model, info = cls.from_pretrained(
@@ -299,7 +301,7 @@ def load_base(cls: Any, base: str, keys: ModelKeys, *, full: bool = False, **con
         raise
     except Exception as error:  # whatever a library raises on files that others wrote
         raise _cannot_load(base, error) from error
-    require_complete(info, base, new_head=classifies)
+    require_complete(info, base, new_head=classifies and not _is_classifier(described))
     if not is_sharded():
         require_finite(dict(model.named_parameters()), base)
     return compute_as_configured(model)
@@ -315,12 +317,16 @@ def _described(base: str, keys: ModelKeys, revision: str, **changes: Any) -> Any
 
 def _require_kind(config: Any, base: str, *, classifies: bool) -> None:
     """Refuse a reward model where a policy is needed."""
-    kinds = [name for name in config.architectures or [] if name.endswith("ForSequenceClassification")]
-    if kinds and not classifies:
+    if _is_classifier(config) and not classifies:
         raise ModelError(
-            f"{base} is a reward model ({kinds[0]}), and a policy is needed here; name a language model, or the run of "
-            "an SFT, DPO or PPO stage."
+            f"{base} is a reward model ({config.architectures[0]}), and a policy is needed here; name a "
+            "language model, or the run of an SFT, DPO or PPO stage."
         )
+
+
+def _is_classifier(config: Any) -> bool:
+    """Whether a configuration is a reward model's, which has its score head already."""
+    return any(name.endswith("ForSequenceClassification") for name in config.architectures or [])
 
 
 def model_dtype(base: str, keys: ModelKeys, *, full: bool = False) -> torch.dtype:

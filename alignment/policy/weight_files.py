@@ -1,6 +1,7 @@
 """The weights of a model's folder: what the files hold, and that it is what the configuration describes."""
 
 import logging
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +20,8 @@ SLACK = 2**24  # parameters that a model may have beyond twice those stored: hea
 BUFFER_SLACK = 2**28
 NAMES_SHOWN = 3
 OUTPUT_LAYERS = ("lm_head", "embed_out", "output_layer")  # of language models, which a classifier leaves out
+FLOATS = re.compile(r"B?F(8|16|32|64).*")  # safetensors' names of types
+WEIGHTS = (".weight", ".bias")
 Shapes = dict[str, tuple[int, ...]]
 
 
@@ -31,9 +34,14 @@ def tensor_shapes(folder: Path) -> Shapes:
         return shapes_in(folder / WHOLE)
     if not is_there(folder / INDEX):
         raise ModelError(f"{folder} holds neither {WHOLE} nor {INDEX}; copy the model again.")
-    placed = read_object(folder / INDEX, INDEX_LIMITS).get("weight_map")
+    index = read_object(folder / INDEX, INDEX_LIMITS)
+    placed = index.get("weight_map")
     if not isinstance(placed, dict) or not placed:
         raise ModelError(f"{folder / INDEX}: weight_map is {shown(placed)}; it must name the file of each tensor.")
+    if not isinstance(index.get("metadata"), dict):  # transformers reads it
+        raise ModelError(
+            f"{folder / INDEX}: metadata is {shown(index.get('metadata'))}; write an object there, {{}} say."
+        )
     found: Shapes = {}
     for shard in dict.fromkeys(map(str, placed.values())):
         if Path(shard).name != shard or not shard.endswith(".safetensors"):
@@ -42,7 +50,11 @@ def tensor_shapes(folder: Path) -> Shapes:
             )
         if not is_there(folder / shard):
             raise ModelError(f"{folder / INDEX}: weight_map names {shard}, which is not there; copy the model again.")
-        found |= shapes_in(folder / shard)
+        inside = shapes_in(folder / shard)
+        twice = found.keys() & inside.keys()
+        if twice:
+            raise ModelError(f"{folder}: several of its files hold {listed(twice)}; copy the model again.")
+        found |= inside
     lost = [name for name in placed if name not in found]
     if lost:
         raise ModelError(f"{folder}: its files lack {listed(lost)}, which {INDEX} names; copy the model again.")
@@ -63,6 +75,35 @@ def shapes_in(file: Path) -> Shapes:
     if not found:
         raise ModelError(f"{file} holds no tensors; copy or train it again.")
     return found
+
+
+def require_floats(folder: Path, config: Any = None) -> None:
+    """Refuse weights that are stored as integers, bits or complex numbers: loaded, they would be rounded ones.
+
+    Args:
+        config: transformers' configuration of a model, whose quantisation may store integers; None for an adapter.
+
+    Raises: ModelError with their names.
+    """
+    if getattr(config, "quantization_config", None) is not None:
+        return
+    files = [folder / WHOLE] if (folder / WHOLE).is_file() else sorted(folder.glob("model-*.safetensors"))
+    for file in [folder / ADAPTER] if config is None else files:
+        shapes_in(file)
+        with safe_open(file, framework="pt") as tensors:
+            dtypes = {name: tensors.get_slice(name).get_dtype() for name in tensors.keys()}
+            wrong = [
+                name
+                for name, dtype in dtypes.items()
+                if not FLOATS.fullmatch(dtype)
+                # GPT-2's files hold causal masks as `attn.bias`, in four dimensions; transformers leaves them out.
+                and (config is None or (name.endswith(WEIGHTS) and len(tensors.get_slice(name).get_shape()) <= 3))
+            ]
+        if wrong:
+            raise ModelError(
+                f"{file} holds {listed(wrong)} as {dtypes[min(wrong)]}, which is no type of weights; copy or train it "
+                "again."
+            )
 
 
 def require_described(cls: Any, config: Any, folder: Path, shapes: Shapes, *, trust_remote_code: bool) -> None:

@@ -206,3 +206,11 @@ def test_an_adapter_without_a_task_is_a_policys(adapter, tmp_path):
     load(adapter)
     shutil.copytree(adapter, tmp_path / "copy")
     roles(tmp_path / "copy")
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.bool, torch.complex64])
+def test_an_adapter_whose_weights_are_no_floats_is_refused(adapter, dtype):
+    name = min(load_file(adapter / "adapter_model.safetensors"))
+    edit(adapter, lambda tensors: tensors.update({name: tensors[name].to(dtype)}))
+    with pytest.raises(ModelError, match=f"holds {name} as"):
+        load(adapter)

@@ -178,3 +178,49 @@ def test_a_configuration_far_from_its_weights_is_refused_before_memory_is_taken(
         use(configure(model, **keys))
     assert "\n" not in str(refused.value)
     assert time.monotonic() - begin < 60
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.int64, torch.uint8, torch.bool, torch.complex64])
+def test_weights_that_are_no_floats_are_refused(model, dtype):
+    """transformers casts them, and a model of rounded weights trains on."""
+    edit(model, lambda tensors: tensors.update({UP: tensors[UP].to(dtype)}))
+    with pytest.raises(ModelError, match=f"holds {UP} as .*no type of weights"):
+        load(model)
+
+
+def test_causal_masks_that_old_files_hold_are_no_weights(model):
+    mask = torch.ones(1, 1, 8, 8, dtype=torch.bool)
+    rotary = torch.ones(4)
+    edit(model, lambda tensors: tensors.update({"model.layers.0.self_attn.rotary_emb.inv_freq": rotary}))
+    load(model)
+    edit(model, lambda tensors: tensors.update({"model.layers.0.attn.bias": mask}))
+    with pytest.raises(ModelError, match="has no place for"):  # in this architecture
+        load(model)
+
+
+def test_a_tensor_in_two_shards_is_refused(sharded):
+    """transformers loads the last that it reads, whichever the index names."""
+    first, second = sorted(sharded.glob("*.safetensors"))
+    name = min(load_file(first))
+    edit(sharded, lambda tensors: tensors.update({name: torch.zeros_like(load_file(first)[name])}), second.name)
+    with pytest.raises(ModelError, match=f"several of its files hold {name}"):
+        load(sharded)
+
+
+def test_an_index_without_metadata_is_refused_by_its_key(sharded):
+    file = sharded / "model.safetensors.index.json"
+    file.write_text(json.dumps({"weight_map": json.loads(file.read_text())["weight_map"]}))
+    with pytest.raises(ModelError, match=r"index\.json: metadata is None; write an object there"):
+        load(sharded)
+
+
+def test_a_reward_model_that_lost_its_head_is_refused(model, tmp_path):
+    torch.manual_seed(0)
+    classifier(model).save_pretrained(tmp_path / "reward")
+    shutil.copytree(
+        model, tmp_path / "reward", dirs_exist_ok=True, ignore=lambda *_: ["config.json", "model.safetensors"]
+    )
+    classifier(tmp_path / "reward")
+    edit(tmp_path / "reward", lambda tensors: tensors.pop("score.weight"))
+    with pytest.raises(ModelError, match=r"lack score\.weight"):
+        classifier(tmp_path / "reward")
