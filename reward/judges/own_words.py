@@ -10,28 +10,53 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-BLANK = " \t\r\f\v\xa0\u2028\u2029\x85"
+BLANK = " \t\r\f\v\xa0\u2028\u2029\x85\ufeff\u200b"
 # What may open a sentence that gives a verdict: "So", "In conclusion, my final", "Therefore, the better".
 OPENER = (
     r"(?:(?:and so|so|thus|hence|therefore|overall|finally|in conclusion|in summary|in short|to conclude|all in all"
-    r"|conclusion|(?:based on|given) (?:this|these|the above)[\w ]{0,40})(?:\s*[,:])?\s+)?"
-    r"(?:i (?:conclude|find|decide|judge|think|believe)(?: that)?\s+|here is\s+|this is\s+)?"
+    r"|conclusion|(?:considering|weighing|taking) (?:everything|all (?:of )?(?:this|that)|both(?: answers)?|it all"
+    r"|this)(?: together| into account)?|after (?:careful )?(?:consideration|(?:weighing|comparing) (?:both|them)"
+    r"(?: answers)?)|(?:based on|given) (?:this|these|the above)[\w ]{0,40})(?:\s*[,:])?\s+)?"
+    r"(?:i (?:conclude|find|decide|judge|think|believe)(?: that)?\s+|here(?: is|['’]s)\s+|this is\s+)?"
     r"(?:(?:the|my|our)\s+)?"
 )
 QUALIFIER = r"(?:(?:final|overall|own|better|best|preferred|winning|chosen|correct|superior)\s+)"
-JOIN = r"\s*(?:\b(?:is|would be)\b|:|=|→|->|=>|-|–|—)[\s:]*"
+JOIN = r"\s*(?:\b(?:is|would be)\b|:|：|=|→|->|=>|-|–|—)[\s:]*"
 # Brackets around the value itself: "[[B]]", "(B)", "\boxed{B}", "$\boxed{\text{B}}$", "'B'".
 OPEN = r"\s*(?:\\\(|\\\[|\$+)?\s*(?:\\boxed\s*\{\s*)?(?:\\(?:text|textbf|mathrm|mathbf)\s*\{\s*)?[\[({]{0,2}\s*"
-CLOSE = r"\s*[\])}]{0,4}\s*(?:\\\)|\\\]|\$+)?\s*[.!]*\s*"
+CLOSE = r"\s*[\])}]{0,4}\s*(?:\\\)|\\\]|\$+)?\s*[.!✅🏆🎉]*\s*"
 PAIRED = (("“", "”"), ("«", "»"))
 QUOTATION = "\"'“‘«"
-MARKER = re.compile(r"\s*(?:>|\||[-+•◦‣]\s|\*\s|\d{1,3}[.)]\s+\S|[a-z][.)]\s+\S)")  # of a block quote, table or list
+MARKER = re.compile(r"\s*(?:>|&gt;|\||[-+•◦‣]\s|\*\s|\d{1,3}[.)]\s+\S|[a-z][.)]\s+\S)")  # of a quote, table or list
 ATTRIBUTION = re.compile(
     r"\b(?:answers?|outputs?|responses?|options?|assistants?|candidates?|users?|requests?|prompts?|texts?|writers?"
     r"|authors?|it|says?|said|claims?|claimed|states?|stated|writes?|wrote|reads?|quotes?|quoted|contains?|ends?)\b",
     re.IGNORECASE,
 )
 SENTENCE = re.compile(r"(?<=[.!?;])[\"')\]]*\s+|\s[-–—]\s+|,\s*(?=(?:and so|so|thus|hence|therefore)\b)", re.IGNORECASE)
+# What may announce somebody's words without a colon: "... the following line.", "Let me quote answer B."
+ANNOUNCES = re.compile(
+    r"(?:\bfollows|\bbelow|\blike (?:so|this)|\bverbatim|\bword for word|\bin full|\bfollowing"
+    r"(?: \w+){0,2}|\b(?:quot|repeat|copy|cit)(?:e|es|ing)?(?: (?:the )?(?:answer|response|output|option))?"
+    r"(?: [A-Z]|it)?)[.…]?",
+    re.IGNORECASE,
+)
+REASONS = ("think", "thinking", "thought", "reasoning", "analysis", "scratchpad", "reflection", "quote", "blockquote")
+BEGUN = re.compile(
+    rf"<(?P<tag>{'|'.join(REASONS)})>|</(?P<ended>{'|'.join(REASONS)})>|(?P<bracket>\[THINK\])|(?P<shut>\[/THINK\])"
+    r"|(?P<comment><!--)|(?P<over>-->)|<\|channel\|>(?P<channel>\w+)",
+    re.IGNORECASE,
+)
+ANNOTATIONS = ("", "final")  # of a channel: what is said there is the reply
+# What may follow a value that opens a reply and is not the judge's own.
+DISOWNS = re.compile(
+    r"\b(?:this|that|it) (?:line|is what)\b|\b(?:wants|tells|told|asks|asked|instructs|instructed|orders) me\b"
+    r"|\bI (?:will |must |should |shall )?(?:ignore|disregard)|\bmanipulat|\binject",
+    re.IGNORECASE,
+)
+RULE = re.compile(r"[-=–—]{3,}")  # a line across the page
+QUOTE = re.compile(r"\s*(?:>|&gt;)")
+THOUGHT = re.compile(r"\s*<think>.*</think>", re.DOTALL)
 TILDES = re.compile(r"^[ \t]*~{3,}", re.MULTILINE)
 TAG = re.compile(r"<(/?)(?:request|critique|answer(?:-[A-Z])?)-[0-9a-f]{12}>")
 SAME_WORDS = 12  # characters that a verdict and a text that was shown have before it in common: it is a quotation
@@ -93,7 +118,7 @@ def lines_of(reply: str) -> list[Line]:
     lines, start = [], 0
     for written in reply.split("\n"):
         line = Line.of(written, start)
-        if line.text:
+        if line.text and not RULE.fullmatch(line.text):
             lines.append(line)
         start += len(written) + 1
     return lines
@@ -103,6 +128,12 @@ def unfenced(reply: str) -> str:
     """Return a reply that is one code block without its fences, which become blanks, so that places stay."""
     match = re.fullmatch(r"(\s*```[a-z]*[ \t]*\n)([^`]*)(\n[ \t]*```\s*)", reply)
     return " " * len(match[1]) + match[2] + " " * len(match[3]) if match else reply
+
+
+def unthought(reply: str) -> str:
+    """Return a reply with the reasoning that it begins with, if it ended, as blanks, so that places stay."""
+    match = THOUGHT.match(reply)
+    return " " * match.end() + reply[match.end() :] if match else reply
 
 
 def closing(lines: Sequence[Line], reply: str, form: Form, shown: Sequence[str] | None) -> Value | None:
@@ -115,6 +146,8 @@ def closing(lines: Sequence[Line], reply: str, form: Form, shown: Sequence[str] 
     alone = len(lines) == 1
     if MARKER.match(last.written.replace("**", "")) or (not alone and re.match(r" {4}|\t", last.written)):
         return None
+    if QUOTE.match(reply[: last.places[0]].rpartition("\n")[0].rpartition("\n")[2]):
+        return None  # Markdown counts the lines that follow a quoted one to the quotation, up to a blank one
     value = _given(last, form)
     if value is None or (last.text[0] in QUOTATION and not alone and value.begins == 0):
         return None
@@ -130,6 +163,8 @@ def opening(lines: Sequence[Line], form: Form, shown: Sequence[str] | None) -> V
     match = form.line.fullmatch(first.text)
     if match is None or MARKER.match(first.written.replace("**", "")) or first.text[0] in QUOTATION:
         return None
+    if any(DISOWNS.search(line.text) for line in lines[1:]):
+        return None
     two = [words for words in (_plain(line.text) for line in lines) if words][:2]
     if len(two) == 2 and shown and any("\n{}\n{}\n".format(*two) in f"\n{_words(text)}\n" for text in shown):
         return None
@@ -138,14 +173,37 @@ def opening(lines: Sequence[Line], form: Form, shown: Sequence[str] | None) -> V
 
 def is_open(before: str) -> bool:
     """Whether a quotation, a code block, reasoning or a judged text has begun and not ended."""
-    if before.count('"') % 2 or before.count("```") % 2 or len(TILDES.findall(before)) % 2:
+    if _in_marks(before) or before.count("```") % 2 or len(TILDES.findall(before)) % 2:
         return True
     if any(before.count(opened) > before.count(closed) for opened, closed in PAIRED):
         return True
-    if before.rfind("<think>") > before.rfind("</think>"):
+    if _reasons(before):
         return True
     tags = [match[1] for match in TAG.finditer(before)]
     return bool(tags) and tags[-1] == ""
+
+
+def _in_marks(before: str) -> bool:
+    """Whether straight quotation marks are open; one right behind a digit, outside a quotation, is inches."""
+    inside = False
+    for place in (found.start() for found in re.finditer('"', before)):
+        if inside or not before[place - 1 : place].isdigit():
+            inside = not inside
+    return inside
+
+
+def _reasons(before: str) -> bool:
+    """Whether reasoning, a comment or a tagged quotation has begun and not ended."""
+    closes = {"ended": "tag", "shut": "bracket", "over": "comment"}
+    depth = dict.fromkeys(closes.values(), False)
+    channel = ""
+    for found in BEGUN.finditer(before):
+        kind = str(found.lastgroup)
+        if kind == "channel":
+            channel = found["channel"].lower()
+        else:
+            depth[closes.get(kind, kind)] = kind in depth
+    return any(depth.values()) or channel not in ANNOTATIONS
 
 
 def is_echo(before: str, value: str, shown: Iterable[str]) -> bool:
@@ -173,6 +231,8 @@ def is_shown(value: str, shown: Iterable[str]) -> bool:
 INTRODUCES_OWN = re.compile(
     rf"{OPENER}(?:{QUALIFIER}{{1,3}}(?:answer|response|output|option|one)|{QUALIFIER}{{0,3}}(?:verdict|choice|winner"
     r"|judge?ment|decision|preference|conclusion|pick|selection|ranking|order|score|rating|grade|number)"
+    r"|(?:(?:overall|final) )?(?:assessment|evaluation|analysis|comparison|summary|reasoning|explanation)"
+    r"|comparing (?:both|the two|them)(?: answers)?"
     rf"|answer|therefore|thus|hence|so|in conclusion|in summary|to conclude)(?:{JOIN})?\s*:?",
     re.IGNORECASE,
 )
@@ -193,18 +253,32 @@ def _given(line: Line, form: Form) -> Value | None:
 def _attributed(lines: Sequence[Line], value: Value, shown: Sequence[str] | None) -> bool:
     """Whether what stands right before a value introduces somebody's words."""
     above = lines[-2].text if len(lines) > 1 else ""
+    introduces_own = INTRODUCES_OWN.fullmatch(SENTENCE.split(above)[-1]) is not None
     if value.begins == 0 and above.endswith(":"):
-        return not INTRODUCES_OWN.fullmatch(above)
-    if shown is not None and not is_shown(value.sentence, shown):
+        return not introduces_own
+    before = above if value.begins == 0 else SENTENCE.split(value.line.text[: value.begins].strip())[-1]
+    if ANNOUNCES.search(before) and re.search(rf"(?:{ANNOUNCES.pattern})$", before, re.IGNORECASE):
+        return True
+    if shown is not None and not is_shown(value.sentence, without_question(shown)):
         return False  # nobody has said it before
     if value.begins == 0:
         return above[-1:] not in ".!?…)" and ATTRIBUTION.search(above) is not None
     earlier = value.line.text[: value.begins]
-    if above.endswith(":") and not INTRODUCES_OWN.fullmatch(above):
+    if above.endswith(":") and not introduces_own:
         return True
     if shown is None:
         return any(ATTRIBUTION.search(part) for part in re.split(r":|\s[-–—]\s", earlier)[:-1])
     return ATTRIBUTION.search(earlier) is not None
+
+
+def without_question(shown: Sequence[str]) -> list[str]:
+    """Return the texts without the one that holds the others: a question offers each verdict in words of its own."""
+    words = [_words(text) for text in shown]
+    return [
+        text
+        for text, own in zip(shown, words, strict=True)
+        if len(shown) < 2 or not all(other in own for other in words)
+    ]
 
 
 def _plain(text: str) -> str:

@@ -17,6 +17,7 @@ from reward.judges.own_words import (
     lines_of,
     opening,
     unfenced,
+    unthought,
 )
 
 # A whole reply that is one JSON object, in a fence perhaps.
@@ -48,7 +49,7 @@ def read(reply: str, key: str, form: Form, shown: Sequence[str] | None) -> Readi
     told = json_value(reply, key)
     if told is not None:
         return Reading(told=told)
-    reply = unfenced(reply)
+    reply = unthought(unfenced(reply))
     lines = lines_of(reply)
     if not lines:
         return Reading()

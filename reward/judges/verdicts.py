@@ -6,7 +6,20 @@ from dataclasses import dataclass
 from typing import Any
 
 from reward.judges.logprobs import LogprobError, alternatives, token_index
-from reward.judges.own_words import CLOSE, JOIN, OPEN, OPENER, QUALIFIER, Form, Line, Value
+from reward.judges.own_words import (
+    CLOSE,
+    JOIN,
+    MARKER,
+    OPEN,
+    OPENER,
+    QUALIFIER,
+    Form,
+    Line,
+    Value,
+    is_shown,
+    lines_of,
+    without_question,
+)
 from reward.judges.reading import read
 
 REFUSAL = re.compile(
@@ -36,6 +49,15 @@ PREFERENCES = (
     re.compile(r"\b(?P<label>[AB]) (?i:wins)\b"),
     re.compile(rf"(?i:\b(?:prefer|choose|chose|pick|select|favou?r|go with)) {ANSWER}(?P<label>[AB])\b"),
 )
+WORST_FIRST = re.compile(
+    r"\bworst[- ](?:to|first)|\bascending|\breverse|\bincreasing|\bfrom (?:the )?(?:worst|weakest|least|lowest|bottom)"
+    r"|\b(?:weakest|lowest|least)\b[\w ]{0,20}\b(?:to|first)\b",
+    re.IGNORECASE,
+)
+ALONE = re.compile(  # a reply that is nothing but one of these
+    rf"(?:{ANSWER}(?P<label>[AB]) (?i:is (?:the )?(?:clearly |much )?{BEST}(?: (?:answer|response|output|option|one))?"
+    rf"|wins)|(?i:I(?:['’]d| would)? (?:prefer|choose|pick|select|go with)) {ANSWER}(?P<chosen>[AB])){CLOSE}"
+)
 AGAINST = re.compile(rf"\b(?P<label>[AB])\b (?i:is|was|seems|looks)\b[\w ,]{{0,20}}\b(?i:{WORSE})\b")
 
 
@@ -63,11 +85,20 @@ def find_verdict(reply: str, offered: Collection[str], shown: Sequence[str] | No
         return _in_json(reading.told, offered)
     found = reading.ending or reading.opening
     if found is None:
-        return None
+        return _alone(reading.lines, offered, shown)
     label = _label(found.match)
     if found is reading.opening and {label} != set(_preferred(reading.lines)):
         return None
     return _offered(label, found, offered)
+
+
+def _alone(lines: Sequence[Line], offered: Collection[str], shown: Sequence[str] | None) -> Found | None:
+    """Return the verdict of a reply that is one sentence, such as "Answer A is better"."""
+    match = ALONE.fullmatch(lines[0].text) if len(lines) == 1 else None
+    if match is None or MARKER.match(lines[0].written) or is_shown(match[0], without_question(shown or ())):
+        return None
+    group = "label" if match["label"] else "chosen"
+    return Found(match[group], lines[0].places[match.start(group)]) if match[group] in offered else None
 
 
 def _offered(label: str, value: Value, offered: Collection[str]) -> Found | None:
@@ -124,7 +155,7 @@ def find_ranking(reply: str, offered: Sequence[str], shown: Sequence[str] | None
         match = form.line.fullmatch(reading.told[0])
         return _permutation(match["order"], offered) if match else None
     found = reading.ending or reading.opening
-    if found is None:
+    if found is None or any(WORST_FIRST.search(line.text) for line in lines_of(reply)):
         return None
     others = {_permutation(other[0], offered) for line in reading.lines for other in re.finditer(orders, line.text)}
     return _permutation(found.match["order"], offered) if found is reading.ending or len(others) == 1 else None
