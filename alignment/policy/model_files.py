@@ -5,6 +5,7 @@ names. So each file is read here first, within limits, and values that would cho
 """
 
 import functools
+import math
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -36,6 +37,15 @@ DECIDES_MORE = (
     "gguf_file",
 )
 NAMES_A_FILE = re.compile(r"(\w*_)?(file|files|path)")
+NUMBERS: tuple[tuple[re.Pattern[str], Callable[[Any], bool], str], ...] = (  # that a model computes with
+    (re.compile(r"(\w+_)?(eps|epsilon)"), lambda value: _is_float(value) and 0 <= value <= 1, "from 0 to 1"),
+    (re.compile(r"rope_theta|rotary_emb_base"), lambda value: _is_float(value) and value > 0, "a number above 0"),
+    (
+        re.compile(r"(\w+_)?(dropout|dropout_prob|pdrop)"),
+        lambda value: isinstance(value, bool) or (_is_float(value) and 0 <= value <= 1),
+        "from 0 to 1",
+    ),
+)
 Fault = tuple[str, str]  # a key, and the rule it breaks
 
 
@@ -135,6 +145,14 @@ def _config(config: dict[str, Any], file: Path) -> Iterator[Fault]:
             yield key, f"is {shown(value)}; it must be a number up to {MOST_LAYERS:,}"
         elif SIZE.fullmatch(name) and isinstance(value, bool | int | float | str):
             yield from _size(key, value)
+        elif isinstance(value, float) and not math.isfinite(value):  # Mamba's infinity stands in a list
+            yield key, f"is {shown(value)}; it must be a finite number"
+        else:
+            yield from (
+                (key, f"is {shown(value)}; it must be {rule}")
+                for pattern, is_right, rule in NUMBERS
+                if value is not None and pattern.fullmatch(name) and not is_right(value)
+            )
     architectures = config.get("architectures")
     if architectures is not None and not _is_texts(architectures):
         yield "architectures", f"is {shown(architectures)}, which is no list of names"
@@ -154,6 +172,10 @@ def _implementation(key: str, value: Any) -> Iterator[Fault]:
         experts = "experts" in key and isinstance(name, str) and re.fullmatch(r"\w+", name)
         if name is not None and name not in ATTENTIONS and not experts:
             yield key, f"is {shown(name)}; a model's folder may name {', '.join(ATTENTIONS)}. Take the key out"
+
+
+def _is_float(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _is_dtype(value: Any) -> bool:

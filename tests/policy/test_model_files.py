@@ -53,6 +53,16 @@ def load(folder, trainable=False):
         ("config.json", "hidden_size", -(10**12)),
         ("config.json", "num_attention_heads", "4"),
         ("config.json", "max_position_embeddings", 10**400),
+        ("config.json", "rms_norm_eps", float("nan")),
+        ("config.json", "layer_norm_epsilon", float("inf")),
+        ("config.json", "norm_eps", -1e-5),
+        ("config.json", "rms_norm_eps", "1e-5"),
+        ("config.json", "rope_theta", 0),
+        ("config.json", "rope_theta", "x"),
+        ("config.json", "attention_dropout", 2.0),
+        ("config.json", "resid_pdrop", -0.1),
+        ("config.json", "logits_scaling", float("-inf")),
+        ("config.json", "rope_parameters", {"rope_type": "linear", "factor": float("nan")}),
         ("generation_config.json", "eos_token_id", ["stop"]),
         ("generation_config.json", "eos_token_id", 10**12),
         ("generation_config.json", "pad_token_id", True),
@@ -81,6 +91,12 @@ def test_a_value_that_no_model_has_is_refused_by_file_and_key(model, tmp_path, n
 
 
 FILES = ["config.json", "generation_config.json", "tokenizer_config.json"]
+
+
+def test_numbers_that_models_have_are_taken(model):
+    """Mamba's configurations hold an infinity in a list, ESM's a dropout that is none, T5's an epsilon of 1e-6."""
+    keys = {"time_step_limit": [0.0, float("inf")], "hidden_dropout": None, "layer_norm_epsilon": 1e-6, "norm_eps": 0}
+    check_model_files(change(model, "config.json", classifier_dropout=0.1, dropout=False, rope_theta=10_000, **keys))
 
 
 @pytest.mark.parametrize("name", FILES)
