@@ -56,14 +56,6 @@ COMBINATIONS = (
         "take it out, or use peft_method full",
     ),
     Combination(
-        "rollout_engine",
-        "`rollout_engine: vllm` and `peft_method: dora`",
-        ("ppo",),
-        lambda get: get("rollout_engine") == "vllm" and get("peft_method") == "dora",
-        "vllm cannot be handed a DoRA policy",
-        "use peft_method lora, or transformers",
-    ),
-    Combination(
         "value_warmup_updates",
         "`value_warmup_updates`, `value_model: head` and DeepSpeed",
         ("ppo",),

@@ -13,6 +13,7 @@ COLOCATED = (
     "vllm_max_model_length",
     "vllm_enable_sleep_mode",
 )
+OTHER_ENGINES = ("importance_sampling_cap", "engine_check_updates", "engine_tolerance")  # not transformers
 VLLM = ("vllm_mode", "vllm_server_base_url", *COLOCATED)
 
 
@@ -112,9 +113,11 @@ def engine(keys: Keys) -> Iterator[Fault]:
             f"{keys['rollout_engine']} cannot sample with weights in shards; set it to true, or rollout_engine to "
             "transformers",
         )
-    cap = "importance_sampling_cap"
-    if keys["rollout_engine"] == "transformers" and keys.changed(cap):
-        yield (cap,), "has no effect with rollout_engine transformers; take it out"
+    for key in OTHER_ENGINES:
+        if keys["rollout_engine"] == "transformers" and keys.changed(key):
+            yield (key,), "has no effect with rollout_engine transformers; take it out"
+    if keys["engine_check_updates"] is None and keys.given("engine_tolerance"):
+        yield ("engine_tolerance",), "has no effect with engine_check_updates: null; take it out"
     if keys["rollout_engine"] != "vllm":
         for key in VLLM:
             if keys.changed(key):

@@ -269,6 +269,8 @@ class PPORecipe(Recipe, ModelKeys, AdapterKeys, DataKeys, SamplingKeys):
     ds3_gather_for_generation: bool = True  # ZeRO-3, FSDP: hold all weights whole while answers are sampled and scored
     num_sample_generations: int = Field(default=10, ge=0, le=10**6)  # times in the run that samples.jsonl is written
     rollout_engine: Literal["transformers", "continuous_batching", "vllm"] = "transformers"
+    engine_check_updates: int | None = Field(default=10, gt=0, le=10**9)  # None: the engine is never checked
+    engine_tolerance: float | None = Field(default=None, gt=0, le=100)  # nats a token; None: by the precision
     vllm_mode: Literal["colocate", "server"] = "colocate"
     vllm_server_base_url: str | None = None  # server: where it answers
     vllm_gpu_memory_utilization: float = Field(default=0.3, gt=0, le=1)  # colocate: the trainer needs the rest

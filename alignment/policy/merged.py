@@ -9,7 +9,6 @@ from peft.utils.integrations import dequantize_module_weight
 from peft.utils.other import ModulesToSaveWrapper
 from torch import Tensor
 
-from alignment.errors import ModelError
 from alignment.policy.roles import Roles
 
 
@@ -18,8 +17,6 @@ def policy_weights(roles: Roles) -> Iterator[tuple[str, Tensor]]:
     """Names and tensors that the policy would have with its adapter merged; nothing is changed in place.
 
     4-bit weights are given in the precision they are computed in.
-
-    Raises: ModelError for DoRA, whose merged weight is not base plus difference.
     """
     if roles.policy_model is not None:
         yield from roles.policy_model.named_parameters()
@@ -41,6 +38,11 @@ def policy_weights(roles: Roles) -> Iterator[tuple[str, Tensor]]:
                 yield f"{name}.{key}".lstrip("."), parameter.data
 
 
+def _with_magnitude(weight: Tensor, magnitude: Tensor) -> Tensor:
+    """Give each row of `weight`, (out, in), its trained length: DoRA, https://arxiv.org/abs/2402.09353, equation 5."""
+    return weight * (magnitude.float() / weight.norm(dim=1)).unsqueeze(1)
+
+
 def _of_wrapper(name: str, module: Any, adapter: str | None) -> Iterator[tuple[str, Tensor]]:
     if isinstance(module, ModulesToSaveWrapper):
         own = module.modules_to_save[adapter] if adapter in module.modules_to_save else module.original_module
@@ -49,11 +51,10 @@ def _of_wrapper(name: str, module: Any, adapter: str | None) -> Iterator[tuple[s
     base = module.get_base_layer()
     weight = dequantize_module_weight(base)
     if adapter in module.lora_A and adapter not in module.merged_adapters:
+        changed = weight.float() + module.get_delta_weight(adapter).float()
         if module.use_dora.get(adapter):
-            raise ModelError(
-                "a DoRA policy cannot be handed to vLLM; use peft_method lora or rollout_engine transformers"
-            )
-        weight = (weight.float() + module.get_delta_weight(adapter).float()).to(weight.dtype)
+            changed = _with_magnitude(changed, module.lora_magnitude_vector[adapter].weight)
+        weight = changed.to(weight.dtype)
     yield f"{name}.weight", weight
     if getattr(base, "bias", None) is not None:
         yield f"{name}.bias", base.bias.data

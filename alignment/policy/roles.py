@@ -56,7 +56,7 @@ class Roles(nn.Module):
         self.policy_model = policy_model
         self.value_model = value_model
         self.heads = nn.ModuleDict(dict(heads))
-        self.adapters = dict(adapters)
+        self.adapters = {"base": None, **adapters}
         self.value_on_policy = value_on_policy
         self._switches = [m for m in base.modules() if isinstance(m, BaseTunerLayer | AuxiliaryTrainingWrapper)]
         for layer in self._switches:
@@ -129,10 +129,12 @@ class Roles(nn.Module):
         values = self._answer_values(hidden, input_ids, answer_mask)
         return logp, entropy, values
 
-    def reference_logp(self, input_ids: Tensor, answer_mask: Tensor, *, temperature: float) -> Tensor:
-        """Log-probabilities of the answers under the reference, (tokens,)."""
-        hidden = self._hidden("reference", input_ids)
-        return self._answer_logp("reference", hidden, input_ids, answer_mask, temperature, False)[0]
+    def reference_logp(
+        self, input_ids: Tensor, answer_mask: Tensor, *, temperature: float, role: str = "reference"
+    ) -> Tensor:
+        """Log-probabilities of the answers under a role that does not train, (tokens,); `base` has no adapter."""
+        hidden = self._hidden(role, input_ids)
+        return self._answer_logp(role, hidden, input_ids, answer_mask, temperature, False)[0]
 
     def scores(self, input_ids: Tensor, answer_mask: Tensor, role: str = "reward") -> Tensor:
         """A reward role's score of each sequence, read at the answer's last token, (batch,)."""

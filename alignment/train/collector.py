@@ -14,7 +14,8 @@ from alignment.data.rows import Prompt
 from alignment.data.template import Template
 from alignment.ops.kl import adapted_kl_coef
 from alignment.policy.roles import Roles
-from alignment.rollout.engine import Engine, Sampling
+from alignment.rollout.engine import Completion, Engine, Sampling
+from alignment.train.canary import Canary
 from alignment.train.estimates import make_experience
 from alignment.train.experience import Experience, Rows, generator, pack, prompt_rows, unflatten
 from alignment.train.measures import rollout_metrics, sample_rows
@@ -69,6 +70,7 @@ class Collector:
         self.last: dict[str, float] = {}  # numbers of the latest rollout, whole batch
         self.samples: list[dict[str, Any]] = []  # its first rows as text
         self.pad_token_id: int = template.tokenizer.pad_token_id
+        self.canary: Canary | None = None  # where the engine is not the trained module itself
 
     @torch.no_grad()
     def collect(self, update: int) -> Experience:
@@ -76,16 +78,23 @@ class Collector:
         start = time.perf_counter()
         self.roles.eval()
         self._adapt_kl_coef()
+        checked = self._check_engine(update)
         rollout = self._sample(update)
         sampled = time.perf_counter()
         said = self._ask_roles(rollout)
         rewards = self.shaping.shape(said.normalized, rollout.stopped)
         experience = make_experience(rollout, said, rewards, self.recipe, kl_coef=self.kl_coef)
-        self.last = rollout_metrics(rollout, said, experience) | {"kl_coef": self.kl_coef}
+        self.last = rollout_metrics(rollout, said, experience) | {"kl_coef": self.kl_coef} | checked
         self.samples = sample_rows(rollout, said, self.template)
         self.last |= {"seconds_sample": sampled - start, "seconds_score": time.perf_counter() - sampled}
         self._watch(update, rollout)
         return experience
+
+    def _check_engine(self, update: int) -> dict[str, float]:
+        if self.canary is None:
+            return {}
+        with self.autocast():
+            return self.canary.check(update)
 
     def _watch(self, update: int, rollout: Rollout) -> None:
         """Log what the watching scorers say, after everything that trains has been made."""
@@ -123,14 +132,17 @@ class Collector:
             first_row=own.start,
         )
         prompt_ids = [self.prompt_ids[i] for i in rows]
-        with self.autocast(), self.roles.sampling() if self.through is None else contextlib.nullcontext():
-            sampled = self.engine.generate(prompt_ids[own], sampling)
-        completions = self.gather(sampled)
+        completions = self.gather(self.generate(prompt_ids[own], sampling))
         lengths = [len(completion.ids) for completion in completions]
         microbatches = self.plan_of(update, [len(p) + n for p, n in zip(prompt_ids, lengths, strict=True)])
         mask = torch.arange(max(lengths)) < torch.tensor(lengths).unsqueeze(-1)
         first_epoch = microbatches[: len(microbatches) // recipe.num_ppo_epochs]
         return Rollout([self.prompts[i] for i in rows], prompt_ids, completions, own, first_epoch, mask)
+
+    def generate(self, prompt_ids: list[list[int]], sampling: Sampling) -> list[Completion]:
+        """Have the engine answer as the policy."""
+        with self.autocast(), self.roles.sampling() if self.through is None else contextlib.nullcontext():
+            return self.engine.generate(prompt_ids, sampling)
 
     def _ask_roles(self, rollout: Rollout) -> RoleNumbers:
         """What every role says of the answers before the update, each process asking about its own microbatches.

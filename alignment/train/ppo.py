@@ -27,6 +27,7 @@ from alignment.rollout.transformers_engine import TransformersEngine
 from alignment.run.directory import RunDirectory
 from alignment.run.files import write_jsonl
 from alignment.run.repair import readable_rows
+from alignment.train.canary import Canary
 from alignment.train.collector import Collector
 from alignment.train.engines import build_engine
 from alignment.train.experience import ExperienceStream, Rows, plan, unflatten
@@ -99,9 +100,30 @@ class PPOTrainer(ResumableTrainer):
             rank=args.process_index,
             world_size=args.world_size,
         )
+        self.collector.canary = self._canary(template, pad)
         self.stream = ExperienceStream(self._collect, self._plan, pad)
         self.statistics = UpdateStatistics()
         self.collected_at = -1  # optimizer steps taken when the present rollout was sampled
+
+    def _canary(self, template: Template, pad: int) -> Canary | None:
+        """What checks an engine that is not the trained module itself."""
+        if isinstance(self.engine, TransformersEngine):
+            return None
+        collector, recipe = self.collector, self.recipe
+        exact = self.roles.policy_lm.dtype == torch.float32 and not (self.args.bf16 or self.args.fp16)
+        return Canary(
+            recipe,
+            self.roles,
+            collector.prompt_ids,
+            generate=collector.generate,
+            ask=collector.ask,
+            gather=collector.gather,
+            stop_token_ids=list(template.stop_token_ids),
+            pad_token_id=pad,
+            half=not exact or recipe.load_in_4bit or recipe.rollout_engine == "vllm",
+            keeps_earlier=not is_sharded(self.accelerator),
+            rank=self.args.process_index,
+        )
 
     # Experience
 

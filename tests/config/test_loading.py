@@ -174,8 +174,13 @@ def test_wrong_values(faults, stage, given, message):
         ),
         (
             "ppo",
-            {"rollout_engine": "vllm", "peft_method": "dora"},
-            "rollout_engine: vllm cannot be handed a DoRA policy",
+            {"engine_check_updates": 5},
+            "engine_check_updates: has no effect with rollout_engine transformers; take it out",
+        ),
+        (
+            "ppo",
+            {"rollout_engine": "vllm", "engine_check_updates": None, "engine_tolerance": 0.1},
+            "engine_tolerance: has no effect with engine_check_updates: null; take it out",
         ),
         ("dpo", {"load_best_model_at_end": True}, "load_best_model_at_end: needs data to evaluate on"),
         ("dpo", {"eval_strategy": "steps"}, "eval_strategy: needs data to evaluate on; give test_split_size or"),

@@ -57,12 +57,6 @@ TRIES = [
         "currently not supported",
     ),
     Try(
-        "`rollout_engine: vllm` and `peft_method: dora`",
-        ("ppo", "single", {**DORA, "rollout_engine": "vllm"}),
-        ("ppo", "single", DORA),
-        "",  # vLLM needs a GPU; tests/policy/test_merge.py has the refusal of its weights
-    ),
-    Try(
         "`value_warmup_updates`, `value_model: head` and DeepSpeed",
         ("ppo", "zero1", WARM),
         ("ppo", "ddp", WARM),

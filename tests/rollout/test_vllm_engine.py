@@ -117,9 +117,14 @@ def test_a_four_bit_base_is_handed_over_in_the_precision_it_computes_in(base):
     assert set(given) == {name for name, _ in AutoModelForCausalLM.from_pretrained(base).named_parameters()}
 
 
-def test_dora_is_refused(base):
-    with pytest.raises(ModelError, match="a DoRA policy cannot be handed to vLLM"):
-        dict(policy_weights(roles_of(base, peft_method="dora")))
+def test_a_dora_policy_is_handed_over_merged(base):
+    roles = roles_of(base, peft_method="dora")
+    given = dict(policy_weights(roles))
+    roles.activate("policy")
+    merged = copy.deepcopy(roles.base).merge_and_unload(adapter_names=["policy"])
+    for name, parameter in merged.named_parameters():
+        torch.testing.assert_close(given[name], parameter.data, rtol=0, atol=1e-6)
+    assert set(given) == {name for name, _ in AutoModelForCausalLM.from_pretrained(base).named_parameters()}
 
 
 def test_an_answer_cut_short_for_no_known_reason_is_an_error(base):
