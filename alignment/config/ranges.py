@@ -73,7 +73,7 @@ RANGES: dict[str, Range] = {
     "dataset_num_proc": Range(1, 256),
     "ddp_bucket_cap_mb": ROWS,
     "ddp_timeout": Range(1, 10**7),
-    "pad_to_multiple_of": Range(1, 2**16),
+    "pad_to_multiple_of": Range(1, 4096),
     "router_aux_loss_coef": NOT_NEGATIVE,
     "beta": POSITIVE,
     "discopop_tau": POSITIVE,

@@ -168,10 +168,26 @@ def loss_mixture(keys: Keys) -> Iterator[Fault]:
         yield ("loss_weights",), "are all 0, so nothing would train"
 
 
-def smoothing(keys: Keys) -> Iterator[Fault]:
-    """The Trainer's smoothing is for classes; a reward model has none."""
-    if keys.stage == "reward" and keys["label_smoothing_factor"]:
-        yield ("label_smoothing_factor",), "is not read in stage reward, whose labels are of pairs; use label_smoothing"
+OF_PAIRS = "is not read in stage {stage}, whose labels are of pairs; use label_smoothing"
+UNFIT = {  # keys of the Trainer that a stage's own trainer cannot do with, or does not read
+    ("reward", "label_smoothing_factor"): OF_PAIRS,
+    ("dpo", "label_smoothing_factor"): OF_PAIRS,
+    ("ppo", "label_smoothing_factor"): "is not read in PPO, which learns from scores and has no labels; take it out",
+    ("ppo", "neftune_noise_alpha"): "must not be set in PPO: with noise in the embeddings the ratio of new to old "
+    "probabilities is noise; use it in SFT",
+}
+
+
+def unfit(keys: Keys) -> Iterator[Fault]:
+    """What the Trainer does for one model and one row's labels, and a stage's trainer cannot."""
+    for (stage, key), told in UNFIT.items():
+        if keys.stage == stage and keys[key]:
+            yield (key,), told.format(stage=stage)
+    if keys.stage == "reward" and keys["eval_do_concat_batches"] is False:
+        yield ("eval_do_concat_batches",), "must be true in stage reward, whose metrics are of all pairs together"
+    if keys.stage == "dpo" and keys["train_sampling_strategy"] in ("group_by_length", "batch_rebalance"):
+        told = f"{keys['train_sampling_strategy']} needs one length a row, and DPO's rows hold two answers; use random"
+        yield ("train_sampling_strategy",), told
 
 
 def candidates(keys: Keys) -> Iterator[Fault]:
@@ -254,7 +270,7 @@ RULES: list[Rule] = [
     best_model,
     loss_mixture,
     judges,
-    smoothing,
+    unfit,
     candidates,
     label_answers,
     label_pairs,

@@ -55,6 +55,7 @@ def faults(tmp_path, stage: str, given: dict, *argv: str) -> list[str]:
         ("sft", {"adam_beta1": -0.1}, "adam_beta1: must be at least 0"),
         ("sft", {"label_smoothing_factor": 2}, "label_smoothing_factor: must be less than 1"),
         ("sft", {"per_device_train_batch_size": 10**18}, "per_device_train_batch_size: must be at most 1000000"),
+        ("sft", {"pad_to_multiple_of": 65536}, "pad_to_multiple_of: must be at most 4096"),
         ("sft", {"logging_steps": 2.5}, "logging_steps: must be a whole number of steps, or a share"),
         ("sft", {"dataloader_num_workers": 10**6}, "dataloader_num_workers: must be at most 256"),
         ("sft", {"dataloader_prefetch_factor": 2}, "dataloader_prefetch_factor: needs dataloader_num_workers"),
