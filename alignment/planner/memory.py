@@ -14,12 +14,13 @@ from alignment.planner import skeleton
 from alignment.planner.machine import CUDA_CONTEXT, SLACK, Machine
 from alignment.planner.settings import Lengths, Settings, answers_of, lengths_of
 from alignment.planner.skeleton import Blueprint, blueprint
-from alignment.planner.steps import prefill, prepare, scoring_pass, training_step
+from alignment.planner.steps import Step, prefill, prepare, scoring_pass, training_step
 from alignment.planner.tracing import Traced, fake_memory, trace
 from alignment.planner.weights import Held, disk_buffers, held, states, total_bytes
 
 DEEP = 6  # layers above which two shallow models stand for the deep one, where its layers are alike
 SHALLOW = (2, 3)
+TRACED_TOKENS = 2**18  # of a microbatch; from there on activations grow evenly with its rows
 TrainRecipe = SFTRecipe | RewardRecipe | DPORecipe | PPORecipe
 
 
@@ -158,7 +159,7 @@ class _Training:
         """
         step = training_step(self.recipe, self.lengths)
         rows = self.settings.microbatch * self.settings.sequences
-        traced = self._trace(lambda model: step(model, rows), grad=True)
+        traced = self._trace_rows(step, rows, grad=True)
         moving = traced.peak
         whole = self.machine.shards.gradients == 1 and not self.machine.deepspeed
         if whole and self.settings.accumulation == 1:
@@ -185,8 +186,20 @@ class _Training:
     def _scoring(self, recipe: PPORecipe, standing: dict[str, int]) -> Phase:
         """What policy and value say of the answers, without gradient; reference and reward say no more than they."""
         score = scoring_pass(recipe, self.lengths)
-        traced = self._trace(lambda model: score(model, self.settings.microbatch), grad=False)
+        traced = self._trace_rows(score, self.settings.microbatch, grad=False)
         return Phase("scoring", {**standing, "activations": traced.peak})
+
+    def _trace_rows(self, step: Step, rows: int, *, grad: bool) -> Traced:
+        """Trace a microbatch, of two smaller ones where it is so large that its line is certain.
+
+        The output layer works in chunks of tokens, so the time of a trace grows with the microbatch.
+        """
+        more = max(2, TRACED_TOKENS // self.lengths.whole)
+        if rows <= more:
+            return self._trace(lambda model: step(model, rows), grad=grad)
+        few = more // 2
+        begin = self._trace(lambda model: step(model, few), grad=grad)
+        return begin.reached(self._trace(lambda model: step(model, more), grad=grad), (rows - few) / (more - few))
 
     def _trace(self, step: Callable[[Any], Any], *, grad: bool) -> Traced:
         """Trace a step, of two shallow models where their line leads to the real depth.

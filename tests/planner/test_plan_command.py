@@ -192,6 +192,30 @@ def test_a_broken_configuration_is_named(tmp_path: Path, base: Path) -> None:
         plan_stage(sft(tmp_path / "model"), Machine())
 
 
+@pytest.mark.parametrize("stage", ["sft", "ppo"])
+def test_two_small_microbatches_stand_for_a_large_one(base: Path, monkeypatch: pytest.MonkeyPatch, stage: str) -> None:
+    rows = {"library": {"per_device_train_batch_size": 512}}
+    batches = {"rollout_batch_size": 512, "total_episodes": 512}
+    recipe = sft(base, max_length=512, **rows) if stage == "sft" else ppo(base, **rows, **batches)
+    exact = plan_stage(recipe, Machine(gpus=1), {})
+    monkeypatch.setattr("alignment.planner.memory.TRACED_TOKENS", 256 * exact.lengths.whole)
+    for phase, traced in zip(plan_stage(recipe, Machine(gpus=1), {}).phases, exact.phases, strict=True):
+        assert phase.parts.keys() == traced.parts.keys()
+        for name, size in traced.parts.items():
+            assert phase.parts[name] == pytest.approx(size, rel=0.01), (phase.name, name)
+
+
+@pytest.mark.timeout(120)
+def test_the_largest_microbatch_is_planned_as_quickly_as_a_small_one(base: Path) -> None:
+    """A row more holds as much as any other: 10^6 rows hold 10^6/512 times what 512 do."""
+    small, large = (
+        plan_stage(sft(base, max_length=512, library={"per_device_train_batch_size": rows}), Machine(gpus=1), {})
+        for rows in (512, 10**6)
+    )
+    moving = [plan.phases[0].parts["activations"] for plan in (small, large)]
+    assert moving[1] == pytest.approx(moving[0] / 512 * 10**6, rel=0.05)
+
+
 def test_a_configuration_of_100000_layers_is_refused_before_a_skeleton_is_made(tmp_path: Path, base: Path) -> None:
     config = json.loads((base / "config.json").read_text())
     (tmp_path / "model").mkdir()
