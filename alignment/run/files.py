@@ -82,9 +82,12 @@ def write_atomic(path: Path | str, content: str | bytes) -> None:
 
 
 def _is_device(path: Path) -> bool:
-    """Whether a path names what is there to write into; `/dev/stdout` does even where it leads to a file."""
+    """Whether a path names what is there to write into; `/dev/stdout`, a link, does even where it leads to a file.
+
+    A file in `/dev/shm` is a file like any other.
+    """
     is_special = path.exists() and not path.is_file() and not path.is_dir()
-    return is_special or (path.parts[:2] == ("/", "dev") and path.exists())
+    return is_special or (path.parts[:2] == ("/", "dev") and path.is_symlink() and path.exists())
 
 
 def is_partial(path: Path) -> bool:

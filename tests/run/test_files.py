@@ -1,5 +1,6 @@
 import errno
 import os
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -50,6 +51,14 @@ def test_the_systems_devices_are_never_renamed_over(path, monkeypatch):
             write_atomic(path, "text")
     else:
         write_atomic(path, "")
+
+
+@pytest.mark.skipif(not os.access("/dev/shm", os.W_OK), reason="needs a folder in memory")
+def test_a_file_in_memory_is_replaced_like_any_other():
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+        for text in ("first", "second"):
+            write_atomic(Path(folder) / "file.json", text)
+        assert (Path(folder) / "file.json").read_text() == "second"
 
 
 def test_a_file_in_place_of_a_folder_is_named(tmp_path):
