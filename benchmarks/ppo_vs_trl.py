@@ -1,5 +1,6 @@
 """PPO of this project against PPO of TRL 1.12.0, the last release that had it, on the same work.
 
+    python -m pip install --no-deps --target runs/benchmarks/trl-1.12.0 trl==1.12.0
     python -m benchmarks.ppo_vs_trl --workload equal|natural [--repetitions 3] [--updates 4] [--threads 1]
 
 Runs alternate, each in a process of its own, and medians over repetitions are compared, so that a machine that slows
@@ -13,6 +14,7 @@ steps an update), learning rate 3e-6, KL coefficient 0.05, the first update left
 - `equal`: a random Llama of 15M parameters (hidden 288, 6 layers, vocabulary 32,000, tied), 32 prompts of 32 random
   tokens, answers of 64 tokens without a stop token.
 - `natural`: stories260K, 64 prompts of 32 tokens of stories, answers of up to 192 tokens that end at token 1.
+- `tiny`: the model of `equal`, a few answers of a few tokens, to see that the script runs.
 
 What each system does in one update:
 
@@ -58,7 +60,8 @@ def main() -> None:
     parser.add_argument("--microbatch", type=int, help="ours; default: a whole minibatch")
     parser.add_argument("--value_model", choices=("head", "adapter"), nargs="+", default=["head", "adapter"])
     parser.add_argument("--baseline", type=Path, default=SHARED / "bench" / "trl_ppo_baseline.py")
-    parser.add_argument("--trl", type=Path, default=WORK / "trl-1.12.0", help="folder of TRL 1.12.0, filled if missing")
+    parser.add_argument("--trl", type=Path, default=WORK / "trl-1.12.0", help="folder that pip installed TRL 1.12.0 to")
+    parser.add_argument("--work", type=Path, default=WORK, help="folder for the model that `equal` makes")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     args = parser.parse_args()
     if not args.baseline.is_file():
@@ -66,8 +69,10 @@ def main() -> None:
     if args.device == "cuda" and not _has_gpu():
         sys.exit("--device cuda: torch sees no CUDA device here; nothing was run")
     if not args.trl.is_dir():
-        _run([sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(args.trl), TRL], {})
-    _run([sys.executable, "-m", "benchmarks.workload", args.workload, str(WORK)], {})  # torch in here would be counted
+        sys.exit(f"{args.trl} is missing; run `pip install --no-deps --target {args.trl} {TRL}`, or name it with --trl")
+    _run(
+        [sys.executable, "-m", "benchmarks.workload", args.workload, str(args.work)], _found_first(ROOT)
+    )  # torch in here would be counted
     systems = [*(f"ours-{value}" for value in args.value_model), "trl"]
     runs: dict[str, list[dict[str, Any]]] = {system: [] for system in systems}
     for repetition in range(args.repetitions):
@@ -113,14 +118,14 @@ def report(args: argparse.Namespace, runs: dict[str, list[dict[str, Any]]]) -> N
 
 def _measure(system: str, args: argparse.Namespace) -> dict[str, Any]:
     workload: Workload = WORKLOADS[args.workload]
-    model, texts = str(model_folder(args.workload, WORK)), prompts_file(args.workload)
+    model, texts = str(model_folder(args.workload, args.work)), prompts_file(args.workload)
     prompts = ["--prompts", str(texts)] if texts else []
     if system != "trl":
         microbatch = args.microbatch or workload.batch // workload.mini_batches
         command = ["-m", "benchmarks.ppo_ours", "--workload", args.workload, "--model", model, *prompts]
         command += ["--updates", str(args.updates), "--microbatch", str(microbatch)]
         command += ["--value_model", system.removeprefix("ours-")]
-        path = str(ROOT)
+        path = ROOT
     else:
         command = [str(ROOT / "benchmarks" / "ppo_trl.py"), str(args.baseline), "--model", model, "--lora", *prompts]
         numbers = {
@@ -133,12 +138,17 @@ def _measure(system: str, args: argparse.Namespace) -> dict[str, Any]:
             "--stop-token-id": workload.stop_token_id,
         }
         command += [word for key, number in numbers.items() if number is not None for word in (key, str(number))]
-        path = str(args.trl)
+        path = args.trl
     hidden = {"CUDA_VISIBLE_DEVICES": ""} if args.device == "cpu" else {}
     threads = {"OMP_NUM_THREADS": str(args.threads), "TOKENIZERS_PARALLELISM": "false"}
-    printed = _run([sys.executable, *command], {"PYTHONPATH": path, "HF_HUB_OFFLINE": "1", **threads, **hidden})
+    printed = _run([sys.executable, *command], {**_found_first(path), "HF_HUB_OFFLINE": "1", **threads, **hidden})
     found: dict[str, Any] = json.loads(printed.splitlines()[-1])
     return found
+
+
+def _found_first(folder: Path) -> dict[str, str]:
+    """Have Python look for modules in `folder` first, then where it looks now."""
+    return {"PYTHONPATH": os.pathsep.join(filter(None, (str(folder), os.environ.get("PYTHONPATH", ""))))}
 
 
 def _run(command: list[str], environment: dict[str, str]) -> str:

@@ -25,11 +25,12 @@ class Workload:
 WORKLOADS = {
     "equal": Workload(batch=32, prompt_len=32, response_len=64),
     "natural": Workload(batch=64, prompt_len=32, response_len=192, stop_token_id=1),
+    "tiny": Workload(batch=4, prompt_len=8, response_len=8, mini_batches=2, epochs=1),  # to try a script with
 }
 
 
 def model_folder(workload: str, work: Path) -> Path:
-    """The model of a workload: `natural` uses stories260K, `equal` a random Llama of 15M parameters, made once."""
+    """The model of a workload: `natural` uses stories260K, others a random Llama of 15M parameters, made once."""
     if workload == "natural":
         return SHARED / "models" / "stories260K"
     folder = work / "llama15m"
