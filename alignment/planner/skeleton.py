@@ -28,6 +28,7 @@ from alignment.policy.targets import require_modules
 
 NF4_BLOCK, NESTED_BLOCK = 64, 256  # weights that share a constant; constants that share one of their own
 UNMASKED = "sdpa_unmasked"
+CLASSIFIER_HEADS = ("classifier", "score")  # PEFT saves both names with every sequence classifier, whichever it has
 NF4_TABLE, NESTED_TABLE = 4 * 16, 4 * 256 + 4  # bytes a matrix: tables of values, and the constants' mean
 TRAINED = (SFTRecipe, RewardRecipe, DPORecipe, PPORecipe)
 
@@ -281,7 +282,9 @@ def _telling_of_targets() -> Iterator[None]:
 
 
 def _plain(config: LoraConfig) -> LoraConfig:
+    """The configuration as a role's; heads are held beside the base, whichever of their names PEFT has written."""
+    heads = CLASSIFIER_HEADS if config.task_type == "SEQ_CLS" else ("score",)
     config = copy.deepcopy(config)
     config.task_type, config.lora_dropout, config.inference_mode = "CAUSAL_LM", 0.0, False
-    config.modules_to_save = [name for name in config.modules_to_save or [] if name != "score"] or None
+    config.modules_to_save = [name for name in config.modules_to_save or [] if name not in heads] or None
     return config

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
+from peft import LoraConfig
 from transformers import LlamaConfig
 from typer.testing import CliRunner
 
@@ -314,6 +315,16 @@ def test_a_reward_model_of_its_own_is_held_beside_the_base(base: Path) -> None:
     layer = 4 * 256**2 + 3 * 256 * 512 + 2 * 256
     assert beside.pop("weights, reward models") == 2 * (12 * layer + 1000 * 256 + 256 + 256)
     assert beside == alone
+
+
+def test_a_reward_adapter_that_plain_peft_saved_is_planned_for(base: Path, tmp_path: Path) -> None:
+    """PEFT names the heads `classifier` and `score` in every sequence classifier's configuration."""
+    names = ["classifier", "score"]
+    config = LoraConfig(task_type="SEQ_CLS", r=16, target_modules=["q_proj"], modules_to_save=names)
+    config.base_model_name_or_path = str(base)
+    config.save_pretrained(str(tmp_path))
+    parts = plan_stage(ppo(base, reward_model_path=str(tmp_path)), Machine()).phases[-1].parts
+    assert "weights, reward models" not in parts  # it lies on the base
 
 
 def test_time_follows_the_arithmetic(base: Path) -> None:
