@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 JOBS ?= 2
 RUN_TESTS := HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
-.PHONY: help quickstart install install-dev test test-slow test-hostile test-distributed test-floor lint format types check benchmark clean
+.PHONY: help quickstart install install-dev test test-slow test-hostile test-distributed test-floor lint format types check benchmark gpu-pack gpu-page clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /	/' | expand -t 16
@@ -67,7 +67,19 @@ types: $(VENV)/.installed-dev ## mypy --strict on alignment and reward
 
 check: lint format types test ## all of what CI runs
 
-benchmark: $(VENV)/.installed ## PPO against TRL 1.12.0, the bytes of four roles, the labeler's own time; 50 minutes
+gpu-pack: $(VENV)/.installed ## what a GPU machine without a network needs, in .gpu-pack; then there: bash benchmarks/gpu/run.sh
+	$(PIP) setuptools wheel  # deepspeed is built here
+	$(BIN)/python -m benchmarks.gpu.pack
+
+gpu-page: $(VENV)/.installed ## docs/gpu.md of benchmarks/gpu/results
+	$(BIN)/python -m benchmarks.gpu.page $(wildcard benchmarks/gpu/results/*.json) >docs/gpu.md
+
+TRL_WITH_PPO := runs/benchmarks/trl-1.12.0
+
+$(TRL_WITH_PPO):
+	$(BIN)/python -m pip install --quiet --no-deps --target $@ trl==1.12.0
+
+benchmark: $(VENV)/.installed $(TRL_WITH_PPO) ## PPO against TRL 1.12.0, the bytes of four roles, the labeler's own time; 50 minutes
 	$(BIN)/python -m benchmarks.ppo_vs_trl --workload equal
 	$(BIN)/python -m benchmarks.ppo_vs_trl --workload natural
 	$(BIN)/python -m benchmarks.roles_memory --shape 7b

@@ -44,10 +44,15 @@ def main() -> None:
     if args.device == "cuda" and not torch.cuda.is_available():
         sys.exit("torch sees no CUDA device here; nothing was run. --shape tiny --device cpu tries the script")
     if args.device == "cuda":
-        whole = torch.cuda.get_device_properties(0).total_memory
-        torch.cuda.set_per_process_memory_fraction(min(1.0, (args.memory - CONTEXT_GIB) * GIB / whole))
+        hold_to(args.memory)
     with tempfile.TemporaryDirectory(dir=args.work) as folder:
         print(json.dumps(measure(args, Path(folder))))
+
+
+def hold_to(memory: float) -> None:
+    """Let PyTorch's allocator take no more than a GPU of `memory` GiB has."""
+    whole = torch.cuda.get_device_properties(0).total_memory
+    torch.cuda.set_per_process_memory_fraction(min(1.0, (memory - CONTEXT_GIB) * GIB / whole))
 
 
 def measure(args: argparse.Namespace, folder: Path) -> dict[str, Any]:

@@ -1,0 +1,145 @@
+"""A step of sampling: milliseconds, kernels and waits for the device, at several batch sizes.
+
+    nf4         four roles on an NF4 base, the policy a LoRA adapter, as PPO samples
+    bf16        the same shape in bf16 without an adapter, as after a merge
+    continuous  the same with transformers' continuous batching
+
+A step's time is the difference of two runs' lengths, so that the prompt's pass falls out. Nothing stops an answer.
+"""
+
+import time
+import warnings
+from collections.abc import Callable
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from alignment.config.schema import DatasetEntry, PPORecipe
+from alignment.policy.load_roles import load_roles
+from alignment.rollout.continuous_batching import ContinuousBatchingEngine
+from alignment.rollout.engine import Engine, Sampling
+from alignment.rollout.transformers_engine import TransformersEngine
+from benchmarks.gpu.models import LARGE, large
+from benchmarks.gpu.step import Findings, Place, run_step
+from benchmarks.shapes import SHAPES
+
+BATCHES = {"cuda": (1, 16, 64, 128), "cpu": (1, 4)}
+PROMPT, SHORT, LONG = {"cuda": 64, "cpu": 8}, {"cuda": 16, "cpu": 4}, {"cuda": 48, "cpu": 12}  # tokens
+WAITS_A_STEP = 1 / 16  # of the device, where nothing is padded and nothing stops
+
+
+def main(place: Place, found: Findings, variant: str) -> None:
+    """Measure at each batch size."""
+    model = four_roles(place) if variant == "nf4" else plain(place)
+    cast = torch.autocast("cuda", torch.bfloat16) if place.on_gpu and variant == "nf4" else nullcontext()
+    for batch in BATCHES[place.device]:
+        engine: Engine = (
+            ContinuousBatchingEngine(model, 0, batch)
+            if variant == "continuous"
+            else TransformersEngine(model, 0, batch)
+        )
+        sample = sampler(engine, place, batch, SHAPES[LARGE[place.device]]["vocab_size"])
+        with cast:
+            found.numbers(**{f"batch {batch}": of_batch(place, batch, sample, counted=variant != "continuous")})
+    for batch, row in found.content["numbers"].items():
+        if "waits a step" in row:
+            found.check(f"{batch}: waits for the device a step", row["waits a step"], most=WAITS_A_STEP)
+
+
+def of_batch(place: Place, batch: int, sample: Callable[[int], None], *, counted: bool) -> dict[str, float]:
+    """One batch size; kernels and waits are `counted` where one process of Python gives them to the device."""
+    if place.on_gpu:
+        torch.cuda.reset_peak_memory_stats()
+    sample(SHORT[place.device])  # first kernels, and memory
+    ms = 1000 * a_step(place, lambda steps: timed(place, lambda: sample(steps)))
+    row = {"ms a step": ms, "tokens a second": 1000 * batch / ms}
+    if place.on_gpu and counted:
+        row["kernels a step"] = a_step(place, lambda steps: kernels(lambda: sample(steps)))
+        row["waits a step"] = a_step(place, lambda steps: waits_for_device(lambda: sample(steps)))
+    if place.on_gpu:
+        row["GiB"] = torch.cuda.max_memory_allocated() / 2**30
+    return row
+
+
+def four_roles(place: Place) -> Any:
+    """The policy among PPO's roles on the NF4 base."""
+    recipe = PPORecipe(
+        stage="ppo",
+        output_dir=str(place.own),
+        datasets=[DatasetEntry(path="unused")],
+        model_name_or_path=str(large(place)),
+        reward_model_path="unused",
+        total_episodes=64,
+        dtype="bfloat16" if place.on_gpu else "float32",
+        load_in_4bit=True,
+    )
+    roles = load_roles(recipe, reward_adapter=None)
+    return roles.to(place.device).eval().policy_lm
+
+
+def plain(place: Place) -> Any:
+    """A model of the same shape, made where it computes."""
+    shape = SHAPES[LARGE[place.device]]
+    dtype = torch.bfloat16 if place.on_gpu else torch.float32
+    torch.manual_seed(0)
+    with torch.device(place.device):
+        model = LlamaForCausalLM._from_config(LlamaConfig(**shape, max_position_embeddings=4096), dtype=dtype)
+    return model.eval()
+
+
+def sampler(engine: Engine, place: Place, batch: int, vocabulary: int) -> Callable[[int], None]:
+    """Return what samples a number of tokens for each of `batch` prompts of one length."""
+    source = torch.Generator().manual_seed(0)
+    prompts = torch.randint(4, vocabulary, (batch, PROMPT[place.device]), generator=source).tolist()
+
+    def sample(steps: int) -> None:
+        answers = engine.generate(prompts, Sampling(steps))
+        assert all(len(answer.ids) == steps for answer in answers)
+
+    return sample
+
+
+def a_step(place: Place, measure: Callable[[int], float]) -> float:
+    """What a measure of two runs of different lengths says of one step between them."""
+    short, long = SHORT[place.device], LONG[place.device]
+    return (measure(long) - measure(short)) / (long - short)
+
+
+def timed(place: Place, do: Callable[[], None]) -> float:
+    """Seconds until the device has done it."""
+    if place.on_gpu:
+        torch.cuda.synchronize()
+    begun = time.perf_counter()
+    do()
+    if place.on_gpu:
+        torch.cuda.synchronize()
+    return time.perf_counter() - begun
+
+
+def waits_for_device(do: Callable[[], None]) -> float:
+    """How often the host waited for the device, as far as PyTorch tells."""
+    before = torch.cuda.get_sync_debug_mode()
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        torch.cuda.set_sync_debug_mode("warn")
+        try:
+            do()
+        finally:
+            torch.cuda.set_sync_debug_mode(before)
+    return float(sum("synchronizing CUDA operation" in str(warning.message) for warning in said))
+
+
+def kernels(do: Callable[[], None]) -> float:
+    """How many kernels, copies and fills the device was given."""
+    from torch.profiler import ProfilerActivity, profile
+
+    with profile(activities=[ProfilerActivity.CUDA]) as seen:
+        do()
+        torch.cuda.synchronize()
+    return float(sum(event.device_type == torch.autograd.DeviceType.CUDA for event in seen.events()))
+
+
+if __name__ == "__main__":
+    run_step(main)
