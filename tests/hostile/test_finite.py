@@ -22,15 +22,15 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def one_step(stage: str) -> dict[str, object]:
     whole = {"total_episodes": 8, "num_mini_batches": 1} if stage == "ppo" else {"max_steps": 1}
-    return {**whole, "learning_rate": 1e300, "max_grad_norm": 0.0, "lr_scheduler_type": "constant"}
+    return {**whole, "optim": "adamw_torch", "adam_epsilon": 0.0, "max_grad_norm": 0.0, "lr_scheduler_type": "constant"}
 
 
-@pytest.mark.parametrize("optim", ["adamw_torch", "sgd"])
 @pytest.mark.parametrize("peft_method", ["lora", "full"])
 @pytest.mark.parametrize("stage", STAGES)
-def test_an_update_that_leaves_no_finite_weight_is_no_result(world, tmp_path, stage, peft_method, optim):
+def test_an_update_that_leaves_no_finite_weight_is_no_result(world, tmp_path, stage, peft_method):
+    """A weight without a gradient becomes 0 / (sqrt(0) + 0): LoRA's A in its first step, embeddings that no row has."""
     out = tmp_path / "run"
-    argv = write_recipe(world, stage, out, peft_method=peft_method, optim=optim, **one_step(stage))
+    argv = write_recipe(world, stage, out, peft_method=peft_method, **one_step(stage))
     ended = run_stage(stage, argv, tmp_path / "log")
     assert ended.code == 1, ended.said
     assert re.search("after step 1 is not finite|the update of step 1 is larger than any float", ended.last)
@@ -44,7 +44,8 @@ def test_an_update_that_leaves_no_finite_weight_is_no_result(world, tmp_path, st
 def test_the_last_good_checkpoint_is_kept(world, tmp_path, stage):
     """The first update makes weights so large that the next pass overflows."""
     out = tmp_path / "run"
-    keys = {"optim": "sgd", "learning_rate": 1e25, "max_grad_norm": 0.0, "save_steps": 1, "peft_method": "full"}
+    keys = {"optim": "sgd", "learning_rate": 1e6, "weight_decay": 1e3, "max_grad_norm": 0.0, "save_steps": 1}
+    keys |= {"peft_method": "full", "lr_scheduler_type": "constant"}
     ended = run_stage(stage, write_recipe(world, stage, out, **keys), tmp_path / "log")
     assert ended.code == 1, ended.said
     found = re.search(
