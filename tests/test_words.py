@@ -73,3 +73,28 @@ def test_a_machine_that_cannot_be_is_refused_in_one_line(given, said):
     assert said in str(told.value)
     assert len(str(told.value)) < 200
     assert parse_bytes("80GiB") == 80 * 2**30
+
+
+def test_an_output_that_replaces_what_is_read_is_refused(tmp_path):
+    rows, run = tmp_path / "rows.jsonl", tmp_path / "run"
+    run.mkdir()
+    files = [rows, run / "labels.jsonl", run / "manifest.json", run / "adapter_config.json", run / "model.safetensors"]
+    for file in files:
+        file.write_text("{}")
+    (tmp_path / "link.jsonl").symlink_to(rows)
+    for output in (rows, tmp_path / "link.jsonl", run / ".." / "rows.jsonl"):
+        for name in ("json", "json_out", "out", "output", "suggestions", "calibrated"):
+            with pytest.raises(RecipeError, match=r"it is also read, and would be replaced; name another file"):
+                require_words({"files": [str(rows)], name: output})
+    for output in files[1:]:
+        with pytest.raises(RecipeError, match=r"it is a file of .*, which is read, and would be replaced"):
+            require_words({"labels": [run], "json": output})
+    with pytest.raises(RecipeError, match="json names the same file; name another"):
+        require_words({"labels": [rows], "json": tmp_path / "new", "out": run / ".." / "new"})
+
+
+def test_an_output_that_replaces_an_earlier_one_is_not_refused(tmp_path):
+    for name in ("audit.html", "numbers.json", "people.jsonl"):
+        (tmp_path / name).write_text("{}")
+        require_words({"labels": [tmp_path], "output": tmp_path / name})
+    require_words({"labels": [tmp_path], "output": tmp_path / "manifest.json"})  # there is none to replace

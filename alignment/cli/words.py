@@ -3,7 +3,7 @@
 import errno
 import os
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,9 @@ from alignment.strict_json import shown
 LONGEST = 4096  # characters, of a path on Linux; a name or an address is shorter
 LONGEST_PART = 255  # bytes, of one name in a path
 NO_TEXT = ("Cc", "Cs", "Zl", "Zp")  # control characters, bytes that are no UTF-8, line and paragraph separators
+OUTPUTS = ("json", "json_out", "out", "output", "suggestions", "calibrated")  # parameters of verbs that name files
+RUN_NAMES = ("manifest", "recipe", "pipeline", "config", "tokenizer", "whole", "metrics", "samples", "labels", "README")
+RUN_SUFFIXES = (".safetensors", ".sqlite", ".pt", ".bin", ".arrow", ".jinja")
 
 
 def require_words(given: Mapping[str, Any]) -> None:
@@ -29,8 +32,38 @@ def require_words(given: Mapping[str, Any]) -> None:
             if fault:
                 quoted = "" if "key" in name else f" {shown(str(word))}"  # it may be the key itself
                 faults.append(f"{name}{quoted}: {fault}")
+    faults = faults or list(_overwritten(given))
     if faults:
         raise RecipeError(faults)
+
+
+def _overwritten(given: Mapping[str, Any]) -> Iterator[str]:
+    """Faults of outputs that would replace what the command reads, or another output."""
+    inputs = [Path(word) for name, value in given.items() if name not in OUTPUTS for word in _texts(value)]
+    outputs = {name: Path(word) for name in OUTPUTS for word in _texts(given.get(name))}
+    taken: dict[Path, str] = {}
+    for name, output in outputs.items():
+        resolved = output.resolve()
+        if resolved in taken:
+            yield f"{name} {shown(str(output))}: {taken[resolved]} names the same file; name another"
+        taken[resolved] = name
+        for read in inputs if output.is_file() else ():
+            if read.is_file() and read.samefile(output):
+                yield f"{name} {shown(str(output))}: it is also read, and would be replaced; name another file"
+            elif read.is_dir() and resolved.is_relative_to(read.resolve()) and _is_of_a_run(output):
+                yield (
+                    f"{name} {shown(str(output))}: it is a file of {shown(str(read))}, which is read, and would be "
+                    "replaced; name another file"
+                )
+
+
+def _texts(value: Any) -> list[str]:
+    return [str(word) for word in (value if isinstance(value, list) else [value]) if isinstance(word, str | Path)]
+
+
+def _is_of_a_run(path: Path) -> bool:
+    first = path.name.split(".")[0]
+    return path.suffix in RUN_SUFFIXES or first in RUN_NAMES or first.endswith("_config")
 
 
 def _fault(word: str | Path) -> str | None:
