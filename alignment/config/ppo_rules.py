@@ -14,7 +14,7 @@ COLOCATED = (
     "vllm_enable_sleep_mode",
 )
 OTHER_ENGINES = ("importance_sampling_cap", "engine_check_updates", "engine_tolerance")  # not transformers
-VLLM = ("vllm_mode", "vllm_server_base_url", *COLOCATED)
+VLLM = ("vllm_mode", "vllm_sync", "vllm_server_base_url", *COLOCATED)
 
 
 def schedule(keys: Keys) -> Iterator[Fault]:

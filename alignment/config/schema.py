@@ -272,6 +272,7 @@ class PPORecipe(Recipe, ModelKeys, AdapterKeys, DataKeys, SamplingKeys):
     engine_check_updates: int | None = Field(default=10, gt=0, le=10**9)  # None: the engine is never checked
     engine_tolerance: float | None = Field(default=None, gt=0, le=100)  # nats a token; None: by the precision
     vllm_mode: Literal["colocate", "server"] = "colocate"
+    vllm_sync: Literal["auto", "adapter", "merged"] = "auto"  # what vLLM is handed before each rollout
     vllm_server_base_url: str | None = None  # server: where it answers
     vllm_gpu_memory_utilization: float = Field(default=0.3, gt=0, le=1)  # colocate: the trainer needs the rest
     vllm_tensor_parallel_size: int = Field(default=1, gt=0, le=1024)

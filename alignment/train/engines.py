@@ -1,9 +1,12 @@
 """From a recipe's `rollout_engine` to the engine."""
 
 import importlib.util
+import logging
 from typing import Any
 
 from accelerate import Accelerator
+from peft.tuners.lora import LoraLayer
+from torch import nn
 from transformers import PreTrainedConfig
 
 from alignment.config.schema import PPORecipe
@@ -12,18 +15,27 @@ from alignment.data.template import Template
 from alignment.errors import ModelError
 from alignment.policy.base import resolve_model
 from alignment.policy.merged import policy_weights
+from alignment.policy.role_files import save_policy
 from alignment.policy.roles import Roles
 from alignment.rollout.continuous_batching import ContinuousBatchingEngine
 from alignment.rollout.engine import Engine
 from alignment.rollout.transformers_engine import TransformersEngine
+from alignment.rollout.vllm_adapter import RANKS, VersionedAdapter
 from alignment.rollout.vllm_engine import VLLMEngine, vllm_generation
+
+logger = logging.getLogger(__name__)
+
+
+def vllm_is_installed() -> bool:
+    """Whether vLLM can be imported."""
+    return importlib.util.find_spec("vllm") is not None
 
 
 def require_engine(recipe: PPORecipe) -> None:
     """Refuse, before anything loads, an engine that is not installed or cannot hold the policy's weights."""
     if recipe.rollout_engine != "vllm":
         return
-    if importlib.util.find_spec("vllm") is None:
+    if not vllm_is_installed():
         raise ModelError(
             "rollout_engine is vllm, but the package vllm is not installed; run `pip install 'alignment-stack[vllm]'` "
             "on a machine with a GPU, or use rollout_engine: transformers"
@@ -56,10 +68,13 @@ def build_engine(
         return ContinuousBatchingEngine(roles.policy_lm, pad, together)
     if recipe.rollout_engine == "vllm":
         require_engine(recipe)
+        adapter = versioned_adapter(recipe, roles)
         longest = max(len(template.prompt_ids(prompt)) for prompt in prompts) + recipe.max_new_tokens
         return VLLMEngine(
             vllm_generation(
                 lambda: policy_weights(roles),
+                adapter,
+                quantization="bitsandbytes" if adapter is not None and recipe.load_in_4bit else None,
                 model=roles.policy_lm,
                 accelerator=accelerator,
                 processing_class=tokenizer,
@@ -75,3 +90,46 @@ def build_engine(
             )
         )
     return TransformersEngine(roles.policy_lm, pad, together)
+
+
+def versioned_adapter(recipe: PPORecipe, roles: Roles) -> VersionedAdapter | None:
+    """Return what hands vLLM the adapter alone, None where whole merged weights are handed over.
+
+    Raises: ModelError where `vllm_sync: adapter` asks for what vLLM cannot do.
+    """
+    obstacle = adapter_obstacle(recipe, roles)
+    if recipe.vllm_sync == "adapter" and obstacle is not None:
+        raise ModelError(f"vllm_sync is adapter, but {obstacle}; use vllm_sync: auto or merged")
+    if recipe.vllm_sync == "merged":
+        return None
+    if obstacle is not None:
+        logger.warning("vLLM is handed merged weights before each rollout, because %s", obstacle)
+        return None
+    return VersionedAdapter(lambda path: save_policy(roles, path), roles.base.peft_config["policy"].r)
+
+
+def adapter_obstacle(recipe: PPORecipe, roles: Roles) -> str | None:
+    """Why vLLM cannot be handed the policy's adapter alone, None where it can.
+
+    vLLM's part: `PEFTHelper` in vllm/lora/peft_helper.py has no DoRA, no modules_to_save and one scale for all layers,
+    and bitsandbytes_loader.py quantises a plain base by NF4 with nested constants, as ours is.
+    """
+    if recipe.peft_method == "full":
+        return "peft_method is full"
+    config = roles.base.peft_config["policy"]
+    layers = [m for m in roles.base.modules() if isinstance(m, LoraLayer) and "policy" in m.r]
+    obstacles = {
+        "vllm_mode is server, and TRL's server takes no adapters": recipe.vllm_mode == "server",
+        "vllm_enable_sleep_mode discards the base's weights": recipe.vllm_enable_sleep_mode,
+        "vLLM has no DoRA": config.use_dora,
+        "vLLM has no modules_to_save": bool(config.modules_to_save),
+        "vLLM has no biases of an adapter": config.bias != "none" or config.lora_bias,
+        "vLLM has one rank and one alpha for all layers": bool(config.rank_pattern or config.alpha_pattern),
+        f"vLLM has no rank above {RANKS[-1]}": config.r > RANKS[-1],
+        "vLLM takes adapters of linear layers alone": not all(
+            isinstance(m.get_base_layer(), nn.Linear) for m in layers
+        ),
+        "vLLM quantises by NF4 with nested constants": recipe.load_in_4bit
+        and not (recipe.bnb_4bit_quant_type == "nf4" and recipe.use_bnb_nested_quant),
+    }
+    return next((reason for reason, holds in obstacles.items() if holds), None)

@@ -129,8 +129,15 @@ def test_a_dora_policy_is_handed_over_merged(base):
 
 def test_an_answer_cut_short_for_no_known_reason_is_an_error(base):
     vllm = StandIn(base, lambda: iter(AutoModelForCausalLM.from_pretrained(base).named_parameters()))
-    vllm.generate = lambda prompts, images, num_generations: (prompts, [[3, 4]] * 3, None, None)
+    vllm.generate = lambda prompts, images, num_generations: (prompts, [[3, 4]] * 3, [[[-1.0]] * 2] * 3, None)
     with pytest.raises(ModelError, match=r"ended an answer after 2 of 6 tokens without a stop token \(1, 7\)"):
+        VLLMEngine(vllm).generate(PROMPTS, Sampling(max_new_tokens=6, stop_token_ids=[1, 7]))
+
+
+def test_answers_without_log_probabilities_are_refused(base):
+    vllm = StandIn(base, lambda: iter(AutoModelForCausalLM.from_pretrained(base).named_parameters()))
+    vllm.generate = lambda prompts, images, num_generations: (prompts, [[3, 1]] * 3, None, None)
+    with pytest.raises(ModelError, match="vLLM gave no log-probabilities"):
         VLLMEngine(vllm).generate(PROMPTS, Sampling(max_new_tokens=6, stop_token_ids=[1, 7]))
 
 
@@ -167,7 +174,7 @@ def test_trls_generation_gets_our_settings_and_our_weights(base, monkeypatch):
 
 
 def test_a_missing_package_is_told_before_anything_loads(base, monkeypatch):
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("alignment.train.engines.vllm_is_installed", lambda: False)
     with pytest.raises(ModelError, match="the package vllm is not installed"):
         require_engine(recipe(base))
     require_engine(recipe(base).model_copy(update={"rollout_engine": "transformers"}))
@@ -196,9 +203,10 @@ def started(monkeypatch):
 
     for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
         monkeypatch.setenv(name, "0")  # put back afterwards: TRL sets them
+        monkeypatch.delenv(name)
     monkeypatch.setattr(theirs, "is_vllm_available", lambda: True)
     monkeypatch.setattr(theirs, "LLM", start, raising=False)
-    monkeypatch.setattr("alignment.train.engines.importlib.util.find_spec", lambda name: True)
+    monkeypatch.setattr("alignment.train.engines.vllm_is_installed", lambda: True)
 
 
 @pytest.mark.parametrize("four_bits", [False, True])
