@@ -27,6 +27,8 @@ from benchmarks.gpu.steps import CPU_SECONDS, LAST_SECONDS, ROUNDS, WHOLE_SECOND
 
 ROOT = Path(__file__).resolve().parents[2]
 LOGS = "logs.tar.gz"
+KILLS = 200  # looks for what is still there, 10 ms apart: a process that waits for a driver may not end
+MARK = "ALIGNMENT_GPU_STEP"
 SHOWN = 300  # characters of a log's last line
 
 
@@ -45,10 +47,10 @@ class Runner:
         self.pack = pack
         self.logs = work / "logs"
         self.logs.mkdir(parents=True, exist_ok=True)
-        self.groups: set[int] = set()  # of processes that run
         self.environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
         paths = [machine.site_of(work), str(ROOT), os.environ.get("PYTHONPATH", "")]
         self.environment["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
+        self.environment["TORCH_EXTENSIONS_DIR"] = str(work / "extensions")  # no lock of a build that was ended before
         self.environment["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // together))
         if device == "cpu":
             self.environment["CUDA_VISIBLE_DEVICES"] = ""
@@ -87,30 +89,47 @@ class Runner:
     def process(self, name: str, command: list[str], allowed: float) -> int | None:
         """Run a command with its log; None where it was ended after `allowed` seconds, with all that it had started."""
         with (self.logs / f"{name}.log").open("ab") as log:
-            started = subprocess.Popen(
-                command, cwd=ROOT, env=self.environment, stdout=log, stderr=log, start_new_session=True
-            )
-            self.groups.add(started.pid)
+            mark = self.mark(name)
+            environment = {**self.environment, **dict([mark.split("=", 1)])}
+            started = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)
             try:
                 return started.wait(allowed)
             except subprocess.TimeoutExpired:
                 return None
             finally:
-                self.groups.discard(started.pid)
-                _kill(started.pid)
-                started.wait()
+                kill_marked(mark)
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    started.wait(1)
+
+    def mark(self, name: str = "") -> str:
+        """The variable that all processes of a step inherit, as its environment has it; "": how those of all begin."""
+        return f"{MARK}={self.work}:{name}{':' if name else ''}"
 
     def end(self, *_: Any) -> None:
         """End at once, with all processes; what was found stands in the results file."""
-        for group in [*self.groups]:
-            _kill(group)
+        kill_marked(self.mark())
         shutil.rmtree(self.work, ignore_errors=True)
         os._exit(1)
 
 
-def _kill(group: int) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(group, signal.SIGKILL)
+def kill_marked(mark: str) -> None:
+    """End every process whose environment has this: launchers put theirs in sessions and groups of their own."""
+    for _ in range(KILLS):
+        found = [process for process in Path("/proc").glob("[0-9]*") if f"\0{mark}" in _environment(process)]
+        if not found:
+            return
+        for process in found:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(process.name), signal.SIGKILL)
+        time.sleep(0.01)
+
+
+def _environment(process: Path) -> str:
+    """What a process was started with; "" of one that has ended or is another user's."""
+    try:
+        return "\0" + (process / "environ").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
 
 
 def last_line(log: Path) -> str:

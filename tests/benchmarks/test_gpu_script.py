@@ -72,7 +72,7 @@ def test_a_step_is_ended_at_its_limit_with_what_it_started_and_keeps_what_it_fou
     sleeper = (
         found(tmp_path, "slow", '{"numbers": {"n": 1}}')
         + "; import subprocess, sys"
-        + "; child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])"
+        + "; child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'], start_new_session=True)"
         + f"; pathlib.Path({str(tmp_path / 'child')!r}).write_text(str(child.pid))"
         + "; print('going', flush=True); child.wait()"
     )
