@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
+from transformers.integrations import deepspeed
 
 from alignment.errors import ModelError
 from alignment.policy.model_files import is_there, read_object
@@ -123,7 +124,7 @@ def require_described(cls: Any, config: Any, folder: Path, shapes: Shapes, *, tr
         )
     if getattr(config, "quantization_config", None) is not None:  # several weights lie in one stored number
         return
-    with torch.device("meta"):
+    with _uncut(), torch.device("meta"):
         model = cls.from_config(config, trust_remote_code=trust_remote_code)
     stored = sum(_numbers(shape) for shape in shapes.values())
     parameters = {name: _numbers(tuple(tensor.shape)) for name, tensor in model.named_parameters()}
@@ -135,6 +136,17 @@ def require_described(cls: Any, config: Any, folder: Path, shapes: Shapes, *, tr
                 f"{folder}: config.json describes {sum(described.values()):,} numbers ({largest} alone has "
                 f"{described[largest]:,}), but the weights hold {stored:,}; put the model's own config.json back."
             )
+
+
+@contextmanager
+def _uncut() -> Iterator[None]:
+    """Make models whole under ZeRO-3 too: it cuts weights as they are made, and those on the meta device are none."""
+    launched = deepspeed._hf_deepspeed_config_weak_ref
+    deepspeed.unset_hf_deepspeed_config()
+    try:
+        yield
+    finally:
+        deepspeed._hf_deepspeed_config_weak_ref = launched
 
 
 def _numbers(shape: tuple[int, ...]) -> int:

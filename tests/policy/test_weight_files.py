@@ -7,10 +7,13 @@ import time
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import AutoConfig, AutoModelForCausalLM
+from transformers.integrations import deepspeed
 
 from alignment.config.schema import AdapterKeys, ModelKeys
 from alignment.errors import ModelError
 from alignment.policy.base import load_causal_lm, load_sequence_classifier
+from alignment.policy.weight_files import require_described, tensor_shapes
 from tests.models import save_tiny_model
 
 UP = "model.layers.1.mlp.up_proj.weight"
@@ -224,3 +227,22 @@ def test_a_reward_model_that_lost_its_head_is_refused(model, tmp_path):
     edit(tmp_path / "reward", lambda tensors: tensors.pop("score.weight"))
     with pytest.raises(ModelError, match=r"lack score\.weight"):
         classifier(tmp_path / "reward")
+
+
+class Zero3:
+    """What transformers knows of a run that DeepSpeed launched."""
+
+    def is_zero3(self):
+        return True
+
+
+def test_what_a_configuration_describes_is_counted_whole_under_zero3(model):
+    """ZeRO-3 would cut weights on the meta device, which holds none, and no model could be loaded."""
+    launched = Zero3()
+    deepspeed.set_hf_deepspeed_config(launched)
+    try:
+        config, shapes = AutoConfig.from_pretrained(model), tensor_shapes(model)
+        require_described(AutoModelForCausalLM, config, model, shapes, trust_remote_code=False)
+        assert deepspeed.is_deepspeed_zero3_enabled()
+    finally:
+        deepspeed.unset_hf_deepspeed_config()
