@@ -25,8 +25,6 @@ def prepare(model: Any, recipe: Recipe, *, checkpointing: bool) -> None:
     model.train()
     if not checkpointing:
         return
-    if inner is not model:
-        inner.enable_input_require_grads()
     if isinstance(inner, Roles):
         inner.activation_checkpointing_enable()
     else:

@@ -33,7 +33,32 @@ def checkpoint_switched_layers(
     """
     ours = {"preserve_rng_state": False, **kwargs, "use_reentrant": False, "context_fn": context_fn}
     checkpoint_layers(model, ours, **options)
-    model.disable_input_require_grads()
+    _drop_input_gradients(model)
+
+
+def without_input_gradients(model: Any, kwargs: dict[str, Any] | None) -> None:
+    """Take no gradient of the input embeddings where checkpointing does not need one.
+
+    TRL asks for it for every adapter. Only reentrant checkpointing needs it: with it the backward pass also runs
+    through the frozen layers below the lowest adapter.
+
+    Args:
+        model: a transformers model or a PeftModel around one.
+        kwargs: `gradient_checkpointing_kwargs` of the Trainer.
+    """
+    if (kwargs or {}).get("use_reentrant") is False:
+        _drop_input_gradients(model)
+
+
+def _drop_input_gradients(model: nn.Module) -> None:
+    """Remove every hook that asks for them.
+
+    TRL, PEFT and the Trainer each add one, and transformers' `disable_input_require_grads` removes the last alone.
+    """
+    for module in model.modules():
+        for key, hook in list(module._forward_hooks.items()):
+            if getattr(hook, "__name__", "").startswith("make_inputs_require_grad"):
+                del module._forward_hooks[key]
 
 
 def layer_classes(*models: nn.Module) -> list[str]:

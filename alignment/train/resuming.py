@@ -24,6 +24,7 @@ from transformers import (
 from transformers.trainer_callback import ExportableState
 
 from alignment.meter import say
+from alignment.policy.checkpointing import without_input_gradients
 
 COUNTERS = "counters.pt"  # in a checkpoint: one entry for each process
 
@@ -159,7 +160,9 @@ class _Restoring(TrainerCallback):
         self.trainer = trainer
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Restore."""
+        """Restore, and drop the gradients that TRL's and the Trainer's set-up asked for without need."""
+        if args.gradient_checkpointing:  # transformers keeps the newer name, activation_checkpointing, in step
+            without_input_gradients(self.trainer.model, args.gradient_checkpointing_kwargs)
         self.trainer.restore()
 
 
