@@ -6,6 +6,7 @@ from typing import Any
 
 from peft import LoraConfig
 
+from alignment.config.patterns import WHOLE_LAYERS
 from alignment.errors import ModelError
 
 SHOWN = 12  # names that a message lists
@@ -17,9 +18,23 @@ def require_modules(model: Any, config: LoraConfig) -> None:
     Raises: ModelError that names them and the modules that there are.
     """
     names = [name for name, _ in model.named_modules() if name]
-    if config.target_modules and not isinstance(config.target_modules, str):
+    if isinstance(config.target_modules, str):
+        _require_match(names, config.target_modules)
+    elif config.target_modules:
         _require(names, config.target_modules, "lora_target_modules")
     _require(names, [name for name in config.modules_to_save or [] if name != "score"], "lora_modules_to_save")
+
+
+def _require_match(names: list[str], pattern: str) -> None:
+    """Refuse a regular expression that PEFT would match to no module; `require_patterns` has tried it for its time."""
+    if pattern.lower() in WHOLE_LAYERS or any(re.fullmatch(pattern, name) for name in names):
+        return
+    longest = max(names, key=lambda name: name.count("."), default="")
+    listed = f"; to name modules by their last part, write a list: [{pattern}]" if pattern.isidentifier() else ""
+    raise ModelError(
+        f"lora_target_modules: the regular expression {pattern} matches none of the model's modules. It is matched "
+        f"against whole names, {longest} for one{listed}"
+    )
 
 
 def _require(names: list[str], wanted: Collection[str], key: str) -> None:

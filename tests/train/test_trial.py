@@ -151,6 +151,12 @@ def test_modules_that_an_adapter_names_exist(tmp_path):
         require_modules(model, adapter_config(recipe, task="CAUSAL_LM"))
 
     check(lora_target_modules=["q_proj", "layers.1.mlp.up_proj"], lora_modules_to_save=["lm_head"])
+    check(lora_target_modules="all-linear")
+    check(lora_target_modules=r".*layers\.1\..*_proj")
+    with pytest.raises(ModelError, match=r"expression q_proj matches none .* write a list: \[q_proj\]"):
+        check(lora_target_modules="q_proj")
+    with pytest.raises(ModelError, match=r"expression .*nope matches none .* whole names, model\.layers\.\d"):
+        check(lora_target_modules=".*nope")
     with pytest.raises(ModelError, match=r"lora_modules_to_save: the model has no module nope; it has .*lm_head"):
         check(lora_modules_to_save=["nope"])
     with pytest.raises(ModelError, match="lora_target_modules: the model has no module nope"):
