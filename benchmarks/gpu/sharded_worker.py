@@ -1,6 +1,7 @@
 """The process that `sharded.py` has launched: PPO as its recipe says, and a file with what was really sharded."""
 
 import argparse
+import importlib
 import os
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,9 @@ def shard_on_cpu() -> None:
     from accelerate.utils import DistributedType
 
     transformers.training_args.is_torch_bf16_gpu_available = lambda: True  # a CPU has it too
+    if os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true":
+        backend: Any = importlib.import_module("deepspeed.comm.torch")  # the package's own `torch` is PyTorch
+        backend.build_shm_op = lambda: None  # a faster sum of several CPU processes, which a compiler makes in minutes
     if os.environ.get("ACCELERATE_USE_FSDP") == "true":
         PartialState._prepare_backend = lambda *_, **__: ("gloo", DistributedType.MULTI_GPU)
 
