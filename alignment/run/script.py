@@ -25,6 +25,9 @@ INTERRUPTED = 130  # 128 + SIGINT, what shells report
 NOBODY_READS = 141  # 128 + SIGPIPE, the same
 
 REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR)
+# Loggers whose warnings every process that only imports the library gets: DeepSpeed of a machine without a GPU,
+# bitsandbytes of a CPU kernel on the Hub that is not used here.
+HUSHED = ("DeepSpeed", "bitsandbytes.backends.cpu.ops")
 NO_BARS = ("HF_HUB_DISABLE_PROGRESS_BARS", "HF_DATASETS_DISABLE_PROGRESS_BARS")  # read when a library is imported
 NO_MEMORY = ("CUDA out of memory", "can't allocate memory", "HIP out of memory", "MPS backend out of memory")
 BARS = {  # what turns off the bars of one that is imported already
@@ -139,8 +142,8 @@ def _hush() -> None:
         if isinstance(stream, io.TextIOWrapper):  # a file's name or a text that the terminal's encoding does not have
             stream.reconfigure(errors="backslashreplace")
     logging.raiseExceptions = False  # a log line that cannot be written prints no traceback
-    # DeepSpeed warns of a machine without a GPU in every process that only imports it.
-    logging.getLogger("DeepSpeed").addFilter(lambda record: record.levelno >= logging.ERROR)
+    for name in HUSHED:
+        logging.getLogger(name).addFilter(lambda record: record.levelno >= logging.ERROR)
     if not main:
         logging.disable(logging.WARNING)
         warnings.simplefilter("ignore")

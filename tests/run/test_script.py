@@ -114,3 +114,18 @@ def test_a_reader_that_has_ended_is_no_error(tmp_path):
     paths = {"PYTHONPATH": os.pathsep.join(sys.path)}
     ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env={**os.environ, **paths})
     assert (ended.stdout[-5:], ended.stderr) == ("done\n", "")
+
+
+def test_warnings_that_every_process_would_print_are_left_out_and_errors_are_not(tmp_path):
+    code = (
+        "import logging\nfrom alignment.run.script import script\n"
+        "def main():\n"
+        "    for name in ('DeepSpeed', 'bitsandbytes.backends.cpu.ops', 'another'):\n"
+        "        logging.getLogger(name).warning('%s warns', name)\n"
+        "        logging.getLogger(name).error('%s fails', name)\n"
+        "script(main)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert done.stderr.splitlines() == [
+        "DeepSpeed fails", "bitsandbytes.backends.cpu.ops fails", "another warns", "another fails"
+    ]  # fmt: skip
