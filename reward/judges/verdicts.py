@@ -1,6 +1,5 @@
 """Reading a verdict out of a judge model's reply, and its probability out of the log-probabilities."""
 
-import math
 import re
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -23,7 +22,6 @@ from reward.judges.own_words import (
 )
 from reward.judges.reading import read
 
-HALF = 0.505  # of the probabilities of two tokens at one place, one is less
 REFUSAL = re.compile(
     r"^\W*(i['’]?m sorry|sorry\b|i apologi[sz]e|i\s+(can['’]?t|cannot|won['’]?t|will not|(am|['’]m) (not able|unable))"
     r"|as an ai\b)",
@@ -187,8 +185,8 @@ def soft_probability(token: Any, label: str | None = None) -> tuple[float, float
     Args:
         token: of `logprobs.content`. label: what the reply says; None: whichever letter the token spells.
 
-    Returns: None where the token does not spell the label, its numbers are no log-probabilities or make both letters
-        the likelier, or the other letter is not among the alternatives and could be the likelier one.
+    Returns: None where the token does not spell the label, its numbers are no log-probabilities, or the other letter
+        is not among the alternatives and could be the likelier one.
     """
     try:
         found = alternatives(token)
@@ -202,8 +200,6 @@ def soft_probability(token: Any, label: str | None = None) -> tuple[float, float
         if each.word in mass:
             mass[each.word] += each.probability
     other = "B" if written == "A" else "A"
-    if mass[other] > HALF and math.exp(token.get("logprob", -math.inf)) > HALF:
-        return None  # each is told to be the likelier
     if mass[other] == 0.0:
         # A token that is not listed is at most as probable as those that are, and as what they leave.
         unlisted = min(1.0 - sum(each.probability for each in found), *(each.probability for each in found))

@@ -82,13 +82,6 @@ def test_probabilities_that_add_up_to_more_than_one_give_none():
     assert soft_probability(rounded) == (pytest.approx(0.9, abs=1e-3), pytest.approx(1.0, abs=1e-3))
 
 
-def test_two_tokens_that_are_both_the_likelier_give_none():
-    """Its own log-probability makes A 0.95, the list makes B 0.95: which of them is wrong is not known."""
-    written = token("A", math.log(0.95), ("A", math.log(0.04)), ("B", math.log(0.95)))
-    assert soft_probability(written, "A") is None
-    assert soft_probability(token("A", math.log(0.04), ("A", math.log(0.04)), ("B", math.log(0.95))), "A") is not None
-
-
 def test_a_letter_that_is_not_listed_and_could_be_the_likelier_one_gives_none():
     assert soft_probability(token("A", math.log(0.3), ("A", math.log(0.3)))) is None  # B may have up to 0.3
     assert soft_probability(token("A", math.log(0.9), ("A", math.log(0.9)))) == (1.0, pytest.approx(0.9))
