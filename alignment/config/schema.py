@@ -24,7 +24,8 @@ class DatasetEntry(Part):
     data_dir: str | None = None
     data_files: str | list[str] | None = None
     split: str = "train"
-    columns: list[str] | None = None
+    columns: list[str] | dict[str, str] | None = None  # the columns to look at, or key of a layout → column
+    ignore_columns: list[str] = Field(default_factory=list)  # keys of rows and messages to leave out
     fraction: float | None = Field(default=None, gt=0, le=10**9)  # share of the mixture, normalised to sum to one
     format: str | None = None  # None: recognised from the first row
 

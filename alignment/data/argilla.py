@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from alignment.data.conversations import BadRow, checked, keys_of, kind_of, text_of
+from alignment.data.fields import BadRow, checked, keys_of, kind_of, text_of
 from alignment.data.opinions import Opinions, Row, field_of, is_prompt, is_text, plain, prompt_among, siblings
 from alignment.data.rankings import number_of, pairs_from_ranks, pairs_from_scores
 from alignment.data.rows import Pair, Ranking

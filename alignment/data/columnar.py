@@ -9,7 +9,7 @@ import decimal
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from alignment.data.conversations import Unreadable
+from alignment.data.fields import Unreadable
 from alignment.data.stored import FREE_BYTES, LINE_COST, UNFOLDS
 from alignment.errors import DataError, first_line
 from alignment.strict_json import shown

@@ -4,9 +4,11 @@ import json
 import re
 from typing import Any
 
+from alignment.data.fields import BadRow, checked, keys_of, kind_of, optional_text, text_in
+from alignment.data.keys import refuse_unread_of_message
 from alignment.data.rows import Message, Prompt
 from alignment.errors import JsonError, NotJson
-from alignment.strict_json import FOREIGN, check, parse, shown
+from alignment.strict_json import parse, shown
 
 ROLES = {
     "system": "system",
@@ -27,35 +29,6 @@ ROLES = {
     "tool_call": "function_call",
 }
 _HH_TURN = re.compile(r"\n\n(Human|Assistant):")
-
-
-class BadRow(ValueError):
-    """What is wrong with one row; whoever reads the file adds where it stands."""
-
-
-class BrokenJson(str):
-    """Text that should have been JSON, in a cell of a CSV; `reason` is what is wrong with it."""
-
-    reason: str = ""
-
-
-class Unreadable:
-    """Stands for a cell that cannot be read; a layout that looks at it refuses the row with `reason`."""
-
-    def __init__(self, reason: str) -> None:
-        self.reason = reason
-
-
-def text_of(row: dict[str, Any], key: str, *, empty: bool = False) -> str:
-    """Return the string under `key`; missing, of another type, or blank unless `empty`, is a `BadRow`."""
-    if key not in row:
-        raise BadRow(f"the field '{key}' is missing; found {keys_of(row)}")
-    return _text(row[key], f"'{key}'", empty=empty)
-
-
-def optional_text(row: dict[str, Any], key: str) -> str:
-    """Return the string under `key`, or "" where it is absent or null."""
-    return "" if row.get(key) is None else text_of(row, key, empty=True)
 
 
 def messages_of(row: dict[str, Any], key: str) -> list[Message]:
@@ -84,17 +57,23 @@ def message_of(turn: Any, what: str) -> Message:
     role = ROLES.get(str(turn[speaker]).lower())
     if role is None:
         raise BadRow(f"{what} has the unknown role {shown(turn[speaker])}; known are {', '.join(ROLES)}")
+    reads = (speaker, body, "name", "tool_calls", "tool_call_id", "tools")
+    if not turn.keys() <= set(reads):
+        refuse_unread_of_message(turn, what, reads, role)
     if role == "function_call":
-        return _call_message(_text(turn.get(body), f"{what} '{body}'"), [])
+        return _call_message(text_in(turn.get(body), f"{what} '{body}'"), [])
     if turn.get("tool_calls"):
+        if role != "assistant":
+            raise BadRow(f"{what} has 'tool_calls' and the role {role}; only the assistant calls tools")
         return _call_message(optional_text(turn, body), turn["tool_calls"])
     if body not in turn:
         raise BadRow(f"{what} has no '{body}'")
     message = {"role": role, "content": _content(turn[body], f"{what} '{body}'")}
     for extra in ("name", "tool_call_id"):
-        if isinstance(turn.get(extra), str):
-            message[extra] = turn[extra]
-    return message
+        if turn.get(extra) is not None:
+            message[extra] = text_in(turn[extra], f"{what} '{extra}'")
+    tools = tools_of(turn)  # that a prompt of our own labels carries
+    return {**message, "tools": tools} if tools else message
 
 
 def _content(value: Any, what: str) -> str:
@@ -102,8 +81,8 @@ def _content(value: Any, what: str) -> str:
         for part in value:
             if not isinstance(part, dict) or part.get("type") != "text":
                 raise BadRow(f"{what} has a part that is not text; only text is supported")
-        return "".join(_text(part.get("text"), what, empty=True) for part in value)
-    return _text(value, what, empty=True)
+        return "".join(text_in(part.get("text"), what, empty=True) for part in value)
+    return text_in(value, what, empty=True)
 
 
 def _call_message(text: str, calls: Any) -> Message:
@@ -145,13 +124,15 @@ def tools_of(row: dict[str, Any]) -> str | None:
     return tools if isinstance(tools, str) else json.dumps(tools, ensure_ascii=False)
 
 
-def checked(value: Any, key: str) -> Any:
-    """Return a value that is kept as JSON; one that JSON, UTF-8 or a limit does not allow is a `BadRow`."""
-    try:
-        check(value, FOREIGN, (key,))
-    except JsonError as error:
-        raise BadRow(str(error)) from None
-    return value
+def with_system(messages: list[Message], system: str) -> list[Message]:
+    """Put a row's `system` before its messages; a system message that differs from it is a `BadRow`."""
+    if not system.strip():
+        return messages
+    if messages and messages[0]["role"] == "system":
+        if messages[0]["content"].strip() != system.strip():
+            raise BadRow("'system' differs from the system message that the conversation begins with; keep one")
+        return messages
+    return [{"role": "system", "content": system}, *messages]
 
 
 def carrying_tools(messages: list[Message], tools: str | None) -> list[Message]:
@@ -231,6 +212,12 @@ def _rest(messages: list[Message], what: str) -> str:
     if not messages[-1]["content"].strip():
         raise BadRow(f"{what} is an empty answer")
     first, *others = messages
+    foreign = next((message["role"] for message in others if message["role"] not in names), None)
+    if foreign is not None:
+        raise BadRow(
+            f"{what} holds a message of the {foreign} after its first answer, which would be learned as the "
+            "assistant's own words; give pairs that part at their last answer"
+        )
     return first["content"] + "".join(f"\n\n{names.get(m['role'], m['role'])}: {m['content']}" for m in others)
 
 
@@ -242,47 +229,3 @@ def readable(prompt: Prompt) -> str:
     if len(prompt) == 1 and prompt[0]["role"] == "user":
         return prompt[0]["content"]
     return "\n\n".join(f"{message['role'].capitalize()}: {message['content']}" for message in prompt)
-
-
-def _text(value: Any, what: str, *, empty: bool = False) -> str:
-    if not isinstance(value, str):
-        raise BadRow(f"{what} is {kind_of(value)}, not text")
-    if not empty and not value.strip():
-        raise BadRow(f"{what} is empty")
-    return whole_text(value, what)
-
-
-def whole_text(value: str, what: str) -> str:
-    """Return a text; one with half of a surrogate pair, which no tokenizer reads, is a `BadRow`."""
-    try:
-        value.encode()
-    except UnicodeEncodeError as error:
-        raise BadRow(
-            f"{what} holds half of a surrogate pair at position {error.start}, which is no character"
-        ) from None
-    return value
-
-
-def is_whole(value: Any) -> bool:
-    """Whether no text in a JSON value holds half of a surrogate pair, which JSON can spell and no tokenizer reads."""
-    try:
-        json.dumps(value, ensure_ascii=False).encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def keys_of(row: dict[str, Any]) -> str:
-    """List a row's keys in a message, the first ones where there are many."""
-    names = [name if name.isprintable() and len(name) <= 60 else shown(name)[1:-1] for name in map(str, row)]
-    return ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "") or "no field"
-
-
-def kind_of(value: Any) -> str:
-    """Return JSON's word for what `value` is."""
-    if isinstance(value, Unreadable):
-        return value.reason
-    if isinstance(value, BrokenJson):
-        return f"text that is no JSON ({value.reason})"
-    names = {dict: "an object", list: "a list", bool: "a boolean", int: "a number", float: "a number", str: "text"}
-    return "null" if value is None else names.get(type(value), type(value).__name__)

@@ -7,7 +7,7 @@ import itertools
 from collections.abc import Mapping
 from typing import Any
 
-from alignment.data.conversations import BadRow, checked, kind_of, text_of
+from alignment.data.fields import BadRow, checked, kind_of, text_of
 from alignment.data.opinions import Opinions, Row, field_of, is_prompt, is_text, prompt_among, same_end
 from alignment.data.rows import Asked, Pair, Ranking
 from alignment.strict_json import shown

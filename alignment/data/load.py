@@ -7,8 +7,11 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 from alignment.data.contradictions import Claim, claims_of, contradictions, is_opinion, same_text
-from alignment.data.conversations import BadRow, carrying_tools, kind_of
-from alignment.data.formats import ANSWERS, Format, Parsed, named, recognise
+from alignment.data.conversations import carrying_tools
+from alignment.data.fields import BadRow, kind_of
+from alignment.data.formats import ANSWERS, Format, named, recognise, refuse_unread
+from alignment.data.keys import UnreadKey
+from alignment.data.layouts import Parsed
 from alignment.data.rankings import best_response
 from alignment.data.readers import RawRow, RawSource
 from alignment.data.rows import Demonstration, Prompt, Ranking
@@ -157,11 +160,13 @@ def load(
     max_samples: int | None,
     *,
     agreeing: bool = False,
+    also_read: tuple[str, ...] = (),
 ) -> Loaded[T]:
     """Load what `convert` makes of each parsed row, which may look at the row as its file holds it; None leaves it out.
 
     Args:
         agreeing: two rows that prefer opposite answers are bad rows, both of them.
+        also_read: keys that `convert` looks at.
 
     Raises: DataError where a file cannot be read or gives nothing, and at a bad row where `on_bad_row` is stop.
     """
@@ -170,7 +175,7 @@ def load(
     for entry in entries:
         of_entry: list[Kept[T]] = []
         for source in read_entry(entry):
-            of_entry += _read_source(source, entry.format, convert, on_bad_row, loaded)
+            of_entry += _read_source(source, entry.format, convert, on_bad_row, loaded, also_read)
         read.append(of_entry)
     if agreeing:
         read = _agreeing(read, on_bad_row, loaded)
@@ -192,6 +197,7 @@ def _read_source(
     convert: Convert[T],
     on_bad_row: OnBadRow,
     loaded: Loaded[T],
+    also_read: tuple[str, ...],
 ) -> list[Kept[T]]:
     fmt = named(format_name) if format_name is not None else None
     rows: list[Kept[T]] = []
@@ -200,11 +206,14 @@ def _read_source(
             value = _object(raw)
             if fmt is None:
                 fmt = _recognised(value, raw.where, on_bad_row)
+            refuse_unread(value, fmt, chosen=format_name is not None, also_read=also_read)
             for parsed in fmt.read(value):
                 claims = claims_of(parsed, value) if isinstance(parsed, Ranking) else []
                 if isinstance(parsed, Ranking):
                     _count(parsed, raw, loaded)
                 rows.append(Kept(convert(parsed, raw, fmt), raw.where, claims))
+        except UnreadKey as error:
+            raise DataError(printable(f"{raw.where}: {error}.")) from None
         except BadRow as error:
             fault = printable(f"{raw.where}: {error}")
             if on_bad_row == "stop":

@@ -9,7 +9,9 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
-from alignment.data.conversations import BadRow, messages_of, text_of
+from alignment.data.conversations import messages_of, with_system
+from alignment.data.fields import BadRow, text_of
+from alignment.data.keys import UnreadKey, unread
 from alignment.data.rows import Message, Pair, Prompt, Ranking
 
 Row = dict[str, Any]
@@ -55,18 +57,35 @@ def prompt_among(fields: Row, answers: list[str]) -> Prompt:
         prompt = rest[0]
     if prompt is None:
         raise BadRow(f"which of {', '.join(others) or 'no fields'} is the prompt? name it {' or '.join(PROMPTS[:3])}")
+    around = (*SYSTEMS,) if isinstance(fields[prompt], list) else (*SYSTEMS, *CONTEXTS)
+    _refuse_unread(fields, [prompt, *answers, *(named[word] for word in around if word in named)], answers)
     if isinstance(fields[prompt], list):
         messages = messages_of(fields, prompt)
         if messages[-1]["role"] == "assistant":
             raise BadRow(f"'{prompt}' ends with a message of the assistant, so there is nothing to answer")
-        return messages
+        return with_system(messages, "\n\n".join(_texts(fields, named, SYSTEMS)))
+    system: list[Message] = [{"role": "system", "content": text} for text in _texts(fields, named, SYSTEMS)]
+    return [
+        *system,
+        {"role": "user", "content": "\n\n".join([text_of(fields, prompt), *_texts(fields, named, CONTEXTS)])},
+    ]
 
-    def also(words: tuple[str, ...]) -> list[str]:
-        found = [named[word] for word in words if word in named]
-        return [text_of(fields, name) for name in found if isinstance(fields[name], str) and fields[name].strip()]
 
-    system: list[Message] = [{"role": "system", "content": text} for text in also(SYSTEMS)]
-    return [*system, {"role": "user", "content": "\n\n".join([text_of(fields, prompt), *also(CONTEXTS)])}]
+def _texts(fields: Row, named: dict[str, str], words: tuple[str, ...]) -> list[str]:
+    found = [named[word] for word in words if word in named]
+    return [text_of(fields, name) for name in found if isinstance(fields[name], str) and fields[name].strip()]
+
+
+def _refuse_unread(fields: Row, reads: list[str], answers: list[str]) -> None:
+    """Refuse texts that are neither the prompt nor an answer, compared or not."""
+    spare = [name for answer in answers for name in siblings(answer, fields)]
+    keys = unread(fields, reads, spare)
+    if keys:
+        raise UnreadKey(
+            f"nothing reads {', '.join(keys)}; the prompt is {reads[0]} and the answers are {', '.join(answers)}. Name "
+            f"a context {' or '.join(CONTEXTS)} and a system prompt {SYSTEMS[0]}, or set ignore_columns: "
+            f"[{', '.join(keys)}]"
+        )
 
 
 def is_prompt(name: str) -> bool:

@@ -5,8 +5,9 @@ import itertools
 from collections.abc import Sequence
 from typing import Any, get_args
 
-from alignment.data.conversations import BadRow, checked, kind_of, messages_of, whole_text
-from alignment.data.rows import USABLE, Asked, Pair, Prompt, Ranking, Status
+from alignment.data.conversations import carrying_tools, messages_of, tools_of, with_system
+from alignment.data.fields import BadRow, checked, kind_of, optional_text, whole_text
+from alignment.data.rows import USABLE, Asked, Message, Pair, Prompt, Ranking, Status
 from alignment.strict_json import shown as quoted
 
 _STATUSES: tuple[str, ...] = get_args(Status)
@@ -110,7 +111,18 @@ def margin_of(value: Any, what: str) -> float | None:
 
 
 def prompt_of(row: dict[str, Any]) -> Prompt:
-    """Return the row's `prompt`: text, or messages that do not end with the assistant's."""
+    """Return the row's `prompt` with its `system` and `tools`, which make a chat of a text.
+
+    The prompt is text, or messages that do not end with the assistant's.
+    """
+    prompt, system, tools = _prompt_alone(row), optional_text(row, "system"), tools_of(row)
+    if not system.strip() and not tools:
+        return prompt
+    messages: list[Message] = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+    return carrying_tools(with_system(messages, system), tools)
+
+
+def _prompt_alone(row: dict[str, Any]) -> Prompt:
     prompt = row.get("prompt")
     if isinstance(prompt, str):
         return whole_text(prompt, "'prompt'")

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from alignment.data.columnar import parquet_rows
-from alignment.data.conversations import BrokenJson
+from alignment.data.fields import BrokenJson
 from alignment.data.rankings import RATINGS
 from alignment.data.stored import ROW_BYTES, Stored
 from alignment.errors import DataError, JsonError, NotJson

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from alignment.data.columns import renamed
 from alignment.data.readers import EXTENSIONS, RawSource, extension, numbered, read_file
 from alignment.errors import DataError, first_line, printable
 from alignment.hub import local, why_not_on_hub
@@ -30,7 +31,11 @@ def read_entry(entry: "DatasetEntry") -> list[RawSource]:
 
     Raises: DataError where there is nothing to read, or a file as a whole cannot be read.
     """
-    sources = [_selected(source, entry.columns) for source in _sources(entry)]
+    columns = entry.columns if isinstance(entry.columns, list) else None
+    sources = [_selected(source, columns) for source in _sources(entry)]
+    if isinstance(entry.columns, dict) or entry.ignore_columns:
+        names = entry.columns if isinstance(entry.columns, dict) else {}
+        sources = [renamed(source, names, frozenset(entry.ignore_columns)) for source in sources]
     return sources if sources[0].from_hub else _sliced(sources, entry.split)
 
 

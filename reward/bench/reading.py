@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from alignment.config.schema import DatasetEntry
-from alignment.data.formats import Format, Parsed
+from alignment.data.formats import Format
+from alignment.data.layouts import Parsed
 from alignment.data.load import OnBadRow, load, ranking
 from alignment.data.readers import RawRow
 from alignment.data.rows import Ranking
@@ -51,6 +52,7 @@ def read_bench(
     Raises: DataError where nothing can be compared, or a row lacks the column that was asked for.
     """
     found = Bench()
+    also_read = () if column is None else (column,)
     names = [Path(file).name for file in files]
     for file, short in zip(files, names, strict=True):
         name = short if names.count(short) == 1 else file
@@ -61,7 +63,7 @@ def read_bench(
                 read = replace(read, prompt=[{"role": "user", "content": read.prompt}])
             return BenchRow(read, _subset(raw, column, name), _gold(raw.value, len(read.responses)))
 
-        loaded = load([_entry(file)], convert, on_bad_row, 0, max_samples, agreeing=True)
+        loaded = load([_entry(file)], convert, on_bad_row, 0, max_samples, agreeing=True, also_read=also_read)
         found.rows += loaded.rows
         found.files |= loaded.files
         found.skipped += loaded.skipped

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from alignment.data.conversations import BadRow, keys_of, kind_of, messages_of
+from alignment.data.conversations import messages_of
+from alignment.data.fields import BadRow, keys_of, kind_of
 from alignment.data.rows import Message, Prompt
 from alignment.data.stored import ROW_BYTES, Stored
 from alignment.errors import DataError, JsonError, printable

@@ -6,7 +6,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
 
-from alignment.data.conversations import is_whole
+from alignment.data.fields import is_whole
 from alignment.data.rows import Prompt
 from alignment.errors import DataError
 

@@ -4,8 +4,9 @@ import copy
 
 import pytest
 
-from alignment.data.conversations import BadRow
-from alignment.data.formats import FORMATS, Only, named, recognise
+from alignment.data.fields import BadRow
+from alignment.data.formats import FORMATS, named, recognise
+from alignment.data.layouts import Only
 from alignment.data.rows import Demonstration, Pair, Ranking
 from alignment.errors import DataError
 
@@ -290,7 +291,8 @@ def test_unknown_keys_name_what_was_found_and_what_is_known():
     with pytest.raises(DataError) as caught:
         recognise({"question": "?", "reply": "!"}, "qa.jsonl:1")
     message = str(caught.value)
-    assert message.startswith("qa.jsonl:1: no known format has these keys: question, reply. Known formats")
+    assert message.startswith("qa.jsonl:1: no known format has these keys: question, reply. With columns: ")
+    assert "With columns: {instruction: question, output: reply} they are those of alpaca. Known formats" in message
     for layout in FORMATS:
         assert f"  {layout.name}: {layout.keys}" in message
 

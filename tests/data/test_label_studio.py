@@ -5,7 +5,7 @@ import json
 import pytest
 
 from alignment.config.schema import DatasetEntry
-from alignment.data.conversations import BadRow
+from alignment.data.fields import BadRow
 from alignment.data.formats import named, recognise
 from alignment.data.load import load_rankings
 from alignment.data.rows import Asked, Pair

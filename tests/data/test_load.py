@@ -204,9 +204,10 @@ def test_data_files_data_dir_and_name_choose_in_a_folder(tmp_path):
 def test_slices_and_columns(tmp_path):
     path = str(write(tmp_path / "a.jsonl", jsonl([{**row, "chosen": "x", "rejected": "y"} for row in ROWS])))
     columns = ["prompt", "completion"]
-    assert len(load({"path": path, "split": "train[:3]"}).rows) == 3
+    assert len(load({"path": path, "split": "train[:3]", "format": "preference"}).rows) == 3
     assert completions(load({"path": path, "split": "train[2:40%]", "columns": columns})) == ["c2", "c3"]
-    assert load({"path": path}).formats == {path: "preference"}
+    assert "Two layouts fit the row" in message_of({"path": path})
+    assert load({"path": path, "format": "preference"}).formats == {path: "preference"}
     assert load({"path": path, "columns": columns}).formats == {path: "prompt_completion"}
     message = message_of({"path": path, "columns": ["text"]})
     assert message == f"{path}:1: columns names text, which the row lacks; it has prompt, completion, chosen, rejected."

@@ -1,6 +1,6 @@
 import pytest
 
-from alignment.data.conversations import BadRow
+from alignment.data.fields import BadRow
 from alignment.data.formats import named
 from alignment.data.rankings import ranking_from_json, ranking_to_json
 from alignment.data.rows import Asked, Pair, Ranking

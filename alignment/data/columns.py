@@ -1,0 +1,65 @@
+"""A recipe's `columns` and `ignore_columns`: the names of a file's columns brought to those of the layouts."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
+
+from alignment.data.fields import keys_of
+from alignment.data.readers import RawSource
+from alignment.errors import DataError
+from alignment.strict_json import shown
+
+_PARTS = ("fields", "data")  # of exports of annotation tools: objects that hold the texts
+
+
+def renamed(source: RawSource, columns: dict[str, str], ignored: frozenset[str]) -> RawSource:
+    """Leave out the keys `ignored` of rows and their messages, and rename columns.
+
+    Args:
+        columns: key of a layout → column of the file.
+    Raises: DataError where no row has such a column, two keys take one column, or a key is there already.
+    """
+    twice = next((theirs for theirs in columns.values() if list(columns.values()).count(theirs) > 1), None)
+    if twice is not None:
+        raise DataError(f"{source.name}: columns takes {shown(twice)} for two keys; a column has one meaning.")
+    first = next((row for row in source.rows if isinstance(row.value, dict)), None)
+    for ours, theirs in columns.items():
+        if first is not None and not any(isinstance(row.value, dict) and theirs in row.value for row in source.rows):
+            raise DataError(
+                f"{first.where}: columns takes {ours} from {shown(theirs)}, which no row has; found "
+                f"{keys_of(first.value)}. Write columns: {{KEY OF THE LAYOUT: COLUMN OF THE FILE}}."
+            )
+    rows = []
+    for row in source.rows:
+        value = _without(row.value, ignored) if ignored else row.value
+        if columns and isinstance(value, dict):
+            value = _mapped(value, columns, row.where)
+        rows.append(replace(row, value=value))
+    return replace(source, rows=rows)
+
+
+def _mapped(row: dict[str, Any], columns: dict[str, str], where: str) -> dict[str, Any]:
+    ours_of = {theirs: ours for ours, theirs in columns.items()}
+    for theirs, ours in ours_of.items():
+        if theirs in row and ours in row and ours not in ours_of:
+            raise DataError(
+                f"{where}: columns takes {ours} from {shown(theirs)}, and the row has {ours} too; set "
+                f"ignore_columns: [{ours}] to leave that out."
+            )
+    return {ours_of.get(key, key): value for key, value in row.items()}
+
+
+def _without(value: Any, ignored: Iterable[str]) -> Any:
+    """Leave keys out of a row, and of the messages and texts that it holds."""
+    if not isinstance(value, dict):
+        return value
+    kept: dict[str, Any] = {}
+    for key, part in value.items():
+        if key in ignored:
+            continue
+        if isinstance(part, list) and part and isinstance(part[0], dict):
+            part = [_without(one, ignored) for one in part]
+        elif key in _PARTS or (isinstance(part, dict) and ("role" in part or "from" in part)):
+            part = _without(part, ignored)
+        kept[key] = part
+    return kept

@@ -1,0 +1,90 @@
+"""The fields of a row: texts that must be whole, and how a faulty field is named."""
+
+import json
+from typing import Any
+
+from alignment.errors import JsonError
+from alignment.strict_json import FOREIGN, check, shown
+
+
+class BadRow(ValueError):
+    """What is wrong with one row; whoever reads the file adds where it stands."""
+
+
+class BrokenJson(str):
+    """Text that should have been JSON, in a cell of a CSV; `reason` is what is wrong with it."""
+
+    reason: str = ""
+
+
+class Unreadable:
+    """Stands for a cell that cannot be read; a layout that looks at it refuses the row with `reason`."""
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+
+
+def text_of(row: dict[str, Any], key: str, *, empty: bool = False) -> str:
+    """Return the string under `key`; missing, of another type, or blank unless `empty`, is a `BadRow`."""
+    if key not in row:
+        raise BadRow(f"the field '{key}' is missing; found {keys_of(row)}")
+    return text_in(row[key], f"'{key}'", empty=empty)
+
+
+def optional_text(row: dict[str, Any], key: str) -> str:
+    """Return the string under `key`, or "" where it is absent or null."""
+    return "" if row.get(key) is None else text_of(row, key, empty=True)
+
+
+def checked(value: Any, key: str) -> Any:
+    """Return a value that is kept as JSON; one that JSON, UTF-8 or a limit does not allow is a `BadRow`."""
+    try:
+        check(value, FOREIGN, (key,))
+    except JsonError as error:
+        raise BadRow(str(error)) from None
+    return value
+
+
+def text_in(value: Any, what: str, *, empty: bool = False) -> str:
+    """Return a value that must be text, and not blank unless `empty`."""
+    if not isinstance(value, str):
+        raise BadRow(f"{what} is {kind_of(value)}, not text")
+    if not empty and not value.strip():
+        raise BadRow(f"{what} is empty")
+    return whole_text(value, what)
+
+
+def whole_text(value: str, what: str) -> str:
+    """Return a text; one with half of a surrogate pair, which no tokenizer reads, is a `BadRow`."""
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise BadRow(
+            f"{what} holds half of a surrogate pair at position {error.start}, which is no character"
+        ) from None
+    return value
+
+
+def is_whole(value: Any) -> bool:
+    """Whether no text in a JSON value holds half of a surrogate pair, which JSON can spell and no tokenizer reads."""
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def keys_of(row: dict[str, Any]) -> str:
+    """List a row's keys in a message, the first ones where there are many."""
+    names = [name if name.isprintable() and len(name) <= 60 else shown(name)[1:-1] for name in map(str, row)]
+    return ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "") or "no field"
+
+
+def kind_of(value: Any) -> str:
+    """Return JSON's word for what `value` is."""
+    if isinstance(value, Unreadable):
+        return value.reason
+    if isinstance(value, BrokenJson):
+        return f"text that is no JSON ({value.reason})"
+    names = {dict: "an object", list: "a list", bool: "a boolean", int: "a number", float: "a number", str: "text"}
+    return "null" if value is None else names.get(type(value), type(value).__name__)

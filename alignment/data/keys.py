@@ -1,0 +1,241 @@
+"""Which keys of a row are content, which are harmless, and what an unread one is refused with."""
+
+import difflib
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from typing import Any
+
+from alignment.data.fields import BadRow, keys_of
+from alignment.strict_json import shown
+
+LABEL_LENGTH = 200  # characters; a longer text, or one of several lines, is content under any name but metadata's
+_ANY_VALUE = (
+    r"meta|meta_?data|additional_metadata|.*_metadata|extra_info|provenance|emojis|detoxify|vectors?|embeddings?"
+)
+_IDS = (
+    r"_*(id|ids|idx|index|key|uid|uuid|guid|hash|sha256|index_level_0)_*|unnamed_\d+|"
+    r".*_(id|ids|id_list|idx|index|uuid|uid|hash)"
+)
+_SOURCES = (
+    r"sources?|.*_source|source_.*|dataset|datasets|.*_dataset|dataset_.*|origin|provider|subset|section|split|domain|"
+    r"category|categories|.*_category|sub_?category|sub_?topic|topics?|subject|tags?|.*_tags|type|.*_type|kind|ability|"
+    r"task_name|skill|difficulty|level|languages?|lang|locale|url|urls|.*_url|link|license|version|revision|file|dump|"
+    r"file_?name|path|.*_path|country|region|status|tree_state|template|name"
+)
+_MODELS = r"models?|.*_model|model_.*|generator|.*_name|author|annotators?|labell?ers?|raters?|workers?|judges?"
+_TIMES = r"date|time|timestamp|created|.*_at|.*_date|.*_time|.*_timestamp|seconds|duration"
+_SCORES = (
+    r"scores?|.*_scores?|scores?_.*|ratings?|.*_ratings?|rating_.*|rewards?|.*_reward|margin|rank|quality|helpfulness|"
+    r"correctness|coherence|complexity|verbosity|toxicity|perplexity|likes|votes|upvotes|downvotes|agreement|kappa|"
+    r"confidence|similarity|.*_count|count_.*|num_.*|n_.*|.*_num|length|.*_length|.*_tokens|tokens_.*|turns?|.*_turns"
+)
+_LABELLED = re.compile("|".join((_IDS, _SOURCES, _MODELS, _TIMES, _SCORES)))
+_METADATA = re.compile(_ANY_VALUE)
+_NUMBER = re.compile(r"\s*[+-]?\d+([.,]\d+)?([eE][+-]?\d+)?\s*|\s*(true|false)\s*", re.IGNORECASE)
+
+# Names that other programs and data sets use → the keys of our layouts that hold the same, the likeliest first. A value
+# under such a name is content, a number and a boolean too.
+MEANT: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(("question", "query", "instruction", "user", "user_prompt", "human", "post", "problem"),
+                    ("prompt", "instruction")),
+    **dict.fromkeys(("response", "answer", "reply", "target", "solution", "assistant", "model_response"),
+                    ("completion", "output")),
+    **dict.fromkeys(("system_prompt", "system_message", "sys"), ("system",)),
+    **dict.fromkeys(("good", "better", "accepted", "preferred", "chosen_response", "preferred_output"), ("chosen",)),
+    **dict.fromkeys(("bad", "worse", "dispreferred", "rejected_response", "non_preferred_output"), ("rejected",)),
+    **dict.fromkeys(("conversation", "dialogue", "dialog", "chat"), ("messages", "conversations")),
+    **dict.fromkeys(("context", "passage", "document"), ("input",)),
+    **dict.fromkeys(("candidates", "generations", "completions", "outputs", "answers"), ("responses",)),
+    **dict.fromkeys(("kto_tag", "labels", "desirable", "is_desirable", "thumbs_up", "label"), ("label",)),
+    **dict.fromkeys(("functions", "function_definitions"), ("tools",)),
+    **dict.fromkeys(
+        ("winner", "preference", "choice", "better_response_id", "weight", "weights", "sample_weight", "loss_weight",
+         "train", "loss", "loss_mask", "trainable", "reasoning_content", "reasoning", "thinking", "thought"), ()
+    ),
+}  # fmt: skip
+_VOICES = ("user", "users")  # who judged, where it is one word, or else a prompt
+TRAINING_MARKS = ("weight", "train", "loss", "trainable")  # on a message: whether it is learned
+
+
+class UnreadKey(BadRow):
+    """A key that looks like content and that nothing reads: it ends the run, whatever `on_bad_row` is."""
+
+
+def plain_name(key: str) -> str:
+    """Return a name in small letters with underscores, from dashes, blanks, dots and capitals inside a word."""
+    parted = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", key)
+    return re.sub(r"[^a-z0-9]+", "_", parted.lower())
+
+
+def is_content(value: Any, *, numbers: bool = False) -> bool:
+    """Whether a value holds text, or bytes; with `numbers`, numbers and booleans count too."""
+    if isinstance(value, str):
+        return bool(value.strip()) and (numbers or not _NUMBER.fullmatch(value))
+    if isinstance(value, bool | int | float):
+        return numbers
+    if isinstance(value, Mapping):
+        return any(is_content(part) for part in value.values())
+    if isinstance(value, list | tuple):
+        return any(is_content(part) for part in value)
+    return isinstance(value, bytes) and bool(value)
+
+
+def is_harmless(key: str, value: Any) -> bool:
+    """Whether a name stands for ids, sources, models, times, scores or metadata, and the value for one of these.
+
+    Only metadata may hold texts that are long or have several lines.
+    """
+    name = plain_name(key)
+    if _METADATA.fullmatch(name):
+        return True
+    if name in _VOICES:
+        return not any(" " in text.strip() for text in texts_in(value))
+    return bool(_LABELLED.fullmatch(name) or not name) and all(
+        len(text) <= LABEL_LENGTH and "\n" not in text for text in texts_in(value)
+    )
+
+
+def texts_in(value: Any) -> Iterator[str]:
+    """Yield the texts of a value at any depth; the roles of messages are none."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for key, part in value.items():
+            if key not in ("role", "from"):
+                yield from texts_in(part)
+    elif isinstance(value, list | tuple):
+        for part in value:
+            yield from texts_in(part)
+
+
+def unread(row: Mapping[str, Any], reads: Collection[str], harmless: Collection[str] = ()) -> list[str]:
+    """Return the keys that look like content and that nothing reads.
+
+    A copy of what is read is none: `prompt` beside the messages that begin with it, or `text` that renders the others.
+    """
+    found = []
+    for key in row.keys() - set(reads) - set(harmless):
+        meant = plain_name(key) in MEANT and plain_name(key) not in _VOICES
+        if is_content(row[key], numbers=meant) and (meant or not is_harmless(key, row[key])):
+            found.append(key)
+    if not found:
+        return []
+    read = [text.strip() for key in row.keys() & set(reads) for text in texts_in(row[key]) if text.strip()]
+    return [key for key in row if key in found and not _is_copy(row[key], read)]
+
+
+def _is_copy(value: Any, read: list[str]) -> bool:
+    texts = [text.strip() for text in texts_in(value) if text.strip()]
+    if not texts or not read:
+        return False
+    return set(texts) <= set(read) or (isinstance(value, str) and all(text in value for text in read))
+
+
+def refuse_unread_of_message(turn: Mapping[str, Any], what: str, reads: tuple[str, ...], role: str) -> None:
+    """Refuse a message's keys that nothing reads, numbers and booleans too.
+
+    A mark that agrees with what is trained (the assistant's messages, and no others) is read in this way.
+    """
+    for key in turn.keys() - set(reads):
+        value = turn[key]
+        if not is_content(value, numbers=True):
+            continue
+        if key in TRAINING_MARKS and value == (role == "assistant") and isinstance(value, bool | int | float):
+            continue
+        if plain_name(key) in MEANT or not is_harmless(key, value):
+            raise UnreadKey(
+                f"{what} has the key {shown(key)} ({_example(value)}), which nothing reads; of a message "
+                f"{', '.join(reads)} are read{_message_hint(key, reads)}"
+            )
+
+
+def _message_hint(key: str, reads: tuple[str, ...]) -> str:
+    name = plain_name(key)
+    if name in TRAINING_MARKS or name in ("loss_mask", "loss_weight"):
+        return (
+            ". Every message of the assistant is trained: split the conversation so that the ones to learn stand last, "
+            f"or set ignore_columns: [{key}] to train on all"
+        )
+    if "reason" in name or "think" in name or name == "thought":
+        return f". Put the reasoning into the content, in the model's own tags, or set ignore_columns: [{key}]"
+    near = difflib.get_close_matches(key, reads, 1)
+    return (f"; {near[0]} is nearest" if near else "") + f". Rename it, or set ignore_columns: [{key}]"
+
+
+def refusal(
+    row: Mapping[str, Any], keys: list[str], layout: str, layouts: Mapping[str, tuple[str, ...]], fitting: Iterable[str]
+) -> UnreadKey:
+    """Return the refusal of unread keys.
+
+    Args:
+        layout: by which the row is read. layouts: the keys that each layout reads. fitting: others that fit the row.
+    """
+    named = ", ".join(f"{shown(key)} ({_example(row[key])})" for key in keys[:5])
+    more = f" and {len(keys) - 5} more" if len(keys) > 5 else ""
+    reads = ", ".join(key for key in layouts[layout] if key == plain_name(key) and not re.search("score_|rating", key))
+    fault = f"nothing reads {named}{more}; the layout {layout} reads {reads}"
+    others = [name for name in fitting if any(key in layouts[name] for key in keys)]
+    if others:
+        ways = " or ".join(f"format: {name}" for name in (layout, *others))
+        return UnreadKey(f"{fault}. Two layouts fit the row, so name the one to read: set {ways}")
+    hints, taken = [], {}
+    for key in keys[:5]:
+        target = next((t for t in _targets(row, key, layout, layouts) if t not in taken), None)
+        if target is not None:
+            taken[target] = key
+        elif hint := _hint(key, layouts):
+            hints.append(f" {hint}.")
+    if taken:
+        home = _home(row, [*taken], layout, layouts)
+        hints.insert(
+            0, f" Set {columns_text(taken)}" + (f" for the layout {home}." if home not in ("", layout) else ".")
+        )
+    return UnreadKey(f"{fault}.{''.join(hints)} To train without, set ignore_columns: [{', '.join(keys)}]")
+
+
+def _targets(row: Mapping[str, Any], key: str, layout: str, layouts: Mapping[str, tuple[str, ...]]) -> list[str]:
+    """Return the keys that the row lacks and that a key may stand for, in a layout that keeps what is read already."""
+    near = difflib.get_close_matches(key, [name for name in layouts[layout] if name not in row], 1, 0.75)
+    wanted = [target for target in (*near, *MEANT.get(plain_name(key), ())) if target not in row]
+    return [target for target in wanted if _home(row, [target], layout, layouts)]
+
+
+def _home(row: Mapping[str, Any], targets: list[str], layout: str, layouts: Mapping[str, tuple[str, ...]]) -> str:
+    """Return the layout with the fewest keys that reads what is read already, and the targets; this one if it does."""
+    needed = (row.keys() & set(layouts[layout])) | set(targets)
+    homes = sorted((name for name in layouts if needed <= set(layouts[name])), key=lambda name: len(layouts[name]))
+    homes = [name for name in homes if name != "kto" or "label" in needed]
+    return layout if layout in homes else next(iter(homes), "")
+
+
+def _hint(key: str, layouts: Mapping[str, tuple[str, ...]]) -> str:
+    """Tell what a key is where no name of a column helps."""
+    name = plain_name(key)
+    if re.fullmatch("(image|video|audio|sound|picture)s?", name):
+        return "Only text is supported: images, videos and sounds are not"
+    for target in (key, *MEANT.get(name, ())):
+        if reading := [layout for layout, reads in layouts.items() if target in reads]:
+            return f"{target} is a key of {', '.join(reading)}"
+    known = sorted({name for reads in layouts.values() for name in reads})
+    close = difflib.get_close_matches(key, known, 1, 0.75)
+    return f"The nearest key of a layout is {close[0]}" if close else ""
+
+
+def meant_by(row: Mapping[str, Any], reads: Collection[str]) -> dict[str, str]:
+    """Return key of a layout → key of the row, for the row's keys with names that other programs use."""
+    pairs: dict[str, str] = {}
+    for key in row.keys() - set(reads):
+        wanted = [target for target in MEANT.get(plain_name(key), ()) if target in reads]
+        target = next((target for target in wanted if target not in row and target not in pairs), None)
+        if target is not None:
+            pairs[target] = key
+    return pairs
+
+
+def columns_text(pairs: Mapping[str, str]) -> str:
+    """Return the recipe's `columns:` for key of a layout → key of the row."""
+    return "columns: {" + ", ".join(f"{ours}: {theirs}" for ours, theirs in pairs.items()) + "}"
+
+
+def _example(value: Any) -> str:
+    return shown(value) if not isinstance(value, Mapping) else f"an object with {keys_of(dict(value))}"

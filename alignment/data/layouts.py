@@ -1,0 +1,269 @@
+"""How a row of each layout is read."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from alignment.data.conversations import (
+    carried_tools,
+    carrying_tools,
+    common_prompt,
+    message_of,
+    messages_of,
+    parse_hh,
+    split_answer,
+    tools_of,
+    with_system,
+)
+from alignment.data.fields import BadRow, checked, optional_text, text_of, whole_text
+from alignment.data.keys import UnreadKey, unread
+from alignment.data.rankings import (
+    RATINGS,
+    margin_of,
+    number_of,
+    pairs_from_ranks,
+    prompt_of,
+    require_comparable,
+)
+from alignment.data.rows import Demonstration, Message, Pair, Prompt, Ranking
+from alignment.strict_json import shown
+
+Row = dict[str, Any]
+DEMONSTRATION = ("instruction", "input", "output", "system", "history")
+
+
+@dataclass(frozen=True, slots=True)
+class Only:
+    """A row that holds a prompt and no answer."""
+
+    prompt: Prompt
+
+
+Parsed = Demonstration | Ranking | Only
+
+
+def _user(system: str, history: Any, instruction: str) -> list[Message]:
+    messages = [{"role": "system", "content": system}] if system.strip() else []
+    if history is not None and not isinstance(history, list):
+        raise BadRow("'history' is not a list of [question, answer] pairs")
+    for turn in history or []:
+        if not isinstance(turn, list | tuple) or len(turn) != 2 or not all(isinstance(part, str) for part in turn):
+            raise BadRow("'history' is not a list of [question, answer] pairs")
+        turn = [whole_text(part, "'history'") for part in turn]
+        messages += [{"role": "user", "content": turn[0]}, {"role": "assistant", "content": turn[1]}]
+    return [*messages, {"role": "user", "content": instruction}]
+
+
+def alpaca(row: Row) -> list[Parsed]:
+    """A demonstration; instruction and input are joined by a line break."""
+    extra = optional_text(row, "input")
+    instruction = text_of(row, "instruction", empty=bool(extra.strip()))
+    question = "\n".join(part for part in (instruction, extra) if part.strip())
+    prompt = _user(optional_text(row, "system"), row.get("history"), question)
+    return [Demonstration(prompt, text_of(row, "output"))]
+
+
+def self_instruct(row: Row) -> list[Parsed]:
+    """A demonstration for each instance."""
+    instances = row.get("instances")
+    if not isinstance(instances, list) or not instances or not all(isinstance(one, dict) for one in instances):
+        raise BadRow("'instances' is not a list of input and output")
+    for index, one in enumerate(instances):
+        if keys := unread(one, DEMONSTRATION):
+            raise UnreadKey(f"'instances[{index}]' has {', '.join(keys)}, which nothing reads; wanted input and output")
+    return [parsed for one in instances for parsed in alpaca({**one, "instruction": row.get("instruction")})]
+
+
+def conversation(key: str) -> Callable[[Row], list[Parsed]]:
+    """Return the reader of a conversation under `key`."""
+
+    def read(row: Row) -> list[Parsed]:
+        messages = with_system(messages_of(row, key), optional_text(row, "system"))
+        tools = tools_of(row)
+        if messages[-1]["role"] in ("user", "tool"):
+            return [Only(carrying_tools(messages, tools))]
+        prompt, completion = split_answer(messages, f"'{key}'")
+        return [Demonstration(prompt, completion, tools)]
+
+    return read
+
+
+def prompt_completion(row: Row) -> list[Parsed]:
+    """A demonstration of text or messages."""
+    completion, prompt = row.get("completion"), prompt_of(row)
+    tools = None
+    if isinstance(prompt, list):
+        prompt, tools = carried_tools(prompt)
+    if isinstance(completion, list):
+        turns = messages_of(row, "completion")
+        before: list[Message] = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+        messages, answer = split_answer([*before, *turns], "'completion'")
+        return [Demonstration(messages, answer, tools)]
+    return [Demonstration(prompt, text_of(row, "completion"), tools)]
+
+
+def kto(row: Row) -> list[Parsed]:
+    """Answers with a thumb up or down: the good ones are demonstrations, of the others only the prompt is of use."""
+    label = row.get("label")
+    if not isinstance(label, bool):
+        raise BadRow(f"'label' is {shown(label)}, not true or false")
+    key = next((key for key in ("messages", "conversations") if key in row), None)
+    (parsed,) = conversation(key)(row) if key else prompt_completion(row)
+    if label or not isinstance(parsed, Demonstration):
+        return [parsed]
+    return [Only(parsed.prompt)]
+
+
+def text_alone(row: Row) -> list[Parsed]:
+    """A demonstration without a prompt."""
+    return [Demonstration("", text_of(row, "text" if "text" in row else "full_text"))]
+
+
+def _choice(row: Row, prompt: Prompt, chosen: str, rejected: str) -> list[Parsed]:
+    if chosen == rejected:
+        raise BadRow("'chosen' and 'rejected' are the same answer, so neither is preferred")
+    probability = 1.0
+    if row.get("probability") is not None:
+        probability = number_of(row["probability"], "'probability'")
+        if not 0.0 <= probability <= 1.0:
+            raise BadRow(f"'probability' is {probability}, outside 0 to 1")
+    margin = margin_of(row.get("margin"), "'margin'")
+    for high, low in RATINGS:
+        if margin is None and row.get(high) is not None and row.get(low) is not None:
+            margin = number_of(row[high], f"'{high}'") - number_of(row[low], f"'{low}'")
+            if margin < 0:
+                raise BadRow(f"'{high}' {row[high]} is below '{low}' {row[low]}, so the choice contradicts the ratings")
+    pair = Pair(0, 1, probability, "tie" if probability == 0.5 else "ok", margin)
+    return [Ranking(prompt, [chosen, rejected], [pair])]
+
+
+def preference(row: Row) -> list[Parsed]:
+    """A choice of two beside their prompt, or of several."""
+    if any(_several(row.get(key)) for key in ("chosen", "rejected")):
+        return _several_choices(row)
+    if not isinstance(row.get("chosen"), list):
+        return _choice(row, prompt_of(row), text_of(row, "chosen"), text_of(row, "rejected"))
+    chosen, rejected = messages_of(row, "chosen"), messages_of(row, "rejected")
+    if chosen[0]["role"] == "assistant":
+        prompt = prompt_of(row)
+        before: list[Message] = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+        before, _ = carried_tools(before)
+        chosen, rejected = [*before, *chosen], [*before, *rejected]
+    elif row.get("prompt") is not None:
+        _require_same_prompt(prompt_of({"prompt": row["prompt"]}), chosen)
+    return _parting(row, chosen, rejected)
+
+
+def _require_same_prompt(prompt: Prompt, chosen: list[Message]) -> None:
+    """Refuse a prompt that the conversation in `chosen` does not hold, for only the conversation is read."""
+    if isinstance(prompt, str):
+        same = any(message["content"].strip() == prompt.strip() for message in chosen)
+    else:
+        same = chosen[: len(prompt)] == prompt
+    if not same:
+        raise BadRow("'prompt' differs from what 'chosen' begins with; give the answers alone, or one prompt")
+
+
+def _parting(row: Row, chosen: list[Message], rejected: list[Message]) -> list[Parsed]:
+    """Read two conversations that begin alike, with the row's `system` and `tools`."""
+    prompt, good, bad = common_prompt(chosen, rejected)
+    prompt = with_system(prompt, optional_text(row, "system"))
+    return _choice(row, carrying_tools(prompt, tools_of(row)), good, bad)
+
+
+def _several(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and isinstance(value[0], str)
+
+
+def _several_choices(row: Row) -> list[Parsed]:
+    """Read lists of good and of bad answers: each good one beats each bad one, and nothing is said among equals."""
+    sides = []
+    for key in ("chosen", "rejected"):
+        texts = [row[key]] if isinstance(row.get(key), str) else row.get(key)
+        if not isinstance(texts, list) or not texts or not all(isinstance(t, str) and t.strip() for t in texts):
+            raise BadRow(f"'{key}' is not a list of answers that are text and not empty")
+        sides.append([whole_text(text, f"'{key}[{index}]'") for index, text in enumerate(texts)])
+    good, bad = sides
+    require_comparable(len(good) + len(bad))
+    pairs = [Pair(i, len(good) + j, 1.0) for i in range(len(good)) for j in range(len(bad))]
+    return [Ranking(prompt_of(row), [*good, *bad], pairs)]
+
+
+def implicit_preference(row: Row) -> list[Parsed]:
+    """A choice of two that begin with their prompt."""
+    if isinstance(row.get("chosen"), list):
+        return _parting(row, messages_of(row, "chosen"), messages_of(row, "rejected"))
+    for key in ("system", "tools"):
+        if row.get(key):
+            raise UnreadKey(f"'{key}' goes before messages, and 'chosen' and 'rejected' are text; give a prompt too")
+    chosen, rejected = text_of(row, "chosen"), text_of(row, "rejected")
+    shared = 0
+    while shared < min(len(chosen), len(rejected)) and chosen[shared] == rejected[shared]:
+        shared += 1
+    word = shared
+    while word and not chosen[word : word + 1].isspace():
+        word -= 1
+    if word or any(character.isspace() for character in chosen):
+        shared = word  # back to the end of a word, in scripts that part them
+    prompt, answers = chosen[:shared], (chosen[shared:], rejected[shared:])
+    if not prompt.strip():
+        raise BadRow("'chosen' and 'rejected' do not begin with the same prompt")
+    for key, answer in zip(("chosen", "rejected"), answers, strict=True):
+        if not answer.strip():
+            raise BadRow(f"'{key}' is an empty answer: it says nothing beyond what the two share")
+    return _choice(row, prompt, *answers)
+
+
+def hh(row: Row) -> list[Parsed]:
+    """A choice of two transcripts of Anthropic HH."""
+    chosen, rejected = (parse_hh(text_of(row, key), f"'{key}'") for key in ("chosen", "rejected"))
+    return _parting(row, chosen, rejected)
+
+
+def sharegpt_dpo(row: Row) -> list[Parsed]:
+    """A choice of two messages that answer a conversation."""
+    messages = with_system(messages_of(row, "conversations"), optional_text(row, "system"))
+    messages = carrying_tools(messages, tools_of(row))
+    if messages[-1]["role"] == "assistant":
+        raise BadRow("'conversations' ends with a message of the assistant, so there is nothing to answer")
+    chosen, rejected = (
+        split_answer([*messages, message_of(row.get(key), f"'{key}'")], f"'{key}'")[1] for key in ("chosen", "rejected")
+    )
+    return _choice(row, messages, chosen, rejected)
+
+
+def llmbar(row: Row) -> list[Parsed]:
+    """A choice of two outputs by the number of the better one."""
+    if isinstance(row.get("label"), bool) or row.get("label") not in (1, 2):
+        raise BadRow(f"'label' is {shown(row.get('label'))}, not 1 or 2, the number of the better output")
+    prompt: Prompt = [{"role": "user", "content": text_of(row, "input")}]
+    pair = Pair(0, 1, 1.0 if row.get("label") == 1 else 0.0)
+    return [Ranking(prompt, [text_of(row, "output_1"), text_of(row, "output_2")], [pair])]
+
+
+def oasst(row: Row) -> list[Parsed]:
+    """Every message of a user with two or more ranked replies is a ranking; deleted replies do not count."""
+    rankings: list[Parsed] = []
+    pending: list[tuple[Any, list[Message]]] = [(row.get("prompt"), [])]
+    while pending:
+        node, before = pending.pop()
+        if not isinstance(node, dict) or not isinstance(node.get("replies", []), list):
+            raise BadRow("a message of the tree is not an object with a list of 'replies'")
+        thread = [*before, message_of({"role": node.get("role"), "content": node.get("text")}, "a message of the tree")]
+        replies = node.get("replies", [])
+        pending += [(reply, thread) for reply in reversed(replies)]
+        ranked = [r for r in replies if isinstance(r, dict) and r.get("rank") is not None and not r.get("deleted")]
+        if thread[-1]["role"] == "user" and len(ranked) >= 2:
+            ranks = [number_of(reply["rank"], "'rank'") for reply in ranked]
+            answers = [text_of(reply, "text") for reply in ranked]
+            provenance = {"judge": "people", "message_id": checked(node.get("message_id"), "message_id")}
+            rankings.append(Ranking(thread, answers, pairs_from_ranks(ranks), provenance))
+    return rankings
+
+
+def prompt_alone(row: Row) -> list[Parsed]:
+    """A prompt."""
+    prompt = prompt_of(row)
+    if isinstance(prompt, str) and not prompt.strip():
+        raise BadRow("'prompt' is empty")
+    return [Only(prompt)]

@@ -1,0 +1,322 @@
+"""Keys of rows and messages that nothing reads: refused where they look like content, left out where they do not."""
+
+import json
+
+import pytest
+
+from alignment.config.schema import DatasetEntry
+from alignment.data import load_demonstrations, load_prompts, load_rankings
+from alignment.data.keys import is_content, is_harmless
+from alignment.data.load import load_answers
+from alignment.errors import DataError
+
+U = {"role": "user", "content": "Why?"}
+A = {"role": "assistant", "content": "Because."}
+B = {"role": "assistant", "content": "No."}
+S = {"role": "system", "content": "Be brief."}
+TURNS = [{"from": "human", "value": "Why?"}, {"from": "gpt", "value": "Because."}]
+TOOLS = '[{"name": "add"}]'
+PAIR = {"prompt": "Why?", "chosen": "Because.", "rejected": "No."}
+SIDES = {"chosen": "It is so.", "rejected": "It is not."}
+
+
+def load(tmp_path, *rows, loader=load_demonstrations, on_bad_row="stop", **entry):
+    path = tmp_path / "d.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return loader([DatasetEntry(path=str(path), **entry)], on_bad_row=on_bad_row, seed=0)
+
+
+def refused(tmp_path, *rows, **more):
+    with pytest.raises(DataError) as caught:
+        load(tmp_path, *rows, **more)
+    return str(caught.value).replace(f"{tmp_path}/", "")
+
+
+# --- rows
+
+
+UNREAD = [
+    ("question", "columns: {prompt: question} for the layout preference", {"question": "Why?", **SIDES}),
+    ("instruction", "columns: {prompt: instruction} for the layout", {"instruction": "Why?", "input": "", **SIDES}),
+    ("user", "columns: {prompt: user} for", {"user": "Why is it?", "chosen": [U, A], "rejected": [U, B]}),
+    ("response", "columns: {completion: response} for the layout prompt_", {"prompt": "Why?", "response": "So."}),
+    ("answer", "columns: {completion: answer}", {"prompt": "Why?", "answer": 42}),
+    ("context", "columns: {input: context}.", {"instruction": "Why?", "output": "So.", "context": "It rains."}),
+    ("sytem", "columns: {system: sytem}.", {"instruction": "Why?", "output": "So.", "sytem": "Hm."}),
+    ("system_prompt", "columns: {system: system_prompt}.", {"messages": [U, A], "system_prompt": "Hm."}),
+    ("functions", "columns: {tools: functions}.", {"messages": [U, A], "functions": [{"name": "add"}]}),
+    ("kto_tag", "columns: {label: kto_tag} for the layout kto", {"conversations": TURNS, "kto_tag": True}),
+    ("images", "Only text is supported", {"messages": [U, A], "images": ["a.jpg"]}),
+    ("image", "Only text is supported", {"messages": [U, A], "image": {"bytes": None, "path": "a.jpg"}}),
+    ("rejected_response", "rejected is a key of sharegpt_dpo", {"messages": [U, A], "rejected_response": "No."}),
+    ("weight", "To train without, set ignore_columns: [weight]", {"messages": [U, A], "weight": 0}),
+    ("source", "ignore_columns: [source]", {"prompt": "Why?", "completion": "So.", "source": "A story\nof two lines"}),
+    ("generations", "ignore_columns", {"prompt": "Why?", "responses": ["a", "b"], "generations": ["a", "c"]}),
+    ("notes", "ignore_columns: [notes]", {**PAIR, "notes": {"of": [{"kind": "the text"}]}}),
+    ("context", "wanted input and", {"instruction": "Why?", "instances": [{"output": "So.", "context": "x"}]}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("key", "remedy", "row"), UNREAD)
+@pytest.mark.parametrize("loader", [load_demonstrations, load_rankings, load_answers, load_prompts])
+def test_content_that_nothing_reads_ends_the_run(tmp_path, key, remedy, row, loader):
+    for on_bad_row in ("stop", "skip"):
+        message = refused(tmp_path, row, loader=loader, on_bad_row=on_bad_row)
+        assert message.startswith("d.jsonl:1: ")
+        assert key in message
+        assert remedy in message
+
+
+def test_the_refusal_names_line_key_and_what_the_layout_reads(tmp_path):
+    good = {"messages": [U, A]}
+    assert refused(tmp_path, good, {**good, "rubric": "Be kind."}) == (
+        "d.jsonl:2: nothing reads 'rubric' ('Be kind.'); the layout messages reads messages, system, tools. To train "
+        "without, set ignore_columns: [rubric]."
+    )
+
+
+# Rows as popular data sets have them.
+ORDINARY = {
+    "alpaca": {"instruction": "Why?", "input": "", "output": "So.", "text": "Below…\n### Why?\n### So."},
+    "ultrachat": {"prompt": "Why?", "prompt_id": "ab", "messages": [U, A], "category": "Open QA"},
+    "openhermes": {"conversations": TURNS, "topic": None, "views": None, "source": "x", "system_prompt": None},
+    "slimorca": {"conversations": [{**TURNS[0], "weight": 0.0}, {**TURNS[1], "weight": 1.0}]},
+    "openai": {"messages": [{**U, "name": "Ann"}, {**A, "refusal": None, "weight": 1}], "parallel_tool_calls": False},
+    "capybara": {"source": "x", "messages": [U, A], "num_turns": 1},
+    "llamafactory": {"conversations": TURNS, "system": "", "tools": "", "images": []},
+    "wikipedia": {"id": "1", "url": "http://x", "title": "Tea", "text": "Tea is."},
+    "fineweb": {"text": "Tea.", "id": "<u>", "dump": "CC", "file_path": "s3://x", "token_count": 3},
+    "reviews": {"text": "Good.", "label": 1},
+    "pandas": {"__index_level_0__": 3, "prompt": "q", "completion": "a"},
+    "ultrafeedback": {
+        "prompt": "Why?", "prompt_id": "ab", "chosen": [U, A], "rejected": [U, B], "messages": [U, A],
+        "score_chosen": 8.0, "score_rejected": 7.0,
+    },
+    "orpo-dpo-mix": {"source": "x", "chosen": [U, A], "prompt": "Why?", "rejected": [U, B], "question": "Why?"},
+    "ultrafeedback-cleaned": {**PAIR, "chosen-rating": 5.0, "chosen-model": "m", "rejected-model": "n", "source": "x"},
+    "rewardbench": {**PAIR, "chosen_model": "m", "rejected_model": "n", "subset": "x", "id": 3},
+    "rewardbench 2": {
+        **PAIR, "chosen": ["Because."], "rejected": ["No.", "Hm."], "num_correct": 1, "models": ["a", "b"],
+        "additional_metadata": {"rubric": "two\nlines"},
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ORDINARY)
+def test_ordinary_rows_still_load(tmp_path, name):
+    assert len(load(tmp_path, ORDINARY[name]).rows) == 1
+
+
+def test_a_copy_of_what_is_read_is_none_and_another_text_is_one(tmp_path):
+    assert load(tmp_path, {"messages": [U, A], "prompt": " Why? "}).formats == {str(tmp_path / "d.jsonl"): "messages"}
+    assert "nothing reads 'prompt' ('Who?')" in refused(tmp_path, {"messages": [U, A], "prompt": "Who?"})
+    row = {"instruction": "Why?", "output": "So.", "text": "### Why?"}
+    assert "nothing reads 'text'" in refused(tmp_path, row)
+
+
+def test_two_layouts_that_fit_ask_for_the_format(tmp_path):
+    row = {"messages": [U, A], "prompt": "Once", "completion": " more"}
+    assert "Two layouts fit the row, so name the one to read: set format: messages or format: prompt_completion" in (
+        refused(tmp_path, row)
+    )
+    assert load(tmp_path, row, format="messages").rows[0].completion == "Because."
+    assert load(tmp_path, row, format="prompt_completion").rows[0].completion == " more"
+    assert "nothing reads 'context'" in refused(tmp_path, {**row, "context": "x"}, format="messages")
+    thumb = {"messages": [U, A], "label": True, "prompt": "Once", "completion": " more"}
+    assert "nothing reads 'prompt' ('Once'), 'completion'" in refused(tmp_path, thumb)
+
+
+def test_a_prompt_that_the_conversations_do_not_hold_is_refused(tmp_path):
+    row = {"chosen": [U, A], "rejected": [U, B]}
+    assert load(tmp_path, {**row, "prompt": [U]}, loader=load_rankings).rows[0].prompt == [U]
+    for prompt in ("Who?", [S, U], [{"role": "user", "content": "Who?"}]):
+        assert "'prompt' differs from" in refused(tmp_path, {**row, "prompt": prompt}, loader=load_rankings)
+
+
+# --- system and tools
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"prompt": [U], "chosen": [A], "rejected": [B]},
+        PAIR,
+        {"prompt": "Why?", "chosen": [U, A], "rejected": [U, B]},
+        {"prompt": "Why?", "chosen": ["Because."], "rejected": ["No."]},
+        {"chosen": [U, A], "rejected": [U, B]},
+        {"chosen": "\n\nHuman: Why?\n\nAssistant: Because.", "rejected": "\n\nHuman: Why?\n\nAssistant: No."},
+        {"conversations": TURNS[:1], "chosen": TURNS[1], "rejected": {"from": "gpt", "value": "No."}},
+        {"prompt": "Why?", "responses": ["Because.", "No."], "ranks": [1, 2]},
+    ],
+)
+def test_system_and_tools_stand_before_the_prompt_of_a_pair(tmp_path, row):
+    row = {**row, "system": "Be brief.", "tools": json.loads(TOOLS)}
+    (found,) = load(tmp_path, row, loader=load_rankings).rows
+    assert (found.prompt, found.responses) == ([{**S, "tools": TOOLS}, U], ["Because.", "No."])
+
+
+@pytest.mark.parametrize("row", [{"prompt": "Why?", "completion": "Because."}, {"prompt": [U], "completion": [A]}])
+def test_system_and_tools_stand_before_the_prompt_of_a_completion(tmp_path, row):
+    (found,) = load(tmp_path, {**row, "system": "Be brief.", "tools": TOOLS}).rows
+    assert (found.prompt, found.completion, found.tools) == ([S, U], "Because.", TOOLS)
+    (prompt,) = load(tmp_path, {"prompt": row["prompt"], "system": "Be brief."}, loader=load_prompts).rows
+    assert prompt == [S, U]
+
+
+def test_a_system_that_has_no_place_or_two_are_refused(tmp_path):
+    row = {"messages": [S, U, A]}
+    assert load(tmp_path, {**row, "system": "Be brief."}).rows[0].prompt == [S, U]
+    assert "'system' differs from the system message" in refused(tmp_path, {**row, "system": "Be long."})
+    bare = {"system": "Be brief.", "chosen": "Why? So.", "rejected": "Why? Not."}
+    assert "'system' goes before messages" in refused(tmp_path, bare, loader=load_rankings)
+
+
+def test_labels_of_prompts_with_tools_keep_them(tmp_path):
+    row = {"prompt": [{**U, "tools": TOOLS}], "responses": ["a", "b"], "ranks": [1, 2]}
+    assert load(tmp_path, row, loader=load_rankings).rows[0].prompt == [{**U, "tools": TOOLS}]
+
+
+def test_a_tools_result_is_not_learned_as_an_answer(tmp_path):
+    tool = {"role": "tool", "content": "sunny"}
+    row = {"chosen": [U, B, tool, A], "rejected": [U, A, tool, B]}
+    assert "holds a message of the tool after its first answer" in refused(tmp_path, row, loader=load_rankings)
+
+
+# --- messages
+
+
+@pytest.mark.parametrize(
+    ("extra", "words"),
+    [
+        ({"weight": 0}, "Every message of the assistant is trained"),
+        ({"weight": 0.5}, "Every message of the assistant is trained"),
+        ({"train": False}, "or set ignore_columns: [train] to train on all"),
+        ({"loss": False}, "'messages[1]' has the key 'loss' (False)"),
+        ({"loss_mask": 0}, "Every message of the assistant is trained"),
+        ({"reasoning_content": "Hm."}, "Put the reasoning into the content"),
+        ({"thinking": "Hm."}, "Put the reasoning into the content"),
+        ({"images": ["a.jpg"]}, "'images' (['a.jpg'])"),
+        ({"function_call": {"name": "add", "arguments": "{}"}}, "tool_calls is nearest"),
+        ({"audio": {"id": "x"}}, "of a message role, content, name, tool_calls"),
+        ({"prefix": True}, "'prefix' (True)"),
+        ({"value": "Other."}, "'value' ('Other.')"),
+        ({"name": 3}, "'name' is a number, not text"),
+    ],
+)
+def test_content_of_a_message_that_nothing_reads_ends_the_run(tmp_path, extra, words):
+    row = {"messages": [U, {**A, **extra}, U, A]}
+    message = refused(tmp_path, row)
+    assert message.startswith("d.jsonl:1: 'messages[1]'")
+    assert words in message
+    (key,) = extra
+    if key != "name":
+        assert refused(tmp_path, row, on_bad_row="skip") == message
+        assert len(load(tmp_path, row, ignore_columns=[key]).rows) == 1
+
+
+def test_a_mark_on_what_is_not_trained_is_refused_too(tmp_path):
+    assert "'messages[0]' has the key 'train' (True)" in refused(tmp_path, {"messages": [{**U, "train": True}, A]})
+    calling = {**U, "tool_calls": [{"function": {"name": "add"}}]}
+    assert "only the assistant calls tools" in refused(tmp_path, {"messages": [calling, A]})
+
+
+def test_harmless_keys_of_a_message(tmp_path):
+    extra = {
+        "id": 3,
+        "timestamp": 1.5,
+        "model": "m",
+        "lang": "en",
+        "metadata": {"note": "two\nlines"},
+        "logprobs": None,
+    }
+    assert len(load(tmp_path, {"messages": [{**U, **extra}, {**A, **extra}]}).rows) == 1
+
+
+# --- columns and ignore_columns
+
+
+def test_columns_maps_names(tmp_path):
+    row = {"system": "Be brief.", "question": "Why?", "good": "Because.", "bad": "No."}
+    columns = {"prompt": "question", "chosen": "good", "rejected": "bad"}
+    assert "With columns: {chosen: good, prompt: question, rejected: bad} they are those of preference" in (
+        refused(tmp_path, row, loader=load_rankings)
+    )
+    (found,) = load(tmp_path, row, loader=load_rankings, columns=columns).rows
+    assert (found.prompt, found.responses) == ([S, U], ["Because.", "No."])
+    swapped = {"prompt": "So.", "completion": "Why?"}
+    (found,) = load(tmp_path, swapped, columns={"prompt": "completion", "completion": "prompt"}).rows
+    assert (found.prompt, found.completion) == ("Why?", "So.")
+
+
+def test_columns_that_cannot_be_meant(tmp_path):
+    row = {"prompt": "Why?", "completion": "So.", "question": "Who?"}
+    assert "columns takes prompt from 'query', which no row has; found prompt, completion, question" in (
+        refused(tmp_path, row, columns={"prompt": "query"})
+    )
+    assert (
+        "d.jsonl:1: columns takes prompt from 'question', and the row has prompt too; set ignore_columns: [prompt]"
+        in (refused(tmp_path, row, columns={"prompt": "question"}))
+    )
+    (found,) = load(tmp_path, row, columns={"prompt": "question"}, ignore_columns=["prompt"]).rows
+    assert found.prompt == "Who?"
+    twice = {"prompt": "question", "completion": "question"}
+    assert "columns takes 'question' for two keys" in refused(tmp_path, row, columns=twice)
+
+
+def test_ignore_columns_leaves_keys_out(tmp_path):
+    row = {"messages": [U, A], "images": ["a.jpg"], "notes": "x"}
+    assert "nothing reads 'notes'" in refused(tmp_path, row, ignore_columns=["images"])
+    assert len(load(tmp_path, row, ignore_columns=["images", "notes"]).rows) == 1
+    assert len(load(tmp_path, row, columns=["messages"]).rows) == 1
+
+
+# --- exports of annotation tools
+
+
+def test_fields_of_annotation_tools_that_are_no_part_are_refused(tmp_path):
+    fields = {"prompt": "Why?", "answer1": "a", "answer2": "b", "hint": "Think."}
+    given = {"best": [{"value": "answer1", "user_id": "u"}]}
+    result = {"type": "pairwise", "to_name": "answer1,answer2", "value": {"selected": "left"}}
+    for row in (
+        {"id": "1", "fields": fields, "responses": given},
+        {"id": 1, "data": fields, "annotations": [{"completed_by": 1, "result": [result]}]},
+    ):
+        message = refused(tmp_path, row, loader=load_rankings)
+        assert "nothing reads hint; the prompt is prompt and the answers are answer1, answer2" in message
+        assert len(load(tmp_path, row, loader=load_rankings, ignore_columns=["hint"]).rows) == 1
+
+
+# --- what is content, and what is harmless
+
+
+@pytest.mark.parametrize("value", [None, "", "  ", [], {}, 3, 1.5, True, [1, 2], {"a": 1}, "3.5", {"a": [None, " "]}])
+def test_no_content(value):
+    assert not is_content(value)
+
+
+@pytest.mark.parametrize("value", ["a", ["a"], [{"content": "a"}], {"a": {"b": ["c"]}}, b"\x89PNG"])
+def test_content(value):
+    assert is_content(value)
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "id", "_id", "prompt_id", "conversationId", "uuid", "sha256", "__index_level_0__", "Unnamed: 0", "",
+        "source", "data_source", "chosen-model", "model_name", "category",
+        "task_type", "language", "created_at", "score", "rating_b", "url", "tags",
+        "annotator",
+    ],
+)  # fmt: skip
+def test_harmless_names_stand_for_labels_alone(key):
+    assert is_harmless(key, "short")
+    assert is_harmless(key, ["short", "too"])
+    assert not is_harmless(key, "two\nlines")
+    assert not is_harmless(key, "x" * 201)
+
+
+def test_metadata_holds_anything_and_other_names_are_not_harmless():
+    assert is_harmless("metadata", {"text": "two\nlines"})
+    assert not any(is_harmless(key, "short") for key in ("question", "context", "notes", "idea", "hint"))
+    assert is_harmless("user", "u17")
+    assert not is_harmless("user", "Why is it?")
