@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 from datasets import Dataset, Features, List, Value
+from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import TrainerCallback
@@ -132,6 +133,11 @@ class ProbabilityDPOTrainer(ResumableTRLTrainer, DPOTrainer):
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         super()._load_from_checkpoint(resume_from_checkpoint, model)
+        policy = self.model if model is None else model
+        beside = list(Path(resume_from_checkpoint).glob("*/adapter_config.json"))
+        if beside and isinstance(policy, PeftModel) and not is_sharded(self.accelerator):
+            # transformers 5.17 reads TRL's reference adapter in its folder, and not the policy's beside it
+            policy.load_adapter(resume_from_checkpoint, policy.active_adapters[0], is_trainable=True)
         if self.args.sync_ref_model:
             weights = load_file(Path(resume_from_checkpoint) / REFERENCE)
             with torch.no_grad():

@@ -115,6 +115,16 @@ class ResumableTrainer(Trainer):
         if self.args.should_save:
             torch.save(processes, Path(output_dir) / COUNTERS)
 
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        """Load to a place that torch can restore to: transformers 5.17 names the processor of a process `cpu:0`."""
+        given = self.args.device
+        if given.type == "cpu":
+            self.args.__dict__["_setup_devices"] = torch.device("cpu")
+        try:
+            super()._load_optimizer_and_scheduler(checkpoint)
+        finally:
+            self.args.__dict__["_setup_devices"] = given
+
     def _read_counters(self, checkpoint: str | bool | None) -> dict[str, Any] | None:
         if not isinstance(checkpoint, str):
             return None
