@@ -20,10 +20,10 @@ class DatasetEntry(Part):
     """One data set of a mixture; the keys are those of TRL's `DatasetConfig`, plus `format`."""
 
     path: Text  # a file, a folder of files, or a Hub id
-    name: str | None = None
-    data_dir: str | None = None
+    name: Text | None = None
+    data_dir: Text | None = None
     data_files: str | list[str] | None = None
-    split: str = "train"
+    split: Text = "train"
     columns: list[str] | dict[str, str] | None = None  # the columns to look at, or key of a layout → column
     ignore_columns: list[str] = Field(default_factory=list)  # keys of rows and messages to leave out
     fraction: float | None = Field(default=None, gt=0, le=10**9)  # share of the mixture, normalised to sum to one
@@ -77,7 +77,7 @@ class ScorerEntry(Part):
     uncertainty_penalty: float = Field(default=1.0, ge=0, le=1000)  # ensemble, lcb: standard deviations subtracted
     function: str | None = None  # function: "module:function", called with prompts and answers
     url: Text | None = None  # http: where prompts and answers are posted
-    api_key_env: str | None = None  # http: the environment variable that holds a bearer token
+    api_key_env: Text | None = None  # http: the environment variable that holds a bearer token
     timeout_seconds: float = Field(default=60.0, gt=0, le=DAY)  # http: for one answer of the server
     max_retries: int = Field(default=5, ge=0, le=100)  # http: of a call that failed in a way that may pass
     judge: JudgeEntry | None = None  # judge: a model that gives each answer a number from 0 to 10
@@ -97,9 +97,9 @@ class Recipe(Part):
     stage: str
     output_dir: Text
     seed: int = Field(default=42, ge=0, lt=2**32)  # numpy takes no other
-    run_name: str | None = None
+    run_name: Text | None = None
     report_to: str | list[str] = "none"
-    project: str | None = None  # at the tracker; None: WANDB_PROJECT, else the tracker's default
+    project: Text | None = None  # at the tracker; None: WANDB_PROJECT, else the tracker's default
     log_model: bool = False  # send the trained weights to W&B too
     overwrite: bool = False  # start anew where output_dir holds a finished or interrupted run
     round: int | None = Field(default=None, gt=0, le=100)  # of a pipeline with rounds, which sets it
@@ -111,12 +111,12 @@ class ModelKeys(Part):
     """Which model, how it is held and which of its weights train; names as in TRL's `ModelConfig`."""
 
     model_name_or_path: Text  # a model, an adapter or a run directory
-    model_revision: str = "main"
+    model_revision: Text = "main"
     trust_remote_code: bool = False
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
-    attn_implementation: str | None = None
-    chat_template: str | None = None  # Jinja text or a file's path, used where the tokenizer has none
-    eos_token: str | None = None  # the token that ends an answer, where it is not the tokenizer's own
+    attn_implementation: Text | None = None
+    chat_template: Text | None = None  # Jinja text or a file's path, used where the tokenizer has none
+    eos_token: Text | None = None  # the token that ends an answer, where it is not the tokenizer's own
     load_in_4bit: bool = False
     bnb_4bit_quant_type: Literal["nf4", "fp4"] = "nf4"
     use_bnb_nested_quant: bool = True
@@ -274,7 +274,7 @@ class PPORecipe(Recipe, ModelKeys, AdapterKeys, DataKeys, SamplingKeys):
     engine_tolerance: float | None = Field(default=None, gt=0, le=100)  # nats a token; None: by the precision
     vllm_mode: Literal["colocate", "server"] = "colocate"
     vllm_sync: Literal["auto", "adapter", "merged"] = "auto"  # what vLLM is handed before each rollout
-    vllm_server_base_url: str | None = None  # server: where it answers
+    vllm_server_base_url: Text | None = None  # server: where it answers
     vllm_gpu_memory_utilization: float = Field(default=0.3, gt=0, le=1)  # colocate: the trainer needs the rest
     vllm_tensor_parallel_size: int = Field(default=1, gt=0, le=1024)
     vllm_max_model_length: int | None = Field(default=None, gt=0, le=10**8)  # None: longest prompt + max_new_tokens
@@ -295,7 +295,7 @@ class EvaluateRecipe(Recipe, ModelKeys, DataKeys, SamplingKeys):
     candidates: list[Candidate] = Field(min_length=1)
     baseline_name: str = "sft"
     judges: list[JudgeEntry] = Field(min_length=1)
-    reward_model_path: str | None = None
+    reward_model_path: Text | None = None
     perplexity_datasets: list[DatasetEntry] = Field(default_factory=list)  # text outside the domain
     perplexity_max_tokens: int = Field(default=20_000, gt=0, le=10**9)
     num_generations: int = Field(
