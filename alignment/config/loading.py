@@ -12,6 +12,7 @@ from alignment.config.documents import Document, Location, read_document
 from alignment.config.keys import Keys
 from alignment.config.library import Kind, trainer_keys
 from alignment.config.overrides import apply, split_argv
+from alignment.config.parts import Text
 from alignment.config.ranges import not_finite, out_of_range
 from alignment.config.renamed import DECIDED, successor
 from alignment.config.rules import broken_rules
@@ -93,7 +94,7 @@ def library_keys(cls: type[Recipe]) -> dict[str, Kind]:
 
 def _load(cls: type[Recipe], document: Document, overrides: list[tuple[str, str | None]]) -> Recipe:
     own, library = own_keys(cls), library_keys(cls)
-    texts = {name for name, info in own.items() if info.annotation in (str, str | None)}
+    texts = {name for name, info in own.items() if info.annotation in (str, str | None, Text | None)}
     texts |= {name for name, kind in library.items() if "str" in kind.names and kind.names <= {"str", "none"}}
     flags = {name for name, info in own.items() if info.annotation is bool}
     flags |= {name for name, kind in library.items() if "bool" in kind.names}
