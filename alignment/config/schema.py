@@ -27,7 +27,7 @@ class DatasetEntry(Part):
     columns: list[str] | dict[str, str] | None = None  # the columns to look at, or key of a layout → column
     ignore_columns: list[str] = Field(default_factory=list)  # keys of rows and messages to leave out
     fraction: float | None = Field(default=None, gt=0, le=10**9)  # share of the mixture, normalised to sum to one
-    format: str | None = None  # None: recognised from the first row
+    format: str | None = None  # None: found over the whole file
 
 
 class GateEntry(Part):

@@ -171,8 +171,8 @@ def split_answer(messages: list[Message], what: str) -> tuple[list[Message], str
 
 
 def parse_hh(text: str, what: str) -> list[Message]:
-    r"""Read Anthropic HH's transcript: turns that begin with "\n\nHuman:" or "\n\nAssistant:"."""
-    parts = _HH_TURN.split(text)
+    r"""Read Anthropic HH's transcript: turns that begin with "\n\nHuman:" or "\n\nAssistant:", at the start without."""
+    parts = _HH_TURN.split("\n\n" + text.lstrip())
     if len(parts) < 3 or parts[0].strip():
         raise BadRow(f"{what} does not begin with '\\n\\nHuman:'")
     roles = {"Human": "user", "Assistant": "assistant"}

@@ -1,6 +1,7 @@
 """The layouts that data sets come in: how each is recognised by its keys and read."""
 
 import itertools
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -44,6 +45,7 @@ class Format:
     reads: tuple[str, ...]  # every key of a row that it looks at
     harmless: tuple[str, ...] = ()  # keys of well-known data sets that add nothing
     either: tuple[tuple[str, ...], ...] = ()  # keys of which the first group that a row has is read, and no other
+    by_value: bool = False  # `matches` looks at values, not only at keys and types
 
     def reads_in(self, row: Row) -> set[str]:
         """Return the keys of `row` that are read."""
@@ -108,9 +110,10 @@ def _has(*keys: str) -> Callable[[Row], bool]:
 
 
 def _is_hh(row: Row) -> bool:
-    return all(isinstance(row.get(key), str) and row[key].startswith("\n\nHuman:") for key in ("chosen", "rejected"))
+    return all(isinstance(row.get(key), str) and _TRANSCRIPT.match(row[key]) for key in ("chosen", "rejected"))
 
 
+_TRANSCRIPT = re.compile(r"\s*(Human|Assistant)\s*[:：]")  # with a wide colon it is refused, not read as plain text
 _AROUND = ("system", "tools")  # what goes before the prompt
 _CHOICE = ("chosen", "rejected", "probability", "margin", *itertools.chain.from_iterable(RATINGS), *_AROUND)
 _TREE = ("message_tree_id", "tree_state", "prompt")
@@ -137,6 +140,7 @@ FORMATS: tuple[Format, ...] = (  # the first that matches is taken, so the narro
         lambda row: isinstance(row.get("prompt"), dict) and "replies" in row["prompt"],
         oasst,
         _TREE,
+        by_value=True,
     ),
     Format(
         "llmbar",
@@ -176,7 +180,7 @@ FORMATS: tuple[Format, ...] = (  # the first that matches is taken, so the narro
         preference,
         ("prompt", *_CHOICE),
     ),
-    Format("hh", "chosen and rejected that begin with '\\n\\nHuman:'", _is_hh, hh, _CHOICE),
+    Format("hh", "chosen and rejected that begin with Human: or Assistant:", _is_hh, hh, _CHOICE, by_value=True),
     Format("implicit_preference", "chosen, rejected", _has("chosen", "rejected"), implicit_preference, _CHOICE),
     Format(
         "kto",

@@ -4,11 +4,12 @@ import itertools
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, NoReturn, TypeVar
 
 from alignment.data.contradictions import Claim, claims_of, contradictions, is_opinion, same_text
 from alignment.data.conversations import carrying_tools
-from alignment.data.fields import BadRow, kind_of
+from alignment.data.detection import detect, told
+from alignment.data.fields import BadRow, keys_of, kind_of
 from alignment.data.formats import ANSWERS, Format, named, recognise, refuse_unread
 from alignment.data.keys import UnreadKey
 from alignment.data.layouts import Parsed
@@ -17,6 +18,7 @@ from alignment.data.readers import RawRow, RawSource
 from alignment.data.rows import Demonstration, Prompt, Ranking
 from alignment.data.sources import read_entry, refuse_rejected
 from alignment.errors import DataError, printable
+from alignment.meter import say
 
 if TYPE_CHECKING:
     from alignment.config.schema import DatasetEntry
@@ -199,15 +201,19 @@ def _read_source(
     loaded: Loaded[T],
     also_read: tuple[str, ...],
 ) -> list[Kept[T]]:
-    fmt = named(format_name) if format_name is not None else None
+    fmt = named(format_name) if format_name is not None else detect(source)
     rows: list[Kept[T]] = []
+    undescribed = format_name is None
     for raw in source.rows:
         try:
             value = _object(raw)
-            if fmt is None:
-                fmt = _recognised(value, raw.where, on_bad_row)
+            if fmt is None or (format_name is None and value.keys().isdisjoint(fmt.reads_in(value))):
+                _refuse_unknown(value, raw.where, on_bad_row)
             refuse_unread(value, fmt, chosen=format_name is not None, also_read=also_read)
             for parsed in fmt.read(value):
+                if undescribed:
+                    say(printable(f"{source.name}: layout {fmt.name}; first row: {told(parsed)}"))
+                    undescribed = False
                 claims = claims_of(parsed, value) if isinstance(parsed, Ranking) else []
                 if isinstance(parsed, Ranking):
                     _count(parsed, raw, loaded)
@@ -263,13 +269,15 @@ def _object(raw: RawRow) -> dict[str, object]:
     return raw.value
 
 
-def _recognised(value: dict[str, object], where: str, on_bad_row: OnBadRow) -> Format:
+def _refuse_unknown(value: dict[str, object], where: str, on_bad_row: OnBadRow) -> NoReturn:
+    """Refuse a row that has no key of its file's layout, or fits none."""
     try:
-        return recognise(value, where)
+        recognise(value, where)
     except DataError as error:
         if on_bad_row == "stop":
             raise
         raise BadRow(str(error).partition(": ")[2].partition(". Known")[0]) from None
+    raise BadRow(f"the row has no key of the file's layout; found {keys_of(value)}")
 
 
 def mixed(parts: list[list[T]], fractions: list[float | None]) -> list[list[T]]:

@@ -193,7 +193,9 @@ def test_the_command_and_its_faults(tmp_path, crowd):
         return subprocess.run([*command, *words], capture_output=True, text=True, cwd=tmp_path, env=environment)
 
     done = alignment(crowd["Anna"], crowd["Ben"], crowd["judge"], "--output", "out/mixed.jsonl", "--bootstrap", "20")
-    assert (done.returncode, done.stderr) == (0, "")
+    assert done.returncode == 0
+    described = [f"{crowd[who]}: layout ranking; first row: prompt text 'Q0'" for who in ("Anna", "Ben", "judge")]
+    assert [line.partition(",")[0] for line in done.stderr.splitlines()] == described
     assert "person:Anna" in done.stdout
     assert (tmp_path / "out" / "mixed.labellers.json").is_file()
     assert alignment("none.jsonl", "--output", "m.jsonl").stderr.startswith("none.jsonl does not exist")

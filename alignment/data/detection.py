@@ -1,0 +1,73 @@
+"""Which layout a whole file has, and how its first row was understood."""
+
+from alignment.data.conversations import carried_tools
+from alignment.data.formats import FORMATS, Format
+from alignment.data.layouts import Only, Parsed
+from alignment.data.readers import RawRow, RawSource
+from alignment.data.rows import Demonstration, Prompt, Ranking
+from alignment.errors import DataError, printable
+from alignment.strict_json import shown
+
+
+def detect(source: RawSource) -> Format | None:
+    """Return the layout of a file, by all its rows; None where no row has one.
+
+    Each row fits one layout: the first in `FORMATS`, for these exclude those behind them. A file may mix a layout with
+    another one whose keys it reads too, as `preference` reads those of `prompt`: such rows lack something, and are bad.
+
+    Raises: DataError where its rows fit two layouts of which neither reads the other's keys.
+    """
+    found: dict[str, RawRow] = {}
+    known: dict[tuple[tuple[str, type], ...], list[Format]] = {}
+    for raw in source.rows:
+        if raw.fault is not None or not isinstance(raw.value, dict):
+            continue
+        row = {key: value for key, value in raw.value.items() if value is not None}
+        kind = tuple((key, type(value)) for key, value in row.items())
+        candidates = known.get(kind)
+        if candidates is None:
+            candidates = known[kind] = [one for one in FORMATS if one.by_value or one.matches(row)]
+        layout = next((one for one in candidates if not one.by_value or one.matches(row)), None)
+        if layout is not None:
+            found.setdefault(layout.name, raw)
+    layouts = [layout for layout in FORMATS if layout.name in found]
+    widest = [one for one in layouts if all(set(other.reads) <= set(one.reads) for other in layouts)]
+    if layouts and not widest:
+        places = " and ".join(f"{one.name} ({printable(found[one.name].where)})" for one in layouts)
+        raise DataError(
+            f"{source.name}: its rows fit the layouts {places}. Name the one to read with format, and the rows of the "
+            "other are bad rows; or give each layout a file of its own."
+        )
+    return widest[0] if widest else None
+
+
+def told(parsed: Parsed) -> str:
+    """Return in one line how a row was understood."""
+    if isinstance(parsed, Only):
+        return f"prompt {_prompt(parsed.prompt)}, no answer"
+    if isinstance(parsed, Demonstration):
+        start = f"prompt {_prompt(parsed.prompt, parsed.tools)}, answer" if parsed.prompt else "text"
+        return f"{start} {shown(parsed.completion)}"
+    return f"prompt {_prompt(parsed.prompt)}, {_order(parsed)}"
+
+
+def _order(ranking: Ranking) -> str:
+    answers = ranking.responses
+    if len(ranking.pairs) == 1 and ranking.pairs[0].probability is not None:
+        pair = ranking.pairs[0]
+        first, second = (shown(answers[end]) for end in (pair.first, pair.second))
+        if pair.probability == 0.0:
+            first, second = second, first
+        return f"{first} beats {second}" + (
+            "" if pair.probability in (0.0, 1.0) else f", probability {pair.probability:g}"
+        )
+    return f"{len(answers)} answers in {len(ranking.pairs)} comparisons, the first {shown(answers[0])}"
+
+
+def _prompt(prompt: Prompt, tools: str | None = None) -> str:
+    if isinstance(prompt, str):
+        return f"text {shown(prompt)}"
+    messages, carried = carried_tools(prompt)
+    roles = ", ".join(message["role"] for message in messages[:5]) + (", …" if len(messages) > 5 else "")
+    with_tools = " with tools" if tools or carried else ""
+    return f"of {len(messages)} messages ({roles}){with_tools} ending {shown(messages[-1]['content'])}"

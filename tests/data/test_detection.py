@@ -1,0 +1,140 @@
+"""The layout of a whole file: found over all rows, printed once, and asked for where two fit."""
+
+import json
+
+import pytest
+
+from alignment.config.schema import DatasetEntry
+from alignment.data import load_demonstrations, load_prompts, load_rankings
+from alignment.errors import DataError
+
+U = {"role": "user", "content": "Why?"}
+A = {"role": "assistant", "content": "Because."}
+CHAT = {"messages": [U, A]}
+PAIR = {"prompt": "Why?", "chosen": "Because.", "rejected": "No."}
+HH = {"chosen": "\n\nHuman: Why?\n\nAssistant: Because.", "rejected": "\n\nHuman: Why?\n\nAssistant: No."}
+
+
+def load(tmp_path, *rows, loader=load_rankings, on_bad_row="stop", **entry):
+    path = tmp_path / "d.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return loader([DatasetEntry(path=str(path), **entry)], on_bad_row=on_bad_row, seed=0)
+
+
+def refused(tmp_path, *rows, **more):
+    with pytest.raises(DataError) as caught:
+        load(tmp_path, *rows, **more)
+    return str(caught.value).replace(f"{tmp_path}/", "")
+
+
+@pytest.mark.parametrize(
+    ("odd", "rest", "layout", "fault"),
+    [
+        ({"prompt": "Why?"}, PAIR, "preference", "the field 'chosen' is missing"),
+        ({"chosen": "Why? So.", "rejected": "Why? Not."}, PAIR, "preference", "the field 'prompt' is missing"),
+        ({"chosen": "Why? So.", "rejected": "Why? Not."}, HH, "hh", "'chosen' does not begin with '\\n\\nHuman:'"),
+        ({"messages": [U, A]}, {**CHAT, "label": True}, "kto", "'label' is None"),
+        (
+            {"prompt": "Why?", "responses": ["a", "b"]},
+            {"prompt": "Who?", "responses": ["a", "b"], "ranks": [1, 2]},
+            "ranking",
+            "none of 'pairs', 'ranks' and 'scores'",
+        ),
+        (
+            {"prompt": "Why?"},
+            {"prompt": "Who?", "completion": "I."},
+            "prompt_completion",
+            "the field 'completion' is missing",
+        ),
+    ],
+)
+@pytest.mark.parametrize("first", [True, False])
+def test_no_row_decides_for_the_others(tmp_path, odd, rest, layout, fault, first):
+    rows = [odd, rest] if first else [rest, odd]
+    message = refused(tmp_path, *rows, loader=load_prompts)
+    assert message.startswith(f"d.jsonl:{1 if first else 2}: ")
+    assert fault in message
+    loaded = load(tmp_path, *rows, loader=load_prompts, on_bad_row="skip")
+    assert list(loaded.formats.values()) == [layout]
+    assert (len(loaded.rows), len(loaded.skipped)) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "layouts"),
+    [
+        (CHAT, {"instruction": "Why?", "output": "So."}, "messages (d.jsonl:1) and alpaca (d.jsonl:2)"),
+        (CHAT, {"conversations": [U, A]}, "sharegpt (d.jsonl:2) and messages (d.jsonl:1)"),
+        (PAIR, {"text": "Once."}, "preference (d.jsonl:1) and text (d.jsonl:2)"),
+    ],
+)
+def test_a_file_of_two_layouts_asks_for_the_format(tmp_path, one, other, layouts):
+    for rows in ((one, other), (one, one, other)):
+        message = refused(tmp_path, *rows, on_bad_row="skip")
+        assert message.replace("d.jsonl:3", "d.jsonl:2").startswith(f"d.jsonl: its rows fit the layouts {layouts}.")
+        assert "Name the one to read with format" in message
+    named = layouts.split(" ")[0]
+    loaded = load(tmp_path, one, other, format=named, on_bad_row="skip", loader=load_demonstrations)
+    assert (len(loaded.rows), len(loaded.skipped)) == (1, 1)
+
+
+def test_fields_that_are_null_do_not_make_a_layout(tmp_path):
+    null = dict.fromkeys(("messages", "conversations", "instruction", "output", "text", "system"))
+    assert list(load(tmp_path, {**null, **PAIR}).formats.values()) == ["preference"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [lambda text: f" {text}", lambda text: text.lstrip(), lambda text: f"\n\n\n{text}"],
+)
+def test_transcripts_with_other_blanks_at_their_start_are_hh(tmp_path, change):
+    loaded = load(tmp_path, {key: change(text) for key, text in HH.items()}, HH)
+    assert list(loaded.formats.values()) == ["hh"]
+    assert [(row.prompt, row.responses) for row in loaded.rows] == [([U], ["Because.", "No."])] * 2
+
+
+def test_transcripts_that_the_assistant_begins_and_wide_colons(tmp_path):
+    hello = {key: f"\n\nAssistant: Hello.{text}" for key, text in HH.items()}
+    assert [one["role"] for one in load(tmp_path, hello).rows[0].prompt] == ["assistant", "user"]
+    wide = {key: text.replace(":", "：") for key, text in HH.items()}
+    assert "'chosen' does not begin with '\\n\\nHuman:'" in refused(tmp_path, wide)
+
+
+@pytest.mark.parametrize(
+    ("row", "loader", "line"),
+    [
+        (PAIR, load_rankings, "preference; first row: prompt text 'Why?', 'Because.' beats 'No.'"),
+        (
+            {**PAIR, "probability": 0.0},
+            load_rankings,
+            "preference; first row: prompt text 'Why?', 'No.' beats 'Because.'",
+        ),
+        (
+            {**PAIR, "probability": 0.75},
+            load_rankings,
+            "preference; first row: prompt text 'Why?', 'Because.' beats 'No.', probability 0.75",
+        ),
+        (HH, load_rankings, "hh; first row: prompt of 1 messages (user) ending 'Why?', 'Because.' beats 'No.'"),
+        (
+            CHAT,
+            load_demonstrations,
+            "messages; first row: prompt of 1 messages (user) ending 'Why?', answer 'Because.'",
+        ),
+        (
+            {**CHAT, "system": "Hm.", "tools": '[{"name": "add"}]'},
+            load_demonstrations,
+            "messages; first row: prompt of 2 messages (system, user) with tools ending 'Why?', answer 'Because.'",
+        ),
+        ({"text": "Once\nmore."}, load_demonstrations, "text; first row: text 'Once\\nmore.'"),
+        ({"prompt": "Why?"}, load_prompts, "prompt; first row: prompt text 'Why?', no answer"),
+        (
+            {"prompt": "Why?", "responses": ["a", "b", "c"], "ranks": [1, 2, 3]},
+            load_rankings,
+            "ranking; first row: prompt text 'Why?', 3 answers in 3 comparisons, the first 'a'",
+        ),
+    ],
+)
+def test_each_detected_file_prints_one_line(tmp_path, capsys, row, loader, line):
+    load(tmp_path, row, row | {"id": 2}, loader=loader)
+    assert capsys.readouterr().err == f"{tmp_path}/d.jsonl: layout {line}\n"
+    load(tmp_path, row, loader=loader, format=line.split(";")[0])
+    assert capsys.readouterr().err == ""
