@@ -98,13 +98,34 @@ def _call_message(text: str, calls: Any) -> Message:
             raise BadRow("a function call has no 'name'")
         calls = [{"type": "function", "function": function} for function in functions]
         text = ""
+    elif isinstance(calls, str):  # of our own labels, whose content holds the calls too
+        calls, text = _parsed(calls, "'tool_calls'"), text.partition("<tool_call>")[0].rstrip("\n")
     if not isinstance(calls, list) or not all(isinstance(call, dict) for call in calls):
         raise BadRow("'tool_calls' is not a list of calls")
+    calls = [{**call, "function": _with_arguments(call["function"])} if "function" in call else call for call in calls]
     checked(calls, "tool_calls")
     functions = [call.get("function", call) for call in calls]
     rendered = "\n".join(f"<tool_call>\n{json.dumps(f, ensure_ascii=False)}\n</tool_call>" for f in functions)
     content = f"{text}\n{rendered}" if text else rendered
     return {"role": "assistant", "content": content, "tool_calls": json.dumps(calls, ensure_ascii=False)}
+
+
+def _with_arguments(function: Any) -> Any:
+    """Return a call with its arguments as an object: OpenAI writes them as JSON text, which templates would quote."""
+    if not isinstance(function, dict) or not isinstance(function.get("arguments"), str):
+        return function
+    text = function["arguments"]
+    found = _parsed(text, "the 'arguments' of a call") if text.strip() else {}
+    if not isinstance(found, dict):
+        raise BadRow(f"the 'arguments' of a call are {kind_of(found)}, not an object")
+    return {**function, "arguments": found}
+
+
+def _parsed(text: str, what: str) -> Any:
+    try:
+        return parse(text)
+    except JsonError as error:
+        raise BadRow(f"{what}: not JSON: {error}") from None
 
 
 def tools_of(row: dict[str, Any]) -> str | None:
@@ -118,6 +139,9 @@ def tools_of(row: dict[str, Any]) -> str | None:
             found = parse(tools)
         except JsonError as error:
             raise BadRow(f"'tools' is not JSON: {error}") from None
+    if isinstance(found, list) and any(isinstance(tool, str) for tool in found):
+        found = [_parsed(tool, "a tool") if isinstance(tool, str) else tool for tool in found]
+        tools = found
     if not isinstance(found, list) or not all(isinstance(tool, dict) for tool in found):
         raise BadRow(f"'tools' is {kind_of(found)}, not a list of objects")
     checked(found, "tools")

@@ -1,12 +1,29 @@
 """Which layout a whole file has, and how its first row was understood."""
 
+import contextlib
+from typing import Any
+
 from alignment.data.conversations import carried_tools
+from alignment.data.fields import is_messages
 from alignment.data.formats import FORMATS, Format
 from alignment.data.layouts import Only, Parsed
 from alignment.data.readers import RawRow, RawSource
 from alignment.data.rows import Demonstration, Prompt, Ranking
-from alignment.errors import DataError, printable
-from alignment.strict_json import shown
+from alignment.errors import DataError, JsonError, printable
+from alignment.strict_json import parse, shown
+
+_OF_MESSAGES = {"messages", "conversations", "prompt", "completion", "chosen", "rejected"}
+
+
+def decoded(row: Any) -> Any:
+    """Return a row with its messages read where a column holds them as JSON text; other text stays as it is."""
+    if not isinstance(row, dict):
+        return row
+    found = {key: row[key] for key in _OF_MESSAGES & row.keys() if isinstance(row[key], str) and is_messages(row[key])}
+    for key, text in found.items():
+        with contextlib.suppress(JsonError):  # as Python prints a list: the layout refuses it
+            found[key] = parse(text)
+    return {**row, **found} if found else row
 
 
 def detect(source: RawSource) -> Format | None:

@@ -1,10 +1,14 @@
 """The fields of a row: texts that must be whole, and how a faulty field is named."""
 
 import json
+import re
 from typing import Any
 
 from alignment.errors import JsonError
 from alignment.strict_json import FOREIGN, check, shown
+
+_OPENINGS = ("[", " ", "\n", "\t")
+_MESSAGES = re.compile(r"\s*\[\s*\{\s*(['\"])(role|from|content|value)\1\s*:")
 
 
 class BadRow(ValueError):
@@ -28,7 +32,15 @@ def text_of(row: dict[str, Any], key: str, *, empty: bool = False) -> str:
     """Return the string under `key`; missing, of another type, or blank unless `empty`, is a `BadRow`."""
     if key not in row:
         raise BadRow(f"the field '{key}' is missing; found {keys_of(row)}")
-    return text_in(row[key], f"'{key}'", empty=empty)
+    text = text_in(row[key], f"'{key}'", empty=empty)
+    if is_messages(text):
+        raise BadRow(f"'{key}' is a list of messages as text, which this layout does not read; give JSON as messages")
+    return text
+
+
+def is_messages(text: str) -> bool:
+    """Whether a text is a list of messages, as JSON or as Python prints it."""
+    return text.startswith(_OPENINGS) and bool(_MESSAGES.match(text))
 
 
 def optional_text(row: dict[str, Any], key: str) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, NoReturn, TypeVar
 
 from alignment.data.contradictions import Claim, claims_of, contradictions, is_opinion, same_text
 from alignment.data.conversations import carrying_tools
-from alignment.data.detection import detect, told
+from alignment.data.detection import decoded, detect, told
 from alignment.data.fields import BadRow, keys_of, kind_of
 from alignment.data.formats import ANSWERS, Format, named, recognise, refuse_unread
 from alignment.data.keys import UnreadKey
@@ -201,6 +201,7 @@ def _read_source(
     loaded: Loaded[T],
     also_read: tuple[str, ...],
 ) -> list[Kept[T]]:
+    source = replace(source, rows=[replace(raw, value=decoded(raw.value)) for raw in source.rows])
     fmt = named(format_name) if format_name is not None else detect(source)
     rows: list[Kept[T]] = []
     undescribed = format_name is None

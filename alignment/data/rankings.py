@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, get_args
 
 from alignment.data.conversations import carrying_tools, messages_of, tools_of, with_system
-from alignment.data.fields import BadRow, checked, kind_of, optional_text, whole_text
+from alignment.data.fields import BadRow, checked, kind_of, optional_text, text_of, whole_text
 from alignment.data.rows import USABLE, Asked, Message, Pair, Prompt, Ranking, Status
 from alignment.strict_json import shown as quoted
 
@@ -125,7 +125,7 @@ def prompt_of(row: dict[str, Any]) -> Prompt:
 def _prompt_alone(row: dict[str, Any]) -> Prompt:
     prompt = row.get("prompt")
     if isinstance(prompt, str):
-        return whole_text(prompt, "'prompt'")
+        return text_of(row, "prompt", empty=True)
     messages = messages_of(row, "prompt")
     if messages[-1]["role"] == "assistant":
         raise BadRow("'prompt' ends with a message of the assistant, so there is nothing to answer")

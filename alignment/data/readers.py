@@ -186,6 +186,8 @@ def _lines_of_csv(stored: Stored) -> Iterator[str]:
 
 def _header(cells: list[str], where: str) -> list[str]:
     """Return the columns' names; columns without a name may be several, for spreadsheets leave some behind."""
+    if len(cells) == 1 and (mark := next((mark for mark in ("\t", ";") if mark in cells[0]), None)):
+        raise DataError(f"{where}: the columns are parted by {mark!r}, and those of a CSV by commas; save it so.")
     twice = next((name for name in cells if name and cells.count(name) > 1), None)
     if twice is not None:
         raise DataError(f"{where}: the column {shown(twice)} stands in the header twice; take one out.")
@@ -230,8 +232,10 @@ def numbered(values: Iterable[Any], name: str) -> Iterator[RawRow]:
 
 
 def _without_nulls(value: Any) -> Any:
-    """Drop absent fields: columnar files give every row every field."""
-    return {key: item for key, item in value.items() if item is not None} if isinstance(value, dict) else value
+    """Drop absent fields at any depth: columnar files give every row, message and call every field."""
+    if isinstance(value, dict):
+        return {key: _without_nulls(item) for key, item in value.items() if item is not None}
+    return [_without_nulls(item) for item in value] if isinstance(value, list) else value
 
 
 def _txt(stored: Stored) -> Iterator[RawRow]:

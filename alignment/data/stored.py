@@ -127,10 +127,10 @@ class Stored:
         """
         for mark, what in _MARKS.items():
             if start.startswith(mark):
-                raise DataError(f"{self.path} is {what}, not text in UTF-8.")
+                raise DataError(f"{self.path} is {what}, not text in UTF-8. Save it as text in UTF-8.")
         head = start[:64]
         if len(head) >= 8 and not (any(head[0::2]) and any(head[1::2])):
-            raise DataError(f"{self.path} is UTF-16 or binary, not text in UTF-8: every second byte is 0.")
+            raise DataError(f"{self.path} is UTF-16 or binary: every second byte is 0. Save it as text in UTF-8.")
         return start.removeprefix(BOM)
 
 
