@@ -22,7 +22,7 @@ def main(place: Place, found: Findings, variant: str) -> None:
     command += ["--baseline", str(place.pack / BASELINE), "--trl", str(place.pack / TRL)]
     done = subprocess.run([sys.executable, *command], stdout=subprocess.PIPE, text=True, check=True)
     print(done.stdout, flush=True)
-    said = json.loads(done.stdout.split("\n")[-1])
+    said = json.loads(done.stdout.strip().split("\n")[-1])
     memory = "peak_cuda_mib" if place.on_gpu else "peak_rss_mib"
     for system in [name for name in said if name.startswith(("ours-", "trl"))]:
         (run,) = said[system]
