@@ -62,7 +62,8 @@ def test_labels_reach_the_file_while_it_serves_and_ctrl_c_ends_it(tmp_path):
         client.label("Anna")
         assert running.end(signal.SIGINT) == 0
     assert len(rows_of(output)) == 2
-    assert running.seen[0].startswith("3 items of ")
+    assert "x.jsonl: layout ranking; first row: " in running.seen[0]
+    assert running.seen[1].startswith("3 items of ")
     assert running.seen[-1] == f"{output}: 2 labels"
     assert not any("Traceback" in line or "INFO" in line for line in running.seen)
     assert not [path.name for path in tmp_path.iterdir() if path.name.endswith(("-wal", "-shm"))]
