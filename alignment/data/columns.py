@@ -1,6 +1,5 @@
 """A recipe's `columns` and `ignore_columns`: the names of a file's columns brought to those of the layouts."""
 
-from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -12,13 +11,26 @@ from alignment.strict_json import shown
 _PARTS = ("fields", "data")  # of exports of annotation tools: objects that hold the texts
 
 
-def renamed(source: RawSource, columns: dict[str, str], ignored: frozenset[str]) -> RawSource:
+def named_as_ours(sources: list[RawSource], columns: dict[str, str], ignored: frozenset[str]) -> list[RawSource]:
     """Leave out the keys `ignored` of rows and their messages, and rename columns.
 
     Args:
-        columns: key of a layout → column of the file.
-    Raises: DataError where no row has such a column, two keys take one column, or a key is there already.
+        sources: all files of one entry. columns: key of a layout → column of the file.
+    Raises: DataError where no row has such a column, two keys take one column, a key is there already, or nothing has
+        a key that is to be left out.
     """
+    seen: set[str] = set()
+    found = [_renamed(source, columns, ignored, seen) for source in sources]
+    absent = sorted(ignored - seen)
+    if absent and any(source.rows for source in sources):
+        raise DataError(
+            f"{sources[0].name}: ignore_columns names {', '.join(map(shown, absent))}, which no row and no message "
+            "has. Correct the name, or take it out."
+        )
+    return found
+
+
+def _renamed(source: RawSource, columns: dict[str, str], ignored: frozenset[str], seen: set[str]) -> RawSource:
     twice = next((theirs for theirs in columns.values() if list(columns.values()).count(theirs) > 1), None)
     if twice is not None:
         raise DataError(f"{source.name}: columns takes {shown(twice)} for two keys; a column has one meaning.")
@@ -31,7 +43,7 @@ def renamed(source: RawSource, columns: dict[str, str], ignored: frozenset[str])
             )
     rows = []
     for row in source.rows:
-        value = _without(row.value, ignored) if ignored else row.value
+        value = _without(row.value, ignored, seen) if ignored else row.value
         if columns and isinstance(value, dict):
             value = _mapped(value, columns, row.where)
         rows.append(replace(row, value=value))
@@ -49,17 +61,18 @@ def _mapped(row: dict[str, Any], columns: dict[str, str], where: str) -> dict[st
     return {ours_of.get(key, key): value for key, value in row.items()}
 
 
-def _without(value: Any, ignored: Iterable[str]) -> Any:
-    """Leave keys out of a row, and of the messages and texts that it holds."""
+def _without(value: Any, ignored: frozenset[str], seen: set[str]) -> Any:
+    """Leave keys out of a row, and of the messages and texts that it holds; `seen` gets those that were there."""
     if not isinstance(value, dict):
         return value
     kept: dict[str, Any] = {}
     for key, part in value.items():
         if key in ignored:
+            seen.add(key)
             continue
         if isinstance(part, list) and part and isinstance(part[0], dict):
-            part = [_without(one, ignored) for one in part]
+            part = [_without(one, ignored, seen) for one in part]
         elif key in _PARTS or (isinstance(part, dict) and ("role" in part or "from" in part)):
-            part = _without(part, ignored)
+            part = _without(part, ignored, seen)
         kept[key] = part
     return kept

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from alignment.data.columns import renamed
+from alignment.data.columns import named_as_ours
 from alignment.data.readers import EXTENSIONS, RawSource, extension, numbered, read_file
 from alignment.errors import DataError, first_line, printable
 from alignment.hub import local, why_not_on_hub
@@ -35,7 +35,7 @@ def read_entry(entry: "DatasetEntry") -> list[RawSource]:
     sources = [_selected(source, columns) for source in _sources(entry)]
     if isinstance(entry.columns, dict) or entry.ignore_columns:
         names = entry.columns if isinstance(entry.columns, dict) else {}
-        sources = [renamed(source, names, frozenset(entry.ignore_columns)) for source in sources]
+        sources = named_as_ours(sources, names, frozenset(entry.ignore_columns))
     return sources if sources[0].from_hub else _sliced(sources, entry.split)
 
 

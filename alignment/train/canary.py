@@ -102,7 +102,8 @@ class Canary:
         completions = self.generate(self.prompt_ids, sampling)
         self._require_stops(self.gather(completions), sampling)
         if any(completion.logp is None for completion in completions):
-            return {}  # the engine is the model itself
+            self.keeps_earlier = False  # the engine is the model itself
+            return {}
         asked = self._ask(completions)
         found = self._finding(asked)
         if found is not None:

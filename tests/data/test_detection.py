@@ -1,30 +1,21 @@
 """The layout of a whole file: found over all rows, printed once, and asked for where two fit."""
 
-import json
-
 import pytest
 
-from alignment.config.schema import DatasetEntry
 from alignment.data import load_demonstrations, load_prompts, load_rankings
-from alignment.errors import DataError
+from tests.data import written
+from tests.data.written import PAIR, A, U
 
-U = {"role": "user", "content": "Why?"}
-A = {"role": "assistant", "content": "Because."}
 CHAT = {"messages": [U, A]}
-PAIR = {"prompt": "Why?", "chosen": "Because.", "rejected": "No."}
 HH = {"chosen": "\n\nHuman: Why?\n\nAssistant: Because.", "rejected": "\n\nHuman: Why?\n\nAssistant: No."}
 
 
-def load(tmp_path, *rows, loader=load_rankings, on_bad_row="stop", **entry):
-    path = tmp_path / "d.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return loader([DatasetEntry(path=str(path), **entry)], on_bad_row=on_bad_row, seed=0)
+def load(tmp_path, *rows, loader=load_rankings, **more):
+    return written.load(tmp_path, *rows, loader=loader, **more)
 
 
-def refused(tmp_path, *rows, **more):
-    with pytest.raises(DataError) as caught:
-        load(tmp_path, *rows, **more)
-    return str(caught.value).replace(f"{tmp_path}/", "")
+def refused(tmp_path, *rows, loader=load_rankings, **more):
+    return written.refused(tmp_path, *rows, loader=loader, **more)
 
 
 @pytest.mark.parametrize(

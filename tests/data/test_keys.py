@@ -4,32 +4,25 @@ import json
 
 import pytest
 
-from alignment.config.schema import DatasetEntry
 from alignment.data import load_demonstrations, load_prompts, load_rankings
 from alignment.data.keys import is_content, is_harmless
 from alignment.data.load import load_answers
-from alignment.errors import DataError
+from tests.data import written
+from tests.data.written import PAIR, A, U
 
-U = {"role": "user", "content": "Why?"}
-A = {"role": "assistant", "content": "Because."}
 B = {"role": "assistant", "content": "No."}
 S = {"role": "system", "content": "Be brief."}
 TURNS = [{"from": "human", "value": "Why?"}, {"from": "gpt", "value": "Because."}]
 TOOLS = '[{"name": "add"}]'
-PAIR = {"prompt": "Why?", "chosen": "Because.", "rejected": "No."}
 SIDES = {"chosen": "It is so.", "rejected": "It is not."}
 
 
-def load(tmp_path, *rows, loader=load_demonstrations, on_bad_row="stop", **entry):
-    path = tmp_path / "d.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return loader([DatasetEntry(path=str(path), **entry)], on_bad_row=on_bad_row, seed=0)
+def load(tmp_path, *rows, loader=load_demonstrations, **more):
+    return written.load(tmp_path, *rows, loader=loader, **more)
 
 
-def refused(tmp_path, *rows, **more):
-    with pytest.raises(DataError) as caught:
-        load(tmp_path, *rows, **more)
-    return str(caught.value).replace(f"{tmp_path}/", "")
+def refused(tmp_path, *rows, loader=load_demonstrations, **more):
+    return written.refused(tmp_path, *rows, loader=loader, **more)
 
 
 # --- rows
@@ -261,6 +254,15 @@ def test_columns_that_cannot_be_meant(tmp_path):
     assert found.prompt == "Who?"
     twice = {"prompt": "question", "completion": "question"}
     assert "columns takes 'question' for two keys" in refused(tmp_path, row, columns=twice)
+
+
+def test_a_key_to_leave_out_that_nothing_has_is_refused(tmp_path):
+    row = {"messages": [U, {**A, "reasoning": "Hm."}]}
+    fault = refused(tmp_path, row, ignore_columns=["reasoning", "reasonin"])
+    assert fault.endswith(
+        "d.jsonl: ignore_columns names 'reasonin', which no row and no message has. Correct the name, or take it out."
+    )
+    assert len(load(tmp_path, row, ignore_columns=["reasoning"]).rows) == 1
 
 
 def test_ignore_columns_leaves_keys_out(tmp_path):
