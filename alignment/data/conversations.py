@@ -22,6 +22,7 @@ ROLES = {
     "chatgpt": "assistant",
     "model": "assistant",
     "tool": "tool",
+    "ipython": "tool",
     "observation": "tool",
     "function": "tool",
     "function_response": "tool",
@@ -200,13 +201,14 @@ def parse_hh(text: str, what: str) -> list[Message]:
     if len(parts) < 3 or parts[0].strip():
         raise BadRow(f"{what} does not begin with '\\n\\nHuman:'")
     roles = {"Human": "user", "Assistant": "assistant"}
-    return [{"role": roles[role], "content": body.strip()} for role, body in zip(parts[1::2], parts[2::2], strict=True)]
+    turns = zip(parts[1::2], parts[2::2], strict=True)
+    return _merged([{"role": roles[role], "content": body.strip()} for role, body in turns])
 
 
 def common_prompt(chosen: list[Message], rejected: list[Message]) -> tuple[list[Message], str, str]:
-    """Split two conversations into what they share, up to the last shared user turn, and what each says then.
+    """Split two conversations into what they share, up to the last shared user turn, and the answer that follows.
 
-    Conversations that part before their last turn keep the later turns in the answer, in HH's notation.
+    Raises: BadRow where more than one message follows: only single answers are compared.
     """
     shared = 0
     while shared < min(len(chosen), len(rejected)) and chosen[shared] == rejected[shared]:
@@ -230,19 +232,16 @@ def _merged(messages: list[Message]) -> list[Message]:
 
 
 def _rest(messages: list[Message], what: str) -> str:
-    names = {"user": "Human", "assistant": "Assistant"}
     if not messages or messages[0]["role"] != "assistant" or messages[-1]["role"] != "assistant":
         raise BadRow(f"{what} does not end with an answer of the assistant")
     if not messages[-1]["content"].strip():
         raise BadRow(f"{what} is an empty answer")
-    first, *others = messages
-    foreign = next((message["role"] for message in others if message["role"] not in names), None)
-    if foreign is not None:
+    if len(messages) > 1:
         raise BadRow(
-            f"{what} holds a message of the {foreign} after its first answer, which would be learned as the "
-            "assistant's own words; give pairs that part at their last answer"
+            f"{what} goes on after the answer with which it parts from the other conversation, with a message of the "
+            f"{messages[1]['role']}; only single answers are compared, so give pairs that part at their last message"
         )
-    return first["content"] + "".join(f"\n\n{names.get(m['role'], m['role'])}: {m['content']}" for m in others)
+    return messages[0]["content"]
 
 
 def readable(prompt: Prompt) -> str:

@@ -191,13 +191,13 @@ CASES = [
         choice([U]),
     ),
     (
-        "hh whose sides part before the last turn",
+        "hh with two turns of the assistant in a row",
         "hh",
         {
-            "chosen": "\n\nHuman: Why?\n\nAssistant: Because.\n\nHuman: Oh.\n\nAssistant: Yes.",
-            "rejected": "\n\nHuman: Why?\n\nAssistant: No.",
+            "chosen": "\n\nHuman: Why?\n\nAssistant: Because.\n\nAssistant: Yes.",
+            "rejected": "\n\nHuman: Why?\n\nAssistant: Because.\n\nAssistant: No.",
         },
-        choice([U], "Because.\n\nHuman: Oh.\n\nAssistant: Yes."),
+        choice([U], "Because.\n\nYes.", "Because.\n\nNo."),
     ),
     (
         "hh with two turns of the human in a row",
@@ -330,6 +330,19 @@ FAULTS = [
     ("implicit_preference", {"chosen": "Why? So.", "rejected": "What?"}, "do not begin with the same prompt"),
     ("implicit_preference", {"chosen": "Why? So.", "rejected": "Why?"}, "'rejected' is an empty answer"),
     ("hh", {"chosen": "\n\nHuman: a\n\nAssistant: b", "rejected": "a"}, "'rejected' does not begin with"),
+    (
+        "hh",
+        {
+            "chosen": "\n\nHuman: a\n\nAssistant: b\n\nHuman: c\n\nAssistant: d",
+            "rejected": "\n\nHuman: a\n\nAssistant: e",
+        },
+        "'chosen' goes on after the answer with which it parts from the other conversation, with a message of the user",
+    ),
+    (
+        "implicit_preference",
+        {"chosen": [U, A], "rejected": [U, {"role": "assistant", "content": "No."}, U, A]},
+        "'rejected' goes on after the answer with which it parts",
+    ),
     (
         "hh",
         {"chosen": "\n\nHuman: a\n\nAssistant: b", "rejected": "\n\nHuman: a"},

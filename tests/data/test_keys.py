@@ -172,7 +172,10 @@ def test_labels_of_prompts_with_tools_keep_them(tmp_path):
 def test_a_tools_result_is_not_learned_as_an_answer(tmp_path):
     tool = {"role": "tool", "content": "sunny"}
     row = {"chosen": [U, B, tool, A], "rejected": [U, A, tool, B]}
-    assert "holds a message of the tool after its first answer" in refused(tmp_path, row, loader=load_rankings)
+    assert (
+        "'chosen' goes on after the answer with which it parts from the other conversation, with a message of the tool"
+        in refused(tmp_path, row, loader=load_rankings)
+    )
 
 
 # --- messages
