@@ -1,14 +1,17 @@
 """What a person sees of long work: a bar on a terminal, a plain line now and then elsewhere."""
 
+import functools
 import os
 import re
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
+
+from alignment.errors import printable
 
 FIRST_SECONDS, LAST_SECONDS = 10.0, 60.0  # between lines: at first, and after twenty minutes
 METERED = re.compile(r"^\S.*? \d+/\d+ [a-z]+( \(|$)")  # how a meter's lines begin
@@ -19,6 +22,19 @@ def say(what: str) -> None:
     if os.environ.get("RANK", "0") == "0":
         sys.stderr.write(f"{what}\n")
         sys.stderr.flush()
+
+
+@functools.cache
+def say_once(what: str) -> None:
+    """`say`, and nothing where this process has written the same line before."""
+    say(what)
+
+
+def say_left_out(skipped: Sequence[str], count: int, unit: str) -> None:
+    """Write how many of `count` rows are left out, and why the first one is; nothing where none is."""
+    if skipped:
+        first = printable(" ".join(skipped[0].split()))
+        say_once(f"left out {len(skipped):,} of {count:,} {unit} (on_bad_row: skip); the first is {first}")
 
 
 class Meter:

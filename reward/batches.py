@@ -11,6 +11,7 @@ from alignment.data.rows import USABLE, Prompt, Ranking
 from alignment.data.splits import prompt_key
 from alignment.data.template import Template
 from alignment.errors import DataError
+from alignment.meter import say_left_out
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +88,7 @@ def encode_rankings(
             encoded.rows.append(EncodedRanking(list(sequences.values()), list(lengths.values()), kept, key))
         else:
             encoded.without_pairs += 1
+    say_left_out(encoded.skipped, sum(len(ranking.responses) for ranking in rankings), "answers")
     if rankings and not encoded.rows:
         raise DataError(
             f"none of {len(rankings)} rankings (the first at {rankings[0].source}) has two comparable answers: "

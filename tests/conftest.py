@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from alignment.meter import say_once
+
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("WANDB_MODE", "disabled")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -15,6 +17,12 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # in a shell's background
 # A background job ignores SIGINT, and what it starts inherits that; many tests send it to commands that they start.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(autouse=True)
+def lines_not_written_yet() -> None:
+    """Begin each test as a run begins: no line has been written once."""
+    say_once.cache_clear()
 
 
 @pytest.fixture(scope="session")

@@ -18,7 +18,7 @@ from alignment.data.readers import RawRow, RawSource
 from alignment.data.rows import Demonstration, Prompt, Ranking
 from alignment.data.sources import read_entry, refuse_rejected
 from alignment.errors import DataError, printable
-from alignment.meter import say
+from alignment.meter import say_left_out, say_once
 
 if TYPE_CHECKING:
     from alignment.config.schema import DatasetEntry
@@ -49,6 +49,7 @@ class Loaded(Generic[T]):
     formats: dict[str, str] = field(default_factory=dict)  # file → format
     files: dict[str, str] = field(default_factory=dict)  # file → sha256, or the Hub data set's fingerprint
     comparisons: int = 0  # of two answers, in the rows that were read
+    read: int = 0  # rows of the files, bad ones too
 
 
 def load_demonstrations(
@@ -181,6 +182,7 @@ def load(
         read.append(of_entry)
     if agreeing:
         read = _agreeing(read, on_bad_row, loaded)
+    say_left_out(loaded.skipped, loaded.read, "rows")
     parts = [[kept.row for kept in of_entry if kept.row is not None] for of_entry in read]
     for entry, part in zip(entries, parts, strict=True):
         if not part:
@@ -204,7 +206,7 @@ def _read_source(
     source = replace(source, rows=[replace(raw, value=decoded(raw.value)) for raw in source.rows])
     fmt = named(format_name) if format_name is not None else detect(source)
     rows: list[Kept[T]] = []
-    undescribed = format_name is None
+    undescribed = True
     for raw in source.rows:
         try:
             value = _object(raw)
@@ -213,7 +215,7 @@ def _read_source(
             refuse_unread(value, fmt, chosen=format_name is not None, also_read=also_read)
             for parsed in fmt.read(value):
                 if undescribed:
-                    say(printable(f"{source.name}: layout {fmt.name}; first row: {told(parsed)}"))
+                    say_once(printable(f"{source.name}: layout {fmt.name}; first row: {told(parsed)}"))
                     undescribed = False
                 claims = claims_of(parsed, value) if isinstance(parsed, Ranking) else []
                 if isinstance(parsed, Ranking):
@@ -226,6 +228,7 @@ def _read_source(
             if on_bad_row == "stop":
                 raise DataError(f"{fault}. Mend the row, or set on_bad_row: skip.") from None
             loaded.skipped.append(fault)
+    loaded.read += len(source.rows)
     loaded.files[source.name] = source.sha256
     if fmt is not None:
         loaded.formats[source.name] = fmt.name

@@ -8,6 +8,7 @@ from alignment.data.rows import Prompt
 from alignment.data.splits import split_by_prompt
 from alignment.data.template import Template
 from alignment.errors import DataError
+from alignment.meter import say_left_out
 
 
 def prompts_to_answer(recipe: LabelRecipe | PPORecipe, template: Template, context: int | None) -> Loaded[Prompt]:
@@ -70,4 +71,5 @@ def fitting_prompts(
         raise DataError(f"{shown}\nShorten them, lower max_new_tokens, or set on_bad_row: skip to leave them out.")
     if not kept:
         raise DataError("no prompt is left; every one is too long." if faults else "there are no prompts.")
+    say_left_out(faults, len(prompts), "prompts")
     return kept, faults

@@ -66,9 +66,11 @@ def tokenise_pairs(
         answers: dict[int, list[int]] = {}
         with result.row(ranking.source, on_bad_row):
             prompt_ids = template.prompt_ids(ranking.prompt)
+        before = len(result.skipped)
         for index in sorted({index for first, second, _ in pairs if prompt_ids for index in (first, second)}):
             with result.row(f"{ranking.source} answer {index + 1} of {len(ranking.responses)}", on_bad_row):
                 answers[index] = _answer_ids(template, ranking, index, limit - len(prompt_ids))
+        del result.skipped[before + 1 :]  # a row counts once, however many of its answers do not fit
         for first, second, probability in pairs:
             if first not in answers or second not in answers or answers[first] == answers[second]:
                 continue
@@ -81,6 +83,7 @@ def tokenise_pairs(
                     "probability": max(probability, 1.0 - probability),
                 }
             )
+    result.tell(len(rankings), limit)
     return result
 
 

@@ -12,6 +12,7 @@ from trl import SFTConfig, SFTTrainer
 from alignment.data.rows import Demonstration
 from alignment.data.template import Template
 from alignment.errors import DataError, RecipeError
+from alignment.meter import say_left_out, say_once
 from alignment.policy.adapters import weights_kept
 from alignment.train.resuming import ResumableTRLTrainer
 
@@ -40,6 +41,15 @@ class Tokenised:
     def counts(self) -> dict[str, int]:
         """What the manifest records."""
         return {"rows": len(self.rows), "rows_truncated": self.truncated, "rows_skipped": len(self.skipped)}
+
+    def tell(self, count: int, limit: int) -> None:
+        """Write how many of `count` rows are cut to `limit` tokens or left out, where there are some."""
+        if self.truncated:
+            say_once(
+                f"cut {self.truncated:,} of {count:,} rows to their first {limit:,} tokens; the end of these answers "
+                "is not learned, raise max_length where the model's context allows it"
+            )
+        say_left_out(self.skipped, count, "rows")
 
 
 def context_limit(max_length: int | None, model: Any) -> int:
@@ -71,6 +81,7 @@ def tokenise_demonstrations(
                 )
             result.truncated += len(input_ids) > limit
             result.rows.append({"input_ids": input_ids[:limit], "labels": labels[:limit]})
+    result.tell(len(demonstrations), limit)
     return result
 
 

@@ -127,5 +127,17 @@ def test_transcripts_that_the_assistant_begins_and_wide_colons(tmp_path):
 def test_each_detected_file_prints_one_line(tmp_path, capsys, row, loader, line):
     load(tmp_path, row, row | {"id": 2}, loader=loader)
     assert capsys.readouterr().err == f"{tmp_path}/d.jsonl: layout {line}\n"
-    load(tmp_path, row, loader=loader, format=line.split(";")[0])
-    assert capsys.readouterr().err == ""
+    load(tmp_path, row, row, loader=loader)
+    assert capsys.readouterr().err == ""  # a run reads a file several times
+
+
+def test_a_file_whose_format_is_named_prints_its_line_too(tmp_path, capsys):
+    load(tmp_path, PAIR, format="preference")
+    assert capsys.readouterr().err.startswith(f"{tmp_path}/d.jsonl: layout preference; first row: prompt text 'Why?'")
+
+
+def test_rows_that_are_left_out_are_counted_in_one_line(tmp_path, capsys):
+    loaded = load(tmp_path, PAIR, {**PAIR, "chosen": ""}, {**PAIR, "chosen": None}, on_bad_row="skip")
+    assert len(loaded.rows) == 1
+    (line,) = capsys.readouterr().err.splitlines()[1:]
+    assert line == f"left out 2 of 3 rows (on_bad_row: skip); the first is {tmp_path}/d.jsonl:2: 'chosen' is empty"

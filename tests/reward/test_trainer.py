@@ -255,7 +255,7 @@ def test_nothing_comparable_is_an_error(tiny_model_dir: Path) -> None:
     assert encode_rankings([], template, max_length=None).rows == []
 
 
-def test_an_answer_that_does_not_fit_is_never_cut(tiny_model_dir: Path) -> None:
+def test_an_answer_that_does_not_fit_is_never_cut(tiny_model_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
     template = Template(load_tokenizer(recipe(tiny_model_dir, Path("unused"))))
     long = "a very long answer " * 20
     pairs = [Pair(0, 1, 1.0), Pair(0, 2, 0.0), Pair(1, 2, 0.3)]
@@ -266,6 +266,8 @@ def test_an_answer_that_does_not_fit_is_never_cut(tiny_model_dir: Path) -> None:
     assert [row.pairs for row in found.rows] == [[(0, 1, 0.0, 0.0)]]
     assert len(found.skipped) == 1
     assert found.skipped[0].startswith("rows.jsonl:4: answer 2 of 3: prompt and answer are")
+    line = "left out 1 of 3 answers (on_bad_row: skip); the first is rows.jsonl:4: answer 2 of 3: prompt and answer are"
+    assert line in capsys.readouterr().err
 
 
 def test_microbatch_losses_add_up() -> None:

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -348,12 +349,18 @@ def test_pairs_become_rows_with_the_more_probable_answer_chosen():
     assert len(tokenise_pairs([RANKING], Words(), limit=100, ties=False).rows) == 2
 
 
-def test_an_answer_that_does_not_fit_is_named_or_left_out():
+def test_an_answer_that_does_not_fit_is_named_or_left_out(capsys):
     with pytest.raises(DataError, match=r"labels.jsonl:7 answer 2 of 4: 3 tokens .* room for 2 .* raise max_length"):
         tokenise_pairs([RANKING], Words(), limit=5)
     result = tokenise_pairs([RANKING], Words(), limit=5, on_bad_row="skip")
     assert [row["chosen_ids"] for row in result.rows] == [[3, 1]]
     assert len(result.skipped) == 1
+    two = tokenise_pairs([RANKING, replace(RANKING, source="labels.jsonl:8")], Words(), limit=3, on_bad_row="skip")
+    assert [fault.split(" answer")[0] for fault in two.skipped] == ["labels.jsonl:7", "labels.jsonl:8"]
+    assert two.counts()["rows_skipped"] == 2  # rows, each of which has four answers that do not fit
+    assert (
+        "left out 2 of 2 rows (on_bad_row: skip); the first is labels.jsonl:7 answer 1 of 4" in capsys.readouterr().err
+    )
 
 
 def test_no_pair_left_is_refused(moved, tokenizer, tmp_path):

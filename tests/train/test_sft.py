@@ -187,7 +187,7 @@ class Fixed:
         return [7] * prompt + [8] * answer, [-100] * prompt + [8] * answer
 
 
-def test_long_rows_are_cut_and_rows_without_answer_are_named():
+def test_long_rows_are_cut_and_rows_without_answer_are_named(capsys):
     rows = [
         Demonstration("ab", "cdef", source="a.jsonl:1"),  # 6 tokens, cut to 4
         Demonstration("abcd", "e", source="a.jsonl:2"),  # nothing of the answer within 4
@@ -200,6 +200,11 @@ def test_long_rows_are_cut_and_rows_without_answer_are_named():
     assert [row["labels"] for row in result.rows] == [[-100, -100, 8, 8], [-100, 8]]
     assert result.truncated == 1
     assert [fault.split(":")[1] for fault in result.skipped] == ["2", "3"]
+    cut, left_out = capsys.readouterr().err.splitlines()
+    assert cut.startswith("cut 1 of 4 rows to their first 4 tokens; the end of these answers is not learned")
+    assert left_out.startswith(
+        "left out 2 of 4 rows (on_bad_row: skip); the first is a.jsonl:2: no token of the answer"
+    )
 
 
 def test_nothing_to_learn_is_refused():

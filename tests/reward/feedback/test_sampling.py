@@ -86,7 +86,9 @@ def fit(template: Template, prompts: list[Any], **keys: Any) -> tuple[list[Any],
     return fitting_prompts(prompts, template, **options)
 
 
-def test_prompts_that_are_too_long_are_named_or_left_out(template: Template) -> None:
+def test_prompts_that_are_too_long_are_named_or_left_out(
+    template: Template, capsys: pytest.CaptureFixture[str]
+) -> None:
     long = "a small cat " * 40
     tokens = len(template.prompt_ids(long))
     short = len(template.prompt_ids("Hi"))
@@ -100,6 +102,7 @@ def test_prompts_that_are_too_long_are_named_or_left_out(template: Template) -> 
     assert fit(template, ["Hi", long], context=tokens + 8) == (["Hi", long], [])
     kept, skipped = fit(template, ["Hi", long], max_prompt_length=short, skip=True)
     assert (kept, len(skipped)) == (["Hi"], 1)
+    assert "left out 1 of 2 prompts (on_bad_row: skip); the first is prompt 2 ('a small cat" in capsys.readouterr().err
     with pytest.raises(DataError, match="no prompt is left"):
         fit(template, [long], max_prompt_length=1, skip=True)
 
