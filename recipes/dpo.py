@@ -14,13 +14,14 @@ from alignment.config.schema import DPORecipe
 from alignment.data import load_rankings, load_split
 from alignment.data.template import Template
 from alignment.policy.base import load_causal_lm, load_tokenizer
+from alignment.policy.generation import stop_at
 from alignment.run.callbacks import callbacks_for
 from alignment.run.directory import RunDirectory
 from alignment.run.script import script
 from alignment.train.arguments import training_arguments
 from alignment.train.dpo import SOFT_LOSSES, dpo_trainer, tokenise_pairs
 from alignment.train.running import run_training
-from alignment.train.saving import lineage_of, save_trained
+from alignment.train.saving import generation_of, lineage_of, save_trained
 from alignment.train.sft import Tokenised, context_limit
 from alignment.train.trial import require_accepted
 
@@ -54,6 +55,7 @@ def main(argv: list[str] | None = None) -> None:
     # Pairs are never cut, so TRL has nothing to truncate. Before the model: ZeRO-3 cuts weights as they load.
     arguments = training_arguments(DPOConfig, recipe, run, max_length=None)
     model = load_causal_lm(recipe, trainable=True, peft=recipe)
+    stop_at(model, template.stop_token_ids)
 
     ties = bool(SOFT_LOSSES & set(arguments.loss_type))
     limit = context_limit(recipe.max_length, model)
@@ -70,7 +72,7 @@ def main(argv: list[str] | None = None) -> None:
     )
     trained = run_training(trainer, run)
     results = trainer.evaluate() if held_out.rows else {}
-    save_trained(trainer, run.path)
+    save_trained(trainer, run.path, generation_of(recipe, template))
     run.finish(train_loss=trained.training_loss, steps=trained.global_step, **results)
 
 

@@ -13,6 +13,7 @@ from alignment.config.schema import PPORecipe
 from alignment.data.prompts import prompts_to_answer
 from alignment.data.template import Template
 from alignment.policy.base import load_tokenizer
+from alignment.policy.generation import stop_at
 from alignment.policy.load_roles import load_roles, reward_roles
 from alignment.run.callbacks import callbacks_for
 from alignment.run.directory import RunDirectory
@@ -21,7 +22,7 @@ from alignment.train.arguments import training_arguments
 from alignment.train.engines import require_engine
 from alignment.train.ppo import PPOTrainer
 from alignment.train.running import run_training
-from alignment.train.saving import lineage_of, save_trained
+from alignment.train.saving import generation_of, lineage_of, save_trained
 from alignment.train.scoring import Scoring, require_same_tokenizer, reward_adapter_on_base
 from alignment.train.trial import require_accepted
 from alignment.train.update import UpdateShape
@@ -55,6 +56,7 @@ def main(argv: list[str] | None = None) -> None:
     arguments = training_arguments(TrainingArguments, recipe, run)
     first, *more = adapters or [None]
     roles = load_roles(recipe, reward_adapter=first, more_reward_adapters=more)
+    stop_at(roles.causal_lm("policy"), template.stop_token_ids)
     run.record(scorers=describe(recipe, scoring), **({"watch_scorers": describe_watch(recipe, watch)} if watch else {}))
     loaded = prompts_to_answer(recipe, template, roles.context)
     run.record(data=loaded.files, prompts=len(loaded.rows), skipped=loaded.skipped)
@@ -76,7 +78,7 @@ def main(argv: list[str] | None = None) -> None:
         callbacks=callbacks_for(run, recipe),
     )
     run_training(trainer, run)
-    save_trained(trainer, run.path)
+    save_trained(trainer, run.path, generation_of(recipe, template))
     run.finish(**trainer.results())
 
 

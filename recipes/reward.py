@@ -19,7 +19,7 @@ from alignment.run.directory import RunDirectory
 from alignment.run.script import script
 from alignment.train.arguments import training_arguments
 from alignment.train.running import run_training
-from alignment.train.saving import lineage_of, save_trained
+from alignment.train.saving import generation_of, lineage_of, save_trained
 from alignment.train.trial import require_accepted
 from reward.batches import Encoded, encode_rankings
 from reward.members import finish_ensemble, is_trained, member_recipes
@@ -72,7 +72,7 @@ def train(recipe: RewardRecipe, run: RunDirectory, *, data_seed: int) -> None:
     trained = run_training(trainer, run)
     results = trainer.held_out_results()
     run.record(**trainer.score_scale())  # the reward's unit, for whoever scores with it
-    save_trained(trainer, run.path)
+    save_trained(trainer, run.path, generation_of(recipe, template))
     run.finish(train_loss=trained.training_loss, steps=trained.global_step, **results)
 
 

@@ -14,12 +14,13 @@ from alignment.config.schema import SFTRecipe
 from alignment.data import load_demonstrations, load_split
 from alignment.data.template import Template
 from alignment.policy.base import load_causal_lm, load_tokenizer
+from alignment.policy.generation import stop_at
 from alignment.run.callbacks import callbacks_for
 from alignment.run.directory import RunDirectory
 from alignment.run.script import script
 from alignment.train.arguments import training_arguments
 from alignment.train.running import run_training
-from alignment.train.saving import lineage_of, save_trained
+from alignment.train.saving import generation_of, lineage_of, save_trained
 from alignment.train.sft import (
     Tokenised,
     context_limit,
@@ -56,6 +57,7 @@ def main(argv: list[str] | None = None) -> None:
     run.record(lineage=lineage_of(recipe, tokenizer, template))
     arguments = training_arguments(SFTConfig, recipe, run, max_length=None)  # first: ZeRO-3 cuts weights as they load
     model = load_causal_lm(recipe, trainable=True, peft=recipe)
+    stop_at(model, template.stop_token_ids)
 
     limit = context_limit(recipe.max_length, model)
     train, held_out = load_data(recipe, run, template, limit)
@@ -71,7 +73,7 @@ def main(argv: list[str] | None = None) -> None:
     )
     trained = run_training(trainer, run)
     results = trainer.evaluate() if held_out.rows else {}
-    save_trained(trainer, run.path)
+    save_trained(trainer, run.path, generation_of(recipe, template))
     run.finish(train_loss=trained.training_loss, steps=trained.global_step, **results)
 
 

@@ -42,7 +42,7 @@ class JudgeEntry(Part):
     model_name_or_path: Text | None = None  # local, reward_model
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"  # local
     load_in_4bit: bool = False  # local
-    chat_template: str | None = None  # local: where the tokenizer has none
+    chat_template: str | None = None  # local: in place of the tokenizer's own
     trust_remote_code: bool = False  # local, reward_model: run Python code that the model's folder brings
     per_device_eval_batch_size: int = Field(
         default=16, gt=0, le=10**6

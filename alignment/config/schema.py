@@ -115,7 +115,7 @@ class ModelKeys(Part):
     trust_remote_code: bool = False
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
     attn_implementation: Text | None = None
-    chat_template: Text | None = None  # Jinja text or a file's path, used where the tokenizer has none
+    chat_template: Text | None = None  # Jinja text, a file's path, chatml or plain; in place of the tokenizer's own
     eos_token: Text | None = None  # the token that ends an answer, where it is not the tokenizer's own
     load_in_4bit: bool = False
     bnb_4bit_quant_type: Literal["nf4", "fp4"] = "nf4"

@@ -8,18 +8,18 @@ from typing import Any
 from alignment.data.conversations import carried_tools, readable, with_tools
 from alignment.data.rendering import require_bounded
 from alignment.data.rows import Demonstration, Message, Prompt
+from alignment.data.stops import PROBE, eos_id, reconcile
 from alignment.errors import DataError, ModelError
 
 IGNORE = -100  # label of a token that no loss covers
 LONGEST_TEXT = 2**21  # characters of one prompt with its answer, some 500,000 tokens
-_PROBE = "PROBE"
 
 
 class Template:
     """How one tokenizer writes prompts and answers.
 
-    Text is plain where the prompt is a string. Messages go through the tokenizer's own chat template, or the recipe's
-    where the tokenizer has none; that one is then kept on the tokenizer, so that it is saved beside the model.
+    Text is plain where the prompt is a string. Messages go through the recipe's chat template, which then replaces the
+    tokenizer's own and is saved with it beside the model; where the recipe gives none, through the tokenizer's.
     """
 
     def __init__(
@@ -38,21 +38,19 @@ class Template:
         Raises: ModelError where nothing can end an answer, or the template cannot be read.
         """
         self.tokenizer = tokenizer
-        if not tokenizer.chat_template and chat_template is not None:
+        if chat_template is not None:
             tokenizer.chat_template = _template_text(chat_template)
         self.chat_template: str | None = _named_template(tokenizer.chat_template)
         if self.chat_template:
             require_bounded(self.chat_template)
-        self.eos_token_id = _eos_id(tokenizer, eos_token)
+        self.eos_token_id = eos_id(tokenizer, eos_token)
         self._eos_token = tokenizer.convert_ids_to_tokens(self.eos_token_id)
         self._opening = _opening(tokenizer)
         if self.chat_template:
             self._require_messages_written()
-        self.turn_end_id = self._turn_end() if self.chat_template else None
-        more = getattr(generation_config, "eos_token_id", None)
-        more = more if isinstance(more, list) else [more]
-        stops = [self.turn_end_id, self.eos_token_id, tokenizer.eos_token_id, *more]
-        self.stop_token_ids: list[int] = list(dict.fromkeys(stop for stop in stops if stop is not None))
+        render = (lambda messages: self._render(messages, None, ask=False)) if self.chat_template else None
+        stops = reconcile(tokenizer, self.eos_token_id, render, generation_config)
+        self.turn_end_id, self.stop_token_ids = stops.turn_end, stops.ids
 
     @property
     def hash(self) -> str:
@@ -94,6 +92,7 @@ class Template:
         if rendered and end in ids:  # a template may write a line break after the stop token
             ids = ids[: len(ids) - ids[::-1].index(end)]
         while ids and ids[-1] in self.stop_token_ids:
+            end = self.turn_end_id if ids[-1] == self.turn_end_id else end  # as the answer was rendered beforehand
             ids = ids[:-1]
         inner = [token for token in ids if token in self.stop_token_ids]
         if inner:
@@ -196,7 +195,7 @@ class Template:
         return str(rendered)
 
     def _ids(self, text: str, *, special: bool) -> list[int]:
-        """Tokenise; `special` puts the tokenizer's own BOS before, never the EOS that some put behind.
+        """Tokenise; `special` puts the tokenizer's own BOS before text without it, never the EOS that some put behind.
 
         Raises: DataError where the text is longer than any context: to count its tokens takes minutes.
         """
@@ -206,7 +205,8 @@ class Template:
                 "cut the row into several."
             )
         ids = list(self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
-        return self._opening + ids if special else ids
+        begun = ids[: len(self._opening)] == self._opening  # a prompt that was rendered beforehand
+        return self._opening + ids if special and not begun else ids
 
     def _continuation(self, head: str, tail: str, *, special: bool) -> list[int]:
         """Tokenise `tail` as what follows `head`.
@@ -228,7 +228,7 @@ class Template:
     def _require_messages_written(self) -> None:
         """Refuse a chat template that leaves out what a message holds: all answers would be answers to one prompt."""
         for role, place in (("user", 0), ("assistant", 1)):
-            words = [f"{_PROBE} {role} {number}" for number in (1, 2)]
+            words = [f"{PROBE} {role} {number}" for number in (1, 2)]
             chats = [[{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}] for _ in words]
             for chat, word in zip(chats, words, strict=True):
                 chat[place]["content"] = word
@@ -239,17 +239,6 @@ class Template:
                     f"of the {role}; use the model's own template, or give chat_template."
                 )
 
-    def _turn_end(self) -> int | None:
-        """Return the token that the chat template writes after an answer, or None where it writes none."""
-        text = self._render(
-            [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": _PROBE}], None, ask=False
-        )
-        after = text[text.rindex(_PROBE) + len(_PROBE) :] if _PROBE in text else ""
-        ids = self._ids(after, special=False)
-        special = set(self.tokenizer.all_special_ids) | {self.eos_token_id}
-        special |= {token for token, added in self.tokenizer.added_tokens_decoder.items() if added.special}
-        return next((token for token in ids if token in special), None)
-
 
 def _opening(tokenizer: Any) -> list[int]:
     """Return the ids that the tokenizer puts before any text, BOS mostly."""
@@ -259,20 +248,6 @@ def _opening(tokenizer: Any) -> list[int]:
         if full[start : start + len(bare)] == bare:
             return full[:start]
     return []
-
-
-def _eos_id(tokenizer: Any, eos_token: str | None) -> int:
-    if eos_token is not None:
-        vocabulary: dict[str, int] = tokenizer.get_vocab()
-        if eos_token not in vocabulary:
-            raise ModelError(f"eos_token {eos_token!r} is not a token of the tokenizer {tokenizer.name_or_path}.")
-        return vocabulary[eos_token]
-    if tokenizer.eos_token_id is None:
-        raise ModelError(
-            f"the tokenizer {tokenizer.name_or_path} has no EOS token, so an answer could never end. Name the token "
-            "that ends an answer in the recipe with eos_token."
-        )
-    return int(tokenizer.eos_token_id)
 
 
 def _template_text(given: str) -> str:

@@ -23,6 +23,7 @@ from alignment.manifest import read_manifest
 from alignment.policy.adapter_files import named_base
 from alignment.policy.adapters import attach_adapter, continue_adapter, copies_in_float32
 from alignment.policy.four_bits import compute_as_configured, quantization
+from alignment.policy.generation import read_generation, stops_of
 from alignment.policy.model_files import ADAPTER_CONFIG, check_hub_files, check_model_files, is_there
 from alignment.policy.saved_files import require_weights_as_saved
 from alignment.policy.weight_files import (
@@ -163,7 +164,8 @@ def load_tokenizer(keys: ModelKeys) -> Any:
     """Load the tokenizer of a model or adapter, ready to train and sample with.
 
     The recipe's `eos_token` replaces the tokenizer's own. A missing pad token becomes the unknown token, else EOS:
-    no part of the project tells padding by its id. The chat template is `alignment.data.template`'s matter.
+    no part of the project tells padding by its id. The chat template is `alignment.data.template`'s matter, and so
+    are the stop tokens: `generation_stop_ids` notes for it where the model's generation config stops.
 
     Raises: ModelError where there is no tokenizer, no EOS token, or more tokens than the model has embeddings.
     """
@@ -180,6 +182,9 @@ def load_tokenizer(keys: ModelKeys) -> Any:
         config = AutoConfig.from_pretrained(source.base, **options)
     except Exception as error:
         raise _cannot_load(place, error) from error
+    generation = read_generation(source.adapter, source.base, revision=keys.model_revision)
+    own = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
+    tokenizer.generation_stop_ids = [*own, *stops_of(generation)]
     _set_eos(tokenizer, keys.eos_token, place)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.unk_token or tokenizer.eos_token

@@ -15,6 +15,7 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from alignment.config.schema import ModelKeys
+from alignment.data.template import Template
 from alignment.errors import ModelError
 from alignment.ops.finite import first_not_finite
 from alignment.policy.adapter_files import read_adapter_config
@@ -26,6 +27,7 @@ from alignment.policy.base import (
     load_tokenizer,
     resolve_model,
 )
+from alignment.policy.generation import read_generation, stopping_at, write_generation
 from alignment.policy.held import held_as_trained
 from alignment.policy.saved_files import WHOLE, mark_of
 
@@ -70,6 +72,8 @@ def merge(
     classifies = read_adapter_config(source.adapter).task_type == "SEQ_CLS"
     cls = AutoModelForSequenceClassification if classifies else AutoModelForCausalLM
     tokenizer = load_tokenizer(keys)
+    stops = Template(tokenizer, None, keys.eos_token).stop_token_ids
+    generation = stopping_at(stops, read_generation(source.adapter, source.base))
     dtype = _checkpoint_dtype(source.base, keys)
     accepted = TOLERANCES[dtype] if tolerance is None else tolerance
 
@@ -79,13 +83,10 @@ def merge(
     odd = first_not_finite(merged.named_parameters())
     if odd is not None:
         raise ModelError(f"{run}: merged, {odd} holds NaN or infinity in {dtype}; nothing was written.")
-    odd = first_not_finite(merged.named_parameters())
-    if odd:
-        raise ModelError(f"{run}: merged, {odd} holds NaN or infinity in {dtype}; nothing was written.")
-    _stop_at(merged, tokenizer.eos_token_id)
     with _beside(out) as folder:
         merged.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
+        write_generation(folder, generation)
         reloaded = load_base(cls, str(folder), keys.model_copy(update={"load_in_4bit": False})).to(unmerged.device)
         difference = _largest_difference(expected, _logits(reloaded, tokenizer))
         if not difference <= accepted:  # NaN is not
@@ -126,16 +127,6 @@ def _merged(cls: Any, unmerged: Any, keys: ModelKeys, source: ModelSource) -> An
     head: dict[str, Any] = {"num_labels": 1} if cls is AutoModelForSequenceClassification else {}
     base = load_base(cls, source.base, keys, **head).dequantize(dtype=torch.float32)
     return PeftModel.from_pretrained(base, source.adapter).merge_and_unload(safe_merge=True)
-
-
-def _stop_at(model: Any, eos_token_id: int) -> None:
-    """Have plain `generate` stop where this model was taught to stop."""
-    config = getattr(model, "generation_config", None)
-    if config is None:
-        return
-    stops = config.eos_token_id if isinstance(config.eos_token_id, list) else [config.eos_token_id]
-    if eos_token_id not in stops:
-        config.eos_token_id = [eos_token_id, *(stop for stop in stops if stop is not None)]
 
 
 @torch.no_grad()

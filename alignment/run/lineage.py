@@ -28,7 +28,7 @@ def fingerprint(
         "base_sha256": weights_hash(base),
         "tokenizer_sha256": text_hash(json.dumps(backend, sort_keys=True)),
         "template_sha256": template_hash or text_hash(tokenizer.chat_template or ""),
-        "stop_token_ids": sorted(stop_token_ids) if stop_token_ids is not None else [tokenizer.eos_token_id],
+        **({"stop_token_ids": sorted(stop_token_ids)} if stop_token_ids is not None else {}),
         "pad_token_id": tokenizer.pad_token_id,
     }
 

@@ -11,6 +11,7 @@ from alignment.config.schema import ModelKeys
 from alignment.data.template import Template
 from alignment.manifest import read_manifest
 from alignment.policy.base import resolve_model
+from alignment.policy.generation import read_generation, stopping_at, write_generation
 from alignment.policy.saved_files import WHOLE, mark_of
 from alignment.run.files import flush_to_disk, naming_the_disk, write_json
 from alignment.run.lineage import fingerprint, require_same
@@ -32,10 +33,18 @@ def lineage_of(keys: ModelKeys, tokenizer: Any, template: Template) -> dict[str,
     return {**lineage, "adapter": source.adapter}
 
 
-def save_trained(trainer: Any, path: Path) -> None:
+def generation_of(keys: ModelKeys, template: Template) -> dict[str, Any]:
+    """Return the generation config of what a stage trains: its base's, with the template's stop tokens."""
+    source = resolve_model(keys.model_name_or_path, revision=keys.model_revision)
+    found = read_generation(source.adapter, source.base, revision=keys.model_revision)
+    return stopping_at(template.stop_token_ids, found)
+
+
+def save_trained(trainer: Any, path: Path, generation: dict[str, Any] | None = None) -> None:
     """Write a trainer's model and tokenizer into a run directory, weights last, each file whole or absent.
 
-    Adapters other than `default`, the reference copy that DPO trains against, are not part of the result.
+    Adapters other than `default`, the reference copy that DPO trains against, are not part of the result. `generation`
+    goes to generation_config.json, by which plain `generate` stops where training taught it to.
     """
     beside = path / ".saving"
     if trainer.is_world_process_zero():
@@ -46,6 +55,8 @@ def save_trained(trainer: Any, path: Path) -> None:
             _save_model(trainer, str(beside))
             trainer.accelerator.wait_for_everyone()
             if trainer.is_world_process_zero():
+                if generation is not None:
+                    write_generation(beside, generation)
                 files = [file for file in beside.iterdir() if file.is_file() and file.name not in LEFT_BEHIND]
                 mark = mark_of(beside, [file.name for file in files])
                 (path / WHOLE).unlink(missing_ok=True)  # of a start that was killed in the lines below

@@ -103,15 +103,18 @@ def test_bos_is_not_doubled():
     assert template.answer_ids("the fox", " jumps").count(1) == 1
 
 
-def test_recipes_template_serves_only_where_the_tokenizer_has_none(tmp_path):
+def test_the_recipes_template_replaces_the_tokenizers(tmp_path):
     mine = "{% for m in messages %}{{ m['content'] }}!{% endfor %}"
-    assert Template(make_tokenizer(), chat_template=mine).chat_template == CHAT_TEMPLATE
     path = tmp_path / "mine.jinja"
     path.write_text(mine)
     for given in (mine, str(path)):
-        tokenizer = make_tokenizer(chat_template=None)
-        assert Template(tokenizer, chat_template=given).chat_template == mine
-        assert tokenizer.chat_template == mine  # saved beside the model
+        for own in (None, CHAT_TEMPLATE, {"default": CHAT_TEMPLATE, "tools": CHAT_TEMPLATE}):
+            tokenizer = make_tokenizer(chat_template=own)
+            assert Template(tokenizer, chat_template=given).chat_template == mine
+            assert tokenizer.chat_template == mine  # saved beside the model
+    assert Template(make_tokenizer()).chat_template == CHAT_TEMPLATE
+    with pytest.raises(ModelError, match="is neither Jinja text nor a file"):
+        Template(make_tokenizer(), chat_template=str(tmp_path / "absent.jinja"))
     template = Template(make_tokenizer(chat_template=None), chat_template=mine)
     assert template.tokenizer.decode(template.answer_ids([U], "Because.")) == "Because.!<|im_end|>"  # it ends no turn
 
