@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from alignment.data.argilla import argilla, is_argilla
 from alignment.data.fields import keys_of
-from alignment.data.keys import columns_text, meant_by, refusal, unread
+from alignment.data.keys import unread
 from alignment.data.label_studio import is_label_studio, label_studio
 from alignment.data.layouts import (
     DEMONSTRATION,
@@ -31,6 +31,7 @@ from alignment.data.rankings import (
     RATINGS,
     ranking_from_json,
 )
+from alignment.data.remedies import nearest, refusal
 from alignment.errors import DataError
 
 
@@ -63,20 +64,9 @@ def recognise(row: Row, where: str) -> Format:
         if candidate.matches(row):
             return candidate
     found = keys_of(row)
-    found += _nearest(row)
+    found += nearest(row, FORMATS)
     known = "\n".join(f"  {known.name}: {known.keys}" for known in FORMATS)
     raise DataError(f"{where}: no known format has these keys: {found}. Known formats and their keys:\n{known}")
-
-
-def _nearest(row: Row) -> str:
-    """Tell which `columns:` would give the row the keys of a layout that reads all of it."""
-    for candidate in FORMATS:
-        theirs = {key: name for name, key in sorted(meant_by(row, candidate.reads).items())}
-        renamed = {theirs.get(key, key): value for key, value in row.items()}
-        if theirs and candidate.matches(renamed) and not unread(renamed, candidate.reads, candidate.harmless):
-            pairs = {name: key for key, name in theirs.items()}
-            return f". With {columns_text(pairs)} they are those of {candidate.name}"
-    return ""
 
 
 def named(name: str) -> Format:
@@ -102,7 +92,7 @@ def refuse_unread(row: Row, fmt: Format, *, chosen: bool, also_read: tuple[str, 
     if chosen:
         keys = [key for key in keys if not any(key in other.reads for other in fitting)]
     if keys:
-        raise refusal(row, keys, fmt.name, {known.name: known.reads for known in FORMATS}, [o.name for o in fitting])
+        raise refusal(row, keys, fmt, FORMATS, fitting)
 
 
 def _has(*keys: str) -> Callable[[Row], bool]:

@@ -1,8 +1,8 @@
-"""Which keys of a row are content, which are harmless, and what an unread one is refused with."""
+"""Which keys of a row are content and which are harmless; what an unread key of a message is refused with."""
 
 import difflib
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from alignment.data.fields import BadRow, keys_of
@@ -14,7 +14,7 @@ _ANY_VALUE = (
 )
 _IDS = (
     r"_*(id|ids|idx|index|key|uid|uuid|guid|hash|sha256|index_level_0)_*|unnamed_\d+|"
-    r".*_(id|ids|id_list|idx|index|uuid|uid|hash)"
+    r".*_(id|ids|id_list|idx|index|uuid|uid|hash|sha256)"
 )
 _SOURCES = (
     r"sources?|.*_source|source_.*|dataset|datasets|.*_dataset|dataset_.*|origin|provider|subset|section|split|domain|"
@@ -36,13 +36,17 @@ _NUMBER = re.compile(r"\s*[+-]?\d+([.,]\d+)?([eE][+-]?\d+)?\s*|\s*(true|false)\s
 # Names that other programs and data sets use → the keys of our layouts that hold the same, the likeliest first. A value
 # under such a name is content, a number and a boolean too.
 MEANT: dict[str, tuple[str, ...]] = {
-    **dict.fromkeys(("question", "query", "instruction", "user", "user_prompt", "human", "post", "problem"),
-                    ("prompt", "instruction")),
-    **dict.fromkeys(("response", "answer", "reply", "target", "solution", "assistant", "model_response"),
+    **dict.fromkeys(("question", "query", "instruction", "user", "user_prompt", "human", "post", "problem", "inputs",
+                     "history"), ("prompt", "instruction")),
+    "input": ("prompt",),
+    "output": ("completion",),
+    **dict.fromkeys(("response", "answer", "reply", "target", "solution", "assistant", "model_response", "targets"),
                     ("completion", "output")),
     **dict.fromkeys(("system_prompt", "system_message", "sys"), ("system",)),
-    **dict.fromkeys(("good", "better", "accepted", "preferred", "chosen_response", "preferred_output"), ("chosen",)),
-    **dict.fromkeys(("bad", "worse", "dispreferred", "rejected_response", "non_preferred_output"), ("rejected",)),
+    **dict.fromkeys(("good", "better", "accepted", "preferred", "chosen_response", "preferred_output", "response_j"),
+                    ("chosen",)),
+    **dict.fromkeys(("bad", "worse", "dispreferred", "rejected_response", "non_preferred_output", "response_k"),
+                    ("rejected",)),
     **dict.fromkeys(("conversation", "dialogue", "dialog", "chat"), ("messages", "conversations")),
     **dict.fromkeys(("context", "passage", "document"), ("input",)),
     **dict.fromkeys(("candidates", "generations", "completions", "outputs", "answers"), ("responses",)),
@@ -144,7 +148,7 @@ def refuse_unread_of_message(turn: Mapping[str, Any], what: str, reads: tuple[st
             continue
         if plain_name(key) in MEANT or not is_harmless(key, value):
             raise UnreadKey(
-                f"{what} has the key {shown(key)} ({_example(value)}), which nothing reads; of a message "
+                f"{what} has the key {shown(key)} ({example(value)}), which nothing reads; of a message "
                 f"{', '.join(reads)} are read{_message_hint(key, reads)}"
             )
 
@@ -162,80 +166,6 @@ def _message_hint(key: str, reads: tuple[str, ...]) -> str:
     return (f"; {near[0]} is nearest" if near else "") + f". Rename it, or set ignore_columns: [{key}]"
 
 
-def refusal(
-    row: Mapping[str, Any], keys: list[str], layout: str, layouts: Mapping[str, tuple[str, ...]], fitting: Iterable[str]
-) -> UnreadKey:
-    """Return the refusal of unread keys.
-
-    Args:
-        layout: by which the row is read. layouts: the keys that each layout reads. fitting: others that fit the row.
-    """
-    named = ", ".join(f"{shown(key)} ({_example(row[key])})" for key in keys[:5])
-    more = f" and {len(keys) - 5} more" if len(keys) > 5 else ""
-    reads = ", ".join(key for key in layouts[layout] if key == plain_name(key) and not re.search("score_|rating", key))
-    fault = f"nothing reads {named}{more}; the layout {layout} reads {reads}"
-    others = [name for name in fitting if any(key in layouts[name] for key in keys)]
-    if others:
-        ways = " or ".join(f"format: {name}" for name in (layout, *others))
-        return UnreadKey(f"{fault}. Two layouts fit the row, so name the one to read: set {ways}")
-    hints, taken = [], {}
-    for key in keys[:5]:
-        target = next((t for t in _targets(row, key, layout, layouts) if t not in taken), None)
-        if target is not None:
-            taken[target] = key
-        elif hint := _hint(key, layouts):
-            hints.append(f" {hint}.")
-    if taken:
-        home = _home(row, [*taken], layout, layouts)
-        hints.insert(
-            0, f" Set {columns_text(taken)}" + (f" for the layout {home}." if home not in ("", layout) else ".")
-        )
-    return UnreadKey(f"{fault}.{''.join(hints)} To train without, set ignore_columns: [{', '.join(keys)}]")
-
-
-def _targets(row: Mapping[str, Any], key: str, layout: str, layouts: Mapping[str, tuple[str, ...]]) -> list[str]:
-    """Return the keys that the row lacks and that a key may stand for, in a layout that keeps what is read already."""
-    near = difflib.get_close_matches(key, [name for name in layouts[layout] if name not in row], 1, 0.75)
-    wanted = [target for target in (*near, *MEANT.get(plain_name(key), ())) if target not in row]
-    return [target for target in wanted if _home(row, [target], layout, layouts)]
-
-
-def _home(row: Mapping[str, Any], targets: list[str], layout: str, layouts: Mapping[str, tuple[str, ...]]) -> str:
-    """Return the layout with the fewest keys that reads what is read already, and the targets; this one if it does."""
-    needed = (row.keys() & set(layouts[layout])) | set(targets)
-    homes = sorted((name for name in layouts if needed <= set(layouts[name])), key=lambda name: len(layouts[name]))
-    homes = [name for name in homes if name != "kto" or "label" in needed]
-    return layout if layout in homes else next(iter(homes), "")
-
-
-def _hint(key: str, layouts: Mapping[str, tuple[str, ...]]) -> str:
-    """Tell what a key is where no name of a column helps."""
-    name = plain_name(key)
-    if re.fullmatch("(image|video|audio|sound|picture)s?", name):
-        return "Only text is supported: images, videos and sounds are not"
-    for target in (key, *MEANT.get(name, ())):
-        if reading := [layout for layout, reads in layouts.items() if target in reads]:
-            return f"{target} is a key of {', '.join(reading)}"
-    known = sorted({name for reads in layouts.values() for name in reads})
-    close = difflib.get_close_matches(key, known, 1, 0.75)
-    return f"The nearest key of a layout is {close[0]}" if close else ""
-
-
-def meant_by(row: Mapping[str, Any], reads: Collection[str]) -> dict[str, str]:
-    """Return key of a layout → key of the row, for the row's keys with names that other programs use."""
-    pairs: dict[str, str] = {}
-    for key in row.keys() - set(reads):
-        wanted = [target for target in MEANT.get(plain_name(key), ()) if target in reads]
-        target = next((target for target in wanted if target not in row and target not in pairs), None)
-        if target is not None:
-            pairs[target] = key
-    return pairs
-
-
-def columns_text(pairs: Mapping[str, str]) -> str:
-    """Return the recipe's `columns:` for key of a layout → key of the row."""
-    return "columns: {" + ", ".join(f"{ours}: {theirs}" for ours, theirs in pairs.items()) + "}"
-
-
-def _example(value: Any) -> str:
+def example(value: Any) -> str:
+    """Return a value as a message shows it, shortened."""
     return shown(value) if not isinstance(value, Mapping) else f"an object with {keys_of(dict(value))}"

@@ -31,9 +31,11 @@ def refused(tmp_path, *rows, loader=load_demonstrations, **more):
 UNREAD = [
     ("question", "columns: {prompt: question} for the layout preference", {"question": "Why?", **SIDES}),
     ("instruction", "columns: {prompt: instruction} for the layout", {"instruction": "Why?", "input": "", **SIDES}),
-    ("user", "columns: {prompt: user} for", {"user": "Why is it?", "chosen": [U, A], "rejected": [U, B]}),
+    ("user", "columns: {prompt: user} for", {"user": "Why is it?", "chosen": [A], "rejected": [B]}),
+    ("user", "prompt is a key of", {"user": "Why is it?", "chosen": [U, A], "rejected": [U, B]}),
     ("response", "columns: {completion: response} for the layout prompt_", {"prompt": "Why?", "response": "So."}),
-    ("answer", "columns: {completion: answer}", {"prompt": "Why?", "answer": 42}),
+    ("answer", "columns: {completion: answer}", {"prompt": "Why?", "answer": "42"}),
+    ("answer", "completion is a key of kto", {"prompt": "Why?", "answer": 42}),
     ("context", "columns: {input: context}.", {"instruction": "Why?", "output": "So.", "context": "It rains."}),
     ("sytem", "columns: {system: sytem}.", {"instruction": "Why?", "output": "So.", "sytem": "Hm."}),
     ("system_prompt", "columns: {system: system_prompt}.", {"messages": [U, A], "system_prompt": "Hm."}),

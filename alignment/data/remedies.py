@@ -1,0 +1,154 @@
+"""What a row that no layout reads whole is refused with: remedies that are tried on the row before they are named."""
+
+import difflib
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from alignment.data.fields import BadRow
+from alignment.data.keys import MEANT, UnreadKey, example, plain_name, unread
+from alignment.data.opinions import is_text, siblings
+from alignment.strict_json import shown
+
+if TYPE_CHECKING:
+    from alignment.data.formats import Format
+
+_WITHOUT_ANSWERS = ("prompt", "answers", "text")  # layouts for which an answer would be left out
+
+
+def refusal(
+    row: Mapping[str, Any], keys: list[str], fmt: "Format", formats: Sequence["Format"], fitting: Iterable["Format"]
+) -> UnreadKey:
+    """Return the refusal of unread keys.
+
+    Args:
+        fmt: by which the row is read. formats: all that there are. fitting: others that fit the row.
+    """
+    named = ", ".join(f"{shown(key)} ({example(row[key])})" for key in keys[:5])
+    more = f" and {len(keys) - 5} more" if len(keys) > 5 else ""
+    reads = ", ".join(key for key in fmt.reads if key == plain_name(key) and not re.search("score_|rating", key))
+    fault = f"nothing reads {named}{more}; the layout {fmt.name} reads {reads}"
+    others = [other.name for other in fitting if any(key in other.reads for key in keys)]
+    if others:
+        ways = " or ".join(f"format: {name}" for name in (fmt.name, *others))
+        return UnreadKey(f"{fault}. Two layouts fit the row, so name the one to read: set {ways}")
+    taken, home = _columns(row, keys, fmt, formats)
+    rest = [key for key in keys if key not in taken.values()]
+    hints = [f"{hint}." for hint in dict.fromkeys(_hints(row, rest, formats))]
+    if taken:
+        hints.insert(0, f"Set {columns_text(taken)}" + (f" for the layout {home}." if home != fmt.name else "."))
+    names = ", ".join(rest or keys)
+    without = "To train without the others" if taken and rest else "To train without"
+    return UnreadKey(f"{fault}. {' '.join([*hints, without])}, set ignore_columns: [{names}]")
+
+
+def _columns(
+    row: Mapping[str, Any], keys: list[str], fmt: "Format", formats: Sequence["Format"]
+) -> tuple[dict[str, str], str]:
+    """Return key of a layout → key of the row, for as many of `keys` as one layout reads, and its name.
+
+    The layout keeps what is read already; the row's own layout is tried first.
+    """
+    read = [key for key in row if key in fmt.reads]
+    best: tuple[dict[str, str], str] = ({}, "")
+    for candidate in (fmt, *(other for other in formats if other is not fmt)):
+        if not set(read) <= set(candidate.reads):
+            continue
+        pairs = _meant(row, keys, candidate.reads)
+        spare = [key for key in keys if key not in pairs.values()]
+        if len(pairs) > len(best[0]) and reads_whole(row, pairs, spare, candidate, formats):
+            best = pairs, candidate.name
+    return best
+
+
+def _meant(row: Mapping[str, Any], keys: Iterable[str], reads: Collection[str]) -> dict[str, str]:
+    """Return key of a layout → key of the row, by names that other programs use, and by likeness."""
+    pairs: dict[str, str] = {}
+    for key in keys:
+        free = [name for name in reads if name not in row and name not in pairs]
+        wanted = [*difflib.get_close_matches(key, free, 1, 0.75), *MEANT.get(plain_name(key), ())]
+        target = next((target for target in wanted if target in free), None)
+        if target is not None:
+            pairs[target] = key
+    return pairs
+
+
+def reads_whole(
+    row: Mapping[str, Any], pairs: Mapping[str, str], spare: Collection[str], fmt: "Format", formats: Sequence["Format"]
+) -> bool:
+    """Whether a row has the layout `fmt` and is no bad row, once columns are renamed and `spare` ones left out."""
+    ours = {theirs: name for name, theirs in pairs.items()}
+    renamed = {ours.get(key, key): value for key, value in row.items() if key not in spare}
+    if next((one for one in formats if one.matches(renamed)), None) is not fmt:
+        return False
+    try:
+        fmt.read(renamed)
+    except BadRow:
+        return False
+    return not unread(renamed, fmt.reads_in(renamed), fmt.harmless)
+
+
+def nearest(row: Mapping[str, Any], formats: Sequence["Format"]) -> str:
+    """Return, as the end of a sentence, how a row that fits no layout is brought to one; "" where nothing is known."""
+    best: tuple[dict[str, str], list[str], str] | None = None
+    for candidate in formats:
+        pairs = _meant(row, (key for key in row if key not in candidate.reads), candidate.reads)
+        ours = {theirs: name for name, theirs in pairs.items()}
+        renamed = {ours.get(key, key): value for key, value in row.items()}
+        spare = unread(renamed, candidate.reads, candidate.harmless)
+        if not pairs or (spare and candidate.name in _WITHOUT_ANSWERS) or (best and len(spare) >= len(best[1])):
+            continue
+        if reads_whole(row, pairs, spare, candidate, formats):
+            best = pairs, spare, candidate.name
+    if best is None:
+        return "".join(f". {hint}" for hint in dict.fromkeys(_hints(row, [*row], formats, near=False)))
+    pairs, spare, name = best
+    rest = f", when ignore_columns: [{', '.join(spare)}] leaves out the others" if spare else ""
+    return f". With {columns_text(dict(sorted(pairs.items())))} they are those of {name}{rest}"
+
+
+def _hints(
+    row: Mapping[str, Any], keys: Collection[str], formats: Sequence["Format"], *, near: bool = True
+) -> Iterator[str]:
+    """Yield what is known of keys for which no name of a column helps; `near`: which keys resemble them."""
+    texts = {key: row[key] for key in keys if is_text(row[key])}
+    for key in keys:
+        group = siblings(key, texts) if key in texts else []
+        name = plain_name(key)
+        if re.fullmatch("(image|video|audio|sound|picture)s?", name):
+            yield "Only text is supported: images, videos and sounds are not"
+        elif len(group) > 1:
+            yield (
+                f"{' and '.join(group[:4])} look like answers that are compared: write the better one as chosen, the "
+                "other one as rejected and the prompt as prompt"
+            )
+        elif rated := _rated(row[key]):
+            text, number, ours = rated
+            yield f"{key} holds objects: write each {text} into a list responses, and each {number} into {ours}"
+        elif near:
+            yield from _near(key, formats)
+
+
+def _near(key: str, formats: Sequence["Format"]) -> Iterator[str]:
+    for target in (key, *MEANT.get(plain_name(key), ())):
+        if reading := [one.name for one in formats if target in one.reads]:
+            yield f"{target} is a key of {', '.join(reading)}"
+            return
+    known = sorted({name for one in formats for name in one.reads})
+    if close := difflib.get_close_matches(key, known, 1, 0.75):
+        yield f"The nearest key of a layout is {close[0]}"
+
+
+def _rated(value: Any) -> tuple[str, str, str] | None:
+    """Return the names of the text and the number in a list of rated answers, and the key that takes the numbers."""
+    if not isinstance(value, list) or len(value) < 2 or not all(isinstance(one, dict) for one in value):
+        return None
+    numbers = [key for key, part in value[0].items() if isinstance(part, int | float) and not isinstance(part, bool)]
+    text = next((key for key in ("response", "answer", "text", "content") if isinstance(value[0].get(key), str)), None)
+    number = next((key for key in ("rank", "overall_score", "score", "rating") if key in numbers), None)
+    return None if text is None or number is None else (text, number, "ranks" if number == "rank" else "scores")
+
+
+def columns_text(pairs: Mapping[str, str]) -> str:
+    """Return the recipe's `columns:` for key of a layout → key of the row."""
+    return "columns: {" + ", ".join(f"{ours}: {theirs}" for ours, theirs in pairs.items()) + "}"

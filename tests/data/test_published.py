@@ -1,0 +1,221 @@
+"""One row of well-known data sets, with the keys under which they are published: read, or refused with a remedy.
+
+A `columns` and an `ignore_columns` that a refusal names are applied, and must be enough. The texts are made up; the
+keys are those of the data sets' cards on the Hub, written from memory.
+"""
+
+import re
+
+import pytest
+
+from alignment.data import load_demonstrations, load_rankings
+from alignment.errors import DataError
+from tests.data import written
+
+
+def user(text):
+    return {"role": "user", "content": text}
+
+
+def assistant(text):
+    return {"role": "assistant", "content": text}
+
+
+Q, GOOD, BAD = "Why is it so?", "Because it rained.", "No idea at all."
+SIDES = {"chosen": [user(Q), assistant(GOOD)], "rejected": [user(Q), assistant(BAD)]}
+SCORES = {"helpfulness": 3, "correctness": 4, "coherence": 4, "complexity": 2, "verbosity": 2}
+RATED = [
+    {"response": GOOD, "model": "a", "overall_score": 8.0, "critique": "Fine.", "annotations": {"x": {"Rating": "4"}}},
+    {"response": BAD, "model": "b", "overall_score": 4.0, "critique": "Bad.", "annotations": {"x": {"Rating": "2"}}},
+]
+RANKINGS = {  # read at once
+    "HuggingFaceH4/ultrafeedback_binarized": {
+        **SIDES, "prompt": Q, "prompt_id": "ab12", "messages": SIDES["chosen"],
+        "score_chosen": 8.5, "score_rejected": 7,
+    },
+    "argilla/ultrafeedback-binarized-preferences-cleaned": {
+        **SIDES, "source": "evol_instruct", "prompt": Q, "chosen-rating": 5.0, "chosen-model": "a",
+        "rejected-rating": 3.0, "rejected-model": "b",
+    },
+    "Skywork/Skywork-Reward-Preference-80K-v0.2": {**SIDES, "source": "magpie_ultra"},
+    "allenai/llama-3.1-tulu-3-8b-preference-mixture": {
+        **SIDES, "id": "1", "source": "ifeval", "prompt": Q, "chosen_model": "a", "rejected_model": "b",
+    },
+    "argilla/dpo-mix-7k": {**SIDES, "dataset": "argilla/capybara", "chosen_rating": 4.5, "rejected_rating": 3.0},
+    "trl-lib/ultrafeedback_binarized": {**SIDES, "score_chosen": 8.5, "score_rejected": 7.0},
+    "trl-lib/hh-rlhf-helpful-base": {
+        "prompt": [user(Q)], "chosen": [assistant(GOOD)], "rejected": [assistant(BAD)],
+    },
+    "allenai/reward-bench-2": {
+        "id": "1", "prompt": Q, "chosen": [GOOD], "rejected": [BAD], "num_correct": 1, "num_incorrect": 1,
+        "total_completions": 2, "models": ["a", "b"], "subset": "Focus", "additional_metadata": None,
+    },
+    "Anthropic/hh-rlhf": {
+        "chosen": f"\n\nHuman: {Q}\n\nAssistant: {GOOD}", "rejected": f"\n\nHuman: {Q}\n\nAssistant: {BAD}",
+    },
+}  # fmt: skip
+DEMONSTRATIONS = {
+    "allenai/tulu-3-sft-mixture": {"id": "1", "messages": SIDES["chosen"], "source": "ai2-adapt-dev/oasst1"},
+    "HuggingFaceH4/no_robots": {"prompt": Q, "prompt_id": "1", "messages": SIDES["chosen"], "category": "Generation"},
+    "Open-Orca/SlimOrca": {
+        "conversations": [
+            {"from": "human", "value": Q, "weight": 0.0}, {"from": "gpt", "value": GOOD, "weight": 1.0},
+        ],
+    },
+    "trl-lib/kto-mix-14k": {"prompt": [user(Q)], "completion": [assistant(GOOD)], "label": True},
+    "tatsu-lab/alpaca": {"instruction": Q, "input": "", "output": GOOD, "text": f"Below.\n{Q}\n\n{GOOD}"},
+}  # fmt: skip
+REMEDIED_RANKINGS = {  # refused, and read with the remedy that the refusal names
+    "Intel/orca_dpo_pairs": {"system": "", "question": Q, "chosen": GOOD, "rejected": BAD},
+    "argilla/distilabel-intel-orca-dpo-pairs": {
+        "system": "", "input": Q, "chosen": GOOD, "rejected": BAD, "generations": [GOOD, BAD],
+        "order": ["chosen", "rejected"], "labelling_model": "gpt-4", "labelling_prompt": [user("Rate\nit.")],
+        "raw_labelling_response": "9 3\nThe first.", "rating": [9.0, 3.0], "rationale": "The\nfirst.",
+        "status": "chosen",
+        "original_chosen": GOOD, "original_rejected": BAD, "chosen_score": 9.0, "in_gsm8k_train": False,
+    },
+    "lvwerra/stack-exchange-paired": {
+        "qid": 1, "question": Q, "date": "2011/01/01", "metadata": ["https://a.b"], "response_j": GOOD,
+        "response_k": BAD,
+    },
+}  # fmt: skip
+REMEDIED_DEMONSTRATIONS = {
+    "nvidia/HelpSteer": {"prompt": Q, "response": GOOD, **SCORES},
+    "databricks/databricks-dolly-15k": {
+        "instruction": Q, "context": "", "response": GOOD, "category": "closed_qa",
+    },
+    "Open-Orca/OpenOrca": {"id": "niv.1", "system_prompt": "", "question": Q, "response": GOOD},
+    "openai/gsm8k": {"question": Q, "answer": GOOD},
+    "CohereForAI/aya_dataset": {
+        "inputs": Q, "targets": GOOD, "language": "English", "language_code": "eng",
+        "annotation_type": "original-annotations", "user_id": "ab12",
+    },
+    "FreedomIntelligence/medical-o1-reasoning-SFT": {"Question": Q, "Complex_CoT": "Let me think.", "Response": GOOD},
+    "open-r1/OpenR1-Math-220k": {
+        "problem": Q, "solution": "It is 4.", "answer": "4", "problem_type": "Algebra", "question_type": "MCQ",
+        "source": "olympiads", "uuid": "ab12", "is_reasoning_complete": [True], "correctness_math_verify": [True],
+        "finish_reasons": None, "correctness_count": 1, "messages": SIDES["chosen"],
+    },
+}  # fmt: skip
+COMPARED = "look like answers that are compared: write the better one as chosen"
+REFUSED = {  # no name of a column helps; what to write instead
+    "PKU-Alignment/PKU-SafeRLHF": (
+        {
+            "prompt": Q, "response_0": GOOD, "response_1": BAD, "prompt_source": "Alpaca3-70B",
+            "response_0_source": "Alpaca3-8B", "response_1_source": "Alpaca3-8B", "is_response_0_safe": True,
+            "response_0_sha256": "ab12", "response_1_sha256": "cd34", "better_response_id": 0, "safer_response_id": 0,
+        },
+        f"response_0 and response_1 {COMPARED}",
+    ),
+    "nvidia/HelpSteer2, preference": (
+        {
+            "split": "train", "prompt": Q, "response_1": GOOD, "response_2": BAD, "preference_strength": -2,
+            "preference_statement": "Response 1 is better.", "preference_elaboration": "It answers.",
+        },
+        f"response_1 and response_2 {COMPARED}",
+    ),
+    "nvidia/HelpSteer3": (
+        {
+            "domain": "general", "language": "english", "context": [user(Q)], "response1": GOOD, "response2": BAD,
+            "overall_preference": -2, "individual_preference": [{"score": -2, "reasoning": "It answers."}],
+        },
+        f"response1 and response2 {COMPARED}",
+    ),
+    "openai/webgpt_comparisons": (
+        {
+            "question": {"dataset": "triviaqa", "id": "1", "full_text": Q}, "quotes_0": {"extract": ["Rain."]},
+            "answer_0": GOOD, "score_0": 0.5, "quotes_1": {"extract": ["Sun."]}, "answer_1": BAD, "score_1": -0.5,
+        },
+        f"answer_0 and answer_1 {COMPARED}",
+    ),
+    "stanfordnlp/SHP": (
+        {
+            "post_id": "ab1", "domain": "askhr_train", "upvote_ratio": 0.9, "history": Q, "score_A": 5, "score_B": 2,
+            "human_ref_A": GOOD, "human_ref_B": BAD, "labels": 1, "seconds_difference": 1.0, "score_ratio": 2.5,
+        },
+        f"human_ref_A and human_ref_B {COMPARED}",
+    ),
+    "openbmb/UltraFeedback": (
+        {
+            "source": "evol_instruct", "instruction": Q, "models": ["a", "b"], "completions": RATED,
+            "correct_answers": ["None"], "incorrect_answers": ["None"],
+        },
+        "completions holds objects: write each response into a list responses, and each overall_score into scores",
+    ),
+    "berkeley-nest/Nectar": (
+        {
+            "prompt": f"\n\nHuman: {Q}\n\nAssistant: ", "turns": 1, "num_responses": 2, "source": ["lmsys-chat-1m"],
+            "answers": [{"answer": GOOD, "model": "a", "rank": 1.0}, {"answer": BAD, "model": "b", "rank": 2.0}],
+            "good_natured": True,
+        },
+        "answers holds objects: write each answer into a list responses, and each rank into ranks",
+    ),
+    "lmarena-ai/arena-human-preference-55k": (
+        {
+            "id": 1, "model_a": "a", "model_b": "b", "prompt": f'["{Q}"]', "response_a": f'["{GOOD}"]',
+            "response_b": f'["{BAD}"]', "winner_model_a": 1, "winner_model_b": 0, "winner_tie": 0,
+        },
+        f"response_a and response_b {COMPARED}",
+    ),
+    "nvidia/HelpSteer": ({"prompt": Q, "response": GOOD, **SCORES}, "columns: {completion: response}"),
+    "trl-lib/math_shepherd": ({"prompt": Q, "completions": ["One.", "Two."], "labels": [True, False]}, "completions"),
+}  # fmt: skip
+
+
+def ranking_of(loaded):
+    (row,) = loaded.rows
+    text = row.prompt if isinstance(row.prompt, str) else row.prompt[-1]["content"]
+    assert len(row.prompt) == 1 or isinstance(row.prompt, str)
+    return text, row.responses, [(pair.first, pair.second, pair.probability) for pair in row.pairs]
+
+
+def demonstration_of(loaded):
+    (row,) = loaded.rows
+    return row.prompt if isinstance(row.prompt, str) else row.prompt[-1]["content"], row.completion
+
+
+def remedy_in(message):
+    """The entry's keys that a refusal names."""
+    columns = re.search(r"columns: \{(.*?)\}", message)
+    ignored = re.search(r"(?:without the others, set|when) ignore_columns: \[(.*?)\]", message)
+    if columns is None:
+        ignored = re.search(r"ignore_columns: \[(.*?)\]", message)
+    keys = {"columns": dict(pair.split(": ") for pair in columns[1].split(", "))} if columns else {}
+    return keys | ({"ignore_columns": ignored[1].split(", ")} if ignored else {})
+
+
+@pytest.mark.parametrize("name", RANKINGS)
+def test_comparisons_are_read(tmp_path, name):
+    loaded = written.load(tmp_path, RANKINGS[name], loader=load_rankings)
+    assert ranking_of(loaded) == (Q, [GOOD, BAD], [(0, 1, 1.0)])
+
+
+@pytest.mark.parametrize("name", DEMONSTRATIONS)
+def test_demonstrations_are_read(tmp_path, name):
+    assert demonstration_of(written.load(tmp_path, DEMONSTRATIONS[name], loader=load_demonstrations)) == (Q, GOOD)
+
+
+@pytest.mark.parametrize("name", REMEDIED_RANKINGS)
+def test_comparisons_are_read_with_the_remedy_that_their_refusal_names(tmp_path, name):
+    row = REMEDIED_RANKINGS[name]
+    remedy = remedy_in(written.refused(tmp_path, row, loader=load_rankings))
+    loaded = written.load(tmp_path, row, loader=load_rankings, **remedy)
+    assert ranking_of(loaded) == (Q, [GOOD, BAD], [(0, 1, 1.0)])
+
+
+@pytest.mark.parametrize("name", REMEDIED_DEMONSTRATIONS)
+def test_demonstrations_are_read_with_the_remedy_that_their_refusal_names(tmp_path, name):
+    row = REMEDIED_DEMONSTRATIONS[name]
+    remedy = remedy_in(written.refused(tmp_path, row, loader=load_demonstrations))
+    assert demonstration_of(written.load(tmp_path, row, loader=load_demonstrations, **remedy)) == (Q, GOOD)
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_no_layout_reads_is_refused_with_what_to_write(tmp_path, name):
+    row, words = REFUSED[name]
+    message = written.refused(tmp_path, row, loader=load_rankings)
+    assert words in message
+    remedy = remedy_in(message)
+    if "columns" in remedy:  # where one is named, the row has a layout with it, if not the one that the stage needs
+        with pytest.raises(DataError, match="holds no comparisons of answers, which this stage needs"):
+            written.load(tmp_path, row, loader=load_rankings, **remedy)
