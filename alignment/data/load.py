@@ -134,9 +134,10 @@ def ranking(parsed: Parsed, raw: RawRow, fmt: Format) -> Ranking:
     if isinstance(parsed, Ranking) and fmt.name != ANSWERS:
         _refuse_same_text(parsed)
         return _answers(parsed, raw, fmt)
+    rated = " Where a column rates the responses, set columns: {scores: THAT COLUMN}." if fmt.name == ANSWERS else ""
     raise DataError(
         f"{raw.where}: the format {fmt.name} holds no comparisons of answers, which this stage needs. Use rows with "
-        "prompt, chosen and rejected, or prompt, responses and ranks, scores or pairs."
+        f"prompt, chosen and rejected, or prompt, responses and ranks, scores or pairs.{rated}"
     )
 
 

@@ -98,7 +98,8 @@ def nearest(row: Mapping[str, Any], formats: Sequence["Format"]) -> str:
         spare = unread(renamed, candidate.reads, candidate.harmless)
         if not pairs or (spare and candidate.name in _WITHOUT_ANSWERS) or (best and len(spare) >= len(best[1])):
             continue
-        if reads_whole(row, pairs, spare, candidate, formats):
+        beside = {other for key in pairs.values() for other in siblings(key, dict(row)) if other in spare}
+        if not beside and reads_whole(row, pairs, spare, candidate, formats):
             best = pairs, spare, candidate.name
     if best is None:
         return "".join(f". {hint}" for hint in dict.fromkeys(_hints(row, [*row], formats, near=False)))
