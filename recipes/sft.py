@@ -34,8 +34,11 @@ from alignment.train.trial import require_accepted
 def load_data(recipe: SFTRecipe, run: RunDirectory, template: Template, limit: int) -> tuple[Tokenised, Tokenised]:
     """Read and tokenise demonstrations, training and held out; the manifest keeps what was read and left out."""
     data = load_split(load_demonstrations, recipe, recipe.seed)
-    fitting = {"limit": limit, "on_bad_row": recipe.on_bad_row}
-    parts = [tokenise_demonstrations(rows, template, **fitting) for rows in (data.train, data.held_out)]
+    strategy = recipe.history_strategy
+    parts = [
+        tokenise_demonstrations(rows, template, limit=limit, on_bad_row=recipe.on_bad_row, history_strategy=strategy)
+        for rows in (data.train, data.held_out)
+    ]
     run.record(
         data=data.files,
         train=parts[0].counts(),

@@ -5,7 +5,7 @@ import re
 from typing import Any
 
 from alignment.data.fields import BadRow, checked, keys_of, kind_of, optional_text, text_in
-from alignment.data.keys import refuse_unread_of_message
+from alignment.data.keys import TRAINING_MARKS, refuse_unread_of_message
 from alignment.data.rows import Message, Prompt
 from alignment.errors import JsonError, NotJson
 from alignment.strict_json import parse, shown
@@ -29,11 +29,18 @@ ROLES = {
     "function_call": "function_call",
     "tool_call": "function_call",
 }
+REASONING = ("reasoning_content", "reasoning", "thinking")  # fields of a message, the first that has text is read
+UNTRAINED = "untrained"  # a key of messages on their way to a demonstration
 _HH_TURN = re.compile(r"\n\n(Human|Assistant):")
 
 
 def messages_of(row: dict[str, Any], key: str) -> list[Message]:
-    """Return the conversation under `key`, OpenAI's `role/content` or ShareGPT's `from/value`."""
+    """Return the conversation under `key`, OpenAI's `role/content` or ShareGPT's `from/value`, without marks."""
+    return [{key: value for key, value in turn.items() if key != UNTRAINED} for turn in marked_messages_of(row, key)]
+
+
+def marked_messages_of(row: dict[str, Any], key: str) -> list[Message]:
+    """Return the conversation under `key`, its messages marked for `demonstrations.demonstration_of`."""
     if key not in row:
         raise BadRow(f"the field '{key}' is missing; found {keys_of(row)}")
     turns = row[key]
@@ -58,23 +65,43 @@ def message_of(turn: Any, what: str) -> Message:
     role = ROLES.get(str(turn[speaker]).lower())
     if role is None:
         raise BadRow(f"{what} has the unknown role {shown(turn[speaker])}; known are {', '.join(ROLES)}")
-    reads = (speaker, body, "name", "tool_calls", "tool_call_id", "tools")
+    reads: tuple[str, ...] = (speaker, body, "name", "tool_calls", "tool_call_id", "tools")
+    extras: Message = {}
+    if role in ("assistant", "function_call"):
+        reads = (*reads, *REASONING, *TRAINING_MARKS)
+        extras = _extras(turn, what)
     if not turn.keys() <= set(reads):
-        refuse_unread_of_message(turn, what, reads, role)
+        refuse_unread_of_message(turn, what, reads)
     if role == "function_call":
-        return _call_message(text_in(turn.get(body), f"{what} '{body}'"), [])
+        return {**_call_message(text_in(turn.get(body), f"{what} '{body}'"), []), **extras}
     if turn.get("tool_calls"):
         if role != "assistant":
             raise BadRow(f"{what} has 'tool_calls' and the role {role}; only the assistant calls tools")
-        return _call_message(optional_text(turn, body), turn["tool_calls"])
+        return {**_call_message(optional_text(turn, body), turn["tool_calls"]), **extras}
     if body not in turn:
         raise BadRow(f"{what} has no '{body}'")
-    message = {"role": role, "content": _content(turn[body], f"{what} '{body}'")}
+    message = {"role": role, "content": _content(turn[body], f"{what} '{body}'"), **extras}
     for extra in ("name", "tool_call_id"):
         if turn.get(extra) is not None:
             message[extra] = text_in(turn[extra], f"{what} '{extra}'")
     tools = tools_of(turn)  # that a prompt of our own labels carries
     return {**message, "tools": tools} if tools else message
+
+
+def _extras(turn: dict[str, Any], what: str) -> Message:
+    """Return the reasoning of a message of the assistant, and the mark of one that is not trained."""
+    reasoning = [text_in(turn[key], f"{what} '{key}'", empty=True) for key in REASONING if turn.get(key) is not None]
+    found = {text for text in reasoning if text.strip()}
+    if len(found) > 1:
+        raise BadRow(f"{what} has two different texts of reasoning, under {', '.join(REASONING)}; keep one")
+    extras = {"reasoning": found.pop()} if found else {}
+    marks = {key: turn[key] for key in TRAINING_MARKS if turn.get(key) is not None}
+    for key, value in marks.items():
+        if not isinstance(value, bool | int | float) or value not in (0, 1):
+            raise BadRow(f"{what} has '{key}' {shown(value)}; a message is trained or not: give 1 or 0, true or false")
+    if len({bool(value) for value in marks.values()}) > 1:
+        raise BadRow(f"{what} has {' and '.join(marks)} that contradict each other; keep one")
+    return {**extras, UNTRAINED: "yes"} if marks and not any(marks.values()) else extras
 
 
 def _content(value: Any, what: str) -> str:
@@ -251,4 +278,9 @@ def readable(prompt: Prompt) -> str:
     prompt = with_tools(*carried_tools(prompt))
     if len(prompt) == 1 and prompt[0]["role"] == "user":
         return prompt[0]["content"]
-    return "\n\n".join(f"{message['role'].capitalize()}: {message['content']}" for message in prompt)
+    return "\n\n".join(f"{message['role'].capitalize()}: {_with_reasoning(message)}" for message in prompt)
+
+
+def _with_reasoning(message: Message) -> str:
+    reasoning = message.get("reasoning")
+    return f"<think>\n{reasoning}\n</think>\n\n{message['content']}" if reasoning else message["content"]

@@ -54,11 +54,12 @@ MEANT: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("functions", "function_definitions"), ("tools",)),
     **dict.fromkeys(
         ("winner", "preference", "choice", "better_response_id", "weight", "weights", "sample_weight", "loss_weight",
-         "train", "loss", "loss_mask", "trainable", "reasoning_content", "reasoning", "thinking", "thought"), ()
+         "train", "training", "loss", "loss_mask", "trainable", "reasoning_content", "reasoning", "thinking",
+         "thought"), ()
     ),
 }  # fmt: skip
 _VOICES = ("user", "users")  # who judged, where it is one word, or else a prompt
-TRAINING_MARKS = ("weight", "train", "loss", "trainable")  # on a message: whether it is learned
+TRAINING_MARKS = ("weight", "train", "training", "trainable", "loss")  # on a message: whether it is learned
 
 
 class UnreadKey(BadRow):
@@ -135,16 +136,16 @@ def _is_copy(value: Any, read: list[str]) -> bool:
     return set(texts) <= set(read) or (isinstance(value, str) and all(text in value for text in read))
 
 
-def refuse_unread_of_message(turn: Mapping[str, Any], what: str, reads: tuple[str, ...], role: str) -> None:
+def refuse_unread_of_message(turn: Mapping[str, Any], what: str, reads: tuple[str, ...]) -> None:
     """Refuse a message's keys that nothing reads, numbers and booleans too.
 
-    A mark that agrees with what is trained (the assistant's messages, and no others) is read in this way.
+    A mark that a message is not trained is harmless where no message of the kind is.
     """
     for key in turn.keys() - set(reads):
         value = turn[key]
         if not is_content(value, numbers=True):
             continue
-        if key in TRAINING_MARKS and value == (role == "assistant") and isinstance(value, bool | int | float):
+        if key in TRAINING_MARKS and isinstance(value, bool | int | float) and not value:
             continue
         if plain_name(key) in MEANT or not is_harmless(key, value):
             raise UnreadKey(
@@ -155,13 +156,14 @@ def refuse_unread_of_message(turn: Mapping[str, Any], what: str, reads: tuple[st
 
 def _message_hint(key: str, reads: tuple[str, ...]) -> str:
     name = plain_name(key)
-    if name in TRAINING_MARKS or name in ("loss_mask", "loss_weight"):
-        return (
-            ". Every message of the assistant is trained: split the conversation so that the ones to learn stand last, "
-            f"or set ignore_columns: [{key}] to train on all"
-        )
+    if name in TRAINING_MARKS:
+        return f". Only messages of the assistant are trained; set ignore_columns: [{key}] to leave the key out"
+    if name in ("loss_mask", "loss_weight", "weights", "sample_weight"):
+        return f". Mark messages that are not to be trained with weight: 0, or set ignore_columns: [{key}]"
     if "reason" in name or "think" in name or name == "thought":
-        return f". Put the reasoning into the content, in the model's own tags, or set ignore_columns: [{key}]"
+        return (
+            f". Give the reasoning of a message of the assistant as reasoning_content, or set ignore_columns: [{key}]"
+        )
     near = difflib.get_close_matches(key, reads, 1)
     return (f"; {near[0]} is nearest" if near else "") + f". Rename it, or set ignore_columns: [{key}]"
 

@@ -8,6 +8,7 @@ from alignment.data.conversations import (
     carried_tools,
     carrying_tools,
     common_prompt,
+    marked_messages_of,
     message_of,
     messages_of,
     parse_hh,
@@ -15,6 +16,7 @@ from alignment.data.conversations import (
     tools_of,
     with_system,
 )
+from alignment.data.demonstrations import demonstration_of
 from alignment.data.fields import BadRow, checked, optional_text, text_of, whole_text
 from alignment.data.keys import UnreadKey, unread
 from alignment.data.rankings import (
@@ -78,28 +80,30 @@ def conversation(key: str) -> Callable[[Row], list[Parsed]]:
     """Return the reader of a conversation under `key`."""
 
     def read(row: Row) -> list[Parsed]:
-        messages = with_system(messages_of(row, key), optional_text(row, "system"))
+        messages = with_system(marked_messages_of(row, key), optional_text(row, "system"))
         tools = tools_of(row)
         if messages[-1]["role"] in ("user", "tool"):
+            messages = with_system(messages_of(row, key), optional_text(row, "system"))
             return [Only(carrying_tools(messages, tools))]
-        prompt, completion = split_answer(messages, f"'{key}'")
-        return [Demonstration(prompt, completion, tools)]
+        return [demonstration_of(messages, f"'{key}'", tools)]
 
     return read
 
 
 def prompt_completion(row: Row) -> list[Parsed]:
     """A demonstration of text or messages."""
-    completion, prompt = row.get("completion"), prompt_of(row)
+    completion, prompt = row.get("completion"), prompt_of(row, marked=True)
     tools = None
     if isinstance(prompt, list):
         prompt, tools = carried_tools(prompt)
+    if isinstance(prompt, str) and not isinstance(completion, list):
+        return [Demonstration(prompt, text_of(row, "completion"), tools)]
+    before: list[Message] = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
     if isinstance(completion, list):
-        turns = messages_of(row, "completion")
-        before: list[Message] = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
-        messages, answer = split_answer([*before, *turns], "'completion'")
-        return [Demonstration(messages, answer, tools)]
-    return [Demonstration(prompt, text_of(row, "completion"), tools)]
+        turns = marked_messages_of(row, "completion")
+    else:
+        turns = [{"role": "assistant", "content": text_of(row, "completion")}]
+    return [demonstration_of([*before, *turns], "'completion'", tools)]
 
 
 def kto(row: Row) -> list[Parsed]:

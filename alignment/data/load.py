@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, NoReturn, TypeVar
 
 from alignment.data.contradictions import Claim, claims_of, contradictions, is_opinion, same_text
 from alignment.data.conversations import carrying_tools
+from alignment.data.demonstrations import refuse_empty_answers
 from alignment.data.detection import decoded, detect, told
 from alignment.data.fields import BadRow, keys_of, kind_of
 from alignment.data.formats import ANSWERS, Format, named, recognise, refuse_unread
@@ -215,6 +216,7 @@ def _read_source(
                 _refuse_unknown(value, raw.where, on_bad_row)
             refuse_unread(value, fmt, chosen=format_name is not None, also_read=also_read)
             for parsed in fmt.read(value):
+                refuse_empty_answers(parsed.prompt)
                 if undescribed:
                     say_once(printable(f"{source.name}: layout {fmt.name}; first row: {told(parsed)}"))
                     undescribed = False

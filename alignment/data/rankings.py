@@ -5,7 +5,7 @@ import itertools
 from collections.abc import Sequence
 from typing import Any, get_args
 
-from alignment.data.conversations import carrying_tools, messages_of, tools_of, with_system
+from alignment.data.conversations import carrying_tools, marked_messages_of, messages_of, tools_of, with_system
 from alignment.data.fields import BadRow, checked, kind_of, optional_text, text_of, whole_text
 from alignment.data.rows import USABLE, Asked, Message, Pair, Prompt, Ranking, Status
 from alignment.strict_json import shown as quoted
@@ -110,23 +110,23 @@ def margin_of(value: Any, what: str) -> float | None:
     return margin
 
 
-def prompt_of(row: dict[str, Any]) -> Prompt:
+def prompt_of(row: dict[str, Any], *, marked: bool = False) -> Prompt:
     """Return the row's `prompt` with its `system` and `tools`, which make a chat of a text.
 
     The prompt is text, or messages that do not end with the assistant's.
     """
-    prompt, system, tools = _prompt_alone(row), optional_text(row, "system"), tools_of(row)
+    prompt, system, tools = _prompt_alone(row, marked), optional_text(row, "system"), tools_of(row)
     if not system.strip() and not tools:
         return prompt
     messages: list[Message] = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
     return carrying_tools(with_system(messages, system), tools)
 
 
-def _prompt_alone(row: dict[str, Any]) -> Prompt:
+def _prompt_alone(row: dict[str, Any], marked: bool) -> Prompt:
     prompt = row.get("prompt")
     if isinstance(prompt, str):
         return text_of(row, "prompt", empty=True)
-    messages = messages_of(row, "prompt")
+    messages = marked_messages_of(row, "prompt") if marked else messages_of(row, "prompt")
     if messages[-1]["role"] == "assistant":
         raise BadRow("'prompt' ends with a message of the assistant, so there is nothing to answer")
     return messages

@@ -15,13 +15,26 @@ USABLE: frozenset[str] = frozenset({"ok", "tie"})  # only these train anything
 class Demonstration:
     """A prompt and the answer to imitate.
 
-    A chat prompt may hold earlier assistant turns; they are learned too. `prompt` is "" for plain text.
+    A chat prompt may hold earlier assistant turns; they are learned too, but for those in `untrained`. `prompt` is ""
+    for plain text.
     """
 
     prompt: Prompt
     completion: str
     tools: str | None = None  # JSON, for templates that render tools
     source: str = ""  # "file:line" for messages
+    answer: Message | None = None  # where it is more than `completion`: tool calls, or reasoning in a field
+    untrained: frozenset[int] = frozenset()  # places of the assistant's messages without loss
+
+    def conversation(self) -> list[Message]:
+        """Return the messages of a chat prompt with the answer."""
+        prompt = self.prompt if isinstance(self.prompt, list) else [{"role": "user", "content": self.prompt}]
+        return [*prompt, self.answer or {"role": "assistant", "content": self.completion}]
+
+    def trained(self) -> list[int]:
+        """Return the places of the messages that are learned."""
+        turns = enumerate(self.conversation())
+        return [place for place, turn in turns if turn["role"] == "assistant" and place not in self.untrained]
 
 
 @dataclass(frozen=True, slots=True)

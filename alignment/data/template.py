@@ -2,16 +2,19 @@
 
 import hashlib
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from alignment.data.conversations import carried_tools, readable, with_tools
+from alignment.data.chat import Chat, ChatWriter
+from alignment.data.conversations import readable
+from alignment.data.masks import IGNORE as IGNORE
+from alignment.data.masks import Answer, Span, TrainedRow, marked, rows_of, written_after
 from alignment.data.rendering import require_bounded
 from alignment.data.rows import Demonstration, Message, Prompt
-from alignment.data.stops import PROBE, eos_id, reconcile
+from alignment.data.stops import eos_id, reconcile
 from alignment.errors import DataError, ModelError
 
-IGNORE = -100  # label of a token that no loss covers
 LONGEST_TEXT = 2**21  # characters of one prompt with its answer, some 500,000 tokens
 
 
@@ -46,11 +49,16 @@ class Template:
         self.eos_token_id = eos_id(tokenizer, eos_token)
         self._eos_token = tokenizer.convert_ids_to_tokens(self.eos_token_id)
         self._opening = _opening(tokenizer)
+        self._writer: ChatWriter | None = None
         if self.chat_template:
-            self._require_messages_written()
+            self._writer = ChatWriter(tokenizer, self.chat_template, self._eos_token)
+            self._writer.require_messages_written()
+            self._writer.require_sound_marks()
         render = (lambda messages: self._render(messages, None, ask=False)) if self.chat_template else None
         stops = reconcile(tokenizer, self.eos_token_id, render, generation_config)
         self.turn_end_id, self.stop_token_ids = stops.turn_end, stops.ids
+        if self._writer is not None:
+            self._writer.use_stops(tokenizer.convert_ids_to_tokens(self.stop_token_ids))
 
     @property
     def hash(self) -> str:
@@ -67,7 +75,11 @@ class Template:
 
         Raises: DataError where the prompt has no token at all, or the chat template refuses it.
         """
-        ids = self._ids(self._render(prompt, tools), special=isinstance(prompt, str))
+        if not isinstance(prompt, str):
+            chat = self._chat(prompt, tools)
+            ids = self._ids(self._writer_of_chats().render(chat, ask=True), special=False, hidden=chat.hidden)
+        else:
+            ids = self._ids(prompt, special=True)
         if not ids and self.tokenizer.bos_token_id is not None:
             ids = [self.tokenizer.bos_token_id]
         if not ids:
@@ -79,28 +91,18 @@ class Template:
     def answer_ids(self, prompt: Prompt, answer: str, *, stop: bool = True, tools: str | None = None) -> list[int]:
         """Return the ids that follow `prompt_ids` when the answer is `answer`, with the stop token once at their end.
 
-        Raises: DataError where the answer holds a stop token before its end.
+        An answer without a stop token was cut off: it follows the prompt as it stands.
+
+        Raises: DataError where the answer holds a stop token before its end, or the template leaves out a part of it.
         """
-        plain = isinstance(prompt, str)
-        end = self.eos_token_id if plain or self.turn_end_id is None else self.turn_end_id
-        head, tail, rendered = self._render(prompt, tools), answer, False
-        if not isinstance(prompt, str):
-            whole = self._render([*prompt, {"role": "assistant", "content": answer}], tools, ask=False)
-            rendered = whole.startswith(head)
-            tail = whole[len(head) :] if rendered else answer
-        ids = self._continuation(head, tail, special=plain)
-        if rendered and end in ids:  # a template may write a line break after the stop token
-            ids = ids[: len(ids) - ids[::-1].index(end)]
-        while ids and ids[-1] in self.stop_token_ids:
-            end = self.turn_end_id if ids[-1] == self.turn_end_id else end  # as the answer was rendered beforehand
-            ids = ids[:-1]
-        inner = [token for token in ids if token in self.stop_token_ids]
-        if inner:
-            raise DataError(
-                f"an answer holds the stop token {self.tokenizer.convert_ids_to_tokens(inner[0])!r} before its end, so "
-                "a model would learn to stop there; take it out of the text."
-            )
-        return [*ids, end] if stop else ids
+        if isinstance(prompt, str):
+            return self._ended(self._continuation(prompt, answer, special=True), self.eos_token_id, stop=stop)
+        chat = self._chat([*prompt, {"role": "assistant", "content": answer}], tools)
+        if stop:
+            return self._answer(chat, len(prompt)).ids
+        context = self._writer_of_chats().render(chat, len(prompt), ask=True)
+        ids = self._continuation(context, chat.messages[-1]["content"], special=False, hidden=chat.hidden)
+        return self._ended(ids, self._end_of_turn, stop=False)
 
     def answer_text(self, prompt_ids: list[int], ids: list[int]) -> str:
         """Return the text of sampled ids as it continues the prompt, with the space that decoding alone may drop."""
@@ -110,91 +112,108 @@ class Template:
             return str(after[len(before) :])
         return str(self.tokenizer.decode(ids, skip_special_tokens=True))
 
-    def demonstration(self, row: Demonstration) -> tuple[list[int], list[int]]:
-        """Return `input_ids` and `labels` of one row; labels are -100 off the assistant's turns.
+    def demonstrations(self, row: Demonstration) -> list[TrainedRow]:
+        """Return the training rows of one demonstration: several where the chat template rewrites earlier turns.
 
         For text without a prompt every token counts, the leading BOS too, which no position predicts.
+
+        Raises: DataError where the row cannot be written in tokens.
         """
         if row.prompt == "":
-            head = self._ids("", special=True)
             answer = self.answer_ids("", row.completion)
-            return head + answer, [IGNORE] * len(head) + answer
-        head = self.prompt_ids(row.prompt, row.tools)
-        answer = self.answer_ids(row.prompt, row.completion, tools=row.tools)
-        labels = [IGNORE] * len(head)
-        if not isinstance(row.prompt, str) and any(message["role"] == "assistant" for message in row.prompt):
-            labels = self._turn_labels(row.prompt, row.tools, head)
-        return head + answer, labels + answer
+            head = self._ids("", special=True)
+            head = [] if answer[: len(head)] == head else head
+            return [TrainedRow(head + answer, [IGNORE] * len(head) + answer)]
+        if isinstance(row.prompt, str):
+            head, answer = self.prompt_ids(row.prompt), self.answer_ids(row.prompt, row.completion)
+            return [TrainedRow(head + answer, [IGNORE] * len(head) + answer)]
+        messages = row.conversation()
+        chat = self._chat(messages, row.tools)
+        return rows_of(self._answer(chat, place) for place in row.trained())
 
-    def _turn_labels(self, prompt: list[Message], tools: str | None, head: list[int]) -> list[int]:
-        """Label the assistant's earlier turns, from the end of the header to the end-of-turn token."""
-        text = self._render(prompt, tools)
-        labels, cursor = [IGNORE] * len(head), 0
-        for index, message in enumerate(prompt):
-            content = message["content"].strip()
-            begin = text.find(content, cursor)
-            end = begin + len(content)
-            if message["role"] != "assistant":
-                cursor = end if begin >= 0 else cursor
-                continue
-            before = self._render(prompt[:index], tools)
-            through = self._render(prompt[: index + 1], tools, ask=False).rstrip()
-            # a template may rewrite earlier turns, dropping their reasoning, say; then the words alone are learned
-            if text.startswith(before) and text.startswith(through) and len(before) < len(through):
-                begin, end = len(before), len(through)
-            if begin < 0 or begin == end:
-                continue
-            cursor = end
-            inside = self._tokens_between(text, begin, end)
-            if inside and head[inside[-1]] not in self.stop_token_ids and head[inside[-1] + 1] in self.stop_token_ids:
-                inside.append(inside[-1] + 1)
-            for place in inside:
-                labels[place] = head[place]
-        return labels
+    @property
+    def _end_of_turn(self) -> int:
+        return self.eos_token_id if self.turn_end_id is None else self.turn_end_id
 
-    def _tokens_between(self, text: str, begin: int, end: int) -> list[int]:
-        """Return the places of the tokens that lie within characters `begin` to `end`."""
-        if not self.tokenizer.is_fast:
-            low, high = (len(self._ids(text[:place], special=False)) for place in (begin, end))
-            return list(range(low, high))
-        encoded = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
-        spans = encoded["offset_mapping"]
-        return [place for place, (low, high) in enumerate(spans) if begin <= low and high <= end and low < high]
+    def _answer(self, chat: Chat, place: int) -> Answer:
+        """Return the answer that is message `place`, in the context in which it is generated."""
+        writer, message = self._writer_of_chats(), chat.messages[chat.added + place]
+        self._refuse_stop(message["content"], writer.stop_texts, chat)
+        context = writer.render(chat, place, ask=True)
+        whole, marks = writer.render_marked(chat, place + 1)
+        tail = written_after(context, whole, message)
+        context_ids = self._ids(context, special=False, hidden=chat.hidden)
+        ids = self._continuation(context, tail, special=False, hidden=chat.hidden, before=context_ids)
+        by_template = context + tail == whole
+        first = next((position for position, token in enumerate(ids) if token in self.stop_token_ids), None)
+        end = self._end_of_turn
+        if by_template and first is not None and not self._has_text(ids[first + 1 :]):
+            ids, end = ids[:first], ids[first]  # a template may write a line break, or an EOS, after the stop token
+        ids = self._ended(ids, end, stop=True)
+        labels = list(ids)
+        if by_template and writer.marks_answers:
+            spans = marked(tail, [(begin - len(context), stop - len(context)) for begin, stop in marks], message)
+            inside = self._tokens_inside(context, tail, spans, chat.hidden)
+            labels = [token if position in inside else IGNORE for position, token in enumerate(ids[:-1])] + [ids[-1]]
+        return Answer(context_ids, ids, labels)
+
+    def _has_text(self, ids: list[int]) -> bool:
+        return bool(ids) and bool(self.tokenizer.decode(ids, skip_special_tokens=True).strip())
+
+    def _ended(self, ids: list[int], end: int, *, stop: bool) -> list[int]:
+        """Return an answer's ids with one stop token at their end, or without.
+
+        Raises: DataError where a stop token stands before the end.
+        """
+        while ids and ids[-1] in self.stop_token_ids:
+            end = ids[-1] if ids[-1] == self.turn_end_id else end  # as the answer was rendered beforehand
+            ids = ids[:-1]
+        inner = next((token for token in ids if token in self.stop_token_ids), None)
+        if inner is not None:
+            raise self._stop_inside(self.tokenizer.convert_ids_to_tokens(inner))
+        return [*ids, end] if stop else ids
+
+    def _refuse_stop(self, content: str, stops: Sequence[str], chat: Chat) -> None:
+        """Refuse an answer that spells a stop token; hidden behind a stand-in it would be learned as text."""
+        spelled = next((text for stand_in, text in chat.hidden.items() if stand_in in content and text in stops), None)
+        if spelled is not None:
+            raise self._stop_inside(spelled)
+
+    @staticmethod
+    def _stop_inside(token: str) -> DataError:
+        return DataError(
+            f"an answer holds the stop token {token!r} before its end, so "
+            "a model would learn to stop there; take it out of the text."
+        )
+
+    def _tokens_inside(self, context: str, tail: str, spans: Sequence[Span], hidden: Mapping[str, str]) -> set[int]:
+        """Return the places, in the answer, of the tokens within characters of `tail`."""
+        places: set[int] = set()
+        for begin, end in spans:
+            low, high = (
+                len(self._continuation(context, tail[:to], special=False, hidden=hidden)) for to in (begin, end)
+            )
+            places |= set(range(low, high))
+        return places
+
+    def _writer_of_chats(self) -> ChatWriter:
+        if self._writer is None:
+            raise ModelError(
+                "the data holds chat messages and the tokenizer has no chat template. Name one in the recipe with "
+                "chat_template (Jinja text or a file), or use prompts of plain text."
+            )
+        return self._writer
+
+    def _chat(self, messages: Sequence[Message], tools: str | None) -> Chat:
+        return self._writer_of_chats().prepare(messages, tools)
 
     def _render(self, prompt: Prompt, tools: str | None, *, ask: bool = True) -> str:
         """Render to text; `ask` ends it with the header of the answer to come."""
         if isinstance(prompt, str):
             return prompt
-        if not self.chat_template:
-            raise ModelError(
-                "the data holds chat messages and the tokenizer has no chat template. Name one in the recipe with "
-                "chat_template (Jinja text or a file), or use prompts of plain text."
-            )
-        prompt, carried = carried_tools(prompt)
-        tools, takes_tools = tools or carried, "tools" in self.chat_template
-        messages: list[dict[str, Any]] = [dict(message) for message in prompt]
-        if tools and not takes_tools:
-            messages = [dict(message) for message in with_tools(prompt, tools)]
-        for message in messages:
-            calls = message.pop("tool_calls", None)
-            if calls is not None and "tool_calls" in self.chat_template:
-                message["tool_calls"] = json.loads(calls)
-                message["content"] = message["content"].partition("<tool_call>")[0].strip()
-        try:
-            rendered = self.tokenizer.apply_chat_template(
-                messages,
-                tools=json.loads(tools) if tools and takes_tools else None,
-                chat_template=self.chat_template,
-                tokenize=False,
-                add_generation_prompt=ask,
-                eos_token=self._eos_token,
-            )
-        except Exception as error:  # Jinja's own errors, and whatever a template raises
-            roles = ", ".join(message["role"] for message in messages)
-            raise DataError(f"the chat template refuses messages of {roles}: {error}") from error
-        return str(rendered)
+        return self._writer_of_chats().render(self._chat(prompt, tools), ask=ask)
 
-    def _ids(self, text: str, *, special: bool) -> list[int]:
+    def _ids(self, text: str, *, special: bool, hidden: Mapping[str, str] | None = None) -> list[int]:
         """Tokenise; `special` puts the tokenizer's own BOS before text without it, never the EOS that some put behind.
 
         Raises: DataError where the text is longer than any context: to count its tokens takes minutes.
@@ -204,11 +223,21 @@ class Template:
                 f"prompt and answer have {len(text):,} characters, more than the {LONGEST_TEXT:,} that are tokenised; "
                 "cut the row into several."
             )
+        if hidden and self._writer is not None:
+            return self._writer.control.ids(text, hidden)
         ids = list(self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
         begun = ids[: len(self._opening)] == self._opening  # a prompt that was rendered beforehand
         return self._opening + ids if special and not begun else ids
 
-    def _continuation(self, head: str, tail: str, *, special: bool) -> list[int]:
+    def _continuation(
+        self,
+        head: str,
+        tail: str,
+        *,
+        special: bool,
+        hidden: Mapping[str, str] | None = None,
+        before: list[int] | None = None,
+    ) -> list[int]:
         """Tokenise `tail` as what follows `head`.
 
         A tokenizer may put a space before whatever it is given alone, so the two are tokenised together where the
@@ -216,28 +245,16 @@ class Template:
         """
         if not tail:
             return []
-        before, whole = self._ids(head, special=special), self._ids(head + tail, special=special)
+        before = self._ids(head, special=special, hidden=hidden) if before is None else before
+        whole = self._ids(head + tail, special=special, hidden=hidden)
         if whole[: len(before)] == before and len(whole) > len(before):
             return whole[len(before) :]
         for anchor in ("\n", "a", ".", "0"):
-            alone, joined = self._ids(anchor, special=False), self._ids(anchor + tail, special=False)
+            alone = self._ids(anchor, special=False)
+            joined = self._ids(anchor + tail, special=False, hidden=hidden)
             if joined[: len(alone)] == alone and len(joined) > len(alone):
                 return joined[len(alone) :]
-        return self._ids(tail, special=False)
-
-    def _require_messages_written(self) -> None:
-        """Refuse a chat template that leaves out what a message holds: all answers would be answers to one prompt."""
-        for role, place in (("user", 0), ("assistant", 1)):
-            words = [f"{PROBE} {role} {number}" for number in (1, 2)]
-            chats = [[{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}] for _ in words]
-            for chat, word in zip(chats, words, strict=True):
-                chat[place]["content"] = word
-            texts = {self._render(chat[: place + 1], None, ask=place == 0) for chat in chats}
-            if len(texts) == 1:
-                raise ModelError(
-                    f"the chat template of {self.tokenizer.name_or_path} writes the same text for different messages "
-                    f"of the {role}; use the model's own template, or give chat_template."
-                )
+        return self._ids(tail, special=False, hidden=hidden)
 
 
 def _opening(tokenizer: Any) -> list[int]:

@@ -220,9 +220,10 @@ def _limit(recipe: Any) -> int | None:
 def _measured(row: Any, template: Template, limit: int | None) -> tuple[int, float]:
     """Tokens of a row's longest sequence, and the share of its labels that teach."""
     if isinstance(row, Demonstration):
-        ids, labels = template.demonstration(row)
-        within = labels[:limit]
-        return len(ids), sum(label != IGNORE for label in within) / max(1, len(within))
+        rows = template.demonstrations(row)
+        within = [label for trained in rows for label in trained.labels[:limit]]
+        longest = max(len(trained.input_ids) for trained in rows)
+        return longest, sum(label != IGNORE for label in within) / max(1, len(within))
     if isinstance(row, Ranking):
         prompt = len(template.prompt_ids(row.prompt))
         answers = [len(template.answer_ids(row.prompt, text)) for text in row.responses]

@@ -9,6 +9,7 @@ from datasets import Dataset, Features, List, Value
 from transformers import TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
+from alignment.data.masks import TrainedRow
 from alignment.data.rows import Demonstration
 from alignment.data.template import Template
 from alignment.errors import DataError, RecipeError
@@ -27,6 +28,7 @@ class Tokenised:
     rows: list[dict[str, Any]] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)  # "file:line: reason"
     truncated: int = 0
+    split: int = 0  # conversations that make several rows
 
     @contextmanager
     def row(self, source: str, on_bad_row: str) -> Iterator[None]:
@@ -40,14 +42,20 @@ class Tokenised:
 
     def counts(self) -> dict[str, int]:
         """What the manifest records."""
-        return {"rows": len(self.rows), "rows_truncated": self.truncated, "rows_skipped": len(self.skipped)}
+        split = {"conversations_split": self.split} if self.split else {}
+        return {"rows": len(self.rows), "rows_truncated": self.truncated, "rows_skipped": len(self.skipped), **split}
 
     def tell(self, count: int, limit: int) -> None:
-        """Write how many of `count` rows are cut to `limit` tokens or left out, where there are some."""
+        """Write how many of `count` rows are cut to `limit` tokens, split or left out, where there are some."""
         if self.truncated:
             say_once(
                 f"cut {self.truncated:,} of {count:,} rows to their first {limit:,} tokens; the end of these answers "
                 "is not learned, raise max_length where the model's context allows it"
+            )
+        if self.split:
+            say_once(
+                f"the chat template rewrites earlier turns: {self.split:,} of {count:,} conversations are split, each "
+                f"answer in the context in which it is generated; {len(self.rows):,} rows (history_strategy: split)"
             )
         say_left_out(self.skipped, count, "rows")
 
@@ -60,29 +68,51 @@ def context_limit(max_length: int | None, model: Any) -> int:
 
 
 def tokenise_demonstrations(
-    demonstrations: Sequence[Demonstration], template: Template, *, limit: int, on_bad_row: str = "stop"
+    demonstrations: Sequence[Demonstration],
+    template: Template,
+    *,
+    limit: int,
+    on_bad_row: str = "stop",
+    history_strategy: str = "split",
 ) -> Tokenised:
     """Tokenise demonstrations; one that is too long loses its end, as is usual in fine-tuning.
 
     Args:
         limit: tokens of prompt and answer.
         on_bad_row: "stop" raises at the first row of which no answer token is left, "skip" leaves it out.
+        history_strategy: where the chat template rewrites earlier turns, "split" makes a row of each answer in the
+            context in which it is generated, "refuse" takes the conversation for a bad row.
 
     Raises: DataError naming the row.
     """
     result = Tokenised()
     for row in demonstrations:
         with result.row(row.source, on_bad_row):
-            input_ids, labels = template.demonstration(row)
-            if all(label == IGNORED for label in labels[:limit]):
+            rows = template.demonstrations(row)
+            if len(rows) > 1 and history_strategy == "refuse":
                 raise DataError(
-                    f"no token of the answer is among the first {limit} of {len(input_ids)}, which is as many as "
-                    "max_length and the model's context allow; raise max_length or shorten the prompt"
+                    f"the chat template rewrites earlier turns, so the conversation makes {len(rows)} rows, each with "
+                    "the context in which its answers are generated; set history_strategy: split to train on them"
                 )
-            result.truncated += len(input_ids) > limit
-            result.rows.append({"input_ids": input_ids[:limit], "labels": labels[:limit]})
+            _cut(result, rows, limit)
     result.tell(len(demonstrations), limit)
     return result
+
+
+def _cut(result: Tokenised, rows: Sequence[TrainedRow], limit: int) -> None:
+    """Add one conversation's rows, cut at `limit`; rows that have no answer within it are left out.
+
+    Raises: DataError where that is all of them.
+    """
+    kept = [row for row in rows if any(label != IGNORED for label in row.labels[:limit])]
+    if not kept:
+        raise DataError(
+            f"no token of the answer is among the first {limit} of {len(rows[0].input_ids)}, which is as many as "
+            "max_length and the model's context allow; raise max_length or shorten the prompt"
+        )
+    result.split += len(rows) > 1
+    result.truncated += any(len(row.input_ids) > limit for row in rows)
+    result.rows += [{"input_ids": row.input_ids[:limit], "labels": row.labels[:limit]} for row in kept]
 
 
 def require_learnable(rows: Sequence[dict[str, Any]], stop_token_ids: Sequence[int]) -> None:

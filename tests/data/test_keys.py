@@ -186,13 +186,8 @@ def test_a_tools_result_is_not_learned_as_an_answer(tmp_path):
 @pytest.mark.parametrize(
     ("extra", "words"),
     [
-        ({"weight": 0}, "Every message of the assistant is trained"),
-        ({"weight": 0.5}, "Every message of the assistant is trained"),
-        ({"train": False}, "or set ignore_columns: [train] to train on all"),
-        ({"loss": False}, "'messages[1]' has the key 'loss' (False)"),
-        ({"loss_mask": 0}, "Every message of the assistant is trained"),
-        ({"reasoning_content": "Hm."}, "Put the reasoning into the content"),
-        ({"thinking": "Hm."}, "Put the reasoning into the content"),
+        ({"loss_mask": 0}, "Mark messages that are not to be trained with weight: 0"),
+        ({"thought": "Hm."}, "Give the reasoning of a message of the assistant as reasoning_content"),
         ({"images": ["a.jpg"]}, "'images' (['a.jpg'])"),
         ({"function_call": {"name": "add", "arguments": "{}"}}, "tool_calls is nearest"),
         ({"audio": {"id": "x"}}, "of a message role, content, name, tool_calls"),
@@ -216,6 +211,77 @@ def test_a_mark_on_what_is_not_trained_is_refused_too(tmp_path):
     assert "'messages[0]' has the key 'train' (True)" in refused(tmp_path, {"messages": [{**U, "train": True}, A]})
     calling = {**U, "tool_calls": [{"function": {"name": "add"}}]}
     assert "only the assistant calls tools" in refused(tmp_path, {"messages": [calling, A]})
+
+
+@pytest.mark.parametrize(
+    ("mark", "is_trained"),
+    [
+        ({"weight": 0}, False),
+        ({"weight": 0.0}, False),
+        ({"train": False}, False),
+        ({"training": False}, False),
+        ({"loss": False}, False),
+        ({"weight": 1}, True),
+        ({"loss": True}, True),
+        ({"train": None}, True),
+    ],
+)
+@pytest.mark.parametrize("layout", ["messages", "conversations", "prompt and completion", "completion"])
+def test_a_mark_takes_a_message_of_the_assistant_out_of_the_loss(tmp_path, mark, is_trained, layout):
+    marked = {**A, **mark}
+    row = {
+        "messages": {"messages": [U, marked, U, A]},
+        "conversations": {"conversations": [TURNS[0], {**TURNS[1], **mark}, *TURNS]},
+        "prompt and completion": {"prompt": [U, marked, U], "completion": "Because."},
+        "completion": {"prompt": "Why?", "completion": [marked, U, A]},
+    }[layout]
+    (found,) = load(tmp_path, row).rows
+    assert found.prompt == [U, A, U]
+    assert found.trained() == ([1, 3] if is_trained else [3])
+
+
+def test_a_conversation_ends_with_its_last_trained_answer(tmp_path):
+    (found,) = load(tmp_path, {"messages": [U, A, U, {**B, "weight": 0}]}).rows
+    assert (found.prompt, found.completion, found.trained()) == ([U], "Because.", [1])
+    message = refused(tmp_path, {"messages": [U, {**A, "weight": 0}]})
+    assert "'messages' has no message of the assistant that is trained" in message
+    assert "begins with a message of the assistant, which answers nothing" in refused(tmp_path, {"messages": [A, U, A]})
+    assert load(tmp_path, {"messages": [{**A, "weight": 0}, U, B]}).rows[0].trained() == [2]
+
+
+def test_marks_that_mean_neither_are_refused(tmp_path):
+    for mark in (0.5, 2, "yes", -1):
+        row = {"messages": [U, {**A, "weight": mark}]}
+        assert "a message is trained or not: give 1 or 0, true or false" in refused(tmp_path, row)
+    row = {"messages": [U, {**A, "weight": 1, "train": False}]}
+    assert "'messages[1]' has weight and train that contradict each other" in refused(tmp_path, row)
+
+
+def test_reasoning_is_read_under_each_of_its_names(tmp_path):
+    for name in ("reasoning_content", "reasoning", "thinking"):
+        (found,) = load(tmp_path, {"messages": [U, {**A, name: "Hm."}, U, {**B, name: "Well."}]}).rows
+        assert found.conversation() == [U, {**A, "reasoning": "Hm."}, U, {**B, "reasoning": "Well."}]
+    row = {"messages": [U, {**A, "reasoning": "Hm.", "thinking": "Well."}]}
+    assert "'messages[1]' has two different texts of reasoning" in refused(tmp_path, row)
+    assert "nothing reads" in refused(tmp_path, {"messages": [{**U, "reasoning": "Hm."}, A]})
+
+
+@pytest.mark.parametrize("loader", [load_demonstrations, load_rankings, load_answers, load_prompts])
+@pytest.mark.parametrize("empty", ["", " \n"])
+def test_an_empty_message_of_the_assistant_is_a_bad_row_at_any_place(tmp_path, loader, empty):
+    before = [U, {**A, "content": empty}, U]
+    rows = [
+        {"prompt": before, "chosen": [A], "rejected": [B]},
+        {"prompt": before, "responses": ["a", "b"], "ranks": [1, 2]},
+    ]
+    if loader in (load_demonstrations, load_prompts):
+        rows += [{"messages": [*before, A]}, {"instruction": "Why?", "output": "So.", "history": [["Hi", empty]]}]
+    if loader is load_prompts:
+        rows += [{"messages": before}]
+    for row in rows:
+        assert "message 2 of the conversation is an empty message of the assistant" in refused(
+            tmp_path, row, loader=loader
+        )
 
 
 def test_harmless_keys_of_a_message(tmp_path):

@@ -47,8 +47,8 @@ def test_the_next_roles_marker_ends_a_turn_that_nothing_else_ends():
     assert template.turn_end_id == tokenizer.convert_tokens_to_ids("<|user|>")
     assert tokenizer.decode(template.answer_ids([U], "So.")) == "So.<|user|>"
     assert tokenizer.decode(template.answer_ids("Why?", " So.")) == " So.<|im_end|>"
-    _, labels = template.demonstration(Demonstration([U, A, U], "So."))
-    assert learned(template, labels) == "Because.<|user|>So.<|user|>"
+    (row,) = template.demonstrations(Demonstration([U, A, U], "So."))
+    assert learned(template, row.labels) == "Because.<|user|>So.<|user|>"
 
 
 def test_a_bos_before_the_next_turn_ends_none():
@@ -101,7 +101,8 @@ def test_prompts_rendered_beforehand_keep_their_one_bos_and_their_own_end(shared
     assert decode(template.prompt_ids(bos + head)) == bos + head
     assert template.prompt_ids(head) == template.prompt_ids(bos + head)
     for prompt, completion in ((bos + head, "Hello.<|eot_id|>"), ("", bos + "Hello.")):
-        ids, _ = template.demonstration(Demonstration(prompt, completion))
+        (row,) = template.demonstrations(Demonstration(prompt, completion))
+        ids = row.input_ids
         assert ids.count(template.tokenizer.bos_token_id) == 1
     base = Template(load_tokenizer(ModelKeys(model_name_or_path=str(shared / "models/kinds/qwen25base"))))
     assert base.tokenizer.decode(base.answer_ids("<|im_start|>assistant\n", "Hello.<|im_end|>")) == "Hello.<|im_end|>"

@@ -30,6 +30,12 @@ def story(shared):
     return Template(AutoTokenizer.from_pretrained(path), eos_token="<s>", generation_config=config)
 
 
+def trained(template, row):
+    """The ids and labels of a demonstration that is one row."""
+    (only,) = template.demonstrations(row)
+    return only.input_ids, only.labels
+
+
 def learned(template, labels):
     return template.tokenizer.decode([label for label in labels if label != IGNORE])
 
@@ -56,7 +62,7 @@ def test_a_stop_token_inside_an_answer_is_refused(chat):
 
 
 def test_every_assistant_turn_is_learned_and_nothing_else(chat):
-    ids, labels = chat.demonstration(Demonstration([U, A, U2], "The end."))
+    ids, labels = trained(chat, Demonstration([U, A, U2], "The end."))
     assert len(ids) == len(labels)
     assert all(label in (IGNORE, token) for token, label in zip(ids, labels, strict=True))
     assert learned(chat, labels) == "Because.<|im_end|>The end.<|im_end|>"
@@ -65,12 +71,12 @@ def test_every_assistant_turn_is_learned_and_nothing_else(chat):
 
 def test_an_answer_that_repeats_the_question_is_found_in_its_own_turn(chat):
     echo = [{"role": "user", "content": "Because."}, A, U2]
-    _, labels = chat.demonstration(Demonstration(echo, "The end."))
+    _, labels = trained(chat, Demonstration(echo, "The end."))
     assert labels[: len(chat.prompt_ids(echo[:1]))] == [IGNORE] * len(chat.prompt_ids(echo[:1]))
     assert learned(chat, labels) == "Because.<|im_end|>The end.<|im_end|>"
 
 
-def test_turns_that_a_template_rewrites_later_are_still_learned():
+def test_turns_that_a_template_rewrites_later_are_learned_in_the_context_that_generates_them():
     """As Qwen3's: a last answer is written with a mark that earlier ones lose."""
     text = (
         "{% for m in messages %}<|im_start|>{{ m['role'] }}\n"
@@ -79,11 +85,17 @@ def test_turns_that_a_template_rewrites_later_are_still_learned():
     )
     template = Template(make_tokenizer(chat_template=text))
     echo = {"role": "user", "content": "Because."}
-    ids, labels = template.demonstration(Demonstration([echo, A, echo, A, U2], "The end."))
-    assert learned(template, labels) == "Because.<|im_end|>Because.<|im_end|>(new) The end.<|im_end|>"
-    asked = len(template.prompt_ids([echo]))
-    assert set(labels[:asked]) == {IGNORE}
-    assert labels[asked] == ids[asked]
+    first, second, third = template.demonstrations(Demonstration([echo, A, echo, A, U2], "The end."))
+    assert [learned(template, row.labels) for row in (first, second, third)] == [
+        "(new) Because.<|im_end|>",
+        "(new) Because.<|im_end|>",
+        "(new) The end.<|im_end|>",
+    ]
+    for row, prompt in ((first, [echo]), (second, [echo, A, echo]), (third, [echo, A, echo, A, U2])):
+        asked = template.prompt_ids(prompt)
+        assert row.input_ids[: len(asked)] == asked
+        assert set(row.labels[: len(asked)]) == {IGNORE}
+        assert row.labels[len(asked) :] == row.input_ids[len(asked) :]
 
 
 def test_bos_is_not_doubled():
@@ -126,7 +138,7 @@ def test_own_templates_by_name():
     )
     template = Template(make_tokenizer(chat_template=None), chat_template="plain")
     assert template.tokenizer.decode(template.prompt_ids([U])) == "User:\nWhy?\n\nAssistant:\n"
-    _, labels = template.demonstration(Demonstration([U, A, U2], "The end."))
+    _, labels = trained(template, Demonstration([U, A, U2], "The end."))
     assert learned(template, labels) == "Because.<|im_end|>The end.<|im_end|>"
     template = Template(make_tokenizer(chat_template=None), chat_template="plain", eos_token="<|im_start|>")
     assert template.tokenizer.decode(template.answer_ids([U], "Because.")) == "Because.<|im_start|>"
@@ -217,15 +229,21 @@ def test_chat_templates_of_real_models(name):
     end_id = tokenizer.convert_tokens_to_ids(end)
     assert template.stop_token_ids[0] == end_id
     conversation = [U, A, U2]
-    ids, labels = template.demonstration(Demonstration(conversation, "The end."))
+    if name == "deepseekv3":  # its generation prompt opens <think>
+        with pytest.raises(DataError, match=r"opens <think>, and the answer .Because.. has no reasoning"):
+            template.demonstrations(Demonstration(conversation, "The end."))
+        return
+    rows = template.demonstrations(Demonstration(conversation, "The end."))
+    assert len(rows) == (2 if name == "qwen3" else 1)  # it writes an empty thought in its last answer alone
     head = template.prompt_ids(conversation)
     rendered = tokenizer.apply_chat_template(conversation, add_generation_prompt=True, tokenize=False)
     assert tokenizer.decode(head) == rendered
+    ids = rows[-1].input_ids
     assert ids[: len(head)] == head
     answer = ids[len(head) :]
     assert answer.count(end_id) == 1
     assert answer[-1] == end_id
-    text = learned(template, labels).replace("<think>\n\n</think>\n\n", "")
+    text = "".join(learned(template, row.labels) for row in rows).replace("<think>\n\n</think>\n\n", "")
     assert [part.strip() for part in text.split(end)] == ["Because.", "The end.", ""]
 
 
@@ -268,7 +286,7 @@ def test_plain_prompts_begin_as_the_tokenizer_does(story):
     assert story.answer_ids("", "Once upon") == [*story.tokenizer("Once upon")["input_ids"][1:], 1]
     assert story.answer_ids("Once", "") == [1]
     assert story.answer_ids("Once", " upon</s>")[-1] == 1  # whatever stop token the text had, ours ends it once
-    ids, labels = story.demonstration(Demonstration("", "Once upon"))
+    ids, labels = trained(story, Demonstration("", "Once upon"))
     assert ids[0] == 1
     assert labels == [IGNORE, *ids[1:]]
 
@@ -283,7 +301,7 @@ def test_sampled_answers_keep_their_leading_space(story):
 def test_empty_prompt_without_bos_is_refused_for_sampling_only(chat):
     with pytest.raises(DataError, match="the prompt is empty and the tokenizer has no BOS token"):
         chat.prompt_ids("")
-    ids, labels = chat.demonstration(Demonstration("", "the fox"))
+    ids, labels = trained(chat, Demonstration("", "the fox"))
     assert ids == labels == [*chat.tokenizer("the fox")["input_ids"], 1]
 
 

@@ -17,7 +17,6 @@ WEATHER = {
     },
 }
 CALL = '<tool_call>\n{"name": "weather", "arguments": {"town": "Ulm"}}\n</tool_call><|im_end|>'
-REWRITTEN = pytest.mark.xfail(strict=True, reason="earlier answers have no loss where a template rewrites history")
 LLAMA = "<|begin_of_text|><|start_header_id|>system<|end_header_id|>\n\n"
 
 
@@ -102,12 +101,11 @@ def test_05_a_call_in_a_template_of_its_own(case):
 @pytest.mark.parametrize(
     ("config", "expected"),
     [
-        pytest.param(
+        (
             "r",
             ["<think>\nsmall sum\n</think>\n\nFour.<|im_end|>", "<think>\nanother\n</think>\n\nSix.<|im_end|>"],
-            marks=REWRITTEN,
         ),
-        pytest.param("short", ["art<|im_end|>", "a<|im_end|>", "Yes.<|im_end|>"], marks=REWRITTEN),
+        ("short", ["art<|im_end|>", "a<|im_end|>", "Yes.<|im_end|>"]),
         (
             "tool",
             [f"<think>\nask the tool\n</think>\n\n{CALL}", "<think>\ngood\n</think>\n\nSunny.<|im_end|>"],
@@ -119,7 +117,6 @@ def test_07_each_answer_is_learned_though_the_template_rewrites_history(case, co
     right_or_refused(expected, "the chat template", answers, f"{config}.yaml")
 
 
-@pytest.mark.xfail(strict=True, reason="an answer's own tag follows the one that the template has opened")
 def test_08_reasoning_goes_on_in_the_tag_that_the_template_opened(case):
     folder = case("08-think-prefill")
     first, second = (folder / "d.jsonl").read_text().splitlines()
@@ -131,7 +128,6 @@ def test_08_reasoning_goes_on_in_the_tag_that_the_template_opened(case):
     right_or_refused([closed], "think", demonstrations, "r.yaml")
 
 
-@pytest.mark.xfail(strict=True, reason="an empty turn of the assistant is refused only where it is the last")
 def test_21_an_empty_turn_of_the_assistant_is_refused(case):
     case("21-empty-turns")
     assert "empty" in refusal(demonstrations, "r.yaml")
@@ -193,7 +189,6 @@ def test_51_tools_of_a_comparison_stand_in_its_prompt(case):
 # --- templates and texts that are rendered already
 
 
-@pytest.mark.xfail(strict=True, reason="the refusal does not name chat_template")
 def test_17_a_template_without_a_system_role_is_refused_with_the_remedy(case):
     case("17-no-system-role")
     message = refusal(demonstrations, "r.yaml")

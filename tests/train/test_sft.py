@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 from trl import SFTConfig
 
 import recipes.sft
+from alignment.data.masks import TrainedRow
 from alignment.data.rows import Demonstration
 from alignment.errors import DataError, RecipeError
 from alignment.train.arguments import checkpointing_key
@@ -180,11 +181,11 @@ def test_packing_across_rows_is_refused(tiny_model_dir, tokenizer, tmp_path):
 class Fixed:
     """A template that returns the ids it is given."""
 
-    def demonstration(self, row):
+    def demonstrations(self, row):
         if row.completion == "broken":
             raise DataError("the chat template refuses it")
         prompt, answer = len(row.prompt), len(row.completion)
-        return [7] * prompt + [8] * answer, [-100] * prompt + [8] * answer
+        return [TrainedRow([7] * prompt + [8] * answer, [-100] * prompt + [8] * answer)]
 
 
 def test_long_rows_are_cut_and_rows_without_answer_are_named(capsys):

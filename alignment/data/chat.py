@@ -1,0 +1,182 @@
+"""A conversation as a chat template reads it, and the text that the template writes."""
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from transformers.utils.chat_template_utils import render_jinja_template
+
+from alignment.data.control import ControlTokens
+from alignment.data.conversations import carried_tools, with_tools
+from alignment.data.rows import Message
+from alignment.data.stops import PROBE
+from alignment.errors import DataError, ModelError, first_line
+
+REASONING_FIELDS = ("reasoning_content", "reasoning", "thinking")  # of messages, as chat templates name them
+# The tags between which models write their reasoning.
+THOUGHTS = (
+    ("<think>", "</think>"),
+    ("<thinking>", "</thinking>"),
+    ("<thought>", "</thought>"),
+    ("<reasoning>", "</reasoning>"),
+    ("<seed:think>", "</seed:think>"),
+    ("[THINK]", "[/THINK]"),
+    ("<|START_THINKING|>", "<|END_THINKING|>"),
+)
+_GENERATION = re.compile(r"\{%-?\+?\s*generation\s*[-+]?%\}")
+
+
+@dataclass(slots=True)
+class Chat:
+    """Messages as a template reads them; text that spells a control token is hidden behind stand-ins."""
+
+    messages: list[dict[str, Any]]
+    tools: list[Any] | None
+    added: int = 0  # messages that stand before the data's own
+    hidden: dict[str, str] = field(default_factory=dict)  # stand-in → text
+
+
+class ChatWriter:
+    """Writes conversations with one tokenizer's chat template."""
+
+    def __init__(self, tokenizer: Any, chat_template: str, eos_token: str) -> None:
+        """`chat_template` is Jinja text; `eos_token` is the template's variable."""
+        self.template = chat_template
+        self.control = ControlTokens(tokenizer, chat_template)
+        self.stop_texts: tuple[str, ...] = ()  # with which an answer may end already
+        self._tokenizer = tokenizer
+        self._variables = {**tokenizer.special_tokens_map, "eos_token": eos_token}
+        self._takes_tools = "tools" in chat_template
+        self._takes_calls = "tool_calls" in chat_template
+        self._reasoning = [name for name in REASONING_FIELDS if re.search(rf"\b{name}\b", chat_template)]
+        self._thought = next((tags for tags in THOUGHTS if tags[1] in chat_template), None)
+        self.marks_answers = bool(_GENERATION.search(chat_template))
+
+    def use_stops(self, tokens: Sequence[str]) -> None:
+        """Take the spelling of stop tokens off the ends of answers, where the template writes one."""
+        self.stop_texts = tuple(token for token in tokens if token in self.control.texts)
+
+    def prepare(self, messages: Sequence[Message], tools: str | None) -> Chat:
+        """Bring messages and the JSON of tools to what the template reads.
+
+        Raises: DataError where a message has reasoning, and the template has no place for it.
+        """
+        given, carried = carried_tools(list(messages))
+        tools = tools or carried
+        chat = Chat([], None)
+        if tools and self._takes_tools:
+            chat.tools = self.control.hide(json.loads(tools), chat.hidden)
+        elif tools:
+            before = len(given)
+            given = with_tools(given, tools)
+            chat.added = len(given) - before
+        chat.messages = [self._message(message, chat) for message in given]
+        return chat
+
+    def _message(self, message: Message, chat: Chat) -> dict[str, Any]:
+        own = message["role"] == "assistant"
+        written: dict[str, Any] = dict(message)
+        calls, reasoning = written.pop("tool_calls", None), written.pop("reasoning", None)
+        if calls is not None and self._takes_calls:
+            written["content"] = written["content"].partition("<tool_call>")[0].strip()
+        if own:
+            written["content"] = without_stops(written["content"], self.stop_texts)
+        if reasoning and self._reasoning:
+            written |= dict.fromkeys(self._reasoning, reasoning)
+        elif reasoning and self._thought:
+            written["content"] = in_tags(reasoning, written["content"], self._thought)
+        elif reasoning:
+            raise DataError(
+                "a message of the assistant has reasoning in a field of its own, and the chat template writes no "
+                "reasoning; put it into the content in the model's own tags, leave the field out with ignore_columns, "
+                "or set chat_template to one that writes it"
+            )
+        written = self.control.hide(written, chat.hidden, own=own)
+        if calls is not None and self._takes_calls:
+            written["tool_calls"] = self.control.hide(json.loads(calls), chat.hidden)
+        return written
+
+    def render(self, chat: Chat, end: int | None = None, *, ask: bool) -> str:
+        """Render the first `end` of the data's messages; `ask` adds the generation prompt.
+
+        Raises: DataError where the template refuses them.
+        """
+        return self._render(chat, end, ask=ask, marks=False)[0]
+
+    def render_marked(self, chat: Chat, end: int) -> tuple[str, list[tuple[int, int]]]:
+        """Render without a generation prompt; return the characters inside `{% generation %}` too, begin and end."""
+        return self._render(chat, end, ask=False, marks=self.marks_answers)
+
+    def require_messages_written(self) -> None:
+        """Refuse a chat template that leaves out what a message holds: all answers would be answers to one prompt."""
+        for role, place in (("user", 0), ("assistant", 1)):
+            words = [f"{PROBE} {role} {number}" for number in (1, 2)]
+            chats = [[{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}] for _ in words]
+            for chat, word in zip(chats, words, strict=True):
+                chat[place]["content"] = word
+            texts = {self.render(Chat(chat[: place + 1], None), ask=place == 0) for chat in chats}
+            if len(texts) == 1:
+                raise ModelError(
+                    f"the chat template of {self._tokenizer.name_or_path} writes the same text for different messages "
+                    f"of the {role}; use the model's own template, or give chat_template."
+                )
+
+    def require_sound_marks(self) -> None:
+        """Refuse a template whose `{% generation %}` marks another's words.
+
+        Raises: ModelError.
+        """
+        words = {role: f"{PROBE} {role}" for role in ("system", "user", "assistant")}
+        for roles in (("user", "assistant"), ("system", "user", "assistant")) if self.marks_answers else ():
+            chat = Chat([{"role": role, "content": words[role]} for role in roles], None)
+            try:
+                text, spans = self.render_marked(chat, len(roles))
+            except DataError:  # the template has no such role
+                continue
+            marked = "".join(text[begin:end] for begin, end in spans)
+            wrong = next((role for role in roles if role != "assistant" and words[role] in marked), None)
+            if wrong is not None:
+                raise ModelError(
+                    f"the chat template marks a message of the {wrong} with {{% generation %}}, which is no answer of "
+                    "the assistant; correct its marks, or set chat_template to one without."
+                )
+
+    def _render(self, chat: Chat, end: int | None, *, ask: bool, marks: bool) -> tuple[str, list[tuple[int, int]]]:
+        messages = chat.messages[: None if end is None else chat.added + end]
+        try:
+            texts, spans = render_jinja_template(
+                [messages],
+                tools=chat.tools,
+                chat_template=self.template,
+                return_assistant_tokens_mask=marks,
+                add_generation_prompt=ask,
+                **self._variables,
+            )
+        except Exception as error:  # Jinja's own errors, and whatever a template raises
+            raise DataError(self._refusal(messages, error)) from error
+        return str(texts[0]), [(int(begin), int(stop)) for begin, stop in spans[0]] if marks else []
+
+    @staticmethod
+    def _refusal(messages: Sequence[dict[str, Any]], error: Exception) -> str:
+        roles = ", ".join(str(message["role"]) for message in messages) or "no message before an answer"
+        fault = f"the chat template refuses messages of {roles}: {first_line(error)}"
+        if any(message["role"] == "system" for message in messages):
+            fault += (
+                ". If it takes no system message, put that text into the first user message, or set chat_template to "
+                "one that takes it"
+            )
+        return fault
+
+
+def in_tags(reasoning: str, content: str, tags: tuple[str, str]) -> str:
+    """Return a content that begins with its reasoning between tags."""
+    return "{}\n{}\n{}\n\n{}".format(tags[0], reasoning.strip("\n"), tags[1], content.lstrip("\n"))
+
+
+def without_stops(content: str, stops: Sequence[str]) -> str:
+    """Return a content without the stop tokens that it ends with; the template writes one."""
+    while stop := next((stop for stop in stops if content.rstrip().endswith(stop)), None):
+        content = content.rstrip().removesuffix(stop)
+    return content

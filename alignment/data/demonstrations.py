@@ -1,0 +1,32 @@
+"""From a conversation to a demonstration: which of the assistant's messages are trained."""
+
+from alignment.data.conversations import UNTRAINED, split_answer
+from alignment.data.fields import BadRow
+from alignment.data.rows import Demonstration, Message, Prompt
+
+
+def demonstration_of(messages: list[Message], what: str, tools: str | None) -> Demonstration:
+    """Make a demonstration of a conversation that ends with the assistant; it ends with the last trained answer."""
+    split_answer(messages, what)
+    answers = [place for place, message in enumerate(messages) if message["role"] == "assistant"]
+    untrained = frozenset(place for place in answers if UNTRAINED in messages[place])
+    trained = [place for place in answers if place not in untrained]
+    if not trained:
+        raise BadRow(
+            f"{what} has no message of the assistant that is trained: all are marked with weight 0 or the like"
+        )
+    if trained[0] == 0:
+        raise BadRow(
+            f"{what} begins with a message of the assistant, which answers nothing; take it out, or mark it with "
+            "weight 0 to keep it as context"
+        )
+    *prompt, answer = [{k: v for k, v in message.items() if k != UNTRAINED} for message in messages[: trained[-1] + 1]]
+    more = answer if answer.keys() - {"role", "content"} else None
+    return Demonstration(prompt, answer["content"], tools, answer=more, untrained=untrained - {trained[-1]})
+
+
+def refuse_empty_answers(prompt: Prompt) -> None:
+    """Refuse a prompt in which the assistant said nothing: a model would learn, or repeat, an empty turn."""
+    for place, message in enumerate(prompt if isinstance(prompt, list) else ()):
+        if message["role"] == "assistant" and not message["content"].strip():
+            raise BadRow(f"message {place + 1} of the conversation is an empty message of the assistant")
