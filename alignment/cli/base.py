@@ -40,6 +40,33 @@ Aggregate = Annotated[
         metavar="mean|min|lcb", help="How an ensemble's scores become one; lcb is the mean less one standard deviation."
     ),
 ]
+Columns = Annotated[
+    str | None,
+    typer.Option(metavar="KEY=COLUMN,...", help="Read columns of a file under a layout's keys: prompt=question."),
+]
+IgnoreColumns = Annotated[
+    str | None, typer.Option("--ignore_columns", metavar="KEY,...", help="Keys of rows and messages to leave out.")
+]
+Format = Annotated[str | None, typer.Option("--format", metavar="NAME", help="The files' layout; default: found.")]
+
+
+def entry_keys(columns: str | None, ignore_columns: str | None, layout: str | None) -> dict[str, Any]:
+    """Return the keys of a recipe's data set entry that options for bare files stand for.
+
+    Raises: RecipeError where one is not written as its help tells.
+    """
+    from alignment.errors import RecipeError
+
+    pairs = [pair.partition("=") for pair in columns.split(",")] if columns else []
+    if not all(key.strip() and column.strip() for key, _, column in pairs):
+        raise RecipeError([f"--columns {columns}: write KEY=COLUMN, as prompt=question,chosen=good"])
+    if len({key.strip() for key, _, _ in pairs}) < len(pairs):
+        raise RecipeError([f"--columns {columns}: one key is named twice; a key is read from one column"])
+    ignored = [key.strip() for key in ignore_columns.split(",")] if ignore_columns else []
+    if not all(ignored):
+        raise RecipeError([f"--ignore_columns {ignore_columns}: write KEY, or KEY,KEY"])
+    renamed = {key.strip(): column.strip() for key, _, column in pairs}
+    return {"columns": renamed or None, "ignore_columns": ignored, "format": layout}
 
 
 def verb(name: str | None = None, **options: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:

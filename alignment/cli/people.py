@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from alignment.cli.base import PEOPLE_PANEL, verb
+from alignment.cli.base import PEOPLE_PANEL, Columns, Format, IgnoreColumns, entry_keys, verb
 
 
 @verb(rich_help_panel=PEOPLE_PANEL)
@@ -33,6 +33,9 @@ def annotate(
     output: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Where the rankings go; default: people.jsonl in or beside RUN.")
     ] = None,
+    columns: Columns = None,
+    ignore_columns: IgnoreColumns = None,
+    layout: Format = None,
     export: Annotated[
         bool, typer.Option("--export", help="Write the rankings given so far, and serve nothing.")
     ] = False,
@@ -47,6 +50,7 @@ def annotate(
     settings = serve.Settings(
         run=run,
         output=output,
+        entry=entry_keys(columns, ignore_columns, layout),
         ask=ask,
         guidelines=guidelines,
         annotators=tuple(annotator or ()),
@@ -72,8 +76,12 @@ def mix(
         int, typer.Option(min=0, max=100_000, help="Resamples of prompts for the intervals; 0: none.")
     ] = 200,
     seed: Annotated[int, typer.Option(min=0, help="Of the resamples.")] = 0,
+    columns: Columns = None,
+    ignore_columns: IgnoreColumns = None,
+    layout: Format = None,
 ) -> None:
     """Mix labels of people and judges, each trusted as far as it proves right (Dawid-Skene)."""
     from reward.people.mix import mix as write
 
-    write(labels, output, smoothing=smoothing, bootstrap=bootstrap, seed=seed, tell=typer.echo)
+    entry = entry_keys(columns, ignore_columns, layout)
+    write(labels, output, smoothing=smoothing, bootstrap=bootstrap, seed=seed, entry=entry, tell=typer.echo)

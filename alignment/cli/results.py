@@ -5,7 +5,18 @@ from typing import Annotated
 
 import typer
 
-from alignment.cli.base import RESULT_PANEL, Aggregate, BatchSize, RewardModel, TrustRemoteCode, verb
+from alignment.cli.base import (
+    RESULT_PANEL,
+    Aggregate,
+    BatchSize,
+    Columns,
+    Format,
+    IgnoreColumns,
+    RewardModel,
+    TrustRemoteCode,
+    entry_keys,
+    verb,
+)
 
 
 @verb(rich_help_panel=RESULT_PANEL)
@@ -75,6 +86,9 @@ def bench(
     on_bad_row: Annotated[
         str, typer.Option("--on_bad_row", metavar="stop|skip", help="What to do about rows that cannot be scored.")
     ] = "stop",
+    columns: Columns = None,
+    ignore_columns: IgnoreColumns = None,
+    layout: Format = None,
     batch_size: BatchSize = 64,
     aggregate: Aggregate = "mean",
     trust_remote_code: TrustRemoteCode = False,
@@ -90,6 +104,7 @@ def bench(
         chat=chat,
         max_samples=max_samples,
         on_bad_row=on_bad_row,
+        entry=entry_keys(columns, ignore_columns, layout),
         batch_size=batch_size,
         aggregate=aggregate,
         trust_remote_code=trust_remote_code,
@@ -157,6 +172,9 @@ def audit(
     calibrated: Annotated[
         Path | None, typer.Option(help="Where to write the calibrated labels; default: calibrated.jsonl beside them.")
     ] = None,
+    columns: Columns = None,
+    ignore_columns: IgnoreColumns = None,
+    layout: Format = None,
 ) -> None:
     """Measure a judge's labels: bias, consistency, agreement with people, calibration, cost."""
     from alignment.errors import AlignmentError
@@ -175,6 +193,7 @@ def audit(
         calibrated=(calibrated or beside(labels, "calibrated.jsonl")) if method else None,
     )
     voted = gold or (Path(limits.gold) if limits and limits.gold else None)
-    found = run(labels, voted, outputs=outputs, suggestions=suggest, calibrate=method, say=typer.echo)
+    entry = entry_keys(columns, ignore_columns, layout)
+    found = run(labels, voted, outputs=outputs, entry=entry, suggestions=suggest, calibrate=method, say=typer.echo)
     if limits:
         check(limits, found, voices=voted is not None)

@@ -1,7 +1,7 @@
 """What `alignment audit` does: measure, say it in words, and write what was asked for."""
 
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -38,6 +38,7 @@ def run(
     gold: Path | None,
     *,
     outputs: Outputs,
+    entry: Mapping[str, Any] | None = None,
     suggestions: int | None = None,
     calibrate: Method | None = None,
     how: Bootstrap | None = None,
@@ -45,12 +46,14 @@ def run(
 ) -> list[dict[str, Any]]:
     """Audit labels and write what was asked for; returns each judge's numbers, findings among them.
 
+    Args:
+        entry: keys of a recipe's data set entry, for `gold`.
     Raises: AlignmentError where labels or gold cannot be read, or a file cannot be written.
     """
     how = how or Bootstrap()
     judges, people = read_labels(labels)
     if gold is not None:
-        read_gold(str(gold), people)
+        read_gold(str(gold), people, entry)
     if len(judges) > 1 and (suggestions is not None or calibrate is not None):
         names, option = ", ".join(judge.name for judge in judges), "--suggest" if suggestions else "--calibrate"
         raise AlignmentError(f"{option} is for the labels of one judge, and these have {len(judges)}: {names}.")

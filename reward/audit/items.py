@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -153,21 +153,21 @@ def read_labels(paths: Sequence[Path]) -> tuple[list[Judged], People]:
     return list(judges.values()), people
 
 
-def read_gold(path: str, people: People | None = None) -> People:
+def read_gold(path: str, people: People | None = None, entry: Mapping[str, Any] | None = None) -> People:
     """Read any preference file of the data layer as people's votes.
 
-    Rows whose provenance names no annotator are one voice, "gold".
+    Rows whose provenance names no annotator are one voice, "gold". `entry` has keys of a recipe's data set entry.
     """
     people = people if people is not None else People()
-    add_gold(people, gold_rankings(path))
+    add_gold(people, gold_rankings(path, entry))
     return people
 
 
-def gold_rankings(path: str) -> list[Ranking]:
+def gold_rankings(path: str, entry: Mapping[str, Any] | None = None) -> list[Ranking]:
     """Read any preference file of the data layer, or recorded verdicts with their gold labels."""
     if recordings := _recordings(Path(path)):
         return [ranking for file in recordings for ranking in gold(read_recording(file))]
-    return _read(path)
+    return _read(path, entry)
 
 
 def add_gold(people: People, rankings: Sequence[Ranking]) -> None:
@@ -221,8 +221,9 @@ def _labels_in(path: Path) -> str:
     return str(path)
 
 
-def _read(path: str) -> list[Ranking]:
-    return load([DatasetEntry(path=path)], comparable, on_bad_row="stop", seed=0, max_samples=None, agreeing=True).rows
+def _read(path: str, keys: Mapping[str, Any] | None = None) -> list[Ranking]:
+    entry = DatasetEntry(path=path, **(keys or {}))
+    return load([entry], comparable, on_bad_row="stop", seed=0, max_samples=None, agreeing=True).rows
 
 
 def _usage(path: Path) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """`alignment bench` from the command line: read, score, print, write."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -31,15 +31,18 @@ def run_bench(
     on_bad_row: str,
     batch_size: int,
     aggregate: str,
+    entry: Mapping[str, Any] | None = None,
     trust_remote_code: bool = False,
 ) -> None:
     """Measure a reward model and print its tables; the files are read before the model loads.
 
+    Args:
+        entry: keys of a recipe's data set entry, for every file.
     Raises: AlignmentError where an option, a file or the model cannot be used.
     """
     bad_row: OnBadRow = _chosen("--on_bad_row", on_bad_row, get_args(OnBadRow))
     how = aggregate_of(aggregate)
-    read = read_bench(files, column=column, chat=chat, on_bad_row=bad_row, max_samples=max_samples)
+    read = read_bench(files, column=column, chat=chat, on_bad_row=bad_row, max_samples=max_samples, entry=entry or {})
     scorer = Ensemble.load(model, batch_size=batch_size, aggregate=how, trust_remote_code=trust_remote_code)
     results = bench(scorer, read, on_bad_row=bad_row)
     console = Console(highlight=False, width=None if sys.stdout.isatty() else PLAIN_WIDTH)

@@ -1,9 +1,10 @@
 """Preference files with the subset of each row and, where it is known, the gold score of each answer."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from alignment.config.schema import DatasetEntry
@@ -14,6 +15,7 @@ from alignment.data.readers import RawRow
 from alignment.data.rows import Ranking
 from alignment.errors import DataError
 
+NO_KEYS: Mapping[str, Any] = MappingProxyType({})
 SUBSET_COLUMNS = ("subset", "section")  # the first that a row has
 
 
@@ -42,12 +44,14 @@ def read_bench(
     chat: bool = False,
     on_bad_row: OnBadRow = "stop",
     max_samples: int | None = None,
+    entry: Mapping[str, Any] = NO_KEYS,
 ) -> Bench:
     """Read preference files of any known layout.
 
     Args:
         files: paths or Hub ids. column: what names a row's subset; None: `subset` or `section`, else the file.
         chat: a prompt that is text is a user's message. max_samples: rows of each file, drawn at random, once for all.
+        entry: keys of a recipe's data set entry, for every file.
 
     Raises: DataError where nothing can be compared, or a row lacks the column that was asked for.
     """
@@ -63,19 +67,19 @@ def read_bench(
                 read = replace(read, prompt=[{"role": "user", "content": read.prompt}])
             return BenchRow(read, _subset(raw, column, name), _gold(raw.value, len(read.responses)))
 
-        loaded = load([_entry(file)], convert, on_bad_row, 0, max_samples, agreeing=True, also_read=also_read)
+        loaded = load([_entry(file, entry)], convert, on_bad_row, 0, max_samples, agreeing=True, also_read=also_read)
         found.rows += loaded.rows
         found.files |= loaded.files
         found.skipped += loaded.skipped
     return found
 
 
-def _entry(file: str) -> DatasetEntry:
+def _entry(file: str, keys: Mapping[str, Any]) -> DatasetEntry:
     """A file, a folder, or a Hub id with its split behind a colon."""
     path, colon, split = file.rpartition(":")
     if colon and not Path(file).exists():
-        return DatasetEntry(path=path, split=split)
-    return DatasetEntry(path=file)
+        return DatasetEntry(path=path, split=split, **keys)
+    return DatasetEntry(path=file, **keys)
 
 
 def _subset(raw: RawRow, column: str | None, name: str) -> str:

@@ -3,6 +3,7 @@
 import hashlib
 import itertools
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -63,13 +64,17 @@ def place_of(run: Path, output: Path | None) -> Place:
     return Place(run, run.with_name(f"{stem}.{STORE}"), output or run.with_name(f"{stem}.people.jsonl"))
 
 
-def load_items(place: Place, *, ask: Ask, limit: int | None = None) -> list[Item]:
+def load_items(
+    place: Place, *, ask: Ask, limit: int | None = None, entry: Mapping[str, Any] | None = None
+) -> list[Item]:
     """Return what there is to ask, each question once, without those whose answers are all the same text.
 
+    Args:
+        entry: keys of a recipe's data set entry.
     Raises: DataError where nothing is left to ask.
     """
     items: dict[str, Item] = {}
-    for ranking in _rankings(place):
+    for ranking in _rankings(place, entry or {}):
         for prompt, responses, provenance in _questions(ranking, ask):
             item = Item(key_of(prompt, responses), prompt, responses, provenance)
             if len(item.distinct) > 1:
@@ -101,11 +106,11 @@ def _questions(ranking: Ranking, ask: Ask) -> list[tuple[Prompt, list[str], dict
     ]
 
 
-def _rankings(place: Place) -> list[Ranking]:
+def _rankings(place: Place, keys: Mapping[str, Any]) -> list[Ranking]:
     source = next((place.source / name for name in LABELS if (place.source / name).is_file()), place.source)
     if source.is_dir() and place.store.is_file():
         return _sampled(place)
-    entry = DatasetEntry(path=str(source))
+    entry = DatasetEntry(path=str(source), **keys)
     return load_answers([entry], on_bad_row="stop", seed=0).rows
 
 

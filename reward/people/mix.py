@@ -1,7 +1,7 @@
 """`alignment mix`: one data set of many people's and judges' labels, each trusted as far as it proves right."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ def mix(
     smoothing: float = SMOOTHING,
     bootstrap: int = 200,
     seed: int = 0,
+    entry: Mapping[str, Any] | None = None,
     tell: Callable[[str], None],
 ) -> None:
     """Estimate labellers and truths, write the mixed rankings and, beside them, what was found of each labeller.
@@ -36,7 +37,7 @@ def mix(
         raise AlignmentError(f"--output {output}: rankings are written as JSON lines; give a name that ends in .jsonl.")
     if any(output.resolve() == Path(source).resolve() for source in sources):
         raise AlignmentError(f"--output {output} is one of the files to read; give it another name.")
-    rankings, files = _read(sources)
+    rankings, files = _read(sources, entry or {})
     gathered = gather(rankings)
     table = tabulate(gathered)
     if not table.pairs:
@@ -77,10 +78,10 @@ def mix(
     tell(f"{output}: {len(table.pairs)} pairs of {len(rows)} prompts; {record}")
 
 
-def _read(sources: list[str]) -> tuple[list[Ranking], dict[str, str]]:
+def _read(sources: list[str], keys: Mapping[str, Any]) -> tuple[list[Ranking], dict[str, str]]:
     """Return all labels, and the files' hashes; verdicts that others recorded count as a judge's labels."""
     recordings = [read_recording(Path(source)) for source in sources if is_recording(Path(source))]
-    entries = [DatasetEntry(path=source) for source in sources if not is_recording(Path(source))]
+    entries = [DatasetEntry(path=source, **keys) for source in sources if not is_recording(Path(source))]
     loaded = load_rankings(entries, on_bad_row="stop", seed=0, agreeing=False)
     recorded = {recording.name: recording.sha256 for recording in recordings}
     return [ranking for one in recordings for ranking in judged(one)] + loaded.rows, {**recorded, **loaded.files}

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import socket
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ class Settings:
 
     run: Path
     output: Path | None = None
+    entry: Mapping[str, Any] = field(default_factory=dict)  # keys of a recipe's data set entry
     ask: Ask = "rank"
     guidelines: Path | None = None
     annotators: tuple[str, ...] = ()
@@ -62,7 +63,7 @@ def annotate(settings: Settings, tell: Tell) -> None:
     require_extra("annotate")
     place = place_of(settings.run, settings.output)
     guidelines, guidelines_hash = read_guidelines(settings.guidelines)
-    items = load_items(place, ask=settings.ask, limit=settings.limit)
+    items = load_items(place, ask=settings.ask, limit=settings.limit, entry=settings.entry)
     with contextlib.closing(listen(settings.host, settings.port)) as listener, PeopleStore(place.store) as store:
         _keep_what_is_there(place, store)
         desk = Desk(items, store, settings.rules, guidelines=guidelines, guidelines_hash=guidelines_hash)

@@ -1,0 +1,66 @@
+"""Commands that take data files without a recipe read them with the keys of a recipe's entry."""
+
+import json
+
+import pytest
+
+from alignment.cli.base import entry_keys
+from alignment.errors import DataError, RecipeError
+from reward.audit.items import gold_rankings
+from reward.bench.reading import read_bench
+from reward.people.items import load_items, place_of
+from reward.people.mix import mix
+
+ROW = {"question": "Why?", "good": "So.", "rejected": "No.", "notes": "A note of two\nlines."}
+KEYS = ("prompt=question, chosen=good", "notes", "preference")
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "d.jsonl"
+    path.write_text(json.dumps(ROW) + "\n")
+    return path
+
+
+def items(file, entry):
+    (item,) = load_items(place_of(file, None), ask="rank", entry=entry)
+    return item.prompt, item.responses
+
+
+def benched(file, entry):
+    (row,) = read_bench([str(file)], entry=entry or {}).rows
+    return row.ranking.prompt, row.ranking.responses
+
+
+def gold(file, entry):
+    (row,) = gold_rankings(str(file), entry)
+    return row.prompt, row.responses
+
+
+def mixed(file, entry):
+    mix([str(file)], file.with_name("mixed.jsonl"), bootstrap=0, entry=entry, tell=print)
+    row = json.loads(file.with_name("mixed.jsonl").read_text())
+    return row["prompt"], row["responses"]
+
+
+@pytest.mark.parametrize("read", [items, benched, gold, mixed])
+def test_columns_are_renamed_and_left_out(file, read):
+    assert read(file, entry_keys(*KEYS)) == ("Why?", ["So.", "No."])
+    with pytest.raises(DataError, match="no known format has these keys: question, good, rejected, notes"):
+        read(file, None)
+    with pytest.raises(DataError, match="nothing reads 'notes'"):
+        read(file, entry_keys(KEYS[0], None, None))
+
+
+@pytest.mark.parametrize(
+    ("columns", "ignored", "fault"),
+    [
+        ("prompt", None, "--columns prompt: write KEY=COLUMN"),
+        ("prompt=", None, "write KEY=COLUMN"),
+        ("prompt=a,prompt=b", None, "one key is named twice"),
+        (None, "a,,b", "--ignore_columns a,,b: write KEY, or KEY,KEY"),
+    ],
+)
+def test_options_that_are_not_written_so_are_refused(columns, ignored, fault):
+    with pytest.raises(RecipeError, match=fault):
+        entry_keys(columns, ignored, None)
