@@ -47,6 +47,7 @@ def score(
     output: Annotated[
         Path | None, typer.Option(help="Where to write the rows with their `score`; default: standard output.")
     ] = None,
+    ignore_columns: IgnoreColumns = None,
     batch_size: BatchSize = 64,
     aggregate: Aggregate = "mean",
     trust_remote_code: TrustRemoteCode = False,
@@ -60,6 +61,7 @@ def score(
         model,
         str(file),
         str(output) if output else None,
+        ignored=entry_keys(None, ignore_columns, None)["ignore_columns"],
         batch_size=batch_size,
         aggregate=how,
         trust_remote_code=trust_remote_code,

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from alignment.data.contradictions import claims_of, contradictions
+from alignment.data.keys import unread
 from alignment.data.readers import RawRow, read_file
 from alignment.data.rows import Asked, Pair, Prompt, Ranking
 from alignment.errors import DataError
@@ -18,6 +19,7 @@ from alignment.strict_json import shown as quoted
 
 ORDERS = (("swap = False", "first"), ("swap = True", "swapped"))
 FILE = "result.json"
+READS = ("input", "output_1", "output_2", "label", "results")
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +100,11 @@ def _recorded(row: RawRow) -> Recorded:
     value = row.value
     if row.fault is not None or not isinstance(value, dict):
         raise DataError(f"{row.where}: {row.fault or 'the row is not an object'}.")
+    if keys := unread(value, READS):
+        raise DataError(
+            f"{row.where}: nothing reads {', '.join(map(quoted, keys))}; of recorded verdicts {', '.join(READS)} are "
+            "read. Take the others out of the file."
+        )
     texts = [value.get(key) for key in ("input", "output_1", "output_2")]
     if not all(isinstance(text, str) for text in texts):
         raise DataError(f"{row.where}: 'input', 'output_1' and 'output_2' must be texts, as in LLMBar's result files.")

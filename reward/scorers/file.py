@@ -1,14 +1,16 @@
 """Scoring the rows of a file with a reward model."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from alignment.data.conversations import messages_of
-from alignment.data.fields import BadRow, keys_of, kind_of
-from alignment.data.rows import Message, Prompt
+from alignment.data.conversations import carrying_tools, messages_of, tools_of, with_system
+from alignment.data.fields import BadRow, keys_of, kind_of, optional_text
+from alignment.data.keys import unread
+from alignment.data.rankings import prompt_of
+from alignment.data.rows import Prompt
 from alignment.data.stored import ROW_BYTES, Stored
 from alignment.errors import DataError, JsonError, printable
 from alignment.json_lines import line_of
@@ -17,6 +19,8 @@ from alignment.strict_json import parse, shown
 from reward.scorers.ensemble import Ensemble
 
 ANSWER_KEYS = ("answer", "completion", "response", "responses")
+AROUND = ("system", "tools")  # what goes before the prompt
+RECORDED = ("pairs", "ranks", "provenance")  # of labels: how the answers compare, which a score does not depend on
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,19 +38,27 @@ class Row:
         return "responses" in self.value and "messages" not in self.value
 
 
-def score_file(model: str | Path, file: str | Path, output: str | Path | None = None, **options: Any) -> None:
+def score_file(
+    model: str | Path,
+    file: str | Path,
+    output: str | Path | None = None,
+    *,
+    ignored: Collection[str] = (),
+    **options: Any,
+) -> None:
     """Write the rows of a JSONL file with their scores, to `output` whole or not at all, else to standard output.
 
     A row is `{"prompt": text or messages, "answer" | "completion" | "response": text}`, or `{"messages": [...]}` that
     ends with the assistant's answer, and gets a `score`; or it has `"responses": [text, ...]` and gets `scores`. An
-    ensemble adds `score_std` or `score_stds`, how far its members differ.
+    ensemble adds `score_std` or `score_stds`, how far its members differ. `system` and `tools` go before the prompt.
+    These are no layout of a data set: a row has one answer under one of several names, and is written again whole.
 
     Args:
-        model: what `Ensemble.load` takes, as are the options.
+        ignored: keys that need not be read. model: what `Ensemble.load` takes, as are the options.
 
     Raises: DataError naming file and line of the first bad row; ModelError where `model` is no reward model.
     """
-    rows = list(_rows(Path(file)))
+    rows = list(_rows(Path(file), ignored))
     scorer = Ensemble.load(str(model), **options)
     encoded = [scorer.encode(row.prompt, answer, where=row.where) for row in rows for answer in row.answers]
     told = scorer.each(encoded)
@@ -64,7 +76,7 @@ def score_file(model: str | Path, file: str | Path, output: str | Path | None = 
         sys.stdout.writelines(map(line_of, scored))
 
 
-def _rows(file: Path) -> Iterator[Row]:
+def _rows(file: Path, ignored: Collection[str]) -> Iterator[Row]:
     """Read each line.
 
     Raises: DataError naming file and line.
@@ -79,7 +91,7 @@ def _rows(file: Path) -> Iterator[Row]:
                 raise DataError(f"{where}: the row has more than {ROW_BYTES:,} bytes.")
             if line.strip():
                 empty = False
-                yield _row(_value(line, where), where)
+                yield _row(_value(line, where), where, ignored)
     if empty:
         raise DataError(f"{file}: empty; it needs one JSON object a line.")
 
@@ -91,39 +103,46 @@ def _value(line: bytes, where: str) -> Any:
         raise DataError(f"{where}: {error}.") from None
 
 
-def _row(row: Any, where: str) -> Row:
+def _row(row: Any, where: str, ignored: Collection[str]) -> Row:
     if not isinstance(row, dict):
         raise DataError(f"{where}: the row is {kind_of(row)}, not an object with named fields.")
-    if "messages" in row:
-        messages = _messages(row, "messages", where)
-        if messages[-1]["role"] != "assistant" or len(messages) < 2 or not messages[-1]["content"].strip():
-            raise DataError(f"{where}: messages must end with the assistant's answer to score.")
-        return Row(where, row, messages[:-1], [messages[-1]["content"]])
+    try:
+        return _conversation(row, where, ignored) if "messages" in row else _answered(row, where, ignored)
+    except BadRow as error:
+        raise DataError(printable(f"{where}: {error}.")) from None
+
+
+def _conversation(row: dict[str, Any], where: str, ignored: Collection[str]) -> Row:
+    _refuse_unread(row, ("messages", *AROUND, *ignored))
+    messages = with_system(messages_of(row, "messages"), optional_text(row, "system"))
+    if messages[-1]["role"] != "assistant" or len(messages) < 2 or not messages[-1]["content"].strip():
+        raise BadRow("messages must end with the assistant's answer to score")
+    return Row(where, row, carrying_tools(messages[:-1], tools_of(row)), [messages[-1]["content"]])
+
+
+def _answered(row: dict[str, Any], where: str, ignored: Collection[str]) -> Row:
     keys = [key for key in ANSWER_KEYS if key in row]
     if "prompt" not in row or len(keys) != 1:
-        raise DataError(
-            f"{where}: has the keys {keys_of(row)}; a row needs prompt and one of "
-            f"{', '.join(ANSWER_KEYS)}, or messages."
+        raise BadRow(
+            f"has the keys {keys_of(row)}; a row needs prompt and one of {', '.join(ANSWER_KEYS)}, or messages"
         )
+    _refuse_unread(row, ("prompt", keys[0], *AROUND, *RECORDED, *ignored))
     several = keys[0] == "responses"
     answers = row[keys[0]] if several else [row[keys[0]]]
     if not isinstance(answers, list) or not answers:
-        raise DataError(f"{where}: responses is {shown(answers)}; it must be a list of answers.")
+        raise BadRow(f"responses is {shown(answers)}; it must be a list of answers")
     for answer in answers:
         if not isinstance(answer, str) or not (several or answer.strip()):  # among several a policy may say nothing
-            raise DataError(f"{where}: {keys[0]} is {shown(answer)}, but an answer is text and not empty.")
+            raise BadRow(f"{keys[0]} is {shown(answer)}, but an answer is text and not empty")
     if several and "scores" in row:
-        raise DataError(f"{where}: has scores already, which would be written over; rename or remove them.")
-    prompt = row["prompt"]
-    return Row(where, row, prompt if isinstance(prompt, str) else _messages(row, "prompt", where), answers)
+        raise BadRow("has scores already, which would be written over; rename or remove them")
+    return Row(where, row, prompt_of(row), answers)
 
 
-def _messages(row: dict[str, Any], key: str, where: str) -> list[Message]:
-    """Return messages as every stage reads them; a call of a tool is kept as its text.
-
-    Raises: DataError naming file and line.
-    """
-    try:
-        return messages_of(row, key)
-    except BadRow as error:
-        raise DataError(printable(f"{where}: {error}.")) from None
+def _refuse_unread(row: dict[str, Any], reads: Sequence[str]) -> None:
+    """Refuse keys that look like content and that nothing reads: the score would be of another text."""
+    if keys := unread(row, reads):
+        raise BadRow(
+            f"nothing reads {', '.join(map(shown, keys))}; a row has prompt and one of {', '.join(ANSWER_KEYS)}, or "
+            f"messages, and perhaps {' and '.join(AROUND)}. To score without, set --ignore_columns {','.join(keys)}"
+        )

@@ -74,6 +74,13 @@ def test_a_label_of_another_type_is_refused(tmp_path, label):
         read_recording(write(tmp_path / "judge", row("1", "1") | {"label": label}))
 
 
+def test_a_key_that_nothing_reads_is_refused(tmp_path):
+    with pytest.raises(
+        DataError, match=r"result.json:1: nothing reads 'context'; of recorded verdicts input, output_1"
+    ):
+        read_recording(write(tmp_path / "judge", row("1", "1") | {"context": "It rains."}))
+
+
 def test_other_files_are_none(tmp_path):
     (tmp_path / "labels.jsonl").write_text('{"prompt": "p"}\n')
     assert not is_recording(tmp_path)

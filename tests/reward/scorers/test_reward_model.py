@@ -208,6 +208,11 @@ GOOD = '{"prompt": "the cat", "answer": "jumps"}\n'
         ('{"prompt": 3, "answer": "a"}\n', "rows.jsonl:1: 'prompt' is a number, not a list of messages"),
         ('{"prompt": [{"role": "user"}], "answer": "a"}\n', r"rows.jsonl:1: 'prompt\[0\]' has no 'content'"),
         ('{"messages": [{"role": "user", "content": "x"}]}\n', "rows.jsonl:1: messages must end with the assistant's"),
+        (
+            '{"prompt": "x", "answer": "a", "context": "It rains."}\n',
+            "rows.jsonl:1: nothing reads 'context'; .* To score without, set --ignore_columns context",
+        ),
+        ('{"messages": [{"role": "user", "content": "x"}], "notes": "A b."}\n', "rows.jsonl:1: nothing reads 'notes'"),
         ("", "rows.jsonl is empty: it holds no rows"),
         (" \n", "rows.jsonl: empty"),
     ],
@@ -218,6 +223,24 @@ def test_bad_rows(tmp_path: Path, content: str, message: str) -> None:
     with pytest.raises(DataError, match=message):
         score_file("no/such/run", file, output)  # the file is read before the model
     assert sorted(path.name for path in tmp_path.iterdir()) == ["rows.jsonl"]
+
+
+def test_what_goes_before_the_prompt_is_scored_with_it(scorer: RewardScorer, run: Path, tmp_path: Path) -> None:
+    system, user = {"role": "system", "content": "Be brief."}, {"role": "user", "content": "the cat"}
+    assistant = {"role": "assistant", "content": "jumps"}
+    labels = {"pairs": [{"first": 0, "second": 1, "probability": 1.0, "status": "ok"}], "provenance": {"judge": "a b"}}
+    rows = [
+        {"prompt": "the cat", "answer": "jumps", "system": "Be brief.", "id": "1"},
+        {"messages": [user, assistant], "system": "Be brief.", "notes": "A text."},
+        {"prompt": [system, user], "responses": ["jumps", "jumps"], **labels},
+    ]
+    file, output = tmp_path / "rows.jsonl", tmp_path / "scored.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    score_file(run, file, output, ignored=["notes"])
+    first, second, third = map(json.loads, output.read_text().splitlines())
+    (expected,) = scorer.score([[system, user]], ["jumps"])
+    assert [first["score"], second["score"], *third["scores"]] == pytest.approx([expected] * 4, abs=1e-6)
+    assert second["notes"] == "A text."
 
 
 def test_bytes_that_are_not_text(tmp_path: Path) -> None:
