@@ -8,7 +8,7 @@ from alignment.data.readers import RawSource
 from alignment.errors import DataError
 from alignment.strict_json import shown
 
-_PARTS = ("fields", "data")  # of exports of annotation tools: objects that hold the texts
+_PARTS = ("fields", "data", "value")  # of exports of annotation tools: objects that hold the texts and the answers
 
 
 def named_as_ours(sources: list[RawSource], columns: dict[str, str], ignored: frozenset[str]) -> list[RawSource]:

@@ -129,6 +129,20 @@ def unread(row: Mapping[str, Any], reads: Collection[str], harmless: Collection[
     return [key for key in row if key in found and not _is_copy(row[key], read)]
 
 
+def refuse_unread_of(part: Mapping[str, Any], what: str, reads: tuple[str, ...], known: tuple[str, ...] = ()) -> None:
+    """Refuse what looks like content in a part of a row, and nothing reads.
+
+    Args:
+        known: keys that programs add there and that say nothing of the texts.
+    Raises: UnreadKey.
+    """
+    if keys := unread(part, reads, known):
+        raise UnreadKey(
+            f"{what} has {', '.join(f'{shown(key)} ({example(part[key])})' for key in keys[:5])}, which nothing reads; "
+            f"{', '.join(reads)} are read there. Rename it, or set ignore_columns: [{', '.join(keys)}]"
+        )
+
+
 def _is_copy(value: Any, read: list[str]) -> bool:
     texts = [text.strip() for text in texts_in(value) if text.strip()]
     if not texts or not read:

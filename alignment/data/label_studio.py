@@ -8,11 +8,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from alignment.data.fields import BadRow, checked, kind_of, text_of
+from alignment.data.keys import refuse_unread_of
 from alignment.data.opinions import Opinions, Row, field_of, is_prompt, is_text, prompt_among, same_end
 from alignment.data.rows import Asked, Pair, Ranking
 from alignment.strict_json import shown
 
 KINDS = ("pairwise", "ranker")
+_ANNOTATION = ("completed_by", "result", "was_cancelled")
+_NOTES = ("prediction", "updated_by", "last_created_by", "last_action", "unique_id", "import_id", "draft_created_at")
+_RESULT = ("type", "value", "to_name")
+_RESULT_NOTES = ("from_name", "origin", "id", "meta")
 
 
 def is_label_studio(row: Row) -> bool:
@@ -32,6 +37,8 @@ def label_studio(row: Row) -> list[Ranking]:
         isinstance(one, dict) and isinstance(one.get("result") or [], list) for one in annotations
     ):
         raise BadRow("'annotations' is not a list of objects with a list of results")
+    for one in annotations:
+        refuse_unread_of(one, "an annotation", _ANNOTATION, _NOTES)
     given = [(_annotator(one), _result_of(one)) for one in annotations]
     results = [result for _, result in given if result is not None]
     if not results:
@@ -62,6 +69,9 @@ def _result_of(annotation: Row) -> Row | None:
         raise BadRow(f"an annotation holds {len(found)} results that compare; wanted one")
     if found and not isinstance(found[0].get("value"), dict):
         raise BadRow("a result's 'value' is not an object")
+    if found:
+        refuse_unread_of(found[0], "a result", _RESULT, _RESULT_NOTES)
+        refuse_unread_of(found[0]["value"], "a result's 'value'", ("selected", "ranker"))
     return found[0] if found else None
 
 

@@ -18,7 +18,7 @@ from alignment.data.conversations import (
 )
 from alignment.data.demonstrations import demonstration_of
 from alignment.data.fields import BadRow, checked, optional_text, text_of, whole_text
-from alignment.data.keys import UnreadKey, unread
+from alignment.data.keys import UnreadKey, refuse_unread_of, unread
 from alignment.data.rankings import (
     RATINGS,
     margin_of,
@@ -31,6 +31,8 @@ from alignment.data.rows import Demonstration, Message, Pair, Prompt, Ranking
 from alignment.strict_json import shown
 
 Row = dict[str, Any]
+_NODE = ("role", "text", "replies", "rank", "deleted", "message_id")
+_NODE_NOTES = ("labels", "review_result", "synthetic", "events")
 DEMONSTRATION = ("instruction", "input", "output", "system", "history")
 
 
@@ -253,6 +255,7 @@ def oasst(row: Row) -> list[Parsed]:
         node, before = pending.pop()
         if not isinstance(node, dict) or not isinstance(node.get("replies", []), list):
             raise BadRow("a message of the tree is not an object with a list of 'replies'")
+        refuse_unread_of(node, "a message of the tree", _NODE, _NODE_NOTES)
         thread = [*before, message_of({"role": node.get("role"), "content": node.get("text")}, "a message of the tree")]
         replies = node.get("replies", [])
         pending += [(reply, thread) for reply in reversed(replies)]

@@ -393,3 +393,25 @@ def test_metadata_holds_anything_and_other_names_are_not_harmless():
     assert not any(is_harmless(key, "short") for key in ("question", "context", "notes", "idea", "hint"))
     assert is_harmless("user", "u17")
     assert not is_harmless("user", "Why is it?")
+
+
+def test_a_message_of_a_tree_with_a_key_that_nothing_reads_is_refused(tmp_path):
+    notes = {"lang": "en", "review_result": True, "synthetic": False, "labels": {"spam": {"value": 0.1}}, "emojis": {}}
+    replies = [
+        {"message_id": str(rank), "text": f"So {rank}.", "role": "assistant", "rank": rank, "replies": [], **notes}
+        for rank in range(2)
+    ]
+    tree = {"message_id": "a", "text": "Why?", "role": "prompter", "replies": replies, **notes}
+    row = {"message_tree_id": "a", "tree_state": "ready_for_export", "prompt": tree}
+    assert load(tmp_path, row, loader=load_rankings).rows[0].responses == ["So 0.", "So 1."]
+    replies[1]["context"] = "It rains."
+    message = refused(tmp_path, row, loader=load_rankings)
+    assert "a message of the tree has 'context' ('It rains.'), which nothing reads" in message
+    assert load(tmp_path, row, loader=load_rankings, ignore_columns=["context"]).rows[0].responses == ["So 0.", "So 1."]
+
+
+def test_ignored_keys_are_left_out_of_an_annotations_answer(tmp_path):
+    result = {"type": "pairwise", "to_name": "a1,a2", "value": {"selected": "left", "by": "a lot"}}
+    row = {"data": {"prompt": "Why?", "a1": "So.", "a2": "No."}, "annotations": [{"result": [result]}]}
+    assert "a result's 'value' has 'by' ('a lot')" in refused(tmp_path, row, loader=load_rankings)
+    assert load(tmp_path, row, loader=load_rankings, ignore_columns=["by"]).rows[0].responses == ["So.", "No."]

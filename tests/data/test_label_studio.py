@@ -7,6 +7,7 @@ import pytest
 from alignment.config.schema import DatasetEntry
 from alignment.data.fields import BadRow
 from alignment.data.formats import named, recognise
+from alignment.data.keys import UnreadKey
 from alignment.data.load import load_rankings
 from alignment.data.rows import Asked, Pair
 
@@ -121,3 +122,25 @@ def test_an_exported_file_loads_and_tasks_without_labels_are_nothing(tmp_path):
     loaded = load_rankings([DatasetEntry(path=str(tmp_path / "project-1.json"))], on_bad_row="stop", seed=0)
     assert list(loaded.formats.values()) == ["label_studio"]
     assert [row.pairs[0].probability for row in loaded.rows] == [0.0]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda one: one | {"reason": "It is shorter."}, "an annotation has 'reason' ('It is shorter.')"),
+        (
+            lambda one: one | {"result": [selected("left") | {"comment": "It is shorter."}]},
+            "a result has 'comment' ('It is shorter.')",
+        ),
+        (
+            lambda one: one | {"result": [selected("left") | {"value": {"selected": "left", "by": "a lot"}}]},
+            "a result's 'value' has 'by' ('a lot')",
+        ),
+    ],
+)
+def test_parts_with_keys_that_nothing_reads_are_refused(change, words):
+    with pytest.raises(UnreadKey) as caught:
+        read(task(PAIR, change(annotation(10, selected("left")))))
+    assert words in str(caught.value)
+    notes = {"prediction": {"result": [selected("right")]}, "updated_by": 3, "last_action": "submitted", "project": 1}
+    assert read(task(PAIR, annotation(10, selected("left")) | notes))
