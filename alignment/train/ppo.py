@@ -29,6 +29,7 @@ from alignment.run.files import write_jsonl
 from alignment.run.repair import readable_rows
 from alignment.train.canary import Canary
 from alignment.train.collector import Collector
+from alignment.train.deepspeed_checkpoint import load_deepspeed
 from alignment.train.engines import build_engine
 from alignment.train.experience import ExperienceStream, Rows, plan, unflatten
 from alignment.train.objective import minibatch_share, token_losses
@@ -37,7 +38,6 @@ from alignment.train.scoring import Scorer, Scoring
 from alignment.train.sharding import (
     StepThrough,
     is_sharded,
-    load_deepspeed,
     require_what_was_asked,
     save_optimizer,
     whole,

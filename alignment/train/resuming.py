@@ -7,6 +7,7 @@ one step more. Here all of it is in the checkpoint.
 
 import random
 import time
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from transformers.trainer_callback import ExportableState
 
 from alignment.meter import say
 from alignment.policy.checkpointing import without_input_gradients
+from alignment.train.deepspeed_checkpoint import only_tensors
 
 COUNTERS = "counters.pt"  # in a checkpoint: one entry for each process
 
@@ -114,6 +116,18 @@ class ResumableTrainer(Trainer):
         processes = gather_object([own])
         if self.args.should_save:
             torch.save(processes, Path(output_dir) / COUNTERS)
+
+    def _prepare_for_training(self, max_steps: int, train_dataloader: Any, resume_from_checkpoint: str | None) -> Any:
+        with self._reading(resume_from_checkpoint):
+            return super()._prepare_for_training(max_steps, train_dataloader, resume_from_checkpoint)
+
+    def _load_best_model(self) -> None:
+        with self._reading(self.state.best_model_checkpoint):
+            super()._load_best_model()
+
+    def _reading(self, checkpoint: str | None) -> AbstractContextManager[None]:
+        """Run no code of a checkpoint: DeepSpeed alone would unpickle its files."""
+        return only_tensors(checkpoint) if checkpoint and self.is_deepspeed_enabled else nullcontext()
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         """Load to a place that torch can restore to: transformers 5.17 names the processor of a process `cpu:0`."""

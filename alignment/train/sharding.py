@@ -170,16 +170,6 @@ def save_optimizer(trainer: Any, folder: str) -> None:
         torch.save(trainer.lr_scheduler.state_dict(), os.path.join(folder, SCHEDULER_NAME))
 
 
-def load_deepspeed(engine: Any, folder: str) -> None:
-    """Read back what `save_optimizer` wrote; the frozen base stays as it was loaded.
-
-    Raises: TrainingError where the checkpoint is not DeepSpeed's.
-    """
-    loaded, _ = engine.load_checkpoint(folder, load_module_strict=False)
-    if loaded is None:
-        raise TrainingError(f"{folder} was not written under DeepSpeed; start the run with the launcher it began with")
-
-
 class StepThrough(nn.Module):
     """The policy as a causal LM whose every pass goes through the wrapped model: what samples with sharded weights."""
 

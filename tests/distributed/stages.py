@@ -17,7 +17,10 @@ import transformers.training_args
 from torch.distributed.tensor import DTensor
 
 from alignment.errors import AlignmentError
+from alignment.manifest import read_manifest
+from alignment.run.checkpoints import mark_whole
 from tests.distributed.worker import let_accelerate_shard_on_cpu
+from tests.hostile.hostile_folders import Touch
 
 
 class Facts(transformers.TrainerCallback):
@@ -53,6 +56,15 @@ def cut_back(run: Path, *, copy: Path, step: int) -> None:
     (copy / "manifest.json").write_text(json.dumps({**manifest, "status": "running"}))
 
 
+def plant(run: Path) -> None:
+    """Put an object that runs code into each file of an optimizer that DeepSpeed wrote, and mark the files as whole."""
+    for checkpoint in run.glob("checkpoint-*"):
+        for file in checkpoint.glob("global_step*/*optim_states.pt"):
+            found = torch.load(file, weights_only=False)
+            torch.save({**found, "planted": Touch(Path(f"{run}.ran"))}, file)
+        mark_whole(checkpoint, read_manifest(run)["identifier"])
+
+
 def main() -> None:
     """Run every job; what ours refuses is written beside the job's folder, and the next job starts."""
     torch.set_num_threads(1)
@@ -64,6 +76,8 @@ def main() -> None:
         first = os.environ.get("RANK", "0") == "0"
         if "copy_of" in job and first:
             cut_back(Path(job["copy_of"]), copy=Path(job["out"]), step=3)
+            if job.get("planted"):
+                plant(Path(job["out"]))
         try:
             importlib.import_module(f"recipes.{job['stage']}").main(["--config", job["recipe"]])
         except AlignmentError as error:

@@ -125,6 +125,11 @@ def ran(launcher: str, inputs: Path, tmp_path_factory: pytest.TempPathFactory) -
         if name.endswith("-lora"):
             job = write_recipe(inputs, folder / f"{name}-alone", stage, processes=1, **keys)
             alone.append({**job, "copy_of": str(out), "may_be_refused": True})
+    if launcher in DEEPSPEED:
+        for stage in STAGES:
+            job = write_recipe(inputs, folder / f"{stage}-planted", stage, processes=2, **ADAM)
+            copy_of = str(folder / f"{stage}-lora")
+            jobs.append({**job, "copy_of": copy_of, "planted": True, "may_be_refused": True})
     launch(launcher, jobs, folder / "work", processes=2)
     launch(launcher, alone, folder / "work1", processes=1)
     return folder
@@ -175,6 +180,16 @@ def test_another_number_of_processes_goes_on_or_is_refused_with_the_reason(
     else:
         assert not refused.exists()
         assert worst_difference(ran / f"{stage}-lora", run) < 1e-6
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_an_object_in_a_deepspeed_checkpoint_runs_no_code(launcher: str, ran: Path, stage: str) -> None:
+    if launcher not in DEEPSPEED:
+        pytest.skip("no DeepSpeed")
+    run = ran / f"{stage}-planted"
+    refused = Path(f"{run}.refused").read_text()
+    assert refused.startswith(f"{run / 'checkpoint-3'} holds the object "), refused
+    assert not Path(f"{run}.ran").exists()
 
 
 @pytest.mark.parametrize("name", RUNS)
