@@ -31,7 +31,10 @@ _SCORES = (
 )
 _LABELLED = re.compile("|".join((_IDS, _SOURCES, _MODELS, _TIMES, _SCORES)))
 _METADATA = re.compile(_ANY_VALUE)
-_NUMBER = re.compile(r"\s*[+-]?\d+([.,]\d+)?([eE][+-]?\d+)?\s*|\s*(true|false)\s*", re.IGNORECASE)
+_NUMBER = re.compile(  # or a boolean, or a date as columnar files give it
+    r"\s*[+-]?\d+([.,]\d+)?([eE][+-]?\d+)?\s*|\s*(true|false)\s*|\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d)?[\d.+:Z-]*)?",
+    re.IGNORECASE,
+)
 
 # Names that other programs and data sets use → the keys of our layouts that hold the same, the likeliest first. A value
 # under such a name is content, a number and a boolean too.

@@ -18,6 +18,7 @@ FREE_BYTES = 64 * 2**20  # that any .gz may hold
 LINE_COST = 256  # bytes that a line counts beside its own: a row takes memory however short it is
 _CHUNK = 2**20
 _MARKS = {
+    b"\xff\xfe\0\0": "UTF-32",
     b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16", b"\x1f\x8b": "gzip; its name must end in .gz",
     b"PK\x03\x04": "a zip archive", b"SQLite format 3\x00": "a SQLite file", b"PAR1": "Parquet",
     b"BZh": "bzip2", b"\xfd7zXZ\x00": "xz", b"\x28\xb5\x2f\xfd": "Zstandard",

@@ -415,3 +415,10 @@ def test_ignored_keys_are_left_out_of_an_annotations_answer(tmp_path):
     row = {"data": {"prompt": "Why?", "a1": "So.", "a2": "No."}, "annotations": [{"result": [result]}]}
     assert "a result's 'value' has 'by' ('a lot')" in refused(tmp_path, row, loader=load_rankings)
     assert load(tmp_path, row, loader=load_rankings, ignore_columns=["by"]).rows[0].responses == ["So.", "No."]
+
+
+@pytest.mark.parametrize("value", ["2024-01-31", "2024-01-31T10:00:00", "2024-01-31 10:00:00.123+00:00"])
+def test_a_date_is_no_content_and_a_text_about_one_is(tmp_path, value):
+    row = {"prompt": "Why?", "completion": "So."}
+    assert load(tmp_path, row | {"asked": value}).rows
+    assert "nothing reads 'asked'" in refused(tmp_path, row | {"asked": f"{value} at home"})

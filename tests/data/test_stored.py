@@ -212,3 +212,10 @@ def test_a_parquet_file_with_a_column_twice_is_refused(tmp_path):
     table = pyarrow.Table.from_arrays([pyarrow.array(["a"]), pyarrow.array(["b"])], names=["text", "text"])
     pyarrow.parquet.write_table(table, tmp_path / "a.parquet")
     assert "the column 'text' stands there twice" in message_of(tmp_path / "a.parquet")
+
+
+def test_utf_32_is_named(tmp_path):
+    path = tmp_path / "d.jsonl"
+    path.write_bytes('{"text": "a"}\n'.encode("utf-32"))
+    with pytest.raises(DataError, match=r"d.jsonl is UTF-32, not text in UTF-8"):
+        read_file(path)
