@@ -76,12 +76,13 @@ def verb(name: str | None = None, **options: Any) -> Callable[[Callable[..., Non
         @app.command(name, **options)
         @functools.wraps(work)
         def start(*given: Any, **named: Any) -> None:
-            from alignment.cli.words import require_words
+            from alignment.cli.words import expanded_words, require_words
             from alignment.run.script import script
 
             def checked() -> None:
-                require_words(named)
-                work(*given, **named)
+                words = expanded_words(named)
+                require_words(words)
+                work(*given, **words)
 
             script(checked)
 

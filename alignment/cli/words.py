@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from alignment.config.expanded import expanded
 from alignment.errors import RecipeError
 from alignment.strict_json import shown
 
@@ -16,6 +17,33 @@ NO_TEXT = ("Cc", "Cs", "Zl", "Zp")  # control characters, bytes that are no UTF-
 OUTPUTS = ("json", "json_out", "out", "output", "suggestions", "calibrated")  # parameters of verbs that name files
 RUN_NAMES = ("manifest", "recipe", "pipeline", "config", "tokenizer", "whole", "metrics", "samples", "labels", "README")
 RUN_SUFFIXES = (".safetensors", ".sqlite", ".pt", ".bin", ".arrow", ".jinja")
+
+
+def expanded_words(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Expand `~` and `$VARIABLE` in paths, as the shell does where it sees them: not in `--out=~/x`, nor from Python.
+
+    Raises: RecipeError where a variable is not set, or there is no such user.
+    """
+    faults: list[str] = []
+
+    def settle(name: str, word: Any) -> Any:
+        if not isinstance(word, Path) and not (isinstance(word, str) and _may_be_path(word)):
+            return word
+        text, fault = expanded(str(word))
+        faults.extend([f"{name} {fault}"] if fault else [])
+        return type(word)(text)
+
+    found = {
+        name: [settle(name, word) for word in value] if isinstance(value, list) else settle(name, value)
+        for name, value in given.items()
+    }
+    if faults:
+        raise RecipeError(faults)
+    return found
+
+
+def _may_be_path(word: str) -> bool:
+    return "://" not in word and not any(map(str.isspace, word)) and (word.startswith(("~", "$")) or "/" in word)
 
 
 def require_words(given: Mapping[str, Any]) -> None:

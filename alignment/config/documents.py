@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from alignment.config.expanded import expand
 from alignment.config.secrets import keys_in
 from alignment.config.yaml_text import Location as Location
 from alignment.config.yaml_text import a_kind, dotted, parse_yaml, spoken
@@ -49,7 +50,7 @@ class Document:
 
 
 def read_document(path: str) -> Document:
-    """Read a YAML file whose top is a mapping.
+    """Read a YAML file whose top is a mapping, and expand `~` and `$VARIABLE` in its paths.
 
     Raises: RecipeError, with line and column where there is one; where a key or password stands anywhere in it, too.
     """
@@ -60,10 +61,18 @@ def read_document(path: str) -> Document:
     if not isinstance(value, dict):
         raise RecipeError([f"{path}: holds {a_kind(value)}; a recipe is a mapping of keys to values"])
     document = Document(path, value, lines)
-    keys = [document.fault(*fault) for fault in keys_in(value)]
+    _refuse_keys(document)
+    faults = [document.fault(*fault) for fault in expand(value)]
+    _refuse_keys(document)  # that a variable holds
+    if faults:
+        raise RecipeError(faults)
+    return document
+
+
+def _refuse_keys(document: Document) -> None:
+    keys = [document.fault(*fault) for fault in keys_in(document.values)]
     if keys:
         raise RecipeError(keys)  # alone: other faults would show values
-    return document
 
 
 def read_yaml(path: str, lines: dict[Location, int] | None = None) -> tuple[bytes, Any]:

@@ -1,6 +1,5 @@
 """The JSON files that a recipe's keys name, and what may stand in them: read before any library reads them."""
 
-import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -38,7 +37,7 @@ def json_files(keys: Keys) -> Iterator[Fault]:
 
 def _read(path: str) -> Any:
     try:
-        return strict_json.parse(read_bytes(os.path.expanduser(path), "JSON"))
+        return strict_json.parse(read_bytes(path, "JSON"))
     except JsonError as error:
         raise JsonError(f"{path}: {error}; give a file of JSON") from None
 

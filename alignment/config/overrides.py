@@ -5,6 +5,7 @@ from typing import Any
 
 from alignment import strict_json
 from alignment.config.documents import Document, Location, parse_value
+from alignment.config.expanded import NAMED_BY_USERS, expand
 from alignment.config.secrets import keys_in, refuse_keys_in_words
 from alignment.config.yaml_text import DEEPEST, dotted, spoken
 from alignment.errors import RecipeError
@@ -70,10 +71,11 @@ def apply(document: Document, overrides: list[tuple[str, str | None]], texts: se
         except RecipeError as error:
             faults.append(f"--{key}: {error}")
             continue
+        value, unexpanded = _expanded(value, location)
         keys = [f"--{dotted(place)}: {message}" for place, message in keys_in(value, location, str(location[-1]))]
         if keys:
             raise RecipeError(keys)  # alone: other faults would show values
-        fault = _set(document.values, location, value)
+        fault = unexpanded or _set(document.values, location, value)
         if fault:
             faults.append(f"--{key}: {fault}")
             continue
@@ -81,6 +83,15 @@ def apply(document: Document, overrides: list[tuple[str, str | None]], texts: se
             del document.lines[known]
         document.flags.append(location)
     return faults
+
+
+def _expanded(value: Any, location: Location) -> tuple[Any, str | None]:
+    """Expand the paths in a value; returns it, and what is wrong, if anything."""
+    if not NAMED_BY_USERS.isdisjoint(location):
+        return value, None
+    holder, name = [value], next((str(step) for step in reversed(location) if isinstance(step, str)), "")
+    fault = next((message for _, message in expand(holder, name=name)), None)
+    return holder[0], fault
 
 
 def _text(text: str) -> Any:
