@@ -31,7 +31,7 @@ from alignment.data.rows import USABLE, Ranking
 from alignment.data.template import Template
 from alignment.errors import DataError, RecipeError
 from alignment.policy.adapters import weights_kept
-from alignment.train.resuming import ResumableTRLTrainer
+from alignment.train.evaluating import WeighedEvaluation
 from alignment.train.sft import Tokenised
 from alignment.train.sharding import is_sharded
 
@@ -122,10 +122,23 @@ def expectation_terms(loss_type: str, delta: Tensor, probability: Tensor, beta: 
     return torch.zeros_like(delta)
 
 
-class ProbabilityDPOTrainer(ResumableTRLTrainer, DPOTrainer):
+class ProbabilityDPOTrainer(WeighedEvaluation, DPOTrainer):
     """`DPOTrainer` on tokenised rows with a `probability`."""
 
     precompute_ref_logps: bool
+
+    def counted(self, inputs: dict[str, Tensor], rows: int) -> tuple[dict[str, Tensor], float]:
+        """Leave out pairs that only fill up, but for one, without which a process would not take part."""
+        pairs = len(inputs["probability"])
+        kept = min(max(rows, 1), pairs)
+        if kept == pairs:
+            return inputs, min(rows, pairs)
+        halves = torch.cat([torch.arange(kept), torch.arange(pairs, pairs + kept)])
+        cut = {
+            key: value[halves.to(value.device)] if len(value) == 2 * pairs else value[:kept]
+            for key, value in inputs.items()
+        }
+        return cut, min(rows, pairs)
 
     def _save_rng_state(self, output_dir: str) -> None:
         """Called on every process for every checkpoint: a reference that follows the policy is part of it."""

@@ -6,18 +6,18 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from datasets import Dataset, Features, List, Value
+from torch import Tensor
 from transformers import TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
-from alignment.data.masks import TrainedRow
+from alignment.data.masks import IGNORE, TrainedRow
 from alignment.data.rows import Demonstration
 from alignment.data.template import Template
 from alignment.errors import DataError, RecipeError
 from alignment.meter import say_left_out, say_once
 from alignment.policy.adapters import weights_kept
-from alignment.train.resuming import ResumableTRLTrainer
+from alignment.train.evaluating import WeighedEvaluation
 
-IGNORED = -100  # the label of a token without loss
 TOKENS = List(Value("int64"))
 
 
@@ -104,7 +104,7 @@ def _cut(result: Tokenised, rows: Sequence[TrainedRow], limit: int) -> None:
 
     Raises: DataError where that is all of them.
     """
-    kept = [row for row in rows if any(label != IGNORED for label in row.labels[:limit])]
+    kept = [row for row in rows if any(label != IGNORE for label in row.labels[:limit])]
     if not kept:
         raise DataError(
             f"no token of the answer is among the first {limit} of {len(rows[0].input_ids)}, which is as many as "
@@ -120,7 +120,7 @@ def require_learnable(rows: Sequence[dict[str, Any]], stop_token_ids: Sequence[i
 
     Raises: DataError.
     """
-    learned = {label for row in rows for label in row["labels"]} - {IGNORED}
+    learned = {label for row in rows for label in row["labels"]} - {IGNORE}
     if not learned:
         raise DataError(
             f"all labels of all {len(rows)} training rows are masked, so there is nothing to learn; check that the "
@@ -134,8 +134,15 @@ def require_learnable(rows: Sequence[dict[str, Any]], stop_token_ids: Sequence[i
         )
 
 
-class DemonstrationTrainer(ResumableTRLTrainer, SFTTrainer):
-    """`SFTTrainer` whose checkpoints keep every counter."""
+class DemonstrationTrainer(WeighedEvaluation, SFTTrainer):
+    """`SFTTrainer` whose checkpoints keep every counter, and whose evaluation is a mean over tokens."""
+
+    def counted(self, inputs: dict[str, Tensor], rows: int) -> tuple[dict[str, Tensor], float]:
+        """Mask rows that only fill up. A pack without padding is one row, so there such rows do count."""
+        labels = inputs["labels"].clone()
+        if len(labels) > 1:
+            labels[rows:] = IGNORE
+        return {**inputs, "labels": labels}, int((labels[:, 1:] != IGNORE).sum())
 
 
 def sft_trainer(
