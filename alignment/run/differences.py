@@ -1,10 +1,12 @@
 """What differs between the recipe of an interrupted run and that of now, key by key."""
 
 import json
+import re
 from collections.abc import Collection, Iterator
 from typing import Any
 
 LONGEST = 60  # characters of a value that are shown
+HASH = re.compile(r"[0-9a-f]{64}")
 
 
 def differences(before: Any, now: Any, *, free: Collection[str] = (), path: str = "") -> Iterator[str]:
@@ -28,6 +30,8 @@ def differences(before: Any, now: Any, *, free: Collection[str] = (), path: str 
 def _shown(value: Any) -> str:
     if value is None:
         return "not given"
+    if isinstance(value, str) and HASH.fullmatch(value):
+        return f"{value[:12]}…"
     try:
         text = json.dumps(value, ensure_ascii=False, default=str)
     except ValueError:  # an integer of thousands of digits

@@ -44,6 +44,7 @@ PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "b
 NOT_IDENTITY = frozenset({"output_dir", "overwrite", "run_name", "report_to", "project", "log_model"})
 NOT_IDENTITY |= {"max_concurrency", "requests_per_minute", "tokens_per_minute", "max_calls", "max_cost"}
 NOT_IDENTITY |= {"max_failure_share", "dry_run", "reparse"}
+INPUTS = ("lineage", "scorers", "watch_scorers", "data")  # fields of the manifest that hold hashes of what a run reads
 RECHECKED = frozenset({"gate", "calibration"})  # may change before a run goes on: they ask for no new answer
 
 
@@ -101,9 +102,31 @@ class RunDirectory:
         return self.path / "metrics.jsonl"
 
     def record(self, **fields: Any) -> None:
-        """Merge fields into manifest.json."""
+        """Merge fields into manifest.json.
+
+        Raises: AlignmentError where the run goes on from a checkpoint and what it reads is not what it read before.
+        """
         if self.main_process:
-            write_json(self.path / MANIFEST, {**read_manifest(self.path), **fields})
+            manifest = read_manifest(self.path)
+            if self.checkpoint:
+                self._require_same_inputs(manifest, fields)
+            write_json(self.path / MANIFEST, {**manifest, **fields})
+
+    def _require_same_inputs(self, manifest: dict[str, Any], fields: dict[str, Any]) -> None:
+        changed: list[str] = []
+        for name in INPUTS:
+            before, now = manifest.get(name), fields.get(name)
+            if before is None or now is None:
+                continue
+            if name == "lineage":  # an older release may have recorded less of it
+                before, now = ({key: each[key] for key in before.keys() & now.keys()} for each in (before, now))
+            changed += differences(before, now, path=name)
+        if changed:
+            raise AlignmentError(
+                f"output_dir {self.path} holds an interrupted run, and what it reads was changed since "
+                f"({_listed(changed)}): the rest of it would train on something else. Put that back to go on, or "
+                f"{how_anew(self.path)}."
+            )
 
     def samples(self, rows: list[dict[str, Any]], step: int) -> None:
         """Append prompts and answers to samples.jsonl."""
@@ -227,10 +250,8 @@ class RunDirectory:
                 "to delete the rest and run anew."
             )
         if changed:
-            more = f"; and {len(changed) - MOST_SHOWN} more" if len(changed) > MOST_SHOWN else ""
-            named = "; ".join(changed[:MOST_SHOWN]) + more
             raise AlignmentError(
-                f"output_dir {self.path} holds an interrupted run of another recipe ({named}); put the "
+                f"output_dir {self.path} holds an interrupted run of another recipe ({_listed(changed)}); put the "
                 f"recipe back to go on with it, or {how_anew(self.path)}."
             )
         reason = None
@@ -301,6 +322,11 @@ def tracked_run(recipe: Recipe, manifest: dict[str, Any]) -> dict[str, str]:
     if not {"wandb", "all"} & set(trackers):
         return {}
     return {"wandb_run_id": str(manifest.get("wandb_run_id") or os.environ.get("WANDB_RUN_ID") or secrets.token_hex(4))}
+
+
+def _listed(changed: list[str]) -> str:
+    more = f"; and {len(changed) - MOST_SHOWN} more" if len(changed) > MOST_SHOWN else ""
+    return "; ".join(changed[:MOST_SHOWN]) + more
 
 
 def _now() -> str:

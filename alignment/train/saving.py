@@ -13,6 +13,7 @@ from alignment.manifest import read_manifest
 from alignment.policy.base import resolve_model
 from alignment.policy.generation import read_generation, stopping_at, write_generation
 from alignment.policy.saved_files import WHOLE, mark_of
+from alignment.policy.weights import weights_hash
 from alignment.run.files import flush_to_disk, naming_the_disk, write_json
 from alignment.run.lineage import fingerprint, require_same
 from alignment.train.sharding import whole
@@ -30,7 +31,8 @@ def lineage_of(keys: ModelKeys, tokenizer: Any, template: Template) -> dict[str,
     if source.adapter is not None:
         before = read_manifest(source.adapter).get("lineage", {})
         require_same(lineage, before, f"this stage (base {source.base})", f"adapter {source.adapter}")
-    return {**lineage, "adapter": source.adapter}
+    adapter = source.adapter and {"adapter_sha256": weights_hash(source.adapter)}
+    return {**lineage, "adapter": source.adapter, **(adapter or {})}
 
 
 def generation_of(keys: ModelKeys, template: Template) -> dict[str, Any]:
