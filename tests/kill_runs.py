@@ -68,7 +68,7 @@ def recipe_of(inputs: Path, run: Path, stage: str, **keys: Any) -> dict[str, Any
     elif stage == "evaluate":
         recipe |= {"candidates": [{"name": "twin", "model_name_or_path": str(inputs / "base")}], **EVALUATE}
     else:
-        recipe |= COMMON
+        recipe |= COMMON | ({"lora_dropout": None} if stage == "dpo" else {})
     return {key: value for key, value in (recipe | keys).items() if value is not None}
 
 

@@ -131,12 +131,6 @@ def engine(keys: Keys) -> Iterator[Fault]:
             yield (key,), f"has no effect with vllm_mode {keys['vllm_mode']}; take it out"
 
 
-def dropout(keys: Keys) -> Iterator[Fault]:
-    """Dropout would make the first ratio differ from one."""
-    if keys["lora_dropout"] and keys["peft_method"] != "full":
-        yield ("lora_dropout",), "must be 0 in PPO: with dropout the ratio of new to old probabilities is noise"
-
-
 def value(keys: Keys) -> Iterator[Fault]:
     """A value model of its own is named, and its keys belong to it."""
     if keys["value_model"] == "model":
@@ -158,7 +152,6 @@ def _divisors(number: int, near: int) -> str:
 PPO_RULES: list[Rule] = [
     schedule,
     batches,
-    dropout,
     steps,
     truncated,
     normalisation,

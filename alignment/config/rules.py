@@ -173,8 +173,6 @@ UNFIT = {  # keys of the Trainer that a stage's own trainer cannot do with, or d
     ("reward", "label_smoothing_factor"): OF_PAIRS,
     ("dpo", "label_smoothing_factor"): OF_PAIRS,
     ("ppo", "label_smoothing_factor"): "is not read in PPO, which learns from scores and has no labels; take it out",
-    ("ppo", "neftune_noise_alpha"): "must not be set in PPO: with noise in the embeddings the ratio of new to old "
-    "probabilities is noise; use it in SFT",
 }
 
 
@@ -188,6 +186,25 @@ def unfit(keys: Keys) -> Iterator[Fault]:
     if keys.stage == "dpo" and keys["train_sampling_strategy"] in ("group_by_length", "batch_rebalance"):
         told = f"{keys['train_sampling_strategy']} needs one length a row, and DPO's rows hold two answers; use random"
         yield ("train_sampling_strategy",), told
+
+
+RATIOS = {
+    "ppo": ("PPO", "the ratio of new to old probabilities is noise"),
+    "dpo": ("DPO", "the log ratio of the policy to its reference is noise, and does not start at 0"),
+}
+
+
+def equal_passes(keys: Keys) -> Iterator[Fault]:
+    """Two passes with the same weights give the same probabilities where a loss compares them."""
+    if keys.stage not in RATIOS:
+        return
+    stage, why = RATIOS[keys.stage]
+    if keys["lora_dropout"] and keys["peft_method"] != "full":
+        yield ("lora_dropout",), f"must be 0 in {stage}: with dropout {why}"
+    if keys["neftune_noise_alpha"]:
+        yield ("neftune_noise_alpha",), f"must not be set in {stage}: with noise in the embeddings {why}; use it in SFT"
+    if keys.stage == "dpo" and keys["disable_dropout"] is False:
+        yield ("disable_dropout",), f"must be true in {stage}: with dropout {why}"
 
 
 def candidates(keys: Keys) -> Iterator[Fault]:
@@ -271,6 +288,7 @@ RULES: list[Rule] = [
     loss_mixture,
     judges,
     unfit,
+    equal_passes,
     candidates,
     label_answers,
     label_pairs,

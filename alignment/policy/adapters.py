@@ -20,6 +20,8 @@ from alignment.policy.weight_files import ADAPTER, listed, require_finite, requi
 
 # peft 0.21 and trl 1.16 ask transformers 5.23 by the old name; nobody who runs this can do anything about it.
 warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
+# `alignment merge` unties what peft warns of, and proves that the merged model gives the adapter's logits.
+warnings.filterwarnings("ignore", message="Model has `tie_word_embeddings=True`", category=UserWarning)
 
 HEADS: dict[str, list[str]] = {"CAUSAL_LM": [], "SEQ_CLS": ["score"]}  # modules that a task trains beside the adapter
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from peft import PeftModel
+from peft.tuners.lora import LoraLayer
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
 
@@ -122,11 +123,23 @@ def _checkpoint_dtype(base: str, keys: ModelKeys) -> torch.dtype:
 
 def _merged(cls: Any, unmerged: Any, keys: ModelKeys, source: ModelSource) -> Any:
     if not keys.load_in_4bit:
-        return unmerged.merge_and_unload(safe_merge=True)
+        return _untied(unmerged).merge_and_unload(safe_merge=True)
     # peft would quantise the sum again, which rounds away most of what was learned.
     head: dict[str, Any] = {"num_labels": 1} if cls is AutoModelForSequenceClassification else {}
     base = load_base(cls, source.base, keys, **head).dequantize(dtype=torch.float32)
-    return PeftModel.from_pretrained(base, source.adapter).merge_and_unload(safe_merge=True)
+    return _untied(PeftModel.from_pretrained(base, source.adapter)).merge_and_unload(safe_merge=True)
+
+
+def _untied(wrapped: Any) -> Any:
+    """Give a tied output layer weights of its own where LoRA adapts the embeddings: its outputs have no such part."""
+    base = wrapped.get_base_model()
+    embeddings, output = base.get_input_embeddings(), base.get_output_embeddings()
+    if not isinstance(embeddings, LoraLayer) or output is None or output.weight is not embeddings.weight:
+        return wrapped
+    output.weight = torch.nn.Parameter(output.weight.detach().clone(), requires_grad=False)
+    for config in (base.config, base.config.get_text_config()):
+        config.tie_word_embeddings = False
+    return wrapped
 
 
 @torch.no_grad()

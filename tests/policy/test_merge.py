@@ -14,7 +14,7 @@ from alignment.policy import merge as merging
 from alignment.policy.base import load_causal_lm, load_sequence_classifier, load_tokenizer, resolve_model
 from alignment.policy.merge import merge
 from alignment.policy.saved_files import read_mark
-from tests.models import make_model, make_tokenizer
+from tests.models import make_model, make_tokenizer, save_tiny_model
 
 
 class Keys(ModelKeys, AdapterKeys):
@@ -28,7 +28,7 @@ def trained_adapter(base, path, *, load=load_causal_lm, **changes):
     model = load(keys, trainable=True, peft=keys)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            if "lora_B" in name:
+            if "lora_B" in name or "lora_embedding" in name:
                 parameter.normal_(std=0.3)
             if "magnitude" in name:
                 parameter.mul_(1.2)
@@ -41,6 +41,23 @@ def trained_adapter(base, path, *, load=load_causal_lm, **changes):
 def logits(model, ids):
     with torch.no_grad():
         return model.eval()(input_ids=ids).logits
+
+
+@pytest.mark.filterwarnings("ignore:Setting `save_embedding_layers`:UserWarning")
+@pytest.mark.filterwarnings("ignore:Model has `tie_word_embeddings=True`:UserWarning")
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("peft_method", ["lora", "dora"])
+def test_an_adapter_on_embeddings_leaves_a_tied_output_layer_as_it_was(tmp_path, tied, peft_method):
+    save_tiny_model(tmp_path / "base", tie_word_embeddings=tied)
+    changes = {"lora_target_modules": ["embed_tokens", "q_proj"], "peft_method": peft_method}
+    run = trained_adapter(tmp_path / "base", tmp_path / "run", **changes)
+    ids = torch.tensor([[2, 40, 41, 42, 43, 1]])
+    unmerged = logits(load_causal_lm(ModelKeys(model_name_or_path=str(run)), trainable=False), ids)
+    assert merge(run, tmp_path / "out") < 1e-4
+    plain = logits(AutoModelForCausalLM.from_pretrained(tmp_path / "out"), ids)
+    base = logits(AutoModelForCausalLM.from_pretrained(tmp_path / "base"), ids)
+    assert (plain - unmerged).abs().max() < 1e-4
+    assert (plain - base).abs().max() > 1e-2
 
 
 @pytest.mark.parametrize(

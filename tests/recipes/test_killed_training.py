@@ -62,7 +62,7 @@ def write(folder: Path, out: Path, stage: str, **keys: Any) -> list[str]:
     [
         ("sft", {"lora_dropout": 0.1}),
         ("reward", {"lora_dropout": 0.1}),
-        ("dpo", {"lora_dropout": 0.1}),
+        ("dpo", {}),
         pytest.param("sft", {"peft_method": "full"}, marks=pytest.mark.slow),
         pytest.param("reward", {"peft_method": "full", "save_total_limit": 1}, marks=pytest.mark.slow),
         pytest.param("dpo", {"peft_method": "full", "precompute_ref_log_probs": True}, marks=pytest.mark.slow),

@@ -9,18 +9,19 @@ import torch
 import yaml
 from peft import PeftModel
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
+from transformers import AutoModelForCausalLM, AutoTokenizer, OPTConfig, OPTForCausalLM, TrainerCallback
 from trl import DPOConfig, DPOTrainer
 from trl.trainer.dpo_trainer import DataCollatorForPreference
 
 import recipes.dpo
 from alignment.config.schema import AdapterKeys, ModelKeys
 from alignment.data.rows import Pair, Ranking
-from alignment.errors import DataError, RecipeError
+from alignment.errors import DataError, RecipeError, TrainingError
 from alignment.policy.base import load_causal_lm
 from alignment.train.arguments import checkpointing_key
 from alignment.train.dpo import ProbabilityCollator, dpo_trainer, expectation_terms, tokenise_pairs
 from alignment.train.saving import save_trained
+from tests.models import save_tiny_model
 
 
 class Keys(ModelKeys, AdapterKeys):
@@ -252,6 +253,70 @@ class KilledAt(TrainerCallback):
     def on_step_begin(self, args, state, control, **_):
         if state.global_step == self.step:
             raise KeyboardInterrupt
+
+
+def first_losses(model, tokenizer, path):
+    """Of a step without learning, and of one behind it."""
+    trainer = dpo_trainer(model, tokenizer, arguments(path, max_steps=2, learning_rate=0.5), train=pairs())
+    trainer.train()
+    return [log["loss"] for log in trainer.state.log_history if "loss" in log]
+
+
+@pytest.mark.parametrize("dropout", ["attention_dropout", "dropout"])
+def test_a_model_with_dropout_that_is_no_module_starts_at_ln_2(tokenizer, tmp_path, dropout):
+    """OPT calls `functional.dropout`, Llama's attention takes a rate; TRL turns off modules alone."""
+    if dropout == "attention_dropout":
+        save_tiny_model(tmp_path / "base", initializer_range=0.3, attention_dropout=0.5)
+    else:
+        sizes = {"hidden_size": 16, "ffn_dim": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+        config = OPTConfig(vocab_size=len(tokenizer), word_embed_proj_dim=16, dropout=0.5, init_std=0.3, **sizes)
+        OPTForCausalLM(config).save_pretrained(tmp_path / "base")
+        tokenizer.save_pretrained(tmp_path / "base")
+    keys = Keys(model_name_or_path=str(tmp_path / "base"), lora_r=2)
+    model = load_causal_lm(keys, trainable=True, peft=keys)
+    losses = first_losses(model, tokenizer, tmp_path)
+    assert losses[0] == pytest.approx(math.log(2), abs=1e-6)
+    assert losses[1] != losses[0]
+
+
+@pytest.mark.filterwarnings("ignore:Setting `save_embedding_layers`:UserWarning")
+@pytest.mark.parametrize("method", ["lora", "dora"])
+def test_an_adapter_on_embeddings_that_is_continued_starts_at_ln_2(tiny_model_dir, tokenizer, tmp_path, method):
+    """TRL copies a part of such an adapter to its reference."""
+    keys = Keys(
+        model_name_or_path=str(tiny_model_dir), lora_target_modules=["embed_tokens", "q_proj"], peft_method=method
+    )
+    model = load_causal_lm(keys, trainable=True, peft=keys)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_" in name:
+                parameter.normal_(std=0.3)
+    model.save_pretrained(tmp_path / "adapter")
+    tokenizer.save_pretrained(tmp_path / "adapter")
+    keys = Keys(model_name_or_path=str(tmp_path / "adapter"))
+    model = load_causal_lm(keys, trainable=True, peft=keys)
+    losses = first_losses(model, tokenizer, tmp_path)
+    assert losses[0] == pytest.approx(math.log(2), abs=1e-6)
+    assert losses[1] != losses[0]
+
+
+@pytest.mark.parametrize("peft_method", ["lora", "full"])
+def test_a_run_that_does_not_start_at_ln_2_ends_with_the_reason(tiny_model_dir, tokenizer, tmp_path, peft_method):
+    keys = Keys(model_name_or_path=str(tiny_model_dir), peft_method=peft_method)
+    model = load_causal_lm(keys, trainable=True, peft=keys)
+    reference = load_causal_lm(keys, trainable=False) if peft_method == "full" else None
+    trainer = dpo_trainer(
+        model, tokenizer, arguments(tmp_path, max_steps=2), reference=reference, train=pairs(), evaluation=pairs()
+    )
+    trainer.evaluate()  # is no start
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B.default" in name or peft_method == "full":
+                parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    with pytest.raises(TrainingError, match=r"DPO starts at ln 2 = 0.6931.* first batch has 0\.\d{4}"):
+        trainer.train()
+    assert all(torch.equal(before[name], parameter) for name, parameter in model.named_parameters())
 
 
 @pytest.fixture
