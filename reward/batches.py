@@ -98,13 +98,22 @@ def encode_rankings(
 
 
 def encode(
-    template: Template, prompt: Prompt, answer: str, *, max_length: int | None = None, stop: bool = True
+    template: Template,
+    prompt: Prompt,
+    answer: str,
+    *,
+    max_length: int | None = None,
+    stop: bool = True,
+    sampled: bool = False,
 ) -> tuple[list[int], int]:
     """Return the ids of a prompt with its answer, the stop token included where `stop`, and the answer's tokens.
 
+    A `sampled` answer, which a model wrote, may leave a thought open.
+
     Raises: DataError where they are more than `max_length`, or the template refuses them.
     """
-    prompt_ids, answer_ids = template.prompt_ids(prompt), template.answer_ids(prompt, answer, stop=stop)
+    prompt_ids = template.prompt_ids(prompt)
+    answer_ids = (template.sampled_ids if sampled else template.answer_ids)(prompt, answer, stop=stop)
     tokens = len(prompt_ids) + len(answer_ids)
     if max_length is not None and tokens > max_length:
         raise DataError(

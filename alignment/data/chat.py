@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from transformers.utils.chat_template_utils import render_jinja_template
@@ -180,3 +181,24 @@ def without_stops(content: str, stops: Sequence[str]) -> str:
     while stop := next((stop for stop in stops if content.rstrip().endswith(stop)), None):
         content = content.rstrip().removesuffix(stop)
     return content
+
+
+def template_text(given: str) -> str:
+    """Return Jinja text: as given, read from a file, or one of the package's own by name."""
+    if "{%" in given or "{{" in given:
+        return given
+    for path in (Path(given).expanduser(), Path(__file__).parent / "templates" / f"{given}.jinja"):
+        if path.is_file():
+            try:
+                return path.read_text(encoding="utf-8")
+            except (OSError, UnicodeDecodeError) as error:
+                raise ModelError(f"chat_template {path} cannot be read: {error}") from error
+    own = sorted(path.stem for path in (Path(__file__).parent / "templates").glob("*.jinja"))
+    raise ModelError(f"chat_template {given} is neither Jinja text nor a file, nor one of {', '.join(own)}.")
+
+
+def named_template(template: Any) -> str | None:
+    """Return the text of a tokenizer's template; some have several by name."""
+    if isinstance(template, dict):
+        template = template.get("default") or next(iter(template.values()), None)
+    return template or None

@@ -36,7 +36,12 @@ _HH_TURN = re.compile(r"\n\n(Human|Assistant):")
 
 def messages_of(row: dict[str, Any], key: str) -> list[Message]:
     """Return the conversation under `key`, OpenAI's `role/content` or ShareGPT's `from/value`, without marks."""
-    return [{key: value for key, value in turn.items() if key != UNTRAINED} for turn in marked_messages_of(row, key)]
+    turns = marked_messages_of(row, key)
+    if UNTRAINED in turns[-1]:
+        raise BadRow(
+            f"'{key}' ends with an answer that is marked with weight 0 or the like, and it is compared; keep one"
+        )
+    return [{key: value for key, value in turn.items() if key != UNTRAINED} for turn in turns]
 
 
 def marked_messages_of(row: dict[str, Any], key: str) -> list[Message]:
@@ -73,11 +78,11 @@ def message_of(turn: Any, what: str) -> Message:
     if not turn.keys() <= set(reads):
         refuse_unread_of_message(turn, what, reads)
     if role == "function_call":
-        return {**_call_message(text_in(turn.get(body), f"{what} '{body}'"), []), **extras}
+        return {**call_message(text_in(turn.get(body), f"{what} '{body}'"), []), **extras}
     if turn.get("tool_calls"):
         if role != "assistant":
             raise BadRow(f"{what} has 'tool_calls' and the role {role}; only the assistant calls tools")
-        return {**_call_message(optional_text(turn, body), turn["tool_calls"]), **extras}
+        return {**call_message(optional_text(turn, body), turn["tool_calls"]), **extras}
     if body not in turn:
         raise BadRow(f"{what} has no '{body}'")
     message = {"role": role, "content": _content(turn[body], f"{what} '{body}'"), **extras}
@@ -113,7 +118,8 @@ def _content(value: Any, what: str) -> str:
     return text_in(value, what, empty=True)
 
 
-def _call_message(text: str, calls: Any) -> Message:
+def call_message(text: str, calls: Any) -> Message:
+    """Make a message of the assistant from its words and calls; without calls, the text holds them as JSON."""
     if not calls:
         try:
             parsed = parse(text)

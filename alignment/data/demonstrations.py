@@ -1,5 +1,6 @@
 """From a conversation to a demonstration: which of the assistant's messages are trained."""
 
+from alignment.data.answers import message_of_answer
 from alignment.data.conversations import UNTRAINED, split_answer
 from alignment.data.fields import BadRow
 from alignment.data.rows import Demonstration, Message, Prompt
@@ -23,6 +24,15 @@ def demonstration_of(messages: list[Message], what: str, tools: str | None) -> D
     *prompt, answer = [{k: v for k, v in message.items() if k != UNTRAINED} for message in messages[: trained[-1] + 1]]
     more = answer if answer.keys() - {"role", "content"} else None
     return Demonstration(prompt, answer["content"], tools, answer=more, untrained=untrained - {trained[-1]})
+
+
+def demonstration_of_best(prompt: Prompt, best: str | None, source: str) -> Demonstration | None:
+    """Make a demonstration of the answer that wins a ranking; None where there is none, or an empty one."""
+    if best is None or not best.strip():
+        return None
+    answer = message_of_answer(best)
+    more = answer if isinstance(prompt, list) and "tool_calls" in answer else None
+    return Demonstration(prompt, best, source=source, answer=more)
 
 
 def refuse_empty_answers(prompt: Prompt) -> None:

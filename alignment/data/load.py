@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, NoReturn, TypeVar
 
 from alignment.data.contradictions import Claim, claims_of, contradictions, is_opinion, same_text
 from alignment.data.conversations import carrying_tools
-from alignment.data.demonstrations import refuse_empty_answers
+from alignment.data.demonstrations import demonstration_of_best, refuse_empty_answers
 from alignment.data.detection import decoded, detect, told
 from alignment.data.fields import BadRow, keys_of, kind_of
 from alignment.data.formats import ANSWERS, Format, named, recognise, refuse_unread
@@ -115,7 +115,7 @@ def _demonstration(parsed: Parsed, raw: RawRow, fmt: Format) -> Demonstration | 
     if isinstance(parsed, Ranking) and fmt.name != ANSWERS:
         _refuse_same_text(parsed)
         best = best_response(parsed)
-        return Demonstration(parsed.prompt, best, source=raw.where) if best is not None and best.strip() else None
+        return demonstration_of_best(parsed.prompt, best, raw.where)
     if fmt.name == "kto":
         return None  # a thumb down is nothing to imitate
     raise BadRow("holds a prompt without an answer to learn")

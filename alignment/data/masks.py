@@ -21,6 +21,10 @@ IGNORE = -100  # label of a token that no loss covers
 Span = tuple[int, int]  # characters, begin and end
 
 
+class NotWritten(DataError):
+    """The chat template does not write an answer after its generation prompt, or leaves out a part of it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     """One trained answer: the tokens that sampling would be conditioned on, and those that follow."""
@@ -57,7 +61,7 @@ def written_after(context: str, whole: str, message: dict[str, Any]) -> str:
         context: the messages before, rendered with the generation prompt. whole: the same with the answer.
         message: the answer, as the template reads it.
 
-    Raises: DataError where the template cannot write the answer there, or leaves out a part of it.
+    Raises: NotWritten where the template cannot write the answer there, or leaves out a part of it.
     """
     opened = next((tags for tags in THOUGHTS if context.rstrip().endswith(tags[0])), None)
     tail = whole[len(context) :] if whole.startswith(context) else None
@@ -75,7 +79,7 @@ def _in_thought(context: str, tail: str | None, message: dict[str, Any], tags: t
         return tail
     content = _with_reasoning(message, tags)
     if tags[1] not in content or message.get("tool_calls"):
-        raise DataError(
+        raise NotWritten(
             f"the chat template's generation prompt opens {tags[0]}, and the answer {_shown(content)} has no reasoning "
             f"that ends with {tags[1]}, so it would be learned as reasoning; give the reasoning, or set chat_template "
             "to one that does not open it"
@@ -91,7 +95,7 @@ def _as_it_stands(context: str, message: dict[str, Any]) -> str:
     reasons = any(message.get(name) for name in REASONING_FIELDS) or (closed and closed[1] in message["content"])
     if message.get("tool_calls") or reasons:
         what = "reasoning" if reasons else "a tool call"
-        raise DataError(
+        raise NotWritten(
             f"the chat template does not write an answer with {what} after its generation prompt "
             f"({_shown(context[-40:])}), so training would differ from sampling; leave it out, or set chat_template to "
             "one that does"
@@ -106,13 +110,15 @@ def _with_reasoning(message: dict[str, Any], tags: tuple[str, str]) -> str:
 
 def _require_whole(tail: str, message: dict[str, Any]) -> None:
     """Refuse a template that leaves out a part of the answer; blanks and tags of reasoning do not count."""
+    if message["content"].strip() in tail and not message.keys() & {"tool_calls", *REASONING_FIELDS}:
+        return
     tags = "|".join(re.escape(tag) for pair in THOUGHTS for tag in pair)
     written = re.sub(rf"\s|{tags}", "", tail)
     texts = [message["content"], *(message.get(name) or "" for name in REASONING_FIELDS)]
     texts += [_name_of(call) for call in message.get("tool_calls") or []]
     for text in (part for whole in texts for part in re.split(tags, str(whole))):
         if re.sub(r"\s", "", text) not in written:
-            raise DataError(
+            raise NotWritten(
                 f"the chat template leaves out a part of the answer, {_shown(text.strip())}; give it in the form that "
                 "the template writes, or set chat_template to one that writes it"
             )
@@ -129,13 +135,13 @@ def marked(tail: str, marks: Sequence[Span], message: dict[str, Any]) -> list[Sp
     Args:
         tail: what the template writes after the generation prompt. marks: in characters of `tail`, from below 0 on.
 
-    Raises: DataError where the marks leave out a part of the answer.
+    Raises: NotWritten where the marks leave out a part of the answer.
     """
     spans = [(max(begin, 0), min(end, len(tail))) for begin, end in marks if end > 0 and begin < len(tail)]
     try:
         _require_whole("".join(tail[begin:end] for begin, end in spans), message)
-    except DataError:
-        raise DataError(
+    except NotWritten:
+        raise NotWritten(
             "the marks {% generation %} of the chat template leave out a part of the answer "
             f"{_shown(message['content'])}; correct them, or set chat_template to one without"
         ) from None

@@ -1,15 +1,16 @@
 """From prompts and answers to token ids: what generation is conditioned on and what the loss covers."""
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from alignment.data.chat import Chat, ChatWriter
+from alignment.data.answers import message_of_answer
+from alignment.data.chat import Chat, ChatWriter, named_template, template_text
 from alignment.data.conversations import readable
 from alignment.data.masks import IGNORE as IGNORE
-from alignment.data.masks import Answer, Span, TrainedRow, marked, rows_of, written_after
+from alignment.data.masks import Answer, NotWritten, Span, TrainedRow, marked, rows_of, written_after
 from alignment.data.rendering import require_bounded
 from alignment.data.rows import Demonstration, Message, Prompt
 from alignment.data.stops import eos_id, reconcile
@@ -42,8 +43,8 @@ class Template:
         """
         self.tokenizer = tokenizer
         if chat_template is not None:
-            tokenizer.chat_template = _template_text(chat_template)
-        self.chat_template: str | None = _named_template(tokenizer.chat_template)
+            tokenizer.chat_template = template_text(chat_template)
+        self.chat_template: str | None = named_template(tokenizer.chat_template)
         if self.chat_template:
             require_bounded(self.chat_template)
         self.eos_token_id = eos_id(tokenizer, eos_token)
@@ -91,18 +92,32 @@ class Template:
     def answer_ids(self, prompt: Prompt, answer: str, *, stop: bool = True, tools: str | None = None) -> list[int]:
         """Return the ids that follow `prompt_ids` when the answer is `answer`, with the stop token once at their end.
 
-        An answer without a stop token was cut off: it follows the prompt as it stands.
+        Without `stop`, the answer was cut off: it follows the prompt as it stands.
 
-        Raises: DataError where the answer holds a stop token before its end, or the template leaves out a part of it.
+        Raises: DataError where the answer holds a stop token before its end; NotWritten where the template cannot write
+            it after the prompt, or leaves out a part of it.
         """
         if isinstance(prompt, str):
             return self._ended(self._continuation(prompt, answer, special=True), self.eos_token_id, stop=stop)
+        if not stop:
+            return self._ended(self._as_it_stands(prompt, answer, tools), self._end_of_turn, stop=False)
+        chat = self._chat([*prompt, message_of_answer(answer)], tools)
+        return self._answer(chat, len(prompt)).ids
+
+    def sampled_ids(self, prompt: Prompt, answer: str, *, stop: bool = True) -> list[int]:
+        """Return `answer_ids` of an answer that a model wrote: one that leaves a thought open is no fault of the data.
+
+        Raises: DataError where the answer holds a stop token before its end.
+        """
+        try:
+            return self.answer_ids(prompt, answer, stop=stop)
+        except NotWritten:
+            return self._ended(self._as_it_stands(prompt, answer, None), self._end_of_turn, stop=stop)
+
+    def _as_it_stands(self, prompt: Prompt, answer: str, tools: str | None) -> list[int]:
         chat = self._chat([*prompt, {"role": "assistant", "content": answer}], tools)
-        if stop:
-            return self._answer(chat, len(prompt)).ids
         context = self._writer_of_chats().render(chat, len(prompt), ask=True)
-        ids = self._continuation(context, chat.messages[-1]["content"], special=False, hidden=chat.hidden)
-        return self._ended(ids, self._end_of_turn, stop=False)
+        return self._continuation(context, chat.messages[-1]["content"], special=False, hidden=chat.hidden)
 
     def answer_text(self, prompt_ids: list[int], ids: list[int]) -> str:
         """Return the text of sampled ids as it continues the prompt, with the space that decoding alone may drop."""
@@ -146,7 +161,7 @@ class Template:
         ids = self._continuation(context, tail, special=False, hidden=chat.hidden, before=context_ids)
         by_template = context + tail == whole
         first = next((position for position, token in enumerate(ids) if token in self.stop_token_ids), None)
-        end = self._end_of_turn
+        end = self._end_of_turn if first is not None else self._end_before_next(chat, place, context + tail)
         if by_template and first is not None and not self._has_text(ids[first + 1 :]):
             ids, end = ids[:first], ids[first]  # a template may write a line break, or an EOS, after the stop token
         ids = self._ended(ids, end, stop=True)
@@ -156,6 +171,16 @@ class Template:
             inside = self._tokens_inside(context, tail, spans, chat.hidden)
             labels = [token if position in inside else IGNORE for position, token in enumerate(ids[:-1])] + [ids[-1]]
         return Answer(context_ids, ids, labels)
+
+    def _end_before_next(self, chat: Chat, place: int, written: str) -> int:
+        """Return the stop token with which the next turn begins, where the template ends turns in this way (GLM)."""
+        if len(chat.messages) > chat.added + place + 1:
+            with contextlib.suppress(DataError):
+                longer = self._writer_of_chats().render(chat, place + 2, ask=False)
+                more = self._ids(longer[len(written) :], special=False, hidden=chat.hidden)
+                if longer.startswith(written) and more and more[0] in self.stop_token_ids:
+                    return more[0]
+        return self._end_of_turn
 
     def _has_text(self, ids: list[int]) -> bool:
         return bool(ids) and bool(self.tokenizer.decode(ids, skip_special_tokens=True).strip())
@@ -265,24 +290,3 @@ def _opening(tokenizer: Any) -> list[int]:
         if full[start : start + len(bare)] == bare:
             return full[:start]
     return []
-
-
-def _template_text(given: str) -> str:
-    """Return Jinja text: as given, read from a file, or one of the package's own by name."""
-    if "{%" in given or "{{" in given:
-        return given
-    for path in (Path(given).expanduser(), Path(__file__).parent / "templates" / f"{given}.jinja"):
-        if path.is_file():
-            try:
-                return path.read_text(encoding="utf-8")
-            except (OSError, UnicodeDecodeError) as error:
-                raise ModelError(f"chat_template {path} cannot be read: {error}") from error
-    own = sorted(path.stem for path in (Path(__file__).parent / "templates").glob("*.jinja"))
-    raise ModelError(f"chat_template {given} is neither Jinja text nor a file, nor one of {', '.join(own)}.")
-
-
-def _named_template(template: Any) -> str | None:
-    """Return the text of a tokenizer's template; some have several by name."""
-    if isinstance(template, dict):
-        template = template.get("default") or next(iter(template.values()), None)
-    return template or None

@@ -89,6 +89,6 @@ class RewardScorer:
     def encode(self, prompt: Prompt, answer: str, stopped: bool = True, *, where: str) -> list[int]:
         """Token ids of prompt and answer; a DataError begins with `where`."""
         try:
-            return encode(self.template, prompt, answer, max_length=self.context, stop=stopped)[0]
+            return encode(self.template, prompt, answer, max_length=self.context, stop=stopped, sampled=True)[0]
         except DataError as error:
             raise DataError(f"{where}: {error}") from None

@@ -249,6 +249,14 @@ def test_a_conversation_ends_with_its_last_trained_answer(tmp_path):
     assert load(tmp_path, {"messages": [{**A, "weight": 0}, U, B]}).rows[0].trained() == [2]
 
 
+def test_marks_in_compared_conversations_are_harmless_but_on_the_answer(tmp_path):
+    before = [U, {**A, "weight": 0}, U]
+    row = {"chosen": [*before, A], "rejected": [*before, B]}
+    assert load(tmp_path, row, loader=load_rankings).rows[0].prompt == [U, A, U]
+    row["chosen"] = [*before, {**A, "weight": 0}]
+    assert "'chosen' ends with an answer that is marked with weight 0" in refused(tmp_path, row, loader=load_rankings)
+
+
 def test_marks_that_mean_neither_are_refused(tmp_path):
     for mark in (0.5, 2, "yes", -1):
         row = {"messages": [U, {**A, "weight": mark}]}

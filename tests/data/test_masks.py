@@ -7,9 +7,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from alignment.config.schema import DatasetEntry
-from alignment.data import load_demonstrations
+from alignment.data import load_demonstrations, load_rankings
 from alignment.data.template import IGNORE, Template
 from alignment.errors import AlignmentError, DataError
+from alignment.train.dpo import tokenise_pairs
 from alignment.train.sft import tokenise_demonstrations
 from tests.models import make_tokenizer
 from tests.reference import masks as reference
@@ -150,8 +151,15 @@ def test_tokens_and_masks_are_those_of_the_reference(tmp_path, tokenizers, kind,
         return
     if tools and "tool_calls" not in tokenizer.chat_template:
         messages, tools = as_text(messages, tools, tokenizer.chat_template)
-    end = template.turn_end_id if template.turn_end_id is not None else template.eos_token_id
-    wanted = reference.rows(tokenizer, messages, tools, template.stop_token_ids, end)
+    turn_end = template.turn_end_id if template.turn_end_id is not None else template.eos_token_id
+    observed = tokenizer.convert_tokens_to_ids("<|observation|>") if kind == "glm" else turn_end
+    wanted = reference.rows(
+        tokenizer,
+        messages,
+        tools,
+        template.stop_token_ids,
+        lambda following: observed if following == "tool" else turn_end,
+    )
     assert found == wanted
 
 
@@ -294,6 +302,56 @@ def test_marks_are_checked_and_followed(tmp_path):
         )
     with pytest.raises(AlignmentError, match=r"marks .*which is no answer of the assistant"):
         template(marked, "{% generation %}" + IM + "{% endgeneration %}")
+
+
+# --- compared answers, sampled answers, turns that the next turn ends
+
+LLAMA_CALL = '{"name": "weather", "parameters": {"town": "Ulm"}}<|eot_id|>'
+
+
+@pytest.mark.parametrize("loader", [load_rankings, load_demonstrations])
+def test_a_compared_call_is_written_by_the_models_own_template(tokenizers, tmp_path, loader):
+    template = Template(tokenizers("llama3"))
+    row = {"prompt": [U], "chosen": [CALLING], "rejected": [A], "tools": TOOLS}
+    (tmp_path / "d.jsonl").write_text(json.dumps(row) + "\n")
+    rows = loader([DatasetEntry(path=str(tmp_path / "d.jsonl"))], on_bad_row="stop", seed=0).rows
+    if loader is load_demonstrations:
+        (found,) = tokenise_demonstrations(rows, template, limit=10**6).rows
+        ids, labels = found["input_ids"], found["labels"]
+        assert template.tokenizer.decode([label for label in labels if label != IGNORE]) == LLAMA_CALL
+    else:
+        (found,) = tokenise_pairs(rows, template, limit=10**6).rows
+        ids = found["prompt_ids"] + found["chosen_ids"]
+        assert template.tokenizer.decode(found["chosen_ids"]) == LLAMA_CALL
+    assert template.tokenizer.decode(ids).count("Tools:") == 1
+
+
+def test_text_that_is_no_call_stays_as_it_is(tokenizers):
+    template = Template(tokenizers("llama3"))
+    for text in (
+        "<tool_call>\n{}\n</tool_call>",
+        '<tool_call>{"name": "f"}</tool_call>',
+        "<tool_call>\nf\n</tool_call> so",
+    ):
+        assert template.tokenizer.decode(template.answer_ids([U], text)) == text + "<|eot_id|>"
+
+
+def test_a_sampled_answer_may_leave_its_thought_open(tokenizers):
+    template = Template(tokenizers("r1"))
+    decode = template.tokenizer.decode
+    assert decode(template.sampled_ids([U], "small sum\n</think>\n\nFour.")) == "small sum\n</think>\n\nFour.<|eos|>"
+    assert decode(template.sampled_ids([U], "Hm, two and")) == "Hm, two and<|eos|>"
+    assert decode(template.answer_ids([U], "Hm, two and", stop=False)) == "Hm, two and"
+    with pytest.raises(DataError, match="opens <think>"):
+        template.answer_ids([U], "Hm, two and")
+
+
+def test_the_marker_that_follows_ends_a_turn_that_the_template_does_not_end(tokenizers, tmp_path):
+    template = Template(tokenizers("glm"))
+    ((ids, labels),) = rows_in(tmp_path, template, {"messages": [U, A, RESULT, A, U2, A]})
+    text = template.tokenizer.decode([label for label in labels if label != IGNORE])
+    assert text == "Four.<|observation|>Four.<|user|>Four.<|user|>"
+    assert template.tokenizer.decode(ids).count("<|observation|>") == 1
 
 
 # --- control tokens in messages

@@ -4,6 +4,7 @@ Each answer is rendered whole by transformers' own `apply_chat_template`, tokeni
 characters: what begins at or after the end of the generation prompt, and ends at or before the end of the stop token.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 IGNORE = -100
@@ -14,13 +15,19 @@ class Unlike(Exception):
     """The template does not write the answer after its generation prompt."""
 
 
-def rows(tokenizer: Any, messages: list[dict[str, Any]], tools: Any, stops: list[int], end: int) -> list[Row]:
-    """Return ids and labels; answers share a row while everything before them is unchanged."""
+def rows(
+    tokenizer: Any, messages: list[dict[str, Any]], tools: Any, stops: list[int], end: Callable[[str | None], int]
+) -> list[Row]:
+    """Return ids and labels; answers share a row while everything before them is unchanged.
+
+    `end` gives the stop token of a turn that the template does not end, by the role of the next.
+    """
     made: list[Row] = []
     for place, message in enumerate(messages):
         if message["role"] != "assistant" or message.get("weight") == 0:
             continue
-        made.append(_one(tokenizer, messages[: place + 1], tools, stops, end))
+        following = messages[place + 1]["role"] if place + 1 < len(messages) else None
+        made.append(_one(tokenizer, messages[: place + 1], tools, stops, end(following)))
     joined: list[Row] = []
     for ids, labels in made:
         if joined:
