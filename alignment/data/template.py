@@ -9,6 +9,7 @@ from typing import Any
 from alignment.data.answers import message_of_answer
 from alignment.data.chat import Chat, ChatWriter, named_template, template_text
 from alignment.data.conversations import readable
+from alignment.data.markers import conversations, require_marks
 from alignment.data.masks import IGNORE as IGNORE
 from alignment.data.masks import Answer, NotWritten, Span, TrainedRow, marked, rows_of, written_after
 from alignment.data.rendering import require_bounded
@@ -58,6 +59,8 @@ class Template:
         render = (lambda messages: self._render(messages, None, ask=False)) if self.chat_template else None
         stops = reconcile(tokenizer, self.eos_token_id, render, generation_config)
         self.turn_end_id, self.stop_token_ids = stops.turn_end, stops.ids
+        if render is not None:
+            require_marks(tokenizer, conversations(render), ends_turn=self.turn_end_id is not None)
         if self._writer is not None:
             self._writer.use_stops(tokenizer.convert_ids_to_tokens(self.stop_token_ids))
 
