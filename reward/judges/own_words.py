@@ -24,6 +24,8 @@ QUALIFIER = r"(?:(?:final|overall|own|better|best|preferred|winning|chosen|corre
 JOIN = r"\s*(?:\b(?:is|would be)\b|:|：|=|→|->|=>|-|–|—)[\s:]*"
 # Brackets around the value itself: "[[B]]", "(B)", "\boxed{B}", "$\boxed{\text{B}}$", "'B'".
 OPEN = r"\s*(?:\\\(|\\\[|\$+)?\s*(?:\\boxed\s*\{\s*)?(?:\\(?:text|textbf|mathrm|mathbf)\s*\{\s*)?[\[({]{0,2}\s*"
+# An XML tag around the value; `TAGGED` goes before it and `UNTAGGED` behind.
+TAGGED, UNTAGGED = r"(?:<(?P<tag>verdict|answer|choice|winner|ranking|score|rating)>\s*)?", r"(?(tag)\s*</(?P=tag)>)"
 CLOSE = r"\s*[\])}]{0,4}\s*(?:\\\)|\\\]|\$+)?\s*[.!✅🏆🎉]*\s*"
 PAIRED = (("“", "”"), ("«", "»"))
 QUOTATION = "\"'“‘«"
@@ -52,6 +54,14 @@ ANNOTATIONS = ("", "final")  # of a channel: what is said there is the reply
 DISOWNS = re.compile(
     r"\b(?:this|that|it) (?:line|is what)\b|\b(?:wants|tells|told|asks|asked|instructs|instructed|orders) me\b"
     r"|\bI (?:will |must |should |shall )?(?:ignore|disregard)|\bmanipulat|\binject",
+    re.IGNORECASE,
+)
+# A reason behind a value, in the same sentence: ", because it is complete".
+REASON = re.compile(r"[,;]?\s*[-–—(]?\s*\b(?:because|since|as (?:it|the)|given that|due to)\b", re.IGNORECASE)
+# What in a reason may take the value back, or quote.
+UNSOUND = re.compile(
+    r"\b(?:but|however|although|though|yet|unless|if|would|could|might|may|maybe|perhaps|actually|instead|rather|except"
+    r"|otherwise|wait|neither|nor|either|or|verdict|says? so|said so)\b|[?\"“”«»:{}\[\]\\<>=]|[.!;]\s",
     re.IGNORECASE,
 )
 RULE = re.compile(r"[-=–—]{3,}")  # a line across the page
@@ -102,6 +112,7 @@ class Value:
     match: re.Match[str]
     line: Line
     begins: int  # in the line, of the sentence that gives it
+    reason: str = ""  # what follows it in the same sentence
 
     def place(self, group: str | int) -> int:
         """Return where a group begins in the reply."""
@@ -148,7 +159,7 @@ def closing(lines: Sequence[Line], reply: str, form: Form, shown: Sequence[str] 
         return None
     if QUOTE.match(reply[: last.places[0]].rpartition("\n")[0].rpartition("\n")[2]):
         return None  # Markdown counts the lines that follow a quoted one to the quotation, up to a blank one
-    value = _given(last, form)
+    value = _given(last, form) or _reasoned(last, form, shown)
     if value is None or (last.text[0] in QUOTATION and not alone and value.begins == 0):
         return None
     if is_open(reply[: last.places[value.begins]]) or _attributed(lines, value, shown):
@@ -157,11 +168,13 @@ def closing(lines: Sequence[Line], reply: str, form: Form, shown: Sequence[str] 
     return None if shown and is_echo(before, value.sentence, shown) else value
 
 
-def opening(lines: Sequence[Line], form: Form, shown: Sequence[str] | None) -> Value | None:
+def opening(lines: Sequence[Line], reply: str, form: Form, shown: Sequence[str] | None) -> Value | None:
     """Return the value that is a reply's first line, before an explanation; None where there is none."""
     first = lines[0]
-    match = form.line.fullmatch(first.text)
+    match = form.line.fullmatch(first.text) or form.sentence.fullmatch(first.text)
     if match is None or MARKER.match(first.written.replace("**", "")) or first.text[0] in QUOTATION:
+        return None
+    if is_open(reply[: first.places[0]]):
         return None
     if any(DISOWNS.search(line.text) for line in lines[1:]):
         return None
@@ -247,6 +260,19 @@ def _given(line: Line, form: Form) -> Value | None:
         match = form.sentence.fullmatch(line.text, begins)
         if match:
             return Value(match, line, begins)
+    return None
+
+
+def _reasoned(line: Line, form: Form, shown: Sequence[str] | None) -> Value | None:
+    """Return the value of a sentence that goes on with a reason, if that neither takes it back nor was shown."""
+    found = REASON.search(line.text)
+    if found is None or UNSOUND.search(line.text, found.end()) or DISOWNS.search(line.text, found.end()):
+        return None
+    for begins in [0, *(end.end() for end in SENTENCE.finditer(line.text, 0, found.start()))]:
+        for pattern in (form.line, form.sentence):
+            match = pattern.fullmatch(line.text, begins, found.start())
+            if match and not is_shown(line.text[begins:], without_question(shown or ())):
+                return Value(match, line, begins, line.text[found.end() :])
     return None
 
 

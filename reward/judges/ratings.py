@@ -6,19 +6,24 @@ from dataclasses import dataclass
 from typing import Any
 
 from reward.judges.logprobs import Alternative, LogprobError, alternatives, listed, token_index
-from reward.judges.own_words import CLOSE, JOIN, OPEN, OPENER, QUALIFIER, Form, Line
+from reward.judges.own_words import CLOSE, JOIN, OPEN, OPENER, QUALIFIER, TAGGED, UNTAGGED, Form, Line
 from reward.judges.reading import read
 
 HIGHEST = 10
 SCALE = range(HIGHEST + 1)  # whole numbers that a prompt offers
 NUMBER = r"(?<![0-9.\-])(?:10(?:\.0{1,20})?|[0-9](?:\.[0-9]{1,20})?)(?!\.?[0-9])"
 OUT_OF = r"(?:\s*(?:/|(?i:out of))\s*10)?"
-VALUE = rf"(?P<opened>[\"'“‘])?{OPEN}(?P<number>{NUMBER}){OUT_OF}{CLOSE}(?(opened)[\"'”’]{CLOSE})"
+VALUE = rf"(?P<opened>[\"'“‘])?{TAGGED}{OPEN}(?P<number>{NUMBER}){OUT_OF}{CLOSE}{UNTAGGED}(?(opened)[\"'”’]{CLOSE})"
 NOUN = r"(?:score|rating|grade|number|mark)(?: (?:of|for) (?:the|this) (?:answer|response|output))?"
+# "I would rate this answer", "I give it an overall score of"
+GIVES = (
+    r"I(?:['’]d| would| will)? (?:rate|score|grade|give|assign) (?:it|this|(?:the|this) (?:answer|response|output))"
+    rf"(?: (?:as|with))?(?: an?)?(?: {QUALIFIER}?(?:score|rating|grade) of)? "
+)
 # A line that is nothing but a rating ("7", "[[7]]", "8/10"), or a sentence that gives one.
 FORM = Form(
     line=re.compile(VALUE),
-    sentence=re.compile(rf"(?i:{OPENER}{QUALIFIER}{{0,3}}{NOUN}{JOIN}){VALUE}"),
+    sentence=re.compile(rf"(?i:{OPENER}(?:{QUALIFIER}{{0,3}}{NOUN}{JOIN}|{GIVES})){VALUE}"),
 )
 ANYWHERE = re.compile(rf"(?i:\b{NOUN}{JOIN}){OPEN}(?P<number>{NUMBER})")
 MIDDLE = (1 + HIGHEST) / 2
@@ -52,7 +57,7 @@ def find_rating(reply: str, scale: range = SCALE, shown: Sequence[str] | None = 
     Args:
         shown: the texts that the judge was shown; None where they are not known.
     """
-    reading = read(reply, "score", FORM, shown)
+    reading = read(reply, ("score", "rating"), FORM, shown)
     if reading.told is not None:
         match = re.fullmatch(NUMBER, reading.told[0])
         return _on(scale, Rating(match[0], reading.told[1])) if match else None
@@ -61,6 +66,8 @@ def find_rating(reply: str, scale: range = SCALE, shown: Sequence[str] | None = 
         return None
     number = found.match["number"]
     if found is reading.opening and any(float(other) != float(number) for other in _numbers_in(reading.lines)):
+        return None
+    if any(float(other) != float(number) for other in re.findall(NUMBER + r"(?=\s*/|\s*out of)", found.reason)):
         return None
     return _on(scale, Rating(number, found.place("number")))
 

@@ -37,16 +37,16 @@ class Reading:
     lines: Sequence[Line] = ()  # of a reply that neither a JSON object nor its end gives a value
 
 
-def read(reply: str, key: str, form: Form, shown: Sequence[str] | None) -> Reading:
+def read(reply: str, keys: Sequence[str], form: Form, shown: Sequence[str] | None) -> Reading:
     """Find the value that a reply gives.
 
     A whole reply in JSON comes first, then the end of the reply, a JSON object that ends it, and its first line.
 
     Args:
-        key: of the value in a JSON object. form: of the value elsewhere.
+        keys: of the value in a JSON object, which has one of them. form: of the value elsewhere.
         shown: the texts that the judge was shown; None where they are not known.
     """
-    told = json_value(reply, key)
+    told = json_value(reply, keys)
     if told is not None:
         return Reading(told=told)
     reply = unthought(unfenced(reply))
@@ -56,17 +56,17 @@ def read(reply: str, key: str, form: Form, shown: Sequence[str] | None) -> Readi
     ending = closing(lines, reply, form, shown)
     if ending is not None:
         return Reading(ending=ending)
-    told = ending_object(reply, key, shown)
+    told = ending_object(reply, keys, shown)
     if told is not None:
         return Reading(told=told)
-    return Reading(opening=opening(lines, form, shown), lines=lines)
+    return Reading(opening=opening(lines, reply, form, shown), lines=lines)
 
 
-def json_value(reply: str, key: str) -> tuple[str, int] | None:
-    """Return what a reply that is one JSON object gives under `key`, as a text, and where that begins in the reply.
+def json_value(reply: str, keys: Sequence[str]) -> tuple[str, int] | None:
+    """Return what a reply that is one JSON object gives under one of `keys`, as a text, and where it begins there.
 
-    Returns: None where the reply is no such object. ("", 0) where it is, and the key is missing, given twice, or of
-        another type: the object may be something quoted.
+    Returns: None where the reply is no such object. ("", 0) where it is, and none or several of the keys are there, one
+        is given twice, or it is of another type: the object may be something quoted.
     """
     match = OBJECT.fullmatch(reply)
     if match is None:
@@ -75,23 +75,25 @@ def json_value(reply: str, key: str) -> tuple[str, int] | None:
         value = parse(match[1], REPLY)
     except JsonError:
         return None
-    places = [match.start(1) + place.end() for place in re.finditer(rf'(?<!\\)"{key}"\s*:\s*"?', match[1])]
-    if key not in value or len(places) != 1:
+    any_of = "|".join(keys)
+    places = [match.start(1) + place.end() for place in re.finditer(rf'(?<!\\)"(?:{any_of})"\s*:\s*"?', match[1])]
+    given = [key for key in keys if key in value]
+    if len(given) != 1 or len(places) != 1:
         return "", 0
-    found = value[key]
+    found = value[given[0]]
     if isinstance(found, list) and found and all(isinstance(each, str) for each in found):
         return ", ".join(found), places[0]
     readable = isinstance(found, str) or (isinstance(found, int | float) and not isinstance(found, bool))
     return (str(found), places[0]) if readable else ("", 0)
 
 
-def ending_object(reply: str, key: str, shown: Sequence[str] | None) -> tuple[str, int] | None:
+def ending_object(reply: str, keys: Sequence[str], shown: Sequence[str] | None) -> tuple[str, int] | None:
     """Return what a JSON object gives that ends a reply behind other words; None where there is none, or it is quoted.
 
     It counts as quoted, too, where a text that was shown holds it.
     """
     for start in reversed([place.end() for place in BRACE.finditer(reply)][-LAST_OBJECTS:]):
-        value = json_value(reply[start:], key)
+        value = json_value(reply[start:], keys)
         if value is None:
             continue
         before = reply[:start]

@@ -9,15 +9,19 @@ from reward.judges.logprobs import LogprobError, alternatives, token_index
 from reward.judges.own_words import (
     CLOSE,
     JOIN,
-    MARKER,
     OPEN,
     OPENER,
     QUALIFIER,
+    TAGGED,
+    UNTAGGED,
     Form,
     Line,
     Value,
+    closing,
     is_shown,
     lines_of,
+    unfenced,
+    unthought,
     without_question,
 )
 from reward.judges.reading import read
@@ -28,20 +32,35 @@ REFUSAL = re.compile(
     re.IGNORECASE,
 )
 LABEL = r"(?P<label>A|B|[Tt]ie|TIE|[Aa]bstain|ABSTAIN)"
-BETTER = r"(?P<winner>[AB])\s?(?:>{1,3}|≻)\s?(?P<loser>[AB])|(?P<equal>A\s?=\s?B|B\s?=\s?A)"
+BETTER = (
+    r"(?P<winner>[AB])\s?(?:>{1,3}|≻)\s?(?P<loser>[AB])|(?P<lesser>[AB])\s?(?:<{1,3}|≺)\s?(?P<greater>[AB])"
+    r"|(?P<equal>A\s?=\s?B|B\s?=\s?A)"
+)
 ANSWER = r"(?:(?i:(?:the )?(?:answer|output|response|option|assistant|model|candidate|choice)) )?"
 NOUN = (
     r"(?:verdict|answer|choice|winner|judge?ment|decision|preference|conclusion|ruling|pick|selection"
     rf"|{QUALIFIER}(?:response|output|option|one|assistant|candidate))"
 )
-VALUE = rf"(?P<opened>[\"'“‘])?{OPEN}(?:{ANSWER}{LABEL}|{BETTER}){CLOSE}(?(opened)[\"'”’]{CLOSE})"
+BEST = r"(?:better|best|preferable|superior|stronger|correct|winner|preferred)"
+MUCH = r"(?:(?:clearly|much|significantly|slightly|far|overall|marginally) )?"
+IS_BEST = rf"(?i:is (?:the )?{MUCH}{BEST}(?: (?:answer|response|output|option|one|assistant|model))?|wins)"
+# Words for a verdict in brackets behind them, as Arena-Hard asks for: "Assistant A is slightly better: [[A>B]]".
+GLOSS = (
+    rf"(?:{ANSWER}(?P<named>[AB]) {IS_BEST}|(?P<even>(?i:it['’]?s a )?(?i:tie)(?i:, relatively the same)?))"
+    r"\s*[:,.]?\s*(?=\[\[)"
+)
+SHAPE = (
+    rf"(?P<opened>[\"'“‘])?{TAGGED}(?:{GLOSS})?{OPEN}(?:{ANSWER}[\[({{]{{0,2}}{LABEL}%s|{BETTER})"
+    rf"{CLOSE}{UNTAGGED}(?(opened)[\"'”’]{CLOSE})"
+)
+VALUE = SHAPE % ""
+STATED = SHAPE % rf"(?:[\])}}]{{0,2}} {IS_BEST})?"  # "Verdict: Answer A is better"
 # A line that is nothing but a verdict ("B", "Answer A.", "[[B]]", "A>>B"), or a sentence that gives one.
 FORM = Form(
     line=re.compile(VALUE),
-    sentence=re.compile(rf"(?i:{OPENER}{QUALIFIER}{{0,3}}{NOUN}{JOIN}){VALUE}"),
+    sentence=re.compile(rf"(?i:{OPENER}{QUALIFIER}{{0,3}}{NOUN}{JOIN}){STATED}"),
 )
 # What else in a reply may prefer an answer, quoted or not: it casts doubt on a verdict that only opens the reply.
-BEST = r"(?:better|best|preferable|superior|stronger|correct|winner|preferred)"
 WORSE = r"(?:worse|worst|inferior|weaker|wrong|incorrect|loser)"
 PREFERENCES = (
     re.compile(rf"(?i:\b{NOUN}{JOIN}){OPEN}{ANSWER}{LABEL}\b"),
@@ -54,10 +73,18 @@ WORST_FIRST = re.compile(
     r"|\b(?:weakest|lowest|least)\b[\w ]{0,20}\b(?:to|first)\b",
     re.IGNORECASE,
 )
-ALONE = re.compile(  # a reply that is nothing but one of these
-    rf"(?:{ANSWER}(?P<label>[AB]) (?i:is (?:the )?(?:clearly |much )?{BEST}(?: (?:answer|response|output|option|one))?"
-    rf"|wins)|(?i:I(?:['’]d| would)? (?:prefer|choose|pick|select|go with)) {ANSWER}(?P<chosen>[AB])){CLOSE}"
+# A sentence that prefers an answer without a verdict's noun: "Assistant A is better.", "I prefer B".
+PREFERS = (
+    rf"(?:{ANSWER}(?P<label>[AB]) {IS_BEST}"
+    rf"|(?i:I(?:['’]d| would)? (?:prefer|choose|pick|select|go with)) {ANSWER}(?P<chosen>[AB])){CLOSE}"
 )
+PREFERENCE = Form(line=re.compile(rf"(?i:{OPENER}){PREFERS}"), sentence=re.compile(rf"(?i:{OPENER}){PREFERS}"))
+CONCLUDES = re.compile(
+    r"(?:and so|so|thus|hence|therefore|overall|finally|in conclusion|in summary|in short|to conclude|all in all)\b",
+    re.IGNORECASE,
+)
+PRAISE = re.compile(r"\b(?:correct|stronger)\b", re.IGNORECASE)
+KEYS = ("verdict", "winner", "choice", "preference", "decision")  # of JSON objects
 AGAINST = re.compile(rf"\b(?P<label>[AB])\b (?i:is|was|seems|looks)\b[\w ,]{{0,20}}\b(?i:{WORSE})\b")
 
 
@@ -72,56 +99,78 @@ class Found:
 def find_verdict(reply: str, offered: Collection[str], shown: Sequence[str] | None = None) -> Found | None:
     r"""Return the verdict of a reply; None where it is in doubt.
 
-    A reply that is a JSON object gives it as "verdict". In any other it must end the reply: as a line ("B", "[[A]]",
-    "Answer A.", "A>>B"), as a sentence ("The better answer is B.", "Verdict: \boxed{B}"), or as a JSON object. A line
-    that opens the reply, with an explanation behind, counts where nothing else prefers another answer. What is quoted
-    never counts, see `own_words`.
+    A reply that is a JSON object gives it as one of `KEYS`. In any other it must end the reply: as a line ("B",
+    "[[A]]", "Answer A.", "A>>B", "<verdict>A</verdict>"), as a sentence ("The better answer is B.", "Verdict:
+    \boxed{B}", "Assistant A is better."), with a reason perhaps ("Verdict: A, because it is complete."), or as a JSON
+    object. A line or sentence that opens the reply, with an explanation behind, counts where nothing else prefers
+    another answer. What is quoted never counts, see `own_words`.
 
     Args:
         offered: the labels that the judge may give. shown: the texts that it was shown; None where they are not known.
     """
-    reading = read(reply, "verdict", FORM, shown)
+    reading = read(reply, KEYS, FORM, shown)
     if reading.told is not None:
         return _in_json(reading.told, offered)
     found = reading.ending or reading.opening
     if found is None:
-        return _alone(reading.lines, offered, shown)
+        return _preferring(reply, offered, shown)
     label = _label(found.match)
     if found is reading.opening and {label} != set(_preferred(reading.lines)):
+        return None
+    if found.reason and any(other != label for other in _preferences(found.reason)):
         return None
     return _offered(label, found, offered)
 
 
-def _alone(lines: Sequence[Line], offered: Collection[str], shown: Sequence[str] | None) -> Found | None:
-    """Return the verdict of a reply that is one sentence, such as "Answer A is better"."""
-    match = ALONE.fullmatch(lines[0].text) if len(lines) == 1 else None
-    if match is None or MARKER.match(lines[0].written) or is_shown(match[0], without_question(shown or ())):
+def _preferring(reply: str, offered: Collection[str], shown: Sequence[str] | None) -> Found | None:
+    """Return the verdict of a reply that ends in a sentence such as "Answer A is better".
+
+    Where the reply prefers the other answer as well, in one respect perhaps, the sentence must be a conclusion.
+    """
+    reply = unthought(unfenced(reply))
+    lines = lines_of(reply)
+    found = closing(lines, reply, PREFERENCE, shown) if lines else None
+    if found is None or found.reason or is_shown(found.sentence, without_question(shown or ())):
         return None
-    group = "label" if match["label"] else "chosen"
-    return Found(match[group], lines[0].places[match.start(group)]) if match[group] in offered else None
+    before = found.line.text[: found.begins].rstrip()
+    if before and before[-1] not in ".!?)":  # "Style - A wins" is about style
+        return None
+    group = "label" if found.match["label"] else "chosen"
+    label = found.match[group]
+    others = {other for other in _preferred(lines) if other != label}
+    weak = len(lines) > 1 and PRAISE.search(found.sentence)  # "Answer A is correct", and the other one perhaps too
+    if label not in offered or ((others or weak) and not CONCLUDES.match(found.sentence)):
+        return None
+    return Found(label, found.place(group))
 
 
 def _offered(label: str, value: Value, offered: Collection[str]) -> Found | None:
-    group = next(name for name in ("label", "winner", "equal") if value.match[name])
-    return Found(label, value.place(group)) if label in offered else None
+    return Found(label, value.place(_decided(value.match))) if label in offered else None
+
+
+def _decided(match: re.Match[str]) -> str:
+    """Return the group of the first letter by which a verdict is decided; the second of "A<B" follows from it."""
+    return next(name for name in ("named", "even", "label", "winner", "lesser", "equal") if match[name])
 
 
 def _label(match: re.Match[str]) -> str:
-    """Return "A", "B", "tie", "abstain", or "" where an answer is said to be better than itself."""
+    """Return "A", "B", "tie", "abstain", or "" where a verdict contradicts itself."""
     if match["equal"]:
-        return "tie"
-    if match["winner"]:
-        return match["winner"] if match["winner"] != match["loser"] else ""
-    label = str(match["label"])
-    return label if label in ("A", "B") else label.lower()
+        label = "tie"
+    elif match["winner"] or match["greater"]:
+        label = match["winner"] or match["greater"]
+        label = label if label != (match["loser"] or match["lesser"]) else ""
+    else:
+        label = match["label"] if match["label"] in ("A", "B") else match["label"].lower()
+    said = "tie" if match["even"] else match["named"]
+    return label if said in (None, label) else ""
 
 
 def _in_json(value: tuple[str, int], offered: Collection[str]) -> Found | None:
     match = FORM.line.fullmatch(value[0])
     if match is None or _label(match) not in offered:
         return None
-    group = next(name for name in ("label", "winner", "equal") if match[name])
-    return Found(_label(match), value[1] + match.start(group))
+    return Found(_label(match), value[1] + match.start(_decided(match)))
 
 
 def _preferred(lines: Sequence[Line]) -> Iterator[str]:
@@ -130,12 +179,16 @@ def _preferred(lines: Sequence[Line]) -> Iterator[str]:
         match = FORM.line.fullmatch(line.text)
         if match:
             yield _label(match)
-        for pattern in PREFERENCES:
-            for found in pattern.finditer(line.text):
-                label = found["label"]
-                yield label if label in ("A", "B") else label.lower()
-        for found in AGAINST.finditer(line.text):
-            yield "B" if found["label"] == "A" else "A"
+        yield from _preferences(line.text)
+
+
+def _preferences(text: str) -> Iterator[str]:
+    for pattern in PREFERENCES:
+        for found in pattern.finditer(text):
+            label = found["label"]
+            yield label if label in ("A", "B") else label.lower()
+    for found in AGAINST.finditer(text):
+        yield "B" if found["label"] == "A" else "A"
 
 
 def find_ranking(reply: str, offered: Sequence[str], shown: Sequence[str] | None = None) -> tuple[str, ...] | None:
@@ -145,12 +198,12 @@ def find_ranking(reply: str, offered: Sequence[str], shown: Sequence[str] | None
     a list or a text such as "B > A > C"; in any other a line or sentence of this form must end the reply, or a line
     open it with an explanation behind and no other order. What is quoted never counts, see `own_words`.
     """
-    letter = rf"{ANSWER}[A-Z]"
+    letter = rf"[\[(]{{0,2}}{ANSWER}[A-Z][\])]{{0,2}}"
     orders = "|".join(rf"{letter}(?: ?{by} ?{letter}){{{len(offered) - 1}}}" for by in ("(?:>{1,3}|≻)", ","))
-    value = rf"(?P<opened>[\"'“‘])?{OPEN}(?P<order>{orders}){CLOSE}(?(opened)[\"'”’]{CLOSE})"
+    value = rf"(?P<opened>[\"'“‘])?{TAGGED}{OPEN}(?P<order>{orders}){CLOSE}{UNTAGGED}(?(opened)[\"'”’]{CLOSE})"
     noun = r"(?:ranking|order|verdict)"
     form = Form(re.compile(value), re.compile(rf"(?i:{OPENER}{QUALIFIER}{{0,3}}{noun}{JOIN}){value}"))
-    reading = read(reply, "ranking", form, shown)
+    reading = read(reply, ("ranking", "order"), form, shown)
     if reading.told is not None:
         match = form.line.fullmatch(reading.told[0])
         return _permutation(match["order"], offered) if match else None

@@ -81,7 +81,7 @@ WRITTEN = {  # what generation is conditioned on, what is learned, and the token
     "qwen3-0.6b": (
         "<|im_start|>user\nTell me about the fox.<|im_end|>\n<|im_start|>assistant\n",
         "<think>\n\n</think>\n\nIt is small.<|im_end|>",
-        ["<|im_end|>"],
+        ["<|im_end|>", "<|endoftext|>"],
     ),
     "mistral-7b": ("<s> [INST] Tell me about the fox. [/INST]", "It is small.</s>", ["</s>"]),
     "llama-3.1-8b": (
@@ -89,7 +89,7 @@ WRITTEN = {  # what generation is conditioned on, what is learned, and the token
         "Today Date: 26 Jul 2024\n\n<|eot_id|><|start_header_id|>user<|end_header_id|>\n\nTell me about the fox."
         "<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n",
         "It is small.<|eot_id|>",
-        ["<|eot_id|>"],
+        ["<|eot_id|>", "<|end_of_text|>", "<|eom_id|>"],
     ),
 }
 
