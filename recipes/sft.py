@@ -7,12 +7,14 @@ import sys
 
 from alignment.config import load_recipe  # isort: skip, it turns off the telemetry of the libraries below
 
+from accelerate import PartialState
 from transformers import set_seed
 from trl import SFTConfig
 
 from alignment.config.schema import SFTRecipe
 from alignment.data import load_demonstrations, load_split
 from alignment.data.template import Template
+from alignment.policy.added_tokens import with_added_tokens
 from alignment.policy.base import load_causal_lm, load_tokenizer
 from alignment.policy.generation import stop_at
 from alignment.run.callbacks import callbacks_for
@@ -55,6 +57,8 @@ def main(argv: list[str] | None = None) -> None:
     run = RunDirectory.open(recipe)
     set_seed(recipe.seed)
 
+    with PartialState().main_process_first():
+        recipe = with_added_tokens(recipe, run.path, main=run.main_process)
     tokenizer = load_tokenizer(recipe)
     template = Template(tokenizer, recipe.chat_template, recipe.eos_token)
     run.record(lineage=lineage_of(recipe, tokenizer, template))

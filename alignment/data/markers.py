@@ -55,7 +55,8 @@ def require_marks(tokenizer: Any, texts: Iterable[str], *, ends_turn: bool) -> N
         raise ModelError(
             f"the chat template writes {named}, which the tokenizer {tokenizer.name_or_path} has no token for and "
             f"splits into ordinary ones ({' '.join(pieces[:8])}). Use the model's own template, or chat_template: "
-            "plain, which needs no tokens of its own."
+            "plain, which needs no tokens of its own; or add and train them in stage sft, with "
+            f"add_tokens: {missing}."
         )
 
 

@@ -182,13 +182,15 @@ def load_tokenizer(keys: ModelKeys) -> Any:
         config = AutoConfig.from_pretrained(source.base, **options)
     except Exception as error:
         raise _cannot_load(place, error) from error
+    added = _add_tokens(tokenizer, getattr(keys, "add_tokens", None))
     generation = read_generation(source.adapter, source.base, revision=keys.model_revision)
     own = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
     tokenizer.generation_stop_ids = [*own, *stops_of(generation)]
     _set_eos(tokenizer, keys.eos_token, place)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.unk_token or tokenizer.eos_token
-    highest, rows = max(tokenizer.get_vocab().values()), config.get_text_config().vocab_size
+    known = [token_id for word, token_id in tokenizer.get_vocab().items() if word not in added]
+    highest, rows = max(known), config.get_text_config().vocab_size
     if highest >= rows:
         raise ModelError(
             f"the tokenizer in {place} has token ids up to {highest}, but the model {source.base} has {rows} "
@@ -200,6 +202,13 @@ def load_tokenizer(keys: ModelKeys) -> Any:
 def _has_tokenizer(place: str) -> bool:
     folder = Path(place)
     return not folder.is_dir() or any(any(folder.glob(pattern)) for pattern in TOKENIZER_FILES)
+
+
+def _add_tokens(tokenizer: Any, tokens: list[str] | None) -> set[str]:
+    """Add a recipe's tokens to the vocabulary; return those that were not there."""
+    missing = [token for token in tokens or [] if token not in tokenizer.get_vocab()]
+    tokenizer.add_tokens(missing, special_tokens=True)
+    return set(missing)
 
 
 def _set_eos(tokenizer: Any, eos_token: str | None, place: str) -> None:
@@ -348,6 +357,13 @@ def model_dtype(base: str, keys: ModelKeys, *, full: bool = False) -> torch.dtyp
     except Exception as error:
         raise _cannot_load(base, error) from error
     return getattr(config, "dtype", None) or torch.float32
+
+
+def checkpoint_dtype(base: str, keys: ModelKeys) -> torch.dtype:
+    """Return the type that a model's weights are saved in, float32 where that is none of the usual ones."""
+    config = AutoConfig.from_pretrained(base, trust_remote_code=keys.trust_remote_code)
+    dtype = getattr(config, "dtype", None)
+    return dtype if dtype in (torch.bfloat16, torch.float16) else torch.float32
 
 
 def _cannot_load(place: str, error: Exception) -> ModelError:

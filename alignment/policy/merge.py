@@ -13,7 +13,7 @@ import torch
 from peft import PeftModel
 from peft.tuners.lora import LoraLayer
 from torch import Tensor
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from alignment.config.schema import ModelKeys
 from alignment.data.template import Template
@@ -22,6 +22,7 @@ from alignment.ops.finite import first_not_finite
 from alignment.policy.adapter_files import read_adapter_config
 from alignment.policy.base import (
     ModelSource,
+    checkpoint_dtype,
     load_base,
     load_causal_lm,
     load_sequence_classifier,
@@ -75,7 +76,7 @@ def merge(
     tokenizer = load_tokenizer(keys)
     stops = Template(tokenizer, None, keys.eos_token).stop_token_ids
     generation = stopping_at(stops, read_generation(source.adapter, source.base))
-    dtype = _checkpoint_dtype(source.base, keys)
+    dtype = checkpoint_dtype(source.base, keys)
     accepted = TOLERANCES[dtype] if tolerance is None else tolerance
 
     unmerged = (load_sequence_classifier if classifies else load_causal_lm)(keys, trainable=False)
@@ -113,12 +114,6 @@ def _keys(adapter: str, trust_remote_code: bool) -> ModelKeys:
     """How the run held its base; an adapter made elsewhere is taken to lie on an unquantised one."""
     given = {"model_name_or_path": adapter, "dtype": "float32", "trust_remote_code": trust_remote_code}
     return ModelKeys(**{**held_as_trained(adapter), **given})
-
-
-def _checkpoint_dtype(base: str, keys: ModelKeys) -> torch.dtype:
-    config = AutoConfig.from_pretrained(base, trust_remote_code=keys.trust_remote_code)
-    dtype = getattr(config, "dtype", None)
-    return dtype if dtype in TOLERANCES else torch.float32
 
 
 def _merged(cls: Any, unmerged: Any, keys: ModelKeys, source: ModelSource) -> Any:

@@ -4,15 +4,17 @@ import json
 import shutil
 
 import pytest
+import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from alignment.config.schema import SFTRecipe
 from alignment.data.template import Template
+from alignment.errors import ModelError
 from alignment.policy.base import load_tokenizer
 from alignment.policy.merge import merge
 from alignment.train.saving import generation_of
 from recipes import dpo, ppo, reward, sft
-from tests.models import make_model, make_tokenizer
+from tests.models import CHAT_TEMPLATE, make_model, make_tokenizer
 
 WORDS = ("cat", "ball", "fox", "dog")
 
@@ -121,3 +123,37 @@ def test_the_next_stage_finds_the_same_stop_tokens(project):
     lineages = [json.loads((project / name / "manifest.json").read_text())["lineage"] for name in ("one", "two")]
     assert lineages[0]["stop_token_ids"] == lineages[1]["stop_token_ids"] == [0, 1]
     assert lineages[0]["template_sha256"] == lineages[1]["template_sha256"]
+
+
+@pytest.mark.parametrize("tied", [False, True], ids=["untied", "tied"])
+@pytest.mark.parametrize("keys", [{"peft_method": "full"}, {"lora_r": 32}, {"peft_method": "dora", "lora_r": 32}])
+def test_marks_that_the_vocabulary_lacks_are_added_trained_saved_and_merged(project, tied, keys):
+    tokenizer = make_tokenizer(chat_template=None)
+    make_model(tokenizer, tie_word_embeddings=tied).save_pretrained("bare")
+    tokenizer.save_pretrained("bare")
+    text = CHAT_TEMPLATE.replace("im_", "turn_")
+    given = {"model_name_or_path": "bare", "chat_template": text, "num_train_epochs": 30}
+    with pytest.raises(ModelError, match=r"add_tokens: \['<\|turn_start\|>', '<\|turn_end\|>'\]\.$"):
+        run("sft", sft.main, "sft", "refused", **given)
+    marks = ["<|turn_start|>", "<|turn_end|>"]
+    run("sft", sft.main, "sft", "out", per_device_train_batch_size=8, add_tokens=marks, **given, **keys)
+    saved = AutoTokenizer.from_pretrained("out")
+    start, end = saved.convert_tokens_to_ids(marks)
+    assert (start, end) == (len(tokenizer), len(tokenizer) + 1)
+    generation = GenerationConfig.from_pretrained("out")
+    assert generation.eos_token_id == [end, 1]
+    said = {f"{word}<|turn_end|>" for word in WORDS}
+    before = AutoModelForCausalLM.from_pretrained("out/base")
+    pieces = [*tokenizer("<")["input_ids"], *tokenizer("|turn_end|>")["input_ids"]]
+    rows = before.get_input_embeddings().weight
+    assert torch.allclose(rows[end], rows[pieces].mean(0), atol=1e-6)
+    assert written("out", generation_config=generation) in said
+    if keys.get("peft_method") != "full":
+        merge("out", "merged")
+        assert written("merged") in said
+        trained = AutoModelForCausalLM.from_pretrained("merged")
+        for layer, old in (
+            (trained.get_input_embeddings(), before.get_input_embeddings()),
+            (trained.get_output_embeddings(), before.get_output_embeddings()),
+        ):
+            assert not torch.equal(layer.weight[end], old.weight[end])
