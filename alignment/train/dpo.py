@@ -132,7 +132,7 @@ class ProbabilityDPOTrainer(WeighedEvaluation, DPOTrainer):
     precompute_ref_logps: bool
     _starts = True  # until the first training batch
 
-    def counted(self, inputs: dict[str, Tensor], rows: int) -> tuple[dict[str, Tensor], float]:
+    def counted(self, inputs: dict[str, Tensor], rows: int) -> tuple[dict[str, Tensor], int]:
         """Leave out pairs that only fill up, but for one, without which a process would not take part."""
         pairs = len(inputs["probability"])
         kept = min(max(rows, 1), pairs)

@@ -5,6 +5,8 @@ not full, Accelerate fills it with rows from the beginning. Here every batch cou
 loss in SFT, pairs in DPO; and rows that only fill up do not count.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -17,10 +19,10 @@ from alignment.train.resuming import ResumableTRLTrainer
 class WeighedEvaluation(ResumableTRLTrainer):
     """Means over what counts, for trainers of TRL."""
 
-    _sums: Tensor  # float64 (2,): of losses times weights, of weights; this process's
-    _weights: list[float]  # of each batch, all processes together
+    _losses: list[Tensor]  # of each batch, in this process
+    _weights: list[int]  # of each batch, in this process
 
-    def counted(self, inputs: dict[str, Tensor], rows: int) -> tuple[dict[str, Tensor], float]:
+    def counted(self, inputs: dict[str, Tensor], rows: int) -> tuple[dict[str, Tensor], int]:
         """Leave out what only fills up a batch.
 
         Args:
@@ -39,21 +41,31 @@ class WeighedEvaluation(ResumableTRLTrainer):
         ignore_keys: list[str] | None = None,
     ) -> tuple[Tensor, None, None]:
         """Compute the loss of a batch and note what it counts for."""
-        inputs, weight = self.counted(self._prepare_inputs(inputs), self._rows_that_count())
-        with torch.no_grad(), self.compute_loss_context_manager():
+        rows, is_cut = self._rows_that_count()
+        inputs, weight = self.counted(self._prepare_inputs(inputs), rows)
+        apart = self._no_gathering() if is_cut else nullcontext()
+        with torch.no_grad(), self.compute_loss_context_manager(), apart:
             loss: Tensor = self.compute_loss(model, inputs, return_outputs=False).detach()
-        own = torch.tensor([0.0, weight], dtype=torch.float64, device=loss.device)
-        own[0] = loss.double() * weight
-        self._sums = self._sums.to(loss.device) + own
-        self._weights.append(float(self.accelerator.gather(own[1:]).sum()))
+        self._losses.append(loss)
+        self._weights.append(weight)
         return loss, None, None
 
-    def _rows_that_count(self) -> int:
-        state = self.accelerator.gradient_state
-        rows: int = self.args.per_device_eval_batch_size
-        if not state.end_of_dataloader or state.remainder <= 0:
-            return rows
-        return min(max(state.remainder - self.args.process_index * rows, 0), rows)
+    def _rows_that_count(self) -> tuple[int, bool]:
+        """How many rows of this process count, and whether some process has rows that do not."""
+        state, rows = self.accelerator.gradient_state, self.args.per_device_eval_batch_size
+        if not state.end_of_dataloader or state.remainder <= 0 or self.args.world_size == 1:
+            return rows, False
+        return min(max(state.remainder - self.args.process_index * rows, 0), rows), True
+
+    @contextmanager
+    def _no_gathering(self) -> Iterator[None]:
+        """Let TRL take its metrics from this process alone, whose batch is of another size than the others'."""
+        accelerator: Any = self.accelerator
+        accelerator.gather = accelerator.gather_for_metrics = lambda tensor, *_, **__: tensor
+        try:
+            yield
+        finally:
+            del accelerator.gather, accelerator.gather_for_metrics
 
     def evaluation_loop(
         self,
@@ -64,13 +76,19 @@ class WeighedEvaluation(ResumableTRLTrainer):
         metric_key_prefix: str = "eval",
     ) -> EvalLoopOutput:
         """Evaluate as transformers does, and put the weighted means in the place of its own and TRL's."""
-        self._sums, self._weights = torch.zeros(2, dtype=torch.float64), []
-        self._metrics["eval"].clear()
+        self._losses, self._weights = [], []
+        noted = self._metrics["eval"]
+        noted.clear()
         output = super().evaluation_loop(dataloader, description, True, ignore_keys, metric_key_prefix)
-        total, weight = self.accelerator.gather(self._sums[None].to(self.args.device)).sum(dim=0).tolist()
+        weights = torch.tensor(self._weights, dtype=torch.float64, device=self.args.device)
+        names = [name for name, values in noted.items() if len(values) == len(weights)]
+        losses = [float(loss) for loss in self._losses]
+        batches = torch.tensor([losses, *(noted[name] for name in names)], dtype=torch.float64, device=weights.device)
+        sums = torch.cat([batches @ weights, weights.sum()[None]])
+        *totals, weight = self.accelerator.gather(sums[None]).sum(dim=0).tolist()
         if weight > 0:
-            output.metrics[f"{metric_key_prefix}_loss"] = total / weight
-        for values in self._metrics["eval"].values():
-            if len(values) == len(self._weights) and weight > 0:
-                values[:] = [sum(v * w for v, w in zip(values, self._weights, strict=True)) / sum(self._weights)]
+            loss, *means = (total / weight for total in totals)
+            output.metrics[f"{metric_key_prefix}_loss"] = loss
+            for name, mean in zip(names, means, strict=True):
+                noted[name][:] = [mean]
         return output

@@ -137,7 +137,7 @@ def require_learnable(rows: Sequence[dict[str, Any]], stop_token_ids: Sequence[i
 class DemonstrationTrainer(WeighedEvaluation, SFTTrainer):
     """`SFTTrainer` whose checkpoints keep every counter, and whose evaluation is a mean over tokens."""
 
-    def counted(self, inputs: dict[str, Tensor], rows: int) -> tuple[dict[str, Tensor], float]:
+    def counted(self, inputs: dict[str, Tensor], rows: int) -> tuple[dict[str, Tensor], int]:
         """Mask rows that only fill up. A pack without padding is one row, so there such rows do count."""
         labels = inputs["labels"].clone()
         if len(labels) > 1:

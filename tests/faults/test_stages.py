@@ -14,8 +14,6 @@ from alignment.policy.base import load_tokenizer
 from tests.faults.trained import case, demonstrations, refusal
 
 __all__ = ["case"]
-MEAN_OF_BATCHES = pytest.mark.xfail(strict=True, reason="eval_loss is a mean over batches, not over tokens")
-DROPOUT = pytest.mark.xfail(strict=True, reason="DPO does not turn off dropout that is a function's argument")
 
 
 def metrics(folder, key):
@@ -44,7 +42,7 @@ def test_36_variables_in_paths_are_replaced_or_refused(case):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("batch", [pytest.param(1, marks=MEAN_OF_BATCHES), pytest.param(4, marks=MEAN_OF_BATCHES), 16])
+@pytest.mark.parametrize("batch", [1, 4, 16])
 def test_34_the_loss_of_an_evaluation_is_a_mean_over_tokens(case, batch):
     folder = case("34-eval-loss")
     recipes.sft.main(["--config", f"b{batch}.yaml"])
@@ -52,7 +50,7 @@ def test_34_the_loss_of_an_evaluation_is_a_mean_over_tokens(case, batch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("model", [pytest.param("opt", marks=DROPOUT), "granite", "cohere", "gemma2"])
+@pytest.mark.parametrize("model", ["opt", "granite", "cohere", "gemma2"])
 def test_41_dpo_begins_at_ln_2(case, model):
     folder = case("41-logits-scaled")
     keys = {
