@@ -111,6 +111,8 @@ def _split_name(split: str) -> str:
         raise DataError(
             f"split: {split} is not understood; write a name, or a slice such as train[:1000] or test[:10%]."
         )
+    if any(bound and bound.endswith("%") and int(bound[:-1]) > 100 for bound in (match["from"], match["to"])):
+        raise DataError(f"split: {split} goes beyond 100%; there are no more rows.")
     return match["name"]
 
 

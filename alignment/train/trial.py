@@ -30,6 +30,10 @@ PLAIN = frozenset(RANGES) | {  # keys that need no trial: their rules are comple
     "disable_dropout", "precompute_ref_log_probs", "sync_ref_model", "f_divergence_type", "use_weighting",
     "average_tokens_across_devices", "greater_is_better", "deepspeed",
 }  # fmt: skip
+NEED_GPU = {
+    "activation_offloading": "moves activations off a GPU",
+    "fp16": "computes in float16 on a GPU alone",
+}
 STEPS = 20  # of the trial's schedule
 
 
@@ -66,11 +70,12 @@ def _missing_here(library: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield "deepspeed", 'needs DeepSpeed, which is not installed; run `pip install "alignment-stack[deepspeed]"`'
     if library.get("ddp_backend") and os.environ.get("WORLD_SIZE", "1") == "1":
         yield "ddp_backend", "is for several processes, and this start has one; take it out, or start several"
-    if library.get("activation_offloading"):
+    needs_gpu = {key: why for key, why in NEED_GPU.items() if library.get(key)}
+    if needs_gpu:
         import torch
 
         if not torch.cuda.is_available():
-            yield "activation_offloading", "moves activations off a GPU, and there is none here; take it out"
+            yield from ((key, f"{why}, and there is none here; take it out") for key, why in needs_gpu.items())
 
 
 def _needs_trial(recipe: Recipe, tried: dict[str, Any]) -> bool:

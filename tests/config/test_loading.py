@@ -278,6 +278,17 @@ def test_wrong_values(faults, stage, given, message):
             {"gradient_accumulation_steps": 2},
             "gradient_accumulation_steps: is not set in PPO; it follows from rollout_batch_size",
         ),
+        ("sft", {"accelerator_config": {"dispatch_batches": "maybe"}}, "accelerator_config: dispatch_batches must be"),
+        (
+            "sft",
+            {"accelerator_config": '{"even_batches": 2}'},
+            "accelerator_config: even_batches must be true or false",
+        ),
+        (
+            "sft",
+            {"accelerator_config": {"gradient_accumulation_kwargs": {"num_steps": 7}}},
+            "accelerator_config: num_steps of gradient_accumulation_kwargs: give gradient_accumulation_steps",
+        ),
         ("ppo", {"lora_dropout": 0.1}, "lora_dropout: must be 0 in PPO"),
         ("dpo", {"lora_dropout": 0.1}, "lora_dropout: must be 0 in DPO: with dropout the log ratio of the policy to"),
         ("dpo", {"disable_dropout": False}, "disable_dropout: must be true in DPO"),

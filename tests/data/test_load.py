@@ -213,6 +213,8 @@ def test_slices_and_columns(tmp_path):
     assert message == f"{path}:1: columns names text, which the row lacks; it has prompt, completion, chosen, rejected."
     assert message_of({"path": path, "split": "train[20:]"}) == "split: train[20:] selects none of 10 rows."
     assert "split: train[-5:] is not understood" in message_of({"path": path, "split": "train[-5:]"})
+    assert "split: train[:150%] goes beyond 100%" in message_of({"path": path, "split": "train[:150%]"})
+    assert len(load({"path": path, "split": "train[:100%]", "columns": columns}).rows) == 10
 
 
 # --- the Hub, through `datasets`
