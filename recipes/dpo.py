@@ -11,7 +11,6 @@ from transformers import set_seed
 from trl import DPOConfig
 
 from alignment.config.schema import DPORecipe
-from alignment.data import load_rankings, load_split
 from alignment.data.template import Template
 from alignment.policy.base import load_causal_lm, load_tokenizer
 from alignment.policy.generation import stop_at
@@ -19,7 +18,7 @@ from alignment.run.callbacks import callbacks_for
 from alignment.run.directory import RunDirectory
 from alignment.run.script import script
 from alignment.train.arguments import training_arguments
-from alignment.train.dpo import SOFT_LOSSES, dpo_trainer, tokenise_pairs
+from alignment.train.dpo import dpo_trainer, takes_ties, tokenised_split
 from alignment.train.running import run_training
 from alignment.train.saving import generation_of, lineage_of, save_trained
 from alignment.train.sft import Tokenised, context_limit
@@ -30,16 +29,14 @@ def load_data(
     recipe: DPORecipe, run: RunDirectory, template: Template, *, limit: int, ties: bool
 ) -> tuple[Tokenised, Tokenised]:
     """Read and tokenise pairs, training and held out by prompt; the manifest keeps what was read and left out."""
-    data = load_split(load_rankings, recipe, recipe.seed)
-    fitting = {"limit": limit, "on_bad_row": recipe.on_bad_row, "ties": ties}
-    parts = [tokenise_pairs(rows, template, **fitting) for rows in (data.train, data.held_out)]
+    data, train, held_out = tokenised_split(recipe, template, limit, ties=ties)
     run.record(
         data=data.files,
-        train=parts[0].counts(),
-        evaluation=parts[1].counts(),
-        skipped=data.skipped + parts[0].skipped + parts[1].skipped,
+        train=train.counts(),
+        evaluation=held_out.counts(),
+        skipped=data.skipped + train.skipped + held_out.skipped,
     )
-    return parts[0], parts[1]
+    return train, held_out
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -57,7 +54,7 @@ def main(argv: list[str] | None = None) -> None:
     model = load_causal_lm(recipe, trainable=True, peft=recipe)
     stop_at(model, template.stop_token_ids)
 
-    ties = bool(SOFT_LOSSES & set(arguments.loss_type))
+    ties = takes_ties(arguments.loss_type)
     limit = context_limit(recipe.max_length, model)
     train, held_out = load_data(recipe, run, template, limit=limit, ties=ties)
     own_reference = recipe.peft_method != "full" or arguments.precompute_ref_log_probs

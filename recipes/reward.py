@@ -10,7 +10,6 @@ from alignment.config import load_recipe  # isort: skip, it turns off the teleme
 from transformers import TrainingArguments, set_seed
 
 from alignment.config.schema import RewardRecipe
-from alignment.data import load_rankings, load_split
 from alignment.data.template import Template
 from alignment.policy.base import load_tokenizer
 from alignment.run import signals
@@ -21,7 +20,7 @@ from alignment.train.arguments import training_arguments
 from alignment.train.running import run_training
 from alignment.train.saving import generation_of, lineage_of, save_trained
 from alignment.train.trial import require_accepted
-from reward.batches import Encoded, encode_rankings
+from reward.batches import Encoded, encoded_split
 from reward.members import finish_ensemble, is_trained, member_recipes
 from reward.model import context_limit, load_reward_model
 from reward.trainer import RewardTrainer
@@ -31,17 +30,15 @@ def load_data(
     recipe: RewardRecipe, run: RunDirectory, template: Template, *, limit: int | None, seed: int
 ) -> tuple[Encoded, Encoded]:
     """Read and tokenise the rankings, training and held out; the manifest keeps what was read and what was left out."""
-    data = load_split(load_rankings, recipe, seed)
-    fitting = {"max_length": limit, "on_bad_row": recipe.on_bad_row}
-    parts = [encode_rankings(rows, template, **fitting) for rows in (data.train, data.held_out)]
-    seen = {row.prompt for row in parts[0].rows}
+    data, train, held_out = encoded_split(recipe, template, limit=limit, seed=seed)
+    seen = {row.prompt for row in train.rows}
     run.record(
         data=data.files,
-        train=parts[0].counts(),
-        evaluation={**parts[1].counts(), "prompts_in_training": sum(row.prompt in seen for row in parts[1].rows)},
-        skipped=data.skipped + parts[0].skipped + parts[1].skipped,
+        train=train.counts(),
+        evaluation={**held_out.counts(), "prompts_in_training": sum(row.prompt in seen for row in held_out.rows)},
+        skipped=data.skipped + train.skipped + held_out.skipped,
     )
-    return parts[0], parts[1]
+    return train, held_out
 
 
 def train(recipe: RewardRecipe, run: RunDirectory, *, data_seed: int) -> None:

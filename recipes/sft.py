@@ -12,7 +12,6 @@ from transformers import set_seed
 from trl import SFTConfig
 
 from alignment.config.schema import SFTRecipe
-from alignment.data import load_demonstrations, load_split
 from alignment.data.template import Template
 from alignment.policy.added_tokens import with_added_tokens
 from alignment.policy.base import load_causal_lm, load_tokenizer
@@ -28,26 +27,21 @@ from alignment.train.sft import (
     context_limit,
     require_learnable,
     sft_trainer,
-    tokenise_demonstrations,
+    tokenised_split,
 )
 from alignment.train.trial import require_accepted
 
 
 def load_data(recipe: SFTRecipe, run: RunDirectory, template: Template, limit: int) -> tuple[Tokenised, Tokenised]:
     """Read and tokenise demonstrations, training and held out; the manifest keeps what was read and left out."""
-    data = load_split(load_demonstrations, recipe, recipe.seed)
-    strategy = recipe.history_strategy
-    parts = [
-        tokenise_demonstrations(rows, template, limit=limit, on_bad_row=recipe.on_bad_row, history_strategy=strategy)
-        for rows in (data.train, data.held_out)
-    ]
+    data, train, held_out = tokenised_split(recipe, template, limit)
     run.record(
         data=data.files,
-        train=parts[0].counts(),
-        evaluation=parts[1].counts(),
-        skipped=data.skipped + parts[0].skipped + parts[1].skipped,
+        train=train.counts(),
+        evaluation=held_out.counts(),
+        skipped=data.skipped + train.skipped + held_out.skipped,
     )
-    return parts[0], parts[1]
+    return train, held_out
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -7,8 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from alignment.config.schema import RewardRecipe
+from alignment.data.load import load_rankings
 from alignment.data.rows import USABLE, Prompt, Ranking
-from alignment.data.splits import prompt_key
+from alignment.data.splits import Split, load_split, prompt_key
 from alignment.data.template import Template
 from alignment.errors import DataError
 from alignment.meter import say_left_out
@@ -22,6 +24,7 @@ class EncodedRanking:
     answer_tokens: list[int]  # tokens of each answer, its stop token included
     pairs: list[tuple[int, int, float, float]]  # first, second, probability that first is better, margin
     prompt: str = ""  # what makes two prompts the same; "" where rankings are known to be of different prompts
+    place: int = 0  # which of the given rankings it comes from
 
 
 @dataclass(slots=True)
@@ -59,7 +62,7 @@ def encode_rankings(
     Raises: DataError naming the row, or where no row is left to train on.
     """
     encoded = Encoded()
-    for ranking in rankings:
+    for place, ranking in enumerate(rankings):
         pairs = [
             (pair.first, pair.second, pair.probability, abs(pair.margin or 0.0))
             for pair in ranking.pairs
@@ -85,7 +88,7 @@ def encode_rankings(
         kept = [(position[i], position[j], p, m) for i, j, p, m in pairs if i in position and j in position]
         if kept:
             key = prompt_key(ranking)
-            encoded.rows.append(EncodedRanking(list(sequences.values()), list(lengths.values()), kept, key))
+            encoded.rows.append(EncodedRanking(list(sequences.values()), list(lengths.values()), kept, key, place))
         else:
             encoded.without_pairs += 1
     say_left_out(encoded.skipped, sum(len(ranking.responses) for ranking in rankings), "answers")
@@ -95,6 +98,24 @@ def encode_rankings(
             f"{len(encoded.skipped)} answers were left out, and only pairs of status ok or tie count."
         )
     return encoded
+
+
+def encoded_split(
+    recipe: RewardRecipe, template: Template, *, limit: int | None, seed: int
+) -> tuple[Split[Ranking], Encoded, Encoded]:
+    """Read and tokenise a recipe's rankings: what was read, the training rankings, the held-out ones.
+
+    Args:
+        limit: tokens of prompt and answer. seed: decides which prompts are held out.
+
+    Raises: DataError.
+    """
+    data = load_split(load_rankings, recipe, seed)
+    train, held_out = (
+        encode_rankings(rows, template, max_length=limit, on_bad_row=recipe.on_bad_row)
+        for rows in (data.train, data.held_out)
+    )
+    return data, train, held_out
 
 
 def encode(

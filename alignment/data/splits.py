@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from alignment.data.load import Loaded
@@ -24,17 +24,19 @@ class Split(Generic[T]):
     held_out: list[T]
     files: dict[str, str]
     skipped: list[str]
+    formats: dict[str, str] = field(default_factory=dict)  # file → layout
 
 
 def load_split(load: Callable[..., Loaded[T]], keys: "DataKeys", seed: int) -> Split[T]:
     """Load a recipe's training rows, and its `eval_datasets` or the held-out share of `datasets`."""
     options: dict[str, Any] = {"on_bad_row": keys.on_bad_row, "seed": seed}
     loaded = load(keys.datasets, max_samples=keys.max_samples, **options)
-    split = Split(loaded.rows, [], loaded.files, loaded.skipped)
+    split = Split(loaded.rows, [], loaded.files, loaded.skipped, loaded.formats)
     if keys.eval_datasets:
         evaluation = load(keys.eval_datasets, max_samples=keys.max_eval_samples, **options)
         split.held_out = evaluation.rows
         split.files, split.skipped = split.files | evaluation.files, split.skipped + evaluation.skipped
+        split.formats = split.formats | evaluation.formats
     elif keys.test_split_size:
         split.train, held_out = split_by_prompt(loaded.rows, keys.test_split_size, seed)
         split.held_out = held_out[: keys.max_eval_samples]

@@ -28,7 +28,10 @@ from transformers import TrainerCallback
 from trl import DPOConfig, DPOTrainer
 from trl.trainer.dpo_trainer import DataCollatorForPreference
 
+from alignment.config.schema import DPORecipe
+from alignment.data.load import load_rankings
 from alignment.data.rows import USABLE, Ranking
+from alignment.data.splits import Split, load_split
 from alignment.data.template import Template
 from alignment.errors import DataError, RecipeError, TrainingError
 from alignment.policy.adapters import weights_kept
@@ -60,7 +63,7 @@ def tokenise_pairs(
     Raises: DataError naming the row, or where no pair is left.
     """
     result = Tokenised()
-    for ranking in rankings:
+    for place, ranking in enumerate(rankings):
         pairs = [
             (pair.first, pair.second, pair.probability)
             for pair in ranking.pairs
@@ -87,8 +90,38 @@ def tokenise_pairs(
                     "probability": max(probability, 1.0 - probability),
                 }
             )
+        result.came_from(place)
     result.tell(len(rankings), limit)
     return result
+
+
+def tokenised_split(
+    recipe: DPORecipe, template: Template, limit: int, *, ties: bool
+) -> tuple[Split[Ranking], Tokenised, Tokenised]:
+    """Read and tokenise a recipe's pairs: what was read, the training pairs, the held-out pairs; `ties` as above.
+
+    Raises: DataError.
+    """
+    data = load_split(load_rankings, recipe, recipe.seed)
+    train, held_out = (
+        tokenise_pairs(rows, template, limit=limit, on_bad_row=recipe.on_bad_row, ties=ties)
+        for rows in (data.train, data.held_out)
+    )
+    return data, train, held_out
+
+
+def takes_ties(loss_types: str | Sequence[str]) -> bool:
+    """Whether a loss of the recipe can use pairs of probability one half."""
+    return not SOFT_LOSSES.isdisjoint([loss_types] if isinstance(loss_types, str) else loss_types)
+
+
+def require_pairs(train: Sequence[dict[str, Any]]) -> None:
+    """Refuse data of which no pair is left.
+
+    Raises: DataError.
+    """
+    if not train:
+        raise DataError("no usable pair of different answers is left to train on; look at the rows' statuses.")
 
 
 def _answer_ids(template: Template, ranking: Ranking, index: int, room: int) -> list[int]:
@@ -283,8 +316,7 @@ def dpo_trainer(
 
     Raises: RecipeError where the keys contradict each other or the rows, DataError where no pair is left.
     """
-    if not train:
-        raise DataError("no usable pair of different answers is left to train on; look at the rows' statuses.")
+    require_pairs(train)
     soft = SOFT_LOSSES & set(arguments.loss_type)
     uncertain = any(row["probability"] < 1 for rows in (train, evaluation) for row in rows)
     if soft and uncertain:

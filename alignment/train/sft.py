@@ -10,8 +10,11 @@ from torch import Tensor
 from transformers import TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
+from alignment.config.schema import SFTRecipe
+from alignment.data.load import load_demonstrations
 from alignment.data.masks import IGNORE, TrainedRow
 from alignment.data.rows import Demonstration
+from alignment.data.splits import Split, load_split
 from alignment.data.template import Template
 from alignment.errors import DataError, RecipeError
 from alignment.meter import say_left_out, say_once
@@ -26,9 +29,14 @@ class Tokenised:
     """Rows ready for a trainer, and what was cut or left out."""
 
     rows: list[dict[str, Any]] = field(default_factory=list)
+    places: list[int] = field(default_factory=list)  # of each row: which demonstration or ranking it comes from
     skipped: list[str] = field(default_factory=list)  # "file:line: reason"
     truncated: int = 0
     split: int = 0  # conversations that make several rows
+
+    def came_from(self, place: int) -> None:
+        """Note that the rows added since the last call come from demonstration or ranking number `place`."""
+        self.places += [place] * (len(self.rows) - len(self.places))
 
     @contextmanager
     def row(self, source: str, on_bad_row: str) -> Iterator[None]:
@@ -86,7 +94,7 @@ def tokenise_demonstrations(
     Raises: DataError naming the row.
     """
     result = Tokenised()
-    for row in demonstrations:
+    for place, row in enumerate(demonstrations):
         with result.row(row.source, on_bad_row):
             rows = template.demonstrations(row)
             if len(rows) > 1 and history_strategy == "refuse":
@@ -95,8 +103,25 @@ def tokenise_demonstrations(
                     "the context in which its answers are generated; set history_strategy: split to train on them"
                 )
             _cut(result, rows, limit)
+            result.came_from(place)
     result.tell(len(demonstrations), limit)
     return result
+
+
+def tokenised_split(
+    recipe: SFTRecipe, template: Template, limit: int
+) -> tuple[Split[Demonstration], Tokenised, Tokenised]:
+    """Read and tokenise a recipe's demonstrations: what was read, the training rows, the held-out rows.
+
+    Raises: DataError.
+    """
+    data = load_split(load_demonstrations, recipe, recipe.seed)
+    bad, strategy = recipe.on_bad_row, recipe.history_strategy
+    train, held_out = (
+        tokenise_demonstrations(rows, template, limit=limit, on_bad_row=bad, history_strategy=strategy)
+        for rows in (data.train, data.held_out)
+    )
+    return data, train, held_out
 
 
 def _cut(result: Tokenised, rows: Sequence[TrainedRow], limit: int) -> None:
