@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 STAGES = ("sft", "label", "reward", "dpo", "ppo", "evaluate")
-VERBS = (*STAGES, "annotate", "mix", "check", "launch", "run", "merge", "score", "bench", "serve-reward", "report")
+WHOLE = ("check", "preview", "launch", "run")
+VERBS = (*STAGES, *WHOLE, "annotate", "mix", "merge", "score", "bench", "serve-reward", "report")
 SFT = "stage: sft\noutput_dir: runs/sft\nmodel_name_or_path: nowhere/at-all\ndatasets:\n  - path: d.jsonl\n"
 
 

@@ -31,6 +31,31 @@ def check(
 
 
 @verb(rich_help_panel=WHOLE_PANEL, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def preview(
+    context: typer.Context,
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A stage's recipe.")],
+    rows: Annotated[int | None, typer.Option(metavar="N", help="Rows to show; default: 20.")] = None,
+    json: Annotated[Path | None, typer.Option(dir_okay=False, metavar="FILE", help="Where to write the rows.")] = None,
+) -> None:
+    """Show what a recipe will train, row by row: tokens with a loss, what is cut, where each part comes from.
+
+    Further `--key value` change keys of the recipe. Ends with 2 where training would refuse, with its message. No
+    weights are loaded.
+    """
+    from alignment.cli.words import require_words
+    from alignment.preview.command import preview as read
+    from alignment.preview.terminal import console, show
+    from alignment.run.files import write_json
+    from reward.previewing import rankings
+
+    found = read(recipe, context.args, rows, {"reward": rankings})
+    require_words({"json": json, "inputs": found.inputs()})
+    if json is not None:
+        write_json(json, found.to_json())
+    show(found.stage, found.rows, found.tokenizer, found.stops, console())
+
+
+@verb(rich_help_panel=WHOLE_PANEL, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def plan(
     context: typer.Context,
     recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A stage's recipe, or a pipeline.")],

@@ -1,0 +1,115 @@
+"""`alignment preview`: from a recipe to the rows that it trains."""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from alignment.config.documents import read_document
+from alignment.config.loading import check_recipe
+from alignment.config.pipelines import is_pipeline
+from alignment.config.schema import Recipe
+from alignment.config.secrets import refuse_keys_in_words
+from alignment.errors import AlignmentError, RecipeError
+from alignment.preview import stages
+from alignment.preview.origins import locate
+from alignment.preview.rows import Row, Stage, Tokens
+from alignment.preview.segments import segments
+from alignment.preview.stages import Written
+from alignment.preview.wording import stop_of
+from alignment.train.trial import require_accepted
+
+ROWS = 20  # that are shown, where nobody says how many
+Read = Callable[[Any, Written], Stage]
+OWN: dict[str, Read] = {"sft": stages.demonstrations, "dpo": stages.pairs}
+_SKIPPED = re.compile(r"(.*?:\d+)(?:: | )(.*)", re.DOTALL)
+
+
+class Refused(AlignmentError):
+    """Training would refuse the recipe; carries its message."""
+
+    exit_code = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """What a recipe trains, and what it is shown with."""
+
+    recipe: Recipe
+    stage: Stage
+    rows: list[Row]
+    tokenizer: Any
+    stops: Sequence[int]
+
+    def inputs(self) -> list[str]:
+        """Return the files that were read."""
+        model = getattr(self.recipe, "model_name_or_path", "")
+        return [path for path in (self.recipe.source, model, *self.stage.files) if path]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what `--json` writes."""
+        return {
+            "stage": self.stage.name,
+            "rows": [self._row(row) for row in self.rows],
+            "skipped": [skipped(line) for line in self.stage.skipped],
+            "layouts": self.stage.layouts(),
+            "lengths": self.stage.lengths.to_json(),
+            "counts": self.stage.counts,
+        }
+
+    def _facts(self, tokens: Tokens) -> dict[str, Any]:
+        stop = stop_of(tokens, self.tokenizer, self.stops)
+        found: dict[str, Any] = {"tokens": len(tokens.ids), "trained_tokens": sum(tokens.trained), "stop": stop}
+        if tokens.cut:
+            whole = Tokens([*tokens.ids, *tokens.cut], [False] * len(tokens.ids) + [True] * len(tokens.cut))
+            text = segments(self.tokenizer, whole)[-1]["text"]
+            found["cut"] = {"text": text, "tokens": len(tokens.cut)}
+        return found
+
+    def _row(self, row: Row) -> dict[str, Any]:
+        texts = {name: segments(self.tokenizer, tokens) for name, tokens in row.sequences.items()}
+        found: dict[str, Any] = {"source": row.source, "layout": row.layout, **texts}
+        if row.probability is not None:
+            found["probability"] = row.probability
+        if row.question is not None:
+            found["question"] = row.question
+        told = {name: self._facts(tokens) for name, tokens in row.sequences.items()}
+        found |= told["segments"] if "segments" in told else {"facts": told}
+        found["origins"] = [{"part": part.name, "column": part.column} for part in row.parts]
+        return found
+
+
+def preview(path: str, overrides: Sequence[str], count: int | None, more: Mapping[str, Read]) -> Preview:
+    """Make the rows that a recipe trains.
+
+    Args:
+        overrides: `--key value` that change the recipe. count: rows to show.
+        more: how the rows of further stages are read.
+
+    Raises: Refused where training would refuse, with its message.
+    """
+    if count is not None and count < 1:
+        raise RecipeError([f"--rows {count}: give a number of rows from 1 on"])
+    refuse_keys_in_words(list(overrides))
+    if is_pipeline(read_document(path)):
+        raise RecipeError([f"{path}: is a pipeline; name the recipe of one of its stages"])
+    recipe = check_recipe(path, overrides)
+    require_accepted([recipe], here=False)
+    read = {**OWN, **more}.get(recipe.stage)
+    if read is None:
+        known = ", ".join({**OWN, **more})
+        raise RecipeError([f"{path}: stage {recipe.stage} has no preview; those of {known} have one"])
+    try:
+        written = Written.of(recipe)
+        stage = read(recipe, written)
+        rows = stage.shown(ROWS if count is None else count)
+        locate(rows, [*getattr(recipe, "datasets", []), *getattr(recipe, "eval_datasets", [])])
+    except AlignmentError as error:
+        raise Refused(str(error)) from error
+    return Preview(recipe, stage, rows, written.tokenizer, written.template.stop_token_ids)
+
+
+def skipped(line: str) -> dict[str, str]:
+    """Part "file:line: reason"."""
+    match = _SKIPPED.fullmatch(line)
+    return {"source": match[1], "reason": match[2]} if match else {"source": "", "reason": line}

@@ -1,0 +1,77 @@
+"""A preview on a terminal: colours where it has them, else marks."""
+
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from alignment.errors import printable
+from alignment.preview.rows import Row, Stage
+from alignment.preview.segments import Piece, pieces
+from alignment.preview.wording import facts, from_where, heading, summary
+
+MARKS = {"trained": "⟦⟧", "special": "‹›", "cut": "✂"}
+LEGEND = "⟦ ⟧ trained   ‹ › one control token   ✂ … ✂ cut off"
+PROMPT, TRAINED, CONTROL, STOP, CUT = "dim", "bold green", "cyan", "bold reverse green", "strike red"
+
+
+def show(stage: Stage, rows: Sequence[Row], tokenizer: Any, stops: Sequence[int], console: Console) -> None:
+    """Print the counts of a stage and some of its rows."""
+    for line in summary(stage, len(rows)):
+        _print(console, Text(printable(line)))
+    colours = console.is_terminal and not console.no_color
+    if not colours:
+        _print(console, Text(LEGEND))
+    for number, row in enumerate(rows, 1):
+        _print(console, Text(f"\n{printable(heading(number, row))}", style="bold"))
+        for name, tokens in row.sequences.items():
+            told = facts(tokens, tokenizer, stops)
+            _print(console, Text(f"{name}: {told}" if len(row.sequences) > 1 else told, style="italic"))
+            _print(console, _text(pieces(tokenizer, tokens, stops), colours))
+        if row.question is not None:
+            _print(console, Text("the judge is asked:", style="italic"))
+            _print(console, Text(_lines(row.question)))
+        if row.parts:
+            _print(console, Text(f"from {printable(from_where(row))}", style="dim"))
+
+
+def _print(console: Console, text: Text) -> None:
+    console.print(text, soft_wrap=True)
+
+
+def _text(found: Sequence[Piece], colours: bool) -> Text:
+    return Text.assemble(*_coloured(found)) if colours else Text("".join(_marked(found)))
+
+
+def _coloured(found: Sequence[Piece]) -> Iterator[tuple[str, str]]:
+    for piece in found:
+        style = CUT if piece.cut else TRAINED if piece.trained else PROMPT
+        if piece.special and not piece.cut:
+            style = STOP if piece.stop and piece.trained else f"{style} {CONTROL}"
+        yield _lines(piece.text), style
+
+
+def _marked(found: Sequence[Piece]) -> Iterator[str]:
+    trained = cut = False
+    for piece in found:
+        if trained and not piece.trained:
+            yield "⟧"
+        if piece.cut and not cut:
+            yield MARKS["cut"]
+        if piece.trained and not trained:
+            yield "⟦"
+        trained, cut = piece.trained, piece.cut
+        yield f"‹{_lines(piece.text)}›" if piece.special else _lines(piece.text)
+    yield "⟧" if trained else MARKS["cut"] if cut else ""
+
+
+def _lines(text: str) -> str:
+    """Return a text whose line ends are kept and whose other control characters are escaped."""
+    return "\n".join("\t".join(map(printable, line.split("\t"))) for line in text.split("\n"))
+
+
+def console() -> Console:
+    """Return the console of standard output."""
+    return Console(highlight=False, markup=False, emoji=False, width=None if sys.stdout.isatty() else 120)
