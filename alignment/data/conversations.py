@@ -41,7 +41,7 @@ def messages_of(row: dict[str, Any], key: str) -> list[Message]:
         raise BadRow(
             f"'{key}' ends with an answer that is marked with weight 0 or the like, and it is compared; keep one"
         )
-    return [{key: value for key, value in turn.items() if key != UNTRAINED} for turn in turns]
+    return [without_mark(turn) for turn in turns]
 
 
 def marked_messages_of(row: dict[str, Any], key: str) -> list[Message]:
@@ -54,6 +54,11 @@ def marked_messages_of(row: dict[str, Any], key: str) -> list[Message]:
     if not turns:
         raise BadRow(f"'{key}' is an empty list")
     return [message_of(turn, f"'{key}[{index}]'") for index, turn in enumerate(turns)]
+
+
+def without_mark(message: Message) -> Message:
+    """Return a message without the mark of one that is not trained."""
+    return {key: value for key, value in message.items() if key != UNTRAINED} if UNTRAINED in message else message
 
 
 def message_of(turn: Any, what: str) -> Message:
@@ -70,6 +75,8 @@ def message_of(turn: Any, what: str) -> Message:
     role = ROLES.get(str(turn[speaker]).lower())
     if role is None:
         raise BadRow(f"{what} has the unknown role {shown(turn[speaker])}; known are {', '.join(ROLES)}")
+    if len(turn) == 2 and body in turn and role != "function_call":  # no other key, as in most messages
+        return {"role": role, "content": _content(turn[body], f"{what} '{body}'")}
     reads: tuple[str, ...] = (speaker, body, "name", "tool_calls", "tool_call_id", "tools")
     extras: Message = {}
     if role in ("assistant", "function_call"):

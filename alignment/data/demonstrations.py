@@ -1,7 +1,7 @@
 """From a conversation to a demonstration: which of the assistant's messages are trained."""
 
 from alignment.data.answers import message_of_answer
-from alignment.data.conversations import UNTRAINED, split_answer
+from alignment.data.conversations import UNTRAINED, split_answer, without_mark
 from alignment.data.fields import BadRow
 from alignment.data.rows import Demonstration, Message, Prompt
 
@@ -21,7 +21,7 @@ def demonstration_of(messages: list[Message], what: str, tools: str | None) -> D
             f"{what} begins with a message of the assistant, which answers nothing; take it out, or mark it with "
             "weight 0 to keep it as context"
         )
-    *prompt, answer = [{k: v for k, v in message.items() if k != UNTRAINED} for message in messages[: trained[-1] + 1]]
+    *prompt, answer = [without_mark(message) for message in messages[: trained[-1] + 1]]
     more = answer if answer.keys() - {"role", "content"} else None
     return Demonstration(prompt, answer["content"], tools, answer=more, untrained=untrained - {trained[-1]})
 

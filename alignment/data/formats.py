@@ -2,7 +2,7 @@
 
 import itertools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from alignment.data.argilla import argilla, is_argilla
@@ -48,8 +48,10 @@ class Format:
     either: tuple[tuple[str, ...], ...] = ()  # keys of which the first group that a row has is read, and no other
     by_value: bool = False  # `matches` looks at values, not only at keys and types
 
-    def reads_in(self, row: Row) -> set[str]:
+    def reads_in(self, row: Row) -> Collection[str]:
         """Return the keys of `row` that are read."""
+        if not self.either and self.name != "argilla":
+            return self.reads
         taken = next((group for group in self.either if group[0] in row), ())
         others = {key for group in self.either for key in group} - set(taken)
         return set(row if self.name == "argilla" and "fields" not in row else self.reads) - others

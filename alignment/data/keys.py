@@ -1,6 +1,7 @@
 """Which keys of a row are content and which are harmless; what an unread key of a message is refused with."""
 
 import difflib
+import functools
 import re
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
@@ -69,6 +70,7 @@ class UnreadKey(BadRow):
     """A key that looks like content and that nothing reads: it ends the run, whatever `on_bad_row` is."""
 
 
+@functools.lru_cache
 def plain_name(key: str) -> str:
     """Return a name in small letters with underscores, from dashes, blanks, dots and capitals inside a word."""
     parted = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", key)
@@ -122,14 +124,16 @@ def unread(row: Mapping[str, Any], reads: Collection[str], harmless: Collection[
     A copy of what is read is none: `prompt` beside the messages that begin with it, or `text` that renders the others.
     """
     found = []
-    for key in row.keys() - set(reads) - set(harmless):
+    for key in row:
+        if key in reads or key in harmless:
+            continue
         meant = plain_name(key) in MEANT and plain_name(key) not in _VOICES
         if is_content(row[key], numbers=meant) and (meant or not is_harmless(key, row[key])):
             found.append(key)
     if not found:
         return []
     read = [text.strip() for key in row.keys() & set(reads) for text in texts_in(row[key]) if text.strip()]
-    return [key for key in row if key in found and not _is_copy(row[key], read)]
+    return [key for key in found if not _is_copy(row[key], read)]
 
 
 def refuse_unread_of(part: Mapping[str, Any], what: str, reads: tuple[str, ...], known: tuple[str, ...] = ()) -> None:

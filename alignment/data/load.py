@@ -205,7 +205,7 @@ def _read_source(
     loaded: Loaded[T],
     also_read: tuple[str, ...],
 ) -> list[Kept[T]]:
-    source = replace(source, rows=[replace(raw, value=decoded(raw.value)) for raw in source.rows])
+    source = replace(source, rows=[_decoded(raw) for raw in source.rows])
     fmt = named(format_name) if format_name is not None else detect(source)
     rows: list[Kept[T]] = []
     undescribed = True
@@ -236,6 +236,11 @@ def _read_source(
     if fmt is not None:
         loaded.formats[source.name] = fmt.name
     return rows
+
+
+def _decoded(raw: RawRow) -> RawRow:
+    value = decoded(raw.value)
+    return raw if value is raw.value else replace(raw, value=value)
 
 
 def _count(parsed: Ranking, raw: RawRow, loaded: Loaded[Any]) -> None:
