@@ -36,6 +36,7 @@ def preview(
     recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A stage's recipe.")],
     rows: Annotated[int | None, typer.Option(metavar="N", help="Rows to show; default: 20.")] = None,
     json: Annotated[Path | None, typer.Option(dir_okay=False, metavar="FILE", help="Where to write the rows.")] = None,
+    html: Annotated[Path | None, typer.Option(dir_okay=False, metavar="FILE", help="Where to write a page.")] = None,
 ) -> None:
     """Show what a recipe will train, row by row: tokens with a loss, what is cut, where each part comes from.
 
@@ -44,14 +45,17 @@ def preview(
     """
     from alignment.cli.words import require_words
     from alignment.preview.command import preview as read
+    from alignment.preview.page import write_page
     from alignment.preview.terminal import console, show
     from alignment.run.files import write_json
     from reward.previewing import rankings
 
     found = read(recipe, context.args, rows, {"reward": rankings})
-    require_words({"json": json, "inputs": found.inputs()})
+    require_words({"json": json, "html": html, "inputs": found.inputs()})
     if json is not None:
         write_json(json, found.to_json())
+    if html is not None:
+        write_page(html, Path(recipe).name, found.stage, found.rows, found.tokenizer, found.stops)
     show(found.stage, found.rows, found.tokenizer, found.stops, console())
 
 

@@ -14,7 +14,15 @@ from alignment.strict_json import shown
 LONGEST = 4096  # characters, of a path on Linux; a name or an address is shorter
 LONGEST_PART = 255  # bytes, of one name in a path
 NO_TEXT = ("Cc", "Cs", "Zl", "Zp")  # control characters, bytes that are no UTF-8, line and paragraph separators
-OUTPUTS = ("json", "json_out", "out", "output", "suggestions", "calibrated")  # parameters of verbs that name files
+OUTPUTS = (
+    "json",
+    "html",
+    "json_out",
+    "out",
+    "output",
+    "suggestions",
+    "calibrated",
+)  # parameters of verbs that name files
 RUN_NAMES = ("manifest", "recipe", "pipeline", "config", "tokenizer", "whole", "metrics", "samples", "labels", "README")
 RUN_SUFFIXES = (".safetensors", ".sqlite", ".pt", ".bin", ".arrow", ".jinja")
 

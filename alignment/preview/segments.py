@@ -58,6 +58,14 @@ def texts_between(tokenizer: Any, ids: Sequence[int], ends: Sequence[int]) -> It
         begin = stop
 
 
+def parted(found: Sequence[Sequence[Piece]]) -> tuple[list[Piece], list[list[Piece]]]:
+    """Part the prompt that several sequences begin with from the rest of each; of one sequence nothing is parted."""
+    prompts = [list(itertools.takewhile(lambda piece: not piece.trained, one)) for one in found]
+    if len(found) < 2 or any(prompt != prompts[0] for prompt in prompts):
+        return [], [list(one) for one in found]
+    return prompts[0], [list(one[len(prompts[0]) :]) for one in found]
+
+
 def control_ids(tokenizer: Any) -> set[int]:
     """Return the ids of special tokens and of tokens that were added to the vocabulary."""
     return {*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder}

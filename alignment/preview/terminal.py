@@ -9,8 +9,8 @@ from rich.text import Text
 
 from alignment.errors import printable
 from alignment.preview.rows import Row, Stage
-from alignment.preview.segments import Piece, pieces
-from alignment.preview.wording import facts, from_where, heading, summary
+from alignment.preview.segments import Piece, parted, pieces
+from alignment.preview.wording import facts, from_where, heading, summary, visible
 
 MARKS = {"trained": "⟦⟧", "special": "‹›", "cut": "✂"}
 LEGEND = "⟦ ⟧ trained   ‹ › one control token   ✂ … ✂ cut off"
@@ -26,13 +26,16 @@ def show(stage: Stage, rows: Sequence[Row], tokenizer: Any, stops: Sequence[int]
         _print(console, Text(LEGEND))
     for number, row in enumerate(rows, 1):
         _print(console, Text(f"\n{printable(heading(number, row))}", style="bold"))
-        for name, tokens in row.sequences.items():
+        prompt, texts = parted([pieces(tokenizer, tokens, stops) for tokens in row.sequences.values()])
+        if prompt:
+            _print(console, _text(prompt, colours))
+        for (name, tokens), text in zip(row.sequences.items(), texts, strict=True):
             told = facts(tokens, tokenizer, stops)
             _print(console, Text(f"{name}: {told}" if len(row.sequences) > 1 else told, style="italic"))
-            _print(console, _text(pieces(tokenizer, tokens, stops), colours))
+            _print(console, _text(text, colours))
         if row.question is not None:
             _print(console, Text("the judge is asked:", style="italic"))
-            _print(console, Text(_lines(row.question)))
+            _print(console, Text(visible(row.question)))
         if row.parts:
             _print(console, Text(f"from {printable(from_where(row))}", style="dim"))
 
@@ -50,7 +53,7 @@ def _coloured(found: Sequence[Piece]) -> Iterator[tuple[str, str]]:
         style = CUT if piece.cut else TRAINED if piece.trained else PROMPT
         if piece.special and not piece.cut:
             style = STOP if piece.stop and piece.trained else f"{style} {CONTROL}"
-        yield _lines(piece.text), style
+        yield visible(piece.text), style
 
 
 def _marked(found: Sequence[Piece]) -> Iterator[str]:
@@ -63,13 +66,8 @@ def _marked(found: Sequence[Piece]) -> Iterator[str]:
         if piece.trained and not trained:
             yield "⟦"
         trained, cut = piece.trained, piece.cut
-        yield f"‹{_lines(piece.text)}›" if piece.special else _lines(piece.text)
+        yield f"‹{visible(piece.text)}›" if piece.special else visible(piece.text)
     yield "⟧" if trained else MARKS["cut"] if cut else ""
-
-
-def _lines(text: str) -> str:
-    """Return a text whose line ends are kept and whose other control characters are escaped."""
-    return "\n".join("\t".join(map(printable, line.split("\t"))) for line in text.split("\n"))
 
 
 def console() -> Console:

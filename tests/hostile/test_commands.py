@@ -93,6 +93,7 @@ SIZES = ["", "80", "-1GB", "nanGB", "infGiB", "1e400GB", "GiB", "80 GiBs", "0GB"
 UNNAMED = {
     "check": 1,
     "plan": 1,
+    "preview": 1,
     "doctor": 1,
     "run": 1,
     "launch": 1,
@@ -116,6 +117,11 @@ OPTIONS = {
     ("plan", "--json"): OUTPUTS,
     ("plan", "--max_steps"): NUMBERS,
     ("plan", "--nope"): WORDS,
+    ("preview", "--rows"): NUMBERS,
+    ("preview", "--json"): OUTPUTS,
+    ("preview", "--html"): OUTPUTS,
+    ("preview", "--max_length"): NUMBERS,
+    ("preview", "--nope"): WORDS,
     ("doctor", "--gpus"): NUMBERS,
     ("doctor", "--memory"): SIZES,
     ("doctor", "--json"): OUTPUTS,
@@ -231,6 +237,7 @@ def write_rows(path, rows):
 GOOD = {
     "check": ["sft.yaml"],
     "plan": ["sft.yaml"],
+    "preview": ["sft.yaml"],
     "doctor": ["sft.yaml"],
     "run": ["pipeline.yaml"],
     "launch": ["sft.yaml"],
@@ -314,6 +321,8 @@ def test_an_output_that_is_an_input_leaves_the_input(commands, place):
         ["mix", "rows.jsonl", "rows.jsonl", "--output", "rows.jsonl"],
         ["annotate", "rows.jsonl", "--output", "rows.jsonl", "--port", "0"],
         ["plan", "sft.yaml", "--json", "sft.yaml"],
+        ["preview", "sft.yaml", "--json", "sft.yaml"],
+        ["preview", "sft.yaml", "--html", "demos.jsonl"],
         ["merge", "reward", "reward"],
     ]
     recipe = (place / "sft.yaml").read_bytes()

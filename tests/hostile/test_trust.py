@@ -163,7 +163,7 @@ def read_as_model(folder: Path, plain: dict[str, Path], tmp_path: Path) -> None:
     given = recipes(folder, plain)
     file = tmp_path / "plan.yaml"
     file.write_text(json.dumps({**given[0], "output_dir": str(tmp_path / "planned")}))
-    for verb in ("check", "plan", "doctor"):
+    for verb in ("check", "plan", "doctor", "preview"):
         alignment(verb, file)
     run_stages(given, tmp_path)
 

@@ -1,0 +1,72 @@
+"""A preview as one HTML page that needs nothing but a browser."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from alignment.preview.rows import Part, Row, Stage
+from alignment.preview.segments import Piece, parted, pieces
+from alignment.preview.wording import facts, summary, visible
+from alignment.report.build import fill
+from alignment.run.files import write_atomic
+
+TEMPLATE = Path(__file__).parent / "preview.html.jinja"
+MOST_SKIPPED = 200  # reasons that the page lists
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """One sequence on the page."""
+
+    name: str  # "" where a row has one
+    facts: str
+    pieces: list[tuple[str, list[str]]]  # classes, and the lines of the text
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """One row on the page."""
+
+    source: str
+    layout: str
+    probability: float | None
+    prompt: list[tuple[str, list[str]]]  # pieces that all sequences begin with
+    sequences: list[Shown]
+    parts: list[Part]
+    question: str | None
+
+
+def write_page(out: Path, name: str, stage: Stage, rows: Sequence[Row], tokenizer: Any, stops: Sequence[int]) -> None:
+    """Write the page; everything that comes from the data is escaped."""
+    page = fill(
+        TEMPLATE,
+        name=name,
+        stage=stage.name,
+        summary=list(summary(stage, len(rows))),
+        cards=list(cards(rows, tokenizer, stops)),
+        skipped=stage.skipped[:MOST_SKIPPED],
+        more_skipped=max(0, len(stage.skipped) - MOST_SKIPPED),
+    )
+    write_atomic(out, page.encode("utf-8", "replace"))
+
+
+def cards(rows: Sequence[Row], tokenizer: Any, stops: Sequence[int]) -> Iterator[Card]:
+    """Lay out rows."""
+    for row in rows:
+        many = len(row.sequences) > 1
+        prompt, texts = parted([pieces(tokenizer, tokens, stops) for tokens in row.sequences.values()])
+        sequences = [
+            Shown(name if many else "", facts(tokens, tokenizer, stops), _styled(text))
+            for (name, tokens), text in zip(row.sequences.items(), texts, strict=True)
+        ]
+        question = visible(row.question) if row.question is not None else None
+        yield Card(row.source, row.layout, row.probability, _styled(prompt), sequences, row.parts, question)
+
+
+def _styled(found: Sequence[Piece]) -> list[tuple[str, list[str]]]:
+    styled = []
+    for piece in found:
+        kinds = {"trained": piece.trained, "special": piece.special, "stop": piece.stop, "cut": piece.cut}
+        styled.append((" ".join(kind for kind, holds in kinds.items() if holds), visible(piece.text).split("\n")))
+    return styled
