@@ -58,10 +58,15 @@ MEANT: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("functions", "function_definitions"), ("tools",)),
     **dict.fromkeys(
         ("winner", "preference", "choice", "better_response_id", "weight", "weights", "sample_weight", "loss_weight",
-         "train", "training", "loss", "loss_mask", "trainable", "reasoning_content", "reasoning", "thinking",
-         "thought"), ()
+         "reasoning_content", "reasoning", "thinking", "thought", "chat_template_kwargs", "template_kwargs",
+         "enable_thinking"), ()
     ),
 }  # fmt: skip
+# Names of marks that keep texts out of the loss, weigh them or label them; numbers and booleans under them are content.
+_MARK = re.compile(
+    r"(.*_)?(labels?|weights?|masks?|loss|losses)|masked|(loss|mask)_.*|"
+    r"((do|no|is|not|skip|to)_)?(train|training|trainable|trained|untrained)(_(on|on_.*|details?|this|turns?|flags?))?"
+)
 _VOICES = ("user", "users")  # who judged, where it is one word, or else a prompt
 TRAINING_MARKS = ("weight", "train", "training", "trainable", "loss")  # on a message: whether it is learned
 
@@ -77,17 +82,32 @@ def plain_name(key: str) -> str:
     return re.sub(r"[^a-z0-9]+", "_", parted.lower())
 
 
+@functools.lru_cache
+def is_meant(key: str) -> bool:
+    """Whether a name stands for content, a label or a mark of training, so that numbers and booleans count too."""
+    name = plain_name(key)
+    return (name in MEANT and name not in _VOICES) or bool(_MARK.fullmatch(name))
+
+
 def is_content(value: Any, *, numbers: bool = False) -> bool:
-    """Whether a value holds text, or bytes; with `numbers`, numbers and booleans count too."""
+    """Whether a value holds text, or bytes; with `numbers`, numbers and booleans count too, at any depth.
+
+    Inside of objects, numbers never count under a name that stands for ids, counts or scores, and always under a mark.
+    """
     if isinstance(value, str):
         return bool(value.strip()) and (numbers or not _NUMBER.fullmatch(value))
     if isinstance(value, bool | int | float):
         return numbers
     if isinstance(value, Mapping):
-        return any(is_content(part) for part in value.values())
+        return any(is_content(part, numbers=_counts(str(key), part, numbers)) for key, part in value.items())
     if isinstance(value, list | tuple):
-        return any(is_content(part) for part in value)
+        return any(is_content(part, numbers=numbers) for part in value)
     return isinstance(value, bytes) and bool(value)
+
+
+def _counts(key: str, part: Any, numbers: bool) -> bool:
+    """Whether numbers and booleans count in a part of an object."""
+    return bool(_MARK.fullmatch(plain_name(key))) or (numbers and not is_harmless(key, part))
 
 
 def is_harmless(key: str, value: Any) -> bool:
@@ -127,7 +147,7 @@ def unread(row: Mapping[str, Any], reads: Collection[str], harmless: Collection[
     for key in row:
         if key in reads or key in harmless:
             continue
-        meant = plain_name(key) in MEANT and plain_name(key) not in _VOICES
+        meant = is_meant(key)
         if is_content(row[key], numbers=meant) and (meant or not is_harmless(key, row[key])):
             found.append(key)
     if not found:
@@ -168,7 +188,7 @@ def refuse_unread_of_message(turn: Mapping[str, Any], what: str, reads: tuple[st
             continue
         if key in TRAINING_MARKS and isinstance(value, bool | int | float) and not value:
             continue
-        if plain_name(key) in MEANT or not is_harmless(key, value):
+        if is_meant(key) or plain_name(key) in _VOICES or not is_harmless(key, value):
             raise UnreadKey(
                 f"{what} has the key {shown(key)} ({example(value)}), which nothing reads; of a message "
                 f"{', '.join(reads)} are read{_message_hint(key, reads)}"

@@ -48,6 +48,18 @@ UNREAD = [
     ("source", "ignore_columns: [source]", {"prompt": "Why?", "completion": "So.", "source": "A story\nof two lines"}),
     ("generations", "ignore_columns", {"prompt": "Why?", "responses": ["a", "b"], "generations": ["a", "c"]}),
     ("notes", "ignore_columns: [notes]", {**PAIR, "notes": {"of": [{"kind": "the text"}]}}),
+    ("loss_mask", "set ignore_columns: [loss_mask]", {"messages": [U, A], "loss_mask": [0, 1]}),
+    ("weights", "set ignore_columns: [weights]", {"conversations": TURNS, "weights": [0, 1.0]}),
+    ("labels", "set ignore_columns: [labels]", {"messages": [U, A], "labels": [0, 1]}),
+    ("turn_weights", "set ignore_columns: [turn_weights]", {"messages": [U, A], "turn_weights": [0, 1]}),
+    ("trainOnTurn", "set ignore_columns: [trainOnTurn]", {"messages": [U, A], "trainOnTurn": False}),
+    ("options", "set ignore_columns: [options]", {"messages": [U, A], "options": [{"kind": 1, "train": False}]}),
+    ("is_trainable", "set ignore_columns: [is_trainable]", {"prompt": "Why?", "completion": "So.", "is_trainable": 0}),
+    (
+        "chat_template_kwargs",
+        "set ignore_columns: [chat_template_kwargs]",
+        {"messages": [U, A], "chat_template_kwargs": {"enable_thinking": False}},
+    ),
     ("context", "wanted input and", {"instruction": "Why?", "instances": [{"output": "So.", "context": "x"}]}),
 ]  # fmt: skip
 
@@ -76,6 +88,7 @@ ORDINARY = {
     "ultrachat": {"prompt": "Why?", "prompt_id": "ab", "messages": [U, A], "category": "Open QA"},
     "openhermes": {"conversations": TURNS, "topic": None, "views": None, "source": "x", "system_prompt": None},
     "slimorca": {"conversations": [{**TURNS[0], "weight": 0.0}, {**TURNS[1], "weight": 1.0}]},
+    "numbers": {**PAIR, "usage": {"total_tokens": 3}, "logprobs": [-0.5], "in_gsm8k_train": False, "stats": {"a": 1}},
     "openai": {"messages": [{**U, "name": "Ann"}, {**A, "refusal": None, "weight": 1}], "parallel_tool_calls": False},
     "capybara": {"source": "x", "messages": [U, A], "num_turns": 1},
     "llamafactory": {"conversations": TURNS, "system": "", "tools": "", "images": []},
@@ -187,6 +200,10 @@ def test_a_tools_result_is_not_learned_as_an_answer(tmp_path):
     ("extra", "words"),
     [
         ({"loss_mask": 0}, "Mark messages that are not to be trained with weight: 0"),
+        ({"train_detail": [{"begin_offset": 0, "end_offset": 2, "train": False}]}, "'train_detail' ([{'begin_offset'"),
+        ({"loss_mask": [0, 1]}, "Mark messages that are not to be trained with weight: 0"),
+        ({"options": {"loss": False}}, "'options' (an object with loss)"),
+        ({"probs": [0.5, 0.5]}, "'probs' ([0.5, 0.5])"),
         ({"thought": "Hm."}, "Give the reasoning of a message of the assistant as reasoning_content"),
         ({"images": ["a.jpg"]}, "'images' (['a.jpg'])"),
         ({"function_call": {"name": "add", "arguments": "{}"}}, "tool_calls is nearest"),
@@ -300,6 +317,8 @@ def test_harmless_keys_of_a_message(tmp_path):
         "lang": "en",
         "metadata": {"note": "two\nlines"},
         "logprobs": None,
+        "token_ids": [1, 2],
+        "usage": {"prompt_tokens": 3, "completion_tokens": 4, "completion_tokens_details": {"reasoning_tokens": 2}},
     }
     assert len(load(tmp_path, {"messages": [{**U, **extra}, {**A, **extra}]}).rows) == 1
 
