@@ -48,9 +48,9 @@ def preview(
     from alignment.preview.page import write_page
     from alignment.preview.terminal import console, show
     from alignment.run.files import write_json
-    from reward.previewing import rankings
+    from reward.preview import STAGES
 
-    found = read(recipe, context.args, rows, {"reward": rankings})
+    found = read(recipe, context.args, rows, STAGES)
     require_words({"json": json, "html": html, "inputs": found.inputs()})
     if json is not None:
         write_json(json, found.to_json())

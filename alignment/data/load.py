@@ -51,6 +51,7 @@ class Loaded(Generic[T]):
     files: dict[str, str] = field(default_factory=dict)  # file → sha256, or the Hub data set's fingerprint
     comparisons: int = 0  # of two answers, in the rows that were read
     read: int = 0  # rows of the files, bad ones too
+    sources: list[str] = field(default_factory=list)  # "file:line" of each of `rows`
 
 
 def load_demonstrations(
@@ -185,15 +186,16 @@ def load(
     if agreeing:
         read = _agreeing(read, on_bad_row, loaded)
     say_left_out(loaded.skipped, loaded.read, "rows")
-    parts = [[kept.row for kept in of_entry if kept.row is not None] for of_entry in read]
+    parts = [[(kept.row, kept.where) for kept in of_entry if kept.row is not None] for of_entry in read]
     for entry, part in zip(entries, parts, strict=True):
         if not part:
             reasons = "".join(f"\n  {reason}" for reason in loaded.skipped[:3])
             raise DataError(f"{entry.path} gives no usable row; {len(loaded.skipped)} were skipped.{reasons}")
-    loaded.rows = [row for part in mixed(parts, [entry.fraction for entry in entries]) for row in part]
+    rows = [row for part in mixed(parts, [entry.fraction for entry in entries]) for row in part]
     if max_samples is not None:
-        random.Random(seed).shuffle(loaded.rows)
-        del loaded.rows[max_samples:]
+        random.Random(seed).shuffle(rows)
+        del rows[max_samples:]
+    loaded.rows, loaded.sources = [row for row, _ in rows], [where for _, where in rows]
     return loaded
 
 

@@ -1,5 +1,8 @@
 """Prompts to sample from: the training side of a recipe's data, each leaving room for an answer."""
 
+import json
+from collections import deque
+from collections.abc import Sequence
 from dataclasses import replace
 
 from alignment.config.schema import LabelRecipe, PPORecipe
@@ -27,12 +30,24 @@ def prompts_to_answer(recipe: LabelRecipe | PPORecipe, template: Template, conte
     rows, too_long = fitting_prompts(
         rows,
         template,
+        sources=sources_of(rows, loaded),
         max_prompt_length=recipe.max_prompt_length,
         context=context,
         max_new_tokens=recipe.max_new_tokens,
         skip=recipe.on_bad_row == "skip",
     )
-    return replace(loaded, rows=rows, skipped=loaded.skipped + too_long)
+    return replace(loaded, rows=rows, skipped=loaded.skipped + too_long, sources=sources_of(rows, loaded))
+
+
+def sources_of(rows: Sequence[Prompt], loaded: Loaded[Prompt]) -> list[str]:
+    """Return "file:line" of rows that are some of those loaded, in their order.
+
+    Equal prompts are kept or left out alike, so the first of `rows` with some words is the first one loaded with them.
+    """
+    places: dict[str, deque[str]] = {}
+    for prompt, source in zip(loaded.rows, loaded.sources, strict=True):
+        places.setdefault(json.dumps(prompt), deque()).append(source)
+    return [places[json.dumps(prompt)].popleft() for prompt in rows]
 
 
 def fitting_prompts(
@@ -43,8 +58,12 @@ def fitting_prompts(
     context: int | None,
     max_new_tokens: int,
     skip: bool,
+    sources: Sequence[str] = (),
 ) -> tuple[list[Prompt], list[str]]:
     """Return the prompts that leave room for an answer, and a line for each that was left out.
+
+    Args:
+        sources: "file:line" of each, to name them by.
 
     Raises: DataError naming every prompt that is too long, where `skip` is false.
     """
@@ -52,16 +71,17 @@ def fitting_prompts(
     faults: list[str] = []
     for row, prompt in enumerate(prompts, 1):
         start = repr(prompt if isinstance(prompt, str) else prompt[-1]["content"])[:60]
+        name = f"{sources[row - 1]}: prompt {row} ({start})" if sources else f"prompt {row} ({start})"
         try:
             length = len(template.prompt_ids(prompt))
         except DataError as error:
-            faults.append(f"prompt {row} ({start}): {error}")
+            faults.append(f"{name}: {error}")
             continue
         if max_prompt_length is not None and length > max_prompt_length:
-            faults.append(f"prompt {row} ({start}) has {length} tokens; max_prompt_length is {max_prompt_length}")
+            faults.append(f"{name} has {length} tokens; max_prompt_length is {max_prompt_length}")
         elif context is not None and length + max_new_tokens > context:
             faults.append(
-                f"prompt {row} ({start}) has {length} tokens; with max_new_tokens {max_new_tokens} that is more than "
+                f"{name} has {length} tokens; with max_new_tokens {max_new_tokens} that is more than "
                 f"the model's context of {context}"
             )
         else:

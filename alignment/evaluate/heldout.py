@@ -1,11 +1,12 @@
 """What evaluation reads: held-out prompts, and text outside the domain."""
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from alignment.config.schema import DatasetEntry, EvaluateRecipe
 from alignment.data.load import load_demonstrations, load_prompts
+from alignment.data.prompts import sources_of
 from alignment.data.rows import Prompt
 from alignment.data.splits import prompt_key, split_by_prompt
 from alignment.data.stored import Stored
@@ -20,6 +21,8 @@ class HeldOut:
     prompts: list[Prompt]
     files: dict[str, str]  # path to SHA-256
     skipped: list[str]
+    sources: list[str] = field(default_factory=list)  # "file:line" of each prompt
+    formats: dict[str, str] = field(default_factory=dict)  # file → layout
 
 
 def held_out_prompts(recipe: EvaluateRecipe) -> HeldOut:
@@ -43,7 +46,7 @@ def held_out_prompts(recipe: EvaluateRecipe) -> HeldOut:
     if not prompts:
         paths = ", ".join(entry.path for entry in entries)
         raise DataError(f"{paths}: no held-out prompt is left to evaluate on; raise test_split_size or add data.")
-    return HeldOut(prompts, loaded.files, loaded.skipped)
+    return HeldOut(prompts, loaded.files, loaded.skipped, sources_of(prompts, loaded), loaded.formats)
 
 
 def outside_text(recipe: EvaluateRecipe) -> str | None:

@@ -20,7 +20,7 @@ from alignment.preview.wording import stop_of
 from alignment.train.trial import require_accepted
 
 ROWS = 20  # that are shown, where nobody says how many
-Read = Callable[[Any, Written], Stage]
+Read = Callable[[Any, Any], Stage]  # of a recipe, and its `Written`; None where it names no model
 OWN: dict[str, Read] = {"sft": stages.demonstrations, "dpo": stages.pairs}
 _SKIPPED = re.compile(r"(.*?:\d+)(?:: | )(.*)", re.DOTALL)
 
@@ -68,13 +68,15 @@ class Preview:
 
     def _row(self, row: Row) -> dict[str, Any]:
         texts = {name: segments(self.tokenizer, tokens) for name, tokens in row.sequences.items()}
+        if not texts:
+            texts = {"segments": [{"text": part.text, "trained": False} for part in row.parts]}
         found: dict[str, Any] = {"source": row.source, "layout": row.layout, **texts}
         if row.probability is not None:
             found["probability"] = row.probability
         if row.question is not None:
             found["question"] = row.question
         told = {name: self._facts(tokens) for name, tokens in row.sequences.items()}
-        found |= told["segments"] if "segments" in told else {"facts": told}
+        found |= told["segments"] if "segments" in told else {"facts": told} if told else {}
         found["origins"] = [{"part": part.name, "column": part.column} for part in row.parts]
         return found
 
@@ -100,13 +102,14 @@ def preview(path: str, overrides: Sequence[str], count: int | None, more: Mappin
         known = ", ".join({**OWN, **more})
         raise RecipeError([f"{path}: stage {recipe.stage} has no preview; those of {known} have one"])
     try:
-        written = Written.of(recipe)
+        written = Written.of(recipe) if getattr(recipe, "model_name_or_path", "") else None
         stage = read(recipe, written)
         rows = stage.shown(ROWS if count is None else count)
         locate(rows, [*getattr(recipe, "datasets", []), *getattr(recipe, "eval_datasets", [])])
     except AlignmentError as error:
         raise Refused(str(error)) from error
-    return Preview(recipe, stage, rows, written.tokenizer, written.template.stop_token_ids)
+    tokenizer, stops = (written.tokenizer, written.template.stop_token_ids) if written else (None, [])
+    return Preview(recipe, stage, rows, tokenizer, stops)
 
 
 def skipped(line: str) -> dict[str, str]:

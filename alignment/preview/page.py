@@ -1,7 +1,7 @@
 """A preview as one HTML page that needs nothing but a browser."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -60,8 +60,9 @@ def cards(rows: Sequence[Row], tokenizer: Any, stops: Sequence[int]) -> Iterator
             Shown(name if many else "", facts(tokens, tokenizer, stops), _styled(text))
             for (name, tokens), text in zip(row.sequences.items(), texts, strict=True)
         ]
+        parts = [replace(part, text=visible(part.text)) for part in row.parts]
         question = visible(row.question) if row.question is not None else None
-        yield Card(row.source, row.layout, row.probability, _styled(prompt), sequences, row.parts, question)
+        yield Card(row.source, row.layout, row.probability, _styled(prompt), sequences, parts, question)
 
 
 def _styled(found: Sequence[Piece]) -> list[tuple[str, list[str]]]:

@@ -26,6 +26,9 @@ def show(stage: Stage, rows: Sequence[Row], tokenizer: Any, stops: Sequence[int]
         _print(console, Text(LEGEND))
     for number, row in enumerate(rows, 1):
         _print(console, Text(f"\n{printable(heading(number, row))}", style="bold"))
+        if not row.sequences:
+            for part in row.parts:
+                _print(console, Text(visible(f"{part.name}: {part.text}")))
         prompt, texts = parted([pieces(tokenizer, tokens, stops) for tokens in row.sequences.values()])
         if prompt:
             _print(console, _text(prompt, colours))

@@ -21,7 +21,7 @@ IMPORTED = """
 import importlib, os, sys
 for name in (
     "alignment.cli", "alignment.config", "alignment.pipeline.runner", "alignment.planner.command", "alignment.report",
-    "alignment.doctor.command", "alignment.preview.page", "reward.previewing",
+    "alignment.doctor.command", "alignment.preview.page", "reward.preview",
     "alignment.launch.command", "alignment.policy.merge", "reward.scorers", "transformers",
     "reward.bench.command", "reward.audit.command", "reward.audit.gate", "reward.people.serve", "reward.people.mix",
     "reward.serving.serve", "reward.web.server", "reward.people.app", "reward.serving.app", "recipes.sft",

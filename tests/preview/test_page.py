@@ -9,7 +9,7 @@ import pytest
 
 from alignment.preview.command import preview
 from alignment.preview.page import write_page
-from reward.previewing import rankings
+from reward.preview import STAGES
 
 HOSTILE = "<script>alert(1)</script><b>x</b>\x1b[31m\u202e"
 
@@ -40,7 +40,7 @@ class Texts(html.parser.HTMLParser):
 @pytest.fixture
 def page(recipe, tmp_path):
     def make(stage, rows, **keys):
-        found = preview(recipe(stage, rows, **keys), [], None, {"reward": rankings})
+        found = preview(recipe(stage, rows, **keys), [], None, STAGES)
         out = tmp_path / "page.html"
         write_page(out, "r.yaml", found.stage, found.rows, found.tokenizer, found.stops)
         parser = Texts()

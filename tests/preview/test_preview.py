@@ -16,9 +16,8 @@ from alignment.errors import RecipeError
 from alignment.policy.base import load_tokenizer
 from alignment.preview.command import Preview, Refused, preview, skipped
 from alignment.train.sft import tokenise_demonstrations
-from reward.previewing import rankings
+from reward.preview import STAGES
 
-MORE = {"reward": rankings}
 CHAT = [
     {"role": "user", "content": "Hi"},
     {"role": "assistant", "content": "Hello."},
@@ -29,7 +28,7 @@ PAIR = {"prompt": "Name a cat.", "chosen": "Tom", "rejected": "I will not", "pro
 
 
 def look(file: str, count: int | None = None) -> Preview:
-    return preview(file, [], count, MORE)
+    return preview(file, [], count, STAGES)
 
 
 def marked(parts: list[dict[str, Any]]) -> str:

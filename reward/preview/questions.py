@@ -1,0 +1,79 @@
+"""What judges are asked, without asking them."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from alignment.config.judge_entry import JudgeEntry
+from alignment.data.rows import Prompt
+from alignment.evaluate.judging import Question, Rating
+from reward.feedback.stored import Sampled
+from reward.feedback.ways import way_of
+from reward.judges import build_judge
+from reward.judges.calls import About, Caller, ChatReply
+from reward.judges.pointwise import PointwiseJudge
+
+SILENT = {  # kinds of judges that read no text of a question, and what decides there
+    "rules": "the function {} compares the answers",
+    "replay": "recorded verdicts of {} are read",
+    "reward_model": "the reward model {} scores prompt and answer",
+}
+
+
+class Listener(Caller):
+    """Keeps the first request and asks nobody."""
+
+    asks_nobody = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.request: dict[str, Any] | None = None
+
+    def call(self, about: About, request: dict[str, Any], send: Any) -> ChatReply:
+        """Keep the request."""
+        self.request = self.request or request
+        return ChatReply("api_error", "nobody is asked")
+
+    def text(self) -> str:
+        """Return what the judge would read."""
+        messages = (self.request or {}).get("messages")
+        if not messages:
+            return json.dumps(self.request, ensure_ascii=False, indent=2) if self.request else ""
+        if len(messages) == 1:
+            return str(messages[0]["content"])
+        return "\n\n".join(f"{message['role']}: {message['content']}" for message in messages)
+
+
+class Asked:
+    """The judges of one entry, ready to be asked any number of questions."""
+
+    def __init__(self, entry: JudgeEntry, *, seed: int, pointwise: bool = False) -> None:
+        """Open the judges without knocking at their servers.
+
+        Args:
+            pointwise: the judge rates answers, as a scorer of PPO.
+
+        Raises: JudgeError where a file is missing.
+        """
+        self.entry = entry
+        self.members = [Asked(member, seed=seed) for member in entry.members] if entry.kind == "jury" else []
+        self._listener = Listener()
+        self._judge: Any = None
+        self._way = way_of("pointwise" if pointwise else entry.asks, samples=1, seed=seed)
+        if entry.kind not in SILENT and not self.members:
+            build = PointwiseJudge.from_entry if pointwise else build_judge
+            self._judge = build(entry, self._listener)
+
+    def question(self, prompt: Prompt, answers: Sequence[str]) -> str:
+        """Return the first question about a prompt's answers."""
+        if self.members:
+            parts = [f"{member.entry.label}:\n{member.question(prompt, answers)}" for member in self.members]
+            return "\n\n".join(parts)
+        if self._judge is None:
+            return SILENT[self.entry.kind].format(self.entry.label)
+        sample = Sampled(0, prompt, list(answers), [True] * len(answers))
+        pairs = [(0, 1)] if len(answers) > 1 else []
+        questions: list[Question] = [*self._way.questions(sample, pairs)] or [Rating(prompt, answers[0])]
+        self._listener.request = None
+        self._judge.ask(questions[0])
+        return self._listener.text()
