@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from alignment.config.schema import RewardRecipe
+from alignment.data.answer_tokens import AnswerTokens
 from alignment.data.load import load_rankings
 from alignment.data.rows import USABLE, Prompt, Ranking
 from alignment.data.splits import Split, load_split, prompt_key
@@ -61,7 +62,7 @@ def encode_rankings(
 
     Raises: DataError naming the row, or where no row is left to train on.
     """
-    encoded = Encoded()
+    encoded, tokens = Encoded(), AnswerTokens(template)
     for place, ranking in enumerate(rankings):
         pairs = [
             (pair.first, pair.second, pair.probability, abs(pair.margin or 0.0))
@@ -72,13 +73,9 @@ def encode_rankings(
         sequences, lengths = {}, {}
         for index in compared:
             try:
-                sequences[index], lengths[index] = encode(
-                    template,
-                    ranking.prompt,
-                    ranking.responses[index],
-                    max_length=max_length,
-                    stop=ranking.stopped(index),
-                )
+                prompt_ids, answer_ids = tokens.prompt_ids(ranking), tokens.answer_ids(ranking, index)
+                sequences[index] = joined(prompt_ids, answer_ids, max_length)
+                lengths[index] = len(answer_ids)
             except DataError as error:
                 fault = f"{ranking.source}: answer {index + 1} of {len(ranking.responses)}: {error}"
                 if on_bad_row == "stop":
@@ -91,6 +88,7 @@ def encode_rankings(
             encoded.rows.append(EncodedRanking(list(sequences.values()), list(lengths.values()), kept, key, place))
         else:
             encoded.without_pairs += 1
+    tokens.tell()
     say_left_out(encoded.skipped, sum(len(ranking.responses) for ranking in rankings), "answers")
     if rankings and not encoded.rows:
         raise DataError(
@@ -135,13 +133,21 @@ def encode(
     """
     prompt_ids = template.prompt_ids(prompt)
     answer_ids = (template.sampled_ids if sampled else template.answer_ids)(prompt, answer, stop=stop)
+    return joined(prompt_ids, answer_ids, max_length), len(answer_ids)
+
+
+def joined(prompt_ids: list[int], answer_ids: list[int], max_length: int | None) -> list[int]:
+    """Return the ids of a prompt with its answer.
+
+    Raises: DataError where they are more than `max_length`.
+    """
     tokens = len(prompt_ids) + len(answer_ids)
     if max_length is not None and tokens > max_length:
         raise DataError(
             f"prompt and answer are {tokens} tokens, more than the {max_length} that fit; raise max_length where the "
             "model's context allows it, or shorten the prompt."
         )
-    return prompt_ids + answer_ids, len(answer_ids)
+    return prompt_ids + answer_ids
 
 
 def pad(sequences: Sequence[list[int]], pad_token_id: int) -> dict[str, Tensor]:

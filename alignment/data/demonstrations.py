@@ -3,7 +3,8 @@
 from alignment.data.answers import message_of_answer
 from alignment.data.conversations import UNTRAINED, split_answer, without_mark
 from alignment.data.fields import BadRow
-from alignment.data.rows import Demonstration, Message, Prompt
+from alignment.data.rows import Demonstration, Message, Prompt, Ranking
+from alignment.data.sampled import of_answers
 
 
 def demonstration_of(messages: list[Message], what: str, tools: str | None) -> Demonstration:
@@ -26,13 +27,16 @@ def demonstration_of(messages: list[Message], what: str, tools: str | None) -> D
     return Demonstration(prompt, answer["content"], tools, answer=more, untrained=untrained - {trained[-1]})
 
 
-def demonstration_of_best(prompt: Prompt, best: str | None, source: str) -> Demonstration | None:
+def demonstration_of_best(ranking: Ranking, best: int | None, source: str) -> Demonstration | None:
     """Make a demonstration of the answer that wins a ranking; None where there is none, or an empty one."""
-    if best is None or not best.strip():
+    if best is None or not ranking.responses[best].strip():
         return None
-    answer = message_of_answer(best)
+    prompt, text = ranking.prompt, ranking.responses[best]
+    answer = message_of_answer(text)
     more = answer if isinstance(prompt, list) and "tool_calls" in answer else None
-    return Demonstration(prompt, best, source=source, answer=more)
+    kept = of_answers(ranking.provenance, [best])
+    sampled = Ranking(prompt, [text], [], kept, source) if kept else None
+    return Demonstration(prompt, text, source=source, answer=more, sampled=sampled)
 
 
 def refuse_empty_answers(prompt: Prompt) -> None:

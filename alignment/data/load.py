@@ -115,8 +115,7 @@ def _demonstration(parsed: Parsed, raw: RawRow, fmt: Format) -> Demonstration | 
         return replace(parsed, source=raw.where)
     if isinstance(parsed, Ranking) and fmt.name != ANSWERS:
         _refuse_same_text(parsed)
-        best = best_response(parsed)
-        return demonstration_of_best(parsed.prompt, best, raw.where)
+        return demonstration_of_best(parsed, best_response(parsed), raw.where)
     if fmt.name == "kto":
         return None  # a thumb down is nothing to imitate
     raise BadRow("holds a prompt without an answer to learn")

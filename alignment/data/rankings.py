@@ -8,6 +8,7 @@ from typing import Any, get_args
 from alignment.data.conversations import carrying_tools, marked_messages_of, messages_of, tools_of, with_system
 from alignment.data.fields import BadRow, checked, kind_of, optional_text, text_of, whole_text
 from alignment.data.rows import USABLE, Asked, Message, Pair, Prompt, Ranking, Status
+from alignment.data.sampled import KEY, require_records
 from alignment.strict_json import shown as quoted
 
 _STATUSES: tuple[str, ...] = get_args(Status)
@@ -73,6 +74,7 @@ def ranking_from_json(row: dict[str, Any], source: str = "") -> Ranking:
         raise BadRow("'provenance' is not an object")
     checked(provenance, "provenance")
     _check_stopped(provenance.get("stopped"), len(responses))
+    require_records(provenance.get(KEY), len(responses))
     return Ranking(prompt_of(row), list(responses), pairs, provenance, source)
 
 
@@ -155,15 +157,15 @@ def _pair(first: int, second: int, lead: float, margin: float | None) -> Pair:
     return Pair(first, second, 1.0 if lead > 0 else 0.0, "ok", margin)
 
 
-def best_response(ranking: Ranking) -> str | None:
-    """Return the answer with the most expected wins, or None where nothing usable sets one apart."""
+def best_response(ranking: Ranking) -> int | None:
+    """Return the place of the answer with the most expected wins, or None where nothing usable sets one apart."""
     wins = [0.0] * len(ranking.responses)
     for pair in ranking.pairs:
         if pair.status in USABLE and pair.probability is not None:
             wins[pair.first] += pair.probability - 0.5
             wins[pair.second] += 0.5 - pair.probability
     best = max(range(len(wins)), key=wins.__getitem__)
-    return ranking.responses[best] if wins.count(wins[best]) == 1 else None
+    return best if wins.count(wins[best]) == 1 else None
 
 
 def number_of(value: Any, what: str) -> float:

@@ -25,6 +25,7 @@ class Demonstration:
     source: str = ""  # "file:line" for messages
     answer: Message | None = None  # where it is more than `completion`: tool calls, or reasoning in a field
     untrained: frozenset[int] = frozenset()  # places of the assistant's messages without loss
+    sampled: "Ranking | None" = None  # the answer alone where a policy wrote it: its tokens, and whether it ended
 
     def conversation(self) -> list[Message]:
         """Return the messages of a chat prompt with the answer."""
@@ -74,3 +75,8 @@ class Ranking:
         """Whether an answer ended by itself; one cut off at `max_new_tokens` must not teach where to stop."""
         stopped = self.provenance.get("stopped")
         return bool(stopped[index]) if stopped is not None else True
+
+    def same_answer(self, first: int, second: int) -> bool:
+        """Whether two answers are one text and end alike, in whatever tokens they were sampled."""
+        same_text = self.responses[first] == self.responses[second]
+        return same_text and self.stopped(first) == self.stopped(second)

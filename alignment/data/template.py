@@ -130,13 +130,18 @@ class Template:
             return str(after[len(before) :])
         return str(self.tokenizer.decode(ids, skip_special_tokens=True))
 
-    def demonstrations(self, row: Demonstration) -> list[TrainedRow]:
+    def demonstrations(self, row: Demonstration, sampled: Answer | None = None) -> list[TrainedRow]:
         """Return the training rows of one demonstration: several where the chat template rewrites earlier turns.
 
         For text without a prompt every token counts, the leading BOS too, which no position predicts.
 
+        Args:
+            sampled: the last answer as a policy sampled it, in place of the one that is rendered.
+
         Raises: DataError where the row cannot be written in tokens.
         """
+        if sampled is not None and isinstance(row.prompt, str):
+            return rows_of([sampled])
         if row.prompt == "":
             answer = self.answer_ids("", row.completion)
             head = self._ids("", special=True)
@@ -145,8 +150,10 @@ class Template:
         if isinstance(row.prompt, str):
             head, answer = self.prompt_ids(row.prompt), self.answer_ids(row.prompt, row.completion)
             return [TrainedRow(head + answer, [IGNORE] * len(head) + answer)]
-        messages = row.conversation()
-        chat = self._chat(messages, row.tools)
+        if sampled is not None:
+            chat = self._chat(row.prompt, row.tools)
+            return rows_of([*(self._answer(chat, place) for place in row.trained()[:-1]), sampled])
+        chat = self._chat(row.conversation(), row.tools)
         return rows_of(self._answer(chat, place) for place in row.trained())
 
     @property

@@ -9,6 +9,7 @@ from typing import Any
 from alignment.config.combinations import broken_under, values_of
 from alignment.config.schema import PPORecipe, Recipe, SFTRecipe
 from alignment.data import load_rows
+from alignment.data.answer_tokens import AnswerTokens
 from alignment.data.rows import Demonstration, Ranking
 from alignment.data.template import IGNORE, Template
 from alignment.doctor.findings import Finding, fault, note, ok, warning
@@ -189,9 +190,10 @@ def _rows(recipe: Any, template: Template) -> Iterator[Finding]:
     rows = loaded.rows[:SAMPLE]
     limit = _limit(recipe)
     lengths, learned, broken = [], [], []
+    known = AnswerTokens(template)
     for row in rows:
         try:
-            tokens, share = _measured(row, template, limit)
+            tokens, share = _measured(row, known, limit)
         except AlignmentError as error:
             broken.append(f"{row.source}: {error}")
             continue
@@ -217,18 +219,18 @@ def _limit(recipe: Any) -> int | None:
     return min((limit for limit in (said, context) if limit is not None), default=None)
 
 
-def _measured(row: Any, template: Template, limit: int | None) -> tuple[int, float]:
+def _measured(row: Any, tokens: AnswerTokens, limit: int | None) -> tuple[int, float]:
     """Tokens of a row's longest sequence, and the share of its labels that teach."""
     if isinstance(row, Demonstration):
-        rows = template.demonstrations(row)
+        rows = tokens.demonstrations(row)
         within = [label for trained in rows for label in trained.labels[:limit]]
         longest = max(len(trained.input_ids) for trained in rows)
         return longest, sum(label != IGNORE for label in within) / max(1, len(within))
     if isinstance(row, Ranking):
-        prompt = len(template.prompt_ids(row.prompt))
-        answers = [len(template.answer_ids(row.prompt, text)) for text in row.responses]
+        prompt = len(tokens.prompt_ids(row))
+        answers = [len(tokens.answer_ids(row, index)) for index in range(len(row.responses))]
         return prompt + max(answers, default=0), 1.0
-    return len(template.prompt_ids(getattr(row, "prompt", row))), 1.0
+    return len(tokens.template.prompt_ids(getattr(row, "prompt", row))), 1.0
 
 
 def _long(recipe: Any, lengths: list[int], limit: int | None) -> Iterator[Finding]:

@@ -1,8 +1,8 @@
 """What an artifact was made from, and refusing to mix artifacts that do not belong together."""
 
-import json
 from typing import Any
 
+from alignment.data.sampled import tokenizer_hash
 from alignment.errors import LineageError
 from alignment.policy.weights import weights_hash
 from alignment.run.files import text_hash
@@ -20,13 +20,10 @@ def fingerprint(
     base: str, tokenizer: Any, *, template_hash: str = "", stop_token_ids: list[int] | None = None
 ) -> dict[str, Any]:
     """Return what must agree between stages that share a base: its weights, tokenizer, template and special tokens."""
-    backend = json.loads(tokenizer.backend_tokenizer.to_str())
-    for setting in ("padding", "truncation"):  # of the last call, not of the tokenizer
-        backend.pop(setting, None)
     return {
         "base": base,
         "base_sha256": weights_hash(base),
-        "tokenizer_sha256": text_hash(json.dumps(backend, sort_keys=True)),
+        "tokenizer_sha256": tokenizer_hash(tokenizer),
         "template_sha256": template_hash or text_hash(tokenizer.chat_template or ""),
         **({"stop_token_ids": sorted(stop_token_ids)} if stop_token_ids is not None else {}),
         "pad_token_id": tokenizer.pad_token_id,

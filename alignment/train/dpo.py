@@ -29,6 +29,7 @@ from trl import DPOConfig, DPOTrainer
 from trl.trainer.dpo_trainer import DataCollatorForPreference
 
 from alignment.config.schema import DPORecipe
+from alignment.data.answer_tokens import AnswerTokens
 from alignment.data.load import load_rankings
 from alignment.data.rows import USABLE, Ranking
 from alignment.data.splits import Split, load_split
@@ -53,7 +54,8 @@ def tokenise_pairs(
 ) -> Tokenised:
     """Make one row of each usable pair, the more probable answer being `chosen`.
 
-    Two answers of the same tokens teach nothing and are left out. An answer is never cut: half of it was not judged.
+    Two answers of the same tokens, or of one text, teach nothing and are left out. An answer is never cut: half of it
+    was not judged.
 
     Args:
         limit: tokens of prompt and answer.
@@ -62,7 +64,7 @@ def tokenise_pairs(
 
     Raises: DataError naming the row, or where no pair is left.
     """
-    result = Tokenised()
+    result, tokens = Tokenised(), AnswerTokens(template)
     for place, ranking in enumerate(rankings):
         pairs = [
             (pair.first, pair.second, pair.probability)
@@ -72,14 +74,16 @@ def tokenise_pairs(
         prompt_ids: list[int] = []
         answers: dict[int, list[int]] = {}
         with result.row(ranking.source, on_bad_row):
-            prompt_ids = template.prompt_ids(ranking.prompt)
+            prompt_ids = tokens.prompt_ids(ranking)
         before = len(result.skipped)
         for index in sorted({index for first, second, _ in pairs if prompt_ids for index in (first, second)}):
             with result.row(f"{ranking.source} answer {index + 1} of {len(ranking.responses)}", on_bad_row):
-                answers[index] = _answer_ids(template, ranking, index, limit - len(prompt_ids))
+                answers[index] = _answer_ids(tokens, ranking, index, limit - len(prompt_ids))
         del result.skipped[before + 1 :]  # a row counts once, however many of its answers do not fit
         for first, second, probability in pairs:
-            if first not in answers or second not in answers or answers[first] == answers[second]:
+            if first not in answers or second not in answers:
+                continue
+            if answers[first] == answers[second] or ranking.same_answer(first, second):
                 continue
             chosen, rejected = (first, second) if probability >= 0.5 else (second, first)
             result.rows.append(
@@ -92,6 +96,7 @@ def tokenise_pairs(
             )
         result.came_from(place)
     result.tell(len(rankings), limit)
+    tokens.tell()
     return result
 
 
@@ -124,8 +129,8 @@ def require_pairs(train: Sequence[dict[str, Any]]) -> None:
         raise DataError("no usable pair of different answers is left to train on; look at the rows' statuses.")
 
 
-def _answer_ids(template: Template, ranking: Ranking, index: int, room: int) -> list[int]:
-    ids = template.answer_ids(ranking.prompt, ranking.responses[index], stop=ranking.stopped(index))
+def _answer_ids(tokens: AnswerTokens, ranking: Ranking, index: int, room: int) -> list[int]:
+    ids = tokens.answer_ids(ranking, index)
     if len(ids) > room:
         raise DataError(
             f"{len(ids)} tokens where max_length and the model's context leave room for {max(room, 0)} after the "

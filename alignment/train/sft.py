@@ -11,6 +11,7 @@ from transformers import TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
 from alignment.config.schema import SFTRecipe
+from alignment.data.answer_tokens import AnswerTokens
 from alignment.data.load import load_demonstrations
 from alignment.data.masks import IGNORE, TrainedRow
 from alignment.data.rows import Demonstration
@@ -93,10 +94,10 @@ def tokenise_demonstrations(
 
     Raises: DataError naming the row.
     """
-    result = Tokenised()
+    result, tokens = Tokenised(), AnswerTokens(template)
     for place, row in enumerate(demonstrations):
         with result.row(row.source, on_bad_row):
-            rows = template.demonstrations(row)
+            rows = tokens.demonstrations(row)
             if len(rows) > 1 and history_strategy == "refuse":
                 raise DataError(
                     f"the chat template rewrites earlier turns, so the conversation makes {len(rows)} rows, each with "
@@ -105,6 +106,7 @@ def tokenise_demonstrations(
             _cut(result, rows, limit)
             result.came_from(place)
     result.tell(len(demonstrations), limit)
+    tokens.tell()
     return result
 
 

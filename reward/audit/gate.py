@@ -193,9 +193,7 @@ def gold_samples(recipe: LabelRecipe) -> list[Sampled]:
     """
     rankings = [ranking for path in _gold_files(recipe) for ranking in gold_rankings(path)]
     unique = {(repr(r.prompt), tuple(r.responses)): r for r in rankings}
-    return [
-        Sampled(-1 - place, r.prompt, r.responses, [True] * len(r.responses)) for place, r in enumerate(unique.values())
-    ]
+    return [Sampled.of(-1 - place, ranking) for place, ranking in enumerate(unique.values())]
 
 
 def _gold_files(recipe: LabelRecipe) -> list[str]:

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alignment.data.rows import Pair, Ranking
+from alignment.data.sampled import of_answers
 from alignment.evaluate.statistics import sums_interval
 from alignment.evaluate.winrate import Bootstrap
 from reward.audit.against import Match, kappa_of_tables, tables
@@ -171,10 +172,8 @@ def _spread(items: Sequence[Item], count: int, draw: random.Random) -> list[Item
 def _row(item: Item, judged: Judged, stratum: Stratum, asked: int) -> Ranking:
     pair = Pair(0, 1, item.probability, item.status, verdicts=item.verdicts)
     suggested = {"stratum": stratum.name, "of": len(stratum.items), "asked": asked}
-    provenance = {**judged.rankings[item.row].provenance, "suggested": suggested}
-    stopped = provenance.get("stopped")
-    if isinstance(stopped, list):
-        provenance["stopped"] = [stopped[end] for end in item.ends]
+    whole = judged.rankings[item.row].provenance
+    provenance = {**whole, "suggested": suggested, **of_answers(whole, item.ends)}
     return Ranking(item.prompt, [item.first, item.second], [pair], provenance)
 
 

@@ -22,15 +22,12 @@ def given_answers(recipe: LabelRecipe, run: RunDirectory | None, store: CallStor
     loaded = load_answers(
         recipe.datasets, on_bad_row=recipe.on_bad_row, seed=recipe.seed, max_samples=recipe.max_samples
     )
-    samples = [
-        Sampled(place, row.prompt, row.responses, [row.stopped(i) for i in range(len(row.responses))])
-        for place, row in enumerate(loaded.rows)
-    ]
+    samples = [Sampled.of(place, row) for place, row in enumerate(loaded.rows)]
     if not samples:
         raise DataError("there are no answers to judge; every row was left out." if loaded.skipped else "no rows.")
     if run is not None and store is not None:
         run.record(data=loaded.files, skipped=loaded.skipped)
-        texts = json.dumps([[sample.prompt, sample.responses] for sample in samples])
+        texts = json.dumps([[s.prompt, s.responses, *([s.tokens] if s.tokens else [])] for s in samples])
         store.bind(answers=hashlib.sha256(texts.encode()).hexdigest())
         if not store.samples():
             store.add_samples(samples)

@@ -98,7 +98,7 @@ def label(
             prompt=sample.prompt,
             responses=sample.responses,
             pairs=[_pair(sample, pair, way, verdicts) for pair in pairs],
-            provenance={**provenance, **who, **way.evidence(sample, verdicts), "stopped": sample.stopped},
+            provenance={**provenance, **who, **way.evidence(sample, verdicts), **sample.of_answers()},
         )
         for sample, pairs in zip(samples, plans, strict=True)
     ]

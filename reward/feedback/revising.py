@@ -6,6 +6,7 @@ from typing import Any
 
 from alignment.config.schema import LabelRecipe
 from alignment.data.rows import Pair, Ranking
+from alignment.data.sampled import of_answers
 from alignment.evaluate.judging import Rating
 from reward.feedback.budget import Budget
 from reward.feedback.labeler import ask
@@ -66,13 +67,13 @@ def revised(
         if verdict.status != "ok":
             continue
         how = {key: verdict.details[key] for key in ("principles", "critiques")}
-        stopped = {"stopped": [True, sample.stopped[place]]}
+        kept = of_answers(sample.of_answers(), [None, place])
         rows.append(
             Ranking(
                 prompt=sample.prompt,
                 responses=[verdict.raw, rating.answer],
                 pairs=[Pair(0, 1, 1.0)],
-                provenance={**provenance, **who, **how, **stopped},
+                provenance={**provenance, **who, **how, **kept},
             )
         )
     return rows, dict(sorted(statuses.items()))

@@ -5,10 +5,11 @@ import hashlib
 import os
 
 from alignment.data.rows import Prompt
+from alignment.data.sampled import Recorder
 from alignment.data.template import Template
 from alignment.errors import DataError, RecipeError
 from alignment.meter import Meter
-from alignment.rollout.engine import Engine, Sampling
+from alignment.rollout.engine import Completion, Engine, Sampling
 from reward.feedback.store import CallStore
 from reward.feedback.stored import Sampled
 
@@ -47,7 +48,7 @@ def sample_answers(
         prompts=hashlib.sha256(repr(prompts).encode("utf-8", "backslashreplace")).hexdigest(),
         sampling={**dataclasses.asdict(sampling), "num_generations": num_generations, "chunk": size},
     )
-    have = store.samples()
+    have, recorder = store.samples(), Recorder(template)
     with Meter("label: sampled", "prompts", len(prompts), len(have)) as progress:
         for start in range(0, len(prompts), size):
             chunk = range(start, min(start + size, len(prompts)))
@@ -63,16 +64,27 @@ def sample_answers(
             repeated = [prompt_ids for prompt_ids in ids for _ in range(num_generations)]
             seed = int.from_bytes(hashlib.sha256(f"{sampling.seed}/{start}".encode()).digest()[:8], "big")
             completions = engine.generate(repeated, dataclasses.replace(sampling, seed=seed))
-            texts = [
-                template.answer_text(prompt_ids, completion.ids[: -1 if completion.stopped else None])
-                for prompt_ids, completion in zip(repeated, completions, strict=True)
-            ]
-            stopped = [completion.stopped for completion in completions]
+            groups = [completions[k : k + num_generations] for k in range(0, len(completions), num_generations)]
             samples = [
-                Sampled(position, prompts[position], texts[k : k + num_generations], stopped[k : k + num_generations])
-                for position, k in zip(chunk, range(0, len(texts), num_generations), strict=True)
+                _sampled(position, prompts[position], prompt_ids, group, template=template, recorder=recorder)
+                for position, prompt_ids, group in zip(chunk, ids, groups, strict=True)
             ]
             store.add_samples(samples)
             have.update((sample.position, sample) for sample in samples)
             progress.advance(len(chunk))
     return [have[position] for position in range(len(prompts))]
+
+
+def _sampled(
+    position: int,
+    prompt: Prompt,
+    prompt_ids: list[int],
+    completions: list[Completion],
+    *,
+    template: Template,
+    recorder: Recorder,
+) -> Sampled:
+    """Return one prompt's answers, as text without the stop token and as the tokens that were sampled."""
+    texts = [template.answer_text(prompt_ids, one.ids[: -1 if one.stopped else None]) for one in completions]
+    record = recorder.record(prompt, prompt_ids, [one.ids for one in completions])
+    return Sampled(position, prompt, texts, [one.stopped for one in completions], [record])

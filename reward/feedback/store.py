@@ -21,7 +21,8 @@ from reward.feedback.stored import Damage, Sampled, answers_in, count_of, fault_
 from reward.judges.calls import About, ChatReply, question_key
 from reward.judges.prompting import well_formed
 
-VERSION = 2
+VERSION = 3
+BEFORE_TOKENS = 2  # whose samples have no tokens
 GIVEN_OR_SAMPLED = ("answers", "policy")  # settings, of which a run has one
 FENCE_SECRET = "fence_secret"  # in `settings`: hexadecimal; stores from before there was one have none
 SCHEMA = """
@@ -30,7 +31,8 @@ CREATE TABLE IF NOT EXISTS samples (
     position INTEGER PRIMARY KEY,   -- of the prompt in the run's list of prompts
     prompt TEXT NOT NULL,           -- JSON
     responses TEXT NOT NULL,        -- JSON list of texts
-    stopped TEXT NOT NULL           -- JSON list of booleans: false where cut off at max_new_tokens
+    stopped TEXT NOT NULL,          -- JSON list of booleans: false where cut off at max_new_tokens
+    tokens TEXT                     -- JSON: their token ids, see alignment/data/sampled.py
 );
 CREATE TABLE IF NOT EXISTS calls (
     id INTEGER PRIMARY KEY,
@@ -100,12 +102,13 @@ class CallStore:
             for pragma in ("locking_mode=EXCLUSIVE", "journal_mode=WAL", "synchronous=NORMAL"):
                 self._connection.execute(f"PRAGMA {pragma}")
             version = self._connection.execute("PRAGMA user_version").fetchone()[0]
-            if version not in (0, VERSION):
+            if version not in (0, BEFORE_TOKENS, VERSION):
                 raise DataError(
                     f"{path}: written by another version of this project (store {version}, this one reads {VERSION}); "
                     "finish the run with that version, or name another output_dir."
                 )
-            self._connection.executescript(f"BEGIN IMMEDIATE; {SCHEMA} PRAGMA user_version={VERSION}; COMMIT;")
+            added = "ALTER TABLE samples ADD COLUMN tokens TEXT;" if version == BEFORE_TOKENS else ""
+            self._connection.executescript(f"BEGIN IMMEDIATE; {added} {SCHEMA} PRAGMA user_version={VERSION}; COMMIT;")
             self.fence_secret = self._secret()
 
     def _secret(self) -> bytes:
@@ -157,11 +160,11 @@ class CallStore:
     def add_samples(self, samples: Iterable[Sampled]) -> None:
         """Keep sampled answers, all or none."""
         rows = [
-            (sample.position, _json(sample.prompt), _json(sample.responses), _json(sample.stopped))
+            (sample.position, *map(_json, (sample.prompt, sample.responses, sample.stopped, sample.tokens)))
             for sample in samples
         ]
         with self._transaction() as connection:
-            connection.executemany("INSERT INTO samples VALUES (?, ?, ?, ?)", rows)
+            connection.executemany("INSERT INTO samples VALUES (?, ?, ?, ?, ?)", rows)
 
     def samples(self) -> dict[int, Sampled]:
         """Return the answers sampled so far, by position.

@@ -6,12 +6,14 @@ are not what this project writes, and no message advises to delete calls that ar
 
 import contextlib
 import sqlite3
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from alignment.data.rows import Prompt
+from alignment.data.fields import BadRow
+from alignment.data.rows import Prompt, Ranking
+from alignment.data.sampled import KEY, require_records
 from alignment.errors import AlignmentError, DataError, JsonError
 from alignment.strict_json import OURS, parse, shown
 from reward.judges.calls import ChatReply
@@ -35,6 +37,17 @@ class Sampled:
     prompt: Prompt
     responses: list[str]
     stopped: list[bool]
+    tokens: list[dict[str, Any]] = field(default_factory=list)  # as `alignment.data.sampled` keeps them
+
+    @classmethod
+    def of(cls, position: int, ranking: Ranking) -> "Sampled":
+        """Take the answers of a ranking."""
+        stopped = [ranking.stopped(index) for index in range(len(ranking.responses))]
+        return cls(position, ranking.prompt, ranking.responses, stopped, ranking.provenance.get(KEY) or [])
+
+    def of_answers(self) -> dict[str, Any]:
+        """Return what provenance holds of the answers."""
+        return {"stopped": self.stopped, **({KEY: self.tokens} if self.tokens else {})}
 
 
 def sampled(row: tuple[Any, ...]) -> Sampled:
@@ -42,9 +55,10 @@ def sampled(row: tuple[Any, ...]) -> Sampled:
 
     Raises: Damage.
     """
-    position, prompt, responses, stopped = row
+    position, prompt, responses, stopped, tokens = row
     where = f"the row of samples at position {shown(position)}"
     prompt, responses, stopped = (_json(each, where) for each in (prompt, responses, stopped))
+    tokens = [] if tokens is None else _json(tokens, where) or []  # none in stores of earlier releases
     faults = {
         "prompt": not (isinstance(prompt, str) or (_is_list(prompt, dict) and all(map(_is_message, prompt)))),
         "responses": not _is_list(responses, str),
@@ -54,7 +68,11 @@ def sampled(row: tuple[Any, ...]) -> Sampled:
     for name, wrong in faults.items():
         if wrong:
             raise Damage(f"{where} has no {name} that fits", SAMPLED_ANEW)
-    return Sampled(position, prompt, responses, stopped)
+    try:
+        require_records(tokens, len(responses))
+    except BadRow as error:
+        raise Damage(f"{where}: {error}", SAMPLED_ANEW) from None
+    return Sampled(position, prompt, responses, stopped, tokens)
 
 
 def known_reply(row: tuple[Any, ...]) -> ChatReply:

@@ -12,6 +12,7 @@ from alignment.config.documents import read_bytes
 from alignment.config.schema import DatasetEntry
 from alignment.data.load import load_answers
 from alignment.data.rows import Prompt, Ranking
+from alignment.data.sampled import of_answers
 from alignment.errors import AlignmentError, DataError, RecipeError
 from alignment.manifest import read_manifest
 from alignment.run.directory import PEOPLE
@@ -95,12 +96,11 @@ def _questions(ranking: Ranking, ask: Ask) -> list[tuple[Prompt, list[str], dict
         return [(ranking.prompt, ranking.responses, provenance)]
     ends = [(pair.first, pair.second) for pair in ranking.pairs]
     ends = ends or list(itertools.combinations(range(len(ranking.responses)), 2))
-    stopped = provenance.get("stopped")
     return [
         (
             ranking.prompt,
             [ranking.responses[first], ranking.responses[second]],
-            provenance if stopped is None else {**provenance, "stopped": [stopped[first], stopped[second]]},
+            {**provenance, **of_answers(provenance, (first, second))},
         )
         for first, second in ends
     ]
@@ -124,7 +124,7 @@ def _sampled(place: Place) -> list[Ranking]:
             sample.prompt,
             sample.responses,
             [],
-            {**({"policy": policy} if policy else {}), "stopped": sample.stopped},
+            {**({"policy": policy} if policy else {}), **sample.of_answers()},
         )
         for sample in samples.values()
     ]

@@ -10,6 +10,7 @@ import numpy as np
 
 from alignment.data.rankings import ranking_to_json
 from alignment.data.rows import USABLE, Asked, Pair, Prompt, Ranking, Status
+from alignment.data.sampled import KEY
 from reward.people.dawid_skene import FIRST, SECOND, TIE, Floats, Integers, Labels
 
 Ends = tuple[int, int]  # indices of two answers, the lower first
@@ -23,6 +24,7 @@ class Gathered:
     responses: list[str] = field(default_factory=list)  # each text once
     stopped: list[bool] = field(default_factory=list)
     labels: list[tuple[str, Ranking]] = field(default_factory=list)  # by labeller, pairs numbered as `responses`
+    tokens: list[tuple[dict[str, Any], int, list[int], bool]] = field(default_factory=list)  # see `keep_tokens`
 
     def index(self, response: str, stopped: bool) -> int:
         """Return where a text stands, adding it where it is new."""
@@ -32,6 +34,25 @@ class Gathered:
         where = self.responses.index(response)
         self.stopped[where] &= stopped
         return where
+
+    def keep_tokens(self, ranking: Ranking, places: list[int]) -> None:
+        """Keep the tokens of a ranking's sampled answers: their record, place, ids, and whether the answer ended."""
+        for record in ranking.provenance.get(KEY) or ():
+            for index, ids in enumerate(record["response_ids"]):
+                if ids:
+                    self.tokens.append((record, places[index], ids, ranking.stopped(index)))
+
+    def of_answers(self) -> dict[str, Any]:
+        """Return what provenance holds of the answers; of several samples of one text the first counts."""
+        records: dict[str, dict[str, Any]] = {}
+        for record, place, ids, stopped in self.tokens:
+            if stopped != self.stopped[place]:
+                continue
+            head = {key: value for key, value in record.items() if key != "response_ids"}
+            nothing = {**head, "response_ids": [[] for _ in self.responses]}
+            kept = records.setdefault(json.dumps(head, sort_keys=True), nothing)["response_ids"]
+            kept[place] = kept[place] or ids
+        return {"stopped": self.stopped, **({KEY: list(records.values())} if records else {})}
 
 
 def labeller_of(ranking: Ranking) -> str:
@@ -51,6 +72,7 @@ def gather(rankings: Iterable[Ranking]) -> list[Gathered]:
     for ranking in rankings:
         about = found.setdefault(json.dumps(ranking.prompt, sort_keys=True), Gathered(ranking.prompt))
         places = [about.index(text, ranking.stopped(index)) for index, text in enumerate(ranking.responses)]
+        about.keep_tokens(ranking, places)
         pairs = [turned for pair in ranking.pairs if (turned := _renumbered(pair, places)) is not None]
         about.labels.append((labeller_of(ranking), Ranking(ranking.prompt, [], pairs, ranking.provenance)))
     return list(found.values())
@@ -149,10 +171,10 @@ def mixed_rows(gathered: list[Gathered], table: Table, truth: Floats) -> list[Ra
 def _provenance(about: Gathered) -> dict[str, Any]:
     labels = []
     for name, ranking in about.labels:
-        own = {key: value for key, value in ranking.provenance.items() if key != "stopped"}
+        own = {key: value for key, value in ranking.provenance.items() if key not in ("stopped", KEY)}
         labels.append({"labeller": name, "provenance": own, "pairs": ranking_to_json(ranking)["pairs"]})
     kept: dict[str, Any] = {"source": "mixed", "judge": "dawid-skene"}
     policies = [label["provenance"].get("policy") for label in labels]
     if policies[0] is not None and all(policy == policies[0] for policy in policies):
         kept["policy"] = policies[0]
-    return {**kept, "stopped": about.stopped, "labels": labels}
+    return {**kept, **about.of_answers(), "labels": labels}

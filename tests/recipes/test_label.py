@@ -8,8 +8,12 @@ import pytest
 
 from alignment.config.schema import DatasetEntry
 from alignment.data import load_demonstrations, load_rankings
+from alignment.data.sampled import HASHES
+from alignment.data.template import Template
 from alignment.errors import AlignmentError, BudgetError, DataError, JudgeError, RecipeError
+from alignment.train.dpo import tokenise_pairs
 from recipes import label
+from reward.batches import encode_rankings
 from tests.reward.chat_server import ChatServer, Reply, completion, failure, fenced
 
 KEY = "sk-test-0815-secret"
@@ -43,6 +47,36 @@ def openai(server: ChatServer) -> dict[str, Any]:
     return {"kind": "openai", "model": "toy", "base_url": server.url, "api_key_env": "MY_KEY", "max_retries": 0}
 
 
+def _require_sampled_tokens(run: Path, model: Path) -> None:
+    """Training reads the very tokens that were sampled, which are not those of the texts."""
+    from transformers import AutoTokenizer
+
+    template = Template(AutoTokenizer.from_pretrained(model))
+    entries = [DatasetEntry(path=str(run))]
+    rankings = load_rankings(entries, on_bad_row="stop", seed=0).rows
+    records = [ranking.provenance["sampled_tokens"] for ranking in rankings]
+    lineage = json.loads((run / "manifest.json").read_text())["lineage"]
+    for ranking, (record,) in zip(rankings, records, strict=True):
+        assert {key: record[key] for key in HASHES[:2]} == {key: lineage[key] for key in HASHES[:2]}
+        assert record["prompt_ids"] == template.prompt_ids(ranking.prompt)
+    kept = [ids for (record,) in records for ids in record["response_ids"]]
+    rendered = [
+        template.answer_ids(r.prompt, text, stop=r.stopped(i)) for r in rankings for i, text in enumerate(r.responses)
+    ]
+    assert kept != rendered
+    encoded = encode_rankings(rankings, template, max_length=None).rows
+    assert [ids for row in encoded for ids in row.input_ids] == [
+        [*record["prompt_ids"], *ids] for (record,) in records for ids in record["response_ids"]
+    ]
+    trained = [
+        ids
+        for row in tokenise_pairs(rankings, template, limit=99).rows
+        for ids in (row["chosen_ids"], row["rejected_ids"])
+    ]
+    assert trained
+    assert all(ids in kept for ids in trained)
+
+
 def test_labels_come_out_with_probability_status_and_provenance(
     tmp_path: Path, tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -73,6 +107,7 @@ def test_labels_come_out_with_probability_status_and_provenance(
         }
         assert len(provenance["policy"]["sha256"]) == 64
         assert len(provenance["stopped"]) == 3
+    _require_sampled_tokens(run, tiny_model_dir)
     manifest = json.loads((run / "manifest.json").read_text())
     assert manifest["status"] == "finished"
     assert (manifest["results"]["prompts"], manifest["results"]["pairs"]) == (6, 18)

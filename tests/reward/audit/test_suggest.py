@@ -5,6 +5,7 @@ import pytest
 
 from alignment.config.schema import DatasetEntry
 from alignment.data import load_rankings, ranking_to_json
+from alignment.data.sampled import HASHES
 from alignment.evaluate.winrate import Bootstrap
 from alignment.run.files import write_jsonl
 from reward.audit.against import kappa, matches
@@ -75,9 +76,10 @@ def test_every_next_comparison_goes_where_it_lowers_the_variance_most():
 def test_what_people_checked_is_not_asked_again_and_prompts_are_spread(tmp_path):
     responses = ("a", "b", "c")
     ends = [(0, 1), (0, 2), (1, 2)]
+    record = {**dict.fromkeys(HASHES, "h"), "prompt_ids": [9], "response_ids": [[1], [2], [3]]}
     judge = judged(*(
         ranking(f"prompt {i}", *(pair(0.7, ends=both) for both in ends), responses=responses, judge="toy",
-                stopped=[True, False, True])
+                stopped=[True, False, True], sampled_tokens=[record])
         for i in range(10)
     ))  # fmt: skip
     checked = people(judge, [[1.0] if n < 3 else [] for n in range(30)])
@@ -87,7 +89,10 @@ def test_what_people_checked_is_not_asked_again_and_prompts_are_spread(tmp_path)
     row = rows[0]
     assert row.provenance["judge"] == "toy"
     assert row.provenance["suggested"] == {"stratum": "60-75 %", "of": 30, "asked": 9}
-    assert len(row.provenance["stopped"]) == len(row.responses) == 2
+    ids = {"a": [1], "b": [2], "c": [3]}
+    for row in rows:
+        assert row.provenance["sampled_tokens"][0]["response_ids"] == [ids[text] for text in row.responses]
+        assert row.provenance["stopped"] == [text != "b" for text in row.responses]
     write_jsonl(tmp_path / "suggested.jsonl", [ranking_to_json(row) for row in rows])
     read = load_rankings([DatasetEntry(path=str(tmp_path / "suggested.jsonl"))], on_bad_row="stop", seed=0).rows
     assert [row.responses for row in read] == [row.responses for row in rows]

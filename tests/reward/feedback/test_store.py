@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from alignment.data.sampled import HASHES, KEY
 from alignment.errors import AlignmentError, DataError, LineageError
 from alignment.evaluate.judging import Comparison, Listing
 from reward.feedback.store import CallStore, Sampled, Totals
@@ -31,6 +32,22 @@ def test_samples_that_were_written_are_read_again(tmp_path: Path) -> None:
         store.add_samples(samples)
     with CallStore(tmp_path / "s") as store:
         assert store.samples() == {0: samples[0], 1: samples[1]}
+
+
+def test_the_samples_of_an_earlier_release_are_read_and_more_are_added(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    with CallStore(path) as store:
+        store.add_samples([Sampled(0, "p", ["a"], [True])])
+    connection = sqlite3.connect(path)
+    connection.executescript("ALTER TABLE samples DROP COLUMN tokens; PRAGMA user_version=2;")
+    connection.close()
+    record = {**dict.fromkeys(HASHES, "h"), "prompt_ids": [5], "response_ids": [[6, 1]]}
+    for _ in range(2):  # opened twice
+        with CallStore(path) as store:
+            assert store.samples()[0] == Sampled(0, "p", ["a"], [True])
+    with CallStore(path) as store:
+        store.add_samples([Sampled(1, "q", ["b"], [True], [record])])
+        assert store.samples()[1].of_answers() == {"stopped": [True], KEY: [record]}
 
 
 def test_a_call_is_one_row_with_all_there_is_to_know(tmp_path: Path) -> None:
@@ -134,7 +151,7 @@ def test_what_is_no_store_is_named(tmp_path: Path) -> None:
     connection = sqlite3.connect(older)
     connection.execute("PRAGMA user_version=1")
     connection.close()
-    with pytest.raises(DataError, match="store 1, this one reads 2"):
+    with pytest.raises(DataError, match="store 1, this one reads 3"):
         CallStore(older)
 
 

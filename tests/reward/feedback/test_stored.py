@@ -39,7 +39,7 @@ NO_JSON = [7, 1.5, b"A", b"\xff", "", "{", "[" * 5000, "9" * 5000, '"A"', "[1]",
 
 
 @pytest.mark.parametrize("value", NO_JSON)
-@pytest.mark.parametrize("column", ["prompt", "responses", "stopped"])
+@pytest.mark.parametrize("column", ["prompt", "responses", "stopped", "tokens"])
 def test_a_sampled_answer_that_was_edited_is_named(tmp_path: Path, column: str, value: Any) -> None:
     filled(tmp_path / "s")
     edit(tmp_path / "s", f"UPDATE samples SET {column} = ?", value)

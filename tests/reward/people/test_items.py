@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from alignment.data.sampled import HASHES
 from alignment.errors import AlignmentError, DataError
 from reward.feedback.store import CallStore, Sampled
 from reward.people.items import load_items, place_of, read_guidelines
@@ -47,6 +48,16 @@ def test_pairs_are_those_that_the_judge_was_asked(tmp_path):
         (["a", "c"], [True, True]),
     ]
     assert len({item.key for item in items}) == 2
+
+
+def test_sampled_tokens_go_with_the_answers(tmp_path):
+    record = {**dict.fromkeys(HASHES, "h"), "prompt_ids": [9], "response_ids": [[1, 0], [2], [3, 0]]}
+    judged = {**JUDGED, "provenance": {**JUDGED["provenance"], "sampled_tokens": [record]}}
+    place = place_of(write(tmp_path / "x.jsonl", judged), None)
+    (item,) = load_items(place, ask="rank")
+    assert item.provenance["sampled_tokens"] == [record]
+    ids = [item.provenance["sampled_tokens"][0]["response_ids"] for item in load_items(place, ask="pairs")]
+    assert ids == [[[1, 0], [2]], [[1, 0], [3, 0]]]
 
 
 def test_an_interrupted_run_is_asked_about_from_its_samples(tmp_path):

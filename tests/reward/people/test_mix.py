@@ -12,6 +12,7 @@ import pytest
 from alignment.config.schema import DatasetEntry
 from alignment.data.load import load_rankings
 from alignment.data.rows import Asked, Pair, Ranking
+from alignment.data.sampled import HASHES
 from alignment.errors import AlignmentError, DataError
 from reward.people.mix import mix
 from reward.people.mixing import gather, labeller_of, tabulate
@@ -38,6 +39,31 @@ def run(sources, output, **options):
     mix(sources, output, **{"bootstrap": 0, "tell": told.append, **options})
     rows = [json.loads(line) for line in output.read_text().splitlines()]
     return rows, json.loads(output.with_name(f"{output.stem}.labellers.json").read_text()), told
+
+
+def test_sampled_tokens_stay_with_their_texts(tmp_path):
+    def record(hashes, *ids):
+        return {**dict.fromkeys(HASHES, hashes), "prompt_ids": [9], "response_ids": list(ids)}
+
+    one = write(tmp_path / "one.jsonl", [
+        row("Q", ["a", "b"], [(0, 1, 0.9, "ok")], judge="j", stopped=[True, False],
+            sampled_tokens=[record("x", [1, 0], [2])]),
+        row("Q", ["b", "c"], [(0, 1, 0.9, "ok")], judge="j", stopped=[True, True],
+            sampled_tokens=[record("x", [2, 0], [3, 0])]),
+    ])  # fmt: skip
+    other = write(tmp_path / "other.jsonl", [
+        row("Q", ["a", "d"], [(0, 1, 0.9, "ok")], judge="k", stopped=[True, True],
+            sampled_tokens=[record("y", [7, 0], [8, 0])]),
+        row("Q", ["d", "human"], [(0, 1, 0.9, "ok")], **person("Ben")),
+    ])  # fmt: skip
+    (mixed,), _, _ = run([one, other], tmp_path / "mixed.jsonl")
+    assert mixed["responses"] == ["a", "b", "c", "d", "human"]
+    assert mixed["provenance"]["stopped"] == [True, False, True, True, True]  # "b" was cut off once
+    assert mixed["provenance"]["sampled_tokens"] == [
+        record("x", [1, 0], [2], [3, 0], [], []),
+        record("y", [7, 0], [], [], [8, 0], []),
+    ]
+    assert all("sampled_tokens" not in label["provenance"] for label in mixed["provenance"]["labels"])
 
 
 def test_labels_meet_by_text_whatever_their_order(tmp_path):
