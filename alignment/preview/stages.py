@@ -8,6 +8,7 @@ from typing import Any
 from transformers import AutoConfig
 
 from alignment.config.schema import DPORecipe, ModelKeys, SFTRecipe
+from alignment.data.answer_tokens import AnswerTokens
 from alignment.data.masks import IGNORE, TrainedRow
 from alignment.data.rows import Ranking
 from alignment.data.template import Template
@@ -77,7 +78,9 @@ def demonstrations(recipe: SFTRecipe, written: Written) -> Stage:
 
     def build(place: int) -> Row:
         source, row = data.train[train.places[place]], train.rows[place]
-        whole = _uncut(template.demonstrations(source), place - train.places.index(train.places[place]), limit)
+        whole = _uncut(
+            AnswerTokens(template).demonstrations(source), place - train.places.index(train.places[place]), limit
+        )
         tokens = Tokens.labelled(row["input_ids"], row["labels"], whole.input_ids[limit:])
         text = str(written.tokenizer.decode(whole.input_ids))
         parts = [part for part in parts_of(source) if part.name == "tools" or part.text.strip() in text]
