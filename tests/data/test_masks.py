@@ -12,57 +12,9 @@ from alignment.data.template import IGNORE, Template
 from alignment.errors import AlignmentError, DataError
 from alignment.train.dpo import tokenise_pairs
 from alignment.train.sft import tokenise_demonstrations
+from tests.data.kinds import IM, KINDS, TEMPLATES, tokenizer_of, written
 from tests.models import make_tokenizer
 from tests.reference import masks as reference
-
-IM = "{{ '<|im_start|>' + m.role + '\\n' + m.content + '<|im_end|>\\n' }}"
-LOOP = "{%- for m in messages -%}BODY{%- endfor -%}{%- if add_generation_prompt -%}ASK{%- endif -%}"
-ASK = "{{ '<|im_start|>assistant\\n' }}"
-MORE = ["<think>", "</think>", "<|user|>", "<|assistant|>", "<|system|>", "<|end|>", "[INST]", "[/INST]", "<s>", "</s>"]
-
-
-def written(body, ask=ASK):
-    return LOOP.replace("BODY", body).replace("ASK", ask)
-
-
-HISTORY = "{%- if m.role == 'assistant' and not loop.last -%}{%- set c = m.content.split('</think>')[-1] -%}"
-TEMPLATES = {  # popular kinds beside those of ../shared/models/kinds
-    "chatml": written(IM),
-    "trims": written(IM.replace("m.content", "(m.content | trim)")),
-    "strips history": written(
-        HISTORY + "{%- else -%}{%- set c = m.content -%}{%- endif -%}" + IM.replace("m.content", "c")
-    ),
-    "empty thought": written(
-        "{{ '<|im_start|>' + m.role + '\\n' }}"
-        "{%- if m.role == 'assistant' and loop.last and '</think>' not in m.content -%}"
-        "{{ '<think>\\n\\n</think>\\n\\n' }}{%- endif -%}{{ m.content + '<|im_end|>\\n' }}"
-    ),
-    "counts turns": "{{ 'Turns: ' ~ messages | selectattr('role', 'equalto', 'user') | list | length ~ '\\n' }}"
-    + written(IM),
-    "mistral": "{{ '<s>' }}{%- for m in messages -%}{%- if m.role == 'user' -%}{{ '[INST] ' + m.content + ' [/INST]' }}"
-    "{%- elif m.role == 'system' -%}{{ raise_exception('no system') }}"
-    "{%- else -%}{{ ' ' + m.content + '</s>' }}{%- endif -%}{%- endfor -%}",
-    "phi3": written("{{ '<|' + m.role + '|>\\n' + m.content + '<|end|>\\n' }}", "{{ '<|assistant|>\\n' }}").replace(
-        "{%- endif -%}", "{%- else -%}{{ eos_token }}{%- endif -%}"
-    ),
-    "zephyr": written("{{ '<|' + m.role + '|>\\n' + m.content + eos_token + '\\n' }}", "{{ '<|assistant|>\\n' }}"),
-    "system moves": written(
-        "{%- if m.role == 'system' -%}{%- continue -%}{%- endif -%}"
-        "{%- if m.role == 'user' and messages[0].role == 'system' "
-        "and m == (messages | selectattr('role', 'equalto', 'user') | list)[-1] -%}"
-        "{{ '<|im_start|>system\\n' + messages[0].content + '<|im_end|>\\n' }}{%- endif -%}" + IM
-    ),
-    "marks": written(
-        "{%- if m.role == 'assistant' -%}{{ '<|im_start|>assistant\\n' }}{% generation %}{{ m.content + '<|im_end|>' }}"
-        "{% endgeneration %}{{ '\\n' }}{%- else -%}" + IM + "{%- endif -%}"
-    ),
-    "marks without the end": written(
-        "{%- if m.role == 'assistant' -%}{{ '<|im_start|>assistant\\n' }}{% generation %}{{ m.content }}"
-        "{% endgeneration %}{{ '<|im_end|>\\n' }}{%- else -%}" + IM + "{%- endif -%}"
-    ),
-}
-SHARED = ("gemma3", "gen", "glm", "llama3", "named", "qwen25", "qwen25base", "qwen3", "r1")
-KINDS = [*TEMPLATES, *SHARED]
 
 U, A = {"role": "user", "content": "Two plus two?"}, {"role": "assistant", "content": "Four."}
 S = {"role": "system", "content": "Be kind."}
@@ -95,22 +47,13 @@ CONVERSATIONS = {
 def tokenizers(request):
     made = {}
 
-    def tokenizer_of(kind):
-        if kind in made:
-            return made[kind]
-        if kind in TEMPLATES:
-            tokenizer = make_tokenizer(vocab_size=400, chat_template=TEMPLATES[kind])
-            tokenizer.add_special_tokens({"additional_special_tokens": MORE})
-            if kind in ("mistral", "zephyr", "phi3"):
-                tokenizer.eos_token = "</s>"
-        else:
-            from transformers import AutoTokenizer
+    def of(kind):
+        if kind not in made:
+            folder = None if kind in TEMPLATES else request.getfixturevalue("shared") / "models/kinds"
+            made[kind] = tokenizer_of(kind, folder)
+        return made[kind]
 
-            shared = request.getfixturevalue("shared")
-            tokenizer = AutoTokenizer.from_pretrained(str(shared / "models/kinds" / kind))
-        return made.setdefault(kind, tokenizer)
-
-    return tokenizer_of
+    return of
 
 
 def rows_in(tmp_path, template, row):
@@ -123,11 +66,11 @@ def rows_in(tmp_path, template, row):
 
 # Refused, and why; every other pair of conversation and kind is trained as the reference has it.
 def reason(kind, name):
-    if kind in ("mistral", "gemma3") and name == "system":
+    if kind in ("mistral", "gemma2", "gemma3") and name == "system":
         return "no system|No system role"
     if kind == "r1":
         return None if name in ("reasoning", "reasoning in history") else "opens <think>, and the answer|tool"
-    if kind in ("mistral", "gemma3") and name.startswith("tool"):  # the tools are told in a system message
+    if kind in ("mistral", "gemma2", "gemma3") and name.startswith("tool"):  # the tools are told in a system message
         return "no system|No system role"
     return None
 

@@ -40,16 +40,46 @@ def rows(
     return joined
 
 
-def _one(tokenizer: Any, messages: list[dict[str, Any]], tools: Any, stops: list[int], end: int) -> Row:
-    def text(turns: list[dict[str, Any]], prompt: bool) -> str:
-        plain = [{key: value for key, value in turn.items() if key != "weight"} for turn in turns]
-        return tokenizer.apply_chat_template(plain, tools=tools, tokenize=False, add_generation_prompt=prompt)
+def context(tokenizer: Any, messages: list[dict[str, Any]], tools: Any = None) -> list[int]:
+    """Return the ids that an answer to `messages` is generated from."""
+    text = _written(tokenizer, messages, tools, prompt=True)
+    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
-    before, whole = text(messages[:-1], True), text(messages, False)
+
+def answer(tokenizer: Any, messages: list[dict[str, Any]], tools: Any, stops: list[int], end: int) -> list[int]:
+    """Return the ids of the last message, with its stop token, after the context of those before."""
+    _, labels = _one(tokenizer, messages, tools, stops, end)
+    return [label for label in labels if label != IGNORE]
+
+
+def continued(tokenizer: Any, prompt: str, completion: str, end: int) -> Row:
+    """Return the row of a text that continues another, behind what the tokenizer puts before any text."""
+    begin = tokenizer("", add_special_tokens=True)["input_ids"]
+    last = tokenizer("a", add_special_tokens=True)["input_ids"][-1]
+    ids = [token for token in begin if token != last or token == tokenizer.bos_token_id]
+    labels = [IGNORE] * len(ids)
+    return _aligned(tokenizer, prompt, prompt + completion, [end], end, ids, labels)
+
+
+def _one(tokenizer: Any, messages: list[dict[str, Any]], tools: Any, stops: list[int], end: int) -> Row:
+    before = _written(tokenizer, messages[:-1], tools, prompt=True)
+    whole = _written(tokenizer, messages, tools, prompt=False)
+    if not whole.startswith(before) and before.endswith("<think>\n") and "</think>" in messages[-1]["content"]:
+        whole = before + messages[-1]["content"].removeprefix("<think>\n")  # the thought is open already
     if not whole.startswith(before):
         raise Unlike(f"{before!r} does not begin {whole!r}")
+    return _aligned(tokenizer, before, whole, stops, end, [], [])
+
+
+def _written(tokenizer: Any, turns: list[dict[str, Any]], tools: Any, *, prompt: bool) -> str:
+    plain = [{key: value for key, value in turn.items() if key != "weight"} for turn in turns]
+    return str(tokenizer.apply_chat_template(plain, tools=tools, tokenize=False, add_generation_prompt=prompt))
+
+
+def _aligned(
+    tokenizer: Any, before: str, whole: str, stops: list[int], end: int, ids: list[int], labels: list[int]
+) -> Row:
     encoded = tokenizer(whole, add_special_tokens=False, return_offsets_mapping=True)
-    ids, labels = [], []
     for token, (low, high) in zip(encoded["input_ids"], encoded["offset_mapping"], strict=True):
         if low < len(before) < high:
             raise Unlike(f"a token reaches over the end of {before!r}")
