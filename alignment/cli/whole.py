@@ -12,8 +12,11 @@ from alignment.cli.base import WHOLE_PANEL, verb
 @verb(rich_help_panel=WHOLE_PANEL)
 def check(
     recipes: Annotated[list[str], typer.Argument(metavar="RECIPE...", help="Recipes of stages, and pipelines.")],
+    data: Annotated[
+        bool, typer.Option("--data", help="Read the data too: layouts, keys, counts and bad rows; no model is needed.")
+    ] = False,
 ) -> None:
-    """Tell every fault of recipes and pipelines; reads no data and no model, and writes nothing."""
+    """Tell every fault of recipes and pipelines; reads no model, no data without --data, and writes nothing."""
     from alignment.config import check_file
     from alignment.errors import RecipeError
     from alignment.train.trial import require_accepted
@@ -21,7 +24,12 @@ def check(
     faults: list[str] = []
     for path in recipes:
         try:
-            require_accepted(check_file(path), here=False)
+            checked = check_file(path)
+            require_accepted(checked, here=False)
+            if data:
+                from alignment.doctor.data import require_data
+
+                require_data(checked, typer.echo)
         except RecipeError as error:
             faults += error.faults
         else:
@@ -118,11 +126,12 @@ def doctor(
     gpus: Annotated[int | None, typer.Option(help="Processes that will run; default: this machine's GPUs.")] = None,
     strategy: Annotated[str | None, typer.Option(help="As of alignment plan.")] = None,
     memory: Annotated[str | None, typer.Option(metavar="SIZE", help="Of each GPU; default: this machine's.")] = None,
+    rows: Annotated[int, typer.Option(min=1, max=10**9, help="Rows of data to look at, evenly taken.")] = 2000,
     json: Annotated[Path | None, typer.Option(dir_okay=False, help="Where to write all findings.")] = None,
 ) -> None:
     """Look at this machine and at what recipes need of it; each finding with its remedy.
 
-    Ends with 1 where something is at fault. Of data the first rows are read; no model is loaded.
+    Ends with 1 where something is at fault. Of larger data a sample of rows is looked at; no model is loaded.
     """
     from rich.console import Console
 
@@ -131,7 +140,7 @@ def doctor(
 
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
     machine = this_machine(gpus=gpus, memory=memory, strategy=strategy)
-    if not look(recipes or [], machine, json_out=json, console=console):
+    if not look(recipes or [], machine, json_out=json, console=console, sample=rows):
         sys.exit(1)
 
 

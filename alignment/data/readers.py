@@ -8,7 +8,7 @@ import csv
 import io
 import itertools
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,6 +47,12 @@ class RawSource:
     rows: list[RawRow]
     sha256: str
     from_hub: bool = False  # `datasets` has applied the split's slice
+
+
+def file_of(where: str, files: Collection[str]) -> str:
+    """Return the one of `files` that a row's "file:line" names; of a split on the Hub, "owner/name[split]:line"."""
+    file = where.rpartition(":")[0]
+    return file if file in files else file.rpartition("[")[0]
 
 
 def extension(path: Path) -> str:

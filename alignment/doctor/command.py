@@ -16,6 +16,7 @@ from alignment.config.schema import Recipe
 from alignment.doctor.environment import environment
 from alignment.doctor.findings import Finding
 from alignment.doctor.recipe import examine
+from alignment.doctor.rows import SAMPLE
 from alignment.errors import RecipeError
 from alignment.planner.machine import Machine
 from alignment.run.files import write_json
@@ -29,8 +30,10 @@ MARKS = {
 }
 
 
-def doctor(paths: list[str], machine: Machine, *, json_out: Path | None, console: Console) -> bool:
-    """Look at the machine and at each file, print and write what was found.
+def doctor(
+    paths: list[str], machine: Machine, *, json_out: Path | None, console: Console, sample: int = SAMPLE
+) -> bool:
+    """Look at the machine and at each file, print and write what was found; of data, at `sample` rows.
 
     Returns: whether there is no fault.
     """
@@ -38,7 +41,9 @@ def doctor(paths: list[str], machine: Machine, *, json_out: Path | None, console
     found["machine"] = _told("machine", list(environment()), console)
     for path in paths:
         for name, recipe, has, before, made in _stages(path, machine):
-            findings = [recipe] if isinstance(recipe, Finding) else list(examine(recipe, has, before, made))
+            findings = (
+                [recipe] if isinstance(recipe, Finding) else list(examine(recipe, has, before, made, sample=sample))
+            )
             found[name] = _told(name, findings, console)
     counts = Counter(finding.level for findings in found.values() for finding in findings)
     console.print(f"{counts['fault']} faults, {counts['warning']} warnings")

@@ -7,34 +7,35 @@ from pathlib import Path
 from typing import Any
 
 from alignment.config.combinations import broken_under, values_of
-from alignment.config.schema import PPORecipe, Recipe, SFTRecipe
-from alignment.data import load_rows
-from alignment.data.answer_tokens import AnswerTokens
-from alignment.data.rows import Demonstration, Ranking
-from alignment.data.template import IGNORE, Template
+from alignment.config.schema import PPORecipe, Recipe
+from alignment.data.template import Template
 from alignment.doctor.findings import Finding, fault, note, ok, warning
+from alignment.doctor.rows import SAMPLE, rows
 from alignment.errors import AlignmentError
 from alignment.hub import endpoint, is_offline, local, may_be_on_hub, reach
 from alignment.planner.advice import verdict
 from alignment.planner.machine import GIB, Machine
 from alignment.planner.memory import StagePlan, plan_stage
-from alignment.planner.skeleton import blueprint
 from alignment.policy.base import load_tokenizer
 from alignment.run.tracking import has_key
 from alignment.train.update import UpdateShape
 
-SAMPLE = 200  # rows that are looked at
-MANY = 0.05  # share from which on it is worth a warning
 CHECKPOINTS = 2  # that training keeps, if the recipe does not say
 
 
 def examine(
-    recipe: Recipe, machine: Machine, planned: Mapping[str, Recipe] | None = None, made: Collection[str] = ()
+    recipe: Recipe,
+    machine: Machine,
+    planned: Mapping[str, Recipe] | None = None,
+    made: Collection[str] = (),
+    *,
+    sample: int = SAMPLE,
 ) -> Iterator[Finding]:
     """Look at all that a stage needs.
 
     Args:
         planned: recipes by output_dir that will have run before. made: all files and folders that will be there then.
+        sample: rows of the data to look at.
     """
     known = dict(planned or {})
     yield from _combinations(recipe, machine)
@@ -59,7 +60,7 @@ def examine(
     if _comes(path, made) or any(_comes(entry.path, made) for entry in getattr(recipe, "datasets", [])):
         yield note("data", "template and lengths can be looked at once the stages before have run")
     elif path and plan is not None:
-        yield from _text(recipe)
+        yield from _text(recipe, sample)
 
 
 def _combinations(recipe: Recipe, machine: Machine) -> Iterator[Finding]:
@@ -161,7 +162,7 @@ def _disk(recipe: Recipe, plan: StagePlan | None) -> Iterator[Finding]:
         yield ok("disk", found)
 
 
-def _text(recipe: Any) -> Iterator[Finding]:
+def _text(recipe: Any, sample: int) -> Iterator[Finding]:
     try:
         tokenizer = load_tokenizer(recipe)
         template = Template(tokenizer, recipe.chat_template, recipe.eos_token)
@@ -177,88 +178,4 @@ def _text(recipe: Any) -> Iterator[Finding]:
         yield note(
             "padding", f"the pad token {tokenizer.pad_token!r} also ends answers; padding is told by place, not id"
         )
-    yield from _rows(recipe, template)
-
-
-def _rows(recipe: Any, template: Template) -> Iterator[Finding]:
-    try:
-        loaded = load_rows(recipe)
-    except AlignmentError as error:
-        yield fault("data", str(error), "correct the data, or set on_bad_row: skip to leave such rows out")
-        return
-    yield ok("data", f"{len(loaded.rows)} rows, {len(loaded.skipped)} left out")
-    rows = loaded.rows[:SAMPLE]
-    limit = _limit(recipe)
-    lengths, learned, broken = [], [], []
-    known = AnswerTokens(template)
-    for row in rows:
-        try:
-            tokens, share = _measured(row, known, limit)
-        except AlignmentError as error:
-            broken.append(f"{row.source}: {error}")
-            continue
-        lengths.append(tokens)
-        learned.append(share)
-    if broken:
-        remedy = "correct these rows, or set on_bad_row: skip"
-        yield fault("rows", f"{len(broken)} of {len(rows)} cannot be written in tokens, first {broken[0]}", remedy)
-    if not lengths:
-        return
-    yield from _long(recipe, lengths, limit)
-    if isinstance(recipe, SFTRecipe):
-        yield _masked(learned)
-
-
-def _limit(recipe: Any) -> int | None:
-    context = getattr(
-        blueprint(recipe.model_name_or_path, {}).config.get_text_config(), "max_position_embeddings", None
-    )
-    said = recipe.max_length if hasattr(recipe, "max_length") else recipe.max_prompt_length
-    if said is None and hasattr(recipe, "max_new_tokens") and context is not None:
-        return int(context) - int(recipe.max_new_tokens)
-    return min((limit for limit in (said, context) if limit is not None), default=None)
-
-
-def _measured(row: Any, tokens: AnswerTokens, limit: int | None) -> tuple[int, float]:
-    """Tokens of a row's longest sequence, and the share of its labels that teach."""
-    if isinstance(row, Demonstration):
-        rows = tokens.demonstrations(row)
-        within = [label for trained in rows for label in trained.labels[:limit]]
-        longest = max(len(trained.input_ids) for trained in rows)
-        return longest, sum(label != IGNORE for label in within) / max(1, len(within))
-    if isinstance(row, Ranking):
-        prompt = len(tokens.prompt_ids(row))
-        answers = [len(tokens.answer_ids(row, index)) for index in range(len(row.responses))]
-        return prompt + max(answers, default=0), 1.0
-    return len(tokens.template.prompt_ids(getattr(row, "prompt", row))), 1.0
-
-
-def _long(recipe: Any, lengths: list[int], limit: int | None) -> Iterator[Finding]:
-    ordered = sorted(lengths)
-    middle, longest = ordered[len(ordered) // 2], ordered[-1]
-    found = f"{middle} tokens in the middle, {longest} at most, of the first {len(lengths)} rows"
-    over = sum(length > limit for length in lengths) if limit is not None else 0
-    if not over:
-        yield ok("lengths", found)
-        return
-    share = over / len(lengths)
-    key = "max_length" if hasattr(recipe, "max_length") else "max_prompt_length"
-    cut = "are cut" if isinstance(recipe, SFTRecipe) else "do not fit"
-    said = f"{share:.0%} {cut} at {limit} tokens; {found}"
-    if isinstance(recipe, SFTRecipe) or recipe.on_bad_row == "skip":
-        yield (warning if share > MANY else note)("lengths", said, f"raise {key}, or shorten the rows")
-    else:
-        yield fault("lengths", said, f"raise {key}, shorten the rows, or set on_bad_row: skip")
-
-
-def _masked(learned: list[float]) -> Finding:
-    nothing = sum(share == 0 for share in learned) / len(learned)
-    mean = sum(learned) / len(learned)
-    found = f"{1 - mean:.0%} of labels are masked"
-    if nothing == 1:
-        return fault("labels", "no row has a label that teaches", "look at the data's columns and the chat template")
-    if nothing > MANY:
-        return warning(
-            "labels", f"{found}; {nothing:.0%} of rows teach nothing", "raise max_length, or drop these rows"
-        )
-    return ok("labels", found)
+    yield from rows(recipe, template, sample)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from alignment.data.masks import IGNORE
+from alignment.data.readers import file_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +83,7 @@ class Stage:
 
     def layout(self, source: str) -> str:
         """Return the layout of the file that a row comes from."""
-        return self.formats.get(file_of(source), "")
+        return self.formats.get(file_of(source, self.formats), "")
 
     def layouts(self) -> dict[str, int]:
         """Count rows by layout."""
@@ -92,15 +93,10 @@ class Stage:
         """Build `count` rows: as many of each file, its first ones, in the order of training."""
         by_file: dict[str, list[int]] = {}
         for place, source in enumerate(self.sources):
-            by_file.setdefault(file_of(source), []).append(place)
+            by_file.setdefault(file_of(source, self.formats), []).append(place)
         chosen: list[int] = []
         turn = 0
         while len(chosen) < min(count, len(self.sources)):
             chosen += [places[turn] for places in by_file.values() if turn < len(places)]
             turn += 1
         return [self.build(place) for place in sorted(chosen[:count])]
-
-
-def file_of(source: str) -> str:
-    """Return the file of "file:line"."""
-    return source.rpartition(":")[0]

@@ -1,0 +1,191 @@
+"""The rows of a recipe as tokens: lengths, labels, and whether the tokens hold all that the rows say."""
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from alignment.config.schema import SFTRecipe
+from alignment.data import load_rows
+from alignment.data.answer_tokens import AnswerTokens
+from alignment.data.chat import THOUGHTS
+from alignment.data.conversations import carried_tools
+from alignment.data.rows import Demonstration, Message, Prompt, Ranking
+from alignment.data.template import IGNORE, Template
+from alignment.doctor.findings import Finding, fault, note, ok, warning
+from alignment.errors import AlignmentError
+from alignment.planner.skeleton import blueprint
+
+SAMPLE = 2_000  # rows that are looked at, where nobody says how many
+MANY = 0.05  # share from which on it is worth a warning
+TAGS = re.compile(r"\s|" + "|".join(re.escape(tag) for pair in THOUGHTS for tag in pair))
+CALL = "<tool_call>"  # begins what a template may write in another form
+
+
+@dataclass(slots=True)
+class Measured:
+    """One row as tokens."""
+
+    tokens: int  # of its longest sequence
+    share: float  # of its labels that teach
+    doubled: bool  # a sequence begins with two BOS tokens
+    lost: dict[str, str | None] = field(default_factory=dict)  # "text", "reasoning", "tools" → what is missing
+
+
+def rows(recipe: Any, template: Template, sample: int) -> Iterator[Finding]:
+    """Look at `sample` rows, evenly taken from all."""
+    try:
+        loaded = load_rows(recipe)
+    except AlignmentError as error:
+        yield fault("data", str(error), "correct the data, or set on_bad_row: skip to leave such rows out")
+        return
+    yield ok("data", f"{len(loaded.rows)} rows, {len(loaded.skipped)} left out")
+    count = len(loaded.rows)
+    taken = sorted({place * count // sample for place in range(sample)}) if count > sample else range(count)
+    of_what = f"all {count} rows" if count <= sample else f"{len(taken)} of {count} rows, evenly taken"
+    limit = limit_of(recipe)
+    known = AnswerTokens(template)
+    found: list[tuple[str, Measured]] = []
+    broken = []
+    for place in taken:
+        row, source = loaded.rows[place], loaded.sources[place]
+        try:
+            found.append((source, measured(row, known, limit)))
+        except AlignmentError as error:
+            broken.append(f"{source}: {error}")
+    if broken:
+        remedy = "correct these rows, or set on_bad_row: skip"
+        yield fault("rows", f"{len(broken)} of {len(taken)} cannot be written in tokens, first {broken[0]}", remedy)
+    if not found:
+        return
+    yield from _long(recipe, [one.tokens for _, one in found], limit, of_what)
+    if isinstance(recipe, SFTRecipe):
+        yield _masked([one.share for _, one in found])
+    yield from _round_trips(found, of_what)
+
+
+def limit_of(recipe: Any) -> int | None:
+    """Return how many tokens a sequence, or a prompt, may have."""
+    context = getattr(
+        blueprint(recipe.model_name_or_path, {}).config.get_text_config(), "max_position_embeddings", None
+    )
+    said = recipe.max_length if hasattr(recipe, "max_length") else recipe.max_prompt_length
+    if said is None and hasattr(recipe, "max_new_tokens") and context is not None:
+        return int(context) - int(recipe.max_new_tokens)
+    return min((limit for limit in (said, context) if limit is not None), default=None)
+
+
+def measured(row: Any, tokens: AnswerTokens, limit: int | None) -> Measured:
+    """Write a row in tokens and compare what they decode to with what the row holds.
+
+    Raises: DataError where it cannot be written.
+    """
+    template = tokens.template
+    if isinstance(row, Demonstration):
+        trained = tokens.demonstrations(row)
+        within = [label for one in trained for label in one.labels[:limit]]
+        share = sum(label != IGNORE for label in within) / max(1, len(within))
+        chat = isinstance(row.prompt, list)
+        said = row.conversation() if chat else [_plain(row.prompt), _plain(row.completion)]
+        return _compared([one.input_ids for one in trained], share, said, row.tools if chat else None, template)
+    prompt: Prompt = row.prompt if isinstance(row, Ranking) else row
+    head = tokens.prompt_ids(row) if isinstance(row, Ranking) else template.prompt_ids(prompt)
+    said = list(prompt) if isinstance(prompt, list) else [_plain(prompt)]
+    said, tools = carried_tools(said)
+    sequences = [head]
+    if isinstance(row, Ranking):
+        sequences = [head + tokens.answer_ids(row, index) for index in range(len(row.responses))] or [head]
+        said += [_plain(text) for text in row.responses]
+    return _compared(sequences, 1.0, said, tools, template)
+
+
+def _plain(text: Any) -> Message:
+    return {"role": "", "content": str(text)}
+
+
+def _compared(
+    sequences: Sequence[list[int]], share: float, said: Sequence[Message], tools: str | None, template: Template
+) -> Measured:
+    bos = template.tokenizer.bos_token_id
+    doubled = bos is not None and any(ids[:2] == [bos, bos] for ids in sequences)
+    found = Measured(max(map(len, sequences)), share, doubled)
+    written = _squeezed(" ".join(str(template.tokenizer.decode(ids)) for ids in sequences))
+    texts = [str(message["content"]).partition(CALL)[0] for message in said]
+    found.lost["text"] = next((text for text in texts if _squeezed(text) not in written), None)
+    thoughts = [str(message["reasoning"]) for message in said if message.get("reasoning")]
+    thoughts += [text for text in texts if any(tags[1] in text for tags in THOUGHTS)]
+    if thoughts:
+        found.lost["reasoning"] = next((text for text in thoughts if _squeezed(text) not in written), None)
+    names = list(_tool_names(tools))
+    if names:
+        found.lost["tools"] = next((name for name in names if _squeezed(name) not in written), None)
+    return found
+
+
+def _squeezed(text: str) -> str:
+    """Return a text without blanks and without tags of reasoning, which a template may place as it likes."""
+    return TAGS.sub("", text)
+
+
+def _tool_names(tools: str | None) -> Iterator[str]:
+    for tool in json.loads(tools) if tools else []:
+        function = tool.get("function", tool) if isinstance(tool, dict) else {}
+        if isinstance(function, dict) and function.get("name"):
+            yield str(function["name"])
+
+
+def _long(recipe: Any, lengths: list[int], limit: int | None, of_what: str) -> Iterator[Finding]:
+    ordered = sorted(lengths)
+    middle, longest = ordered[len(ordered) // 2], ordered[-1]
+    found = f"{middle} tokens in the middle, {longest} at most, of {of_what}"
+    over = sum(length > limit for length in lengths) if limit is not None else 0
+    if not over:
+        yield ok("lengths", found)
+        return
+    share = over / len(lengths)
+    key = "max_length" if hasattr(recipe, "max_length") else "max_prompt_length"
+    cut = "are cut" if isinstance(recipe, SFTRecipe) else "do not fit"
+    said = f"{share:.0%} {cut} at {limit} tokens; {found}"
+    if isinstance(recipe, SFTRecipe) or recipe.on_bad_row == "skip":
+        yield (warning if share > MANY else note)("lengths", said, f"raise {key}, or shorten the rows")
+    else:
+        yield fault("lengths", said, f"raise {key}, shorten the rows, or set on_bad_row: skip")
+
+
+def _masked(learned: list[float]) -> Finding:
+    nothing = sum(share == 0 for share in learned) / len(learned)
+    mean = sum(learned) / len(learned)
+    found = f"{1 - mean:.0%} of labels are masked"
+    if nothing == 1:
+        return fault("labels", "no row has a label that teaches", "look at the data's columns and the chat template")
+    if nothing > MANY:
+        return warning(
+            "labels", f"{found}; {nothing:.0%} of rows teach nothing", "raise max_length, or drop these rows"
+        )
+    return ok("labels", found)
+
+
+def _round_trips(found: Sequence[tuple[str, Measured]], of_what: str) -> Iterator[Finding]:
+    doubled = [source for source, one in found if one.doubled]
+    if doubled:
+        remedy = "take the BOS token out of the text, or out of the chat template"
+        yield warning("BOS", f"{len(doubled)} of {of_what} begin with two BOS tokens, first {doubled[0]}", remedy)
+    else:
+        yield ok("BOS", f"at most one begins a row, in {of_what}")
+    yield from _kept(found, "text", "look at the row with alignment preview; give another chat_template")
+    remedy = "give a chat_template that writes reasoning; alignment preview shows the row"
+    yield from _kept(found, "reasoning", remedy)
+    yield from _kept(found, "tools", "give a chat_template that writes tools")
+
+
+def _kept(found: Sequence[tuple[str, Measured]], what: str, remedy: str) -> Iterator[Finding]:
+    having = [(source, one.lost[what]) for source, one in found if what in one.lost]
+    lost = [(source, text) for source, text in having if text is not None]
+    if lost:
+        source, text = lost[0]
+        shown = text.strip() if len(text.strip()) <= 60 else f"{text.strip()[:57]}..."
+        said = f"{len(lost)} of {len(having)} rows: their tokens do not decode to all of it, first {source}: {shown!r}"
+        yield warning(what, said, remedy)
+    elif having:
+        yield ok(what, f"the tokens decode to all of it, in {len(having)} rows")

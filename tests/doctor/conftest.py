@@ -1,0 +1,3 @@
+"""Recipes to look at."""
+
+from tests.preview.conftest import recipe as recipe
