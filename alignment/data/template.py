@@ -217,8 +217,8 @@ class Template:
     @staticmethod
     def _stop_inside(token: str) -> DataError:
         return DataError(
-            f"an answer holds the stop token {token!r} before its end, so "
-            "a model would learn to stop there; take it out of the text."
+            f"an answer holds the stop token {token!r} before its end, so a model would learn to stop there; take it "
+            "out of the text. A conversation that was rendered beforehand belongs in messages, turn by turn."
         )
 
     def _tokens_inside(self, context: str, tail: str, spans: Sequence[Span], hidden: Mapping[str, str]) -> set[int]:
