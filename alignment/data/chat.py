@@ -10,12 +10,11 @@ from typing import Any
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from alignment.data.control import ControlTokens
-from alignment.data.conversations import carried_tools, with_tools
+from alignment.data.conversations import REASONING, carried_tools, with_tools
 from alignment.data.rows import Message
 from alignment.data.stops import PROBE
 from alignment.errors import DataError, ModelError, first_line
 
-REASONING_FIELDS = ("reasoning_content", "reasoning", "thinking")  # of messages, as chat templates name them
 # The tags between which models write their reasoning.
 THOUGHTS = (
     ("<think>", "</think>"),
@@ -51,8 +50,9 @@ class ChatWriter:
         self._variables = {**tokenizer.special_tokens_map, "eos_token": eos_token}
         self._takes_tools = "tools" in chat_template
         self._takes_calls = "tool_calls" in chat_template
-        self._reasoning = [name for name in REASONING_FIELDS if re.search(rf"\b{name}\b", chat_template)]
-        self._thought = next((tags for tags in THOUGHTS if tags[1] in chat_template), None)
+        self._reasoning = [name for name in REASONING if re.search(rf"\b{name}\b", chat_template)]
+        self.thought = next((tags for tags in THOUGHTS if tags[1] in chat_template), None)
+        self._written: set[tuple[Any, ...]] = set()  # shapes of conversations that the template writes whole
         self.marks_answers = bool(_GENERATION.search(chat_template))
 
     def use_stops(self, tokens: Sequence[str]) -> None:
@@ -62,7 +62,7 @@ class ChatWriter:
     def prepare(self, messages: Sequence[Message], tools: str | None) -> Chat:
         """Bring messages and the JSON of tools to what the template reads.
 
-        Raises: DataError where a message has reasoning, and the template has no place for it.
+        Raises: DataError where a message has reasoning, and the template has no place for it, or leaves out a message.
         """
         given, carried = carried_tools(list(messages))
         tools = tools or carried
@@ -74,6 +74,7 @@ class ChatWriter:
             given = with_tools(given, tools)
             chat.added = len(given) - before
         chat.messages = [self._message(message, chat) for message in given]
+        self._require_all_written(chat)
         return chat
 
     def _message(self, message: Message, chat: Chat) -> dict[str, Any]:
@@ -84,10 +85,12 @@ class ChatWriter:
             written["content"] = written["content"].partition("<tool_call>")[0].strip()
         if own:
             written["content"] = without_stops(written["content"], self.stop_texts)
+        if reasoning and self.thought:
+            written["content"] = without_repeated(reasoning, written["content"], self.thought)
         if reasoning and self._reasoning:
             written |= dict.fromkeys(self._reasoning, reasoning)
-        elif reasoning and self._thought:
-            written["content"] = in_tags(reasoning, written["content"], self._thought)
+        elif reasoning and self.thought:
+            written["content"] = in_tags(reasoning, written["content"], self.thought)
         elif reasoning:
             raise DataError(
                 "a message of the assistant has reasoning in a field of its own, and the chat template writes no "
@@ -123,6 +126,62 @@ class ChatWriter:
                     f"the chat template of {self._tokenizer.name_or_path} writes the same text for different messages "
                     f"of the {role}; use the model's own template, or give chat_template."
                 )
+
+    def require_generation_prompt(self) -> None:
+        """Refuse a template whose header of an answer would be trained as a part of the answer.
+
+        Raises: ModelError.
+        """
+        question, answer = {"role": "user", "content": "Hi"}, {"role": "assistant", "content": PROBE}
+        try:
+            asked, plain = (self.render(Chat([question], None), ask=ask) for ask in (True, False))
+            whole = self.render(Chat([question, answer], None), ask=False)
+            longer = self.render(Chat([question, answer, question], None), ask=False)
+        except DataError:
+            return
+        if asked != plain or not whole.startswith(plain) or PROBE not in whole:
+            return
+        header = whole[len(plain) :].partition(PROBE)[0]
+        header = re.sub("|".join(re.escape(tag) for tags in THOUGHTS for tag in tags), "", header).strip()
+        both = enumerate(zip(whole, longer, strict=False))
+        extra = whole[next((place for place, (one, other) in both if one != other), len(whole)) :]  # written at the end
+        if header:
+            raise ModelError(
+                f"the chat template ignores add_generation_prompt, so {header!r} would be trained as a part of every "
+                "answer; set chat_template to one that writes it where add_generation_prompt is true."
+            )
+        if extra.strip() and PROBE not in extra and plain.endswith(extra):
+            raise ModelError(
+                f"the chat template ends every conversation with {extra.strip()!r}, with which an answer begins; set "
+                "chat_template to one that writes it only where add_generation_prompt is true."
+            )
+
+    def _require_all_written(self, chat: Chat) -> None:
+        """Refuse a conversation of which the template leaves out a message that is not the assistant's.
+
+        Conversations of one shape are tried once. Answers are looked at where they are trained.
+
+        Raises: DataError.
+        """
+        shape = tuple((m["role"], bool(m["content"].strip()), *sorted(m.keys() - {"content"})) for m in chat.messages)
+        if shape in self._written:
+            return
+        words = [
+            f"{PROBE} {m['role']} {place}." if m["content"].strip() else "" for place, m in enumerate(chat.messages)
+        ]
+        tried = [{**message, "content": word} for message, word in zip(chat.messages, words, strict=True)]
+        own = bool(tried) and tried[-1]["role"] == "assistant"
+        text = self.render(Chat(tried, chat.tools), ask=not own)
+        others = [place for place, message in enumerate(tried) if message["role"] != "assistant"]
+        left = next((place for place in others if words[place] not in text), None)
+        if left is not None:
+            role = tried[left]["role"]
+            remedy = "put its text into the first message of the user, or set" if role == "system" else "set"
+            raise DataError(
+                f"the chat template leaves out message {left + 1 - chat.added}, of the {role}, so answers would be "
+                f"trained without it; {remedy} chat_template to one that writes it"
+            )
+        self._written.add(shape)
 
     def require_sound_marks(self) -> None:
         """Refuse a template whose `{% generation %}` marks another's words.
@@ -169,6 +228,22 @@ class ChatWriter:
                 "one that takes it"
             )
         return fault
+
+
+def without_repeated(reasoning: str, content: str, tags: tuple[str, str]) -> str:
+    """Return a content without the thought that it begins with, where that is the reasoning of the message's field.
+
+    Raises: DataError where it holds another thought.
+    """
+    if tags[0] not in content and tags[1] not in content:
+        return content
+    before, _, rest = content.partition(tags[1])
+    if before.replace(tags[0], "", 1).strip() != reasoning.strip() or tags[0] in rest or tags[1] in rest:
+        raise DataError(
+            f"a message of the assistant has reasoning in a field of its own, and {tags[0]} or {tags[1]} with other "
+            "text in its content; keep one of the two"
+        )
+    return rest.lstrip("\n")
 
 
 def in_tags(reasoning: str, content: str, tags: tuple[str, str]) -> str:

@@ -232,7 +232,7 @@ def split_answer(messages: list[Message], what: str) -> tuple[list[Message], str
         raise BadRow(f"{what} ends with an empty answer")
     if len(messages) < 2:
         raise BadRow(f"{what} holds an answer without a prompt")
-    return messages[:-1], last["content"]
+    return messages[:-1], _with_reasoning(last)
 
 
 def parse_hh(text: str, what: str) -> list[Message]:
@@ -281,7 +281,7 @@ def _rest(messages: list[Message], what: str) -> str:
             f"{what} goes on after the answer with which it parts from the other conversation, with a message of the "
             f"{messages[1]['role']}; only single answers are compared, so give pairs that part at their last message"
         )
-    return messages[0]["content"]
+    return _with_reasoning(messages[0])
 
 
 def readable(prompt: Prompt) -> str:

@@ -14,11 +14,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from alignment.data.chat import REASONING_FIELDS, THOUGHTS, in_tags
+from alignment.data.chat import THOUGHTS, in_tags
+from alignment.data.conversations import REASONING
 from alignment.errors import DataError
 
 IGNORE = -100  # label of a token that no loss covers
 Span = tuple[int, int]  # characters, begin and end
+Tags = tuple[str, str]  # before and after a thought
 
 
 class NotWritten(DataError):
@@ -54,16 +56,18 @@ def rows_of(answers: Iterable[Answer]) -> list[TrainedRow]:
     return rows
 
 
-def written_after(context: str, whole: str, message: dict[str, Any]) -> str:
+def written_after(context: str, whole: str, message: dict[str, Any], thought: Tags | None) -> str:
     """Return what a template writes of an answer after the generation prompt.
 
     Args:
         context: the messages before, rendered with the generation prompt. whole: the same with the answer.
-        message: the answer, as the template reads it.
+        message: the answer, as the template reads it. thought: the tags of reasoning that the template has.
 
     Raises: NotWritten where the template cannot write the answer there, or leaves out a part of it.
     """
     opened = next((tags for tags in THOUGHTS if context.rstrip().endswith(tags[0])), None)
+    if thought is not None:
+        _require_one_thought(str(message["content"]), thought, is_open=opened is not None)
     tail = whole[len(context) :] if whole.startswith(context) else None
     if opened is not None:
         tail = _in_thought(context, tail, message, opened)
@@ -73,7 +77,26 @@ def written_after(context: str, whole: str, message: dict[str, Any]) -> str:
     return tail
 
 
-def _in_thought(context: str, tail: str | None, message: dict[str, Any], tags: tuple[str, str]) -> str:
+def _require_one_thought(content: str, tags: Tags, *, is_open: bool) -> None:
+    """Refuse tags of reasoning that are anywhere but around one thought at the beginning.
+
+    Args:
+        is_open: whether the generation prompt has opened the thought, which the answer then only closes.
+    """
+    begin, end = tags
+    inside, closed, rest = content.partition(end)
+    opens = inside.lstrip().startswith(begin)
+    more = begin in inside.lstrip().removeprefix(begin) or begin in rest or end in rest
+    complete = (opens or is_open) if closed else not opens
+    if complete and not more:
+        return
+    raise NotWritten(
+        f"{begin} and {end} in the answer {_shown(content)} are not around one thought at its beginning, and the chat "
+        "template gives them that meaning; close the thought, or take the tags out of the text"
+    )
+
+
+def _in_thought(context: str, tail: str | None, message: dict[str, Any], tags: Tags) -> str:
     """Continue a generation prompt that opens the reasoning, in the tag that is open already."""
     if tail is not None and not tail.lstrip().startswith(tags[0]) and tags[1] in tail:
         return tail
@@ -92,7 +115,7 @@ def _in_thought(context: str, tail: str | None, message: dict[str, Any], tags: t
 def _as_it_stands(context: str, message: dict[str, Any]) -> str:
     """Return the content itself where the template writes something else in place of the generation prompt."""
     closed = next((tags for tags in THOUGHTS if context.rstrip().endswith(tags[1])), None)
-    reasons = any(message.get(name) for name in REASONING_FIELDS) or (closed and closed[1] in message["content"])
+    reasons = any(message.get(name) for name in REASONING) or (closed and closed[1] in message["content"])
     if message.get("tool_calls") or reasons:
         what = "reasoning" if reasons else "a tool call"
         raise NotWritten(
@@ -103,18 +126,18 @@ def _as_it_stands(context: str, message: dict[str, Any]) -> str:
     return str(message["content"])
 
 
-def _with_reasoning(message: dict[str, Any], tags: tuple[str, str]) -> str:
-    reasoning = next((message[name] for name in REASONING_FIELDS if message.get(name)), None)
+def _with_reasoning(message: dict[str, Any], tags: Tags) -> str:
+    reasoning = next((message[name] for name in REASONING if message.get(name)), None)
     return in_tags(reasoning, message["content"], tags) if reasoning else str(message["content"])
 
 
 def _require_whole(tail: str, message: dict[str, Any]) -> None:
     """Refuse a template that leaves out a part of the answer; blanks and tags of reasoning do not count."""
-    if message["content"].strip() in tail and not message.keys() & {"tool_calls", *REASONING_FIELDS}:
+    if message["content"].strip() in tail and not message.keys() & {"tool_calls", *REASONING}:
         return
     tags = "|".join(re.escape(tag) for pair in THOUGHTS for tag in pair)
     written = re.sub(rf"\s|{tags}", "", tail)
-    texts = [message["content"], *(message.get(name) or "" for name in REASONING_FIELDS)]
+    texts = [message["content"], *(message.get(name) or "" for name in REASONING)]
     texts += [_name_of(call) for call in message.get("tool_calls") or []]
     for text in (part for whole in texts for part in re.split(tags, str(whole))):
         if re.sub(r"\s", "", text) not in written:

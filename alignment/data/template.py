@@ -55,6 +55,7 @@ class Template:
         if self.chat_template:
             self._writer = ChatWriter(tokenizer, self.chat_template, self._eos_token)
             self._writer.require_messages_written()
+            self._writer.require_generation_prompt()
             self._writer.require_sound_marks()
         render = (lambda messages: self._render(messages, None, ask=False)) if self.chat_template else None
         stops = reconcile(tokenizer, self.eos_token_id, render, generation_config)
@@ -166,7 +167,7 @@ class Template:
         self._refuse_stop(message["content"], writer.stop_texts, chat)
         context = writer.render(chat, place, ask=True)
         whole, marks = writer.render_marked(chat, place + 1)
-        tail = written_after(context, whole, message)
+        tail = written_after(context, whole, message, writer.thought)
         context_ids = self._ids(context, special=False, hidden=chat.hidden)
         ids = self._continuation(context, tail, special=False, hidden=chat.hidden, before=context_ids)
         by_template = context + tail == whole

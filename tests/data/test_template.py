@@ -195,9 +195,10 @@ def test_tools_reach_templates_that_take_them_and_those_that_do_not(chat):
     assert tools in text
     assert chat.prompt_ids([{**U, "tools": tools}]) == chat.prompt_ids([U], tools)  # as `load_prompts` carries them
     takes = "{{ tools }}{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}{{ m.tool_calls }}\n{% endfor %}"
+    takes += "{% if add_generation_prompt %}assistant: {% endif %}"
     native = Template(make_tokenizer(chat_template=takes))
     text = native.tokenizer.decode(native.prompt_ids([U, call], tools))
-    assert text == "[{'name': 'add'}]user: Why?\nassistant: [{'function': {'name': 'f'}}]\n"
+    assert text == "[{'name': 'add'}]user: Why?\nassistant: [{'function': {'name': 'f'}}]\nassistant: "
 
 
 # --- the chat templates of real models, as TRL keeps them

@@ -2,9 +2,11 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
+from peft import AutoPeftModelForCausalLM
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from alignment.config.schema import SFTRecipe
@@ -58,8 +60,12 @@ def run(stage, main, data, out, **keys):
 
 
 def written(folder, **options):
-    """What plain transformers writes, greedily, with the tokens that end it."""
-    tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModelForCausalLM.from_pretrained(folder)
+    """What plain transformers writes, or plain PEFT, greedily, with the tokens that end it.
+
+    transformers 5.17 loads an adapter's folder without the modules that the adapter trains whole; PEFT loads them.
+    """
+    loader = AutoPeftModelForCausalLM if Path(folder, "adapter_config.json").is_file() else AutoModelForCausalLM
+    tokenizer, model = AutoTokenizer.from_pretrained(folder), loader.from_pretrained(folder)
     asked = tokenizer.apply_chat_template(
         [{"role": "user", "content": "Say cat"}], add_generation_prompt=True, return_tensors="pt", return_dict=True
     )
