@@ -25,6 +25,7 @@ THOUGHTS = (
     ("[THINK]", "[/THINK]"),
     ("<|START_THINKING|>", "<|END_THINKING|>"),
 )
+EMPTY = "an answer is empty but for the stop token {!r}; leave it out, or give it words"
 _GENERATION = re.compile(r"\{%-?\+?\s*generation\s*[-+]?%\}")
 
 
@@ -85,6 +86,8 @@ class ChatWriter:
             written["content"] = written["content"].partition("<tool_call>")[0].strip()
         if own:
             written["content"] = without_stops(written["content"], self.stop_texts)
+            if message["content"].strip() and not written["content"].strip() and calls is None:
+                raise DataError(EMPTY.format(message["content"]))
         if reasoning and self.thought:
             written["content"] = without_repeated(reasoning, written["content"], self.thought)
         if reasoning and self._reasoning:

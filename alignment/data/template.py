@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from alignment.data.answers import message_of_answer
-from alignment.data.chat import Chat, ChatWriter, named_template, template_text
+from alignment.data.chat import EMPTY, Chat, ChatWriter, named_template, template_text
 from alignment.data.conversations import readable
 from alignment.data.markers import conversations, require_marks
 from alignment.data.masks import IGNORE as IGNORE
@@ -16,6 +16,7 @@ from alignment.data.rendering import require_bounded
 from alignment.data.rows import Demonstration, Message, Prompt
 from alignment.data.stops import eos_id, reconcile
 from alignment.errors import DataError, ModelError
+from alignment.meter import say_once
 
 LONGEST_TEXT = 2**21  # characters of one prompt with its answer, some 500,000 tokens
 
@@ -102,7 +103,7 @@ class Template:
             it after the prompt, or leaves out a part of it.
         """
         if isinstance(prompt, str):
-            return self._ended(self._continuation(prompt, answer, special=True), self.eos_token_id, stop=stop)
+            return self._ended(self._whole_ids(prompt, answer), self.eos_token_id, stop=stop, text=answer)
         if not stop:
             return self._ended(self._as_it_stands(prompt, answer, tools), self._end_of_turn, stop=False)
         chat = self._chat([*prompt, message_of_answer(answer)], tools)
@@ -144,7 +145,7 @@ class Template:
         if sampled is not None and isinstance(row.prompt, str):
             return rows_of([sampled])
         if row.prompt == "":
-            answer = self.answer_ids("", row.completion)
+            answer = self._text_ids(row.completion)
             head = self._ids("", special=True)
             head = [] if answer[: len(head)] == head else head
             return [TrainedRow(head + answer, [IGNORE] * len(head) + answer)]
@@ -156,6 +157,23 @@ class Template:
             return rows_of([*(self._answer(chat, place) for place in row.trained()[:-1]), sampled])
         chat = self._chat(row.conversation(), row.tools)
         return rows_of(self._answer(chat, place) for place in row.trained())
+
+    def _text_ids(self, text: str) -> list[int]:
+        """Return the ids of text without a prompt, with a stop token at its end."""
+        ids = self._whole_ids("", text)
+        if any(token in self.stop_token_ids for token in ids[:-1]):
+            say_once(
+                "text rows hold conversations that were rendered beforehand: every token is trained, the user's too; "
+                "give them as messages to train the assistant's answers alone"
+            )
+        return ids if ids and ids[-1] in self.stop_token_ids else [*ids, self.eos_token_id]
+
+    def _whole_ids(self, prompt: str, text: str) -> list[int]:
+        """Tokenise what follows a prompt of text; blanks behind a stop token, as templates write them, are left out."""
+        ids = self._continuation(prompt, text.rstrip(), special=True)
+        if text != text.rstrip() and not (ids and ids[-1] in self.stop_token_ids):
+            return self._continuation(prompt, text, special=True)
+        return ids
 
     @property
     def _end_of_turn(self) -> int:
@@ -196,14 +214,16 @@ class Template:
     def _has_text(self, ids: list[int]) -> bool:
         return bool(ids) and bool(self.tokenizer.decode(ids, skip_special_tokens=True).strip())
 
-    def _ended(self, ids: list[int], end: int, *, stop: bool) -> list[int]:
+    def _ended(self, ids: list[int], end: int, *, stop: bool, text: str = "") -> list[int]:
         """Return an answer's ids with one stop token at their end, or without.
 
-        Raises: DataError where a stop token stands before the end.
+        Raises: DataError where a stop token stands before the end, or `text` has nothing else.
         """
         while ids and ids[-1] in self.stop_token_ids:
             end = ids[-1] if ids[-1] == self.turn_end_id else end  # as the answer was rendered beforehand
             ids = ids[:-1]
+        if text.strip() and not ids:
+            raise DataError(EMPTY.format(text))
         inner = next((token for token in ids if token in self.stop_token_ids), None)
         if inner is not None:
             raise self._stop_inside(self.tokenizer.convert_ids_to_tokens(inner))
@@ -219,7 +239,7 @@ class Template:
     def _stop_inside(token: str) -> DataError:
         return DataError(
             f"an answer holds the stop token {token!r} before its end, so a model would learn to stop there; take it "
-            "out of the text. A conversation that was rendered beforehand belongs in messages, turn by turn."
+            "out of the text, or give a conversation that was rendered beforehand as messages, turn by turn."
         )
 
     def _tokens_inside(self, context: str, tail: str, spans: Sequence[Span], hidden: Mapping[str, str]) -> set[int]:

@@ -9,6 +9,7 @@ from alignment.data import load_demonstrations
 from alignment.data.rows import Demonstration
 from alignment.data.template import IGNORE, LONGEST_TEXT, Template
 from alignment.errors import DataError, ModelError
+from alignment.meter import say_once
 from tests.models import CHAT_TEMPLATE, make_tokenizer
 
 U = {"role": "user", "content": "Why?"}
@@ -59,6 +60,31 @@ def test_a_stop_token_inside_an_answer_is_refused(chat):
         chat.answer_ids([U], "Because.<|im_end|> And more.")
     with pytest.raises(DataError, match="before its end"):
         chat.answer_ids("Why?", "Because.<|im_end|> And more.")
+
+
+def test_an_answer_of_a_stop_token_alone_is_refused(chat):
+    for prompt in ([U], "Why?"):
+        with pytest.raises(DataError, match=r"empty but for the stop token"):
+            chat.answer_ids(prompt, "<|im_end|>")
+    with pytest.raises(DataError, match=r"empty but for the stop token"):
+        chat.prompt_ids([U, {"role": "assistant", "content": "<|im_end|>"}, U])
+
+
+@pytest.mark.parametrize("end", ["<|im_end|>", "<|im_end|>\n", ""])
+def test_text_that_was_rendered_beforehand_is_trained_whole_and_said_to_be(chat, capsys, end):
+    say_once.cache_clear()
+    text = f"<|im_start|>user\nQ<|im_end|>\n<|im_start|>assistant\nx{end}"
+    ids, labels = trained(chat, Demonstration("", text))
+    assert chat.tokenizer.decode(ids) == text.removesuffix(end) + "<|im_end|>"
+    assert labels == ids
+    trained(chat, Demonstration("", text))
+    assert capsys.readouterr().err.count("every token is trained, the user's too") == 1
+
+
+def test_a_line_break_behind_the_end_of_turn_is_left_out(chat):
+    prompt = "<|im_start|>user\nQ<|im_end|>\n<|im_start|>assistant\n"
+    assert chat.answer_ids(prompt, "x<|im_end|>\n") == chat.answer_ids(prompt, "x<|im_end|>")
+    assert chat.tokenizer.decode(chat.answer_ids(prompt, "x\n")) == "x\n<|im_end|>"
 
 
 def test_every_assistant_turn_is_learned_and_nothing_else(chat):

@@ -209,7 +209,7 @@ def test_48_a_prompt_that_is_rendered_already(case):
     header = "<|start_header_id|>{}<|end_header_id|>\n\n".format
     start = f"<|begin_of_text|>{header('user')}Hi<|eot_id|>{header('assistant')}"
     right_or_refused([f"{start}⟦Hello.<|eot_id|>⟧"], "stop token", demonstrations, "pc.yaml")
-    assert "holds the stop token '<|eot_id|>' before its end" in refusal(demonstrations, "r.yaml")
+    assert demonstrations("r.yaml") == [f"<|begin_of_text|>⟦{start.removeprefix('<|begin_of_text|>')}Hello.<|eot_id|>⟧"]
 
 
 def test_42_the_recipes_template_is_used(case):
