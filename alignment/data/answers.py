@@ -2,7 +2,7 @@
 
 import re
 
-from alignment.data.conversations import call_message
+from alignment.data.calls import call_message, calls_of
 from alignment.data.fields import BadRow
 from alignment.data.rows import Message
 from alignment.errors import JsonError
@@ -19,7 +19,8 @@ def message_of_answer(text: str) -> Message:
     try:
         functions = [parse(call) for call in calls[::2]]
         if all(isinstance(function, dict) and "name" in function for function in functions):
-            made = call_message(words.rstrip("\n"), [{"type": "function", "function": call} for call in functions])
+            calls = [{"type": "function", "function": call} for call in functions]
+            made = call_message(words.rstrip("\n"), calls_of({"tool_calls": calls}, "the answer"))
             if made["content"] == text:
                 return made
     except (JsonError, BadRow):

@@ -8,7 +8,11 @@ from alignment.data.readers import RawSource
 from alignment.errors import DataError
 from alignment.strict_json import shown
 
-_PARTS = ("fields", "data", "value")  # of exports of annotation tools: objects that hold the texts and the answers
+# Objects inside of rows that hold what is read: of exports of annotation tools, and a message's calls.
+_PARTS = ("fields", "data", "value", "function", "function_call")
+_WHOLE = ("tools", "functions", "function_definitions", "content")  # whose objects have keys of their own
+_CALLS = ("tool_calls", "function_call", "function")
+_OF_CALLS = frozenset(("id", "type", "index", "function", "name", "arguments"))  # which calls need
 
 
 def named_as_ours(sources: list[RawSource], columns: dict[str, str], ignored: frozenset[str]) -> list[RawSource]:
@@ -70,9 +74,13 @@ def _without(value: Any, ignored: frozenset[str], seen: set[str]) -> Any:
         if key in ignored:
             seen.add(key)
             continue
-        if isinstance(part, list) and part and isinstance(part[0], dict):
-            part = [_without(one, ignored, seen) for one in part]
+        spare = ignored - _OF_CALLS if key in _CALLS else ignored
+        if key in _WHOLE:
+            kept[key] = part
+        elif isinstance(part, list) and part and isinstance(part[0], dict):
+            kept[key] = [_without(one, spare, seen) for one in part]
         elif key in _PARTS or (isinstance(part, dict) and ("role" in part or "from" in part)):
-            part = _without(part, ignored, seen)
-        kept[key] = part
+            kept[key] = _without(part, spare, seen)
+        else:
+            kept[key] = part
     return kept

@@ -4,11 +4,11 @@ import json
 import re
 from typing import Any
 
-from alignment.data.fields import BadRow, checked, keys_of, kind_of, optional_text, text_in
-from alignment.data.keys import TRAINING_MARKS, refuse_unread_of_message
+from alignment.data.calls import call_message, calls_in, calls_of, tools_of
+from alignment.data.fields import BadRow, keys_of, kind_of, text_in
+from alignment.data.keys import TRAINING_MARKS, UnreadKey, refuse_unread_of_message
 from alignment.data.rows import Message, Prompt
-from alignment.errors import JsonError, NotJson
-from alignment.strict_json import parse, shown
+from alignment.strict_json import shown
 
 ROLES = {
     "system": "system",
@@ -26,6 +26,8 @@ ROLES = {
     "observation": "tool",
     "function": "tool",
     "function_response": "tool",
+    "tool_response": "tool",
+    "tool_result": "tool",
     "function_call": "function_call",
     "tool_call": "function_call",
 }
@@ -53,7 +55,14 @@ def marked_messages_of(row: dict[str, Any], key: str) -> list[Message]:
         raise BadRow(f"'{key}' is {kind_of(turns)}, not a list of messages")
     if not turns:
         raise BadRow(f"'{key}' is an empty list")
-    return [message_of(turn, f"'{key}[{index}]'") for index, turn in enumerate(turns)]
+    messages = [message_of(turn, f"'{key}[{index}]'") for index, turn in enumerate(turns)]
+    for index, message in enumerate(messages):
+        if "tools" in message and (index or message["role"] not in ("system", "user")):
+            raise UnreadKey(
+                f"'{key}[{index}]' has 'tools', which are read of a row, or of a system or user message that is the "
+                "first; give them as the row's key tools"
+            )
+    return messages
 
 
 def without_mark(message: Message) -> Message:
@@ -80,24 +89,30 @@ def message_of(turn: Any, what: str) -> Message:
     reads: tuple[str, ...] = (speaker, body, "name", "tool_calls", "tool_call_id", "tools")
     extras: Message = {}
     if role in ("assistant", "function_call"):
-        reads = (*reads, *REASONING, *TRAINING_MARKS)
+        reads = (*reads, "function_call", *REASONING, *TRAINING_MARKS)
         extras = _extras(turn, what)
     if not turn.keys() <= set(reads):
         refuse_unread_of_message(turn, what, reads)
-    if role == "function_call":
-        return {**call_message(text_in(turn.get(body), f"{what} '{body}'"), []), **extras}
-    if turn.get("tool_calls"):
-        if role != "assistant":
-            raise BadRow(f"{what} has 'tool_calls' and the role {role}; only the assistant calls tools")
-        return {**call_message(optional_text(turn, body), turn["tool_calls"]), **extras}
-    if body not in turn:
-        raise BadRow(f"{what} has no '{body}'")
-    message = {"role": role, "content": _content(turn[body], f"{what} '{body}'"), **extras}
+    message = {**_spoken(turn, role, body, what), **extras}
     for extra in ("name", "tool_call_id"):
         if turn.get(extra) is not None:
             message[extra] = text_in(turn[extra], f"{what} '{extra}'")
     tools = tools_of(turn)  # that a prompt of our own labels carries
     return {**message, "tools": tools} if tools else message
+
+
+def _spoken(turn: dict[str, Any], role: str, body: str, what: str) -> Message:
+    """Return the role and the content of a message, and its calls."""
+    calls = calls_of(turn, what)
+    if role == "function_call" and not calls:
+        return call_message(*calls_in(text_in(turn.get(body), f"{what} '{body}'")))
+    if calls and role not in ("assistant", "function_call"):
+        raise BadRow(f"{what} has 'tool_calls' and the role {role}; only the assistant calls tools")
+    if calls:
+        return call_message("" if turn.get(body) is None else _content(turn[body], f"{what} '{body}'"), calls)
+    if body not in turn:
+        raise BadRow(f"{what} has no '{body}'")
+    return {"role": role, "content": _content(turn[body], f"{what} '{body}'")}
 
 
 def _extras(turn: dict[str, Any], what: str) -> Message:
@@ -125,70 +140,6 @@ def _content(value: Any, what: str) -> str:
     return text_in(value, what, empty=True)
 
 
-def call_message(text: str, calls: Any) -> Message:
-    """Make a message of the assistant from its words and calls; without calls, the text holds them as JSON."""
-    if not calls:
-        try:
-            parsed = parse(text)
-        except NotJson:
-            return {"role": "assistant", "content": text}
-        except JsonError as error:
-            raise BadRow(f"a function call: {error}") from None
-        functions = parsed if isinstance(parsed, list) else [parsed]
-        if not all(isinstance(function, dict) and "name" in function for function in functions):
-            raise BadRow("a function call has no 'name'")
-        calls = [{"type": "function", "function": function} for function in functions]
-        text = ""
-    elif isinstance(calls, str):  # of our own labels, whose content holds the calls too
-        calls, text = _parsed(calls, "'tool_calls'"), text.partition("<tool_call>")[0].rstrip("\n")
-    if not isinstance(calls, list) or not all(isinstance(call, dict) for call in calls):
-        raise BadRow("'tool_calls' is not a list of calls")
-    calls = [{**call, "function": _with_arguments(call["function"])} if "function" in call else call for call in calls]
-    checked(calls, "tool_calls")
-    functions = [call.get("function", call) for call in calls]
-    rendered = "\n".join(f"<tool_call>\n{json.dumps(f, ensure_ascii=False)}\n</tool_call>" for f in functions)
-    content = f"{text}\n{rendered}" if text else rendered
-    return {"role": "assistant", "content": content, "tool_calls": json.dumps(calls, ensure_ascii=False)}
-
-
-def _with_arguments(function: Any) -> Any:
-    """Return a call with its arguments as an object: OpenAI writes them as JSON text, which templates would quote."""
-    if not isinstance(function, dict) or not isinstance(function.get("arguments"), str):
-        return function
-    text = function["arguments"]
-    found = _parsed(text, "the 'arguments' of a call") if text.strip() else {}
-    if not isinstance(found, dict):
-        raise BadRow(f"the 'arguments' of a call are {kind_of(found)}, not an object")
-    return {**function, "arguments": found}
-
-
-def _parsed(text: str, what: str) -> Any:
-    try:
-        return parse(text)
-    except JsonError as error:
-        raise BadRow(f"{what}: not JSON: {error}") from None
-
-
-def tools_of(row: dict[str, Any]) -> str | None:
-    """Return the row's `tools` as JSON, or None."""
-    tools = row.get("tools")
-    if tools in (None, "", "[]", []):
-        return None
-    found = tools
-    if isinstance(tools, str):
-        try:
-            found = parse(tools)
-        except JsonError as error:
-            raise BadRow(f"'tools' is not JSON: {error}") from None
-    if isinstance(found, list) and any(isinstance(tool, str) for tool in found):
-        found = [_parsed(tool, "a tool") if isinstance(tool, str) else tool for tool in found]
-        tools = found
-    if not isinstance(found, list) or not all(isinstance(tool, dict) for tool in found):
-        raise BadRow(f"'tools' is {kind_of(found)}, not a list of objects")
-    checked(found, "tools")
-    return tools if isinstance(tools, str) else json.dumps(tools, ensure_ascii=False)
-
-
 def with_system(messages: list[Message], system: str) -> list[Message]:
     """Put a row's `system` before its messages; a system message that differs from it is a `BadRow`."""
     if not system.strip():
@@ -197,12 +148,18 @@ def with_system(messages: list[Message], system: str) -> list[Message]:
         if messages[0]["content"].strip() != system.strip():
             raise BadRow("'system' differs from the system message that the conversation begins with; keep one")
         return messages
-    return [{"role": "system", "content": system}, *messages]
+    rest, tools = carried_tools(messages)
+    return carrying_tools([{"role": "system", "content": system}, *rest], tools)
 
 
 def carrying_tools(messages: list[Message], tools: str | None) -> list[Message]:
     """Keep the tools on the first message, under `tools`, where a chat prompt travels alone."""
-    return [{**messages[0], "tools": tools}, *messages[1:]] if tools else messages
+    if not tools:
+        return messages
+    given = messages[0].get("tools")
+    if given is not None and json.loads(given) != json.loads(tools):
+        raise BadRow("the row and its first message have different 'tools'; keep one")
+    return [{**messages[0], "tools": tools}, *messages[1:]]
 
 
 def carried_tools(messages: list[Message]) -> tuple[list[Message], str | None]:

@@ -138,8 +138,10 @@ def texts_in(value: Any) -> Iterator[str]:
             yield from texts_in(part)
 
 
-def unread(row: Mapping[str, Any], reads: Collection[str], harmless: Collection[str] = ()) -> list[str]:
-    """Return the keys that look like content and that nothing reads.
+def unread(
+    row: Mapping[str, Any], reads: Collection[str], harmless: Collection[str] = (), *, numbers: bool = False
+) -> list[str]:
+    """Return the keys that look like content and that nothing reads; with `numbers`, numbers are content.
 
     A copy of what is read is none: `prompt` beside the messages that begin with it, or `text` that renders the others.
     """
@@ -148,7 +150,7 @@ def unread(row: Mapping[str, Any], reads: Collection[str], harmless: Collection[
         if key in reads or key in harmless:
             continue
         meant = is_meant(key)
-        if is_content(row[key], numbers=meant) and (meant or not is_harmless(key, row[key])):
+        if is_content(row[key], numbers=meant or numbers) and (meant or not is_harmless(key, row[key])):
             found.append(key)
     if not found:
         return []
@@ -156,14 +158,17 @@ def unread(row: Mapping[str, Any], reads: Collection[str], harmless: Collection[
     return [key for key in found if not _is_copy(row[key], read)]
 
 
-def refuse_unread_of(part: Mapping[str, Any], what: str, reads: tuple[str, ...], known: tuple[str, ...] = ()) -> None:
+def refuse_unread_of(
+    part: Mapping[str, Any], what: str, reads: tuple[str, ...], known: tuple[str, ...] = (), *, numbers: bool = False
+) -> None:
     """Refuse what looks like content in a part of a row, and nothing reads.
 
     Args:
         known: keys that programs add there and that say nothing of the texts.
+        numbers: numbers and booleans are content too.
     Raises: UnreadKey.
     """
-    if keys := unread(part, reads, known):
+    if keys := unread(part, reads, known, numbers=numbers):
         raise UnreadKey(
             f"{what} has {', '.join(f'{shown(key)} ({example(part[key])})' for key in keys[:5])}, which nothing reads; "
             f"{', '.join(reads)} are read there. Rename it, or set ignore_columns: [{', '.join(keys)}]"

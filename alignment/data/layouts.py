@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from alignment.data.calls import tools_of
 from alignment.data.conversations import (
     carried_tools,
     carrying_tools,
@@ -13,7 +14,6 @@ from alignment.data.conversations import (
     messages_of,
     parse_hh,
     split_answer,
-    tools_of,
     with_system,
 )
 from alignment.data.demonstrations import demonstration_of
@@ -83,7 +83,7 @@ def conversation(key: str) -> Callable[[Row], list[Parsed]]:
 
     def read(row: Row) -> list[Parsed]:
         messages = with_system(marked_messages_of(row, key), optional_text(row, "system"))
-        tools = tools_of(row)
+        messages, tools = carried_tools(carrying_tools(messages, tools_of(row)))
         if messages[-1]["role"] in ("user", "tool"):
             messages = with_system(messages_of(row, key), optional_text(row, "system"))
             return [Only(carrying_tools(messages, tools))]
@@ -153,7 +153,6 @@ def preference(row: Row) -> list[Parsed]:
     if chosen[0]["role"] == "assistant":
         prompt = prompt_of(row)
         before: list[Message] = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
-        before, _ = carried_tools(before)
         chosen, rejected = [*before, *chosen], [*before, *rejected]
     elif row.get("prompt") is not None:
         _require_same_prompt(prompt_of({"prompt": row["prompt"]}), chosen)

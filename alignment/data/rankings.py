@@ -5,7 +5,8 @@ import itertools
 from collections.abc import Sequence
 from typing import Any, get_args
 
-from alignment.data.conversations import carrying_tools, marked_messages_of, messages_of, tools_of, with_system
+from alignment.data.calls import tools_of
+from alignment.data.conversations import carrying_tools, marked_messages_of, messages_of, with_system
 from alignment.data.fields import BadRow, checked, kind_of, optional_text, text_of, whole_text
 from alignment.data.rows import USABLE, Asked, Message, Pair, Prompt, Ranking, Status
 from alignment.data.sampled import KEY, require_records

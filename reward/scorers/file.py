@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from alignment.data.conversations import carrying_tools, messages_of, tools_of, with_system
+from alignment.data.calls import tools_of
+from alignment.data.conversations import carrying_tools, messages_of, with_system
 from alignment.data.fields import BadRow, keys_of, kind_of, optional_text
 from alignment.data.keys import unread
 from alignment.data.rankings import prompt_of

@@ -206,7 +206,7 @@ def test_a_tools_result_is_not_learned_as_an_answer(tmp_path):
         ({"probs": [0.5, 0.5]}, "'probs' ([0.5, 0.5])"),
         ({"thought": "Hm."}, "Give the reasoning of a message of the assistant as reasoning_content"),
         ({"images": ["a.jpg"]}, "'images' (['a.jpg'])"),
-        ({"function_call": {"name": "add", "arguments": "{}"}}, "tool_calls is nearest"),
+        ({"tool_call": [{"name": "add", "arguments": "{}"}]}, "tool_calls is nearest"),
         ({"audio": {"id": "x"}}, "of a message role, content, name, tool_calls"),
         ({"prefix": True}, "'prefix' (True)"),
         ({"value": "Other."}, "'value' ('Other.')"),
@@ -435,6 +435,18 @@ def test_a_message_of_a_tree_with_a_key_that_nothing_reads_is_refused(tmp_path):
     message = refused(tmp_path, row, loader=load_rankings)
     assert "a message of the tree has 'context' ('It rains.'), which nothing reads" in message
     assert load(tmp_path, row, loader=load_rankings, ignore_columns=["context"]).rows[0].responses == ["So 0.", "So 1."]
+
+
+def test_ignored_keys_of_a_row_stay_in_its_tools_calls_and_parts_of_a_content(tmp_path):
+    tools = [{"name": "add", "description": "Adds.", "parameters": {"type": "object"}}]
+    call = {"id": "a", "type": "function", "function": {"name": "add", "arguments": {"name": "x"}}}
+    parts = [{"type": "text", "text": "Why?"}]
+    turns = [{"role": "user", "content": parts}, {"role": "assistant", "content": "", "tool_calls": [call]}]
+    names = ("description", "text", "name", "type", "arguments")
+    row = {"messages": turns, "tools": tools, **dict.fromkeys(names, "A long text\nof two lines")}
+    (found,) = load(tmp_path, row, ignore_columns=list(names)).rows
+    assert json.loads(found.tools) == tools
+    assert (found.prompt, json.loads(found.answer["tool_calls"])) == ([U], [call])
 
 
 def test_ignored_keys_are_left_out_of_an_annotations_answer(tmp_path):
