@@ -14,6 +14,7 @@ from alignment.evaluate.results import (
     judge_candidates,
     pick_examples,
     reward_agreement,
+    sampled_with,
     summarise,
 )
 from alignment.evaluate.table import table
@@ -47,6 +48,7 @@ def main(argv: list[str] | None = None) -> None:
     # What is answered, and how likely the answers are under the baseline.
     baseline, candidates = measure(recipe, prompts, outside_text(recipe), console.print)
     policies = [baseline, *candidates]
+    run.record(sampled_with={policy.name: sampled_with(policy) for policy in policies})
 
     # What the reward model and the judges say.
     scores = {}
@@ -58,7 +60,10 @@ def main(argv: list[str] | None = None) -> None:
             batch_size=recipe.per_device_eval_batch_size,
             trust_remote_code=recipe.trust_remote_code,
         )
-        scores = {policy.name: scorer.score(prompts, policy.texts, stopped=policy.stopped) for policy in policies}
+        scores = {
+            policy.name: scorer.score(prompts, policy.texts, stopped=policy.stopped, tokens=policy.tokens)
+            for policy in policies
+        }
         agreed = reward_agreement(recipe, judges, prompts, clusters, baseline, scores)
     verdicts = judge_candidates(recipe, judges, prompts, baseline, candidates)
 

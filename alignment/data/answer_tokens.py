@@ -1,18 +1,15 @@
 """Which token ids of an answer are trained and scored: those that were sampled, else those of its text."""
 
 import json
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from alignment.data.masks import Answer, TrainedRow
 from alignment.data.rows import Demonstration, Ranking
-from alignment.data.sampled import KEY, prompt_hash, tokenizer_hash
+from alignment.data.sampled import KEY, Record, prompt_hash, tokenizer_hash
 from alignment.data.template import Template
 from alignment.errors import DataError
 from alignment.meter import say_once
 from alignment.strict_json import shown
-
-Record = Mapping[str, Any]
 
 
 class AnswerTokens:
@@ -23,6 +20,7 @@ class AnswerTokens:
         self._own: tuple[str, str] | None = None
         self._kept = self._rendered = 0  # sampled answers
         self._others: dict[str, None] = {}  # what differs
+        self._told = False
 
     def prompt_ids(self, ranking: Ranking) -> list[int]:
         """Return the ids that the answers continue: those in whose context they were sampled.
@@ -72,8 +70,9 @@ class AnswerTokens:
         return self.template.demonstrations(row, Answer(context, ids, ids))
 
     def tell(self) -> None:
-        """Write how many sampled answers were rendered from their text, where some were."""
-        if self._rendered:
+        """Write once how many sampled answers were rendered from their text so far, where some were."""
+        if self._rendered and not self._told:
+            self._told = True
             say_once(
                 f"rendered {self._rendered:,} of {self._rendered + self._kept:,} sampled answers from their text: they "
                 f"were sampled with another {' and another '.join(self._others)}, so their tokens may differ from "

@@ -70,13 +70,19 @@ def ranking_from_json(row: dict[str, Any], source: str = "") -> Ranking:
             pairs = pairs_from_scores(_numbers(row["scores"], "'scores'", len(responses)))
         else:
             raise BadRow("none of 'pairs', 'ranks' and 'scores' says how the responses compare")
+    provenance = provenance_of(row, len(responses))
+    return Ranking(prompt_of(row), list(responses), pairs, provenance, source)
+
+
+def provenance_of(row: dict[str, Any], count: int) -> dict[str, Any]:
+    """Return the row's `provenance`, what it holds of the `count` responses checked."""
     provenance = row.get("provenance") or {}
     if not isinstance(provenance, dict):
         raise BadRow("'provenance' is not an object")
     checked(provenance, "provenance")
-    _check_stopped(provenance.get("stopped"), len(responses))
-    require_records(provenance.get(KEY), len(responses))
-    return Ranking(prompt_of(row), list(responses), pairs, provenance, source)
+    _check_stopped(provenance.get("stopped"), count)
+    require_records(provenance.get(KEY), count)
+    return provenance
 
 
 def require_comparable(answers: int) -> None:

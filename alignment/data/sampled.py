@@ -19,15 +19,17 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from alignment.data.fields import BadRow, kind_of
-from alignment.data.rows import Prompt
+from alignment.data.rows import Prompt, Ranking
 from alignment.strict_json import shown
 
 if TYPE_CHECKING:
     from alignment.data.template import Template
+    from alignment.rollout.engine import Completion
 
 KEY = "sampled_tokens"  # in `provenance`
 HASHES = ("tokenizer_sha256", "template_sha256", "prompt_sha256")
 LARGEST_ID = 2**31 - 1
+Record = Mapping[str, Any]
 
 
 def tokenizer_hash(tokenizer: Any) -> str:
@@ -58,6 +60,13 @@ class Recorder:
         kept = [ids if max(ids, default=0) < self._vocabulary else [] for ids in response_ids]
         context = {"prompt_sha256": prompt_hash(prompt), "prompt_ids": prompt_ids, "response_ids": kept}
         return {**self._of_policy, **context}
+
+    def records(
+        self, prompts: Sequence[Prompt], prompt_ids: Sequence[list[int]], completions: Sequence["Completion"]
+    ) -> list[dict[str, Any]]:
+        """Make the record of each answer alone."""
+        sampled = zip(prompts, prompt_ids, completions, strict=True)
+        return [self.record(prompt, ids, [completion.ids]) for prompt, ids, completion in sampled]
 
 
 def require_records(records: Any, count: int) -> None:
@@ -111,3 +120,9 @@ def of_answers(provenance: Mapping[str, Any], places: Sequence[int | None]) -> d
         ]
         found[KEY] = [record for record in of_places if any(record["response_ids"])]
     return found
+
+
+def records_of(ranking: Ranking, place: int) -> list[dict[str, Any]]:
+    """Return the records of one response alone."""
+    records: list[dict[str, Any]] = of_answers(ranking.provenance, [place]).get(KEY, [])
+    return records

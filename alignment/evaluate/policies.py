@@ -10,6 +10,7 @@ from torch import Tensor
 
 from alignment.config.schema import EvaluateRecipe
 from alignment.data.rows import Prompt
+from alignment.data.sampled import Recorder
 from alignment.data.template import Template
 from alignment.evaluate.metrics import perplexity, token_logps
 from alignment.meter import Meter
@@ -32,6 +33,7 @@ class Measured:
     prompt_ids: list[list[int]]
     logps: list[Tensor]
     vocabulary: dict[str, int]
+    tokens: list[dict[str, Any]] = field(default_factory=list)  # of each answer, as `alignment.data.sampled` keeps them
     perplexity: dict[str, Any] | None = None
     ref_logps: list[Tensor] | None = field(default=None)  # under the baseline; None where tokenizers differ
 
@@ -106,9 +108,10 @@ def _answer(
         rate=lambda: f"{tokens / progress.seconds:,.0f} tokens/s",
     ) as progress:
         completions = engine.generate(prompt_ids, sampling)
-    texts = [template.answer_text(before, c.ids) for before, c in zip(prompt_ids, completions, strict=True)]
+    texts = [template.answer_text(before, c.words) for before, c in zip(prompt_ids, completions, strict=True)]
     ids, stopped = [c.ids for c in completions], [c.stopped for c in completions]
-    policy = Measured(name, path, texts, ids, stopped, prompt_ids, [], tokenizer.get_vocab())
+    records = Recorder(template).records(prompts, prompt_ids, completions)
+    policy = Measured(name, path, texts, ids, stopped, prompt_ids, [], tokenizer.get_vocab(), records)
     policy.logps = _logps(model, policy, recipe)
     return policy
 

@@ -103,7 +103,7 @@ def summarise(
 def answer_rows(
     prompts: Sequence[Prompt], policies: Sequence[Measured], verdicts: Verdicts, scores: Scores
 ) -> list[dict[str, Any]]:
-    """One row per prompt and generation: every policy's answer, its score and length, and what each judge said.
+    """One row per prompt and generation: every policy's answer, its tokens and score, and what each judge said.
 
     `verdicts` holds, by judge and candidate, the probability that the candidate's answer is better than the baseline's.
     """
@@ -113,11 +113,19 @@ def answer_rows(
             "prompt": prompt,
             "answers": {p.name: p.texts[i] for p in policies},
             "tokens": {p.name: len(p.answer_ids[i]) for p in policies},
+            "stopped": {p.name: p.stopped[i] for p in policies},
+            "prompt_ids": {p.name: p.prompt_ids[i] for p in policies},
+            "response_ids": {p.name: p.answer_ids[i] for p in policies},
             "scores": {name: values[i] for name, values in scores.items()},
             "verdicts": {j: {c: by[j].verdicts[i].probability for c, by in verdicts.items()} for j in judges},
         }
         for i, prompt in enumerate(prompts)
     ]
+
+
+def sampled_with(policy: Measured) -> dict[str, str]:
+    """Return the hashes of the tokenizer and chat template that the ids in `answer_rows` belong to."""
+    return {key: policy.tokens[0][key] for key in ("tokenizer_sha256", "template_sha256")}
 
 
 def pick_examples(rows: list[dict[str, Any]], every: int, count: int, seed: int) -> list[dict[str, Any]]:

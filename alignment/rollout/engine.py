@@ -25,6 +25,11 @@ class Completion:
     stopped: bool  # False: cut off at max_new_tokens
     logp: list[float] | None = None  # of `ids` as the engine sampled them; None where the engine is the model itself
 
+    @property
+    def words(self) -> list[int]:
+        """The ids without the stop token: those of the text that judges and people see."""
+        return self.ids[:-1] if self.stopped else self.ids
+
 
 class Engine(Protocol):
     """Samples one answer to each prompt, in the prompts' order."""

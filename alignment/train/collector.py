@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from alignment.config.schema import PPORecipe
 from alignment.data.rows import Prompt
+from alignment.data.sampled import Recorder
 from alignment.data.template import Template
 from alignment.ops.kl import adapted_kl_coef
 from alignment.policy.roles import Roles
@@ -70,6 +71,7 @@ class Collector:
         self.last: dict[str, float] = {}  # numbers of the latest rollout, whole batch
         self.samples: list[dict[str, Any]] = []  # its first rows as text
         self.pad_token_id: int = template.tokenizer.pad_token_id
+        self.recorder: Recorder | None = None
         self.canary: Canary | None = None  # where the engine is not the trained module itself
 
     @torch.no_grad()
@@ -186,11 +188,14 @@ class Collector:
         if not scoring.outside:
             return torch.zeros(0, len(rollout.completions))
         prompts, completions = rollout.prompts[rollout.own], rollout.completions[rollout.own]
+        prompt_ids = rollout.prompt_ids[rollout.own]
         texts = [
-            self.template.answer_text(prompt_ids, completion.ids)
-            for prompt_ids, completion in zip(rollout.prompt_ids[rollout.own], completions, strict=True)
+            self.template.answer_text(ids, completion.words)
+            for ids, completion in zip(prompt_ids, completions, strict=True)
         ]
-        told = scoring.ask(prompts, texts, stopped=[completion.stopped for completion in completions])
+        self.recorder = self.recorder or Recorder(self.template)
+        tokens = self.recorder.records(prompts, prompt_ids, completions)
+        told = scoring.ask(prompts, texts, stopped=[completion.stopped for completion in completions], tokens=tokens)
         return torch.tensor(self.gather(list(zip(*told, strict=True))), dtype=torch.float32).T
 
     def _exchange(self, found: RoleNumbers, by_role: dict[str, Tensor], rows: Rows) -> None:

@@ -20,7 +20,7 @@ def rollout_metrics(rollout: Rollout, said: RoleNumbers, made: Experience) -> di
     """The numbers to log, of the whole batch. KL is summed over an answer."""
     mask, answers = rollout.mask, rollout.answer_ids
     lengths = mask.sum(1).float()
-    words = [each.ids[: len(each.ids) - each.stopped] for each in rollout.completions]  # without the stop token
+    words = [each.words for each in rollout.completions]
     means = {
         "kl": _answer_kl(rollout, said, "k1").mean(),
         "kl_k3": _answer_kl(rollout, said, "k3").mean(),
@@ -59,7 +59,7 @@ def sample_rows(rollout: Rollout, said: RoleNumbers, template: Template) -> list
     return [
         {
             "prompt": template.text(rollout.prompts[i]),
-            "answer": template.answer_text(rollout.prompt_ids[i], rollout.answer_ids[i]),
+            "answer": template.answer_text(rollout.prompt_ids[i], rollout.completions[i].words),
             "score": float(said.scores[i]),
             **{f"score_{name}": float(part[i]) for name, part in said.parts.items()},
             "kl": float(kl[i]),

@@ -3,13 +3,14 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from alignment.config.schema import PPORecipe
 from alignment.data.rows import Prompt
+from alignment.data.sampled import Record
 from alignment.errors import ScorerError
 from alignment.manifest import read_manifest
 from alignment.ops.ensemble import Aggregate, aggregate_scores
@@ -28,6 +29,17 @@ class Scorer(Protocol):
         Args:
             stopped: whether each answer ended by itself, not cut off at `max_new_tokens`.
         """
+        ...
+
+
+@runtime_checkable
+class TokenScorer(Protocol):
+    """A scorer that can read the tokens that were sampled in place of the text."""
+
+    def score_sampled(
+        self, prompts: Sequence[Prompt], answers: Sequence[str], *, stopped: Sequence[bool], tokens: Sequence[Record]
+    ) -> list[float]:
+        """Return one score per answer, as `Scorer.score`; tokens: of each answer, see `alignment.data.sampled`."""
         ...
 
 
@@ -90,12 +102,22 @@ class Scoring:
         """The scorers that stand on no base, each with its part's name."""
         return [(part.name, source) for part in self.parts for source in part.sources if not isinstance(source, str)]
 
-    def ask(self, prompts: Sequence[Prompt], answers: Sequence[str], *, stopped: Sequence[bool]) -> list[list[float]]:
+    def ask(
+        self,
+        prompts: Sequence[Prompt],
+        answers: Sequence[str],
+        *,
+        stopped: Sequence[bool],
+        tokens: Sequence[Record] = (),
+    ) -> list[list[float]]:
         """What each scorer of `outside` says of the answers.
+
+        Args:
+            tokens: of each answer, as it was sampled; (): only the texts are known.
 
         Raises: ScorerError where one returns anything but one finite number an answer.
         """
-        return [_asked(scorer, name, prompts, answers, stopped) for name, scorer in self.outside]
+        return [_asked(scorer, name, prompts, answers, stopped, tokens) for name, scorer in self.outside]
 
     def combine(self, by_role: Mapping[str, Tensor], outside: Tensor) -> Scored:
         """Bring what all sources say to one score an answer.
@@ -121,9 +143,17 @@ LARGEST_SCORE = torch.finfo(torch.float32).max
 
 
 def _asked(
-    scorer: Scorer, name: str, prompts: Sequence[Prompt], answers: Sequence[str], stopped: Sequence[bool]
+    scorer: Scorer,
+    name: str,
+    prompts: Sequence[Prompt],
+    answers: Sequence[str],
+    stopped: Sequence[bool],
+    tokens: Sequence[Record],
 ) -> list[float]:
-    scores = scorer.score(prompts, answers, stopped=stopped)
+    if tokens and isinstance(scorer, TokenScorer):
+        scores = scorer.score_sampled(prompts, answers, stopped=stopped, tokens=tokens)
+    else:
+        scores = scorer.score(prompts, answers, stopped=stopped)
     what = f"scorer {name}" if name else "the scorer"
     if len(scores) != len(answers):
         raise ScorerError(f"{what} returned {len(scores)} scores for {len(answers)} answers.")

@@ -14,6 +14,7 @@ import numpy as np
 
 from alignment.config.schema import DatasetEntry, ModelKeys
 from alignment.data.load import load_prompts
+from alignment.data.sampled import Recorder
 from alignment.data.template import Template
 from alignment.evaluate.best_of_n import chance_of_best, kl_of_best_of_n, powers_of_two
 from alignment.policy.base import load_causal_lm, load_tokenizer
@@ -49,8 +50,10 @@ def measures(policy: str, reward: str, prompts: str, answers: int, seed: int) ->
     engine = TransformersEngine(load_causal_lm(keys, trainable=False, peft=None), tokenizer.pad_token_id, 128)
     sampling = Sampling(max_new_tokens=128, stop_token_ids=template.stop_token_ids, seed=seed)
     completions = engine.generate(ids, sampling)
-    texts = [template.answer_text(before, c.ids) for before, c in zip(ids, completions, strict=True)]
-    scores = RewardScorer.load(reward).score(asked, texts, stopped=[c.stopped for c in completions])
+    texts = [template.answer_text(before, c.words) for before, c in zip(ids, completions, strict=True)]
+    tokens = Recorder(template).records(asked, ids, completions)
+    stopped = [completion.stopped for completion in completions]
+    scores = RewardScorer.load(reward).score(asked, texts, stopped=stopped, tokens=tokens)
     told = {"score": scores, "compound": [*map(judge.compound, texts)], "watcher": [*map(watcher.probability, texts)]}
     return {name: np.array(numbers).reshape(len(rows), answers) for name, numbers in told.items()}
 

@@ -3,6 +3,7 @@
 from typing import Any
 
 from alignment.data.load import OnBadRow
+from alignment.data.sampled import records_of
 from alignment.errors import DataError
 from reward.bench.measures import ScoredRow, best_of_n, pair_measures
 from reward.bench.reading import Bench, BenchRow
@@ -45,7 +46,13 @@ def _scored(model: Ensemble, rows: list[BenchRow], on_bad_row: OnBadRow, skipped
         of = row.ranking
         try:
             answers = [
-                model.encode(of.prompt, answer, of.stopped(place), where=f"{of.source}: answer {place + 1}")
+                model.encode(
+                    of.prompt,
+                    answer,
+                    of.stopped(place),
+                    records_of(of, place),
+                    where=f"{of.source}: answer {place + 1}",
+                )
                 for place, answer in enumerate(of.responses)
             ]
         except DataError as error:

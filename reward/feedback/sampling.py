@@ -85,6 +85,6 @@ def _sampled(
     recorder: Recorder,
 ) -> Sampled:
     """Return one prompt's answers, as text without the stop token and as the tokens that were sampled."""
-    texts = [template.answer_text(prompt_ids, one.ids[: -1 if one.stopped else None]) for one in completions]
+    texts = [template.answer_text(prompt_ids, one.words) for one in completions]
     record = recorder.record(prompt, prompt_ids, [one.ids for one in completions])
     return Sampled(position, prompt, texts, [one.stopped for one in completions], [record])

@@ -167,7 +167,7 @@ class LocalChat:
         engine = TransformersEngine(self._model, pad, self.entry.per_device_eval_batch_size)
         replies = []
         for (asked, _, _), prompt, completion in zip(read, prompts, engine.generate(prompts, sampling), strict=True):
-            ids = completion.ids[:-1] if completion.stopped else completion.ids
+            ids = completion.words
             text = well_formed(self.template.answer_text(prompt, ids))
             tokens = self._tokens(prompt, ids) if asked["logprobs"] else []
             details = self._details(len(prompt), len(completion.ids))

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from alignment.data.rows import Prompt
+from alignment.data.sampled import Record
 from alignment.errors import ModelError
 from alignment.manifest import MANIFEST, read_manifest
 from alignment.ops.ensemble import Aggregate, aggregate_scores
@@ -91,12 +92,14 @@ class Ensemble:
         """Most tokens that every member can read, or None where none has a limit."""
         return min((member.context for member in self.members if member.context is not None), default=None)
 
-    def encode(self, prompt: Prompt, answer: str, stopped: bool = True, *, where: str) -> Encoded:
-        """Token ids of prompt and answer, for each member.
+    def encode(
+        self, prompt: Prompt, answer: str, stopped: bool = True, tokens: Sequence[Record] = (), *, where: str
+    ) -> Encoded:
+        """Token ids of prompt and answer, for each member; tokens: records of this answer, where it was sampled.
 
         Raises: DataError, which begins with `where`, where they do not fit a member or cannot be written.
         """
-        return [member.encode(prompt, answer, stopped, where=where) for member in self.members]
+        return [member.encode(prompt, answer, stopped, tokens, where=where) for member in self.members]
 
     def each(self, answers: Sequence[Encoded]) -> Tensor:
         """What each member says of encoded answers, (members, answers); equal answers are read once."""
@@ -113,16 +116,22 @@ class Ensemble:
         return aggregate_scores(members, self.aggregate, uncertainty_penalty=self.uncertainty_penalty).tolist()
 
     def score(
-        self, prompts: Sequence[Prompt], answers: Sequence[str], *, stopped: Sequence[bool] | None = None
+        self,
+        prompts: Sequence[Prompt],
+        answers: Sequence[str],
+        *,
+        stopped: Sequence[bool] | None = None,
+        tokens: Sequence[Record] | None = None,
     ) -> list[float]:
         """Score each answer to its prompt.
 
         Args:
-            stopped: whether each answer ended by itself; default: all did.
+            stopped: whether each answer ended by itself; default: all did. tokens: of each answer as it was sampled.
 
         Raises: DataError where prompt and answer together are longer than a member's context.
         """
         ended = [True] * len(answers) if stopped is None else stopped
-        rows = list(zip(prompts, answers, ended, strict=True))
+        known = [()] * len(answers) if tokens is None else [(record,) for record in tokens]
+        rows = list(zip(prompts, answers, ended, known, strict=True))
         encoded = [self.encode(*row, where=f"answer {place} of {len(rows)}") for place, row in enumerate(rows, 1)]
         return self.one(self.each(encoded))

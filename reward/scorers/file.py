@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -10,18 +10,19 @@ from alignment.data.calls import tools_of
 from alignment.data.conversations import carrying_tools, messages_of, with_system
 from alignment.data.fields import BadRow, keys_of, kind_of, optional_text
 from alignment.data.keys import unread
-from alignment.data.rankings import prompt_of
-from alignment.data.rows import Prompt
+from alignment.data.rankings import prompt_of, provenance_of
+from alignment.data.rows import Prompt, Ranking
+from alignment.data.sampled import records_of
 from alignment.data.stored import ROW_BYTES, Stored
 from alignment.errors import DataError, JsonError, printable
 from alignment.json_lines import line_of
 from alignment.run.files import write_jsonl
 from alignment.strict_json import parse, shown
-from reward.scorers.ensemble import Ensemble
+from reward.scorers.ensemble import Encoded, Ensemble
 
 ANSWER_KEYS = ("answer", "completion", "response", "responses")
 AROUND = ("system", "tools")  # what goes before the prompt
-RECORDED = ("pairs", "ranks", "provenance")  # of labels: how the answers compare, which a score does not depend on
+RECORDED = ("pairs", "ranks")  # of labels: how the answers compare, which a score does not depend on
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,15 @@ class Row:
     value: dict[str, Any]
     prompt: Prompt
     answers: list[str]
+    provenance: dict[str, Any] = field(default_factory=dict)  # of labels: whether each ended, and its tokens
+
+    def encoded(self, scorer: Ensemble) -> list[Encoded]:
+        """Return the ids of each answer with its prompt."""
+        of = Ranking(self.prompt, self.answers, [], self.provenance)
+        return [
+            scorer.encode(self.prompt, answer, of.stopped(place), records_of(of, place), where=self.where)
+            for place, answer in enumerate(self.answers)
+        ]
 
     @property
     def several(self) -> bool:
@@ -61,7 +71,7 @@ def score_file(
     """
     rows = list(_rows(Path(file), ignored))
     scorer = Ensemble.load(str(model), **options)
-    encoded = [scorer.encode(row.prompt, answer, where=row.where) for row in rows for answer in row.answers]
+    encoded = [ids for row in rows for ids in row.encoded(scorer)]
     told = scorer.each(encoded)
     scores, spread = iter(scorer.one(told)), iter(told.std(0, correction=0).tolist())
     scored = []
@@ -127,7 +137,7 @@ def _answered(row: dict[str, Any], where: str, ignored: Collection[str]) -> Row:
         raise BadRow(
             f"has the keys {keys_of(row)}; a row needs prompt and one of {', '.join(ANSWER_KEYS)}, or messages"
         )
-    _refuse_unread(row, ("prompt", keys[0], *AROUND, *RECORDED, *ignored))
+    _refuse_unread(row, ("prompt", keys[0], *AROUND, *RECORDED, "provenance", *ignored))
     several = keys[0] == "responses"
     answers = row[keys[0]] if several else [row[keys[0]]]
     if not isinstance(answers, list) or not answers:
@@ -137,7 +147,7 @@ def _answered(row: dict[str, Any], where: str, ignored: Collection[str]) -> Row:
             raise BadRow(f"{keys[0]} is {shown(answer)}, but an answer is text and not empty")
     if several and "scores" in row:
         raise BadRow("has scores already, which would be written over; rename or remove them")
-    return Row(where, row, prompt_of(row), answers)
+    return Row(where, row, prompt_of(row), answers, provenance_of(row, len(answers)) if several else {})
 
 
 def _refuse_unread(row: dict[str, Any], reads: Sequence[str]) -> None:

@@ -1,20 +1,22 @@
 """Scoring answers with a finished reward model."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from alignment.config.schema import ModelKeys
-from alignment.data.rows import Prompt
+from alignment.data.answer_tokens import AnswerTokens
+from alignment.data.rows import Prompt, Ranking
+from alignment.data.sampled import KEY, Record
 from alignment.data.template import Template
 from alignment.errors import DataError
 from alignment.manifest import read_manifest
 from alignment.policy.base import load_tokenizer
 from alignment.policy.held import held_as_trained
-from reward.batches import encode, pad
+from reward.batches import encode, joined, pad
 from reward.model import best_device, context_limit, load_reward_model, score_sequences
 
 
@@ -28,6 +30,11 @@ class RewardScorer:
     batch_size: int  # sequences scored together
     context: int | None  # most tokens the model can read
     manifest: dict[str, Any]  # of the run, {} for a model made elsewhere; score_mean and score_std are its scale
+    tokens: AnswerTokens = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Read answers by the model's own template."""
+        object.__setattr__(self, "tokens", AnswerTokens(self.template))
 
     @classmethod
     def load(
@@ -57,25 +64,38 @@ class RewardScorer:
         return cls(model.eval(), template, tokenizer.pad_token_id, batch_size, context_limit(model), manifest)
 
     def score(
-        self, prompts: Sequence[Prompt], answers: Sequence[str], *, stopped: Sequence[bool] | None = None
+        self,
+        prompts: Sequence[Prompt],
+        answers: Sequence[str],
+        *,
+        stopped: Sequence[bool] | None = None,
+        tokens: Sequence[Record] | None = None,
     ) -> list[float]:
         """Score each answer to its prompt, in reward units; a score does not depend on what else is in the call.
 
         Args:
             stopped: whether each answer ended by itself; one that was cut off is read without a stop token, as in
                 training. Default: all did.
+            tokens: of each answer as it was sampled; read where they are of the model's tokenizer and chat template.
 
         Raises: DataError where prompt and answer together are longer than the model's context.
         """
         ended = [True] * len(answers) if stopped is None else stopped
-        rows = list(zip(prompts, answers, ended, strict=True))
-        return self.score_tokens(
-            [self.encode(*row, where=f"answer {place} of {len(rows)}") for place, row in enumerate(rows, 1)]
-        )
+        known = [()] * len(answers) if tokens is None else [(record,) for record in tokens]
+        rows = list(zip(prompts, answers, ended, known, strict=True))
+        encoded = [self.encode(*row, where=f"answer {place} of {len(rows)}") for place, row in enumerate(rows, 1)]
+        return self.score_tokens(encoded)
+
+    def score_sampled(
+        self, prompts: Sequence[Prompt], answers: Sequence[str], *, stopped: Sequence[bool], tokens: Sequence[Record]
+    ) -> list[float]:
+        """Score as `score`, for PPO's rollouts."""
+        return self.score(prompts, answers, stopped=stopped, tokens=tokens)
 
     @torch.inference_mode()
     def score_tokens(self, sequences: Sequence[list[int]]) -> list[float]:
         """Score token ids of prompt and answer together, the longest first, in batches of like length."""
+        self.tokens.tell()
         scores = [0.0] * len(sequences)
         order = sorted(range(len(sequences)), key=lambda place: -len(sequences[place]))
         for start in range(0, len(order), self.batch_size):
@@ -86,9 +106,18 @@ class RewardScorer:
                 scores[place] = score
         return scores
 
-    def encode(self, prompt: Prompt, answer: str, stopped: bool = True, *, where: str) -> list[int]:
-        """Token ids of prompt and answer; a DataError begins with `where`."""
+    def encode(
+        self, prompt: Prompt, answer: str, stopped: bool = True, tokens: Sequence[Record] = (), *, where: str
+    ) -> list[int]:
+        """Token ids of prompt and answer; a DataError begins with `where`.
+
+        Args:
+            tokens: records of this answer alone, where it was sampled.
+        """
         try:
+            if tokens:
+                sampled = Ranking(prompt, [answer], [], {"stopped": [stopped], KEY: tokens})
+                return joined(self.tokens.prompt_ids(sampled), self.tokens.answer_ids(sampled, 0), self.context)
             return encode(self.template, prompt, answer, max_length=self.context, stop=stopped, sampled=True)[0]
         except DataError as error:
             raise DataError(f"{where}: {error}") from None

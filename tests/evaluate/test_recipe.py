@@ -127,6 +127,17 @@ def test_the_kl_is_that_of_the_sampled_tokens_under_both_models(results, run, fo
     assert results["kl"]["twin"] == pytest.approx(0.0, abs=1e-4)  # the same weights
 
 
+def test_the_sampled_tokens_are_written_with_what_they_belong_to(evaluated, run, answers):
+    manifest = json.loads((evaluated / "manifest.json").read_text())
+    hashes = {who: manifest["sampled_with"][who]["tokenizer_sha256"] for who in ("sft", "ppo", "foreign")}
+    assert hashes["sft"] == hashes["ppo"] != hashes["foreign"]
+    for who, policy in run[1].items():
+        assert [row["prompt_ids"][who] for row in answers] == policy.prompt_ids
+        assert [row["response_ids"][who] for row in answers] == policy.answer_ids
+        assert [row["stopped"][who] for row in answers] == policy.stopped
+        assert [row["tokens"][who] for row in answers] == [len(row["response_ids"][who]) for row in answers]
+
+
 def test_a_candidate_with_another_tokenizer_has_no_kl(results):
     assert "foreign" not in results["kl"]
     assert "foreign" in results["answer_tokens"]

@@ -11,6 +11,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from alignment.config.schema import DatasetEntry, PPORecipe
 from alignment.errors import ModelError, ScorerError
+from alignment.rollout.transformers_engine import TransformersEngine
 from recipes.ppo import main
 from reward.scorers import RewardScorer, build_scoring
 from tests.models import save_tiny_model
@@ -98,14 +99,42 @@ def test_a_reward_model_outside_reads_what_was_cut_off_without_a_stop_token(fold
     given = []
     score = RewardScorer.score
 
-    def spy(self, prompts, answers, *, stopped=None):
+    def spy(self, prompts, answers, *, stopped=None, **keys):
         given.append(stopped)
-        return score(self, prompts, answers, stopped=stopped)
+        return score(self, prompts, answers, stopped=stopped, **keys)
 
     monkeypatch.setattr(RewardScorer, "score", spy)
     own = {"kind": "reward_model", "model_name_or_path": str(folder / "own")}
     _, logged, _ = run_ppo(folder, tmp_path / "run", [own])
     assert [sum(stopped) / 8 for stopped in given] == [row["fraction_stopped"] for row in logged]
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_a_reward_model_outside_reads_the_tokens_that_were_sampled(folder, tmp_path, monkeypatch, capsys, same):
+    sampled, read = [], []
+    generate, score_tokens = TransformersEngine.generate, RewardScorer.score_tokens
+
+    def sampling(self, prompt_ids, how):
+        completions = generate(self, prompt_ids, how)
+        sampled.extend(ids + one.ids for ids, one in zip(prompt_ids, completions, strict=True))
+        return completions
+
+    def scoring(self, sequences):
+        read.extend(sequences)
+        return score_tokens(self, sequences)
+
+    monkeypatch.setattr(TransformersEngine, "generate", sampling)
+    monkeypatch.setattr(RewardScorer, "score_tokens", scoring)
+    model = folder / "own"
+    if not same:
+        model = tmp_path / "other template"
+        shutil.copytree(folder / "own", model)
+        template = model / "chat_template.jinja"
+        template.write_text(template.read_text().replace("assistant\n", "assistant: "))
+    run_ppo(folder, tmp_path / "run", [{"kind": "reward_model", "model_name_or_path": str(model)}])
+    assert len(sampled) == len(read) == 16
+    assert (read == sampled) == same
+    assert ("another chat template" in capsys.readouterr().err) != same
 
 
 def test_a_server_that_fails_stops_the_run_with_a_message(folder, tmp_path):

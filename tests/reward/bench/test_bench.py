@@ -20,7 +20,7 @@ from tests.models import save_tiny_model
 class Length:
     """Likes answers by their number of words; more than nine do not fit."""
 
-    def encode(self, prompt, answer, stopped=True, *, where):
+    def encode(self, prompt, answer, stopped=True, tokens=(), *, where):
         words = answer.split()
         if len(words) > 9:
             raise DataError(f"{where}: does not fit.")

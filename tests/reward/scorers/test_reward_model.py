@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from alignment.data import ranking_to_json
+from alignment.data.sampled import Recorder
 from alignment.errors import DataError, ModelError
 from recipes import reward as stage
 from reward.scorers import RewardScorer, score_file
@@ -104,6 +105,57 @@ def test_an_answer_that_was_cut_off_is_read_without_a_stop_token(scorer: RewardS
     cut = scorer.score(prompts[:2], answers[:2], stopped=[False, True])
     assert cut == pytest.approx([scorer.score_tokens([ids[:-1]])[0], scorer.score(prompts, answers)[1]], abs=1e-5)
     assert abs(cut[0] - scorer.score(prompts, answers)[0]) > 1e-4
+
+
+def spelled(scorer: RewardScorer, text: str, prompt: Any) -> dict[str, Any]:
+    """The record of an answer that a policy spelled byte by byte."""
+    tokenizer = scorer.template.tokenizer
+    ids = [token for byte in text for token in tokenizer(byte, add_special_tokens=False)["input_ids"]]
+    assert ids != tokenizer(text, add_special_tokens=False)["input_ids"]
+    prompt_ids = scorer.template.prompt_ids(prompt)
+    return Recorder(scorer.template).record(prompt, prompt_ids, [[*ids, scorer.template.stop_token_ids[0]]])
+
+
+def test_the_tokens_that_were_sampled_are_scored(
+    scorer: RewardScorer, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prompt = toy_answers()[0][0]
+    record = spelled(scorer, "the fox", prompt)
+    expected = scorer.score_tokens([record["prompt_ids"] + record["response_ids"][0]])
+    assert scorer.score([prompt], ["the fox"], tokens=[record]) == pytest.approx(expected, abs=1e-6)
+    assert scorer.score([prompt], ["the fox"]) != pytest.approx(expected, abs=1e-6)
+    with pytest.raises(DataError, match="answer 1 of 1: the answer 'the dog' is not the text of its sampled tokens"):
+        scorer.score([prompt], ["the dog"], tokens=[record])
+    row = {"prompt": prompt, "responses": ["the fox"], "pairs": [], "provenance": {"sampled_tokens": [record]}}
+    (tmp_path / "labels.jsonl").write_text(json.dumps(row) + "\n")
+    score_file(run, tmp_path / "labels.jsonl", tmp_path / "scored.jsonl")
+    (scored,) = map(json.loads, (tmp_path / "scored.jsonl").read_text().splitlines())
+    assert scored["scores"] == pytest.approx(expected, abs=1e-5)
+    assert scored["provenance"] == row["provenance"]
+    assert "rendered" not in capsys.readouterr().err
+
+
+def test_tokens_of_another_tokenizer_are_not_scored(
+    scorer: RewardScorer, run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fresh = RewardScorer.load(str(run), device="cpu")  # which has told nothing yet
+    prompt = toy_answers()[0][0]
+    other = {**spelled(scorer, "the fox", prompt), "tokenizer_sha256": "0" * 64}
+    for _ in range(2):
+        assert fresh.score([prompt], ["the fox"], tokens=[other]) == fresh.score([prompt], ["the fox"])
+    assert capsys.readouterr().err.count("rendered 1 of 1 sampled answers from their text") == 1
+
+
+def test_a_row_of_labels_that_was_cut_off_is_scored_without_a_stop_token(
+    scorer: RewardScorer, run: Path, tmp_path: Path
+) -> None:
+    prompt = toy_answers()[0][0]
+    row = {"prompt": prompt, "responses": ["the fox", "a dog"], "provenance": {"stopped": [False, True]}}
+    (tmp_path / "labels.jsonl").write_text(json.dumps(row) + "\n")
+    score_file(run, tmp_path / "labels.jsonl", tmp_path / "scored.jsonl")
+    (scored,) = map(json.loads, (tmp_path / "scored.jsonl").read_text().splitlines())
+    expected = scorer.score([prompt] * 2, ["the fox", "a dog"], stopped=[False, True])
+    assert scored["scores"] == pytest.approx(expected, abs=1e-5)
 
 
 def test_scores_are_those_of_plain_transformers(run: Path, scorer: RewardScorer) -> None:

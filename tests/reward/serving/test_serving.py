@@ -42,7 +42,7 @@ class Counting:
         self.batches, self.gate, self.value = [], threading.Event(), None
         self.gate.set()
 
-    def encode(self, prompt, answer, stopped=True, *, where):
+    def encode(self, prompt, answer, stopped=True, tokens=(), *, where):
         if answer == "too long":
             raise DataError(f"{where}: does not fit.")
         return [len(answer), int(stopped)]
