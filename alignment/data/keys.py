@@ -2,6 +2,7 @@
 
 import difflib
 import functools
+import json
 import re
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
@@ -32,6 +33,7 @@ _SCORES = (
 )
 _LABELLED = re.compile("|".join((_IDS, _SOURCES, _MODELS, _TIMES, _SCORES)))
 _METADATA = re.compile(_ANY_VALUE)
+_YAML_WORDS = frozenset("y n yes no true false on off null".split())
 _NUMBER = re.compile(  # or a boolean, or a date as columnar files give it
     r"\s*[+-]?\d+([.,]\d+)?([eE][+-]?\d+)?\s*|\s*(true|false)\s*|\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d)?[\d.+:Z-]*)?",
     re.IGNORECASE,
@@ -171,7 +173,7 @@ def refuse_unread_of(
     if keys := unread(part, reads, known, numbers=numbers):
         raise UnreadKey(
             f"{what} has {', '.join(f'{shown(key)} ({example(part[key])})' for key in keys[:5])}, which nothing reads; "
-            f"{', '.join(reads)} are read there. Rename it, or set ignore_columns: [{', '.join(keys)}]"
+            f"{', '.join(reads)} are read there. Rename it, or set ignore_columns: [{', '.join(map(as_yaml, keys))}]"
         )
 
 
@@ -203,17 +205,24 @@ def refuse_unread_of_message(turn: Mapping[str, Any], what: str, reads: tuple[st
 def _message_hint(key: str, reads: tuple[str, ...]) -> str:
     name = plain_name(key)
     if name in TRAINING_MARKS:
-        return f". Only messages of the assistant are trained; set ignore_columns: [{key}] to leave the key out"
-    if name in ("loss_mask", "loss_weight", "weights", "sample_weight"):
-        return f". Mark messages that are not to be trained with weight: 0, or set ignore_columns: [{key}]"
-    if "reason" in name or "think" in name or name == "thought":
         return (
-            f". Give the reasoning of a message of the assistant as reasoning_content, or set ignore_columns: [{key}]"
+            f". Only messages of the assistant are trained; set ignore_columns: [{as_yaml(key)}] to leave the key out"
         )
+    if name in ("loss_mask", "loss_weight", "weights", "sample_weight"):
+        return f". Mark messages that are not to be trained with weight: 0, or set ignore_columns: [{as_yaml(key)}]"
+    if "reason" in name or "think" in name or name == "thought":
+        given = ". Give the reasoning of a message of the assistant as reasoning_content"
+        return f"{given}, or set ignore_columns: [{as_yaml(key)}]"
     near = difflib.get_close_matches(key, reads, 1)
-    return (f"; {near[0]} is nearest" if near else "") + f". Rename it, or set ignore_columns: [{key}]"
+    return (f"; {near[0]} is nearest" if near else "") + f". Rename it, or set ignore_columns: [{as_yaml(key)}]"
 
 
 def example(value: Any) -> str:
     """Return a value as a message shows it, shortened."""
     return shown(value) if not isinstance(value, Mapping) else f"an object with {keys_of(dict(value))}"
+
+
+def as_yaml(name: str) -> str:
+    """Return a key as YAML's flow style takes it: quoted and escaped where it is not plain."""
+    plain = re.fullmatch(r"[^\W\d][\w.-]*", name) and name.isprintable() and name.lower() not in _YAML_WORDS
+    return name if plain else json.dumps(name)

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from alignment.data.fields import BadRow
-from alignment.data.keys import MEANT, UnreadKey, example, plain_name, unread
+from alignment.data.keys import MEANT, UnreadKey, as_yaml, example, plain_name, unread
 from alignment.data.opinions import is_text, siblings
 from alignment.strict_json import shown
 
@@ -37,7 +37,7 @@ def refusal(
     hints = [f"{hint}." for hint in dict.fromkeys(_hints(row, rest, formats))]
     if taken:
         hints.insert(0, f"Set {columns_text(taken)}" + (f" for the layout {home}." if home != fmt.name else "."))
-    names = ", ".join(rest or keys)
+    names = ", ".join(map(as_yaml, rest or keys))
     without = "To train without the others" if taken and rest else "To train without"
     return UnreadKey(f"{fault}. {' '.join([*hints, without])}, set ignore_columns: [{names}]")
 
@@ -104,7 +104,7 @@ def nearest(row: Mapping[str, Any], formats: Sequence["Format"]) -> str:
     if best is None:
         return "".join(f". {hint}" for hint in dict.fromkeys(_hints(row, [*row], formats, near=False)))
     pairs, spare, name = best
-    rest = f", when ignore_columns: [{', '.join(spare)}] leaves out the others" if spare else ""
+    rest = f", when ignore_columns: [{', '.join(map(as_yaml, spare))}] leaves out the others" if spare else ""
     return f". With {columns_text(dict(sorted(pairs.items())))} they are those of {name}{rest}"
 
 
@@ -152,4 +152,4 @@ def _rated(value: Any) -> tuple[str, str, str] | None:
 
 def columns_text(pairs: Mapping[str, str]) -> str:
     """Return the recipe's `columns:` for key of a layout → key of the row."""
-    return "columns: {" + ", ".join(f"{ours}: {theirs}" for ours, theirs in pairs.items()) + "}"
+    return "columns: {" + ", ".join(f"{ours}: {as_yaml(theirs)}" for ours, theirs in pairs.items()) + "}"

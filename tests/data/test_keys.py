@@ -3,9 +3,10 @@
 import json
 
 import pytest
+import yaml
 
 from alignment.data import load_demonstrations, load_prompts, load_rankings
-from alignment.data.keys import is_content, is_harmless
+from alignment.data.keys import as_yaml, is_content, is_harmless
 from alignment.data.load import load_answers
 from tests.data import written
 from tests.data.written import PAIR, A, U
@@ -461,3 +462,13 @@ def test_a_date_is_no_content_and_a_text_about_one_is(tmp_path, value):
     row = {"prompt": "Why?", "completion": "So."}
     assert load(tmp_path, row | {"asked": value}).rows
     assert "nothing reads 'asked'" in refused(tmp_path, row | {"asked": f"{value} at home"})
+
+
+@pytest.mark.parametrize(
+    "key", ["plain", "with space", "a: b", "yes", "12", "\0odd", "ä", "tab\t", "{x}", "#x", "it's", ""]
+)
+def test_a_key_in_a_remedy_is_what_yaml_reads(key):
+    written = as_yaml(key)
+    assert written.isprintable()
+    assert yaml.safe_load(f"[{written}]") == [key]
+    assert yaml.safe_load(f"{{ours: {written}}}") == {"ours": key}
