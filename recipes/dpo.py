@@ -14,6 +14,8 @@ from alignment.config.schema import DPORecipe
 from alignment.data.template import Template
 from alignment.policy.base import load_causal_lm, load_tokenizer
 from alignment.policy.generation import stop_at
+from alignment.preview.recorded import recorded
+from alignment.preview.stages import pair_stage
 from alignment.run.callbacks import callbacks_for
 from alignment.run.directory import RunDirectory
 from alignment.run.script import script
@@ -35,6 +37,7 @@ def load_data(
         train=train.counts(),
         evaluation=held_out.counts(),
         skipped=data.skipped + train.skipped + held_out.skipped,
+        preview=recorded(pair_stage(data, train, held_out, template, limit), template),
     )
     return train, held_out
 

@@ -12,6 +12,7 @@ from transformers import TrainingArguments, set_seed
 from alignment.config.schema import RewardRecipe
 from alignment.data.template import Template
 from alignment.policy.base import load_tokenizer
+from alignment.preview.recorded import recorded
 from alignment.run import signals
 from alignment.run.callbacks import callbacks_for
 from alignment.run.directory import RunDirectory
@@ -23,6 +24,7 @@ from alignment.train.trial import require_accepted
 from reward.batches import Encoded, encoded_split
 from reward.members import finish_ensemble, is_trained, member_recipes
 from reward.model import context_limit, load_reward_model
+from reward.preview.rankings import ranking_stage
 from reward.trainer import RewardTrainer
 
 
@@ -37,6 +39,7 @@ def load_data(
         train=train.counts(),
         evaluation={**held_out.counts(), "prompts_in_training": sum(row.prompt in seen for row in held_out.rows)},
         skipped=data.skipped + train.skipped + held_out.skipped,
+        preview=recorded(ranking_stage(data, train, held_out, template, limit), template),
     )
     return train, held_out
 

@@ -16,6 +16,8 @@ from alignment.data.template import Template
 from alignment.policy.added_tokens import with_added_tokens
 from alignment.policy.base import load_causal_lm, load_tokenizer
 from alignment.policy.generation import stop_at
+from alignment.preview.recorded import recorded
+from alignment.preview.stages import demonstration_stage
 from alignment.run.callbacks import callbacks_for
 from alignment.run.directory import RunDirectory
 from alignment.run.script import script
@@ -40,6 +42,7 @@ def load_data(recipe: SFTRecipe, run: RunDirectory, template: Template, limit: i
         train=train.counts(),
         evaluation=held_out.counts(),
         skipped=data.skipped + train.skipped + held_out.skipped,
+        preview=recorded(demonstration_stage(data, train, held_out, template, limit), template),
     )
     return train, held_out
 
@@ -62,7 +65,7 @@ def main(argv: list[str] | None = None) -> None:
 
     limit = context_limit(recipe.max_length, model)
     train, held_out = load_data(recipe, run, template, limit)
-    require_learnable(train.rows, template.stop_token_ids)
+    require_learnable(train.rows, template.stop_token_ids, train.skipped)
     arguments.max_length = limit if arguments.packing else None  # rows are cut already; a pack still needs its length
     trainer = sft_trainer(
         model,

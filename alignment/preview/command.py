@@ -53,7 +53,7 @@ class Preview:
             "rows": [self._row(row) for row in self.rows],
             "skipped": [skipped(line) for line in self.stage.skipped],
             "layouts": self.stage.layouts(),
-            "lengths": self.stage.lengths.to_json(),
+            "lengths": self.stage.lengths().to_json(),
             "counts": self.stage.counts,
         }
 

@@ -73,7 +73,7 @@ class Stage:
     name: str
     sources: list[str]  # of each row: "file:line"
     build: Callable[[int], Row]  # of one of them, by its place
-    lengths: Lengths
+    lengths: Callable[[], Lengths]
     skipped: list[str]  # "file:line: reason"
     files: dict[str, str]  # that were read
     formats: dict[str, str]  # file → layout

@@ -10,7 +10,8 @@ from transformers import AutoConfig
 from alignment.config.schema import DPORecipe, ModelKeys, SFTRecipe
 from alignment.data.answer_tokens import AnswerTokens
 from alignment.data.masks import IGNORE, TrainedRow
-from alignment.data.rows import Ranking
+from alignment.data.rows import Demonstration, Ranking
+from alignment.data.splits import Split
 from alignment.data.template import Template
 from alignment.policy.base import load_tokenizer, resolve_model
 from alignment.preview.origins import parts_of, parts_of_prompt
@@ -60,12 +61,19 @@ def demonstrations(recipe: SFTRecipe, written: Written) -> Stage:
     template = written.template
     limit = sft.context_limit(recipe.max_length, written.model)
     data, train, held_out = sft.tokenised_split(recipe, template, limit)
-    sft.require_learnable(train.rows, template.stop_token_ids)
+    sft.require_learnable(train.rows, template.stop_token_ids, train.skipped)
+    return demonstration_stage(data, train, held_out, template, limit)
+
+
+def demonstration_stage(
+    data: Split[Demonstration], train: sft.Tokenised, held_out: sft.Tokenised, template: Template, limit: int
+) -> Stage:
+    """Return the rows of `alignment.train.sft.tokenised_split`."""
     stage = Stage(
         "sft",
         [data.train[place].source for place in train.places],
         lambda place: build(place),
-        Lengths(
+        lambda: Lengths(
             [len(row["input_ids"]) for row in train.rows],
             [sum(label != IGNORE for label in row["labels"]) for row in train.rows],
         ),
@@ -82,7 +90,7 @@ def demonstrations(recipe: SFTRecipe, written: Written) -> Stage:
             AnswerTokens(template).demonstrations(source), place - train.places.index(train.places[place]), limit
         )
         tokens = Tokens.labelled(row["input_ids"], row["labels"], whole.input_ids[limit:])
-        text = str(written.tokenizer.decode(whole.input_ids))
+        text = str(template.tokenizer.decode(whole.input_ids))
         parts = [part for part in parts_of(source) if part.name == "tools" or part.text.strip() in text]
         return Row(source.source, stage.layout(source.source), {"segments": tokens}, parts)
 
@@ -103,12 +111,19 @@ def pairs(recipe: DPORecipe, written: Written) -> Stage:
     ties = dpo.takes_ties(recipe.library.get("loss_type", LOSS))
     data, train, held_out = dpo.tokenised_split(recipe, written.template, limit, ties=ties)
     dpo.require_pairs(train.rows)
+    return pair_stage(data, train, held_out, written.template, limit)
+
+
+def pair_stage(
+    data: Split[Ranking], train: sft.Tokenised, held_out: sft.Tokenised, template: Template, limit: int
+) -> Stage:
+    """Return the pairs of `alignment.train.dpo.tokenised_split`."""
     answers = [(row["prompt_ids"], row[side]) for row in train.rows for side in ("chosen_ids", "rejected_ids")]
     stage = Stage(
         "dpo",
         [data.train[place].source for place in train.places],
         lambda place: build(place),
-        lengths_of(answers),
+        lambda: lengths_of(answers),
         data.skipped + train.skipped + held_out.skipped,
         data.files,
         data.formats,
@@ -121,7 +136,7 @@ def pairs(recipe: DPORecipe, written: Written) -> Stage:
         row = train.rows[place]
         sides = [(row["prompt_ids"], row[side]) for side in ("chosen_ids", "rejected_ids")]
         ranking = data.train[train.places[place]]
-        return pair_row(stage, ranking, sides, row["probability"], written.tokenizer)
+        return pair_row(stage, ranking, sides, row["probability"], template.tokenizer)
 
     return stage
 

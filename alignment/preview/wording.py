@@ -13,7 +13,7 @@ def summary(stage: Stage, shown: int) -> Iterator[str]:
     yield f"{stage.name}: {shown:,} of {count:,} {stage.unit} shown"
     layouts = stage.layouts()
     yield "layouts: " + ", ".join(f"{name} {number:,}" for name, number in layouts.items())
-    found = stage.lengths.to_json()
+    found = stage.lengths().to_json()
     if found:
         limit = f", limit {stage.limit:,}" if stage.limit is not None and stage.limit < 2**31 else ""
         line = f"tokens: {found['least']:,} least, {found['median']:,} median, {found['most']:,} most{limit}"

@@ -9,6 +9,7 @@ from alignment.report.charts import Chart, number
 from alignment.report.curves import charts_of, not_finite
 from alignment.report.health import Finding, findings, is_ppo_log, watching
 from alignment.report.overoptimization import Gap, gaps
+from alignment.report.previews import Kept, kept_row
 from alignment.report.reading import Run
 from alignment.report.wording import duration, percent
 
@@ -42,6 +43,7 @@ class StageView:
     recipe: str = ""
     problems: list[str] = field(default_factory=list)
     gaps: list[Gap] = field(default_factory=list)  # PPO: what watched it, against the distance it went
+    kept: Kept | None = None  # a row as it was trained
     findings: list[Finding] | None = None  # PPO: what is unhealthy; None where too little was logged to tell
 
 
@@ -67,6 +69,7 @@ def stage_views(runs: Sequence[Run], tones: dict[str, str]) -> list[StageView]:
             facts=_facts(run, single),
             recipe=run.recipe,
             problems=run.problems + not_finite(run.metrics),
+            kept=kept_row(run.manifest),
         )
         if run.stage == "ppo" and is_ppo_log(run.metrics):
             view.findings = findings(run.metrics, watching(runs, run, judges))
@@ -168,7 +171,7 @@ def _facts(run: Run, single: dict[str, float]) -> list[tuple[str, str]]:
         facts.append(("versions", ", ".join(f"{name} {version}" for name, version in versions.items())))
     if run.stage != "evaluate":
         facts += _flat("result", manifest.get("results"))
-    told = {"stage", "status", "recipe", "seed", "command", "started", "finished", "versions", "results"}
+    told = {"preview", "stage", "status", "recipe", "seed", "command", "started", "finished", "versions", "results"}
     for key, value in manifest.items():
         if key not in told:
             facts += _flat(key, value)

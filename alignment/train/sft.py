@@ -142,11 +142,15 @@ def _cut(result: Tokenised, rows: Sequence[TrainedRow], limit: int) -> None:
     result.rows += [{"input_ids": row.input_ids[:limit], "labels": row.labels[:limit]} for row in kept]
 
 
-def require_learnable(rows: Sequence[dict[str, Any]], stop_token_ids: Sequence[int]) -> None:
-    """Refuse data from which no answer, or no end of an answer, can be learned.
+def require_learnable(
+    rows: Sequence[dict[str, Any]], stop_token_ids: Sequence[int], skipped: Sequence[str] = ()
+) -> None:
+    """Refuse data from which no answer, or no end of an answer, can be learned; `skipped` rows say why none is left.
 
     Raises: DataError.
     """
+    if not rows and skipped:
+        raise DataError(f"no training row is left: all {len(skipped)} were left out, the first is {skipped[0]}")
     learned = {label for row in rows for label in row["labels"]} - {IGNORE}
     if not learned:
         raise DataError(

@@ -38,9 +38,11 @@ def sampled_answers(recipe: LabelRecipe, run: RunDirectory, store: CallStore) ->
     """Sample `num_generations` answers to every prompt; return them and who gave them."""
     from alignment.policy.base import load_causal_lm, load_tokenizer, resolve_model
     from alignment.policy.weights import weights_hash
+    from alignment.preview.recorded import recorded
     from alignment.rollout.engine import Sampling
     from alignment.rollout.transformers_engine import TransformersEngine
     from alignment.run.lineage import fingerprint
+    from reward.preview.prompts import prompt_stage
 
     tokenizer = load_tokenizer(recipe)
     template = Template(tokenizer, recipe.chat_template, recipe.eos_token)
@@ -53,7 +55,8 @@ def sampled_answers(recipe: LabelRecipe, run: RunDirectory, store: CallStore) ->
 
     model = load_causal_lm(recipe, trainable=False)
     loaded = prompts_to_answer(recipe, template, getattr(model.config, "max_position_embeddings", None))
-    run.record(data=loaded.files, skipped=loaded.skipped)
+    kept = recorded(prompt_stage("label", loaded, template), template)
+    run.record(data=loaded.files, skipped=loaded.skipped, preview=kept)
     keys = ("max_new_tokens", "temperature", "top_p", "top_k", "seed")
     settings = {key: getattr(recipe, key) for key in keys}
     samples = sample_answers(

@@ -1,14 +1,14 @@
 """The prompts that are answered, and what the judge is asked about the answers: label, ppo and evaluate."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from alignment.config.schema import EvaluateRecipe, LabelRecipe, PPORecipe
-from alignment.data.load import load_answers
+from alignment.data.load import Loaded, load_answers
 from alignment.data.prompts import prompts_to_answer
 from alignment.data.rows import Prompt
+from alignment.data.template import Template
 from alignment.errors import DataError
-from alignment.evaluate.heldout import held_out_prompts
+from alignment.evaluate.heldout import HeldOut, held_out_prompts
 from alignment.preview.origins import parts_of_prompt
 from alignment.preview.rows import Lengths, Part, Row, Stage, Tokens
 from alignment.preview.stages import Written, config_of
@@ -28,9 +28,7 @@ def labelled(recipe: LabelRecipe, written: Written | None) -> Stage:
         return _given(recipe, judge)
     loaded = prompts_to_answer(recipe, written.template, getattr(written.model.config, "max_position_embeddings", None))
     answers = [ANSWER.format(number) for number in range(1, recipe.num_generations + 1)]
-    stage = _prompts(recipe, loaded.rows, loaded.sources, written, lambda prompt: judge.question(prompt, answers))
-    stage.skipped, stage.files, stage.formats = loaded.skipped, loaded.files, loaded.formats
-    return stage
+    return prompt_stage("label", loaded, written.template, lambda prompt: judge.question(prompt, answers))
 
 
 def _given(recipe: LabelRecipe, judge: Asked) -> Stage:
@@ -43,7 +41,7 @@ def _given(recipe: LabelRecipe, judge: Asked) -> Stage:
         "label",
         loaded.sources,
         lambda place: build(place),
-        Lengths([], []),
+        lambda: Lengths([], []),
         loaded.skipped,
         loaded.files,
         loaded.formats,
@@ -79,8 +77,7 @@ def sampled(recipe: PPORecipe, written: Written) -> Stage:
     contexts = [getattr(config.get_text_config(), "max_position_embeddings", None) for config in configs]
     context = min((limit for limit in contexts if limit is not None), default=None)
     loaded = prompts_to_answer(recipe, written.template, context)
-    stage = _prompts(recipe, loaded.rows, loaded.sources, written, _of_all(judges, [ANSWER.format(1)]))
-    stage.skipped, stage.files, stage.formats = loaded.skipped, loaded.files, loaded.formats
+    stage = prompt_stage("ppo", loaded, written.template, _of_all(judges, [ANSWER.format(1)]))
     stage.limit = context
     return stage
 
@@ -93,9 +90,7 @@ def evaluated(recipe: EvaluateRecipe, written: Written) -> Stage:
     judges = [Asked(entry, seed=recipe.seed) for entry in recipe.judges]
     held_out = held_out_prompts(recipe)
     asks = _of_all(judges, [ANSWER.format(number) for number in (1, 2)])
-    stage = _prompts(recipe, held_out.prompts, held_out.sources, written, asks)
-    stage.skipped, stage.files, stage.formats = held_out.skipped, held_out.files, held_out.formats
-    return stage
+    return prompt_stage("evaluate", held_out, written.template, asks)
 
 
 def _of_all(judges: Sequence[Asked], answers: Sequence[str]) -> Asks:
@@ -105,24 +100,25 @@ def _of_all(judges: Sequence[Asked], answers: Sequence[str]) -> Asks:
     return asks
 
 
-def _prompts(recipe: Any, prompts: Sequence[Prompt], sources: Sequence[str], written: Written, asks: Asks) -> Stage:
-    ids = [written.template.prompt_ids(prompt) for prompt in prompts]
+def prompt_stage(name: str, loaded: Loaded[Prompt] | HeldOut, template: Template, asks: Asks = lambda _: None) -> Stage:
+    """Return the prompts of `prompts_to_answer` or `held_out_prompts`; `asks` tells what the judge is asked of one."""
+    prompts = loaded.rows if isinstance(loaded, Loaded) else loaded.prompts
     stage = Stage(
-        recipe.stage,
-        list(sources),
+        name,
+        loaded.sources,
         lambda place: build(place),
-        Lengths([len(each) for each in ids], [0] * len(ids)),
-        [],
-        {},
-        {},
+        lambda: Lengths([len(template.prompt_ids(prompt)) for prompt in prompts], [0] * len(prompts)),
+        loaded.skipped,
+        loaded.files,
+        loaded.formats,
         {"prompts": {"to answer": len(prompts)}},
         unit="prompts",
     )
 
     def build(place: int) -> Row:
-        tokens = Tokens(ids[place], [False] * len(ids[place]))
-        source, prompt = sources[place], prompts[place]
-        parts = parts_of_prompt(prompt)
-        return Row(source, stage.layout(source), {"segments": tokens}, parts, question=asks(prompt))
+        source, prompt = loaded.sources[place], prompts[place]
+        ids = template.prompt_ids(prompt)
+        tokens = {"segments": Tokens(ids, [False] * len(ids))}
+        return Row(source, stage.layout(source), tokens, parts_of_prompt(prompt), question=asks(prompt))
 
     return stage

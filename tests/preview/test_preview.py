@@ -57,7 +57,7 @@ def test_the_rows_are_the_tokens_that_training_gets(recipe):
     given = [Demonstration(f"question {n}", f"answer {n}", source="x:1") for n in range(6)]
     rows = tokenise_demonstrations(given, template, limit=256).rows
     assert [row.sequences["segments"].ids for row in found.rows] == [row["input_ids"] for row in rows[:3]]
-    assert found.stage.lengths.tokens == [len(row["input_ids"]) for row in rows]
+    assert found.stage.lengths().tokens == [len(row["input_ids"]) for row in rows]
 
 
 def test_what_is_cut_is_shown_apart(recipe):
@@ -187,3 +187,18 @@ def test_a_folder_without_weights_is_refused_as_in_training(recipe, tmp_path, ti
     (tmp_path / "model" / "model.safetensors").unlink()
     with pytest.raises(Refused, match="without weights"):
         look(recipe("sft", [{"prompt": "p", "completion": "c"}], model_name_or_path=str(tmp_path / "model")))
+
+
+def test_where_all_rows_are_left_out_the_first_reason_is_told(recipe):
+    rows = [{"prompt": "p" * 90, "completion": "c"}, {"prompt": "q" * 90, "completion": "c"}]
+    with pytest.raises(
+        Refused, match=r"no training row is left: all 2 were left out, the first is .*data\.jsonl:1: no"
+    ):
+        look(recipe("sft", rows, max_length=4, on_bad_row="skip"))
+
+
+def test_added_tokens_are_control_tokens(recipe, shared):
+    gpt2 = str(shared / "models" / "kinds" / "gpt2")
+    keys = {"chat_template": "chatml", "add_tokens": ["<|im_start|>", "<|im_end|>"], "peft_method": "full"}
+    found = look(recipe("sft", [{"messages": CHAT[:2]}], model_name_or_path=gpt2, **keys))
+    assert found.to_json()["rows"][0]["stop"] == "<|im_end|>"

@@ -1,0 +1,37 @@
+"""One previewed row in a run's manifest: small enough to keep, whole enough for the report."""
+
+from typing import Any
+
+from alignment.data.template import Template
+from alignment.preview.rows import Stage
+from alignment.preview.segments import Piece, pieces
+
+LONGEST = 600  # characters of one piece; the middle of a longer one is left out
+MOST = 60  # pieces of one sequence
+
+
+def recorded(stage: Stage, template: Template) -> dict[str, Any]:
+    """Return the first row of a stage as its manifest keeps it; {} where there is none."""
+    for row in stage.shown(1):
+        sequences = {
+            name: [_kept(piece) for piece in _some(pieces(template.tokenizer, tokens, template.stop_token_ids))]
+            for name, tokens in row.sequences.items()
+        }
+        found: dict[str, Any] = {"source": row.source, "layout": row.layout, "sequences": sequences}
+        return found if row.probability is None else {**found, "probability": row.probability}
+    return {}
+
+
+def _some(found: list[Piece]) -> list[Piece]:
+    if len(found) <= MOST:
+        return found
+    return [*found[: MOST // 2], Piece(f" … ({len(found) - MOST} more pieces) … ", trained=False), *found[-MOST // 2 :]]
+
+
+def _kept(piece: Piece) -> dict[str, Any]:
+    half = LONGEST // 2
+    text = piece.text
+    if len(text) > LONGEST:
+        text = f"{text[:half]} … ({len(text) - LONGEST} more characters) … {text[-half:]}"
+    kinds = ("trained", "special", "stop", "cut")
+    return {"text": text, **{kind: True for kind in kinds if getattr(piece, kind)}}
