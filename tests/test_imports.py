@@ -18,6 +18,7 @@ FLOORS = [  # from the top; a package may import its own floor and those below
         "alignment.report",
         "alignment.planner",
         "alignment.doctor",
+        "alignment.preview",
         "reward",
     },
     {"alignment.data", "alignment.policy", "alignment.evaluate", "alignment.config"},
