@@ -1,5 +1,6 @@
 """A conversation as a chat template reads it, and the text that the template writes."""
 
+import functools
 import json
 import re
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ from transformers.utils.chat_template_utils import render_jinja_template
 
 from alignment.data.control import ControlTokens
 from alignment.data.conversations import REASONING, carried_tools, with_tools
+from alignment.data.results import unwrapped
 from alignment.data.rows import Message
 from alignment.data.stops import PROBE
 from alignment.errors import DataError, ModelError, first_line
@@ -100,7 +102,11 @@ class ChatWriter:
                 "reasoning; put it into the content in the model's own tags, leave the field out with ignore_columns, "
                 "or set chat_template to one that writes it"
             )
+        result = written["content"] if message["role"] == "tool" else None
         written = self.control.hide(written, chat.hidden, own=own)
+        if result is not None:
+            hide = functools.partial(self.control.hide, hidden=chat.hidden)
+            written["content"] = unwrapped(result, self.template, hide)
         if calls is not None and self._takes_calls:
             written["tool_calls"] = self.control.hide(json.loads(calls), chat.hidden)
         return written
