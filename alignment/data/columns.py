@@ -3,6 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
+from alignment.data.detection import decoded
 from alignment.data.fields import keys_of
 from alignment.data.readers import RawSource
 from alignment.errors import DataError
@@ -50,6 +51,8 @@ def _renamed(source: RawSource, columns: dict[str, str], ignored: frozenset[str]
         value = _without(row.value, ignored, seen) if ignored else row.value
         if columns and isinstance(value, dict):
             value = _mapped(value, columns, row.where)
+        if ignored:
+            value = _without_in_text(value, ignored, seen)
         rows.append(replace(row, value=value))
     return replace(source, rows=rows)
 
@@ -63,6 +66,16 @@ def _mapped(row: dict[str, Any], columns: dict[str, str], where: str) -> dict[st
                 f"ignore_columns: [{ours}] to leave that out."
             )
     return {ours_of.get(key, key): value for key, value in row.items()}
+
+
+def _without_in_text(row: Any, ignored: frozenset[str], seen: set[str]) -> Any:
+    """Leave keys out of messages that a column holds as JSON text."""
+    read = decoded(row)
+    if read is row:
+        return row
+    return {
+        key: part if part is row[key] else [_without(one, ignored, seen) for one in part] for key, part in read.items()
+    }
 
 
 def _without(value: Any, ignored: frozenset[str], seen: set[str]) -> Any:

@@ -22,7 +22,9 @@ def decoded(row: Any) -> Any:
     found = {key: row[key] for key in _OF_MESSAGES & row.keys() if isinstance(row[key], str) and is_messages(row[key])}
     for key, text in found.items():
         with contextlib.suppress(JsonError):  # as Python prints a list: the layout refuses it
-            found[key] = parse(text)
+            value = parse(text)
+            single = isinstance(value, dict) and ("role" in value or "from" in value)
+            found[key] = [value] if single else value if isinstance(value, list) else text
     return {**row, **found} if found else row
 
 

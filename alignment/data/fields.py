@@ -5,10 +5,11 @@ import re
 from typing import Any
 
 from alignment.errors import JsonError
-from alignment.strict_json import FOREIGN, check, shown
+from alignment.strict_json import FOREIGN, check, parse, shown
 
-_OPENINGS = ("[", " ", "\n", "\t")
-_MESSAGES = re.compile(r"\s*\[\s*\{\s*(['\"])(role|from|content|value)\1\s*:")
+_OPENINGS = ("[", "{", " ", "\r", "\n", "\t")
+_OBJECT = re.compile(r"\s*(\[\s*)?\{\s*['\"]")
+_SPEAKER, _BODY = (re.compile(rf"['\"]({keys})['\"]\s*:") for keys in ("role|from", "content|value|tool_calls"))
 
 
 class BadRow(ValueError):
@@ -39,8 +40,27 @@ def text_of(row: dict[str, Any], key: str, *, empty: bool = False) -> str:
 
 
 def is_messages(text: str) -> bool:
-    """Whether a text is a list of messages, as JSON or as Python prints it."""
-    return text.startswith(_OPENINGS) and bool(_MESSAGES.match(text))
+    """Whether a text is a list of messages, a message or a row with messages, as JSON or as Python prints it."""
+    if not text.startswith(_OPENINGS) or not (_OBJECT.match(text) and _SPEAKER.search(text) and _BODY.search(text)):
+        return False
+    try:
+        return _holds_messages(parse(text))
+    except JsonError:  # as Python prints it, perhaps
+        return "'" in text
+
+
+def _holds_messages(value: Any) -> bool:
+    if isinstance(value, list):
+        return bool(value) and all(_is_message(one) for one in value)
+    return _is_message(value) or (
+        isinstance(value, dict) and any(_holds_messages(value.get(key)) for key in ("messages", "conversations"))
+    )
+
+
+def _is_message(value: Any) -> bool:
+    return isinstance(value, dict) and (
+        ("role" in value and ("content" in value or "tool_calls" in value)) or ("from" in value and "value" in value)
+    )
 
 
 def optional_text(row: dict[str, Any], key: str) -> str:

@@ -56,6 +56,12 @@ def test_sides_and_prompts_as_json_text(tmp_path):
         {"instruction": json.dumps([U]), "output": "So."},
         {"prompt": str([U]), "completion": "So."},
         {"prompt": str([{"content": "Why?", "role": "user"}]), "completion": "So."},
+        {"prompt": str([{"name": "bob", "role": "user", "content": "Why?"}]), "completion": "So."},
+        {"prompt": str(U), "completion": "So."},
+        {"text": json.dumps({"messages": [U, A]})},
+        {"text": json.dumps({"id": 3, "conversations": [{"id": 1, "from": "human", "value": "Why?"}]})},
+        {"text": json.dumps(U)},
+        {"prompt": json.dumps({"messages": [U]}), "completion": "So."},
     ],
 )
 def test_messages_as_text_are_not_learned_as_text(tmp_path, row):
@@ -63,7 +69,36 @@ def test_messages_as_text_are_not_learned_as_text(tmp_path, row):
     assert refused(tmp_path / "d.jsonl", row).startswith(f"d.jsonl:1: '{key}' is a list of messages as text")
 
 
-@pytest.mark.parametrize("text", ['[{"name": "add"}]', "[1, 2]", "[see above]", '{"role": "x"}'])
+def test_a_message_as_json_text_and_keys_before_its_role(tmp_path):
+    named = json.dumps([{"name": "bob", **U}])
+    (row,) = load(tmp_path / "d.jsonl", {"prompt": named, "completion": json.dumps(A)})
+    assert (row.prompt, row.completion) == ([{**U, "name": "bob"}], "Because.")
+    (row,) = load(tmp_path / "d.jsonl", {"prompt": "\r\n" + json.dumps(U), "completion": json.dumps(A)})
+    assert (row.prompt, row.completion) == ([U], "Because.")
+
+
+def test_keys_of_messages_in_json_text_are_ignored_as_others_are(tmp_path):
+    row = {"messages": json.dumps([{**U, "notes": "x"}, A]), "question": "Why so?"}
+    path = tmp_path / "d.jsonl"
+    assert "has the key 'notes'" in refused(path, {"messages": row["messages"]})
+    path.write_text(json.dumps(row) + "\n")
+    entry = DatasetEntry(path=str(path), ignore_columns=["notes", "question"])
+    assert load_demonstrations([entry], on_bad_row="stop", seed=0).rows[0].prompt == [U]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '[{"name": "add"}]',
+        "[1, 2]",
+        "[see above]",
+        '{"role": "x"}',
+        '[{"value": 3}]',
+        '[{"role": "admin"}]',
+        '{"role": "x" "content": 3}',
+        '{"from": "Ulm", "to": "Bonn", "content": "tea"}',
+    ],
+)
 def test_other_json_is_text(tmp_path, text):
     assert load(tmp_path / "d.jsonl", {"prompt": "Give JSON.", "completion": text})[0].completion == text
 
