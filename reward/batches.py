@@ -74,8 +74,10 @@ def encode_rankings(
         for index in compared:
             try:
                 prompt_ids, answer_ids = tokens.prompt_ids(ranking), tokens.answer_ids(ranking, index)
-                sequences[index] = joined(prompt_ids, answer_ids, max_length)
-                lengths[index] = len(answer_ids)
+                ids = joined(prompt_ids, answer_ids, max_length)
+                if template.tokenizer.pad_token_id not in template.stop_token_ids:
+                    require_told_end(ids, template.tokenizer.pad_token_id)
+                sequences[index], lengths[index] = ids, len(answer_ids)
             except DataError as error:
                 fault = f"{ranking.source}: answer {index + 1} of {len(ranking.responses)}: {error}"
                 if on_bad_row == "stop":
@@ -156,11 +158,8 @@ def pad(sequences: Sequence[list[int]], pad_token_id: int) -> dict[str, Tensor]:
     Raises: DataError where a sequence ends in `pad_token_id`, as a text may that was cut off and spells out that
         token: a plain sequence classifier takes the last token that is another for the last.
     """
-    if any(ids[-1] == pad_token_id for ids in sequences):
-        raise DataError(
-            f"an answer ends in the token that the reward model pads with (id {pad_token_id}), so its end cannot be "
-            "told from padding; take that token out of the text."
-        )
+    for ids in sequences:
+        require_told_end(ids, pad_token_id)
     width = max(map(len, sequences))
     input_ids = torch.full((len(sequences), width), pad_token_id, dtype=torch.long)
     attention_mask = torch.zeros_like(input_ids)
@@ -168,6 +167,18 @@ def pad(sequences: Sequence[list[int]], pad_token_id: int) -> dict[str, Tensor]:
         input_ids[row, : len(ids)] = torch.tensor(ids)
         attention_mask[row, : len(ids)] = 1
     return {"input_ids": input_ids, "attention_mask": attention_mask}
+
+
+def require_told_end(ids: Sequence[int], pad_token_id: int) -> None:
+    """Refuse a sequence that ends in the padding token.
+
+    Raises: DataError.
+    """
+    if ids[-1] == pad_token_id:
+        raise DataError(
+            f"an answer ends in the token that the reward model pads with (id {pad_token_id}), so its end cannot be "
+            "told from padding; take that token out of the text, or leave the answer out."
+        )
 
 
 @dataclass(frozen=True, slots=True)

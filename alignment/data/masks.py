@@ -126,6 +126,13 @@ def _as_it_stands(context: str, message: dict[str, Any]) -> str:
     return str(message["content"])
 
 
+def adds_thought(written: str, answer: str) -> bool:
+    """Whether what a template writes begins with an empty thought that the answer does not hold."""
+    return any(
+        end not in answer and re.match(rf"\s*{re.escape(begin)}\s*{re.escape(end)}", written) for begin, end in THOUGHTS
+    )
+
+
 def _with_reasoning(message: dict[str, Any], tags: Tags) -> str:
     reasoning = next((message[name] for name in REASONING if message.get(name)), None)
     return in_tags(reasoning, message["content"], tags) if reasoning else str(message["content"])

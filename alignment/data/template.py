@@ -11,7 +11,7 @@ from alignment.data.chat import EMPTY, Chat, ChatWriter, named_template, templat
 from alignment.data.conversations import readable
 from alignment.data.markers import conversations, require_marks
 from alignment.data.masks import IGNORE as IGNORE
-from alignment.data.masks import Answer, NotWritten, Span, TrainedRow, marked, rows_of, written_after
+from alignment.data.masks import Answer, NotWritten, Span, TrainedRow, adds_thought, marked, rows_of, written_after
 from alignment.data.rendering import require_bounded
 from alignment.data.rows import Demonstration, Message, Prompt
 from alignment.data.stops import eos_id, reconcile
@@ -112,12 +112,18 @@ class Template:
     def sampled_ids(self, prompt: Prompt, answer: str, *, stop: bool = True) -> list[int]:
         """Return `answer_ids` of an answer that a model wrote: one that leaves a thought open is no fault of the data.
 
+        An empty thought that the chat template writes before the answer was not sampled and is left out.
+
         Raises: DataError where the answer holds a stop token before its end.
         """
         try:
-            return self.answer_ids(prompt, answer, stop=stop)
+            ids = self.answer_ids(prompt, answer, stop=stop)
+            added = not isinstance(prompt, str) and adds_thought(str(self.tokenizer.decode(ids)), answer)
         except NotWritten:
+            added = True
+        if added:
             return self._ended(self._as_it_stands(prompt, answer, None), self._end_of_turn, stop=stop)
+        return ids
 
     def _as_it_stands(self, prompt: Prompt, answer: str, tools: str | None) -> list[int]:
         chat = self._chat([*prompt, {"role": "assistant", "content": answer}], tools)

@@ -134,6 +134,24 @@ def test_an_empty_thought_that_the_template_writes_is_not_trained(tmp_path: Any)
     assert found["sft"] == answers[0]
 
 
+def test_an_answer_that_is_rendered_anew_gets_no_empty_thought(template: Template, tmp_path: Any) -> None:
+    reader = Template(make_tokenizer(chat_template=EMPTY_THOUGHT))
+    texts = ["a fox", "<think>\nhm\n</think>\n\na dog"]
+    answers = [[*template.tokenizer(text)["input_ids"], template.stop_token_ids[0]] for text in texts]
+    found = trained(reader, tmp_path, sampled(template, answers))
+    assert [reader.tokenizer.decode(ids) for ids in found["dpo"]] == [f"{text}<|im_end|>" for text in texts]
+    assert found["reward"] == found["dpo"]
+    assert found["sft"] == found["dpo"][0]
+
+
+def test_an_answer_that_ends_in_the_padding_token_is_named(template: Template, tmp_path: Any) -> None:
+    answers = [[*bytewise(template, "a"), template.tokenizer.pad_token_id], [*bytewise(template, "b"), 1]]
+    with pytest.raises(
+        DataError, match="jsonl:1: answer 1 of 2: an answer ends in the token that the reward model pads"
+    ):
+        trained(template, tmp_path, sampled(template, answers))
+
+
 def test_earlier_answers_of_the_prompt_are_learned_beside_a_sampled_one(template: Template, tmp_path: Any) -> None:
     prompt = [*PROMPT, {"role": "assistant", "content": "a fox"}, {"role": "user", "content": "And yours?"}]
     answers = [[*bytewise(template, " the dog"), 1], [*bytewise(template, "cat"), 1]]
