@@ -101,6 +101,14 @@ def _has(*keys: str) -> Callable[[Row], bool]:
     return lambda row: all(key in row for key in keys)
 
 
+def _answers_a_conversation(row: Row) -> bool:
+    """Whether a row has a conversation and two answers beside it; lists hold the conversation themselves."""
+    if not _has("chosen", "rejected")(row):
+        return False
+    single = not any(isinstance(row[key], list) for key in ("chosen", "rejected"))
+    return "conversations" in row or (isinstance(row.get("messages"), list) and "prompt" not in row and single)
+
+
 def _is_hh(row: Row) -> bool:
     return all(isinstance(row.get(key), str) and _TRANSCRIPT.match(row[key]) for key in ("chosen", "rejected"))
 
@@ -160,10 +168,10 @@ FORMATS: tuple[Format, ...] = (  # the first that matches is taken, so the narro
     ),
     Format(
         "sharegpt_dpo",
-        "conversations, chosen, rejected",
-        _has("conversations", "chosen", "rejected"),
+        "conversations or messages, chosen, rejected",
+        _answers_a_conversation,
         sharegpt_dpo,
-        ("conversations", *_CHOICE),
+        ("conversations", "messages", *_CHOICE),
     ),
     Format(
         "preference",

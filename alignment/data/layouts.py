@@ -226,13 +226,18 @@ def hh(row: Row) -> list[Parsed]:
 
 
 def sharegpt_dpo(row: Row) -> list[Parsed]:
-    """A choice of two messages that answer a conversation."""
-    messages = with_system(messages_of(row, "conversations"), optional_text(row, "system"))
+    """A choice of two messages, or texts, that answer a conversation."""
+    key = "conversations" if row.get("conversations") is not None else "messages"
+    messages = with_system(messages_of(row, key), optional_text(row, "system"))
     messages = carrying_tools(messages, tools_of(row))
     if messages[-1]["role"] == "assistant":
-        raise BadRow("'conversations' ends with a message of the assistant, so there is nothing to answer")
+        raise BadRow(f"'{key}' ends with a message of the assistant, so there is nothing to answer")
+    sides = {
+        name: {"role": "assistant", "content": side} if isinstance(side, str) else side
+        for name, side in (("chosen", row.get("chosen")), ("rejected", row.get("rejected")))
+    }
     chosen, rejected = (
-        split_answer([*messages, message_of(row.get(key), f"'{key}'")], f"'{key}'")[1] for key in ("chosen", "rejected")
+        split_answer([*messages, message_of(side, f"'{name}'")], f"'{name}'")[1] for name, side in sides.items()
     )
     return _choice(row, messages, chosen, rejected)
 

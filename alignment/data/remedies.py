@@ -13,6 +13,7 @@ from alignment.strict_json import shown
 if TYPE_CHECKING:
     from alignment.data.formats import Format
 
+_WITHOUT_PROMPT = ("hh", "implicit_preference")  # layouts whose prompt is what the answers share
 _WITHOUT_ANSWERS = ("prompt", "answers", "text")  # layouts for which an answer would be left out
 
 
@@ -37,6 +38,9 @@ def refusal(
     hints = [f"{hint}." for hint in dict.fromkeys(_hints(row, rest, formats))]
     if taken:
         hints.insert(0, f"Set {columns_text(taken)}" + (f" for the layout {home}." if home != fmt.name else "."))
+    question = next((key for key in rest if fmt.name in _WITHOUT_PROMPT and is_text(row[key])), None)
+    if question is not None and not taken:
+        hints.insert(0, f"Where {shown(question)} is the prompt, set {columns_text({'prompt': question})}.")
     names = ", ".join(map(as_yaml, rest or keys))
     without = "To train without the others" if taken and rest else "To train without"
     return UnreadKey(f"{fault}. {' '.join([*hints, without])}, set ignore_columns: [{names}]")

@@ -1,9 +1,12 @@
 """What each layout becomes, by hand, and what a faulty row of it says."""
 
 import copy
+import json
 
 import pytest
 
+from alignment.config.schema import DatasetEntry
+from alignment.data import load_rankings
 from alignment.data.fields import BadRow
 from alignment.data.formats import FORMATS, named, recognise
 from alignment.data.layouts import Only
@@ -421,3 +424,24 @@ def test_a_damaged_row_is_a_bad_row_and_nothing_else(layout, row):
         except BadRow:
             bad += 1
     assert bad
+
+
+@pytest.mark.parametrize("side", [lambda text: text, lambda text: {"role": "assistant", "content": text}])
+def test_two_answers_beside_messages_answer_them(tmp_path, side):
+    """Axolotl's layout for DPO; the messages were left aside before, and what the answers share became the prompt."""
+    turn = [{"role": "user", "content": "Why is it?"}]
+    row = {"messages": turn, "chosen": side("It rained a lot."), "rejected": side("It rained a bit.")}
+    (tmp_path / "a.jsonl").write_text(json.dumps(row) + "\n")
+    (found,) = load_rankings([DatasetEntry(path=str(tmp_path / "a.jsonl"))], on_bad_row="stop", seed=0).rows
+    assert found.prompt == turn
+    assert found.responses == ["It rained a lot.", "It rained a bit."]
+
+
+def test_the_remedy_for_a_column_beside_two_answers_is_to_read_it_as_the_prompt(tmp_path):
+    row = {"user_input": "Why?", "chosen": "It rained.", "rejected": "It snowed."}
+    (tmp_path / "a.jsonl").write_text(json.dumps(row) + "\n")
+    entry = {"path": str(tmp_path / "a.jsonl")}
+    with pytest.raises(DataError, match=r"Where 'user_input' is the prompt, set columns: \{prompt: user_input\}"):
+        load_rankings([DatasetEntry(**entry)], on_bad_row="stop", seed=0)
+    mapped = DatasetEntry(**entry, columns={"prompt": "user_input"})
+    assert load_rankings([mapped], on_bad_row="stop", seed=0).rows[0].prompt == "Why?"

@@ -166,6 +166,9 @@ def reason(kind, name, stage, jinja):
         return "no system|No system role"
     if kind in ("gemma2", "gemma3") and "tool" in needs:
         return "Turns must go"
+    messages = getattr(meaning, "messages", None) or getattr(meaning, "prompt", None) or []
+    if kind == "r1" and any(message["role"] == "tool" for message in messages):
+        return "leaves out message [34], of the tool|opens <think>, and the answer"
     if kind == "r1" and stage != "prompts" and ("thought" not in needs or "half" in needs):
         return "opens <think>, and the answer|does not write"
     return None
