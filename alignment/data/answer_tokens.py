@@ -79,6 +79,16 @@ class AnswerTokens:
                 "those that were sampled"
             )
 
+    def counts(self) -> tuple[int, int, dict[str, None]]:
+        """Return what `tell` counts, for `add`."""
+        return self._kept, self._rendered, self._others
+
+    def add(self, counts: tuple[int, int, dict[str, None]]) -> None:
+        """Add what another process counted."""
+        self._kept += counts[0]
+        self._rendered += counts[1]
+        self._others |= counts[2]
+
     def _hashes(self) -> tuple[str, str]:
         if self._own is None:
             self._own = tokenizer_hash(self.template.tokenizer), self.template.hash

@@ -16,11 +16,12 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from datasets import Dataset, Features, List, Value
+from datasets import Dataset
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -40,17 +41,22 @@ from alignment.policy.dropout import without_dropout
 from alignment.train.evaluating import WeighedEvaluation
 from alignment.train.sft import Tokenised
 from alignment.train.sharding import is_sharded
+from alignment.train.token_rows import TokenRows, in_parts
 
 LN_2 = math.log(2)
 START_TOLERANCE = 1e-3  # of the first loss
 SOFT_LOSSES = frozenset({"sigmoid", "ipo"})
 REFERENCE = "reference.safetensors"  # in a checkpoint, where the reference is synchronised with the policy
-TOKENS = List(Value("int64"))
-FEATURES = {"prompt_ids": TOKENS, "chosen_ids": TOKENS, "rejected_ids": TOKENS, "probability": Value("float32")}
 
 
 def tokenise_pairs(
-    rankings: Sequence[Ranking], template: Template, *, limit: int, on_bad_row: str = "stop", ties: bool = True
+    rankings: Sequence[Ranking],
+    template: Template,
+    *,
+    limit: int,
+    on_bad_row: str = "stop",
+    ties: bool = True,
+    num_proc: int | None = None,
 ) -> Tokenised:
     """Make one row of each usable pair, the more probable answer being `chosen`.
 
@@ -61,10 +67,21 @@ def tokenise_pairs(
         limit: tokens of prompt and answer.
         on_bad_row: "stop" raises at the first answer that does not fit, "skip" leaves out its pairs.
         ties: keep pairs of probability one half, which only a loss that knows probabilities can use.
+        num_proc: processes that tokenise many rows.
 
     Raises: DataError naming the row, or where no pair is left.
     """
-    result, tokens = Tokenised(), AnswerTokens(template)
+    work = partial(_tokenised, limit=limit, on_bad_row=on_bad_row, ties=ties)
+    result, tokens = in_parts(work, rankings, template, num_proc)
+    result.tell(len(rankings), limit)
+    tokens.tell()
+    return result
+
+
+def _tokenised(
+    rankings: Sequence[Ranking], tokens: AnswerTokens, *, limit: int, on_bad_row: str, ties: bool
+) -> Tokenised:
+    result = Tokenised(given=len(rankings))
     for place, ranking in enumerate(rankings):
         pairs = [
             (pair.first, pair.second, pair.probability)
@@ -95,8 +112,6 @@ def tokenise_pairs(
                 }
             )
         result.came_from(place)
-    result.tell(len(rankings), limit)
-    tokens.tell()
     return result
 
 
@@ -107,9 +122,9 @@ def tokenised_split(
 
     Raises: DataError.
     """
-    data = load_split(load_rankings, recipe, recipe.seed)
+    data, processes = load_split(load_rankings, recipe, recipe.seed), recipe.library.get("dataset_num_proc")
     train, held_out = (
-        tokenise_pairs(rows, template, limit=limit, on_bad_row=recipe.on_bad_row, ties=ties)
+        tokenise_pairs(rows, template, limit=limit, on_bad_row=recipe.on_bad_row, ties=ties, num_proc=processes)
         for rows in (data.train, data.held_out)
     )
     return data, train, held_out
@@ -386,4 +401,4 @@ def _require_plain_delta(arguments: DPOConfig) -> None:
 
 
 def _dataset(rows: Sequence[dict[str, Any]]) -> Dataset:
-    return Dataset.from_list(list(rows), features=Features(FEATURES))
+    return (rows if isinstance(rows, TokenRows) else TokenRows(rows)).dataset()

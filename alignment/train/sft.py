@@ -3,9 +3,10 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
-from datasets import Dataset, Features, List, Value
+from datasets import Dataset
 from torch import Tensor
 from transformers import TrainerCallback
 from trl import SFTConfig, SFTTrainer
@@ -21,19 +22,28 @@ from alignment.errors import DataError, RecipeError
 from alignment.meter import say_left_out, say_once
 from alignment.policy.adapters import weights_kept
 from alignment.train.evaluating import WeighedEvaluation
-
-TOKENS = List(Value("int64"))
+from alignment.train.token_rows import TokenRows, in_parts
 
 
 @dataclass(slots=True)
 class Tokenised:
     """Rows ready for a trainer, and what was cut or left out."""
 
-    rows: list[dict[str, Any]] = field(default_factory=list)
+    rows: TokenRows = field(default_factory=TokenRows)
     places: list[int] = field(default_factory=list)  # of each row: which demonstration or ranking it comes from
+    given: int = 0  # demonstrations or rankings
     skipped: list[str] = field(default_factory=list)  # "file:line: reason"
     truncated: int = 0
     split: int = 0  # conversations that make several rows
+
+    def add(self, other: "Tokenised") -> None:
+        """Add what was made of the demonstrations or rankings that follow."""
+        self.rows.extend(other.rows)
+        self.places += [self.given + place for place in other.places]
+        self.given += other.given
+        self.skipped += other.skipped
+        self.truncated += other.truncated
+        self.split += other.split
 
     def came_from(self, place: int) -> None:
         """Note that the rows added since the last call come from demonstration or ranking number `place`."""
@@ -83,6 +93,7 @@ def tokenise_demonstrations(
     limit: int,
     on_bad_row: str = "stop",
     history_strategy: str = "split",
+    num_proc: int | None = None,
 ) -> Tokenised:
     """Tokenise demonstrations; one that is too long loses its end, as is usual in fine-tuning.
 
@@ -91,10 +102,26 @@ def tokenise_demonstrations(
         on_bad_row: "stop" raises at the first row of which no answer token is left, "skip" leaves it out.
         history_strategy: where the chat template rewrites earlier turns, "split" makes a row of each answer in the
             context in which it is generated, "refuse" takes the conversation for a bad row.
+        num_proc: processes that tokenise many rows.
 
     Raises: DataError naming the row.
     """
-    result, tokens = Tokenised(), AnswerTokens(template)
+    work = partial(_tokenised, limit=limit, on_bad_row=on_bad_row, history_strategy=history_strategy)
+    result, tokens = in_parts(work, demonstrations, template, num_proc)
+    result.tell(len(demonstrations), limit)
+    tokens.tell()
+    return result
+
+
+def _tokenised(
+    demonstrations: Sequence[Demonstration],
+    tokens: AnswerTokens,
+    *,
+    limit: int,
+    on_bad_row: str,
+    history_strategy: str,
+) -> Tokenised:
+    result = Tokenised(given=len(demonstrations))
     for place, row in enumerate(demonstrations):
         with result.row(row.source, on_bad_row):
             rows = tokens.demonstrations(row)
@@ -105,8 +132,6 @@ def tokenise_demonstrations(
                 )
             _cut(result, rows, limit)
             result.came_from(place)
-    result.tell(len(demonstrations), limit)
-    tokens.tell()
     return result
 
 
@@ -118,9 +143,10 @@ def tokenised_split(
     Raises: DataError.
     """
     data = load_split(load_demonstrations, recipe, recipe.seed)
-    bad, strategy = recipe.on_bad_row, recipe.history_strategy
+    how = {"on_bad_row": recipe.on_bad_row, "history_strategy": recipe.history_strategy}
+    processes = recipe.library.get("dataset_num_proc")
     train, held_out = (
-        tokenise_demonstrations(rows, template, limit=limit, on_bad_row=bad, history_strategy=strategy)
+        tokenise_demonstrations(rows, template, limit=limit, num_proc=processes, **how)
         for rows in (data.train, data.held_out)
     )
     return data, train, held_out
@@ -139,7 +165,7 @@ def _cut(result: Tokenised, rows: Sequence[TrainedRow], limit: int) -> None:
         )
     result.split += len(rows) > 1
     result.truncated += any(len(row.input_ids) > limit for row in rows)
-    result.rows += [{"input_ids": row.input_ids[:limit], "labels": row.labels[:limit]} for row in kept]
+    result.rows.extend({"input_ids": row.input_ids[:limit], "labels": row.labels[:limit]} for row in kept)
 
 
 def require_learnable(
@@ -210,4 +236,4 @@ def sft_trainer(
 
 
 def _dataset(rows: Sequence[dict[str, Any]]) -> Dataset:
-    return Dataset.from_list(list(rows), features=Features({"input_ids": TOKENS, "labels": TOKENS}))
+    return (rows if isinstance(rows, TokenRows) else TokenRows(rows)).dataset()
