@@ -12,6 +12,8 @@ from alignment.data.rows import Demonstration, Prompt, Ranking
 from alignment.errors import DataError, JsonError, printable
 from alignment.strict_json import parse, shown
 
+_ANSWERS = {"prompt_completion": ("completion",), "preference": ("chosen", "rejected")}  # keys of texts, by layout
+_SENTENCE = 20  # characters; an answer to a shorter prompt may begin with the same word
 _OF_MESSAGES = {"messages", "conversations", "prompt", "completion", "chosen", "rejected"}
 
 
@@ -58,6 +60,30 @@ def detect(source: RawSource) -> Format | None:
             "other are bad rows; or give each layout a file of its own."
         )
     return widest[0] if widest else None
+
+
+def require_answers_alone(source: RawSource, layout: Format | None) -> None:
+    """Refuse a file whose answers begin with their prompts in most rows: each prompt would stand twice.
+
+    Raises: DataError naming the first of these rows.
+    """
+    keys = _ANSWERS.get(layout.name if layout is not None else "")
+    if keys is None:
+        return
+    rows = [raw for raw in source.rows if isinstance(raw.value, dict) and isinstance(raw.value.get("prompt"), str)]
+    repeated = [raw for raw in rows if all(_begins_with(raw.value.get(key), raw.value["prompt"]) for key in keys)]
+    if len(repeated) * 2 > len(rows):
+        raise DataError(
+            f"{printable(repeated[0].where)}: {' and '.join(keys)} begin with the prompt, in {len(repeated)} of "
+            f"{len(rows)} rows, so it would stand there twice; take it off the answers."
+        )
+
+
+def _begins_with(answer: Any, prompt: str) -> bool:
+    """Whether a text goes on from a prompt: behind its last word or mark, or where it has a sentence's length."""
+    if not isinstance(answer, str) or not prompt.strip() or not answer.startswith(prompt):
+        return False
+    return len(prompt) >= _SENTENCE or answer[len(prompt) :][:1].isspace() or not prompt[-1].isalnum()
 
 
 def told(parsed: Parsed) -> str:

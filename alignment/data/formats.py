@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from alignment.data.argilla import argilla, is_argilla
-from alignment.data.fields import keys_of
+from alignment.data.fields import BadRow, keys_of
 from alignment.data.keys import unread
 from alignment.data.label_studio import is_label_studio, label_studio
 from alignment.data.layouts import (
@@ -14,6 +14,7 @@ from alignment.data.layouts import (
     Parsed,
     Row,
     alpaca,
+    answers_a_conversation,
     conversation,
     hh,
     implicit_preference,
@@ -33,6 +34,7 @@ from alignment.data.rankings import (
 )
 from alignment.data.remedies import nearest, refusal
 from alignment.errors import DataError
+from alignment.strict_json import shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +93,11 @@ def refuse_unread(row: Row, fmt: Format, *, chosen: bool, also_read: tuple[str, 
     if not keys:
         return
     fitting = [other for other in FORMATS if other is not fmt and other.matches(row)]
+    given = {key: value for key, value in row.items() if value is not None}
+    for other in fitting:
+        if given.keys() != row.keys() and set(keys) <= set(other.reads) and not other.matches(given):
+            nulls = [key for key in row if key not in given and key in other.reads]
+            raise BadRow(f"{', '.join(map(shown, nulls))} is null; the layout {other.name} needs {other.keys}")
     if chosen:
         keys = [key for key in keys if not any(key in other.reads for other in fitting)]
     if keys:
@@ -101,12 +108,12 @@ def _has(*keys: str) -> Callable[[Row], bool]:
     return lambda row: all(key in row for key in keys)
 
 
-def _answers_a_conversation(row: Row) -> bool:
-    """Whether a row has a conversation and two answers beside it; lists hold the conversation themselves."""
-    if not _has("chosen", "rejected")(row):
+def _is_kto(row: Row) -> bool:
+    if "label" not in row:
         return False
-    single = not any(isinstance(row[key], list) for key in ("chosen", "rejected"))
-    return "conversations" in row or (isinstance(row.get("messages"), list) and "prompt" not in row and single)
+    if isinstance(row["label"], bool) and "instruction" in row and "output" in row:
+        return True
+    return "messages" in row or "conversations" in row or ("prompt" in row and "completion" in row)
 
 
 def _is_hh(row: Row) -> bool:
@@ -169,9 +176,11 @@ FORMATS: tuple[Format, ...] = (  # the first that matches is taken, so the narro
     Format(
         "sharegpt_dpo",
         "conversations or messages, chosen, rejected",
-        _answers_a_conversation,
+        answers_a_conversation,
         sharegpt_dpo,
         ("conversations", "messages", *_CHOICE),
+        either=(("conversations",), ("messages",)),
+        by_value=True,
     ),
     Format(
         "preference",
@@ -184,14 +193,16 @@ FORMATS: tuple[Format, ...] = (  # the first that matches is taken, so the narro
     Format("implicit_preference", "chosen, rejected", _has("chosen", "rejected"), implicit_preference, _CHOICE),
     Format(
         "kto",
-        "messages or conversations or prompt and completion, and label true or false",
-        lambda row: (
-            "label" in row
-            and ("messages" in row or "conversations" in row or ("prompt" in row and "completion" in row))
-        ),
+        "messages or conversations or prompt and completion or instruction and output, and label true or false",
+        _is_kto,
         kto,
-        ("messages", "conversations", "prompt", "completion", "label", *_AROUND),
-        either=(("messages",), ("conversations",), ("prompt", "completion")),
+        ("messages", "conversations", "prompt", "completion", *DEMONSTRATION, "label", "tools"),
+        either=(
+            ("messages", *_AROUND),
+            ("conversations", *_AROUND),
+            ("prompt", "completion", *_AROUND),
+            DEMONSTRATION,
+        ),
     ),
     Format(
         "sharegpt",

@@ -61,7 +61,7 @@ MEANT: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(
         ("winner", "preference", "choice", "better_response_id", "weight", "weights", "sample_weight", "loss_weight",
          "reasoning_content", "reasoning", "thinking", "thought", "chat_template_kwargs", "template_kwargs",
-         "enable_thinking"), ()
+         "enable_thinking", "input_ids"), ()
     ),
 }  # fmt: skip
 # Names of marks that keep texts out of the loss, weigh them or label them; numbers and booleans under them are content.

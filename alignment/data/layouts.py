@@ -114,7 +114,8 @@ def kto(row: Row) -> list[Parsed]:
     if not isinstance(label, bool):
         raise BadRow(f"'label' is {shown(label)}, not true or false")
     key = next((key for key in ("messages", "conversations") if key in row), None)
-    (parsed,) = conversation(key)(row) if key else prompt_completion(row)
+    read = conversation(key) if key else alpaca if "instruction" in row else prompt_completion
+    (parsed,) = read(row)
     if label or not isinstance(parsed, Demonstration):
         return [parsed]
     return [Only(parsed.prompt)]
@@ -225,21 +226,45 @@ def hh(row: Row) -> list[Parsed]:
     return _parting(row, chosen, rejected)
 
 
+def answers_a_conversation(row: Row) -> bool:
+    """Whether a row has a conversation apart from two answers to it, or an answered one and a rejected answer."""
+    if "chosen" in row and "rejected" in row and "conversations" in row:
+        return True
+    if "messages" not in row or "rejected" not in row or "prompt" in row:
+        return False
+    return all(_is_answer(row[key]) for key in ("chosen", "rejected") if key in row)
+
+
+def _is_answer(value: Any) -> bool:
+    if isinstance(value, list):
+        return len(value) == 1 and isinstance(value[0], dict)
+    return isinstance(value, dict) or (
+        isinstance(value, str) and not value.lstrip().startswith(("Human:", "Assistant:"))
+    )
+
+
 def sharegpt_dpo(row: Row) -> list[Parsed]:
-    """A choice of two messages, or texts, that answer a conversation."""
+    """A choice of two messages that answer a conversation; without `chosen`, its last message is the better one."""
     key = "conversations" if row.get("conversations") is not None else "messages"
     messages = with_system(messages_of(row, key), optional_text(row, "system"))
     messages = carrying_tools(messages, tools_of(row))
-    if messages[-1]["role"] == "assistant":
+    better = _answer(row, "chosen") if "chosen" in row else messages.pop()
+    if not messages or (messages[-1]["role"] == "assistant" and "chosen" in row):
         raise BadRow(f"'{key}' ends with a message of the assistant, so there is nothing to answer")
-    sides = {
-        name: {"role": "assistant", "content": side} if isinstance(side, str) else side
-        for name, side in (("chosen", row.get("chosen")), ("rejected", row.get("rejected")))
-    }
     chosen, rejected = (
-        split_answer([*messages, message_of(side, f"'{name}'")], f"'{name}'")[1] for name, side in sides.items()
+        split_answer([*messages, answer], f"'{side}'")[1]
+        for side, answer in (("chosen", better), ("rejected", _answer(row, "rejected")))
     )
     return _choice(row, messages, chosen, rejected)
+
+
+def _answer(row: Row, key: str) -> Message:
+    """Return a row's answer as a message: it is one, a list of one, or text."""
+    if isinstance(row.get(key), list):
+        return messages_of(row, key)[-1]
+    if isinstance(row.get(key), str):
+        return {"role": "assistant", "content": text_of(row, key)}
+    return message_of(row.get(key), f"'{key}'")
 
 
 def llmbar(row: Row) -> list[Parsed]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, NoReturn, TypeVar
 from alignment.data.contradictions import Claim, claims_of, contradictions, is_opinion, same_text
 from alignment.data.conversations import carrying_tools
 from alignment.data.demonstrations import demonstration_of_best, refuse_empty_answers
-from alignment.data.detection import decoded, detect, told
+from alignment.data.detection import decoded, detect, require_answers_alone, told
 from alignment.data.fields import BadRow, keys_of, kind_of
 from alignment.data.formats import ANSWERS, Format, named, recognise, refuse_unread
 from alignment.data.keys import UnreadKey
@@ -186,9 +186,11 @@ def load(
         read = _agreeing(read, on_bad_row, loaded)
     say_left_out(loaded.skipped, loaded.read, "rows")
     parts = [[(kept.row, kept.where) for kept in of_entry if kept.row is not None] for of_entry in read]
-    for entry, part in zip(entries, parts, strict=True):
+    for entry, part, of_entry in zip(entries, parts, read, strict=True):
         if not part:
             reasons = "".join(f"\n  {reason}" for reason in loaded.skipped[:3])
+            if of_entry:
+                reasons += f" {len(of_entry)} hold no answer to learn: their label is false, or no answer is the best."
             raise DataError(f"{entry.path} gives no usable row; {len(loaded.skipped)} were skipped.{reasons}")
     rows = [row for part in mixed(parts, [entry.fraction for entry in entries]) for row in part]
     if max_samples is not None:
@@ -208,6 +210,7 @@ def _read_source(
 ) -> list[Kept[T]]:
     source = replace(source, rows=[_decoded(raw) for raw in source.rows])
     fmt = named(format_name) if format_name is not None else detect(source)
+    require_answers_alone(source, fmt)
     rows: list[Kept[T]] = []
     undescribed = True
     for raw in source.rows:

@@ -41,6 +41,10 @@ def refusal(
     question = next((key for key in rest if fmt.name in _WITHOUT_PROMPT and is_text(row[key])), None)
     if question is not None and not taken:
         hints.insert(0, f"Where {shown(question)} is the prompt, set {columns_text({'prompt': question})}.")
+    if taken.get("prompt") == "instruction" and "input" in rest:
+        return UnreadKey(f"{fault}. Write instruction and input, joined by a line break, into one column prompt")
+    if taken and not rest:
+        return UnreadKey(f"{fault}. {' '.join(hints).removesuffix('.')}")
     names = ", ".join(map(as_yaml, rest or keys))
     without = "To train without the others" if taken and rest else "To train without"
     return UnreadKey(f"{fault}. {' '.join([*hints, without])}, set ignore_columns: [{names}]")
@@ -60,6 +64,8 @@ def _columns(
             continue
         pairs = _meant(row, keys, candidate.reads)
         spare = [key for key in keys if key not in pairs.values()]
+        if _compared(row, pairs, spare):
+            continue
         if len(pairs) > len(best[0]) and reads_whole(row, pairs, spare, candidate, formats):
             best = pairs, candidate.name
     return best
@@ -92,6 +98,17 @@ def reads_whole(
     return not unread(renamed, fmt.reads_in(renamed), fmt.harmless)
 
 
+def _compared(row: Mapping[str, Any], pairs: Mapping[str, str], spare: Collection[str]) -> bool:
+    """Whether one of the answers that a row compares would be read, and another one left out."""
+    return any(other in spare for key in pairs.values() for other in siblings(key, dict(row)))
+
+
+def _asks_alone(row: Mapping[str, Any], spare: Collection[str], fmt: "Format") -> bool:
+    """Whether a row is read as prompts alone once `spare` keys are left out, and its answers may be among these."""
+    parsed = fmt.read({key: value for key, value in row.items() if key not in spare})
+    return not any(hasattr(one, "completion") or hasattr(one, "responses") for one in parsed)
+
+
 def nearest(row: Mapping[str, Any], formats: Sequence["Format"]) -> str:
     """Return, as the end of a sentence, how a row that fits no layout is brought to one; "" where nothing is known."""
     best: tuple[dict[str, str], list[str], str] | None = None
@@ -102,8 +119,9 @@ def nearest(row: Mapping[str, Any], formats: Sequence["Format"]) -> str:
         spare = unread(renamed, candidate.reads, candidate.harmless)
         if not pairs or (spare and candidate.name in _WITHOUT_ANSWERS) or (best and len(spare) >= len(best[1])):
             continue
-        beside = {other for key in pairs.values() for other in siblings(key, dict(row)) if other in spare}
-        if not beside and reads_whole(row, pairs, spare, candidate, formats):
+        if not _compared(row, pairs, spare) and reads_whole(row, pairs, spare, candidate, formats):
+            if spare and _asks_alone(renamed, spare, candidate):
+                continue
             best = pairs, spare, candidate.name
     if best is None:
         return "".join(f". {hint}" for hint in dict.fromkeys(_hints(row, [*row], formats, near=False)))

@@ -44,7 +44,7 @@ UNREAD = [
     ("kto_tag", "columns: {label: kto_tag} for the layout kto", {"conversations": TURNS, "kto_tag": True}),
     ("images", "Only text is supported", {"messages": [U, A], "images": ["a.jpg"]}),
     ("image", "Only text is supported", {"messages": [U, A], "image": {"bytes": None, "path": "a.jpg"}}),
-    ("rejected_response", "rejected is a key of sharegpt_dpo", {"messages": [U, A], "rejected_response": "No."}),
+    ("rejected_response", "columns: {rejected: rejected_response}", {"messages": [U, A], "rejected_response": "No."}),
     ("weight", "To train without, set ignore_columns: [weight]", {"messages": [U, A], "weight": 0}),
     ("source", "ignore_columns: [source]", {"prompt": "Why?", "completion": "So.", "source": "A story\nof two lines"}),
     ("generations", "ignore_columns", {"prompt": "Why?", "responses": ["a", "b"], "generations": ["a", "c"]}),

@@ -1,0 +1,126 @@
+"""Comparisons and labels of other programs: read whole, or refused with a remedy that keeps the question."""
+
+import pytest
+
+from alignment.data import load_demonstrations, load_rankings
+from tests.data import written
+from tests.data.test_published import remedy_in
+from tests.data.written import PAIR, A, U
+
+B = {"role": "assistant", "content": "No."}
+SIDES = {"chosen": "It rained a lot.", "rejected": "It rained a bit."}
+
+
+def load(tmp_path, *rows, loader=load_rankings, **entry):
+    return written.load(tmp_path, *rows, loader=loader, **entry).rows
+
+
+def refused(tmp_path, *rows, loader=load_rankings, **entry):
+    return written.refused(tmp_path, *rows, loader=loader, **entry)
+
+
+@pytest.mark.parametrize("key", ["messages", "conversations"])
+@pytest.mark.parametrize(
+    ("good", "bad"), [("Because.", "No."), (A, B), ([A], [B]), ({"from": "gpt", "value": "Because."}, B)]
+)
+def test_two_answers_to_a_conversation_are_compared(tmp_path, key, good, bad):
+    (found,) = load(tmp_path, {key: [U], "chosen": good, "rejected": bad})
+    assert (found.prompt, found.responses) == ([U], ["Because.", "No."])
+
+
+def test_answers_that_begin_alike_do_not_become_the_prompt(tmp_path):
+    (found,) = load(tmp_path, {"messages": [U], **SIDES})
+    assert (found.prompt, found.responses) == ([U], list(SIDES.values()))
+    assert "nothing to answer" in refused(tmp_path, {"messages": [U, A], **SIDES})
+
+
+def test_a_copy_of_the_better_conversation_changes_nothing(tmp_path):
+    row = {"messages": [U, A], "chosen": [U, A], "rejected": [U, B]}
+    for more in ({}, {"prompt": "Why?"}):
+        (found,) = load(tmp_path, row | more)
+        assert (found.prompt, found.responses) == ([U], ["Because.", "No."])
+
+
+def test_the_last_message_beats_a_rejected_one(tmp_path):
+    row = {"messages": [U, A], "rejected_response": "No."}
+    remedy = remedy_in(refused(tmp_path, row))
+    assert remedy == {"columns": {"rejected": "rejected_response"}}
+    (found,) = load(tmp_path, row, **remedy)
+    assert (found.prompt, found.responses) == ([U], ["Because.", "No."])
+    (found,) = load(tmp_path, row, loader=load_demonstrations, **remedy)
+    assert (found.prompt, found.completion) == ([U], "Because.")
+
+
+@pytest.mark.parametrize("key", ["question", "instruction", "query"])
+def test_no_remedy_loses_the_question(tmp_path, key):
+    message = refused(tmp_path, {key: "Why?", **SIDES})
+    assert "ignore_columns" not in message
+    (found,) = load(tmp_path, {key: "Why?", **SIDES}, **remedy_in(message))
+    assert (found.prompt, found.responses) == ("Why?", list(SIDES.values()))
+
+
+def test_an_input_beside_the_instruction_of_a_comparison_is_to_be_joined_to_it(tmp_path):
+    message = refused(tmp_path, {"instruction": "Why?", "input": "It rained.", **SIDES})
+    assert "Write instruction and input, joined by a line break, into one column prompt" in message
+    assert load(tmp_path, {"prompt": "Why?\nIt rained.", **SIDES})[0].prompt == "Why?\nIt rained."
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"prompt": "Why?", "completion_a": "a", "completion_b": "b", "label": 0},
+        {"conversation_input": [U], "generation_a": A, "generation_b": B, "winner": "model_a"},
+    ],
+)
+@pytest.mark.parametrize("loader", [load_demonstrations, load_rankings])
+def test_no_remedy_reads_one_of_the_compared_answers_or_none(tmp_path, row, loader):
+    assert "columns: {" not in refused(tmp_path, row, loader=loader)
+
+
+def test_labels_of_thumbs_are_read_of_instructions_too(tmp_path):
+    rows = [
+        {"instruction": "Why?", "input": "It rained.", "output": "So.", "system": "Hm.", "kto_tag": True},
+        {"instruction": "Why?", "input": "", "output": "Bad.", "kto_tag": False},
+    ]
+    remedy = remedy_in(refused(tmp_path, *rows, loader=load_demonstrations))
+    assert remedy == {"columns": {"label": "kto_tag"}}
+    (found,) = load(tmp_path, *rows, loader=load_demonstrations, **remedy)
+    system = {"role": "system", "content": "Hm."}
+    assert (found.prompt, found.completion) == ([system, {**U, "content": "Why?\nIt rained."}], "So.")
+
+
+def test_a_null_is_named_and_no_format_is_asked_for(tmp_path):
+    message = refused(tmp_path, {**PAIR, "rejected": None})
+    assert "'rejected' is null; the layout preference needs prompt, chosen, rejected" in message
+    assert len(load(tmp_path, PAIR, {**PAIR, "rejected": None}, on_bad_row="skip")) == 1
+
+
+def test_a_file_of_thumbs_down_alone_tells_why_it_gives_nothing(tmp_path):
+    row = {"prompt": "Why?", "completion": "No.", "label": False}
+    message = refused(tmp_path, row, row, loader=load_demonstrations)
+    assert "2 hold no answer to learn: their label is false" in message
+
+
+@pytest.mark.parametrize(
+    ("prompt", "good", "bad"),
+    [
+        ("\n\nHuman: hi\n\nAssistant:", " a", " b"),
+        ("Why?", "\nabc", "\nd"),
+        ("Tell me why it rained so much", "abc", "d"),
+    ],
+)
+def test_answers_that_repeat_the_prompt_are_refused_and_read_without(tmp_path, prompt, good, bad):
+    row = {"prompt": prompt, "chosen": prompt + good, "rejected": prompt + bad}
+    message = refused(tmp_path, row, row | {"prompt": prompt})
+    assert "chosen and rejected begin with the prompt, in 2 of 2 rows" in message
+    assert "take it off the answers" in message
+    assert load(tmp_path, {"prompt": prompt, "chosen": good, "rejected": bad})[0].responses == [good, bad]
+    row = {"prompt": prompt, "completion": prompt + good}
+    assert "completion begin with the prompt" in refused(tmp_path, row, loader=load_demonstrations)
+
+
+def test_few_answers_may_begin_as_their_prompts_do(tmp_path):
+    echo = {"prompt": "Why?", "completion": "Why? So."}
+    others = [{"prompt": f"Who {number}?", "completion": "Ann."} for number in range(2)]
+    assert len(load(tmp_path, echo, *others, loader=load_demonstrations)) == 3
+    assert load(tmp_path, {"prompt": "Hello", "completion": "Hello! What is it?"}, loader=load_demonstrations)
