@@ -63,7 +63,7 @@ def main() -> None:
 
 def write(source: Path, target: Path, count: int) -> None:
     """Write `count` conversations that all differ."""
-    rows = [json.loads(line) for line in source.read_text(encoding="utf-8").splitlines()]
+    rows = [json.loads(line) for line in source.read_text(encoding="utf-8").split("\n") if line]
     with target.open("w", encoding="utf-8") as file:
         for number in range(count):
             first, *others = rows[number % len(rows)]["messages"]
@@ -87,7 +87,7 @@ def apart(path: Path, data: Path, model: Path, processes: int | None) -> dict[st
     command += ["--dataset_num_proc", str(processes)] if processes else []
     environment = {**os.environ, "PYTHONPATH": str(path), "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(command, env=environment, cwd=path, check=True, stdout=subprocess.PIPE, text=True)
-    return dict(json.loads(done.stdout.splitlines()[-1]))
+    return dict(json.loads(done.stdout.rstrip("\n").split("\n")[-1]))
 
 
 def measure(data: Path, model: Path, processes: int | None) -> dict[str, Any]:

@@ -39,10 +39,11 @@ def test_a_template_that_leaves_a_message_out_is_found(recipe, tmp_path):
     model = save_tiny_model(tmp_path / "model", chat_template=FORGETFUL)
     system = {"role": "system", "content": "Be kind."}
     data = [{"messages": [ASKED, ANSWERED]}, {"messages": [system, ASKED, ANSWERED]}]
-    level, said = look(recipe("sft", data, model_name_or_path=str(model)))["text"]
-    assert (level, said) == (
-        "warning",
-        f"1 of 2 rows: their tokens do not decode to all of it, first {tmp_path}/data.jsonl:2: 'Be kind.'",
+    level, said = look(recipe("sft", data, model_name_or_path=str(model)))["rows"]
+    assert level == "fault"
+    assert said.startswith(
+        f"1 of 2 cannot be written in tokens, first {tmp_path}/data.jsonl:2: the chat template leaves out message 1, "
+        "of the system"
     )
 
 

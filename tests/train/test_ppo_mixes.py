@@ -84,6 +84,7 @@ def folder(tmp_path_factory):
     save_tiny_model(path / "small", seed=5, hidden_size=8, layers=1)
     tokenizer = make_tokenizer(vocab_size=280, chat_template=None)
     tokenizer.chat_template = "{% for m in messages %}{{ m.role }}: {{ m.content }}<|im_end|>{% endfor %}"
+    tokenizer.chat_template += "{% if add_generation_prompt %}assistant: {% endif %}"
     tokenizer.save_pretrained(path / "foreign-base")
     make_model(tokenizer, seed=6, hidden_size=8, layers=1).save_pretrained(path / "foreign-base")
     save_reward(path / "base", path / "reward", adapter=True)
