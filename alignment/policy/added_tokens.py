@@ -13,6 +13,7 @@ from alignment.errors import ModelError
 from alignment.policy.base import checkpoint_dtype, load_base, load_tokenizer, resolve_model
 from alignment.policy.generation import read_generation, write_generation
 from alignment.policy.saved_files import WHOLE, mark_of
+from alignment.policy.tied import untie
 
 BASE = "base"  # the folder, in the run's
 
@@ -52,7 +53,7 @@ def _write(recipe: SFTRecipe, base: str, out: Path) -> None:
     model = load_base(AutoModelForCausalLM, base, recipe.model_copy(update={"load_in_4bit": False}), full=True)
     add_rows(model, tokenizer, recipe.add_tokens or [])
     if recipe.peft_method != "full":
-        _untie(model)
+        untie(model)  # PEFT trains the embeddings and the output layer as two copies
     model.to(checkpoint_dtype(base, recipe)).save_pretrained(out)
     tokenizer.save_pretrained(out)
     if generation := read_generation(base, revision=recipe.model_revision):
@@ -71,16 +72,6 @@ def add_rows(model: Any, tokenizer: Any, tokens: list[str]) -> None:
             # apart from its first character the text is no token, so it is split
             pieces = [piece for part in (token[:1], token[1:]) for piece in _ids(tokenizer, part)]
             weight[tokenizer.convert_tokens_to_ids(token)] = weight[pieces].float().mean(0).to(weight.dtype)
-
-
-def _untie(model: Any) -> None:
-    """Give the output layer weights of its own: PEFT trains the embeddings and the output layer as two copies."""
-    embeddings, output = model.get_input_embeddings(), model.get_output_embeddings()
-    if output is None or output.weight is not embeddings.weight:
-        return
-    output.weight = torch.nn.Parameter(embeddings.weight.detach().clone())
-    for config in (model.config, model.config.get_text_config()):
-        config.tie_word_embeddings = False
 
 
 def _ids(tokenizer: Any, text: str) -> list[int]:

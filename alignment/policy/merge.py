@@ -32,6 +32,7 @@ from alignment.policy.base import (
 from alignment.policy.generation import read_generation, stopping_at, write_generation
 from alignment.policy.held import held_as_trained
 from alignment.policy.saved_files import WHOLE, mark_of
+from alignment.policy.tied import untie
 
 SAMPLES = (
     "The quick brown fox jumps over the lazy dog.",
@@ -126,14 +127,10 @@ def _merged(cls: Any, unmerged: Any, keys: ModelKeys, source: ModelSource) -> An
 
 
 def _untied(wrapped: Any) -> Any:
-    """Give a tied output layer weights of its own where LoRA adapts the embeddings: its outputs have no such part."""
+    """Untie the output layer where LoRA adapts the embeddings: its outputs have no such part."""
     base = wrapped.get_base_model()
-    embeddings, output = base.get_input_embeddings(), base.get_output_embeddings()
-    if not isinstance(embeddings, LoraLayer) or output is None or output.weight is not embeddings.weight:
-        return wrapped
-    output.weight = torch.nn.Parameter(output.weight.detach().clone(), requires_grad=False)
-    for config in (base.config, base.config.get_text_config()):
-        config.tie_word_embeddings = False
+    if isinstance(base.get_input_embeddings(), LoraLayer):
+        untie(base)
     return wrapped
 
 
