@@ -16,6 +16,7 @@ from alignment.policy.base import load_tokenizer
 from alignment.policy.generation import stop_at
 from alignment.policy.load_roles import load_roles, reward_roles
 from alignment.preview.recorded import recorded
+from alignment.preview.stages import prompt_stage
 from alignment.run.callbacks import callbacks_for
 from alignment.run.directory import RunDirectory
 from alignment.run.script import script
@@ -28,7 +29,6 @@ from alignment.train.scoring import Scoring, require_same_tokenizer, reward_adap
 from alignment.train.trial import require_accepted
 from alignment.train.update import UpdateShape
 from reward.feedback.stored import unanswered
-from reward.preview.prompts import prompt_stage
 from reward.scorers import build_scoring, build_watch, describe, describe_watch, reward_models
 
 
@@ -61,7 +61,7 @@ def main(argv: list[str] | None = None) -> None:
     stop_at(roles.causal_lm("policy"), template.stop_token_ids)
     run.record(scorers=describe(recipe, scoring), **({"watch_scorers": describe_watch(recipe, watch)} if watch else {}))
     loaded = prompts_to_answer(recipe, template, roles.context)
-    kept = recorded(prompt_stage("ppo", loaded, template), template)
+    kept = recorded(prompt_stage("ppo", loaded, loaded.rows, template), template)
     run.record(data=loaded.files, prompts=len(loaded.rows), skipped=loaded.skipped, preview=kept)
 
     shape = UpdateShape.of(

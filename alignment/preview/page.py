@@ -9,19 +9,11 @@ from alignment.preview.rows import Part, Row, Stage
 from alignment.preview.segments import Piece, parted, pieces
 from alignment.preview.wording import facts, summary, visible
 from alignment.report.build import fill
+from alignment.report.previews import KINDS, ShownSequence
 from alignment.run.files import write_atomic
 
 TEMPLATE = Path(__file__).parent / "preview.html.jinja"
 MOST_SKIPPED = 200  # reasons that the page lists
-
-
-@dataclass(frozen=True, slots=True)
-class Shown:
-    """One sequence on the page."""
-
-    name: str  # "" where a row has one
-    facts: str
-    pieces: list[tuple[str, list[str]]]  # classes, and the lines of the text
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +24,7 @@ class Card:
     layout: str
     probability: float | None
     prompt: list[tuple[str, list[str]]]  # pieces that all sequences begin with
-    sequences: list[Shown]
+    sequences: list[ShownSequence]
     parts: list[Part]
     question: str | None
 
@@ -57,7 +49,7 @@ def cards(rows: Sequence[Row], tokenizer: Any, stops: Sequence[int]) -> Iterator
         many = len(row.sequences) > 1
         prompt, texts = parted([pieces(tokenizer, tokens, stops) for tokens in row.sequences.values()])
         sequences = [
-            Shown(name if many else "", facts(tokens, tokenizer, stops), _styled(text))
+            ShownSequence(name if many else "", facts(tokens, tokenizer, stops), _styled(text))
             for (name, tokens), text in zip(row.sequences.items(), texts, strict=True)
         ]
         parts = [replace(part, text=visible(part.text)) for part in row.parts]
@@ -66,8 +58,6 @@ def cards(rows: Sequence[Row], tokenizer: Any, stops: Sequence[int]) -> Iterator
 
 
 def _styled(found: Sequence[Piece]) -> list[tuple[str, list[str]]]:
-    styled = []
-    for piece in found:
-        kinds = {"trained": piece.trained, "special": piece.special, "stop": piece.stop, "cut": piece.cut}
-        styled.append((" ".join(kind for kind, holds in kinds.items() if holds), visible(piece.text).split("\n")))
-    return styled
+    return [
+        (" ".join(kind for kind in KINDS if getattr(piece, kind)), visible(piece.text).split("\n")) for piece in found
+    ]

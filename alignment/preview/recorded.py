@@ -5,6 +5,7 @@ from typing import Any
 from alignment.data.template import Template
 from alignment.preview.rows import Stage
 from alignment.preview.segments import Piece, pieces
+from alignment.report.previews import KINDS
 
 LONGEST = 600  # characters of one piece; the middle of a longer one is left out
 MOST = 60  # pieces of one sequence
@@ -33,5 +34,4 @@ def _kept(piece: Piece) -> dict[str, Any]:
     text = piece.text
     if len(text) > LONGEST:
         text = f"{text[:half]} … ({len(text) - LONGEST} more characters) … {text[-half:]}"
-    kinds = ("trained", "special", "stop", "cut")
-    return {"text": text, **{kind: True for kind in kinds if getattr(piece, kind)}}
+    return {"text": text, **{kind: True for kind in KINDS if getattr(piece, kind)}}

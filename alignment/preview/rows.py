@@ -43,11 +43,11 @@ class Row:
     """One row that is trained, or one prompt that is answered."""
 
     source: str  # "file:line"
-    layout: str
     sequences: dict[str, Tokens]  # "segments", or "chosen" and "rejected"
     parts: list[Part] = field(default_factory=list)
     probability: float | None = None  # that chosen is better
     question: str | None = None  # what the judge is asked
+    layout: str = ""  # of the file; `Stage.shown` fills it in
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,4 +99,7 @@ class Stage:
         while len(chosen) < min(count, len(self.sources)):
             chosen += [places[turn] for places in by_file.values() if turn < len(places)]
             turn += 1
-        return [self.build(place) for place in sorted(chosen[:count])]
+        rows = [self.build(place) for place in sorted(chosen[:count])]
+        for row in rows:
+            row.layout = self.layout(row.source)
+        return rows

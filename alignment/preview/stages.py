@@ -1,16 +1,17 @@
 """The rows that fine-tuning and DPO train, read and tokenised by the functions that training calls."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Protocol
 
 from transformers import AutoConfig
 
 from alignment.config.schema import DPORecipe, ModelKeys, SFTRecipe
 from alignment.data.answer_tokens import AnswerTokens
 from alignment.data.masks import IGNORE, TrainedRow
-from alignment.data.rows import Demonstration, Ranking
+from alignment.data.rows import Demonstration, Prompt, Ranking
 from alignment.data.splits import Split
 from alignment.data.template import Template
 from alignment.policy.base import load_tokenizer, resolve_model
@@ -19,6 +20,8 @@ from alignment.preview.rows import Lengths, Part, Row, Stage, Tokens
 from alignment.train import dpo, sft
 
 SIDES = ("chosen", "rejected")
+Answered = tuple[Sequence[int], Sequence[int]]  # ids of a prompt, and of an answer
+Question = Callable[[Prompt], str | None]
 LOSS = "sigmoid"  # of DPOConfig, where the recipe names none
 
 
@@ -48,9 +51,71 @@ def config_of(keys: ModelKeys) -> Any:
     return AutoConfig.from_pretrained(source.base, **options)
 
 
-def counted(train: Mapping[str, int], held_out: Mapping[str, int]) -> dict[str, Any]:
-    """Return the counts that a training stage records."""
-    return {"train": dict(train), "evaluation": dict(held_out)}
+class Read(Protocol):
+    """What was read of data: of each prompt its "file:line", hashes and layouts of the files, and what was left out."""
+
+    @property
+    def sources(self) -> list[str]: ...  # noqa: D102
+    @property
+    def files(self) -> dict[str, str]: ...  # noqa: D102
+    @property
+    def skipped(self) -> list[str]: ...  # noqa: D102
+    @property
+    def formats(self) -> dict[str, str]: ...  # noqa: D102
+
+
+class Made(Protocol):
+    """What training makes of rows that were read."""
+
+    skipped: list[str]
+
+    def counts(self) -> dict[str, int]:
+        """Return what the manifest records."""
+
+
+def trained_stage(
+    name: str,
+    data: Split[Any],
+    parts: tuple[Made, Made],
+    sources: list[str],
+    build: Callable[[int], Row],
+    lengths: Callable[[], Lengths],
+    *,
+    limit: int | None,
+    unit: str = "rows",
+) -> Stage:
+    """Return a training stage.
+
+    Args:
+        data: what was read. parts: what is made of its training rows and of its held-out rows.
+        sources, build, lengths, limit, unit: as in `Stage`.
+    """
+    train, held_out = parts
+    skipped = data.skipped + train.skipped + held_out.skipped
+    counts = {"train": train.counts(), "evaluation": held_out.counts()}
+    return Stage(name, sources, build, lengths, skipped, data.files, data.formats, counts, limit, unit)
+
+
+def prompt_stage(
+    name: str, read: Read, prompts: Sequence[Prompt], template: Template, question: Question = lambda _: None
+) -> Stage:
+    """Return a stage that answers prompts.
+
+    Args:
+        prompts: those of `read.sources`. question: returns what the judge is asked about a prompt.
+    """
+
+    def build(place: int) -> Row:
+        ids = template.prompt_ids(prompts[place])
+        tokens = {"segments": Tokens(ids, [False] * len(ids))}
+        parts = parts_of_prompt(prompts[place])
+        return Row(read.sources[place], tokens, parts, question=question(prompts[place]))
+
+    def lengths() -> Lengths:
+        return Lengths([len(template.prompt_ids(prompt)) for prompt in prompts], [0] * len(prompts))
+
+    counts = {"prompts": {"to answer": len(prompts)}}
+    return Stage(name, read.sources, build, lengths, read.skipped, read.files, read.formats, counts, unit="prompts")
 
 
 def demonstrations(recipe: SFTRecipe, written: Written) -> Stage:
@@ -69,20 +134,6 @@ def demonstration_stage(
     data: Split[Demonstration], train: sft.Tokenised, held_out: sft.Tokenised, template: Template, limit: int
 ) -> Stage:
     """Return the rows of `alignment.train.sft.tokenised_split`."""
-    stage = Stage(
-        "sft",
-        [data.train[place].source for place in train.places],
-        lambda place: build(place),
-        lambda: Lengths(
-            [len(row["input_ids"]) for row in train.rows],
-            [sum(label != IGNORE for label in row["labels"]) for row in train.rows],
-        ),
-        data.skipped + train.skipped + held_out.skipped,
-        data.files,
-        data.formats,
-        counted(train.counts(), held_out.counts()),
-        limit,
-    )
 
     def build(place: int) -> Row:
         source, row = data.train[train.places[place]], train.rows[place]
@@ -92,9 +143,14 @@ def demonstration_stage(
         tokens = Tokens.labelled(row["input_ids"], row["labels"], whole.input_ids[limit:])
         text = str(template.tokenizer.decode(whole.input_ids))
         parts = [part for part in parts_of(source) if part.name == "tools" or part.text.strip() in text]
-        return Row(source.source, stage.layout(source.source), {"segments": tokens}, parts)
+        return Row(source.source, {"segments": tokens}, parts)
 
-    return stage
+    def lengths() -> Lengths:
+        found = [(len(row["labels"]), sum(label != IGNORE for label in row["labels"])) for row in train.rows]
+        return Lengths([tokens for tokens, _ in found], [trained for _, trained in found])
+
+    sources = [data.train[place].source for place in train.places]
+    return trained_stage("sft", data, (train, held_out), sources, build, lengths, limit=limit)
 
 
 def _uncut(rows: Sequence[TrainedRow], number: int, limit: int) -> TrainedRow:
@@ -118,36 +174,20 @@ def pair_stage(
     data: Split[Ranking], train: sft.Tokenised, held_out: sft.Tokenised, template: Template, limit: int
 ) -> Stage:
     """Return the pairs of `alignment.train.dpo.tokenised_split`."""
-    answers = [(row["prompt_ids"], row[side]) for row in train.rows for side in ("chosen_ids", "rejected_ids")]
-    stage = Stage(
-        "dpo",
-        [data.train[place].source for place in train.places],
-        lambda place: build(place),
-        lambda: lengths_of(answers),
-        data.skipped + train.skipped + held_out.skipped,
-        data.files,
-        data.formats,
-        counted(train.counts(), held_out.counts()),
-        limit,
-        "pairs",
-    )
+
+    def answers(row: dict[str, Any]) -> list[Answered]:
+        return [(row["prompt_ids"], row[side]) for side in ("chosen_ids", "rejected_ids")]
 
     def build(place: int) -> Row:
         row = train.rows[place]
-        sides = [(row["prompt_ids"], row[side]) for side in ("chosen_ids", "rejected_ids")]
-        ranking = data.train[train.places[place]]
-        return pair_row(stage, ranking, sides, row["probability"], template.tokenizer)
+        return pair_row(data.train[train.places[place]], answers(row), row["probability"], template.tokenizer)
 
-    return stage
+    sources = [data.train[place].source for place in train.places]
+    lengths = partial(lengths_of, lambda: (answer for row in train.rows for answer in answers(row)))
+    return trained_stage("dpo", data, (train, held_out), sources, build, lengths, limit=limit, unit="pairs")
 
 
-def pair_row(
-    stage: Stage,
-    ranking: Ranking,
-    sides: Sequence[tuple[Sequence[int], Sequence[int]]],
-    probability: float,
-    tokenizer: Any,
-) -> Row:
+def pair_row(ranking: Ranking, sides: Sequence[Answered], probability: float, tokenizer: Any) -> Row:
     """Return the row of two answers, each with its prompt's tokens, the more probable one first."""
     parts = parts_of_prompt(ranking.prompt)
     for name, (_, ids) in zip(SIDES, sides, strict=True):
@@ -155,9 +195,10 @@ def pair_row(
         fitting = [response for response in ranking.responses if response.strip() and response.strip() in text]
         parts.append(Part(name, max(fitting, key=len, default="")))
     tokens = {name: Tokens.answered(*side) for name, side in zip(SIDES, sides, strict=True)}
-    return Row(ranking.source, stage.layout(ranking.source), tokens, parts, probability)
+    return Row(ranking.source, tokens, parts, probability)
 
 
-def lengths_of(answers: Sequence[tuple[Sequence[int], Sequence[int]]]) -> Lengths:
+def lengths_of(answers: Callable[[], Iterable[Answered]]) -> Lengths:
     """Count the tokens of prompts with their answers."""
-    return Lengths([len(prompt) + len(ids) for prompt, ids in answers], [len(ids) for _, ids in answers])
+    found = [(len(prompt) + len(ids), len(ids)) for prompt, ids in answers()]
+    return Lengths([tokens for tokens, _ in found], [trained for _, trained in found])

@@ -8,10 +8,10 @@ MOST = 100  # pieces of one sequence
 
 
 @dataclass(frozen=True, slots=True)
-class KeptSequence:
+class ShownSequence:
     """One sequence, as the macro `sequence` writes it."""
 
-    name: str
+    name: str  # "" where a row has one
     facts: str
     pieces: list[tuple[str, list[str]]]  # classes, and the lines of the text
 
@@ -22,7 +22,7 @@ class Kept:
 
     source: str
     layout: str
-    sequences: list[KeptSequence]
+    sequences: list[ShownSequence]
 
 
 def kept_row(manifest: dict[str, Any]) -> Kept | None:
@@ -35,7 +35,9 @@ def kept_row(manifest: dict[str, Any]) -> Kept | None:
     for name, pieces in sequences.items():
         if isinstance(pieces, list) and pieces:
             title = "" if len(sequences) == 1 else str(name)
-            shown.append(KeptSequence(title, "", [_piece(piece) for piece in pieces[:MOST] if isinstance(piece, dict)]))
+            shown.append(
+                ShownSequence(title, "", [_piece(piece) for piece in pieces[:MOST] if isinstance(piece, dict)])
+            )
     return Kept(str(found.get("source", "")), str(found.get("layout", "")), shown) if shown else None
 
 

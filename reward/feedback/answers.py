@@ -39,10 +39,10 @@ def sampled_answers(recipe: LabelRecipe, run: RunDirectory, store: CallStore) ->
     from alignment.policy.base import load_causal_lm, load_tokenizer, resolve_model
     from alignment.policy.weights import weights_hash
     from alignment.preview.recorded import recorded
+    from alignment.preview.stages import prompt_stage
     from alignment.rollout.engine import Sampling
     from alignment.rollout.transformers_engine import TransformersEngine
     from alignment.run.lineage import fingerprint
-    from reward.preview.prompts import prompt_stage
 
     tokenizer = load_tokenizer(recipe)
     template = Template(tokenizer, recipe.chat_template, recipe.eos_token)
@@ -55,7 +55,7 @@ def sampled_answers(recipe: LabelRecipe, run: RunDirectory, store: CallStore) ->
 
     model = load_causal_lm(recipe, trainable=False)
     loaded = prompts_to_answer(recipe, template, getattr(model.config, "max_position_embeddings", None))
-    kept = recorded(prompt_stage("label", loaded, template), template)
+    kept = recorded(prompt_stage("label", loaded, loaded.rows, template), template)
     run.record(data=loaded.files, skipped=loaded.skipped, preview=kept)
     keys = ("max_new_tokens", "temperature", "top_p", "top_k", "seed")
     settings = {key: getattr(recipe, key) for key in keys}

@@ -1,12 +1,14 @@
 """The rows that a reward model trains, for `alignment preview`."""
 
+from functools import partial
+
 from alignment.config.schema import RewardRecipe
 from alignment.data.rows import Ranking
 from alignment.data.splits import Split
 from alignment.data.template import Template
 from alignment.preview.rows import Row, Stage
-from alignment.preview.stages import Written, counted, lengths_of, pair_row
-from reward.batches import Encoded, encoded_split
+from alignment.preview.stages import Answered, Written, lengths_of, pair_row, trained_stage
+from reward.batches import Encoded, EncodedRanking, encoded_split
 from reward.model import context_limit
 
 
@@ -25,33 +27,20 @@ def ranking_stage(
 ) -> Stage:
     """Return the pairs of `reward.batches.encoded_split`."""
     pairs = [(place, pair) for place, row in enumerate(train.rows) for pair in row.pairs]
-    answers = [
-        (ids[: len(ids) - tokens], ids[len(ids) - tokens :])
-        for row in train.rows
-        for ids, tokens in zip(row.input_ids, row.answer_tokens, strict=True)
-    ]
-    stage = Stage(
-        "reward",
-        [data.train[train.rows[place].place].source for place, _ in pairs],
-        lambda place: build(place),
-        lambda: lengths_of(answers),
-        data.skipped + train.skipped + held_out.skipped,
-        data.files,
-        data.formats,
-        counted(train.counts(), held_out.counts()),
-        limit,
-        "pairs",
-    )
+
+    def answer(row: EncodedRanking, place: int) -> Answered:
+        ids, tokens = row.input_ids[place], row.answer_tokens[place]
+        return ids[: len(ids) - tokens], ids[len(ids) - tokens :]
 
     def build(number: int) -> Row:
         place, (first, second, probability, _) = pairs[number]
         row = train.rows[place]
         ends = (first, second) if probability >= 0.5 else (second, first)
-        sides = []
-        for end in ends:
-            ids, tokens = row.input_ids[end], row.answer_tokens[end]
-            sides.append((ids[: len(ids) - tokens], ids[len(ids) - tokens :]))
-        ranking = data.train[row.place]
-        return pair_row(stage, ranking, sides, max(probability, 1 - probability), template.tokenizer)
+        sides = [answer(row, end) for end in ends]
+        return pair_row(data.train[row.place], sides, max(probability, 1 - probability), template.tokenizer)
 
-    return stage
+    sources = [data.train[train.rows[place].place].source for place, _ in pairs]
+    lengths = partial(
+        lengths_of, lambda: (answer(row, place) for row in train.rows for place in range(len(row.input_ids)))
+    )
+    return trained_stage("reward", data, (train, held_out), sources, build, lengths, limit=limit, unit="pairs")
