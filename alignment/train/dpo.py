@@ -12,7 +12,6 @@ TRL's own loss plus a term linear in Δ, and so it is computed: at p = 1 it is T
 TRL's other losses train on the more probable answer as if it were certain.
 """
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -35,16 +34,15 @@ from alignment.data.load import load_rankings
 from alignment.data.rows import USABLE, Ranking
 from alignment.data.splits import Split, load_split
 from alignment.data.template import Template
-from alignment.errors import DataError, RecipeError, TrainingError
+from alignment.errors import DataError, RecipeError
 from alignment.policy.adapters import weights_kept
 from alignment.policy.dropout import without_dropout
+from alignment.train.dpo_reference import complete_reference, require_start
 from alignment.train.evaluating import WeighedEvaluation
 from alignment.train.sft import Tokenised
 from alignment.train.sharding import is_sharded
 from alignment.train.token_rows import TokenRows, in_parts
 
-LN_2 = math.log(2)
-START_TOLERANCE = 1e-3  # of the first loss
 SOFT_LOSSES = frozenset({"sigmoid", "ipo"})
 REFERENCE = "reference.safetensors"  # in a checkpoint, where the reference is synchronised with the policy
 
@@ -72,9 +70,8 @@ def tokenise_pairs(
     Raises: DataError naming the row, or where no pair is left.
     """
     work = partial(_tokenised, limit=limit, on_bad_row=on_bad_row, ties=ties)
-    result, tokens = in_parts(work, rankings, template, num_proc)
+    result = in_parts(work, rankings, template, num_proc)
     result.tell(len(rankings), limit)
-    tokens.tell()
     return result
 
 
@@ -251,23 +248,10 @@ class ProbabilityDPOTrainer(WeighedEvaluation, DPOTrainer):
         if self._starts and self.model.training:
             self._starts = False
             if self.state.global_step == 0:
-                self._require_start()
+                require_start(self._metrics["train"]["rewards/margins"][-1])
         loss, outputs = result if return_outputs else (result, None)
         loss = loss + self._terms(policy.logps, batch, inputs["probability"])
         return (loss, outputs) if return_outputs else loss
-
-    def _require_start(self) -> None:
-        """Refuse a policy that is not its own reference before the first step.
-
-        Raises: TrainingError.
-        """
-        margin = self._metrics["train"]["rewards/margins"][-1]  # the mean of βΔ over the processes' first batches
-        loss = -torch.nn.functional.logsigmoid(torch.tensor(margin, dtype=torch.float64)).item()
-        if abs(loss - LN_2) > START_TOLERANCE:
-            raise TrainingError(
-                f"DPO starts at ln 2 = {LN_2:.4f}, where the policy is its own reference, and the first batch has "
-                f"{loss:.4f} (sigmoid loss of the mean margin): the two differ before the first step{_why(self.model)}"
-            )
 
     def _terms(self, per_token_logps: Tensor, batch: dict[str, Any], probability: Tensor) -> Tensor:
         mask = batch["completion_mask"]
@@ -288,16 +272,6 @@ class ProbabilityDPOTrainer(WeighedEvaluation, DPOTrainer):
             yield
         finally:
             self.precompute_ref_logps = before
-
-
-def _why(model: torch.nn.Module) -> str:
-    """What of a model may make two passes with the same weights differ."""
-    dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
-    if any(config.use_dora for config in getattr(model, "peft_config", {}).values()) and dtype != torch.float32:
-        return (
-            f". DoRA's norms are rounded to {str(dtype).removeprefix('torch.')}; use dtype float32, or peft_method lora"
-        )
-    return ". Its passes may be random, or depend on the batch: look at the model's own code"
 
 
 class _Noting:
@@ -360,28 +334,13 @@ def dpo_trainer(
             )
     except (ValueError, NotImplementedError) as error:
         raise RecipeError([str(error)]) from error
-    _copy_to_reference(model)
+    complete_reference(model)
     if arguments.sync_ref_model and is_sharded(trainer.accelerator):
         fault = (
             "sync_ref_model: no checkpoint holds a reference whose weights lie in shards, so that a killed run could "
         )
         raise RecipeError([fault + "not go on; use data parallelism or ZeRO-2, or leave the key out."])
     return trainer
-
-
-def _copy_to_reference(model: Any) -> None:
-    """Make TRL's copy of a continued adapter whole: it leaves out what LoRA keeps for embeddings.
-
-    PEFT calls those weights `lora_embedding_A.default`, and TRL copies names that hold `.default.` alone.
-    """
-    if "ref" not in getattr(model, "peft_config", {}):
-        return
-    parameters = dict(model.named_parameters())
-    with torch.no_grad():
-        for name, parameter in parameters.items():
-            parts = ["default" if part == "ref" else part for part in name.split(".")]
-            if "ref" in name.split("."):
-                parameter.copy_(parameters[".".join(parts)])
 
 
 def _require_plain_delta(arguments: DPOConfig) -> None:

@@ -107,9 +107,8 @@ def tokenise_demonstrations(
     Raises: DataError naming the row.
     """
     work = partial(_tokenised, limit=limit, on_bad_row=on_bad_row, history_strategy=history_strategy)
-    result, tokens = in_parts(work, demonstrations, template, num_proc)
+    result = in_parts(work, demonstrations, template, num_proc)
     result.tell(len(demonstrations), limit)
-    tokens.tell()
     return result
 
 

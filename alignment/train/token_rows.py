@@ -111,7 +111,7 @@ def in_parts(
     rows: Sequence[Given],
     template: Template,
     num_proc: int | None,
-) -> tuple[Made, AnswerTokens]:
+) -> Made:
     """Tokenise rows, in as many processes as `num_proc` where each gets a part that is worth its start.
 
     Args:
@@ -121,12 +121,14 @@ def in_parts(
     tokens = AnswerTokens(template)
     processes = min(num_proc or 1, len(rows) // PART)
     if processes < 2:
-        return work(rows, tokens), tokens
-    made = work([], tokens)
-    for part, counts in _from_processes(work, rows, template, processes):
-        made.add(part)
-        tokens.add(counts)
-    return made, tokens
+        made = work(rows, tokens)
+    else:
+        made = work([], tokens)
+        for part, counts in _from_processes(work, rows, template, processes):
+            made.add(part)
+            tokens.add(counts)
+    tokens.tell()
+    return made
 
 
 def _from_processes(

@@ -314,7 +314,7 @@ def test_a_run_that_does_not_start_at_ln_2_ends_with_the_reason(tiny_model_dir, 
             if "lora_B.default" in name or peft_method == "full":
                 parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
     before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
-    with pytest.raises(TrainingError, match=r"DPO starts at ln 2 = 0.6931.* first batch has 0\.\d{4}"):
+    with pytest.raises(TrainingError, match=r"the first DPO loss is 0\.\d{4} and must be ln 2 = 0\.6931"):
         trainer.train()
     assert all(torch.equal(before[name], parameter) for name, parameter in model.named_parameters())
 
