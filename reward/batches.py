@@ -71,9 +71,11 @@ def encode_rankings(
         ]
         compared = sorted({index for first, second, *_ in pairs for index in (first, second)})
         sequences, lengths = {}, {}
+        prompt_ids: list[int] = []
         for index in compared:
             try:
-                prompt_ids, answer_ids = tokens.prompt_ids(ranking), tokens.answer_ids(ranking, index)
+                prompt_ids = prompt_ids or tokens.prompt_ids(ranking)
+                answer_ids = tokens.answer_ids(ranking, index)
                 ids = joined(prompt_ids, answer_ids, max_length)
                 if template.tokenizer.pad_token_id not in template.stop_token_ids:
                     require_told_end(ids, template.tokenizer.pad_token_id)

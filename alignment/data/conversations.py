@@ -218,10 +218,14 @@ def common_prompt(chosen: list[Message], rejected: list[Message]) -> tuple[list[
 
 
 def _merged(messages: list[Message]) -> list[Message]:
-    """Join neighbours of one role: most chat templates demand that roles alternate."""
+    """Join neighbours of one role: most chat templates demand that roles alternate.
+
+    Results of tools, and messages with calls or reasoning, stay apart: joined they would lose some.
+    """
     merged: list[Message] = []
     for message in messages:
-        if merged and merged[-1]["role"] == message["role"]:
+        plain = bool(merged) and message["role"] != "tool" and merged[-1].keys() | message.keys() == {"role", "content"}
+        if plain and merged[-1]["role"] == message["role"]:
             merged[-1] = {**message, "content": f"{merged[-1]['content']}\n\n{message['content']}"}
         else:
             merged.append(message)

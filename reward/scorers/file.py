@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from alignment.data.calls import tools_of
-from alignment.data.conversations import carrying_tools, messages_of, with_system
+from alignment.data.conversations import carrying_tools, messages_of, split_answer, with_system
 from alignment.data.fields import BadRow, keys_of, kind_of, optional_text
 from alignment.data.keys import unread
 from alignment.data.rankings import prompt_of, provenance_of
@@ -126,9 +126,8 @@ def _row(row: Any, where: str, ignored: Collection[str]) -> Row:
 def _conversation(row: dict[str, Any], where: str, ignored: Collection[str]) -> Row:
     _refuse_unread(row, ("messages", *AROUND, *ignored))
     messages = with_system(messages_of(row, "messages"), optional_text(row, "system"))
-    if messages[-1]["role"] != "assistant" or len(messages) < 2 or not messages[-1]["content"].strip():
-        raise BadRow("messages must end with the assistant's answer to score")
-    return Row(where, row, carrying_tools(messages[:-1], tools_of(row)), [messages[-1]["content"]])
+    prompt, answer = split_answer(messages, "'messages'")
+    return Row(where, row, carrying_tools(prompt, tools_of(row)), [answer])
 
 
 def _answered(row: dict[str, Any], where: str, ignored: Collection[str]) -> Row:

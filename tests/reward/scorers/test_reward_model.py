@@ -241,6 +241,17 @@ def test_messages_are_scored_and_standard_output_is_the_default(
     assert scores == pytest.approx(scorer.score([[user]], ["jumps"]) * 2, abs=1e-6)
 
 
+def test_the_reasoning_of_messages_is_scored(scorer: RewardScorer, run: Path, tmp_path: Path) -> None:
+    user = {"role": "user", "content": "the cat"}
+    thinking = {"role": "assistant", "content": "jumps", "reasoning_content": "it is quick"}
+    (tmp_path / "rows.jsonl").write_text(json.dumps({"messages": [user, thinking]}) + "\n")
+    score_file(run, tmp_path / "rows.jsonl", tmp_path / "out.jsonl")
+    whole = "<think>\nit is quick\n</think>\n\njumps"
+    found = json.loads((tmp_path / "out.jsonl").read_text())["score"]
+    assert found == pytest.approx(scorer.score([[user]], [whole])[0], abs=1e-6)
+    assert found != pytest.approx(scorer.score([[user]], ["jumps"])[0], abs=1e-6)
+
+
 GOOD = '{"prompt": "the cat", "answer": "jumps"}\n'
 
 
@@ -259,7 +270,10 @@ GOOD = '{"prompt": "the cat", "answer": "jumps"}\n'
         ('{"prompt": "x", "answer": " "}\n', "rows.jsonl:1: answer is ' ', but an answer is text and not empty"),
         ('{"prompt": 3, "answer": "a"}\n', "rows.jsonl:1: 'prompt' is a number, not a list of messages"),
         ('{"prompt": [{"role": "user"}], "answer": "a"}\n', r"rows.jsonl:1: 'prompt\[0\]' has no 'content'"),
-        ('{"messages": [{"role": "user", "content": "x"}]}\n', "rows.jsonl:1: messages must end with the assistant's"),
+        (
+            '{"messages": [{"role": "user", "content": "x"}]}\n',
+            "rows.jsonl:1: 'messages' ends with a message of the user",
+        ),
         (
             '{"prompt": "x", "answer": "a", "context": "It rains."}\n',
             "rows.jsonl:1: nothing reads 'context'; .* To score without, set --ignore_columns context",
