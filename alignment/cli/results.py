@@ -179,6 +179,7 @@ def audit(
     layout: Format = None,
 ) -> None:
     """Measure a judge's labels: bias, consistency, agreement with people, calibration, cost."""
+    from alignment.data.columns import refuse_unused
     from alignment.errors import AlignmentError
     from reward.audit.command import Outputs, beside, method_of, run
     from reward.audit.gate import check, gate_of
@@ -196,6 +197,8 @@ def audit(
     )
     voted = gold or (Path(limits.gold) if limits and limits.gold else None)
     entry = entry_keys(columns, ignore_columns, layout)
+    if voted is None:
+        refuse_unused(entry, "they are for the file of --gold, and none is given")
     found = run(labels, voted, outputs=outputs, entry=entry, suggestions=suggest, calibrate=method, say=typer.echo)
     if limits:
         check(limits, found, voices=voted is not None)

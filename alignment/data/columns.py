@@ -1,5 +1,6 @@
 """A recipe's `columns` and `ignore_columns`: the names of a file's columns brought to those of the layouts."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -97,3 +98,13 @@ def _without(value: Any, ignored: frozenset[str], seen: set[str]) -> Any:
         else:
             kept[key] = part
     return kept
+
+
+def refuse_unused(keys: Mapping[str, Any] | None, why: str) -> None:
+    """Refuse keys of a data set entry, as options of a command, where no file of data is read.
+
+    Raises: DataError.
+    """
+    given = [f"--{key}" for key, value in (keys or {}).items() if value]
+    if given:
+        raise DataError(f"{', '.join(given)}: nothing would read {'it' if len(given) == 1 else 'them'}: {why}")

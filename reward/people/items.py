@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from alignment.config.documents import read_bytes
 from alignment.config.schema import DatasetEntry
+from alignment.data.columns import refuse_unused
 from alignment.data.load import load_answers
 from alignment.data.rows import Prompt, Ranking
 from alignment.data.sampled import of_answers
@@ -109,6 +110,7 @@ def _questions(ranking: Ranking, ask: Ask) -> list[tuple[Prompt, list[str], dict
 def _rankings(place: Place, keys: Mapping[str, Any]) -> list[Ranking]:
     source = next((place.source / name for name in LABELS if (place.source / name).is_file()), place.source)
     if source.is_dir() and place.store.is_file():
+        refuse_unused(keys, f"{place.source} is a label run that was interrupted before its labels were written")
         return _sampled(place)
     entry = DatasetEntry(path=str(source), **keys)
     return load_answers([entry], on_bad_row="stop", seed=0).rows

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from alignment.config.schema import DatasetEntry
+from alignment.data.columns import refuse_unused
 from alignment.data.load import load_rankings
 from alignment.data.rankings import ranking_to_json
 from alignment.data.rows import Ranking
@@ -82,6 +83,8 @@ def _read(sources: list[str], keys: Mapping[str, Any]) -> tuple[list[Ranking], d
     """Return all labels, and the files' hashes; verdicts that others recorded count as a judge's labels."""
     recordings = [read_recording(Path(source)) for source in sources if is_recording(Path(source))]
     entries = [DatasetEntry(path=source, **keys) for source in sources if not is_recording(Path(source))]
+    if not entries:
+        refuse_unused(keys, "all of LABELS are recorded verdicts")
     loaded = load_rankings(entries, on_bad_row="stop", seed=0, agreeing=False)
     recorded = {recording.name: recording.sha256 for recording in recordings}
     return [ranking for one in recordings for ranking in judged(one)] + loaded.rows, {**recorded, **loaded.files}

@@ -5,9 +5,12 @@ import json
 import pytest
 
 from alignment.cli.base import entry_keys
+from alignment.data.columns import refuse_unused
 from alignment.errors import DataError, RecipeError
 from reward.audit.items import gold_rankings
 from reward.bench.reading import read_bench
+from reward.feedback.store import CallStore
+from reward.feedback.stored import Sampled
 from reward.people.items import load_items, place_of
 from reward.people.mix import mix
 
@@ -64,3 +67,21 @@ def test_columns_are_renamed_and_left_out(file, read):
 def test_options_that_are_not_written_so_are_refused(columns, ignored, fault):
     with pytest.raises(RecipeError, match=fault):
         entry_keys(columns, ignored, None)
+
+
+def test_keys_are_refused_where_no_file_of_data_is_read(tmp_path):
+    entry = entry_keys("prompt=question", "notes", None)
+    with pytest.raises(DataError, match="--columns, --ignore_columns: nothing would read them: no file of data"):
+        refuse_unused(entry, "no file of data")
+    refuse_unused(entry_keys(None, None, None), "no file of data")
+    with CallStore(tmp_path / "calls.sqlite") as store:
+        store.add_samples([Sampled(0, "Why?", ["So.", "No."], [True, True])])
+    with pytest.raises(DataError, match=r"nothing would read them: .* is a label run that was interrupted"):
+        load_items(place_of(tmp_path, None), ask="rank", entry=entry)
+    assert load_items(place_of(tmp_path, None), ask="rank")
+    order = {"winner": "1", "completion": "Output (a)"}
+    row = {"input": "Why?", "output_1": "So.", "output_2": "No.", "label": 1, "results": [{"swap = False": order}]}
+    row["results"][0]["swap = True"] = order
+    (tmp_path / "result.json").write_text(json.dumps([row]))
+    with pytest.raises(DataError, match="nothing would read them: all of LABELS are recorded verdicts"):
+        mix([str(tmp_path / "result.json")], tmp_path / "mixed.jsonl", bootstrap=0, entry=entry, tell=print)
