@@ -266,7 +266,7 @@ QUESTIONS = 60
 
 def whole(body, **headers):
     lines = "".join(f"{name.replace('_', '-')}: {value}\r\n" for name, value in headers.items()).encode()
-    return HEAD + lines + b"Content-Length: %d\r\nConnection: close\r\n\r\n" % len(body) + body
+    return HEAD + lines + b"Content-Length: %d\r\n\r\n" % len(body) + body
 
 
 def dripping(part):
@@ -282,12 +282,10 @@ def fates(right, wrong, elsewhere):
     yield lambda: iter([whole(right)])
     yield lambda: iter([moved])
     yield lambda: dripping(wrong[:1])
-    yield lambda: iter(
-        [HEAD + b"Content-Encoding: gzip\r\nConnection: close\r\n\r\n", gzip.compress(bytes(64 * 2**20), 1)]
-    )
+    yield lambda: iter([HEAD + b"Content-Encoding: gzip\r\n\r\n", gzip.compress(bytes(64 * 2**20), 1)])
     yield lambda: iter([HEAD + b"\r\n", *[bytes(2**20)] * 64])
     yield lambda: iter([whole(wrong[: len(wrong) // 2])])
-    yield lambda: iter([HEAD + b"Content-Length: 9999\r\nConnection: close\r\n\r\n" + wrong])
+    yield lambda: iter([HEAD + b"Content-Length: 9999\r\n\r\n" + wrong])
     yield lambda: iter([whole(b"[" * 200_000)])
     yield lambda: iter([whole(wrong.replace(b'"stop"', b'"length"'))])
     yield lambda: iter([whole(wrong.replace(b'"assistant"', b'"user"'))])

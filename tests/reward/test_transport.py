@@ -145,7 +145,7 @@ def test_how_large_a_reply_may_be_follows_from_what_is_asked():
     ],
 )
 def test_odd_scores_are_one_line(body, said):
-    head = HEAD + b"Connection: close\r\n\r\n"
+    head = HEAD + b"\r\n"
     with RawServer(after_the_knock(lambda connection: iter([head, body]))) as server:
         entry = ScorerEntry(kind="http", url=server.url, max_retries=0)
         with pytest.raises(ScorerError, match=said) as caught:
