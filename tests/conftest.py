@@ -11,8 +11,6 @@ from alignment.meter import say_once
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("WANDB_MODE", "disabled")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # in a shell's background job; tests interrupt what they start
-    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A background job ignores SIGINT, and what it starts inherits that; many tests send it to commands that they start.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:

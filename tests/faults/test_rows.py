@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tests.faults.trained import answers, case, demonstrations, pairs, refusal, right_or_refused, scored
+from tests.faults.trained import answers, case, demonstrations, pairs, refusal, scored
 
 __all__ = ["case"]
 QWEN = "<|im_start|>system\nBe useful.<|im_end|>\n"
@@ -65,7 +65,7 @@ def test_02_a_system_beside_the_prompt_stands_before_it(case):
 @pytest.mark.parametrize("key", ["weight", "train", "loss"])
 def test_10_a_message_that_is_not_to_be_learned_is_not(case, key):
     case("10-message-weight")
-    right_or_refused(["Good day.<|im_end|>"], f"'messages[1]' has the key '{key}'", answers, f"{key}.yaml")
+    assert answers(f"{key}.yaml") == ["Good day.<|im_end|>"]
 
 
 def test_12_images_are_refused(case):
@@ -114,7 +114,7 @@ def test_05_a_call_in_a_template_of_its_own(case):
 )
 def test_07_each_answer_is_learned_though_the_template_rewrites_history(case, config, expected):
     case("07-history-reasoning")
-    right_or_refused(expected, "the chat template", answers, f"{config}.yaml")
+    assert answers(f"{config}.yaml") == expected
 
 
 def test_08_reasoning_goes_on_in_the_tag_that_the_template_opened(case):
@@ -124,8 +124,8 @@ def test_08_reasoning_goes_on_in_the_tag_that_the_template_opened(case):
     start = "<|bos|><|User|>Two plus two?<|Assistant|><think>\n"
     assert demonstrations("r.yaml") == [f"{start}⟦small sum\n</think>\n\nFour.<|eos|>⟧"]
     (folder / "d.jsonl").write_text(second)
-    closed = "<|bos|><|User|>Three plus three?<|Assistant|><think>\n⟦</think>\n\nSix.<|eos|>⟧"
-    right_or_refused([closed], "think", demonstrations, "r.yaml")
+    message = refusal(demonstrations, "r.yaml")
+    assert "generation prompt opens <think>, and the answer 'Six.' has no reasoning that ends with </think>" in message
 
 
 def test_21_an_empty_turn_of_the_assistant_is_refused(case):
@@ -136,7 +136,7 @@ def test_21_an_empty_turn_of_the_assistant_is_refused(case):
 def test_21_a_user_may_write_nothing(case):
     folder = case("21-empty-turns")
     (folder / "d.jsonl").write_text((folder / "d.jsonl").read_text().splitlines()[1])
-    right_or_refused(["Yes.<|im_end|>"], "empty", answers, "r.yaml")
+    assert answers("r.yaml") == ["Yes.<|im_end|>"]
 
 
 def test_21_a_message_without_text_or_role_is_refused(case):
@@ -166,7 +166,7 @@ def test_49_two_turns_of_the_assistant_in_a_row(case):
     case("49-trailing-assistant-prefix")
     start = f"{QWEN}{asked('Write code')}"
     row = f"{start}⟦```python\n<|im_end|>⟧\n<|im_start|>assistant\n⟦print(1)\n```<|im_end|>⟧"
-    right_or_refused([row], "assistant", demonstrations, "r.yaml")
+    assert demonstrations("r.yaml") == [row]
 
 
 def test_50_ipython_is_the_tool(case):
@@ -201,14 +201,14 @@ def test_18_48_one_bos(case):
     header = "<|start_header_id|>{}<|end_header_id|>\n\n".format
     chat = f"{LLAMA}Be terse.<|eot_id|>{header('user')}Hi<|eot_id|>{header('assistant')}⟦Hello.<|eot_id|>⟧"
     assert demonstrations("r.yaml") == demonstrations("r2.yaml") == [chat]
-    right_or_refused(["<|begin_of_text|>Once⟦ upon a time<|eot_id|>⟧"], "BOS", demonstrations, "txt.yaml")
+    assert demonstrations("txt.yaml") == ["<|begin_of_text|>Once⟦ upon a time<|eot_id|>⟧"]
 
 
 def test_48_a_prompt_that_is_rendered_already(case):
     case("48-prerendered")
     header = "<|start_header_id|>{}<|end_header_id|>\n\n".format
     start = f"<|begin_of_text|>{header('user')}Hi<|eot_id|>{header('assistant')}"
-    right_or_refused([f"{start}⟦Hello.<|eot_id|>⟧"], "stop token", demonstrations, "pc.yaml")
+    assert demonstrations("pc.yaml") == [f"{start}⟦Hello.<|eot_id|>⟧"]
     assert demonstrations("r.yaml") == [f"<|begin_of_text|>⟦{start.removeprefix('<|begin_of_text|>')}Hello.<|eot_id|>⟧"]
 
 

@@ -92,12 +92,3 @@ def refusal(action, *arguments) -> str:
         action(*arguments)
     assert "\n" not in str(caught.value)
     return str(caught.value)
-
-
-def right_or_refused(expected, words: str, action, *arguments) -> None:
-    """Check that there is no third outcome: what is right, or a line with `words`."""
-    try:
-        found, refused_with = action(*arguments), ""
-    except AlignmentError as error:
-        found, refused_with = None, str(error)
-    assert words in refused_with if found is None else found == expected
