@@ -1,6 +1,6 @@
 """A recipe's `columns` and `ignore_columns`: the names of a file's columns brought to those of the layouts."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -27,13 +27,21 @@ def named_as_ours(sources: list[RawSource], columns: dict[str, str], ignored: fr
     """
     seen: set[str] = set()
     found = [_renamed(source, columns, ignored, seen) for source in sources]
-    absent = sorted(ignored - seen)
-    if absent and any(source.rows for source in sources):
-        raise DataError(
-            f"{sources[0].name}: ignore_columns names {', '.join(map(shown, absent))}, which no row and no message "
-            "has. Correct the name, or take it out."
-        )
+    if any(source.rows for source in sources):
+        require_seen(ignored, seen, sources[0].name)
     return found
+
+
+def require_seen(ignored: Collection[str], seen: Collection[str], name: str) -> None:
+    """Refuse names of keys to leave out that nothing in the file `name` has.
+
+    Raises: DataError.
+    """
+    if absent := sorted(set(ignored) - set(seen)):
+        raise DataError(
+            f"{name}: ignore_columns names {', '.join(map(shown, absent))}, which no row and no message has. Correct "
+            "the name, or take it out."
+        )
 
 
 def _renamed(source: RawSource, columns: dict[str, str], ignored: frozenset[str], seen: set[str]) -> RawSource:
@@ -49,7 +57,7 @@ def _renamed(source: RawSource, columns: dict[str, str], ignored: frozenset[str]
             )
     rows = []
     for row in source.rows:
-        value = _without(row.value, ignored, seen) if ignored else row.value
+        value = without(row.value, ignored, seen) if ignored else row.value
         if columns and isinstance(value, dict):
             value = _mapped(value, columns, row.where)
         if ignored:
@@ -75,11 +83,11 @@ def _without_in_text(row: Any, ignored: frozenset[str], seen: set[str]) -> Any:
     if read is row:
         return row
     return {
-        key: part if part is row[key] else [_without(one, ignored, seen) for one in part] for key, part in read.items()
+        key: part if part is row[key] else [without(one, ignored, seen) for one in part] for key, part in read.items()
     }
 
 
-def _without(value: Any, ignored: frozenset[str], seen: set[str]) -> Any:
+def without(value: Any, ignored: frozenset[str], seen: set[str]) -> Any:
     """Leave keys out of a row, and of the messages and texts that it holds; `seen` gets those that were there."""
     if not isinstance(value, dict):
         return value
@@ -92,9 +100,9 @@ def _without(value: Any, ignored: frozenset[str], seen: set[str]) -> Any:
         if key in _WHOLE:
             kept[key] = part
         elif isinstance(part, list) and part and isinstance(part[0], dict):
-            kept[key] = [_without(one, spare, seen) for one in part]
+            kept[key] = [without(one, spare, seen) for one in part]
         elif key in _PARTS or (isinstance(part, dict) and ("role" in part or "from" in part)):
-            kept[key] = _without(part, spare, seen)
+            kept[key] = without(part, spare, seen)
         else:
             kept[key] = part
     return kept

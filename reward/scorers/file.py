@@ -2,11 +2,12 @@
 
 import sys
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from alignment.data.calls import tools_of
+from alignment.data.columns import require_seen, without
 from alignment.data.conversations import carrying_tools, messages_of, split_answer, with_system
 from alignment.data.fields import BadRow, keys_of, kind_of, optional_text
 from alignment.data.keys import unread
@@ -34,6 +35,7 @@ class Row:
     prompt: Prompt
     answers: list[str]
     provenance: dict[str, Any] = field(default_factory=dict)  # of labels: whether each ended, and its tokens
+    several: bool = False  # it has a list of answers, and gets a list of scores
 
     def encoded(self, scorer: Ensemble) -> list[Encoded]:
         """Return the ids of each answer with its prompt."""
@@ -42,11 +44,6 @@ class Row:
             scorer.encode(self.prompt, answer, of.stopped(place), records_of(of, place), where=self.where)
             for place, answer in enumerate(self.answers)
         ]
-
-    @property
-    def several(self) -> bool:
-        """Whether it has a list of answers, and gets a list of scores."""
-        return "responses" in self.value and "messages" not in self.value
 
 
 def score_file(
@@ -65,7 +62,7 @@ def score_file(
     These are no layout of a data set: a row has one answer under one of several names, and is written again whole.
 
     Args:
-        ignored: keys that need not be read. model: what `Ensemble.load` takes, as are the options.
+        ignored: keys of rows and messages that are not read. model: what `Ensemble.load` takes, as are the options.
 
     Raises: DataError naming file and line of the first bad row; ModelError where `model` is no reward model.
     """
@@ -94,7 +91,7 @@ def _rows(file: Path, ignored: Collection[str]) -> Iterator[Row]:
     """
     if not file.exists():
         raise DataError(f"{file}: no such file; name a JSONL file of prompts and answers.")
-    empty = True
+    empty, seen = True, set[str]()
     with Stored(file) as stored:
         for number, line in stored.lines():
             where = f"{file}:{number}"
@@ -102,9 +99,10 @@ def _rows(file: Path, ignored: Collection[str]) -> Iterator[Row]:
                 raise DataError(f"{where}: the row has more than {ROW_BYTES:,} bytes.")
             if line.strip():
                 empty = False
-                yield _row(_value(line, where), where, ignored)
+                yield _row(_value(line, where), where, frozenset(ignored), seen)
     if empty:
         raise DataError(f"{file}: empty; it needs one JSON object a line.")
+    require_seen(ignored, seen, str(file))
 
 
 def _value(line: bytes, where: str) -> Any:
@@ -114,29 +112,33 @@ def _value(line: bytes, where: str) -> Any:
         raise DataError(f"{where}: {error}.") from None
 
 
-def _row(row: Any, where: str, ignored: Collection[str]) -> Row:
+def _row(row: Any, where: str, ignored: frozenset[str], seen: set[str]) -> Row:
     if not isinstance(row, dict):
         raise DataError(f"{where}: the row is {kind_of(row)}, not an object with named fields.")
+    read = without(row, ignored, seen)
     try:
-        return _conversation(row, where, ignored) if "messages" in row else _answered(row, where, ignored)
+        found = _conversation(read, where) if "messages" in read else _answered(read, where)
+        if found.several and "scores" in row:
+            raise BadRow("has scores already, which would be written over; rename or remove them")
+        return replace(found, value=row)
     except BadRow as error:
         raise DataError(printable(f"{where}: {error}.")) from None
 
 
-def _conversation(row: dict[str, Any], where: str, ignored: Collection[str]) -> Row:
-    _refuse_unread(row, ("messages", *AROUND, *ignored))
+def _conversation(row: dict[str, Any], where: str) -> Row:
+    _refuse_unread(row, ("messages", *AROUND))
     messages = with_system(messages_of(row, "messages"), optional_text(row, "system"))
     prompt, answer = split_answer(messages, "'messages'")
     return Row(where, row, carrying_tools(prompt, tools_of(row)), [answer])
 
 
-def _answered(row: dict[str, Any], where: str, ignored: Collection[str]) -> Row:
+def _answered(row: dict[str, Any], where: str) -> Row:
     keys = [key for key in ANSWER_KEYS if key in row]
     if "prompt" not in row or len(keys) != 1:
         raise BadRow(
             f"has the keys {keys_of(row)}; a row needs prompt and one of {', '.join(ANSWER_KEYS)}, or messages"
         )
-    _refuse_unread(row, ("prompt", keys[0], *AROUND, *RECORDED, "provenance", *ignored))
+    _refuse_unread(row, ("prompt", keys[0], *AROUND, *RECORDED, "provenance"))
     several = keys[0] == "responses"
     answers = row[keys[0]] if several else [row[keys[0]]]
     if not isinstance(answers, list) or not answers:
@@ -144,9 +146,8 @@ def _answered(row: dict[str, Any], where: str, ignored: Collection[str]) -> Row:
     for answer in answers:
         if not isinstance(answer, str) or not (several or answer.strip()):  # among several a policy may say nothing
             raise BadRow(f"{keys[0]} is {shown(answer)}, but an answer is text and not empty")
-    if several and "scores" in row:
-        raise BadRow("has scores already, which would be written over; rename or remove them")
-    return Row(where, row, prompt_of(row), answers, provenance_of(row, len(answers)) if several else {})
+    provenance = provenance_of(row, len(answers)) if several else {}
+    return Row(where, row, prompt_of(row), answers, provenance, several)
 
 
 def _refuse_unread(row: dict[str, Any], reads: Sequence[str]) -> None:

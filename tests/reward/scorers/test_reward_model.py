@@ -309,6 +309,27 @@ def test_what_goes_before_the_prompt_is_scored_with_it(scorer: RewardScorer, run
     assert second["notes"] == "A text."
 
 
+def test_ignored_keys_are_left_out_of_what_is_scored_and_stay_in_the_file(
+    scorer: RewardScorer, run: Path, tmp_path: Path
+) -> None:
+    noted = [{"role": "user", "content": "the cat", "note": "A b."}, {"role": "assistant", "content": "jumps"}]
+    rows = [{"prompt": "the cat", "answer": "jumps", "system": "Be brief."}, {"messages": noted}]
+    file, output = tmp_path / "rows.jsonl", tmp_path / "scored.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    score_file(run, file, output, ignored=["system", "note"])
+    first, second = map(json.loads, output.read_text().splitlines())
+    expected = scorer.score(["the cat", noted[:1]], ["jumps"] * 2)
+    assert [first.pop("score"), second.pop("score")] == pytest.approx(expected, abs=1e-6)
+    assert [first, second] == rows
+
+
+def test_an_ignored_key_that_nothing_has_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "rows.jsonl"
+    file.write_text(GOOD)
+    with pytest.raises(DataError, match="rows.jsonl: ignore_columns names 'zzz', which no row and no message has"):
+        score_file("no/such/run", file, ignored=["zzz"])
+
+
 def test_bytes_that_are_not_text(tmp_path: Path) -> None:
     file = tmp_path / "rows.jsonl"
     file.write_bytes(GOOD.encode() + b'{"prompt": "\xff"}\n')
