@@ -93,15 +93,23 @@ def refuse_unread(row: Row, fmt: Format, *, chosen: bool, also_read: tuple[str, 
     if not keys:
         return
     fitting = [other for other in FORMATS if other is not fmt and other.matches(row)]
-    given = {key: value for key, value in row.items() if value is not None}
     for other in fitting:
-        if given.keys() != row.keys() and set(keys) <= set(other.reads) and not other.matches(given):
-            nulls = [key for key in row if key not in given and key in other.reads]
-            raise BadRow(f"{', '.join(map(shown, nulls))} is null; the layout {other.name} needs {other.keys}")
+        if set(keys) <= set(other.reads):
+            require_given(row, other)
     if chosen:
         keys = [key for key in keys if not any(key in other.reads for other in fitting)]
     if keys:
         raise refusal(row, keys, fmt, FORMATS, fitting)
+
+
+def require_given(row: Row, fmt: Format) -> None:
+    """Refuse a row that has the keys of a layout and not the values: some are null.
+
+    Raises: BadRow naming them.
+    """
+    nulls = [key for key in row if row[key] is None and key in fmt.reads]
+    if nulls and not fmt.matches({key: value for key, value in row.items() if value is not None}):
+        raise BadRow(f"{', '.join(map(shown, nulls))} is null; the layout {fmt.name} needs {fmt.keys}")
 
 
 def _has(*keys: str) -> Callable[[Row], bool]:

@@ -11,7 +11,7 @@ from alignment.data.conversations import carrying_tools
 from alignment.data.demonstrations import demonstration_of_best, refuse_empty_answers
 from alignment.data.detection import decoded, detect, require_answers_alone, told
 from alignment.data.fields import BadRow, keys_of, kind_of
-from alignment.data.formats import ANSWERS, Format, named, recognise, refuse_unread
+from alignment.data.formats import ANSWERS, Format, named, recognise, refuse_unread, require_given
 from alignment.data.keys import UnreadKey
 from alignment.data.layouts import Parsed
 from alignment.data.rankings import best_response
@@ -233,7 +233,7 @@ def _read_source(
         except BadRow as error:
             fault = printable(f"{raw.where}: {error}")
             if on_bad_row == "stop":
-                raise DataError(f"{fault}. Mend the row, or set on_bad_row: skip.") from None
+                raise DataError(f"{fault}. {raw.remedy}.") from None
             loaded.skipped.append(fault)
     loaded.read += len(source.rows)
     loaded.files[source.name] = source.sha256
@@ -288,7 +288,7 @@ def _object(raw: RawRow) -> dict[str, object]:
 def _refuse_unknown(value: dict[str, object], where: str, on_bad_row: OnBadRow) -> NoReturn:
     """Refuse a row that has no key of its file's layout, or fits none."""
     try:
-        recognise(value, where)
+        require_given(value, recognise(value, where))
     except DataError as error:
         if on_bad_row == "stop":
             raise

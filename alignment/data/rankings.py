@@ -135,6 +135,8 @@ def _prompt_alone(row: dict[str, Any], marked: bool) -> Prompt:
     prompt = row.get("prompt")
     if isinstance(prompt, str):
         return text_of(row, "prompt", empty=True)
+    if prompt is None and "prompt" in row:
+        raise BadRow("'prompt' is null; give text, or a list of messages")
     messages = marked_messages_of(row, "prompt") if marked else messages_of(row, "prompt")
     if messages[-1]["role"] == "assistant":
         raise BadRow("'prompt' ends with a message of the assistant, so there is nothing to answer")

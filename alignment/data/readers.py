@@ -16,7 +16,7 @@ from typing import Any
 from alignment.data.columnar import parquet_rows
 from alignment.data.fields import BrokenJson
 from alignment.data.rankings import RATINGS
-from alignment.data.stored import ROW_BYTES, Stored
+from alignment.data.stored import BOM, ROW_BYTES, Stored
 from alignment.errors import DataError, JsonError, NotJson
 from alignment.strict_json import BLANKS, decoded, parse, scan, shown
 
@@ -27,6 +27,7 @@ _LIST_COLUMNS = frozenset(
 _NUMBER_COLUMNS = frozenset(("probability", "margin", *itertools.chain.from_iterable(RATINGS)))
 _SPACE = re.compile(f"[{BLANKS}]*")
 _END_OF_TEXT = "<|endoftext|>"
+MEND, _SAVE = "Mend the row, or set on_bad_row: skip", "Save the file as UTF-8"
 _TOO_LONG = f"the row has more than {ROW_BYTES:,} bytes"
 
 
@@ -37,6 +38,7 @@ class RawRow:
     where: str  # "file:line"
     value: Any
     fault: str | None = None
+    remedy: str = MEND
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +93,12 @@ def _json_row(where: str, line: bytes) -> RawRow:
     try:
         return RawRow(where, parse(line))
     except JsonError as error:
-        return RawRow(where, None, str(error))
+        return RawRow(where, None, str(error), _SAVE if _is_encoding(error) else MEND)
+
+
+def _is_encoding(error: JsonError) -> bool:
+    """Whether bytes are no UTF-8: then all rows with such a letter are faulty, and not one of them alone."""
+    return isinstance(error.__cause__, UnicodeDecodeError)
 
 
 def _decoded(content: bytes, name: str, line: int = 1) -> str:
@@ -100,7 +107,7 @@ def _decoded(content: bytes, name: str, line: int = 1) -> str:
     except JsonError as error:
         if isinstance(error.__cause__, UnicodeDecodeError):
             line += content.count(b"\n", 0, error.__cause__.start)
-        raise DataError(f"{name}:{line}: {error}. Save the file as UTF-8.") from None
+        raise DataError(f"{name}:{line}: {error}. {_SAVE}.") from None
 
 
 def _json(stored: Stored) -> Iterator[RawRow]:
@@ -121,7 +128,7 @@ def _json(stored: Stored) -> Iterator[RawRow]:
         return
     for number, line in enumerate(content.split(b"\n"), 1):
         if line.strip():
-            yield _json_row(f"{name}:{number}", line)
+            yield _json_row(f"{name}:{number}", line.removeprefix(BOM))
 
 
 def _json_array(text: str, name: str) -> Iterator[RawRow]:
@@ -171,6 +178,8 @@ def _csv(stored: Stored) -> Iterator[RawRow]:
                 continue
             if not header:
                 header = _header(cells, where)
+            elif cells == header:
+                yield RawRow(where, None, "the header stands here again, as where files were joined; take the line out")
             elif len(cells) != len(header):
                 yield RawRow(where, None, f"{len(cells)} cells where the header has {len(header)}")
             elif any("\0" in cell for cell in cells):

@@ -90,19 +90,22 @@ class Stored:
             yield chunk
 
     def lines(self) -> Iterator[tuple[int, bytes | None]]:
-        r"""Yield lines that end at "\n", with their numbers from 1; None for a line above `ROW_BYTES`."""
+        r"""Yield lines that end at "\n", with their numbers from 1; None for a line above `ROW_BYTES`.
+
+        A line loses the byte order mark that it begins with, as the first line of each of several joined files does.
+        """
         rest, too_long, number, begun = b"", False, 1, False
         for chunk in self.chunks():
             if not begun:
                 chunk, begun = self.text_of(chunk), True
             *whole, rest = (rest + chunk).split(b"\n")
             for line in whole:
-                yield number, None if too_long or len(line) > ROW_BYTES else line
+                yield number, None if too_long or len(line) > ROW_BYTES else line.removeprefix(BOM)
                 number, too_long = number + 1, False
             if len(rest) > ROW_BYTES:
                 rest, too_long = b"", True
         if rest or too_long:
-            yield number, None if too_long else rest
+            yield number, None if too_long else rest.removeprefix(BOM)
 
     def whole(self) -> bytes:
         """Return all that the file holds.

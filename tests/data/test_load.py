@@ -291,7 +291,6 @@ def test_max_samples_takes_from_the_shuffled_rows(tmp_path):
 
 BAD_LINES = [
     (b'{"prompt": "a"', "invalid JSON: Expecting ',' delimiter: line 1 column 15 (char 14)"),
-    (b'{"prompt": "a", "completion": "\xff"}', "invalid UTF-8: byte 0xff at position 31"),
     (b'{"prompt": "a"}', "the field 'completion' is missing; found prompt"),
     (b'{"prompt": "a", "completion": ""}', "'completion' is empty"),
     (b'{"prompt": "a", "completion": 5}', "'completion' is a number, not text"),
@@ -306,6 +305,45 @@ def test_bad_row_stops_or_is_skipped_and_named(tmp_path, line, reason):
     loaded = load(path, on_bad_row="skip")
     assert completions(loaded) == ["c0", "c1"]
     assert loaded.skipped == [f"{path}:2: {reason}"]
+
+
+@pytest.mark.parametrize("letter", [b"\xff", "é".encode("latin-1")])
+def test_a_row_in_another_encoding_is_not_to_be_skipped(tmp_path, letter):
+    line = b'{"prompt": "a", "completion": "' + letter + b'"}\n'
+    path = write(tmp_path / "a.jsonl", jsonl(ROWS[:1]).encode() + line)
+    reason = f"invalid UTF-8: byte 0x{letter[0]:02x} at position 31"
+    assert message_of(path) == f"{path}:2: {reason}. Save the file as UTF-8."
+    assert load(path, on_bad_row="skip").skipped == [f"{path}:2: {reason}"]
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.json"])
+def test_joined_files_keep_no_byte_order_mark(tmp_path, name):
+    row = b"\xef\xbb\xbf" + jsonl(ROWS[:1]).encode()
+    assert completions(load(write(tmp_path / name, row + row + row.strip()))) == ["c0"] * 3
+
+
+def test_documents_of_joined_files_keep_no_byte_order_mark(tmp_path):
+    path = write(tmp_path / "a.txt", b"one\n\n\xef\xbb\xbftwo\n")
+    assert completions(load(path)) == ["one", "two"]
+
+
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+def test_the_header_of_a_joined_csv_is_no_row(tmp_path, mark):
+    path = write(tmp_path / "a.csv", b"prompt,completion\nx,y\n" + mark + b"prompt,completion\nz,w\n")
+    assert message_of(path).startswith(f"{path}:3: the header stands here again, as where files were joined; take")
+    assert completions(load(path, on_bad_row="skip")) == ["y", "w"]
+
+
+@pytest.mark.parametrize(
+    ("rows", "fault"),
+    [
+        ([*ROWS[:1], {"prompt": None, "completion": "c"}], "2: 'prompt' is null; give text, or a list of messages"),
+        ([{"prompt": None, "completion": "c"}], "1: 'prompt' is null; the layout prompt_completion needs prompt, comp"),
+    ],
+)
+def test_a_prompt_that_is_null_is_named_as_such(tmp_path, rows, fault):
+    path = write(tmp_path / "a.jsonl", jsonl(rows))
+    assert message_of(path).startswith(f"{path}:{fault}")
 
 
 def test_bad_first_row_does_not_decide_the_format(tmp_path):
