@@ -41,16 +41,19 @@ def annotate(
     ] = False,
 ) -> None:
     """Have people rank answers, blind, on a local web page."""
+    from alignment.data.columns import refuse_unused
     from reward.people import serve
     from reward.people.desk import Rules
 
+    entry = entry_keys(columns, ignore_columns, layout)
     if export:
+        refuse_unused(entry, "--export writes the rankings that people gave already. Leave it out.")
         serve.export(run, output, typer.echo)
         return
     settings = serve.Settings(
         run=run,
         output=output,
-        entry=entry_keys(columns, ignore_columns, layout),
+        entry=entry,
         ask=ask,
         guidelines=guidelines,
         annotators=tuple(annotator or ()),

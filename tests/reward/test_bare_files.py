@@ -1,6 +1,8 @@
 """Commands that take data files without a recipe read them with the keys of a recipe's entry."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -85,3 +87,15 @@ def test_keys_are_refused_where_no_file_of_data_is_read(tmp_path):
     (tmp_path / "result.json").write_text(json.dumps([row]))
     with pytest.raises(DataError, match="nothing would read them: all of LABELS are recorded verdicts"):
         mix([str(tmp_path / "result.json")], tmp_path / "mixed.jsonl", bootstrap=0, entry=entry, tell=print)
+
+
+def test_keys_are_refused_where_rankings_are_only_exported(file, capsys):
+    for option in ("--columns=prompt=q", "--ignore_columns=q", "--format=hh"):
+        done = subprocess.run(
+            [sys.executable, "-m", "alignment.cli", "annotate", str(file), "--export", option],
+            capture_output=True,
+            text=True,
+        )
+        name = option.split("=")[0]
+        assert done.returncode == 1
+        assert done.stderr.startswith(f"{name}: nothing would read it: --export writes the rankings that people gave")

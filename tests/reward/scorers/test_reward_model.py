@@ -326,7 +326,7 @@ def test_ignored_keys_are_left_out_of_what_is_scored_and_stay_in_the_file(
 def test_an_ignored_key_that_nothing_has_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "rows.jsonl"
     file.write_text(GOOD)
-    with pytest.raises(DataError, match="rows.jsonl: ignore_columns names 'zzz', which no row and no message has"):
+    with pytest.raises(DataError, match=r"rows\.jsonl: ignore_columns names 'zzz', which no row and no message has"):
         score_file("no/such/run", file, ignored=["zzz"])
 
 
