@@ -1,4 +1,4 @@
-"""What a person sees of long work: a bar on a terminal, a plain line now and then elsewhere."""
+"""Progress of long work: a bar on a terminal, a line from time to time in a log."""
 
 import functools
 import os
@@ -14,11 +14,11 @@ from rich.progress import Progress as Bar
 from alignment.errors import printable
 
 FIRST_SECONDS, LAST_SECONDS = 10.0, 60.0  # between lines: at first, and after twenty minutes
-METERED = re.compile(r"^\S.*? \d+/\d+ [a-z]+( \(|$)")  # how a meter's lines begin
+PROGRESS_LINE = re.compile(r"^\S.*? \d+/\d+ [a-z]+( \(|$)")  # how the lines of a ProgressBar begin
 
 
 def say(what: str) -> None:
-    """One line for whoever watches, from the main process alone."""
+    """Write one line to standard error, in the main process only."""
     if os.environ.get("RANK", "0") == "0":
         sys.stderr.write(f"{what}\n")
         sys.stderr.flush()
@@ -26,19 +26,19 @@ def say(what: str) -> None:
 
 @functools.cache
 def say_once(what: str) -> None:
-    """`say`, and nothing where this process has written the same line before."""
+    """Write a line as `say` does, unless this process has written the same line before."""
     say(what)
 
 
 def say_left_out(skipped: Sequence[str], count: int, unit: str) -> None:
-    """Write how many of `count` rows are left out, and why the first one is; nothing where none is."""
+    """Write how many of `count` rows are left out and why the first one is; write nothing if `skipped` is empty."""
     if skipped:
         first = printable(" ".join(skipped[0].split()))
         say_once(f"left out {len(skipped):,} of {count:,} {unit} (on_bad_row: skip); the first is {first}")
 
 
-class Meter:
-    """Counts `unit`s of `what` towards `total` on standard error, in the main process alone."""
+class ProgressBar:
+    """Shows on standard error how many `unit`s of `what` are done, in the main process only."""
 
     def __init__(
         self,
@@ -53,7 +53,8 @@ class Meter:
         """Begin at `done`.
 
         Args:
-            rate: how fast it goes, in words; None: units a second. note: what stands behind: money spent, a loss.
+            rate: returns the speed as text; None: units per second. note: returns text to show behind it, such as a
+                loss or the money spent.
         """
         self.what, self.unit, self.total, self.done = what, unit, total, done
         self.rate, self.note = rate or self._units_a_second, note
@@ -67,19 +68,19 @@ class Meter:
             self._task = self._bar.add_task(what, total=total, completed=done, words="")
 
     def advance(self, count: int) -> None:
-        """Count `count` more."""
+        """Add `count` to the units that are done."""
         self.done += count
         self.show()
 
     def show(self, *, now: bool = False) -> None:
-        """Redraw the bar; elsewhere write a line, where it is time for one or it is wanted `now`."""
+        """Redraw the bar. Without a terminal, write a line if one is due or if `now` is set."""
         since, running = time.monotonic() - self._said, time.monotonic() - self._start
         if self._bar is not None:
             self._bar.update(self._task, completed=self.done, words=", ".join(self._words()))
         elif now or since >= min(LAST_SECONDS, max(FIRST_SECONDS, running / 20)):
             self._say()
 
-    def __enter__(self) -> "Meter":
+    def __enter__(self) -> "ProgressBar":
         if self._bar is not None:
             self._bar.start()
         return self
@@ -92,7 +93,7 @@ class Meter:
 
     @property
     def seconds(self) -> float:
-        """Since this meter was begun."""
+        """Seconds since the start."""
         return max(time.monotonic() - self._start, 1e-9)
 
     def _units_a_second(self) -> str:

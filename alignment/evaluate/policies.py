@@ -13,7 +13,7 @@ from alignment.data.rows import Prompt
 from alignment.data.sampled import Recorder
 from alignment.data.template import Template
 from alignment.evaluate.metrics import perplexity, token_logps
-from alignment.meter import Meter
+from alignment.meter import ProgressBar
 from alignment.policy.base import load_causal_lm, load_tokenizer
 from alignment.rollout.engine import Completion, Sampling
 from alignment.rollout.transformers_engine import TransformersEngine
@@ -101,7 +101,7 @@ def _answer(
         progress.advance(len(answers))
 
     engine = TransformersEngine(model, pad, recipe.per_device_eval_batch_size, on_batch=count)
-    with Meter(
+    with ProgressBar(
         f"evaluate: {name} sampled",
         "answers",
         len(prompts),

@@ -12,7 +12,7 @@ from alignment.evaluate.metrics import kl, lengths, variety
 from alignment.evaluate.policies import Measured
 from alignment.evaluate.statistics import mean_interval
 from alignment.evaluate.winrate import Bootstrap, Judged, agreement, comparisons, judge_pairs, win_rate
-from alignment.meter import Meter
+from alignment.meter import ProgressBar
 
 Scores = dict[str, list[float]]  # reward scores of every answer, by policy
 Verdicts = dict[str, dict[str, Judged]]  # by candidate, then judge
@@ -142,7 +142,7 @@ def bootstrap_of(recipe: EvaluateRecipe) -> Bootstrap:
 
 def _ask(recipe: EvaluateRecipe, judge: Judge, pairs: Sequence[Comparison], candidate: str, baseline: str) -> Judged:
     asked = sum(not pair.identical for pair in pairs)
-    with Meter(f"evaluate: {candidate} against {baseline} by {judge.name}", "pairs", asked) as progress:
+    with ProgressBar(f"evaluate: {candidate} against {baseline} by {judge.name}", "pairs", asked) as progress:
         return judge_pairs(
             judge,
             pairs,

@@ -170,11 +170,11 @@ def _reason(error: Exception) -> str:
 
 
 @contextmanager
-def weights_kept(model: Any) -> Iterator[None]:
-    """Keep the trained weights of a 4-bit model as they are while a trainer is built around it.
+def preserve_dtype(model: Any) -> Iterator[None]:
+    """Preserve the dtype of a 4-bit model's trained weights while a TRL trainer is built.
 
-    TRL rounds them to bfloat16, in which updates below 1/256 of a weight are lost, and a policy that continues an
-    adapter no longer equals the reference copied from it: DPO would not begin at ln 2.
+    TRL casts them to bfloat16. Updates below 1/256 of a weight would be lost, and a policy that continues an adapter
+    would differ from the reference copied from it, so DPO's loss would not start at ln 2.
     """
     kept = {}
     if getattr(model, "is_loaded_in_4bit", False):

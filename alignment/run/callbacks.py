@@ -11,7 +11,7 @@ from transformers import EarlyStoppingCallback, TrainerCallback, TrainerControl,
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 
 from alignment.config.schema import Recipe
-from alignment.meter import Meter, say
+from alignment.meter import ProgressBar, say
 from alignment.run.checkpoints import best_of, mark_whole, rotate
 from alignment.run.directory import RunDirectory
 from alignment.run.divergence import StopAtNaN
@@ -124,7 +124,7 @@ class TrainingProgress(TrainerCallback):
 
     def __init__(self, stage: str) -> None:
         self.stage = stage
-        self.meter: Meter | None = None
+        self.bar: ProgressBar | None = None
         self.numbers: dict[str, float] = {}
         self.tokens = torch.zeros((), dtype=torch.int64)  # this process's, summed where they are: no waiting for a GPU
         self.tokens_per_second: float | None = None  # as the trainer measures it
@@ -140,22 +140,22 @@ class TrainingProgress(TrainerCallback):
     ) -> None:
         """Start counting."""
         rate = self._rate(args.world_size)
-        self.meter = Meter(self.stage, "steps", state.max_steps, state.global_step, rate=rate, note=self._note)
-        self.meter.__enter__()
+        self.bar = ProgressBar(self.stage, "steps", state.max_steps, state.global_step, rate=rate, note=self._note)
+        self.bar.__enter__()
         if model is not None and state.is_world_process_zero:
             self.hook = model.register_forward_pre_hook(self._count, with_kwargs=True)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Count the step."""
-        if self.meter is not None:
-            self.meter.advance(state.global_step - self.meter.done)
+        if self.bar is not None:
+            self.bar.advance(state.global_step - self.bar.done)
 
     def on_prediction_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
         """Show that it goes on while it evaluates."""
-        if self.meter is not None:
-            self.meter.show()
+        if self.bar is not None:
+            self.bar.show()
 
     def on_log(
         self,
@@ -169,8 +169,8 @@ class TrainingProgress(TrainerCallback):
         logs = logs or {}
         self.numbers |= {key: logs[key] for key in SHOWN if isinstance(logs.get(key), int | float)}
         self.tokens_per_second = logs.get("tokens_per_second", self.tokens_per_second)
-        if self.meter is not None and "eval_loss" in logs and state.global_step < state.max_steps:
-            self.meter.show(now=True)
+        if self.bar is not None and "eval_loss" in logs and state.global_step < state.max_steps:
+            self.bar.show(now=True)
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Say how long it took."""
@@ -180,9 +180,9 @@ class TrainingProgress(TrainerCallback):
         """Stop counting; safe to call twice."""
         if self.hook is not None:
             self.hook.remove()
-        if self.meter is not None:
-            self.meter.__exit__()
-        self.hook = self.meter = None
+        if self.bar is not None:
+            self.bar.__exit__()
+        self.hook = self.bar = None
 
     def _count(self, module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Add a training pass's tokens, padding left out where a mask tells it."""
@@ -196,7 +196,7 @@ class TrainingProgress(TrainerCallback):
 
     def _rate(self, processes: int) -> Callable[[], str]:
         def rate() -> str:
-            seconds = self.meter.seconds if self.meter is not None else math.inf
+            seconds = self.bar.seconds if self.bar is not None else math.inf
             found = self.tokens_per_second or processes * int(self.tokens) / seconds
             return f"{found:,.0f} tokens/s" if found else ""
 

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from alignment.errors import JsonError
-from alignment.meter import METERED, duration
+from alignment.meter import PROGRESS_LINE, duration
 from alignment.run.processes import tail
 from alignment.strict_json import OURS, parse
 
@@ -52,7 +52,7 @@ class Progress:
                 self._say()
             return
         state = last_metrics(self.folder / "metrics.jsonl") if self.folder else ""
-        state = self._metered() or state
+        state = self._last_progress_line() or state
         if not state and self.log.is_file():
             state = " ".join(tail(self.log, 1))
         clock = duration(time.monotonic() - self.begun)
@@ -61,17 +61,17 @@ class Progress:
         self.live.update(line, refresh=True)
 
     def _say(self) -> None:
-        self.said_at, state = time.monotonic(), self._metered()
+        self.said_at, state = time.monotonic(), self._last_progress_line()
         if state and state != self.said:
             named = state.startswith((f"{self.stage} ", f"{self.stage}: "))
             line = state if named else f"{self.stage}: {state}"
             self.console.print(line, soft_wrap=True, highlight=False, markup=False)
         self.said = state
 
-    def _metered(self) -> str:
-        """The last line of the stage's own meter."""
+    def _last_progress_line(self) -> str:
+        """The last line of the stage's own progress bar."""
         lines = tail(self.log, 20) if self.log.is_file() else []
-        return next((line for line in reversed(lines) if METERED.match(line)), "")
+        return next((line for line in reversed(lines) if PROGRESS_LINE.match(line)), "")
 
 
 def last_metrics(file: Path) -> str:

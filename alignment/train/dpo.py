@@ -35,7 +35,7 @@ from alignment.data.rows import USABLE, Ranking
 from alignment.data.splits import Split, load_split
 from alignment.data.template import Template
 from alignment.errors import DataError, RecipeError
-from alignment.policy.adapters import weights_kept
+from alignment.policy.adapters import preserve_dtype
 from alignment.policy.dropout import without_dropout
 from alignment.train.dpo_reference import complete_reference, require_start
 from alignment.train.evaluating import WeighedEvaluation
@@ -319,7 +319,7 @@ def dpo_trainer(
         if each is not None:
             without_dropout(each)  # TRL's disable_dropout leaves out what is no module
     try:
-        with weights_kept(model):
+        with preserve_dtype(model):
             trainer = ProbabilityDPOTrainer(
                 model,
                 ref_model=reference,

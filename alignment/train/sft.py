@@ -20,7 +20,7 @@ from alignment.data.splits import Split, load_split
 from alignment.data.template import Template
 from alignment.errors import DataError, RecipeError
 from alignment.meter import say_left_out, say_once
-from alignment.policy.adapters import weights_kept
+from alignment.policy.adapters import preserve_dtype
 from alignment.train.evaluating import WeighedEvaluation
 from alignment.train.token_rows import TokenRows, in_parts
 
@@ -221,7 +221,7 @@ def sft_trainer(
     if arguments.packing and arguments.packing_strategy == "wrapped":
         raise RecipeError(["packing_strategy wrapped lets answers see other rows' text and cuts rows in two; use bfd."])
     try:
-        with weights_kept(model):
+        with preserve_dtype(model):
             return DemonstrationTrainer(
                 model,
                 args=arguments,

@@ -15,10 +15,10 @@ from alignment.run.files import write_atomic, write_json, write_jsonl
 from reward.audit.against import matches
 from reward.audit.audit import audit
 from reward.audit.calibration import Method, fit_matches
+from reward.audit.findings import Finding, estimate, findings, points
 from reward.audit.items import Judged, People, read_gold, read_labels
 from reward.audit.page import page
 from reward.audit.suggest import suggest
-from reward.audit.words import Finding, estimate, findings, points
 
 WIDTH = 110  # columns of the summary in words
 

@@ -7,7 +7,7 @@ from typing import Any
 from alignment.data.rows import Pair, Ranking
 from alignment.errors import BudgetError, JudgeError
 from alignment.evaluate.judging import Asker, Question, Verdict
-from alignment.meter import Meter
+from alignment.meter import ProgressBar
 from reward.feedback.asking import ask_all
 from reward.feedback.store import CallStore
 from reward.feedback.stored import Sampled
@@ -119,7 +119,7 @@ def ask(
     verdicts: dict[tuple[str, int], Verdict] = {}
     watch = FailureWatch(judge.name, max_failure_share)
     try:
-        with Meter(f"label: {doing}", "questions", len(different), note=spent) as progress:
+        with ProgressBar(f"label: {doing}", "questions", len(different), note=spent) as progress:
             asked = ask_all(Rejecting(judge, store), different.values(), max_concurrency=max_concurrency)
             for batch in asked:
                 for question, verdict in batch:

@@ -8,7 +8,7 @@ from alignment.data.rows import Prompt
 from alignment.data.sampled import Recorder
 from alignment.data.template import Template
 from alignment.errors import DataError, RecipeError
-from alignment.meter import Meter
+from alignment.meter import ProgressBar
 from alignment.rollout.engine import Completion, Engine, Sampling
 from reward.feedback.store import CallStore
 from reward.feedback.stored import Sampled
@@ -49,7 +49,7 @@ def sample_answers(
         sampling={**dataclasses.asdict(sampling), "num_generations": num_generations, "chunk": size},
     )
     have, recorder = store.samples(), Recorder(template)
-    with Meter("label: sampled", "prompts", len(prompts), len(have)) as progress:
+    with ProgressBar("label: sampled", "prompts", len(prompts), len(have)) as progress:
         for start in range(0, len(prompts), size):
             chunk = range(start, min(start + size, len(prompts)))
             missing = [position for position in chunk if position not in have]

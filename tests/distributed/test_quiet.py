@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from alignment.meter import METERED
+from alignment.meter import PROGRESS_LINE
 from tests.distributed.stage import Stage, make_inputs, write_recipe
 from tests.run.wandb_file import Kept
 
@@ -18,8 +18,8 @@ def test_every_line_is_said_once(tmp_path):
     stage = Stage(argv, tmp_path / "log", processes=2, WANDB_MODE="offline", WANDB_SILENT="true")
     assert stage.ends_within(240)
     first, second = (Path(f"{tmp_path}/log.{rank}").read_text().splitlines() for rank in range(2))
-    assert any(METERED.match(line) for line in first)
+    assert any(PROGRESS_LINE.match(line) for line in first)
     # Only torch's own C++ may speak elsewhere: of sockets, before Python can ask it not to.
     assert [line for line in second if line.strip() and not line.startswith(("[W", "[Gloo]"))] == []
-    assert [line for line, times in Counter(first).items() if times > 1 and METERED.match(line)] == []
+    assert [line for line, times in Counter(first).items() if times > 1 and PROGRESS_LINE.match(line)] == []
     assert len(Kept(tmp_path / "run").files) == 1

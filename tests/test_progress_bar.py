@@ -8,12 +8,12 @@ import sys
 import pytest
 
 from alignment import meter as module
-from alignment.meter import METERED, Meter
+from alignment.meter import PROGRESS_LINE, ProgressBar
 
 LOOP = (
-    "import time\nfrom alignment.meter import Meter\n"
-    "with Meter('sft', 'steps', 3, note=lambda: 'loss 0.5') as meter:\n"
-    "    for _ in range(3):\n        time.sleep(0.01)\n        meter.advance(1)\n"
+    "import time\nfrom alignment.meter import ProgressBar\n"
+    "with ProgressBar('sft', 'steps', 3, note=lambda: 'loss 0.5') as bar:\n"
+    "    for _ in range(3):\n        time.sleep(0.01)\n        bar.advance(1)\n"
 )
 
 
@@ -26,10 +26,10 @@ def clock(monkeypatch):
 
 
 def test_lines_come_every_ten_seconds_and_tell_what_is_left(clock, capsys):
-    with Meter("sft", "steps", 100, 20, rate=lambda: "7 tokens/s", note=lambda: "loss 2.5") as meter:
+    with ProgressBar("sft", "steps", 100, 20, rate=lambda: "7 tokens/s", note=lambda: "loss 2.5") as bar:
         for _ in range(40):
             clock[0] += 1
-            meter.advance(1)
+            bar.advance(1)
     assert capsys.readouterr().err.splitlines() == [
         "sft 30/100 steps (30%), 1:10 left, 7 tokens/s, loss 2.5",  # 10 steps took 10 s, 70 are left
         "sft 40/100 steps (40%), 1:00 left, 7 tokens/s, loss 2.5",
@@ -40,20 +40,20 @@ def test_lines_come_every_ten_seconds_and_tell_what_is_left(clock, capsys):
 
 
 def test_lines_of_long_work_are_a_minute_apart(clock, capsys):
-    with Meter("ppo", "steps", 100_000) as meter:
+    with ProgressBar("ppo", "steps", 100_000) as bar:
         for _ in range(7200):
             clock[0] += 1
-            meter.advance(1)
+            bar.advance(1)
     lines = capsys.readouterr().err.splitlines()
     assert 120 <= len(lines) <= 170
-    assert all(METERED.match(line) for line in lines)
+    assert all(PROGRESS_LINE.match(line) for line in lines)
 
 
 def test_other_processes_are_silent(monkeypatch, clock, capsys):
     monkeypatch.setenv("RANK", "1")
-    with Meter("sft", "steps", 2) as meter:
+    with ProgressBar("sft", "steps", 2) as bar:
         clock[0] += 60
-        meter.advance(2)
+        bar.advance(2)
     assert capsys.readouterr() == ("", "")
 
 
