@@ -9,13 +9,12 @@ import pydantic
 
 from alignment.config import faults as wording
 from alignment.config.documents import Document, Location, read_document
-from alignment.config.keys import Keys
 from alignment.config.library import Kind, trainer_keys
 from alignment.config.overrides import apply, split_argv
-from alignment.config.parts import Text
-from alignment.config.ranges import not_finite, out_of_range
 from alignment.config.renamed import DECIDED, successor
 from alignment.config.rules import broken_rules
+from alignment.config.rules.keys import Keys
+from alignment.config.rules.ranges import not_finite, out_of_range
 from alignment.config.schema import (
     STAGES,
     DPORecipe,
@@ -26,6 +25,7 @@ from alignment.config.schema import (
     RewardRecipe,
     SFTRecipe,
 )
+from alignment.config.schema.parts import Text
 from alignment.errors import Done, RecipeError
 
 MOST_FAULTS = 50  # that are told at once

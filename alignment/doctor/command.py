@@ -8,10 +8,10 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
-from alignment.config.combinations import ONE_PROCESS
 from alignment.config.documents import read_document
 from alignment.config.loading import check_recipe
 from alignment.config.pipelines import is_pipeline, load_pipeline
+from alignment.config.rules.combinations import ONE_PROCESS
 from alignment.config.schema import Recipe
 from alignment.doctor.environment import environment
 from alignment.doctor.findings import Finding

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from alignment.config.combinations import broken_under, values_of
+from alignment.config.rules.combinations import broken_under, values_of
 from alignment.config.schema import PPORecipe, Recipe
 from alignment.data.template import Template
 from alignment.doctor.findings import Finding, fault, note, ok, warning

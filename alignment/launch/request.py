@@ -9,10 +9,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from alignment.config.combinations import ONE_PROCESS, broken_under, values_of
 from alignment.config.documents import read_document
 from alignment.config.loading import check_recipe
 from alignment.config.pipelines import Pipeline, is_pipeline, load_pipeline
+from alignment.config.rules.combinations import ONE_PROCESS, broken_under, values_of
 from alignment.config.schema import Recipe
 from alignment.config.secrets import refuse_keys_in_words
 from alignment.errors import RecipeError

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from alignment.config.patterns import WHOLE_LAYERS, fault_of_patterns
+from alignment.config.rules.patterns import WHOLE_LAYERS, fault_of_patterns
 from alignment.errors import ModelError
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from peft import LoraConfig
 
-from alignment.config.patterns import WHOLE_LAYERS
+from alignment.config.rules.patterns import WHOLE_LAYERS
 from alignment.errors import ModelError
 
 SHOWN = 12  # names that a message lists

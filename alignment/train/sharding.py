@@ -17,7 +17,7 @@ from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 from transformers.trainer import SCHEDULER_NAME
 
-from alignment.config.combinations import broken_under, values_of
+from alignment.config.rules.combinations import broken_under, values_of
 from alignment.config.schema import Recipe
 from alignment.errors import TrainingError
 

@@ -18,7 +18,7 @@ from functools import partial
 from typing import Any
 
 from alignment.config.documents import Document, read_document
-from alignment.config.ranges import RANGES
+from alignment.config.rules.ranges import RANGES
 from alignment.config.schema import Recipe
 from alignment.errors import RecipeError
 

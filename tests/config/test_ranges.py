@@ -10,8 +10,8 @@ import yaml
 from alignment.config import load_recipe
 from alignment.config.library import trainer_keys
 from alignment.config.loading import library_keys
-from alignment.config.ranges import CHOICES, RANGES
 from alignment.config.renamed import DECIDED
+from alignment.config.rules.ranges import CHOICES, RANGES
 from alignment.config.schema import STAGES, PipelineRecipe
 from alignment.errors import RecipeError
 from tests.config.test_loading import MINIMAL, RULES_JUDGE

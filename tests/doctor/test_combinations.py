@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
-from alignment.config.combinations import COMBINATIONS, markdown
 from alignment.config.loading import check_recipe
+from alignment.config.rules.combinations import COMBINATIONS, markdown
 from alignment.doctor.recipe import examine
 from alignment.errors import RecipeError
 from alignment.planner.machine import Machine

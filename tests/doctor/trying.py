@@ -147,7 +147,7 @@ def _wait(processes: list[Any], seconds: float) -> list[int | None]:
 def _main(stage: str, argv: list[str], log: Path, told: dict[str, str], shard: bool, unguarded: bool) -> None:
     os.environ.update(told)
     if unguarded:
-        from alignment.config import combinations
+        from alignment.config.rules import combinations
 
         combinations.COMBINATIONS = ()
     with log.open("a", buffering=1) as output, contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):

@@ -21,7 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from alignment.config import check_file, load_recipe
-from alignment.config.training_rules import METRICS
+from alignment.config.rules.training import METRICS
 from alignment.errors import AlignmentError, Done, RecipeError
 from alignment.launch.request import Wanted, checked
 from alignment.train.trial import require_accepted

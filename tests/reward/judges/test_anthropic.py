@@ -5,7 +5,7 @@ import json
 import pytest
 
 from alignment.config.judge_entry import JudgeEntry
-from alignment.config.judges import judge_faults
+from alignment.config.rules.judges import judge_faults
 from alignment.errors import JudgeError
 from alignment.evaluate.judging import Comparison
 from reward.judges import build_judge

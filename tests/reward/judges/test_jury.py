@@ -6,7 +6,7 @@ import json
 import pytest
 
 from alignment.config.judge_entry import JudgeEntry
-from alignment.config.judges import judge_faults
+from alignment.config.rules.judges import judge_faults
 from alignment.evaluate.judging import Comparison, Listing, Rating, Verdict
 from recipes import label
 from reward.feedback.labeler import Rejecting

@@ -3,8 +3,8 @@
 import os
 from collections.abc import Iterator
 
-from alignment.config.keys import Fault, Keys, Rule
-from alignment.config.scorers import score_sources, watchers
+from alignment.config.rules.keys import Fault, Keys, Rule
+from alignment.config.rules.scorers import score_sources, watchers
 
 TRAINER_BATCH = 8  # per_device_train_batch_size of transformers where none is given
 COLOCATED = (

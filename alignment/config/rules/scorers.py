@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from alignment.config.documents import Location
-from alignment.config.judges import CHATS
-from alignment.config.keys import Fault, Keys
+from alignment.config.rules.judges import CHATS
+from alignment.config.rules.keys import Fault, Keys
 from alignment.config.schema import ScorerEntry
 
 FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from alignment.config.documents import Location
-from alignment.config.judge_entry import JudgeEntry
-from alignment.config.keys import Fault, Keys
+from alignment.config.rules.keys import Fault, Keys
+from alignment.config.schema.judges import JudgeEntry
 
 FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 NEEDS = {

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from alignment.config.faults import did_you_mean, shown
-from alignment.config.keys import Fault
+from alignment.config.rules.keys import Fault
 from alignment.config.yaml_text import Location
 
 LEVELS = ("debug", "info", "warning", "error", "critical", "passive")

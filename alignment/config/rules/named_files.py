@@ -5,7 +5,7 @@ from typing import Any
 
 from alignment import strict_json
 from alignment.config.documents import read_bytes
-from alignment.config.keys import Fault, Keys
+from alignment.config.rules.keys import Fault, Keys
 from alignment.config.secrets import keys_in
 from alignment.config.yaml_text import a_kind
 from alignment.errors import JsonError, RecipeError

@@ -1,0 +1,25 @@
+"""What the keys of a recipe need of one another: rules, each of which yields faults.
+
+The types and ranges of single keys are in `alignment.config.schema`.
+"""
+
+from alignment.config.rules.judges import judges
+from alignment.config.rules.keys import Fault, Keys, Rule, Unknown
+from alignment.config.rules.label import LABEL_RULES
+from alignment.config.rules.named_files import json_files
+from alignment.config.rules.ppo import PPO_RULES
+from alignment.config.rules.shared import SHARED_RULES
+from alignment.config.rules.training import TRAINING_RULES
+
+RULES: list[Rule] = [json_files, *TRAINING_RULES, *SHARED_RULES, judges, *LABEL_RULES]
+
+
+def broken_rules(keys: Keys) -> list[Fault]:
+    """Return what the rules find, leaving out those that touch a key already at fault."""
+    found: list[Fault] = []
+    for rule in [*RULES, *(PPO_RULES if keys.stage == "ppo" else [])]:
+        try:
+            found += list(rule(keys))
+        except Unknown:
+            continue
+    return found

@@ -1,0 +1,63 @@
+"""Combinations of the keys of labelling that cannot be."""
+
+from collections.abc import Iterator
+
+from alignment.config.rules.judges import CHATS
+from alignment.config.rules.keys import Fault, Keys, Rule
+
+OF_PEOPLE = {"min_kappa", "min_accuracy", "min_accuracy_when_consistent", "max_length_bias", "max_ece"}
+SAMPLED = ["model_name_or_path", "num_generations", "max_new_tokens", "temperature", "top_p", "top_k", "load_in_4bit"]
+SAMPLED += ["max_prompt_length", "chat_template", "eos_token", "test_split_size"]
+
+
+def label_answers(keys: Keys) -> Iterator[Fault]:
+    """Answers are sampled from a policy, or they are given in the data."""
+    if keys.stage != "label":
+        return
+    if keys["responses"] == "sampled" and not keys["model_name_or_path"]:
+        yield ("model_name_or_path",), "the required key is missing: name the policy, or set responses: given"
+    for key in SAMPLED if keys["responses"] == "given" else []:
+        if keys.changed(key):
+            yield (key,), "has no effect with responses: given, where nothing is sampled; take it out"
+    judge = keys["judge"]
+    if keys["max_cost"] is not None and not any(one.get("prices") for one in [judge, *(judge.get("members") or [])]):
+        yield ("max_cost",), "needs judge.prices, by which cost is counted; of a jury, those of its members"
+    if keys["dry_run"] and keys["reparse"]:
+        yield ("dry_run",), "excludes reparse, which makes no call either"
+
+
+def label_pairs(keys: Keys) -> Iterator[Fault]:
+    """K answers have K(K-1)/2 pairs."""
+    if keys.stage == "label" and keys.given("pairs_per_prompt") and keys["responses"] == "sampled":
+        answers, pairs = keys["num_generations"], keys["pairs_per_prompt"]
+        if pairs > answers * (answers - 1) // 2:
+            most = answers * (answers - 1) // 2
+            yield ("pairs_per_prompt",), f"{pairs} is more than the {most} pairs of num_generations {answers}"
+
+
+def revisions(keys: Keys) -> Iterator[Fault]:
+    """Answers are revised by principles, by a model that writes."""
+    if keys.stage != "label" or keys["revisions"] is None:
+        return
+    judge = keys["judge"]
+    if judge["kind"] not in CHATS or judge.get("endpoint") == "systemone":
+        yield ("revisions",), "needs a judge that writes, of kind openai, anthropic or local with endpoint chat"
+    elif not judge.get("constitution"):
+        yield ("revisions",), "needs judge.constitution, a YAML file of the principles to revise by"
+
+
+def gates(keys: Keys) -> Iterator[Fault]:
+    """A gate has a limit, and what is compared with people needs people."""
+    gate = keys["gate"] if keys.stage == "label" else None
+    if not gate:
+        return
+    limits = [key for key in gate if key.startswith(("min_", "max_")) and key != "min_comparisons"]
+    limits = [key for key in limits if gate[key] is not None]
+    if not limits:
+        yield ("gate",), "has no limit, so every judge would pass; give one, min_kappa for example"
+    for key in limits:
+        if key in OF_PEOPLE and not gate.get("gold"):
+            yield ("gate", key), "compares the judge with people; give gate.gold, a file of their preferences"
+
+
+LABEL_RULES: list[Rule] = [label_answers, label_pairs, revisions, gates]

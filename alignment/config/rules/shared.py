@@ -1,0 +1,99 @@
+"""Combinations of keys that several stages have."""
+
+import importlib.util
+import os
+from collections.abc import Iterator
+
+from alignment.config.documents import Location
+from alignment.config.faults import did_you_mean
+from alignment.config.library import trackers
+from alignment.config.rules.combinations import broken_by_itself
+from alignment.config.rules.keys import Fault, Keys, Rule
+
+MODELS = ("model_name_or_path", "reward_model_path", "value_model_path")
+LISTS = ("datasets", "eval_datasets", "perplexity_datasets", "candidates")
+SCORERS = ("scorers", "watch_scorers")
+LORA = ("lora_r", "lora_alpha", "lora_dropout", "lora_target_modules", "lora_modules_to_save", "use_rslora")
+TRACKER_EXTRAS = ("tensorboard", "trackio")
+
+
+def folders(keys: Keys) -> Iterator[Fault]:
+    """A run may not be written over what it reads: `overwrite` would delete it first."""
+    output = os.path.abspath(keys["output_dir"])
+    reads: list[tuple[Location, str]] = [((key,), keys[key]) for key in MODELS if keys.given(key)]
+    for key in LISTS:
+        inner = "model_name_or_path" if key == "candidates" else "path"
+        reads += [((key, i, inner), entry[inner]) for i, entry in enumerate(keys[key] or [])]
+    scorers = [((key, i), entry) for key in SCORERS for i, entry in enumerate(keys[key] or [])]
+    for where, entry in scorers:
+        models = [entry.get("model_name_or_path"), *(entry.get("reward_models") or [])]
+        reads += [(where, path) for path in models if path]
+    for at, path in reads:
+        if os.path.exists(path) and os.path.commonpath([output, os.path.abspath(path)]) == output:
+            yield (
+                at,
+                f"{path} lies in output_dir {keys['output_dir']}, which the run writes; give output_dir another folder",
+            )
+
+
+def precision(keys: Keys) -> Iterator[Fault]:
+    """One half precision at most."""
+    if keys["bf16"] and keys["fp16"]:
+        yield ("fp16",), "excludes bf16; give one"
+
+
+def reports(keys: Keys) -> Iterator[Fault]:
+    """A tracker is one that transformers knows."""
+    given, known = keys["report_to"], trackers()
+    for name in given if isinstance(given, list) else [given]:
+        if known and name not in known:
+            yield ("report_to",), f"{name!r} is no tracker; give one of {', '.join(known)}{did_you_mean(name, known)}"
+        elif name in TRACKER_EXTRAS and importlib.util.find_spec(name) is None:
+            yield ("report_to",), f"{name} is not installed; run `pip install {name}`"
+        elif keys.stage in ("label", "evaluate") and name not in ("wandb", "all", "none"):
+            yield ("report_to",), f"{name} follows training alone; give stage {keys.stage} wandb, or take it out"
+
+
+def adapters(keys: Keys) -> Iterator[Fault]:
+    """LoRA's keys belong to LoRA."""
+    if keys["peft_method"] != "full":
+        return
+    for key in LORA:
+        if keys.changed(key):
+            yield (key,), "has no effect with peft_method full; take it out, or use peft_method lora or dora"
+
+
+def combinations(keys: Keys) -> Iterator[Fault]:
+    """What cannot go together under any strategy."""
+    for one in broken_by_itself(keys.stage, keys.__getitem__):
+        yield (one.key,), f"{one.reason}; {one.remedy}"
+
+
+def quantisation(keys: Keys) -> Iterator[Fault]:
+    """The 4-bit details need 4 bits."""
+    for key in ("bnb_4bit_quant_type", "use_bnb_nested_quant"):
+        if keys.changed(key) and not keys["load_in_4bit"]:
+            yield (key,), "has no effect without load_in_4bit: true"
+
+
+def mixtures(keys: Keys) -> Iterator[Fault]:
+    """Fractions normalise to one, so all of a mixture's entries have one or none has."""
+    for key in ("datasets", "eval_datasets", "perplexity_datasets"):
+        entries = keys[key] or []
+        without = [i for i, entry in enumerate(entries) if entry.get("fraction") is None]
+        if without and len(without) < len(entries):
+            yield (key, without[0]), "has no fraction, though others of the list have; give all one, or none"
+
+
+def candidates(keys: Keys) -> Iterator[Fault]:
+    """Tables tell policies apart by their names."""
+    if keys.stage != "evaluate":
+        return
+    names = {keys["baseline_name"]: "the baseline"}
+    for index, entry in enumerate(keys["candidates"]):
+        if entry["name"] in names:
+            yield ("candidates", index, "name"), f"{entry['name']} is also the name of {names[entry['name']]}"
+        names.setdefault(entry["name"], f"candidates[{index}]")
+
+
+SHARED_RULES: list[Rule] = [folders, precision, reports, adapters, combinations, quantisation, mixtures, candidates]

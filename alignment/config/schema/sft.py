@@ -1,0 +1,20 @@
+"""Supervised fine-tuning: its recipe."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from alignment.config.schema.keys import AdapterKeys, DataKeys, ModelKeys
+from alignment.config.schema.parts import Text
+from alignment.config.schema.recipe import Recipe
+
+
+class SFTRecipe(Recipe, ModelKeys, AdapterKeys, DataKeys):
+    """Supervised fine-tuning with TRL's `SFTTrainer`."""
+
+    TRAINER_CONFIG = "trl.trainer.sft_config:SFTConfig"
+    stage: Literal["sft"]
+    add_tokens: list[Text] | None = None  # marks of chat_template that the vocabulary lacks: added, and trained
+    max_length: int | None = Field(default=1024, gt=0, le=10**8)  # tokens of prompt and answer
+    history_strategy: Literal["split", "refuse"] = "split"  # conversations whose earlier turns the template rewrites
+    early_stopping_patience: int | None = Field(default=None, gt=0, le=10**6)  # evaluations without improvement
