@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 from alignment.data.masks import Answer, TrainedRow
 from alignment.data.rows import Demonstration, Ranking
@@ -12,14 +13,23 @@ from alignment.meter import say_once
 from alignment.strict_json import shown
 
 
+@dataclass
+class Counts:
+    """What `AnswerTokens` has met."""
+
+    kept: int = 0  # sampled answers
+    rendered: int = 0  # sampled answers whose text was tokenised again
+    others: dict[str, None] = field(default_factory=dict)  # what differs from when these were sampled
+    conversations: int = 0  # texts without a prompt that hold stop tokens
+
+
 class AnswerTokens:
     """The ids of prompts and answers as one tokenizer and chat template read them: sampled ones as they are."""
 
     def __init__(self, template: Template) -> None:
         self.template = template
         self._own: tuple[str, str] | None = None
-        self._kept = self._rendered = 0  # sampled answers
-        self._others: dict[str, None] = {}  # what differs
+        self._counts = Counts()
         self._told = False
 
     def prompt_ids(self, ranking: Ranking) -> list[int]:
@@ -49,14 +59,14 @@ class AnswerTokens:
         for record in self._matching(ranking):
             if ids := record["response_ids"][index]:
                 self._require_same(record["prompt_ids"], ids, text, stopped=stopped)
-                self._kept += 1
+                self._counts.kept += 1
                 return list(ids)
         sampled = [record for record in ranking.provenance.get(KEY) or () if record["response_ids"][index]]
         if not sampled:
             return self.template.answer_ids(ranking.prompt, text, stop=stopped)
-        self._rendered += 1
+        self._counts.rendered += 1
         tokenizer = any(record["tokenizer_sha256"] == self._hashes()[0] for record in sampled)
-        self._others["chat template or stop tokens" if tokenizer else "tokenizer"] = None
+        self._counts.others["chat template or stop tokens" if tokenizer else "tokenizer"] = None
         return self.template.sampled_ids(ranking.prompt, text, stop=stopped)
 
     def demonstrations(self, row: Demonstration) -> list[TrainedRow]:
@@ -65,29 +75,40 @@ class AnswerTokens:
         Raises: DataError where the row cannot be written in tokens.
         """
         if row.sampled is None:
-            return self.template.demonstrations(row)
+            rows = self.template.demonstrations(row)
+            stops = set(self.template.stop_token_ids)
+            self._counts.conversations += row.prompt == "" and not stops.isdisjoint(rows[0].labels[:-1])
+            return rows
         context, ids = self.prompt_ids(row.sampled), self.answer_ids(row.sampled, 0)
         return self.template.demonstrations(row, Answer(context, ids, ids))
 
     def tell(self) -> None:
-        """Write once how many sampled answers were rendered from their text so far, where some were."""
-        if self._rendered and not self._told:
-            self._told = True
+        """Write once what was counted so far: sampled answers that were rendered, and texts of whole conversations."""
+        if self._told or self._counts == Counts(kept=self._counts.kept):
+            return
+        self._told = True
+        if self._counts.rendered:
             say_once(
-                f"rendered {self._rendered:,} of {self._rendered + self._kept:,} sampled answers from their text: they "
-                f"were sampled with another {' and another '.join(self._others)}, so their tokens may differ from "
-                "those that were sampled"
+                f"rendered {self._counts.rendered:,} of {self._counts.rendered + self._counts.kept:,} sampled answers "
+                f"from their text: they were sampled with another {' and another '.join(self._counts.others)}, so "
+                "their tokens may differ from those that were sampled"
+            )
+        if self._counts.conversations:
+            say_once(
+                f"{self._counts.conversations:,} rows of text hold conversations that were rendered beforehand: every "
+                "token is trained, the user's too; give them as messages to train the assistant's answers alone"
             )
 
-    def counts(self) -> tuple[int, int, dict[str, None]]:
-        """Return what `tell` counts, for `add`."""
-        return self._kept, self._rendered, self._others
+    def counts(self) -> Counts:
+        """Return what `tell` writes, for `add`."""
+        return self._counts
 
-    def add(self, counts: tuple[int, int, dict[str, None]]) -> None:
+    def add(self, counts: Counts) -> None:
         """Add what another process counted."""
-        self._kept += counts[0]
-        self._rendered += counts[1]
-        self._others |= counts[2]
+        self._counts.kept += counts.kept
+        self._counts.rendered += counts.rendered
+        self._counts.conversations += counts.conversations
+        self._counts.others |= counts.others
 
     def _hashes(self) -> tuple[str, str]:
         if self._own is None:

@@ -5,17 +5,17 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from alignment.data.control import ControlTokens
-from alignment.data.conversations import REASONING, carried_tools, with_tools
+from alignment.data.conversations import REASONING, with_tools
 from alignment.data.results import unwrapped
 from alignment.data.rows import Message
 from alignment.data.stops import PROBE
 from alignment.errors import DataError, ModelError, first_line
+from alignment.strict_json import shown
 
 # The tags between which models write their reasoning.
 THOUGHTS = (
@@ -44,14 +44,13 @@ class Chat:
 class ChatWriter:
     """Writes conversations with one tokenizer's chat template."""
 
-    def __init__(self, tokenizer: Any, chat_template: str, eos_token: str) -> None:
+    def __init__(self, tokenizer: Any, chat_template: str, eos_token: str, control: ControlTokens) -> None:
         """`chat_template` is Jinja text; `eos_token` is the template's variable."""
-        self.template = chat_template
-        self.control = ControlTokens(tokenizer, chat_template)
+        self.template, self.control = chat_template, control
         self.stop_texts: tuple[str, ...] = ()  # with which an answer may end already
         self._tokenizer = tokenizer
         self._variables = {**tokenizer.special_tokens_map, "eos_token": eos_token}
-        self._takes_tools = "tools" in chat_template
+        self.takes_tools = "tools" in chat_template
         self._takes_calls = "tool_calls" in chat_template
         self._reasoning = [name for name in REASONING if re.search(rf"\b{name}\b", chat_template)]
         self.thought = next((tags for tags in THOUGHTS if tags[1] in chat_template), None)
@@ -67,10 +66,9 @@ class ChatWriter:
 
         Raises: DataError where a message has reasoning, and the template has no place for it, or leaves out a message.
         """
-        given, carried = carried_tools(list(messages))
-        tools = tools or carried
+        given = list(messages)
         chat = Chat([], None)
-        if tools and self._takes_tools:
+        if tools and self.takes_tools:
             chat.tools = self.control.hide(json.loads(tools), chat.hidden)
         elif tools:
             before = len(given)
@@ -122,7 +120,16 @@ class ChatWriter:
         """Render without a generation prompt; return the characters inside `{% generation %}` too, begin and end."""
         return self._render(chat, end, ask=False, marks=self.marks_answers)
 
-    def require_messages_written(self) -> None:
+    def require_sound(self) -> None:
+        """Refuse a chat template by which no answer could be trained right.
+
+        Raises: ModelError.
+        """
+        self._require_messages_written()
+        self._require_generation_prompt()
+        self._require_sound_marks()
+
+    def _require_messages_written(self) -> None:
         """Refuse a chat template that leaves out what a message holds: all answers would be answers to one prompt."""
         for role, place in (("user", 0), ("assistant", 1)):
             words = [f"{PROBE} {role} {number}" for number in (1, 2)]
@@ -136,7 +143,7 @@ class ChatWriter:
                     f"of the {role}; use the model's own template, or give chat_template."
                 )
 
-    def require_generation_prompt(self) -> None:
+    def _require_generation_prompt(self) -> None:
         """Refuse a template whose header of an answer would be trained as a part of the answer.
 
         Raises: ModelError.
@@ -190,9 +197,25 @@ class ChatWriter:
                 f"the chat template leaves out message {left + 1 - chat.added}, of the {role}, so answers would be "
                 f"trained without it; {remedy} chat_template to one that writes it"
             )
+        self._require_names_written(tried, chat.tools, text, ask=not own)
         self._written.add(shape)
 
-    def require_sound_marks(self) -> None:
+    def _require_names_written(self, tried: list[dict[str, Any]], tools: Any, text: str, *, ask: bool) -> None:
+        """Refuse names of speakers that the template leaves out; a tool's name stands in the call already.
+
+        Raises: DataError.
+        """
+        for place, message in enumerate(tried):
+            if message["role"] == "tool" or not message.get("name"):
+                continue
+            other = [*tried[:place], {**message, "name": f"{message['name']} {PROBE}"}, *tried[place + 1 :]]
+            if self.render(Chat(other, tools), ask=ask) == text:
+                raise DataError(
+                    f"a message of the {message['role']} has the name {shown(message['name'])}, and the chat template "
+                    "writes no names; set chat_template to one that does, or ignore_columns: [name]"
+                )
+
+    def _require_sound_marks(self) -> None:
         """Refuse a template whose `{% generation %}` marks another's words.
 
         Raises: ModelError.
@@ -265,24 +288,3 @@ def without_stops(content: str, stops: Sequence[str]) -> str:
     while stop := next((stop for stop in stops if content.rstrip().endswith(stop)), None):
         content = content.rstrip().removesuffix(stop)
     return content
-
-
-def template_text(given: str) -> str:
-    """Return Jinja text: as given, read from a file, or one of the package's own by name."""
-    if "{%" in given or "{{" in given:
-        return given
-    for path in (Path(given).expanduser(), Path(__file__).parent / "templates" / f"{given}.jinja"):
-        if path.is_file():
-            try:
-                return path.read_text(encoding="utf-8")
-            except (OSError, UnicodeDecodeError) as error:
-                raise ModelError(f"chat_template {path} cannot be read: {error}") from error
-    own = sorted(path.stem for path in (Path(__file__).parent / "templates").glob("*.jinja"))
-    raise ModelError(f"chat_template {given} is neither Jinja text nor a file, nor one of {', '.join(own)}.")
-
-
-def named_template(template: Any) -> str | None:
-    """Return the text of a tokenizer's template; some have several by name."""
-    if isinstance(template, dict):
-        template = template.get("default") or next(iter(template.values()), None)
-    return template or None

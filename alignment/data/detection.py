@@ -79,6 +79,21 @@ def require_answers_alone(source: RawSource, layout: Format | None) -> None:
         )
 
 
+def require_one_kind(kinds: dict[bool, str]) -> None:
+    """Refuse a file of which some prompts are text and others messages: a chat template would frame these alone.
+
+    Args:
+        kinds: whether prompts are text → the first such row.
+    Raises: DataError naming both rows.
+    """
+    if len(kinds) == 2:
+        raise DataError(
+            f"{printable(kinds[True])} has a prompt of text, and {printable(kinds[False])} one of messages (a column "
+            "of system or tools makes messages of a text too), so the chat template would write some prompts and not "
+            "others. Give all as messages, a text as one message of the user, or each kind a file of its own."
+        )
+
+
 def _begins_with(answer: Any, prompt: str) -> bool:
     """Whether a text goes on from a prompt: behind its last word or mark, or where it has a sentence's length."""
     if not isinstance(answer, str) or not prompt.strip() or not answer.startswith(prompt):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, NoReturn, TypeVar
 from alignment.data.contradictions import Claim, claims_of, contradictions, is_opinion, same_text
 from alignment.data.conversations import carrying_tools
 from alignment.data.demonstrations import demonstration_of_best, refuse_empty_answers
-from alignment.data.detection import decoded, detect, require_answers_alone, told
+from alignment.data.detection import decoded, detect, require_answers_alone, require_one_kind, told
 from alignment.data.fields import BadRow, keys_of, kind_of
 from alignment.data.formats import ANSWERS, Format, named, recognise, refuse_unread, require_given
 from alignment.data.keys import UnreadKey
@@ -212,7 +212,7 @@ def _read_source(
     fmt = named(format_name) if format_name is not None else detect(source)
     require_answers_alone(source, fmt)
     rows: list[Kept[T]] = []
-    undescribed = True
+    kinds: dict[bool, str] = {}  # whether prompts are texts → the first such row
     for raw in source.rows:
         try:
             value = _object(raw)
@@ -221,9 +221,10 @@ def _read_source(
             refuse_unread(value, fmt, chosen=format_name is not None, also_read=also_read)
             for parsed in fmt.read(value):
                 refuse_empty_answers(parsed.prompt)
-                if undescribed:
+                if not kinds:
                     say_once(printable(f"{source.name}: layout {fmt.name}; first row: {told(parsed)}"))
-                    undescribed = False
+                if not kinds or "provenance" not in value:  # our own labels may be of several files
+                    kinds.setdefault(isinstance(parsed.prompt, str), raw.where)
                 claims = claims_of(parsed, value) if isinstance(parsed, Ranking) else []
                 if isinstance(parsed, Ranking):
                     _count(parsed, raw, loaded)
@@ -235,6 +236,7 @@ def _read_source(
             if on_bad_row == "stop":
                 raise DataError(f"{fault}. {raw.remedy}.") from None
             loaded.skipped.append(fault)
+    require_one_kind(kinds)
     loaded.read += len(source.rows)
     loaded.files[source.name] = source.sha256
     if fmt is not None:

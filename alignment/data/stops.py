@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from alignment.data.calls import call_message
 from alignment.data.rows import Message
 from alignment.errors import DataError, ModelError
 
@@ -44,6 +45,8 @@ def eos_id(tokenizer: Any, eos_token: str | None) -> int:
 def reconcile(tokenizer: Any, eos: int, render: Render | None, generation_config: Any = None) -> Stops:
     """Find all tokens that end an answer.
 
+    A turn that calls a tool may end in a token of its own (harmony's `<|call|>`).
+
     A chat template that writes no token after an answer ends it with the marker of the next role (GLM): what it
     writes before a user's turn is taught, and a tool's marker stops too.
 
@@ -54,11 +57,12 @@ def reconcile(tokenizer: Any, eos: int, render: Render | None, generation_config
         generation_config: whose `eos_token_id`, a number or a list, stop too.
     """
     turns = list(_turn_ends(tokenizer, eos, render)) if render is not None else []
+    calls = _call_end(tokenizer, {*turns, eos}, render) if render is not None else None
     more = getattr(generation_config, "eos_token_id", None)
     more = [*(more if isinstance(more, list) else [more]), *getattr(tokenizer, "generation_stop_ids", ())]
     special = _marks(tokenizer, eos)
     # An ordinary token, as a configuration made for another tokenizer names it, occurs within answers.
-    stops = [*turns[:1], eos, *turns[1:], tokenizer.eos_token_id, *(token for token in more if token in special)]
+    stops = [*turns[:1], eos, *turns[1:], calls, tokenizer.eos_token_id, *(token for token in more if token in special)]
     ids = list(dict.fromkeys(stop for stop in stops if stop is not None))
     return Stops(eos=eos, turn_end=turns[0] if turns else None, ids=ids)
 
@@ -80,6 +84,23 @@ def _turn_ends(tokenizer: Any, eos: int, render: Render) -> Iterator[int]:
         marker = _first(tokenizer, after_answer(text), begins)
         if marker is not None:
             yield marker
+
+
+def _call_end(tokenizer: Any, stops: set[int], render: Render) -> int | None:
+    """Return the special token with which a turn that calls a tool ends, where none of `stops` ends it (harmony)."""
+    call = call_message("", [{"type": "function", "function": {"name": "f", "arguments": {"a": PROBE}}}])
+    asked: Message = {"role": "user", "content": "Hi"}
+    try:
+        text = render([asked, call])
+    except DataError:  # the template takes no calls
+        return None
+    if PROBE not in text:
+        return None
+    ids = tokenizer(text.rpartition(PROBE)[2].rstrip(), add_special_tokens=False, verbose=False)["input_ids"]
+    if not ids or stops & set(ids):
+        return None
+    word = tokenizer.added_tokens_decoder.get(ids[-1])
+    return int(ids[-1]) if word is not None and word.special else None
 
 
 def after_answer(text: str) -> str:

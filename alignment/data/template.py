@@ -4,19 +4,21 @@ import contextlib
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from alignment.data.answers import message_of_answer
-from alignment.data.chat import EMPTY, Chat, ChatWriter, named_template, template_text
-from alignment.data.conversations import readable
+from alignment.data.chat import EMPTY, Chat, ChatWriter
+from alignment.data.control import ControlTokens
+from alignment.data.conversations import carried_tools, readable
 from alignment.data.markers import conversations, require_marks
 from alignment.data.masks import IGNORE as IGNORE
 from alignment.data.masks import Answer, NotWritten, Span, TrainedRow, adds_thought, marked, rows_of, written_after
 from alignment.data.rendering import require_bounded
 from alignment.data.rows import Demonstration, Message, Prompt
-from alignment.data.stops import eos_id, reconcile
+from alignment.data.stops import Render, Stops, eos_id, reconcile
+from alignment.data.template_texts import template_text, templates_of
 from alignment.errors import DataError, ModelError
-from alignment.meter import say_once
 
 LONGEST_TEXT = 2**21  # characters of one prompt with its answer, some 500,000 tokens
 
@@ -38,39 +40,54 @@ class Template:
         """Find the stop tokens.
 
         Args:
-            tokenizer: a transformers tokenizer. chat_template: Jinja text or a file's path.
+            tokenizer: a transformers tokenizer. chat_template: Jinja text, a file's path, or a name.
             eos_token: the token that ends an answer, where it is not the tokenizer's own.
             generation_config: whose `eos_token_id` also stop.
         Raises: ModelError where nothing can end an answer, or the template cannot be read.
         """
         self.tokenizer = tokenizer
         if chat_template is not None:
-            tokenizer.chat_template = template_text(chat_template)
-        self.chat_template: str | None = named_template(tokenizer.chat_template)
-        if self.chat_template:
-            require_bounded(self.chat_template)
+            tokenizer.chat_template = template_text(chat_template, tokenizer.chat_template)
+        self.chat_template, with_tools = templates_of(tokenizer)
         self.eos_token_id = eos_id(tokenizer, eos_token)
-        self._eos_token = tokenizer.convert_ids_to_tokens(self.eos_token_id)
         self._opening = _opening(tokenizer)
-        self._writer: ChatWriter | None = None
+        self._writers: list[ChatWriter] = []  # of any conversation, and of those with tools where that is another
         if self.chat_template:
-            self._writer = ChatWriter(tokenizer, self.chat_template, self._eos_token)
-            self._writer.require_messages_written()
-            self._writer.require_generation_prompt()
-            self._writer.require_sound_marks()
-        render = (lambda messages: self._render(messages, None, ask=False)) if self.chat_template else None
-        stops = reconcile(tokenizer, self.eos_token_id, render, generation_config)
+            texts = [self.chat_template, *([with_tools] if with_tools and "tools" in with_tools else [])]
+            control, eos = ControlTokens(tokenizer, "".join(texts)), tokenizer.convert_ids_to_tokens(self.eos_token_id)
+            self._writers = [ChatWriter(tokenizer, text, eos, control) for text in texts]
+        stops = self._stops(generation_config)
         self.turn_end_id, self.stop_token_ids = stops.turn_end, stops.ids
-        if render is not None:
-            require_marks(tokenizer, conversations(render), ends_turn=self.turn_end_id is not None)
-        if self._writer is not None:
-            self._writer.use_stops(tokenizer.convert_ids_to_tokens(self.stop_token_ids))
+        for writer in self._writers:
+            require_marks(tokenizer, conversations(_render_of(writer)), ends_turn=self.turn_end_id is not None)
+            writer.use_stops(tokenizer.convert_ids_to_tokens(self.stop_token_ids))
+
+    def _stops(self, generation_config: Any) -> Stops:
+        """Return the tokens that end an answer, by each chat template.
+
+        Raises: ModelError where a template is unsound, or two end an answer differently.
+        """
+        found: list[Stops] = []
+        for writer in self._writers:
+            require_bounded(writer.template)
+            writer.require_sound()
+            found.append(reconcile(self.tokenizer, self.eos_token_id, _render_of(writer), generation_config))
+        if not found:
+            return reconcile(self.tokenizer, self.eos_token_id, None, generation_config)
+        if found[0].turn_end != found[-1].turn_end:
+            raise ModelError(
+                "the tokenizer's chat templates default and tool_use end an answer with different tokens; name one of "
+                "them with chat_template."
+            )
+        return replace(found[0], ids=list(dict.fromkeys(stop for stops in found for stop in stops.ids)))
 
     @property
     def hash(self) -> str:
-        """Return the SHA-256 of the template's text and the ids of the special tokens."""
+        """Return the SHA-256 of the templates' text and the ids of the special tokens."""
         ids = [self.tokenizer.bos_token_id, self.eos_token_id, self.turn_end_id, self.stop_token_ids]
-        return hashlib.sha256(json.dumps([self.chat_template, ids]).encode()).hexdigest()
+        texts = [writer.template for writer in self._writers]
+        template = texts if len(texts) > 1 else self.chat_template
+        return hashlib.sha256(json.dumps([template, ids]).encode()).hexdigest()
 
     def text(self, prompt: Prompt) -> str:
         """Render a prompt for people and judges."""
@@ -83,7 +100,7 @@ class Template:
         """
         if not isinstance(prompt, str):
             chat = self._chat(prompt, tools)
-            ids = self._ids(self._writer_of_chats().render(chat, ask=True), special=False, hidden=chat.hidden)
+            ids = self._ids(self._writer(chat).render(chat, ask=True), special=False, hidden=chat.hidden)
         else:
             ids = self._ids(prompt, special=True)
         if not ids and self.tokenizer.bos_token_id is not None:
@@ -127,7 +144,7 @@ class Template:
 
     def _as_it_stands(self, prompt: Prompt, answer: str, tools: str | None) -> list[int]:
         chat = self._chat([*prompt, {"role": "assistant", "content": answer}], tools)
-        context = self._writer_of_chats().render(chat, len(prompt), ask=True)
+        context = self._writer(chat).render(chat, len(prompt), ask=True)
         return self._continuation(context, chat.messages[-1]["content"], special=False, hidden=chat.hidden)
 
     def answer_text(self, prompt_ids: list[int], ids: list[int]) -> str:
@@ -167,11 +184,6 @@ class Template:
     def _text_ids(self, text: str) -> list[int]:
         """Return the ids of text without a prompt, with a stop token at its end."""
         ids = self._whole_ids("", text)
-        if any(token in self.stop_token_ids for token in ids[:-1]):
-            say_once(
-                "text rows hold conversations that were rendered beforehand: every token is trained, the user's too; "
-                "give them as messages to train the assistant's answers alone"
-            )
         return ids if ids and ids[-1] in self.stop_token_ids else [*ids, self.eos_token_id]
 
     def _whole_ids(self, prompt: str, text: str) -> list[int]:
@@ -187,7 +199,7 @@ class Template:
 
     def _answer(self, chat: Chat, place: int) -> Answer:
         """Return the answer that is message `place`, in the context in which it is generated."""
-        writer, message = self._writer_of_chats(), chat.messages[chat.added + place]
+        writer, message = self._writer(chat), chat.messages[chat.added + place]
         self._refuse_stop(message["content"], writer.stop_texts, chat)
         context = writer.render(chat, place, ask=True)
         whole, marks = writer.render_marked(chat, place + 1)
@@ -211,7 +223,7 @@ class Template:
         """Return the stop token with which the next turn begins, where the template ends turns in this way (GLM)."""
         if len(chat.messages) > chat.added + place + 1:
             with contextlib.suppress(DataError):
-                longer = self._writer_of_chats().render(chat, place + 2, ask=False)
+                longer = self._writer(chat).render(chat, place + 2, ask=False)
                 more = self._ids(longer[len(written) :], special=False, hidden=chat.hidden)
                 if longer.startswith(written) and more and more[0] in self.stop_token_ids:
                     return more[0]
@@ -258,22 +270,18 @@ class Template:
             places |= set(range(low, high))
         return places
 
-    def _writer_of_chats(self) -> ChatWriter:
-        if self._writer is None:
+    def _writer(self, chat: Chat) -> ChatWriter:
+        return self._writers[-1] if chat.tools else self._writers[0]
+
+    def _chat(self, messages: Sequence[Message], tools: str | None) -> Chat:
+        if not self._writers:
             raise ModelError(
                 "the data holds chat messages and the tokenizer has no chat template. Name one in the recipe with "
                 "chat_template (Jinja text or a file), or use prompts of plain text."
             )
-        return self._writer
-
-    def _chat(self, messages: Sequence[Message], tools: str | None) -> Chat:
-        return self._writer_of_chats().prepare(messages, tools)
-
-    def _render(self, prompt: Prompt, tools: str | None, *, ask: bool = True) -> str:
-        """Render to text; `ask` ends it with the header of the answer to come."""
-        if isinstance(prompt, str):
-            return prompt
-        return self._writer_of_chats().render(self._chat(prompt, tools), ask=ask)
+        given, carried = carried_tools(list(messages))
+        tools = tools or carried
+        return self._writers[-1 if tools else 0].prepare(given, tools)
 
     def _ids(self, text: str, *, special: bool, hidden: Mapping[str, str] | None = None) -> list[int]:
         """Tokenise; `special` puts the tokenizer's own BOS before text without it, never the EOS that some put behind.
@@ -285,8 +293,8 @@ class Template:
                 f"prompt and answer have {len(text):,} characters, more than the {LONGEST_TEXT:,} that are tokenised; "
                 "cut the row into several."
             )
-        if hidden and self._writer is not None:
-            return self._writer.control.ids(text, hidden)
+        if hidden:
+            return self._writers[0].control.ids(text, hidden)
         ids = list(self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
         begun = ids[: len(self._opening)] == self._opening  # a prompt that was rendered beforehand
         return self._opening + ids if special and not begun else ids
@@ -317,6 +325,10 @@ class Template:
             if joined[: len(alone)] == alone and len(joined) > len(alone):
                 return joined[len(alone) :]
         return self._ids(tail, special=False, hidden=hidden)
+
+
+def _render_of(writer: ChatWriter) -> Render:
+    return lambda messages: writer.render(writer.prepare(messages, None), ask=False)
 
 
 def _opening(tokenizer: Any) -> list[int]:

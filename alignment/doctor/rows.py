@@ -54,6 +54,7 @@ def rows(recipe: Any, template: Template, sample: int) -> Iterator[Finding]:
             found.append((source, measured(row, known, limit)))
         except AlignmentError as error:
             broken.append(f"{source}: {error}")
+    known.tell()
     if broken:
         remedy = "correct these rows, or set on_bad_row: skip"
         yield fault("rows", f"{len(broken)} of {len(taken)} cannot be written in tokens, first {broken[0]}", remedy)

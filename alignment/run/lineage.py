@@ -1,5 +1,6 @@
 """What an artifact was made from, and refusing to mix artifacts that do not belong together."""
 
+import json
 from typing import Any
 
 from alignment.data.sampled import tokenizer_hash
@@ -24,10 +25,14 @@ def fingerprint(
         "base": base,
         "base_sha256": weights_hash(base),
         "tokenizer_sha256": tokenizer_hash(tokenizer),
-        "template_sha256": template_hash or text_hash(tokenizer.chat_template or ""),
+        "template_sha256": template_hash or text_hash(_template_text(tokenizer.chat_template)),
         **({"stop_token_ids": sorted(stop_token_ids)} if stop_token_ids is not None else {}),
         "pad_token_id": tokenizer.pad_token_id,
     }
+
+
+def _template_text(template: Any) -> str:
+    return json.dumps(template) if isinstance(template, dict) else template or ""  # several templates by name
 
 
 def require_same(

@@ -56,6 +56,11 @@ TEXT = "bloom cohere falcon gpt2 gptneox granite mistral olmo2 opt opt350 phi ph
 TEMPLATELESS = [f"text {name}" for name in TEXT.split()]  # the others of ../shared/models/kinds
 
 
+def jinja_of(tokenizer: Any, tools: Any) -> str:
+    """The text of the template that transformers takes, with tools or without."""
+    return str(tokenizer.get_chat_template(tools=tools)) if tokenizer.chat_template else ""
+
+
 def tokenizer_of(kind: str, folder: Any) -> Any:
     """The tokenizer of a kind; `folder` is ../shared/models/kinds."""
     if kind not in TEMPLATES:

@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 
 from alignment.config.schema import DatasetEntry
 from alignment.data import load_demonstrations, load_rankings
-from alignment.data.template import IGNORE, Template
+from alignment.data.template import IGNORE
 from alignment.errors import AlignmentError
 from alignment.train.dpo import tokenise_pairs
 from alignment.train.sft import tokenise_demonstrations
-from tests.data.kinds import KINDS, TEMPLATES, tokenizer_of
+from tests.data.kinds import KINDS, jinja_of
 
 ORDINARY = [
     "a", " ", "\n", "\n\n", "Four.", "assistant", "user\n", "system", "model\n", "Human:", "\n\nAssistant:",
@@ -49,19 +49,6 @@ REASONS = re.compile(
 )
 FEW = {"max_examples": 25, "deadline": None, "suppress_health_check": [HealthCheck.function_scoped_fixture]}
 MANY = {**FEW, "max_examples": 600}
-
-
-@pytest.fixture(scope="module")
-def templates(request):
-    made = {}
-
-    def of(kind):
-        if kind not in made:
-            folder = None if kind in TEMPLATES else request.getfixturevalue("shared") / "models/kinds"
-            made[kind] = Template(tokenizer_of(kind, folder))
-        return made[kind]
-
-    return of
 
 
 def loaded(folder, row, loader, tokenise, template):
@@ -97,7 +84,7 @@ def rendered(template, messages, tools, *, ask):
     for one in plain:
         if one["role"] == "assistant":
             one["content"] = without_stops(one["content"], template)
-    if tools and "tools" not in template.chat_template:
+    if tools and "tools" not in jinja_of(template.tokenizer, tools):
         listed = json.dumps(tools, ensure_ascii=False)
         note = f"You may call these tools, as <tool_call>\n{{json}}\n</tool_call>:\n{listed}"
         plain, tools = [{"role": "system", "content": note}, *plain], None

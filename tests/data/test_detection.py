@@ -141,3 +141,20 @@ def test_rows_that_are_left_out_are_counted_in_one_line(tmp_path, capsys):
     assert len(loaded.rows) == 1
     (line,) = capsys.readouterr().err.splitlines()[1:]
     assert line == f"left out 2 of 3 rows (on_bad_row: skip); the first is {tmp_path}/d.jsonl:2: 'chosen' is empty"
+
+
+def test_a_file_has_prompts_of_one_kind(tmp_path):
+    text, chat = {"prompt": "Why?", "completion": "So."}, {"prompt": [U], "completion": "So."}
+    system = {**text, "system": "Be kind."}
+    for other in (chat, system):
+        for rows in ([text, other], [other, text]):
+            message = refused(tmp_path, *rows, loader=load_demonstrations, on_bad_row="skip")
+            places = (rows.index(text) + 1, rows.index(other) + 1)
+            assert f":{places[0]} has a prompt of text, and " in message
+            assert f":{places[1]} one of messages (a column of system or tools" in message
+    assert len(load(tmp_path, {**system, "system": "Be brief."}, system, loader=load_demonstrations).rows) == 2
+
+
+def test_labels_may_be_of_files_of_both_kinds(tmp_path):
+    rows = [{**PAIR, "prompt": prompt, "provenance": {"judge": "j"}} for prompt in ("Why?", [U])]
+    assert len(load(tmp_path, *rows).rows) == 2

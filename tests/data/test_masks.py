@@ -12,7 +12,7 @@ from alignment.data.template import IGNORE, Template
 from alignment.errors import AlignmentError, DataError
 from alignment.train.dpo import tokenise_pairs
 from alignment.train.sft import tokenise_demonstrations
-from tests.data.kinds import IM, KINDS, TEMPLATES, tokenizer_of, written
+from tests.data.kinds import IM, KINDS, TEMPLATES, jinja_of, written
 from tests.models import make_tokenizer
 from tests.reference import masks as reference
 
@@ -41,19 +41,6 @@ CONVERSATIONS = {
     "space": [U, {**A, "content": " Four, with a space. "}],
     "lines": [U, {**A, "content": "\n\nFour.\n\n"}, U2, A],
 }
-
-
-@pytest.fixture(scope="module")
-def tokenizers(request):
-    made = {}
-
-    def of(kind):
-        if kind not in made:
-            folder = None if kind in TEMPLATES else request.getfixturevalue("shared") / "models/kinds"
-            made[kind] = tokenizer_of(kind, folder)
-        return made[kind]
-
-    return of
 
 
 def rows_in(tmp_path, template, row):
@@ -92,8 +79,8 @@ def test_tokens_and_masks_are_those_of_the_reference(tmp_path, tokenizers, kind,
     if kind == "r1":
         check_continued_thoughts(tokenizer, template, messages, found)
         return
-    if tools and "tool_calls" not in tokenizer.chat_template:
-        messages, tools = as_text(messages, tools, tokenizer.chat_template)
+    if tools and "tool_calls" not in jinja_of(tokenizer, tools):
+        messages, tools = as_text(messages, tools, jinja_of(tokenizer, tools))
     turn_end = template.turn_end_id if template.turn_end_id is not None else template.eos_token_id
     observed = tokenizer.convert_tokens_to_ids("<|observation|>") if kind == "glm" else turn_end
     wanted = reference.rows(

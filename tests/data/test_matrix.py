@@ -10,13 +10,12 @@ import pytest
 
 from alignment.config.schema import DatasetEntry
 from alignment.data import load_demonstrations, load_prompts, load_rankings
-from alignment.data.template import Template
 from alignment.errors import AlignmentError
 from alignment.train.dpo import tokenise_pairs
 from alignment.train.sft import tokenise_demonstrations
 from reward.batches import encode_rankings
 from tests.data.kinds import KINDS as WITH_TEMPLATE
-from tests.data.kinds import TEMPLATELESS, TEMPLATES, tokenizer_of
+from tests.data.kinds import TEMPLATELESS, jinja_of
 from tests.data.layout_rows import CASES, Asked, Compared, Shown
 from tests.reference import masks as reference
 
@@ -24,19 +23,6 @@ KINDS = [*WITH_TEMPLATE, *TEMPLATELESS]
 LIMIT = 10**6
 NOT_COLUMNAR = ("messages, parts",)  # Arrow holds one type a column
 NO_SYSTEM = ("mistral", "gemma2", "gemma3")
-
-
-@pytest.fixture(scope="module")
-def templates(request):
-    made = {}
-
-    def of(kind):
-        if kind not in made:
-            folder = None if kind in TEMPLATES else request.getfixturevalue("shared") / "models/kinds"
-            made[kind] = Template(tokenizer_of(kind, folder))
-        return made[kind]
-
-    return of
 
 
 # --- what the product makes of a file
@@ -75,7 +61,6 @@ class Meant:
         self.tokenizer, self.stops, self.eos = template.tokenizer, template.stop_token_ids, template.eos_token_id
         self.turn_end = self.eos if template.turn_end_id is None else template.turn_end_id
         self.kind = kind
-        self.jinja = self.tokenizer.chat_template or ""
 
     def end(self, following=None):
         observed = self.kind == "glm" and following == "tool"
@@ -83,9 +68,10 @@ class Meant:
 
     def as_read(self, messages, tools):
         """Calls and tools as docs/data.md describes them for templates without a place for them."""
-        if "tool_calls" not in self.jinja:
+        jinja = jinja_of(self.tokenizer, tools)
+        if "tool_calls" not in jinja:
             messages = [called(message) for message in messages]
-        if tools and "tools" not in self.jinja:
+        if tools and "tools" not in jinja:
             note = f"You may call these tools, as <tool_call>\n{{json}}\n</tool_call>:\n{json.dumps(tools)}"
             if messages[0]["role"] == "system":
                 return [{**messages[0], "content": f"{messages[0]['content']}\n\n{note}"}, *messages[1:]], None
@@ -178,7 +164,7 @@ def check(path, rows, kind, name, stage, template):
     """Return what is wrong, or None."""
     entry = [DatasetEntry(path=str(path))]
     meant = Meant(kind, template)
-    refused = reason(kind, name, stage.__name__, meant.jinja)
+    refused = reason(kind, name, stage.__name__, jinja_of(meant.tokenizer, getattr(rows[0], "tools", None)))
     try:
         found = stage(entry, template)
     except AlignmentError as error:

@@ -107,3 +107,23 @@ def test_prompts_rendered_beforehand_keep_their_one_bos_and_their_own_end(shared
     base = Template(load_tokenizer(ModelKeys(model_name_or_path=str(shared / "models/kinds/qwen25base"))))
     assert base.tokenizer.decode(base.answer_ids("<|im_start|>assistant\n", "Hello.<|im_end|>")) == "Hello.<|im_end|>"
     assert base.tokenizer.decode(base.answer_ids("Say", " Hello.")) == " Hello.<|endoftext|>"
+
+
+HARMONY = (  # as GPT-OSS's: a call ends with a token of its own
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{% if m['tool_calls'] %}"
+    "{{ m['tool_calls'][0]['function'] | tojson }}<|call|>{% else %}{{ m['content'] }}"
+    "{% if loop.last and m['role'] == 'assistant' %}<|im_end|>{% else %}<|end|>{% endif %}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def test_a_call_ends_with_its_own_token():
+    tokenizer = tokenizer_with("<|call|>", "<|end|>", chat_template=HARMONY)
+    template = Template(tokenizer)
+    assert names(template) == ["<|im_end|>", "<|call|>"]
+    call = '[{"type": "function", "function": {"name": "f", "arguments": {}}}]'
+    calling = {"role": "assistant", "content": "", "tool_calls": call}
+    (row,) = template.demonstrations(Demonstration([U], "", answer=calling))
+    assert learned(template, row.labels) == '{"name": "f", "arguments": {}}<|call|>'
+    rows = template.demonstrations(Demonstration([U, calling, {"role": "tool", "content": "4"}], "So."))
+    assert [learned(template, row.labels) for row in rows] == ['{"name": "f", "arguments": {}}<|call|>So.<|im_end|>']

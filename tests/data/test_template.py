@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from alignment.data import load_demonstrations
+from alignment.data.answer_tokens import AnswerTokens
 from alignment.data.rows import Demonstration
 from alignment.data.template import IGNORE, LONGEST_TEXT, Template
 from alignment.errors import DataError, ModelError
-from alignment.meter import say_once
 from tests.models import CHAT_TEMPLATE, make_tokenizer
 
 U = {"role": "user", "content": "Why?"}
@@ -71,14 +71,18 @@ def test_an_answer_of_a_stop_token_alone_is_refused(chat):
 
 
 @pytest.mark.parametrize("end", ["<|im_end|>", "<|im_end|>\n", ""])
-def test_text_that_was_rendered_beforehand_is_trained_whole_and_said_to_be(chat, capsys, end):
-    say_once.cache_clear()
+def test_text_that_was_rendered_beforehand_is_trained_whole_and_reported(chat, capsys, end):
     text = f"<|im_start|>user\nQ<|im_end|>\n<|im_start|>assistant\nx{end}"
     ids, labels = trained(chat, Demonstration("", text))
     assert chat.tokenizer.decode(ids) == text.removesuffix(end) + "<|im_end|>"
     assert labels == ids
-    trained(chat, Demonstration("", text))
-    assert capsys.readouterr().err.count("every token is trained, the user's too") == 1
+    tokens, other = AnswerTokens(chat), AnswerTokens(chat)
+    for one in (tokens, tokens, other):
+        one.demonstrations(Demonstration("", text))
+    other.demonstrations(Demonstration("", "Once upon a time."))
+    tokens.add(other.counts())
+    tokens.tell()
+    assert capsys.readouterr().err.startswith("3 rows of text hold conversations that were rendered beforehand: every ")
 
 
 def test_a_line_break_behind_the_end_of_turn_is_left_out(chat):
@@ -340,3 +344,17 @@ def test_a_text_longer_than_any_context_is_refused_before_it_is_tokenised():
             template.prompt_ids(prompt)
     with pytest.raises(DataError, match="cut the row"):
         template.answer_ids("the cat", long)
+
+
+def test_names_of_speakers_are_written_or_refused():
+    named = [{**U, "name": "Ann"}]
+    with pytest.raises(DataError, match="a message of the user has the name 'Ann', and the chat template writes no"):
+        Template(make_tokenizer()).prompt_ids(named)
+    writes = CHAT_TEMPLATE.replace("{{ message['role'] }}", "{{ message['role'] }}{{ message['name'] }}")
+    template = Template(make_tokenizer(chat_template=writes))
+    assert "userAnn" in template.tokenizer.decode(template.prompt_ids(named))
+
+
+def test_the_name_of_a_tool_is_that_of_its_call(chat):
+    result = {"role": "tool", "name": "f", "content": "4"}
+    assert "4" in chat.tokenizer.decode(chat.prompt_ids([U, A, result]))
