@@ -58,14 +58,14 @@ def main() -> None:
 
 def measure(given: argparse.Namespace, port: int) -> dict[str, Any]:
     """Label in this process; return what it took."""
+    from alignment.calls.caller import Caller
+    from alignment.calls.rate_limiter import Pace
+    from alignment.calls.store import CallStore, Sampled
     from alignment.config.schema import JudgeEntry
     from alignment.evaluate.judging import Comparison
     from reward.feedback.labeler import label
-    from reward.feedback.store import CallStore, Sampled
     from reward.feedback.ways import Pairwise
     from reward.judges import build_judge
-    from reward.judges.calls import Caller
-    from reward.judges.pace import Pace
 
     texts = [[f"{name} {i} ".ljust(given.answer_characters, "y") for name in "ab"] for i in range(given.comparisons)]
     samples = [Sampled(i, f"Question {i}: what then?", both, [True] * 2) for i, both in enumerate(texts)]

@@ -8,6 +8,7 @@ Answers revised by a constitution, where the recipe asks for them, stand in revi
 
 import sys
 
+from alignment.calls.store_rows import unanswered
 from alignment.config import load_recipe
 from alignment.data import ranking_to_json
 from alignment.run.directory import RunDirectory
@@ -19,7 +20,6 @@ from reward.feedback.labeler import summary
 from reward.feedback.revising import revised, reviser_for
 from reward.feedback.sampling import require_one_process
 from reward.feedback.stage import LABELS, caller_for, dry_run, labels_of, recording, reparse, usage, write_revisions
-from reward.feedback.stored import unanswered
 from reward.judges import build_judge
 
 

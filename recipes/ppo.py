@@ -9,6 +9,7 @@ from alignment.config import load_recipe  # isort: skip, it turns off the teleme
 
 from transformers import TrainingArguments, set_seed
 
+from alignment.calls.store_rows import unanswered
 from alignment.config.schema import PPORecipe
 from alignment.data.prompts import prompts_to_answer
 from alignment.data.template import Template
@@ -28,7 +29,6 @@ from alignment.train.saving import generation_of, lineage_of, save_trained
 from alignment.train.scoring import Scoring, require_same_tokenizer, reward_adapter_on_base
 from alignment.train.trial import require_accepted
 from alignment.train.update import UpdateShape
-from reward.feedback.stored import unanswered
 from reward.scorers import build_scoring, build_watch, describe, describe_watch, reward_models
 
 

@@ -12,6 +12,7 @@ from transformers import TrainingArguments, set_seed
 from alignment.config.schema import RewardRecipe
 from alignment.data.template import Template
 from alignment.policy.base import load_tokenizer
+from alignment.policy.inference import context_limit
 from alignment.preview.recorded import recorded
 from alignment.run import signals
 from alignment.run.callbacks import callbacks_for
@@ -23,7 +24,7 @@ from alignment.train.saving import generation_of, lineage_of, save_trained
 from alignment.train.trial import require_accepted
 from reward.batches import Encoded, encoded_split
 from reward.members import finish_ensemble, is_trained, member_recipes
-from reward.model import context_limit, load_reward_model
+from reward.model import load_reward_model
 from reward.preview.rankings import ranking_stage
 from reward.trainer import RewardTrainer
 

@@ -11,10 +11,10 @@ import torch
 from alignment.config.schema import RewardRecipe
 from alignment.data import load_rankings, load_split
 from alignment.manifest import read_manifest
+from alignment.policy.inference import context_limit
 from alignment.run.directory import RunDirectory, recipe_digest, resolved_recipe
 from reward.batches import encode_rankings
 from reward.metrics import preference_metrics
-from reward.model import context_limit
 from reward.scorers.ensemble import Ensemble
 
 

@@ -10,7 +10,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from alignment.config.schema import AdapterKeys, ModelKeys
@@ -85,18 +84,6 @@ def require_score_head(path: str) -> None:
             f"{path} is no reward model: its weights hold no score head ({' or '.join(HEADS)}). "
             "Name the output_dir of a finished `alignment reward` run."
         )
-
-
-def context_limit(model: Any, max_length: int | None = None) -> int | None:
-    """Most tokens a sequence may have: `max_length`, or less where the model cannot read as many."""
-    context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    limits = [limit for limit in (context, max_length) if limit is not None]
-    return min(limits, default=None)
-
-
-def best_device() -> torch.device:
-    """The GPU where there is one."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def _tensor_names(file: Path) -> list[str]:

@@ -19,6 +19,8 @@ FLOORS = [  # from the top; a package may import its own floor and those below
         "alignment.planner",
         "alignment.doctor",
         "alignment.preview",
+        "alignment.calls",
+        "alignment.serving",
         "reward",
     },
     {"alignment.data", "alignment.policy", "alignment.evaluate", "alignment.config"},

@@ -8,14 +8,14 @@ from peft import LoraConfig, get_peft_model
 from transformers import dynamic_module_utils
 from typer.testing import CliRunner
 
+from alignment.calls.caller import Caller
+from alignment.calls.rate_limiter import Pace
 from alignment.cli import app
 from alignment.config.schema import JudgeEntry, ModelKeys, PPORecipe, ScorerEntry
 from alignment.errors import AlignmentError, ModelError
 from alignment.policy.base import load_causal_lm
 from alignment.policy.merge import merge
 from reward.bench.command import run_bench
-from reward.judges.calls import Caller
-from reward.judges.pace import Pace
 from reward.judges.reward_model import RewardModelJudge
 from reward.scorers import score_entries, score_file
 from reward.scorers.ensemble import Ensemble

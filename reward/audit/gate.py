@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from alignment.calls.store_rows import Sampled
 from alignment.config.schema import GateEntry, LabelRecipe
 from alignment.data import ranking_to_json
 from alignment.data.rows import Ranking
@@ -23,7 +24,6 @@ from reward.audit.against import matches
 from reward.audit.audit import audit
 from reward.audit.calibration import Calibration, fit_matches
 from reward.audit.items import GOLD_LABELS, LABELS, REJECTED, Judged, People, gold_rankings, items_of, read_gold
-from reward.feedback.stored import Sampled
 
 CALIBRATION = "calibration.json"
 Ask = Callable[[list[Sampled]], list[Ranking]]  # puts answers to the judge, as the labeler does

@@ -4,6 +4,8 @@ import hashlib
 import json
 from typing import Any
 
+from alignment.calls.store import CallStore
+from alignment.calls.store_rows import Sampled
 from alignment.config.schema import LabelRecipe
 from alignment.data import load_answers
 from alignment.data.prompts import prompts_to_answer
@@ -11,8 +13,6 @@ from alignment.data.template import Template
 from alignment.errors import DataError
 from alignment.run.directory import RunDirectory
 from reward.feedback.sampling import sample_answers
-from reward.feedback.store import CallStore
-from reward.feedback.stored import Sampled
 
 CHARACTERS_PER_TOKEN = 4  # of English, for answers that are not sampled yet
 

@@ -4,13 +4,13 @@ from collections import Counter, deque
 from collections.abc import Callable
 from typing import Any
 
+from alignment.calls.store import CallStore
+from alignment.calls.store_rows import Sampled
 from alignment.data.rows import Pair, Ranking
 from alignment.errors import BudgetError, JudgeError
 from alignment.evaluate.judging import Asker, Question, Verdict
 from alignment.meter import ProgressBar
 from reward.feedback.asking import ask_all
-from reward.feedback.store import CallStore
-from reward.feedback.stored import Sampled
 from reward.feedback.ways import IDENTICAL, Verdicts, Way, key_of, pairs_to_label
 
 ANSWERED = frozenset({"ok", "tie", "abstain"})  # the judge's own answers

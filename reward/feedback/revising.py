@@ -4,16 +4,16 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
+from alignment.calls.budget import Budget
+from alignment.calls.caller import Caller
+from alignment.calls.store import CallStore
+from alignment.calls.store_rows import Sampled
 from alignment.config.schema import LabelRecipe
 from alignment.data.rows import Pair, Ranking
 from alignment.data.sampled import of_answers
 from alignment.evaluate.judging import Rating
-from reward.feedback.budget import Budget
 from reward.feedback.labeler import ask
-from reward.feedback.store import CallStore
-from reward.feedback.stored import Sampled
 from reward.feedback.ways import key_of
-from reward.judges.calls import Caller
 from reward.judges.revision import Reviser
 
 

@@ -4,14 +4,14 @@ import dataclasses
 import hashlib
 import os
 
+from alignment.calls.store import CallStore
+from alignment.calls.store_rows import Sampled
 from alignment.data.rows import Prompt
 from alignment.data.sampled import Recorder
 from alignment.data.template import Template
 from alignment.errors import DataError, RecipeError
 from alignment.meter import ProgressBar
 from alignment.rollout.engine import Completion, Engine, Sampling
-from reward.feedback.store import CallStore
-from reward.feedback.stored import Sampled
 
 BATCHES_PER_CHUNK = 4  # a chunk is what a kill can cost
 

@@ -6,6 +6,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from alignment.calls.budget import Budget, DryCaller
+from alignment.calls.caller import Caller
+from alignment.calls.prices import tariff_of
+from alignment.calls.rate_limiter import Pace
+from alignment.calls.store import CallStore
+from alignment.calls.store_rows import Sampled
 from alignment.config.launched import Launch
 from alignment.config.schema import LabelRecipe
 from alignment.data import ranking_to_json
@@ -17,16 +23,10 @@ from alignment.run.directory import RunDirectory
 from alignment.run.files import write_jsonl
 from reward.audit.gate import accept, ask_gold, gold_samples
 from reward.feedback.answers import given_answers, imagined_answers
-from reward.feedback.budget import Budget, DryCaller
 from reward.feedback.labeler import label, summary
 from reward.feedback.revising import answers_to_revise, revised, reviser_for
-from reward.feedback.store import CallStore
-from reward.feedback.stored import Sampled
 from reward.feedback.ways import key_of, pairs_to_label, way_of
 from reward.judges import build_judge
-from reward.judges.calls import Caller
-from reward.judges.pace import Pace
-from reward.judges.prices import tariff_of
 
 STORE = "calls.sqlite"
 LABELS, REVISIONS = "labels.jsonl", "revisions.jsonl"

@@ -10,10 +10,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from alignment.calls.caller import question_key
+from alignment.calls.store_rows import Sampled
 from alignment.data.rows import USABLE, Asked, Pair, Shown, Status
 from alignment.evaluate.judging import Asks, Comparison, Listing, Question, Rating, Verdict
-from reward.feedback.stored import Sampled
-from reward.judges.calls import question_key
 
 Verdicts = Mapping[tuple[str, int], Verdict]  # by question and repeat
 IDENTICAL: Any = {"probability": 0.5, "status": "tie"}  # the same answer twice is as good as itself; nobody is asked

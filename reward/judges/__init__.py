@@ -2,9 +2,9 @@
 
 from typing import Any
 
+from alignment.calls.caller import Caller
 from alignment.config.judge_entry import JudgeEntry
 from alignment.evaluate.judging import Asker
-from reward.judges.calls import Caller
 
 
 def build_judge(entry: JudgeEntry, caller: Caller | None = None) -> Asker[Any]:

@@ -6,10 +6,10 @@ import random
 from dataclasses import dataclass
 from typing import Any
 
+from alignment.calls.replies import well_formed
+from alignment.calls.yaml_files import read_yaml
 from alignment.errors import JudgeError
 from alignment.evaluate.judging import Comparison, Listing, Question
-from reward.judges.documents import read_yaml
-from reward.judges.prompting import well_formed
 
 
 @dataclass(frozen=True, slots=True)

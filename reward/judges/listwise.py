@@ -2,12 +2,12 @@
 
 from typing import Any
 
+from alignment.calls.caller import About, Caller
+from alignment.calls.chat import Model, build_model
 from alignment.config.judge_entry import JudgeEntry
 from alignment.data.conversations import readable
 from alignment.errors import JudgeError
 from alignment.evaluate.judging import Asks, Listing, Verdict
-from reward.judges.calls import About, Caller
-from reward.judges.chat import Model, build_model
 from reward.judges.prompting import LETTERS, ListwisePrompt
 from reward.judges.verdicts import find_ranking
 

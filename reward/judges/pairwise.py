@@ -2,11 +2,11 @@
 
 from typing import Any
 
+from alignment.calls.caller import About, Caller, ChatReply
+from alignment.calls.chat import Model, build_model
 from alignment.config.judge_entry import JudgeEntry
 from alignment.data.conversations import readable
 from alignment.evaluate.judging import Asks, Comparison, Verdict
-from reward.judges.calls import About, Caller, ChatReply
-from reward.judges.chat import Model, build_model
 from reward.judges.constitution import Constitution, in_words
 from reward.judges.prompting import PairwisePrompt, joint_hash
 from reward.judges.verdicts import Found, find_verdict, soft_probability, verdict_token

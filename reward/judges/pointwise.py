@@ -3,11 +3,11 @@
 from dataclasses import replace
 from typing import Any
 
+from alignment.calls.caller import About, Caller, ChatReply
+from alignment.calls.chat import Model, build_model
 from alignment.config.judge_entry import JudgeEntry
 from alignment.data.conversations import readable
 from alignment.evaluate.judging import Asks, Rating, Verdict
-from reward.judges.calls import About, Caller, ChatReply
-from reward.judges.chat import Model, build_model
 from reward.judges.prompting import PointwisePrompt, joint_hash
 from reward.judges.ratings import SCALE, distribution_of_mean, find_rating, mean, rating_probabilities
 from reward.judges.rubric import SCALE as RUBRIC_SCALE

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
 
+from alignment.calls.replies import well_formed
 from alignment.config.documents import read_bytes
 from alignment.data.conversations import readable
 from alignment.data.rows import Prompt
@@ -189,8 +190,3 @@ def joint_hash(*parts: object) -> str:
     if len(parts) == 1:
         return str(parts[0])
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
-
-
-def well_formed(text: str) -> str:
-    """Replace lone surrogates, which JSON may spell and UTF-8 cannot hold."""
-    return text.encode("utf-8", "replace").decode("utf-8")

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from reward.judges.logprobs import Alternative, LogprobError, alternatives, listed, token_index
+from alignment.calls.logprobs import Alternative, LogprobError, alternatives, listed, token_index
 from reward.judges.own_words import CLOSE, JOIN, OPEN, OPENER, QUALIFIER, TAGGED, UNTAGGED, Form, Line
 from reward.judges.reading import read
 

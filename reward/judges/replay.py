@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
+from alignment.calls.caller import About, Caller, ChatReply
 from alignment.config.judge_entry import JudgeEntry
 from alignment.config.schema import DatasetEntry
 from alignment.data import load_rankings
@@ -14,7 +15,6 @@ from alignment.errors import DataError, JudgeError
 from alignment.evaluate.judging import Asks, Comparison, Verdict
 from reward.audit.items import LABELS, prompt_key
 from reward.feedback.recorded import is_recording, read_recording
-from reward.judges.calls import About, Caller, ChatReply
 
 Key = tuple[str, str, str, int]  # prompt, answer shown first, answer shown second, repeat
 

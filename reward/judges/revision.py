@@ -2,15 +2,15 @@
 
 from typing import Any
 
+from alignment.calls.caller import About, Caller, ChatReply, Step
+from alignment.calls.chat import Model, build_model
+from alignment.calls.replies import is_refusal
 from alignment.config.schema import JudgeEntry, RevisionEntry
 from alignment.data.conversations import readable
 from alignment.errors import JudgeError
 from alignment.evaluate.judging import Asks, Rating, Verdict
-from reward.judges.calls import About, Caller, ChatReply, Step
-from reward.judges.chat import Model, build_model
 from reward.judges.constitution import Constitution, in_words
 from reward.judges.prompting import Fence, PromptFile, joint_hash
-from reward.judges.verdicts import is_refusal
 
 
 class Reviser:

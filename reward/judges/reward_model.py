@@ -7,15 +7,14 @@ from typing import Any, TypeGuard
 
 import torch
 
+from alignment.calls.caller import About, Caller, ChatReply
 from alignment.config.judge_entry import JudgeEntry
 from alignment.data.rows import Prompt
 from alignment.errors import DataError, ScorerError
 from alignment.evaluate.judging import Asks, Comparison, Rating, Verdict
 from alignment.policy.weights import weights_hash
-from reward.judges.calls import About, Caller, ChatReply
+from alignment.serving.batching import Batcher, ScoreRequest
 from reward.scorers.ensemble import Ensemble
-from reward.serving.asked import Asked
-from reward.serving.batching import Batcher
 
 
 class RewardModelJudge:
@@ -68,9 +67,9 @@ class RewardModelJudge:
         return Verdict(probability, "tie" if probability == 0.5 else "ok", reply.raw, details)
 
     def _score(self, prompt: Prompt, answers: list[str]) -> ChatReply:
-        asked = Asked([prompt] * len(answers), answers, [True] * len(answers))
+        request = ScoreRequest([prompt] * len(answers), answers, [True] * len(answers))
         try:
-            scores = self.batcher.ask(asked).result()
+            scores = self.batcher.submit(request).result()
         except DataError as error:  # of this question alone
             return ChatReply("truncated", str(error))
         except ScorerError as error:  # no number

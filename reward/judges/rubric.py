@@ -5,9 +5,9 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from alignment.calls.replies import well_formed
+from alignment.calls.yaml_files import read_yaml
 from alignment.errors import JudgeError
-from reward.judges.documents import read_yaml
-from reward.judges.prompting import well_formed
 
 SCALE = range(1, 11)
 

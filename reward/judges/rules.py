@@ -3,12 +3,12 @@
 import math
 from collections.abc import Callable
 
+from alignment.calls.caller import About, Caller, ChatReply
 from alignment.config.schema import JudgeEntry
 from alignment.data.rows import Prompt
 from alignment.errors import JudgeError
 from alignment.evaluate.judging import Asks, Comparison, Verdict
 from reward.functions import calling, named_function
-from reward.judges.calls import About, Caller, ChatReply
 
 Rule = Callable[[Prompt, str, str], float]
 

@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from reward.judges.logprobs import LogprobError, alternatives, token_index
+from alignment.calls.logprobs import LogprobError, alternatives, token_index
 from reward.judges.own_words import (
     CLOSE,
     JOIN,
@@ -26,11 +26,6 @@ from reward.judges.own_words import (
 )
 from reward.judges.reading import read
 
-REFUSAL = re.compile(
-    r"^\W*(i['’]?m sorry|sorry\b|i apologi[sz]e|i\s+(can['’]?t|cannot|won['’]?t|will not|(am|['’]m) (not able|unable))"
-    r"|as an ai\b)",
-    re.IGNORECASE,
-)
 LABEL = r"(?P<label>A|B|[Tt]ie|TIE|[Aa]bstain|ABSTAIN)"
 BETTER = (
     r"(?P<winner>[AB])\s?(?:>{1,3}|≻)\s?(?P<loser>[AB])|(?P<lesser>[AB])\s?(?:<{1,3}|≺)\s?(?P<greater>[AB])"
@@ -217,11 +212,6 @@ def find_ranking(reply: str, offered: Sequence[str], shown: Sequence[str] | None
 def _permutation(text: str, offered: Sequence[str]) -> tuple[str, ...] | None:
     named = tuple(re.findall(r"(?<![A-Za-z])[A-Z](?![A-Za-z])", text))
     return named if sorted(named) == sorted(offered) else None
-
-
-def is_refusal(reply: str) -> bool:
-    """Whether a reply without a verdict declines to give one."""
-    return REFUSAL.match(reply) is not None
 
 
 def verdict_token(reply: str, position: int, tokens: Sequence[Any]) -> dict[str, Any] | None:

@@ -14,10 +14,10 @@ from starlette.responses import FileResponse, HTMLResponse, PlainTextResponse, R
 from starlette.routing import Route
 
 from alignment.errors import AlignmentError
+from alignment.serving.body import Body, Room
+from alignment.serving.net import LOG, one_line
 from reward.people.desk import Desk, NotTaken
 from reward.people.guard import ENTRANCE, Doorkeeper, Guard, Session
-from reward.web.body import Body, Room
-from reward.web.net import LOG, one_line
 
 PAGE = Path(__file__).parent / "page"
 FILES = {"/": "page.html", "/page.js": "page.js", "/page.css": "page.css"}

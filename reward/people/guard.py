@@ -10,7 +10,7 @@ from starlette.requests import cookie_parser
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from reward.web.connection import ADMITTED
+from alignment.serving.connection import ADMITTED
 
 ENTRANCE = "/enter"
 HEADERS = {

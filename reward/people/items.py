@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from alignment.calls.store import CallStore
 from alignment.config.documents import read_bytes
 from alignment.config.schema import DatasetEntry
 from alignment.data.columns import refuse_unused
@@ -18,7 +19,6 @@ from alignment.errors import AlignmentError, DataError, RecipeError
 from alignment.manifest import read_manifest
 from alignment.run.directory import PEOPLE
 from alignment.run.files import text_hash
-from reward.feedback.store import CallStore
 
 Ask = Literal["rank", "pairs"]
 STORE = "calls.sqlite"

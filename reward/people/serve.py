@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from alignment.errors import AlignmentError
+from alignment.serving.address import listen
+from alignment.serving.extra import require_extra
 from reward.people.desk import Desk, Rules
 from reward.people.items import Ask, Place, load_items, place_of, read_guidelines
 from reward.people.labels import rankings, write_rankings
 from reward.people.store import PeopleStore
-from reward.web.address import listen
-from reward.web.extra import require_extra
 
 WRITE_EVERY_SECONDS = 2.0
 GRACE_SECONDS = 3  # for requests at work, after Ctrl-C
@@ -128,9 +128,9 @@ class Writer:
 
 
 def _serve(settings: Settings, desk: Desk, writer: Writer, listener: socket.socket, tell: Tell) -> None:
+    from alignment.serving.server import server
     from reward.people.app import build_app
     from reward.people.guard import ENTRANCE, Doorkeeper
-    from reward.web.server import server
 
     port = listener.getsockname()[1]
     names = _names(settings)

@@ -4,13 +4,13 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from alignment.calls.caller import About, Caller, ChatReply
+from alignment.calls.store_rows import Sampled
 from alignment.config.judge_entry import JudgeEntry
 from alignment.data.rows import Prompt
 from alignment.evaluate.judging import Question, Rating
-from reward.feedback.stored import Sampled
 from reward.feedback.ways import way_of
 from reward.judges import build_judge
-from reward.judges.calls import About, Caller, ChatReply
 from reward.judges.pointwise import PointwiseJudge
 
 SILENT = {  # kinds of judges that read no text of a question, and what decides there

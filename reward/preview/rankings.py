@@ -6,10 +6,10 @@ from alignment.config.schema import RewardRecipe
 from alignment.data.rows import Ranking
 from alignment.data.splits import Split
 from alignment.data.template import Template
+from alignment.policy.inference import context_limit
 from alignment.preview.rows import Row, Stage
 from alignment.preview.stages import Answered, Written, lengths_of, pair_row, trained_stage
 from reward.batches import Encoded, EncodedRanking, encoded_split
-from reward.model import context_limit
 
 
 def rankings(recipe: RewardRecipe, written: Written) -> Stage:

@@ -5,6 +5,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from alignment.calls.caller import Caller
+from alignment.calls.rate_limiter import Pace
+from alignment.calls.store import CallStore
 from alignment.config.schema import PPORecipe, ScorerEntry
 from alignment.errors import ModelError
 from alignment.manifest import read_manifest
@@ -12,9 +15,6 @@ from alignment.policy.base import resolve_model
 from alignment.policy.weights import weights_hash
 from alignment.train.scoring import ScorePart, Scorer, Scoring
 from alignment.train.watching import Watch, untouched_randomness
-from reward.feedback.store import CallStore
-from reward.judges.calls import Caller
-from reward.judges.pace import Pace
 from reward.scorers.ensemble import has_members, member_paths
 from reward.scorers.file import score_file
 from reward.scorers.reward_model import RewardScorer

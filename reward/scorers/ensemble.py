@@ -115,6 +115,10 @@ class Ensemble:
         """Bring what the members say, (members, answers), to one number an answer."""
         return aggregate_scores(members, self.aggregate, uncertainty_penalty=self.uncertainty_penalty).tolist()
 
+    def score_encoded(self, answers: Sequence[Encoded]) -> list[float]:
+        """Score encoded answers."""
+        return self.one(self.each(answers))
+
     def score(
         self,
         prompts: Sequence[Prompt],
@@ -134,4 +138,4 @@ class Ensemble:
         known = [()] * len(answers) if tokens is None else [(record,) for record in tokens]
         rows = list(zip(prompts, answers, ended, known, strict=True))
         encoded = [self.encode(*row, where=f"answer {place} of {len(rows)}") for place, row in enumerate(rows, 1)]
-        return self.one(self.each(encoded))
+        return self.score_encoded(encoded)

@@ -24,12 +24,12 @@ from collections.abc import Mapping, Sequence
 import httpx2
 
 from alignment.bounded_http import MOVED, BoundedClient, ReplyError, at_most, fault_of_address, is_loopback
+from alignment.calls.transport import CONNECT_SECONDS, retry_after
 from alignment.config.schema import ScorerEntry
 from alignment.data.rows import Prompt
 from alignment.errors import JsonError, ScorerError
 from alignment.meter import say
 from alignment.strict_json import Limits, parse, shown
-from reward.judges.transport import CONNECT_SECONDS, retry_after
 
 PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})  # statuses that may be different next time
 LONGEST_WAIT_SECONDS = 300.0  # that a server may ask for with Retry-After

@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+from alignment.calls.caller import Caller
+from alignment.calls.chat import NOTHING_SAID
 from alignment.config.schema import ScorerEntry
 from alignment.data.rows import Prompt
 from alignment.errors import ScorerError
 from alignment.evaluate.judging import Rating, Verdict
-from reward.judges.calls import Caller
-from reward.judges.chat import NOTHING_SAID
 from reward.judges.pointwise import PointwiseJudge
 
 SHOWN_CHARACTERS = 200

@@ -14,11 +14,11 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from alignment.errors import DataError
-from reward.serving.asked import LIMITS, Limits, rows_of
-from reward.serving.batching import Batcher, Busy
-from reward.web.body import RETRY_SECONDS, Body, Room
-from reward.web.connection import ADMITTED
-from reward.web.net import one_line
+from alignment.serving.batching import Batcher, Busy
+from alignment.serving.body import RETRY_SECONDS, Body, Room
+from alignment.serving.connection import ADMITTED
+from alignment.serving.net import one_line
+from reward.serving.requests import LIMITS, Limits, rows_of
 
 
 def build_app(
@@ -37,9 +37,9 @@ def build_app(
     async def score(request: Request) -> Response:
         _require_token(request, token)
         async with Body(request, room, most=limits.body_bytes, advice="send fewer answers at once") as body:
-            asked = rows_of(await body.json(), limits)
-            asked.client = request.client.host if request.client else ""
-            return JSONResponse({"scores": await _unless_gone(request, batcher.ask(asked))})
+            scored = rows_of(await body.json(), limits)
+            scored.client = request.client.host if request.client else ""
+            return JSONResponse({"scores": await _unless_gone(request, batcher.submit(scored))})
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -54,9 +54,9 @@ def build_app(
     )
 
 
-async def _unless_gone(request: Request, told: "Future[list[float]]") -> list[float]:
+async def _unless_gone(request: Request, future: "Future[list[float]]") -> list[float]:
     """Wait for scores; a client that leaves takes its request out of the queue."""
-    scores: asyncio.Future[Any] = asyncio.wrap_future(told)
+    scores: asyncio.Future[Any] = asyncio.wrap_future(future)
     gone: asyncio.Future[Any] = asyncio.ensure_future(_gone(request))
     try:
         await asyncio.wait({scores, gone}, return_when=asyncio.FIRST_COMPLETED)

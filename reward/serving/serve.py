@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 from alignment.errors import AlignmentError
 from alignment.ops.ensemble import Aggregate
+from alignment.serving.address import is_loopback, listen
+from alignment.serving.extra import require_extra
 from reward.scorers.ensemble import Ensemble
-from reward.web.address import is_loopback, listen
-from reward.web.extra import require_extra
 
 ROUNDS_AT_ONCE = 4  # of the model, gathered from the queue together, so that answers of like length share a batch
 LONGEST_QUEUE = 64  # of such gatherings
@@ -41,10 +41,10 @@ def serve(settings: Settings, tell: Tell) -> None:
         the model cannot be loaded.
     """
     require_extra("serve-reward")
+    from alignment.serving.batching import Batcher
+    from alignment.serving.server import server
     from reward.serving.app import build_app
-    from reward.serving.asked import Limits
-    from reward.serving.batching import Batcher
-    from reward.web.server import server
+    from reward.serving.requests import Limits
 
     token, is_new = token_of(settings.api_key_env)
     with contextlib.closing(listen(settings.host, settings.port)) as listener:

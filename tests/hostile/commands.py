@@ -24,7 +24,7 @@ for name in (
     "alignment.doctor.command", "alignment.preview.page", "reward.preview",
     "alignment.launch.command", "alignment.policy.merge", "reward.scorers", "transformers",
     "reward.bench.command", "reward.audit.command", "reward.audit.gate", "reward.people.serve", "reward.people.mix",
-    "reward.serving.serve", "reward.web.server", "reward.people.app", "reward.serving.app", "recipes.sft",
+    "reward.serving.serve", "alignment.serving.server", "reward.people.app", "reward.serving.app", "recipes.sft",
     "recipes.label", "recipes.reward", "recipes.dpo", "recipes.ppo", "recipes.evaluate",
 ):
     importlib.import_module(name)

@@ -16,10 +16,10 @@ from alignment.evaluate.judging import Comparison, combine
 from recipes import label as label_stage
 from reward.judges.ratings import find_rating
 from reward.judges.verdicts import find_ranking, find_verdict, soft_probability
+from tests.calls.chat_server import fenced
+from tests.calls.test_replies import changed, places
+from tests.calls.wire import completion, encoded, judge_over
 from tests.raw_server import HEAD, RawServer, read_request
-from tests.reward.chat_server import fenced
-from tests.reward.judges.test_replies import changed, places
-from tests.reward.judges.wire import completion, encoded, judge_over
 
 pytestmark = pytest.mark.hostile
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from tests.hostile.attackers import TOKEN, Annotate, Serve, leave
 from tests.models import save_tiny_model
 from tests.reward.bench.test_bench import save_reward
-from tests.reward.web.wire import status
+from tests.serving.wire import status
 
 pytestmark = pytest.mark.hostile
 

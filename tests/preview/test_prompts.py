@@ -7,7 +7,7 @@ import pytest
 
 from alignment.preview.command import Preview, Refused, preview
 from reward.preview import STAGES
-from tests.reward.chat_server import fenced
+from tests.calls.chat_server import fenced
 
 JUDGE: dict[str, Any] = {"kind": "openai", "model": "toy", "base_url": "http://127.0.0.1:9", "api_key_env": "MY_KEY"}
 PROMPTS = [{"prompt": [{"role": "user", "content": f"Tell me about the {word}."}]} for word in ("fox", "dog", "cat")]

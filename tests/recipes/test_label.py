@@ -14,7 +14,7 @@ from alignment.errors import AlignmentError, BudgetError, DataError, JudgeError,
 from alignment.train.dpo import tokenise_pairs
 from recipes import label
 from reward.batches import encode_rankings
-from tests.reward.chat_server import ChatServer, Reply, completion, failure, fenced
+from tests.calls.chat_server import ChatServer, Reply, completion, failure, fenced
 
 KEY = "sk-test-0815-secret"
 

@@ -6,7 +6,7 @@ import pytest
 
 from alignment.errors import AlignmentError, JudgeError
 from recipes import label
-from tests.reward.chat_server import ChatServer, completion, failure, fenced
+from tests.calls.chat_server import ChatServer, completion, failure, fenced
 
 
 def run(folder, server, **judge):

@@ -10,7 +10,7 @@ from alignment.config.schema import DatasetEntry
 from alignment.data import load_demonstrations, load_rankings
 from alignment.errors import BudgetError, JudgeError, RecipeError
 from recipes import label
-from tests.reward.chat_server import ChatServer, Reply, completion, failure
+from tests.calls.chat_server import ChatServer, Reply, completion, failure
 
 ANSWERS = ["Hit him.", "Talk to him."]
 

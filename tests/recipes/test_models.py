@@ -15,8 +15,8 @@ from alignment.data.template import Template
 from alignment.planner.command import plan_file
 from alignment.planner.machine import machine
 from alignment.policy.base import load_tokenizer
+from tests.calls.chat_server import ChatServer, completion, fenced
 from tests.recipes import small_worlds
-from tests.reward.chat_server import ChatServer, completion, fenced
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 MODELS = ("qwen3-0.6b", "mistral-7b", "llama-3.1-8b", "llama-3.1-70b")

@@ -12,13 +12,13 @@ from alignment.manifest import read_manifest
 from alignment.run.checkpoints import latest_whole, step_of
 from alignment.run.files import read_jsonl
 from alignment.run.signals import PREEMPTED
+from tests.calls.chat_server import ChatServer, Reply
 from tests.distributed import stage as ppo
 from tests.distributed.stage import Stage
 from tests.distributed.test_kill import PATIENCE_SECONDS, run_through, same
 from tests.recipes.test_killed_training import folder, is_time, write  # noqa: F401
 from tests.recipes.test_label import alphabetical, openai
 from tests.recipes.test_label import write_recipe as write_label_recipe
-from tests.reward.chat_server import ChatServer, Reply
 
 pytestmark = pytest.mark.timeout(600)
 NEVER = {"save_steps": 1_000}  # so that what is saved is saved because of the signal

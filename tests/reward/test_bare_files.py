@@ -6,13 +6,13 @@ import sys
 
 import pytest
 
+from alignment.calls.store import CallStore
+from alignment.calls.store_rows import Sampled
 from alignment.cli.base import entry_keys
 from alignment.data.columns import refuse_unused
 from alignment.errors import DataError, RecipeError
 from reward.audit.items import gold_rankings
 from reward.bench.reading import read_bench
-from reward.feedback.store import CallStore
-from reward.feedback.stored import Sampled
 from reward.people.items import load_items, place_of
 from reward.people.mix import mix
 

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from alignment.train import ppo
 from recipes.ppo import main
 from reward.feedback import store
-from tests.reward.chat_server import ChatServer, completion
+from tests.calls.chat_server import ChatServer, completion
 from tests.train.test_ppo_recipe import Killed, folder, write_recipe
 
 __all__ = ["folder"]  # a fixture

@@ -18,8 +18,8 @@ from alignment.train.ppo import PPOTrainer
 from alignment.train.saving import lineage_of
 from alignment.train.update import UpdateShape
 from recipes.ppo import scoring_of
+from tests.calls.chat_server import ChatServer, completion
 from tests.models import make_model, make_tokenizer, save_tiny_model
-from tests.reward.chat_server import ChatServer, completion
 from tests.reward.scorers.score_server import ScoreServer, scores
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")

@@ -14,8 +14,8 @@ from alignment.errors import ModelError, ScorerError
 from alignment.rollout.transformers_engine import TransformersEngine
 from recipes.ppo import main
 from reward.scorers import RewardScorer, build_scoring
+from tests.calls.chat_server import failure
 from tests.models import save_tiny_model
-from tests.reward.chat_server import failure
 from tests.reward.scorers.score_server import ScoreServer, scores
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")

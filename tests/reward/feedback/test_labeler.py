@@ -14,17 +14,17 @@ from typing import Any
 
 import pytest
 
+from alignment.calls.caller import About, Caller, ChatReply
+from alignment.calls.rate_limiter import Pace
+from alignment.calls.store import CallStore, Sampled
 from alignment.config.schema import JudgeEntry
 from alignment.data.rows import Ranking
 from alignment.errors import JudgeError
 from alignment.evaluate.judging import Comparison, Verdict
 from reward.feedback.labeler import label, summary
-from reward.feedback.store import CallStore, Sampled
 from reward.feedback.ways import Pairwise, pairs_to_label
 from reward.judges import build_judge
-from reward.judges.calls import About, Caller, ChatReply
-from reward.judges.pace import Pace
-from tests.reward.chat_server import ChatServer, Reply, completion, failure, fenced
+from tests.calls.chat_server import ChatServer, Reply, completion, failure, fenced
 
 
 class Counting:
@@ -248,10 +248,10 @@ from alignment.config.schema import JudgeEntry
 from alignment.data import ranking_to_json
 from alignment.run.files import write_jsonl
 from reward.feedback.labeler import label
-from reward.feedback.store import CallStore, Sampled
+from alignment.calls.store import CallStore, Sampled
 from reward.feedback.ways import Pairwise
 from reward.judges import build_judge
-from reward.judges.calls import Caller
+from alignment.calls.caller import Caller
 
 folder, url = Path(sys.argv[1]), sys.argv[2]
 entry = JudgeEntry(kind="openai", model="toy", base_url=url, logprobs=False, timeout_seconds=60)

@@ -3,12 +3,12 @@ from typing import Any
 
 import pytest
 
+from alignment.calls.store import CallStore, Sampled
 from alignment.data.prompts import fitting_prompts
 from alignment.data.template import Template
 from alignment.errors import DataError, LineageError, RecipeError
 from alignment.rollout.engine import Completion, Sampling
 from reward.feedback.sampling import require_one_process, sample_answers
-from reward.feedback.store import CallStore, Sampled
 from tests.models import EOS, make_tokenizer
 
 PROMPTS = [f"Tell me a story about {i}." for i in range(11)]

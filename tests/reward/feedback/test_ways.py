@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
+from alignment.calls.store import Sampled
 from alignment.data.rows import Asked
 from alignment.evaluate.judging import Comparison, Listing, Rating, Verdict
-from reward.feedback.store import Sampled
 from reward.feedback.ways import Listwise, Pairwise, Pointwise, key_of, pairs_to_label, way_of
 
 SAMPLE = Sampled(0, "p", ["a", "b", "c"], [True] * 3)

@@ -12,7 +12,7 @@ from alignment.errors import JudgeError
 from alignment.evaluate.judging import Comparison, Listing, Rating
 from reward.judges import build_judge
 from reward.judges.constitution import Constitution
-from tests.reward.chat_server import ChatServer, Reply, completion
+from tests.calls.chat_server import ChatServer, Reply, completion
 
 QUESTION = Comparison("2+2?", "4", "5")
 LISTING = Listing("2+2?", ("five", "4", "four"), order=(2, 0, 1))

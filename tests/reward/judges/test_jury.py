@@ -11,7 +11,7 @@ from alignment.evaluate.judging import Comparison, Listing, Rating, Verdict
 from recipes import label
 from reward.feedback.labeler import Rejecting
 from reward.judges.jury import Jury
-from tests.reward.chat_server import ChatServer, completion
+from tests.calls.chat_server import ChatServer, completion
 
 QUESTION = Comparison("2+2?", "4", "5")
 REFUSED = Verdict(None, "refusal", "no")

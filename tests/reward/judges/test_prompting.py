@@ -5,7 +5,7 @@ import pytest
 from alignment.errors import JudgeError
 from alignment.evaluate.judging import Comparison
 from reward.judges.prompting import PairwisePrompt
-from tests.reward.chat_server import fenced
+from tests.calls.chat_server import fenced
 
 
 def test_request_and_answers_stand_between_tags_of_one_code() -> None:

@@ -4,11 +4,11 @@ from typing import Any
 
 import pytest
 
+from alignment.calls.caller import About, Caller, ChatReply
 from alignment.config.schema import JudgeEntry
 from alignment.errors import JudgeError
 from alignment.evaluate.judging import Comparison
 from reward.judges import build_judge
-from reward.judges.calls import About, Caller, ChatReply
 
 SOURCE = """
 def longer(prompt, first, second):

@@ -3,7 +3,8 @@ from typing import Any
 
 import pytest
 
-from reward.judges.verdicts import Found, find_verdict, is_refusal, soft_probability, verdict_token
+from alignment.calls.replies import is_refusal
+from reward.judges.verdicts import Found, find_verdict, soft_probability, verdict_token
 
 TWO = frozenset({"A", "B"})
 ALL = TWO | {"tie", "abstain"}

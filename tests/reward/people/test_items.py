@@ -4,9 +4,9 @@ import json
 
 import pytest
 
+from alignment.calls.store import CallStore, Sampled
 from alignment.data.sampled import HASHES
 from alignment.errors import AlignmentError, DataError
-from reward.feedback.store import CallStore, Sampled
 from reward.people.items import load_items, place_of, read_guidelines
 from reward.people.store import PeopleStore
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from tests.reward.chat_server import Reply
+from tests.calls.chat_server import Reply
 
 
 def scores(*values: Any, **whole: Any) -> Reply:

@@ -13,7 +13,7 @@ from alignment.config.schema import ScorerEntry
 from alignment.errors import ScorerError
 from reward.scorers import http
 from reward.scorers.http import HttpScorer
-from tests.reward.chat_server import Reply, failure
+from tests.calls.chat_server import Reply, failure
 from tests.reward.scorers.score_server import ScoreServer, scores
 
 PROMPTS = ["2 + 2 =", [{"role": "user", "content": "Grüß dich"}], "3"]

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
+from alignment.calls.store import CallStore
 from alignment.config.schema import DatasetEntry, JudgeEntry, PPORecipe, ScorerEntry
 from alignment.errors import JudgeError, ScorerError
-from reward.feedback.store import CallStore
 from reward.judges.pointwise import REPAIR
 from reward.scorers import build_scoring
 from reward.scorers.judge import JudgeScorer
-from tests.reward.chat_server import ChatServer, Reply, completion, failure
+from tests.calls.chat_server import ChatServer, Reply, completion, failure
 
 FENCE = re.compile(r"<(request|answer)-([0-9a-f]{12})>\n(.*?)\n</\1-\2>", re.DOTALL)
 PROMPTS: list[Any] = ["Name a colour.", [{"role": "user", "content": "Name a colour."}]]

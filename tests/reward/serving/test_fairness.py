@@ -7,12 +7,20 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from alignment.errors import DataError, ScorerError
+from alignment.serving.batching import (
+    MESSAGE_CHARACTERS,
+    ROUND_SECONDS,
+    SMALL_REQUEST,
+    Batcher,
+    Busy,
+    ScoreRequest,
+    characters,
+)
 from reward.scorers.reward_model import RewardScorer
-from reward.serving.asked import MESSAGE_CHARACTERS, Asked, Limits, characters, rows_of
-from reward.serving.batching import ROUND_SECONDS, SMALL_REQUEST, Batcher, Busy
+from reward.serving.requests import Limits, rows_of
 from reward.serving.serve import CHARACTERS_PER_TOKEN, LEAST_CHARACTERS, characters_read
 from tests.reward.serving.test_serving import TOKEN, Counting, Server, body, ensemble
-from tests.reward.web.wire import post, until
+from tests.serving.wire import post, until
 
 
 class Slow(Counting):
@@ -39,7 +47,7 @@ class Slow(Counting):
 
 
 def asked(*answers, client=""):
-    return Asked(["p"] * len(answers), list(answers), [True] * len(answers), client)
+    return ScoreRequest(["p"] * len(answers), list(answers), [True] * len(answers), client)
 
 
 def numbered(letter, count, width=20):
@@ -53,7 +61,7 @@ def batcher():
     batcher = Batcher(ensemble(Slow()), batch_answers=64, most_waiting=10_000)
     model = batcher.model.members[0]
     model.gate.clear()
-    first = batcher.ask(asked("first"))
+    first = batcher.submit(asked("first"))
     until(lambda: model.batches)
     yield batcher
     model.gate.set()
@@ -63,8 +71,8 @@ def batcher():
 
 def test_small_requests_pass_a_large_one_and_the_large_one_goes_on(batcher):
     model = batcher.model.members[0]
-    large = batcher.ask(asked(*numbered("L", 1000)))
-    small = [batcher.ask(asked(f"s{number}")) for number in range(30)]
+    large = batcher.submit(asked(*numbered("L", 1000)))
+    small = [batcher.submit(asked(f"s{number}")) for number in range(30)]
     model.gate.set()
     assert [told.result(10) for told in small] == [[float(len(f"s{number}"))] for number in range(30)]
     assert large.result(10) == [20.0] * 1000
@@ -75,8 +83,8 @@ def test_small_requests_pass_a_large_one_and_the_large_one_goes_on(batcher):
 
 def test_a_large_request_in_parts_is_answered_in_its_own_order(batcher):
     answers = ["x" * (number % 37) for number in range(500)]
-    told = batcher.ask(asked(*answers))
-    other = batcher.ask(asked(*answers[::-1], client="b"))
+    told = batcher.submit(asked(*answers))
+    other = batcher.submit(asked(*answers[::-1], client="b"))
     batcher.model.members[0].gate.set()
     assert told.result(10) == [float(len(answer)) for answer in answers]
     assert other.result(10) == [float(len(answer)) for answer in answers[::-1]]
@@ -84,8 +92,8 @@ def test_a_large_request_in_parts_is_answered_in_its_own_order(batcher):
 
 def test_clients_take_turns_however_many_requests_each_has(batcher):
     model = batcher.model.members[0]
-    many = [batcher.ask(asked(*numbered(f"m{number}-", 4), client="many")) for number in range(200)]
-    one = batcher.ask(asked(*numbered("o", 100), client="one"))
+    many = [batcher.submit(asked(*numbered(f"m{number}-", 4), client="many")) for number in range(200)]
+    one = batcher.submit(asked(*numbered("o", 100), client="one"))
     model.gate.set()
     one.result(10)
     for told in many:
@@ -97,15 +105,15 @@ def test_clients_take_turns_however_many_requests_each_has(batcher):
 def test_a_batch_holds_about_as_much_text_as_takes_its_time():
     model = Slow(seconds=0.002)
     batcher = Batcher(ensemble(model), batch_answers=10**6, most_waiting=10**6)
-    batcher.ask(asked(*numbered("L", 1500, width=500))).result(60)
+    batcher.submit(asked(*numbered("L", 1500, width=500))).result(60)
     batcher.close()
     assert max(model.batches[2:]) <= 4 * ROUND_SECONDS / model.seconds
     assert len(model.batches) > 3
 
 
 def test_a_request_that_the_model_refuses_fails_alone(batcher):
-    good = [batcher.ask(asked(f"good{number}")) for number in range(3)]
-    bad, ends = batcher.ask(asked("!", "x")), batcher.ask(asked("?"))
+    good = [batcher.submit(asked(f"good{number}")) for number in range(3)]
+    bad, ends = batcher.submit(asked("!", "x")), batcher.submit(asked("?"))
     batcher.model.members[0].gate.set()
     assert [told.result(10) for told in good] == [[5.0]] * 3
     with pytest.raises(DataError, match="pads with"):
@@ -117,24 +125,24 @@ def test_a_request_that_the_model_refuses_fails_alone(batcher):
 
 def test_a_cancelled_request_leaves_the_queue_at_once(batcher):
     model = batcher.model.members[0]
-    told = batcher.ask(asked(*numbered("c", 5000)))
+    told = batcher.submit(asked(*numbered("c", 5000)))
     assert batcher.waiting == 5001
     assert told.cancel()
     assert batcher.waiting == 1
     model.gate.set()
-    assert batcher.ask(asked("last")).result(10) == [4.0]
+    assert batcher.submit(asked("last")).result(10) == [4.0]
     assert model.order == ["first", "last"]
 
 
 def test_large_requests_leave_room_in_the_queue_for_small_ones(batcher):
     batcher.most_waiting = 100
-    batcher.ask(asked(*numbered("a", 60)))
+    batcher.submit(asked(*numbered("a", 60)))
     with pytest.raises(Busy, match="61 answers are waiting, and 75 may"):
-        batcher.ask(asked(*numbered("b", 30)))
+        batcher.submit(asked(*numbered("b", 30)))
     for number in range(2):
-        batcher.ask(asked(*numbered(f"s{number}", SMALL_REQUEST)))
+        batcher.submit(asked(*numbered(f"s{number}", SMALL_REQUEST)))
     with pytest.raises(Busy, match="93 answers are waiting, and 100 may"):
-        batcher.ask(asked(*numbered("t", SMALL_REQUEST)))
+        batcher.submit(asked(*numbered("t", SMALL_REQUEST)))
 
 
 def test_a_client_that_leaves_takes_its_request_along():

@@ -17,15 +17,15 @@ import torch
 
 from alignment.config.schema import ScorerEntry
 from alignment.errors import AlignmentError, DataError
+from alignment.serving.address import listen
+from alignment.serving.batching import Batcher, Busy, ScoreRequest
+from alignment.serving.server import server
 from reward.scorers.ensemble import Ensemble
 from reward.scorers.http import HttpScorer
 from reward.scorers.reward_model import RewardScorer
 from reward.serving.app import build_app
-from reward.serving.asked import Asked, Limits
-from reward.serving.batching import Batcher, Busy
+from reward.serving.requests import Limits
 from reward.serving.serve import Settings, serve, token_of
-from reward.web.address import listen
-from reward.web.server import server
 from tests.models import save_tiny_model
 from tests.reward.bench.test_bench import save_reward
 
@@ -224,10 +224,10 @@ def test_what_waits_is_answered_before_the_end():
     model = Counting()
     model.gate.clear()
     batcher = Batcher(ensemble(model), batch_answers=1, most_waiting=10)
-    told = [batcher.ask(Asked(["p"], ["a" * n], [False])) for n in range(3)]
+    told = [batcher.submit(ScoreRequest(["p"], ["a" * n], [False])) for n in range(3)]
     told[1].cancel()
     with pytest.raises(Busy, match="2 answers are waiting, and 10 may"):
-        batcher.ask(Asked(["p"] * 9, ["a"] * 9, [True] * 9))
+        batcher.submit(ScoreRequest(["p"] * 9, ["a"] * 9, [True] * 9))
     model.gate.set()
     batcher.close()
     assert [told[0].result(0), told[2].result(0)] == [[0.0], [2.0]]

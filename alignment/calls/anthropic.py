@@ -1,0 +1,84 @@
+"""Claude models behind Anthropic's Messages API; needs the extra `anthropic`."""
+
+import weakref
+from typing import Any
+
+import httpx2
+
+from alignment.calls.caller import ChatReply
+from alignment.calls.chat import ChatCall
+from alignment.calls.replies import ReplyFault, details_of, message
+from alignment.calls.transport import CONNECT_SECONDS, NO_KEY, Transport, checked_url, client_of, key_of
+from alignment.config.judge_entry import JudgeEntry
+from alignment.errors import JudgeError
+
+USAGE = {"input_tokens": "prompt_tokens", "output_tokens": "completion_tokens"}
+
+
+class AnthropicChat:
+    """One attempt a `send`: limits, budget and retries are the caller's."""
+
+    def __init__(self, entry: JudgeEntry, client: Any, errors: Any) -> None:
+        self.entry = entry
+        self.client = client
+        self.where = str(client.base_url)
+        self.transport = Transport(entry, errors, self.where, client.api_key)
+        weakref.finalize(self, client.close).atexit = False  # connections go with the endpoint
+
+    @classmethod
+    def open(cls, entry: JudgeEntry, *, knock: bool = True) -> "AnthropicChat":
+        """Build the client and knock at the endpoint, unless it will be asked nothing: then no key is needed either.
+
+        Raises: JudgeError where the package, the model or the key is missing, nobody listens, or the key is refused.
+        """
+        try:
+            import anthropic
+        except ModuleNotFoundError:
+            raise JudgeError(
+                'judge.kind anthropic needs its client: pip install "alignment-stack[anthropic]".'
+            ) from None
+        if not entry.model:
+            raise JudgeError("judge.model is not set; an anthropic judge needs the model's name at the endpoint.")
+        base_url = checked_url(entry.base_url)
+        client = anthropic.Anthropic(
+            base_url=base_url,
+            api_key=key_of(entry) if knock else NO_KEY,
+            max_retries=0,
+            timeout=anthropic.Timeout(entry.timeout_seconds, connect=min(CONNECT_SECONDS, entry.timeout_seconds)),
+            http_client=client_of(entry, base_url),
+        )
+        chat = cls(entry, client, anthropic)
+        if knock:
+            chat.transport.knock(client.models.with_raw_response.list)
+        return chat
+
+    def request(self, call: ChatCall) -> dict[str, Any]:
+        """Return the body that is posted; the API takes no seed, so a repeat is another draw of the same request."""
+        return {
+            "model": self.entry.model,
+            "max_tokens": call.max_tokens,
+            "messages": call.messages,
+            "temperature": call.temperature,
+            **self.entry.extra_body,
+        }
+
+    def send(self, request: dict[str, Any]) -> ChatReply:
+        """Try once.
+
+        Raises: JudgeError where every other call would fail alike: no access, no such model.
+        """
+        parsed = self.transport.attempt(
+            lambda: self.client.post("/v1/messages", cast_to=httpx2.Response, body=request).content,
+            max_tokens=request["max_tokens"],
+        )
+        return parsed if isinstance(parsed, ChatReply) else self._message(parsed)
+
+    def _message(self, parsed: dict[str, Any]) -> ChatReply:
+        try:
+            said = message(parsed)
+        except ReplyFault as fault:
+            return self.transport.unexpected(parsed, fault)
+        raw, details = self.transport.clean(said.text), details_of(parsed, said, USAGE)
+        if said.ended != "ok":
+            return ChatReply("refusal" if said.ended == "refusal" else "truncated", raw, details=details)
+        return ChatReply("ok", raw, said.text, details=details)

@@ -1,0 +1,140 @@
+"""What a chat model is to a judge, wherever it runs, and how one is asked."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, TypeVar
+
+from alignment.calls.caller import About, Caller, ChatReply, call_key
+from alignment.calls.replies import is_refusal
+from alignment.config.judge_entry import JudgeEntry
+from alignment.data.rows import Message
+from alignment.errors import JudgeError
+
+T = TypeVar("T")
+NOTHING_SAID = "..."  # stands for an empty reply where the model is reminded of it
+
+
+@dataclass(frozen=True, slots=True)
+class ChatCall:
+    """What is asked of a chat model."""
+
+    messages: list[Message]
+    max_tokens: int  # of the reply
+    temperature: float = 0.0
+    seed: int | None = None  # of a sample
+    logprobs: bool = False
+    choices: tuple[str, ...] = ()  # the reply is one of these, where the backend can see to it
+    schema: dict[str, Any] | None = None  # JSON schema of the reply, where the endpoint holds replies to one
+
+
+class Chat(Protocol):
+    """A chat model; one file per backend. Used from several threads."""
+
+    where: str  # for messages: an address, or a path
+
+    def request(self, call: ChatCall) -> dict[str, Any]:
+        """Return all that decides the reply, as JSON, without the key that pays for it."""
+        ...
+
+    def send(self, request: dict[str, Any]) -> ChatReply:
+        """Try once; failures are statuses, and `details["fatal"]` says what makes asking on useless if it lasts.
+
+        Raises: JudgeError where every other call would fail alike.
+        """
+        ...
+
+
+class Model:
+    """A chat model as one judge asks it."""
+
+    def __init__(self, entry: JudgeEntry, chat: Chat, caller: Caller) -> None:
+        self.entry = entry
+        self.chat = chat
+        self.caller = caller
+
+    def ask(
+        self,
+        about: About,
+        messages: Sequence[Message],
+        *,
+        max_tokens: int,
+        logprobs: bool = False,
+        choices: tuple[str, ...] = (),
+        schema: dict[str, Any] | None = None,
+    ) -> ChatReply:
+        """Return the reply to `messages`, one that is known or one that comes.
+
+        Raises: JudgeError where every other call would fail alike; BudgetError.
+        """
+        repeat = about.question.repeat
+        sampled = repeat > 0 or self.entry.temperature > 0
+        call = ChatCall(
+            list(messages),
+            max_tokens,
+            temperature=self.entry.temperature,
+            seed=self.entry.seed + repeat if sampled else None,
+            logprobs=logprobs,
+            choices=choices,
+            schema=schema,
+        )
+        request = self.chat.request(call)
+        reply = self.caller.call(replace(about, max_tokens=max_tokens), request, lambda: self.chat.send(request))
+        if "fatal" in reply.details:
+            raise JudgeError(reply.details["fatal"])
+        return replace(reply, details={**reply.details, "calls": [call_key(about, request)]})
+
+    def ask_twice(
+        self,
+        about: About,
+        question: str,
+        *,
+        read: Callable[[str], T | None],
+        repair: str,
+        max_tokens: int,
+        choices: tuple[str, ...] = (),
+        schema: dict[str, Any] | None = None,
+    ) -> tuple[ChatReply, T | None]:
+        """Ask; where nothing can be read from the reply, say so and ask once more.
+
+        Returns: the last reply and what was read from it, None where its status is not "ok" or it cannot be read. A
+            reply that declines has the status "refusal" and is not asked about again.
+        """
+        options: dict[str, Any] = {"max_tokens": max_tokens, "logprobs": self.entry.logprobs, "choices": choices}
+        messages: list[Message] = [{"role": "user", "content": question}]
+        reply = self.ask(about, messages, schema=schema, **options)
+        if reply.status != "ok":
+            return reply, None
+        found = read(reply.text)
+        if found is not None or is_refusal(reply.text) or not self.entry.repair:
+            return _settled(reply, found), found
+        messages += [{"role": "assistant", "content": reply.raw or NOTHING_SAID}, {"role": "user", "content": repair}]
+        again = self.ask(replace(about, step="repair", calls_to_come=0), messages, schema=schema, **options)
+        found = read(again.text) if again.status == "ok" else None
+        calls = [*reply.details["calls"], *again.details["calls"]]
+        again = replace(again, details={**again.details, "first_reply": reply.raw, "calls": calls})
+        return _settled(again, found), found
+
+
+def _settled(reply: ChatReply, found: Any) -> ChatReply:
+    declined = found is None and reply.status == "ok" and is_refusal(reply.text)
+    return replace(reply, status="refusal") if declined else reply
+
+
+def build_model(entry: JudgeEntry, caller: Caller) -> Model:
+    """Open the backend that an entry names.
+
+    Raises: JudgeError where it cannot be had; ModelError where a local model cannot.
+    """
+    if entry.kind == "openai":
+        from alignment.calls.openai import OpenAIChat
+
+        return Model(entry, OpenAIChat.open(entry, knock=not caller.asks_nobody), caller)
+    if entry.kind == "anthropic":
+        from alignment.calls.anthropic import AnthropicChat
+
+        return Model(entry, AnthropicChat.open(entry, knock=not caller.asks_nobody), caller)
+    if entry.kind == "local":
+        from alignment.calls.local import LocalChat
+
+        return Model(entry, LocalChat.open(entry, load=not caller.asks_nobody), caller)
+    raise JudgeError(f"judge.kind {entry.kind} is no chat model; openai, anthropic and local are.")

@@ -1,0 +1,215 @@
+"""Any causal language model as a chat model in this process: no server, and probabilities of the whole vocabulary."""
+
+import functools
+import json
+import math
+import queue
+import threading
+from concurrent.futures import Future
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from alignment.calls.caller import ChatReply
+from alignment.calls.chat import ChatCall
+from alignment.calls.openai import TOP_LOGPROBS
+from alignment.calls.replies import well_formed
+from alignment.config.judge_entry import JudgeEntry
+from alignment.config.schema import ModelKeys
+from alignment.data.template import Template
+from alignment.errors import DataError, JudgeError
+from alignment.policy.base import load_causal_lm, load_tokenizer, resolve_model
+from alignment.policy.inference import best_device, context_limit
+from alignment.policy.weights import weights_hash
+from alignment.rollout.engine import Sampling
+from alignment.rollout.steps import last_logits, next_logits
+from alignment.rollout.transformers_engine import TransformersEngine
+
+Request = dict[str, Any]
+
+
+class LocalChat:
+    """Answers what several threads ask in batches, from one thread that has the model.
+
+    Where a reply is one of several single tokens it is not written: the probability of each is read behind the prompt,
+    all its spellings (" A", "A") summed, and the likeliest is the reply.
+    """
+
+    def __init__(self, entry: JudgeEntry) -> None:
+        self.entry = entry
+        self.where = entry.model_name_or_path or ""
+        self.keys = ModelKeys(
+            model_name_or_path=self.where,
+            dtype=entry.dtype,
+            load_in_4bit=entry.load_in_4bit,
+            chat_template=entry.chat_template,
+            trust_remote_code=entry.trust_remote_code,
+        )
+        self.weights = weights_hash(resolve_model(self.where).newest)
+        tokenizer = load_tokenizer(self.keys)
+        self.template = Template(tokenizer, entry.chat_template)
+        if self.template.chat_template is None:
+            raise JudgeError(
+                f"judge.model_name_or_path {self.where}: its tokenizer has no chat template; give judge.chat_template, "
+                "Jinja text or a file."
+            )
+        self._letters = functools.cache(self._spellings)
+        self._queue: queue.SimpleQueue[tuple[Request, Future[ChatReply]]] = queue.SimpleQueue()
+        self._model: Any = None
+
+    @classmethod
+    def open(cls, entry: JudgeEntry, *, load: bool = True) -> "LocalChat":
+        """Read the tokenizer and, unless it will be asked nothing, the model.
+
+        Raises: ModelError where there is none; JudgeError where its tokenizer has no chat template.
+        """
+        chat = cls(entry)
+        if load:
+            model = load_causal_lm(chat.keys, trainable=False)
+            chat._model = (model if entry.load_in_4bit else model.to(best_device())).eval()
+            threading.Thread(target=chat._work, name="local-judge", daemon=True).start()
+        return chat
+
+    def request(self, call: ChatCall) -> Request:
+        """Return what decides the reply; the weights stand in it by their hash."""
+        short = bool(call.choices) and call.temperature == 0 and all(map(self._letters(call.choices).get, call.choices))
+        return {
+            "weights": self.weights,
+            "messages": call.messages,
+            "max_tokens": call.max_tokens,
+            "temperature": call.temperature,
+            "seed": call.seed,
+            "logprobs": call.logprobs,
+            "choices": list(call.choices) if short else [],
+        }
+
+    def send(self, request: Request) -> ChatReply:
+        """Wait for the reply."""
+        told: Future[ChatReply] = Future()
+        self._queue.put((request, told))
+        return told.result()
+
+    def _work(self) -> None:
+        while True:
+            batch = [self._queue.get()]
+            while len(batch) < self.entry.per_device_eval_batch_size:
+                try:
+                    batch.append(self._queue.get_nowait())
+                except queue.Empty:
+                    break
+            groups: dict[str, list[tuple[Request, Future[ChatReply]]]] = {}
+            for place, (request, told) in enumerate(batch):
+                alike = json.dumps([request["choices"], request["max_tokens"], request["temperature"] and place])
+                groups.setdefault(alike, []).append((request, told))  # samples alone: a seed's numbers are its own
+            for group in groups.values():
+                self._answer(group)
+
+    @torch.inference_mode()
+    def _answer(self, group: list[tuple[Request, "Future[ChatReply]"]]) -> None:
+        """Answer requests of one kind; what cannot be read fails alone, what the model raises fails all of them."""
+        read: list[tuple[Request, Future[ChatReply], list[int]]] = []
+        most = context_limit(self._model)
+        for request, told in group:
+            try:
+                ids = self.template.prompt_ids(request["messages"])
+            except DataError as error:
+                told.set_result(ChatReply("api_error", str(error)))
+                continue
+            room = 1 if request["choices"] else request["max_tokens"]
+            if most is not None and len(ids) + room > most:
+                said = f"{len(ids)} tokens of question and {room} of reply are more than the model's context of {most}"
+                told.set_result(ChatReply("truncated", said))
+            else:
+                read.append((request, told, ids))
+        if not read:
+            return
+        try:
+            prompts = [ids for _, _, ids in read]
+            request = read[0][0]
+            replies = self._choose(prompts, request) if request["choices"] else self._write(prompts, read)
+            for (_, told, _), reply in zip(read, replies, strict=True):
+                told.set_result(reply)
+        except BaseException as error:  # the thread has nobody else to tell
+            said = f"judge.model_name_or_path {self.where}: {type(error).__name__}: {error}"
+            for _, told, _ in read:
+                if not told.done():
+                    told.set_exception(
+                        JudgeError(f"{said}; lower judge.per_device_eval_batch_size if memory is short.")
+                    )
+
+    def _choose(self, prompts: list[list[int]], request: Request) -> list[ChatReply]:
+        """Read the probabilities of the choices behind each prompt."""
+        letters = self._letters(tuple(request["choices"]))
+        last = next_logits(self._model, prompts, self.template.tokenizer.pad_token_id or 0).float().log_softmax(-1)
+        summed = torch.stack([last[:, spellings].logsumexp(-1) for spellings in letters.values()], dim=-1).tolist()
+        replies = []
+        for row, prompt in zip(summed, prompts, strict=True):
+            logps = dict(zip(letters, row, strict=True))
+            details = self._details(len(prompt), 0)
+            if not all(map(math.isfinite, logps.values())):
+                said = f"the model's probabilities of {', '.join(logps)} are not finite"
+                replies.append(ChatReply("api_error", said, details=details))
+                continue
+            best = max(logps, key=lambda text: logps[text])
+            top = [{"token": text, "logprob": min(0.0, logp)} for text, logp in logps.items()]
+            tokens = [{"token": best, "logprob": min(0.0, logps[best]), "top_logprobs": top}]
+            replies.append(ChatReply("ok", best, best, tokens, details))
+        return replies
+
+    def _write(self, prompts: list[list[int]], read: list[Any]) -> list[ChatReply]:
+        request = read[0][0]
+        stops = self.template.stop_token_ids
+        sampling = Sampling(
+            request["max_tokens"], request["temperature"], stop_token_ids=stops, seed=request["seed"] or 0
+        )
+        pad = self.template.tokenizer.pad_token_id or 0
+        engine = TransformersEngine(self._model, pad, self.entry.per_device_eval_batch_size)
+        replies = []
+        for (asked, _, _), prompt, completion in zip(read, prompts, engine.generate(prompts, sampling), strict=True):
+            ids = completion.words
+            text = well_formed(self.template.answer_text(prompt, ids))
+            tokens = self._tokens(prompt, ids) if asked["logprobs"] else []
+            details = self._details(len(prompt), len(completion.ids))
+            replies.append(ChatReply("ok" if completion.stopped else "truncated", text, text, tokens, details))
+        return replies
+
+    def _tokens(self, prompt: list[int], ids: list[int]) -> list[dict[str, Any]]:
+        """Return each written token with the likeliest ones in its place."""
+        if not ids:
+            return []
+        whole = torch.tensor([prompt + ids], device=self._model.device)
+        logits = self._model(input_ids=whole, use_cache=False, **last_logits(self._model, len(ids) + 1)).logits
+        logps = logits[0, -len(ids) - 1 : -1].float().log_softmax(-1)
+        top: tuple[Tensor, Tensor] = logps.topk(min(TOP_LOGPROBS, logps.shape[-1]))
+        decode = self.template.tokenizer.decode
+        tokens, before = [], ""
+        for place, token in enumerate(ids):
+            text = self.template.answer_text(prompt, ids[: place + 1])
+            if text.endswith("\N{REPLACEMENT CHARACTER}") and place + 1 < len(
+                ids
+            ):  # part of a character, which a later token completes
+                text = before
+            others = [
+                {"token": decode([other]), "logprob": logp}
+                for logp, other in zip(top[0][place].tolist(), top[1][place].tolist(), strict=True)
+                if other != token
+            ]
+            said = {"token": text[len(before) :], "logprob": logps[place, token].item()}
+            tokens.append({**said, "top_logprobs": [said, *others]})
+            before = text
+        return tokens
+
+    def _spellings(self, choices: tuple[str, ...]) -> dict[str, list[int]]:
+        """Return the tokens that spell each choice, white space around it left out."""
+        tokenizer = self.template.tokenizer
+        found: dict[str, list[int]] = {choice: [] for choice in choices}
+        for token in range(len(tokenizer)):
+            text = tokenizer.decode([token]).strip()
+            if text in found and token not in self.template.stop_token_ids:
+                found[text].append(token)
+        return found
+
+    def _details(self, prompt_tokens: int, completion_tokens: int) -> dict[str, Any]:
+        usage = {"prompt_tokens": prompt_tokens, "completion_tokens": completion_tokens}
+        return {"model": self.where, "usage": usage}

@@ -1,0 +1,169 @@
+"""Chat models behind an OpenAI-compatible endpoint: OpenAI, vLLM, SGLang, Ollama, `transformers serve`, ..."""
+
+import math
+import weakref
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx2
+import openai
+
+from alignment.calls.caller import ChatReply
+from alignment.calls.chat import ChatCall
+from alignment.calls.logprobs import LARGEST_TOTAL
+from alignment.calls.replies import ReplyFault, chat_completion, details_of
+from alignment.calls.transport import (
+    CONNECT_SECONDS,
+    NO_KEY,
+    WITHOUT_LOGPROBS,
+    Transport,
+    checked_url,
+    client_of,
+    key_of,
+)
+from alignment.config.judge_entry import JudgeEntry
+from alignment.errors import JudgeError
+
+TOP_LOGPROBS = 20  # the most that OpenAI and vLLM give
+USAGE = {"prompt_tokens": "prompt_tokens", "completion_tokens": "completion_tokens", "total_tokens": "total_tokens"}
+TYPED_USAGE = {"input_tokens": "prompt_tokens", "output_tokens": "completion_tokens"}
+
+
+class OpenAIChat:
+    """One attempt a `send`: limits, budget and retries are the caller's."""
+
+    def __init__(self, entry: JudgeEntry, client: openai.OpenAI) -> None:
+        self.entry = entry
+        self.client = client
+        self.where = str(client.base_url)
+        self.transport = Transport(entry, openai, self.where, client.api_key)
+        # OpenAI's own newer models refuse `max_tokens`; other servers know only that.
+        official = (urlsplit(self.where).hostname or "").endswith("openai.com")
+        self._limit = "max_completion_tokens" if official else "max_tokens"
+        self._has_logprobs = False  # the endpoint has returned some
+        weakref.finalize(self, client.close).atexit = False  # connections go with the endpoint
+
+    @classmethod
+    def open(cls, entry: JudgeEntry, *, knock: bool = True) -> "OpenAIChat":
+        """Build the client and knock at the endpoint, unless it will be asked nothing: then no key is needed either.
+
+        Raises: JudgeError where the model or the key is missing, nobody listens, or the key is refused: better now
+            than after hours of sampling.
+        """
+        if not entry.model:
+            raise JudgeError("judge.model is not set; an openai judge needs the model's name at the endpoint.")
+        base_url = checked_url(entry.base_url)
+        client = openai.OpenAI(
+            base_url=base_url,
+            api_key=key_of(entry) if knock else NO_KEY,
+            max_retries=0,
+            timeout=openai.Timeout(entry.timeout_seconds, connect=min(CONNECT_SECONDS, entry.timeout_seconds)),
+            http_client=client_of(entry, base_url),
+        )
+        chat = cls(entry, client)
+        if knock:
+            chat.transport.knock(client.models.with_raw_response.list)
+        return chat
+
+    def request(self, call: ChatCall) -> dict[str, Any]:
+        """Return the body that is posted."""
+        if self.entry.endpoint == "systemone":
+            return self._typed_choice(call)
+        form = {"type": "json_schema", "json_schema": {"name": "reply", "strict": True, "schema": call.schema}}
+        return {
+            "model": self.entry.model,
+            "messages": call.messages,
+            "temperature": call.temperature,
+            self._limit: call.max_tokens,
+            **({"seed": call.seed} if call.seed is not None else {}),
+            **({"logprobs": True, "top_logprobs": TOP_LOGPROBS} if call.logprobs else {}),
+            **({"response_format": form} if call.schema else {}),
+            **self.entry.extra_body,
+        }
+
+    def send(self, request: dict[str, Any]) -> ChatReply:
+        """Try once.
+
+        Raises: JudgeError where every other call would fail alike: no access, no such model, no log-probabilities.
+        """
+        typed = "questions" in request
+        # Not `chat.completions.create`, which spends a millisecond on parsing what is parsed here.
+        path = "/systemone" if typed else "/chat/completions"
+        parsed = self.transport.attempt(
+            lambda: self.client.post(path, cast_to=httpx2.Response, body=request).content,
+            max_tokens=request.get(self._limit),
+            logprobs=bool(request.get("logprobs")),
+        )
+        if isinstance(parsed, ChatReply):
+            return parsed
+        return self._choice(parsed, request) if typed else self._completion(parsed, request)
+
+    def _completion(self, parsed: dict[str, Any], request: dict[str, Any]) -> ChatReply:
+        try:
+            said, logprobs = chat_completion(parsed)
+            wanted = bool(request.get("logprobs"))
+            tokens = self._tokens(logprobs) if wanted and said.text else []
+        except ReplyFault as fault:
+            return self.transport.unexpected(parsed, fault)
+        details = details_of(parsed, said, USAGE)
+        raw = self.transport.clean(said.text)
+        if said.ended == "refusal":
+            return ChatReply("refusal", self.transport.clean(said.refusal or said.text), details=details)
+        one_token = wanted and request.get(self._limit) == 1  # that token is all that was asked for
+        if said.ended == "truncated" and not one_token:
+            return ChatReply("truncated", raw, details=details)
+        if wanted and said.text and not tokens:
+            return ChatReply("api_error", f"no log-probabilities with the reply {raw}", details=details)
+        return ChatReply("ok", raw, said.text, tokens, details)
+
+    def _tokens(self, logprobs: Any) -> list[dict[str, Any]]:
+        """Return the tokens with their log-probabilities; [] where this one reply has none.
+
+        Raises: JudgeError where the endpoint seems to give none at all; ReplyFault where they are of another type.
+        """
+        tokens = logprobs.get("content") if isinstance(logprobs, dict) else logprobs
+        if isinstance(tokens, list) and tokens:
+            if not all(isinstance(token, dict) for token in tokens):
+                raise ReplyFault("its log-probabilities are of another type")
+            self._has_logprobs = True
+            return tokens
+        if tokens or not isinstance(logprobs, dict | list | None):
+            raise ReplyFault("its log-probabilities are of another type")
+        if self._has_logprobs:
+            return []
+        raise JudgeError(
+            f"{self.where} returned no log-probabilities for model {self.entry.model}, and judge.logprobs is true; "
+            f"{WITHOUT_LOGPROBS}"
+        )
+
+    def _typed_choice(self, call: ChatCall) -> dict[str, Any]:
+        """A question of `transformers serve`'s System One endpoint: which of several texts, with probabilities."""
+        if not call.choices:
+            raise JudgeError(
+                "judge.endpoint systemone chooses one of several texts and writes none; what is asked here needs "
+                "endpoint: chat."
+            )
+        *_, last = call.messages
+        question = {"type": "choice", "criteria": dict.fromkeys(call.choices)}
+        return {"model": self.entry.model, "state": last["content"], "questions": {"verdict": question},
+                **self.entry.extra_body}  # fmt: skip
+
+    def _choice(self, parsed: dict[str, Any], request: dict[str, Any]) -> ChatReply:
+        offered = request["questions"]["verdict"]["criteria"]
+        try:
+            answer = parsed["answers"]["verdict"]
+            chosen, told = answer["choice"], answer["probabilities"]
+            probabilities = {text: told[text] for text in offered}
+            if len(told) != len(offered) or not all(type(p) in (int, float) for p in probabilities.values()):
+                raise ValueError
+            if not all(0.0 <= p <= 1.0 for p in probabilities.values()) or sum(probabilities.values()) > LARGEST_TOTAL:
+                raise ValueError
+            if not 0.0 < probabilities[chosen] == max(probabilities.values()):
+                raise ValueError
+        except (LookupError, TypeError, ValueError, AttributeError):
+            return self.transport.unexpected(parsed, ReplyFault("it is no choice of what was offered"))
+        top = [{"token": text, "logprob": math.log(p)} for text, p in probabilities.items() if p > 0]
+        tokens: list[dict[str, Any]] = [{"token": chosen, "top_logprobs": top}]
+        # The probabilities add up to one over what was offered: how much the model would have said else is not known.
+        details = {**details_of(parsed, None, TYPED_USAGE), "normalised": True}
+        return ChatReply("ok", chosen, chosen, tokens, details)

@@ -1,0 +1,91 @@
+"""What a judge's tokens cost: prices in the recipe, or a table of models in a YAML file."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from alignment.calls.yaml_files import read_yaml
+from alignment.config.schema import JudgeEntry
+from alignment.errors import JudgeError
+from alignment.strict_json import shown
+
+MILLION = 1_000_000
+HIGHEST_PRICE = 10**9  # for as many tokens, so that all sums stay finite
+
+
+@dataclass(frozen=True, slots=True)
+class Prices:
+    """What tokens cost, in `currency` per million."""
+
+    prompt: float
+    completion: float
+    currency: str = "USD"
+
+    def cost(self, prompt_tokens: float, completion_tokens: float) -> float:
+        """Return the cost of one call or many."""
+        return (prompt_tokens * self.prompt + completion_tokens * self.completion) / MILLION
+
+
+@dataclass(frozen=True, slots=True)
+class Tariff:
+    """What each judge's tokens cost; those of a judge that is not named cost nothing."""
+
+    judges: Mapping[str, Prices]
+
+    @property
+    def currency(self) -> str:
+        """The one currency of all."""
+        return next(iter(self.judges.values())).currency
+
+    def cost(self, judge: str, prompt_tokens: float, completion_tokens: float) -> float:
+        """Return the cost of one judge's call or calls."""
+        prices = self.judges.get(judge)
+        return prices.cost(prompt_tokens, completion_tokens) if prices else 0.0
+
+
+def tariff_of(entry: JudgeEntry) -> Tariff | None:
+    """Return the prices of a recipe's judge, or of a jury's members; None where it gives none.
+
+    Raises: JudgeError where a table cannot be read or lacks a model, or members differ in the currency, or two of one
+        name in the price.
+    """
+    found: dict[str, Prices] = {}
+    for judge in entry.members or [entry]:
+        prices = prices_of(judge)
+        if prices is None:
+            continue
+        known = found.setdefault(judge.label, prices)
+        if known != prices:
+            raise JudgeError(f"two members are called {judge.label} and differ in their prices; give each a name.")
+    currencies = sorted({prices.currency for prices in found.values()})
+    if len(currencies) > 1:
+        raise JudgeError(f"the members' prices are in {' and '.join(currencies)}; give them in one currency.")
+    return Tariff(found) if found else None
+
+
+def prices_of(entry: JudgeEntry) -> Prices | None:
+    """Return the prices of a recipe's judge; None where it gives none.
+
+    Raises: JudgeError where the table cannot be read or does not have the model.
+    """
+    if entry.prices is None:
+        return None
+    if not isinstance(entry.prices, str):
+        return Prices(**entry.prices.model_dump())
+    _, table = read_yaml(entry.prices, "judge.prices")
+    found = table.get(entry.model) if isinstance(table, dict) else None
+    if not isinstance(found, dict):
+        raise JudgeError(
+            f"judge.prices {entry.prices}: has no entry for model {entry.model}; add one with prompt and completion, "
+            "per million tokens."
+        )
+    return Prices(_price(found, "prompt", entry), _price(found, "completion", entry), str(found.get("currency", "USD")))
+
+
+def _price(found: dict[str, Any], name: str, entry: JudgeEntry) -> float:
+    price = found.get(name)
+    if isinstance(price, bool) or not isinstance(price, int | float) or not 0 <= price <= HIGHEST_PRICE:
+        raise JudgeError(
+            f"judge.prices {entry.prices}: {entry.model}.{name} is {shown(price)}, not a price per million tokens."
+        )
+    return float(price)

@@ -1,0 +1,317 @@
+"""Every answer that was sampled and every judge call, in one SQLite file beside the labels.
+
+Sampling and judging are paid for once: what stands here is never done again, however the process ended. Verdicts are
+not kept: they are read from the replies, so the labels can be rebuilt without a call, by another parser too.
+"""
+
+import contextlib
+import json
+import os
+import secrets
+import sqlite3
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from alignment.calls.caller import About, ChatReply, question_key
+from alignment.calls.replies import well_formed
+from alignment.calls.store_rows import Damage, Sampled, answers_in, count_of, fault_of, known_reply, sampled, text_of
+from alignment.errors import DataError, LineageError
+from alignment.evaluate.judging import Comparison, Listing, Question
+
+VERSION = 3
+BEFORE_TOKENS = 2  # whose samples have no tokens
+GIVEN_OR_SAMPLED = ("answers", "policy")  # settings, of which a run has one
+FENCE_SECRET = "fence_secret"  # in `settings`: hexadecimal; stores from before there was one have none
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS settings (name TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS samples (
+    position INTEGER PRIMARY KEY,   -- of the prompt in the run's list of prompts
+    prompt TEXT NOT NULL,           -- JSON
+    responses TEXT NOT NULL,        -- JSON list of texts
+    stopped TEXT NOT NULL,          -- JSON list of booleans: false where cut off at max_new_tokens
+    tokens TEXT                     -- JSON: their token ids, see alignment/data/sampled.py
+);
+CREATE TABLE IF NOT EXISTS calls (
+    id INTEGER PRIMARY KEY,
+    key TEXT NOT NULL,              -- SHA-256 of judge, request and repeat: what makes two calls the same
+    question TEXT NOT NULL,         -- SHA-256 of prompt and answers as shown
+    asked TEXT NOT NULL,            -- JSON [prompt, answer shown first, ...]
+    shown TEXT NOT NULL,            -- first | swapped, or the order of a list's answers
+    repeat INTEGER NOT NULL,        -- which of several askings
+    step TEXT NOT NULL,             -- verdict | reasoning | repair | critique | revision
+    judge TEXT NOT NULL,            -- its name in the recipe
+    model TEXT,                     -- exactly, as the endpoint names it
+    prompt_hash TEXT NOT NULL,
+    seed INTEGER,
+    request TEXT NOT NULL,          -- JSON, all that was sent but the key that pays
+    status TEXT NOT NULL,           -- ok | refusal | truncated | api_error
+    rejected INTEGER NOT NULL DEFAULT 0,  -- 1: no verdict could be read from it, so it is no answer
+    raw TEXT NOT NULL,              -- what the judge wrote, or the error
+    tokens TEXT,                    -- JSON: tokens with their log-probabilities
+    details TEXT NOT NULL,          -- JSON: finish reason, usage
+    prompt_tokens INTEGER NOT NULL,
+    completion_tokens INTEGER NOT NULL,
+    cost REAL,                      -- in the currency of the recipe's prices
+    seconds REAL NOT NULL,
+    asked_at REAL NOT NULL          -- Unix time
+);
+CREATE UNIQUE INDEX IF NOT EXISTS answered ON calls (key) WHERE status = 'ok' AND NOT rejected;
+CREATE INDEX IF NOT EXISTS by_key ON calls (key);
+CREATE INDEX IF NOT EXISTS of_question ON calls (question, repeat);
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """What a store's calls took."""
+
+    calls: int
+    failed_calls: int
+    prompt_tokens: int
+    completion_tokens: int
+    cost: float | None  # None where no call had a price
+    seconds: float  # of waiting, summed over calls
+
+
+class CallStore:
+    """The open store; one process holds it at a time, and its threads share it."""
+
+    def __init__(self, path: Path, *, rejected: bool = False, may_rebind: bool = False) -> None:
+        """Open or create the file, which only its owner may read.
+
+        Args:
+            rejected: replies without a verdict count as known, to be read anew. may_rebind: as long as nothing was
+                answered, another policy, data set or way of sampling may take the place of the one before.
+
+        Raises: DataError where it is not a store; AlignmentError where another process holds it.
+        """
+        self.path = path
+        self.rejected = rejected
+        self.may_rebind = may_rebind
+        self._lock = threading.RLock()
+        with contextlib.suppress(OSError):  # where it exists, or cannot be made: then SQLite tells why
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL, 0o600))
+        with self._naming():
+            self._connection = sqlite3.connect(path, timeout=1.0, isolation_level=None, check_same_thread=False)
+            # The exclusive lock keeps a second run out of the folder and dies with its process. In WAL mode with
+            # synchronous=NORMAL a commit outlives the process, however it ends; a power cut may cost the last moments,
+            # never the file. FULL would wait for the disk 80 times a second, too slow for a judge that is a function.
+            for pragma in ("locking_mode=EXCLUSIVE", "journal_mode=WAL", "synchronous=NORMAL"):
+                self._connection.execute(f"PRAGMA {pragma}")
+            version = self._connection.execute("PRAGMA user_version").fetchone()[0]
+            if version not in (0, BEFORE_TOKENS, VERSION):
+                raise DataError(
+                    f"{path}: written by another version of this project (store {version}, this one reads {VERSION}); "
+                    "finish the run with that version, or name another output_dir."
+                )
+            added = "ALTER TABLE samples ADD COLUMN tokens TEXT;" if version == BEFORE_TOKENS else ""
+            self._connection.executescript(f"BEGIN IMMEDIATE; {added} {SCHEMA} PRAGMA user_version={VERSION}; COMMIT;")
+            self.fence_secret = self._secret()
+
+    def _secret(self) -> bytes:
+        """Return what the fences in this store's calls are made with; a store without calls gets one of its own."""
+        with self._transaction() as connection:
+            row = connection.execute("SELECT value FROM settings WHERE name = ?", (FENCE_SECRET,)).fetchone()
+            if row is not None:
+                return text_of(row[0], "the fence_secret in settings").encode()
+            if connection.execute("SELECT EXISTS (SELECT 1 FROM calls)").fetchone()[0]:
+                return b""
+            made = secrets.token_hex(32)
+            connection.execute("INSERT INTO settings VALUES (?, ?)", (FENCE_SECRET, made))
+            return made.encode()
+
+    def bind(self, **settings: Any) -> None:
+        """Remember what the run depends on, or compare it with what was remembered.
+
+        Raises: LineageError where a run that goes on would mix two policies, data sets or ways of sampling.
+        """
+        with self._transaction() as connection:
+            before = {name: value for name, value in connection.execute("SELECT name, value FROM settings")}
+            given = {name: json.dumps(value, sort_keys=True) for name, value in settings.items()}
+            changed = [name for name in given if name in before and before[name] != given[name]]
+            if any(name in given and other in before for name, other in (GIVEN_OR_SAMPLED, GIVEN_OR_SAMPLED[::-1])):
+                changed.append("source of answers")
+            if changed and self.may_rebind and self._nothing_said(connection):
+                connection.execute("DELETE FROM samples")
+                connection.execute("DELETE FROM settings WHERE name != ?", (FENCE_SECRET,))
+            elif changed:
+                raise LineageError(
+                    f"{self.path}: the interrupted run it belongs to had another "
+                    f"{', '.join(name.replace('_', ' ') for name in changed)}; put it back to go on, or "
+                    f"{self._anew(connection)}."
+                )
+            connection.executemany("INSERT OR IGNORE INTO settings VALUES (?, ?)", given.items())
+
+    def _nothing_said(self, connection: sqlite3.Connection) -> bool:
+        """Whether neither a judge has answered nor a person labelled."""
+        people = connection.execute("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'people'").fetchone()
+        labelled = people and connection.execute("SELECT 1 FROM people LIMIT 1").fetchone()
+        return not labelled and not answers_in(connection)
+
+    def _anew(self, connection: sqlite3.Connection) -> str:
+        answers = answers_in(connection)
+        if not answers:
+            return "pass --overwrite true to run anew"
+        return f"name another output_dir to run anew: the {answers} answers of the judge here are paid for"
+
+    def add_samples(self, samples: Iterable[Sampled]) -> None:
+        """Keep sampled answers, all or none."""
+        rows = [
+            (sample.position, *map(_json, (sample.prompt, sample.responses, sample.stopped, sample.tokens)))
+            for sample in samples
+        ]
+        with self._transaction() as connection:
+            connection.executemany("INSERT INTO samples VALUES (?, ?, ?, ?, ?)", rows)
+
+    def samples(self) -> dict[int, Sampled]:
+        """Return the answers sampled so far, by position.
+
+        Raises: DataError naming the row that was changed by hand or damaged.
+        """
+        with self._naming():
+            found = [sampled(row) for row in self._rows("SELECT * FROM samples ORDER BY position")]
+        return {sample.position: sample for sample in found}
+
+    def known(self, key: str) -> ChatReply | None:
+        """Return the good reply to a call; failures, refusals and what could not be read are none.
+
+        Raises: DataError naming the row that was changed by hand or damaged.
+        """
+        with self._naming():
+            rows = self._rows(
+                "SELECT id, raw, tokens, details FROM calls WHERE key = ? AND status = 'ok' AND rejected <= ?"
+                " ORDER BY rejected, id DESC LIMIT 1",
+                key,
+                int(self.rejected),
+            )
+            return known_reply(rows[0]) if rows else None
+
+    def keep(
+        self, key: str, about: About, request: dict[str, Any], reply: ChatReply, *, seconds: float, asked_at: float
+    ) -> None:
+        """Keep a call, a failed one too; once this returns, no kill loses it."""
+        usage, seed = reply.details.get("usage"), request.get("seed")
+        counts = usage if isinstance(usage, dict) else {}
+        model = reply.details.get("model")
+        row = (
+            key,
+            about.key(),
+            _json(_asked(about.question)),
+            _shown(about.question),
+            about.question.repeat,
+            about.step,
+            about.judge,
+            well_formed(model) if isinstance(model, str) else None,
+            about.prompt_hash,
+            seed if isinstance(seed, int) and abs(seed) < 2**63 else None,
+            _json(request),
+            reply.status,
+            well_formed(reply.text or reply.raw),
+            _json(reply.tokens) if reply.tokens else None,
+            _json(reply.details),
+            count_of(counts.get("prompt_tokens")) or 0,
+            count_of(counts.get("completion_tokens")) or 0,
+            reply.cost,
+            seconds,
+            asked_at,
+        )
+        places = ", ".join("?" * len(row))
+        columns = (
+            "key, question, asked, shown, repeat, step, judge, model, prompt_hash, seed, request, status, raw, tokens,"
+            " details, prompt_tokens, completion_tokens, cost, seconds, asked_at"
+        )
+        with self._lock, self._naming():  # one statement is a transaction of its own
+            # Two threads may ask the same at the same time; the first answer is the answer.
+            self._connection.execute(f"INSERT OR IGNORE INTO calls ({columns}) VALUES ({places})", row)
+
+    def reject(self, question: Question, judge: str, calls: Sequence[str] | None = None) -> None:
+        """Take note that a judge's replies to a question gave no verdict: asked again, it is asked anew.
+
+        Args:
+            calls: keys of those that could not be used, where a question takes several: one for each criterion of a
+                rubric, say. None: all of them.
+        """
+        which, values = "", [question_key(question), question.repeat, judge]
+        if calls is not None:
+            which, values = f" AND key IN ({', '.join('?' * len(calls))})", [*values, *calls]
+        with self._transaction() as connection:
+            connection.execute(
+                "UPDATE calls SET rejected = 1 WHERE question = ? AND repeat = ? AND status = 'ok' AND judge = ?"
+                + which,
+                values,
+            )
+
+    def models(self, judge: str) -> list[str]:
+        """Return the exact models that answered as this judge, as their endpoint names them."""
+        rows = self._rows("SELECT DISTINCT model FROM calls WHERE judge = ? AND model IS NOT NULL", judge)
+        return sorted(str(model) for (model,) in rows)
+
+    def unanswered(self) -> int:
+        """Return how many different calls never got a good reply."""
+        query = "SELECT COUNT(DISTINCT key) FROM calls WHERE key NOT IN (SELECT key FROM calls WHERE status = 'ok')"
+        return int(self._rows(query)[0][0])
+
+    def totals(self) -> Totals:
+        """Return what all calls took."""
+        query = (
+            "SELECT COUNT(*), COALESCE(SUM(status != 'ok'), 0), COALESCE(SUM(prompt_tokens), 0),"
+            " COALESCE(SUM(completion_tokens), 0), SUM(cost), COALESCE(SUM(seconds), 0.0) FROM calls"
+        )
+        return Totals(*self._rows(query)[0])
+
+    def close(self) -> None:
+        """Fold the journal into the file and let go of it."""
+        with self._lock:
+            self._connection.close()
+
+    def __enter__(self) -> "CallStore":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _rows(self, query: str, *values: Any) -> list[Any]:
+        with self._lock, self._naming():
+            return self._connection.execute(query, values).fetchall()
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        with self._lock, self._naming():
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._connection
+            except BaseException:
+                with contextlib.suppress(sqlite3.Error):
+                    self._connection.execute("ROLLBACK")
+                raise
+            self._connection.execute("COMMIT")
+
+    @contextlib.contextmanager
+    def _naming(self) -> Iterator[None]:
+        """Turn what SQLite and damaged rows raise into errors that name the file and what to do."""
+        try:
+            yield
+        except Damage as damage:
+            raise DataError(f"{self.path}: {damage}; it was changed by hand or is damaged. {damage.remedy}") from None
+        except (sqlite3.Error, UnicodeDecodeError, OverflowError) as error:
+            raise fault_of(self.path, error) from error
+
+
+def _asked(question: Question) -> list[Any]:
+    if isinstance(question, Comparison):
+        return [question.prompt, question.first, question.second]
+    return [question.prompt, *(question.answers if isinstance(question, Listing) else [question.answer])]
+
+
+def _shown(question: Question) -> str:
+    if isinstance(question, Comparison):
+        return question.shown
+    return ",".join(map(str, question.order)) if isinstance(question, Listing) else "first"
+
+
+def _json(value: Any) -> str:
+    # ASCII keeps lone surrogates of a broken answer out of SQLite's UTF-8.
+    return json.dumps(value)

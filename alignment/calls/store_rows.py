@@ -1,0 +1,165 @@
+"""What is read of a store of calls: each value has its type, or the row is named.
+
+A store is a file that lies about: it may have been edited, or half of it lost. No label comes from a row whose values
+are not what this project writes, and no message advises to delete calls that are paid for.
+"""
+
+import contextlib
+import sqlite3
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from alignment.calls.caller import ChatReply
+from alignment.calls.replies import MOST_TOKENS
+from alignment.data.fields import BadRow
+from alignment.data.rows import Prompt, Ranking
+from alignment.data.sampled import KEY, require_records
+from alignment.errors import AlignmentError, DataError, JsonError
+from alignment.strict_json import OURS, parse, shown
+
+
+class Damage(ValueError):
+    """A row is not as it was written."""
+
+    def __init__(self, what: str, remedy: str) -> None:
+        """Keep what to do."""
+        super().__init__(what)
+        self.remedy = remedy
+
+
+@dataclass(frozen=True, slots=True)
+class Sampled:
+    """K answers to the prompt at one position of the run's list."""
+
+    position: int
+    prompt: Prompt
+    responses: list[str]
+    stopped: list[bool]
+    tokens: list[dict[str, Any]] = field(default_factory=list)  # as `alignment.data.sampled` keeps them
+
+    @classmethod
+    def of(cls, position: int, ranking: Ranking) -> "Sampled":
+        """Take the answers of a ranking."""
+        stopped = [ranking.stopped(index) for index in range(len(ranking.responses))]
+        return cls(position, ranking.prompt, ranking.responses, stopped, ranking.provenance.get(KEY) or [])
+
+    def of_answers(self) -> dict[str, Any]:
+        """Return what provenance holds of the answers."""
+        return {"stopped": self.stopped, **({KEY: self.tokens} if self.tokens else {})}
+
+
+def sampled(row: tuple[Any, ...]) -> Sampled:
+    """Read a row of the table `samples`.
+
+    Raises: Damage.
+    """
+    position, prompt, responses, stopped, tokens = row
+    where = f"the row of samples at position {shown(position)}"
+    prompt, responses, stopped = (_json(each, where) for each in (prompt, responses, stopped))
+    tokens = [] if tokens is None else _json(tokens, where) or []  # none in stores of earlier releases
+    faults = {
+        "prompt": not (isinstance(prompt, str) or (_is_list(prompt, dict) and all(map(_is_message, prompt)))),
+        "responses": not _is_list(responses, str),
+        "stopped": not _is_list(stopped, bool) or (_is_list(responses, str) and len(stopped) != len(responses)),
+        "position": type(position) is not int or position < 0,
+    }
+    for name, wrong in faults.items():
+        if wrong:
+            raise Damage(f"{where} has no {name} that fits", SAMPLED_ANEW)
+    try:
+        require_records(tokens, len(responses))
+    except BadRow as error:
+        raise Damage(f"{where}: {error}", SAMPLED_ANEW) from None
+    return Sampled(position, prompt, responses, stopped, tokens)
+
+
+def known_reply(row: tuple[Any, ...]) -> ChatReply:
+    """Read `id, raw, tokens, details` of a row of the table `calls`.
+
+    Raises: Damage.
+    """
+    number, raw, tokens, details = row
+    where = f"row {shown(number)} of calls"
+    remedy = ASKED_ANEW.format(number=shown(number))
+    raw = text_of(raw, f"raw in {where}", remedy)
+    tokens = [] if tokens is None else _json(tokens, f"tokens in {where}", remedy)
+    details = _json(details, f"details in {where}", remedy)
+    if not _is_list(tokens, dict) or not isinstance(details, dict):
+        raise Damage(f"{where} has tokens or details of another type", remedy)
+    return ChatReply("ok", raw, raw, tokens, details)
+
+
+def text_of(value: Any, what: str, remedy: str = "Put it back as it was, or name another output_dir.") -> str:
+    """Return a value that is a text.
+
+    Raises: Damage.
+    """
+    if not isinstance(value, str):
+        raise Damage(f"{what} is {shown(value)} and no text", remedy)
+    return value
+
+
+def count_of(tokens: Any) -> int | None:
+    """Return a number of tokens; None where it is none, as endpoints may send anything."""
+    return tokens if type(tokens) is int and 0 <= tokens <= MOST_TOKENS else None
+
+
+SAMPLED_ANEW = "Put it back as it was, or name another output_dir."
+ASKED_ANEW = (
+    'Take the row out (sqlite3 FILE "DELETE FROM calls WHERE id = {number}"), and its question is asked again; the '
+    "others are kept."
+)
+
+
+def _json(value: Any, what: str, remedy: str = SAMPLED_ANEW) -> Any:
+    try:
+        return parse(text_of(value, what, remedy), OURS)
+    except JsonError as error:
+        raise Damage(f"{what}: {error}", remedy) from None
+
+
+def _is_list(value: Any, kind: type) -> bool:
+    return isinstance(value, list) and all(isinstance(each, kind) for each in value)
+
+
+def _is_message(value: dict[Any, Any]) -> bool:
+    return all(isinstance(part, str) for part in value.values()) and {"role", "content"} <= value.keys()
+
+
+def unanswered(folder: Path) -> frozenset[str]:
+    """Return the names of a folder's stores in which no judge's answer stands: nothing is lost with them."""
+    found: set[str] = set()
+    for path in folder.glob("calls*.sqlite"):
+        read_only = f"file:{quote(str(path))}?mode=ro"
+        with (
+            contextlib.suppress(sqlite3.Error),
+            contextlib.closing(sqlite3.connect(read_only, timeout=1.0, uri=True)) as connection,
+        ):
+            if not answers_in(connection):
+                found |= {path.name, f"{path.name}-wal", f"{path.name}-shm"}
+    return frozenset(found)
+
+
+def answers_in(connection: sqlite3.Connection) -> int:
+    """Return how many calls of a store were answered."""
+    return int(connection.execute("SELECT COUNT(*) FROM calls WHERE status = 'ok'").fetchone()[0])
+
+
+def fault_of(path: Path, error: Exception) -> AlignmentError:
+    """Say what SQLite's error means for a store, and what to do that loses no call."""
+    text = " ".join(str(error).split())
+    if "locked" in text:
+        message = "another process is labelling into this folder; wait for it to end, or name another output_dir."
+        return AlignmentError(f"{path}: {message}")
+    if "full" in text or "disk I/O" in text:
+        message = "free some and run the same command again: it goes on where it was."
+        return AlignmentError(f"{path}: no room left on the disk ({text}); {message}")
+    if "readonly" in text or "unable to open" in text:
+        message = "allow yourself to write it and its folder, or name another output_dir."
+        return AlignmentError(f"{path}: cannot be written ({text}); {message}")
+    return DataError(
+        f"{path}: cannot be used as a store of calls ({text}). Its calls may be paid for: copy it before you try to "
+        "repair it (sqlite3 FILE .recover), or name another output_dir."
+    )

@@ -1,0 +1,17 @@
+"""Where a model that only answers runs, and how many tokens it can read."""
+
+from typing import Any
+
+import torch
+
+
+def context_limit(model: Any, max_length: int | None = None) -> int | None:
+    """Most tokens a sequence may have: `max_length`, or less where the model cannot read as many."""
+    context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    limits = [limit for limit in (context, max_length) if limit is not None]
+    return min(limits, default=None)
+
+
+def best_device() -> torch.device:
+    """The GPU where there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")

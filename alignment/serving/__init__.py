@@ -1,0 +1,1 @@
+"""Servers: an HTTP server that bounds its clients, and batching of requests to one model."""
