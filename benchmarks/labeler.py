@@ -59,12 +59,12 @@ def main() -> None:
 def measure(given: argparse.Namespace, port: int) -> dict[str, Any]:
     """Label in this process; return what it took."""
     from alignment.calls.caller import Caller
-    from alignment.calls.rate_limiter import Pace
+    from alignment.calls.rate_limiter import RateLimiter
     from alignment.calls.store import CallStore, Sampled
     from alignment.config.schema import JudgeEntry
     from alignment.evaluate.judging import Comparison
     from reward.feedback.labeler import label
-    from reward.feedback.ways import Pairwise
+    from reward.feedback.strategies import Pairwise
     from reward.judges import build_judge
 
     texts = [[f"{name} {i} ".ljust(given.answer_characters, "y") for name in "ab"] for i in range(given.comparisons)]
@@ -72,7 +72,7 @@ def measure(given: argparse.Namespace, port: int) -> dict[str, Any]:
     entry = JudgeEntry(kind="openai", model="fixed-latency", base_url=f"http://127.0.0.1:{port}/v1", logprobs=False)
     imported = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     with tempfile.TemporaryDirectory() as folder, CallStore(Path(folder) / "calls.sqlite") as store:
-        judge = build_judge(entry, Caller(ledger=store, pace=Pace(given.in_flight)))
+        judge = build_judge(entry, Caller(cache=store, rate_limiter=RateLimiter(given.in_flight)))
         before, start = time.process_time(), time.perf_counter()
         rankings = label(
             samples,

@@ -6,9 +6,9 @@ from rich.console import Console
 
 from alignment.config import load_recipe
 from alignment.config.schema import EvaluateRecipe
+from alignment.evaluate.cached_judge import CachedJudge
 from alignment.evaluate.heldout import held_out_prompts, outside_text
 from alignment.evaluate.policies import measure
-from alignment.evaluate.remembering import RememberingJudge
 from alignment.evaluate.results import (
     answer_rows,
     judge_candidates,
@@ -33,7 +33,7 @@ def main(argv: list[str] | None = None) -> None:
     run = RunDirectory.open(recipe)
     if not run.main_process:
         return
-    judges = [RememberingJudge(judge, run.path / "verdicts.jsonl") for judge in judges]
+    judges = [CachedJudge(judge, run.path / "verdicts.jsonl") for judge in judges]
     console = Console(stderr=True, highlight=False, markup=False)
 
     # What is asked: each held-out prompt once per answer wanted.

@@ -9,7 +9,7 @@ from transformers import dynamic_module_utils
 from typer.testing import CliRunner
 
 from alignment.calls.caller import Caller
-from alignment.calls.rate_limiter import Pace
+from alignment.calls.rate_limiter import RateLimiter
 from alignment.cli import app
 from alignment.config.schema import JudgeEntry, ModelKeys, PPORecipe, ScorerEntry
 from alignment.errors import AlignmentError, ModelError
@@ -120,7 +120,7 @@ def test_a_run_has_no_members_outside_its_folder(tmp_path, name):
 
 def test_a_judge_runs_a_models_code_where_the_recipe_asks_for_it(reward, canary):
     entry = JudgeEntry(kind="reward_model", model_name_or_path=str(reward))
-    caller = Caller(ledger=None, pace=Pace(1), max_retries=0)
+    caller = Caller(cache=None, rate_limiter=RateLimiter(1), max_retries=0)
     with pytest.raises(ModelError, match="give trust_remote_code: true in the recipe"):
         RewardModelJudge.from_entry(entry, caller)
     assert not canary.exists()

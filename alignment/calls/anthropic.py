@@ -5,7 +5,7 @@ from typing import Any
 
 import httpx2
 
-from alignment.calls.caller import ChatReply
+from alignment.calls.call import ChatReply
 from alignment.calls.chat import ChatCall
 from alignment.calls.replies import ReplyFault, details_of, message
 from alignment.calls.transport import CONNECT_SECONDS, NO_KEY, Transport, checked_url, client_of, key_of
@@ -26,8 +26,8 @@ class AnthropicChat:
         weakref.finalize(self, client.close).atexit = False  # connections go with the endpoint
 
     @classmethod
-    def open(cls, entry: JudgeEntry, *, knock: bool = True) -> "AnthropicChat":
-        """Build the client and knock at the endpoint, unless it will be asked nothing: then no key is needed either.
+    def open(cls, entry: JudgeEntry, *, check_connection: bool = True) -> "AnthropicChat":
+        """Build the client and check the connection; a caller that makes no calls needs no server and no key.
 
         Raises: JudgeError where the package, the model or the key is missing, nobody listens, or the key is refused.
         """
@@ -42,14 +42,14 @@ class AnthropicChat:
         base_url = checked_url(entry.base_url)
         client = anthropic.Anthropic(
             base_url=base_url,
-            api_key=key_of(entry) if knock else NO_KEY,
+            api_key=key_of(entry) if check_connection else NO_KEY,
             max_retries=0,
             timeout=anthropic.Timeout(entry.timeout_seconds, connect=min(CONNECT_SECONDS, entry.timeout_seconds)),
             http_client=client_of(entry, base_url),
         )
         chat = cls(entry, client, anthropic)
-        if knock:
-            chat.transport.knock(client.models.with_raw_response.list)
+        if check_connection:
+            chat.transport.check_connection(client.models.with_raw_response.list)
         return chat
 
     def request(self, call: ChatCall) -> dict[str, Any]:
@@ -75,10 +75,10 @@ class AnthropicChat:
 
     def _message(self, parsed: dict[str, Any]) -> ChatReply:
         try:
-            said = message(parsed)
+            reply = message(parsed)
         except ReplyFault as fault:
             return self.transport.unexpected(parsed, fault)
-        raw, details = self.transport.clean(said.text), details_of(parsed, said, USAGE)
-        if said.ended != "ok":
-            return ChatReply("refusal" if said.ended == "refusal" else "truncated", raw, details=details)
-        return ChatReply("ok", raw, said.text, details=details)
+        raw, details = self.transport.clean(reply.text), details_of(parsed, reply, USAGE)
+        if reply.ended != "ok":
+            return ChatReply("refusal" if reply.ended == "refusal" else "truncated", raw, details=details)
+        return ChatReply("ok", raw, reply.text, details=details)

@@ -1,10 +1,11 @@
-"""What a chat model is to a judge, wherever it runs, and how one is asked."""
+"""The interface of a chat model, whatever backend runs it, and how to call one."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar
 
-from alignment.calls.caller import About, Caller, ChatReply, call_key
+from alignment.calls.call import CallContext, ChatReply, call_key
+from alignment.calls.caller import Caller
 from alignment.calls.replies import is_refusal
 from alignment.config.judge_entry import JudgeEntry
 from alignment.data.rows import Message
@@ -16,7 +17,7 @@ NOTHING_SAID = "..."  # stands for an empty reply where the model is reminded of
 
 @dataclass(frozen=True, slots=True)
 class ChatCall:
-    """What is asked of a chat model."""
+    """One request to a chat model."""
 
     messages: list[Message]
     max_tokens: int  # of the reply
@@ -45,7 +46,7 @@ class Chat(Protocol):
 
 
 class Model:
-    """A chat model as one judge asks it."""
+    """A chat model with the settings of one judge."""
 
     def __init__(self, entry: JudgeEntry, chat: Chat, caller: Caller) -> None:
         self.entry = entry
@@ -54,7 +55,7 @@ class Model:
 
     def ask(
         self,
-        about: About,
+        context: CallContext,
         messages: Sequence[Message],
         *,
         max_tokens: int,
@@ -66,7 +67,7 @@ class Model:
 
         Raises: JudgeError where every other call would fail alike; BudgetError.
         """
-        repeat = about.question.repeat
+        repeat = context.question.repeat
         sampled = repeat > 0 or self.entry.temperature > 0
         call = ChatCall(
             list(messages),
@@ -78,14 +79,14 @@ class Model:
             schema=schema,
         )
         request = self.chat.request(call)
-        reply = self.caller.call(replace(about, max_tokens=max_tokens), request, lambda: self.chat.send(request))
+        reply = self.caller.call(replace(context, max_tokens=max_tokens), request, lambda: self.chat.send(request))
         if "fatal" in reply.details:
             raise JudgeError(reply.details["fatal"])
-        return replace(reply, details={**reply.details, "calls": [call_key(about, request)]})
+        return replace(reply, details={**reply.details, "calls": [call_key(context, request)]})
 
     def ask_twice(
         self,
-        about: About,
+        context: CallContext,
         question: str,
         *,
         read: Callable[[str], T | None],
@@ -101,14 +102,14 @@ class Model:
         """
         options: dict[str, Any] = {"max_tokens": max_tokens, "logprobs": self.entry.logprobs, "choices": choices}
         messages: list[Message] = [{"role": "user", "content": question}]
-        reply = self.ask(about, messages, schema=schema, **options)
+        reply = self.ask(context, messages, schema=schema, **options)
         if reply.status != "ok":
             return reply, None
         found = read(reply.text)
         if found is not None or is_refusal(reply.text) or not self.entry.repair:
             return _settled(reply, found), found
         messages += [{"role": "assistant", "content": reply.raw or NOTHING_SAID}, {"role": "user", "content": repair}]
-        again = self.ask(replace(about, step="repair", calls_to_come=0), messages, schema=schema, **options)
+        again = self.ask(replace(context, step="repair", calls_to_come=0), messages, schema=schema, **options)
         found = read(again.text) if again.status == "ok" else None
         calls = [*reply.details["calls"], *again.details["calls"]]
         again = replace(again, details={**again.details, "first_reply": reply.raw, "calls": calls})
@@ -128,13 +129,13 @@ def build_model(entry: JudgeEntry, caller: Caller) -> Model:
     if entry.kind == "openai":
         from alignment.calls.openai import OpenAIChat
 
-        return Model(entry, OpenAIChat.open(entry, knock=not caller.asks_nobody), caller)
+        return Model(entry, OpenAIChat.open(entry, check_connection=not caller.makes_no_calls), caller)
     if entry.kind == "anthropic":
         from alignment.calls.anthropic import AnthropicChat
 
-        return Model(entry, AnthropicChat.open(entry, knock=not caller.asks_nobody), caller)
+        return Model(entry, AnthropicChat.open(entry, check_connection=not caller.makes_no_calls), caller)
     if entry.kind == "local":
         from alignment.calls.local import LocalChat
 
-        return Model(entry, LocalChat.open(entry, load=not caller.asks_nobody), caller)
+        return Model(entry, LocalChat.open(entry, load=not caller.makes_no_calls), caller)
     raise JudgeError(f"judge.kind {entry.kind} is no chat model; openai, anthropic and local are.")

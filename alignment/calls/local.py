@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from alignment.calls.caller import ChatReply
+from alignment.calls.call import ChatReply
 from alignment.calls.chat import ChatCall
 from alignment.calls.openai import TOP_LOGPROBS
 from alignment.calls.replies import well_formed
@@ -60,7 +60,7 @@ class LocalChat:
 
     @classmethod
     def open(cls, entry: JudgeEntry, *, load: bool = True) -> "LocalChat":
-        """Read the tokenizer and, unless it will be asked nothing, the model.
+        """Load the tokenizer and, where `load`, the model.
 
         Raises: ModelError where there is none; JudgeError where its tokenizer has no chat template.
         """
@@ -86,9 +86,9 @@ class LocalChat:
 
     def send(self, request: Request) -> ChatReply:
         """Wait for the reply."""
-        told: Future[ChatReply] = Future()
-        self._queue.put((request, told))
-        return told.result()
+        future: Future[ChatReply] = Future()
+        self._queue.put((request, future))
+        return future.result()
 
     def _work(self) -> None:
         while True:
@@ -99,9 +99,9 @@ class LocalChat:
                 except queue.Empty:
                     break
             groups: dict[str, list[tuple[Request, Future[ChatReply]]]] = {}
-            for place, (request, told) in enumerate(batch):
+            for place, (request, future) in enumerate(batch):
                 alike = json.dumps([request["choices"], request["max_tokens"], request["temperature"] and place])
-                groups.setdefault(alike, []).append((request, told))  # samples alone: a seed's numbers are its own
+                groups.setdefault(alike, []).append((request, future))  # samples alone: a seed's numbers are its own
             for group in groups.values():
                 self._answer(group)
 
@@ -110,32 +110,34 @@ class LocalChat:
         """Answer requests of one kind; what cannot be read fails alone, what the model raises fails all of them."""
         read: list[tuple[Request, Future[ChatReply], list[int]]] = []
         most = context_limit(self._model)
-        for request, told in group:
+        for request, future in group:
             try:
                 ids = self.template.prompt_ids(request["messages"])
             except DataError as error:
-                told.set_result(ChatReply("api_error", str(error)))
+                future.set_result(ChatReply("api_error", str(error)))
                 continue
             room = 1 if request["choices"] else request["max_tokens"]
             if most is not None and len(ids) + room > most:
-                said = f"{len(ids)} tokens of question and {room} of reply are more than the model's context of {most}"
-                told.set_result(ChatReply("truncated", said))
+                message = (
+                    f"{len(ids)} tokens of question and {room} of reply are more than the model's context of {most}"
+                )
+                future.set_result(ChatReply("truncated", message))
             else:
-                read.append((request, told, ids))
+                read.append((request, future, ids))
         if not read:
             return
         try:
             prompts = [ids for _, _, ids in read]
             request = read[0][0]
             replies = self._choose(prompts, request) if request["choices"] else self._write(prompts, read)
-            for (_, told, _), reply in zip(read, replies, strict=True):
-                told.set_result(reply)
+            for (_, future, _), reply in zip(read, replies, strict=True):
+                future.set_result(reply)
         except BaseException as error:  # the thread has nobody else to tell
-            said = f"judge.model_name_or_path {self.where}: {type(error).__name__}: {error}"
-            for _, told, _ in read:
-                if not told.done():
-                    told.set_exception(
-                        JudgeError(f"{said}; lower judge.per_device_eval_batch_size if memory is short.")
+            message = f"judge.model_name_or_path {self.where}: {type(error).__name__}: {error}"
+            for _, future, _ in read:
+                if not future.done():
+                    future.set_exception(
+                        JudgeError(f"{message}; lower judge.per_device_eval_batch_size if memory is short.")
                     )
 
     def _choose(self, prompts: list[list[int]], request: Request) -> list[ChatReply]:
@@ -148,8 +150,8 @@ class LocalChat:
             logps = dict(zip(letters, row, strict=True))
             details = self._details(len(prompt), 0)
             if not all(map(math.isfinite, logps.values())):
-                said = f"the model's probabilities of {', '.join(logps)} are not finite"
-                replies.append(ChatReply("api_error", said, details=details))
+                message = f"the model's probabilities of {', '.join(logps)} are not finite"
+                replies.append(ChatReply("api_error", message, details=details))
                 continue
             best = max(logps, key=lambda text: logps[text])
             top = [{"token": text, "logprob": min(0.0, logp)} for text, logp in logps.items()]
@@ -166,10 +168,10 @@ class LocalChat:
         pad = self.template.tokenizer.pad_token_id or 0
         engine = TransformersEngine(self._model, pad, self.entry.per_device_eval_batch_size)
         replies = []
-        for (asked, _, _), prompt, completion in zip(read, prompts, engine.generate(prompts, sampling), strict=True):
+        for (own, _, _), prompt, completion in zip(read, prompts, engine.generate(prompts, sampling), strict=True):
             ids = completion.words
             text = well_formed(self.template.answer_text(prompt, ids))
-            tokens = self._tokens(prompt, ids) if asked["logprobs"] else []
+            tokens = self._tokens(prompt, ids) if own["logprobs"] else []
             details = self._details(len(prompt), len(completion.ids))
             replies.append(ChatReply("ok" if completion.stopped else "truncated", text, text, tokens, details))
         return replies
@@ -195,8 +197,8 @@ class LocalChat:
                 for logp, other in zip(top[0][place].tolist(), top[1][place].tolist(), strict=True)
                 if other != token
             ]
-            said = {"token": text[len(before) :], "logprob": logps[place, token].item()}
-            tokens.append({**said, "top_logprobs": [said, *others]})
+            written = {"token": text[len(before) :], "logprob": logps[place, token].item()}
+            tokens.append({**written, "top_logprobs": [written, *others]})
             before = text
         return tokens
 

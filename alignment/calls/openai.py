@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 import httpx2
 import openai
 
-from alignment.calls.caller import ChatReply
+from alignment.calls.call import ChatReply
 from alignment.calls.chat import ChatCall
 from alignment.calls.logprobs import LARGEST_TOTAL
 from alignment.calls.replies import ReplyFault, chat_completion, details_of
@@ -44,25 +44,25 @@ class OpenAIChat:
         weakref.finalize(self, client.close).atexit = False  # connections go with the endpoint
 
     @classmethod
-    def open(cls, entry: JudgeEntry, *, knock: bool = True) -> "OpenAIChat":
-        """Build the client and knock at the endpoint, unless it will be asked nothing: then no key is needed either.
+    def open(cls, entry: JudgeEntry, *, check_connection: bool = True) -> "OpenAIChat":
+        """Build the client and check the connection; a caller that makes no calls needs no server and no key.
 
-        Raises: JudgeError where the model or the key is missing, nobody listens, or the key is refused: better now
-            than after hours of sampling.
+        Raises: JudgeError where the model or the key is missing, nobody listens, or the key is refused: before
+            hours of sampling.
         """
         if not entry.model:
             raise JudgeError("judge.model is not set; an openai judge needs the model's name at the endpoint.")
         base_url = checked_url(entry.base_url)
         client = openai.OpenAI(
             base_url=base_url,
-            api_key=key_of(entry) if knock else NO_KEY,
+            api_key=key_of(entry) if check_connection else NO_KEY,
             max_retries=0,
             timeout=openai.Timeout(entry.timeout_seconds, connect=min(CONNECT_SECONDS, entry.timeout_seconds)),
             http_client=client_of(entry, base_url),
         )
         chat = cls(entry, client)
-        if knock:
-            chat.transport.knock(client.models.with_raw_response.list)
+        if check_connection:
+            chat.transport.check_connection(client.models.with_raw_response.list)
         return chat
 
     def request(self, call: ChatCall) -> dict[str, Any]:
@@ -100,21 +100,21 @@ class OpenAIChat:
 
     def _completion(self, parsed: dict[str, Any], request: dict[str, Any]) -> ChatReply:
         try:
-            said, logprobs = chat_completion(parsed)
+            reply, logprobs = chat_completion(parsed)
             wanted = bool(request.get("logprobs"))
-            tokens = self._tokens(logprobs) if wanted and said.text else []
+            tokens = self._tokens(logprobs) if wanted and reply.text else []
         except ReplyFault as fault:
             return self.transport.unexpected(parsed, fault)
-        details = details_of(parsed, said, USAGE)
-        raw = self.transport.clean(said.text)
-        if said.ended == "refusal":
-            return ChatReply("refusal", self.transport.clean(said.refusal or said.text), details=details)
+        details = details_of(parsed, reply, USAGE)
+        raw = self.transport.clean(reply.text)
+        if reply.ended == "refusal":
+            return ChatReply("refusal", self.transport.clean(reply.refusal or reply.text), details=details)
         one_token = wanted and request.get(self._limit) == 1  # that token is all that was asked for
-        if said.ended == "truncated" and not one_token:
+        if reply.ended == "truncated" and not one_token:
             return ChatReply("truncated", raw, details=details)
-        if wanted and said.text and not tokens:
+        if wanted and reply.text and not tokens:
             return ChatReply("api_error", f"no log-probabilities with the reply {raw}", details=details)
-        return ChatReply("ok", raw, said.text, tokens, details)
+        return ChatReply("ok", raw, reply.text, tokens, details)
 
     def _tokens(self, logprobs: Any) -> list[dict[str, Any]]:
         """Return the tokens with their log-probabilities; [] where this one reply has none.
@@ -152,9 +152,9 @@ class OpenAIChat:
         offered = request["questions"]["verdict"]["criteria"]
         try:
             answer = parsed["answers"]["verdict"]
-            chosen, told = answer["choice"], answer["probabilities"]
-            probabilities = {text: told[text] for text in offered}
-            if len(told) != len(offered) or not all(type(p) in (int, float) for p in probabilities.values()):
+            chosen, listed = answer["choice"], answer["probabilities"]
+            probabilities = {text: listed[text] for text in offered}
+            if len(listed) != len(offered) or not all(type(p) in (int, float) for p in probabilities.values()):
                 raise ValueError
             if not all(0.0 <= p <= 1.0 for p in probabilities.values()) or sum(probabilities.values()) > LARGEST_TOTAL:
                 raise ValueError

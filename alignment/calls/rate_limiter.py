@@ -10,10 +10,10 @@ from alignment.meter import duration, say
 SLOWER = 0.7  # what is left of the concurrency after a server said that it is too much
 REST_SECONDS = 1.0  # answers to calls that were already in flight then do not count again
 MINUTE = 60.0
-TOLD_SECONDS = 5.0  # waits from this length on are told of
+REPORTED_SECONDS = 5.0  # shorter waits are not reported
 
 
-class Pace:
+class RateLimiter:
     """Holds calls to a concurrency and to requests and tokens a minute; several threads share one.
 
     The concurrency falls by a factor when the server asks for fewer requests and grows by one for every round of good
@@ -34,7 +34,7 @@ class Pace:
         """Set the limits.
 
         Args:
-            tell: is told what long waits are for, once for all threads that wait for the same.
+            tell: called with the reason of a long wait, once for all threads that wait for the same one.
         """
         self.max_concurrency = max_concurrency
         self.limit = float(max_concurrency) if max_concurrency else float("inf")
@@ -44,7 +44,7 @@ class Pace:
         self._next = clock()  # when the next call may begin
         self._rested = clock()  # until then a complaint is about calls that began before the last one
         self._why = ""  # what the next call waits for
-        self._told_until = clock()
+        self._reported_until = clock()
         self._clock, self._sleep, self._tell = clock, sleep, tell
         self._free = threading.Condition()
 
@@ -78,13 +78,13 @@ class Pace:
                 self.limit = min(float(self.max_concurrency), self.limit + 1.0 / self.limit)
                 self._free.notify()
 
-    def tell_of_wait(self, seconds: float, why: str) -> None:
-        """Tell of a wait, unless a longer one that has been told of is still going on."""
+    def log_wait(self, seconds: float, why: str) -> None:
+        """Report a wait, unless a reported wait that ends no earlier is going on."""
         with self._free:
             until = self._clock() + seconds
-            if seconds < TOLD_SECONDS or until <= self._told_until + TOLD_SECONDS:
+            if seconds < REPORTED_SECONDS or until <= self._reported_until + REPORTED_SECONDS:
                 return
-            self._told_until = until
+            self._reported_until = until
         self._tell(f"no call to the judge for {duration(seconds)}: {why}")
 
     def _begin(self, tokens: int) -> None:
@@ -104,7 +104,7 @@ class Pace:
                         self._next = max(self._next, now) + spacing
                         return
                     why = self._why
-                self.tell_of_wait(wait, why)
+                self.log_wait(wait, why)
                 self._sleep(min(wait, 1.0))
         except BaseException:
             with self._free:

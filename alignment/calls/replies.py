@@ -1,4 +1,4 @@
-"""What an endpoint's JSON says, field by field: typed, finite and bounded, or it is no reply.
+"""Reads an endpoint's JSON field by field: each value is typed, finite and bounded, or the reply is refused.
 
 Nothing that an endpoint sends is believed but what is checked here. What fails raises `ReplyFault`; it becomes a
 status, never a label.
@@ -32,8 +32,8 @@ class ReplyFault(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
-    """What a model said, and why it ended."""
+class ParsedReply:
+    """The text of a reply, and why it ended."""
 
     text: str
     ended: str  # "ok", "truncated" or "refusal"
@@ -41,7 +41,7 @@ class Said:
     refusal: str = ""
 
 
-def chat_completion(value: Mapping[str, Any]) -> tuple[Said, Any]:
+def chat_completion(value: Mapping[str, Any]) -> tuple[ParsedReply, Any]:
     """Read a chat completion of OpenAI's form; what it says, and its log-probabilities as they are.
 
     Raises: ReplyFault.
@@ -62,10 +62,10 @@ def chat_completion(value: Mapping[str, Any]) -> tuple[Said, Any]:
     ended = "refusal" if refusal else _ended(finish)
     if not text and ended == "ok" and message.get("tool_calls"):
         raise ReplyFault("it calls tools")
-    return Said(text, ended, finish, well_formed(refusal)), choice.get("logprobs")
+    return ParsedReply(text, ended, finish, well_formed(refusal)), choice.get("logprobs")
 
 
-def message(value: Mapping[str, Any]) -> Said:
+def message(value: Mapping[str, Any]) -> ParsedReply:
     """Read a message of Anthropic's form.
 
     Raises: ReplyFault.
@@ -78,10 +78,10 @@ def message(value: Mapping[str, Any]) -> Said:
         if _typed(block, "type", str) == "text":
             texts.append(_typed(block, "text", str))
     finish = _optional(value, "stop_reason", str)
-    return Said(well_formed("".join(texts)), _ended(finish), finish)
+    return ParsedReply(well_formed("".join(texts)), _ended(finish), finish)
 
 
-def details_of(value: Mapping[str, Any], said: Said | None, names: Mapping[str, str]) -> dict[str, Any]:
+def details_of(value: Mapping[str, Any], reply: ParsedReply | None, names: Mapping[str, str]) -> dict[str, Any]:
     """Return what is kept beside a reply: the model's exact name, why it ended, and the tokens that were counted.
 
     Args:
@@ -92,7 +92,7 @@ def details_of(value: Mapping[str, Any], said: Said | None, names: Mapping[str, 
     for key, count in usage.items() if isinstance(usage, dict) else ():
         if (key in names or key.startswith("cache_")) and type(count) is int and 0 <= count <= MOST_TOKENS:
             counts[names.get(key, key)] = count
-    ended = {"finish_reason": said.finish} if said else {}
+    ended = {"finish_reason": reply.finish} if reply else {}
     return {"model": well_formed(model)[:NAME_CHARACTERS] if isinstance(model, str) else None, **ended, "usage": counts}
 
 
@@ -134,3 +134,8 @@ def is_refusal(reply: str) -> bool:
 def well_formed(text: str) -> str:
     """Replace lone surrogates, which JSON may spell and UTF-8 cannot hold."""
     return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def count_of(tokens: Any) -> int | None:
+    """Return a number of tokens; None where it is none, as endpoints may send anything."""
+    return tokens if type(tokens) is int and 0 <= tokens <= MOST_TOKENS else None

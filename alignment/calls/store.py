@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from alignment.calls.caller import About, ChatReply, question_key
-from alignment.calls.replies import well_formed
-from alignment.calls.store_rows import Damage, Sampled, answers_in, count_of, fault_of, known_reply, sampled, text_of
+from alignment.calls.call import CallContext, ChatReply, question_key
+from alignment.calls.replies import count_of, well_formed
+from alignment.calls.store_rows import Damage, Sampled, answers_in, fault_of, known_reply, sampled, text_of
 from alignment.errors import DataError, LineageError
 from alignment.evaluate.judging import Comparison, Listing, Question
 
@@ -190,7 +190,14 @@ class CallStore:
             return known_reply(rows[0]) if rows else None
 
     def keep(
-        self, key: str, about: About, request: dict[str, Any], reply: ChatReply, *, seconds: float, asked_at: float
+        self,
+        key: str,
+        context: CallContext,
+        request: dict[str, Any],
+        reply: ChatReply,
+        *,
+        seconds: float,
+        asked_at: float,
     ) -> None:
         """Keep a call, a failed one too; once this returns, no kill loses it."""
         usage, seed = reply.details.get("usage"), request.get("seed")
@@ -198,14 +205,14 @@ class CallStore:
         model = reply.details.get("model")
         row = (
             key,
-            about.key(),
-            _json(_asked(about.question)),
-            _shown(about.question),
-            about.question.repeat,
-            about.step,
-            about.judge,
+            context.key(),
+            _json(_asked(context.question)),
+            _shown(context.question),
+            context.question.repeat,
+            context.step,
+            context.judge,
             well_formed(model) if isinstance(model, str) else None,
-            about.prompt_hash,
+            context.prompt_hash,
             seed if isinstance(seed, int) and abs(seed) < 2**63 else None,
             _json(request),
             reply.status,

@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from alignment.calls.caller import ChatReply
-from alignment.calls.replies import MOST_TOKENS
+from alignment.calls.call import ChatReply
 from alignment.data.fields import BadRow
 from alignment.data.rows import Prompt, Ranking
 from alignment.data.sampled import KEY, require_records
@@ -99,11 +98,6 @@ def text_of(value: Any, what: str, remedy: str = "Put it back as it was, or name
     if not isinstance(value, str):
         raise Damage(f"{what} is {shown(value)} and no text", remedy)
     return value
-
-
-def count_of(tokens: Any) -> int | None:
-    """Return a number of tokens; None where it is none, as endpoints may send anything."""
-    return tokens if type(tokens) is int and 0 <= tokens <= MOST_TOKENS else None
 
 
 SAMPLED_ANEW = "Put it back as it was, or name another output_dir."

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from alignment.bounded_http import MOVED, BoundedClient, at_most, fault_of_address, is_loopback, leads_elsewhere
-from alignment.calls.caller import ChatReply
+from alignment.calls.call import ChatReply
 from alignment.calls.replies import LIMITS, ReplyFault, well_formed
 from alignment.config.judge_entry import JudgeEntry
 from alignment.errors import JsonError, JudgeError
@@ -78,8 +78,8 @@ class Transport:
             return self.status_error(error)
         except self.errors.APIConnectionError as error:
             if type(error.__cause__).__name__ in UNREACHABLE:
-                said = self.unreachable(error)
-                return ChatReply("api_error", said, details={"fatal": said}, transient=True)
+                message = self.unreachable(error)
+                return ChatReply("api_error", message, details={"fatal": message}, transient=True)
             if isinstance(error, self.errors.APITimeoutError):
                 seconds = self.entry.timeout_seconds
                 return ChatReply("api_error", f"no answer within {seconds:g} seconds", transient=True)
@@ -98,8 +98,8 @@ class Transport:
         """JSON that is no answer."""
         return ChatReply("api_error", self.clean(f"not a chat completion: {fault}: {json.dumps(parsed)}"))
 
-    def knock(self, get: Callable[[], object]) -> None:
-        """Ask for the list of models; whatever comes back but a refusal will do, since not every server has one.
+    def check_connection(self, get: Callable[[], object]) -> None:
+        """Request the list of models; any response but a refusal passes, since not every server has that list.
 
         Raises: JudgeError where nobody listens, or the key is refused: better now than after hours of sampling.
         """

@@ -43,7 +43,7 @@ def annotate(
     """Have people rank answers, blind, on a local web page."""
     from alignment.data.columns import refuse_unused
     from reward.people import serve
-    from reward.people.desk import Rules
+    from reward.people.annotation_queue import Rules
 
     entry = entry_keys(columns, ignore_columns, layout)
     if export:

@@ -50,7 +50,7 @@ class Rating:
 
 
 Question = Comparison | Listing | Rating
-Asks = Literal["pairwise", "listwise", "pointwise"]
+Mode = Literal["pairwise", "listwise", "pointwise"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,20 +67,16 @@ class Verdict:
 Q_contra = TypeVar("Q_contra", contravariant=True)
 
 
-class Asker(Protocol[Q_contra]):
+class Judge(Protocol[Q_contra]):
     """Answers one kind of question; `ask` may be called from several threads."""
 
     name: str  # exact: model and version, or module:function
     prompt_hash: str  # of the prompt template or the function's source
-    asks: Asks  # the kind of question
+    mode: Mode  # the kind of question
 
     def ask(self, question: Q_contra, /) -> Verdict:
         """Answer one question; failures are statuses, never exceptions, save `JudgeError` when asking on is useless."""
         ...
-
-
-class Judge(Asker[Comparison], Protocol):
-    """Compares two answers."""
 
 
 def combine(forward: Verdict, backward: Verdict) -> Verdict:

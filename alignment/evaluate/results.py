@@ -20,7 +20,7 @@ Verdicts = dict[str, dict[str, Judged]]  # by candidate, then judge
 
 def judge_candidates(
     recipe: EvaluateRecipe,
-    judges: Sequence[Judge],
+    judges: Sequence[Judge[Comparison]],
     prompts: Sequence[Prompt],
     baseline: Measured,
     candidates: Sequence[Measured],
@@ -37,7 +37,7 @@ def judge_candidates(
 
 def reward_agreement(
     recipe: EvaluateRecipe,
-    judges: Sequence[Judge],
+    judges: Sequence[Judge[Comparison]],
     prompts: Sequence[Prompt],
     clusters: Sequence[int],
     baseline: Measured,
@@ -140,7 +140,9 @@ def bootstrap_of(recipe: EvaluateRecipe) -> Bootstrap:
     return Bootstrap(recipe.confidence_level, recipe.bootstrap_samples, recipe.seed)
 
 
-def _ask(recipe: EvaluateRecipe, judge: Judge, pairs: Sequence[Comparison], candidate: str, baseline: str) -> Judged:
+def _ask(
+    recipe: EvaluateRecipe, judge: Judge[Comparison], pairs: Sequence[Comparison], candidate: str, baseline: str
+) -> Judged:
     asked = sum(not pair.identical for pair in pairs)
     with ProgressBar(f"evaluate: {candidate} against {baseline} by {judge.name}", "pairs", asked) as progress:
         return judge_pairs(

@@ -45,7 +45,7 @@ class Judged:
 
 
 def judge_pairs(
-    judge: Judge,
+    judge: Judge[Comparison],
     comparisons: Sequence[Comparison],
     *,
     max_concurrency: int = 8,
@@ -136,7 +136,7 @@ def comparisons(prompts: Sequence[Prompt], first: Sequence[str], second: Sequenc
     return [Comparison(p, a, b) for p, a, b in zip(prompts, first, second, strict=True)]
 
 
-def _both_orders(judge: Judge, comparison: Comparison) -> tuple[Verdict, bool]:
+def _both_orders(judge: Judge[Comparison], comparison: Comparison) -> tuple[Verdict, bool]:
     """Ask in both orders; returns the combined verdict and whether the two named the same winner."""
     forward = judge.ask(comparison)
     if forward.status not in USABLE:
@@ -148,7 +148,7 @@ def _both_orders(judge: Judge, comparison: Comparison) -> tuple[Verdict, bool]:
     return verdict, bool(wins(forward.probability) == 1 - wins(backward.probability))
 
 
-def _refuse_failures(judge: Judge, failures: int, done: int, limit: float, last: Verdict) -> None:
+def _refuse_failures(judge: Judge[Comparison], failures: int, done: int, limit: float, last: Verdict) -> None:
     if failures / done > limit:
         raise JudgeError(
             f"judge {judge.name}: {failures} of {done} pairs failed, more than max_failure_share {limit:g} allows; "

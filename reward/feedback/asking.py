@@ -6,7 +6,7 @@ from collections.abc import Generator, Iterable
 from typing import Any
 
 from alignment.errors import JudgeError
-from alignment.evaluate.judging import Asker, Question, Verdict
+from alignment.evaluate.judging import Judge, Question, Verdict
 
 Answered = tuple[Question, Verdict]
 Outcome = Answered | BaseException
@@ -14,7 +14,7 @@ Batches = Generator[list[Answered], None, None]
 AHEAD = 2  # questions waiting per thread, so that none idles while verdicts are being read
 
 
-def ask_all(judge: Asker[Any], questions: Iterable[Question], *, max_concurrency: int) -> Batches:
+def ask_all(judge: Judge[Any], questions: Iterable[Question], *, max_concurrency: int) -> Batches:
     """Yield verdicts in batches, as soon as there are any, in the order in which they come.
 
     The threads are daemons: a program that ends early, by Ctrl-C say, waits for no answer. An error of the judge does
@@ -63,7 +63,7 @@ def _end(stop: threading.Event, todo: "queue.SimpleQueue[Question | None]", thre
 
 
 def _work(
-    judge: Asker[Any],
+    judge: Judge[Any],
     todo: "queue.SimpleQueue[Question | None]",
     done: "queue.SimpleQueue[Outcome]",
     stop: threading.Event,

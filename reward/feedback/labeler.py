@@ -8,10 +8,10 @@ from alignment.calls.store import CallStore
 from alignment.calls.store_rows import Sampled
 from alignment.data.rows import Pair, Ranking
 from alignment.errors import BudgetError, JudgeError
-from alignment.evaluate.judging import Asker, Question, Verdict
+from alignment.evaluate.judging import Judge, Question, Verdict
 from alignment.meter import ProgressBar
 from reward.feedback.asking import ask_all
-from reward.feedback.ways import IDENTICAL, Verdicts, Way, key_of, pairs_to_label
+from reward.feedback.strategies import IDENTICAL, Strategy, Verdicts, key_of, pairs_to_label
 
 ANSWERED = frozenset({"ok", "tie", "abstain"})  # the judge's own answers
 FIRST_CALLS = 20  # before this many, a share of failures says little
@@ -62,8 +62,8 @@ class FailureWatch:
 
 def label(
     samples: list[Sampled],
-    judge: Asker[Any],
-    way: Way,
+    judge: Judge[Any],
+    way: Strategy,
     *,
     pairs_per_prompt: int | None,
     seed: int,
@@ -105,7 +105,7 @@ def label(
 
 
 def ask(
-    judge: Asker[Any],
+    judge: Judge[Any],
     questions: list[Question],
     *,
     max_concurrency: int,
@@ -142,9 +142,9 @@ def ask(
 class Rejecting:
     """A judge whose replies without a verdict are marked in the store at once, by the thread that asked."""
 
-    def __init__(self, judge: Asker[Any], store: CallStore | None) -> None:
+    def __init__(self, judge: Judge[Any], store: CallStore | None) -> None:
         self.judge, self.store = judge, store
-        self.name, self.prompt_hash, self.asks = judge.name, judge.prompt_hash, judge.asks
+        self.name, self.prompt_hash, self.mode = judge.name, judge.prompt_hash, judge.mode
 
     def ask(self, question: Question, /) -> Verdict:
         """Ask the judge."""
@@ -157,7 +157,7 @@ class Rejecting:
         return verdict
 
 
-def _pair(sample: Sampled, pair: tuple[int, int], way: Way, verdicts: Verdicts) -> Pair:
+def _pair(sample: Sampled, pair: tuple[int, int], way: Strategy, verdicts: Verdicts) -> Pair:
     first, second = pair
     if sample.responses[first] == sample.responses[second]:
         return Pair(first, second, **IDENTICAL)

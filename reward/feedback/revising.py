@@ -13,7 +13,7 @@ from alignment.data.rows import Pair, Ranking
 from alignment.data.sampled import of_answers
 from alignment.evaluate.judging import Rating
 from reward.feedback.labeler import ask
-from reward.feedback.ways import key_of
+from reward.feedback.strategies import key_of
 from reward.judges.revision import Reviser
 
 
@@ -54,8 +54,8 @@ def revised(
         [rating for _, _, rating in answers],
         max_concurrency=recipe.judge.at_once(recipe.max_concurrency),
         max_failure_share=recipe.max_failure_share,
-        store=caller.ledger if isinstance(caller.ledger, CallStore) and not caller.asks_nobody else None,
-        spent=caller.purse.told if isinstance(caller.purse, Budget) else lambda: "",
+        store=caller.cache if isinstance(caller.cache, CallStore) and not caller.makes_no_calls else None,
+        spent=caller.budget.summary if isinstance(caller.budget, Budget) else lambda: "",
         doing="revised",
     )
     who = {"source": "judge", "judge": reviser.name, "prompt_hash": reviser.prompt_hash, "made_by": "revision"}

@@ -6,10 +6,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from alignment.calls.budget import Budget, DryCaller
-from alignment.calls.caller import Caller
+from alignment.calls.budget import Budget
+from alignment.calls.caller import Caller, DryCaller
 from alignment.calls.prices import tariff_of
-from alignment.calls.rate_limiter import Pace
+from alignment.calls.rate_limiter import RateLimiter
 from alignment.calls.store import CallStore
 from alignment.calls.store_rows import Sampled
 from alignment.config.launched import Launch
@@ -17,7 +17,7 @@ from alignment.config.schema import LabelRecipe
 from alignment.data import ranking_to_json
 from alignment.data.rows import Ranking
 from alignment.errors import AlignmentError
-from alignment.evaluate.judging import Asker, Question
+from alignment.evaluate.judging import Judge, Question
 from alignment.manifest import read_manifest
 from alignment.run.directory import RunDirectory
 from alignment.run.files import write_jsonl
@@ -25,7 +25,7 @@ from reward.audit.gate import accept, ask_gold, gold_samples
 from reward.feedback.answers import given_answers, imagined_answers
 from reward.feedback.labeler import label, summary
 from reward.feedback.revising import answers_to_revise, revised, reviser_for
-from reward.feedback.ways import key_of, pairs_to_label, way_of
+from reward.feedback.strategies import key_of, pairs_to_label, strategy_of
 from reward.judges import build_judge
 
 STORE = "calls.sqlite"
@@ -34,12 +34,12 @@ LABELS, REVISIONS = "labels.jsonl", "revisions.jsonl"
 
 def caller_for(recipe: LabelRecipe) -> Caller:
     """Return what makes the recipe's calls, before it knows where they are kept."""
-    pace = Pace(
+    rate_limiter = RateLimiter(
         recipe.judge.at_once(recipe.max_concurrency),
         requests_per_minute=recipe.requests_per_minute,
         tokens_per_minute=recipe.tokens_per_minute,
     )
-    return Caller(pace=pace, max_retries=recipe.judge.max_retries)
+    return Caller(rate_limiter=rate_limiter, max_retries=recipe.judge.max_retries)
 
 
 @contextlib.contextmanager
@@ -47,8 +47,8 @@ def recording(recipe: LabelRecipe, run: RunDirectory, caller: Caller) -> Iterato
     """Open the run's store; calls are kept there and held to what the recipe may spend in all."""
     with CallStore(run.path / STORE, may_rebind=True) as store:
         spent = store.totals()
-        caller.ledger = store
-        caller.purse = Budget(
+        caller.cache = store
+        caller.budget = Budget(
             tariff_of(recipe.judge),
             max_calls=recipe.max_calls,
             max_cost=recipe.max_cost,
@@ -61,7 +61,7 @@ def recording(recipe: LabelRecipe, run: RunDirectory, caller: Caller) -> Iterato
 def labels_of(
     recipe: LabelRecipe,
     samples: list[Sampled],
-    judge: Asker[Any],
+    judge: Judge[Any],
     caller: Caller,
     provenance: dict[str, Any],
     *,
@@ -71,14 +71,14 @@ def labels_of(
     return label(
         samples,
         judge,
-        way_of(getattr(judge, "asks", "pairwise"), samples=recipe.judge.samples, seed=recipe.seed),
+        strategy_of(judge.mode, samples=recipe.judge.samples, seed=recipe.seed),
         pairs_per_prompt=None if all_pairs else recipe.pairs_per_prompt,
         seed=recipe.seed,
         max_concurrency=recipe.judge.at_once(recipe.max_concurrency),
         max_failure_share=recipe.max_failure_share,
         provenance=provenance,
-        store=caller.ledger if isinstance(caller.ledger, CallStore) and not caller.asks_nobody else None,
-        spent=caller.purse.told if isinstance(caller.purse, Budget) else lambda: "",
+        store=caller.cache if isinstance(caller.cache, CallStore) and not caller.makes_no_calls else None,
+        spent=caller.budget.summary if isinstance(caller.budget, Budget) else lambda: "",
     )
 
 
@@ -94,12 +94,12 @@ def dry_run(recipe: LabelRecipe) -> str:
     with contextlib.ExitStack() as stack:
         store = stack.enter_context(CallStore(path)) if path.is_file() else None
         caller = DryCaller(store, tariff_of(recipe.judge))
-        judge: Asker[Any] = build_judge(recipe.judge, caller)
+        judge: Judge[Any] = build_judge(recipe.judge, caller)
         samples = list(store.samples().values()) if store else []
         imagined = not samples and recipe.responses == "sampled"
         if not samples:
             samples = imagined_answers(recipe) if imagined else given_answers(recipe, None, None)
-        way = way_of(getattr(judge, "asks", "pairwise"), samples=recipe.judge.samples, seed=recipe.seed)
+        way = strategy_of(judge.mode, samples=recipe.judge.samples, seed=recipe.seed)
         questions: dict[tuple[str, int], Question] = {}
         for sample in samples:
             pairs = pairs_to_label(sample, pairs_per_prompt=recipe.pairs_per_prompt, seed=recipe.seed)

@@ -4,10 +4,10 @@ from typing import Any
 
 from alignment.calls.caller import Caller
 from alignment.config.judge_entry import JudgeEntry
-from alignment.evaluate.judging import Asker
+from alignment.evaluate.judging import Judge
 
 
-def build_judge(entry: JudgeEntry, caller: Caller | None = None) -> Asker[Any]:
+def build_judge(entry: JudgeEntry, caller: Caller | None = None) -> Judge[Any]:
     """Return the judge that a recipe names.
 
     Args:

@@ -5,7 +5,7 @@ from typing import Any
 
 from alignment.config.judge_entry import JudgeEntry
 from alignment.data.rows import USABLE
-from alignment.evaluate.judging import Asker, Asks, Question, Verdict
+from alignment.evaluate.judging import Judge, Mode, Question, Verdict
 from reward.judges.prompting import joint_hash
 from reward.judges.ratings import distribution_of_mean
 
@@ -17,11 +17,11 @@ class Jury:
     alone. What each of them said stands in the verdict's details.
     """
 
-    def __init__(self, entry: JudgeEntry, members: Sequence[Asker[Any]]) -> None:
+    def __init__(self, entry: JudgeEntry, members: Sequence[Judge[Any]]) -> None:
         self.entry = entry
         self.members = members
         self.weights = [member.weight for member in entry.members]
-        self.asks: Asks = entry.asks
+        self.mode: Mode = entry.asks
         self.name = entry.label
         parts = [(judge.name, judge.prompt_hash, weight) for judge, weight in zip(members, self.weights, strict=True)]
         self.prompt_hash = joint_hash(entry.on_member_failure, *parts)
@@ -34,8 +34,8 @@ class Jury:
 
         Raises: JudgeError where a member's every other call would fail alike; BudgetError.
         """
-        said = [judge.ask(question) for judge in self.members]
-        told = [
+        answers = [judge.ask(question) for judge in self.members]
+        members = [
             {
                 "judge": judge.name,
                 "status": verdict.status,
@@ -43,23 +43,23 @@ class Jury:
                 "scores": verdict.scores,
                 "calls": verdict.details.get("calls"),
             }
-            for judge, verdict in zip(self.members, said, strict=True)
+            for judge, verdict in zip(self.members, answers, strict=True)
         ]
-        details: dict[str, Any] = {"members": told}
-        failed = [place for place, verdict in enumerate(said) if verdict.status not in USABLE]
-        usable = [place for place in range(len(said)) if place not in failed]
+        details: dict[str, Any] = {"members": members}
+        failed = [place for place, verdict in enumerate(answers) if verdict.status not in USABLE]
+        usable = [place for place in range(len(answers)) if place not in failed]
         if failed and (self.entry.on_member_failure == "fail" or not usable):
-            first = said[failed[0]]
+            first = answers[failed[0]]
             return Verdict(None, first.status, f"{self.members[failed[0]].name}: {first.raw}", details)
         weights = [self.weights[place] for place in usable]
         shares = [weight / sum(weights) for weight in weights]
-        verdicts = [said[place] for place in usable]
-        raw = "\n".join(f"{self.members[place].name}: {said[place].raw}" for place in usable)
-        if self.asks == "pairwise":
+        verdicts = [answers[place] for place in usable]
+        raw = "\n".join(f"{self.members[place].name}: {answers[place].raw}" for place in usable)
+        if self.mode == "pairwise":
             return self._compared(shares, verdicts, raw, details)
         columns = zip(*(verdict.scores or () for verdict in verdicts), strict=True)
         scores = tuple(sum(share * score for share, score in zip(shares, column, strict=True)) for column in columns)
-        if self.asks == "pointwise" and any("distribution" in verdict.details for verdict in verdicts):
+        if self.mode == "pointwise" and any("distribution" in verdict.details for verdict in verdicts):
             known = [
                 verdict.details.get("distribution") or {str((verdict.scores or (0.0,))[0]): 1.0} for verdict in verdicts
             ]

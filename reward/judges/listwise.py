@@ -2,12 +2,13 @@
 
 from typing import Any
 
-from alignment.calls.caller import About, Caller
+from alignment.calls.call import CallContext
+from alignment.calls.caller import Caller
 from alignment.calls.chat import Model, build_model
 from alignment.config.judge_entry import JudgeEntry
 from alignment.data.conversations import readable
 from alignment.errors import JudgeError
-from alignment.evaluate.judging import Asks, Listing, Verdict
+from alignment.evaluate.judging import Listing, Mode, Verdict
 from reward.judges.prompting import LETTERS, ListwisePrompt
 from reward.judges.verdicts import find_ranking
 
@@ -17,7 +18,7 @@ MAX_TOKENS, REASONING_MAX_TOKENS = 96, 768
 class ListwiseJudge:
     """Takes one order of all answers; a score is how many of the others an answer stands above."""
 
-    asks: Asks = "listwise"
+    mode: Mode = "listwise"
 
     def __init__(self, entry: JudgeEntry, prompt: ListwisePrompt, model: Model) -> None:
         self.entry = entry
@@ -58,7 +59,7 @@ class ListwiseJudge:
             schema = _schema(letters, self.entry.reasoning)
         shown = (readable(listing.prompt), *listing.answers, question)
         reply, order = self.model.ask_twice(
-            About(self.name, self.prompt_hash, listing),
+            CallContext(self.name, self.prompt_hash, listing),
             question,
             read=lambda text: find_ranking(text, letters, shown),
             repair=f"Your reply gives no order that can be read. Reply {form}, and nothing else.",

@@ -2,14 +2,15 @@
 
 from typing import Any
 
-from alignment.calls.caller import About, Caller, ChatReply
+from alignment.calls.call import CallContext, ChatReply
+from alignment.calls.caller import Caller
 from alignment.calls.chat import Model, build_model
 from alignment.config.judge_entry import JudgeEntry
 from alignment.data.conversations import readable
-from alignment.evaluate.judging import Asks, Comparison, Verdict
+from alignment.evaluate.judging import Comparison, Mode, Verdict
 from reward.judges.constitution import Constitution, in_words
 from reward.judges.prompting import PairwisePrompt, joint_hash
-from reward.judges.verdicts import Found, find_verdict, soft_probability, verdict_token
+from reward.judges.verdicts import ParsedVerdict, find_verdict, soft_probability, verdict_token
 
 MAX_TOKENS, REASONING_MAX_TOKENS = 16, 512
 
@@ -17,7 +18,7 @@ MAX_TOKENS, REASONING_MAX_TOKENS = 16, 512
 class PairwiseJudge:
     """Takes a letter for its answer, and the letter's probability where the model tells it."""
 
-    asks: Asks = "pairwise"
+    mode: Mode = "pairwise"
 
     def __init__(
         self, entry: JudgeEntry, prompt: PairwisePrompt, model: Model, constitution: Constitution | None = None
@@ -64,7 +65,7 @@ class PairwiseJudge:
             repair = f"Your reply gives no verdict that can be read. Reply with a JSON object of the form {form}."
         shown = (readable(comparison.prompt), comparison.first, comparison.second, question)
         reply, found = self.model.ask_twice(
-            About(self.name, self.prompt_hash, comparison),
+            CallContext(self.name, self.prompt_hash, comparison),
             question,
             read=lambda text: find_verdict(text, labels, shown),
             repair=repair,
@@ -74,7 +75,7 @@ class PairwiseJudge:
         )
         return self._verdict(reply, found, {**reply.details, **details})
 
-    def _verdict(self, reply: ChatReply, found: Found | None, details: dict[str, Any]) -> Verdict:
+    def _verdict(self, reply: ChatReply, found: ParsedVerdict | None, details: dict[str, Any]) -> Verdict:
         if reply.status != "ok":
             return Verdict(None, reply.status, reply.raw, details)
         if found is None:
@@ -87,15 +88,15 @@ class PairwiseJudge:
         if self.entry.logprobs:
             soft = _soft(reply, found)
             if soft is None:
-                said = f"the log-probabilities do not fit the reply {reply.raw}"
-                return Verdict(None, "parse_error", said, details)
+                why = f"the log-probabilities do not fit the reply {reply.raw}"
+                return Verdict(None, "parse_error", why, details)
             probability, mass, token = soft
             details["verdict_token"] = token
             if "normalised" not in details:
                 details["mass"] = mass
                 if mass < self.entry.min_mass:
-                    said = f"A and B together have the probability {mass:.3g}, less than min_mass; reply: {reply.raw}"
-                    return Verdict(None, "parse_error", said, details)
+                    why = f"A and B together have the probability {mass:.3g}, less than min_mass; reply: {reply.raw}"
+                    return Verdict(None, "parse_error", why, details)
         if self.entry.clamp:
             details["unclamped"] = probability
             probability = clamped(probability, *self.entry.clamp)
@@ -111,7 +112,7 @@ def clamped(probability: float, low: float, high: float) -> float:
     return min(high, max(low, probability))
 
 
-def _soft(reply: ChatReply, found: Found) -> tuple[float, float, dict[str, Any]] | None:
+def _soft(reply: ChatReply, found: ParsedVerdict) -> tuple[float, float, dict[str, Any]] | None:
     token = verdict_token(reply.text, found.position, reply.tokens)
     soft = soft_probability(token, found.label) if token is not None else None
     return (*soft, token) if token is not None and soft is not None else None

@@ -3,11 +3,12 @@
 from dataclasses import replace
 from typing import Any
 
-from alignment.calls.caller import About, Caller, ChatReply
+from alignment.calls.call import CallContext, ChatReply
+from alignment.calls.caller import Caller
 from alignment.calls.chat import Model, build_model
 from alignment.config.judge_entry import JudgeEntry
 from alignment.data.conversations import readable
-from alignment.evaluate.judging import Asks, Rating, Verdict
+from alignment.evaluate.judging import Mode, Rating, Verdict
 from reward.judges.prompting import PointwisePrompt, joint_hash
 from reward.judges.ratings import SCALE, distribution_of_mean, find_rating, mean, rating_probabilities
 from reward.judges.rubric import SCALE as RUBRIC_SCALE
@@ -26,7 +27,7 @@ class PointwiseJudge:
     log-probabilities the number is the expectation by them.
     """
 
-    asks: Asks = "pointwise"
+    mode: Mode = "pointwise"
 
     def __init__(self, entry: JudgeEntry, prompt: PointwisePrompt, model: Model, rubric: Rubric | None = None) -> None:
         self.entry = entry
@@ -60,7 +61,7 @@ class PointwiseJudge:
         distributions: dict[str, dict[str, float]] = {}
         masses: list[float] = []
         unlikely: list[str] = []  # calls whose numbers have too little mass
-        said: list[str] = []
+        replies: list[str] = []
         details: dict[str, Any] = {}
         for place, criterion in enumerate(self.criteria, 1):
             reply, found = self._number(rating, criterion, len(self.criteria) - place)
@@ -75,7 +76,7 @@ class PointwiseJudge:
                 masses.append(total)
                 unlikely += reply.details["calls"] if total < self.entry.min_mass else []
             scores[criterion.name] = score
-            said.append(reply.raw)
+            replies.append(reply.raw)
         details |= {"criteria": scores}
         if distributions:
             details |= {"distributions": distributions, "distribution": self._of_the_mean(scores, distributions)}
@@ -83,10 +84,10 @@ class PointwiseJudge:
             details["mass"] = min(masses)
             if min(masses) < self.entry.min_mass:
                 low = f"the numbers together have the probability {min(masses):.3g}, less than min_mass; reply: "
-                return Verdict(None, "parse_error", low + "\n".join(said), {**details, "calls": unlikely})
+                return Verdict(None, "parse_error", low + "\n".join(replies), {**details, "calls": unlikely})
         weights = {criterion.name: criterion.weight for criterion in self.criteria}
         total = sum(weights[name] * score for name, score in scores.items()) / sum(weights.values())
-        return Verdict(None, "ok", "\n".join(said), details, (total,))
+        return Verdict(None, "ok", "\n".join(replies), details, (total,))
 
     def _of_the_mean(self, scores: dict[str, float], distributions: dict[str, dict[str, float]]) -> dict[str, float]:
         """Return the distribution of the weighted mean over criteria."""
@@ -110,7 +111,7 @@ class PointwiseJudge:
             question, repair = f"{question}\n\n{form}", f"Your reply gives no number that can be read. {form}"
         shown = (readable(rating.prompt), rating.answer, question)
         reply, found = self.model.ask_twice(
-            About(self.name, self.prompt_hash, rating, calls_to_come=calls_to_come),
+            CallContext(self.name, self.prompt_hash, rating, calls_to_come=calls_to_come),
             question,
             read=lambda text: find_rating(text, self.scale, shown),
             repair=repair,

@@ -79,8 +79,8 @@ class Fence:
         Args:
             secret: None: this process's own; b"": none, as in the calls of runs from before there were secrets.
         """
-        secret, told = PROCESS_SECRET if secret is None else secret, json.dumps(texts).encode()
-        made = hmac.new(secret, told, "sha256") if secret else hashlib.sha256(told)
+        secret, message = PROCESS_SECRET if secret is None else secret, json.dumps(texts).encode()
+        made = hmac.new(secret, message, "sha256") if secret else hashlib.sha256(message)
         self.code = made.hexdigest()[:12]
 
     def around(self, tag: str, text: str) -> str:

@@ -58,9 +58,9 @@ def find_rating(reply: str, scale: range = SCALE, shown: Sequence[str] | None = 
         shown: the texts that the judge was shown; None where they are not known.
     """
     reading = read(reply, ("score", "rating"), FORM, shown)
-    if reading.told is not None:
-        match = re.fullmatch(NUMBER, reading.told[0])
-        return _on(scale, Rating(match[0], reading.told[1])) if match else None
+    if reading.from_json is not None:
+        match = re.fullmatch(NUMBER, reading.from_json[0])
+        return _on(scale, Rating(match[0], reading.from_json[1])) if match else None
     found = reading.ending or reading.opening
     if found is None:
         return None

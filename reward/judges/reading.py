@@ -31,7 +31,9 @@ REPLY = Limits(whole=False)  # escapes of half a surrogate pair are no harm: not
 class Reading:
     """What a reply gives; at most one of the first three is set."""
 
-    told: tuple[str, int] | None = None  # by a JSON object: the text of the value, and where it begins in the reply
+    from_json: tuple[str, int] | None = (
+        None  # by a JSON object: the text of the value, and where it begins in the reply
+    )
     ending: Value | None = None  # by its last line or sentence
     opening: Value | None = None  # by its first line alone, which what follows may contradict
     lines: Sequence[Line] = ()  # of a reply that neither a JSON object nor its end gives a value
@@ -46,9 +48,9 @@ def read(reply: str, keys: Sequence[str], form: Form, shown: Sequence[str] | Non
         keys: of the value in a JSON object, which has one of them. form: of the value elsewhere.
         shown: the texts that the judge was shown; None where they are not known.
     """
-    told = json_value(reply, keys)
-    if told is not None:
-        return Reading(told=told)
+    from_json = json_value(reply, keys)
+    if from_json is not None:
+        return Reading(from_json=from_json)
     reply = unthought(unfenced(reply))
     lines = lines_of(reply)
     if not lines:
@@ -56,9 +58,9 @@ def read(reply: str, keys: Sequence[str], form: Form, shown: Sequence[str] | Non
     ending = closing(lines, reply, form, shown)
     if ending is not None:
         return Reading(ending=ending)
-    told = ending_object(reply, keys, shown)
-    if told is not None:
-        return Reading(told=told)
+    from_json = ending_object(reply, keys, shown)
+    if from_json is not None:
+        return Reading(from_json=from_json)
     return Reading(opening=opening(lines, reply, form, shown), lines=lines)
 
 

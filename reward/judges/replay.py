@@ -1,18 +1,20 @@
 """A judge that answers with verdicts that were recorded, its own or others'."""
 
+import dataclasses
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
-from alignment.calls.caller import About, Caller, ChatReply
+from alignment.calls.call import CallContext, ChatReply
+from alignment.calls.caller import Caller
 from alignment.config.judge_entry import JudgeEntry
 from alignment.config.schema import DatasetEntry
 from alignment.data import load_rankings
 from alignment.data.rows import USABLE, Asked, Prompt, Status
 from alignment.errors import DataError, JudgeError
-from alignment.evaluate.judging import Asks, Comparison, Verdict
+from alignment.evaluate.judging import Comparison, Mode, Verdict
 from reward.audit.items import LABELS, prompt_key
 from reward.feedback.recorded import is_recording, read_recording
 
@@ -20,7 +22,7 @@ Key = tuple[str, str, str, int]  # prompt, answer shown first, answer shown seco
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class RecordedVerdict:
     """One recorded verdict."""
 
     asked: Asked
@@ -30,9 +32,11 @@ class Said:
 class ReplayJudge:
     """Looks up what was said of the same answers in the same order; what was never asked is a failed call."""
 
-    asks: Asks = "pairwise"
+    mode: Mode = "pairwise"
 
-    def __init__(self, name: str, path: str, prompt_hash: str, verdicts: dict[Key, Said], caller: Caller) -> None:
+    def __init__(
+        self, name: str, path: str, prompt_hash: str, verdicts: dict[Key, RecordedVerdict], caller: Caller
+    ) -> None:
         self.name = name
         self.path = path
         self.prompt_hash = prompt_hash  # of the file: what stood in the prompt was not recorded
@@ -51,7 +55,7 @@ class ReplayJudge:
                 recording = read_recording(path)
                 name, digest = recording.name, recording.sha256
                 found = [
-                    (row.prompt, row.first, row.second, Said(asked, raw))
+                    (row.prompt, row.first, row.second, RecordedVerdict(asked, raw))
                     for row in recording.rows
                     for asked, raw in zip(row.verdicts, row.raw, strict=True)
                 ]
@@ -66,11 +70,11 @@ class ReplayJudge:
                 f"judge.path {path}: holds no recorded verdicts; name the labels.jsonl of a label run with a pairwise "
                 "judge, or a result.json of LLMBar's evaluators."
             )
-        verdicts: dict[Key, Said] = {}
-        for prompt, first, second, said in found:
-            shown = (first, second) if said.asked.shown == "first" else (second, first)
-            before = verdicts.setdefault((prompt_key(prompt), *shown, said.asked.repeat), said)
-            if (before.asked.probability, before.asked.status) != (said.asked.probability, said.asked.status):
+        verdicts: dict[Key, RecordedVerdict] = {}
+        for prompt, first, second, recorded in found:
+            shown = (first, second) if recorded.asked.shown == "first" else (second, first)
+            before = verdicts.setdefault((prompt_key(prompt), *shown, recorded.asked.repeat), recorded)
+            if (before.asked.probability, before.asked.status) != (recorded.asked.probability, recorded.asked.status):
                 raise JudgeError(
                     f"judge.path {path}: has two verdicts on the same question (prompt {str(prompt)[:80]!r}); name the "
                     "labels of one judge."
@@ -84,8 +88,8 @@ class ReplayJudge:
             "prompt": comparison.prompt,
             "answers": [comparison.first, comparison.second],
         }
-        about = About(self.name, self.prompt_hash, comparison)
-        reply = self.caller.call(about, request, lambda: self._look_up(comparison))
+        context = CallContext(self.name, self.prompt_hash, comparison)
+        reply = self.caller.call(context, request, lambda: self._look_up(comparison))
         if reply.status != "ok":
             return Verdict(None, reply.status, reply.raw)
         asked = _asked(reply.details.get("recorded"))
@@ -96,12 +100,12 @@ class ReplayJudge:
 
     def _look_up(self, comparison: Comparison) -> ChatReply:
         key = (prompt_key(comparison.prompt), comparison.first, comparison.second, comparison.repeat)
-        said = self.verdicts.get(key)
-        if said is None:
+        recorded = self.verdicts.get(key)
+        if recorded is None:
             again = f" for repeat {comparison.repeat}" if comparison.repeat else ""
             return ChatReply("api_error", f"{self.path} has no verdict on these answers in this order{again}")
-        recorded = {name: getattr(said.asked, name) for name in ("shown", "repeat", "probability", "status", "mass")}
-        return ChatReply("ok", said.raw, said.raw, details={"recorded": recorded})
+        details = {"recorded": dataclasses.asdict(recorded.asked)}
+        return ChatReply("ok", recorded.raw, recorded.raw, details=details)
 
 
 def _asked(kept: Any) -> Asked | None:
@@ -114,10 +118,10 @@ def _asked(kept: Any) -> Asked | None:
     return Asked(**kept) if numbers and usable and kept["status"] in get_args(Status) else None
 
 
-def _labelled(file: Path) -> Iterator[tuple[Prompt, str, str, Said]]:
+def _labelled(file: Path) -> Iterator[tuple[Prompt, str, str, RecordedVerdict]]:
     """Yield every asking behind every pair of a file of rankings."""
     loaded = load_rankings([DatasetEntry(path=str(file))], on_bad_row="stop", seed=0)
     for row in loaded.rows:
         for pair in row.pairs:
             for asked in pair.verdicts:
-                yield row.prompt, row.responses[pair.first], row.responses[pair.second], Said(asked)
+                yield row.prompt, row.responses[pair.first], row.responses[pair.second], RecordedVerdict(asked)

@@ -2,13 +2,14 @@
 
 from typing import Any
 
-from alignment.calls.caller import About, Caller, ChatReply, Step
+from alignment.calls.call import CallContext, ChatReply, Step
+from alignment.calls.caller import Caller
 from alignment.calls.chat import Model, build_model
 from alignment.calls.replies import is_refusal
 from alignment.config.schema import JudgeEntry, RevisionEntry
 from alignment.data.conversations import readable
 from alignment.errors import JudgeError
-from alignment.evaluate.judging import Asks, Rating, Verdict
+from alignment.evaluate.judging import Mode, Rating, Verdict
 from reward.judges.constitution import Constitution, in_words
 from reward.judges.prompting import Fence, PromptFile, joint_hash
 
@@ -19,7 +20,7 @@ class Reviser:
     Each round draws principles of its own and starts from the last revision.
     """
 
-    asks: Asks = "pointwise"  # one answer a question
+    mode: Mode = "pointwise"  # one answer a question
 
     def __init__(
         self,
@@ -96,8 +97,8 @@ class Reviser:
         return Verdict(None, "tie" if answer == rating.answer.strip() else "ok", answer, details)
 
     def _said(self, rating: Rating, step: Step, text: str, calls_to_come: int) -> ChatReply:
-        about = About(self.name, self.prompt_hash, rating, step, calls_to_come)
-        return self.model.ask(about, [{"role": "user", "content": text}], max_tokens=self.entry.max_tokens)
+        context = CallContext(self.name, self.prompt_hash, rating, step, calls_to_come)
+        return self.model.ask(context, [{"role": "user", "content": text}], max_tokens=self.entry.max_tokens)
 
 
 def _failed(reply: ChatReply) -> Verdict:

@@ -7,11 +7,12 @@ from typing import Any, TypeGuard
 
 import torch
 
-from alignment.calls.caller import About, Caller, ChatReply
+from alignment.calls.call import CallContext, ChatReply
+from alignment.calls.caller import Caller
 from alignment.config.judge_entry import JudgeEntry
 from alignment.data.rows import Prompt
 from alignment.errors import DataError, ScorerError
-from alignment.evaluate.judging import Asks, Comparison, Rating, Verdict
+from alignment.evaluate.judging import Comparison, Mode, Rating, Verdict
 from alignment.policy.weights import weights_hash
 from alignment.serving.batching import Batcher, ScoreRequest
 from reward.scorers.ensemble import Ensemble
@@ -23,9 +24,9 @@ class RewardModelJudge:
     Answers that several threads ask about at the same time are scored together.
     """
 
-    def __init__(self, name: str, asks: Asks, model_hash: str, batcher: Batcher, caller: Caller) -> None:
+    def __init__(self, name: str, mode: Mode, model_hash: str, batcher: Batcher, caller: Caller) -> None:
         self.name = name
-        self.asks = asks
+        self.mode = mode
         self.prompt_hash = model_hash  # of the weights: there is no prompt
         self.batcher = batcher
         self.caller = caller
@@ -52,8 +53,8 @@ class RewardModelJudge:
         """
         answers = [question.first, question.second] if isinstance(question, Comparison) else [question.answer]
         request = {"model": self.prompt_hash, "prompt": question.prompt, "answers": answers}
-        about = About(self.name, self.prompt_hash, question)
-        reply = self.caller.call(about, request, lambda: self._score(question.prompt, answers))
+        context = CallContext(self.name, self.prompt_hash, question)
+        reply = self.caller.call(context, request, lambda: self._score(question.prompt, answers))
         if reply.status != "ok":
             return Verdict(None, reply.status, reply.raw)
         kept = reply.details.get("scores")
@@ -74,8 +75,8 @@ class RewardModelJudge:
             return ChatReply("truncated", str(error))
         except ScorerError as error:  # no number
             return ChatReply("api_error", str(error))
-        said = " ".join(f"{score:.6g}" for score in scores)
-        return ChatReply("ok", said, said, details={"scores": scores})
+        text = " ".join(f"{score:.6g}" for score in scores)
+        return ChatReply("ok", text, text, details={"scores": scores})
 
 
 def _are_scores(kept: Any, count: int) -> TypeGuard[list[float]]:

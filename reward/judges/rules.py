@@ -3,11 +3,12 @@
 import math
 from collections.abc import Callable
 
-from alignment.calls.caller import About, Caller, ChatReply
+from alignment.calls.call import CallContext, ChatReply
+from alignment.calls.caller import Caller
 from alignment.config.schema import JudgeEntry
 from alignment.data.rows import Prompt
 from alignment.errors import JudgeError
-from alignment.evaluate.judging import Asks, Comparison, Verdict
+from alignment.evaluate.judging import Comparison, Mode, Verdict
 from reward.functions import calling, named_function
 
 Rule = Callable[[Prompt, str, str], float]
@@ -16,7 +17,7 @@ Rule = Callable[[Prompt, str, str], float]
 class RulesJudge:
     """Asks `function(prompt, first, second)` for the probability that `first` is better."""
 
-    asks: Asks = "pairwise"
+    mode: Mode = "pairwise"
 
     def __init__(self, function: Rule, name: str, where: str, prompt_hash: str, caller: Caller | None = None) -> None:
         self.function = function
@@ -51,8 +52,8 @@ class RulesJudge:
             "prompt": comparison.prompt,
             "answers": [comparison.first, comparison.second],
         }
-        about = About(self.name, self.prompt_hash, comparison)
-        reply = self.caller.call(about, request, lambda: self._call(comparison))
+        context = CallContext(self.name, self.prompt_hash, comparison)
+        reply = self.caller.call(context, request, lambda: self._call(comparison))
         if reply.status != "ok":
             return Verdict(None, reply.status, reply.raw)
         try:
@@ -64,8 +65,8 @@ class RulesJudge:
         return Verdict(probability, "tie" if probability == 0.5 else "ok", reply.raw)
 
     def _call(self, comparison: Comparison) -> ChatReply:
-        about = f" (prompt {str(comparison.prompt)[:80]!r})"
-        with calling(f"judge.function {self.where}", JudgeError, about):
+        context = f" (prompt {str(comparison.prompt)[:80]!r})"
+        with calling(f"judge.function {self.where}", JudgeError, context):
             returned = self.function(comparison.prompt, comparison.first, comparison.second)
         try:
             probability = float(returned)

@@ -84,14 +84,14 @@ AGAINST = re.compile(rf"\b(?P<label>[AB])\b (?i:is|was|seems|looks)\b[\w ,]{{0,2
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class ParsedVerdict:
     """A well-formed verdict in a reply."""
 
     label: str  # "A", "B", "tie" or "abstain"
     position: int  # of the label's first character in the reply
 
 
-def find_verdict(reply: str, offered: Collection[str], shown: Sequence[str] | None = None) -> Found | None:
+def find_verdict(reply: str, offered: Collection[str], shown: Sequence[str] | None = None) -> ParsedVerdict | None:
     r"""Return the verdict of a reply; None where it is in doubt.
 
     A reply that is a JSON object gives it as one of `KEYS`. In any other it must end the reply: as a line ("B",
@@ -104,8 +104,8 @@ def find_verdict(reply: str, offered: Collection[str], shown: Sequence[str] | No
         offered: the labels that the judge may give. shown: the texts that it was shown; None where they are not known.
     """
     reading = read(reply, KEYS, FORM, shown)
-    if reading.told is not None:
-        return _in_json(reading.told, offered)
+    if reading.from_json is not None:
+        return _in_json(reading.from_json, offered)
     found = reading.ending or reading.opening
     if found is None:
         return _preferring(reply, offered, shown)
@@ -117,7 +117,7 @@ def find_verdict(reply: str, offered: Collection[str], shown: Sequence[str] | No
     return _offered(label, found, offered)
 
 
-def _preferring(reply: str, offered: Collection[str], shown: Sequence[str] | None) -> Found | None:
+def _preferring(reply: str, offered: Collection[str], shown: Sequence[str] | None) -> ParsedVerdict | None:
     """Return the verdict of a reply that ends in a sentence such as "Answer A is better".
 
     Where the reply prefers the other answer as well, in one respect perhaps, the sentence must be a conclusion.
@@ -136,11 +136,11 @@ def _preferring(reply: str, offered: Collection[str], shown: Sequence[str] | Non
     weak = len(lines) > 1 and PRAISE.search(found.sentence)  # "Answer A is correct", and the other one perhaps too
     if label not in offered or ((others or weak) and not CONCLUDES.match(found.sentence)):
         return None
-    return Found(label, found.place(group))
+    return ParsedVerdict(label, found.place(group))
 
 
-def _offered(label: str, value: Value, offered: Collection[str]) -> Found | None:
-    return Found(label, value.place(_decided(value.match))) if label in offered else None
+def _offered(label: str, value: Value, offered: Collection[str]) -> ParsedVerdict | None:
+    return ParsedVerdict(label, value.place(_decided(value.match))) if label in offered else None
 
 
 def _decided(match: re.Match[str]) -> str:
@@ -157,15 +157,15 @@ def _label(match: re.Match[str]) -> str:
         label = label if label != (match["loser"] or match["lesser"]) else ""
     else:
         label = match["label"] if match["label"] in ("A", "B") else match["label"].lower()
-    said = "tie" if match["even"] else match["named"]
-    return label if said in (None, label) else ""
+    gloss = "tie" if match["even"] else match["named"]
+    return label if gloss in (None, label) else ""
 
 
-def _in_json(value: tuple[str, int], offered: Collection[str]) -> Found | None:
+def _in_json(value: tuple[str, int], offered: Collection[str]) -> ParsedVerdict | None:
     match = FORM.line.fullmatch(value[0])
     if match is None or _label(match) not in offered:
         return None
-    return Found(_label(match), value[1] + match.start(_decided(match)))
+    return ParsedVerdict(_label(match), value[1] + match.start(_decided(match)))
 
 
 def _preferred(lines: Sequence[Line]) -> Iterator[str]:
@@ -199,8 +199,8 @@ def find_ranking(reply: str, offered: Sequence[str], shown: Sequence[str] | None
     noun = r"(?:ranking|order|verdict)"
     form = Form(re.compile(value), re.compile(rf"(?i:{OPENER}{QUALIFIER}{{0,3}}{noun}{JOIN}){value}"))
     reading = read(reply, ("ranking", "order"), form, shown)
-    if reading.told is not None:
-        match = form.line.fullmatch(reading.told[0])
+    if reading.from_json is not None:
+        match = form.line.fullmatch(reading.from_json[0])
         return _permutation(match["order"], offered) if match else None
     found = reading.ending or reading.opening
     if found is None or any(WORST_FIRST.search(line.text) for line in lines_of(reply)):

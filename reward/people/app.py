@@ -1,4 +1,4 @@
-"""The page's HTTP side: static files, and JSON in and out of the desk."""
+"""The page's HTTP side: static files, and JSON in and out of the annotation queue."""
 
 import json
 from collections.abc import Callable
@@ -16,8 +16,8 @@ from starlette.routing import Route
 from alignment.errors import AlignmentError
 from alignment.serving.body import Body, Room
 from alignment.serving.net import LOG, one_line
-from reward.people.desk import Desk, NotTaken
-from reward.people.guard import ENTRANCE, Doorkeeper, Guard, Session
+from reward.people.annotation_queue import AnnotationQueue, LabelRefused
+from reward.people.sessions import ENTRANCE, Guard, Session, SessionManager
 
 PAGE = Path(__file__).parent / "page"
 FILES = {"/": "page.html", "/page.js": "page.js", "/page.css": "page.css"}
@@ -26,7 +26,7 @@ Lifespan = Callable[[Starlette], AbstractAsyncContextManager[None]]
 
 
 def build_app(
-    desk: Desk, doorkeeper: Doorkeeper, *, hosts: list[str], cookie: str, lifespan: Lifespan | None = None
+    queue: AnnotationQueue, sessions: SessionManager, *, hosts: list[str], cookie: str, lifespan: Lifespan | None = None
 ) -> Starlette:
     """Return the application.
 
@@ -37,8 +37,8 @@ def build_app(
 
     async def enter(request: Request) -> Response:
         if request.method != "GET":  # a HEAD, of a preview say, must not use the link up
-            raise NotTaken("open the link in a browser", 405)
-        secret = doorkeeper.exchange(request.query_params.get("token", ""))
+            raise LabelRefused("open the link in a browser", 405)
+        secret = sessions.exchange(request.query_params.get("token", ""))
         if secret is None:
             return PlainTextResponse("This link is not valid any more; the terminal shows a new one.\n", 403)
         # Not a redirect: after one, a browser that followed a link from elsewhere would hold back a strict cookie.
@@ -48,37 +48,37 @@ def build_app(
 
     async def state(request: Request) -> Response:
         session: Session = request.state.session
-        return _json({"annotator": session.annotator, "guidelines": desk.guidelines, "items": len(desk.items)})
+        return _json({"annotator": session.annotator, "guidelines": queue.guidelines, "items": len(queue.items)})
 
     async def following(request: Request) -> Response:
-        person = _person(desk, request, request.query_params.get("annotator"))
-        return _json({"next": desk.next(person), **_status(desk, person)})
+        person = _person(queue, request, request.query_params.get("annotator"))
+        return _json({"next": queue.next(person), **_status(queue, person)})
 
     async def item(request: Request) -> Response:
-        person = _person(desk, request, request.query_params.get("annotator"))
-        return _json({"next": desk.look(person, request.path_params["key"]), **_status(desk, person)})
+        person = _person(queue, request, request.query_params.get("annotator"))
+        return _json({"next": queue.look(person, request.path_params["key"]), **_status(queue, person)})
 
     async def label(request: Request) -> Response:
         body = await posted(request)
-        person = _person(desk, request, body.get("annotator"))
-        desk.submit(person, body.get("item"), body.get("view"), body.get("verdict"), body.get("seconds"))
-        return _json({"next": desk.next(person), **_status(desk, person)})
+        person = _person(queue, request, body.get("annotator"))
+        queue.submit(person, body.get("item"), body.get("view"), body.get("verdict"), body.get("seconds"))
+        return _json({"next": queue.next(person), **_status(queue, person)})
 
     async def undo(request: Request) -> Response:
         body = await posted(request)
-        person = _person(desk, request, body.get("annotator"))
-        return _json({"next": desk.undo(person), **_status(desk, person)})
+        person = _person(queue, request, body.get("annotator"))
+        return _json({"next": queue.undo(person), **_status(queue, person)})
 
     async def static(request: Request) -> Response:
         return FileResponse(PAGE / FILES[request.url.path])
 
     async def posted(request: Request) -> dict[str, Any]:
         if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
-            raise NotTaken("the body must be application/json", 415)
+            raise LabelRefused("the body must be application/json", 415)
         async with Body(request, room, most=LARGEST_BODY, advice="a label takes a few hundred") as body:
             value = await body.json()
         if not isinstance(value, dict):
-            raise NotTaken("the body is not a JSON object", 400)
+            raise LabelRefused("the body is not a JSON object", 400)
         return value
 
     return Starlette(
@@ -91,29 +91,29 @@ def build_app(
             Route("/api/label", label, methods=["POST"]),
             Route("/api/undo", undo, methods=["POST"]),
         ],
-        middleware=[Middleware(Guard, doorkeeper=doorkeeper, hosts=hosts, cookie=cookie)],
+        middleware=[Middleware(Guard, sessions=sessions, hosts=hosts, cookie=cookie)],
         exception_handlers={AlignmentError: _not_taken, HTTPException: _refused},
         lifespan=lifespan,
     )
 
 
-def _person(desk: Desk, request: Request, name: Any) -> str:
+def _person(queue: AnnotationQueue, request: Request, name: Any) -> str:
     """The person who speaks; a link that was made for one person speaks for that person alone."""
     session: Session = request.state.session
-    person = desk.person(name)
-    if session.annotator is not None and person != desk.person(session.annotator):
-        raise NotTaken(f"this link is for {session.annotator}", 403)
+    person = queue.person(name)
+    if session.annotator is not None and person != queue.person(session.annotator):
+        raise LabelRefused(f"this link is for {session.annotator}", 403)
     return person
 
 
-def _status(desk: Desk, person: str) -> dict[str, Any]:
-    return {"annotator": person, **desk.progress(person)}
+def _status(queue: AnnotationQueue, person: str) -> dict[str, Any]:
+    return {"annotator": person, **queue.progress(person)}
 
 
 async def _not_taken(_: Request, error: Exception) -> Response:
-    if not isinstance(error, NotTaken):  # the store's: the person at the terminal can mend it
+    if not isinstance(error, LabelRefused):  # the store's: the person at the terminal can mend it
         LOG.error("%s", one_line(str(error)))
-    return _json({"error": str(error)}, error.status if isinstance(error, NotTaken) else 500)
+    return _json({"error": str(error)}, error.status if isinstance(error, LabelRefused) else 500)
 
 
 async def _refused(_: Request, error: Exception) -> Response:

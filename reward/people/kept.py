@@ -5,7 +5,7 @@ import math
 from typing import Any, get_args
 
 from reward.people.items import Item, key_of
-from reward.people.label import SAID, Label, Said
+from reward.people.label import COUNTED, Label, LabelStatus
 
 
 class Damaged(ValueError):
@@ -41,7 +41,7 @@ def label_of(row: tuple[Any, ...], items: dict[str, Item]) -> Label:
         raise Damaged("it is of an item that is not in the table people_items")
     if not isinstance(annotator, str) or not annotator.isprintable():
         raise Damaged("annotator is no name")
-    if status not in get_args(Said):
+    if status not in get_args(LabelStatus):
         raise Damaged(f"status is {str(status)[:40]!r}")
     if not isinstance(guidelines, str):
         raise Damaged("guidelines is no text")
@@ -56,8 +56,8 @@ def label_of(row: tuple[Any, ...], items: dict[str, Item]) -> Label:
     return Label(annotator, key, status, ranks, shown, guidelines, seconds, labelled_at, number)
 
 
-def _require_ranks(status: Said, ranks: Any, item: Item) -> None:
-    if status not in SAID or status == "abstain":
+def _require_ranks(status: LabelStatus, ranks: Any, item: Item) -> None:
+    if status not in COUNTED or status == "abstain":
         if ranks is not None:
             raise Damaged(f"it has ranks with the status {status}")
         return

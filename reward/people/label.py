@@ -1,19 +1,19 @@
-"""What one person said of one item."""
+"""One annotator's label of one item."""
 
 from dataclasses import dataclass
 from typing import Literal
 
-Said = Literal["ok", "tie", "abstain", "skipped", "withdrawn"]
-SAID: tuple[Said, ...] = ("ok", "tie", "abstain")  # what counts as a label; the others leave the item open
+LabelStatus = Literal["ok", "tie", "abstain", "skipped", "withdrawn"]
+COUNTED: tuple[LabelStatus, ...] = ("ok", "tie", "abstain")  # what counts as a label; the others leave the item open
 
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """What one person said of one item."""
+    """One annotator's label of one item."""
 
     annotator: str
     item: str
-    status: Said
+    status: LabelStatus
     ranks: list[int] | None
     shown: list[int]
     guidelines: str

@@ -9,12 +9,12 @@ from alignment.data.rankings import pairs_from_ranks, ranking_to_json
 from alignment.data.rows import Asked, Pair, Ranking
 from alignment.run.files import write_jsonl
 from reward.people.items import Item
-from reward.people.label import SAID, Label
+from reward.people.label import COUNTED, Label
 
 
 def rankings(labels: list[Label], items: dict[str, Item]) -> list[Ranking]:
     """Return one ranking for each label, with the person, the seconds and the order shown."""
-    return [_ranking(label, items[label.item]) for label in labels if label.status in SAID and label.item in items]
+    return [_ranking(label, items[label.item]) for label in labels if label.status in COUNTED and label.item in items]
 
 
 def write_rankings(path: Path, rows: list[Ranking]) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 from alignment.errors import AlignmentError
 from alignment.serving.address import listen
 from alignment.serving.extra import require_extra
-from reward.people.desk import Desk, Rules
+from reward.people.annotation_queue import AnnotationQueue, Rules
 from reward.people.items import Ask, Place, load_items, place_of, read_guidelines
 from reward.people.labels import rankings, write_rankings
 from reward.people.store import PeopleStore
@@ -66,12 +66,12 @@ def annotate(settings: Settings, tell: Tell) -> None:
     items = load_items(place, ask=settings.ask, limit=settings.limit, entry=settings.entry)
     with contextlib.closing(listen(settings.host, settings.port)) as listener, PeopleStore(place.store) as store:
         _keep_what_is_there(place, store)
-        desk = Desk(items, store, settings.rules, guidelines=guidelines, guidelines_hash=guidelines_hash)
+        queue = AnnotationQueue(items, store, settings.rules, guidelines=guidelines, guidelines_hash=guidelines_hash)
         writer = Writer(store, place.output)
         tell(f"{len(items)} items of {place.source}; labels go to {place.store} and {place.output}")
         listener.listen()  # before the link is printed: who is quick waits, and is not refused
         try:
-            _serve(settings, desk, writer, listener, tell)
+            _serve(settings, queue, writer, listener, tell)
         except KeyboardInterrupt:
             pass
         finally:
@@ -127,10 +127,10 @@ class Writer:
             took = time.monotonic() - began
 
 
-def _serve(settings: Settings, desk: Desk, writer: Writer, listener: socket.socket, tell: Tell) -> None:
+def _serve(settings: Settings, queue: AnnotationQueue, writer: Writer, listener: socket.socket, tell: Tell) -> None:
     from alignment.serving.server import server
     from reward.people.app import build_app
-    from reward.people.guard import ENTRANCE, Doorkeeper
+    from reward.people.sessions import ENTRANCE, SessionManager
 
     port = listener.getsockname()[1]
     names = _names(settings)
@@ -145,12 +145,12 @@ def _serve(settings: Settings, desk: Desk, writer: Writer, listener: socket.sock
         yield
         task.cancel()
 
-    doorkeeper = Doorkeeper(announce)
+    sessions = SessionManager(announce)
     tell("Open in a browser; each link works once. Ctrl-C ends, the same command goes on.")
     for annotator in settings.annotators or (None,):
-        doorkeeper.new_token(None if annotator is None else desk.person(annotator))
+        sessions.new_token(None if annotator is None else queue.person(annotator))
     hosts = [f"{name}:{port}" for name in names]
-    app = build_app(desk, doorkeeper, hosts=hosts, cookie=f"annotate-{port}", lifespan=lifespan)
+    app = build_app(queue, sessions, hosts=hosts, cookie=f"annotate-{port}", lifespan=lifespan)
     server(app, grace_seconds=GRACE_SECONDS).run(sockets=[listener])
 
 

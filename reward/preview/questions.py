@@ -4,12 +4,13 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from alignment.calls.caller import About, Caller, ChatReply
+from alignment.calls.call import CallContext, ChatReply
+from alignment.calls.caller import Caller
 from alignment.calls.store_rows import Sampled
 from alignment.config.judge_entry import JudgeEntry
 from alignment.data.rows import Prompt
 from alignment.evaluate.judging import Question, Rating
-from reward.feedback.ways import way_of
+from reward.feedback.strategies import strategy_of
 from reward.judges import build_judge
 from reward.judges.pointwise import PointwiseJudge
 
@@ -23,13 +24,13 @@ SILENT = {  # kinds of judges that read no text of a question, and what decides 
 class Listener(Caller):
     """Keeps the first request and asks nobody."""
 
-    asks_nobody = True
+    makes_no_calls = True
 
     def __init__(self) -> None:
         super().__init__()
         self.request: dict[str, Any] | None = None
 
-    def call(self, about: About, request: dict[str, Any], send: Any) -> ChatReply:
+    def call(self, context: CallContext, request: dict[str, Any], send: Any) -> ChatReply:
         """Keep the request."""
         self.request = self.request or request
         return ChatReply("api_error", "nobody is asked")
@@ -59,7 +60,7 @@ class Asked:
         self.members = [Asked(member, seed=seed) for member in entry.members] if entry.kind == "jury" else []
         self._listener = Listener()
         self._judge: Any = None
-        self._way = way_of("pointwise" if pointwise else entry.asks, samples=1, seed=seed)
+        self._way = strategy_of("pointwise" if pointwise else entry.asks, samples=1, seed=seed)
         if entry.kind not in SILENT and not self.members:
             build = PointwiseJudge.from_entry if pointwise else build_judge
             self._judge = build(entry, self._listener)

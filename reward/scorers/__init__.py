@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from alignment.calls.caller import Caller
-from alignment.calls.rate_limiter import Pace
+from alignment.calls.rate_limiter import RateLimiter
 from alignment.calls.store import CallStore
 from alignment.config.schema import PPORecipe, ScorerEntry
 from alignment.errors import ModelError
@@ -175,8 +175,8 @@ def _outside(entry: ScorerEntry, recipe: PPORecipe, calls: str) -> Scorer:
     return JudgeScorer.from_entry(
         entry,
         Caller(
-            ledger=_calls_of(calls + entry.label, recipe),
-            pace=Pace(judge.at_once(entry.max_concurrency) if judge else entry.max_concurrency),
+            cache=_calls_of(calls + entry.label, recipe),
+            rate_limiter=RateLimiter(judge.at_once(entry.max_concurrency) if judge else entry.max_concurrency),
             max_retries=judge.max_retries if judge else 0,
         ),
     )

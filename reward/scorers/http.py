@@ -68,10 +68,10 @@ class HttpScorer:
         Raises: ScorerError where nobody listens: better now than after minutes of loading.
         """
         scorer = cls(entry, batch_size=batch_size)
-        scorer.knock()
+        scorer.check_connection()
         return scorer
 
-    def knock(self) -> None:
+    def check_connection(self) -> None:
         """Ask for anything at all; whatever comes back but no connection will do, since few servers answer GET.
 
         Raises: ScorerError where nobody listens.

@@ -2,14 +2,15 @@ import threading
 
 import pytest
 
-from alignment.calls.budget import Budget, DryCaller
-from alignment.calls.caller import About, ChatReply, call_key
+from alignment.calls.budget import Budget
+from alignment.calls.call import CallContext, ChatReply, call_key
+from alignment.calls.caller import DryCaller
 from alignment.calls.prices import Prices, Tariff, prices_of, tariff_of
 from alignment.config.schema import JudgeEntry, PricesEntry
 from alignment.errors import BudgetError, JudgeError
 from alignment.evaluate.judging import Comparison
 
-ABOUT = About("j", "h", Comparison("p", "a", "b"), max_tokens=100)
+ABOUT = CallContext("j", "h", Comparison("p", "a", "b"), max_tokens=100)
 REQUEST = {"messages": "x" * 288}  # 288 // 3 + 4 = 100 tokens
 PRICES = Tariff({"j": Prices(prompt=10_000.0, completion=20_000.0, currency="EUR")})  # 0.01 and 0.02 a token
 USED = ChatReply("ok", "A", details={"usage": {"prompt_tokens": 50, "completion_tokens": 5}})
@@ -23,7 +24,7 @@ def test_a_call_is_held_at_its_most_and_settled_at_its_cost() -> None:
     with pytest.raises(BudgetError, match=r"0\.0000 EUR of the budget of 6\.5 .* may cost 3\.0000, beside 6\.0000"):
         budget.reserve(REQUEST, ABOUT)
     assert budget.settle(reserved, USED, ABOUT) == pytest.approx(50 * 0.01 + 5 * 0.02)  # 0.6
-    assert budget.told() == "0.6000 of 6.5 EUR"
+    assert budget.summary() == "0.6000 of 6.5 EUR"
     with pytest.raises(BudgetError):
         budget.reserve(REQUEST, ABOUT)  # 0.6 + 3 + 3 = 6.6
     assert budget.settle(3.0, ChatReply("api_error", "500"), ABOUT) == 0.0
@@ -40,7 +41,7 @@ def test_a_reply_without_a_count_costs_what_was_set_aside() -> None:
 def test_calls_of_earlier_processes_count() -> None:
     budget = Budget(max_calls=3, calls=2)
     budget.reserve(REQUEST, ABOUT)
-    assert budget.told() == "3/3 calls"
+    assert budget.summary() == "3/3 calls"
     with pytest.raises(BudgetError, match=r"the budget of 3 calls \(max_calls\) is used up"):
         budget.reserve(REQUEST, ABOUT)
 
@@ -66,18 +67,18 @@ def test_threads_never_pass_the_limit_together() -> None:
 
 
 def test_a_dry_run_counts_what_is_not_known() -> None:
-    class Ledger:
+    class CallCache:
         def known(self, key: str) -> ChatReply | None:
             return USED if key == call_key(ABOUT, {"known": "y"}) else None
 
-    dry = DryCaller(Ledger())  # type: ignore[arg-type]
+    dry = DryCaller(CallCache())  # type: ignore[arg-type]
 
     def send() -> ChatReply:
         raise AssertionError("a call was made")
 
     assert dry.call(ABOUT, {"known": "y"}, send) is USED
     assert dry.call(ABOUT, REQUEST, send).status == "api_error"
-    dry.call(About("j", "h", ABOUT.question, step="reasoning", calls_to_come=1, max_tokens=10), REQUEST, send)
+    dry.call(CallContext("j", "h", ABOUT.question, step="reasoning", calls_to_come=1, max_tokens=10), REQUEST, send)
     # 1 call of 100 and 100 tokens, then 2 calls of 100 and 10
     assert (dry.calls, dry.prompt_tokens, dry.completion_tokens) == (3, 300, 120)
 
@@ -95,13 +96,13 @@ def test_a_jurys_members_cost_each_by_its_own_prices() -> None:
     assert tariff.currency == "USD"
     budget, dry = Budget(tariff, max_cost=1.2), DryCaller(prices=tariff)
     for name, most in (("dear", 1.0), ("cheap", 0.1), ("free", 0.0)):  # 100 tokens each
-        about = About(name, "h", ABOUT.question)
-        assert budget.reserve(REQUEST, about) == pytest.approx(most)
-        dry.call(about, REQUEST, lambda: USED)
+        context = CallContext(name, "h", ABOUT.question)
+        assert budget.reserve(REQUEST, context) == pytest.approx(most)
+        dry.call(context, REQUEST, lambda: USED)
     assert dry.cost == pytest.approx(1.1)
     with pytest.raises(BudgetError):
-        budget.reserve(REQUEST, About("dear", "h", ABOUT.question))
-    assert budget.settle(1.0, USED, About("dear", "h", ABOUT.question)) == pytest.approx(0.5)  # 50 tokens
+        budget.reserve(REQUEST, CallContext("dear", "h", ABOUT.question))
+    assert budget.settle(1.0, USED, CallContext("dear", "h", ABOUT.question)) == pytest.approx(0.5)  # 50 tokens
     assert tariff_of(jury(member("a", None), member("b", None))) is None
     with pytest.raises(JudgeError, match="are in EUR and USD"):
         tariff_of(jury(member("a", 1.0), member("b", 1.0, "EUR")))

@@ -4,25 +4,26 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from alignment.calls.caller import About, Caller, ChatReply, backoff, call_key, estimated_tokens, question_key
-from alignment.calls.rate_limiter import Pace
+from alignment.calls.call import CallContext, ChatReply, call_key, estimated_tokens, question_key
+from alignment.calls.caller import Caller, backoff
+from alignment.calls.rate_limiter import RateLimiter
 from alignment.errors import BudgetError, JudgeError
 from alignment.evaluate.judging import Comparison, Listing, Rating
 
-ABOUT = About("judge", "hash", Comparison("2+2?", "4", "5"))
+ABOUT = CallContext("judge", "hash", Comparison("2+2?", "4", "5"))
 GOOD = ChatReply("ok", "A", "A")
 BUSY = ChatReply("api_error", "429", transient=True, limited=True, retry_after_seconds=3.0)
 BROKEN = ChatReply("api_error", "503", transient=True)
 
 
-class Ledger:
+class CallCache:
     def __init__(self):
         self.rows, self.good = [], {}
 
     def known(self, key):
         return self.good.get(key)
 
-    def keep(self, key, about, request, reply, *, seconds, asked_at):
+    def keep(self, key, context, request, reply, *, seconds, asked_at):
         self.rows.append(reply.status)
         if reply.status == "ok":
             self.good[key] = reply
@@ -39,33 +40,33 @@ def caller(**given):
 
 
 def test_a_known_reply_is_not_asked_for_again():
-    ledger = Ledger()
-    asking, _ = caller(ledger=ledger)
+    cache = CallCache()
+    asking, _ = caller(cache=cache)
     assert asking.call(ABOUT, {"messages": "x"}, sender(GOOD)) is GOOD
     assert asking.call(ABOUT, {"messages": "x"}, sender()) is GOOD  # an empty sender would raise
-    assert ledger.rows == ["ok"]
+    assert cache.rows == ["ok"]
 
 
 def test_another_request_repeat_or_judge_is_another_call():
-    again = About("judge", "hash", Comparison("2+2?", "4", "5", repeat=1))
-    other = About("other", "hash", ABOUT.question)
+    again = CallContext("judge", "hash", Comparison("2+2?", "4", "5", repeat=1))
+    other = CallContext("other", "hash", ABOUT.question)
     keys = {call_key(ABOUT, {"t": 0}), call_key(ABOUT, {"t": 1}), call_key(again, {"t": 0}), call_key(other, {"t": 0})}
     assert len(keys) == 4
     assert ABOUT.key() == again.key()
 
 
 def test_passing_failures_are_tried_again_and_every_try_is_kept():
-    ledger = Ledger()
-    asking, slept = caller(ledger=ledger)
+    cache = CallCache()
+    asking, slept = caller(cache=cache)
     assert asking.call(ABOUT, {}, sender(BROKEN, BUSY, GOOD)) is GOOD
-    assert ledger.rows == ["api_error", "api_error", "ok"]
+    assert cache.rows == ["api_error", "api_error", "ok"]
     assert 0.25 <= slept[0] <= 0.5  # half to all of 0.5 s
     assert 3.0 <= slept[1] <= 3.5  # as the server asked
 
 
 def test_failures_are_never_taken_for_known():
-    ledger = Ledger()
-    asking, _ = caller(ledger=ledger, max_retries=0)
+    cache = CallCache()
+    asking, _ = caller(cache=cache, max_retries=0)
     refused = ChatReply("refusal", "no")
     assert asking.call(ABOUT, {}, sender(refused)) is refused
     assert asking.call(ABOUT, {}, sender(GOOD)) is GOOD
@@ -94,8 +95,12 @@ def test_being_told_to_wait_is_a_try_like_any_other():
 def test_a_long_wait_is_told_of_once_and_says_what_for():
     told = []
     busy = ChatReply("api_error", "429: too many\nrequests", transient=True, limited=True, retry_after_seconds=60.0)
-    asking = Caller(max_retries=2, sleep=lambda seconds: None, pace=Pace(tell=told.append, sleep=lambda seconds: None))
-    asking.pace.slow_down = lambda seconds: None
+    asking = Caller(
+        max_retries=2,
+        sleep=lambda seconds: None,
+        rate_limiter=RateLimiter(tell=told.append, sleep=lambda seconds: None),
+    )
+    asking.rate_limiter.slow_down = lambda seconds: None
     asking.call(ABOUT, {}, sender(busy, GOOD))
     assert len(told) == 1
     assert told[0].startswith("no call to the judge for 1:0")
@@ -114,11 +119,11 @@ def test_what_would_fail_alike_is_raised():
 
 def test_a_call_that_the_budget_forbids_is_not_made():
     class Empty:
-        def reserve(self, request, about):
+        def reserve(self, request, context):
             raise BudgetError("spent")
 
     with pytest.raises(BudgetError):
-        caller(purse=Empty())[0].call(ABOUT, {}, sender())
+        caller(budget=Empty())[0].call(ABOUT, {}, sender())
 
 
 def test_backoff_doubles_up_to_a_limit():
@@ -137,7 +142,7 @@ def test_tokens_are_estimated_from_all_texts_of_a_request():
 
 
 def test_the_same_call_in_several_threads_is_made_once():
-    ledger, begun, go, sent = Ledger(), threading.Event(), threading.Event(), []
+    cache, begun, go, sent = CallCache(), threading.Event(), threading.Event(), []
 
     def send():
         sent.append(1)
@@ -145,14 +150,14 @@ def test_the_same_call_in_several_threads_is_made_once():
         assert go.wait(10)
         return GOOD
 
-    asking, _ = caller(ledger=ledger)
+    asking, _ = caller(cache=cache)
     with ThreadPoolExecutor(8) as pool:
         told = [pool.submit(asking.call, ABOUT, {}, send) for _ in range(8)]
         assert begun.wait(10)
         other = asking.call(ABOUT, {"another": 1}, sender(GOOD))  # another call does not wait for it
         go.set()
         assert [one.result() for one in told] == [GOOD] * 8
-    assert (other, len(sent), ledger.rows) == (GOOD, 1, ["ok", "ok"])
+    assert (other, len(sent), cache.rows) == (GOOD, 1, ["ok", "ok"])
 
 
 def test_threads_that_wait_for_another_s_call_get_its_error():

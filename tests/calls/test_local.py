@@ -80,7 +80,7 @@ def test_a_question_longer_than_the_context_is_no_label(tiny_model_dir, short):
 
 def test_a_dry_run_loads_no_weights_and_a_chat_template_is_needed(tiny_model_dir, tmp_path, short):
     class Nobody(Caller):
-        asks_nobody = True
+        makes_no_calls = True
 
     entry = JudgeEntry(kind="local", model_name_or_path=str(tiny_model_dir), prompt=short)
     assert build_judge(entry, Nobody()).model.chat._model is None

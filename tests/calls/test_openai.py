@@ -287,7 +287,7 @@ def test_a_key_that_an_endpoint_repeats_in_its_answer_is_kept_nowhere(
     with ChatServer(lambda prompt, n: completion(f"Bearer {KEY}\nVerdict: A")) as server:
         entry = JudgeEntry(kind="openai", model="toy", base_url=server.url, api_key_env="MY_KEY", logprobs=False)
         with CallStore(tmp_path / "calls.sqlite") as store:
-            verdict = build_judge(entry, Caller(ledger=store)).ask(QUESTION)
+            verdict = build_judge(entry, Caller(cache=store)).ask(QUESTION)
     assert verdict.probability == 1.0
     assert verdict.raw == "Bearer [key]\nVerdict: A"
     assert server.keys == [f"Bearer {KEY}"]

@@ -3,7 +3,7 @@ import time
 
 import pytest
 
-from alignment.calls.rate_limiter import Pace
+from alignment.calls.rate_limiter import RateLimiter
 
 
 class Clock:
@@ -19,78 +19,78 @@ class Clock:
         self.now += seconds
 
 
-def begins(pace, clock, tokens):
+def begins(rate_limiter, clock, tokens):
     times = []
     for count in tokens:
-        with pace.slot(count):
+        with rate_limiter.slot(count):
             times.append(clock.now - 100.0)
     return times
 
 
 def test_requests_a_minute_are_spaced():
     clock = Clock()
-    pace = Pace(requests_per_minute=30, clock=clock, sleep=clock.sleep)
-    assert begins(pace, clock, [0, 0, 0]) == pytest.approx([0.0, 2.0, 4.0])  # 60 s / 30
+    rate_limiter = RateLimiter(requests_per_minute=30, clock=clock, sleep=clock.sleep)
+    assert begins(rate_limiter, clock, [0, 0, 0]) == pytest.approx([0.0, 2.0, 4.0])  # 60 s / 30
 
 
 def test_tokens_a_minute_are_spaced_by_what_each_call_may_use():
     clock = Clock()
-    pace = Pace(tokens_per_minute=6000, clock=clock, sleep=clock.sleep)
+    rate_limiter = RateLimiter(tokens_per_minute=6000, clock=clock, sleep=clock.sleep)
     # 500 tokens take 60/6000 x 500 = 5 s, 200 take 2 s
-    assert begins(pace, clock, [500, 200, 100]) == pytest.approx([0.0, 5.0, 7.0])
+    assert begins(rate_limiter, clock, [500, 200, 100]) == pytest.approx([0.0, 5.0, 7.0])
 
 
 def test_what_long_waits_are_for_is_told_once_each():
     clock, told = Clock(), []
-    pace = Pace(requests_per_minute=0.5, clock=clock, sleep=clock.sleep, tell=told.append)
-    assert begins(pace, clock, [0, 0, 0]) == pytest.approx([0.0, 120.0, 240.0])
+    rate_limiter = RateLimiter(requests_per_minute=0.5, clock=clock, sleep=clock.sleep, tell=told.append)
+    assert begins(rate_limiter, clock, [0, 0, 0]) == pytest.approx([0.0, 120.0, 240.0])
     assert told == ["no call to the judge for 2:00: requests_per_minute"] * 2
     told.clear()
-    pace = Pace(tokens_per_minute=60, clock=clock, sleep=clock.sleep, tell=told.append)
-    begins(pace, clock, [600, 1])
-    pace.slow_down(30.0)
-    begins(pace, clock, [1])
+    rate_limiter = RateLimiter(tokens_per_minute=60, clock=clock, sleep=clock.sleep, tell=told.append)
+    begins(rate_limiter, clock, [600, 1])
+    rate_limiter.slow_down(30.0)
+    begins(rate_limiter, clock, [1])
     assert told == [
         "no call to the judge for 10:00: tokens_per_minute",
         "no call to the judge for 30.0 s: the server asks to be left alone",
     ]
-    quick = Pace(requests_per_minute=60, clock=clock, sleep=clock.sleep, tell=told.append)
+    quick = RateLimiter(requests_per_minute=60, clock=clock, sleep=clock.sleep, tell=told.append)
     begins(quick, clock, [0] * 5)
     assert len(told) == 2
 
 
 def test_no_call_begins_while_the_server_asked_to_be_left_alone():
     clock = Clock()
-    pace = Pace(4, clock=clock, sleep=clock.sleep)
-    pace.slow_down(12.5)
-    assert begins(pace, clock, [0, 0]) == pytest.approx([12.5, 12.5])
+    rate_limiter = RateLimiter(4, clock=clock, sleep=clock.sleep)
+    rate_limiter.slow_down(12.5)
+    assert begins(rate_limiter, clock, [0, 0]) == pytest.approx([12.5, 12.5])
 
 
 def test_concurrency_falls_once_for_one_burst_of_complaints_and_grows_back():
     clock = Clock()
-    pace = Pace(10, clock=clock, sleep=clock.sleep)
-    pace.slow_down(None)
-    pace.slow_down(None)  # of the same burst
-    assert pace.limit == pytest.approx(7.0)  # 10 x 0.7
+    rate_limiter = RateLimiter(10, clock=clock, sleep=clock.sleep)
+    rate_limiter.slow_down(None)
+    rate_limiter.slow_down(None)  # of the same burst
+    assert rate_limiter.limit == pytest.approx(7.0)  # 10 x 0.7
     clock.sleep(1.5)
-    pace.slow_down(None)
-    assert pace.limit == pytest.approx(4.9)
-    pace.speed_up()
-    assert pace.limit == pytest.approx(4.9 + 1 / 4.9)
+    rate_limiter.slow_down(None)
+    assert rate_limiter.limit == pytest.approx(4.9)
+    rate_limiter.speed_up()
+    assert rate_limiter.limit == pytest.approx(4.9 + 1 / 4.9)
     for _ in range(200):
-        pace.speed_up()
-    assert pace.limit == 10.0
+        rate_limiter.speed_up()
+    assert rate_limiter.limit == 10.0
     for _ in range(50):
         clock.sleep(2)
-        pace.slow_down(None)
-    assert pace.limit == 1.0
+        rate_limiter.slow_down(None)
+    assert rate_limiter.limit == 1.0
 
 
 def test_never_more_in_flight_than_the_limit():
-    pace, most, lock = Pace(3), [0, 0], threading.Lock()
+    rate_limiter, most, lock = RateLimiter(3), [0, 0], threading.Lock()
 
     def work():
-        with pace.slot():
+        with rate_limiter.slot():
             with lock:
                 most[0] += 1
                 most[1] = max(most)
@@ -104,15 +104,15 @@ def test_never_more_in_flight_than_the_limit():
     for thread in threads:
         thread.join()
     assert most[1] == 3
-    assert pace.in_flight == 0
+    assert rate_limiter.in_flight == 0
 
 
 def test_an_interrupted_wait_gives_its_place_back():
     def interrupted(_):
         raise KeyboardInterrupt
 
-    pace = Pace(1, clock=Clock(), sleep=interrupted)
-    pace.slow_down(5)
-    with pytest.raises(KeyboardInterrupt), pace.slot():
+    rate_limiter = RateLimiter(1, clock=Clock(), sleep=interrupted)
+    rate_limiter.slow_down(5)
+    with pytest.raises(KeyboardInterrupt), rate_limiter.slot():
         pass
-    assert pace.in_flight == 0
+    assert rate_limiter.in_flight == 0

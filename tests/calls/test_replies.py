@@ -62,7 +62,7 @@ def test_every_field_of_every_type_gives_the_label_or_a_status(kind, whole, tmp_
     body = [b""]
     budget = Budget(Tariff({"toy": Prices(1.0, 1.0)}), max_cost=1e9)
     with CallStore(tmp_path / "s") as store:
-        caller = Quiet(ledger=store, purse=budget, max_retries=0)
+        caller = Quiet(cache=store, budget=budget, max_retries=0)
         judge = judge_over(lambda request: body[0], kind, caller=caller)
         for path in places(whole):
             for place, odd in enumerate(ODD):

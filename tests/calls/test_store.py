@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from alignment.calls.caller import About, ChatReply, call_key
+from alignment.calls.call import CallContext, ChatReply, call_key
 from alignment.calls.store import CallStore, Sampled, Totals
 from alignment.data.sampled import HASHES, KEY
 from alignment.errors import AlignmentError, DataError, LineageError
@@ -18,8 +18,8 @@ TOKENS = [{"token": "A", "logprob": -0.1, "top_logprobs": []}]
 USAGE = {"prompt_tokens": 70, "completion_tokens": 3}
 
 
-def keep(store: CallStore, reply: ChatReply, question: Any = QUESTION, **about: Any) -> str:
-    what = About("j", "h", question, **about)
+def keep(store: CallStore, reply: ChatReply, question: Any = QUESTION, **context: Any) -> str:
+    what = CallContext("j", "h", question, **context)
     request = {"messages": [{"role": "user", "content": "which?"}], "seed": 7}
     key = call_key(what, request)
     store.keep(key, what, request, reply, seconds=0.25, asked_at=1.0e9)

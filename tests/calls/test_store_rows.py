@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 
-from alignment.calls.caller import About, Caller, ChatReply, call_key
+from alignment.calls.call import CallContext, ChatReply, call_key
+from alignment.calls.caller import Caller
+from alignment.calls.replies import count_of
 from alignment.calls.store import CallStore
-from alignment.calls.store_rows import Sampled, count_of, unanswered
+from alignment.calls.store_rows import Sampled, unanswered
 from alignment.config.judge_entry import JudgeEntry
 from alignment.errors import AlignmentError, DataError, LineageError
 from alignment.evaluate.judging import Comparison
@@ -19,7 +21,7 @@ from tests.calls.chat_server import FENCE, ChatServer, completion
 
 QUESTION = Comparison("p", "a", "b")
 REQUEST = {"messages": []}
-ABOUT = About("j", "h", QUESTION)
+ABOUT = CallContext("j", "h", QUESTION)
 KEY = call_key(ABOUT, REQUEST)
 
 
@@ -167,7 +169,7 @@ def test_fences_cannot_be_told_from_the_texts_and_stay_those_of_the_run(tmp_path
         entry = JudgeEntry(kind="openai", model="toy", base_url=server.url, api_key_env="MY_KEY", logprobs=False)
         for name in ("one", "one", "two"):
             with CallStore(tmp_path / name) as store:
-                assert build_judge(entry, Caller(ledger=store)).ask(QUESTION).probability == 1.0
+                assert build_judge(entry, Caller(cache=store)).ask(QUESTION).probability == 1.0
             codes.append({found[1] for found in FENCE.findall(server.prompts[-1])})
         assert len(server.prompts) == 2  # the second run's question was the first's, so it was not asked again
     assert codes[0] == codes[1] != codes[2]
@@ -178,11 +180,11 @@ def test_a_store_from_before_there_were_secrets_is_gone_on_with(tmp_path: Path) 
         entry = JudgeEntry(kind="openai", model="toy", base_url=server.url, api_key_env="MY_KEY", logprobs=False)
         with CallStore(tmp_path / "s") as store:
             store.fence_secret = b""  # as it was then
-            build_judge(entry, Caller(ledger=store)).ask(QUESTION)
+            build_judge(entry, Caller(cache=store)).ask(QUESTION)
         edit(tmp_path / "s", "DELETE FROM settings")
         with CallStore(tmp_path / "s") as store:
             assert store.fence_secret == b""
-            assert build_judge(entry, Caller(ledger=store)).ask(QUESTION).probability == 1.0
+            assert build_judge(entry, Caller(cache=store)).ask(QUESTION).probability == 1.0
         assert len(server.prompts) == 1
 
 

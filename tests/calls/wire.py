@@ -11,7 +11,7 @@ from reward.judges import build_judge
 class Quiet(Caller):
     """Makes calls, but builds judges without a knock at their endpoint."""
 
-    asks_nobody = True
+    makes_no_calls = True
 
 
 def judge_over(answer, kind="openai", *, caller=None, **keys):

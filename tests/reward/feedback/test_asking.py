@@ -12,7 +12,7 @@ from reward.feedback.asking import ask_all
 class FunctionJudge:
     name = "test"
     prompt_hash = "0"
-    asks = "pairwise"
+    mode = "pairwise"
 
     def __init__(self, function: Callable[[Comparison], Verdict]) -> None:
         self.ask = function

@@ -14,15 +14,16 @@ from typing import Any
 
 import pytest
 
-from alignment.calls.caller import About, Caller, ChatReply
-from alignment.calls.rate_limiter import Pace
+from alignment.calls.call import CallContext, ChatReply
+from alignment.calls.caller import Caller
+from alignment.calls.rate_limiter import RateLimiter
 from alignment.calls.store import CallStore, Sampled
 from alignment.config.schema import JudgeEntry
 from alignment.data.rows import Ranking
 from alignment.errors import JudgeError
 from alignment.evaluate.judging import Comparison, Verdict
 from reward.feedback.labeler import label, summary
-from reward.feedback.ways import Pairwise, pairs_to_label
+from reward.feedback.strategies import Pairwise, pairs_to_label
 from reward.judges import build_judge
 from tests.calls.chat_server import ChatServer, Reply, completion, failure, fenced
 
@@ -32,8 +33,8 @@ class Counting:
 
     name = "counting"
     prompt_hash = "0"
-    asks = "pairwise"
-    asks = "pairwise"
+    mode = "pairwise"
+    mode = "pairwise"
 
     def __init__(self, answer: Callable[[Comparison], Verdict]) -> None:
         self.answer = answer
@@ -47,7 +48,7 @@ class Counting:
             return ChatReply("ok", json.dumps([verdict.probability, verdict.status, verdict.raw]))
 
         request = {"asked": [str(comparison.prompt), comparison.first, comparison.second]}
-        reply = self.caller.call(About(self.name, self.prompt_hash, comparison), request, send)
+        reply = self.caller.call(CallContext(self.name, self.prompt_hash, comparison), request, send)
         return Verdict(*json.loads(reply.raw))
 
 
@@ -61,7 +62,7 @@ def run(samples: list[Sampled], judge: Any, path: Path, **keys: Any) -> list[Ran
         **keys,
     }
     with CallStore(path) as store:
-        judge.caller.ledger = store
+        judge.caller.cache = store
         return label(samples, judge, options.pop("way", Pairwise()), store=store, **options)
 
 
@@ -187,7 +188,7 @@ class Endpoint:
         self.caller = Caller(max_retries=3)
         self.judge = build_judge(entry(url), self.caller)
         self.name, self.prompt_hash, self.ask = self.judge.name, self.judge.prompt_hash, self.judge.ask
-        self.asks = self.judge.asks
+        self.mode = self.judge.mode
 
 
 def honest(prompt: str) -> str:
@@ -249,7 +250,7 @@ from alignment.data import ranking_to_json
 from alignment.run.files import write_jsonl
 from reward.feedback.labeler import label
 from alignment.calls.store import CallStore, Sampled
-from reward.feedback.ways import Pairwise
+from reward.feedback.strategies import Pairwise
 from reward.judges import build_judge
 from alignment.calls.caller import Caller
 
@@ -334,10 +335,10 @@ def test_the_pace_finds_what_a_server_bears(tmp_path: Path) -> None:
 
     samples = sampled(*[["short", f"a longer answer {i}"] for i in range(120)])
     with ChatServer(behave) as server, CallStore(tmp_path / "s") as store:
-        pace = Pace(24)
-        judge = build_judge(entry(server.url), Caller(ledger=store, pace=pace, max_retries=20))
+        rate_limiter = RateLimiter(24)
+        judge = build_judge(entry(server.url), Caller(cache=store, rate_limiter=rate_limiter, max_retries=20))
         options: dict[str, Any] = {"pairs_per_prompt": None, "seed": 0, "max_failure_share": 0.0, "provenance": {}}
         rankings = label(samples, judge, Pairwise(), store=store, max_concurrency=24, **options)
     assert {pair.probability for ranking in rankings for pair in ranking.pairs} == {0.0}
-    assert pace.limit < 24
+    assert rate_limiter.limit < 24
     assert refused[0] < 240

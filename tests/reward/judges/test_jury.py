@@ -22,7 +22,7 @@ class Member:
     name: str
     verdict: Verdict
     prompt_hash: str = "hash"
-    asks: str = "pairwise"
+    mode: str = "pairwise"
 
     def ask(self, question):
         return self.verdict

@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from alignment.calls.caller import About, Caller, ChatReply
+from alignment.calls.call import CallContext, ChatReply
+from alignment.calls.caller import Caller
 from alignment.config.schema import JudgeEntry
 from alignment.errors import JudgeError
 from alignment.evaluate.judging import Comparison
@@ -101,14 +102,16 @@ def test_what_is_no_probability_stops_the_run(module: str, function: str, words:
 def test_a_call_that_was_kept_is_not_made_again(module: str) -> None:
     rows: dict[str, tuple[dict[str, Any], ChatReply]] = {}
 
-    class Ledger:
+    class CallCache:
         def known(self, key: str) -> ChatReply | None:
             return rows[key][1] if key in rows else None
 
-        def keep(self, key: str, about: About, request: dict[str, Any], reply: ChatReply, **when: float) -> None:
+        def keep(
+            self, key: str, context: CallContext, request: dict[str, Any], reply: ChatReply, **when: float
+        ) -> None:
             rows[key] = request, reply
 
-    judge = build_judge(entry(f"{module}:longer"), Caller(ledger=Ledger()))
+    judge = build_judge(entry(f"{module}:longer"), Caller(cache=CallCache()))
     asked = Comparison("p", "aaa", "b")
     assert judge.ask(asked).probability == 0.75
     judge.function = None

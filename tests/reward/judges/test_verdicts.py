@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from alignment.calls.replies import is_refusal
-from reward.judges.verdicts import Found, find_verdict, soft_probability, verdict_token
+from reward.judges.verdicts import ParsedVerdict, find_verdict, soft_probability, verdict_token
 
 TWO = frozenset({"A", "B"})
 ALL = TWO | {"tie", "abstain"}
@@ -104,7 +104,7 @@ def test_the_verdicts_token_is_found_behind_reasoning_and_stripped_space(raw: bo
     tokens = [token(piece, raw=raw) for piece in pieces]
     reply = "".join(pieces).strip()
     found = find_verdict(reply, TWO)
-    assert found == Found("B", reply.rindex("B"))
+    assert found == ParsedVerdict("B", reply.rindex("B"))
     assert verdict_token(reply, found.position, tokens) is tokens[6]
 
 

@@ -1,8 +1,8 @@
-"""Items and a desk for tests of people's labels."""
+"""Items and an annotation queue for tests of people's labels."""
 
 from pathlib import Path
 
-from reward.people.desk import Desk, Rules
+from reward.people.annotation_queue import AnnotationQueue, Rules
 from reward.people.items import Item, key_of
 from reward.people.store import PeopleStore
 
@@ -13,13 +13,13 @@ def item(number: int, responses: list[str] | None = None) -> Item:
     return Item(key_of(prompt, answers), prompt, answers, {"policy": {"path": "runs/sft"}})
 
 
-def open_desk(path: Path, items: list[Item], rules: Rules | None = None) -> tuple[Desk, PeopleStore]:
+def open_queue(path: Path, items: list[Item], rules: Rules | None = None) -> tuple[AnnotationQueue, PeopleStore]:
     store = PeopleStore(path)
-    return Desk(items, store, rules or Rules(), guidelines="Be fair.", guidelines_hash="cafe"), store
+    return AnnotationQueue(items, store, rules or Rules(), guidelines="Be fair.", guidelines_hash="cafe"), store
 
 
-def answer(desk: Desk, person: str, view: dict, verdict: object) -> None:
-    desk.submit(person, view["item"], view["view"], verdict, 1.5)
+def answer(queue: AnnotationQueue, person: str, view: dict, verdict: object) -> None:
+    queue.submit(person, view["item"], view["view"], verdict, 1.5)
 
 
 def by_text(view: dict, order: str) -> dict:

@@ -6,10 +6,10 @@ import urllib.parse
 import pytest
 from starlette.testclient import TestClient
 
+from reward.people.annotation_queue import Rules
 from reward.people.app import build_app
-from reward.people.desk import Rules
-from reward.people.guard import Doorkeeper
-from tests.reward.people.questions import by_text, item, open_desk
+from reward.people.sessions import SessionManager
+from tests.reward.people.questions import by_text, item, open_queue
 
 HOST = "127.0.0.1:8765"
 OWN = {"origin": f"http://{HOST}"}
@@ -19,12 +19,12 @@ class Page:
     """The application with its printed links."""
 
     def __init__(self, path, count=3, annotators=(None,)):
-        self.desk, self.store = open_desk(path, [item(number) for number in range(count)], Rules())
+        self.queue, self.store = open_queue(path, [item(number) for number in range(count)], Rules())
         self.links = []
-        doorkeeper = Doorkeeper(lambda token, annotator: self.links.append((token, annotator)))
+        sessions = SessionManager(lambda token, annotator: self.links.append((token, annotator)))
         for annotator in annotators:
-            doorkeeper.new_token(annotator)
-        self.app = build_app(self.desk, doorkeeper, hosts=[HOST, "localhost:8765"], cookie="annotate-8765")
+            sessions.new_token(annotator)
+        self.app = build_app(self.queue, sessions, hosts=[HOST, "localhost:8765"], cookie="annotate-8765")
 
     def browser(self):
         return TestClient(self.app, base_url=f"http://{HOST}")
@@ -177,7 +177,7 @@ def test_unknown_paths_and_methods_are_4xx(page):
     browser = page.entered()
     assert browser.get("/api/none").status_code == 404
     assert browser.get("/page.html").status_code == 404
-    assert browser.get("/..%2f..%2fdesk.py").status_code == 404
+    assert browser.get("/..%2f..%2fannotation_queue.py").status_code == 404
     assert browser.get("/api/label").status_code == 405
     assert browser.delete("/api/state", headers=OWN).status_code == 405
 

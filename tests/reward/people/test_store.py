@@ -10,7 +10,7 @@ from starlette.testclient import TestClient
 from alignment.errors import AlignmentError, DataError
 from reward.people.labels import rankings
 from reward.people.store import PeopleStore
-from tests.reward.people.questions import answer, by_text, item, open_desk
+from tests.reward.people.questions import answer, by_text, item, open_queue
 from tests.reward.people.test_app import HOST, OWN, Page, label_of
 
 LABELS = {
@@ -31,9 +31,9 @@ ITEMS = ["'{nope'", "'[]'", "'null'", "x'ff'", "'" + "[" * 50_000 + "'", "cast(x
 def kept(tmp_path):
     """The path of a store with two items and one label."""
     path = tmp_path / "calls.sqlite"
-    desk, store = open_desk(path, [item(0), item(1)])
-    view = desk.next("anna")
-    answer(desk, "anna", view, by_text(view, "abc"))
+    queue, store = open_queue(path, [item(0), item(1)])
+    view = queue.next("anna")
+    answer(queue, "anna", view, by_text(view, "abc"))
     store.close()
     return path
 

@@ -161,8 +161,8 @@ def test_a_run_that_goes_on_pays_for_no_answer_again(tmp_path: Any) -> None:
         (source,) = build_scoring(recipe, {}).parts[0].sources
         assert isinstance(source, JudgeScorer)
         found = source.score([PROMPTS[0]] * len(answers), answers, stopped=[True] * len(answers))
-        assert isinstance(source.caller.ledger, CallStore)
-        source.caller.ledger.close()  # as the end of its process does
+        assert isinstance(source.caller.cache, CallStore)
+        source.caller.cache.close()  # as the end of its process does
         return found
 
     with ChatServer(colours) as server:

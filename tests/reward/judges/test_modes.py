@@ -109,7 +109,7 @@ def test_both_orders_are_judged_by_the_same_principle_and_repeats_by_others(tmp_
 
 
 class NoCalls:
-    asks_nobody = True
+    makes_no_calls = True
 
 
 @pytest.mark.parametrize(

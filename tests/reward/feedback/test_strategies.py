@@ -7,7 +7,7 @@ import pytest
 from alignment.calls.store import Sampled
 from alignment.data.rows import Asked
 from alignment.evaluate.judging import Comparison, Listing, Rating, Verdict
-from reward.feedback.ways import Listwise, Pairwise, Pointwise, key_of, pairs_to_label, way_of
+from reward.feedback.strategies import Listwise, Pairwise, Pointwise, key_of, pairs_to_label, strategy_of
 
 SAMPLE = Sampled(0, "p", ["a", "b", "c"], [True] * 3)
 PAIRS = [(0, 1), (0, 2), (1, 2)]
@@ -122,6 +122,6 @@ def test_a_rating_that_failed_leaves_its_pairs_without_a_label() -> None:
 
 
 def test_the_way_is_the_judges() -> None:
-    assert way_of("pairwise", samples=3, seed=1) == Pairwise(3)
-    assert way_of("listwise", samples=3, seed=1) == Listwise(3, 1)
-    assert way_of("pointwise", samples=3, seed=1) == Pointwise(3)
+    assert strategy_of("pairwise", samples=3, seed=1) == Pairwise(3)
+    assert strategy_of("listwise", samples=3, seed=1) == Listwise(3, 1)
+    assert strategy_of("pointwise", samples=3, seed=1) == Pointwise(3)

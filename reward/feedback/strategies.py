@@ -10,10 +10,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from alignment.calls.caller import question_key
+from alignment.calls.call import question_key
 from alignment.calls.store_rows import Sampled
 from alignment.data.rows import USABLE, Asked, Pair, Shown, Status
-from alignment.evaluate.judging import Asks, Comparison, Listing, Question, Rating, Verdict
+from alignment.evaluate.judging import Comparison, Listing, Mode, Question, Rating, Verdict
 
 Verdicts = Mapping[tuple[str, int], Verdict]  # by question and repeat
 IDENTICAL: Any = {"probability": 0.5, "status": "tie"}  # the same answer twice is as good as itself; nobody is asked
@@ -32,7 +32,7 @@ def pairs_to_label(sample: Sampled, *, pairs_per_prompt: int | None, seed: int) 
     return pairs
 
 
-class Way(Protocol):
+class Strategy(Protocol):
     """One way of asking."""
 
     def questions(self, sample: Sampled, pairs: Sequence[tuple[int, int]]) -> Iterator[Question]:
@@ -48,11 +48,11 @@ class Way(Protocol):
         ...
 
 
-def way_of(asks: Asks, *, samples: int, seed: int) -> Way:
+def strategy_of(mode: Mode, *, samples: int, seed: int) -> Strategy:
     """Return the way of asking of a judge that is asked each question `samples` times."""
-    if asks == "listwise":
+    if mode == "listwise":
         return Listwise(samples, seed)
-    return Pointwise(samples) if asks == "pointwise" else Pairwise(samples)
+    return Pointwise(samples) if mode == "pointwise" else Pairwise(samples)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Hands items to people, blind and in an order of their own, and takes their labels. Knows nothing of HTTP."""
+"""Assigns items to annotators, blind and in an order drawn for each, and takes their labels. Independent of HTTP."""
 
 import hashlib
 import hmac
@@ -14,7 +14,7 @@ from alignment.data.conversations import carried_tools, with_tools
 from alignment.data.rows import Prompt
 from alignment.errors import AlignmentError
 from reward.people.items import Item
-from reward.people.label import SAID, Label, Said
+from reward.people.label import COUNTED, Label, LabelStatus
 from reward.people.store import PeopleStore
 
 CLAIM_SECONDS = 1800.0  # for this long an item that one person is looking at is not handed to another
@@ -22,7 +22,7 @@ LONGEST_SECONDS = 24 * 3600.0
 LONGEST_NAME = 64
 
 
-class NotTaken(AlignmentError):
+class LabelRefused(AlignmentError):
     """A label that cannot be taken as it was sent; nothing was stored."""
 
     def __init__(self, message: str, status: int = 422) -> None:
@@ -39,8 +39,8 @@ class Rules:
     seed: int = 0
 
 
-class Desk:
-    """One desk for all people; every label is in the store before anything is answered."""
+class AnnotationQueue:
+    """One queue for all annotators; every label is stored before a request is answered."""
 
     def __init__(
         self, items: list[Item], store: PeopleStore, rules: Rules, *, guidelines: str = "", guidelines_hash: str = ""
@@ -63,19 +63,19 @@ class Desk:
     def person(self, name: Any) -> str:
         """Return the name as it is kept: spelled as the first time, without blanks around it.
 
-        Raises: NotTaken where it is no name.
+        Raises: LabelRefused where it is no name.
         """
         if not isinstance(name, str):
-            raise NotTaken("the annotator's name is missing", 400)
+            raise LabelRefused("the annotator's name is missing", 400)
         plain = unicodedata.normalize("NFC", " ".join(name.split()))
         if not plain or len(plain) > LONGEST_NAME or not plain.isprintable():
-            raise NotTaken(f"a name has 1 to {LONGEST_NAME} printable characters")
+            raise LabelRefused(f"a name has 1 to {LONGEST_NAME} printable characters")
         return next((known for known in self._labels if known.casefold() == plain.casefold()), plain)
 
     def progress(self, annotator: str) -> dict[str, Any]:
         """Count what this person has labelled and what is left for them, and name the item labelled last."""
-        said = self._said(annotator)
-        return {"done": len(said), "left": len(self._open(annotator)), "last": said[-1].item if said else None}
+        labels = self._counted(annotator)
+        return {"done": len(labels), "left": len(self._open(annotator)), "last": labels[-1].item if labels else None}
 
     def next(self, annotator: str) -> dict[str, Any] | None:
         """Return the next item for this person, the same until it is answered, or None when all is done."""
@@ -93,56 +93,56 @@ class Desk:
 
         Answers stand in an order drawn for this person and item; nothing tells where they stood in the file.
 
-        Raises: NotTaken where there is no such item.
+        Raises: LabelRefused where there is no such item.
         """
         item = self._item(key)
         shown = self._shown(annotator, item)
-        said = self._labels.get(annotator, {}).get(item.key)
-        ranks = said.ranks if said and said.status in SAID else None
+        label = self._labels.get(annotator, {}).get(item.key)
+        ranks = label.ranks if label and label.status in COUNTED else None
         return {
             "item": item.key,
             "view": self._view(annotator, item.key, shown),
             "prompt": _turns(item.prompt),
             "answers": [item.responses[index] for index in shown],
             "label": None
-            if said is None or said.status not in SAID
-            else {"status": said.status, "ranks": None if ranks is None else [ranks[index] for index in shown]},
+            if label is None or label.status not in COUNTED
+            else {"status": label.status, "ranks": None if ranks is None else [ranks[index] for index in shown]},
             "earlier": self._earlier(annotator, item.key),
         }
 
     def submit(self, annotator: str, key: Any, view: Any, verdict: Any, seconds: Any) -> Label:
         """Take a label: a rank for every answer in the order shown, "abstain" or "skipped".
 
-        Raises: NotTaken where anything about it is not as it must be.
+        Raises: LabelRefused where anything about it is not as it must be.
         """
         item = self._item(key)
         shown = self._shown(annotator, item)
         if view != self._view(annotator, item.key, shown):
-            raise NotTaken("the answers were shown in another order or to another person; reload the page", 409)
+            raise LabelRefused("the answers were shown in another order or to another person; reload the page", 409)
         if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds < math.inf:
-            raise NotTaken("seconds must be a number, 0 or more")
+            raise LabelRefused("seconds must be a number, 0 or more")
         status, ranks = _verdict(verdict, item, shown)
         return self._keep(annotator, item.key, status, ranks, shown, float(min(seconds, LONGEST_SECONDS)))
 
     def undo(self, annotator: str) -> dict[str, Any]:
         """Take back this person's last label and return its item, to be judged anew.
 
-        Raises: NotTaken where there is none.
+        Raises: LabelRefused where there is none.
         """
-        said = self._said(annotator)
-        if not said:
-            raise NotTaken("there is no label to take back", 409)
-        last = said[-1]
+        labels = self._counted(annotator)
+        if not labels:
+            raise LabelRefused("there is no label to take back", 409)
+        last = labels[-1]
         self._keep(annotator, last.item, "withdrawn", None, last.shown, 0.0)
         self._claims[annotator] = (last.item, time.monotonic())
         return self.look(annotator, last.item)
 
     def labels(self) -> list[Label]:
         """Return every label that stands, by person and time."""
-        return [label for person in sorted(self._labels) for label in self._said(person)]
+        return [label for person in sorted(self._labels) for label in self._counted(person)]
 
     def _keep(
-        self, annotator: str, key: str, status: Said, ranks: list[int] | None, shown: list[int], seconds: float
+        self, annotator: str, key: str, status: LabelStatus, ranks: list[int] | None, shown: list[int], seconds: float
     ) -> Label:
         label = self.store.add(Label(annotator, key, status, ranks, shown, self._guidelines_hash, seconds))
         self._remember(label)
@@ -152,15 +152,15 @@ class Desk:
     def _remember(self, label: Label) -> None:
         self._labels.setdefault(label.annotator, {})[label.item] = label
 
-    def _said(self, annotator: str) -> list[Label]:
+    def _counted(self, annotator: str) -> list[Label]:
         """Labels of a person that stand, by time."""
         mine = self._labels.get(annotator, {}).values()
-        standing = [label for label in mine if label.status in SAID and label.item in self.items]
+        standing = [label for label in mine if label.status in COUNTED and label.item in self.items]
         return sorted(standing, key=lambda label: label.number)
 
     def _earlier(self, annotator: str, key: str) -> str | None:
         """The item labelled just before this one, or the last one labelled where this one is open."""
-        done = [label.item for label in self._said(annotator)]
+        done = [label.item for label in self._counted(annotator)]
         before = done.index(key) - 1 if key in done else len(done) - 1
         return done[before] if before >= 0 else None
 
@@ -171,7 +171,7 @@ class Desk:
         for person, labels in self._labels.items():
             if person != annotator:
                 for key, label in labels.items():
-                    taken[key] = taken.get(key, 0) + (label.status in SAID)
+                    taken[key] = taken.get(key, 0) + (label.status in COUNTED)
         now = time.monotonic()
         for person, (key, since) in self._claims.items():
             if person != annotator and now - since < CLAIM_SECONDS:
@@ -179,7 +179,7 @@ class Desk:
         return [
             key
             for key in self.items
-            if (key not in mine or mine[key].status not in SAID)
+            if (key not in mine or mine[key].status not in COUNTED)
             and taken.get(key, 0) < (self.rules.per_item if key in self._shared else 1)
         ]
 
@@ -194,7 +194,7 @@ class Desk:
             return min(keys, key=lambda key: mine[key].number, default=None)
         shared = [key for key in fresh if key in self._shared]
         own = [key for key in fresh if key not in self._shared]
-        turn = len(self._said(annotator))
+        turn = len(self._counted(annotator))
         if shared and (not own or _draw(self.rules.seed, annotator, turn) < self.rules.overlap):
             return min(shared, key=self._shared.__getitem__)
         return min(own, key=lambda key: _draw(self.rules.seed, annotator, key))
@@ -202,7 +202,7 @@ class Desk:
     def _item(self, key: Any) -> Item:
         item = self.items.get(key) if isinstance(key, str) else None
         if item is None:
-            raise NotTaken("there is no such item", 404)
+            raise LabelRefused("there is no such item", 404)
         return item
 
     def _shown(self, annotator: str, item: Item) -> list[int]:
@@ -218,14 +218,14 @@ class Desk:
         return hmac.new(self._secret, f"{annotator}/{key}/{shown}".encode(), "sha256").hexdigest()[:16]
 
 
-def _verdict(verdict: Any, item: Item, shown: list[int]) -> tuple[Said, list[int] | None]:
+def _verdict(verdict: Any, item: Item, shown: list[int]) -> tuple[LabelStatus, list[int] | None]:
     if verdict in ("abstain", "skipped"):
         return verdict, None
     given = verdict.get("ranks") if isinstance(verdict, dict) else None
     if not isinstance(given, list) or len(given) != len(shown):
-        raise NotTaken(f'the verdict must be {{"ranks": [{len(shown)} numbers]}}, "abstain" or "skipped"')
+        raise LabelRefused(f'the verdict must be {{"ranks": [{len(shown)} numbers]}}, "abstain" or "skipped"')
     if not all(isinstance(rank, int) and not isinstance(rank, bool) and 1 <= rank <= len(shown) for rank in given):
-        raise NotTaken(f"ranks are whole numbers from 1 to {len(shown)}")
+        raise LabelRefused(f"ranks are whole numbers from 1 to {len(shown)}")
     dense = {rank: place for place, rank in enumerate(sorted(set(given)), start=1)}
     by_text = {item.responses[index]: dense[rank] for index, rank in zip(shown, given, strict=True)}
     return ("tie" if len(dense) == 1 else "ok"), [by_text[response] for response in item.responses]

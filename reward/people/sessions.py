@@ -1,4 +1,4 @@
-"""Who may speak to the page: the browser that was given the printed link, at this very address, and nobody else."""
+"""Access to the page: only a browser that opened the printed link, at this address."""
 
 import hmac
 import secrets
@@ -32,17 +32,17 @@ class Session:
     annotator: str | None  # whose link it was; None: anyone's, and the page asks for a name
 
 
-class Doorkeeper:
-    """Tokens that open the door once, and the sessions they opened."""
+class SessionManager:
+    """One-time tokens and the sessions that they opened."""
 
     def __init__(self, announce: Callable[[str, str | None], None]) -> None:
-        self._announce = announce  # is told every new token, and whom it is for
+        self._announce = announce  # called with every new token and its annotator
         self._tokens: dict[str, str | None] = {}  # token → annotator it is for
         self._used: dict[str, str | None] = {}
         self._sessions: dict[str, Session] = {}
 
     def new_token(self, annotator: str | None = None) -> None:
-        """Make a token that opens the door once."""
+        """Make a token that opens one session."""
         token = secrets.token_urlsafe(24)
         self._tokens[token] = annotator
         self._announce(token, annotator)
@@ -75,9 +75,9 @@ class Doorkeeper:
 class Guard:
     """ASGI middleware: checks host, origin and cookie before anything else, and sets the headers of every answer."""
 
-    def __init__(self, app: ASGIApp, *, doorkeeper: Doorkeeper, hosts: Iterable[str], cookie: str) -> None:
+    def __init__(self, app: ASGIApp, *, sessions: SessionManager, hosts: Iterable[str], cookie: str) -> None:
         self.app = app
-        self.doorkeeper = doorkeeper
+        self.sessions = sessions
         self.hosts = frozenset(host.lower() for host in hosts)  # as "name:port"
         self.cookie = cookie
 
@@ -115,7 +115,7 @@ class Guard:
             return "Requests from other pages are refused.\n"
         if scope["path"] == ENTRANCE:
             return None
-        session = self.doorkeeper.session(cookie_parser(headers.get("cookie", "")).get(self.cookie))
+        session = self.sessions.session(cookie_parser(headers.get("cookie", "")).get(self.cookie))
         if session is None:
             return "Open the link that `alignment annotate` printed in its terminal.\n"
         scope.setdefault("state", {}).update({"session": session, ADMITTED: True})

@@ -4,8 +4,8 @@ import threading
 import pytest
 
 from alignment.errors import JudgeError
+from alignment.evaluate.cached_judge import CachedJudge
 from alignment.evaluate.judging import Comparison, Verdict
-from alignment.evaluate.remembering import RememberingJudge
 from alignment.run.files import read_jsonl, write_jsonl
 
 
@@ -26,40 +26,40 @@ PAIR = Comparison([{"role": "user", "content": "why \ud83d\ude00?"}], "one", "tw
 
 def test_a_question_is_asked_once_over_two_starts(tmp_path):
     first = Counting()
-    asked = RememberingJudge(first, tmp_path / "verdicts.jsonl").ask(PAIR)
+    asked = CachedJudge(first, tmp_path / "verdicts.jsonl").ask(PAIR)
     second = Counting()
-    remembered = RememberingJudge(second, tmp_path / "verdicts.jsonl").ask(PAIR)
+    remembered = CachedJudge(second, tmp_path / "verdicts.jsonl").ask(PAIR)
     assert (first.asked, second.asked) == (1, 0)
     assert remembered == asked == Verdict(0.75, "ok", "raw 1", {"model": "m-1"})
 
 
 def test_the_other_order_and_another_template_are_other_questions(tmp_path):
     judge = Counting()
-    remembering = RememberingJudge(judge, tmp_path / "verdicts.jsonl")
+    remembering = CachedJudge(judge, tmp_path / "verdicts.jsonl")
     remembering.ask(PAIR)
     remembering.ask(PAIR.swapped())
     assert judge.asked == 2
     changed = Counting()
     changed.prompt_hash = "2"
-    RememberingJudge(changed, tmp_path / "verdicts.jsonl").ask(PAIR)
+    CachedJudge(changed, tmp_path / "verdicts.jsonl").ask(PAIR)
     assert changed.asked == 1
 
 
 def test_a_failure_is_written_and_asked_again(tmp_path):
-    RememberingJudge(Counting("api_error"), tmp_path / "verdicts.jsonl").ask(PAIR)
+    CachedJudge(Counting("api_error"), tmp_path / "verdicts.jsonl").ask(PAIR)
     again = Counting()
-    assert RememberingJudge(again, tmp_path / "verdicts.jsonl").ask(PAIR).status == "ok"
+    assert CachedJudge(again, tmp_path / "verdicts.jsonl").ask(PAIR).status == "ok"
     rows = [json.loads(line) for line in (tmp_path / "verdicts.jsonl").read_text().splitlines()]
     assert [row["status"] for row in rows] == ["api_error", "ok"]
 
 
 def test_a_line_cut_off_by_a_kill_is_asked_again_and_spoils_none(tmp_path):
     file = tmp_path / "verdicts.jsonl"
-    RememberingJudge(Counting(), file).ask(PAIR)
-    RememberingJudge(Counting(), file).ask(PAIR.swapped())
+    CachedJudge(Counting(), file).ask(PAIR)
+    CachedJudge(Counting(), file).ask(PAIR.swapped())
     file.write_bytes(file.read_bytes()[:-20])
     judge = Counting()
-    remembering = RememberingJudge(judge, file)
+    remembering = CachedJudge(judge, file)
     remembering.ask(PAIR)
     remembering.ask(PAIR.swapped())
     assert judge.asked == 1
@@ -67,7 +67,7 @@ def test_a_line_cut_off_by_a_kill_is_asked_again_and_spoils_none(tmp_path):
 
 
 def test_threads_write_whole_lines(tmp_path):
-    remembering = RememberingJudge(Counting(), tmp_path / "verdicts.jsonl")
+    remembering = CachedJudge(Counting(), tmp_path / "verdicts.jsonl")
     pairs = [Comparison("p" * 5000, str(i), "x") for i in range(40)]
     threads = [threading.Thread(target=remembering.ask, args=(pair,)) for pair in pairs]
     for thread in threads:
@@ -91,19 +91,19 @@ def test_threads_write_whole_lines(tmp_path):
 )
 def test_a_kept_answer_that_is_no_verdict_is_refused(tmp_path, change):
     file = tmp_path / "verdicts.jsonl"
-    RememberingJudge(Counting(), file).ask(Comparison("p", "one", "two"))
+    CachedJudge(Counting(), file).ask(Comparison("p", "one", "two"))
     (row,) = read_jsonl(file)
     write_jsonl(file, [row | change])
     with pytest.raises(JudgeError, match="row 1 is no verdict"):
-        RememberingJudge(Counting(), file)
+        CachedJudge(Counting(), file)
 
 
 def test_texts_with_every_end_of_a_line_are_remembered(tmp_path):
     file, judge = tmp_path / "verdicts.jsonl", Counting()
     asked = [Comparison(f"p{end}", f"a{end}b", "c\ud800") for end in "\r\n\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029"]
-    first = RememberingJudge(judge, file)
+    first = CachedJudge(judge, file)
     said = [first.ask(one) for one in asked]
-    again = RememberingJudge(judge, file)
+    again = CachedJudge(judge, file)
     before = judge.asked
     assert [again.ask(one) for one in asked] == said
     assert judge.asked == before

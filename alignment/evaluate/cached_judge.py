@@ -1,4 +1,4 @@
-"""A judge that is asked each question once, however often the evaluation is started."""
+"""A judge whose verdicts are cached in a file, so that a restarted evaluation asks each question once."""
 
 import hashlib
 import json
@@ -14,22 +14,23 @@ from alignment.strict_json import shown
 KEPT = frozenset({"ok", "tie", "abstain"})  # the judge's own answers; after a failure it is asked again
 
 
-class RememberingJudge:
-    """Asks `judge` and writes every answer to a JSONL file, one object a line; answers there are not asked for again.
+class CachedJudge:
+    """Writes every verdict of `judge` to a JSONL file, one object a line, and reads verdicts from there first.
 
     The lines are also the evidence: who was asked, what was shown in which order, and what came back word for word.
     """
 
-    def __init__(self, judge: Judge, path: Path) -> None:
+    def __init__(self, judge: Judge[Comparison], path: Path) -> None:
         self.judge = judge
         self.name = judge.name
         self.prompt_hash = judge.prompt_hash
+        self.mode = judge.mode
         self.path = path
         self._lock = threading.Lock()
         self._known = self._read()
 
     def ask(self, comparison: Comparison) -> Verdict:
-        """Return the remembered answer, or ask."""
+        """Return the cached verdict, or ask."""
         key = self._key(comparison)
         known = self._known.get(key)
         if known is not None:
