@@ -109,7 +109,7 @@ def fit(folder: Path, runs: Path, labels: Path, seed: int) -> None:
 
 def measure(folder: Path, held_out: list[Ranking]) -> dict[str, float]:
     """Score the held-out answers and compare with the truth."""
-    from reward.scorers import RewardScorer
+    from reward.models.scoring import RewardScorer
 
     answers = [(r.prompt, answer, r.stopped(i)) for r in held_out for i, answer in enumerate(r.responses)]
     prompts, texts, stopped = zip(*answers, strict=True)

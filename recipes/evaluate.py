@@ -22,7 +22,7 @@ from alignment.run.directory import RunDirectory
 from alignment.run.files import write_json, write_jsonl
 from alignment.run.script import script
 from reward.judges import build_judge
-from reward.scorers.ensemble import Ensemble
+from reward.models.ensemble import Ensemble
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -19,8 +19,9 @@ from reward.feedback.answers import given_answers, sampled_answers
 from reward.feedback.labeler import summary
 from reward.feedback.revising import revised, reviser_for
 from reward.feedback.sampling import require_one_process
-from reward.feedback.stage import LABELS, caller_for, dry_run, labels_of, recording, reparse, usage, write_revisions
+from reward.feedback.stage import caller_for, dry_run, labels_of, recording, reparse, usage, write_revisions
 from reward.judges import build_judge
+from reward.labels.files import LABELS
 
 
 def main(argv: list[str] | None = None) -> None:

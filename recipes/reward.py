@@ -22,11 +22,11 @@ from alignment.train.arguments import training_arguments
 from alignment.train.running import run_training
 from alignment.train.saving import generation_of, lineage_of, save_trained
 from alignment.train.trial import require_accepted
-from reward.batches import Encoded, encoded_split
-from reward.members import finish_ensemble, is_trained, member_recipes
-from reward.model import load_reward_model
+from reward.models.batches import Encoded, encoded_split
+from reward.models.loading import load_reward_model
+from reward.models.members import finish_ensemble, is_trained, member_recipes
+from reward.models.trainer import RewardTrainer
 from reward.preview.rankings import ranking_stage
-from reward.trainer import RewardTrainer
 
 
 def load_data(

@@ -17,8 +17,9 @@ from alignment.policy.base import load_causal_lm
 from alignment.policy.merge import merge
 from reward.bench.command import run_bench
 from reward.judges.reward_model import RewardModelJudge
-from reward.scorers import score_entries, score_file
-from reward.scorers.ensemble import Ensemble
+from reward.models.ensemble import Ensemble
+from reward.models.score_file import score_file
+from reward.scorers import score_entries
 from reward.serving.serve import Settings, serve
 from tests.own_code import save_own_code_model, trusts_itself
 

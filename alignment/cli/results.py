@@ -54,7 +54,7 @@ def score(
 ) -> None:
     """Score answers with a reward model."""
     from reward.bench.command import aggregate_of
-    from reward.scorers import score_file
+    from reward.models.score_file import score_file
 
     how = aggregate_of(aggregate)
     score_file(

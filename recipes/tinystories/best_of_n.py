@@ -23,7 +23,7 @@ from alignment.rollout.transformers_engine import TransformersEngine
 from alignment.run.files import write_json
 from alignment.run.script import parsed, script
 from recipes.tinystories import judge, watcher
-from reward.scorers import RewardScorer
+from reward.models.scoring import RewardScorer
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -23,7 +23,8 @@ from alignment.run.files import write_json, write_jsonl
 from reward.audit.against import matches
 from reward.audit.audit import audit
 from reward.audit.calibration import Calibration, fit_matches
-from reward.audit.items import GOLD_LABELS, LABELS, REJECTED, Judged, People, gold_rankings, items_of, read_gold
+from reward.audit.items import Judged, People, gold_rankings, items_of, read_gold
+from reward.labels.files import GOLD_LABELS, LABELS, REJECTED
 
 CALIBRATION = "calibration.json"
 Ask = Callable[[list[Sampled]], list[Ranking]]  # puts answers to the judge, as the labeler does

@@ -1,7 +1,5 @@
 """What is audited: comparisons, each with what one judge or person said of it."""
 
-import hashlib
-import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,10 +15,9 @@ from alignment.data.rows import USABLE, Asked, Pair, Prompt, Ranking, Status
 from alignment.data.sources import MOST_FILES
 from alignment.errors import DataError
 from alignment.manifest import read_manifest
-from reward.feedback.recorded import FILE, gold, is_recording, judged, read_recording
+from reward.labels.files import GOLD_LABELS, LABELS, REJECTED, prompt_key
+from reward.labels.recordings import FILE, gold, is_recording, judged, read_recording
 
-LABELS, REJECTED = "labels.jsonl", "rejected.jsonl"  # of a run that finished, and of one that missed its gate
-GOLD_LABELS = "gold_labels.jsonl"  # what a run's judge said of people's comparisons, for its gate and calibration
 BY_PEOPLE = ("people.jsonl", "suggested.people.jsonl")  # what `alignment annotate` leaves beside labels
 Key = tuple[str, str, str]  # of a comparison, whichever answer is called the first
 
@@ -94,16 +91,6 @@ class People:
         """Each person's vote on this comparison: 1 for its `first`, -1 for its `second`, 0 for a tie."""
         votes = self.votes.get(item.key, {})
         return {who: -vote for who, vote in votes.items()} if item.turned else dict(votes)
-
-
-def prompt_key(prompt: Prompt) -> str:
-    """Identify a prompt; plain text and a single message of the user with that text are the same."""
-    text = prompt if isinstance(prompt, str) else json.dumps(
-        [[message.get("role"), (message.get("content") or "").strip()] for message in prompt], ensure_ascii=True
-    )  # fmt: skip
-    if isinstance(prompt, list) and len(prompt) == 1 and prompt[0].get("role") == "user":
-        text = prompt[0].get("content") or ""
-    return hashlib.sha256(text.strip().encode("utf-8", "backslashreplace")).hexdigest()
 
 
 def items_of(rankings: Sequence[Ranking]) -> Iterator[Item]:

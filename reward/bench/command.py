@@ -14,7 +14,7 @@ from alignment.run.files import write_json
 from reward.bench.reading import read_bench
 from reward.bench.run import bench
 from reward.bench.table import tables
-from reward.scorers.ensemble import Ensemble
+from reward.models.ensemble import Ensemble
 
 PLAIN_WIDTH = 140  # columns of tables where no terminal says how many it has
 SKIPPED_SHOWN = 3

@@ -7,7 +7,7 @@ from alignment.data.sampled import records_of
 from alignment.errors import DataError
 from reward.bench.measures import ScoredRow, best_of_n, pair_measures
 from reward.bench.reading import Bench, BenchRow
-from reward.scorers.ensemble import Encoded, Ensemble
+from reward.models.ensemble import Encoded, Ensemble
 
 
 def bench(model: Ensemble, read: Bench, *, on_bad_row: OnBadRow = "stop") -> dict[str, Any]:

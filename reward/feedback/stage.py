@@ -27,9 +27,9 @@ from reward.feedback.labeler import label, summary
 from reward.feedback.revising import answers_to_revise, revised, reviser_for
 from reward.feedback.strategies import key_of, pairs_to_label, strategy_of
 from reward.judges import build_judge
+from reward.labels.files import LABELS, REVISIONS
 
 STORE = "calls.sqlite"
-LABELS, REVISIONS = "labels.jsonl", "revisions.jsonl"
 
 
 def caller_for(recipe: LabelRecipe) -> Caller:

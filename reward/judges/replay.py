@@ -15,8 +15,8 @@ from alignment.data import load_rankings
 from alignment.data.rows import USABLE, Asked, Prompt, Status
 from alignment.errors import DataError, JudgeError
 from alignment.evaluate.judging import Comparison, Mode, Verdict
-from reward.audit.items import LABELS, prompt_key
-from reward.feedback.recorded import is_recording, read_recording
+from reward.labels.files import LABELS, prompt_key
+from reward.labels.recordings import is_recording, read_recording
 
 Key = tuple[str, str, str, int]  # prompt, answer shown first, answer shown second, repeat
 

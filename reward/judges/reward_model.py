@@ -15,7 +15,7 @@ from alignment.errors import DataError, ScorerError
 from alignment.evaluate.judging import Comparison, Mode, Rating, Verdict
 from alignment.policy.weights import weights_hash
 from alignment.serving.batching import Batcher, ScoreRequest
-from reward.scorers.ensemble import Ensemble
+from reward.models.ensemble import Ensemble
 
 
 class RewardModelJudge:

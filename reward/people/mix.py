@@ -14,7 +14,7 @@ from alignment.data.rankings import ranking_to_json
 from alignment.data.rows import Ranking
 from alignment.errors import AlignmentError, DataError, printable
 from alignment.run.files import write_json, write_jsonl
-from reward.feedback.recorded import is_recording, judged, read_recording
+from reward.labels.recordings import is_recording, judged, read_recording
 from reward.people.dawid_skene import SMOOTHING, Estimate, bootstrap_accuracy, estimate, told_apart
 from reward.people.mixing import Table, gather, mixed_rows, tabulate
 

@@ -9,7 +9,7 @@ from alignment.data.template import Template
 from alignment.policy.inference import context_limit
 from alignment.preview.rows import Row, Stage
 from alignment.preview.stages import Answered, Written, lengths_of, pair_row, trained_stage
-from reward.batches import Encoded, EncodedRanking, encoded_split
+from reward.models.batches import Encoded, EncodedRanking, encoded_split
 
 
 def rankings(recipe: RewardRecipe, written: Written) -> Stage:
@@ -25,7 +25,7 @@ def rankings(recipe: RewardRecipe, written: Written) -> Stage:
 def ranking_stage(
     data: Split[Ranking], train: Encoded, held_out: Encoded, template: Template, limit: int | None
 ) -> Stage:
-    """Return the pairs of `reward.batches.encoded_split`."""
+    """Return the pairs of `reward.models.batches.encoded_split`."""
     pairs = [(place, pair) for place, row in enumerate(train.rows) for pair in row.pairs]
 
     def answer(row: EncodedRanking, place: int) -> Answered:

@@ -15,20 +15,8 @@ from alignment.policy.base import resolve_model
 from alignment.policy.weights import weights_hash
 from alignment.train.scoring import ScorePart, Scorer, Scoring
 from alignment.train.watching import Watch, untouched_randomness
-from reward.scorers.ensemble import has_members, member_paths
-from reward.scorers.file import score_file
-from reward.scorers.reward_model import RewardScorer
-
-__all__ = [
-    "RewardScorer",
-    "build_scoring",
-    "build_watch",
-    "describe",
-    "describe_watch",
-    "reward_models",
-    "score_entries",
-    "score_file",
-]
+from reward.models.ensemble import has_members, member_paths
+from reward.models.scoring import RewardScorer
 
 
 def score_entries(recipe: PPORecipe) -> list[ScorerEntry]:

@@ -11,7 +11,7 @@ from alignment.errors import AlignmentError
 from alignment.ops.ensemble import Aggregate
 from alignment.serving.address import is_loopback, listen
 from alignment.serving.extra import require_extra
-from reward.scorers.ensemble import Ensemble
+from reward.models.ensemble import Ensemble
 
 ROUNDS_AT_ONCE = 4  # of the model, gathered from the queue together, so that answers of like length share a batch
 LONGEST_QUEUE = 64  # of such gatherings

@@ -14,7 +14,7 @@ from alignment.data.template import IGNORE, Template
 from alignment.errors import DataError
 from alignment.train.dpo import tokenise_pairs
 from alignment.train.sft import tokenise_demonstrations
-from reward.batches import encode_rankings
+from reward.models.batches import encode_rankings
 from tests.models import CHAT_TEMPLATE, make_tokenizer
 
 PROMPT = [{"role": "user", "content": "What is the name of your friend?"}]

@@ -13,7 +13,7 @@ from alignment.data import load_demonstrations, load_prompts, load_rankings
 from alignment.errors import AlignmentError
 from alignment.train.dpo import tokenise_pairs
 from alignment.train.sft import tokenise_demonstrations
-from reward.batches import encode_rankings
+from reward.models.batches import encode_rankings
 from tests.data.kinds import KINDS as WITH_TEMPLATE
 from tests.data.kinds import TEMPLATELESS, jinja_of
 from tests.data.layout_rows import CASES, Asked, Compared, Shown

@@ -13,7 +13,7 @@ from alignment.errors import AlignmentError
 from alignment.policy.base import load_tokenizer
 from alignment.train.dpo import tokenise_pairs
 from alignment.train.sft import tokenise_demonstrations
-from reward.batches import encode_rankings
+from reward.models.batches import encode_rankings
 
 EMPTY_THOUGHT = re.compile(r"<think>\s*</think>\s*")
 LIMIT = 4096

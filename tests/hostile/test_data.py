@@ -139,11 +139,11 @@ def readers(file):
     from alignment.config.judge_entry import JudgeEntry
     from reward.audit.items import read_gold, read_labels
     from reward.bench.reading import read_bench
-    from reward.feedback.recorded import is_recording, read_recording
     from reward.judges.replay import ReplayJudge
+    from reward.labels.recordings import is_recording, read_recording
+    from reward.models.score_file import score_file
     from reward.people.items import load_items, place_of
     from reward.people.mix import mix
-    from reward.scorers.file import score_file
 
     path = Path(file)
     return {

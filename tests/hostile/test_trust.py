@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 from alignment.cli import app
 from alignment.config.schema import AdapterKeys, ModelKeys
 from alignment.policy.base import load_causal_lm, load_sequence_classifier, load_tokenizer
-from reward.scorers.ensemble import Ensemble
+from reward.models.ensemble import Ensemble
 from tests.hostile import hostile_folders
 from tests.hostile.hostile_folders import Bait
 from tests.models import save_tiny_model

@@ -13,7 +13,7 @@ from alignment.data.template import Template
 from alignment.errors import AlignmentError, BudgetError, DataError, JudgeError, RecipeError
 from alignment.train.dpo import tokenise_pairs
 from recipes import label
-from reward.batches import encode_rankings
+from reward.models.batches import encode_rankings
 from tests.calls.chat_server import ChatServer, Reply, completion, failure, fenced
 
 KEY = "sk-test-0815-secret"

@@ -12,7 +12,7 @@ PROGRAM = """
 import os, sys
 from pathlib import Path
 import torch
-from tests.reward.test_trainer import encoded, make_trainer, mixed, weights
+from tests.reward.models.test_trainer import encoded, make_trainer, mixed, weights
 
 model, output = Path(sys.argv[1]), Path(sys.argv[2])
 world = int(os.environ.get("WORLD_SIZE", "1"))

@@ -13,7 +13,8 @@ from alignment.config.schema import DatasetEntry, PPORecipe
 from alignment.errors import ModelError, ScorerError
 from alignment.rollout.transformers_engine import TransformersEngine
 from recipes.ppo import main
-from reward.scorers import RewardScorer, build_scoring
+from reward.models.scoring import RewardScorer
+from reward.scorers import build_scoring
 from tests.calls.chat_server import failure
 from tests.models import save_tiny_model
 from tests.reward.scorers.score_server import ScoreServer, scores

@@ -7,7 +7,8 @@ from sklearn.metrics import cohen_kappa_score
 
 from alignment.evaluate.winrate import Bootstrap
 from reward.audit import against
-from reward.audit.items import People, items_of, prompt_key, read_gold
+from reward.audit.items import People, items_of, read_gold
+from reward.labels.files import prompt_key
 from tests.reward.audit.made import both_orders, judged, pair, people, ranking
 
 HOW = Bootstrap(samples=200)

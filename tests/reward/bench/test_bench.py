@@ -13,7 +13,7 @@ from reward.bench.measures import agreement, calibration_error
 from reward.bench.reading import read_bench
 from reward.bench.run import bench
 from reward.bench.table import tables
-from reward.scorers.ensemble import Ensemble, member_paths
+from reward.models.ensemble import Ensemble, member_paths
 from tests.models import save_tiny_model
 
 

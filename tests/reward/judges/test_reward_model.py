@@ -9,7 +9,7 @@ from alignment.evaluate.judging import Comparison, Rating
 from reward.feedback.asking import ask_all
 from reward.judges import build_judge
 from reward.judges.reward_model import RewardModelJudge
-from reward.scorers.reward_model import RewardScorer
+from reward.models.scoring import RewardScorer
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from alignment.serving.batching import (
     ScoreRequest,
     characters,
 )
-from reward.scorers.reward_model import RewardScorer
+from reward.models.scoring import RewardScorer
 from reward.serving.requests import Limits, rows_of
 from reward.serving.serve import CHARACTERS_PER_TOKEN, LEAST_CHARACTERS, characters_read
 from tests.reward.serving.test_serving import TOKEN, Counting, Server, body, ensemble

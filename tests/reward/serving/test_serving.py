@@ -20,9 +20,9 @@ from alignment.errors import AlignmentError, DataError
 from alignment.serving.address import listen
 from alignment.serving.batching import Batcher, Busy, ScoreRequest
 from alignment.serving.server import server
-from reward.scorers.ensemble import Ensemble
+from reward.models.ensemble import Ensemble
+from reward.models.scoring import RewardScorer
 from reward.scorers.http import HttpScorer
-from reward.scorers.reward_model import RewardScorer
 from reward.serving.app import build_app
 from reward.serving.requests import Limits
 from reward.serving.serve import Settings, serve, token_of

@@ -13,9 +13,9 @@ from alignment.data import load_rankings, load_split
 from alignment.manifest import read_manifest
 from alignment.policy.inference import context_limit
 from alignment.run.directory import RunDirectory, recipe_digest, resolved_recipe
-from reward.batches import encode_rankings
-from reward.metrics import preference_metrics
-from reward.scorers.ensemble import Ensemble
+from reward.models.batches import encode_rankings
+from reward.models.ensemble import Ensemble
+from reward.models.metrics import preference_metrics
 
 
 def member_recipes(recipe: RewardRecipe) -> list[RewardRecipe]:

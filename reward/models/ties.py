@@ -10,8 +10,8 @@ from torch import nn
 
 from alignment.errors import DataError
 from alignment.run.files import write_json
-from reward.batches import EncodedRanking
-from reward.losses import TIE
+from reward.models.batches import EncodedRanking
+from reward.models.losses import TIE
 
 FILE = "davidson.json"  # beside the weights, which stay a plain sequence classifier's
 NAME = "davidson_log_nu"

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from alignment.errors import ShapeError
-from reward.losses import centring_loss, comparison_loss, davidson_loss, pair_loss, ranking_loss, smoothed
+from reward.models.losses import centring_loss, comparison_loss, davidson_loss, pair_loss, ranking_loss, smoothed
 from tests.reference.ranking_loss import ranking_loss_reference
 
 

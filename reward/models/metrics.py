@@ -8,8 +8,8 @@ import torch
 from numpy.typing import NDArray
 
 from alignment.evaluate.statistics import accuracy_interval
-from reward.batches import EncodedRanking
-from reward.losses import comparison_loss
+from reward.models.batches import EncodedRanking
+from reward.models.losses import comparison_loss
 
 Array = NDArray[np.float64]
 MARGIN_BINS = 4  # quantiles of the score difference

@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from reward.batches import EncodedRanking
-from reward.metrics import agreement_by_quantile, pearson, preference_metrics, rank
+from reward.models.batches import EncodedRanking
+from reward.models.metrics import agreement_by_quantile, pearson, preference_metrics, rank
 
 
 def ranking(*pairs: tuple[int, int, float], tokens: list[int]) -> EncodedRanking:

@@ -11,9 +11,11 @@ from alignment.config.schema import PPORecipe
 from alignment.data import load_rankings, load_split
 from alignment.errors import ModelError, RecipeError
 from recipes import reward as stage
-from reward.scorers import RewardScorer, build_scoring, reward_models, score_entries, score_file
-from reward.scorers.ensemble import Ensemble
-from tests.reward.scorers.test_reward_model import toy_answers, train
+from reward.models.ensemble import Ensemble
+from reward.models.score_file import score_file
+from reward.models.scoring import RewardScorer
+from reward.scorers import build_scoring, reward_models, score_entries
+from tests.reward.models.test_scoring import toy_answers, train
 
 
 @pytest.fixture(scope="module")

@@ -14,11 +14,11 @@ from transformers.trainer_utils import EvalLoopOutput
 from alignment.errors import TrainingError
 from alignment.train.resuming import ResumableTrainer
 from alignment.train.sharding import is_sharded
-from reward.batches import EncodedRanking, RankingCollator
-from reward.losses import ranking_loss
-from reward.metrics import preference_metrics
-from reward.model import score_sequences
-from reward.ties import LEARNING_RATE, NAME, add_log_nu, read_nu, write_nu
+from reward.models.batches import EncodedRanking, RankingCollator
+from reward.models.loading import score_sequences
+from reward.models.losses import ranking_loss
+from reward.models.metrics import preference_metrics
+from reward.models.ties import LEARNING_RATE, NAME, add_log_nu, read_nu, write_nu
 
 NO_ANSWER = -100.0  # fills the places of prompts with fewer answers, as the Trainer itself pads
 

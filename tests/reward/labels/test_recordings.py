@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from alignment.errors import DataError
-from reward.feedback.recorded import gold, is_recording, judged, read_recording
+from reward.labels.recordings import gold, is_recording, judged, read_recording
 
 
 def row(unswapped: str | None, swapped: str | None, label: int = 1, **more: object) -> dict[str, object]:

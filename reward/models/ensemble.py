@@ -14,7 +14,7 @@ from alignment.data.sampled import Record
 from alignment.errors import ModelError
 from alignment.manifest import MANIFEST, read_manifest
 from alignment.ops.ensemble import Aggregate, aggregate_scores
-from reward.scorers.reward_model import RewardScorer
+from reward.models.scoring import RewardScorer
 
 MEMBER = re.compile(r"[A-Za-z0-9][\w-]*")  # the name of a member's folder
 Encoded = list[list[int]]  # one answer with its prompt, as each member reads it

@@ -17,8 +17,8 @@ from alignment.manifest import read_manifest
 from alignment.policy.base import load_tokenizer
 from alignment.policy.held import held_as_trained
 from alignment.policy.inference import best_device, context_limit
-from reward.batches import encode, joined, pad
-from reward.model import load_reward_model, score_sequences
+from reward.models.batches import encode, joined, pad
+from reward.models.loading import load_reward_model, score_sequences
 
 
 @dataclass(frozen=True, slots=True)

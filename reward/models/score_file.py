@@ -19,7 +19,7 @@ from alignment.errors import DataError, JsonError, printable
 from alignment.json_lines import line_of
 from alignment.run.files import write_jsonl
 from alignment.strict_json import parse, shown
-from reward.scorers.ensemble import Encoded, Ensemble
+from reward.models.ensemble import Encoded, Ensemble
 
 ANSWER_KEYS = ("answer", "completion", "response", "responses")
 AROUND = ("system", "tools")  # what goes before the prompt

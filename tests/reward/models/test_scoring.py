@@ -12,7 +12,8 @@ from alignment.data import ranking_to_json
 from alignment.data.sampled import Recorder
 from alignment.errors import DataError, ModelError
 from recipes import reward as stage
-from reward.scorers import RewardScorer, score_file
+from reward.models.score_file import score_file
+from reward.models.scoring import RewardScorer
 from tests.models import make_model, make_tokenizer
 from tests.reward.toy import rankings
 

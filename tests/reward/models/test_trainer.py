@@ -15,11 +15,11 @@ from alignment.data.rows import Pair, Ranking
 from alignment.data.template import Template
 from alignment.errors import DataError
 from alignment.policy.base import load_tokenizer
-from reward.batches import EncodedRanking, RankingCollator, encode_rankings
-from reward.losses import ranking_loss
-from reward.metrics import preference_metrics
-from reward.model import load_reward_model, score_sequences
-from reward.trainer import RewardTrainer
+from reward.models.batches import EncodedRanking, RankingCollator, encode_rankings
+from reward.models.loading import load_reward_model, score_sequences
+from reward.models.losses import ranking_loss
+from reward.models.metrics import preference_metrics
+from reward.models.trainer import RewardTrainer
 from tests.reward.toy import rankings, recipe
 
 

@@ -1,0 +1,1 @@
+"""Preference labels as files and records."""
