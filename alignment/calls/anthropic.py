@@ -9,7 +9,7 @@ from alignment.calls.call import ChatReply
 from alignment.calls.chat import ChatCall
 from alignment.calls.replies import ReplyFault, details_of, message
 from alignment.calls.transport import CONNECT_SECONDS, NO_KEY, Transport, checked_url, client_of, key_of
-from alignment.config.judge_entry import JudgeEntry
+from alignment.config.schema.judges import JudgeEntry
 from alignment.errors import JudgeError
 
 USAGE = {"input_tokens": "prompt_tokens", "output_tokens": "completion_tokens"}

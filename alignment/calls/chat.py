@@ -7,7 +7,7 @@ from typing import Any, Protocol, TypeVar
 from alignment.calls.call import CallContext, ChatReply, call_key
 from alignment.calls.caller import Caller
 from alignment.calls.replies import is_refusal
-from alignment.config.judge_entry import JudgeEntry
+from alignment.config.schema.judges import JudgeEntry
 from alignment.data.rows import Message
 from alignment.errors import JudgeError
 

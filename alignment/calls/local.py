@@ -15,8 +15,8 @@ from alignment.calls.call import ChatReply
 from alignment.calls.chat import ChatCall
 from alignment.calls.openai import TOP_LOGPROBS
 from alignment.calls.replies import well_formed
-from alignment.config.judge_entry import JudgeEntry
 from alignment.config.schema import ModelKeys
+from alignment.config.schema.judges import JudgeEntry
 from alignment.data.template import Template
 from alignment.errors import DataError, JudgeError
 from alignment.policy.base import load_causal_lm, load_tokenizer, resolve_model

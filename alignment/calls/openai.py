@@ -21,7 +21,7 @@ from alignment.calls.transport import (
     client_of,
     key_of,
 )
-from alignment.config.judge_entry import JudgeEntry
+from alignment.config.schema.judges import JudgeEntry
 from alignment.errors import JudgeError
 
 TOP_LOGPROBS = 20  # the most that OpenAI and vLLM give

@@ -15,7 +15,7 @@ from typing import Any
 from alignment.bounded_http import MOVED, BoundedClient, at_most, fault_of_address, is_loopback, leads_elsewhere
 from alignment.calls.call import ChatReply
 from alignment.calls.replies import LIMITS, ReplyFault, well_formed
-from alignment.config.judge_entry import JudgeEntry
+from alignment.config.schema.judges import JudgeEntry
 from alignment.errors import JsonError, JudgeError
 from alignment.strict_json import decoded, parse, shown
 

@@ -4,8 +4,8 @@ import random
 from collections.abc import Sequence
 from typing import Any
 
-from alignment.config.judge_entry import at_once
 from alignment.config.schema import EvaluateRecipe
+from alignment.config.schema.judges import at_once
 from alignment.data.rows import Prompt
 from alignment.evaluate.judging import Comparison, Judge
 from alignment.evaluate.metrics import kl, lengths, variety

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from alignment.config.documents import read_document
-from alignment.config.judge_entry import JudgeEntry, PricesEntry
 from alignment.config.schema import EvaluateRecipe, LabelRecipe, PPORecipe, Recipe
+from alignment.config.schema.judges import JudgeEntry, PricesEntry
 from alignment.errors import RecipeError
 from alignment.planner.rows import pairs_of
 from alignment.planner.settings import Lengths

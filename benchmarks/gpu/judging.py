@@ -5,7 +5,7 @@ import time
 
 import torch
 
-from alignment.config.judge_entry import JudgeEntry
+from alignment.config.schema.judges import JudgeEntry
 from alignment.evaluate.judging import Comparison
 from benchmarks.gpu.models import large
 from benchmarks.gpu.step import Findings, Place, run_step

@@ -3,7 +3,7 @@
 from typing import Any
 
 from alignment.calls.caller import Caller
-from alignment.config.judge_entry import JudgeEntry
+from alignment.config.schema.judges import JudgeEntry
 from alignment.evaluate.judging import Judge
 
 

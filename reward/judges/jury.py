@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from alignment.config.judge_entry import JudgeEntry
+from alignment.config.schema.judges import JudgeEntry
 from alignment.data.rows import USABLE
 from alignment.evaluate.judging import Judge, Mode, Question, Verdict
 from reward.judges.prompting import joint_hash

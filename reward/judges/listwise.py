@@ -5,7 +5,7 @@ from typing import Any
 from alignment.calls.call import CallContext
 from alignment.calls.caller import Caller
 from alignment.calls.chat import Model, build_model
-from alignment.config.judge_entry import JudgeEntry
+from alignment.config.schema.judges import JudgeEntry
 from alignment.data.conversations import readable
 from alignment.errors import JudgeError
 from alignment.evaluate.judging import Listing, Mode, Verdict

@@ -6,7 +6,7 @@ from typing import Any
 from alignment.calls.call import CallContext, ChatReply
 from alignment.calls.caller import Caller
 from alignment.calls.chat import Model, build_model
-from alignment.config.judge_entry import JudgeEntry
+from alignment.config.schema.judges import JudgeEntry
 from alignment.data.conversations import readable
 from alignment.evaluate.judging import Mode, Rating, Verdict
 from reward.judges.prompting import PointwisePrompt, joint_hash

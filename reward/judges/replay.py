@@ -9,8 +9,8 @@ from typing import Any, get_args
 
 from alignment.calls.call import CallContext, ChatReply
 from alignment.calls.caller import Caller
-from alignment.config.judge_entry import JudgeEntry
 from alignment.config.schema import DatasetEntry
+from alignment.config.schema.judges import JudgeEntry
 from alignment.data import load_rankings
 from alignment.data.rows import USABLE, Asked, Prompt, Status
 from alignment.errors import DataError, JudgeError

@@ -9,7 +9,7 @@ import torch
 
 from alignment.calls.call import CallContext, ChatReply
 from alignment.calls.caller import Caller
-from alignment.config.judge_entry import JudgeEntry
+from alignment.config.schema.judges import JudgeEntry
 from alignment.data.rows import Prompt
 from alignment.errors import DataError, ScorerError
 from alignment.evaluate.judging import Comparison, Mode, Rating, Verdict

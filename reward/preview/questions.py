@@ -7,7 +7,7 @@ from typing import Any
 from alignment.calls.call import CallContext, ChatReply
 from alignment.calls.caller import Caller
 from alignment.calls.store_rows import Sampled
-from alignment.config.judge_entry import JudgeEntry
+from alignment.config.schema.judges import JudgeEntry
 from alignment.data.rows import Prompt
 from alignment.evaluate.judging import Question, Rating
 from reward.feedback.strategies import strategy_of

@@ -5,8 +5,8 @@ import json
 import pytest
 
 from alignment.calls.caller import Caller
-from alignment.config.judge_entry import JudgeEntry
 from alignment.config.rules.judges import judge_faults
+from alignment.config.schema.judges import JudgeEntry
 from alignment.errors import JudgeError
 from alignment.evaluate.judging import Comparison
 from reward.judges import build_judge

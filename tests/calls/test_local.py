@@ -7,7 +7,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from alignment.calls.caller import Caller
-from alignment.config.judge_entry import JudgeEntry, at_once
+from alignment.config.schema.judges import JudgeEntry, at_once
 from alignment.errors import JudgeError
 from alignment.evaluate.judging import Comparison
 from reward.feedback.asking import ask_all

@@ -6,7 +6,7 @@ import math
 import pytest
 
 from alignment.calls.logprobs import LogprobError, alternatives, token_index
-from alignment.config.judge_entry import JudgeEntry
+from alignment.config.schema.judges import JudgeEntry
 from alignment.evaluate.judging import Comparison, Rating
 from reward.judges import build_judge
 from reward.judges.ratings import find_rating, rating_probabilities

@@ -13,7 +13,7 @@ from alignment.calls.caller import Caller
 from alignment.calls.replies import count_of
 from alignment.calls.store import CallStore
 from alignment.calls.store_rows import Sampled, unanswered
-from alignment.config.judge_entry import JudgeEntry
+from alignment.config.schema.judges import JudgeEntry
 from alignment.errors import AlignmentError, DataError, LineageError
 from alignment.evaluate.judging import Comparison
 from reward.judges import build_judge

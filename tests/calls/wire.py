@@ -4,7 +4,7 @@ import json
 from types import SimpleNamespace
 
 from alignment.calls.caller import Caller
-from alignment.config.judge_entry import JudgeEntry
+from alignment.config.schema.judges import JudgeEntry
 from reward.judges import build_judge
 
 

@@ -136,7 +136,7 @@ def test_llmbar_s_label_is_1_or_2(folder, label):
 
 def readers(file):
     """Everything else that reads rows of people, judges and answers."""
-    from alignment.config.judge_entry import JudgeEntry
+    from alignment.config.schema.judges import JudgeEntry
     from reward.audit.items import read_gold, read_labels
     from reward.bench.reading import read_bench
     from reward.judges.replay import ReplayJudge

@@ -5,8 +5,8 @@ import json
 
 import pytest
 
-from alignment.config.judge_entry import JudgeEntry
 from alignment.config.rules.judges import judge_faults
+from alignment.config.schema.judges import JudgeEntry
 from alignment.evaluate.judging import Comparison, Listing, Rating, Verdict
 from recipes import label
 from reward.feedback.labeler import Rejecting

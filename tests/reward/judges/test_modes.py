@@ -6,8 +6,8 @@ import re
 
 import pytest
 
-from alignment.config.judge_entry import JudgeEntry
 from alignment.config.rules.judges import judge_faults
+from alignment.config.schema.judges import JudgeEntry
 from alignment.errors import JudgeError
 from alignment.evaluate.judging import Comparison, Listing, Rating
 from reward.judges import build_judge

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from alignment.config.judge_entry import JudgeEntry
+from alignment.config.schema.judges import JudgeEntry
 from alignment.errors import JudgeError
 from alignment.evaluate.judging import Comparison
 from recipes import label

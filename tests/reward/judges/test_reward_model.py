@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from alignment.config.judge_entry import JudgeEntry
+from alignment.config.schema.judges import JudgeEntry
 from alignment.evaluate.judging import Comparison, Rating
 from reward.feedback.asking import ask_all
 from reward.judges import build_judge
