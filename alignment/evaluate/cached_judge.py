@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from alignment.errors import JudgeError
-from alignment.evaluate.judging import Comparison, Judge, Verdict
+from alignment.evaluate.judging import Comparison, Judge, Mode, Verdict
 from alignment.json_lines import line_of, objects_of
 from alignment.strict_json import shown
 
@@ -20,11 +20,12 @@ class CachedJudge:
     The lines are also the evidence: who was asked, what was shown in which order, and what came back word for word.
     """
 
+    mode: Mode = "pairwise"
+
     def __init__(self, judge: Judge[Comparison], path: Path) -> None:
         self.judge = judge
         self.name = judge.name
         self.prompt_hash = judge.prompt_hash
-        self.mode = judge.mode
         self.path = path
         self._lock = threading.Lock()
         self._known = self._read()
