@@ -49,7 +49,7 @@ class Asked:
     """The judges of one entry, ready to be asked any number of questions."""
 
     def __init__(self, entry: JudgeEntry, *, seed: int, pointwise: bool = False) -> None:
-        """Open the judges without knocking at their servers.
+        """Open the judges without a connection to their servers.
 
         Args:
             pointwise: the judge rates answers, as a scorer of PPO.

@@ -63,7 +63,7 @@ class HttpScorer:
 
     @classmethod
     def from_entry(cls, entry: ScorerEntry, *, batch_size: int) -> "HttpScorer":
-        """Make the scorer and knock at its address.
+        """Make the scorer and check the connection to its address.
 
         Raises: ScorerError where nobody listens: better now than after minutes of loading.
         """

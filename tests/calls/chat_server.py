@@ -58,8 +58,8 @@ class ChatServer:
         self.prompts: list[str] = []  # received, in order
         self.requests: list[dict[str, Any]] = []
         self.keys: list[str | None] = []
-        self.knocks: list[str] = []  # paths of GET requests
-        self.knocked: Callable[[], Reply] = lambda: failure(404)  # few servers list their models
+        self.probes: list[str] = []  # paths of GET requests
+        self.probe_reply: Callable[[], Reply] = lambda: failure(404)  # few servers list their models
         self.answered: Counter[str] = Counter()  # prompts whose answer went out whole
         self.in_flight = 0
         self.most_in_flight = 0
@@ -101,8 +101,8 @@ class ChatServer:
                         outer.in_flight -= 1
 
             def do_GET(self) -> None:
-                outer.knocks.append(self.path)
-                reply = outer.knocked()
+                outer.probes.append(self.path)
+                reply = outer.probe_reply()
                 self._send(replace(reply, headers={**reply.headers, "Connection": "close"}), "")
 
             def _send(self, reply: Reply, prompt: str) -> None:

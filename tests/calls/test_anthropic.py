@@ -45,7 +45,7 @@ def test_one_question_on_the_wire(monkeypatch):
     (request,) = server.requests
     assert set(request) == {"model", "max_tokens", "messages", "temperature", "top_k"}  # and no seed, no log-probs
     assert (request["model"], request["max_tokens"], request["temperature"]) == ("claude-toy", 7, 0.0)
-    assert server.knocks[0].startswith("/v1/models")
+    assert server.probes[0].startswith("/v1/models")
 
 
 @pytest.mark.parametrize(

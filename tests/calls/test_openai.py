@@ -212,12 +212,12 @@ def test_a_server_that_goes_down_is_named_after_the_retries() -> None:
 
 def test_a_refused_key_is_said_before_anything_is_asked() -> None:
     with ChatServer(lambda prompt, n: completion("A")) as server:
-        server.knocked = lambda: failure(401)
+        server.probe_reply = lambda: failure(401)
         with pytest.raises(JudgeError, match="answered 401"):
             judge_of(server.url, max_retries=5)
-        assert server.knocks == ["/v1/models"]
-        for knocked in (failure(500), failure(404), Reply(b"{}"), Reply(b"<html>")):
-            server.knocked = lambda knocked=knocked: knocked
+        assert server.probes == ["/v1/models"]
+        for probe_reply in (failure(500), failure(404), Reply(b"{}"), Reply(b"<html>")):
+            server.probe_reply = lambda probe_reply=probe_reply: probe_reply
             assert judge_of(server.url).ask(QUESTION).probability == 1.0
 
 

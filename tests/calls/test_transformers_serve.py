@@ -48,8 +48,8 @@ def server(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
     try:
         for _ in range(10 * SECONDS_TO_START):
             assert process.poll() is None, (folder / "log").read_text()
-            with socket.socket() as knocking:
-                if knocking.connect_ex(("127.0.0.1", port)) == 0:
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", port)) == 0:
                     break
             time.sleep(0.1)
         else:

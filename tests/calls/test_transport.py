@@ -28,8 +28,8 @@ def judge_of(kind, url, **keys):
     return build_judge(JudgeEntry(kind=kind, model="toy", base_url=url, **keys))
 
 
-def after_the_knock(script):
-    """A server that lets itself be knocked at and then does as the script says."""
+def after_the_probe(script):
+    """A server that answers the connection check and then does as the script says."""
 
     def serve(connection):
         if b"/models" in read_request(connection).split(b"\r\n")[0]:
@@ -59,16 +59,16 @@ def test_a_judge_that_moves_gets_no_answers_and_gives_no_label(kind, status):
             verdict = judge_of(kind, server.url).ask(QUESTION)
         assert (verdict.probability, verdict.status) == (None, "api_error")
         assert f"answered {status}, a redirect to {other.url}" in verdict.raw
-        assert other.prompts == other.knocks == []
+        assert other.prompts == other.probes == []
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_judge_that_has_moved_elsewhere_is_told_before_anything_is_asked(kind):
     with ChatServer(lambda p, n: completion("A")) as server:
-        server.knocked = lambda: failure(307, Location="https://elsewhere.example/v1/models")
+        server.probe_reply = lambda: failure(307, Location="https://elsewhere.example/v1/models")
         with pytest.raises(JudgeError, match=r"redirect to https://elsewhere\.example.*give its address as judge"):
             judge_of(kind, server.url)
-        server.knocked = lambda: failure(307, Location="/v1/models/")  # another path of the same server
+        server.probe_reply = lambda: failure(307, Location="/v1/models/")  # another path of the same server
         judge_of(kind, server.url)
 
 
@@ -87,7 +87,7 @@ def test_a_scorer_that_moves_gets_no_answers(status):
 @pytest.mark.parametrize("drip", ["nothing at all", "headers", "a body of known length", "trailers"])
 @pytest.mark.parametrize("kind", [*KINDS, "http"])
 def test_the_time_out_bounds_the_whole_reply(kind, drip):
-    with RawServer(after_the_knock(DRIPS[drip])) as server:
+    with RawServer(after_the_probe(DRIPS[drip])) as server:
         start = time.monotonic()
         if kind == "http":
             entry = ScorerEntry(kind="http", url=f"{server.url}/score", timeout_seconds=0.5, max_retries=0)
@@ -103,7 +103,7 @@ def test_the_time_out_bounds_the_whole_reply(kind, drip):
 @pytest.mark.parametrize("flood", ["chunks", "a bomb in gzip"])
 @pytest.mark.parametrize("kind", [*KINDS, "http"])
 def test_a_reply_without_end_is_an_error(kind, flood):
-    with RawServer(after_the_knock(FLOODS[flood])) as server:
+    with RawServer(after_the_probe(FLOODS[flood])) as server:
         if kind == "http":
             entry = ScorerEntry(kind="http", url=f"{server.url}/score", max_retries=0)
             with pytest.raises(ScorerError, match=r"the reply is larger than 1\.0 MiB"):
@@ -114,7 +114,7 @@ def test_a_reply_without_end_is_an_error(kind, flood):
             assert "the reply is larger than 4.0 MiB" in verdict.raw
 
 
-def test_a_server_that_drips_when_it_is_knocked_at_is_there():
+def test_a_server_that_drips_at_the_connection_check_counts_as_there():
     with RawServer(for_ever(CHUNKED, b"1\r\n \r\n", 0.05)) as server:
         start = time.monotonic()
         judge_of("openai", server.url, timeout_seconds=0.5)
@@ -146,7 +146,7 @@ def test_how_large_a_reply_may_be_follows_from_what_is_asked():
 )
 def test_odd_scores_are_one_line(body, said):
     head = HEAD + b"\r\n"
-    with RawServer(after_the_knock(lambda connection: iter([head, body]))) as server:
+    with RawServer(after_the_probe(lambda connection: iter([head, body]))) as server:
         entry = ScorerEntry(kind="http", url=server.url, max_retries=0)
         with pytest.raises(ScorerError, match=said) as caught:
             HttpScorer(entry, batch_size=1).score(["p"], ["a"], stopped=[True])

@@ -9,7 +9,7 @@ from reward.judges import build_judge
 
 
 class Quiet(Caller):
-    """Makes calls, but builds judges without a knock at their endpoint."""
+    """Makes calls, but builds judges without checking the connection to their endpoint."""
 
     makes_no_calls = True
 

@@ -257,7 +257,7 @@ from alignment.calls.caller import Caller
 folder, url = Path(sys.argv[1]), sys.argv[2]
 entry = JudgeEntry(kind="openai", model="toy", base_url=url, logprobs=False, timeout_seconds=60)
 with CallStore(folder / "calls.sqlite") as store:
-    judge = build_judge(entry, Caller(ledger=store))
+    judge = build_judge(entry, Caller(cache=store))
     samples = [Sampled(i, f"prompt {i}", ["a" * i, "b" * (i + 1), "c"], [True] * 3) for i in range(2, 22)]
     rankings = label(samples, judge, Pairwise(), store=store, pairs_per_prompt=None, seed=0, max_concurrency=4,
                      max_failure_share=0.5, provenance={})

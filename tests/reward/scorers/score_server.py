@@ -20,7 +20,7 @@ class ScoreServer:
         self.behave = behave
         self.bodies: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
-        self.knocks = 0
+        self.probes = 0
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self._server.daemon_threads = True
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}/score"
@@ -43,7 +43,7 @@ class ScoreServer:
                 self._send(outer.behave(outer.bodies[-1], len(outer.bodies)))
 
             def do_GET(self) -> None:
-                outer.knocks += 1
+                outer.probes += 1
                 self._send(Reply(b"", 405))
 
             def _send(self, reply: Reply) -> None:

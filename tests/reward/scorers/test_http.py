@@ -51,7 +51,7 @@ def test_what_goes_over_the_wire_in_batches(monkeypatch: pytest.MonkeyPatch) -> 
     ]
     assert [headers["Authorization"] for headers in server.headers] == [f"Bearer {KEY}"] * 2
     assert server.headers[0]["Content-Type"] == "application/json"
-    assert server.knocks == 1
+    assert server.probes == 1
 
 
 @pytest.mark.parametrize(
