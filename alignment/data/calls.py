@@ -31,9 +31,16 @@ def calls_of(turn: dict[str, Any], what: str) -> list[dict[str, Any]]:
     return [_call(call, "a call", in_text=text) for call in given]
 
 
-def calls_in(text: str) -> tuple[str, list[dict[str, Any]]]:
-    """Return what stands before the calls in the text of ShareGPT's `function_call`, a thought, and the calls."""
-    words, call = "", text
+def calls_in(value: Any, what: str) -> tuple[str, list[dict[str, Any]]]:
+    """Return what stands before the calls in the text of ShareGPT's `function_call`, a thought, and the calls.
+
+    A value that is no text is the call, or a list of calls.
+    """
+    if isinstance(value, list | dict) and value:
+        functions = value if isinstance(value, list) else [value]
+        return "", [_call(function, "a function call", in_text=False) for function in functions]
+    words, call = "", text_in(value, what)
+    text = call
     if text.lstrip().startswith("<think>") and _END_OF_THOUGHT in text:
         words, _, call = text.partition(_END_OF_THOUGHT)
         words += _END_OF_THOUGHT
@@ -124,14 +131,14 @@ def _parsed(text: str, what: str) -> Any:
 def tools_of(row: dict[str, Any]) -> str | None:
     """Return the row's `tools` as JSON, or None."""
     tools = row.get("tools")
-    if tools in (None, "", "[]", []):
-        return None
     found = tools
     if isinstance(tools, str):
         try:
-            found = parse(tools)
+            found = parse(tools) if tools.strip() else None
         except JsonError as error:
             raise BadRow(f"'tools' is not JSON: {error}") from None
+    if found in (None, [], {}):
+        return None
     if isinstance(found, list) and any(isinstance(tool, str) for tool in found):
         found = [_parsed(tool, "a tool") if isinstance(tool, str) else tool for tool in found]
         tools = found

@@ -4,7 +4,7 @@ import functools
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from transformers.utils.chat_template_utils import render_jinja_template
@@ -187,7 +187,7 @@ class ChatWriter:
         ]
         tried = [{**message, "content": word} for message, word in zip(chat.messages, words, strict=True)]
         own = bool(tried) and tried[-1]["role"] == "assistant"
-        text = self.render(Chat(tried, chat.tools), ask=not own)
+        text = self.render(replace(chat, messages=tried), ask=not own)
         others = [place for place, message in enumerate(tried) if message["role"] != "assistant"]
         left = next((place for place in others if words[place] not in text), None)
         if left is not None:
@@ -247,14 +247,18 @@ class ChatWriter:
                 **self._variables,
             )
         except Exception as error:  # Jinja's own errors, and whatever a template raises
-            raise DataError(self._refusal(messages, error)) from error
+            raise DataError(self._refusal(messages, error, told=bool(chat.added))) from error
         return str(texts[0]), [(int(begin), int(stop)) for begin, stop in spans[0]] if marks else []
 
     @staticmethod
-    def _refusal(messages: Sequence[dict[str, Any]], error: Exception) -> str:
+    def _refusal(messages: Sequence[dict[str, Any]], error: Exception, *, told: bool) -> str:
         roles = ", ".join(str(message["role"]) for message in messages) or "no message before an answer"
         fault = f"the chat template refuses messages of {roles}: {first_line(error)}"
-        if any(message["role"] == "system" for message in messages):
+        if told:
+            fault += (
+                ". It has no place for tools, so a system message lists them; set chat_template to one that takes tools"
+            )
+        elif any(message["role"] == "system" for message in messages):
             fault += (
                 ". If it takes no system message, put that text into the first user message, or set chat_template to "
                 "one that takes it"

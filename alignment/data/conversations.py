@@ -6,7 +6,7 @@ from typing import Any
 
 from alignment.data.calls import call_message, calls_in, calls_of, tools_of
 from alignment.data.fields import BadRow, keys_of, kind_of, text_in
-from alignment.data.keys import TRAINING_MARKS, UnreadKey, refuse_unread_of_message
+from alignment.data.keys import TRAINING_MARKS, UnreadKey, refuse_unread_of, refuse_unread_of_message
 from alignment.data.rows import Message, Prompt
 from alignment.strict_json import shown
 
@@ -105,7 +105,7 @@ def _spoken(turn: dict[str, Any], role: str, body: str, what: str) -> Message:
     """Return the role and the content of a message, and its calls."""
     calls = calls_of(turn, what)
     if role == "function_call" and not calls:
-        return call_message(*calls_in(text_in(turn.get(body), f"{what} '{body}'")))
+        return call_message(*calls_in(turn.get(body), f"{what} '{body}'"))
     if calls and role not in ("assistant", "function_call"):
         raise BadRow(f"{what} has 'tool_calls' and the role {role}; only the assistant calls tools")
     if calls:
@@ -136,7 +136,12 @@ def _content(value: Any, what: str) -> str:
         for part in value:
             if not isinstance(part, dict) or part.get("type") != "text":
                 raise BadRow(f"{what} has a part that is not text; only text is supported")
+            refuse_unread_of(
+                part, f"a part of {what}", ("type", "text"), ("cache_control", "annotations"), numbers=True
+            )
         return "".join(text_in(part.get("text"), what, empty=True) for part in value)
+    if isinstance(value, dict):
+        raise BadRow(f"{what} is an object, not text; write it as JSON text")
     return text_in(value, what, empty=True)
 
 

@@ -4,7 +4,7 @@ import contextlib
 from typing import Any
 
 from alignment.data.conversations import carried_tools
-from alignment.data.fields import is_messages
+from alignment.data.fields import is_message, is_messages
 from alignment.data.formats import FORMATS, Format
 from alignment.data.layouts import Only, Parsed
 from alignment.data.readers import RawRow, RawSource
@@ -18,11 +18,16 @@ _OF_MESSAGES = {"messages", "conversations", "prompt", "completion", "chosen", "
 
 
 def decoded(row: Any) -> Any:
-    """Return a row with its messages read where a column holds them as JSON text; other text stays as it is."""
+    """Return a row with lists of messages where a column holds them as JSON text, or a message alone.
+
+    Other text stays as it is.
+    """
     if not isinstance(row, dict):
         return row
-    found = {key: row[key] for key in _OF_MESSAGES & row.keys() if isinstance(row[key], str) and is_messages(row[key])}
-    for key, text in found.items():
+    found: dict[str, Any] = {key: [row[key]] for key in _OF_MESSAGES & row.keys() if is_message(row[key])}
+    texts = {key: row[key] for key in _OF_MESSAGES & row.keys() if isinstance(row[key], str) and is_messages(row[key])}
+    for key, text in texts.items():
+        found[key] = text
         with contextlib.suppress(JsonError):  # as Python prints a list: the layout refuses it
             value = parse(text)
             single = isinstance(value, dict) and ("role" in value or "from" in value)

@@ -51,13 +51,14 @@ def is_messages(text: str) -> bool:
 
 def _holds_messages(value: Any) -> bool:
     if isinstance(value, list):
-        return bool(value) and all(_is_message(one) for one in value)
-    return _is_message(value) or (
+        return bool(value) and all(is_message(one) for one in value)
+    return is_message(value) or (
         isinstance(value, dict) and any(_holds_messages(value.get(key)) for key in ("messages", "conversations"))
     )
 
 
-def _is_message(value: Any) -> bool:
+def is_message(value: Any) -> bool:
+    """Whether a value is one message, OpenAI's or ShareGPT's."""
     return isinstance(value, dict) and (
         ("role" in value and ("content" in value or "tool_calls" in value)) or ("from" in value and "value" in value)
     )

@@ -44,10 +44,12 @@ _NUMBER = re.compile(  # or a boolean, or a date as columnar files give it
 MEANT: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("question", "query", "instruction", "user", "user_prompt", "human", "post", "problem", "inputs",
                      "history"), ("prompt", "instruction")),
+    **dict.fromkeys(("chosen_messages", "chosen_conversation"), ("chosen",)),
+    **dict.fromkeys(("rejected_messages", "rejected_conversation"), ("rejected",)),
     "input": ("prompt",),
     "output": ("completion",),
     **dict.fromkeys(("response", "answer", "reply", "target", "solution", "assistant", "model_response", "targets"),
-                    ("completion", "output")),
+                    ("completion", "output", "chosen")),
     **dict.fromkeys(("system_prompt", "system_message", "sys"), ("system",)),
     **dict.fromkeys(("good", "better", "accepted", "preferred", "chosen_response", "preferred_output", "response_j"),
                     ("chosen",)),
@@ -69,6 +71,7 @@ _MARK = re.compile(
     r"(.*_)?(labels?|weights?|masks?|loss|losses)|masked|(loss|mask)_.*|"
     r"((do|no|is|not|skip|to)_)?(train|training|trainable|trained|untrained)(_(on|on_.*|details?|this|turns?|flags?))?"
 )
+_VERDICTS = ("winner", "preference", "choice", "better_response_id", "label", "labels")
 _VOICES = ("user", "users")  # who judged, where it is one word, or else a prompt
 TRAINING_MARKS = ("weight", "train", "training", "trainable", "loss")  # on a message: whether it is learned
 
@@ -146,6 +149,7 @@ def unread(
     """Return the keys that look like content and that nothing reads; with `numbers`, numbers are content.
 
     A copy of what is read is none: `prompt` beside the messages that begin with it, or `text` that renders the others.
+    A verdict is never a copy, though an answer may be "A".
     """
     found = []
     for key in row:
@@ -157,7 +161,7 @@ def unread(
     if not found:
         return []
     read = [text.strip() for key in row.keys() & set(reads) for text in texts_in(row[key]) if text.strip()]
-    return [key for key in found if not _is_copy(row[key], read)]
+    return [key for key in found if plain_name(key) in _VERDICTS or not _is_copy(row[key], read)]
 
 
 def refuse_unread_of(

@@ -68,7 +68,21 @@ def _columns(
             continue
         if len(pairs) > len(best[0]) and reads_whole(row, pairs, spare, candidate, formats):
             best = pairs, candidate.name
-    return best
+    return best if best[0] else _two_conversations(row, keys, formats)
+
+
+def _two_conversations(
+    row: Mapping[str, Any], keys: Collection[str], formats: Sequence["Format"]
+) -> tuple[dict[str, str], str]:
+    """Return the columns of a row whose `messages` are the better one of two conversations, as `_columns` does."""
+    worse = next((key for key in keys if "rejected" in MEANT.get(plain_name(key), ())), None)
+    spare = [key for key in keys if key != worse]
+    for better in ("messages", "conversations"):
+        pairs = {"chosen": better, "rejected": str(worse)}
+        for fmt in formats if worse is not None and better in row else ():
+            if reads_whole(row, pairs, spare, fmt, formats):
+                return pairs, fmt.name
+    return {}, ""
 
 
 def _meant(row: Mapping[str, Any], keys: Iterable[str], reads: Collection[str]) -> dict[str, str]:

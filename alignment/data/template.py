@@ -16,7 +16,7 @@ from alignment.data.masks import IGNORE as IGNORE
 from alignment.data.masks import Answer, NotWritten, Span, TrainedRow, adds_thought, marked, rows_of, written_after
 from alignment.data.rendering import require_bounded
 from alignment.data.rows import Demonstration, Message, Prompt
-from alignment.data.stops import Render, Stops, eos_id, reconcile
+from alignment.data.stops import PROBE, Render, Stops, eos_id, reconcile
 from alignment.data.template_texts import template_text, templates_of
 from alignment.errors import DataError, ModelError
 
@@ -221,9 +221,15 @@ class Template:
 
     def _end_before_next(self, chat: Chat, place: int, written: str) -> int:
         """Return the stop token with which the next turn begins, where the template ends turns in this way (GLM)."""
-        if len(chat.messages) > chat.added + place + 1:
+        following = chat.messages[chat.added + place + 1 :]
+        last = chat.messages[-1]
+        if not following and (last.get("tool_calls") or last["content"].rstrip().endswith("</tool_call>")):
+            following = [{"role": "tool", "content": PROBE}]  # what follows a call
+        if following:
             with contextlib.suppress(DataError):
-                longer = self._writer(chat).render(chat, place + 2, ask=False)
+                longer = self._writer(chat).render(
+                    replace(chat, messages=[*chat.messages[: chat.added + place + 1], following[0]]), ask=False
+                )
                 more = self._ids(longer[len(written) :], special=False, hidden=chat.hidden)
                 if longer.startswith(written) and more and more[0] in self.stop_token_ids:
                     return more[0]

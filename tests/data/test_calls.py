@@ -44,6 +44,8 @@ def calls(row):
         {"role": "function_call", "content": json.dumps(GIVEN)},
         {"role": "tool_call", "content": json.dumps({"name": "get", "arguments": '{"q": "x"}'})},
         {"from": "function_call", "value": json.dumps([GIVEN])},
+        {"from": "function_call", "value": GIVEN},
+        {"from": "function_call", "value": [CALL]},
     ],
 )
 def test_a_call_is_read_in_each_of_its_forms(tmp_path, turn):
@@ -159,3 +161,21 @@ def test_tools_of_the_first_message_are_kept_behind_a_system_and_beside_those_of
     pair = {"prompt": [first], "chosen": [A], "rejected": [{**A, "content": "No."}]}
     (found,) = written.load(tmp_path, pair, loader=load_rankings).rows
     assert json.loads(found.prompt[0]["tools"]) == TOOLS
+
+
+@pytest.mark.parametrize("tools", [None, "", " ", "[]", "{}", "null", [], {}])
+def test_no_tools_in_any_form_are_none(tmp_path, tools):
+    (row,) = written.load(tmp_path, {"messages": [U, A], "tools": tools}, loader=load_demonstrations).rows
+    assert row.tools is None
+
+
+def test_a_result_that_is_no_text_is_refused_with_a_remedy(tmp_path):
+    message = refused(tmp_path, calling(CALL), {"role": "tool", "content": {"sum": 4}}, A)
+    assert "'messages[2]' 'content' is an object, not text; write it as JSON text" in message
+
+
+def test_keys_of_a_content_part_that_nothing_reads_are_refused(tmp_path):
+    part = {"type": "text", "text": "So.", "cache_control": {"type": "ephemeral"}, "image_url": None}
+    assert load(tmp_path, {"role": "assistant", "content": [part]}).completion == "So."
+    message = refused(tmp_path, {"role": "assistant", "content": [{**part, "weight": 0}]})
+    assert "a part of 'messages[1]' 'content' has 'weight' (0), which nothing reads; type, text are read" in message

@@ -84,7 +84,7 @@ class Meant:
             ids, labels = reference.continued(self.tokenizer, prompt, answer, self.eos)
             return ids[: labels.count(-100)], ids[labels.count(-100) :]
         messages, tools = self.as_read([*prompt, answer], tools)
-        ids = reference.answer(self.tokenizer, messages, tools, self.stops, self.end())
+        ids = reference.answer(self.tokenizer, messages, tools, self.stops, self.end(reference.after(messages[-1])))
         return reference.context(self.tokenizer, messages[:-1], tools), ids
 
     def sft(self, meaning):

@@ -3,6 +3,7 @@
 import pytest
 
 from alignment.data import load_demonstrations, load_rankings
+from alignment.data.remedies import columns_text
 from tests.data import written
 from tests.data.test_published import remedy_in
 from tests.data.written import PAIR, A, U
@@ -124,3 +125,38 @@ def test_few_answers_may_begin_as_their_prompts_do(tmp_path):
     others = [{"prompt": f"Who {number}?", "completion": "Ann."} for number in range(2)]
     assert len(load(tmp_path, echo, *others, loader=load_demonstrations)) == 3
     assert load(tmp_path, {"prompt": "Hello", "completion": "Hello! What is it?"}, loader=load_demonstrations)
+
+
+def test_a_message_alone_is_a_list_of_one(tmp_path):
+    answers = {"chosen": A, "rejected": {**A, "content": "No."}}
+    (found,) = load(tmp_path, {"prompt": U, **answers})
+    assert (found.prompt, found.responses) == ([U], [A["content"], "No."])
+    (shown,) = load(tmp_path, {"prompt": "Why?", "completion": A}, loader=load_demonstrations)
+    assert (shown.prompt, shown.completion) == ([{"role": "user", "content": "Why?"}], A["content"])
+    message = refused(tmp_path, {"conversations": [U], **answers, "chosen": {**A, "weight": 0}})
+    assert "'chosen' ends with an answer that is marked with weight 0" in message
+
+
+@pytest.mark.parametrize("key", ["winner", "preference", "choice", "better_response_id", "label", "labels"])
+def test_a_verdict_is_no_copy_of_an_answer(tmp_path, key):
+    row = {"prompt": "Which?", "chosen": "A", "rejected": "B", key: "B"}
+    assert f"nothing reads '{key}' ('B')" in refused(tmp_path, row)
+    assert load(tmp_path, {**row, "text": "Which? A B"} | {key: None})
+
+
+@pytest.mark.parametrize("question", ["query", "question"])
+def test_a_response_beside_a_rejected_one_is_the_chosen_one(tmp_path, question):
+    row = {question: "Why?", "response": "So.", "rejected_response": "No."}
+    message = refused(tmp_path, row)
+    columns = {"chosen": "response", "prompt": question, "rejected": "rejected_response"}
+    assert f"With {columns_text(columns)} they are those of preference" in message
+    (found,) = load(tmp_path, row, columns=columns)
+    assert (found.prompt, found.responses) == ("Why?", ["So.", "No."])
+
+
+def test_messages_beside_rejected_messages_are_the_chosen_ones(tmp_path):
+    row = {"messages": [U, A], "rejected_messages": [U, {**A, "content": "No."}]}
+    columns = {"chosen": "messages", "rejected": "rejected_messages"}
+    assert f"Set {columns_text(columns)} for the layout implicit_preference" in refused(tmp_path, row)
+    (found,) = load(tmp_path, row, columns=columns)
+    assert (found.prompt, found.responses) == ([U], [A["content"], "No."])

@@ -20,13 +20,14 @@ def rows(
 ) -> list[Row]:
     """Return ids and labels; answers share a row while everything before them is unchanged.
 
-    `end` gives the stop token of a turn that the template does not end, by the role of the next.
+    `end` gives the stop token of a turn that the template does not end, by the role of the next; a tool's follows a
+    call.
     """
     made: list[Row] = []
     for place, message in enumerate(messages):
         if message["role"] != "assistant" or message.get("weight") == 0:
             continue
-        following = messages[place + 1]["role"] if place + 1 < len(messages) else None
+        following = messages[place + 1]["role"] if place + 1 < len(messages) else after(message)
         made.append(_one(tokenizer, messages[: place + 1], tools, stops, end(following)))
     joined: list[Row] = []
     for ids, labels in made:
@@ -38,6 +39,12 @@ def rows(
                 continue
         joined.append((ids, labels))
     return joined
+
+
+def after(message: dict[str, Any]) -> str | None:
+    """Return the role of what follows a last message: a tool's where it calls one."""
+    calls = message.get("tool_calls") or (message["content"] or "").endswith("</tool_call>")
+    return "tool" if calls else None
 
 
 def context(tokenizer: Any, messages: list[dict[str, Any]], tools: Any = None) -> list[int]:
