@@ -98,8 +98,8 @@ def _require_one_thought(content: str, tags: Tags, *, is_open: bool) -> None:
 
 def _in_thought(context: str, tail: str | None, message: dict[str, Any], tags: Tags) -> str:
     """Continue a generation prompt that opens the reasoning, in the tag that is open already."""
-    if tail is not None and not tail.lstrip().startswith(tags[0]) and tags[1] in tail:
-        return tail
+    if tail is not None and tags[0] not in tail and tags[1] in tail:
+        return tail  # else the template begins a second thought
     content = _with_reasoning(message, tags)
     if tags[1] not in content or message.get("tool_calls"):
         raise NotWritten(

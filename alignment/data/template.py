@@ -15,6 +15,7 @@ from alignment.data.markers import conversations, require_marks
 from alignment.data.masks import IGNORE as IGNORE
 from alignment.data.masks import Answer, NotWritten, Span, TrainedRow, adds_thought, marked, rows_of, written_after
 from alignment.data.rendering import require_bounded
+from alignment.data.rewriting import behind_context
 from alignment.data.rows import Demonstration, Message, Prompt
 from alignment.data.stops import PROBE, Render, Stops, eos_id, reconcile
 from alignment.data.template_texts import template_text, templates_of
@@ -202,7 +203,9 @@ class Template:
         writer, message = self._writer(chat), chat.messages[chat.added + place]
         self._refuse_stop(message["content"], writer.stop_texts, chat)
         context = writer.render(chat, place, ask=True)
-        whole, marks = writer.render_marked(chat, place + 1)
+        written, marks = writer.render_marked(chat, place + 1)
+        whole = behind_context(writer, chat, place, context, written)
+        marks = [(begin + len(whole) - len(written), stop + len(whole) - len(written)) for begin, stop in marks]
         tail = written_after(context, whole, message, writer.thought)
         context_ids = self._ids(context, special=False, hidden=chat.hidden)
         ids = self._continuation(context, tail, special=False, hidden=chat.hidden, before=context_ids)

@@ -138,3 +138,18 @@ def test_a_template_that_ignores_add_generation_prompt_is_refused(chat_template,
     with pytest.raises(ModelError) as caught:
         Template(tokenizer)
     assert message in str(caught.value)
+
+
+def test_a_template_that_does_not_read_the_content_begins_no_second_thought():
+    opened = make_tokenizer(
+        chat_template="{% for m in messages %}{{ '<|im_start|>' + m.role + '\\n' }}{% if m.role == 'assistant' %}"
+        "{{ '<think>\\n' + (m.reasoning_content or '') + '\\n</think>\\n\\n' }}{% endif %}"
+        "{{ m.content + '<|im_end|>' }}"
+        "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n<think>\\n' }}{% endif %}"
+    )
+    opened.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|im_end|>"]})
+    written = Template(opened)
+    question = [{"role": "user", "content": "Why?"}]
+    ids = written.answer_ids(question, "<think>\nhmm\n</think>\n\nYes.")
+    assert opened.decode(ids) == "hmm\n</think>\n\nYes.<|im_end|>"
+    assert opened.decode(written.answer_ids(question, "Yes.")) == "\n</think>\n\nYes.<|im_end|>"
