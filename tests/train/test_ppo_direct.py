@@ -8,9 +8,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from alignment.calls import store
 from alignment.train import ppo
 from recipes.ppo import main
-from reward.feedback import store
 from tests.calls.chat_server import ChatServer, completion
 from tests.train.test_ppo_recipe import Killed, folder, write_recipe
 
