@@ -5,12 +5,20 @@ import signal
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from alignment.meter import say_once
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("WANDB_MODE", "disabled")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+# Generated inputs are the same on every machine and in every run, and may take long where the machine is slow.
+# `pytest --hypothesis-profile=default` tries new ones.
+settings.register_profile(
+    "repeatable", derandomize=True, database=None, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("repeatable")
 
 # A background job ignores SIGINT, and what it starts inherits that; many tests send it to commands that they start.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
