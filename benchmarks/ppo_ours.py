@@ -24,8 +24,8 @@ from alignment.data.template import Template
 from alignment.policy.load_roles import load_roles
 from alignment.rollout.engine import Completion, Sampling
 from alignment.rollout.transformers_engine import TransformersEngine
-from alignment.train.ppo import PPOTrainer
-from alignment.train.update import UpdateShape
+from alignment.train.policy_gradient.trainer import PPOTrainer
+from alignment.train.policy_gradient.update_shape import UpdateShape
 from benchmarks.workload import WORKLOADS, Workload, prompt_ids
 
 
@@ -51,7 +51,7 @@ class Clock(TrainerCallback):
         if state.global_step % self.steps_per_update == 0:
             self.wall.append(time.perf_counter())
             self.cpu.append(time.process_time())
-            self.last.append(dict(self.trainer.collector.last))
+            self.last.append(dict(self.trainer.metrics))
 
 
 def reward_adapter(model: str, folder: Path) -> Path:
@@ -112,7 +112,7 @@ def make_trainer(args: argparse.Namespace, workload: Workload, out: Path) -> tup
         engine=StopsAt(engine, workload.stop_token_id),
         callbacks=[clock],
     )
-    trainer.collector.prompt_ids = prompts  # ids, not text: both systems answer the very same
+    trainer.prompt_ids = prompts  # ids, not text: both systems answer the very same
     clock.trainer = trainer
     return trainer, clock
 

@@ -22,13 +22,13 @@ from alignment.run.callbacks import callbacks_for
 from alignment.run.directory import RunDirectory
 from alignment.run.script import script
 from alignment.train.arguments import training_arguments
-from alignment.train.engines import require_engine
-from alignment.train.ppo import PPOTrainer
+from alignment.train.policy_gradient.engines import require_engine
+from alignment.train.policy_gradient.scoring import Scoring, require_same_tokenizer, reward_adapter_on_base
+from alignment.train.policy_gradient.trainer import PPOTrainer
+from alignment.train.policy_gradient.update_shape import UpdateShape
 from alignment.train.running import run_training
 from alignment.train.saving import generation_of, lineage_of, save_trained
-from alignment.train.scoring import Scoring, require_same_tokenizer, reward_adapter_on_base
 from alignment.train.trial import require_accepted
-from alignment.train.update import UpdateShape
 from reward.scorers import build_scoring, build_watch, describe, describe_watch, reward_models
 
 
@@ -76,7 +76,7 @@ def main(argv: list[str] | None = None) -> None:
         template=template,
         prompts=loaded.rows,
         scorer=scoring,
-        watch=watch,
+        monitor=watch,
         run=run,
         callbacks=callbacks_for(run, recipe),
     )

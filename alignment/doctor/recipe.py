@@ -18,7 +18,7 @@ from alignment.planner.machine import GIB, Machine
 from alignment.planner.memory import StagePlan, plan_stage
 from alignment.policy.base import load_tokenizer
 from alignment.run.tracking import has_key
-from alignment.train.update import UpdateShape
+from alignment.train.policy_gradient.update_shape import UpdateShape
 
 CHECKPOINTS = 2  # that training keeps, if the recipe does not say
 

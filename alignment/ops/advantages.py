@@ -1,4 +1,6 @@
-"""From rewards and values to advantages and returns."""
+"""Advantage estimators: from a rollout's rewards to advantages, and to the value's targets where there is a value."""
+
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -6,14 +8,47 @@ from torch import Tensor
 from alignment.ops.masking import require_same_shape
 
 
+@dataclass(frozen=True, slots=True)
+class EstimatorInput:
+    """One rollout's rewards, the same on every process."""
+
+    rewards: Tensor  # (answers, time), the answer's reward at its last token, minus the KL penalty where it is a reward
+    mask: Tensor  # (answers, time) bool
+    groups: list[int]  # (answers,), answers with the same number answer the same prompt
+    values: Tensor | None = None  # (answers, time); None without a value
+    last_values: Tensor | None = None  # (answers,), the value after the last token of answers that were truncated
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What an estimator returns, each (answers, time), zero where masked."""
+
+    advantages: Tensor
+    returns: Tensor | None = None  # targets of the value; None without a value
+
+
+def gae_estimator(batch: EstimatorInput, *, gamma: float, lam: float, lam_value: float) -> Estimate:
+    """Generalised advantage estimation with two λ, see `advantages_and_returns`."""
+    assert batch.values is not None
+    advantages, returns = advantages_and_returns(
+        batch.rewards,
+        batch.values,
+        batch.mask,
+        gamma=gamma,
+        lam=lam,
+        lam_value=lam_value,
+        last_values=batch.last_values,
+    )
+    return Estimate(advantages, returns)
+
+
 def gae(
     rewards: Tensor, values: Tensor, mask: Tensor, *, gamma: float, lam: float, last_values: Tensor | None = None
 ) -> Tensor:
     """Generalised advantage estimation, eq. 16 of https://arxiv.org/abs/1506.02438.
 
-    A_t = δ_t + γλ A_{t+1} with δ_t = r_t + γ V_{t+1} - V_t. An answer ends at its last valid token: nothing follows,
-    so V and A after it are zero, unless `last_values` says what V would have been. Positions outside the mask are
-    passed over, so gaps and padding change nothing.
+    A_t = δ_t + γλ A_{t+1} with δ_t = r_t + γ V_{t+1} - V_t. An answer ends at its last valid token: V and A after it
+    are zero, unless `last_values` gives V. Positions outside the mask are skipped, so gaps and padding change nothing.
 
     Args:
         rewards, values: (batch, time) float, in reward units. mask: (batch, time) bool.
@@ -48,8 +83,8 @@ def advantages_and_returns(
     """Advantages for the policy at `lam`, targets for the value at `lam_value`.
 
     returns_t = A_t(lam_value) + V_t. Two λ ("decoupled GAE") are section 4.1 of VAPO,
-    https://arxiv.org/abs/2504.05118: at `lam_value` 1 the value's target is the plain sum of rewards to come, unbiased
-    by the value itself, while a smaller `lam` keeps the policy's advantages quiet.
+    https://arxiv.org/abs/2504.05118: at `lam_value` 1 the value's target is the sum of the rewards to come, without the
+    value's own bias, while a smaller `lam` reduces the variance of the policy's advantages.
 
     Returns: advantages and returns, (batch, time), zero where masked.
     """

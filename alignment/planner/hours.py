@@ -64,10 +64,12 @@ def _ppo(plan: StagePlan, recipe: PPORecipe) -> Time:
     sampled, hours = _sampling(plan, answers)
     read = answers * plan.lengths.whole
     updates = answers // recipe.rollout_batch_size
-    flops = read * _weights(plan) * 2.0 * 4  # policy, reference, value and reward look at each answer
-    flops += recipe.num_ppo_epochs * read * _training(plan) * (2 if recipe.value_model != "head" else 1)
+    roles = 4 if recipe.uses_value else 3  # policy, reference, reward and value read each answer
+    trunks = 2 if recipe.uses_value and recipe.value_model != "head" else 1
+    flops = read * _weights(plan) * 2.0 * roles
+    flops += recipe.num_ppo_epochs * read * _training(plan) * trunks
     steps = updates * recipe.num_ppo_epochs * recipe.num_mini_batches
-    tokens, judge = sampled + read * (4 + recipe.num_ppo_epochs), calls_of(recipe, answers, plan.lengths)
+    tokens, judge = sampled + read * (roles + recipe.num_ppo_epochs), calls_of(recipe, answers, plan.lengths)
     return Time(answers, steps, tokens, flops, hours + _hours(plan, flops), judge)
 
 

@@ -184,7 +184,7 @@ class _Training:
         return Phase("sampling", {**standing, **whole, **moving})
 
     def _scoring(self, recipe: PPORecipe, standing: dict[str, int]) -> Phase:
-        """What policy and value say of the answers, without gradient; reference and reward say no more than they."""
+        """The forward pass of policy and value without gradient; reference and reward need no more memory."""
         score = scoring_pass(recipe, self.lengths)
         traced = self._trace_rows(score, self.settings.microbatch, grad=False)
         return Phase("scoring", {**standing, "activations": traced.peak})
@@ -231,7 +231,7 @@ def _builder(
         return lambda depth: skeleton.policy(plan.of_depth(depth), recipe, gpu=gpu, task=task)
     rewards = [found.adapter for found in _reward_models(recipe, known) if found.adapter and found.lies_on(plan)]
     value: Blueprint | None = None
-    if recipe.value_model == "model" and recipe.value_model_path:
+    if recipe.uses_value and recipe.value_model == "model" and recipe.value_model_path:
         value = blueprint(recipe.value_model_path, known)
     return lambda depth: skeleton.roles(
         plan.of_depth(depth), recipe, rewards, value.of_depth(depth) if value else None, gpu=gpu

@@ -235,13 +235,13 @@ def roles(
         starts["reference"] = AdapterStart(_plain(plan.adapter))
     names = [f"reward_{place}" if place else "reward" for place in range(len(rewards))]
     starts |= {name: AdapterStart(_plain(config)) for name, config in zip(names, rewards, strict=True)}
-    if recipe.value_model == "adapter":
+    if recipe.uses_value and recipe.value_model == "adapter":
         keys = recipe.model_copy(update={"peft_method": "lora", "lora_modules_to_save": None})
         starts["value"] = AdapterStart(_plain(rewards[0] if rewards else adapter_config(keys, task="CAUSAL_LM")))
     adapters: dict[str, str | None] = {"policy": None, "reference": None} | {name: name for name in starts}
     width = base.config.get_text_config().hidden_size
     with torch.device("meta"):
-        heads = {role: ScalarHead(width) for role in [*names, "value"]}
+        heads = {role: ScalarHead(width) for role in [*names, *(["value"] if recipe.uses_value else [])]}
         with _telling_of_targets():
             model = with_adapters(base, starts) if starts else base
         policy_model = bare(AutoModelForCausalLM, plan, recipe, full=True, gpu=gpu, padded=False) if full else None
@@ -264,7 +264,7 @@ def roles(
             adapters=adapters,
             heads=heads,
             policy_model=policy_model,
-            value_on_policy=recipe.value_model == "head",
+            value_on_policy=recipe.uses_value and recipe.value_model == "head",
             value_model=value_model,
         )
     for role in ("policy", "reference"):

@@ -39,8 +39,8 @@ def training_step(recipe: Recipe, lengths: Lengths) -> Step:
         def ppo(roles: Any, rows: int) -> Tensor:
             ids, mask = _ids(rows, time), torch.zeros(rows, time, dtype=torch.bool)
             logp, _, values = roles(ids, mask, temperature=recipe.temperature)
-            loss: Tensor = logp.exp().sum() + (values * values).sum()
-            return loss
+            loss: Tensor = logp.exp().sum()
+            return loss if values is None else loss + (values * values).sum()
 
         return ppo
     if isinstance(recipe, RewardRecipe):
@@ -62,7 +62,7 @@ def training_step(recipe: Recipe, lengths: Lengths) -> Step:
 
 
 def scoring_pass(recipe: PPORecipe, lengths: Lengths) -> Step:
-    """Return what policy and value say of sampled answers."""
+    """Return the forward pass of policy and value on sampled answers."""
 
     def score(roles: Any, rows: int) -> Tensor:
         ids, mask = _ids(rows, lengths.whole), torch.zeros(rows, lengths.whole, dtype=torch.bool)

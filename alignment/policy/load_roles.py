@@ -58,9 +58,9 @@ def load_roles(recipe: PPORecipe, *, reward_adapter: str | None, more_reward_ada
     width = base.config.get_text_config().hidden_size
     heads = {role: ScalarHead(width, read_score_weight(adapter)) for role, adapter in rewards.items()}
     value_model = None
-    if recipe.value_model == "model":
+    if recipe.uses_value and recipe.value_model == "model":
         value_model, heads["value"] = load_value_model(recipe)
-    else:
+    elif recipe.uses_value:
         score = heads["reward"].weight if rewards and recipe.value_model == "adapter" else None
         heads["value"] = ScalarHead(width, score)
     model = copies_in_float32(with_adapters(base, starts)) if starts else base
@@ -70,7 +70,7 @@ def load_roles(recipe: PPORecipe, *, reward_adapter: str | None, more_reward_ada
         adapters=adapters,
         heads=heads,
         policy_model=load_base(AutoModelForCausalLM, source.base, recipe, full=True) if full else None,
-        value_on_policy=recipe.value_model == "head",
+        value_on_policy=recipe.uses_value and recipe.value_model == "head",
         value_model=value_model,
     )
 
@@ -88,7 +88,7 @@ def _starts(recipe: PPORecipe, *, sft: str | None, rewards: dict[str, str]) -> d
     if sft is not None:
         starts["reference"] = _saved(sft)
     starts |= {role: _saved(adapter) for role, adapter in rewards.items()}
-    if recipe.value_model == "adapter":
+    if recipe.uses_value and recipe.value_model == "adapter":
         keys = recipe.model_copy(update={"peft_method": "lora", "lora_modules_to_save": None})
         fresh = AdapterStart(adapter_config(keys, task="CAUSAL_LM"))
         if any(start.config.modules_to_save for start in starts.values()):

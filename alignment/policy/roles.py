@@ -110,6 +110,11 @@ class Roles(nn.Module):
         limits = [getattr(config, "max_position_embeddings", None) for config in configs]
         return min((limit for limit in limits if limit is not None), default=None)
 
+    @property
+    def has_value(self) -> bool:
+        """Whether a value is held."""
+        return "value" in self.heads
+
     # What roles say
 
     def forward(self, *inputs: Any, call: str = "trained", **options: Any) -> Any:
@@ -122,11 +127,11 @@ class Roles(nn.Module):
 
     def trained(
         self, input_ids: Tensor, answer_mask: Tensor, *, temperature: float, with_entropy: bool = False
-    ) -> tuple[Tensor, Tensor | None, Tensor]:
-        """The trained roles on one microbatch: logp, entropy (or None) and values, each (tokens,)."""
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """Run the trained roles on one microbatch: logp, entropy if requested, and values if held; each (tokens,)."""
         hidden = self._hidden("policy", input_ids)
         logp, entropy = self._answer_logp("policy", hidden, input_ids, answer_mask, temperature, with_entropy)
-        values = self._answer_values(hidden, input_ids, answer_mask)
+        values = self._answer_values(hidden, input_ids, answer_mask) if self.has_value else None
         return logp, entropy, values
 
     def reference_logp(

@@ -1,1 +1,1 @@
-"""Trainers: supervised fine-tuning, DPO, PPO and its stream of experience."""
+"""Trainers: supervised fine-tuning, DPO, and policy gradients in `policy_gradient`."""

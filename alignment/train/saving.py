@@ -16,7 +16,7 @@ from alignment.policy.saved_files import WHOLE, mark_of
 from alignment.policy.weights import weights_hash
 from alignment.run.files import flush_to_disk, naming_the_disk, write_json
 from alignment.run.lineage import fingerprint, require_same
-from alignment.train.sharding import whole
+from alignment.train.sharding import full_tensors
 
 LEFT_BEHIND = frozenset({"training_args.bin", "README.md"})  # a pickle, and PEFT's empty card in place of ours
 
@@ -76,6 +76,6 @@ def _save_model(trainer: Any, path: str) -> None:
     if not trainer.is_fsdp_enabled or type(trainer).save_model is not Trainer.save_model:
         trainer.save_model(path)
         return
-    weights = whole({name: p for name, p in trainer.model.named_parameters() if p.requires_grad})
+    weights = full_tensors({name: p for name, p in trainer.model.named_parameters() if p.requires_grad})
     if trainer.args.should_save:
         trainer._save(path, state_dict=weights)

@@ -1,4 +1,4 @@
-"""Scorers: where PPO's scores come from, one file per kind behind `alignment.train.scoring.Scorer`."""
+"""Scorers: where PPO's scores come from, one file per kind behind `alignment.train.policy_gradient.scoring.Scorer`."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -13,8 +13,8 @@ from alignment.errors import ModelError
 from alignment.manifest import read_manifest
 from alignment.policy.base import resolve_model
 from alignment.policy.weights import weights_hash
-from alignment.train.scoring import ScorePart, Scorer, Scoring
-from alignment.train.watching import Watch, untouched_randomness
+from alignment.train.policy_gradient.monitoring import Monitor, preserve_random_state
+from alignment.train.policy_gradient.scoring import ScorePart, Scorer, Scoring
 from reward.models.ensemble import has_members, member_paths
 from reward.models.scoring import RewardScorer
 
@@ -54,7 +54,7 @@ def build_scoring(recipe: PPORecipe, roles: Mapping[str, str]) -> Scoring:
     )
 
 
-def build_watch(recipe: PPORecipe) -> Watch | None:
+def build_watch(recipe: PPORecipe) -> Monitor | None:
     """Return what watches, every source ready to be asked and none a role; None where nothing does.
 
     Raises: AlignmentError as `build_scoring`.
@@ -62,12 +62,12 @@ def build_watch(recipe: PPORecipe) -> Watch | None:
     if not recipe.watch_scorers:
         return None
     models: dict[str, str | Scorer] = {}
-    with untouched_randomness():
+    with preserve_random_state():
         parts = tuple(
             _part(entry, recipe, models, named=True, own_scale=False, calls="watch_") for entry in recipe.watch_scorers
         )
     updates = recipe.total_episodes // recipe.rollout_batch_size
-    return Watch(Scoring(parts), recipe.watch_interval, updates)
+    return Monitor(Scoring(parts), recipe.watch_interval, updates)
 
 
 def _part(
@@ -104,7 +104,7 @@ def describe(recipe: PPORecipe, scoring: Scoring) -> list[dict[str, Any]]:
     return _described(score_entries(recipe), scoring)
 
 
-def describe_watch(recipe: PPORecipe, watch: Watch) -> list[dict[str, Any]]:
+def describe_watch(recipe: PPORecipe, watch: Monitor) -> list[dict[str, Any]]:
     """Return what the manifest keeps of what watches."""
     return _described(recipe.watch_scorers, watch.scoring)
 

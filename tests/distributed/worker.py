@@ -13,7 +13,7 @@ from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 
 from alignment.run.callbacks import WholeCheckpoints
-from alignment.train.sharding import whole
+from alignment.train.sharding import full_tensors
 from tests.train.ppo_runs import make_trainer
 
 
@@ -29,7 +29,7 @@ def do(job: dict) -> None:
     trainer.train(resume_from_checkpoint=job.get("resume"))
     parameters = dict(trainer.roles.named_parameters())
     held = sum(p.to_local().numel() if isinstance(p, DTensor) else p.numel() for p in parameters.values())
-    weights = whole({name: p for name, p in parameters.items() if p.requires_grad})
+    weights = full_tensors({name: p for name, p in parameters.items() if p.requires_grad})
     numbers = sum(p.ds_numel if hasattr(p, "ds_numel") else p.numel() for p in parameters.values())
     trainer.save_model(str(out / "policy"))
     if trainer.is_world_process_zero():

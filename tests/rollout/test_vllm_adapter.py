@@ -21,7 +21,7 @@ from alignment.policy.four_bits import compute_as_configured
 from alignment.rollout.engine import Sampling
 from alignment.rollout.transformers_engine import TransformersEngine
 from alignment.rollout.vllm_adapter import RANKS, VersionedAdapter
-from alignment.train.engines import build_engine
+from alignment.train.policy_gradient.engines import build_engine
 from tests.models import save_tiny_model
 from tests.rollout.test_vllm_engine import PROMPT_TEXTS, PROMPTS, recipe, roles_of, template_of
 
@@ -91,7 +91,7 @@ def vllm(monkeypatch):
     monkeypatch.setattr(theirs, "is_vllm_available", lambda: True)
     monkeypatch.setattr(theirs, "LLM", LLM, raising=False)
     monkeypatch.setattr(theirs, "SamplingParams", lambda **keys: types.SimpleNamespace(**keys), raising=False)
-    monkeypatch.setattr("alignment.train.engines.vllm_is_installed", lambda: True)
+    monkeypatch.setattr("alignment.train.policy_gradient.engines.vllm_is_installed", lambda: True)
     return theirs
 
 

@@ -18,7 +18,7 @@ from alignment.policy.merged import policy_weights
 from alignment.rollout.engine import Sampling
 from alignment.rollout.transformers_engine import TransformersEngine
 from alignment.rollout.vllm_engine import VLLMEngine, vllm_generation
-from alignment.train.engines import build_engine, require_engine
+from alignment.train.policy_gradient.engines import build_engine, require_engine
 from tests.models import save_tiny_model
 
 ROOT = Path(__file__).parents[2]
@@ -150,7 +150,7 @@ def test_trls_generation_gets_our_settings_and_our_weights(base, monkeypatch):
         settings.update({name: getattr(self, name) for name in ("mode", "server_base_url", "logprobs", "max_num_seqs")})
 
     monkeypatch.setattr(theirs.VLLMGeneration, "_init_vllm", stand_in)
-    monkeypatch.setattr("alignment.train.engines.require_engine", lambda recipe: None)
+    monkeypatch.setattr("alignment.train.policy_gradient.engines.require_engine", lambda recipe: None)
     roles = roles_of(base)
     given = recipe(base, vllm_mode="server", vllm_server_base_url="http://localhost:8000", rollout_eval_batch_size=5)
     engine = build_engine(given, roles, template_of(base), PROMPT_TEXTS, Accelerator(cpu=True))
@@ -174,7 +174,7 @@ def test_trls_generation_gets_our_settings_and_our_weights(base, monkeypatch):
 
 
 def test_a_missing_package_is_told_before_anything_loads(base, monkeypatch):
-    monkeypatch.setattr("alignment.train.engines.vllm_is_installed", lambda: False)
+    monkeypatch.setattr("alignment.train.policy_gradient.engines.vllm_is_installed", lambda: False)
     with pytest.raises(ModelError, match="the package vllm is not installed"):
         require_engine(recipe(base))
     require_engine(recipe(base).model_copy(update={"rollout_engine": "transformers"}))
@@ -206,7 +206,7 @@ def started(monkeypatch):
         monkeypatch.delenv(name)
     monkeypatch.setattr(theirs, "is_vllm_available", lambda: True)
     monkeypatch.setattr(theirs, "LLM", start, raising=False)
-    monkeypatch.setattr("alignment.train.engines.vllm_is_installed", lambda: True)
+    monkeypatch.setattr("alignment.train.policy_gradient.engines.vllm_is_installed", lambda: True)
 
 
 @pytest.mark.parametrize("four_bits", [False, True])

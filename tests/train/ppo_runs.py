@@ -13,8 +13,8 @@ from alignment.config.schema import DatasetEntry, PPORecipe
 from alignment.data.template import Template
 from alignment.policy.load_roles import load_roles
 from alignment.rollout.transformers_engine import TransformersEngine
-from alignment.train.ppo import PPOTrainer
-from alignment.train.update import UpdateShape
+from alignment.train.policy_gradient.trainer import PPOTrainer
+from alignment.train.policy_gradient.update_shape import UpdateShape
 
 PROMPTS = [f"tell me {number}" for number in range(20)]
 
@@ -45,7 +45,7 @@ def make_trainer(
     per_device: int = 8,
     reward: Path | None = None,
     scorer: Any = None,
-    watch: Any = None,
+    monitor: Any = None,
     prompts: list[str] | None = None,
     arguments: dict[str, Any] | None = None,
     callbacks: list[Any] | None = None,
@@ -97,7 +97,7 @@ def make_trainer(
         template=Template(tokenizer),
         prompts=prompts or PROMPTS,
         scorer=scorer,
-        watch=watch,
+        monitor=monitor,
         engine=ManyStops(roles.policy_lm, tokenizer.pad_token_id) if many_stops else None,
         callbacks=callbacks,
     )

@@ -103,7 +103,7 @@ def run(base, out, engine_class, *, updates=3, dtype=torch.float32, **keys):
     )  # fmt: skip
     engine = engine_class(base, dtype)
     engine.roles = trainer.roles
-    trainer.engine = trainer.collector.engine = engine
+    trainer.engine = engine
     trainer.train()
     return trainer
 
@@ -178,7 +178,7 @@ def test_other_stop_tokens_are_found(base, tmp_path):
 def test_a_check_changes_nothing_of_the_run(base, tmp_path):
     checked = run(base, tmp_path / "checked", Separate, engine_check_updates=1)
     unchecked = run(base, tmp_path / "unchecked", Separate, engine_check_updates=None)
-    assert unchecked.collector.canary.tolerance == 1e-3
+    assert unchecked.canary.tolerance == 1e-3
     for (name, weight), other in zip(
         trained_weights(checked).items(), trained_weights(unchecked).values(), strict=True
     ):

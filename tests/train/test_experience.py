@@ -3,8 +3,16 @@
 import pytest
 import torch
 
-from alignment.train.experience import Experience, ExperienceStream, by_length, pack, plan, prompt_rows, unflatten
-from alignment.train.shaping import RunningMoments
+from alignment.train.policy_gradient.experience import (
+    Experience,
+    ExperienceStream,
+    by_length,
+    minibatch_schedule,
+    pack,
+    prompt_rows,
+    unflatten,
+)
+from alignment.train.policy_gradient.rewards import RunningMoments
 
 
 def test_pack_marks_answers_by_length_even_where_padding_is_the_eos_token():
@@ -25,7 +33,7 @@ def test_unflatten_puts_tokens_where_the_mask_is_and_passes_gradients():
 def test_every_epoch_uses_every_answer_once_and_microbatches_are_sorted_by_length():
     lengths = [3, 9, 1, 7, 5, 2, 8, 4]
     keys = {"seed": 0, "num_ppo_epochs": 3, "num_mini_batches": 2, "microbatch_size": 2}
-    microbatches = plan(lengths, update=0, **keys)
+    microbatches = minibatch_schedule(lengths, update=0, **keys)
     assert len(microbatches) == 3 * 4
     for epoch in range(3):
         part = microbatches[4 * epoch : 4 * epoch + 4]
@@ -33,8 +41,8 @@ def test_every_epoch_uses_every_answer_once_and_microbatches_are_sorted_by_lengt
         for minibatch in (part[:2], part[2:]):
             found = [lengths[row] for rows in minibatch for row in rows]
             assert found == sorted(found, reverse=True)
-    assert plan(lengths, update=0, **keys) == microbatches
-    assert plan(lengths, update=1, **keys) != microbatches
+    assert minibatch_schedule(lengths, update=0, **keys) == microbatches
+    assert minibatch_schedule(lengths, update=1, **keys) != microbatches
     assert microbatches[:4] != microbatches[4:8]
 
 
@@ -74,14 +82,14 @@ class Source:
         self.asked.append(update)
         numbers = torch.full((4, 2), float(update))
         mask = torch.ones(4, 2, dtype=torch.bool)
-        return Experience([[3]] * 4, [[5, 6]] * 4, mask, numbers, numbers, numbers, numbers, trains=mask)
+        return Experience([[3]] * 4, [[5, 6]] * 4, mask, numbers, numbers, numbers, numbers, loss_mask=mask)
 
-    def plan_of(self, update, lengths):
+    def schedule_of(self, update, lengths):
         return [[0, 1], [2, 3], [3, 0], [1, 2]] if update % 2 else [[1, 3], [0, 2], [0, 1], [2, 3]]
 
 
 def stream(source):
-    return ExperienceStream(source.collect, source.plan_of, pad_token_id=0)
+    return ExperienceStream(source.collect, source.schedule_of, pad_token_id=0)
 
 
 def same(a, b):

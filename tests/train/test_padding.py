@@ -10,9 +10,9 @@ from alignment.ops.losses import aggregate, policy_loss, value_loss
 from alignment.ops.masking import whiten
 from alignment.ops.rewards import token_rewards
 from alignment.rollout.transformers_engine import TransformersEngine
-from alignment.train import collector as collector_module
-from alignment.train import experience as experience_module
-from alignment.train.experience import pack
+from alignment.train.policy_gradient import experience as experience_module
+from alignment.train.policy_gradient import trainer as trainer_module
+from alignment.train.policy_gradient.experience import pack
 from tests.models import make_model, make_tokenizer, save_tiny_model
 from tests.train.ppo_runs import make_trainer, trained_weights
 
@@ -55,8 +55,8 @@ def run(base, out, *, double=False, **keys):
     )  # fmt: skip
     if double:
         trainer.roles.double()
-    experience = trainer.collector.collect(0)
-    numbers = {name: value for name, value in trainer.collector.last.items() if not name.startswith(TIMED)}
+    experience = trainer.collect(0)
+    numbers = {name: value for name, value in trainer.metrics.items() if not name.startswith(TIMED)}
     before = trained_weights(trainer)
     trainer.train()
     after = trained_weights(trainer)
@@ -83,7 +83,7 @@ def plain(request, base, tmp_path_factory):
 
 def pack_otherwise(monkeypatch, packed):
     calls = []
-    for module in (collector_module, experience_module):
+    for module in (trainer_module, experience_module):
         monkeypatch.setattr(module, "pack", lambda *given: (calls.append(given), packed(*given))[1])
     return calls
 

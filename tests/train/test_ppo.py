@@ -12,10 +12,10 @@ from alignment.config.schema import DatasetEntry, PPORecipe
 from alignment.errors import RecipeError
 from alignment.ops.rewards import last_valid
 from alignment.run.checkpoints import mark_whole
-from alignment.train import estimates
-from alignment.train.measures import distinct_n
-from alignment.train.objective import token_losses
-from alignment.train.update import UpdateShape, UpdateStatistics
+from alignment.train.policy_gradient import trainer as trainer_module
+from alignment.train.policy_gradient.objective import token_losses
+from alignment.train.policy_gradient.statistics import UpdateStatistics, distinct_n
+from alignment.train.policy_gradient.update_shape import UpdateShape
 from tests.models import save_tiny_model
 from tests.train.ppo_runs import PROMPTS, make_trainer, trained_weights
 
@@ -35,7 +35,7 @@ class Watch(TrainerCallback):
 
     def attach(self, trainer):
         """Wrap collecting and the loss of a trainer."""
-        collect, loss = trainer.collector.collect, trainer.compute_loss
+        collect, loss = trainer.collect, trainer.compute_loss
 
         def watched_collect(update):
             self.sampled_with.append(trained_weights(trainer))
@@ -48,7 +48,7 @@ class Watch(TrainerCallback):
             self.trained_with.append(trained_weights(trainer))
             return value
 
-        trainer.collector.collect, trainer.compute_loss = watched_collect, watched_loss
+        trainer.collect, trainer.compute_loss = watched_collect, watched_loss
         return trainer
 
 
@@ -94,20 +94,20 @@ def test_the_split_into_microbatches_changes_nothing(base, tmp_path, how):
 
 def test_the_score_lands_on_the_last_answer_token_where_padding_is_eos(base, tmp_path, monkeypatch):
     seen = []
-    original = estimates.token_rewards
+    original = trainer_module.token_rewards
 
     def spy(scores, kl, mask, *, kl_coef):
         rewards = original(scores, kl, mask, kl_coef=kl_coef)
         seen.append((scores, rewards, mask))
         return rewards
 
-    monkeypatch.setattr(estimates, "token_rewards", spy)
+    monkeypatch.setattr(trainer_module, "token_rewards", spy)
     trainer = make_trainer(
         base, tmp_path, eos_as_pad=True, many_stops=False, kl_coef=0.0, rollout_batch_size=64, total_episodes=64
     )
-    experience = trainer.collector.collect(0)
+    experience = trainer.collect(0)
     (scores, rewards, mask), eos = seen[0], trainer.processing_class.eos_token_id
-    assert trainer.collector.pad_token_id == eos
+    assert trainer.pad_token_id == eos
     assert torch.equal(mask.sum(1), torch.tensor([len(ids) for ids in experience.answer_ids]))
     ended = [row for row, ids in enumerate(experience.answer_ids) if ids[-1] == eos]
     assert ended  # the EOS token is an answer's token and counts
@@ -122,7 +122,7 @@ def test_old_log_probabilities_are_those_of_the_sampling_temperature(base, tmp_p
     from transformers import AutoModelForCausalLM
 
     trainer = make_trainer(base, tmp_path, temperature=0.6)
-    experience = trainer.collector.collect(0)
+    experience = trainer.collect(0)
     model = AutoModelForCausalLM.from_pretrained(base)
     for row in range(4):
         prompt, answer = experience.prompt_ids[row], experience.answer_ids[row]
@@ -136,7 +136,7 @@ def test_scores_are_normalised_then_clipped_then_lowered_where_cut_off(base, tmp
     trainer = make_trainer(base, tmp_path, normalize_scores="running", reward_clip=1.0, missing_eos_penalty=0.5)
     scores, stopped = torch.tensor([0.0, 2.0, 10.0]), torch.tensor([True, False, False])
     # mean 4, standard deviation sqrt((16 + 4 + 36) / 2) = 5.2915: -0.7559, -0.3780, 1.1339 → 1; then -0.5 twice
-    shaped = trainer.collector.shaping.shape(scores, stopped)
+    shaped = trainer.shaping.shape(scores, stopped)
     torch.testing.assert_close(shaped, torch.tensor([-0.7559, -0.8780, 0.5]), rtol=0, atol=1e-4)
 
 
@@ -151,11 +151,11 @@ def test_answers_cut_off_do_not_train_where_they_are_masked(base, tmp_path):
         trainer.train()
         weights.append(trained_weights(trainer))
     experience = trainer.stream.experience
-    stopped = experience.trains.any(1)
+    stopped = experience.loss_mask.any(1)
     assert 2 < int(stopped.sum()) < 14
-    assert torch.equal(experience.trains, experience.mask & stopped.unsqueeze(-1))
-    assert float(experience.advantages[experience.trains].mean()) == pytest.approx(0, abs=1e-6)
-    assert float(experience.advantages[experience.trains].var()) == pytest.approx(1, abs=1e-4)
+    assert torch.equal(experience.loss_mask, experience.mask & stopped.unsqueeze(-1))
+    assert float(experience.advantages[experience.loss_mask].mean()) == pytest.approx(0, abs=1e-6)
+    assert float(experience.advantages[experience.loss_mask].var()) == pytest.approx(1, abs=1e-4)
     for name, weight in weights[0].items():
         torch.testing.assert_close(weights[1][name], weight, rtol=0, atol=1e-6)
     # without the masked answers' tokens, whatever stands there
@@ -163,15 +163,15 @@ def test_answers_cut_off_do_not_train_where_they_are_masked(base, tmp_path):
         base, tmp_path / "again", per_device=16, mask_truncated_completions=True, updates=1, num_mini_batches=1,
         num_ppo_epochs=1, arguments={"optim": "sgd", "learning_rate": 0.1},
     )  # fmt: skip
-    collect = again.collector.collect
+    collect = again.collect
 
     def spoiled(update):
         made = collect(update)
         for tensor in (made.advantages, made.returns, made.logp):
-            tensor[~made.trains] = 3.0
+            tensor[~made.loss_mask] = 3.0
         return made
 
-    again.collector.collect = spoiled
+    again.collect = spoiled
     again.train()
     assert equal(trained_weights(again), weights[0])
 
@@ -181,14 +181,14 @@ def test_a_minibatch_of_nothing_but_masked_answers_moves_nothing(base, tmp_path)
                            many_stops=False)  # fmt: skip
     before = trained_weights(trainer)
     trainer.train()
-    assert not trainer.stream.experience.trains.any()
+    assert not trainer.stream.experience.loss_mask.any()
     assert equal(trained_weights(trainer), before)
 
 
 def test_the_value_stands_for_the_score_of_an_answer_that_was_cut_off(base, tmp_path):
     trainer = make_trainer(base, tmp_path, bootstrap_truncated=True, kl_coef=0.0, whiten_advantages=False)
     torch.nn.init.normal_(trainer.roles.heads["value"].weight)
-    experience = trainer.collector.collect(0)
+    experience = trainer.collect(0)
     rows = [i for i, ids in enumerate(experience.answer_ids) if not 1 <= ids[-1] < 60]
     assert 2 < len(rows) < 14
     with torch.no_grad():
@@ -223,7 +223,7 @@ class Told:
 def test_tokens_are_weighed_by_how_the_engine_that_sampled_them_differs(base, tmp_path):
     off = [math.log(1.5), math.log(0.25), math.log(8.0), 0.0, 0.0, 0.0]  # the model's over the engine's, token by token
     trainer = make_trainer(base, tmp_path / "a")
-    trainer.collector.engine = Told(trainer.collector.engine, trainer, off)
+    trainer.engine = Told(trainer.engine, trainer, off)
     trainer.train()
     experience = trainer.stream.experience
     expected = torch.tensor([1.5, 0.25, 2.0, 1.0, 1.0, 1.0])  # 8 is cut at the cap
@@ -237,7 +237,7 @@ def test_tokens_are_weighed_by_how_the_engine_that_sampled_them_differs(base, tm
     assert not equal(trained_weights(plain), trained_weights(trainer))
     assert "importance_ratio" not in plain.state.log_history[0]
     without = make_trainer(base, tmp_path / "c", importance_sampling_cap=None)
-    without.collector.engine = Told(without.collector.engine, without, off)
+    without.engine = Told(without.engine, without, off)
     without.train()
     assert equal(trained_weights(plain), trained_weights(without))
 
@@ -275,10 +275,10 @@ def test_kl_in_the_loss_holds_the_policy_back(base, tmp_path):
 def test_with_the_kl_in_the_loss_the_reward_is_the_score_alone(base, tmp_path):
     trainer = make_trainer(base, tmp_path, kl_placement="loss", kl_estimator="k2", kl_coef=7.0)
     torch.nn.init.normal_(next(p for n, p in trainer.roles.named_parameters() if "lora_B.policy" in n))
-    experience = trainer.collector.collect(0)
-    assert trainer.collector.last["kl_k3"] > 0.01
+    experience = trainer.collect(0)
+    assert trainer.metrics["kl_k3"] > 0.01
     # γ 1 and λ 1: an answer's return at every token is the sum of its rewards
-    scores = torch.tensor([row["score"] for row in trainer.collector.samples])
+    scores = torch.tensor([row["score"] for row in trainer.samples])
     first = len(scores)
     torch.testing.assert_close(experience.returns[:first, 0], scores)
     batch = experience.microbatch([0, 1], 0)
@@ -449,8 +449,8 @@ def test_a_killed_run_ends_with_the_same_bits(base, tmp_path, save_steps, killed
     torch.manual_seed(999)  # a new process has another global random state
     resumed = make_trainer(base, tmp_path / "killed", updates=4, per_device=4, arguments=saving, **keys)
     updates = []
-    collect = resumed.collector.collect
-    resumed.collector.collect = lambda update: (updates.append(update), collect(update))[1]
+    collect = resumed.collect
+    resumed.collect = lambda update: (updates.append(update), collect(update))[1]
     resumed.train(resume_from_checkpoint=str(tmp_path / "killed" / f"checkpoint-{last}"))
     assert updates == list(range(-(-last // 4), 4))  # no rollout is made twice
     assert resumed.state.global_step == straight.state.global_step == 16

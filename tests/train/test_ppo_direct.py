@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from alignment.calls import store
-from alignment.train import ppo
+from alignment.train.policy_gradient import trainer
 from recipes.ppo import main
 from tests.calls.chat_server import ChatServer, completion
 from tests.train.test_ppo_recipe import Killed, folder, write_recipe
@@ -32,7 +32,7 @@ def recipe(folder, out, reward, watch):
 
 
 def test_a_killed_run_asks_no_judge_twice_and_ends_with_the_same_bits(folder, tmp_path, monkeypatch):
-    step = ppo.PPOTrainer.training_step
+    step = trainer.PPOTrainer.training_step
     # New stores get the same fence secret here, so that the prompts of two runs can be compared.
     monkeypatch.setattr(store, "secrets", SimpleNamespace(token_hex=lambda size: "ab" * size))
 
@@ -47,7 +47,7 @@ def test_a_killed_run_asks_no_judge_twice_and_ends_with_the_same_bits(folder, tm
     with ChatServer(letters) as reward, ChatServer(letters) as watch:
         argv = recipe(folder, tmp_path / "killed", reward, watch)
         with monkeypatch.context() as patch:
-            patch.setattr(ppo.PPOTrainer, "training_step", deadly)
+            patch.setattr(trainer.PPOTrainer, "training_step", deadly)
             with pytest.raises(Killed):
                 main(argv)
         gc.collect()  # a process that dies lets go of its stores

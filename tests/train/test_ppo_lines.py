@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file
 
 from alignment.run.files import read_jsonl
-from alignment.train import ppo
+from alignment.train.policy_gradient import trainer
 from recipes.ppo import main
 from tests.train.test_ppo_recipe import Killed, folder, write_recipe
 
@@ -22,7 +22,7 @@ def test_a_killed_run_with_such_prompts_resumes_to_the_same_bits(folder, tmp_pat
     file = tmp_path / "prompts.jsonl"
     file.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in prompts), newline="\n")
     keys = {"datasets": [{"path": str(file)}], "num_sample_generations": 8}
-    step = ppo.PPOTrainer.training_step
+    step = trainer.PPOTrainer.training_step
 
     def deadly(self, *args, **kwargs):
         if self.state.global_step == 8:
@@ -32,7 +32,7 @@ def test_a_killed_run_with_such_prompts_resumes_to_the_same_bits(folder, tmp_pat
     main(write_recipe(folder, tmp_path / "straight", **keys))
     argv = write_recipe(folder, tmp_path / "killed", **keys)
     with monkeypatch.context() as patch:
-        patch.setattr(ppo.PPOTrainer, "training_step", deadly)
+        patch.setattr(trainer.PPOTrainer, "training_step", deadly)
         with pytest.raises(Killed):
             main(argv)
     if not escaped:

@@ -14,9 +14,9 @@ from alignment.errors import LineageError, ModelError
 from alignment.policy.base import load_tokenizer
 from alignment.policy.load_roles import load_roles
 from alignment.policy.role_files import load_value, save_value
-from alignment.train.ppo import PPOTrainer
+from alignment.train.policy_gradient.trainer import PPOTrainer
+from alignment.train.policy_gradient.update_shape import UpdateShape
 from alignment.train.saving import lineage_of
-from alignment.train.update import UpdateShape
 from recipes.ppo import scoring_of
 from tests.calls.chat_server import ChatServer, completion
 from tests.models import make_model, make_tokenizer, save_tiny_model

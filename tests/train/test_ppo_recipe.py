@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
 from alignment.errors import AlignmentError
-from alignment.train import ppo
+from alignment.train.policy_gradient import trainer
 from recipes import ppo as recipe_script
 from recipes.ppo import main
 from tests.models import save_tiny_model
@@ -112,7 +112,7 @@ def length(prompts, answers):
 def test_a_killed_stage_goes_on_by_the_same_command(folder, tmp_path, monkeypatch, keys):
     keys = keys | ({"value_model_path": str(folder / keys["value_model_path"])} if keys else {})
     main(write_recipe(folder, tmp_path / "straight", **keys))
-    step = ppo.PPOTrainer.training_step
+    step = trainer.PPOTrainer.training_step
 
     def deadly(self, *args, **kwargs):
         if self.state.global_step == 8:
@@ -121,7 +121,7 @@ def test_a_killed_stage_goes_on_by_the_same_command(folder, tmp_path, monkeypatc
 
     argv = write_recipe(folder, tmp_path / "killed", **keys)
     with monkeypatch.context() as patch:
-        patch.setattr(ppo.PPOTrainer, "training_step", deadly)
+        patch.setattr(trainer.PPOTrainer, "training_step", deadly)
         with pytest.raises(Killed):
             main(argv)
     assert (tmp_path / "killed" / "checkpoint-6" / "whole.json").is_file()

@@ -10,8 +10,8 @@ from safetensors.torch import load_file
 
 from alignment.config import load_recipe
 from alignment.errors import RecipeError
-from alignment.train.scoring import ScorePart, Scoring
-from alignment.train.watching import Watch, untouched_randomness
+from alignment.train.policy_gradient.monitoring import Monitor, preserve_random_state
+from alignment.train.policy_gradient.scoring import ScorePart, Scoring
 from tests.train.ppo_runs import CountE, make_trainer, trained_weights
 from tests.train.test_ppo import KillAfter, Killed
 from tests.train.test_ppo_scorers import folder, run_ppo
@@ -41,8 +41,8 @@ def logged(trainer):
 @pytest.mark.parametrize("method", ["lora", "full"])
 def test_training_is_the_same_to_the_bit(tmp_path, tiny_model_dir, method):
     found = []
-    for watch in (None, Watch(Scoring((ScorePart((Restless(),), name="r"),)), 1, 3)):
-        trainer = make_trainer(tiny_model_dir, tmp_path / "run", scorer=CountE(), watch=watch, peft_method=method)
+    for watch in (None, Monitor(Scoring((ScorePart((Restless(),), name="r"),)), 1, 3)):
+        trainer = make_trainer(tiny_model_dir, tmp_path / "run", scorer=CountE(), monitor=watch, peft_method=method)
         trainer.train()
         rows = [{k: v for k, v in row.items() if "seconds" not in k and "watch" not in k} for row in logged(trainer)]
         random_state = torch.get_rng_state()
@@ -57,11 +57,11 @@ def test_training_is_the_same_to_the_bit(tmp_path, tiny_model_dir, method):
 @pytest.mark.parametrize(("save_steps", "killed_at"), [(8, 9), (3, 8)], ids=["between", "amid"])
 def test_a_killed_run_that_is_watched_ends_with_the_same_bits(tmp_path, tiny_model_dir, save_steps, killed_at):
     saving = {"save_strategy": "steps", "save_steps": save_steps}
-    watch = Watch(Scoring((ScorePart((Restless(),), name="r"), ScorePart((CountE(),), name="e"))), 2, 4)
+    watch = Monitor(Scoring((ScorePart((Restless(),), name="r"), ScorePart((CountE(),), name="e"))), 2, 4)
 
     def trainer(name, **more):
         return make_trainer(
-            tiny_model_dir, tmp_path / name, scorer=CountE(), watch=watch, updates=4, per_device=4, arguments=saving,
+            tiny_model_dir, tmp_path / name, scorer=CountE(), monitor=watch, updates=4, per_device=4, arguments=saving,
             normalize_scores="running", **more,
         )  # fmt: skip
 
@@ -81,8 +81,8 @@ def test_a_killed_run_that_is_watched_ends_with_the_same_bits(tmp_path, tiny_mod
 
 
 def test_it_is_asked_when_due_and_at_the_end(tmp_path, tiny_model_dir):
-    watch = Watch(Scoring((ScorePart((CountE(),), name="e", weight=7.0),)), 2, 4)
-    trainer = make_trainer(tiny_model_dir, tmp_path / "run", scorer=CountE(), watch=watch, updates=4)
+    watch = Monitor(Scoring((ScorePart((CountE(),), name="e", weight=7.0),)), 2, 4)
+    trainer = make_trainer(tiny_model_dir, tmp_path / "run", scorer=CountE(), monitor=watch, updates=4)
     trainer.train()
     rows = logged(trainer)
     assert ["watch_e" in row for row in rows] == [True, False, True, True]
@@ -100,7 +100,7 @@ def test_randomness_is_given_back_even_after_an_error():
     random.seed(7)
     numpy.random.seed(7)
     torch.manual_seed(7)
-    with contextlib.suppress(ValueError), untouched_randomness():
+    with contextlib.suppress(ValueError), preserve_random_state():
         restless([], ["a"])
         raise ValueError
     assert (random.random(), numpy.random.rand(), torch.rand(1)) == expected

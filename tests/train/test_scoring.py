@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from alignment.errors import ScorerError
-from alignment.train.scoring import ScorePart, Scoring
+from alignment.train.policy_gradient.scoring import ScorePart, Scoring
 
 
 class Says:
@@ -28,7 +28,7 @@ def test_a_sum_of_a_role_an_ensemble_and_a_function():
         )
     )
     assert scoring.roles == ["reward", "reward_1"]
-    told = scoring.ask(["p", "q"], ["a", "b"], stopped=[True, False])
+    told = scoring.score_outside(["p", "q"], ["a", "b"], stopped=[True, False])
     assert told == [[5.0, -3.0], [1.0, 0.0]]
     assert rules.stopped == [True, False]
     by_role = {"reward": torch.tensor([0.25, -1.0]), "reward_1": torch.tensor([3.0, -3.0])}
@@ -77,4 +77,4 @@ def test_nothing_named_is_the_reward_role_alone():
 )
 def test_what_is_no_score_goes_no_further(scores, said):
     with pytest.raises(ScorerError, match=said):
-        Scoring((ScorePart((Says(*scores),), name="x"),)).ask(["p", "q"], ["a", "b"], stopped=[True, True])
+        Scoring((ScorePart((Says(*scores),), name="x"),)).score_outside(["p", "q"], ["a", "b"], stopped=[True, True])

@@ -1,10 +1,10 @@
-"""What `alignment.train.sharding` reads of torch's own objects."""
+"""What `alignment.train.policy_gradient.sharding` reads of torch's own objects."""
 
 from types import SimpleNamespace
 
 import pytest
 
-from alignment.train.sharding import _groups
+from alignment.train.policy_gradient.sharding import _groups
 
 A, B = object(), object()
 

@@ -1,8 +1,10 @@
-"""Combinations of PPO's keys that cannot be."""
+"""Combinations of PPO's keys that are refused."""
 
 import os
 from collections.abc import Iterator
 
+from alignment.config.estimators import ADVANTAGE_ESTIMATORS
+from alignment.config.faults import did_you_mean
 from alignment.config.rules.keys import Fault, Keys, Rule
 from alignment.config.rules.scorers import score_sources, watchers
 
@@ -14,6 +16,17 @@ COLOCATED = (
     "vllm_enable_sleep_mode",
 )
 OTHER_ENGINES = ("importance_sampling_cap", "engine_check_updates", "engine_tolerance")  # not transformers
+VALUE = (
+    "value_model",
+    "value_model_path",
+    "value_peft_method",
+    "value_learning_rate",
+    "value_warmup_updates",
+    "vf_coef",
+    "cliprange_value",
+    "lam_value",
+    "bootstrap_truncated",
+)
 VLLM = ("vllm_mode", "vllm_sync", "vllm_server_base_url", *COLOCATED)
 
 
@@ -131,8 +144,24 @@ def engine(keys: Keys) -> Iterator[Fault]:
             yield (key,), f"has no effect with vllm_mode {keys['vllm_mode']}; take it out"
 
 
+def estimator(keys: Keys) -> Iterator[Fault]:
+    """The estimator is known, and an estimator without a value has no keys of the value."""
+    name = keys["advantage_estimator"]
+    entry = ADVANTAGE_ESTIMATORS.get(name)
+    if entry is None:
+        near = did_you_mean(name, ADVANTAGE_ESTIMATORS)
+        yield ("advantage_estimator",), f"{name!r} is no estimator; give one of {', '.join(ADVANTAGE_ESTIMATORS)}{near}"
+    elif not entry.uses_value:
+        for key in VALUE:
+            if keys.changed(key):
+                yield (key,), f"has no effect with advantage_estimator {name}, which uses no value; take it out"
+
+
 def value(keys: Keys) -> Iterator[Fault]:
-    """A value model of its own is named, and its keys belong to it."""
+    """A separate value model is named, and its keys belong to it."""
+    entry = ADVANTAGE_ESTIMATORS.get(keys["advantage_estimator"])
+    if entry is not None and not entry.uses_value:
+        return
     if keys["value_model"] == "model":
         if not keys.given("value_model_path"):
             yield ("value_model",), "model needs value_model_path, a reward model or language model"
@@ -159,5 +188,6 @@ PPO_RULES: list[Rule] = [
     engine,
     score_sources,
     watchers,
+    estimator,
     value,
 ]

@@ -4,6 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from alignment.config.estimators import ADVANTAGE_ESTIMATORS
 from alignment.config.schema.keys import AdapterKeys, DataKeys, ModelKeys, SamplingKeys
 from alignment.config.schema.parts import Text
 from alignment.config.schema.recipe import Recipe
@@ -19,6 +20,7 @@ class PPORecipe(Recipe, ModelKeys, AdapterKeys, DataKeys, SamplingKeys):
     scorers: list[ScorerEntry] = Field(default_factory=list)
     watch_scorers: list[ScorerEntry] = Field(default_factory=list)  # logged as watch_NAME, never in the reward
     watch_interval: int = Field(default=1, gt=0, le=10**9)  # updates from one asking of watch_scorers to the next
+    advantage_estimator: str = "gae"  # a name of `alignment.config.estimators`
     value_model: Literal["adapter", "head", "model"] = "adapter"  # own adapter, head on the policy, or own model
     value_model_path: Text | None = None  # value_model model: a reward model or language model of the same tokenizer
     value_peft_method: Literal["full", "lora", "dora"] | None = None  # value_model model; None: as peft_method
@@ -75,3 +77,8 @@ class PPORecipe(Recipe, ModelKeys, AdapterKeys, DataKeys, SamplingKeys):
     vllm_tensor_parallel_size: int = Field(default=1, gt=0, le=1024)
     vllm_max_model_length: int | None = Field(default=None, gt=0, le=10**8)  # None: longest prompt + max_new_tokens
     vllm_enable_sleep_mode: bool = False  # give vLLM's memory back while training
+
+    @property
+    def uses_value(self) -> bool:
+        """Whether the advantage estimator needs a value; without one, nothing of it is loaded, trained or saved."""
+        return ADVANTAGE_ESTIMATORS[self.advantage_estimator].uses_value

@@ -1,4 +1,4 @@
-"""From a recipe's `rollout_engine` to the engine."""
+"""Builds the engine that a recipe's `rollout_engine` names."""
 
 import importlib.util
 import logging
@@ -32,7 +32,7 @@ def vllm_is_installed() -> bool:
 
 
 def require_engine(recipe: PPORecipe) -> None:
-    """Refuse, before anything loads, an engine that is not installed or cannot hold the policy's weights."""
+    """Refuse an engine that is not installed or cannot hold the policy's weights, before anything is loaded."""
     if recipe.rollout_engine != "vllm":
         return
     if not vllm_is_installed():
@@ -45,7 +45,7 @@ def require_engine(recipe: PPORecipe) -> None:
 
 
 def _require_dense(recipe: PPORecipe) -> None:
-    """Refuse a base that is quantised on disk: vLLM would hold it so, and has no place for whole weights then."""
+    """Refuse a base that is quantised on disk: vLLM would keep it quantised and could not take whole weights."""
     base = resolve_model(recipe.model_name_or_path, revision=recipe.model_revision).base
     configuration, _ = PreTrainedConfig.get_config_dict(base, revision=recipe.model_revision)
     quantised = configuration.get("quantization_config")
@@ -61,7 +61,7 @@ def _require_dense(recipe: PPORecipe) -> None:
 def build_engine(
     recipe: PPORecipe, roles: Roles, template: Template, prompts: list[Prompt], accelerator: Accelerator
 ) -> Engine:
-    """Return what samples answers to `prompts` with the policy."""
+    """Return the engine that samples answers to `prompts` with the policy."""
     tokenizer: Any = template.tokenizer
     pad, together = tokenizer.pad_token_id, recipe.rollout_eval_batch_size
     if recipe.rollout_engine == "continuous_batching":
@@ -82,7 +82,7 @@ def build_engine(
                 server_base_url=recipe.vllm_server_base_url,
                 tensor_parallel_size=recipe.vllm_tensor_parallel_size,
                 gpu_memory_utilization=recipe.vllm_gpu_memory_utilization,
-                max_model_length=recipe.vllm_max_model_length or longest,  # vLLM wants room for one such at once
+                max_model_length=recipe.vllm_max_model_length or longest,  # vLLM needs room for one such sequence
                 enable_sleep_mode=recipe.vllm_enable_sleep_mode,
                 trust_remote_code=recipe.trust_remote_code,
                 max_num_seqs=together,
@@ -93,9 +93,9 @@ def build_engine(
 
 
 def versioned_adapter(recipe: PPORecipe, roles: Roles) -> VersionedAdapter | None:
-    """Return what hands vLLM the adapter alone, None where whole merged weights are handed over.
+    """Return the object that passes the adapter alone to vLLM; None if merged weights are passed.
 
-    Raises: ModelError where `vllm_sync: adapter` asks for what vLLM cannot do.
+    Raises: ModelError if `vllm_sync: adapter` requires what vLLM cannot do.
     """
     obstacle = adapter_obstacle(recipe, roles)
     if recipe.vllm_sync == "adapter" and obstacle is not None:
@@ -109,10 +109,10 @@ def versioned_adapter(recipe: PPORecipe, roles: Roles) -> VersionedAdapter | Non
 
 
 def adapter_obstacle(recipe: PPORecipe, roles: Roles) -> str | None:
-    """Why vLLM cannot be handed the policy's adapter alone, None where it can.
+    """Why vLLM cannot take the policy's adapter alone; None if it can.
 
-    vLLM's part: `PEFTHelper` in vllm/lora/peft_helper.py has no DoRA, no modules_to_save and one scale for all layers,
-    and bitsandbytes_loader.py quantises a plain base by NF4 with nested constants, as ours is.
+    In vLLM, `PEFTHelper` (vllm/lora/peft_helper.py) supports no DoRA, no modules_to_save and one scale for all layers,
+    and bitsandbytes_loader.py quantises a base to NF4 with nested constants, as training does.
     """
     if recipe.peft_method == "full":
         return "peft_method is full"

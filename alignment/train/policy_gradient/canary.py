@@ -1,4 +1,4 @@
-"""Does the engine sample with the policy? Its log-probabilities of a few answers are compared with the policy's."""
+"""Checks that an engine samples with the policy: compares its log-probabilities of a few answers with the policy's."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from accelerate.utils import gather_object
 from torch import Tensor
 
 from alignment.config.schema import PPORecipe
@@ -13,44 +14,46 @@ from alignment.errors import ModelError
 from alignment.ops.agreement import Share, mean_difference, share_towards
 from alignment.policy.roles import Roles
 from alignment.rollout.engine import Completion, Sampling
-from alignment.train.experience import generator, pack
+from alignment.rollout.transformers_engine import TransformersEngine
+from alignment.train.policy_gradient.experience import generator, pack
+from alignment.train.sharding import is_sharded
 
 ANSWERS = 8  # of each process
 TOKENS = 32  # of an answer at most
 TOLERANCE = {"float32": 1e-3, "16 bit": 0.05}  # nats a token, mean absolute difference
-SAME = 0.6  # share of the way to other weights from which an engine has those weights
+SAME = 0.6  # share of the way to other weights above which the engine is judged to have those weights
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """Log-probabilities of all processes' canary tokens, (tokens,) each; None: no earlier policy is kept."""
+class CanaryLogp:
+    """Log-probabilities of the canary tokens of all processes, (tokens,) each."""
 
     engine: Tensor
     policy: Tensor
     base: Tensor
-    earlier: Tensor | None
+    earlier: Tensor | None  # of the policy one update before; None if it is not kept
 
 
 class Canary:
-    """Compares an engine that is not the trained module itself with the policy, and ends the run where they differ.
+    """Compares an engine that is not the trained module itself with the policy, and stops the run if they differ.
 
     A check samples a few answers to fixed prompts at the recipe's temperature without `top_p` and `top_k`, before the
-    rollout of updates 0, 1 and every `engine_check_updates` after. It finds an engine that
+    rollouts of updates 0 and 1 and of every `engine_check_updates`-th update. It detects an engine that
 
-    - samples with the base (the adapter is not applied) or with the policy of one update before (it is stale), also
-      where the difference is far below the rounding error of one token (`share_towards`);
+    - samples with the base (the adapter is not applied) or with the policy of one update before (it is stale), even
+      if the difference is far below the rounding error of one token (`share_towards`);
     - applies the adapter twice;
     - differs by more than `engine_tolerance`: other weights, another prompt template or another temperature;
     - ends answers at other stop tokens.
 
-    An adapter that has not been trained is the base's function: nothing can tell them apart until it has.
+    A new adapter computes the same function as the base, so the two cannot be told apart before the first update.
 
     Args:
-        prompt_ids: of all prompts. generate: `Collector.generate`. ask: `Collector.ask`.
-        gather: a list of this process → the lists of all processes joined.
+        prompt_ids: of all prompts. generate: `PPOTrainer.generate`. run_roles: `PPOTrainer.run_roles`.
+        gather: a list of this process → the joined lists of all processes.
         half: training or the engine computes in 16 or 4 bits.
-        keeps_earlier: hold the policy's trained weights on the CPU for one update to find a stale engine; not
-            possible where they are sharded.
+        keeps_earlier: keep the policy's trained weights on the CPU for one update to detect a stale engine; not
+            possible with sharded weights.
     """
 
     def __init__(
@@ -60,7 +63,7 @@ class Canary:
         prompt_ids: list[list[int]],
         *,
         generate: Callable[[list[list[int]], Sampling], list[Completion]],
-        ask: Callable[..., Any],
+        run_roles: Callable[..., Any],
         gather: Callable[[list[Any]], list[Any]],
         stop_token_ids: list[int],
         pad_token_id: int,
@@ -68,7 +71,7 @@ class Canary:
         keeps_earlier: bool,
         rank: int = 0,
     ) -> None:
-        self.recipe, self.roles, self.generate, self.ask, self.gather = recipe, roles, generate, ask, gather
+        self.recipe, self.roles, self.generate, self.run_roles, self.gather = recipe, roles, generate, run_roles, gather
         self.stop_token_ids, self.pad_token_id, self.rank = stop_token_ids, pad_token_id, rank
         count = min(ANSWERS, len(prompt_ids))
         self.prompt_ids = [prompt_ids[place * len(prompt_ids) // count] for place in range(count)]
@@ -83,9 +86,9 @@ class Canary:
         return every is not None and (update <= 1 or update % every == 0)
 
     def check(self, update: int) -> dict[str, float]:
-        """Compare where a check is due, and return numbers to log.
+        """Run the check if it is due, and return numbers to log.
 
-        Raises: ModelError where the engine does not sample with the policy.
+        Raises: ModelError if the engine does not sample with the policy.
         """
         numbers = self._compare(update) if self.is_due(update) else {}
         self.earlier = self._weights() if self.keeps_earlier and self.is_due(update + 1) else None
@@ -104,11 +107,11 @@ class Canary:
         if any(completion.logp is None for completion in completions):
             self.keeps_earlier = False  # the engine is the model itself
             return {}
-        asked = self._ask(completions)
-        found = self._finding(asked)
+        logp = self._compute_logp(completions)
+        found = self._finding(logp)
         if found is not None:
             raise ModelError(f"before update {update}, rollout_engine {self.recipe.rollout_engine} {found}")
-        return {"engine_logp_difference": mean_difference(asked.engine, asked.policy)}
+        return {"engine_logp_difference": mean_difference(logp.engine, logp.policy)}
 
     def _require_stops(self, completions: list[Completion], sampling: Sampling) -> None:
         stops = set(sampling.stop_token_ids)
@@ -124,29 +127,29 @@ class Canary:
                     "own stop tokens, or use rollout_engine: transformers"
                 )
 
-    def _ask(self, completions: list[Completion]) -> Asked:
+    def _compute_logp(self, completions: list[Completion]) -> CanaryLogp:
         packed = pack(self.prompt_ids, [completion.ids for completion in completions], self.pad_token_id)
         device = next(self.roles.parameters()).device
         input_ids, answer_mask = (part.to(device) for part in packed)
         options: dict[str, Any] = {"temperature": self.recipe.temperature}
 
         def policy() -> list[float]:
-            numbers: list[float] = self.ask(input_ids, answer_mask, **options)[0].float().tolist()
+            numbers: list[float] = self.run_roles(input_ids, answer_mask, **options)[0].float().tolist()
             return numbers
 
-        base = self.ask(input_ids, answer_mask, call="reference_logp", role="base", **options).float().tolist()
+        base = self.run_roles(input_ids, answer_mask, call="reference_logp", role="base", **options).float().tolist()
         parts = [[number for completion in completions for number in completion.logp or ()], policy(), base]
         if self.earlier is not None:
             with self._with(self.earlier):
                 parts.append(policy())
         columns = [torch.tensor(column) for column in zip(*self.gather(list(zip(*parts, strict=True))), strict=True)]
-        return Asked(columns[0], columns[1], columns[2], columns[3] if len(columns) > 3 else None)
+        return CanaryLogp(columns[0], columns[1], columns[2], columns[3] if len(columns) > 3 else None)
 
-    def _finding(self, asked: Asked) -> str | None:
-        """What is wrong, None where the engine samples with the policy."""
-        difference = mean_difference(asked.engine, asked.policy)
-        base = share_towards(asked.engine, asked.policy, asked.base)
-        earlier = None if asked.earlier is None else share_towards(asked.engine, asked.policy, asked.earlier)
+    def _finding(self, logp: CanaryLogp) -> str | None:
+        """Describe what is wrong; None if the engine samples with the policy."""
+        difference = mean_difference(logp.engine, logp.policy)
+        base = share_towards(logp.engine, logp.policy, logp.base)
+        earlier = None if logp.earlier is None else share_towards(logp.engine, logp.policy, logp.earlier)
         stale = earlier is not None and earlier.above(SAME)
         to_policy = f"the policy's by {difference:.3g} nats a token (tolerance {self.tolerance:g} in {self.precision})"
         if base.above(SAME):  # a new adapter was the base's function in the update before
@@ -162,9 +165,9 @@ class Canary:
             )
         if not difference <= self.tolerance:
             return (
-                f"does not sample with the policy: its log-probabilities of {len(asked.engine)} tokens differ from "
+                f"does not sample with the policy: its log-probabilities of {len(logp.engine)} tokens differ from "
                 f"{to_policy} and from the base's by {base.difference:.3g}. It has other weights, another prompt "
-                "template, another temperature or a coarser precision; where the last is meant, raise engine_tolerance"
+                "template, another temperature or a coarser precision; if the last is intended, raise engine_tolerance"
             )
         return None
 
@@ -188,7 +191,7 @@ class Canary:
 
     @contextlib.contextmanager
     def _with(self, weights: dict[str, Tensor]) -> Iterator[None]:
-        """Give the policy other weights; its own come back bit for bit."""
+        """Give the policy other weights, and restore its own bit for bit at the end."""
         own = self._weights()
         try:
             self._put(weights)
@@ -200,3 +203,24 @@ class Canary:
     def _put(self, weights: dict[str, Tensor]) -> None:
         for name, parameter in self._trained().items():
             parameter.copy_(weights[name])
+
+
+def canary_for(trainer: Any) -> Canary | None:
+    """Build the check of a `PPOTrainer`'s engine; None if the engine is the trained module itself."""
+    if isinstance(trainer.engine, TransformersEngine):
+        return None
+    recipe, roles, args = trainer.recipe, trainer.roles, trainer.args
+    exact = roles.policy_lm.dtype == torch.float32 and not (args.bf16 or args.fp16)
+    return Canary(
+        recipe,
+        roles,
+        trainer.prompt_ids,
+        generate=trainer.generate,
+        run_roles=trainer.run_roles,
+        gather=gather_object,
+        stop_token_ids=list(trainer.template.stop_token_ids),
+        pad_token_id=trainer.pad_token_id,
+        half=not exact or recipe.load_in_4bit or recipe.rollout_engine == "vllm",
+        keeps_earlier=not is_sharded(trainer.accelerator),
+        rank=args.process_index,
+    )

@@ -1,4 +1,4 @@
-"""From a scorer's scores to the rewards that PPO maximises."""
+"""From scores to the rewards that the policy maximises."""
 
 from dataclasses import dataclass
 
@@ -10,14 +10,14 @@ from alignment.config.schema import PPORecipe
 
 @dataclass(slots=True)
 class RunningMoments:
-    """Mean and standard deviation of everything seen, Chan et al.'s parallel update."""
+    """Mean and standard deviation of all values so far, by the parallel update of Chan et al."""
 
     count: float = 0.0
     mean: float = 0.0
     squares: float = 0.0  # sum of squared deviations
 
     def update(self, values: Tensor) -> None:
-        """Take in a batch."""
+        """Add a batch of values."""
         batch = values.double()
         n, mean = float(batch.numel()), float(batch.mean())
         squares = float(((batch - mean) ** 2).sum())
@@ -28,25 +28,25 @@ class RunningMoments:
 
     @property
     def std(self) -> float:
-        """Standard deviation, n-1 in the denominator; 1 where there is none to speak of."""
+        """Standard deviation, n-1 in the denominator; 1 if it is below 1e-6."""
         std = (self.squares / (self.count - 1)) ** 0.5 if self.count > 1 else 0.0
         return std if std > 1e-6 else 1.0
 
 
 class ScoreShaping:
-    """Scores as rewards: normalised, clipped, replaced or lowered where the answer was cut off; in that order."""
+    """Normalises scores, clips them, and replaces or lowers those of truncated answers, in that order."""
 
     def __init__(self, recipe: PPORecipe) -> None:
         self.recipe = recipe
         self.moments = RunningMoments()
 
     def shape(self, scores: Tensor, stopped: Tensor) -> Tensor:
-        """One rollout's rewards, (answers,); its scores join the running moments first.
+        """Return one rollout's rewards, (answers,), after adding its scores to the running moments.
 
-        `reward_model` is no business of this place: a sum's terms each have a scale of their own, see `Scoring`.
+        `normalize_scores: reward_model` is applied earlier, in `Scoring`: each term of the sum has a scale of its own.
 
         Args:
-            scores: (answers,). stopped: (answers,) bool, whether each ended by itself.
+            scores: (answers,). stopped: (answers,) bool, True if the answer ended with a stop token.
         """
         recipe = self.recipe
         self.moments.update(scores)
@@ -54,16 +54,16 @@ class ScoreShaping:
             scores = (scores - self.moments.mean) / self.moments.std
         if recipe.reward_clip is not None:
             scores = scores.clamp(-recipe.reward_clip, recipe.reward_clip)
-        if recipe.bootstrap_truncated:  # what a whole answer would have scored is in the value of where it was cut off
+        if recipe.bootstrap_truncated:  # the value of the last state replaces the score of a truncated answer
             scores = torch.where(stopped, scores, 0.0)
         if recipe.missing_eos_penalty is not None:
             scores = torch.where(stopped, scores, scores - recipe.missing_eos_penalty)
         return scores
 
     def state(self) -> list[float]:
-        """The running moments."""
+        """Return the running moments."""
         return [self.moments.count, self.moments.mean, self.moments.squares]
 
     def load_state(self, state: list[float]) -> None:
-        """Go on from where `state` was taken."""
+        """Restore what `state` returned."""
         self.moments = RunningMoments(*state)

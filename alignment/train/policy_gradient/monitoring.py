@@ -1,4 +1,4 @@
-"""Scorers that are asked beside training and never enter it: what they say tells when a score is over-optimised."""
+"""Scorers that are logged during training but are no part of the reward; they show when a score is over-optimised."""
 
 import contextlib
 import random
@@ -9,24 +9,28 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from alignment.train.scoring import Scoring
+from alignment.train.policy_gradient.scoring import Scoring
 
 
 @dataclass(frozen=True, slots=True)
-class Watch:
-    """Scorers outside the base, asked about the answers of every `interval`-th update and of the last."""
+class Monitor:
+    """Scorers outside the base that score the answers of every `interval`-th update and of the last."""
 
     scoring: Scoring
     interval: int
     updates: int  # of the run
 
     def is_due(self, update: int) -> bool:
-        """Whether an update's answers are scored; the first is 0."""
+        """Whether the answers of an update are scored; the first update is 0."""
         return update % self.interval == 0 or update == self.updates - 1
 
-    def metrics(self, told: Tensor) -> dict[str, float]:
-        """What is logged of (scorers, answers): each part's mean, and its spread over answers."""
-        parts = self.scoring.combine({}, told).parts
+    def metrics(self, scores: Tensor) -> dict[str, float]:
+        """Return each part's mean and its standard deviation over answers, for the log.
+
+        Args:
+            scores: (scorers, answers).
+        """
+        parts = self.scoring.combine({}, scores).parts
         found = {}
         for part in self.scoring.parts:
             found[f"watch_{part.name}"] = float(parts[part.name].mean())
@@ -35,10 +39,10 @@ class Watch:
 
 
 @contextlib.contextmanager
-def untouched_randomness() -> Iterator[None]:
-    """Give every generator of random numbers back as it was found, so that what is done inside changes nothing after.
+def preserve_random_state() -> Iterator[None]:
+    """Restore the state of every random number generator at the end, so that the code inside changes nothing after it.
 
-    A scorer may draw numbers, and loading a classifier draws the head that its weights then replace.
+    A scorer may draw random numbers, and loading a classifier draws a head before its weights replace it.
     """
     python, arrays, tensors = random.getstate(), np.random.get_state(), torch.get_rng_state()
     devices = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []

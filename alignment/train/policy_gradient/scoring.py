@@ -1,4 +1,4 @@
-"""Where PPO's scores come from: reward roles on the policy's base, scorers outside it, or a sum of several."""
+"""Sources of the scores: reward roles on the policy's base, scorers outside it, or a weighted sum of several."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,36 +21,36 @@ from alignment.run.lineage import fingerprint, require_same
 
 
 class Scorer(Protocol):
-    """Scores answers from outside the policy's base: a reward model of its own, a function, an endpoint, a judge."""
+    """Scores answers outside the policy's base: a separate reward model, a function, an endpoint or a judge."""
 
     def score(self, prompts: Sequence[Prompt], answers: Sequence[str], *, stopped: Sequence[bool]) -> list[float]:
-        """Return one score per answer, higher is better; zero is a score like any other.
+        """Return one score per answer; higher is better.
 
         Args:
-            stopped: whether each answer ended by itself, not cut off at `max_new_tokens`.
+            stopped: whether each answer ended with a stop token, not at `max_new_tokens`.
         """
         ...
 
 
 @runtime_checkable
 class TokenScorer(Protocol):
-    """A scorer that can read the tokens that were sampled in place of the text."""
+    """A scorer that can read the sampled tokens in place of the text."""
 
     def score_sampled(
         self, prompts: Sequence[Prompt], answers: Sequence[str], *, stopped: Sequence[bool], tokens: Sequence[Record]
     ) -> list[float]:
-        """Return one score per answer, as `Scorer.score`; tokens: of each answer, see `alignment.data.sampled`."""
+        """Return one score per answer like `Scorer.score`; tokens: of each answer, see `alignment.data.sampled`."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class ScorePart:
-    """One term of the score: one source, or an ensemble of several brought to one number.
+    """One term of the score: one source, or an ensemble of several aggregated to one number.
 
     Args:
-        sources: a role's name on the policy's base, or a scorer of its own.
-        name: what it is logged by, `score_NAME`; "": not on its own.
-        scales: mean and standard deviation of each source's scores, by which they are normalised; none: as they are.
+        sources: names of reward roles on the policy's base, or scorers outside it.
+        name: logged as `score_NAME`; "": not logged separately.
+        scales: mean and standard deviation of each source's scores, for normalisation; (): no normalisation.
     """
 
     sources: tuple[str | Scorer, ...]
@@ -61,11 +61,11 @@ class ScorePart:
     scales: tuple[tuple[float, float], ...] = ()
 
     def of(self, members: Tensor) -> Tensor:
-        """The term, unweighted, (answers,), of what its sources say, (sources, answers)."""
+        """Return the unweighted term, (answers,), from the scores of its sources, (sources, answers)."""
         return aggregate_scores(members, self.aggregate, uncertainty_penalty=self.uncertainty_penalty)
 
     def normalized(self, members: Tensor) -> Tensor:
-        """Bring what the sources say to mean 0 and standard deviation 1 by their scales, (sources, answers)."""
+        """Normalise the sources' scores to mean 0 and standard deviation 1 by their scales, (sources, answers)."""
         if not self.scales:
             return members
         mean, std = torch.tensor(self.scales, dtype=members.dtype).T.unsqueeze(-1)
@@ -77,7 +77,7 @@ class Scored:
     """Scores of a batch of answers, (answers,) float32."""
 
     total: Tensor
-    normalized: Tensor  # the total of normalised terms; where none has a scale, the total
+    normalized: Tensor  # the total of normalised terms; equals `total` if no term has a scale
     parts: dict[str, Tensor] = field(default_factory=dict)  # by name, unweighted; NAME_std: over an ensemble's members
 
 
@@ -89,20 +89,20 @@ class Scoring:
 
     @classmethod
     def of(cls, scorer: "Scoring | Scorer | None") -> "Scoring":
-        """Take one scorer for the whole; None is the reward role."""
+        """Make a sum of one scorer; None: the reward role."""
         return scorer if isinstance(scorer, Scoring) else cls((ScorePart((scorer or "reward",)),))
 
     @property
     def roles(self) -> list[str]:
-        """The roles on the base that it asks."""
+        """The reward roles among the sources."""
         return [source for part in self.parts for source in part.sources if isinstance(source, str)]
 
     @property
     def outside(self) -> list[tuple[str, Scorer]]:
-        """The scorers that stand on no base, each with its part's name."""
+        """The scorers outside the base, each with its part's name."""
         return [(part.name, source) for part in self.parts for source in part.sources if not isinstance(source, str)]
 
-    def ask(
+    def score_outside(
         self,
         prompts: Sequence[Prompt],
         answers: Sequence[str],
@@ -110,25 +110,25 @@ class Scoring:
         stopped: Sequence[bool],
         tokens: Sequence[Record] = (),
     ) -> list[list[float]]:
-        """What each scorer of `outside` says of the answers.
+        """Return the scores of each scorer of `outside`, one per answer.
 
         Args:
-            tokens: of each answer, as it was sampled; (): only the texts are known.
+            tokens: of each answer, as sampled; (): only the texts are known.
 
-        Raises: ScorerError where one returns anything but one finite number an answer.
+        Raises: ScorerError if a scorer returns anything but one finite number per answer.
         """
-        return [_asked(scorer, name, prompts, answers, stopped, tokens) for name, scorer in self.outside]
+        return [_checked_scores(scorer, name, prompts, answers, stopped, tokens) for name, scorer in self.outside]
 
     def combine(self, by_role: Mapping[str, Tensor], outside: Tensor) -> Scored:
-        """Bring what all sources say to one score an answer.
+        """Combine the scores of all sources into one per answer.
 
         Args:
-            by_role: role → (answers,), for each of `roles`. outside: (scorers, answers), in the order of `outside`.
+            by_role: role → (answers,), for each of `roles`. outside: (scorers, answers), ordered as `self.outside`.
         """
-        told = iter(outside)
+        remaining = iter(outside)
         total, normalized, parts = torch.zeros(outside.shape[1]), torch.zeros(outside.shape[1]), {}
         for part in self.parts:
-            members = torch.stack([by_role[s] if isinstance(s, str) else next(told) for s in part.sources])
+            members = torch.stack([by_role[s] if isinstance(s, str) else next(remaining) for s in part.sources])
             scores = part.of(members)
             total = total + part.weight * scores
             normalized = normalized + part.weight * part.of(part.normalized(members))
@@ -142,7 +142,7 @@ class Scoring:
 LARGEST_SCORE = torch.finfo(torch.float32).max
 
 
-def _asked(
+def _checked_scores(
     scorer: Scorer,
     name: str,
     prompts: Sequence[Prompt],
@@ -158,7 +158,7 @@ def _asked(
     if len(scores) != len(answers):
         raise ScorerError(f"{what} returned {len(scores)} scores for {len(answers)} answers.")
     for score, answer in zip(scores, answers, strict=True):
-        if not abs(score) < LARGEST_SCORE:  # nor is NaN
+        if not abs(score) < LARGEST_SCORE:  # False for NaN too
             raise ScorerError(
                 f"{what} returned {score} for the answer {answer[:80]!r}; a score is a finite number that float32 "
                 "holds."
