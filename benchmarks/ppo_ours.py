@@ -22,6 +22,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, Trai
 from alignment.config.schema import DatasetEntry, PPORecipe
 from alignment.data.template import Template
 from alignment.policy.load_roles import load_roles
+from alignment.policy.reward_models import RewardModel, name_roles
 from alignment.rollout.engine import Completion, Sampling
 from alignment.rollout.transformers_engine import TransformersEngine
 from alignment.train.policy_gradient.trainer import PPOTrainer
@@ -98,7 +99,7 @@ def make_trainer(args: argparse.Namespace, workload: Workload, out: Path) -> tup
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     torch.manual_seed(0)
-    roles = load_roles(recipe, reward_adapter=recipe.reward_model_path)
+    roles = load_roles(recipe, rewards=name_roles([RewardModel.resolve(recipe.reward_model_path)]))
     clock = Clock(shape.steps_per_update)
     count = workload.batch * (args.updates + 1)
     prompts = prompt_ids(tokenizer, workload, args.prompts, count, roles.policy_lm.config.vocab_size)

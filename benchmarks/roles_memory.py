@@ -31,6 +31,7 @@ from alignment.config.schema import DatasetEntry, PPORecipe
 from alignment.planner.skeleton import nf4_bytes
 from alignment.policy.base import load_causal_lm, load_sequence_classifier
 from alignment.policy.load_roles import load_roles
+from alignment.policy.reward_models import RewardModel, name_roles
 from benchmarks.shapes import PRECISIONS, SHAPES, make_model
 
 BF16, FLOAT32 = 2, 4  # bytes
@@ -115,7 +116,7 @@ def measure(shape: str, precision: str, rank: int, folder: Path) -> dict[str, in
         value.save_pretrained(folder / "reward")
         valued = held_bytes(value) - sum(p.nbytes for name, p in value.named_parameters() if "original_module" in name)
     sft = recipe.model_copy(update={"model_name_or_path": str(folder / "sft")})
-    with _loaded(load_roles(sft, reward_adapter=str(folder / "reward"))) as roles:
+    with _loaded(load_roles(sft, rewards=name_roles([RewardModel.resolve(str(folder / "reward"))]))) as roles:
         found["one_base_four_roles"] = held_bytes(roles)
     found["four_models"] = trained + found["base"] + valued + reward
     return found

@@ -4,6 +4,7 @@ accelerate launch recipes/ppo.py --config recipes/tiny/ppo.yaml [--key value …
 """
 
 import sys
+from typing import Any
 
 from alignment.config import load_recipe  # isort: skip, it turns off the telemetry of the libraries below
 
@@ -15,7 +16,9 @@ from alignment.data.prompts import prompts_to_answer
 from alignment.data.template import Template
 from alignment.policy.base import load_tokenizer
 from alignment.policy.generation import stop_at
-from alignment.policy.load_roles import load_roles, reward_roles
+from alignment.policy.load_roles import load_roles
+from alignment.policy.reward_models import RewardModel, resolve_on
+from alignment.policy.roles import Roles
 from alignment.preview.recorded import recorded
 from alignment.preview.stages import prompt_stage
 from alignment.run.callbacks import callbacks_for
@@ -23,21 +26,33 @@ from alignment.run.directory import RunDirectory
 from alignment.run.script import script
 from alignment.train.arguments import training_arguments
 from alignment.train.policy_gradient.engines import require_engine
-from alignment.train.policy_gradient.scoring import Scoring, require_same_tokenizer, reward_adapter_on_base
+from alignment.train.policy_gradient.monitoring import Monitor
+from alignment.train.policy_gradient.scoring import Scoring, require_same_tokenizer
 from alignment.train.policy_gradient.trainer import PPOTrainer
 from alignment.train.policy_gradient.update_shape import UpdateShape
 from alignment.train.running import run_training
 from alignment.train.saving import generation_of, lineage_of, save_trained
 from alignment.train.trial import require_accepted
-from reward.scorers import build_scoring, build_watch, describe, describe_watch, reward_models
+from reward.scorers import build_monitor, build_scoring, describe, paths_of, reward_models, score_entries
 
 
-def scoring_of(recipe: PPORecipe, lineage: dict[str, object]) -> tuple[Scoring, list[str]]:
-    """Load what scores from outside, and find the reward models' adapters that stand on the policy's base."""
+def load_models(
+    recipe: PPORecipe, run: RunDirectory, lineage: dict[str, Any]
+) -> tuple[Roles, Scoring, Monitor | None, TrainingArguments]:
+    """Resolve each reward model once, load all models, and record the scorers in the manifest."""
+    monitored = {path: RewardModel.resolve(path) for path in paths_of(recipe.watch_scorers)}
+    monitor = build_monitor(recipe, monitored)
     require_same_tokenizer(recipe, lineage)
-    adapters = {path: reward_adapter_on_base(path, recipe, lineage) for path in reward_models(recipe)}
-    standing = {path: adapter for path, adapter in adapters.items() if adapter is not None}
-    return build_scoring(recipe, dict(zip(standing, reward_roles(standing), strict=True))), [*standing.values()]
+    rewards = resolve_on(recipe, reward_models(recipe), lineage)
+    scoring = build_scoring(recipe, rewards)
+    # Under ZeRO-3 a model that is loaded after these arguments exist is sharded: the roles, but no scorer.
+    arguments = training_arguments(TrainingArguments, recipe, run)
+    roles = load_roles(recipe, rewards=list(rewards.values()))
+    records = {"scorers": describe(score_entries(recipe), scoring, rewards)}
+    if monitor is not None:
+        records["watch_scorers"] = describe(recipe.watch_scorers, monitor.scoring, monitored)
+    run.record(**records)
+    return roles, scoring, monitor, arguments
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -52,14 +67,8 @@ def main(argv: list[str] | None = None) -> None:
     template = Template(tokenizer, recipe.chat_template, recipe.eos_token)
     lineage = lineage_of(recipe, tokenizer, template)
     run.record(lineage=lineage)
-    watch = build_watch(recipe)
-    scoring, adapters = scoring_of(recipe, lineage)
-    # From here on ZeRO-3 cuts weights as they load: the roles', and of no scorer, which nothing would put together.
-    arguments = training_arguments(TrainingArguments, recipe, run)
-    first, *more = adapters or [None]
-    roles = load_roles(recipe, reward_adapter=first, more_reward_adapters=more)
+    roles, scoring, monitor, arguments = load_models(recipe, run, lineage)
     stop_at(roles.causal_lm("policy"), template.stop_token_ids)
-    run.record(scorers=describe(recipe, scoring), **({"watch_scorers": describe_watch(recipe, watch)} if watch else {}))
     loaded = prompts_to_answer(recipe, template, roles.context)
     kept = recorded(prompt_stage("ppo", loaded, loaded.rows, template), template)
     run.record(data=loaded.files, prompts=len(loaded.rows), skipped=loaded.skipped, preview=kept)
@@ -76,7 +85,7 @@ def main(argv: list[str] | None = None) -> None:
         template=template,
         prompts=loaded.rows,
         scorer=scoring,
-        monitor=watch,
+        monitor=monitor,
         run=run,
         callbacks=callbacks_for(run, recipe),
     )

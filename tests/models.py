@@ -64,3 +64,10 @@ def save_tiny_model(path: Path, *, seed: int = 0, chat_template: str | None = CH
     make_model(tokenizer, seed=seed, **config).save_pretrained(path)
     tokenizer.save_pretrained(path)
     return path
+
+
+def on_base(*paths: Path | str) -> list[Any]:
+    """Reward adapters as roles on the policy's base, in their order."""
+    from alignment.policy.reward_models import RewardModel, name_roles
+
+    return name_roles([RewardModel.resolve(str(path)) for path in paths])

@@ -16,6 +16,7 @@ from alignment.policy.adapters import adapter_config, copies_in_float32, module_
 from alignment.policy.base import load_base, resolve_model
 from alignment.policy.heads import SCORE_WEIGHT, ScalarHead, read_score_weight
 from alignment.policy.patterns import require_patterns
+from alignment.policy.reward_models import RewardModel
 from alignment.policy.roles import Roles, belongs_to
 from alignment.policy.targets import require_modules
 from alignment.policy.value_model import load_value_model
@@ -31,14 +32,13 @@ class AdapterStart:
     weights: dict[str, Tensor] | None = None
 
 
-def load_roles(recipe: PPORecipe, *, reward_adapter: str | None, more_reward_adapters: Sequence[str] = ()) -> Roles:
+def load_roles(recipe: PPORecipe, *, rewards: Sequence[RewardModel] = ()) -> Roles:
     """Load the base once and put every role on it.
 
     Args:
         recipe: `model_name_or_path` is the SFT model or adapter; with an adapter, policy and reference start from it.
-        reward_adapter: a sequence classifier's adapter on the same base; None: scores come from elsewhere, and the
-            value starts from nothing.
-        more_reward_adapters: of further reward models, which are the roles `reward_1`, `reward_2` and so on.
+        rewards: the reward models; those with a role are adapters on the same base. The value starts from the role
+            `reward`, without one from zero.
     Raises: ModelError where an adapter does not fit the base.
     """
     source = resolve_model(recipe.model_name_or_path, revision=recipe.model_revision)
@@ -51,20 +51,20 @@ def load_roles(recipe: PPORecipe, *, reward_adapter: str | None, more_reward_ada
         )
     if source.adapter is not None:
         require_policy_adapter(read_adapter_config(source.adapter), source.adapter)
-    rewards = reward_roles([] if reward_adapter is None else [reward_adapter, *more_reward_adapters])
-    starts = _starts(recipe, sft=source.adapter, rewards=rewards)
+    reward_adapters = {model.role: model.adapter for model in rewards if model.role and model.adapter}
+    starts = _starts(recipe, sft=source.adapter, rewards=reward_adapters)
     adapters: dict[str, str | None] = {"policy": None, "reference": None}
     adapters |= {name: name for name in starts}
     width = base.config.get_text_config().hidden_size
-    heads = {role: ScalarHead(width, read_score_weight(adapter)) for role, adapter in rewards.items()}
+    heads = {role: ScalarHead(width, read_score_weight(adapter)) for role, adapter in reward_adapters.items()}
     value_model = None
     if recipe.uses_value and recipe.value_model == "model":
         value_model, heads["value"] = load_value_model(recipe)
     elif recipe.uses_value:
-        score = heads["reward"].weight if rewards and recipe.value_model == "adapter" else None
+        score = heads["reward"].weight if reward_adapters and recipe.value_model == "adapter" else None
         heads["value"] = ScalarHead(width, score)
     model = copies_in_float32(with_adapters(base, starts)) if starts else base
-    _hold_as_the_base(model, rewards)
+    _hold_as_the_base(model, reward_adapters)
     return Roles(
         model,
         adapters=adapters,
@@ -73,11 +73,6 @@ def load_roles(recipe: PPORecipe, *, reward_adapter: str | None, more_reward_ada
         value_on_policy=recipe.uses_value and recipe.value_model == "head",
         value_model=value_model,
     )
-
-
-def reward_roles(adapters: Sequence[str]) -> dict[str, str]:
-    """Name the roles of reward adapters: `reward`, `reward_1`, `reward_2`; each with its adapter."""
-    return {f"reward_{place}" if place else "reward": adapter for place, adapter in enumerate(adapters)}
 
 
 def _starts(recipe: PPORecipe, *, sft: str | None, rewards: dict[str, str]) -> dict[str, AdapterStart]:

@@ -17,6 +17,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 
 from alignment.config.schema import DatasetEntry, PPORecipe
 from alignment.policy.load_roles import load_roles
+from alignment.policy.reward_models import RewardModel, name_roles
 from benchmarks.gpu.models import SMALL, let_go, save_tokenizer, small
 from benchmarks.gpu.step import Findings, Place, run_step
 
@@ -83,7 +84,7 @@ def measure(place: Place, kind: str, device: str, *, in_bf16: bool) -> dict[str,
         lora_alpha=32,
     )
     roles = (
-        load_roles(recipe, reward_adapter=str(place.own / "SEQ_CLS")).to(device).train()
+        load_roles(recipe, rewards=name_roles([RewardModel.resolve(str(place.own / "SEQ_CLS"))])).to(device).train()
     )  # nothing is dropped, and no kernel without a backward pass is taken
     batch = {name: tensor.to(device) for name, tensor in make_batch(place).items()}
     with torch.autocast(device, torch.bfloat16, enabled=in_bf16):

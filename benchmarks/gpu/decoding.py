@@ -75,7 +75,7 @@ def four_roles(place: Place) -> Any:
         dtype="bfloat16" if place.on_gpu else "float32",
         load_in_4bit=True,
     )
-    roles = load_roles(recipe, reward_adapter=None)
+    roles = load_roles(recipe)
     return roles.to(place.device).eval().policy_lm
 
 

@@ -10,9 +10,7 @@ from alignment.calls.rate_limiter import RateLimiter
 from alignment.calls.store import CallStore
 from alignment.config.schema import PPORecipe, ScorerEntry
 from alignment.errors import ModelError
-from alignment.manifest import read_manifest
-from alignment.policy.base import resolve_model
-from alignment.policy.weights import weights_hash
+from alignment.policy.reward_models import RewardModel
 from alignment.train.policy_gradient.monitoring import Monitor, preserve_random_state
 from alignment.train.policy_gradient.scoring import ScorePart, Scorer, Scoring
 from reward.models.ensemble import has_members, member_paths
@@ -30,41 +28,51 @@ def score_entries(recipe: PPORecipe) -> list[ScorerEntry]:
 
 
 def reward_models(recipe: PPORecipe) -> list[str]:
-    """Return every reward model that the scorers name, once, by falling weight, else in their order.
+    """Return every reward model of the scorers once, in descending order of weight.
 
-    The first that is a role is what the value starts from, so it is one that the policy is to climb, no watcher.
+    The value starts from the first one that is a role.
     """
-    entries = sorted(score_entries(recipe), key=lambda entry: -entry.weight)
+    return paths_of(sorted(score_entries(recipe), key=lambda entry: -entry.weight))
+
+
+def paths_of(entries: Sequence[ScorerEntry]) -> list[str]:
+    """Return every reward model of some scorers once, in their order."""
     return list(dict.fromkeys(path for entry in entries for path in _models(entry)))
 
 
-def build_scoring(recipe: PPORecipe, roles: Mapping[str, str]) -> Scoring:
-    """Return the sum that the recipe asks for, every source ready to be asked.
+def build_scoring(recipe: PPORecipe, models: Mapping[str, RewardModel]) -> Scoring:
+    """Build the weighted sum of the recipe's scorers; a reward model without a role is loaded here.
 
     Args:
-        roles: reward model → its role, for those that stand on the policy's base; others are loaded here.
+        models: the recipe's reward models by path.
 
-    Raises: AlignmentError where a model, a function, an endpoint or a key cannot be had.
+    Raises: AlignmentError if a model, a function, an endpoint or a key is not available.
     """
     named = recipe.reward_model_path is None
     own_scale = recipe.normalize_scores == "reward_model"
-    models: dict[str, str | Scorer] = dict(roles)
+    sources: dict[str, str | Scorer] = {path: model.role for path, model in models.items() if model.role}
     return Scoring(
-        tuple(_part(entry, recipe, models, named=named, own_scale=own_scale) for entry in score_entries(recipe))
+        tuple(
+            _part(entry, recipe, models, sources, named=named, own_scale=own_scale) for entry in score_entries(recipe)
+        )
     )
 
 
-def build_watch(recipe: PPORecipe) -> Monitor | None:
-    """Return what watches, every source ready to be asked and none a role; None where nothing does.
+def build_monitor(recipe: PPORecipe, models: Mapping[str, RewardModel]) -> Monitor | None:
+    """Build the scorers of `watch_scorers`, none of which is a role; None if there are none.
+
+    Args:
+        models: their reward models by path.
 
     Raises: AlignmentError as `build_scoring`.
     """
     if not recipe.watch_scorers:
         return None
-    models: dict[str, str | Scorer] = {}
+    sources: dict[str, str | Scorer] = {}
     with preserve_random_state():
         parts = tuple(
-            _part(entry, recipe, models, named=True, own_scale=False, calls="watch_") for entry in recipe.watch_scorers
+            _part(entry, recipe, models, sources, named=True, own_scale=False, calls="watch_")
+            for entry in recipe.watch_scorers
         )
     updates = recipe.total_episodes // recipe.rollout_batch_size
     return Monitor(Scoring(parts), recipe.watch_interval, updates)
@@ -73,72 +81,64 @@ def build_watch(recipe: PPORecipe) -> Monitor | None:
 def _part(
     entry: ScorerEntry,
     recipe: PPORecipe,
-    models: dict[str, str | Scorer],
+    models: Mapping[str, RewardModel],
+    sources: dict[str, str | Scorer],
     *,
     named: bool,
     own_scale: bool,
     calls: str = "",
 ) -> ScorePart:
-    """One term; models that no earlier term has asked for are loaded into `models`.
+    """Build one term.
 
     Args:
-        calls: what a judge's store of calls is called by, before its name.
+        sources: reward model → its role or loaded scorer; models that no earlier term uses are loaded into it.
+        calls: prefix of the name of a judge's call store.
     """
     for path in _models(entry):
-        if path not in models:
-            models[path] = RewardScorer.load(
+        if path not in sources:
+            sources[path] = RewardScorer.load(
                 path, batch_size=recipe.rollout_eval_batch_size, trust_remote_code=entry.trust_remote_code
             )
     return ScorePart(
-        tuple(models[path] for path in _models(entry)) or (_outside(entry, recipe, calls),),
+        tuple(sources[path] for path in _models(entry)) or (_outside(entry, recipe, calls),),
         name=entry.label if named else "",
         weight=entry.weight,
         aggregate=entry.aggregate,
         uncertainty_penalty=entry.uncertainty_penalty,
-        scales=tuple(_scale(path) for path in _models(entry)) if own_scale else (),
+        scales=tuple(_scale(models[path]) for path in _models(entry)) if own_scale else (),
     )
 
 
-def describe(recipe: PPORecipe, scoring: Scoring) -> list[dict[str, Any]]:
-    """Return what the manifest keeps of each scorer: what it is, and hashes of what decides its scores."""
-    return _described(score_entries(recipe), scoring)
+def describe(
+    entries: Sequence[ScorerEntry], scoring: Scoring, models: Mapping[str, RewardModel]
+) -> list[dict[str, Any]]:
+    """Return each scorer's record for the manifest: its kind, and hashes of what determines its scores.
 
-
-def describe_watch(recipe: PPORecipe, watch: Monitor) -> list[dict[str, Any]]:
-    """Return what the manifest keeps of what watches."""
-    return _described(recipe.watch_scorers, watch.scoring)
-
-
-def _described(entries: Sequence[ScorerEntry], scoring: Scoring) -> list[dict[str, Any]]:
+    Args:
+        entries: those that `scoring` was built from. models: their reward models by path.
+    """
     found = []
     for entry, part in zip(entries, scoring.parts, strict=True):
-        source = part.sources[0]
         what: dict[str, Any] = {"name": entry.label, "kind": entry.kind, "weight": entry.weight}
         if _models(entry):
+            used = [models[path] for path in _models(entry)]
             what["models"] = [
-                {"path": path, "weights_sha256": weights_hash(resolve_model(path).newest), "role": _role(of)}
-                for path, of in zip(_models(entry), part.sources, strict=True)
+                {"path": model.path, "weights_sha256": model.weights_sha256, "role": model.role} for model in used
             ]
         else:
-            what |= source.identity  # type: ignore[union-attr] # the kinds that `_outside` makes have one
+            what |= part.sources[0].identity  # type: ignore[union-attr] # the kinds that `_outside` makes have one
         found.append(what)
     return found
 
 
-def _scale(path: str) -> tuple[float, float]:
-    """Mean and standard deviation of a reward model's scores, as its training left them in the manifest."""
-    manifest = read_manifest(path)
-    mean, std = manifest.get("score_mean"), manifest.get("score_std")
-    if mean is None or std is None or std <= 0:
+def _scale(model: RewardModel) -> tuple[float, float]:
+    """Mean and standard deviation of a reward model's scores in its training."""
+    if model.scale is None:
         raise ModelError(
-            f"{path} does not say what its scores' mean and standard deviation are (score_mean and score_std "
+            f"{model.path} does not say what its scores' mean and standard deviation are (score_mean and score_std "
             "of a run's manifest.json), or they do not differ; use normalize_scores: running"
         )
-    return mean, std
-
-
-def _role(source: str | Scorer) -> str | None:
-    return source if isinstance(source, str) else None
+    return model.scale
 
 
 def _models(entry: ScorerEntry) -> list[str]:

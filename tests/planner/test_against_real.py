@@ -61,7 +61,7 @@ def recipe_of(stage: str, base: Path, **keys: Any) -> Any:
 def real_model(recipe: Recipe) -> Any:
     torch.manual_seed(0)
     if isinstance(recipe, PPORecipe):
-        return load_roles(recipe, reward_adapter=None)
+        return load_roles(recipe)
     assert isinstance(recipe, SFTRecipe | DPORecipe | RewardRecipe)
     load = load_sequence_classifier if isinstance(recipe, RewardRecipe) else load_causal_lm
     return load(recipe, trainable=True, peft=recipe)

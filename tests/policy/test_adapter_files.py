@@ -12,6 +12,7 @@ from alignment.config.schema import AdapterKeys, ModelKeys, PPORecipe
 from alignment.errors import ModelError
 from alignment.policy.base import load_causal_lm, load_sequence_classifier
 from alignment.policy.load_roles import load_roles
+from tests.models import on_base
 
 
 class Keys(ModelKeys, AdapterKeys):
@@ -49,7 +50,7 @@ def load(adapter, *, trainable=False):
 def roles(sft, reward=None):
     keys = {"stage": "ppo", "output_dir": "o", "model_name_or_path": str(sft), "datasets": [{"path": "p"}]}
     keys |= {"total_episodes": 1, "reward_model_path": "r", "lora_r": 2}
-    return load_roles(PPORecipe(**keys), reward_adapter=reward and str(reward))
+    return load_roles(PPORecipe(**keys), rewards=on_base(reward) if reward else [])
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ def roles_of(base, **keys):
         reward_model_path="unused", total_episodes=8, lora_r=4, **keys,
     )  # fmt: skip
     torch.manual_seed(0)
-    roles = load_roles(recipe, reward_adapter=None).train()
+    roles = load_roles(recipe).train()
     with torch.no_grad():
         for name, parameter in roles.named_parameters():
             if "lora_B" in name:

@@ -86,7 +86,7 @@ def test_answers_are_as_likely_as_the_plain_model_says(name, tmp_path, head_trai
         stage="ppo", output_dir="unused", model_name_or_path=str(base), datasets=[DatasetEntry(path="unused")],
         reward_model_path="unused", total_episodes=8, lora_r=4, **targets, **more,
     )  # fmt: skip
-    roles = load_roles(recipe, reward_adapter=None)
+    roles = load_roles(recipe)
     ids = torch.randint(3, 250, (3, 10), generator=torch.Generator().manual_seed(0))
     mask = torch.zeros_like(ids, dtype=torch.bool)
     mask[:, 4:9] = True

@@ -13,7 +13,7 @@ from alignment.config.schema import DatasetEntry, PPORecipe
 from alignment.errors import ModelError
 from alignment.policy.load_roles import load_roles
 from alignment.policy.role_files import load_policy, load_value, save_policy, save_value
-from tests.models import make_model, make_tokenizer, save_tiny_model
+from tests.models import make_model, make_tokenizer, on_base, save_tiny_model
 
 PAD = 0
 
@@ -86,7 +86,7 @@ def plain_logp(model, input_ids, mask, temperature=1.0):
 
 
 def test_policy_and_reference_start_as_the_sft_adapter(base, sft, reward, batch):
-    roles = load_roles(recipe(sft), reward_adapter=str(reward))
+    roles = load_roles(recipe(sft), rewards=on_base(reward))
     expected = plain_logp(
         PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), sft).eval(), *batch, 0.7
     )
@@ -96,7 +96,7 @@ def test_policy_and_reference_start_as_the_sft_adapter(base, sft, reward, batch)
 
 
 def test_without_an_sft_adapter_the_reference_is_the_base(base, reward, batch):
-    roles = load_roles(recipe(base), reward_adapter=str(reward))
+    roles = load_roles(recipe(base), rewards=on_base(reward))
     expected = plain_logp(AutoModelForCausalLM.from_pretrained(base), *batch)
     randomise(roles, 5)
     torch.testing.assert_close(roles.reference_logp(*batch, temperature=1.0), expected)
@@ -104,7 +104,7 @@ def test_without_an_sft_adapter_the_reference_is_the_base(base, reward, batch):
 
 
 def test_the_reward_roles_score_is_the_plain_classifiers(base, sft, reward, batch):
-    roles = load_roles(recipe(sft), reward_adapter=str(reward))
+    roles = load_roles(recipe(sft), rewards=on_base(reward))
     plain = AutoModelForSequenceClassification.from_pretrained(base, num_labels=1, pad_token_id=PAD)
     plain = PeftModel.from_pretrained(plain, reward).eval()
     input_ids, mask = batch
@@ -120,7 +120,7 @@ def test_further_reward_roles_are_plain_classifiers_too_and_the_value_starts_as_
         plain = AutoModelForSequenceClassification.from_pretrained(base, num_labels=1, pad_token_id=PAD)
         paths.append(str(base.parent / f"reward-{seed}"))
         randomise(get_peft_model(plain, shape), seed).save_pretrained(paths[-1])
-    roles = load_roles(recipe(sft), reward_adapter=paths[0], more_reward_adapters=paths[1:])
+    roles = load_roles(recipe(sft), rewards=on_base(*paths))
     input_ids, mask = batch
     for role, path in zip(("reward", "reward_1", "reward_2"), paths, strict=True):
         plain = AutoModelForSequenceClassification.from_pretrained(base, num_labels=1, pad_token_id=PAD)
@@ -133,7 +133,7 @@ def test_further_reward_roles_are_plain_classifiers_too_and_the_value_starts_as_
 
 
 def test_the_value_starts_as_the_reward_model_read_one_token_earlier(sft, reward, batch):
-    roles = load_roles(recipe(sft), reward_adapter=str(reward))
+    roles = load_roles(recipe(sft), rewards=on_base(reward))
     input_ids, _ = batch
     whole = torch.zeros_like(input_ids, dtype=torch.bool)
     whole[:, 1:] = True
@@ -146,7 +146,7 @@ def test_the_value_starts_as_the_reward_model_read_one_token_earlier(sft, reward
 
 @pytest.mark.parametrize("value_model", ["adapter", "head"])
 def test_the_value_after_the_end_is_that_before_a_token_more(sft, reward, batch, value_model):
-    roles = load_roles(recipe(sft, value_model=value_model), reward_adapter=str(reward))
+    roles = load_roles(recipe(sft, value_model=value_model), rewards=on_base(reward))
     torch.nn.init.normal_(roles.heads["value"].weight)
     input_ids, mask = batch
     longer = torch.nn.functional.pad(mask, (1, 0))[:, :-1] | mask  # each answer with the padding after it
@@ -159,7 +159,7 @@ def test_the_value_after_the_end_is_that_before_a_token_more(sft, reward, batch,
 
 def test_a_saved_adapters_dropout_is_off(sft, reward, batch):
     assert json.loads((sft / "adapter_config.json").read_text())["lora_dropout"] == 0.1
-    roles = load_roles(recipe(sft), reward_adapter=str(reward))
+    roles = load_roles(recipe(sft), rewards=on_base(reward))
     with torch.no_grad():
         evaluated = roles.eval()(*batch, temperature=1.0)
         trained = roles.train()(*batch, temperature=1.0)
@@ -168,7 +168,7 @@ def test_a_saved_adapters_dropout_is_off(sft, reward, batch):
 
 
 def test_only_policy_and_value_train_and_switching_roles_changes_nothing_about_it(sft, reward, batch):
-    roles = load_roles(recipe(sft), reward_adapter=str(reward))
+    roles = load_roles(recipe(sft), rewards=on_base(reward))
     trained = {name for name, p in roles.named_parameters() if p.requires_grad}
     assert trained
     assert all(".policy." in name or ".value." in name for name in trained)
@@ -188,7 +188,7 @@ def test_only_policy_and_value_train_and_switching_roles_changes_nothing_about_i
 
 
 def test_more_padding_changes_nothing(sft, reward, batch):
-    roles = load_roles(recipe(sft), reward_adapter=str(reward))
+    roles = load_roles(recipe(sft), rewards=on_base(reward))
     input_ids, mask = batch
     wide = torch.nn.functional.pad(input_ids, (0, 6), value=7), torch.nn.functional.pad(mask, (0, 6))
     for ours, theirs in zip(roles(*wide, temperature=1.0), roles(*batch, temperature=1.0), strict=True):
@@ -200,7 +200,7 @@ def test_more_padding_changes_nothing(sft, reward, batch):
 
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
 def test_checkpointed_activations_are_recomputed_in_their_own_role(sft, reward, batch):
-    roles = randomise(load_roles(recipe(sft), reward_adapter=str(reward)), 4)
+    roles = randomise(load_roles(recipe(sft), rewards=on_base(reward)), 4)
 
     def gradients():
         for p in roles.parameters():
@@ -217,7 +217,7 @@ def test_checkpointed_activations_are_recomputed_in_their_own_role(sft, reward, 
 
 
 def test_a_head_on_the_policys_trunk(sft, reward, batch):
-    roles = load_roles(recipe(sft, value_model="head"), reward_adapter=str(reward))
+    roles = load_roles(recipe(sft, value_model="head"), rewards=on_base(reward))
     assert "value" not in roles.adapters
     assert roles.value_parameters() == {"heads.value.weight"}
     logp, _, values = roles(*batch, temperature=1.0)
@@ -226,7 +226,7 @@ def test_a_head_on_the_policys_trunk(sft, reward, batch):
 
 
 def test_a_fully_trained_policy_leaves_the_reference_alone(base, reward, batch):
-    roles = load_roles(recipe(base, peft_method="full"), reward_adapter=str(reward))
+    roles = load_roles(recipe(base, peft_method="full"), rewards=on_base(reward))
     expected = plain_logp(AutoModelForCausalLM.from_pretrained(base), *batch)
     torch.testing.assert_close(roles(*batch, temperature=1.0)[0].detach(), expected)
     with torch.no_grad():
@@ -239,7 +239,7 @@ def test_a_fully_trained_policy_leaves_the_reference_alone(base, reward, batch):
 @pytest.mark.parametrize("method", ["lora", "dora", "full"])
 def test_what_is_saved_loads_in_plain_libraries_and_comes_back_bit_for_bit(base, reward, batch, tmp_path, method):
     keys = {} if method == "full" else {"lora_r": 4}
-    roles = load_roles(recipe(base, peft_method=method, **keys), reward_adapter=str(reward))
+    roles = load_roles(recipe(base, peft_method=method, **keys), rewards=on_base(reward))
     randomise(roles, 6)
     logp = roles(*batch, temperature=1.0)[0].detach()
     save_policy(roles, tmp_path)
@@ -250,7 +250,7 @@ def test_what_is_saved_loads_in_plain_libraries_and_comes_back_bit_for_bit(base,
         plain = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), tmp_path)
         assert plain.peft_config["default"].base_model_name_or_path == str(base)
     torch.testing.assert_close(plain_logp(plain.eval(), *batch), logp)
-    again = load_roles(recipe(base, peft_method=method, **keys), reward_adapter=str(reward))
+    again = load_roles(recipe(base, peft_method=method, **keys), rewards=on_base(reward))
     load_policy(again, tmp_path)
     load_value(again, tmp_path)
     others = dict(again.named_parameters())
@@ -262,7 +262,7 @@ def test_what_is_saved_loads_in_plain_libraries_and_comes_back_bit_for_bit(base,
 def test_an_adapter_of_another_base_is_refused(reward, tmp_path):
     other = save_tiny_model(tmp_path / "other", hidden_size=16)
     with pytest.raises(ModelError, match=r"the score head|score head has shape \(1, 32\)|reward adapter does not fit"):
-        load_roles(recipe(other), reward_adapter=str(reward))
+        load_roles(recipe(other), rewards=on_base(reward))
 
 
 def test_an_adapter_with_layers_that_the_base_lacks_is_refused(base, tmp_path):
@@ -274,11 +274,11 @@ def test_an_adapter_with_layers_that_the_base_lacks_is_refused(base, tmp_path):
     file = tmp_path / "adapter_config.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), "base_model_name_or_path": str(base)}))
     with pytest.raises(ModelError, match=r"adapter does not fit the base: .*layers\.2.* has no counterpart"):
-        load_roles(recipe(tmp_path), reward_adapter=None)
+        load_roles(recipe(tmp_path))
 
 
 def test_sampling_merges_the_policy_and_puts_the_base_back_bit_for_bit(sft, reward, batch):
-    roles = randomise(load_roles(recipe(sft), reward_adapter=str(reward)), 7)
+    roles = randomise(load_roles(recipe(sft), rewards=on_base(reward)), 7)
     before = {name: parameter.clone() for name, parameter in roles.named_parameters()}
     with torch.no_grad():
         expected = roles.policy_lm(input_ids=batch[0]).logits
@@ -291,16 +291,16 @@ def test_sampling_merges_the_policy_and_puts_the_base_back_bit_for_bit(sft, rewa
 
 
 def test_only_weights_in_float32_of_their_own_are_merged(sft, reward):
-    roles = load_roles(recipe(sft), reward_adapter=str(reward))
+    roles = load_roles(recipe(sft), rewards=on_base(reward))
     assert len(roles._mergeable()) == 4  # q_proj and v_proj of two layers
-    assert load_roles(recipe(sft, dtype="bfloat16"), reward_adapter=str(reward))._mergeable() == []
+    assert load_roles(recipe(sft, dtype="bfloat16"), rewards=on_base(reward))._mergeable() == []
     layer = roles.causal_lm("policy").model.layers[0].self_attn
     layer.k_proj.get_base_layer().weight = layer.v_proj.get_base_layer().weight
     assert roles._mergeable() == []
 
 
 def test_what_autocast_would_round_is_not_merged(sft, reward):
-    roles = randomise(load_roles(recipe(sft), reward_adapter=str(reward)), 7)
+    roles = randomise(load_roles(recipe(sft), rewards=on_base(reward)), 7)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert roles._mergeable() == []
     assert len(roles._mergeable()) == 4
@@ -314,7 +314,7 @@ def adapter_like(base, path, **keys):
 
 def test_a_new_value_beside_a_policy_that_trains_whole_modules(base, batch, tmp_path):
     saved = adapter_like(base, tmp_path / "sft", modules_to_save=["lm_head", "embed_tokens"])
-    roles = load_roles(recipe(saved), reward_adapter=None)
+    roles = load_roles(recipe(saved))
     plain = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), saved).eval()
     input_ids, mask = batch
     with torch.no_grad():
@@ -337,12 +337,12 @@ def test_a_new_value_beside_a_policy_that_trains_whole_modules(base, batch, tmp_
 def test_an_adapter_that_changes_the_shared_base_is_refused(base, tmp_path, keys, said):
     saved = adapter_like(base, tmp_path / "sft", **keys)
     with pytest.raises(ModelError, match=said):
-        load_roles(recipe(saved), reward_adapter=None)
+        load_roles(recipe(saved))
 
 
 def test_a_policy_that_trains_whole_modules_begins_as_its_reference_in_half_precision(base, batch, tmp_path):
     saved = adapter_like(base, tmp_path / "sft", modules_to_save=["lm_head", "embed_tokens"])
-    roles = load_roles(recipe(saved, dtype="bfloat16"), reward_adapter=None)
+    roles = load_roles(recipe(saved, dtype="bfloat16"))
     copies = {n: p for n, p in roles.base.named_parameters() if ".modules_to_save.policy." in n}
     assert {p.dtype for p in copies.values()} == {torch.float32}
     input_ids, mask = batch
@@ -353,7 +353,7 @@ def test_a_policy_that_trains_whole_modules_begins_as_its_reference_in_half_prec
 
 
 def test_only_reward_adapters_are_held_in_the_bases_precision(sft, reward):
-    roles = load_roles(recipe(sft, dtype="bfloat16"), reward_adapter=str(reward))
+    roles = load_roles(recipe(sft, dtype="bfloat16"), rewards=on_base(reward))
     held = {role: {p.dtype for n, p in roles.base.named_parameters() if f".{role}." in n} for role in roles.adapters}
     assert held["reward"] == {torch.bfloat16}
     assert held["policy"] == held["reference"] == held["value"] == {torch.float32}
@@ -361,7 +361,7 @@ def test_only_reward_adapters_are_held_in_the_bases_precision(sft, reward):
 
 @pytest.mark.parametrize("role", ["policy", "reference", "value", "reward"])
 def test_the_lean_lora_pass_is_pefts_in_value_and_gradient(sft, reward, role):
-    roles = randomise(load_roles(recipe(sft), reward_adapter=str(reward)).double(), 4)
+    roles = randomise(load_roles(recipe(sft), rewards=on_base(reward)).double(), 4)
     roles.activate(role)
     x = torch.randn(2, 3, 32, generator=torch.Generator().manual_seed(0), dtype=torch.float64, requires_grad=True)
     for layer in roles._switches:

@@ -47,7 +47,7 @@ def recipe(base, **keys):
 
 
 def roles_of(base, **keys):
-    roles = load_roles(recipe(base, **keys), reward_adapter=None)
+    roles = load_roles(recipe(base, **keys))
     g = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for name, parameter in roles.named_parameters():

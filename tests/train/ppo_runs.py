@@ -15,6 +15,7 @@ from alignment.policy.load_roles import load_roles
 from alignment.rollout.transformers_engine import TransformersEngine
 from alignment.train.policy_gradient.trainer import PPOTrainer
 from alignment.train.policy_gradient.update_shape import UpdateShape
+from tests.models import on_base
 
 PROMPTS = [f"tell me {number}" for number in range(20)]
 
@@ -89,7 +90,7 @@ def make_trainer(
     if reward is None and scorer is None:
         scorer = CountE()
     torch.manual_seed(recipe.seed)  # new adapters are the same in every run
-    roles = load_roles(recipe, reward_adapter=str(reward) if reward else None)
+    roles = load_roles(recipe, rewards=on_base(reward) if reward else [])
     return PPOTrainer(
         roles,
         args,

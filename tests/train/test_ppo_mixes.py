@@ -13,11 +13,13 @@ from alignment.data.template import Template
 from alignment.errors import LineageError, ModelError
 from alignment.policy.base import load_tokenizer
 from alignment.policy.load_roles import load_roles
+from alignment.policy.reward_models import resolve_on
 from alignment.policy.role_files import load_value, save_value
+from alignment.train.policy_gradient.scoring import require_same_tokenizer
 from alignment.train.policy_gradient.trainer import PPOTrainer
 from alignment.train.policy_gradient.update_shape import UpdateShape
 from alignment.train.saving import lineage_of
-from recipes.ppo import scoring_of
+from reward.scorers import build_scoring, reward_models
 from tests.calls.chat_server import ChatServer, completion
 from tests.models import make_model, make_tokenizer, save_tiny_model
 from tests.reward.scorers.score_server import ScoreServer, scores
@@ -125,9 +127,11 @@ def make_trainer(recipe):
     torch.manual_seed(0)
     tokenizer = load_tokenizer(recipe)
     template = Template(tokenizer)
-    scoring, adapters = scoring_of(recipe, lineage_of(recipe, tokenizer, template))
-    first, *more = adapters or [None]
-    roles = load_roles(recipe, reward_adapter=first, more_reward_adapters=more)
+    lineage = lineage_of(recipe, tokenizer, template)
+    require_same_tokenizer(recipe, lineage)
+    rewards = resolve_on(recipe, reward_models(recipe), lineage)
+    scoring = build_scoring(recipe, rewards)
+    roles = load_roles(recipe, rewards=list(rewards.values()))
     arguments = {"output_dir": recipe.output_dir, "use_cpu": True, "learning_rate": 1e-2, "report_to": []}
     arguments |= {"save_strategy": "no", "disable_tqdm": True, "lr_scheduler_type": "constant"}
     shape = UpdateShape.of(recipe, per_device_train_batch_size=2, world_size=1)

@@ -161,9 +161,9 @@ def test_only_the_roles_load_after_the_arguments_by_which_zero_3_cuts_weights(fo
 
         return noted
 
-    for name in ("build_watch", "build_scoring", "training_arguments", "load_roles"):
+    for name in ("build_monitor", "build_scoring", "training_arguments", "load_roles"):
         monkeypatch.setattr(f"recipes.ppo.{name}", noting(name, getattr(recipe_script, name)))
     main(write_recipe(folder, tmp_path / "run", reward_model_path=str(folder / "other-reward"), total_episodes=8))
     first = order.index("training_arguments")
-    assert set(order[:first]) == {"build_watch", "build_scoring"}
+    assert set(order[:first]) == {"build_monitor", "build_scoring"}
     assert set(order[first:]) == {"training_arguments", "load_roles"}

@@ -16,7 +16,7 @@ from recipes.ppo import main
 from reward.models.scoring import RewardScorer
 from reward.scorers import build_scoring
 from tests.calls.chat_server import failure
-from tests.models import save_tiny_model
+from tests.models import on_base, save_tiny_model
 from tests.reward.scorers.score_server import ScoreServer, scores
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
@@ -152,17 +152,21 @@ def test_reward_models_are_normalised_by_what_their_training_wrote_down(folder, 
         reward_model_path=str(tmp_path / "reward"), normalize_scores="reward_model",
     )  # fmt: skip
     shutil.copytree(folder / "reward0", tmp_path / "reward")
-    roles = {str(tmp_path / "reward"): "reward"}
+
+    def models():
+        (model,) = on_base(tmp_path / "reward")
+        return {model.path: model}
+
     with pytest.raises(ModelError, match=r"reward does not say .* use normalize_scores: running"):
-        build_scoring(recipe, roles)
+        build_scoring(recipe, models())
     (tmp_path / "reward" / "manifest.json").write_text('{"score_mean": -0.5, "score_std": 2.0}')
-    scoring = build_scoring(recipe, roles)
+    scoring = build_scoring(recipe, models())
     assert scoring.parts[0].scales == ((-0.5, 2.0),)
     scored = scoring.combine({"reward": torch.tensor([1.5])}, torch.zeros(0, 1))
     # (1.5 + 0.5) / 2
     assert (scored.total.tolist(), scored.normalized.tolist()) == ([1.5], [1.0])
     plain = recipe.model_copy(update={"normalize_scores": "running"})
-    assert build_scoring(plain, roles).parts[0].scales == ()
+    assert build_scoring(plain, models()).parts[0].scales == ()
 
 
 def test_the_rewards_of_an_update_are_the_normalised_scores(folder, tmp_path):

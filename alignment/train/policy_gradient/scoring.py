@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -16,7 +15,6 @@ from alignment.manifest import read_manifest
 from alignment.ops.ensemble import Aggregate, aggregate_scores
 from alignment.policy.base import load_tokenizer, resolve_model
 from alignment.policy.value_model import value_keys
-from alignment.policy.weights import weights_hash
 from alignment.run.lineage import fingerprint, require_same
 
 
@@ -166,25 +164,8 @@ def _checked_scores(
     return list(scores)
 
 
-def reward_adapter_on_base(reward_model: str, recipe: PPORecipe, lineage: dict[str, Any]) -> str | None:
-    """The reward model's adapter where it can be a role on the policy's base, else None.
-
-    It can where it is an adapter on the same weights and reads the same token ids: tokenizer, template and stop tokens
-    agree, as far as its manifest says.
-    """
-    reward = resolve_model(reward_model)
-    policy = resolve_model(recipe.model_name_or_path, revision=recipe.model_revision)
-    if reward.adapter is None or not Path(reward.adapter).is_dir():
-        return None
-    theirs = read_manifest(reward.adapter).get("lineage", {})
-    must_agree = ("tokenizer_sha256", "template_sha256", "stop_token_ids")
-    if any(theirs.get(key, lineage.get(key)) != lineage.get(key) for key in must_agree):
-        return None
-    return reward.adapter if weights_hash(reward.base) == weights_hash(policy.base) else None
-
-
 def require_same_tokenizer(recipe: PPORecipe, lineage: dict[str, Any]) -> None:
-    """Refuse a value model of its own that reads other token ids than the policy writes.
+    """Refuse a separate value model whose tokenizer differs from the policy's.
 
     Raises: LineageError.
     """

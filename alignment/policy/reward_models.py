@@ -1,0 +1,73 @@
+"""Resolves a reward model once: where its weights are, their hash, its scale, its lineage, and its role in PPO."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from alignment.config.schema import ModelKeys
+from alignment.manifest import read_manifest
+from alignment.policy.base import ModelSource, resolve_model
+from alignment.policy.weights import weights_hash
+
+READS_THE_SAME_IDS = ("tokenizer_sha256", "template_sha256", "stop_token_ids")  # of a lineage
+
+
+@dataclass(frozen=True, slots=True)
+class RewardModel:
+    """One reward model of a recipe."""
+
+    path: str  # as the recipe names it
+    base: str
+    adapter: str | None
+    weights_sha256: str  # of the adapter, else of the base
+    scale: tuple[float, float] | None = None  # mean and standard deviation of its scores in training; None: unknown
+    lineage: Mapping[str, Any] = field(default_factory=dict)  # of its manifest
+    role: str | None = None  # its role on the policy's base; None: a separate model
+
+    @classmethod
+    def resolve(cls, path: str) -> "RewardModel":
+        """Find a reward model's weights and read its manifest.
+
+        Raises: ModelError if there is no such model.
+        """
+        source = resolve_model(path)
+        manifest = read_manifest(source.newest)
+        mean, std = manifest.get("score_mean"), manifest.get("score_std")
+        return cls(
+            path,
+            source.base,
+            source.adapter,
+            weights_sha256=weights_hash(source.newest),
+            scale=None if mean is None or std is None or std <= 0 else (mean, std),
+            lineage=manifest.get("lineage", {}),
+        )
+
+    def fits(self, policy: ModelSource, lineage: Mapping[str, Any]) -> bool:
+        """Whether it can be a role on the policy's base.
+
+        It can if it is an adapter on the same weights and reads the same token ids: tokenizer, template and stop tokens
+        agree, as far as its manifest records them.
+        """
+        if self.adapter is None or not Path(self.adapter).is_dir():
+            return False
+        if any(self.lineage.get(key, lineage.get(key)) != lineage.get(key) for key in READS_THE_SAME_IDS):
+            return False
+        return weights_hash(self.base) == weights_hash(policy.base)
+
+
+def name_roles(models: Sequence[RewardModel]) -> list[RewardModel]:
+    """Give reward models on the base their roles: `reward`, `reward_1`, `reward_2` and so on."""
+    return [replace(model, role=f"reward_{i}" if i else "reward") for i, model in enumerate(models)]
+
+
+def resolve_on(keys: ModelKeys, paths: Sequence[str], lineage: Mapping[str, Any]) -> dict[str, RewardModel]:
+    """Resolve reward models by path, and give those that fit the policy's base their roles.
+
+    Args:
+        keys: the policy. lineage: of the policy, as in the manifest.
+    """
+    policy = resolve_model(keys.model_name_or_path, revision=keys.model_revision)
+    models = {path: RewardModel.resolve(path) for path in paths}
+    roles = name_roles([model for model in models.values() if model.fits(policy, lineage)])
+    return models | {model.path: model for model in roles}
