@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 JOBS ?= 2
 RUN_TESTS := HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
-.PHONY: help quickstart install install-dev test test-slow test-hostile test-distributed test-floor lint format types check benchmark gpu-pack gpu-page clean
+.PHONY: help quickstart install install-dev test test-slow test-hostile test-distributed test-floor lint format types check benchmark gpu-pack gpu-page docs clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /	/' | expand -t 16
@@ -65,7 +65,10 @@ format: $(VENV)/.installed-dev ## is everything formatted?
 types: $(VENV)/.installed-dev ## mypy --strict on alignment and reward
 	$(BIN)/mypy
 
-check: lint format types test ## all of what CI runs
+docs: $(VENV)/.installed-dev ## the documentation's site, in site/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+check: lint format types docs test ## all of what CI runs
 
 gpu-pack: $(VENV)/.installed ## what a GPU machine without a network needs, in .gpu-pack; then there: bash benchmarks/gpu/run.sh
 	$(PIP) setuptools wheel  # deepspeed is built here
@@ -86,4 +89,4 @@ benchmark: $(VENV)/.installed $(TRL_WITH_PPO) ## PPO against TRL 1.12.0, the byt
 	$(BIN)/python -m benchmarks.labeler
 
 clean: ## remove the environment and all runs
-	rm -rf $(VENV) $(FLOOR) runs
+	rm -rf $(VENV) $(FLOOR) runs site
