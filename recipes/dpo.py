@@ -44,7 +44,7 @@ def load_data(
 
 def main(argv: list[str] | None = None) -> None:
     """Run the stage."""
-    recipe = load_recipe("dpo", sys.argv[1:] if argv is None else argv)
+    recipe = load_recipe(DPORecipe, sys.argv[1:] if argv is None else argv)
     require_accepted([recipe])
     run = RunDirectory.open(recipe)
     set_seed(recipe.seed)

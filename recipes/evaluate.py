@@ -27,8 +27,7 @@ from reward.models.ensemble import Ensemble
 
 def main(argv: list[str] | None = None) -> None:
     """Sample, judge, measure, write results.json, answers.jsonl and examples.jsonl, and print the table."""
-    recipe = load_recipe("evaluate", sys.argv[1:] if argv is None else argv)
-    assert isinstance(recipe, EvaluateRecipe)
+    recipe = load_recipe(EvaluateRecipe, sys.argv[1:] if argv is None else argv)
     judges = [build_judge(entry) for entry in recipe.judges]  # before anything is written: one may not be there
     run = RunDirectory.open(recipe)
     if not run.main_process:

@@ -10,6 +10,7 @@ import sys
 
 from alignment.calls.store_rows import unanswered
 from alignment.config import load_recipe
+from alignment.config.schema import LabelRecipe
 from alignment.data import ranking_to_json
 from alignment.run.directory import RunDirectory
 from alignment.run.files import write_jsonl
@@ -26,7 +27,7 @@ from reward.labels.files import LABELS
 
 def main(argv: list[str] | None = None) -> None:
     """Run the stage."""
-    recipe = load_recipe("label", sys.argv[1:] if argv is None else argv)
+    recipe = load_recipe(LabelRecipe, sys.argv[1:] if argv is None else argv)
     require_one_process()
     if recipe.dry_run:
         print(dry_run(recipe))  # noqa: T201

@@ -57,7 +57,7 @@ def load_models(
 
 def main(argv: list[str] | None = None) -> None:
     """Run the stage."""
-    recipe = load_recipe("ppo", sys.argv[1:] if argv is None else argv)
+    recipe = load_recipe(PPORecipe, sys.argv[1:] if argv is None else argv)
     require_accepted([recipe])
     require_engine(recipe)
     run = RunDirectory.open(recipe, expendable=unanswered)

@@ -79,7 +79,7 @@ def train(recipe: RewardRecipe, run: RunDirectory, *, data_seed: int) -> None:
 
 def main(argv: list[str] | None = None) -> None:
     """Run the stage: one reward model, or `num_members` of them on the same data."""
-    recipe = load_recipe("reward", sys.argv[1:] if argv is None else argv)
+    recipe = load_recipe(RewardRecipe, sys.argv[1:] if argv is None else argv)
     require_accepted([recipe])
     run = RunDirectory.open(recipe)
     if recipe.num_members == 1:

@@ -49,7 +49,7 @@ def load_data(recipe: SFTRecipe, run: RunDirectory, template: Template, limit: i
 
 def main(argv: list[str] | None = None) -> None:
     """Run the stage."""
-    recipe = load_recipe("sft", sys.argv[1:] if argv is None else argv)
+    recipe = load_recipe(SFTRecipe, sys.argv[1:] if argv is None else argv)
     require_accepted([recipe])
     run = RunDirectory.open(recipe)
     set_seed(recipe.seed)

@@ -39,6 +39,7 @@ FLOORS = [  # from the top; a folder imports from its own floor, unless that clo
         "alignment.manifest",
         "alignment.secrecy",
         "alignment.hub",
+        "alignment.stages",
     },
 ]
 CHILD_PROCESSES = {  # modules that another process runs by name (`python -m`): (who names it, what it names)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from alignment.config.schema import Recipe
+from alignment.config.schema import STAGES, Recipe
 from alignment.errors import TrainingError
 
 BATCH_KEYS = frozenset({"per_device_train_batch_size", "gradient_accumulation_steps"})
@@ -75,8 +75,9 @@ class Launch:
         if self.processes == before.processes:
             return None
         counts = f"it began on {before.processes} processes, this start has {self.processes}"
-        if now["stage"] == "ppo":
-            return f"{counts}, and each process of PPO keeps a part of the update under way"
+        about = STAGES[now["stage"]].STAGE
+        if about.is_online:
+            return f"{counts}, and each process of {about.title} keeps a part of the update under way"
         if self.engine.startswith("zero"):
             return f"{counts}, and DeepSpeed keeps the optimizer in as many parts as there were processes"
         if self.rows(now) != before.rows(was):

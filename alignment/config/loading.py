@@ -3,7 +3,7 @@
 import difflib
 import sys
 from collections.abc import Iterable, Iterator
-from typing import Any, Literal, overload
+from typing import Any, TypeVar, overload
 
 import pydantic
 
@@ -15,37 +15,19 @@ from alignment.config.renamed import DECIDED, successor
 from alignment.config.rules import broken_rules
 from alignment.config.rules.keys import Keys
 from alignment.config.rules.ranges import not_finite, out_of_range
-from alignment.config.schema import (
-    STAGES,
-    DPORecipe,
-    EvaluateRecipe,
-    LabelRecipe,
-    PPORecipe,
-    Recipe,
-    RewardRecipe,
-    SFTRecipe,
-)
+from alignment.config.schema import STAGES, Recipe
 from alignment.config.schema.parts import Text
 from alignment.errors import Done, RecipeError
 
 MOST_FAULTS = 50  # that are told at once
+AnyRecipe = TypeVar("AnyRecipe", bound=Recipe)
 INTERNAL = {"library", "source"}  # fields of `Recipe` that no file may give
 
 
 @overload
-def load_recipe(stage: Literal["sft"], argv: list[str]) -> SFTRecipe: ...
+def load_recipe(stage: type[AnyRecipe], argv: list[str]) -> AnyRecipe: ...
 @overload
-def load_recipe(stage: Literal["label"], argv: list[str]) -> LabelRecipe: ...
-@overload
-def load_recipe(stage: Literal["reward"], argv: list[str]) -> RewardRecipe: ...
-@overload
-def load_recipe(stage: Literal["dpo"], argv: list[str]) -> DPORecipe: ...
-@overload
-def load_recipe(stage: Literal["ppo"], argv: list[str]) -> PPORecipe: ...
-@overload
-def load_recipe(stage: Literal["evaluate"], argv: list[str]) -> EvaluateRecipe: ...
-@overload
-def load_recipe(stage: str | type[Recipe], argv: list[str]) -> Recipe: ...
+def load_recipe(stage: str, argv: list[str]) -> Recipe: ...
 
 
 def load_recipe(stage: str | type[Recipe], argv: list[str]) -> Recipe:

@@ -10,10 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from alignment.config.documents import Location
-from alignment.config.schema import PipelineRecipe, Recipe
-
-POLICIES = ("sft", "dpo", "ppo")  # stages that leave a policy
-SAMPLING = ("label", "ppo")  # stages that sample from one
+from alignment.config.schema import STAGES, PipelineRecipe, Recipe
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +29,10 @@ class Round:
     def overrides(self, recipe: Recipe) -> dict[str, Any]:
         """Keys of a repeated stage that the round decides: its number, the policy, and other prompts and chances."""
         found: dict[str, Any] = {"round": self.number}
-        if self.number > 1 and recipe.stage in {*POLICIES, *SAMPLING} and _model(recipe) == self.start:
+        begins = recipe.STAGE.makes == "policy" or _samples(recipe)
+        if self.number > 1 and begins and _model(recipe) == self.start:
             found["model_name_or_path"] = self.newest
-        if self.number > 1 and recipe.stage in SAMPLING:
+        if self.number > 1 and _samples(recipe):
             found["seed"] = recipe.seed + self.number - 1
         return found
 
@@ -51,7 +49,7 @@ def rounds_of(given: PipelineRecipe, recipes: Sequence[Recipe | None], outputs: 
         recipes, outputs: of every stage as it would be without rounds; no recipe for a command.
     """
     block = repeated(given)
-    policy = next(recipe for recipe in map(recipes.__getitem__, block) if recipe and recipe.stage in POLICIES)
+    policy = next(recipe for recipe in map(recipes.__getitem__, block) if recipe and recipe.STAGE.makes == "policy")
     written = [os.path.normpath(output) for index in block for output in outputs[index]]
     newest, found = _model(policy), []
     for number in range(1, (given.rounds or 0) + 1):
@@ -86,19 +84,26 @@ def recipe_faults(given: PipelineRecipe, recipes: Sequence[Recipe | None]) -> It
     if given.rounds is None or not block:
         return
     of = {index: recipe for index in block if (recipe := recipes[index]) is not None}
-    policies = [index for index, recipe in of.items() if recipe.stage in POLICIES]
+    policies = [index for index, recipe in of.items() if recipe.STAGE.makes == "policy"]
     if len(policies) != 1:
         found = " and ".join(given.stages[index].name for index in policies) or "none"
-        yield ("rounds",), f"a round needs one stage that trains the policy, by sft, dpo or ppo; found {found}"
+        *others, last = (name for name, cls in STAGES.items() if cls.STAGE.makes == "policy")
+        trainers = f"{', '.join(others)} or {last}"
+        yield ("rounds",), f"a round needs one stage that trains the policy, by {trainers}; found {found}"
         return
     start, trainer = _model(of[policies[0]]), given.stages[policies[0]].name
     for index, recipe in of.items():
-        if recipe.stage == "label" and _model(recipe) and _model(recipe) != start:
+        if recipe.STAGE.makes == "labels" and _model(recipe) and _model(recipe) != start:
             yield (
                 ("stages", index),
                 f"samples from {_model(recipe)}, but {trainer} begins from {start}; give both the same "
                 "model_name_or_path, which is the newest policy from round 2 on",
             )
+
+
+def _samples(recipe: Recipe) -> bool:
+    """Whether it samples answers to train on; an evaluation compares with the same baseline in every round."""
+    return recipe.STAGE.samples and recipe.STAGE.makes != "results"
 
 
 def _model(recipe: Recipe) -> str:

@@ -99,12 +99,12 @@ def load_prompts(
 def load_rows(recipe: Any, *, on_bad_row: OnBadRow | None = None) -> Loaded[Any]:
     """Load what a recipe's stage reads of its `datasets`; `on_bad_row` in place of the recipe's."""
     loaders: dict[str, Callable[..., Loaded[Any]]] = {
-        "sft": load_demonstrations,
-        "reward": load_rankings,
-        "dpo": load_rankings,
+        "demonstrations": load_demonstrations,
+        "rankings": load_rankings,
+        "prompts": load_prompts,
     }
     given = getattr(recipe, "responses", "") == "given"
-    load_them = load_answers if given else loaders.get(recipe.stage, load_prompts)
+    load_them = load_answers if given else loaders[recipe.STAGE.rows]
     return load_them(
         recipe.datasets, on_bad_row=on_bad_row or recipe.on_bad_row, seed=recipe.seed, max_samples=recipe.max_samples
     )

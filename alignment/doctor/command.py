@@ -11,7 +11,6 @@ from rich.markup import escape
 from alignment.config.documents import read_document
 from alignment.config.loading import check_recipe
 from alignment.config.pipelines import is_pipeline, load_pipeline
-from alignment.config.rules.combinations import ONE_PROCESS
 from alignment.config.schema import Recipe
 from alignment.doctor.environment import environment
 from alignment.doctor.findings import Finding
@@ -74,7 +73,7 @@ def _stages(
     made: list[str] = []
     for stage in stages:
         if stage.recipe is not None:
-            has = machine.alone if stage.recipe.stage in ONE_PROCESS else machine  # a pipeline launches training alone
+            has = machine.alone if stage.recipe.STAGE.one_process else machine  # a pipeline launches training alone
             yield f"{path}: {stage.name}", stage.recipe, has, dict(before), list(made)
             before[stage.recipe.output_dir] = stage.recipe
         made += stage.outputs

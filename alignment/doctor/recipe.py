@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from alignment.config.rules.combinations import broken_under, values_of
-from alignment.config.schema import PPORecipe, Recipe
+from alignment.config.schema import Recipe
 from alignment.data.template import Template
 from alignment.doctor.findings import Finding, fault, note, ok, warning
 from alignment.doctor.rows import SAMPLE, rows
@@ -130,8 +130,8 @@ def _memory(plan: StagePlan) -> Iterator[Finding]:
         yield ok("memory", verdict(plan))
 
 
-def _batches(recipe: Recipe, plan: StagePlan) -> Iterator[Finding]:
-    if not isinstance(recipe, PPORecipe):
+def _batches(recipe: Any, plan: StagePlan) -> Iterator[Finding]:
+    if not recipe.STAGE.is_online:
         return
     try:
         UpdateShape.of(recipe, per_device_train_batch_size=plan.microbatch, world_size=plan.machine.gpus)

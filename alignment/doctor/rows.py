@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from alignment.config.schema import SFTRecipe
 from alignment.data import load_rows
 from alignment.data.answer_tokens import AnswerTokens
 from alignment.data.chat import THOUGHTS
@@ -61,7 +60,7 @@ def rows(recipe: Any, template: Template, sample: int) -> Iterator[Finding]:
     if not found:
         return
     yield from _long(recipe, [one.tokens for _, one in found], limit, of_what)
-    if isinstance(recipe, SFTRecipe):
+    if recipe.STAGE.rows == "demonstrations":
         yield _masked([one.share for _, one in found])
     yield from _round_trips(found, of_what)
 
@@ -146,9 +145,10 @@ def _long(recipe: Any, lengths: list[int], limit: int | None, of_what: str) -> I
         return
     share = over / len(lengths)
     key = "max_length" if hasattr(recipe, "max_length") else "max_prompt_length"
-    cut = "are cut" if isinstance(recipe, SFTRecipe) else "do not fit"
+    is_cut = recipe.STAGE.rows == "demonstrations"
+    cut = "are cut" if is_cut else "do not fit"
     said = f"{share:.0%} {cut} at {limit} tokens; {found}"
-    if isinstance(recipe, SFTRecipe) or recipe.on_bad_row == "skip":
+    if is_cut or recipe.on_bad_row == "skip":
         yield (warning if share > MANY else note)("lengths", said, f"raise {key}, or shorten the rows")
     else:
         yield fault("lengths", said, f"raise {key}, shorten the rows, or set on_bad_row: skip")

@@ -12,7 +12,7 @@ from pathlib import Path
 from alignment.config.documents import read_document
 from alignment.config.loading import check_recipe
 from alignment.config.pipelines import Pipeline, is_pipeline, load_pipeline
-from alignment.config.rules.combinations import ONE_PROCESS, broken_under, values_of
+from alignment.config.rules.combinations import broken_under, values_of
 from alignment.config.schema import Recipe
 from alignment.config.secrets import refuse_keys_in_words
 from alignment.errors import RecipeError
@@ -205,7 +205,7 @@ def _faults_of_container(wanted: Wanted) -> list[str]:
 
 
 def _faults_of_stage(wanted: Wanted, recipe: Recipe) -> list[str]:
-    if recipe.stage in ONE_PROCESS and wanted.nodes * wanted.gpus > 1:
+    if recipe.STAGE.one_process and wanted.nodes * wanted.gpus > 1:
         return [f"stage {recipe.stage} runs in one process; launch it with --nodes 1 --gpus 1"]
     return []
 
@@ -216,7 +216,7 @@ def _faults_of_strategy(wanted: Wanted, recipes: list[Recipe]) -> list[str]:
     return [
         f"{recipe.source or recipe.stage}: {one.what.replace('`', '')}: {one.reason}; {one.remedy}"
         for recipe in recipes
-        if recipe.stage not in ONE_PROCESS
+        if not recipe.STAGE.one_process
         for one in broken_under(recipe.stage, values_of(recipe), strategy, gpu=gpu)
     ]
 

@@ -16,7 +16,6 @@ from typing import Any, Literal
 from rich.console import Console
 
 from alignment.config.pipelines import Pipeline, Stage, load_pipeline
-from alignment.config.schema import EvaluateRecipe, RewardRecipe
 from alignment.config.secrets import refuse_keys_in_words
 from alignment.errors import AlignmentError, RecipeError
 from alignment.manifest import MANIFEST, read_manifest, stores_with_calls
@@ -185,13 +184,15 @@ class _Runner:
         accuracies: dict[str, float] = {}  # by the reward model's folder
         scorer: str | None = None
         for stage in self.pipeline.stages:
-            if isinstance(stage.recipe, RewardRecipe):
+            if stage.recipe is None:
+                continue
+            if stage.recipe.STAGE.makes == "reward_model":
                 found = read_manifest(stage.outputs[0]).get("results", {})
                 accuracies |= {os.path.normpath(stage.outputs[0]): found[key] for key in found if key == ACCURACY}
-            elif isinstance(stage.recipe, EvaluateRecipe):
+            elif stage.recipe.STAGE.makes == "results":
                 file = Path(stage.outputs[0]) / "results.json"
                 results = read_json_object(file)
-                scorer = stage.recipe.reward_model_path
+                scorer = getattr(stage.recipe, "reward_model_path", None)
         if accuracies:
             chosen = accuracies.get(os.path.normpath(scorer or ""), next(iter(accuracies.values())))
             results.setdefault(ACCURACY, chosen)
@@ -260,7 +261,7 @@ class _Runner:
             return module_command(arguments)
         if action == "run" and (Path(stage.outputs[0]) / MANIFEST).is_file():
             arguments += ["--overwrite", "true"]
-        if not stage.recipe.TRAINER_CONFIG:
+        if stage.recipe.STAGE.one_process:
             return module_command(arguments)
         return module_command(arguments, launch=self.launch, accelerate=self.pipeline.accelerate_config)
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from alignment.config.schema import PPORecipe, Recipe
+from alignment.config.schema import PolicyGradientRecipe, Recipe
 from alignment.planner.machine import GIB, STRATEGIES, Machine
 from alignment.planner.memory import StagePlan, plan_stage
 
@@ -73,7 +73,7 @@ def _ideas(plan: StagePlan) -> Iterator[Idea]:
         yield _keys(plan, "about a third more time", gradient_checkpointing=True)
     if trains and plan.microbatch > 1:
         half = {"per_device_train_batch_size": plan.microbatch // 2}
-        if not isinstance(recipe, PPORecipe):  # it follows from PPO's own keys
+        if not isinstance(recipe, PolicyGradientRecipe):  # it follows from PPO's own keys
             half["gradient_accumulation_steps"] = 2 * int(recipe.library.get("gradient_accumulation_steps", 1))
         yield _keys(plan, "the same gradient in more turns", **half)
     if adapter and not getattr(recipe, "load_in_4bit", True):
@@ -146,7 +146,7 @@ def _microbatches(plan: StagePlan) -> list[dict[str, int]]:
     recipe = plan.recipe
     if not plan.trainable:
         return [{"per_device_eval_batch_size": 2**power} for power in range(11)]
-    if isinstance(recipe, PPORecipe):
+    if isinstance(recipe, PolicyGradientRecipe):
         rows = recipe.rollout_batch_size // (recipe.num_mini_batches * plan.machine.gpus)
         return [{"per_device_train_batch_size": size} for size in _divisors(rows)]
     rows = plan.microbatch * int(recipe.library.get("gradient_accumulation_steps", 1))

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from alignment.config.documents import read_document
-from alignment.config.schema import EvaluateRecipe, LabelRecipe, PPORecipe, Recipe
+from alignment.config.schema import PolicyGradientRecipe, Recipe
 from alignment.config.schema.judges import JudgeEntry, PricesEntry
 from alignment.errors import RecipeError
 from alignment.planner.rows import pairs_of
@@ -48,9 +48,9 @@ def calls_of(recipe: Recipe, rows: int, lengths: Lengths) -> Calls | None:
     return sum(found[1:], found[0]) if found else None
 
 
-def _asked(recipe: Recipe, rows: int) -> Iterator[tuple[JudgeEntry, int, int]]:
+def _asked(recipe: Any, rows: int) -> Iterator[tuple[JudgeEntry, int, int]]:
     """Each judge, a jury's members apart, with its questions' number and the answers in one."""
-    if isinstance(recipe, LabelRecipe):
+    if recipe.STAGE.makes == "labels":
         answers, judge = recipe.num_generations, recipe.judge
         ways = {
             "pairwise": (2 * rows * pairs_of(recipe), 2),
@@ -60,12 +60,12 @@ def _asked(recipe: Recipe, rows: int) -> Iterator[tuple[JudgeEntry, int, int]]:
         number, shown = ways[judge.asks]
         for member in judge.members or [judge]:
             yield member, number * judge.samples, shown
-    elif isinstance(recipe, EvaluateRecipe):
+    elif recipe.STAGE.makes == "results":
         pairs = rows * recipe.num_generations * len(recipe.candidates)
         for judge in recipe.judges:
             for member in judge.members or [judge]:
                 yield member, 2 * pairs, 2
-    elif isinstance(recipe, PPORecipe):
+    elif isinstance(recipe, PolicyGradientRecipe):
         asked = [(entry, 1) for entry in recipe.scorers]
         asked += [(entry, recipe.watch_interval) for entry in recipe.watch_scorers]
         for entry, every in asked:

@@ -10,7 +10,7 @@ what it waits for (Pope et al., https://arxiv.org/abs/2211.05102, section 2).
 import math
 from dataclasses import dataclass
 
-from alignment.config.schema import DPORecipe, EvaluateRecipe, LabelRecipe, PPORecipe
+from alignment.config.schema import PolicyGradientRecipe
 from alignment.planner.calls import Calls, calls_of
 from alignment.planner.memory import StagePlan
 
@@ -37,13 +37,13 @@ class Time:
 def time_of(plan: StagePlan, rows: int | None) -> Time:
     """Work out a stage's time; `rows`: demonstrations, prompts or pairs in its data, None where unknown."""
     recipe = plan.recipe
-    if isinstance(recipe, PPORecipe):
+    if isinstance(recipe, PolicyGradientRecipe):
         return _ppo(plan, recipe)
     if rows is None:
         return Time.unknown()
-    if isinstance(recipe, LabelRecipe | EvaluateRecipe):
-        policies = 1 + len(recipe.candidates) if isinstance(recipe, EvaluateRecipe) else 1
-        answers = rows * recipe.num_generations * policies
+    if not recipe.STAGE.trains:
+        policies = 1 + len(getattr(recipe, "candidates", ()))
+        answers = rows * getattr(recipe, "num_generations", 1) * policies
         tokens, hours = _sampling(plan, answers)
         flops = 2.0 * _weights(plan) * answers * plan.lengths.whole
         return Time(rows, None, tokens, flops, hours, calls_of(recipe, rows, plan.lengths))
@@ -54,12 +54,12 @@ def time_of(plan: StagePlan, rows: int | None) -> Time:
     steps = limit if limit > 0 else math.ceil(epochs * -(-rows // batch))  # as transformers: an epoch's last is short
     seen = steps * batch if limit > 0 else min(steps * batch, math.ceil(epochs * rows))
     tokens = seen * plan.sequences * plan.lengths.whole
-    extra = 2.0 if isinstance(recipe, DPORecipe) else 0.0  # the reference's pass
+    extra = 2.0 if recipe.STAGE.reference else 0.0  # the reference's pass
     flops = tokens * (_training(plan) + extra * _weights(plan))
     return Time(rows, steps, tokens, flops, _hours(plan, flops))
 
 
-def _ppo(plan: StagePlan, recipe: PPORecipe) -> Time:
+def _ppo(plan: StagePlan, recipe: PolicyGradientRecipe) -> Time:
     answers = recipe.total_episodes
     sampled, hours = _sampling(plan, answers)
     read = answers * plan.lengths.whole

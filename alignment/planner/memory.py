@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
-from alignment.config.schema import DPORecipe, EvaluateRecipe, LabelRecipe, PPORecipe, Recipe, RewardRecipe, SFTRecipe
+from alignment.config.schema import PolicyGradientRecipe, Recipe, TrainingRecipe
 from alignment.errors import RecipeError
 from alignment.planner import skeleton
 from alignment.planner.machine import CUDA_CONTEXT, SLACK, Machine
@@ -21,7 +21,6 @@ from alignment.planner.weights import Held, disk_buffers, held, states, total_by
 DEEP = 6  # layers above which two shallow models stand for the deep one, where its layers are alike
 SHALLOW = (2, 3)
 TRACED_TOKENS = 2**18  # of a microbatch; from there on activations grow evenly with its rows
-TrainRecipe = SFTRecipe | RewardRecipe | DPORecipe | PPORecipe
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,17 +82,17 @@ def plan_stage(recipe: Recipe, machine: Machine, planned: Mapping[str, Recipe] |
     Raises: ModelError where a model's configuration cannot be had, RecipeError where the stage loads none.
     """
     known = dict(planned or {})
-    if isinstance(recipe, LabelRecipe | EvaluateRecipe) and recipe.model_name_or_path:
-        return _plan_sampling(recipe, machine.alone, known)
-    if not isinstance(recipe, TrainRecipe):
+    if isinstance(recipe, TrainingRecipe):
+        return _Training(recipe, machine, known).plan()
+    if not getattr(recipe, "model_name_or_path", "") or not recipe.STAGE.samples:
         raise RecipeError([f"stage {recipe.stage} loads no model that could be planned for"])
-    return _Training(recipe, machine, known).plan()
+    return _plan_sampling(recipe, machine.alone, known)
 
 
 class _Training:
     """One training stage on one machine."""
 
-    def __init__(self, recipe: TrainRecipe, machine: Machine, known: Mapping[str, Recipe]) -> None:
+    def __init__(self, recipe: TrainingRecipe, machine: Machine, known: Mapping[str, Recipe]) -> None:
         self.recipe, self.machine, self.known = recipe, machine, known
         self.blueprint = blueprint(recipe.model_name_or_path, known, revision=recipe.model_revision)
         self.settings = Settings.of(recipe, machine, answers=answers_of(known))
@@ -109,7 +108,9 @@ class _Training:
         standing = {**found.standing(), **_context(self.machine)}
         device, host = states(found, self.machine, self.settings.optim)
         phases = [self._step(standing, device), Phase("optimizer step", {**standing, **device, **self._copies(found)})]
-        if isinstance(self.recipe, PPORecipe):
+        together = 1
+        if isinstance(self.recipe, PolicyGradientRecipe):
+            together = _together(self.recipe, self.machine)
             without = {**standing, **{name: size for name, size in device.items() if name != "gradients"}}
             phases = [self._sampling(self.recipe, found, without), self._scoring(self.recipe, without), *phases]
         weights = [parameter for name, parameter in model.named_parameters() if "lora_" not in name]
@@ -126,16 +127,16 @@ class _Training:
             parameters=sum(weight.numel() for weight in weights),
             trainable=sum(weight.numel() for weight in found.trainable),
             weight_bytes=total_bytes(weights),
-            sampled_together=_together(self.recipe, self.machine) if isinstance(self.recipe, PPORecipe) else 1,
+            sampled_together=together,
             checkpointing=self.settings.checkpointing,
             config=self.blueprint.config.get_text_config(),
             assumption=self.assumption,
         )
 
     def _add_reference(self, found: Held) -> None:
-        """Count DPO's reference where it is a model of its own."""
+        """Count the reference where it is a model of its own."""
         recipe = self.recipe
-        if not isinstance(recipe, DPORecipe) or recipe.peft_method != "full":
+        if not recipe.STAGE.reference or recipe.peft_method != "full":
             return
         if not recipe.library.get("precompute_ref_log_probs"):
             own = skeleton.bare(AutoModelForCausalLM, self.blueprint, recipe, full=False, gpu=self.machine.gpu)
@@ -173,7 +174,7 @@ class _Training:
             return {}
         return {"temporaries": total_bytes(found.trainable) // self.machine.shards.optimizer}
 
-    def _sampling(self, recipe: PPORecipe, found: Held, standing: dict[str, int]) -> Phase:
+    def _sampling(self, recipe: PolicyGradientRecipe, found: Held, standing: dict[str, int]) -> Phase:
         whole = {}
         if self.machine.shards.weights > 1 and recipe.ds3_gather_for_generation:
             shards = self.machine.shards.weights
@@ -183,7 +184,7 @@ class _Training:
         moving = sampling_bytes(self.blueprint, recipe, rows, self.lengths, gpu=self.machine.gpu)
         return Phase("sampling", {**standing, **whole, **moving})
 
-    def _scoring(self, recipe: PPORecipe, standing: dict[str, int]) -> Phase:
+    def _scoring(self, recipe: PolicyGradientRecipe, standing: dict[str, int]) -> Phase:
         """The forward pass of policy and value without gradient; reference and reward need no more memory."""
         score = scoring_pass(recipe, self.lengths)
         traced = self._trace_rows(score, self.settings.microbatch, grad=False)
@@ -223,12 +224,11 @@ class _Training:
 
 
 def _builder(
-    recipe: TrainRecipe, plan: Blueprint, known: Mapping[str, Recipe], *, gpu: bool
+    recipe: TrainingRecipe, plan: Blueprint, known: Mapping[str, Recipe], *, gpu: bool
 ) -> Callable[[int | None], nn.Module]:
     """Return what makes the stage's model with some of its layers, None for all."""
-    if not isinstance(recipe, PPORecipe):
-        task = "SEQ_CLS" if isinstance(recipe, RewardRecipe) else "CAUSAL_LM"
-        return lambda depth: skeleton.policy(plan.of_depth(depth), recipe, gpu=gpu, task=task)
+    if not isinstance(recipe, PolicyGradientRecipe):
+        return lambda depth: skeleton.policy(plan.of_depth(depth), recipe, gpu=gpu, task=recipe.STAGE.task)
     rewards = [found.adapter for found in _reward_models(recipe, known) if found.adapter and found.lies_on(plan)]
     value: Blueprint | None = None
     if recipe.uses_value and recipe.value_model == "model" and recipe.value_model_path:
@@ -240,7 +240,7 @@ def _builder(
 
 def _reward_models(recipe: Recipe, known: Mapping[str, Recipe]) -> list[Blueprint]:
     """The reward models that score for PPO in this process."""
-    if not isinstance(recipe, PPORecipe):
+    if not isinstance(recipe, PolicyGradientRecipe):
         return []
     paths = [recipe.reward_model_path, *(entry.model_name_or_path for entry in recipe.scorers)]
     paths += [path for entry in recipe.scorers for path in entry.reward_models]
@@ -251,7 +251,7 @@ def _context(machine: Machine) -> dict[str, int]:
     return {"CUDA context": CUDA_CONTEXT} if machine.gpu else {}
 
 
-def _together(recipe: PPORecipe, machine: Machine) -> int:
+def _together(recipe: PolicyGradientRecipe, machine: Machine) -> int:
     """Answers that one process samples at a time."""
     return min(recipe.rollout_eval_batch_size, -(-recipe.rollout_batch_size // machine.gpus))
 
@@ -269,7 +269,7 @@ def sampling_bytes(plan: Blueprint, keys: Any, rows: int, lengths: Lengths, *, g
     return {"KV cache": rows * layer * (plan.layers + 1), "logits": 3 * 4 * rows * vocabulary}
 
 
-def _plan_sampling(recipe: LabelRecipe | EvaluateRecipe, machine: Machine, known: Mapping[str, Recipe]) -> StagePlan:
+def _plan_sampling(recipe: Any, machine: Machine, known: Mapping[str, Recipe]) -> StagePlan:
     """A stage that samples and trains nothing."""
     plan = blueprint(recipe.model_name_or_path, known, revision=recipe.model_revision)
     model = skeleton.bare(AutoModelForCausalLM, plan, recipe, full=False, gpu=machine.gpu)

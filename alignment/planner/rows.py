@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from alignment.config.schema import DPORecipe, LabelRecipe, Recipe
+from alignment.config.schema import Recipe
 from alignment.data import load_rows
 from alignment.errors import AlignmentError
 
@@ -23,9 +23,9 @@ def rows_of(recipe: Recipe, before: Mapping[str, Recipe]) -> int | None:
     return None if found is None else max(1, round(found * (1.0 - held_out)))
 
 
-def pairs_of(recipe: LabelRecipe) -> int:
-    """Pairs of answers that are compared for one prompt."""
-    every = recipe.num_generations * (recipe.num_generations - 1) // 2
+def pairs_of(recipe: Any) -> int:
+    """Pairs of answers that labelling compares for one prompt."""
+    every: int = recipe.num_generations * (recipe.num_generations - 1) // 2
     return min(recipe.pairs_per_prompt or every, every)
 
 
@@ -34,7 +34,7 @@ def _read(recipe: Recipe, before: Mapping[str, Recipe]) -> int | None:
     if entries and all(Path(entry.path).exists() for entry in entries):
         return _counted(recipe)
     limit = getattr(recipe, "max_samples", None)
-    parts = [_most(entry, before, isinstance(recipe, DPORecipe)) for entry in entries]
+    parts = [_most(entry, before, _trains_pairs(recipe)) for entry in entries]
     known = [part for part in parts if part is not None]
     if len(known) < len(parts) or not parts:
         return limit
@@ -46,13 +46,18 @@ def _counted(recipe: Recipe) -> int | None:
         rows = load_rows(recipe, on_bad_row="skip").rows
     except AlignmentError:
         return None
-    return sum(len(row.pairs) for row in rows) if isinstance(recipe, DPORecipe) else len(rows)
+    return sum(len(row.pairs) for row in rows) if _trains_pairs(recipe) else len(rows)
+
+
+def _trains_pairs(recipe: Recipe) -> bool:
+    """Whether a row that is trained is one pair of a ranking, not all its answers."""
+    return recipe.STAGE.rows == "rankings" and recipe.STAGE.sequences == 2
 
 
 def _most(entry: Any, before: Mapping[str, Recipe], pairs: bool) -> int | None:
     """The most rows that one entry of a mixture can give: of a slice, or of the label stage that writes it."""
     for folder, other in before.items():
-        if isinstance(other, LabelRecipe) and Path(folder) in (Path(entry.path), *Path(entry.path).parents):
+        if other.STAGE.makes == "labels" and Path(folder) in (Path(entry.path), *Path(entry.path).parents):
             prompts = _read(other, before)
             return None if prompts is None else prompts * (pairs_of(other) if pairs else 1)
     sliced = SLICE.fullmatch(entry.split)

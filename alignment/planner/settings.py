@@ -1,12 +1,12 @@
 """What a stage's trainer will be told, and how long the sequences are that it sees."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from alignment.config.schema import DPORecipe, LabelRecipe, PPORecipe, Recipe, RewardRecipe
+from alignment.config.schema import PolicyGradientRecipe, Recipe
 from alignment.planner.machine import Machine
 from alignment.planner.skeleton import Blueprint
 
@@ -45,11 +45,11 @@ class Settings:
         mixed = bool(given.get("fp16")) or bool(given.get("bf16", machine.gpu))
         microbatch = int(given.get("per_device_train_batch_size", 8))
         accumulation = int(given.get("gradient_accumulation_steps", 1))
-        if isinstance(recipe, PPORecipe):
+        if isinstance(recipe, PolicyGradientRecipe):
             accumulation = max(1, recipe.rollout_batch_size // (recipe.num_mini_batches * machine.gpus) // microbatch)
         return cls(
             microbatch=microbatch,
-            sequences={RewardRecipe: answers, DPORecipe: 2}.get(type(recipe), 1),
+            sequences=recipe.STAGE.sequences or answers,
             accumulation=accumulation,
             checkpointing=bool(given.get("gradient_checkpointing", machine.gpu)),
             autocast=half if mixed else None,
@@ -59,7 +59,8 @@ class Settings:
 
 def answers_of(known: Mapping[str, Recipe]) -> int:
     """How many answers a prompt has in reward training: as the label stage before it samples, else two."""
-    return next((recipe.num_generations for recipe in known.values() if isinstance(recipe, LabelRecipe)), 2)
+    labelling: Iterator[Any] = (recipe for recipe in known.values() if recipe.STAGE.makes == "labels")
+    return next((recipe.num_generations for recipe in labelling), 2)
 
 
 def lengths_of(recipe: Any, plan: Blueprint) -> tuple[Lengths, str]:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformers import AttentionInterface, AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-from alignment.config.schema import DPORecipe, ModelKeys, PPORecipe, Recipe, RewardRecipe, SFTRecipe
+from alignment.config.schema import ModelKeys, PolicyGradientRecipe, Recipe, TrainingRecipe
 from alignment.errors import ModelError, first_line
 from alignment.hub import local, reach, why_not_on_hub
 from alignment.ops.logits import LogitRule
@@ -30,7 +30,6 @@ NF4_BLOCK, NESTED_BLOCK = 64, 256  # weights that share a constant; constants th
 UNMASKED = "sdpa_unmasked"
 CLASSIFIER_HEADS = ("classifier", "score")  # PEFT saves both names with every sequence classifier, whichever it has
 NF4_TABLE, NESTED_TABLE = 4 * 16, 4 * 256 + 4  # bytes a matrix: tables of values, and the constants' mean
-TRAINED = (SFTRecipe, RewardRecipe, DPORecipe, PPORecipe)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,12 +79,11 @@ def blueprint(path: str, planned: Mapping[str, Recipe], *, revision: str = "main
     Raises: ModelError where there is no configuration.
     """
     recipe = planned.get(_place(path))
-    if recipe is not None and isinstance(recipe, TRAINED):
+    if recipe is not None and isinstance(recipe, TrainingRecipe):
         below = blueprint(recipe.model_name_or_path, planned, revision=recipe.model_revision)
         if recipe.peft_method == "full":
             return replace(below, adapter=None)
-        kind = "SEQ_CLS" if isinstance(recipe, RewardRecipe) else "CAUSAL_LM"
-        return replace(below, adapter=below.adapter or adapter_config(recipe, task=kind))
+        return replace(below, adapter=below.adapter or adapter_config(recipe, task=recipe.STAGE.task))
     folder = Path(path).expanduser()
     if (folder / ADAPTER_CONFIG).is_file():
         config = read_adapter_config(folder)
@@ -223,7 +221,7 @@ def policy(plan: Blueprint, keys: Any, *, gpu: bool, task: str = "CAUSAL_LM") ->
 
 
 def roles(
-    plan: Blueprint, recipe: PPORecipe, rewards: list[LoraConfig], value: Blueprint | None, *, gpu: bool
+    plan: Blueprint, recipe: PolicyGradientRecipe, rewards: list[LoraConfig], value: Blueprint | None, *, gpu: bool
 ) -> Roles:
     """PPO's roles on one base, as `alignment.policy.load_roles` puts them there."""
     full = recipe.peft_method == "full"

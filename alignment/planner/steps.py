@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from trl.trainer.utils import add_fused_lm_head
 
-from alignment.config.schema import DPORecipe, PPORecipe, Recipe, RewardRecipe, SFTRecipe
+from alignment.config.schema import PolicyGradientRecipe, Recipe
 from alignment.planner.settings import Lengths
 from alignment.policy.checkpointing import checkpoint_layers
 from alignment.policy.roles import Roles
@@ -18,10 +18,8 @@ Step = Callable[[Any, int], Tensor]  # model, sequences → loss
 def prepare(model: Any, recipe: Recipe, *, checkpointing: bool) -> None:
     """Do to a model what its trainer does before the first step."""
     inner: Any = model.get_base_model() if hasattr(model, "get_base_model") else model
-    if isinstance(recipe, SFTRecipe):
-        add_fused_lm_head(inner, outputs=("log_probs", "entropy", "is_top1"))
-    if isinstance(recipe, DPORecipe):
-        add_fused_lm_head(inner, outputs=("log_probs", "mean_logits", "entropy", "is_top1"))
+    if recipe.STAGE.fused_outputs:
+        add_fused_lm_head(inner, outputs=recipe.STAGE.fused_outputs)
     model.train()
     if not checkpointing:
         return
@@ -34,7 +32,7 @@ def prepare(model: Any, recipe: Recipe, *, checkpointing: bool) -> None:
 def training_step(recipe: Recipe, lengths: Lengths) -> Step:
     """Return the forward pass of a stage's microbatch, the number of sequences left open."""
     time = lengths.whole
-    if isinstance(recipe, PPORecipe):
+    if isinstance(recipe, PolicyGradientRecipe):
 
         def ppo(roles: Any, rows: int) -> Tensor:
             ids, mask = _ids(rows, time), torch.zeros(rows, time, dtype=torch.bool)
@@ -43,7 +41,7 @@ def training_step(recipe: Recipe, lengths: Lengths) -> Step:
             return loss if values is None else loss + (values * values).sum()
 
         return ppo
-    if isinstance(recipe, RewardRecipe):
+    if recipe.STAGE.task == "SEQ_CLS":
 
         def reward(model: Any, rows: int) -> Tensor:
             scores = model(input_ids=_ids(rows, time), attention_mask=_mask(rows, time), use_cache=False).logits
@@ -54,14 +52,15 @@ def training_step(recipe: Recipe, lengths: Lengths) -> Step:
 
     def language_model(model: Any, rows: int) -> Tensor:
         ids = _ids(rows, time)
-        out = model(input_ids=ids, attention_mask=_mask(rows, time), labels=ids, fused_lm_head=True, use_cache=False)
-        loss: Tensor = -out.log_probs.sum()
+        options = {"fused_lm_head": True} if recipe.STAGE.fused_outputs else {}
+        out = model(input_ids=ids, attention_mask=_mask(rows, time), labels=ids, use_cache=False, **options)
+        loss: Tensor = -out.log_probs.sum() if recipe.STAGE.fused_outputs else out.loss
         return loss
 
     return language_model
 
 
-def scoring_pass(recipe: PPORecipe, lengths: Lengths) -> Step:
+def scoring_pass(recipe: PolicyGradientRecipe, lengths: Lengths) -> Step:
     """Return the forward pass of policy and value on sampled answers."""
 
     def score(roles: Any, rows: int) -> Tensor:

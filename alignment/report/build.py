@@ -52,7 +52,7 @@ def render(found: Runs) -> str:
         problems=found.problems,
         evaluations=evaluations,
         labels_accuracy=[
-            track for run in found.runs if run.stage == "reward" for track in reward_accuracy(run, found.runs)
+            track for run in found.runs if run.makes == "reward_model" for track in reward_accuracy(run, found.runs)
         ],
         stages=stage_views(found.runs, tones),
         examples=_examples(found, evaluations),

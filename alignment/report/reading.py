@@ -7,12 +7,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from alignment.config.schema import STAGES, Stage
 from alignment.errors import AlignmentError, JsonError
 from alignment.json_lines import split
+from alignment.stages import NAMES
 from alignment.strict_json import OURS, parse
 
 MARKS = ("manifest.json", "metrics.jsonl", "results.json")  # any of these makes a folder a run
-ORDER = ("prepare", "data", "sft", "label", "reward", "dpo", "ppo", "evaluate")
+ORDER = ("prepare", "data", *NAMES)
 
 
 @dataclass
@@ -31,6 +33,16 @@ class Run:
     seconds: float | None = None
     status: str = "unknown"  # finished, running, failed, unknown
     problems: list[str] = field(default_factory=list)
+
+    @property
+    def about(self) -> Stage | None:
+        """What its stage states about itself; None of a stage that this release does not have."""
+        return STAGES[self.stage].STAGE if self.stage in STAGES else None
+
+    @property
+    def makes(self) -> str:
+        """What its stage makes."""
+        return self.about.makes if self.about is not None else ""
 
 
 @dataclass
@@ -122,7 +134,7 @@ def _read_run(folder: Path, stage: dict[str, Any]) -> Run:
     )
     run.seconds = _seconds(stage, manifest)
     run.status = str(stage.get("status") or manifest.get("status") or "unknown")
-    if run.stage == "evaluate" and not run.results and run.status == "finished":
+    if run.makes == "results" and not run.results and run.status == "finished":
         problems.append("results.json is missing")
     return run
 

@@ -13,14 +13,6 @@ from alignment.report.previews import Kept, kept_row
 from alignment.report.reading import Run
 from alignment.report.wording import duration, percent
 
-TITLES = {
-    "sft": "Supervised fine-tuning",
-    "label": "Sampling and judging",
-    "reward": "Reward model",
-    "dpo": "DPO",
-    "ppo": "PPO",
-    "evaluate": "Evaluation",
-}
 SHORT_HASH = 12
 
 
@@ -56,8 +48,8 @@ def stage_views(runs: Sequence[Run], tones: dict[str, str]) -> list[StageView]:
         main, more, single = charts_of(run.metrics)
         view = StageView(
             name=run.name,
-            title=TITLES.get(run.stage, run.stage),
-            tone=tones.get(run.name, "reward" if run.stage == "reward" else "other"),
+            title=run.about.title if run.about else run.stage,
+            tone=tones.get(run.name, "reward" if run.makes == "reward_model" else "other"),
             status=run.status,
             model=" + ".join(_place(path, runs) for path in _models(_recipe(run))),
             data=", ".join(dict.fromkeys(_place(path, runs) for path in paths_of(run, "datasets"))),
@@ -71,9 +63,9 @@ def stage_views(runs: Sequence[Run], tones: dict[str, str]) -> list[StageView]:
             problems=run.problems + not_finite(run.metrics),
             kept=kept_row(run.manifest),
         )
-        if run.stage == "ppo" and is_ppo_log(run.metrics):
-            view.findings = findings(run.metrics, watching(runs, run, judges))
-        if run.stage == "ppo":
+        if run.about is not None and run.about.is_online:
+            if is_ppo_log(run.metrics):
+                view.findings = findings(run.metrics, watching(runs, run, judges))
             view.gaps = gaps(run.metrics)
         if run.status in ("failed", "interrupted", "running"):
             view.problems.insert(0, {"running": "it has not finished"}.get(run.status, f"it {_ended(run.status)}"))
@@ -83,9 +75,9 @@ def stage_views(runs: Sequence[Run], tones: dict[str, str]) -> list[StageView]:
 
 def training_judges(runs: Sequence[Run]) -> list[str]:
     """Names of the judges whose labels a stage on this page trained on; of every labelling stage where none trained."""
-    trained = [run for run in runs if run.stage in ("sft", "reward", "dpo", "ppo")]
+    trained = [run for run in runs if run.about is not None and run.about.trains]
     read = [run_of(path, runs) for other in trained for path in paths_of(other, "datasets")]
-    labelled = [run for run in runs if run.stage == "label" and (run in read or not trained)]
+    labelled = [run for run in runs if run.makes == "labels" and (run in read or not trained)]
     return [name for run in labelled for name in judge_names(run)]
 
 
@@ -169,7 +161,7 @@ def _facts(run: Run, single: dict[str, float]) -> list[tuple[str, str]]:
     versions = manifest.get("versions")
     if isinstance(versions, dict):
         facts.append(("versions", ", ".join(f"{name} {version}" for name, version in versions.items())))
-    if run.stage != "evaluate":
+    if run.makes != "results":
         facts += _flat("result", manifest.get("results"))
     told = {"preview", "stage", "status", "recipe", "seed", "command", "started", "finished", "versions", "results"}
     for key, value in manifest.items():

@@ -4,12 +4,7 @@ from typing import Any
 
 from alignment.config.schema import Recipe
 
-LOADING = {
-    "reward": "AutoModelForSequenceClassification",
-    "sft": "AutoModelForCausalLM",
-    "dpo": "AutoModelForCausalLM",
-    "ppo": "AutoModelForCausalLM",
-}
+LOADING = {"SEQ_CLS": "AutoModelForSequenceClassification", "CAUSAL_LM": "AutoModelForCausalLM"}
 
 
 def model_card(recipe: Recipe, manifest: dict[str, Any]) -> str:
@@ -34,12 +29,12 @@ def model_card(recipe: Recipe, manifest: dict[str, Any]) -> str:
             lines += [f"`{key}`:", "", f"| {' | '.join(bins[0])} |", "|---" * len(bins[0]) + "|"]
             lines += ["| " + " | ".join(f"{value:.4g}" for value in row.values()) + " |" for row in bins]
             lines += [""]
-    loader = LOADING.get(recipe.stage)
+    loader = LOADING[recipe.STAGE.task] if recipe.STAGE.trains else None
     if manifest.get("members"):
         lines += [f"An ensemble of {', '.join(f'`{name}`' for name in manifest['members'])}; each is a model.", ""]
     elif loader:
         # An adapter keeps neither the number of outputs nor the padding token of the classifier it lies on.
-        head = ", num_labels=1, pad_token_id=tokenizer.pad_token_id" if recipe.stage == "reward" else ""
+        head = ", num_labels=1, pad_token_id=tokenizer.pad_token_id" if recipe.STAGE.task == "SEQ_CLS" else ""
         lines += [
             "```python",
             f"from transformers import AutoTokenizer, {loader}",

@@ -255,7 +255,7 @@ class RunDirectory:
                 f"recipe back to go on with it, or {how_anew(self.path)}."
             )
         reason = None
-        if self.recipe.TRAINER_CONFIG:
+        if self.recipe.STAGE.trains:
             reason = self.launch.why_it_cannot_follow(*self._before(manifest), resolved_recipe(self.recipe))
         if reason:
             raise AlignmentError(
@@ -276,7 +276,7 @@ class RunDirectory:
         launch, before = self._before(manifest)
         now = resolved_recipe(self.recipe)
         free = NOT_IDENTITY | RECHECKED
-        if self.recipe.stage != "ppo" and launch.rows(before) == self.launch.rows(now):
+        if not self.recipe.STAGE.is_online and launch.rows(before) == self.launch.rows(now):
             free |= BATCH_KEYS  # the same rows in the same steps
         return list(differences(before, now, free=free))
 

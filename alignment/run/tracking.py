@@ -21,7 +21,7 @@ INIT_SECONDS, FINISH_SECONDS, UPLOAD_SECONDS = 30.0, 60.0, 3600.0  # W&B's own l
 ANSWER_SECONDS = 30.0  # for what W&B has no limit for
 TABLE_ROWS = 1_000
 SINGLE = ("train_runtime", "train_samples_per_second", "train_steps_per_second", "train_loss", "total_flos")
-TYPES = {"label": "dataset", "evaluate": "evaluation"}  # of what a stage makes; the others make models
+TYPES = {"labels": "dataset", "results": "evaluation"}  # of what a stage makes; all else is a model
 MADE = ("README.md", "labels.jsonl", "revisions.jsonl", "results.json", "answers.jsonl")
 WEIGHTS = ("*.safetensors", "*.json", "*.jinja", "*.txt")  # loadable as they lie
 NOT_WEIGHTS = frozenset({"manifest.json", "results.json"})
@@ -78,7 +78,7 @@ class Tracker:
         stage, results = self.recipe.stage, {**manifest.get("results", {})}
         results.pop("details", None)  # which say the same at more length
         numbers = {f"{stage}/{key}": value for key, value in _flat(results).items() if isinstance(value, int | float)}
-        if stage in TYPES:
+        if not self.recipe.STAGE.trains:
             self._try(lambda: self.live.log(numbers))
         self._try(lambda: self.live.summary.update(numbers))
         self._try(lambda: self._made(manifest))
@@ -95,7 +95,7 @@ class Tracker:
 
         facts = {key: manifest[key] for key in ("results", "lineage", "versions") if key in manifest}
         name = manifest["wandb"]["artifact"].rpartition("/")[2].partition(":")[0]
-        artifact = wandb.Artifact(name, type=TYPES.get(self.recipe.stage, "model"), metadata=_plain(facts))
+        artifact = wandb.Artifact(name, type=TYPES.get(self.recipe.STAGE.makes, "model"), metadata=_plain(facts))
         files = {self.path / file for file in MADE}
         if self.recipe.log_model:
             files |= {file for pattern in WEIGHTS for file in self.path.glob(pattern) if file.name not in NOT_WEIGHTS}

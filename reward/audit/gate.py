@@ -217,7 +217,7 @@ def gate_of(path: Path) -> GateEntry:
     """
     from alignment.config import load_recipe
 
-    recipe = load_recipe("label", ["--config", str(path)])
+    recipe = load_recipe(LabelRecipe, ["--config", str(path)])
     gate = getattr(recipe, "gate", None)
     if not isinstance(gate, GateEntry):
         raise GateError(f"{path} has no gate: write one, gate: {{min_coverage: 0.95}} for example.")

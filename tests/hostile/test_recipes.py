@@ -21,7 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from alignment.config import check_file, load_recipe
-from alignment.config.rules.training import METRICS
+from alignment.config.schema import STAGES
 from alignment.errors import AlignmentError, Done, RecipeError
 from alignment.launch.request import Wanted, checked
 from alignment.train.trial import require_accepted
@@ -320,10 +320,10 @@ def test_every_verb_refuses_in_lines(tmp_path, verb, name):
     assert json.dumps(said)
 
 
-@pytest.mark.parametrize("stage", list(METRICS))
+@pytest.mark.parametrize("stage", [name for name, cls in STAGES.items() if cls.STAGE.metrics])
 def test_the_metrics_that_may_find_the_best_model_are_those_of_an_evaluation(world, tmp_path, stage):
     keys = {"max_steps": 2, "test_split_size": 0.4, "eval_strategy": "steps", "eval_steps": 2}
     importlib.import_module(f"recipes.{stage}").main(write_recipe(world, stage, tmp_path / "out", **keys))
     rows = [json.loads(line) for line in (tmp_path / "out" / "metrics.jsonl").read_text().split("\n") if line]
     measured = {key.removeprefix("eval_") for row in rows for key in row if key.startswith("eval_")}
-    assert measured == set(METRICS[stage])
+    assert measured == set(STAGES[stage].STAGE.metrics)

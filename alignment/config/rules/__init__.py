@@ -10,6 +10,7 @@ from alignment.config.rules.named_files import json_files
 from alignment.config.rules.ppo import PPO_RULES
 from alignment.config.rules.shared import SHARED_RULES
 from alignment.config.rules.training import TRAINING_RULES
+from alignment.config.schema import PolicyGradientRecipe
 
 RULES: list[Rule] = [json_files, *TRAINING_RULES, *SHARED_RULES, judges, *LABEL_RULES]
 
@@ -17,7 +18,7 @@ RULES: list[Rule] = [json_files, *TRAINING_RULES, *SHARED_RULES, judges, *LABEL_
 def broken_rules(keys: Keys) -> list[Fault]:
     """Return what the rules find, leaving out those that touch a key already at fault."""
     found: list[Fault] = []
-    for rule in [*RULES, *(PPO_RULES if keys.stage == "ppo" else [])]:
+    for rule in [*RULES, *(PPO_RULES if issubclass(keys.cls, PolicyGradientRecipe) else [])]:
         try:
             found += list(rule(keys))
         except Unknown:

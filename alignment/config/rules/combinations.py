@@ -9,11 +9,22 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from alignment.config.schema import STAGES, Stage
+
 Get = Callable[[str], Any]  # a recipe's value by key, None where the recipe and its defaults say nothing
-ONE_PROCESS = ("label", "evaluate")
-TRAINING = ("sft", "reward", "dpo", "ppo")
 DEEPSPEED = ("zero1", "zero2", "zero3", "zero3-offload", "zero3-nvme")
 SEVERAL = ("ddp", *DEEPSPEED, "fsdp2")
+
+
+def _stages(which: Callable[[Stage], bool]) -> tuple[str, ...]:
+    return tuple(name for name, cls in STAGES.items() if which(cls.STAGE))
+
+
+ONE_PROCESS = _stages(lambda stage: stage.one_process)
+TRAINING = _stages(lambda stage: stage.trains)
+ON_DEMONSTRATIONS = _stages(lambda stage: stage.trains and stage.rows == "demonstrations")
+WITH_REFERENCE = _stages(lambda stage: stage.reference)
+ONLINE = _stages(lambda stage: stage.is_online)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +53,7 @@ COMBINATIONS = (
     Combination(
         "packing_strategy",
         "`packing` and `packing_strategy: wrapped`",
-        ("sft",),
+        ON_DEMONSTRATIONS,
         lambda get: bool(get("packing")) and get("packing_strategy") == "wrapped",
         "wrapped lets answers see other rows' text and cuts rows in two",
         "use bfd",
@@ -50,7 +61,7 @@ COMBINATIONS = (
     Combination(
         "sync_ref_model",
         "`sync_ref_model` and an adapter",
-        ("dpo",),
+        WITH_REFERENCE,
         lambda get: bool(get("sync_ref_model")) and get("peft_method") != "full",
         "an adapter's reference is no model of its own that could be moved towards the policy",
         "take it out, or use peft_method full",
@@ -58,7 +69,7 @@ COMBINATIONS = (
     Combination(
         "value_warmup_updates",
         "`value_warmup_updates`, `value_model: head` and DeepSpeed",
-        ("ppo",),
+        ONLINE,
         lambda get: bool(get("value_warmup_updates")) and get("value_model") == "head",
         "DeepSpeed keeps the gradients to itself, and warming up a head on the policy's trunk would move the policy",
         "use value_model adapter, or strategy ddp or fsdp2",
@@ -67,7 +78,7 @@ COMBINATIONS = (
     Combination(
         "lora_modules_to_save",
         "`lora_modules_to_save` and weights in shards (ZeRO-3, FSDP2)",
-        ("dpo",),
+        WITH_REFERENCE,
         lambda get: bool(get("lora_modules_to_save")) and get("peft_method") != "full",
         "the reference has copies of these modules that do not train: DeepSpeed leaves them out of what is saved, "
         "where PEFT looks for them, and FSDP2 gives the trained ones gradients in another dtype",

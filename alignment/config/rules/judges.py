@@ -50,7 +50,7 @@ def judges(keys: Keys) -> Iterator[Fault]:
         if name in names:
             yield at, f"is called {name}, as another judge is; give it a name of its own"
         names.setdefault(name, at)
-        if keys.stage == "evaluate":
+        if at[0] == "judges":
             yield from _once_and_pairwise(at, entry)
     scorers = [((key, i), entry) for key in ("scorers", "watch_scorers") for i, entry in enumerate(keys[key] or [])]
     for at, entry in scorers:

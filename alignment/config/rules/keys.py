@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from alignment.config.documents import Location
-from alignment.config.schema import Recipe
+from alignment.config.schema import Recipe, Stage
 
 Fault = tuple[Location, str]
 Rule = Callable[["Keys"], Iterator[Fault]]
@@ -19,6 +19,15 @@ class Keys:
 
     def __init__(self, stage: str, cls: type[Recipe], values: dict[str, Any], wrong: set[Any]) -> None:
         self.stage, self.cls, self.values, self.wrong = stage, cls, values, wrong
+
+    @property
+    def about(self) -> Stage:
+        """What the stage states about itself."""
+        return self.cls.STAGE
+
+    def exists(self, key: str) -> bool:
+        """Tell whether the stage has a key of ours."""
+        return key in self.cls.model_fields
 
     def given(self, key: str) -> bool:
         """Tell whether the recipe itself gives a key."""

@@ -12,7 +12,7 @@ SAMPLED += ["max_prompt_length", "chat_template", "eos_token", "test_split_size"
 
 def label_answers(keys: Keys) -> Iterator[Fault]:
     """Answers are sampled from a policy, or they are given in the data."""
-    if keys.stage != "label":
+    if not keys.exists("responses"):
         return
     if keys["responses"] == "sampled" and not keys["model_name_or_path"]:
         yield ("model_name_or_path",), "the required key is missing: name the policy, or set responses: given"
@@ -28,7 +28,7 @@ def label_answers(keys: Keys) -> Iterator[Fault]:
 
 def label_pairs(keys: Keys) -> Iterator[Fault]:
     """K answers have K(K-1)/2 pairs."""
-    if keys.stage == "label" and keys.given("pairs_per_prompt") and keys["responses"] == "sampled":
+    if keys.exists("pairs_per_prompt") and keys.given("pairs_per_prompt") and keys["responses"] == "sampled":
         answers, pairs = keys["num_generations"], keys["pairs_per_prompt"]
         if pairs > answers * (answers - 1) // 2:
             most = answers * (answers - 1) // 2
@@ -37,7 +37,7 @@ def label_pairs(keys: Keys) -> Iterator[Fault]:
 
 def revisions(keys: Keys) -> Iterator[Fault]:
     """Answers are revised by principles, by a model that writes."""
-    if keys.stage != "label" or keys["revisions"] is None:
+    if not keys.exists("revisions") or keys["revisions"] is None:
         return
     judge = keys["judge"]
     if judge["kind"] not in CHATS or judge.get("endpoint") == "systemone":
@@ -48,7 +48,7 @@ def revisions(keys: Keys) -> Iterator[Fault]:
 
 def gates(keys: Keys) -> Iterator[Fault]:
     """A gate has a limit, and what is compared with people needs people."""
-    gate = keys["gate"] if keys.stage == "label" else None
+    gate = keys["gate"] if keys.exists("gate") else None
     if not gate:
         return
     limits = [key for key in gate if key.startswith(("min_", "max_")) and key != "min_comparisons"]

@@ -50,7 +50,7 @@ def reports(keys: Keys) -> Iterator[Fault]:
             yield ("report_to",), f"{name!r} is no tracker; give one of {', '.join(known)}{did_you_mean(name, known)}"
         elif name in TRACKER_EXTRAS and importlib.util.find_spec(name) is None:
             yield ("report_to",), f"{name} is not installed; run `pip install {name}`"
-        elif keys.stage in ("label", "evaluate") and name not in ("wandb", "all", "none"):
+        elif not keys.about.trains and name not in ("wandb", "all", "none"):
             yield ("report_to",), f"{name} follows training alone; give stage {keys.stage} wandb, or take it out"
 
 
@@ -87,7 +87,7 @@ def mixtures(keys: Keys) -> Iterator[Fault]:
 
 def candidates(keys: Keys) -> Iterator[Fault]:
     """Tables tell policies apart by their names."""
-    if keys.stage != "evaluate":
+    if not keys.exists("candidates"):
         return
     names = {keys["baseline_name"]: "the baseline"}
     for index, entry in enumerate(keys["candidates"]):

@@ -7,24 +7,9 @@ from alignment.config.faults import did_you_mean, shown
 from alignment.config.rules.keys import Fault, Keys, Rule
 from alignment.config.rules.patterns import USUAL_NAMES, WHOLE_LAYERS, fault_of_patterns
 
-TRAINING = ("sft", "reward", "dpo")  # stages whose trainer evaluates
 HELD_OUT = ("eval_datasets", "max_eval_samples")
 EVALUATION = ("eval_strategy", "eval_steps", "eval_on_start", "load_best_model_at_end", "metric_for_best_model")
 LONGEST_NAME, LONGEST_PATH = 255, 4095  # bytes, of Linux and most other systems
-SPEEDS = ("runtime", "samples_per_second", "steps_per_second")
-OF_TOKENS = ("loss", "entropy", "mean_token_accuracy", "num_tokens", *SPEEDS)
-METRICS = {  # of an evaluation, by which a best model may be found
-    "sft": OF_TOKENS,
-    "dpo": (
-        *OF_TOKENS, "rewards/accuracies", "rewards/margins", "rewards/chosen", "rewards/rejected", "logps/chosen",
-        "logps/rejected", "logits/chosen", "logits/rejected",
-    ),
-    "reward": (
-        "loss", "accuracy", "accuracy_low", "accuracy_high", "accuracy_of_longer_answer", "brier", "entropy", "nll",
-        "score_mean", "score_std", "length_pearson", "length_pearson_within_prompt", "length_spearman", "pairs",
-        "pairs_decided", "prompts", *SPEEDS,
-    ),
-}  # fmt: skip
 
 
 def workers(keys: Keys) -> Iterator[Fault]:
@@ -59,7 +44,7 @@ def output_folder(keys: Keys) -> Iterator[Fault]:
 
 def best_metric(keys: Keys) -> Iterator[Fault]:
     """The best model is found by a metric that the stage's evaluation has."""
-    name, known = keys["metric_for_best_model"], METRICS.get(keys.stage, ())
+    name, known = keys["metric_for_best_model"], keys.about.metrics
     if name is None and keys["save_strategy"] == "best" and not keys["load_best_model_at_end"]:
         yield ("save_strategy",), f"best needs metric_for_best_model, one of {', '.join(known)}"
     if known and isinstance(name, str) and name.removeprefix("eval_") not in known:
@@ -71,7 +56,7 @@ def held_out(keys: Keys) -> Iterator[Fault]:
     """Data for evaluation comes from one place, and what needs it has it."""
     if keys["eval_datasets"] and keys.given("test_split_size"):
         yield ("test_split_size",), "excludes eval_datasets; give one"
-    if keys.stage not in TRAINING or keys["eval_datasets"] or keys.given("test_split_size"):
+    if not _evaluates(keys) or keys["eval_datasets"] or keys.given("test_split_size"):
         return
     remedy = "needs data to evaluate on; give test_split_size or eval_datasets"
     if keys["eval_strategy"] not in (None, "no"):
@@ -87,19 +72,20 @@ def held_out(keys: Keys) -> Iterator[Fault]:
 
 def unread(keys: Keys) -> Iterator[Fault]:
     """What a stage never looks at is refused, not ignored."""
-    if keys.stage in ("label", "ppo"):
+    if not keys.about.held_out:
         for key in HELD_OUT:
             if keys.given(key) and keys[key] != []:
                 yield (key,), f"is not read in stage {keys.stage}, which evaluates nothing; take it out"
-    if keys.stage == "ppo":
+    if keys.about.trains and not keys.about.held_out:
         for key in EVALUATION:
             if keys[key] not in (None, False, "no"):
-                yield (key,), "is not read in PPO, which does not evaluate while it trains; stage evaluate does"
+                told = f"is not read in {keys.about.title}, which does not evaluate while it trains"
+                yield (key,), f"{told}; stage evaluate does"
 
 
 def best_model(keys: Keys) -> Iterator[Fault]:
     """The best model is found among evaluations, and kept where a checkpoint was written at one."""
-    if keys.stage not in TRAINING:
+    if not _evaluates(keys):
         return
     best, patience = keys["load_best_model_at_end"], keys.given("early_stopping_patience")
     evaluation, saving = keys["eval_strategy"] or "no", keys["save_strategy"] or "steps"
@@ -121,53 +107,54 @@ def best_model(keys: Keys) -> Iterator[Fault]:
 
 def loss_mixture(keys: Keys) -> Iterator[Fault]:
     """DPO's losses and their weights go in pairs."""
-    if keys.stage == "dpo" and keys["loss_type"] == []:
+    if keys["loss_type"] == []:
         yield ("loss_type",), "must have at least one entry"
     losses, weights = keys["loss_type"] or "sigmoid", keys["loss_weights"]
     count = len(losses) if isinstance(losses, list) else 1
-    if keys.stage == "dpo" and weights is not None and len(weights) != count:
+    if weights is not None and len(weights) != count:
         yield ("loss_weights",), f"has {len(weights)} weights for {count} of loss_type; give one for each"
-    elif keys.stage == "dpo" and weights and not any(weights):
+    elif weights and not any(weights):
         yield ("loss_weights",), "are all 0, so nothing would train"
-
-
-OF_PAIRS = "is not read in stage {stage}, whose labels are of pairs; use label_smoothing"
-UNFIT = {  # keys of the Trainer that a stage's own trainer cannot do with, or does not read
-    ("reward", "label_smoothing_factor"): OF_PAIRS,
-    ("dpo", "label_smoothing_factor"): OF_PAIRS,
-    ("ppo", "label_smoothing_factor"): "is not read in PPO, which learns from scores and has no labels; take it out",
-}
 
 
 def unfit(keys: Keys) -> Iterator[Fault]:
     """What the Trainer does for one model and one row's labels, and a stage's trainer cannot."""
-    for (stage, key), told in UNFIT.items():
-        if keys.stage == stage and keys[key]:
-            yield (key,), told.format(stage=stage)
-    if keys.stage == "reward" and keys["eval_do_concat_batches"] is False:
-        yield ("eval_do_concat_batches",), "must be true in stage reward, whose metrics are of all pairs together"
-    if keys.stage == "dpo" and keys["train_sampling_strategy"] in ("group_by_length", "batch_rebalance"):
-        told = f"{keys['train_sampling_strategy']} needs one length a row, and DPO's rows hold two answers; use random"
-        yield ("train_sampling_strategy",), told
-
-
-RATIOS = {
-    "ppo": ("PPO", "the ratio of new to old probabilities is noise"),
-    "dpo": ("DPO", "the log ratio of the policy to its reference is noise, and does not start at 0"),
-}
+    about = keys.about
+    if about.trains and keys["label_smoothing_factor"]:
+        if about.rows == "rankings":
+            told = f"is not read in stage {keys.stage}, whose labels are of pairs; use label_smoothing"
+            yield ("label_smoothing_factor",), told
+        elif about.samples:
+            told = f"is not read in {about.title}, which learns from scores and has no labels; take it out"
+            yield ("label_smoothing_factor",), told
+    if about.makes == "reward_model" and keys["eval_do_concat_batches"] is False:
+        told = f"must be true in stage {keys.stage}, whose metrics are of all pairs together"
+        yield ("eval_do_concat_batches",), told
+    if about.sequences == 2 and keys["train_sampling_strategy"] in ("group_by_length", "batch_rebalance"):
+        told = f"{keys['train_sampling_strategy']} needs one length a row, and {about.title}'s rows hold two answers"
+        yield ("train_sampling_strategy",), f"{told}; use random"
 
 
 def equal_passes(keys: Keys) -> Iterator[Fault]:
     """Two passes with the same weights give the same probabilities where a loss compares them."""
-    if keys.stage not in RATIOS:
+    title, why = keys.about.title, keys.about.ratio
+    if not why:
         return
-    stage, why = RATIOS[keys.stage]
     if keys["lora_dropout"] and keys["peft_method"] != "full":
-        yield ("lora_dropout",), f"must be 0 in {stage}: with dropout {why}"
+        yield ("lora_dropout",), f"must be 0 in {title}: with dropout {why}"
     if keys["neftune_noise_alpha"]:
-        yield ("neftune_noise_alpha",), f"must not be set in {stage}: with noise in the embeddings {why}; use it in SFT"
-    if keys.stage == "dpo" and keys["disable_dropout"] is False:
-        yield ("disable_dropout",), f"must be true in {stage}: with dropout {why}"
+        yield ("neftune_noise_alpha",), f"must not be set in {title}: with noise in the embeddings {why}; use it in SFT"
+
+
+def disabled_dropout(keys: Keys) -> Iterator[Fault]:
+    """The same of the key by which TRL turns dropout off."""
+    if keys.about.ratio and keys["disable_dropout"] is False:
+        yield ("disable_dropout",), f"must be true in {keys.about.title}: with dropout {keys.about.ratio}"
+
+
+def _evaluates(keys: Keys) -> bool:
+    """Whether the stage's trainer evaluates."""
+    return keys.about.trains and keys.about.held_out
 
 
 TRAINING_RULES: list[Rule] = [
@@ -181,4 +168,5 @@ TRAINING_RULES: list[Rule] = [
     loss_mixture,
     unfit,
     equal_passes,
+    disabled_dropout,
 ]

@@ -4,6 +4,8 @@ A recipe is flat. Keys named here are ours; every other key must be one of the s
 (`TRAINER_CONFIG`) in the installed TRL or transformers and is handed to it unchanged, see `alignment.config.library`.
 """
 
+from importlib import import_module
+
 from alignment.config.schema.dpo import DPORecipe
 from alignment.config.schema.evaluate import Candidate, EvaluateRecipe
 from alignment.config.schema.judges import JudgeEntry, PricesEntry
@@ -11,20 +13,26 @@ from alignment.config.schema.keys import AdapterKeys, DataKeys, DatasetEntry, Mo
 from alignment.config.schema.label import CalibrationEntry, GateEntry, LabelRecipe, RevisionEntry
 from alignment.config.schema.parts import Part
 from alignment.config.schema.pipeline import PipelineRecipe, PipelineStage
-from alignment.config.schema.ppo import PPORecipe
-from alignment.config.schema.recipe import Recipe
+from alignment.config.schema.ppo import PolicyGradientRecipe, PPORecipe
+from alignment.config.schema.recipe import Recipe, Stage, TrainingRecipe
 from alignment.config.schema.reward import RewardRecipe
 from alignment.config.schema.scorers import ScorerEntry
 from alignment.config.schema.sft import SFTRecipe
+from alignment.stages import NAMES
 
-STAGES: dict[str, type[Recipe]] = {
-    "sft": SFTRecipe,
-    "label": LabelRecipe,
-    "reward": RewardRecipe,
-    "dpo": DPORecipe,
-    "ppo": PPORecipe,
-    "evaluate": EvaluateRecipe,
-}
+
+def _recipe(name: str) -> type[Recipe]:
+    """Return the recipe class that a stage's module defines."""
+    module = import_module(f"{__name__}.{name}")
+    found: type[Recipe] = next(
+        cls
+        for cls in vars(module).values()
+        if isinstance(cls, type) and cls.__module__ == module.__name__ and "STAGE" in vars(cls)
+    )
+    return found
+
+
+STAGES: dict[str, type[Recipe]] = {name: _recipe(name) for name in NAMES}
 
 __all__ = [
     "STAGES",
@@ -43,6 +51,7 @@ __all__ = [
     "Part",
     "PipelineRecipe",
     "PipelineStage",
+    "PolicyGradientRecipe",
     "PricesEntry",
     "Recipe",
     "RevisionEntry",
@@ -50,4 +59,6 @@ __all__ = [
     "SFTRecipe",
     "SamplingKeys",
     "ScorerEntry",
+    "Stage",
+    "TrainingRecipe",
 ]

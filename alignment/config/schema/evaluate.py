@@ -7,7 +7,7 @@ from pydantic import Field
 from alignment.config.schema.judges import JudgeEntry
 from alignment.config.schema.keys import DataKeys, DatasetEntry, ModelKeys, SamplingKeys
 from alignment.config.schema.parts import Part, Text
-from alignment.config.schema.recipe import Recipe
+from alignment.config.schema.recipe import Recipe, Stage
 
 
 class Candidate(Part):
@@ -20,6 +20,15 @@ class Candidate(Part):
 class EvaluateRecipe(Recipe, ModelKeys, DataKeys, SamplingKeys):
     """Compare candidates with a baseline (`model_name_or_path`, also the KL's reference) on held-out prompts."""
 
+    STAGE = Stage(
+        title="Evaluation",
+        help="Compare candidates with a baseline on held-out prompts.",
+        makes="results",
+        rows="prompts",
+        samples=True,
+        one_process=True,
+        held_out=True,
+    )
     stage: Literal["evaluate"]
     candidates: list[Candidate] = Field(min_length=1)
     baseline_name: str = "sft"

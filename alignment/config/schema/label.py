@@ -7,7 +7,7 @@ from pydantic import Field
 from alignment.config.schema.judges import JudgeEntry
 from alignment.config.schema.keys import DataKeys, ModelKeys, SamplingKeys
 from alignment.config.schema.parts import Part, Text
-from alignment.config.schema.recipe import Recipe
+from alignment.config.schema.recipe import Recipe, Stage
 
 
 class GateEntry(Part):
@@ -47,6 +47,14 @@ class RevisionEntry(Part):
 class LabelRecipe(Recipe, ModelKeys, DataKeys, SamplingKeys):
     """Sample K answers a prompt, have a judge compare them, write rankings."""
 
+    STAGE = Stage(
+        title="Sampling and judging",
+        help="Sample answers from a policy and have a judge rank them.",
+        makes="labels",
+        rows="prompts",
+        samples=True,
+        one_process=True,
+    )
     stage: Literal["label"]
     judge: JudgeEntry
     model_name_or_path: str = ""  # the policy; none where the answers are given

@@ -5,17 +5,16 @@ from typing import Literal
 from pydantic import Field
 
 from alignment.config.estimators import ADVANTAGE_ESTIMATORS
-from alignment.config.schema.keys import AdapterKeys, DataKeys, ModelKeys, SamplingKeys
+from alignment.config.schema.keys import SamplingKeys
 from alignment.config.schema.parts import Text
-from alignment.config.schema.recipe import Recipe
+from alignment.config.schema.recipe import Stage, TrainingRecipe
 from alignment.config.schema.scorers import ScorerEntry
 
 
-class PPORecipe(Recipe, ModelKeys, AdapterKeys, DataKeys, SamplingKeys):
-    """PPO with policy, reference, value and reward on one base; names as in TRL's last `PPOConfig`."""
+class PolicyGradientRecipe(TrainingRecipe, SamplingKeys):
+    """Keys of training on scores of sampled answers; names as in TRL's last `PPOConfig`."""
 
     TRAINER_CONFIG = "transformers.training_args:TrainingArguments"
-    stage: Literal["ppo"]
     reward_model_path: Text | None = None  # short for scorers with this one reward model
     scorers: list[ScorerEntry] = Field(default_factory=list)
     watch_scorers: list[ScorerEntry] = Field(default_factory=list)  # logged as watch_NAME, never in the reward
@@ -82,3 +81,18 @@ class PPORecipe(Recipe, ModelKeys, AdapterKeys, DataKeys, SamplingKeys):
     def uses_value(self) -> bool:
         """Whether the advantage estimator needs a value; without one, nothing of it is loaded, trained or saved."""
         return ADVANTAGE_ESTIMATORS[self.advantage_estimator].uses_value
+
+
+class PPORecipe(PolicyGradientRecipe):
+    """PPO with policy, reference, value and reward on one base; names as in TRL's last `PPOConfig`."""
+
+    STAGE = Stage(
+        title="PPO",
+        help="Align a policy with a reward model (PPO).",
+        makes="policy",
+        rows="prompts",
+        trains=True,
+        samples=True,
+        ratio="the ratio of new to old probabilities is noise",
+    )
+    stage: Literal["ppo"]

@@ -1,16 +1,47 @@
-"""What the recipes of all stages have in common."""
+"""What the recipes of all stages have in common, and what a stage states about itself."""
 
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
+from alignment.config.schema.keys import AdapterKeys, DataKeys, ModelKeys
 from alignment.config.schema.parts import Part, Text
+
+SPEEDS = ("runtime", "samples_per_second", "steps_per_second")  # metrics of every evaluation
+OF_TOKENS = ("loss", "entropy", "mean_token_accuracy", "num_tokens", *SPEEDS)  # metrics of TRL's trainers
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """What a stage is. Code that treats stages differently reads it here, not from their names or classes."""
+
+    title: str  # in reports and messages
+    help: str  # of its verb; a literal, as `alignment.stages` reads it from the source
+    makes: Literal["policy", "reward_model", "labels", "results"]
+    rows: Literal["demonstrations", "rankings", "prompts"]  # what each row of `datasets` is read as
+    trains: bool = False
+    samples: bool = False  # answers, from a policy
+    one_process: bool = False
+    held_out: bool = False  # reads eval_datasets
+    task: Literal["CAUSAL_LM", "SEQ_CLS"] = "CAUSAL_LM"  # PEFT's name for the kind of model that it makes
+    sequences: int | None = 1  # that a row is trained as; None: one for each of its answers
+    reference: bool = False  # training compares the policy with a frozen reference model
+    fused_outputs: tuple[str, ...] = ()  # what TRL's fused output layer returns in this trainer, if it uses one
+    ratio: str = ""  # of probabilities that the loss compares, and what dropout makes of it; "": the loss compares none
+    metrics: tuple[str, ...] = ()  # of an evaluation during training, by which a best model may be found
+
+    @property
+    def is_online(self) -> bool:
+        """Whether it trains on answers that it samples meanwhile."""
+        return self.trains and self.samples
 
 
 class Recipe(Part):
     """Keys of every stage."""
 
     TRAINER_CONFIG: ClassVar[str | None] = None  # "package.module:Class", the class whose fields are also keys
+    STAGE: ClassVar[Stage]
 
     stage: str
     output_dir: Text
@@ -23,3 +54,7 @@ class Recipe(Part):
     round: int | None = Field(default=None, gt=0, le=100)  # of a pipeline with rounds, which sets it
     library: dict[str, Any] = Field(default_factory=dict, exclude=True)  # keys of TRAINER_CONFIG, as given
     source: str = Field(default="", exclude=True)  # the recipe file
+
+
+class TrainingRecipe(Recipe, ModelKeys, AdapterKeys, DataKeys):
+    """Keys of every stage that trains a model on data."""

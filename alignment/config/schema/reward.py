@@ -4,14 +4,28 @@ from typing import Literal
 
 from pydantic import Field
 
-from alignment.config.schema.keys import AdapterKeys, DataKeys, ModelKeys
-from alignment.config.schema.recipe import Recipe
+from alignment.config.schema.recipe import SPEEDS, Stage, TrainingRecipe
 
 
-class RewardRecipe(Recipe, ModelKeys, AdapterKeys, DataKeys):
+class RewardRecipe(TrainingRecipe):
     """Train a scalar reward model on rankings and pairs."""
 
     TRAINER_CONFIG = "transformers.training_args:TrainingArguments"
+    STAGE = Stage(
+        title="Reward model",
+        help="Train a reward model on rankings and pairs.",
+        makes="reward_model",
+        rows="rankings",
+        trains=True,
+        held_out=True,
+        task="SEQ_CLS",
+        sequences=None,
+        metrics=(
+            "loss", "accuracy", "accuracy_low", "accuracy_high", "accuracy_of_longer_answer", "brier", "entropy", "nll",
+            "score_mean", "score_std", "length_pearson", "length_pearson_within_prompt", "length_spearman", "pairs",
+            "pairs_decided", "prompts", *SPEEDS,
+        ),
+    )  # fmt: skip
     stage: Literal["reward"]
     max_length: int | None = Field(default=1024, gt=0, le=10**8)
     center_rewards_coefficient: float = Field(

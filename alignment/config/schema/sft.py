@@ -4,15 +4,24 @@ from typing import Literal
 
 from pydantic import Field
 
-from alignment.config.schema.keys import AdapterKeys, DataKeys, ModelKeys
 from alignment.config.schema.parts import Text
-from alignment.config.schema.recipe import Recipe
+from alignment.config.schema.recipe import OF_TOKENS, Stage, TrainingRecipe
 
 
-class SFTRecipe(Recipe, ModelKeys, AdapterKeys, DataKeys):
+class SFTRecipe(TrainingRecipe):
     """Supervised fine-tuning with TRL's `SFTTrainer`."""
 
     TRAINER_CONFIG = "trl.trainer.sft_config:SFTConfig"
+    STAGE = Stage(
+        title="Supervised fine-tuning",
+        help="Fine-tune a model on demonstrations.",
+        makes="policy",
+        rows="demonstrations",
+        trains=True,
+        held_out=True,
+        fused_outputs=("log_probs", "entropy", "is_top1"),
+        metrics=OF_TOKENS,
+    )
     stage: Literal["sft"]
     add_tokens: list[Text] | None = None  # marks of chat_template that the vocabulary lacks: added, and trained
     max_length: int | None = Field(default=1024, gt=0, le=10**8)  # tokens of prompt and answer
