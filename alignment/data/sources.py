@@ -1,13 +1,14 @@
 """Where rows come from: files, folders of them, and the Hub."""
 
-import itertools
 import re
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from alignment.data.cards import configurations
 from alignment.data.columns import named_as_ours
-from alignment.data.readers import EXTENSIONS, RawSource, extension, numbered, read_file
+from alignment.data.folders import files_of, named_split, split_of
+from alignment.data.readers import RawSource, numbered, read_file
 from alignment.errors import DataError, first_line, printable
 from alignment.hub import local, why_not_on_hub
 from alignment.manifest import read_manifest
@@ -17,12 +18,6 @@ if TYPE_CHECKING:
 
 BUILDERS = ("json", "parquet", "csv", "text")  # `datasets`' names for files of one kind, with `data_files`
 OF_JUDGES = ("labels.jsonl", "rejected.jsonl", "gold_labels.jsonl")  # what a labelling run says of answers
-_SPLITS = {
-    "train": "train", "training": "train",
-    "test": "test", "testing": "test", "eval": "test", "evaluation": "test",
-    "validation": "validation", "valid": "validation", "val": "validation", "dev": "validation",
-}  # fmt: skip
-MOST_FILES = 100_000  # that a folder of data may hold
 _SLICE = re.compile(r"^(?P<name>[\w.+-]+?)(?:\[(?P<from>(?:[0-9]{1,15}%?)?):(?P<to>(?:[0-9]{1,15}%?)?)\])?$")
 
 
@@ -60,9 +55,9 @@ def refuse_rejected(entries: "list[DatasetEntry]") -> None:
 
 
 def _sources(entry: "DatasetEntry") -> list[RawSource]:
-    path = local(entry.path) or Path(entry.path)
+    path, split = local(entry.path) or Path(entry.path), _split_name(entry.split)
     if entry.path in BUILDERS and entry.data_files is not None and local(entry.path) is None:
-        return [read_file(file) for file in _matching(Path(entry.data_dir or "."), entry.data_files, entry.path)]
+        return _read_files(_matching(Path(entry.data_dir or "."), entry.data_files, entry.path), split)
     if local(entry.path) is None:
         reason = why_not_on_hub(entry.path)
         if reason is not None:
@@ -71,20 +66,49 @@ def _sources(entry: "DatasetEntry") -> list[RawSource]:
                 f"{reason}."
             )
         return [read_hub(entry)]
-    split = _split_name(entry.split)
     if not path.is_dir():
-        for key in ("name", "data_dir", "data_files"):
-            if getattr(entry, key) is not None:
-                raise DataError(f"{entry.path} is one file, so {key} has no meaning there; take it out of the recipe.")
-        return [read_file(path)]
+        _refuse_keys_of_folders(entry, "file")
+        return _read_files([path], split)
+    if (path / "dataset_dict.json").exists():
+        _refuse_keys_of_folders(entry, "saved data set")
+        return [_read_saved(_saved_split(path, split), split)]
     if (path / "dataset_info.json").exists() and (path / "state.json").exists():
-        return [_read_saved(path)]
+        _refuse_keys_of_folders(entry, "saved data set")
+        return [_read_saved(path, split)]
+    card = configurations(path) if entry.data_dir is None and entry.data_files is None else {}
+    if card and (entry.name is None or entry.name in card):
+        return [read_file(file) for file in files_of(path, split, card, entry.name)]
     folder = path.joinpath(*(part for part in (entry.data_dir, entry.name) if part))
     if not folder.is_dir():
         raise DataError(f"{folder} is no folder; data_dir and name, where given, name folders inside {entry.path}.")
     if entry.data_files is not None:
-        return [read_file(file) for file in _matching(folder, entry.data_files, entry.path)]
+        return _read_files(_matching(folder, entry.data_files, entry.path), split)
     return [read_file(file) for file in files_of(folder, split)]
+
+
+def _refuse_keys_of_folders(entry: "DatasetEntry", what: str) -> None:
+    for key in ("name", "data_dir", "data_files"):
+        if getattr(entry, key) is not None:
+            raise DataError(f"{entry.path} is one {what}, so {key} has no meaning there; take it out of the recipe.")
+
+
+def _read_files(files: list[Path], split: str) -> list[RawSource]:
+    """Read files that a recipe names, which are the split train, or the one that their names tell of."""
+    for file in files:
+        _require_split(str(file), split, split_of(Path(file.name)) or named_split(file.parent.name.lower()))
+    return [read_file(file) for file in files]
+
+
+def _require_split(name: str, split: str, own: str) -> None:
+    """Refuse a split that a file or a saved data set does not have: its rows would stand for those of another.
+
+    Raises: DataError.
+    """
+    if split != "train" and own not in (split, named_split(split)):
+        raise DataError(
+            f"{name} has no split {split!r}: it is one file or one split, and all its rows are read; take split out, "
+            "or write a slice as train[:1000]."
+        )
 
 
 def _selected(source: RawSource, columns: list[str] | None) -> RawSource:
@@ -154,43 +178,6 @@ def _matching(folder: Path, patterns: str | list[str], what: str) -> list[Path]:
     return files
 
 
-def files_of(folder: Path, split: str) -> list[Path]:
-    """Return the data files in a folder that belong to `split`.
-
-    A name that holds a word such as train, test or validation belongs to that split, as on the Hub; others are
-    training data where no file is named so. Text files count only where nothing else is there: beside data they are
-    notes and licences. Of a labelling run, the rankings alone are data.
-    """
-    if (folder / "manifest.json").is_file() and (folder / "labels.jsonl").is_file():
-        return [folder / "labels.jsonl"]
-    visible = (file for file in folder.rglob("*") if not re.search(r"(^|/)\.", file.relative_to(folder).as_posix()))
-    everything = sorted(itertools.islice((file for file in visible if file.is_file()), MOST_FILES + 1))
-    if len(everything) > MOST_FILES:
-        raise DataError(f"{folder} holds more than {MOST_FILES:,} files; name those to read with data_files.")
-    files = [file for file in everything if extension(file)]
-    files = [file for file in files if extension(file) != "txt"] or files
-    wanted = ", ".join(f".{known}" for known in EXTENSIONS)
-    if not files:
-        kinds = sorted({file.suffix or file.name for file in everything})
-        found = f"{len(everything)} files ({', '.join(kinds[:5])})" if everything else "nothing"
-        raise DataError(f"{folder} holds no data files: wanted {wanted} (or .gz of these), found {found}.")
-    by_split: dict[str, list[Path]] = {}
-    for file in files:
-        by_split.setdefault(_split_of(file.relative_to(folder)), []).append(file)
-    unnamed = by_split.pop("", [])
-    if unnamed and "train" not in by_split:
-        by_split["train"] = unnamed
-    chosen = by_split.get(_SPLITS.get(split, split))
-    if not chosen:
-        raise DataError(f"{folder} has no split '{split}'; its files' names tell of {', '.join(sorted(by_split))}.")
-    return chosen
-
-
-def _split_of(path: Path) -> str:
-    words = [word for part in path.parts for word in re.split(r"[^a-z]+", part.lower())]
-    return next((_SPLITS[word] for word in reversed(words) if word in _SPLITS), "")
-
-
 def read_hub(entry: "DatasetEntry") -> RawSource:
     """Read one split of a data set on the Hub."""
     from alignment.data.hub import load_hub_rows
@@ -199,8 +186,17 @@ def read_hub(entry: "DatasetEntry") -> RawSource:
     return RawSource(entry.path, list(numbered(values, f"{entry.path}[{entry.split}]")), fingerprint, from_hub=True)
 
 
-def _read_saved(path: Path) -> RawSource:
+def _saved_split(path: Path, split: str) -> Path:
+    """Return the folder of a split where `DatasetDict.save_to_disk` wrote several."""
+    splits = sorted(folder.name for folder in path.iterdir() if (folder / "state.json").is_file())
+    if split not in splits:
+        raise DataError(f"{path} has no split {split!r}; set split to one of {', '.join(splits) or 'none'}.")
+    return path / split
+
+
+def _read_saved(path: Path, split: str) -> RawSource:
     from alignment.data.hub import load_saved_rows
 
     values, fingerprint = load_saved_rows(path)
+    _require_split(str(path), split, named_split(path.name))
     return RawSource(str(path), list(numbered(values, str(path))), fingerprint)

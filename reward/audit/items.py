@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from alignment.config.schema import DatasetEntry
+from alignment.data.folders import MOST_FILES
 from alignment.data.load import load
 from alignment.data.load import ranking as comparable
 from alignment.data.rows import USABLE, Asked, Pair, Prompt, Ranking, Status
-from alignment.data.sources import MOST_FILES
 from alignment.errors import DataError
 from alignment.manifest import read_manifest
 from reward.labels.files import GOLD_LABELS, LABELS, REJECTED, prompt_key

@@ -1,0 +1,80 @@
+"""The card of a data set: the YAML at the head of its README.md, where the Hub keeps its configurations."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from alignment.config.yaml_text import parse_yaml
+from alignment.data.readers import extension
+from alignment.errors import AlignmentError, DataError
+
+BYTES = 256 << 10  # of a README.md, of which the head is read
+Card = Mapping[str, Mapping[str, Any]]  # configuration → its keys
+Patterns = dict[str, list[str]]  # of files, by split
+
+
+def configurations(folder: Path) -> Card:
+    """Return the configurations that a folder's README.md lists, by name; none where no file here is of one."""
+    found = _front_matter(folder / "README.md").get("configs")
+    listed = [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
+    card = {str(one["config_name"]): one for one in listed if "config_name" in one}
+    patterns = [pattern for one in card.values() for texts in patterns_of(one).values() for pattern in texts]
+    return card if any(matching(folder, [pattern]) for pattern in patterns) else {}
+
+
+def chosen(folder: Path, card: Card, name: str | None) -> Mapping[str, Any]:
+    """Return the configuration of that name; without one, the only one, or the default.
+
+    Raises: DataError where there are several, whose files may hold the same rows.
+    """
+    if name is not None or len(card) == 1:
+        return card[name or next(iter(card))]
+    default = [one for key, one in card.items() if key == "default" or one.get("default") is True]
+    if len(default) != 1:
+        raise DataError(
+            f"{folder} holds the configurations {', '.join(card)} of its README.md, which may share rows; set name to "
+            "one of them, or give data_files."
+        )
+    return default[0]
+
+
+def patterns_of(config: Mapping[str, Any]) -> Patterns:
+    """Return the patterns of a configuration's files by split."""
+    given = config.get("data_files")
+    if given is None:
+        return {"": [f"{str(config.get('data_dir') or '.').strip('/')}/**/*"]}
+    if isinstance(given, dict):
+        return {str(split): _texts(one) for split, one in given.items()}
+    parts = given if isinstance(given, list) else [given]
+    found: Patterns = {}
+    for part in parts:
+        split, paths = (part.get("split", "train"), part.get("path")) if isinstance(part, dict) else ("train", part)
+        found.setdefault(str(split), []).extend(_texts(paths))
+    return found
+
+
+def matching(folder: Path, patterns: Iterable[str]) -> list[Path]:
+    """Return the data files inside a folder that match; what lies outside of it is none."""
+    files: dict[Path, None] = {}
+    for pattern in patterns:
+        if ".." in Path(pattern).parts or pattern.startswith(("/", "~")):
+            continue
+        try:
+            files |= dict.fromkeys(sorted(file for file in folder.glob(pattern) if file.is_file() and extension(file)))
+        except (ValueError, OSError, NotImplementedError):  # no pattern
+            continue
+    return [*files]
+
+
+def _texts(value: Any) -> list[str]:
+    return [text for text in (value if isinstance(value, list) else [value]) if isinstance(text, str)]
+
+
+def _front_matter(path: Path) -> dict[str, Any]:
+    try:
+        with open(path, "rb") as file:
+            head, mark, _ = file.read(BYTES).removeprefix(b"---").partition(b"\n---")
+        found = parse_yaml(head.decode(), str(path), {}, []) if mark else None
+    except (OSError, UnicodeDecodeError, AlignmentError):
+        return {}
+    return found if isinstance(found, dict) else {}

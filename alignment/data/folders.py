@@ -1,0 +1,96 @@
+"""Which files of a folder belong to a split: by its card's configurations and by names, as on the Hub."""
+
+import itertools
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from alignment.data import cards
+from alignment.data.readers import EXTENSIONS, extension
+from alignment.errors import DataError
+
+MOST_FILES = 100_000  # that a folder of data may hold
+_SPLITS = {
+    "train": "train", "training": "train",
+    "test": "test", "testing": "test", "eval": "test", "evaluation": "test",
+    "validation": "validation", "valid": "validation", "val": "validation", "dev": "validation",
+}  # fmt: skip
+_SHARD = re.compile(r"(\w+(?:\.\w+)*)-\d{5}-of-\d{5}", re.ASCII)  # as `datasets` names files of a split
+_NOTES = ("dataset_info.json", "dataset_infos.json")  # of `datasets` and LLaMA-Factory, beside data
+
+
+def named_split(split: str) -> str:
+    """Return the split of that name, whose other names (dev, eval) mean the same."""
+    return _SPLITS.get(split, split)
+
+
+def split_of(path: Path) -> str:
+    """Return the split that a path's words tell of, or "".
+
+    A file `train_sft-00000-of-00001` is one of the split `train_sft`, which is another one than `train_gen`.
+    """
+    shard = _SHARD.match(path.name.lower())
+    if shard and shard[1] not in _SPLITS and re.split(r"[^a-z]+", shard[1])[0] in _SPLITS:
+        return shard[1]
+    words = [word for part in path.parts for word in re.split(r"[^a-z]+", part.lower())]
+    return next((_SPLITS[word] for word in reversed(words) if word in _SPLITS), "")
+
+
+def files_of(folder: Path, split: str, card: cards.Card | None = None, name: str | None = None) -> list[Path]:
+    """Return the data files in a folder that belong to `split`.
+
+    A name that holds a word such as train, test or validation belongs to that split, as on the Hub; others are
+    training data where no file is named so. Text files count only where nothing else is there: beside data they are
+    notes and licences. Of a labelling run, the rankings alone are data.
+
+    Args:
+        card: from `cards.configurations`. name: of one of them; None takes the only one, or the default.
+    Raises: DataError where there are none, or several configurations to choose from.
+    """
+    if (folder / "manifest.json").is_file() and (folder / "labels.jsonl").is_file():
+        return [folder / "labels.jsonl"]
+    by_split = _of_card(folder, cards.chosen(folder, card, name)) if card else _by_names(folder)
+    chosen = by_split.get(split) or by_split.get(named_split(split))
+    if not chosen:
+        known = ", ".join(sorted(by_split))
+        raise DataError(f"{folder} has no split '{split}'; its files' names tell of {known}.")
+    return chosen
+
+
+def _of_card(folder: Path, config: Mapping[str, Any]) -> dict[str, list[Path]]:
+    if "data_files" not in config:
+        return _by_names(folder / str(config.get("data_dir") or "").strip("/"))
+    found = {split: cards.matching(folder, patterns) for split, patterns in cards.patterns_of(config).items()}
+    return {split: files for split, files in found.items() if files}
+
+
+def _by_names(folder: Path) -> dict[str, list[Path]]:
+    by_split: dict[str, list[Path]] = {}
+    for file in _data_files(folder):
+        by_split.setdefault(split_of(file.relative_to(folder)), []).append(file)
+    unnamed = by_split.pop("", [])
+    shards: dict[str, list[Path]] = {}
+    for file in unnamed:  # `datasets` reads the split of a file in data/ off its name, whatever it is
+        shard = _SHARD.match(file.name) if file.relative_to(folder).parts[:-1] == ("data",) else None
+        shards.setdefault(shard[1] if shard else "", []).append(file)
+    if len(shards) > 1 and "" not in shards:
+        return by_split | shards
+    if unnamed and "train" not in by_split:
+        by_split["train"] = unnamed
+    return by_split
+
+
+def _data_files(folder: Path) -> list[Path]:
+    visible = (file for file in folder.rglob("*") if not re.search(r"(^|/)\.", file.relative_to(folder).as_posix()))
+    everything = sorted(itertools.islice((file for file in visible if file.is_file()), MOST_FILES + 1))
+    if len(everything) > MOST_FILES:
+        raise DataError(f"{folder} holds more than {MOST_FILES:,} files; name those to read with data_files.")
+    files = [file for file in everything if extension(file) and file.name not in _NOTES]
+    files = [file for file in files if extension(file) != "txt"] or files
+    if not files:
+        wanted = ", ".join(f".{known}" for known in EXTENSIONS)
+        kinds = sorted({file.suffix or file.name for file in everything})
+        found = f"{len(everything)} files ({', '.join(kinds[:5])})" if everything else "nothing"
+        raise DataError(f"{folder} holds no data files: wanted {wanted} (or .gz of these), found {found}.")
+    return files
