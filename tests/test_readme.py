@@ -14,7 +14,10 @@ from alignment.data.formats import named
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-SNIPPETS = re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)
+GETTING_STARTED = (ROOT / "docs" / "getting_started.md").read_text(encoding="utf-8")
+SNIPPETS = re.findall(r"```yaml\n(.*?)```", README + GETTING_STARTED, re.DOTALL)
+PAGES = ("*.md", "docs/*.md", "recipes/*/*.md", "benchmarks/**/*.md")
+DOCUMENTS = [page for pattern in PAGES for page in ROOT.glob(pattern)]
 REST_OF = {  # keys that a snippet of a judge or of data leaves out
     "judge": "stage: label\noutput_dir: runs/label\nmodel_name_or_path: m\ndatasets: [{path: p.jsonl}]\n",
     "datasets": "stage: sft\noutput_dir: runs/sft\nmodel_name_or_path: m\n",
@@ -22,9 +25,10 @@ REST_OF = {  # keys that a snippet of a judge or of data leaves out
 
 
 @pytest.mark.parametrize("snippet", SNIPPETS)
-def test_the_readmes_recipes_have_no_fault(snippet, tmp_path):
+def test_the_recipes_in_the_documents_have_no_fault(snippet, tmp_path):
     file = tmp_path / "recipe.yaml"
-    file.write_text(snippet if "\nstage:" in snippet else REST_OF["judge"] + snippet)
+    rest = "" if "\nstage:" in snippet else REST_OF["datasets" if snippet.startswith("datasets") else "judge"]
+    file.write_text(rest + snippet)
     check_recipe(str(file))
 
 
@@ -38,8 +42,24 @@ def test_the_data_snippet_has_no_fault(tmp_path):
         assert named(name).name == name
 
 
-def test_the_readmes_commands_are_verbs():
+def anchors(document: Path) -> set[str]:
+    """The anchors that GitHub gives to a document's headings: lower case, punctuation dropped, spaces as dashes."""
+    titles = re.findall(r"^#+ (.*)$", document.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: str(document.relative_to(ROOT)))
+def test_the_links_of_a_document_lead_somewhere(document):
+    for link in re.findall(r"\]\((?!https?:)([^)\s]+)\)", document.read_text(encoding="utf-8")):
+        path, _, anchor = link.partition("#")
+        target = (document.parent / path) if path else document
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target), link
+
+
+def test_the_commands_of_the_first_pages_are_verbs():
     verbs = set(typer.main.get_command(app).commands)
+    assert set(re.findall(r"^    alignment ([\w-]+)", GETTING_STARTED, re.MULTILINE)) <= verbs
     used = set(re.findall(r"(?:^    |`)alignment (\w+)", README, re.MULTILINE))
     assert used >= {"sft", "label", "reward", "dpo", "ppo", "evaluate", "report", "check", "run", "merge", "score"}
     assert used <= verbs
