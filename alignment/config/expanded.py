@@ -5,13 +5,11 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from alignment.config.library import FILES
+from alignment.config.schema import path_keys
 from alignment.config.yaml_text import Location
 
-PATHS = frozenset(  # keys whose texts are files or folders, or Hub ids, which hold neither sign
-    "output_dir path data_files model_name_or_path reward_model_path reward_models value_model_path chat_template "
-    "prompt critique_prompt constitution rubric deepspeed fsdp_config accelerator_config accelerate_config recipe "
-    "inputs outputs command gold logging_dir".split()
-)
+PATHS = path_keys() | FILES.keys()  # keys whose texts are files or folders, or Hub ids, which hold neither sign
 NAMED_BY_USERS = frozenset({"columns", "extra_body"})  # mappings whose keys are not ours
 VARIABLE = re.compile(r"\$(?:([A-Za-z_]\w*)|\{([A-Za-z_]\w*)\})", re.ASCII)
 

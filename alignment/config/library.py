@@ -21,6 +21,12 @@ KINDS = {
     "dict": "a mapping",
     "none": "null",
 }
+FILES = {  # keys of the trainer configurations that name files: whether their content decides the result
+    "deepspeed": True,
+    "fsdp_config": True,
+    "accelerator_config": False,
+    "logging_dir": False,
+}
 TRACKERS = "INTEGRATION_TO_CALLBACK"  # where transformers lists what it can report to
 ALSO = {"loss_type": frozenset({"str"})}  # DPOConfig wraps a single name into its list
 

@@ -16,7 +16,7 @@ from alignment.config.rules import broken_rules
 from alignment.config.rules.keys import Keys
 from alignment.config.rules.ranges import not_finite, out_of_range
 from alignment.config.schema import STAGES, Recipe
-from alignment.config.schema.parts import Text
+from alignment.config.schema.parts import takes_text_alone
 from alignment.errors import Done, RecipeError
 
 MOST_FAULTS = 50  # that are told at once
@@ -76,7 +76,7 @@ def library_keys(cls: type[Recipe]) -> dict[str, Kind]:
 
 def _load(cls: type[Recipe], document: Document, overrides: list[tuple[str, str | None]]) -> Recipe:
     own, library = own_keys(cls), library_keys(cls)
-    texts = {name for name, info in own.items() if info.annotation in (str, str | None, Text | None)}
+    texts = {name for name, info in own.items() if takes_text_alone(info)}
     texts |= {name for name, kind in library.items() if "str" in kind.names and kind.names <= {"str", "none"}}
     flags = {name for name, info in own.items() if info.annotation is bool}
     flags |= {name for name, kind in library.items() if "bool" in kind.names}

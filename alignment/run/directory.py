@@ -22,7 +22,7 @@ from typing import Any
 import yaml
 
 from alignment.config.launched import BATCH_KEYS, Launch, is_sharded
-from alignment.config.schema import Recipe
+from alignment.config.schema import Mark, Recipe, keys_marked
 from alignment.errors import AlignmentError
 from alignment.manifest import MANIFEST, how_anew, read_manifest
 from alignment.meter import say
@@ -41,11 +41,8 @@ MOST_SHOWN = 8  # differences of two recipes in a message
 DDP_TIMEOUT = 1800  # seconds that a process waits for the others; transformers' default of the key of that name
 PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "bitsandbytes", "deepspeed")
 # What may change when a run is resumed: where it is written and tracked, how fast it goes and what it may spend.
-NOT_IDENTITY = frozenset({"output_dir", "overwrite", "run_name", "report_to", "project", "log_model"})
-NOT_IDENTITY |= {"max_concurrency", "requests_per_minute", "tokens_per_minute", "max_calls", "max_cost"}
-NOT_IDENTITY |= {"max_failure_share", "dry_run", "reparse"}
+NOT_IDENTITY = keys_marked(Mark.FREE)
 INPUTS = ("lineage", "scorers", "watch_scorers", "data")  # fields of the manifest that hold hashes of what a run reads
-RECHECKED = frozenset({"gate", "calibration"})  # may change before a run goes on: they ask for no new answer
 
 
 class RunDirectory:
@@ -275,7 +272,7 @@ class RunDirectory:
         """What differs from the recipe of the interrupted run and matters."""
         launch, before = self._before(manifest)
         now = resolved_recipe(self.recipe)
-        free = NOT_IDENTITY | RECHECKED
+        free = keys_marked(Mark.FREE, Mark.LATE)
         if not self.recipe.STAGE.is_online and launch.rows(before) == self.launch.rows(now):
             free |= BATCH_KEYS  # the same rows in the same steps
         return list(differences(before, now, free=free))

@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from alignment.config.input_paths import input_paths
 from alignment.config.pipelines import Stage
 from alignment.manifest import read_manifest
 from alignment.policy.saved_files import WHOLE
@@ -19,9 +20,6 @@ from alignment.run.files import text_hash
 from alignment.run.last_resort import LOGS
 from alignment.run.repair import DAMAGED
 
-PATHS = {"model_name_or_path", "reward_model_path", "reward_models", "path", "chat_template", "prompt", "deepspeed"}
-PATHS |= {"fsdp_config", "value_model_path", "gold"}
-PATHS |= {"constitution", "rubric", "critique_prompt", "revision_prompt", "prices"}
 # What a run keeps about itself: times, logs, states to resume from. Nothing that reads the run looks at it.
 ACCOUNTS = {"manifest.json", "recipe.yaml", "metrics.jsonl", "samples.jsonl", "README.md", "training_args.bin"}
 # What was found out about labels changes none of them.
@@ -39,7 +37,7 @@ def dependencies(stage: Stage) -> dict[str, str]:
     else:
         resolved = resolved_recipe(stage.recipe)
         found["recipe"] = recipe_digest(resolved)
-        paths, modules = set(paths_in(resolved)), set(_modules(resolved))
+        paths, modules = set(input_paths(stage.recipe)), set(_modules(resolved))
     found |= {path: content_hash(path) for path in sorted(paths)}
     found |= {f"code of {module}": code_hash(module) for module in sorted(modules)}
     return found
@@ -54,15 +52,6 @@ def is_finished(stage: Stage) -> bool:
     return manifest.get("status") == "finished" and manifest.get("recipe_sha256") == digest
 
 
-def paths_in(value: Any, under: str = "") -> Iterator[str]:
-    """Every path in a recipe; what a list holds stands under the list's key."""
-    for key, inner in value.items() if isinstance(value, dict) else ((under, entry) for entry in value):
-        if isinstance(inner, dict | list):
-            yield from paths_in(inner, key)
-        elif key in PATHS and isinstance(inner, str) and (key not in ("chat_template", "prompt") or _is_file(inner)):
-            yield inner
-
-
 def _modules(resolved: dict[str, Any]) -> Iterator[str]:
     for entry in [resolved.get("judge"), *resolved.get("judges", []), *_scorers(resolved)]:
         if entry and entry.get("function"):
@@ -71,10 +60,6 @@ def _modules(resolved: dict[str, Any]) -> Iterator[str]:
 
 def _scorers(resolved: dict[str, Any]) -> list[dict[str, Any]]:
     return [*resolved.get("scorers", []), *resolved.get("watch_scorers", [])]
-
-
-def _is_file(text: str) -> bool:
-    return "\n" not in text and os.path.isfile(text)
 
 
 def content_hash(path: str) -> str:

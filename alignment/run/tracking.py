@@ -13,6 +13,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from alignment.config.input_paths import input_paths
+from alignment.config.schema import Recipe
+from alignment.manifest import MANIFEST, read_manifest
 from alignment.meter import say
 from alignment.secrecy import without_keys
 
@@ -138,7 +141,7 @@ def start(
         say(f"W&B: {_first_line(error)}; the run is not tracked there, and metrics.jsonl has its numbers")
         return None, {}
     tracker = Tracker(live, path, recipe)
-    inputs = made_from(resolved)
+    inputs = made_from(recipe)
     tracker._try(lambda: live.config.update({"inputs": inputs}, allow_val_change=True))
     tracker.use(inputs)
     place = "/".join(part for part in (live.entity, project) if part)
@@ -198,13 +201,10 @@ def end_all(code: int) -> None:
         tracker.end(code)
 
 
-def made_from(resolved: dict[str, Any]) -> dict[str, str]:
+def made_from(recipe: Recipe) -> dict[str, str]:
     """The artifact of each path in a recipe that a tracked stage wrote, by path."""
-    from alignment.manifest import MANIFEST, read_manifest
-    from alignment.run.inputs import paths_in
-
     found: dict[str, str] = {}
-    for path in paths_in(resolved):
+    for path in input_paths(recipe):
         for folder in (Path(path), Path(path).parent):
             if (folder / MANIFEST).is_file():
                 artifact = read_manifest(folder).get("wandb", {}).get("artifact")

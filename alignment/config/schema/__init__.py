@@ -11,7 +11,7 @@ from alignment.config.schema.evaluate import Candidate, EvaluateRecipe
 from alignment.config.schema.judges import JudgeEntry, PricesEntry
 from alignment.config.schema.keys import AdapterKeys, DataKeys, DatasetEntry, ModelKeys, SamplingKeys
 from alignment.config.schema.label import CalibrationEntry, GateEntry, LabelRecipe, RevisionEntry
-from alignment.config.schema.parts import Part
+from alignment.config.schema.parts import PATH_MARKS, Mark, Part, marks_of, parts_within
 from alignment.config.schema.pipeline import PipelineRecipe, PipelineStage
 from alignment.config.schema.ppo import PolicyGradientRecipe, PPORecipe
 from alignment.config.schema.recipe import Recipe, Stage, TrainingRecipe
@@ -34,6 +34,20 @@ def _recipe(name: str) -> type[Recipe]:
 
 STAGES: dict[str, type[Recipe]] = {name: _recipe(name) for name in NAMES}
 
+
+def keys_marked(*marks: Mark) -> frozenset[str]:
+    """Return the keys that some stage's recipe itself declares so."""
+    recipes = STAGES.values()
+    return frozenset(name for cls in recipes for name, info in cls.model_fields.items() if marks_of(info) & {*marks})
+
+
+def path_keys() -> frozenset[str]:
+    """Return the keys that are declared to be paths, in recipes, in the mappings inside them and in pipelines."""
+    files: list[type[Part]] = [*STAGES.values(), PipelineRecipe]
+    parts = {part for cls in files for part in parts_within(cls)}
+    return frozenset(name for part in parts for name, info in part.model_fields.items() if marks_of(info) & PATH_MARKS)
+
+
 __all__ = [
     "STAGES",
     "AdapterKeys",
@@ -46,6 +60,7 @@ __all__ = [
     "GateEntry",
     "JudgeEntry",
     "LabelRecipe",
+    "Mark",
     "ModelKeys",
     "PPORecipe",
     "Part",
@@ -61,4 +76,6 @@ __all__ = [
     "ScorerEntry",
     "Stage",
     "TrainingRecipe",
+    "keys_marked",
+    "path_keys",
 ]

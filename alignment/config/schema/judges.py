@@ -1,11 +1,11 @@
 """What a recipe may say of a judge."""
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from alignment.config.schema.parts import DAY, Part, Text
+from alignment.config.schema.parts import DAY, InputPath, Mark, Name, Part, Words
 
 KEY_VARIABLES = {"openai": "OPENAI_API_KEY", "anthropic": "ANTHROPIC_API_KEY"}
 
@@ -15,44 +15,44 @@ class PricesEntry(Part):
 
     prompt: float = Field(ge=0, le=10**9)  # per million tokens
     completion: float = Field(ge=0, le=10**9)  # per million tokens
-    currency: Text = "USD"
+    currency: Name = "USD"
 
 
 class JudgeEntry(Part):
     """Who judges answers, and how it is asked; `alignment.config.rules.judges` says which keys belong to which kind."""
 
     kind: Literal["rules", "openai", "anthropic", "local", "reward_model", "replay", "jury"]
-    name: str | None = None  # how tables call it; default: the function, model or path
+    name: Words | None = None  # how tables call it; default: the function, model or path
     asks: Literal["pairwise", "listwise", "pointwise"] = "pairwise"  # which is better, in which order, how good
     weight: float = Field(default=1.0, gt=0, le=10**9)  # in a jury
 
-    function: str | None = None  # rules: "module:function"
-    path: Text | None = None  # replay: recorded verdicts: a labels.jsonl, or a result.json of LLMBar's evaluators
+    function: Words | None = None  # rules: "module:function"
+    path: InputPath | None = None  # replay: recorded verdicts: a labels.jsonl, or a result.json of LLMBar's evaluators
     members: list["JudgeEntry"] = Field(default_factory=list)  # jury
     on_member_failure: Literal["fail", "leave_out"] = "fail"  # jury: what one failed verdict means
 
-    model: str | None = None  # openai, anthropic: the model's name at the endpoint
-    base_url: str | None = None  # openai, anthropic: default is OpenAI's, Anthropic's
-    api_key_env: str | None = None  # the environment variable that holds the key; default OPENAI_API_KEY, ...
+    model: Words | None = None  # openai, anthropic: the model's name at the endpoint
+    base_url: Words | None = None  # openai, anthropic: default is OpenAI's, Anthropic's
+    api_key_env: Words | None = None  # the environment variable that holds the key; default OPENAI_API_KEY, ...
     endpoint: Literal["chat", "systemone"] = "chat"  # openai: systemone is `transformers serve`'s typed choice
     extra_body: dict[str, Any] = Field(default_factory=dict)  # openai, anthropic: more keys of every request
     timeout_seconds: float = Field(default=60.0, gt=0, le=DAY)
     max_retries: int = Field(default=5, ge=0, le=100)  # of a call that failed in a way that may pass
 
-    model_name_or_path: Text | None = None  # local, reward_model
+    model_name_or_path: InputPath | None = None  # local, reward_model
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"  # local
     load_in_4bit: bool = False  # local
-    chat_template: str | None = None  # local: in place of the tokenizer's own
+    chat_template: Annotated[str, Mark.TEXT_OR_INPUT] | None = None  # local: in place of the tokenizer's own
     trust_remote_code: bool = False  # local, reward_model: run Python code that the model's folder brings
     per_device_eval_batch_size: int = Field(
         default=16, gt=0, le=10**6
     )  # local, reward_model: questions answered together
 
-    prompt: str | None = None  # a prompt file; None: the package's own
+    prompt: Annotated[str, Mark.TEXT_OR_INPUT] | None = None  # a prompt file; None: the package's own
     reasoning: bool = False  # the judge thinks aloud before it gives its verdict
-    constitution: Text | None = None  # a YAML file of principles; some are drawn for every question
+    constitution: InputPath | None = None  # a YAML file of principles; some are drawn for every question
     num_principles: int = Field(default=1, gt=0, le=1000)  # constitution: drawn for a question
-    rubric: Text | None = None  # pointwise: a YAML file of criteria, each of which is asked about
+    rubric: InputPath | None = None  # pointwise: a YAML file of criteria, each of which is asked about
     response_format: Literal["text", "json_schema"] = "text"  # json_schema: where the endpoint holds replies to one
     repair: bool = True  # ask once more about a reply that cannot be read
 
@@ -63,7 +63,7 @@ class JudgeEntry(Part):
     logprobs: bool = True  # read probabilities from the verdict token's log-probabilities
     min_mass: float = Field(default=0.0, ge=0, lt=1)  # verdicts whose offered labels hold less probability are errors
     clamp: list[float] | None = Field(default=None, min_length=2, max_length=2)  # [0.4, 0.6]: as Constitutional AI
-    prices: PricesEntry | Text | None = None  # of a million tokens, or a YAML table by model name
+    prices: PricesEntry | InputPath | None = None  # of a million tokens, or a YAML table by model name
 
     @property
     def label(self) -> str:

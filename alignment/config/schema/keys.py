@@ -1,10 +1,10 @@
 """Groups of keys that several stages have: the model, its adapter, the data, sampling."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from alignment.config.schema.parts import Part, Text
+from alignment.config.schema.parts import InputPath, Mark, Name, OtherPath, Part, Text, TextOrPath, Words
 
 Fraction = Field(default=None, gt=0, lt=1)
 
@@ -12,27 +12,27 @@ Fraction = Field(default=None, gt=0, lt=1)
 class DatasetEntry(Part):
     """One data set of a mixture; the keys are those of TRL's `DatasetConfig`, plus `format`."""
 
-    path: Text  # a file, a folder of files, or a Hub id
-    name: Text | None = None
-    data_dir: Text | None = None
-    data_files: str | list[str] | None = None
-    split: Text = "train"
-    columns: list[str] | dict[str, str] | None = None  # the columns to look at, or key of a layout → column
-    ignore_columns: list[str] = Field(default_factory=list)  # keys of rows and messages to leave out
+    path: InputPath  # a file, a folder of files, or a Hub id
+    name: Name | None = None
+    data_dir: Annotated[Text, Mark.PATH] | None = None
+    data_files: OtherPath | list[OtherPath] | None = None
+    split: Name = "train"
+    columns: list[Words] | dict[Words, Words] | None = None  # the columns to look at, or key of a layout → column
+    ignore_columns: list[Words] = Field(default_factory=list)  # keys of rows and messages to leave out
     fraction: float | None = Field(default=None, gt=0, le=10**9)  # share of the mixture, normalised to sum to one
-    format: str | None = None  # None: found over the whole file
+    format: Words | None = None  # None: found over the whole file
 
 
 class ModelKeys(Part):
     """Which model, how it is held and which of its weights train; names as in TRL's `ModelConfig`."""
 
-    model_name_or_path: Text  # a model, an adapter or a run directory
-    model_revision: Text = "main"
+    model_name_or_path: InputPath  # a model, an adapter or a run directory
+    model_revision: Name = "main"
     trust_remote_code: bool = False
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
-    attn_implementation: Text | None = None
-    chat_template: Text | None = None  # Jinja text, a file's path, chatml or plain; in place of the tokenizer's own
-    eos_token: Text | None = None  # the token that ends an answer, where it is not the tokenizer's own
+    attn_implementation: Name | None = None
+    chat_template: TextOrPath | None = None  # Jinja text, a file, chatml or plain; in place of the tokenizer's own
+    eos_token: Name | None = None  # the token that ends an answer, where it is not the tokenizer's own
     load_in_4bit: bool = False
     bnb_4bit_quant_type: Literal["nf4", "fp4"] = "nf4"
     use_bnb_nested_quant: bool = True
@@ -45,8 +45,8 @@ class AdapterKeys(Part):
     lora_r: int = Field(default=16, gt=0, le=2**16)
     lora_alpha: int = Field(default=32, gt=0, le=2**20)
     lora_dropout: float = Field(default=0.0, ge=0, lt=1)
-    lora_target_modules: str | list[str] = "all-linear"
-    lora_modules_to_save: list[str] | None = None
+    lora_target_modules: Words | list[Words] = "all-linear"
+    lora_modules_to_save: list[Words] | None = None
     use_rslora: bool = False
 
 

@@ -1,19 +1,19 @@
 """Labelling: its recipe."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from alignment.config.schema.judges import JudgeEntry
 from alignment.config.schema.keys import DataKeys, ModelKeys, SamplingKeys
-from alignment.config.schema.parts import Part, Text
+from alignment.config.schema.parts import Free, InputPath, Late, Mark, Part
 from alignment.config.schema.recipe import Recipe, Stage
 
 
 class GateEntry(Part):
     """What labels must show before anything may train on them; see docs/feedback.md."""
 
-    gold: Text | None = None  # people's preferences, any layout; the judge is asked about them before all else
+    gold: InputPath | None = None  # people's preferences, any layout; the judge is asked about them before all else
     min_comparisons: int = Field(default=50, gt=0, le=10**6)  # gold: fewer say too little
     min_kappa: float | None = Field(default=None, ge=-1, le=1)  # gold: Cohen's
     min_accuracy: float | None = Field(default=None, ge=0, le=1)  # gold
@@ -31,7 +31,7 @@ class GateEntry(Part):
 class CalibrationEntry(Part):
     """A map from the judge's probabilities to calibrated ones, fitted on people's judgements."""
 
-    gold: Text  # people's preferences, any layout
+    gold: InputPath  # people's preferences, any layout
     method: Literal["temperature", "isotonic"] = "temperature"
 
 
@@ -40,8 +40,8 @@ class RevisionEntry(Part):
 
     rounds: int = Field(default=1, gt=0, le=100)  # of a critique and a revision; each starts from the last revision
     max_tokens: int = Field(default=1024, gt=0, le=10**7)  # of a critique, and of a revision
-    critique_prompt: Text | None = None  # a prompt file; None: the package's own
-    revision_prompt: Text | None = None
+    critique_prompt: InputPath | None = None  # a prompt file; None: the package's own
+    revision_prompt: InputPath | None = None
 
 
 class LabelRecipe(Recipe, ModelKeys, DataKeys, SamplingKeys):
@@ -57,22 +57,22 @@ class LabelRecipe(Recipe, ModelKeys, DataKeys, SamplingKeys):
     )
     stage: Literal["label"]
     judge: JudgeEntry
-    model_name_or_path: str = ""  # the policy; none where the answers are given
+    model_name_or_path: Annotated[str, Mark.INPUT] = ""  # the policy; none where the answers are given
     responses: Literal["sampled", "given"] = "sampled"  # given: those of `datasets` are judged
     num_generations: int = Field(default=4, ge=2, le=1024)  # K answers a prompt
     pairs_per_prompt: int | None = Field(default=None, gt=0, le=10**6)  # None: all K(K-1)/2
     per_device_eval_batch_size: int = Field(default=64, gt=0, le=10**6)  # sequences sampled together
-    max_concurrency: int = Field(default=8, gt=0, le=1024)  # judge calls in flight
-    max_failure_share: float = Field(default=0.5, ge=0, le=1)  # stop once this share of questions failed
-    requests_per_minute: float | None = Field(default=None, ge=0.01, le=10**9)  # to the judge
-    tokens_per_minute: float | None = Field(default=None, ge=1, le=10**12)  # estimated prompt and longest reply
-    max_calls: int | None = Field(default=None, gt=0, le=10**12)  # a hard budget; the run stops before it is passed
-    max_cost: float | None = Field(default=None, gt=0, le=10**12)  # likewise, in the currency of the judge's prices
-    dry_run: bool = False  # tell calls, tokens and cost; ask nobody and write no labels
-    reparse: bool = False  # write the labels anew from the calls of a finished run, without a call
+    max_concurrency: Free[int] = Field(default=8, gt=0, le=1024)  # judge calls in flight
+    max_failure_share: Free[float] = Field(default=0.5, ge=0, le=1)  # stop once this share of questions failed
+    requests_per_minute: Free[float | None] = Field(default=None, ge=0.01, le=10**9)  # to the judge
+    tokens_per_minute: Free[float | None] = Field(default=None, ge=1, le=10**12)  # estimated prompt and longest reply
+    max_calls: Free[int | None] = Field(default=None, gt=0, le=10**12)  # a hard budget; the run ends before it
+    max_cost: Free[float | None] = Field(default=None, gt=0, le=10**12)  # likewise, in the currency of the prices
+    dry_run: Free[bool] = False  # tell calls, tokens and cost; ask nobody and write no labels
+    reparse: Free[bool] = False  # write the labels anew from the calls of a finished run, without a call
     max_prompt_length: int | None = Field(
         default=None, gt=0, le=10**8
     )  # longer prompts are an error unless on_bad_row is skip
-    gate: GateEntry | None = None  # labels that miss it end the stage and train nothing
-    calibration: CalibrationEntry | None = None
+    gate: Late[GateEntry | None] = None  # labels that miss it end the stage and train nothing
+    calibration: Late[CalibrationEntry | None] = None
     revisions: RevisionEntry | None = None  # have the judge revise the answers too, into revisions.jsonl

@@ -6,7 +6,7 @@ from pydantic import Field
 
 from alignment.config.estimators import ADVANTAGE_ESTIMATORS
 from alignment.config.schema.keys import SamplingKeys
-from alignment.config.schema.parts import Text
+from alignment.config.schema.parts import InputPath, Name, Words
 from alignment.config.schema.recipe import Stage, TrainingRecipe
 from alignment.config.schema.scorers import ScorerEntry
 
@@ -15,13 +15,13 @@ class PolicyGradientRecipe(TrainingRecipe, SamplingKeys):
     """Keys of training on scores of sampled answers; names as in TRL's last `PPOConfig`."""
 
     TRAINER_CONFIG = "transformers.training_args:TrainingArguments"
-    reward_model_path: Text | None = None  # short for scorers with this one reward model
+    reward_model_path: InputPath | None = None  # short for scorers with this one reward model
     scorers: list[ScorerEntry] = Field(default_factory=list)
     watch_scorers: list[ScorerEntry] = Field(default_factory=list)  # logged as watch_NAME, never in the reward
     watch_interval: int = Field(default=1, gt=0, le=10**9)  # updates from one asking of watch_scorers to the next
-    advantage_estimator: str = "gae"  # a name of `alignment.config.estimators`
+    advantage_estimator: Words = "gae"  # a name of `alignment.config.estimators`
     value_model: Literal["adapter", "head", "model"] = "adapter"  # own adapter, head on the policy, or own model
-    value_model_path: Text | None = None  # value_model model: a reward model or language model of the same tokenizer
+    value_model_path: InputPath | None = None  # value_model model: a reward or language model of the same tokenizer
     value_peft_method: Literal["full", "lora", "dora"] | None = None  # value_model model; None: as peft_method
     total_episodes: int = Field(gt=0, le=10**12)  # answers sampled in the whole run
     rollout_batch_size: int = Field(default=64, gt=0, le=10**6)  # answers per update, all processes together
@@ -71,7 +71,7 @@ class PolicyGradientRecipe(TrainingRecipe, SamplingKeys):
     engine_tolerance: float | None = Field(default=None, gt=0, le=100)  # nats a token; None: by the precision
     vllm_mode: Literal["colocate", "server"] = "colocate"
     vllm_sync: Literal["auto", "adapter", "merged"] = "auto"  # what vLLM is handed before each rollout
-    vllm_server_base_url: Text | None = None  # server: where it answers
+    vllm_server_base_url: Name | None = None  # server: where it answers
     vllm_gpu_memory_utilization: float = Field(default=0.3, gt=0, le=1)  # colocate: the trainer needs the rest
     vllm_tensor_parallel_size: int = Field(default=1, gt=0, le=1024)
     vllm_max_model_length: int | None = Field(default=None, gt=0, le=10**8)  # None: longest prompt + max_new_tokens

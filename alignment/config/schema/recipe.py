@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 
 from alignment.config.schema.keys import AdapterKeys, DataKeys, ModelKeys
-from alignment.config.schema.parts import Part, Text
+from alignment.config.schema.parts import Free, Name, OutputPath, Part, Words
 
 SPEEDS = ("runtime", "samples_per_second", "steps_per_second")  # metrics of every evaluation
 OF_TOKENS = ("loss", "entropy", "mean_token_accuracy", "num_tokens", *SPEEDS)  # metrics of TRL's trainers
@@ -43,17 +43,17 @@ class Recipe(Part):
     TRAINER_CONFIG: ClassVar[str | None] = None  # "package.module:Class", the class whose fields are also keys
     STAGE: ClassVar[Stage]
 
-    stage: str
-    output_dir: Text
+    stage: Words
+    output_dir: Free[OutputPath]
     seed: int = Field(default=42, ge=0, lt=2**32)  # numpy takes no other
-    run_name: Text | None = None
-    report_to: str | list[str] = "none"
-    project: Text | None = None  # at the tracker; None: WANDB_PROJECT, else the tracker's default
-    log_model: bool = False  # send the trained weights to W&B too
-    overwrite: bool = False  # start anew where output_dir holds a finished or interrupted run
+    run_name: Free[Name | None] = None
+    report_to: Free[Words | list[Words]] = "none"
+    project: Free[Name | None] = None  # at the tracker; None: WANDB_PROJECT, else the tracker's default
+    log_model: Free[bool] = False  # send the trained weights to W&B too
+    overwrite: Free[bool] = False  # start anew where output_dir holds a finished or interrupted run
     round: int | None = Field(default=None, gt=0, le=100)  # of a pipeline with rounds, which sets it
     library: dict[str, Any] = Field(default_factory=dict, exclude=True)  # keys of TRAINER_CONFIG, as given
-    source: str = Field(default="", exclude=True)  # the recipe file
+    source: Words = Field(default="", exclude=True)  # the recipe file
 
 
 class TrainingRecipe(Recipe, ModelKeys, AdapterKeys, DataKeys):

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from alignment.config.schema.parts import Text
+from alignment.config.schema.parts import Name
 from alignment.config.schema.recipe import OF_TOKENS, Stage, TrainingRecipe
 
 
@@ -23,7 +23,7 @@ class SFTRecipe(TrainingRecipe):
         metrics=OF_TOKENS,
     )
     stage: Literal["sft"]
-    add_tokens: list[Text] | None = None  # marks of chat_template that the vocabulary lacks: added, and trained
+    add_tokens: list[Name] | None = None  # marks of chat_template that the vocabulary lacks: added, and trained
     max_length: int | None = Field(default=1024, gt=0, le=10**8)  # tokens of prompt and answer
     history_strategy: Literal["split", "refuse"] = "split"  # conversations whose earlier turns the template rewrites
     early_stopping_patience: int | None = Field(default=None, gt=0, le=10**6)  # evaluations without improvement
