@@ -9,6 +9,7 @@ from typing import Any
 
 from transformers.utils.chat_template_utils import render_jinja_template
 
+from alignment.data.call_forms import as_text, takes_text
 from alignment.data.control import ControlTokens
 from alignment.data.conversations import REASONING, with_tools
 from alignment.data.results import unwrapped
@@ -56,6 +57,10 @@ class ChatWriter:
         self.thought = next((tags for tags in THOUGHTS if tags[1] in chat_template), None)
         self._written: set[tuple[Any, ...]] = set()  # shapes of conversations that the template writes whole
         self.marks_answers = bool(_GENERATION.search(chat_template))
+
+    @functools.cached_property
+    def _text_arguments(self) -> bool:
+        return takes_text(lambda messages: self.render(Chat(messages, None), ask=False))
 
     def use_stops(self, tokens: Sequence[str]) -> None:
         """Take the spelling of stop tokens off the ends of answers, where the template writes one."""
@@ -106,7 +111,8 @@ class ChatWriter:
             hide = functools.partial(self.control.hide, hidden=chat.hidden)
             written["content"] = unwrapped(result, self.template, hide)
         if calls is not None and self._takes_calls:
-            written["tool_calls"] = self.control.hide(json.loads(calls), chat.hidden)
+            found = json.loads(calls)
+            written["tool_calls"] = self.control.hide(as_text(found) if self._text_arguments else found, chat.hidden)
         return written
 
     def render(self, chat: Chat, end: int | None = None, *, ask: bool) -> str:

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from alignment.data.call_forms import words_of
 from alignment.data.chat import THOUGHTS, in_tags
 from alignment.data.conversations import REASONING
 from alignment.errors import DataError
@@ -145,18 +146,13 @@ def _require_whole(tail: str, message: dict[str, Any]) -> None:
     tags = "|".join(re.escape(tag) for pair in THOUGHTS for tag in pair)
     written = re.sub(rf"\s|{tags}", "", tail)
     texts = [message["content"], *(message.get(name) or "" for name in REASONING)]
-    texts += [_name_of(call) for call in message.get("tool_calls") or []]
+    texts += [word for call in message.get("tool_calls") or [] for word in words_of(call)]
     for text in (part for whole in texts for part in re.split(tags, str(whole))):
         if re.sub(r"\s", "", text) not in written:
             raise NotWritten(
                 f"the chat template leaves out a part of the answer, {_shown(text.strip())}; give it in the form that "
                 "the template writes, or set chat_template to one that writes it"
             )
-
-
-def _name_of(call: Any) -> str:
-    function = call.get("function", call) if isinstance(call, dict) else {}
-    return str(function.get("name", "")) if isinstance(function, dict) else ""
 
 
 def marked(tail: str, marks: Sequence[Span], message: dict[str, Any]) -> list[Span]:

@@ -1,0 +1,61 @@
+"""How a chat template reads the arguments of tool calls, and whether it writes them."""
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from alignment.data.stops import PROBE
+from alignment.errors import DataError
+
+Render = Callable[[list[dict[str, Any]]], str]  # of messages, without a generation prompt
+
+
+def takes_text(render: Render) -> bool:
+    """Whether a template writes arguments as they stand, so that they must be JSON text, as OpenAI has them.
+
+    DeepSeek's templates join arguments to other text. A template that writes JSON itself, or either form, gets objects.
+    """
+    arguments = {PROBE: ["it's"]}
+    text = json.dumps(arguments)
+    for results in ([], [{"role": "tool", "content": "1", "name": "f", "tool_call_id": "call00000"}]):
+        as_text, as_object = (_written(render, given, results) for given in (text, arguments))
+        if as_text is not None and text in as_text:
+            return as_object is None or str(arguments) in as_object  # Python's own form is no JSON
+    return False
+
+
+def as_text(calls: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return calls whose arguments are JSON text."""
+    functions = (call["function"] for call in calls)
+    texts = [{**one, "arguments": json.dumps(one["arguments"], ensure_ascii=False)} for one in functions]
+    return [{**call, "function": function} for call, function in zip(calls, texts, strict=True)]
+
+
+def words_of(call: Any) -> Iterator[str]:
+    """Yield what a template must write of a call, in whatever form: its name, and the words of its arguments."""
+    function = call.get("function", call) if isinstance(call, dict) else {}
+    yield str(function.get("name", ""))
+    for text in _texts(function.get("arguments")):
+        yield from re.findall(r"[A-Za-z0-9]{2,}", re.sub(r"\\.", " ", text))
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for key, part in value.items():
+            yield key
+            yield from _texts(part)
+    elif isinstance(value, list):
+        for part in value:
+            yield from _texts(part)
+
+
+def _written(render: Render, arguments: Any, results: list[dict[str, Any]]) -> str | None:
+    call = {"type": "function", "id": "call00000", "function": {"name": "f", "arguments": arguments}}
+    question, answer = {"role": "user", "content": "Hi"}, {"role": "assistant", "content": "", "tool_calls": [call]}
+    try:
+        return render([question, answer, *results])
+    except DataError:
+        return None
