@@ -130,12 +130,13 @@ def columns(held_out: list[Ranking], scores: list[list[float]]) -> tuple[Any, An
 
 def errors(p: Any, expected: Any) -> dict[str, float]:
     """NLL in nats, Brier score and calibration error of `p` for votes that are cast by `expected`, and accuracy."""
-    from reward.audit.calibration import brier, ece, nll
+    from alignment.evaluate.statistics import calibration_error
+    from reward.audit.calibration import brier, nll
 
     decided = np.abs(expected - 0.5) > 1e-9
     right = np.where(p == 0.5, 0.5, (p > 0.5) == (expected > 0.5))[decided]
     return {
-        "ece": ece(p, expected),
+        "ece": calibration_error(p, expected),
         "brier": brier(p, expected),
         "nll": nll(p, expected),
         "accuracy": float(right.mean()),

@@ -14,6 +14,7 @@ from alignment.config.schema import DPORecipe
 from alignment.data.template import Template
 from alignment.policy.base import load_causal_lm, load_tokenizer
 from alignment.policy.generation import stop_at
+from alignment.policy.inference import sequence_limit
 from alignment.preview.recorded import recorded
 from alignment.preview.stages import pair_stage
 from alignment.run.callbacks import callbacks_for
@@ -23,7 +24,7 @@ from alignment.train.arguments import training_arguments
 from alignment.train.dpo import dpo_trainer, takes_ties, tokenised_split
 from alignment.train.running import run_training
 from alignment.train.saving import generation_of, lineage_of, save_trained
-from alignment.train.sft import Tokenised, context_limit
+from alignment.train.sft import Tokenised
 from alignment.train.trial import require_accepted
 
 
@@ -58,7 +59,7 @@ def main(argv: list[str] | None = None) -> None:
     stop_at(model, template.stop_token_ids)
 
     ties = takes_ties(arguments.loss_type)
-    limit = context_limit(recipe.max_length, model)
+    limit = sequence_limit(model, recipe.max_length)
     train, held_out = load_data(recipe, run, template, limit=limit, ties=ties)
     own_reference = recipe.peft_method != "full" or arguments.precompute_ref_log_probs
     trainer = dpo_trainer(

@@ -16,6 +16,7 @@ from alignment.data.template import Template
 from alignment.policy.added_tokens import with_added_tokens
 from alignment.policy.base import load_causal_lm, load_tokenizer
 from alignment.policy.generation import stop_at
+from alignment.policy.inference import sequence_limit
 from alignment.preview.recorded import recorded
 from alignment.preview.stages import demonstration_stage
 from alignment.run.callbacks import callbacks_for
@@ -26,7 +27,6 @@ from alignment.train.running import run_training
 from alignment.train.saving import generation_of, lineage_of, save_trained
 from alignment.train.sft import (
     Tokenised,
-    context_limit,
     require_learnable,
     sft_trainer,
     tokenised_split,
@@ -63,7 +63,7 @@ def main(argv: list[str] | None = None) -> None:
     model = load_causal_lm(recipe, trainable=True, peft=recipe)
     stop_at(model, template.stop_token_ids)
 
-    limit = context_limit(recipe.max_length, model)
+    limit = sequence_limit(model, recipe.max_length)
     train, held_out = load_data(recipe, run, template, limit)
     require_learnable(train.rows, template.stop_token_ids, train.skipped)
     arguments.max_length = limit if arguments.packing else None  # rows are cut already; a pack still needs its length

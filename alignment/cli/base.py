@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -48,6 +48,10 @@ IgnoreColumns = Annotated[
     str | None, typer.Option("--ignore_columns", metavar="KEY,...", help="Keys of rows and messages to leave out.")
 ]
 Format = Annotated[str | None, typer.Option("--format", metavar="NAME", help="The files' layout; default: found.")]
+OnBadRow = Annotated[
+    Literal["stop", "skip"],
+    typer.Option("--on_bad_row", metavar="stop|skip", help="What to do about rows that cannot be used."),
+]
 
 
 def entry_keys(columns: str | None, ignore_columns: str | None, layout: str | None) -> dict[str, Any]:

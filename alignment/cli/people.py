@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from alignment.cli.base import PEOPLE_PANEL, Columns, Format, IgnoreColumns, entry_keys, verb
+from alignment.cli.base import PEOPLE_PANEL, Columns, Format, IgnoreColumns, OnBadRow, entry_keys, verb
 
 
 @verb(rich_help_panel=PEOPLE_PANEL)
@@ -36,6 +36,7 @@ def annotate(
     columns: Columns = None,
     ignore_columns: IgnoreColumns = None,
     layout: Format = None,
+    on_bad_row: OnBadRow = "stop",
     export: Annotated[
         bool, typer.Option("--export", help="Write the rankings given so far, and serve nothing.")
     ] = False,
@@ -54,6 +55,7 @@ def annotate(
         run=run,
         output=output,
         entry=entry,
+        on_bad_row=on_bad_row,
         ask=ask,
         guidelines=guidelines,
         annotators=tuple(annotator or ()),
@@ -82,9 +84,19 @@ def mix(
     columns: Columns = None,
     ignore_columns: IgnoreColumns = None,
     layout: Format = None,
+    on_bad_row: OnBadRow = "stop",
 ) -> None:
     """Mix labels of people and judges, each trusted as far as it proves right (Dawid-Skene)."""
     from reward.people.mix import mix as write
 
     entry = entry_keys(columns, ignore_columns, layout)
-    write(labels, output, smoothing=smoothing, bootstrap=bootstrap, seed=seed, entry=entry, tell=typer.echo)
+    write(
+        labels,
+        output,
+        smoothing=smoothing,
+        bootstrap=bootstrap,
+        seed=seed,
+        entry=entry,
+        on_bad_row=on_bad_row,
+        tell=typer.echo,
+    )

@@ -12,6 +12,7 @@ from alignment.cli.base import (
     Columns,
     Format,
     IgnoreColumns,
+    OnBadRow,
     RewardModel,
     TrustRemoteCode,
     entry_keys,
@@ -85,9 +86,7 @@ def bench(
         bool, typer.Option("--chat", help="A prompt that is text is a user's message, as RewardBench's are.")
     ] = False,
     max_samples: Annotated[int | None, typer.Option("--max_samples", min=1, help="Rows of each file.")] = None,
-    on_bad_row: Annotated[
-        str, typer.Option("--on_bad_row", metavar="stop|skip", help="What to do about rows that cannot be scored.")
-    ] = "stop",
+    on_bad_row: OnBadRow = "stop",
     columns: Columns = None,
     ignore_columns: IgnoreColumns = None,
     layout: Format = None,
@@ -177,12 +176,14 @@ def audit(
     columns: Columns = None,
     ignore_columns: IgnoreColumns = None,
     layout: Format = None,
+    on_bad_row: OnBadRow = "stop",
 ) -> None:
     """Measure a judge's labels: bias, consistency, agreement with people, calibration, cost."""
     from alignment.data.columns import refuse_unused
     from alignment.errors import AlignmentError
     from reward.audit.command import Outputs, beside, method_of, run
     from reward.audit.gate import check, gate_of
+    from reward.audit.items import Reading
 
     if suggestions is not None and suggest is None:
         raise AlignmentError("--suggestions names a file for what --suggest N chooses; add --suggest, or leave it out.")
@@ -199,6 +200,7 @@ def audit(
     entry = entry_keys(columns, ignore_columns, layout)
     if voted is None:
         refuse_unused(entry, "they are for the file of --gold, and none is given")
-    found = run(labels, voted, outputs=outputs, entry=entry, suggestions=suggest, calibrate=method, say=typer.echo)
+    reading = Reading(entry, on_bad_row)
+    found = run(labels, voted, outputs=outputs, reading=reading, suggestions=suggest, calibrate=method, say=typer.echo)
     if limits:
         check(limits, found, voices=voted is not None)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+CALIBRATION_BINS = 10
 DRAWS_AT_ONCE = 4_000_000  # cluster counts held in memory together, 8 bytes each
 
 
@@ -141,6 +142,46 @@ def wins(probabilities: ArrayLike) -> NDArray[np.float64]:
     """
     p = np.asarray(probabilities, dtype=np.float64)
     return np.where(p > 0.5, 1.0, np.where(p < 0.5, 0.0, 0.5))
+
+
+def agreement(gap: ArrayLike, label: ArrayLike) -> NDArray[np.float64]:
+    """Return 1 where the sign of `gap` is that of the label less one half, 0 where not, one half where `gap` is zero.
+
+    Args:
+        gap: (n,) differences of scores. label: (n,) probabilities that the first is better, none of them one half.
+    """
+    gap, label = np.asarray(gap, dtype=np.float64), np.asarray(label, dtype=np.float64)
+    return np.where(gap == 0, 0.5, (gap > 0) == (label > 0.5)).astype(np.float64)
+
+
+def calibration_error(probability: ArrayLike, share: ArrayLike, bins: int = CALIBRATION_BINS) -> float:
+    """Return the expected calibration error, sum over bins of n_b / n |accuracy_b - confidence_b|.
+
+    Guo et al. 2017, eq. 3 of https://arxiv.org/abs/1706.04599, for two classes: confidence is max(p, 1 - p), in bins of
+    equal width over [0.5, 1]; accuracy is the share of votes for the answer that the probability prefers.
+
+    Args:
+        probability: (n,) that the first is better. share: (n,) of votes for it, ties half, or a soft label.
+    """
+    return float(calibration_errors(calibration_sums(probability, share, bins).sum(axis=0, keepdims=True))[0])
+
+
+def calibration_sums(probability: ArrayLike, share: ArrayLike, bins: int = CALIBRATION_BINS) -> NDArray[np.float64]:
+    """Return what each comparison adds to its bin: one, its confidence, and how far it is right; (n, 3 * bins)."""
+    p, votes = np.asarray(probability, dtype=np.float64), np.asarray(share, dtype=np.float64)
+    confidence = np.maximum(p, 1 - p)
+    right = np.where(p > 0.5, votes, np.where(p < 0.5, 1 - votes, 0.5))
+    place = np.minimum(((confidence - 0.5) * 2 * bins).astype(int), bins - 1)
+    added = np.zeros((len(p), 3, bins))
+    for row, values in enumerate((np.ones(len(p)), confidence, right)):
+        added[np.arange(len(p)), row, place] = values
+    return added.reshape(len(p), 3 * bins)
+
+
+def calibration_errors(sums: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the calibration error of each row of summed `calibration_sums`; (n, 3 * bins) gives (n,)."""
+    counted, confident, right = np.moveaxis(sums.reshape(len(sums), 3, -1), 1, 0)
+    return np.asarray(np.abs(right - confident).sum(axis=1) / counted.sum(axis=1))
 
 
 def _cluster_totals(

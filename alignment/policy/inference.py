@@ -12,6 +12,12 @@ def context_limit(model: Any, max_length: int | None = None) -> int | None:
     return min(limits, default=None)
 
 
+def sequence_limit(model: Any, max_length: int | None) -> int:
+    """Return `context_limit`, or a number that no sequence reaches where there is no limit."""
+    limit = context_limit(model, max_length)
+    return 2**31 if limit is None else limit
+
+
 def best_device() -> torch.device:
     """The GPU where there is one."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")

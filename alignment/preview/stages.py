@@ -15,6 +15,7 @@ from alignment.data.rows import Demonstration, Prompt, Ranking
 from alignment.data.splits import Split
 from alignment.data.template import Template
 from alignment.policy.base import load_tokenizer, resolve_model
+from alignment.policy.inference import sequence_limit
 from alignment.preview.origins import parts_of, parts_of_prompt
 from alignment.preview.rows import Lengths, Part, Row, Stage, Tokens
 from alignment.train import dpo, sft
@@ -124,7 +125,7 @@ def demonstrations(recipe: SFTRecipe, written: Written) -> Stage:
     Raises: DataError as training does.
     """
     template = written.template
-    limit = sft.context_limit(recipe.max_length, written.model)
+    limit = sequence_limit(written.model, recipe.max_length)
     data, train, held_out = sft.tokenised_split(recipe, template, limit)
     sft.require_learnable(train.rows, template.stop_token_ids, train.skipped)
     return demonstration_stage(data, train, held_out, template, limit)
@@ -163,7 +164,7 @@ def pairs(recipe: DPORecipe, written: Written) -> Stage:
 
     Raises: DataError as training does.
     """
-    limit = sft.context_limit(recipe.max_length, written.model)
+    limit = sequence_limit(written.model, recipe.max_length)
     ties = dpo.takes_ties(recipe.library.get("loss_type", LOSS))
     data, train, held_out = dpo.tokenised_split(recipe, written.template, limit, ties=ties)
     dpo.require_pairs(train.rows)

@@ -79,13 +79,6 @@ class Tokenised:
         say_left_out(self.skipped, count, "rows")
 
 
-def context_limit(max_length: int | None, model: Any) -> int:
-    """Tokens that a sequence may have: `max_length`, and never more than the model has positions for."""
-    positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    limits = [limit for limit in (max_length, positions) if limit is not None]
-    return min(limits) if limits else 2**31
-
-
 def tokenise_demonstrations(
     demonstrations: Sequence[Demonstration],
     template: Template,

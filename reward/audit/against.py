@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import cohen_kappa_score
 
+from alignment.data.rows import Asked
 from alignment.evaluate.statistics import mean_interval, share_interval, sums_interval
 from alignment.evaluate.winrate import Bootstrap
 from reward.audit.items import Item, People
@@ -52,7 +53,7 @@ def accuracy(found: Sequence[Match], how: Bootstrap) -> Measure:
     """Share of comparisons that the judge's label decides as the people do; a tie of the judge counts half.
 
     Counted over comparisons that people decided and the judge gave a usable label; `coverage` is the share of the
-    former that have the latter.
+    former that have the latter. A judge that often gives no verdict looks better here than in `accuracy_strict`.
     """
     decided = [match for match in found if match.gold]
     usable = [match for match in decided if match.item.usable]
@@ -62,11 +63,45 @@ def accuracy(found: Sequence[Match], how: Bootstrap) -> Measure:
     return measured | {"coverage": len(usable) / len(decided)}
 
 
+def accuracy_strict(found: Sequence[Match], how: Bootstrap) -> Measure:
+    """Share of comparisons that people decided in which the judge's label names their winner.
+
+    No verdict and a tie count as wrong.
+    """
+    decided = [match for match in found if match.gold]
+    if not decided:
+        return None
+    return _share([float(m.item.usable and m.item.winner == m.gold) for m in decided], decided, how)
+
+
+def both_orders_correct(found: Sequence[Match], how: Bootstrap) -> Measure:
+    """Share of comparisons that people decided in which the judge names their winner in both orders of showing.
+
+    `correct_both` in the files of https://arxiv.org/abs/2310.07641. Only comparisons that were asked in both orders
+    count; no verdict and a tie count as wrong.
+    """
+    asked = [match for match in found if match.gold and len({one.shown for one in match.item.verdicts}) == 2]
+    if not asked:
+        return None
+    return _share([float(all(_names(one, m.gold) for one in m.item.verdicts)) for m in asked], asked, how)
+
+
+def _names(asked: Asked, gold: float) -> bool:
+    """Whether one asking names the people's winner, 1 for the first answer of the comparison, -1 for the second."""
+    return asked.probability is not None and _winner_of(asked) == gold
+
+
+def _winner_of(asked: Asked) -> float:
+    """Return 1 where an asking with a probability prefers the comparison's first answer, -1 the second, 0 a tie."""
+    return float(np.sign((asked.probability or 0.0) - 0.5)) * (1 if asked.shown == "first" else -1)
+
+
 def accuracy_one_order(found: Sequence[Match], how: Bootstrap) -> Measure:
     """Accuracy of single askings, the mean over both orders; a failed asking is not counted.
 
-    That is the published accuracy of https://arxiv.org/abs/2310.07641 (`correct_average` in its files). Of verdicts
-    without probabilities it equals `accuracy`: where the orders differ, one of the two askings is right.
+    Where every asking has a verdict, that is `correct_average` in the files of https://arxiv.org/abs/2310.07641, the
+    accuracy published there. Of verdicts without probabilities it equals `accuracy`: where the orders differ, one of
+    the two askings is right.
     """
     credits, kept = [], []
     for match in found:
@@ -74,8 +109,7 @@ def accuracy_one_order(found: Sequence[Match], how: Bootstrap) -> Measure:
             continue
         for asked in match.item.verdicts:
             if asked.probability is not None:
-                said = float(np.sign(asked.probability - 0.5)) * (1 if asked.shown == "first" else -1)
-                credits.append(_credit(said, match.gold))
+                credits.append(_credit(_winner_of(asked), match.gold))
                 kept.append(match)
     return _share(credits, kept, how) if kept else None
 

@@ -36,13 +36,13 @@ def audit(judged: Judged, people: People, how: Bootstrap | None = None) -> dict[
         "prompts": len({item.cluster for item in judged.items}),
         "comparisons": len(judged.items),
         "measures": {name: measure(judged.items, how) for name, measure in ALONE.items()},
-        "against": _against(judged, found, how) if found else None,
+        "against": _against(judged, found, people, how) if found else None,
         "calibration": calibration(found, how),
         "spent": measures.spent(judged.usage, judged.items),
     }
 
 
-def _against(judged: Judged, found: Sequence[against.Match], how: Bootstrap) -> dict[str, Any]:
+def _against(judged: Judged, found: Sequence[against.Match], people: People, how: Bootstrap) -> dict[str, Any]:
     several = sum(len(match.votes) > 1 for match in found)
     return {
         "comparisons": len(found),
@@ -50,7 +50,11 @@ def _against(judged: Judged, found: Sequence[against.Match], how: Bootstrap) -> 
         "votes": sum(len(match.votes) for match in found),
         "people": len({who for match in found for who in match.who}),
         "with_several_votes": several,
+        "repeated_votes": people.repeated(),
         "accuracy": against.accuracy(found, how),
+        "accuracy_strict": against.accuracy_strict(found, how),
+        "both_orders_correct": against.both_orders_correct(found, how),
+        **_by_subset(found, how),
         "accuracy_one_order": against.accuracy_one_order(found, how),
         "accuracy_when_consistent": against.accuracy_when_consistent(found, how),
         "kappa": against.kappa(found, how),
@@ -60,3 +64,21 @@ def _against(judged: Judged, found: Sequence[against.Match], how: Bootstrap) -> 
         "human_ceiling": against.human_ceiling(found, how),
         **against.length_biases(found, how),
     }
+
+
+def _by_subset(found: Sequence[against.Match], how: Bootstrap) -> dict[str, Any]:
+    """Return accuracies by subset, and their means, each subset counting once; nothing where there is one subset."""
+    subsets = sorted({match.item.subset for match in found})
+    if len(subsets) < 2:
+        return {}
+    accuracies = {"accuracy": against.accuracy, "accuracy_strict": against.accuracy_strict}
+    measured: dict[str, dict[str, measures.Measure]] = {}
+    for subset in subsets:
+        own = [match for match in found if match.item.subset == subset]
+        measured[subset] = {name: measure(own, how) for name, measure in accuracies.items()}
+    means = {}
+    for name in accuracies:
+        values = [one["value"] for each in measured.values() if (one := each[name]) is not None]
+        if values:
+            means[name] = sum(values) / len(values)
+    return {"subsets": measured, "subset_means": means}

@@ -12,13 +12,21 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
+from scipy.special import expit, logit
 from sklearn.isotonic import IsotonicRegression
 from sklearn.metrics import brier_score_loss, log_loss
 from sklearn.model_selection import GroupKFold
 
 from alignment.data.rows import Pair, Ranking
 from alignment.errors import DataError
-from alignment.evaluate.statistics import mean_interval, sums_interval
+from alignment.evaluate.statistics import (
+    CALIBRATION_BINS,
+    calibration_error,
+    calibration_errors,
+    calibration_sums,
+    mean_interval,
+    sums_interval,
+)
 from alignment.evaluate.winrate import Bootstrap
 from reward.audit.against import Match
 
@@ -28,7 +36,6 @@ CLIP = (
     1e-3  # probabilities are kept this far from 0 and 1 where their logarithm is taken: one sure error is not infinite
 )
 COLDEST, HOTTEST = 0.02, 50.0  # temperatures; where people contradict the judge, no temperature is hot enough
-BINS = 10
 FOLDS = 5
 FEWEST = 20  # matched comparisons below which nothing is fitted
 
@@ -46,7 +53,7 @@ class Calibration:
         """Return calibrated probabilities; one half stays one half."""
         p = np.asarray(probabilities, dtype=np.float64)
         if self.method == "temperature":
-            return np.where(p == 0.5, 0.5, _sigmoid(_logit(p) / self.parameters["temperature"]))
+            return np.where(p == 0.5, 0.5, expit(_logit(p) / self.parameters["temperature"]))
         return np.interp(p, self.parameters["x"], self.parameters["y"])
 
     def on(self, rankings: Sequence[Ranking]) -> list[Ranking]:
@@ -85,7 +92,7 @@ def fit(probabilities: Array, shares: Array, clusters: Sequence[str], method: Me
         logits = _logit(probabilities)
 
         def loss(log_temperature: float) -> float:
-            return _nll(shares, _sigmoid(logits / math.exp(log_temperature)))
+            return _nll(shares, expit(logits / math.exp(log_temperature)))
 
         found = minimize_scalar(loss, bounds=(math.log(COLDEST), math.log(HOTTEST)), method="bounded")
         parameters: dict[str, Any] = {"temperature": float(math.exp(found.x))}
@@ -141,38 +148,17 @@ def calibration(found: Sequence[Match], how: Bootstrap) -> dict[str, Any] | None
     return result
 
 
-def reliability(p: Array, shares: Array, bins: int = BINS) -> list[dict[str, float]]:
+def reliability(p: Array, shares: Array, bins: int = CALIBRATION_BINS) -> list[dict[str, float]]:
     """The reliability diagram: mean confidence and accuracy in bins of equal width over [0.5, 1].
 
     Confidence is max(p, 1 - p), accuracy the share of people's votes for the answer that the judge prefers; figure 1
     of https://arxiv.org/abs/1706.04599 for two classes. A probability of one half is right half the time.
     """
-    counted, confident, right = _binned(p, shares, bins).sum(axis=0).reshape(3, bins)
+    counted, confident, right = calibration_sums(p, shares, bins).sum(axis=0).reshape(3, bins)
     return [
         {"confidence": confident[b] / counted[b], "accuracy": right[b] / counted[b], "n": int(counted[b])}
         for b in range(bins) if counted[b]
     ]  # fmt: skip
-
-
-def _binned(p: Array, shares: Array, bins: int) -> Array:
-    """What each comparison adds to its bin: one, its confidence, and whether it is right; (n, 3 * bins)."""
-    confidence = np.maximum(p, 1 - p)
-    right = np.where(p > 0.5, shares, np.where(p < 0.5, 1 - shares, 0.5))
-    place = np.minimum(((confidence - 0.5) * 2 * bins).astype(int), bins - 1)
-    added = np.zeros((len(p), 3, bins))
-    for row, values in enumerate((np.ones(len(p)), confidence, right)):
-        added[np.arange(len(p)), row, place] = values
-    return added.reshape(len(p), 3 * bins)
-
-
-def ece(p: Array, shares: Array, bins: int = BINS) -> float:
-    """Expected calibration error: sum over bins of n_b / n |accuracy_b - confidence_b|, eq. 3 of arXiv:1706.04599."""
-    return float(_ece_of_sums(_binned(p, shares, bins).sum(axis=0, keepdims=True))[0])
-
-
-def _ece_of_sums(sums: Array) -> Array:
-    counted, confident, right = np.moveaxis(sums.reshape(len(sums), 3, -1), 1, 0)
-    return np.abs(right - confident).sum(axis=1) / counted.sum(axis=1)
 
 
 def brier(p: Array, shares: Array) -> float:
@@ -206,9 +192,12 @@ def _errors(p: Array, shares: Array, clusters: Sequence[str], how: Bootstrap) ->
     def interval(values: Array, value: float) -> dict[str, Any]:
         return mean_interval(values, clusters, how.level, how.samples, how.seed).as_json() | {"value": value}
 
-    error = sums_interval(_binned(p, shares, BINS), clusters, _ece_of_sums, how.level, how.samples, how.seed)
-    return {"ece": error.as_json() | {"value": ece(p, shares)}, "brier": interval(squares, brier(p, shares)),
-            "nll": interval(logs, nll(p, shares))}  # fmt: skip
+    error = sums_interval(calibration_sums(p, shares), clusters, calibration_errors, how.level, how.samples, how.seed)
+    return {
+        "ece": error.as_json() | {"value": calibration_error(p, shares)},
+        "brier": interval(squares, brier(p, shares)),
+        "nll": interval(logs, nll(p, shares)),
+    }
 
 
 def _observed(found: Sequence[Match]) -> tuple[Array, Array, list[str]]:
@@ -218,9 +207,4 @@ def _observed(found: Sequence[Match]) -> tuple[Array, Array, list[str]]:
 
 
 def _logit(p: Array) -> Array:
-    clipped = np.clip(p, CLIP, 1 - CLIP)
-    return np.log(clipped) - np.log1p(-clipped)
-
-
-def _sigmoid(z: Array) -> Array:
-    return 1 / (1 + np.exp(-z))
+    return np.asarray(logit(np.clip(p, CLIP, 1 - CLIP)), dtype=np.float64)

@@ -1,22 +1,23 @@
 """What `alignment audit` does: measure, say it in words, and write what was asked for."""
 
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
 from alignment.data import ranking_to_json
-from alignment.errors import AlignmentError, printable
+from alignment.errors import AlignmentError, DataError, printable
 from alignment.evaluate.winrate import Bootstrap
 from alignment.manifest import MANIFEST
 from alignment.report.charts import number
+from alignment.report.wording import percent
 from alignment.run.files import write_atomic, write_json, write_jsonl
 from reward.audit.against import matches
 from reward.audit.audit import audit
 from reward.audit.calibration import Method, fit_matches
 from reward.audit.findings import Finding, estimate, findings, points
-from reward.audit.items import Judged, People, read_gold, read_labels
+from reward.audit.items import Judged, People, Reading, read_gold, read_labels
 from reward.audit.page import page
 from reward.audit.suggest import suggest
 
@@ -38,7 +39,7 @@ def run(
     gold: Path | None,
     *,
     outputs: Outputs,
-    entry: Mapping[str, Any] | None = None,
+    reading: Reading | None = None,
     suggestions: int | None = None,
     calibrate: Method | None = None,
     how: Bootstrap | None = None,
@@ -47,13 +48,16 @@ def run(
     """Audit labels and write what was asked for; returns each judge's numbers, findings among them.
 
     Args:
-        entry: keys of a recipe's data set entry, for `gold`.
-    Raises: AlignmentError where labels or gold cannot be read, or a file cannot be written.
+        gold: people's preferences, in place of the gold labels within recorded verdicts.
+    Raises: AlignmentError where labels or gold cannot be read, no comparison of `gold` is among the labels, or a file
+        cannot be written.
     """
     how = how or Bootstrap()
-    judges, people = read_labels(labels)
+    judges, people = read_labels(labels, reading, recorded_gold=gold is None)
     if gold is not None:
-        read_gold(str(gold), people, entry)
+        given = read_gold(str(gold), reading)
+        say(_matched(gold, given, judges))
+        people.merge(given)
     if len(judges) > 1 and (suggestions is not None or calibrate is not None):
         names, option = ", ".join(judge.name for judge in judges), "--suggest" if suggestions else "--calibrate"
         raise AlignmentError(f"{option} is for the labels of one judge, and these have {len(judges)}: {names}.")
@@ -63,8 +67,6 @@ def run(
         said = findings(numbers)
         found.append(numbers | {"findings": [finding.as_json() for finding in said]})
         say(summary(numbers, said))
-        if gold is not None and numbers["against"] is None:
-            say(f"  None of {gold}'s comparisons is among these labels: prompt and both answers must be the same.")
     everything = {"labels": [str(path) for path in labels], "gold": str(gold) if gold else None,
                   "confidence_level": how.level, "bootstrap_samples": how.samples, "judges": found}  # fmt: skip
     if outputs.json is not None:
@@ -77,6 +79,20 @@ def run(
     if outputs.suggestions is not None and suggestions is not None:
         say(_suggested(judges[0], people, suggestions, outputs.suggestions))
     return found
+
+
+def _matched(gold: Path, given: People, judges: Sequence[Judged]) -> str:
+    """Return how many comparisons of a file of votes are among the labels.
+
+    Raises: DataError where none is.
+    """
+    labelled = {item.key for judge in judges for item in judge.items}
+    count, matched = len(given.votes), len(given.votes.keys() & labelled)
+    same = "prompt and both answers must be the same as in the labels"
+    if not matched:
+        raise DataError(f"{gold}: none of its {count} decided comparisons is among the labels; {same}.")
+    found = f"{gold}: {matched} of {count} comparisons are among the labels"
+    return found if matched * 2 >= count else f"  !!  {found}, fewer than half; {same}."
 
 
 def method_of(name: str | None) -> Method | None:
@@ -125,6 +141,8 @@ def headline(numbers: dict[str, Any]) -> list[tuple[str, str]]:
         ("self-consistency", alone["self_consistency"]),
         ("mass on the verdict", alone["mass"]),
         ("accuracy", people.get("accuracy")),
+        ("strict accuracy", people.get("accuracy_strict")),
+        ("both orders correct", people.get("both_orders_correct")),
         ("accuracy of one order", people.get("accuracy_one_order")),
         ("accuracy where orders agree", people.get("accuracy_when_consistent")),
         ("one person, leave one out", people.get("human_ceiling")),
@@ -134,6 +152,11 @@ def headline(numbers: dict[str, Any]) -> list[tuple[str, str]]:
                           ("length bias beyond people's", people.get("length_bias_difference"))):  # fmt: skip
         if measure:
             found.append((name, points(measure)))
+    for name, one in people.get("subsets", {}).items():
+        if one["accuracy"]:
+            found.append((f"accuracy, {printable(name)}", estimate(one["accuracy"])))
+    for name, value in people.get("subset_means", {}).items():
+        found.append((f"{name.replace('_', ' ')}, mean of subsets", percent(value, 1)))
     plain = [("Cohen's kappa", people.get("kappa")), ("Cohen's kappa, all labels", people.get("kappa_of_all"))]
     plain += [(f"Krippendorff's alpha, {level}", value) for level, value in people.get("alpha", {}).items()]
     plain += [(f"people's alpha, {level}", value) for level, value in people.get("people_alpha", {}).items()]

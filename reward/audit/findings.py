@@ -141,8 +141,18 @@ def _people(people: dict[str, Any]) -> Iterator[Finding]:
             )
             yield Finding(False, "Too few comparisons were checked", evidence)
     if right := people["accuracy"]:
-        shown = f"{estimate(right)} of comparisons that people decided"
-        yield Finding(right["value"] > 0.5, "It prefers what people prefer", f"in {shown}")
+        strict = people["accuracy_strict"]
+        shown = f"its label is theirs in {estimate(right)} of comparisons that people decided and it labelled"
+        if strict["value"] < right["value"]:
+            shown += f", in {estimate(strict)} of all that they decided"
+        if right["value"] > 0.5:
+            yield Finding(True, "The judge prefers what people prefer", shown)
+        else:
+            claim = "The judge does not prefer what people prefer"
+            yield Finding(False, claim, f"{shown}. Do not train on its labels.")
+    if repeated := people["repeated_votes"]:
+        evidence = f"{repeated} votes are a person's second or later one on a comparison; a person's votes are averaged"
+        yield Finding(True, "People voted more than once", evidence)
     if ceiling := people["human_ceiling"]:
         behind = ceiling["judge_behind"]
         shown = f"one person agrees with the others in {estimate(ceiling)}, the judge in {estimate(ceiling['judge'])}"

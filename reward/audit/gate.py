@@ -23,7 +23,7 @@ from alignment.run.files import write_json, write_jsonl
 from reward.audit.against import matches
 from reward.audit.audit import audit
 from reward.audit.calibration import Calibration, fit_matches
-from reward.audit.items import Judged, People, gold_rankings, items_of, read_gold
+from reward.audit.items import Judged, People, Reading, gold_rankings, items_of, read_gold
 from reward.labels.files import GOLD_LABELS, LABELS, REJECTED
 
 CALIBRATION = "calibration.json"
@@ -113,7 +113,8 @@ def ask_gold(recipe: LabelRecipe, run: RunDirectory, ask: Ask) -> OnGold:
         return OnGold([], None, None)
     rankings = ask(gold_samples(recipe))
     judged = Judged(recipe.judge.name or "judge", list(items_of(rankings)), rankings)
-    people = read_gold(path)
+    reading = Reading(on_bad_row=recipe.on_bad_row)
+    people = read_gold(path, reading)
     write_jsonl(run.path / GOLD_LABELS, [ranking_to_json(ranking) for ranking in rankings])
     numbers = audit(judged, people, _how(recipe))
     if gate is not None and gate.gold:
@@ -121,7 +122,7 @@ def ask_gold(recipe: LabelRecipe, run: RunDirectory, ask: Ask) -> OnGold:
     if calibration is None:
         return OnGold(rankings, None, numbers)
     if calibration.gold != path:
-        people = read_gold(calibration.gold)
+        people = read_gold(calibration.gold, reading)
     return OnGold(rankings, fit_matches(matches(judged.items, people), calibration.method), numbers)
 
 
@@ -192,7 +193,8 @@ def gold_samples(recipe: LabelRecipe) -> list[Sampled]:
 
     Positions below zero keep them apart from the run's own prompts.
     """
-    rankings = [ranking for path in _gold_files(recipe) for ranking in gold_rankings(path)]
+    reading = Reading(on_bad_row=recipe.on_bad_row)
+    rankings = [ranking for path in _gold_files(recipe) for ranking in gold_rankings(path, reading)]
     unique = {(repr(r.prompt), tuple(r.responses)): r for r in rankings}
     return [Sampled.of(-1 - place, ranking) for place, ranking in enumerate(unique.values())]
 

@@ -10,12 +10,13 @@ import numpy as np
 
 from alignment.config.schema import DatasetEntry
 from alignment.data.folders import MOST_FILES
-from alignment.data.load import load
+from alignment.data.load import OnBadRow, load
 from alignment.data.load import ranking as comparable
 from alignment.data.rows import USABLE, Asked, Pair, Prompt, Ranking, Status
+from alignment.data.splits import prompt_key
 from alignment.errors import DataError
 from alignment.manifest import read_manifest
-from reward.labels.files import GOLD_LABELS, LABELS, REJECTED, prompt_key
+from reward.labels.files import GOLD_LABELS, LABELS, REJECTED
 from reward.labels.recordings import FILE, gold, is_recording, judged, read_recording
 
 BY_PEOPLE = ("people.jsonl", "suggested.people.jsonl")  # what `alignment annotate` leaves beside labels
@@ -35,6 +36,7 @@ class Item:
     verdicts: tuple[Asked, ...]
     row: int  # the ranking it stands in
     ends: tuple[int, int]  # the answers' places in that ranking
+    subset: str = ""  # the labels' `provenance.subset`, else the path that they were read from
 
     @property
     def usable(self) -> bool:
@@ -63,9 +65,17 @@ class Item:
         return self.first.strip() > self.second.strip()
 
 
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How files of rankings are read."""
+
+    entry: Mapping[str, Any] = field(default_factory=dict)  # keys of a recipe's data set entry, for people's votes
+    on_bad_row: OnBadRow = "stop"
+
+
 @dataclass
 class Judged:
-    """All that one judge said."""
+    """All labels of one judge."""
 
     name: str
     items: list[Item] = field(default_factory=list)
@@ -75,22 +85,37 @@ class Judged:
 
 @dataclass
 class People:
-    """What people said of comparisons: by comparison, each person's preference for the key's first answer."""
+    """People's votes by comparison: each person's preference for the key's first answer."""
 
-    votes: dict[Key, dict[str, float]] = field(default_factory=dict)  # 1, 0 (a tie) or -1
+    votes: dict[Key, dict[str, list[float]]] = field(default_factory=dict)  # 1, 0 (a tie) or -1; one for each answer
     unsure: int = 0  # comparisons that a person could not decide: no vote
 
     def add(self, item: Item, who: str) -> None:
-        """Count one person's vote; the last of several on the same comparison stands."""
+        """Count one person's vote."""
         if not item.usable:
             self.unsure += 1
         elif not item.identical:
-            self.votes.setdefault(item.key, {})[who] = -item.winner if item.turned else item.winner
+            vote = -item.winner if item.turned else item.winner
+            self.votes.setdefault(item.key, {}).setdefault(who, []).append(vote)
 
     def on(self, item: Item) -> dict[str, float]:
-        """Each person's vote on this comparison: 1 for its `first`, -1 for its `second`, 0 for a tie."""
-        votes = self.votes.get(item.key, {})
-        return {who: -vote for who, vote in votes.items()} if item.turned else dict(votes)
+        """Return each person's vote on this comparison: 1 for its `first`, -1 for its `second`, 0 for a tie.
+
+        The votes of one person who answered several times are averaged.
+        """
+        turn = -1.0 if item.turned else 1.0
+        return {who: turn * float(np.mean(votes)) for who, votes in self.votes.get(item.key, {}).items()}
+
+    def repeated(self) -> int:
+        """Return how many votes one person gave on a comparison that the same person had voted on."""
+        return sum(len(votes) - 1 for people in self.votes.values() for votes in people.values())
+
+    def merge(self, other: "People") -> None:
+        """Add the votes of `other`."""
+        self.unsure += other.unsure
+        for key, people in other.votes.items():
+            for who, votes in people.items():
+                self.votes.setdefault(key, {}).setdefault(who, []).extend(votes)
 
 
 def items_of(rankings: Sequence[Ranking]) -> Iterator[Item]:
@@ -101,22 +126,28 @@ def items_of(rankings: Sequence[Ranking]) -> Iterator[Item]:
             yield item_of(ranking, pair, row, cluster)
 
 
-def item_of(ranking: Ranking, pair: Pair, row: int, cluster: str) -> Item:
+def item_of(ranking: Ranking, pair: Pair, row: int, cluster: str, subset: str = "") -> Item:
     """Return one pair of a ranking as an item."""
     first, second = ranking.responses[pair.first], ranking.responses[pair.second]
     return Item(
         ranking.prompt, first, second, cluster, pair.probability, pair.status, pair.verdicts, row,
-        (pair.first, pair.second),
+        (pair.first, pair.second), str(ranking.provenance.get("subset") or subset),
     )  # fmt: skip
 
 
-def read_labels(paths: Sequence[Path]) -> tuple[list[Judged], People]:
+def read_labels(
+    paths: Sequence[Path], how: Reading | None = None, *, recorded_gold: bool = True
+) -> tuple[list[Judged], People]:
     """Read labels, label runs' folders and recorded verdicts, and sort them by who judged.
 
-    Rows whose provenance says that a person judged are people's votes, wherever they stand.
+    Rows whose provenance names a person are people's votes, wherever they stand.
+
+    Args:
+        recorded_gold: whether the gold labels within recorded verdicts are votes too.
 
     Raises: DataError where a path holds nothing of the kind.
     """
+    how = Reading() if how is None else how
     judges: dict[str, Judged] = {}
     people = People()
     for path in paths:
@@ -124,15 +155,18 @@ def read_labels(paths: Sequence[Path]) -> tuple[list[Judged], People]:
             raise DataError(f"{path} does not exist. Give the folder of a label run, its labels, or recorded verdicts.")
         if recordings := _recordings(path):
             for file in recordings:
-                recording = read_recording(file)
-                _sort(judged(recording), judges, people, recording.name)
-                add_gold(people, gold(recording))
+                recording = read_recording(file, how.on_bad_row)
+                where = file.parent if file.name == FILE else file
+                _sort(judged(recording), judges, people, recording.name, str(where))
+                if recorded_gold:
+                    add_gold(people, gold(recording))
             continue
         for name in BY_PEOPLE:
             if path.is_dir() and (path / name).is_file():
-                read_gold(str(path / name), people)
+                people.merge(read_gold(str(path / name), Reading(on_bad_row=how.on_bad_row)))
         usage = _usage(path)
-        names = _sort(_read(_labels_in(path)), judges, people, path.stem if path.is_file() else path.name)
+        rankings = _read(_labels_in(path), Reading(on_bad_row=how.on_bad_row))
+        names = _sort(rankings, judges, people, path.stem if path.is_file() else path.name, str(path))
         if len(names) == 1:  # what several judges cost together cannot be told apart
             _add_usage(judges[names[0]].usage, usage)
     if not judges:
@@ -140,21 +174,22 @@ def read_labels(paths: Sequence[Path]) -> tuple[list[Judged], People]:
     return list(judges.values()), people
 
 
-def read_gold(path: str, people: People | None = None, entry: Mapping[str, Any] | None = None) -> People:
+def read_gold(path: str, how: Reading | None = None) -> People:
     """Read any preference file of the data layer as people's votes.
 
-    Rows whose provenance names no annotator are one voice, "gold". `entry` has keys of a recipe's data set entry.
+    Rows whose provenance names no annotator are one voice, "gold".
     """
-    people = people if people is not None else People()
-    add_gold(people, gold_rankings(path, entry))
+    people = People()
+    add_gold(people, gold_rankings(path, how))
     return people
 
 
-def gold_rankings(path: str, entry: Mapping[str, Any] | None = None) -> list[Ranking]:
+def gold_rankings(path: str, how: Reading | None = None) -> list[Ranking]:
     """Read any preference file of the data layer, or recorded verdicts with their gold labels."""
+    how = Reading() if how is None else how
     if recordings := _recordings(Path(path)):
-        return [ranking for file in recordings for ranking in gold(read_recording(file))]
-    return _read(path, entry)
+        return [ranking for file in recordings for ranking in gold(read_recording(file, how.on_bad_row))]
+    return _read(path, how)
 
 
 def add_gold(people: People, rankings: Sequence[Ranking]) -> None:
@@ -163,7 +198,9 @@ def add_gold(people: People, rankings: Sequence[Ranking]) -> None:
         people.add(item, str(rankings[item.row].provenance.get("annotator") or "gold"))
 
 
-def _sort(rankings: Sequence[Ranking], judges: dict[str, Judged], people: People, default: str) -> list[str]:
+def _sort(
+    rankings: Sequence[Ranking], judges: dict[str, Judged], people: People, default: str, subset: str
+) -> list[str]:
     """Put rows to their judge or to the people; return the judges' names."""
     names: dict[str, None] = {}
     by_people = [ranking for ranking in rankings if ranking.provenance.get("source") == "person"]
@@ -176,7 +213,7 @@ def _sort(rankings: Sequence[Ranking], judges: dict[str, Judged], people: People
         found = judges.setdefault(name, Judged(name))
         found.rankings.append(ranking)
         row, cluster = len(found.rankings) - 1, prompt_key(ranking.prompt)
-        found.items += [item_of(ranking, pair, row, cluster) for pair in ranking.pairs]
+        found.items += [item_of(ranking, pair, row, cluster, subset) for pair in ranking.pairs]
     return list(names)
 
 
@@ -208,9 +245,9 @@ def _labels_in(path: Path) -> str:
     return str(path)
 
 
-def _read(path: str, keys: Mapping[str, Any] | None = None) -> list[Ranking]:
-    entry = DatasetEntry(path=path, **(keys or {}))
-    return load([entry], comparable, on_bad_row="stop", seed=0, max_samples=None, agreeing=True).rows
+def _read(path: str, how: Reading) -> list[Ranking]:
+    entry = DatasetEntry(path=path, **how.entry)
+    return load([entry], comparable, on_bad_row=how.on_bad_row, seed=0, max_samples=None, agreeing=True).rows
 
 
 def _usage(path: Path) -> dict[str, Any]:

@@ -28,7 +28,7 @@ def run_bench(
     column: str | None,
     chat: bool,
     max_samples: int | None,
-    on_bad_row: str,
+    on_bad_row: OnBadRow,
     batch_size: int,
     aggregate: str,
     entry: Mapping[str, Any] | None = None,
@@ -40,11 +40,12 @@ def run_bench(
         entry: keys of a recipe's data set entry, for every file.
     Raises: AlignmentError where an option, a file or the model cannot be used.
     """
-    bad_row: OnBadRow = _chosen("--on_bad_row", on_bad_row, get_args(OnBadRow))
     how = aggregate_of(aggregate)
-    read = read_bench(files, column=column, chat=chat, on_bad_row=bad_row, max_samples=max_samples, entry=entry or {})
+    read = read_bench(
+        files, column=column, chat=chat, on_bad_row=on_bad_row, max_samples=max_samples, entry=entry or {}
+    )
     scorer = Ensemble.load(model, batch_size=batch_size, aggregate=how, trust_remote_code=trust_remote_code)
-    results = bench(scorer, read, on_bad_row=bad_row)
+    results = bench(scorer, read, on_bad_row=on_bad_row)
     console = Console(highlight=False, width=None if sys.stdout.isatty() else PLAIN_WIDTH)
     console.print(tables(results))
     if results["skipped"]:

@@ -10,11 +10,10 @@ from numpy.typing import NDArray
 from alignment.data.rows import USABLE, Pair
 from alignment.data.splits import prompt_key
 from alignment.evaluate.best_of_n import expected_best, kl_of_best_of_n, powers_of_two
-from alignment.evaluate.statistics import accuracy_interval, mean_interval
+from alignment.evaluate.statistics import accuracy_interval, agreement, calibration_error, mean_interval
 from reward.bench.reading import BenchRow
 
 Array = NDArray[np.float64]
-CALIBRATION_BINS = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +36,9 @@ def pair_measures(rows: Sequence[ScoredRow]) -> dict[str, Any]:
 
     `accuracy` is over the pairs whose label decides; equal scores count one half. `of_longer` is that of the rule that
     the longer answer is better. `nll`, `brier` and `ece` rate the probability sigma(s_1 - s_2) against the label, ties
-    included: cross-entropy in nats, squared error, and the mean gap between probability and label over ten equal
-    bins, weighted by pairs (Guo et al. 2017, eq. 3 of https://arxiv.org/abs/1706.04599, with the label in place of the
-    verdict). `best` is over prompts with three or more answers: whether the label prefers no other to the one that the
-    model likes best. Intervals are 95 %, by bootstrap over prompts.
+    included: cross-entropy in nats, squared error, and `calibration_error` with the label in place of votes. `best` is
+    over prompts with three or more answers: whether the label prefers no other to the one that the model likes best.
+    Intervals are 95 %, by bootstrap over prompts.
 
     Returns: plain numbers; None where there is nothing to measure.
     """
@@ -69,22 +67,6 @@ def pair_measures(rows: Sequence[ScoredRow]) -> dict[str, Any]:
         "score_std_of_members": _mean(np.array([spread for one in rows for spread in one.spread])),
         "best": _best(rows),
     }
-
-
-def agreement(gap: Array, label: Array) -> Array:
-    """1 where the sign of `gap` is that of the label, 0 where not, one half where the gap is zero."""
-    return np.where(gap == 0, 0.5, (gap > 0) == (label > 0.5)).astype(np.float64)
-
-
-def calibration_error(probability: Array, label: Array, bins: int = CALIBRATION_BINS) -> float:
-    """Mean distance of predicted probability and label over bins of the prediction, weighted by pairs.
-
-    Which answer is named first is chance, so every pair counts from both sides, a bin and its mirror image alike.
-    """
-    both, truth = np.concatenate([probability, 1 - probability]), np.concatenate([label, 1 - label])
-    which = np.minimum((both * bins).astype(int), bins - 1)
-    lead = np.bincount(which, weights=both - truth, minlength=bins)
-    return float(np.abs(lead).sum() / len(both))
 
 
 def _best(rows: Sequence[ScoredRow]) -> dict[str, Any] | None:

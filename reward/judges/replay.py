@@ -13,9 +13,10 @@ from alignment.config.schema import DatasetEntry
 from alignment.config.schema.judges import JudgeEntry
 from alignment.data import load_rankings
 from alignment.data.rows import USABLE, Asked, Prompt, Status
+from alignment.data.splits import prompt_key
 from alignment.errors import DataError, JudgeError
 from alignment.evaluate.judging import Comparison, Mode, Verdict
-from reward.labels.files import LABELS, prompt_key
+from reward.labels.files import LABELS
 from reward.labels.recordings import is_recording, read_recording
 
 Key = tuple[str, str, str, int]  # prompt, answer shown first, answer shown second, repeat

@@ -11,10 +11,12 @@ from typing import Any
 
 from alignment.data.contradictions import claims_of, contradictions
 from alignment.data.keys import unread
+from alignment.data.load import OnBadRow
 from alignment.data.readers import RawRow, read_file
 from alignment.data.rows import Asked, Pair, Prompt, Ranking
 from alignment.errors import DataError
 from alignment.evaluate.judging import Verdict, combine
+from alignment.meter import say_left_out
 from alignment.strict_json import shown as quoted
 
 ORDERS = (("swap = False", "first"), ("swap = True", "swapped"))
@@ -36,11 +38,12 @@ class Recorded:
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """What one judge said of a whole set."""
+    """The verdicts of one judge on a whole set."""
 
     name: str  # of the judge: the folders a file lies in, "GPT-4/Vanilla"
     sha256: str  # of the file; stands for the prompt's hash, which was not recorded
     rows: list[Recorded]
+    skipped: list[str]  # rows left out, "file:row: reason"
 
 
 def is_recording(path: Path) -> bool:
@@ -55,22 +58,40 @@ def is_recording(path: Path) -> bool:
     return bool(rows) and isinstance(rows[0].value, dict) and {"input", "output_1", "results"} <= rows[0].value.keys()
 
 
-def read_recording(path: Path) -> Recording:
+def read_recording(path: Path, on_bad_row: OnBadRow = "stop") -> Recording:
     """Read a result file, or the `result.json` of a folder.
 
-    Raises: DataError naming file and line where it is none, or a row breaks the format.
+    Raises: DataError naming file and line where it is none, and at a row that breaks the format where `on_bad_row` is
+        stop.
     """
     file = path / FILE if path.is_dir() else path
     if not file.is_file():
         raise DataError(f"{path} holds no recorded verdicts: there is no {file.name}. Name the file or its folder.")
     source = read_file(file)
     parts = file.resolve().parent.parts
-    rows = [_recorded(row) for row in source.rows]
+    rows: list[Recorded] = []
+    places: list[str] = []
+    skipped: list[str] = []
+    for raw in source.rows:
+        try:
+            rows.append(_recorded(raw))
+            places.append(raw.where)
+        except DataError as error:
+            if on_bad_row == "stop":
+                raise DataError(f"{error} Or leave such rows out with on_bad_row: skip.") from None
+            skipped.append(str(error))
     claims = [claims_of(_gold(row, {}), None) if row.label is not None else [] for row in rows]
+    opposite: set[int] = set()
     for found in contradictions(claims):
-        first, second = source.rows[found.first].where, source.rows[found.second].where
-        raise DataError(f"{second}: its 'label' is the opposite of that of {first}, on the same answers.")
-    return Recording("/".join(parts[-2:]), source.sha256, rows)
+        first, second = places[found.first], places[found.second]
+        fault = f"{second}: its 'label' is the opposite of that of {first}, on the same answers."
+        if on_bad_row == "stop":
+            raise DataError(f"{fault} Correct one, or leave both out with on_bad_row: skip.")
+        opposite |= {found.first, found.second}
+        skipped.append(fault)
+    say_left_out(skipped, len(source.rows), "rows")
+    kept = [row for place, row in enumerate(rows) if place not in opposite]
+    return Recording("/".join(parts[-2:]), source.sha256, kept, skipped)
 
 
 def judged(recording: Recording) -> list[Ranking]:

@@ -6,8 +6,10 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.special import expit
+from scipy.stats import pearsonr, spearmanr
 
-from alignment.evaluate.statistics import accuracy_interval
+from alignment.evaluate.statistics import accuracy_interval, agreement
 from reward.models.batches import EncodedRanking
 from reward.models.losses import comparison_loss
 
@@ -44,7 +46,7 @@ def preference_metrics(
     metrics: dict[str, Any] = {
         "loss": float(weight @ (loss + center_rewards_coefficient * total**2)),
         "nll": float(weight @ nll),
-        "brier": float(weight @ (_sigmoid(gap) - label) ** 2),
+        "brier": float(weight @ (expit(gap) - label) ** 2),
         "entropy": float(weight @ _entropy(label)),
         "prompts": len(rankings),
         "pairs": len(label),
@@ -54,14 +56,14 @@ def preference_metrics(
     metrics |= {"score_mean": float(flat.mean()), "score_std": float(flat.std())}
     decided = label != 0.5
     if decided.any():
-        correct = _correct(gap, label)[decided]
+        correct = agreement(gap, label)[decided]
         clusters = [rankings[place].prompt or place for place in prompt[decided]]
         interval = accuracy_interval(correct, clusters)
         metrics |= {
             "accuracy": interval.value,
             "accuracy_low": interval.low,
             "accuracy_high": interval.high,
-            "accuracy_of_longer_answer": float(_correct(longer, label)[decided].mean()),
+            "accuracy_of_longer_answer": float(agreement(longer, label)[decided].mean()),
             "pairs_decided": int(decided.sum()),
             "agreement_by_score_gap": agreement_by_quantile(np.abs(gap[decided]), correct),
             "agreement_by_certainty": agreement_by_quantile(np.abs(label[decided] - 0.5) + 0.5, correct),
@@ -85,19 +87,11 @@ def agreement_by_quantile(size: Array, correct: Array, bins: int = MARGIN_BINS) 
     return rows
 
 
-def rank(values: Array) -> Array:
-    """Ranks from 1, equal values sharing their mean rank."""
-    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    last = np.cumsum(counts)
-    mean_rank: Array = (last - (counts - 1) / 2)[inverse]
-    return mean_rank
-
-
-def pearson(first: Array, second: Array) -> float | None:
-    """Linear correlation, or None where one side does not vary."""
+def correlation(first: Array, second: Array, *, ranked: bool = False) -> float | None:
+    """Return Pearson's correlation, or Spearman's of the ranks; None where one side does not vary."""
     if len(first) < 2 or np.ptp(first) == 0 or np.ptp(second) == 0:
         return None
-    return float(np.corrcoef(first, second)[0, 1])
+    return float((spearmanr if ranked else pearsonr)(first, second).statistic)
 
 
 def _pairs(
@@ -118,11 +112,6 @@ def _prompt_weights(prompt: NDArray[np.int64]) -> Array:
     counts = np.bincount(prompt)
     weights: Array = 1.0 / counts[prompt] / len(counts)
     return weights
-
-
-def _correct(gap: Array, label: Array) -> Array:
-    """1 where the sign of `gap` is that of the label, 0 where not, one half where the gap is zero."""
-    return np.where(gap == 0, 0.5, (gap > 0) == (label > 0.5)).astype(np.float64)
 
 
 def _training_loss(
@@ -152,11 +141,6 @@ def _entropy(label: Array) -> Array:
     return entropy
 
 
-def _sigmoid(gap: Array) -> Array:
-    probability: Array = np.exp(-np.logaddexp(0, -gap))
-    return probability
-
-
 def _length_correlations(
     scores: Sequence[Sequence[float]], rankings: Sequence[EncodedRanking]
 ) -> dict[str, float | None]:
@@ -166,7 +150,7 @@ def _length_correlations(
     flat_score, flat_length = np.concatenate(score), np.concatenate(length)
     within = [np.concatenate([row - row.mean() for row in rows]) for rows in (score, length)]
     return {
-        "length_pearson": pearson(flat_score, flat_length),
-        "length_spearman": pearson(rank(flat_score), rank(flat_length)),
-        "length_pearson_within_prompt": pearson(within[0], within[1]),
+        "length_pearson": correlation(flat_score, flat_length),
+        "length_spearman": correlation(flat_score, flat_length, ranked=True),
+        "length_pearson_within_prompt": correlation(within[0], within[1]),
     }

@@ -12,7 +12,7 @@ from alignment.calls.store import CallStore
 from alignment.config.documents import read_bytes
 from alignment.config.schema import DatasetEntry
 from alignment.data.columns import refuse_unused
-from alignment.data.load import load_answers
+from alignment.data.load import OnBadRow, load_answers
 from alignment.data.rows import Prompt, Ranking
 from alignment.data.sampled import of_answers
 from alignment.errors import AlignmentError, DataError, RecipeError
@@ -67,7 +67,12 @@ def place_of(run: Path, output: Path | None) -> Place:
 
 
 def load_items(
-    place: Place, *, ask: Ask, limit: int | None = None, entry: Mapping[str, Any] | None = None
+    place: Place,
+    *,
+    ask: Ask,
+    limit: int | None = None,
+    entry: Mapping[str, Any] | None = None,
+    on_bad_row: OnBadRow = "stop",
 ) -> list[Item]:
     """Return what there is to ask, each question once, without those whose answers are all the same text.
 
@@ -76,7 +81,7 @@ def load_items(
     Raises: DataError where nothing is left to ask.
     """
     items: dict[str, Item] = {}
-    for ranking in _rankings(place, entry or {}):
+    for ranking in _rankings(place, entry or {}, on_bad_row):
         for prompt, responses, provenance in _questions(ranking, ask):
             item = Item(key_of(prompt, responses), prompt, responses, provenance)
             if len(item.distinct) > 1:
@@ -107,13 +112,13 @@ def _questions(ranking: Ranking, ask: Ask) -> list[tuple[Prompt, list[str], dict
     ]
 
 
-def _rankings(place: Place, keys: Mapping[str, Any]) -> list[Ranking]:
+def _rankings(place: Place, keys: Mapping[str, Any], on_bad_row: OnBadRow) -> list[Ranking]:
     source = next((place.source / name for name in LABELS if (place.source / name).is_file()), place.source)
     if source.is_dir() and place.store.is_file():
         refuse_unused(keys, f"{place.source} is a label run that was interrupted before its labels were written")
         return _sampled(place)
     entry = DatasetEntry(path=str(source), **keys)
-    return load_answers([entry], on_bad_row="stop", seed=0).rows
+    return load_answers([entry], on_bad_row=on_bad_row, seed=0).rows
 
 
 def _sampled(place: Place) -> list[Ranking]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from alignment.config.schema import DatasetEntry
 from alignment.data.columns import refuse_unused
-from alignment.data.load import load_rankings
+from alignment.data.load import OnBadRow, load_rankings
 from alignment.data.rankings import ranking_to_json
 from alignment.data.rows import Ranking
 from alignment.errors import AlignmentError, DataError, printable
@@ -27,6 +27,7 @@ def mix(
     bootstrap: int = 200,
     seed: int = 0,
     entry: Mapping[str, Any] | None = None,
+    on_bad_row: OnBadRow = "stop",
     tell: Callable[[str], None],
 ) -> None:
     """Estimate labellers and truths, write the mixed rankings and, beside them, what was found of each labeller.
@@ -38,7 +39,7 @@ def mix(
         raise AlignmentError(f"--output {output}: rankings are written as JSON lines; give a name that ends in .jsonl.")
     if any(output.resolve() == Path(source).resolve() for source in sources):
         raise AlignmentError(f"--output {output} is one of the files to read; give it another name.")
-    rankings, files = _read(sources, entry or {})
+    rankings, files, skipped = _read(sources, entry or {}, on_bad_row)
     gathered = gather(rankings)
     table = tabulate(gathered)
     if not table.pairs:
@@ -63,6 +64,7 @@ def mix(
         {
             "method": "Dawid-Skene, matrices symmetric in the two answers, soft labels as weights of outcomes",
             "files": files,
+            "skipped": skipped,
             "smoothing": smoothing,
             "bootstrap": {"samples": bootstrap, "seed": seed, "clustered_by": "prompt"} if bootstrap else None,
             "steps": found.steps,
@@ -79,15 +81,25 @@ def mix(
     tell(f"{output}: {len(table.pairs)} pairs of {len(rows)} prompts; {record}")
 
 
-def _read(sources: list[str], keys: Mapping[str, Any]) -> tuple[list[Ranking], dict[str, str]]:
-    """Return all labels, and the files' hashes; verdicts that others recorded count as a judge's labels."""
-    recordings = [read_recording(Path(source)) for source in sources if is_recording(Path(source))]
+def _read(
+    sources: list[str], keys: Mapping[str, Any], on_bad_row: OnBadRow
+) -> tuple[list[Ranking], dict[str, str], list[str]]:
+    """Return all labels, the files' hashes, and rows left out; recorded verdicts count as a judge's labels.
+
+    Raises: DataError where a path does not exist: `mix` asks the Hub for nothing.
+    """
+    for source in sources:
+        if not Path(source).exists():
+            raise DataError(f"{source} does not exist. Give files of rankings, or run folders with labels.")
+    recordings = [read_recording(Path(source), on_bad_row) for source in sources if is_recording(Path(source))]
     entries = [DatasetEntry(path=source, **keys) for source in sources if not is_recording(Path(source))]
     if not entries:
         refuse_unused(keys, "all of LABELS are recorded verdicts")
-    loaded = load_rankings(entries, on_bad_row="stop", seed=0, agreeing=False)
+    loaded = load_rankings(entries, on_bad_row=on_bad_row, seed=0, agreeing=False)
     recorded = {recording.name: recording.sha256 for recording in recordings}
-    return [ranking for one in recordings for ranking in judged(one)] + loaded.rows, {**recorded, **loaded.files}
+    rankings = [ranking for one in recordings for ranking in judged(one)] + loaded.rows
+    skipped = [reason for one in recordings for reason in one.skipped] + loaded.skipped
+    return rankings, {**recorded, **loaded.files}, skipped
 
 
 def _labellers(table: Table, found: Estimate, intervals: Any) -> list[dict[str, Any]]:

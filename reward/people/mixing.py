@@ -145,7 +145,7 @@ def _outcomes(ranking: Ranking) -> list[tuple[Ends, Floats]]:
 def mixed_rows(gathered: list[Gathered], table: Table, truth: Floats) -> list[Ranking]:
     """Return one ranking a prompt: each pair with its posterior, and every label that went into it.
 
-    The probability that the first is better is P(first) + P(tie) / 2; a pair is a tie where that is likeliest.
+    The probability that the first is better is P(first) + P(tie) / 2; a pair is a tie where that is one half.
     """
     posterior = {pair: truth[place] for place, pair in enumerate(table.pairs)}
     rows = []
@@ -162,8 +162,8 @@ def mixed_rows(gathered: list[Gathered], table: Table, truth: Floats) -> list[Ra
             if found is None:
                 pairs.append(Pair(*ends, None, statuses[ends]))
             else:
-                status: Status = "tie" if found[TIE] > max(found[FIRST], found[SECOND]) else "ok"
-                pairs.append(Pair(*ends, float(np.clip(found[FIRST] + found[TIE] / 2, 0.0, 1.0)), status))
+                probability = float(np.clip(found[FIRST] + found[TIE] / 2, 0.0, 1.0))
+                pairs.append(Pair(*ends, probability, "tie" if probability == 0.5 else "ok"))
         rows.append(Ranking(about.prompt, about.responses, pairs, _provenance(about)))
     return [row for row in rows if row.pairs]
 

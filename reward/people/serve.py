@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from alignment.data.load import OnBadRow
 from alignment.errors import AlignmentError
 from alignment.serving.address import listen
 from alignment.serving.extra import require_extra
@@ -29,6 +30,7 @@ class Settings:
     run: Path
     output: Path | None = None
     entry: Mapping[str, Any] = field(default_factory=dict)  # keys of a recipe's data set entry
+    on_bad_row: OnBadRow = "stop"
     ask: Ask = "rank"
     guidelines: Path | None = None
     annotators: tuple[str, ...] = ()
@@ -63,7 +65,9 @@ def annotate(settings: Settings, tell: Tell) -> None:
     require_extra("annotate")
     place = place_of(settings.run, settings.output)
     guidelines, guidelines_hash = read_guidelines(settings.guidelines)
-    items = load_items(place, ask=settings.ask, limit=settings.limit, entry=settings.entry)
+    items = load_items(
+        place, ask=settings.ask, limit=settings.limit, entry=settings.entry, on_bad_row=settings.on_bad_row
+    )
     with contextlib.closing(listen(settings.host, settings.port)) as listener, PeopleStore(place.store) as store:
         _keep_what_is_there(place, store)
         queue = AnnotationQueue(items, store, settings.rules, guidelines=guidelines, guidelines_hash=guidelines_hash)

@@ -11,7 +11,7 @@ from alignment.calls.store_rows import Sampled
 from alignment.cli.base import entry_keys
 from alignment.data.columns import refuse_unused
 from alignment.errors import DataError, RecipeError
-from reward.audit.items import gold_rankings
+from reward.audit.items import Reading, gold_rankings
 from reward.bench.reading import read_bench
 from reward.people.items import load_items, place_of
 from reward.people.mix import mix
@@ -38,7 +38,7 @@ def benched(file, entry):
 
 
 def gold(file, entry):
-    (row,) = gold_rankings(str(file), entry)
+    (row,) = gold_rankings(str(file), Reading(entry or {}))
     return row.prompt, row.responses
 
 

@@ -15,8 +15,9 @@ import recipes.sft
 from alignment.data.masks import TrainedRow
 from alignment.data.rows import Demonstration
 from alignment.errors import DataError, RecipeError
+from alignment.policy.inference import sequence_limit
 from alignment.train.arguments import checkpointing_key
-from alignment.train.sft import context_limit, require_learnable, sft_trainer, tokenise_demonstrations
+from alignment.train.sft import require_learnable, sft_trainer, tokenise_demonstrations
 
 
 def arguments(path, **changes):
@@ -218,9 +219,9 @@ def test_nothing_to_learn_is_refused():
 
 def test_the_models_context_bounds_max_length():
     config = SimpleNamespace(get_text_config=lambda: SimpleNamespace(max_position_embeddings=256))
-    assert context_limit(1024, SimpleNamespace(config=config)) == 256
-    assert context_limit(100, SimpleNamespace(config=config)) == 100
-    assert context_limit(None, SimpleNamespace(config=config)) == 256
+    assert sequence_limit(SimpleNamespace(config=config), 1024) == 256
+    assert sequence_limit(SimpleNamespace(config=config), 100) == 100
+    assert sequence_limit(SimpleNamespace(config=config), None) == 256
 
 
 def test_saved_adapter_gives_the_logits_of_training(tiny_model_dir, tokenizer, tmp_path):

@@ -36,5 +36,5 @@ def people(judge: Judged, votes: Sequence[Sequence[float]]) -> People:
     for item, cast in zip(judge.items, votes, strict=True):
         turn = -1 if item.turned else 1
         if cast:
-            found.votes[item.key] = {f"person {i}": turn * vote for i, vote in enumerate(cast)}
+            found.votes[item.key] = {f"person {i}": [turn * vote] for i, vote in enumerate(cast)}
     return found

@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 from sklearn.metrics import cohen_kappa_score
 
+from alignment.data.splits import prompt_key
 from alignment.evaluate.winrate import Bootstrap
 from reward.audit import against
 from reward.audit.items import People, items_of, read_gold
-from reward.labels.files import prompt_key
-from tests.reward.audit.made import both_orders, judged, pair, people, ranking
+from tests.reward.audit.made import asked, both_orders, judged, pair, people, ranking
 
 HOW = Bootstrap(samples=200)
 
@@ -141,11 +141,33 @@ def test_people_are_matched_by_texts_in_either_order_and_any_wrapping(tmp_path):
     assert prompt_key("Say.") != prompt_key([{"role": "system", "content": "Say."}])
 
 
-def test_the_last_vote_of_a_person_stands_and_cannot_say_is_none():
-    found = People()
-    for status in (0.9, 0.1, None):
-        for item in items_of([ranking("p", pair(status))]):
+def test_the_votes_of_a_person_are_averaged_and_cannot_say_is_none():
+    found, other = People(), People()
+    for probability in (0.9, 0.1, 0.2, 0.5, None):
+        for item in items_of([ranking("p", pair(probability))]):
             found.add(item, "Ann")
+            other.add(item, "Bob")
     (item,) = items_of([ranking("p", pair(0.9))])
-    assert found.on(item) == {"Ann": -1.0}
-    assert found.unsure == 1
+    assert found.on(item) == {"Ann": -0.25}
+    assert (found.unsure, found.repeated()) == (1, 3)
+    (match,) = against.matches([item], found)
+    assert (match.gold, match.share) == (-1.0, 0.375)
+    found.merge(other)
+    assert found.on(item) == {"Ann": -0.25, "Bob": -0.25}
+    assert (found.unsure, found.repeated()) == (2, 6)
+
+
+def test_missing_verdicts_and_ties_count_as_wrong_in_the_strict_accuracy():
+    right, tie, missing = (
+        both_orders(0.9, 0.1),
+        both_orders(0.9, 0.9),
+        pair(None, asked("first", None), asked("swapped", 0.2)),
+    )
+    judge = judged(
+        *(ranking(f"p{place}", one) for place, one in enumerate((right, tie, missing, both_orders(0.9, 0.7))))
+    )
+    found = against.matches(judge.items, people(judge, [[1]] * 4))
+    how = Bootstrap(samples=10)
+    assert against.accuracy(found, how)["value"] == pytest.approx((1 + 0.5 + 1) / 3)  # the one without a label left out
+    assert against.accuracy_strict(found, how)["value"] == pytest.approx(2 / 4)
+    assert against.both_orders_correct(found, how)["value"] == pytest.approx(1 / 4)

@@ -7,6 +7,7 @@ import pytest
 from scipy.special import expit, logit
 
 from alignment.errors import DataError
+from alignment.evaluate.statistics import calibration_error
 from alignment.evaluate.winrate import Bootstrap
 from reward.audit import calibration as c
 from reward.audit.against import matches
@@ -24,10 +25,10 @@ def test_ece_by_hand():
     # Confidences 0.92, 0.98 (the first wins) and 0.82 (the second): bins [0.9, 0.95), [0.95, 1] and [0.8, 0.85).
     p, votes = np.array([0.92, 0.98, 0.18]), np.array([1.0, 0.0, 0.0])
     # |1 - 0.92| = 0.08, |0 - 0.98| = 0.98, |1 - 0.82| = 0.18, each a third.
-    assert c.ece(p, votes) == pytest.approx((0.08 + 0.98 + 0.18) / 3)
+    assert calibration_error(p, votes) == pytest.approx((0.08 + 0.98 + 0.18) / 3)
     # In one bin errors cancel: accuracy 2/3, mean confidence 2.72 / 3.
-    assert c.ece(p, votes, bins=1) == pytest.approx(abs(2 / 3 - 2.72 / 3))
-    assert c.ece(np.array([0.5]), np.array([1.0])) == 0  # a coin is right half the time
+    assert calibration_error(p, votes, bins=1) == pytest.approx(abs(2 / 3 - 2.72 / 3))
+    assert calibration_error(np.array([0.5]), np.array([1.0])) == 0  # a coin is right half the time
 
 
 def test_brier_and_nll_by_hand():
@@ -47,7 +48,7 @@ def test_temperature_finds_what_bent_the_judge():
     assert found.parameters["temperature"] == pytest.approx(2.5, rel=0.05)
     after = found.apply(p)
     assert np.array_equal(after > 0.5, p > 0.5)  # no label changes sides
-    assert c.ece(after, votes) < 0.02 < 0.1 < c.ece(p, votes)
+    assert calibration_error(after, votes) < 0.02 < 0.1 < calibration_error(p, votes)
 
 
 @pytest.mark.parametrize("method", ["temperature", "isotonic"])

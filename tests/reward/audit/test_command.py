@@ -17,7 +17,7 @@ from alignment.errors import AlignmentError, DataError
 from alignment.report.charts import number
 from alignment.run.files import write_jsonl
 from reward.audit.command import Outputs, beside, method_of, run
-from reward.audit.items import read_labels
+from reward.audit.items import Reading, read_labels
 from tests.reward.audit.made import both_orders, ranking
 
 ROOT = Path(__file__).parents[3]
@@ -124,21 +124,69 @@ def test_several_judges_stand_side_by_side_and_choose_nothing(tmp_path):
         run(folders, None, outputs=Outputs(), suggestions=5, say=lambda words: None)
 
 
-def test_gold_that_matches_nothing_is_said(tmp_path):
+def gold_of(folder, file, matching, others):
+    """A file of comparisons, the first `matching` of them those of a run."""
+    rows = [json.loads(line) for line in (folder / "labels.jsonl").read_text().splitlines()[:matching]]
+    rows = [{"prompt": row["prompt"], "chosen": row["responses"][0], "rejected": row["responses"][1]} for row in rows]
+    write_jsonl(file, rows + [{"prompt": f"other {n}", "chosen": "a", "rejected": "b"} for n in range(others)])
+    return file
+
+
+def test_gold_that_matches_nothing_is_refused(tmp_path):
     folder, said = write_run(tmp_path / "label"), []
-    (folder / "people.jsonl").unlink()
-    gold = tmp_path / "gold.jsonl"
-    gold.write_text('{"prompt": "other", "chosen": "a", "rejected": "b"}\n')
-    outputs = Outputs(page=tmp_path / "audit.html", calibrated=tmp_path / "calibrated.jsonl")
-    with pytest.raises(DataError, match="needs at least 20 comparisons"):
-        run([folder], gold, outputs=outputs, calibrate="isotonic", say=said.append)
-    assert (tmp_path / "audit.html").exists()  # what could be measured is told
-    assert not (tmp_path / "calibrated.jsonl").exists()
-    said.clear()
+    gold = gold_of(folder, tmp_path / "gold.jsonl", 0, 3)
+    with pytest.raises(DataError, match="none of its 3 decided comparisons is among the labels; prompt and both ans"):
+        run([folder], gold, outputs=Outputs(page=tmp_path / "audit.html"), say=said.append)
+    assert not (tmp_path / "audit.html").exists()
+
+
+@pytest.mark.parametrize(("others", "warned"), [(2, False), (3, True)])
+def test_how_many_comparisons_of_gold_match_is_printed(tmp_path, others, warned):
+    folder, said = write_run(tmp_path / "label"), []
+    gold = gold_of(folder, tmp_path / "gold.jsonl", 2, others)
     run([folder], gold, outputs=Outputs(), say=said.append)
-    assert "None of" in said[-1]
-    assert "prompt and both answers must be the same" in said[-1]
-    assert "Nobody checked" in said[0]
+    assert f"{gold}: 2 of {2 + others} comparisons are among the labels" in said[0]
+    assert ("!!" in said[0] and "fewer than half" in said[0]) == warned
+
+
+def test_a_file_of_gold_replaces_the_labels_within_recordings(tmp_path, shared):
+    recorded = shared / "data/llmbar-natural/evaluators/GPT-4/Vanilla"
+    rows = json.loads((recorded / "result.json").read_text())
+    turned = [{"prompt": [{"role": "user", "content": row["input"]}], "chosen": row[f"output_{3 - row['label']}"],
+               "rejected": row[f"output_{row['label']}"]} for row in rows]  # fmt: skip
+    write_jsonl(tmp_path / "gold.jsonl", turned)
+    found, said = {}, []
+    for gold in (None, tmp_path / "gold.jsonl"):
+        (found[gold],) = run([recorded], gold, outputs=Outputs(), say=said.append)
+    own, given = (numbers["against"] for numbers in found.values())
+    assert (own["people"], given["people"]) == (1, 1)
+    assert given["accuracy"]["value"] == pytest.approx(1 - own["accuracy"]["value"])
+    assert "The judge does not prefer what people prefer" in said[-1]
+
+
+def test_one_bad_row_of_a_recording_may_be_left_out(tmp_path, shared, capsys):
+    rows = json.loads((shared / "data/llmbar-natural/evaluators/GPT-4/Vanilla/result.json").read_text())
+    rows[3]["label"] = 7
+    file = tmp_path / "judge" / "result.json"
+    file.parent.mkdir()
+    file.write_text(json.dumps(rows))
+    with pytest.raises(DataError, match=r"'label' is 7, not 1 or 2.*Or leave such rows out with on_bad_row: skip"):
+        run([file], None, outputs=Outputs(), say=print)
+    (numbers,) = run([file], None, outputs=Outputs(), reading=Reading(on_bad_row="skip"), say=print)
+    assert numbers["comparisons"] == len(rows) - 1
+    assert "left out 1 of 100 rows (on_bad_row: skip)" in capsys.readouterr().err
+
+
+def test_labels_of_one_judge_in_two_files_are_measured_apart_too(tmp_path):
+    folders = [write_run(tmp_path / name, size, judge="one") for name, size in (("a", 40), ("b", 60))]
+    said = []
+    (numbers,) = run(folders, None, outputs=Outputs(), say=said.append)
+    apart = numbers["against"]["subsets"]
+    assert list(apart) == list(map(str, folders))
+    assert [one["accuracy"]["n"] for one in apart.values()] == [40, 60]
+    mean = sum(one["accuracy"]["value"] for one in apart.values()) / 2
+    assert numbers["against"]["subset_means"]["accuracy"] == pytest.approx(mean)
+    assert "accuracy, mean of subsets" in said[0]
 
 
 def test_people_alone_are_no_labels_to_audit(tmp_path):

@@ -29,6 +29,8 @@ def test_accuracy_and_agreement_of_the_orders(shared, name):
     assert found["measures"]["coverage"]["value"] == 1.0
     recorded = json.loads((folder / "statistics.json").read_text())
     right_both = int(recorded["correct_both"].split(" / ")[0])
+    both = found["against"]["both_orders_correct"]["value"]
+    assert both == pytest.approx(right_both / len(judge.items), abs=1e-12)
     same = int(recorded["equal"].split(" / ")[0])
     assert found["against"]["accuracy_when_consistent"]["value"] == pytest.approx(right_both / same, abs=1e-12)
 

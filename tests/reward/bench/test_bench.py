@@ -9,7 +9,7 @@ import torch
 
 from alignment.cli import app
 from alignment.errors import DataError, ModelError
-from reward.bench.measures import agreement, calibration_error
+from alignment.evaluate.statistics import agreement, calibration_error
 from reward.bench.reading import read_bench
 from reward.bench.run import bench
 from reward.bench.table import tables

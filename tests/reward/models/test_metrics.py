@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from reward.models.batches import EncodedRanking
-from reward.models.metrics import agreement_by_quantile, pearson, preference_metrics, rank
+from reward.models.metrics import agreement_by_quantile, correlation, preference_metrics
 
 
 def ranking(*pairs: tuple[int, int, float], tokens: list[int]) -> EncodedRanking:
@@ -57,12 +57,14 @@ def test_length_correlation_by_hand() -> None:
     assert metrics["length_pearson_within_prompt"] == pytest.approx(1.0)
 
 
-def test_ranks_share_their_mean() -> None:
-    assert rank(np.array([10.0, 20.0, 10.0, 30.0])).tolist() == [1.5, 3.0, 1.5, 4.0]
+def test_equal_values_share_their_mean_rank() -> None:
+    # ranks 1.5 3 1.5 4 against 1 2 3 4: 3 / sqrt(4.5 * 5) = 0.63245553
+    found = correlation(np.array([10.0, 20.0, 10.0, 30.0]), np.array([1.0, 2.0, 3.0, 4.0]), ranked=True)
+    assert found == pytest.approx(0.63245553)
 
 
 def test_no_correlation_where_one_side_does_not_vary() -> None:
-    assert pearson(np.array([1.0, 1.0]), np.array([1.0, 2.0])) is None
+    assert correlation(np.array([1.0, 1.0]), np.array([1.0, 2.0])) is None
 
 
 def test_agreement_by_quantile_of_the_gap() -> None:

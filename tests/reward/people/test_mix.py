@@ -266,3 +266,35 @@ def test_four_recorded_judges_are_judged_as_gold_judges_them(tmp_path, shared):
         label = gold[mixed["prompt"][0]["content"], first, second]
         hits += (pair["probability"] > 0.5) == (label == 1)
     assert hits == 96
+
+
+def test_a_mistyped_path_is_refused_and_not_looked_up_on_the_hub(tmp_path):
+    with pytest.raises(DataError, match="runs/lable does not exist"):
+        mix(["runs/lable"], tmp_path / "mixed.jsonl", tell=print)
+
+
+def test_a_bad_row_may_be_left_out_and_is_recorded(tmp_path):
+    rows = [{"prompt": f"p{n}", "responses": ["a", "b"], "ranks": [1, 2]} for n in range(3)]
+    labels = tmp_path / "labels.jsonl"
+    labels.write_text("".join(json.dumps(row) + "\n" for row in [*rows, {**rows[0], "ranks": [1]}]))
+    with pytest.raises(DataError, match="set on_bad_row: skip"):
+        mix([str(labels)], tmp_path / "mixed.jsonl", bootstrap=0, tell=print)
+    mix([str(labels)], tmp_path / "mixed.jsonl", bootstrap=0, on_bad_row="skip", tell=print)
+    assert len(json.loads((tmp_path / "mixed.labellers.json").read_text())["skipped"]) == 1
+
+
+def test_what_is_mixed_can_be_read_again(tmp_path):
+    """A pair of which a tie is likeliest keeps its probability."""
+    files = []
+    for place, ranks in enumerate([[1, 1], [1, 1], [1, 2], [1, 1], [1, 1]]):
+        files.append(tmp_path / f"{place}.jsonl")
+        files[-1].write_text(
+            "".join(
+                json.dumps({"prompt": f"p{n}", "responses": ["a", "b"], "ranks": ranks if n % 3 else [1, 2]}) + "\n"
+                for n in range(12)
+            )
+        )
+    mix(list(map(str, files)), tmp_path / "mixed.jsonl", bootstrap=0, tell=print)
+    found = load_rankings([DatasetEntry(path=str(tmp_path / "mixed.jsonl"))], on_bad_row="stop", seed=0).rows
+    assert len(found) == 12
+    assert any(row.pairs[0].probability not in (0.0, 0.5, 1.0) for row in found)
