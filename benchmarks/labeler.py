@@ -61,7 +61,7 @@ def measure(given: argparse.Namespace, port: int) -> dict[str, Any]:
     from alignment.calls.caller import Caller
     from alignment.calls.rate_limiter import RateLimiter
     from alignment.calls.store import CallStore, Sampled
-    from alignment.config.schema import JudgeEntry
+    from alignment.config.schema import judge_entry
     from alignment.evaluate.judging import Comparison
     from reward.feedback.labeler import label
     from reward.feedback.strategies import Pairwise
@@ -69,7 +69,7 @@ def measure(given: argparse.Namespace, port: int) -> dict[str, Any]:
 
     texts = [[f"{name} {i} ".ljust(given.answer_characters, "y") for name in "ab"] for i in range(given.comparisons)]
     samples = [Sampled(i, f"Question {i}: what then?", both, [True] * 2) for i, both in enumerate(texts)]
-    entry = JudgeEntry(kind="openai", model="fixed-latency", base_url=f"http://127.0.0.1:{port}/v1", logprobs=False)
+    entry = judge_entry(kind="openai", model="fixed-latency", base_url=f"http://127.0.0.1:{port}/v1", logprobs=False)
     imported = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     with tempfile.TemporaryDirectory() as folder, CallStore(Path(folder) / "calls.sqlite") as store:
         judge = build_judge(entry, Caller(cache=store, rate_limiter=RateLimiter(given.in_flight)))

@@ -214,7 +214,7 @@ def test_the_walk_sees_a_circle_of_folders(tmp_path, monkeypatch):
     files = write(
         tmp_path,
         reward__audit__gate="from reward.feedback.store import f\n",
-        reward__feedback__store="def f():\n    import reward.judges.replay\n",
+        reward__feedback__store="def f():\n    import reward.judges.backends.replay\n",
         reward__judges__replay='import alignment.errors\nNAMED = "reward.audit.gate"\n',
         alignment__errors="",
     )

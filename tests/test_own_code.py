@@ -11,12 +11,12 @@ from typer.testing import CliRunner
 from alignment.calls.caller import Caller
 from alignment.calls.rate_limiter import RateLimiter
 from alignment.cli import app
-from alignment.config.schema import JudgeEntry, ModelKeys, PPORecipe, ScorerEntry
+from alignment.config.schema import ModelKeys, PPORecipe, judge_entry, scorer_entry
 from alignment.errors import AlignmentError, ModelError
 from alignment.policy.base import load_causal_lm
 from alignment.policy.merge import merge
 from reward.bench.command import run_bench
-from reward.judges.reward_model import RewardModelJudge
+from reward.judges.backends.reward_model import RewardModelJudge
 from reward.models.ensemble import Ensemble
 from reward.models.score_file import score_file
 from reward.scorers import score_entries
@@ -120,7 +120,7 @@ def test_a_run_has_no_members_outside_its_folder(tmp_path, name):
 
 
 def test_a_judge_runs_a_models_code_where_the_recipe_asks_for_it(reward, canary):
-    entry = JudgeEntry(kind="reward_model", model_name_or_path=str(reward))
+    entry = judge_entry(kind="reward_model", model_name_or_path=str(reward))
     caller = Caller(cache=None, rate_limiter=RateLimiter(1), max_retries=0)
     with pytest.raises(ModelError, match="give trust_remote_code: true in the recipe"):
         RewardModelJudge.from_entry(entry, caller)
@@ -134,7 +134,7 @@ def test_ppo_trusts_its_own_reward_model_as_the_recipe_does():
     keys |= {"total_episodes": 1, "reward_model_path": "r"}
     assert not score_entries(PPORecipe(**keys))[0].trust_remote_code
     assert score_entries(PPORecipe(**keys, trust_remote_code=True))[0].trust_remote_code
-    assert not ScorerEntry(kind="reward_model", model_name_or_path="r").trust_remote_code
+    assert not scorer_entry(kind="reward_model", model_name_or_path="r").trust_remote_code
 
 
 def test_merging_runs_the_bases_code_only_where_the_user_asks(tmp_path, canary):

@@ -1,5 +1,6 @@
 """The interface of a chat model, whatever backend runs it, and how to call one."""
 
+import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar
@@ -7,7 +8,7 @@ from typing import Any, Protocol, TypeVar
 from alignment.calls.call import CallContext, ChatReply, call_key
 from alignment.calls.caller import Caller
 from alignment.calls.replies import is_refusal
-from alignment.config.schema.judges import JudgeEntry
+from alignment.config.schema.judges import ChatEntry
 from alignment.data.rows import Message
 from alignment.errors import JudgeError
 
@@ -29,7 +30,11 @@ class ChatCall:
 
 
 class Chat(Protocol):
-    """A chat model; one file per backend. Used from several threads."""
+    """A chat model; several threads share one.
+
+    The module `alignment/calls/backends/KIND.py` has `open_chat(entry, *, connect)`, which returns one; without
+    `connect` it needs no server, no key and no weights, as it makes no calls.
+    """
 
     where: str  # for messages: an address, or a path
 
@@ -48,7 +53,7 @@ class Chat(Protocol):
 class Model:
     """A chat model with the settings of one judge."""
 
-    def __init__(self, entry: JudgeEntry, chat: Chat, caller: Caller) -> None:
+    def __init__(self, entry: ChatEntry, chat: Chat, caller: Caller) -> None:
         self.entry = entry
         self.chat = chat
         self.caller = caller
@@ -121,21 +126,10 @@ def _settled(reply: ChatReply, found: Any) -> ChatReply:
     return replace(reply, status="refusal") if declined else reply
 
 
-def build_model(entry: JudgeEntry, caller: Caller) -> Model:
-    """Open the backend that an entry names.
+def build_model(entry: ChatEntry, caller: Caller) -> Model:
+    """Open the backend of the entry's kind.
 
-    Raises: JudgeError where it cannot be had; ModelError where a local model cannot.
+    Raises: JudgeError where it is not available; ModelError where a local model is not.
     """
-    if entry.kind == "openai":
-        from alignment.calls.openai import OpenAIChat
-
-        return Model(entry, OpenAIChat.open(entry, check_connection=not caller.makes_no_calls), caller)
-    if entry.kind == "anthropic":
-        from alignment.calls.anthropic import AnthropicChat
-
-        return Model(entry, AnthropicChat.open(entry, check_connection=not caller.makes_no_calls), caller)
-    if entry.kind == "local":
-        from alignment.calls.local import LocalChat
-
-        return Model(entry, LocalChat.open(entry, load=not caller.makes_no_calls), caller)
-    raise JudgeError(f"judge.kind {entry.kind} is no chat model; openai, anthropic and local are.")
+    backend = importlib.import_module(f"alignment.calls.backends.{entry.kind}")
+    return Model(entry, backend.open_chat(entry, connect=not caller.makes_no_calls), caller)

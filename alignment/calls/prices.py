@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from alignment.calls.yaml_files import read_yaml
-from alignment.config.schema import JudgeEntry
+from alignment.config.schema.judges import AnyJudge, RemoteEntry
 from alignment.errors import JudgeError
 from alignment.strict_json import shown
 
@@ -43,14 +43,14 @@ class Tariff:
         return prices.cost(prompt_tokens, completion_tokens) if prices else 0.0
 
 
-def tariff_of(entry: JudgeEntry) -> Tariff | None:
+def tariff_of(entry: AnyJudge) -> Tariff | None:
     """Return the prices of a recipe's judge, or of a jury's members; None where it gives none.
 
     Raises: JudgeError where a table cannot be read or lacks a model, or members differ in the currency, or two of one
         name in the price.
     """
     found: dict[str, Prices] = {}
-    for judge in entry.members or [entry]:
+    for judge in entry.each():
         prices = prices_of(judge)
         if prices is None:
             continue
@@ -63,12 +63,12 @@ def tariff_of(entry: JudgeEntry) -> Tariff | None:
     return Tariff(found) if found else None
 
 
-def prices_of(entry: JudgeEntry) -> Prices | None:
+def prices_of(entry: AnyJudge) -> Prices | None:
     """Return the prices of a recipe's judge; None where it gives none.
 
     Raises: JudgeError where the table cannot be read or does not have the model.
     """
-    if entry.prices is None:
+    if not isinstance(entry, RemoteEntry) or entry.prices is None:
         return None
     if not isinstance(entry.prices, str):
         return Prices(**entry.prices.model_dump())
@@ -82,7 +82,7 @@ def prices_of(entry: JudgeEntry) -> Prices | None:
     return Prices(_price(found, "prompt", entry), _price(found, "completion", entry), str(found.get("currency", "USD")))
 
 
-def _price(found: dict[str, Any], name: str, entry: JudgeEntry) -> float:
+def _price(found: dict[str, Any], name: str, entry: RemoteEntry) -> float:
     price = found.get(name)
     if isinstance(price, bool) or not isinstance(price, int | float) or not 0 <= price <= HIGHEST_PRICE:
         raise JudgeError(

@@ -15,7 +15,7 @@ from typing import Any
 from alignment.bounded_http import MOVED, BoundedClient, at_most, fault_of_address, is_loopback, leads_elsewhere
 from alignment.calls.call import ChatReply
 from alignment.calls.replies import LIMITS, ReplyFault, well_formed
-from alignment.config.schema.judges import JudgeEntry
+from alignment.config.schema.judges import RemoteEntry
 from alignment.errors import JsonError, JudgeError
 from alignment.strict_json import decoded, parse, shown
 
@@ -32,7 +32,7 @@ REPLY_BYTES, MOST_REPLY_BYTES = 4 * 2**20, 256 * 2**20  # of a reply that is sho
 TOKEN_BYTES, LOGPROBS_BYTES = 256, 8192  # of each of its tokens, without and with twenty alternatives
 
 
-def client_of(entry: JudgeEntry, base_url: str | None) -> BoundedClient:
+def client_of(entry: RemoteEntry, base_url: str | None) -> BoundedClient:
     """Return the HTTP client for an endpoint; `timeout_seconds` bounds each exchange as a whole."""
     return BoundedClient(
         seconds=entry.timeout_seconds,
@@ -55,7 +55,7 @@ class Transport:
         errors: the client's package, `openai` or `anthropic`. url: of the endpoint. key: taken out of all texts.
     """
 
-    def __init__(self, entry: JudgeEntry, errors: Any, url: str, key: str) -> None:
+    def __init__(self, entry: RemoteEntry, errors: Any, url: str, key: str) -> None:
         self.entry = entry
         self.errors = errors
         self.url = url
@@ -195,7 +195,7 @@ def retry_after(headers: Mapping[str, str], now: float | None = None) -> float |
     return max(0.0, at - (time.time() if now is None else now))
 
 
-def key_of(entry: JudgeEntry) -> str:
+def key_of(entry: RemoteEntry) -> str:
     """Read the key from the environment; NO_KEY where an endpoint of one's own may need none.
 
     Raises: JudgeError where the variable's name is none, what it holds cannot be sent in a header (the client's own
@@ -208,9 +208,8 @@ def key_of(entry: JudgeEntry) -> str:
         )
     key = os.environ.get(entry.key_variable, "").strip()
     if not key and entry.base_url is None:
-        vendor = "Anthropic" if entry.kind == "anthropic" else "OpenAI"
         raise JudgeError(
-            f"the environment variable {entry.key_variable} is not set; put your {vendor} key into it, or set "
+            f"the environment variable {entry.key_variable} is not set; put your {entry.VENDOR} key into it, or set "
             "judge.base_url to an endpoint of your own."
         )
     if any(not "!" <= character <= "~" for character in key):

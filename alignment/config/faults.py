@@ -1,6 +1,7 @@
 """The words in which a recipe's faults are told."""
 
 import difflib
+import re
 import types
 import typing
 from collections.abc import Iterable
@@ -10,6 +11,7 @@ import pydantic
 
 from alignment.config.documents import Location
 from alignment.config.library import KINDS, Kind
+from alignment.config.schema.kinds import Entry
 
 BOUNDS = {
     "greater_than": ("gt", "greater than"),
@@ -53,7 +55,7 @@ def annotation_text(annotation: Any) -> str:
     if origin is typing.Annotated:
         return annotation_text(arguments[0])
     if origin in (typing.Union, types.UnionType):
-        return " or ".join(annotation_text(argument) for argument in arguments)
+        return " or ".join(dict.fromkeys(annotation_text(argument) for argument in arguments))
     if origin is Literal:
         return ("one of " if len(arguments) > 1 else "") + ", ".join(map(str, arguments))
     if origin is list:
@@ -71,40 +73,55 @@ def from_pydantic(
     """Turn pydantic's errors into (location, message), one for each value at fault."""
     found: dict[Location, str] = {}
     for entry in error.errors(include_url=False):
-        location, rest = _place(entry["loc"], values, entry["type"] == "missing")
-        if location not in found:
-            found[location] = _message(entry, location, cls, bool(rest))
+        location, message = _fault(entry, cls, values)
+        found.setdefault(location, message)
     return list(found.items())
+
+
+def _fault(entry: Any, cls: type[pydantic.BaseModel], values: dict[str, Any]) -> tuple[Location, str]:
+    location, rest = _place(entry["loc"], values, entry["type"] == "missing")
+    if entry["type"] == "union_tag_not_found":
+        return (*location, "kind"), "the required key is missing"
+    if entry["type"] == "union_tag_invalid":
+        kinds = re.findall(r"'([^']*)'", entry["ctx"]["expected_tags"])
+        return (*location, "kind"), wrong_kind(entry["ctx"]["tag"], f"one of {', '.join(kinds)}", kinds)
+    if entry["type"] == "missing" and location:
+        model = _model(_annotation(cls, location[:-1], values), _value(location[:-1], values))
+        needs = getattr(model, "NEEDS", None)
+        if needs and location[-1] == needs[0]:
+            return location[:-1], f"a {model.FAMILY} of kind {model.kind_names()[0]} needs {needs[0]}, {needs[1]}"
+    return location, _message(entry, location, cls, values, bool(rest))
 
 
 def _place(raw: tuple[str | int, ...], values: Any, missing: bool) -> tuple[Location, tuple[str | int, ...]]:
     """Keep the steps that exist in the values; pydantic adds the branch of a union to the path."""
     location: list[str | int] = []
+    entered = False  # a union's branch comes first in a mapping that has a kind
     for index, step in enumerate(raw):
-        if isinstance(values, dict) and step in values:
-            values = values[step]
-            location.append(step)
-        elif isinstance(values, list) and isinstance(step, int):
-            values = values[step]
-            location.append(step)
-        elif missing and index == len(raw) - 1:
-            location.append(step)
-        else:
+        if entered and isinstance(values, dict) and step == values.get("kind"):
+            entered = False
+            continue
+        if (isinstance(values, dict) and step in values) or (isinstance(values, list) and isinstance(step, int)):
+            values = values[step]  # type: ignore[index]  # an index of a list, a key of a mapping
+        elif not (missing and index == len(raw) - 1):
             return tuple(location), raw[index:]
+        location.append(step)
+        entered = True
     return tuple(location), ()
 
 
-def _message(entry: Any, location: Location, cls: type[pydantic.BaseModel], in_union: bool) -> str:
-    annotation = _annotation(cls, location)
+def _message(
+    entry: Any, location: Location, cls: type[pydantic.BaseModel], values: dict[str, Any], in_union: bool
+) -> str:
+    annotation = _annotation(cls, location, values)
     match entry["type"]:
         case "missing":
             return "the required key is missing"
         case "extra_forbidden":
-            parent = _annotation(cls, location[:-1])
-            options = (parent, *get_args(parent))
-            models = [o for o in options if isinstance(o, type) and issubclass(o, pydantic.BaseModel)]
-            names = models[0].model_fields if models else ()
-            return f"no such key{did_you_mean(str(location[-1]), names)}"
+            model = _model(_annotation(cls, location[:-1], values), _value(location[:-1], values))
+            if model and issubclass(model, Entry):
+                return model.foreign(str(location[-1])) or _no_such_key(location, model.keys_of_all_kinds())
+            return _no_such_key(location, model.model_fields if model else ())
         case "too_short":
             return "must have at least one entry"
         case "string_too_short":
@@ -121,19 +138,48 @@ def _message(entry: Any, location: Location, cls: type[pydantic.BaseModel], in_u
     return wrong_kind(value, text, _literals(annotation))
 
 
-def _annotation(cls: Any, location: Location) -> Any:
-    """Walk the types of a model down to a location."""
+def _no_such_key(location: Location, known: Iterable[str]) -> str:
+    return f"no such key{did_you_mean(str(location[-1]), known)}"
+
+
+def _annotation(cls: Any, location: Location, values: Any) -> Any:
+    """Walk the types of a model down to a location, by the kinds that the values give."""
     annotation: Any = cls
-    for step in location:
-        options = [annotation, *get_args(annotation)]
+    for place, step in enumerate(location):
         if isinstance(step, int):
-            lists = [option for option in options if get_origin(option) is list]
+            lists = [option for option in _options(annotation) if get_origin(option) is list]
             annotation = get_args(lists[0])[0] if lists else None
         else:
-            models = [o for o in options if isinstance(o, type) and issubclass(o, pydantic.BaseModel)]
-            info = models[0].model_fields.get(step) if models else None
+            model = _model(annotation, _value(location[:place], values))
+            info = model.model_fields.get(step) if model else None
             annotation = info.annotation if info else None
     return annotation
+
+
+def _model(annotation: Any, value: Any) -> Any:
+    """Return the model that a mapping is read by: of a union of kinds, the one of its kind."""
+    models = [o for o in _options(annotation) if isinstance(o, type) and issubclass(o, pydantic.BaseModel)]
+    kind = value.get("kind") if isinstance(value, dict) else None
+    by_kind = (model for model in models if issubclass(model, Entry) and kind in model.kind_names())
+    return next(by_kind, models[0] if models else None)
+
+
+def _options(annotation: Any) -> list[Any]:
+    """Return an annotation and what its unions are made of."""
+    found = [annotation]
+    if get_origin(annotation) in (typing.Annotated, typing.Union, types.UnionType):
+        found += [option for argument in get_args(annotation) for option in _options(argument)]
+    return found
+
+
+def _value(location: Location, values: Any) -> Any:
+    """Return what stands at a location; None where nothing does."""
+    for step in location:
+        try:
+            values = values[step]
+        except (KeyError, IndexError, TypeError):
+            return None
+    return values
 
 
 def _literals(annotation: Any) -> list[str]:

@@ -6,14 +6,14 @@ from typing import Any
 
 from alignment.config.documents import read_document
 from alignment.config.schema import PolicyGradientRecipe, Recipe
-from alignment.config.schema.judges import JudgeEntry, PricesEntry
+from alignment.config.schema.judges import AnyJudge, ChatEntry, PricesEntry, RemoteEntry
+from alignment.config.schema.scorers import JudgeScorerEntry
 from alignment.errors import RecipeError
 from alignment.planner.rows import pairs_of
 from alignment.planner.settings import Lengths
 
 INSTRUCTIONS = 400  # tokens around request and answers; the package's longest prompt has 974 bytes
 REPLY = {"pairwise": (16, 512), "listwise": (96, 768), "pointwise": (16, 512)}  # tokens: a verdict; reasoning before it
-PAID = ("openai", "anthropic")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ def calls_of(recipe: Recipe, rows: int, lengths: Lengths) -> Calls | None:
     return sum(found[1:], found[0]) if found else None
 
 
-def _asked(recipe: Any, rows: int) -> Iterator[tuple[JudgeEntry, int, int]]:
+def _asked(recipe: Any, rows: int) -> Iterator[tuple[AnyJudge, int, int]]:
     """Each judge, a jury's members apart, with its questions' number and the answers in one."""
     if recipe.STAGE.makes == "labels":
         answers, judge = recipe.num_generations, recipe.judge
@@ -57,27 +57,29 @@ def _asked(recipe: Any, rows: int) -> Iterator[tuple[JudgeEntry, int, int]]:
             "listwise": (2 * rows, answers),
             "pointwise": (rows * answers, 1),
         }
-        number, shown = ways[judge.asks]
-        for member in judge.members or [judge]:
-            yield member, number * judge.samples, shown
+        number, shown = ways[judge.mode]
+        for member in judge.each():
+            yield member, number * judge.repeats, shown
     elif recipe.STAGE.makes == "results":
         pairs = rows * recipe.num_generations * len(recipe.candidates)
         for judge in recipe.judges:
-            for member in judge.members or [judge]:
+            for member in judge.each():
                 yield member, 2 * pairs, 2
     elif isinstance(recipe, PolicyGradientRecipe):
         asked = [(entry, 1) for entry in recipe.scorers]
         asked += [(entry, recipe.watch_interval) for entry in recipe.watch_scorers]
         for entry, every in asked:
-            if entry.judge is not None:
+            if isinstance(entry, JudgeScorerEntry):
                 yield entry.judge.model_copy(update={"asks": "pointwise"}), recipe.total_episodes // every, 1
 
 
-def _of(judge: JudgeEntry, questions: int, answers: int, lengths: Lengths) -> Calls:
-    number = questions * (_criteria(judge.rubric) if judge.rubric else 1)
+def _of(judge: AnyJudge, questions: int, answers: int, lengths: Lengths) -> Calls:
+    chat = judge if isinstance(judge, ChatEntry) else None
+    number = questions * (_criteria(chat.rubric) if chat and chat.rubric else 1)
     prompt = number * (INSTRUCTIONS + lengths.prompt + answers * lengths.answer)
-    reply = number * (judge.max_tokens or REPLY[judge.asks][judge.reasoning])
-    if judge.kind not in PAID:
+    longest = chat.max_tokens if chat else None
+    reply = number * (longest or REPLY[judge.mode][bool(chat and chat.reasoning)])
+    if not isinstance(judge, RemoteEntry):
         return Calls(number, prompt, reply, 0.0, "USD")
     prices = _prices(judge)
     if prices is None:
@@ -85,7 +87,7 @@ def _of(judge: JudgeEntry, questions: int, answers: int, lengths: Lengths) -> Ca
     return Calls(number, prompt, reply, (prompt * prices.prompt + reply * prices.completion) / 1e6, prices.currency)
 
 
-def _prices(judge: JudgeEntry) -> PricesEntry | None:
+def _prices(judge: RemoteEntry) -> PricesEntry | None:
     if judge.prices is None or isinstance(judge.prices, PricesEntry):
         return judge.prices
     try:

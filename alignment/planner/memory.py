@@ -242,8 +242,7 @@ def _reward_models(recipe: Recipe, known: Mapping[str, Recipe]) -> list[Blueprin
     """The reward models that score for PPO in this process."""
     if not isinstance(recipe, PolicyGradientRecipe):
         return []
-    paths = [recipe.reward_model_path, *(entry.model_name_or_path for entry in recipe.scorers)]
-    paths += [path for entry in recipe.scorers for path in entry.reward_models]
+    paths = [recipe.reward_model_path, *(path for entry in recipe.scorers for path in entry.models)]
     return [blueprint(path, known) for path in paths if path]
 
 

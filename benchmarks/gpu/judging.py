@@ -5,7 +5,7 @@ import time
 
 import torch
 
-from alignment.config.schema.judges import JudgeEntry
+from alignment.config.schema.judges import judge_entry
 from alignment.evaluate.judging import Comparison
 from benchmarks.gpu.models import large
 from benchmarks.gpu.step import Findings, Place, run_step
@@ -22,7 +22,7 @@ def main(place: Place, found: Findings, variant: str) -> None:
     prompt.write_text(QUESTION, encoding="utf-8")
     batch = BATCH[place.device]
     judge = build_judge(
-        JudgeEntry(
+        judge_entry(
             kind="local",
             model_name_or_path=str(large(place)),
             dtype="bfloat16" if place.on_gpu else "float32",

@@ -9,6 +9,7 @@ from alignment.calls.caller import Caller
 from alignment.calls.store import CallStore
 from alignment.calls.store_rows import Sampled
 from alignment.config.schema import LabelRecipe
+from alignment.config.schema.judges import ChatEntry
 from alignment.data.rows import Pair, Ranking
 from alignment.data.sampled import of_answers
 from alignment.evaluate.judging import Rating
@@ -22,7 +23,10 @@ def reviser_for(recipe: LabelRecipe, caller: Caller) -> Reviser | None:
 
     Raises: JudgeError where the judge cannot be had.
     """
-    return Reviser.from_entry(recipe.judge, recipe.revisions, caller) if recipe.revisions is not None else None
+    if recipe.revisions is None:
+        return None
+    assert isinstance(recipe.judge, ChatEntry)  # by the rules of recipes
+    return Reviser.from_entry(recipe.judge, recipe.revisions, caller)
 
 
 def answers_to_revise(samples: list[Sampled]) -> Iterator[tuple[Sampled, int, Rating]]:

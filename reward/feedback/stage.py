@@ -39,7 +39,7 @@ def caller_for(recipe: LabelRecipe) -> Caller:
         requests_per_minute=recipe.requests_per_minute,
         tokens_per_minute=recipe.tokens_per_minute,
     )
-    return Caller(rate_limiter=rate_limiter, max_retries=recipe.judge.max_retries)
+    return Caller(rate_limiter=rate_limiter, max_retries=recipe.judge.retries)
 
 
 @contextlib.contextmanager
@@ -71,7 +71,7 @@ def labels_of(
     return label(
         samples,
         judge,
-        strategy_of(judge.mode, samples=recipe.judge.samples, seed=recipe.seed),
+        strategy_of(judge.mode, samples=recipe.judge.repeats, seed=recipe.seed),
         pairs_per_prompt=None if all_pairs else recipe.pairs_per_prompt,
         seed=recipe.seed,
         max_concurrency=recipe.judge.at_once(recipe.max_concurrency),
@@ -99,7 +99,7 @@ def dry_run(recipe: LabelRecipe) -> str:
         imagined = not samples and recipe.responses == "sampled"
         if not samples:
             samples = imagined_answers(recipe) if imagined else given_answers(recipe, None, None)
-        way = strategy_of(judge.mode, samples=recipe.judge.samples, seed=recipe.seed)
+        way = strategy_of(judge.mode, samples=recipe.judge.repeats, seed=recipe.seed)
         questions: dict[tuple[str, int], Question] = {}
         for sample in samples:
             pairs = pairs_to_label(sample, pairs_per_prompt=recipe.pairs_per_prompt, seed=recipe.seed)

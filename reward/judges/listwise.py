@@ -5,7 +5,7 @@ from typing import Any
 from alignment.calls.call import CallContext
 from alignment.calls.caller import Caller
 from alignment.calls.chat import Model, build_model
-from alignment.config.schema.judges import JudgeEntry
+from alignment.config.schema.judges import ChatEntry
 from alignment.data.conversations import readable
 from alignment.errors import JudgeError
 from alignment.evaluate.judging import Listing, Mode, Verdict
@@ -20,7 +20,7 @@ class ListwiseJudge:
 
     mode: Mode = "listwise"
 
-    def __init__(self, entry: JudgeEntry, prompt: ListwisePrompt, model: Model) -> None:
+    def __init__(self, entry: ChatEntry, prompt: ListwisePrompt, model: Model) -> None:
         self.entry = entry
         self.prompt = prompt
         self.model = model
@@ -29,7 +29,7 @@ class ListwiseJudge:
         self.max_tokens = entry.max_tokens or (REASONING_MAX_TOKENS if entry.reasoning else MAX_TOKENS)
 
     @classmethod
-    def from_entry(cls, entry: JudgeEntry, caller: Caller) -> "ListwiseJudge":
+    def from_entry(cls, entry: ChatEntry, caller: Caller) -> "ListwiseJudge":
         """Read the prompt and open the backend.
 
         Raises: JudgeError where a file, the model or the key is missing, nobody listens, or the key is refused.
@@ -51,7 +51,7 @@ class ListwiseJudge:
         form = f"in a line that names each of {', '.join(letters)} once, the best first, such as "
         form += " > ".join(reversed(letters))
         schema = None
-        if self.entry.response_format == "json_schema":
+        if self.entry.json_replies:
             reasoning = '"reasoning": "...", ' if self.entry.reasoning else ""
             shape = f'{{{reasoning}"ranking": ["B", "A"]}}'
             form = f"with a JSON object of the form {shape}, each of {', '.join(letters)} once"
@@ -70,6 +70,9 @@ class ListwiseJudge:
             return Verdict(None, "parse_error" if reply.status == "ok" else reply.status, reply.raw, reply.details)
         scores = tuple(float(count - 1 - order.index(letter)) for letter in letters)
         return Verdict(None, "ok", reply.raw, {**reply.details, "order": list(order)}, scores)
+
+
+build = ListwiseJudge.from_entry
 
 
 def _schema(letters: str, reasoning: bool) -> dict[str, Any]:

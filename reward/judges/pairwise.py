@@ -5,7 +5,7 @@ from typing import Any
 from alignment.calls.call import CallContext, ChatReply
 from alignment.calls.caller import Caller
 from alignment.calls.chat import Model, build_model
-from alignment.config.schema.judges import JudgeEntry
+from alignment.config.schema.judges import ChatEntry
 from alignment.data.conversations import readable
 from alignment.evaluate.judging import Comparison, Mode, Verdict
 from reward.judges.constitution import Constitution, in_words
@@ -21,7 +21,7 @@ class PairwiseJudge:
     mode: Mode = "pairwise"
 
     def __init__(
-        self, entry: JudgeEntry, prompt: PairwisePrompt, model: Model, constitution: Constitution | None = None
+        self, entry: ChatEntry, prompt: PairwisePrompt, model: Model, constitution: Constitution | None = None
     ) -> None:
         self.entry = entry
         self.prompt = prompt
@@ -33,7 +33,7 @@ class PairwiseJudge:
         self.max_tokens = entry.max_tokens or (REASONING_MAX_TOKENS if entry.reasoning else MAX_TOKENS)
 
     @classmethod
-    def from_entry(cls, entry: JudgeEntry, caller: Caller) -> "PairwiseJudge":
+    def from_entry(cls, entry: ChatEntry, caller: Caller) -> "PairwiseJudge":
         """Read the files and open the backend.
 
         Raises: JudgeError where a file, the model or the key is missing, nobody listens, or the key is refused: better
@@ -55,7 +55,7 @@ class PairwiseJudge:
         if self.constitution:
             drawn = self.constitution.draw(comparison, count=self.entry.num_principles, seed=self.entry.seed)
             principles, details = in_words(drawn), {"principles": [each.name for each in drawn]}
-        in_json = self.entry.response_format == "json_schema"
+        in_json = self.entry.json_replies
         question = self.prompt.render(comparison, principles, secret=self.model.caller.fence_secret)
         one_of = ", ".join(labels[:-1]) + " or " + labels[-1]
         repair = f"Your reply gives no verdict that can be read. Reply with one of {one_of}, and nothing else."
@@ -101,6 +101,9 @@ class PairwiseJudge:
             details["unclamped"] = probability
             probability = clamped(probability, *self.entry.clamp)
         return Verdict(probability, "tie" if probability == 0.5 else "ok", reply.raw, details)
+
+
+build = PairwiseJudge.from_entry
 
 
 def clamped(probability: float, low: float, high: float) -> float:

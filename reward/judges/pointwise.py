@@ -6,7 +6,7 @@ from typing import Any
 from alignment.calls.call import CallContext, ChatReply
 from alignment.calls.caller import Caller
 from alignment.calls.chat import Model, build_model
-from alignment.config.schema.judges import JudgeEntry
+from alignment.config.schema.judges import ChatEntry
 from alignment.data.conversations import readable
 from alignment.evaluate.judging import Mode, Rating, Verdict
 from reward.judges.prompting import PointwisePrompt, joint_hash
@@ -29,7 +29,7 @@ class PointwiseJudge:
 
     mode: Mode = "pointwise"
 
-    def __init__(self, entry: JudgeEntry, prompt: PointwisePrompt, model: Model, rubric: Rubric | None = None) -> None:
+    def __init__(self, entry: ChatEntry, prompt: PointwisePrompt, model: Model, rubric: Rubric | None = None) -> None:
         self.entry = entry
         self.prompt = prompt
         self.model = model
@@ -40,7 +40,7 @@ class PointwiseJudge:
         self.max_tokens = entry.max_tokens or (REASONING_MAX_TOKENS if entry.reasoning else MAX_TOKENS)
 
     @classmethod
-    def from_entry(cls, entry: JudgeEntry, caller: Caller) -> "PointwiseJudge":
+    def from_entry(cls, entry: ChatEntry, caller: Caller) -> "PointwiseJudge":
         """Read the files and open the backend.
 
         Raises: JudgeError where a file, the model or the key is missing, nobody listens, or the key is refused.
@@ -104,7 +104,7 @@ class PointwiseJudge:
             rating.prompt, rating.answer, criterion.text, secret=self.model.caller.fence_secret
         )
         repair = REPAIR.format(lowest, highest)
-        in_json = self.entry.response_format == "json_schema"
+        in_json = self.entry.json_replies
         if in_json:
             form = '{"reasoning": "...", "score": 7}' if self.entry.reasoning else '{"score": 7}'
             form = JSON_FORM.format(form, lowest, highest)
@@ -127,6 +127,9 @@ class PointwiseJudge:
         if probabilities is None and self.entry.logprobs and found.whole:
             return replace(reply, raw=f"the log-probabilities do not fit the reply {reply.raw}"), None
         return reply, (mean(probabilities) if probabilities else found.value, probabilities)
+
+
+build = PointwiseJudge.from_entry
 
 
 def _schema(scale: range, reasoning: bool) -> dict[str, Any]:

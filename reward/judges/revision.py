@@ -6,7 +6,8 @@ from alignment.calls.call import CallContext, ChatReply, Step
 from alignment.calls.caller import Caller
 from alignment.calls.chat import Model, build_model
 from alignment.calls.replies import is_refusal
-from alignment.config.schema import JudgeEntry, RevisionEntry
+from alignment.config.schema import RevisionEntry
+from alignment.config.schema.judges import ChatEntry
 from alignment.data.conversations import readable
 from alignment.errors import JudgeError
 from alignment.evaluate.judging import Mode, Rating, Verdict
@@ -24,7 +25,7 @@ class Reviser:
 
     def __init__(
         self,
-        judge: JudgeEntry,
+        judge: ChatEntry,
         entry: RevisionEntry,
         prompts: tuple[PromptFile, PromptFile],
         constitution: Constitution,
@@ -41,7 +42,7 @@ class Reviser:
         )
 
     @classmethod
-    def from_entry(cls, judge: JudgeEntry, entry: RevisionEntry, caller: Caller) -> "Reviser":
+    def from_entry(cls, judge: ChatEntry, entry: RevisionEntry, caller: Caller) -> "Reviser":
         """Read the prompts and principles and open the judge's backend.
 
         Raises: JudgeError where a file, the model or the key is missing, nobody listens, or the key is refused.

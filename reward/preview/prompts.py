@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from alignment.config.schema import EvaluateRecipe, LabelRecipe, PPORecipe
+from alignment.config.schema.scorers import JudgeScorerEntry
 from alignment.data.load import load_answers
 from alignment.data.prompts import prompts_to_answer
 from alignment.data.rows import Prompt
@@ -61,7 +62,9 @@ def sampled(recipe: PPORecipe, written: Written) -> Stage:
     Raises: DataError as training does; JudgeError where a file of a judge is missing.
     """
     judges = [
-        Asked(entry.judge, seed=recipe.seed, pointwise=True) for entry in recipe.scorers if entry.judge is not None
+        Asked(entry.judge, seed=recipe.seed, pointwise=True)
+        for entry in recipe.scorers
+        if isinstance(entry, JudgeScorerEntry)
     ]
     configs = [written.model.config]
     if recipe.value_model_path:

@@ -7,18 +7,12 @@ from typing import Any
 from alignment.calls.call import CallContext, ChatReply
 from alignment.calls.caller import Caller
 from alignment.calls.store_rows import Sampled
-from alignment.config.schema.judges import JudgeEntry
+from alignment.config.schema.judges import AnyJudge, ChatEntry
 from alignment.data.rows import Prompt
 from alignment.evaluate.judging import Question, Rating
 from reward.feedback.strategies import strategy_of
 from reward.judges import build_judge
 from reward.judges.pointwise import PointwiseJudge
-
-SILENT = {  # kinds of judges that read no text of a question, and what decides there
-    "rules": "the function {} compares the answers",
-    "replay": "recorded verdicts of {} are read",
-    "reward_model": "the reward model {} scores prompt and answer",
-}
 
 
 class Listener(Caller):
@@ -48,7 +42,7 @@ class Listener(Caller):
 class Asked:
     """The judges of one entry, ready to be asked any number of questions."""
 
-    def __init__(self, entry: JudgeEntry, *, seed: int, pointwise: bool = False) -> None:
+    def __init__(self, entry: AnyJudge, *, seed: int, pointwise: bool = False) -> None:
         """Open the judges without a connection to their servers.
 
         Args:
@@ -57,11 +51,11 @@ class Asked:
         Raises: JudgeError where a file is missing.
         """
         self.entry = entry
-        self.members = [Asked(member, seed=seed) for member in entry.members] if entry.kind == "jury" else []
+        self.members = [Asked(member, seed=seed) for member in entry.each() if member is not entry]
         self._listener = Listener()
         self._judge: Any = None
-        self._way = strategy_of("pointwise" if pointwise else entry.asks, samples=1, seed=seed)
-        if entry.kind not in SILENT and not self.members:
+        self._way = strategy_of("pointwise" if pointwise else entry.mode, samples=1, seed=seed)
+        if isinstance(entry, ChatEntry):
             build = PointwiseJudge.from_entry if pointwise else build_judge
             self._judge = build(entry, self._listener)
 
@@ -71,7 +65,7 @@ class Asked:
             parts = [f"{member.entry.label}:\n{member.question(prompt, answers)}" for member in self.members]
             return "\n\n".join(parts)
         if self._judge is None:
-            return SILENT[self.entry.kind].format(self.entry.label)
+            return self.entry.PREVIEW.format(self.entry.label)
         sample = Sampled(0, prompt, list(answers), [True] * len(answers))
         pairs = [(0, 1)] if len(answers) > 1 else []
         questions: list[Question] = [*self._way.questions(sample, pairs)] or [Rating(prompt, answers[0])]

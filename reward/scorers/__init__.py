@@ -1,14 +1,14 @@
-"""Scorers: where PPO's scores come from, one file per kind behind `alignment.train.policy_gradient.scoring.Scorer`."""
+"""Scorers: where PPO's scores come from, behind `alignment.train.policy_gradient.scoring.Scorer`.
 
-import os
+Reward models are loaded here, or are roles on the policy's base; the module of its kind builds every other scorer.
+"""
+
+import importlib
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from alignment.calls.caller import Caller
-from alignment.calls.rate_limiter import RateLimiter
-from alignment.calls.store import CallStore
-from alignment.config.schema import PPORecipe, ScorerEntry
+from alignment.config.schema import PPORecipe, scorer_entry
+from alignment.config.schema.scorers import AnyScorer, EnsembleEntry
 from alignment.errors import ModelError
 from alignment.policy.reward_models import RewardModel
 from alignment.train.policy_gradient.monitoring import Monitor, preserve_random_state
@@ -17,13 +17,13 @@ from reward.models.ensemble import has_members, member_paths
 from reward.models.scoring import RewardScorer
 
 
-def score_entries(recipe: PPORecipe) -> list[ScorerEntry]:
+def score_entries(recipe: PPORecipe) -> Sequence[AnyScorer]:
     """Return the recipe's scorers; `reward_model_path` is one of them."""
     if recipe.reward_model_path is None:
         return recipe.scorers
-    kind: Literal["reward_model", "ensemble"] = "ensemble" if has_members(recipe.reward_model_path) else "reward_model"
+    kind = "ensemble" if has_members(recipe.reward_model_path) else "reward_model"
     return [
-        ScorerEntry(kind=kind, model_name_or_path=recipe.reward_model_path, trust_remote_code=recipe.trust_remote_code)
+        scorer_entry(kind=kind, model_name_or_path=recipe.reward_model_path, trust_remote_code=recipe.trust_remote_code)
     ]
 
 
@@ -35,7 +35,7 @@ def reward_models(recipe: PPORecipe) -> list[str]:
     return paths_of(sorted(score_entries(recipe), key=lambda entry: -entry.weight))
 
 
-def paths_of(entries: Sequence[ScorerEntry]) -> list[str]:
+def paths_of(entries: Sequence[AnyScorer]) -> list[str]:
     """Return every reward model of some scorers once, in their order."""
     return list(dict.fromkeys(path for entry in entries for path in _models(entry)))
 
@@ -79,7 +79,7 @@ def build_monitor(recipe: PPORecipe, models: Mapping[str, RewardModel]) -> Monit
 
 
 def _part(
-    entry: ScorerEntry,
+    entry: AnyScorer,
     recipe: PPORecipe,
     models: Mapping[str, RewardModel],
     sources: dict[str, str | Scorer],
@@ -97,21 +97,22 @@ def _part(
     for path in _models(entry):
         if path not in sources:
             sources[path] = RewardScorer.load(
-                path, batch_size=recipe.rollout_eval_batch_size, trust_remote_code=entry.trust_remote_code
+                path,
+                batch_size=recipe.rollout_eval_batch_size,
+                trust_remote_code=getattr(entry, "trust_remote_code", False),
             )
+    aggregate, penalty = entry.aggregation
     return ScorePart(
         tuple(sources[path] for path in _models(entry)) or (_outside(entry, recipe, calls),),
         name=entry.label if named else "",
         weight=entry.weight,
-        aggregate=entry.aggregate,
-        uncertainty_penalty=entry.uncertainty_penalty,
+        aggregate=aggregate,
+        uncertainty_penalty=penalty,
         scales=tuple(_scale(models[path]) for path in _models(entry)) if own_scale else (),
     )
 
 
-def describe(
-    entries: Sequence[ScorerEntry], scoring: Scoring, models: Mapping[str, RewardModel]
-) -> list[dict[str, Any]]:
+def describe(entries: Sequence[AnyScorer], scoring: Scoring, models: Mapping[str, RewardModel]) -> list[dict[str, Any]]:
     """Return each scorer's record for the manifest: its kind, and hashes of what determines its scores.
 
     Args:
@@ -141,38 +142,16 @@ def _scale(model: RewardModel) -> tuple[float, float]:
     return model.scale
 
 
-def _models(entry: ScorerEntry) -> list[str]:
-    named = [entry.model_name_or_path] if entry.model_name_or_path else entry.reward_models
-    if entry.kind == "reward_model" and has_members(named[0]):
-        raise ModelError(f"scorer {entry.label}: {named[0]} holds an ensemble; write kind: ensemble.")
-    return [path for name in named for path in member_paths(name)] if entry.kind == "ensemble" else named
+def _models(entry: AnyScorer) -> list[str]:
+    if isinstance(entry, EnsembleEntry):
+        return [path for name in entry.models for path in member_paths(name)]
+    for path in entry.models:
+        if has_members(path):
+            raise ModelError(f"scorer {entry.label}: {path} holds an ensemble; write kind: ensemble.")
+    return entry.models
 
 
-def _outside(entry: ScorerEntry, recipe: PPORecipe, calls: str) -> Scorer:
-    if entry.kind == "function":
-        from reward.scorers.function import FunctionScorer
-
-        return FunctionScorer.from_entry(entry)
-    if entry.kind == "http":
-        from reward.scorers.http import HttpScorer
-
-        return HttpScorer.from_entry(entry, batch_size=recipe.rollout_eval_batch_size)
-    from reward.scorers.judge import JudgeScorer
-
-    judge = entry.judge
-    return JudgeScorer.from_entry(
-        entry,
-        Caller(
-            cache=_calls_of(calls + entry.label, recipe),
-            rate_limiter=RateLimiter(judge.at_once(entry.max_concurrency) if judge else entry.max_concurrency),
-            max_retries=judge.max_retries if judge else 0,
-        ),
-    )
-
-
-def _calls_of(name: str, recipe: PPORecipe) -> CallStore | None:
-    """Open the store of a judge's calls in the run's folder, one a process; without a folder nothing is kept."""
-    folder, rank = Path(recipe.output_dir), os.environ.get("RANK", "0")
-    if not folder.is_dir():
-        return None
-    return CallStore(folder / f"calls_{name}{'' if rank == '0' else f'_{rank}'}.sqlite")
+def _outside(entry: AnyScorer, recipe: PPORecipe, calls: str) -> Scorer:
+    """Build a scorer that is no reward model, by the module of its kind."""
+    scorer: Scorer = importlib.import_module(f"reward.scorers.{entry.kind}").build(entry, recipe, calls)
+    return scorer

@@ -11,7 +11,8 @@ of text of the same length. What is returned may be any sequence of numbers: a l
 from collections.abc import Callable, Mapping, Sequence, Set
 from typing import Any
 
-from alignment.config.schema import ScorerEntry
+from alignment.config.schema import PPORecipe
+from alignment.config.schema.scorers import FunctionEntry
 from alignment.data.rows import Prompt
 from alignment.errors import ScorerError
 from reward.functions import calling, named_function
@@ -28,12 +29,12 @@ class FunctionScorer:
         self.identity = {"function": where, "code_sha256": code_hash}
 
     @classmethod
-    def from_entry(cls, entry: ScorerEntry) -> "FunctionScorer":
+    def from_entry(cls, entry: FunctionEntry) -> "FunctionScorer":
         """Import the function that the recipe names.
 
         Raises: ScorerError where there is none.
         """
-        where = entry.function or ""
+        where = entry.function
         function, code_hash = named_function(where, key="scorer function", error=ScorerError)
         return cls(function, where, code_hash)
 
@@ -51,6 +52,14 @@ class FunctionScorer:
                 f"{what} returned {str(returned)[:80]!r}; it must return one number for each of {len(answers)} answers."
             )
         return scores
+
+
+def build(entry: FunctionEntry, recipe: PPORecipe, calls: str) -> FunctionScorer:
+    """Return the scorer of a recipe.
+
+    Raises: ScorerError where there is no such function.
+    """
+    return FunctionScorer.from_entry(entry)
 
 
 def _numbers(returned: Any) -> list[float] | None:

@@ -25,7 +25,8 @@ import httpx2
 
 from alignment.bounded_http import MOVED, BoundedClient, ReplyError, at_most, fault_of_address, is_loopback
 from alignment.calls.transport import CONNECT_SECONDS, retry_after
-from alignment.config.schema import ScorerEntry
+from alignment.config.schema import PPORecipe
+from alignment.config.schema.scorers import HttpEntry
 from alignment.data.rows import Prompt
 from alignment.errors import JsonError, ScorerError
 from alignment.meter import say
@@ -43,12 +44,12 @@ TOLD_SECONDS = 2.0  # waits from this length on are told
 class HttpScorer:
     """Posts `batch_size` answers at a time, one request after another."""
 
-    def __init__(self, entry: ScorerEntry, *, batch_size: int) -> None:
+    def __init__(self, entry: HttpEntry, *, batch_size: int) -> None:
         """Check the address and read the key.
 
         Raises: ScorerError where the address is none, or the variable that should hold the key is empty.
         """
-        self.url = _checked_url(entry.url or "", entry.label)
+        self.url = _checked_url(entry.url, entry.label)
         self.name, self.batch_size = entry.label, batch_size
         self.timeout_seconds, self.max_retries = entry.timeout_seconds, entry.max_retries
         self.key_variable, self.key = entry.api_key_env, _key(entry)
@@ -62,7 +63,7 @@ class HttpScorer:
         weakref.finalize(self, self.client.close).atexit = False  # connections go with the scorer
 
     @classmethod
-    def from_entry(cls, entry: ScorerEntry, *, batch_size: int) -> "HttpScorer":
+    def from_entry(cls, entry: HttpEntry, *, batch_size: int) -> "HttpScorer":
         """Make the scorer and check the connection to its address.
 
         Raises: ScorerError where nobody listens: better now than after minutes of loading.
@@ -187,6 +188,14 @@ class HttpScorer:
         return (decoded.replace(self.key, "[key]") if self.key else decoded).strip()[:SHOWN_CHARACTERS]
 
 
+def build(entry: HttpEntry, recipe: PPORecipe, calls: str) -> HttpScorer:
+    """Return the scorer of a recipe.
+
+    Raises: ScorerError where nobody listens.
+    """
+    return HttpScorer.from_entry(entry, batch_size=recipe.rollout_eval_batch_size)
+
+
 def _checked_url(url: str, name: str) -> str:
     fault = fault_of_address(url)
     if fault == "userinfo":
@@ -198,7 +207,7 @@ def _checked_url(url: str, name: str) -> str:
     return url
 
 
-def _key(entry: ScorerEntry) -> str:
+def _key(entry: HttpEntry) -> str:
     if entry.api_key_env is None:
         return ""
     if not entry.api_key_env.isidentifier():

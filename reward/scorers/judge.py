@@ -1,11 +1,17 @@
 """A scorer that is a chat model: it gives each answer a number from 0 to 10, and no reward model is needed."""
 
+import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 from alignment.calls.caller import Caller
 from alignment.calls.chat import NOTHING_SAID
-from alignment.config.schema import ScorerEntry
+from alignment.calls.rate_limiter import RateLimiter
+from alignment.calls.store import CallStore
+from alignment.config.schema import PPORecipe
+from alignment.config.schema.judges import ChatEntry
+from alignment.config.schema.scorers import JudgeScorerEntry
 from alignment.data.rows import Prompt
 from alignment.errors import ScorerError
 from alignment.evaluate.judging import Rating, Verdict
@@ -26,7 +32,7 @@ class JudgeScorer:
         self.identity = {"model": judge.name, "url": self.where, "prompt_sha256": judge.prompt_hash}
 
     @classmethod
-    def from_entry(cls, entry: ScorerEntry, caller: Caller | None = None) -> "JudgeScorer":
+    def from_entry(cls, entry: JudgeScorerEntry, caller: Caller | None = None) -> "JudgeScorer":
         """Read the prompt and open the backend.
 
         Args:
@@ -36,9 +42,9 @@ class JudgeScorer:
             refused.
         """
         judge = entry.judge
-        if judge is None or judge.kind not in ("openai", "anthropic", "local"):
-            raise ScorerError(f"scorer {entry.label}: needs a chat model as judge: kind openai, anthropic or local.")
-        pointwise = PointwiseJudge.from_entry(judge, caller or Caller(max_retries=judge.max_retries))
+        if not isinstance(judge, ChatEntry):
+            raise ScorerError(f"scorer {entry.label}: needs a chat model as judge, and kind {judge.kind} is none.")
+        pointwise = PointwiseJudge.from_entry(judge, caller or Caller(max_retries=judge.retries))
         return cls(entry.label, pointwise, max_concurrency=judge.at_once(entry.max_concurrency))
 
     def score(self, prompts: Sequence[Prompt], answers: Sequence[str], *, stopped: Sequence[bool]) -> list[float]:
@@ -76,3 +82,24 @@ class JudgeScorer:
         remedy = "It was cut off: raise judge.max_tokens" if cut else "Use a model that follows the prompt"
         scale = f"{self.judge.scale[0]} to {self.judge.scale[-1]}"
         return f"gave no number from {scale}, {asked}; it said {what}. {remedy}, or give another judge.prompt."
+
+
+def build(entry: JudgeScorerEntry, recipe: PPORecipe, calls: str) -> JudgeScorer:
+    """Return the scorer of a recipe; its calls are kept in the run's folder.
+
+    Raises: JudgeError where the model, the key or the prompt file is missing.
+    """
+    caller = Caller(
+        cache=_store(calls + entry.label, recipe),
+        rate_limiter=RateLimiter(entry.judge.at_once(entry.max_concurrency)),
+        max_retries=entry.judge.retries,
+    )
+    return JudgeScorer.from_entry(entry, caller)
+
+
+def _store(name: str, recipe: PPORecipe) -> CallStore | None:
+    """Open the store of a judge's calls in the run's folder, one a process; without a folder nothing is kept."""
+    folder, rank = Path(recipe.output_dir), os.environ.get("RANK", "0")
+    if not folder.is_dir():
+        return None
+    return CallStore(folder / f"calls_{name}{'' if rank == '0' else f'_{rank}'}.sqlite")

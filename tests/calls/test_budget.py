@@ -6,7 +6,7 @@ from alignment.calls.budget import Budget
 from alignment.calls.call import CallContext, ChatReply, call_key
 from alignment.calls.caller import DryCaller
 from alignment.calls.prices import Prices, Tariff, prices_of, tariff_of
-from alignment.config.schema import JudgeEntry, PricesEntry
+from alignment.config.schema import JudgeEntry, PricesEntry, judge_entry
 from alignment.errors import BudgetError, JudgeError
 from alignment.evaluate.judging import Comparison
 
@@ -86,10 +86,10 @@ def test_a_dry_run_counts_what_is_not_known() -> None:
 def test_a_jurys_members_cost_each_by_its_own_prices() -> None:
     def member(name: str, prompt: float | None, currency: str = "USD") -> JudgeEntry:
         prices = None if prompt is None else PricesEntry(prompt=prompt, completion=0, currency=currency)
-        return JudgeEntry(kind="openai", model="toy", name=name, prices=prices)
+        return judge_entry(kind="openai", model="toy", name=name, prices=prices)
 
     def jury(*members: JudgeEntry) -> JudgeEntry:
-        return JudgeEntry(kind="jury", members=list(members))
+        return judge_entry(kind="jury", members=list(members))
 
     tariff = tariff_of(jury(member("dear", 10_000.0), member("cheap", 1_000.0), member("free", None)))
     assert tariff is not None
@@ -111,7 +111,7 @@ def test_a_jurys_members_cost_each_by_its_own_prices() -> None:
 
 
 def entry(prices: object) -> JudgeEntry:
-    return JudgeEntry(kind="openai", model="toy", prices=prices)  # type: ignore[arg-type]
+    return judge_entry(kind="openai", model="toy", prices=prices)  # type: ignore[arg-type]
 
 
 def test_prices_stand_in_the_recipe_or_in_a_table(tmp_path) -> None:

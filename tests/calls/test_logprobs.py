@@ -6,7 +6,7 @@ import math
 import pytest
 
 from alignment.calls.logprobs import LogprobError, alternatives, token_index
-from alignment.config.schema.judges import JudgeEntry
+from alignment.config.schema.judges import judge_entry
 from alignment.evaluate.judging import Comparison, Rating
 from reward.judges import build_judge
 from reward.judges.ratings import find_rating, rating_probabilities
@@ -151,7 +151,7 @@ def answer(text, *content):
 
 def judge_of(server, **keys):
     keys = {"base_url": server.url, "api_key_env": "MY_KEY", "max_retries": 0, "repair": False, **keys}
-    return build_judge(JudgeEntry(kind="openai", model="toy", **keys))
+    return build_judge(judge_entry(kind="openai", model="toy", **keys))
 
 
 @pytest.mark.parametrize("bad", [None, "-0.1", math.nan, 0.5], ids=repr)

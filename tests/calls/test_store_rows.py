@@ -13,7 +13,7 @@ from alignment.calls.caller import Caller
 from alignment.calls.replies import count_of
 from alignment.calls.store import CallStore
 from alignment.calls.store_rows import Sampled, unanswered
-from alignment.config.schema.judges import JudgeEntry
+from alignment.config.schema.judges import judge_entry
 from alignment.errors import AlignmentError, DataError, LineageError
 from alignment.evaluate.judging import Comparison
 from reward.judges import build_judge
@@ -166,7 +166,7 @@ def test_a_store_is_its_owners_and_has_a_secret_of_its_own(tmp_path: Path) -> No
 def test_fences_cannot_be_told_from_the_texts_and_stay_those_of_the_run(tmp_path: Path) -> None:
     codes = []
     with ChatServer(lambda prompt, n: completion("A")) as server:
-        entry = JudgeEntry(kind="openai", model="toy", base_url=server.url, api_key_env="MY_KEY", logprobs=False)
+        entry = judge_entry(kind="openai", model="toy", base_url=server.url, api_key_env="MY_KEY", logprobs=False)
         for name in ("one", "one", "two"):
             with CallStore(tmp_path / name) as store:
                 assert build_judge(entry, Caller(cache=store)).ask(QUESTION).probability == 1.0
@@ -177,7 +177,7 @@ def test_fences_cannot_be_told_from_the_texts_and_stay_those_of_the_run(tmp_path
 
 def test_a_store_from_before_there_were_secrets_is_gone_on_with(tmp_path: Path) -> None:
     with ChatServer(lambda prompt, n: completion("A")) as server:
-        entry = JudgeEntry(kind="openai", model="toy", base_url=server.url, api_key_env="MY_KEY", logprobs=False)
+        entry = judge_entry(kind="openai", model="toy", base_url=server.url, api_key_env="MY_KEY", logprobs=False)
         with CallStore(tmp_path / "s") as store:
             store.fence_secret = b""  # as it was then
             build_judge(entry, Caller(cache=store)).ask(QUESTION)

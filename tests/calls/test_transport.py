@@ -6,7 +6,7 @@ import time
 import pytest
 
 from alignment.calls.transport import LOGPROBS_BYTES, MOST_REPLY_BYTES, REPLY_BYTES, largest_reply
-from alignment.config.schema import JudgeEntry, ScorerEntry
+from alignment.config.schema import judge_entry, scorer_entry
 from alignment.errors import JudgeError, ScorerError
 from alignment.evaluate.judging import Comparison
 from reward.judges import build_judge
@@ -25,7 +25,7 @@ def judge_of(kind, url, **keys):
         pytest.importorskip("anthropic")
         url = url.removesuffix("/v1")
     keys = {"logprobs": False, "max_retries": 0, "timeout_seconds": 5.0, "api_key_env": "MY_KEY", **keys}
-    return build_judge(JudgeEntry(kind=kind, model="toy", base_url=url, **keys))
+    return build_judge(judge_entry(kind=kind, model="toy", base_url=url, **keys))
 
 
 def after_the_probe(script):
@@ -78,7 +78,7 @@ def test_a_scorer_that_moves_gets_no_answers(status):
         ScoreServer(lambda body, n: scores(1.0)) as other,
         ScoreServer(lambda body, n: failure(status, Location=other.url)) as server,
     ):
-        scorer = HttpScorer.from_entry(ScorerEntry(kind="http", url=server.url, max_retries=0), batch_size=1)
+        scorer = HttpScorer.from_entry(scorer_entry(kind="http", url=server.url, max_retries=0), batch_size=1)
         with pytest.raises(ScorerError, match="points to"):
             scorer.score(["p"], ["a"], stopped=[True])
         assert other.bodies == []
@@ -90,7 +90,7 @@ def test_the_time_out_bounds_the_whole_reply(kind, drip):
     with RawServer(after_the_probe(DRIPS[drip])) as server:
         start = time.monotonic()
         if kind == "http":
-            entry = ScorerEntry(kind="http", url=f"{server.url}/score", timeout_seconds=0.5, max_retries=0)
+            entry = scorer_entry(kind="http", url=f"{server.url}/score", timeout_seconds=0.5, max_retries=0)
             with pytest.raises(ScorerError, match=r"no answer from .* within 0\.5 seconds"):
                 HttpScorer(entry, batch_size=1).score(["p"], ["a"], stopped=[True])
         else:
@@ -105,7 +105,7 @@ def test_the_time_out_bounds_the_whole_reply(kind, drip):
 def test_a_reply_without_end_is_an_error(kind, flood):
     with RawServer(after_the_probe(FLOODS[flood])) as server:
         if kind == "http":
-            entry = ScorerEntry(kind="http", url=f"{server.url}/score", max_retries=0)
+            entry = scorer_entry(kind="http", url=f"{server.url}/score", max_retries=0)
             with pytest.raises(ScorerError, match=r"the reply is larger than 1\.0 MiB"):
                 HttpScorer(entry, batch_size=1).score(["p"], ["a"], stopped=[True])
         else:
@@ -118,7 +118,7 @@ def test_a_server_that_drips_at_the_connection_check_counts_as_there():
     with RawServer(for_ever(CHUNKED, b"1\r\n \r\n", 0.05)) as server:
         start = time.monotonic()
         judge_of("openai", server.url, timeout_seconds=0.5)
-        HttpScorer.from_entry(ScorerEntry(kind="http", url=server.url, timeout_seconds=0.5), batch_size=1)
+        HttpScorer.from_entry(scorer_entry(kind="http", url=server.url, timeout_seconds=0.5), batch_size=1)
         assert time.monotonic() - start < PATIENCE
 
 
@@ -147,7 +147,7 @@ def test_how_large_a_reply_may_be_follows_from_what_is_asked():
 def test_odd_scores_are_one_line(body, said):
     head = HEAD + b"\r\n"
     with RawServer(after_the_probe(lambda connection: iter([head, body]))) as server:
-        entry = ScorerEntry(kind="http", url=server.url, max_retries=0)
+        entry = scorer_entry(kind="http", url=server.url, max_retries=0)
         with pytest.raises(ScorerError, match=said) as caught:
             HttpScorer(entry, batch_size=1).score(["p"], ["a"], stopped=[True])
     assert "\n" not in str(caught.value)

@@ -4,7 +4,7 @@ import json
 from types import SimpleNamespace
 
 from alignment.calls.caller import Caller
-from alignment.config.schema.judges import JudgeEntry
+from alignment.config.schema.judges import judge_entry
 from reward.judges import build_judge
 
 
@@ -18,7 +18,7 @@ def judge_over(answer, kind="openai", *, caller=None, **keys):
     """Return a judge whose endpoint answers each request, a dictionary, with the bytes that `answer` returns."""
     keys = {"model": "toy", "base_url": "http://127.0.0.1:9/v1", "logprobs": False, "repair": False, **keys}
     caller = caller or Quiet(max_retries=0, sleep=lambda seconds: None)
-    judge = build_judge(JudgeEntry(kind=kind, **keys), caller)
+    judge = build_judge(judge_entry(kind=kind, **keys), caller)
     judge.model.chat.client.post = lambda path, *, cast_to, body: SimpleNamespace(content=answer(body))
     return judge
 

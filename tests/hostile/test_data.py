@@ -136,10 +136,10 @@ def test_llmbar_s_label_is_1_or_2(folder, label):
 
 def readers(file):
     """Everything else that reads rows of people, judges and answers."""
-    from alignment.config.schema.judges import JudgeEntry
+    from alignment.config.schema.judges import judge_entry
     from reward.audit.items import read_gold, read_labels
     from reward.bench.reading import read_bench
-    from reward.judges.replay import ReplayJudge
+    from reward.judges.backends.replay import ReplayJudge
     from reward.labels.recordings import is_recording, read_recording
     from reward.models.score_file import score_file
     from reward.people.items import load_items, place_of
@@ -155,7 +155,7 @@ def readers(file):
         "mix": lambda: mix([str(path)], path.with_name("mixed.jsonl"), bootstrap=5, tell=lambda line: None),
         "annotate": lambda: load_items(place_of(path, None), ask="pairs"),
         "recording": lambda: read_recording(path) if is_recording(path) else None,
-        "replay": lambda: ReplayJudge.from_entry(JudgeEntry(kind="replay", path=str(path)), None),
+        "replay": lambda: ReplayJudge.from_entry(judge_entry(kind="replay", path=str(path)), None),
     }
 
 

@@ -21,6 +21,7 @@ from alignment.config.schema import (
     Recipe,
     RewardRecipe,
     SFTRecipe,
+    judge_entry,
 )
 from alignment.errors import AlignmentError, ModelError, RecipeError
 from alignment.planner.advice import changes, cheapest_strategy, largest_microbatch, solutions
@@ -278,7 +279,7 @@ def test_solving_takes_strategy_and_microbatch_together(base: Path) -> None:
 
 
 def test_solving_finds_how_many_answers_are_sampled_together(base: Path) -> None:
-    label = labels(base, JudgeEntry(**PAID), max_new_tokens=64, max_prompt_length=64)
+    label = labels(base, judge_entry(**PAID), max_new_tokens=64, max_prompt_length=64)
     rows = {
         n: plan_stage(label.model_copy(update={"per_device_eval_batch_size": n}), Machine()).peak.total for n in (8, 16)
     }
@@ -348,7 +349,7 @@ def test_time_follows_the_arithmetic(base: Path) -> None:
 
 
 def test_a_reward_model_reads_every_answer_of_the_label_stage(base: Path) -> None:
-    label = labels(base, JudgeEntry(**PAID), num_generations=4)
+    label = labels(base, judge_entry(**PAID), num_generations=4)
     reward = RewardRecipe(
         stage="reward", output_dir="x", model_name_or_path=str(base), datasets=label.datasets, max_length=64,
         library={"num_train_epochs": 1},
@@ -358,7 +359,7 @@ def test_a_reward_model_reads_every_answer_of_the_label_stage(base: Path) -> Non
 
 
 def test_a_stage_of_one_process_has_one_device(base: Path) -> None:
-    label = labels(base, JudgeEntry(**PAID))
+    label = labels(base, judge_entry(**PAID))
     one, eight = (plan_stage(label, Machine(gpus=n, strategy=s)) for n, s in ((1, "single"), (8, "zero3")))
     assert eight.phases == one.phases
     assert time_of(eight, 100).hours == time_of(one, 100).hours
@@ -427,7 +428,7 @@ PAID = {"kind": "openai", "model": "toy", "prices": {"prompt": 2.0, "completion"
 )
 def test_labels_have_their_price(base: Path, judge: dict[str, Any], calls: int, shown: int, reply: int) -> None:
     """400 tokens of instructions, a prompt of 64, answers of 32; 2 and 10 a million."""
-    entry = JudgeEntry(**{**PAID, **judge})
+    entry = judge_entry(**{**PAID, **judge})
     found = calls_of(labels(base, entry), 100, Lengths(64, 32))
     assert found is not None
     tokens = calls * (400 + 64 + shown * 32)
@@ -444,15 +445,15 @@ def labels(base: Path, judge: JudgeEntry, **keys: Any) -> LabelRecipe:
 
 def test_a_jury_costs_what_its_members_do_and_rules_cost_nothing(base: Path) -> None:
     rules = {"kind": "rules", "function": "operator:gt"}
-    jury = JudgeEntry(kind="jury", members=[PAID, {**PAID, "name": "other"}, rules])
-    alone = calls_of(labels(base, JudgeEntry(**PAID)), 10, Lengths(64, 32))
+    jury = judge_entry(kind="jury", members=[PAID, {**PAID, "name": "other"}, rules])
+    alone = calls_of(labels(base, judge_entry(**PAID)), 10, Lengths(64, 32))
     found = calls_of(labels(base, jury), 10, Lengths(64, 32))
     assert alone is not None
     assert found is not None
     assert alone.cost is not None
     assert found.cost == pytest.approx(2 * alone.cost)
     assert found.number == 3 * alone.number
-    unpriced = calls_of(labels(base, JudgeEntry(kind="openai", model="toy")), 10, Lengths(64, 32))
+    unpriced = calls_of(labels(base, judge_entry(kind="openai", model="toy")), 10, Lengths(64, 32))
     assert unpriced is not None
     assert unpriced.cost is None
 
@@ -464,10 +465,10 @@ def test_the_instructions_that_are_counted_are_more_than_any_prompt_has() -> Non
 
 
 def test_rows_that_are_not_here_are_bounded_by_the_recipes(base: Path) -> None:
-    label = labels(base, JudgeEntry(**PAID), max_samples=200, pairs_per_prompt=4)
+    label = labels(base, judge_entry(**PAID), max_samples=200, pairs_per_prompt=4)
     before: dict[str, Recipe] = {"runs/label": label}
     assert rows_of(label, {}) == 200  # of 300 in the slice
-    assert rows_of(labels(base, JudgeEntry(**PAID)), {}) == 300
+    assert rows_of(labels(base, judge_entry(**PAID)), {}) == 300
     reads = {"model_name_or_path": str(base), "datasets": [DatasetEntry(path="runs/label/labels.jsonl")]}
     dpo = DPORecipe(stage="dpo", output_dir="runs/dpo", test_split_size=0.1, **reads)
     assert rows_of(dpo, before) == 720  # 200 prompts of 4 pairs, a tenth held out

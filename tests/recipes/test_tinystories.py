@@ -11,7 +11,7 @@ from alignment.config.pipelines import check_file, load_pipeline
 from alignment.errors import DataError, JudgeError
 from recipes.tinystories import judge, prompts, sentiment, watcher
 from recipes.tinystories.prompts import cut_story
-from reward.judges.rules import RulesJudge
+from reward.judges.backends.rules import RulesJudge
 
 RECIPES = Path(prompts.__file__).parent
 STORY = (
@@ -183,11 +183,11 @@ def test_the_watcher_knows_held_out_reviews(shared, monkeypatch):
     ("module", "package"), [("judge", "vaderSentiment.vaderSentiment"), ("watcher", "sklearn.linear_model")]
 )
 def test_a_missing_package_is_named(monkeypatch, module, package):
-    from alignment.config.schema import JudgeEntry
+    from alignment.config.schema import judge_entry
 
     monkeypatch.setitem(sys.modules, package, None)
     monkeypatch.delitem(sys.modules, f"recipes.tinystories.{module}")
-    entry = JudgeEntry(kind="rules", function=f"recipes.tinystories.{module}:prefer")
+    entry = judge_entry(kind="rules", function=f"recipes.tinystories.{module}:prefer")
     with pytest.raises(JudgeError) as error:
         RulesJudge.from_entry(entry)
     assert 'pip install -e ".[sentiment]"' in str(error.value)

@@ -8,7 +8,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer, TrainingArguments
 
-from alignment.config.schema import DatasetEntry, JudgeEntry, PPORecipe, ScorerEntry
+from alignment.config.schema import DatasetEntry, PPORecipe, judge_entry, scorer_entry
 from alignment.data.template import Template
 from alignment.errors import LineageError, ModelError
 from alignment.policy.base import load_tokenizer
@@ -104,7 +104,7 @@ def servers():
     with score, ChatServer(rated) as chat:
         yield {
             "http": {"url": score.url},
-            "judge": {"judge": JudgeEntry(kind="openai", model="toy", base_url=chat.url, logprobs=False)},
+            "judge": {"judge": judge_entry(kind="openai", model="toy", base_url=chat.url, logprobs=False)},
         }
 
 
@@ -118,7 +118,7 @@ def make_recipe(folder, out, servers, reward, *more):
         entry["model_name_or_path"] = str(folder / entry["model_name_or_path"])
     return PPORecipe(
         stage="ppo", output_dir=str(out), datasets=[DatasetEntry(path="unused")], total_episodes=4,
-        rollout_batch_size=4, max_new_tokens=4, num_ppo_epochs=2, scorers=[ScorerEntry(**entry)],
+        rollout_batch_size=4, max_new_tokens=4, num_ppo_epochs=2, scorers=[scorer_entry(**entry)],
         value_learning_rate=2e-2, **keys,
     )  # fmt: skip
 

@@ -7,35 +7,22 @@ from typing import Any
 
 from alignment.config.documents import Location
 from alignment.config.rules.keys import Fault, Keys
-from alignment.config.schema.judges import JudgeEntry
+from alignment.config.schema.judges import AnyJudge, ChatEntry, RemoteEntry
 
 FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
-NEEDS = {
-    "rules": ("function", '"module:function"'),
-    "openai": ("model", "its name at the endpoint"),
-    "anthropic": ("model", "its name at the endpoint"),
-    "local": ("model_name_or_path", "a causal language model's folder or Hub id"),
-    "reward_model": ("model_name_or_path", "a reward model's folder or Hub id"),
-    "replay": ("path", "a file of recorded verdicts"),
-    "jury": ("members", "a list of two or more judges"),
-}
-COMMON = {"kind", "name", "weight"}
-PROMPTED = {"asks", "prompt", "reasoning", "constitution", "num_principles", "rubric", "repair", "temperature", "seed",
-            "samples", "max_tokens", "logprobs", "min_mass", "clamp"}  # fmt: skip
-REMOTE = {"model", "base_url", "api_key_env", "extra_body", "timeout_seconds", "max_retries", "prices"}
-OWN = {
-    "rules": {"function"},
-    "openai": PROMPTED | REMOTE | {"endpoint", "response_format"},
-    "anthropic": PROMPTED | REMOTE,
-    "local": PROMPTED
-    | {"model_name_or_path", "dtype", "load_in_4bit", "chat_template", "trust_remote_code"}
-    | {"per_device_eval_batch_size"},
-    "reward_model": {"model_name_or_path", "per_device_eval_batch_size", "asks", "trust_remote_code"},
-    "replay": {"path"},
-    "jury": {"members", "on_member_failure", "asks", "samples", "clamp"},
-}
-WAYS = {"pairwise": "compares two answers", "listwise": "orders several answers", "pointwise": "rates one answer"}
-CHATS = ("openai", "anthropic", "local")
+MODES = {"pairwise": "compares two answers", "listwise": "orders several answers", "pointwise": "rates one answer"}
+
+
+def judge_class(entry: dict[str, Any]) -> type[AnyJudge]:
+    """Return the class of a judge's kind."""
+    found = AnyJudge.of_kind(entry["kind"])
+    assert found is not None
+    return found
+
+
+def is_chat(entry: dict[str, Any]) -> bool:
+    """Whether a judge is a chat model."""
+    return issubclass(judge_class(entry), ChatEntry)
 
 
 def judges(keys: Keys) -> Iterator[Fault]:
@@ -46,7 +33,7 @@ def judges(keys: Keys) -> Iterator[Fault]:
     for at, entry in entries:
         yield from judge_faults(at, entry)
         yield from _overwritten(at, entry, keys["output_dir"])
-        name = _name(entry)
+        name = judge_class(entry).label_of(entry)
         if name in names:
             yield at, f"is called {name}, as another judge is; give it a name of its own"
         names.setdefault(name, at)
@@ -54,30 +41,22 @@ def judges(keys: Keys) -> Iterator[Fault]:
             yield from _once_and_pairwise(at, entry)
     scorers = [((key, i), entry) for key in ("scorers", "watch_scorers") for i, entry in enumerate(keys[key] or [])]
     for at, entry in scorers:
-        if entry.get("judge") and entry["judge"]["kind"] in CHATS:
+        if entry.get("judge") and is_chat(entry["judge"]):
             yield from judge_faults((*at, "judge"), entry["judge"])
 
 
 def judge_faults(at: Location, entry: dict[str, Any]) -> Iterator[Fault]:
     """Faults of one judge, a jury's members included."""
-    kind = entry["kind"]
-    needed, form = NEEDS[kind]
-    if not entry.get(needed):
-        yield at, f"a judge of kind {kind} needs {needed}, {form}"
-    elif needed == "function" and not FUNCTION.fullmatch(entry["function"]):
+    if "function" in judge_class(entry).model_fields and not FUNCTION.fullmatch(entry["function"]):
         yield (*at, "function"), f"must be module:function, found {entry['function']!r}"
-    foreign = set(JudgeEntry.model_fields) - OWN[kind] - COMMON
-    for key in sorted(foreign & entry.keys()):
-        if _changed(entry, key):
-            yield (*at, key), f"does not belong to a judge of kind {kind}"
-    yield from _ways(at, entry)
-    if kind in CHATS:
+    yield from _modes(at, entry)
+    if is_chat(entry):
         yield from _probabilities(at, entry)
-    if kind == "jury":
+    if entry["kind"] == "jury":
         yield from _members(at, entry)
 
 
-def _ways(at: Location, entry: dict[str, Any]) -> Iterator[Fault]:
+def _modes(at: Location, entry: dict[str, Any]) -> Iterator[Fault]:
     """Keys of one way of asking."""
     asks = entry.get("asks") or "pairwise"
     if asks == "listwise" and entry["kind"] == "reward_model":
@@ -102,14 +81,12 @@ def _ways(at: Location, entry: dict[str, Any]) -> Iterator[Fault]:
 def _probabilities(at: Location, entry: dict[str, Any]) -> Iterator[Fault]:
     """Where probabilities come from."""
     logprobs = entry.get("logprobs", True)
-    if entry["kind"] == "anthropic" and logprobs:
-        yield (
-            (*at, "logprobs"),
-            "Anthropic's API gives no log-probabilities; give logprobs: false for verdicts of 1 or 0, and samples with "
-            "a temperature above 0 for probabilities from several of them",
-        )
-    if entry["kind"] == "anthropic" and (entry.get("temperature") or 0) > 1:
-        yield (*at, "temperature"), "is above 1, the most that Anthropic's API takes"
+    cls = judge_class(entry)
+    if issubclass(cls, RemoteEntry):
+        if cls.NO_LOGPROBS and logprobs:
+            yield (*at, "logprobs"), cls.NO_LOGPROBS
+        if cls.HOTTEST is not None and (entry.get("temperature") or 0) > cls.HOTTEST:
+            yield (*at, "temperature"), f"is above {cls.HOTTEST:g}, the most that {cls.VENDOR}'s API takes"
     samples = entry.get("samples") or 1
     if samples > 1 and not entry.get("temperature") and not entry.get("constitution"):
         yield (*at, "samples"), f"needs temperature above 0; without it all {samples} askings give the same answer"
@@ -131,7 +108,7 @@ def _members(at: Location, entry: dict[str, Any]) -> Iterator[Fault]:
             yield (*here, "kind"), "is a jury itself; give its members their weights here"
         if member["kind"] == "reward_model" and entry.get("asks") == "pointwise":
             yield (*here, "kind"), "is a reward model, whose scores have no scale in common with ratings; ask pairwise"
-        name = _name(member)
+        name = judge_class(member).label_of(member)
         if name in names:
             yield here, f"is called {name}, as members[{names[name]}] is; give it a name of its own"
         names.setdefault(name, index)
@@ -146,7 +123,7 @@ def _once_and_pairwise(at: Location, entry: dict[str, Any]) -> Iterator[Fault]:
     """Evaluation asks which of two answers is better, once in each order."""
     asks = entry.get("asks") or "pairwise"
     if asks != "pairwise":
-        yield (*at, "asks"), f"is {asks}, which {WAYS[asks]}; evaluation compares two answers: give pairwise"
+        yield (*at, "asks"), f"is {asks}, which {MODES[asks]}; evaluation compares two answers: give pairwise"
     if (entry.get("samples") or 1) > 1:
         yield (*at, "samples"), "is not read in stage evaluate, which asks once in each order; take it out"
 
@@ -163,10 +140,6 @@ def _overwritten(at: Location, entry: dict[str, Any], output_dir: str) -> Iterat
 
 
 def _changed(entry: dict[str, Any], key: str) -> bool:
-    default = JudgeEntry.model_fields[key].get_default(call_default_factory=True)
+    info = judge_class(entry).model_fields.get(key)
+    default = info.get_default(call_default_factory=True) if info else None
     return entry.get(key) not in (None, default)
-
-
-def _name(entry: dict[str, Any]) -> str:
-    keys = ("name", "function", "model", "model_name_or_path", "path")
-    return next((str(entry[key]) for key in keys if entry.get(key)), entry["kind"])

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from alignment.config.rules.judges import CHATS
+from alignment.config.rules.judges import is_chat
 from alignment.config.rules.keys import Fault, Keys, Rule
 
 OF_PEOPLE = {"min_kappa", "min_accuracy", "min_accuracy_when_consistent", "max_length_bias", "max_ece"}
@@ -40,7 +40,7 @@ def revisions(keys: Keys) -> Iterator[Fault]:
     if not keys.exists("revisions") or keys["revisions"] is None:
         return
     judge = keys["judge"]
-    if judge["kind"] not in CHATS or judge.get("endpoint") == "systemone":
+    if not is_chat(judge) or judge.get("endpoint") == "systemone":
         yield ("revisions",), "needs a judge that writes, of kind openai, anthropic or local with endpoint chat"
     elif not judge.get("constitution"):
         yield ("revisions",), "needs judge.constitution, a YAML file of the principles to revise by"

@@ -5,26 +5,12 @@ from collections.abc import Iterator
 from typing import Any
 
 from alignment.config.documents import Location
-from alignment.config.rules.judges import CHATS
+from alignment.config.rules.judges import FUNCTION, is_chat
 from alignment.config.rules.keys import Fault, Keys
-from alignment.config.schema import ScorerEntry
+from alignment.config.schema.judges import AnyJudge, ChatEntry, RulesEntry
+from alignment.config.schema.scorers import AnyScorer, EnsembleEntry
 
-FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
-NEEDS = {
-    "reward_model": ("model_name_or_path", "the folder of a reward model"),
-    "ensemble": ("reward_models", "a list of two or more folders, or model_name_or_path, a run with num_members"),
-    "function": ("function", '"module:function"'),
-    "http": ("url", "the address that scores are asked of"),
-    "judge": ("judge", "a mapping with kind openai and the model's name at the endpoint"),
-}
-OWN = {
-    "reward_model": {"model_name_or_path", "trust_remote_code"},
-    "ensemble": {"model_name_or_path", "reward_models", "aggregate", "uncertainty_penalty", "trust_remote_code"},
-    "function": {"function"},
-    "http": {"url", "api_key_env", "timeout_seconds", "max_retries"},
-    "judge": {"judge", "max_concurrency"},
-}
-COMMON = {"kind", "name", "weight"}
+ADDRESS = re.compile(r"https?://[^/]")
 TAKEN = ("std",)  # score_std is the spread of the whole score over answers
 
 
@@ -72,39 +58,51 @@ def watchers(keys: Keys) -> Iterator[Fault]:
             yield at, f"{source} is in the reward too; only what trains nothing can tell that the score is gamed"
 
 
+def _class(entry: dict[str, Any]) -> type[AnyScorer]:
+    found = AnyScorer.of_kind(entry["kind"])
+    assert found is not None
+    return found
+
+
 def _sources(entry: dict[str, Any]) -> list[str]:
     """Models, functions and addresses that an entry asks."""
-    found = [entry.get(key) for key in ("model_name_or_path", "function", "url")] + (entry.get("reward_models") or [])
-    return [source for source in found if source]
+    needs = _class(entry).NEEDS
+    found = [entry.get(needs[0]) if needs else None, entry.get("model_name_or_path"), *entry.get("reward_models", [])]
+    return list(dict.fromkeys(source for source in found if isinstance(source, str)))
 
 
 def _entry_faults(at: Location, entry: dict[str, Any]) -> Iterator[Fault]:
-    kind = entry["kind"]
-    needed, form = NEEDS[kind]
-    if kind == "ensemble" and entry.get("reward_models") and entry.get("model_name_or_path"):
-        yield (*at, "model_name_or_path"), "excludes reward_models; give one"
-    if not entry.get(needed) and not (kind == "ensemble" and entry.get("model_name_or_path")):
-        yield at, f"a scorer of kind {kind} needs {needed}, {form}"
-    foreign = set(ScorerEntry.model_fields) - OWN[kind] - COMMON
-    for key in sorted(foreign & entry.keys()):
-        default = ScorerEntry.model_fields[key].get_default(call_default_factory=True)
-        if entry[key] not in (None, default):
-            yield (*at, key), f"does not belong to a scorer of kind {kind}"
-    if kind == "function" and entry.get("function") and not FUNCTION.fullmatch(entry["function"]):
+    cls = _class(entry)
+    if "function" in cls.model_fields and not FUNCTION.fullmatch(entry["function"]):
         yield (*at, "function"), f"must be module:function, found {entry['function']!r}"
-    if kind == "http" and entry.get("url") and not re.match(r"https?://[^/]", entry["url"]):
+    if "url" in cls.model_fields and not ADDRESS.match(entry["url"]):
         yield (*at, "url"), f"must be an address such as http://localhost:8000/score, found {entry['url']!r}"
-    judge = (entry.get("judge") or {}).get("kind")
-    if kind == "judge" and judge == "rules":
-        yield (*at, "judge", "kind"), "a judge of kind rules compares two answers; write a scorer of kind function"
-    elif kind == "judge" and judge not in (None, *CHATS):
-        yield (*at, "judge", "kind"), f"a scorer's judge is of kind {' or '.join(CHATS)}, found {judge}"
-    if kind == "ensemble" and entry.get("reward_models"):
+    if "judge" in cls.model_fields and not is_chat(entry["judge"]):
+        yield from _no_chat((*at, "judge", "kind"), entry["judge"]["kind"])
+    if issubclass(cls, EnsembleEntry):
         yield from _ensemble_faults(at, entry)
 
 
+def _no_chat(at: Location, kind: str) -> Iterator[Fault]:
+    if issubclass(AnyJudge.of_kind(kind) or AnyJudge, RulesEntry):
+        yield at, f"a judge of kind {kind} compares two answers; write a scorer of kind function"
+    else:
+        chats = [name for each in ChatEntry.kinds() for name in each.kind_names()]
+        yield at, f"a scorer's judge is of kind {' or '.join(chats)}, found {kind}"
+
+
 def _ensemble_faults(at: Location, entry: dict[str, Any]) -> Iterator[Fault]:
-    members = entry["reward_models"]
+    members = entry.get("reward_models") or []
+    if members and entry.get("model_name_or_path"):
+        yield (*at, "model_name_or_path"), "excludes reward_models; give one"
+    if not members and not entry.get("model_name_or_path"):
+        yield (
+            at,
+            "a scorer of kind ensemble needs reward_models, a list of two or more folders, or model_name_or_path, a "
+            "run with num_members",
+        )
+    if not members:
+        return
     if len(members) == 1:
         yield (*at, "reward_models"), "has one member; an ensemble has two or more, kind reward_model is for one"
     doubles = [member for place, member in enumerate(members) if member in members[:place]]

@@ -8,7 +8,7 @@ from importlib import import_module
 
 from alignment.config.schema.dpo import DPORecipe
 from alignment.config.schema.evaluate import Candidate, EvaluateRecipe
-from alignment.config.schema.judges import JudgeEntry, PricesEntry
+from alignment.config.schema.judges import JudgeEntry, PricesEntry, judge_entry
 from alignment.config.schema.keys import AdapterKeys, DataKeys, DatasetEntry, ModelKeys, SamplingKeys
 from alignment.config.schema.label import CalibrationEntry, GateEntry, LabelRecipe, RevisionEntry
 from alignment.config.schema.parts import PATH_MARKS, Mark, Part, marks_of, parts_within
@@ -16,7 +16,7 @@ from alignment.config.schema.pipeline import PipelineRecipe, PipelineStage
 from alignment.config.schema.ppo import PolicyGradientRecipe, PPORecipe
 from alignment.config.schema.recipe import Recipe, Stage, TrainingRecipe
 from alignment.config.schema.reward import RewardRecipe
-from alignment.config.schema.scorers import ScorerEntry
+from alignment.config.schema.scorers import ScorerEntry, scorer_entry
 from alignment.config.schema.sft import SFTRecipe
 from alignment.stages import NAMES
 
@@ -76,6 +76,8 @@ __all__ = [
     "ScorerEntry",
     "Stage",
     "TrainingRecipe",
+    "judge_entry",
     "keys_marked",
     "path_keys",
+    "scorer_entry",
 ]

@@ -11,7 +11,7 @@ from alignment.data import load_demonstrations, load_rankings
 from alignment.errors import DataError, GateError, RecipeError
 from recipes import label
 from reward.audit.gate import missed
-from reward.judges.rules import RulesJudge
+from reward.judges.backends.rules import RulesJudge
 
 PROMPTS = ("fox", "dog", "cat", "ball", "friend", "story")
 

@@ -18,7 +18,7 @@ from alignment.calls.call import CallContext, ChatReply
 from alignment.calls.caller import Caller
 from alignment.calls.rate_limiter import RateLimiter
 from alignment.calls.store import CallStore, Sampled
-from alignment.config.schema import JudgeEntry
+from alignment.config.schema import JudgeEntry, judge_entry
 from alignment.data.rows import Ranking
 from alignment.errors import JudgeError
 from alignment.evaluate.judging import Comparison, Verdict
@@ -178,7 +178,7 @@ def test_abstaining_is_an_answer(tmp_path: Path) -> None:
 
 def entry(url: str, **keys: Any) -> JudgeEntry:
     options = {"logprobs": False, "max_retries": 3, "timeout_seconds": 30.0, **keys}
-    return JudgeEntry(kind="openai", model="toy", base_url=url, **options)
+    return judge_entry(kind="openai", model="toy", base_url=url, **options)
 
 
 class Endpoint:
@@ -245,7 +245,7 @@ def test_chaos_makes_no_wrong_label_and_the_statuses_add_up(tmp_path: Path) -> N
 SCRIPT = """
 import json, sys
 from pathlib import Path
-from alignment.config.schema import JudgeEntry
+from alignment.config.schema import judge_entry, JudgeEntry
 from alignment.data import ranking_to_json
 from alignment.run.files import write_jsonl
 from reward.feedback.labeler import label
@@ -255,7 +255,7 @@ from reward.judges import build_judge
 from alignment.calls.caller import Caller
 
 folder, url = Path(sys.argv[1]), sys.argv[2]
-entry = JudgeEntry(kind="openai", model="toy", base_url=url, logprobs=False, timeout_seconds=60)
+entry = judge_entry(kind="openai", model="toy", base_url=url, logprobs=False, timeout_seconds=60)
 with CallStore(folder / "calls.sqlite") as store:
     judge = build_judge(entry, Caller(cache=store))
     samples = [Sampled(i, f"prompt {i}", ["a" * i, "b" * (i + 1), "c"], [True] * 3) for i in range(2, 22)]

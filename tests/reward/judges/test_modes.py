@@ -6,13 +6,13 @@ import re
 
 import pytest
 
-from alignment.config.rules.judges import judge_faults
-from alignment.config.schema.judges import JudgeEntry
+from alignment.config.schema.judges import judge_entry
 from alignment.errors import JudgeError
 from alignment.evaluate.judging import Comparison, Listing, Rating
 from reward.judges import build_judge
 from reward.judges.constitution import Constitution
 from tests.calls.chat_server import ChatServer, Reply, completion
+from tests.reward.judges.entries import judge_faults
 
 QUESTION = Comparison("2+2?", "4", "5")
 LISTING = Listing("2+2?", ("five", "4", "four"), order=(2, 0, 1))
@@ -20,7 +20,7 @@ LISTING = Listing("2+2?", ("five", "4", "four"), order=(2, 0, 1))
 
 def asking(server, **keys):
     keys = {"logprobs": False, **keys}
-    return build_judge(JudgeEntry(kind="openai", model="toy", base_url=server.url, api_key_env="MY_KEY", **keys))
+    return build_judge(judge_entry(kind="openai", model="toy", base_url=server.url, api_key_env="MY_KEY", **keys))
 
 
 def with_top(text, top):
@@ -103,7 +103,7 @@ def test_both_orders_are_judged_by_the_same_principle_and_repeats_by_others(tmp_
     assert (
         judge.prompt_hash
         != build_judge(
-            JudgeEntry(kind="openai", model="toy", base_url=server.url, api_key_env="MY_KEY"), NoCalls()
+            judge_entry(kind="openai", model="toy", base_url=server.url, api_key_env="MY_KEY"), NoCalls()
         ).prompt_hash
     )
 
@@ -190,4 +190,4 @@ def test_too_little_mass_is_no_verdict():
     ],
 )
 def test_keys_that_do_not_go_together_are_told(keys, words):
-    assert any(words in text for _, text in judge_faults(("judge",), {"kind": "openai", "model": "toy", **keys}))
+    assert any(words in text for text in judge_faults({"kind": "openai", "model": "toy", **keys}))

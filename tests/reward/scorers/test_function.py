@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from alignment.config.schema import ScorerEntry
+from alignment.config.schema import scorer_entry
 from alignment.errors import ScorerError
 from reward.scorers.function import FunctionScorer
 
@@ -70,7 +70,7 @@ NOT_CALLABLE = 3
 
 
 def scorer_of(name: str) -> FunctionScorer:
-    return FunctionScorer.from_entry(ScorerEntry(kind="function", function=name if ":" in name else f"{HERE}:{name}"))
+    return FunctionScorer.from_entry(scorer_entry(kind="function", function=name if ":" in name else f"{HERE}:{name}"))
 
 
 def test_a_function_is_called_once_with_everything() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from alignment.config.schema import ScorerEntry
+from alignment.config.schema import scorer_entry
 from alignment.errors import ScorerError
 from reward.scorers import http
 from reward.scorers.http import HttpScorer
@@ -22,7 +22,7 @@ KEY = "sk-test-4711-secret"
 
 
 def scorer_of(url: str, *, batch_size: int = 8, **keys: Any) -> HttpScorer:
-    entry = ScorerEntry(kind="http", name="rules", url=url, **{"max_retries": 0, "timeout_seconds": 5.0, **keys})
+    entry = scorer_entry(kind="http", name="rules", url=url, **{"max_retries": 0, "timeout_seconds": 5.0, **keys})
     return HttpScorer.from_entry(entry, batch_size=batch_size)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from alignment.calls.store import CallStore
-from alignment.config.schema import DatasetEntry, JudgeEntry, PPORecipe, ScorerEntry
+from alignment.config.schema import DatasetEntry, PPORecipe, judge_entry, scorer_entry
 from alignment.errors import JudgeError, ScorerError
 from reward.judges.pointwise import REPAIR
 from reward.scorers import build_scoring
@@ -32,8 +32,10 @@ def colours(prompt: str, n: int) -> Reply:
 
 def scorer_of(url: str, *, max_concurrency: int = 4, **keys: Any) -> JudgeScorer:
     options = {"max_retries": 0, "timeout_seconds": 5.0, "logprobs": False, **keys}
-    judge = JudgeEntry(kind="openai", model="toy", base_url=url, **options)
-    return JudgeScorer.from_entry(ScorerEntry(kind="judge", name="taste", judge=judge, max_concurrency=max_concurrency))
+    judge = judge_entry(kind="openai", model="toy", base_url=url, **options)
+    return JudgeScorer.from_entry(
+        scorer_entry(kind="judge", name="taste", judge=judge, max_concurrency=max_concurrency)
+    )
 
 
 def ask(behave: Callable[[str, int], Reply], *answers: str, **keys: Any) -> list[float]:
@@ -149,14 +151,14 @@ def test_a_prompt_of_ones_own(tmp_path: Any) -> None:
 
 def test_a_run_that_goes_on_pays_for_no_answer_again(tmp_path: Any) -> None:
     def scores(server: ChatServer, *answers: str) -> list[float]:
-        judge = JudgeEntry(kind="openai", model="toy", base_url=server.url, logprobs=False, max_retries=0)
+        judge = judge_entry(kind="openai", model="toy", base_url=server.url, logprobs=False, max_retries=0)
         recipe = PPORecipe(
             stage="ppo",
             output_dir=str(tmp_path),
             model_name_or_path="m",
             total_episodes=8,
             datasets=[DatasetEntry(path="d")],
-            scorers=[ScorerEntry(kind="judge", name="taste", judge=judge)],
+            scorers=[scorer_entry(kind="judge", name="taste", judge=judge)],
         )
         (source,) = build_scoring(recipe, {}).parts[0].sources
         assert isinstance(source, JudgeScorer)

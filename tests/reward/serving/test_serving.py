@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
-from alignment.config.schema import ScorerEntry
+from alignment.config.schema import scorer_entry
 from alignment.errors import AlignmentError, DataError
 from alignment.serving.address import listen
 from alignment.serving.batching import Batcher, Busy, ScoreRequest
@@ -105,7 +105,7 @@ def reward(tmp_path_factory):
 
 def test_ppos_scorer_hears_over_http_what_the_model_says_in_process(reward, monkeypatch):
     monkeypatch.setenv("RM_KEY", TOKEN)
-    entry = ScorerEntry(kind="http", url="x", api_key_env="RM_KEY", max_retries=0)
+    entry = scorer_entry(kind="http", url="x", api_key_env="RM_KEY", max_retries=0)
     with Server(Ensemble.load(reward)) as server:
         entry = entry.model_copy(update={"url": f"{server.url}/score"})
         told = HttpScorer.from_entry(entry, batch_size=2).score(PROMPTS, ANSWERS, stopped=STOPPED)

@@ -21,7 +21,7 @@ from alignment.calls.transport import (
     client_of,
     key_of,
 )
-from alignment.config.schema.judges import JudgeEntry
+from alignment.config.schema.judges import OpenAIEntry
 from alignment.errors import JudgeError
 
 TOP_LOGPROBS = 20  # the most that OpenAI and vLLM give
@@ -32,7 +32,7 @@ TYPED_USAGE = {"input_tokens": "prompt_tokens", "output_tokens": "completion_tok
 class OpenAIChat:
     """One attempt a `send`: limits, budget and retries are the caller's."""
 
-    def __init__(self, entry: JudgeEntry, client: openai.OpenAI) -> None:
+    def __init__(self, entry: OpenAIEntry, client: openai.OpenAI) -> None:
         self.entry = entry
         self.client = client
         self.where = str(client.base_url)
@@ -42,28 +42,6 @@ class OpenAIChat:
         self._limit = "max_completion_tokens" if official else "max_tokens"
         self._has_logprobs = False  # the endpoint has returned some
         weakref.finalize(self, client.close).atexit = False  # connections go with the endpoint
-
-    @classmethod
-    def open(cls, entry: JudgeEntry, *, check_connection: bool = True) -> "OpenAIChat":
-        """Build the client and check the connection; a caller that makes no calls needs no server and no key.
-
-        Raises: JudgeError where the model or the key is missing, nobody listens, or the key is refused: before
-            hours of sampling.
-        """
-        if not entry.model:
-            raise JudgeError("judge.model is not set; an openai judge needs the model's name at the endpoint.")
-        base_url = checked_url(entry.base_url)
-        client = openai.OpenAI(
-            base_url=base_url,
-            api_key=key_of(entry) if check_connection else NO_KEY,
-            max_retries=0,
-            timeout=openai.Timeout(entry.timeout_seconds, connect=min(CONNECT_SECONDS, entry.timeout_seconds)),
-            http_client=client_of(entry, base_url),
-        )
-        chat = cls(entry, client)
-        if check_connection:
-            chat.transport.check_connection(client.models.with_raw_response.list)
-        return chat
 
     def request(self, call: ChatCall) -> dict[str, Any]:
         """Return the body that is posted."""
@@ -167,3 +145,23 @@ class OpenAIChat:
         # The probabilities add up to one over what was offered: how much the model would have said else is not known.
         details = {**details_of(parsed, None, TYPED_USAGE), "normalised": True}
         return ChatReply("ok", chosen, chosen, tokens, details)
+
+
+def open_chat(entry: OpenAIEntry, *, connect: bool) -> OpenAIChat:
+    """Build the client and check the connection; a caller that makes no calls needs no server and no key.
+
+    Raises: JudgeError where the model or the key is missing, nobody listens, or the key is refused: before
+        hours of sampling.
+    """
+    base_url = checked_url(entry.base_url)
+    client = openai.OpenAI(
+        base_url=base_url,
+        api_key=key_of(entry) if connect else NO_KEY,
+        max_retries=0,
+        timeout=openai.Timeout(entry.timeout_seconds, connect=min(CONNECT_SECONDS, entry.timeout_seconds)),
+        http_client=client_of(entry, base_url),
+    )
+    chat = OpenAIChat(entry, client)
+    if connect:
+        chat.transport.check_connection(client.models.with_raw_response.list)
+    return chat

@@ -9,7 +9,7 @@ import torch
 
 from alignment.calls.call import CallContext, ChatReply
 from alignment.calls.caller import Caller
-from alignment.config.schema.judges import JudgeEntry
+from alignment.config.schema.judges import RewardModelEntry
 from alignment.data.rows import Prompt
 from alignment.errors import DataError, ScorerError
 from alignment.evaluate.judging import Comparison, Mode, Rating, Verdict
@@ -32,15 +32,13 @@ class RewardModelJudge:
         self.caller = caller
 
     @classmethod
-    def from_entry(cls, entry: JudgeEntry, caller: Caller) -> "RewardModelJudge":
+    def from_entry(cls, entry: RewardModelEntry, caller: Caller) -> "RewardModelJudge":
         """Load the model; several with commas between, or a run with `num_members`, are an ensemble.
 
         Raises: ModelError where there is none.
         """
         size = entry.per_device_eval_batch_size
-        model = Ensemble.load(
-            entry.model_name_or_path or "", batch_size=size, trust_remote_code=entry.trust_remote_code
-        )
+        model = Ensemble.load(entry.model_name_or_path, batch_size=size, trust_remote_code=entry.trust_remote_code)
         hashes = [weights_hash(path)[:16] if Path(path).is_dir() else path for path in model.paths]
         batcher = Batcher(model, batch_answers=size, most_waiting=sys.maxsize)  # a thread waits for its own
         return cls(entry.label, entry.asks, "+".join(hashes), batcher, caller)
@@ -77,6 +75,9 @@ class RewardModelJudge:
             return ChatReply("api_error", str(error))
         text = " ".join(f"{score:.6g}" for score in scores)
         return ChatReply("ok", text, text, details={"scores": scores})
+
+
+build = RewardModelJudge.from_entry
 
 
 def _are_scores(kept: Any, count: int) -> TypeGuard[list[float]]:

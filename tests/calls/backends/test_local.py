@@ -7,7 +7,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from alignment.calls.caller import Caller
-from alignment.config.schema.judges import JudgeEntry, at_once
+from alignment.config.schema.judges import at_once, judge_entry
 from alignment.errors import JudgeError
 from alignment.evaluate.judging import Comparison
 from reward.feedback.asking import ask_all
@@ -18,7 +18,7 @@ QUESTIONS = [Comparison("2+2?", f"It is {place}.", "Four, " * place) for place i
 
 
 def judge_of(model, prompt=None, **keys):
-    return build_judge(JudgeEntry(kind="local", model_name_or_path=str(model), dtype="float32", prompt=prompt, **keys))
+    return build_judge(judge_entry(kind="local", model_name_or_path=str(model), dtype="float32", prompt=prompt, **keys))
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +82,7 @@ def test_a_dry_run_loads_no_weights_and_a_chat_template_is_needed(tiny_model_dir
     class Nobody(Caller):
         makes_no_calls = True
 
-    entry = JudgeEntry(kind="local", model_name_or_path=str(tiny_model_dir), prompt=short)
+    entry = judge_entry(kind="local", model_name_or_path=str(tiny_model_dir), prompt=short)
     assert build_judge(entry, Nobody()).model.chat._model is None
     plain = save_tiny_model(tmp_path / "plain", chat_template=None)
     with pytest.raises(JudgeError, match=r"no chat template; give judge\.chat_template"):
@@ -118,17 +118,20 @@ def test_a_batch_is_as_wide_as_the_entry_says_whatever_the_recipes_concurrency(t
     assert len(widths) <= 12  # 80 questions, both orders, in batches of 12, the first ones narrower
 
 
+LOCAL, RULES = {"kind": "local", "model_name_or_path": "m"}, {"kind": "rules", "function": "a:b"}
+
+
 @pytest.mark.parametrize(
     ("entries", "found"),
     [
-        ([{"kind": "local", "per_device_eval_batch_size": 16}], 32),
-        ([{"kind": "local", "per_device_eval_batch_size": 2}], 8),
-        ([{"kind": "rules"}], 8),
-        ([{"kind": "openai"}, {"kind": "local"}], 8),
-        ([{"kind": "jury", "members": [{"kind": "local"}, {"kind": "rules"}]}], 32),
-        ([{"kind": "jury", "members": [{"kind": "local"}, {"kind": "anthropic"}]}], 8),
+        ([{**LOCAL, "per_device_eval_batch_size": 16}], 32),
+        ([{**LOCAL, "per_device_eval_batch_size": 2}], 8),
+        ([RULES], 8),
+        ([{"kind": "openai", "model": "m"}, LOCAL], 8),
+        ([{"kind": "jury", "members": [LOCAL, RULES]}], 32),
+        ([{"kind": "jury", "members": [LOCAL, {"kind": "anthropic", "model": "m"}]}], 8),
     ],
     ids=str,
 )
 def test_an_endpoints_concurrency_stays_the_recipes(entries, found):
-    assert at_once([JudgeEntry(**entry) for entry in entries], 8) == found
+    assert at_once([judge_entry(**entry) for entry in entries], 8) == found

@@ -5,13 +5,13 @@ import json
 
 import pytest
 
-from alignment.config.rules.judges import judge_faults
-from alignment.config.schema.judges import JudgeEntry
+from alignment.config.schema.judges import judge_entry
 from alignment.evaluate.judging import Comparison, Listing, Rating, Verdict
 from recipes import label
 from reward.feedback.labeler import Rejecting
-from reward.judges.jury import Jury
+from reward.judges.backends.jury import Jury
 from tests.calls.chat_server import ChatServer, completion
+from tests.reward.judges.entries import judge_faults
 
 QUESTION = Comparison("2+2?", "4", "5")
 REFUSED = Verdict(None, "refusal", "no")
@@ -32,10 +32,10 @@ def jury(*verdicts, weights=None, **keys):
     weights = weights or [1.0] * len(verdicts)
     names = [f"judge {place}" for place in range(len(verdicts))]
     members = [
-        JudgeEntry(kind="rules", name=name, function="a:b", weight=weight)
+        judge_entry(kind="rules", name=name, function="a:b", weight=weight)
         for name, weight in zip(names, weights, strict=True)
     ]
-    entry = JudgeEntry(kind="jury", members=members, **keys)
+    entry = judge_entry(kind="jury", members=members, **keys)
     return Jury(entry, [Member(name, verdict) for name, verdict in zip(names, verdicts, strict=True)])
 
 
@@ -126,6 +126,9 @@ def test_a_jury_labels_and_a_member_that_was_unreadable_is_asked_again(tmp_path)
     assert row["provenance"]["judge"] == "both"
 
 
+INNER = {"kind": "jury", "name": "inner", "members": [{"kind": "rules", "function": f"a:{n}"} for n in "de"]}
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -133,11 +136,11 @@ def test_a_jury_labels_and_a_member_that_was_unreadable_is_asked_again(tmp_path)
         ({"members": []}, "a judge of kind jury needs members"),
         ({"members": [{"kind": "rules", "function": "a:b"}] * 2}, "is called a:b, as members"),
         ({"asks": "listwise"}, "the jury's asks is listwise"),
-        ({"members": [{"kind": "jury", "name": "inner"}, {"kind": "rules", "function": "a:b"}]}, "is a jury itself"),
+        ({"members": [INNER, {"kind": "rules", "function": "a:b"}]}, "is a jury itself"),
         ({"prompt": "x.txt"}, "does not belong to a judge of kind jury"),
     ],
 )
 def test_a_jury_that_cannot_be_is_told(change, words):
     members = [{"kind": "rules", "function": "a:b"}, {"kind": "rules", "function": "a:c"}]
     entry = {"kind": "jury", "members": members, **change}
-    assert any(words in text for _, text in judge_faults(("judge",), entry))
+    assert any(words in text for text in judge_faults(entry))

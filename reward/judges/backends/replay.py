@@ -10,7 +10,7 @@ from typing import Any, get_args
 from alignment.calls.call import CallContext, ChatReply
 from alignment.calls.caller import Caller
 from alignment.config.schema import DatasetEntry
-from alignment.config.schema.judges import JudgeEntry
+from alignment.config.schema.judges import ReplayEntry
 from alignment.data import load_rankings
 from alignment.data.rows import USABLE, Asked, Prompt, Status
 from alignment.data.splits import prompt_key
@@ -45,12 +45,12 @@ class ReplayJudge:
         self.caller = caller
 
     @classmethod
-    def from_entry(cls, entry: JudgeEntry, caller: Caller) -> "ReplayJudge":
+    def from_entry(cls, entry: ReplayEntry, caller: Caller) -> "ReplayJudge":
         """Read the recorded verdicts: a result file of LLMBar's evaluators, or rankings whose pairs have `verdicts`.
 
         Raises: JudgeError where there are none, or a question was answered in two ways.
         """
-        path = Path(entry.path or "")
+        path = Path(entry.path)
         try:
             if is_recording(path):
                 recording = read_recording(path)
@@ -107,6 +107,9 @@ class ReplayJudge:
             return ChatReply("api_error", f"{self.path} has no verdict on these answers in this order{again}")
         details = {"recorded": dataclasses.asdict(recorded.asked)}
         return ChatReply("ok", recorded.raw, recorded.raw, details=details)
+
+
+build = ReplayJudge.from_entry
 
 
 def _asked(kept: Any) -> Asked | None:

@@ -9,7 +9,7 @@ from alignment.calls.call import ChatReply
 from alignment.calls.chat import ChatCall
 from alignment.calls.replies import ReplyFault, details_of, message
 from alignment.calls.transport import CONNECT_SECONDS, NO_KEY, Transport, checked_url, client_of, key_of
-from alignment.config.schema.judges import JudgeEntry
+from alignment.config.schema.judges import AnthropicEntry
 from alignment.errors import JudgeError
 
 USAGE = {"input_tokens": "prompt_tokens", "output_tokens": "completion_tokens"}
@@ -18,39 +18,12 @@ USAGE = {"input_tokens": "prompt_tokens", "output_tokens": "completion_tokens"}
 class AnthropicChat:
     """One attempt a `send`: limits, budget and retries are the caller's."""
 
-    def __init__(self, entry: JudgeEntry, client: Any, errors: Any) -> None:
+    def __init__(self, entry: AnthropicEntry, client: Any, errors: Any) -> None:
         self.entry = entry
         self.client = client
         self.where = str(client.base_url)
         self.transport = Transport(entry, errors, self.where, client.api_key)
         weakref.finalize(self, client.close).atexit = False  # connections go with the endpoint
-
-    @classmethod
-    def open(cls, entry: JudgeEntry, *, check_connection: bool = True) -> "AnthropicChat":
-        """Build the client and check the connection; a caller that makes no calls needs no server and no key.
-
-        Raises: JudgeError where the package, the model or the key is missing, nobody listens, or the key is refused.
-        """
-        try:
-            import anthropic
-        except ModuleNotFoundError:
-            raise JudgeError(
-                'judge.kind anthropic needs its client: pip install "alignment-stack[anthropic]".'
-            ) from None
-        if not entry.model:
-            raise JudgeError("judge.model is not set; an anthropic judge needs the model's name at the endpoint.")
-        base_url = checked_url(entry.base_url)
-        client = anthropic.Anthropic(
-            base_url=base_url,
-            api_key=key_of(entry) if check_connection else NO_KEY,
-            max_retries=0,
-            timeout=anthropic.Timeout(entry.timeout_seconds, connect=min(CONNECT_SECONDS, entry.timeout_seconds)),
-            http_client=client_of(entry, base_url),
-        )
-        chat = cls(entry, client, anthropic)
-        if check_connection:
-            chat.transport.check_connection(client.models.with_raw_response.list)
-        return chat
 
     def request(self, call: ChatCall) -> dict[str, Any]:
         """Return the body that is posted; the API takes no seed, so a repeat is another draw of the same request."""
@@ -82,3 +55,26 @@ class AnthropicChat:
         if reply.ended != "ok":
             return ChatReply("refusal" if reply.ended == "refusal" else "truncated", raw, details=details)
         return ChatReply("ok", raw, reply.text, details=details)
+
+
+def open_chat(entry: AnthropicEntry, *, connect: bool) -> AnthropicChat:
+    """Build the client and check the connection; a caller that makes no calls needs no server and no key.
+
+    Raises: JudgeError where the package, the model or the key is missing, nobody listens, or the key is refused.
+    """
+    try:
+        import anthropic
+    except ModuleNotFoundError:
+        raise JudgeError('judge.kind anthropic needs its client: pip install "alignment-stack[anthropic]".') from None
+    base_url = checked_url(entry.base_url)
+    client = anthropic.Anthropic(
+        base_url=base_url,
+        api_key=key_of(entry) if connect else NO_KEY,
+        max_retries=0,
+        timeout=anthropic.Timeout(entry.timeout_seconds, connect=min(CONNECT_SECONDS, entry.timeout_seconds)),
+        http_client=client_of(entry, base_url),
+    )
+    chat = AnthropicChat(entry, client, anthropic)
+    if connect:
+        chat.transport.check_connection(client.models.with_raw_response.list)
+    return chat

@@ -5,12 +5,12 @@ import json
 import pytest
 
 from alignment.calls.caller import Caller
-from alignment.config.rules.judges import judge_faults
-from alignment.config.schema.judges import JudgeEntry
+from alignment.config.schema.judges import judge_entry
 from alignment.errors import JudgeError
 from alignment.evaluate.judging import Comparison
 from reward.judges import build_judge
 from tests.calls.chat_server import ChatServer, Reply, failure
+from tests.reward.judges.entries import judge_faults
 
 pytest.importorskip("anthropic")
 QUESTION = Comparison("2+2?", "4", "5")
@@ -26,7 +26,7 @@ def message(*blocks, stop="end_turn"):
 
 def judge_of(server, **keys):
     options = {"logprobs": False, "max_retries": 0, "timeout_seconds": 5.0, **keys}
-    entry = JudgeEntry(kind="anthropic", model="claude-toy", base_url=server.url.removesuffix("/v1"), **options)
+    entry = judge_entry(kind="anthropic", model="claude-toy", base_url=server.url.removesuffix("/v1"), **options)
     return build_judge(entry, Caller(max_retries=entry.max_retries, sleep=lambda seconds: None))
 
 
@@ -80,11 +80,11 @@ def test_a_refused_key_is_told_and_not_shown(monkeypatch):
 def test_no_key_and_keys_that_do_not_go_together_are_told(monkeypatch):
     monkeypatch.delenv("ANTHROPIC_API_KEY", raising=False)
     with pytest.raises(JudgeError, match="ANTHROPIC_API_KEY is not set; put your Anthropic key into it"):
-        build_judge(JudgeEntry(kind="anthropic", model="claude-toy", logprobs=False))
+        build_judge(judge_entry(kind="anthropic", model="claude-toy", logprobs=False))
     for keys, words in (
         ({}, "gives no log-probabilities"),
         ({"logprobs": False, "temperature": 1.5}, "above 1, the most"),
         ({"logprobs": False, "response_format": "json_schema"}, "does not belong to a judge of kind anthropic"),
     ):
-        faults = judge_faults(("judge",), {"kind": "anthropic", "model": "claude-toy", **keys})
-        assert any(words in text for _, text in faults)
+        faults = judge_faults({"kind": "anthropic", "model": "claude-toy", **keys})
+        assert any(words in text for text in faults)

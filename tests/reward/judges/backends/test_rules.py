@@ -6,7 +6,7 @@ import pytest
 
 from alignment.calls.call import CallContext, ChatReply
 from alignment.calls.caller import Caller
-from alignment.config.schema import JudgeEntry
+from alignment.config.schema import JudgeEntry, judge_entry
 from alignment.errors import JudgeError
 from alignment.evaluate.judging import Comparison
 from reward.judges import build_judge
@@ -43,8 +43,8 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.Fixt
     return name
 
 
-def entry(function: str | None) -> JudgeEntry:
-    return JudgeEntry(kind="rules", function=function)
+def entry(function: str) -> JudgeEntry:
+    return judge_entry(kind="rules", function=function)
 
 
 def test_function_gives_the_probability_and_its_source_the_hash(module: str) -> None:
@@ -59,16 +59,15 @@ def test_function_gives_the_probability_and_its_source_the_hash(module: str) -> 
 @pytest.mark.parametrize(
     ("function", "words"),
     [
-        (None, "needs the form module:function"),
         ("no_colon", "needs the form module:function"),
         ("no_such_module_here:f", "no module 'no_such_module_here'"),
         ("{module}:absent", "absent is not there"),
         ("{module}:number", "number is not a function"),
     ],
 )
-def test_missing_function_is_named(module: str, function: str | None, words: str) -> None:
+def test_missing_function_is_named(module: str, function: str, words: str) -> None:
     with pytest.raises(JudgeError, match=words):
-        build_judge(entry(function and function.format(module=module)))
+        build_judge(entry(function.format(module=module)))
 
 
 def test_import_that_raises_is_named(module: str, tmp_path: Path) -> None:

@@ -11,12 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from alignment.calls.backends.openai import TOP_LOGPROBS
 from alignment.calls.call import ChatReply
 from alignment.calls.chat import ChatCall
-from alignment.calls.openai import TOP_LOGPROBS
 from alignment.calls.replies import well_formed
 from alignment.config.schema import ModelKeys
-from alignment.config.schema.judges import JudgeEntry
+from alignment.config.schema.judges import LocalEntry
 from alignment.data.template import Template
 from alignment.errors import DataError, JudgeError
 from alignment.policy.base import load_causal_lm, load_tokenizer, resolve_model
@@ -36,9 +36,9 @@ class LocalChat:
     all its spellings (" A", "A") summed, and the likeliest is the reply.
     """
 
-    def __init__(self, entry: JudgeEntry) -> None:
+    def __init__(self, entry: LocalEntry) -> None:
         self.entry = entry
-        self.where = entry.model_name_or_path or ""
+        self.where = entry.model_name_or_path
         self.keys = ModelKeys(
             model_name_or_path=self.where,
             dtype=entry.dtype,
@@ -57,19 +57,6 @@ class LocalChat:
         self._letters = functools.cache(self._spellings)
         self._queue: queue.SimpleQueue[tuple[Request, Future[ChatReply]]] = queue.SimpleQueue()
         self._model: Any = None
-
-    @classmethod
-    def open(cls, entry: JudgeEntry, *, load: bool = True) -> "LocalChat":
-        """Load the tokenizer and, where `load`, the model.
-
-        Raises: ModelError where there is none; JudgeError where its tokenizer has no chat template.
-        """
-        chat = cls(entry)
-        if load:
-            model = load_causal_lm(chat.keys, trainable=False)
-            chat._model = (model if entry.load_in_4bit else model.to(best_device())).eval()
-            threading.Thread(target=chat._work, name="local-judge", daemon=True).start()
-        return chat
 
     def request(self, call: ChatCall) -> Request:
         """Return what decides the reply; the weights stand in it by their hash."""
@@ -215,3 +202,16 @@ class LocalChat:
     def _details(self, prompt_tokens: int, completion_tokens: int) -> dict[str, Any]:
         usage = {"prompt_tokens": prompt_tokens, "completion_tokens": completion_tokens}
         return {"model": self.where, "usage": usage}
+
+
+def open_chat(entry: LocalEntry, *, connect: bool) -> LocalChat:
+    """Load the tokenizer and, where `connect`, the model.
+
+    Raises: ModelError where there is none; JudgeError where its tokenizer has no chat template.
+    """
+    chat = LocalChat(entry)
+    if connect:
+        model = load_causal_lm(chat.keys, trainable=False)
+        chat._model = (model if entry.load_in_4bit else model.to(best_device())).eval()
+        threading.Thread(target=chat._work, name="local-judge", daemon=True).start()
+    return chat

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from alignment.calls.call import CallContext, ChatReply
 from alignment.calls.caller import Caller
-from alignment.config.schema import JudgeEntry
+from alignment.config.schema.judges import RulesEntry
 from alignment.data.rows import Prompt
 from alignment.errors import JudgeError
 from alignment.evaluate.judging import Comparison, Mode, Verdict
@@ -27,12 +27,12 @@ class RulesJudge:
         self.caller = caller or Caller()
 
     @classmethod
-    def from_entry(cls, entry: JudgeEntry, caller: Caller | None = None) -> "RulesJudge":
+    def from_entry(cls, entry: RulesEntry, caller: Caller | None = None) -> "RulesJudge":
         """Import the function that the recipe names.
 
         Raises: JudgeError where there is none.
         """
-        where = entry.function or ""
+        where = entry.function
         if not all(where.partition(":")):
             raise JudgeError(
                 f"judge.function is {entry.function!r}; a rules judge needs the form module:function, "
@@ -78,3 +78,6 @@ class RulesJudge:
                 "first answer is better, a number from 0 to 1."
             )
         return ChatReply("ok", repr(probability), repr(probability))
+
+
+build = RulesJudge.from_entry

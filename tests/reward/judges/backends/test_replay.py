@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from alignment.config.schema.judges import JudgeEntry
+from alignment.config.schema.judges import judge_entry
 from alignment.errors import JudgeError
 from alignment.evaluate.judging import Comparison
 from recipes import label
@@ -14,7 +14,7 @@ from reward.judges import build_judge
 
 
 def entry(path, **keys):
-    return JudgeEntry(kind="replay", path=str(path), **keys)
+    return judge_entry(kind="replay", path=str(path), **keys)
 
 
 def write_labels(file, *verdicts, responses=("4", "5")):

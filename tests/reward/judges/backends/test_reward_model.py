@@ -4,11 +4,11 @@ import math
 
 import pytest
 
-from alignment.config.schema.judges import JudgeEntry
+from alignment.config.schema.judges import judge_entry
 from alignment.evaluate.judging import Comparison, Rating
 from reward.feedback.asking import ask_all
 from reward.judges import build_judge
-from reward.judges.reward_model import RewardModelJudge
+from reward.judges.backends.reward_model import RewardModelJudge
 from reward.models.scoring import RewardScorer
 
 
@@ -25,7 +25,7 @@ def model(tmp_path_factory, tiny_model_dir):
 
 
 def judge_of(model, **keys) -> RewardModelJudge:
-    return build_judge(JudgeEntry(kind="reward_model", model_name_or_path=str(model), **keys))
+    return build_judge(judge_entry(kind="reward_model", model_name_or_path=str(model), **keys))
 
 
 def test_the_probability_is_the_logistic_of_the_gap_asked_alone_or_by_many_threads(model):

@@ -3,9 +3,11 @@
 from collections.abc import Sequence
 from typing import Any
 
-from alignment.config.schema.judges import JudgeEntry
+from alignment.calls.caller import Caller
+from alignment.config.schema.judges import JuryEntry
 from alignment.data.rows import USABLE
 from alignment.evaluate.judging import Judge, Mode, Question, Verdict
+from reward.judges import build_judge
 from reward.judges.prompting import joint_hash
 from reward.judges.ratings import distribution_of_mean
 
@@ -17,7 +19,7 @@ class Jury:
     alone. What each of them said stands in the verdict's details.
     """
 
-    def __init__(self, entry: JudgeEntry, members: Sequence[Judge[Any]]) -> None:
+    def __init__(self, entry: JuryEntry, members: Sequence[Judge[Any]]) -> None:
         self.entry = entry
         self.members = members
         self.weights = [member.weight for member in entry.members]
@@ -78,3 +80,11 @@ class Jury:
             low, high = self.entry.clamp
             probability = min(high, max(low, probability))
         return Verdict(probability, "tie" if probability == 0.5 else "ok", raw, details)
+
+
+def build(entry: JuryEntry, caller: Caller) -> Jury:
+    """Build every member.
+
+    Raises: JudgeError where one is not available.
+    """
+    return Jury(entry, [build_judge(member, caller) for member in entry.members])
