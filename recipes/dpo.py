@@ -61,7 +61,7 @@ def main(argv: list[str] | None = None) -> None:
     ties = takes_ties(arguments.loss_type)
     limit = sequence_limit(model, recipe.max_length)
     train, held_out = load_data(recipe, run, template, limit=limit, ties=ties)
-    own_reference = recipe.peft_method != "full" or arguments.precompute_ref_log_probs
+    own_reference = not recipe.method.copies_reference or arguments.precompute_ref_log_probs
     trainer = dpo_trainer(
         model,
         tokenizer,

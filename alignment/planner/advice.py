@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from alignment.config.schema import PolicyGradientRecipe, Recipe
+from alignment.config.schema import AdapterKeys, PolicyGradientRecipe, Recipe
 from alignment.planner.machine import GIB, STRATEGIES, Machine
 from alignment.planner.memory import StagePlan, plan_stage
 
@@ -61,7 +61,7 @@ def _first_that_helps(plan: StagePlan, planned: Mapping[str, Recipe]) -> tuple[I
 def _ideas(plan: StagePlan) -> Iterator[Idea]:
     """What could be changed of a plan, the least harmful first."""
     recipe, machine = plan.recipe, plan.machine
-    trains, adapter = plan.trainable > 0, getattr(recipe, "peft_method", "lora") != "full"
+    trains, adapter = plan.trainable > 0, not (isinstance(recipe, AdapterKeys) and recipe.method.trains_base)
     if machine.gpus > 1 and machine.strategy in CHEAPEST_FIRST[:-1]:
         for name in CHEAPEST_FIRST[CHEAPEST_FIRST.index(machine.strategy) + 1 : -1]:
             yield Idea(f"--strategy {name}", "more is sent between devices", recipe, machine.using(name))

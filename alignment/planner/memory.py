@@ -17,6 +17,7 @@ from alignment.planner.skeleton import Blueprint, blueprint
 from alignment.planner.steps import Step, prefill, prepare, scoring_pass, training_step
 from alignment.planner.tracing import Traced, fake_memory, trace
 from alignment.planner.weights import Held, disk_buffers, held, states, total_bytes
+from alignment.policy.methods import is_of_adapter
 
 DEEP = 6  # layers above which two shallow models stand for the deep one, where its layers are alike
 SHALLOW = (2, 3)
@@ -113,7 +114,7 @@ class _Training:
             together = _together(self.recipe, self.machine)
             without = {**standing, **{name: size for name, size in device.items() if name != "gradients"}}
             phases = [self._sampling(self.recipe, found, without), self._scoring(self.recipe, without), *phases]
-        weights = [parameter for name, parameter in model.named_parameters() if "lora_" not in name]
+        weights = [parameter for name, parameter in model.named_parameters() if not is_of_adapter(name)]
         away = {**found.host, **host}
         return StagePlan(
             recipe=self.recipe,
@@ -136,7 +137,7 @@ class _Training:
     def _add_reference(self, found: Held) -> None:
         """Count the reference where it is a model of its own."""
         recipe = self.recipe
-        if not recipe.STAGE.reference or recipe.peft_method != "full":
+        if not recipe.STAGE.reference or not recipe.method.copies_reference:
             return
         if not recipe.library.get("precompute_ref_log_probs"):
             own = skeleton.bare(AutoModelForCausalLM, self.blueprint, recipe, full=False, gpu=self.machine.gpu)
@@ -209,7 +210,7 @@ class _Training:
         depends on the depth.
         """
         depth = self.blueprint.layers
-        if depth <= DEEP or not self.blueprint.is_even or self.recipe.peft_method == "full":
+        if depth <= DEEP or not self.blueprint.is_even or self.recipe.method.trains_base:
             return self._trace_at(None, step, grad)
         low, high = SHALLOW
         few, more = self._trace_at(low, step, grad), self._trace_at(high, step, grad)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, get_peft_model
+from peft import PeftConfig, get_peft_model
 from torch import Tensor, nn
 from transformers import AttentionInterface, AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
@@ -18,17 +18,17 @@ from alignment.errors import ModelError, first_line
 from alignment.hub import local, reach, why_not_on_hub
 from alignment.ops.logits import LogitRule
 from alignment.policy.adapter_files import named_base, read_adapter_config
-from alignment.policy.adapters import adapter_config, module_names
+from alignment.policy.adapters import module_names
 from alignment.policy.heads import ScalarHead
-from alignment.policy.load_roles import AdapterStart, with_adapters
+from alignment.policy.load_roles import AdapterStart, build_roles, role_config
+from alignment.policy.methods import adapter_config
 from alignment.policy.model_files import ADAPTER_CONFIG, check_model_files
 from alignment.policy.patterns import require_patterns
-from alignment.policy.roles import Roles, belongs_to
+from alignment.policy.roles import Roles
 from alignment.policy.targets import require_modules
 
 NF4_BLOCK, NESTED_BLOCK = 64, 256  # weights that share a constant; constants that share one of their own
 UNMASKED = "sdpa_unmasked"
-CLASSIFIER_HEADS = ("classifier", "score")  # PEFT saves both names with every sequence classifier, whichever it has
 NF4_TABLE, NESTED_TABLE = 4 * 16, 4 * 256 + 4  # bytes a matrix: tables of values, and the constants' mean
 
 
@@ -37,7 +37,7 @@ class Blueprint:
     """What stands behind a model's path: the base's configuration, and the adapter that lies on it, if one does."""
 
     config: Any
-    adapter: LoraConfig | None = None
+    adapter: PeftConfig | None = None
 
     @property
     def layers(self) -> int:
@@ -81,7 +81,7 @@ def blueprint(path: str, planned: Mapping[str, Recipe], *, revision: str = "main
     recipe = planned.get(_place(path))
     if recipe is not None and isinstance(recipe, TrainingRecipe):
         below = blueprint(recipe.model_name_or_path, planned, revision=recipe.model_revision)
-        if recipe.peft_method == "full":
+        if not recipe.method.has_adapter:
             return replace(below, adapter=None)
         return replace(below, adapter=below.adapter or adapter_config(recipe, task=recipe.STAGE.task))
     folder = Path(path).expanduser()
@@ -200,9 +200,8 @@ def nf4_bytes(numbers: int, *, nested: bool = True) -> int:
 def policy(plan: Blueprint, keys: Any, *, gpu: bool, task: str = "CAUSAL_LM") -> Any:
     """The model that SFT, DPO (`CAUSAL_LM`) or reward training (`SEQ_CLS`) trains."""
     cls = AutoModelForSequenceClassification if task == "SEQ_CLS" else AutoModelForCausalLM
-    full = keys.peft_method == "full"
-    model = bare(cls, plan, keys, full=full, gpu=gpu)
-    if full:
+    model = bare(cls, plan, keys, full=keys.method.trains_base, gpu=gpu)
+    if not keys.method.has_adapter:
         return model
     config = copy.deepcopy(plan.adapter) if plan.adapter is not None else adapter_config(keys, task=task)
     config.inference_mode = False
@@ -221,53 +220,43 @@ def policy(plan: Blueprint, keys: Any, *, gpu: bool, task: str = "CAUSAL_LM") ->
 
 
 def roles(
-    plan: Blueprint, recipe: PolicyGradientRecipe, rewards: list[LoraConfig], value: Blueprint | None, *, gpu: bool
+    plan: Blueprint, recipe: PolicyGradientRecipe, rewards: list[PeftConfig], value: Blueprint | None, *, gpu: bool
 ) -> Roles:
-    """PPO's roles on one base, as `alignment.policy.load_roles` puts them there."""
-    full = recipe.peft_method == "full"
-    base = bare(AutoModelForCausalLM, plan, recipe, full=False, gpu=gpu, padded=False)
-    starts: dict[str, AdapterStart] = {}
-    if not full:
-        starts["policy"] = AdapterStart(_plain(plan.adapter or adapter_config(recipe, task="CAUSAL_LM")))
-    if plan.adapter is not None:
-        starts["reference"] = AdapterStart(_plain(plan.adapter))
-    names = [f"reward_{place}" if place else "reward" for place in range(len(rewards))]
-    starts |= {name: AdapterStart(_plain(config)) for name, config in zip(names, rewards, strict=True)}
-    if recipe.uses_value and recipe.value_model == "adapter":
-        keys = recipe.model_copy(update={"peft_method": "lora", "lora_modules_to_save": None})
-        starts["value"] = AdapterStart(_plain(rewards[0] if rewards else adapter_config(keys, task="CAUSAL_LM")))
-    adapters: dict[str, str | None] = {"policy": None, "reference": None} | {name: name for name in starts}
-    width = base.config.get_text_config().hidden_size
-    with torch.device("meta"):
-        heads = {role: ScalarHead(width) for role in [*names, *(["value"] if recipe.uses_value else [])]}
-        with _telling_of_targets():
-            model = with_adapters(base, starts) if starts else base
-        policy_model = bare(AutoModelForCausalLM, plan, recipe, full=True, gpu=gpu, padded=False) if full else None
-        value_model = None
-        if value is not None:
-            method = recipe.value_peft_method or recipe.peft_method
-            keys = recipe.model_copy(
-                update={"peft_method": method, "load_in_4bit": recipe.load_in_4bit and method != "full"}
-            )
-            value_model = policy(value, keys, gpu=gpu, task="SEQ_CLS")
-            classifier = value_model.get_base_model() if hasattr(value_model, "get_base_model") else value_model
-            classifier.score = nn.Identity()
-        dtype = base.get_input_embeddings().weight.dtype
-        for name, parameter in model.named_parameters():
-            trains = not any(belongs_to(name, frozen) for frozen in names)
-            if "lora_" in name or "modules_to_save" in name:
-                parameter.data = parameter.data.to(torch.float32 if trains else dtype)
-        whole = Roles(
-            model,
-            adapters=adapters,
-            heads=heads,
-            policy_model=policy_model,
-            value_on_policy=recipe.uses_value and recipe.value_model == "head",
-            value_model=value_model,
-        )
+    """Build PPO's roles on the meta device, as `load_roles` builds them with weights."""
+    loader = _WithoutWeights(plan, recipe, value, gpu)
+    configs = {f"reward_{i}" if i else "reward": AdapterStart(role_config(each)) for i, each in enumerate(rewards)}
+    sft = AdapterStart(role_config(plan.adapter)) if plan.adapter is not None else None
+    base = loader.model(full=False)
+    with torch.device("meta"), _telling_of_targets():
+        built = build_roles(recipe, loader, base, sft=sft, rewards=configs)
     for role in ("policy", "reference"):
-        whole.logit_rules[id(whole.causal_lm(role))] = LogitRule()  # looking costs numbers, and there are none
-    return whole
+        built.logit_rules[id(built.causal_lm(role))] = LogitRule()  # to find the rule takes weights
+    return built
+
+
+@dataclass(frozen=True, slots=True)
+class _WithoutWeights:
+    """Builds models on the meta device."""
+
+    plan: Blueprint
+    recipe: PolicyGradientRecipe
+    value: Blueprint | None
+    gpu: bool
+
+    def model(self, *, full: bool) -> Any:
+        return bare(AutoModelForCausalLM, self.plan, self.recipe, full=full, gpu=self.gpu, padded=False)
+
+    def value_model(self) -> tuple[Any, ScalarHead]:
+        assert self.value is not None
+        recipe = self.recipe
+        changes = {
+            "peft_method": recipe.value_peft_method or recipe.peft_method,
+            "load_in_4bit": recipe.load_in_4bit and recipe.value_method.allows_4bit,
+        }
+        model = policy(self.value, recipe.model_copy(update=changes), gpu=self.gpu, task="SEQ_CLS")
+        classifier = model.get_base_model() if hasattr(model, "get_base_model") else model
+        classifier.score = nn.Identity()
+        return model, ScalarHead(self.value.config.get_text_config().hidden_size)
 
 
 @contextlib.contextmanager
@@ -277,12 +266,3 @@ def _telling_of_targets() -> Iterator[None]:
         yield
     except ValueError as error:
         raise ModelError(f"no adapter can be put on the model: {error}") from error
-
-
-def _plain(config: LoraConfig) -> LoraConfig:
-    """The configuration as a role's; heads are held beside the base, whichever of their names PEFT has written."""
-    heads = CLASSIFIER_HEADS if config.task_type == "SEQ_CLS" else ("score",)
-    config = copy.deepcopy(config)
-    config.task_type, config.lora_dropout, config.inference_mode = "CAUSAL_LM", 0.0, False
-    config.modules_to_save = [name for name in config.modules_to_save or [] if name not in heads] or None
-    return config

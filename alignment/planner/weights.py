@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from alignment.planner.machine import Machine
 from alignment.planner.optimizers import optimizer
 from alignment.planner.skeleton import parameter_bytes
+from alignment.policy.methods import is_of_adapter
 
 BUCKET = 5e8  # elements of a DeepSpeed bucket in its default configuration
 # DeepSpeed's way to a disk and back, by the defaults of deepspeed/runtime/zero/offload_config.py and config.py
@@ -57,7 +58,7 @@ def held(model: nn.Module, machine: Machine) -> Held:
 
 
 def _kind(name: str, parameter: nn.Parameter) -> str:
-    small = "lora_" in name or ".modules_to_save." in name or name.startswith("heads.")
+    small = is_of_adapter(name) or ".modules_to_save." in name or name.startswith("heads.")
     if not small:
         return "weights, trained" if parameter.requires_grad else "weights"
     return "adapters, trained" if parameter.requires_grad else "adapters, frozen"

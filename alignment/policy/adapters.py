@@ -1,4 +1,4 @@
-"""LoRA and DoRA adapters on a base: new ones, and those that an earlier stage left."""
+"""Adapters on a base: new ones, and those that an earlier stage saved."""
 
 import warnings
 from collections.abc import Iterable, Iterator
@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+from peft import PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from peft.utils import ModulesToSaveWrapper, load_peft_weights
 
 from alignment.config.schema import AdapterKeys
 from alignment.errors import ModelError, first_line
 from alignment.policy.adapter_files import read_adapter_config
+from alignment.policy.methods import HEADS, adapter_config, family_of, is_of_adapter
 from alignment.policy.model_files import ADAPTER_CONFIG
 from alignment.policy.patterns import require_patterns
 from alignment.policy.targets import require_modules
@@ -22,22 +23,6 @@ from alignment.policy.weight_files import ADAPTER, listed, require_finite, requi
 warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
 # `alignment merge` unties what peft warns of, and proves that the merged model gives the adapter's logits.
 warnings.filterwarnings("ignore", message="Model has `tie_word_embeddings=True`", category=UserWarning)
-
-HEADS: dict[str, list[str]] = {"CAUSAL_LM": [], "SEQ_CLS": ["score"]}  # modules that a task trains beside the adapter
-
-
-def adapter_config(keys: AdapterKeys, *, task: str) -> LoraConfig:
-    """PEFT's configuration of a new adapter; `task` is CAUSAL_LM or SEQ_CLS."""
-    return LoraConfig(
-        task_type=task,
-        r=keys.lora_r,
-        lora_alpha=keys.lora_alpha,
-        lora_dropout=keys.lora_dropout,
-        target_modules=keys.lora_target_modules,
-        modules_to_save=[*(keys.lora_modules_to_save or []), *HEADS[task]] or None,
-        use_rslora=keys.use_rslora,
-        use_dora=keys.peft_method == "dora",
-    )
 
 
 def copies_in_float32(model: Any) -> Any:
@@ -144,7 +129,7 @@ def _require_all_tensors(wrapped: Any, adapter: str, *, new_head: bool) -> None:
         set(shapes_in(Path(adapter, ADAPTER)) if local else load_peft_weights(adapter, device="cpu")),
     )
     heads = {name for name in own | given if any(part in HEADS["SEQ_CLS"] for part in name.split("."))}
-    whole = {name for name in own | given if ".lora_" not in name} if new_head else set()
+    whole = {name for name in own | given if not is_of_adapter(name)} if new_head else set()
     missing = own - given - whole - (heads if new_head else set())
     if missing:
         raise _lacks(adapter, missing)
@@ -195,7 +180,7 @@ def _start_from(model: Any, adapter: str, config: Any, *, task: str, trainable: 
     wrapped = get_peft_model(model, config)
     own = get_peft_model_state_dict(wrapped)
     given = load_peft_weights(adapter, device="cpu")
-    unknown = [key for key in given if key not in own and ".lora_" in key]
+    unknown = [key for key in given if key not in own and is_of_adapter(key)]
     if unknown:
         raise ValueError(f"the base has no place for {unknown[0]}")
     set_peft_model_state_dict(wrapped, own | {key: value for key, value in given.items() if key in own})
@@ -204,12 +189,9 @@ def _start_from(model: Any, adapter: str, config: Any, *, task: str, trainable: 
 
 def _require_same_shape(config: Any, keys: AdapterKeys, adapter: str) -> None:
     """Refuse keys that the recipe gives and the existing adapter contradicts; keys left out follow the adapter."""
-    has: dict[str, Any] = {
-        "peft_method": "dora" if config.use_dora else "lora",
-        "lora_r": config.r,
-        "lora_alpha": config.lora_alpha,
-        "use_rslora": config.use_rslora,
-    }
+    family = family_of(config.peft_type)
+    assert family is not None
+    has: dict[str, Any] = family.recipe_keys(config)
     wrong = [
         f"{key} is {value} in the adapter, {getattr(keys, key)} in the recipe"
         for key, value in has.items()

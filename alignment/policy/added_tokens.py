@@ -42,7 +42,7 @@ def with_added_tokens(recipe: SFTRecipe, folder: Path, *, main: bool) -> SFTReci
     if main and not (out / WHOLE).is_file():
         _write(recipe, source.base, out)
     changes: dict[str, Any] = {"model_name_or_path": str(out), "model_revision": "main", "add_tokens": None}
-    if recipe.peft_method != "full":
+    if recipe.method.has_adapter:
         trained = json.loads((out / WHOLE).read_text(encoding="utf-8"))["embeddings"]
         changes["lora_modules_to_save"] = list(dict.fromkeys([*(recipe.lora_modules_to_save or []), *trained]))
     return recipe.model_copy(update=changes)
@@ -52,7 +52,7 @@ def _write(recipe: SFTRecipe, base: str, out: Path) -> None:
     tokenizer = load_tokenizer(recipe)
     model = load_base(AutoModelForCausalLM, base, recipe.model_copy(update={"load_in_4bit": False}), full=True)
     add_rows(model, tokenizer, recipe.add_tokens or [])
-    if recipe.peft_method != "full":
+    if recipe.method.has_adapter:
         untie(model)  # PEFT trains the embeddings and the output layer as two copies
     model.to(checkpoint_dtype(base, recipe)).save_pretrained(out)
     tokenizer.save_pretrained(out)

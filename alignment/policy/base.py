@@ -16,6 +16,7 @@ from transformers import (
 from transformers.utils import find_adapter_config_file
 
 from alignment.config.launched import is_sharded
+from alignment.config.methods import methods_where
 from alignment.config.schema import AdapterKeys, ModelKeys
 from alignment.errors import ModelError, first_line
 from alignment.hub import local, may_be_on_hub, reach, why_not_on_hub
@@ -228,7 +229,7 @@ def load_causal_lm(keys: ModelKeys, *, trainable: bool, peft: AdapterKeys | None
 
     Args:
         keys: which model and how it is held.
-        trainable: whether weights will change: the adapter's, or all of them where `peft_method` is `full`.
+        trainable: whether weights will change: the adapter's, or or all of them, as `peft_method` decides.
         peft: what trains; None: everything. An adapter that exists already is continued.
 
     Returns: a PreTrainedModel, or a PeftModel whose adapter is named `default`.
@@ -260,21 +261,23 @@ def _load(
     pad_token_id: int | None = None,
 ) -> Any:
     source = resolve_model(keys.model_name_or_path, revision=keys.model_revision)
-    full = trainable and (peft is None or peft.peft_method == "full")
-    if full and source.adapter is not None:
+    full = trainable and (peft is None or peft.method.trains_base)
+    if trainable and (peft is None or not peft.method.has_adapter) and source.adapter is not None:
+        given = peft.peft_method if peft else "full"
         raise ModelError(
-            f"{source.adapter} is an adapter, but peft_method is full; merge it first (alignment merge "
+            f"{source.adapter} is an adapter, but peft_method is {given}; merge it first (alignment merge "
             f"{source.adapter} OUT) and name OUT as model_name_or_path, or train an adapter."
         )
     if full and keys.load_in_4bit:
-        raise ModelError("load_in_4bit holds the base in 4 bits, which cannot train; set peft_method to lora or dora.")
+        others = methods_where(lambda method: method.allows_4bit)
+        raise ModelError(f"load_in_4bit holds the base in 4 bits, which cannot train; set peft_method to {others}.")
     model = load_base(cls, source.base, keys, full=full, **_head(cls, pad_token_id))
     if trainable and not full:
         for parameter in model.parameters():
             parameter.requires_grad_(False)
     if source.adapter is not None:
         model = continue_adapter(model, source.adapter, source.base, task=task, trainable=trainable, keys=peft)
-    elif trainable and not full and peft is not None:
+    elif trainable and peft is not None and peft.method.has_adapter:
         model = attach_adapter(model, peft, task=task)
     return copies_in_float32(model) if trainable else model
 

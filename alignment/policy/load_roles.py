@@ -1,113 +1,176 @@
-"""From a PPO recipe to `Roles`: which weights each role starts from."""
+"""From a PPO recipe to `Roles`: what each role starts from. The planner builds the same roles on the meta device."""
 
+import copy
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
-from peft import LoraConfig, PeftModel, set_peft_model_state_dict
+from peft import PeftModel, set_peft_model_state_dict
 from peft.utils import load_peft_weights
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from alignment.config.schema import PPORecipe
+from alignment.config.schema import PolicyGradientRecipe
 from alignment.errors import ModelError, first_line
 from alignment.policy.adapter_files import read_adapter_config
-from alignment.policy.adapters import adapter_config, copies_in_float32, module_names, require_policy_adapter
+from alignment.policy.adapters import copies_in_float32, module_names, require_policy_adapter
 from alignment.policy.base import load_base, resolve_model
 from alignment.policy.heads import SCORE_WEIGHT, ScalarHead, read_score_weight
+from alignment.policy.methods import HEADS, adapter_config, belongs_to
 from alignment.policy.patterns import require_patterns
 from alignment.policy.reward_models import RewardModel
-from alignment.policy.roles import Roles, belongs_to
+from alignment.policy.roles import Roles
 from alignment.policy.targets import require_modules
 from alignment.policy.value_model import load_value_model
 
+CLASSIFIER_HEADS = ("classifier", "score")  # PEFT saves both names with every sequence classifier
 COPIES = r".*\.(modules_to_save|original_module)(\..*)?"  # inside what PEFT wraps for another adapter's modules_to_save
 
 
 @dataclass(frozen=True, slots=True)
 class AdapterStart:
-    """A named adapter: its shape, and the weights it starts from; none: PEFT's initialisation, the base's function."""
+    """A named adapter of a role."""
 
-    config: LoraConfig
-    weights: dict[str, Tensor] | None = None
+    config: Any  # PEFT's
+    weights: dict[str, Tensor] | None = None  # None: PEFT's initialisation, the base's function
+    score: Tensor | None = None  # of a reward model: its head, (1, width)
 
 
-def load_roles(recipe: PPORecipe, *, rewards: Sequence[RewardModel] = ()) -> Roles:
+class Loader(Protocol):
+    """Loads the models of roles: with their weights, or on the meta device to plan."""
+
+    def model(self, *, full: bool) -> Any:
+        """Return the policy's base as a causal LM; full: all of its weights train."""
+        ...
+
+    def value_model(self) -> tuple[Any, ScalarHead]:
+        """Return a separate value model and its head."""
+        ...
+
+
+def load_roles(recipe: PolicyGradientRecipe, *, rewards: Sequence[RewardModel] = ()) -> Roles:
     """Load the base once and put every role on it.
 
     Args:
         recipe: `model_name_or_path` is the SFT model or adapter; with an adapter, policy and reference start from it.
         rewards: the reward models; those with a role are adapters on the same base. The value starts from the role
             `reward`, without one from zero.
-    Raises: ModelError where an adapter does not fit the base.
+
+    Raises: ModelError if an adapter does not fit the base.
     """
     source = resolve_model(recipe.model_name_or_path, revision=recipe.model_revision)
-    base = load_base(AutoModelForCausalLM, source.base, recipe)
-    full = recipe.peft_method == "full"
-    if full and source.adapter is not None:
+    loader = _Weights(recipe, source.base)
+    base = loader.model(full=False)
+    if not recipe.method.has_adapter and source.adapter is not None:
         raise ModelError(
-            f"{source.adapter} is an adapter, but peft_method is full; merge it first (alignment merge "
+            f"{source.adapter} is an adapter, but peft_method is {recipe.peft_method}; merge it first (alignment merge "
             f"{source.adapter} OUT) and name OUT as model_name_or_path, or train an adapter."
         )
     if source.adapter is not None:
         require_policy_adapter(read_adapter_config(source.adapter), source.adapter)
-    reward_adapters = {model.role: model.adapter for model in rewards if model.role and model.adapter}
-    starts = _starts(recipe, sft=source.adapter, rewards=reward_adapters)
-    adapters: dict[str, str | None] = {"policy": None, "reference": None}
-    adapters |= {name: name for name in starts}
+    adapters = {model.role: _saved_reward(model.adapter) for model in rewards if model.role and model.adapter}
+    return build_roles(recipe, loader, base, sft=_saved(source.adapter) if source.adapter else None, rewards=adapters)
+
+
+@dataclass(frozen=True, slots=True)
+class _Weights:
+    """Loads models with their weights."""
+
+    recipe: PolicyGradientRecipe
+    base: str
+
+    def model(self, *, full: bool) -> Any:
+        return load_base(AutoModelForCausalLM, self.base, self.recipe, full=full)
+
+    def value_model(self) -> tuple[Any, ScalarHead]:
+        return load_value_model(self.recipe)
+
+
+def build_roles(
+    recipe: PolicyGradientRecipe,
+    loader: Loader,
+    base: Any,
+    *,
+    sft: AdapterStart | None,
+    rewards: dict[str, AdapterStart],
+) -> Roles:
+    """Put every role of a recipe on the base; the models may be on the meta device.
+
+    Args:
+        base: of `loader`, frozen. sft: the adapter that policy and reference start from. rewards: by role.
+    """
+    starts = _starts(recipe, sft, rewards)
+    adapters: dict[str, str | None] = {"policy": None, "reference": None} | {name: name for name in starts}
     width = base.config.get_text_config().hidden_size
-    heads = {role: ScalarHead(width, read_score_weight(adapter)) for role, adapter in reward_adapters.items()}
+    heads = {role: ScalarHead(width, start.score) for role, start in rewards.items()}
     value_model = None
     if recipe.uses_value and recipe.value_model == "model":
-        value_model, heads["value"] = load_value_model(recipe)
+        value_model, heads["value"] = loader.value_model()
     elif recipe.uses_value:
-        score = heads["reward"].weight if reward_adapters and recipe.value_model == "adapter" else None
+        score = heads["reward"].weight if rewards and recipe.value_model == "adapter" else None
         heads["value"] = ScalarHead(width, score)
     model = copies_in_float32(with_adapters(base, starts)) if starts else base
-    _hold_as_the_base(model, reward_adapters)
+    _hold_as_the_base(model, rewards)
     return Roles(
         model,
         adapters=adapters,
         heads=heads,
-        policy_model=load_base(AutoModelForCausalLM, source.base, recipe, full=True) if full else None,
+        policy_model=loader.model(full=True) if recipe.method.trains_base else None,
         value_on_policy=recipe.uses_value and recipe.value_model == "head",
         value_model=value_model,
     )
 
 
-def _starts(recipe: PPORecipe, *, sft: str | None, rewards: dict[str, str]) -> dict[str, AdapterStart]:
-    """Which adapters there are and what each starts from, policy first: PEFT names the first one active."""
+def _starts(
+    recipe: PolicyGradientRecipe, sft: AdapterStart | None, rewards: dict[str, AdapterStart]
+) -> dict[str, AdapterStart]:
+    """Return the adapters by role, the policy's first: PEFT makes the first one active."""
     starts: dict[str, AdapterStart] = {}
-    if recipe.peft_method != "full":
-        starts["policy"] = _saved(sft) if sft is not None else AdapterStart(adapter_config(recipe, task="CAUSAL_LM"))
+    if recipe.method.has_adapter:
+        starts["policy"] = sft or AdapterStart(adapter_config(recipe, task="CAUSAL_LM"))
     if sft is not None:
-        starts["reference"] = _saved(sft)
-    starts |= {role: _saved(adapter) for role, adapter in rewards.items()}
+        starts["reference"] = sft
+    starts |= rewards
     if recipe.uses_value and recipe.value_model == "adapter":
-        keys = recipe.model_copy(update={"peft_method": "lora", "lora_modules_to_save": None})
-        fresh = AdapterStart(adapter_config(keys, task="CAUSAL_LM"))
-        if any(start.config.modules_to_save for start in starts.values()):
-            fresh.config.exclude_modules = COPIES
-        starts["value"] = _saved(rewards["reward"]) if rewards else fresh
-    return starts
+        starts["value"] = rewards["reward"] if rewards else _new_value(recipe, starts.values())
+    return {role: replace(start, config=copy.deepcopy(start.config)) for role, start in starts.items()}
+
+
+def _new_value(recipe: PolicyGradientRecipe, others: Iterable[AdapterStart]) -> AdapterStart:
+    """Return a new adapter for the value, which trains no module whole."""
+    changes = {"peft_method": recipe.method.new_value, "lora_modules_to_save": None}
+    fresh = AdapterStart(adapter_config(recipe.model_copy(update=changes), task="CAUSAL_LM"))
+    if any(start.config.modules_to_save for start in others):
+        fresh.config.exclude_modules = COPIES
+    return fresh
+
+
+def role_config(config: Any) -> Any:
+    """Return a saved adapter's configuration as a role's, which has no dropout; its head is held beside the base."""
+    heads = CLASSIFIER_HEADS if config.task_type == "SEQ_CLS" else HEADS["SEQ_CLS"]
+    found = copy.deepcopy(config)
+    found.task_type, found.inference_mode, found.base_model_name_or_path = "CAUSAL_LM", False, None
+    found.modules_to_save = [name for name in found.modules_to_save or [] if name not in heads] or None
+    if hasattr(found, "lora_dropout"):
+        found.lora_dropout = 0.0
+    return found
 
 
 def _saved(adapter: str) -> AdapterStart:
-    """Read a saved adapter; a classifier's head is left to `heads`, and dropout to `Roles`, which has none."""
+    """Read a saved adapter without a classifier's head."""
     config = read_adapter_config(adapter)
     _require_its_own_part(config, adapter)
-    config.task_type = "CAUSAL_LM"
-    config.lora_dropout = 0.0
-    config.inference_mode = False
-    config.base_model_name_or_path = None
-    config.modules_to_save = [name for name in config.modules_to_save or [] if name != "score"] or None
     weights = load_peft_weights(adapter, device="cpu")
-    return AdapterStart(config, {key: w for key, w in weights.items() if not key.endswith(SCORE_WEIGHT)})
+    return AdapterStart(role_config(config), {key: w for key, w in weights.items() if not key.endswith(SCORE_WEIGHT)})
 
 
-def _require_its_own_part(config: LoraConfig, adapter: str) -> None:
-    """Refuse adapters that change the base they lie on: several roles share it."""
-    start = str(config.init_lora_weights).lower()
+def _saved_reward(adapter: str) -> AdapterStart:
+    return replace(_saved(adapter), score=read_score_weight(adapter))
+
+
+def _require_its_own_part(config: Any, adapter: str) -> None:
+    """Refuse adapters that change the base's own weights, which all roles share."""
+    start = str(getattr(config, "init_lora_weights", None)).lower()
     if start.startswith(("pissa", "olora", "corda", "loftq")):
         raise ModelError(
             f"{adapter} was begun with init_lora_weights {config.init_lora_weights}, which changes the base's own "
@@ -123,9 +186,9 @@ def _require_its_own_part(config: LoraConfig, adapter: str) -> None:
 
 
 def _hold_as_the_base(model: Any, frozen: Iterable[str]) -> None:
-    """Keep adapters that never train in the base's precision, where PEFT widens all to float32.
+    """Hold adapters that never train in the base's precision; PEFT casts all of them to float32.
 
-    Not the reference's: it is compared with a policy in float32, and before the first step their KL is exactly 0.
+    The reference's adapter stays in float32, as the policy's is: before the first step their KL is exactly 0.
     """
     dtype = model.get_input_embeddings().weight.dtype
     for name, parameter in model.named_parameters():
@@ -136,7 +199,7 @@ def _hold_as_the_base(model: Any, frozen: Iterable[str]) -> None:
 def with_adapters(base: Any, starts: dict[str, AdapterStart]) -> PeftModel:
     """Put named adapters on a base model.
 
-    Raises: ModelError where an adapter's weights have no place in the base, or the base places without weights.
+    Raises: ModelError if an adapter's weights do not match the places that the base has for them.
     """
     modules = module_names(base)
     for name, start in starts.items():

@@ -31,6 +31,7 @@ from alignment.policy.base import (
 )
 from alignment.policy.generation import read_generation, stopping_at, write_generation
 from alignment.policy.held import held_as_trained
+from alignment.policy.methods import method_of
 from alignment.policy.saved_files import WHOLE, mark_of
 from alignment.policy.tied import untie
 
@@ -72,7 +73,12 @@ def merge(
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ModelError(f"{out} exists already; name a folder that does not.")
     keys = _keys(source.adapter, trust_remote_code)
-    classifies = read_adapter_config(source.adapter).task_type == "SEQ_CLS"
+    config = read_adapter_config(source.adapter)
+    if not method_of(config).merges:
+        raise ModelError(
+            f"{run} is an adapter of {method_of(config).title}, which cannot be added to a base's weights."
+        )
+    classifies = config.task_type == "SEQ_CLS"
     cls = AutoModelForSequenceClassification if classifies else AutoModelForCausalLM
     tokenizer = load_tokenizer(keys)
     stops = Template(tokenizer, None, keys.eos_token).stop_token_ids

@@ -1,4 +1,4 @@
-"""The patterns of an adapter's configuration, tried within a time limit before PEFT matches them without one."""
+"""Tries the patterns of an adapter's configuration within a time limit, before PEFT matches them without one."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,15 +8,17 @@ from alignment.errors import ModelError
 
 
 def require_patterns(config: Any, names: Sequence[str], where: str) -> None:
-    """Refuse an adapter configuration with a pattern that is none, or takes too long on the modules' names.
+    """Refuse an adapter's configuration with an invalid pattern, or one that takes too long on the modules' names.
 
     Args:
-        config: PEFT's LoraConfig. names: of all modules of the base. where: begins the message.
+        config: PEFT's. names: of all modules of the base. where: begins the message.
 
     Raises: ModelError.
     """
-    targets = [given for given in (config.target_modules, config.exclude_modules) if isinstance(given, str)]
-    ranks = [rf"(.*\.)?({key})$" for key in [*(config.rank_pattern or {}), *(config.alpha_pattern or {})]]
-    fault = fault_of_patterns([*(given for given in targets if given not in WHOLE_LAYERS), *ranks], names)
+    given = [getattr(config, key, None) for key in ("target_modules", "exclude_modules")]
+    targets = [each for each in given if isinstance(each, str) and each not in WHOLE_LAYERS]
+    patterns = [getattr(config, key, None) or {} for key in ("rank_pattern", "alpha_pattern")]  # of LoRA
+    ranks = [rf"(.*\.)?({key})$" for by_module in patterns for key in by_module]
+    fault = fault_of_patterns([*targets, *ranks], names)
     if fault is not None:
         raise ModelError(f"{where}: {fault}.")

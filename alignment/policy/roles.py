@@ -2,7 +2,6 @@
 
 import collections
 import contextlib
-import itertools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -18,6 +17,7 @@ from alignment.policy.checkpointing import checkpoint_switched_layers, layer_cla
 from alignment.policy.dropout import without_dropout
 from alignment.policy.heads import ScalarHead
 from alignment.policy.lora import lean_forward
+from alignment.policy.methods import belongs_to
 from alignment.policy.output_layer import answer_logp, logit_rule, without_rounding
 
 MERGED_AT_MOST = 2**30  # bytes of merged weights held beside the base while sampling
@@ -285,10 +285,3 @@ class Roles(nn.Module):
 def _before(answer_mask: Tensor) -> Tensor:
     """The positions one to the left of the answer's: there its tokens are predicted and its states valued."""
     return nn.functional.pad(answer_mask[:, 1:], (0, 1))
-
-
-def belongs_to(parameter: str, adapter: str | None) -> bool:
-    """Whether a parameter's name says it is part of `adapter`, the part after `lora_A`, `modules_to_save` and so on."""
-    parts = parameter.split(".")
-    stores = ("lora_", "modules_to_save")
-    return any(a.startswith(stores) and b == adapter for a, b in itertools.pairwise(parts))

@@ -4,15 +4,13 @@ import re
 from collections.abc import Collection
 from typing import Any
 
-from peft import LoraConfig
-
 from alignment.config.rules.patterns import WHOLE_LAYERS
 from alignment.errors import ModelError
 
 SHOWN = 12  # names that a message lists
 
 
-def require_modules(model: Any, config: LoraConfig) -> None:
+def require_modules(model: Any, config: Any) -> None:
     """Refuse names that no module has: PEFT says nothing as long as one name is found, nor of `modules_to_save`.
 
     Raises: ModelError that names them and the modules that there are.

@@ -1,4 +1,4 @@
-"""The value as a model of its own: a decoder with a scalar head, trained whole or by an adapter."""
+"""A separate value model: a decoder with a scalar head, trained whole or by an adapter."""
 
 from typing import Any
 
@@ -6,29 +6,29 @@ from peft.utils import ModulesToSaveWrapper
 from torch import nn
 from transformers import AutoConfig
 
-from alignment.config.schema import AdapterKeys, ModelKeys, PPORecipe
+from alignment.config.schema import AdapterKeys, ModelKeys, PolicyGradientRecipe
 from alignment.errors import ModelError
 from alignment.policy.adapter_files import read_adapter_config
 from alignment.policy.base import ModelSource, load_sequence_classifier, resolve_model
 from alignment.policy.heads import ScalarHead
 
 
-def value_keys(recipe: PPORecipe) -> ModelKeys:
-    """Return where the value model is and how it is held: as the base, but not in 4 bits where all of it trains."""
+def value_keys(recipe: PolicyGradientRecipe) -> ModelKeys:
+    """Return the value model's keys: held as the base, but not in 4 bits if its method does not allow it."""
     assert recipe.value_model_path is not None
     held = {key: getattr(recipe, key) for key in ModelKeys.model_fields if key != "model_revision"}
     held |= {"model_name_or_path": recipe.value_model_path}
-    if _method(recipe) == "full":
+    if not recipe.value_method.allows_4bit:
         held["load_in_4bit"] = False
     return ModelKeys(**held)
 
 
-def load_value_model(recipe: PPORecipe) -> tuple[Any, ScalarHead]:
+def load_value_model(recipe: PolicyGradientRecipe) -> tuple[Any, ScalarHead]:
     """Load `value_model_path` without its output layer, and the head that reads its hidden states.
 
-    A reward model brings its head; a language model gets one of zeros, as a value that knows nothing says nothing.
+    A reward model keeps its head; a language model gets one of zeros.
 
-    Raises: ModelError where it cannot be loaded or is no decoder.
+    Raises: ModelError if it cannot be loaded or is no decoder.
     """
     keys = value_keys(recipe)
     source = resolve_model(keys.model_name_or_path)
@@ -47,20 +47,17 @@ def load_value_model(recipe: PPORecipe) -> tuple[Any, ScalarHead]:
     return model, ScalarHead(classifier.config.get_text_config().hidden_size, weight)
 
 
-def _method(recipe: PPORecipe) -> str:
-    return recipe.value_peft_method or recipe.peft_method
-
-
-def _adapter(recipe: PPORecipe, source: ModelSource) -> AdapterKeys:
-    """What trains of it; an adapter that exists keeps its shape."""
-    if source.adapter is not None and _method(recipe) != "full":
+def _adapter(recipe: PolicyGradientRecipe, source: ModelSource) -> AdapterKeys:
+    """Return what trains; an existing adapter keeps its shape."""
+    if source.adapter is not None and recipe.value_method.has_adapter:
         return AdapterKeys()
     shape = {key: getattr(recipe, key) for key in AdapterKeys.model_fields}
-    return AdapterKeys(**{**shape, "peft_method": _method(recipe), "lora_modules_to_save": None})
+    changes = {"peft_method": recipe.value_peft_method or recipe.peft_method, "lora_modules_to_save": None}
+    return AdapterKeys(**{**shape, **changes})
 
 
 def _has_head(source: ModelSource, keys: ModelKeys) -> bool:
-    """Whether what was saved is a sequence classifier, not a language model that is loaded as one."""
+    """Whether the saved model is a sequence classifier, not a language model that is loaded as one."""
     if source.adapter is not None:
         return read_adapter_config(source.adapter).task_type == "SEQ_CLS"
     config = AutoConfig.from_pretrained(source.base, trust_remote_code=keys.trust_remote_code)

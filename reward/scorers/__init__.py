@@ -7,7 +7,7 @@ import importlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from alignment.config.schema import PPORecipe, scorer_entry
+from alignment.config.schema import PolicyGradientRecipe, scorer_entry
 from alignment.config.schema.scorers import AnyScorer, EnsembleEntry
 from alignment.errors import ModelError
 from alignment.policy.reward_models import RewardModel
@@ -17,7 +17,7 @@ from reward.models.ensemble import has_members, member_paths
 from reward.models.scoring import RewardScorer
 
 
-def score_entries(recipe: PPORecipe) -> Sequence[AnyScorer]:
+def score_entries(recipe: PolicyGradientRecipe) -> Sequence[AnyScorer]:
     """Return the recipe's scorers; `reward_model_path` is one of them."""
     if recipe.reward_model_path is None:
         return recipe.scorers
@@ -27,7 +27,7 @@ def score_entries(recipe: PPORecipe) -> Sequence[AnyScorer]:
     ]
 
 
-def reward_models(recipe: PPORecipe) -> list[str]:
+def reward_models(recipe: PolicyGradientRecipe) -> list[str]:
     """Return every reward model of the scorers once, in descending order of weight.
 
     The value starts from the first one that is a role.
@@ -40,7 +40,7 @@ def paths_of(entries: Sequence[AnyScorer]) -> list[str]:
     return list(dict.fromkeys(path for entry in entries for path in _models(entry)))
 
 
-def build_scoring(recipe: PPORecipe, models: Mapping[str, RewardModel]) -> Scoring:
+def build_scoring(recipe: PolicyGradientRecipe, models: Mapping[str, RewardModel]) -> Scoring:
     """Build the weighted sum of the recipe's scorers; a reward model without a role is loaded here.
 
     Args:
@@ -58,7 +58,7 @@ def build_scoring(recipe: PPORecipe, models: Mapping[str, RewardModel]) -> Scori
     )
 
 
-def build_monitor(recipe: PPORecipe, models: Mapping[str, RewardModel]) -> Monitor | None:
+def build_monitor(recipe: PolicyGradientRecipe, models: Mapping[str, RewardModel]) -> Monitor | None:
     """Build the scorers of `watch_scorers`, none of which is a role; None if there are none.
 
     Args:
@@ -80,7 +80,7 @@ def build_monitor(recipe: PPORecipe, models: Mapping[str, RewardModel]) -> Monit
 
 def _part(
     entry: AnyScorer,
-    recipe: PPORecipe,
+    recipe: PolicyGradientRecipe,
     models: Mapping[str, RewardModel],
     sources: dict[str, str | Scorer],
     *,
@@ -151,7 +151,7 @@ def _models(entry: AnyScorer) -> list[str]:
     return entry.models
 
 
-def _outside(entry: AnyScorer, recipe: PPORecipe, calls: str) -> Scorer:
+def _outside(entry: AnyScorer, recipe: PolicyGradientRecipe, calls: str) -> Scorer:
     """Build a scorer that is no reward model, by the module of its kind."""
     scorer: Scorer = importlib.import_module(f"reward.scorers.{entry.kind}").build(entry, recipe, calls)
     return scorer

@@ -1,5 +1,6 @@
 """Merging: the merged model says the same, is proven to, and is not left behind where it does not."""
 
+import dataclasses
 import json
 
 import pytest
@@ -157,3 +158,13 @@ def test_refusals(tiny_model_dir, tmp_path):
     run = trained_adapter(tiny_model_dir, tmp_path / "run")
     with pytest.raises(ModelError, match="exists already"):
         merge(run, run)
+
+
+def test_an_adapter_of_a_method_that_does_not_merge_is_refused(tiny_model_dir, tmp_path, monkeypatch):
+    from alignment.config import methods
+
+    facts = dataclasses.replace(methods.TUNING_METHODS["lora"], merges=False)
+    monkeypatch.setitem(methods.TUNING_METHODS, "lora", facts)
+    with pytest.raises(ModelError, match="is an adapter of LoRA, which cannot be added to a base's weights"):
+        merge(trained_adapter(tiny_model_dir, tmp_path / "run"), tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -9,7 +9,7 @@ import yaml
 
 from alignment.config import check_file, load_recipe
 from alignment.errors import ModelError, RecipeError
-from alignment.policy.adapters import adapter_config
+from alignment.policy.methods import adapter_config
 from alignment.policy.targets import require_modules
 from alignment.train.trial import require_accepted
 from tests.config.test_loading import MINIMAL

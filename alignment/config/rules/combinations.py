@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from alignment.config.methods import TUNING_METHODS, TuningMethod, methods_where
 from alignment.config.schema import STAGES, Stage
 
 Get = Callable[[str], Any]  # a recipe's value by key, None where the recipe and its defaults say nothing
@@ -41,14 +42,20 @@ class Combination:
     on_cpu_alone: bool = False
 
 
+def _is(get: Get, fact: Callable[[TuningMethod], bool]) -> bool:
+    """Whether the recipe's tuning method has a fact; without a method it has none."""
+    method = TUNING_METHODS.get(get("peft_method"))
+    return method is not None and fact(method)
+
+
 COMBINATIONS = (
     Combination(
         "load_in_4bit",
         "`load_in_4bit` and `peft_method: full`",
         TRAINING,
-        lambda get: bool(get("load_in_4bit")) and get("peft_method") == "full",
+        lambda get: bool(get("load_in_4bit")) and _is(get, lambda method: not method.allows_4bit),
         "4-bit weights cannot be trained whole",
-        "use peft_method lora or dora",
+        f"use peft_method {methods_where(lambda method: method.allows_4bit)}",
     ),
     Combination(
         "packing_strategy",
@@ -62,9 +69,9 @@ COMBINATIONS = (
         "sync_ref_model",
         "`sync_ref_model` and an adapter",
         WITH_REFERENCE,
-        lambda get: bool(get("sync_ref_model")) and get("peft_method") != "full",
+        lambda get: bool(get("sync_ref_model")) and _is(get, lambda method: not method.copies_reference),
         "an adapter's reference is no model of its own that could be moved towards the policy",
-        "take it out, or use peft_method full",
+        f"take it out, or use peft_method {methods_where(lambda method: method.copies_reference)}",
     ),
     Combination(
         "value_warmup_updates",
@@ -79,7 +86,7 @@ COMBINATIONS = (
         "lora_modules_to_save",
         "`lora_modules_to_save` and weights in shards (ZeRO-3, FSDP2)",
         WITH_REFERENCE,
-        lambda get: bool(get("lora_modules_to_save")) and get("peft_method") != "full",
+        lambda get: bool(get("lora_modules_to_save")) and _is(get, lambda method: method.has_adapter),
         "the reference has copies of these modules that do not train: DeepSpeed leaves them out of what is saved, "
         "where PEFT looks for them, and FSDP2 gives the trained ones gradients in another dtype",
         "use strategy zero2 or ddp; or merge the model that comes from SFT (alignment merge) and leave them out",

@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from alignment.config.documents import Location
 from alignment.config.faults import did_you_mean
 from alignment.config.library import trackers
+from alignment.config.methods import ADAPTER_KEYS, TUNING_METHODS
 from alignment.config.rules.combinations import broken_by_itself
 from alignment.config.rules.keys import Fault, Keys, Rule
 
 MODELS = ("model_name_or_path", "reward_model_path", "value_model_path")
 LISTS = ("datasets", "eval_datasets", "perplexity_datasets", "candidates")
 SCORERS = ("scorers", "watch_scorers")
-LORA = ("lora_r", "lora_alpha", "lora_dropout", "lora_target_modules", "lora_modules_to_save", "use_rslora")
 TRACKER_EXTRAS = ("tensorboard", "trackio")
 
 
@@ -55,12 +55,15 @@ def reports(keys: Keys) -> Iterator[Fault]:
 
 
 def adapters(keys: Keys) -> Iterator[Fault]:
-    """LoRA's keys belong to LoRA."""
-    if keys["peft_method"] != "full":
+    """An adapter's keys belong to the methods that read them."""
+    name = keys["peft_method"]
+    method = TUNING_METHODS.get(name)
+    if method is None:
         return
-    for key in LORA:
-        if keys.changed(key):
-            yield (key,), "has no effect with peft_method full; take it out, or use peft_method lora or dora"
+    for key in ADAPTER_KEYS:
+        if key not in method.keys and keys.changed(key):
+            others = " or ".join(other for other, each in TUNING_METHODS.items() if key in each.keys)
+            yield (key,), f"has no effect with peft_method {name}; take it out, or use peft_method {others}"
 
 
 def combinations(keys: Keys) -> Iterator[Fault]:

@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator
 
 from alignment.config.faults import did_you_mean, shown
+from alignment.config.methods import TUNING_METHODS
 from alignment.config.rules.keys import Fault, Keys, Rule
 from alignment.config.rules.patterns import USUAL_NAMES, WHOLE_LAYERS, fault_of_patterns
 
@@ -140,7 +141,7 @@ def equal_passes(keys: Keys) -> Iterator[Fault]:
     title, why = keys.about.title, keys.about.ratio
     if not why:
         return
-    if keys["lora_dropout"] and keys["peft_method"] != "full":
+    if keys["lora_dropout"] and TUNING_METHODS[keys["peft_method"]].has_adapter:
         yield ("lora_dropout",), f"must be 0 in {title}: with dropout {why}"
     if keys["neftune_noise_alpha"]:
         yield ("neftune_noise_alpha",), f"must not be set in {title}: with noise in the embeddings {why}; use it in SFT"

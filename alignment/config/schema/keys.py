@@ -1,10 +1,16 @@
 """Groups of keys that several stages have: the model, its adapter, the data, sampling."""
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
+from alignment.config.methods import TUNING_METHODS, TuningMethod
 from alignment.config.schema.parts import InputPath, Mark, Name, OtherPath, Part, Text, TextOrPath, Words
+
+if TYPE_CHECKING:
+    PeftMethod = str
+else:
+    PeftMethod = Literal[tuple(TUNING_METHODS)]
 
 Fraction = Field(default=None, gt=0, lt=1)
 
@@ -41,13 +47,18 @@ class ModelKeys(Part):
 class AdapterKeys(Part):
     """What trains: everything, or a PEFT adapter; names as in TRL's `ModelConfig`."""
 
-    peft_method: Literal["full", "lora", "dora"] = "lora"
+    peft_method: PeftMethod = "lora"
     lora_r: int = Field(default=16, gt=0, le=2**16)
     lora_alpha: int = Field(default=32, gt=0, le=2**20)
     lora_dropout: float = Field(default=0.0, ge=0, lt=1)
     lora_target_modules: Words | list[Words] = "all-linear"
     lora_modules_to_save: list[Words] | None = None
     use_rslora: bool = False
+
+    @property
+    def method(self) -> TuningMethod:
+        """The facts about `peft_method`."""
+        return TUNING_METHODS[self.peft_method]
 
 
 class DataKeys(Part):

@@ -5,7 +5,8 @@ from typing import Literal
 from pydantic import Field
 
 from alignment.config.estimators import ADVANTAGE_ESTIMATORS
-from alignment.config.schema.keys import SamplingKeys
+from alignment.config.methods import TUNING_METHODS, TuningMethod
+from alignment.config.schema.keys import PeftMethod, SamplingKeys
 from alignment.config.schema.parts import InputPath, Name, Words
 from alignment.config.schema.recipe import Stage, TrainingRecipe
 from alignment.config.schema.scorers import ScorerEntry
@@ -22,7 +23,7 @@ class PolicyGradientRecipe(TrainingRecipe, SamplingKeys):
     advantage_estimator: Words = "gae"  # a name of `alignment.config.estimators`
     value_model: Literal["adapter", "head", "model"] = "adapter"  # own adapter, head on the policy, or own model
     value_model_path: InputPath | None = None  # value_model model: a reward or language model of the same tokenizer
-    value_peft_method: Literal["full", "lora", "dora"] | None = None  # value_model model; None: as peft_method
+    value_peft_method: PeftMethod | None = None  # value_model model; None: as peft_method
     total_episodes: int = Field(gt=0, le=10**12)  # answers sampled in the whole run
     rollout_batch_size: int = Field(default=64, gt=0, le=10**6)  # answers per update, all processes together
     num_ppo_epochs: int = Field(default=4, gt=0, le=10**4)
@@ -81,6 +82,11 @@ class PolicyGradientRecipe(TrainingRecipe, SamplingKeys):
     def uses_value(self) -> bool:
         """Whether the advantage estimator needs a value; without one, nothing of it is loaded, trained or saved."""
         return ADVANTAGE_ESTIMATORS[self.advantage_estimator].uses_value
+
+    @property
+    def value_method(self) -> TuningMethod:
+        """The facts about the tuning method of a separate value model."""
+        return TUNING_METHODS[self.value_peft_method or self.peft_method]
 
 
 class PPORecipe(PolicyGradientRecipe):

@@ -9,7 +9,7 @@ import torch
 from accelerate.utils import gather_object
 from torch import Tensor
 
-from alignment.config.schema import PPORecipe
+from alignment.config.schema import PolicyGradientRecipe
 from alignment.errors import ModelError
 from alignment.ops.agreement import Share, mean_difference, share_towards
 from alignment.policy.roles import Roles
@@ -58,7 +58,7 @@ class Canary:
 
     def __init__(
         self,
-        recipe: PPORecipe,
+        recipe: PolicyGradientRecipe,
         roles: Roles,
         prompt_ids: list[list[int]],
         *,

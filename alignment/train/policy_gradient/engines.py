@@ -9,12 +9,13 @@ from peft.tuners.lora import LoraLayer
 from torch import nn
 from transformers import PreTrainedConfig
 
-from alignment.config.schema import PPORecipe
+from alignment.config.schema import PolicyGradientRecipe
 from alignment.data.rows import Prompt
 from alignment.data.template import Template
 from alignment.errors import ModelError
 from alignment.policy.base import resolve_model
 from alignment.policy.merged import policy_weights
+from alignment.policy.methods import method_of
 from alignment.policy.role_files import save_policy
 from alignment.policy.roles import Roles
 from alignment.rollout.continuous_batching import ContinuousBatchingEngine
@@ -31,7 +32,7 @@ def vllm_is_installed() -> bool:
     return importlib.util.find_spec("vllm") is not None
 
 
-def require_engine(recipe: PPORecipe) -> None:
+def require_engine(recipe: PolicyGradientRecipe) -> None:
     """Refuse an engine that is not installed or cannot hold the policy's weights, before anything is loaded."""
     if recipe.rollout_engine != "vllm":
         return
@@ -44,7 +45,7 @@ def require_engine(recipe: PPORecipe) -> None:
         _require_dense(recipe)
 
 
-def _require_dense(recipe: PPORecipe) -> None:
+def _require_dense(recipe: PolicyGradientRecipe) -> None:
     """Refuse a base that is quantised on disk: vLLM would keep it quantised and could not take whole weights."""
     base = resolve_model(recipe.model_name_or_path, revision=recipe.model_revision).base
     configuration, _ = PreTrainedConfig.get_config_dict(base, revision=recipe.model_revision)
@@ -59,7 +60,7 @@ def _require_dense(recipe: PPORecipe) -> None:
 
 
 def build_engine(
-    recipe: PPORecipe, roles: Roles, template: Template, prompts: list[Prompt], accelerator: Accelerator
+    recipe: PolicyGradientRecipe, roles: Roles, template: Template, prompts: list[Prompt], accelerator: Accelerator
 ) -> Engine:
     """Return the engine that samples answers to `prompts` with the policy."""
     tokenizer: Any = template.tokenizer
@@ -92,7 +93,7 @@ def build_engine(
     return TransformersEngine(roles.policy_lm, pad, together)
 
 
-def versioned_adapter(recipe: PPORecipe, roles: Roles) -> VersionedAdapter | None:
+def versioned_adapter(recipe: PolicyGradientRecipe, roles: Roles) -> VersionedAdapter | None:
     """Return the object that passes the adapter alone to vLLM; None if merged weights are passed.
 
     Raises: ModelError if `vllm_sync: adapter` requires what vLLM cannot do.
@@ -108,20 +109,22 @@ def versioned_adapter(recipe: PPORecipe, roles: Roles) -> VersionedAdapter | Non
     return VersionedAdapter(lambda path: save_policy(roles, path), roles.base.peft_config["policy"].r)
 
 
-def adapter_obstacle(recipe: PPORecipe, roles: Roles) -> str | None:
+def adapter_obstacle(recipe: PolicyGradientRecipe, roles: Roles) -> str | None:
     """Why vLLM cannot take the policy's adapter alone; None if it can.
 
     In vLLM, `PEFTHelper` (vllm/lora/peft_helper.py) supports no DoRA, no modules_to_save and one scale for all layers,
     and bitsandbytes_loader.py quantises a base to NF4 with nested constants, as training does.
     """
-    if recipe.peft_method == "full":
-        return "peft_method is full"
+    if not recipe.method.has_adapter:
+        return f"peft_method is {recipe.peft_method}"
     config = roles.base.peft_config["policy"]
+    method = method_of(config)
+    if not method.vllm_adapter:
+        return f"vLLM has no {method.title}"
     layers = [m for m in roles.base.modules() if isinstance(m, LoraLayer) and "policy" in m.r]
     obstacles = {
         "vllm_mode is server, and TRL's server takes no adapters": recipe.vllm_mode == "server",
         "vllm_enable_sleep_mode discards the base's weights": recipe.vllm_enable_sleep_mode,
-        "vLLM has no DoRA": config.use_dora,
         "vLLM has no modules_to_save": bool(config.modules_to_save),
         "vLLM has no biases of an adapter": config.bias != "none" or config.lora_bias,
         "vLLM has one rank and one alpha for all layers": bool(config.rank_pattern or config.alpha_pattern),

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from alignment.config.schema import PPORecipe
+from alignment.config.schema import PolicyGradientRecipe
 from alignment.ops.kl import kl_estimate
 from alignment.ops.losses import PolicyLoss, ValueLoss, aggregate_part, policy_loss, value_loss
 
@@ -19,7 +19,9 @@ class Losses:
     kl: Tensor | None  # to the reference; None if it is part of the reward
 
 
-def token_losses(logp: Tensor, values: Tensor | None, batch: Mapping[str, Tensor], recipe: PPORecipe) -> Losses:
+def token_losses(
+    logp: Tensor, values: Tensor | None, batch: Mapping[str, Tensor], recipe: PolicyGradientRecipe
+) -> Losses:
     """Compute the terms of the loss for the current policy and value.
 
     Args:
@@ -48,7 +50,7 @@ def token_losses(logp: Tensor, values: Tensor | None, batch: Mapping[str, Tensor
 def minibatch_share(
     losses: Losses,
     loss_mask: Tensor,
-    recipe: PPORecipe,
+    recipe: PolicyGradientRecipe,
     *,
     kl_coef: float,
     tokens: Tensor,

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from alignment.config.schema import PPORecipe
+from alignment.config.schema import PolicyGradientRecipe
 
 
 @dataclass(slots=True)
@@ -36,7 +36,7 @@ class RunningMoments:
 class ScoreShaping:
     """Normalises scores, clips them, and replaces or lowers those of truncated answers, in that order."""
 
-    def __init__(self, recipe: PPORecipe) -> None:
+    def __init__(self, recipe: PolicyGradientRecipe) -> None:
         self.recipe = recipe
         self.moments = RunningMoments()
 

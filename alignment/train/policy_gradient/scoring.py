@@ -7,7 +7,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from alignment.config.schema import PPORecipe
+from alignment.config.schema import PolicyGradientRecipe
 from alignment.data.rows import Prompt
 from alignment.data.sampled import Record
 from alignment.errors import ScorerError
@@ -164,7 +164,7 @@ def _checked_scores(
     return list(scores)
 
 
-def require_same_tokenizer(recipe: PPORecipe, lineage: dict[str, Any]) -> None:
+def require_same_tokenizer(recipe: PolicyGradientRecipe, lineage: dict[str, Any]) -> None:
     """Refuse a separate value model whose tokenizer differs from the policy's.
 
     Raises: LineageError.

@@ -20,7 +20,7 @@ from accelerate.utils import gather_object
 from torch import Tensor, nn
 from transformers import TrainerCallback, TrainingArguments
 
-from alignment.config.schema import PPORecipe
+from alignment.config.schema import PolicyGradientRecipe
 from alignment.data.rows import Prompt
 from alignment.data.sampled import Recorder
 from alignment.data.template import Template
@@ -77,7 +77,7 @@ class PPOTrainer(CheckpointedTrainer):
         roles: Roles,
         args: TrainingArguments,
         *,
-        recipe: PPORecipe,
+        recipe: PolicyGradientRecipe,
         template: Template,
         prompts: list[Prompt],
         scorer: Scoring | Scorer | None = None,

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from alignment.config.schema import PPORecipe
+from alignment.config.schema import PolicyGradientRecipe
 from alignment.errors import RecipeError
 
 
@@ -16,7 +16,7 @@ class UpdateShape:
     gradient_accumulation_steps: int
 
     @classmethod
-    def of(cls, recipe: PPORecipe, *, per_device_train_batch_size: int, world_size: int) -> "UpdateShape":
+    def of(cls, recipe: PolicyGradientRecipe, *, per_device_train_batch_size: int, world_size: int) -> "UpdateShape":
         """Compute the counts.
 
         Raises: RecipeError with every number that does not divide the one it must divide.
