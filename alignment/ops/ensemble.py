@@ -1,4 +1,4 @@
-"""One number from what several reward models say."""
+"""Aggregates the scores of several reward models."""
 
 from typing import Literal
 
@@ -17,7 +17,7 @@ def aggregate_scores(scores: Tensor, how: Aggregate, *, uncertainty_penalty: flo
 
     Args:
         scores: (members, answers).
-    Returns: (answers,); for one member what it says.
+    Returns: (answers,); for one member its scores.
     """
     if how == "min":
         return scores.amin(0)

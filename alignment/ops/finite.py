@@ -1,4 +1,4 @@
-"""Finding NaN and infinity at the price of a sum."""
+"""Finds NaN and infinity at the cost of a sum."""
 
 from collections.abc import Iterable
 
@@ -7,10 +7,10 @@ from torch import Tensor
 
 
 def first_not_finite(tensors: Iterable[tuple[str, Tensor]]) -> str | None:
-    """Return the name of the first tensor that holds NaN or infinity; None where all are finite.
+    """Return the name of the first tensor that holds NaN or infinity; None if all are finite.
 
-    A sum is finite where all its terms are, or else may have overflowed: only then each number is looked at. All sums
-    are read at once, so that a GPU is waited for once.
+    A sum that is not finite has such a term or has overflowed; only then each number is checked. All sums are read at
+    once, so that the GPU is synchronised once.
     """
     named = [(name, tensor) for name, tensor in tensors if tensor.is_floating_point() and tensor.numel()]
     sums = [tensor.detach().sum(dtype=torch.float32) for _, tensor in named]

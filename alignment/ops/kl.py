@@ -1,4 +1,4 @@
-"""KL(policy ‖ reference) from samples of the policy, and the coefficient that it is paid with."""
+"""KL(policy ‖ reference) from samples of the policy, and its adaptive coefficient."""
 
 from typing import Literal
 
@@ -15,8 +15,8 @@ def kl_estimate(logp: Tensor, ref_logp: Tensor, estimator: KLEstimator) -> Tenso
     """KL to the reference in nats per token, http://joschu.net/blog/kl-approx.html.
 
     With d = logp - ref_logp: k1 = d (unbiased, may be negative); k2 = d²/2 (low variance, biased); k3 = exp(-d) - 1 + d
-    (unbiased, never negative). The exponent is clamped at ±20 and k3 at 10 nats, as in verl 0.9.1; both bind only where
-    the reference finds a token e^2.6 = 13 times likelier than the policy that sampled it, or worse.
+    (unbiased, never negative). The exponent is clamped at ±20 and k3 at 10 nats, as in verl 0.9.1; both bind only if
+    the reference's probability of a token is at least e^2.6 = 13 times the policy's.
 
     As a loss, differentiated through `logp`, only k2 has the KL's gradient in the mean, d·∇logp; k1's is zero in the
     mean, and k3's, (1 - exp(-d))·∇logp, is that of KL(reference ‖ policy), the same to first order in d
@@ -42,12 +42,12 @@ def adapted_kl_coef(kl_coef: float, kl: float, *, target: float, horizon: int, a
     """The next update's coefficient, section 2.2 of https://arxiv.org/abs/1909.08593.
 
     e = clip((KL - target) / target, ±0.2) and β ← β (1 + K_β e), a proportional controller in log space. K_β is
-    answers / horizon, as in the paper's code and TRL's `AdaptiveKLController`, so that the pace does not hang on the
-    batch size: over `horizon` answers β changes by at most a factor of about e^0.2 = 1.22.
+    answers / horizon, as in the paper's code and TRL's `AdaptiveKLController`, so that the rate does not depend on
+    the batch size: over `horizon` answers β changes by at most a factor of about e^0.2 = 1.22.
 
     Args:
         kl: mean of the last rollout, nats per answer. target: likewise.
-        answers: how many a rollout has.
+        answers: number of answers in a rollout.
     """
     error = min(max((kl - target) / target, -0.2), 0.2)
     return kl_coef * (1 + error * answers / horizon)

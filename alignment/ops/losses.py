@@ -1,4 +1,4 @@
-"""PPO's losses per token, and the ways to make one number of them."""
+"""PPO's losses per token, and their aggregation to one number."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -14,7 +14,7 @@ Aggregation = Literal["token-mean", "seq-mean-token-sum", "seq-mean-token-mean"]
 
 @dataclass(frozen=True, slots=True)
 class PolicyLoss:
-    """Per-token policy loss and what to log of it; every tensor (batch, time)."""
+    """Per-token policy loss and its statistics for the log; every tensor (batch, time)."""
 
     loss: Tensor
     ratio: Tensor  # π(a|s) / π_old(a|s)
@@ -41,7 +41,7 @@ def policy_loss(
     Args:
         logp, old_logp, advantages: (batch, time) float.
         dual_clip: above 1, or None for none.
-        log_ratio_clip: nats; exp(20) = 4.9e8, past which a ratio says nothing and float16 overflows.
+        log_ratio_clip: nats; exp(20) = 4.9e8, beyond which a ratio has no information and float16 overflows.
     Raises: ShapeError where the three differ.
     """
     require_same_shape(logp=logp, old_logp=old_logp, advantages=advantages)
@@ -58,9 +58,9 @@ def policy_loss(
 
 
 def importance_ratio(logp: Tensor, engine_logp: Tensor) -> Tensor:
-    """How much likelier the model that trains finds each sampled token than the engine that sampled it did.
+    """Ratio of the trained model's probability of each sampled token to the engine's that sampled it.
 
-    π_old / π_engine, exp(logp - engine_logp), the exponent clamped at ±20. Cut at C it is the weight of truncated
+    π_old / π_engine, exp(logp - engine_logp), the exponent clamped at ±20. Clipped at C it is the weight of truncated
     importance sampling, Ionides 2008 (https://doi.org/10.1198/106186008X320456): a bounded variance for a little bias.
 
     Args:
@@ -80,7 +80,7 @@ class ValueLoss:
 
 
 def value_loss(values: Tensor, old_values: Tensor, returns: Tensor, *, cliprange_value: float) -> ValueLoss:
-    """Half the larger of the squared errors of the prediction and of the prediction kept near its old value.
+    """Half the larger squared error of the prediction and of the prediction clipped near its old value.
 
     loss = max((V - R)², (clip(V, V_old ± cliprange_value) - R)²) / 2, as in OpenAI Baselines and TRL.
 
@@ -96,9 +96,9 @@ def value_loss(values: Tensor, old_values: Tensor, returns: Tensor, *, cliprange
 
 
 def aggregate(loss: Tensor, mask: Tensor, how: Aggregation) -> Tensor:
-    """One number from per-token losses.
+    """Aggregate per-token losses to one number.
 
-    `token-mean`: all valid tokens alike (DAPO). `seq-mean-token-sum`: sum within an answer, mean over answers (the
+    `token-mean`: mean over all valid tokens (DAPO). `seq-mean-token-sum`: sum within an answer, mean over answers (the
     policy gradient as derived). `seq-mean-token-mean`: mean within an answer, mean over answers (original PPO for
     language models; short answers' tokens weigh more).
 

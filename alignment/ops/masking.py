@@ -1,4 +1,4 @@
-"""Statistics over the tokens that count."""
+"""Statistics over the tokens of a mask."""
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ def require_same_shape(**tensors: Tensor) -> None:
 
 
 def masked_sum(x: Tensor, mask: Tensor, dim: int | None = None) -> Tensor:
-    """Sum of `x` where `mask`; what stands under a False, even NaN or infinity, plays no part.
+    """Sum of `x` where `mask`; values under a False, even NaN or infinity, are ignored.
 
     Args:
         x: any shape. mask: bool, same shape. dim: None for all.
@@ -24,19 +24,19 @@ def masked_sum(x: Tensor, mask: Tensor, dim: int | None = None) -> Tensor:
 
 
 def masked_mean(x: Tensor, mask: Tensor, dim: int | None = None) -> Tensor:
-    """Mean of `x` where `mask`; zero where nothing counts."""
+    """Mean of `x` where `mask`; zero if the mask is empty."""
     count = mask.sum() if dim is None else mask.sum(dim)
     return masked_sum(x, mask, dim) / count.clamp(min=1)
 
 
 def masked_var(x: Tensor, mask: Tensor) -> Tensor:
-    """Variance of `x` where `mask`, n-1 in the denominator; zero where fewer than two count."""
+    """Variance of `x` where `mask`, n-1 in the denominator; zero for fewer than two tokens."""
     mean = masked_mean(x, mask)
     return masked_sum((x - mean) ** 2, mask) / (mask.sum() - 1).clamp(min=1)
 
 
 def whiten_with(x: Tensor, mask: Tensor, *, mean: Tensor, var: Tensor, eps: float = 1e-8) -> Tensor:
-    """Shift and scale `x` to mean 0 and variance 1 by statistics given, those of the global batch say.
+    """Shift and scale `x` to mean 0 and variance 1 by given statistics, such as the global batch's.
 
     Returns: (x - mean) / sqrt(var + eps) where `mask`, zero elsewhere.
     """
@@ -45,8 +45,8 @@ def whiten_with(x: Tensor, mask: Tensor, *, mean: Tensor, var: Tensor, eps: floa
 
 
 def whiten(x: Tensor, mask: Tensor, *, eps: float = 1e-8) -> Tensor:
-    """Shift and scale `x` to mean 0 and variance 1 over all tokens that count.
+    """Shift and scale `x` to mean 0 and variance 1 over the tokens of the mask.
 
-    Fewer than two tokens, or tokens all alike, have no spread to scale by; they come out as zero.
+    Fewer than two tokens, or equal ones, have no variance; the result is zero.
     """
     return whiten_with(x, mask, mean=masked_mean(x, mask), var=masked_var(x, mask), eps=eps)

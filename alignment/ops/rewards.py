@@ -8,9 +8,9 @@ from alignment.ops.masking import require_same_shape
 
 
 def last_valid(mask: Tensor) -> Tensor:
-    """Index of each row's last True, (batch,) int64; the mask decides, never a token's id.
+    """Index of each row's last True, (batch,) int64; it follows from the mask, never from a token's id.
 
-    Raises: ShapeError where a row has none.
+    Raises: ShapeError if a row has none.
     """
     if not bool(mask.any(dim=1).all()):
         raise ShapeError("every answer needs at least one token; the mask has a row without any")
@@ -21,8 +21,7 @@ def last_valid(mask: Tensor) -> Tensor:
 def token_rewards(scores: Tensor, kl: Tensor, mask: Tensor, *, kl_coef: float) -> Tensor:
     """Reward of each token: minus the KL penalty everywhere, plus the answer's score at its last token.
 
-    r_t = -β·kl_t + score·[t is the last token], eq. 2 of https://arxiv.org/abs/1909.08593 spread over tokens. A score
-    of zero is a reward like any other.
+    r_t = -β·kl_t + score·[t is the last token], eq. 2 of https://arxiv.org/abs/1909.08593 spread over tokens.
 
     Args:
         scores: (batch,). kl: (batch, time), nats. mask: (batch, time) bool.
@@ -39,8 +38,8 @@ def token_rewards(scores: Tensor, kl: Tensor, mask: Tensor, *, kl_coef: float) -
 
 
 def explained_variance(residual_variance: Tensor, return_variance: Tensor) -> float:
-    """Share of the returns' variance that the values foresaw: 1 - Var(R - V) / Var(R).
+    """Share of the returns' variance that the values explain: 1 - Var(R - V) / Var(R).
 
-    1 is perfect, 0 no better than a constant, below 0 worse. Returns without variance give 0.
+    1 is perfect, 0 as good as a constant, below 0 worse. Returns without variance give 0.
     """
     return float(1 - residual_variance / return_variance) if float(return_variance) > 0 else 0.0

@@ -1,4 +1,4 @@
-"""Models without weights, from their configuration alone: every module and shape there will be, and no data."""
+"""Builds models on the meta device from their configurations: all modules and shapes, without data."""
 
 import contextlib
 import copy
@@ -34,30 +34,30 @@ NF4_TABLE, NESTED_TABLE = 4 * 16, 4 * 256 + 4  # bytes a matrix: tables of value
 
 @dataclass(frozen=True, slots=True)
 class Blueprint:
-    """What stands behind a model's path: the base's configuration, and the adapter that lies on it, if one does."""
+    """The configurations behind a model's path: the base's, and the adapter's if there is one."""
 
     config: Any
     adapter: PeftConfig | None = None
 
     @property
     def layers(self) -> int:
-        """How many."""
+        """Number of layers."""
         return int(self.config.get_text_config().num_hidden_layers)
 
     @property
     def is_even(self) -> bool:
-        """Whether all layers are alike, as far as the configuration lists them."""
+        """Whether the configuration describes all layers alike."""
         lists = [value for value in vars(self.config.get_text_config()).values() if isinstance(value, list | tuple)]
         return all(len(set(map(str, value))) == 1 for value in lists if len(value) == self.layers)
 
     def lies_on(self, other: "Blueprint") -> bool:
-        """Whether this is an adapter on the other's base, as far as configurations can tell."""
+        """Whether this is an adapter on the other's base, judged by the configurations."""
         sizes = ("model_type", "hidden_size", "num_hidden_layers", "vocab_size", "intermediate_size")
         mine, theirs = (plan.config.get_text_config() for plan in (self, other))
         return self.adapter is not None and all(getattr(mine, k, None) == getattr(theirs, k, None) for k in sizes)
 
     def of_depth(self, layers: int | None) -> "Blueprint":
-        """Return the same with fewer layers; None: as many as it has."""
+        """Return a copy with another number of layers; None: unchanged."""
         if layers is None:
             return self
         config = copy.deepcopy(self.config)
@@ -70,13 +70,13 @@ class Blueprint:
 
 
 def blueprint(path: str, planned: Mapping[str, Recipe], *, revision: str = "main") -> Blueprint:
-    """Find the configuration behind a path; nothing but `config.json` and `adapter_config.json` is read.
+    """Find the configurations behind a path; reads only `config.json` and `adapter_config.json`.
 
     Args:
         path: a model, an adapter, a run directory, a Hub id, or the `output_dir` of a recipe in `planned`.
-        planned: recipes by output_dir whose runs need not exist yet.
+        planned: recipes by output_dir; their runs may not exist yet.
 
-    Raises: ModelError where there is no configuration.
+    Raises: ModelError if there is no configuration.
     """
     recipe = planned.get(_place(path))
     if recipe is not None and isinstance(recipe, TrainingRecipe):
@@ -118,7 +118,7 @@ def _place(path: str) -> str:
 
 
 def held_dtype(config: Any, keys: ModelKeys, *, full: bool, gpu: bool) -> torch.dtype:
-    """The dtype that `alignment.policy.base.model_dtype` will choose on such a device."""
+    """Return the dtype that `alignment.policy.base.model_dtype` chooses on such a device."""
     if keys.dtype != "auto":
         return getattr(torch, keys.dtype)
     if full or not gpu:
@@ -127,17 +127,17 @@ def held_dtype(config: Any, keys: ModelKeys, *, full: bool, gpu: bool) -> torch.
 
 
 def bare(cls: Any, plan: Blueprint, keys: ModelKeys, *, full: bool, gpu: bool, padded: bool = True) -> Any:
-    """A model on the meta device, in the dtype it will be held in; matrices in 4 bits in that of their arithmetic.
+    """Build a model on the meta device in the dtype of its weights, or of their arithmetic for 4-bit matrices.
 
     Args:
         full: all its weights train.
-        padded: batches come with an attention mask, and attention does with one what it does.
+        padded: batches have an attention mask, which changes the attention implementation.
     """
     config = copy.deepcopy(plan.config)
     if cls is AutoModelForSequenceClassification:
         config.num_labels = 1
         if config.get_text_config().pad_token_id is None:
-            config.get_text_config().pad_token_id = 0  # which one is no matter here
+            config.get_text_config().pad_token_id = 0  # any id
     dtype = held_dtype(config, keys, full=full, gpu=gpu)
     options = {"attn_implementation": _attention(keys, padded)}
     with torch.device("meta"):
@@ -155,7 +155,7 @@ def bare(cls: Any, plan: Blueprint, keys: ModelKeys, *, full: bool, gpu: bool, p
 
 
 def _attention(keys: ModelKeys, padded: bool) -> str:
-    """What attends, by its name in transformers; flash attention never makes a mask and keeps what SDPA keeps."""
+    """Return transformers' name of the attention; flash attention makes no mask and saves the same tensors as SDPA."""
     if keys.attn_implementation == "eager":
         return "eager"
     if padded and keys.attn_implementation in (None, "sdpa"):
@@ -165,12 +165,12 @@ def _attention(keys: ModelKeys, padded: bool) -> str:
 
 
 def _unmasked_attention(module: nn.Module, query: Any, key: Any, value: Any, _: Any, **options: Any) -> Any:
-    """Attend with no mask but the causal one; as it has no mask function of its own, transformers makes no mask."""
+    """Attend with the causal mask only; transformers makes no mask, as this attention registers no mask function."""
     return sdpa_attention_forward(module, query, key, value, None, **options)
 
 
 def _quantised(model: Any) -> list[nn.Linear]:
-    """The matrices that bitsandbytes holds in 4 bits: all linear layers but the output layer and a score head."""
+    """Return the matrices that bitsandbytes holds in 4 bits: all but the output layer and a score head."""
     head = model.get_output_embeddings()
     return [
         module
@@ -180,7 +180,7 @@ def _quantised(model: Any) -> list[nn.Linear]:
 
 
 def parameter_bytes(parameter: Tensor) -> int:
-    """Bytes of one weight as it is held."""
+    """Bytes of one parameter."""
     nested = getattr(parameter, "in_4bit", None)
     return parameter.nbytes if nested is None else nf4_bytes(parameter.numel(), nested=nested)
 
@@ -189,7 +189,7 @@ def nf4_bytes(numbers: int, *, nested: bool = True) -> int:
     """Bytes of a matrix in NF4.
 
     Half a byte a weight, and a constant for every 64 of them: of four bytes, or nested, of one byte and four more for
-    every 256 of these (QLoRA, https://arxiv.org/abs/2305.14314, section 3); with the tables that they are read by.
+    every 256 of these (QLoRA, https://arxiv.org/abs/2305.14314, section 3), and the lookup tables.
     """
     constants = -(-numbers // NF4_BLOCK)
     if not nested:
@@ -198,7 +198,7 @@ def nf4_bytes(numbers: int, *, nested: bool = True) -> int:
 
 
 def policy(plan: Blueprint, keys: Any, *, gpu: bool, task: str = "CAUSAL_LM") -> Any:
-    """The model that SFT, DPO (`CAUSAL_LM`) or reward training (`SEQ_CLS`) trains."""
+    """Build the model that SFT and DPO (`CAUSAL_LM`) or reward training (`SEQ_CLS`) train."""
     cls = AutoModelForSequenceClassification if task == "SEQ_CLS" else AutoModelForCausalLM
     model = bare(cls, plan, keys, full=keys.method.trains_base, gpu=gpu)
     if not keys.method.has_adapter:
@@ -211,11 +211,11 @@ def policy(plan: Blueprint, keys: Any, *, gpu: bool, task: str = "CAUSAL_LM") ->
     require_patterns(config, module_names(model), "lora_target_modules")
     if plan.adapter is None:
         require_modules(model, config)
-    with torch.device("meta"), _telling_of_targets():
+    with torch.device("meta"), _target_errors():
         wrapped = get_peft_model(model, config)
     for parameter in wrapped.parameters():
         if parameter.requires_grad and parameter.dtype in (torch.bfloat16, torch.float16):
-            parameter.data = parameter.data.float()  # PEFT widens what trains
+            parameter.data = parameter.data.float()  # as PEFT does
     return wrapped
 
 
@@ -227,7 +227,7 @@ def roles(
     configs = {f"reward_{i}" if i else "reward": AdapterStart(role_config(each)) for i, each in enumerate(rewards)}
     sft = AdapterStart(role_config(plan.adapter)) if plan.adapter is not None else None
     base = loader.model(full=False)
-    with torch.device("meta"), _telling_of_targets():
+    with torch.device("meta"), _target_errors():
         built = build_roles(recipe, loader, base, sft=sft, rewards=configs)
     for role in ("policy", "reference"):
         built.logit_rules[id(built.causal_lm(role))] = LogitRule()  # to find the rule takes weights
@@ -260,8 +260,8 @@ class _WithoutWeights:
 
 
 @contextlib.contextmanager
-def _telling_of_targets() -> Iterator[None]:
-    """PEFT's complaint about target modules, as ours."""
+def _target_errors() -> Iterator[None]:
+    """Raise PEFT's errors about target modules as ModelError."""
     try:
         yield
     except ValueError as error:

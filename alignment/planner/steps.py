@@ -1,4 +1,4 @@
-"""What each stage does with its models in one step, on tensors without data."""
+"""One step of each stage with its models, on tensors without data."""
 
 from collections.abc import Callable
 from typing import Any
@@ -16,7 +16,7 @@ Step = Callable[[Any, int], Tensor]  # model, sequences → loss
 
 
 def prepare(model: Any, recipe: Recipe, *, checkpointing: bool) -> None:
-    """Do to a model what its trainer does before the first step."""
+    """Prepare a model as its trainer does before the first step."""
     inner: Any = model.get_base_model() if hasattr(model, "get_base_model") else model
     if recipe.STAGE.fused_outputs:
         add_fused_lm_head(inner, outputs=recipe.STAGE.fused_outputs)
@@ -30,7 +30,7 @@ def prepare(model: Any, recipe: Recipe, *, checkpointing: bool) -> None:
 
 
 def training_step(recipe: Recipe, lengths: Lengths) -> Step:
-    """Return the forward pass of a stage's microbatch, the number of sequences left open."""
+    """Return the forward pass of a stage's microbatch, as a function of the number of sequences."""
     time = lengths.whole
     if isinstance(recipe, PolicyGradientRecipe):
 
@@ -72,7 +72,7 @@ def scoring_pass(recipe: PolicyGradientRecipe, lengths: Lengths) -> Step:
 
 
 def prefill(model: Any, rows: int, time: int) -> Any:
-    """Read prompts into a cache, as sampling begins."""
+    """Read prompts into a cache, as sampling does first."""
     return model(input_ids=_ids(rows, time), use_cache=True, logits_to_keep=1)
 
 

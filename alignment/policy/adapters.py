@@ -19,17 +19,17 @@ from alignment.policy.patterns import require_patterns
 from alignment.policy.targets import require_modules
 from alignment.policy.weight_files import ADAPTER, listed, require_finite, require_floats, shapes_in
 
-# peft 0.21 and trl 1.16 ask transformers 5.23 by the old name; nobody who runs this can do anything about it.
+# peft 0.21 and trl 1.16 use an old name of transformers 5.23; the user cannot change that.
 warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
-# `alignment merge` unties what peft warns of, and proves that the merged model gives the adapter's logits.
+# `alignment merge` unties the embeddings that peft warns of, and compares the merged model's logits with the adapter's.
 warnings.filterwarnings("ignore", message="Model has `tie_word_embeddings=True`", category=UserWarning)
 
 
 def copies_in_float32(model: Any) -> Any:
-    """Hold the modules that train whole beside an adapter, a head too, in float32, as PEFT holds LoRA's matrices.
+    """Hold in float32 the modules that train whole beside an adapter, heads included, as PEFT holds LoRA's matrices.
 
-    In bfloat16 updates below 1/256 of a weight are lost, and ZeRO-3 cannot train weights of two dtypes. What goes into
-    such a module follows; what comes out is the model's dtype again, but for logits and scores.
+    In bfloat16 updates below 1/256 of a weight are lost, and ZeRO-3 cannot train weights of two dtypes. The inputs of
+    such a module are cast to float32, its outputs to the model's dtype, except logits and scores.
     """
     wrappers = {name: module for name, module in model.named_modules() if isinstance(module, ModulesToSaveWrapper)}
     for name, wrapper in wrappers.items():
@@ -51,7 +51,7 @@ def _floats_in_own_dtype(module: torch.nn.Module, inputs: tuple[Any, ...]) -> tu
 
 
 def attach_adapter(model: Any, keys: AdapterKeys, *, task: str) -> Any:
-    """Put a new adapter on `model`; its function is the base's until it trains."""
+    """Put a new adapter on `model`; the function stays the base's until training."""
     config = adapter_config(keys, task=task)
     require_patterns(config, module_names(model), "lora_target_modules")
     require_modules(model, config)
@@ -69,13 +69,13 @@ def module_names(model: Any) -> list[str]:
 def continue_adapter(
     model: Any, adapter: str, base: str, *, task: str, trainable: bool, keys: AdapterKeys | None = None
 ) -> Any:
-    """Put an earlier stage's adapter on `model`, to train on or to use.
+    """Put an earlier stage's adapter on `model`, to continue its training or to use it.
 
-    Where the task differs (a reward model on a fine-tuned policy), a new adapter of the same shape starts from its
+    If the task differs (a reward model on a fine-tuned policy), a new adapter of the same shape starts from its
     weights, with a new head.
 
-    Raises: ModelError where its shapes are not the base's, tensors are missing or left over, it is a reward model's
-        and a policy is needed, or the recipe names another shape than it has.
+    Raises: ModelError if its shapes differ from the base's, tensors are missing or left over, it is a reward model's
+        and a policy is needed, or the recipe gives another shape than it has.
     """
     config = read_adapter_config(adapter)
     if task == "CAUSAL_LM":
@@ -95,7 +95,7 @@ def continue_adapter(
                 wrapped = _start_from(model, adapter, config, task=task, trainable=trainable)
     except KeyError as error:  # peft looks for the tensors of modules that it trains whole
         raise _lacks(adapter, map(str, error.args)) from error
-    except Exception as error:  # whatever peft raises on an adapter that others wrote
+    except Exception as error:  # PEFT raises many kinds on an adapter from elsewhere
         raise ModelError(
             f"adapter {adapter} does not fit the base {base}: it was trained on another model, or its "
             f"{ADAPTER_CONFIG} was changed ({_reason(error)})"
@@ -105,7 +105,7 @@ def continue_adapter(
 
 
 def require_policy_adapter(config: Any, adapter: str) -> None:
-    """Refuse a reward model's adapter where a policy is needed.
+    """Refuse a reward model's adapter as a policy.
 
     Raises: ModelError.
     """
@@ -117,7 +117,7 @@ def require_policy_adapter(config: Any, adapter: str) -> None:
 
 
 def _require_all_tensors(wrapped: Any, adapter: str, *, new_head: bool) -> None:
-    """Refuse an adapter with tensors missing, which would be random numbers, or left over.
+    """Refuse an adapter with missing tensors, which would be random, or with left-over ones.
 
     Args:
         new_head: whether the adapter was for another task, so that modules that it trained whole may differ.
@@ -149,7 +149,7 @@ def _lacks(adapter: str, names: Iterable[str]) -> ModelError:
 
 
 def _reason(error: Exception) -> str:
-    """Return the line of a library's error that names a tensor, else the first."""
+    """Return the line of a library's error that names a tensor, else its first line."""
     named = next((line for line in str(error).splitlines() if "size mismatch" in line), None)
     return first_line(named or error)
 
@@ -171,12 +171,12 @@ def preserve_dtype(model: Any) -> Iterator[None]:
 
 
 def _start_from(model: Any, adapter: str, config: Any, *, task: str, trainable: bool) -> Any:
-    """A new adapter for another task, with the weights that an existing one has."""
+    """Make a new adapter for another task with the weights of an existing one."""
     modules = {name.rpartition(".")[2] for name, _ in model.named_modules()}
-    saved = [name for name in config.modules_to_save or [] if name in modules]  # the other task has no LM head, say
+    saved = [name for name in config.modules_to_save or [] if name in modules]  # the other task may have no LM head
     config.task_type, config.inference_mode = task, not trainable
     config.modules_to_save = [*saved, *HEADS[task]] or None
-    config.base_model_name_or_path = None  # peft fills in the model's own
+    config.base_model_name_or_path = None  # PEFT sets the model's own
     wrapped = get_peft_model(model, config)
     own = get_peft_model_state_dict(wrapped)
     given = load_peft_weights(adapter, device="cpu")
@@ -188,7 +188,7 @@ def _start_from(model: Any, adapter: str, config: Any, *, task: str, trainable: 
 
 
 def _require_same_shape(config: Any, keys: AdapterKeys, adapter: str) -> None:
-    """Refuse keys that the recipe gives and the existing adapter contradicts; keys left out follow the adapter."""
+    """Refuse recipe keys that the existing adapter contradicts; keys that the recipe leaves out follow the adapter."""
     family = family_of(config.peft_type)
     assert family is not None
     has: dict[str, Any] = family.recipe_keys(config)

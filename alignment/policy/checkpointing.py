@@ -1,4 +1,4 @@
-"""Activation checkpointing of transformers models, and the layers that FSDP2 cuts a model at."""
+"""Activation checkpointing of transformers models, and the layer classes at which FSDP2 splits a model."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,7 +7,7 @@ from torch import nn
 
 
 def checkpoint_layers(model: Any, kwargs: dict[str, Any], **options: Any) -> None:
-    """Turn on checkpointing of a transformers model's layers under the name that the installed release has for it.
+    """Turn on checkpointing of a transformers model's layers, under the installed release's name for it.
 
     Args:
         kwargs: arguments of `torch.utils.checkpoint.checkpoint`.
@@ -24,9 +24,9 @@ def checkpoint_switched_layers(
 ) -> None:
     """Turn on checkpointing of layers whose adapters switch between the forward and the backward pass.
 
-    It is not reentrant, and so needs no gradient of the input embeddings, which transformers asks for all the same:
-    with it the backward pass would also run through the layers below the lowest adapter. The layers draw no random
-    numbers, so the state of no generator is kept.
+    Non-reentrant checkpointing needs no gradient of the input embeddings, which transformers requests anyway. With it
+    the backward pass would also run through the layers below the lowest adapter. The layers draw no random numbers, so
+    no generator state is saved.
 
     Args:
         context_fn: the contexts of the forward pass and of its recomputation, as `torch.utils.checkpoint` takes them.
@@ -37,10 +37,10 @@ def checkpoint_switched_layers(
 
 
 def without_input_gradients(model: Any, kwargs: dict[str, Any] | None) -> None:
-    """Take no gradient of the input embeddings where checkpointing does not need one.
+    """Remove the gradient of the input embeddings if checkpointing does not need it.
 
-    TRL asks for it for every adapter. Only reentrant checkpointing needs it: with it the backward pass also runs
-    through the frozen layers below the lowest adapter.
+    TRL requests it for every adapter. Only reentrant checkpointing needs it, and it makes the backward pass run through
+    the frozen layers below the lowest adapter.
 
     Args:
         model: a transformers model or a PeftModel around one.
@@ -51,9 +51,9 @@ def without_input_gradients(model: Any, kwargs: dict[str, Any] | None) -> None:
 
 
 def _drop_input_gradients(model: nn.Module) -> None:
-    """Remove every hook that asks for them.
+    """Remove every hook that requests them.
 
-    TRL, PEFT and the Trainer each add one, and transformers' `disable_input_require_grads` removes the last alone.
+    TRL, PEFT and the Trainer each add one, and transformers' `disable_input_require_grads` removes only the last.
     """
     for module in model.modules():
         for key, hook in list(module._forward_hooks.items()):
@@ -62,9 +62,9 @@ def _drop_input_gradients(model: nn.Module) -> None:
 
 
 def layer_classes(*models: nn.Module) -> list[str]:
-    """Names of the layer classes that transformers keeps whole, of those that the models hold.
+    """Return the names of the models' layer classes that transformers does not split.
 
-    Accelerate cuts a model under FSDP2 at the classes that the model names as `_no_split_modules`.
+    Under FSDP2 Accelerate splits a model at the classes in its `_no_split_modules`.
     """
     modules = [module for model in models for module in model.modules()]
     named = {name for module in modules for name in getattr(type(module), "_no_split_modules", None) or ()}

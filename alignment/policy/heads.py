@@ -1,4 +1,4 @@
-"""Scalar heads: one number per token from the trunk's last hidden state."""
+"""Scalar heads: one number per token from the last hidden state of a trunk."""
 
 from pathlib import Path
 
@@ -12,10 +12,10 @@ SCORE_WEIGHT = "score.weight"
 
 
 class ScalarHead(nn.Module):
-    """A float32 linear map to one number, whatever precision the trunk is held in."""
+    """A float32 linear map to one number, for a trunk of any precision."""
 
     def __init__(self, width: int, weight: Tensor | None = None) -> None:
-        """Start from `weight`, (1, width), or from zero: a value that knows nothing says nothing."""
+        """Start from `weight`, (1, width); None: from zero."""
         super().__init__()
         if weight is not None and tuple(weight.shape) != (1, width):
             raise ModelError(
@@ -32,9 +32,9 @@ class ScalarHead(nn.Module):
 
 
 def read_score_weight(adapter: str | Path) -> Tensor:
-    """The `score` head that a sequence classifier's adapter keeps beside its matrices, (1, width).
+    """Read the `score` head in the files of a sequence classifier's adapter, (1, width).
 
-    Raises: ModelError where the adapter has none.
+    Raises: ModelError if the adapter has none.
     """
     file = Path(adapter) / "adapter_model.safetensors"
     if not file.is_file():

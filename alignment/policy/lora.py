@@ -1,8 +1,8 @@
-"""LoRA linear layers in fewer steps than PEFT's own, for one adapter that speaks at a time.
+"""A fused LoRA linear layer, for one active adapter.
 
-PEFT computes base(x) + B(A(x))·s as modules one after the other, each leaving a tensor of the layer's width behind.
-Here it is one operation with its own backward pass: the small products are added in place, and of the forward pass only
-its input and A(x), `r` numbers a token, are kept.
+PEFT computes base(x) + B(A(x))·s with one module after the other, and each leaves a tensor of the layer's width behind.
+Here it is one operation with its own backward pass: it adds the small products in place and saves only its input and
+A(x), `r` numbers per token. tests/policy/test_lora.py compares it with PEFT's layer.
 """
 
 import types
@@ -15,7 +15,7 @@ from torch.autograd.function import once_differentiable
 
 
 def lean_forward(layer: Any) -> None:
-    """Give a PEFT LoRA layer the shorter forward pass where it can be had; what it computes stays the same."""
+    """Give a PEFT LoRA layer the fused forward pass if it is a plain linear layer; it computes the same."""
     if type(layer) is Linear and type(layer.base_layer) is nn.Linear:
         layer.forward = types.MethodType(_forward, layer)
 
@@ -33,7 +33,7 @@ def _forward(layer: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
 
 
 def _plain(layer: Any, name: str | None, x: Tensor) -> bool:
-    """Whether it is vanilla LoRA in one precision on a frozen weight that is here whole."""
+    """Whether it is plain LoRA in one precision on a frozen weight that is not sharded."""
     if name is None or name not in layer.lora_A or name in layer.lora_variant or layer.lora_bias[name]:
         return False
     dropout = layer.lora_dropout[name]

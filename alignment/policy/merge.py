@@ -1,4 +1,4 @@
-"""Merging an adapter into its base, with the proof that the result says the same."""
+"""Merges an adapter into its base, and checks that the merged model gives the same logits."""
 
 import json
 import os
@@ -50,19 +50,19 @@ REPORT = "merge.json"
 def merge(
     run: Path | str, out: Path | str, tolerance: float | None = None, *, trust_remote_code: bool = False
 ) -> float:
-    """Merge the adapter of `run` into its base and write `out` as plain transformers loads it.
+    """Merge the adapter of `run` into its base, and write to `out` a model that plain transformers loads.
 
-    The adapter is added in float32 and the weights are rounded once, to the base's type. An adapter trained on a
-    4-bit base is merged into that base's weights as 4 bits hold them, for those it was trained on.
+    The adapter is added in float32 and the weights are rounded once, to the base's dtype. An adapter that was trained
+    on a 4-bit base is merged into that base's dequantised weights.
 
     Args:
         run: a run directory or adapter, of a policy or a reward model. out: a folder that does not exist yet.
-        tolerance: largest logit difference accepted; None: `TOLERANCES` of the type that is written.
+        tolerance: the largest accepted logit difference; None: `TOLERANCES` of the dtype that is written.
         trust_remote_code: run Python code that the base's folder brings; the user decides, never the folder.
 
     Returns: the largest absolute logit difference, over `SAMPLES`, between the unmerged model and the merged one read
         back from disk, both computed in float32.
-    Raises: ModelError where that exceeds `tolerance`, in which case nothing is left at `out`.
+    Raises: ModelError if it exceeds `tolerance`; then nothing is left at `out`.
     """
     if not Path(run).is_dir():
         raise ModelError(f"{run}: no such folder; name a run or adapter folder.")
@@ -118,7 +118,7 @@ def merge(
 
 
 def _keys(adapter: str, trust_remote_code: bool) -> ModelKeys:
-    """How the run held its base; an adapter made elsewhere is taken to lie on an unquantised one."""
+    """Return how the run held its base; for an adapter from elsewhere the base is not quantised."""
     given = {"model_name_or_path": adapter, "dtype": "float32", "trust_remote_code": trust_remote_code}
     return ModelKeys(**{**held_as_trained(adapter), **given})
 
@@ -126,14 +126,14 @@ def _keys(adapter: str, trust_remote_code: bool) -> ModelKeys:
 def _merged(cls: Any, unmerged: Any, keys: ModelKeys, source: ModelSource) -> Any:
     if not keys.load_in_4bit:
         return _untied(unmerged).merge_and_unload(safe_merge=True)
-    # peft would quantise the sum again, which rounds away most of what was learned.
+    # PEFT would quantise the sum again, which rounds away most of what was learned.
     head: dict[str, Any] = {"num_labels": 1} if cls is AutoModelForSequenceClassification else {}
     base = load_base(cls, source.base, keys, **head).dequantize(dtype=torch.float32)
     return _untied(PeftModel.from_pretrained(base, source.adapter)).merge_and_unload(safe_merge=True)
 
 
 def _untied(wrapped: Any) -> Any:
-    """Untie the output layer where LoRA adapts the embeddings: its outputs have no such part."""
+    """Untie the output layer if LoRA adapts the embeddings: the adapter is no part of the output layer."""
     base = wrapped.get_base_model()
     if isinstance(base.get_input_embeddings(), LoraLayer):
         untie(base)
@@ -142,7 +142,7 @@ def _untied(wrapped: Any) -> Any:
 
 @torch.no_grad()
 def _logits(model: Any, tokenizer: Any) -> list[Tensor]:
-    """Logits of each sample, one at a time so that padding plays no part."""
+    """Return the logits of each sample, one at a time to avoid padding."""
     model.eval()
     results = []
     for text in SAMPLES:
@@ -157,7 +157,7 @@ def _largest_difference(expected: list[Tensor], found: list[Tensor]) -> float:
 
 @contextmanager
 def _beside(out: Path) -> Iterator[Path]:
-    """A folder that becomes `out` if all goes well, and else is gone."""
+    """Yield a folder that is renamed to `out` at the end, or removed after an error."""
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))

@@ -1,4 +1,4 @@
-"""Writing and reading what PPO trains: the policy as a plain artifact, the value beside it."""
+"""Saves and loads what PPO trains: the policy as plain PEFT or transformers reads it, and the value."""
 
 import copy
 from pathlib import Path
@@ -19,12 +19,10 @@ BASE_PREFIX, POLICY_PREFIX = "base.", "policy_model."
 
 
 def save_policy(roles: Roles, path: Path, state_dict: dict[str, Tensor] | None = None) -> None:
-    """Write the policy as plain peft (an adapter named `default`) or plain transformers (a whole model) reads it.
+    """Write the policy as plain PEFT (an adapter named `default`) or plain transformers (a whole model) reads it.
 
     Args:
-        roles: whose policy.
-        path: folder.
-        state_dict: all of `roles`' weights where they lie scattered over processes; None: read them from `roles`.
+        state_dict: the weights of `roles`, if they are sharded over processes; None: read them from `roles`.
     """
     path.mkdir(parents=True, exist_ok=True)
     if roles.policy_model is not None:
@@ -44,7 +42,7 @@ def save_policy(roles: Roles, path: Path, state_dict: dict[str, Tensor] | None =
 
 
 def load_policy(roles: Roles, path: Path) -> None:
-    """Read back what `save_policy` wrote, bit for bit."""
+    """Load what `save_policy` wrote, bit for bit."""
     if roles.policy_model is not None:
         own = dict(roles.policy_model.named_parameters(remove_duplicate=False))  # tied weights are stored once
         for file in sorted(path.glob("model*.safetensors")):
@@ -66,10 +64,10 @@ def save_value(roles: Roles, path: Path, state_dict: dict[str, Tensor] | None = 
 
 
 def load_value(roles: Roles, path: Path) -> None:
-    """Read back what `save_value` wrote."""
+    """Load what `save_value` wrote."""
     saved = load_file(path / VALUE_FILE)
     own = dict(roles.named_parameters())
-    for name in sorted(roles.value_parameters()):  # in one order everywhere: shards are dealt out together
+    for name in sorted(roles.value_parameters()):  # the same order on every process: shards are distributed together
         _put(own[name], saved[name])
 
 

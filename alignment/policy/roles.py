@@ -1,4 +1,4 @@
-"""One frozen base, four roles: policy, reference, value and reward as named adapters on the same weights."""
+"""Policy, reference, value and reward as named adapters on one frozen base."""
 
 import collections
 import contextlib
@@ -26,19 +26,19 @@ ROLES = ("policy", "reference", "value", "reward")
 
 
 class Roles(nn.Module):
-    """Holds the models and switches between roles inside one module, so that DDP, ZeRO and FSDP see one model.
+    """Holds the models and switches between roles inside one module, so that DDP, ZeRO and FSDP wrap one model.
 
     Sequences are right-padded: `input_ids` is (batch, time) with prompt, answer, padding; `answer_mask`, (batch, time)
-    bool, is True on the answer's tokens. Causal attention never looks to the right, so no attention mask is needed and
-    padding cannot change a result. Per-token results come flat, (tokens,), row after row in the mask's order.
+    bool, is True on the answer's tokens. Attention is causal, so right padding needs no attention mask and changes no
+    result. Per-token results are flat, (tokens,), row after row in the mask's order.
 
     Args:
         base: The frozen causal LM, or a PeftModel around it that holds the adapters.
-        adapters: role → adapter name, None for the base alone. A role left out is not held here.
-        heads: `value` and the reward roles where there are such heads; the second reward role is `reward_1`.
-        policy_model: The policy where all its weights train; `base` then serves the other roles.
+        adapters: role → adapter name, None for the base alone. A role that is not listed is not held.
+        heads: by role: `value` and the reward roles `reward`, `reward_1` and so on.
+        policy_model: The policy if all its weights train; `base` is then for the other roles.
         value_on_policy: The value is a head on the policy's trunk.
-        value_model: The value's trunk where it is a model of its own.
+        value_model: The value's trunk if it is a separate model.
     """
 
     def __init__(
@@ -72,12 +72,12 @@ class Roles(nn.Module):
             without_rounding(model)
         self.activate("policy")
 
-    # Which role speaks
+    # The active role
 
     def activate(self, role: str) -> None:
         """Make `role`'s adapter the active one in every tuner layer.
 
-        Not peft's `set_adapter`, which would also change `requires_grad`, and with it the optimizer's parameters.
+        PEFT's `set_adapter` would also change `requires_grad`, and so the optimizer's parameters.
         """
         if role == self._active or self._own_model(role) is not None:
             return
@@ -88,13 +88,13 @@ class Roles(nn.Module):
         self._active = role
 
     def causal_lm(self, role: str) -> Any:
-        """The transformers model that speaks for `role` once it is active."""
+        """The transformers model of a role; it computes as the role while the role is active."""
         own = self._own_model(role)
         model = self.base if own is None else own
         return model.get_base_model() if hasattr(model, "get_base_model") else model
 
     def _own_model(self, role: str) -> Any:
-        """The model of a role that does not stand on the base."""
+        """The separate model of a role; None if the role is an adapter on the base."""
         return {"policy": self.policy_model, "value": self.value_model}.get(role)
 
     @property
@@ -105,7 +105,7 @@ class Roles(nn.Module):
 
     @property
     def context(self) -> int | None:
-        """Most tokens of prompt and answer, where the models say so."""
+        """Maximum number of tokens of prompt and answer; None if the models have no limit."""
         configs = [self.causal_lm(role).config.get_text_config() for role in ("policy", "value")]
         limits = [getattr(config, "max_position_embeddings", None) for config in configs]
         return min((limit for limit in limits if limit is not None), default=None)
@@ -115,13 +115,13 @@ class Roles(nn.Module):
         """Whether a value is held."""
         return "value" in self.heads
 
-    # What roles say
+    # Forward passes
 
     def forward(self, *inputs: Any, call: str = "trained", **options: Any) -> Any:
-        """Do what the method named by `call` does.
+        """Call the method named by `call`.
 
-        What holds the weights in shards (ZeRO-3, FSDP) puts them together around this module's own call alone, so this
-        is the one door to every role.
+        ZeRO-3 and FSDP gather sharded weights only around this module's own forward pass, so every role is run through
+        it.
         """
         return getattr(self, call)(*inputs, **options)
 
@@ -137,16 +137,16 @@ class Roles(nn.Module):
     def reference_logp(
         self, input_ids: Tensor, answer_mask: Tensor, *, temperature: float, role: str = "reference"
     ) -> Tensor:
-        """Log-probabilities of the answers under a role that does not train, (tokens,); `base` has no adapter."""
+        """Return log-probabilities of the answers under a frozen role, (tokens,); `base` has no adapter."""
         hidden = self._hidden(role, input_ids)
         return self._answer_logp(role, hidden, input_ids, answer_mask, temperature, False)[0]
 
     def scores(self, input_ids: Tensor, answer_mask: Tensor, role: str = "reward") -> Tensor:
-        """A reward role's score of each sequence, read at the answer's last token, (batch,)."""
+        """Return a reward role's score of each sequence, read at the answer's last token, (batch,)."""
         return self._at_the_end(role, self._hidden(role, input_ids), answer_mask)
 
     def last_values(self, input_ids: Tensor, answer_mask: Tensor) -> Tensor:
-        """The value of the state after each answer's last token, (batch,)."""
+        """Return the value of the state after each answer's last token, (batch,)."""
         hidden = self._hidden("policy" if self.value_on_policy else "value", input_ids)
         return self._at_the_end("value", hidden, answer_mask)
 
@@ -156,11 +156,11 @@ class Roles(nn.Module):
         return numbers
 
     def policy_step(self, **inputs: Any) -> Any:
-        """One pass of the policy as a causal LM with a cache: a step of sampling."""
+        """Run the policy as a causal LM with a cache: one step of sampling."""
         return self.policy_lm(**inputs)
 
     def perform(self, task: Callable[[], Any]) -> Any:
-        """Call `task` from within, where sharded weights may be put together and kept together."""
+        """Call `task` inside the forward pass, where sharded weights can be gathered and kept."""
         return task()
 
     def _hidden(self, role: str, input_ids: Tensor) -> Tensor:
@@ -194,11 +194,11 @@ class Roles(nn.Module):
 
     @contextlib.contextmanager
     def sampling(self) -> Iterator[None]:
-        """Speak as the policy, many times over with the same weights: its adapter is merged where that is cheap.
+        """Activate the policy for sampling, and merge its adapter if that is cheap.
 
-        A decoding step is mostly overhead, and an adapter triples the calls. Merged weights stand beside the base's
-        own, which come back untouched; they are the same function only in float32, so no other precision is merged:
-        rounded to bfloat16, which autocast does at each call, a sum loses what of the adapter is below 1/256 of it.
+        A decoding step is mostly overhead, and an adapter triples the calls. The base's own weights are kept and
+        restored. Only float32 weights are merged: rounded to bfloat16, as autocast does at each call, a merged weight
+        loses the part of the adapter that is below 1/256 of it.
         """
         self.activate("policy")
         layers = self._mergeable()
@@ -214,7 +214,7 @@ class Roles(nn.Module):
                 layer._caches.clear()
 
     def _mergeable(self) -> list[Any]:
-        """The policy's LoRA layers, if all may be merged, else none."""
+        """The policy's LoRA layers if all can be merged, else none."""
         name = self.adapters["policy"]
         layers = [layer for layer in self._switches if isinstance(layer, LoraLayer) and name in layer.r]
         plain = all(isinstance(layer, Linear) and not layer.lora_bias[name] for layer in layers)
@@ -243,7 +243,7 @@ class Roles(nn.Module):
             head.requires_grad_(name == "value")
 
     def value_parameters(self) -> set[str]:
-        """Names of the parameters that only the value uses."""
+        """Names of the trained parameters that only the value uses."""
         adapter = self.adapters.get("value")
         return {
             name
@@ -254,7 +254,7 @@ class Roles(nn.Module):
     def activation_checkpointing_enable(
         self, activation_checkpointing_kwargs: dict[str, Any] | None = None, **options: Any
     ) -> None:
-        """Checkpoint activations; each recomputation runs in the role whose forward pass it repeats."""
+        """Checkpoint activations; each recomputation runs as the role whose forward pass it repeats."""
         models = {id(model): model for model in map(self.causal_lm, ("reference", "policy", "value"))}
         for model in models.values():
             checkpoint_switched_layers(
@@ -264,7 +264,7 @@ class Roles(nn.Module):
     def gradient_checkpointing_enable(
         self, gradient_checkpointing_kwargs: dict[str, Any] | None = None, **options: Any
     ) -> None:
-        """Do what `activation_checkpointing_enable` does, for trainers that know the older name."""
+        """Call `activation_checkpointing_enable`, for trainers that use the older name."""
         self.activation_checkpointing_enable(gradient_checkpointing_kwargs, **options)
 
     def _recompute_in_same_role(self) -> tuple[Any, Any]:
@@ -283,5 +283,5 @@ class Roles(nn.Module):
 
 
 def _before(answer_mask: Tensor) -> Tensor:
-    """The positions one to the left of the answer's: there its tokens are predicted and its states valued."""
+    """The positions one to the left of the answer's, whose hidden states predict its tokens and give its values."""
     return nn.functional.pad(answer_mask[:, 1:], (0, 1))

@@ -1,4 +1,4 @@
-"""The modules that an adapter's configuration names: all of them are modules of the model."""
+"""Checks that an adapter's configuration names modules of the model."""
 
 import re
 from collections.abc import Collection
@@ -11,7 +11,7 @@ SHOWN = 12  # names that a message lists
 
 
 def require_modules(model: Any, config: Any) -> None:
-    """Refuse names that no module has: PEFT says nothing as long as one name is found, nor of `modules_to_save`.
+    """Refuse names that no module has: PEFT accepts them if one name is found, and in `modules_to_save` always.
 
     Raises: ModelError that names them and the modules that there are.
     """
@@ -24,7 +24,7 @@ def require_modules(model: Any, config: Any) -> None:
 
 
 def _require_match(names: list[str], pattern: str) -> None:
-    """Refuse a regular expression that PEFT would match to no module; `require_patterns` has tried it for its time."""
+    """Refuse a regular expression that matches no module; `require_patterns` has limited its running time."""
     if pattern.lower() in WHOLE_LAYERS or any(re.fullmatch(pattern, name) for name in names):
         return
     longest = max(names, key=lambda name: name.count("."), default="")
@@ -36,7 +36,7 @@ def _require_match(names: list[str], pattern: str) -> None:
 
 
 def _require(names: list[str], wanted: Collection[str], key: str) -> None:
-    """Layers are told apart by nothing but their numbers: a plan's model has fewer."""
+    """Refuse unknown names, ignoring layer numbers: the model of a plan has fewer layers."""
     known = {_unnumbered(name) for name in names}
     ends = known | {name[place + 1 :] for name in known for place, letter in enumerate(name) if letter == "."}
     absent = sorted(name for name in wanted if _unnumbered(name) not in ends)

@@ -5,7 +5,7 @@ from typing import Any
 from torch import Tensor
 from transformers.cache_utils import DynamicLayer
 
-ROOM = 64  # columns added at a time where nobody knows how many will come
+ROOM = 64  # columns added at a time if the number to come is unknown
 
 
 def with_room(cache: Any, columns: int = ROOM) -> Any:

@@ -122,6 +122,6 @@ def takes_ready_mask(model: Any) -> bool:
 
 
 def _innermost(model: nn.Module) -> Any:
-    """The transformers model inside PEFT's wrapping, whose signature says what it accepts."""
+    """The transformers model inside PEFT's wrapper, whose signature lists what it accepts."""
     unwrap: Any = getattr(model, "get_base_model", None)
     return unwrap() if unwrap is not None else model

@@ -1,7 +1,7 @@
-"""Reading DeepSpeed's part of a checkpoint: tensors and numbers, and no code.
+"""Loads DeepSpeed's part of a checkpoint without running code.
 
-DeepSpeed calls `torch.load(weights_only=False)`, which runs whatever a pickle names, and opens the folder that the file
-`latest` names. Here an environment variable of PyTorch overrides that argument, and the name is checked before.
+DeepSpeed calls `torch.load(weights_only=False)`, which runs any code that a pickle names, and opens the folder that the
+file `latest` names. Here an environment variable of PyTorch overrides that argument, and the name is checked first.
 """
 
 import contextlib
@@ -22,9 +22,9 @@ _TENSORS_ALONE, _ANY_OBJECT = "TORCH_FORCE_WEIGHTS_ONLY_LOAD", "TORCH_FORCE_NO_W
 
 
 def load_deepspeed(engine: Any, folder: str) -> None:
-    """Read back what `sharding.save_optimizer` wrote; the frozen base stays as it was loaded.
+    """Load what `policy_gradient.sharding.save_optimizer` wrote; the frozen base stays as it was loaded.
 
-    Raises: TrainingError where the checkpoint is not DeepSpeed's, or holds more than tensors and numbers.
+    Raises: TrainingError if the checkpoint is not DeepSpeed's, or holds more than tensors and numbers.
     """
     with only_tensors(folder):
         engine.load_checkpoint(folder, load_module_strict=False)
@@ -32,9 +32,9 @@ def load_deepspeed(engine: Any, folder: str) -> None:
 
 @contextlib.contextmanager
 def only_tensors(folder: str) -> Iterator[None]:
-    """Inside, `torch.load` reads tensors, plain values and the small objects that DeepSpeed writes, and nothing else.
+    """Restrict `torch.load` to tensors, plain values and the small objects that DeepSpeed writes.
 
-    Raises: TrainingError where the checkpoint is not DeepSpeed's, or holds more.
+    Raises: TrainingError if the checkpoint is not DeepSpeed's, or holds more.
     """
     from deepspeed.runtime.fp16 import loss_scaler
     from deepspeed.runtime.zero.config import ZeroStageEnum
@@ -60,7 +60,7 @@ def only_tensors(folder: str) -> Iterator[None]:
 
 
 def _require_deepspeed_files(folder: Path) -> None:
-    """DeepSpeed opens the folder that the file `latest` names, wherever that lies."""
+    """Check the folder that the file `latest` names: DeepSpeed would open any."""
     try:
         tag = (folder / "latest").read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError):

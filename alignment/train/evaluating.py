@@ -1,8 +1,8 @@
-"""Evaluation whose numbers do not depend on the batch size, nor on the number of processes.
+"""Evaluation whose numbers depend neither on the batch size nor on the number of processes.
 
-transformers averages the losses of batches by their rows, TRL its own metrics by batches, and where the last batch is
-not full, Accelerate fills it with rows from the beginning. Here every batch counts by what it holds: tokens that carry
-loss in SFT, pairs in DPO; and rows that only fill up do not count.
+transformers weights the losses of batches by rows, TRL averages its metrics over batches, and Accelerate fills a last
+batch that is not full with rows from the beginning. Here each batch is weighted by what it holds, tokens with loss in
+SFT and pairs in DPO, and the rows that only fill a batch do not count.
 """
 
 from collections.abc import Iterator
@@ -17,17 +17,16 @@ from alignment.train.resuming import ResumableTRLTrainer
 
 
 class WeighedEvaluation(ResumableTRLTrainer):
-    """Means over what counts, for trainers of TRL."""
+    """Weighted means for TRL's trainers."""
 
     _losses: list[Tensor]  # of each batch, in this process
     _weights: list[int]  # of each batch, in this process
 
     def counted(self, inputs: dict[str, Tensor], rows: int) -> tuple[dict[str, Tensor], int]:
-        """Leave out what only fills up a batch.
+        """Remove the rows that only fill a batch.
 
         Args:
-            rows: how many of this process's rows, from the first on, are not there twice; it may be more than there
-                are.
+            rows: how many of this process's first rows are no duplicates; may exceed the batch's size.
 
         Returns: the batch, and its weight.
         """
@@ -40,7 +39,7 @@ class WeighedEvaluation(ResumableTRLTrainer):
         prediction_loss_only: bool,
         ignore_keys: list[str] | None = None,
     ) -> tuple[Tensor, None, None]:
-        """Compute the loss of a batch and note what it counts for."""
+        """Compute the loss of a batch, and record it with its weight."""
         rows, is_cut = self._rows_that_count()
         inputs, weight = self.counted(self._prepare_inputs(inputs), rows)
         apart = self._no_gathering() if is_cut else nullcontext()
@@ -51,7 +50,7 @@ class WeighedEvaluation(ResumableTRLTrainer):
         return loss, None, None
 
     def _rows_that_count(self) -> tuple[int, bool]:
-        """How many rows of this process count, and whether some process has rows that do not."""
+        """Return how many rows of this process count, and whether some process has rows that do not."""
         state, rows = self.accelerator.gradient_state, self.args.per_device_eval_batch_size
         if not state.end_of_dataloader or state.remainder <= 0 or self.args.world_size == 1:
             return rows, False
@@ -59,7 +58,7 @@ class WeighedEvaluation(ResumableTRLTrainer):
 
     @contextmanager
     def _no_gathering(self) -> Iterator[None]:
-        """Let TRL take its metrics from this process alone, whose batch is of another size than the others'."""
+        """Make TRL compute its metrics on this process alone: the batches of the processes differ in size."""
         accelerator: Any = self.accelerator
         accelerator.gather = accelerator.gather_for_metrics = lambda tensor, *_, **__: tensor
         try:
@@ -75,7 +74,7 @@ class WeighedEvaluation(ResumableTRLTrainer):
         ignore_keys: list[str] | None = None,
         metric_key_prefix: str = "eval",
     ) -> EvalLoopOutput:
-        """Evaluate as transformers does, and put the weighted means in the place of its own and TRL's."""
+        """Evaluate as transformers does, and replace its means and TRL's with the weighted ones."""
         self._losses, self._weights = [], []
         noted = self._metrics["eval"]
         noted.clear()

@@ -1,8 +1,8 @@
-"""A Trainer that ends, counts and logs after a kill as it does without one.
+"""A Trainer whose resumed runs end, count and log as uninterrupted ones do.
 
-transformers keeps weights, optimizer, schedule and random states in a checkpoint. Its sums since the last log, its mean
-loss, its clock and the callbacks' counters begin anew with every start, and a run that goes on from its last step takes
-one step more. Here all of it is in the checkpoint.
+transformers saves weights, optimizer, schedule and random states in a checkpoint. Its sums since the last log, its
+mean loss, its clock and the callbacks' counters restart with every start, and a run that resumes from its last step
+takes one step more. Here the checkpoint holds all of them.
 """
 
 import random
@@ -32,15 +32,15 @@ COUNTERS = "counters.pt"  # in a checkpoint: one entry for each process
 
 
 class ResumableTrainer(Trainer):
-    """Keeps every counter in the checkpoint, and takes no step past the end."""
+    """Saves every counter in the checkpoint, and takes no step past the end."""
 
-    _restored: dict[str, Any] | None = None  # this process's counters, from the checkpoint that the run goes on from
+    _restored: dict[str, Any] | None = None  # this process's counters, from the checkpoint that the run resumes from
     _random_at_epoch_start: dict[str, Any] | None = None
     _started = 0.0
-    _seconds_before = 0.0  # that earlier starts trained
+    _seconds_before = 0.0  # training time of earlier starts
 
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **keys: Any) -> Any:
-        """Train as transformers does, with the checkpoint's counters."""
+        """Train as transformers does, starting from the checkpoint's counters."""
         self._restored = self._read_counters(resume_from_checkpoint)
         restoring = _Restoring(self)
         self.add_callback(restoring)
@@ -50,18 +50,18 @@ class ResumableTrainer(Trainer):
             self.remove_callback(restoring)
 
     def own_counters(self) -> dict[str, Any]:
-        """What a stage counts beside the Trainer; numbers, lists and mappings of them."""
+        """Return the stage's own counters: numbers, lists and mappings of them."""
         return {}
 
     def restore_own(self, counters: dict[str, Any], share: float) -> None:
-        """Take over `own_counters`.
+        """Restore `own_counters`.
 
         Args:
-            share: of this process in a sum over processes; 1 where the run has as many processes as before.
+            share: of this process in a sum over processes; 1 if the run has as many processes as before.
         """
 
     def restore(self) -> None:
-        """Put the counters back where the Trainer has just set them to zero."""
+        """Restore the counters after the Trainer has set them to zero."""
         self._started = time.monotonic()
         found = self._restored
         if found is None:
@@ -72,8 +72,8 @@ class ResumableTrainer(Trainer):
         self._initial_global_step = 0
         self._seconds_before = found["seconds"]
         self._random_at_epoch_start = found["random_at_epoch_start"]
-        self.model.train(found["training"])  # TRL names its numbers by it
-        self.args.eval_on_start = False  # the first start has done it
+        self.model.train(found["training"])  # TRL names its metrics by it
+        self.args.eval_on_start = False  # done by the first start
         for callback in self.callback_handler.callbacks:
             if isinstance(callback, ExportableState):
                 state = (self.state.stateful_callbacks or {}).get(type(callback).__name__, {})
@@ -82,13 +82,13 @@ class ResumableTrainer(Trainer):
         self.restore_own(found["own"], found["share"])
 
     def is_over(self) -> bool:
-        """Whether all steps are taken, or an evaluation has ended the training early."""
+        """Whether all steps are taken, or early stopping has ended the training."""
         stopping = [c for c in self.callback_handler.callbacks if isinstance(c, EarlyStoppingCallback)]
         early = any(c.early_stopping_patience_counter >= c.early_stopping_patience for c in stopping)
         return early or self.state.global_step >= self.state.max_steps
 
     def _run_epoch(self, **place: Any) -> None:
-        """Take no step past the last; draw an epoch's order of rows again as it was drawn."""
+        """Take no step past the last, and restore the random states that an epoch's order of rows was drawn with."""
         if self.is_over():
             self.control.should_training_stop = True
             return
@@ -102,7 +102,7 @@ class ResumableTrainer(Trainer):
         super()._run_epoch(**place)
 
     def _save_rng_state(self, output_dir: str) -> None:
-        """Called on every process for every checkpoint."""
+        """Also save the counters. The Trainer calls this on every process for every checkpoint."""
         super()._save_rng_state(output_dir)
         own = {
             "loss": float(self._tr_loss),  # sum of this process's losses since the last log
@@ -126,11 +126,11 @@ class ResumableTrainer(Trainer):
             super()._load_best_model()
 
     def _reading(self, checkpoint: str | None) -> AbstractContextManager[None]:
-        """Run no code of a checkpoint: DeepSpeed alone would unpickle its files."""
+        """Prevent code in a checkpoint from running: DeepSpeed would unpickle its files."""
         return only_tensors(checkpoint) if checkpoint and self.is_deepspeed_enabled else nullcontext()
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        """Load to a place that torch can restore to: transformers 5.17 names the processor of a process `cpu:0`."""
+        """Load to a device that torch can restore to: transformers 5.17 names the CPU of a process `cpu:0`."""
         given = self.args.device
         if given.type == "cpu":
             self.args.__dict__["_setup_devices"] = torch.device("cpu")
@@ -157,20 +157,20 @@ class ResumableTrainer(Trainer):
 
 
 class ResumableTRLTrainer(ResumableTrainer):
-    """Also keeps what TRL counts: tokens, and the numbers that its next log takes the mean of."""
+    """Also saves TRL's counters: tokens, and the metrics that its next log averages."""
 
     _metrics: dict[str, dict[str, list[float]]]
     _total_train_tokens: float
 
     def own_counters(self) -> dict[str, Any]:
-        """The same on every process: TRL gathers before it counts."""
+        """Return TRL's counters, which are the same on every process."""
         metrics = {
             mode: {name: list(values) for name, values in found.items()} for mode, found in self._metrics.items()
         }
         return {"train_tokens": self._total_train_tokens, "metrics": metrics}
 
     def restore_own(self, counters: dict[str, Any], share: float) -> None:
-        """Go on counting."""
+        """Restore TRL's counters."""
         self._total_train_tokens = counters["train_tokens"]
         for mode, found in counters["metrics"].items():
             self._metrics[mode].clear()
@@ -178,14 +178,14 @@ class ResumableTRLTrainer(ResumableTrainer):
 
 
 class _Restoring(TrainerCallback):
-    """Restores at the only moment between the Trainer's setting to zero and its first step."""
+    """Restores the counters between the Trainer's reset and its first step."""
 
     def __init__(self, trainer: ResumableTrainer) -> None:
         self.trainer = trainer
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Restore, and drop the gradients that TRL's and the Trainer's set-up asked for without need."""
-        if args.gradient_checkpointing:  # transformers keeps the newer name, activation_checkpointing, in step
+        """Restore, and remove the input gradients that TRL and the Trainer request without need."""
+        if args.gradient_checkpointing:  # transformers keeps activation_checkpointing, the newer name, equal to it
             without_input_gradients(self.trainer.model, args.gradient_checkpointing_kwargs)
         self.trainer.restore()
 

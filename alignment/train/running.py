@@ -1,4 +1,4 @@
-"""Training as every stage does it: what cannot work is refused, progress shown, and only whole checkpoints left."""
+"""Runs a trainer: refuses impossible strategies, shows progress, and keeps only complete checkpoints."""
 
 from typing import Any
 
@@ -12,9 +12,9 @@ from alignment.train.sharding import require_possible, require_what_was_asked
 
 
 def run_training(trainer: Any, run: RunDirectory) -> Any:
-    """Train from the run's last whole checkpoint; the Trainer's own printing of every log is left out.
+    """Train from the run's last complete checkpoint, without the Trainer's own printing of logs.
 
-    Raises: TrainingError where the strategy that really runs is not the one asked for, or cannot work with the recipe.
+    Raises: TrainingError if another strategy runs than the launcher requests, or it cannot work with the recipe.
     """
     require_what_was_asked(trainer.accelerator)
     require_possible(run.recipe, trainer.model, trainer.accelerator)

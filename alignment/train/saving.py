@@ -1,4 +1,4 @@
-"""What a stage was given and what it leaves: lineage checked, weights whole or absent."""
+"""The lineage of the model that a stage starts from, and the files of the model that it trains."""
 
 import os
 import shutil
@@ -18,13 +18,13 @@ from alignment.run.files import flush_to_disk, naming_the_disk, write_json
 from alignment.run.lineage import fingerprint, require_same
 from alignment.train.sharding import full_tensors
 
-LEFT_BEHIND = frozenset({"training_args.bin", "README.md"})  # a pickle, and PEFT's empty card in place of ours
+LEFT_BEHIND = frozenset({"training_args.bin", "README.md"})  # a pickle, and PEFT's empty model card
 
 
 def lineage_of(keys: ModelKeys, tokenizer: Any, template: Template) -> dict[str, Any]:
-    """Return what the manifest keeps of the model that a stage starts from.
+    """Return the manifest's record of the model that a stage starts from.
 
-    Raises: LineageError where an adapter's own manifest says that it belongs to another base, tokenizer or template.
+    Raises: LineageError if an adapter's manifest names another base, tokenizer or template.
     """
     source = resolve_model(keys.model_name_or_path, revision=keys.model_revision)
     lineage = fingerprint(source.base, tokenizer, template_hash=template.hash, stop_token_ids=template.stop_token_ids)
@@ -36,21 +36,21 @@ def lineage_of(keys: ModelKeys, tokenizer: Any, template: Template) -> dict[str,
 
 
 def generation_of(keys: ModelKeys, template: Template) -> dict[str, Any]:
-    """Return the generation config of what a stage trains: its base's, with the template's stop tokens."""
+    """Return the generation config of the trained model: its base's, with the template's stop tokens."""
     source = resolve_model(keys.model_name_or_path, revision=keys.model_revision)
     found = read_generation(source.adapter, source.base, revision=keys.model_revision)
     return stopping_at(template.stop_token_ids, found)
 
 
 def save_trained(trainer: Any, path: Path, generation: dict[str, Any] | None = None) -> None:
-    """Write a trainer's model and tokenizer into a run directory, weights last, each file whole or absent.
+    """Write a trainer's model and tokenizer into a run directory; files are moved there once complete, weights last.
 
-    Adapters other than `default`, the reference copy that DPO trains against, are not part of the result. `generation`
-    goes to generation_config.json, by which plain `generate` stops where training taught it to.
+    Adapters other than `default`, such as DPO's copy for the reference, are left out. `generation` is written to
+    generation_config.json, so that plain `generate` uses the template's stop tokens.
     """
     beside = path / ".saving"
     if trainer.is_world_process_zero():
-        shutil.rmtree(beside, ignore_errors=True)  # of a start that was killed here
+        shutil.rmtree(beside, ignore_errors=True)  # from a start that was killed here
     trainer.accelerator.wait_for_everyone()
     try:
         with naming_the_disk(path):
@@ -61,7 +61,7 @@ def save_trained(trainer: Any, path: Path, generation: dict[str, Any] | None = N
                     write_generation(beside, generation)
                 files = [file for file in beside.iterdir() if file.is_file() and file.name not in LEFT_BEHIND]
                 mark = mark_of(beside, [file.name for file in files])
-                (path / WHOLE).unlink(missing_ok=True)  # of a start that was killed in the lines below
+                (path / WHOLE).unlink(missing_ok=True)  # from a start that was killed in the lines below
                 for file in sorted(files, key=lambda file: (file.suffix == ".safetensors", file.name)):
                     flush_to_disk(file)
                     os.replace(file, path / file.name)
@@ -72,7 +72,7 @@ def save_trained(trainer: Any, path: Path, generation: dict[str, Any] | None = N
 
 
 def _save_model(trainer: Any, path: str) -> None:
-    """Write the model whole; the Trainer's own method writes none where FSDP's checkpoints are in shards."""
+    """Write the model unsharded; the Trainer's own method writes none if FSDP's checkpoints are sharded."""
     if not trainer.is_fsdp_enabled or type(trainer).save_model is not Trainer.save_model:
         trainer.save_model(path)
         return
