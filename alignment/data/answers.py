@@ -9,10 +9,28 @@ from alignment.errors import JsonError
 from alignment.strict_json import parse
 
 _CALL = re.compile(r"<tool_call>\n(.*)\n</tool_call>")
+_THOUGHT = re.compile(r"<think>\n(.+?)\n</think>\n\n(.+)", re.DOTALL)
+TAGGED = "tagged"  # a key of messages whose reasoning stood in <think> tags in a text
 
 
 def message_of_answer(text: str) -> Message:
-    """Return an answer as a message; calls as `message_of` writes them into the content become `tool_calls` again."""
+    """Return an answer as a message.
+
+    Reasoning and calls, as compared answers have them in their texts, become `reasoning` and `tool_calls` again: a
+    chat template writes these in forms of its own.
+    """
+    thought = _THOUGHT.fullmatch(text)
+    if thought is None or not thought[1].strip() or not thought[2].strip() or re.search("</?think>", thought[1]):
+        return _with_calls(text)
+    return {**_with_calls(thought[2].lstrip("\n")), "reasoning": thought[1], TAGGED: "yes"}
+
+
+def in_text(reasoning: str, content: str) -> str:
+    """Return the text of an answer whose message is `TAGGED`."""
+    return f"<think>\n{reasoning}\n</think>\n\n{content}"
+
+
+def _with_calls(text: str) -> Message:
     words, *calls = _CALL.split(text)
     if not calls or any(part.strip() for part in calls[1::2]):
         return {"role": "assistant", "content": text}
@@ -20,7 +38,7 @@ def message_of_answer(text: str) -> Message:
         functions = [parse(call) for call in calls[::2]]
         if all(isinstance(function, dict) and "name" in function for function in functions):
             calls = [{"type": "function", "function": call} for call in functions]
-            made = call_message(words.rstrip("\n"), calls_of({"tool_calls": calls}, "the answer"))
+            made = call_message(words.removesuffix("\n"), calls_of({"tool_calls": calls}, "the answer"))
             if made["content"] == text:
                 return made
     except (JsonError, BadRow):

@@ -9,6 +9,7 @@ from typing import Any
 
 from transformers.utils.chat_template_utils import render_jinja_template
 
+from alignment.data.answers import TAGGED, in_text
 from alignment.data.call_forms import as_text, takes_text
 from alignment.data.control import ControlTokens
 from alignment.data.conversations import REASONING, with_tools
@@ -93,6 +94,8 @@ class ChatWriter:
             written["content"] = without_stops(written["content"], self.stop_texts)
             if message["content"].strip() and not written["content"].strip() and calls is None:
                 raise DataError(EMPTY.format(message["content"]))
+        if written.pop(TAGGED, None) and reasoning and not self._reasoning:
+            written["content"], reasoning = in_text(reasoning, written["content"]), None
         if reasoning and self.thought:
             written["content"] = without_repeated(reasoning, written["content"], self.thought)
         if reasoning and self._reasoning:

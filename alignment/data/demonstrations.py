@@ -33,7 +33,7 @@ def demonstration_of_best(ranking: Ranking, best: int | None, source: str) -> De
         return None
     prompt, text = ranking.prompt, ranking.responses[best]
     answer = message_of_answer(text)
-    more = answer if isinstance(prompt, list) and "tool_calls" in answer else None
+    more = answer if isinstance(prompt, list) and answer.keys() - {"role", "content"} else None
     kept = of_answers(ranking.provenance, [best])
     sampled = Ranking(prompt, [text], [], kept, source) if kept else None
     return Demonstration(prompt, text, source=source, answer=more, sampled=sampled)
