@@ -11,6 +11,7 @@ from transformers import set_seed
 from trl import DPOConfig
 
 from alignment.config.schema import DPORecipe
+from alignment.data import require_data
 from alignment.data.template import Template
 from alignment.policy.base import load_causal_lm, load_tokenizer
 from alignment.policy.generation import stop_at
@@ -47,6 +48,7 @@ def main(argv: list[str] | None = None) -> None:
     """Run the stage."""
     recipe = load_recipe(DPORecipe, sys.argv[1:] if argv is None else argv)
     require_accepted([recipe])
+    require_data(recipe)
     run = RunDirectory.open(recipe)
     set_seed(recipe.seed)
 

@@ -6,6 +6,7 @@ from rich.console import Console
 
 from alignment.config import load_recipe
 from alignment.config.schema import EvaluateRecipe
+from alignment.data import require_data
 from alignment.evaluate.cached_judge import CachedJudge
 from alignment.evaluate.heldout import held_out_prompts, outside_text
 from alignment.evaluate.policies import measure
@@ -29,6 +30,7 @@ def main(argv: list[str] | None = None) -> None:
     """Sample, judge, measure, write results.json, answers.jsonl and examples.jsonl, and print the table."""
     recipe = load_recipe(EvaluateRecipe, sys.argv[1:] if argv is None else argv)
     judges = [build_judge(entry) for entry in recipe.judges]  # before anything is written: one may not be there
+    require_data(recipe)
     run = RunDirectory.open(recipe)
     if not run.main_process:
         return

@@ -11,7 +11,7 @@ import sys
 from alignment.calls.store_rows import unanswered
 from alignment.config import load_recipe
 from alignment.config.schema import LabelRecipe
-from alignment.data import ranking_to_json
+from alignment.data import load_rows, ranking_to_json
 from alignment.run.directory import RunDirectory
 from alignment.run.files import write_jsonl
 from alignment.run.script import script
@@ -38,6 +38,7 @@ def main(argv: list[str] | None = None) -> None:
     caller = caller_for(recipe)
     judge = build_judge(recipe.judge, caller)  # before anything is written: without a judge there is no run
     reviser = reviser_for(recipe, caller)
+    load_rows(recipe)  # unreadable data is refused before anything is written
     run = RunDirectory.open(recipe, expendable=unanswered)
     who = {"judge": judge.name, "prompt_hash": judge.prompt_hash}
     run.record(judge=who)

@@ -12,6 +12,7 @@ from transformers import TrainingArguments, set_seed
 
 from alignment.calls.store_rows import unanswered
 from alignment.config.schema import PPORecipe
+from alignment.data import require_data
 from alignment.data.prompts import prompts_to_answer
 from alignment.data.template import Template
 from alignment.policy.base import load_tokenizer
@@ -60,6 +61,7 @@ def main(argv: list[str] | None = None) -> None:
     recipe = load_recipe(PPORecipe, sys.argv[1:] if argv is None else argv)
     require_accepted([recipe])
     require_engine(recipe)
+    require_data(recipe)
     run = RunDirectory.open(recipe, expendable=unanswered)
     set_seed(recipe.seed)
 

@@ -10,6 +10,7 @@ from alignment.config import load_recipe  # isort: skip, it turns off the teleme
 from transformers import TrainingArguments, set_seed
 
 from alignment.config.schema import RewardRecipe
+from alignment.data import require_data
 from alignment.data.template import Template
 from alignment.policy.base import load_tokenizer
 from alignment.policy.inference import context_limit
@@ -81,6 +82,7 @@ def main(argv: list[str] | None = None) -> None:
     """Run the stage: one reward model, or `num_members` of them on the same data."""
     recipe = load_recipe(RewardRecipe, sys.argv[1:] if argv is None else argv)
     require_accepted([recipe])
+    require_data(recipe)
     run = RunDirectory.open(recipe)
     if recipe.num_members == 1:
         train(recipe, run, data_seed=recipe.seed)

@@ -12,6 +12,7 @@ from transformers import set_seed
 from trl import SFTConfig
 
 from alignment.config.schema import SFTRecipe
+from alignment.data import require_data
 from alignment.data.template import Template
 from alignment.policy.added_tokens import with_added_tokens
 from alignment.policy.base import load_causal_lm, load_tokenizer
@@ -51,6 +52,7 @@ def main(argv: list[str] | None = None) -> None:
     """Run the stage."""
     recipe = load_recipe(SFTRecipe, sys.argv[1:] if argv is None else argv)
     require_accepted([recipe])
+    require_data(recipe)
     run = RunDirectory.open(recipe)
     set_seed(recipe.seed)
 

@@ -118,7 +118,7 @@ def plan(
         sys.exit(3)
 
 
-@verb(rich_help_panel=WHOLE_PANEL)
+@verb(rich_help_panel=WHOLE_PANEL, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def doctor(
     recipes: Annotated[
         list[str] | None, typer.Argument(metavar="[RECIPE...]", help="Recipes of stages, and pipelines.")
@@ -131,7 +131,8 @@ def doctor(
 ) -> None:
     """Look at this machine and at what recipes need of it; each finding with its remedy.
 
-    Ends with 1 where something is at fault. Of larger data a sample of rows is looked at; no model is loaded.
+    Further `--key value` change keys of the recipe, where one is given. Ends with 1 where something is at fault. Of
+    larger data a sample of rows is looked at; no model is loaded.
     """
     from rich.console import Console
 
@@ -140,7 +141,9 @@ def doctor(
 
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
     machine = this_machine(gpus=gpus, memory=memory, strategy=strategy)
-    if not look(recipes or [], machine, json_out=json, console=console, sample=rows):
+    words = recipes or []
+    files = next((place for place, word in enumerate(words) if word.startswith("--")), len(words))
+    if not look(words[:files], machine, overrides=words[files:], json_out=json, console=console, sample=rows):
         sys.exit(1)
 
 

@@ -1,6 +1,14 @@
 """Data: formats, sources, chat templates and loss masks; importing it imports no torch."""
 
-from alignment.data.load import Loaded, load_answers, load_demonstrations, load_prompts, load_rankings, load_rows
+from alignment.data.load import (
+    Loaded,
+    load_answers,
+    load_demonstrations,
+    load_prompts,
+    load_rankings,
+    load_rows,
+    require_data,
+)
 from alignment.data.rankings import ranking_from_json, ranking_to_json
 from alignment.data.splits import load_split, split_by_prompt
 
@@ -14,5 +22,6 @@ __all__ = [
     "load_split",
     "ranking_from_json",
     "ranking_to_json",
+    "require_data",
     "split_by_prompt",
 ]

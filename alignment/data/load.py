@@ -17,7 +17,7 @@ from alignment.data.layouts import Parsed
 from alignment.data.rankings import best_response
 from alignment.data.readers import RawRow, RawSource
 from alignment.data.rows import Demonstration, Prompt, Ranking
-from alignment.data.sources import read_entry, refuse_rejected
+from alignment.data.sources import read_entry, refuse_rejected, require_there
 from alignment.errors import DataError, printable
 from alignment.meter import say_left_out, say_once
 
@@ -108,6 +108,15 @@ def load_rows(recipe: Any, *, on_bad_row: OnBadRow | None = None) -> Loaded[Any]
     return load_them(
         recipe.datasets, on_bad_row=on_bad_row or recipe.on_bad_row, seed=recipe.seed, max_samples=recipe.max_samples
     )
+
+
+def require_data(recipe: Any) -> None:
+    """Refuse a recipe whose data sets' paths do not exist, before a run's folder is made; reads no file.
+
+    Raises: DataError.
+    """
+    for key in ("datasets", "eval_datasets", "perplexity_datasets"):
+        require_there(getattr(recipe, key, None) or [])
 
 
 def _demonstration(parsed: Parsed, raw: RawRow, fmt: Format) -> Demonstration | None:

@@ -34,6 +34,20 @@ def read_entry(entry: "DatasetEntry") -> list[RawSource]:
     return sources if sources[0].from_hub else _sliced(sources, entry.split)
 
 
+def require_there(entries: "list[DatasetEntry]") -> None:
+    """Refuse entries whose path is neither a file or a folder here nor may be a Hub id; reads nothing.
+
+    Raises: DataError.
+    """
+    for entry in entries:
+        built = entry.path in BUILDERS and entry.data_files is not None
+        if not built and local(entry.path) is None and (reason := why_not_on_hub(entry.path)) is not None:
+            raise DataError(
+                f"{entry.path} does not exist. Give a file, a folder of data files, or a Hub id as owner/name; "
+                f"{reason}."
+            )
+
+
 def refuse_rejected(entries: "list[DatasetEntry]") -> None:
     """Refuse the labels of a run whose judge missed its gate: they may be looked at, and train nothing.
 
@@ -59,12 +73,7 @@ def _sources(entry: "DatasetEntry") -> list[RawSource]:
     if entry.path in BUILDERS and entry.data_files is not None and local(entry.path) is None:
         return _read_files(_matching(Path(entry.data_dir or "."), entry.data_files, entry.path), split)
     if local(entry.path) is None:
-        reason = why_not_on_hub(entry.path)
-        if reason is not None:
-            raise DataError(
-                f"{entry.path} does not exist. Give a file, a folder of data files, or a Hub id as owner/name; "
-                f"{reason}."
-            )
+        require_there([entry])
         return [read_hub(entry)]
     if not path.is_dir():
         _refuse_keys_of_folders(entry, "file")

@@ -12,6 +12,7 @@ from alignment.config.documents import read_document
 from alignment.config.loading import check_recipe
 from alignment.config.pipelines import is_pipeline, load_pipeline
 from alignment.config.schema import Recipe
+from alignment.config.secrets import refuse_keys_in_words
 from alignment.doctor.environment import environment
 from alignment.doctor.findings import Finding
 from alignment.doctor.recipe import examine
@@ -30,16 +31,29 @@ MARKS = {
 
 
 def doctor(
-    paths: list[str], machine: Machine, *, json_out: Path | None, console: Console, sample: int = SAMPLE
+    paths: list[str],
+    machine: Machine,
+    *,
+    overrides: list[str] | None = None,
+    json_out: Path | None,
+    console: Console,
+    sample: int = SAMPLE,
 ) -> bool:
     """Look at the machine and at each file, print and write what was found; of data, at `sample` rows.
 
+    Args:
+        overrides: `--key value` that change the recipe, where `paths` is one.
     Returns: whether there is no fault.
+    Raises: RecipeError where keys are given beside a pipeline, several recipes or none.
     """
+    overrides = overrides or []
+    refuse_keys_in_words(overrides)
+    if overrides and (len(paths) != 1 or is_pipeline(read_document(paths[0]))):
+        raise RecipeError([f"{overrides[0]}: keys change one recipe; give one recipe of a stage beside them"])
     found: dict[str, list[Finding]] = {}
     found["machine"] = _told("machine", list(environment()), console)
     for path in paths:
-        for name, recipe, has, before, made in _stages(path, machine):
+        for name, recipe, has, before, made in _stages(path, overrides, machine):
             findings = (
                 [recipe] if isinstance(recipe, Finding) else list(examine(recipe, has, before, made, sample=sample))
             )
@@ -52,7 +66,7 @@ def doctor(
 
 
 def _stages(
-    path: str, machine: Machine
+    path: str, overrides: list[str], machine: Machine
 ) -> Iterator[tuple[str, Recipe | Finding, Machine, dict[str, Recipe], list[str]]]:
     """A file's recipes by name, each with the devices that it has and recipes and outputs of the stages before.
 
@@ -60,7 +74,7 @@ def _stages(
     """
     try:
         if not is_pipeline(read_document(path)):
-            recipe = check_recipe(path)
+            recipe = check_recipe(path, overrides)
             require_accepted([recipe])
             yield path, recipe, machine, {}, []
             return

@@ -132,6 +132,9 @@ def _read_run(folder: Path, stage: dict[str, Any]) -> Run:
         examples=_jsonl(folder / "examples.jsonl", problems),
         problems=problems,
     )
+    written = manifest.get("metrics_lines")
+    if isinstance(written, int) and len(run.metrics) < written:
+        problems.append(f"metrics.jsonl has {len(run.metrics)} of the {written} lines that the run wrote")
     run.seconds = _seconds(stage, manifest)
     run.status = str(stage.get("status") or manifest.get("status") or "unknown")
     if run.makes == "results" and not run.results and run.status == "finished":

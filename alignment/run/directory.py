@@ -24,6 +24,7 @@ import yaml
 from alignment.config.launched import BATCH_KEYS, Launch, is_sharded
 from alignment.config.schema import Mark, Recipe, keys_marked
 from alignment.errors import AlignmentError
+from alignment.json_lines import split
 from alignment.manifest import MANIFEST, how_anew, read_manifest
 from alignment.meter import say
 from alignment.run import signals, tracking
@@ -139,7 +140,10 @@ class RunDirectory:
 
     def finish(self, **results: Any) -> None:
         """Write the results, the model card, and the mark that the stage is done."""
-        self.record(results=results, finished=_now())
+        more: dict[str, Any] = {}
+        if self.main_process and self.metrics_path.exists():
+            more["metrics_lines"] = sum(1 for _ in split(self.metrics_path.read_bytes()))
+        self.record(results=results, finished=_now(), **more)
         if self.main_process:
             write_atomic(self.path / "README.md", model_card(self.recipe, read_manifest(self.path)))
         signals.defer()  # what is finished is not to be queued again

@@ -16,6 +16,7 @@ from alignment.doctor import environment as here
 from alignment.doctor.command import doctor
 from alignment.doctor.findings import Finding
 from alignment.doctor.recipe import examine
+from alignment.errors import RecipeError
 from alignment.planner.machine import Machine
 
 ROOT = Path(__file__).parents[2]
@@ -179,3 +180,14 @@ def test_a_file_that_is_missing_is_not_looked_for_at_the_hub(recipe: Callable[..
     found = look(recipe(datasets=[{"path": "in/no.jsonl"}]))
     assert "Hub" not in found
     assert "in/no.jsonl does not exist" in found["data"].found
+
+
+def test_keys_change_one_recipe(recipe: Callable[..., str], tmp_path: Path) -> None:
+    file, console = recipe(), Console(quiet=True)
+    assert doctor([file], CPU, json_out=None, console=console)
+    found = tmp_path / "found.json"
+    assert not doctor([file], CPU, overrides=["--max_length", "4"], json_out=found, console=console)
+    assert "fault" in [finding["level"] for finding in json.loads(found.read_text())[file]]
+    for paths in ([], [file, file], [str(ROOT / "recipes/tiny/pipeline.yaml")]):
+        with pytest.raises(RecipeError, match="--seed: keys change one recipe; give one recipe of a stage"):
+            doctor(paths, CPU, overrides=["--seed", "1"], json_out=None, console=console)

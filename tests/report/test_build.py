@@ -1,6 +1,7 @@
 import json
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 
@@ -203,7 +204,19 @@ def test_a_missing_file_is_told_or_left_out(own, tmp_path, gone):
 @pytest.mark.parametrize("content", ["{", "[]", "3", '"words"', "null", '{"stages": 3, "win_rate": [1], "results": 2}'])
 def test_a_damaged_file_is_told_and_does_not_stop_the_page(own, tmp_path, file, content):
     (own / file).write_text(content + "\n")
-    page_of(own, out=tmp_path / "page.html")
+    page = page_of(own, out=tmp_path / "page.html")
+    if not content.startswith('{"'):  # an object that is another file's
+        assert re.search(rf"{Path(file).name}( is damaged|: 1 damaged lines| is missing)", page.text)
+
+
+def test_lines_of_metrics_that_are_gone_are_told(own, tmp_path):
+    manifest = json.loads((own / "ppo/manifest.json").read_text())
+    lines = (own / "ppo/metrics.jsonl").read_text().splitlines(keepends=True)
+    (own / "ppo/manifest.json").write_text(json.dumps({**manifest, "metrics_lines": len(lines)}))
+    assert "lines that the run wrote" not in page_of(own, out=tmp_path / "page.html").text
+    (own / "ppo/metrics.jsonl").write_text("".join(lines[:-2]))
+    told = f"metrics.jsonl has {len(lines) - 2} of the {len(lines)} lines that the run wrote"
+    assert told in page_of(own, out=tmp_path / "page.html").text
 
 
 def test_a_results_file_with_holes_is_shown_as_far_as_it_goes(own, tmp_path):
