@@ -80,12 +80,12 @@ def verb(name: str | None = None, **options: Any) -> Callable[[Callable[..., Non
         @app.command(name, **options)
         @functools.wraps(work)
         def start(*given: Any, **named: Any) -> None:
-            from alignment.cli.words import expanded_words, require_words
+            from alignment.cli.arguments import expanded_arguments, require_arguments
             from alignment.run.script import script
 
             def checked() -> None:
-                words = expanded_words(named)
-                require_words(words)
+                words = expanded_arguments(named)
+                require_arguments(words)
                 work(*given, **words)
 
             script(checked)

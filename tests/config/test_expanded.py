@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from alignment.cli.words import expanded_words
+from alignment.cli.arguments import expanded_arguments
 from alignment.config.expanded import PATHS, expanded
 from alignment.config.loading import check_recipe
 from alignment.config.pipelines import load_pipeline
@@ -99,7 +99,7 @@ def test_a_pipeline(tmp_path, home):
 
 def test_the_words_of_a_verb(home):
     given = {"out": Path("~/page.html"), "runs": [Path("$RUNS/a")], "model": "~/m", "host": "127.0.0.1", "rows": 3}
-    assert expanded_words({**given, "annotator": ["$NOT_SET and me"]}) == {
+    assert expanded_arguments({**given, "annotator": ["$NOT_SET and me"]}) == {
         "out": home / "page.html",
         "runs": [Path("/big/runs/a")],
         "model": f"{home}/m",
@@ -108,7 +108,7 @@ def test_the_words_of_a_verb(home):
         "annotator": ["$NOT_SET and me"],
     }
     with pytest.raises(RecipeError, match=r"out .*NOT_SET is not set"):
-        expanded_words({"out": Path("$NOT_SET/x")})
+        expanded_arguments({"out": Path("$NOT_SET/x")})
 
 
 def test_every_key_that_names_a_path_is_known():

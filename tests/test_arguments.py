@@ -1,11 +1,11 @@
-"""The words of a command line: what no verb can mean is refused at the door."""
+"""Impossible arguments of a command are refused before it runs."""
 
 import os
 from pathlib import Path
 
 import pytest
 
-from alignment.cli.words import require_words
+from alignment.cli.arguments import require_arguments
 from alignment.errors import RecipeError
 from alignment.planner.machine import MOST_GPUS, machine, parse_bytes
 
@@ -24,7 +24,7 @@ from alignment.planner.machine import MOST_GPUS, machine, parse_bytes
 def test_what_is_no_word_is_refused_in_one_line(word, said):
     for given in (word, ["good", word]):
         with pytest.raises(RecipeError) as told:
-            require_words({"output": given})
+            require_arguments({"output": given})
         assert said in str(told.value)
         assert str(told.value).startswith("output ")
         assert str(told.value).isprintable()
@@ -34,25 +34,27 @@ def test_what_is_no_word_is_refused_in_one_line(word, said):
 @pytest.mark.parametrize("word", ["", " "])
 def test_an_empty_word_among_several_is_refused(word):
     with pytest.raises(RecipeError, match=r"files '.?': it is empty"):
-        require_words({"files": ["good", word]})
+        require_arguments({"files": ["good", word]})
 
 
 def test_a_link_to_itself_is_refused(tmp_path):
     (tmp_path / "loop").symlink_to("loop")
     with pytest.raises(RecipeError, match="a link that leads back to itself"):
-        require_words({"run": tmp_path / "loop"})
+        require_arguments({"run": tmp_path / "loop"})
 
 
 def test_what_may_be_a_key_is_not_shown():
     with pytest.raises(RecipeError) as told:
-        require_words({"api_key_env": "sk-secret\n"})
+        require_arguments({"api_key_env": "sk-secret\n"})
     assert "secret" not in str(told.value)
 
 
 def test_paths_names_and_numbers_pass(tmp_path):
     strange = tmp_path / "文件 with blanks, \u3000 and 'quotes'"
-    require_words({"run": strange, "model": "org/model", "files": ["a", "b"], "seed": 3, "output": None, "chat": False})
-    require_words({"run": Path(os.devnull), "missing": tmp_path / "nope"})
+    require_arguments(
+        {"run": strange, "model": "org/model", "files": ["a", "b"], "seed": 3, "output": None, "chat": False}
+    )
+    require_arguments({"run": Path(os.devnull), "missing": tmp_path / "nope"})
 
 
 @pytest.mark.parametrize(
@@ -85,16 +87,16 @@ def test_an_output_that_replaces_what_is_read_is_refused(tmp_path):
     for output in (rows, tmp_path / "link.jsonl", run / ".." / "rows.jsonl"):
         for name in ("json", "json_out", "out", "output", "suggestions", "calibrated"):
             with pytest.raises(RecipeError, match=r"it is also read, and would be replaced; name another file"):
-                require_words({"files": [str(rows)], name: output})
+                require_arguments({"files": [str(rows)], name: output})
     for output in files[1:]:
         with pytest.raises(RecipeError, match=r"it is a file of .*, which is read, and would be replaced"):
-            require_words({"labels": [run], "json": output})
+            require_arguments({"labels": [run], "json": output})
     with pytest.raises(RecipeError, match="json names the same file; name another"):
-        require_words({"labels": [rows], "json": tmp_path / "new", "out": run / ".." / "new"})
+        require_arguments({"labels": [rows], "json": tmp_path / "new", "out": run / ".." / "new"})
 
 
 def test_an_output_that_replaces_an_earlier_one_is_not_refused(tmp_path):
     for name in ("audit.html", "numbers.json", "people.jsonl"):
         (tmp_path / name).write_text("{}")
-        require_words({"labels": [tmp_path], "output": tmp_path / name})
-    require_words({"labels": [tmp_path], "output": tmp_path / "manifest.json"})  # there is none to replace
+        require_arguments({"labels": [tmp_path], "output": tmp_path / name})
+    require_arguments({"labels": [tmp_path], "output": tmp_path / "manifest.json"})  # there is none to replace

@@ -51,7 +51,7 @@ def preview(
     Further `--key value` change keys of the recipe. Ends with 2 where training would refuse, with its message. No
     weights are loaded.
     """
-    from alignment.cli.words import require_words
+    from alignment.cli.arguments import require_arguments
     from alignment.preview.command import preview as read
     from alignment.preview.page import write_page
     from alignment.preview.terminal import console, show
@@ -59,7 +59,7 @@ def preview(
     from reward.preview import STAGES
 
     found = read(recipe, context.args, rows, STAGES)
-    require_words({"json": json, "html": html, "inputs": found.inputs()})
+    require_arguments({"json": json, "html": html, "inputs": found.inputs()})
     if json is not None:
         write_json(json, found.to_json())
     if html is not None:

@@ -1,4 +1,4 @@
-"""The words of a command line, checked once for every verb."""
+"""Checks the arguments of a command, in one place for all commands."""
 
 import errno
 import os
@@ -22,15 +22,15 @@ OUTPUTS = (
     "output",
     "suggestions",
     "calibrated",
-)  # parameters of verbs that name files
+)  # parameters that name files to write
 RUN_NAMES = ("manifest", "recipe", "pipeline", "config", "tokenizer", "whole", "metrics", "samples", "labels", "README")
 RUN_SUFFIXES = (".safetensors", ".sqlite", ".pt", ".bin", ".arrow", ".jinja")
 
 
-def expanded_words(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Expand `~` and `$VARIABLE` in paths, as the shell does where it sees them: not in `--out=~/x`, nor from Python.
+def expanded_arguments(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Expand `~` and `$VARIABLE` in paths, which the shell does not do in `--out=~/x`.
 
-    Raises: RecipeError where a variable is not set, or there is no such user.
+    Raises: RecipeError if a variable is not set, or a user does not exist.
     """
     faults: list[str] = []
 
@@ -54,10 +54,10 @@ def _may_be_path(word: str) -> bool:
     return "://" not in word and not any(map(str.isspace, word)) and (word.startswith(("~", "$")) or "/" in word)
 
 
-def require_words(given: Mapping[str, Any]) -> None:
-    """Check the paths, names and addresses that a verb was given.
+def require_arguments(given: Mapping[str, Any]) -> None:
+    """Check the paths, names and addresses among the arguments.
 
-    Raises: RecipeError where one is no text of one line, or is longer than a path may be.
+    Raises: RecipeError if one is not a line of text, or is longer than a path can be.
     """
     faults = []
     for name, value in given.items():
@@ -74,7 +74,7 @@ def require_words(given: Mapping[str, Any]) -> None:
 
 
 def _overwritten(given: Mapping[str, Any]) -> Iterator[str]:
-    """Faults of outputs that would replace what the command reads, or another output."""
+    """Yield the faults of outputs that would replace an input or another output."""
     inputs = [Path(word) for name, value in given.items() if name not in OUTPUTS for word in _texts(value)]
     outputs = {name: Path(word) for name in OUTPUTS for word in _texts(given.get(name))}
     taken: dict[Path, str] = {}
