@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 JOBS ?= 2
 RUN_TESTS := HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
-.PHONY: help quickstart install install-dev test test-slow test-hostile test-distributed test-floor lint format types check benchmark gpu-pack gpu-page docs clean
+.PHONY: help quickstart install install-dev test test-slow test-hostile test-distributed test-floor lint format types check benchmark gpu-pack gpu-page recipe-page docs clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /	/' | expand -t 16
@@ -73,6 +73,9 @@ check: lint format types docs test ## all of what CI runs
 gpu-pack: $(VENV)/.installed ## what a GPU machine without a network needs, in .gpu-pack; then there: bash benchmarks/gpu/run.sh
 	$(PIP) setuptools wheel  # deepspeed is built here
 	$(BIN)/python -m benchmarks.gpu.pack
+
+recipe-page: $(VENV)/.installed ## docs/recipes.md of the schema in alignment/config/schema
+	$(BIN)/python -m alignment.config.reference >docs/recipes.md
 
 gpu-page: $(VENV)/.installed ## docs/gpu.md of benchmarks/gpu/results
 	$(BIN)/python -m benchmarks.gpu.page $(wildcard benchmarks/gpu/results/*.json) >docs/gpu.md

@@ -29,4 +29,8 @@ class DPORecipe(TrainingRecipe):
     )  # fmt: skip
     stage: Literal["dpo"]
     max_length: int | None = Field(default=1024, gt=0, le=10**8)
+    """Maximum number of tokens of prompt and answer; longer rows follow `on_bad_row`. `null`: the model's context
+    length.
+    """
     early_stopping_patience: int | None = Field(default=None, gt=0, le=10**6)
+    """Stop after this many evaluations without improvement. Needs `load_best_model_at_end`."""

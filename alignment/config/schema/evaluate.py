@@ -14,7 +14,9 @@ class Candidate(Part):
     """One policy under evaluation."""
 
     name: Name
+    """The policy's name in tables."""
     model_name_or_path: InputPath
+    """The policy: a folder, an adapter, a run directory or a Hub id."""
 
 
 class EvaluateRecipe(Recipe, ModelKeys, DataKeys, SamplingKeys):
@@ -31,17 +33,28 @@ class EvaluateRecipe(Recipe, ModelKeys, DataKeys, SamplingKeys):
     )
     stage: Literal["evaluate"]
     candidates: list[Candidate] = Field(min_length=1)
+    """The policies to compare with the baseline `model_name_or_path`."""
     baseline_name: Words = "sft"
+    """The baseline's name in tables."""
     judges: list[JudgeEntry] = Field(min_length=1)
+    """The judges that compare each candidate's answers with the baseline's."""
     reward_model_path: InputPath | None = None
-    perplexity_datasets: list[DatasetEntry] = Field(default_factory=list)  # text outside the domain
+    """A reward model that also scores the answers, or a list of them separated by commas."""
+    perplexity_datasets: list[DatasetEntry] = Field(default_factory=list)
+    """Text of other domains, to measure what the policies forgot."""
     perplexity_max_tokens: int = Field(default=20_000, gt=0, le=10**9)
-    num_generations: int = Field(
-        default=1, gt=0, le=1024
-    )  # answers per prompt and policy; from 2 the reward model is checked
-    max_concurrency: Free[int] = Field(default=8, gt=0, le=1024)  # judge calls in flight
-    max_failure_share: Free[float] = Field(default=0.5, ge=0, le=1)  # stop once this share of calls failed
+    """Number of tokens of each of these data sets to read."""
+    num_generations: int = Field(default=1, gt=0, le=1024)
+    """Answers for each prompt and policy. From 2 on, the reward model is compared with the judges."""
+    max_concurrency: Free[int] = Field(default=8, gt=0, le=1024)
+    """Maximum number of judge calls at the same time."""
+    max_failure_share: Free[float] = Field(default=0.5, ge=0, le=1)
+    """Stop with an error when more than this share of the calls failed."""
     confidence_level: float = Field(default=0.95, gt=0, lt=1)
+    """Level of all confidence intervals."""
     bootstrap_samples: int = Field(default=2_000, gt=0, le=10**5)
+    """Number of bootstrap samples of prompts for the intervals."""
     per_device_eval_batch_size: int = Field(default=64, gt=0, le=10**6)
-    num_examples: int = Field(default=8, ge=0, le=10**6)  # prompts whose answers the report shows side by side
+    """Number of answers sampled, or scored, together."""
+    num_examples: int = Field(default=8, ge=0, le=10**6)
+    """Number of prompts whose answers the report shows side by side."""

@@ -20,9 +20,12 @@ RETRIES = 5
 class PricesEntry(Part):
     """What a judge's tokens cost."""
 
-    prompt: float = Field(ge=0, le=10**9)  # per million tokens
-    completion: float = Field(ge=0, le=10**9)  # per million tokens
+    prompt: float = Field(ge=0, le=10**9)
+    """Price of a million prompt tokens."""
+    completion: float = Field(ge=0, le=10**9)
+    """Price of a million reply tokens."""
     currency: Name = "USD"
+    """Currency of the prices."""
 
 
 class AnyJudge(Entry):
@@ -33,8 +36,10 @@ class AnyJudge(Entry):
     IN_PROCESS: ClassVar[bool] = True  # answers without a request to a server
 
     kind: str
-    name: Words | None = None  # how tables call it; default: the function, model or path
-    weight: float = Field(default=1.0, gt=0, le=10**9)  # in a jury
+    name: Words | None = None
+    """The judge's name in tables. `null`: the function, model or path."""
+    weight: float = Field(default=1.0, gt=0, le=10**9)
+    """Weight of the judge in a jury."""
 
     @classmethod
     def label_of(cls, values: dict[str, Any]) -> str:
@@ -83,7 +88,9 @@ class RulesEntry(AnyJudge):
     PREVIEW: ClassVar[str] = "the function {} compares the answers"
 
     kind: Literal["rules"]
+    """A Python function."""
     function: Words
+    """The function, as `module:function`."""
 
 
 class ReplayEntry(AnyJudge):
@@ -93,7 +100,9 @@ class ReplayEntry(AnyJudge):
     PREVIEW: ClassVar[str] = "recorded verdicts of {} are read"
 
     kind: Literal["replay"]
-    path: InputPath  # a labels.jsonl, or a result.json of LLMBar's evaluators
+    """Recorded verdicts."""
+    path: InputPath
+    """Recorded verdicts: a `labels.jsonl`, or a `result.json` of LLMBar's evaluators."""
 
 
 class RewardModelEntry(AnyJudge):
@@ -103,10 +112,15 @@ class RewardModelEntry(AnyJudge):
     PREVIEW: ClassVar[str] = "the reward model {} scores prompt and answer"
 
     kind: Literal["reward_model"]
+    """A reward model."""
     asks: Mode = "pairwise"
+    """`pairwise`: which of two answers is better; `listwise`: the order of several; `pointwise`: a rating of one."""
     model_name_or_path: InputPath
-    trust_remote_code: bool = False  # run Python code that the model's folder brings
-    per_device_eval_batch_size: int = Field(default=16, gt=0, le=10**6)  # questions answered together
+    """The model's folder or Hub id."""
+    trust_remote_code: bool = False
+    """Run Python code that the model's folder contains."""
+    per_device_eval_batch_size: int = Field(default=16, gt=0, le=10**6)
+    """Number of questions answered together."""
 
 
 class JuryEntry(AnyJudge):
@@ -115,11 +129,17 @@ class JuryEntry(AnyJudge):
     NEEDS: ClassVar[tuple[str, str]] = ("members", "a list of two or more judges")
 
     kind: Literal["jury"]
+    """Several judges."""
     asks: Mode = "pairwise"
+    """`pairwise`: which of two answers is better; `listwise`: the order of several; `pointwise`: a rating of one."""
     members: list["JudgeEntry"] = Field(min_length=1)
-    on_member_failure: Literal["fail", "leave_out"] = "fail"  # what one failed verdict means
-    samples: int = Field(default=1, gt=0, le=1000)  # times that every question is asked; probabilities are averaged
-    clamp: list[float] | None = Field(default=None, min_length=2, max_length=2)  # [0.4, 0.6]: as Constitutional AI
+    """The judges."""
+    on_member_failure: Literal["fail", "leave_out"] = "fail"
+    """Whether a member's failed verdict fails the question or is left out."""
+    samples: int = Field(default=1, gt=0, le=1000)
+    """Number of times that every question is asked; probabilities are averaged."""
+    clamp: list[float] | None = Field(default=None, min_length=2, max_length=2)
+    """Limit probabilities to this range, such as `[0.4, 0.6]` (https://arxiv.org/abs/2212.08073)."""
 
     def each(self) -> Sequence[AnyJudge]:
         """Return the members."""
@@ -130,19 +150,33 @@ class ChatEntry(AnyJudge):
     """Keys of every chat model."""
 
     asks: Mode = "pairwise"
-    prompt: Annotated[str, Mark.TEXT_OR_INPUT] | None = None  # a prompt file; None: the package's own
-    reasoning: bool = False  # the judge thinks aloud before it gives its verdict
-    constitution: InputPath | None = None  # a YAML file of principles; some are drawn for every question
-    num_principles: int = Field(default=1, gt=0, le=1000)  # constitution: drawn for a question
-    rubric: InputPath | None = None  # pointwise: a YAML file of criteria, each of which is asked about
-    repair: bool = True  # ask once more about a reply that cannot be read
+    """`pairwise`: which of two answers is better; `listwise`: the order of several; `pointwise`: a rating of one."""
+    prompt: Annotated[str, Mark.TEXT_OR_INPUT] | None = None
+    """A prompt file. `null`: the package's own."""
+    reasoning: bool = False
+    """Let the judge reason before its verdict."""
+    constitution: InputPath | None = None
+    """A YAML file of principles; some are drawn for every question."""
+    num_principles: int = Field(default=1, gt=0, le=1000)
+    """Number of principles drawn for a question."""
+    rubric: InputPath | None = None
+    """With `asks: pointwise`: a YAML file of criteria, each of which is one question."""
+    repair: bool = True
+    """Ask once more about a reply that cannot be parsed."""
     temperature: float = Field(default=0.0, ge=0, le=100)
-    seed: int = Field(default=0, ge=0, lt=2**31)  # of samples and of drawn principles; each repeat adds one
-    samples: int = Field(default=1, gt=0, le=1000)  # times that every question is asked; probabilities are averaged
-    max_tokens: int | None = Field(default=None, gt=0, le=10**7)  # of a reply; None: enough for the way of asking
-    logprobs: bool = True  # read probabilities from the verdict token's log-probabilities
-    min_mass: float = Field(default=0.0, ge=0, lt=1)  # verdicts whose offered labels hold less probability are errors
-    clamp: list[float] | None = Field(default=None, min_length=2, max_length=2)  # [0.4, 0.6]: as Constitutional AI
+    """Temperature of replies."""
+    seed: int = Field(default=0, ge=0, lt=2**31)
+    """Seed of samples and of drawn principles; each repeat adds 1."""
+    samples: int = Field(default=1, gt=0, le=1000)
+    """Number of times that every question is asked; probabilities are averaged."""
+    max_tokens: int | None = Field(default=None, gt=0, le=10**7)
+    """Maximum number of tokens of a reply. `null`: enough for the mode."""
+    logprobs: bool = True
+    """Read probabilities from the log-probabilities of the verdict's token."""
+    min_mass: float = Field(default=0.0, ge=0, lt=1)
+    """Minimum probability of the offered labels together. A verdict with less is an error."""
+    clamp: list[float] | None = Field(default=None, min_length=2, max_length=2)
+    """Limit probabilities to this range, such as `[0.4, 0.6]` (https://arxiv.org/abs/2212.08073)."""
 
     @property
     def json_replies(self) -> bool:
@@ -165,13 +199,20 @@ class RemoteEntry(ChatEntry):
     HOTTEST: ClassVar[float | None] = None  # the highest temperature that the API takes
     KEY_VARIABLE: ClassVar[str]  # the environment variable that holds the key, unless api_key_env names another
 
-    model: Words  # the model's name at the endpoint
-    base_url: Words | None = None  # default: the vendor's
-    api_key_env: Words | None = None  # the environment variable that holds the key
-    extra_body: dict[str, Any] = Field(default_factory=dict)  # more keys of every request
+    model: Words
+    """The model's name at the endpoint."""
+    base_url: Words | None = None
+    """The endpoint's address. `null`: that of OpenAI or Anthropic."""
+    api_key_env: Words | None = None
+    """Environment variable that holds the API key. `null`: `OPENAI_API_KEY` or `ANTHROPIC_API_KEY`."""
+    extra_body: dict[str, Any] = Field(default_factory=dict)
+    """Further keys of every request."""
     timeout_seconds: float = Field(default=60.0, gt=0, le=DAY)
-    max_retries: int = Field(default=RETRIES, ge=0, le=100)  # of a call that failed in a way that may pass
-    prices: PricesEntry | InputPath | None = None  # of a million tokens, or a YAML table by model name
+    """Time limit of one request."""
+    max_retries: int = Field(default=RETRIES, ge=0, le=100)
+    """Number of retries of a call that failed temporarily."""
+    prices: PricesEntry | InputPath | None = None
+    """Prices of a million tokens, or a YAML table of prices by model name."""
 
     @property
     def key_variable(self) -> str:
@@ -186,8 +227,11 @@ class OpenAIEntry(RemoteEntry):
     KEY_VARIABLE: ClassVar[str] = "OPENAI_API_KEY"
 
     kind: Literal["openai"]
-    endpoint: Literal["chat", "systemone"] = "chat"  # systemone is `transformers serve`'s typed choice
-    response_format: Literal["text", "json_schema"] = "text"  # json_schema: where the endpoint holds replies to one
+    """An OpenAI-compatible endpoint."""
+    endpoint: Literal["chat", "systemone"] = "chat"
+    """`chat`, or `systemone` for the typed choice of `transformers serve`."""
+    response_format: Literal["text", "json_schema"] = "text"
+    """`json_schema`: constrain replies to a schema, where the endpoint supports it."""
 
 
 class AnthropicEntry(RemoteEntry):
@@ -202,6 +246,7 @@ class AnthropicEntry(RemoteEntry):
     )
 
     kind: Literal["anthropic"]
+    """Anthropic's Messages API."""
 
 
 class LocalEntry(ChatEntry):
@@ -210,12 +255,19 @@ class LocalEntry(ChatEntry):
     NEEDS: ClassVar[tuple[str, str]] = ("model_name_or_path", "a causal language model's folder or Hub id")
 
     kind: Literal["local"]
+    """A language model in this process."""
     model_name_or_path: InputPath
+    """The model's folder or Hub id."""
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
+    """Data type of the weights."""
     load_in_4bit: bool = False
-    chat_template: Annotated[str, Mark.TEXT_OR_INPUT] | None = None  # in place of the tokenizer's own
-    trust_remote_code: bool = False  # run Python code that the model's folder brings
-    per_device_eval_batch_size: int = Field(default=16, gt=0, le=10**6)  # questions answered together
+    """Hold the weights in 4 bits."""
+    chat_template: Annotated[str, Mark.TEXT_OR_INPUT] | None = None
+    """A chat template. `null`: the tokenizer's own."""
+    trust_remote_code: bool = False
+    """Run Python code that the model's folder contains."""
+    per_device_eval_batch_size: int = Field(default=16, gt=0, le=10**6)
+    """Number of questions answered together."""
 
     @property
     def full_batch(self) -> int:

@@ -18,42 +18,72 @@ Fraction = Field(default=None, gt=0, lt=1)
 class DatasetEntry(Part):
     """One data set of a mixture; the keys are those of TRL's `DatasetConfig`, plus `format`."""
 
-    path: InputPath  # a file, a folder of files, or a Hub id
+    path: InputPath
+    """A file, a folder of files, a Hub id, or a builder of `datasets` (`json`, `csv`, `parquet`, `text`) with
+    `data_files`.
+    """
     name: Name | None = None
+    """The configuration of a data set on the Hub."""
     data_dir: Annotated[Text, Mark.PATH] | None = None
+    """The folder of the data within `path`; with a builder, the folder of `data_files`."""
     data_files: OtherPath | list[OtherPath] | None = None
+    """Names or glob patterns of the files to read. `null`: all data files."""
     split: Name = "train"
-    columns: list[Words] | dict[Words, Words] | None = None  # the columns to look at, or key of a layout → column
-    ignore_columns: list[Words] = Field(default_factory=list)  # keys of rows and messages to leave out
-    fraction: float | None = Field(default=None, gt=0, le=10**9)  # share of the mixture, normalised to sum to one
-    format: Words | None = None  # None: found over the whole file
+    """The split to read, or a slice of it such as `train[:1000]`."""
+    columns: list[Words] | dict[Words, Words] | None = None
+    """The columns to read, or a mapping from a layout's key to the column that holds it."""
+    ignore_columns: list[Words] = Field(default_factory=list)
+    """Keys of rows and messages to leave out. A key that is neither read nor ignored is an error."""
+    fraction: float | None = Field(default=None, gt=0, le=10**9)
+    """Share of this data set in the mixture. Shares are normalized to a sum of 1; give all entries one, or none."""
+    format: Words | None = None
+    """The layout of the rows. `null`: detected over the whole file."""
 
 
 class ModelKeys(Part):
     """Which model, how it is held and which of its weights train; names as in TRL's `ModelConfig`."""
 
-    model_name_or_path: InputPath  # a model, an adapter or a run directory
+    model_name_or_path: InputPath
+    """The model: a folder, an adapter, a run directory or a Hub id."""
     model_revision: Name = "main"
+    """Branch, tag or commit of a model on the Hub."""
     trust_remote_code: bool = False
+    """Run Python code that the model's folder or repository contains."""
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
+    """Data type of the weights. `auto`: that of the checkpoint on a GPU, float32 on a CPU and for full fine-tuning."""
     attn_implementation: Name | None = None
-    chat_template: TextOrPath | None = None  # Jinja text, a file, chatml or plain; in place of the tokenizer's own
-    eos_token: Name | None = None  # the token that ends an answer, where it is not the tokenizer's own
+    """Attention implementation of transformers, such as `sdpa`, `eager` or `flash_attention_2`."""
+    chat_template: TextOrPath | None = None
+    """Jinja text, a file of it, or the name of a template of this package such as `chatml`. `null`: the tokenizer's
+    own.
+    """
+    eos_token: Name | None = None
+    """The token that ends an answer. `null`: the tokenizer's end-of-sequence token."""
     load_in_4bit: bool = False
+    """Hold the frozen weights in 4 bits with bitsandbytes (QLoRA)."""
     bnb_4bit_quant_type: Literal["nf4", "fp4"] = "nf4"
+    """Data type of the 4-bit weights."""
     use_bnb_nested_quant: bool = True
+    """Also quantize the quantization constants."""
 
 
 class AdapterKeys(Part):
     """What trains: everything, or a PEFT adapter; names as in TRL's `ModelConfig`."""
 
     peft_method: PeftMethod = "lora"
+    """`full` trains all weights; `lora` and `dora` train an adapter."""
     lora_r: int = Field(default=16, gt=0, le=2**16)
+    """Rank of the adapter."""
     lora_alpha: int = Field(default=32, gt=0, le=2**20)
+    """Numerator of the adapter's scale, `lora_alpha / lora_r`."""
     lora_dropout: float = Field(default=0.0, ge=0, lt=1)
+    """Dropout probability of the adapter's input."""
     lora_target_modules: Words | list[Words] = "all-linear"
+    """Names of the modules that get an adapter, a regular expression for them, or `all-linear`."""
     lora_modules_to_save: list[Words] | None = None
+    """Modules that are copied and trained in full beside the adapter."""
     use_rslora: bool = False
+    """Scale by `lora_alpha / sqrt(lora_r)` (https://arxiv.org/abs/2312.03732)."""
 
     @property
     def method(self) -> TuningMethod:
@@ -65,17 +95,27 @@ class DataKeys(Part):
     """What is read; names as in TRL's `DatasetMixtureConfig`."""
 
     datasets: list[DatasetEntry] = Field(min_length=1)
+    """The training data: one data set or a mixture."""
     eval_datasets: list[DatasetEntry] = Field(default_factory=list)
-    test_split_size: float | None = Fraction  # share of prompts held out of `datasets` for evaluation
-    max_samples: int | None = Field(default=None, gt=0, le=10**9)  # rows taken from the shuffled mixture
+    """Data for evaluation during training, or for stage `evaluate`."""
+    test_split_size: float | None = Fraction
+    """Share of the prompts of `datasets` that is held out for evaluation."""
+    max_samples: int | None = Field(default=None, gt=0, le=10**9)
+    """Number of rows to take from the shuffled mixture. `null`: all."""
     max_eval_samples: int | None = Field(default=None, gt=0, le=10**9)
+    """Number of rows to evaluate on. `null`: all."""
     on_bad_row: Literal["stop", "skip"] = "stop"
+    """What to do with a row that cannot be used: `stop` with an error, or `skip` it and count it."""
 
 
 class SamplingKeys(Part):
     """How answers are sampled; names as in transformers' `GenerationConfig`."""
 
     max_new_tokens: int = Field(default=128, gt=0, le=10**7)
+    """Maximum number of tokens of an answer."""
     temperature: float = Field(default=1.0, gt=0, le=1000)
+    """Temperature of sampling."""
     top_p: float = Field(default=1.0, gt=0, le=1)
-    top_k: int = Field(default=0, ge=0, le=2**31 - 1)  # 0: off
+    """Sample from the most likely tokens whose probabilities sum to this."""
+    top_k: int = Field(default=0, ge=0, le=2**31 - 1)
+    """Sample from this many most likely tokens. 0: from all."""

@@ -13,35 +13,54 @@ from alignment.config.schema.recipe import Recipe, Stage
 class GateEntry(Part):
     """What labels must show before anything may train on them; see docs/feedback.md."""
 
-    gold: InputPath | None = None  # people's preferences, any layout; the judge is asked about them before all else
-    min_comparisons: int = Field(default=50, gt=0, le=10**6)  # gold: fewer say too little
-    min_kappa: float | None = Field(default=None, ge=-1, le=1)  # gold: Cohen's
-    min_accuracy: float | None = Field(default=None, ge=0, le=1)  # gold
-    min_accuracy_when_consistent: float | None = Field(default=None, ge=0, le=1)  # gold: where both orders agree
-    max_length_bias: float | None = Field(default=None, ge=0, le=1)  # gold: share of longer winners beyond people's
-    max_ece: float | None = Field(default=None, ge=0, le=1)  # gold: of the probabilities as the judge gives them
-    min_coverage: float | None = Field(default=None, ge=0, le=1)  # comparisons with a label
-    min_consistency: float | None = Field(default=None, ge=0, le=1)  # both orders name the same winner
-    max_position_bias: float | None = Field(default=None, ge=0, le=0.5)  # share of winners shown first, from one half
+    gold: InputPath | None = None
+    """Preferences of people, in any layout. The judge labels them first."""
+    min_comparisons: int = Field(default=50, gt=0, le=10**6)
+    """Minimum number of comparisons in `gold` that the judge gave a verdict on."""
+    min_kappa: float | None = Field(default=None, ge=-1, le=1)
+    """Minimum of Cohen's kappa between the judge and people."""
+    min_accuracy: float | None = Field(default=None, ge=0, le=1)
+    """Minimum share of verdicts that agree with people."""
+    min_accuracy_when_consistent: float | None = Field(default=None, ge=0, le=1)
+    """Minimum of the same share where both orders of presentation give the same winner."""
+    max_length_bias: float | None = Field(default=None, ge=0, le=1)
+    """Maximum share by which the judge prefers longer answers more often than people do."""
+    max_ece: float | None = Field(default=None, ge=0, le=1)
+    """Maximum expected calibration error of the judge's uncalibrated probabilities."""
+    min_coverage: float | None = Field(default=None, ge=0, le=1)
+    """Minimum share of comparisons with a label."""
+    min_consistency: float | None = Field(default=None, ge=0, le=1)
+    """Minimum share of comparisons where both orders of presentation give the same winner."""
+    max_position_bias: float | None = Field(default=None, ge=0, le=0.5)
+    """Maximum distance from one half of the share of winners that were shown first."""
     max_cyclic_triads: float | None = Field(default=None, ge=0, le=1)
+    """Maximum share of cyclic triads (A over B, B over C, C over A)."""
     max_tie_rate: float | None = Field(default=None, ge=0, le=1)
-    whole_interval: bool = False  # the worse end of each 95 % interval must hold, not only the value
+    """Maximum share of ties."""
+    whole_interval: bool = False
+    """Apply each limit to the worse end of the 95 % interval instead of the value."""
 
 
 class CalibrationEntry(Part):
     """A map from the judge's probabilities to calibrated ones, fitted on people's judgements."""
 
-    gold: InputPath  # people's preferences, any layout
+    gold: InputPath
+    """Preferences of people, in any layout, that the map is fitted on."""
     method: Literal["temperature", "isotonic"] = "temperature"
+    """The map from the judge's probabilities to calibrated ones."""
 
 
 class RevisionEntry(Part):
     """How answers are criticised and revised by `judge.constitution`."""
 
-    rounds: int = Field(default=1, gt=0, le=100)  # of a critique and a revision; each starts from the last revision
-    max_tokens: int = Field(default=1024, gt=0, le=10**7)  # of a critique, and of a revision
-    critique_prompt: InputPath | None = None  # a prompt file; None: the package's own
+    rounds: int = Field(default=1, gt=0, le=100)
+    """Number of critiques and revisions; each revision starts from the last one."""
+    max_tokens: int = Field(default=1024, gt=0, le=10**7)
+    """Maximum number of tokens of a critique, and of a revision."""
+    critique_prompt: InputPath | None = None
+    """A prompt file for critiques. `null`: the package's own."""
     revision_prompt: InputPath | None = None
+    """A prompt file for revisions. `null`: the package's own."""
 
 
 class LabelRecipe(Recipe, ModelKeys, DataKeys, SamplingKeys):
@@ -57,22 +76,38 @@ class LabelRecipe(Recipe, ModelKeys, DataKeys, SamplingKeys):
     )
     stage: Literal["label"]
     judge: JudgeEntry
-    model_name_or_path: Annotated[str, Mark.INPUT] = ""  # the policy; none where the answers are given
-    responses: Literal["sampled", "given"] = "sampled"  # given: those of `datasets` are judged
-    num_generations: int = Field(default=4, ge=2, le=1024)  # K answers a prompt
-    pairs_per_prompt: int | None = Field(default=None, gt=0, le=10**6)  # None: all K(K-1)/2
-    per_device_eval_batch_size: int = Field(default=64, gt=0, le=10**6)  # sequences sampled together
-    max_concurrency: Free[int] = Field(default=8, gt=0, le=1024)  # judge calls in flight
-    max_failure_share: Free[float] = Field(default=0.5, ge=0, le=1)  # stop once this share of questions failed
-    requests_per_minute: Free[float | None] = Field(default=None, ge=0.01, le=10**9)  # to the judge
-    tokens_per_minute: Free[float | None] = Field(default=None, ge=1, le=10**12)  # estimated prompt and longest reply
-    max_calls: Free[int | None] = Field(default=None, gt=0, le=10**12)  # a hard budget; the run ends before it
-    max_cost: Free[float | None] = Field(default=None, gt=0, le=10**12)  # likewise, in the currency of the prices
-    dry_run: Free[bool] = False  # tell calls, tokens and cost; ask nobody and write no labels
-    reparse: Free[bool] = False  # write the labels anew from the calls of a finished run, without a call
-    max_prompt_length: int | None = Field(
-        default=None, gt=0, le=10**8
-    )  # longer prompts are an error unless on_bad_row is skip
-    gate: Late[GateEntry | None] = None  # labels that miss it end the stage and train nothing
+    """The judge that compares the answers."""
+    model_name_or_path: Annotated[str, Mark.INPUT] = ""
+    """The policy that the answers are sampled from; empty with `responses: given`."""
+    responses: Literal["sampled", "given"] = "sampled"
+    """`sampled`: sample answers from the policy. `given`: judge the answers in `datasets`."""
+    num_generations: int = Field(default=4, ge=2, le=1024)
+    """Number of answers sampled for each prompt, K."""
+    pairs_per_prompt: int | None = Field(default=None, gt=0, le=10**6)
+    """Number of pairs of answers to judge for each prompt. `null`: all K(K-1)/2."""
+    per_device_eval_batch_size: int = Field(default=64, gt=0, le=10**6)
+    """Number of answers sampled together."""
+    max_concurrency: Free[int] = Field(default=8, gt=0, le=1024)
+    """Maximum number of judge calls at the same time."""
+    max_failure_share: Free[float] = Field(default=0.5, ge=0, le=1)
+    """Stop with an error when more than this share of the questions failed."""
+    requests_per_minute: Free[float | None] = Field(default=None, ge=0.01, le=10**9)
+    """Limit of requests to the judge."""
+    tokens_per_minute: Free[float | None] = Field(default=None, ge=1, le=10**12)
+    """Limit of tokens to and from the judge, estimated from the prompt and the longest reply."""
+    max_calls: Free[int | None] = Field(default=None, gt=0, le=10**12)
+    """Maximum number of judge calls. The run stops before it makes more."""
+    max_cost: Free[float | None] = Field(default=None, gt=0, le=10**12)
+    """Maximum cost of judge calls, in the currency of `judge.prices`. The run stops before it costs more."""
+    dry_run: Free[bool] = False
+    """Print calls, tokens and cost without calling the judge."""
+    reparse: Free[bool] = False
+    """Write the labels of a finished run again from its recorded calls, without a call."""
+    max_prompt_length: int | None = Field(default=None, gt=0, le=10**8)
+    """Maximum number of tokens of a prompt; longer prompts follow `on_bad_row`. `null`: what the context leaves."""
+    gate: Late[GateEntry | None] = None
+    """Requirements for the labels. Labels that miss one end the stage, and nothing trains on them."""
     calibration: Late[CalibrationEntry | None] = None
-    revisions: RevisionEntry | None = None  # have the judge revise the answers too, into revisions.jsonl
+    """Calibrate the judge's probabilities on judgments of people."""
+    revisions: RevisionEntry | None = None
+    """Have the judge also revise answers by its constitution, into `revisions.jsonl`."""

@@ -43,7 +43,9 @@ Late = Annotated[AnyType, Mark.LATE]
 class Part(BaseModel):
     """A mapping inside a recipe."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, protected_namespaces=())
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, protected_namespaces=(), use_attribute_docstrings=True
+    )
 
 
 def marks_of(info: FieldInfo) -> set[Mark]:
@@ -63,6 +65,12 @@ def takes_text_alone(info: FieldInfo) -> bool:
     return str in kinds and kinds <= {str, type(None)}
 
 
+def mappings_of(info: FieldInfo) -> list[type[Part]]:
+    """Return the kinds of mappings that a key takes, alone or in a list."""
+    kinds = (info.annotation, *_arguments(info.annotation))
+    return [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Part)]
+
+
 def parts_within(cls: type[Part]) -> Iterator[type[Part]]:
     """Return the mapping and all mappings that its keys take, each once."""
     found, rest = [], [cls]
@@ -73,8 +81,7 @@ def parts_within(cls: type[Part]) -> Iterator[type[Part]]:
         found.append(part)
         yield part
         for info in part.model_fields.values():
-            kinds = (info.annotation, *_arguments(info.annotation))
-            rest += [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Part)]
+            rest += mappings_of(info)
 
 
 def _alternatives(annotation: Any) -> Iterator[Any]:

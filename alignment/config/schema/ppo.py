@@ -16,67 +16,110 @@ class PolicyGradientRecipe(TrainingRecipe, SamplingKeys):
     """Keys of training on scores of sampled answers; names as in TRL's last `PPOConfig`."""
 
     TRAINER_CONFIG = "transformers.training_args:TrainingArguments"
-    reward_model_path: InputPath | None = None  # short for scorers with this one reward model
+    reward_model_path: InputPath | None = None
+    """The reward model; short for `scorers` with this one entry."""
     scorers: list[ScorerEntry] = Field(default_factory=list)
-    watch_scorers: list[ScorerEntry] = Field(default_factory=list)  # logged as watch_NAME, never in the reward
-    watch_interval: int = Field(default=1, gt=0, le=10**9)  # updates from one asking of watch_scorers to the next
-    advantage_estimator: Words = "gae"  # a name of `alignment.config.estimators`
-    value_model: Literal["adapter", "head", "model"] = "adapter"  # own adapter, head on the policy, or own model
-    value_model_path: InputPath | None = None  # value_model model: a reward or language model of the same tokenizer
-    value_peft_method: PeftMethod | None = None  # value_model model; None: as peft_method
-    total_episodes: int = Field(gt=0, le=10**12)  # answers sampled in the whole run
-    rollout_batch_size: int = Field(default=64, gt=0, le=10**6)  # answers per update, all processes together
+    """Sources of the score. The score is the sum of all, each times its weight."""
+    watch_scorers: list[ScorerEntry] = Field(default_factory=list)
+    """Scorers that are logged as `watch_NAME` and never train, to detect reward hacking."""
+    watch_interval: int = Field(default=1, gt=0, le=10**9)
+    """Number of updates from one score of `watch_scorers` to the next."""
+    advantage_estimator: Words = "gae"
+    """How advantages are estimated."""
+    value_model: Literal["adapter", "head", "model"] = "adapter"
+    """The value function: an `adapter` of its own on the base, a `head` on the policy, or a `model` of its own."""
+    value_model_path: InputPath | None = None
+    """With `value_model: model`: a reward or language model with the policy's tokenizer."""
+    value_peft_method: PeftMethod | None = None
+    """With `value_model: model`: how it is trained. `null`: as `peft_method`."""
+    total_episodes: int = Field(gt=0, le=10**12)
+    """Number of answers sampled in the whole run."""
+    rollout_batch_size: int = Field(default=64, gt=0, le=10**6)
+    """Number of answers of an update, over all processes."""
     num_ppo_epochs: int = Field(default=4, gt=0, le=10**4)
-    num_mini_batches: int = Field(default=1, gt=0, le=10**6)  # optimizer steps per epoch
+    """Number of times that each answer is trained on."""
+    num_mini_batches: int = Field(default=1, gt=0, le=10**6)
+    """Number of optimizer steps of an epoch."""
     kl_coef: float = Field(default=0.05, ge=0, le=10**6)
+    """Weight of the KL divergence from the reference."""
     kl_estimator: Literal["k1", "k2", "k3"] = "k1"
+    """Estimator of the KL divergence (http://joschu.net/blog/kl-approx.html)."""
     kl_placement: Literal["reward", "loss"] = "reward"
-    adaptive_kl_target: float | None = Field(
-        default=None, gt=0, le=10**6
-    )  # nats per answer that kl_coef is steered to hold
-    adaptive_kl_horizon: int = Field(
-        default=10_000, gt=0, le=10**12
-    )  # answers over which it may change by about a fifth
+    """Subtract the KL from the `reward`, or add it to the `loss`."""
+    adaptive_kl_target: float | None = Field(default=None, gt=0, le=10**6)
+    """KL in nats per answer that `kl_coef` is adapted to. `null`: `kl_coef` is constant."""
+    adaptive_kl_horizon: int = Field(default=10_000, gt=0, le=10**12)
+    """Number of answers over which `kl_coef` may change by about a fifth."""
     gamma: float = Field(default=1.0, ge=0, le=1)
-    lam: float = Field(default=0.95, ge=0, le=1)  # for the policy's advantages
-    lam_value: float = Field(default=1.0, ge=0, le=1)  # for the value's returns (VAPO)
+    """Discount factor."""
+    lam: float = Field(default=0.95, ge=0, le=1)
+    """Lambda of GAE for the policy's advantages."""
+    lam_value: float = Field(default=1.0, ge=0, le=1)
+    """Lambda of GAE for the value's returns (https://arxiv.org/abs/2504.05118)."""
     cliprange: float = Field(default=0.2, gt=0, le=10**6)
+    """Lower clip range of the probability ratio."""
     cliprange_high: float = Field(default=0.28, gt=0, le=10**6)
+    """Upper clip range of the probability ratio (https://arxiv.org/abs/2503.14476)."""
     dual_clip: float | None = Field(default=3.0, gt=1, le=10**6)
-    log_ratio_clip: float = Field(default=20.0, gt=0, le=1000)  # nats
-    importance_sampling_cap: float | None = Field(
-        default=2.0, gt=0, le=10**6
-    )  # where the engine says with what it sampled
-    target_kl: float | None = Field(
-        default=None, gt=0, le=10**6
-    )  # nats per token from the policy that sampled: the update ends
+    """Upper bound of the ratio where the advantage is negative (https://arxiv.org/abs/1912.09729). `null`: none."""
+    log_ratio_clip: float = Field(default=20.0, gt=0, le=1000)
+    """Bound of the absolute log ratio before it is exponentiated, in nats."""
+    importance_sampling_cap: float | None = Field(default=2.0, gt=0, le=10**6)
+    """Cap of the ratio of training to sampling probabilities, where the engine returns the latter. `null`: no
+    correction.
+    """
+    target_kl: float | None = Field(default=None, gt=0, le=10**6)
+    """KL from the sampling policy, in nats per token, beyond which an update ends. `null`: never."""
     cliprange_value: float = Field(default=0.2, gt=0, le=10**6)
+    """Clip range of the value's change."""
     vf_coef: float = Field(default=0.1, ge=0, le=10**6)
+    """Weight of the value loss."""
     loss_aggregation: Literal["token-mean", "seq-mean-token-sum", "seq-mean-token-mean"] = "token-mean"
-    value_learning_rate: float | None = Field(default=None, gt=0, le=10**6)  # None: the policy's
-    value_warmup_updates: int = Field(default=0, ge=0, le=10**9)  # updates at first that train the value alone
+    """How token losses are averaged: over all tokens, or first within each answer."""
+    value_learning_rate: float | None = Field(default=None, gt=0, le=10**6)
+    """Learning rate of the value. `null`: the policy's."""
+    value_warmup_updates: int = Field(default=0, ge=0, le=10**9)
+    """Number of first updates that train the value only."""
     whiten_advantages: bool = True
+    """Normalize the advantages of an update to mean 0 and standard deviation 1."""
     reward_clip: float | None = Field(default=None, gt=0, le=10**9)
-    normalize_scores: Literal["none", "running", "reward_model"] = "none"  # whose mean and standard deviation
-    missing_eos_penalty: float | None = Field(
-        default=None, ge=0, le=10**9
-    )  # subtracted where no stop token was sampled
-    mask_truncated_completions: bool = False  # answers without a stop token do not train (DAPO)
-    bootstrap_truncated: bool = False  # the value of where they were cut off stands for their score
+    """Bound of the absolute score. `null`: none."""
+    normalize_scores: Literal["none", "running", "reward_model"] = "none"
+    """Normalize scores by their `running` mean and standard deviation, or by those recorded with the `reward_model`."""
+    missing_eos_penalty: float | None = Field(default=None, ge=0, le=10**9)
+    """Subtracted from the score of an answer without a stop token. `null`: nothing."""
+    mask_truncated_completions: bool = False
+    """Do not train on answers without a stop token (https://arxiv.org/abs/2503.14476)."""
+    bootstrap_truncated: bool = False
+    """Use the value at the cut in place of the score of an answer without a stop token."""
     max_prompt_length: int | None = Field(default=None, gt=0, le=10**8)
-    rollout_eval_batch_size: int = Field(default=64, gt=0, le=10**6)  # sequences sampled together
-    ds3_gather_for_generation: bool = True  # ZeRO-3, FSDP: hold all weights whole while answers are sampled and scored
-    num_sample_generations: int = Field(default=10, ge=0, le=10**6)  # times in the run that samples.jsonl is written
+    """Maximum number of tokens of a prompt; longer prompts follow `on_bad_row`. `null`: what the context leaves."""
+    rollout_eval_batch_size: int = Field(default=64, gt=0, le=10**6)
+    """Number of answers sampled together."""
+    ds3_gather_for_generation: bool = True
+    """With ZeRO-3 or FSDP: gather all weights while answers are sampled and scored. Faster, and needs the memory."""
+    num_sample_generations: int = Field(default=10, ge=0, le=10**6)
+    """Number of times in the run that `samples.jsonl` is written."""
     rollout_engine: Literal["transformers", "continuous_batching", "vllm"] = "transformers"
-    engine_check_updates: int | None = Field(default=10, gt=0, le=10**9)  # None: the engine is never checked
-    engine_tolerance: float | None = Field(default=None, gt=0, le=100)  # nats a token; None: by the precision
+    """The engine that samples answers."""
+    engine_check_updates: int | None = Field(default=10, gt=0, le=10**9)
+    """Number of updates between checks that the engine samples from the current policy. `null`: no checks."""
+    engine_tolerance: float | None = Field(default=None, gt=0, le=100)
+    """Accepted difference of log-probabilities in this check, in nats per token. `null`: by the precision."""
     vllm_mode: Literal["colocate", "server"] = "colocate"
-    vllm_sync: Literal["auto", "adapter", "merged"] = "auto"  # what vLLM is handed before each rollout
-    vllm_server_base_url: Name | None = None  # server: where it answers
-    vllm_gpu_memory_utilization: float = Field(default=0.3, gt=0, le=1)  # colocate: the trainer needs the rest
+    """vLLM in the training process (`colocate`), or on a `server`."""
+    vllm_sync: Literal["auto", "adapter", "merged"] = "auto"
+    """What vLLM receives before each rollout: the `adapter`, or `merged` weights."""
+    vllm_server_base_url: Name | None = None
+    """With `vllm_mode: server`: its address."""
+    vllm_gpu_memory_utilization: float = Field(default=0.3, gt=0, le=1)
+    """With `vllm_mode: colocate`: share of the GPU's memory for vLLM."""
     vllm_tensor_parallel_size: int = Field(default=1, gt=0, le=1024)
-    vllm_max_model_length: int | None = Field(default=None, gt=0, le=10**8)  # None: longest prompt + max_new_tokens
-    vllm_enable_sleep_mode: bool = False  # give vLLM's memory back while training
+    """Number of GPUs that vLLM shards the model over."""
+    vllm_max_model_length: int | None = Field(default=None, gt=0, le=10**8)
+    """Context length of vLLM. `null`: the longest prompt plus `max_new_tokens`."""
+    vllm_enable_sleep_mode: bool = False
+    """Free vLLM's memory while training."""
 
     @property
     def uses_value(self) -> bool:

@@ -44,16 +44,27 @@ class Recipe(Part):
     STAGE: ClassVar[Stage]
 
     stage: Words
+    """The stage that runs the recipe."""
     output_dir: Free[OutputPath]
-    seed: int = Field(default=42, ge=0, lt=2**32)  # numpy takes no other
+    """The run's folder: checkpoints, the trained model or labels, metrics, manifest and model card."""
+    seed: int = Field(default=42, ge=0, lt=2**32)
+    """Seed of every random choice: initial weights, shuffling, sampling, splits."""
     run_name: Free[Name | None] = None
+    """The run's name at the tracker. `null`: `output_dir`."""
     report_to: Free[Words | list[Words]] = "none"
-    project: Free[Name | None] = None  # at the tracker; None: WANDB_PROJECT, else the tracker's default
-    log_model: Free[bool] = False  # send the trained weights to W&B too
-    overwrite: Free[bool] = False  # start anew where output_dir holds a finished or interrupted run
-    round: int | None = Field(default=None, gt=0, le=100)  # of a pipeline with rounds, which sets it
-    library: dict[str, Any] = Field(default_factory=dict, exclude=True)  # keys of TRAINER_CONFIG, as given
-    source: Words = Field(default="", exclude=True)  # the recipe file
+    """The tracker, or a list of trackers, that metrics are sent to. They are in `metrics.jsonl` in any case."""
+    project: Free[Name | None] = None
+    """The project at the tracker. `null`: `WANDB_PROJECT`, else `alignment-stack`."""
+    log_model: Free[bool] = False
+    """Also send the trained weights to W&B."""
+    overwrite: Free[bool] = False
+    """Delete a finished or interrupted run in `output_dir` and start anew."""
+    round: int | None = Field(default=None, gt=0, le=100)
+    """The round of a pipeline with `rounds`, which sets it."""
+    library: dict[str, Any] = Field(default_factory=dict, exclude=True)
+    """Keys of `TRAINER_CONFIG`, as given."""
+    source: Words = Field(default="", exclude=True)
+    """The recipe file."""
 
 
 class TrainingRecipe(Recipe, ModelKeys, AdapterKeys, DataKeys):

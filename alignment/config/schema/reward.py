@@ -28,11 +28,20 @@ class RewardRecipe(TrainingRecipe):
     )  # fmt: skip
     stage: Literal["reward"]
     max_length: int | None = Field(default=1024, gt=0, le=10**8)
-    center_rewards_coefficient: float = Field(
-        default=0.0, ge=0, le=10**6
-    )  # weight of the mean squared sum of a pair's scores
-    ties: Literal["half", "davidson"] = "half"  # a tie is the label one half, or an outcome of its own (Davidson 1970)
-    label_smoothing: float = Field(default=0.0, ge=0, lt=0.5)  # share of labels taken to be the wrong way round
-    num_members: int = Field(default=1, ge=1, le=100)  # reward models trained alike but for their seeds: an ensemble
-    use_margin: bool = False  # subtract the row's `margin` from the score difference (Llama 2)
+    """Maximum number of tokens of prompt and answer; longer rows follow `on_bad_row`. `null`: the model's context
+    length.
+    """
+    center_rewards_coefficient: float = Field(default=0.0, ge=0, le=10**6)
+    """Weight of the squared sum of a pair's two scores, which keeps the mean score near 0
+    (https://arxiv.org/abs/2312.09244).
+    """
+    ties: Literal["half", "davidson"] = "half"
+    """How a tie trains: `half` as the label 0.5, `davidson` as an outcome of its own (Davidson 1970)."""
+    label_smoothing: float = Field(default=0.0, ge=0, lt=0.5)
+    """Assumed share of labels with the wrong winner."""
+    num_members: int = Field(default=1, ge=1, le=100)
+    """Number of reward models to train with different seeds, for an ensemble."""
+    use_margin: bool = False
+    """Subtract the row's `margin` from the difference of the scores (https://arxiv.org/abs/2307.09288)."""
     early_stopping_patience: int | None = Field(default=None, gt=0, le=10**6)
+    """Stop after this many evaluations without improvement. Needs `load_best_model_at_end`."""

@@ -21,8 +21,10 @@ class AnyScorer(Entry):
     FAMILY: ClassVar[str] = "scorer"
 
     kind: str
-    name: Words | None = Field(default=None, pattern=r"^[A-Za-z0-9_-]+$")  # logged as score_NAME; default: the kind
+    name: Words | None = Field(default=None, pattern=r"^[A-Za-z0-9_-]+$")
+    """The score is logged as `score_NAME`. `null`: the kind."""
     weight: float = Field(default=1.0, ge=-(10**9), le=10**9)
+    """Factor of the score in the sum."""
 
     @property
     def label(self) -> str:
@@ -46,8 +48,11 @@ class ModelScorerEntry(AnyScorer):
     NEEDS: ClassVar[tuple[str, str]] = ("model_name_or_path", "the folder of a reward model")
 
     kind: Literal["reward_model"]
+    """A reward model."""
     model_name_or_path: InputPath
-    trust_remote_code: bool = False  # run Python code that the model's folder brings
+    """The model's folder or Hub id."""
+    trust_remote_code: bool = False
+    """Run Python code that the model's folder contains."""
 
     @property
     def models(self) -> list[str]:
@@ -59,11 +64,17 @@ class EnsembleEntry(AnyScorer):
     """Several reward models."""
 
     kind: Literal["ensemble"]
-    model_name_or_path: InputPath | None = None  # a run with num_members
+    """Several reward models."""
+    model_name_or_path: InputPath | None = None
+    """A run with `num_members`."""
     reward_models: list[InputPath] = Field(default_factory=list)
-    trust_remote_code: bool = False  # run Python code that the models' folders bring
-    aggregate: Aggregate = "mean"  # lcb is mean - uncertainty_penalty * std
-    uncertainty_penalty: float = Field(default=1.0, ge=0, le=1000)  # lcb: standard deviations subtracted
+    """The models."""
+    trust_remote_code: bool = False
+    """Run Python code that the models' folders contain."""
+    aggregate: Aggregate = "mean"
+    """How the members' scores become one. `lcb`: mean - `uncertainty_penalty` * standard deviation."""
+    uncertainty_penalty: float = Field(default=1.0, ge=0, le=1000)
+    """With `aggregate: lcb`: number of standard deviations subtracted."""
 
     @property
     def models(self) -> list[str]:
@@ -82,7 +93,9 @@ class FunctionEntry(AnyScorer):
     NEEDS: ClassVar[tuple[str, str]] = ("function", '"module:function"')
 
     kind: Literal["function"]
+    """A Python function."""
     function: Words
+    """The function, as `module:function`, called with prompts and answers."""
 
 
 class HttpEntry(AnyScorer):
@@ -91,10 +104,15 @@ class HttpEntry(AnyScorer):
     NEEDS: ClassVar[tuple[str, str]] = ("url", "the address that scores are asked of")
 
     kind: Literal["http"]
-    url: Name  # where prompts and answers are posted
-    api_key_env: Name | None = None  # the environment variable that holds a bearer token
-    timeout_seconds: float = Field(default=60.0, gt=0, le=DAY)  # for one answer of the server
-    max_retries: int = Field(default=5, ge=0, le=100)  # of a call that failed in a way that may pass
+    """A server."""
+    url: Name
+    """The address that prompts and answers are posted to."""
+    api_key_env: Name | None = None
+    """Environment variable that holds a bearer token."""
+    timeout_seconds: float = Field(default=60.0, gt=0, le=DAY)
+    """Time limit of one request."""
+    max_retries: int = Field(default=5, ge=0, le=100)
+    """Number of retries of a call that failed temporarily."""
 
 
 class JudgeScorerEntry(AnyScorer):
@@ -103,8 +121,11 @@ class JudgeScorerEntry(AnyScorer):
     NEEDS: ClassVar[tuple[str, str]] = ("judge", "a mapping with kind openai and the model's name at the endpoint")
 
     kind: Literal["judge"]
+    """A judge."""
     judge: JudgeEntry
-    max_concurrency: int = Field(default=8, gt=0, le=1024)  # calls in flight
+    """A judge that rates each answer from 0 to 10."""
+    max_concurrency: int = Field(default=8, gt=0, le=1024)
+    """Maximum number of calls at the same time."""
 
 
 ScorerEntry = Annotated[

@@ -23,7 +23,13 @@ class SFTRecipe(TrainingRecipe):
         metrics=OF_TOKENS,
     )
     stage: Literal["sft"]
-    add_tokens: list[Name] | None = None  # marks of chat_template that the vocabulary lacks: added, and trained
-    max_length: int | None = Field(default=1024, gt=0, le=10**8)  # tokens of prompt and answer
-    history_strategy: Literal["split", "refuse"] = "split"  # conversations whose earlier turns the template rewrites
-    early_stopping_patience: int | None = Field(default=None, gt=0, le=10**6)  # evaluations without improvement
+    add_tokens: list[Name] | None = None
+    """Tokens that the chat template uses and the vocabulary lacks. They are added and trained."""
+    max_length: int | None = Field(default=1024, gt=0, le=10**8)
+    """Maximum number of tokens of a row; longer rows are cut. `null`: the model's context length."""
+    history_strategy: Literal["split", "refuse"] = "split"
+    """What to do with a conversation whose earlier turns the template rewrites: `split` it into rows, or `refuse`
+    it.
+    """
+    early_stopping_patience: int | None = Field(default=None, gt=0, le=10**6)
+    """Stop after this many evaluations without improvement. Needs `load_best_model_at_end`."""
