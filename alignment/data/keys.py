@@ -125,9 +125,16 @@ def is_harmless(key: str, value: Any) -> bool:
         return True
     if name in _VOICES:
         return not any(" " in text.strip() for text in texts_in(value))
-    return bool(_LABELLED.fullmatch(name) or not name) and all(
-        len(text) <= LABEL_LENGTH and "\n" not in text for text in texts_in(value)
-    )
+    return bool(_LABELLED.fullmatch(name) or not name) and _is_label(value)
+
+
+def _is_label(value: Any) -> bool:
+    """Whether texts are lines of labels; those of an object must have names of labels too."""
+    if isinstance(value, Mapping):
+        return all(not is_content(part) or is_harmless(str(key), part) for key, part in value.items())
+    if isinstance(value, list | tuple):
+        return all(map(_is_label, value))
+    return not isinstance(value, str) or (len(value) <= LABEL_LENGTH and "\n" not in value)
 
 
 def texts_in(value: Any) -> Iterator[str]:

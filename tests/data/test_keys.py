@@ -416,6 +416,12 @@ def test_harmless_names_stand_for_labels_alone(key):
     assert not is_harmless(key, "x" * 201)
 
 
+def test_an_object_under_a_label_is_harmless_where_its_keys_are():
+    assert is_harmless("reward_model", {"name": "m", "version": "two", "score": 0.5, "size": 7})
+    assert not is_harmless("reward_model", {"style": "rule", "ground_truth": r"\frac{1}{2}"})
+    assert not is_harmless("sources", [{"name": "a", "passage": "It rained."}])
+
+
 def test_metadata_holds_anything_and_other_names_are_not_harmless():
     assert is_harmless("metadata", {"text": "two\nlines"})
     assert not any(is_harmless(key, "short") for key in ("question", "context", "notes", "idea", "hint"))
