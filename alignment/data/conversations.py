@@ -219,21 +219,17 @@ def common_prompt(chosen: list[Message], rejected: list[Message]) -> tuple[list[
         shared -= 1
     if not shared:
         raise BadRow("'chosen' and 'rejected' do not begin with the same prompt")
-    return _merged(chosen[:shared]), _rest(chosen[shared:], "'chosen'"), _rest(rejected[shared:], "'rejected'")
+    return chosen[:shared], _rest(chosen[shared:], "'chosen'"), _rest(rejected[shared:], "'rejected'")
 
 
-def _merged(messages: list[Message]) -> list[Message]:
-    """Join neighbours of one role: most chat templates demand that roles alternate.
-
-    Results of tools, and messages with calls or reasoning, stay apart: joined they would lose some.
-    """
+def _merged(turns: list[Message]) -> list[Message]:
+    """Join neighbouring turns of one speaker of a transcript."""
     merged: list[Message] = []
-    for message in messages:
-        plain = bool(merged) and message["role"] != "tool" and merged[-1].keys() | message.keys() == {"role", "content"}
-        if plain and merged[-1]["role"] == message["role"]:
-            merged[-1] = {**message, "content": f"{merged[-1]['content']}\n\n{message['content']}"}
+    for turn in turns:
+        if merged and merged[-1]["role"] == turn["role"]:
+            merged[-1] = {**turn, "content": f"{merged[-1]['content']}\n\n{turn['content']}"}
         else:
-            merged.append(message)
+            merged.append(turn)
     return merged
 
 

@@ -447,12 +447,13 @@ def test_the_remedy_for_a_column_beside_two_answers_is_to_read_it_as_the_prompt(
     assert load_rankings([mapped], on_bad_row="stop", seed=0).rows[0].prompt == "Why?"
 
 
-def test_results_and_calls_that_two_conversations_share_stay_apart():
+def test_messages_that_two_conversations_share_stay_as_they_are():
     call = {"role": "assistant", "content": "", "tool_calls": [{"function": {"name": "add", "arguments": {}}}] * 2}
     results = [{"role": "tool", "content": text, "tool_call_id": text} for text in ("one", "two")]
     shared = [U, call, *results, U, U]
     row = {"chosen": [*shared, A], "rejected": [*shared, {**A, "content": "No."}]}
     (found,) = recognise(row, "x:1").read(row)
-    assert [message["role"] for message in found.prompt] == ["user", "assistant", "tool", "tool", "user"]
+    assert [message["role"] for message in found.prompt] == ["user", "assistant", "tool", "tool", "user", "user"]
     assert [message.get("tool_call_id") for message in found.prompt[2:4]] == ["one", "two"]
-    assert found.prompt[-1]["content"] == "Why?\n\nWhy?"
+    beside = {"prompt": shared, "chosen": "Because.", "rejected": "No."}
+    assert recognise(beside, "x:1").read(beside)[0].prompt == found.prompt
