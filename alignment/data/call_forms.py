@@ -59,3 +59,22 @@ def _written(render: Render, arguments: Any, results: list[dict[str, Any]]) -> s
         return render([question, answer, *results])
     except DataError:
         return None
+
+
+def wants_wrapper(render: Callable[[list[dict[str, Any]]], str]) -> bool:
+    """Whether a template reads tools inside of OpenAI's wrapper alone; `render` writes a question with tools."""
+    tool = {"name": PROBE, "description": "d", "parameters": {"type": "object", "properties": {}}}
+    written = []
+    for given in (tool, {"type": "function", "function": tool}):
+        try:
+            written.append(PROBE in render([given]))
+        except DataError:
+            written.append(False)
+    return written == [False, True]
+
+
+def wrapped(tools: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return tools each in OpenAI's wrapper."""
+    return [
+        {"type": "function", "function": tool} if "name" in tool and "function" not in tool else tool for tool in tools
+    ]

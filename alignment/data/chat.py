@@ -10,7 +10,7 @@ from typing import Any
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from alignment.data.answers import TAGGED, in_text
-from alignment.data.call_forms import as_text, takes_text
+from alignment.data.call_forms import as_text, takes_text, wants_wrapper, wrapped
 from alignment.data.control import ControlTokens
 from alignment.data.conversations import REASONING, with_tools
 from alignment.data.results import unwrapped
@@ -63,6 +63,11 @@ class ChatWriter:
     def _text_arguments(self) -> bool:
         return takes_text(lambda messages: self.render(Chat(messages, None), ask=False))
 
+    @functools.cached_property
+    def _wrapped_tools(self) -> bool:
+        question = [{"role": "user", "content": "Hi"}]
+        return wants_wrapper(lambda tools: self.render(Chat(question, tools), ask=True))
+
     def use_stops(self, tokens: Sequence[str]) -> None:
         """Take the spelling of stop tokens off the ends of answers, where the template writes one."""
         self.stop_texts = tuple(token for token in tokens if token in self.control.texts)
@@ -75,7 +80,8 @@ class ChatWriter:
         given = list(messages)
         chat = Chat([], None)
         if tools and self.takes_tools:
-            chat.tools = self.control.hide(json.loads(tools), chat.hidden)
+            found = json.loads(tools)
+            chat.tools = self.control.hide(wrapped(found) if self._wrapped_tools else found, chat.hidden)
         elif tools:
             before = len(given)
             given = with_tools(given, tools)

@@ -50,3 +50,21 @@ def test_a_template_that_reads_an_object_gets_one():
 def test_arguments_that_are_left_out_are_refused(call):
     with pytest.raises(DataError, match="leaves out a part of the answer, 'city'"):
         trained(call)
+
+
+TOOL = {"name": "get", "description": "Gets.", "parameters": {"type": "object", "properties": {}}}
+IN_FUNCTION = "{% for t in tools %}{{ t.function.name }}: {{ t.function.description }};{% endfor %}"
+IF_FUNCTION = "{% for t in tools %}{% if t.function %}{{ t.function.name }};{% endif %}{% endfor %}"
+WHOLE = "{% for t in tools %}{{ t | tojson }}{% endfor %}"
+
+
+@pytest.mark.parametrize("tool", [TOOL, {"type": "function", "function": TOOL}])
+@pytest.mark.parametrize(
+    ("body", "written"),
+    [(IN_FUNCTION, "get: Gets.;"), (IF_FUNCTION, "get;"), (WHOLE, None)],
+)
+def test_bare_tools_get_the_wrapper_that_a_template_reads(body, written, tool):
+    tokenizer = make_tokenizer(chat_template="{% if tools %}" + body + "{% endif %}" + BODY.replace("CALL", ""))
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|im_end|>"]})
+    text = tokenizer.decode(Template(tokenizer).prompt_ids([{"role": "user", "content": "Q"}], json.dumps([tool])))
+    assert text.partition("<|im_start|>")[0] == (written or json.dumps(tool))
