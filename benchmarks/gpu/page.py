@@ -13,14 +13,14 @@ from benchmarks.gpu.steps import STEPS
 
 HEAD = """# On a GPU
 
-    make gpu-page    # makes this page of benchmarks/gpu/results
+    make gpu-page    # writes this page from benchmarks/gpu/results
 
-What `bash benchmarks/gpu/run.sh` found ([how to start it](../benchmarks/gpu/README.md)). A step fails where a number is
+Results of `bash benchmarks/gpu/run.sh` ([how to start it](../benchmarks/gpu/README.md)). A step fails if a number is
 outside its limits.
 """
 NOTHING = """
-**Nothing has been run on a GPU yet.** With `--cpu` every step runs on tiny shapes (`make test-slow`): that the script
-works, and nothing of a GPU.
+**Nothing has been run on a GPU yet.** With `--cpu` every step runs on tiny shapes (`make test-slow`). This tests the
+script, not a GPU.
 """
 
 
@@ -40,7 +40,7 @@ def section(run: dict[str, Any]) -> str:
     seconds = f"{run['seconds']:.0f} s" if "seconds" in run else "ended before its end"
     lines = [f"\n## {device['name']}{memory}, {run['started'][:10]}\n"]
     if device["kind"] != "cuda":
-        lines.append("**Tiny shapes on a CPU: the numbers show that the script works, and nothing of a GPU.**\n")
+        lines.append("**Tiny shapes on a CPU: the numbers test the script, not a GPU.**\n")
     lines.append(f"{seconds} of {run['limit_seconds']}; {versions}\n")
     return "\n".join(lines) + "\n" + table(steps) + "".join(details(name, step) for name, step in steps.items())
 
