@@ -55,7 +55,8 @@ def main(argv: list[str] | None = None) -> None:
     scores = {}
     agreed = {}
     if recipe.reward_model_path is not None:
-        console.print(f"scoring with {recipe.reward_model_path}")
+        models = recipe.reward_model_path
+        console.print(f"scoring with {models if isinstance(models, str) else ', '.join(models)}")
         scorer = Ensemble.load(
             recipe.reward_model_path,
             batch_size=recipe.per_device_eval_batch_size,

@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
@@ -52,6 +53,13 @@ OnBadRow = Annotated[
     Literal["stop", "skip"],
     typer.Option("--on_bad_row", metavar="stop|skip", help="What to do about rows that cannot be used."),
 ]
+
+
+def reward_models(given: str) -> list[str]:
+    """Return the reward models that a command line names: a folder, a Hub id, or several with commas between."""
+    if Path(given).is_dir() or "," not in given:
+        return [given]
+    return [part.strip() for part in given.split(",")]
 
 
 def entry_keys(columns: str | None, ignore_columns: str | None, layout: str | None) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from alignment.cli.base import (
     RewardModel,
     TrustRemoteCode,
     entry_keys,
+    reward_models,
     verb,
 )
 
@@ -59,7 +60,7 @@ def score(
 
     how = aggregate_of(aggregate)
     score_file(
-        model,
+        reward_models(model),
         str(file),
         str(output) if output else None,
         ignored=entry_keys(None, ignore_columns, None)["ignore_columns"],
@@ -98,7 +99,7 @@ def bench(
     from reward.bench.command import run_bench
 
     run_bench(
-        model,
+        reward_models(model),
         files,
         json_out=json_out,
         column=subset,
@@ -129,7 +130,9 @@ def serve_reward(
     from reward.bench.command import aggregate_of
     from reward.serving.serve import Settings, serve
 
-    settings = Settings(model, host, port, api_key_env, batch_size, aggregate_of(aggregate), trust_remote_code)
+    settings = Settings(
+        reward_models(model), host, port, api_key_env, batch_size, aggregate_of(aggregate), trust_remote_code
+    )
     serve(settings, lambda line: typer.echo(line))
 
 

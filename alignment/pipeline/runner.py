@@ -182,7 +182,7 @@ class _Runner:
         """Merge the last evaluation's results, the accuracy of the reward model in it, and the seconds by stage."""
         results: dict[str, Any] = {}
         accuracies: dict[str, float] = {}  # by the reward model's folder
-        scorer: str | None = None
+        scorer: str | list[str] | None = None
         for stage in self.pipeline.stages:
             if stage.recipe is None:
                 continue
@@ -194,7 +194,8 @@ class _Runner:
                 results = read_json_object(file)
                 scorer = getattr(stage.recipe, "reward_model_path", None)
         if accuracies:
-            chosen = accuracies.get(os.path.normpath(scorer or ""), next(iter(accuracies.values())))
+            named = scorer if isinstance(scorer, str) else ""
+            chosen = accuracies.get(os.path.normpath(named), next(iter(accuracies.values())))
             results.setdefault(ACCURACY, chosen)
         names = [stage.name for stage in self.pipeline.stages]
         results["seconds"] = {name: self.records[name]["seconds"] for name in names if name in self.records}

@@ -21,7 +21,7 @@ SKIPPED_SHOWN = 3
 
 
 def run_bench(
-    model: str,
+    models: Sequence[str],
     files: Sequence[str],
     *,
     json_out: Path | None,
@@ -44,7 +44,7 @@ def run_bench(
     read = read_bench(
         files, column=column, chat=chat, on_bad_row=on_bad_row, max_samples=max_samples, entry=entry or {}
     )
-    scorer = Ensemble.load(model, batch_size=batch_size, aggregate=how, trust_remote_code=trust_remote_code)
+    scorer = Ensemble.load(models, batch_size=batch_size, aggregate=how, trust_remote_code=trust_remote_code)
     results = bench(scorer, read, on_bad_row=on_bad_row)
     console = Console(highlight=False, width=None if sys.stdout.isatty() else PLAIN_WIDTH)
     console.print(tables(results))

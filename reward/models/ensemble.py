@@ -20,17 +20,15 @@ MEMBER = re.compile(r"[A-Za-z0-9][\w-]*")  # the name of a member's folder
 Encoded = list[list[int]]  # one answer with its prompt, as each member reads it
 
 
-def member_paths(model: str) -> list[str]:
-    """Return the reward models that `model` names.
-
-    It is a reward model; or a run with `num_members`, whose members lie in it; or several, with commas between.
+def member_paths(model: str | Sequence[str]) -> list[str]:
+    """Return the reward models that `model` names: one, a run with `num_members`, whose members lie in it, or several.
 
     Raises: ModelError where one is neither a folder nor a Hub id.
     """
+    if not isinstance(model, str):
+        return [path for one in model for path in member_paths(one)]
     if os.path.isdir(model):
         return [str(Path(model, name)) for name in _members(model)] or [model]
-    if "," in model:
-        return [path for part in model.split(",") for path in member_paths(part.strip())]
     if not model or model.count("/") != 1 or model.startswith((".", "/", "~")):
         raise ModelError(f"{model}: no such folder; name the run folder of a reward model.")
     return [model]
@@ -67,7 +65,7 @@ class Ensemble:
     @classmethod
     def load(
         cls,
-        model: str,
+        model: str | Sequence[str],
         *,
         batch_size: int = 64,
         aggregate: Aggregate = "mean",

@@ -47,7 +47,7 @@ class Row:
 
 
 def score_file(
-    model: str | Path,
+    model: str | Path | Sequence[str],
     file: str | Path,
     output: str | Path | None = None,
     *,
@@ -67,7 +67,7 @@ def score_file(
     Raises: DataError naming file and line of the first bad row; ModelError where `model` is no reward model.
     """
     rows = list(_rows(Path(file), ignored))
-    scorer = Ensemble.load(str(model), **options)
+    scorer = Ensemble.load(str(model) if isinstance(model, Path) else model, **options)
     encoded = [ids for row in rows for ids in row.encoded(scorer)]
     told = scorer.each(encoded)
     scores, spread = iter(scorer.one(told)), iter(told.std(0, correction=0).tolist())

@@ -4,7 +4,7 @@ import contextlib
 import os
 import secrets
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from alignment.errors import AlignmentError
@@ -25,7 +25,7 @@ Tell = Callable[[str], None]
 class Settings:
     """The options of `alignment serve-reward`."""
 
-    model: str
+    models: Sequence[str]
     host: str = "127.0.0.1"
     port: int = 8766
     api_key_env: str = "ALIGNMENT_REWARD_KEY"
@@ -49,7 +49,7 @@ def serve(settings: Settings, tell: Tell) -> None:
     token, is_new = token_of(settings.api_key_env)
     with contextlib.closing(listen(settings.host, settings.port)) as listener:
         model = Ensemble.load(
-            settings.model,
+            settings.models,
             batch_size=settings.batch_size,
             aggregate=settings.aggregate,
             trust_remote_code=settings.trust_remote_code,
@@ -79,7 +79,7 @@ def greeting(settings: Settings, listener: socket.socket, token: str | None) -> 
     host, port = listener.getsockname()[:2]
     host = {"0.0.0.0": socket.gethostname(), "::": socket.gethostname()}.get(host, f"[{host}]" if ":" in host else host)
     url = f"http://{host}:{port}/score"
-    lines = [f"{settings.model}: scores at {url}; Ctrl-C ends"]
+    lines = [f"{', '.join(settings.models)}: scores at {url}; Ctrl-C ends"]
     if token is not None:
         lines.append(f"token, made for this run: export {settings.api_key_env}={token}")
     lines.append(f"in ppo.yaml, under scorers: {{kind: http, url: {url}, api_key_env: {settings.api_key_env}}}")

@@ -586,4 +586,33 @@ def test_scorers_are_told_apart_by_name_and_none_reads_what_is_overwritten(fault
     (tmp_path / "o" / "reward").mkdir(parents=True)
     inside = [{"kind": "ensemble", "reward_models": ["s", "o/reward"]}]
     found = faults("ppo", {"reward_model_path": None, "scorers": inside, "output_dir": "o"})
-    assert "scorers[0]: o/reward lies in output_dir o, which the run writes" in found[0]
+    assert "scorers[0].reward_models: o/reward lies in output_dir o, which the run writes" in found[0]
+
+
+OF_SEVERAL = [
+    ("evaluate", {"reward_model_path": "runs/a,runs/b"}, "[runs/a, runs/b]"),
+    ("ppo", {"reward_model_path": "runs/a, runs/b"}, "scorers: [{kind: ensemble, reward_models: [runs/a, runs/b]}]"),
+    ("label", {"judge": {"kind": "reward_model", "model_name_or_path": "a/x,b/y"}}, "[a/x, b/y]"),
+]
+
+
+@pytest.mark.parametrize(("stage", "given", "remedy"), OF_SEVERAL)
+def test_several_models_are_a_list_and_no_text_with_commas(faults, stage, given, remedy):
+    (fault,) = faults(stage, given)
+    assert "is one path, and does not exist; write several models as " in fault
+    assert fault.endswith(remedy)
+
+
+def test_each_of_several_models_is_an_input_and_guarded(faults, tmp_path):
+    from alignment.config.input_paths import input_paths
+
+    inside = tmp_path / "run" / "reward"
+    inside.mkdir(parents=True)
+    several = {"reward_model_path": ["runs/a", str(inside)], "output_dir": str(tmp_path / "run")}
+    (fault,) = faults("evaluate", several)
+    assert f"{inside} lies in output_dir" in fault
+    judge = {"kind": "reward_model", "model_name_or_path": ["runs/a", str(inside)]}
+    (fault,) = faults("label", {"judge": judge, "output_dir": str(tmp_path / "run")})
+    assert f"{inside} lies in output_dir" in fault
+    path = write(tmp_path, yaml.safe_dump({"stage": "label", **MINIMAL["label"], "judge": judge}))
+    assert {"runs/a", str(inside)} <= set(input_paths(check_recipe(path)))

@@ -131,12 +131,13 @@ def _once_and_pairwise(at: Location, entry: dict[str, Any]) -> Iterator[Fault]:
 def _overwritten(at: Location, entry: dict[str, Any], output_dir: str) -> Iterator[Fault]:
     output = os.path.abspath(output_dir)
     for key in ("path", "model_name_or_path"):
-        path = entry.get(key)
-        if path and os.path.exists(path) and os.path.commonpath([output, os.path.abspath(path)]) == output:
-            yield (
-                (*at, key),
-                f"{path} lies in output_dir {output_dir}, which the run writes; give output_dir another folder",
-            )
+        given = entry.get(key)
+        for path in given if isinstance(given, list) else [given]:
+            if path and os.path.exists(path) and os.path.commonpath([output, os.path.abspath(path)]) == output:
+                yield (
+                    (*at, key),
+                    f"{path} lies in output_dir {output_dir}, which the run writes; give output_dir another folder",
+                )
 
 
 def _changed(entry: dict[str, Any], key: str) -> bool:

@@ -3,6 +3,7 @@
 import importlib.util
 import os
 from collections.abc import Iterator
+from typing import Any
 
 from alignment.config.documents import Location
 from alignment.config.faults import did_you_mean
@@ -20,20 +21,46 @@ TRACKER_EXTRAS = ("tensorboard", "trackio")
 def folders(keys: Keys) -> Iterator[Fault]:
     """A run may not be written over what it reads: `overwrite` would delete it first."""
     output = os.path.abspath(keys["output_dir"])
-    reads: list[tuple[Location, str]] = [((key,), keys[key]) for key in MODELS if keys.given(key)]
+    reads: list[tuple[Location, str]] = []
     for key in LISTS:
         inner = "model_name_or_path" if key == "candidates" else "path"
         reads += [((key, i, inner), entry[inner]) for i, entry in enumerate(keys[key] or [])]
-    scorers = [((key, i), entry) for key in SCORERS for i, entry in enumerate(keys[key] or [])]
-    for where, entry in scorers:
-        models = [entry.get("model_name_or_path"), *(entry.get("reward_models") or [])]
-        reads += [(where, path) for path in models if path]
+    reads += [(at, path) for at, path in _models(keys) if at[0] not in ("judge", "judges")]  # see rules/judges.py
     for at, path in reads:
         if os.path.exists(path) and os.path.commonpath([output, os.path.abspath(path)]) == output:
             yield (
                 at,
                 f"{path} lies in output_dir {keys['output_dir']}, which the run writes; give output_dir another folder",
             )
+
+
+def single_paths(keys: Keys) -> Iterator[Fault]:
+    """Several models are a list: a text with commas would be hashed, and guarded, as one path that does not exist."""
+    for at, path in _models(keys):
+        if "," in path and not os.path.exists(path):
+            several = ", ".join(part.strip() for part in path.split(","))
+            ensemble = keys.about.makes != "results" and at[0] == "reward_model_path"
+            remedy = f"scorers: [{{kind: ensemble, reward_models: [{several}]}}]" if ensemble else f"[{several}]"
+            yield at, f"{path} is one path, and does not exist; write several models as {remedy}"
+
+
+def _models(keys: Keys) -> Iterator[tuple[Location, str]]:
+    """Yield the models that a recipe reads, its judges' and scorers' too."""
+    for key in MODELS:
+        if keys.given(key):
+            yield from (((key,), path) for path in _each(keys[key]))
+    entries: list[tuple[Location, Any]] = [
+        ((key, place), entry) for key in (*SCORERS, "judges") for place, entry in enumerate(keys[key] or [])
+    ]
+    if keys.given("judge"):
+        entries.append((("judge",), keys["judge"]))
+    for at, entry in entries:
+        for key in ("model_name_or_path", "reward_models"):
+            yield from (((*at, key), path) for path in _each(entry.get(key)))
+
+
+def _each(value: Any) -> list[str]:
+    return [path for path in (value if isinstance(value, list) else [value]) if isinstance(path, str) and path]
 
 
 def precision(keys: Keys) -> Iterator[Fault]:
@@ -99,4 +126,14 @@ def candidates(keys: Keys) -> Iterator[Fault]:
         names.setdefault(entry["name"], f"candidates[{index}]")
 
 
-SHARED_RULES: list[Rule] = [folders, precision, reports, adapters, combinations, quantisation, mixtures, candidates]
+SHARED_RULES: list[Rule] = [
+    folders,
+    single_paths,
+    precision,
+    reports,
+    adapters,
+    combinations,
+    quantisation,
+    mixtures,
+    candidates,
+]

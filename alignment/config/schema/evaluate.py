@@ -38,8 +38,8 @@ class EvaluateRecipe(Recipe, ModelKeys, DataKeys, SamplingKeys):
     """The baseline's name in tables."""
     judges: list[JudgeEntry] = Field(min_length=1)
     """The judges that compare each candidate's answers with the baseline's."""
-    reward_model_path: InputPath | None = None
-    """A reward model that also scores the answers, or a list of them separated by commas."""
+    reward_model_path: InputPath | list[InputPath] | None = None
+    """A reward model that also scores the answers. A list of several is an ensemble."""
     perplexity_datasets: list[DatasetEntry] = Field(default_factory=list)
     """Text of other domains, to measure what the policies forgot."""
     perplexity_max_tokens: int = Field(default=20_000, gt=0, le=10**9)

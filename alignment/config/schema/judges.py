@@ -115,8 +115,8 @@ class RewardModelEntry(AnyJudge):
     """A reward model."""
     asks: Mode = "pairwise"
     """`pairwise`: which of two answers is better; `listwise`: the order of several; `pointwise`: a rating of one."""
-    model_name_or_path: InputPath
-    """The model's folder or Hub id."""
+    model_name_or_path: InputPath | list[InputPath]
+    """The model's folder or Hub id. A list of several is an ensemble."""
     trust_remote_code: bool = False
     """Run Python code that the model's folder contains."""
     per_device_eval_batch_size: int = Field(default=16, gt=0, le=10**6)

@@ -33,7 +33,7 @@ class RewardModelJudge:
 
     @classmethod
     def from_entry(cls, entry: RewardModelEntry, caller: Caller) -> "RewardModelJudge":
-        """Load the model; several with commas between, or a run with `num_members`, are an ensemble.
+        """Load the model; a list of several, or a run with `num_members`, is an ensemble.
 
         Raises: ModelError where there is none.
         """

@@ -192,7 +192,7 @@ def test_the_command(tmp_path):
     assert found["models"] == models
     assert found["all"]["pairs"] == 8
     each = [Ensemble.load(model) for model in models]
-    together = Ensemble.load(",".join(models))
+    together = Ensemble.load(models)
     prompts, answers = ["tell me 1", "tell me 2"], ["the cat 1", "no"]
     expected = torch.tensor([one.score(prompts, answers) for one in each]).mean(0).tolist()
     assert together.score(prompts, answers) == pytest.approx(expected, abs=1e-6)
@@ -201,8 +201,8 @@ def test_the_command(tmp_path):
 def test_members_of_a_run_and_names_that_lead_nowhere(tmp_path):
     (tmp_path / "manifest.json").write_text('{"members": ["member-0", "member-1"]}')
     assert member_paths(str(tmp_path)) == [str(tmp_path / "member-0"), str(tmp_path / "member-1")]
-    assert member_paths("owner/model,owner/other") == ["owner/model", "owner/other"]
+    assert member_paths(["owner/model", "owner/other"]) == ["owner/model", "owner/other"]
     with pytest.raises(ModelError, match=r"\./none: no such folder; name the run folder of a reward model"):
         member_paths("./none")
     with pytest.raises(ModelError, match="is named twice"):
-        Ensemble.load(f"{tmp_path},{tmp_path}")
+        Ensemble.load([str(tmp_path), str(tmp_path)])

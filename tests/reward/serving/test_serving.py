@@ -258,13 +258,13 @@ def test_an_address_that_is_taken_is_told_before_the_model_loads():
             AlignmentError,
             match=rf"127\.0\.0\.1', port {port}, cannot be listened on \(.*in use\); name another --port",
         ):
-            serve(Settings("no/such/run", port=port), print)
+            serve(Settings(["no/such/run"], port=port), print)
 
 
 def test_without_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     with pytest.raises(AlignmentError, match=r"needs uvicorn, which is in the extra serve: pip install"):
-        serve(Settings("x"), print)
+        serve(Settings(["x"]), print)
 
 
 def test_the_command_until_ctrl_c(reward):
