@@ -4,6 +4,9 @@ import sys
 
 from rich.console import Console
 
+from alignment.calls.rejecting import RejectingJudge
+from alignment.calls.session import caller_of, recording, usage
+from alignment.calls.store_rows import unanswered
 from alignment.config import load_recipe
 from alignment.config.schema import EvaluateRecipe
 from alignment.data import require_data
@@ -29,12 +32,12 @@ from reward.models.ensemble import Ensemble
 def main(argv: list[str] | None = None) -> None:
     """Sample, judge, measure, write results.json, answers.jsonl and examples.jsonl, and print the table."""
     recipe = load_recipe(EvaluateRecipe, sys.argv[1:] if argv is None else argv)
-    judges = [build_judge(entry) for entry in recipe.judges]  # before anything is written: one may not be there
+    callers = [caller_of(entry, recipe) for entry in recipe.judges]
+    judges = list(map(build_judge, recipe.judges, callers))  # before anything is written: one may be missing
     require_data(recipe)
-    run = RunDirectory.open(recipe)
+    run = RunDirectory.open(recipe, expendable=unanswered)
     if not run.main_process:
         return
-    judges = [CachedJudge(judge, run.path / "verdicts.jsonl") for judge in judges]
     console = Console(stderr=True, highlight=False, markup=False)
 
     # What is asked: each held-out prompt once per answer wanted.
@@ -66,8 +69,12 @@ def main(argv: list[str] | None = None) -> None:
             policy.name: scorer.score(prompts, policy.texts, stopped=policy.stopped, tokens=policy.tokens)
             for policy in policies
         }
-        agreed = reward_agreement(recipe, judges, prompts, clusters, baseline, scores)
-    verdicts = judge_candidates(recipe, judges, prompts, baseline, candidates)
+    with recording(run.path, recipe.judges, recipe, callers) as store:
+        cached = [CachedJudge(RejectingJudge(judge, store), run.path / "verdicts.jsonl") for judge in judges]
+        if scores:
+            agreed = reward_agreement(recipe, cached, prompts, clusters, baseline, scores)
+        verdicts = judge_candidates(recipe, cached, prompts, baseline, candidates)
+        used = usage(store, recipe.judges)
 
     results = summarise(recipe, clusters, baseline, candidates, verdicts, scores, agreed)
     rows = answer_rows(prompts, policies, verdicts, scores)
@@ -76,7 +83,7 @@ def main(argv: list[str] | None = None) -> None:
     examples = pick_examples(rows, recipe.num_generations, recipe.num_examples, recipe.seed)
     write_jsonl(run.path / "examples.jsonl", examples)
     write_json(run.path / "results.json", results)
-    run.finish(**results)
+    run.finish(**results, usage=used)
     Console().print(table(results))
 
 

@@ -8,6 +8,7 @@ Answers revised by a constitution, where the recipe asks for them, stand in revi
 
 import sys
 
+from alignment.calls.session import caller_of, recording, usage
 from alignment.calls.store_rows import unanswered
 from alignment.config import load_recipe
 from alignment.config.schema import LabelRecipe
@@ -20,7 +21,7 @@ from reward.feedback.answers import given_answers, sampled_answers
 from reward.feedback.labeler import summary
 from reward.feedback.revising import revised, reviser_for
 from reward.feedback.sampling import require_one_process
-from reward.feedback.stage import caller_for, dry_run, labels_of, recording, reparse, usage, write_revisions
+from reward.feedback.stage import dry_run, labels_of, reparse, write_revisions
 from reward.judges import build_judge
 from reward.labels.files import LABELS
 
@@ -35,14 +36,14 @@ def main(argv: list[str] | None = None) -> None:
     if recipe.reparse:
         print(f"{recipe.output_dir}: {reparse(recipe)['statuses']}")  # noqa: T201
         return
-    caller = caller_for(recipe)
+    caller = caller_of(recipe.judge, recipe)
     judge = build_judge(recipe.judge, caller)  # before anything is written: without a judge there is no run
     reviser = reviser_for(recipe, caller)
     load_rows(recipe)  # unreadable data is refused before anything is written
     run = RunDirectory.open(recipe, expendable=unanswered)
     who = {"judge": judge.name, "prompt_hash": judge.prompt_hash}
     run.record(judge=who)
-    with recording(recipe, run, caller) as store:
+    with recording(run.path, [recipe.judge], recipe, [caller], may_rebind=True) as store:
         on_gold = ask_gold(recipe, run, lambda people: labels_of(recipe, people, judge, caller, {}, all_pairs=True))
         if recipe.responses == "given":
             samples, provenance = given_answers(recipe, run, store), {}
@@ -52,7 +53,7 @@ def main(argv: list[str] | None = None) -> None:
         rankings = labels_of(recipe, samples, judge, caller, provenance)
         revisions = revised(recipe, samples, reviser, caller, provenance) if reviser else None
         run.record(judge={**who, "models": store.models(judge.name)})
-        used = usage(store, recipe)
+        used = usage(store, [recipe.judge])
     rankings = accept(recipe, run, rankings, on_gold)
     rows = [ranking_to_json(ranking) for ranking in rankings]
     write_jsonl(run.path / LABELS, rows)

@@ -43,23 +43,23 @@ class Tariff:
         return prices.cost(prompt_tokens, completion_tokens) if prices else 0.0
 
 
-def tariff_of(entry: AnyJudge) -> Tariff | None:
-    """Return the prices of a recipe's judge, or of a jury's members; None where it gives none.
+def tariff_of(*entries: AnyJudge) -> Tariff | None:
+    """Return the prices of a recipe's judges, or of a jury's members; None where it gives none.
 
-    Raises: JudgeError where a table cannot be read or lacks a model, or members differ in the currency, or two of one
+    Raises: JudgeError where a table cannot be read or lacks a model, or judges differ in the currency, or two of one
         name in the price.
     """
     found: dict[str, Prices] = {}
-    for judge in entry.each():
+    for judge in (each for entry in entries for each in entry.each()):
         prices = prices_of(judge)
         if prices is None:
             continue
         known = found.setdefault(judge.label, prices)
         if known != prices:
-            raise JudgeError(f"two members are called {judge.label} and differ in their prices; give each a name.")
+            raise JudgeError(f"two judges are called {judge.label} and differ in their prices; give each a name.")
     currencies = sorted({prices.currency for prices in found.values()})
     if len(currencies) > 1:
-        raise JudgeError(f"the members' prices are in {' and '.join(currencies)}; give them in one currency.")
+        raise JudgeError(f"the judges' prices are in {' and '.join(currencies)}; give them in one currency.")
     return Tariff(found) if found else None
 
 

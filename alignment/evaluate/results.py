@@ -7,6 +7,7 @@ from typing import Any
 from alignment.config.schema import EvaluateRecipe
 from alignment.config.schema.judges import at_once
 from alignment.data.rows import Prompt
+from alignment.errors import BudgetError
 from alignment.evaluate.judging import Comparison, Judge
 from alignment.evaluate.metrics import kl, lengths, variety
 from alignment.evaluate.policies import Measured
@@ -145,10 +146,16 @@ def _ask(
 ) -> Judged:
     asked = sum(not pair.identical for pair in pairs)
     with ProgressBar(f"evaluate: {candidate} against {baseline} by {judge.name}", "pairs", asked) as progress:
-        return judge_pairs(
-            judge,
-            pairs,
-            max_concurrency=at_once(recipe.judges, recipe.max_concurrency),
-            max_failure_share=recipe.max_failure_share,
-            on_done=lambda: progress.advance(1),
-        )
+        try:
+            return judge_pairs(
+                judge,
+                pairs,
+                max_concurrency=at_once(recipe.judges, recipe.max_concurrency),
+                max_failure_share=recipe.max_failure_share,
+                on_done=lambda: progress.advance(1),
+            )
+        except BudgetError as error:
+            raise BudgetError(
+                f"{asked} pairs are not all judged: {error} No results were written; the verdicts so far are kept, and "
+                "the same command with a higher budget continues from them."
+            ) from None

@@ -76,6 +76,9 @@ def judge_pairs(
                 _refuse_failures(judge, failures, done, max_failure_share, verdicts[i])
             if on_done:
                 on_done()
+    except JudgeError:
+        pool.shutdown(cancel_futures=True)  # waits for the calls in flight, which are paid for
+        raise
     finally:
         # Not `with`: on Ctrl-C it would wait for every call in flight.
         pool.shutdown(wait=False, cancel_futures=True)

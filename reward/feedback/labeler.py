@@ -4,6 +4,7 @@ from collections import Counter, deque
 from collections.abc import Callable
 from typing import Any
 
+from alignment.calls.rejecting import ANSWERED, RejectingJudge
 from alignment.calls.store import CallStore
 from alignment.calls.store_rows import Sampled
 from alignment.data.rows import Pair, Ranking
@@ -13,7 +14,6 @@ from alignment.meter import ProgressBar
 from reward.feedback.asking import ask_all
 from reward.feedback.strategies import IDENTICAL, Strategy, Verdicts, key_of, pairs_to_label
 
-ANSWERED = frozenset({"ok", "tie", "abstain"})  # the judge's own answers
 FIRST_CALLS = 20  # before this many, a share of failures says little
 DEAD_CALLS = 50  # failures in a row that mean the judge is gone, whatever went before
 
@@ -120,7 +120,7 @@ def ask(
     watch = FailureWatch(judge.name, max_failure_share)
     try:
         with ProgressBar(f"label: {doing}", "questions", len(different), note=spent) as progress:
-            asked = ask_all(Rejecting(judge, store), different.values(), max_concurrency=max_concurrency)
+            asked = ask_all(RejectingJudge(judge, store), different.values(), max_concurrency=max_concurrency)
             for batch in asked:
                 for question, verdict in batch:
                     verdicts[key_of(question)] = verdict
@@ -137,24 +137,6 @@ def ask(
         ) from None
     watch.check(at_end=True)
     return verdicts
-
-
-class Rejecting:
-    """A judge whose replies without a verdict are marked in the store at once, by the thread that asked."""
-
-    def __init__(self, judge: Judge[Any], store: CallStore | None) -> None:
-        self.judge, self.store = judge, store
-        self.name, self.prompt_hash, self.mode = judge.name, judge.prompt_hash, judge.mode
-
-    def ask(self, question: Question, /) -> Verdict:
-        """Ask the judge."""
-        verdict = self.judge.ask(question)
-        if self.store is not None:
-            own = {"judge": self.name, "status": verdict.status, "calls": verdict.details.get("calls")}
-            for said in verdict.details.get("members", [own]):  # of a jury only who failed is asked anew
-                if said["status"] not in ANSWERED:
-                    self.store.reject(question, said["judge"], said["calls"])
-        return verdict
 
 
 def _pair(sample: Sampled, pair: tuple[int, int], way: Strategy, verdicts: Verdicts) -> Pair:

@@ -1,15 +1,13 @@
 """The label stage's parts that the recipe script calls by name."""
 
 import contextlib
-from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from alignment.calls.budget import Budget
 from alignment.calls.caller import Caller, DryCaller
 from alignment.calls.prices import tariff_of
-from alignment.calls.rate_limiter import RateLimiter
+from alignment.calls.session import STORE
 from alignment.calls.store import CallStore
 from alignment.calls.store_rows import Sampled
 from alignment.config.launched import Launch
@@ -28,34 +26,6 @@ from reward.feedback.revising import answers_to_revise, revised, reviser_for
 from reward.feedback.strategies import key_of, pairs_to_label, strategy_of
 from reward.judges import build_judge
 from reward.labels.files import LABELS, REVISIONS
-
-STORE = "calls.sqlite"
-
-
-def caller_for(recipe: LabelRecipe) -> Caller:
-    """Return what makes the recipe's calls, before it knows where they are kept."""
-    rate_limiter = RateLimiter(
-        recipe.judge.at_once(recipe.max_concurrency),
-        requests_per_minute=recipe.requests_per_minute,
-        tokens_per_minute=recipe.tokens_per_minute,
-    )
-    return Caller(rate_limiter=rate_limiter, max_retries=recipe.judge.retries)
-
-
-@contextlib.contextmanager
-def recording(recipe: LabelRecipe, run: RunDirectory, caller: Caller) -> Iterator[CallStore]:
-    """Open the run's store; calls are kept there and held to what the recipe may spend in all."""
-    with CallStore(run.path / STORE, may_rebind=True) as store:
-        spent = store.totals()
-        caller.cache = store
-        caller.budget = Budget(
-            tariff_of(recipe.judge),
-            max_calls=recipe.max_calls,
-            max_cost=recipe.max_cost,
-            calls=spent.calls,
-            spent=spent.cost or 0.0,
-        )
-        yield store
 
 
 def labels_of(
@@ -80,12 +50,6 @@ def labels_of(
         store=caller.cache if isinstance(caller.cache, CallStore) and not caller.makes_no_calls else None,
         spent=caller.budget.summary if isinstance(caller.budget, Budget) else lambda: "",
     )
-
-
-def usage(store: CallStore, recipe: LabelRecipe) -> dict[str, Any]:
-    """Return what the run's calls took, for its manifest."""
-    prices = tariff_of(recipe.judge)
-    return {**asdict(store.totals()), "currency": prices.currency if prices else None}
 
 
 def dry_run(recipe: LabelRecipe) -> str:

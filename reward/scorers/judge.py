@@ -7,9 +7,10 @@ from pathlib import Path
 
 from alignment.calls.caller import Caller
 from alignment.calls.chat import NOTHING_SAID
-from alignment.calls.rate_limiter import RateLimiter
+from alignment.calls.session import caller_of
 from alignment.calls.store import CallStore
 from alignment.config.schema import PPORecipe
+from alignment.config.schema.calls import CallKeys
 from alignment.config.schema.judges import ChatEntry
 from alignment.config.schema.scorers import JudgeScorerEntry
 from alignment.data.rows import Prompt
@@ -89,11 +90,8 @@ def build(entry: JudgeScorerEntry, recipe: PPORecipe, calls: str) -> JudgeScorer
 
     Raises: JudgeError where the model, the key or the prompt file is missing.
     """
-    caller = Caller(
-        cache=_store(calls + entry.label, recipe),
-        rate_limiter=RateLimiter(entry.judge.at_once(entry.max_concurrency)),
-        max_retries=entry.judge.retries,
-    )
+    caller = caller_of(entry.judge, CallKeys(max_concurrency=entry.max_concurrency))
+    caller.cache = _store(calls + entry.label, recipe)
     return JudgeScorer.from_entry(entry, caller)
 
 

@@ -6,9 +6,10 @@ import pytest
 import torch
 import yaml
 
-from alignment.errors import DataError, JudgeError
+from alignment.errors import BudgetError, DataError, JudgeError, RecipeError
 from alignment.evaluate.policies import measure
 from recipes.evaluate import main
+from tests.calls.chat_server import ChatServer, completion
 from tests.models import make_model, make_tokenizer, save_tiny_model
 
 QUESTIONS = [
@@ -186,3 +187,43 @@ def test_a_judge_that_fails_stops_the_stage_and_leaves_no_results(folder, tmp_pa
 def test_a_missing_perplexity_file_is_named(folder, tmp_path):
     with pytest.raises(DataError, match=r"nowhere\.txt"):
         main(recipe_of(folder, tmp_path, perplexity_datasets=[{"path": str(folder / "nowhere.txt")}]))
+
+
+def judged_by(server, **keys):
+    judge = {"kind": "openai", "model": "toy", "base_url": server.url, "api_key_env": "MY_KEY", "max_retries": 0}
+    return {"judges": [judge | keys], "num_generations": 1, "perplexity_datasets": []}
+
+
+def test_a_budget_ends_an_evaluation_and_a_higher_one_continues(folder, tmp_path):
+    with ChatServer(lambda prompt, n: completion("A", p_first=0.7)) as server:
+        priced = judged_by(server, prices={"prompt": 1.0, "completion": 2.0})
+        only = {"candidates": [{"name": "ppo", "model_name_or_path": str(folder / "ppo")}]}
+        argv = recipe_of(folder, tmp_path, **priced, **only, max_calls=5)
+        with pytest.raises(BudgetError, match=r"6 pairs are not all judged: the budget of 5 calls .* is used up"):
+            main(argv)
+        assert len(server.prompts) == 5
+        main([*argv, "--max_calls", "100"])
+        assert len(server.prompts) == len(set(server.prompts)) == 12  # 6 pairs in both orders, none asked twice
+    results = json.loads((tmp_path / "out" / "manifest.json").read_text())["results"]
+    usage = results["usage"]
+    assert (usage["calls"], usage["failed_calls"], usage["currency"]) == (12, 0, "USD")
+    assert usage["cost"] > 0  # the server counts no tokens, so each call costs what was set aside for it
+    assert results["win_rate"]["ppo"]["toy"]["coverage"] == 1.0
+
+
+def test_a_reply_without_a_verdict_is_asked_about_again_by_the_next_start(folder, tmp_path):
+    sick = [True]
+    reply = "I like both of them."
+    with ChatServer(lambda prompt, n: completion(reply) if sick[0] else completion("A", p_first=0.7)) as server:
+        only = {"candidates": [{"name": "ppo", "model_name_or_path": str(folder / "ppo")}]}
+        argv = recipe_of(folder, tmp_path, **judged_by(server, repair=False, logprobs=False), **only)
+        with pytest.raises(JudgeError, match="6 of 6 pairs failed"):
+            main(argv)
+        sick[0] = False
+        main(argv)
+    assert json.loads((tmp_path / "out" / "results.json").read_text())["win_rate"]["ppo"]["toy"]["coverage"] == 1.0
+
+
+def test_a_budget_of_money_needs_prices(folder, tmp_path):
+    with pytest.raises(RecipeError, match=r"max_cost: needs judge.prices"):
+        main(recipe_of(folder, tmp_path, max_cost=1.0))

@@ -45,6 +45,15 @@ def judges(keys: Keys) -> Iterator[Fault]:
             yield from judge_faults((*at, "judge"), entry["judge"])
 
 
+def budget(keys: Keys) -> Iterator[Fault]:
+    """Cost is counted by prices."""
+    if keys["max_cost"] is None:
+        return
+    entries = [keys["judge"]] if keys.given("judge") else keys["judges"] or []
+    if not any(one.get("prices") for entry in entries for one in [entry, *(entry.get("members") or [])]):
+        yield ("max_cost",), "needs judge.prices, by which cost is counted; of a jury, those of its members"
+
+
 def judge_faults(at: Location, entry: dict[str, Any]) -> Iterator[Fault]:
     """Faults of one judge, a jury's members included."""
     if "function" in judge_class(entry).model_fields and not FUNCTION.fullmatch(entry["function"]):

@@ -19,9 +19,6 @@ def label_answers(keys: Keys) -> Iterator[Fault]:
     for key in SAMPLED if keys["responses"] == "given" else []:
         if keys.changed(key):
             yield (key,), "has no effect with responses: given, where nothing is sampled; take it out"
-    judge = keys["judge"]
-    if keys["max_cost"] is not None and not any(one.get("prices") for one in [judge, *(judge.get("members") or [])]):
-        yield ("max_cost",), "needs judge.prices, by which cost is counted; of a jury, those of its members"
     if keys["dry_run"] and keys["reparse"]:
         yield ("dry_run",), "excludes reparse, which makes no call either"
 

@@ -4,9 +4,10 @@ from typing import Literal
 
 from pydantic import Field
 
+from alignment.config.schema.calls import CallKeys
 from alignment.config.schema.judges import JudgeEntry
 from alignment.config.schema.keys import DataKeys, DatasetEntry, ModelKeys, SamplingKeys
-from alignment.config.schema.parts import Free, InputPath, Name, Part, Words
+from alignment.config.schema.parts import InputPath, Name, Part, Words
 from alignment.config.schema.recipe import Recipe, Stage
 
 
@@ -19,7 +20,7 @@ class Candidate(Part):
     """The policy: a folder, an adapter, a run directory or a Hub id."""
 
 
-class EvaluateRecipe(Recipe, ModelKeys, DataKeys, SamplingKeys):
+class EvaluateRecipe(Recipe, ModelKeys, DataKeys, SamplingKeys, CallKeys):
     """Compare candidates with a baseline (`model_name_or_path`, also the KL's reference) on held-out prompts."""
 
     STAGE = Stage(
@@ -46,10 +47,6 @@ class EvaluateRecipe(Recipe, ModelKeys, DataKeys, SamplingKeys):
     """Number of tokens of each of these data sets to read."""
     num_generations: int = Field(default=1, gt=0, le=1024)
     """Answers for each prompt and policy. From 2 on, the reward model is compared with the judges."""
-    max_concurrency: Free[int] = Field(default=8, gt=0, le=1024)
-    """Maximum number of judge calls at the same time."""
-    max_failure_share: Free[float] = Field(default=0.5, ge=0, le=1)
-    """Stop with an error when more than this share of the calls failed."""
     confidence_level: float = Field(default=0.95, gt=0, lt=1)
     """Level of all confidence intervals."""
     bootstrap_samples: int = Field(default=2_000, gt=0, le=10**5)

@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from alignment.config.schema.calls import CallKeys
 from alignment.config.schema.judges import JudgeEntry
 from alignment.config.schema.keys import DataKeys, ModelKeys, SamplingKeys
 from alignment.config.schema.parts import Free, InputPath, Late, Mark, Part
@@ -63,7 +64,7 @@ class RevisionEntry(Part):
     """A prompt file for revisions. `null`: the package's own."""
 
 
-class LabelRecipe(Recipe, ModelKeys, DataKeys, SamplingKeys):
+class LabelRecipe(Recipe, ModelKeys, DataKeys, SamplingKeys, CallKeys):
     """Sample K answers a prompt, have a judge compare them, write rankings."""
 
     STAGE = Stage(
@@ -87,18 +88,6 @@ class LabelRecipe(Recipe, ModelKeys, DataKeys, SamplingKeys):
     """Number of pairs of answers to judge for each prompt. `null`: all K(K-1)/2."""
     per_device_eval_batch_size: int = Field(default=64, gt=0, le=10**6)
     """Number of answers sampled together."""
-    max_concurrency: Free[int] = Field(default=8, gt=0, le=1024)
-    """Maximum number of judge calls at the same time."""
-    max_failure_share: Free[float] = Field(default=0.5, ge=0, le=1)
-    """Stop with an error when more than this share of the questions failed."""
-    requests_per_minute: Free[float | None] = Field(default=None, ge=0.01, le=10**9)
-    """Limit of requests to the judge."""
-    tokens_per_minute: Free[float | None] = Field(default=None, ge=1, le=10**12)
-    """Limit of tokens to and from the judge, estimated from the prompt and the longest reply."""
-    max_calls: Free[int | None] = Field(default=None, gt=0, le=10**12)
-    """Maximum number of judge calls. The run stops before it makes more."""
-    max_cost: Free[float | None] = Field(default=None, gt=0, le=10**12)
-    """Maximum cost of judge calls, in the currency of `judge.prices`. The run stops before it costs more."""
     dry_run: Free[bool] = False
     """Print calls, tokens and cost without calling the judge."""
     reparse: Free[bool] = False

@@ -5,10 +5,10 @@ import json
 
 import pytest
 
+from alignment.calls.rejecting import RejectingJudge
 from alignment.config.schema.judges import judge_entry
 from alignment.evaluate.judging import Comparison, Listing, Rating, Verdict
 from recipes import label
-from reward.feedback.labeler import Rejecting
 from reward.judges.backends.jury import Jury
 from tests.calls.chat_server import ChatServer, completion
 from tests.reward.judges.entries import judge_faults
@@ -90,7 +90,7 @@ def test_only_the_member_that_failed_is_asked_anew():
         def reject(self, question, judge, calls):
             rejected.append(judge)
 
-    Rejecting(jury(Verdict(0.9, "ok"), REFUSED), Store()).ask(QUESTION)
+    RejectingJudge(jury(Verdict(0.9, "ok"), REFUSED), Store()).ask(QUESTION)
     assert rejected == ["judge 1"]
 
 
