@@ -1,4 +1,8 @@
-"""Compare trained policies with a baseline on held-out prompts: who wins, how far they moved, what they lost."""
+"""Compare trained policies with a baseline on held-out prompts: who wins, how far they moved, what they lost.
+
+alignment evaluate --config recipes/tiny/evaluate.yaml [--key value …]
+    --reparse   reads the verdicts of a finished run anew from its recorded calls, without a call
+"""
 
 import sys
 
@@ -25,6 +29,7 @@ from alignment.evaluate.table import table
 from alignment.run.directory import RunDirectory
 from alignment.run.files import write_json, write_jsonl
 from alignment.run.script import script
+from reward.feedback.evaluation import reparse
 from reward.judges import build_judge
 from reward.models.ensemble import Ensemble
 
@@ -32,6 +37,9 @@ from reward.models.ensemble import Ensemble
 def main(argv: list[str] | None = None) -> None:
     """Sample, judge, measure, write results.json, answers.jsonl and examples.jsonl, and print the table."""
     recipe = load_recipe(EvaluateRecipe, sys.argv[1:] if argv is None else argv)
+    if recipe.reparse:
+        Console().print(table(reparse(recipe)))
+        return
     callers = [caller_of(entry, recipe) for entry in recipe.judges]
     judges = list(map(build_judge, recipe.judges, callers))  # before anything is written: one may be missing
     require_data(recipe)

@@ -261,6 +261,14 @@ class CallStore:
         query = "SELECT COUNT(DISTINCT key) FROM calls WHERE key NOT IN (SELECT key FROM calls WHERE status = 'ok')"
         return int(self._rows(query)[0][0])
 
+    def without_verdict(self) -> int:
+        """Return an upper bound on the calls that a judge may lack: those that failed, or whose reply gave no verdict.
+
+        After such a call, the same question with the answers in the other order may never have been asked.
+        """
+        rejected = self._rows("SELECT COUNT(DISTINCT key) FROM calls WHERE status = 'ok' AND rejected")[0][0]
+        return 2 * (self.unanswered() + int(rejected))
+
     def totals(self) -> Totals:
         """Return what all calls took."""
         query = (

@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from alignment.config.schema import EvaluateRecipe
 from alignment.config.schema.judges import at_once
@@ -19,12 +19,26 @@ Scores = dict[str, list[float]]  # reward scores of every answer, by policy
 Verdicts = dict[str, dict[str, Judged]]  # by candidate, then judge
 
 
+class Answered(Protocol):
+    """A policy's answers, one per prompt and generation."""
+
+    @property
+    def name(self) -> str:
+        """What tables call the policy."""
+        ...
+
+    @property
+    def texts(self) -> list[str]:
+        """The answers."""
+        ...
+
+
 def judge_candidates(
     recipe: EvaluateRecipe,
     judges: Sequence[Judge[Comparison]],
     prompts: Sequence[Prompt],
-    baseline: Measured,
-    candidates: Sequence[Measured],
+    baseline: Answered,
+    candidates: Sequence[Answered],
 ) -> Verdicts:
     """Ask every judge about every candidate's answers against the baseline's; prompts: one per answer."""
     verdicts: Verdicts = {}
@@ -41,7 +55,7 @@ def reward_agreement(
     judges: Sequence[Judge[Comparison]],
     prompts: Sequence[Prompt],
     clusters: Sequence[int],
-    baseline: Measured,
+    baseline: Answered,
     scores: Scores,
 ) -> dict[str, dict[str, Any] | None]:
     """Share of the baseline's pairs of answers that the reward model orders as each judge does.
@@ -92,13 +106,25 @@ def summarise(
         "prompts": len(set(clusters)),
         "answers_per_prompt": recipe.num_generations,
         "confidence_level": recipe.confidence_level,
-        "win_rate": {
-            name: {judge: win_rate(judged, clusters, how) for judge, judged in by_judge.items()}
-            for name, by_judge in verdicts.items()
-        },
+        "win_rate": win_rates(recipe, clusters, verdicts),
         **{name: {who: found["value"] for who, found in by.items()} for name, by in details.items() if by},
         "details": details,
     }
+
+
+def win_rates(recipe: EvaluateRecipe, clusters: Sequence[int], verdicts: Verdicts) -> dict[str, dict[str, Any]]:
+    """Return every candidate's win rate by every judge."""
+    how = bootstrap_of(recipe)
+    return {
+        name: {judge: win_rate(judged, clusters, how) for judge, judged in by_judge.items()}
+        for name, by_judge in verdicts.items()
+    }
+
+
+def verdict_columns(verdicts: Verdicts, count: int) -> list[dict[str, dict[str, float | None]]]:
+    """Return, for each of `count` answers, the probability that a candidate's is better, by judge and candidate."""
+    judges = list(next(iter(verdicts.values()), {}))
+    return [{j: {c: by[j].verdicts[i].probability for c, by in verdicts.items()} for j in judges} for i in range(count)]
 
 
 def answer_rows(
@@ -108,7 +134,7 @@ def answer_rows(
 
     `verdicts` holds, by judge and candidate, the probability that the candidate's answer is better than the baseline's.
     """
-    judges = list(next(iter(verdicts.values()), {}))
+    columns = verdict_columns(verdicts, len(prompts))
     return [
         {
             "prompt": prompt,
@@ -118,7 +144,7 @@ def answer_rows(
             "prompt_ids": {p.name: p.prompt_ids[i] for p in policies},
             "response_ids": {p.name: p.answer_ids[i] for p in policies},
             "scores": {name: values[i] for name, values in scores.items()},
-            "verdicts": {j: {c: by[j].verdicts[i].probability for c, by in verdicts.items()} for j in judges},
+            "verdicts": columns[i],
         }
         for i, prompt in enumerate(prompts)
     ]

@@ -6,7 +6,7 @@ import pytest
 import torch
 import yaml
 
-from alignment.errors import BudgetError, DataError, JudgeError, RecipeError
+from alignment.errors import AlignmentError, BudgetError, DataError, JudgeError, RecipeError
 from alignment.evaluate.policies import measure
 from recipes.evaluate import main
 from tests.calls.chat_server import ChatServer, completion
@@ -227,3 +227,26 @@ def test_a_reply_without_a_verdict_is_asked_about_again_by_the_next_start(folder
 def test_a_budget_of_money_needs_prices(folder, tmp_path):
     with pytest.raises(RecipeError, match=r"max_cost: needs judge.prices"):
         main(recipe_of(folder, tmp_path, max_cost=1.0))
+
+
+def test_reparse_reads_the_verdicts_anew_and_makes_no_call(folder, tmp_path):
+    with ChatServer(lambda prompt, n: completion("A", p_first=0.7 if n % 2 else 0.9)) as server:
+        only = {"candidates": [{"name": "ppo", "model_name_or_path": str(folder / "ppo")}]}
+        keys = judged_by(server)
+        main(recipe_of(folder, tmp_path, **keys, **only))
+        out, made = tmp_path / "out", len(server.prompts)
+        before = {name: (out / name).read_text() for name in ("results.json", "answers.jsonl", "examples.jsonl")}
+        main([*recipe_of(folder, tmp_path, **keys, **only), "--reparse", "true"])
+        assert {name: (out / name).read_text() for name in before} == before
+        clamped = {"judges": [keys["judges"][0] | {"clamp": [0.5, 0.8]}]}
+        main([*recipe_of(folder, tmp_path, **keys | clamped, **only), "--reparse", "true"])
+        rate = json.loads((out / "results.json").read_text())["win_rate"]["ppo"]["toy"]
+        old = json.loads(before["results.json"])["win_rate"]["ppo"]["toy"]
+        assert rate["coverage"] == old["coverage"] == 1.0
+        verdicts = [json.loads(line) for line in (out / "verdicts.jsonl").read_text().splitlines()]
+        assert {row["probability"] for row in verdicts} == {0.7, 0.8}  # 0.9 is clamped
+        other = {"judges": [keys["judges"][0] | {"model": "another"}]}
+        with pytest.raises(AlignmentError, match=r"asks for \d+ calls that were never made"):
+            main([*recipe_of(folder, tmp_path, **keys | other, **only), "--reparse", "true"])
+        assert len(server.prompts) == made
+    assert json.loads((out / "results.json").read_text())["win_rate"]["ppo"]["toy"] == rate

@@ -20,3 +20,5 @@ class CallKeys(Part):
     """Maximum number of judge calls. The run stops before it makes more."""
     max_cost: Free[float | None] = Field(default=None, gt=0, le=10**12)
     """Maximum cost of judge calls, in the currency of `judge.prices`. The run stops before it costs more."""
+    reparse: Free[bool] = False
+    """Read the verdicts of a finished run again from its recorded calls, without a call."""

@@ -90,8 +90,6 @@ class LabelRecipe(Recipe, ModelKeys, DataKeys, SamplingKeys, CallKeys):
     """Number of answers sampled together."""
     dry_run: Free[bool] = False
     """Print calls, tokens and cost without calling the judge."""
-    reparse: Free[bool] = False
-    """Write the labels of a finished run again from its recorded calls, without a call."""
     max_prompt_length: int | None = Field(default=None, gt=0, le=10**8)
     """Maximum number of tokens of a prompt; longer prompts follow `on_bad_row`. `null`: what the context leaves."""
     gate: Late[GateEntry | None] = None

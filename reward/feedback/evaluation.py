@@ -1,0 +1,87 @@
+"""A finished evaluation, read anew from its recorded answers and calls."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from alignment.calls.caller import DryCaller
+from alignment.calls.session import STORE
+from alignment.calls.store import CallStore
+from alignment.config.launched import Launch
+from alignment.config.schema import EvaluateRecipe
+from alignment.errors import AlignmentError
+from alignment.evaluate.cached_judge import CachedJudge
+from alignment.evaluate.results import judge_candidates, pick_examples, reward_agreement, verdict_columns, win_rates
+from alignment.json_lines import objects_of
+from alignment.manifest import read_manifest
+from alignment.run.directory import RunDirectory
+from alignment.run.files import read_json_object, write_json, write_jsonl
+from reward.judges import build_judge
+
+FRESH = "verdicts.reparsed.jsonl"
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """One policy's recorded answers, one per prompt and generation."""
+
+    name: str
+    texts: list[str]
+
+
+def reparse(recipe: EvaluateRecipe) -> dict[str, Any]:
+    """Write a finished evaluation's verdicts and win rates anew from its calls, read by the recipe's judges as now.
+
+    What does not depend on judges stays as it is. No call is made.
+
+    Raises: AlignmentError where there is no finished run with its calls, or the recipe asks for calls that were never
+        made; the results are then as they were.
+    """
+    path = Path(recipe.output_dir)
+    manifest = read_manifest(path)
+    finished = manifest.get("stage") == "evaluate" and manifest.get("status") == "finished"
+    if not finished or not (path / STORE).is_file():
+        raise AlignmentError(
+            f"{path}: holds no finished run of stage evaluate with its {STORE}; reparse reads the calls."
+        )
+    rows = list(objects_of((path / "answers.jsonl").read_bytes(), path / "answers.jsonl"))
+    results = read_json_object(path / "results.json")
+    every = int(results["answers_per_prompt"])
+    forgiving = recipe.model_copy(update={"max_failure_share": 1.0, "num_generations": every})
+    prompts, clusters = [row["prompt"] for row in rows], [place // every for place in range(len(rows))]
+    names = [results["baseline"], *results["candidates"]]
+    baseline, *candidates = (Answers(name, [row["answers"][name] for row in rows]) for name in names)
+    scored = {
+        name: [row["scores"][name] for row in rows] for name in names if all(name in row["scores"] for row in rows)
+    }
+
+    (path / FRESH).unlink(missing_ok=True)
+    with CallStore(path / STORE, rejected=True) as store:
+        callers = [DryCaller(store) for _ in recipe.judges]
+        built = map(build_judge, recipe.judges, callers)
+        judges = [CachedJudge(judge, path / FRESH) for judge in built]
+        agreed = reward_agreement(forgiving, judges, prompts, clusters, baseline, scored) if scored else {}
+        verdicts = judge_candidates(forgiving, judges, prompts, baseline, candidates)
+        missing = sum(caller.calls for caller in callers) - store.without_verdict()
+    if missing > 0:
+        (path / FRESH).unlink(missing_ok=True)
+        raise AlignmentError(
+            f"{path}: the recipe asks for {missing} calls that were never made (another judge or prompt); run it "
+            "without --reparse to make them. The results are as they were."
+        )
+    for row, column in zip(rows, verdict_columns(verdicts, len(rows)), strict=True):
+        row["verdicts"] = column
+    results |= {"judges": [judge.name for judge in judges], "win_rate": win_rates(forgiving, clusters, verdicts)}
+    known = {name: found for name, found in agreed.items() if found is not None}
+    if known:
+        results["details"]["reward_agreement"] = known
+        results["reward_agreement"] = {name: found["value"] for name, found in known.items()}
+    write_jsonl(path / "answers.jsonl", rows)
+    write_jsonl(path / "examples.jsonl", pick_examples(rows, every, recipe.num_examples, recipe.seed))
+    write_json(path / "results.json", results)
+    os.replace(path / FRESH, path / "verdicts.jsonl")
+    run = RunDirectory(path, recipe, Launch.of(recipe), True)
+    judged_by = [entry.model_dump(mode="json") for entry in recipe.judges]
+    run.record(results={**manifest.get("results", {}), **results}, reparsed={"judges": judged_by})
+    return results
