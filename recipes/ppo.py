@@ -49,10 +49,8 @@ def load_models(
     # Under ZeRO-3 a model that is loaded after these arguments exist is sharded: the roles, but no scorer.
     arguments = training_arguments(TrainingArguments, recipe, run)
     roles = load_roles(recipe, rewards=list(rewards.values()))
-    records = {"scorers": describe(score_entries(recipe), scoring, rewards)}
-    if monitor is not None:
-        records["watch_scorers"] = describe(recipe.watch_scorers, monitor.scoring, monitored)
-    run.record(**records)
+    watched = {"watch_scorers": describe(recipe.watch_scorers, monitor.scoring, monitored)} if monitor else {}
+    run.record(scorers=describe(score_entries(recipe), scoring, rewards), **watched)
     return roles, scoring, monitor, arguments
 
 

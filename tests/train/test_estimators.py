@@ -8,6 +8,7 @@ from alignment.config.estimators import ADVANTAGE_ESTIMATORS, EstimatorEntry
 from alignment.errors import RecipeError
 from alignment.ops.advantages import Estimate, EstimatorInput, advantages_and_returns, gae_estimator
 from alignment.ops.masking import whiten
+from alignment.planner.hours import time_of
 from alignment.planner.machine import Machine
 from alignment.planner.memory import plan_stage
 from alignment.policy.roles import Roles
@@ -134,6 +135,9 @@ def test_recipe_and_plan_know_the_estimator_by_its_registration(base, tmp_path, 
     plans = [plan_stage(each, machine) for each in (with_value, without)]
     assert plans[1].trainable < 0.6 * plans[0].trainable
     assert plans[1].peak.total < plans[0].peak.total
+    times = [time_of(plan, None) for plan in plans]
+    assert times[0].tokens - times[1].tokens == 128 * plans[0].lengths.whole  # the value's pass over 128 answers
+    assert times[1].flops < times[0].flops
 
 
 @pytest.mark.parametrize(

@@ -122,3 +122,14 @@ def test_a_resumed_stream_goes_on_without_collecting_anew(taken, tmp_path):
     batches = iter(again)
     assert all(same(next(batches), batch) for batch in expected)
     assert again_source.asked == [update for update in source.asked if update >= -(-taken // 4)]
+
+
+def test_a_checkpoint_keeps_the_names_of_its_fields():
+    """A run of an earlier version resumes: files keep the name `trains` of what the code calls `loss_mask`."""
+    first = stream(Source())
+    next(iter(first))
+    state = first.state_dict()
+    assert set(state) == {"update", "cursor", "experience"}
+    assert set(state["experience"]) == {
+        "prompt_ids", "answer_ids", "mask", "logp", "values", "advantages", "returns", "trains", "weights", "ref_logp",
+    }  # fmt: skip
