@@ -96,6 +96,9 @@ def _against(view: View, people: dict[str, Any]) -> None:
     ceiling, right, agreed = (people.get(key) for key in ("human_ceiling", "accuracy", "accuracy_when_consistent"))
     view.against = _tracks(
         ("accuracy", f"of {percent(right['coverage'], 1)} with a label" if right else "", right, TONE),
+        ("strict accuracy", "no verdict and ties are wrong", people.get("accuracy_strict"), TONE),
+        ("both orders correct", "no verdict and ties are wrong", people.get("both_orders_correct"), TONE),
+        *((f"accuracy, {name}", "", one["accuracy"], TONE) for name, one in people.get("subsets", {}).items()),
         ("accuracy of one order", "mean over both", people.get("accuracy_one_order"), TONE),
         ("where both orders agree", f"{percent(agreed['share'], 1)} of all" if agreed else "", agreed, TONE),
         ("one person against the others", "leave one out", ceiling, PEOPLE),

@@ -84,7 +84,11 @@ def test_words_numbers_and_page_tell_the_same(tmp_path):
     assert "The judge is surer than it is right:" in page.words
     people, alone, errors = judge["against"], judge["measures"], judge["calibration"]
     shares = [alone[name] for name in ("coverage", "consistency", "same_position", "tie_rate")]
-    shares += [people[name] for name in ("accuracy_one_order", "accuracy_when_consistent", "human_ceiling")]
+    shares += [
+        people[name]
+        for name in ("accuracy_strict", "both_orders_correct", "accuracy_one_order", "accuracy_when_consistent")
+    ]
+    shares += [people["human_ceiling"]]
     plain = [people["kappa"], *people["alpha"].values(), *people["people_alpha"].values(), *errors["before"].values()]
     plain += [*errors["temperature"]["after"].values(), *errors["isotonic"]["after"].values()]
     written = [f"{100 * share['value']:.1f}%" for share in shares] + [number(measure["value"]) for measure in plain]
