@@ -76,8 +76,8 @@ class AnswerTokens:
         """
         if row.sampled is None:
             rows = self.template.demonstrations(row)
-            stops = set(self.template.stop_token_ids)
-            self._counts.conversations += row.prompt == "" and not stops.isdisjoint(rows[0].labels[:-1])
+            if row.prompt == "" and not set(self.template.stop_token_ids).isdisjoint(rows[0].labels[:-1]):
+                self._counts.conversations += 1
             return rows
         context, ids = self.prompt_ids(row.sampled), self.answer_ids(row.sampled, 0)
         return self.template.demonstrations(row, Answer(context, ids, ids))
