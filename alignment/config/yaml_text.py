@@ -2,6 +2,9 @@
 
 PyYAML reads YAML 1.1, where `5e-5` is text, `no` is false, `010` is eight and the last of two equal keys wins; a recipe
 must mean what it says. What a text may hold is bounded: depth, digits, and values, those that aliases copy included.
+
+ruamel.yaml reads YAML 1.2 with lines too, but ends at the first duplicate key, where all faults of a recipe are
+reported at once, and with a RecursionError at a text of many brackets.
 """
 
 import re
