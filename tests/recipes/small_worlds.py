@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from datasets import Dataset
+from datasets import Dataset, DatasetDict
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig, PreTrainedTokenizerFast, Qwen3Config
 
@@ -109,15 +109,18 @@ def _sentencepiece() -> Any:
 
 
 def write_data(folder: Path) -> None:
-    """Write the recipes' data sets, with the columns that they have on the Hub."""
-    Dataset.from_list(list(_ultrachat())).save_to_disk(folder / "HuggingFaceH4" / "ultrachat_200k")
+    """Write the recipes' data sets, with the splits and columns that they have on the Hub."""
+    chats = DatasetDict(train_sft=Dataset.from_list(list(_ultrachat())))
+    chats.save_to_disk(folder / "HuggingFaceH4" / "ultrachat_200k")
     prompts = [{"prompt": [{"content": f"Tell me about the {word}.", "role": "user"}]} for word in WORDS]
-    Dataset.from_list(prompts).save_to_disk(folder / "trl-lib" / "ultrafeedback-prompt")
+    splits = DatasetDict(train=Dataset.from_list(prompts), test=Dataset.from_list(prompts))
+    splits.save_to_disk(folder / "trl-lib" / "ultrafeedback-prompt")
 
 
 def write_binarized(folder: Path) -> None:
     """Write published preferences in the layout of the Hub's."""
-    Dataset.from_list(list(_ultrafeedback())).save_to_disk(folder / "HuggingFaceH4" / "ultrafeedback_binarized")
+    preferences = DatasetDict(train_prefs=Dataset.from_list(list(_ultrafeedback())))
+    preferences.save_to_disk(folder / "HuggingFaceH4" / "ultrafeedback_binarized")
 
 
 def _ultrachat() -> Iterator[dict[str, Any]]:
