@@ -6,7 +6,8 @@ from typing import Any
 
 from alignment.config.yaml_text import parse_yaml
 from alignment.data.readers import extension
-from alignment.errors import AlignmentError, DataError
+from alignment.errors import AlignmentError, DataError, first_line
+from alignment.strict_json import shown
 
 BYTES = 256 << 10  # of a README.md, of which the head is read
 Card = Mapping[str, Mapping[str, Any]]  # configuration → its keys
@@ -53,12 +54,27 @@ def patterns_of(config: Mapping[str, Any]) -> Patterns:
     return found
 
 
+def require_inside(folder: Path, pattern: str) -> None:
+    """Refuse a card that names files outside its folder.
+
+    Raises: DataError.
+    """
+    if ".." in Path(pattern).parts or pattern.startswith(("/", "~")) or "://" in pattern:
+        raise DataError(
+            f"{folder / 'README.md'} names {shown(pattern)}, which lies outside of the folder; a data set's files are "
+            "those inside it. Give data_files."
+        )
+
+
 def matching(folder: Path, patterns: Iterable[str]) -> list[Path]:
-    """Return the data files inside a folder that match; what lies outside of it is none."""
+    """Return the data files inside a folder that match.
+
+    Raises: DataError where a pattern leads outside.
+    """
     files: dict[Path, None] = {}
     for pattern in patterns:
-        if ".." in Path(pattern).parts or pattern.startswith(("/", "~")):
-            continue
+        require_inside(folder, pattern)
+        pattern = f"{pattern}/*" if pattern.endswith("**") else pattern  # to `datasets` files match it too
         try:
             files |= dict.fromkeys(sorted(file for file in folder.glob(pattern) if file.is_file() and extension(file)))
         except (ValueError, OSError, NotImplementedError):  # no pattern
@@ -71,10 +87,22 @@ def _texts(value: Any) -> list[str]:
 
 
 def _front_matter(path: Path) -> dict[str, Any]:
+    """Return the YAML with which a README.md begins, {} where it begins with none.
+
+    Raises: DataError where it cannot be read: it may list configurations that share rows.
+    """
     try:
         with open(path, "rb") as file:
-            head, mark, _ = file.read(BYTES).removeprefix(b"---").partition(b"\n---")
-        found = parse_yaml(head.decode(), str(path), {}, []) if mark else None
-    except (OSError, UnicodeDecodeError, AlignmentError):
+            content = file.read(BYTES)
+    except OSError:
         return {}
+    head, mark, _ = content.removeprefix(b"---").partition(b"\n---")
+    if not content.startswith(b"---") or (not mark and len(content) < BYTES):
+        return {}
+    try:
+        found = parse_yaml(head.decode(), str(path), {}, []) if mark else None
+    except (UnicodeDecodeError, AlignmentError) as error:
+        raise DataError(f"{path}: its head is no YAML ({first_line(error)}); correct it, or give data_files.") from None
+    if not mark:
+        raise DataError(f"{path}: its head has more than {BYTES:,} bytes; shorten it, or give data_files.")
     return found if isinstance(found, dict) else {}

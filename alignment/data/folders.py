@@ -9,6 +9,7 @@ from typing import Any
 from alignment.data import cards
 from alignment.data.readers import EXTENSIONS, extension
 from alignment.errors import DataError
+from alignment.strict_json import shown
 
 MOST_FILES = 100_000  # that a folder of data may hold
 _SPLITS = {
@@ -50,7 +51,7 @@ def files_of(folder: Path, split: str, card: cards.Card | None = None, name: str
     """
     if (folder / "manifest.json").is_file() and (folder / "labels.jsonl").is_file():
         return [folder / "labels.jsonl"]
-    by_split = _of_card(folder, cards.chosen(folder, card, name)) if card else _by_names(folder)
+    by_split = _of_card(folder, cards.chosen(folder, card, name), split) if card else _by_names(folder)
     chosen = by_split.get(split) or by_split.get(named_split(split))
     if not chosen:
         known = ", ".join(sorted(by_split))
@@ -58,10 +59,23 @@ def files_of(folder: Path, split: str, card: cards.Card | None = None, name: str
     return chosen
 
 
-def _of_card(folder: Path, config: Mapping[str, Any]) -> dict[str, list[Path]]:
+def _of_card(folder: Path, config: Mapping[str, Any], split: str) -> dict[str, list[Path]]:
+    """Return a configuration's files by split.
+
+    Raises: DataError where a pattern of `split` matches no file that can be read.
+    """
     if "data_files" not in config:
-        return _by_names(folder / str(config.get("data_dir") or "").strip("/"))
-    found = {split: cards.matching(folder, patterns) for split, patterns in cards.patterns_of(config).items()}
+        inner = str(config.get("data_dir") or "")
+        cards.require_inside(folder, inner)
+        return _by_names(folder / inner)
+    by_split = cards.patterns_of(config)
+    for pattern in by_split.get(split) or by_split.get(named_split(split)) or ():
+        if not cards.matching(folder, [pattern]):
+            raise DataError(
+                f"{folder / 'README.md'} names {shown(pattern)} for the split {split!r}, and no data file matches it; "
+                "complete the folder, or give data_files."
+            )
+    found = {split: cards.matching(folder, patterns) for split, patterns in by_split.items()}
     return {split: files for split, files in found.items() if files}
 
 

@@ -102,7 +102,8 @@ def _require_own_files(name: str) -> None:
     except (OSError, ValueError, HfHubHTTPError, yaml.YAMLError, RecursionError):
         return  # no card that can be read: `datasets` tells what is wrong
     configs = front.get("configs") if isinstance(front, dict) else None
-    for pattern in _texts([one.get("data_files") for one in configs or [] if isinstance(one, dict)]):
+    listed = [one for one in configs or [] if isinstance(one, dict)]
+    for pattern in _texts([[one.get("data_files"), one.get("data_dir")] for one in listed]):
         if "://" in pattern or pattern.startswith(("/", "~")) or ".." in Path(pattern).parts:
             raise DataError(f"{name}: its card names {shown(pattern)}; a data set's files are those of its repository.")
 

@@ -184,7 +184,9 @@ def people_alpha(found: Sequence[Match], how: Bootstrap) -> dict[str, Measure]:
     if not several:
         return {}
     votes = [np.asarray(match.votes) for match in several]
-    return {level: _alpha(votes, level, _clusters(several), how) for level in ("nominal", "ordinal", "interval")}
+    winners = [np.sign(each) for each in votes]
+    levels = {"nominal": winners, "ordinal": winners, "interval": votes}
+    return {level: _alpha(units, level, _clusters(several), how) for level, units in levels.items()}
 
 
 def _alpha(units: list[Array], level: str, clusters: Sequence[str], how: Bootstrap) -> Measure:

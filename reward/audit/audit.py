@@ -50,7 +50,7 @@ def _against(judged: Judged, found: Sequence[against.Match], people: People, how
         "votes": sum(len(match.votes) for match in found),
         "people": len({who for match in found for who in match.who}),
         "with_several_votes": several,
-        "repeated_votes": people.repeated(),
+        "repeated_votes": people.repeated({match.item.key for match in found}),
         "accuracy": against.accuracy(found, how),
         "accuracy_strict": against.accuracy_strict(found, how),
         "both_orders_correct": against.both_orders_correct(found, how),

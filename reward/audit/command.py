@@ -53,7 +53,7 @@ def run(
         cannot be written.
     """
     how = how or Bootstrap()
-    judges, people = read_labels(labels, reading, recorded_gold=gold is None)
+    judges, people = read_labels(labels, reading, given=gold)
     if gold is not None:
         given = read_gold(str(gold), reading)
         say(_matched(gold, given, judges))
@@ -89,6 +89,8 @@ def _matched(gold: Path, given: People, judges: Sequence[Judged]) -> str:
     labelled = {item.key for judge in judges for item in judge.items}
     count, matched = len(given.votes), len(given.votes.keys() & labelled)
     same = "prompt and both answers must be the same as in the labels"
+    if not count:
+        raise DataError(f"{gold}: holds no decided comparison; nobody preferred an answer.")
     if not matched:
         raise DataError(f"{gold}: none of its {count} decided comparisons is among the labels; {same}.")
     found = f"{gold}: {matched} of {count} comparisons are among the labels"

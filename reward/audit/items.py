@@ -1,7 +1,7 @@
 """What is audited: comparisons, each with what one judge or person said of it."""
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -106,9 +106,9 @@ class People:
         turn = -1.0 if item.turned else 1.0
         return {who: turn * float(np.mean(votes)) for who, votes in self.votes.get(item.key, {}).items()}
 
-    def repeated(self) -> int:
-        """Return how many votes one person gave on a comparison that the same person had voted on."""
-        return sum(len(votes) - 1 for people in self.votes.values() for votes in people.values())
+    def repeated(self, among: Collection[Key]) -> int:
+        """Return how many votes on these comparisons a person gave who had voted on the same one before."""
+        return sum(len(votes) - 1 for key in among for votes in self.votes[key].values())
 
     def merge(self, other: "People") -> None:
         """Add the votes of `other`."""
@@ -136,14 +136,14 @@ def item_of(ranking: Ranking, pair: Pair, row: int, cluster: str, subset: str = 
 
 
 def read_labels(
-    paths: Sequence[Path], how: Reading | None = None, *, recorded_gold: bool = True
+    paths: Sequence[Path], how: Reading | None = None, *, given: Path | None = None
 ) -> tuple[list[Judged], People]:
     """Read labels, label runs' folders and recorded verdicts, and sort them by who judged.
 
     Rows whose provenance names a person are people's votes, wherever they stand.
 
     Args:
-        recorded_gold: whether the gold labels within recorded verdicts are votes too.
+        given: a file of votes that is read elsewhere, in place of the gold labels within recorded verdicts.
 
     Raises: DataError where a path holds nothing of the kind.
     """
@@ -158,11 +158,11 @@ def read_labels(
                 recording = read_recording(file, how.on_bad_row)
                 where = file.parent if file.name == FILE else file
                 _sort(judged(recording), judges, people, recording.name, str(where))
-                if recorded_gold:
+                if given is None:
                     add_gold(people, gold(recording))
             continue
         for name in BY_PEOPLE:
-            if path.is_dir() and (path / name).is_file():
+            if path.is_dir() and (path / name).is_file() and not _same(path / name, given):
                 people.merge(read_gold(str(path / name), Reading(on_bad_row=how.on_bad_row)))
         usage = _usage(path)
         rankings = _read(_labels_in(path), Reading(on_bad_row=how.on_bad_row))
@@ -170,8 +170,14 @@ def read_labels(
         if len(names) == 1:  # what several judges cost together cannot be told apart
             _add_usage(judges[names[0]].usage, usage)
     if not judges:
-        raise DataError(f"{', '.join(map(str, paths))}: no label of a judge among them; all rows are people's.")
+        raise DataError(
+            f"{', '.join(map(str, paths))}: no label of a judge among them; all rows are people's, or cannot be used."
+        )
     return list(judges.values()), people
+
+
+def _same(file: Path, given: Path | None) -> bool:
+    return given is not None and given.exists() and file.samefile(given)
 
 
 def read_gold(path: str, how: Reading | None = None) -> People:
@@ -269,8 +275,3 @@ def _add_usage(total: dict[str, Any], more: dict[str, Any]) -> None:
     costs = [total.get("cost") if known_before else 0, more.get("cost")]
     total["currency"] = more.get("currency")
     total["cost"] = sum(costs) if same and all(isinstance(cost, int | float) for cost in costs) else None
-
-
-def clusters_of(items: Iterable[Item]) -> list[str]:
-    """The prompt of each item."""
-    return [item.cluster for item in items]

@@ -58,11 +58,13 @@ def is_recording(path: Path) -> bool:
     return bool(rows) and isinstance(rows[0].value, dict) and {"input", "output_1", "results"} <= rows[0].value.keys()
 
 
-def read_recording(path: Path, on_bad_row: OnBadRow = "stop") -> Recording:
+def read_recording(path: Path, on_bad_row: OnBadRow | None = None) -> Recording:
     """Read a result file, or the `result.json` of a folder.
 
-    Raises: DataError naming file and line where it is none, and at a row that breaks the format where `on_bad_row` is
-        stop.
+    Args:
+        on_bad_row: None: stop, where nothing lets a user leave rows out.
+    Raises: DataError naming file and line where it is none, and at a row that breaks the format unless `on_bad_row` is
+        skip.
     """
     file = path / FILE if path.is_dir() else path
     if not file.is_file():
@@ -77,18 +79,22 @@ def read_recording(path: Path, on_bad_row: OnBadRow = "stop") -> Recording:
             rows.append(_recorded(raw))
             places.append(raw.where)
         except DataError as error:
-            if on_bad_row == "stop":
-                raise DataError(f"{error} Or leave such rows out with on_bad_row: skip.") from None
+            if on_bad_row != "skip":
+                remedy = " Or leave such rows out with on_bad_row: skip." if on_bad_row else ""
+                raise DataError(f"{error}{remedy}") from None
             skipped.append(str(error))
     claims = [claims_of(_gold(row, {}), None) if row.label is not None else [] for row in rows]
     opposite: set[int] = set()
     for found in contradictions(claims):
         first, second = places[found.first], places[found.second]
-        fault = f"{second}: its 'label' is the opposite of that of {first}, on the same answers."
-        if on_bad_row == "stop":
-            raise DataError(f"{fault} Correct one, or leave both out with on_bad_row: skip.")
+        fault = "its 'label' is the opposite of that of {}, on the same answers."
+        if on_bad_row != "skip":
+            remedy = ", or leave both out with on_bad_row: skip" if on_bad_row else ""
+            raise DataError(f"{second}: {fault.format(first)} Correct one{remedy}.")
+        for place, other in ((found.first, second), (found.second, first)):
+            if place not in opposite:
+                skipped.append(f"{places[place]}: {fault.format(other)}")
         opposite |= {found.first, found.second}
-        skipped.append(fault)
     say_left_out(skipped, len(source.rows), "rows")
     kept = [row for place, row in enumerate(rows) if place not in opposite]
     return Recording("/".join(parts[-2:]), source.sha256, kept, skipped)

@@ -97,15 +97,54 @@ def test_a_default_configuration_is_taken(tmp_path, mark):
     "card",
     [
         "# Notes\n---\nconfigs:\n",
-        "---\nconfigs: [{config_name: a, data_files: elsewhere/*}, {config_name: b}\n---\n",
-        "---\nconfigs: [{config_name: a, data_files: elsewhere/*}, {config_name: b, data_files: ../*}]\n---\n",
-        "---\nconfigs: [{config_name: a, data_files: /etc/*}, {config_name: b, data_files: [{path: 1}]}]\n---\n",
+        "---\nno end",
+        "---\nconfigs: [{config_name: a, data_files: elsewhere/*}, {config_name: b, data_files: [{path: 1}]}]\n---\n",
         "---\nconfigs: 1\n---\n",
     ],
 )
 def test_a_readme_without_configurations_of_these_files_is_none(tmp_path, card):
     with_card(tmp_path, card)
     assert read(tmp_path) == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("card", "words"),
+    [
+        ("---\nconfigs: [{config_name: a, data_files: all/*}, {config_name: b}\n---\n", "its head is no YAML"),
+        ("---\n# " + "x" * 2**18, "its head has more than 262,144 bytes"),
+        ("---\nconfigs: [{config_name: a, data_files: ../*}]\n---\n", "names '../\\*', which lies outside"),
+        ("---\nconfigs: [{config_name: a, data_files: /etc/*}]\n---\n", "names '/etc/\\*', which lies outside"),
+        ("---\nconfigs: [{config_name: a, data_dir: ../out}]\n---\n", "names '../out.*', which lies outside"),
+        (
+            "---\nconfigs: [{config_name: a, data_files: [all/*, gone.jsonl]}]\n---\n",
+            "names 'gone.jsonl' for the split 'train', and no data file matches it",
+        ),
+    ],
+)
+def test_a_card_that_cannot_be_followed_is_refused(tmp_path, card, words):
+    folder = tmp_path / "data"
+    folder.mkdir()
+    with_card(folder, card)
+    write(tmp_path / "out/secret.jsonl", "secret")
+    with pytest.raises(DataError, match=words):
+        read(folder)
+
+
+def test_a_configuration_named_by_a_recipe_stays_inside_its_folder(tmp_path):
+    folder = tmp_path / "data"
+    folder.mkdir()
+    with_card(
+        folder, "---\nconfigs: [{config_name: one, data_files: all/*}, {config_name: two, data_dir: ../out}]\n---\n"
+    )
+    write(tmp_path / "out/secret.jsonl", "secret")
+    with pytest.raises(DataError, match=r"names '\.\./out.*', which lies outside of the folder"):
+        read(folder, name="two")
+
+
+def test_two_stars_at_the_end_match_files(tmp_path):
+    with_card(tmp_path, "---\nconfigs: [{config_name: a, data_files: all/**}]\n---\n")
+    write(tmp_path / "other.jsonl", "c")
+    assert read(tmp_path) == ["g", "a", "b"]
 
 
 def test_notes_of_libraries_beside_data_are_no_rows(tmp_path):

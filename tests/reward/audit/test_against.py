@@ -149,12 +149,12 @@ def test_the_votes_of_a_person_are_averaged_and_cannot_say_is_none():
             other.add(item, "Bob")
     (item,) = items_of([ranking("p", pair(0.9))])
     assert found.on(item) == {"Ann": -0.25}
-    assert (found.unsure, found.repeated()) == (1, 3)
+    assert (found.unsure, found.repeated(found.votes)) == (1, 3)
     (match,) = against.matches([item], found)
     assert (match.gold, match.share) == (-1.0, 0.375)
     found.merge(other)
     assert found.on(item) == {"Ann": -0.25, "Bob": -0.25}
-    assert (found.unsure, found.repeated()) == (2, 6)
+    assert (found.unsure, found.repeated(found.votes)) == (2, 6)
 
 
 def test_missing_verdicts_and_ties_count_as_wrong_in_the_strict_accuracy():

@@ -219,3 +219,20 @@ def test_a_run_that_is_not_there_is_not_looked_for_on_the_hub(tmp_path, monkeypa
     monkeypatch.chdir(tmp_path)
     with pytest.raises(DataError, match=r"runs/mine does not exist\. Give the folder of a label run"):
         read_labels([Path("runs/mine")])
+
+
+def test_a_file_of_votes_beside_the_labels_counts_once(tmp_path):
+    folder, said = write_run(tmp_path / "label"), []
+    (alone,) = run([folder], None, outputs=Outputs(), say=said.append)
+    (named,) = run([folder], folder / "people.jsonl", outputs=Outputs(), say=said.append)
+    assert named["against"] == alone["against"]
+    assert named["against"]["repeated_votes"] == 0
+
+
+def test_votes_that_decide_nothing_are_refused_as_such(tmp_path):
+    folder = write_run(tmp_path / "label")
+    pair = {"first": 0, "second": 1, "probability": None, "status": "abstain"}
+    row = {"prompt": "p0", "responses": ["answer 0", "a longer answer 0"], "pairs": [pair]}
+    write_jsonl(tmp_path / "gold.jsonl", [row])
+    with pytest.raises(DataError, match="holds no decided comparison; nobody preferred an answer"):
+        run([folder], tmp_path / "gold.jsonl", outputs=Outputs(), say=print)
