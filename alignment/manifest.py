@@ -101,7 +101,7 @@ def _is_launch(value: Any) -> bool:
 
 def _is_lineage(value: Any) -> bool:
     hashes = [value[key] for key in value if key.endswith("_sha256")] if isinstance(value, dict) else [None]
-    return all(isinstance(hash_, str) for hash_ in hashes)
+    return all(isinstance(hash_, str) and hash_.isprintable() for hash_ in hashes)
 
 
 def _is_gate(value: Any) -> bool:

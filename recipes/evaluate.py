@@ -8,6 +8,7 @@ import sys
 
 from rich.console import Console
 
+from alignment.calls.prices import tariff_of
 from alignment.calls.rejecting import RejectingJudge
 from alignment.calls.session import caller_of, recording, usage
 from alignment.calls.store_rows import unanswered
@@ -30,6 +31,7 @@ from alignment.run.directory import RunDirectory
 from alignment.run.files import write_json, write_jsonl
 from alignment.run.script import script
 from reward.feedback.evaluation import reparse
+from reward.feedback.sampling import require_one_process
 from reward.judges import build_judge
 from reward.models.ensemble import Ensemble
 
@@ -38,15 +40,19 @@ def main(argv: list[str] | None = None) -> None:
     """Sample, judge, measure, write results.json, answers.jsonl and examples.jsonl, and print the table."""
     recipe = load_recipe(EvaluateRecipe, sys.argv[1:] if argv is None else argv)
     if recipe.reparse:
+        require_one_process("evaluate")
         Console().print(table(reparse(recipe)))
         return
     callers = [caller_of(entry, recipe) for entry in recipe.judges]
     judges = list(map(build_judge, recipe.judges, callers))  # before anything is written: one may be missing
     require_data(recipe)
+    tariff_of(*recipe.judges)  # prices that cannot be read are refused before anything is written
     run = RunDirectory.open(recipe, expendable=unanswered)
     if not run.main_process:
         return
     console = Console(stderr=True, highlight=False, markup=False)
+    with recording(run.path, recipe.judges, recipe, callers):  # damaged calls or verdicts end the run before it samples
+        _ = [CachedJudge(judge, run.path / "verdicts.jsonl") for judge in judges]
 
     # What is asked: each held-out prompt once per answer wanted.
     held_out = held_out_prompts(recipe)

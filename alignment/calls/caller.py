@@ -9,6 +9,7 @@ import dataclasses
 import random
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
@@ -122,6 +123,7 @@ class DryCaller(Caller):
         self.prices = prices
         self.calls = self.prompt_tokens = self.completion_tokens = 0
         self.cost = 0.0  # at most
+        self.lacking: Counter[tuple[str, str]] = Counter()  # these calls by judge and prompt's hash
 
     def call(self, context: CallContext, request: dict[str, Any], send: Any) -> ChatReply:
         """Return what is known, else count the call and fail."""
@@ -133,6 +135,7 @@ class DryCaller(Caller):
         calls = 1 + context.calls_to_come
         with self._lock:
             self.calls += calls
+            self.lacking[context.judge, context.prompt_hash] += calls
             self.prompt_tokens += calls * estimated_tokens(request)
             self.completion_tokens += calls * context.max_tokens
             if self.prices:

@@ -261,13 +261,17 @@ class CallStore:
         query = "SELECT COUNT(DISTINCT key) FROM calls WHERE key NOT IN (SELECT key FROM calls WHERE status = 'ok')"
         return int(self._rows(query)[0][0])
 
-    def without_verdict(self) -> int:
-        """Return an upper bound on the calls that a judge may lack: those that failed, or whose reply gave no verdict.
+    def without_verdict(self, judge: str, prompt_hash: str) -> int:
+        """Return the most calls that a judge with this prompt may lack: two for each question without a verdict.
 
-        After such a call, the same question with the answers in the other order may never have been asked.
+        After a call that failed, or whose reply gave no verdict, the same question with the answers in the other order
+        may never have been asked.
         """
-        rejected = self._rows("SELECT COUNT(DISTINCT key) FROM calls WHERE status = 'ok' AND rejected")[0][0]
-        return 2 * (self.unanswered() + int(rejected))
+        query = (
+            "SELECT COUNT(DISTINCT question) FROM calls WHERE judge = ? AND prompt_hash = ? AND question NOT IN"
+            " (SELECT question FROM calls WHERE judge = ? AND prompt_hash = ? AND status = 'ok' AND NOT rejected)"
+        )
+        return 2 * int(self._rows(query, judge, prompt_hash, judge, prompt_hash)[0][0])
 
     def totals(self) -> Totals:
         """Return what all calls took."""

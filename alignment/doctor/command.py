@@ -49,7 +49,7 @@ def doctor(
     overrides = overrides or []
     refuse_keys_in_words(overrides)
     if overrides and (len(paths) != 1 or is_pipeline(read_document(paths[0]))):
-        raise RecipeError([f"{overrides[0]}: keys change one recipe; give one recipe of a stage beside them"])
+        raise RecipeError([f"{overrides[0]}: keys change one recipe; name one recipe of a stage, before the keys"])
     found: dict[str, list[Finding]] = {}
     found["machine"] = _told("machine", list(environment()), console)
     for path in paths:

@@ -229,7 +229,7 @@ def load_causal_lm(keys: ModelKeys, *, trainable: bool, peft: AdapterKeys | None
 
     Args:
         keys: which model and how it is held.
-        trainable: whether weights will change: the adapter's, or or all of them, as `peft_method` decides.
+        trainable: whether weights will change: the adapter's, or all of them, as `peft_method` decides.
         peft: what trains; None: everything. An adapter that exists already is continued.
 
     Returns: a PreTrainedModel, or a PeftModel whose adapter is named `default`.

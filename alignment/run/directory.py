@@ -19,6 +19,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import pydantic
 import yaml
 
 from alignment.config.launched import BATCH_KEYS, Launch, is_sharded
@@ -275,6 +276,7 @@ class RunDirectory:
     def _changed(self, manifest: dict[str, Any]) -> list[str]:
         """What differs from the recipe of the interrupted run and matters."""
         launch, before = self._before(manifest)
+        before = recipe_as_now(type(self.recipe), before)
         now = resolved_recipe(self.recipe)
         free = keys_marked(Mark.FREE, Mark.LATE)
         if not self.recipe.STAGE.is_online and launch.rows(before) == self.launch.rows(now):
@@ -295,6 +297,19 @@ class RunDirectory:
 def resolved_recipe(recipe: Recipe) -> dict[str, Any]:
     """Return every key with its value, the defaults of ours included, and the trainer's keys as given."""
     return {**recipe.model_dump(mode="json"), **recipe.library}
+
+
+def recipe_as_now(cls: type[Recipe], resolved: dict[str, Any]) -> dict[str, Any]:
+    """Return a resolved recipe, of an earlier version perhaps, with the keys and defaults of this version.
+
+    One that this version refuses is returned as it is.
+    """
+    own = {key: value for key, value in resolved.items() if key in cls.model_fields}
+    library = {key: value for key, value in resolved.items() if key not in cls.model_fields}
+    try:
+        return resolved_recipe(cls(**own, library=library))
+    except (pydantic.ValidationError, TypeError):
+        return resolved
 
 
 def recipe_digest(resolved: dict[str, Any]) -> str:

@@ -190,7 +190,7 @@ class Batcher:
         read: list[tuple[Part, list[Any]]] = []
         for part in batch:
             if part.request.future.done():
-                continue  # whoever request has gone, or an earlier part was bad
+                continue  # whoever asked has gone, or an earlier part was bad
             try:
                 read.append((part, self._encode(part)))
             except BaseException as error:  # the thread has nobody else to tell

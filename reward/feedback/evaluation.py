@@ -1,6 +1,7 @@
 """A finished evaluation, read anew from its recorded answers and calls."""
 
 import os
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,17 +10,23 @@ from alignment.calls.caller import DryCaller
 from alignment.calls.session import STORE
 from alignment.calls.store import CallStore
 from alignment.config.launched import Launch
-from alignment.config.schema import EvaluateRecipe
-from alignment.errors import AlignmentError
+from alignment.config.schema import EvaluateRecipe, Mark, keys_marked
+from alignment.errors import AlignmentError, DataError
 from alignment.evaluate.cached_judge import CachedJudge
 from alignment.evaluate.results import judge_candidates, pick_examples, reward_agreement, verdict_columns, win_rates
 from alignment.json_lines import objects_of
 from alignment.manifest import read_manifest
-from alignment.run.directory import RunDirectory
+from alignment.run.differences import differences
+from alignment.run.directory import RunDirectory, recipe_as_now, resolved_recipe
 from alignment.run.files import read_json_object, write_json, write_jsonl
 from reward.judges import build_judge
 
 FRESH = "verdicts.reparsed.jsonl"
+DAMAGED = "the file was changed by hand or damaged. Put it back, or evaluate into another output_dir."
+
+
+# What a reparse may change: how replies are read, and what decides no result.
+MAY_DIFFER = keys_marked(Mark.FREE, Mark.LATE) | {"judges", "num_examples"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +50,18 @@ def reparse(recipe: EvaluateRecipe) -> dict[str, Any]:
     finished = manifest.get("stage") == "evaluate" and manifest.get("status") == "finished"
     if not finished or not (path / STORE).is_file():
         raise AlignmentError(
-            f"{path}: holds no finished run of stage evaluate with its {STORE}; reparse reads the calls."
+            f"{path}: holds no finished run of stage evaluate with its {STORE}; reparse reads the calls. Evaluate into "
+            "another output_dir."
         )
-    rows = list(objects_of((path / "answers.jsonl").read_bytes(), path / "answers.jsonl"))
-    results = read_json_object(path / "results.json")
-    every = int(results["answers_per_prompt"])
+    before = recipe_as_now(EvaluateRecipe, manifest.get("recipe", {}))
+    changed = list(differences(before, resolved_recipe(recipe), free=MAY_DIFFER))
+    if changed:
+        raise AlignmentError(
+            f"{path}: of a reparse only judges may differ, and {'; '.join(changed[:5])}. Put the recipe back, or "
+            "evaluate into another output_dir."
+        )
+    rows, results = _recorded(path)
+    every = results["answers_per_prompt"]
     forgiving = recipe.model_copy(update={"max_failure_share": 1.0, "num_generations": every})
     prompts, clusters = [row["prompt"] for row in rows], [place // every for place in range(len(rows))]
     names = [results["baseline"], *results["candidates"]]
@@ -63,7 +77,8 @@ def reparse(recipe: EvaluateRecipe) -> dict[str, Any]:
         judges = [CachedJudge(judge, path / FRESH) for judge in built]
         agreed = reward_agreement(forgiving, judges, prompts, clusters, baseline, scored) if scored else {}
         verdicts = judge_candidates(forgiving, judges, prompts, baseline, candidates)
-        missing = sum(caller.calls for caller in callers) - store.without_verdict()
+        lacking = sum((caller.lacking for caller in callers), Counter())
+        missing = sum(max(0, count - store.without_verdict(*whose)) for whose, count in lacking.items())
     if missing > 0:
         (path / FRESH).unlink(missing_ok=True)
         raise AlignmentError(
@@ -74,7 +89,7 @@ def reparse(recipe: EvaluateRecipe) -> dict[str, Any]:
         row["verdicts"] = column
     results |= {"judges": [judge.name for judge in judges], "win_rate": win_rates(forgiving, clusters, verdicts)}
     known = {name: found for name, found in agreed.items() if found is not None}
-    if known:
+    if scored:
         results["details"]["reward_agreement"] = known
         results["reward_agreement"] = {name: found["value"] for name, found in known.items()}
     write_jsonl(path / "answers.jsonl", rows)
@@ -85,3 +100,25 @@ def reparse(recipe: EvaluateRecipe) -> dict[str, Any]:
     judged_by = [entry.model_dump(mode="json") for entry in recipe.judges]
     run.record(results={**manifest.get("results", {}), **results}, reparsed={"judges": judged_by})
     return results
+
+
+def _recorded(path: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Return the rows of answers.jsonl and the results of a finished evaluation.
+
+    Raises: DataError where they are damaged.
+    """
+    try:
+        rows = list(objects_of((path / "answers.jsonl").read_bytes(), path / "answers.jsonl"))
+    except OSError as error:
+        raise DataError(f"{path / 'answers.jsonl'}: {os.strerror(error.errno or 0)}; {DAMAGED}") from None
+    results = read_json_object(path / "results.json")
+    every, names = results.get("answers_per_prompt"), [results.get("baseline"), *(results.get("candidates") or [])]
+    if not isinstance(every, int) or every < 1 or not all(isinstance(name, str) for name in names):
+        raise DataError(f"{path / 'results.json'}: has no answers_per_prompt, baseline or candidates; {DAMAGED}")
+    for number, row in enumerate(rows, 1):
+        answers, scores = row.get("answers"), row.get("scores")
+        texts = [answers.get(name) for name in names] if isinstance(answers, dict) else [None]
+        whole = isinstance(scores, dict) and isinstance(row.get("prompt"), str | list)
+        if not whole or not all(isinstance(text, str) for text in texts):
+            raise DataError(f"{path / 'answers.jsonl'}:{number}: lacks an answer or scores; {DAMAGED}")
+    return rows, results

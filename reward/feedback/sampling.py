@@ -16,8 +16,8 @@ from alignment.rollout.engine import Completion, Engine, Sampling
 BATCHES_PER_CHUNK = 4  # a chunk is what a kill can cost
 
 
-def require_one_process() -> None:
-    """Refuse to label in several processes.
+def require_one_process(what: str = "label") -> None:
+    """Refuse to label, or what else calls judges alone, in several processes.
 
     Raises: RecipeError, before anything is written.
     """
@@ -25,8 +25,8 @@ def require_one_process() -> None:
     if processes > 1:
         raise RecipeError(
             [
-                f"label runs in one process and {processes} were started; use `alignment label --config FILE` or "
-                "`accelerate launch --num_processes 1 recipes/label.py --config FILE`. Judge calls run "
+                f"{what} runs in one process and {processes} were started; use `alignment {what} --config FILE` or "
+                f"`accelerate launch --num_processes 1 recipes/{what.split()[0]}.py --config FILE`. Judge calls run "
                 "max_concurrency at a time either way."
             ]
         )

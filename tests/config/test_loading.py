@@ -591,15 +591,26 @@ def test_scorers_are_told_apart_by_name_and_none_reads_what_is_overwritten(fault
 
 OF_SEVERAL = [
     ("evaluate", {"reward_model_path": "runs/a,runs/b"}, "[runs/a, runs/b]"),
-    ("ppo", {"reward_model_path": "runs/a, runs/b"}, "scorers: [{kind: ensemble, reward_models: [runs/a, runs/b]}]"),
+    ("ppo", {"reward_model_path": "runs/a, runs/b"}, "the scorer {kind: ensemble, reward_models: [runs/a, runs/b]}"),
     ("label", {"judge": {"kind": "reward_model", "model_name_or_path": "a/x,b/y"}}, "[a/x, b/y]"),
+    (
+        "label",
+        {
+            "judge": {
+                "kind": "jury",
+                "members": [{"kind": "reward_model", "model_name_or_path": "a/x,b/y"}, RULES_JUDGE],
+            }
+        },
+        "[a/x, b/y]",
+    ),
+    ("sft", {"model_name_or_path": "a/x,b/y"}, "name one model"),
 ]
 
 
 @pytest.mark.parametrize(("stage", "given", "remedy"), OF_SEVERAL)
 def test_several_models_are_a_list_and_no_text_with_commas(faults, stage, given, remedy):
     (fault,) = faults(stage, given)
-    assert "is one path, and does not exist; write several models as " in fault
+    assert "is one path, and does not exist; " in fault
     assert fault.endswith(remedy)
 
 
@@ -616,3 +627,19 @@ def test_each_of_several_models_is_an_input_and_guarded(faults, tmp_path):
     assert f"{inside} lies in output_dir" in fault
     path = write(tmp_path, yaml.safe_dump({"stage": "label", **MINIMAL["label"], "judge": judge}))
     assert {"runs/a", str(inside)} <= set(input_paths(check_recipe(path)))
+
+
+def test_no_models_are_refused(faults):
+    (fault,) = faults("evaluate", {"reward_model_path": []})
+    assert "reward_model_path" in fault
+
+
+def test_the_null_of_another_kinds_key_is_no_key(faults):
+    scorers = [{"kind": "function", "function": "a:b", "reward_models": None}]
+    assert faults("ppo", {"reward_model_path": None, "scorers": scorers}) == []
+
+
+def test_a_recipe_that_an_earlier_version_resolved_is_read(faults):
+    """A judge had the keys of all kinds then."""
+    judge = {**RULES_JUDGE, "members": [], "path": None, "model": None, "samples": 1, "asks": "pairwise"}
+    assert faults("evaluate", {"judges": [judge]}) == []

@@ -189,5 +189,5 @@ def test_keys_change_one_recipe(recipe: Callable[..., str], tmp_path: Path) -> N
     assert not doctor([file], CPU, overrides=["--max_length", "4"], json_out=found, console=console)
     assert "fault" in [finding["level"] for finding in json.loads(found.read_text())[file]]
     for paths in ([], [file, file], [str(ROOT / "recipes/tiny/pipeline.yaml")]):
-        with pytest.raises(RecipeError, match="--seed: keys change one recipe; give one recipe of a stage"):
+        with pytest.raises(RecipeError, match="--seed: keys change one recipe; name one recipe of a stage, before"):
             doctor(paths, CPU, overrides=["--seed", "1"], json_out=None, console=console)

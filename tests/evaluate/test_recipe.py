@@ -1,3 +1,4 @@
+import itertools
 import json
 import math
 import re
@@ -245,8 +246,36 @@ def test_reparse_reads_the_verdicts_anew_and_makes_no_call(folder, tmp_path):
         assert rate["coverage"] == old["coverage"] == 1.0
         verdicts = [json.loads(line) for line in (out / "verdicts.jsonl").read_text().splitlines()]
         assert {row["probability"] for row in verdicts} == {0.7, 0.8}  # 0.9 is clamped
+        with pytest.raises(AlignmentError, match=r"confidence_level was 0\.\d+, is 0\.5"):
+            main([*recipe_of(folder, tmp_path, **keys, **only, confidence_level=0.5), "--reparse", "true"])
         other = {"judges": [keys["judges"][0] | {"model": "another"}]}
         with pytest.raises(AlignmentError, match=r"asks for \d+ calls that were never made"):
             main([*recipe_of(folder, tmp_path, **keys | other, **only), "--reparse", "true"])
         assert len(server.prompts) == made
     assert json.loads((out / "results.json").read_text())["win_rate"]["ppo"]["toy"] == rate
+
+
+def test_replies_without_a_verdict_hide_no_call_that_was_never_made(folder, tmp_path):
+    replies = itertools.cycle(["I like both.", "A"])
+    with ChatServer(lambda prompt, n: completion(next(replies))) as server:
+        only = {"candidates": [{"name": "ppo", "model_name_or_path": str(folder / "ppo")}], "max_failure_share": 1.0}
+        keys = judged_by(server, repair=False, logprobs=False)
+        main(recipe_of(folder, tmp_path, **keys, **only))
+        out = tmp_path / "out"
+        main([*recipe_of(folder, tmp_path, **keys, **only), "--reparse", "true"])
+        before = (out / "results.json").read_text()
+        other = {"judges": [keys["judges"][0] | {"model": "another"}]}
+        with pytest.raises(AlignmentError, match=r"asks for \d+ calls that were never made"):
+            main([*recipe_of(folder, tmp_path, **keys | other, **only), "--reparse", "true"])
+    assert (out / "results.json").read_text() == before
+
+
+def test_a_damaged_row_of_answers_is_refused(folder, tmp_path):
+    with ChatServer(lambda prompt, n: completion("A", p_first=0.7)) as server:
+        only = {"candidates": [{"name": "ppo", "model_name_or_path": str(folder / "ppo")}]}
+        argv = recipe_of(folder, tmp_path, **judged_by(server), **only)
+        main(argv)
+        answers = tmp_path / "out" / "answers.jsonl"
+        answers.write_text(answers.read_text().replace('"answers"', '"replies"', 1))
+        with pytest.raises(DataError, match=r"answers\.jsonl:1: lacks an answer or scores"):
+            main([*argv, "--reparse", "true"])

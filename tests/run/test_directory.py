@@ -195,3 +195,15 @@ def test_processes_wait_for_one_another_as_long_as_the_recipe_says(tmp_path, mon
     monkeypatch.setattr("accelerate.utils.gather_object", list)
     RunDirectory.open(recipe(tmp_path / "run", library=given))
     assert joined[0]["timeout"] == datetime.timedelta(seconds=seconds)
+
+
+def test_a_run_of_an_earlier_version_goes_on(tmp_path):
+    """Its recipe lacks a key that has a default now."""
+    run = RunDirectory.open(recipe(tmp_path / "run"))
+    manifest = json.loads((run.path / "manifest.json").read_text())
+    del manifest["recipe"]["lora_r"], manifest["recipe"]["max_samples"]
+    (run.path / "manifest.json").write_text(json.dumps(manifest))
+    (run.path / "weights.safetensors").write_bytes(b"of the run")
+    with pytest.raises(AlignmentError, match="max_samples was not given, is 3"):
+        RunDirectory.open(recipe(tmp_path / "run", max_samples=3))
+    RunDirectory.open(recipe(tmp_path / "run"))

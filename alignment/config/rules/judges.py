@@ -147,6 +147,8 @@ def _overwritten(at: Location, entry: dict[str, Any], output_dir: str) -> Iterat
                     (*at, key),
                     f"{path} lies in output_dir {output_dir}, which the run writes; give output_dir another folder",
                 )
+    for place, member in enumerate(entry.get("members") or []):
+        yield from _overwritten((*at, "members", place), member, output_dir)
 
 
 def _changed(entry: dict[str, Any], key: str) -> bool:

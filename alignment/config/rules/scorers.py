@@ -67,7 +67,11 @@ def _class(entry: dict[str, Any]) -> type[AnyScorer]:
 def _sources(entry: dict[str, Any]) -> list[str]:
     """Models, functions and addresses that an entry asks."""
     needs = _class(entry).NEEDS
-    found = [entry.get(needs[0]) if needs else None, entry.get("model_name_or_path"), *entry.get("reward_models", [])]
+    found = [
+        entry.get(needs[0]) if needs else None,
+        entry.get("model_name_or_path"),
+        *(entry.get("reward_models") or []),
+    ]
     return list(dict.fromkeys(source for source in found if isinstance(source, str)))
 
 

@@ -38,10 +38,16 @@ def single_paths(keys: Keys) -> Iterator[Fault]:
     """Several models are a list: a text with commas would be hashed, and guarded, as one path that does not exist."""
     for at, path in _models(keys):
         if "," in path and not os.path.exists(path):
-            several = ", ".join(part.strip() for part in path.split(","))
-            ensemble = keys.about.makes != "results" and at[0] == "reward_model_path"
-            remedy = f"scorers: [{{kind: ensemble, reward_models: [{several}]}}]" if ensemble else f"[{several}]"
-            yield at, f"{path} is one path, and does not exist; write several models as {remedy}"
+            several = "[" + ", ".join(part.strip() for part in path.split(",")) + "]"
+            fault = f"{path} is one path, and does not exist"
+            in_reward = at[0] in SCORERS or (at[0] == "reward_model_path" and keys.about.makes != "results")
+            if in_reward and "judge" not in at:
+                ensemble = f"{{kind: ensemble, reward_models: {several}}}"
+                yield at, f"{fault}; write several reward models as the scorer {ensemble}"
+            elif at == ("reward_model_path",) or "judge" in at[0:1] or at[0] == "judges":
+                yield at, f"{fault}; write several reward models as {several}"
+            else:
+                yield at, f"{fault}; name one model"
 
 
 def _models(keys: Keys) -> Iterator[tuple[Location, str]]:
@@ -55,8 +61,17 @@ def _models(keys: Keys) -> Iterator[tuple[Location, str]]:
     if keys.given("judge"):
         entries.append((("judge",), keys["judge"]))
     for at, entry in entries:
-        for key in ("model_name_or_path", "reward_models"):
-            yield from (((*at, key), path) for path in _each(entry.get(key)))
+        yield from _models_of(at, entry)
+
+
+def _models_of(at: Location, entry: dict[str, Any]) -> Iterator[tuple[Location, str]]:
+    """Yield the models of a judge or scorer, of a jury's members and of a scorer's judge."""
+    for key in ("model_name_or_path", "reward_models"):
+        yield from (((*at, key), path) for path in _each(entry.get(key)))
+    for place, member in enumerate(entry.get("members") or []):
+        yield from _models_of((*at, "members", place), member)
+    if isinstance(entry.get("judge"), dict):
+        yield from _models_of((*at, "judge"), entry["judge"])
 
 
 def _each(value: Any) -> list[str]:

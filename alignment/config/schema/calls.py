@@ -13,9 +13,10 @@ class CallKeys(Part):
     max_failure_share: Free[float] = Field(default=0.5, ge=0, le=1)
     """Stop with an error when more than this share of the questions failed."""
     requests_per_minute: Free[float | None] = Field(default=None, ge=0.01, le=10**9)
-    """Limit of requests per minute to each judge."""
+    """Limit of requests per minute to each judge; a jury counts as one."""
     tokens_per_minute: Free[float | None] = Field(default=None, ge=1, le=10**12)
-    """Limit of tokens per minute to and from each judge, estimated from the prompt and the longest reply."""
+    """Limit of tokens per minute to and from each judge, estimated from the prompt and the longest reply; a jury counts
+    as one."""
     max_calls: Free[int | None] = Field(default=None, gt=0, le=10**12)
     """Maximum number of judge calls. The run stops before it makes more."""
     max_cost: Free[float | None] = Field(default=None, gt=0, le=10**12)

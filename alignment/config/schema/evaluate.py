@@ -1,6 +1,6 @@
 """Evaluation: its recipe."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -39,7 +39,7 @@ class EvaluateRecipe(Recipe, ModelKeys, DataKeys, SamplingKeys, CallKeys):
     """The baseline's name in tables."""
     judges: list[JudgeEntry] = Field(min_length=1)
     """The judges that compare each candidate's answers with the baseline's."""
-    reward_model_path: InputPath | list[InputPath] | None = None
+    reward_model_path: InputPath | Annotated[list[InputPath], Field(min_length=1)] | None = None
     """A reward model that also scores the answers. A list of several is an ensemble."""
     perplexity_datasets: list[DatasetEntry] = Field(default_factory=list)
     """Text of other domains, to measure what the policies forgot."""

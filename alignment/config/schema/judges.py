@@ -115,7 +115,7 @@ class RewardModelEntry(AnyJudge):
     """A reward model."""
     asks: Mode = "pairwise"
     """`pairwise`: which of two answers is better; `listwise`: the order of several; `pointwise`: a rating of one."""
-    model_name_or_path: InputPath | list[InputPath]
+    model_name_or_path: InputPath | Annotated[list[InputPath], Field(min_length=1)]
     """The model's folder or Hub id. A list of several is an ensemble."""
     trust_remote_code: bool = False
     """Run Python code that the model's folder contains."""

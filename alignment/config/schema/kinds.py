@@ -72,4 +72,4 @@ class Entry(Part):
     def _is_default(cls, key: str, value: Any) -> bool:
         infos = [each.model_fields[key] for each in cls.family().kinds() if key in each.model_fields]
         defaults = [info.get_default(call_default_factory=True) for info in infos if not info.is_required()]
-        return bool(infos) and (value is None or value in defaults)
+        return bool(infos) and (value in (None, []) or value in defaults)

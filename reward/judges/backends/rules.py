@@ -65,8 +65,8 @@ class RulesJudge:
         return Verdict(probability, "tie" if probability == 0.5 else "ok", reply.raw)
 
     def _call(self, comparison: Comparison) -> ChatReply:
-        context = f" (prompt {str(comparison.prompt)[:80]!r})"
-        with calling(f"judge.function {self.where}", JudgeError, context):
+        about = f" (prompt {str(comparison.prompt)[:80]!r})"
+        with calling(f"judge.function {self.where}", JudgeError, about):
             returned = self.function(comparison.prompt, comparison.first, comparison.second)
         try:
             probability = float(returned)
