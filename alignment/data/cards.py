@@ -54,12 +54,17 @@ def patterns_of(config: Mapping[str, Any]) -> Patterns:
     return found
 
 
+def leads_outside(pattern: str) -> bool:
+    """Whether a card's pattern names files elsewhere than in its data set, or an address."""
+    return ".." in Path(pattern).parts or pattern.startswith(("/", "~")) or "://" in pattern
+
+
 def require_inside(folder: Path, pattern: str) -> None:
     """Refuse a card that names files outside its folder.
 
     Raises: DataError.
     """
-    if ".." in Path(pattern).parts or pattern.startswith(("/", "~")) or "://" in pattern:
+    if leads_outside(pattern):
         raise DataError(
             f"{folder / 'README.md'} names {shown(pattern)}, which lies outside of the folder; a data set's files are "
             "those inside it. Give data_files."

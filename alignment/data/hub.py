@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from alignment.data.cards import BYTES, leads_outside
 from alignment.data.columnar import plain_rows
 from alignment.errors import DataError, JsonError, first_line
 from alignment.hub import reach
@@ -14,7 +15,6 @@ from alignment.strict_json import parse, shown
 if TYPE_CHECKING:
     from alignment.config.schema import DatasetEntry
 
-CARD_BYTES = 256 << 10
 PLAIN = frozenset({"Value", "List", "LargeList", "Sequence", "ClassLabel", "Json"})  # `datasets`' types without files
 
 
@@ -97,14 +97,14 @@ def _require_own_files(name: str) -> None:
     from huggingface_hub.errors import HfHubHTTPError
 
     try:
-        card = Path(hf_hub_download(name, "README.md", repo_type="dataset")).read_bytes()[:CARD_BYTES]
+        card = Path(hf_hub_download(name, "README.md", repo_type="dataset")).read_bytes()[:BYTES]
         front = yaml.safe_load(card.split(b"\n---", 1)[0].removeprefix(b"---"))
     except (OSError, ValueError, HfHubHTTPError, yaml.YAMLError, RecursionError):
         return  # no card that can be read: `datasets` tells what is wrong
     configs = front.get("configs") if isinstance(front, dict) else None
     listed = [one for one in configs or [] if isinstance(one, dict)]
     for pattern in _texts([[one.get("data_files"), one.get("data_dir")] for one in listed]):
-        if "://" in pattern or pattern.startswith(("/", "~")) or ".." in Path(pattern).parts:
+        if leads_outside(pattern):
             raise DataError(f"{name}: its card names {shown(pattern)}; a data set's files are those of its repository.")
 
 

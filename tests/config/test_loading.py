@@ -603,7 +603,7 @@ OF_SEVERAL = [
         },
         "[a/x, b/y]",
     ),
-    ("sft", {"model_name_or_path": "a/x,b/y"}, "name one model"),
+    ("sft", {"model_name_or_path": "a/x,b/y"}, "name one"),
 ]
 
 

@@ -1,6 +1,5 @@
 """Which keys a judge needs, which belong to another kind or way of asking, and which cannot go together."""
 
-import os
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -32,7 +31,6 @@ def judges(keys: Keys) -> Iterator[Fault]:
     names: dict[str, Location] = {}
     for at, entry in entries:
         yield from judge_faults(at, entry)
-        yield from _overwritten(at, entry, keys["output_dir"])
         name = judge_class(entry).label_of(entry)
         if name in names:
             yield at, f"is called {name}, as another judge is; give it a name of its own"
@@ -135,20 +133,6 @@ def _once_and_pairwise(at: Location, entry: dict[str, Any]) -> Iterator[Fault]:
         yield (*at, "asks"), f"is {asks}, which {MODES[asks]}; evaluation compares two answers: give pairwise"
     if (entry.get("samples") or 1) > 1:
         yield (*at, "samples"), "is not read in stage evaluate, which asks once in each order; take it out"
-
-
-def _overwritten(at: Location, entry: dict[str, Any], output_dir: str) -> Iterator[Fault]:
-    output = os.path.abspath(output_dir)
-    for key in ("path", "model_name_or_path"):
-        given = entry.get(key)
-        for path in given if isinstance(given, list) else [given]:
-            if path and os.path.exists(path) and os.path.commonpath([output, os.path.abspath(path)]) == output:
-                yield (
-                    (*at, key),
-                    f"{path} lies in output_dir {output_dir}, which the run writes; give output_dir another folder",
-                )
-    for place, member in enumerate(entry.get("members") or []):
-        yield from _overwritten((*at, "members", place), member, output_dir)
 
 
 def _changed(entry: dict[str, Any], key: str) -> bool:

@@ -25,8 +25,7 @@ def folders(keys: Keys) -> Iterator[Fault]:
     for key in LISTS:
         inner = "model_name_or_path" if key == "candidates" else "path"
         reads += [((key, i, inner), entry[inner]) for i, entry in enumerate(keys[key] or [])]
-    reads += [(at, path) for at, path in _models(keys) if at[0] not in ("judge", "judges")]  # see rules/judges.py
-    for at, path in reads:
+    for at, path in [*reads, *_models(keys)]:
         if os.path.exists(path) and os.path.commonpath([output, os.path.abspath(path)]) == output:
             yield (
                 at,
@@ -44,10 +43,10 @@ def single_paths(keys: Keys) -> Iterator[Fault]:
             if in_reward and "judge" not in at:
                 ensemble = f"{{kind: ensemble, reward_models: {several}}}"
                 yield at, f"{fault}; write several reward models as the scorer {ensemble}"
-            elif at == ("reward_model_path",) or "judge" in at[0:1] or at[0] == "judges":
+            elif at[0] in ("reward_model_path", "judge", "judges") and at[-1] != "path":
                 yield at, f"{fault}; write several reward models as {several}"
             else:
-                yield at, f"{fault}; name one model"
+                yield at, f"{fault}; name one"
 
 
 def _models(keys: Keys) -> Iterator[tuple[Location, str]]:
@@ -65,8 +64,8 @@ def _models(keys: Keys) -> Iterator[tuple[Location, str]]:
 
 
 def _models_of(at: Location, entry: dict[str, Any]) -> Iterator[tuple[Location, str]]:
-    """Yield the models of a judge or scorer, of a jury's members and of a scorer's judge."""
-    for key in ("model_name_or_path", "reward_models"):
+    """Yield the models and recordings of a judge or scorer, of a jury's members and of a scorer's judge."""
+    for key in ("model_name_or_path", "reward_models", "path"):
         yield from (((*at, key), path) for path in _each(entry.get(key)))
     for place, member in enumerate(entry.get("members") or []):
         yield from _models_of((*at, "members", place), member)
