@@ -488,3 +488,10 @@ def test_numbers_that_do_not_divide_are_named_with_those_that_do():
         UpdateShape.of(recipe(), per_device_train_batch_size=5, world_size=1)
     with pytest.raises(RecipeError, match="total_episodes 64 is less than rollout_batch_size 128"):
         UpdateShape.of(recipe(rollout_batch_size=128), per_device_train_batch_size=8, world_size=1)
+
+
+@pytest.mark.parametrize("gathers", [True, False])
+def test_a_key_of_sharded_weights_without_effect_is_reported(base, tmp_path, capsys, gathers):
+    make_trainer(base, tmp_path, ds3_gather_for_generation=gathers)
+    reported = "ds3_gather_for_generation: false has no effect: every process holds all weights"
+    assert (reported in capsys.readouterr().err) is not gathers

@@ -24,6 +24,7 @@ from alignment.config.schema import PolicyGradientRecipe
 from alignment.data.rows import Prompt
 from alignment.data.sampled import Recorder
 from alignment.data.template import Template
+from alignment.meter import say_once
 from alignment.ops.advantages import EstimatorInput
 from alignment.ops.kl import adapted_kl_coef, kl_estimate
 from alignment.ops.losses import importance_ratio
@@ -97,6 +98,8 @@ class PPOTrainer(CheckpointedTrainer):
             model=roles, args=args, processing_class=template.tokenizer, callbacks=[*(callbacks or []), *own]
         )
         require_what_was_asked(self.accelerator)
+        if not recipe.ds3_gather_for_generation and not is_sharded(self.accelerator):
+            say_once("ds3_gather_for_generation: false has no effect: every process holds all weights")
         self.model_accepts_loss_kwargs = True  # `compute_loss` normalises over the whole minibatch
         self.roles, self.recipe, self.template, self.prompts, self.run = roles, recipe, template, prompts, run
         self.prompt_ids = [template.prompt_ids(prompt) for prompt in prompts]
