@@ -10,7 +10,7 @@ import os
 import secrets
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ VERSION = 3
 BEFORE_TOKENS = 2  # whose samples have no tokens
 GIVEN_OR_SAMPLED = ("answers", "policy")  # settings, of which a run has one
 FENCE_SECRET = "fence_secret"  # in `settings`: hexadecimal; stores from before there was one have none
+SAMPLES = "SELECT samples.*, fields FROM samples LEFT JOIN reasoning_fields USING (position) ORDER BY position"
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS settings (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS samples (
@@ -33,6 +34,10 @@ CREATE TABLE IF NOT EXISTS samples (
     responses TEXT NOT NULL,        -- JSON list of texts
     stopped TEXT NOT NULL,          -- JSON list of booleans: false where cut off at max_new_tokens
     tokens TEXT                     -- JSON: their token ids, see alignment/data/sampled.py
+);
+CREATE TABLE IF NOT EXISTS reasoning_fields (  -- has a row for samples with reasoning in a field of its own
+    position INTEGER PRIMARY KEY,
+    fields TEXT NOT NULL            -- JSON list of booleans, one for each response
 );
 CREATE TABLE IF NOT EXISTS calls (
     id INTEGER PRIMARY KEY,
@@ -136,6 +141,7 @@ class CallStore:
                 changed.append("source of answers")
             if changed and self.may_rebind and self._nothing_said(connection):
                 connection.execute("DELETE FROM samples")
+                connection.execute("DELETE FROM reasoning_fields")
                 connection.execute("DELETE FROM settings WHERE name != ?", (FENCE_SECRET,))
             elif changed:
                 raise LineageError(
@@ -157,14 +163,16 @@ class CallStore:
             return "pass --overwrite true to run anew"
         return f"name another output_dir to run anew: the {answers} answers of the judge here are paid for"
 
-    def add_samples(self, samples: Iterable[Sampled]) -> None:
+    def add_samples(self, samples: Sequence[Sampled]) -> None:
         """Keep sampled answers, all or none."""
         rows = [
             (sample.position, *map(_json, (sample.prompt, sample.responses, sample.stopped, sample.tokens)))
             for sample in samples
         ]
+        fields = [(sample.position, _json(sample.reasoning_field)) for sample in samples if sample.reasoning_field]
         with self._transaction() as connection:
             connection.executemany("INSERT INTO samples VALUES (?, ?, ?, ?, ?)", rows)
+            connection.executemany("INSERT INTO reasoning_fields VALUES (?, ?)", fields)
 
     def samples(self) -> dict[int, Sampled]:
         """Return the answers sampled so far, by position.
@@ -172,7 +180,7 @@ class CallStore:
         Raises: DataError naming the row that was changed by hand or damaged.
         """
         with self._naming():
-            found = [sampled(row) for row in self._rows("SELECT * FROM samples ORDER BY position")]
+            found = [sampled(row) for row in self._rows(SAMPLES)]
         return {sample.position: sample for sample in found}
 
     def known(self, key: str) -> ChatReply | None:

@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 from alignment.calls.call import ChatReply
 from alignment.data.fields import BadRow
-from alignment.data.rows import Prompt, Ranking
+from alignment.data.rows import REASONING_FIELD, Prompt, Ranking
 from alignment.data.sampled import KEY, require_records
 from alignment.errors import AlignmentError, DataError, JsonError
 from alignment.strict_json import OURS, parse, shown
@@ -37,16 +37,27 @@ class Sampled:
     responses: list[str]
     stopped: list[bool]
     tokens: list[dict[str, Any]] = field(default_factory=list)  # as `alignment.data.sampled` keeps them
+    reasoning_field: list[bool] | None = None  # as `Ranking.reasoning_field`; None where no answer has one
 
     @classmethod
     def of(cls, position: int, ranking: Ranking) -> "Sampled":
         """Take the answers of a ranking."""
         stopped = [ranking.stopped(index) for index in range(len(ranking.responses))]
-        return cls(position, ranking.prompt, ranking.responses, stopped, ranking.provenance.get(KEY) or [])
+        return cls(
+            position,
+            ranking.prompt,
+            ranking.responses,
+            stopped,
+            ranking.provenance.get(KEY) or [],
+            ranking.provenance.get(REASONING_FIELD),
+        )
 
     def of_answers(self) -> dict[str, Any]:
         """Return what provenance holds of the answers."""
-        return {"stopped": self.stopped, **({KEY: self.tokens} if self.tokens else {})}
+        found: dict[str, Any] = {"stopped": self.stopped}
+        if self.reasoning_field is not None:
+            found[REASONING_FIELD] = self.reasoning_field
+        return {**found, **({KEY: self.tokens} if self.tokens else {})}
 
 
 def sampled(row: tuple[Any, ...]) -> Sampled:
@@ -54,14 +65,17 @@ def sampled(row: tuple[Any, ...]) -> Sampled:
 
     Raises: Damage.
     """
-    position, prompt, responses, stopped, tokens = row
+    position, prompt, responses, stopped, tokens, fields = row
     where = f"the row of samples at position {shown(position)}"
     prompt, responses, stopped = (_json(each, where) for each in (prompt, responses, stopped))
     tokens = [] if tokens is None else _json(tokens, where) or []  # none in stores of earlier releases
+    fields = None if fields is None else _json(fields, where)
+    count = len(responses) if isinstance(responses, list) else 0
     faults = {
         "prompt": not (isinstance(prompt, str) or (_is_list(prompt, dict) and all(map(_is_message, prompt)))),
         "responses": not _is_list(responses, str),
-        "stopped": not _is_list(stopped, bool) or (_is_list(responses, str) and len(stopped) != len(responses)),
+        "stopped": not _is_list(stopped, bool) or len(stopped) != count,
+        "reasoning_field": fields is not None and (not _is_list(fields, bool) or len(fields) != count),
         "position": type(position) is not int or position < 0,
     }
     for name, wrong in faults.items():
@@ -71,7 +85,7 @@ def sampled(row: tuple[Any, ...]) -> Sampled:
         require_records(tokens, len(responses))
     except BadRow as error:
         raise Damage(f"{where}: {error}", SAMPLED_ANEW) from None
-    return Sampled(position, prompt, responses, stopped, tokens)
+    return Sampled(position, prompt, responses, stopped, tokens, fields)
 
 
 def known_reply(row: tuple[Any, ...]) -> ChatReply:

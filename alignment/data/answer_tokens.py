@@ -63,7 +63,8 @@ class AnswerTokens:
                 return list(ids)
         sampled = [record for record in ranking.provenance.get(KEY) or () if record["response_ids"][index]]
         if not sampled:
-            return self.template.answer_ids(ranking.prompt, text, stop=stopped)
+            from_field = ranking.reasoning_field(index)
+            return self.template.answer_ids(ranking.prompt, text, stop=stopped, reasoning_field=from_field)
         self._counts.rendered += 1
         tokenizer = any(record["tokenizer_sha256"] == self._hashes()[0] for record in sampled)
         self._counts.others["chat template or stop tokens" if tokenizer else "tokenizer"] = None

@@ -13,20 +13,36 @@ _THOUGHT = re.compile(r"<think>\n(.+?)\n</think>\n\n(.+)", re.DOTALL)
 TAGGED = "tagged"  # a key of messages whose reasoning stood in <think> tags in a text
 
 
-def message_of_answer(text: str) -> Message:
+def message_of_answer(text: str, *, from_field: bool = False) -> Message:
     """Return an answer as a message.
 
     Reasoning and calls, as compared answers have them in their texts, become `reasoning` and `tool_calls` again: a
     chat template writes these in forms of its own.
+
+    Args:
+        from_field: whether the data has the reasoning in a field of its own (`text_of_answer`), not in the text.
     """
     thought = _THOUGHT.fullmatch(text)
     if thought is None or not thought[1].strip() or not thought[2].strip() or re.search("</?think>", thought[1]):
         return _with_calls(text)
-    return {**_with_calls(thought[2].lstrip("\n")), "reasoning": thought[1], TAGGED: "yes"}
+    message = {**_with_calls(thought[2].lstrip("\n")), "reasoning": thought[1]}
+    return message if from_field else {**message, TAGGED: "yes"}
+
+
+def text_of_answer(message: Message) -> str:
+    """Return the text of an answer, its reasoning in <think> tags."""
+    reasoning = message.get("reasoning")
+    return in_text(reasoning, message["content"]) if reasoning else message["content"]
+
+
+def require_readable(text: str, what: str) -> None:
+    """Refuse a `text_of_answer` of which `message_of_answer` cannot tell the reasoning."""
+    if "reasoning" not in message_of_answer(text):
+        raise BadRow(f"{what} has reasoning that holds <think> or </think>; take these tags out")
 
 
 def in_text(reasoning: str, content: str) -> str:
-    """Return the text of an answer whose message is `TAGGED`."""
+    """Return an answer's reasoning and content as one text."""
     return f"<think>\n{reasoning}\n</think>\n\n{content}"
 
 

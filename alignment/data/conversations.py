@@ -4,6 +4,7 @@ import json
 import re
 from typing import Any
 
+from alignment.data.answers import text_of_answer
 from alignment.data.calls import call_message, calls_in, calls_of, tools_of
 from alignment.data.fields import BadRow, keys_of, kind_of, text_in
 from alignment.data.keys import TRAINING_MARKS, UnreadKey, refuse_unread_of, refuse_unread_of_message
@@ -185,7 +186,7 @@ def with_tools(messages: list[Message], tools: str | None) -> list[Message]:
     return [{"role": "system", "content": note}, *messages]
 
 
-def split_answer(messages: list[Message], what: str) -> tuple[list[Message], str]:
+def split_answer(messages: list[Message], what: str) -> tuple[list[Message], Message]:
     """Split a conversation into the prompt and its last message, which must be the assistant's and not blank."""
     last = messages[-1]
     if last["role"] != "assistant":
@@ -194,7 +195,7 @@ def split_answer(messages: list[Message], what: str) -> tuple[list[Message], str
         raise BadRow(f"{what} ends with an empty answer")
     if len(messages) < 2:
         raise BadRow(f"{what} holds an answer without a prompt")
-    return messages[:-1], _with_reasoning(last)
+    return messages[:-1], last
 
 
 def parse_hh(text: str, what: str) -> list[Message]:
@@ -207,7 +208,7 @@ def parse_hh(text: str, what: str) -> list[Message]:
     return _merged([{"role": roles[role], "content": body.strip()} for role, body in turns])
 
 
-def common_prompt(chosen: list[Message], rejected: list[Message]) -> tuple[list[Message], str, str]:
+def common_prompt(chosen: list[Message], rejected: list[Message]) -> tuple[list[Message], Message, Message]:
     """Split two conversations into what they share, up to the last shared user turn, and the answer that follows.
 
     Raises: BadRow where more than one message follows: only single answers are compared.
@@ -233,7 +234,7 @@ def _merged(turns: list[Message]) -> list[Message]:
     return merged
 
 
-def _rest(messages: list[Message], what: str) -> str:
+def _rest(messages: list[Message], what: str) -> Message:
     if not messages or messages[0]["role"] != "assistant" or messages[-1]["role"] != "assistant":
         raise BadRow(f"{what} does not end with an answer of the assistant")
     if not messages[-1]["content"].strip():
@@ -243,7 +244,7 @@ def _rest(messages: list[Message], what: str) -> str:
             f"{what} goes on after the answer with which it parts from the other conversation, with a message of the "
             f"{messages[1]['role']}; only single answers are compared, so give pairs that part at their last message"
         )
-    return _with_reasoning(messages[0])
+    return messages[0]
 
 
 def readable(prompt: Prompt) -> str:
@@ -253,9 +254,4 @@ def readable(prompt: Prompt) -> str:
     prompt = with_tools(*carried_tools(prompt))
     if len(prompt) == 1 and prompt[0]["role"] == "user":
         return prompt[0]["content"]
-    return "\n\n".join(f"{message['role'].capitalize()}: {_with_reasoning(message)}" for message in prompt)
-
-
-def _with_reasoning(message: Message) -> str:
-    reasoning = message.get("reasoning")
-    return f"<think>\n{reasoning}\n</think>\n\n{message['content']}" if reasoning else message["content"]
+    return "\n\n".join(f"{message['role'].capitalize()}: {text_of_answer(message)}" for message in prompt)

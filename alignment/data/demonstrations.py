@@ -32,7 +32,7 @@ def demonstration_of_best(ranking: Ranking, best: int | None, source: str) -> De
     if best is None or not ranking.responses[best].strip():
         return None
     prompt, text = ranking.prompt, ranking.responses[best]
-    answer = message_of_answer(text)
+    answer = message_of_answer(text, from_field=ranking.reasoning_field(best))
     more = answer if isinstance(prompt, list) and answer.keys() - {"role", "content"} else None
     kept = of_answers(ranking.provenance, [best])
     sampled = Ranking(prompt, [text], [], kept, source) if kept else None

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from alignment.data.answers import require_readable, text_of_answer
 from alignment.data.calls import tools_of
 from alignment.data.conversations import (
     carried_tools,
@@ -27,7 +28,7 @@ from alignment.data.rankings import (
     prompt_of,
     require_comparable,
 )
-from alignment.data.rows import Demonstration, Message, Pair, Prompt, Ranking
+from alignment.data.rows import REASONING_FIELD, Demonstration, Message, Pair, Prompt, Ranking
 from alignment.strict_json import shown
 
 Row = dict[str, Any]
@@ -126,7 +127,8 @@ def text_alone(row: Row) -> list[Parsed]:
     return [Demonstration("", text_of(row, "text" if "text" in row else "full_text"))]
 
 
-def _choice(row: Row, prompt: Prompt, chosen: str, rejected: str) -> list[Parsed]:
+def _choice(row: Row, prompt: Prompt, better: str | Message, worse: str | Message) -> list[Parsed]:
+    chosen, rejected = (one if isinstance(one, str) else text_of_answer(one) for one in (better, worse))
     if chosen == rejected:
         raise BadRow("'chosen' and 'rejected' are the same answer, so neither is preferred")
     probability = 1.0
@@ -141,7 +143,11 @@ def _choice(row: Row, prompt: Prompt, chosen: str, rejected: str) -> list[Parsed
             if margin < 0:
                 raise BadRow(f"'{high}' {row[high]} is below '{low}' {row[low]}, so the choice contradicts the ratings")
     pair = Pair(0, 1, probability, "tie" if probability == 0.5 else "ok", margin)
-    return [Ranking(prompt, [chosen, rejected], [pair])]
+    reasoned = [not isinstance(one, str) and "reasoning" in one for one in (better, worse)]
+    for key, text, has_reasoning in zip(("chosen", "rejected"), (chosen, rejected), reasoned, strict=True):
+        if has_reasoning:
+            require_readable(text, f"'{key}'")
+    return [Ranking(prompt, [chosen, rejected], [pair], {REASONING_FIELD: reasoned} if any(reasoned) else {})]
 
 
 def preference(row: Row) -> list[Parsed]:

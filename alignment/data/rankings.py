@@ -8,7 +8,7 @@ from typing import Any, get_args
 from alignment.data.calls import tools_of
 from alignment.data.conversations import carrying_tools, marked_messages_of, messages_of, with_system
 from alignment.data.fields import BadRow, checked, kind_of, optional_text, text_of, whole_text
-from alignment.data.rows import USABLE, Asked, Message, Pair, Prompt, Ranking, Status
+from alignment.data.rows import REASONING_FIELD, USABLE, Asked, Message, Pair, Prompt, Ranking, Status
 from alignment.data.sampled import KEY, require_records
 from alignment.strict_json import shown as quoted
 
@@ -80,7 +80,8 @@ def provenance_of(row: dict[str, Any], count: int) -> dict[str, Any]:
     if not isinstance(provenance, dict):
         raise BadRow("'provenance' is not an object")
     checked(provenance, "provenance")
-    _check_stopped(provenance.get("stopped"), count)
+    for key in ("stopped", REASONING_FIELD):
+        _require_flags(provenance.get(key), f"'provenance.{key}'", count)
     require_records(provenance.get(KEY), count)
     return provenance
 
@@ -104,11 +105,11 @@ def _refuse_other_order(row: dict[str, Any], pairs: list[Pair], count: int) -> N
             )
 
 
-def _check_stopped(stopped: Any, count: int) -> None:
-    if stopped is not None and not (
-        isinstance(stopped, list) and len(stopped) == count and all(isinstance(one, bool) for one in stopped)
+def _require_flags(flags: Any, what: str, count: int) -> None:
+    if flags is not None and not (
+        isinstance(flags, list) and len(flags) == count and all(isinstance(one, bool) for one in flags)
     ):
-        raise BadRow(f"'provenance.stopped' is no list of true and false for each of the {count} responses")
+        raise BadRow(f"{what} is no list of true and false for each of the {count} responses")
 
 
 def margin_of(value: Any, what: str) -> float | None:

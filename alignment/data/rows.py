@@ -8,6 +8,7 @@ Prompt = str | list[Message]  # plain text to continue, or chat messages to answ
 
 Shown = Literal["first", "swapped"]
 Status = Literal["ok", "tie", "abstain", "parse_error", "refusal", "truncated", "api_error"]
+REASONING_FIELD = "reasoning_field"  # in `Ranking.provenance`: of each answer, its reasoning was in a field of its own
 USABLE: frozenset[str] = frozenset({"ok", "tie"})  # only these train anything
 
 
@@ -75,6 +76,11 @@ class Ranking:
         """Whether an answer ended by itself; one cut off at `max_new_tokens` must not teach where to stop."""
         stopped = self.provenance.get("stopped")
         return bool(stopped[index]) if stopped is not None else True
+
+    def reasoning_field(self, index: int) -> bool:
+        """Whether the data has an answer's reasoning in a field of its own, not in the text."""
+        fields = self.provenance.get(REASONING_FIELD)
+        return bool(fields[index]) if fields is not None else False
 
     def same_answer(self, first: int, second: int) -> bool:
         """Whether two answers are one text and end alike, in whatever tokens they were sampled."""

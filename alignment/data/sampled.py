@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from alignment.data.fields import BadRow, kind_of
-from alignment.data.rows import Prompt, Ranking
+from alignment.data.rows import REASONING_FIELD, Prompt, Ranking
 from alignment.strict_json import shown
 
 if TYPE_CHECKING:
@@ -104,15 +104,17 @@ def _require_ids(ids: Any, what: str) -> None:
 
 
 def of_answers(provenance: Mapping[str, Any], places: Sequence[int | None]) -> dict[str, Any]:
-    """Return what a row's provenance holds of some of its responses: whether each ended, and its ids.
+    """Return what a row's provenance holds of some of its responses: whether each ended, had reasoning, and its ids.
 
     Args:
         places: of the responses in the row; None for an answer that nobody sampled.
     """
     found: dict[str, Any] = {}
-    stopped, records = provenance.get("stopped"), provenance.get(KEY)
+    stopped, fields, records = (provenance.get(key) for key in ("stopped", REASONING_FIELD, KEY))
     if stopped is not None:
         found["stopped"] = [True if place is None else stopped[place] for place in places]
+    if fields is not None:
+        found[REASONING_FIELD] = [place is not None and fields[place] for place in places]
     if records:
         of_places = [
             {**record, "response_ids": [[] if place is None else record["response_ids"][place] for place in places]}

@@ -112,10 +112,20 @@ class Template:
             )
         return ids
 
-    def answer_ids(self, prompt: Prompt, answer: str, *, stop: bool = True, tools: str | None = None) -> list[int]:
+    def answer_ids(
+        self,
+        prompt: Prompt,
+        answer: str,
+        *,
+        stop: bool = True,
+        tools: str | None = None,
+        reasoning_field: bool = False,
+    ) -> list[int]:
         """Return the ids that follow `prompt_ids` when the answer is `answer`, with the stop token once at their end.
 
-        Without `stop`, the answer was cut off: it follows the prompt as it stands.
+        Args:
+            stop: False where the answer was cut off; it then follows the prompt as it stands.
+            reasoning_field: the answer begins with reasoning that the data has in a field of its own.
 
         Raises: DataError where the answer holds a stop token before its end; NotWritten where the template cannot write
             it after the prompt, or leaves out a part of it.
@@ -124,7 +134,7 @@ class Template:
             return self._ended(self._whole_ids(prompt, answer), self.eos_token_id, stop=stop, text=answer)
         if not stop:
             return self._ended(self._as_it_stands(prompt, answer, tools), self._end_of_turn, stop=False)
-        chat = self._chat([*prompt, message_of_answer(answer)], tools)
+        chat = self._chat([*prompt, message_of_answer(answer, from_field=reasoning_field)], tools)
         return self._answer(chat, len(prompt)).ids
 
     def sampled_ids(self, prompt: Prompt, answer: str, *, stop: bool = True) -> list[int]:

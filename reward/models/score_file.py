@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from alignment.data.answers import text_of_answer
 from alignment.data.calls import tools_of
 from alignment.data.columns import require_seen, without
 from alignment.data.conversations import carrying_tools, messages_of, split_answer, with_system
@@ -129,7 +130,7 @@ def _conversation(row: dict[str, Any], where: str) -> Row:
     _refuse_unread(row, ("messages", *AROUND))
     messages = with_system(messages_of(row, "messages"), optional_text(row, "system"))
     prompt, answer = split_answer(messages, "'messages'")
-    return Row(where, row, carrying_tools(prompt, tools_of(row)), [answer])
+    return Row(where, row, carrying_tools(prompt, tools_of(row)), [text_of_answer(answer)])
 
 
 def _answered(row: dict[str, Any], where: str) -> Row:

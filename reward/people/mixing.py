@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 
 from alignment.data.rankings import ranking_to_json
-from alignment.data.rows import USABLE, Asked, Pair, Prompt, Ranking, Status
+from alignment.data.rows import REASONING_FIELD, USABLE, Asked, Pair, Prompt, Ranking, Status
 from alignment.data.sampled import KEY
 from reward.people.dawid_skene import FIRST, SECOND, TIE, Floats, Integers, Labels
 
+OF_ANSWERS = ("stopped", REASONING_FIELD, KEY)  # keys of provenance that describe each answer
 Ends = tuple[int, int]  # indices of two answers, the lower first
 
 
@@ -24,15 +25,19 @@ class Gathered:
     responses: list[str] = field(default_factory=list)  # each text once
     stopped: list[bool] = field(default_factory=list)
     labels: list[tuple[str, Ranking]] = field(default_factory=list)  # by labeller, pairs numbered as `responses`
+    reasoning_fields: list[bool] = field(default_factory=list)  # see `Ranking.reasoning_field`
     tokens: list[tuple[dict[str, Any], int, list[int], bool]] = field(default_factory=list)  # see `keep_tokens`
 
-    def index(self, response: str, stopped: bool) -> int:
-        """Return where a text stands, adding it where it is new."""
+    def index(self, ranking: Ranking, place: int) -> int:
+        """Return the index of a ranking's response; a new text is added."""
+        response = ranking.responses[place]
         if response not in self.responses:
             self.responses.append(response)
             self.stopped.append(True)
+            self.reasoning_fields.append(False)
         where = self.responses.index(response)
-        self.stopped[where] &= stopped
+        self.stopped[where] &= ranking.stopped(place)
+        self.reasoning_fields[where] |= ranking.reasoning_field(place)
         return where
 
     def keep_tokens(self, ranking: Ranking, places: list[int]) -> None:
@@ -52,7 +57,10 @@ class Gathered:
             nothing = {**head, "response_ids": [[] for _ in self.responses]}
             kept = records.setdefault(json.dumps(head, sort_keys=True), nothing)["response_ids"]
             kept[place] = kept[place] or ids
-        return {"stopped": self.stopped, **({KEY: list(records.values())} if records else {})}
+        found: dict[str, Any] = {"stopped": self.stopped}
+        if any(self.reasoning_fields):
+            found[REASONING_FIELD] = self.reasoning_fields
+        return {**found, **({KEY: list(records.values())} if records else {})}
 
 
 def labeller_of(ranking: Ranking) -> str:
@@ -71,7 +79,7 @@ def gather(rankings: Iterable[Ranking]) -> list[Gathered]:
     found: dict[str, Gathered] = {}
     for ranking in rankings:
         about = found.setdefault(json.dumps(ranking.prompt, sort_keys=True), Gathered(ranking.prompt))
-        places = [about.index(text, ranking.stopped(index)) for index, text in enumerate(ranking.responses)]
+        places = [about.index(ranking, index) for index in range(len(ranking.responses))]
         about.keep_tokens(ranking, places)
         pairs = [turned for pair in ranking.pairs if (turned := _renumbered(pair, places)) is not None]
         about.labels.append((labeller_of(ranking), Ranking(ranking.prompt, [], pairs, ranking.provenance)))
@@ -171,7 +179,7 @@ def mixed_rows(gathered: list[Gathered], table: Table, truth: Floats) -> list[Ra
 def _provenance(about: Gathered) -> dict[str, Any]:
     labels = []
     for name, ranking in about.labels:
-        own = {key: value for key, value in ranking.provenance.items() if key not in ("stopped", KEY)}
+        own = {key: value for key, value in ranking.provenance.items() if key not in OF_ANSWERS}
         labels.append({"labeller": name, "provenance": own, "pairs": ranking_to_json(ranking)["pairs"]})
     kept: dict[str, Any] = {"source": "mixed", "judge": "dawid-skene"}
     policies = [label["provenance"].get("policy") for label in labels]
