@@ -43,7 +43,7 @@ def main(argv: list[str] | None = None) -> None:
         require_one_process("evaluate")
         Console().print(table(reparse(recipe)))
         return
-    callers = [caller_of(entry, recipe) for entry in recipe.judges]
+    callers = [caller_of(entry, recipe, recipe.max_concurrency) for entry in recipe.judges]
     judges = list(map(build_judge, recipe.judges, callers))  # before anything is written: one may be missing
     require_data(recipe)
     tariff_of(*recipe.judges)  # prices that cannot be read are refused before anything is written

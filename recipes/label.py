@@ -36,7 +36,7 @@ def main(argv: list[str] | None = None) -> None:
     if recipe.reparse:
         print(f"{recipe.output_dir}: {reparse(recipe)['statuses']}")  # noqa: T201
         return
-    caller = caller_of(recipe.judge, recipe)
+    caller = caller_of(recipe.judge, recipe, recipe.max_concurrency)
     judge = build_judge(recipe.judge, caller)  # before anything is written: without a judge there is no run
     reviser = reviser_for(recipe, caller)
     load_rows(recipe)  # unreadable data is refused before anything is written

@@ -35,6 +35,7 @@ from alignment.train.running import run_training
 from alignment.train.saving import generation_of, lineage_of, save_trained
 from alignment.train.trial import require_accepted
 from reward.scorers import build_monitor, build_scoring, describe, paths_of, reward_models, score_entries
+from reward.scorers.judge import judge_calls
 
 
 def load_models(
@@ -42,10 +43,11 @@ def load_models(
 ) -> tuple[Roles, Scoring, Monitor | None, TrainingArguments]:
     """Resolve each reward model once, load all models, and record the scorers in the manifest."""
     monitored = {path: RewardModel.resolve(path) for path in paths_of(recipe.watch_scorers)}
-    monitor = build_monitor(recipe, monitored)
+    calls = judge_calls(recipe)
+    monitor = build_monitor(recipe, monitored, calls)
     require_same_tokenizer(recipe, lineage)
     rewards = resolve_on(recipe, reward_models(recipe), lineage)
-    scoring = build_scoring(recipe, rewards)
+    scoring = build_scoring(recipe, rewards, calls)
     # Under ZeRO-3 a model that is loaded after these arguments exist is sharded: the roles, but no scorer.
     arguments = training_arguments(TrainingArguments, recipe, run)
     roles = load_roles(recipe, rewards=list(rewards.values()))

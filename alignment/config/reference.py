@@ -28,7 +28,7 @@ from alignment.config.schema import (
     RewardRecipe,
     SamplingKeys,
 )
-from alignment.config.schema.calls import CallKeys
+from alignment.config.schema.calls import CallKeys, CallLimits
 from alignment.config.schema.kinds import Entry
 from alignment.config.schema.parts import mappings_of, marks_of, parts_within
 
@@ -52,6 +52,7 @@ GROUPS: dict[type[Part], tuple[str, str]] = {
     AdapterKeys: ("Adapter", "trl.trainer.model_config:ModelConfig"),
     DataKeys: ("Data", "trl.scripts.utils:DatasetMixtureConfig"),
     SamplingKeys: ("Sampling", "trl.trainer.grpo_config:GRPOConfig"),
+    CallLimits: ("Limits of judge calls", TRAINING_ARGUMENTS),
     CallKeys: ("Calls of judges", TRAINING_ARGUMENTS),
     PolicyGradientRecipe: ("Policy gradients", "trl.trainer.grpo_config:GRPOConfig"),
 }

@@ -5,8 +5,10 @@ Reward models are loaded here, or are roles on the policy's base; the module of 
 
 import importlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
+from alignment.calls.session import JudgeCalls
 from alignment.config.schema import PolicyGradientRecipe, scorer_entry
 from alignment.config.schema.scorers import AnyScorer, EnsembleEntry
 from alignment.errors import ModelError
@@ -15,6 +17,7 @@ from alignment.train.policy_gradient.monitoring import Monitor, preserve_random_
 from alignment.train.policy_gradient.scoring import ScorePart, Scorer, Scoring
 from reward.models.ensemble import has_members, member_paths
 from reward.models.scoring import RewardScorer
+from reward.scorers.judge import judge_calls
 
 
 def score_entries(recipe: PolicyGradientRecipe) -> Sequence[AnyScorer]:
@@ -40,39 +43,47 @@ def paths_of(entries: Sequence[AnyScorer]) -> list[str]:
     return list(dict.fromkeys(path for entry in entries for path in _models(entry)))
 
 
-def build_scoring(recipe: PolicyGradientRecipe, models: Mapping[str, RewardModel]) -> Scoring:
+def build_scoring(
+    recipe: PolicyGradientRecipe, models: Mapping[str, RewardModel], calls: JudgeCalls | None = None
+) -> Scoring:
     """Build the weighted sum of the recipe's scorers; a reward model without a role is loaded here.
 
     Args:
         models: the recipe's reward models by path.
+        calls: makes the judges' calls; None: `judge_calls` of the recipe.
 
     Raises: AlignmentError if a model, a function, an endpoint or a key is not available.
     """
+    calls = calls or judge_calls(recipe)
     named = recipe.reward_model_path is None
     own_scale = recipe.normalize_scores == "reward_model"
     sources: dict[str, str | Scorer] = {path: model.role for path, model in models.items() if model.role}
     return Scoring(
         tuple(
-            _part(entry, recipe, models, sources, named=named, own_scale=own_scale) for entry in score_entries(recipe)
+            _part(entry, recipe, models, sources, calls, named=named, own_scale=own_scale)
+            for entry in score_entries(recipe)
         )
     )
 
 
-def build_monitor(recipe: PolicyGradientRecipe, models: Mapping[str, RewardModel]) -> Monitor | None:
+def build_monitor(
+    recipe: PolicyGradientRecipe, models: Mapping[str, RewardModel], calls: JudgeCalls | None = None
+) -> Monitor | None:
     """Build the scorers of `watch_scorers`, none of which is a role; None if there are none.
 
     Args:
         models: their reward models by path.
+        calls: as `build_scoring`.
 
     Raises: AlignmentError as `build_scoring`.
     """
     if not recipe.watch_scorers:
         return None
     sources: dict[str, str | Scorer] = {}
+    calls = replace(calls or judge_calls(recipe), prefix="watch_")
     with preserve_random_state():
         parts = tuple(
-            _part(entry, recipe, models, sources, named=True, own_scale=False, calls="watch_")
-            for entry in recipe.watch_scorers
+            _part(entry, recipe, models, sources, calls, named=True, own_scale=False) for entry in recipe.watch_scorers
         )
     updates = recipe.total_episodes // recipe.rollout_batch_size
     return Monitor(Scoring(parts), recipe.watch_interval, updates)
@@ -83,16 +94,15 @@ def _part(
     recipe: PolicyGradientRecipe,
     models: Mapping[str, RewardModel],
     sources: dict[str, str | Scorer],
+    calls: JudgeCalls,
     *,
     named: bool,
     own_scale: bool,
-    calls: str = "",
 ) -> ScorePart:
     """Build one term.
 
     Args:
         sources: reward model → its role or loaded scorer; models that no earlier term uses are loaded into it.
-        calls: prefix of the name of a judge's call store.
     """
     for path in _models(entry):
         if path not in sources:
@@ -151,7 +161,7 @@ def _models(entry: AnyScorer) -> list[str]:
     return entry.models
 
 
-def _outside(entry: AnyScorer, recipe: PolicyGradientRecipe, calls: str) -> Scorer:
+def _outside(entry: AnyScorer, recipe: PolicyGradientRecipe, calls: JudgeCalls) -> Scorer:
     """Build a scorer that is no reward model, by the module of its kind."""
     scorer: Scorer = importlib.import_module(f"reward.scorers.{entry.kind}").build(entry, recipe, calls)
     return scorer

@@ -11,7 +11,8 @@ of text of the same length. What is returned may be any sequence of numbers: a l
 from collections.abc import Callable, Mapping, Sequence, Set
 from typing import Any
 
-from alignment.config.schema import PPORecipe
+from alignment.calls.session import JudgeCalls
+from alignment.config.schema import PolicyGradientRecipe
 from alignment.config.schema.scorers import FunctionEntry
 from alignment.data.rows import Prompt
 from alignment.errors import ScorerError
@@ -54,7 +55,7 @@ class FunctionScorer:
         return scores
 
 
-def build(entry: FunctionEntry, recipe: PPORecipe, calls: str) -> FunctionScorer:
+def build(entry: FunctionEntry, recipe: PolicyGradientRecipe, calls: JudgeCalls) -> FunctionScorer:
     """Return the scorer of a recipe.
 
     Raises: ScorerError where there is no such function.

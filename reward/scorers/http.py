@@ -24,8 +24,9 @@ from collections.abc import Mapping, Sequence
 import httpx2
 
 from alignment.bounded_http import MOVED, BoundedClient, ReplyError, at_most, fault_of_address, is_loopback
+from alignment.calls.session import JudgeCalls
 from alignment.calls.transport import CONNECT_SECONDS, retry_after
-from alignment.config.schema import PPORecipe
+from alignment.config.schema import PolicyGradientRecipe
 from alignment.config.schema.scorers import HttpEntry
 from alignment.data.rows import Prompt
 from alignment.errors import JsonError, ScorerError
@@ -188,7 +189,7 @@ class HttpScorer:
         return (decoded.replace(self.key, "[key]") if self.key else decoded).strip()[:SHOWN_CHARACTERS]
 
 
-def build(entry: HttpEntry, recipe: PPORecipe, calls: str) -> HttpScorer:
+def build(entry: HttpEntry, recipe: PolicyGradientRecipe, calls: JudgeCalls) -> HttpScorer:
     """Return the scorer of a recipe.
 
     Raises: ScorerError where nobody listens.

@@ -7,14 +7,12 @@ from pathlib import Path
 
 from alignment.calls.caller import Caller
 from alignment.calls.chat import NOTHING_SAID
-from alignment.calls.session import caller_of
-from alignment.calls.store import CallStore
-from alignment.config.schema import PPORecipe
-from alignment.config.schema.calls import CallKeys
+from alignment.calls.session import JudgeCalls
+from alignment.config.schema import PolicyGradientRecipe
 from alignment.config.schema.judges import ChatEntry
 from alignment.config.schema.scorers import JudgeScorerEntry
 from alignment.data.rows import Prompt
-from alignment.errors import ScorerError
+from alignment.errors import BudgetError, ScorerError
 from alignment.evaluate.judging import Rating, Verdict
 from reward.judges.pointwise import PointwiseJudge
 
@@ -49,19 +47,25 @@ class JudgeScorer:
         return cls(entry.label, pointwise, max_concurrency=judge.at_once(entry.max_concurrency))
 
     def score(self, prompts: Sequence[Prompt], answers: Sequence[str], *, stopped: Sequence[bool]) -> list[float]:
-        """Ask about every answer, the same question once.
+        """Rate every answer; equal answers to equal prompts are rated once.
 
-        Raises: ScorerError where a call fails after its retries or gives no number; JudgeError where all would.
+        Raises: ScorerError where a call fails after its retries or gives no number; JudgeError where every other call
+            would fail alike; BudgetError where the budget does not allow a call.
         """
         render = self.judge.prompt.render
-        asked = [Rating(*pair) for pair in zip(prompts, answers, strict=True)]
-        questions = [render(rating.prompt, rating.answer) for rating in asked]
-        different = dict(zip(questions, asked, strict=True))
+        ratings = [Rating(*pair) for pair in zip(prompts, answers, strict=True)]
+        questions = [render(rating.prompt, rating.answer) for rating in ratings]
+        different = dict(zip(questions, ratings, strict=True))
         pool = ThreadPoolExecutor(self.max_concurrency)
         try:
             rated = dict(zip(different, pool.map(self._rate, different.values()), strict=True))
+        except BudgetError as error:
+            raise BudgetError(
+                f"scorer {self.name}: {error} The calls that were made are kept, and the same command with a higher "
+                "budget goes on from the last checkpoint."
+            ) from None
         finally:
-            pool.shutdown(wait=False, cancel_futures=True)  # after an error nobody waits for calls in flight
+            pool.shutdown(wait=False, cancel_futures=True)  # after an error no call in flight is waited for
         return [rated[question] for question in questions]
 
     def _rate(self, rating: Rating) -> float:
@@ -85,19 +89,24 @@ class JudgeScorer:
         return f"gave no number from {scale}, {asked}; it said {what}. {remedy}, or give another judge.prompt."
 
 
-def build(entry: JudgeScorerEntry, recipe: PPORecipe, calls: str) -> JudgeScorer:
-    """Return the scorer of a recipe; its calls are kept in the run's folder.
+def judge_calls(recipe: PolicyGradientRecipe) -> JudgeCalls:
+    """Return what makes the calls of a recipe's judges in this process: their stores and their common budget.
+
+    Raises: JudgeError where the judges' prices cannot be read or are in several currencies.
+    """
+    entries = [entry for entry in (*recipe.scorers, *recipe.watch_scorers) if isinstance(entry, JudgeScorerEntry)]
+    return JudgeCalls.of(
+        Path(recipe.output_dir),
+        [entry.judge for entry in entries],
+        recipe,
+        rank=int(os.environ.get("RANK", "0")),
+        processes=int(os.environ.get("WORLD_SIZE", "1")),
+    )
+
+
+def build(entry: JudgeScorerEntry, recipe: PolicyGradientRecipe, calls: JudgeCalls) -> JudgeScorer:
+    """Return the scorer of a recipe.
 
     Raises: JudgeError where the model, the key or the prompt file is missing.
     """
-    caller = caller_of(entry.judge, CallKeys(max_concurrency=entry.max_concurrency))
-    caller.cache = _store(calls + entry.label, recipe)
-    return JudgeScorer.from_entry(entry, caller)
-
-
-def _store(name: str, recipe: PPORecipe) -> CallStore | None:
-    """Open the store of a judge's calls in the run's folder, one a process; without a folder nothing is kept."""
-    folder, rank = Path(recipe.output_dir), os.environ.get("RANK", "0")
-    if not folder.is_dir():
-        return None
-    return CallStore(folder / f"calls_{name}{'' if rank == '0' else f'_{rank}'}.sqlite")
+    return JudgeScorer.from_entry(entry, calls.caller(entry.judge, entry.label, entry.max_concurrency))

@@ -154,6 +154,11 @@ reward_model_path: runs/reward
             "watch_scorers: [{kind: function, function: 'a:b', name: x_spread}]\n",
             "which means a spread; choose another",
         ),
+        ("max_calls: 5\n", "max_calls: limits the calls of judges, and no scorer is of kind judge"),
+        (
+            "max_cost: 5\nwatch_scorers: [{kind: judge, judge: {kind: openai, model: a}}]\n",
+            "max_cost: needs judge.prices",
+        ),
     ],
 )
 def test_faults(tmp_path, lines, said):

@@ -3,7 +3,7 @@
 The types and ranges of single keys are in `alignment.config.schema`.
 """
 
-from alignment.config.rules.judges import budget, judges
+from alignment.config.rules.judges import call_limits, judges
 from alignment.config.rules.keys import Fault, Keys, Rule, Unknown
 from alignment.config.rules.label import LABEL_RULES
 from alignment.config.rules.named_files import json_files
@@ -12,7 +12,7 @@ from alignment.config.rules.shared import SHARED_RULES
 from alignment.config.rules.training import TRAINING_RULES
 from alignment.config.schema import PolicyGradientRecipe
 
-RULES: list[Rule] = [json_files, *TRAINING_RULES, *SHARED_RULES, judges, budget, *LABEL_RULES]
+RULES: list[Rule] = [json_files, *TRAINING_RULES, *SHARED_RULES, judges, call_limits, *LABEL_RULES]
 
 
 def broken_rules(keys: Keys) -> list[Fault]:

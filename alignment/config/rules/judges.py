@@ -6,6 +6,7 @@ from typing import Any
 
 from alignment.config.documents import Location
 from alignment.config.rules.keys import Fault, Keys
+from alignment.config.schema.calls import CallLimits
 from alignment.config.schema.judges import AnyJudge, ChatEntry, RemoteEntry
 
 FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
@@ -37,18 +38,27 @@ def judges(keys: Keys) -> Iterator[Fault]:
         names.setdefault(name, at)
         if at[0] == "judges":
             yield from _once_and_pairwise(at, entry)
-    scorers = [((key, i), entry) for key in ("scorers", "watch_scorers") for i, entry in enumerate(keys[key] or [])]
-    for at, entry in scorers:
-        if entry.get("judge") and is_chat(entry["judge"]):
-            yield from judge_faults((*at, "judge"), entry["judge"])
+    for at, judge in _of_scorers(keys):
+        if is_chat(judge):
+            yield from judge_faults(at, judge)
 
 
-def budget(keys: Keys) -> Iterator[Fault]:
-    """Cost is counted by prices."""
-    if keys["max_cost"] is None:
-        return
-    entries = [keys["judge"]] if keys.given("judge") else keys["judges"] or []
-    if not any(one.get("prices") for entry in entries for one in [entry, *(entry.get("members") or [])]):
+def _of_scorers(keys: Keys) -> list[tuple[Location, dict[str, Any]]]:
+    """Return the judges among the scorers."""
+    entries = [((key, i), entry) for key in ("scorers", "watch_scorers") for i, entry in enumerate(keys[key] or [])]
+    return [((*at, "judge"), entry["judge"]) for at, entry in entries if entry.get("judge")]
+
+
+def call_limits(keys: Keys) -> Iterator[Fault]:
+    """Limits need a judge whose calls they limit, and a limit of the cost needs prices."""
+    entries = [keys["judge"]] if keys.given("judge") else keys["judges"] or [judge for _, judge in _of_scorers(keys)]
+    if not entries and keys.exists("scorers"):
+        for key in CallLimits.model_fields:
+            if keys.given(key):
+                yield (key,), "limits the calls of judges, and no scorer is of kind judge"
+    elif keys["max_cost"] is not None and not any(
+        one.get("prices") for entry in entries for one in [entry, *(entry.get("members") or [])]
+    ):
         yield ("max_cost",), "needs judge.prices, by which cost is counted; of a jury, those of its members"
 
 

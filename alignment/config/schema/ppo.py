@@ -6,13 +6,14 @@ from pydantic import Field
 
 from alignment.config.estimators import ADVANTAGE_ESTIMATORS
 from alignment.config.methods import TUNING_METHODS, TuningMethod
+from alignment.config.schema.calls import CallLimits
 from alignment.config.schema.keys import PeftMethod, SamplingKeys
 from alignment.config.schema.parts import InputPath, Name, Words
 from alignment.config.schema.recipe import Stage, TrainingRecipe
 from alignment.config.schema.scorers import ScorerEntry
 
 
-class PolicyGradientRecipe(TrainingRecipe, SamplingKeys):
+class PolicyGradientRecipe(TrainingRecipe, SamplingKeys, CallLimits):
     """Keys of training on scores of sampled answers; names as in TRL's last `PPOConfig`."""
 
     TRAINER_CONFIG = "transformers.training_args:TrainingArguments"

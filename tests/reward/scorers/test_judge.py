@@ -11,7 +11,7 @@ import pytest
 
 from alignment.calls.store import CallStore
 from alignment.config.schema import DatasetEntry, PPORecipe, judge_entry, scorer_entry
-from alignment.errors import JudgeError, ScorerError
+from alignment.errors import BudgetError, JudgeError, ScorerError
 from reward.judges.pointwise import REPAIR
 from reward.scorers import build_scoring
 from reward.scorers.judge import JudgeScorer
@@ -149,26 +149,70 @@ def test_a_prompt_of_ones_own(tmp_path: Any) -> None:
         scorer_of("http://127.0.0.1:1/v1", prompt=str(file))
 
 
+def recipe_of(folder: Any, *urls: str, prices: Any = None, **keys: Any) -> PPORecipe:
+    judges = [
+        judge_entry(kind="openai", model="toy", base_url=url, logprobs=False, max_retries=0, prices=prices)
+        for url in urls
+    ]
+    scorers = [scorer_entry(kind="judge", name=f"taste{n}", judge=judge) for n, judge in enumerate(judges)]
+    data = [DatasetEntry(path="d")]
+    return PPORecipe(
+        stage="ppo", output_dir=str(folder), model_name_or_path="m", total_episodes=8, datasets=data, scorers=scorers,
+        **keys,
+    )  # fmt: skip
+
+
+def scores_of(recipe: PPORecipe, *answers: str) -> list[list[float]]:
+    """Score with all judges of a recipe, then close their stores, as the end of the process does."""
+    sources = [source for part in build_scoring(recipe, {}).parts for source in part.sources]
+    judges = [source for source in sources if isinstance(source, JudgeScorer)]
+    try:
+        return [judge.score([PROMPTS[0]] * len(answers), answers, stopped=[True] * len(answers)) for judge in judges]
+    finally:
+        for judge in judges:
+            assert isinstance(judge.caller.cache, CallStore)
+            judge.caller.cache.close()
+
+
 def test_a_run_that_goes_on_pays_for_no_answer_again(tmp_path: Any) -> None:
-    def scores(server: ChatServer, *answers: str) -> list[float]:
-        judge = judge_entry(kind="openai", model="toy", base_url=server.url, logprobs=False, max_retries=0)
-        recipe = PPORecipe(
-            stage="ppo",
-            output_dir=str(tmp_path),
-            model_name_or_path="m",
-            total_episodes=8,
-            datasets=[DatasetEntry(path="d")],
-            scorers=[scorer_entry(kind="judge", name="taste", judge=judge)],
-        )
+    with ChatServer(colours) as server:
+        recipe = recipe_of(tmp_path, server.url)
+        assert scores_of(recipe, "Blue", "Dog") == [[9.0, 2.0]]
+        assert scores_of(recipe, "Dog", "Blue", "Cat") == [[2.0, 9.0, 2.0]]
+        assert len(server.prompts) == 3
+    assert (tmp_path / "calls_taste0.sqlite").is_file()
+
+
+def test_all_judges_share_one_budget_which_a_run_that_goes_on_has_spent_in_part(tmp_path: Any) -> None:
+    with ChatServer(colours) as server:
+        recipe = recipe_of(tmp_path, server.url, server.url, max_calls=5)
+        assert scores_of(recipe, "Blue", "Dog") == [[9.0, 2.0]] * 2
+        with pytest.raises(BudgetError, match=r"scorer taste\d: the budget of 5 calls \(max_calls\) is used up.*kept"):
+            scores_of(recipe, "Blue", "Dog", "Cat")
+        assert len(server.prompts) == 5
+        assert scores_of(recipe.model_copy(update={"max_calls": 6}), "Blue", "Dog", "Cat") == [[9.0, 2.0, 2.0]] * 2
+
+
+def test_the_cost_is_limited(tmp_path: Any) -> None:
+    with ChatServer(colours) as server:
+        prices = {"prompt": 1e6, "completion": 1e6}  # one dollar a token, and a prompt has more than ten
+        with pytest.raises(BudgetError, match="next call may cost"):
+            scores_of(recipe_of(tmp_path, server.url, prices=prices, max_cost=10.0), "Blue")
+    assert server.prompts == []
+
+
+def test_each_process_has_an_equal_share_of_the_limits(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")
+    with ChatServer(colours) as server:
+        recipe = recipe_of(tmp_path, server.url, max_calls=5, requests_per_minute=600, tokens_per_minute=60_000)
         (source,) = build_scoring(recipe, {}).parts[0].sources
         assert isinstance(source, JudgeScorer)
-        found = source.score([PROMPTS[0]] * len(answers), answers, stopped=[True] * len(answers))
         assert isinstance(source.caller.cache, CallStore)
-        source.caller.cache.close()  # as the end of its process does
-        return found
-
-    with ChatServer(colours) as server:
-        assert scores(server, "Blue", "Dog") == [9.0, 2.0]
-        assert scores(server, "Dog", "Blue", "Cat") == [2.0, 9.0, 2.0]
-        assert len(server.prompts) == 3
-    assert (tmp_path / "calls_taste.sqlite").is_file()
+        source.caller.cache.close()
+        limiter = source.caller.rate_limiter
+        assert limiter._seconds_per_request == pytest.approx(60 / 300)
+        assert limiter._seconds_per_token == pytest.approx(60 / 30_000)
+        with pytest.raises(BudgetError, match="the budget of 2 calls"):
+            scores_of(recipe, "Blue", "Dog", "Cat")
+    assert (tmp_path / "calls_taste0_1.sqlite").is_file()
