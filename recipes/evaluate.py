@@ -34,6 +34,9 @@ from reward.feedback.evaluation import reparse
 from reward.feedback.sampling import require_one_process
 from reward.judges import build_judge
 from reward.models.ensemble import Ensemble
+from reward.preview.prompts import evaluated
+
+preview = evaluated  # reads the rows that `alignment preview` shows
 
 
 def main(argv: list[str] | None = None) -> None:

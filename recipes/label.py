@@ -24,6 +24,9 @@ from reward.feedback.sampling import require_one_process
 from reward.feedback.stage import dry_run, labels_of, reparse, write_revisions
 from reward.judges import build_judge
 from reward.labels.files import LABELS
+from reward.preview.prompts import labelled
+
+preview = labelled  # reads the rows that `alignment preview` shows
 
 
 def main(argv: list[str] | None = None) -> None:

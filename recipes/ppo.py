@@ -34,8 +34,11 @@ from alignment.train.policy_gradient.update_shape import UpdateShape
 from alignment.train.running import run_training
 from alignment.train.saving import generation_of, lineage_of, save_trained
 from alignment.train.trial import require_accepted
+from reward.preview.prompts import sampled
 from reward.scorers import build_monitor, build_scoring, describe, paths_of, reward_models, score_entries
 from reward.scorers.judge import judge_calls
+
+preview = sampled  # reads the rows that `alignment preview` shows
 
 
 def load_models(

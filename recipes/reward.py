@@ -27,7 +27,9 @@ from reward.models.batches import Encoded, encoded_split
 from reward.models.loading import load_reward_model
 from reward.models.members import finish_ensemble, is_trained, member_recipes
 from reward.models.trainer import RewardTrainer
-from reward.preview.rankings import ranking_stage
+from reward.preview.rankings import ranking_stage, rankings
+
+preview = rankings  # reads the rows that `alignment preview` shows
 
 
 def load_data(

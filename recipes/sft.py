@@ -19,7 +19,7 @@ from alignment.policy.base import load_causal_lm, load_tokenizer
 from alignment.policy.generation import stop_at
 from alignment.policy.inference import sequence_limit
 from alignment.preview.recorded import recorded
-from alignment.preview.stages import demonstration_stage
+from alignment.preview.stages import demonstration_stage, demonstrations
 from alignment.run.callbacks import callbacks_for
 from alignment.run.directory import RunDirectory
 from alignment.run.script import script
@@ -33,6 +33,8 @@ from alignment.train.sft import (
     tokenised_split,
 )
 from alignment.train.trial import require_accepted
+
+preview = demonstrations  # reads the rows that `alignment preview` shows
 
 
 def load_data(recipe: SFTRecipe, run: RunDirectory, template: Template, limit: int) -> tuple[Tokenised, Tokenised]:

@@ -11,9 +11,13 @@ from pathlib import Path
 import pytest
 import yaml
 
+from alignment.cli.stages import preview_reader
 from alignment.config.schema import STAGES
+from alignment.errors import RecipeError
+from alignment.preview.command import preview
 from alignment.stages import NAMES, help_texts
 from tests.models import save_tiny_model
+from tests.preview.conftest import recipe as recipe
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("alignment", "reward", "recipes")
@@ -47,9 +51,12 @@ import sys
 from alignment.config import load_recipe
 from alignment.config.schema.orpo import ORPORecipe
 from alignment.data import load_rows
+from alignment.preview.stages import pairs
 from alignment.run.directory import RunDirectory
 from alignment.run.files import append_jsonl
 from alignment.run.script import script
+
+preview = pairs
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -87,6 +94,7 @@ VERBS = {
     "check": ["check", "--data", "orpo.yaml"],
     "typo": ["check", "typo.yaml"],
     "plan": ["plan", "orpo.yaml", "--cpu", "--json", "plan.json"],
+    "preview": ["preview", "orpo.yaml", "--json", "preview.json"],
     "doctor": ["doctor", "orpo.yaml", "--json", "doctor.json"],
     "launch": ["launch", "orpo.yaml", "--gpus", "2"],
     "rounds": ["check", "rounds.yaml"],
@@ -189,6 +197,30 @@ def test_plan_counts_two_sequences_a_row(added):
     # 8 rows in microbatches of 2, three times: 12 steps of 2 rows, of 2 sequences, of 64 tokens
     assert planned["time"]["steps"] == 12
     assert planned["time"]["tokens"] == 12 * 2 * 2 * 64
+
+
+def test_preview_shows_the_pairs_that_it_trains(added):
+    code, said = added[1]["preview"]
+    assert code == 0, said
+    found = json.loads((added[0] / "preview.json").read_text())
+    assert found["stage"] == "orpo"
+    assert len(found["rows"]) == 8
+    assert "".join(part["text"] for part in found["rows"][0]["chosen"] if part["trained"]).startswith("good 0")
+
+
+def test_a_stage_without_a_preview_is_refused_in_one_line(recipe, monkeypatch):
+    monkeypatch.delattr("recipes.sft.preview")
+    with pytest.raises(RecipeError) as caught:
+        preview(recipe("sft", [{"prompt": "Why?", "completion": "So."}]), [], None, preview_reader)
+    (fault,) = caught.value.faults
+    assert fault.endswith(
+        "sft.yaml: stage sft has no preview, as recipes/sft.py defines no `preview`; run `alignment check --data` and "
+        "`alignment doctor` to check its data"
+    )
+
+
+def test_every_stage_has_a_preview():
+    assert all(preview_reader(name) for name in NAMES)
 
 
 def test_doctor_looks_at_it(added):

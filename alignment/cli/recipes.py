@@ -52,13 +52,13 @@ def preview(
     weights are loaded.
     """
     from alignment.cli.arguments import require_arguments
+    from alignment.cli.stages import preview_reader
     from alignment.preview.command import preview as read
     from alignment.preview.page import write_page
     from alignment.preview.terminal import console, show
     from alignment.run.files import write_json
-    from reward.preview import STAGES
 
-    found = read(recipe, context.args, rows, STAGES)
+    found = read(recipe, context.args, rows, preview_reader)
     require_arguments({"json": json, "html": html, "inputs": found.inputs()})
     if json is not None:
         write_json(json, found.to_json())

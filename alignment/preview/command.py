@@ -1,8 +1,8 @@
 """`alignment preview`: from a recipe to the rows that it trains."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from alignment.config.documents import read_document
@@ -11,7 +11,6 @@ from alignment.config.pipelines import is_pipeline
 from alignment.config.schema import Recipe
 from alignment.config.secrets import refuse_keys_in_words
 from alignment.errors import AlignmentError, RecipeError
-from alignment.preview import stages
 from alignment.preview.origins import locate
 from alignment.preview.rows import Row, Stage, Tokens
 from alignment.preview.segments import segments
@@ -20,8 +19,7 @@ from alignment.preview.wording import stop_of
 from alignment.train.trial import require_accepted
 
 ROWS = 20  # that are shown, where nobody says how many
-Read = Callable[[Any, Any], Stage]  # of a recipe, and its `Written`; None where it names no model
-OWN: dict[str, Read] = {"sft": stages.demonstrations, "dpo": stages.pairs}
+Reader = Callable[[Any, Any], Stage]  # of a recipe, and its `Written`; None where it names no model
 _SKIPPED = re.compile(r"(.*?:\d+)(?:: | )(.*)", re.DOTALL)
 
 
@@ -81,12 +79,14 @@ class Preview:
         return found
 
 
-def preview(path: str, overrides: Sequence[str], count: int | None, more: Mapping[str, Read]) -> Preview:
+def preview(
+    path: str, overrides: Sequence[str], count: int | None, reader_of: Callable[[str], Reader | None]
+) -> Preview:
     """Make the rows that a recipe trains.
 
     Args:
         overrides: `--key value` that change the recipe. count: rows to show.
-        more: how the rows of further stages are read.
+        reader_of: returns the function that reads the rows of a stage; None where it has none.
 
     Raises: Refused where training would refuse, with its message.
     """
@@ -97,13 +97,17 @@ def preview(path: str, overrides: Sequence[str], count: int | None, more: Mappin
         raise RecipeError([f"{path}: is a pipeline; name the recipe of one of its stages"])
     recipe = check_recipe(path, overrides)
     require_accepted([recipe], here=False)
-    read = {**OWN, **more}.get(recipe.stage)
+    read = reader_of(recipe.stage)
     if read is None:
-        known = ", ".join({**OWN, **more})
-        raise RecipeError([f"{path}: stage {recipe.stage} has no preview; those of {known} have one"])
+        raise RecipeError(
+            [
+                f"{path}: stage {recipe.stage} has no preview, as recipes/{recipe.stage}.py defines no `preview`; run "
+                "`alignment check --data` and `alignment doctor` to check its data"
+            ]
+        )
     try:
         written = Written.of(recipe) if getattr(recipe, "model_name_or_path", "") else None
-        stage = read(recipe, written)
+        stage = replace(read(recipe, written), name=recipe.stage)
         rows = stage.shown(ROWS if count is None else count)
         locate(rows, [*getattr(recipe, "datasets", []), *getattr(recipe, "eval_datasets", [])])
     except AlignmentError as error:

@@ -7,9 +7,9 @@ import subprocess
 
 import pytest
 
+from alignment.cli.stages import preview_reader
 from alignment.preview.command import preview
 from alignment.preview.page import write_page
-from reward.preview import STAGES
 
 HOSTILE = "<script>alert(1)</script><b>x</b>\x1b[31m\u202e"
 
@@ -40,7 +40,7 @@ class Texts(html.parser.HTMLParser):
 @pytest.fixture
 def page(recipe, tmp_path):
     def make(stage, rows, **keys):
-        found = preview(recipe(stage, rows, **keys), [], None, STAGES)
+        found = preview(recipe(stage, rows, **keys), [], None, preview_reader)
         out = tmp_path / "page.html"
         write_page(out, "r.yaml", found.stage, found.rows, found.tokenizer, found.stops)
         parser = Texts()

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from alignment.cli.stages import preview_reader
 from alignment.config.loading import check_recipe
 from alignment.data.rows import Demonstration
 from alignment.data.template import Template
@@ -16,7 +17,6 @@ from alignment.errors import RecipeError
 from alignment.policy.base import load_tokenizer
 from alignment.preview.command import Preview, Refused, preview, skipped
 from alignment.train.sft import tokenise_demonstrations
-from reward.preview import STAGES
 
 CHAT = [
     {"role": "user", "content": "Hi"},
@@ -28,7 +28,7 @@ PAIR = {"prompt": "Name a cat.", "chosen": "Tom", "rejected": "I will not", "pro
 
 
 def look(file: str, count: int | None = None) -> Preview:
-    return preview(file, [], count, STAGES)
+    return preview(file, [], count, preview_reader)
 
 
 def marked(parts: list[dict[str, Any]]) -> str:

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
+from alignment.cli.stages import preview_reader
 from alignment.preview.command import Preview, Refused, preview
-from reward.preview import STAGES
 from tests.calls.chat_server import fenced
 
 JUDGE: dict[str, Any] = {"kind": "openai", "model": "toy", "base_url": "http://127.0.0.1:9", "api_key_env": "MY_KEY"}
@@ -20,7 +20,7 @@ def key(monkeypatch):
 
 
 def look(file: str) -> Preview:
-    return preview(file, [], None, STAGES)
+    return preview(file, [], None, preview_reader)
 
 
 def test_a_label_recipe_shows_the_prompt_and_what_the_judge_is_asked(recipe, tmp_path):

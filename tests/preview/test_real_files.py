@@ -3,8 +3,8 @@
 import pytest
 import yaml
 
+from alignment.cli.stages import preview_reader
 from alignment.preview.command import preview
-from reward.preview import STAGES
 
 FILES = [
     ("sft", "llamafactory-demo/glaive_toolcall_en_demo.json", "qwen25", "sharegpt"),
@@ -32,7 +32,7 @@ def test_a_real_file_is_previewed(stage, file, kind, layout, shared, tmp_path):
     }
     path = tmp_path / "recipe.yaml"
     path.write_text(yaml.safe_dump(recipe))
-    found = preview(str(path), [], 5, STAGES)
+    found = preview(str(path), [], 5, preview_reader)
     assert {row.layout for row in found.rows} == {layout}
     for row, told in zip(found.rows, found.to_json()["rows"], strict=True):
         for name, tokens in row.sequences.items():
