@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from alignment.config.data_files import is_builder, matching_files
 from alignment.data.cards import configurations
 from alignment.data.columns import named_as_ours
 from alignment.data.folders import files_of, named_split, split_of
@@ -16,7 +17,6 @@ from alignment.manifest import read_manifest
 if TYPE_CHECKING:
     from alignment.config.schema import DatasetEntry
 
-BUILDERS = ("json", "parquet", "csv", "text")  # `datasets`' names for files of one kind, with `data_files`
 OF_JUDGES = ("labels.jsonl", "rejected.jsonl", "gold_labels.jsonl")  # what a labelling run says of answers
 _SLICE = re.compile(r"^(?P<name>[\w.+-]+?)(?:\[(?P<from>(?:[0-9]{1,15}%?)?):(?P<to>(?:[0-9]{1,15}%?)?)\])?$")
 
@@ -40,7 +40,7 @@ def require_there(entries: "list[DatasetEntry]") -> None:
     Raises: DataError.
     """
     for entry in entries:
-        built = entry.path in BUILDERS and entry.data_files is not None
+        built = is_builder(entry.path) and entry.data_files is not None
         if not built and local(entry.path) is None and (reason := why_not_on_hub(entry.path)) is not None:
             raise DataError(
                 f"{entry.path} does not exist. Give a file, a folder of data files, or a Hub id as owner/name; "
@@ -70,7 +70,7 @@ def refuse_rejected(entries: "list[DatasetEntry]") -> None:
 
 def _sources(entry: "DatasetEntry") -> list[RawSource]:
     path, split = local(entry.path) or Path(entry.path), _split_name(entry.split)
-    if entry.path in BUILDERS and entry.data_files is not None and local(entry.path) is None:
+    if is_builder(entry.path) and entry.data_files is not None:
         return _read_files(_matching(Path(entry.data_dir or "."), entry.data_files, entry.path), split)
     if local(entry.path) is None:
         require_there([entry])
@@ -176,9 +176,8 @@ def _bound(text: str, total: int, default: int) -> int:
 def _matching(folder: Path, patterns: str | list[str], what: str) -> list[Path]:
     files: list[Path] = []
     for pattern in [patterns] if isinstance(patterns, str) else patterns:
-        whole = Path(pattern)
         try:
-            found = [whole] if whole.is_file() else sorted(folder.glob(pattern)) if not whole.is_absolute() else []
+            found = matching_files(folder, pattern)
         except (ValueError, OSError) as error:
             raise DataError(f"{what}: data_files {pattern[:60]} cannot be looked up: {first_line(error)}.") from None
         if not found:

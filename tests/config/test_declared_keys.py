@@ -7,7 +7,7 @@ import yaml
 from pydantic import Field
 
 from alignment.config import load_recipe
-from alignment.config.input_paths import input_paths
+from alignment.config.input_paths import input_paths, located_inputs
 from alignment.config.schema import STAGES, Mark, Part, PipelineRecipe, keys_marked, path_keys
 from alignment.config.schema.parts import (
     Free,
@@ -100,6 +100,36 @@ def test_the_inputs_of_a_recipe_are_found_in_every_mapping_of_it(tmp_path, monke
     assert set(input_paths(loaded(tmp_path))) == read
     (tmp_path / "template.jinja").write_text("{{ messages }}")
     assert set(input_paths(loaded(tmp_path, chat_template="template.jinja"))) == {*read, "template.jinja"}
+
+
+@pytest.mark.parametrize("cls", list(STAGES.values()))
+def test_every_key_that_is_declared_an_input_is_found(cls):
+    for part in parts_within(cls):
+        for name, info in part.model_fields.items():
+            if Mark.INPUT in marks_of(info):
+                assert ((name,), "some/path") in located_inputs(part, {name: "some/path"}), f"{part.__name__}.{name}"
+
+
+def data_inputs(folder, **entry):
+    return set(input_paths(loaded(folder, datasets=[entry]))) - {"runs/sft", "prices.yaml", "principles.yaml"}
+
+
+def test_the_files_that_data_files_names_are_inputs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data/en").mkdir(parents=True)
+    for name in ("data/a.jsonl", "data/b.jsonl", "data/en/c.jsonl", "outside.jsonl"):
+        (tmp_path / name).write_text("{}")
+    kept = {"json", "gold.jsonl"}
+    assert data_inputs(tmp_path, path="json", data_files="outside.jsonl") == {*kept, "outside.jsonl"}
+    assert data_inputs(tmp_path, path="json", data_dir="data", data_files=["*.jsonl", "outside.jsonl"]) == {
+        *kept, "data/a.jsonl", "data/b.jsonl", "outside.jsonl"
+    }  # fmt: skip
+    inner = data_inputs(tmp_path, path="data", name="en", data_files="*.jsonl")
+    assert inner == {"data", "gold.jsonl", "data/en/c.jsonl"}
+    absent = data_inputs(tmp_path, path="data", data_files="*.csv")
+    assert absent == {"data", "gold.jsonl", "data/*.csv"}  # an earlier stage of a pipeline may write it
+    hub = data_inputs(tmp_path, path="owner/name", data_files="outside.jsonl")
+    assert hub == {"owner/name", "gold.jsonl"}
 
 
 def test_a_recipe_without_a_model_does_not_read_the_working_folder(tmp_path):

@@ -404,6 +404,34 @@ def test_a_run_may_not_be_written_over_what_it_reads(faults, tmp_path):
     assert faults("sft", given | {"output_dir": f"{tmp_path}/runs/mod"}) == []
 
 
+REMOTE = {"kind": "openai", "model": "m"}
+
+
+@pytest.mark.parametrize(
+    ("stage", "given", "at"),
+    [
+        ("label", {"gate": {"gold": "o/file", "min_kappa": 0.5}}, "gate.gold"),
+        ("label", {"calibration": {"gold": "o/file"}}, "calibration.gold"),
+        ("label", {"judge": REMOTE | {"constitution": "o/file"}}, "judge.constitution"),
+        ("label", {"judge": REMOTE | {"asks": "pointwise", "rubric": "o/file"}}, "judge.rubric"),
+        ("label", {"judge": REMOTE | {"prompt": "o/file"}}, "judge.prompt"),
+        ("label", {"judge": REMOTE | {"prices": "o/file"}}, "judge.prices"),
+        ("ppo", {"watch_scorers": [{"kind": "judge", "judge": REMOTE | {"prompt": "o/file"}}]},
+         "watch_scorers[0].judge.prompt"),
+        ("sft", {"chat_template": "o/file"}, "chat_template"),
+        ("sft", {"datasets": [{"path": "json", "data_files": ["d.jsonl", "o/f*"]}]}, "datasets[0].data_files"),
+        ("evaluate", {"candidates": [{"name": "a", "model_name_or_path": "o/file"}]},
+         "candidates[0].model_name_or_path"),
+    ],
+)  # fmt: skip
+def test_every_declared_input_is_guarded(faults, tmp_path, monkeypatch, stage, given, at):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "o").mkdir()
+    (tmp_path / "o/file").write_text("a file")
+    (fault,) = faults(stage, given | {"output_dir": "o"})
+    assert f" {at}: o/file lies in output_dir o, which the run writes" in fault
+
+
 def test_another_stages_recipe_is_refused_alone(faults, tmp_path):
     path = write(tmp_path, "output_dir: o\nstage: ppo\nnonsense: 1\n")
     with pytest.raises(RecipeError, match=r"r\.yaml:2: stage: is ppo, but it is run as sft$"):

@@ -451,6 +451,26 @@ class TestRecipeStages:
         assert sft.run() == 0
         assert json.loads((sft.folder / "runs/results.json").read_text())["reward_accuracy"] == 0.02
 
+    @pytest.mark.parametrize(
+        "entry", [{"data_files": "rows/*.jsonl"}, {"data_dir": "rows", "data_files": ["a.jsonl", "b*.jsonl"]}]
+    )
+    def test_a_changed_or_new_file_of_data_files_makes_a_stage_stale(self, sft, entry):
+        (sft.folder / "rows").mkdir()
+        (sft.folder / "rows/a.jsonl").write_text("{}")
+        (sft.folder / "rows/b1.jsonl").write_text("{}")
+        self.recipe(sft, datasets=[{"path": "json", **entry}])
+        assert sft.run() == 0
+        assert len(sft.calls()) == 1
+        assert sft.run() == 0
+        assert sft.calls() == []
+        (sft.folder / "rows/a.jsonl").write_text("{ }")
+        assert sft.run() == 0
+        assert "sft: rows/a.jsonl changed, runs again" in sft.said.getvalue()
+        (sft.folder / "rows/b2.jsonl").write_text("{}")
+        assert sft.run() == 0
+        assert "sft: rows/b2.jsonl changed, runs again" in sft.said.getvalue()
+        assert len(sft.calls()) == 2
+
     def test_what_a_stage_depends_on(self, sft):
         found = dependencies(load_pipeline("pipeline.yaml").stages[0])
         assert found["m"] == "not on disk: m"

@@ -3,29 +3,24 @@
 import importlib.util
 import os
 from collections.abc import Iterator
-from typing import Any
 
 from alignment.config.documents import Location
 from alignment.config.faults import did_you_mean
+from alignment.config.input_paths import located_inputs
 from alignment.config.library import trackers
 from alignment.config.methods import ADAPTER_KEYS, TUNING_METHODS
 from alignment.config.rules.combinations import broken_by_itself
 from alignment.config.rules.keys import Fault, Keys, Rule
 
-MODELS = ("model_name_or_path", "reward_model_path", "value_model_path")
-LISTS = ("datasets", "eval_datasets", "perplexity_datasets", "candidates")
 SCORERS = ("scorers", "watch_scorers")
+MODELS = ("reward_model_path", "model_name_or_path", "reward_models")  # of scorers and judges
 TRACKER_EXTRAS = ("tensorboard", "trackio")
 
 
 def folders(keys: Keys) -> Iterator[Fault]:
-    """A run may not be written over what it reads: `overwrite` would delete it first."""
+    """A run must not write to a folder that it reads: `overwrite` deletes its content first."""
     output = os.path.abspath(keys["output_dir"])
-    reads: list[tuple[Location, str]] = []
-    for key in LISTS:
-        inner = "model_name_or_path" if key == "candidates" else "path"
-        reads += [((key, i, inner), entry[inner]) for i, entry in enumerate(keys[key] or [])]
-    for at, path in [*reads, *_models(keys)]:
+    for at, path in _inputs(keys):
         if os.path.exists(path) and os.path.commonpath([output, os.path.abspath(path)]) == output:
             yield (
                 at,
@@ -34,47 +29,25 @@ def folders(keys: Keys) -> Iterator[Fault]:
 
 
 def single_paths(keys: Keys) -> Iterator[Fault]:
-    """Several models are a list: a text with commas would be hashed, and guarded, as one path that does not exist."""
-    for at, path in _models(keys):
+    """Several paths are a list: a text with commas would be hashed, and guarded, as one path that does not exist."""
+    for at, path in _inputs(keys):
         if "," in path and not os.path.exists(path):
             several = "[" + ", ".join(part.strip() for part in path.split(",")) + "]"
             fault = f"{path} is one path, and does not exist"
             in_reward = at[0] in SCORERS or (at[0] == "reward_model_path" and keys.about.makes != "results")
-            if in_reward and "judge" not in at:
+            in_reward = in_reward and at[-1] in MODELS and "judge" not in at
+            if in_reward:
                 ensemble = f"{{kind: ensemble, reward_models: {several}}}"
                 yield at, f"{fault}; write several reward models as the scorer {ensemble}"
-            elif at[0] in ("reward_model_path", "judge", "judges") and at[-1] != "path":
+            elif at[-1] in MODELS and at[0] in ("reward_model_path", "judge", "judges"):
                 yield at, f"{fault}; write several reward models as {several}"
             else:
                 yield at, f"{fault}; name one"
 
 
-def _models(keys: Keys) -> Iterator[tuple[Location, str]]:
-    """Yield the models that a recipe reads, its judges' and scorers' too."""
-    for key in MODELS:
-        if keys.given(key):
-            yield from (((key,), path) for path in _each(keys[key]))
-    entries: list[tuple[Location, Any]] = [
-        ((key, place), entry) for key in (*SCORERS, "judges") for place, entry in enumerate(keys[key] or [])
-    ]
-    if keys.given("judge"):
-        entries.append((("judge",), keys["judge"]))
-    for at, entry in entries:
-        yield from _models_of(at, entry)
-
-
-def _models_of(at: Location, entry: dict[str, Any]) -> Iterator[tuple[Location, str]]:
-    """Yield the models and recordings of a judge or scorer, of a jury's members and of a scorer's judge."""
-    for key in ("model_name_or_path", "reward_models", "path"):
-        yield from (((*at, key), path) for path in _each(entry.get(key)))
-    for place, member in enumerate(entry.get("members") or []):
-        yield from _models_of((*at, "members", place), member)
-    if isinstance(entry.get("judge"), dict):
-        yield from _models_of((*at, "judge"), entry["judge"])
-
-
-def _each(value: Any) -> list[str]:
-    return [path for path in (value if isinstance(value, list) else [value]) if isinstance(path, str) and path]
+def _inputs(keys: Keys) -> Iterator[tuple[Location, str]]:
+    """Yield the paths that a recipe reads, without those of keys that are already at fault."""
+    return located_inputs(keys.cls, {key: value for key, value in keys.values.items() if key not in keys.wrong})
 
 
 def precision(keys: Keys) -> Iterator[Fault]:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field
 
 from alignment.config.methods import TUNING_METHODS, TuningMethod
-from alignment.config.schema.parts import InputPath, Mark, Name, OtherPath, Part, Text, TextOrPath, Words
+from alignment.config.schema.parts import FilePattern, InputPath, Mark, Name, Part, Text, TextOrPath, Words
 
 if TYPE_CHECKING:
     PeftMethod = str
@@ -26,7 +26,7 @@ class DatasetEntry(Part):
     """The configuration of a data set on the Hub."""
     data_dir: Annotated[Text, Mark.PATH] | None = None
     """The folder of the data within `path`; with a builder, the folder of `data_files`."""
-    data_files: OtherPath | list[OtherPath] | None = None
+    data_files: FilePattern | list[FilePattern] | None = None
     """Names or glob patterns of the files to read. `null`: all data files."""
     split: Name = "train"
     """The split to read, or a slice of it such as `train[:1000]`."""

@@ -15,25 +15,27 @@ AnyType = TypeVar("AnyType")
 class Mark(Enum):
     """What a key is declared to be.
 
-    A key that takes text is declared as one of the first five. A key that is not declared FREE decides the result; of
-    the mappings inside a recipe no key is FREE.
+    A key that takes text is declared as one of the first six. A key that is not declared FREE decides the result. Keys
+    of the mappings inside a recipe are never FREE.
     """
 
     WORDS = "text that names no file"
     INPUT = "a file or folder that is read, or a Hub id: its content decides the result"
     TEXT_OR_INPUT = "text, or the path of a file that holds it"
+    FILES = "files that are read, or glob patterns of them, relative to the path of the mapping"
     PATH = "a path that is read relative to another key's, or by another stage"
     OUTPUT = "a folder that is written"
     FREE = "does not affect the result: a run keeps its identity, and goes on, when it changes"
     LATE = "decides the result, and may change before an interrupted run goes on"
 
 
-PATH_MARKS = {Mark.INPUT, Mark.TEXT_OR_INPUT, Mark.PATH, Mark.OUTPUT}
+PATH_MARKS = {Mark.INPUT, Mark.TEXT_OR_INPUT, Mark.FILES, Mark.PATH, Mark.OUTPUT}
 Text = Annotated[str, Field(min_length=1)]  # an empty path would be the working folder
 Words = Annotated[str, Mark.WORDS]  # may be empty
 Name = Annotated[Text, Mark.WORDS]
 InputPath = Annotated[Text, Mark.INPUT]
 TextOrPath = Annotated[Text, Mark.TEXT_OR_INPUT]
+FilePattern = Annotated[str, Mark.FILES]
 OtherPath = Annotated[str, Mark.PATH]  # may be empty
 OutputPath = Annotated[Text, Mark.OUTPUT]
 Free = Annotated[AnyType, Mark.FREE]
