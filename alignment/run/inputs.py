@@ -4,12 +4,10 @@ import hashlib
 import importlib.util
 import json
 import os
-from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import Any
 
-from alignment.config.input_paths import input_paths
+from alignment.config.input_paths import input_modules, input_paths
 from alignment.config.pipelines import Stage
 from alignment.manifest import read_manifest
 from alignment.policy.saved_files import WHOLE
@@ -35,9 +33,8 @@ def dependencies(stage: Stage) -> dict[str, str]:
         found["command"] = text_hash(json.dumps(stage.arguments))
         paths, modules = set(stage.inputs), {stage.arguments[0]}
     else:
-        resolved = resolved_recipe(stage.recipe)
-        found["recipe"] = recipe_digest(resolved)
-        paths, modules = set(input_paths(stage.recipe)), set(_modules(resolved))
+        found["recipe"] = recipe_digest(resolved_recipe(stage.recipe))
+        paths, modules = set(input_paths(stage.recipe)), set(input_modules(stage.recipe))
     found |= {path: content_hash(path) for path in sorted(paths)}
     found |= {f"code of {module}": code_hash(module) for module in sorted(modules)}
     return found
@@ -50,16 +47,6 @@ def is_finished(stage: Stage) -> bool:
     manifest = read_manifest(stage.outputs[0])
     digest = recipe_digest(resolved_recipe(stage.recipe))
     return manifest.get("status") == "finished" and manifest.get("recipe_sha256") == digest
-
-
-def _modules(resolved: dict[str, Any]) -> Iterator[str]:
-    for entry in [resolved.get("judge"), *resolved.get("judges", []), *_scorers(resolved)]:
-        if entry and entry.get("function"):
-            yield entry["function"].partition(":")[0]
-
-
-def _scorers(resolved: dict[str, Any]) -> list[dict[str, Any]]:
-    return [*resolved.get("scorers", []), *resolved.get("watch_scorers", [])]
 
 
 def content_hash(path: str) -> str:

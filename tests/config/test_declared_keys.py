@@ -7,7 +7,7 @@ import yaml
 from pydantic import Field
 
 from alignment.config import load_recipe
-from alignment.config.input_paths import input_paths, located_inputs
+from alignment.config.input_paths import input_modules, input_paths, located_inputs
 from alignment.config.schema import STAGES, Mark, Part, PipelineRecipe, keys_marked, path_keys
 from alignment.config.schema.parts import (
     Free,
@@ -108,6 +108,13 @@ def test_every_key_that_is_declared_an_input_is_found(cls):
         for name, info in part.model_fields.items():
             if Mark.INPUT in marks_of(info):
                 assert ((name,), "some/path") in located_inputs(part, {name: "some/path"}), f"{part.__name__}.{name}"
+
+
+def test_the_modules_of_all_functions_are_found(tmp_path):
+    rules = [{"kind": "rules", "function": f"package.{name}:judge"} for name in ("one", "two")]
+    assert list(input_modules(loaded(tmp_path, judge=rules[0]))) == ["package.one"]
+    jury = {"kind": "jury", "members": rules}
+    assert list(input_modules(loaded(tmp_path, judge=jury))) == ["package.one", "package.two"]
 
 
 def data_inputs(folder, **entry):

@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, TypeAdapter
 
 from alignment.config.schema.kinds import Entry
-from alignment.config.schema.parts import DAY, InputPath, Mark, Name, Part, Words
+from alignment.config.schema.parts import DAY, Function, InputPath, Mark, Name, Part, Words
 
 Mode = Literal["pairwise", "listwise", "pointwise"]  # which is better, in which order, how good
 RETRIES = 5
@@ -89,7 +89,7 @@ class RulesEntry(AnyJudge):
 
     kind: Literal["rules"]
     """A Python function."""
-    function: Words
+    function: Function
     """The function, as `module:function`."""
 
 

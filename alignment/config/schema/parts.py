@@ -15,14 +15,15 @@ AnyType = TypeVar("AnyType")
 class Mark(Enum):
     """What a key is declared to be.
 
-    A key that takes text is declared as one of the first six. A key that is not declared FREE decides the result. Keys
-    of the mappings inside a recipe are never FREE.
+    A key that takes text has one of the first seven marks. A key without FREE decides the result. Keys of the mappings
+    inside a recipe are never FREE.
     """
 
     WORDS = "text that names no file"
     INPUT = "a file or folder that is read, or a Hub id: its content decides the result"
     TEXT_OR_INPUT = "text, or the path of a file that holds it"
     FILES = "files that are read, or glob patterns of them, relative to the path of the mapping"
+    CODE = "a Python function, module:function, whose code decides the result"
     PATH = "a path that is read relative to another key's, or by another stage"
     OUTPUT = "a folder that is written"
     FREE = "does not affect the result: a run keeps its identity, and goes on, when it changes"
@@ -32,6 +33,7 @@ class Mark(Enum):
 PATH_MARKS = {Mark.INPUT, Mark.TEXT_OR_INPUT, Mark.FILES, Mark.PATH, Mark.OUTPUT}
 Text = Annotated[str, Field(min_length=1)]  # an empty path would be the working folder
 Words = Annotated[str, Mark.WORDS]  # may be empty
+Function = Annotated[str, Mark.CODE]
 Name = Annotated[Text, Mark.WORDS]
 InputPath = Annotated[Text, Mark.INPUT]
 TextOrPath = Annotated[Text, Mark.TEXT_OR_INPUT]
@@ -56,9 +58,9 @@ def marks_of(info: FieldInfo) -> set[Mark]:
 
 
 def takes_undeclared_text(info: FieldInfo) -> bool:
-    """Whether a key takes text and is not declared to be words or a path."""
+    """Whether a key takes text and is not declared to be words, a function or a path."""
     takes_text = str in (info.annotation, *_arguments(info.annotation))
-    return takes_text and not marks_of(info) & {Mark.WORDS, *PATH_MARKS}
+    return takes_text and not marks_of(info) & {Mark.WORDS, Mark.CODE, *PATH_MARKS}
 
 
 def takes_text_alone(info: FieldInfo) -> bool:

@@ -10,7 +10,7 @@ from pydantic import Field, TypeAdapter
 
 from alignment.config.schema.judges import JudgeEntry
 from alignment.config.schema.kinds import Entry
-from alignment.config.schema.parts import DAY, InputPath, Name, Words
+from alignment.config.schema.parts import DAY, Function, InputPath, Name, Words
 
 Aggregate = Literal["mean", "min", "lcb"]
 
@@ -94,7 +94,7 @@ class FunctionEntry(AnyScorer):
 
     kind: Literal["function"]
     """A Python function."""
-    function: Words
+    function: Function
     """The function, as `module:function`, called with prompts and answers."""
 
 
