@@ -1,0 +1,231 @@
+"""Adapters of any PEFT types on one base: a switch at each place where PEFT replaces a module.
+
+PEFT puts adapters of one type on a model, and replaces modules of the base by its own. Here each role has a PeftModel
+of its own, built on the plain base. What PEFT put into the base moves behind a `Switch`, and the active role decides
+which module computes. tests/policy/test_switch.py compares each type with PEFT's own model: logits and gradients are
+equal.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
+from torch import Tensor, nn
+
+from alignment.errors import ModelError, first_line
+from alignment.policy.adapters import copies_in_float32
+
+ADAPTER = "default"  # the adapter's name inside its role's PeftModel
+
+
+class Switch(nn.Module):
+    """Stands in the place of a base's module, and computes as the active role's module.
+
+    `base_layer` is the base's own module. Each role's module, under the role's name, reads it as `base_layer` too, but
+    does not register it: every weight has one name, and sharding and checkpoints meet it once.
+    """
+
+    def __init__(self, base_layer: nn.Module) -> None:
+        super().__init__()
+        self.base_layer = base_layer
+        self.activate(None)
+
+    def activate(self, role: str | None) -> None:
+        """Compute as `role`; None, or a role without a module here: as the base."""
+        own = None if role is None else self._modules.get(role)
+        self.__dict__["active"] = self.base_layer if own is None else own
+
+    def forward(self, *inputs: Any, **options: Any) -> Any:
+        """Call the active module."""
+        return self.active(*inputs, **options)
+
+    def __getattr__(self, name: str) -> Any:
+        """Return the active module's attribute: models read a layer's `weight`, for one."""
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            if "active" not in self.__dict__:
+                raise
+            return getattr(self.__dict__["active"], name)
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a module of the base was replaced."""
+
+    parent: nn.Module
+    name: str
+    original: nn.Module
+
+    @property
+    def key(self) -> tuple[int, str]:
+        return id(self.parent), self.name
+
+
+@dataclass(frozen=True, slots=True)
+class RoleAdapter:
+    """A role's adapter."""
+
+    model: Any  # PeftModel; its tree is the base's, so it computes only within `SwitchedBase.plain`
+    modules: Mapping[tuple[int, str], nn.Module]  # by place
+    trained: tuple[nn.Parameter, ...]  # what PEFT trains of it
+
+    @property
+    def config(self) -> Any:
+        """PEFT's configuration."""
+        return self.model.peft_config[ADAPTER]
+
+
+class SwitchedBase:
+    """A frozen base and the adapters of its roles, of any types.
+
+    Args:
+        base: a transformers model without adapters. It is changed in place.
+    """
+
+    def __init__(self, base: Any) -> None:
+        self.base = base
+        self.adapters: dict[str, RoleAdapter] = {}
+        self._places: dict[tuple[int, str], tuple[_Place, Switch]] = {}
+        base.requires_grad_(False)
+
+    @property
+    def switches(self) -> list[Switch]:
+        """All switches."""
+        return [switch for _, switch in self._places.values()]
+
+    def add(self, role: str, config: Any, weights: Mapping[str, Tensor] | None = None) -> None:
+        """Put a role's adapter on the base.
+
+        Args:
+            config: PEFT's. weights: as `load_peft_weights` returns them; None: PEFT's initialisation.
+
+        Raises: ModelError if the weights do not fit, or the type changes more of the base than the modules that it
+            replaces.
+        """
+        self._put({place.key: place.original for place, _ in self._places.values()})
+        before = _Snapshot(self.base)
+        model = PeftModel(self.base, config, adapter_name=ADAPTER)
+        del self.base.peft_config  # PEFT would take the next role's adapter for a second one of this model
+        if weights is not None:
+            _load(model, weights, role)
+        copies_in_float32(model)
+        trained = tuple(parameter for parameter in model.parameters() if parameter.requires_grad)
+        replaced = before.replaced(f"the {role} adapter ({config.peft_type.value})")
+        modules = {place.key: place.parent.get_submodule(place.name) for place in replaced}
+        held = {id(parameter) for module in modules.values() for parameter in module.parameters()}
+        if not all(id(parameter) in held and id(parameter) not in before.parameters for parameter in trained):
+            raise ModelError(
+                f"the {role} adapter ({config.peft_type.value}) trains weights outside the modules that it adapts, and "
+                "the roles of PPO share those. Use another peft_method."
+            )
+        for place in replaced:
+            _share(modules[place.key], before.modules)
+            _, switch = self._places.setdefault(place.key, (place, Switch(place.original)))
+            switch.add_module(role, modules[place.key])
+        self.adapters[role] = RoleAdapter(model, modules, trained)
+        self._put({place.key: switch for place, switch in self._places.values()})
+
+    def activate(self, role: str | None) -> None:
+        """Compute as `role`; None: as the base."""
+        for _, switch in self._places.values():
+            switch.activate(role)
+
+    @contextmanager
+    def plain(self, role: str) -> Iterator[Any]:
+        """Yield the role's PeftModel with its modules in their places, as PEFT built it."""
+        adapter = self.adapters[role]
+        self._put({place.key: adapter.modules.get(place.key, place.original) for place, _ in self._places.values()})
+        try:
+            yield adapter.model
+        finally:
+            self._put({place.key: switch for place, switch in self._places.values()})
+
+    def _put(self, modules: Mapping[tuple[int, str], nn.Module]) -> None:
+        for place, _ in self._places.values():
+            place.parent._modules[place.name] = modules[place.key]
+
+
+class _Snapshot:
+    """What a model holds before PEFT changes it."""
+
+    def __init__(self, model: nn.Module) -> None:
+        parts = list(model.modules())
+        self.modules = {id(module) for module in parts}
+        self.parameters = {id(parameter) for parameter in model.parameters()}
+        self._children = [(module, dict(module._modules)) for module in parts]
+        self._own = [(module, _own_state(module)) for module in parts]
+
+    def replaced(self, who: str) -> list[_Place]:
+        """Return the places whose module PEFT has replaced.
+
+        Raises: ModelError if PEFT changed something else.
+        """
+        places = []
+        for parent, children in self._children:
+            if list(parent._modules) != list(children):
+                raise ModelError(
+                    f"{who} adds or removes modules of {type(parent).__name__}, and the roles of PPO share those. Use "
+                    "another peft_method."
+                )
+            for name, child in children.items():
+                if parent._modules[name] is child or child is None:
+                    continue
+                if isinstance(child, nn.ModuleList | nn.ModuleDict):
+                    raise ModelError(
+                        f"{who} replaces the whole list {name}, and the roles of PPO share its layers. Use another "
+                        "peft_method."
+                    )
+                places.append(_Place(parent, name, child))
+        changed = next((type(module).__name__ for module, state in self._own if _own_state(module) != state), None)
+        if changed is not None:
+            raise ModelError(
+                f"{who} changes the base's own {changed}, and the roles of PPO share the base: reference, value and "
+                "reward would change with it. Use another peft_method, or merge it (alignment merge) and start from "
+                "the merged model."
+            )
+        return places
+
+
+def _own_state(module: nn.Module) -> tuple[Any, ...]:
+    """What differs after a module is modified in place: weights, their storage and norms, hooks, methods."""
+    weights = [
+        (name, id(tensor), tensor._version, tensor.data_ptr(), _norm(tensor))
+        for name, tensor in (*module._parameters.items(), *module._buffers.items())
+        if tensor is not None
+    ]
+    hooks = [len(module._forward_hooks), len(module._forward_pre_hooks)]
+    return type(module), weights, hooks, "forward" in module.__dict__
+
+
+@torch.no_grad()
+def _norm(tensor: Tensor) -> float | None:
+    if tensor.is_meta or not tensor.is_floating_point():
+        return None
+    return float(torch.linalg.vector_norm(tensor.data, dtype=torch.float32))
+
+
+def _share(module: nn.Module, of_base: set[int]) -> None:
+    """Have an adapter's module read modules of the base without registering them."""
+    for part in [part for part in module.modules() if id(part) not in of_base]:
+        for name, child in list(part._modules.items()):
+            if id(child) in of_base:
+                del part._modules[name]
+                part.__dict__[name] = child
+
+
+def _load(model: Any, weights: Mapping[str, Tensor], role: str) -> None:
+    """Load an adapter's weights, all of them and no others."""
+    try:
+        set_peft_model_state_dict(model, dict(weights), adapter_name=ADAPTER)
+    except RuntimeError as error:
+        raise ModelError(
+            f"the {role} adapter does not fit the base: {first_line(str(error).strip().splitlines()[-1])}"
+        ) from error
+    own = get_peft_model_state_dict(model, adapter_name=ADAPTER, save_embedding_layers=False)
+    wrong = sorted(set(weights) ^ set(own))
+    if wrong:
+        raise ModelError(f"the {role} adapter does not fit the base: {wrong[0]} has no counterpart")
