@@ -6,24 +6,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from alignment.data import cards
+from alignment.data import cards, overlaps
+from alignment.data.overlaps import SPLITS
 from alignment.data.readers import EXTENSIONS, extension
 from alignment.errors import DataError
 from alignment.strict_json import shown
 
 MOST_FILES = 100_000  # that a folder of data may hold
-_SPLITS = {
-    "train": "train", "training": "train",
-    "test": "test", "testing": "test", "eval": "test", "evaluation": "test",
-    "validation": "validation", "valid": "validation", "val": "validation", "dev": "validation",
-}  # fmt: skip
 _SHARD = re.compile(r"(\w+(?:\.\w+)*)-\d{5}-of-\d{5}", re.ASCII)  # as `datasets` names files of a split
 _NOTES = ("dataset_info.json", "dataset_infos.json")  # of `datasets` and LLaMA-Factory, beside data
 
 
 def named_split(split: str) -> str:
     """Return the split of that name, whose other names (dev, eval) mean the same."""
-    return _SPLITS.get(split, split)
+    return SPLITS.get(split, split)
 
 
 def split_of(path: Path) -> str:
@@ -32,10 +28,10 @@ def split_of(path: Path) -> str:
     A file `train_sft-00000-of-00001` is one of the split `train_sft`, which is another one than `train_gen`.
     """
     shard = _SHARD.match(path.name.lower())
-    if shard and shard[1] not in _SPLITS and re.split(r"[^a-z]+", shard[1])[0] in _SPLITS:
+    if shard and shard[1] not in SPLITS and re.split(r"[^a-z]+", shard[1])[0] in SPLITS:
         return shard[1]
     words = [word for part in path.parts for word in re.split(r"[^a-z]+", part.lower())]
-    return next((_SPLITS[word] for word in reversed(words) if word in _SPLITS), "")
+    return next((SPLITS[word] for word in reversed(words) if word in SPLITS), "")
 
 
 def files_of(folder: Path, split: str, card: cards.Card | None = None, name: str | None = None) -> list[Path]:
@@ -47,15 +43,18 @@ def files_of(folder: Path, split: str, card: cards.Card | None = None, name: str
 
     Args:
         card: from `cards.configurations`. name: of one of them; None takes the only one, or the default.
-    Raises: DataError where there are none, or several configurations to choose from.
+    Raises: DataError where there are none, several configurations to choose from, or files that may share rows.
     """
     if (folder / "manifest.json").is_file() and (folder / "labels.jsonl").is_file():
         return [folder / "labels.jsonl"]
-    by_split = _of_card(folder, cards.chosen(folder, card, name), split) if card else _by_names(folder)
+    config = cards.chosen(folder, card, name) if card else {}
+    by_split = _of_card(folder, config, split) if card else _by_names(folder)
     chosen = by_split.get(split) or by_split.get(named_split(split))
     if not chosen:
         known = ", ".join(sorted(by_split))
         raise DataError(f"{folder} has no split '{split}'; its files' names tell of {known}.")
+    if "data_files" not in config:
+        overlaps.require_one_data_set(folder, chosen)
     return chosen
 
 

@@ -9,6 +9,7 @@ from alignment.config.data_files import is_builder, matching_files
 from alignment.data.cards import configurations
 from alignment.data.columns import named_as_ours
 from alignment.data.folders import files_of, named_split, split_of
+from alignment.data.overlaps import require_different
 from alignment.data.readers import RawSource, numbered, read_file
 from alignment.errors import DataError, first_line, printable
 from alignment.hub import local, why_not_on_hub
@@ -86,13 +87,20 @@ def _sources(entry: "DatasetEntry") -> list[RawSource]:
         return [_read_saved(path, split)]
     card = configurations(path) if entry.data_dir is None and entry.data_files is None else {}
     if card and (entry.name is None or entry.name in card):
-        return [read_file(file) for file in files_of(path, split, card, entry.name)]
+        return _different(files_of(path, split, card, entry.name))
     folder = path.joinpath(*(part for part in (entry.data_dir, entry.name) if part))
     if not folder.is_dir():
         raise DataError(f"{folder} is no folder; data_dir and name, where given, name folders inside {entry.path}.")
     if entry.data_files is not None:
         return _read_files(_matching(folder, entry.data_files, entry.path), split)
-    return [read_file(file) for file in files_of(folder, split)]
+    return _different(files_of(folder, split))
+
+
+def _different(files: list[Path]) -> list[RawSource]:
+    """Read the files of a folder, none of which is a copy of another."""
+    sources = [read_file(file) for file in files]
+    require_different(sources)
+    return sources
 
 
 def _refuse_keys_of_folders(entry: "DatasetEntry", what: str) -> None:

@@ -185,3 +185,54 @@ def test_a_split_that_a_file_does_not_have_is_refused(tmp_path):
         assert read(**keys, split="train[:1]") == ["a"]
     assert read(tmp_path / "test.jsonl", split="test") == read(tmp_path / "test.jsonl") == ["b"]
     assert read(tmp_path / "test.jsonl", split="eval") == ["b"]
+
+
+@pytest.mark.parametrize(
+    ("files", "found"),
+    [
+        (["a.jsonl", "old/a.jsonl"], "'a.jsonl', 'old/a.jsonl' and 'old/a.jsonl' looks like an old file or a copy"),
+        (["train.jsonl", "train_backup.jsonl"], "'train_backup.jsonl' looks like an old file or a copy"),
+        (["train/a.jsonl", "archive/train/a.jsonl"], "looks like an old file or a copy"),
+        (["en/a.jsonl", "de/a.jsonl"], "'de/a.jsonl', 'en/a.jsonl' in several folders, which may share rows"),
+        (["a.jsonl", "v2/a.jsonl"], "'a.jsonl', 'v2/a.jsonl' in several folders"),
+        (["all/train.jsonl", "small/train.jsonl"], "in several folders"),
+        (["train_sft/a.jsonl", "train_gen/a.jsonl"], "in several folders"),
+        (["train.jsonl", "train.json"], "'train.json', 'train.jsonl' of one name, which may hold the same rows"),
+        (["a.jsonl", "a.csv"], "'a.csv', 'a.jsonl' of one name"),
+    ],
+)
+def test_files_that_may_share_rows_are_refused(tmp_path, files, found):
+    for number, file in enumerate(files):
+        write(tmp_path / file, str(number))
+    with pytest.raises(DataError) as caught:
+        read(tmp_path)
+    assert found in str(caught.value)
+    assert "Name those to read with data_files, or one folder with data_dir." in str(caught.value)
+    assert read(tmp_path, data_files=files[0]) == ["0"]
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        ["train/a.jsonl", "test/a.jsonl", "old/a.jsonl"],
+        ["part-0/a.jsonl", "part-1/a.jsonl"],
+        ["2023-01/a.jsonl", "2023-02/a.jsonl"],
+        ["a.jsonl", "b.jsonl"],
+        ["a.jsonl", "notes.txt"],
+        ["old_english.jsonl"],
+        ["archive/a.jsonl", "archive/b.jsonl"],
+    ],
+)
+def test_files_of_one_data_set_are_read_together(tmp_path, files):
+    for number, file in enumerate(files):
+        write(tmp_path / file, f"{file} {number}")
+    wanted = [f"{file} {number}" for number, file in enumerate(files) if not file.startswith(("test", "old/", "notes"))]
+    assert read(tmp_path) == wanted
+
+
+def test_copies_in_one_folder_are_refused(tmp_path):
+    for name in ("a.jsonl", "b.jsonl"):
+        write(tmp_path / name, "same")
+    with pytest.raises(DataError, match=r"a\.jsonl and .*b\.jsonl have the same content\. Name those to read"):
+        read(tmp_path)
+    assert read(tmp_path, data_files="b.jsonl") == ["same"]

@@ -156,7 +156,7 @@ def test_text_is_parted_by_end_of_text_lines_where_there_are_such(tmp_path):
 def test_folder_reads_all_files_in_order_and_each_in_its_format(tmp_path):
     write(tmp_path / "b.jsonl", jsonl([{"text": "t"}]))
     write(tmp_path / "a.json", json.dumps(ROWS[:2]))
-    write(tmp_path / "sub/c.csv", "prompt,completion\nx,y\n")
+    write(tmp_path / "c.csv", "prompt,completion\nx,y\n")
     write(tmp_path / "LICENSE.txt", "You may.")
     write(tmp_path / ".cache/d.jsonl", "junk")
     loaded = load(tmp_path)
