@@ -133,6 +133,14 @@ def _find(file: Path, name: str, depth: int = 0) -> tuple[Path, ast.ClassDef] | 
     return None
 
 
+def _alias(file: Path, name: str) -> ast.expr | None:
+    """Return what a module calls `name` for short, such as `Literal["a", "b"]`."""
+    for node in _module(file).body:
+        if isinstance(node, ast.Assign) and any(isinstance(t, ast.Name) and t.id == name for t in node.targets):
+            return node.value if isinstance(node.value, ast.Subscript) else None
+    return None
+
+
 def _imports(tree: ast.Module) -> Iterator[ast.ImportFrom]:
     for node in tree.body:
         inner = [*node.body, *node.orelse] if isinstance(node, ast.If) else [node]  # `if TYPE_CHECKING:`
@@ -235,9 +243,11 @@ def _union(file: Path, parts: list[ast.expr]) -> Kind:
 def _named(file: Path, name: str) -> Kind:
     found = _find(file, name)
     if found is None:
-        return ANYTHING
-    bases = [base.id for base in found[1].bases if isinstance(base, ast.Name)]
+        alias = _alias(file, name)
+        return _kind(file, alias) if alias is not None else ANYTHING
+    bases = [getattr(base, "attr", getattr(base, "id", "")) for base in found[1].bases]
     if not any(base.endswith("Enum") for base in bases):
-        return ANYTHING
+        is_dataclass = any("dataclass" in ast.dump(each) for each in found[1].decorator_list)
+        return Kind(frozenset({"dict"})) if is_dataclass else ANYTHING
     values = [s.value.value for s in found[1].body if isinstance(s, ast.Assign) and isinstance(s.value, ast.Constant)]
     return Kind(frozenset({"str"}), choices=tuple(str(value) for value in values))

@@ -1,13 +1,28 @@
 """The tuning methods of `peft_method`: a line of facts for each.
 
-To add a method, write a module in `alignment/policy/methods` that builds its adapter, and list it here. A module may
-build several methods.
+To add a method, list it in `TUNING_METHODS` below:
+
+- **A type of PEFT** needs nothing more: `peft_types` lists it with its facts, and `alignment.policy.methods.generic`
+  builds it. `config` names its configuration class, whose fields are the keys of `peft_config`.
+- **A method of our own** has a module in `alignment/policy/methods`, named by `family`, which may build several
+  methods; that package's docstring lists what the module defines. `config` names a dataclass of the module (or any
+  other), whose fields are the keys of `peft_config` with their types: "package.module:Class". The class is read from
+  its source, so its module may import torch. A module that builds a type of PEFT takes precedence over `generic`.
+- **A method that trains weights of the base** has `trains_base=True`. Without a family a whole model is saved; with one
+  its module decides what trains and what is saved.
+
+Planner, checks and trainers read these facts; `tests/policy/test_peft_types.py` tries each fact.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import difflib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from alignment.config.peft_types import GENERIC, REFUSED, PeftFacts
 
 LORA_KEYS = ("lora_r", "lora_alpha", "lora_dropout", "lora_target_modules", "lora_modules_to_save", "use_rslora")
+LORA_CONFIG = "peft.tuners.lora:LoraConfig"
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +31,10 @@ class TuningMethod:
 
     title: str  # in messages
     family: str | None  # module of `alignment.policy.methods`; None: nothing is added to the model
-    keys: tuple[str, ...] = ()  # of the recipe, that this method reads
+    keys: tuple[str, ...] = ()  # of the recipe, that this method reads beside `peft_config`
+    config: str = ""  # dataclass whose fields `peft_config` takes, "package.module:Class"; "": it takes none
+    defaults: Mapping[str, Any] = field(default_factory=dict)  # of those fields, where they differ from the class's
+    withheld: Mapping[str, str] = field(default_factory=dict)  # fields that a recipe may not give, and why
     trains_base: bool = False  # the base's own weights train: they are held in float32, and no role shares them
     allows_4bit: bool = True  # the base may be held in 4 bits
     new_value: str = "lora"  # the method of PPO's value if it starts as a new adapter beside the policy's
@@ -34,15 +52,47 @@ class TuningMethod:
         return self.trains_base
 
 
+def _generic(name: str, facts: PeftFacts) -> TuningMethod:
+    return TuningMethod(
+        facts.title,
+        "generic",
+        new_value=name,
+        config=facts.config,
+        defaults=facts.defaults,
+        withheld=facts.withheld,
+        allows_4bit=facts.allows_4bit,
+        merges=facts.merges,
+    )
+
+
 TUNING_METHODS: dict[str, TuningMethod] = {
     "full": TuningMethod("full fine-tuning", None, trains_base=True, allows_4bit=False),
-    "lora": TuningMethod("LoRA", "lora", LORA_KEYS, vllm_adapter=True),
-    "dora": TuningMethod("DoRA", "lora", LORA_KEYS),
+    "lora": TuningMethod("LoRA", "lora", LORA_KEYS, LORA_CONFIG, vllm_adapter=True),
+    "dora": TuningMethod("DoRA", "lora", LORA_KEYS, LORA_CONFIG),
+    **{name: _generic(name, facts) for name, facts in GENERIC.items()},
 }
 ADAPTER_KEYS = tuple(dict.fromkeys(key for method in TUNING_METHODS.values() for key in method.keys))
 
 
-def methods_where(fact: Callable[[TuningMethod], bool]) -> str:
-    """Name the methods that have a fact, for a message: `lora or dora`."""
-    names = [name for name, method in TUNING_METHODS.items() if fact(method)]
+def known_method(name: str) -> str:
+    """Return the name of a tuning method as it is.
+
+    Raises: ValueError where there is no such method, or PEFT has one that no recipe can use.
+    """
+    if name in TUNING_METHODS:
+        return name
+    if name in REFUSED:
+        raise ValueError(f"{name} cannot be used: {REFUSED[name]}")
+    near = difflib.get_close_matches(name, [*TUNING_METHODS], n=1, cutoff=0.6)
+    shown = repr(name if len(name) <= 60 else name[:57] + "...")
+    remedy = f"did you mean {near[0]}?" if near else "docs/tuning.md lists the methods"
+    raise ValueError(f"{shown} is no tuning method; {remedy}")
+
+
+def methods_where(fact: Callable[[TuningMethod], bool], most: int = 4) -> str:
+    """Name the methods that have a fact, the most usual first, for a message: `lora or dora`."""
+    found = [name for name, method in TUNING_METHODS.items() if fact(method)]
+    names = found[:most]
+    if len(found) > most:
+        return f"{', '.join(names)} or another that docs/tuning.md lists"
     return " or ".join(filter(None, [", ".join(names[:-1]), names[-1]]))

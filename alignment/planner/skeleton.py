@@ -18,7 +18,7 @@ from alignment.errors import ModelError, first_line
 from alignment.hub import local, reach, why_not_on_hub
 from alignment.ops.logits import LogitRule
 from alignment.policy.adapter_files import named_base, read_adapter_config
-from alignment.policy.adapters import module_names
+from alignment.policy.adapters import expected_warnings, module_names
 from alignment.policy.heads import ScalarHead
 from alignment.policy.load_roles import AdapterStart, build_roles, role_config
 from alignment.policy.methods import adapter_config
@@ -211,7 +211,7 @@ def policy(plan: Blueprint, keys: Any, *, gpu: bool, task: str = "CAUSAL_LM") ->
     require_patterns(config, module_names(model), "lora_target_modules")
     if plan.adapter is None:
         require_modules(model, config)
-    with torch.device("meta"), _target_errors():
+    with torch.device("meta"), _target_errors(), expected_warnings():
         wrapped = get_peft_model(model, config)
     for parameter in wrapped.parameters():
         if parameter.requires_grad and parameter.dtype in (torch.bfloat16, torch.float16):
@@ -250,7 +250,7 @@ class _WithoutWeights:
         assert self.value is not None
         recipe = self.recipe
         changes = {
-            "peft_method": recipe.value_peft_method or recipe.peft_method,
+            **recipe.with_method(recipe.value_peft_method or recipe.peft_method),
             "load_in_4bit": recipe.load_in_4bit and recipe.value_method.allows_4bit,
         }
         model = policy(self.value, recipe.model_copy(update=changes), gpu=self.gpu, task="SEQ_CLS")

@@ -6,8 +6,9 @@ from typing import Any
 
 from peft import PeftConfig
 
+from alignment.config.peft_types import REFUSED
 from alignment.errors import ModelError, first_line
-from alignment.policy.methods import families, family_of
+from alignment.policy.methods import family_of
 from alignment.policy.model_files import ADAPTER_CONFIG, Fault, read_object, refuse
 from alignment.strict_json import shown
 
@@ -64,11 +65,9 @@ def _faults(found: dict[str, Any]) -> Iterator[Fault]:
     family = family_of(kind) if isinstance(kind, str) else None
     if family is None:
         what = "is missing" if kind is None else f"is {shown(kind)}"
-        known = " or ".join(each.PEFT_TYPE for each in families())
-        yield (
-            "peft_type",
-            f"{what}; adapters are {known} (with use_dora, DoRA). Merge another with peft first, and train on",
-        )
+        reason = REFUSED.get(kind.lower()) if isinstance(kind, str) else None
+        told = f"which cannot be used: {reason}" if reason else "which no tuning method builds (docs/tuning.md)"
+        yield "peft_type", f"{what}, {told}. Merge the adapter with peft first, and train on"
     if found.get("task_type") not in (None, *TASKS):
         yield (
             "task_type",

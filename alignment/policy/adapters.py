@@ -14,6 +14,7 @@ from alignment.config.schema import AdapterKeys
 from alignment.errors import ModelError, first_line
 from alignment.policy.adapter_files import read_adapter_config
 from alignment.policy.methods import HEADS, adapter_config, family_of, is_of_adapter
+from alignment.policy.methods.indices import require_indices
 from alignment.policy.model_files import ADAPTER_CONFIG
 from alignment.policy.patterns import require_patterns
 from alignment.policy.targets import require_modules
@@ -23,6 +24,15 @@ from alignment.policy.weight_files import ADAPTER, listed, require_finite, requi
 warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
 # `alignment merge` unties the embeddings that peft warns of, and compares the merged model's logits with the adapter's.
 warnings.filterwarnings("ignore", message="Model has `tie_word_embeddings=True`", category=UserWarning)
+
+
+@contextmanager
+def expected_warnings() -> Iterator[None]:
+    """Silence what PEFT warns of while it builds adapters that are meant so."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Unsupported layer type", category=UserWarning)  # norms, of LN tuning
+        warnings.filterwarnings("ignore", message="Detected that the base layer has no bias", category=UserWarning)
+        yield
 
 
 def copies_in_float32(model: Any) -> Any:
@@ -56,7 +66,8 @@ def attach_adapter(model: Any, keys: AdapterKeys, *, task: str) -> Any:
     require_patterns(config, module_names(model), "lora_target_modules")
     require_modules(model, config)
     try:
-        return get_peft_model(model, config)
+        with expected_warnings():
+            return get_peft_model(model, config)
     except (ValueError, TypeError, RuntimeError) as error:
         raise ModelError(f"no adapter can be put on the model: {first_line(error)}") from error
 
@@ -87,7 +98,7 @@ def continue_adapter(
     if Path(adapter).is_dir():
         require_floats(Path(adapter))
     try:
-        with warnings.catch_warnings():
+        with expected_warnings(), warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Found missing adapter keys", category=UserWarning)
             if same:
                 wrapped = PeftModel.from_pretrained(model, adapter, config=config, is_trainable=trainable)
@@ -101,6 +112,7 @@ def continue_adapter(
             f"{ADAPTER_CONFIG} was changed ({_reason(error)})"
         ) from error
     _require_all_tensors(wrapped, adapter, new_head=not same)
+    require_indices(wrapped, adapter)
     return wrapped
 
 

@@ -44,7 +44,7 @@ def with_added_tokens(recipe: SFTRecipe, folder: Path, *, main: bool) -> SFTReci
     changes: dict[str, Any] = {"model_name_or_path": str(out), "model_revision": "main", "add_tokens": None}
     if recipe.method.has_adapter:
         trained = json.loads((out / WHOLE).read_text(encoding="utf-8"))["embeddings"]
-        changes["lora_modules_to_save"] = list(dict.fromkeys([*(recipe.lora_modules_to_save or []), *trained]))
+        changes |= recipe.training_whole(trained)
     return recipe.model_copy(update=changes)
 
 

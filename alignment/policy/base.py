@@ -268,7 +268,7 @@ def _load(
             f"{source.adapter} is an adapter, but peft_method is {given}; merge it first (alignment merge "
             f"{source.adapter} OUT) and name OUT as model_name_or_path, or train an adapter."
         )
-    if full and keys.load_in_4bit:
+    if keys.load_in_4bit and (full or (trainable and peft is not None and not peft.method.allows_4bit)):
         others = methods_where(lambda method: method.allows_4bit)
         raise ModelError(f"load_in_4bit holds the base in 4 bits, which cannot train; set peft_method to {others}.")
     model = load_base(cls, source.base, keys, full=full, **_head(cls, pad_token_id))

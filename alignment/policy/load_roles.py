@@ -13,10 +13,11 @@ from transformers import AutoModelForCausalLM
 from alignment.config.schema import PolicyGradientRecipe
 from alignment.errors import ModelError, first_line
 from alignment.policy.adapter_files import read_adapter_config
-from alignment.policy.adapters import copies_in_float32, module_names, require_policy_adapter
+from alignment.policy.adapters import copies_in_float32, expected_warnings, module_names, require_policy_adapter
 from alignment.policy.base import load_base, resolve_model
 from alignment.policy.heads import SCORE_WEIGHT, ScalarHead, read_score_weight
 from alignment.policy.methods import HEADS, adapter_config, belongs_to
+from alignment.policy.methods.indices import require_indices
 from alignment.policy.patterns import require_patterns
 from alignment.policy.reward_models import RewardModel
 from alignment.policy.roles import Roles
@@ -138,7 +139,7 @@ def _starts(
 
 def _new_value(recipe: PolicyGradientRecipe, others: Iterable[AdapterStart]) -> AdapterStart:
     """Return a new adapter for the value, which trains no module whole."""
-    changes = {"peft_method": recipe.method.new_value, "lora_modules_to_save": None}
+    changes = recipe.with_method(recipe.method.new_value)
     fresh = AdapterStart(adapter_config(recipe.model_copy(update=changes), task="CAUSAL_LM"))
     if any(start.config.modules_to_save for start in others):
         fresh.config.exclude_modules = COPIES
@@ -209,9 +210,10 @@ def with_adapters(base: Any, starts: dict[str, AdapterStart]) -> PeftModel:
             require_modules(base, start.config)
     names = iter(starts.items())
     first, start = next(names)
-    model = PeftModel(base, start.config, adapter_name=first)
-    for name, more in names:
-        model.add_adapter(name, more.config)
+    with expected_warnings():
+        model = PeftModel(base, start.config, adapter_name=first)
+        for name, more in names:
+            model.add_adapter(name, more.config)
     for name, start in starts.items():
         if start.weights is None:
             continue
@@ -225,4 +227,5 @@ def with_adapters(base: Any, starts: dict[str, AdapterStart]) -> PeftModel:
         if result.unexpected_keys or missing:
             wrong = (list(result.unexpected_keys) + missing)[0]
             raise ModelError(f"the {name} adapter does not fit the base: {wrong} has no counterpart")
+    require_indices(model, "of a role")
     return model

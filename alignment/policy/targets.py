@@ -16,21 +16,41 @@ def require_modules(model: Any, config: Any) -> None:
     Raises: ModelError that names them and the modules that there are.
     """
     names = [name for name, _ in model.named_modules() if name]
-    if isinstance(config.target_modules, str):
-        _require_match(names, config.target_modules)
-    elif config.target_modules:
-        _require(names, config.target_modules, "lora_target_modules")
-    _require(names, [name for name in config.modules_to_save or [] if name != "score"], "lora_modules_to_save")
+    prefix = "lora_" if config.peft_type == "LORA" else "peft_config."
+    for field in ("target_modules", "feedforward_modules"):
+        given = getattr(config, field, None)
+        if isinstance(given, str):
+            _require_match(names, given, f"{prefix}{field}")
+        elif given:
+            _require(names, given, f"{prefix}{field}")
+    whole = [name for name in getattr(config, "modules_to_save", None) or [] if name != "score"]
+    _require(names, whole, f"{prefix}modules_to_save")
+    _require_layers(model, config)
 
 
-def _require_match(names: list[str], pattern: str) -> None:
+def _require_layers(model: Any, config: Any) -> None:
+    """Refuse layers that the model does not have: PEFT would leave them out. A plan's model has fewer layers."""
+    if next(model.parameters()).is_meta:
+        return
+    given = getattr(config, "layers_to_transform", None)
+    numbers = [given] if isinstance(given, int) else list(given or [])
+    depth = getattr(model.config.get_text_config(), "num_hidden_layers", None)
+    absent = [number for number in numbers if depth is not None and number >= depth]
+    if depth is not None and absent:
+        raise ModelError(
+            f"layers_to_transform: the model has no layer {', '.join(map(str, absent))}; its {depth} layers are 0 to "
+            f"{depth - 1}."
+        )
+
+
+def _require_match(names: list[str], pattern: str, key: str) -> None:
     """Refuse a regular expression that matches no module; `require_patterns` has limited its running time."""
     if pattern.lower() in WHOLE_LAYERS or any(re.fullmatch(pattern, name) for name in names):
         return
     longest = max(names, key=lambda name: name.count("."), default="")
     listed = f"; to name modules by their last part, write a list: [{pattern}]" if pattern.isidentifier() else ""
     raise ModelError(
-        f"lora_target_modules: the regular expression {pattern} matches none of the model's modules. It is matched "
+        f"{key}: the regular expression {pattern} matches none of the model's modules. It is matched "
         f"against whole names, {longest} for one{listed}"
     )
 

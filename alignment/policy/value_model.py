@@ -52,8 +52,7 @@ def _adapter(recipe: PolicyGradientRecipe, source: ModelSource) -> AdapterKeys:
     if source.adapter is not None and recipe.value_method.has_adapter:
         return AdapterKeys()
     shape = {key: getattr(recipe, key) for key in AdapterKeys.model_fields}
-    changes = {"peft_method": recipe.value_peft_method or recipe.peft_method, "lora_modules_to_save": None}
-    return AdapterKeys(**{**shape, **changes})
+    return AdapterKeys(**{**shape, **recipe.with_method(recipe.value_peft_method or recipe.peft_method)})
 
 
 def _has_head(source: ModelSource, keys: ModelKeys) -> bool:

@@ -22,6 +22,7 @@ BUFFER_SLACK = 2**28
 NAMES_SHOWN = 3
 OUTPUT_LAYERS = ("lm_head", "embed_out", "output_layer")  # of language models, which a classifier leaves out
 FLOATS = re.compile(r"B?F(8|16|32|64).*")  # safetensors' names of types
+INDICES = re.compile(r"\.(shira|supertuning|unilora)_indices(\.|$)")  # which weights an adapter changes
 WEIGHTS = (".weight", ".bias")
 Shapes = dict[str, tuple[int, ...]]
 
@@ -97,6 +98,7 @@ def require_floats(folder: Path, config: Any = None) -> None:
                 name
                 for name, dtype in dtypes.items()
                 if not FLOATS.fullmatch(dtype)
+                and not (config is None and INDICES.search(name) and dtype in ("I32", "I64"))
                 # GPT-2's files hold causal masks as `attn.bias`, in four dimensions; transformers leaves them out.
                 and (config is None or (name.endswith(WEIGHTS) and len(tensors.get_slice(name).get_shape()) <= 3))
             ]

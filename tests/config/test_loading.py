@@ -91,7 +91,7 @@ def test_every_fault_is_told_at_once_in_the_files_order(tmp_path):
     assert [fault.replace(path, "r.yaml") for fault in error.value.faults] == [
         "r.yaml:3: learning_rat: no such key; did you mean learning_rate?",
         "r.yaml:4: lora_r: must be a whole number, found '3'",
-        "r.yaml:5: peft_method: must be one of full, lora, dora, found 'lorra'; did you mean lora?",
+        "r.yaml:5: peft_method: 'lorra' is no tuning method; did you mean lora?",
         f"r.yaml:6: lr_scheduler_type: must be one of {schedulers}, found 'cosin'; did you mean cosine?",
         "r.yaml:7: bf16: must be true or false or null, found 'yes'; write true",
         "r.yaml:8: torch_dtype: is called dtype here",
@@ -154,7 +154,11 @@ def test_wrong_values(faults, stage, given, message):
 @pytest.mark.parametrize(
     ("stage", "given", "message"),
     [
-        ("sft", {"load_in_4bit": True, "peft_method": "full"}, "load_in_4bit: 4-bit weights cannot be trained whole"),
+        (
+            "sft",
+            {"load_in_4bit": True, "peft_method": "full"},
+            "load_in_4bit: the method trains the base's weights or computes with them",
+        ),
         ("sft", {"peft_method": "full", "lora_r": 8}, "lora_r: has no effect with peft_method full"),
         ("sft", {"use_bnb_nested_quant": False}, "use_bnb_nested_quant: has no effect without load_in_4bit: true"),
         ("sft", {"bf16": True, "fp16": True}, "fp16: excludes bf16; give one"),

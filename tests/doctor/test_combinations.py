@@ -39,7 +39,7 @@ class Try:
 NO_CPU = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}  # with use_cpu, as a launcher's file may have it
 TRIES = [
     Try(
-        "`load_in_4bit` and `peft_method: full`",
+        "`load_in_4bit` and a `peft_method` that needs the base in floating point",
         ("sft", "single", {**FOUR, "peft_method": "full"}),
         ("sft", "single", FOUR),
         "cannot train",

@@ -33,13 +33,15 @@ def new_config(keys: AdapterKeys, *, task: str, modules_to_save: list[str] | Non
 
 
 def recipe_keys(config: IA3Config) -> dict[str, Any]:
-    return {"peft_method": "ia3"}
+    return {"peft_method": "ia3_everywhere"}
 
 
 def faults(found: dict[str, Any]) -> Iterator[Fault]:
     yield from ()
 '''
-LINE = """    "ia3": TuningMethod("IA3", "ia3", ("lora_target_modules", "lora_modules_to_save"), new_value="ia3"),
+LINE = """    "ia3_everywhere": TuningMethod(
+        "IA3", "ia3_everywhere", ("lora_target_modules", "lora_modules_to_save"), new_value="ia3_everywhere"
+    ),
 """
 STEPS = """
 import json, sys
@@ -67,9 +69,9 @@ pairs = [{"prompt": f"tell me of a {word}", "chosen": f" the {word}", "rejected"
 
 
 def recipe(stage, data, **keys):
-    given = {"stage": stage, "model_name_or_path": base, "output_dir": str(folder / stage), "peft_method": "ia3",
-             "datasets": [{"path": str(folder / data)}], "max_steps": 3, "learning_rate": 0.01,
-             "per_device_train_batch_size": 4, "save_strategy": "no", "use_cpu": True, **keys}
+    given = {"stage": stage, "model_name_or_path": base, "output_dir": str(folder / stage),
+             "peft_method": "ia3_everywhere", "datasets": [{"path": str(folder / data)}], "max_steps": 3,
+             "learning_rate": 0.01, "per_device_train_batch_size": 4, "save_strategy": "no", "use_cpu": True, **keys}
     file = folder / f"{stage}.yaml"
     file.write_text(json.dumps(given))
     return ["--config", str(file)]
@@ -102,7 +104,7 @@ with torch.no_grad():
     facts["merged_differs"] = float((merged.eval()(ids).logits - trained).abs().max())
 
 saving = {"save_strategy": "steps", "save_steps": 4}
-ppo = {"model_name_or_path": str(folder / "sft"), "peft_method": "ia3", "reward": folder / "reward",
+ppo = {"model_name_or_path": str(folder / "sft"), "peft_method": "ia3_everywhere", "reward": folder / "reward",
        "per_device": 4, "arguments": saving}
 straight = make_trainer(Path(base), folder / "ppo", **ppo)
 before = trained_weights(straight)
@@ -124,7 +126,7 @@ def test_a_method_of_two_files_is_checked_planned_trained_continued_merged_and_a
     tree = tmp_path / "tree"
     for package in ("alignment", "recipes", "reward", "tests"):
         shutil.copytree(ROOT / package, tree / package, ignore=shutil.ignore_patterns("__pycache__"))
-    (tree / "alignment" / "policy" / "methods" / "ia3.py").write_text(FAMILY)
+    (tree / "alignment" / "policy" / "methods" / "ia3_everywhere.py").write_text(FAMILY)
     table = tree / "alignment" / "config" / "methods.py"
     text = table.read_text()
     last = '    "dora": TuningMethod('
@@ -140,8 +142,9 @@ def test_a_method_of_two_files_is_checked_planned_trained_continued_merged_and_a
     )  # fmt: skip
     assert run.returncode == 0, run.stderr[-4000:]
     facts = json.loads(run.stdout.partition("FACTS ")[2])
-    assert "use_rslora: has no effect with peft_method ia3; take it out, or use peft_method lora or dora" in str(
-        facts["refused"]
+    assert (
+        "use_rslora: has no effect with peft_method ia3_everywhere; take it out, or use peft_method lora or dora"
+        in str(facts["refused"])
     )
     assert facts["planned"] == facts["continued"] > 0
     assert facts["sft"] == ["IA3", "CAUSAL_LM"]

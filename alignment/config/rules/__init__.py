@@ -10,9 +10,10 @@ from alignment.config.rules.named_files import json_files
 from alignment.config.rules.ppo import PPO_RULES
 from alignment.config.rules.shared import SHARED_RULES
 from alignment.config.rules.training import TRAINING_RULES
+from alignment.config.rules.tuning import TUNING_RULES
 from alignment.config.schema import PolicyGradientRecipe
 
-RULES: list[Rule] = [json_files, *TRAINING_RULES, *SHARED_RULES, judges, call_limits, *LABEL_RULES]
+RULES: list[Rule] = [json_files, *TRAINING_RULES, *SHARED_RULES, *TUNING_RULES, judges, call_limits, *LABEL_RULES]
 
 
 def broken_rules(keys: Keys) -> list[Fault]:

@@ -51,10 +51,10 @@ def _is(get: Get, fact: Callable[[TuningMethod], bool]) -> bool:
 COMBINATIONS = (
     Combination(
         "load_in_4bit",
-        "`load_in_4bit` and `peft_method: full`",
+        "`load_in_4bit` and a `peft_method` that needs the base in floating point",
         TRAINING,
         lambda get: bool(get("load_in_4bit")) and _is(get, lambda method: not method.allows_4bit),
-        "4-bit weights cannot be trained whole",
+        "the method trains the base's weights or computes with them, and 4 bits hold none to compute with",
         f"use peft_method {methods_where(lambda method: method.allows_4bit)}",
     ),
     Combination(

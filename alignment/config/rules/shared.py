@@ -8,7 +8,6 @@ from alignment.config.documents import Location
 from alignment.config.faults import did_you_mean
 from alignment.config.input_paths import located_inputs
 from alignment.config.library import trackers
-from alignment.config.methods import ADAPTER_KEYS, TUNING_METHODS
 from alignment.config.rules.combinations import broken_by_itself
 from alignment.config.rules.keys import Fault, Keys, Rule
 
@@ -68,18 +67,6 @@ def reports(keys: Keys) -> Iterator[Fault]:
             yield ("report_to",), f"{name} follows training alone; give stage {keys.stage} wandb, or take it out"
 
 
-def adapters(keys: Keys) -> Iterator[Fault]:
-    """An adapter's keys belong to the methods that read them."""
-    name = keys["peft_method"]
-    method = TUNING_METHODS.get(name)
-    if method is None:
-        return
-    for key in ADAPTER_KEYS:
-        if key not in method.keys and keys.changed(key):
-            others = " or ".join(other for other, each in TUNING_METHODS.items() if key in each.keys)
-            yield (key,), f"has no effect with peft_method {name}; take it out, or use peft_method {others}"
-
-
 def combinations(keys: Keys) -> Iterator[Fault]:
     """What cannot go together under any strategy."""
     for one in broken_by_itself(keys.stage, keys.__getitem__):
@@ -118,7 +105,6 @@ SHARED_RULES: list[Rule] = [
     single_paths,
     precision,
     reports,
-    adapters,
     combinations,
     quantisation,
     mixtures,

@@ -143,6 +143,9 @@ def equal_passes(keys: Keys) -> Iterator[Fault]:
         return
     if keys["lora_dropout"] and TUNING_METHODS[keys["peft_method"]].has_adapter:
         yield ("lora_dropout",), f"must be 0 in {title}: with dropout {why}"
+    for field, value in keys["peft_config"].items():
+        if field.endswith("dropout") and value:
+            yield ("peft_config", field), f"must be 0 in {title}: with dropout {why}"
     if keys["neftune_noise_alpha"]:
         yield ("neftune_noise_alpha",), f"must not be set in {title}: with noise in the embeddings {why}; use it in SFT"
 

@@ -1,17 +1,21 @@
 """Groups of keys that several stages have: the model, its adapter, the data, sampling."""
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
-from alignment.config.methods import TUNING_METHODS, TuningMethod
+from alignment.config.methods import TUNING_METHODS, TuningMethod, known_method
 from alignment.config.schema.parts import FilePattern, InputPath, Mark, Name, Part, Text, TextOrPath, Words
 
-if TYPE_CHECKING:
-    PeftMethod = str
-else:
-    PeftMethod = Literal[tuple(TUNING_METHODS)]
-
+PeftMethod = Annotated[Name, AfterValidator(known_method)]
+PEFT_NAMES = {  # of the keys that have a name of their own, in PEFT's configuration
+    "lora_r": "r",
+    "lora_alpha": "lora_alpha",
+    "lora_dropout": "lora_dropout",
+    "lora_target_modules": "target_modules",
+    "lora_modules_to_save": "modules_to_save",
+    "use_rslora": "use_rslora",
+}
 Fraction = Field(default=None, gt=0, lt=1)
 
 
@@ -71,7 +75,9 @@ class AdapterKeys(Part):
     """What trains: everything, or a PEFT adapter; names as in TRL's `ModelConfig`."""
 
     peft_method: PeftMethod = "lora"
-    """`full` trains all weights; `lora` and `dora` train an adapter."""
+    """`full` trains all weights; `lora`, `dora` and most others train an adapter. docs/tuning.md lists the methods."""
+    peft_config: dict[Words, Any] = Field(default_factory=dict)
+    """Fields of the method's configuration, for most methods PEFT's: `{target_modules: all-linear, r: 8}`."""
     lora_r: int = Field(default=16, gt=0, le=2**16)
     """Rank of the adapter."""
     lora_alpha: int = Field(default=32, gt=0, le=2**20)
@@ -89,6 +95,27 @@ class AdapterKeys(Part):
     def method(self) -> TuningMethod:
         """The facts about `peft_method`."""
         return TUNING_METHODS[self.peft_method]
+
+    def fields(self) -> dict[str, Any]:
+        """Return the fields of the method's configuration: defaults, keys of their own and `peft_config`."""
+        own = {field: getattr(self, key) for key, field in PEFT_NAMES.items() if key in self.method.keys}
+        return {**self.method.defaults, **own, **self.peft_config}
+
+    def with_method(self, name: str) -> dict[str, Any]:
+        """Return the changed keys of another adapter beside this one, which trains no module whole.
+
+        Fields of `peft_config` belong to one configuration class; a method with another class has its defaults.
+        """
+        kept = self.peft_config if TUNING_METHODS[name].config == self.method.config else {}
+        kept = {key: value for key, value in kept.items() if key != "modules_to_save"}
+        return {"peft_method": name, "peft_config": kept, "lora_modules_to_save": None}
+
+    def training_whole(self, modules: list[str]) -> dict[str, Any]:
+        """Return the changed keys under which an adapter also trains modules whole."""
+        whole = list(dict.fromkeys([*(self.fields().get("modules_to_save") or []), *modules]))
+        if "lora_modules_to_save" in self.method.keys and "modules_to_save" not in self.peft_config:
+            return {"lora_modules_to_save": whole}
+        return {"peft_config": {**self.peft_config, "modules_to_save": whole}}
 
 
 class DataKeys(Part):

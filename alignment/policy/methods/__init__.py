@@ -1,59 +1,95 @@
-"""Tuning methods: a module for each family of PEFT's adapters that the project builds, reads and continues.
+"""Tuning methods: a module for each family of adapters that the project builds, reads and continues.
 
-`alignment.config.methods` lists the methods and their facts. A family's module has
+`alignment.config.methods` lists the methods and their facts; types of PEFT without a module here are built by
+`generic`. A family's module has
 
 - `PEFT_TYPE`: the type in adapter_config.json;
 - `PREFIX`: how the names of the adapter's parameters begin;
-- `new_config(keys, task=..., modules_to_save=...)`: PEFT's configuration of a new adapter;
-- `recipe_keys(config)`: the recipe keys that an existing adapter determines, with their values;
-- `faults(found)`: what is wrong with the keys of an adapter_config.json that somebody else may have written.
+- `new_config(keys, task=..., modules_to_save=...)`: PEFT's configuration of a new adapter; `keys.fields()` returns the
+  recipe's values by field;
+- `recipe_keys(config)`: the recipe keys that an existing adapter determines, with their values; `peft_method` always;
+- `faults(found)`: what is wrong with the keys of an adapter_config.json that somebody else may have written. Nothing in
+  the file may choose code, files or addresses.
+
+It may also define
+
+- `prepare(model, keys)`: called with the base before `new_config`'s adapter is put on it;
+- `callbacks(model, keys)`: callbacks of the trainer, for each stage that trains;
+- `extra_loss(model)`: a term that each stage adds to its loss; None: no term.
 """
 
+import functools
 import importlib
 import itertools
+from collections.abc import Callable
 from typing import Any
 
 from peft import PeftConfig
+from peft.mapping import PEFT_TYPE_TO_PREFIX_MAPPING
 
 from alignment.config.methods import TUNING_METHODS, TuningMethod
 from alignment.config.schema import AdapterKeys
+from alignment.policy.methods.generic import Generic
 
 HEADS: dict[str, list[str]] = {"CAUSAL_LM": [], "SEQ_CLS": ["score"]}  # modules that a task trains beside the adapter
+GENERIC = "generic"
+
+
+def family(name: str) -> Any | None:
+    """Return the family of a tuning method; None if it adds nothing to the model."""
+    module = TUNING_METHODS[name].family
+    if module is None:
+        return None
+    return Generic(name) if module == GENERIC else importlib.import_module(f"{__name__}.{module}")
 
 
 def families() -> list[Any]:
-    """Return the modules of all families, each once."""
-    names = dict.fromkeys(method.family for method in TUNING_METHODS.values() if method.family)
-    return [importlib.import_module(f"{__name__}.{name}") for name in names]
+    """Return all families, each once; modules of our own come first, since they take precedence for their type."""
+    names = sorted(TUNING_METHODS, key=lambda name: TUNING_METHODS[name].family == GENERIC)
+    found = (family(name) for name in names)
+    return list(dict.fromkeys(each for each in found if each is not None))
 
 
 def family_of(peft_type: str) -> Any | None:
-    """Return the module of the family with a type of PEFT; None if no method builds it."""
-    return next((family for family in families() if peft_type == family.PEFT_TYPE), None)
+    """Return the family with a type of PEFT; None if no method builds it."""
+    return next((each for each in families() if peft_type == each.PEFT_TYPE), None)
 
 
 def method_of(config: PeftConfig) -> TuningMethod:
     """Return the tuning method of an existing adapter."""
-    family = family_of(config.peft_type)
-    assert family is not None, config.peft_type
-    return TUNING_METHODS[family.recipe_keys(config)["peft_method"]]
+    found = family_of(config.peft_type)
+    assert found is not None, config.peft_type
+    return TUNING_METHODS[found.recipe_keys(config)["peft_method"]]
 
 
 def adapter_config(keys: AdapterKeys, *, task: str) -> PeftConfig:
     """Return PEFT's configuration of a new adapter; `task` is CAUSAL_LM or SEQ_CLS."""
-    family = importlib.import_module(f"{__name__}.{keys.method.family}")
-    config: PeftConfig = family.new_config(
-        keys, task=task, modules_to_save=[*(keys.lora_modules_to_save or []), *HEADS[task]] or None
-    )
+    found = family(keys.peft_method)
+    assert found is not None, keys.peft_method
+    whole = [*(keys.fields().get("modules_to_save") or []), *HEADS[task]]
+    config: PeftConfig = found.new_config(keys, task=task, modules_to_save=whole or None)
     return config
+
+
+def optional(keys: AdapterKeys, name: str) -> Callable[..., Any] | None:
+    """Return an optional function of the family of a recipe's method; None where it has none."""
+    found: Callable[..., Any] | None = getattr(family(keys.peft_method), name, None)
+    return found
 
 
 def is_of_adapter(parameter: str) -> bool:
     """Whether a parameter's name is that of an adapter's own weight, of any family."""
-    return any(part.startswith(family.PREFIX) for family in families() for part in parameter.split("."))
+    return any(part.startswith(_prefixes()) for part in parameter.split("."))
 
 
 def belongs_to(parameter: str, adapter: str | None) -> bool:
     """Whether a parameter is part of the adapter with a name, which PEFT puts after `lora_A`, `modules_to_save`, ..."""
-    stores = (*(family.PREFIX for family in families()), "modules_to_save")
+    stores = (*_prefixes(), "modules_to_save")
     return any(a.startswith(stores) and b == adapter for a, b in itertools.pairwise(parameter.split(".")))
+
+
+@functools.cache
+def _prefixes() -> tuple[str, ...]:
+    """Return how the names of adapters' parameters begin, for every type of PEFT, registered ones of our own too."""
+    own = (each.PREFIX for each in families())
+    return tuple(dict.fromkeys([*own, *PEFT_TYPE_TO_PREFIX_MAPPING.values(), "ranknum"]))

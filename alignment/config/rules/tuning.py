@@ -1,0 +1,168 @@
+"""The keys of the tuning method: `peft_config` against the fields of its configuration class, and `lora_*` keys.
+
+The fields are read from the source of PEFT, or of the method's own module, so no check imports torch.
+"""
+
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from alignment.config.faults import did_you_mean, shown, wrong_kind
+from alignment.config.library import Kind, trainer_keys
+from alignment.config.methods import ADAPTER_KEYS, TUNING_METHODS, TuningMethod
+from alignment.config.peft_fields import OWNED, WITHHELD
+from alignment.config.rules.keys import Fault, Keys, Rule
+from alignment.config.rules.patterns import USUAL_NAMES, WHOLE_LAYERS, fault_of_patterns
+from alignment.config.schema.keys import PEFT_NAMES
+
+LARGEST, LARGEST_RANK = 2**31, 2**16
+RANKS = re.compile(r"r|(init|target|effective|subspace)_r(ank)?|num_virtual_tokens|bottleneck_size")
+PATTERNS = ("target_modules", "exclude_modules", "feedforward_modules", "modules_to_save")
+INITIAL = re.compile(r"init_(\w+_)?weights")
+CHOICES = {"init_lora_weights": (True, "gaussian", "orthogonal")}  # PEFT's own list holds a template
+EVA = "peft.tuners.lora:EvaConfig"
+
+
+def lora_keys(keys: Keys) -> Iterator[Fault]:
+    """An adapter's keys belong to the methods that read them."""
+    name = keys["peft_method"]
+    method = TUNING_METHODS[name]
+    for key in ADAPTER_KEYS:
+        if key not in method.keys and keys.changed(key):
+            yield (key,), f"has no effect with peft_method {name}; {_instead(key, name, method)}"
+
+
+def _instead(key: str, name: str, method: TuningMethod) -> str:
+    """Say what to write in place of a key that the method does not read."""
+    if method.config and PEFT_NAMES[key] in trainer_keys(method.config):
+        return f"write peft_config: {{{PEFT_NAMES[key]}: ...}}"
+    others = " or ".join(other for other, each in TUNING_METHODS.items() if key in each.keys)
+    return f"take it out, or use peft_method {others}"
+
+
+def peft_config(keys: Keys) -> Iterator[Fault]:
+    """The keys of `peft_config` are fields of the method's configuration, each given in one place."""
+    name, given = keys["peft_method"], keys["peft_config"]
+    method = TUNING_METHODS[name]
+    fields = trainer_keys(method.config) if method.config else {}
+    also = {field: key for key, field in PEFT_NAMES.items() if key in method.keys and keys.given(key)}
+    for field, value in given.items():
+        told = _fault_of(field, value, name, fields)
+        if told is None and field in also and keys.changed(also[field]):
+            told = f"is also given as {also[field]}; give one"
+        if told is not None:
+            yield ("peft_config", field), told
+
+
+def _fault_of(field: str, value: Any, name: str, fields: dict[str, Kind]) -> str | None:
+    """Say what is wrong with one field; None where nothing is."""
+    method = TUNING_METHODS[name]
+    if not fields:
+        return f"has no effect with peft_method {name}; take it out"
+    if field not in fields:
+        return _unknown(field, name, method, fields)
+    refused = OWNED.get(field) or method.withheld.get(field) or _withheld(field, value)
+    if refused:
+        return f"cannot be set: {refused}"
+    if field in CHOICES:
+        allowed = CHOICES[field]
+        return None if value in allowed else f"must be one of {_listed(allowed)}, found {shown(value)}"
+    if not fields[field].accepts(value):
+        return wrong_kind(value, _words(fields[field]), fields[field].choices)
+    return _out_of_range(field, value)
+
+
+def _unknown(field: str, name: str, method: TuningMethod, fields: dict[str, Kind]) -> str:
+    if field in PEFT_NAMES and PEFT_NAMES[field] in fields:
+        own = f"; write {PEFT_NAMES[field]}" + (f", or {field} beside peft_config" if field in method.keys else "")
+        return f"is no field of {_class(method)}{own}"
+    others = [other for other, each in TUNING_METHODS.items() if each.config and field in trainer_keys(each.config)]
+    near = did_you_mean(field, [key for key in fields if key not in OWNED])
+    if others and not near:
+        return f"is no field of {_class(method)}, the configuration of {name}; it belongs to {', '.join(others[:3])}"
+    return f"is no field of {_class(method)}, the configuration of {name}{near}"
+
+
+def _class(method: TuningMethod) -> str:
+    return method.config.partition(":")[2]
+
+
+def _withheld(field: str, value: Any) -> str | None:
+    """Say why a field may not have a value, for all methods."""
+    if value is False and INITIAL.fullmatch(field):
+        return "false starts from a random function, and references are the base; it is for debugging"
+    if field not in WITHHELD:
+        return None
+    harmless, why = WITHHELD[field]
+    return None if value in harmless else why
+
+
+def _listed(values: tuple[Any, ...]) -> str:
+    return ", ".join(value if isinstance(value, str) else shown(value) for value in values)
+
+
+def _words(kind: Kind) -> str:
+    """Name what a field takes; PEFT has fields that take a choice or a truth value."""
+    return f"{kind}, or true or false" if kind.choices and "bool" in kind.names else str(kind)
+
+
+def _out_of_range(field: str, value: Any) -> str | None:
+    """Say what is wrong with a value of the right kind."""
+    if field in PATTERNS:
+        return _pattern(field, value)
+    if field == "eva_config":
+        return _nested(value, EVA)
+    if isinstance(value, dict):
+        return _by_module(field, value)
+    if isinstance(value, list):
+        told = (_number("layers", each) for each in value if field == "layers_to_transform")
+        return next(filter(None, told), None) if value or field != "layers_to_transform" else "names no layer; name one"
+    return _number("layers" if field == "layers_to_transform" else field, value)
+
+
+def _number(field: str, value: Any) -> str | None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    if RANKS.fullmatch(field) and not 0 < value <= LARGEST_RANK:
+        return f"must be from 1 to {LARGEST_RANK}, found {shown(value)}"
+    if field.endswith("dropout") and not 0 <= value < 1:
+        return f"must be at least 0 and less than 1, found {shown(value)}"
+    if field == "layers" and not 0 <= value < LARGEST_RANK:
+        return f"must name layers from 0 on, found {shown(value)}"
+    return None if abs(value) < LARGEST else f"must be less than {LARGEST}, found {shown(value)}"
+
+
+def _pattern(field: str, value: Any) -> str | None:
+    if isinstance(value, str) and value.lower() not in WHOLE_LAYERS:
+        return fault_of_patterns([value], USUAL_NAMES)
+    return "names no module; name some, or leave it out" if value == [] and field == "target_modules" else None
+
+
+def _by_module(field: str, value: dict[Any, Any]) -> str | None:
+    """Check numbers by modules' names, such as `rank_pattern`; a name may be a pattern."""
+    rank = field == "rank_pattern"
+    for key, number in value.items():
+        if not isinstance(key, str) or isinstance(number, bool) or not isinstance(number, int if rank else int | float):
+            return f"must hold {'whole ' if rank else ''}numbers by modules' names, found {shown(key)}: {shown(number)}"
+        told = _number("r" if rank else field, number)
+        if told:
+            return f"{key}: {told}"
+    return fault_of_patterns([rf"(.*\.)?({key})$" for key in value], USUAL_NAMES)
+
+
+def _nested(value: dict[str, Any] | None, spec: str) -> str | None:
+    fields = trainer_keys(spec)
+    for key, inner in (value or {}).items():
+        if key not in fields:
+            return f"{key} is no field of {spec.partition(':')[2]}{did_you_mean(key, fields)}"
+        if not fields[key].accepts(inner):
+            return f"{key} {wrong_kind(inner, fields[key])}"
+    return None
+
+
+def _needs_method(rule: Callable[[Keys], Iterator[Fault]]) -> Rule:
+    """Apply a rule to the stages that have a tuning method."""
+    return lambda keys: rule(keys) if keys.exists("peft_method") else iter(())
+
+
+TUNING_RULES: list[Rule] = [_needs_method(lora_keys), _needs_method(peft_config)]

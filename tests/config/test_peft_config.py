@@ -1,0 +1,119 @@
+"""The keys of `peft_config`: those of the method's configuration, with their types, each given in one place."""
+
+import dataclasses
+import importlib
+import json
+import subprocess
+import sys
+
+import pytest
+
+from alignment.config import load_recipe
+from alignment.config.library import trainer_keys
+from alignment.config.methods import TUNING_METHODS
+from alignment.errors import RecipeError
+
+
+def load(tmp_path, **keys):
+    given = {"stage": "sft", "model_name_or_path": "m", "output_dir": "o", "datasets": [{"path": "d"}], **keys}
+    file = tmp_path / "r.yaml"
+    file.write_text(json.dumps(given))
+    return load_recipe("sft", ["--config", str(file)])
+
+
+def faults(tmp_path, **keys):
+    with pytest.raises(RecipeError) as error:
+        load(tmp_path, **keys)
+    assert error.value.exit_code == 2
+    return [fault.partition(": ")[2] for fault in error.value.faults]
+
+
+@pytest.mark.parametrize(
+    ("method", "config", "message"),
+    [
+        ("ia3", {"target_modles": ["a"]}, "target_modles: is no field of IA3Config, the configuration of ia3; did you "
+         "mean target_modules?"),
+        ("ia3", {"r": 3}, "r: is no field of IA3Config, the configuration of ia3; it belongs to lora, dora, oft"),
+        ("ia3", {"target_modules": 3}, "target_modules: must be text or a list of text or null, found 3"),
+        ("ia3", {"task_type": "CAUSAL_LM"}, "task_type: cannot be set: it follows from the stage"),
+        ("lora", {"lora_r": 3}, "lora_r: is no field of LoraConfig; write r, or lora_r beside peft_config"),
+        ("lora", {"r": 0}, "r: must be from 1 to 65536, found 0"),
+        ("lora", {"r": 2.5}, "r: must be a whole number, found 2.5"),
+        ("lora", {"use_dora": True}, "use_dora: cannot be set: it is peft_method: dora"),
+        ("lora", {"rank_pattern": {"q_proj": 0}}, "rank_pattern: q_proj: must be from 1 to 65536, found 0"),
+        ("lora", {"rank_pattern": {"q_proj": "a"}}, "rank_pattern: must hold whole numbers by modules' names, found "
+         "'q_proj': 'a'"),
+        ("lora", {"eva_config": {"rhoo": 1}}, "eva_config: rhoo is no field of EvaConfig; did you mean rho?"),
+        ("lora", {"layers_to_transform": [-1]}, "layers_to_transform: must name layers from 0 on, found -1"),
+        ("lora", {"layers_to_transform": []}, "layers_to_transform: names no layer; name one"),
+        ("lora", {"target_modules": []}, "target_modules: names no module; name some, or leave it out"),
+        ("lora", {"init_lora_weights": "loftq"}, "init_lora_weights: must be one of true, "),
+        ("lora", {"corda_config": {"cache_file": "f"}}, "corda_config: cannot be set: it names files or modules"),
+        ("lora", {"bias": "all"}, "bias: cannot be set: PEFT keeps it outside the adapter"),
+        ("miss", {"init_weights": False}, "init_weights: cannot be set: false starts from a random function"),
+        ("miss", {"init_weights": "batt"}, "init_weights: must be one of bat, mini, or true or false, found 'batt'; "
+         "did you mean bat?"),
+        ("full", {"r": 1}, "r: has no effect with peft_method full; take it out"),
+    ],
+)  # fmt: skip
+def test_a_field_that_cannot_be_is_told(tmp_path, method, config, message):
+    (found,) = faults(tmp_path, peft_method=method, peft_config=config)
+    assert found.startswith(f"peft_config.{message}")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("lorra", "peft_method: 'lorra' is no tuning method; did you mean lora?"),
+        ("poly", "peft_method: poly cannot be used: it needs a task's number in every row; use lora"),
+        ("z", "peft_method: 'z' is no tuning method; docs/tuning.md lists the methods"),
+    ],
+)
+def test_an_unknown_method_is_told(tmp_path, name, message):
+    assert faults(tmp_path, peft_method=name) == [message]
+
+
+def test_a_field_is_given_in_one_place(tmp_path):
+    assert faults(tmp_path, lora_r=8, peft_config={"r": 4}) == ["peft_config.r: is also given as lora_r; give one"]
+    assert faults(tmp_path, peft_method="miss", lora_target_modules=["q_proj"]) == [
+        "lora_target_modules: has no effect with peft_method miss; write peft_config: {target_modules: ...}"
+    ]
+
+
+def test_the_fields_of_both_places_come_together(tmp_path):
+    recipe = load(tmp_path, lora_r=8, peft_config={"layers_to_transform": [0], "rank_pattern": {"q_proj": 2}})
+    fields = recipe.fields()
+    assert (fields["r"], fields["layers_to_transform"], fields["rank_pattern"]) == (8, [0], {"q_proj": 2})
+    assert load(tmp_path, peft_method="miss", peft_config={"r": 4}).fields() == {"target_modules": "all-linear", "r": 4}
+
+
+def test_dropout_is_refused_where_passes_are_compared(tmp_path):
+    given = {"stage": "dpo", "model_name_or_path": "m", "output_dir": "o", "datasets": [{"path": "d"}]}
+    file = tmp_path / "r.yaml"
+    file.write_text(json.dumps(given | {"peft_method": "vera", "peft_config": {"vera_dropout": 0.1}}))
+    with pytest.raises(RecipeError, match=r"peft_config\.vera_dropout: must be 0 in DPO: with dropout"):
+        load_recipe("dpo", ["--config", str(file)])
+
+
+SPECS = sorted({method.config for method in TUNING_METHODS.values() if method.config.startswith("peft.")})
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_the_fields_are_those_of_the_imported_class(spec):
+    module, _, name = spec.partition(":")
+    fields = dataclasses.fields(getattr(importlib.import_module(module), name))
+    keys = trainer_keys(spec)
+    assert set(keys) == {field.name for field in fields if field.init}
+    for field in fields:
+        if field.init and field.default not in (dataclasses.MISSING, None):
+            assert keys[field.name].accepts(getattr(field.default, "value", field.default)), field.name
+
+
+def test_reading_the_fields_imports_no_torch():
+    code = (
+        "import sys\n"
+        "from alignment.config.library import trainer_keys\n"
+        f"for spec in {SPECS}: trainer_keys(spec)\n"
+        "assert not {'torch', 'transformers', 'peft'} & set(sys.modules)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

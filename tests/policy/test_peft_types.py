@@ -1,0 +1,202 @@
+"""Each fact about a type of PEFT is tried, and every type that PEFT registers has a line."""
+
+import json
+
+import pytest
+import torch
+from peft import PeftModel
+from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
+
+from alignment.config.methods import TUNING_METHODS
+from alignment.config.peft_types import GENERIC, REFUSED
+from alignment.config.schema import AdapterKeys, ModelKeys
+from alignment.errors import ModelError
+from alignment.policy.adapters import expected_warnings
+from alignment.policy.base import load_causal_lm, load_sequence_classifier
+from alignment.policy.methods import belongs_to, family, is_of_adapter
+from tests.models import make_model, make_tokenizer
+
+IDS = torch.arange(3, 30)[None]
+FITTING = {  # to a model of 64 numbers: PEFT's defaults are for large ones
+    "c3a": {"block_size": 8},
+    "fourierft": {"n_frequency": 16},
+    "oft": {"oft_block_size": 8},
+    "road": {"group_size": 8},
+    "shira": {"r": 4},
+    "vblora": {"vector_length": 8, "num_vectors": 16},
+    "waveft": {"n_frequency": 16},
+}
+START_AT_RANDOM = ("unilora", "vblora")  # a little beside the base: PEFT has no other start for them
+
+
+class Keys(ModelKeys, AdapterKeys):
+    """What a recipe gives of model and adapter."""
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models") / "base"
+    tokenizer = make_tokenizer()
+    make_model(tokenizer, hidden_size=64, initializer_range=0.2).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+def keys(base, name, **more):
+    return Keys(model_name_or_path=base, peft_method=name, peft_config=FITTING.get(name, {}), **more)
+
+
+def with_adapter(base, name, load=load_causal_lm, **more):
+    torch.manual_seed(0)
+    given = keys(base, name, **more)
+    return load(given, trainable=True, peft=given)
+
+
+def trained(model, steps=3):
+    model.train()
+    weights = [weight for weight in model.parameters() if weight.requires_grad]
+    optimizer = torch.optim.Adam(weights, lr=5e-3)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        model(input_ids=IDS, labels=IDS).loss.backward()
+        optimizer.step()
+    return model.eval()
+
+
+@torch.no_grad()
+def logits(model):
+    return model.eval()(input_ids=IDS).logits.float().clone()
+
+
+def apart(a, b):
+    return (a - b).abs().max().item()
+
+
+def test_every_type_that_peft_registers_has_a_line():
+    ours = {family(name).PEFT_TYPE.lower() for name in TUNING_METHODS if family(name) is not None}
+    registered = {kind.value.lower() for kind in PEFT_TYPE_TO_CONFIG_MAPPING}
+    assert registered - ours - set(REFUSED) == {"adalora", "prompt_tuning", "prefix_tuning", "p_tuning"}
+    assert not ours & set(REFUSED)
+
+
+@pytest.mark.parametrize("name", GENERIC)
+def test_a_new_adapter_is_the_base_and_training_moves_it_alone(base, name, tmp_path):
+    plain = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    model = with_adapter(base, name)
+    assert apart(logits(model), logits(plain)) < (0.1 if name in START_AT_RANDOM else 1e-4)
+    before = {key: weight.clone() for key, weight in model.named_parameters() if not is_of_adapter(key)}
+    trained(model)
+    assert apart(logits(model), logits(plain)) > 1e-4
+    assert all(torch.equal(weight, dict(model.named_parameters())[key]) for key, weight in before.items())
+    assert all(belongs_to(key, "default") for key, weight in model.named_parameters() if weight.requires_grad)
+    with model.disable_adapter():
+        assert apart(logits(model), logits(plain)) < 1e-5
+    model.save_pretrained(tmp_path / name)
+    again = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    with expected_warnings():
+        again = PeftModel.from_pretrained(again, tmp_path / name)
+    assert apart(logits(again), logits(model)) == 0
+
+
+@pytest.mark.parametrize("name", GENERIC)
+def test_ours_continues_what_was_saved(base, name, tmp_path):
+    model = trained(with_adapter(base, name))
+    model.save_pretrained(tmp_path / name)
+    given = keys(str(tmp_path / name), name)
+    again = load_causal_lm(given, trainable=True, peft=given)
+    assert apart(logits(again), logits(model)) == 0
+    trains = [{key for key, weight in each.named_parameters() if weight.requires_grad} for each in (model, again)]
+    assert trains[0] == trains[1]
+
+
+@pytest.mark.parametrize("name", GENERIC)
+def test_a_reward_model_trains_its_head_beside_it(base, name):
+    model = with_adapter(base, name, load_sequence_classifier)
+    names = {key for key, weight in model.named_parameters() if weight.requires_grad}
+    assert any(".score." in key for key in names)
+    assert any(is_of_adapter(key) for key in names)
+
+
+@pytest.mark.parametrize("name", GENERIC)
+def test_it_merges_or_is_said_not_to(base, name):
+    model = trained(with_adapter(base, name))
+    expected = logits(model)
+    if GENERIC[name].merges:
+        assert apart(logits(model.merge_and_unload(safe_merge=True)), expected) < 1e-3
+    else:
+        with pytest.raises((ValueError, NotImplementedError, AttributeError)):
+            model.merge_and_unload(safe_merge=True)
+
+
+@pytest.mark.parametrize("name", GENERIC)
+def test_it_trains_on_a_base_in_4_bits_or_is_refused(base, name):
+    if not GENERIC[name].allows_4bit:
+        with pytest.raises(ModelError, match=r"load_in_4bit .*set peft_method to lora, dora, "):
+            with_adapter(base, name, load_in_4bit=True)
+        return
+    model = with_adapter(base, name, load_in_4bit=True)
+    start = logits(model)
+    assert apart(logits(trained(model)), start) > 1e-4
+
+
+@pytest.mark.parametrize("name", [name for name in GENERIC if not GENERIC[name].allows_4bit])
+def test_what_is_refused_in_4_bits_fails_there(base, name):
+    given = keys(base, "lora", load_in_4bit=True)
+    config = family(name).new_config(keys(base, name), task="CAUSAL_LM", modules_to_save=None)
+    model = load_causal_lm(given, trainable=False).requires_grad_(False)
+    start = logits(model)
+    try:
+        moved = apart(logits(trained(PeftModel(model, config))), start)
+    except (RuntimeError, ValueError, TypeError, AttributeError):
+        return
+    assert moved < 0.01  # it runs, and learns nothing
+
+
+def test_indices_outside_the_weights_are_refused(base, tmp_path):
+    model = with_adapter(base, "shira")
+    model.save_pretrained(tmp_path)
+    file = tmp_path / "adapter_model.safetensors"
+    tensors = load_file(file)
+    name = next(name for name in tensors if "shira_indices" in name)
+    tensors[name] = tensors[name].clone()
+    tensors[name][0, 0] = 10**6
+    save_file(tensors, file, metadata={"format": "pt"})
+    with pytest.raises(ModelError, match=r"names weights that .* does not have: its shira_indices lie outside"):
+        load_causal_lm(ModelKeys(model_name_or_path=str(tmp_path)), trainable=False)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("target_modules", "(.+)+!"),
+        ("target_modules", 3),
+        ("feedforward_modules", ["(.*)*"]),
+        ("lora_alpha", 3),
+        ("modules_to_save", ["../x/y"]),
+        ("init_ia3_weights", "/etc/passwd"),
+        ("fan_in_fan_out", 3),
+        ("revision", ["a"]),
+        ("megatron_core", "canary"),
+    ],
+)
+def test_a_saved_configuration_decides_nothing(base, tmp_path, key, value):
+    with_adapter(base, "ia3").save_pretrained(tmp_path)
+    file = tmp_path / "adapter_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {key: value}))
+    with pytest.raises(ModelError, match=rf"{key}|pattern"):
+        load_causal_lm(ModelKeys(model_name_or_path=str(tmp_path)), trainable=False)
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "value"),
+    [("loha", "r", 10**9), ("loha", "rank_pattern", {"q_proj": 10**9}), ("vblora", "num_vectors", 10**9),
+     ("peanut", "act_fn", "os.system('x')"), ("shira", "mask_type", "elsewhere"), ("loha", "rank_pattern", {"a": []})],
+)  # fmt: skip
+def test_sizes_and_texts_of_a_saved_configuration_are_bounded(base, tmp_path, name, key, value):
+    with_adapter(base, name).save_pretrained(tmp_path)
+    file = tmp_path / "adapter_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {key: value}))
+    with pytest.raises(ModelError, match=rf"adapter_config\.json: .*{key} is "):
+        load_causal_lm(ModelKeys(model_name_or_path=str(tmp_path)), trainable=False)
