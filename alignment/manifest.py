@@ -46,7 +46,7 @@ def read_manifest(folder: Path | str) -> dict[str, Any]:
 
 
 def stores_with_calls(folder: Path | str) -> list[Path]:
-    """Return the files that hold answers of judges; one that cannot be read counts."""
+    """Return the files that hold replies of judges, other than failed calls; one that cannot be read counts."""
     return [store for store in sorted(Path(folder).glob(CALLS)) if _holds_calls(store)]
 
 
@@ -56,7 +56,7 @@ def _holds_calls(store: Path) -> bool:
         return True
     try:  # immutable: no file is made beside the store
         with contextlib.closing(sqlite3.connect(f"{store.absolute().as_uri()}?immutable=1", uri=True)) as connection:
-            return bool(connection.execute("SELECT EXISTS (SELECT 1 FROM calls)").fetchone()[0])
+            return bool(connection.execute("SELECT EXISTS (SELECT 1 FROM calls WHERE status = 'ok')").fetchone()[0])
     except sqlite3.Error:
         return True
 

@@ -15,7 +15,7 @@ from alignment.calls.store_rows import unanswered
 from alignment.config import load_recipe
 from alignment.config.schema import EvaluateRecipe
 from alignment.data import require_data
-from alignment.evaluate.cached_judge import CachedJudge
+from alignment.evaluate.cached_judge import VERDICTS, CachedJudge, only_failures
 from alignment.evaluate.heldout import held_out_prompts, outside_text
 from alignment.evaluate.policies import measure
 from alignment.evaluate.results import (
@@ -50,12 +50,12 @@ def main(argv: list[str] | None = None) -> None:
     judges = list(map(build_judge, recipe.judges, callers))  # before anything is written: one may be missing
     require_data(recipe)
     tariff_of(*recipe.judges)  # prices that cannot be read are refused before anything is written
-    run = RunDirectory.open(recipe, expendable=unanswered)
+    run = RunDirectory.open(recipe, expendable=lambda folder: unanswered(folder) | only_failures(folder))
     if not run.main_process:
         return
     console = Console(stderr=True, highlight=False, markup=False)
     with recording(run.path, recipe.judges, recipe, callers):  # damaged calls or verdicts end the run before it samples
-        _ = [CachedJudge(judge, run.path / "verdicts.jsonl") for judge in judges]
+        _ = [CachedJudge(judge, run.path / VERDICTS) for judge in judges]
 
     # What is asked: each held-out prompt once per answer wanted.
     held_out = held_out_prompts(recipe)
@@ -87,7 +87,7 @@ def main(argv: list[str] | None = None) -> None:
             for policy in policies
         }
     with recording(run.path, recipe.judges, recipe, callers) as store:
-        cached = [CachedJudge(RejectingJudge(judge, store), run.path / "verdicts.jsonl") for judge in judges]
+        cached = [CachedJudge(RejectingJudge(judge, store), run.path / VERDICTS) for judge in judges]
         if scores:
             agreed = reward_agreement(recipe, cached, prompts, clusters, baseline, scores)
         verdicts = judge_candidates(recipe, cached, prompts, baseline, candidates)

@@ -1,4 +1,4 @@
-"""A judge whose verdicts are cached in a file, so that a restarted evaluation asks each question once."""
+"""A judge whose verdicts are cached in a file, so that a restarted evaluation sends each question once."""
 
 import hashlib
 import json
@@ -6,18 +6,28 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from alignment.errors import JudgeError
+from alignment.errors import AlignmentError, JudgeError
 from alignment.evaluate.judging import Comparison, Judge, Mode, Verdict
-from alignment.json_lines import line_of, objects_of
+from alignment.json_lines import line_of, objects_of, read_ours
 from alignment.strict_json import shown
 
-KEPT = frozenset({"ok", "tie", "abstain"})  # the judge's own answers; after a failure it is asked again
+VERDICTS = "verdicts.jsonl"  # of an evaluation
+KEPT = frozenset({"ok", "tie", "abstain"})  # statuses of verdicts; a question that failed is sent again
+
+
+def only_failures(folder: Path) -> frozenset[str]:
+    """Return the name of a folder's verdicts if all of them failed, so that nothing is lost with the file."""
+    try:
+        failed = all(row.get("status") not in KEPT for row in read_ours(folder / VERDICTS))
+    except AlignmentError:  # it is damaged, and may hold verdicts
+        failed = False
+    return frozenset({VERDICTS} if failed else ())
 
 
 class CachedJudge:
     """Writes every verdict of `judge` to a JSONL file, one object a line, and reads verdicts from there first.
 
-    The lines are also the evidence: who was asked, what was shown in which order, and what came back word for word.
+    The file is also the evidence: it has the judge, the prompt, the answers in the order shown, and the raw reply.
     """
 
     mode: Mode = "pairwise"
@@ -31,7 +41,7 @@ class CachedJudge:
         self._known = self._read()
 
     def ask(self, comparison: Comparison) -> Verdict:
-        """Return the cached verdict, or ask."""
+        """Return the cached verdict; without one, call the judge and write its verdict."""
         key = self._key(comparison)
         known = self._known.get(key)
         if known is not None:
@@ -61,7 +71,7 @@ class CachedJudge:
         return hashlib.sha256(json.dumps(parts, ensure_ascii=False).encode("utf-8", "surrogatepass")).hexdigest()
 
     def _read(self) -> dict[str, Verdict]:
-        """Answers of an interrupted evaluation; a line cut off by a kill is taken out, so that the next starts anew."""
+        """Read the verdicts of an interrupted evaluation; an incomplete last line is removed from the file."""
         known: dict[str, Verdict] = {}
         if not self.path.is_file():
             return known
@@ -76,15 +86,15 @@ class CachedJudge:
         return known
 
     def _verdict(self, row: dict[str, Any], number: int) -> Verdict:
-        """Return a kept answer.
+        """Return the verdict of a row.
 
-        Raises: JudgeError where the row holds none: a label is never guessed.
+        Raises: JudgeError if the row holds no valid verdict.
         """
         probability, status, details = row.get("probability"), row["status"], row.get("details")
         judged = isinstance(probability, int | float) and not isinstance(probability, bool) and 0 <= probability <= 1
         if (not judged if status != "abstain" else probability is not None) or not isinstance(details, dict):
             raise JudgeError(
-                f"{self.path}: row {number} is no verdict: status {shown(status)}, probability {shown(probability)}. "
-                "The file was changed or damaged; remove the row to ask again."
+                f"{self.path}: row {number} is not a verdict: status {shown(status)}, probability {shown(probability)}. "
+                "The file was edited or damaged; remove the row to send the question again."
             )
         return Verdict(None if probability is None else float(probability), status, str(row.get("raw", "")), details)

@@ -12,7 +12,7 @@ from alignment.calls.store import CallStore
 from alignment.config.launched import Launch
 from alignment.config.schema import EvaluateRecipe, Mark, keys_marked
 from alignment.errors import AlignmentError, DataError
-from alignment.evaluate.cached_judge import CachedJudge
+from alignment.evaluate.cached_judge import VERDICTS, CachedJudge
 from alignment.evaluate.results import judge_candidates, pick_examples, reward_agreement, verdict_columns, win_rates
 from alignment.json_lines import objects_of
 from alignment.manifest import read_manifest
@@ -95,7 +95,7 @@ def reparse(recipe: EvaluateRecipe) -> dict[str, Any]:
     write_jsonl(path / "answers.jsonl", rows)
     write_jsonl(path / "examples.jsonl", pick_examples(rows, every, recipe.num_examples, recipe.seed))
     write_json(path / "results.json", results)
-    os.replace(path / FRESH, path / "verdicts.jsonl")
+    os.replace(path / FRESH, path / VERDICTS)
     run = RunDirectory(path, recipe, Launch.of(recipe), True)
     judged_by = [entry.model_dump(mode="json") for entry in recipe.judges]
     run.record(results={**manifest.get("results", {}), **results}, reparsed={"judges": judged_by})

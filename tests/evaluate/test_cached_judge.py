@@ -4,7 +4,7 @@ import threading
 import pytest
 
 from alignment.errors import JudgeError
-from alignment.evaluate.cached_judge import CachedJudge
+from alignment.evaluate.cached_judge import VERDICTS, CachedJudge, only_failures
 from alignment.evaluate.judging import Comparison, Verdict
 from alignment.run.files import read_jsonl, write_jsonl
 
@@ -94,7 +94,7 @@ def test_a_kept_answer_that_is_no_verdict_is_refused(tmp_path, change):
     CachedJudge(Counting(), file).ask(Comparison("p", "one", "two"))
     (row,) = read_jsonl(file)
     write_jsonl(file, [row | change])
-    with pytest.raises(JudgeError, match="row 1 is no verdict"):
+    with pytest.raises(JudgeError, match="row 1 is not a verdict"):
         CachedJudge(Counting(), file)
 
 
@@ -107,3 +107,18 @@ def test_texts_with_every_end_of_a_line_are_remembered(tmp_path):
     before = judge.asked
     assert [again.ask(one) for one in asked] == said
     assert judge.asked == before
+
+
+@pytest.mark.parametrize(
+    ("lines", "lost_nothing"),
+    [
+        (['{"status": "api_error"}\n', '{"status": "truncated"}\n'], True),
+        (['{"status": "api_error"}\n', '{"status": "o'], True),
+        ([], True),
+        (['{"status": "api_error"}\n', '{"status": "tie"}\n'], False),
+        (['{"status": "api\n', '{"status": "api_error"}\n'], False),
+    ],
+)
+def test_verdicts_are_worth_nothing_where_all_failed(tmp_path, lines, lost_nothing):
+    (tmp_path / VERDICTS).write_text("".join(lines))
+    assert only_failures(tmp_path) == (frozenset({VERDICTS}) if lost_nothing else frozenset())

@@ -10,7 +10,7 @@ import yaml
 from alignment.errors import AlignmentError, BudgetError, DataError, JudgeError, RecipeError
 from alignment.evaluate.policies import measure
 from recipes.evaluate import main
-from tests.calls.chat_server import ChatServer, completion
+from tests.calls.chat_server import ChatServer, completion, failure
 from tests.models import make_model, make_tokenizer, save_tiny_model
 
 QUESTIONS = [
@@ -223,6 +223,26 @@ def test_a_reply_without_a_verdict_is_asked_about_again_by_the_next_start(folder
         sick[0] = False
         main(argv)
     assert json.loads((tmp_path / "out" / "results.json").read_text())["win_rate"]["ppo"]["toy"]["coverage"] == 1.0
+
+
+def test_a_run_whose_calls_all_failed_takes_a_corrected_recipe(folder, tmp_path):
+    only = {"candidates": [{"name": "ppo", "model_name_or_path": str(folder / "ppo")}]}
+    with ChatServer(lambda prompt, n: failure(500)) as wrong, pytest.raises(JudgeError, match="6 of 6 pairs failed"):
+        main(recipe_of(folder, tmp_path, **judged_by(wrong), **only))
+    assert (tmp_path / "out" / "verdicts.jsonl").exists()
+    with ChatServer(lambda prompt, n: completion("A", p_first=0.7)) as server:
+        main(recipe_of(folder, tmp_path, **judged_by(server), **only))
+    assert json.loads((tmp_path / "out" / "results.json").read_text())["win_rate"]["ppo"]["toy"]["coverage"] == 1.0
+
+
+def test_a_run_with_a_verdict_refuses_another_recipe(folder, tmp_path):
+    only = {"candidates": [{"name": "ppo", "model_name_or_path": str(folder / "ppo")}]}
+    half = itertools.cycle([completion("A", p_first=0.7), *[failure(500)] * 11])
+    with ChatServer(lambda prompt, n: next(half)) as server:
+        with pytest.raises(JudgeError, match="pairs failed"):
+            main(recipe_of(folder, tmp_path, **judged_by(server), **only))
+        with pytest.raises(AlignmentError, match="model was .toy., is .other.*paid for"):
+            main(recipe_of(folder, tmp_path, **judged_by(server, model="other"), **only))
 
 
 def test_a_budget_of_money_needs_prices(folder, tmp_path):

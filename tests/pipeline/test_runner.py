@@ -370,10 +370,10 @@ class TestRecipeStages:
 
     def test_judges_answers_are_kept_where_a_stage_runs_anew(self, sft):
         sft.run()
-        for name, calls in (("calls.sqlite", 2), ("calls_free.sqlite", 0)):
+        for name, statuses in (("calls.sqlite", ["ok", "api_error"]), ("calls_failed.sqlite", ["api_error"])):
             with contextlib.closing(sqlite3.connect(sft.folder / "runs/sft" / name)) as store, store:
-                store.execute("CREATE TABLE calls (id INTEGER)")
-                store.executemany("INSERT INTO calls VALUES (?)", [(number,) for number in range(calls)])
+                store.execute("CREATE TABLE calls (status TEXT)")
+                store.executemany("INSERT INTO calls VALUES (?)", [(status,) for status in statuses])
         self.recipe(sft, learning_rate=1e-3)
         assert sft.run() == 0
         assert "judges' answers of the run before are kept in runs/sft.calls-1" in sft.said.getvalue()
