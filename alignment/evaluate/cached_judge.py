@@ -94,7 +94,7 @@ class CachedJudge:
         judged = isinstance(probability, int | float) and not isinstance(probability, bool) and 0 <= probability <= 1
         if (not judged if status != "abstain" else probability is not None) or not isinstance(details, dict):
             raise JudgeError(
-                f"{self.path}: row {number} is not a verdict: status {shown(status)}, probability {shown(probability)}. "
-                "The file was edited or damaged; remove the row to send the question again."
+                f"{self.path}: row {number} is not a verdict (status {shown(status)}, probability {shown(probability)})"
+                "; the file was edited or damaged. Remove the row to send the question again."
             )
         return Verdict(None if probability is None else float(probability), status, str(row.get("raw", "")), details)

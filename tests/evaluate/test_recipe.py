@@ -241,7 +241,7 @@ def test_a_run_with_a_verdict_refuses_another_recipe(folder, tmp_path):
     with ChatServer(lambda prompt, n: next(half)) as server:
         with pytest.raises(JudgeError, match="pairs failed"):
             main(recipe_of(folder, tmp_path, **judged_by(server), **only))
-        with pytest.raises(AlignmentError, match="model was .toy., is .other.*paid for"):
+        with pytest.raises(AlignmentError, match=r"model was .toy., is .other.*paid for"):
             main(recipe_of(folder, tmp_path, **judged_by(server, model="other"), **only))
 
 
