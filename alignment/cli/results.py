@@ -16,6 +16,7 @@ from alignment.cli.base import (
     RewardModel,
     TrustRemoteCode,
     entry_keys,
+    inputs_of_command,
     reward_models,
     verb,
 )
@@ -38,6 +39,32 @@ def merge(
     with naming_the_disk(out):
         difference = merge_adapters(run, out, tolerance, trust_remote_code=trust_remote_code)
     typer.echo(f"{out}: merged; the largest logit difference from {run} is {difference:.3g}")
+
+
+@verb(rich_help_panel=RESULT_PANEL)
+def switch(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A merged model: base + A.")],
+    out: Annotated[
+        Path | None, typer.Argument(metavar="OUT", help="The folder to write base + B to; default: MODEL is replaced.")
+    ] = None,
+    old: Annotated[
+        Path | None, typer.Option("--from", metavar="A", help="The run or adapter folder that was merged into MODEL.")
+    ] = None,
+    new: Annotated[
+        Path | None, typer.Option("--to", metavar="B", help="The run or adapter folder to merge in its place.")
+    ] = None,
+    trust_remote_code: TrustRemoteCode = False,
+) -> None:
+    """Turn a merged model, base + A, into base + B, to the bits that `alignment merge B` writes."""
+    from alignment.errors import RecipeError
+    from alignment.policy.switch_merged import switch as switch_adapters
+    from alignment.run.files import naming_the_disk
+
+    if old is None or new is None:
+        raise RecipeError(["switch needs the two adapters: alignment switch MODEL --from A --to B [OUT]."])
+    with naming_the_disk(out or model), inputs_of_command():
+        place = switch_adapters(model, old, new, out, trust_remote_code=trust_remote_code)
+    typer.echo(f"{place}: switched from {old} to {new}")
 
 
 @verb(rich_help_panel=RESULT_PANEL)

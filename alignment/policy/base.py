@@ -304,7 +304,7 @@ def load_base(cls: Any, base: str, keys: ModelKeys, *, full: bool = False, **con
     classifies = cls is AutoModelForSequenceClassification
     try:
         check_hub_files(base, options["revision"])
-        described = _described(base, keys, options["revision"], **config)
+        described = model_config(base, keys, options["revision"], **config)
         _require_kind(described, base, classifies=classifies)
         if Path(base).is_dir():
             shapes = tensor_shapes(Path(base))
@@ -324,7 +324,7 @@ def load_base(cls: Any, base: str, keys: ModelKeys, *, full: bool = False, **con
     return compute_as_configured(model)
 
 
-def _described(base: str, keys: ModelKeys, revision: str, **changes: Any) -> Any:
+def model_config(base: str, keys: ModelKeys, revision: str, **changes: Any) -> Any:
     """Read a model's configuration; how attention and experts are computed is the recipe's to choose."""
     config = AutoConfig.from_pretrained(base, revision=revision, trust_remote_code=keys.trust_remote_code, **changes)
     config._attn_implementation = keys.attn_implementation

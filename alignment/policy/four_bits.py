@@ -1,13 +1,18 @@
 """How weights are held in 4 bits, and in what they are computed with."""
 
+import copy
 from typing import Any
 
 import torch
-from bitsandbytes.nn import Linear4bit
+from bitsandbytes.functional import dequantize_4bit
+from bitsandbytes.nn import Linear4bit, Params4bit
+from torch import Tensor
 from transformers import BitsAndBytesConfig
+from transformers.quantizers.auto import AutoHfQuantizer
 
 from alignment.config.launched import is_sharded
 from alignment.config.schema import ModelKeys
+from alignment.policy.inference import best_device
 from alignment.policy.precision import computed_in, trains_in_bf16
 
 
@@ -41,3 +46,26 @@ def compute_as_configured(model: Any) -> Any:
         if isinstance(module, Linear4bit):
             module.support_avx512bf16_for_cpu = False
     return model
+
+
+def rounded(weight: Tensor, keys: ModelKeys) -> Tensor:
+    """Return a matrix as a 4-bit base holds it: quantised and dequantised, in its own type."""
+    settings = quantization(keys, weight.dtype)
+    held: Any = Params4bit(
+        weight.contiguous(),
+        requires_grad=False,
+        compress_statistics=settings.bnb_4bit_use_double_quant,
+        quant_type=settings.bnb_4bit_quant_type,
+        quant_storage=settings.bnb_4bit_quant_storage,
+    ).to(best_device())
+    whole: Tensor = dequantize_4bit(held.data, held.quant_state)
+    return whole.to(weight.device)
+
+
+def quantized_modules(model: Any, keys: ModelKeys) -> frozenset[str]:
+    """Name the modules of a model, which may be on the meta device, that transformers would hold in 4 bits."""
+    quantizer = AutoHfQuantizer.from_config(quantization(keys, torch.float32), pre_quantized=False)
+    with torch.device("meta"):
+        copied = copy.deepcopy(model)
+        quantizer.preprocess_model(model=copied, device_map=None)
+    return frozenset(name for name, module in copied.named_modules() if isinstance(module, Linear4bit))

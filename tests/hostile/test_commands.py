@@ -98,6 +98,7 @@ UNNAMED = {
     "run": 1,
     "launch": 1,
     "merge": 2,
+    "switch": 2,
     "score": 2,
     "bench": 2,
     "report": 1,
@@ -136,6 +137,8 @@ OPTIONS = {
     ("launch", "--template"): INPUTS,
     ("launch", "--image"): WORDS,
     ("merge", "--tolerance"): NUMBERS,
+    ("switch", "--from"): INPUTS,
+    ("switch", "--to"): INPUTS,
     ("score", "--output"): OUTPUTS,
     ("score", "--batch_size"): NUMBERS,
     ("score", "--aggregate"): WORDS,
@@ -242,6 +245,7 @@ GOOD = {
     "run": ["pipeline.yaml"],
     "launch": ["sft.yaml"],
     "merge": ["reward", "merged"],
+    "switch": ["reward", "switched"],
     "score": ["reward", "answers.jsonl"],
     "bench": ["reward", "rows.jsonl"],
     "serve-reward": ["reward"],
@@ -252,6 +256,7 @@ GOOD = {
     "sft": [],
 }
 MORE = {
+    "switch": ["--from", "reward", "--to", "reward"],
     "mix": ["--output", "mixed.jsonl"],
     "serve-reward": ["--port", "0"],
     "annotate": ["--port", "0"],
@@ -290,7 +295,7 @@ def swept(commands: Commands, place: Path, lines: list[list[str]]) -> list[str]:
 )
 def test_paths_that_are_not_what_they_must_be(commands, place, verb, which):
     good, lines = GOOD[verb], []
-    for bad in OUTPUTS if (verb, which) == ("merge", 1) else INPUTS:
+    for bad in OUTPUTS if (verb, which) in (("merge", 1), ("switch", 1)) else INPUTS:
         lines.append([verb, *good[:which], bad, *good[which + 1 :], *MORE.get(verb, [])])
     assert swept(commands, place, lines) == []
 
@@ -324,6 +329,7 @@ def test_an_output_that_is_an_input_leaves_the_input(commands, place):
         ["preview", "sft.yaml", "--json", "sft.yaml"],
         ["preview", "sft.yaml", "--html", "demos.jsonl"],
         ["merge", "reward", "reward"],
+        ["switch", "reward", "reward", "--from", "reward", "--to", "reward"],
     ]
     recipe = (place / "sft.yaml").read_bytes()
     assert swept(commands, place, lines) == []

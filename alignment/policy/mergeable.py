@@ -1,0 +1,126 @@
+"""An adapter that can be added to its base's weights: what merging and switching look for before anything loads."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft.tuners.lora import LoraLayer
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+
+from alignment.config.schema import ModelKeys
+from alignment.data.template import Template
+from alignment.errors import ModelError
+from alignment.policy.adapter_files import read_adapter_config
+from alignment.policy.base import ModelSource, checkpoint_dtype, load_tokenizer, resolve_model
+from alignment.policy.generation import read_generation, stopping_at
+from alignment.policy.held import held_as_trained
+from alignment.policy.methods import method_of
+from alignment.policy.tied import untie
+from alignment.policy.weights import weights_hash
+
+
+@dataclass(frozen=True)
+class Mergeable:
+    """A run's adapter, its base, and how the run held the base."""
+
+    run: str
+    source: ModelSource
+    config: Any  # PEFT's
+    keys: ModelKeys
+
+    @classmethod
+    def find(cls, run: Path | str, *, trust_remote_code: bool) -> "Mergeable":
+        """Resolve a run or adapter folder.
+
+        Raises: ModelError where there is no adapter, or it is of a method that cannot be merged.
+        """
+        if not Path(run).is_dir():
+            raise ModelError(f"{run}: no such folder; name a run or adapter folder.")
+        source = resolve_model(str(run))
+        if source.adapter is None:
+            raise ModelError(f"{run} is a whole model already; there is no adapter to merge.")
+        config = read_adapter_config(source.adapter)
+        if not method_of(config).merges:
+            raise ModelError(
+                f"{run} is an adapter of {method_of(config).title}, which cannot be added to a base's weights."
+            )
+        return cls(str(run), source, config, _keys(source.adapter, trust_remote_code))
+
+    @property
+    def adapter(self) -> str:
+        """The adapter's folder."""
+        assert self.source.adapter is not None
+        return self.source.adapter
+
+    @property
+    def classifies(self) -> bool:
+        """Whether it is a reward model's."""
+        return bool(self.config.task_type == "SEQ_CLS")
+
+    @property
+    def cls(self) -> Any:
+        """The auto class that loads the merged model."""
+        return AutoModelForSequenceClassification if self.classifies else AutoModelForCausalLM
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        """The tokenizer that the merged model is saved with."""
+        return load_tokenizer(self.keys)
+
+    @cached_property
+    def generation(self) -> dict[str, Any]:
+        """The generation config that the merged model is saved with: it stops where the template's answers stop."""
+        stops = Template(self.tokenizer, None, self.keys.eos_token).stop_token_ids
+        return stopping_at(stops, read_generation(self.adapter, self.source.base))
+
+    @cached_property
+    def dtype(self) -> torch.dtype:
+        """The type that the merged weights are written in: the base's."""
+        return checkpoint_dtype(self.source.base, self.keys)
+
+    @cached_property
+    def identity(self) -> dict[str, str]:
+        """Hashes by which a merged model names its base and its adapter."""
+        return {"base_sha256": weights_hash(self.source.base), "adapter_sha256": weights_hash(self.adapter)}
+
+    def report(self) -> dict[str, Any]:
+        """Return what the merged model's `merge.json` holds of base and adapter."""
+        return {
+            "adapter": self.adapter,
+            "base": self.source.base,
+            **self.identity,
+            "base_weights": "4-bit, dequantised" if self.keys.load_in_4bit else "as they are",
+            "dtype": str(self.dtype).removeprefix("torch."),
+        }
+
+
+@contextmanager
+def naming_overflow(run: str) -> Iterator[None]:
+    """Turn PEFT's error about a merged weight that is not finite into a message."""
+    try:
+        yield
+    except ValueError as error:
+        if "NaNs detected" not in str(error):
+            raise
+        raise ModelError(
+            f"{run}: merged, a weight holds NaN or infinity: the adapter is damaged. Nothing was written; copy or "
+            "train it again."
+        ) from error
+
+
+def _keys(adapter: str, trust_remote_code: bool) -> ModelKeys:
+    """Return how the run held its base; for an adapter from elsewhere the base is not quantised."""
+    given = {"model_name_or_path": adapter, "dtype": "float32", "trust_remote_code": trust_remote_code}
+    return ModelKeys(**{**held_as_trained(adapter), **given})
+
+
+def untied(wrapped: Any) -> Any:
+    """Untie the output layer if LoRA adapts the embeddings: the adapter is no part of the output layer."""
+    base = wrapped.get_base_model()
+    if isinstance(base.get_input_embeddings(), LoraLayer):
+        untie(base)
+    return wrapped
