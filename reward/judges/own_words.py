@@ -43,7 +43,8 @@ ANNOUNCES = re.compile(
     r"(?: [A-Z]|it)?)[.…]?",
     re.IGNORECASE,
 )
-REASONS = ("think", "thinking", "thought", "reasoning", "analysis", "scratchpad", "reflection", "quote", "blockquote")
+THOUGHTS = ("think", "thinking", "thought", "reasoning", "analysis", "scratchpad", "reflection")
+REASONS = (*THOUGHTS, "quote", "blockquote")
 BEGUN = re.compile(
     rf"<(?P<tag>{'|'.join(REASONS)})>|</(?P<ended>{'|'.join(REASONS)})>|(?P<bracket>\[THINK\])|(?P<shut>\[/THINK\])"
     r"|(?P<comment><!--)|(?P<over>-->)|<\|channel\|>(?P<channel>\w+)",
@@ -57,7 +58,11 @@ DISOWNS = re.compile(
     re.IGNORECASE,
 )
 # A reason behind a value, in the same sentence: ", because it is complete".
-REASON = re.compile(r"[,;]?\s*[-–—(]?\s*\b(?:because|since|as (?:it|the)|given that|due to)\b", re.IGNORECASE)
+REASON = re.compile(
+    r"[,;]?\s*[-–—(]?\s*\b(?:because|since|as (?:it|the)|given that|due to)\b"
+    r"|\s\((?=\w+ \w+ \w+[^()]*\)[.!]?$)|\s[-–—]\s(?=\w+ \w+ \w+[^-–—]*$)",  # "(A is too long)", "- A is too long"
+    re.IGNORECASE,
+)
 # What in a reason may take the value back, or quote.
 UNSOUND = re.compile(
     r"\b(?:but|however|although|though|yet|unless|if|would|could|might|may|maybe|perhaps|actually|instead|rather|except"
@@ -66,7 +71,7 @@ UNSOUND = re.compile(
 )
 RULE = re.compile(r"[-=–—]{3,}")  # a line across the page
 QUOTE = re.compile(r"\s*(?:>|&gt;)")
-THOUGHT = re.compile(r"\s*<think>.*</think>", re.DOTALL)
+THOUGHT = re.compile(rf"\s*<(?P<tag>{'|'.join(THOUGHTS)})>.*</(?P=tag)>", re.DOTALL)
 TILDES = re.compile(r"^[ \t]*~{3,}", re.MULTILINE)
 TAG = re.compile(r"<(/?)(?:request|critique|answer(?:-[A-Z])?)-[0-9a-f]{12}>")
 SAME_WORDS = 12  # characters that a verdict and a text that was shown have before it in common: it is a quotation
@@ -288,7 +293,7 @@ def _attributed(lines: Sequence[Line], value: Value, shown: Sequence[str] | None
     if shown is not None and not is_shown(value.sentence, without_question(shown)):
         return False  # nobody has said it before
     if value.begins == 0:
-        return above[-1:] not in ".!?…)" and ATTRIBUTION.search(above) is not None
+        return above[-1:] not in ".!?…)0123456789" and ATTRIBUTION.search(above) is not None
     earlier = value.line.text[: value.begins]
     if above.endswith(":") and not introduces_own:
         return True

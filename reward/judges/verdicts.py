@@ -26,14 +26,14 @@ from reward.judges.own_words import (
 )
 from reward.judges.reading import read
 
-LABEL = r"(?P<label>A|B|[Tt]ie|TIE|[Aa]bstain|ABSTAIN)"
+LABEL = r"(?P<label>A|B|(?<=[\[(])[ab](?=[\])])|[Tt]ie|TIE|[Aa]bstain|ABSTAIN)"
 BETTER = (
     r"(?P<winner>[AB])\s?(?:>{1,3}|≻)\s?(?P<loser>[AB])|(?P<lesser>[AB])\s?(?:<{1,3}|≺)\s?(?P<greater>[AB])"
     r"|(?P<equal>A\s?=\s?B|B\s?=\s?A)"
 )
 ANSWER = r"(?:(?i:(?:the )?(?:answer|output|response|option|assistant|model|candidate|choice)) )?"
 NOUN = (
-    r"(?:verdict|answer|choice|winner|judge?ment|decision|preference|conclusion|ruling|pick|selection"
+    r"(?:verdict|result|answer|choice|winner|judge?ment|decision|preference|conclusion|ruling|pick|selection"
     rf"|{QUALIFIER}(?:response|output|option|one|assistant|candidate))"
 )
 BEST = r"(?:better|best|preferable|superior|stronger|correct|winner|preferred)"
@@ -50,10 +50,16 @@ SHAPE = (
 )
 VALUE = SHAPE % ""
 STATED = SHAPE % rf"(?:[\])}}]{{0,2}} {IS_BEST})?"  # "Verdict: Answer A is better"
+SEPARATORS = (r"(?:>{1,3}|≻)", r",(?: ?(?:and|then)\b)?")  # between the labels of a ranking
+RANK = re.compile(rf"(?P<rank>[0-9]{{1,2}})[.):] ?{ANSWER}[\[(]{{0,2}}(?P<label>[A-Z])[\])]{{0,2}}\.?")
+CONCLUSION = (
+    r"(?:and so|so|thus|hence|therefore|overall|finally|in conclusion|in summary|in short|to conclude|all in all)\b"
+)
+CONCLUDES = re.compile(CONCLUSION, re.IGNORECASE)
 # A line that is nothing but a verdict ("B", "Answer A.", "[[B]]", "A>>B"), or a sentence that gives one.
 FORM = Form(
     line=re.compile(VALUE),
-    sentence=re.compile(rf"(?i:{OPENER}{QUALIFIER}{{0,3}}{NOUN}{JOIN}){STATED}"),
+    sentence=re.compile(rf"(?i:{OPENER}{QUALIFIER}{{0,3}}{NOUN}{JOIN}|(?:better|best)\s*[:：]){STATED}"),
 )
 # What else in a reply may prefer an answer, quoted or not: it casts doubt on a verdict that only opens the reply.
 WORSE = r"(?:worse|worst|inferior|weaker|wrong|incorrect|loser)"
@@ -61,6 +67,7 @@ PREFERENCES = (
     re.compile(rf"(?i:\b{NOUN}{JOIN}){OPEN}{ANSWER}{LABEL}\b"),
     re.compile(rf"\b(?P<label>[AB])\b (?i:is|was|seems|looks|would be)\b[\w ,]{{0,20}}\b(?i:{BEST})\b"),
     re.compile(r"\b(?P<label>[AB]) (?i:wins)\b"),
+    re.compile(r"(?i:\b(?:it(?:['’]s| is)|this is) (?:a )?(?P<label>tie)\b)"),
     re.compile(rf"(?i:\b(?:prefer|choose|chose|pick|select|favou?r|go with)) {ANSWER}(?P<label>[AB])\b"),
 )
 WORST_FIRST = re.compile(
@@ -70,15 +77,16 @@ WORST_FIRST = re.compile(
 )
 # A sentence that prefers an answer without a verdict's noun: "Assistant A is better.", "I prefer B".
 PREFERS = (
-    rf"(?:{ANSWER}(?P<label>[AB]) {IS_BEST}"
-    rf"|(?i:I(?:['’]d| would)? (?:prefer|choose|pick|select|go with)) {ANSWER}(?P<chosen>[AB])){CLOSE}"
+    rf"(?:{ANSWER}(?P<label>[AB]) {IS_BEST}(?: than {ANSWER}(?!(?P=label))[AB])?"
+    rf"|(?i:I(?:['’]d| would)? (?:prefer|choose|pick|select|go with)) {ANSWER}[\[(]{{0,2}}(?P<chosen>[AB])"
+    rf"(?: (?:over|to|rather than) {ANSWER}(?!(?P=chosen))[AB])?"
+    rf"|(?i:(?:it(?:['’]s| is)|this is|I(?: would)? call (?:it|this)) (?:a )?(?P<tied>tie))"
+    rf"|(?i:{CONCLUSION}\s*[,:：]?)\s*(?:{ANSWER}[\[(]{{0,2}}(?P<concluded>[AB])|(?P<so_tied>(?i:(?:a )?tie)))){CLOSE}"
 )
 PREFERENCE = Form(line=re.compile(rf"(?i:{OPENER}){PREFERS}"), sentence=re.compile(rf"(?i:{OPENER}){PREFERS}"))
-CONCLUDES = re.compile(
-    r"(?:and so|so|thus|hence|therefore|overall|finally|in conclusion|in summary|in short|to conclude|all in all)\b",
-    re.IGNORECASE,
-)
 PRAISE = re.compile(r"\b(?:correct|stronger)\b", re.IGNORECASE)
+NAMED = re.compile(r"(?i:(?:(?:answer|output|response|option|assistant|model)[ _-])?)(?P<label>[ABab])")
+LETTER = re.compile(r"\s*\**[AB]\**:\**\s*")  # "A:", the verdict of a judge that stops before an explanation
 KEYS = ("verdict", "winner", "choice", "preference", "decision")  # of JSON objects
 AGAINST = re.compile(rf"\b(?P<label>[AB])\b (?i:is|was|seems|looks)\b[\w ,]{{0,20}}\b(?i:{WORSE})\b")
 
@@ -103,7 +111,7 @@ def find_verdict(reply: str, offered: Collection[str], shown: Sequence[str] | No
     Args:
         offered: the labels that the judge may give. shown: the texts that it was shown; None where they are not known.
     """
-    reading = read(reply, KEYS, FORM, shown)
+    reading = read(reply.replace(":", "") if LETTER.fullmatch(reply) else reply, KEYS, FORM, shown)
     if reading.from_json is not None:
         return _in_json(reading.from_json, offered)
     found = reading.ending or reading.opening
@@ -128,10 +136,10 @@ def _preferring(reply: str, offered: Collection[str], shown: Sequence[str] | Non
     if found is None or found.reason or is_shown(found.sentence, without_question(shown or ())):
         return None
     before = found.line.text[: found.begins].rstrip()
-    if before and before[-1] not in ".!?)":  # "Style - A wins" is about style
+    if before and before[-1] not in ".!?)" and not CONCLUDES.match(found.sentence):  # "Style - A wins" is about style
         return None
-    group = "label" if found.match["label"] else "chosen"
-    label = found.match[group]
+    group = next(name for name in ("label", "chosen", "tied", "concluded", "so_tied") if found.match[name])
+    label = found.match[group] if len(found.match[group]) == 1 else "tie"
     others = {other for other in _preferred(lines) if other != label}
     weak = len(lines) > 1 and PRAISE.search(found.sentence)  # "Answer A is correct", and the other one perhaps too
     if label not in offered or ((others or weak) and not CONCLUDES.match(found.sentence)):
@@ -140,7 +148,7 @@ def _preferring(reply: str, offered: Collection[str], shown: Sequence[str] | Non
 
 
 def _offered(label: str, value: Value, offered: Collection[str]) -> ParsedVerdict | None:
-    return ParsedVerdict(label, value.place(_decided(value.match))) if label in offered else None
+    return _label_at(label, value.place(_decided(value.match)), offered)
 
 
 def _decided(match: re.Match[str]) -> str:
@@ -156,16 +164,23 @@ def _label(match: re.Match[str]) -> str:
         label = match["winner"] or match["greater"]
         label = label if label != (match["loser"] or match["lesser"]) else ""
     else:
-        label = match["label"] if match["label"] in ("A", "B") else match["label"].lower()
+        label = match["label"].upper() if len(match["label"]) == 1 else match["label"].lower()
     gloss = "tie" if match["even"] else match["named"]
     return label if gloss in (None, label) else ""
 
 
 def _in_json(value: tuple[str, int], offered: Collection[str]) -> ParsedVerdict | None:
+    named = NAMED.fullmatch(value[0])
+    if named is not None:  # "model_a", as LMSYS's files name a winner
+        return _label_at(named["label"].upper(), value[1] + named.start("label"), offered)
     match = FORM.line.fullmatch(value[0])
     if match is None or _label(match) not in offered:
         return None
     return ParsedVerdict(_label(match), value[1] + match.start(_decided(match)))
+
+
+def _label_at(label: str, position: int, offered: Collection[str]) -> ParsedVerdict | None:
+    return ParsedVerdict(label, position) if label in offered else None
 
 
 def _preferred(lines: Sequence[Line]) -> Iterator[str]:
@@ -180,8 +195,7 @@ def _preferred(lines: Sequence[Line]) -> Iterator[str]:
 def _preferences(text: str) -> Iterator[str]:
     for pattern in PREFERENCES:
         for found in pattern.finditer(text):
-            label = found["label"]
-            yield label if label in ("A", "B") else label.lower()
+            yield found["label"].upper() if len(found["label"]) == 1 else found["label"].lower()
     for found in AGAINST.finditer(text):
         yield "B" if found["label"] == "A" else "A"
 
@@ -193,10 +207,12 @@ def find_ranking(reply: str, offered: Sequence[str], shown: Sequence[str] | None
     a list or a text such as "B > A > C"; in any other a line or sentence of this form must end the reply, or a line
     open it with an explanation behind and no other order. What is quoted never counts, see `own_words`.
     """
+    if (listed := _listed(reply)) is not None:
+        return _permutation(listed, offered)
     letter = rf"[\[(]{{0,2}}{ANSWER}[A-Z][\])]{{0,2}}"
-    orders = "|".join(rf"{letter}(?: ?{by} ?{letter}){{{len(offered) - 1}}}" for by in ("(?:>{1,3}|≻)", ","))
+    orders = "|".join(rf"{letter}(?: ?{by} ?{letter}){{{len(offered) - 1}}}" for by in SEPARATORS)
     value = rf"(?P<opened>[\"'“‘])?{TAGGED}{OPEN}(?P<order>{orders}){CLOSE}{UNTAGGED}(?(opened)[\"'”’]{CLOSE})"
-    noun = r"(?:ranking|order|verdict)"
+    noun = r"(?:ranking|order|verdict|(?:from )?best to worst)"
     form = Form(re.compile(value), re.compile(rf"(?i:{OPENER}{QUALIFIER}{{0,3}}{noun}{JOIN}){value}"))
     reading = read(reply, ("ranking", "order"), form, shown)
     if reading.from_json is not None:
@@ -207,6 +223,17 @@ def find_ranking(reply: str, offered: Sequence[str], shown: Sequence[str] | None
         return None
     others = {_permutation(other[0], offered) for line in reading.lines for other in re.finditer(orders, line.text)}
     return _permutation(found.match["order"], offered) if found is reading.ending or len(others) == 1 else None
+
+
+def _listed(reply: str) -> str | None:
+    """Return the labels of a reply that is a list and nothing else: in JSON, or a line for each rank."""
+    words = unthought(unfenced(reply)).strip()
+    if re.fullmatch(r"""\[\s*(?:(["'])[A-Z]\1\s*,?\s*)+\]""", words):
+        return words
+    ranks = [RANK.fullmatch(line.replace("*", "").strip()) for line in words.split("\n") if line.strip()]
+    found = [match for match in ranks if match is not None]
+    in_order = len(found) > 1 and [int(match["rank"]) for match in found] == [*range(1, len(ranks) + 1)]
+    return ", ".join(match["label"] for match in found) if in_order else None
 
 
 def _permutation(text: str, offered: Sequence[str]) -> tuple[str, ...] | None:

@@ -125,6 +125,10 @@ def test_a_rating_in_an_answer_s_own_words_is_none(forgery: str, echo: str) -> N
 @pytest.mark.parametrize(
     ("reply", "order"),
     [
+        ('```json\n["B", "A", "C"]\n```', "BAC"), ("['B', 'A', 'C']", "BAC"), ("1. B\n2. A\n3. C", "BAC"),
+        ("1) **Answer B**\n2) Answer A\n3) Answer C", "BAC"), ("B, A, and C", "BAC"), ("Best to worst: B, A, C", "BAC"),
+        ("The ranking is B, then A, then C.", "BAC"), ("1. B\n3. A\n2. C", None), ('["B", "A"]', None),
+        ("Answer A says:\n1. B\n2. A\n3. C", None), ("1. B\n2. A", None),
         ("Ranking: B > A > C", "BAC"), ("[[C > A > B]]", "CAB"), ("**B > C > A**", "BCA"), ("B, A, C", "BAC"),
         ("Final ranking: Answer B > Answer A > Answer C", "BAC"), ('{"ranking": ["B", "A", "C"]}', "BAC"),
         ("C < B < A", None), ("Worst to best:\nA > B > C", None), ('{"ranking": "C < B < A"}', None),

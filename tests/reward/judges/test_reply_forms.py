@@ -24,7 +24,11 @@ OWN = {
         '```json\n{"verdict": "A"}\n```', '{"reasoning": "B is wrong", "verdict": "A"}', '{"winner": "A", "why": "x"}',
         "A\n\nAnswer A is correct.", "[[A]]\n\nBecause it is correct.", "Verdict: A\n\nAnswer A is correct.",
         "Final decision: Response A", "<answer>A</answer>", "<think>\nB?\n</think>\n<answer>[[A]]</answer>",
-        "Verdict: A since it names the right city.", "The answer is [[A]].",
+        "Verdict: A since it names the right city.", "The answer is [[A]].", "<thinking>[[B]]</thinking>[[A]]",
+        "<analysis>B?</analysis><answer>A</answer>", "<reasoning>\n[[B]]\n</reasoning>\nA", "Output (a)", "(a)",
+        "[[a]]",
+        "A:", "**A:**", "So, A.", "Therefore: A", "I choose [[A]]", "Result: A", '{"winner": "model_a"}',
+        '{"verdict": "a"}', '{"choice": "Assistant A"}', "I prefer Answer A over Answer B.",
     ],
     "B": [
         "[[B]]", "[[B>>A]]", "[[A<B]]", "[[A<<B]]", "\\boxed{B}", "$\\boxed{B}$", "\\boxed{\\text{B}}",
@@ -39,15 +43,24 @@ OWN = {
         "### Verdict\nB", "**Verdict**: [[B]]", PROSE + '```json\n{"verdict": "B"}\n```', PROSE + '{"verdict": "B"}',
         '<think>..</think>\n```json\n{"verdict": "B"}\n```', '```json\n{"winner": "B"}\n```', "Winner: B",
         "The better response is Response B.", 'Therefore, the verdict is "B".', "<verdict>B</verdict>",
+        "Verdict: B (A is too long)", "Verdict: B - A is much too long", "Verdict: Answer B (the second one).",
+        "Assistant A: 7\nAssistant B: 9\nVerdict: [[B]]", "Response A: 3/10\nResponse B: 8/10\n\nFinal answer: B",
+        "Answer B is better than Answer A.", "Better: B", "Hence B.", '{"winner": "assistant_b"}',
         "So my choice: **[[B]]**", "A is better at style. B is right.\n\nOverall, Answer B is better.",
     ],
     "tie": [
         "[[A=B]]", "[[B=A]]", "Tie", "Verdict: tie", "My final verdict is tie: [[A=B]]",
-        "My final verdict is: Tie, relatively the same: [[A=B]]",
+        "My final verdict is: Tie, relatively the same: [[A=B]]", "It's a tie.", "It is a tie.",
+        "Therefore, it's a tie.",
+        "Neither is better, so tie.",
     ],
 }  # fmt: skip
 
 NONE = [
+    # no verdict, or another one behind it
+    "A:\nIt is long.", "Verdict: B (A would be right)", "Verdict: B (or A)", "Verdict: A - wait, B is right",
+    "A is better than A.", "I prefer A over A.", "a", "It's a tie. Answer A is better.", '{"winner": "model_c"}',
+    "Answer A is better.\n\nIt's a tie.", "<thinking>\n[[A]]", "Verdict: B (says A)", "Answer B: so A.",
     # quoted
     "> [[A]]", "> Assistant A is better.", "Answer B ends with:\n[[A]]", 'Answer B says "Verdict: A"',
     "Answer B says: Verdict: A", "```\n[[A]]\n```\nis what answer B wrote", "<think>\n[[A]]", "- [[A]]\n- [[B]]",
