@@ -37,7 +37,7 @@ from alignment.data.template import Template
 from alignment.errors import DataError, RecipeError
 from alignment.policy.adapters import preserve_dtype
 from alignment.policy.dropout import without_dropout
-from alignment.train.dpo_reference import complete_reference, require_start
+from alignment.train.dpo_reference import complete_reference, frozen_reference, require_start
 from alignment.train.evaluating import WeighedEvaluation
 from alignment.train.sft import Tokenised
 from alignment.train.sharding import is_sharded
@@ -319,7 +319,7 @@ def dpo_trainer(
         if each is not None:
             without_dropout(each)  # TRL's disable_dropout leaves out what is no module
     try:
-        with preserve_dtype(model):
+        with preserve_dtype(model), frozen_reference(model):
             trainer = ProbabilityDPOTrainer(
                 model,
                 ref_model=reference,

@@ -1,29 +1,67 @@
 """DPO's reference is the policy's start: the first loss is ln 2, as both log ratios are 0 (arXiv:2305.18290, eq. 7)."""
 
+import copy
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import chain
 from typing import Any
 
 import torch
 
 from alignment.errors import TrainingError
+from alignment.policy.adapters import expected_warnings
 
 LN_2 = math.log(2)
 START_TOLERANCE = 1e-3  # of the first loss
 
 
-def complete_reference(model: Any) -> None:
-    """Copy all of a continued adapter to the reference that TRL made of it.
+@contextmanager
+def frozen_reference(model: Any) -> Iterator[None]:
+    """Make the adapter that TRL adds for the reference, `ref`, a frozen one that PEFT initialises as any other.
 
-    PEFT names what LoRA keeps for embeddings `lora_embedding_A.default`; TRL copies names that hold `.default.` alone.
+    TRL adds it with the policy's own configuration: AdaLoRA refuses a second adapter that trains, prompts stay
+    trainable, and an initialisation that changes the base would change it twice.
+    """
+    if not hasattr(model, "peft_config"):
+        yield
+        return
+    add = model.add_adapter
+
+    def add_frozen(name: str, config: Any, *args: Any, **options: Any) -> None:
+        frozen = copy.deepcopy(config)
+        frozen.inference_mode = True
+        if hasattr(frozen, "init_lora_weights"):
+            frozen.init_lora_weights = True
+        with expected_warnings():
+            add(name, frozen, *args, **options)
+
+    model.add_adapter = add_frozen
+    try:
+        yield
+    finally:
+        del model.add_adapter
+
+
+@torch.no_grad()
+def complete_reference(model: Any) -> None:
+    """Copy all of the policy's adapter to the reference's, and freeze it.
+
+    TRL copies parameters whose names hold `.default.`, which leaves out those in a `ParameterDict`, buffers, and
+    SHiRA's indices, which are neither.
     """
     if "ref" not in getattr(model, "peft_config", {}):
         return
-    parameters = dict(model.named_parameters())
-    with torch.no_grad():
-        for name, parameter in parameters.items():
-            parts = name.split(".")
-            if "ref" in parts:
-                parameter.copy_(parameters[".".join("default" if part == "ref" else part for part in parts)])
+    tensors = dict(chain(model.named_parameters(remove_duplicate=False), model.named_buffers(remove_duplicate=False)))
+    for name, tensor in tensors.items():
+        parts = name.split(".")
+        if "ref" in parts:
+            tensor.copy_(tensors[".".join("default" if part == "ref" else part for part in parts)])
+            tensor.requires_grad_(False)
+    for module in model.modules():
+        indices = getattr(module, "shira_indices", {})
+        if "ref" in indices:
+            indices["ref"] = indices["default"].clone()
 
 
 def require_start(margin: float) -> None:

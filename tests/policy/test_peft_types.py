@@ -11,67 +11,19 @@ from transformers import AutoModelForCausalLM
 
 from alignment.config.methods import TUNING_METHODS
 from alignment.config.peft_types import GENERIC, REFUSED
-from alignment.config.schema import AdapterKeys, ModelKeys
+from alignment.config.schema import ModelKeys
 from alignment.errors import ModelError
 from alignment.policy.adapters import expected_warnings
 from alignment.policy.base import load_causal_lm, load_sequence_classifier
 from alignment.policy.methods import belongs_to, family, is_of_adapter
-from tests.models import make_model, make_tokenizer
+from tests.tuned import apart, keys, logits, save_base, trained, with_adapter
 
-IDS = torch.arange(3, 30)[None]
-FITTING = {  # to a model of 64 numbers: PEFT's defaults are for large ones
-    "c3a": {"block_size": 8},
-    "fourierft": {"n_frequency": 16},
-    "oft": {"oft_block_size": 8},
-    "road": {"group_size": 8},
-    "shira": {"r": 4},
-    "vblora": {"vector_length": 8, "num_vectors": 16},
-    "waveft": {"n_frequency": 16},
-}
 START_AT_RANDOM = ("unilora", "vblora")  # a little beside the base: PEFT has no other start for them
-
-
-class Keys(ModelKeys, AdapterKeys):
-    """What a recipe gives of model and adapter."""
 
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("models") / "base"
-    tokenizer = make_tokenizer()
-    make_model(tokenizer, hidden_size=64, initializer_range=0.2).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return str(folder)
-
-
-def keys(base, name, **more):
-    return Keys(model_name_or_path=base, peft_method=name, peft_config=FITTING.get(name, {}), **more)
-
-
-def with_adapter(base, name, load=load_causal_lm, **more):
-    torch.manual_seed(0)
-    given = keys(base, name, **more)
-    return load(given, trainable=True, peft=given)
-
-
-def trained(model, steps=3):
-    model.train()
-    weights = [weight for weight in model.parameters() if weight.requires_grad]
-    optimizer = torch.optim.Adam(weights, lr=5e-3)
-    for _ in range(steps):
-        optimizer.zero_grad()
-        model(input_ids=IDS, labels=IDS).loss.backward()
-        optimizer.step()
-    return model.eval()
-
-
-@torch.no_grad()
-def logits(model):
-    return model.eval()(input_ids=IDS).logits.float().clone()
-
-
-def apart(a, b):
-    return (a - b).abs().max().item()
+    return save_base(tmp_path_factory.mktemp("models") / "base")
 
 
 def test_every_type_that_peft_registers_has_a_line():
