@@ -68,6 +68,34 @@ def switch(
 
 
 @verb(rich_help_panel=RESULT_PANEL)
+def combine(
+    words: Annotated[
+        list[str], typer.Argument(metavar="A:0.7 B:0.3 OUT", help="Run or adapter folders with weights, and where to.")
+    ],
+    method: Annotated[
+        str, typer.Option(metavar="NAME", help="cat (the exact sum), linear, ties, dare_linear or dare_ties.")
+    ] = "cat",
+    density: Annotated[
+        float | None, typer.Option(metavar="SHARE", help="Share of an adapter's numbers that ties and DARE keep.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of DARE's random choice.")] = 0,
+    trust_remote_code: TrustRemoteCode = False,
+) -> None:
+    """Combine LoRA adapters of one base into one adapter."""
+    from alignment.policy.combine import combine as combine_adapters
+    from alignment.policy.combine import parts_of
+    from alignment.run.files import naming_the_disk
+
+    *parts, place = words
+    out = Path(place)
+    with naming_the_disk(out), inputs_of_command():
+        difference = combine_adapters(
+            parts_of(parts), out, method, density=density, seed=seed, trust_remote_code=trust_remote_code
+        )
+    typer.echo(f"{out}: combined by {method}; the largest logit difference from the sum is {difference:.3g}")
+
+
+@verb(rich_help_panel=RESULT_PANEL)
 def score(
     model: RewardModel,
     file: Annotated[

@@ -49,7 +49,7 @@ def merge(
     accepted = TOLERANCES[dtype] if tolerance is None else tolerance
 
     unmerged = (load_sequence_classifier if adapter.classifies else load_causal_lm)(keys, trainable=False)
-    expected = _logits(unmerged, tokenizer)
+    expected = sample_logits(unmerged, tokenizer)
     with naming_overflow(adapter.run):
         merged = _merged(adapter, unmerged).to(dtype)
     odd = first_not_finite(merged.named_parameters())
@@ -60,7 +60,7 @@ def merge(
         tokenizer.save_pretrained(folder)
         write_generation(folder, adapter.generation)
         reloaded = load_base(cls, str(folder), keys.model_copy(update={"load_in_4bit": False})).to(unmerged.device)
-        difference = _largest_difference(expected, _logits(reloaded, tokenizer))
+        difference = largest_difference(expected, sample_logits(reloaded, tokenizer))
         if not difference <= accepted:  # NaN is not
             raise ModelError(
                 f"{out}: the merged model differs from {run}: largest logit difference {difference:.3g}, tolerance "
@@ -81,7 +81,7 @@ def _merged(adapter: Mergeable, unmerged: Any) -> Any:
 
 
 @torch.no_grad()
-def _logits(model: Any, tokenizer: Any) -> list[Tensor]:
+def sample_logits(model: Any, tokenizer: Any) -> list[Tensor]:
     """Return the logits of each sample, one at a time to avoid padding."""
     model.eval()
     results = []
@@ -91,5 +91,6 @@ def _logits(model: Any, tokenizer: Any) -> list[Tensor]:
     return results
 
 
-def _largest_difference(expected: list[Tensor], found: list[Tensor]) -> float:
+def largest_difference(expected: list[Tensor], found: list[Tensor]) -> float:
+    """Return the largest difference between two lists of logits."""
     return max((a - b).abs().max().item() for a, b in zip(expected, found, strict=True))

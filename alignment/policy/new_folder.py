@@ -60,8 +60,8 @@ def _exchange(new: Path, old: Path) -> None:
     os.replace(aside, new)
 
 
-def seal(folder: Path, report: dict[str, Any]) -> None:
-    """Write `merge.json`, and last `whole.json`, which lists all files of the folder with their hashes."""
-    (folder / REPORT).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+def seal(folder: Path, report: dict[str, Any], name: str = REPORT) -> None:
+    """Write a report, `merge.json`, and last `whole.json`, which lists all files of the folder with their hashes."""
+    (folder / name).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     mark = mark_of(folder, [file.name for file in folder.iterdir() if file.is_file()])
     (folder / WHOLE).write_text(json.dumps(mark, indent=2) + "\n", encoding="utf-8")

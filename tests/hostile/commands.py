@@ -22,8 +22,8 @@ import importlib, os, sys
 for name in (
     "alignment.cli", "alignment.config", "alignment.pipeline.runner", "alignment.planner.command", "alignment.report",
     "alignment.doctor.command", "alignment.preview.page", "reward.preview",
-    "alignment.launch.command", "alignment.policy.merge", "alignment.policy.switch_merged", "reward.scorers",
-    "transformers",
+    "alignment.launch.command", "alignment.policy.merge", "alignment.policy.switch_merged", "alignment.policy.combine",
+    "reward.scorers", "transformers",
     "reward.bench.command", "reward.audit.command", "reward.audit.gate", "reward.people.serve", "reward.people.mix",
     "reward.serving.serve", "alignment.serving.server", "reward.people.app", "reward.serving.app", "recipes.sft",
     "recipes.label", "recipes.reward", "recipes.dpo", "recipes.ppo", "recipes.evaluate",

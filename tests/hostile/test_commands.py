@@ -99,6 +99,7 @@ UNNAMED = {
     "launch": 1,
     "merge": 2,
     "switch": 2,
+    "combine": 3,
     "score": 2,
     "bench": 2,
     "report": 1,
@@ -139,6 +140,9 @@ OPTIONS = {
     ("merge", "--tolerance"): NUMBERS,
     ("switch", "--from"): INPUTS,
     ("switch", "--to"): INPUTS,
+    ("combine", "--method"): WORDS,
+    ("combine", "--density"): NUMBERS,
+    ("combine", "--seed"): NUMBERS,
     ("score", "--output"): OUTPUTS,
     ("score", "--batch_size"): NUMBERS,
     ("score", "--aggregate"): WORDS,
@@ -246,6 +250,7 @@ GOOD = {
     "launch": ["sft.yaml"],
     "merge": ["reward", "merged"],
     "switch": ["reward", "switched"],
+    "combine": ["reward:0.5", "reward:0.5", "combined"],
     "score": ["reward", "answers.jsonl"],
     "bench": ["reward", "rows.jsonl"],
     "serve-reward": ["reward"],
@@ -295,7 +300,7 @@ def swept(commands: Commands, place: Path, lines: list[list[str]]) -> list[str]:
 )
 def test_paths_that_are_not_what_they_must_be(commands, place, verb, which):
     good, lines = GOOD[verb], []
-    for bad in OUTPUTS if (verb, which) in (("merge", 1), ("switch", 1)) else INPUTS:
+    for bad in OUTPUTS if (verb, which) in (("merge", 1), ("switch", 1), ("combine", 2)) else INPUTS:
         lines.append([verb, *good[:which], bad, *good[which + 1 :], *MORE.get(verb, [])])
     assert swept(commands, place, lines) == []
 
