@@ -5,27 +5,26 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-from peft import PeftModel, set_peft_model_state_dict
+from peft import PeftType
 from peft.utils import load_peft_weights
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from alignment.config.schema import PolicyGradientRecipe
-from alignment.errors import ModelError, first_line
+from alignment.errors import ModelError
 from alignment.policy.adapter_files import read_adapter_config
-from alignment.policy.adapters import copies_in_float32, expected_warnings, module_names, require_policy_adapter
+from alignment.policy.adapters import module_names, require_policy_adapter
 from alignment.policy.base import load_base, resolve_model
 from alignment.policy.heads import SCORE_WEIGHT, ScalarHead, read_score_weight
-from alignment.policy.methods import HEADS, adapter_config, belongs_to
-from alignment.policy.methods.indices import require_indices
+from alignment.policy.methods import HEADS, adapter_config
 from alignment.policy.patterns import require_patterns
 from alignment.policy.reward_models import RewardModel
 from alignment.policy.roles import Roles
+from alignment.policy.switch import SwitchedBase
 from alignment.policy.targets import require_modules
 from alignment.policy.value_model import load_value_model
 
 CLASSIFIER_HEADS = ("classifier", "score")  # PEFT saves both names with every sequence classifier
-COPIES = r".*\.(modules_to_save|original_module)(\..*)?"  # inside what PEFT wraps for another adapter's modules_to_save
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +100,6 @@ def build_roles(
         base: of `loader`, frozen. sft: the adapter that policy and reference start from. rewards: by role.
     """
     starts = _starts(recipe, sft, rewards)
-    adapters: dict[str, str | None] = {"policy": None, "reference": None} | {name: name for name in starts}
     width = base.config.get_text_config().hidden_size
     heads = {role: ScalarHead(width, start.score) for role, start in rewards.items()}
     value_model = None
@@ -110,11 +108,10 @@ def build_roles(
     elif recipe.uses_value:
         score = heads["reward"].weight if rewards and recipe.value_model == "adapter" else None
         heads["value"] = ScalarHead(width, score)
-    model = copies_in_float32(with_adapters(base, starts)) if starts else base
-    _hold_as_the_base(model, rewards)
+    switched = with_adapters(base, starts)
+    _hold_as_the_base(switched, rewards)
     return Roles(
-        model,
-        adapters=adapters,
+        switched,
         heads=heads,
         policy_model=loader.model(full=True) if recipe.method.trains_base else None,
         value_on_policy=recipe.uses_value and recipe.value_model == "head",
@@ -125,7 +122,7 @@ def build_roles(
 def _starts(
     recipe: PolicyGradientRecipe, sft: AdapterStart | None, rewards: dict[str, AdapterStart]
 ) -> dict[str, AdapterStart]:
-    """Return the adapters by role, the policy's first: PEFT makes the first one active."""
+    """Return the adapters by role."""
     starts: dict[str, AdapterStart] = {}
     if recipe.method.has_adapter:
         starts["policy"] = sft or AdapterStart(adapter_config(recipe, task="CAUSAL_LM"))
@@ -133,17 +130,14 @@ def _starts(
         starts["reference"] = sft
     starts |= rewards
     if recipe.uses_value and recipe.value_model == "adapter":
-        starts["value"] = rewards["reward"] if rewards else _new_value(recipe, starts.values())
+        starts["value"] = rewards["reward"] if rewards else _new_value(recipe)
     return {role: replace(start, config=copy.deepcopy(start.config)) for role, start in starts.items()}
 
 
-def _new_value(recipe: PolicyGradientRecipe, others: Iterable[AdapterStart]) -> AdapterStart:
+def _new_value(recipe: PolicyGradientRecipe) -> AdapterStart:
     """Return a new adapter for the value, which trains no module whole."""
     changes = recipe.with_method(recipe.method.new_value)
-    fresh = AdapterStart(adapter_config(recipe.model_copy(update=changes), task="CAUSAL_LM"))
-    if any(start.config.modules_to_save for start in others):
-        fresh.config.exclude_modules = COPIES
-    return fresh
+    return AdapterStart(adapter_config(recipe.model_copy(update=changes), task="CAUSAL_LM"))
 
 
 def role_config(config: Any) -> Any:
@@ -152,8 +146,9 @@ def role_config(config: Any) -> Any:
     found = copy.deepcopy(config)
     found.task_type, found.inference_mode, found.base_model_name_or_path = "CAUSAL_LM", False, None
     found.modules_to_save = [name for name in found.modules_to_save or [] if name not in heads] or None
-    if hasattr(found, "lora_dropout"):
-        found.lora_dropout = 0.0
+    for key, value in vars(found).items():
+        if key.endswith("dropout") and isinstance(value, float):
+            setattr(found, key, 0.0)
     return found
 
 
@@ -186,19 +181,22 @@ def _require_its_own_part(config: Any, adapter: str) -> None:
             )
 
 
-def _hold_as_the_base(model: Any, frozen: Iterable[str]) -> None:
-    """Hold adapters that never train in the base's precision; PEFT casts all of them to float32.
+def _hold_as_the_base(switched: SwitchedBase, frozen: Iterable[str]) -> None:
+    """Hold LoRA adapters that never train in the base's precision; PEFT casts all adapters to float32.
 
-    The reference's adapter stays in float32, as the policy's is: before the first step their KL is exactly 0.
+    The reference's adapter stays in float32, as the policy's is: before the first step their KL is exactly 0. Other
+    types stay in float32 too: some of them compute what half precision cannot, such as OFT's matrix inverse.
     """
-    dtype = model.get_input_embeddings().weight.dtype
-    for name, parameter in model.named_parameters():
-        if any(belongs_to(name, adapter) for adapter in frozen):
-            parameter.data = parameter.data.to(dtype)
+    dtype = switched.base.get_input_embeddings().weight.dtype
+    for role in frozen:
+        adapter = switched.adapters[role]
+        if adapter.config.peft_type == PeftType.LORA:
+            for parameter in (p for module in adapter.modules.values() for p in module.parameters()):
+                parameter.data = parameter.data.to(dtype)
 
 
-def with_adapters(base: Any, starts: dict[str, AdapterStart]) -> PeftModel:
-    """Put named adapters on a base model.
+def with_adapters(base: Any, starts: dict[str, AdapterStart]) -> SwitchedBase:
+    """Put the roles' adapters on a base model.
 
     Raises: ModelError if an adapter's weights do not match the places that the base has for them.
     """
@@ -208,24 +206,7 @@ def with_adapters(base: Any, starts: dict[str, AdapterStart]) -> PeftModel:
     for start in starts.values():
         if start.weights is None:
             require_modules(base, start.config)
-    names = iter(starts.items())
-    first, start = next(names)
-    with expected_warnings():
-        model = PeftModel(base, start.config, adapter_name=first)
-        for name, more in names:
-            model.add_adapter(name, more.config)
+    switched = SwitchedBase(base)
     for name, start in starts.items():
-        if start.weights is None:
-            continue
-        try:
-            result = set_peft_model_state_dict(model, start.weights, adapter_name=name)
-        except RuntimeError as error:
-            raise ModelError(
-                f"the {name} adapter does not fit the base: {first_line(str(error).strip().splitlines()[-1])}"
-            ) from error
-        missing = [key for key in result.missing_keys if f".{name}." in key]
-        if result.unexpected_keys or missing:
-            wrong = (list(result.unexpected_keys) + missing)[0]
-            raise ModelError(f"the {name} adapter does not fit the base: {wrong} has no counterpart")
-    require_indices(model, "of a role")
-    return model
+        switched.add(name, start.config, start.weights)
+    return switched

@@ -1,36 +1,43 @@
 """The policy's weights as those of a plain model, one tensor at a time, for an engine that knows no adapters."""
 
+import copy
 from collections.abc import Iterator
 from typing import Any
 
 import torch
 from peft.tuners.lora import LoraLayer
+from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils.integrations import dequantize_module_weight
 from peft.utils.other import ModulesToSaveWrapper
-from torch import Tensor
+from torch import Tensor, nn
 
+from alignment.errors import ModelError, first_line
 from alignment.policy.roles import Roles
+from alignment.policy.switch import ADAPTER
 
 
 @torch.no_grad()
 def policy_weights(roles: Roles) -> Iterator[tuple[str, Tensor]]:
     """Names and tensors that the policy would have with its adapter merged; nothing is changed in place.
 
-    4-bit weights are given in the precision they are computed in.
+    4-bit weights are given in the precision they are computed in. No role may compute before all tensors are taken.
     """
     if roles.policy_model is not None:
         yield from roles.policy_model.named_parameters()
         return
-    adapter = roles.adapters["policy"]
-    model = roles.causal_lm("reference")
+    with roles.switched.plain("policy"):
+        yield from _weights(roles.base)
+
+
+def _weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
     inside: tuple[str, ...] = ()  # prefixes whose parts have been given already
     seen: set[int] = set()  # tied weights are given once
     for name, module in model.named_modules():
         if name.startswith(inside):
             continue
-        if isinstance(module, LoraLayer | ModulesToSaveWrapper):
+        if isinstance(module, BaseTunerLayer | ModulesToSaveWrapper):
             inside += (f"{name}.",)
-            yield from _of_wrapper(name, module, adapter)
+            yield from ((f"{name}.{key}", tensor) for key, tensor in _of_wrapper(module))
             continue
         for key, parameter in module.named_parameters(recurse=False):
             if id(parameter) not in seen:
@@ -43,18 +50,42 @@ def _with_magnitude(weight: Tensor, magnitude: Tensor) -> Tensor:
     return weight * (magnitude.float() / weight.norm(dim=1)).unsqueeze(1)
 
 
-def _of_wrapper(name: str, module: Any, adapter: str | None) -> Iterator[tuple[str, Tensor]]:
+def _of_wrapper(module: Any) -> Iterator[tuple[str, Tensor]]:
     if isinstance(module, ModulesToSaveWrapper):
-        own = module.modules_to_save[adapter] if adapter in module.modules_to_save else module.original_module
-        yield from ((f"{name}.{key}", parameter.data) for key, parameter in own.named_parameters())
+        yield from ((key, parameter.data) for key, parameter in module.modules_to_save[ADAPTER].named_parameters())
         return
     base = module.get_base_layer()
+    if not isinstance(module, LoraLayer):
+        yield from _merged_by_peft(module)
+        return
     weight = dequantize_module_weight(base)
-    if adapter in module.lora_A and adapter not in module.merged_adapters:
-        changed = weight.float() + module.get_delta_weight(adapter).float()
-        if module.use_dora.get(adapter):
-            changed = _with_magnitude(changed, module.lora_magnitude_vector[adapter].weight)
+    if ADAPTER in module.lora_A and ADAPTER not in module.merged_adapters:
+        changed = weight.float() + module.get_delta_weight(ADAPTER).float()
+        if module.use_dora.get(ADAPTER):
+            changed = _with_magnitude(changed, module.lora_magnitude_vector[ADAPTER].weight)
         weight = changed.to(weight.dtype)
-    yield f"{name}.weight", weight
+    yield "weight", weight
     if getattr(base, "bias", None) is not None:
-        yield f"{name}.bias", base.bias.data
+        yield "bias", base.bias.data
+
+
+def _merged_by_peft(module: Any) -> Iterator[tuple[str, Tensor]]:
+    """Merge a copy of a layer.
+
+    Raises: ModelError if its type cannot be merged, or its base is held in 4 bits, which would round the sum.
+    """
+    layer = copy.deepcopy(module)
+    base = layer.get_base_layer()
+    if not all(parameter.is_floating_point() for parameter in base.parameters()):
+        raise ModelError(
+            f"{type(module).__name__} on a 4-bit base cannot be merged for an engine that samples from whole weights; "
+            "set load_in_4bit: false, or use rollout_engine: transformers"
+        )
+    try:
+        layer.merge(safe_merge=True)
+    except (NotImplementedError, ValueError, AttributeError) as error:
+        raise ModelError(
+            f"{type(module).__name__} cannot be merged for an engine that samples from whole weights "
+            f"({first_line(error)}); use rollout_engine: transformers"
+        ) from error
+    yield from ((key, parameter.data) for key, parameter in layer.get_base_layer().named_parameters())

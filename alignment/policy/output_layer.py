@@ -2,7 +2,7 @@
 
 import itertools
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from alignment.errors import ModelError
 from alignment.ops.logits import HALVES, LogitRule, wide_linear
 from alignment.ops.logprobs import chunked_token_logp, linear_token_logp
+from alignment.policy.switch import Switch
 
 LOGITS_AT_ONCE = 2**26  # tokens × vocabulary held at a time; 256 MiB in float32
 LOGITS_IN_CACHE = 2**20  # the same on a CPU with a frozen head: 4 MiB
@@ -31,6 +32,8 @@ def without_rounding(model: Any) -> None:
 
 
 def _plain_layers(head: Any) -> list[Any]:
+    if isinstance(head, Switch):
+        return [layer for part in head.children() for layer in _plain_layers(part)]
     if isinstance(head, BaseTunerLayer):
         head = head.get_base_layer()
     if isinstance(head, AuxiliaryTrainingWrapper):
@@ -117,14 +120,11 @@ def answer_logp(
     *,
     temperature: float,
     with_entropy: bool,
-    activate: Callable[[], None],
 ) -> tuple[Tensor, Tensor | None]:
     """Log-probabilities of tokens and, where wanted, entropies, each (tokens,).
 
     Args:
         model: the causal LM. rule: its `logit_rule`. states: (tokens, width), those that predict. tokens: (tokens,).
-        activate: called before each use of an output layer that may hold an adapter: the backward pass may come to it
-            again while another role is active.
     """
     head, vocabulary = model.get_output_embeddings(), model.config.get_text_config().vocab_size
     if frozen_whole(head, vocabulary):
@@ -140,8 +140,9 @@ def answer_logp(
             with_entropy=with_entropy,
         )
 
+    head = head.active if isinstance(head, Switch) else head  # backward may use it again while another role is active
+
     def logits(part: Tensor) -> Tensor:
-        activate()
         return rule(head(part))
 
     at_once = max(1, LOGITS_AT_ONCE // vocabulary)

@@ -1,4 +1,4 @@
-"""Saves and loads what PPO trains: the policy as plain PEFT or transformers reads it, and the value."""
+"""Saves and loads what PPO trains: the policy as plain PEFT or transformers reads it, and every trained weight."""
 
 import copy
 from pathlib import Path
@@ -6,16 +6,16 @@ from typing import Any
 
 import torch
 from peft import get_peft_model_state_dict
-from peft.utils import load_peft_weights
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from alignment.policy.roles import Roles
+from alignment.policy.switch import ADAPTER
 
 ADAPTER_FILE = "adapter_model.safetensors"
-VALUE_FILE = "value.safetensors"
-BASE_PREFIX, POLICY_PREFIX = "base.", "policy_model."
+TRAINED_FILE = "trained.safetensors"
+POLICY_PREFIX = "policy_model."
 
 
 def save_policy(roles: Roles, path: Path, state_dict: dict[str, Tensor] | None = None) -> None:
@@ -29,46 +29,47 @@ def save_policy(roles: Roles, path: Path, state_dict: dict[str, Tensor] | None =
         own = _below(state_dict, POLICY_PREFIX)
         roles.policy_model.save_pretrained(path, state_dict=own)
         return
-    weights = get_peft_model_state_dict(
-        roles.base, _below(state_dict, BASE_PREFIX), adapter_name="policy", save_embedding_layers=False
-    )
+    names = {id(parameter): name for name, parameter in roles.named_parameters()}
+    with roles.switched.plain("policy") as model:
+        given = None if state_dict is None else _renamed(model, names, state_dict)
+        weights = get_peft_model_state_dict(model, given, adapter_name=ADAPTER, save_embedding_layers=False)
     save_file(
         {name: _whole(tensor) for name, tensor in weights.items()}, path / ADAPTER_FILE, metadata={"format": "pt"}
     )
-    config = copy.copy(roles.base.peft_config["policy"])
-    config.base_model_name_or_path = roles.causal_lm("reference").config._name_or_path
+    config = copy.copy(roles.adapters["policy"].config)
+    config.base_model_name_or_path = roles.base.config._name_or_path
     config.inference_mode = True
     config.save_pretrained(path)
 
 
-def load_policy(roles: Roles, path: Path) -> None:
-    """Load what `save_policy` wrote, bit for bit."""
+def save_trained(roles: Roles, path: Path, state_dict: dict[str, Tensor] | None = None) -> None:
+    """Write the trained weights of the policy's adapter and of the value by their names in `roles`.
+
+    A saved adapter may lack what training goes on from: AdaLoRA's file has the ranks that are left, and prompt tuning's
+    has the prompts without their encoder.
+    """
+    source: dict[str, Any] = dict(roles.named_parameters()) if state_dict is None else state_dict
+    weights = {name: _whole(source[name]) for name in _in_file(roles)}
+    if weights:
+        save_file(weights, path / TRAINED_FILE)
+
+
+def load_trained(roles: Roles, path: Path) -> None:
+    """Load what `save_policy` and `save_trained` wrote, bit for bit."""
     if roles.policy_model is not None:
-        own = dict(roles.policy_model.named_parameters(remove_duplicate=False))  # tied weights are stored once
+        whole = dict(roles.policy_model.named_parameters(remove_duplicate=False))  # tied weights are stored once
         for file in sorted(path.glob("model*.safetensors")):
             for name, saved in load_file(file).items():
-                _put(own[name], saved)
-        return
-    own = get_peft_model_state_dict(
-        roles.base, dict(roles.base.named_parameters()), adapter_name="policy", save_embedding_layers=False
-    )
-    for name, saved in load_peft_weights(str(path), device="cpu").items():
-        _put(own[name], saved)
-
-
-def save_value(roles: Roles, path: Path, state_dict: dict[str, Tensor] | None = None) -> None:
-    """Write the value's own weights."""
-    names = roles.value_parameters()
-    source: dict[str, Any] = dict(roles.named_parameters()) if state_dict is None else state_dict
-    save_file({name: _whole(source[name]) for name in sorted(names)}, path / VALUE_FILE)
-
-
-def load_value(roles: Roles, path: Path) -> None:
-    """Load what `save_value` wrote."""
-    saved = load_file(path / VALUE_FILE)
+                _put(whole[name], saved)
+    names = _in_file(roles)
+    saved_by_name = load_file(path / TRAINED_FILE) if names else {}
     own = dict(roles.named_parameters())
-    for name in sorted(roles.value_parameters()):  # the same order on every process: shards are distributed together
-        _put(own[name], saved[name])
+    for name in names:  # the same order on every process: shards are distributed together
+        _put(own[name], saved_by_name[name])
+
+
+def _in_file(roles: Roles) -> list[str]:
+    return sorted(roles.policy_parameters() | roles.value_parameters())
 
 
 @torch.no_grad()
@@ -76,6 +77,16 @@ def _put(parameter: Tensor, saved: Tensor) -> None:
     if isinstance(parameter, DTensor):  # FSDP: this process's shard of it
         saved = distribute_tensor(saved.to(parameter.device), parameter.device_mesh, parameter.placements)
     parameter.copy_(saved)
+
+
+def _renamed(model: nn.Module, names: dict[int, str], state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return whole weights and buffers under their names in a role's PeftModel.
+
+    Args:
+        names: of `state_dict`, by the parameter's id.
+    """
+    weights = {name: state_dict.get(names[id(parameter)]) for name, parameter in model.named_parameters()}
+    return {name: tensor for name, tensor in weights.items() if tensor is not None} | dict(model.named_buffers())
 
 
 def _below(state_dict: dict[str, Tensor] | None, prefix: str) -> dict[str, Tensor] | None:

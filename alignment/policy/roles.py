@@ -1,4 +1,4 @@
-"""Policy, reference, value and reward as named adapters on one frozen base."""
+"""Policy, reference, value and reward as adapters, of any PEFT types, on one frozen base."""
 
 import collections
 import contextlib
@@ -6,9 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
-from peft.tuners.lora import Linear, LoraLayer
-from peft.tuners.tuners_utils import BaseTunerLayer
-from peft.utils.other import AuxiliaryTrainingWrapper
+from peft.tuners.lora import Linear
 from torch import Tensor, nn
 
 from alignment.ops.logits import LogitRule
@@ -17,11 +15,12 @@ from alignment.policy.checkpointing import checkpoint_switched_layers, layer_cla
 from alignment.policy.dropout import without_dropout
 from alignment.policy.heads import ScalarHead
 from alignment.policy.lora import lean_forward
-from alignment.policy.methods import belongs_to
 from alignment.policy.output_layer import answer_logp, logit_rule, without_rounding
+from alignment.policy.switch import ADAPTER, SwitchedBase
 
 MERGED_AT_MOST = 2**30  # bytes of merged weights held beside the base while sampling
 VALUE_PREFIXES = ("heads.value.", "value_model.")
+ON_THE_BASE = ("base", "policy", "reference")  # roles that are the base itself where they have no adapter
 ROLES = ("policy", "reference", "value", "reward")
 
 
@@ -33,8 +32,8 @@ class Roles(nn.Module):
     result. Per-token results are flat, (tokens,), row after row in the mask's order.
 
     Args:
-        base: The frozen causal LM, or a PeftModel around it that holds the adapters.
-        adapters: role → adapter name, None for the base alone. A role that is not listed is not held.
+        switched: The frozen causal LM with the adapters of the roles. `policy` and `reference` are the base where they
+            have no adapter; another role without an adapter is not held.
         heads: by role: `value` and the reward roles `reward`, `reward_1` and so on.
         policy_model: The policy if all its weights train; `base` is then for the other roles.
         value_on_policy: The value is a head on the policy's trunk.
@@ -43,25 +42,24 @@ class Roles(nn.Module):
 
     def __init__(
         self,
-        base: Any,
+        switched: SwitchedBase,
         *,
-        adapters: Mapping[str, str | None],
         heads: Mapping[str, ScalarHead],
         policy_model: Any = None,
         value_on_policy: bool = False,
         value_model: Any = None,
     ) -> None:
         super().__init__()
-        self.base = base
+        self.switched = switched
+        self.base = switched.base
         self.policy_model = policy_model
         self.value_model = value_model
         self.heads = nn.ModuleDict(dict(heads))
-        self.adapters = {"base": None, **adapters}
+        self.adapters = switched.adapters
         self.value_on_policy = value_on_policy
-        self._switches = [m for m in base.modules() if isinstance(m, BaseTunerLayer | AuxiliaryTrainingWrapper)]
-        for layer in self._switches:
+        for layer in self.base.modules():
             lean_forward(layer)
-        held = [model for model in (base, policy_model, value_model) if model is not None]
+        held = [model for model in (self.base, policy_model, value_model) if model is not None]
         self._no_split_modules = layer_classes(*held)  # where Accelerate cuts under FSDP2
         self._active: str | None = None
         self.logit_rules: dict[int, LogitRule] = {}  # by the model's id; found when first needed
@@ -75,16 +73,12 @@ class Roles(nn.Module):
     # The active role
 
     def activate(self, role: str) -> None:
-        """Make `role`'s adapter the active one in every tuner layer.
-
-        PEFT's `set_adapter` would also change `requires_grad`, and so the optimizer's parameters.
-        """
+        """Compute as `role` from now on. What trains stays as it is."""
         if role == self._active or self._own_model(role) is not None:
             return
-        name = self.adapters[role]
-        for layer in self._switches:
-            layer._disable_adapters = name is None
-            layer._active_adapter = [] if name is None else [name]
+        if role not in self.adapters and role not in ON_THE_BASE:
+            raise KeyError(role)
+        self.switched.activate(role)
         self._active = role
 
     def causal_lm(self, role: str) -> Any:
@@ -187,7 +181,6 @@ class Roles(nn.Module):
             input_ids[answer_mask],
             temperature=temperature,
             with_entropy=entropy,
-            activate=lambda: self.activate(role),
         )
 
     # Sampling
@@ -205,7 +198,7 @@ class Roles(nn.Module):
         kept = [(layer, layer.get_base_layer().weight, layer.get_base_layer().weight.data) for layer in layers]
         try:
             for layer, _, _ in kept:
-                layer.merge(safe_merge=True, adapter_names=[self.adapters["policy"]])
+                layer.merge(safe_merge=True, adapter_names=[ADAPTER])
             yield
         finally:
             for layer, weight, original in kept:
@@ -215,10 +208,9 @@ class Roles(nn.Module):
 
     def _mergeable(self) -> list[Any]:
         """The policy's LoRA layers if all can be merged, else none."""
-        name = self.adapters["policy"]
-        layers = [layer for layer in self._switches if isinstance(layer, LoraLayer) and name in layer.r]
-        plain = all(isinstance(layer, Linear) and not layer.lora_bias[name] for layer in layers)
-        if not plain or name is None:
+        adapter = self.adapters.get("policy")
+        layers = [] if adapter is None else adapter.lora_layers
+        if not all(isinstance(layer, Linear) and not layer.lora_bias[ADAPTER] for layer in layers):
             return []
         weights = [layer.get_base_layer().weight for layer in layers]
         owners = collections.Counter(id(p) for _, p in self.base.named_parameters(remove_duplicate=False))
@@ -230,13 +222,10 @@ class Roles(nn.Module):
     # What trains
 
     def _train_only_policy_and_value(self) -> None:
-        trained = {self.adapters.get(role) for role in ("policy", "value")} - {None}
         self.base.requires_grad_(False)
-        for layer in self._switches:
-            stores = layer.adapter_layer_names if isinstance(layer, BaseTunerLayer) else ("modules_to_save",)
-            for store in (getattr(layer, name, None) for name in stores):
-                for name, part in store.items() if isinstance(store, nn.ModuleDict | nn.ParameterDict) else ():
-                    part.requires_grad_(name in trained)
+        for role in ("policy", "value"):
+            for parameter in self.adapters[role].trained if role in self.adapters else ():
+                parameter.requires_grad_(True)
         if self.policy_model is not None:
             self.policy_model.requires_grad_(True)
         for name, head in self.heads.items():
@@ -244,12 +233,19 @@ class Roles(nn.Module):
 
     def value_parameters(self) -> set[str]:
         """Names of the trained parameters that only the value uses."""
-        adapter = self.adapters.get("value")
-        return {
-            name
-            for name, parameter in self.named_parameters()
-            if parameter.requires_grad and (name.startswith(VALUE_PREFIXES) or belongs_to(name, adapter))
-        }
+        own = (*VALUE_PREFIXES, *self._prefixes("value"))
+        return {name for name, parameter in self.named_parameters() if parameter.requires_grad and name.startswith(own)}
+
+    def policy_parameters(self) -> set[str]:
+        """Names of the trained parameters of the policy's adapter."""
+        own = self._prefixes("policy")
+        return {name for name, parameter in self.named_parameters() if parameter.requires_grad and name.startswith(own)}
+
+    def _prefixes(self, role: str) -> tuple[str, ...]:
+        """How the names of a role's adapter's weights begin."""
+        modules = self.adapters[role].modules.values() if role in self.adapters else ()
+        own = {id(module) for module in modules}
+        return tuple(f"{name}." for name, module in self.named_modules() if id(module) in own)
 
     def activation_checkpointing_enable(
         self, activation_checkpointing_kwargs: dict[str, Any] | None = None, **options: Any

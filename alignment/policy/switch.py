@@ -13,10 +13,12 @@ from typing import Any
 
 import torch
 from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
+from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
 from alignment.errors import ModelError, first_line
-from alignment.policy.adapters import copies_in_float32
+from alignment.policy.adapters import copies_in_float32, expected_warnings
+from alignment.policy.methods.indices import require_indices
 
 ADAPTER = "default"  # the adapter's name inside its role's PeftModel
 
@@ -78,6 +80,12 @@ class RoleAdapter:
         """PEFT's configuration."""
         return self.model.peft_config[ADAPTER]
 
+    @property
+    def lora_layers(self) -> list[Any]:
+        """PEFT's LoRA layers of this role."""
+        parts = [part for module in self.modules.values() for part in module.modules()]
+        return [part for part in parts if isinstance(part, LoraLayer)]
+
 
 class SwitchedBase:
     """A frozen base and the adapters of its roles, of any types.
@@ -108,10 +116,12 @@ class SwitchedBase:
         """
         self._put({place.key: place.original for place, _ in self._places.values()})
         before = _Snapshot(self.base)
-        model = PeftModel(self.base, config, adapter_name=ADAPTER)
+        with expected_warnings():
+            model = PeftModel(self.base, config, adapter_name=ADAPTER)
         del self.base.peft_config  # PEFT would take the next role's adapter for a second one of this model
         if weights is not None:
             _load(model, weights, role)
+            require_indices(model, f"of the {role}")
         copies_in_float32(model)
         trained = tuple(parameter for parameter in model.parameters() if parameter.requires_grad)
         replaced = before.replaced(f"the {role} adapter ({config.peft_type.value})")

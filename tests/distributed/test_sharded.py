@@ -119,7 +119,8 @@ def test_the_policy_is_a_plain_adapter_or_model(ran, models):
     found = [name for name in loaded if "lora_" in name]
     assert len(found) == 2 * 7 * 2  # A and B of 7 projections in 2 layers
     for name in found:
-        assert torch.equal(loaded[name], trained["base." + name.replace(".default.", ".policy.")])
+        place = name.removeprefix("base_model.model.").replace(".lora_", ".policy.lora_")
+        assert torch.equal(loaded[name], trained[f"base.{place}"])
     for which, base in (("full", "base"), ("full-tied", "tied")):
         trained = load_file(ran / which / "trained.safetensors")
         for name, loaded in AutoModelForCausalLM.from_pretrained(ran / which / "policy").named_parameters():

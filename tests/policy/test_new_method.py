@@ -112,7 +112,7 @@ straight.train()
 after = trained_weights(straight)
 facts["first_kl"] = straight.state.log_history[0]["kl"]
 facts["value_parameters"] = len(straight.roles.value_parameters())
-facts["roles"] = sorted(straight.roles.base.peft_config)
+facts["roles"] = sorted(straight.roles.adapters)
 facts["moved"] = sum(not torch.equal(before[name], after[name]) for name in after) / len(after)
 resumed = make_trainer(Path(base), folder / "ppo", **ppo)
 resumed.train(resume_from_checkpoint=str(folder / "ppo" / "checkpoint-4"))

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 from alignment.config.schema import DatasetEntry, PPORecipe
 from alignment.errors import ModelError
 from alignment.policy.load_roles import load_roles
-from alignment.policy.role_files import load_policy, load_value, save_policy, save_value
+from alignment.policy.role_files import load_trained, save_policy, save_trained
 from tests.models import make_model, make_tokenizer, on_base, save_tiny_model
 
 PAD = 0
@@ -243,7 +243,7 @@ def test_what_is_saved_loads_in_plain_libraries_and_comes_back_bit_for_bit(base,
     randomise(roles, 6)
     logp = roles(*batch, temperature=1.0)[0].detach()
     save_policy(roles, tmp_path)
-    save_value(roles, tmp_path)
+    save_trained(roles, tmp_path)
     if method == "full":
         plain = AutoModelForCausalLM.from_pretrained(tmp_path)
     else:
@@ -251,8 +251,7 @@ def test_what_is_saved_loads_in_plain_libraries_and_comes_back_bit_for_bit(base,
         assert plain.peft_config["default"].base_model_name_or_path == str(base)
     torch.testing.assert_close(plain_logp(plain.eval(), *batch), logp)
     again = load_roles(recipe(base, peft_method=method, **keys), rewards=on_base(reward))
-    load_policy(again, tmp_path)
-    load_value(again, tmp_path)
+    load_trained(again, tmp_path)
     others = dict(again.named_parameters())
     for name, parameter in roles.named_parameters():
         if parameter.requires_grad:
@@ -278,7 +277,7 @@ def test_an_adapter_with_layers_that_the_base_lacks_is_refused(base, tmp_path):
 
 
 def test_sampling_merges_the_policy_and_puts_the_base_back_bit_for_bit(sft, reward, batch):
-    roles = randomise(load_roles(recipe(sft), rewards=on_base(reward)), 7)
+    roles = randomise(load_roles(recipe(sft), rewards=on_base(reward)), 8)
     before = {name: parameter.clone() for name, parameter in roles.named_parameters()}
     with torch.no_grad():
         expected = roles.policy_lm(input_ids=batch[0]).logits
@@ -295,7 +294,7 @@ def test_only_weights_in_float32_of_their_own_are_merged(sft, reward):
     assert len(roles._mergeable()) == 4  # q_proj and v_proj of two layers
     assert load_roles(recipe(sft, dtype="bfloat16"), rewards=on_base(reward))._mergeable() == []
     layer = roles.causal_lm("policy").model.layers[0].self_attn
-    layer.k_proj.get_base_layer().weight = layer.v_proj.get_base_layer().weight
+    layer.k_proj.base_layer.weight = layer.v_proj.base_layer.weight
     assert roles._mergeable() == []
 
 
@@ -343,7 +342,7 @@ def test_an_adapter_that_changes_the_shared_base_is_refused(base, tmp_path, keys
 def test_a_policy_that_trains_whole_modules_begins_as_its_reference_in_half_precision(base, batch, tmp_path):
     saved = adapter_like(base, tmp_path / "sft", modules_to_save=["lm_head", "embed_tokens"])
     roles = load_roles(recipe(saved, dtype="bfloat16"))
-    copies = {n: p for n, p in roles.base.named_parameters() if ".modules_to_save.policy." in n}
+    copies = {n: p for n, p in roles.base.named_parameters() if ".policy.modules_to_save." in n}
     assert {p.dtype for p in copies.values()} == {torch.float32}
     input_ids, mask = batch
     with torch.no_grad():
@@ -364,7 +363,7 @@ def test_the_lean_lora_pass_is_pefts_in_value_and_gradient(sft, reward, role):
     roles = randomise(load_roles(recipe(sft), rewards=on_base(reward)).double(), 4)
     roles.activate(role)
     x = torch.randn(2, 3, 32, generator=torch.Generator().manual_seed(0), dtype=torch.float64, requires_grad=True)
-    for layer in roles._switches:
+    for layer in roles.adapters[role].lora_layers:
         if x.shape[-1] == layer.in_features:
             found, expected = layer(x), type(layer).forward(layer, x)
             torch.testing.assert_close(found, expected)

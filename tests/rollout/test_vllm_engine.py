@@ -121,7 +121,8 @@ def test_a_dora_policy_is_handed_over_merged(base):
     roles = roles_of(base, peft_method="dora")
     given = dict(policy_weights(roles))
     roles.activate("policy")
-    merged = copy.deepcopy(roles.base).merge_and_unload(adapter_names=["policy"])
+    with roles.switched.plain("policy") as model:
+        merged = copy.deepcopy(model).merge_and_unload()
     for name, parameter in merged.named_parameters():
         torch.testing.assert_close(given[name], parameter.data, rtol=0, atol=1e-6)
     assert set(given) == {name for name, _ in AutoModelForCausalLM.from_pretrained(base).named_parameters()}

@@ -274,7 +274,7 @@ def test_kl_in_the_loss_holds_the_policy_back(base, tmp_path):
 
 def test_with_the_kl_in_the_loss_the_reward_is_the_score_alone(base, tmp_path):
     trainer = make_trainer(base, tmp_path, kl_placement="loss", kl_estimator="k2", kl_coef=7.0)
-    torch.nn.init.normal_(next(p for n, p in trainer.roles.named_parameters() if "lora_B.policy" in n))
+    torch.nn.init.normal_(next(p for n, p in trainer.roles.named_parameters() if ".policy.lora_B" in n))
     experience = trainer.collect(0)
     assert trainer.metrics["kl_k3"] > 0.01
     # γ 1 and λ 1: an answer's return at every token is the sum of its rewards
@@ -468,7 +468,7 @@ def test_the_saved_policy_is_a_plain_adapter_beside_its_tokenizer(base, tmp_path
     trainer.save_model(str(tmp_path / "out"))
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert {"adapter_model.safetensors", "adapter_config.json", "tokenizer.json"} <= names
-    assert "value.safetensors" not in names
+    assert "trained.safetensors" not in names
     config = json.loads((tmp_path / "out" / "adapter_config.json").read_text())
     assert config["base_model_name_or_path"] == str(base)
 

@@ -14,7 +14,7 @@ from alignment.errors import LineageError, ModelError
 from alignment.policy.base import load_tokenizer
 from alignment.policy.load_roles import load_roles
 from alignment.policy.reward_models import resolve_on
-from alignment.policy.role_files import load_value, save_value
+from alignment.policy.role_files import load_trained, save_trained
 from alignment.train.policy_gradient.scoring import require_same_tokenizer
 from alignment.train.policy_gradient.trainer import PPOTrainer
 from alignment.train.policy_gradient.update_shape import UpdateShape
@@ -180,9 +180,9 @@ def test_a_value_model_says_what_the_reward_model_says_and_comes_back_from_a_che
     with torch.no_grad():
         for name in roles.value_parameters():
             dict(roles.named_parameters())[name].add_(0.5)
-    save_value(roles, tmp_path)
+    save_trained(roles, tmp_path)
     again = make_trainer(recipe).roles
-    load_value(again, tmp_path)
+    load_trained(again, tmp_path)
     others = dict(again.named_parameters())
     assert all(torch.equal(parameter, others[name]) for name, parameter in roles.named_parameters())
 

@@ -11,7 +11,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from alignment.errors import TrainingError
 from alignment.manifest import how_anew
-from alignment.policy.role_files import load_policy, load_value, save_policy, save_value
+from alignment.policy.role_files import load_trained, save_policy, save_trained
 from alignment.policy.roles import Roles
 from alignment.run.directory import RunDirectory
 from alignment.run.files import write_jsonl
@@ -42,14 +42,14 @@ class CheckpointedTrainer(ResumableTrainer):
     collected_at: int  # optimizer steps taken when the current rollout was sampled
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """Write the policy and tokenizer, in a checkpoint also the value. Every process must call it."""
+        """Write the policy and tokenizer, in a checkpoint every trained weight too. Every process must call it."""
         trained = {name: p for name, p in self.roles.named_parameters() if p.requires_grad}
         weights = full_tensors(trained) if is_sharded(self.accelerator) else None
         if self.args.should_save:
             path = Path(output_dir or self.args.output_dir)
             save_policy(self.roles, path, weights)
-            if _internal_call and self.roles.has_value:
-                save_value(self.roles, path, weights)
+            if _internal_call:
+                save_trained(self.roles, path, weights)
             self.processing_class.save_pretrained(path)
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
@@ -68,9 +68,7 @@ class CheckpointedTrainer(ResumableTrainer):
         return prepared
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        load_policy(self.roles, Path(resume_from_checkpoint))
-        if self.roles.has_value:
-            load_value(self.roles, Path(resume_from_checkpoint))
+        load_trained(self.roles, Path(resume_from_checkpoint))
 
     def _save_rng_state(self, output_dir: str) -> None:
         """Also write the rollout and the statistics. The Trainer calls this on every process for every checkpoint."""

@@ -5,7 +5,6 @@ import logging
 from typing import Any
 
 from accelerate import Accelerator
-from peft.tuners.lora import LoraLayer
 from torch import nn
 from transformers import PreTrainedConfig
 
@@ -106,7 +105,7 @@ def versioned_adapter(recipe: PolicyGradientRecipe, roles: Roles) -> VersionedAd
     if obstacle is not None:
         logger.warning("vLLM is handed merged weights before each rollout, because %s", obstacle)
         return None
-    return VersionedAdapter(lambda path: save_policy(roles, path), roles.base.peft_config["policy"].r)
+    return VersionedAdapter(lambda path: save_policy(roles, path), roles.adapters["policy"].config.r)
 
 
 def adapter_obstacle(recipe: PolicyGradientRecipe, roles: Roles) -> str | None:
@@ -117,11 +116,11 @@ def adapter_obstacle(recipe: PolicyGradientRecipe, roles: Roles) -> str | None:
     """
     if not recipe.method.has_adapter:
         return f"peft_method is {recipe.peft_method}"
-    config = roles.base.peft_config["policy"]
+    adapter = roles.adapters["policy"]
+    config = adapter.config
     method = method_of(config)
     if not method.vllm_adapter:
         return f"vLLM has no {method.title}"
-    layers = [m for m in roles.base.modules() if isinstance(m, LoraLayer) and "policy" in m.r]
     obstacles = {
         "vllm_mode is server, and TRL's server takes no adapters": recipe.vllm_mode == "server",
         "vllm_enable_sleep_mode discards the base's weights": recipe.vllm_enable_sleep_mode,
@@ -130,7 +129,7 @@ def adapter_obstacle(recipe: PolicyGradientRecipe, roles: Roles) -> str | None:
         "vLLM has one rank and one alpha for all layers": bool(config.rank_pattern or config.alpha_pattern),
         f"vLLM has no rank above {RANKS[-1]}": config.r > RANKS[-1],
         "vLLM takes adapters of linear layers alone": not all(
-            isinstance(m.get_base_layer(), nn.Linear) for m in layers
+            isinstance(layer.get_base_layer(), nn.Linear) for layer in adapter.lora_layers
         ),
         "vLLM quantises by NF4 with nested constants": recipe.load_in_4bit
         and not (recipe.bnb_4bit_quant_type == "nf4" and recipe.use_bnb_nested_quant),
