@@ -6,7 +6,6 @@ parser.
 """
 
 import dataclasses
-import random
 import threading
 import time
 from collections import Counter
@@ -16,11 +15,10 @@ from typing import Any
 
 from alignment.calls.budget import Budget
 from alignment.calls.call import CallCache, CallContext, ChatReply, call_key, estimated_tokens
+from alignment.calls.endpoint import backoff
 from alignment.calls.prices import Tariff
 from alignment.calls.rate_limiter import RateLimiter
 
-BACKOFF_SECONDS = 0.5  # before the first retry; doubles with each
-LONGEST_BACKOFF_SECONDS = 30.0
 SHOWN_CHARACTERS = 160  # of a failure that is waited for
 
 
@@ -141,11 +139,3 @@ class DryCaller(Caller):
             if self.prices:
                 self.cost += calls * self.prices.cost(context.judge, estimated_tokens(request), context.max_tokens)
         return ChatReply("api_error", "a dry run makes no calls")
-
-
-def backoff(attempt: int, retry_after_seconds: float | None) -> float:
-    """Seconds to wait: as the server asked and a little more, else a random part of a time that doubles."""
-    if retry_after_seconds is not None:
-        return retry_after_seconds + random.random() * BACKOFF_SECONDS
-    longest = min(LONGEST_BACKOFF_SECONDS, BACKOFF_SECONDS * 2 ** min(attempt - 1, 10))
-    return longest * (0.5 + random.random() / 2)

@@ -5,7 +5,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from alignment.calls.call import CallContext, ChatReply, call_key, estimated_tokens, question_key
-from alignment.calls.caller import Caller, backoff
+from alignment.calls.caller import Caller
+from alignment.calls.endpoint import backoff
 from alignment.calls.rate_limiter import RateLimiter
 from alignment.errors import BudgetError, JudgeError
 from alignment.evaluate.judging import Comparison, Listing, Rating

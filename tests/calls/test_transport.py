@@ -63,10 +63,10 @@ def test_a_judge_that_moves_gets_no_answers_and_gives_no_label(kind, status):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_judge_that_has_moved_elsewhere_is_told_before_anything_is_asked(kind):
+def test_a_judge_at_a_redirect_is_refused_before_the_first_call(kind):
     with ChatServer(lambda p, n: completion("A")) as server:
         server.probe_reply = lambda: failure(307, Location="https://elsewhere.example/v1/models")
-        with pytest.raises(JudgeError, match=r"redirect to https://elsewhere\.example.*give its address as judge"):
+        with pytest.raises(JudgeError, match=r"redirect to https://elsewhere\.example.*set judge\.base_url"):
             judge_of(kind, server.url)
         server.probe_reply = lambda: failure(307, Location="/v1/models/")  # another path of the same server
         judge_of(kind, server.url)
@@ -79,7 +79,7 @@ def test_a_scorer_that_moves_gets_no_answers(status):
         ScoreServer(lambda body, n: failure(status, Location=other.url)) as server,
     ):
         scorer = HttpScorer.from_entry(scorer_entry(kind="http", url=server.url, max_retries=0), batch_size=1)
-        with pytest.raises(ScorerError, match="points to"):
+        with pytest.raises(ScorerError, match="redirects to"):
             scorer.score(["p"], ["a"], stopped=[True])
         assert other.bodies == []
 

@@ -7,8 +7,9 @@ import httpx2
 
 from alignment.calls.call import ChatReply
 from alignment.calls.chat import ChatCall
+from alignment.calls.endpoint import CONNECT_SECONDS
 from alignment.calls.replies import ReplyFault, details_of, message
-from alignment.calls.transport import CONNECT_SECONDS, NO_KEY, Transport, checked_url, client_of, key_of
+from alignment.calls.transport import NO_KEY, Transport, checked_url, client_of, key_of
 from alignment.config.schema.judges import AnthropicEntry
 from alignment.errors import JudgeError
 

@@ -10,10 +10,10 @@ import openai
 
 from alignment.calls.call import ChatReply
 from alignment.calls.chat import ChatCall
+from alignment.calls.endpoint import CONNECT_SECONDS
 from alignment.calls.logprobs import LARGEST_TOTAL
 from alignment.calls.replies import ReplyFault, chat_completion, details_of
 from alignment.calls.transport import (
-    CONNECT_SECONDS,
     NO_KEY,
     WITHOUT_LOGPROBS,
     Transport,

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from alignment.calls.caller import BACKOFF_SECONDS, Caller
+from alignment.calls.caller import Caller
 from alignment.calls.chat import ChatCall
+from alignment.calls.endpoint import BACKOFF_SECONDS, retry_after
 from alignment.calls.store import CallStore
-from alignment.calls.transport import retry_after
 from alignment.config.schema import judge_entry
 from alignment.errors import JudgeError
 from alignment.evaluate.judging import Comparison, Judge, Verdict, combine
@@ -273,9 +273,9 @@ def test_a_local_server_needs_no_key_and_openai_does(monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize("wait", ["86400", "Fri, 31 Dec 2100 23:59:59 GMT"])
-def test_a_server_that_wants_to_be_left_alone_for_a_day_ends_the_run(wait: str) -> None:
+def test_a_requested_wait_of_a_day_ends_the_run(wait: str) -> None:
     with ChatServer(lambda prompt, n: failure(429, "daily quota", **{"Retry-After": wait})) as server:
-        with pytest.raises(JudgeError, match=r"daily quota(?s:.*)asks to wait \d+ seconds, more than the 600"):
+        with pytest.raises(JudgeError, match=r"daily quota(?s:.*)requests a wait of \d+ seconds, more than the 600"):
             judge_of(server.url, max_retries=5).ask(QUESTION)
         assert len(server.prompts) == 1
 
@@ -304,7 +304,7 @@ def test_a_placeholder_for_a_key_changes_no_answer(monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize("key", ["sk-test\n4711-secret", "sk-test 4711-secret", "sk-t\u00e9st-4711-secret", "ключ"])
 def test_a_key_that_no_header_can_carry_is_refused_and_not_repeated(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MY_KEY", key)
-    with pytest.raises(JudgeError, match="MY_KEY does not hold a key: there is a space, a line break") as caught:
+    with pytest.raises(JudgeError, match="MY_KEY does not hold a key: it contains a space, a line break") as caught:
         judge_of("http://localhost:1/v1", api_key_env="MY_KEY")
     assert "4711" not in str(caught.value)
     assert key not in str(caught.value)

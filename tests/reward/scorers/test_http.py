@@ -2,6 +2,7 @@
 
 import email.utils
 import json
+import random
 import socket
 import time
 from collections.abc import Callable
@@ -88,11 +89,14 @@ def test_replies_that_people_send(reply: Reply) -> None:
         (Reply(b"<html>hello</html>"), "answered '<html>hello"),
         (Reply(b"\xff\xfe\x00"), "answered"),
         (Reply(b"[" * 100_000), "answered"),
-        (Reply(b'{"scores": [1, 2, 3]}', promised_length=900), "connection to .* broke off: peer closed connection"),
+        (Reply(b'{"scores": [1, 2, 3]}', promised_length=900), "connection to .* was lost: peer closed connection"),
         (failure(400, "bad prompt"), "answered 400: .*bad prompt.*refuses the request"),
         (failure(404), "answered 404.*Check url"),
         (failure(405), "answered 405.*Check url"),
-        (failure(307, Location="http://elsewhere/score"), "points to http://elsewhere/score; give that as url"),
+        (
+            failure(307, Location="http://elsewhere/score"),
+            "redirects to http://elsewhere/score; set url to that address",
+        ),
         (failure(500, "out of memory"), "answered 500: .*out of memory.*Tried 1 times"),
         (Reply(b"", 503), r"answered 503\. Tried"),
     ],
@@ -129,15 +133,26 @@ def test_what_may_pass_is_tried_again(waits: list[float]) -> None:
 
     assert ask(behave, max_retries=5) == [1.0, 2.0, 3.0]
     assert len(waits) == 5
-    assert 0.375 <= waits[0] <= 0.625  # half a second, a quarter more or less
-    assert waits[1] == 7.0
-    assert 27 < waits[2] <= 30
-    assert 3.0 <= waits[3] <= 5.0  # four seconds at the fourth attempt
-    assert 6.0 <= waits[4] <= 10.0
+    assert 0.25 <= waits[0] <= 0.5  # between half of the time that doubles with each attempt, and all of it
+    assert 7.0 <= waits[1] <= 7.5  # as requested, and up to half a second more
+    assert 27 < waits[2] <= 30.5
+    assert 2.0 <= waits[3] <= 4.0
+    assert 4.0 <= waits[4] <= 8.0
+
+
+@pytest.mark.parametrize("status", [408, 409, 425, 429, 500, 501, 529, 599])
+def test_the_statuses_that_are_retried(status: int) -> None:
+    assert ask(lambda body, n: failure(status) if n == 1 else scores(1, 2, 3), max_retries=1) == [1.0, 2.0, 3.0]
+
+
+def test_a_retry_leaves_the_random_state_of_the_run_as_it_was() -> None:
+    before = random.getstate()
+    ask(lambda body, n: failure(503) if n == 1 else scores(1, 2, 3), max_retries=1)
+    assert random.getstate() == before
 
 
 def test_a_wait_of_hours_is_told_instead(waits: list[float]) -> None:
-    with pytest.raises(ScorerError, match=r"answered 429.*asks to wait 7200 seconds"):
+    with pytest.raises(ScorerError, match=r"answered 429.*requests a wait of 7200 seconds"):
         ask(lambda body, n: failure(429, **{"Retry-After": "7200"}), max_retries=3)
     assert waits == []
 
