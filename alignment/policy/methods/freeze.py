@@ -1,0 +1,112 @@
+"""Freeze: some layers train whole, the others are frozen.
+
+The layers that train are copies beside the base, an adapter of PEFT's type `LN_TUNING` on their leaf modules: the base
+stays as it is for other roles, only the trained layers are saved, and merging puts them in the base's place.
+"""
+
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from peft import LNTuningConfig
+from torch import nn
+
+from alignment.errors import ModelError
+
+# peft 0.21 warns of each RMSNorm, whose sizes it does not need: it copies the module.
+warnings.filterwarnings("ignore", message="Unsupported layer type", category=UserWarning)
+
+
+@dataclass
+class FreezeConfig:
+    """Keys of `peft_config`.
+
+    Args:
+        trainable_layers: so many of the last layers; if negative, of the first ones; or names of modules, such as
+            `layers.4.mlp`, `model.norm` or `lm_head`.
+    """
+
+    trainable_layers: int | list[str] = field(default=2)
+
+
+def freeze_config(model: nn.Module, trainable_layers: int | Sequence[str], **options: Any) -> LNTuningConfig:
+    """Return the configuration of an adapter that trains layers of `model`; options: of the configuration.
+
+    Raises: ModelError if the model lacks a layer, or it cannot be copied.
+    """
+    return LNTuningConfig(target_modules=trained_modules(model, trainable_layers), **options)
+
+
+def trained_modules(model: nn.Module, trainable_layers: int | Sequence[str]) -> list[str]:
+    """Return the full names of the modules with weights in the layers that train.
+
+    Raises: ModelError.
+    """
+    if isinstance(trainable_layers, int):
+        tops = _counted(model, trainable_layers)
+    else:
+        tops = [name for wanted in trainable_layers for name in _named(model, wanted)]
+    found = dict.fromkeys(leaf for top in tops for leaf in _leaves(model, top))
+    if not found:
+        raise ModelError("trainable_layers names no layer; give a number of layers or names of modules.")
+    _require_untied(model, list(found))
+    return list(found)
+
+
+def _counted(model: nn.Module, count: int) -> list[str]:
+    stack, length = layer_stack(model)
+    if not 0 < abs(count) <= length:
+        raise ModelError(
+            f"trainable_layers is {count}; the model has {length} layers: give 1 to {length} for its last layers, -1 "
+            f"to -{length} for its first ones, or names of modules."
+        )
+    numbers = range(length - count, length) if count > 0 else range(-count)
+    return [f"{stack}.{number}" for number in numbers]
+
+
+def layer_stack(model: nn.Module) -> tuple[str, int]:
+    """Return the name of the list of a model's layers, and its length.
+
+    Raises: ModelError if it has none.
+    """
+    config: Any = model.config
+    wanted = config.get_text_config().num_hidden_layers
+    for name, module in model.named_modules():
+        if isinstance(module, nn.ModuleList) and len(module) == wanted:
+            return name, wanted
+    raise ModelError(f"{type(model).__name__} has no list of {wanted} layers; give trainable_layers names of modules.")
+
+
+def _named(model: nn.Module, wanted: str) -> list[str]:
+    found = [name for name, _ in model.named_modules() if f".{name}".endswith(f".{wanted}") and wanted]
+    if not found:
+        kinds = [name for name, _ in model.named_children()]
+        kinds += [f"{name}.{child}" for name, module in model.named_children() for child, _ in module.named_children()]
+        shown = wanted if len(wanted) <= 60 else f"{wanted[:57]}..."
+        raise ModelError(
+            f"trainable_layers: the model has no module {shown}; it has {', '.join(kinds[:12])}. Correct the name."
+        )
+    return found
+
+
+def _leaves(model: nn.Module, top: str) -> Iterator[str]:
+    """Yield the modules below `top`, itself included, that own weights; the first on each path."""
+    module = model.get_submodule(top)
+    if next(module.parameters(recurse=False), None) is not None:
+        yield top
+        return
+    for name, _ in module.named_children():
+        yield from _leaves(model, f"{top}.{name}")
+
+
+def _require_untied(model: nn.Module, names: list[str]) -> None:
+    transformer: Any = model
+    inner, outer = transformer.get_input_embeddings(), transformer.get_output_embeddings()
+    tied = outer is not None and inner is not None and outer.weight is inner.weight
+    for name in names:
+        if tied and model.get_submodule(name) in (inner, outer):
+            raise ModelError(
+                f"trainable_layers: {name} shares its weight with the other end of the model (tie_word_embeddings), "
+                "and would be untied. Leave it out, or use peft_method full."
+            )
