@@ -12,13 +12,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
+from peft import PeftModel, PeftModelForCausalLM, get_peft_model_state_dict, set_peft_model_state_dict
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
 from alignment.errors import ModelError, first_line
 from alignment.policy.adapters import copies_in_float32, expected_warnings
 from alignment.policy.methods.indices import require_indices
+from alignment.policy.prompts import Prompts, as_saved, load_prompt
 
 ADAPTER = "default"  # the adapter's name inside its role's PeftModel
 
@@ -97,6 +98,7 @@ class SwitchedBase:
     def __init__(self, base: Any) -> None:
         self.base = base
         self.adapters: dict[str, RoleAdapter] = {}
+        self.prompts: Prompts | None = None
         self._places: dict[tuple[int, str], tuple[_Place, Switch]] = {}
         base.requires_grad_(False)
 
@@ -115,6 +117,28 @@ class SwitchedBase:
             replaces.
         """
         self._put({place.key: place.original for place, _ in self._places.values()})
+        if config.is_prompt_learning:
+            self.adapters[role] = self._with_prompt(role, config, weights)
+        else:
+            self.adapters[role] = self._with_modules(role, config, weights)
+        self._put({place.key: switch for place, switch in self._places.values()})
+
+    def _with_prompt(self, role: str, config: Any, weights: Mapping[str, Tensor] | None) -> RoleAdapter:
+        """Put a soft prompt before the decoder's inputs."""
+        if self.prompts is None:
+            self.prompts = Prompts(self.base)
+        if weights is not None:
+            config = as_saved(config)
+        model = PeftModelForCausalLM(self.base, config, adapter_name=ADAPTER)
+        encoder = model.prompt_encoder[ADAPTER]
+        if weights is not None:
+            load_prompt(encoder, weights, role)
+        prompt = self.prompts.add(role, encoder, config)
+        trained = tuple(parameter for parameter in encoder.parameters() if parameter.requires_grad)
+        return RoleAdapter(model, {(id(self.prompts), role): prompt}, trained)
+
+    def _with_modules(self, role: str, config: Any, weights: Mapping[str, Tensor] | None) -> RoleAdapter:
+        """Put a switch at each place where PEFT replaces a module."""
         before = _Snapshot(self.base)
         with expected_warnings():
             model = PeftModel(self.base, config, adapter_name=ADAPTER)
@@ -136,11 +160,12 @@ class SwitchedBase:
             _share(modules[place.key], before.modules)
             _, switch = self._places.setdefault(place.key, (place, Switch(place.original)))
             switch.add_module(role, modules[place.key])
-        self.adapters[role] = RoleAdapter(model, modules, trained)
-        self._put({place.key: switch for place, switch in self._places.values()})
+        return RoleAdapter(model, modules, trained)
 
     def activate(self, role: str | None) -> None:
         """Compute as `role`; None: as the base."""
+        if self.prompts is not None:
+            self.prompts.activate(role)
         for _, switch in self._places.values():
             switch.activate(role)
 
