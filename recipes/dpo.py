@@ -27,6 +27,7 @@ from alignment.train.running import run_training
 from alignment.train.saving import generation_of, lineage_of, save_trained
 from alignment.train.sft import Tokenised
 from alignment.train.trial import require_accepted
+from alignment.train.tuning import method_callbacks
 
 preview = pairs  # reads the rows that `alignment preview` shows
 
@@ -73,7 +74,7 @@ def main(argv: list[str] | None = None) -> None:
         reference=None if own_reference else load_causal_lm(recipe, trainable=False),
         train=train.rows,
         evaluation=held_out.rows,
-        callbacks=callbacks_for(run, recipe),
+        callbacks=[*callbacks_for(run, recipe), *method_callbacks(recipe, model)],
     )
     trained = run_training(trainer, run)
     results = trainer.evaluate() if held_out.rows else {}

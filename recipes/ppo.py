@@ -34,6 +34,7 @@ from alignment.train.policy_gradient.update_shape import UpdateShape
 from alignment.train.running import run_training
 from alignment.train.saving import generation_of, lineage_of, save_trained
 from alignment.train.trial import require_accepted
+from alignment.train.tuning import method_callbacks
 from reward.preview.prompts import sampled
 from reward.scorers import build_monitor, build_scoring, describe, paths_of, reward_models, score_entries
 from reward.scorers.judge import judge_calls
@@ -92,7 +93,7 @@ def main(argv: list[str] | None = None) -> None:
         scorer=scoring,
         monitor=monitor,
         run=run,
-        callbacks=callbacks_for(run, recipe),
+        callbacks=[*callbacks_for(run, recipe), *method_callbacks(recipe, roles)],
     )
     run_training(trainer, run)
     save_trained(trainer, run.path, generation_of(recipe, template))

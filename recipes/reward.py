@@ -23,6 +23,7 @@ from alignment.train.arguments import training_arguments
 from alignment.train.running import run_training
 from alignment.train.saving import generation_of, lineage_of, save_trained
 from alignment.train.trial import require_accepted
+from alignment.train.tuning import method_callbacks
 from reward.models.batches import Encoded, encoded_split
 from reward.models.loading import load_reward_model
 from reward.models.members import finish_ensemble, is_trained, member_recipes
@@ -71,7 +72,7 @@ def train(recipe: RewardRecipe, run: RunDirectory, *, data_seed: int) -> None:
         use_margin=recipe.use_margin,
         label_smoothing=recipe.label_smoothing,
         ties=recipe.ties,
-        callbacks=callbacks_for(run, recipe),
+        callbacks=[*callbacks_for(run, recipe), *method_callbacks(recipe, model)],
     )
     trained = run_training(trainer, run)
     results = trainer.held_out_results()

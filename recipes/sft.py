@@ -33,6 +33,7 @@ from alignment.train.sft import (
     tokenised_split,
 )
 from alignment.train.trial import require_accepted
+from alignment.train.tuning import method_callbacks
 
 preview = demonstrations  # reads the rows that `alignment preview` shows
 
@@ -77,7 +78,7 @@ def main(argv: list[str] | None = None) -> None:
         arguments,
         train=train.rows,
         evaluation=held_out.rows,
-        callbacks=callbacks_for(run, recipe),
+        callbacks=[*callbacks_for(run, recipe), *method_callbacks(recipe, model)],
     )
     trained = run_training(trainer, run)
     results = trainer.evaluate() if held_out.rows else {}

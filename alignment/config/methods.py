@@ -23,6 +23,16 @@ from alignment.config.peft_types import GENERIC, REFUSED, PeftFacts
 
 LORA_KEYS = ("lora_r", "lora_alpha", "lora_dropout", "lora_target_modules", "lora_modules_to_save", "use_rslora")
 LORA_CONFIG = "peft.tuners.lora:LoraConfig"
+LORA_WITHHELD = {"use_dora": "it is peft_method: dora"}
+ADALORA = {"target_modules": "all-linear", "lora_alpha": 32}
+ADALORA_WITHHELD = {
+    "r": "AdaLoRA has init_r and target_r",
+    "total_step": "it is the run's number of steps",
+    "rank_pattern": "it is learned",
+    "alpha_pattern": "AdaLoRA does not read it",
+    "use_rslora": "AdaLoRA does not read it",
+    "eva_config": "AdaLoRA does not read it",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +77,11 @@ def _generic(name: str, facts: PeftFacts) -> TuningMethod:
 
 TUNING_METHODS: dict[str, TuningMethod] = {
     "full": TuningMethod("full fine-tuning", None, trains_base=True, allows_4bit=False),
-    "lora": TuningMethod("LoRA", "lora", LORA_KEYS, LORA_CONFIG, vllm_adapter=True),
-    "dora": TuningMethod("DoRA", "lora", LORA_KEYS, LORA_CONFIG),
+    "lora": TuningMethod("LoRA", "lora", LORA_KEYS, LORA_CONFIG, withheld=LORA_WITHHELD, vllm_adapter=True),
+    "dora": TuningMethod("DoRA", "lora", LORA_KEYS, LORA_CONFIG, withheld=LORA_WITHHELD),
+    "adalora": TuningMethod(
+        "AdaLoRA", "adalora", config="peft.tuners.adalora:AdaLoraConfig", defaults=ADALORA, withheld=ADALORA_WITHHELD
+    ),
     **{name: _generic(name, facts) for name, facts in GENERIC.items()},
 }
 ADAPTER_KEYS = tuple(dict.fromkeys(key for method in TUNING_METHODS.values() for key in method.keys))

@@ -27,6 +27,7 @@ from transformers.trainer_callback import ExportableState
 from alignment.meter import say
 from alignment.policy.checkpointing import without_input_gradients
 from alignment.train.deepspeed_checkpoint import only_tensors
+from alignment.train.tuning import restore_method_state, save_method_state
 
 COUNTERS = "counters.pt"  # in a checkpoint: one entry for each process
 
@@ -36,12 +37,14 @@ class ResumableTrainer(Trainer):
 
     _restored: dict[str, Any] | None = None  # this process's counters, from the checkpoint that the run resumes from
     _random_at_epoch_start: dict[str, Any] | None = None
+    _resumed_from: Path | None = None
     _started = 0.0
     _seconds_before = 0.0  # training time of earlier starts
 
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **keys: Any) -> Any:
         """Train as transformers does, starting from the checkpoint's counters."""
         self._restored = self._read_counters(resume_from_checkpoint)
+        self._resumed_from = Path(resume_from_checkpoint) if isinstance(resume_from_checkpoint, str) else None
         restoring = _Restoring(self)
         self.add_callback(restoring)
         try:
@@ -63,6 +66,8 @@ class ResumableTrainer(Trainer):
     def restore(self) -> None:
         """Restore the counters after the Trainer has set them to zero."""
         self._started = time.monotonic()
+        if self._resumed_from is not None:
+            restore_method_state(self.callback_handler.callbacks, self._resumed_from)
         found = self._restored
         if found is None:
             return
@@ -115,6 +120,7 @@ class ResumableTrainer(Trainer):
         }
         processes = gather_object([own])
         if self.args.should_save:
+            save_method_state(self.callback_handler.callbacks, Path(output_dir))
             torch.save(processes, Path(output_dir) / COUNTERS)
 
     def _prepare_for_training(self, max_steps: int, train_dataloader: Any, resume_from_checkpoint: str | None) -> Any:

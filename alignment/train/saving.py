@@ -17,6 +17,7 @@ from alignment.policy.weights import weights_hash
 from alignment.run.files import flush_to_disk, naming_the_disk, write_json
 from alignment.run.lineage import fingerprint, require_same
 from alignment.train.sharding import full_tensors
+from alignment.train.tuning import finish_adapter
 
 LEFT_BEHIND = frozenset({"training_args.bin", "README.md"})  # a pickle, and PEFT's empty model card
 
@@ -57,6 +58,7 @@ def save_trained(trainer: Any, path: Path, generation: dict[str, Any] | None = N
             _save_model(trainer, str(beside))
             trainer.accelerator.wait_for_everyone()
             if trainer.is_world_process_zero():
+                finish_adapter(trainer.callback_handler.callbacks, beside)
                 if generation is not None:
                     write_generation(beside, generation)
                 files = [file for file in beside.iterdir() if file.is_file() and file.name not in LEFT_BEHIND]

@@ -13,9 +13,8 @@
 
 It may also define
 
-- `prepare(model, keys)`: called with the base before `new_config`'s adapter is put on it;
-- `callbacks(model, keys)`: callbacks of the trainer, for each stage that trains;
-- `extra_loss(model)`: a term that each stage adds to its loss; None: no term.
+- `callbacks(model, keys)`: callbacks of the trainer, for each stage that trains. A `MethodCallback` also holds state
+  that each checkpoint saves, and may change the files of the trained adapter.
 """
 
 import functools
