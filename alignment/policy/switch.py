@@ -162,6 +162,21 @@ class SwitchedBase:
             switch.add_module(role, modules[place.key])
         return RoleAdapter(model, modules, trained)
 
+    def remove(self, role: str) -> None:
+        """Take a role's adapter off the base; places that no other role adapts get their own modules back."""
+        del self.adapters[role]
+        for place, switch in list(self._places.values()):
+            switch._modules.pop(role, None)
+            switch.activate(None)
+            if set(switch._modules) == {"base_layer"}:
+                place.parent._modules[place.name] = place.original
+                del self._places[place.key]
+
+    def modules_of(self, role: str) -> dict[int, nn.Module]:
+        """Return the modules of a role's adapter, by the id of the base's module that each replaces."""
+        modules = self.adapters[role].modules
+        return {id(place.original): modules[key] for key, (place, _) in self._places.items() if key in modules}
+
     def activate(self, role: str | None) -> None:
         """Compute as `role`; None: as the base."""
         if self.prompts is not None:

@@ -1,5 +1,6 @@
 """What a generation engine is: token ids and how to sample in, token ids out."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -29,6 +30,18 @@ class Completion:
     def words(self) -> list[int]:
         """The ids without the stop token: those of the text that judges and people see."""
         return self.ids[:-1] if self.stopped else self.ids
+
+
+class RowAdapters(Protocol):
+    """Adapters of a model, of which each row of a batch may have another."""
+
+    def assign(self, names: Sequence[str | None] | None) -> None:
+        """Compute the rows of the next batches with these adapters; None among them: with the base."""
+        ...
+
+    def select(self, places: Sequence[int]) -> None:
+        """Keep only these rows of the batch."""
+        ...
 
 
 class Engine(Protocol):

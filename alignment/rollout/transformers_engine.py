@@ -4,14 +4,14 @@ A loop of our own in place of `model.generate`: the model's generation configura
 leave the batch at once, each row's random numbers are its own, and a step costs little more than the forward pass.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from alignment.errors import DataError
-from alignment.rollout.engine import Completion, Sampling
+from alignment.rollout.engine import Completion, RowAdapters, Sampling
 from alignment.rollout.sampling import draw, uniforms
 from alignment.rollout.steps import StepInputs, left_pad
 from alignment.rollout.written import Written
@@ -31,6 +31,7 @@ class TransformersEngine:
             everywhere.
         on_batch: Told of each batch's answers, for a progress bar.
         look_every: Steps between two looks at which answers have ended; None: 1 on a CPU, else `LOOK_EVERY`.
+        adapters: The adapters that rows may have; None: all rows are the model's.
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class TransformersEngine:
         synced: bool = False,
         on_batch: Callable[[list[Completion]], None] = lambda _: None,
         look_every: int | None = None,
+        adapters: RowAdapters | None = None,
     ) -> None:
         self.model = model
         self.synced = synced
@@ -49,15 +51,21 @@ class TransformersEngine:
         self.look_every = look_every
         self.pad_token_id = pad_token_id
         self.batch_size = batch_size
+        self.adapters = adapters
 
-    def generate(self, prompt_ids: list[list[int]], sampling: Sampling) -> list[Completion]:
+    def generate(
+        self, prompt_ids: list[list[int]], sampling: Sampling, names: Sequence[str | None] | None = None
+    ) -> list[Completion]:
         """Sample one answer per prompt; neither reads nor moves any global random state.
 
         Row i draws from random numbers made of `sampling.seed` and `first_row` + i: equal prompts in one call get
         different answers, and what a row gets does not hang on its neighbours.
+
+        Args:
+            names: Of `adapters`, one per prompt; None among them is the base. Left out: the model as it is.
         """
         self._check_lengths(prompt_ids, sampling)
-        order = sorted(range(len(prompt_ids)), key=lambda i: len(prompt_ids[i]))
+        order = sorted(range(len(prompt_ids)), key=lambda i: (len(prompt_ids[i]), (names and names[i]) or ""))
         answers: list[Completion] = [Completion([], False)] * len(prompt_ids)
         training = self.model.training
         self.model.eval()
@@ -68,11 +76,15 @@ class TransformersEngine:
                     noise = np.stack(
                         [uniforms(sampling.seed, sampling.first_row + i, sampling.max_new_tokens) for i in rows]
                     )
+                    if self.adapters is not None and names is not None:
+                        self.adapters.assign([names[i] for i in rows])
                     sampled = self._sample([prompt_ids[i] for i in rows], sampling, noise)
                     for i, ids in zip(rows, sampled, strict=True):
                         answers[i] = Completion(ids, bool(ids) and ids[-1] in sampling.stop_token_ids)
                     self.on_batch([answers[i] for i in rows])
         finally:
+            if self.adapters is not None and names is not None:
+                self.adapters.assign(None)
             if training:
                 self.model.train()
         return answers
@@ -117,8 +129,11 @@ class TransformersEngine:
             if ended_everywhere(ended, device) if self.synced else ended:
                 break
             if 0 < len(written.live) < COMPACT_BELOW * len(written.rows):
-                keep = torch.tensor(written.compact(), device=device)
+                places = written.compact()
+                keep = torch.tensor(places, device=device)
                 step_inputs.select(keep)
+                if self.adapters is not None:
+                    self.adapters.select(places)
                 input_ids, uniform = input_ids[keep], uniform[keep]
         return written.answers
 
