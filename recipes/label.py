@@ -1,9 +1,9 @@
-"""Labelling: a policy answers every prompt K times, a judge compares the answers, rankings come out.
+"""Labelling: sample K answers to every prompt, compare them by a judge, write rankings.
 
 alignment label --config recipes/tiny/label.yaml [--key value …]
-    --dry-run   tells calls, tokens and cost, and asks nobody
-    --reparse   writes the labels of a finished run anew from its recorded calls
-Answers revised by a constitution, where the recipe asks for them, stand in revisions.jsonl.
+    --dry-run   prints calls, tokens and cost, and makes no call
+    --reparse   writes the labels of a finished run again from its recorded calls
+With `revisions`, answers revised by a constitution are in revisions.jsonl.
 """
 
 import sys
@@ -42,16 +42,16 @@ def main(argv: list[str] | None = None) -> None:
     caller = caller_of(recipe.judge, recipe, recipe.max_concurrency)
     judge = build_judge(recipe.judge, caller)  # before anything is written: without a judge there is no run
     reviser = reviser_for(recipe, caller)
-    load_rows(recipe)  # unreadable data is refused before anything is written
+    data = load_rows(recipe)  # unreadable data is refused before anything is written
     run = RunDirectory.open(recipe, expendable=unanswered)
     who = {"judge": judge.name, "prompt_hash": judge.prompt_hash}
     run.record(judge=who)
     with recording(run.path, [recipe.judge], recipe, [caller], may_rebind=True) as store:
         on_gold = ask_gold(recipe, run, lambda people: labels_of(recipe, people, judge, caller, {}, all_pairs=True))
         if recipe.responses == "given":
-            samples, provenance = given_answers(recipe, run, store), {}
+            samples, provenance = given_answers(data, run, store), {}
         else:
-            samples, provenance = sampled_answers(recipe, run, store)
+            samples, provenance = sampled_answers(recipe, data, run, store)
         run.record(provenance=provenance)
         rankings = labels_of(recipe, samples, judge, caller, provenance)
         revisions = revised(recipe, samples, reviser, caller, provenance) if reviser else None

@@ -14,14 +14,18 @@ from alignment.errors import DataError
 from alignment.meter import say_left_out
 
 
-def prompts_to_answer(recipe: LabelRecipe | PPORecipe, template: Template, context: int | None) -> Loaded[Prompt]:
+def prompts_to_answer(
+    recipe: LabelRecipe | PPORecipe, template: Template, context: int | None, loaded: Loaded[Prompt] | None = None
+) -> Loaded[Prompt]:
     """Load a recipe's prompts without those that `test_split_size` holds out for evaluation.
 
     Args:
         context: most tokens of prompt and answer, None for no limit.
+        loaded: the recipe's data, if it is loaded already.
+
     Raises: DataError where one does not fit and `on_bad_row` is stop; `skipped` names those that skip leaves out.
     """
-    loaded = load_prompts(
+    loaded = loaded or load_prompts(
         recipe.datasets, on_bad_row=recipe.on_bad_row, seed=recipe.seed, max_samples=recipe.max_samples
     )
     rows = loaded.rows

@@ -1,4 +1,4 @@
-"""The answers that a judge compares: sampled from a policy, or given in the data."""
+"""The answers that a judge compares: sampled from a policy, or read from the data."""
 
 import hashlib
 import json
@@ -7,24 +7,29 @@ from typing import Any
 from alignment.calls.store import CallStore
 from alignment.calls.store_rows import Sampled
 from alignment.config.schema import LabelRecipe
-from alignment.data import load_answers
+from alignment.data import Loaded
 from alignment.data.prompts import prompts_to_answer
+from alignment.data.rows import Prompt, Ranking
 from alignment.data.template import Template
 from alignment.errors import DataError
 from alignment.run.directory import RunDirectory
 from reward.feedback.sampling import sample_answers
 
-CHARACTERS_PER_TOKEN = 4  # of English, for answers that are not sampled yet
+CHARACTERS_PER_TOKEN = 4  # in English, for answers that are not sampled yet
 
 
-def given_answers(recipe: LabelRecipe, run: RunDirectory | None, store: CallStore | None) -> list[Sampled]:
-    """Read the answers that stand in the data; what the data says of their order is not looked at."""
-    loaded = load_answers(
-        recipe.datasets, on_bad_row=recipe.on_bad_row, seed=recipe.seed, max_samples=recipe.max_samples
-    )
+def given_answers(loaded: Loaded[Ranking], run: RunDirectory | None, store: CallStore | None) -> list[Sampled]:
+    """Return the answers in the data; the order in which the data ranks them is not used.
+
+    Args:
+        run, store: record the data and the answers there, unless None.
+
+    Raises: DataError if there are no answers; LineageError if the store has those of other data.
+    """
     samples = [Sampled.of(place, row) for place, row in enumerate(loaded.rows)]
     if not samples:
-        raise DataError("there are no answers to judge; every row was left out." if loaded.skipped else "no rows.")
+        why = "every row was skipped" if loaded.skipped else "the data has no rows"
+        raise DataError(f"there are no answers to judge: {why}.")
     if run is not None and store is not None:
         run.record(data=loaded.files, skipped=loaded.skipped)
         texts = json.dumps([[s.prompt, s.responses, *([s.tokens] if s.tokens else [])] for s in samples])
@@ -34,8 +39,10 @@ def given_answers(recipe: LabelRecipe, run: RunDirectory | None, store: CallStor
     return samples
 
 
-def sampled_answers(recipe: LabelRecipe, run: RunDirectory, store: CallStore) -> tuple[list[Sampled], dict[str, Any]]:
-    """Sample `num_generations` answers to every prompt; return them and who gave them."""
+def sampled_answers(
+    recipe: LabelRecipe, data: Loaded[Prompt], run: RunDirectory, store: CallStore
+) -> tuple[list[Sampled], dict[str, Any]]:
+    """Sample `num_generations` answers to every prompt; return them and their provenance."""
     from alignment.policy.base import load_causal_lm, load_tokenizer, resolve_model
     from alignment.policy.weights import weights_hash
     from alignment.preview.recorded import recorded
@@ -54,7 +61,7 @@ def sampled_answers(recipe: LabelRecipe, run: RunDirectory, store: CallStore) ->
     store.bind(policy={**lineage, **policy, "base": "", "path": ""})  # the same weights elsewhere are the same policy
 
     model = load_causal_lm(recipe, trainable=False)
-    loaded = prompts_to_answer(recipe, template, getattr(model.config, "max_position_embeddings", None))
+    loaded = prompts_to_answer(recipe, template, getattr(model.config, "max_position_embeddings", None), data)
     kept = recorded(prompt_stage("label", loaded, loaded.rows, template), template)
     run.record(data=loaded.files, skipped=loaded.skipped, preview=kept)
     keys = ("max_new_tokens", "temperature", "top_p", "top_k", "seed")
@@ -73,7 +80,7 @@ def sampled_answers(recipe: LabelRecipe, run: RunDirectory, store: CallStore) ->
 
 
 def imagined_answers(recipe: LabelRecipe) -> list[Sampled]:
-    """Return answers as long as they may become, to count what judging them would cost at most."""
+    """Return answers of the maximum length, to compute the maximum cost of judging them."""
     from alignment.policy.base import load_tokenizer
 
     template = Template(load_tokenizer(recipe), recipe.chat_template, recipe.eos_token)

@@ -12,7 +12,7 @@ from alignment.calls.store import CallStore
 from alignment.calls.store_rows import Sampled
 from alignment.config.launched import Launch
 from alignment.config.schema import LabelRecipe
-from alignment.data import ranking_to_json
+from alignment.data import load_rows, ranking_to_json
 from alignment.data.rows import Ranking
 from alignment.errors import AlignmentError
 from alignment.evaluate.judging import Judge, Question
@@ -62,7 +62,7 @@ def dry_run(recipe: LabelRecipe) -> str:
         samples = list(store.samples().values()) if store else []
         imagined = not samples and recipe.responses == "sampled"
         if not samples:
-            samples = imagined_answers(recipe) if imagined else given_answers(recipe, None, None)
+            samples = imagined_answers(recipe) if imagined else given_answers(load_rows(recipe), None, None)
         way = strategy_of(judge.mode, samples=recipe.judge.repeats, seed=recipe.seed)
         questions: dict[tuple[str, int], Question] = {}
         for sample in samples:
