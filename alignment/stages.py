@@ -13,6 +13,8 @@ NAMES = (
     "reward",
     "dpo",
     "ppo",
+    "grpo",
+    "rloo",
     "evaluate",
 )
 SCHEMA = Path(__file__).parent / "config" / "schema"

@@ -11,7 +11,7 @@ from alignment.config import load_recipe  # isort: skip, it turns off the teleme
 from transformers import TrainingArguments, set_seed
 
 from alignment.calls.store_rows import unanswered
-from alignment.config.schema import PPORecipe
+from alignment.config.schema import PolicyGradientRecipe, PPORecipe
 from alignment.data import require_data
 from alignment.data.prompts import prompts_to_answer
 from alignment.data.template import Template
@@ -43,7 +43,7 @@ preview = sampled  # reads the rows that `alignment preview` shows
 
 
 def load_models(
-    recipe: PPORecipe, run: RunDirectory, lineage: dict[str, Any]
+    recipe: PolicyGradientRecipe, run: RunDirectory, lineage: dict[str, Any]
 ) -> tuple[Roles, Scoring, Monitor | None, TrainingArguments]:
     """Resolve each reward model once, load all models, and record the scorers in the manifest."""
     monitored = {path: RewardModel.resolve(path) for path in paths_of(recipe.watch_scorers)}
@@ -62,7 +62,12 @@ def load_models(
 
 def main(argv: list[str] | None = None) -> None:
     """Run the stage."""
-    recipe = load_recipe(PPORecipe, sys.argv[1:] if argv is None else argv)
+    align(PPORecipe, argv)
+
+
+def align(stage: type[PolicyGradientRecipe], argv: list[str] | None) -> None:
+    """Run a stage that trains on the scores of sampled answers."""
+    recipe = load_recipe(stage, sys.argv[1:] if argv is None else argv)
     require_accepted([recipe])
     require_engine(recipe)
     require_data(recipe)
@@ -76,7 +81,7 @@ def main(argv: list[str] | None = None) -> None:
     roles, scoring, monitor, arguments = load_models(recipe, run, lineage)
     stop_at(roles.causal_lm("policy"), template.stop_token_ids)
     loaded = prompts_to_answer(recipe, template, roles.context)
-    kept = recorded(prompt_stage("ppo", loaded, loaded.rows, template), template)
+    kept = recorded(prompt_stage(recipe.stage, loaded, loaded.rows, template), template)
     run.record(data=loaded.files, prompts=len(loaded.rows), skipped=loaded.skipped, preview=kept)
 
     shape = UpdateShape.of(

@@ -19,14 +19,18 @@ from alignment.config.schema import (
     AdapterKeys,
     DataKeys,
     DatasetEntry,
+    GRPORecipe,
     Mark,
     ModelKeys,
     Part,
     PipelineRecipe,
     PolicyGradientRecipe,
+    PPORecipe,
     Recipe,
     RewardRecipe,
+    RLOORecipe,
     SamplingKeys,
+    ValueRecipe,
 )
 from alignment.config.schema.calls import CallKeys, CallLimits
 from alignment.config.schema.kinds import Entry
@@ -55,22 +59,28 @@ GROUPS: dict[type[Part], tuple[str, str]] = {
     CallLimits: ("Limits of judge calls", TRAINING_ARGUMENTS),
     CallKeys: ("Calls of judges", TRAINING_ARGUMENTS),
     PolicyGradientRecipe: ("Policy gradients", "trl.trainer.grpo_config:GRPOConfig"),
+    ValueRecipe: ("Value", TRAINING_ARGUMENTS),
 }
 MORE_SOURCES: dict[type[Part], tuple[str, ...]] = {
     DatasetEntry: ("trl.scripts.utils:DatasetConfig",),
     RewardRecipe: ("trl.trainer.reward_config:RewardConfig",),
+    GRPORecipe: ("trl.trainer.grpo_config:GRPOConfig",),
+    RLOORecipe: ("trl.trainer.rloo_config:RLOOConfig",),
 }
+TRL_PPO = (
+    "TRL 1.12 `PPOConfig`",
+    (
+        "reward_model_path", "total_episodes", "num_ppo_epochs", "num_mini_batches", "kl_coef", "kl_estimator",
+        "gamma", "lam", "cliprange", "cliprange_value", "vf_coef", "missing_eos_penalty", "num_sample_generations",
+        "ds3_gather_for_generation",
+    ),
+)  # fmt: skip
 OTHER_SOURCES: dict[type[Part], tuple[str, tuple[str, ...]]] = {  # of classes that cannot be read here
     SamplingKeys: ("transformers `GenerationConfig`", ("max_new_tokens", "temperature", "top_p", "top_k")),
-    PolicyGradientRecipe: (
-        "TRL 1.12 `PPOConfig`",
-        (
-            "reward_model_path", "total_episodes", "num_ppo_epochs", "num_mini_batches", "kl_coef", "kl_estimator",
-            "gamma", "lam", "cliprange", "cliprange_value", "vf_coef", "missing_eos_penalty", "num_sample_generations",
-            "ds3_gather_for_generation",
-        ),
-    ),
-}  # fmt: skip
+    PolicyGradientRecipe: TRL_PPO,
+    ValueRecipe: TRL_PPO,
+    PPORecipe: TRL_PPO,
+}
 HEAD = ("| key | type | default | meaning | source |", "|---|---|---|---|---|")
 INTERNAL = ("library", "source")
 

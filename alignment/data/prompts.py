@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
 
-from alignment.config.schema import LabelRecipe, PPORecipe
+from alignment.config.schema import LabelRecipe, PolicyGradientRecipe
 from alignment.data.load import Loaded, load_prompts
 from alignment.data.rows import Prompt
 from alignment.data.splits import split_by_prompt
@@ -15,7 +15,10 @@ from alignment.meter import say_left_out
 
 
 def prompts_to_answer(
-    recipe: LabelRecipe | PPORecipe, template: Template, context: int | None, loaded: Loaded[Prompt] | None = None
+    recipe: LabelRecipe | PolicyGradientRecipe,
+    template: Template,
+    context: int | None,
+    loaded: Loaded[Prompt] | None = None,
 ) -> Loaded[Prompt]:
     """Load a recipe's prompts without those that `test_split_size` holds out for evaluation.
 

@@ -1,4 +1,4 @@
-"""PPO's losses per token, and their aggregation to one number."""
+"""Losses of PPO per token, and their aggregation to one number."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -45,7 +45,15 @@ def policy_loss(
     Raises: ShapeError where the three differ.
     """
     require_same_shape(logp=logp, old_logp=old_logp, advantages=advantages)
-    ratio = (logp - old_logp).clamp(-log_ratio_clip, log_ratio_clip).exp()
+    ratio = (logp - old_logp).clamp(-log_ratio_clip, log_ratio_clip)
+    return clipped_surrogate(ratio, advantages, cliprange=cliprange, cliprange_high=cliprange_high, dual_clip=dual_clip)
+
+
+def clipped_surrogate(
+    log_ratio: Tensor, advantages: Tensor, *, cliprange: float, cliprange_high: float, dual_clip: float | None
+) -> PolicyLoss:
+    """Compute `policy_loss` from the logarithm of the probability ratio, (batch, time)."""
+    ratio = log_ratio.exp()
     plain = -advantages * ratio
     bounded = -advantages * ratio.clamp(1 - cliprange, 1 + cliprange_high)
     loss = torch.maximum(plain, bounded)
@@ -115,7 +123,9 @@ def aggregate(loss: Tensor, mask: Tensor, how: Aggregation) -> Tensor:
     raise ValueError(f"aggregation {how!r} is unknown; use token-mean, seq-mean-token-sum or seq-mean-token-mean")
 
 
-def aggregate_part(loss: Tensor, mask: Tensor, how: Aggregation, *, tokens: Tensor, sequences: Tensor) -> Tensor:
+def aggregate_part(
+    loss: Tensor, mask: Tensor, how: Aggregation, *, tokens: Tensor | float, sequences: Tensor | float
+) -> Tensor:
     """A microbatch's share of the global batch's `aggregate`: the shares of any split sum to the whole.
 
     Args:

@@ -64,12 +64,12 @@ def _ppo(plan: StagePlan, recipe: PolicyGradientRecipe) -> Time:
     sampled, hours = _sampling(plan, answers)
     read = answers * plan.lengths.whole
     updates = answers // recipe.rollout_batch_size
-    roles = 4 if recipe.uses_value else 3  # policy, reference, reward and value read each answer
-    trunks = 2 if recipe.uses_value and recipe.value_model != "head" else 1
+    roles = 4 if recipe.value is not None else 3  # policy, reference, reward and value read each answer
+    trunks = 2 if recipe.value is not None and recipe.value.value_model != "head" else 1
     flops = read * _weights(plan) * 2.0 * roles
-    flops += recipe.num_ppo_epochs * read * _training(plan) * trunks
-    steps = updates * recipe.num_ppo_epochs * recipe.num_mini_batches
-    tokens, judge = sampled + read * (roles + recipe.num_ppo_epochs), calls_of(recipe, answers, plan.lengths)
+    flops += recipe.update_rule().num_epochs * read * _training(plan) * trunks
+    steps = updates * recipe.update_rule().num_epochs * recipe.num_mini_batches
+    tokens, judge = sampled + read * (roles + recipe.update_rule().num_epochs), calls_of(recipe, answers, plan.lengths)
     return Time(answers, steps, tokens, flops, hours + _hours(plan, flops), judge)
 
 

@@ -232,8 +232,9 @@ def _builder(
         return lambda depth: skeleton.policy(plan.of_depth(depth), recipe, gpu=gpu, task=recipe.STAGE.task)
     rewards = [found.adapter for found in _reward_models(recipe, known) if found.adapter and found.lies_on(plan)]
     value: Blueprint | None = None
-    if recipe.uses_value and recipe.value_model == "model" and recipe.value_model_path:
-        value = blueprint(recipe.value_model_path, known)
+    keys = recipe.value
+    if keys is not None and keys.value_model == "model" and keys.value_model_path:
+        value = blueprint(keys.value_model_path, known)
     return lambda depth: skeleton.roles(
         plan.of_depth(depth), recipe, rewards, value.of_depth(depth) if value else None, gpu=gpu
     )

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformers import AttentionInterface, AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-from alignment.config.schema import ModelKeys, PolicyGradientRecipe, Recipe, TrainingRecipe
+from alignment.config.schema import ModelKeys, PolicyGradientRecipe, Recipe, TrainingRecipe, ValueRecipe
 from alignment.errors import ModelError, first_line
 from alignment.hub import local, reach, why_not_on_hub
 from alignment.ops.logits import LogitRule
@@ -246,9 +246,8 @@ class _WithoutWeights:
     def model(self, *, full: bool) -> Any:
         return bare(AutoModelForCausalLM, self.plan, self.recipe, full=full, gpu=self.gpu, padded=False)
 
-    def value_model(self) -> tuple[Any, ScalarHead]:
+    def value_model(self, recipe: ValueRecipe) -> tuple[Any, ScalarHead]:
         assert self.value is not None
-        recipe = self.recipe
         changes = {
             **recipe.with_method(recipe.value_peft_method or recipe.peft_method),
             "load_in_4bit": recipe.load_in_4bit and recipe.value_method.allows_4bit,

@@ -10,7 +10,7 @@ from peft.utils import load_peft_weights
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from alignment.config.schema import PolicyGradientRecipe
+from alignment.config.schema import PolicyGradientRecipe, ValueRecipe
 from alignment.errors import ModelError
 from alignment.policy.adapter_files import read_adapter_config
 from alignment.policy.adapters import module_names, require_policy_adapter
@@ -43,7 +43,7 @@ class Loader(Protocol):
         """Return the policy's base as a causal LM; full: all of its weights train."""
         ...
 
-    def value_model(self) -> tuple[Any, ScalarHead]:
+    def value_model(self, recipe: ValueRecipe) -> tuple[Any, ScalarHead]:
         """Return a separate value model and its head."""
         ...
 
@@ -82,8 +82,8 @@ class _Weights:
     def model(self, *, full: bool) -> Any:
         return load_base(AutoModelForCausalLM, self.base, self.recipe, full=full)
 
-    def value_model(self) -> tuple[Any, ScalarHead]:
-        return load_value_model(self.recipe)
+    def value_model(self, recipe: ValueRecipe) -> tuple[Any, ScalarHead]:
+        return load_value_model(recipe)
 
 
 def build_roles(
@@ -103,10 +103,10 @@ def build_roles(
     width = base.config.get_text_config().hidden_size
     heads = {role: ScalarHead(width, start.score) for role, start in rewards.items()}
     value_model = None
-    if recipe.uses_value and recipe.value_model == "model":
-        value_model, heads["value"] = loader.value_model()
-    elif recipe.uses_value:
-        score = heads["reward"].weight if rewards and recipe.value_model == "adapter" else None
+    if recipe.value is not None and recipe.value.value_model == "model":
+        value_model, heads["value"] = loader.value_model(recipe.value)
+    elif recipe.value is not None:
+        score = heads["reward"].weight if rewards and recipe.value.value_model == "adapter" else None
         heads["value"] = ScalarHead(width, score)
     switched = with_adapters(base, starts)
     _hold_as_the_base(switched, rewards)
@@ -114,7 +114,7 @@ def build_roles(
         switched,
         heads=heads,
         policy_model=loader.model(full=True) if recipe.method.trains_base else None,
-        value_on_policy=recipe.uses_value and recipe.value_model == "head",
+        value_on_policy=recipe.value is not None and recipe.value.value_model == "head",
         value_model=value_model,
     )
 
@@ -129,7 +129,7 @@ def _starts(
     if sft is not None:
         starts["reference"] = sft
     starts |= rewards
-    if recipe.uses_value and recipe.value_model == "adapter":
+    if recipe.value is not None and recipe.value.value_model == "adapter":
         starts["value"] = rewards["reward"] if rewards else _new_value(recipe)
     return {role: replace(start, config=copy.deepcopy(start.config)) for role, start in starts.items()}
 

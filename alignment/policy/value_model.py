@@ -6,14 +6,14 @@ from peft.utils import ModulesToSaveWrapper
 from torch import nn
 from transformers import AutoConfig
 
-from alignment.config.schema import AdapterKeys, ModelKeys, PolicyGradientRecipe
+from alignment.config.schema import AdapterKeys, ModelKeys, ValueRecipe
 from alignment.errors import ModelError
 from alignment.policy.adapter_files import read_adapter_config
 from alignment.policy.base import ModelSource, load_sequence_classifier, resolve_model
 from alignment.policy.heads import ScalarHead
 
 
-def value_keys(recipe: PolicyGradientRecipe) -> ModelKeys:
+def value_keys(recipe: ValueRecipe) -> ModelKeys:
     """Return the value model's keys: held as the base, but not in 4 bits if its method does not allow it."""
     assert recipe.value_model_path is not None
     held = {key: getattr(recipe, key) for key in ModelKeys.model_fields if key != "model_revision"}
@@ -23,7 +23,7 @@ def value_keys(recipe: PolicyGradientRecipe) -> ModelKeys:
     return ModelKeys(**held)
 
 
-def load_value_model(recipe: PolicyGradientRecipe) -> tuple[Any, ScalarHead]:
+def load_value_model(recipe: ValueRecipe) -> tuple[Any, ScalarHead]:
     """Load `value_model_path` without its output layer, and the head that reads its hidden states.
 
     A reward model keeps its head; a language model gets one of zeros.
@@ -47,7 +47,7 @@ def load_value_model(recipe: PolicyGradientRecipe) -> tuple[Any, ScalarHead]:
     return model, ScalarHead(classifier.config.get_text_config().hidden_size, weight)
 
 
-def _adapter(recipe: PolicyGradientRecipe, source: ModelSource) -> AdapterKeys:
+def _adapter(recipe: ValueRecipe, source: ModelSource) -> AdapterKeys:
     """Return what trains; an existing adapter keeps its shape."""
     if source.adapter is not None and recipe.value_method.has_adapter:
         return AdapterKeys()

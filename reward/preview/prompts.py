@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from alignment.config.schema import EvaluateRecipe, LabelRecipe, PPORecipe
+from alignment.config.schema import EvaluateRecipe, LabelRecipe, PolicyGradientRecipe
 from alignment.config.schema.scorers import JudgeScorerEntry
 from alignment.data.load import load_answers
 from alignment.data.prompts import prompts_to_answer
@@ -56,8 +56,8 @@ def _given(recipe: LabelRecipe, judge: Asked) -> Stage:
     )
 
 
-def sampled(recipe: PPORecipe, written: Written) -> Stage:
-    """Read the prompts that `alignment ppo` answers.
+def sampled(recipe: PolicyGradientRecipe, written: Written) -> Stage:
+    """Read the prompts that the policy answers.
 
     Raises: DataError as training does; JudgeError where a file of a judge is missing.
     """
@@ -67,12 +67,12 @@ def sampled(recipe: PPORecipe, written: Written) -> Stage:
         if isinstance(entry, JudgeScorerEntry)
     ]
     configs = [written.model.config]
-    if recipe.value_model_path:
-        configs.append(config_of(recipe.model_copy(update={"model_name_or_path": recipe.value_model_path})))
+    if recipe.value is not None and recipe.value.value_model_path:
+        configs.append(config_of(recipe.model_copy(update={"model_name_or_path": recipe.value.value_model_path})))
     contexts = [getattr(config.get_text_config(), "max_position_embeddings", None) for config in configs]
     context = min((limit for limit in contexts if limit is not None), default=None)
     loaded = prompts_to_answer(recipe, written.template, context)
-    stage = prompt_stage("ppo", loaded, loaded.rows, written.template, _of_all(judges, [ANSWER.format(1)]))
+    stage = prompt_stage(recipe.stage, loaded, loaded.rows, written.template, _of_all(judges, [ANSWER.format(1)]))
     stage.limit = context
     return stage
 

@@ -19,6 +19,8 @@ MINIMAL = {
     "reward": COMMON,
     "dpo": COMMON,
     "ppo": COMMON | {"reward_model_path": "r", "total_episodes": 640},
+    "grpo": COMMON | {"reward_model_path": "r", "total_episodes": 640},
+    "rloo": COMMON | {"reward_model_path": "r", "total_episodes": 640},
     "evaluate": COMMON | {"candidates": [{"name": "dpo", "model_name_or_path": "p"}], "judges": [RULES_JUDGE]},
 }
 
@@ -445,8 +447,14 @@ def test_another_stages_recipe_is_refused_alone(faults, tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("output_dir: o\n", "the required key stage is missing; give one of sft, label, reward, dpo, ppo, evaluate"),
-        ("stage: pppo\n", ":1: stage: 'pppo' is no stage; give one of sft, label, reward, dpo, ppo, evaluate; did you"),
+        (
+            "output_dir: o\n",
+            "the required key stage is missing; give one of sft, label, reward, dpo, ppo, grpo, rloo, evaluate",
+        ),
+        (
+            "stage: pppo\n",
+            ":1: stage: 'pppo' is no stage; give one of sft, label, reward, dpo, ppo, grpo, rloo, evaluate; did you",
+        ),
         ("stage: [sft]\n", "is no stage"),
     ],
 )

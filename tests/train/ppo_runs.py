@@ -9,7 +9,7 @@ import torch
 from transformers import AutoTokenizer, TrainingArguments
 
 from alignment.config.launched import is_sharded
-from alignment.config.schema import DatasetEntry, PPORecipe
+from alignment.config.schema import STAGES, DatasetEntry
 from alignment.data.template import Template
 from alignment.policy.load_roles import load_roles
 from alignment.rollout.transformers_engine import TransformersEngine
@@ -52,20 +52,21 @@ def make_trainer(
     callbacks: list[Any] | None = None,
     eos_as_pad: bool = False,
     many_stops: bool = True,
+    stage: str = "ppo",
     **keys: Any,
 ) -> PPOTrainer:
     settings = {
         "model_name_or_path": str(base),
         "rollout_batch_size": 16,
         "total_episodes": 16 * updates,
-        "num_ppo_epochs": 2,
+        **({"num_ppo_epochs": 2} if stage == "ppo" else {}),
         "num_mini_batches": 2,
         "max_new_tokens": 6,
         "lora_r": 4,
         **keys,
     }
-    recipe = PPORecipe(
-        stage="ppo",
+    recipe = STAGES[stage](
+        stage=stage,
         output_dir=str(out),
         datasets=[DatasetEntry(path="unused")],
         reward_model_path=str(reward or "unused"),

@@ -135,7 +135,7 @@ def test_recipe_and_plan_know_the_estimator_by_its_registration(base, tmp_path, 
     with_value, without = (
         recipe(base, tmp_path, *argv) for argv in ([], ["--advantage_estimator", "discounted"])
     )  # fmt: skip
-    assert (with_value.uses_value, without.uses_value) == (True, False)
+    assert (with_value.value, without.value) == (with_value, None)
     plans = [plan_stage(each, machine) for each in (with_value, without)]
     assert plans[1].trainable < 0.6 * plans[0].trainable
     assert plans[1].peak.total < plans[0].peak.total
@@ -147,7 +147,7 @@ def test_recipe_and_plan_know_the_estimator_by_its_registration(base, tmp_path, 
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (["--advantage_estimator", "gea"], "'gea' is no estimator; give one of gae, discounted; did you mean gae?"),
+        (["--advantage_estimator", "gea"], "; did you mean gae?"),
         (["--advantage_estimator", "discounted", "--value_model", "head"], "value_model: has no effect with"),
         (["--advantage_estimator", "discounted", "--vf_coef", "0.5"], "which uses no value; take it out"),
     ],

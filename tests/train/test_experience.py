@@ -32,7 +32,7 @@ def test_unflatten_puts_tokens_where_the_mask_is_and_passes_gradients():
 
 def test_every_epoch_uses_every_answer_once_and_microbatches_are_sorted_by_length():
     lengths = [3, 9, 1, 7, 5, 2, 8, 4]
-    keys = {"seed": 0, "num_ppo_epochs": 3, "num_mini_batches": 2, "microbatch_size": 2}
+    keys = {"seed": 0, "num_epochs": 3, "num_mini_batches": 2, "microbatch_size": 2}
     microbatches = minibatch_schedule(lengths, update=0, **keys)
     assert len(microbatches) == 3 * 4
     for epoch in range(3):

@@ -249,8 +249,10 @@ def test_the_weights_multiply_the_policys_loss_alone():
     names = ("logp", "advantages", "values", "returns", "ref_logp", "weights")
     batch = {name: torch.rand(2, 3, generator=g) for name in names}
     logp, values = torch.rand(2, 3, generator=g), torch.rand(2, 3, generator=g)
-    weighed = token_losses(logp, values, batch, recipe)
-    plain = token_losses(logp, values, {k: v for k, v in batch.items() if k != "weights"}, recipe)
+    batch["loss_mask"] = torch.ones(2, 3, dtype=torch.bool)
+    rule, clip = recipe.update_rule(), {"cliprange_value": recipe.cliprange_value}
+    weighed = token_losses(logp, values, batch, rule, **clip)
+    plain = token_losses(logp, values, {k: v for k, v in batch.items() if k != "weights"}, rule, **clip)
     torch.testing.assert_close(weighed.policy.loss, plain.policy.loss * batch["weights"])
     assert torch.equal(weighed.value.loss, plain.value.loss)
     assert torch.equal(weighed.kl, plain.kl)

@@ -3,6 +3,7 @@
 The types and ranges of single keys are in `alignment.config.schema`.
 """
 
+from alignment.config.rules.grpo import GRPO_RULES
 from alignment.config.rules.judges import call_limits, judges
 from alignment.config.rules.keys import Fault, Keys, Rule, Unknown
 from alignment.config.rules.label import LABEL_RULES
@@ -13,7 +14,16 @@ from alignment.config.rules.training import TRAINING_RULES
 from alignment.config.rules.tuning import TUNING_RULES
 from alignment.config.schema import PolicyGradientRecipe
 
-RULES: list[Rule] = [json_files, *TRAINING_RULES, *SHARED_RULES, *TUNING_RULES, judges, call_limits, *LABEL_RULES]
+RULES: list[Rule] = [
+    json_files,
+    *TRAINING_RULES,
+    *SHARED_RULES,
+    *TUNING_RULES,
+    judges,
+    call_limits,
+    *LABEL_RULES,
+    *GRPO_RULES,
+]
 
 
 def broken_rules(keys: Keys) -> list[Fault]:

@@ -66,14 +66,32 @@ def batches(keys: Keys) -> Iterator[Fault]:
         yield ("per_device_train_batch_size",), f"{found} does not divide the minibatch of {share}; {use}"
 
 
+def groups(keys: Keys) -> Iterator[Fault]:
+    """The answers to one prompt are all in one rollout, and an estimator that compares them has several."""
+    batch, size = keys["rollout_batch_size"], keys["num_generations"]
+    if batch % size:
+        yield ("num_generations",), f"{size} does not divide rollout_batch_size {batch}; use {_divisors(batch, size)}"
+    if keys["dynamic_sampling"] and size == 1:
+        yield ("dynamic_sampling",), "compares the answers to one prompt; set num_generations to 2 or more"
+    if not keys["dynamic_sampling"] and keys.changed("dynamic_sampling_max_rounds"):
+        yield ("dynamic_sampling_max_rounds",), "has no effect without dynamic_sampling: true"
+    name = keys["advantage_estimator"]
+    if size == 1 and name in ADVANTAGE_ESTIMATORS and ADVANTAGE_ESTIMATORS[name].compares:
+        yield (
+            ("num_generations",),
+            f"1 gives advantage_estimator {name} no other answer to compare with; use 2 or more",
+        )
+
+
 def steps(keys: Keys) -> Iterator[Fault]:
     """Which of an update's steps are taken."""
-    warmup, updates = keys["value_warmup_updates"], keys["total_episodes"] // keys["rollout_batch_size"]
+    warmup, updates = keys["value_warmup_updates"] or 0, keys["total_episodes"] // keys["rollout_batch_size"]
     if warmup and warmup >= updates:
         yield ("value_warmup_updates",), f"{warmup} leaves none of the run's {updates} updates to the policy"
     if keys.given("target_kl") and keys["fp16"]:
         yield ("target_kl",), "needs steps without gradients, which the loss scaler of fp16 refuses; use bf16"
-    if keys.given("target_kl") and keys["num_ppo_epochs"] * keys["num_mini_batches"] < 3:
+    epochs = keys["num_iterations" if keys.exists("num_iterations") else "num_ppo_epochs"]
+    if keys.given("target_kl") and epochs * keys["num_mini_batches"] < 3:
         yield (
             ("target_kl",),
             "has no effect: an update of fewer than 3 steps is over before one can be skipped",
@@ -146,6 +164,8 @@ def engine(keys: Keys) -> Iterator[Fault]:
 
 def estimator(keys: Keys) -> Iterator[Fault]:
     """The estimator is known, and an estimator without a value has no keys of the value."""
+    if not keys.exists("advantage_estimator"):
+        return
     name = keys["advantage_estimator"]
     entry = ADVANTAGE_ESTIMATORS.get(name)
     if entry is None:
@@ -159,6 +179,8 @@ def estimator(keys: Keys) -> Iterator[Fault]:
 
 def value(keys: Keys) -> Iterator[Fault]:
     """A separate value model is named, and its keys belong to it."""
+    if not keys.exists("value_model"):
+        return
     entry = ADVANTAGE_ESTIMATORS.get(keys["advantage_estimator"])
     if entry is not None and not entry.uses_value:
         return
@@ -181,6 +203,7 @@ def _divisors(number: int, near: int) -> str:
 PPO_RULES: list[Rule] = [
     schedule,
     batches,
+    groups,
     steps,
     truncated,
     normalisation,

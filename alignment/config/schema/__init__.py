@@ -8,14 +8,17 @@ from importlib import import_module
 
 from alignment.config.schema.dpo import DPORecipe
 from alignment.config.schema.evaluate import Candidate, EvaluateRecipe
+from alignment.config.schema.grpo import GRPORecipe
 from alignment.config.schema.judges import JudgeEntry, PricesEntry, judge_entry
 from alignment.config.schema.keys import AdapterKeys, DataKeys, DatasetEntry, ModelKeys, SamplingKeys
 from alignment.config.schema.label import CalibrationEntry, GateEntry, LabelRecipe, RevisionEntry
 from alignment.config.schema.parts import PATH_MARKS, Mark, Part, marks_of, parts_within
 from alignment.config.schema.pipeline import PipelineRecipe, PipelineStage
-from alignment.config.schema.ppo import PolicyGradientRecipe, PPORecipe
+from alignment.config.schema.policy_gradient import PolicyGradientRecipe, ValueRecipe
+from alignment.config.schema.ppo import PPORecipe
 from alignment.config.schema.recipe import Recipe, Stage, TrainingRecipe
 from alignment.config.schema.reward import RewardRecipe
+from alignment.config.schema.rloo import RLOORecipe
 from alignment.config.schema.scorers import ScorerEntry, scorer_entry
 from alignment.config.schema.sft import SFTRecipe
 from alignment.stages import NAMES
@@ -57,6 +60,7 @@ __all__ = [
     "DataKeys",
     "DatasetEntry",
     "EvaluateRecipe",
+    "GRPORecipe",
     "GateEntry",
     "JudgeEntry",
     "LabelRecipe",
@@ -68,6 +72,7 @@ __all__ = [
     "PipelineStage",
     "PolicyGradientRecipe",
     "PricesEntry",
+    "RLOORecipe",
     "Recipe",
     "RevisionEntry",
     "RewardRecipe",
@@ -76,6 +81,7 @@ __all__ = [
     "ScorerEntry",
     "Stage",
     "TrainingRecipe",
+    "ValueRecipe",
     "judge_entry",
     "keys_marked",
     "path_keys",

@@ -1,46 +1,35 @@
 """PPO: its recipe."""
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from alignment.config.estimators import ADVANTAGE_ESTIMATORS
-from alignment.config.methods import TUNING_METHODS, TuningMethod
-from alignment.config.schema.calls import CallLimits
-from alignment.config.schema.keys import PeftMethod, SamplingKeys
-from alignment.config.schema.parts import InputPath, Name, Words
-from alignment.config.schema.recipe import Stage, TrainingRecipe
-from alignment.config.schema.scorers import ScorerEntry
+from alignment.config.schema.parts import Words
+from alignment.config.schema.policy_gradient import ValueRecipe
+from alignment.config.schema.recipe import Stage
+from alignment.config.update_rule import UpdateRule
 
 
-class PolicyGradientRecipe(TrainingRecipe, SamplingKeys, CallLimits):
-    """Keys of training on scores of sampled answers; names as in TRL's last `PPOConfig`."""
+class PPORecipe(ValueRecipe):
+    """PPO with policy, reference, value and reward on one base; names as in TRL's last `PPOConfig`."""
 
-    TRAINER_CONFIG = "transformers.training_args:TrainingArguments"
-    reward_model_path: InputPath | None = None
-    """The reward model; short for `scorers` with this one entry."""
-    scorers: list[ScorerEntry] = Field(default_factory=list)
-    """Sources of the score. The score is the sum of all, each times its weight."""
-    watch_scorers: list[ScorerEntry] = Field(default_factory=list)
-    """Scorers that are logged as `watch_NAME` and never train, to detect reward hacking."""
-    watch_interval: int = Field(default=1, gt=0, le=10**9)
-    """Number of updates from one score of `watch_scorers` to the next."""
+    STAGE = Stage(
+        title="PPO",
+        help="Align a policy with a reward model (PPO).",
+        makes="policy",
+        rows="prompts",
+        trains=True,
+        samples=True,
+        ratio="the ratio of new to old probabilities is noise",
+    )
+    stage: Literal["ppo"]
     advantage_estimator: Words = "gae"
-    """How advantages are estimated."""
-    value_model: Literal["adapter", "head", "model"] = "adapter"
-    """The value function: an `adapter` of its own on the base, a `head` on the policy, or a `model` of its own."""
-    value_model_path: InputPath | None = None
-    """With `value_model: model`: a reward or language model with the policy's tokenizer."""
-    value_peft_method: PeftMethod | None = None
-    """With `value_model: model`: how it is trained. `null`: as `peft_method`."""
-    total_episodes: int = Field(gt=0, le=10**12)
-    """Number of answers sampled in the whole run."""
-    rollout_batch_size: int = Field(default=64, gt=0, le=10**6)
-    """Number of answers of an update, over all processes."""
+    """How advantages are estimated: `gae` with a value; without one `grpo`, `dr_grpo`, `rloo`, `reinforce_plus_plus` or
+    `reinforce_plus_plus_baseline`.
+    """
     num_ppo_epochs: int = Field(default=4, gt=0, le=10**4)
     """Number of times that each answer is trained on."""
-    num_mini_batches: int = Field(default=1, gt=0, le=10**6)
-    """Number of optimizer steps of an epoch."""
     kl_coef: float = Field(default=0.05, ge=0, le=10**6)
     """Weight of the KL divergence from the reference."""
     kl_estimator: Literal["k1", "k2", "k3"] = "k1"
@@ -55,94 +44,48 @@ class PolicyGradientRecipe(TrainingRecipe, SamplingKeys, CallLimits):
     """Discount factor."""
     lam: float = Field(default=0.95, ge=0, le=1)
     """Lambda of GAE for the policy's advantages."""
-    lam_value: float = Field(default=1.0, ge=0, le=1)
-    """Lambda of GAE for the value's returns (https://arxiv.org/abs/2504.05118)."""
     cliprange: float = Field(default=0.2, gt=0, le=10**6)
     """Lower clip range of the probability ratio."""
     cliprange_high: float = Field(default=0.28, gt=0, le=10**6)
     """Upper clip range of the probability ratio (https://arxiv.org/abs/2503.14476)."""
     dual_clip: float | None = Field(default=3.0, gt=1, le=10**6)
     """Upper bound of the ratio where the advantage is negative (https://arxiv.org/abs/1912.09729). `null`: none."""
-    log_ratio_clip: float = Field(default=20.0, gt=0, le=1000)
-    """Bound of the absolute log ratio before it is exponentiated, in nats."""
-    importance_sampling_cap: float | None = Field(default=2.0, gt=0, le=10**6)
-    """Cap of the ratio of training to sampling probabilities, where the engine returns the latter. `null`: no
-    correction.
-    """
-    target_kl: float | None = Field(default=None, gt=0, le=10**6)
-    """KL from the sampling policy, in nats per token, beyond which an update ends. `null`: never."""
-    cliprange_value: float = Field(default=0.2, gt=0, le=10**6)
-    """Clip range of the value's change."""
-    vf_coef: float = Field(default=0.1, ge=0, le=10**6)
-    """Weight of the value loss."""
     loss_aggregation: Literal["token-mean", "seq-mean-token-sum", "seq-mean-token-mean"] = "token-mean"
     """How token losses are averaged: over all tokens, or first within each answer."""
-    value_learning_rate: float | None = Field(default=None, gt=0, le=10**6)
-    """Learning rate of the value. `null`: the policy's."""
-    value_warmup_updates: int = Field(default=0, ge=0, le=10**9)
-    """Number of first updates that train the value only."""
-    whiten_advantages: bool = True
-    """Normalize the advantages of an update to mean 0 and standard deviation 1."""
-    reward_clip: float | None = Field(default=None, gt=0, le=10**9)
-    """Bound of the absolute score. `null`: none."""
-    normalize_scores: Literal["none", "running", "reward_model"] = "none"
-    """Normalize scores by their `running` mean and standard deviation, or by those recorded with the `reward_model`."""
-    missing_eos_penalty: float | None = Field(default=None, ge=0, le=10**9)
-    """Subtracted from the score of an answer without a stop token. `null`: nothing."""
-    mask_truncated_completions: bool = False
-    """Do not train on answers without a stop token (https://arxiv.org/abs/2503.14476)."""
-    bootstrap_truncated: bool = False
-    """Use the value at the cut in place of the score of an answer without a stop token."""
-    max_prompt_length: int | None = Field(default=None, gt=0, le=10**8)
-    """Maximum number of tokens of a prompt; longer prompts follow `on_bad_row`. `null`: what the context leaves."""
-    rollout_eval_batch_size: int = Field(default=64, gt=0, le=10**6)
-    """Number of answers sampled together."""
-    ds3_gather_for_generation: bool = True
-    """With ZeRO-3 or FSDP: gather all weights while answers are sampled and scored. Faster, and needs the memory."""
-    num_sample_generations: int = Field(default=10, ge=0, le=10**6)
-    """Number of times in the run that `samples.jsonl` is written."""
-    rollout_engine: Literal["transformers", "continuous_batching", "vllm"] = "transformers"
-    """The engine that samples answers."""
-    engine_check_updates: int | None = Field(default=10, gt=0, le=10**9)
-    """Number of updates between checks that the engine samples from the current policy. `null`: no checks."""
-    engine_tolerance: float | None = Field(default=None, gt=0, le=100)
-    """Accepted difference of log-probabilities in this check, in nats per token. `null`: by the precision."""
-    vllm_mode: Literal["colocate", "server"] = "colocate"
-    """vLLM in the training process (`colocate`), or on a `server`."""
-    vllm_sync: Literal["auto", "adapter", "merged"] = "auto"
-    """What vLLM receives before each rollout: the `adapter`, or `merged` weights."""
-    vllm_server_base_url: Name | None = None
-    """With `vllm_mode: server`: its address."""
-    vllm_gpu_memory_utilization: float = Field(default=0.3, gt=0, le=1)
-    """With `vllm_mode: colocate`: share of the GPU's memory for vLLM."""
-    vllm_tensor_parallel_size: int = Field(default=1, gt=0, le=1024)
-    """Number of GPUs that vLLM shards the model over."""
-    vllm_max_model_length: int | None = Field(default=None, gt=0, le=10**8)
-    """Context length of vLLM. `null`: the longest prompt plus `max_new_tokens`."""
-    vllm_enable_sleep_mode: bool = False
-    """Free vLLM's memory while training."""
+    whiten_advantages: bool | None = None
+    """Normalize the advantages of an update to mean 0 and standard deviation 1. `null`: as the estimator's source does;
+    `gae`, `reinforce_plus_plus` and `reinforce_plus_plus_baseline` do.
+    """
+
+    @model_validator(mode="before")
+    @classmethod
+    def _whiten_as_the_estimator(cls, keys: Any) -> Any:
+        """Resolve `whiten_advantages: null`."""
+        if isinstance(keys, dict) and keys.get("whiten_advantages") is None:
+            entry = ADVANTAGE_ESTIMATORS.get(keys.get("advantage_estimator", "gae"))
+            keys = {**keys, "whiten_advantages": entry is not None and entry.whitens}
+        return keys
 
     @property
-    def uses_value(self) -> bool:
-        """Whether the advantage estimator needs a value; without one, nothing of it is loaded, trained or saved."""
-        return ADVANTAGE_ESTIMATORS[self.advantage_estimator].uses_value
+    def value(self) -> ValueRecipe | None:
+        """The recipe with the keys of its value, if the advantage estimator uses one."""
+        return self if ADVANTAGE_ESTIMATORS[self.advantage_estimator].uses_value else None
 
-    @property
-    def value_method(self) -> TuningMethod:
-        """The facts about the tuning method of a separate value model."""
-        return TUNING_METHODS[self.value_peft_method or self.peft_method]
-
-
-class PPORecipe(PolicyGradientRecipe):
-    """PPO with policy, reference, value and reward on one base; names as in TRL's last `PPOConfig`."""
-
-    STAGE = Stage(
-        title="PPO",
-        help="Align a policy with a reward model (PPO).",
-        makes="policy",
-        rows="prompts",
-        trains=True,
-        samples=True,
-        ratio="the ratio of new to old probabilities is noise",
-    )
-    stage: Literal["ppo"]
+    def update_rule(self) -> UpdateRule:
+        """Return what an update does with a rollout."""
+        return UpdateRule(
+            num_epochs=self.num_ppo_epochs,
+            advantage_estimator=self.advantage_estimator,
+            estimator_keys={"gamma": self.gamma, "lam": self.lam, "lam_value": self.lam_value},
+            whiten_advantages=bool(self.whiten_advantages),
+            kl_coef=self.kl_coef,
+            kl_estimator=self.kl_estimator,
+            kl_placement=self.kl_placement,
+            adaptive_kl_target=self.adaptive_kl_target,
+            adaptive_kl_horizon=self.adaptive_kl_horizon,
+            cliprange=self.cliprange,
+            cliprange_high=self.cliprange_high,
+            dual_clip=self.dual_clip,
+            log_ratio_clip=self.log_ratio_clip,
+            loss_aggregation=self.loss_aggregation,
+        )

@@ -128,10 +128,10 @@ class SampleRows(TrainerCallback):
 class PromptEpochs(TrainerCallback):
     """Sets the Trainer's epoch to the number of passes over the prompts, which it cannot know from the stream."""
 
-    def __init__(self, *, steps_per_update: int, answers_per_update: int, prompts: int) -> None:
-        self.steps_per_update, self.answers_per_update, self.prompts = steps_per_update, answers_per_update, prompts
+    def __init__(self, *, steps_per_update: int, prompts_per_update: int, prompts: int) -> None:
+        self.steps_per_update, self.prompts_per_update, self.prompts = steps_per_update, prompts_per_update, prompts
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Set the epoch before anything is logged or saved."""
-        answers = state.global_step / self.steps_per_update * self.answers_per_update
-        state.epoch = answers / self.prompts
+        answered = state.global_step / self.steps_per_update * self.prompts_per_update
+        state.epoch = answered / self.prompts

@@ -25,8 +25,19 @@ class Rollout:
     groups: list[int]  # answers with the same number answer the same prompt
     completions: list[Completion]
     own: slice  # the answers that this process sampled
-    microbatches: list[Rows]  # this process's microbatches of the first epoch
-    mask: Tensor  # (answers, time) bool, True on an answer's tokens
+    microbatches: list[Rows] = field(default_factory=list)  # this process's of the first epoch
+    seconds: float = 0.0  # that sampling took
+
+    @property
+    def mask(self) -> Tensor:
+        """True on an answer's tokens, (answers, time) bool."""
+        lengths = torch.tensor([len(completion.ids) for completion in self.completions])
+        return torch.arange(int(lengths.max())) < lengths.unsqueeze(-1)
+
+    @property
+    def lengths(self) -> list[int]:
+        """Number of tokens of each prompt and answer together."""
+        return [len(p) + len(c.ids) for p, c in zip(self.prompt_ids, self.completions, strict=True)]
 
     @property
     def stopped(self) -> Tensor:
@@ -53,36 +64,44 @@ class Rollout:
 class RoleOutputs:
     """What the roles compute for a rollout before the update, on the CPU.
 
-    Per-token tensors are (answers, time), zero where masked; the others are (answers,). `values` and `last_values` are
-    None without a value, and `last_values` also if the estimator does not bootstrap.
+    Per-token tensors are (answers, time), zero where masked; the others are (answers,). What the update does not need
+    is None.
     """
 
-    logp: Tensor
-    entropy: Tensor
-    ref_logp: Tensor
+    logp: Tensor | None  # of the policy
+    entropy: Tensor | None
+    ref_logp: Tensor | None
     values: Tensor | None
     last_values: Tensor | None  # of the state after the last token
-    scores: dict[str, Tensor] = field(default_factory=dict)  # by reward role
 
     @classmethod
     def zeros(
-        cls, answers: int, time: int, *, has_value: bool, has_last_values: bool, reward_roles: list[str]
+        cls,
+        answers: int,
+        time: int,
+        *,
+        has_logp: bool,
+        has_reference: bool,
+        has_value: bool,
+        has_last_values: bool,
     ) -> "RoleOutputs":
         """Allocate the tensors."""
-        logp, entropy, ref_logp = (torch.zeros(answers, time) for _ in range(3))
+
+        def per_token(wanted: bool) -> Tensor | None:
+            return torch.zeros(answers, time) if wanted else None
+
         return cls(
-            logp,
-            entropy,
-            ref_logp,
-            values=torch.zeros(answers, time) if has_value else None,
+            logp=per_token(has_logp),
+            entropy=per_token(has_logp),
+            ref_logp=per_token(has_reference),
+            values=per_token(has_value),
             last_values=torch.zeros(answers) if has_value and has_last_values else None,
-            scores={role: torch.zeros(answers) for role in reward_roles},
         )
 
     @property
     def tensors(self) -> list[Tensor]:
         """All tensors, in one order on every process."""
-        found = (self.logp, self.entropy, self.ref_logp, self.values, self.last_values, *self.scores.values())
+        found = (self.logp, self.entropy, self.ref_logp, self.values, self.last_values)
         return [tensor for tensor in found if tensor is not None]
 
 
@@ -96,7 +115,7 @@ class Experience:
     prompt_ids: list[list[int]]
     answer_ids: list[list[int]]
     mask: Tensor  # bool, True on an answer's tokens
-    logp: Tensor  # of the policy that sampled, at the sampling temperature
+    logp: Tensor | None  # of the policy that sampled, at the sampling temperature; None: that of the update's one step
     values: Tensor | None  # None without a value
     advantages: Tensor
     returns: Tensor | None  # targets of the value
@@ -162,7 +181,7 @@ def minibatch_schedule(
     *,
     seed: int,
     update: int,
-    num_ppo_epochs: int,
+    num_epochs: int,
     num_mini_batches: int,
     microbatch_size: int,
     rank: int = 0,
@@ -179,7 +198,7 @@ def minibatch_schedule(
         lengths: number of tokens of prompt and answer, of the whole rollout.
     """
     microbatches: list[Rows] = []
-    for epoch in range(num_ppo_epochs):
+    for epoch in range(num_epochs):
         order = generator(seed, "minibatches", update, epoch).permutation(len(lengths))
         for minibatch in np.array_split(order, num_mini_batches):
             rows = minibatch.tolist()
@@ -193,14 +212,18 @@ def generator(seed: int, purpose: str, *place: int) -> np.random.Generator:
     return np.random.default_rng(np.random.SeedSequence([seed, *purpose.encode(), *place]))
 
 
-def prompt_rows(count: int, *, seed: int, first: int, length: int) -> Rows:
-    """Return places `first` to `first + length` of an endless order: all `count` prompts, shuffled anew each time."""
+def prompt_rows(count: int, *, seed: int, first: int, length: int, order: int = 0) -> Rows:
+    """Return places `first` to `first + length` of an endless order: all `count` prompts, shuffled anew each time.
+
+    Args:
+        order: which of several such orders.
+    """
     orders: dict[int, Any] = {}
     rows: Rows = []
     for place in range(first, first + length):
         lap, position = divmod(place, count)
         if lap not in orders:
-            orders[lap] = generator(seed, "prompts", lap).permutation(count)
+            orders[lap] = generator(seed, "prompts", lap, *([order] if order else [])).permutation(count)
         rows.append(int(orders[lap][position]))
     return rows
 

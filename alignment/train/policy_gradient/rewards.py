@@ -54,7 +54,9 @@ class ScoreShaping:
             scores = (scores - self.moments.mean) / self.moments.std
         if recipe.reward_clip is not None:
             scores = scores.clamp(-recipe.reward_clip, recipe.reward_clip)
-        if recipe.bootstrap_truncated:  # the value of the last state replaces the score of a truncated answer
+        if (
+            recipe.value is not None and recipe.value.bootstrap_truncated
+        ):  # the value of the last state replaces the score of a truncated answer
             scores = torch.where(stopped, scores, 0.0)
         if recipe.missing_eos_penalty is not None:
             scores = torch.where(stopped, scores, scores - recipe.missing_eos_penalty)

@@ -169,11 +169,12 @@ def require_same_tokenizer(recipe: PolicyGradientRecipe, lineage: dict[str, Any]
 
     Raises: LineageError.
     """
-    if recipe.value_model_path is None:
+    if recipe.value is None or recipe.value.value_model_path is None:
         return
-    theirs = read_manifest(recipe.value_model_path).get("lineage", {})
+    path = recipe.value.value_model_path
+    theirs = read_manifest(path).get("lineage", {})
     if "tokenizer_sha256" not in theirs:
-        keys = value_keys(recipe)
-        theirs = fingerprint(resolve_model(recipe.value_model_path).base, load_tokenizer(keys))
+        keys = value_keys(recipe.value)
+        theirs = fingerprint(resolve_model(path).base, load_tokenizer(keys))
     own = {"tokenizer_sha256": lineage["tokenizer_sha256"]}
-    require_same(theirs, own, f"value model {recipe.value_model_path}", f"policy {recipe.model_name_or_path}")
+    require_same(theirs, own, f"value model {path}", f"policy {recipe.model_name_or_path}")

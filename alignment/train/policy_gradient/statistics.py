@@ -20,6 +20,7 @@ from alignment.train.policy_gradient.objective import Losses
 from alignment.train.policy_gradient.scoring import Scored
 
 ROWS = 4  # answers written as text
+KL_NAMES: dict[str, KLEstimator] = {"kl": "k1", "kl_k3": "k3"}
 
 
 def rollout_metrics(rollout: Rollout, outputs: RoleOutputs, scored: Scored, made: Experience) -> dict[str, float]:
@@ -28,16 +29,14 @@ def rollout_metrics(rollout: Rollout, outputs: RoleOutputs, scored: Scored, made
     lengths = mask.sum(1).float()
     words = [each.words for each in rollout.completions]
     means = {
-        "kl": _answer_kl(rollout, outputs, "k1").mean(),
-        "kl_k3": _answer_kl(rollout, outputs, "k3").mean(),
-        "entropy": masked_mean(outputs.entropy, mask),
+        **_divergence(rollout, outputs),
         **_value_means(made),
         "answer_tokens": lengths.mean(),
         "fraction_stopped": rollout.stopped.float().mean(),
         **{f"score_{name}": part.mean() for name, part in scored.parts.items()},
     }
     engine_logp = rollout.engine_logp
-    if engine_logp is not None:
+    if engine_logp is not None and outputs.logp is not None:
         ratio = importance_ratio(outputs.logp, engine_logp)
         means["importance_ratio"], means["importance_ratio_max"] = masked_mean(ratio, mask), ratio[mask].max()
     return {
@@ -45,10 +44,31 @@ def rollout_metrics(rollout: Rollout, outputs: RoleOutputs, scored: Scored, made
         "score_std": float(scored.total.std(correction=0)),
         **{name: float(value) for name, value in means.items()},
         **_explained_variance(made),
+        **_groups(rollout, scored.total),
         "distinct_answers": len(set(map(tuple, answers))) / len(answers),
         **{f"distinct_{n}": distinct_n(words, n) for n in (1, 2)},
         "tokens": float(lengths.sum()),
     }
+
+
+def _groups(rollout: Rollout, scores: Tensor) -> dict[str, float]:
+    """Return the mean standard deviation of the scores in a group, and the share of groups without any; TRL's names."""
+    size = rollout.groups.count(rollout.groups[0])
+    blocks = [group for group in dict.fromkeys(rollout.groups) for _ in range(size)]
+    if size == 1 or rollout.groups != blocks:
+        return {}  # a prompt has one answer, or several by chance
+    deviations = scores.view(-1, size).std(dim=1)
+    return {"reward_std": float(deviations.mean()), "frac_reward_zero_std": float((deviations == 0).float().mean())}
+
+
+def _divergence(rollout: Rollout, outputs: RoleOutputs) -> dict[str, Tensor]:
+    """Return what is known before the update; `UpdateStatistics.add_rollout` measures the rest."""
+    found = {} if outputs.entropy is None else {"entropy": masked_mean(outputs.entropy, rollout.mask)}
+    for name, estimator in KL_NAMES.items():
+        per_answer = _answer_kl(rollout, outputs, estimator)
+        if per_answer is not None:
+            found[name] = per_answer.mean()
+    return found
 
 
 def _value_means(made: Experience) -> dict[str, Tensor]:
@@ -81,15 +101,17 @@ def sample_rows(rollout: Rollout, outputs: RoleOutputs, scored: Scored, template
             "answer": template.answer_text(rollout.prompt_ids[i], rollout.completions[i].words),
             "score": float(scored.total[i]),
             **{f"score_{name}": float(part[i]) for name, part in scored.parts.items()},
-            "kl": float(kl[i]),
+            **({} if kl is None else {"kl": float(kl[i])}),
             "stopped": rollout.completions[i].stopped,
         }
         for i in range(min(ROWS, len(rollout.completions)))
     ]
 
 
-def _answer_kl(rollout: Rollout, outputs: RoleOutputs, estimator: KLEstimator) -> Tensor:
-    """Nats per answer, (answers,)."""
+def _answer_kl(rollout: Rollout, outputs: RoleOutputs, estimator: KLEstimator) -> Tensor | None:
+    """Nats per answer, (answers,); None without the log-probabilities of policy and reference."""
+    if outputs.logp is None or outputs.ref_logp is None:
+        return None
     return masked_sum(kl_estimate(outputs.logp, outputs.ref_logp, estimator), rollout.mask, dim=1)
 
 
@@ -103,6 +125,8 @@ class UpdateStatistics:
         self.stopped = False  # the policy moved past target_kl
         self.steps_skipped = 0.0
         self.ratio_min, self.ratio_max = math.inf, 0.0
+        self.rollout_sums: dict[str, float] = {}
+        self.answers = 0.0
         self.started = time.perf_counter()
 
     @torch.no_grad()
@@ -130,6 +154,16 @@ class UpdateStatistics:
         self.step_tokens += tokens
         self.ratio_min = min(self.ratio_min, float(torch.where(mask, policy.ratio, math.inf).min()))
         self.ratio_max = max(self.ratio_max, float(torch.where(mask, policy.ratio, 0.0).max()))
+
+    @torch.no_grad()
+    def add_rollout(self, mask: Tensor, entropy: Tensor, logp: Tensor, ref_logp: Tensor | None) -> None:
+        """Add what a microbatch of the update's only step shows of the rollout; every tensor (batch, time)."""
+        found = {"entropy": entropy, "answer_tokens": torch.ones_like(entropy)}
+        if ref_logp is not None:
+            found |= {name: kl_estimate(logp, ref_logp, estimator) for name, estimator in KL_NAMES.items()}
+        for name, tensor in found.items():
+            self.rollout_sums[name] = self.rollout_sums.get(name, 0.0) + float(masked_sum(tensor.float(), mask))
+        self.answers += len(mask)
 
     def stop_past(self, target_kl: float, kl: float, tokens: float) -> None:
         """Stop the update if the last step's minibatch shows that the policy moved past `target_kl`.
@@ -169,13 +203,24 @@ class UpdateStatistics:
             "ratio_max": self.ratio_max,
             "peak_memory_gib": peak_memory(device) / 2**30,
         }
-        own = torch.tensor([*self.sums.values(), self.tokens, *extremes.values()], dtype=torch.float64)
+        counted = [*self.rollout_sums.values(), self.answers, *self.sums.values(), self.tokens]
+        own = torch.tensor([*counted, *extremes.values()], dtype=torch.float64)
         rows = gather(own.float().to(device)).view(-1, len(own)).cpu()
-        *sums, tokens = rows[:, : -len(extremes)].sum(0).tolist()
+        totals = rows[:, : -len(extremes)].sum(0).tolist()
+        of_rollout = dict(zip([*self.rollout_sums, "answers"], totals, strict=False))
+        *sums, tokens = totals[len(of_rollout) :]
         found = {name: total / max(tokens, 1.0) for name, total in zip(self.sums, sums, strict=True)}
         found |= dict(zip(extremes, rows[:, -len(extremes) :].amax(0).tolist(), strict=True))
         ratios = {"ratio_min": -found["ratio_min"], "ratio_max": found["ratio_max"]}
+        found |= _of_answers(**of_rollout)
         return found | (ratios if tokens else dict.fromkeys(ratios, 1.0))  # without a trained token no ratio moved
+
+
+def _of_answers(answers: float, answer_tokens: float = 0.0, entropy: float = 0.0, **kl: float) -> dict[str, float]:
+    """Return the entropy per token and the KL per answer from sums over a rollout; {} if none were measured."""
+    if not answer_tokens:
+        return {}
+    return {"entropy": entropy / answer_tokens, **{name: total / answers for name, total in kl.items()}}
 
 
 def peak_memory(device: torch.device) -> int:

@@ -1,8 +1,9 @@
 """PPO as a transformers Trainer: sample, score, estimate advantages, learn.
 
 The file follows one update from top to bottom. `collect` samples `rollout_batch_size` answers with the current policy
-and turns them into experience. `compute_loss` learns from it in `num_ppo_epochs` passes of `num_mini_batches` optimizer
-steps, each step on `gradient_accumulation_steps` microbatches. The Trainer does accumulation, precision, checkpoints,
+and turns them into experience. `compute_loss` learns from it in `num_epochs` passes of `num_mini_batches` optimizer
+steps, each step on `gradient_accumulation_steps` microbatches. The recipe's `UpdateRule` holds the settings of the
+stage, PPO's or GRPO's: which advantage estimator, which loss. The Trainer does accumulation, precision, checkpoints,
 callbacks and tracking.
 
 With several processes, each samples its share of the answers and runs the roles on the microbatches that it will train
@@ -35,6 +36,7 @@ from alignment.rollout.engine import Completion, Engine, Sampling
 from alignment.run.directory import RunDirectory
 from alignment.train.policy_gradient.canary import canary_for
 from alignment.train.policy_gradient.checkpoint import CheckpointedTrainer, PromptEpochs, SampleRows
+from alignment.train.policy_gradient.dynamic_sampling import Part, groups_that_differ, join_parts
 from alignment.train.policy_gradient.engines import build_engine
 from alignment.train.policy_gradient.estimators import estimate_advantages
 from alignment.train.policy_gradient.experience import (
@@ -50,9 +52,9 @@ from alignment.train.policy_gradient.experience import (
     unflatten,
 )
 from alignment.train.policy_gradient.monitoring import Monitor, preserve_random_state
-from alignment.train.policy_gradient.objective import minibatch_share, token_losses
+from alignment.train.policy_gradient.objective import Counts, minibatch_share, token_losses
 from alignment.train.policy_gradient.rewards import ScoreShaping
-from alignment.train.policy_gradient.scoring import Scorer, Scoring
+from alignment.train.policy_gradient.scoring import Scored, Scorer, Scoring
 from alignment.train.policy_gradient.sharding import sample_through, with_whole_weights
 from alignment.train.policy_gradient.statistics import UpdateStatistics, rollout_metrics, sample_rows
 from alignment.train.sharding import is_sharded, require_what_was_asked
@@ -87,10 +89,11 @@ class PPOTrainer(CheckpointedTrainer):
         run: RunDirectory | None = None,
         callbacks: list[TrainerCallback] | None = None,
     ) -> None:
-        self.steps_per_update = recipe.num_ppo_epochs * recipe.num_mini_batches
+        self.rule = recipe.update_rule()
+        self.steps_per_update = self.rule.num_epochs * recipe.num_mini_batches
         epochs = PromptEpochs(
             steps_per_update=self.steps_per_update,
-            answers_per_update=recipe.rollout_batch_size,
+            prompts_per_update=recipe.rollout_batch_size // recipe.num_generations,
             prompts=len(prompts),
         )
         own = [*([SampleRows(run)] if run is not None else []), epochs]
@@ -109,7 +112,7 @@ class PPOTrainer(CheckpointedTrainer):
         self.engine = engine or build_engine(recipe, roles, template, prompts, self.accelerator)
         self.sharded_roles: nn.Module | None = None  # the wrapped roles, if only they can gather the weights
         self.canary = canary_for(self)
-        self.kl_coef = recipe.kl_coef
+        self.kl_coef = self.rule.kl_coef
         self.metrics: dict[str, float] = {}
         self.samples: list[dict[str, Any]] = []  # the first answers of the last rollout as text
         self.stream = ExperienceStream(self._start_update, self.schedule, self.pad_token_id)
@@ -144,28 +147,27 @@ class PPOTrainer(CheckpointedTrainer):
         self.roles.eval()
         self._adapt_kl_coef()
         checked = self._check_engine(update)
-        rollout = self.sample(update)
-        sampled = time.perf_counter()
+        rollout, scored, replaced = self.sample_groups(update) if self.recipe.dynamic_sampling else self._scored(update)
         outputs = self.compute_role_outputs(rollout)
-        scored = self.scoring.combine(outputs.scores, self.scores_outside(self.scoring, rollout))
         rewards = self.shaping.shape(scored.normalized, rollout.stopped)
         experience = self.make_experience(rollout, outputs, rewards)
         self.metrics = rollout_metrics(rollout, outputs, scored, experience) | {"kl_coef": self.kl_coef} | checked
+        self.metrics |= replaced
         self.samples = sample_rows(rollout, outputs, scored, self.template)
-        self.metrics |= {"seconds_sample": sampled - start, "seconds_score": time.perf_counter() - sampled}
+        seconds = time.perf_counter() - start - rollout.seconds
+        self.metrics |= {"seconds_sample": rollout.seconds, "seconds_score": seconds}
         self._run_monitor(update, rollout)
         return experience
 
     def _adapt_kl_coef(self) -> None:
         """Set this update's KL coefficient from the KL of the previous rollout."""
-        recipe = self.recipe
-        if recipe.adaptive_kl_target is not None and self.metrics:
+        if self.rule.adaptive_kl_target is not None and self.metrics:
             self.kl_coef = adapted_kl_coef(
                 self.kl_coef,
                 self.metrics["kl"],
-                target=recipe.adaptive_kl_target,
-                horizon=recipe.adaptive_kl_horizon,
-                answers=recipe.rollout_batch_size,
+                target=self.rule.adaptive_kl_target,
+                horizon=self.rule.adaptive_kl_horizon,
+                answers=self.recipe.rollout_batch_size,
             )
 
     def _check_engine(self, update: int) -> dict[str, float]:
@@ -174,34 +176,80 @@ class PPOTrainer(CheckpointedTrainer):
         with self.accelerator.autocast():
             return self.canary.check(update)
 
-    def sample(self, update: int) -> Rollout:
-        """Sample the answers of an update, each process its share."""
+    def _scored(self, update: int) -> tuple[Rollout, Scored, dict[str, float]]:
+        rollout = self.sample(update)
+        return rollout, self.score(rollout), {}
+
+    def sample_groups(self, update: int) -> tuple[Rollout, Scored, dict[str, float]]:
+        """Sample an update's groups of answers anew while some have equal scores, which teach nothing.
+
+        Dynamic sampling, eq. 11 of https://arxiv.org/abs/2503.14476. After `dynamic_sampling_max_rounds` rollouts, the
+        first ones with equal scores fill the places that are left.
+        """
+        wanted, size = self.recipe.rollout_batch_size, self.recipe.num_generations
+        kept: list[Part] = []
+        equal: list[Part] = []
+        missing = wanted
+        for sampling_round in range(self.recipe.dynamic_sampling_max_rounds):
+            rollout = self.sample(update, sampling_round)
+            scored = self.score(rollout)
+            differ = groups_that_differ(scored.total, size)
+            kept.append((rollout, scored, differ[:missing]))
+            missing -= len(differ[:missing])
+            equal.append((rollout, scored, [row for row in range(wanted) if row not in {*differ}]))
+            if not missing:
+                break
+        counts = {"frac_reward_zero_std": len(equal[0][2]) / wanted, "rollouts_sampled": float(len(kept))}
+        for rollout, scored, rows in equal:
+            kept.append((rollout, scored, rows[:missing]))
+            missing -= len(rows[:missing])
+        joined, scored = join_parts(kept)
+        joined.own = rollout.own
+        self._deal(joined, update)
+        return joined, scored, counts
+
+    def sample(self, update: int, sampling_round: int = 0) -> Rollout:
+        """Sample the answers of an update, each process its share.
+
+        Args:
+            sampling_round: 0, or the number of rollouts that were sampled for this update before.
+        """
+        start = time.perf_counter()
         recipe, share = self.recipe, self.recipe.rollout_batch_size // self.args.world_size
+        again = [sampling_round] if sampling_round else []
         own = slice(self.args.process_index * share, (self.args.process_index + 1) * share)
-        first = update * recipe.rollout_batch_size
-        rows = prompt_rows(len(self.prompts), seed=recipe.seed, first=first, length=recipe.rollout_batch_size)
+        prompts = recipe.rollout_batch_size // recipe.num_generations
+        rows = prompt_rows(
+            len(self.prompts), seed=recipe.seed, first=update * prompts, length=prompts, order=sampling_round
+        )
+        groups = rows if recipe.num_generations == 1 else list(range(prompts))
+        rows, groups = ([each for each in part for _ in range(recipe.num_generations)] for part in (rows, groups))
         sampling = Sampling(
             max_new_tokens=recipe.max_new_tokens,
             temperature=recipe.temperature,
             top_p=recipe.top_p,
             top_k=recipe.top_k,
             stop_token_ids=self.template.stop_token_ids,
-            seed=int(generator(recipe.seed, "sampling", update).integers(2**63)),
+            seed=int(generator(recipe.seed, "sampling", update, *again).integers(2**63)),
             first_row=own.start,
         )
         prompt_ids = [self.prompt_ids[i] for i in rows]
         completions = gather_object(self.generate(prompt_ids[own], sampling))
-        lengths = [len(completion.ids) for completion in completions]
-        microbatches = self.schedule(update, [len(p) + n for p, n in zip(prompt_ids, lengths, strict=True)])
-        return Rollout(
+        rollout = Rollout(
             prompts=[self.prompts[i] for i in rows],
             prompt_ids=prompt_ids,
-            groups=rows,
+            groups=groups,
             completions=completions,
             own=own,
-            microbatches=microbatches[: len(microbatches) // recipe.num_ppo_epochs],
-            mask=torch.arange(max(lengths)) < torch.tensor(lengths).unsqueeze(-1),
         )
+        self._deal(rollout, update)
+        rollout.seconds = time.perf_counter() - start
+        return rollout
+
+    def _deal(self, rollout: Rollout, update: int) -> None:
+        """Set this process's microbatches of the first epoch."""
+        microbatches = self.schedule(update, rollout.lengths)
+        rollout.microbatches = microbatches[: len(microbatches) // self.rule.num_epochs]
 
     def generate(self, prompt_ids: list[list[int]], sampling: Sampling) -> list[Completion]:
         """Sample an answer to each prompt with the policy."""
@@ -215,7 +263,7 @@ class PPOTrainer(CheckpointedTrainer):
             lengths,
             seed=self.recipe.seed,
             update=update,
-            num_ppo_epochs=self.recipe.num_ppo_epochs,
+            num_epochs=self.rule.num_epochs,
             num_mini_batches=self.recipe.num_mini_batches,
             microbatch_size=self.args.per_device_train_batch_size,
             rank=self.args.process_index,
@@ -223,7 +271,10 @@ class PPOTrainer(CheckpointedTrainer):
         )
 
     def compute_role_outputs(self, rollout: Rollout) -> RoleOutputs:
-        """Compute log-probabilities, entropy, values and the reward roles' scores before the update.
+        """Compute log-probabilities, entropy and values before the update.
+
+        What the update does not need is not computed: the policy's log-probabilities where one optimizer step follows
+        the rollout, since that step's forward pass has the same ones; the reference's without a KL.
 
         The microbatches and the autocast context are those of the first training epoch: equal shapes round equally, so
         the first probability ratio is exactly 1.
@@ -232,34 +283,65 @@ class PPOTrainer(CheckpointedTrainer):
         device = next(self.roles.parameters()).device
         outputs = RoleOutputs.zeros(
             *rollout.mask.shape,
+            has_logp=self._needs_old_logp or rollout.engine_logp is not None,
+            has_reference=self.rule.needs_reference,
             has_value=self.roles.has_value,
-            has_last_values=self.recipe.bootstrap_truncated,
-            reward_roles=self.scoring.roles,
+            has_last_values=self._bootstraps,
         )
         for rows in rollout.microbatches:
             packed = pack([rollout.prompt_ids[i] for i in rows], [answers[i] for i in rows], self.pad_token_id)
             inputs = [part.to(device) for part in packed]
             with self.accelerator.autocast():
-                logp, entropy, values = self.run_roles(*inputs, temperature=temperature, with_entropy=True)
-                ref_logp = self.run_roles(*inputs, temperature=temperature, call="reference_logp")
+                per_token: list[tuple[Tensor | None, Tensor]] = []
+                if outputs.logp is not None:
+                    found = self.run_roles(*inputs, temperature=temperature, with_entropy=True)
+                    per_token += zip((outputs.logp, outputs.entropy, outputs.values), found, strict=True)
+                if outputs.ref_logp is not None:
+                    ref_logp = self.run_roles(*inputs, temperature=temperature, call="reference_logp")
+                    per_token.append((outputs.ref_logp, ref_logp))
                 if outputs.last_values is not None:
                     outputs.last_values[rows] = self.run_roles(*inputs, call="last_values").float().cpu()
-                for role, scores in outputs.scores.items():
-                    scores[rows] = self.run_roles(*inputs, role, call="scores").float().cpu()
-            per_token = [(outputs.logp, logp), (outputs.entropy, entropy), (outputs.ref_logp, ref_logp)]
-            if outputs.values is not None:
-                per_token.append((outputs.values, values))
             for tensor, flat in per_token:
-                tensor[rows] = unflatten(flat.float().cpu(), rollout.mask[rows])
-        own_rows = [row for rows in rollout.microbatches for row in rows]
-        for their_rows, parts in gather_object([(own_rows, [tensor[own_rows] for tensor in outputs.tensors])]):
-            for tensor, part in zip(outputs.tensors, parts, strict=True):
-                tensor[their_rows] = part
+                if tensor is not None:
+                    tensor[rows] = unflatten(flat.float().cpu(), rollout.mask[rows])
+        self._exchange(rollout, outputs.tensors)
         return outputs
+
+    def _exchange(self, rollout: Rollout, tensors: list[Tensor]) -> None:
+        """Fill in the rows of tensors, (answers, ...), that other processes computed."""
+        own_rows = [row for rows in rollout.microbatches for row in rows]
+        for their_rows, parts in gather_object([(own_rows, [tensor[own_rows] for tensor in tensors])]):
+            for tensor, part in zip(tensors, parts, strict=True):
+                tensor[their_rows] = part
+
+    @property
+    def _needs_old_logp(self) -> bool:
+        """Whether the policy is evaluated before the update: for the ratio, the KL penalty, or a value."""
+        rule = self.rule
+        in_reward = rule.needs_reference and (rule.kl_placement == "reward" or rule.adaptive_kl_target is not None)
+        return self.steps_per_update > 1 or self.roles.has_value or in_reward
+
+    @property
+    def _bootstraps(self) -> bool:
+        return self.recipe.value is not None and self.recipe.value.bootstrap_truncated
 
     def run_roles(self, *inputs: Any, **options: Any) -> Any:
         """Call `Roles.forward`, through the wrapped roles if their weights stay sharded."""
         return (self.sharded_roles or self.roles.forward)(*inputs, **options)
+
+    def score(self, rollout: Rollout) -> Scored:
+        """Score a rollout by the reward roles and the scorers outside the base."""
+        answers, device = rollout.answer_ids, next(self.roles.parameters()).device
+        by_role = {role: torch.zeros(len(answers)) for role in self.scoring.roles}
+        for rows in rollout.microbatches if by_role else []:
+            packed = pack([rollout.prompt_ids[i] for i in rows], [answers[i] for i in rows], self.pad_token_id)
+            inputs = [part.to(device) for part in packed]
+            for role, scores in by_role.items():
+                with self.accelerator.autocast():
+                    scores[rows] = self.run_roles(*inputs, role, call="scores").float().cpu()
+        if by_role:
+            self._exchange(rollout, list(by_role.values()))
+        return self.scoring.combine(by_role, self.scores_outside(self.scoring, rollout))
 
     def scores_outside(self, scoring: Scoring, rollout: Rollout) -> Tensor:
         """Return the scores of the scorers outside the base, (scorers, answers); each process scores its own."""
@@ -275,20 +357,22 @@ class PPOTrainer(CheckpointedTrainer):
 
     def make_experience(self, rollout: Rollout, outputs: RoleOutputs, rewards: Tensor) -> Experience:
         """Compute rewards per token, advantages and returns of the whole rollout; rewards: (answers,)."""
-        recipe, mask = self.recipe, rollout.mask
-        kl_in_reward = recipe.kl_placement == "reward"
-        kl = kl_estimate(outputs.logp, outputs.ref_logp, recipe.kl_estimator)
+        recipe, rule, mask = self.recipe, self.rule, rollout.mask
+        kl, kl_coef = torch.zeros(mask.shape), 0.0
+        if rule.kl_placement == "reward" and outputs.logp is not None and outputs.ref_logp is not None:
+            kl, kl_coef = kl_estimate(outputs.logp, outputs.ref_logp, rule.kl_estimator), self.kl_coef
         estimator_input = EstimatorInput(
-            rewards=token_rewards(rewards, kl, mask, kl_coef=self.kl_coef if kl_in_reward else 0.0),
+            rewards=token_rewards(rewards, kl, mask, kl_coef=kl_coef),
             mask=mask,
             groups=rollout.groups,
             values=outputs.values,
             last_values=None if outputs.last_values is None else torch.where(rollout.stopped, 0.0, outputs.last_values),
         )
-        estimate = estimate_advantages(estimator_input, recipe)
+        estimate = estimate_advantages(estimator_input, rule)
         loss_mask = mask & rollout.stopped.unsqueeze(-1) if recipe.mask_truncated_completions else mask
         weights = None
         if rollout.engine_logp is not None and recipe.importance_sampling_cap is not None:
+            assert outputs.logp is not None
             weights = importance_ratio(outputs.logp, rollout.engine_logp).clamp(max=recipe.importance_sampling_cap)
         return Experience(
             rollout.prompt_ids,
@@ -296,11 +380,11 @@ class PPOTrainer(CheckpointedTrainer):
             mask,
             logp=outputs.logp,
             values=outputs.values,
-            advantages=whiten(estimate.advantages, loss_mask) if recipe.whiten_advantages else estimate.advantages,
+            advantages=whiten(estimate.advantages, loss_mask) if rule.whiten_advantages else estimate.advantages,
             returns=estimate.returns,
             loss_mask=loss_mask,
             weights=weights,
-            ref_logp=None if kl_in_reward else outputs.ref_logp,
+            ref_logp=None if rule.kl_placement == "reward" else outputs.ref_logp,
         )
 
     def _run_monitor(self, update: int, rollout: Rollout) -> None:
@@ -325,7 +409,8 @@ class PPOTrainer(CheckpointedTrainer):
         batches = [next(epoch_iterator) for _ in range(num_batches)]
         assert 0 <= self.state.global_step - self.collected_at < self.steps_per_update, "stale experience"
         tokens = sum(int(batch["loss_mask"].sum()) for batch in batches)
-        answers = sum(int(batch["loss_mask"].any(dim=1).sum()) for batch in batches)
+        counted = "mask" if self.rule.counts_masked_answers else "loss_mask"
+        answers = sum(int(batch[counted].any(dim=1).sum()) for batch in batches)
         statistics = self.statistics
         own = torch.tensor([float(tokens), float(answers), statistics.step_kl, statistics.step_tokens], device=device)
         total = self.accelerator.gather(own).view(-1, 4).sum(0)
@@ -353,7 +438,7 @@ class PPOTrainer(CheckpointedTrainer):
 
     @property
     def _value_warms_up(self) -> bool:
-        return self.roles.has_value and self.stream.update < self.recipe.value_warmup_updates
+        return self.recipe.value is not None and self.stream.update < self.recipe.value.value_warmup_updates
 
     def compute_loss(
         self,
@@ -368,19 +453,28 @@ class PPOTrainer(CheckpointedTrainer):
         mean.
         """
         assert num_items_in_batch is not None
-        recipe, mask, loss_mask = self.recipe, inputs["mask"], inputs["loss_mask"]
-        flat_logp, _, flat_values = model(inputs["input_ids"], inputs["answer_mask"], temperature=recipe.temperature)
+        mask, loss_mask, value_recipe = inputs["mask"], inputs["loss_mask"], self.recipe.value
+        temperature, with_entropy = self.recipe.temperature, "logp" not in inputs
+        flat_logp, flat_entropy, flat_values = model(
+            inputs["input_ids"], inputs["answer_mask"], temperature=temperature, with_entropy=with_entropy
+        )
+        logp = unflatten(flat_logp, mask)
         values = None if flat_values is None else unflatten(flat_values, mask)
-        losses = token_losses(unflatten(flat_logp, mask), values, inputs, recipe)
+        losses = token_losses(
+            logp, values, inputs, self.rule, cliprange_value=value_recipe.cliprange_value if value_recipe else 0.0
+        )
         self.statistics.add(losses, loss_mask)
+        if with_entropy:  # no pass before the update measured these
+            self.statistics.add_rollout(mask, unflatten(flat_entropy, mask), logp, inputs.get("ref_logp"))
+        assert self.stream.experience is not None
         tokens, answers = num_items_in_batch
         loss = minibatch_share(
             losses,
             loss_mask,
-            recipe,
+            self.rule,
+            Counts(tokens, answers, self.stream.experience.loss_mask.sum().item() / self.recipe.num_mini_batches),
             kl_coef=self.kl_coef,
-            tokens=tokens,
-            sequences=answers,
+            vf_coef=value_recipe.vf_coef if value_recipe else 0.0,
             policy_trains=not self._value_warms_up,
         )
         loss = loss * self.args.world_size
@@ -393,7 +487,7 @@ class PPOTrainer(CheckpointedTrainer):
         if fresh:
             names = self.roles.value_parameters()
             value_ids = {id(p) for name, p in self.roles.named_parameters() if name in names}
-            rate = self.recipe.value_learning_rate or self.args.learning_rate
+            rate = (self.recipe.value and self.recipe.value.value_learning_rate) or self.args.learning_rate
             groups = []
             for group in optimizer.param_groups:
                 policy = [p for p in group["params"] if id(p) not in value_ids]
@@ -421,4 +515,4 @@ class PPOTrainer(CheckpointedTrainer):
         kept = ("score", "kl", "entropy", "answer_tokens", "fraction_stopped", "distinct_answers", "episode")
         if not logs:
             return {}
-        return {"first_score": logs[0]["score"], **{key: logs[-1][key] for key in kept}}
+        return {"first_score": logs[0]["score"], **{key: logs[-1][key] for key in kept if key in logs[-1]}}

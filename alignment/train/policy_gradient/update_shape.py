@@ -40,7 +40,7 @@ class UpdateShape:
             raise RecipeError(faults)
         return cls(
             updates=recipe.total_episodes // batch,
-            steps_per_update=recipe.num_ppo_epochs * minibatches,
+            steps_per_update=recipe.update_rule().num_epochs * minibatches,
             gradient_accumulation_steps=per_step // per_device_train_batch_size,
         )
 

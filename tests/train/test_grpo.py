@@ -1,0 +1,206 @@
+"""GRPO, RLOO and PPO without a value, in the trainer: what is computed, resume, invariances, dynamic sampling."""
+
+import pytest
+import torch
+
+from alignment.ops.group_advantages import grpo
+from alignment.policy.roles import Roles
+from alignment.train.policy_gradient.dynamic_sampling import groups_that_differ
+from tests.models import save_tiny_model
+from tests.train.ppo_runs import make_trainer, trained_weights
+from tests.train.test_estimators import rows_of
+from tests.train.test_ppo import KillAfter, Killed
+
+pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
+
+GRPO = {"stage": "grpo", "num_generations": 4}
+RLOO = {"stage": "rloo", "num_generations": 4}
+ONE_STEP = {"num_mini_batches": 1}
+METHODS = {
+    "grpo": GRPO,
+    "grpo-kl-two-passes": {**GRPO, "beta": 0.1, "num_iterations": 2, "loss_type": "grpo"},
+    "gspo": {**GRPO, "importance_sampling_level": "sequence", "loss_type": "luspo"},
+    "vespo": {**GRPO, "loss_type": "vespo"},
+    "rloo": RLOO,
+    **{
+        f"ppo-{name}": {"advantage_estimator": name, "num_generations": 4}
+        for name in ("grpo", "dr_grpo", "rloo", "reinforce_plus_plus", "reinforce_plus_plus_baseline")
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    return save_tiny_model(tmp_path_factory.mktemp("groups") / "base", initializer_range=0.3)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_policy_moves_and_nothing_of_a_value_exists(base, tmp_path, monkeypatch, name):
+    def forbidden(*_, **__):
+        raise AssertionError("a value was computed")
+
+    monkeypatch.setattr(Roles, "_answer_values", forbidden)
+    trainer = make_trainer(base, tmp_path, per_device=4, **METHODS[name])
+    before = trained_weights(trainer)
+    assert not any("value" in parameter for parameter, _ in trainer.roles.named_parameters())
+    trainer.train()
+    after = trained_weights(trainer)
+    assert all(not torch.equal(before[name], after[name]) for name in after if "lora_A" not in name)
+    rows = rows_of(trainer)
+    assert len(rows) == 3
+    assert not [key for row in rows for key in row if "value" in key]
+    assert all(0 <= row["frac_reward_zero_std"] <= 1 and row["entropy"] > 0 for row in rows)
+
+
+def count_passes(trainer, monkeypatch):
+    counts = {"policy": 0, "reference": 0}
+    forward, reference = type(trainer.roles).forward, type(trainer.roles).reference_logp
+
+    def counted_forward(self, *inputs, call="", **options):
+        counts["policy"] += not call
+        return forward(self, *inputs, **({"call": call} if call else {}), **options)
+
+    def counted_reference(self, *inputs, **options):
+        counts["reference"] += 1
+        return reference(self, *inputs, **options)
+
+    monkeypatch.setattr(type(trainer.roles), "forward", counted_forward)
+    monkeypatch.setattr(type(trainer.roles), "reference_logp", counted_reference)
+    return counts
+
+
+@pytest.mark.parametrize(
+    ("keys", "policy", "reference"),
+    [
+        ({**GRPO, **ONE_STEP}, 4, 0),  # the 4 microbatches of the update's one step
+        ({**GRPO, **ONE_STEP, "beta": 0.1}, 4, 4),
+        (GRPO, 8, 0),  # two steps: the second one's ratio needs the log-probabilities before the first
+        ({**RLOO, **ONE_STEP}, 8, 4),  # the KL is part of the reward
+        ({**RLOO, **ONE_STEP, "beta": 0.0}, 4, 0),
+    ],
+    ids=str,
+)
+def test_no_pass_is_made_that_the_update_does_not_need(base, tmp_path, monkeypatch, keys, policy, reference):
+    trainer = make_trainer(base, tmp_path, per_device=4, updates=1, **keys)
+    counts = count_passes(trainer, monkeypatch)
+    trainer.train()
+    assert counts == {"policy": policy, "reference": reference}
+
+
+def test_one_step_equals_the_same_step_with_the_pass_before_it(base, tmp_path, monkeypatch):
+    keys = {**GRPO, **ONE_STEP, "beta": 0.1, "per_device": 4, "updates": 2}
+    plain = make_trainer(base, tmp_path / "a", **keys)
+    plain.train()
+    monkeypatch.setattr(type(plain), "_needs_old_logp", True)
+    with_pass = make_trainer(base, tmp_path / "b", **keys)
+    with_pass.train()
+    ours, theirs = trained_weights(plain), trained_weights(with_pass)
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    for ours, theirs in zip(rows_of(plain), rows_of(with_pass), strict=True):
+        assert ours == pytest.approx(theirs, abs=1e-6)
+
+
+def test_answers_to_one_prompt_are_compared(base, tmp_path):
+    trainer = make_trainer(base, tmp_path, **GRPO)
+    made = trainer.collect(0)
+    scores = torch.tensor([trainer.processing_class.decode(ids).count("e") / 4 for ids in made.answer_ids])
+    assert [made.prompt_ids[i] == made.prompt_ids[i - i % 4] for i in range(16)] == [True] * 16
+    grouped = scores.view(4, 4)
+    expected = (grouped - grouped.mean(1, keepdim=True)) / (grouped.std(1, keepdim=True) + 1e-4)
+    torch.testing.assert_close(made.advantages[:, 0], expected.flatten())
+
+
+@pytest.mark.parametrize("name", ["grpo-kl-two-passes", "gspo", "rloo"])
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_a_killed_run_ends_with_the_same_bits(base, tmp_path, name, dynamic):
+    saving = {"save_strategy": "steps", "save_steps": 1}
+    keys = {"updates": 4, "per_device": 4, "arguments": saving, "dynamic_sampling": dynamic, **METHODS[name]}
+    straight = make_trainer(base, tmp_path / "straight", **keys)
+    straight.train()
+    killed = make_trainer(base, tmp_path / "killed", callbacks=[KillAfter(6)], **keys)
+    with pytest.raises(Killed):
+        killed.train()
+    torch.manual_seed(999)
+    resumed = make_trainer(base, tmp_path / "killed", **keys)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "killed" / "checkpoint-5"))
+    ours, theirs = trained_weights(resumed), trained_weights(straight)
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    assert rows_of(resumed)[-1] == rows_of(straight)[-1]
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_microbatch_size_changes_nothing(base, tmp_path, name):
+    keys = {**METHODS[name], "updates": 1, "arguments": {"optim": "sgd", "learning_rate": 0.1}}
+    ends = []
+    for size in (8, 1):
+        trainer = make_trainer(base, tmp_path / str(size), per_device=size, **keys)
+        trainer.train()
+        ends.append(trained_weights(trainer))
+    for name in ends[0]:
+        torch.testing.assert_close(ends[0][name], ends[1][name], rtol=0, atol=2e-5)
+
+
+class ByPrompt:
+    """Scores that are equal in the groups of every prompt with an even number, and differ in the others."""
+
+    def __init__(self):
+        self.calls = 0
+
+    def score(self, prompts, answers, *, stopped):
+        self.calls += 1
+        numbers = [int(prompt.split()[-1]) for prompt in prompts]
+        return [number % 2 * (row % 4) / 4 for row, number in enumerate(numbers)]
+
+
+def test_dynamic_sampling_replaces_groups_with_equal_scores(base, tmp_path):
+    scorer = ByPrompt()
+    trainer = make_trainer(base, tmp_path, scorer=scorer, dynamic_sampling=True, **GRPO)
+    made = trainer.collect(0)
+    assert scorer.calls > 1
+    assert trainer.metrics["rollouts_sampled"] == scorer.calls
+    assert 0 < trainer.metrics["frac_reward_zero_std"] < 1
+    assert bool((made.advantages[:, 0].view(4, 4).abs().sum(1) > 0).all())
+    prompts = [trainer.processing_class.decode(ids) for ids in made.prompt_ids]
+    assert prompts == [prompts[row - row % 4] for row in range(16)]
+
+
+def test_after_the_last_rollout_groups_with_equal_scores_fill_the_batch(base, tmp_path):
+    class Equal:
+        def score(self, prompts, answers, *, stopped):
+            return [1.0] * len(answers)
+
+    keys = {"dynamic_sampling": True, "dynamic_sampling_max_rounds": 3, **GRPO}
+    trainer = make_trainer(base, tmp_path, scorer=Equal(), **keys)
+    made = trainer.collect(0)
+    assert (trainer.metrics["rollouts_sampled"], trainer.metrics["frac_reward_zero_std"]) == (3, 1)
+    assert len(made.answer_ids) == 16
+    assert float(made.advantages.abs().max()) == 0
+
+
+def test_groups_that_differ():
+    assert groups_that_differ(torch.tensor([1.0, 1.0, 0.0, 1.0, 2.0, 2.0]), 2) == [2, 3]
+
+
+def test_a_bandit_finds_the_best_answer(base, tmp_path):
+    """Answers of one token, scored by whether it is one of a tenth of the vocabulary: the optimum is 1."""
+
+    class Wanted:
+        def score(self, prompts, answers, *, stopped):
+            return [float("e" in answer) for answer in answers]
+
+    for name in ("grpo", "rloo"):
+        keys = {**METHODS[name], "updates": 30, "max_new_tokens": 3, "rollout_batch_size": 32, "beta": 0.0}
+        keys |= {"prompts": ["tell me"], "arguments": {"learning_rate": 3e-2}, "num_generations": 16}
+        trainer = make_trainer(base, tmp_path / name, scorer=Wanted(), many_stops=False, **keys)
+        trainer.train()
+        scores = [row["score"] for row in rows_of(trainer)]
+        assert scores[0] < 0.5
+        assert sum(scores[-3:]) / 3 > 0.9
+
+
+def test_equal_rewards_have_no_advantage():
+    from alignment.ops.advantages import EstimatorInput
+
+    mask = torch.ones(4, 2, dtype=torch.bool)
+    batch = EstimatorInput(torch.full((4, 2), 0.5), mask, [0, 0, 1, 1])
+    assert float(grpo(batch).advantages.abs().max()) == 0
