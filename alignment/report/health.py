@@ -21,7 +21,9 @@ KL_FASTER = 1.5  # growth of the last third over that of the middle third
 ENTROPY_LEFT = 0.3  # share of the first updates' entropy
 EXPLAINED = 0.05  # of the returns' variance, over the second half of the run
 LONGER, SHORTER = 1.5, 0.5  # answer length against the first updates'
+EQUAL = 0.5  # share of groups whose answers all have one score, over the second half of the run
 DISTINCT = 0.5  # share of different answers in a rollout
+KL_KEY = "kl_coef (beta in GRPO and RLOO)"
 SURE = 2.0  # standard errors that a slope must lie from zero
 
 
@@ -57,7 +59,7 @@ def findings(metrics: Sequence[dict[str, Any]], watched: Sequence[Watched] = ())
     series = {key: points for key, points in series_of(metrics).items() if len(points) >= FEWEST_UPDATES}
     return [
         found
-        for rule in (_kl, _gaming, _entropy, _value, _length, _repeating)
+        for rule in (_kl, _gaming, _entropy, _value, _equal_groups, _length, _repeating)
         for found in rule(series, watched)
     ]  # fmt: skip
 
@@ -100,7 +102,7 @@ def _kl(series: Series, _: Sequence[Watched]) -> Iterator[Finding]:
         evidence = f"it grew by {number(late)} nats in the last third, by {number(middle)} in the one before"
     else:
         return
-    yield Finding("The KL to the reference runs away", f"{evidence}. Raise kl_coef or lower learning_rate.", drawn)
+    yield Finding("The KL to the reference runs away", f"{evidence}. Raise {KL_KEY} or lower learning_rate.", drawn)
 
 
 def _gaming(series: Series, watched: Sequence[Watched]) -> Iterator[Finding]:
@@ -123,14 +125,16 @@ def _gaming(series: Series, watched: Sequence[Watched]) -> Iterator[Finding]:
 
 
 def _gamed(evidence: str, drawn: Chart) -> Finding:
-    remedy = "Stop earlier, raise kl_coef, or train the reward model on answers of this policy."
+    remedy = f"Stop earlier, raise {KL_KEY}, or train the reward model on answers of this policy."
     return Finding("The policy games the reward model", f"{evidence}. {remedy}", drawn)
 
 
 def _entropy(series: Series, _: Sequence[Watched]) -> Iterator[Finding]:
     first, last = _ends(series["entropy"]) if "entropy" in series else (0.0, 0.0)
     if first > 0 and last < ENTROPY_LEFT * first:
-        evidence = f"from {number(first)} to {number(last)} nats a token. Raise cliprange_high or kl_coef."
+        evidence = (
+            f"from {number(first)} to {number(last)} nats a token. Raise cliprange_high (epsilon_high) or {KL_KEY}."
+        )
         drawn = chart("Entropy", [("entropy", series["entropy"])], "nats per token")
         yield Finding("The entropy collapses", evidence, drawn)
 
@@ -145,6 +149,18 @@ def _value(series: Series, _: Sequence[Watched]) -> Iterator[Finding]:
         )
         drawn = chart("Explained variance", [("explained", points)], "share")
         yield Finding("The value explains nothing", evidence, drawn)
+
+
+def _equal_groups(series: Series, _: Sequence[Watched]) -> Iterator[Finding]:
+    points = series.get("frac_reward_zero_std", [])
+    equal = _mean(points[len(points) // 2 :]) if points else 0.0
+    if equal > EQUAL:
+        evidence = (
+            f"{percent(equal)} over the second half of the run; such a group has no advantages. Set dynamic_sampling: "
+            "true, use prompts of another difficulty, or a finer score."
+        )
+        drawn = chart("Groups with equal scores", [("share", points)], "share")
+        yield Finding("Most groups of answers have equal scores", evidence, drawn)
 
 
 def _length(series: Series, _: Sequence[Watched]) -> Iterator[Finding]:

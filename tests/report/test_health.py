@@ -50,6 +50,11 @@ def test_a_healthy_run_has_no_findings():
         ({"entropy": lambda t: 1.5 - 1.2 * t}, "The entropy collapses", "to 0.35"),  # (0.404 + 0.352 + 0.3) / 3
         ({"explained_variance": lambda t: 0.04}, "The value explains nothing", "foresaw 4% of the returns' variance"),
         ({"explained_variance": lambda t: -1.0}, "The value explains nothing", "foresaw -100%"),
+        (
+            {"frac_reward_zero_std": lambda t: 0.4 + 0.4 * t},
+            "Most groups of answers have equal scores",
+            "70% over the second half",
+        ),
         ({"answer_tokens": lambda t: 40 + 25 * t}, "Answers creep longer", "from 41.1 to 63.9 tokens"),
         ({"answer_tokens": lambda t: 40 - 25 * t}, "Answers shrink", "from 38.9 to 16.1 tokens"),
         ({"distinct_answers": lambda t: 1.0 - 0.6 * t}, "The policy repeats itself", "43% at the end"),
@@ -70,6 +75,7 @@ def test_each_fault_is_told_with_its_numbers_and_its_curve(keys, claim, evidence
         {"kl": lambda t: 4 * t**3},  # speeding up, but small
         {"entropy": lambda t: 1.5 - 1.0 * t},  # a third is left
         {"explained_variance": lambda t: 0.06},
+        {"frac_reward_zero_std": lambda t: 0.9 - 0.6 * t},
         {"answer_tokens": lambda t: 40 + 18 * t},  # 1.4 times
         {"answer_tokens": lambda t: 40 - 18 * t},
         {"distinct_answers": lambda t: 1.0 - 0.45 * t},
