@@ -22,7 +22,8 @@ from alignment.run.callbacks import callbacks_for
 from alignment.run.directory import RunDirectory
 from alignment.run.script import script
 from alignment.train.arguments import training_arguments
-from alignment.train.dpo import dpo_trainer, takes_ties, tokenised_split
+from alignment.train.dpo import ProbabilityDPOTrainer, dpo_trainer, takes_ties, tokenised_split
+from alignment.train.reference_free import forced_arguments, reference_free_trainer
 from alignment.train.running import run_training
 from alignment.train.saving import generation_of, lineage_of, save_trained
 from alignment.train.sft import Tokenised
@@ -59,18 +60,20 @@ def main(argv: list[str] | None = None) -> None:
     template = Template(tokenizer, recipe.chat_template, recipe.eos_token)
     run.record(lineage=lineage_of(recipe, tokenizer, template))
     # Pairs are never cut, so TRL has nothing to truncate. Before the model: ZeRO-3 cuts weights as they load.
-    arguments = training_arguments(DPOConfig, recipe, run, max_length=None)
+    forced = {} if recipe.has_reference else forced_arguments()
+    arguments = training_arguments(DPOConfig, recipe, run, max_length=None, **forced)
     model = load_causal_lm(recipe, trainable=True, peft=recipe)
     stop_at(model, template.stop_token_ids)
 
     ties = takes_ties(arguments.loss_type)
     limit = sequence_limit(model, recipe.max_length)
     train, held_out = load_data(recipe, run, template, limit=limit, ties=ties)
-    own_reference = not recipe.method.copies_reference or arguments.precompute_ref_log_probs
+    own_reference = not recipe.has_reference or not recipe.method.copies_reference or arguments.precompute_ref_log_probs
     trainer = dpo_trainer(
         model,
         tokenizer,
         arguments,
+        trainer_class=ProbabilityDPOTrainer if recipe.has_reference else reference_free_trainer(recipe),
         reference=None if own_reference else load_causal_lm(recipe, trainable=False),
         train=train.rows,
         evaluation=held_out.rows,

@@ -137,7 +137,7 @@ class _Training:
     def _add_reference(self, found: Held) -> None:
         """Count the reference where it is a model of its own."""
         recipe = self.recipe
-        if not recipe.STAGE.reference or not recipe.method.copies_reference:
+        if not recipe.has_reference or not recipe.method.copies_reference:
             return
         if not recipe.library.get("precompute_ref_log_probs"):
             own = skeleton.bare(AutoModelForCausalLM, self.blueprint, recipe, full=False, gpu=self.machine.gpu)

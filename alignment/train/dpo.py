@@ -9,7 +9,8 @@ With probability p the label says chosen, with 1 - p rejected; the loss is the e
 their means over tokens, as TRL's `ipo` has it (https://arxiv.org/abs/2310.12036, eq. 17). In both the expectation is
 TRL's own loss plus a term linear in Δ, and so it is computed: at p = 1 it is TRL's loss to the last bit.
 
-TRL's other losses train on the more probable answer as if it were certain.
+`alignment.train.reference_free` has losses without a reference. TRL's other losses train on the more probable answer as
+if it were certain.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -29,6 +30,7 @@ from trl import DPOConfig, DPOTrainer
 from trl.trainer.dpo_trainer import DataCollatorForPreference
 
 from alignment.config.schema import DPORecipe
+from alignment.config.schema.dpo import REFERENCE_FREE
 from alignment.data.answer_tokens import AnswerTokens
 from alignment.data.load import load_rankings
 from alignment.data.rows import USABLE, Ranking
@@ -43,7 +45,7 @@ from alignment.train.sft import Tokenised
 from alignment.train.sharding import is_sharded
 from alignment.train.token_rows import TokenRows, in_parts
 
-SOFT_LOSSES = frozenset({"sigmoid", "ipo"})
+SOFT_LOSSES = frozenset({"sigmoid", "ipo", *REFERENCE_FREE})
 REFERENCE = "reference.safetensors"  # in a checkpoint, where the reference is synchronised with the policy
 
 
@@ -250,8 +252,12 @@ class ProbabilityDPOTrainer(WeighedEvaluation, DPOTrainer):
             if self.state.global_step == 0:
                 require_start(self._metrics["train"]["rewards/margins"][-1])
         loss, outputs = result if return_outputs else (result, None)
-        loss = loss + self._terms(policy.logps, batch, inputs["probability"])
+        loss = self.expected_loss(loss, policy.logps, batch, inputs["probability"])
         return (loss, outputs) if return_outputs else loss
+
+    def expected_loss(self, loss: Tensor, logps: Tensor, batch: dict[str, Any], probability: Tensor) -> Tensor:
+        """Return the expectation of the loss over the labels of a batch; logps: (2 pairs, time), the policy's."""
+        return loss + self._terms(logps, batch, probability)
 
     def _terms(self, per_token_logps: Tensor, batch: dict[str, Any], probability: Tensor) -> Tensor:
         mask = batch["completion_mask"]
@@ -298,6 +304,7 @@ def dpo_trainer(
     arguments: DPOConfig,
     *,
     reference: Any = None,
+    trainer_class: Callable[..., ProbabilityDPOTrainer] = ProbabilityDPOTrainer,
     train: Sequence[dict[str, Any]],
     evaluation: Sequence[dict[str, Any]] = (),
     callbacks: list[TrainerCallback] | None = None,
@@ -306,6 +313,7 @@ def dpo_trainer(
 
     Args:
         reference: the reference model of full fine-tuning; an adapter's reference is a frozen copy of its start.
+        trainer_class: what builds the trainer from TRL's arguments.
         train, evaluation: rows of `tokenise_pairs`.
 
     Raises: RecipeError where the keys contradict each other or the rows, DataError where no pair is left.
@@ -320,7 +328,7 @@ def dpo_trainer(
             without_dropout(each)  # TRL's disable_dropout leaves out what is no module
     try:
         with preserve_dtype(model), frozen_reference(model):
-            trainer = ProbabilityDPOTrainer(
+            trainer = trainer_class(
                 model,
                 ref_model=reference,
                 args=arguments,

@@ -64,6 +64,12 @@ def complete_reference(model: Any) -> None:
             indices["ref"] = indices["default"].clone()
 
 
+def remove_reference(model: Any) -> None:
+    """Delete the adapter that TRL adds for the reference, for a loss that has none."""
+    if "ref" in getattr(model, "peft_config", {}):
+        model.delete_adapter("ref")
+
+
 def require_start(margin: float) -> None:
     """Refuse a policy that is not its own reference before the first step.
 

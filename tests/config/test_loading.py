@@ -236,6 +236,10 @@ def test_wrong_values(faults, stage, given, message):
             {"loss_type": ["sigmoid", "sft"], "loss_weights": [1.0]},
             "loss_weights: has 1 weights for 2 of loss_type; give one for each",
         ),
+        ("dpo", {"loss_type": ["simpo", "sft"]}, "loss_type: simpo cannot be mixed with other losses; give it alone"),
+        ("dpo", {"loss_type": "orpo", "label_smoothing": 0.1}, "label_smoothing: has no effect with loss_type orpo"),
+        ("dpo", {"loss_type": "cpo", "simpo_gamma": 1.0}, "simpo_gamma: has no effect without loss_type simpo"),
+        ("dpo", {"cpo_alpha": 1.0}, "cpo_alpha: has no effect without loss_type cpo or simpo; take it out"),
         (
             "ppo",
             {"num_mini_batches": 3},  # the neighbours of 3 among the divisors of 64
@@ -375,6 +379,7 @@ def test_impossible_combinations(faults, stage, given, message):
         ("ppo", {"num_mini_batches": 4, "per_device_train_batch_size": 8}),
         ("ppo", {"peft_method": "full"}),
         ("dpo", {"loss_type": ["sigmoid", "sft"], "loss_weights": [1, 0.5]}),
+        ("dpo", {"loss_type": "simpo", "cpo_alpha": 0.1, "simpo_gamma": 1.2}),
         (
             "sft",
             {

@@ -10,6 +10,7 @@ from typing import Any
 
 from alignment.config.faults import did_you_mean, shown
 from alignment.config.rules.keys import Fault
+from alignment.config.schema.dpo import REFERENCE_FREE
 from alignment.config.yaml_text import Location
 
 LEVELS = ("debug", "info", "warning", "error", "critical", "passive")
@@ -91,7 +92,7 @@ CHOICES: dict[str, tuple[str, ...]] = {  # of keys that are plain text to their 
     "include_num_input_tokens_seen": ("all", "non_padding", "no"),
     "loss_type": (  # of DPO; SFT's are an enumeration
         "sigmoid", "hinge", "ipo", "exo_pair", "nca_pair", "robust", "bco_pair", "sppo_hard", "aot", "aot_unpaired",
-        "apo_zero", "apo_down", "discopop", "sft", "sigmoid_norm",
+        "apo_zero", "apo_down", "discopop", "sft", "sigmoid_norm", *REFERENCE_FREE,
     ),
 }  # fmt: skip
 

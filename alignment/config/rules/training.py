@@ -7,7 +7,14 @@ from alignment.config.faults import did_you_mean, shown
 from alignment.config.methods import TUNING_METHODS
 from alignment.config.rules.keys import Fault, Keys, Rule
 from alignment.config.rules.patterns import USUAL_NAMES, WHOLE_LAYERS, fault_of_patterns
+from alignment.config.schema.dpo import REFERENCE_FREE, DPORecipe
 
+OF_LOSSES = {"simpo_gamma": ("simpo",), "cpo_alpha": ("cpo", "simpo")}  # keys, with the losses that read them
+OF_REFERENCE = (  # keys of DPO that a loss without a reference does not read
+    "precompute_ref_log_probs", "precompute_ref_batch_size", "sync_ref_model", "ref_model_mixup_alpha",
+    "ref_model_sync_steps", "f_divergence_type", "f_alpha_divergence_coef", "label_smoothing", "ld_alpha",
+    "use_weighting", "discopop_tau", "loss_weights",
+)  # fmt: skip
 HELD_OUT = ("eval_datasets", "max_eval_samples")
 EVALUATION = ("eval_strategy", "eval_steps", "eval_on_start", "load_best_model_at_end", "metric_for_best_model")
 LONGEST_NAME, LONGEST_PATH = 255, 4095  # bytes, of Linux and most other systems
@@ -118,6 +125,25 @@ def loss_mixture(keys: Keys) -> Iterator[Fault]:
         yield ("loss_weights",), "are all 0, so nothing would train"
 
 
+def reference_free(keys: Keys) -> Iterator[Fault]:
+    """A loss without a reference stands alone, and has no keys of the reference."""
+    if keys.cls is not DPORecipe:
+        return
+    losses = keys["loss_type"] or []
+    losses = losses if isinstance(losses, list) else [losses]
+    free = [loss for loss in losses if loss in REFERENCE_FREE]
+    for key, owners in OF_LOSSES.items():
+        if keys.given(key) and not set(losses) & set(owners):
+            yield (key,), f"has no effect without loss_type {' or '.join(owners)}; take it out"
+    if not free:
+        return
+    if len(losses) > 1:
+        yield ("loss_type",), f"{free[0]} cannot be mixed with other losses; give it alone"
+    for key in OF_REFERENCE:
+        if keys.given(key) and keys[key] is not False:
+            yield (key,), f"has no effect with loss_type {free[0]}, which has no reference; take it out"
+
+
 def unfit(keys: Keys) -> Iterator[Fault]:
     """What the Trainer does for one model and one row's labels, and a stage's trainer cannot."""
     about = keys.about
@@ -170,6 +196,7 @@ TRAINING_RULES: list[Rule] = [
     held_out,
     best_model,
     loss_mixture,
+    reference_free,
     unfit,
     equal_passes,
     disabled_dropout,

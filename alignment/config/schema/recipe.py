@@ -66,6 +66,11 @@ class Recipe(Part):
     source: Words = Field(default="", exclude=True)
     """The recipe file."""
 
+    @property
+    def has_reference(self) -> bool:
+        """Whether training compares the policy with a frozen reference model."""
+        return self.STAGE.reference
+
 
 class TrainingRecipe(Recipe, ModelKeys, AdapterKeys, DataKeys):
     """Keys of every stage that trains a model on data."""
