@@ -22,6 +22,7 @@ from alignment.run.callbacks import callbacks_for
 from alignment.run.directory import RunDirectory
 from alignment.run.script import script
 from alignment.train.arguments import training_arguments
+from alignment.train.choosing import choose_weights
 from alignment.train.dpo import ProbabilityDPOTrainer, dpo_trainer, takes_ties, tokenised_split
 from alignment.train.reference_free import forced_arguments, reference_free_trainer
 from alignment.train.running import run_training
@@ -79,6 +80,7 @@ def main(argv: list[str] | None = None) -> None:
         evaluation=held_out.rows,
         callbacks=[*callbacks_for(run, recipe), *method_callbacks(recipe, model)],
     )
+    choose_weights(trainer, recipe)
     trained = run_training(trainer, run)
     results = trainer.evaluate() if held_out.rows else {}
     save_trained(trainer, run.path, generation_of(recipe, template))

@@ -20,6 +20,7 @@ from alignment.run.callbacks import callbacks_for
 from alignment.run.directory import RunDirectory
 from alignment.run.script import script
 from alignment.train.arguments import training_arguments
+from alignment.train.choosing import choose_weights
 from alignment.train.running import run_training
 from alignment.train.saving import generation_of, lineage_of, save_trained
 from alignment.train.trial import require_accepted
@@ -74,6 +75,7 @@ def train(recipe: RewardRecipe, run: RunDirectory, *, data_seed: int) -> None:
         ties=recipe.ties,
         callbacks=[*callbacks_for(run, recipe), *method_callbacks(recipe, model)],
     )
+    choose_weights(trainer, recipe)
     trained = run_training(trainer, run)
     results = trainer.held_out_results()
     run.record(**trainer.score_scale())  # the reward's unit, for whoever scores with it

@@ -24,6 +24,7 @@ from alignment.run.callbacks import callbacks_for
 from alignment.run.directory import RunDirectory
 from alignment.run.script import script
 from alignment.train.arguments import training_arguments
+from alignment.train.choosing import choose_weights
 from alignment.train.running import run_training
 from alignment.train.saving import generation_of, lineage_of, save_trained
 from alignment.train.sft import (
@@ -80,6 +81,7 @@ def main(argv: list[str] | None = None) -> None:
         evaluation=held_out.rows,
         callbacks=[*callbacks_for(run, recipe), *method_callbacks(recipe, model)],
     )
+    choose_weights(trainer, recipe)
     trained = run_training(trainer, run)
     results = trainer.evaluate() if held_out.rows else {}
     save_trained(trainer, run.path, generation_of(recipe, template))

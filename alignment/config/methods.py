@@ -49,6 +49,7 @@ class TuningMethod:
     allows_4bit: bool = True  # the base may be held in 4 bits
     new_value: str = "lora"  # the method of PPO's value if it starts as a new adapter beside the policy's
     merges: bool = True  # `alignment merge` can add the adapter to the base's weights
+    steps: str | None = None  # module of `alignment.policy.methods` with callbacks, of a method without a family
     vllm_adapter: bool = False  # vLLM can sample with the adapter beside the base
 
     @property
@@ -75,6 +76,12 @@ def _generic(name: str, facts: PeftFacts) -> TuningMethod:
     )
 
 
+def _own(title: str, module: str | None, cls: str, **facts: Any) -> TuningMethod:
+    """Return a method of our own, with the class of `own_methods` that has its keys."""
+    facts = {"new_value": module, **facts}
+    return TuningMethod(title, module, config=f"alignment.config.own_methods:{cls}", **facts)
+
+
 TUNING_METHODS: dict[str, TuningMethod] = {
     "full": TuningMethod("full fine-tuning", None, trains_base=True, allows_4bit=False),
     "lora": TuningMethod("LoRA", "lora", LORA_KEYS, LORA_CONFIG, withheld=LORA_WITHHELD, vllm_adapter=True),
@@ -82,6 +89,27 @@ TUNING_METHODS: dict[str, TuningMethod] = {
     "adalora": TuningMethod(
         "AdaLoRA", "adalora", config="peft.tuners.adalora:AdaLoraConfig", defaults=ADALORA, withheld=ADALORA_WITHHELD
     ),
+    "dylora": TuningMethod("DyLoRA", "dylora", LORA_KEYS, LORA_CONFIG, withheld=LORA_WITHHELD),
+    "freeze": _own("freeze", "freeze", "FreezeKeys"),
+    "bitfit": _own("BitFit", "bitfit", "BitfitKeys", merges=False),  # only where every target has a bias
+    "fishmask": _own("FISH mask", "fishmask", "FishmaskKeys", new_value="lora"),
+    "child_tuning": _own(
+        "Child-tuning F",
+        None,
+        "ChildTuningKeys",
+        trains_base=True,
+        allows_4bit=False,
+        new_value="lora",
+        steps="child_tuning",
+    ),
+    "child_tuning_d": _own(
+        "Child-tuning D",
+        "child_tuning_d",
+        "FishmaskKeys",
+        defaults={"fraction": 0.1},
+        new_value="lora",
+    ),
+    "bottleneck": _own("bottleneck adapters", "bottleneck", "BottleneckKeys", merges=False),
     **{name: _generic(name, facts) for name, facts in GENERIC.items()},
 }
 ADAPTER_KEYS = tuple(dict.fromkeys(key for method in TUNING_METHODS.values() for key in method.keys))

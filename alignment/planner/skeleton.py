@@ -21,7 +21,7 @@ from alignment.policy.adapter_files import named_base, read_adapter_config
 from alignment.policy.adapters import expected_warnings, module_names
 from alignment.policy.heads import ScalarHead
 from alignment.policy.load_roles import AdapterStart, build_roles, role_config
-from alignment.policy.methods import adapter_config
+from alignment.policy.methods import adapter_config, completed
 from alignment.policy.model_files import ADAPTER_CONFIG, check_model_files
 from alignment.policy.patterns import require_patterns
 from alignment.policy.roles import Roles
@@ -204,6 +204,7 @@ def policy(plan: Blueprint, keys: Any, *, gpu: bool, task: str = "CAUSAL_LM") ->
     if not keys.method.has_adapter:
         return model
     config = copy.deepcopy(plan.adapter) if plan.adapter is not None else adapter_config(keys, task=task)
+    config = completed(config, model)
     config.inference_mode = False
     if task == "SEQ_CLS" and config.task_type != task:
         config.modules_to_save = [*(config.modules_to_save or []), "score"]

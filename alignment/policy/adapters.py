@@ -13,7 +13,7 @@ from peft.utils import ModulesToSaveWrapper, load_peft_weights
 from alignment.config.schema import AdapterKeys
 from alignment.errors import ModelError, first_line
 from alignment.policy.adapter_files import read_adapter_config
-from alignment.policy.methods import HEADS, adapter_config, family_of, is_of_adapter
+from alignment.policy.methods import HEADS, adapter_config, completed, is_of_adapter, reading_family
 from alignment.policy.methods.indices import require_indices
 from alignment.policy.model_files import ADAPTER_CONFIG
 from alignment.policy.patterns import require_patterns
@@ -62,7 +62,7 @@ def _floats_in_own_dtype(module: torch.nn.Module, inputs: tuple[Any, ...]) -> tu
 
 def attach_adapter(model: Any, keys: AdapterKeys, *, task: str) -> Any:
     """Put a new adapter on `model`; the function stays the base's until training."""
-    config = adapter_config(keys, task=task)
+    config = completed(adapter_config(keys, task=task), model)
     require_patterns(config, module_names(model), "lora_target_modules")
     require_modules(model, config)
     try:
@@ -201,7 +201,7 @@ def _start_from(model: Any, adapter: str, config: Any, *, task: str, trainable: 
 
 def _require_same_shape(config: Any, keys: AdapterKeys, adapter: str) -> None:
     """Refuse recipe keys that the existing adapter contradicts; keys that the recipe leaves out follow the adapter."""
-    family = family_of(config.peft_type)
+    family = reading_family(keys, config.peft_type)
     assert family is not None
     has: dict[str, Any] = family.recipe_keys(config)
     wrong = [

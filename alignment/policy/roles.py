@@ -212,6 +212,8 @@ class Roles(nn.Module):
         layers = [] if adapter is None else adapter.lora_layers
         if not all(isinstance(layer, Linear) and not layer.lora_bias[ADAPTER] for layer in layers):
             return []
+        if any(layer.lora_A[ADAPTER]._forward_hooks for layer in layers):  # it computes with a part of the matrix
+            return []
         weights = [layer.get_base_layer().weight for layer in layers]
         owners = collections.Counter(id(p) for _, p in self.base.named_parameters(remove_duplicate=False))
         cheap = sum(weight.nbytes for weight in weights) <= MERGED_AT_MOST

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from alignment.errors import ModelError, first_line
 from alignment.policy.adapters import copies_in_float32, expected_warnings
+from alignment.policy.methods import completed
 from alignment.policy.methods.indices import require_indices
 from alignment.policy.prompts import Prompts, as_saved, load_prompt
 
@@ -140,6 +141,7 @@ class SwitchedBase:
     def _with_modules(self, role: str, config: Any, weights: Mapping[str, Tensor] | None) -> RoleAdapter:
         """Put a switch at each place where PEFT replaces a module."""
         before = _Snapshot(self.base)
+        config = completed(config, self.base)
         with expected_warnings():
             model = PeftModel(self.base, config, adapter_name=ADAPTER)
         del self.base.peft_config  # PEFT would take the next role's adapter for a second one of this model

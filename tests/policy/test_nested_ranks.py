@@ -4,7 +4,8 @@ from collections import Counter
 
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
+from peft import LoraConfig, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+from peft.tuners.lora import LoraLayer
 
 from alignment.policy.methods.nested_ranks import NestedRanks, cut_to_rank
 from tests.models import make_model, make_tokenizer
@@ -18,11 +19,15 @@ def lora(seed=0, **keys):
     return get_peft_model(make_model(make_tokenizer()), config)
 
 
+def nested(model, **options):
+    return NestedRanks([layer for layer in model.modules() if isinstance(layer, LoraLayer)], **options)
+
+
 @pytest.mark.parametrize("rank", [1, 3, 8])
 @pytest.mark.parametrize(("keys", "scale"), [({}, lambda b: 16 / b), ({"use_rslora": True}, lambda b: 16 / b**0.5)])
 def test_a_layer_computes_the_papers_equation_at_a_rank(rank, keys, scale):
     model = lora(**keys)
-    ranks = NestedRanks(model)
+    ranks = nested(model)
     layer = model.base_model.model.model.layers[0].mlp.up_proj
     x = torch.randn(5, 32)
     a, b = layer.lora_A["default"].weight, layer.lora_B["default"].weight
@@ -33,7 +38,7 @@ def test_a_layer_computes_the_papers_equation_at_a_rank(rank, keys, scale):
 
 def test_only_the_first_directions_have_gradients():
     model = lora()
-    with NestedRanks(model).at(3):
+    with nested(model).at(3):
         model(IDS, labels=IDS).loss.backward()
     layer = model.base_model.model.model.layers[0].self_attn.q_proj
     down, up = layer.lora_A["default"].weight.grad, layer.lora_B["default"].weight.grad
@@ -43,10 +48,10 @@ def test_only_the_first_directions_have_gradients():
 
 
 def test_the_rank_of_a_step_is_uniform_and_the_same_in_every_process():
-    ranks = NestedRanks(lora())
+    ranks = nested(lora())
     assert ranks.full == 8
     drawn = [ranks.sample(seed=7, step=step) for step in range(8000)]
-    again = NestedRanks(lora())
+    again = nested(lora())
     assert drawn[:100] == [again.sample(seed=7, step=step) for step in range(100)]
     counts = Counter(drawn)
     assert sorted(counts) == list(range(1, 9))
@@ -56,12 +61,10 @@ def test_the_rank_of_a_step_is_uniform_and_the_same_in_every_process():
 
 def test_a_cut_adapter_is_the_adapter_at_that_rank():
     whole = lora()
-    with NestedRanks(whole).at(2), torch.no_grad():
+    with nested(whole).at(2), torch.no_grad():
         expected = whole(IDS).logits
     weights = cut_to_rank(get_peft_model_state_dict(whole), 2)
     small = get_peft_model(make_model(make_tokenizer()), LoraConfig(r=2, lora_alpha=16, target_modules="all-linear"))
-    from peft import set_peft_model_state_dict
-
     set_peft_model_state_dict(small, weights)
     with torch.no_grad():
         torch.testing.assert_close(small(IDS).logits, expected, rtol=1e-4, atol=1e-5)
@@ -71,9 +74,18 @@ def test_without_a_rank_the_layers_are_plain_lora():
     model = lora()
     with torch.no_grad():
         before = model(IDS).logits
-    ranks = NestedRanks(model)
+    ranks = nested(model)
     with torch.no_grad():
         assert torch.equal(model(IDS).logits, before)
         with ranks.at(4):
             assert not torch.equal(model(IDS).logits, before)
         assert torch.equal(model(IDS).logits, before)
+
+
+def test_evaluation_can_be_at_the_full_rank():
+    model = lora().eval()
+    with torch.no_grad():
+        before = model(IDS).logits
+        with nested(model, while_evaluating=False).at(2):
+            assert torch.equal(model(IDS).logits, before)
+            assert not torch.equal(model.train()(IDS).logits, before)

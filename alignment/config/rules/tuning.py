@@ -18,6 +18,7 @@ from alignment.config.schema.keys import PEFT_NAMES
 LARGEST, LARGEST_RANK = 2**31, 2**16
 RANKS = re.compile(r"r|(init|target|effective|subspace)_r(ank)?|num_virtual_tokens|bottleneck_size")
 PATTERNS = ("target_modules", "exclude_modules", "feedforward_modules", "modules_to_save")
+SHARES, COUNTS = ("fraction", "reserve_p"), ("num_samples",)
 INITIAL = re.compile(r"init_(\w+_)?weights")
 CHOICES = {"init_lora_weights": (True, "gaussian", "orthogonal")}  # PEFT's own list holds a template
 EVA = "peft.tuners.lora:EvaConfig"
@@ -127,6 +128,12 @@ def _number(field: str, value: Any) -> str | None:
         return f"must be from 1 to {LARGEST_RANK}, found {shown(value)}"
     if field.endswith("dropout") and not 0 <= value < 1:
         return f"must be at least 0 and less than 1, found {shown(value)}"
+    if field in SHARES and not 0 < value <= 1:
+        return f"must be more than 0 and at most 1, found {shown(value)}"
+    if field in COUNTS and value < 1:
+        return f"must be 1 or more, found {shown(value)}"
+    if field == "trainable_layers" and value == 0:
+        return "is 0; give a number of layers, negative to count from the first, or names of modules"
     if field == "layers" and not 0 <= value < LARGEST_RANK:
         return f"must name layers from 0 on, found {shown(value)}"
     return None if abs(value) < LARGEST else f"must be less than {LARGEST}, found {shown(value)}"

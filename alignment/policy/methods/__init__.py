@@ -11,8 +11,13 @@
 - `faults(found)`: what is wrong with the keys of an adapter_config.json that somebody else may have written. Nothing in
   the file may choose code, files or addresses.
 
+A configuration of `new_config` that depends on the model, such as the names of its last layers, has a function
+`complete(config, model)` as an attribute, which returns the whole configuration.
+
 It may also define
 
+- `TYPES`: all types in adapter_config.json that its methods continue, where they are several or another family's too;
+- `choose_weights(model, keys, losses)`: called once with the losses of training examples, before a new adapter trains;
 - `callbacks(model, keys)`: callbacks of the trainer, for each stage that trains. A `MethodCallback` also holds state
   that each checkpoint saves, and may change the files of the trained adapter.
 """
@@ -70,9 +75,25 @@ def adapter_config(keys: AdapterKeys, *, task: str) -> PeftConfig:
     return config
 
 
+def completed(config: PeftConfig, model: Any) -> PeftConfig:
+    """Return a configuration with what depends on the model; `model` is the base, without adapters."""
+    complete = getattr(config, "complete", None)
+    found: PeftConfig = config if complete is None else complete(config, model)
+    return found
+
+
+def reading_family(keys: AdapterKeys, peft_type: str) -> Any | None:
+    """Return the family that reads an adapter to continue it: the recipe's, if it has the type, else the type's own."""
+    own = family(keys.peft_method)
+    types = () if own is None else getattr(own, "TYPES", (own.PEFT_TYPE,))
+    return own if peft_type in types else family_of(peft_type)
+
+
 def optional(keys: AdapterKeys, name: str) -> Callable[..., Any] | None:
     """Return an optional function of the family of a recipe's method; None where it has none."""
-    found: Callable[..., Any] | None = getattr(family(keys.peft_method), name, None)
+    steps = TUNING_METHODS[keys.peft_method].steps
+    module = importlib.import_module(f"{__name__}.{steps}") if steps else family(keys.peft_method)
+    found: Callable[..., Any] | None = getattr(module, name, None)
     return found
 
 

@@ -9,7 +9,9 @@ merged, as the architecture has no place for them.
 """
 
 import warnings
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -17,31 +19,20 @@ from peft import BeftConfig
 from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
 from torch import Tensor, nn
 
+from alignment.config.own_methods import BitfitKeys
+from alignment.config.schema import AdapterKeys
 from alignment.errors import ModelError
+from alignment.policy.methods.generic import Generic
 from alignment.policy.methods.peft_types import register
+from alignment.policy.model_files import Fault
 
 # peft 0.21 warns of each new bias that it cannot be merged; `alignment merge` refuses it.
 warnings.filterwarnings("ignore", message="Detected that the base layer has no bias term", category=UserWarning)
 
 
 @dataclass
-class BitfitKeys:
-    """Keys of `peft_config`.
-
-    Args:
-        new_biases: add biases to the linear layers that have none.
-        target_modules: whose biases train; None: all modules' that have one.
-    """
-
-    new_biases: bool = False
-    target_modules: list[str] | str | None = None
-
-
-@dataclass
 class BitfitConfig(BeftConfig):
     """Configuration of biases of any module; the keys are those of PEFT's `BeftConfig`."""
-
-    exclude_modules: list[str] | str | None = field(default=None)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -121,7 +112,30 @@ class BitfitModel(BaseTuner):
         self._replace_module(parent, target_name, layer, target)
 
 
-PEFT_TYPE = register("bitfit", BitfitConfig, BitfitModel)
+PEFT_TYPE, PREFIX = register("bitfit", BitfitConfig, BitfitModel), BitfitModel.prefix
+TYPES = (PEFT_TYPE, "BEFT")
+
+
+def new_config(keys: AdapterKeys, *, task: str, modules_to_save: list[str] | None) -> BeftConfig:
+    """Return the configuration of a new adapter; the model decides which modules have biases."""
+    config = BeftConfig(task_type=task, modules_to_save=modules_to_save)
+    config.complete = partial(_complete, BitfitKeys(**keys.fields()))
+    return config
+
+
+def _complete(keys: BitfitKeys, config: BeftConfig, model: nn.Module) -> BeftConfig:
+    kept = {key: getattr(config, key) for key in ("task_type", "modules_to_save", "inference_mode")}
+    return bitfit_config(model, **asdict(keys), **kept)
+
+
+def recipe_keys(config: BeftConfig) -> dict[str, Any]:
+    """Return the recipe keys that an existing adapter determines."""
+    return {"peft_method": "bitfit"}
+
+
+def faults(found: dict[str, Any]) -> Iterator[Fault]:
+    """Yield the keys of a saved configuration that have impossible values."""
+    yield from Generic("beft").faults({**found, "peft_type": "BEFT"})
 
 
 def bitfit_config(model: nn.Module, *, new_biases: bool = False, **options: Any) -> BeftConfig:

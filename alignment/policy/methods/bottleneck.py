@@ -10,16 +10,19 @@ after the feed-forward network of each layer; Pfeiffer's is after the feed-forwa
 """
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from peft import PeftConfig
 from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer, _get_in_out_features
 from torch import Tensor, nn
 
+from alignment.config.schema import AdapterKeys
+from alignment.policy.methods.generic import Generic
 from alignment.policy.methods.peft_types import register
+from alignment.policy.model_files import Fault
 
 NONLINEARITIES: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": nn.functional.relu,
@@ -48,8 +51,8 @@ class BottleneckConfig(PeftConfig):
     """
 
     bottleneck_size: int = field(default=64)
-    placement: str = field(default="houlsby")
-    non_linearity: str = field(default="relu")
+    placement: Literal["houlsby", "pfeiffer"] = field(default="houlsby")
+    non_linearity: Literal["relu", "gelu", "silu", "tanh"] = field(default="relu")
     init_weights: bool = field(default=True)
     target_modules: list[str] | str | None = field(default=None)
     exclude_modules: list[str] | str | None = field(default=None)
@@ -164,4 +167,19 @@ def places(names: Iterable[str], placement: str) -> list[str]:
     return sorted(chosen)
 
 
-PEFT_TYPE = register("bottleneck", BottleneckConfig, BottleneckModel)
+PEFT_TYPE, PREFIX = register("bottleneck", BottleneckConfig, BottleneckModel), BottleneckModel.prefix
+
+
+def new_config(keys: AdapterKeys, *, task: str, modules_to_save: list[str] | None) -> BottleneckConfig:
+    """Return the configuration of a new adapter."""
+    return BottleneckConfig(task_type=task, **{**keys.fields(), "modules_to_save": modules_to_save})
+
+
+def recipe_keys(config: BottleneckConfig) -> dict[str, Any]:
+    """Return the recipe keys that an existing adapter determines."""
+    return {"peft_method": "bottleneck"}
+
+
+def faults(found: dict[str, Any]) -> Iterator[Fault]:
+    """Yield the keys of a saved configuration that have impossible values."""
+    yield from Generic("bottleneck", f"{__name__}:BottleneckConfig").faults(found)

@@ -8,23 +8,13 @@
 
 import hashlib
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-
-@dataclass
-class ChildTuningConfig:
-    """Keys of `peft_config`.
-
-    Args:
-        reserve_p: p, the probability that a weight is in the child network of a step.
-    """
-
-    reserve_p: float = 0.3
+from alignment.config.own_methods import ChildTuningKeys
 
 
 @torch.no_grad()
@@ -47,14 +37,19 @@ def bernoulli(like: Tensor, *, p: float, key: str) -> Tensor:
     return drawn.to(like.dtype).div_(p)
 
 
+def callbacks(model: Any, keys: Any) -> list[TrainerCallback]:
+    """Return the callback that masks gradients."""
+    return [ChildNetwork(ChildTuningKeys(**keys.fields()).reserve_p, model, seed=keys.seed)]
+
+
 class ChildNetwork(TrainerCallback):
     """Masks the gradients of each optimizer step, after they are clipped."""
 
-    def __init__(self, reserve_p: float, *, seed: int) -> None:
-        self.reserve_p, self.seed = reserve_p, seed
+    def __init__(self, reserve_p: float, model: nn.Module, *, seed: int) -> None:
+        self.reserve_p, self.model, self.seed = reserve_p, model, seed
 
     def on_pre_optimizer_step(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **objects: Any
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
         """Mask."""
-        mask_gradients(objects["model"].named_parameters(), p=self.reserve_p, seed=self.seed, step=state.global_step)
+        mask_gradients(self.model.named_parameters(), p=self.reserve_p, seed=self.seed, step=state.global_step)

@@ -6,28 +6,45 @@ stays as it is for other roles, only the trained layers are saved, and merging p
 
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from peft import LNTuningConfig
 from torch import nn
 
+from alignment.config.own_methods import FreezeKeys
+from alignment.config.schema import AdapterKeys
 from alignment.errors import ModelError
+from alignment.policy.methods.generic import Generic
+from alignment.policy.model_files import Fault
 
 # peft 0.21 warns of each RMSNorm, whose sizes it does not need: it copies the module.
 warnings.filterwarnings("ignore", message="Unsupported layer type", category=UserWarning)
 
 
-@dataclass
-class FreezeConfig:
-    """Keys of `peft_config`.
+PEFT_TYPE, PREFIX = "LN_TUNING", "ln_tuning_"
 
-    Args:
-        trainable_layers: so many of the last layers; if negative, of the first ones; or names of modules, such as
-            `layers.4.mlp`, `model.norm` or `lm_head`.
-    """
 
-    trainable_layers: int | list[str] = field(default=2)
+def new_config(keys: AdapterKeys, *, task: str, modules_to_save: list[str] | None) -> LNTuningConfig:
+    """Return the configuration of a new adapter; the model decides which modules its layers have."""
+    config = LNTuningConfig(task_type=task, modules_to_save=modules_to_save)
+    config.complete = partial(_complete, FreezeKeys(**keys.fields()).trainable_layers)
+    return config
+
+
+def _complete(trainable_layers: int | list[str], config: LNTuningConfig, model: nn.Module) -> LNTuningConfig:
+    config.target_modules = set(trained_modules(model, trainable_layers))
+    return config
+
+
+def recipe_keys(config: LNTuningConfig) -> dict[str, Any]:
+    """Return the recipe keys that an existing adapter determines."""
+    return {"peft_method": "freeze"}
+
+
+def faults(found: dict[str, Any]) -> Iterator[Fault]:
+    """Yield the keys of a saved configuration that have impossible values."""
+    yield from Generic("ln_tuning").faults(found)
 
 
 def freeze_config(model: nn.Module, trainable_layers: int | Sequence[str], **options: Any) -> LNTuningConfig:

@@ -31,6 +31,7 @@ class Generic:
     """The family of one type of PEFT."""
 
     name: str  # of its tuning method
+    config: str | None = None  # PEFT's class, as "package.module:Class"; None: the method's
 
     @property
     def PEFT_TYPE(self) -> str:  # as modules of families have it
@@ -56,7 +57,7 @@ class Generic:
 
     def faults(self, found: dict[str, Any]) -> Iterator[Fault]:
         """Yield the keys of a saved configuration that PEFT must not act on, or that have impossible values."""
-        fields = trainer_keys(TUNING_METHODS[self.name].config)
+        fields = trainer_keys(self.config or TUNING_METHODS[self.name].config)
         for key, value in found.items():
             if key not in fields:
                 yield (

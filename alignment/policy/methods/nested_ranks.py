@@ -13,34 +13,30 @@ The rank of a step depends on seed and step alone: it is the same on every proce
 
 import math
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
-from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
 
 class NestedRanks:
-    """Lets the LoRA layers of a model compute with the first `rank` directions of their adapters.
+    """Lets LoRA layers compute with the first `rank` directions of their adapters.
 
     Args:
-        model: with LoRA adapters. adapters: names of those that are cut; None: all.
+        layers: PEFT's; all of their adapters are cut. while_evaluating: also where a layer is in evaluation mode.
     """
 
-    def __init__(self, model: nn.Module, adapters: set[str] | None = None) -> None:
+    def __init__(self, layers: Iterable[Any], *, while_evaluating: bool = True) -> None:
         self.rank: int | None = None  # None: every adapter has its own
+        self.while_evaluating = while_evaluating
         found: list[int] = []
-        for layer in model.modules():
-            if not isinstance(layer, LoraLayer):
-                continue
+        for layer in layers:
             for name, down in layer.lora_A.items():
-                if adapters is None or name in adapters:
-                    root = _is_rank_stabilised(layer, name)
-                    down.register_forward_hook(_Cut(self, layer.r[name], root))
-                    found.append(layer.r[name])
-        self.full = max(found, default=0)  # the largest rank of an adapter
+                down.register_forward_hook(_Cut(self, layer.r[name], _is_rank_stabilised(layer, name)))
+                found.append(layer.r[name])
+        self.full = max(found, default=1)  # the largest rank of an adapter
 
     @contextmanager
     def at(self, rank: int | None) -> Iterator[None]:
@@ -63,9 +59,9 @@ class _Cut:
     def __init__(self, ranks: NestedRanks, full: int, root: bool) -> None:
         self.ranks, self.full, self.root = ranks, full, root
 
-    def __call__(self, _module: nn.Module, _inputs: Any, low: Tensor) -> Tensor:
+    def __call__(self, module: nn.Module, _inputs: Any, low: Tensor) -> Tensor:
         rank = self.ranks.rank
-        if rank is None or rank >= self.full:
+        if rank is None or rank >= self.full or not (module.training or self.ranks.while_evaluating):
             return low
         scale = math.sqrt(self.full / rank) if self.root else self.full / rank
         kept = torch.arange(self.full, device=low.device) < rank

@@ -5,7 +5,7 @@ place with a change of zero, and their gradients are held at zero: plain PEFT lo
 change.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -13,9 +13,7 @@ from peft.tuners.shira import ShiraLayer
 from torch import Tensor, nn
 
 from alignment.errors import ModelError
-
-# A saved adapter with a place outside its weight would make torch read or write other memory.
-torch.sparse.check_sparse_tensor_invariants.enable()  # type: ignore[no-untyped-call]
+from alignment.policy.methods import indices as _  # noqa: F401 - decides that torch checks no indices
 
 
 def sparse_layers(model: nn.Module, adapter: str) -> dict[str, Any]:
@@ -38,12 +36,12 @@ def base_parameters(model: nn.Module) -> int:
     return total
 
 
-def room_for(count: int, layers: Mapping[str, Any], r: int | None = None) -> int:
+def room_for(count: int, layers: Iterable[Any], r: int | None = None) -> int:
     """Return the smallest rank that gives places to `count` weights; `r`: the rank that is wanted.
 
     Raises: ModelError if there is none, or `r` is none.
     """
-    sides = [(layer.in_features, layer.out_features) for layer in layers.values()]
+    sides = [(layer.in_features, layer.out_features) for layer in layers]
     most = min(rows * columns // (rows + columns) for rows, columns in sides)
     per_rank = sum(rows + columns for rows, columns in sides)
     needed = -(-count // per_rank)
@@ -58,20 +56,19 @@ def room_for(count: int, layers: Mapping[str, Any], r: int | None = None) -> int
 
 
 @torch.no_grad()
-def choose(layers: Mapping[str, Any], chosen: Mapping[str, Tensor], adapter: str, r: int) -> None:
+def choose(layers: Mapping[str, Any], chosen: Mapping[str, Tensor], adapter: str) -> None:
     """Make the adapter of each layer one on the chosen places, with changes of zero.
 
     Args:
-        chosen: by layer, places in the flattened weight. r: at least the rank that has room for them.
+        chosen: by layer, places in the flattened weight, at most as many as the adapter has.
     """
     for name, layer in layers.items():
-        size = r * (layer.in_features + layer.out_features)
-        old, places = layer.shira_weight[adapter], chosen[name]
+        weight, places = layer.shira_weight[adapter], chosen[name]
+        size = len(weight)
         places = torch.cat([places, places[:1].expand(size - len(places))]) if len(places) else _nowhere(size)
         indices = torch.stack([places // layer.in_features, places % layer.in_features])
-        layer.shira_indices[adapter] = indices.to(old.device, torch.int)
-        layer.r[adapter] = r
-        layer.shira_weight[adapter] = nn.Parameter(old.new_zeros(size), requires_grad=old.requires_grad)
+        layer.shira_indices[adapter] = indices.to(weight.device, torch.int)
+        weight.zero_()
 
 
 def hold_repeated_places(model: nn.Module, adapters: set[str] | None = None) -> None:
@@ -81,13 +78,9 @@ def hold_repeated_places(model: nn.Module, adapters: set[str] | None = None) -> 
         adapters: that train; None: all.
     """
     for layer in model.modules():
-        if not isinstance(layer, ShiraLayer):
-            continue
-        for name, weight in layer.shira_weight.items():
-            if name in layer.shira_indices and (adapters is None or name in adapters):
-                trained = trained_places(layer, name)
-                if weight.requires_grad and not bool(trained.all()):
-                    weight.register_hook(_times(trained))
+        for name, weight in layer.shira_weight.items() if isinstance(layer, ShiraLayer) else ():
+            if weight.requires_grad and (adapters is None or name in adapters):
+                weight.register_hook(_Held(layer, name))
 
 
 def chosen_weights(model: nn.Module, adapter: str) -> int:
@@ -114,5 +107,16 @@ def _nowhere(size: int) -> Tensor:
     return places
 
 
-def _times(trained: Tensor) -> Any:
-    return lambda gradient: gradient * trained.to(gradient.device, gradient.dtype)
+class _Held:
+    """A hook on the gradient of an adapter's changes; the places may be chosen or loaded after it is registered."""
+
+    def __init__(self, layer: Any, adapter: str) -> None:
+        self.layer, self.adapter = layer, adapter
+        self.indices: Tensor | None = None
+        self.trained: Tensor | None = None
+
+    def __call__(self, gradient: Tensor) -> Tensor:
+        indices = self.layer.shira_indices[self.adapter]
+        if self.trained is None or self.indices is not indices:
+            self.indices, self.trained = indices, trained_places(self.layer, self.adapter).to(gradient.device)
+        return gradient * self.trained.to(gradient.dtype)
