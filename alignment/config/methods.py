@@ -82,6 +82,21 @@ def _own(title: str, module: str | None, cls: str, **facts: Any) -> TuningMethod
     return TuningMethod(title, module, config=f"alignment.config.own_methods:{cls}", **facts)
 
 
+def _soft_prompt(title: str, where: str, **defaults: Any) -> TuningMethod:
+    shape = ("token_dim", "num_transformer_submodules", "num_attention_heads", "num_layers")
+    withheld = dict.fromkeys(shape, "it follows from the model")
+    projection = {"prefix_projection": "it follows from peft_method: prefix_tuning has it, p_tuning_v2 does not"}
+    return TuningMethod(
+        title,
+        "soft_prompts",
+        config=f"peft.tuners.{where}",
+        defaults={"num_virtual_tokens": 20, **defaults},
+        withheld={**withheld, **(projection if "Prefix" in where else {})},
+        merges=False,
+    )
+
+
+PREFIX_CONFIG = "prefix_tuning:PrefixTuningConfig"
 TUNING_METHODS: dict[str, TuningMethod] = {
     "full": TuningMethod("full fine-tuning", None, trains_base=True, allows_4bit=False),
     "lora": TuningMethod("LoRA", "lora", LORA_KEYS, LORA_CONFIG, withheld=LORA_WITHHELD, vllm_adapter=True),
@@ -111,6 +126,12 @@ TUNING_METHODS: dict[str, TuningMethod] = {
     ),
     "bottleneck": _own("bottleneck adapters", "bottleneck", "BottleneckKeys", merges=False),
     **{name: _generic(name, facts) for name, facts in GENERIC.items()},
+    "prompt_tuning": _soft_prompt(
+        "prompt tuning", "prompt_tuning:PromptTuningConfig", prompt_tuning_init="SAMPLE_VOCAB"
+    ),
+    "p_tuning": _soft_prompt("P-tuning", "p_tuning:PromptEncoderConfig"),
+    "prefix_tuning": _soft_prompt("prefix tuning", PREFIX_CONFIG),
+    "p_tuning_v2": _soft_prompt("P-tuning v2", PREFIX_CONFIG),
 }
 ADAPTER_KEYS = tuple(dict.fromkeys(key for method in TUNING_METHODS.values() for key in method.keys))
 

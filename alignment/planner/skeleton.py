@@ -24,6 +24,7 @@ from alignment.policy.load_roles import AdapterStart, build_roles, role_config
 from alignment.policy.methods import adapter_config, completed
 from alignment.policy.model_files import ADAPTER_CONFIG, check_model_files
 from alignment.policy.patterns import require_patterns
+from alignment.policy.prompt_models import new_prompt
 from alignment.policy.roles import Roles
 from alignment.policy.targets import require_modules
 
@@ -213,7 +214,7 @@ def policy(plan: Blueprint, keys: Any, *, gpu: bool, task: str = "CAUSAL_LM") ->
     if plan.adapter is None:
         require_modules(model, config)
     with torch.device("meta"), _target_errors(), expected_warnings():
-        wrapped = get_peft_model(model, config)
+        wrapped = new_prompt(model, config) if config.is_prompt_learning else get_peft_model(model, config)
     for parameter in wrapped.parameters():
         if parameter.requires_grad and parameter.dtype in (torch.bfloat16, torch.float16):
             parameter.data = parameter.data.float()  # as PEFT does

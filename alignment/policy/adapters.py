@@ -17,6 +17,7 @@ from alignment.policy.methods import HEADS, adapter_config, completed, is_of_ada
 from alignment.policy.methods.indices import require_indices
 from alignment.policy.model_files import ADAPTER_CONFIG
 from alignment.policy.patterns import require_patterns
+from alignment.policy.prompt_models import continue_prompt, new_prompt
 from alignment.policy.targets import require_modules
 from alignment.policy.weight_files import ADAPTER, listed, require_finite, require_floats, shapes_in
 
@@ -67,7 +68,7 @@ def attach_adapter(model: Any, keys: AdapterKeys, *, task: str) -> Any:
     require_modules(model, config)
     try:
         with expected_warnings():
-            return get_peft_model(model, config)
+            return new_prompt(model, config) if config.is_prompt_learning else get_peft_model(model, config)
     except (ValueError, TypeError, RuntimeError) as error:
         raise ModelError(f"no adapter can be put on the model: {first_line(error)}") from error
 
@@ -100,10 +101,14 @@ def continue_adapter(
     try:
         with expected_warnings(), warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Found missing adapter keys", category=UserWarning)
-            if same:
+            if config.is_prompt_learning:
+                wrapped = continue_prompt(model, adapter, config, task=task, trainable=trainable, heads=HEADS[task])
+            elif same:
                 wrapped = PeftModel.from_pretrained(model, adapter, config=config, is_trainable=trainable)
             else:
                 wrapped = _start_from(model, adapter, config, task=task, trainable=trainable)
+    except ModelError:
+        raise
     except KeyError as error:  # peft looks for the tensors of modules that it trains whole
         raise _lacks(adapter, map(str, error.args)) from error
     except Exception as error:  # PEFT raises many kinds on an adapter from elsewhere

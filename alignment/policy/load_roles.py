@@ -5,7 +5,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-from peft import PeftType
+import torch
+from peft import PeftType, get_peft_model_state_dict
 from peft.utils import load_peft_weights
 from torch import Tensor
 from transformers import AutoModelForCausalLM
@@ -18,9 +19,10 @@ from alignment.policy.base import load_base, resolve_model
 from alignment.policy.heads import SCORE_WEIGHT, ScalarHead, read_score_weight
 from alignment.policy.methods import HEADS, adapter_config
 from alignment.policy.patterns import require_patterns
+from alignment.policy.prompts import EMBEDDINGS
 from alignment.policy.reward_models import RewardModel
 from alignment.policy.roles import Roles
-from alignment.policy.switch import SwitchedBase
+from alignment.policy.switch import ADAPTER, SwitchedBase
 from alignment.policy.targets import require_modules
 from alignment.policy.value_model import load_value_model
 
@@ -106,7 +108,7 @@ def build_roles(
     if recipe.value is not None and recipe.value.value_model == "model":
         value_model, heads["value"] = loader.value_model(recipe.value)
     elif recipe.value is not None:
-        score = heads["reward"].weight if rewards and recipe.value.value_model == "adapter" else None
+        score = heads["reward"].weight if rewards and _starts_as_reward(recipe.value) else None
         heads["value"] = ScalarHead(width, score)
     switched = with_adapters(base, starts)
     _hold_as_the_base(switched, rewards)
@@ -130,13 +132,18 @@ def _starts(
         starts["reference"] = sft
     starts |= rewards
     if recipe.value is not None and recipe.value.value_model == "adapter":
-        starts["value"] = rewards["reward"] if rewards else _new_value(recipe)
+        starts["value"] = rewards["reward"] if rewards and _starts_as_reward(recipe.value) else _new_value(recipe.value)
     return {role: replace(start, config=copy.deepcopy(start.config)) for role, start in starts.items()}
 
 
-def _new_value(recipe: PolicyGradientRecipe) -> AdapterStart:
+def _starts_as_reward(recipe: ValueRecipe) -> bool:
+    """Whether the value starts as the role `reward` where there is one; of a method of its own it is new."""
+    return recipe.value_model == "adapter" and recipe.value_peft_method is None
+
+
+def _new_value(recipe: ValueRecipe) -> AdapterStart:
     """Return a new adapter for the value, which trains no module whole."""
-    changes = recipe.with_method(recipe.method.new_value)
+    changes = recipe.with_method(recipe.value_peft_method or recipe.method.new_value)
     return AdapterStart(adapter_config(recipe.model_copy(update=changes), task="CAUSAL_LM"))
 
 
@@ -209,4 +216,21 @@ def with_adapters(base: Any, starts: dict[str, AdapterStart]) -> SwitchedBase:
     switched = SwitchedBase(base)
     for name, start in starts.items():
         switched.add(name, start.config, start.weights)
+    policy = starts.get("policy")
+    if policy is not None and "reference" not in starts and _moves_at_once(policy.config):
+        switched.add("reference", copy.deepcopy(policy.config), _present_weights(switched, "policy"))
     return switched
+
+
+def _moves_at_once(config: Any) -> bool:
+    """Whether a new adapter is not the base's function, so that the reference must be a copy of it."""
+    return config.is_prompt_learning or config.peft_type in (PeftType.UNILORA, PeftType.VBLORA)
+
+
+@torch.no_grad()  # as rollouts are scored: torch computes an LSTM otherwise where it needs no gradient
+def _present_weights(switched: SwitchedBase, role: str) -> dict[str, Tensor]:
+    if switched.adapters[role].config.is_prompt_learning:
+        return {EMBEDDINGS: switched.prompt(role)().detach().clone()}
+    with switched.plain(role) as model:
+        saved = get_peft_model_state_dict(model, adapter_name=ADAPTER, save_embedding_layers=False)
+    return {name: tensor.detach().clone() for name, tensor in saved.items()}

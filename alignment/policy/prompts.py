@@ -108,7 +108,8 @@ class Prompts(nn.Module):
         config = self.decoder.config
         if config._attn_implementation == WITH_PREFIX:
             return
-        if config._attn_implementation != "sdpa" or not getattr(self.decoder, "_supports_attention_backend", False):
+        is_sdpa = str(config._attn_implementation).startswith("sdpa")  # a plan's has a name of its own
+        if not is_sdpa or not getattr(self.decoder, "_supports_attention_backend", False):
             raise ModelError(
                 f"prefix_tuning needs attn_implementation sdpa, and {type(self.decoder).__name__} computes attention "
                 f"by {config._attn_implementation}; set attn_implementation: sdpa, or use prompt_tuning."
@@ -119,7 +120,7 @@ class Prompts(nn.Module):
 
     def _before(self, decoder: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any] | None:
         self._cut = 0
-        if self.active is None:
+        if self.active is None or getattr(decoder, "soft_prompts_off", False):
             return None
         prompt: Any = self._modules[self.active]
         if args:
@@ -205,6 +206,26 @@ def as_saved(config: Any) -> Any:
     if config.peft_type == PeftType.PREFIX_TUNING:
         return PrefixTuningConfig(**shape, encoder_hidden_size=config.token_dim)
     return PromptTuningConfig(**shape)
+
+
+@torch.no_grad()
+def start_from_words(model: Any, encoder: Any, config: Any) -> None:
+    """Start a new prefix as the keys and values of random words of the vocabulary, as the paper starts from real words.
+
+    PEFT's random numbers are far from what attention has seen.
+    """
+    weight = encoder.embedding.weight
+    if config.peft_type != PeftType.PREFIX_TUNING or config.prefix_projection or config.init_weights or weight.is_meta:
+        return
+    decoder, table = model.get_decoder(), model.get_input_embeddings().weight
+    words = torch.randint(0, table.shape[0], (1, config.num_virtual_tokens)).to(table.device)
+    decoder.soft_prompts_off = True
+    try:
+        cache = decoder(input_ids=words, use_cache=True).past_key_values
+    finally:
+        del decoder.soft_prompts_off
+    parts = [part for layer in cache.layers for part in (layer.keys, layer.values)]  # (1, heads, length, head width)
+    weight.copy_(torch.stack([part[0].float() for part in parts]).permute(2, 0, 1, 3).reshape(weight.shape))
 
 
 @torch.no_grad()

@@ -96,4 +96,4 @@ def _below(state_dict: dict[str, Tensor] | None, prefix: str) -> dict[str, Tenso
 
 
 def _whole(tensor: Tensor) -> Tensor:
-    return tensor.detach().cpu().contiguous()
+    return tensor.detach().cpu().contiguous().clone()  # safetensors refuses tensors that share memory

@@ -102,7 +102,8 @@ class Roles(nn.Module):
         """Maximum number of tokens of prompt and answer; None if the models have no limit."""
         configs = [self.causal_lm(role).config.get_text_config() for role in ("policy", "value")]
         limits = [getattr(config, "max_position_embeddings", None) for config in configs]
-        return min((limit for limit in limits if limit is not None), default=None)
+        most = min((limit for limit in limits if limit is not None), default=None)
+        return None if most is None else most - (self.switched.prompts.longest if self.switched.prompts else 0)
 
     @property
     def has_value(self) -> bool:

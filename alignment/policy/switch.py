@@ -20,7 +20,7 @@ from alignment.errors import ModelError, first_line
 from alignment.policy.adapters import copies_in_float32, expected_warnings
 from alignment.policy.methods import completed
 from alignment.policy.methods.indices import require_indices
-from alignment.policy.prompts import Prompts, as_saved, load_prompt
+from alignment.policy.prompts import Prompts, SoftPrompt, as_saved, load_prompt, start_from_words
 
 ADAPTER = "default"  # the adapter's name inside its role's PeftModel
 
@@ -132,7 +132,9 @@ class SwitchedBase:
             config = as_saved(config)
         model = PeftModelForCausalLM(self.base, config, adapter_name=ADAPTER)
         encoder = model.prompt_encoder[ADAPTER]
-        if weights is not None:
+        if weights is None:
+            start_from_words(self.base, encoder, config)
+        else:
             load_prompt(encoder, weights, role)
         prompt = self.prompts.add(role, encoder, config)
         trained = tuple(parameter for parameter in encoder.parameters() if parameter.requires_grad)
@@ -178,6 +180,12 @@ class SwitchedBase:
         """Return the modules of a role's adapter, by the id of the base's module that each replaces."""
         modules = self.adapters[role].modules
         return {id(place.original): modules[key] for key, (place, _) in self._places.items() if key in modules}
+
+    def prompt(self, role: str) -> SoftPrompt:
+        """Return a role's soft prompt."""
+        (prompt,) = self.adapters[role].modules.values()
+        assert isinstance(prompt, SoftPrompt)
+        return prompt
 
     def activate(self, role: str | None) -> None:
         """Compute as `role`; None: as the base."""

@@ -21,6 +21,8 @@ DORA = {"peft_method": "dora"}
 SYNC = {"sync_ref_model": True}
 WARM = {"value_warmup_updates": 1, "value_model": "head"}
 WHOLE = {"lora_modules_to_save": ["lm_head"], "save_strategy": "steps", "save_steps": 2}
+SOFT, PREFIX = {"peft_method": "prompt_tuning"}, {"peft_method": "prefix_tuning"}
+REENTRANT = {"gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"use_reentrant": True}}
 PACK = {"packing": True, "packing_strategy": "wrapped"}
 
 
@@ -49,6 +51,27 @@ TRIES = [
         ("sft", "single", PACK),
         ("sft", "single", {**PACK, "packing_strategy": "bfd"}),
         "wrapped",
+    ),
+    Try(
+        "`packing` and a soft prompt",
+        ("sft", "single", {"packing": True, **SOFT}),
+        ("sft", "single", SOFT),
+        "the rows of a pack would share one soft prompt",  # it would run
+        unguarded=False,
+    ),
+    Try(
+        "`use_reentrant` and a prefix",
+        ("sft", "single", {**PREFIX, **REENTRANT}),
+        ("sft", "single", {**SOFT, **REENTRANT}),
+        "through the prefix's graph a second time",
+        unguarded=False,
+    ),
+    Try(
+        "a soft prompt and weights in shards (ZeRO-3, FSDP2)",
+        ("sft", "zero3", SOFT),
+        ("sft", "ddp", SOFT),
+        "cannot go together",
+        unguarded=False,
     ),
     Try(
         "`sync_ref_model` and an adapter",

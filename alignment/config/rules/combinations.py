@@ -48,6 +48,7 @@ def _is(get: Get, fact: Callable[[TuningMethod], bool]) -> bool:
     return method is not None and fact(method)
 
 
+SOFT_PROMPTS = "soft_prompts"  # family of the tuning methods that put a prompt before the inputs
 COMBINATIONS = (
     Combination(
         "load_in_4bit",
@@ -64,6 +65,34 @@ COMBINATIONS = (
         lambda get: bool(get("packing")) and get("packing_strategy") == "wrapped",
         "wrapped lets answers see other rows' text and cuts rows in two",
         "use bfd",
+    ),
+    Combination(
+        "packing",
+        "`packing` and a soft prompt",
+        ON_DEMONSTRATIONS,
+        lambda get: bool(get("packing")) and _is(get, lambda method: method.family == SOFT_PROMPTS),
+        "the rows of a pack would share one soft prompt",
+        "set packing: false, or use peft_method lora",
+    ),
+    Combination(
+        "gradient_checkpointing_kwargs",
+        "`use_reentrant` and a prefix",
+        TRAINING,
+        lambda get: (
+            bool((get("gradient_checkpointing_kwargs") or {}).get("use_reentrant"))
+            and get("peft_method") in ("prefix_tuning", "p_tuning_v2")
+        ),
+        "torch would go through the prefix's graph a second time",
+        "take use_reentrant out",
+    ),
+    Combination(
+        "peft_method",
+        "a soft prompt and weights in shards (ZeRO-3, FSDP2)",
+        TRAINING,
+        lambda get: _is(get, lambda method: method.family == SOFT_PROMPTS),
+        "the soft prompt is computed outside the layers that gather their shards",
+        "use strategy ddp or zero2, or peft_method lora",
+        ("zero3", "zero3-offload", "zero3-nvme", "fsdp2"),
     ),
     Combination(
         "sync_ref_model",

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 from alignment.config.estimators import ADVANTAGE_ESTIMATORS
 from alignment.config.faults import did_you_mean
+from alignment.config.methods import TUNING_METHODS
 from alignment.config.rules.keys import Fault, Keys, Rule
 from alignment.config.rules.scorers import score_sources, watchers
 
@@ -188,7 +189,10 @@ def value(keys: Keys) -> Iterator[Fault]:
         if not keys.given("value_model_path"):
             yield ("value_model",), "model needs value_model_path, a reward model or language model"
         return
-    for key in ("value_model_path", "value_peft_method"):
+    name, adapter = keys["value_peft_method"], keys["value_model"] == "adapter"
+    if adapter and name is not None and not TUNING_METHODS[name].has_adapter:
+        yield ("value_peft_method",), f"{name} trains no adapter; name another method, or write value_model: model"
+    for key in ("value_model_path",) if adapter else ("value_model_path", "value_peft_method"):
         if keys.given(key):
             yield (key,), f"has no effect with value_model {keys['value_model']}; write value_model: model"
 

@@ -100,7 +100,9 @@ class ValueRecipe(PolicyGradientRecipe):
     value_model_path: InputPath | None = None
     """With `value_model: model`: a reward or language model with the policy's tokenizer."""
     value_peft_method: PeftMethod | None = None
-    """With `value_model: model`: how it is trained. `null`: as `peft_method`."""
+    """How the value is trained. `null`: a `model` as `peft_method`; an `adapter` starts as the reward model if that is
+    a role, else it is new, of `peft_method` or LoRA.
+    """
     value_learning_rate: float | None = Field(default=None, gt=0, le=10**6)
     """Learning rate of the value. `null`: the policy's."""
     value_warmup_updates: int = Field(default=0, ge=0, le=10**9)

@@ -11,6 +11,7 @@
 - `faults(found)`: what is wrong with the keys of an adapter_config.json that somebody else may have written. Nothing in
   the file may choose code, files or addresses.
 
+A module of several types of PEFT defines `family(name)` instead, which returns an object with these.
 A configuration of `new_config` that depends on the model, such as the names of its last layers, has a function
 `complete(config, model)` as an attribute, which returns the whole configuration.
 
@@ -44,7 +45,10 @@ def family(name: str) -> Any | None:
     module = TUNING_METHODS[name].family
     if module is None:
         return None
-    return Generic(name) if module == GENERIC else importlib.import_module(f"{__name__}.{module}")
+    if module == GENERIC:
+        return Generic(name)
+    found = importlib.import_module(f"{__name__}.{module}")
+    return found.family(name) if hasattr(found, "family") else found
 
 
 def families() -> list[Any]:
@@ -112,4 +116,4 @@ def belongs_to(parameter: str, adapter: str | None) -> bool:
 def _prefixes() -> tuple[str, ...]:
     """Return how the names of adapters' parameters begin, for every type of PEFT, registered ones of our own too."""
     own = (each.PREFIX for each in families())
-    return tuple(dict.fromkeys([*own, *PEFT_TYPE_TO_PREFIX_MAPPING.values(), "ranknum"]))
+    return tuple(dict.fromkeys([*own, *PEFT_TYPE_TO_PREFIX_MAPPING.values(), "ranknum", "soft_prompts"]))

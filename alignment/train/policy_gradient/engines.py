@@ -62,19 +62,25 @@ def build_engine(
     recipe: PolicyGradientRecipe, roles: Roles, template: Template, prompts: list[Prompt], accelerator: Accelerator
 ) -> Engine:
     """Return the engine that samples answers to `prompts` with the policy."""
+    adapter = roles.adapters.get("policy")
+    if adapter is not None and adapter.config.is_prompt_learning and recipe.rollout_engine != "transformers":
+        raise ModelError(
+            f"rollout_engine is {recipe.rollout_engine}, which cannot sample with a soft prompt (peft_method "
+            f"{recipe.peft_method}); use rollout_engine: transformers"
+        )
     tokenizer: Any = template.tokenizer
     pad, together = tokenizer.pad_token_id, recipe.rollout_eval_batch_size
     if recipe.rollout_engine == "continuous_batching":
         return ContinuousBatchingEngine(roles.policy_lm, pad, together)
     if recipe.rollout_engine == "vllm":
         require_engine(recipe)
-        adapter = versioned_adapter(recipe, roles)
+        alone = versioned_adapter(recipe, roles)
         longest = max(len(template.prompt_ids(prompt)) for prompt in prompts) + recipe.max_new_tokens
         return VLLMEngine(
             vllm_generation(
                 lambda: policy_weights(roles),
-                adapter,
-                quantization="bitsandbytes" if adapter is not None and recipe.load_in_4bit else None,
+                alone,
+                quantization="bitsandbytes" if alone is not None and recipe.load_in_4bit else None,
                 model=roles.policy_lm,
                 accelerator=accelerator,
                 processing_class=tokenizer,
