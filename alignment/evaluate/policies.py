@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from alignment.config.schema import EvaluateRecipe
@@ -13,8 +12,10 @@ from alignment.data.rows import Prompt
 from alignment.data.sampled import Recorder
 from alignment.data.template import Template
 from alignment.evaluate.metrics import perplexity, token_logps
+from alignment.evaluate.shared_base import SharedBase
 from alignment.meter import ProgressBar
-from alignment.policy.base import load_causal_lm, load_tokenizer
+from alignment.policy.base import load_tokenizer
+from alignment.policy.proxy import proxy_tuned
 from alignment.rollout.engine import Completion, Sampling
 from alignment.rollout.transformers_engine import TransformersEngine
 
@@ -41,36 +42,46 @@ class Measured:
 def measure(
     recipe: EvaluateRecipe, prompts: Sequence[Prompt], outside_text: str | None, say: Say
 ) -> tuple[Measured, list[Measured]]:
-    """Sample and measure the candidates, then the baseline; one model is in memory at a time.
+    """Sample and measure the candidates, then the baseline.
+
+    Adapters on one base share it, and one base is in memory at a time.
 
     Args:
         prompts: one per answer wanted. outside_text: for the perplexity, None for none. say: reports progress.
 
     Returns: the baseline and the candidates in the recipe's order.
     """
-    measured: list[Measured] = []
-    places = [(c.name, c.model_name_or_path) for c in recipe.candidates]
-    for place, (name, path) in enumerate([*places, (recipe.baseline_name, recipe.model_name_or_path)]):
+    places = [
+        *((c.name, c.model_name_or_path) for c in recipe.candidates),
+        (recipe.baseline_name, recipe.model_name_or_path),
+    ]
+    paths = [path for _, path in places]
+    shared = SharedBase(recipe, paths)
+    measured: dict[int, Measured] = {}
+    for place in shared.order(paths):
+        name, path = places[place]
         say(f"{name}: sampling {len(prompts)} answers with {path}")
-        keys = recipe.model_copy(update={"model_name_or_path": path})
-        tokenizer = load_tokenizer(keys)
-        model = load_causal_lm(keys, trainable=False, peft=None)
+        tokenizer = load_tokenizer(recipe.model_copy(update={"model_name_or_path": path}))
+        model = shared.load(path)
+        proxy = recipe.candidates[place].proxy if place < len(recipe.candidates) else None
+        if proxy is not None:
+            model = proxy_tuned(model, recipe.model_copy(update={"model_name_or_path": path}), proxy)
         template = Template(tokenizer, chat_template=recipe.chat_template, eos_token=recipe.eos_token)
         policy = _answer(recipe, name, path, model, tokenizer, template, prompts, recipe.seed + place)
         if outside_text is not None:
             say(f"{name}: perplexity outside the domain")
             policy.perplexity = _perplexity(model, tokenizer, outside_text, recipe.perplexity_max_tokens)
-        if place == len(places):
-            for candidate in measured:
+        if place == len(places) - 1:
+            for candidate in measured.values():
                 if candidate.vocabulary == policy.vocabulary:
                     say(f"{name}: probabilities of {candidate.name}'s answers, for the KL")
                     candidate.ref_logps = _logps(model, candidate, recipe)
-        measured.append(policy)
+        measured[place] = policy
         del model
         gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-    return measured[-1], measured[:-1]
+    shared.release()
+    *candidates, baseline = (measured[place] for place in range(len(places)))
+    return baseline, candidates
 
 
 def _answer(

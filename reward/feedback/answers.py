@@ -44,6 +44,7 @@ def sampled_answers(
 ) -> tuple[list[Sampled], dict[str, Any]]:
     """Sample `num_generations` answers to every prompt; return them and their provenance."""
     from alignment.policy.base import load_causal_lm, load_tokenizer, resolve_model
+    from alignment.policy.proxy import proxy_identity, proxy_tuned, require_one_tokenizer
     from alignment.policy.weights import weights_hash
     from alignment.preview.recorded import recorded
     from alignment.preview.stages import prompt_stage
@@ -56,11 +57,16 @@ def sampled_answers(
     source = resolve_model(recipe.model_name_or_path, revision=recipe.model_revision)
     stops = template.stop_token_ids
     lineage = fingerprint(source.base, tokenizer, template_hash=template.hash, stop_token_ids=stops)
-    policy = {"path": recipe.model_name_or_path, "sha256": weights_hash(source.newest)}
+    policy: dict[str, Any] = {"path": recipe.model_name_or_path, "sha256": weights_hash(source.newest)}
+    if recipe.proxy is not None:
+        require_one_tokenizer(recipe, recipe.proxy)
+        policy["proxy"] = proxy_identity(recipe, recipe.proxy)
     run.record(lineage=lineage, policy=policy)
     store.bind(policy={**lineage, **policy, "base": "", "path": ""})  # the same weights elsewhere are the same policy
 
     model = load_causal_lm(recipe, trainable=False)
+    if recipe.proxy is not None:
+        model = proxy_tuned(model, recipe, recipe.proxy)
     loaded = prompts_to_answer(recipe, template, getattr(model.config, "max_position_embeddings", None), data)
     kept = recorded(prompt_stage("label", loaded, loaded.rows, template), template)
     run.record(data=loaded.files, skipped=loaded.skipped, preview=kept)

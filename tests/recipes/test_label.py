@@ -11,10 +11,12 @@ from alignment.data import load_demonstrations, load_rankings
 from alignment.data.sampled import HASHES
 from alignment.data.template import Template
 from alignment.errors import AlignmentError, BudgetError, DataError, JudgeError, RecipeError
+from alignment.policy.weights import weights_hash
 from alignment.train.dpo import tokenise_pairs
 from recipes import label
 from reward.models.batches import encode_rankings
 from tests.calls.chat_server import ChatServer, Reply, completion, failure, fenced
+from tests.models import save_tiny_model
 
 KEY = "sk-test-0815-secret"
 
@@ -118,6 +120,27 @@ def test_labels_come_out_with_probability_status_and_provenance(
     assert len(loaded.rows) == 6
     for file in run.rglob("*"):
         assert not file.is_file() or KEY.encode() not in file.read_bytes()
+
+
+def test_a_proxy_changes_what_is_sampled_and_is_recorded(
+    tmp_path: Path, tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MY_KEY", KEY)
+    tuned = save_tiny_model(tmp_path / "tuned", seed=9, initializer_range=0.3)
+    pair = {"tuned": str(tuned), "untuned": str(tiny_model_dir), "alpha": 2.0}
+    answers = []
+    for name, keys in (("plain", {}), ("proxy", {"proxy": pair})):
+        with ChatServer(lambda prompt, n: alphabetical(prompt)) as server:
+            label.main(write_recipe(tmp_path, tiny_model_dir, openai(server), output_dir=str(tmp_path / name), **keys))
+        rows = [json.loads(line) for line in (tmp_path / name / "labels.jsonl").read_text().splitlines()]
+        answers.append([row["responses"] for row in rows])
+    assert answers[0] != answers[1]
+    assert rows[0]["provenance"]["policy"]["proxy"] == {
+        "tuned": [weights_hash(str(tuned))],
+        "untuned": [weights_hash(str(tiny_model_dir))],
+        "alpha": 2.0,
+    }
+    assert len(load_rankings([DatasetEntry(path=str(tmp_path / "proxy"))], on_bad_row="stop", seed=0).rows) == 6
 
 
 def test_stopped_by_failures_it_writes_no_labels_and_goes_on(tmp_path: Path, tiny_model_dir: Path) -> None:

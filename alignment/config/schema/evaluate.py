@@ -6,7 +6,7 @@ from pydantic import Field
 
 from alignment.config.schema.calls import CallKeys
 from alignment.config.schema.judges import JudgeEntry
-from alignment.config.schema.keys import DataKeys, DatasetEntry, ModelKeys, SamplingKeys
+from alignment.config.schema.keys import DataKeys, DatasetEntry, ModelKeys, ProxyEntry, SamplingKeys
 from alignment.config.schema.parts import InputPath, Name, Part, Words
 from alignment.config.schema.recipe import Recipe, Stage
 
@@ -18,6 +18,8 @@ class Candidate(Part):
     """The policy's name in tables."""
     model_name_or_path: InputPath
     """The policy: a folder, an adapter, a run directory or a Hub id."""
+    proxy: ProxyEntry | None = None
+    """A pair of small models that changes the policy's logits."""
 
 
 class EvaluateRecipe(Recipe, ModelKeys, DataKeys, SamplingKeys, CallKeys):

@@ -135,6 +135,17 @@ class DataKeys(Part):
     """What to do with a row that cannot be used: `stop` with an error, or `skip` it and count it."""
 
 
+class ProxyEntry(Part):
+    """A pair of small models that changes how a policy samples (proxy-tuning): base + alpha * (tuned - untuned)."""
+
+    tuned: InputPath
+    """The tuned model of the pair: a folder, an adapter or a run directory. It needs the policy's tokenizer."""
+    untuned: InputPath
+    """The same model before it was tuned."""
+    alpha: float = Field(default=1.0, ge=-100, le=100)
+    """Strength of the change of the logits."""
+
+
 class SamplingKeys(Part):
     """How answers are sampled; names as in transformers' `GenerationConfig`."""
 

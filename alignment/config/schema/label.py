@@ -6,7 +6,7 @@ from pydantic import Field
 
 from alignment.config.schema.calls import CallKeys
 from alignment.config.schema.judges import JudgeEntry
-from alignment.config.schema.keys import DataKeys, ModelKeys, SamplingKeys
+from alignment.config.schema.keys import DataKeys, ModelKeys, ProxyEntry, SamplingKeys
 from alignment.config.schema.parts import Free, InputPath, Late, Mark, Part
 from alignment.config.schema.recipe import Recipe, Stage
 
@@ -76,6 +76,8 @@ class LabelRecipe(Recipe, ModelKeys, DataKeys, SamplingKeys, CallKeys):
         one_process=True,
     )
     stage: Literal["label"]
+    proxy: ProxyEntry | None = None
+    """A pair of small models that changes the logits of the policy that is sampled from."""
     judge: JudgeEntry
     """The judge that compares the answers."""
     model_name_or_path: Annotated[str, Mark.INPUT] = ""
