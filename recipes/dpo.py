@@ -17,7 +17,7 @@ from alignment.policy.base import load_causal_lm, load_tokenizer
 from alignment.policy.generation import stop_at
 from alignment.policy.inference import sequence_limit
 from alignment.preview.recorded import recorded
-from alignment.preview.stages import pair_stage, pairs
+from alignment.preview.stages import dpo_pairs, pair_stage
 from alignment.run.callbacks import callbacks_for
 from alignment.run.directory import RunDirectory
 from alignment.run.script import script
@@ -31,7 +31,7 @@ from alignment.train.sft import Tokenised
 from alignment.train.trial import require_accepted
 from alignment.train.tuning import method_callbacks
 
-preview = pairs  # reads the rows that `alignment preview` shows
+preview = dpo_pairs  # reads the rows that `alignment preview` shows
 
 
 def load_data(

@@ -145,6 +145,8 @@ def bare(cls: Any, plan: Blueprint, keys: ModelKeys, *, full: bool, gpu: bool, p
         try:
             model = cls.from_config(config, dtype=dtype, **options)
         except ValueError:  # an architecture without scaled-dot-product attention
+            config = copy.deepcopy(config)
+            config._attn_implementation = None  # which the attempt has set
             model = cls.from_config(config, dtype=dtype)
     model.requires_grad_(full)
     if keys.load_in_4bit and not full:
@@ -265,5 +267,5 @@ def _target_errors() -> Iterator[None]:
     """Raise PEFT's errors about target modules as ModelError."""
     try:
         yield
-    except ValueError as error:
-        raise ModelError(f"no adapter can be put on the model: {error}") from error
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise ModelError(f"no adapter can be put on the model: {first_line(error)}") from error

@@ -262,15 +262,7 @@ def _load(
 ) -> Any:
     source = resolve_model(keys.model_name_or_path, revision=keys.model_revision)
     full = trainable and (peft is None or peft.method.trains_base)
-    if trainable and (peft is None or not peft.method.has_adapter) and source.adapter is not None:
-        given = peft.peft_method if peft else "full"
-        raise ModelError(
-            f"{source.adapter} is an adapter, but peft_method is {given}; merge it first (alignment merge "
-            f"{source.adapter} OUT) and name OUT as model_name_or_path, or train an adapter."
-        )
-    if keys.load_in_4bit and (full or (trainable and peft is not None and not peft.method.allows_4bit)):
-        others = methods_where(lambda method: method.allows_4bit)
-        raise ModelError(f"load_in_4bit holds the base in 4 bits, which cannot train; set peft_method to {others}.")
+    _require_method(source, keys, trainable, peft)
     model = load_base(cls, source.base, keys, full=full, **_head(cls, pad_token_id))
     if trainable and not full:
         for parameter in model.parameters():
@@ -280,6 +272,37 @@ def _load(
     elif trainable and peft is not None and peft.method.has_adapter:
         model = attach_adapter(model, peft, task=task)
     return copies_in_float32(model) if trainable else model
+
+
+def require_loadable(keys: ModelKeys, *, trainable: bool, peft: AdapterKeys | None, task: str = "CAUSAL_LM") -> None:
+    """Refuse what `load_causal_lm` or `load_sequence_classifier` refuses of a model before its weights are read.
+
+    Raises: ModelError.
+    """
+    source = resolve_model(keys.model_name_or_path, revision=keys.model_revision)
+    _require_method(source, keys, trainable, peft)
+    cls = AutoModelForSequenceClassification if task == "SEQ_CLS" else AutoModelForCausalLM
+    revision = keys.model_revision if not Path(source.base).is_dir() else "main"
+    try:
+        _described(cls, source.base, keys, revision, **_head(cls, None))
+    except ModelError:
+        raise
+    except Exception as error:
+        raise _cannot_load(source.base, error) from error
+
+
+def _require_method(source: ModelSource, keys: ModelKeys, trainable: bool, peft: AdapterKeys | None) -> None:
+    """Refuse a way of training that the model, an adapter or one in 4 bits, does not allow."""
+    full = trainable and (peft is None or peft.method.trains_base)
+    if trainable and (peft is None or not peft.method.has_adapter) and source.adapter is not None:
+        given = peft.peft_method if peft else "full"
+        raise ModelError(
+            f"{source.adapter} is an adapter, but peft_method is {given}; merge it first (alignment merge "
+            f"{source.adapter} OUT) and name OUT as model_name_or_path, or train an adapter."
+        )
+    if keys.load_in_4bit and (full or (trainable and peft is not None and not peft.method.allows_4bit)):
+        others = methods_where(lambda method: method.allows_4bit)
+        raise ModelError(f"load_in_4bit holds the base in 4 bits, which cannot train; set peft_method to {others}.")
 
 
 def _head(cls: Any, pad_token_id: int | None) -> dict[str, Any]:
@@ -303,13 +326,7 @@ def load_base(cls: Any, base: str, keys: ModelKeys, *, full: bool = False, **con
         options["device_map"] = {"": PartialState().device}
     classifies = cls is AutoModelForSequenceClassification
     try:
-        check_hub_files(base, options["revision"])
-        described = model_config(base, keys, options["revision"], **config)
-        _require_kind(described, base, classifies=classifies)
-        if Path(base).is_dir():
-            shapes = tensor_shapes(Path(base))
-            require_floats(Path(base), described)
-            require_described(cls, described, Path(base), shapes, trust_remote_code=keys.trust_remote_code)
+        described = _described(cls, base, keys, options["revision"], **config)
         with report_left_to_us():
             model, info = cls.from_pretrained(
                 base, config=described, **options, output_loading_info=True, ignore_mismatched_sizes=True
@@ -322,6 +339,18 @@ def load_base(cls: Any, base: str, keys: ModelKeys, *, full: bool = False, **con
     if not is_sharded():
         require_finite(dict(model.named_parameters()), base)
     return compute_as_configured(model)
+
+
+def _described(cls: Any, base: str, keys: ModelKeys, revision: str, **config: Any) -> Any:
+    """Return a model's configuration, compared with its kind and with the headers of its weights' files."""
+    check_hub_files(base, revision)
+    described = model_config(base, keys, revision, **config)
+    _require_kind(described, base, classifies=cls is AutoModelForSequenceClassification)
+    if Path(base).is_dir():
+        shapes = tensor_shapes(Path(base))
+        require_floats(Path(base), described)
+        require_described(cls, described, Path(base), shapes, trust_remote_code=keys.trust_remote_code)
+    return described
 
 
 def model_config(base: str, keys: ModelKeys, revision: str, **changes: Any) -> Any:

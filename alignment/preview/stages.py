@@ -18,7 +18,9 @@ from alignment.policy.base import load_tokenizer, resolve_model
 from alignment.policy.inference import sequence_limit
 from alignment.preview.origins import parts_of, parts_of_prompt
 from alignment.preview.rows import Lengths, Part, Row, Stage, Tokens
+from alignment.preview.trainers import ROWS, Parts, require_trainer
 from alignment.train import dpo, sft
+from alignment.train.token_rows import TokenRows
 
 SIDES = ("chosen", "rejected")
 Answered = tuple[Sequence[int], Sequence[int]]  # ids of a prompt, and of an answer
@@ -128,6 +130,13 @@ def demonstrations(recipe: SFTRecipe, written: Written) -> Stage:
     limit = sequence_limit(written.model, recipe.max_length)
     data, train, held_out = sft.tokenised_split(recipe, template, limit)
     sft.require_learnable(train.rows, template.stop_token_ids, train.skipped)
+
+    def build(parts: Parts) -> None:
+        parts.arguments.max_length = limit if parts.arguments.packing else None
+        first, others = train.rows[:ROWS], held_out.rows[:ROWS]
+        sft.sft_trainer(parts.model, written.tokenizer, parts.arguments, train=first, evaluation=others)
+
+    require_trainer(recipe, build, max_length=None)
     return demonstration_stage(data, train, held_out, template, limit)
 
 
@@ -159,8 +168,35 @@ def _uncut(rows: Sequence[TrainedRow], number: int, limit: int) -> TrainedRow:
     return [row for row in rows if any(label != IGNORE for label in row.labels[:limit])][number]
 
 
-def pairs(recipe: DPORecipe, written: Written) -> Stage:
-    """Read and tokenise what `alignment dpo` trains.
+def dpo_pairs(recipe: DPORecipe, written: Written) -> Stage:
+    """Read and tokenise what `alignment dpo` trains, and try its trainer.
+
+    Raises: AlignmentError as training does.
+    """
+
+    def require(train: TokenRows, held_out: TokenRows) -> None:
+        few = [_least_certain(rows) for rows in (train, held_out)]
+
+        def build(parts: Parts) -> None:
+            dpo.dpo_trainer(
+                parts.model,
+                written.tokenizer,
+                parts.arguments,
+                reference=parts.reference,
+                train=few[0],
+                evaluation=few[1],
+            )
+
+        require_trainer(recipe, build, max_length=None)
+
+    return pairs(recipe, written, require)
+
+
+def pairs(recipe: Any, written: Written, require: Callable[[TokenRows, TokenRows], None] = lambda *_: None) -> Stage:
+    """Read and tokenise pairs as `alignment dpo` does.
+
+    Args:
+        require: refuses rows, those of training and those held out.
 
     Raises: DataError as training does.
     """
@@ -168,7 +204,15 @@ def pairs(recipe: DPORecipe, written: Written) -> Stage:
     ties = dpo.takes_ties(recipe.library.get("loss_type", LOSS))
     data, train, held_out = dpo.tokenised_split(recipe, written.template, limit, ties=ties)
     dpo.require_pairs(train.rows)
+
+    require(train.rows, held_out.rows)
     return pair_stage(data, train, held_out, written.template, limit)
+
+
+def _least_certain(rows: TokenRows) -> TokenRows:
+    """Return the first rows with the least certain one, as some losses take certain labels alone."""
+    doubtful = min(range(len(rows)), key=lambda place: float(rows[place]["probability"]), default=0)
+    return TokenRows([*rows[:ROWS], *rows[doubtful : doubtful + 1]])
 
 
 def pair_stage(

@@ -102,9 +102,9 @@ def _blamed(
 def _tried(recipe: Recipe, library: dict[str, Any], here: bool) -> BaseException | None:
     """Build and step what the keys describe; what the libraries raise, whatever it is, is the answer."""
     given = {key: copy.deepcopy(value) for key, value in library.items() if here or key != "tf32"}
-    with _undisturbed():
+    with undisturbed():
         try:
-            arguments = _arguments(recipe.model_copy(update={"library": given}))
+            arguments = trial_arguments(recipe.model_copy(update={"library": given}))
             _require_packages(arguments)
             _require_compiler(arguments)
             _require_recomputation(arguments)
@@ -115,7 +115,7 @@ def _tried(recipe: Recipe, library: dict[str, Any], here: bool) -> BaseException
 
 
 @contextmanager
-def _undisturbed() -> Iterator[None]:
+def undisturbed() -> Iterator[None]:
     """Leave the environment, torch's switches and the user's terminal as they were."""
     import torch
 
@@ -133,8 +133,12 @@ def _undisturbed() -> Iterator[None]:
         logging.disable(quiet)
 
 
-def _arguments(recipe: Recipe) -> Any:
-    """The trainer's configuration, without meeting other processes or looking for a device."""
+def trial_arguments(recipe: Recipe, folder: str = os.devnull, **forced: Any) -> Any:
+    """Build the trainer's configuration without a connection to other processes and without a device.
+
+    Args:
+        folder: the output_dir. forced: values over the recipe's.
+    """
     import torch
 
     from alignment.train.arguments import values_for
@@ -148,10 +152,10 @@ def _arguments(recipe: Recipe) -> Any:
         "deepspeed_plugin": None,
     }
     trial = type(cls.__name__, (cls,), alone)
-    forced = {"use_cpu": True, "report_to": "none", "deepspeed": None, "ddp_backend": None}
+    forced |= {"use_cpu": True, "report_to": "none", "deepspeed": None, "ddp_backend": None}
     if not torch.cuda.is_available():
         forced["bf16"] = forced["fp16"] = False
-    return trial(**values_for(cls, recipe, os.devnull, **forced))
+    return trial(**values_for(cls, recipe, folder, **forced))
 
 
 def _step(arguments: Any) -> None:

@@ -9,10 +9,13 @@ from alignment.data.prompts import prompts_to_answer
 from alignment.data.rows import Prompt
 from alignment.errors import DataError
 from alignment.evaluate.heldout import held_out_prompts
+from alignment.policy.base import require_loadable
 from alignment.preview.origins import parts_of_prompt
 from alignment.preview.rows import Lengths, Part, Row, Stage
 from alignment.preview.stages import Question, Written, config_of, prompt_stage
+from reward.models.loading import require_score_head
 from reward.preview.questions import Asked
+from reward.scorers import paths_of, score_entries
 
 ANSWER = "(answer {}, which the policy will write)"
 
@@ -25,6 +28,7 @@ def labelled(recipe: LabelRecipe, written: Written | None) -> Stage:
     judge = Asked(recipe.judge, seed=recipe.seed)
     if recipe.responses == "given" or written is None:
         return _given(recipe, judge)
+    require_loadable(recipe, trainable=False, peft=None)
     loaded = prompts_to_answer(recipe, written.template, getattr(written.model.config, "max_position_embeddings", None))
     answers = [ANSWER.format(number) for number in range(1, recipe.num_generations + 1)]
     return prompt_stage("label", loaded, loaded.rows, written.template, lambda prompt: judge.question(prompt, answers))
@@ -59,13 +63,16 @@ def _given(recipe: LabelRecipe, judge: Asked) -> Stage:
 def sampled(recipe: PolicyGradientRecipe, written: Written) -> Stage:
     """Read the prompts that the policy answers.
 
-    Raises: DataError as training does; JudgeError where a file of a judge is missing.
+    Raises: DataError and ModelError as training does; JudgeError where a file of a judge is missing.
     """
     judges = [
         Asked(entry.judge, seed=recipe.seed, pointwise=True)
         for entry in recipe.scorers
         if isinstance(entry, JudgeScorerEntry)
     ]
+    require_loadable(recipe, trainable=True, peft=recipe)
+    for path in paths_of(score_entries(recipe)):
+        require_score_head(path)
     configs = [written.model.config]
     if recipe.value is not None and recipe.value.value_model_path:
         configs.append(config_of(recipe.model_copy(update={"model_name_or_path": recipe.value.value_model_path})))

@@ -9,7 +9,10 @@ from alignment.data.template import Template
 from alignment.policy.inference import context_limit
 from alignment.preview.rows import Row, Stage
 from alignment.preview.stages import Answered, Written, lengths_of, pair_row, trained_stage
+from alignment.preview.trainers import ROWS, Parts, require_trainer
 from reward.models.batches import Encoded, EncodedRanking, encoded_split
+from reward.models.ties import first_log_nu
+from reward.models.trainer import RewardTrainer
 
 
 def rankings(recipe: RewardRecipe, written: Written) -> Stage:
@@ -19,6 +22,14 @@ def rankings(recipe: RewardRecipe, written: Written) -> Stage:
     """
     limit = context_limit(written.model, recipe.max_length)
     data, train, held_out = encoded_split(recipe, written.template, limit=limit, seed=recipe.seed)
+
+    def build(parts: Parts) -> None:
+        if recipe.ties == "davidson":
+            first_log_nu(train.rows)
+        first, others = train.rows[:ROWS], held_out.rows[:ROWS]
+        RewardTrainer(parts.model, parts.arguments, tokenizer=written.tokenizer, train=first, evaluation=others)
+
+    require_trainer(recipe, build, remove_unused_columns=False)
     return ranking_stage(data, train, held_out, written.template, limit)
 
 
