@@ -24,6 +24,7 @@ class UpdateRule:
     kl_placement: KLPlacement
     adaptive_kl_target: float | None = None
     adaptive_kl_horizon: int = 10_000
+    kl_bound: float | None = 10.0  # of a token's k3, in nats
     kl_times_ratio: bool = False  # with kl_placement loss: weight the KL by the ratio that the policy's loss reads
     measures_kl: bool = True  # evaluate the reference for the log even if kl_coef is 0
     surrogate: Surrogate = "clip"
@@ -41,3 +42,12 @@ class UpdateRule:
     def needs_reference(self) -> bool:
         """Whether the reference is evaluated."""
         return self.kl_coef > 0 or self.measures_kl
+
+    def needs_old_logp(self, *, steps: int, has_value: bool) -> bool:
+        """Whether the policy is evaluated before the update: for the ratio, the KL penalty, or a value.
+
+        Args:
+            steps: of an update.
+        """
+        in_reward = self.needs_reference and (self.kl_placement == "reward" or self.adaptive_kl_target is not None)
+        return steps > 1 or has_value or in_reward

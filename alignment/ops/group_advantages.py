@@ -23,12 +23,12 @@ def grpo(batch: EstimatorInput, *, scale_rewards: ScaleRewards = "group", epsilo
             `none`: no division (Dr. GRPO, https://arxiv.org/abs/2503.20783). n - 1 in the denominator.
         epsilon_std: ε, in reward units.
     """
-    rewards = batch.rewards.sum(dim=1)
+    rewards = _relative_rewards(batch)
     advantages = rewards - _of_groups(rewards, batch.groups, _mean)
     if scale_rewards == "group":
         advantages = advantages / (_of_groups(rewards, batch.groups, _std) + epsilon_std)
     elif scale_rewards == "batch":
-        advantages = advantages / (_std(rewards) + epsilon_std)
+        advantages = advantages / (_std(batch.rewards.sum(dim=1)) + epsilon_std)
     return _spread(advantages, batch.mask)
 
 
@@ -44,7 +44,7 @@ def rloo(batch: EstimatorInput, *, normalize_advantages: bool = False, epsilon_s
         normalize_advantages: shift and scale the advantages of the rollout's answers to mean 0, standard deviation 1.
         epsilon_std: added to the standard deviation.
     """
-    rewards = batch.rewards.sum(dim=1)
+    rewards = _relative_rewards(batch)
     size = _of_groups(torch.ones_like(rewards), batch.groups, torch.sum)
     others = (size * _of_groups(rewards, batch.groups, _mean) - rewards) / (size - 1).clamp(min=1)
     advantages = torch.where(size > 1, rewards - others, 0.0)
@@ -72,6 +72,16 @@ def reinforce_plus_plus_baseline(batch: EstimatorInput) -> Estimate:
     The source whitens the result over all tokens of the rollout (`whiten_advantages`).
     """
     return dr_grpo(batch)
+
+
+def _relative_rewards(batch: EstimatorInput) -> Tensor:
+    """Return each answer's reward less that of its group's first answer, (answers,).
+
+    A mean of equal numbers may differ from them in the last bit. Of these, which are 0 in a group of equal rewards, it
+    does not, and such a group has no advantages.
+    """
+    rewards = batch.rewards.sum(dim=1)
+    return rewards - _of_groups(rewards, batch.groups, lambda of_group: of_group[0])
 
 
 def _spread(advantages: Tensor, mask: Tensor) -> Estimate:

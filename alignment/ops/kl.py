@@ -11,12 +11,12 @@ MAX_LOG_RATIO = 20.0  # exp(20) = 4.9e8; past it a ratio carries no information 
 MAX_K3 = 10.0  # nats; one token's exp(-d) must not outweigh a whole batch
 
 
-def kl_estimate(logp: Tensor, ref_logp: Tensor, estimator: KLEstimator) -> Tensor:
+def kl_estimate(logp: Tensor, ref_logp: Tensor, estimator: KLEstimator, *, bound: float | None = MAX_K3) -> Tensor:
     """KL to the reference in nats per token, http://joschu.net/blog/kl-approx.html.
 
     With d = logp - ref_logp: k1 = d (unbiased, may be negative); k2 = d²/2 (low variance, biased); k3 = exp(-d) - 1 + d
-    (unbiased, never negative). The exponent is clamped at ±20 and k3 at 10 nats, as in verl 0.9.1; both bind only if
-    the reference's probability of a token is at least e^2.6 = 13 times the policy's.
+    (unbiased, never negative). The exponent is clamped at ±20 and k3 at `bound`, as in verl 0.9.1; 10 nats bind
+    only if the reference's probability of a token is at least e^2.6 = 13 times the policy's.
 
     As a loss, differentiated through `logp`, only k2 has the KL's gradient in the mean, d·∇logp; k1's is zero in the
     mean, and k3's, (1 - exp(-d))·∇logp, is that of KL(reference ‖ policy), the same to first order in d
@@ -24,6 +24,7 @@ def kl_estimate(logp: Tensor, ref_logp: Tensor, estimator: KLEstimator) -> Tenso
 
     Args:
         logp, ref_logp: log-probabilities of the sampled tokens, one shape.
+        bound: nats, of k3; None for none.
     Raises: ShapeError, ValueError for an unknown estimator.
     """
     require_same_shape(logp=logp, ref_logp=ref_logp)
@@ -34,7 +35,8 @@ def kl_estimate(logp: Tensor, ref_logp: Tensor, estimator: KLEstimator) -> Tenso
         return 0.5 * difference**2
     if estimator == "k3":
         negative = (-difference).clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO)
-        return (negative.expm1() - negative).clamp(max=MAX_K3)
+        k3 = negative.expm1() - negative
+        return k3 if bound is None else k3.clamp(max=bound)
     raise ValueError(f"kl_estimator {estimator!r} is unknown; use k1, k2 or k3")
 
 

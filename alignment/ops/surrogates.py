@@ -1,4 +1,4 @@
-"""Losses of GRPO and its kin per token: at which level the probability ratio is taken, and how it is bounded.
+"""Losses of GRPO and related methods per token: at which level the probability ratio is taken, and how it is bounded.
 
 Every function takes and returns (batch, time) tensors. The clipped surrogate is `alignment.ops.losses`'s.
 """

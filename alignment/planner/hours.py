@@ -64,12 +64,14 @@ def _ppo(plan: StagePlan, recipe: PolicyGradientRecipe) -> Time:
     sampled, hours = _sampling(plan, answers)
     read = answers * plan.lengths.whole
     updates = answers // recipe.rollout_batch_size
-    roles = 4 if recipe.value is not None else 3  # policy, reference, reward and value read each answer
+    rule, value = recipe.update_rule(), recipe.value is not None
+    per_update = rule.num_epochs * recipe.num_mini_batches
+    roles = 1 + value + rule.needs_reference + rule.needs_old_logp(steps=per_update, has_value=value)  # reward first
     trunks = 2 if recipe.value is not None and recipe.value.value_model != "head" else 1
     flops = read * _weights(plan) * 2.0 * roles
-    flops += recipe.update_rule().num_epochs * read * _training(plan) * trunks
-    steps = updates * recipe.update_rule().num_epochs * recipe.num_mini_batches
-    tokens, judge = sampled + read * (roles + recipe.update_rule().num_epochs), calls_of(recipe, answers, plan.lengths)
+    flops += rule.num_epochs * read * _training(plan) * trunks
+    steps = updates * per_update
+    tokens, judge = sampled + read * (roles + rule.num_epochs), calls_of(recipe, answers, plan.lengths)
     return Time(answers, steps, tokens, flops, hours + _hours(plan, flops), judge)
 
 

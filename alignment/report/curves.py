@@ -21,8 +21,8 @@ MAIN: tuple[tuple[str, str, tuple[tuple[str, str], ...]], ...] = (
     ("Token accuracy", "", (("mean_token_accuracy", "training"), ("eval_mean_token_accuracy", "held out"))),
     ("Entropy", "nats per token", (("entropy", "training"), ("eval_entropy", "held out"))),
     ("Distinct answers", "share", (("distinct_answers", "share"),)),
-    ("Spread of scores in a group", "standard deviation", (("reward_std", "spread"),)),
-    ("Groups with equal scores", "share", (("frac_reward_zero_std", "share"),)),
+    ("Spread of rewards in a group", "standard deviation", (("group_reward_std", "spread"),)),
+    ("Groups with equal rewards", "share", (("frac_reward_zero_std", "share"),)),
 )
 LARGEST = 1e100  # of a value that is drawn
 NEVER = ("step", "epoch", "total_flos", "num_tokens", "eval_num_tokens")

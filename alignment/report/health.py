@@ -159,8 +159,8 @@ def _equal_groups(series: Series, _: Sequence[Watched]) -> Iterator[Finding]:
             f"{percent(equal)} over the second half of the run; such a group has no advantages. Set dynamic_sampling: "
             "true, use prompts of another difficulty, or a finer score."
         )
-        drawn = chart("Groups with equal scores", [("share", points)], "share")
-        yield Finding("Most groups of answers have equal scores", evidence, drawn)
+        drawn = chart("Groups with equal rewards", [("share", points)], "share")
+        yield Finding("Most groups of answers have equal rewards", evidence, drawn)
 
 
 def _length(series: Series, _: Sequence[Watched]) -> Iterator[Finding]:

@@ -52,7 +52,7 @@ def test_a_healthy_run_has_no_findings():
         ({"explained_variance": lambda t: -1.0}, "The value explains nothing", "foresaw -100%"),
         (
             {"frac_reward_zero_std": lambda t: 0.4 + 0.4 * t},
-            "Most groups of answers have equal scores",
+            "Most groups of answers have equal rewards",
             "70% over the second half",
         ),
         ({"answer_tokens": lambda t: 40 + 25 * t}, "Answers creep longer", "from 41.1 to 63.9 tokens"),

@@ -29,6 +29,7 @@ def numbers(seed: int, *, empty: bool = False) -> dict[str, torch.Tensor]:
         loss_mask[0] = False
     logp, old, ref = (-torch.rand(ANSWERS, LONGEST, generator=g, dtype=torch.float64) * 2 for _ in range(3))
     old = logp + 0.4 * (old - logp)
+    ref[1] = logp[1] + 4.5  # where a bound of the KL would show
     advantages = torch.randn(ANSWERS, generator=g, dtype=torch.float64)
     return {"logp": logp, "old": old, "ref": ref, "advantages": advantages, "mask": mask, "loss_mask": loss_mask}
 

@@ -1,11 +1,16 @@
 """GRPO, RLOO and PPO without a value, in the trainer: what is computed, resume, invariances, dynamic sampling."""
 
+import dataclasses
+import types
+
 import pytest
 import torch
 
-from alignment.ops.group_advantages import grpo
+from alignment.ops.advantages import EstimatorInput
+from alignment.ops.group_advantages import dr_grpo, grpo, reinforce_plus_plus_baseline, rloo
 from alignment.policy.roles import Roles
 from alignment.train.policy_gradient.dynamic_sampling import groups_that_differ
+from alignment.train.policy_gradient.statistics import _groups
 from tests.models import save_tiny_model
 from tests.train.ppo_runs import make_trainer, trained_weights
 from tests.train.test_estimators import rows_of
@@ -178,7 +183,10 @@ def test_after_the_last_rollout_groups_with_equal_scores_fill_the_batch(base, tm
 
 
 def test_groups_that_differ():
-    assert groups_that_differ(torch.tensor([1.0, 1.0, 0.0, 1.0, 2.0, 2.0]), 2) == [2, 3]
+    assert groups_that_differ(torch.tensor([1.0, 1.0, 0.0, 1.0, 2.0, 2.0]), torch.ones(6, dtype=torch.bool), 2) == [
+        2,
+        3,
+    ]
 
 
 def test_a_bandit_finds_the_best_answer(base, tmp_path):
@@ -198,9 +206,63 @@ def test_a_bandit_finds_the_best_answer(base, tmp_path):
         assert sum(scores[-3:]) / 3 > 0.9
 
 
-def test_equal_rewards_have_no_advantage():
-    from alignment.ops.advantages import EstimatorInput
+@pytest.mark.parametrize("score", [0.1, 0.7, 7.3, 1000.1])
+@pytest.mark.parametrize("size", [3, 7, 8, 16])
+@pytest.mark.parametrize("estimator", [grpo, dr_grpo, rloo, reinforce_plus_plus_baseline])
+def test_equal_rewards_have_no_advantage(estimator, score, size):
+    """A float32 mean of equal numbers may differ from them."""
+    rewards = torch.zeros(size, 2)
+    rewards[:, 1] = score
+    batch = EstimatorInput(rewards, torch.ones(size, 2, dtype=torch.bool), [0] * size)
+    assert float(estimator(batch).advantages.abs().max()) == 0
 
-    mask = torch.ones(4, 2, dtype=torch.bool)
-    batch = EstimatorInput(torch.full((4, 2), 0.5), mask, [0, 0, 1, 1])
-    assert float(grpo(batch).advantages.abs().max()) == 0
+
+def test_equal_rewards_are_counted_whatever_their_size():
+    found = _groups(types.SimpleNamespace(groups=[0] * 8), torch.full((8,), 7.3))
+    assert found == {"group_reward_std": 0.0, "frac_reward_zero_std": 1.0}
+
+
+class EqualScores:
+    def score(self, prompts, answers, *, stopped):
+        return [1.0] * len(answers)
+
+
+def test_dynamic_sampling_compares_rewards_not_scores(base, tmp_path):
+    keys = {"dynamic_sampling": True, "missing_eos_penalty": 1.0, "max_new_tokens": 3, **GRPO}
+    trainer = make_trainer(base, tmp_path, scorer=EqualScores(), **keys)
+    made = trainer.collect(0)
+    assert 0 < trainer.metrics["fraction_stopped"] < 1
+    assert trainer.metrics["frac_reward_zero_std"] < 1
+    assert float(made.advantages.abs().max()) > 0
+
+
+def test_a_group_of_masked_answers_is_replaced():
+    rewards, trains = torch.tensor([1.0, 0.0, 1.0, 0.0]), torch.tensor([False, False, True, False])
+    assert groups_that_differ(rewards, trains, 2) == [2, 3]
+
+
+@pytest.mark.parametrize("loss_type", ["dapo", "cispo", "vespo", "grpo"])
+def test_a_rollout_of_masked_answers_alone_has_loss_zero(base, tmp_path, loss_type):
+    keys = {**GRPO, **ONE_STEP, "loss_type": loss_type, "mask_truncated_completions": True}
+    keys |= {"epsilon_high": 5.0} if loss_type == "cispo" else {}
+    settings = {"logging_nan_inf_filter": False}
+    trainer = make_trainer(base, tmp_path, updates=1, per_device=8, many_stops=False, arguments=settings, **keys)
+    generate = trainer.engine.generate
+    trainer.engine.generate = lambda ids, s: generate(ids, dataclasses.replace(s, stop_token_ids=[]))
+    trainer.train()
+    assert [row["loss"] for row in rows_of(trainer)] == [0.0]
+
+
+def test_a_masked_answer_has_no_kl_in_its_reward(base, tmp_path):
+    keys = {**RLOO, "beta": 0.5, "mask_truncated_completions": True, "max_new_tokens": 3}
+    trainer = make_trainer(base, tmp_path, scorer=EqualScores(), **keys)
+    rollout = trainer.sample(0)
+    scored = trainer.score(rollout)
+    outputs = trainer.compute_role_outputs(rollout)
+    outputs.ref_logp = outputs.logp - 1.0  # a KL of one nat a token
+    made = trainer.make_experience(rollout, outputs, scored.total)
+    kl = (rollout.mask & rollout.stopped.unsqueeze(1)).sum(1).float()
+    rewards = (scored.total - 0.5 * kl).view(-1, 4)
+    expected = rewards - (rewards.sum(1, keepdim=True) - rewards) / 3
+    assert not bool(rollout.stopped.all())
+    torch.testing.assert_close(made.advantages[:, 0], expected.flatten())

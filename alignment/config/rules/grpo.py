@@ -25,6 +25,8 @@ def losses(keys: Keys) -> Iterator[Fault]:
         yield ("epsilon_high",), "is missing; with loss_type cispo it is the largest weight of a token, for example 5.0"
     if surrogate == "vespo" and keys.changed("importance_sampling_level"):
         yield ("importance_sampling_level",), "has no effect with loss_type vespo, whose weight is that of the answer"
+    if keys["beta"] == 0 and keys.changed("use_bias_correction_kl"):
+        yield ("use_bias_correction_kl",), "has no effect with beta: 0, which has no reference; take it out"
     high = keys["epsilon"] if keys["epsilon_high"] is None else keys["epsilon_high"]
     if surrogate == "clip" and keys.given("delta") and keys["delta"] <= 1 + high:
         yield ("delta",), f"{keys['delta']} is inside the clip range, which ends at {1 + high:.4g}; give a larger bound"

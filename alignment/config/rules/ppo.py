@@ -32,17 +32,18 @@ VLLM = ("vllm_mode", "vllm_sync", "vllm_server_base_url", *COLOCATED)
 
 
 def schedule(keys: Keys) -> Iterator[Fault]:
-    """PPO's steps follow from its episodes."""
+    """The number of steps follows from the number of answers."""
+    title = keys.about.title
     for key, words in {
-        "num_train_epochs": "total_episodes says how long PPO runs, num_ppo_epochs how often answers are used",
-        "max_steps": "total_episodes says how long PPO runs",
+        "num_train_epochs": f"total_episodes gives the length of the run, {_epochs(keys)} how often answers are used",
+        "max_steps": "total_episodes gives the length of the run",
         "logging_steps": "it logs once an update",
         "logging_strategy": "it logs once an update",
         "gradient_accumulation_steps": "it follows from rollout_batch_size, num_mini_batches and "
         "per_device_train_batch_size",
     }.items():
         if keys.given(key):
-            yield (key,), f"is not set in PPO; {words}"
+            yield (key,), f"is not set in {title}; {words}"
 
 
 def batches(keys: Keys) -> Iterator[Fault]:
@@ -91,7 +92,7 @@ def steps(keys: Keys) -> Iterator[Fault]:
         yield ("value_warmup_updates",), f"{warmup} leaves none of the run's {updates} updates to the policy"
     if keys.given("target_kl") and keys["fp16"]:
         yield ("target_kl",), "needs steps without gradients, which the loss scaler of fp16 refuses; use bf16"
-    epochs = keys["num_iterations" if keys.exists("num_iterations") else "num_ppo_epochs"]
+    epochs = keys[_epochs(keys)]
     if keys.given("target_kl") and epochs * keys["num_mini_batches"] < 3:
         yield (
             ("target_kl",),
@@ -101,8 +102,10 @@ def steps(keys: Keys) -> Iterator[Fault]:
 
 def truncated(keys: Keys) -> Iterator[Fault]:
     """An answer that does not train needs no reward."""
+    estimator = ADVANTAGE_ESTIMATORS.get(str(keys["advantage_estimator"]))
+    compares = estimator is None or estimator.compares  # a truncated answer's reward is part of its group's mean
     for key in ("missing_eos_penalty", "bootstrap_truncated") if keys["mask_truncated_completions"] else ():
-        if keys[key]:
+        if keys[key] and not (compares and key == "missing_eos_penalty"):
             yield (key,), "has no effect with mask_truncated_completions: true, which trains on no such answer"
 
 
@@ -176,6 +179,10 @@ def estimator(keys: Keys) -> Iterator[Fault]:
         for key in VALUE:
             if keys.changed(key):
                 yield (key,), f"has no effect with advantage_estimator {name}, which uses no value; take it out"
+        read = {key for each in ADVANTAGE_ESTIMATORS.values() for key in each.keys} - {*VALUE, *entry.keys}
+        for key in sorted(read):
+            if keys.changed(key):
+                yield (key,), f"has no effect with advantage_estimator {name}; take it out"
 
 
 def value(keys: Keys) -> Iterator[Fault]:
@@ -195,6 +202,11 @@ def value(keys: Keys) -> Iterator[Fault]:
     for key in ("value_model_path",) if adapter else ("value_model_path", "value_peft_method"):
         if keys.given(key):
             yield (key,), f"has no effect with value_model {keys['value_model']}; write value_model: model"
+
+
+def _epochs(keys: Keys) -> str:
+    """Return the stage's key for the passes over a rollout."""
+    return next(key for key in ("num_ppo_epochs", "num_iterations") if keys.exists(key))
 
 
 def _divisors(number: int, near: int) -> str:

@@ -60,8 +60,10 @@ class GRPORecipe(PolicyGradientRecipe):
     """
     delta: float | None = Field(default=None, gt=1, le=10**6)
     """Upper bound of the ratio where the advantage is negative; above 1 + `epsilon_high`. `null`: none."""
-    scale_rewards: Literal["group", "batch", "none"] = "group"
-    """Divide advantages by the standard deviation of the rewards in the `group` or in the `batch`."""
+    scale_rewards: Literal["group", "batch", "none"] | bool = "group"
+    """Divide advantages by the standard deviation of the rewards in the `group` or in the `batch`. `true` is `group`,
+    `false` is `none`.
+    """
     sapo_temperature_pos: float = Field(default=1.0, gt=0, le=1000)
     """With `loss_type: sapo`: temperature of the gate where the advantage is positive."""
     sapo_temperature_neg: float = Field(default=1.05, gt=0, le=1000)
@@ -77,14 +79,18 @@ class GRPORecipe(PolicyGradientRecipe):
 
     def update_rule(self) -> UpdateRule:
         """Return what an update does with a rollout."""
+        scale = self.scale_rewards
+        if isinstance(scale, bool):
+            scale = "group" if scale else "none"
         surrogate, aggregation = LOSSES[self.loss_type]
         return UpdateRule(
             num_epochs=self.num_iterations,
             advantage_estimator="grpo",
-            estimator_keys={"scale_rewards": self.scale_rewards},
+            estimator_keys={"scale_rewards": scale},
             kl_coef=self.beta,
             kl_estimator="k3",
             kl_placement="loss",
+            kl_bound=None,
             kl_times_ratio=self.use_bias_correction_kl,
             measures_kl=False,
             surrogate=surrogate,

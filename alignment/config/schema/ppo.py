@@ -62,7 +62,7 @@ class PPORecipe(ValueRecipe):
     def _whiten_as_the_estimator(cls, keys: Any) -> Any:
         """Resolve `whiten_advantages: null`."""
         if isinstance(keys, dict) and keys.get("whiten_advantages") is None:
-            entry = ADVANTAGE_ESTIMATORS.get(keys.get("advantage_estimator", "gae"))
+            entry = ADVANTAGE_ESTIMATORS.get(str(keys.get("advantage_estimator", "gae")))
             keys = {**keys, "whiten_advantages": entry is not None and entry.whitens}
         return keys
 

@@ -1,4 +1,4 @@
-"""Dynamic sampling: which groups of a rollout teach something, and one rollout from parts of several."""
+"""Dynamic sampling: which groups of a rollout have a gradient, and one rollout from parts of several."""
 
 import torch
 from torch import Tensor
@@ -9,15 +9,16 @@ from alignment.train.policy_gradient.scoring import Scored
 Part = tuple[Rollout, Scored, Rows]  # some answers of a scored rollout
 
 
-def groups_that_differ(scores: Tensor, size: int) -> Rows:
-    """Return the answers of the groups whose scores are not all equal.
+def groups_that_differ(rewards: Tensor, trains: Tensor, size: int) -> Rows:
+    """Return the answers of the groups whose rewards are not all equal, and of which an answer is trained.
 
     Args:
-        scores: (answers,), the groups one after the other. size: answers of a group.
+        rewards: (answers,), the groups one after the other. trains: (answers,) bool. size: answers of a group.
     """
-    grouped = scores.view(-1, size)
-    differ = (grouped != grouped[:, :1]).any(dim=1).repeat_interleave(size)
-    return differ.nonzero().flatten().tolist()
+    grouped = rewards.view(-1, size)
+    differ = (grouped != grouped[:, :1]).any(dim=1) & trains.view(-1, size).any(dim=1)
+    rows: Rows = differ.repeat_interleave(size).nonzero().flatten().tolist()
+    return rows
 
 
 def join_parts(parts: list[Part]) -> tuple[Rollout, Scored]:

@@ -51,7 +51,7 @@ def token_losses(
         value = value_loss(values, batch["values"], batch["returns"], cliprange_value=cliprange_value)
     kl = None
     if rule.kl_placement == "loss" and rule.needs_reference:
-        kl = kl_estimate(logp, batch["ref_logp"], rule.kl_estimator)
+        kl = kl_estimate(logp, batch["ref_logp"], rule.kl_estimator, bound=rule.kl_bound)
         kl = kl * read.exp() if rule.kl_times_ratio else kl
     return Losses(policy, value, kl)
 

@@ -48,15 +48,18 @@ class ScoreShaping:
         Args:
             scores: (answers,). stopped: (answers,) bool, True if the answer ended with a stop token.
         """
-        recipe = self.recipe
         self.moments.update(scores)
+        return self.of(scores, stopped)
+
+    def of(self, scores: Tensor, stopped: Tensor) -> Tensor:
+        """Return the rewards of scores, (answers,), by the moments so far."""
+        recipe = self.recipe
         if recipe.normalize_scores == "running":
             scores = (scores - self.moments.mean) / self.moments.std
         if recipe.reward_clip is not None:
             scores = scores.clamp(-recipe.reward_clip, recipe.reward_clip)
-        if (
-            recipe.value is not None and recipe.value.bootstrap_truncated
-        ):  # the value of the last state replaces the score of a truncated answer
+        if recipe.value is not None and recipe.value.bootstrap_truncated:
+            # the value of the last state replaces the score of a truncated answer
             scores = torch.where(stopped, scores, 0.0)
         if recipe.missing_eos_penalty is not None:
             scores = torch.where(stopped, scores, scores - recipe.missing_eos_penalty)

@@ -23,7 +23,9 @@ ROWS = 4  # answers written as text
 KL_NAMES: dict[str, KLEstimator] = {"kl": "k1", "kl_k3": "k3"}
 
 
-def rollout_metrics(rollout: Rollout, outputs: RoleOutputs, scored: Scored, made: Experience) -> dict[str, float]:
+def rollout_metrics(
+    rollout: Rollout, outputs: RoleOutputs, scored: Scored, made: Experience, rewards: Tensor
+) -> dict[str, float]:
     """Return the numbers to log of one rollout. KL is summed over an answer."""
     mask, answers = rollout.mask, rollout.answer_ids
     lengths = mask.sum(1).float()
@@ -44,21 +46,25 @@ def rollout_metrics(rollout: Rollout, outputs: RoleOutputs, scored: Scored, made
         "score_std": float(scored.total.std(correction=0)),
         **{name: float(value) for name, value in means.items()},
         **_explained_variance(made),
-        **_groups(rollout, scored.total),
+        **_groups(rollout, rewards),
         "distinct_answers": len(set(map(tuple, answers))) / len(answers),
         **{f"distinct_{n}": distinct_n(words, n) for n in (1, 2)},
         "tokens": float(lengths.sum()),
     }
 
 
-def _groups(rollout: Rollout, scores: Tensor) -> dict[str, float]:
-    """Return the mean standard deviation of the scores in a group, and the share of groups without any; TRL's names."""
+def _groups(rollout: Rollout, rewards: Tensor) -> dict[str, float]:
+    """Return the mean standard deviation of the rewards in a group, and the share of groups with equal rewards."""
     size = rollout.groups.count(rollout.groups[0])
     blocks = [group for group in dict.fromkeys(rollout.groups) for _ in range(size)]
     if size == 1 or rollout.groups != blocks:
         return {}  # a prompt has one answer, or several by chance
-    deviations = scores.view(-1, size).std(dim=1)
-    return {"reward_std": float(deviations.mean()), "frac_reward_zero_std": float((deviations == 0).float().mean())}
+    grouped = rewards.view(-1, size)
+    equal = (grouped == grouped[:, :1]).all(dim=1)
+    return {
+        "group_reward_std": float((grouped - grouped[:, :1]).std(dim=1).mean()),
+        "frac_reward_zero_std": float(equal.float().mean()),
+    }
 
 
 def _divergence(rollout: Rollout, outputs: RoleOutputs) -> dict[str, Tensor]:

@@ -151,7 +151,9 @@ class PPOTrainer(CheckpointedTrainer):
         outputs = self.compute_role_outputs(rollout)
         rewards = self.shaping.shape(scored.normalized, rollout.stopped)
         experience = self.make_experience(rollout, outputs, rewards)
-        self.metrics = rollout_metrics(rollout, outputs, scored, experience) | {"kl_coef": self.kl_coef} | checked
+        self.metrics = (
+            rollout_metrics(rollout, outputs, scored, experience, rewards) | {"kl_coef": self.kl_coef} | checked
+        )
         self.metrics |= replaced
         self.samples = sample_rows(rollout, outputs, scored, self.template)
         seconds = time.perf_counter() - start - rollout.seconds
@@ -181,10 +183,10 @@ class PPOTrainer(CheckpointedTrainer):
         return rollout, self.score(rollout), {}
 
     def sample_groups(self, update: int) -> tuple[Rollout, Scored, dict[str, float]]:
-        """Sample an update's groups of answers anew while some have equal scores, which teach nothing.
+        """Sample further groups of answers in place of those with equal rewards, which have no gradient.
 
         Dynamic sampling, eq. 11 of https://arxiv.org/abs/2503.14476. After `dynamic_sampling_max_rounds` rollouts, the
-        first ones with equal scores fill the places that are left.
+        first ones with equal rewards fill the places that are left.
         """
         wanted, size = self.recipe.rollout_batch_size, self.recipe.num_generations
         kept: list[Part] = []
@@ -193,10 +195,13 @@ class PPOTrainer(CheckpointedTrainer):
         for sampling_round in range(self.recipe.dynamic_sampling_max_rounds):
             rollout = self.sample(update, sampling_round)
             scored = self.score(rollout)
-            differ = groups_that_differ(scored.total, size)
+            rewards = self.shaping.of(scored.normalized, rollout.stopped)
+            trains = rollout.stopped if self.recipe.mask_truncated_completions else torch.ones_like(rollout.stopped)
+            differ = groups_that_differ(rewards, trains, size)
+            rest = sorted({*range(wanted)} - {*differ})
             kept.append((rollout, scored, differ[:missing]))
             missing -= len(differ[:missing])
-            equal.append((rollout, scored, [row for row in range(wanted) if row not in {*differ}]))
+            equal.append((rollout, scored, rest))
             if not missing:
                 break
         counts = {"frac_reward_zero_std": len(equal[0][2]) / wanted, "rollouts_sampled": float(len(kept))}
@@ -204,7 +209,6 @@ class PPOTrainer(CheckpointedTrainer):
             kept.append((rollout, scored, rows[:missing]))
             missing -= len(rows[:missing])
         joined, scored = join_parts(kept)
-        joined.own = rollout.own
         self._deal(joined, update)
         return joined, scored, counts
 
@@ -316,10 +320,7 @@ class PPOTrainer(CheckpointedTrainer):
 
     @property
     def _needs_old_logp(self) -> bool:
-        """Whether the policy is evaluated before the update: for the ratio, the KL penalty, or a value."""
-        rule = self.rule
-        in_reward = rule.needs_reference and (rule.kl_placement == "reward" or rule.adaptive_kl_target is not None)
-        return self.steps_per_update > 1 or self.roles.has_value or in_reward
+        return self.rule.needs_old_logp(steps=self.steps_per_update, has_value=self.roles.has_value)
 
     @property
     def _bootstraps(self) -> bool:
@@ -361,6 +362,8 @@ class PPOTrainer(CheckpointedTrainer):
         kl, kl_coef = torch.zeros(mask.shape), 0.0
         if rule.kl_placement == "reward" and outputs.logp is not None and outputs.ref_logp is not None:
             kl, kl_coef = kl_estimate(outputs.logp, outputs.ref_logp, rule.kl_estimator), self.kl_coef
+        loss_mask = mask & rollout.stopped.unsqueeze(-1) if recipe.mask_truncated_completions else mask
+        kl = torch.where(loss_mask, kl, 0.0)
         estimator_input = EstimatorInput(
             rewards=token_rewards(rewards, kl, mask, kl_coef=kl_coef),
             mask=mask,
@@ -369,7 +372,6 @@ class PPOTrainer(CheckpointedTrainer):
             last_values=None if outputs.last_values is None else torch.where(rollout.stopped, 0.0, outputs.last_values),
         )
         estimate = estimate_advantages(estimator_input, rule)
-        loss_mask = mask & rollout.stopped.unsqueeze(-1) if recipe.mask_truncated_completions else mask
         weights = None
         if rollout.engine_logp is not None and recipe.importance_sampling_cap is not None:
             assert outputs.logp is not None
@@ -467,12 +469,13 @@ class PPOTrainer(CheckpointedTrainer):
         if with_entropy:  # no pass before the update measured these
             self.statistics.add_rollout(mask, unflatten(flat_entropy, mask), logp, inputs.get("ref_logp"))
         assert self.stream.experience is not None
+        trained = self.stream.experience.loss_mask.sum()
         tokens, answers = num_items_in_batch
         loss = minibatch_share(
             losses,
             loss_mask,
             self.rule,
-            Counts(tokens, answers, self.stream.experience.loss_mask.sum().item() / self.recipe.num_mini_batches),
+            Counts(tokens, answers, max(1.0, float(trained)) / self.recipe.num_mini_batches),
             kl_coef=self.kl_coef,
             vf_coef=value_recipe.vf_coef if value_recipe else 0.0,
             policy_trains=not self._value_warms_up,

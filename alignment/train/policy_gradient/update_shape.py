@@ -23,19 +23,19 @@ class UpdateShape:
         """
         batch, minibatches = recipe.rollout_batch_size, recipe.num_mini_batches
         per_step, rest = divmod(batch, minibatches * world_size)
-        faults = []
+        faults, stage = [], recipe.stage
         if rest:
             faults.append(
-                f"ppo.num_mini_batches {minibatches} on {world_size} processes does not divide rollout_batch_size "
+                f"{stage}.num_mini_batches {minibatches} on {world_size} processes does not divide rollout_batch_size "
                 f"{batch}; use {_divisors(batch, world_size)}"
             )
         elif per_step % per_device_train_batch_size:
             faults.append(
-                f"ppo.per_device_train_batch_size {per_device_train_batch_size} does not divide the {per_step} answers "
-                f"of a minibatch on one process; use {_divisors(per_step, 1)}"
+                f"{stage}.per_device_train_batch_size {per_device_train_batch_size} does not divide the {per_step} "
+                f"answers of a minibatch on one process; use {_divisors(per_step, 1)}"
             )
         if recipe.total_episodes < batch:
-            faults.append(f"ppo.total_episodes {recipe.total_episodes} is less than rollout_batch_size {batch}")
+            faults.append(f"{stage}.total_episodes {recipe.total_episodes} is less than rollout_batch_size {batch}")
         if faults:
             raise RecipeError(faults)
         return cls(
