@@ -1,5 +1,6 @@
 """What is done with a run's models and labels."""
 
+import contextlib
 from pathlib import Path
 from typing import Annotated
 
@@ -30,14 +31,20 @@ def merge(
         float | None,
         typer.Option(min=0.0, help="Largest logit difference accepted; default: what the weights' type can hold."),
     ] = None,
+    rank: Annotated[
+        int | None, typer.Option(min=1, help="Merge only so many directions of a LoRA adapter, trained with dylora.")
+    ] = None,
     trust_remote_code: TrustRemoteCode = False,
 ) -> None:
     """Merge a run's adapters into its base, and prove that the merged model says the same."""
+    from alignment.policy.cut_rank import at_rank
     from alignment.policy.merge import merge as merge_adapters
     from alignment.run.files import naming_the_disk
 
-    with naming_the_disk(out):
-        difference = merge_adapters(run, out, tolerance, trust_remote_code=trust_remote_code)
+    with naming_the_disk(out), at_rank(run, rank) if rank else contextlib.nullcontext(run) as part:
+        difference = merge_adapters(
+            part, out, tolerance, trust_remote_code=trust_remote_code, cut_from=run if rank else None
+        )
     typer.echo(f"{out}: merged; the largest logit difference from {run} is {difference:.3g}")
 
 

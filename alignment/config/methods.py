@@ -49,6 +49,7 @@ class TuningMethod:
     allows_4bit: bool = True  # the base may be held in 4 bits
     new_value: str = "lora"  # the method of PPO's value if it starts as a new adapter beside the policy's
     merges: bool = True  # `alignment merge` can add the adapter to the base's weights
+    copies_modules: bool = False  # it trains copies of the base's modules, which are then not held in 4 bits
     steps: str | None = None  # module of `alignment.policy.methods` with callbacks, of a method without a family
     vllm_adapter: bool = False  # vLLM can sample with the adapter beside the base
 
@@ -105,7 +106,7 @@ TUNING_METHODS: dict[str, TuningMethod] = {
         "AdaLoRA", "adalora", config="peft.tuners.adalora:AdaLoraConfig", defaults=ADALORA, withheld=ADALORA_WITHHELD
     ),
     "dylora": TuningMethod("DyLoRA", "dylora", LORA_KEYS, LORA_CONFIG, withheld=LORA_WITHHELD),
-    "freeze": _own("freeze", "freeze", "FreezeKeys"),
+    "freeze": _own("freeze", "freeze", "FreezeKeys", copies_modules=True),
     "bitfit": _own("BitFit", "bitfit", "BitfitKeys", merges=False),  # only where every target has a bias
     "fishmask": _own("FISH mask", "fishmask", "FishmaskKeys", new_value="lora"),
     "child_tuning": _own(

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from peft import PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+from peft.tuners.ln_tuning.layer import LNTuningLayer
 from peft.utils import ModulesToSaveWrapper, load_peft_weights
 
 from alignment.config.schema import AdapterKeys
@@ -27,6 +28,9 @@ warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprec
 warnings.filterwarnings("ignore", message="Model has `tie_word_embeddings=True`", category=UserWarning)
 
 
+COPYING = (ModulesToSaveWrapper, LNTuningLayer)  # they hold copies of the base's modules
+
+
 @contextmanager
 def expected_warnings() -> Iterator[None]:
     """Silence what PEFT warns of while it builds adapters that are meant so."""
@@ -42,13 +46,14 @@ def copies_in_float32(model: Any) -> Any:
     In bfloat16 updates below 1/256 of a weight are lost, and ZeRO-3 cannot train weights of two dtypes. The inputs of
     such a module are cast to float32, its outputs to the model's dtype, except logits and scores.
     """
-    wrappers = {name: module for name, module in model.named_modules() if isinstance(module, ModulesToSaveWrapper)}
+    wrappers = {name: module for name, module in model.named_modules() if isinstance(module, COPYING)}
     for name, wrapper in wrappers.items():
-        dtype = next(wrapper.original_module.parameters()).dtype
+        saved = isinstance(wrapper, ModulesToSaveWrapper)
+        dtype = next((wrapper.original_module if saved else wrapper.base_layer).parameters()).dtype
         if dtype == torch.float32:
             continue
         is_last = name.rpartition(".")[2] in HEADS["SEQ_CLS"] or wrapper is model.get_output_embeddings()
-        for copy in wrapper.modules_to_save.values():
+        for copy in (wrapper.modules_to_save if saved else wrapper.ln_tuning_layers).values():
             copy.float()
             copy.register_forward_pre_hook(_floats_in_own_dtype)
             if not is_last:

@@ -1,5 +1,6 @@
 """Finding a model by its path, and loading it: the base, its tokenizer, and the adapter that lies on it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,10 +22,11 @@ from alignment.config.schema import AdapterKeys, ModelKeys
 from alignment.errors import ModelError, first_line
 from alignment.hub import local, may_be_on_hub, reach, why_not_on_hub
 from alignment.manifest import read_manifest
-from alignment.policy.adapter_files import named_base
+from alignment.policy.adapter_files import named_base, read_adapter_config
 from alignment.policy.adapters import attach_adapter, continue_adapter, copies_in_float32
 from alignment.policy.four_bits import compute_as_configured, quantization
 from alignment.policy.generation import read_generation, stops_of
+from alignment.policy.methods import adapter_config, completed, method_of
 from alignment.policy.model_files import ADAPTER_CONFIG, check_hub_files, check_model_files, is_there
 from alignment.policy.saved_files import require_weights_as_saved
 from alignment.policy.weight_files import (
@@ -263,7 +265,9 @@ def _load(
     source = resolve_model(keys.model_name_or_path, revision=keys.model_revision)
     full = trainable and (peft is None or peft.method.trains_base)
     _require_method(source, keys, trainable, peft)
-    model = load_base(cls, source.base, keys, full=full, **_head(cls, pad_token_id))
+    new = [peft] if trainable and peft is not None and source.adapter is None else []
+    whole = whole_modules(source.base, keys, [source.adapter] if source.adapter else [], new)
+    model = load_base(cls, source.base, keys, full=full, whole=whole, **_head(cls, pad_token_id))
     if trainable and not full:
         for parameter in model.parameters():
             parameter.requires_grad_(False)
@@ -305,14 +309,38 @@ def _require_method(source: ModelSource, keys: ModelKeys, trainable: bool, peft:
         raise ModelError(f"load_in_4bit holds the base in 4 bits, which cannot train; set peft_method to {others}.")
 
 
+def whole_modules(base: str, keys: ModelKeys, adapters: Sequence[str], new: Sequence[AdapterKeys]) -> list[str]:
+    """Return the modules that adapters train as copies of the base's, which must not be quantised.
+
+    Args:
+        adapters: folders of existing ones. new: keys of those that are about to be made.
+    """
+    if not keys.load_in_4bit:
+        return []
+    configs = [read_adapter_config(adapter) for adapter in adapters]
+    copying = [each for each in new if each.method.copies_modules]
+    if copying:
+        with torch.device("meta"):
+            config = model_config(base, keys, keys.model_revision if not Path(base).is_dir() else "main")
+            model = AutoModelForCausalLM.from_config(config, trust_remote_code=keys.trust_remote_code)
+        configs += [completed(adapter_config(each, task="CAUSAL_LM"), model) for each in copying]
+    return sorted({name for config in configs if method_of(config).copies_modules for name in config.target_modules})
+
+
 def _head(cls: Any, pad_token_id: int | None) -> dict[str, Any]:
     if cls is not AutoModelForSequenceClassification:
         return {}
     return {"num_labels": 1} if pad_token_id is None else {"num_labels": 1, "pad_token_id": pad_token_id}
 
 
-def load_base(cls: Any, base: str, keys: ModelKeys, *, full: bool = False, **config: Any) -> Any:
-    """Load a whole model with an auto class; `full`: all its weights will train."""
+def load_base(
+    cls: Any, base: str, keys: ModelKeys, *, full: bool = False, whole: Sequence[str] = (), **config: Any
+) -> Any:
+    """Load a whole model with an auto class.
+
+    Args:
+        full: all its weights will train. whole: modules that are not quantised.
+    """
     options: dict[str, Any] = {
         "dtype": model_dtype(base, keys, full=full),
         "revision": keys.model_revision if not Path(base).is_dir() else "main",
@@ -321,7 +349,7 @@ def load_base(cls: Any, base: str, keys: ModelKeys, *, full: bool = False, **con
         "attn_implementation": keys.attn_implementation,  # None: the library's choice, never the folder's
     }
     if keys.load_in_4bit:
-        options["quantization_config"] = quantization(keys, options["dtype"])
+        options["quantization_config"] = quantization(keys, options["dtype"], whole)
     if torch.cuda.is_available() and not is_sharded():
         options["device_map"] = {"": PartialState().device}
     classifies = cls is AutoModelForSequenceClassification

@@ -1,6 +1,7 @@
 """How weights are held in 4 bits, and in what they are computed with."""
 
 import copy
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -16,11 +17,14 @@ from alignment.policy.inference import best_device
 from alignment.policy.precision import computed_in, trains_in_bf16
 
 
-def quantization(keys: ModelKeys, dtype: torch.dtype) -> Any:
+def quantization(keys: ModelKeys, dtype: torch.dtype, whole: Sequence[str] = ()) -> Any:
     """The 4-bit configuration of QLoRA, https://arxiv.org/abs/2305.14314: NF4, constants quantised once more.
 
     ZeRO-3 and FSDP cut only weights of a floating dtype, so packed weights are then kept in tensors of one. It is the
     dtype that training computes in: both cast what they hold in another one, and a cast destroys packed bits.
+
+    Args:
+        whole: full names of modules that are not quantised, beside the model's outputs.
     """
     library = getattr(keys, "library", {})
     storage = torch.uint8
@@ -29,6 +33,7 @@ def quantization(keys: ModelKeys, dtype: torch.dtype) -> Any:
     return BitsAndBytesConfig(
         bnb_4bit_quant_storage=storage,
         load_in_4bit=True,
+        llm_int8_skip_modules=["lm_head", "score", *whole] if whole else None,
         bnb_4bit_quant_type=keys.bnb_4bit_quant_type,
         bnb_4bit_use_double_quant=keys.use_bnb_nested_quant,
         bnb_4bit_compute_dtype=computed_in(library),

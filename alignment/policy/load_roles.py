@@ -15,7 +15,7 @@ from alignment.config.schema import PolicyGradientRecipe, ValueRecipe
 from alignment.errors import ModelError
 from alignment.policy.adapter_files import read_adapter_config
 from alignment.policy.adapters import module_names, require_policy_adapter
-from alignment.policy.base import load_base, resolve_model
+from alignment.policy.base import load_base, resolve_model, whole_modules
 from alignment.policy.heads import SCORE_WEIGHT, ScalarHead, read_score_weight
 from alignment.policy.methods import HEADS, adapter_config
 from alignment.policy.patterns import require_patterns
@@ -61,7 +61,10 @@ def load_roles(recipe: PolicyGradientRecipe, *, rewards: Sequence[RewardModel] =
     Raises: ModelError if an adapter does not fit the base.
     """
     source = resolve_model(recipe.model_name_or_path, revision=recipe.model_revision)
-    loader = _Weights(recipe, source.base)
+    saved = [source.adapter, *(model.adapter for model in rewards if model.role)]
+    new = [recipe] if source.adapter is None else []
+    whole = whole_modules(source.base, recipe, [adapter for adapter in saved if adapter], new)
+    loader = _Weights(recipe, source.base, whole)
     base = loader.model(full=False)
     if not recipe.method.has_adapter and source.adapter is not None:
         raise ModelError(
@@ -80,9 +83,10 @@ class _Weights:
 
     recipe: PolicyGradientRecipe
     base: str
+    whole: Sequence[str]  # modules that are not quantised
 
     def model(self, *, full: bool) -> Any:
-        return load_base(AutoModelForCausalLM, self.base, self.recipe, full=full)
+        return load_base(AutoModelForCausalLM, self.base, self.recipe, full=full, whole=self.whole)
 
     def value_model(self, recipe: ValueRecipe) -> tuple[Any, ScalarHead]:
         return load_value_model(recipe)

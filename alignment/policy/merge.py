@@ -26,7 +26,12 @@ TOLERANCES = {torch.float32: 1e-3, torch.bfloat16: 0.1, torch.float16: 0.02}  # 
 
 
 def merge(
-    run: Path | str, out: Path | str, tolerance: float | None = None, *, trust_remote_code: bool = False
+    run: Path | str,
+    out: Path | str,
+    tolerance: float | None = None,
+    *,
+    trust_remote_code: bool = False,
+    cut_from: Path | str | None = None,
 ) -> float:
     """Merge the adapter of `run` into its base, and write to `out` a model that plain transformers loads.
 
@@ -37,6 +42,7 @@ def merge(
         run: a run directory or adapter, of a policy or a reward model. out: a folder that does not exist yet.
         tolerance: the largest accepted logit difference; None: `TOLERANCES` of the dtype that is written.
         trust_remote_code: run Python code that the base's folder brings; the user decides, never the folder.
+        cut_from: the adapter that `run` is a part of; None: it is whole.
 
     Returns: the largest absolute logit difference, over `SAMPLES`, between the unmerged model and the merged one read
         back from disk, both computed in float32.
@@ -67,7 +73,8 @@ def merge(
                 f"{accepted:.3g}. Nothing was written. Raise --tolerance if that is near enough."
             )
         measured = {"largest_logit_difference": difference, "tolerance": accepted}
-        seal(folder, {**adapter.report(), **measured})
+        origin = {"adapter": str(cut_from), "rank": adapter.config.r} if cut_from else {}
+        seal(folder, {**adapter.report(), **origin, **measured})
     return difference
 
 

@@ -2,6 +2,8 @@
 
 import json
 import math
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -173,8 +175,47 @@ def test_places_that_the_model_lacks_are_refused(method, keys, message, base, tm
     assert "\n" not in str(found.value)
 
 
-@pytest.mark.parametrize("method", ["bottleneck", "bitfit", "fishmask", "child_tuning_d", "dylora"])
+@pytest.mark.parametrize("method", ["bottleneck", "freeze", "bitfit", "fishmask", "child_tuning_d", "dylora"])
 def test_a_method_trains_beside_a_base_in_4_bits(method, base, tmp_path):
     sft.main(recipe_of(tmp_path, base, "sft", method, load_in_4bit=True))
     tensors = load_file(tmp_path / "sft" / "adapter_model.safetensors")
     assert all(bool(tensor.isfinite().all()) for tensor in tensors.values())
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_freeze_holds_its_layers_in_float32_and_unquantised_beside_a_base_in_4_bits(dtype, base, tmp_path):
+    argv = recipe_of(tmp_path, base, "sft", "freeze", load_in_4bit=True, dtype=dtype)
+    keys = load_recipe("sft", argv)
+    model = load_causal_lm(keys, trainable=True, peft=keys).base_model.model.model
+    for wrapper in (model.layers[1].mlp.up_proj, model.layers[1].input_layernorm):
+        assert wrapper.ln_tuning_layers["default"].weight.dtype == torch.float32
+        assert wrapper.base_layer.weight.is_floating_point()
+    assert type(model.layers[0].mlp.up_proj.weight).__name__ == "Params4bit"
+
+
+def test_a_frozen_base_in_4_bits_aligns_by_ppo_and_merges(base, tmp_path):
+    sft.main(recipe_of(tmp_path, base, "sft", "freeze", load_in_4bit=True))
+    assert merge(tmp_path / "sft", tmp_path / "merged") < 1e-3
+    trainer = make_trainer(
+        base, tmp_path / "ppo", model_name_or_path=str(tmp_path / "sft"), peft_method="freeze",
+        peft_config={"trainable_layers": 1}, load_in_4bit=True, updates=1, per_device=4,
+    )  # fmt: skip
+    trainer.train()
+    assert trainer.state.log_history[0]["kl"] == 0.0
+
+
+def test_a_cut_adapter_is_merged_at_its_rank(base, tmp_path):
+    sft.main(recipe_of(tmp_path, base, "sft", "dylora", lora_r=8))
+    command = [sys.executable, "-m", "alignment.cli", "merge", str(tmp_path / "sft")]
+    subprocess.run([*command, str(tmp_path / "merged"), "--rank", "3"], check=True)
+    report = json.loads((tmp_path / "merged" / "merge.json").read_text())
+    assert (report["rank"], report["adapter"]) == (3, str(tmp_path / "sft"))
+    before, after = (load_file(folder / "model.safetensors") for folder in (base, tmp_path / "merged"))
+    name = "model.layers.0.mlp.up_proj.weight"
+    assert torch.linalg.matrix_rank((after[name] - before[name]).double(), rtol=1e-3) == 3
+    refused = subprocess.run(
+        [*command, str(tmp_path / "other"), "--rank", "9"], capture_output=True, text=True, check=False
+    )
+    assert refused.returncode == 2
+    assert refused.stderr.splitlines()[-1].endswith("has rank 8: give 1 to 8.")
+    assert not (tmp_path / "other").exists()
