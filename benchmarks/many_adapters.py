@@ -4,10 +4,11 @@
 
 - ours: `ManyAdapters`, an adapter for each row, stacked A and B.
 - serial: PEFT's model, one adapter at a time, each with its own rows.
-- peft: PEFT's `adapter_names`, an adapter for each row. Left out above `--most_peft` adapters: PEFT holds all of them.
+- peft: PEFT's `adapter_names`, an adapter for each row.
 
 All sample greedily with the same engine and must give the same answers. Each way runs in a process of its own, so that
-its peak of memory is its own. `capacity` adapters are in memory with ours.
+its peak of memory is its own. Above `--most_others` adapters only ours is measured. Ours keeps
+`--capacity` adapters in memory.
 """
 
 import argparse
@@ -33,7 +34,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=64, help="tokens of an answer")
     parser.add_argument("--rank", type=int, default=16)
     parser.add_argument("--capacity", type=int, default=64)
-    parser.add_argument("--most_peft", type=int, default=64)
+    parser.add_argument("--most_others", type=int, default=64)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--worker", nargs=3, help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -47,7 +48,7 @@ def main() -> None:
         write_adapters(args.model, args.rank, max(args.adapters), Path(folder))
         for number in args.adapters:
             ways = [
-                way for way in WAYS if way == "ours" or (number <= args.most_peft and number > 1) or way == "serial"
+                way for way in WAYS if way == "ours" or (number <= args.most_others and (number > 1 or way == "serial"))
             ]
             found[str(number)] = {way: _in_process(way, number, folder) for way in ways}
             same = {row.pop("answers") for row in found[str(number)].values()}
