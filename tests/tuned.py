@@ -8,6 +8,7 @@ from tests.models import make_model, make_tokenizer
 
 IDS = torch.arange(3, 30)[None]
 FITTING = {  # to a model of 64 numbers: PEFT's defaults are for large ones
+    "bitfit": {"new_biases": True},  # Llama has none
     "c3a": {"block_size": 8},
     "fourierft": {"n_frequency": 16},
     "oft": {"oft_block_size": 8},
