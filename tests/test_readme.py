@@ -10,7 +10,7 @@ from alignment.cli import app
 from alignment.config.documents import parse_value
 from alignment.config.loading import check_recipe
 from alignment.config.schema import PPORecipe, SamplingKeys
-from alignment.data.formats import named
+from alignment.data.recognition import named
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -6,35 +6,32 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from alignment.data.argilla import argilla, is_argilla
-from alignment.data.fields import BadRow, keys_of
-from alignment.data.keys import unread
 from alignment.data.label_studio import is_label_studio, label_studio
 from alignment.data.layouts import (
     DEMONSTRATION,
     Parsed,
     Row,
     alpaca,
-    answers_a_conversation,
     conversation,
-    hh,
-    implicit_preference,
     kto,
-    llmbar,
-    oasst,
-    preference,
     prompt_alone,
     prompt_completion,
     self_instruct,
-    sharegpt_dpo,
     text_alone,
+)
+from alignment.data.preference_layouts import (
+    answers_a_conversation,
+    hh,
+    implicit_preference,
+    llmbar,
+    oasst,
+    preference,
+    sharegpt_dpo,
 )
 from alignment.data.rankings import (
     RATINGS,
     ranking_from_json,
 )
-from alignment.data.remedies import nearest, refusal
-from alignment.errors import DataError
-from alignment.strict_json import shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,59 +54,6 @@ class Format:
         taken = next((group for group in self.either if group[0] in row), ())
         others = {key for group in self.either for key in group} - set(taken)
         return set(row if self.name == "argilla" and "fields" not in row else self.reads) - others
-
-
-def recognise(row: Row, where: str) -> Format:
-    """Return the format whose keys `row` has.
-
-    Raises: DataError naming the keys found and the formats known.
-    """
-    for candidate in FORMATS:
-        if candidate.matches(row):
-            return candidate
-    found = keys_of(row)
-    found += nearest(row, FORMATS)
-    known = "\n".join(f"  {known.name}: {known.keys}" for known in FORMATS)
-    raise DataError(f"{where}: no known format has these keys: {found}. Known formats and their keys:\n{known}")
-
-
-def named(name: str) -> Format:
-    """Return the format of that name."""
-    for candidate in FORMATS:
-        if candidate.name == name:
-            return candidate
-    raise DataError(f"format: {name} is not known; known are {', '.join(known.name for known in FORMATS)}.")
-
-
-def refuse_unread(row: Row, fmt: Format, *, chosen: bool, also_read: tuple[str, ...] = ()) -> None:
-    """Refuse keys that look like content and that nothing reads.
-
-    Args:
-        chosen: the recipe names the format, so what another format would read of the row is left aside.
-        also_read: keys that the caller looks at.
-    Raises: UnreadKey.
-    """
-    keys = unread(row, fmt.reads_in(row), (*fmt.harmless, *also_read))
-    if not keys:
-        return
-    fitting = [other for other in FORMATS if other is not fmt and other.matches(row)]
-    for other in fitting:
-        if set(keys) <= set(other.reads):
-            require_given(row, other)
-    if chosen:
-        keys = [key for key in keys if not any(key in other.reads for other in fitting)]
-    if keys:
-        raise refusal(row, keys, fmt, FORMATS, fitting)
-
-
-def require_given(row: Row, fmt: Format) -> None:
-    """Refuse a row that has the keys of a layout and not the values: some are null.
-
-    Raises: BadRow naming them.
-    """
-    nulls = [key for key in row if row[key] is None and key in fmt.reads]
-    if nulls and not fmt.matches({key: value for key, value in row.items() if value is not None}):
-        raise BadRow(f"{', '.join(map(shown, nulls))} is null; the layout {fmt.name} needs {fmt.keys}")
 
 
 def _has(*keys: str) -> Callable[[Row], bool]:

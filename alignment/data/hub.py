@@ -48,8 +48,6 @@ def load_saved_rows(path: Path) -> tuple[list[Any], str]:
         loaded = datasets.load_from_disk(str(path))
     except Exception as error:
         raise DataError(f"{path} is not a readable saved data set: {first_line(error)}") from error
-    if not isinstance(loaded, datasets.Dataset):
-        raise DataError(f"{path} holds several splits; name the folder of one of them, {', '.join(map(str, loaded))}.")
     _require_plain(loaded, str(path))
     try:
         loaded.data.validate(full=True)  # an offset that was changed may read beyond the file, and end the process

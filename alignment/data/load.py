@@ -11,11 +11,12 @@ from alignment.data.conversations import carrying_tools
 from alignment.data.demonstrations import demonstration_of_best, refuse_empty_answers
 from alignment.data.detection import decoded, detect, require_answers_alone, require_one_kind, told
 from alignment.data.fields import BadRow, keys_of, kind_of
-from alignment.data.formats import ANSWERS, Format, named, recognise, refuse_unread, require_given
+from alignment.data.formats import ANSWERS, Format
 from alignment.data.keys import UnreadKey
 from alignment.data.layouts import Parsed
 from alignment.data.rankings import best_response
 from alignment.data.readers import RawRow, RawSource
+from alignment.data.recognition import named, recognise, refuse_unread, require_given
 from alignment.data.rows import Demonstration, Prompt, Ranking
 from alignment.data.sources import read_entry, refuse_rejected, require_there
 from alignment.errors import DataError, printable

@@ -3,22 +3,20 @@
 import difflib
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from alignment.data.fields import BadRow
+from alignment.data.formats import Format
 from alignment.data.keys import MEANT, UnreadKey, as_yaml, example, plain_name, unread
 from alignment.data.opinions import is_text, siblings
 from alignment.strict_json import shown
-
-if TYPE_CHECKING:
-    from alignment.data.formats import Format
 
 _WITHOUT_PROMPT = ("hh", "implicit_preference")  # layouts whose prompt is what the answers share
 _WITHOUT_ANSWERS = ("prompt", "answers", "text")  # layouts for which an answer would be left out
 
 
 def refusal(
-    row: Mapping[str, Any], keys: list[str], fmt: "Format", formats: Sequence["Format"], fitting: Iterable["Format"]
+    row: Mapping[str, Any], keys: list[str], fmt: Format, formats: Sequence[Format], fitting: Iterable[Format]
 ) -> UnreadKey:
     """Return the refusal of unread keys.
 
@@ -51,7 +49,7 @@ def refusal(
 
 
 def _columns(
-    row: Mapping[str, Any], keys: list[str], fmt: "Format", formats: Sequence["Format"]
+    row: Mapping[str, Any], keys: list[str], fmt: Format, formats: Sequence[Format]
 ) -> tuple[dict[str, str], str]:
     """Return key of a layout → key of the row, for as many of `keys` as one layout reads, and its name.
 
@@ -72,7 +70,7 @@ def _columns(
 
 
 def _two_conversations(
-    row: Mapping[str, Any], keys: Collection[str], formats: Sequence["Format"]
+    row: Mapping[str, Any], keys: Collection[str], formats: Sequence[Format]
 ) -> tuple[dict[str, str], str]:
     """Return the columns of a row whose `messages` are the better one of two conversations, as `_columns` does."""
     worse = next((key for key in keys if "rejected" in MEANT.get(plain_name(key), ())), None)
@@ -98,7 +96,7 @@ def _meant(row: Mapping[str, Any], keys: Iterable[str], reads: Collection[str]) 
 
 
 def reads_whole(
-    row: Mapping[str, Any], pairs: Mapping[str, str], spare: Collection[str], fmt: "Format", formats: Sequence["Format"]
+    row: Mapping[str, Any], pairs: Mapping[str, str], spare: Collection[str], fmt: Format, formats: Sequence[Format]
 ) -> bool:
     """Whether a row has the layout `fmt` and is no bad row, once columns are renamed and `spare` ones left out."""
     ours = {theirs: name for name, theirs in pairs.items()}
@@ -117,13 +115,13 @@ def _compared(row: Mapping[str, Any], pairs: Mapping[str, str], spare: Collectio
     return any(other in spare for key in pairs.values() for other in siblings(key, dict(row)))
 
 
-def _asks_alone(row: Mapping[str, Any], spare: Collection[str], fmt: "Format") -> bool:
+def _asks_alone(row: Mapping[str, Any], spare: Collection[str], fmt: Format) -> bool:
     """Whether a row is read as prompts alone once `spare` keys are left out, and its answers may be among these."""
     parsed = fmt.read({key: value for key, value in row.items() if key not in spare})
     return not any(hasattr(one, "completion") or hasattr(one, "responses") for one in parsed)
 
 
-def nearest(row: Mapping[str, Any], formats: Sequence["Format"]) -> str:
+def nearest(row: Mapping[str, Any], formats: Sequence[Format]) -> str:
     """Return, as the end of a sentence, how a row that fits no layout is brought to one; "" where nothing is known."""
     best: tuple[dict[str, str], list[str], str] | None = None
     for candidate in formats:
@@ -145,7 +143,7 @@ def nearest(row: Mapping[str, Any], formats: Sequence["Format"]) -> str:
 
 
 def _hints(
-    row: Mapping[str, Any], keys: Collection[str], formats: Sequence["Format"], *, near: bool = True
+    row: Mapping[str, Any], keys: Collection[str], formats: Sequence[Format], *, near: bool = True
 ) -> Iterator[str]:
     """Yield what is known of keys for which no name of a column helps; `near`: which keys resemble them."""
     texts = {key: row[key] for key in keys if is_text(row[key])}
@@ -166,7 +164,7 @@ def _hints(
             yield from _near(key, formats)
 
 
-def _near(key: str, formats: Sequence["Format"]) -> Iterator[str]:
+def _near(key: str, formats: Sequence[Format]) -> Iterator[str]:
     for target in (key, *MEANT.get(plain_name(key), ())):
         if reading := [one.name for one in formats if target in one.reads]:
             yield f"{target} is a key of {', '.join(reading)}"

@@ -6,8 +6,8 @@ import pytest
 
 from alignment.config.schema import DatasetEntry
 from alignment.data.fields import BadRow
-from alignment.data.formats import named, recognise
 from alignment.data.load import load_rankings
+from alignment.data.recognition import named, recognise
 from alignment.data.rows import Pair
 
 ANNA, BEN, CEM = (f"{n}a1c5f5e-8d6a-4b59-9d3e-0f4a6c1b2d3e" for n in (1, 2, 3))

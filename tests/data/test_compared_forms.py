@@ -10,7 +10,8 @@ from alignment.config.schema import DatasetEntry
 from alignment.data import load_rankings, ranking_to_json
 from alignment.data.answer_tokens import AnswerTokens
 from alignment.data.demonstrations import demonstration_of_best
-from alignment.data.layouts import conversation, preference
+from alignment.data.layouts import conversation
+from alignment.data.preference_layouts import preference
 from alignment.data.rows import Ranking
 from alignment.data.sampled import of_answers
 from alignment.data.template import Template

@@ -8,8 +8,9 @@ import pytest
 from alignment.config.schema import DatasetEntry
 from alignment.data import load_rankings
 from alignment.data.fields import BadRow
-from alignment.data.formats import FORMATS, named, recognise
+from alignment.data.formats import FORMATS
 from alignment.data.layouts import Only
+from alignment.data.recognition import named, recognise
 from alignment.data.rows import Demonstration, Pair, Ranking
 from alignment.errors import DataError
 

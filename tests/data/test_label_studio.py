@@ -6,9 +6,9 @@ import pytest
 
 from alignment.config.schema import DatasetEntry
 from alignment.data.fields import BadRow
-from alignment.data.formats import named, recognise
 from alignment.data.keys import UnreadKey
 from alignment.data.load import load_rankings
+from alignment.data.recognition import named, recognise
 from alignment.data.rows import Asked, Pair
 
 PAIR = {"prompt": "The quick brown fox...", "answer1": "jumps over the lazy dog.", "answer2": "bags few lynx."}

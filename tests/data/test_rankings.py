@@ -1,8 +1,8 @@
 import pytest
 
 from alignment.data.fields import BadRow
-from alignment.data.formats import named
 from alignment.data.rankings import ranking_from_json, ranking_to_json
+from alignment.data.recognition import named
 from alignment.data.rows import Asked, Pair, Ranking
 
 ASKED = (Asked("first", 0, 0.9, "ok", 0.97), Asked("swapped", 0, None, "refusal"))
