@@ -60,7 +60,7 @@ def main() -> None:
 def _in_process(way: str, number: int, folder: str) -> dict[str, Any]:
     words = [sys.executable, "-m", "benchmarks.many_adapters", *sys.argv[1:], "--worker", way, str(number), folder]
     done = subprocess.run(words, stdout=subprocess.PIPE, check=True, text=True)
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    found: dict[str, Any] = json.loads(done.stdout.strip().split("\n")[-1])
     return found
 
 

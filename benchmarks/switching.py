@@ -20,7 +20,7 @@ WEIGHTS = "model.safetensors"
 
 def main() -> None:
     """Write a base and two adapters, merge both, switch, and print one JSON object."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
     parser.add_argument("--layers", type=int, default=24)
     parser.add_argument("--hidden_size", type=int, default=1024)
     parser.add_argument("--rank", type=int, default=16)

@@ -33,7 +33,7 @@ def faults(tmp_path, **keys):
     [
         ("ia3", {"target_modles": ["a"]}, "target_modles: is no field of IA3Config, the configuration of ia3; did you "
          "mean target_modules?"),
-        ("ia3", {"r": 3}, "r: is no field of IA3Config, the configuration of ia3; it belongs to lora, dora, oft"),
+        ("ia3", {"r": 3}, "r: is no field of IA3Config, the configuration of ia3; it belongs to lora, dora, adalora"),
         ("ia3", {"target_modules": 3}, "target_modules: must be text or a list of text or null, found 3"),
         ("ia3", {"task_type": "CAUSAL_LM"}, "task_type: cannot be set: it follows from the stage"),
         ("lora", {"lora_r": 3}, "lora_r: is no field of LoraConfig; write r, or lora_r beside peft_config"),
