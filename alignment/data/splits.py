@@ -65,9 +65,11 @@ def split_by_prompt(rows: Sequence[T], test_size: float, seed: int) -> tuple[lis
 
 
 def prompt_key(row: Demonstration | Ranking | Prompt) -> str:
-    """Return what makes two prompts the same: roles and words, whatever their case and spacing.
+    """Return a key that two prompts share if they have the same roles and words, regardless of case and white space.
 
-    Plain text has no prompt; there the text itself counts.
+    Held-out splits, audits, replayed verdicts and clustered intervals use this key: texts are case-folded, runs of
+    white space become one space, and a single message of the user equals its text. For a demonstration without a prompt
+    the key is that of its text. `alignment mix` matches prompts exactly instead, because it writes them again.
     """
     prompt: Prompt = row if isinstance(row, str | list) else row.prompt
     if isinstance(row, Demonstration) and not prompt:

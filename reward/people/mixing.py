@@ -75,7 +75,7 @@ def labeller_of(ranking: Ranking) -> str:
 
 
 def gather(rankings: Iterable[Ranking]) -> list[Gathered]:
-    """Bring labels of the same prompt together, texts matched as they are."""
+    """Group the labels of the same prompt; prompts and answers match exactly, because the mixed rows contain them."""
     found: dict[str, Gathered] = {}
     for ranking in rankings:
         about = found.setdefault(json.dumps(ranking.prompt, sort_keys=True), Gathered(ranking.prompt))

@@ -134,7 +134,7 @@ def test_length_bias_of_judge_and_people_on_the_same_comparisons():
 
 def test_people_are_matched_by_texts_in_either_order_and_any_wrapping(tmp_path):
     gold = tmp_path / "gold.jsonl"
-    gold.write_text('{"prompt": [{"role": "user", "content": "Say. "}], "chosen": "second", "rejected": "first"}\n')
+    gold.write_text('{"prompt": [{"role": "user", "content": " say.\\n"}], "chosen": "second", "rejected": "first"}\n')
     judge = judged(ranking("Say.", pair(0.9)), ranking("Other.", pair(0.9)))
     (match,) = against.matches(judge.items, read_gold(str(gold)))
     assert match.votes == (-1.0,)  # people prefer the second, the judge the first
