@@ -1,4 +1,4 @@
-"""What calls may cost: a hard limit on calls and cost."""
+"""A hard limit on the number and cost of calls."""
 
 import threading
 from typing import Any
@@ -10,11 +10,11 @@ from alignment.errors import BudgetError
 
 
 class Budget:
-    """Lets no call begin that could pass the limits; several threads share one.
+    """Refuses calls that could exceed the limits; several threads share one.
 
-    What a call may cost at most is set aside before it: its estimated prompt, and as many tokens as its reply may have.
-    What it did cost, by the endpoint's own count, takes its place afterwards. A failed call without a count costs
-    nothing, but it is a call.
+    The maximum cost of a call, from its estimated prompt and the maximum length of its reply, is reserved before the
+    call. The actual cost, from the endpoint's token counts, replaces it afterwards. A failed call without counts costs
+    nothing, but counts as a call.
     """
 
     def __init__(
@@ -28,14 +28,14 @@ class Budget:
     ) -> None:
         self.prices = prices
         self.max_calls, self.max_cost = max_calls, max_cost
-        self.calls, self.spent = calls, spent  # of earlier processes of the same run too
+        self.calls, self.spent = calls, spent  # including earlier starts of the run
         self._reserved = 0.0
         self._lock = threading.Lock()
 
     def reserve(self, request: dict[str, Any], context: CallContext) -> float:
-        """Set aside what a call may cost at most and return it.
+        """Reserve the maximum cost of a call and return it.
 
-        Raises: BudgetError where that is more than what is left.
+        Raises: BudgetError if it exceeds the rest of the budget.
         """
         most = self.prices.cost(context.judge, estimated_tokens(request), context.max_tokens) if self.prices else 0.0
         with self._lock:
@@ -52,9 +52,9 @@ class Budget:
         return most
 
     def settle(self, reserved: float, reply: ChatReply, context: CallContext) -> float | None:
-        """Take what the call did cost instead and return it; None without prices.
+        """Replace the reserved cost by the actual one and return it; None without prices.
 
-        A reply whose endpoint counts no tokens costs what was set aside for it.
+        A reply without token counts costs the reserved amount.
         """
         if self.prices is None:
             return None
@@ -72,7 +72,7 @@ class Budget:
         return cost
 
     def summary(self) -> str:
-        """Return what is spent and what is left, where there is a limit or a price."""
+        """Return the calls and the cost so far as text; "" without limits and prices."""
         parts = [f"{self.calls}/{self.max_calls} calls"] if self.max_calls is not None else []
         if self.prices:
             left = "" if self.max_cost is None else f" of {self.max_cost:g}"

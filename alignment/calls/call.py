@@ -1,4 +1,4 @@
-"""What one call to a language model is: why it is made, its reply, what identifies it, and where it is kept."""
+"""One call to a language model: its context, reply, key and store."""
 
 import hashlib
 import json
@@ -12,15 +12,15 @@ Step = Literal["verdict", "reasoning", "repair", "critique", "revision"]
 
 @dataclass(frozen=True, slots=True)
 class ChatReply:
-    """What came of one call."""
+    """The result of one call."""
 
     status: Literal["ok", "refusal", "truncated", "api_error"]
-    raw: str  # what the model wrote, or the error, cut short
-    text: str = ""  # what the model wrote, whole
-    tokens: list[dict[str, Any]] = field(default_factory=list)  # with log-probabilities, where asked for
+    raw: str  # the text of the reply, or the error, truncated
+    text: str = ""  # the whole text of the reply
+    tokens: list[dict[str, Any]] = field(default_factory=list)  # with log-probabilities, if requested
     details: dict[str, Any] = field(default_factory=dict)  # the exact model, the finish reason, the usage
-    transient: bool = False  # an error that may pass: too many requests, a server's fault, a lost connection
-    limited: bool = False  # the server said that there are too many requests
+    transient: bool = False  # a temporary error: too many requests, a server error, a lost connection
+    limited: bool = False  # the server reports too many requests
     retry_after_seconds: float | None = None  # as the server requested
     cost: float | None = None  # in the currency of the recipe's prices
 
@@ -33,39 +33,42 @@ class CallContext:
     prompt_hash: str
     question: Question
     step: Step = "verdict"
-    calls_to_come: int = 0  # that follow this one where all goes well
-    max_tokens: int = 0  # the most that the reply may have
+    calls_to_come: int = 0  # further calls of the same question, if none fails
+    max_tokens: int = 0  # of the reply
 
     def key(self) -> str:
-        """Identify the question: its kind, prompt, answers and their order, not which repeat it is."""
+        """Return `question_key` of the question."""
         return question_key(self.question)
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A call that was made, as a store keeps it."""
+
+    key: str  # see `call_key`
+    context: CallContext
+    request: dict[str, Any]
+    reply: ChatReply
+    seconds: float = 0.0  # that it took
+    asked_at: float = 0.0  # Unix time
 
 
 class CallCache(Protocol):
     """A store of calls; several threads share one."""
 
-    fence_secret: bytes  # what the fences in its calls are made with
+    fence_secret: bytes  # secret of the fences in its calls, see `reward.judges.prompting.Fence`
 
     def known(self, key: str) -> ChatReply | None:
-        """Return the good reply that was kept under `key`."""
+        """Return the stored reply of status "ok" under `key`."""
         ...
 
-    def keep(
-        self,
-        key: str,
-        context: CallContext,
-        request: dict[str, Any],
-        reply: ChatReply,
-        *,
-        seconds: float,
-        asked_at: float,
-    ) -> None:
-        """Keep one call, good or bad; once this returns, no kill loses it."""
+    def keep(self, call: Call) -> None:
+        """Store one call, failed or not; a kill after this returns does not lose it."""
         ...
 
 
 def question_key(question: Question) -> str:
-    """Identify a question: its kind, prompt, answers and their order, not which repeat it is."""
+    """Return the SHA-256 of a question's kind, prompt and answers in the order shown; repeats have the same key."""
     if isinstance(question, Comparison):
         parts: list[Any] = ["pairwise", question.prompt, question.first, question.second]
     elif isinstance(question, Listing):
@@ -76,12 +79,12 @@ def question_key(question: Question) -> str:
 
 
 def call_key(context: CallContext, request: dict[str, Any]) -> str:
-    """Identify a call by judge, request and repeat."""
+    """Return the SHA-256 of judge, repeat and request."""
     return _digest([context.judge, context.question.repeat, request])
 
 
 def estimated_tokens(request: Any) -> int:
-    """Estimate the tokens of all texts in a request, three bytes to a token: English has four to five."""
+    """Estimate the tokens of all texts in a request at three bytes per token; English has four to five."""
     if isinstance(request, str):
         return len(request.encode("utf-8", "replace")) // 3 + 4
     if isinstance(request, dict):

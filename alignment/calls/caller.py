@@ -1,8 +1,7 @@
-"""Makes calls to language models: known replies first, then within the rate limits and the budget, with retries.
+"""Makes calls to language models: from the store if possible, else within rate limits and budget, with retries.
 
-A backend hands every call to a `Caller`, with a function that tries once. Verdicts are read from replies and not stored
-in their place, so a judge that runs over known replies makes no call and gives the same verdicts, or those of a newer
-parser.
+A backend passes every call to a `Caller`, with a function that makes one attempt. The store has replies, not verdicts,
+so a judge that runs over stored replies makes no call and gives the same verdicts, or those of a newer parser.
 """
 
 import dataclasses
@@ -14,12 +13,12 @@ from concurrent.futures import Future
 from typing import Any
 
 from alignment.calls.budget import Budget
-from alignment.calls.call import CallCache, CallContext, ChatReply, call_key, estimated_tokens
+from alignment.calls.call import Call, CallCache, CallContext, ChatReply, call_key, estimated_tokens
 from alignment.calls.endpoint import backoff
 from alignment.calls.prices import Tariff
 from alignment.calls.rate_limiter import RateLimiter
 
-SHOWN_CHARACTERS = 160  # of a failure that is waited for
+SHOWN_CHARACTERS = 160  # of a failure, in the message about a wait
 
 
 class Caller:
@@ -46,19 +45,19 @@ class Caller:
 
     @property
     def fence_secret(self) -> bytes | None:
-        """What fences are made with, the same for the same calls; None where no calls are kept."""
+        """The secret of fences, which the store keeps; None without a store."""
         return self.cache.fence_secret if self.cache else None
 
     def call(self, context: CallContext, request: dict[str, Any], send: Callable[[], ChatReply]) -> ChatReply:
-        """Return the reply that is known, or try until one comes that is not a passing failure.
+        """Return the stored reply, or make the call, with retries after temporary failures.
 
-        Of several threads that make the same call at the same time one makes it, and all get what comes of it.
+        If several threads make the same call at the same time, one makes it and all get its result.
 
         Args:
-            request: all that decides the reply, without the key that pays for it; JSON.
-            send: tries once. It raises JudgeError where every other call would fail alike.
+            request: everything that determines the reply, as JSON, without the API key.
+            send: makes one attempt. It raises JudgeError if every other call would fail alike.
 
-        Raises: JudgeError from `send`; BudgetError where the budget does not allow the call.
+        Raises: JudgeError from `send`; BudgetError if the budget does not allow the call.
         """
         key = call_key(context, request)
         with self._lock:
@@ -67,8 +66,8 @@ class Caller:
         if other is not None:
             return other.result()
         try:
-            # Looked up only now: who had the place before has kept its reply by the time it gives the place up.
-            reply = (self.cache.known(key) if self.cache else None) or self._until_it_lasts(key, context, request, send)
+            # Looked up only now: a thread that made the same call has stored its reply before it left _in_flight.
+            reply = (self.cache.known(key) if self.cache else None) or self._with_retries(key, context, request, send)
         except BaseException as error:
             mine.set_exception(error)
             raise
@@ -79,7 +78,7 @@ class Caller:
             with self._lock:
                 del self._in_flight[key]
 
-    def _until_it_lasts(
+    def _with_retries(
         self, key: str, context: CallContext, request: dict[str, Any], send: Callable[[], ChatReply]
     ) -> ChatReply:
         for attempt in range(1, self.max_retries + 2):
@@ -107,12 +106,12 @@ class Caller:
         if self.budget:
             reply = dataclasses.replace(reply, cost=self.budget.settle(reserved, reply, context))
         if self.cache:
-            self.cache.keep(key, context, request, reply, seconds=seconds, asked_at=asked_at)
+            self.cache.keep(Call(key, context, request, reply, seconds, asked_at))
         return reply
 
 
 class DryCaller(Caller):
-    """Makes no call and counts the calls that a run would make beyond the known ones."""
+    """Makes no call and counts the calls that a run would make beyond the stored ones."""
 
     makes_no_calls = True
 
@@ -120,15 +119,15 @@ class DryCaller(Caller):
         super().__init__(cache=cache)
         self.prices = prices
         self.calls = self.prompt_tokens = self.completion_tokens = 0
-        self.cost = 0.0  # at most
-        self.lacking: Counter[tuple[str, str]] = Counter()  # these calls by judge and prompt's hash
+        self.cost = 0.0  # maximum
+        self.lacking: Counter[tuple[str, str]] = Counter()  # these calls, by judge and prompt hash
 
     def call(self, context: CallContext, request: dict[str, Any], send: Any) -> ChatReply:
-        """Return what is known, else count the call and fail."""
+        """Return the stored reply; without one, count the call and return a failure."""
         known = self.cache.known(call_key(context, request)) if self.cache else None
         if known is not None:
             return known
-        if context.step == "repair":  # that was never asked, so what came before it stays unreadable
+        if context.step == "repair":  # never made, so the first reply stays without a verdict
             return ChatReply("ok", "")
         calls = 1 + context.calls_to_come
         with self._lock:

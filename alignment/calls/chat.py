@@ -1,4 +1,4 @@
-"""The interface of a chat model, whatever backend runs it, and how to call one."""
+"""The interface of a chat model, and its calls with the settings of a judge."""
 
 import importlib
 from collections.abc import Callable, Sequence
@@ -13,7 +13,7 @@ from alignment.data.rows import Message
 from alignment.errors import JudgeError
 
 T = TypeVar("T")
-NOTHING_SAID = "..."  # stands for an empty reply where the model is reminded of it
+EMPTY_REPLY = "..."  # in place of an empty reply in the messages of a repeated question
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +25,8 @@ class ChatCall:
     temperature: float = 0.0
     seed: int | None = None  # of a sample
     logprobs: bool = False
-    choices: tuple[str, ...] = ()  # the reply is one of these, where the backend can see to it
-    schema: dict[str, Any] | None = None  # JSON schema of the reply, where the endpoint holds replies to one
+    choices: tuple[str, ...] = ()  # the reply is one of these, if the backend can constrain it
+    schema: dict[str, Any] | None = None  # JSON schema of the reply, if the endpoint enforces one
 
 
 class Chat(Protocol):
@@ -39,13 +39,15 @@ class Chat(Protocol):
     where: str  # for messages: an address, or a path
 
     def request(self, call: ChatCall) -> dict[str, Any]:
-        """Return all that decides the reply, as JSON, without the key that pays for it."""
+        """Return everything that determines the reply, as JSON, without the API key."""
         ...
 
     def send(self, request: dict[str, Any]) -> ChatReply:
-        """Try once; failures are statuses, and `details["fatal"]` says what makes asking on useless if it lasts.
+        """Make one attempt and return its reply or failure.
 
-        Raises: JudgeError where every other call would fail alike.
+        `details["fatal"]` is the message of a failure that ends the run if it persists after all retries.
+
+        Raises: JudgeError if every other call would fail alike.
         """
         ...
 
@@ -68,9 +70,9 @@ class Model:
         choices: tuple[str, ...] = (),
         schema: dict[str, Any] | None = None,
     ) -> ChatReply:
-        """Return the reply to `messages`, one that is known or one that comes.
+        """Return the reply to `messages`, from the store or from a new call.
 
-        Raises: JudgeError where every other call would fail alike; BudgetError.
+        Raises: JudgeError if every other call would fail alike; BudgetError.
         """
         repeat = context.question.repeat
         sampled = repeat > 0 or self.entry.temperature > 0
@@ -100,10 +102,13 @@ class Model:
         choices: tuple[str, ...] = (),
         schema: dict[str, Any] | None = None,
     ) -> tuple[ChatReply, T | None]:
-        """Ask; where nothing can be read from the reply, say so and ask once more.
+        """Send a question; if the reply cannot be parsed, send `repair` and try once more.
 
-        Returns: the last reply and what was read from it, None where its status is not "ok" or it cannot be read. A
-            reply that declines has the status "refusal" and is not asked about again.
+        Args:
+            read: parses a reply; None: it cannot be parsed.
+
+        Returns: the last reply and its parsed value, None if its status is not "ok" or it cannot be parsed. A question
+            whose reply declines to answer has the status "refusal" and is not repeated.
         """
         options: dict[str, Any] = {"max_tokens": max_tokens, "logprobs": self.entry.logprobs, "choices": choices}
         messages: list[Message] = [{"role": "user", "content": question}]
@@ -113,7 +118,7 @@ class Model:
         found = read(reply.text)
         if found is not None or is_refusal(reply.text) or not self.entry.repair:
             return _settled(reply, found), found
-        messages += [{"role": "assistant", "content": reply.raw or NOTHING_SAID}, {"role": "user", "content": repair}]
+        messages += [{"role": "assistant", "content": reply.raw or EMPTY_REPLY}, {"role": "user", "content": repair}]
         again = self.ask(replace(context, step="repair", calls_to_come=0), messages, schema=schema, **options)
         found = read(again.text) if again.status == "ok" else None
         calls = [*reply.details["calls"], *again.details["calls"]]
@@ -129,7 +134,7 @@ def _settled(reply: ChatReply, found: Any) -> ChatReply:
 def build_model(entry: ChatEntry, caller: Caller) -> Model:
     """Open the backend of the entry's kind.
 
-    Raises: JudgeError where it is not available; ModelError where a local model is not.
+    Raises: JudgeError if it is not available; ModelError if a local model is not.
     """
     backend = importlib.import_module(f"alignment.calls.backends.{entry.kind}")
     return Model(entry, backend.open_chat(entry, connect=not caller.makes_no_calls), caller)

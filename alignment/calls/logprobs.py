@@ -1,7 +1,7 @@
-"""The log-probabilities of a reply's tokens: which tokens could have stood at a place, and how probable each was.
+"""The log-probabilities of a reply's tokens: the alternatives at each position and their probabilities.
 
-The form is that of `logprobs.content` in OpenAI's chat completions. Everything here comes from a server or a store, so
-nothing of it is believed: a place whose numbers or texts are no log-probabilities of tokens raises `LogprobError`.
+The format is that of `logprobs.content` in OpenAI's chat completions. The values come from a server or a store, so each
+is checked: a position with an invalid text or log-probability raises `LogprobError`.
 """
 
 import math
@@ -18,30 +18,30 @@ DECORATION = " \t\r\n*_`\"'[](){}.:!"  # may surround a letter or a number withi
 
 
 class LogprobError(ValueError):
-    """What should be a log-probability of a token is none."""
+    """A log-probability, or the text of a token, is not valid."""
 
 
 @dataclass(frozen=True, slots=True)
 class Alternative:
-    """A token that could have stood at a place."""
+    """A token that the model could have written at a position."""
 
     text: str
     probability: float
 
     @property
     def word(self) -> str:
-        """The text without what decorates it."""
+        """The text without white space, punctuation and marks around it."""
         return self.text.strip(DECORATION)
 
 
 def alternatives(token: Any) -> list[Alternative]:
-    """Return the tokens that could have stood in the place of a written one, which is the first of them.
+    """Return the alternatives at a token's position, the written token first.
 
-    Tokens are told apart by their place in the list, not by their text: several tokens may be spelled alike. Where
-    the written token stands among `top_logprobs`, its probability is the one given there.
+    Tokens are distinguished by their position in the list, because several may have the same text. If the written token
+    is among `top_logprobs`, its probability is the one given there.
 
-    Raises: LogprobError where one of them is no text with a finite log-probability of at most 0, where they add up to
-        more than 1, or where nothing but the written one is told of.
+    Raises: LogprobError if one of them has no text with a finite log-probability of at most 0, their probabilities sum
+        to more than 1, or there are no alternatives.
     """
     found = listed(token)
     written = spelling(token)
@@ -63,7 +63,7 @@ def listed(token: Any) -> list[Alternative]:
     """
     top = token.get("top_logprobs") if isinstance(token, dict) else None
     if not isinstance(top, list) or not top:
-        raise LogprobError("no other tokens are given in its place")
+        raise LogprobError("there are no alternatives at its position")
     found = [_alternative(each) for each in top]
     _require_shares(found)
     return found
@@ -72,17 +72,17 @@ def listed(token: Any) -> list[Alternative]:
 def _require_shares(found: Sequence[Alternative]) -> None:
     total = sum(each.probability for each in found)
     if total > LARGEST_TOTAL:
-        raise LogprobError(f"the probabilities add up to {total:.6g}")
+        raise LogprobError(f"the probabilities sum to {total:.6g}")
 
 
 def spelling(token: Any) -> str:
-    """Return what a token spells, by its bytes where it has whole characters.
+    """Return the text of a token, decoded from its bytes if they are whole characters.
 
-    Raises: LogprobError where it spells nothing, or its bytes spell another text.
+    Raises: LogprobError if it has no text, or its bytes have another text.
     """
     text = token.get("token") if isinstance(token, dict) else None
     if not isinstance(text, str):
-        raise LogprobError("a token is no text")
+        raise LogprobError("a token has no text")
     text = text.translate(SPACES)
     raw = _bytes(token)
     if raw is None:
@@ -97,10 +97,10 @@ def spelling(token: Any) -> str:
 
 
 def token_index(reply: str, position: int, tokens: Sequence[Any]) -> int | None:
-    """Return the place of the token that holds the reply's character at `position`; None where they do not fit.
+    """Return the index of the token with the reply's character at `position`; None if tokens and reply do not match.
 
-    The tokens must spell the reply and nothing else but white space, special tokens behind it, and before it what ends
-    in one: the reasoning that a server has cut off.
+    The tokens must spell the reply. Around it they may have white space, after it special tokens, and before it text
+    that ends in a special token: reasoning that the server removed from the reply.
     """
     leading = len(reply) - len(reply.lstrip())
     offset = len(reply[leading:position].encode("utf-8", "replace"))
@@ -124,7 +124,7 @@ def token_index(reply: str, position: int, tokens: Sequence[Any]) -> int | None:
 
 
 def _start(whole: bytes, target: bytes) -> int | None:
-    """Return where `target` begins, at the end of `whole`."""
+    """Return the index of `target` at the end of `whole`; None if it is not there."""
     whole = whole.rstrip()
     if not whole.endswith(target):
         return None
@@ -152,7 +152,7 @@ def _probability(logprob: Any) -> float:
     try:
         value = float(logprob)
     except OverflowError:
-        raise LogprobError("a log-probability is a number that no float can hold") from None
+        raise LogprobError("a log-probability is too large for a float") from None
     if not -math.inf < value <= LARGEST_LOGPROB:
         raise LogprobError(f"a log-probability is {value:g}")
     return min(1.0, math.exp(value))
@@ -163,5 +163,5 @@ def _bytes(token: Any) -> bytes | None:
     if raw is None:
         return None
     if not isinstance(raw, list) or not all(type(byte) is int and 0 <= byte < 256 for byte in raw):
-        raise LogprobError("a token's bytes are none")
+        raise LogprobError("a token's bytes are not valid")
     return bytes(raw)

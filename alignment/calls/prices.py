@@ -1,4 +1,4 @@
-"""What a judge's tokens cost: prices in the recipe, or a table of models in a YAML file."""
+"""Prices of a judge's tokens: in the recipe, or in a YAML table by model name."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ HIGHEST_PRICE = 10**9  # for as many tokens, so that all sums stay finite
 
 @dataclass(frozen=True, slots=True)
 class Prices:
-    """What tokens cost, in `currency` per million."""
+    """Prices of tokens, in `currency` per million."""
 
     prompt: float
     completion: float
@@ -28,26 +28,26 @@ class Prices:
 
 @dataclass(frozen=True, slots=True)
 class Tariff:
-    """What each judge's tokens cost; those of a judge that is not named cost nothing."""
+    """Prices by judge; the tokens of other judges cost nothing."""
 
     judges: Mapping[str, Prices]
 
     @property
     def currency(self) -> str:
-        """The one currency of all."""
+        """The currency of all prices."""
         return next(iter(self.judges.values())).currency
 
     def cost(self, judge: str, prompt_tokens: float, completion_tokens: float) -> float:
-        """Return the cost of one judge's call or calls."""
+        """Return the cost of a judge's tokens."""
         prices = self.judges.get(judge)
         return prices.cost(prompt_tokens, completion_tokens) if prices else 0.0
 
 
 def tariff_of(*entries: AnyJudge) -> Tariff | None:
-    """Return the prices of a recipe's judges, or of a jury's members; None where it gives none.
+    """Return the prices of a recipe's judges, or of a jury's members; None without prices.
 
-    Raises: JudgeError where a table cannot be read or lacks a model, or judges differ in the currency, or two of one
-        name in the price.
+    Raises: JudgeError if a table cannot be read or lacks a model, the judges' currencies differ, or two judges of the
+        same name have different prices.
     """
     found: dict[str, Prices] = {}
     for judge in (each for entry in entries for each in entry.each()):
@@ -56,7 +56,7 @@ def tariff_of(*entries: AnyJudge) -> Tariff | None:
             continue
         known = found.setdefault(judge.label, prices)
         if known != prices:
-            raise JudgeError(f"two judges are called {judge.label} and differ in their prices; give each a name.")
+            raise JudgeError(f"two judges are named {judge.label} and have different prices; give each a name.")
     currencies = sorted({prices.currency for prices in found.values()})
     if len(currencies) > 1:
         raise JudgeError(f"the judges' prices are in {' and '.join(currencies)}; give them in one currency.")
@@ -64,9 +64,9 @@ def tariff_of(*entries: AnyJudge) -> Tariff | None:
 
 
 def prices_of(entry: AnyJudge) -> Prices | None:
-    """Return the prices of a recipe's judge; None where it gives none.
+    """Return the prices of a recipe's judge; None without prices.
 
-    Raises: JudgeError where the table cannot be read or does not have the model.
+    Raises: JudgeError if the table cannot be read or lacks the model.
     """
     if not isinstance(entry, RemoteEntry) or entry.prices is None:
         return None
@@ -76,8 +76,8 @@ def prices_of(entry: AnyJudge) -> Prices | None:
     found = table.get(entry.model) if isinstance(table, dict) else None
     if not isinstance(found, dict):
         raise JudgeError(
-            f"judge.prices {entry.prices}: has no entry for model {entry.model}; add one with prompt and completion, "
-            "per million tokens."
+            f"judge.prices {entry.prices}: has no entry for model {entry.model}; add one with the prices prompt and "
+            "completion per million tokens."
         )
     return Prices(_price(found, "prompt", entry), _price(found, "completion", entry), str(found.get("currency", "USD")))
 

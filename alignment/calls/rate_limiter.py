@@ -1,4 +1,4 @@
-"""How many calls may be in flight, and how fast new ones may begin."""
+"""Limits of concurrent calls, and of requests and tokens per minute."""
 
 import contextlib
 import threading
@@ -7,18 +7,18 @@ from collections.abc import Callable, Iterator
 
 from alignment.meter import duration, say
 
-SLOWER = 0.7  # what is left of the concurrency after a server said that it is too much
-REST_SECONDS = 1.0  # answers to calls that were already in flight then do not count again
+SLOWER = 0.7  # factor of the concurrency after a server reported too many requests
+REST_SECONDS = 1.0  # after that, in which replies to calls in flight do not lower it again
 MINUTE = 60.0
 REPORTED_SECONDS = 5.0  # shorter waits are not reported
 
 
 class RateLimiter:
-    """Holds calls to a concurrency and to requests and tokens a minute; several threads share one.
+    """Limits the concurrency, and requests and tokens per minute; several threads share one.
 
-    The concurrency falls by a factor when the server asks for fewer requests and grows by one for every round of good
-    answers (additive increase, multiplicative decrease, as in TCP). While a server has asked to be left alone, no
-    call begins.
+    The concurrency falls by a factor when the server reports too many requests, and grows by one for every round of
+    successful replies (additive increase, multiplicative decrease, as in TCP). No call begins before the time that a
+    server requests with `Retry-After`.
     """
 
     def __init__(
@@ -34,7 +34,7 @@ class RateLimiter:
         """Set the limits.
 
         Args:
-            tell: called with the reason of a long wait, once for all threads that wait for the same one.
+            tell: called with the reason of a long wait, once for all threads.
         """
         self.max_concurrency = max_concurrency
         self.limit = float(max_concurrency) if max_concurrency else float("inf")
@@ -42,15 +42,15 @@ class RateLimiter:
         self._seconds_per_request = MINUTE / requests_per_minute if requests_per_minute else 0.0
         self._seconds_per_token = MINUTE / tokens_per_minute if tokens_per_minute else 0.0
         self._next = clock()  # when the next call may begin
-        self._rested = clock()  # until then a complaint is about calls that began before the last one
-        self._why = ""  # what the next call waits for
+        self._rested = clock()  # until then, reports are about calls that began before the last report
+        self._why = ""  # the reason of the next call's wait
         self._reported_until = clock()
         self._clock, self._sleep, self._tell = clock, sleep, tell
         self._free = threading.Condition()
 
     @contextlib.contextmanager
     def slot(self, tokens: int = 0) -> Iterator[None]:
-        """Wait for a place and the time to begin; `tokens` is the most that the call may use."""
+        """Wait until a call may begin; `tokens` is the maximum that it may use."""
         self._begin(tokens)
         try:
             yield
@@ -60,11 +60,11 @@ class RateLimiter:
                 self._free.notify()
 
     def slow_down(self, seconds: float | None) -> None:
-        """Take note that the server wants fewer requests, and none for `seconds` where it said so."""
+        """Lower the concurrency, and begin no call for `seconds`, if the server requested a wait."""
         with self._free:
             now = self._clock()
             if seconds is not None and now + seconds > self._next:
-                self._next, self._why = now + seconds, "the server asks to be left alone"
+                self._next, self._why = now + seconds, "the server requested a wait"
             if now < self._rested:
                 return
             self._rested = now + max(REST_SECONDS, seconds or 0.0)
@@ -72,14 +72,14 @@ class RateLimiter:
                 self.limit = max(1.0, self.limit * SLOWER)
 
     def speed_up(self) -> None:
-        """Take note of a good answer."""
+        """Raise the concurrency after a successful reply."""
         if self.max_concurrency and self.limit < self.max_concurrency:
             with self._free:
                 self.limit = min(float(self.max_concurrency), self.limit + 1.0 / self.limit)
                 self._free.notify()
 
     def log_wait(self, seconds: float, why: str) -> None:
-        """Report a wait, unless a reported wait that ends no earlier is going on."""
+        """Report a wait, unless a reported wait lasts at least as long."""
         with self._free:
             until = self._clock() + seconds
             if seconds < REPORTED_SECONDS or until <= self._reported_until + REPORTED_SECONDS:

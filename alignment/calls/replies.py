@@ -1,7 +1,6 @@
-"""Reads an endpoint's JSON field by field: each value is typed, finite and bounded, or the reply is refused.
+"""Reads an endpoint's JSON field by field, and checks the type and bounds of each value.
 
-Nothing that an endpoint sends is believed but what is checked here. What fails raises `ReplyFault`; it becomes a
-status, never a label.
+A reply that fails a check raises `ReplyFault`, which becomes a status, never a label.
 """
 
 import re
@@ -11,15 +10,15 @@ from typing import Any
 
 from alignment.strict_json import Limits
 
-# A half surrogate in a text is replaced, a log-probability that is NaN is found where it is read, and one beyond what
-# a float can hold is no log-probability; so none of them makes the whole reply useless.
+# Lone surrogates in a text are replaced, and log-probabilities are checked where they are read, so none of these makes
+# the whole reply invalid.
 LIMITS = Limits(size=2**30, depth=64, digits=1000, finite=False, whole=False)
-MOST_TOKENS = 10**9  # that an endpoint may count for one call
+MOST_TOKENS = 10**9  # of one call, by an endpoint's count
 NAME_CHARACTERS = 200
 ENDED = frozenset({"stop", "eos", "eos_token", "stop_sequence", "end_turn"})
 CUT_OFF = frozenset({"length", "max_tokens", "model_length", "model_context_window_exceeded"})
 FILTERED = frozenset({"content_filter", "refusal", "safety"})
-SPEAKERS = frozenset({"assistant", "model"})
+ROLES = frozenset({"assistant", "model"})
 REFUSAL = re.compile(
     r"^\W*(i['’]?m sorry|sorry\b|i apologi[sz]e|i\s+(can['’]?t|cannot|won['’]?t|will not|(am|['’]m) (not able|unable))"
     r"|as an ai\b)",
@@ -28,32 +27,32 @@ REFUSAL = re.compile(
 
 
 class ReplyFault(ValueError):
-    """What came is no reply."""
+    """The JSON is not a valid reply."""
 
 
 @dataclass(frozen=True, slots=True)
 class ParsedReply:
-    """The text of a reply, and why it ended."""
+    """The text of a reply, and the reason of its end."""
 
     text: str
     ended: str  # "ok", "truncated" or "refusal"
-    finish: str | None  # as the endpoint calls it
+    finish: str | None  # in the endpoint's words
     refusal: str = ""
 
 
 def chat_completion(value: Mapping[str, Any]) -> tuple[ParsedReply, Any]:
-    """Read a chat completion of OpenAI's form; what it says, and its log-probabilities as they are.
+    """Return the reply in a chat completion of OpenAI's form, and its log-probabilities, unchecked.
 
     Raises: ReplyFault.
     """
     choices = _typed(value, "choices", list)
     if value.get("error"):
-        raise ReplyFault("it holds an error")
+        raise ReplyFault("it contains an error")
     if len(choices) != 1 or not isinstance(choices[0], dict):
-        raise ReplyFault(f"it holds {len(choices)} choices where one was asked for")
+        raise ReplyFault(f"it contains {len(choices)} choices, and one was requested")
     choice = choices[0]
     message = _typed(choice, "message", dict)
-    _require_speaker(message)
+    _require_role(message)
     refusal = _optional(message, "refusal", str) or ""
     if "content" not in message and not refusal:
         raise ReplyFault("its message has no content")
@@ -71,10 +70,10 @@ def message(value: Mapping[str, Any]) -> ParsedReply:
     Raises: ReplyFault.
     """
     blocks = _typed(value, "content", list)
-    _require_speaker(value)
+    _require_role(value)
     texts = []
     for block in blocks:
-        # Of what a model may send beside text, its thinking say, nothing is its answer.
+        # Other blocks, such as thinking, are not part of the answer.
         if _typed(block, "type", str) == "text":
             texts.append(_typed(block, "text", str))
     finish = _optional(value, "stop_reason", str)
@@ -82,10 +81,10 @@ def message(value: Mapping[str, Any]) -> ParsedReply:
 
 
 def details_of(value: Mapping[str, Any], reply: ParsedReply | None, names: Mapping[str, str]) -> dict[str, Any]:
-    """Return what is kept beside a reply: the model's exact name, why it ended, and the tokens that were counted.
+    """Return the details of a reply: the model's exact name, the finish reason and the token counts.
 
     Args:
-        names: of the counts in `usage`, and how they are called here; others that begin with "cache_" are kept, too.
+        names: of the counts in `usage`, and their names here; counts that begin with "cache_" are kept too.
     """
     model, usage = value.get("model"), value.get("usage")
     counts: dict[str, int] = {}
@@ -97,20 +96,20 @@ def details_of(value: Mapping[str, Any], reply: ParsedReply | None, names: Mappi
 
 
 def _ended(finish: str | None) -> str:
-    """Return what a finish reason means; none at all is one of a server that has one way to end.
+    """Return the status that a finish reason means; no reason means "ok".
 
-    Raises: ReplyFault where it is not known to leave a whole reply.
+    Raises: ReplyFault if the reason is unknown.
     """
     reason = "stop" if finish is None else finish.lower()
     for status, reasons in (("ok", ENDED), ("truncated", CUT_OFF), ("refusal", FILTERED)):
         if reason in reasons:
             return status
-    raise ReplyFault(f"it ended by {reason[:NAME_CHARACTERS]!r}, which is not known to leave a whole reply")
+    raise ReplyFault(f"its finish reason {reason[:NAME_CHARACTERS]!r} is unknown, so it may be incomplete")
 
 
-def _require_speaker(value: Mapping[str, Any]) -> None:
+def _require_role(value: Mapping[str, Any]) -> None:
     role = _optional(value, "role", str)
-    if role is not None and role not in SPEAKERS:
+    if role is not None and role not in ROLES:
         raise ReplyFault(f"its role is {role[:NAME_CHARACTERS]!r}, not assistant")
 
 
@@ -127,15 +126,15 @@ def _optional(value: Mapping[str, Any], key: str, kind: type) -> Any:
 
 
 def is_refusal(reply: str) -> bool:
-    """Whether a reply without a verdict declines to give one."""
+    """Whether a reply declines to give a verdict."""
     return REFUSAL.match(reply) is not None
 
 
 def well_formed(text: str) -> str:
-    """Replace lone surrogates, which JSON may spell and UTF-8 cannot hold."""
+    """Replace lone surrogates, which JSON can escape and UTF-8 cannot encode."""
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def count_of(tokens: Any) -> int | None:
-    """Return a number of tokens; None where it is none, as endpoints may send anything."""
+    """Return a valid number of tokens; None for any other value."""
     return tokens if type(tokens) is int and 0 <= tokens <= MOST_TOKENS else None

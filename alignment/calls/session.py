@@ -1,4 +1,4 @@
-"""The calls of one run: what makes them, within the recipe's limits, and where they are stored."""
+"""The calls of one run: callers within the recipe's limits, and their store."""
 
 import contextlib
 from collections.abc import Iterator, Sequence
@@ -112,6 +112,6 @@ def _share(limits: CallLimits, processes: int) -> CallLimits:
 
 
 def usage(store: CallStore, judges: Sequence[AnyJudge]) -> dict[str, Any]:
-    """Return what the run's calls took, for its manifest."""
+    """Return the number, tokens, cost and time of the run's calls, for its manifest."""
     prices = tariff_of(*judges)
     return {**asdict(store.totals()), "currency": prices.currency if prices else None}

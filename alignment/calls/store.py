@@ -1,7 +1,7 @@
-"""Every answer that was sampled and every judge call, in one SQLite file beside the labels.
+"""The sampled answers and judge calls of a run, in one SQLite file beside the labels.
 
-Sampling and judging are paid for once: what stands here is never done again, however the process ended. Verdicts are
-not kept: they are read from the replies, so the labels can be rebuilt without a call, by another parser too.
+Stored answers and replies are never sampled or requested again, however the process ended. Verdicts are not stored:
+they are parsed from the replies, so labels can be rebuilt without a call, also by another parser.
 """
 
 import contextlib
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from alignment.calls.call import CallContext, ChatReply, question_key
+from alignment.calls.call import Call, ChatReply, question_key
 from alignment.calls.replies import count_of, well_formed
 from alignment.calls.store_rows import Damage, Sampled, answers_in, fault_of, known_reply, sampled, text_of
 from alignment.errors import DataError, LineageError
@@ -23,8 +23,8 @@ from alignment.evaluate.judging import Comparison, Listing, Question
 
 VERSION = 3
 BEFORE_TOKENS = 2  # whose samples have no tokens
-GIVEN_OR_SAMPLED = ("answers", "policy")  # settings, of which a run has one
-FENCE_SECRET = "fence_secret"  # in `settings`: hexadecimal; stores from before there was one have none
+GIVEN_OR_SAMPLED = ("answers", "policy")  # settings of which a run has one
+FENCE_SECRET = "fence_secret"  # in `settings`, hexadecimal; stores of earlier versions have none
 SAMPLES = "SELECT samples.*, fields FROM samples LEFT JOIN reasoning_fields USING (position) ORDER BY position"
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS settings (name TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -41,20 +41,20 @@ CREATE TABLE IF NOT EXISTS reasoning_fields (  -- has a row for samples with rea
 );
 CREATE TABLE IF NOT EXISTS calls (
     id INTEGER PRIMARY KEY,
-    key TEXT NOT NULL,              -- SHA-256 of judge, request and repeat: what makes two calls the same
+    key TEXT NOT NULL,              -- SHA-256 of judge, request and repeat
     question TEXT NOT NULL,         -- SHA-256 of prompt and answers as shown
     asked TEXT NOT NULL,            -- JSON [prompt, answer shown first, ...]
     shown TEXT NOT NULL,            -- first | swapped, or the order of a list's answers
-    repeat INTEGER NOT NULL,        -- which of several askings
+    repeat INTEGER NOT NULL,        -- which of several repeats
     step TEXT NOT NULL,             -- verdict | reasoning | repair | critique | revision
     judge TEXT NOT NULL,            -- its name in the recipe
-    model TEXT,                     -- exactly, as the endpoint names it
+    model TEXT,                     -- its exact name at the endpoint
     prompt_hash TEXT NOT NULL,
     seed INTEGER,
-    request TEXT NOT NULL,          -- JSON, all that was sent but the key that pays
+    request TEXT NOT NULL,          -- JSON, everything that was sent except the API key
     status TEXT NOT NULL,           -- ok | refusal | truncated | api_error
-    rejected INTEGER NOT NULL DEFAULT 0,  -- 1: no verdict could be read from it, so it is no answer
-    raw TEXT NOT NULL,              -- what the judge wrote, or the error
+    rejected INTEGER NOT NULL DEFAULT 0,  -- 1: it gave no verdict
+    raw TEXT NOT NULL,              -- the text of the reply, or the error
     tokens TEXT,                    -- JSON: tokens with their log-probabilities
     details TEXT NOT NULL,          -- JSON: finish reason, usage
     prompt_tokens INTEGER NOT NULL,
@@ -71,39 +71,39 @@ CREATE INDEX IF NOT EXISTS of_question ON calls (question, repeat);
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """What a store's calls took."""
+    """Number, tokens, cost and time of a store's calls."""
 
     calls: int
     failed_calls: int
     prompt_tokens: int
     completion_tokens: int
-    cost: float | None  # None where no call had a price
-    seconds: float  # of waiting, summed over calls
+    cost: float | None  # None without prices
+    seconds: float  # summed over calls
 
 
 class CallStore:
-    """The open store; one process holds it at a time, and its threads share it."""
+    """An open store; only one process at a time can open it, and its threads share it."""
 
     def __init__(self, path: Path, *, rejected: bool = False, may_rebind: bool = False) -> None:
         """Open or create the file, which only its owner may read.
 
         Args:
-            rejected: replies without a verdict count as known, to be read anew. may_rebind: as long as nothing was
-                answered, another policy, data set or way of sampling may take the place of the one before.
+            rejected: `known` returns replies without a verdict too, to be parsed again.
+            may_rebind: while no call has a reply, another policy, data set or sampling may replace the previous one.
 
-        Raises: DataError where it is not a store; AlignmentError where another process holds it.
+        Raises: DataError if it is not a store; AlignmentError if another process has it open.
         """
         self.path = path
         self.rejected = rejected
         self.may_rebind = may_rebind
         self._lock = threading.RLock()
-        with contextlib.suppress(OSError):  # where it exists, or cannot be made: then SQLite tells why
+        with contextlib.suppress(OSError):  # it exists, or SQLite reports why it cannot be created
             os.close(os.open(path, os.O_CREAT | os.O_EXCL, 0o600))
         with self._naming():
             self._connection = sqlite3.connect(path, timeout=1.0, isolation_level=None, check_same_thread=False)
-            # The exclusive lock keeps a second run out of the folder and dies with its process. In WAL mode with
-            # synchronous=NORMAL a commit outlives the process, however it ends; a power cut may cost the last moments,
-            # never the file. FULL would wait for the disk 80 times a second, too slow for a judge that is a function.
+            # The exclusive lock excludes a second run from the folder and ends with its process. In WAL mode with
+            # synchronous=NORMAL a commit survives the end of the process; a power failure may lose the last commits,
+            # but not the file. FULL would wait for the disk 80 times a second, too slow for a judge that is a function.
             for pragma in ("locking_mode=EXCLUSIVE", "journal_mode=WAL", "synchronous=NORMAL"):
                 self._connection.execute(f"PRAGMA {pragma}")
             version = self._connection.execute("PRAGMA user_version").fetchone()[0]
@@ -117,7 +117,7 @@ class CallStore:
             self.fence_secret = self._secret()
 
     def _secret(self) -> bytes:
-        """Return what the fences in this store's calls are made with; a store without calls gets one of its own."""
+        """Return the secret of the fences in this store's calls; a new store gets a random one."""
         with self._transaction() as connection:
             row = connection.execute("SELECT value FROM settings WHERE name = ?", (FENCE_SECRET,)).fetchone()
             if row is not None:
@@ -129,9 +129,9 @@ class CallStore:
             return made.encode()
 
     def bind(self, **settings: Any) -> None:
-        """Remember what the run depends on, or compare it with what was remembered.
+        """Store the settings that the run depends on, or compare them with the stored ones.
 
-        Raises: LineageError where a run that goes on would mix two policies, data sets or ways of sampling.
+        Raises: LineageError if a resumed run would mix two policies, data sets or sampling settings.
         """
         with self._transaction() as connection:
             before = {name: value for name, value in connection.execute("SELECT name, value FROM settings")}
@@ -139,20 +139,20 @@ class CallStore:
             changed = [name for name in given if name in before and before[name] != given[name]]
             if any(name in given and other in before for name, other in (GIVEN_OR_SAMPLED, GIVEN_OR_SAMPLED[::-1])):
                 changed.append("source of answers")
-            if changed and self.may_rebind and self._nothing_said(connection):
+            if changed and self.may_rebind and self._nothing_answered(connection):
                 connection.execute("DELETE FROM samples")
                 connection.execute("DELETE FROM reasoning_fields")
                 connection.execute("DELETE FROM settings WHERE name != ?", (FENCE_SECRET,))
             elif changed:
                 raise LineageError(
-                    f"{self.path}: the interrupted run it belongs to had another "
-                    f"{', '.join(name.replace('_', ' ') for name in changed)}; put it back to go on, or "
+                    f"{self.path}: the interrupted run that it belongs to had another "
+                    f"{', '.join(name.replace('_', ' ') for name in changed)}; restore it to continue, or "
                     f"{self._anew(connection)}."
                 )
             connection.executemany("INSERT OR IGNORE INTO settings VALUES (?, ?)", given.items())
 
-    def _nothing_said(self, connection: sqlite3.Connection) -> bool:
-        """Whether neither a judge has answered nor a person labelled."""
+    def _nothing_answered(self, connection: sqlite3.Connection) -> bool:
+        """Whether there is neither a reply of a judge nor a label of a person."""
         people = connection.execute("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'people'").fetchone()
         labelled = people and connection.execute("SELECT 1 FROM people LIMIT 1").fetchone()
         return not labelled and not answers_in(connection)
@@ -164,7 +164,7 @@ class CallStore:
         return f"name another output_dir to run anew: the {answers} answers of the judge here are paid for"
 
     def add_samples(self, samples: Sequence[Sampled]) -> None:
-        """Keep sampled answers, all or none."""
+        """Store sampled answers in one transaction."""
         rows = [
             (sample.position, *map(_json, (sample.prompt, sample.responses, sample.stopped, sample.tokens)))
             for sample in samples
@@ -177,16 +177,16 @@ class CallStore:
     def samples(self) -> dict[int, Sampled]:
         """Return the answers sampled so far, by position.
 
-        Raises: DataError naming the row that was changed by hand or damaged.
+        Raises: DataError with the row that was edited or damaged.
         """
         with self._naming():
             found = [sampled(row) for row in self._rows(SAMPLES)]
         return {sample.position: sample for sample in found}
 
     def known(self, key: str) -> ChatReply | None:
-        """Return the good reply to a call; failures, refusals and what could not be read are none.
+        """Return the reply of status "ok" to a call, unless it was rejected.
 
-        Raises: DataError naming the row that was changed by hand or damaged.
+        Raises: DataError with the row that was edited or damaged.
         """
         with self._naming():
             rows = self._rows(
@@ -197,22 +197,14 @@ class CallStore:
             )
             return known_reply(rows[0]) if rows else None
 
-    def keep(
-        self,
-        key: str,
-        context: CallContext,
-        request: dict[str, Any],
-        reply: ChatReply,
-        *,
-        seconds: float,
-        asked_at: float,
-    ) -> None:
-        """Keep a call, a failed one too; once this returns, no kill loses it."""
-        usage, seed = reply.details.get("usage"), request.get("seed")
+    def keep(self, call: Call) -> None:
+        """Store a call, failed or not; a kill after this returns does not lose it."""
+        context, reply = call.context, call.reply
+        usage, seed = reply.details.get("usage"), call.request.get("seed")
         counts = usage if isinstance(usage, dict) else {}
         model = reply.details.get("model")
         row = (
-            key,
+            call.key,
             context.key(),
             _json(_asked(context.question)),
             _shown(context.question),
@@ -222,7 +214,7 @@ class CallStore:
             well_formed(model) if isinstance(model, str) else None,
             context.prompt_hash,
             seed if isinstance(seed, int) and abs(seed) < 2**63 else None,
-            _json(request),
+            _json(call.request),
             reply.status,
             well_formed(reply.text or reply.raw),
             _json(reply.tokens) if reply.tokens else None,
@@ -230,24 +222,24 @@ class CallStore:
             count_of(counts.get("prompt_tokens")) or 0,
             count_of(counts.get("completion_tokens")) or 0,
             reply.cost,
-            seconds,
-            asked_at,
+            call.seconds,
+            call.asked_at,
         )
         places = ", ".join("?" * len(row))
         columns = (
             "key, question, asked, shown, repeat, step, judge, model, prompt_hash, seed, request, status, raw, tokens,"
             " details, prompt_tokens, completion_tokens, cost, seconds, asked_at"
         )
-        with self._lock, self._naming():  # one statement is a transaction of its own
-            # Two threads may ask the same at the same time; the first answer is the answer.
+        with self._lock, self._naming():  # one statement is a transaction
+            # Of two replies to the same call, the first one is stored.
             self._connection.execute(f"INSERT OR IGNORE INTO calls ({columns}) VALUES ({places})", row)
 
     def reject(self, question: Question, judge: str, calls: Sequence[str] | None = None) -> None:
-        """Take note that a judge's replies to a question gave no verdict: asked again, it is asked anew.
+        """Mark a judge's replies to a question as without a verdict, so that the next run repeats their calls.
 
         Args:
-            calls: keys of those that could not be used, where a question takes several: one for each criterion of a
-                rubric, say. None: all of them.
+            calls: keys of the calls to mark, where a question has several, such as one for each criterion of a rubric.
+                None: all.
         """
         which, values = "", [question_key(question), question.repeat, judge]
         if calls is not None:
@@ -260,20 +252,19 @@ class CallStore:
             )
 
     def models(self, judge: str) -> list[str]:
-        """Return the exact models that answered as this judge, as their endpoint names them."""
+        """Return the exact names of the models that answered as this judge."""
         rows = self._rows("SELECT DISTINCT model FROM calls WHERE judge = ? AND model IS NOT NULL", judge)
         return sorted(str(model) for (model,) in rows)
 
     def unanswered(self) -> int:
-        """Return how many different calls never got a good reply."""
+        """Return the number of distinct calls without a reply of status "ok"."""
         query = "SELECT COUNT(DISTINCT key) FROM calls WHERE key NOT IN (SELECT key FROM calls WHERE status = 'ok')"
         return int(self._rows(query)[0][0])
 
     def without_verdict(self, judge: str, prompt_hash: str) -> int:
-        """Return the most calls that a judge with this prompt may lack: two for each question without a verdict.
+        """Return the maximum number of calls that a judge with this prompt may lack: two per question without verdict.
 
-        After a call that failed, or whose reply gave no verdict, the same question with the answers in the other order
-        may never have been asked.
+        After a call that failed or gave no verdict, the question in the other order may not have been sent.
         """
         query = (
             "SELECT COUNT(DISTINCT question) FROM calls WHERE judge = ? AND prompt_hash = ? AND question NOT IN"
@@ -282,7 +273,7 @@ class CallStore:
         return 2 * int(self._rows(query, judge, prompt_hash, judge, prompt_hash)[0][0])
 
     def totals(self) -> Totals:
-        """Return what all calls took."""
+        """Return the totals of all calls."""
         query = (
             "SELECT COUNT(*), COALESCE(SUM(status != 'ok'), 0), COALESCE(SUM(prompt_tokens), 0),"
             " COALESCE(SUM(completion_tokens), 0), SUM(cost), COALESCE(SUM(seconds), 0.0) FROM calls"
@@ -290,7 +281,7 @@ class CallStore:
         return Totals(*self._rows(query)[0])
 
     def close(self) -> None:
-        """Fold the journal into the file and let go of it."""
+        """Merge the journal into the file and close it."""
         with self._lock:
             self._connection.close()
 
@@ -318,11 +309,11 @@ class CallStore:
 
     @contextlib.contextmanager
     def _naming(self) -> Iterator[None]:
-        """Turn what SQLite and damaged rows raise into errors that name the file and what to do."""
+        """Turn errors of SQLite and damaged rows into errors with the file and a remedy."""
         try:
             yield
         except Damage as damage:
-            raise DataError(f"{self.path}: {damage}; it was changed by hand or is damaged. {damage.remedy}") from None
+            raise DataError(f"{self.path}: {damage}; it was edited or damaged. {damage.remedy}") from None
         except (sqlite3.Error, UnicodeDecodeError, OverflowError) as error:
             raise fault_of(self.path, error) from error
 
@@ -340,5 +331,5 @@ def _shown(question: Question) -> str:
 
 
 def _json(value: Any) -> str:
-    # ASCII keeps lone surrogates of a broken answer out of SQLite's UTF-8.
+    # ASCII escapes lone surrogates, which SQLite's UTF-8 cannot store.
     return json.dumps(value)

@@ -1,7 +1,7 @@
-"""What is read of a store of calls: each value has its type, or the row is named.
+"""Reads rows of a store of calls and checks the type of each value.
 
-A store is a file that lies about: it may have been edited, or half of it lost. No label comes from a row whose values
-are not what this project writes, and no message advises to delete calls that are paid for.
+A store may have been edited or damaged. A row with a value that this project does not write is an error, never a label,
+and no message advises to delete calls that were paid for.
 """
 
 import contextlib
@@ -20,10 +20,10 @@ from alignment.strict_json import OURS, parse, shown
 
 
 class Damage(ValueError):
-    """A row is not as it was written."""
+    """A row was edited or damaged."""
 
     def __init__(self, what: str, remedy: str) -> None:
-        """Keep what to do."""
+        """Keep the remedy."""
         super().__init__(what)
         self.remedy = remedy
 
@@ -53,7 +53,7 @@ class Sampled:
         )
 
     def of_answers(self) -> dict[str, Any]:
-        """Return what provenance holds of the answers."""
+        """Return the entries of provenance about the answers."""
         found: dict[str, Any] = {"stopped": self.stopped}
         if self.reasoning_field is not None:
             found[REASONING_FIELD] = self.reasoning_field
@@ -80,11 +80,11 @@ def sampled(row: tuple[Any, ...]) -> Sampled:
     }
     for name, wrong in faults.items():
         if wrong:
-            raise Damage(f"{where} has no {name} that fits", SAMPLED_ANEW)
+            raise Damage(f"{where} has no valid {name}", SAMPLES_REMEDY)
     try:
         require_records(tokens, len(responses))
     except BadRow as error:
-        raise Damage(f"{where}: {error}", SAMPLED_ANEW) from None
+        raise Damage(f"{where}: {error}", SAMPLES_REMEDY) from None
     return Sampled(position, prompt, responses, stopped, tokens, fields)
 
 
@@ -95,7 +95,7 @@ def known_reply(row: tuple[Any, ...]) -> ChatReply:
     """
     number, raw, tokens, details = row
     where = f"row {shown(number)} of calls"
-    remedy = ASKED_ANEW.format(number=shown(number))
+    remedy = CALLS_REMEDY.format(number=shown(number))
     raw = text_of(raw, f"raw in {where}", remedy)
     tokens = [] if tokens is None else _json(tokens, f"tokens in {where}", remedy)
     details = _json(details, f"details in {where}", remedy)
@@ -104,24 +104,24 @@ def known_reply(row: tuple[Any, ...]) -> ChatReply:
     return ChatReply("ok", raw, raw, tokens, details)
 
 
-def text_of(value: Any, what: str, remedy: str = "Put it back as it was, or name another output_dir.") -> str:
-    """Return a value that is a text.
+def text_of(value: Any, what: str, remedy: str = "Restore it, or name another output_dir.") -> str:
+    """Return a value if it is text.
 
     Raises: Damage.
     """
     if not isinstance(value, str):
-        raise Damage(f"{what} is {shown(value)} and no text", remedy)
+        raise Damage(f"{what} is {shown(value)}, not text", remedy)
     return value
 
 
-SAMPLED_ANEW = "Put it back as it was, or name another output_dir."
-ASKED_ANEW = (
-    'Take the row out (sqlite3 FILE "DELETE FROM calls WHERE id = {number}"), and its question is asked again; the '
-    "others are kept."
+SAMPLES_REMEDY = "Restore it, or name another output_dir."
+CALLS_REMEDY = (
+    'Delete the row (sqlite3 FILE "DELETE FROM calls WHERE id = {number}"); its call is made again, and the others are '
+    "kept."
 )
 
 
-def _json(value: Any, what: str, remedy: str = SAMPLED_ANEW) -> Any:
+def _json(value: Any, what: str, remedy: str = SAMPLES_REMEDY) -> Any:
     try:
         return parse(text_of(value, what, remedy), OURS)
     except JsonError as error:
@@ -137,7 +137,7 @@ def _is_message(value: dict[Any, Any]) -> bool:
 
 
 def unanswered(folder: Path) -> frozenset[str]:
-    """Return the names of a folder's stores in which no judge's answer stands: nothing is lost with them."""
+    """Return the names of a folder's stores without a reply of status "ok"; nothing is lost with these files."""
     found: set[str] = set()
     for path in folder.glob("calls*.sqlite"):
         read_only = f"file:{quote(str(path))}?mode=ro"
@@ -151,23 +151,23 @@ def unanswered(folder: Path) -> frozenset[str]:
 
 
 def answers_in(connection: sqlite3.Connection) -> int:
-    """Return how many calls of a store were answered."""
+    """Return the number of calls with a reply of status "ok"."""
     return int(connection.execute("SELECT COUNT(*) FROM calls WHERE status = 'ok'").fetchone()[0])
 
 
 def fault_of(path: Path, error: Exception) -> AlignmentError:
-    """Say what SQLite's error means for a store, and what to do that loses no call."""
+    """Return the error that SQLite's error means, with a remedy that loses no call."""
     text = " ".join(str(error).split())
     if "locked" in text:
-        message = "another process is labelling into this folder; wait for it to end, or name another output_dir."
+        message = "another process uses this store; wait until it ends, or name another output_dir."
         return AlignmentError(f"{path}: {message}")
     if "full" in text or "disk I/O" in text:
-        message = "free some and run the same command again: it goes on where it was."
+        message = "free some and run the same command again: it continues from the stored calls."
         return AlignmentError(f"{path}: no room left on the disk ({text}); {message}")
     if "readonly" in text or "unable to open" in text:
-        message = "allow yourself to write it and its folder, or name another output_dir."
+        message = "change the permissions of the file and its folder, or name another output_dir."
         return AlignmentError(f"{path}: cannot be written ({text}); {message}")
     return DataError(
-        f"{path}: cannot be used as a store of calls ({text}). Its calls may be paid for: copy it before you try to "
-        "repair it (sqlite3 FILE .recover), or name another output_dir."
+        f"{path}: cannot be used as a store of calls ({text}). Its calls may have been paid for: copy it before you try "
+        "to repair it (sqlite3 FILE .recover), or name another output_dir."
     )

@@ -1,4 +1,4 @@
-"""YAML files that a judge's entry names."""
+"""YAML files of a judge's entry."""
 
 from typing import Any
 
@@ -7,12 +7,12 @@ from alignment.errors import JudgeError, RecipeError
 
 
 def read_yaml(path: str, key: str) -> tuple[bytes, Any]:
-    """Read a file; its bytes and what they say.
+    """Return the bytes and the value of a file.
 
     Args:
         key: of the recipe, for messages.
 
-    Raises: JudgeError where it cannot be read or is no YAML.
+    Raises: JudgeError if it cannot be read or is not YAML.
     """
     try:
         return documents.read_yaml(path)

@@ -10,7 +10,7 @@ from typing import Any
 from alignment.data.fields import BadRow, checked, kind_of, text_of
 from alignment.data.keys import refuse_unread_of
 from alignment.data.opinions import Opinions, Row, field_of, is_prompt, is_text, prompt_among, same_end
-from alignment.data.rows import Asked, Pair, Ranking
+from alignment.data.rows import Pair, Ranking, SingleVerdict
 from alignment.strict_json import shown
 
 KINDS = ("pairwise", "ranker")
@@ -99,7 +99,7 @@ def _pairwise(data: Row, given: list[tuple[str, Row | None]], sample: Row) -> Op
             opinions.said.append((person, None))
             continue
         probability = float(selected == "left")
-        asked = Asked("first", 0, probability, "ok")
+        asked = SingleVerdict("first", 0, probability, "ok")
         opinions.said.append((person, [Pair(0, 1, probability, verdicts=(asked,))]))
     return opinions
 

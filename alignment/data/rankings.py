@@ -8,7 +8,7 @@ from typing import Any, get_args
 from alignment.data.calls import tools_of
 from alignment.data.conversations import carrying_tools, marked_messages_of, messages_of, with_system
 from alignment.data.fields import BadRow, checked, kind_of, optional_text, text_of, whole_text
-from alignment.data.rows import REASONING_FIELD, USABLE, Asked, Message, Pair, Prompt, Ranking, Status
+from alignment.data.rows import REASONING_FIELD, USABLE, Message, Pair, Prompt, Ranking, SingleVerdict, Status
 from alignment.data.sampled import KEY, require_records
 from alignment.strict_json import shown as quoted
 
@@ -220,20 +220,20 @@ def _pair_from_json(row: dict[str, Any], what: str, count: int) -> Pair:
     return Pair(row["first"], row["second"], probability, status, margin, verdicts)
 
 
-def _verdicts(rows: Any, what: str) -> tuple[Asked, ...]:
+def _verdicts(rows: Any, what: str) -> tuple[SingleVerdict, ...]:
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise BadRow(f"{what} 'verdicts' is not a list of objects")
     return tuple(_asked(row, f"{what} 'verdicts[{index}]'") for index, row in enumerate(rows))
 
 
-def _asked(row: dict[str, Any], what: str) -> Asked:
+def _asked(row: dict[str, Any], what: str) -> SingleVerdict:
     shown, repeat, mass = row.get("shown"), row.get("repeat", 0), row.get("mass")
     if shown not in ("first", "swapped"):
         raise BadRow(f"{what} 'shown' is {quoted(shown)}; the order is first or swapped")
     if isinstance(repeat, bool) or not isinstance(repeat, int) or not 0 <= repeat < MOST_ASKINGS:
         raise BadRow(f"{what} 'repeat' is {quoted(repeat)}, not a number from 0 to {MOST_ASKINGS - 1:,}")
     probability, status = _judged(row, what)
-    return Asked(shown, repeat, probability, status, None if mass is None else _mass_of(mass, f"{what} 'mass'"))
+    return SingleVerdict(shown, repeat, probability, status, None if mass is None else _mass_of(mass, f"{what} 'mass'"))
 
 
 def _mass_of(value: Any, what: str) -> float:

@@ -40,8 +40,8 @@ class Demonstration:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """What came of one asking about a pair: the evidence behind its probability."""
+class SingleVerdict:
+    """One verdict on a pair, from which its probability is averaged."""
 
     shown: Shown  # the order in which the pair's answers were shown
     repeat: int  # which of several askings in that order
@@ -59,7 +59,7 @@ class Pair:
     probability: float | None  # that `first` is better, both presentation orders averaged; None unless usable
     status: Status = "ok"
     margin: float | None = None  # rating gap, where the source has one
-    verdicts: tuple[Asked, ...] = ()  # where somebody was asked
+    verdicts: tuple[SingleVerdict, ...] = ()  # where somebody was asked
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,8 @@
-"""What people say of the same comparisons, and how far the judge agrees with them.
+"""Agreement of a judge with people on the same comparisons.
 
-Which answer a file calls the first is an accident, so agreement beyond chance is computed over both namings: every
-comparison counts once as it stands and once mirrored. Kappa and alpha then do not change when a file's answers change
-places (in preference files the chosen one always stands first, which alone would make the usual kappa nothing at all).
+The order of the answers in a file is arbitrary, so agreement beyond chance is computed over both orders: every
+comparison counts once as it is and once mirrored. Kappa and alpha then do not depend on the order. (In preference files
+the chosen answer is always the first, and the usual kappa would be 0 or undefined.)
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import cohen_kappa_score
 
-from alignment.data.rows import Asked
+from alignment.data.rows import SingleVerdict
 from alignment.evaluate.statistics import mean_interval, share_interval, sums_interval
 from alignment.evaluate.winrate import Bootstrap
 from reward.audit.items import Item, People
@@ -26,7 +26,7 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """A comparison that the judge was asked and people voted on."""
+    """A comparison with a label of the judge and votes of people."""
 
     item: Item
     votes: tuple[float, ...]  # one a person: 1 for the item's first answer, -1 for the second, 0 a tie
@@ -53,7 +53,7 @@ def accuracy(found: Sequence[Match], how: Bootstrap) -> Measure:
     """Share of comparisons that the judge's label decides as the people do; a tie of the judge counts half.
 
     Counted over comparisons that people decided and the judge gave a usable label; `coverage` is the share of the
-    former that have the latter. A judge that often gives no verdict looks better here than in `accuracy_strict`.
+    former that have the latter. Missing verdicts do not lower this accuracy, but `accuracy_strict`.
     """
     decided = [match for match in found if match.gold]
     usable = [match for match in decided if match.item.usable]
@@ -86,22 +86,22 @@ def both_orders_correct(found: Sequence[Match], how: Bootstrap) -> Measure:
     return _share([float(all(_names(one, m.gold) for one in m.item.verdicts)) for m in asked], asked, how)
 
 
-def _names(asked: Asked, gold: float) -> bool:
-    """Whether one asking names the people's winner, 1 for the first answer of the comparison, -1 for the second."""
+def _names(asked: SingleVerdict, gold: float) -> bool:
+    """Whether one verdict names the people's winner: 1 for the first answer of the comparison, -1 for the second."""
     return asked.probability is not None and _winner_of(asked) == gold
 
 
-def _winner_of(asked: Asked) -> float:
-    """Return 1 where an asking with a probability prefers the comparison's first answer, -1 the second, 0 a tie."""
+def _winner_of(asked: SingleVerdict) -> float:
+    """Return 1 if a verdict with a probability prefers the comparison's first answer, -1 the second, 0 for a tie."""
     return float(np.sign((asked.probability or 0.0) - 0.5)) * (1 if asked.shown == "first" else -1)
 
 
 def accuracy_one_order(found: Sequence[Match], how: Bootstrap) -> Measure:
-    """Accuracy of single askings, the mean over both orders; a failed asking is not counted.
+    """Accuracy of single verdicts, the mean over both orders; failures are not counted.
 
-    Where every asking has a verdict, that is `correct_average` in the files of https://arxiv.org/abs/2310.07641, the
+    If every question has a verdict, it is `correct_average` in the files of https://arxiv.org/abs/2310.07641, the
     accuracy published there. Of verdicts without probabilities it equals `accuracy`: where the orders differ, one of
-    the two askings is right.
+    the two verdicts is right.
     """
     credits, kept = [], []
     for match in found:
@@ -143,7 +143,7 @@ def kappa(found: Sequence[Match], how: Bootstrap) -> Measure:
 
 
 def tables(judge: Array, gold: Array) -> Array:
-    """What each comparison adds to the 3 x 3 table of judge by people: itself and its mirror image; (n, 9)."""
+    """Return each comparison's counts in the 3 x 3 table of judge by people, with its mirror image; (n, 9)."""
     cell = ((judge + 1) * 3 + gold + 1).astype(int)
     added = np.zeros((len(cell), 9))
     added[np.arange(len(cell)), cell] += 1
@@ -152,7 +152,7 @@ def tables(judge: Array, gold: Array) -> Array:
 
 
 def kappa_of_tables(counts: Array) -> Array:
-    """Kappa of each (9,) table of counts; NaN where chance alone explains everything."""
+    """Kappa of each (9,) table of counts; NaN where the expected agreement is 1."""
     table = counts.reshape(-1, 3, 3)
     total = table.sum(axis=(1, 2))
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -167,7 +167,7 @@ def alpha(found: Sequence[Match], how: Bootstrap) -> dict[str, Measure]:
     Krippendorff 2019, Content Analysis, chapter 12; nominal and ordinal values are those of the `krippendorff` package,
     whose memory for the interval level would grow with the cube of the number of probabilities. Nominal and ordinal
     compare winners (second, tie, first); interval compares the judge's 2p - 1 with the people's mean vote, so there the
-    probability counts, not only which side of one half it is on.
+    probability counts, not only the winner.
     """
     usable = [match for match in found if match.item.usable]
     if not usable:
@@ -243,11 +243,11 @@ def _interval_alpha(sums: Array) -> Array:
 
 
 def human_ceiling(found: Sequence[Match], how: Bootstrap) -> Measure:
-    """How often one person agrees with the others: leave one out.
+    """Agreement of one person with the others, leave-one-out.
 
     Each vote of a comparison with several is compared with the side that most of the other votes take (ties half).
-    `judge` is the judge's agreement with the same majorities, `judge_behind` the difference: what the judge lacks to
-    be as good as one more person. The "human agreement" of https://arxiv.org/abs/2305.14387, section 4.
+    `judge` is the judge's agreement with the same majorities, `judge_behind` the difference between one more
+    person and the judge. The "human agreement" of https://arxiv.org/abs/2305.14387, section 4.
     """
     human, judge, kept = [], [], []
     for match in found:
@@ -268,7 +268,7 @@ def human_ceiling(found: Sequence[Match], how: Bootstrap) -> Measure:
 def length_biases(found: Sequence[Match], how: Bootstrap) -> dict[str, Measure]:
     """Length bias of people, of the judge on the same comparisons, and the judge's less the people's.
 
-    The last is what the judge adds of itself; https://arxiv.org/abs/2310.10076 calls it verbosity bias.
+    The last is the bias of the judge alone; https://arxiv.org/abs/2310.10076 calls it verbosity bias.
     """
     by_item = {id(match.item): match for match in found}
     kept, judge = longer_wins([match.item for match in found])
@@ -289,9 +289,9 @@ def length_biases(found: Sequence[Match], how: Bootstrap) -> dict[str, Measure]:
     }
 
 
-def _credit(said: float, gold: float) -> float:
-    """1 where both name the same winner, 0 where the other, 0.5 where either is a tie."""
-    return (1 + said * gold) / 2
+def _credit(vote: float, gold: float) -> float:
+    """Return 1 for the same winner, 0 for the other, 0.5 if either is a tie."""
+    return (1 + vote * gold) / 2
 
 
 def _varies(first: Array, second: Array) -> bool:

@@ -1,4 +1,4 @@
-"""What `alignment audit` does: measure, say it in words, and write what was asked for."""
+"""`alignment audit`: measures labels, prints the findings, and writes the requested files."""
 
 import textwrap
 from collections.abc import Callable, Sequence
@@ -26,12 +26,12 @@ WIDTH = 110  # columns of the summary in words
 
 @dataclass(frozen=True, slots=True)
 class Outputs:
-    """Where to write what; None: not at all."""
+    """Paths of the output files; None: not written."""
 
     page: Path | None = None
     json: Path | None = None
     suggestions: Path | None = None
-    calibrated: Path | None = None  # labels, and beside them the map's parameters
+    calibrated: Path | None = None  # labels; the parameters of the map are written beside them
 
 
 def run(
@@ -45,11 +45,11 @@ def run(
     how: Bootstrap | None = None,
     say: Callable[[str], None],
 ) -> list[dict[str, Any]]:
-    """Audit labels and write what was asked for; returns each judge's numbers, findings among them.
+    """Audit labels and write the requested files; returns each judge's numbers and findings.
 
     Args:
         gold: people's preferences, in place of the gold labels within recorded verdicts.
-    Raises: AlignmentError where labels or gold cannot be read, no comparison of `gold` is among the labels, or a file
+    Raises: AlignmentError if labels or gold cannot be read, no comparison of `gold` is among the labels, or a file
         cannot be written.
     """
     how = how or Bootstrap()
@@ -64,9 +64,9 @@ def run(
     found = []
     for judge in judges:
         numbers = audit(judge, people, how)
-        said = findings(numbers)
-        found.append(numbers | {"findings": [finding.as_json() for finding in said]})
-        say(summary(numbers, said))
+        listed = findings(numbers)
+        found.append(numbers | {"findings": [finding.as_json() for finding in listed]})
+        say(summary(numbers, listed))
     everything = {"labels": [str(path) for path in labels], "gold": str(gold) if gold else None,
                   "confidence_level": how.level, "bootstrap_samples": how.samples, "judges": found}  # fmt: skip
     if outputs.json is not None:
@@ -84,13 +84,13 @@ def run(
 def _matched(gold: Path, given: People, judges: Sequence[Judged]) -> str:
     """Return how many comparisons of a file of votes are among the labels.
 
-    Raises: DataError where none is.
+    Raises: DataError if none is.
     """
     labelled = {item.key for judge in judges for item in judge.items}
     count, matched = len(given.votes), len(given.votes.keys() & labelled)
     same = "prompt and both answers must be the same as in the labels"
     if not count:
-        raise DataError(f"{gold}: holds no decided comparison; nobody preferred an answer.")
+        raise DataError(f"{gold}: has no decided comparison: no row prefers an answer.")
     if not matched:
         raise DataError(f"{gold}: none of its {count} decided comparisons is among the labels; {same}.")
     found = f"{gold}: {matched} of {count} comparisons are among the labels"
@@ -100,7 +100,7 @@ def _matched(gold: Path, given: People, judges: Sequence[Judged]) -> str:
 def method_of(name: str | None) -> Method | None:
     """Return the calibration of that name.
 
-    Raises: AlignmentError where there is none.
+    Raises: AlignmentError if there is none.
     """
     known: tuple[Method, ...] = get_args(Method)
     for method in known:
@@ -117,14 +117,14 @@ def beside(labels: Sequence[Path], name: str) -> Path:
     return first / name if (first / MANIFEST).is_file() else Path(name)
 
 
-def summary(numbers: dict[str, Any], said: Sequence[Finding]) -> str:
-    """Return an audit in words: the numbers people ask for first, then what is unhealthy, then what is healthy."""
+def summary(numbers: dict[str, Any], listed: Sequence[Finding]) -> str:
+    """Return an audit as text: the main numbers, then unhealthy findings, then healthy ones."""
     prompts = f"{numbers['comparisons']} comparisons of {numbers['prompts']} prompts"
     lines = [
         f"{printable(numbers['judge'])}: {prompts}",
         *(f"  {name:<32}{value}" for name, value in headline(numbers)),
     ]
-    for finding in said:
+    for finding in listed:
         mark = "  ok  " if finding.healthy else "  !!  "
         text = f"{finding.claim}: {finding.evidence.rstrip('.')}."
         lines.append(textwrap.fill(text, WIDTH, initial_indent=mark, subsequent_indent=" " * len(mark)))
@@ -132,7 +132,7 @@ def summary(numbers: dict[str, Any], said: Sequence[Finding]) -> str:
 
 
 def headline(numbers: dict[str, Any]) -> list[tuple[str, str]]:
-    """Return names and values of the measures, those that there are."""
+    """Return names and values of the available measures."""
     alone, people, spent = numbers["measures"], numbers["against"] or {}, numbers["spent"]
     shares = [
         ("coverage", alone["coverage"]),
@@ -188,5 +188,5 @@ def _calibrated(judge: Judged, people: People, method: Method, out: Path) -> str
 def _suggested(judge: Judged, people: People, count: int, out: Path) -> str:
     rows = suggest(judge, people, count)
     write_jsonl(out, [ranking_to_json(row) for row in rows])
-    short = f" (all there are; {count} were asked for)" if len(rows) < count else ""
+    short = f" (all available ones; {count} were requested)" if len(rows) < count else ""
     return f"{out}: {len(rows)} comparisons for people to check{short}"

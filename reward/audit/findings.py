@@ -1,4 +1,4 @@
-"""What an audit found, in words: what is healthy, what is not, and what to do about it.
+"""The findings of an audit as text: healthy and unhealthy ones, with remedies.
 
 The thresholds are rules of thumb; docs/feedback.md gives the reason for each.
 """
@@ -13,22 +13,22 @@ from alignment.report.wording import percent
 FAILED = 0.05  # share of comparisons without a label
 CONSISTENT = 0.8  # both orders name the same winner
 LEANS = 0.05  # a position or length that wins 55 % of the time
-CYCLIC = 0.1  # of triads; a coin has a quarter
+CYCLIC = 0.1  # of triads; random labels have a quarter
 STEADY = 0.9  # repeats that agree
 SEEN = 0.9  # mass on the verdict's tokens
 MODERATE, SUBSTANTIAL = 0.4, 0.6  # kappa, Landis & Koch 1977
 MISCALIBRATED = 0.1  # ECE
-WIDE = 0.15  # half of kappa's interval, past which nobody knows what it is
+WIDE = 0.15  # half of kappa's interval, beyond which it is too uncertain
 FEW = 100  # comparisons by people
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing to know of a judge."""
+    """One finding about a judge."""
 
     healthy: bool
     claim: str
-    evidence: str  # with what to do, where it is not healthy
+    evidence: str  # with a remedy, if it is not healthy
 
     def as_json(self) -> dict[str, Any]:
         """Return plain values."""
@@ -36,10 +36,10 @@ class Finding:
 
 
 def findings(found: dict[str, Any]) -> list[Finding]:
-    """Return what to say of one audited judge, what is wrong first."""
+    """Return the findings about one audited judge, unhealthy ones first."""
     alone, people = found["measures"], found["against"]
-    said = [*_alone(alone), *(_people(people) if people else _nobody()), *_calibration(found["calibration"])]
-    return sorted(said, key=lambda finding: finding.healthy)
+    listed = [*_alone(alone), *(_people(people) if people else _without_people()), *_calibration(found["calibration"])]
+    return sorted(listed, key=lambda finding: finding.healthy)
 
 
 def estimate(measure: dict[str, Any], *, share: bool = True) -> str:
@@ -65,7 +65,7 @@ def _alone(alone: dict[str, Any]) -> Iterator[Finding]:
         why = ", ".join(f"{count} {status.replace('_', ' ')}" for status, count in failed.items())
         if 1 - covered["value"] > FAILED:
             evidence = (
-                f"{estimate(covered)} have a label ({why}). Read the raw answers in calls.sqlite, mend the prompt."
+                f"{estimate(covered)} have a label ({why}). Read the replies in calls.sqlite and correct the prompt."
             )
             yield Finding(False, "Many comparisons have no label", evidence)
         else:
@@ -77,30 +77,32 @@ def _alone(alone: dict[str, Any]) -> Iterator[Finding]:
         if consistent["value"] < CONSISTENT:
             evidence = (
                 f"both orders name the same winner in {estimate(consistent)}; in {percent(same['value'], 1)} the same "
-                "position wins, whatever stands there. Averaging both orders keeps the label fair, but it then says "
-                "little: try a stronger judge, reasoning before the verdict, or another prompt."
+                "position wins. Averaged over both orders such labels are near one half and carry little information: "
+                "try a stronger judge, reasoning before the verdict, or another prompt."
             )
-            yield Finding(False, "The order of showing decides too often", evidence)
+            yield Finding(False, "The order of the answers decides too often", evidence)
         else:
             yield Finding(True, "Both orders agree", f"in {estimate(consistent)} of comparisons")
     yield from _leaning(alone["position_bias"])
     if (cycles := alone["cyclic_triads"]) and cycles["value"] > CYCLIC:
-        evidence = f"{estimate(cycles)} of triads are circular (a coin has 25%): no ranking explains them."
-        yield Finding(False, "The judge contradicts itself", f"{evidence} Ask more than once, or use a stronger judge.")
+        evidence = f"{estimate(cycles)} of triads are circular (random labels have 25%): no ranking explains them."
+        yield Finding(
+            False, "The judge contradicts itself", f"{evidence} Set judge.samples above 1, or use a stronger judge."
+        )
     elif cycles:
         yield Finding(True, "Labels form rankings", f"{estimate(cycles)} of {cycles['n']} triads are circular")
     if steady := alone["self_consistency"]:
         if steady["value"] < STEADY:
-            evidence = f"asked again, it names the same winner in {estimate(steady)}. Lower judge.temperature."
-            yield Finding(False, "The judge changes its mind", evidence)
+            evidence = f"repeats name the same winner in {estimate(steady)}. Lower judge.temperature."
+            yield Finding(False, "Repeated questions get different verdicts", evidence)
         else:
-            yield Finding(True, "Asked again, the judge says the same", f"in {estimate(steady)}")
+            yield Finding(True, "Repeated questions get the same verdict", f"in {estimate(steady)}")
     if (mass := alone["mass"]) and mass["value"] < SEEN:
         evidence = (
-            f"the verdict's tokens hold {estimate(mass)} of the probability. The prompt does not make the model answer "
-            "with a label alone: say so in it, or let the model reason first."
+            f"the verdict's tokens have {estimate(mass)} of the probability. Require a label alone as the reply in the "
+            "prompt, or let the model reason first."
         )
-        yield Finding(False, "Probabilities are read from a corner of the distribution", evidence)
+        yield Finding(False, "Probabilities are estimated from improbable tokens", evidence)
 
 
 def _leaning(bias: dict[str, Any] | None) -> Iterator[Finding]:
@@ -109,18 +111,18 @@ def _leaning(bias: dict[str, Any] | None) -> Iterator[Finding]:
     side = "first" if bias["value"] > 0 else "second"
     rate = f"the answer shown first wins {percent(0.5 + bias['value'], 1)} of the time ({points(bias)})"
     if abs(bias["value"]) > LEANS and _apart(bias):
-        evidence = f"{rate}. Never ask in one order alone; both orders averaged take this out of the mean."
-        yield Finding(False, f"The judge leans to the answer shown {side}", evidence)
+        evidence = f"{rate}. Always ask in both orders; their average removes this bias from the mean."
+        yield Finding(False, f"The judge prefers the answer shown {side}", evidence)
     else:
-        yield Finding(True, "The position counts for little", rate)
+        yield Finding(True, "The position has little influence", rate)
 
 
-def _nobody() -> Iterator[Finding]:
+def _without_people() -> Iterator[Finding]:
     evidence = (
-        "no label was compared with a person's, so nothing is known of whether the judge is right. "
-        "`alignment audit LABELS --suggest 100` chooses comparisons, `alignment annotate` has them ranked."
+        "no label was compared with a person's, so the accuracy of the judge is unknown. "
+        "`alignment audit LABELS --suggest 100` selects comparisons, and people rank them with `alignment annotate`."
     )
-    yield Finding(False, "Nobody checked", evidence)
+    yield Finding(False, "Not checked by people", evidence)
 
 
 def _people(people: dict[str, Any]) -> Iterator[Finding]:
@@ -129,7 +131,7 @@ def _people(people: dict[str, Any]) -> Iterator[Finding]:
         value, low, high = agreed["value"], agreed["low"], agreed["high"]
         shown = f"Cohen's kappa {estimate(agreed, share=False)}, on {people['comparisons']} comparisons"
         if value < MODERATE:
-            yield Finding(False, "The judge does not see what people see", f"{shown}. Do not train on these labels.")
+            yield Finding(False, "The judge does not agree with people", f"{shown}. Do not train on these labels.")
         else:
             claim = (
                 "The judge agrees with people" if value >= SUBSTANTIAL else "The judge agrees with people moderately"
@@ -137,7 +139,7 @@ def _people(people: dict[str, Any]) -> Iterator[Finding]:
             yield Finding(True, claim, shown)
         if low is not None and high is not None and (high - low) / 2 > WIDE:
             evidence = (
-                f"kappa may be anything from {number(low)} to {number(high)}. Have more checked: `--suggest 100`."
+                f"the interval of kappa is {number(low)} to {number(high)}. Let people check more: `--suggest 100`."
             )
             yield Finding(False, "Too few comparisons were checked", evidence)
     if right := people["accuracy"]:
@@ -159,16 +161,16 @@ def _people(people: dict[str, Any]) -> Iterator[Finding]:
         if _apart(behind) and behind["value"] > 0:
             yield Finding(False, "The judge is worse than one more person", f"{shown} ({points(behind)})")
         else:
-            yield Finding(True, "The judge is as good as one more person, as far as can be told", shown)
+            yield Finding(True, "The judge is not measurably worse than one more person", shown)
     if gap := people.get("length_bias_difference"):
         judge, own = (percent(0.5 + people[key]["value"], 1) for key in ("judge_length_bias", "people_length_bias"))
         shown = f"the longer answer wins {judge} with the judge and {own} with people ({points(gap)})"
         if abs(gap["value"]) > LEANS and _apart(gap):
             side = "long" if gap["value"] > 0 else "short"
-            evidence = f"{shown}. A policy will learn this: say in the prompt that length is no merit."
-            yield Finding(False, f"The judge likes {side} answers more than people do", evidence)
+            evidence = f"{shown}. A policy learns this: state in the prompt that length does not count."
+            yield Finding(False, f"The judge prefers {side} answers more than people do", evidence)
         else:
-            yield Finding(True, "Length counts for the judge as it does for people", shown)
+            yield Finding(True, "Length influences the judge as it influences people", shown)
 
 
 def _calibration(found: dict[str, Any] | None) -> Iterator[Finding]:
@@ -181,13 +183,11 @@ def _calibration(found: dict[str, Any] | None) -> Iterator[Finding]:
         return
     heat, after = mended["fitted"]["temperature"], mended["after"]["ece"]["value"]
     if error["value"] > MISCALIBRATED:
-        kind = "surer" if heat > 1 else "less sure"
+        kind = "overconfident" if heat > 1 else "underconfident"
         evidence = f"{shown}; at temperature {number(heat)} it would be {number(after)}. Set calibration in the recipe."
-        yield Finding(False, f"The judge is {kind} than it is right", evidence)
+        yield Finding(False, f"The judge is {kind}", evidence)
     else:
-        yield Finding(
-            True, "Probabilities mean what they say", f"{shown}; at temperature {number(heat)}: {number(after)}"
-        )
+        yield Finding(True, "Probabilities are calibrated", f"{shown}; at temperature {number(heat)}: {number(after)}")
 
 
 def _apart(measure: dict[str, Any]) -> bool:

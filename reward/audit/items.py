@@ -1,4 +1,4 @@
-"""What is audited: comparisons, each with what one judge or person said of it."""
+"""The audited comparisons, each with the label of one judge or person."""
 
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -12,20 +12,20 @@ from alignment.config.schema import DatasetEntry
 from alignment.data.folders import MOST_FILES
 from alignment.data.load import OnBadRow, load
 from alignment.data.load import ranking as comparable
-from alignment.data.rows import USABLE, Asked, Pair, Prompt, Ranking, Status
+from alignment.data.rows import USABLE, Pair, Prompt, Ranking, SingleVerdict, Status
 from alignment.data.splits import prompt_key
 from alignment.errors import DataError
 from alignment.manifest import read_manifest
 from reward.labels.files import GOLD_LABELS, LABELS, REJECTED
 from reward.labels.recordings import FILE, gold, is_recording, judged, read_recording
 
-BY_PEOPLE = ("people.jsonl", "suggested.people.jsonl")  # what `alignment annotate` leaves beside labels
-Key = tuple[str, str, str]  # of a comparison, whichever answer is called the first
+BY_PEOPLE = ("people.jsonl", "suggested.people.jsonl")  # written by `alignment annotate` beside labels
+Key = tuple[str, str, str]  # of a comparison, the same for both orders of its answers
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One comparison of two answers, as one judge or person sees it."""
+    """One comparison of two answers, with the label of one judge or person."""
 
     prompt: Prompt
     first: str
@@ -33,19 +33,19 @@ class Item:
     cluster: str  # identifies the prompt; answers to one prompt are not independent
     probability: float | None  # that `first` is better; None unless usable
     status: Status
-    verdicts: tuple[Asked, ...]
-    row: int  # the ranking it stands in
+    verdicts: tuple[SingleVerdict, ...]
+    row: int  # index of its ranking
     ends: tuple[int, int]  # the answers' places in that ranking
     subset: str = ""  # the labels' `provenance.subset`, else the path that they were read from
 
     @property
     def usable(self) -> bool:
-        """Whether the label may train anything."""
+        """Whether the label is used for training."""
         return self.status in USABLE and self.probability is not None
 
     @property
     def identical(self) -> bool:
-        """Whether both answers are the same text, so that nobody was asked."""
+        """Whether both answers are the same text, which is a tie without a judgement."""
         return self.first == self.second
 
     @property
@@ -55,7 +55,7 @@ class Item:
 
     @property
     def key(self) -> Key:
-        """Identify the comparison."""
+        """The key of the comparison: prompt and answers, in a fixed order."""
         low, high = sorted((self.first.strip(), self.second.strip()))
         return self.cluster, low, high
 
@@ -80,7 +80,7 @@ class Judged:
     name: str
     items: list[Item] = field(default_factory=list)
     rankings: list[Ranking] = field(default_factory=list)
-    usage: dict[str, Any] = field(default_factory=dict)  # what the run paid: the manifest's results.usage
+    usage: dict[str, Any] = field(default_factory=dict)  # of the run: the manifest's results.usage
 
 
 @dataclass
@@ -88,7 +88,7 @@ class People:
     """People's votes by comparison: each person's preference for the key's first answer."""
 
     votes: dict[Key, dict[str, list[float]]] = field(default_factory=dict)  # 1, 0 (a tie) or -1; one for each answer
-    unsure: int = 0  # comparisons that a person could not decide: no vote
+    unsure: int = 0  # comparisons without a vote, because the person could not decide
 
     def add(self, item: Item, who: str) -> None:
         """Count one person's vote."""
@@ -107,7 +107,7 @@ class People:
         return {who: turn * float(np.mean(votes)) for who, votes in self.votes.get(item.key, {}).items()}
 
     def repeated(self, among: Collection[Key]) -> int:
-        """Return how many votes on these comparisons a person gave who had voted on the same one before."""
+        """Return the number of second and further votes of one person on one of these comparisons."""
         return sum(len(votes) - 1 for key in among for votes in self.votes[key].values())
 
     def merge(self, other: "People") -> None:
@@ -138,20 +138,20 @@ def item_of(ranking: Ranking, pair: Pair, row: int, cluster: str, subset: str = 
 def read_labels(
     paths: Sequence[Path], how: Reading | None = None, *, given: Path | None = None
 ) -> tuple[list[Judged], People]:
-    """Read labels, label runs' folders and recorded verdicts, and sort them by who judged.
+    """Read labels, label runs' folders and recorded verdicts, and group them by judge.
 
-    Rows whose provenance names a person are people's votes, wherever they stand.
+    Rows whose provenance names a person are people's votes.
 
     Args:
-        given: a file of votes that is read elsewhere, in place of the gold labels within recorded verdicts.
+        given: a file of votes that is read elsewhere and replaces the gold labels within recorded verdicts.
 
-    Raises: DataError where a path holds nothing of the kind.
+    Raises: DataError if a path has no labels.
     """
     how = Reading() if how is None else how
     judges: dict[str, Judged] = {}
     people = People()
     for path in paths:
-        if not path.exists():  # else its name would be looked up on the Hub
+        if not path.exists():  # else the path would be looked up on the Hub
             raise DataError(f"{path} does not exist. Give the folder of a label run, its labels, or recorded verdicts.")
         if recordings := _recordings(path):
             for file in recordings:
@@ -167,11 +167,11 @@ def read_labels(
         usage = _usage(path)
         rankings = _read(_labels_in(path), Reading(on_bad_row=how.on_bad_row))
         names = _sort(rankings, judges, people, path.stem if path.is_file() else path.name, str(path))
-        if len(names) == 1:  # what several judges cost together cannot be told apart
+        if len(names) == 1:  # the cost of several judges cannot be divided
             _add_usage(judges[names[0]].usage, usage)
     if not judges:
         raise DataError(
-            f"{', '.join(map(str, paths))}: no label of a judge among them; all rows are people's, or cannot be used."
+            f"{', '.join(map(str, paths))}: there is no label of a judge; all rows are people's or unusable."
         )
     return list(judges.values()), people
 
@@ -183,7 +183,7 @@ def _same(file: Path, given: Path | None) -> bool:
 def read_gold(path: str, how: Reading | None = None) -> People:
     """Read any preference file of the data layer as people's votes.
 
-    Rows whose provenance names no annotator are one voice, "gold".
+    Rows without an annotator in their provenance are votes of one person, "gold".
     """
     people = People()
     add_gold(people, gold_rankings(path, how))
@@ -207,7 +207,7 @@ def add_gold(people: People, rankings: Sequence[Ranking]) -> None:
 def _sort(
     rankings: Sequence[Ranking], judges: dict[str, Judged], people: People, default: str, subset: str
 ) -> list[str]:
-    """Put rows to their judge or to the people; return the judges' names."""
+    """Add rows to their judge or to people's votes; return the judges' names."""
     names: dict[str, None] = {}
     by_people = [ranking for ranking in rankings if ranking.provenance.get("source") == "person"]
     add_gold(people, by_people)
@@ -233,19 +233,19 @@ def _recordings(path: Path) -> list[Path]:
 def _named(root: Path, name: str) -> list[Path]:
     """Return the files of that name at any depth.
 
-    Raises: DataError where the folder is so large that it cannot be one of labels.
+    Raises: DataError if the folder has too many files to be one of labels.
     """
     found, seen = [], 0
     for folder, folders, files in os.walk(root):
         seen += len(folders) + len(files)
         if seen > MOST_FILES:
-            raise DataError(f"{root} holds more than {MOST_FILES:,} files; name the folder of labels in it.")
+            raise DataError(f"{root} has more than {MOST_FILES:,} files; name the folder of labels in it.")
         found += [Path(folder, name)] if name in files else []
     return sorted(found)
 
 
 def _labels_in(path: Path) -> str:
-    """Return the file to read: a run that missed its gate has its labels under another name."""
+    """Return the file of labels; a run that missed its gate has them under another name."""
     if path.is_dir() and not (path / LABELS).exists():
         return str(next((path / name for name in (REJECTED, GOLD_LABELS) if (path / name).exists()), path))
     return str(path)
@@ -264,7 +264,7 @@ def _usage(path: Path) -> dict[str, Any]:
 
 
 def _add_usage(total: dict[str, Any], more: dict[str, Any]) -> None:
-    """Add up what several runs paid; costs in different currencies, or a cost that is unknown, have no sum."""
+    """Sum the usage of several runs; the sum of costs is None if one is unknown or in another currency."""
     known_before = bool(total)
     for key in ("calls", "failed_calls", "prompt_tokens", "completion_tokens", "seconds"):
         if isinstance(more.get(key), int | float):

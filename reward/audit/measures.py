@@ -1,7 +1,7 @@
-"""What the labels themselves say of their judge, without anybody to compare it with.
+"""Measures of a judge from its labels alone, without gold labels.
 
-Every function returns plain numbers: `value` with the ends of its interval, resampled by prompt, and what it was
-counted from; None where there was nothing to count.
+Every function returns plain numbers: `value`, its interval from a bootstrap over prompts, and the counts; None if there
+is nothing to count.
 """
 
 import itertools
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from alignment.data.rows import USABLE, Asked
+from alignment.data.rows import USABLE, SingleVerdict
 from alignment.evaluate.statistics import mean_interval, share_interval, wins
 from alignment.evaluate.winrate import Bootstrap
 from reward.audit.items import Item
@@ -21,7 +21,7 @@ Measure = dict[str, Any] | None
 
 
 def coverage(items: Sequence[Item], how: Bootstrap) -> Measure:
-    """Share of comparisons with a label that may train: status ok or tie."""
+    """Share of comparisons with a label that is used for training: status ok or tie."""
     if not items:
         return None
     found = _share([float(item.usable) for item in items], items, how)
@@ -31,7 +31,7 @@ def coverage(items: Sequence[Item], how: Bootstrap) -> Measure:
 def tie_rate(items: Sequence[Item], how: Bootstrap) -> Measure:
     """Share of ties (probability exactly one half) among labels of different answers.
 
-    Beside it `certainty`, the mean of |2p - 1|: 0 for coin flips, 1 for no doubt.
+    `certainty` is the mean of |2p - 1|: 0 if all probabilities are one half, 1 if all are 0 or 1.
     """
     kept = [item for item in items if item.usable and not item.identical]
     if not kept:
@@ -45,9 +45,9 @@ def tie_rate(items: Sequence[Item], how: Bootstrap) -> Measure:
 def orders(item: Item) -> list[tuple[float, float]]:
     """Probabilities that the answer shown first is better, in both orders: one pair for each repeat with both."""
     by_repeat: dict[int, dict[str, float]] = {}
-    for asked in item.verdicts:
-        if asked.status in USABLE and asked.probability is not None:
-            by_repeat.setdefault(asked.repeat, {})[asked.shown] = asked.probability
+    for one in item.verdicts:
+        if one.status in USABLE and one.probability is not None:
+            by_repeat.setdefault(one.repeat, {})[one.shown] = one.probability
     return [(found["first"], found["swapped"]) for found in by_repeat.values() if len(found) == 2]
 
 
@@ -55,7 +55,8 @@ def consistency(items: Sequence[Item], how: Bootstrap) -> Measure:
     """Share of comparisons in which both orders of showing name the same winner.
 
     "Consistency" of https://arxiv.org/abs/2306.05685, table 2, and "agreement" of https://arxiv.org/abs/2310.07641:
-    sign(p - 1/2) = -sign(q - 1/2), where p and q are the probabilities of whichever answer is shown first. A tie is
+    sign(p - 1/2) = -sign(q - 1/2), where p and q are the probabilities, in each order, that the answer shown first is
+    better. A tie is
     consistent with a tie only.
     """
     kept, pairs = _in_both_orders(items)
@@ -65,7 +66,7 @@ def consistency(items: Sequence[Item], how: Bootstrap) -> Measure:
 
 
 def same_position(items: Sequence[Item], how: Bootstrap) -> Measure:
-    """Share of comparisons in which the same position wins in both orders: the order decided, not the answers.
+    """Share of comparisons in which the same position wins in both orders.
 
     "Biased toward first" and "toward second" of https://arxiv.org/abs/2306.05685, table 2, are `first` and `second`.
     """
@@ -78,11 +79,11 @@ def same_position(items: Sequence[Item], how: Bootstrap) -> Measure:
 
 
 def position_bias(items: Sequence[Item], how: Bootstrap) -> Measure:
-    """How much more often than half the time the answer shown first wins, over comparisons shown in both orders.
+    """Win rate of the answer shown first minus one half, over comparisons shown in both orders.
 
-    Each answer is shown first as often as second, so a judge that looks at answers alone has 0; +0.5 always takes the
-    first, -0.5 always the second. Ties count half. `soft` is the same of the probabilities: mean of p + q, halved,
-    less one half. (Compare the preference fairness of https://arxiv.org/abs/2406.07791, which normalises it.)
+    Each answer is shown first as often as second, so a judge without position bias has 0; +0.5: the first always wins,
+    -0.5: the second always wins. Ties count half. `soft` uses the probabilities: the mean of (p + q) / 2 minus one half.
+    (Compare the preference fairness of https://arxiv.org/abs/2406.07791, which normalises it.)
     """
     kept, pairs = _in_both_orders(items)
     if not kept:
@@ -98,10 +99,10 @@ def longer_wins(items: Sequence[Item]) -> tuple[list[Item], list[float]]:
 
 
 def length_bias(items: Sequence[Item], how: Bootstrap) -> Measure:
-    """How much more often than half the time the longer answer (in characters) wins; ties count half.
+    """Win rate of the longer answer (in characters) minus one half; ties count half.
 
-    Longer answers may be better: only the difference from what people prefer on the same comparisons
-    (`against.length_bias_difference`) is a bias for certain.
+    Longer answers may be better: only the difference from people's preferences on the same comparisons
+    (`against.length_biases`) is certainly a bias.
     """
     kept, longer = longer_wins(items)
     return _mean(np.subtract(longer, 0.5), kept, how) if kept else None
@@ -110,8 +111,8 @@ def length_bias(items: Sequence[Item], how: Bootstrap) -> Measure:
 def cyclic_triads(items: Sequence[Item], how: Bootstrap) -> Measure:
     """Share of triads (three answers to one prompt, all three pairs decided) in which A beats B beats C beats A.
 
-    Counted as in Kendall & Babington Smith 1940 (Biometrika 31, 324-345); a judge that tosses coins has 1/4. Such
-    labels agree with no ranking at all, so a reward model cannot learn them.
+    Counted as in Kendall & Babington Smith 1940 (Biometrika 31, 324-345); random labels have 1/4. Circular
+    labels agree with no ranking, so a reward model cannot fit them.
     """
     by_row: dict[int, dict[tuple[int, int], Item]] = {}
     for item in items:
@@ -131,7 +132,7 @@ def cyclic_triads(items: Sequence[Item], how: Bootstrap) -> Measure:
 
 
 def self_consistency(items: Sequence[Item], how: Bootstrap) -> Measure:
-    """Share of pairs of repeats (the same question in the same order, asked again) that name the same winner.
+    """Share of pairs of repeats (the same question in the same order) that name the same winner.
 
     The per-item agreement P_i of Fleiss 1971 (Psychological Bulletin 76, 378-382), eq. 2, averaged over questions
     with at least two usable repeats.
@@ -139,28 +140,28 @@ def self_consistency(items: Sequence[Item], how: Bootstrap) -> Measure:
     shares, kept = [], []
     for item in items:
         for shown in ("first", "swapped"):
-            said = [_winner(asked) for asked in item.verdicts if asked.shown == shown and asked.probability is not None]
-            if len(said) > 1:
-                both = list(itertools.combinations(said, 2))
+            winners = [_winner(one) for one in item.verdicts if one.shown == shown and one.probability is not None]
+            if len(winners) > 1:
+                both = list(itertools.combinations(winners, 2))
                 shares.append(sum(a == b for a, b in both) / len(both))
                 kept.append(item)
     return _share(shares, kept, how) if kept else None
 
 
 def mass(items: Sequence[Item], how: Bootstrap) -> Measure:
-    """Mean probability that the verdict's token was one of those offered, over askings that know it.
+    """Mean probability of the offered labels together at the verdict's token, over verdicts that have it.
 
-    Low mass means that the probability was read from a corner of the distribution (https://arxiv.org/abs/2309.00267,
-    section 3.1, renormalises the verdict's tokens alike).
+    With a low mass, P(A) / (P(A) + P(B)) is estimated from improbable tokens (https://arxiv.org/abs/2309.00267, section
+    3.1, renormalises in the same way).
     """
-    found = [(item, asked.mass) for item in items for asked in item.verdicts if asked.mass is not None]
+    found = [(item, one.mass) for item in items for one in item.verdicts if one.mass is not None]
     return _mean([value for _, value in found], [item for item, _ in found], how) if found else None
 
 
 def spent(usage: dict[str, Any], items: Sequence[Item]) -> dict[str, Any] | None:
     """Cost, tokens and seconds for a thousand accepted labels (status ok or tie).
 
-    Whatever a failed call cost is part of the price of those that came through.
+    The cost of failed calls is included.
     """
     accepted = sum(item.usable for item in items)
     if not usage or not accepted:
@@ -173,8 +174,8 @@ def spent(usage: dict[str, Any], items: Sequence[Item]) -> dict[str, Any] | None
     return {"accepted": accepted, "per_thousand": per, "currency": usage.get("currency"), "usage": usage}
 
 
-def _winner(asked: Asked) -> int:
-    p = asked.probability if asked.probability is not None else 0.5
+def _winner(verdict: SingleVerdict) -> int:
+    p = verdict.probability if verdict.probability is not None else 0.5
     return (p > 0.5) - (p < 0.5)
 
 

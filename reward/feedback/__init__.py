@@ -1,1 +1,1 @@
-"""AI feedback: sampling, asking, the store of calls, and labels."""
+"""AI feedback: sampled answers, judge calls and labels."""

@@ -1,4 +1,4 @@
-"""Asking a judge many questions at once."""
+"""Concurrent calls of a judge."""
 
 import queue
 import threading
@@ -11,16 +11,19 @@ from alignment.evaluate.judging import Judge, Question, Verdict
 Answered = tuple[Question, Verdict]
 Outcome = Answered | BaseException
 Batches = Generator[list[Answered], None, None]
-AHEAD = 2  # questions waiting per thread, so that none idles while verdicts are being read
+AHEAD = 2  # questions queued per thread, so that no thread idles while verdicts are processed
 
 
 def ask_all(judge: Judge[Any], questions: Iterable[Question], *, max_concurrency: int) -> Batches:
-    """Yield verdicts in batches, as soon as there are any, in the order in which they come.
+    """Yield verdicts in batches as they arrive, in the order of arrival.
 
-    The threads are daemons: a program that ends early, by Ctrl-C say, waits for no answer. An error of the judge does
-    wait for the calls in flight, since they are paid for; so does a `JudgeError` thrown into the generator.
+    The threads are daemons, so a program that ends early, for example by Ctrl-C, waits for no call. An error of the
+    judge, or a `JudgeError` thrown into the generator, waits for the calls in flight, because they are paid for.
 
-    Raises: whatever `judge.ask` raises, after yielding the verdicts that had come by then.
+    Args:
+        max_concurrency: number of threads.
+
+    Raises: any error of `judge.ask`, after the verdicts that arrived before it.
     """
     todo: queue.SimpleQueue[Question | None] = queue.SimpleQueue()
     done: queue.SimpleQueue[Outcome] = queue.SimpleQueue()
@@ -56,7 +59,7 @@ def ask_all(judge: Judge[Any], questions: Iterable[Question], *, max_concurrency
 
 
 def _end(stop: threading.Event, todo: "queue.SimpleQueue[Question | None]", threads: list[threading.Thread]) -> None:
-    """Let no thread begin another question."""
+    """Stop the threads before their next question."""
     stop.set()
     for _ in threads:
         todo.put(None)
@@ -71,12 +74,12 @@ def _work(
     while (question := todo.get()) is not None and not stop.is_set():
         try:
             done.put((question, judge.ask(question)))
-        except BaseException as error:  # raised anew in the asking thread
+        except BaseException as error:  # raised again in the calling thread
             done.put(error)
 
 
 def _finished(done: "queue.SimpleQueue[Outcome]") -> list[Outcome]:
-    """Wait for one outcome and take all that are there."""
+    """Wait for one outcome, and return it with all others that are available."""
     outcomes = [done.get()]
     while True:
         try:

@@ -1,4 +1,4 @@
-"""A finished evaluation, read anew from its recorded answers and calls."""
+"""Reparses a finished evaluation from its recorded answers and calls."""
 
 import os
 from collections import Counter
@@ -22,10 +22,10 @@ from alignment.run.files import read_json_object, write_json, write_jsonl
 from reward.judges import build_judge
 
 FRESH = "verdicts.reparsed.jsonl"
-DAMAGED = "the file was changed by hand or damaged. Put it back, or evaluate into another output_dir."
+DAMAGED = "the file was edited or damaged. Restore it, or evaluate into another output_dir."
 
 
-# What a reparse may change: how replies are read, and what decides no result.
+# Keys that may differ in a reparse: those of reading replies, and those that affect no result.
 MAY_DIFFER = keys_marked(Mark.FREE, Mark.LATE) | {"judges", "num_examples"}
 
 
@@ -38,26 +38,26 @@ class Answers:
 
 
 def reparse(recipe: EvaluateRecipe) -> dict[str, Any]:
-    """Write a finished evaluation's verdicts and win rates anew from its calls, read by the recipe's judges as now.
+    """Write a finished evaluation's verdicts and win rates again from its calls, with the recipe's present judges.
 
-    What does not depend on judges stays as it is. No call is made.
+    Results that do not depend on judges are unchanged. Makes no call.
 
-    Raises: AlignmentError where there is no finished run with its calls, or the recipe asks for calls that were never
-        made; the results are then as they were.
+    Raises: AlignmentError if there is no finished run with its calls, or the recipe needs calls that were never made;
+        the results are then unchanged.
     """
     path = Path(recipe.output_dir)
     manifest = read_manifest(path)
     finished = manifest.get("stage") == "evaluate" and manifest.get("status") == "finished"
     if not finished or not (path / STORE).is_file():
         raise AlignmentError(
-            f"{path}: holds no finished run of stage evaluate with its {STORE}; reparse reads the calls. Evaluate into "
-            "another output_dir."
+            f"{path}: holds no finished run of stage evaluate with its {STORE}, which --reparse reads. Evaluate "
+            "into another output_dir."
         )
     before = recipe_as_now(EvaluateRecipe, manifest.get("recipe", {}))
     changed = list(differences(before, resolved_recipe(recipe), free=MAY_DIFFER))
     if changed:
         raise AlignmentError(
-            f"{path}: of a reparse only judges may differ, and {'; '.join(changed[:5])}. Put the recipe back, or "
+            f"{path}: with --reparse only judges may differ, and {'; '.join(changed[:5])}. Restore the recipe, or "
             "evaluate into another output_dir."
         )
     rows, results = _recorded(path)
@@ -82,8 +82,8 @@ def reparse(recipe: EvaluateRecipe) -> dict[str, Any]:
     if missing > 0:
         (path / FRESH).unlink(missing_ok=True)
         raise AlignmentError(
-            f"{path}: the recipe asks for {missing} calls that were never made (another judge or prompt); run it "
-            "without --reparse to make them. The results are as they were."
+            f"{path}: the recipe needs {missing} calls that were never made (another judge or prompt); run it "
+            "without --reparse to make them. The results are unchanged."
         )
     for row, column in zip(rows, verdict_columns(verdicts, len(rows)), strict=True):
         row["verdicts"] = column
@@ -105,7 +105,7 @@ def reparse(recipe: EvaluateRecipe) -> dict[str, Any]:
 def _recorded(path: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Return the rows of answers.jsonl and the results of a finished evaluation.
 
-    Raises: DataError where they are damaged.
+    Raises: DataError if they are damaged.
     """
     try:
         rows = list(objects_of((path / "answers.jsonl").read_bytes(), path / "answers.jsonl"))

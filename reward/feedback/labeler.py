@@ -1,4 +1,4 @@
-"""From answers to rankings: a judge is asked all that its way of asking needs, and pairs come out."""
+"""Labels answers: sends a judge the questions of its strategy and turns the verdicts into pairs."""
 
 from collections import Counter, deque
 from collections.abc import Callable
@@ -14,15 +14,12 @@ from alignment.meter import ProgressBar
 from reward.feedback.asking import ask_all
 from reward.feedback.strategies import IDENTICAL, Strategy, Verdicts, key_of, pairs_to_label
 
-FIRST_CALLS = 20  # before this many, a share of failures says little
-DEAD_CALLS = 50  # failures in a row that mean the judge is gone, whatever went before
+FIRST_CALLS = 20  # fewer are too few to estimate the share of failures
+DEAD_CALLS = 50  # consecutive failures that stop a run, whatever came before
 
 
 class FailureWatch:
-    """Stops a run whose judge fails too often.
-
-    An answer that cannot be used counts as failed, save `abstain`, which is an answer.
-    """
+    """Stops a run whose judge fails too often. Every status except "ok", "tie" and "abstain" is a failure."""
 
     def __init__(self, judge: str, max_failure_share: float) -> None:
         self.judge = judge
@@ -32,7 +29,7 @@ class FailureWatch:
         self._last = ""
 
     def count(self, verdict: Verdict) -> None:
-        """Take note of one verdict."""
+        """Count one verdict."""
         failed = verdict.status not in ANSWERED
         self.statuses[verdict.status] += 1
         self._recent.append(failed)
@@ -40,7 +37,7 @@ class FailureWatch:
             self._last = f"{verdict.status}: {verdict.raw[:300] or 'an empty reply'}"
 
     def check(self, *, at_end: bool = False) -> None:
-        """Raise JudgeError where the share of failed calls has passed the recipe's limit."""
+        """Raise JudgeError if the share of failed questions exceeds the recipe's limit."""
         total = sum(self.statuses.values())
         failed = sum(count for status, count in self.statuses.items() if status not in ANSWERED)
         dead = self.max_failure_share < 1 and len(self._recent) == DEAD_CALLS and all(self._recent)
@@ -52,7 +49,7 @@ class FailureWatch:
         hint = " Replies were cut off: raise judge.max_tokens." if self._mostly("truncated") else ""
         raise JudgeError(
             f"judge {self.judge}: {what} failed ({found}); max_failure_share is {self.max_failure_share:g}.{hint} "
-            f"No labels were written, what was answered is kept, and the same command goes on from it. Last failure: "
+            f"No labels were written. The replies are kept, and the same command continues from them. Last failure: "
             f"{self._last}"
         )
 
@@ -63,7 +60,7 @@ class FailureWatch:
 def label(
     samples: list[Sampled],
     judge: Judge[Any],
-    way: Strategy,
+    strategy: Strategy,
     *,
     pairs_per_prompt: int | None,
     seed: int,
@@ -73,32 +70,36 @@ def label(
     store: CallStore | None = None,
     spent: Callable[[], str] = lambda: "",
 ) -> list[Ranking]:
-    """Ask the judge all that the way needs and return one ranking a prompt.
+    """Send the judge all questions of the strategy and return one ranking per prompt.
 
-    What its `Caller` knows is not asked again; failures are, once a run.
+    Replies in the store of the judge's `Caller` are reused. Questions that failed are sent again, once per run.
 
     Args:
-        store: where the calls are kept, told of replies that gave no verdict. spent: what the progress says of money.
+        store: of the calls; replies without a verdict are marked there. spent: returns the cost shown in the progress.
 
-    Raises: JudgeError where the judge cannot be asked or fails too often; BudgetError where the money ends first. What
-        was answered stays with its `Caller`.
+    Raises: JudgeError if the judge is not available or fails too often; BudgetError at the limit of the budget. The
+        replies stay in the store.
     """
     plans = [pairs_to_label(sample, pairs_per_prompt=pairs_per_prompt, seed=seed) for sample in samples]
     verdicts = ask(
         judge,
-        [question for sample, pairs in zip(samples, plans, strict=True) for question in way.questions(sample, pairs)],
+        [
+            question
+            for sample, pairs in zip(samples, plans, strict=True)
+            for question in strategy.questions(sample, pairs)
+        ],
         max_concurrency=max_concurrency,
         max_failure_share=max_failure_share,
         store=store,
         spent=spent,
     )
-    who = {"source": "judge", "judge": judge.name, "prompt_hash": judge.prompt_hash}
+    judged_by = {"source": "judge", "judge": judge.name, "prompt_hash": judge.prompt_hash}
     return [
         Ranking(
             prompt=sample.prompt,
             responses=sample.responses,
-            pairs=[_pair(sample, pair, way, verdicts) for pair in pairs],
-            provenance={**provenance, **who, **way.evidence(sample, verdicts), **sample.of_answers()},
+            pairs=[_pair(sample, pair, strategy, verdicts) for pair in pairs],
+            provenance={**provenance, **judged_by, **strategy.evidence(sample, verdicts), **sample.of_answers()},
         )
         for sample, pairs in zip(samples, plans, strict=True)
     ]
@@ -114,7 +115,13 @@ def ask(
     spent: Callable[[], str] = lambda: "",
     doing: str = "judged",
 ) -> dict[tuple[str, int], Verdict]:
-    """Ask every different question once; return the verdicts by question and repeat."""
+    """Send every distinct question once; return the verdicts by question and repeat.
+
+    Args:
+        doing: what the progress bar names.
+
+    Raises: JudgeError and BudgetError as `label`.
+    """
     different = {key_of(question): question for question in questions}
     verdicts: dict[tuple[str, int], Verdict] = {}
     watch = FailureWatch(judge.name, max_failure_share)
@@ -129,25 +136,25 @@ def ask(
                 try:
                     watch.check()
                 except JudgeError as error:
-                    asked.throw(error)  # which waits for the calls in flight
+                    asked.throw(error)  # waits for the calls in flight
     except BudgetError as error:
         raise BudgetError(
-            f"{len(different)} questions are not all answered: {error} No labels were written; what was answered is "
-            "kept, and the same command with a higher budget goes on from it."
+            f"{len(different)} questions are not all answered: {error} No labels were written; the replies are "
+            "kept, and the same command with a higher budget continues from them."
         ) from None
     watch.check(at_end=True)
     return verdicts
 
 
-def _pair(sample: Sampled, pair: tuple[int, int], way: Strategy, verdicts: Verdicts) -> Pair:
+def _pair(sample: Sampled, pair: tuple[int, int], strategy: Strategy, verdicts: Verdicts) -> Pair:
     first, second = pair
     if sample.responses[first] == sample.responses[second]:
         return Pair(first, second, **IDENTICAL)
-    return way.label(sample, pair, verdicts)
+    return strategy.label(sample, pair, verdicts)
 
 
 def summary(rankings: list[Ranking]) -> dict[str, Any]:
-    """Count pairs by status, and how many were ties because both answers were the same text."""
+    """Count the pairs by status, and those whose answers are identical, which are ties without a call."""
     pairs = [(ranking, pair) for ranking in rankings for pair in ranking.pairs]
     statuses = Counter(pair.status for _, pair in pairs)
     identical = sum(ranking.responses[pair.first] == ranking.responses[pair.second] for ranking, pair in pairs)
@@ -157,5 +164,7 @@ def summary(rankings: list[Ranking]) -> dict[str, Any]:
         "pairs": len(pairs),
         "statuses": dict(sorted(statuses.items())),
         "identical_pairs": identical,
-        "mean_certainty": 2 * sum(decided) / len(decided) if decided else 0.0,  # 0: coin flips, 1: no doubt
+        "mean_certainty": 2 * sum(decided) / len(decided)
+        if decided
+        else 0.0,  # 0: all probabilities are 0.5, 1: all are 0 or 1
     }

@@ -1,4 +1,4 @@
-"""Answers revised by a constitution: each is a pair to prefer and an answer to imitate."""
+"""Revises answers by a constitution: each revision gives a preference pair and an answer for SFT."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -19,9 +19,9 @@ from reward.judges.revision import Reviser
 
 
 def reviser_for(recipe: LabelRecipe, caller: Caller) -> Reviser | None:
-    """Return who revises the recipe's answers; None where nobody does.
+    """Return the reviser of the recipe's answers; None without `revisions`.
 
-    Raises: JudgeError where the judge cannot be had.
+    Raises: JudgeError if the judge is not available.
     """
     if recipe.revisions is None:
         return None
@@ -30,7 +30,7 @@ def reviser_for(recipe: LabelRecipe, caller: Caller) -> Reviser | None:
 
 
 def answers_to_revise(samples: list[Sampled]) -> Iterator[tuple[Sampled, int, Rating]]:
-    """Yield every different answer of every prompt that says anything, with its place."""
+    """Yield every distinct answer of every prompt that is not blank, with its index."""
     for sample in samples:
         for place, text in enumerate(sample.responses):
             if text.strip() and text not in sample.responses[:place]:
@@ -46,11 +46,10 @@ def revised(
 ) -> tuple[list[Ranking], dict[str, int]]:
     """Revise the answers; a revision that failed or changed nothing gives no row.
 
-    Returns: rows of the revision and the answer it came from, in which the revision is preferred, as in section 4.1 of
-        https://arxiv.org/abs/2212.08073 nobody is asked whether it is better; and how many answers had which status,
-        "unchanged" among them.
+    Returns: rows of a revision and its original, in which the revision is preferred without a judgement, as in section
+        4.1 of https://arxiv.org/abs/2212.08073; and the number of answers by status, including "unchanged".
 
-    Raises: JudgeError where the judge cannot be asked or fails too often; BudgetError where the money ends first.
+    Raises: JudgeError if the judge is not available or fails too often; BudgetError at the limit of the budget.
     """
     answers = list(answers_to_revise(samples))
     verdicts = ask(
@@ -62,7 +61,7 @@ def revised(
         spent=caller.budget.summary if isinstance(caller.budget, Budget) else lambda: "",
         doing="revised",
     )
-    who = {"source": "judge", "judge": reviser.name, "prompt_hash": reviser.prompt_hash, "made_by": "revision"}
+    judged_by = {"source": "judge", "judge": reviser.name, "prompt_hash": reviser.prompt_hash, "made_by": "revision"}
     rows: list[Ranking] = []
     statuses: Counter[str] = Counter()
     for sample, place, rating in answers:
@@ -77,7 +76,7 @@ def revised(
                 prompt=sample.prompt,
                 responses=[verdict.raw, rating.answer],
                 pairs=[Pair(0, 1, 1.0)],
-                provenance={**provenance, **who, **how, **kept},
+                provenance={**provenance, **judged_by, **how, **kept},
             )
         )
     return rows, dict(sorted(statuses.items()))

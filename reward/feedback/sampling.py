@@ -1,4 +1,4 @@
-"""K answers to every prompt from a policy, kept chunk by chunk so that no answer is sampled twice."""
+"""Samples K answers to every prompt and stores them in chunks, so that no answer is sampled twice."""
 
 import dataclasses
 import hashlib
@@ -13,11 +13,11 @@ from alignment.errors import DataError, RecipeError
 from alignment.meter import ProgressBar
 from alignment.rollout.engine import Completion, Engine, Sampling
 
-BATCHES_PER_CHUNK = 4  # a chunk is what a kill can cost
+BATCHES_PER_CHUNK = 4  # the most that a kill loses
 
 
 def require_one_process(what: str = "label") -> None:
-    """Refuse to label, or what else calls judges alone, in several processes.
+    """Refuse several processes in a stage that calls judges.
 
     Raises: RecipeError, before anything is written.
     """
@@ -27,7 +27,7 @@ def require_one_process(what: str = "label") -> None:
             [
                 f"{what} runs in one process and {processes} were started; use `alignment {what} --config FILE` or "
                 f"`accelerate launch --num_processes 1 recipes/{what.split()[0]}.py --config FILE`. Judge calls run "
-                "max_concurrency at a time either way."
+                "max_concurrency at a time in both cases."
             ]
         )
 
@@ -42,7 +42,12 @@ def sample_answers(
     num_generations: int,
     batch_size: int,
 ) -> list[Sampled]:
-    """Sample what the store lacks; equal prompts, sampling and batch size give equal answers, resumed or not."""
+    """Sample the answers that are not in the store.
+
+    Equal prompts, sampling and batch size give equal answers, also in a resumed run.
+
+    Raises: DataError if the store lost a part of a chunk; LineageError if it has answers of other prompts or settings.
+    """
     size = max(1, BATCHES_PER_CHUNK * batch_size // num_generations)
     store.bind(
         prompts=hashlib.sha256(repr(prompts).encode("utf-8", "backslashreplace")).hexdigest(),
@@ -57,8 +62,8 @@ def sample_answers(
                 continue
             if len(missing) < len(chunk):
                 raise DataError(
-                    f"{store.path}: the answers to prompt {missing[0]} are missing among those that were kept with "
-                    "them; the file was changed by hand or is damaged. Put it back, or name another output_dir."
+                    f"{store.path}: the answers to prompt {missing[0]} are missing from their chunk; the file was "
+                    "edited or damaged. Restore it, or name another output_dir."
                 )
             ids = [template.prompt_ids(prompts[position]) for position in chunk]
             repeated = [prompt_ids for prompt_ids in ids for _ in range(num_generations)]

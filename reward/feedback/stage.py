@@ -1,4 +1,4 @@
-"""The label stage's parts that the recipe script calls by name."""
+"""Parts of the label stage: labels, dry run, reparse and revisions."""
 
 import contextlib
 from pathlib import Path
@@ -37,7 +37,7 @@ def labels_of(
     *,
     all_pairs: bool = False,
 ) -> list[Ranking]:
-    """Ask the judge about every prompt's answers; `all_pairs` whatever the recipe's `pairs_per_prompt` says."""
+    """Label every prompt's answers; `all_pairs`: ignore the recipe's `pairs_per_prompt`."""
     return label(
         samples,
         judge,
@@ -53,7 +53,7 @@ def labels_of(
 
 
 def dry_run(recipe: LabelRecipe) -> str:
-    """Count the calls, tokens and cost that the recipe would take beyond what its folder holds; writes nothing."""
+    """Return the calls, tokens and cost of the recipe beyond the calls in its folder, as text; writes nothing."""
     path = Path(recipe.output_dir) / STORE
     with contextlib.ExitStack() as stack:
         store = stack.enter_context(CallStore(path)) if path.is_file() else None
@@ -63,14 +63,14 @@ def dry_run(recipe: LabelRecipe) -> str:
         imagined = not samples and recipe.responses == "sampled"
         if not samples:
             samples = imagined_answers(recipe) if imagined else given_answers(load_rows(recipe), None, None)
-        way = strategy_of(judge.mode, samples=recipe.judge.repeats, seed=recipe.seed)
+        strategy = strategy_of(judge.mode, samples=recipe.judge.repeats, seed=recipe.seed)
         questions: dict[tuple[str, int], Question] = {}
         for sample in samples:
             pairs = pairs_to_label(sample, pairs_per_prompt=recipe.pairs_per_prompt, seed=recipe.seed)
-            questions |= {key_of(question): question for question in way.questions(sample, pairs)}
+            questions |= {key_of(question): question for question in strategy.questions(sample, pairs)}
         for sample in gold_samples(recipe):
             pairs = pairs_to_label(sample, pairs_per_prompt=None, seed=recipe.seed)
-            questions |= {key_of(question): question for question in way.questions(sample, pairs)}
+            questions |= {key_of(question): question for question in strategy.questions(sample, pairs)}
         for question in questions.values():
             judge.ask(question)
         reviser = reviser_for(recipe, caller)
@@ -93,19 +93,21 @@ def dry_run(recipe: LabelRecipe) -> str:
     if minutes:
         lines.append(f"at least {minutes:.1f} minutes by requests_per_minute and tokens_per_minute")
     if imagined:
-        lines.append(f"The answers are not sampled yet; each was taken to have all {recipe.max_new_tokens} tokens.")
+        lines.append(f"The answers are not sampled yet; each is assumed to have {recipe.max_new_tokens} tokens.")
     return "\n".join(lines)
 
 
 def reparse(recipe: LabelRecipe) -> dict[str, Any]:
-    """Write a finished run's labels anew from its calls, read by the recipe's judge as it is now; no call is made.
+    """Write a finished run's labels again from its calls, with the recipe's present judge; makes no call.
 
-    Raises: AlignmentError where there is no finished run, or the recipe asks for calls that were never made.
+    Raises: AlignmentError if there is no finished run, or the recipe needs calls that were never made.
     """
     path = Path(recipe.output_dir)
     manifest = read_manifest(path)
     if manifest.get("stage") != "label" or manifest.get("status") != "finished":
-        raise AlignmentError(f"{path}: holds no finished run of stage label; reparse reads the calls of one.")
+        raise AlignmentError(
+            f"{path}: holds no finished run of stage label; --reparse reads the calls of a finished run."
+        )
     with CallStore(path / STORE, rejected=True) as store:
         caller = DryCaller(store, tariff_of(recipe.judge))
         judge = build_judge(recipe.judge, caller)
@@ -117,8 +119,8 @@ def reparse(recipe: LabelRecipe) -> dict[str, Any]:
 
         def never_made() -> AlignmentError:
             return AlignmentError(
-                f"{path}: the recipe asks for {caller.calls - failed} calls that were never made (another judge, "
-                "prompt or way of asking); run it without --reparse to make them. The labels are as they were."
+                f"{path}: the recipe needs {caller.calls - failed} calls that were never made (another judge, "
+                "prompt or mode); run it without --reparse to make them. The labels are unchanged."
             )
 
         def known(samples: list[Sampled], provenance: dict[str, Any], *, all_pairs: bool = False) -> list[Ranking]:
@@ -142,7 +144,7 @@ def reparse(recipe: LabelRecipe) -> dict[str, Any]:
 
 
 def write_revisions(path: Path, revisions: tuple[list[Ranking], dict[str, int]] | None) -> dict[str, Any]:
-    """Write what came of revising; what the manifest says of it."""
+    """Write the revisions; return their results for the manifest."""
     if revisions is None:
         return {}
     rows, statuses = revisions

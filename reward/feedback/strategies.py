@@ -1,7 +1,7 @@
-"""The ways of asking: which questions a prompt's answers raise, and which pairs come of the verdicts.
+"""Strategies: the questions about a prompt's answers, and the pairs that follow from the verdicts.
 
-Every way ends in the same thing: for each pair of answers the probability that the first is better, with the askings
-behind it. A question whose failure leaves a pair without both orders leaves it without a label.
+Each strategy gives, for every pair of answers, the probability that the first is better, with the single verdicts. A
+pair without a usable verdict in both orders has no label.
 """
 
 import itertools
@@ -12,15 +12,15 @@ from typing import Any, Protocol
 
 from alignment.calls.call import question_key
 from alignment.calls.store_rows import Sampled
-from alignment.data.rows import USABLE, Asked, Pair, Shown, Status
+from alignment.data.rows import USABLE, Pair, Shown, SingleVerdict, Status
 from alignment.evaluate.judging import Comparison, Listing, Mode, Question, Rating, Verdict
 
 Verdicts = Mapping[tuple[str, int], Verdict]  # by question and repeat
-IDENTICAL: Any = {"probability": 0.5, "status": "tie"}  # the same answer twice is as good as itself; nobody is asked
+IDENTICAL: Any = {"probability": 0.5, "status": "tie"}  # identical answers are a tie without a call
 
 
 def key_of(question: Question) -> tuple[str, int]:
-    """Identify one asking."""
+    """Return the key of a question and its repeat."""
     return question_key(question), question.repeat
 
 
@@ -33,23 +33,23 @@ def pairs_to_label(sample: Sampled, *, pairs_per_prompt: int | None, seed: int) 
 
 
 class Strategy(Protocol):
-    """One way of asking."""
+    """The questions of one mode, and their interpretation."""
 
     def questions(self, sample: Sampled, pairs: Sequence[tuple[int, int]]) -> Iterator[Question]:
-        """Yield all that is to be asked about one prompt's answers; the same question may come twice."""
+        """Yield the questions about one prompt's answers; a question may occur twice."""
         ...
 
     def label(self, sample: Sampled, pair: tuple[int, int], verdicts: Verdicts) -> Pair:
-        """Return what the verdicts say of one pair; its answers differ."""
+        """Return the label of one pair of different answers."""
         ...
 
     def evidence(self, sample: Sampled, verdicts: Verdicts) -> dict[str, Any]:
-        """Return what else the ranking's provenance keeps."""
+        """Return further entries of the ranking's provenance."""
         ...
 
 
 def strategy_of(mode: Mode, *, samples: int, seed: int) -> Strategy:
-    """Return the way of asking of a judge that is asked each question `samples` times."""
+    """Return the strategy of a mode, with `samples` repeats of each question."""
     if mode == "listwise":
         return Listwise(samples, seed)
     return Pointwise(samples) if mode == "pointwise" else Pairwise(samples)
@@ -65,23 +65,23 @@ class Pairwise:
         """Yield both orders of every pair of different answers."""
         for first, second in pairs:
             if sample.responses[first] != sample.responses[second]:
-                yield from self._askings(sample, first, second)
+                yield from self._repeats(sample, first, second)
 
     def label(self, sample: Sampled, pair: tuple[int, int], verdicts: Verdicts) -> Pair:
         """Average the two orders, https://arxiv.org/abs/2309.00267, section 3.1."""
-        askings = [(question.shown, question) for question in self._askings(sample, *pair)]
-        asked = []
-        for shown, question in askings:
+        repeats = [(question.shown, question) for question in self._repeats(sample, *pair)]
+        singles = []
+        for shown, question in repeats:
             verdict = verdicts[key_of(question)]
             mass = verdict.details.get("mass")
-            asked.append(Asked(shown, question.repeat, verdict.probability, verdict.status, mass))
-        return both_orders(*pair, asked)
+            singles.append(SingleVerdict(shown, question.repeat, verdict.probability, verdict.status, mass))
+        return both_orders(*pair, singles)
 
     def evidence(self, sample: Sampled, verdicts: Verdicts) -> dict[str, Any]:
-        """Nothing else."""
+        """Return no further entries."""
         return {}
 
-    def _askings(self, sample: Sampled, first: int, second: int) -> Iterator[Comparison]:
+    def _repeats(self, sample: Sampled, first: int, second: int) -> Iterator[Comparison]:
         for repeat in range(self.samples):
             comparison = Comparison(sample.prompt, sample.responses[first], sample.responses[second], repeat)
             yield comparison
@@ -96,29 +96,29 @@ class Listwise:
     seed: int = 0
 
     def questions(self, sample: Sampled, pairs: Sequence[tuple[int, int]]) -> Iterator[Question]:
-        """Yield the lists, each answer once however often it was given."""
+        """Yield the lists of distinct answers."""
         for _, listing in self._listings(sample):
             if len(listing.answers) > 1:
                 yield listing
 
     def label(self, sample: Sampled, pair: tuple[int, int], verdicts: Verdicts) -> Pair:
-        """Take from each list whether it puts the one above the other."""
+        """Compare the positions of the two answers in each list."""
         ends = [sample.responses[end] for end in pair]
-        asked = []
+        singles = []
         for repeat, listing in self._listings(sample):
             verdict = verdicts[key_of(listing)]
             first, second = (listing.answers.index(text) for text in ends)
             shown: Shown = "first" if first < second else "swapped"
             if verdict.scores is None:
-                asked.append(Asked(shown, repeat, None, verdict.status))
+                singles.append(SingleVerdict(shown, repeat, None, verdict.status))
                 continue
             ahead, behind = verdict.scores[min(first, second)], verdict.scores[max(first, second)]
             probability = 0.5 if ahead == behind else float(ahead > behind)
-            asked.append(Asked(shown, repeat, probability, "tie" if probability == 0.5 else "ok"))
-        return both_orders(*pair, asked)
+            singles.append(SingleVerdict(shown, repeat, probability, "tie" if probability == 0.5 else "ok"))
+        return both_orders(*pair, singles)
 
     def evidence(self, sample: Sampled, verdicts: Verdicts) -> dict[str, Any]:
-        """Nothing else."""
+        """Return no further entries."""
         return {}
 
     def _listings(self, sample: Sampled) -> Iterator[tuple[int, Listing]]:
@@ -133,22 +133,22 @@ class Listwise:
 
 @dataclass(frozen=True, slots=True)
 class Pointwise:
-    """Every answer by itself, `samples` times; the better rated one is better, by the gap as margin."""
+    """Every answer by itself, `samples` times; the higher rated one is preferred, and the difference is the margin."""
 
     samples: int = 1
 
     def questions(self, sample: Sampled, pairs: Sequence[tuple[int, int]]) -> Iterator[Question]:
         """Yield every answer of the pairs."""
         for place in dict.fromkeys(itertools.chain.from_iterable(pairs)):
-            yield from self._askings(sample, place)
+            yield from self._repeats(sample, place)
 
     def label(self, sample: Sampled, pair: tuple[int, int], verdicts: Verdicts) -> Pair:
         """Compare the two ratings.
 
-        The probability is that of the first rating's being higher, half of it where they are equal, averaged over all
-        pairs of askings and taking the two as independent; a rating whose distribution is not known counts as certain.
+        The probability is P(first rating higher) + P(equal) / 2, averaged over all pairs of repeats, with independent
+        ratings. A rating without a known distribution has probability 1.
         """
-        sides = [[verdicts[key_of(question)] for question in self._askings(sample, place)] for place in pair]
+        sides = [[verdicts[key_of(question)] for question in self._repeats(sample, place)] for place in pair]
         rated = [[verdict for verdict in side if verdict.scores is not None] for side in sides]
         for side, usable in zip(sides, rated, strict=True):
             if not usable:
@@ -159,22 +159,22 @@ class Pointwise:
         return Pair(*pair, probability, "tie" if probability == 0.5 else "ok", margin=abs(gap))
 
     def evidence(self, sample: Sampled, verdicts: Verdicts) -> dict[str, Any]:
-        """Every answer's mean rating, and by criterion where the rubric has several; null where none was given."""
+        """Return every answer's mean rating, and the scores of the rubric's criteria; null without a rating."""
         ratings, criteria = [], []
         for place in range(len(sample.responses)):
-            asked = [verdicts.get(key_of(question)) for question in self._askings(sample, place)]
+            asked = [verdicts.get(key_of(question)) for question in self._repeats(sample, place)]
             rated = [verdict for verdict in asked if verdict is not None and verdict.scores is not None]
             ratings.append(_mean(rated) if rated else None)
             criteria.append(rated[0].details.get("criteria") if rated else None)
         return {"ratings": ratings, **({"criteria": criteria} if any(criteria) else {})}
 
-    def _askings(self, sample: Sampled, place: int) -> Iterator[Rating]:
+    def _repeats(self, sample: Sampled, place: int) -> Iterator[Rating]:
         for repeat in range(self.samples):
             yield Rating(sample.prompt, sample.responses[place], repeat)
 
 
-def both_orders(first: int, second: int, asked: list[Asked]) -> Pair:
-    """Average within each order, then over both; an order without a usable verdict leaves no label."""
+def both_orders(first: int, second: int, asked: list[SingleVerdict]) -> Pair:
+    """Average within each order, then over both; without a usable verdict in one order there is no label."""
     means: dict[str, float] = {}
     for shown in ("first", "swapped"):
         side = [each for each in asked if each.shown == shown]

@@ -16,11 +16,11 @@ def build_judge(entry: AnyJudge, caller: Caller | None = None) -> Judge[Any]:
     """Return the judge that a recipe names.
 
     Args:
-        caller: makes the judge's calls; None: one that keeps nothing and retries as the entry says.
+        caller: makes the judge's calls; None: one without a store that retries as the entry configures.
 
     Returns: a judge whose `mode` is the kind of question that it answers.
 
-    Raises: JudgeError where its function, files or API key cannot be had; ModelError where its model cannot.
+    Raises: JudgeError if its function, files or API key are not available; ModelError if its model is not.
     """
     name = entry.mode if isinstance(entry, ChatEntry) else f"backends.{entry.kind}"
     judge: Judge[Any] = importlib.import_module(f"reward.judges.{name}").build(

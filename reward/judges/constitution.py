@@ -1,4 +1,4 @@
-"""Principles that answers are compared, criticised and revised by (Constitutional AI, arXiv 2212.08073)."""
+"""Principles for comparing, criticising and revising answers (Constitutional AI, arXiv 2212.08073)."""
 
 import hashlib
 import json
@@ -14,7 +14,7 @@ from alignment.evaluate.judging import Comparison, Listing, Question
 
 @dataclass(frozen=True, slots=True)
 class Principle:
-    """One standard, in the words for each use."""
+    """One principle, worded for each use."""
 
     name: str
     principle: str  # for comparing two answers
@@ -26,8 +26,8 @@ class Principle:
 class Constitution:
     """A file of principles.
 
-    It is YAML: `principles`, a list of texts, or of mappings with `principle` and, each if it needs words of its own,
-    `name`, `critique` and `revision`.
+    It is YAML: `principles`, a list of texts, or of mappings with `principle` and the optional keys `name`, `critique`
+    and `revision`.
     """
 
     principles: tuple[Principle, ...]
@@ -35,14 +35,17 @@ class Constitution:
 
     @classmethod
     def load(cls, path: str, *, count: int = 1) -> "Constitution":
-        """Read the file, of which `count` principles will be drawn at a time.
+        """Read the file.
 
-        Raises: JudgeError naming the file and the entry where it is none, or where it has fewer.
+        Args:
+            count: number of principles to draw at a time.
+
+        Raises: JudgeError with the file and the entry if it is not valid, or has fewer than `count` principles.
         """
         data, listed = read_yaml(path, "judge.constitution")
         rows = listed.get("principles") if isinstance(listed, dict) else listed
         if not isinstance(rows, list) or not rows:
-            raise JudgeError(f"judge.constitution {path}: holds no list of principles; give `principles:` and a list.")
+            raise JudgeError(f"judge.constitution {path}: has no list of principles; give `principles:` and a list.")
         principles = tuple(_principle(row, place, path) for place, row in enumerate(rows, 1))
         if count > len(principles):
             raise JudgeError(
@@ -51,9 +54,9 @@ class Constitution:
         return cls(principles, hashlib.sha256(data).hexdigest()[:16])
 
     def draw(self, question: Question, *, count: int, seed: int) -> tuple[Principle, ...]:
-        """Draw `count` principles for a question, the same ones in whatever order its answers are shown.
+        """Draw `count` principles for a question, the same for both orders of its answers.
 
-        Section 4.1 draws one at random for every comparison. A repeat draws anew.
+        Section 4.1 draws one at random for every comparison. Each repeat has a draw of its own.
         """
         if isinstance(question, Comparison):
             answers = sorted([question.first, question.second])
@@ -67,7 +70,7 @@ class Constitution:
 
 
 def in_words(principles: tuple[Principle, ...], use: str = "principle") -> str:
-    """Return the principles as a prompt shows them: one as it is, several as a list."""
+    """Return the principles as in a prompt: one as text, several as a list."""
     texts = [str(getattr(principle, use)) for principle in principles]
     return texts[0] if len(texts) == 1 else "\n".join(f"- {text}" for text in texts)
 
@@ -77,15 +80,15 @@ def _principle(row: Any, place: int, path: str) -> Principle:
     given: dict[str, Any] = {"principle": row} if isinstance(row, str) else row
     known = ("name", "principle", "critique", "revision")
     if not isinstance(given, dict) or not given.get("principle"):
-        raise JudgeError(f"{at} is neither a text nor a mapping with `principle`.")
+        raise JudgeError(f"{at} is neither text nor a mapping with `principle`.")
     unknown = [str(key) for key in given if key not in known]
     if unknown:
         raise JudgeError(f"{at} has the key {unknown[0]}; known are {', '.join(known)}.")
     for key, value in given.items():
         if not isinstance(value, str):
-            raise JudgeError(f"{at}: `{key}` must be a text, found {value!r}.")
+            raise JudgeError(f"{at}: `{key}` must be text, found {value!r}.")
         if not value.strip():
-            raise JudgeError(f"{at}: `{key}` is empty; write it, or take it out.")
+            raise JudgeError(f"{at}: `{key}` is empty; write it, or remove it.")
     texts = {key: well_formed(value).strip() for key, value in given.items()}
     text = texts["principle"]
     return Principle(

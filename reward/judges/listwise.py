@@ -1,4 +1,4 @@
-"""Asking a chat model in which order several answers stand."""
+"""A chat model that orders several answers."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ MAX_TOKENS, REASONING_MAX_TOKENS = 96, 768
 
 
 class ListwiseJudge:
-    """Takes one order of all answers; a score is how many of the others an answer stands above."""
+    """Asks for one order of all answers; a score is the number of answers ranked below an answer."""
 
     mode: Mode = "listwise"
 
@@ -32,16 +32,16 @@ class ListwiseJudge:
     def from_entry(cls, entry: ChatEntry, caller: Caller) -> "ListwiseJudge":
         """Read the prompt and open the backend.
 
-        Raises: JudgeError where a file, the model or the key is missing, nobody listens, or the key is refused.
+        Raises: JudgeError if a file, the model or the key is missing, there is no server, or it refuses the key.
         """
-        # An order is read from the text; log-probabilities would be paid for and left lying.
+        # An order is read from the text, so log-probabilities are not requested.
         entry = entry.model_copy(update={"logprobs": False})
         return cls(entry, ListwisePrompt.load(entry.prompt, reasoning=entry.reasoning), build_model(entry, caller))
 
     def ask(self, listing: Listing) -> Verdict:
         """Ask for the order of 2 to 26 answers.
 
-        Raises: JudgeError where every other call would fail alike, or there are more answers than letters.
+        Raises: JudgeError if every other call would fail alike, or there are more answers than letters.
         """
         count = len(listing.answers)
         if not 2 <= count <= len(LETTERS):

@@ -1,4 +1,4 @@
-"""Asking a chat model which of two answers is better."""
+"""A chat model that compares two answers."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ MAX_TOKENS, REASONING_MAX_TOKENS = 16, 512
 
 
 class PairwiseJudge:
-    """Takes a letter for its answer, and the letter's probability where the model tells it."""
+    """Asks for the letter of the better answer, and reads the letter's probability if the model returns it."""
 
     mode: Mode = "pairwise"
 
@@ -36,8 +36,8 @@ class PairwiseJudge:
     def from_entry(cls, entry: ChatEntry, caller: Caller) -> "PairwiseJudge":
         """Read the files and open the backend.
 
-        Raises: JudgeError where a file, the model or the key is missing, nobody listens, or the key is refused: better
-            now than after hours of sampling.
+        Raises: JudgeError if a file, the model or the key is missing, there is no server, or it refuses the key. A run
+            finds out before it samples for hours.
         """
         constitution: Constitution | None = None
         if entry.constitution:
@@ -46,9 +46,9 @@ class PairwiseJudge:
         return cls(entry, prompt, build_model(entry, caller), constitution)
 
     def ask(self, comparison: Comparison) -> Verdict:
-        """Ask one question.
+        """Compare the answers in the order shown.
 
-        Raises: JudgeError where every other call would fail alike: no server, no access, no such model, no
+        Raises: JudgeError if every other call would fail alike: no server, no access, no such model, no
             log-probabilities.
         """
         labels, principles, details = self.prompt.labels, "", {}
@@ -88,7 +88,7 @@ class PairwiseJudge:
         if self.entry.logprobs:
             soft = _soft(reply, found)
             if soft is None:
-                why = f"the log-probabilities do not fit the reply {reply.raw}"
+                why = f"the log-probabilities do not match the reply {reply.raw}"
                 return Verdict(None, "parse_error", why, details)
             probability, mass, token = soft
             details["verdict_token"] = token
@@ -107,10 +107,9 @@ build = PairwiseJudge.from_entry
 
 
 def clamped(probability: float, low: float, high: float) -> float:
-    """Hold a probability between two, as section 4.1 of https://arxiv.org/abs/2212.08073 does between 40 and 60 %.
+    """Limit a probability to a range, as section 4.1 of https://arxiv.org/abs/2212.08073 does to 40-60 %.
 
-    A verdict that follows the judge's own reasoning is nearly always certain; what it is then worth as a target is
-    less.
+    After its own reasoning a judge is nearly always certain, more than its accuracy justifies.
     """
     return min(high, max(low, probability))
 

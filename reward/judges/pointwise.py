@@ -1,4 +1,4 @@
-"""Asking a chat model how good an answer is by itself."""
+"""A chat model that rates single answers."""
 
 from dataclasses import replace
 from typing import Any
@@ -21,10 +21,10 @@ OVERALL = Criterion("overall", "")
 
 
 class PointwiseJudge:
-    """Takes a number for each criterion of a rubric, in a call of its own, and their weighted mean.
+    """Asks for a number from 1 to 10 for each criterion of a rubric, in a call each, and takes their weighted mean.
 
-    Without a rubric it is one number from 0 to 10, with one from 1 to 10 for each criterion. Where the model tells its
-    log-probabilities the number is the expectation by them.
+    Without a rubric it asks for one number from 0 to 10. With log-probabilities, each number is the expectation under
+    them.
     """
 
     mode: Mode = "pointwise"
@@ -43,19 +43,19 @@ class PointwiseJudge:
     def from_entry(cls, entry: ChatEntry, caller: Caller) -> "PointwiseJudge":
         """Read the files and open the backend.
 
-        Raises: JudgeError where a file, the model or the key is missing, nobody listens, or the key is refused.
+        Raises: JudgeError if a file, the model or the key is missing, there is no server, or it refuses the key.
         """
         rubric = Rubric.load(entry.rubric) if entry.rubric else None
         prompt = PointwisePrompt.load(entry.prompt, reasoning=entry.reasoning, rubric=rubric is not None)
         return cls(entry, prompt, build_model(entry, caller), rubric)
 
     def ask(self, rating: Rating) -> Verdict:
-        """Ask about every criterion; where one fails the answer has no score.
+        """Rate an answer by every criterion; if one fails, the answer has no score.
 
-        Returns: a verdict with one score, and in its details `criteria`, the score of each; where the probabilities of
-            the numbers are known, `distributions` has them by criterion and `distribution` those of the mean.
+        Returns: a verdict with one score, and in its details `criteria`, the score of each; with log-probabilities also
+            `distributions`, the probabilities of the numbers by criterion, and `distribution`, those of the mean.
 
-        Raises: JudgeError where every other call would fail alike.
+        Raises: JudgeError if every other call would fail alike.
         """
         scores: dict[str, float] = {}
         distributions: dict[str, dict[str, float]] = {}
@@ -125,7 +125,7 @@ class PointwiseJudge:
         if reply.tokens:
             probabilities = rating_probabilities(reply.text, found, reply.tokens, self.scale)
         if probabilities is None and self.entry.logprobs and found.whole:
-            return replace(reply, raw=f"the log-probabilities do not fit the reply {reply.raw}"), None
+            return replace(reply, raw=f"the log-probabilities do not match the reply {reply.raw}"), None
         return reply, (mean(probabilities) if probabilities else found.value, probabilities)
 
 

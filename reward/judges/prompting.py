@@ -1,4 +1,4 @@
-"""How questions become the texts that a judge model reads: prompt files, and fences around what is judged."""
+"""Prompts of judges: prompt files, and fences around the judged texts."""
 
 import hashlib
 import hmac
@@ -16,26 +16,26 @@ from alignment.data.rows import Prompt
 from alignment.errors import JudgeError, RecipeError
 from alignment.evaluate.judging import Comparison, Listing
 
-OPTIONAL_LABELS = ("tie", "abstain")  # offered by a prompt that mentions the word
-PROCESS_SECRET = secrets.token_bytes(32)  # of fences whose calls nobody keeps
+OPTIONAL_LABELS = ("tie", "abstain")  # verdicts that a prompt offers if it contains the word
+PROCESS_SECRET = secrets.token_bytes(32)  # of fences in calls without a store
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
 @dataclass(frozen=True, slots=True)
 class PromptFile:
-    """A text with placeholders such as {prompt}."""
+    """A prompt template with placeholders such as {prompt}."""
 
     text: str
-    hash: str  # first 16 hexadecimal digits of the file's SHA-256; travels with every label
+    hash: str  # first 16 hexadecimal digits of the file's SHA-256; recorded with every label
 
     @classmethod
     def read(cls, path: str | None, default: str, fields: Sequence[str], what: str) -> "PromptFile":
-        """Read a prompt file, None for the package's own.
+        """Read a prompt file; None: the package's `default`.
 
         Args:
-            fields: placeholders that it must hold. what: goes into them, for messages.
+            fields: required placeholders. what: their contents, for messages.
 
-        Raises: JudgeError where it cannot be read or lacks a placeholder.
+        Raises: JudgeError if it cannot be read or lacks a placeholder.
         """
         if path is None:
             data = resources.files("reward.judges").joinpath("prompts", default).read_bytes()
@@ -53,31 +53,31 @@ class PromptFile:
             *most, last = (f"{{{field}}}" for field in fields)
             raise JudgeError(
                 f"judge.prompt {path}: lacks {', '.join(missing)}; a prompt file holds {', '.join(most)} and {last} "
-                f"where {what} go."
+                f"for {what}."
             )
         return cls(text, hashlib.sha256(data).hexdigest()[:16])
 
     def fill(self, **values: str) -> str:
-        """Put values in the place of {name}.
+        """Replace each {name} by its value.
 
-        One pass fills all placeholders, so an answer that contains "{second}" stays as it is.
+        All placeholders are replaced in one pass, so "{second}" within an answer is not replaced.
         """
         pattern = rf"\{{({'|'.join(values)})\}}"
         return well_formed(re.sub(pattern, lambda match: values[match[1]], self.text))
 
 
 class Fence:
-    """Puts texts that are judged between tags that their writers could not have known.
+    """Puts the judged texts between tags that their authors cannot know.
 
-    The tags carry a code made from all of the texts by a secret of the run, so an answer cannot close its own fence and
-    open another.
+    The tags contain an HMAC of all texts with a secret of the run, so an answer cannot close its own fence and open
+    another.
     """
 
     def __init__(self, *texts: str, secret: bytes | None) -> None:
-        """Make the code.
+        """Compute the code.
 
         Args:
-            secret: None: this process's own; b"": none, as in the calls of runs from before there were secrets.
+            secret: None: one of this process; b"": none, a plain hash as in the calls of earlier versions.
         """
         secret, message = PROCESS_SECRET if secret is None else secret, json.dumps(texts).encode()
         made = hmac.new(secret, message, "sha256") if secret else hashlib.sha256(message)
@@ -93,27 +93,27 @@ class PairwisePrompt:
     """A prompt file with the placeholders {prompt}, {first} and {second}, and {principles} with a constitution."""
 
     file: PromptFile
-    labels: tuple[str, ...]  # verdicts that it offers
+    labels: tuple[str, ...]  # the verdicts that it offers
     principled: bool
 
     @classmethod
     def load(cls, path: str | None, *, reasoning: bool = False, principled: bool = False) -> "PairwisePrompt":
-        """Read a prompt file; None is the package's own.
+        """Read a prompt file; None: the package's own.
 
-        Raises: JudgeError where it cannot be read or lacks a placeholder.
+        Raises: JudgeError if it cannot be read or lacks a placeholder.
         """
         default = ("constitution" if principled else "pairwise") + ("_reasoning" if reasoning else "") + ".txt"
         fields = (*(("principles",) if principled else ()), "prompt", "first", "second")
         what = "the principles, the request and the two answers" if principled else "the request and the two answers"
         file = PromptFile.read(path, default, fields, what)
         if not principled and "{principles}" in file.text:
-            raise JudgeError(f"judge.prompt {path}: holds {{principles}}; name their file as judge.constitution.")
+            raise JudgeError(f"judge.prompt {path}: has {{principles}}; set judge.constitution to their file.")
         more = [word for word in OPTIONAL_LABELS if re.search(rf"\b{word}\b", file.text, re.IGNORECASE)]
         return cls(file, ("A", "B", *more), principled)
 
     @property
     def hash(self) -> str:
-        """Of the file."""
+        """The hash of the file."""
         return self.file.hash
 
     def render(self, comparison: Comparison, principles: str = "", *, secret: bytes | None = None) -> str:
@@ -136,9 +136,9 @@ class ListwisePrompt:
 
     @classmethod
     def load(cls, path: str | None, *, reasoning: bool = False) -> "ListwisePrompt":
-        """Read a prompt file; None is the package's own.
+        """Read a prompt file; None: the package's own.
 
-        Raises: JudgeError where it cannot be read or lacks a placeholder.
+        Raises: JudgeError if it cannot be read or lacks a placeholder.
         """
         default = "listwise_reasoning.txt" if reasoning else "listwise.txt"
         return cls(PromptFile.read(path, default, ("prompt", "answers"), "the request and the answers"))
@@ -162,9 +162,9 @@ class PointwisePrompt:
 
     @classmethod
     def load(cls, path: str | None, *, reasoning: bool = False, rubric: bool = False) -> "PointwisePrompt":
-        """Read a prompt file; None is the package's own.
+        """Read a prompt file; None: the package's own.
 
-        Raises: JudgeError where it cannot be read or lacks a placeholder.
+        Raises: JudgeError if it cannot be read or lacks a placeholder.
         """
         default = ("rubric" if rubric else "pointwise") + ("_reasoning" if reasoning else "") + ".txt"
         fields = (*(("criterion",) if rubric else ()), "prompt", "answer")
@@ -173,7 +173,7 @@ class PointwisePrompt:
 
     @property
     def hash(self) -> str:
-        """Of the file."""
+        """The hash of the file."""
         return self.file.hash
 
     def render(self, prompt: Prompt, answer: str, criterion: str = "", *, secret: bytes | None = None) -> str:
@@ -186,7 +186,7 @@ class PointwisePrompt:
 
 
 def joint_hash(*parts: object) -> str:
-    """Identify several things that make a question together: 16 hexadecimal digits; a single hash is itself."""
+    """Return one hash of several parts of a question, 16 hexadecimal digits; a single part is returned as text."""
     if len(parts) == 1:
         return str(parts[0])
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]

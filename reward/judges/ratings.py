@@ -1,4 +1,4 @@
-"""Reading a number of a scale out of a judge model's reply, and how probable each was out of the log-probabilities."""
+"""Parses a rating from a reply, and the probability of each number from the log-probabilities."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,7 +10,7 @@ from reward.judges.own_words import CLOSE, JOIN, OPEN, OPENER, QUALIFIER, TAGGED
 from reward.judges.reading import read
 
 HIGHEST = 10
-SCALE = range(HIGHEST + 1)  # whole numbers that a prompt offers
+SCALE = range(HIGHEST + 1)  # the whole numbers that a prompt offers
 NUMBER = r"(?<![0-9.\-])(?:10(?:\.0{1,20})?|[0-9](?:\.[0-9]{1,20})?)(?!\.?[0-9])"
 OUT_OF = r"(?:\s*(?:/|(?i:out of))\s*10)?"
 VALUE = rf"(?P<opened>[\"'“‘])?{TAGGED}{OPEN}(?P<number>{NUMBER}){OUT_OF}{CLOSE}{UNTAGGED}(?(opened)[\"'”’]{CLOSE})"
@@ -48,14 +48,14 @@ class Rating:
 
 
 def find_rating(reply: str, scale: range = SCALE, shown: Sequence[str] | None = None) -> Rating | None:
-    """Return the rating that a reply gives; None where that is in doubt or off the scale.
+    """Return the rating in a reply; None if it is ambiguous or off the scale.
 
     A reply that is a JSON object gives it as "score". In any other it must end the reply: as a line ("7", "[[8/10]]"),
-    as a sentence ("The rating is 7.", "Score: 8"), or as a JSON object. A line that opens the reply, with an
-    explanation behind, counts where nothing else gives another number. What is quoted never counts, see `own_words`.
+    as a sentence ("The rating is 7.", "Score: 8"), or as a JSON object. A first line that is followed by an
+    explanation counts if no other number is given. Quotations never count, see `own_words`.
 
     Args:
-        shown: the texts that the judge was shown; None where they are not known.
+        shown: the texts in the judge's prompt; None if they are unknown.
     """
     reading = read(reply, ("score", "rating"), FORM, shown)
     if reading.from_json is not None:
@@ -73,7 +73,7 @@ def find_rating(reply: str, scale: range = SCALE, shown: Sequence[str] | None = 
 
 
 def _numbers_in(lines: Sequence[Line]) -> Iterator[str]:
-    """Yield every rating in a reply, quoted ones too."""
+    """Yield every rating in a reply, including quoted ones."""
     for line in lines:
         match = FORM.line.fullmatch(line.text)
         yield from [match["number"]] if match else []
@@ -87,14 +87,14 @@ def _on(scale: range, rating: Rating) -> Rating | None:
 def rating_probabilities(
     reply: str, rating: Rating, tokens: Sequence[Any], scale: range = SCALE
 ) -> dict[int, float] | None:
-    """Return the probability of each number at the rating's place, by the tokens that spell them; not normalised.
+    """Return the probability of each number at the rating's position, summed over the tokens that spell it.
 
-    Where a tokenizer spells ten as "1", "0", what follows the 1 divides its probability between the two; where the
-    reply took another way and nothing says what would have followed, it is ten if the other numbers average above 5.5,
-    else one.
+    The probabilities are not normalised. If a tokenizer splits ten into "1", "0", the probabilities of the token after
+    "1" divide its probability between one and ten. If the reply has another number, so that the token after "1" is
+    unknown, the probability goes to ten if the mean of the other numbers is above 5.5, else to one.
 
-    Returns: None where the tokens do not fit the reply, what they give is no log-probability, the written number is
-        not among them, or the rating is no whole number.
+    Returns: None if the tokens do not match the reply, a log-probability is not valid, the written number is not among
+        the tokens, or the rating is not a whole number.
     """
     if not rating.whole:
         return None
@@ -117,16 +117,16 @@ def rating_probabilities(
 def mean(probabilities: dict[int, float]) -> float:
     """Σ p(s)·s / Σ p(s) over the numbers of a scale, https://arxiv.org/abs/2303.16634, section 2.
 
-    Finer than the number that was written, which puts most answers on the same few steps.
+    It is finer than the written number, of which most answers get the same few values.
     """
     return sum(number * weight for number, weight in probabilities.items()) / sum(probabilities.values())
 
 
 def distribution_of_mean(shares: Sequence[float], distributions: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Return the distribution of Σ shareᵢ·xᵢ, to three decimals, taking the numbers xᵢ as independent.
+    """Return the distribution of Σ shareᵢ·xᵢ of independent numbers xᵢ, values rounded to three decimals.
 
     Args:
-        distributions: of each number, probability by value; values are texts, as in JSON.
+        distributions: of each number, probabilities by value; values are text, as in JSON.
     """
     sums = {0.0: 1.0}
     for share, distribution in zip(shares, distributions, strict=True):
@@ -140,7 +140,7 @@ def distribution_of_mean(shares: Sequence[float], distributions: Sequence[Mappin
 
 
 def _divide_one(mass: dict[int, float], written: int, following: Any) -> None:
-    """Give ten its part of the probability of a "1" that may be the first digit of either."""
+    """Divide the probability of a token "1" between one and ten."""
     if written in (1, HIGHEST):
         after = listed(following) if following is not None else []
         share = min(1.0, sum(each.probability for each in after if each.text.startswith("0")))
@@ -153,7 +153,7 @@ def _divide_one(mass: dict[int, float], written: int, following: Any) -> None:
 
 
 def _numbers(found: Sequence[Alternative]) -> dict[int, float]:
-    """Probability of each number from 0 to 10 among a token's alternatives; tokens that spell one number are summed."""
+    """Return the probability of each number from 0 to 10 among a token's alternatives."""
     mass: dict[int, float] = {}
     for each in found:
         if re.fullmatch(r"10|[0-9]", each.word, re.ASCII):

@@ -1,4 +1,4 @@
-"""What a judge model's reply gives in a form, and in what order the readers look for it."""
+"""Finds the value in a judge model's reply: in JSON, at the end, or at the beginning."""
 
 import re
 from collections.abc import Sequence
@@ -24,29 +24,29 @@ from reward.judges.own_words import (
 OBJECT = re.compile(r"\s*(?:```(?:json)?\s*)?(\{.*\})\s*(?:```)?\s*", re.DOTALL)
 BRACE = re.compile(r"(?:\A|\n)[ \t]*(?=\{)")  # where an object that ends a reply may begin
 LAST_OBJECTS = 20  # of the places where one may begin, the last that are tried
-REPLY = Limits(whole=False)  # escapes of half a surrogate pair are no harm: nothing is kept but a label
+REPLY = Limits(whole=False)  # lone surrogates are allowed: only a label is kept
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What a reply gives; at most one of the first three is set."""
+    """The value in a reply; at most one of the first three fields is set."""
 
     from_json: tuple[str, int] | None = (
         None  # by a JSON object: the text of the value, and where it begins in the reply
     )
     ending: Value | None = None  # by its last line or sentence
-    opening: Value | None = None  # by its first line alone, which what follows may contradict
-    lines: Sequence[Line] = ()  # of a reply that neither a JSON object nor its end gives a value
+    opening: Value | None = None  # by its first line, which the rest may contradict
+    lines: Sequence[Line] = ()  # of a reply without a value in JSON or at its end
 
 
 def read(reply: str, keys: Sequence[str], form: Form, shown: Sequence[str] | None) -> Reading:
-    """Find the value that a reply gives.
+    """Find the value in a reply.
 
     A whole reply in JSON comes first, then the end of the reply, a JSON object that ends it, and its first line.
 
     Args:
         keys: of the value in a JSON object, which has one of them. form: of the value elsewhere.
-        shown: the texts that the judge was shown; None where they are not known.
+        shown: the texts in the judge's prompt; None if they are unknown.
     """
     from_json = json_value(reply, keys)
     if from_json is not None:

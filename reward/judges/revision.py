@@ -1,4 +1,4 @@
-"""Critique, then revise: a chat model improves answers by principles (Constitutional AI, arXiv 2212.08073)."""
+"""A chat model that criticises and revises answers by principles (Constitutional AI, arXiv 2212.08073)."""
 
 from typing import Any
 
@@ -16,9 +16,9 @@ from reward.judges.prompting import Fence, PromptFile, joint_hash
 
 
 class Reviser:
-    """Asks for a critique of an answer and for the answer revised by it, `rounds` times over.
+    """Requests a critique of an answer and a revision by it, `rounds` times.
 
-    Each round draws principles of its own and starts from the last revision.
+    Each round draws its own principles and starts from the last revision.
     """
 
     mode: Mode = "pointwise"  # one answer a question
@@ -45,7 +45,7 @@ class Reviser:
     def from_entry(cls, judge: ChatEntry, entry: RevisionEntry, caller: Caller) -> "Reviser":
         """Read the prompts and principles and open the judge's backend.
 
-        Raises: JudgeError where a file, the model or the key is missing, nobody listens, or the key is refused.
+        Raises: JudgeError if a file, the model or the key is missing, there is no server, or it refuses the key.
         """
         if not judge.constitution:
             raise JudgeError("judge.constitution is not set; answers are revised by its principles.")
@@ -54,7 +54,7 @@ class Reviser:
         critique = PromptFile.read(entry.critique_prompt, "critique.txt", fields, what)
         what = "the request, the answer, the principles and the critique"
         revision = PromptFile.read(entry.revision_prompt, "revision.txt", [*fields, "critique"], what)
-        # What is written is taken as it is; log-probabilities would be paid for and left lying.
+        # Revisions are text, so log-probabilities are not requested.
         model = build_model(judge.model_copy(update={"logprobs": False}), caller)
         constitution = Constitution.load(judge.constitution, count=judge.num_principles)
         return cls(judge, entry, (critique, revision), constitution, model)
@@ -63,9 +63,9 @@ class Reviser:
         """Revise one answer.
 
         Returns: a verdict whose `raw` is the revision, with `principles` and `critiques` of each round in its details;
-            a "tie" where the revision is the answer unchanged.
+            status "tie" if the revision equals the answer.
 
-        Raises: JudgeError where every other call would fail alike; BudgetError.
+        Raises: JudgeError if every other call would fail alike; BudgetError.
         """
         answer, prompt = rating.answer, readable(rating.prompt)
         names: list[list[str]] = []
@@ -78,7 +78,7 @@ class Reviser:
             fence = Fence(prompt, answer, secret=self.model.caller.fence_secret)
             shown = {"prompt": fence.around("request", prompt), "answer": fence.around("answer", answer)}
             text = self.critique.fill(**shown, principles=in_words(drawn, "critique"))
-            reply = self._said(rating, "critique", text, to_come)
+            reply = self._reply(rating, "critique", text, to_come)
             if reply.status == "ok" and is_refusal(reply.text):
                 return Verdict(None, "refusal", reply.raw, reply.details)
             if reply.status != "ok" or not reply.text.strip():
@@ -87,8 +87,8 @@ class Reviser:
             fence = Fence(prompt, answer, critique, secret=self.model.caller.fence_secret)
             shown = {"prompt": fence.around("request", prompt), "answer": fence.around("answer", answer)}
             shown |= {"critique": fence.around("critique", critique), "principles": in_words(drawn, "revision")}
-            reply = self._said(rating, "revision", self.revision.fill(**shown), to_come - 1)
-            # An answer that says "I'm sorry, but" may be just what the principles want, so it is no refusal to revise.
+            reply = self._reply(rating, "revision", self.revision.fill(**shown), to_come - 1)
+            # The principles may require an answer that begins with "I'm sorry", so it is not a refusal to revise.
             if reply.status != "ok" or not reply.text.strip() or fence.code in reply.text:
                 return _failed(reply)
             answer = reply.text.strip()
@@ -97,7 +97,7 @@ class Reviser:
         details: dict[str, Any] = {"principles": names, "critiques": critiques, **reply.details}
         return Verdict(None, "tie" if answer == rating.answer.strip() else "ok", answer, details)
 
-    def _said(self, rating: Rating, step: Step, text: str, calls_to_come: int) -> ChatReply:
+    def _reply(self, rating: Rating, step: Step, text: str, calls_to_come: int) -> ChatReply:
         context = CallContext(self.name, self.prompt_hash, rating, step, calls_to_come)
         return self.model.ask(context, [{"role": "user", "content": text}], max_tokens=self.entry.max_tokens)
 

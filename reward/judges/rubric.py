@@ -1,4 +1,4 @@
-"""Criteria that answers are rated by."""
+"""Criteria for rating answers."""
 
 import hashlib
 import math
@@ -14,10 +14,10 @@ SCALE = range(1, 11)
 
 @dataclass(frozen=True, slots=True)
 class Criterion:
-    """One thing an answer is rated for."""
+    """One criterion."""
 
     name: str
-    text: str  # as the prompt shows it
+    text: str  # as in the prompt
     weight: float = 1.0  # in the mean over criteria
 
 
@@ -25,8 +25,8 @@ class Criterion:
 class Rubric:
     """A file of criteria.
 
-    It is YAML: `criteria`, a list of mappings with `name` and `description`, and perhaps `weight` (1 by default) and
-    `levels`, from numbers of the scale 1 to 10 to what they stand for.
+    It is YAML: `criteria`, a list of mappings with `name` and `description`, and optionally `weight` (default 1) and
+    `levels`, which describe numbers of the scale from 1 to 10.
     """
 
     criteria: tuple[Criterion, ...]
@@ -36,26 +36,26 @@ class Rubric:
     def load(cls, path: str) -> "Rubric":
         """Read the file.
 
-        Raises: JudgeError naming the file and the criterion where it is none.
+        Raises: JudgeError with the file and the criterion if it is not valid.
         """
         data, given = read_yaml(path, "judge.rubric")
         rows = given.get("criteria") if isinstance(given, dict) else None
         if not isinstance(rows, list) or not rows:
-            raise JudgeError(f"judge.rubric {path}: holds no list of criteria; give `criteria:` and a list.")
+            raise JudgeError(f"judge.rubric {path}: has no list of criteria; give `criteria:` and a list.")
         criteria = tuple(
             _criterion(row, f"judge.rubric {path}: criterion {place}") for place, row in enumerate(rows, 1)
         )
         names = [criterion.name for criterion in criteria]
         doubles = [name for place, name in enumerate(names) if name in names[:place]]
         if doubles:
-            raise JudgeError(f"judge.rubric {path}: two criteria are called {doubles[0]}; give each a name of its own.")
+            raise JudgeError(f"judge.rubric {path}: two criteria are named {doubles[0]}; give each its own name.")
         return cls(criteria, hashlib.sha256(data).hexdigest()[:16])
 
 
 def _criterion(row: Any, at: str) -> Criterion:
     known = ("name", "description", "weight", "levels")
     if not isinstance(row, dict) or not all(isinstance(row.get(key), str) and row[key].strip() for key in known[:2]):
-        raise JudgeError(f"{at} is no mapping with the texts `name` and `description`.")
+        raise JudgeError(f"{at} is not a mapping with the texts `name` and `description`.")
     unknown = [str(key) for key in row if key not in known]
     if unknown:
         raise JudgeError(f"{at} has the key {unknown[0]}; known are {', '.join(known)}.")

@@ -13,7 +13,7 @@ from alignment.data.contradictions import claims_of, contradictions
 from alignment.data.keys import unread
 from alignment.data.load import OnBadRow
 from alignment.data.readers import RawRow, read_file
-from alignment.data.rows import Asked, Pair, Prompt, Ranking
+from alignment.data.rows import Pair, Prompt, Ranking, SingleVerdict
 from alignment.errors import DataError
 from alignment.evaluate.judging import Verdict, combine
 from alignment.meter import say_left_out
@@ -32,7 +32,7 @@ class Recorded:
     first: str  # output_1 of the file
     second: str
     label: int | None  # gold: 1 or 2, the number of the better output
-    verdicts: tuple[Asked, ...]  # one for each order
+    verdicts: tuple[SingleVerdict, ...]  # one for each order
     raw: tuple[str, ...]  # what the judge wrote, beside `verdicts`
 
 
@@ -154,14 +154,14 @@ def _by_order(results: Any, where: str) -> dict[str, dict[str, Any]]:
     raise DataError(f"{where}: 'results' holds no object with {' and '.join(repr(key) for key, _ in ORDERS)}.")
 
 
-def _asked(said: dict[str, Any], shown: Any, where: str) -> Asked:
+def _asked(said: dict[str, Any], shown: Any, where: str) -> SingleVerdict:
     """`winner` names the output as the file does, in both orders; a judge's answer is about what was shown first."""
     winner = said.get("winner")
     if winner is None:  # the evaluator's pattern matched nothing
-        return Asked(shown, 0, None, "parse_error")
+        return SingleVerdict(shown, 0, None, "parse_error")
     if str(winner) not in ("1", "2"):
         raise DataError(f"{where}: 'winner' is {quoted(winner)}, not 1, 2 or null.")
-    return Asked(shown, 0, float((str(winner) == "1") == (shown == "first")), "ok")
+    return SingleVerdict(shown, 0, float((str(winner) == "1") == (shown == "first")), "ok")
 
 
 def _said(said: dict[str, Any]) -> str:

@@ -14,7 +14,7 @@ from alignment.data.sampled import Record
 from alignment.errors import ModelError
 from alignment.manifest import MANIFEST, read_manifest
 from alignment.ops.ensemble import Aggregate, aggregate_scores
-from reward.models.scoring import RewardScorer
+from reward.models.scoring import RewardScorer, encode_all
 
 MEMBER = re.compile(r"[A-Za-z0-9][\w-]*")  # the name of a member's folder
 Encoded = list[list[int]]  # one answer with its prompt, as each member reads it
@@ -132,8 +132,4 @@ class Ensemble:
 
         Raises: DataError where prompt and answer together are longer than a member's context.
         """
-        ended = [True] * len(answers) if stopped is None else stopped
-        known = [()] * len(answers) if tokens is None else [(record,) for record in tokens]
-        rows = list(zip(prompts, answers, ended, known, strict=True))
-        encoded = [self.encode(*row, where=f"answer {place} of {len(rows)}") for place, row in enumerate(rows, 1)]
-        return self.score_encoded(encoded)
+        return self.score_encoded(encode_all(self.encode, prompts, answers, stopped, tokens))

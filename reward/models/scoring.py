@@ -1,9 +1,9 @@
 """Scoring answers with a finished reward model."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -20,10 +20,12 @@ from alignment.policy.inference import best_device, context_limit
 from reward.models.batches import encode, joined, pad
 from reward.models.loading import load_reward_model, score_sequences
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True, slots=True)
 class RewardScorer:
-    """A reward model that is only read."""
+    """A reward model for inference."""
 
     model: Any
     template: Template
@@ -81,11 +83,7 @@ class RewardScorer:
 
         Raises: DataError where prompt and answer together are longer than the model's context.
         """
-        ended = [True] * len(answers) if stopped is None else stopped
-        known = [()] * len(answers) if tokens is None else [(record,) for record in tokens]
-        rows = list(zip(prompts, answers, ended, known, strict=True))
-        encoded = [self.encode(*row, where=f"answer {place} of {len(rows)}") for place, row in enumerate(rows, 1)]
-        return self.score_tokens(encoded)
+        return self.score_tokens(encode_all(self.encode, prompts, answers, stopped, tokens))
 
     def score_sampled(
         self, prompts: Sequence[Prompt], answers: Sequence[str], *, stopped: Sequence[bool], tokens: Sequence[Record]
@@ -122,3 +120,23 @@ class RewardScorer:
             return encode(self.template, prompt, answer, max_length=self.context, stop=stopped, sampled=True)[0]
         except DataError as error:
             raise DataError(f"{where}: {error}") from None
+
+
+def encode_all(
+    encode: Callable[..., T],
+    prompts: Sequence[Prompt],
+    answers: Sequence[str],
+    stopped: Sequence[bool] | None,
+    tokens: Sequence[Record] | None,
+) -> list[T]:
+    """Encode each answer with its prompt; arguments as in `RewardScorer.score`.
+
+    Args:
+        encode: `RewardScorer.encode`, or a function with the same arguments.
+
+    Raises: DataError from `encode`, which begins with the number of the answer.
+    """
+    ended = [True] * len(answers) if stopped is None else stopped
+    records = [()] * len(answers) if tokens is None else [(record,) for record in tokens]
+    rows = list(zip(prompts, answers, ended, records, strict=True))
+    return [encode(*row, where=f"answer {place} of {len(rows)}") for place, row in enumerate(rows, 1)]

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from alignment.data.rankings import pairs_from_ranks, ranking_to_json
-from alignment.data.rows import Asked, Pair, Ranking
+from alignment.data.rows import Pair, Ranking, SingleVerdict
 from alignment.run.files import write_jsonl
 from reward.people.items import Item
 from reward.people.label import COUNTED, Label
@@ -55,5 +55,5 @@ def _with_verdict(pair: Pair, first: int, second: int) -> Pair:
         return Pair(pair.first, pair.second, 0.5, "tie")
     swapped = second < first
     probability = None if pair.probability is None else 1 - pair.probability if swapped else pair.probability
-    asked = Asked("swapped" if swapped else "first", 0, probability, pair.status, None)
+    asked = SingleVerdict("swapped" if swapped else "first", 0, probability, pair.status, None)
     return replace(pair, verdicts=(asked,))

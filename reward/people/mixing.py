@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from alignment.data.rankings import ranking_to_json
-from alignment.data.rows import REASONING_FIELD, USABLE, Asked, Pair, Prompt, Ranking, Status
+from alignment.data.rows import REASONING_FIELD, USABLE, Pair, Prompt, Ranking, SingleVerdict, Status
 from alignment.data.sampled import KEY
 from reward.people.dawid_skene import FIRST, SECOND, TIE, Floats, Integers, Labels
 
@@ -94,7 +94,9 @@ def _renumbered(pair: Pair, places: list[int]) -> Pair | None:
     if first == second:
         return None
     turned = tuple(
-        Asked("first" if one.shown == "swapped" else "swapped", one.repeat, one.probability, one.status, one.mass)
+        SingleVerdict(
+            "first" if one.shown == "swapped" else "swapped", one.repeat, one.probability, one.status, one.mass
+        )
         for one in pair.verdicts
     )
     probability = None if pair.probability is None else 1 - pair.probability

@@ -14,7 +14,7 @@ from alignment.preview.origins import parts_of_prompt
 from alignment.preview.rows import Lengths, Part, Row, Stage
 from alignment.preview.stages import Question, Written, config_of, prompt_stage
 from reward.models.loading import require_score_head
-from reward.preview.questions import Asked
+from reward.preview.questions import JudgePreview
 from reward.scorers import paths_of, score_entries
 
 ANSWER = "(answer {}, which the policy will write)"
@@ -25,7 +25,7 @@ def labelled(recipe: LabelRecipe, written: Written | None) -> Stage:
 
     Raises: DataError as labelling does; JudgeError where a file of the judge is missing.
     """
-    judge = Asked(recipe.judge, seed=recipe.seed)
+    judge = JudgePreview(recipe.judge, seed=recipe.seed)
     if recipe.responses == "given" or written is None:
         return _given(recipe, judge)
     require_loadable(recipe, trainable=False, peft=None)
@@ -34,7 +34,7 @@ def labelled(recipe: LabelRecipe, written: Written | None) -> Stage:
     return prompt_stage("label", loaded, loaded.rows, written.template, lambda prompt: judge.question(prompt, answers))
 
 
-def _given(recipe: LabelRecipe, judge: Asked) -> Stage:
+def _given(recipe: LabelRecipe, judge: JudgePreview) -> Stage:
     loaded = load_answers(
         recipe.datasets, on_bad_row=recipe.on_bad_row, seed=recipe.seed, max_samples=recipe.max_samples
     )
@@ -66,7 +66,7 @@ def sampled(recipe: PolicyGradientRecipe, written: Written) -> Stage:
     Raises: DataError and ModelError as training does; JudgeError where a file of a judge is missing.
     """
     judges = [
-        Asked(entry.judge, seed=recipe.seed, pointwise=True)
+        JudgePreview(entry.judge, seed=recipe.seed, pointwise=True)
         for entry in recipe.scorers
         if isinstance(entry, JudgeScorerEntry)
     ]
@@ -89,14 +89,14 @@ def evaluated(recipe: EvaluateRecipe, written: Written) -> Stage:
 
     Raises: DataError as evaluation does; JudgeError where a file of a judge is missing.
     """
-    judges = [Asked(entry, seed=recipe.seed) for entry in recipe.judges]
+    judges = [JudgePreview(entry, seed=recipe.seed) for entry in recipe.judges]
     held_out = held_out_prompts(recipe)
-    asks = _of_all(judges, [ANSWER.format(number) for number in (1, 2)])
-    return prompt_stage("evaluate", held_out, held_out.prompts, written.template, asks)
+    questions = _of_all(judges, [ANSWER.format(number) for number in (1, 2)])
+    return prompt_stage("evaluate", held_out, held_out.prompts, written.template, questions)
 
 
-def _of_all(judges: Sequence[Asked], answers: Sequence[str]) -> Question:
-    def asks(prompt: Prompt) -> str | None:
+def _of_all(judges: Sequence[JudgePreview], answers: Sequence[str]) -> Question:
+    def question(prompt: Prompt) -> str | None:
         return "\n\n".join(judge.question(prompt, answers) for judge in judges) or None
 
-    return asks
+    return question

@@ -15,8 +15,8 @@ from reward.judges import build_judge
 from reward.judges.pointwise import PointwiseJudge
 
 
-class Listener(Caller):
-    """Keeps the first request and asks nobody."""
+class RequestRecorder(Caller):
+    """Records the first request and makes no call."""
 
     makes_no_calls = True
 
@@ -25,12 +25,12 @@ class Listener(Caller):
         self.request: dict[str, Any] | None = None
 
     def call(self, context: CallContext, request: dict[str, Any], send: Any) -> ChatReply:
-        """Keep the request."""
+        """Record the request."""
         self.request = self.request or request
-        return ChatReply("api_error", "nobody is asked")
+        return ChatReply("api_error", "a preview makes no calls")
 
     def text(self) -> str:
-        """Return what the judge would read."""
+        """Return the text of the request."""
         messages = (self.request or {}).get("messages")
         if not messages:
             return json.dumps(self.request, ensure_ascii=False, indent=2) if self.request else ""
@@ -39,8 +39,8 @@ class Listener(Caller):
         return "\n\n".join(f"{message['role']}: {message['content']}" for message in messages)
 
 
-class Asked:
-    """The judges of one entry, ready to be asked any number of questions."""
+class JudgePreview:
+    """The judges of one entry; shows what they would read."""
 
     def __init__(self, entry: AnyJudge, *, seed: int, pointwise: bool = False) -> None:
         """Open the judges without a connection to their servers.
@@ -48,16 +48,16 @@ class Asked:
         Args:
             pointwise: the judge rates answers, as a scorer of PPO.
 
-        Raises: JudgeError where a file is missing.
+        Raises: JudgeError if a file is missing.
         """
         self.entry = entry
-        self.members = [Asked(member, seed=seed) for member in entry.each() if member is not entry]
-        self._listener = Listener()
+        self.members = [JudgePreview(member, seed=seed) for member in entry.each() if member is not entry]
+        self._caller = RequestRecorder()
         self._judge: Any = None
-        self._way = strategy_of("pointwise" if pointwise else entry.mode, samples=1, seed=seed)
+        self._strategy = strategy_of("pointwise" if pointwise else entry.mode, samples=1, seed=seed)
         if isinstance(entry, ChatEntry):
             build = PointwiseJudge.from_entry if pointwise else build_judge
-            self._judge = build(entry, self._listener)
+            self._judge = build(entry, self._caller)
 
     def question(self, prompt: Prompt, answers: Sequence[str]) -> str:
         """Return the first question about a prompt's answers."""
@@ -68,7 +68,7 @@ class Asked:
             return self.entry.PREVIEW.format(self.entry.label)
         sample = Sampled(0, prompt, list(answers), [True] * len(answers))
         pairs = [(0, 1)] if len(answers) > 1 else []
-        questions: list[Question] = [*self._way.questions(sample, pairs)] or [Rating(prompt, answers[0])]
-        self._listener.request = None
+        questions: list[Question] = [*self._strategy.questions(sample, pairs)] or [Rating(prompt, answers[0])]
+        self._caller.request = None
         self._judge.ask(questions[0])
-        return self._listener.text()
+        return self._caller.text()

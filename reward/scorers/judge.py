@@ -1,4 +1,4 @@
-"""A scorer that is a chat model: it gives each answer a number from 0 to 10, and no reward model is needed."""
+"""A scorer that is a chat model: it rates each answer from 0 to 10 in place of a reward model."""
 
 import os
 from collections.abc import Sequence
@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from alignment.calls.caller import Caller
-from alignment.calls.chat import NOTHING_SAID
+from alignment.calls.chat import EMPTY_REPLY
 from alignment.calls.session import JudgeCalls
 from alignment.config.schema import PolicyGradientRecipe
 from alignment.config.schema.judges import ChatEntry
@@ -20,7 +20,7 @@ SHOWN_CHARACTERS = 200
 
 
 class JudgeScorer:
-    """Asks about each answer; a reply that cannot be read is asked about once more, then it is an error."""
+    """Rates each answer with one question. After a reply without a rating the question is repeated once, then fails."""
 
     def __init__(self, name: str, judge: PointwiseJudge, *, max_concurrency: int) -> None:
         self.name = name
@@ -35,14 +35,14 @@ class JudgeScorer:
         """Read the prompt and open the backend.
 
         Args:
-            caller: makes the calls; None: one that keeps nothing and retries as the judge's entry says.
+            caller: makes the calls; None: one without a store that retries as the judge's entry configures.
 
-        Raises: JudgeError where the model, the key or the prompt file is missing, nobody listens, or the key is
-            refused.
+        Raises: JudgeError if the model, the key or the prompt file is missing, there is no server, or it refuses the
+            key.
         """
         judge = entry.judge
         if not isinstance(judge, ChatEntry):
-            raise ScorerError(f"scorer {entry.label}: needs a chat model as judge, and kind {judge.kind} is none.")
+            raise ScorerError(f"scorer {entry.label}: needs a chat model as judge; kind {judge.kind} is not one.")
         pointwise = PointwiseJudge.from_entry(judge, caller or Caller(max_retries=judge.retries))
         return cls(entry.label, pointwise, max_concurrency=judge.at_once(entry.max_concurrency))
 
@@ -75,18 +75,18 @@ class JudgeScorer:
         return verdict.scores[0]
 
     def _fault(self, verdict: Verdict) -> str:
-        said = verdict.raw[:SHOWN_CHARACTERS]
+        reply = verdict.raw[:SHOWN_CHARACTERS]
         if verdict.status == "refusal":
-            return f"at {self.where} refuses to rate an answer: {said}"
+            return f"at {self.where} refuses to rate an answer: {reply}"
         if verdict.status == "api_error":
-            return f"at {self.where} failed: {said}"
-        replies = [verdict.details["first_reply"] or NOTHING_SAID] if "first_reply" in verdict.details else []
-        asked = "asked twice" if replies else "asked once"
+            return f"at {self.where} failed: {reply}"
+        replies = [verdict.details["first_reply"] or EMPTY_REPLY] if "first_reply" in verdict.details else []
+        times = "in two replies" if replies else "in one reply"
         what = " then ".join(repr(reply[:SHOWN_CHARACTERS]) for reply in [*replies, verdict.raw])
         cut = verdict.status == "truncated"
         remedy = "It was cut off: raise judge.max_tokens" if cut else "Use a model that follows the prompt"
         scale = f"{self.judge.scale[0]} to {self.judge.scale[-1]}"
-        return f"gave no number from {scale}, {asked}; it said {what}. {remedy}, or give another judge.prompt."
+        return f"gave no number from {scale}, {times}: {what}. {remedy}, or give another judge.prompt."
 
 
 def judge_calls(recipe: PolicyGradientRecipe) -> JudgeCalls:

@@ -1,4 +1,4 @@
-"""A real HTTP server on loopback that plays an OpenAI-compatible endpoint, well or badly."""
+"""HTTP servers on loopback: their base class, and one that imitates an OpenAI-compatible endpoint."""
 
 import json
 import math
@@ -7,24 +7,26 @@ import threading
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, TypeVar
 
+Server = TypeVar("Server", bound="ReplyServer")
 FENCE = re.compile(r"<(request|answer-A|answer-B)-([0-9a-f]{12})>\n(.*?)\n</\1-\2>", re.DOTALL)
 
 
 @dataclass
 class Reply:
-    """What goes over the wire."""
+    """An HTTP response."""
 
     body: bytes
     status: int = 200
     headers: dict[str, str] = field(default_factory=lambda: {"Content-Type": "application/json"})
-    promised_length: int | None = None  # Content-Length, where it lies
+    promised_length: int | None = None  # Content-Length, if it is wrong
 
 
 def fenced(prompt: str) -> dict[str, str]:
-    """Read request and answers out of a judge's prompt by their tags, as an honest model would."""
+    """Return the request and the answers in a judge's prompt, by their tags."""
     return {kind: text for kind, _, text in FENCE.findall(prompt)}
 
 
@@ -50,31 +52,27 @@ def failure(status: int, text: str = "no", **headers: str) -> Reply:
     return Reply(body, status, {"Content-Type": "application/json", **headers})
 
 
-class ChatServer:
-    """Answers every POST with `behave(prompt, n)`, n counting from 1; `with` starts and stops it."""
+class ReplyServer:
+    """Serves on loopback while `with` is open; subclasses answer POST with `post` and GET with `get`."""
 
-    def __init__(self, behave: Callable[[str, int], Reply]) -> None:
-        self.behave = behave
-        self.prompts: list[str] = []  # received, in order
-        self.requests: list[dict[str, Any]] = []
-        self.keys: list[str | None] = []
-        self.probes: list[str] = []  # paths of GET requests
-        self.probe_reply: Callable[[], Reply] = lambda: failure(404)  # few servers list their models
-        self.answered: Counter[str] = Counter()  # prompts whose answer went out whole
-        self.in_flight = 0
-        self.most_in_flight = 0
-        self.lock = threading.Lock()
+    def __init__(self, path: str) -> None:
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self._server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}/v1"
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}{path}"
 
-    def __enter__(self) -> "ChatServer":
+    def __enter__(self: Server) -> Server:
         threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._server.shutdown()
         self._server.server_close()
+
+    def post(self, body: dict[str, Any], headers: Message, send: Callable[[Reply], None]) -> None:
+        raise NotImplementedError
+
+    def get(self, path: str) -> Reply:
+        raise NotImplementedError
 
     def _handler(self) -> type[BaseHTTPRequestHandler]:
         outer = self
@@ -83,38 +81,23 @@ class ChatServer:
             protocol_version = "HTTP/1.1"
 
             def do_POST(self) -> None:
-                request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                prompt = request["messages"][0]["content"]  # the question, whatever was said since
-                with outer.lock:
-                    outer.prompts.append(prompt)
-                    outer.requests.append(request)
-                    outer.keys.append(self.headers.get("Authorization"))
-                    count = len(outer.prompts)
-                    outer.in_flight += 1
-                    outer.most_in_flight = max(outer.most_in_flight, outer.in_flight)
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
                 try:
-                    self._send(outer.behave(prompt, count), prompt)
+                    outer.post(body, self.headers, self._send)
                 except (BrokenPipeError, ConnectionResetError):
                     self.close_connection = True
-                finally:
-                    with outer.lock:
-                        outer.in_flight -= 1
 
             def do_GET(self) -> None:
-                outer.probes.append(self.path)
-                reply = outer.probe_reply()
-                self._send(replace(reply, headers={**reply.headers, "Connection": "close"}), "")
+                reply = outer.get(self.path)
+                self._send(replace(reply, headers={**reply.headers, "Connection": "close"}))
 
-            def _send(self, reply: Reply, prompt: str) -> None:
+            def _send(self, reply: Reply) -> None:
                 self.send_response(reply.status)
                 for name, value in reply.headers.items():
                     self.send_header(name, value)
                 length = len(reply.body) if reply.promised_length is None else reply.promised_length
                 self.send_header("Content-Length", str(length))
                 self.end_headers()
-                if reply.status == 200 and prompt:
-                    with outer.lock:
-                        outer.answered[prompt] += 1
                 self.wfile.write(reply.body)
                 if length != len(reply.body):
                     self.close_connection = True
@@ -123,3 +106,42 @@ class ChatServer:
                 pass
 
         return Handler
+
+
+class ChatServer(ReplyServer):
+    """Answers every POST with `behave(prompt, n)`, n counting from 1."""
+
+    def __init__(self, behave: Callable[[str, int], Reply]) -> None:
+        self.behave = behave
+        self.prompts: list[str] = []  # received, in order
+        self.requests: list[dict[str, Any]] = []
+        self.keys: list[str | None] = []
+        self.probes: list[str] = []  # paths of GET requests
+        self.probe_reply: Callable[[], Reply] = lambda: failure(404)  # few servers list their models
+        self.answered: Counter[str] = Counter()  # prompts by the number of replies of status 200
+        self.in_flight = 0
+        self.most_in_flight = 0
+        self.lock = threading.Lock()
+        super().__init__("/v1")
+
+    def post(self, body: dict[str, Any], headers: Message, send: Callable[[Reply], None]) -> None:
+        prompt = body["messages"][0]["content"]  # the question, without later messages
+        with self.lock:
+            self.prompts.append(prompt)
+            self.requests.append(body)
+            self.keys.append(headers.get("Authorization"))
+            count = len(self.prompts)
+            self.in_flight += 1
+            self.most_in_flight = max(self.most_in_flight, self.in_flight)
+        try:
+            reply = self.behave(prompt, count)
+            with self.lock:
+                self.answered[prompt] += reply.status == 200
+            send(reply)
+        finally:
+            with self.lock:
+                self.in_flight -= 1
+
+    def get(self, path: str) -> Reply:
+        self.probes.append(path)
+        return self.probe_reply()

@@ -106,7 +106,7 @@ def test_a_jurys_members_cost_each_by_its_own_prices() -> None:
     assert tariff_of(jury(member("a", None), member("b", None))) is None
     with pytest.raises(JudgeError, match="are in EUR and USD"):
         tariff_of(jury(member("a", 1.0), member("b", 1.0, "EUR")))
-    with pytest.raises(JudgeError, match="two judges are called a"):
+    with pytest.raises(JudgeError, match="two judges are named a"):
         tariff_of(jury(member("a", 1.0), member("a", 2.0)))
 
 

@@ -24,10 +24,10 @@ class CallCache:
     def known(self, key):
         return self.good.get(key)
 
-    def keep(self, key, context, request, reply, *, seconds, asked_at):
-        self.rows.append(reply.status)
-        if reply.status == "ok":
-            self.good[key] = reply
+    def keep(self, call):
+        self.rows.append(call.reply.status)
+        if call.reply.status == "ok":
+            self.good[call.key] = call.reply
 
 
 def sender(*replies):

@@ -52,7 +52,7 @@ def test_what_long_waits_are_for_is_told_once_each():
     begins(rate_limiter, clock, [1])
     assert told == [
         "no call to the judge for 10:00: tokens_per_minute",
-        "no call to the judge for 30.0 s: the server asks to be left alone",
+        "no call to the judge for 30.0 s: the server requested a wait",
     ]
     quick = RateLimiter(requests_per_minute=60, clock=clock, sleep=clock.sleep, tell=told.append)
     begins(quick, clock, [0] * 5)

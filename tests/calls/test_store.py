@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from alignment.calls.call import CallContext, ChatReply, call_key
+from alignment.calls.call import Call, CallContext, ChatReply, call_key
 from alignment.calls.store import CallStore, Sampled, Totals
 from alignment.data.sampled import HASHES, KEY
 from alignment.errors import AlignmentError, DataError, LineageError
@@ -22,7 +22,7 @@ def keep(store: CallStore, reply: ChatReply, question: Any = QUESTION, **context
     what = CallContext("j", "h", question, **context)
     request = {"messages": [{"role": "user", "content": "which?"}], "seed": 7}
     key = call_key(what, request)
-    store.keep(key, what, request, reply, seconds=0.25, asked_at=1.0e9)
+    store.keep(Call(key, what, request, reply, seconds=0.25, asked_at=1.0e9))
     return key
 
 
@@ -128,7 +128,7 @@ def test_a_changed_policy_is_refused(tmp_path: Path) -> None:
         store.bind(policy={"sha256": "1"}, sampling={"seed": 1})
     with CallStore(tmp_path / "s") as store:
         store.bind(policy={"sha256": "1"}, prompts="x")
-        with pytest.raises(LineageError, match=r"another policy; put it back to go on, or pass --overwrite true"):
+        with pytest.raises(LineageError, match=r"another policy; restore it to continue, or pass --overwrite true"):
             store.bind(policy={"sha256": "2"})
 
 
@@ -138,7 +138,7 @@ def test_one_process_at_a_time(tmp_path: Path) -> None:
     with CallStore(path) as store:
         store.bind(x=1)
         other = subprocess.run([sys.executable, "-c", script, str(path)], capture_output=True, text=True, check=False)
-        assert "another process is labelling into this folder" in other.stderr
+        assert "another process uses this store" in other.stderr
     subprocess.run([sys.executable, "-c", script, str(path)], check=True)
 
 

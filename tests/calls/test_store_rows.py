@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from alignment.calls.call import CallContext, ChatReply, call_key
+from alignment.calls.call import Call, CallContext, ChatReply, call_key
 from alignment.calls.caller import Caller
 from alignment.calls.replies import count_of
 from alignment.calls.store import CallStore
@@ -28,7 +28,7 @@ KEY = call_key(ABOUT, REQUEST)
 def filled(path: Path, status: Any = "ok") -> None:
     with CallStore(path) as store:
         store.add_samples([Sampled(0, "p", ["a", "b"], [True, False])])
-        store.keep(KEY, ABOUT, REQUEST, ChatReply(status, "A", "A", details={"x": 1}), seconds=0.1, asked_at=0.0)
+        store.keep(Call(KEY, ABOUT, REQUEST, ChatReply(status, "A", "A", details={"x": 1}), seconds=0.1))
 
 
 def edit(path: Path, statement: str, *values: Any) -> None:
@@ -145,7 +145,7 @@ def test_usage_and_models_of_any_type_are_kept_as_none(tmp_path: Path) -> None:
         for place, usage in enumerate(odd):
             details = {"usage": usage, "model": odd[-1 - place]}
             reply = ChatReply("ok", "A", "A", details=details)
-            store.keep(str(place), ABOUT, {"seed": usage}, reply, seconds=0.0, asked_at=0.0)
+            store.keep(Call(str(place), ABOUT, {"seed": usage}, reply))
             assert store.known(str(place)) is not None
         assert (store.totals().calls, store.totals().prompt_tokens) == (len(odd), 0)
     assert [count_of(usage) for usage in odd] == [None] * len(odd)

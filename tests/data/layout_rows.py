@@ -27,7 +27,7 @@ class Compared:
 
 
 @dataclass(frozen=True)
-class Asked:
+class SingleVerdict:
     """A prompt without an answer to learn."""
 
     prompt: str | list[Message]
@@ -39,7 +39,7 @@ class Case:
     """A row and its meanings, one for each training row or ranking that it holds."""
 
     row: dict[str, Any]
-    means: list[Shown | Compared | Asked]
+    means: list[Shown | Compared | SingleVerdict]
     needs: frozenset[str] = field(default_factory=frozenset)  # of a chat template: system, tool, thought
 
 
@@ -66,7 +66,7 @@ def compared(row: dict[str, Any], prompt: Any, good: Any, bad: Any, *, p: float 
 
 
 def asked(row: dict[str, Any], prompt: Any, *, tools: Any = None, needs: str = "") -> Case:
-    return Case(row, [Asked(prompt, tools)], frozenset(needs.split()))
+    return Case(row, [SingleVerdict(prompt, tools)], frozenset(needs.split()))
 
 
 S = {"role": "system", "content": "Be kind."}

@@ -9,7 +9,7 @@ from alignment.data.fields import BadRow
 from alignment.data.keys import UnreadKey
 from alignment.data.load import load_rankings
 from alignment.data.recognition import named, recognise
-from alignment.data.rows import Asked, Pair
+from alignment.data.rows import Pair, SingleVerdict
 
 PAIR = {"prompt": "The quick brown fox...", "answer1": "jumps over the lazy dog.", "answer2": "bags few lynx."}
 ITEMS = {
@@ -64,9 +64,9 @@ def test_a_choice_gives_one_row_for_each_person():
     assert left.prompt == [{"role": "user", "content": "The quick brown fox..."}]
     assert left.responses == ["jumps over the lazy dog.", "bags few lynx."]
     assert left.provenance == {"source": "person", "annotator": "10", "judge": "person:10", "record": 1}
-    assert left.pairs == [Pair(0, 1, 1.0, verdicts=(Asked("first", 0, 1.0, "ok"),))]
+    assert left.pairs == [Pair(0, 1, 1.0, verdicts=(SingleVerdict("first", 0, 1.0, "ok"),))]
     assert right.provenance["annotator"] == "ben@example.com"
-    assert right.pairs == [Pair(0, 1, 0.0, verdicts=(Asked("first", 0, 0.0, "ok"),))]
+    assert right.pairs == [Pair(0, 1, 0.0, verdicts=(SingleVerdict("first", 0, 0.0, "ok"),))]
     assert skipped.pairs == nothing.pairs == [Pair(0, 1, None, "abstain")]
 
 

@@ -16,7 +16,7 @@ from alignment.train.sft import tokenise_demonstrations
 from reward.models.batches import encode_rankings
 from tests.data.kinds import KINDS as WITH_TEMPLATE
 from tests.data.kinds import TEMPLATELESS, jinja_of
-from tests.data.layout_rows import CASES, Asked, Compared, Shown
+from tests.data.layout_rows import CASES, Compared, Shown, SingleVerdict
 from tests.reference import masks as reference
 
 KINDS = [*WITH_TEMPLATE, *TEMPLATELESS]
@@ -135,7 +135,7 @@ def reason(kind, name, stage, jinja):
     case = CASES[name]
     meaning = case.means[0]
     is_text = isinstance(getattr(meaning, "prompt", None), str) or getattr(meaning, "text", None)
-    if isinstance(meaning, Asked) and stage == "sft":
+    if isinstance(meaning, SingleVerdict) and stage == "sft":
         return "without an answer to learn|gives no usable row"
     if not isinstance(meaning, Compared) and stage in ("dpo", "reward"):
         return "holds no comparisons of answers"

@@ -3,9 +3,9 @@ import pytest
 from alignment.data.fields import BadRow
 from alignment.data.rankings import ranking_from_json, ranking_to_json
 from alignment.data.recognition import named
-from alignment.data.rows import Asked, Pair, Ranking
+from alignment.data.rows import Pair, Ranking, SingleVerdict
 
-ASKED = (Asked("first", 0, 0.9, "ok", 0.97), Asked("swapped", 0, None, "refusal"))
+ASKED = (SingleVerdict("first", 0, 0.9, "ok", 0.97), SingleVerdict("swapped", 0, None, "refusal"))
 
 
 def row(**changes):

@@ -269,7 +269,7 @@ def test_reparse_reads_the_verdicts_anew_and_makes_no_call(folder, tmp_path):
         with pytest.raises(AlignmentError, match=r"confidence_level was 0\.\d+, is 0\.5"):
             main([*recipe_of(folder, tmp_path, **keys, **only, confidence_level=0.5), "--reparse", "true"])
         other = {"judges": [keys["judges"][0] | {"model": "another"}]}
-        with pytest.raises(AlignmentError, match=r"asks for \d+ calls that were never made"):
+        with pytest.raises(AlignmentError, match=r"needs \d+ calls that were never made"):
             main([*recipe_of(folder, tmp_path, **keys | other, **only), "--reparse", "true"])
         assert len(server.prompts) == made
     assert json.loads((out / "results.json").read_text())["win_rate"]["ppo"]["toy"] == rate
@@ -285,7 +285,7 @@ def test_replies_without_a_verdict_hide_no_call_that_was_never_made(folder, tmp_
         main([*recipe_of(folder, tmp_path, **keys, **only), "--reparse", "true"])
         before = (out / "results.json").read_text()
         other = {"judges": [keys["judges"][0] | {"model": "another"}]}
-        with pytest.raises(AlignmentError, match=r"asks for \d+ calls that were never made"):
+        with pytest.raises(AlignmentError, match=r"needs \d+ calls that were never made"):
             main([*recipe_of(folder, tmp_path, **keys | other, **only), "--reparse", "true"])
     assert (out / "results.json").read_text() == before
 

@@ -294,7 +294,7 @@ def test_labels_are_read_anew_by_another_parser_without_a_call(tmp_path: Path, c
         # 0.9 becomes 0.6 and 0.2 becomes 0.4: (0.6 + 1 - 0.4) / 2
         assert pair["probability"] == pytest.approx(0.6)
         assert [asked["probability"] for asked in pair["verdicts"]] == [0.6, 0.4]
-        with pytest.raises(AlignmentError, match="asks for 8 calls that were never made"):
+        with pytest.raises(AlignmentError, match="needs 8 calls that were never made"):
             label.main([*argv, "--judge.max_tokens", "7", "--reparse"])
         assert (tmp_path / "run" / "labels.jsonl").read_text() == clamped
 

@@ -17,17 +17,17 @@ USAGE = {"input_tokens": "prompt_tokens", "output_tokens": "completion_tokens"}
 
 
 class AnthropicChat:
-    """One attempt a `send`: limits, budget and retries are the caller's."""
+    """`send` makes one attempt; the caller has limits, budget and retries."""
 
     def __init__(self, entry: AnthropicEntry, client: Any, errors: Any) -> None:
         self.entry = entry
         self.client = client
         self.where = str(client.base_url)
         self.transport = Transport(entry, errors, self.where, client.api_key)
-        weakref.finalize(self, client.close).atexit = False  # connections go with the endpoint
+        weakref.finalize(self, client.close).atexit = False  # connections close with the chat
 
     def request(self, call: ChatCall) -> dict[str, Any]:
-        """Return the body that is posted; the API takes no seed, so a repeat is another draw of the same request."""
+        """Return the body of the request; the API has no seed, so a repeat is another sample of the same request."""
         return {
             "model": self.entry.model,
             "max_tokens": call.max_tokens,
@@ -37,9 +37,9 @@ class AnthropicChat:
         }
 
     def send(self, request: dict[str, Any]) -> ChatReply:
-        """Try once.
+        """Make one attempt.
 
-        Raises: JudgeError where every other call would fail alike: no access, no such model.
+        Raises: JudgeError if every other call would fail alike: no access, no such model.
         """
         parsed = self.transport.attempt(
             lambda: self.client.post("/v1/messages", cast_to=httpx2.Response, body=request).content,
@@ -59,9 +59,9 @@ class AnthropicChat:
 
 
 def open_chat(entry: AnthropicEntry, *, connect: bool) -> AnthropicChat:
-    """Build the client and check the connection; a caller that makes no calls needs no server and no key.
+    """Build the client and, if `connect`, check the connection; without it no server and no key are needed.
 
-    Raises: JudgeError where the package, the model or the key is missing, nobody listens, or the key is refused.
+    Raises: JudgeError if the package or the key is missing, there is no server, or it refuses the key.
     """
     try:
         import anthropic

@@ -1,4 +1,4 @@
-"""Any causal language model as a chat model in this process: no server, and probabilities of the whole vocabulary."""
+"""A causal language model in this process as a chat model, with the probabilities of its whole vocabulary."""
 
 import functools
 import json
@@ -30,10 +30,10 @@ Request = dict[str, Any]
 
 
 class LocalChat:
-    """Answers what several threads ask in batches, from one thread that has the model.
+    """Answers the requests of several threads in batches, in one thread that runs the model.
 
-    Where a reply is one of several single tokens it is not written: the probability of each is read behind the prompt,
-    all its spellings (" A", "A") summed, and the likeliest is the reply.
+    If the reply is one of several choices that are single tokens, nothing is generated: the probability of each choice
+    after the prompt, summed over its spellings (" A", "A"), is read, and the most probable choice is the reply.
     """
 
     def __init__(self, entry: LocalEntry) -> None:
@@ -59,7 +59,7 @@ class LocalChat:
         self._model: Any = None
 
     def request(self, call: ChatCall) -> Request:
-        """Return what decides the reply; the weights stand in it by their hash."""
+        """Return everything that determines the reply; the weights are given by their hash."""
         short = bool(call.choices) and call.temperature == 0 and all(map(self._letters(call.choices).get, call.choices))
         return {
             "weights": self.weights,
@@ -88,13 +88,13 @@ class LocalChat:
             groups: dict[str, list[tuple[Request, Future[ChatReply]]]] = {}
             for place, (request, future) in enumerate(batch):
                 alike = json.dumps([request["choices"], request["max_tokens"], request["temperature"] and place])
-                groups.setdefault(alike, []).append((request, future))  # samples alone: a seed's numbers are its own
+                groups.setdefault(alike, []).append((request, future))  # samples are not batched: each has its own seed
             for group in groups.values():
                 self._answer(group)
 
     @torch.inference_mode()
     def _answer(self, group: list[tuple[Request, "Future[ChatReply]"]]) -> None:
-        """Answer requests of one kind; what cannot be read fails alone, what the model raises fails all of them."""
+        """Answer requests of one kind; an invalid request fails alone, an error of the model fails all."""
         read: list[tuple[Request, Future[ChatReply], list[int]]] = []
         most = context_limit(self._model)
         for request, future in group:
@@ -106,7 +106,7 @@ class LocalChat:
             room = 1 if request["choices"] else request["max_tokens"]
             if most is not None and len(ids) + room > most:
                 message = (
-                    f"{len(ids)} tokens of question and {room} of reply are more than the model's context of {most}"
+                    f"{len(ids)} tokens of the question and {room} of the reply exceed the model's context of {most}"
                 )
                 future.set_result(ChatReply("truncated", message))
             else:
@@ -119,16 +119,16 @@ class LocalChat:
             replies = self._choose(prompts, request) if request["choices"] else self._write(prompts, read)
             for (_, future, _), reply in zip(read, replies, strict=True):
                 future.set_result(reply)
-        except BaseException as error:  # the thread has nobody else to tell
+        except BaseException as error:  # the waiting threads raise it
             message = f"judge.model_name_or_path {self.where}: {type(error).__name__}: {error}"
             for _, future, _ in read:
                 if not future.done():
                     future.set_exception(
-                        JudgeError(f"{message}; lower judge.per_device_eval_batch_size if memory is short.")
+                        JudgeError(f"{message}; lower judge.per_device_eval_batch_size if memory is insufficient.")
                     )
 
     def _choose(self, prompts: list[list[int]], request: Request) -> list[ChatReply]:
-        """Read the probabilities of the choices behind each prompt."""
+        """Return the most probable choice after each prompt, with the probabilities of all."""
         letters = self._letters(tuple(request["choices"]))
         last = next_logits(self._model, prompts, self.template.tokenizer.pad_token_id or 0).float().log_softmax(-1)
         summed = torch.stack([last[:, spellings].logsumexp(-1) for spellings in letters.values()], dim=-1).tolist()
@@ -164,7 +164,7 @@ class LocalChat:
         return replies
 
     def _tokens(self, prompt: list[int], ids: list[int]) -> list[dict[str, Any]]:
-        """Return each written token with the likeliest ones in its place."""
+        """Return each generated token with the most probable alternatives at its position."""
         if not ids:
             return []
         whole = torch.tensor([prompt + ids], device=self._model.device)
@@ -177,7 +177,7 @@ class LocalChat:
             text = self.template.answer_text(prompt, ids[: place + 1])
             if text.endswith("\N{REPLACEMENT CHARACTER}") and place + 1 < len(
                 ids
-            ):  # part of a character, which a later token completes
+            ):  # a later token completes the character
                 text = before
             others = [
                 {"token": decode([other]), "logprob": logp}
@@ -190,7 +190,7 @@ class LocalChat:
         return tokens
 
     def _spellings(self, choices: tuple[str, ...]) -> dict[str, list[int]]:
-        """Return the tokens that spell each choice, white space around it left out."""
+        """Return the ids of the tokens that spell each choice, with or without white space around it."""
         tokenizer = self.template.tokenizer
         found: dict[str, list[int]] = {choice: [] for choice in choices}
         for token in range(len(tokenizer)):
@@ -205,9 +205,9 @@ class LocalChat:
 
 
 def open_chat(entry: LocalEntry, *, connect: bool) -> LocalChat:
-    """Load the tokenizer and, where `connect`, the model.
+    """Load the tokenizer and, if `connect`, the model.
 
-    Raises: ModelError where there is none; JudgeError where its tokenizer has no chat template.
+    Raises: ModelError if there is none; JudgeError if its tokenizer has no chat template.
     """
     chat = LocalChat(entry)
     if connect:

@@ -30,21 +30,21 @@ TYPED_USAGE = {"input_tokens": "prompt_tokens", "output_tokens": "completion_tok
 
 
 class OpenAIChat:
-    """One attempt a `send`: limits, budget and retries are the caller's."""
+    """`send` makes one attempt; the caller has limits, budget and retries."""
 
     def __init__(self, entry: OpenAIEntry, client: openai.OpenAI) -> None:
         self.entry = entry
         self.client = client
         self.where = str(client.base_url)
         self.transport = Transport(entry, openai, self.where, client.api_key)
-        # OpenAI's own newer models refuse `max_tokens`; other servers know only that.
+        # OpenAI's newer models refuse `max_tokens`; other servers have no other key.
         official = (urlsplit(self.where).hostname or "").endswith("openai.com")
         self._limit = "max_completion_tokens" if official else "max_tokens"
         self._has_logprobs = False  # the endpoint has returned some
-        weakref.finalize(self, client.close).atexit = False  # connections go with the endpoint
+        weakref.finalize(self, client.close).atexit = False  # connections close with the chat
 
     def request(self, call: ChatCall) -> dict[str, Any]:
-        """Return the body that is posted."""
+        """Return the body of the request."""
         if self.entry.endpoint == "systemone":
             return self._typed_choice(call)
         form = {"type": "json_schema", "json_schema": {"name": "reply", "strict": True, "schema": call.schema}}
@@ -60,12 +60,12 @@ class OpenAIChat:
         }
 
     def send(self, request: dict[str, Any]) -> ChatReply:
-        """Try once.
+        """Make one attempt.
 
-        Raises: JudgeError where every other call would fail alike: no access, no such model, no log-probabilities.
+        Raises: JudgeError if every other call would fail alike: no access, no such model, no log-probabilities.
         """
         typed = "questions" in request
-        # Not `chat.completions.create`, which spends a millisecond on parsing what is parsed here.
+        # `chat.completions.create` would spend a millisecond on parsing that is repeated here.
         path = "/systemone" if typed else "/chat/completions"
         parsed = self.transport.attempt(
             lambda: self.client.post(path, cast_to=httpx2.Response, body=request).content,
@@ -87,7 +87,7 @@ class OpenAIChat:
         raw = self.transport.clean(reply.text)
         if reply.ended == "refusal":
             return ChatReply("refusal", self.transport.clean(reply.refusal or reply.text), details=details)
-        one_token = wanted and request.get(self._limit) == 1  # that token is all that was asked for
+        one_token = wanted and request.get(self._limit) == 1  # the token is the whole reply
         if reply.ended == "truncated" and not one_token:
             return ChatReply("truncated", raw, details=details)
         if wanted and reply.text and not tokens:
@@ -95,9 +95,9 @@ class OpenAIChat:
         return ChatReply("ok", raw, reply.text, tokens, details)
 
     def _tokens(self, logprobs: Any) -> list[dict[str, Any]]:
-        """Return the tokens with their log-probabilities; [] where this one reply has none.
+        """Return the tokens with their log-probabilities; [] if only this reply has none.
 
-        Raises: JudgeError where the endpoint seems to give none at all; ReplyFault where they are of another type.
+        Raises: JudgeError if the endpoint has returned none so far; ReplyFault if they are of another type.
         """
         tokens = logprobs.get("content") if isinstance(logprobs, dict) else logprobs
         if isinstance(tokens, list) and tokens:
@@ -115,10 +115,10 @@ class OpenAIChat:
         )
 
     def _typed_choice(self, call: ChatCall) -> dict[str, Any]:
-        """A question of `transformers serve`'s System One endpoint: which of several texts, with probabilities."""
+        """Return a request of `transformers serve`'s System One endpoint: choose one of several texts."""
         if not call.choices:
             raise JudgeError(
-                "judge.endpoint systemone chooses one of several texts and writes none; what is asked here needs "
+                "judge.endpoint systemone only chooses one of several texts; this question needs a written reply, "
                 "endpoint: chat."
             )
         *_, last = call.messages
@@ -139,19 +139,21 @@ class OpenAIChat:
             if not 0.0 < probabilities[chosen] == max(probabilities.values()):
                 raise ValueError
         except (LookupError, TypeError, ValueError, AttributeError):
-            return self.transport.unexpected(parsed, ReplyFault("it is no choice of what was offered"))
+            return self.transport.unexpected(
+                parsed, ReplyFault("it is not one of the choices with valid probabilities")
+            )
         top = [{"token": text, "logprob": math.log(p)} for text, p in probabilities.items() if p > 0]
         tokens: list[dict[str, Any]] = [{"token": chosen, "top_logprobs": top}]
-        # The probabilities add up to one over what was offered: how much the model would have said else is not known.
+        # The probabilities sum to one over the choices; the probability of other replies is unknown.
         details = {**details_of(parsed, None, TYPED_USAGE), "normalised": True}
         return ChatReply("ok", chosen, chosen, tokens, details)
 
 
 def open_chat(entry: OpenAIEntry, *, connect: bool) -> OpenAIChat:
-    """Build the client and check the connection; a caller that makes no calls needs no server and no key.
+    """Build the client and, if `connect`, check the connection; without it no server and no key are needed.
 
-    Raises: JudgeError where the model or the key is missing, nobody listens, or the key is refused: before
-        hours of sampling.
+    Raises: JudgeError if the key is missing, there is no server, or it refuses the key. A run finds out before it
+        samples for hours.
     """
     base_url = checked_url(entry.base_url)
     client = openai.OpenAI(

@@ -1,1 +1,1 @@
-"""Judges that are no chat models, one module for each kind of `alignment.config.schema.judges`; `build` makes one."""
+"""Judges other than chat models, one module for each kind of `alignment.config.schema.judges`, with `build`."""

@@ -1,4 +1,4 @@
-"""Several judges that answer together, each with its weight."""
+"""A jury: the weighted mean of several judges."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,10 +13,10 @@ from reward.judges.ratings import distribution_of_mean
 
 
 class Jury:
-    """Averages its members' probabilities, or scores, by their weights.
+    """Averages its members' probabilities or scores by their weights.
 
-    Every member is asked, whatever the others said, each through its own calls; so a member more costs its own calls
-    alone. What each of them said stands in the verdict's details.
+    Each member makes its own calls, so an additional member costs only its own. The members' verdicts are in the
+    details of the jury's verdict.
     """
 
     def __init__(self, entry: JuryEntry, members: Sequence[Judge[Any]]) -> None:
@@ -29,12 +29,12 @@ class Jury:
         self.prompt_hash = joint_hash(entry.on_member_failure, *parts)
 
     def ask(self, question: Question) -> Verdict:
-        """Ask every member.
+        """Return the weighted mean of the members' verdicts.
 
-        Returns: their weighted mean. Where one has no verdict, the first such status; with `on_member_failure:
-            leave_out` the mean of the others.
+        If a member fails, the result has the status of the first one that fails; with `on_member_failure: leave_out` it
+        is the mean of the others.
 
-        Raises: JudgeError where a member's every other call would fail alike; BudgetError.
+        Raises: JudgeError if a member's every other call would fail alike; BudgetError.
         """
         answers = [judge.ask(question) for judge in self.members]
         members = [
@@ -71,7 +71,7 @@ class Jury:
     def _compared(
         self, shares: Sequence[float], verdicts: Sequence[Verdict], raw: str, details: dict[str, Any]
     ) -> Verdict:
-        # From one half, so that judges who agree on it are a tie whatever their weights.
+        # Relative to one half, so that rounding does not turn ties of all members into a preference.
         leads = [(verdict.probability or 0.0) - 0.5 for verdict in verdicts]
         probability = 0.5 + sum(share * lead for share, lead in zip(shares, leads, strict=True))
         probability = min(1.0, max(0.0, probability))
@@ -85,6 +85,6 @@ class Jury:
 def build(entry: JuryEntry, caller: Caller) -> Jury:
     """Build every member.
 
-    Raises: JudgeError where one is not available.
+    Raises: JudgeError if one is not available.
     """
     return Jury(entry, [build_judge(member, caller) for member in entry.members])

@@ -1,4 +1,4 @@
-"""A judge that answers with verdicts that were recorded, its own or others'."""
+"""A judge that returns recorded verdicts."""
 
 import dataclasses
 import hashlib
@@ -12,7 +12,7 @@ from alignment.calls.caller import Caller
 from alignment.config.schema import DatasetEntry
 from alignment.config.schema.judges import ReplayEntry
 from alignment.data import load_rankings
-from alignment.data.rows import USABLE, Asked, Prompt, Status
+from alignment.data.rows import USABLE, Prompt, SingleVerdict, Status
 from alignment.data.splits import prompt_key
 from alignment.errors import DataError, JudgeError
 from alignment.evaluate.judging import Comparison, Mode, Verdict
@@ -26,12 +26,12 @@ Key = tuple[str, str, str, int]  # prompt, answer shown first, answer shown seco
 class RecordedVerdict:
     """One recorded verdict."""
 
-    asked: Asked
-    raw: str = ""  # what the judge wrote, where that was kept
+    asked: SingleVerdict
+    raw: str = ""  # the judge's reply, if it was recorded
 
 
 class ReplayJudge:
-    """Looks up what was said of the same answers in the same order; what was never asked is a failed call."""
+    """Looks up the verdict on the same answers in the same order; a question without a record is a failed call."""
 
     mode: Mode = "pairwise"
 
@@ -40,7 +40,7 @@ class ReplayJudge:
     ) -> None:
         self.name = name
         self.path = path
-        self.prompt_hash = prompt_hash  # of the file: what stood in the prompt was not recorded
+        self.prompt_hash = prompt_hash  # of the file: the prompt was not recorded
         self.verdicts = verdicts
         self.caller = caller
 
@@ -48,7 +48,7 @@ class ReplayJudge:
     def from_entry(cls, entry: ReplayEntry, caller: Caller) -> "ReplayJudge":
         """Read the recorded verdicts: a result file of LLMBar's evaluators, or rankings whose pairs have `verdicts`.
 
-        Raises: JudgeError where there are none, or a question was answered in two ways.
+        Raises: JudgeError if there are none, or a question has two different verdicts.
         """
         path = Path(entry.path)
         try:
@@ -68,7 +68,7 @@ class ReplayJudge:
             raise JudgeError(f"judge.path {path}: {error}") from error
         if not found:
             raise JudgeError(
-                f"judge.path {path}: holds no recorded verdicts; name the labels.jsonl of a label run with a pairwise "
+                f"judge.path {path}: has no recorded verdicts; name the labels.jsonl of a label run with a pairwise "
                 "judge, or a result.json of LLMBar's evaluators."
             )
         verdicts: dict[Key, RecordedVerdict] = {}
@@ -83,7 +83,7 @@ class ReplayJudge:
         return cls(entry.name or name, str(path), digest, verdicts, caller)
 
     def ask(self, comparison: Comparison) -> Verdict:
-        """Answer as it was answered then."""
+        """Return the recorded verdict."""
         request = {
             "recording": self.prompt_hash,
             "prompt": comparison.prompt,
@@ -94,7 +94,7 @@ class ReplayJudge:
         if reply.status != "ok":
             return Verdict(None, reply.status, reply.raw)
         asked = _asked(reply.details.get("recorded"))
-        if asked is None:  # a row of the store that was changed by hand
+        if asked is None:  # a row of the store that was edited
             return Verdict(None, "parse_error", reply.raw)
         details = {"mass": asked.mass} if asked.mass is not None else {}
         return Verdict(asked.probability, asked.status, reply.raw, details)
@@ -112,14 +112,14 @@ class ReplayJudge:
 build = ReplayJudge.from_entry
 
 
-def _asked(kept: Any) -> Asked | None:
+def _asked(kept: Any) -> SingleVerdict | None:
     """Return what was recorded; None where it is no asking."""
     if not isinstance(kept, dict) or kept.keys() != {"shown", "repeat", "probability", "status", "mass"}:
         return None
     shares = [kept["probability"], kept["mass"]]
     numbers = all(share is None or (type(share) in (int, float) and 0.0 <= share <= 1.0) for share in shares)
     usable = (kept["status"] in USABLE) == (kept["probability"] is not None)
-    return Asked(**kept) if numbers and usable and kept["status"] in get_args(Status) else None
+    return SingleVerdict(**kept) if numbers and usable and kept["status"] in get_args(Status) else None
 
 
 def _labelled(file: Path) -> Iterator[tuple[Prompt, str, str, RecordedVerdict]]:

@@ -2,17 +2,17 @@
 
 from collections.abc import Sequence
 
-from alignment.data.rows import Asked, Pair, Ranking
+from alignment.data.rows import Pair, Ranking, SingleVerdict
 from reward.audit.items import Judged, People, items_of
 
 
-def asked(shown: str, probability: float | None, *, repeat: int = 0, mass: float | None = None) -> Asked:
+def asked(shown: str, probability: float | None, *, repeat: int = 0, mass: float | None = None) -> SingleVerdict:
     """What the judge said when the answers were `shown`; `probability` is of the answer shown first."""
     status = "parse_error" if probability is None else "tie" if probability == 0.5 else "ok"
-    return Asked(shown, repeat, probability, status, mass)
+    return SingleVerdict(shown, repeat, probability, status, mass)
 
 
-def pair(probability: float | None, *verdicts: Asked, ends: tuple[int, int] = (0, 1)) -> Pair:
+def pair(probability: float | None, *verdicts: SingleVerdict, ends: tuple[int, int] = (0, 1)) -> Pair:
     status = "parse_error" if probability is None else "tie" if probability == 0.5 else "ok"
     return Pair(*ends, probability, status, verdicts=verdicts)
 

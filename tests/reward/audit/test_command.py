@@ -78,10 +78,10 @@ def test_words_numbers_and_page_tell_the_same(tmp_path):
     words = "\n".join(said)
     assert f"accuracy                        {100 * accuracy:.1f}%" in words
     assert "10.00 USD, 202,000 tokens, 150 seconds, 2,000 calls" in words
-    assert re.search(r"!!  The judge is surer than it is right", words)
+    assert re.search(r"!!  The judge is overconfident", words)
     page = Page((tmp_path / "audit.html").read_text())
     assert f"{100 * accuracy:.1f}%" in page.words
-    assert "The judge is surer than it is right:" in page.words
+    assert "The judge is overconfident:" in page.words
     people, alone, errors = judge["against"], judge["measures"], judge["calibration"]
     shares = [alone[name] for name in ("coverage", "consistency", "same_position", "tie_rate")]
     shares += [

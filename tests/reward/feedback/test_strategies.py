@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from alignment.calls.store import Sampled
-from alignment.data.rows import Asked
+from alignment.data.rows import SingleVerdict
 from alignment.evaluate.judging import Comparison, Listing, Rating, Verdict
 from reward.feedback.strategies import Listwise, Pairwise, Pointwise, key_of, pairs_to_label, strategy_of
 
@@ -29,10 +29,10 @@ def test_samples_of_each_order_are_averaged_before_the_orders() -> None:
     # shown first: (1 + 0) / 2; swapped: (0 + 0) / 2 for "b"; 0.5 + (0.5 - 0) / 2 = 0.75
     assert (pair.probability, pair.status) == (0.75, "ok")
     assert pair.verdicts == (
-        Asked("first", 0, 1.0, "ok", 0.8),
-        Asked("swapped", 0, 0.0, "ok", 0.8),
-        Asked("first", 1, 0.0, "ok", 0.8),
-        Asked("swapped", 1, 0.0, "ok", 0.8),
+        SingleVerdict("first", 0, 1.0, "ok", 0.8),
+        SingleVerdict("swapped", 0, 0.0, "ok", 0.8),
+        SingleVerdict("first", 1, 0.0, "ok", 0.8),
+        SingleVerdict("swapped", 1, 0.0, "ok", 0.8),
     )
 
 

@@ -5,7 +5,7 @@ import itertools
 import pytest
 
 from alignment.data.rankings import ranking_from_json, ranking_to_json
-from alignment.data.rows import Asked
+from alignment.data.rows import SingleVerdict
 from reward.people.annotation_queue import AnnotationQueue, LabelRefused, Rules
 from reward.people.labels import rankings
 from reward.people.store import PeopleStore
@@ -50,7 +50,9 @@ def test_rows_tell_the_order_shown_who_judged_and_how_long(tmp_path):
         first = view["answers"] == ["a", "b"]
         seen.add(first)
         # `probability` of a verdict is that of the answer shown first
-        assert row.pairs[0].verdicts == (Asked("first" if first else "swapped", 0, 1.0 if first else 0.0, "ok"),)
+        assert row.pairs[0].verdicts == (
+            SingleVerdict("first" if first else "swapped", 0, 1.0 if first else 0.0, "ok"),
+        )
         assert row.provenance.pop("labelled_at") > 1.7e9
         assert row.provenance == {
             "policy": {"path": "runs/sft"},

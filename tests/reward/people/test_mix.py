@@ -11,7 +11,7 @@ import pytest
 
 from alignment.config.schema import DatasetEntry
 from alignment.data.load import load_rankings
-from alignment.data.rows import Asked, Pair, Ranking
+from alignment.data.rows import Pair, Ranking, SingleVerdict
 from alignment.data.sampled import HASHES
 from alignment.errors import AlignmentError, DataError
 from reward.people.mix import mix
@@ -152,10 +152,10 @@ def test_turning_a_pair_turns_what_was_shown():
     (about,) = gather(
         [
             Ranking("Q", ["a", "b"], []),
-            Ranking("Q", ["b", "a"], [Pair(0, 1, 0.25, verdicts=(Asked("first", 0, 0.125, "ok", 0.5),))]),
+            Ranking("Q", ["b", "a"], [Pair(0, 1, 0.25, verdicts=(SingleVerdict("first", 0, 0.125, "ok", 0.5),))]),
         ]
     )
-    assert about.labels[1][1].pairs == [Pair(0, 1, 0.75, verdicts=(Asked("swapped", 0, 0.125, "ok", 0.5),))]
+    assert about.labels[1][1].pairs == [Pair(0, 1, 0.75, verdicts=(SingleVerdict("swapped", 0, 0.125, "ok", 0.5),))]
 
 
 @pytest.fixture

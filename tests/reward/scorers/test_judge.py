@@ -82,7 +82,7 @@ def test_a_reply_without_a_number_is_asked_about_once_more() -> None:
 @pytest.mark.parametrize(
     ("reply", "said"),
     [
-        (completion("Splendid!"), r"gave no number from 0 to 10, asked twice; it said 'Splendid!' then 'Splendid!'"),
+        (completion("Splendid!"), r"gave no number from 0 to 10, in two replies: 'Splendid!' then 'Splendid!'"),
         (completion("11"), "gave no number"),
         (completion(""), "gave no number"),
         (completion("I would say that", finish="length"), "It was cut off: raise judge.max_tokens"),

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from alignment.calls.call import CallContext, ChatReply
+from alignment.calls.call import Call, ChatReply
 from alignment.calls.caller import Caller
 from alignment.config.schema import JudgeEntry, judge_entry
 from alignment.errors import JudgeError
@@ -105,10 +105,8 @@ def test_a_call_that_was_kept_is_not_made_again(module: str) -> None:
         def known(self, key: str) -> ChatReply | None:
             return rows[key][1] if key in rows else None
 
-        def keep(
-            self, key: str, context: CallContext, request: dict[str, Any], reply: ChatReply, **when: float
-        ) -> None:
-            rows[key] = request, reply
+        def keep(self, call: Call) -> None:
+            rows[call.key] = call.request, call.reply
 
     judge = build_judge(entry(f"{module}:longer"), Caller(cache=CallCache()))
     asked = Comparison("p", "aaa", "b")
