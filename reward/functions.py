@@ -26,36 +26,36 @@ def named_function(where: str, *, key: str, error: type[AlignmentError]) -> tupl
     module = _import(module_name, f"{key} {where}", error)
     function = getattr(module, function_name, None)
     if not callable(function):
-        found = "is not a function" if hasattr(module, function_name) else "is not there"
+        found = "is not a function" if hasattr(module, function_name) else "does not exist"
         raise error(f"{key} {where}: {function_name} {found} in {module.__file__ or module_name}.")
     return function, _source_hash(module)
 
 
 @contextlib.contextmanager
 def calling(what: str, error: type[AlignmentError], about: str = "") -> Iterator[None]:
-    """Turn whatever a recipe's function raises into an error that names the function; `sys.exit(0)` too.
+    """Turn any exception of a recipe's function, `sys.exit(0)` included, into an error with the function's name.
 
     Args:
         what: the key and the function, for messages. error: what to raise. about: what the function was given.
 
-    Raises: Ctrl-C and the end of the process's time as they are.
+    Raises: KeyboardInterrupt and Terminated unchanged.
     """
     try:
         yield
     except (KeyboardInterrupt, Terminated):
         raise
     except BaseException as fault:
-        raise error(f"{what} raised {_said(fault)}{about}; mend the function.") from fault
+        raise error(f"{what} raised {_described(fault)}{about}; correct the function.") from fault
 
 
-def _said(fault: BaseException) -> str:
+def _described(fault: BaseException) -> str:
     return " ".join(f"{type(fault).__name__}: {fault}".split()).rstrip(":")
 
 
 def _import(module_name: str, at: str, error: type[AlignmentError]) -> ModuleType:
     here = os.getcwd()
     if here not in sys.path:
-        sys.path.append(here)  # as `python -m` would; the installed command does not look there
+        sys.path.append(here)  # as with `python -m`; the installed command does not search it
     try:
         return importlib.import_module(module_name)
     except ModuleNotFoundError as fault:
@@ -65,12 +65,12 @@ def _import(module_name: str, at: str, error: type[AlignmentError]) -> ModuleTyp
     except (KeyboardInterrupt, Terminated):
         raise
     except BaseException as fault:
-        raise error(f"{at}: importing {module_name} raised {_said(fault)}; mend the module.") from fault
+        raise error(f"{at}: importing {module_name} raised {_described(fault)}; correct the module.") from fault
 
 
 def _source_hash(module: ModuleType) -> str:
     try:
         source = inspect.getsource(module)
     except (OSError, TypeError):
-        source = module.__name__  # compiled, or made at run time
+        source = module.__name__  # compiled, or created at run time
     return hashlib.sha256(source.encode()).hexdigest()[:16]

@@ -168,6 +168,6 @@ def fault_of(path: Path, error: Exception) -> AlignmentError:
         message = "change the permissions of the file and its folder, or name another output_dir."
         return AlignmentError(f"{path}: cannot be written ({text}); {message}")
     return DataError(
-        f"{path}: cannot be used as a store of calls ({text}). Its calls may have been paid for: copy it before you try "
-        "to repair it (sqlite3 FILE .recover), or name another output_dir."
+        f"{path}: cannot be used as a store of calls ({text}). Its calls may have been paid for: copy it before you "
+        "try to repair it (sqlite3 FILE .recover), or name another output_dir."
     )

@@ -1,4 +1,4 @@
-"""Everything there is to say of one judge's labels, as plain numbers."""
+"""All measures of one judge's labels, as plain numbers."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -23,7 +23,7 @@ ALONE = {
 
 
 def audit(judged: Judged, people: People, how: Bootstrap | None = None) -> dict[str, Any]:
-    """Measure a judge's labels by themselves and, where people voted on some, against people.
+    """Measure a judge's labels alone and, if people voted on some, against people.
 
     Returns: plain numbers under plain names, as `--json` writes them; a measure that has nothing to count is None.
     """
@@ -67,7 +67,7 @@ def _against(judged: Judged, found: Sequence[against.Match], people: People, how
 
 
 def _by_subset(found: Sequence[against.Match], how: Bootstrap) -> dict[str, Any]:
-    """Return accuracies by subset, and their means, each subset counting once; nothing where there is one subset."""
+    """Return accuracies by subset, and their means, each subset counting once; nothing for a single subset."""
     subsets = sorted({match.item.subset for match in found})
     if len(subsets) < 2:
         return {}

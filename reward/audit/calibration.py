@@ -1,7 +1,7 @@
-"""Does a probability mean what it says? Calibration errors, and maps fitted on people's votes that mend them.
+"""Calibration errors of a judge's probabilities, and maps fitted on people's votes that reduce them.
 
-A map f keeps f(1 - p) = 1 - f(p), for which answer is called the first is an accident: everything is fitted on every
-comparison and its mirror image.
+The order of the answers is arbitrary, so a map f has f(1 - p) = 1 - f(p): it is fitted on every comparison and its
+mirror image.
 """
 
 import math
@@ -33,16 +33,19 @@ from reward.audit.against import Match
 Array = NDArray[np.float64]
 Method = Literal["temperature", "isotonic"]
 CLIP = (
-    1e-3  # probabilities are kept this far from 0 and 1 where their logarithm is taken: one sure error is not infinite
+    1e-3  # bound of probabilities from 0 and 1 before their logarithm, so that one error of full confidence is finite
 )
-COLDEST, HOTTEST = 0.02, 50.0  # temperatures; where people contradict the judge, no temperature is hot enough
+COLDEST, HOTTEST = (
+    0.02,
+    50.0,
+)  # bounds of the temperature, which would grow without limit for a judge that people contradict
 FOLDS = 5
-FEWEST = 20  # matched comparisons below which nothing is fitted
+FEWEST = 20  # matched comparisons needed for a fit
 
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """A fitted map from the judge's probability to a calibrated one, with what it was fitted on."""
+    """A fitted map from the judge's probability to a calibrated one."""
 
     method: Method
     parameters: dict[str, Any]  # temperature: {"temperature": T}; isotonic: {"x": [...], "y": [...]}
@@ -57,7 +60,7 @@ class Calibration:
         return np.interp(p, self.parameters["x"], self.parameters["y"])
 
     def on(self, rankings: Sequence[Ranking]) -> list[Ranking]:
-        """Return labels with calibrated probabilities; what the judge said stays in each pair's verdicts."""
+        """Return labels with calibrated probabilities; the original ones stay in each pair's verdicts."""
         return [
             replace(
                 ranking,
@@ -74,7 +77,7 @@ class Calibration:
         return replace(pair, probability=probability, status="tie" if probability == 0.5 else "ok")
 
     def as_json(self) -> dict[str, Any]:
-        """Return what is stored beside the labels and in each row's provenance."""
+        """Return the record beside the labels and in each row's provenance."""
         return {"method": self.method, **self.parameters, "comparisons": self.comparisons, "prompts": self.prompts}
 
 
@@ -113,13 +116,13 @@ def fit_matches(found: Sequence[Match], method: Method) -> Calibration:
     if len(p) < FEWEST or len(set(clusters)) < 2:
         raise DataError(
             f"a calibration needs at least {FEWEST} comparisons of two or more prompts with people's votes, and "
-            f"{len(p)} of {len(set(clusters))} match the labels; have more of them annotated (`--suggest N`)."
+            f"{len(p)} of {len(set(clusters))} match the labels; let people annotate more (`--suggest N`)."
         )
     return fit(p, shares, clusters, method)
 
 
 def crossfitted(p: Array, shares: Array, clusters: Sequence[str], method: Method) -> Array:
-    """Calibrated probabilities where each prompt's come from a map fitted on other prompts alone."""
+    """Return calibrated probabilities, each prompt's from a map fitted on other prompts (cross-fitting)."""
     groups = np.unique(np.asarray(clusters), return_inverse=True)[1]
     after = np.empty_like(p)
     for train, test in GroupKFold(min(FOLDS, len(set(clusters)))).split(p, groups=groups):
@@ -130,8 +133,8 @@ def crossfitted(p: Array, shares: Array, clusters: Sequence[str], method: Method
 def calibration(found: Sequence[Match], how: Bootstrap) -> dict[str, Any] | None:
     """ECE, Brier score and NLL of the judge's probabilities, before and after each map, and the reliability diagram.
 
-    "After" is cross-fitted over prompts, so it is what to expect of labels that people have not seen; the map itself
-    is fitted on all. None where nothing matches.
+    "After" is cross-fitted over prompts, so it estimates the error on new labels; the map itself is fitted on all. None
+    without matches.
     """
     p, shares, clusters = _observed(found)
     if not len(p):
@@ -173,7 +176,7 @@ def _nll(shares: Array, p: Array) -> float:
 
 
 def nll(p: Array, shares: Array) -> float:
-    """Negative log-likelihood of the votes in nats, probabilities kept `CLIP` from 0 and 1; a coin has ln 2 = 0.693."""
+    """Negative log-likelihood of the votes in nats, probabilities `CLIP` from 0 and 1 at least; p = 0.5 has ln 2."""
     outcomes, doubled, weights = _votes(p, shares)
     return float(log_loss(outcomes, np.clip(doubled, CLIP, 1 - CLIP), sample_weight=weights, labels=[0, 1]))
 

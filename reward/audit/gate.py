@@ -1,7 +1,7 @@
-"""A gate between labels and training: limits that a recipe sets, on a slice that people judged and on all labels.
+"""A gate between labels and training: the recipe's limits on comparisons judged by people, and on all labels.
 
-The judge is asked about the people's comparisons first, so that a judge that fails costs no more than those. Labels
-that miss a limit afterwards are kept as `rejected.jsonl`, which no training stage reads.
+The judge labels people's comparisons first, so that a judge that fails costs no more than those calls. Labels that miss
+a limit afterwards are written as `rejected.jsonl`, which no training stage reads.
 """
 
 import contextlib
@@ -27,12 +27,12 @@ from reward.audit.items import Judged, People, Reading, gold_rankings, items_of,
 from reward.labels.files import GOLD_LABELS, LABELS, REJECTED
 
 CALIBRATION = "calibration.json"
-Ask = Callable[[list[Sampled]], list[Ranking]]  # puts answers to the judge, as the labeler does
+Ask = Callable[[list[Sampled]], list[Ranking]]  # labels answers by the judge, as the labeler does
 
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """One key of a gate: which number it bounds, and from which side."""
+    """One key of a gate: the number that it bounds."""
 
     key: str
     name: str  # in messages
@@ -56,7 +56,7 @@ LIMITS = (
 
 @dataclass(frozen=True, slots=True)
 class OnGold:
-    """What the judge said of the people's comparisons; empty where the recipe names none."""
+    """The judge's labels of people's comparisons; empty without gold in the recipe."""
 
     rankings: list[Ranking]
     calibration: Calibration | None
@@ -64,12 +64,12 @@ class OnGold:
 
 
 def missed(gate: GateEntry, numbers: dict[str, Any], *, people: bool = True) -> list[str]:
-    """Return by how much an audit misses a gate's limits, in words; nothing where it passes.
+    """Return by how much an audit misses a gate's limits, as text; [] if it passes.
 
     With `whole_interval` the worse end of each interval must hold, else the value. Biases are bounded on both sides.
 
     Args:
-        people: False leaves out what needs people's judgements.
+        people: False: without the limits that need people's judgements.
     """
     found = []
     matched = (numbers["against"] or {}).get("comparisons", 0)
@@ -83,8 +83,10 @@ def missed(gate: GateEntry, numbers: dict[str, Any], *, people: bool = True) -> 
         for step in limit.path:
             measure = (measure or {}).get(step)
         if measure is None or measure["value"] is None:
-            if limit.people or limit.key == "min_coverage":  # no triads, or one order alone, is nothing to refuse
-                found.append(f"{limit.name} cannot be measured: nothing to count it from")
+            if (
+                limit.people or limit.key == "min_coverage"
+            ):  # without triads, or with one order alone, there is nothing to limit
+                found.append(f"{limit.name} cannot be measured: there are no comparisons to count")
             continue
         value, words = _held(measure, limit.key.startswith("max"), gate.whole_interval)
         short = value - bound if limit.key.startswith("max") else bound - value
@@ -95,7 +97,7 @@ def missed(gate: GateEntry, numbers: dict[str, Any], *, people: bool = True) -> 
 
 
 def _held(measure: dict[str, Any], upper: bool, whole: bool) -> tuple[float, str]:
-    """Return the number that is held against a limit, and how to write it."""
+    """Return the number that is compared with a limit, and its text."""
     value = float(measure["value"])
     ends = [float(end) for end in (measure.get("low"), measure.get("high")) if end is not None]
     words = number(value) + (f" [{number(ends[0])}, {number(ends[1])}]" if len(ends) == 2 else "")
@@ -104,9 +106,9 @@ def _held(measure: dict[str, Any], upper: bool, whole: bool) -> tuple[float, str
 
 
 def ask_gold(recipe: LabelRecipe, run: RunDirectory, ask: Ask) -> OnGold:
-    """Have the judge compare what people compared, before anything else is paid for.
+    """Label people's comparisons by the judge, before any other call.
 
-    Raises: GateError where the slice misses the gate; DataError where it cannot be read or is too small to fit on.
+    Raises: GateError if these labels miss the gate; DataError if they cannot be read or are too few for a calibration.
     """
     gate, calibration, path = recipe.gate, recipe.calibration, next(iter(_gold_files(recipe)), None)
     if path is None:
@@ -118,7 +120,7 @@ def ask_gold(recipe: LabelRecipe, run: RunDirectory, ask: Ask) -> OnGold:
     write_jsonl(run.path / GOLD_LABELS, [ranking_to_json(ranking) for ranking in rankings])
     numbers = audit(judged, people, _how(recipe))
     if gate is not None and gate.gold:
-        _refuse(run, missed(gate, numbers), f"on {gate.gold}", "Nothing else was put to the judge")
+        _refuse(run, missed(gate, numbers), f"on {gate.gold}", "No other call was made")
     if calibration is None:
         return OnGold(rankings, None, numbers)
     if calibration.gold != path:
@@ -127,9 +129,9 @@ def ask_gold(recipe: LabelRecipe, run: RunDirectory, ask: Ask) -> OnGold:
 
 
 def accept(recipe: LabelRecipe, run: RunDirectory, rankings: list[Ranking], on_gold: OnGold) -> list[Ranking]:
-    """Calibrate labels and hold them against the gate; returns those that may train.
+    """Calibrate labels and check them by the gate; returns the labels for training.
 
-    Raises: GateError, after keeping them as `rejected.jsonl`, where they miss it.
+    Raises: GateError if they miss the gate, after writing them as `rejected.jsonl`.
     """
     if on_gold.calibration is not None:
         rankings = on_gold.calibration.on(rankings)
@@ -145,19 +147,20 @@ def accept(recipe: LabelRecipe, run: RunDirectory, rankings: list[Ranking], on_g
     if found:
         write_jsonl(run.path / REJECTED, [ranking_to_json(ranking) for ranking in rankings])
         _forget(run.path / LABELS)
-    _refuse(run, found, "over all labels", f"They are kept as {REJECTED}, which no training stage reads")
+    _refuse(run, found, "over all labels", f"They are written as {REJECTED}, which no training stage reads")
     _forget(run.path / REJECTED)
     run.record(gate={"passed": True, "missed": [], "on_gold": on_gold.numbers})
     return rankings
 
 
 def check(gate: GateEntry, audits: Sequence[dict[str, Any]], *, voices: bool) -> None:
-    """Hold audits against a gate, as `alignment audit --gate` does.
+    """Check audits by a gate, as `alignment audit --gate` does.
 
     Args:
-        voices: whether people's preferences were given; without them a gate that names none is held to the rest.
+        voices: whether people's preferences were given; without them, and without gold in the gate, limits that need
+            them are skipped.
 
-    Raises: GateError where any judge misses.
+    Raises: GateError if a judge misses it.
     """
     found = [
         f"{numbers['judge']}: {line}"
@@ -174,8 +177,8 @@ def _refuse(run: RunDirectory, found: list[str], where: str, kept: str) -> None:
     run.record(gate={"passed": False, "missed": found}, status="failed")
     raise GateError(
         f"{run.path}: the judge misses the gate {where}:{_listed(found)}\n{kept}. `alignment audit {run.path}` shows "
-        "what is wrong. Mend the judge or its prompt, or change the gate; the same command goes on from what was "
-        "answered."
+        "why. Correct the judge or its prompt, or change the gate; the same command continues from the replies "
+        "so far."
     )
 
 
@@ -189,9 +192,9 @@ def _listed(found: Sequence[str]) -> str:
 
 
 def gold_samples(recipe: LabelRecipe) -> list[Sampled]:
-    """Return the answers that people compared, each set of them once, for the judge to compare them too.
+    """Return the distinct sets of answers that people compared, for the judge to label.
 
-    Positions below zero keep them apart from the run's own prompts.
+    Their positions are negative, to distinguish them from the run's own prompts.
     """
     reading = Reading(on_bad_row=recipe.on_bad_row)
     rankings = [ranking for path in _gold_files(recipe) for ranking in gold_rankings(path, reading)]

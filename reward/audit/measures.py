@@ -82,7 +82,7 @@ def position_bias(items: Sequence[Item], how: Bootstrap) -> Measure:
     """Win rate of the answer shown first minus one half, over comparisons shown in both orders.
 
     Each answer is shown first as often as second, so a judge without position bias has 0; +0.5: the first always wins,
-    -0.5: the second always wins. Ties count half. `soft` uses the probabilities: the mean of (p + q) / 2 minus one half.
+    -0.5: the second always wins. Ties count half. `soft` uses the probabilities: the mean of (p + q) / 2 minus 0.5.
     (Compare the preference fairness of https://arxiv.org/abs/2406.07791, which normalises it.)
     """
     kept, pairs = _in_both_orders(items)

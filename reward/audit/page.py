@@ -1,4 +1,4 @@
-"""The audit as one HTML page, in the report's style: drawn from the numbers that `--json` writes."""
+"""The audit as one HTML page in the report's style, from the numbers that `--json` writes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -56,13 +56,13 @@ def page(audits: Sequence[dict[str, Any]], gold: str | None, level: float) -> st
 
 def _view(found: dict[str, Any]) -> View:
     alone, people, calibrated = found["measures"], found["against"] or {}, found["calibration"] or {}
-    said = found["findings"]
+    listed = found["findings"]
     written = f" · prompt {', '.join(each[:8] for each in found['prompt_hashes'])}" if found["prompt_hashes"] else ""
     view = View(
         found["judge"],
         f"{found['comparisons']:,} comparisons of {found['prompts']:,} prompts{written}",
-        problems=[(one["claim"], one["evidence"]) for one in said if not one["healthy"]],
-        healthy=[(one["claim"], one["evidence"]) for one in said if one["healthy"]],
+        problems=[(one["claim"], one["evidence"]) for one in listed if not one["healthy"]],
+        healthy=[(one["claim"], one["evidence"]) for one in listed if one["healthy"]],
     )
     _against(view, people)
     same = alone["same_position"]

@@ -1,14 +1,14 @@
-"""Which comparisons people should check so that kappa is known most precisely for the fewest of them.
+"""Selects comparisons for people to check, so that a given number of checks estimates kappa most precisely.
 
-Every comparison lies in a stratum: how sure the judge is of it. What is known of all labels is each stratum's share W_h
-of them; what people add is how often the judge is right in it, a_h. Kappa over all labels is a function of the mean
-sum W_h a_h, whose variance is sum W_h^2 a_h (1 - a_h) / n_h with n_h comparisons checked in stratum h. The next one is
-always best spent where it lowers that sum most: Neyman's allocation (Neyman 1934, JRSS 97, 558-625), in whole numbers
-by the greedy steps of Wright 2012 (The American Statistician 66, 217-224), which are exact. So the unsure strata are
-asked about more often than their share, and the sure ones, where the judge is nearly always right, less.
+Comparisons are stratified by the judge's confidence. The share W_h of each stratum is known; people's checks estimate
+the judge's accuracy a_h in it. Kappa over all labels is a function of the mean sum W_h a_h, whose variance is
+sum W_h^2 a_h (1 - a_h) / n_h with n_h checked comparisons in stratum h. Each further check goes to the stratum where it
+lowers this sum most: Neyman's allocation (Neyman 1934, JRSS 97, 558-625), in whole numbers by the greedy steps of
+Wright 2012 (The American Statistician 66, 217-224), which are exact. Strata of low confidence get more checks than
+their share, and strata of high confidence fewer.
 
-Within a stratum the choice is random. That, and weighting strata by their share afterwards (`kappa_of_all`), is what
-keeps the estimate unbiased; a list of the least sure comparisons alone would make any judge look bad.
+Within a stratum the selection is random, and `kappa_of_all` weights strata by their share, so the estimate is unbiased.
+A selection of the least confident comparisons alone would underestimate every judge.
 """
 
 import heapq
@@ -29,37 +29,37 @@ from reward.audit.items import Item, Judged, People
 from reward.audit.measures import Measure
 
 EDGES = (0.5, 0.6, 0.75, 0.9, 0.97)  # lower ends of the strata, in confidence; one half alone is the first
-PRIOR = 4.0  # comparisons' worth of trust in the judge's own confidence before people have checked a stratum
-LEAST_DOUBT = 0.03  # a judge that says 1 is taken to be wrong this often until people have said otherwise
-TIES_SHARED = 0.2  # of the judge's ties, taken to be ties for people too until they have said otherwise
+PRIOR = 4.0  # weight of the judge's own confidence, in comparisons, as a prior of a stratum's accuracy
+LEAST_DOUBT = 0.03  # prior error rate of a judge with confidence 1
+TIES_SHARED = 0.2  # prior share of the judge's ties that are ties for people too
 
 
 @dataclass(frozen=True, slots=True)
 class Stratum:
-    """Comparisons of which the judge is about as sure."""
+    """Comparisons of similar confidence of the judge."""
 
     name: str  # "50 %", "50-60 %", ...
     items: list[Item]
-    checked: int  # of them, by people
-    agreed: int  # of those, as the people say
+    checked: int  # number checked by people
+    agreed: int  # number of those on which judge and people agree
 
     @property
     def accuracy(self) -> float:
-        """How often the judge is expected to be right: people's word, and its own where they have said little."""
+        """Estimated accuracy of the judge: people's checks, with the judge's own confidence as a prior."""
         sure = np.mean([max(p, 1 - p) for item in self.items if (p := item.probability) is not None])
         own = TIES_SHARED if sure == 0.5 else min(float(sure), 1 - LEAST_DOUBT)
         return (self.agreed + PRIOR * own) / (self.checked + PRIOR)
 
 
 def stratum_of(item: Item) -> int:
-    """The place of an item's stratum: 0 for a probability of exactly one half, then by confidence."""
+    """Return the index of an item's stratum: 0 for a probability of exactly one half, then by confidence."""
     p = item.probability if item.probability is not None else 0.5
     confidence = max(p, 1 - p)
     return 0 if confidence == 0.5 else sum(confidence >= edge for edge in EDGES)
 
 
 def strata(items: Sequence[Item], people: People) -> dict[int, Stratum]:
-    """Sort a judge's usable labels by how sure it is, with what people have checked already."""
+    """Stratify a judge's usable labels by confidence, with the existing checks of people."""
     sorted_items: dict[int, list[Item]] = defaultdict(list)
     for item in items:
         if item.usable and not item.identical:
@@ -67,7 +67,7 @@ def strata(items: Sequence[Item], people: People) -> dict[int, Stratum]:
     found = {}
     for place, members in sorted(sorted_items.items()):
         votes = [(item, people.on(item)) for item in members]
-        known = [item.winner == np.sign(sum(said.values())) for item, said in votes if said]
+        known = [item.winner == np.sign(sum(given.values())) for item, given in votes if given]
         found[place] = Stratum(_name(place), members, len(known), int(sum(known)))
     return found
 
@@ -75,17 +75,17 @@ def strata(items: Sequence[Item], people: People) -> dict[int, Stratum]:
 def allocate(
     shares: Sequence[float], doubts: Sequence[float], checked: Sequence[int], room: Sequence[int], n: int
 ) -> list[int]:
-    """How many of `n` comparisons each stratum gets: each goes where it lowers sum W^2 s^2 / n_h most.
+    """Return the number of `n` comparisons for each stratum: each goes where it lowers sum W^2 s^2 / n_h most.
 
     Args:
-        shares: W_h. doubts: s_h, the standard deviation sqrt(a_h (1 - a_h)). checked: those that people know already.
-        room: those that are left to ask.
+        shares: W_h. doubts: s_h, the standard deviation sqrt(a_h (1 - a_h)).
+        checked: comparisons that people have checked. room: comparisons that are left.
     """
     given = [0] * len(shares)
 
     def gain(h: int) -> float:
         before = checked[h] + given[h]
-        # A stratum that nobody has looked at has no estimate at all, so it comes first.
+        # A stratum without checks has no estimate, so it comes first.
         return (shares[h] * doubts[h]) ** 2 * (1 / before - 1 / (before + 1)) if before else float("inf")
 
     heap = [(-gain(h), -shares[h], h) for h in range(len(shares)) if room[h]]
@@ -101,10 +101,10 @@ def allocate(
 
 
 def suggest(judged: Judged, people: People, n: int, seed: int = 0) -> list[Ranking]:
-    """Return the `n` comparisons to have checked, one pair a row, in random order.
+    """Return `n` comparisons for people to check, one pair per row, in random order.
 
-    Rows keep the judge's label and say in `provenance.suggested` which stratum they stand for. Of one prompt's
-    comparisons as few as can be are taken: answers to one prompt say less than answers to two.
+    Rows keep the judge's label and name their stratum in `provenance.suggested`. As few comparisons as possible share a
+    prompt, because comparisons of one prompt are correlated.
     """
     draw = random.Random(seed)
     found = strata(judged.items, people)
@@ -126,10 +126,10 @@ def suggest(judged: Judged, people: People, n: int, seed: int = 0) -> list[Ranki
 
 
 def kappa_of_all(items: Sequence[Item], found: Sequence[Match], how: Bootstrap) -> Measure:
-    """Cohen's kappa over all of a judge's labels, from those that people checked: strata weighted by their share.
+    """Cohen's kappa over all of a judge's labels, from the checked ones: strata are weighted by their share.
 
-    Right whichever comparisons were checked, as long as they are random within a stratum; `kappa` is right only of
-    the checked ones. None where all were checked, so that `kappa` says it, and where a stratum never was.
+    It is unbiased if the checked comparisons are random within each stratum; `kappa` describes only the checked ones.
+    None if all were checked, as `kappa` is the same then, and if a stratum has no checks.
     """
     population = np.bincount(
         [stratum_of(item) for item in items if item.usable and not item.identical], minlength=len(EDGES) + 1
@@ -159,7 +159,7 @@ def kappa_of_all(items: Sequence[Item], found: Sequence[Match], how: Bootstrap) 
 
 
 def _spread(items: Sequence[Item], count: int, draw: random.Random) -> list[Item]:
-    """Draw `count` items at random, the second of a prompt only once every prompt has given one."""
+    """Draw `count` items at random; the second item of a prompt only after one of every prompt."""
     shuffled = draw.sample(list(items), len(items))
     seen: dict[str, int] = defaultdict(int)
     ranked = []

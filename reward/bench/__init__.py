@@ -1,1 +1,1 @@
-"""`alignment bench`: how well a reward model orders answers whose order is known."""
+"""`alignment bench`: accuracy and calibration of a reward model on labelled comparisons."""

@@ -16,7 +16,7 @@ from reward.bench.run import bench
 from reward.bench.table import tables
 from reward.models.ensemble import Ensemble
 
-PLAIN_WIDTH = 140  # columns of tables where no terminal says how many it has
+PLAIN_WIDTH = 140  # columns of tables without a terminal
 SKIPPED_SHOWN = 3
 
 
@@ -34,7 +34,7 @@ def run_bench(
     entry: Mapping[str, Any] | None = None,
     trust_remote_code: bool = False,
 ) -> None:
-    """Measure a reward model and print its tables; the files are read before the model loads.
+    """Measure a reward model and print its tables; the files are read before the model is loaded.
 
     Args:
         entry: keys of a recipe's data set entry, for every file.

@@ -1,4 +1,4 @@
-"""What a reward model's scores say of answers whose order is known."""
+"""Measures of a reward model's scores on labelled answers."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class ScoredRow:
-    """A row with what the reward model says of its answers."""
+    """A row with the reward model's scores of its answers."""
 
     row: BenchRow
     scores: list[float]  # one an answer
@@ -27,12 +27,12 @@ class ScoredRow:
 
     @property
     def pairs(self) -> list[Pair]:
-        """The pairs that can be counted."""
+        """The pairs with a usable label."""
         return [pair for pair in self.row.ranking.pairs if pair.status in USABLE and pair.probability is not None]
 
 
 def pair_measures(rows: Sequence[ScoredRow]) -> dict[str, Any]:
-    """How often, and how surely, the scores order pairs as their labels do.
+    """Return the agreement of scores and labels over pairs, and its calibration.
 
     `accuracy` is over the pairs whose label decides; equal scores count one half. `of_longer` is that of the rule that
     the longer answer is better. `nll`, `brier` and `ece` rate the probability sigma(s_1 - s_2) against the label, ties
@@ -70,7 +70,7 @@ def pair_measures(rows: Sequence[ScoredRow]) -> dict[str, Any]:
 
 
 def _best(rows: Sequence[ScoredRow]) -> dict[str, Any] | None:
-    """Share of prompts whose best-scored answer is beaten by none, by the labels; equals at the top share."""
+    """Share of prompts whose highest-scored answer no label puts below another; ties at the top are averaged."""
     found, clusters = [], []
     for one in rows:
         compared = {end for pair in one.pairs for end in (pair.first, pair.second)}
@@ -85,7 +85,7 @@ def _best(rows: Sequence[ScoredRow]) -> dict[str, Any] | None:
 
 
 def best_of_n(rows: Sequence[ScoredRow]) -> list[dict[str, Any]]:
-    """The curve of best-of-n: expected gold score of the answer that the model likes best of n.
+    """The curve of best-of-n: expected gold score of the highest-scored of n answers.
 
     Beside it, at the same n, that of the longest answer, and of the best by gold, which none can surpass. n goes up to
     the fewest answers of a prompt, so that every point is over the same prompts.

@@ -1,4 +1,4 @@
-"""Preference files with the subset of each row and, where it is known, the gold score of each answer."""
+"""Reads preference files with the subset of each row and the gold scores of its answers, if it has them."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -21,11 +21,11 @@ SUBSET_COLUMNS = ("subset", "section")  # the first that a row has
 
 @dataclass(frozen=True, slots=True)
 class BenchRow:
-    """Answers to one prompt, and what they are measured against."""
+    """Answers to one prompt, with their labels and gold scores."""
 
     ranking: Ranking
     subset: str
-    gold: list[float] | None = None  # of each answer, where the row has `scores`
+    gold: list[float] | None = None  # of each answer, if the row has `scores`
 
 
 @dataclass

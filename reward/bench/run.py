@@ -1,4 +1,4 @@
-"""From a reward model and preference files to the numbers of `alignment bench`."""
+"""Computes the numbers of `alignment bench` from a reward model and preference files."""
 
 from typing import Any
 
@@ -61,8 +61,8 @@ def _scored(model: Ensemble, rows: list[BenchRow], on_bad_row: OnBadRow, skipped
             skipped.append(str(error))
             continue
         kept.append((row, answers))
-    told = model.each([answer for _, answers in kept for answer in answers])
-    scores, spread = iter(model.one(told)), iter(told.std(0, correction=0).tolist())
+    by_member = model.member_scores([answer for _, answers in kept for answer in answers])
+    scores, spread = iter(model.aggregated(by_member)), iter(by_member.std(0, correction=0).tolist())
     return [
         ScoredRow(
             row,

@@ -1,4 +1,4 @@
-"""A benchmark's numbers as tables for the terminal. Imports no torch."""
+"""Tables of a benchmark's numbers for the terminal. Imports no torch."""
 
 from typing import Any
 
@@ -54,7 +54,7 @@ def _curve(name: str, curve: list[dict[str, Any]]) -> Table:
 
 
 def _plain(name: str) -> str:
-    """Return a name from data as it is, on one line: brackets are no markup, control characters are escaped."""
+    """Return a name from data on one line, with brackets and control characters escaped."""
     return escape(printable(name))
 
 

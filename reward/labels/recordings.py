@@ -1,7 +1,7 @@
-"""Verdicts that others recorded, in the files of LLMBar's evaluators (https://arxiv.org/abs/2310.07641).
+"""Reads recorded verdicts in the files of LLMBar's evaluators (https://arxiv.org/abs/2310.07641).
 
-A file is a JSON list of comparisons with their gold label and what the judge said in both orders. Two things read it:
-the `replay` judge, which answers with what was recorded, and `alignment audit`, which measures it as it lies.
+A file is a JSON list of comparisons with their gold label and the judge's verdicts in both orders. The `replay` judge
+returns these verdicts, and `alignment audit` and `alignment mix` read them as labels.
 """
 
 from collections.abc import Sequence
@@ -26,28 +26,28 @@ READS = ("input", "output_1", "output_2", "label", "results")
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """One comparison with everything that was recorded of it."""
+    """One recorded comparison."""
 
     prompt: Prompt
     first: str  # output_1 of the file
     second: str
     label: int | None  # gold: 1 or 2, the number of the better output
     verdicts: tuple[SingleVerdict, ...]  # one for each order
-    raw: tuple[str, ...]  # what the judge wrote, beside `verdicts`
+    raw: tuple[str, ...]  # the judge's replies, in the order of `verdicts`
 
 
 @dataclass(frozen=True, slots=True)
 class Recording:
     """The verdicts of one judge on a whole set."""
 
-    name: str  # of the judge: the folders a file lies in, "GPT-4/Vanilla"
-    sha256: str  # of the file; stands for the prompt's hash, which was not recorded
+    name: str  # of the judge: the last two folders of the path, "GPT-4/Vanilla"
+    sha256: str  # of the file, in place of the prompt's hash, which was not recorded
     rows: list[Recorded]
     skipped: list[str]  # rows left out, "file:row: reason"
 
 
 def is_recording(path: Path) -> bool:
-    """Whether a path is a recorded result file, or a folder that holds one."""
+    """Whether a path is a recorded result file, or a folder with one."""
     file = path / FILE if path.is_dir() else path
     if not file.is_file() or file.suffix != ".json":
         return False
@@ -68,7 +68,7 @@ def read_recording(path: Path, on_bad_row: OnBadRow | None = None) -> Recording:
     """
     file = path / FILE if path.is_dir() else path
     if not file.is_file():
-        raise DataError(f"{path} holds no recorded verdicts: there is no {file.name}. Name the file or its folder.")
+        raise DataError(f"{path} has no recorded verdicts: there is no {file.name}. Name the file or its folder.")
     source = read_file(file)
     parts = file.resolve().parent.parts
     rows: list[Recorded] = []
@@ -101,7 +101,7 @@ def read_recording(path: Path, on_bad_row: OnBadRow | None = None) -> Recording:
 
 
 def judged(recording: Recording) -> list[Ranking]:
-    """Return the judge's labels as the labeler would write them: both orders averaged."""
+    """Return the judge's labels as the labeler writes them, averaged over both orders."""
     provenance = {"judge": recording.name, "prompt_hash": recording.sha256, "source": "judge"}
     rankings = []
     for row in recording.rows:
@@ -113,7 +113,7 @@ def judged(recording: Recording) -> list[Ranking]:
 
 
 def gold(recording: Recording) -> list[Ranking]:
-    """Return the gold labels that stand in the same file."""
+    """Return the gold labels in the same file."""
     provenance = {"source": "person", "annotator": "gold"}
     return [_gold(row, provenance) for row in recording.rows if row.label is not None]
 
@@ -129,12 +129,12 @@ def _recorded(row: RawRow) -> Recorded:
         raise DataError(f"{row.where}: {row.fault or 'the row is not an object'}.")
     if keys := unread(value, READS):
         raise DataError(
-            f"{row.where}: nothing reads {', '.join(map(quoted, keys))}; of recorded verdicts {', '.join(READS)} are "
-            "read. Take the others out of the file."
+            f"{row.where}: the keys {', '.join(map(quoted, keys))} are unknown; recorded verdicts have "
+            f"{', '.join(READS)}. Remove the others from the file."
         )
     texts = [value.get(key) for key in ("input", "output_1", "output_2")]
     if not all(isinstance(text, str) for text in texts):
-        raise DataError(f"{row.where}: 'input', 'output_1' and 'output_2' must be texts, as in LLMBar's result files.")
+        raise DataError(f"{row.where}: 'input', 'output_1' and 'output_2' must be text, as in LLMBar's result files.")
     label = value.get("label")
     if isinstance(label, bool) or label not in (1, 2, None):
         raise DataError(f"{row.where}: 'label' is {quoted(label)}, not 1 or 2, the number of the better output.")
@@ -142,7 +142,7 @@ def _recorded(row: RawRow) -> Recorded:
     asked = tuple(_asked(verdicts[key], shown, row.where) for key, shown in ORDERS)
     prompt: Prompt = [{"role": "user", "content": str(texts[0])}]
     return Recorded(
-        prompt, str(texts[1]), str(texts[2]), label, asked, tuple(_said(verdicts[key]) for key, _ in ORDERS)
+        prompt, str(texts[1]), str(texts[2]), label, asked, tuple(_completion(verdicts[key]) for key, _ in ORDERS)
     )
 
 
@@ -151,12 +151,12 @@ def _by_order(results: Any, where: str) -> dict[str, dict[str, Any]]:
     for result in reversed(results if isinstance(results, Sequence) else []):
         if isinstance(result, dict) and all(isinstance(result.get(key), dict) for key, _ in ORDERS):
             return result
-    raise DataError(f"{where}: 'results' holds no object with {' and '.join(repr(key) for key, _ in ORDERS)}.")
+    raise DataError(f"{where}: 'results' has no object with {' and '.join(repr(key) for key, _ in ORDERS)}.")
 
 
-def _asked(said: dict[str, Any], shown: Any, where: str) -> SingleVerdict:
-    """`winner` names the output as the file does, in both orders; a judge's answer is about what was shown first."""
-    winner = said.get("winner")
+def _asked(result: dict[str, Any], shown: Any, where: str) -> SingleVerdict:
+    """Return one verdict; `winner` numbers the outputs as in the file, a probability is of the answer shown first."""
+    winner = result.get("winner")
     if winner is None:  # the evaluator's pattern matched nothing
         return SingleVerdict(shown, 0, None, "parse_error")
     if str(winner) not in ("1", "2"):
@@ -164,7 +164,7 @@ def _asked(said: dict[str, Any], shown: Any, where: str) -> SingleVerdict:
     return SingleVerdict(shown, 0, float((str(winner) == "1") == (shown == "first")), "ok")
 
 
-def _said(said: dict[str, Any]) -> str:
-    completion = said.get("completion")
+def _completion(result: dict[str, Any]) -> str:
+    completion = result.get("completion")
     text = completion[0] if isinstance(completion, list) and completion else completion
     return text if isinstance(text, str) else ""

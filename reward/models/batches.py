@@ -1,4 +1,4 @@
-"""From rankings to the tensors that a reward model trains on."""
+"""Encodes rankings and collates them into the tensors that a reward model trains on."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -19,18 +19,18 @@ from alignment.meter import say_left_out
 
 @dataclass(frozen=True, slots=True)
 class EncodedRanking:
-    """One prompt: the token ids of prompt and answer for each answer, and its usable pairs."""
+    """One prompt: token ids of the prompt with each answer, and its usable pairs."""
 
     input_ids: list[list[int]]
-    answer_tokens: list[int]  # tokens of each answer, its stop token included
+    answer_tokens: list[int]  # number of tokens of each answer, including the stop token
     pairs: list[tuple[int, int, float, float]]  # first, second, probability that first is better, margin
-    prompt: str = ""  # what makes two prompts the same; "" where rankings are known to be of different prompts
-    place: int = 0  # which of the given rankings it comes from
+    prompt: str = ""  # key that equal prompts share; "" if all rankings have different prompts
+    place: int = 0  # index of its ranking among those given
 
 
 @dataclass(slots=True)
 class Encoded:
-    """The rankings that can train, and what was left out."""
+    """The encoded rankings, and what was skipped."""
 
     rows: list[EncodedRanking] = field(default_factory=list)
     skipped: list[str] = field(
@@ -39,7 +39,7 @@ class Encoded:
     without_pairs: int = 0  # prompts none of whose pairs is usable
 
     def counts(self) -> dict[str, int]:
-        """Return what the manifest records."""
+        """Return the counts for the manifest."""
         return {
             "prompts": len(self.rows),
             "answers": sum(len(row.input_ids) for row in self.rows),
@@ -52,15 +52,15 @@ class Encoded:
 def encode_rankings(
     rankings: Sequence[Ranking], template: Template, *, max_length: int | None, on_bad_row: str = "stop"
 ) -> Encoded:
-    """Tokenise every answer after its prompt; keep the pairs that may train.
+    """Tokenise every answer with its prompt; keep the pairs with usable labels.
 
-    An answer that does not fit is never cut: the score is read at its last token, and half an answer was not judged.
+    An answer that exceeds `max_length` is never truncated, because its label is of the whole answer.
 
     Args:
-        max_length: tokens of prompt and answer, or None for no limit.
-        on_bad_row: "stop" raises at the first answer that does not fit, "skip" leaves out that answer and its pairs.
+        max_length: maximum number of tokens of prompt and answer; None: no limit.
+        on_bad_row: "stop" raises at the first answer that is too long, "skip" leaves out that answer and its pairs.
 
-    Raises: DataError naming the row, or where no row is left to train on.
+    Raises: DataError with the row, or if no row is left to train on.
     """
     encoded, tokens = Encoded(), AnswerTokens(template)
     for place, ranking in enumerate(rankings):
@@ -78,7 +78,7 @@ def encode_rankings(
                 answer_ids = tokens.answer_ids(ranking, index)
                 ids = joined(prompt_ids, answer_ids, max_length)
                 if template.tokenizer.pad_token_id not in template.stop_token_ids:
-                    require_told_end(ids, template.tokenizer.pad_token_id)
+                    require_visible_end(ids, template.tokenizer.pad_token_id)
                 sequences[index], lengths[index] = ids, len(answer_ids)
             except DataError as error:
                 fault = f"{ranking.source}: answer {index + 1} of {len(ranking.responses)}: {error}"
@@ -105,7 +105,7 @@ def encode_rankings(
 def encoded_split(
     recipe: RewardRecipe, template: Template, *, limit: int | None, seed: int
 ) -> tuple[Split[Ranking], Encoded, Encoded]:
-    """Read and tokenise a recipe's rankings: what was read, the training rankings, the held-out ones.
+    """Read and tokenise a recipe's rankings; return the data, the training rankings and the held-out ones.
 
     Args:
         limit: tokens of prompt and answer. seed: decides which prompts are held out.
@@ -131,7 +131,7 @@ def encode(
 ) -> tuple[list[int], int]:
     """Return the ids of a prompt with its answer, the stop token included where `stop`, and the answer's tokens.
 
-    A `sampled` answer, which a model wrote, may leave a thought open.
+    A `sampled` answer, which a model wrote, may have unfinished reasoning.
 
     Raises: DataError where they are more than `max_length`, or the template refuses them.
     """
@@ -157,11 +157,11 @@ def joined(prompt_ids: list[int], answer_ids: list[int], max_length: int | None)
 def pad(sequences: Sequence[list[int]], pad_token_id: int) -> dict[str, Tensor]:
     """Pad on the right: `input_ids` and `attention_mask`, both (sequences, time) int64.
 
-    Raises: DataError where a sequence ends in `pad_token_id`, as a text may that was cut off and spells out that
-        token: a plain sequence classifier takes the last token that is another for the last.
+    Raises: DataError if a sequence ends in `pad_token_id`, as a truncated text may: a sequence classifier reads the
+        score at the last token that is not `pad_token_id`.
     """
     for ids in sequences:
-        require_told_end(ids, pad_token_id)
+        require_visible_end(ids, pad_token_id)
     width = max(map(len, sequences))
     input_ids = torch.full((len(sequences), width), pad_token_id, dtype=torch.long)
     attention_mask = torch.zeros_like(input_ids)
@@ -171,15 +171,15 @@ def pad(sequences: Sequence[list[int]], pad_token_id: int) -> dict[str, Tensor]:
     return {"input_ids": input_ids, "attention_mask": attention_mask}
 
 
-def require_told_end(ids: Sequence[int], pad_token_id: int) -> None:
+def require_visible_end(ids: Sequence[int], pad_token_id: int) -> None:
     """Refuse a sequence that ends in the padding token.
 
     Raises: DataError.
     """
     if ids[-1] == pad_token_id:
         raise DataError(
-            f"an answer ends in the token that the reward model pads with (id {pad_token_id}), so its end cannot be "
-            "told from padding; take that token out of the text, or leave the answer out."
+            f"an answer ends in the reward model's padding token (id {pad_token_id}), so its end cannot be "
+            "distinguished from padding; remove that token from the text, or leave the answer out."
         )
 
 

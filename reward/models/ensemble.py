@@ -1,4 +1,4 @@
-"""Reward models that score together; a single one is an ensemble of one."""
+"""Ensembles of reward models; a single model is an ensemble of one."""
 
 import os
 import re
@@ -16,14 +16,14 @@ from alignment.manifest import MANIFEST, read_manifest
 from alignment.ops.ensemble import Aggregate, aggregate_scores
 from reward.models.scoring import RewardScorer, encode_all
 
-MEMBER = re.compile(r"[A-Za-z0-9][\w-]*")  # the name of a member's folder
-Encoded = list[list[int]]  # one answer with its prompt, as each member reads it
+MEMBER = re.compile(r"[A-Za-z0-9][\w-]*")  # name of a member's folder
+Encoded = list[list[int]]  # token ids of one answer with its prompt, for each member
 
 
 def member_paths(model: str | Sequence[str]) -> list[str]:
     """Return the reward models that `model` names: one, a run with `num_members`, whose members lie in it, or several.
 
-    Raises: ModelError where one is neither a folder nor a Hub id.
+    Raises: ModelError if one is neither a folder nor a Hub id.
     """
     if not isinstance(model, str):
         return [path for one in model for path in member_paths(one)]
@@ -40,22 +40,22 @@ def has_members(path: str) -> bool:
 
 
 def _members(run: str) -> list[str]:
-    """Return the names of the folders in a run that are its members; a manifest names nothing outside its run.
+    """Return the names of the folders in a run that are its members; members are inside the run.
 
-    Raises: ModelError where it names anything else.
+    Raises: ModelError if the manifest names anything else.
     """
     names = read_manifest(run).get("members") or []
     if not isinstance(names, list) or not all(isinstance(name, str) and MEMBER.fullmatch(name) for name in names):
         raise ModelError(
             f"{Path(run, MANIFEST)}: members is {str(names)[:60]}, and a run's members are folders inside it such as "
-            "member-0; put the run's own file back."
+            "member-0; restore the run's own file."
         )
     return names
 
 
 @dataclass(frozen=True, slots=True)
 class Ensemble:
-    """Reward models that are only read, and how what they say becomes one number."""
+    """Reward models for inference, and the aggregation of their scores."""
 
     members: tuple[RewardScorer, ...]
     paths: tuple[str, ...]
@@ -74,12 +74,12 @@ class Ensemble:
     ) -> "Ensemble":
         """Load what `member_paths` finds; further arguments as `RewardScorer.load`.
 
-        Raises: ModelError where there is no such model, one has no score head, or one is named twice.
+        Raises: ModelError if there is no such model, one has no score head, or one is named twice.
         """
         paths = member_paths(model)
         doubles = [path for place, path in enumerate(paths) if path in paths[:place]]
         if doubles:
-            raise ModelError(f"{doubles[0]} is named twice; the same model twice knows nothing of uncertainty.")
+            raise ModelError(f"{doubles[0]} is named twice; two copies of a model have no spread. Remove one.")
         members = tuple(
             RewardScorer.load(path, batch_size=batch_size, trust_remote_code=trust_remote_code) for path in paths
         )
@@ -87,7 +87,7 @@ class Ensemble:
 
     @property
     def context(self) -> int | None:
-        """Most tokens that every member can read, or None where none has a limit."""
+        """The smallest context length of the members; None: no limit."""
         return min((member.context for member in self.members if member.context is not None), default=None)
 
     def encode(
@@ -95,12 +95,12 @@ class Ensemble:
     ) -> Encoded:
         """Token ids of prompt and answer, for each member; tokens: records of this answer, where it was sampled.
 
-        Raises: DataError, which begins with `where`, where they do not fit a member or cannot be written.
+        Raises: DataError, which begins with `where`, if they exceed a member's context or cannot be rendered.
         """
         return [member.encode(prompt, answer, stopped, tokens, where=where) for member in self.members]
 
-    def each(self, answers: Sequence[Encoded]) -> Tensor:
-        """What each member says of encoded answers, (members, answers); equal answers are read once."""
+    def member_scores(self, answers: Sequence[Encoded]) -> Tensor:
+        """Return each member's scores of encoded answers, (members, answers); equal answers are scored once."""
         rows = []
         for place, member in enumerate(self.members):
             ids = [tuple(answer[place]) for answer in answers]
@@ -109,13 +109,13 @@ class Ensemble:
             rows.append([found[one] for one in ids])
         return torch.tensor(rows, dtype=torch.float32).reshape(len(self.members), len(answers))
 
-    def one(self, members: Tensor) -> list[float]:
-        """Bring what the members say, (members, answers), to one number an answer."""
+    def aggregated(self, members: Tensor) -> list[float]:
+        """Aggregate the members' scores, (members, answers), to one number per answer."""
         return aggregate_scores(members, self.aggregate, uncertainty_penalty=self.uncertainty_penalty).tolist()
 
     def score_encoded(self, answers: Sequence[Encoded]) -> list[float]:
         """Score encoded answers."""
-        return self.one(self.each(answers))
+        return self.aggregated(self.member_scores(answers))
 
     def score(
         self,
@@ -128,8 +128,8 @@ class Ensemble:
         """Score each answer to its prompt.
 
         Args:
-            stopped: whether each answer ended by itself; default: all did. tokens: of each answer as it was sampled.
+            stopped: whether each answer ended by itself; default: all did. tokens: of each answer, as sampled.
 
-        Raises: DataError where prompt and answer together are longer than a member's context.
+        Raises: DataError if prompt and answer together exceed a member's context.
         """
         return self.score_encoded(encode_all(self.encode, prompts, answers, stopped, tokens))

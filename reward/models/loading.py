@@ -1,9 +1,9 @@
 """The reward model: a plain sequence classifier with one output, read at the last token of the answer.
 
 `transformers` finds that token by its id, as the last one that is not `config.pad_token_id`
-(`GenericForSequenceClassification.forward`). Where padding and stop token are the same, as so often, it would read
-the token before. So a reward model pads with another token, and both its config and its saved tokenizer say which:
-the artifact gives the same score in plain `transformers`, padded or not.
+(`GenericForSequenceClassification.forward`). If padding and stop token are the same, as is common, it would read the
+token before. Therefore a reward model pads with another token, which its config and its saved tokenizer name, and has
+the same scores in plain `transformers`, padded or not.
 """
 
 import json
@@ -16,7 +16,7 @@ from alignment.config.schema import AdapterKeys, ModelKeys
 from alignment.errors import ModelError
 from alignment.policy.base import load_sequence_classifier, resolve_model
 
-HEADS = ("score", "classifier")  # what sequence classifiers call their output layer
+HEADS = ("score", "classifier")  # names of the output layer of sequence classifiers
 
 
 def load_reward_model(
@@ -28,11 +28,11 @@ def load_reward_model(
     the padding token.
 
     Args:
-        stop_token_ids: what an answer may end with.
-        trainable: whether this is for training; where not, a model without a trained score head is refused.
+        stop_token_ids: tokens that may end an answer.
+        trainable: load for training; otherwise a model without a trained score head is refused.
         peft: which weights train.
 
-    Raises: ModelError where the model has no trained head and needs one.
+    Raises: ModelError if the model has no trained head and is not trainable.
     """
     if not trainable:
         require_score_head(keys.model_name_or_path)
@@ -49,13 +49,15 @@ def padding_token(tokenizer: Any, stop_token_ids: list[int]) -> int:
 
     Padding is masked, so which token it is changes no score.
 
-    Raises: ModelError where every token of the vocabulary ends an answer.
+    Raises: ModelError if every token of the vocabulary may end an answer.
     """
     named = [tokenizer.pad_token_id, tokenizer.unk_token_id, tokenizer.bos_token_id, *tokenizer.all_special_ids]
     for token_id in (*named, *range(len(tokenizer))):
         if token_id is not None and token_id not in stop_token_ids:
             return int(token_id)
-    raise ModelError(f"every token of the vocabulary is a stop token ({stop_token_ids}); nothing is left to pad with.")
+    raise ModelError(
+        f"every token of the vocabulary is a stop token ({stop_token_ids}); there is no token for padding."
+    )
 
 
 def score_sequences(model: nn.Module, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
@@ -71,7 +73,7 @@ def score_sequences(model: nn.Module, input_ids: Tensor, attention_mask: Tensor)
 
 
 def require_score_head(path: str) -> None:
-    """Refuse a local model or adapter without a trained score head: transformers would invent one at random.
+    """Refuse a local model or adapter without a trained score head: transformers would initialise one at random.
 
     Raises: ModelError.
     """
@@ -81,7 +83,7 @@ def require_score_head(path: str) -> None:
     names = [name for file in files for name in _tensor_names(file)]
     if names and not any(part in HEADS for name in names for part in name.split(".")):
         raise ModelError(
-            f"{path} is no reward model: its weights hold no score head ({' or '.join(HEADS)}). "
+            f"{path} is not a reward model: its weights have no score head ({' or '.join(HEADS)}). "
             "Name the output_dir of a finished `alignment reward` run."
         )
 

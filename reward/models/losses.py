@@ -1,4 +1,4 @@
-"""Losses that teach a scalar reward from comparisons: pure functions of scores."""
+"""Losses of a scalar reward on comparisons: pure functions of scores."""
 
 import torch
 from torch import Tensor
@@ -6,15 +6,15 @@ from torch.nn.functional import logsigmoid
 
 from alignment.errors import ShapeError
 
-TIE = 0.5  # the label of a pair of which neither is better
+TIE = 0.5  # label of a tie
 
 
 def pair_loss(first: Tensor, second: Tensor, probability: Tensor, margin: Tensor | None = None) -> Tensor:
     """Cross-entropy of the Bradley-Terry model against the probability that the first answer is better.
 
     -p log sigma(s_1 - s_2 - m) - (1 - p) log sigma(s_2 - s_1 - m). With p = 1 and m = 0 this is eq. 1 of
-    https://arxiv.org/abs/2203.02155; the margin m is eq. 2 of https://arxiv.org/abs/2307.09288 (Llama 2), asked of
-    whichever side wins, so that the loss does not change when both answers and the probability change sides.
+    https://arxiv.org/abs/2203.02155; the margin m is eq. 2 of https://arxiv.org/abs/2307.09288 (Llama 2), required
+    of either side, so that the loss does not change when the answers are swapped and p becomes 1 - p.
 
     Args:
         first, second: (pairs,) float, scores of the two answers.
@@ -22,7 +22,7 @@ def pair_loss(first: Tensor, second: Tensor, probability: Tensor, margin: Tensor
         margin: (pairs,) float >= 0, in units of the score, or None for zero.
 
     Returns: (pairs,) float, in nats.
-    Raises: ShapeError where shapes differ.
+    Raises: ShapeError if the shapes differ.
     """
     _require_one_shape(first=first, second=second, probability=probability, margin=margin)
     difference = first - second
@@ -39,16 +39,16 @@ def davidson_loss(
 
         P(first better) = e^(d/2) / Z,  P(tie) = nu / Z,  P(second better) = e^(-d/2) / Z,  Z = e^(d/2) + e^(-d/2) + nu.
 
-    Of pairs that are decided it says what Bradley-Terry says, sigma(d), and nu = 0 is Bradley-Terry. A label of exactly
-    one half is a tie, with loss -log P(tie); any other probability p is shared between the two that decide,
-    -p log P(first better) - (1 - p) log P(second better), each asked for the margin as in `pair_loss`.
+    Given that there is no tie, P(first better) is sigma(d) as in Bradley-Terry, and nu = 0 is Bradley-Terry. A label of
+    exactly one half is a tie, with loss -log P(tie); any other probability p has the loss
+    -p log P(first better) - (1 - p) log P(second better), with the margin as in `pair_loss`.
 
     Args:
         first, second, probability, margin: as in `pair_loss`.
         log_nu: () float, log of nu, at equal scores the odds of a tie against either side.
 
     Returns: (pairs,) float, in nats.
-    Raises: ShapeError where shapes differ.
+    Raises: ShapeError if the shapes differ.
     """
     _require_one_shape(first=first, second=second, probability=probability, margin=margin)
     difference = first - second
@@ -59,7 +59,7 @@ def davidson_loss(
 
 
 def _log_outcomes(difference: Tensor, log_nu: Tensor) -> tuple[Tensor, Tensor]:
-    """Log-probabilities that the first is better and that neither is."""
+    """Return the log-probabilities that the first is better, and of a tie."""
     half = difference / 2
     nu = log_nu.to(half.dtype).expand_as(half)
     log_z = torch.logsumexp(torch.stack([half, -half, nu]), 0)
@@ -67,10 +67,10 @@ def _log_outcomes(difference: Tensor, log_nu: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def smoothed(probability: Tensor, label_smoothing: float) -> Tensor:
-    """What a label says where a share `label_smoothing` of labels is the wrong way round.
+    """Return labels under the assumption that a share `label_smoothing` of them is inverted.
 
-    p becomes (1 - e) p + e (1 - p), so a soft label keeps its order and one half stays one half. For p = 1 it is
-    that of conservative DPO (Mitchell 2023, https://ericmitchell.ai/cdpo.pdf), TRL's key of the same name.
+    p becomes (1 - e) p + e (1 - p), so the preferred answer stays the same and one half stays one half. For p = 1 it is
+    the label of conservative DPO (Mitchell 2023, https://ericmitchell.ai/cdpo.pdf), TRL's key of the same name.
     """
     return probability + label_smoothing * (1.0 - 2.0 * probability)
 
@@ -84,7 +84,7 @@ def comparison_loss(
     label_smoothing: float = 0.0,
     log_nu: Tensor | None = None,
 ) -> Tensor:
-    """`pair_loss`, or `davidson_loss` where there is a `log_nu`, of labels smoothed; (pairs,) float."""
+    """`pair_loss`, or `davidson_loss` with a `log_nu`, of smoothed labels; (pairs,) float, in nats."""
     labels = smoothed(probability, label_smoothing)
     if log_nu is None:
         return pair_loss(first, second, labels, margin)
@@ -94,8 +94,8 @@ def comparison_loss(
 def centring_loss(first: Tensor, second: Tensor) -> Tensor:
     """Squared sum of a pair's scores, section 3 of https://arxiv.org/abs/2312.09244, as in TRL's `RewardTrainer`.
 
-    Preferences fix only differences of scores. This fixes their zero without shrinking the differences, which a
-    penalty on each squared score would do.
+    Preferences determine only differences of scores. This loss determines their zero without shrinking the differences,
+    as a penalty on each squared score would.
 
     Args:
         first, second: (pairs,) float, scores of the two answers.
@@ -121,14 +121,14 @@ def ranking_loss(
 ) -> Tensor:
     """Mean over all compared pairs of a prompt, then over prompts, eq. 1 of https://arxiv.org/abs/2203.02155.
 
-    Every prompt weighs the same however many of its answers were compared: K answers give up to K(K-1)/2 pairs
-    that share their forward pass and are far from independent.
+    Every prompt has the same weight regardless of its number of pairs: the up to K(K-1)/2 pairs of K answers share a
+    forward pass and are not independent.
 
     Args:
         scores: (answers,) float, of all answers of all prompts of a microbatch.
         first, second: (pairs,) int, indices into `scores`.
         probability: (pairs,) float, that `first` is better.
-        prompt: (pairs,) int, which prompt of the microbatch a pair belongs to.
+        prompt: (pairs,) int, the index of a pair's prompt in the microbatch.
         num_prompts: prompts of the *global* batch, over microbatches and processes; the sum of the microbatches'
             losses is then the mean over the global batch.
         margin: (pairs,) float >= 0, or None.
@@ -136,7 +136,7 @@ def ranking_loss(
         label_smoothing, log_nu: as in `comparison_loss`.
 
     Returns: () float.
-    Raises: ShapeError where the pairs' tensors differ in shape.
+    Raises: ShapeError if the pairs' tensors differ in shape.
     """
     _require_one_shape(first=first, second=second, probability=probability, prompt=prompt, margin=margin)
     loss = comparison_loss(
@@ -156,4 +156,4 @@ def ranking_loss(
 def _require_one_shape(**tensors: Tensor | None) -> None:
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items() if tensor is not None}
     if len(set(shapes.values())) > 1:
-        raise ShapeError(f"these must have one shape (pairs,): {shapes}")
+        raise ShapeError(f"these must have the same shape (pairs,): {shapes}")

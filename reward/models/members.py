@@ -1,6 +1,6 @@
-"""Ensembles by seed: reward models that differ in what their seeds decide, the score head and the order of the data.
+"""Ensembles by seed: reward models that differ in the initial score head and the order of the data.
 
-They hold out the same prompts, so that they can be measured together, and each is a run of its own.
+All members hold out the same prompts, so that their mean can be measured, and each is a run of its own.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from reward.models.metrics import preference_metrics
 
 
 def member_recipes(recipe: RewardRecipe) -> list[RewardRecipe]:
-    """Return one recipe for each member: its folder inside the run, its own seed, counted on from the recipe's."""
+    """Return one recipe for each member: a folder inside the run, and the recipe's seed plus its index."""
     return [
         recipe.model_copy(
             update={
@@ -34,14 +34,14 @@ def member_recipes(recipe: RewardRecipe) -> list[RewardRecipe]:
 
 
 def is_trained(member: RewardRecipe) -> bool:
-    """Whether an earlier start of the run has finished this member."""
+    """Whether an earlier start of the run finished this member."""
     manifest = read_manifest(member.output_dir)
     digest = recipe_digest(resolved_recipe(member))
     return manifest.get("status") == "finished" and manifest.get("recipe_sha256") == digest
 
 
 def finish_ensemble(recipe: RewardRecipe, run: RunDirectory, members: Sequence[RewardRecipe]) -> None:
-    """Measure the members' mean on what they held out, and mark the run as done."""
+    """Measure the members' mean on the held-out prompts, and mark the run as finished."""
     if not run.main_process:
         return
     names = [Path(member.output_dir).name for member in members]
@@ -55,7 +55,7 @@ def finish_ensemble(recipe: RewardRecipe, run: RunDirectory, members: Sequence[R
 
 
 def ensemble_results(recipe: RewardRecipe) -> dict[str, object]:
-    """What the trainer measures of one model, of the mean of all; and how far members differ, in reward units."""
+    """Return the trainer's metrics for the members' mean, and the members' standard deviation in reward units."""
     held_out = load_split(load_rankings, recipe, recipe.seed).held_out
     model = Ensemble.load(
         recipe.output_dir,
@@ -65,13 +65,13 @@ def ensemble_results(recipe: RewardRecipe) -> dict[str, object]:
     first = model.members[0]
     limit = context_limit(first.model, recipe.max_length)
     rows = encode_rankings(held_out, first.template, max_length=limit, on_bad_row=recipe.on_bad_row).rows
-    told = model.each([[ids] * len(model.members) for row in rows for ids in row.input_ids])
-    scores = iter(model.one(told))
+    by_member = model.member_scores([[ids] * len(model.members) for row in rows for ids in row.input_ids])
+    scores = iter(model.aggregated(by_member))
     found = preference_metrics(
         [[next(scores) for _ in row.input_ids] for row in rows],
         rows,
         center_rewards_coefficient=recipe.center_rewards_coefficient,
     )
     found.pop("loss")  # each member's own
-    spread = float(told.std(0, correction=0).mean()) if told.numel() else float(torch.nan)
+    spread = float(by_member.std(0, correction=0).mean()) if by_member.numel() else float(torch.nan)
     return {**{f"reward_{key}": value for key, value in found.items()}, "reward_std_of_members": spread}

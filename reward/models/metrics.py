@@ -1,4 +1,4 @@
-"""How well a reward model agrees with comparisons it has not seen."""
+"""Metrics of a reward model on held-out comparisons."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -30,8 +30,8 @@ def preference_metrics(
 
     Accuracy is over the pairs whose label is not a tie; equal scores count one half. Its 95 % interval resamples
     prompts. `loss` is the training loss; `nll` and `brier` rate the predicted probability sigma(s_1 - s_2) against the
-    label (nats, and squared error), `entropy` is the least nll any model could reach; all are means over pairs within
-    the prompt, then over prompts.
+    label (nats, and squared error), `entropy` is the minimum of `nll`; all are means over the pairs of a prompt, then
+    over prompts.
 
     Args:
         scores: one list per prompt, one score per answer.
@@ -72,7 +72,7 @@ def preference_metrics(
 
 
 def agreement_by_quantile(size: Array, correct: Array, bins: int = MARGIN_BINS) -> list[dict[str, float]]:
-    """Accuracy by quantile of `size`; equal sizes share a bin, so fewer bins come back where there are ties.
+    """Return the accuracy by quantile of `size`; equal sizes share a bin, so there may be fewer bins.
 
     Args:
         size, correct: (pairs,); correct is 1, 0, or one half for equal scores.
@@ -88,7 +88,7 @@ def agreement_by_quantile(size: Array, correct: Array, bins: int = MARGIN_BINS) 
 
 
 def correlation(first: Array, second: Array, *, ranked: bool = False) -> float | None:
-    """Return Pearson's correlation, or Spearman's of the ranks; None where one side does not vary."""
+    """Return Pearson's correlation, or Spearman's of the ranks; None if one side is constant."""
     if len(first) < 2 or np.ptp(first) == 0 or np.ptp(second) == 0:
         return None
     return float((spearmanr if ranked else pearsonr)(first, second).statistic)
@@ -117,7 +117,7 @@ def _prompt_weights(prompt: NDArray[np.int64]) -> Array:
 def _training_loss(
     gap: Array, label: Array, margin: Array | None, label_smoothing: float, log_nu: float | None
 ) -> Array:
-    """What training would make of each pair, centring left out."""
+    """Return the training loss of each pair, without centring."""
     difference, probability = torch.from_numpy(gap), torch.from_numpy(label)
     loss: Array = comparison_loss(
         difference,
@@ -144,7 +144,7 @@ def _entropy(label: Array) -> Array:
 def _length_correlations(
     scores: Sequence[Sequence[float]], rankings: Sequence[EncodedRanking]
 ) -> dict[str, float | None]:
-    """Correlation of score with answer length in tokens, over all answers and after taking each prompt's means off."""
+    """Return the correlations of score and answer length in tokens, overall and after centring by prompt."""
     score = [np.asarray(row, dtype=np.float64) for row in scores]
     length = [np.asarray(ranking.answer_tokens, dtype=np.float64) for ranking in rankings]
     flat_score, flat_length = np.concatenate(score), np.concatenate(length)

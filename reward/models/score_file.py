@@ -1,4 +1,4 @@
-"""Scoring the rows of a file with a reward model."""
+"""Scores the rows of a file with a reward model."""
 
 import sys
 from collections.abc import Collection, Iterator, Sequence
@@ -23,8 +23,8 @@ from alignment.strict_json import parse, shown
 from reward.models.ensemble import Encoded, Ensemble
 
 ANSWER_KEYS = ("answer", "completion", "response", "responses")
-AROUND = ("system", "tools")  # what goes before the prompt
-RECORDED = ("pairs", "ranks")  # of labels: how the answers compare, which a score does not depend on
+AROUND = ("system", "tools")  # keys that precede the prompt
+RECORDED = ("pairs", "ranks")  # of labels: comparisons of the answers, which do not affect scores
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +35,8 @@ class Row:
     value: dict[str, Any]
     prompt: Prompt
     answers: list[str]
-    provenance: dict[str, Any] = field(default_factory=dict)  # of labels: whether each ended, and its tokens
-    several: bool = False  # it has a list of answers, and gets a list of scores
+    provenance: dict[str, Any] = field(default_factory=dict)  # of labels: whether each answer ended, and its tokens
+    several: bool = False  # it has a list of answers and gets a list of scores
 
     def encoded(self, scorer: Ensemble) -> list[Encoded]:
         """Return the ids of each answer with its prompt."""
@@ -55,23 +55,23 @@ def score_file(
     ignored: Collection[str] = (),
     **options: Any,
 ) -> None:
-    """Write the rows of a JSONL file with their scores, to `output` whole or not at all, else to standard output.
+    """Write the rows of a JSONL file with their scores, atomically to `output`, or to standard output.
 
     A row is `{"prompt": text or messages, "answer" | "completion" | "response": text}`, or `{"messages": [...]}` that
     ends with the assistant's answer, and gets a `score`; or it has `"responses": [text, ...]` and gets `scores`. An
-    ensemble adds `score_std` or `score_stds`, how far its members differ. `system` and `tools` go before the prompt.
-    These are no layout of a data set: a row has one answer under one of several names, and is written again whole.
+    ensemble adds `score_std` or `score_stds`, the standard deviation over its members. `system` and `tools` precede the
+    prompt. All other keys of a row are kept.
 
     Args:
         ignored: keys of rows and messages that are not read. model: what `Ensemble.load` takes, as are the options.
 
-    Raises: DataError naming file and line of the first bad row; ModelError where `model` is no reward model.
+    Raises: DataError with file and line of the first bad row; ModelError if `model` is not a reward model.
     """
     rows = list(_rows(Path(file), ignored))
     scorer = Ensemble.load(str(model) if isinstance(model, Path) else model, **options)
     encoded = [ids for row in rows for ids in row.encoded(scorer)]
-    told = scorer.each(encoded)
-    scores, spread = iter(scorer.one(told)), iter(told.std(0, correction=0).tolist())
+    by_member = scorer.member_scores(encoded)
+    scores, spread = iter(scorer.aggregated(by_member)), iter(by_member.std(0, correction=0).tolist())
     scored = []
     for row in rows:
         found = {"score": [next(scores) for _ in row.answers]}
@@ -88,7 +88,7 @@ def score_file(
 def _rows(file: Path, ignored: Collection[str]) -> Iterator[Row]:
     """Read each line.
 
-    Raises: DataError naming file and line.
+    Raises: DataError with file and line.
     """
     if not file.exists():
         raise DataError(f"{file}: no such file; name a JSONL file of prompts and answers.")
@@ -120,7 +120,7 @@ def _row(row: Any, where: str, ignored: frozenset[str], seen: set[str]) -> Row:
     try:
         found = _conversation(read, where) if "messages" in read else _answered(read, where)
         if found.several and "scores" in row:
-            raise BadRow("has scores already, which would be written over; rename or remove them")
+            raise BadRow("has scores already, which would be overwritten; rename or remove them")
         return replace(found, value=row)
     except BadRow as error:
         raise DataError(printable(f"{where}: {error}.")) from None
@@ -145,14 +145,16 @@ def _answered(row: dict[str, Any], where: str) -> Row:
     if not isinstance(answers, list) or not answers:
         raise BadRow(f"responses is {shown(answers)}; it must be a list of answers")
     for answer in answers:
-        if not isinstance(answer, str) or not (several or answer.strip()):  # among several a policy may say nothing
-            raise BadRow(f"{keys[0]} is {shown(answer)}, but an answer is text and not empty")
+        if not isinstance(answer, str) or not (
+            several or answer.strip()
+        ):  # a sampled answer among several may be empty
+            raise BadRow(f"{keys[0]} is {shown(answer)}, but an answer must be non-empty text")
     provenance = provenance_of(row, len(answers)) if several else {}
     return Row(where, row, prompt_of(row), answers, provenance, several)
 
 
 def _refuse_unread(row: dict[str, Any], reads: Sequence[str]) -> None:
-    """Refuse keys that look like content and that nothing reads: the score would be of another text."""
+    """Refuse unknown keys that look like content, because the score would not include them."""
     if keys := unread(row, reads):
         raise BadRow(
             f"nothing reads {', '.join(map(shown, keys))}; a row has prompt and one of {', '.join(ANSWER_KEYS)}, or "

@@ -1,4 +1,4 @@
-"""Scoring answers with a finished reward model."""
+"""Scores answers with a trained reward model."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -31,12 +31,12 @@ class RewardScorer:
     template: Template
     pad_token_id: int
     batch_size: int  # sequences scored together
-    context: int | None  # most tokens the model can read
-    manifest: dict[str, Any]  # of the run, {} for a model made elsewhere; score_mean and score_std are its scale
+    context: int | None  # context length in tokens; None: no limit
+    manifest: dict[str, Any]  # of the run, {} for other models; score_mean and score_std are its scale
     tokens: AnswerTokens = field(init=False)
 
     def __post_init__(self) -> None:
-        """Read answers by the model's own template."""
+        """Render answers by the model's own template."""
         object.__setattr__(self, "tokens", AnswerTokens(self.template))
 
     @classmethod
@@ -51,10 +51,10 @@ class RewardScorer:
         """Load a reward run, or any sequence classifier with one output.
 
         Args:
-            device: default the GPU where there is one.
-            trust_remote_code: run Python code that the model's folder brings; the user decides, never the folder.
+            device: default: the GPU, if there is one.
+            trust_remote_code: run Python code of the model's folder.
 
-        Raises: ModelError where `path` holds no model or one without a score head.
+        Raises: ModelError if `path` has no model, or one without a score head.
         """
         manifest = read_manifest(Path(path)) if Path(path).is_dir() else {}
         given = {"model_name_or_path": str(path), "trust_remote_code": trust_remote_code}
@@ -74,14 +74,14 @@ class RewardScorer:
         stopped: Sequence[bool] | None = None,
         tokens: Sequence[Record] | None = None,
     ) -> list[float]:
-        """Score each answer to its prompt, in reward units; a score does not depend on what else is in the call.
+        """Score each answer to its prompt, in reward units, independently of the other answers.
 
         Args:
-            stopped: whether each answer ended by itself; one that was cut off is read without a stop token, as in
+            stopped: whether each answer ended with a stop token; one that was cut off is scored without it, as in
                 training. Default: all did.
-            tokens: of each answer as it was sampled; read where they are of the model's tokenizer and chat template.
+            tokens: of each answer, as sampled; used if they are of the model's tokenizer and chat template.
 
-        Raises: DataError where prompt and answer together are longer than the model's context.
+        Raises: DataError if prompt and answer together exceed the model's context.
         """
         return self.score_tokens(encode_all(self.encode, prompts, answers, stopped, tokens))
 
@@ -93,7 +93,7 @@ class RewardScorer:
 
     @torch.inference_mode()
     def score_tokens(self, sequences: Sequence[list[int]]) -> list[float]:
-        """Score token ids of prompt and answer together, the longest first, in batches of like length."""
+        """Score sequences of token ids of prompt and answer, the longest first, in batches of similar length."""
         self.tokens.tell()
         scores = [0.0] * len(sequences)
         order = sorted(range(len(sequences)), key=lambda place: -len(sequences[place]))
@@ -108,10 +108,10 @@ class RewardScorer:
     def encode(
         self, prompt: Prompt, answer: str, stopped: bool = True, tokens: Sequence[Record] = (), *, where: str
     ) -> list[int]:
-        """Token ids of prompt and answer; a DataError begins with `where`.
+        """Return the token ids of prompt and answer; a DataError begins with `where`.
 
         Args:
-            tokens: records of this answer alone, where it was sampled.
+            tokens: the record of this answer, if it was sampled.
         """
         try:
             if tokens:

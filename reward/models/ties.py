@@ -1,4 +1,4 @@
-"""The one number of Davidson's model beside the scores: nu, learned together with them."""
+"""The parameter nu of Davidson's model, trained together with the scores."""
 
 import json
 import math
@@ -13,22 +13,22 @@ from alignment.run.files import write_json
 from reward.models.batches import EncodedRanking
 from reward.models.losses import TIE
 
-FILE = "davidson.json"  # beside the weights, which stay a plain sequence classifier's
+FILE = "davidson.json"  # beside the weights, which are those of a plain sequence classifier
 NAME = "davidson_log_nu"
-LEARNING_RATE = 0.02  # of log nu under Adam, which moves it by about this much a step whatever the loss's unit
-MOST_TIES = 0.95  # share of ties from which nu begins at the most
+LEARNING_RATE = 0.02  # of log nu; Adam changes it by about this much per step
+MOST_TIES = 0.95  # upper bound of the share of ties for the initial nu
 
 
 def first_log_nu(rankings: Sequence[EncodedRanking]) -> float:
-    """Where log nu begins: at equal scores a tie has probability nu / (2 + nu), set to the labels' share of ties.
+    """Return the initial log nu: at equal scores, P(tie) = nu / (2 + nu) is the labels' share of ties.
 
-    Raises: DataError where no label is a tie.
+    Raises: DataError if no label is a tie.
     """
     labels = [probability for ranking in rankings for _, _, probability, _ in ranking.pairs]
     share = sum(probability == TIE for probability in labels) / len(labels)
     if not share:
         raise DataError(
-            f"ties: davidson learns how likely a tie is, and none of the {len(labels)} training pairs is one; use "
+            f"ties: davidson learns the probability of ties, and none of the {len(labels)} training pairs is one; use "
             "ties: half."
         )
     share = min(share, MOST_TIES)

@@ -1,4 +1,4 @@
-"""A `transformers.Trainer` whose batches are prompts, each with all of its answers in one forward pass."""
+"""A `transformers.Trainer` whose batches are prompts, with all answers of a prompt in one forward pass."""
 
 import math
 from collections.abc import Sequence
@@ -20,11 +20,11 @@ from reward.models.losses import ranking_loss
 from reward.models.metrics import preference_metrics
 from reward.models.ties import LEARNING_RATE, NAME, add_log_nu, read_nu, write_nu
 
-NO_ANSWER = -100.0  # fills the places of prompts with fewer answers, as the Trainer itself pads
+NO_ANSWER = -100.0  # pads prompts with fewer answers, as the Trainer does
 
 
 class Rankings(Dataset[dict[str, Any]]):
-    """Encoded rankings, each with its place; `input_ids`, the longest answer's, lets the Trainer group by length."""
+    """Encoded rankings with their index; `input_ids` are of the longest answer, for grouping by length."""
 
     def __init__(self, rows: Sequence[EncodedRanking]) -> None:
         self.rows = rows
@@ -40,8 +40,8 @@ class Rankings(Dataset[dict[str, Any]]):
 class RewardTrainer(ResumableTrainer):
     """Trains a sequence classifier on rankings; `per_device_train_batch_size` counts prompts.
 
-    The loss is the mean over the prompts of the whole batch, over accumulated microbatches and processes, whatever
-    the microbatch size.
+    The loss is the mean over the prompts of the whole batch, over accumulated microbatches and processes,
+    independent of the microbatch size.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class RewardTrainer(ResumableTrainer):
     ) -> None:
         """Wrap the rankings; `args` needs `remove_unused_columns=False`, as batches are rankings, not columns."""
         self.log_nu = add_log_nu(model, train) if ties == "davidson" else None
-        args._n_gpu = min(args.n_gpu, 1)  # DataParallel would cut a flat batch between a prompt's answers
+        args._n_gpu = min(args.n_gpu, 1)  # DataParallel would split a flat batch between the answers of a prompt
         super().__init__(
             model,
             args,
@@ -75,7 +75,7 @@ class RewardTrainer(ResumableTrainer):
         self.use_margin = use_margin
         self.label_smoothing = label_smoothing
         if self.log_nu is not None and is_sharded(self.accelerator):
-            raise TrainingError("ties: davidson cannot be trained with weights in shards; use ties: half, or ZeRO-2.")
+            raise TrainingError("ties: davidson cannot be trained with sharded weights; use ties: half, or ZeRO-2.")
         self._seen = torch.zeros(3, dtype=torch.float64)  # since the last log: decided pairs, agreed, sum of gaps
 
     def compute_loss(
@@ -101,7 +101,7 @@ class RewardTrainer(ResumableTrainer):
         )
         if num_items_in_batch is not None:
             loss = loss * self.accelerator.num_processes  # gradients are averaged over processes, shares must be summed
-        self._watch(scores.detach(), inputs)
+        self._count_agreement(scores.detach(), inputs)
         return (loss, {"scores": scores}) if return_outputs else loss
 
     def prediction_step(
@@ -111,7 +111,7 @@ class RewardTrainer(ResumableTrainer):
         prediction_loss_only: bool,
         ignore_keys: list[str] | None = None,
     ) -> tuple[None, Tensor, Tensor]:
-        """Score a batch; scores come back as (prompts, most answers), beside each prompt's place."""
+        """Score a batch; returns scores (prompts, maximum number of answers) and each prompt's index."""
         inputs = self._prepare_inputs(inputs)
         with torch.no_grad(), self.compute_loss_context_manager():
             scores = score_sequences(model, inputs["input_ids"], inputs["attention_mask"])
@@ -139,7 +139,7 @@ class RewardTrainer(ResumableTrainer):
         return EvalLoopOutput(scores, output.label_ids, metrics, len(rankings))
 
     def held_out_results(self) -> dict[str, Any]:
-        """Evaluate once more, log it, and return the stage's results: every metric as `reward_...`, bins included."""
+        """Evaluate, log, and return the stage's results: every metric as `reward_...`, including bins."""
         if self.eval_dataset is None:
             return {}
         output = self.predict(self.eval_dataset, metric_key_prefix="eval")
@@ -166,18 +166,18 @@ class RewardTrainer(ResumableTrainer):
 
     @property
     def nu(self) -> dict[str, float]:
-        """Davidson's nu by its name in logs and results; nothing without it."""
+        """Davidson's nu by its name in logs and results; {} without it."""
         return {} if self.log_nu is None else {"davidson_nu": math.exp(self.log_nu.item())}
 
     def own_counters(self) -> dict[str, Any]:
-        """The agreement since the last log, of this process."""
+        """Return this process's agreement since the last log."""
         return {"seen": self._seen.tolist()}
 
     def restore_own(self, counters: dict[str, Any], share: float) -> None:
-        """Go on counting; where the number of processes changed, each takes an equal share of the first's."""
+        """Restore the counts; with another number of processes, each takes an equal share of the first's."""
         self._seen = torch.tensor(counters["seen"], dtype=torch.float64) * share
 
-    # Davidson's nu: its own learning rate, no decay, and a file beside weights that are a plain classifier's
+    # Davidson's nu: its own learning rate, no weight decay, and a file of its own beside the classifier's weights
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """The Trainer's optimizer, with nu in a group of its own."""
@@ -224,7 +224,7 @@ class RewardTrainer(ResumableTrainer):
         prompts = torch.tensor(sum(len(batch["index"]) for batch in batch_samples), device=device)
         return self.accelerator.gather(prompts).sum()
 
-    def _watch(self, scores: Tensor, inputs: dict[str, Tensor]) -> None:
+    def _count_agreement(self, scores: Tensor, inputs: dict[str, Tensor]) -> None:
         """Add a training batch's pairs, ties left out, to the running agreement."""
         if not self.model.training:
             return
@@ -235,5 +235,5 @@ class RewardTrainer(ResumableTrainer):
 
 
 def _longest_first(rows: Sequence[EncodedRanking]) -> list[EncodedRanking]:
-    """Batches of like length waste least on padding, and the longest first shows at once whether memory is enough."""
+    """Sort rows for little padding, and so that memory that is insufficient fails in the first batch."""
     return sorted(rows, key=lambda row: -max(map(len, row.input_ids)))

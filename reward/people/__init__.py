@@ -1,1 +1,1 @@
-"""People's rankings: a page where they are given, and how they are mixed with judges' labels."""
+"""People's rankings: the annotation server, and mixing with judges' labels."""

@@ -1,4 +1,4 @@
-"""Assigns items to annotators, blind and in an order drawn for each, and takes their labels. Independent of HTTP."""
+"""Assigns items to annotators, blind and in a random order for each, and accepts their labels. Independent of HTTP."""
 
 import hashlib
 import hmac
@@ -17,22 +17,22 @@ from reward.people.items import Item
 from reward.people.label import COUNTED, Label, LabelStatus
 from reward.people.store import PeopleStore
 
-CLAIM_SECONDS = 1800.0  # for this long an item that one person is looking at is not handed to another
+CLAIM_SECONDS = 1800.0  # during which an item that is assigned to one person is not assigned to another
 LONGEST_SECONDS = 24 * 3600.0
 LONGEST_NAME = 64
 
 
 class LabelRefused(AlignmentError):
-    """A label that cannot be taken as it was sent; nothing was stored."""
+    """A label that is not valid; nothing was stored."""
 
     def __init__(self, message: str, status: int = 422) -> None:
         super().__init__(message)
-        self.status = status  # the HTTP status that says the same
+        self.status = status  # the HTTP status code
 
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """How items are shared out."""
+    """How items are assigned."""
 
     overlap: float = 0.0  # share of the items that several people label
     per_item: int = 2  # how many people label each of those
@@ -51,8 +51,8 @@ class AnnotationQueue:
         self.guidelines = guidelines
         self._guidelines_hash = guidelines_hash
         self._secret = secrets.token_bytes(32)
-        self._labels: dict[str, dict[str, Label]] = {}  # annotator → item → last word
-        self._claims: dict[str, tuple[str, float]] = {}  # annotator → item being looked at, since when
+        self._labels: dict[str, dict[str, Label]] = {}  # annotator → item → last label
+        self._claims: dict[str, tuple[str, float]] = {}  # annotator → assigned item, and the time of the assignment
         store.add_items(items)
         for label in store.labels():
             self._remember(label)
@@ -61,7 +61,7 @@ class AnnotationQueue:
         self._shared = {key: place for place, key in enumerate(shuffled[: round(rules.overlap * len(shuffled))])}
 
     def person(self, name: Any) -> str:
-        """Return the name as it is kept: spelled as the first time, without blanks around it.
+        """Return the stored spelling of a name, without white space around it.
 
         Raises: LabelRefused where it is no name.
         """
@@ -73,12 +73,12 @@ class AnnotationQueue:
         return next((known for known in self._labels if known.casefold() == plain.casefold()), plain)
 
     def progress(self, annotator: str) -> dict[str, Any]:
-        """Count what this person has labelled and what is left for them, and name the item labelled last."""
+        """Return the numbers of labelled and remaining items of this person, and the last labelled item."""
         labels = self._counted(annotator)
         return {"done": len(labels), "left": len(self._open(annotator)), "last": labels[-1].item if labels else None}
 
     def next(self, annotator: str) -> dict[str, Any] | None:
-        """Return the next item for this person, the same until it is answered, or None when all is done."""
+        """Return the next item for this person, the same until it is labelled; None if none is left."""
         claimed = self._claims.get(annotator)
         open_items = self._open(annotator)
         key = claimed[0] if claimed and claimed[0] in open_items else self._choice(annotator, open_items)
@@ -89,7 +89,7 @@ class AnnotationQueue:
         return self.look(annotator, key)
 
     def look(self, annotator: str, key: Any) -> dict[str, Any]:
-        """Return an item as this person sees it, with what they said of it if they did.
+        """Return an item as this person sees it, with their label if there is one.
 
         Answers stand in an order drawn for this person and item; nothing tells where they stood in the file.
 
@@ -111,7 +111,7 @@ class AnnotationQueue:
         }
 
     def submit(self, annotator: str, key: Any, view: Any, verdict: Any, seconds: Any) -> Label:
-        """Take a label: a rank for every answer in the order shown, "abstain" or "skipped".
+        """Accept a label: a rank for every answer in the order shown, "abstain" or "skipped".
 
         Raises: LabelRefused where anything about it is not as it must be.
         """
@@ -125,20 +125,20 @@ class AnnotationQueue:
         return self._keep(annotator, item.key, status, ranks, shown, float(min(seconds, LONGEST_SECONDS)))
 
     def undo(self, annotator: str) -> dict[str, Any]:
-        """Take back this person's last label and return its item, to be judged anew.
+        """Delete this person's last label and return its item, to be labelled again.
 
         Raises: LabelRefused where there is none.
         """
         labels = self._counted(annotator)
         if not labels:
-            raise LabelRefused("there is no label to take back", 409)
+            raise LabelRefused("there is no label to delete", 409)
         last = labels[-1]
         self._keep(annotator, last.item, "withdrawn", None, last.shown, 0.0)
         self._claims[annotator] = (last.item, time.monotonic())
         return self.look(annotator, last.item)
 
     def labels(self) -> list[Label]:
-        """Return every label that stands, by person and time."""
+        """Return all current labels, by person and time."""
         return [label for person in sorted(self._labels) for label in self._counted(person)]
 
     def _keep(
@@ -153,19 +153,19 @@ class AnnotationQueue:
         self._labels.setdefault(label.annotator, {})[label.item] = label
 
     def _counted(self, annotator: str) -> list[Label]:
-        """Labels of a person that stand, by time."""
+        """The current labels of a person, by time."""
         mine = self._labels.get(annotator, {}).values()
         standing = [label for label in mine if label.status in COUNTED and label.item in self.items]
         return sorted(standing, key=lambda label: label.number)
 
     def _earlier(self, annotator: str, key: str) -> str | None:
-        """The item labelled just before this one, or the last one labelled where this one is open."""
+        """The item labelled before this one, or the last labelled item if this one has no label."""
         done = [label.item for label in self._counted(annotator)]
         before = done.index(key) - 1 if key in done else len(done) - 1
         return done[before] if before >= 0 else None
 
     def _open(self, annotator: str) -> list[str]:
-        """Items that this person may still be handed."""
+        """Items that may still be assigned to this person."""
         mine = self._labels.get(annotator, {})
         taken: dict[str, int] = {}
         for person, labels in self._labels.items():
@@ -184,7 +184,7 @@ class AnnotationQueue:
         ]
 
     def _choice(self, annotator: str, keys: list[str]) -> str | None:
-        """Draw the next item: the shared ones come in one order for all, so that people meet on the same of them.
+        """Draw the next item; shared items have the same order for all people, so that their labels overlap.
 
         Which turn is a shared item's is drawn for each person; skipped items come last, the longest ago first.
         """
@@ -211,7 +211,7 @@ class AnnotationQueue:
         return shown
 
     def _view(self, annotator: str, key: str, shown: list[int]) -> str:
-        """What a label must bring back, so that one given to another order or person is never taken.
+        """The code that a label must contain, so that a label of another order or person is refused.
 
         Keyed, for the order itself may tell: of `chosen` and `rejected` the first is the one that was preferred.
         """

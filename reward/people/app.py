@@ -1,4 +1,4 @@
-"""The page's HTTP side: static files, and JSON in and out of the annotation queue."""
+"""The HTTP application of the page: static files, and a JSON interface to the annotation queue."""
 
 import json
 from collections.abc import Callable
@@ -36,12 +36,12 @@ def build_app(
     room = Room()
 
     async def enter(request: Request) -> Response:
-        if request.method != "GET":  # a HEAD, of a preview say, must not use the link up
+        if request.method != "GET":  # a HEAD request, for example of a link preview, must not use up the link
             raise LabelRefused("open the link in a browser", 405)
         secret = sessions.exchange(request.query_params.get("token", ""))
         if secret is None:
             return PlainTextResponse("This link is not valid any more; the terminal shows a new one.\n", 403)
-        # Not a redirect: after one, a browser that followed a link from elsewhere would hold back a strict cookie.
+        # Not a redirect: a browser that followed a link of another site would not send a strict cookie with it.
         response = HTMLResponse('<!doctype html><meta http-equiv="refresh" content="0;url=/"><title>Annotate</title>')
         response.set_cookie(cookie, secret, httponly=True, samesite="strict", path="/")
         return response
@@ -98,7 +98,7 @@ def build_app(
 
 
 def _person(queue: AnnotationQueue, request: Request, name: Any) -> str:
-    """The person who speaks; a link that was made for one person speaks for that person alone."""
+    """Return the annotator of a request; the link of one person is valid for that person only."""
     session: Session = request.state.session
     person = queue.person(name)
     if session.annotator is not None and person != queue.person(session.annotator):
@@ -111,7 +111,7 @@ def _status(queue: AnnotationQueue, person: str) -> dict[str, Any]:
 
 
 async def _not_taken(_: Request, error: Exception) -> Response:
-    if not isinstance(error, LabelRefused):  # the store's: the person at the terminal can mend it
+    if not isinstance(error, LabelRefused):  # an error of the store, for the person at the terminal
         LOG.error("%s", one_line(str(error)))
     return _json({"error": str(error)}, error.status if isinstance(error, LabelRefused) else 500)
 
@@ -124,5 +124,5 @@ async def _refused(_: Request, error: Exception) -> Response:
 
 
 def _json(value: Any, status: int = 200) -> Response:
-    # ASCII, for an answer may hold half of a surrogate pair, which UTF-8 does not have.
+    # ASCII, because an answer may contain lone surrogates, which UTF-8 cannot encode.
     return Response(json.dumps(value), status, media_type="application/json")

@@ -1,4 +1,4 @@
-"""Who is right how often, estimated from where labellers agree: Dawid and Skene, https://doi.org/10.2307/2346806.
+"""Accuracies of labellers, estimated from their agreement: Dawid and Skene, https://doi.org/10.2307/2346806.
 
 Every pair has a hidden truth (the first is better, the second is, or neither) and every labeller a confusion matrix:
 how often it says what when the truth is what. Both are estimated together by expectation maximisation, without gold.
@@ -24,15 +24,15 @@ Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
 FIRST, SECOND, TIE = 0, 1, 2
-# The prior's mean: what is held of a labeller and of pairs before any label is seen. It also breaks the one ambiguity
-# that no data can, whether all labellers are right or all are wrong.
+# The prior's mean for a labeller and for pairs. It also resolves the one ambiguity that data cannot: whether all
+# labellers are right or all are wrong.
 BETTER = np.array([0.7, 0.2, 0.1])  # right, wrong, tie, where one answer is better
 NEITHER = 0.5  # tie, where neither is
 TIES = 0.1  # share of pairs where neither is better
 SMOOTHING = 10.0  # labels that the prior weighs as much as, for each row of a matrix and for the share of ties
-SMALLEST = 1e-300  # stands for a probability of 0, whose logarithm is none
+SMALLEST = 1e-300  # in place of a probability of 0, before the logarithm
 TOLERANCE = 1e-9
-TOLERANCE_OF_RESAMPLES = 1e-6  # an interval's bounds are themselves no better than a percent
+TOLERANCE_OF_RESAMPLES = 1e-6  # the bounds of an interval are accurate to about a percent
 MOST_STEPS = 5000
 
 
@@ -42,14 +42,14 @@ class Labels:
 
     pair: Integers  # (labels,)
     labeller: Integers  # (labels,)
-    said: Floats  # (labels, 3), rows sum to one
+    outcomes: Floats  # (labels, 3), rows sum to one
     pairs: int
     labellers: int
 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """What expectation maximisation ended with."""
+    """The result of expectation maximisation."""
 
     truth: Floats  # (pairs, 3): the posterior of first, second, tie
     better: Floats  # (labellers, 3): right, wrong, tie, where one answer is better
@@ -74,7 +74,7 @@ def estimate(
     start: Estimate | None = None,
     tolerance: float = TOLERANCE,
 ) -> Estimate:
-    """Find the parameters of greatest posterior, and the truth of every pair under them.
+    """Return the maximum a posteriori parameters and the posterior of every pair's truth.
 
     Args:
         labels: of n pairs by m labellers. smoothing: weight of the prior, in labels; 0 is maximum likelihood.
@@ -85,7 +85,7 @@ def estimate(
     weights = np.ones(labels.pairs) if weights is None else weights
     if start is None:
         better = np.tile(BETTER, (labels.labellers, 1))
-        ties = TIES if labels.said[:, TIE].any() else 0.0
+        ties = TIES if labels.outcomes[:, TIE].any() else 0.0
         start = Estimate(np.empty((0, 3)), better, np.full(labels.labellers, NEITHER), ties, -np.inf, 0, False)
     now = replace(start, log_posterior=-np.inf, converged=False)
     for step in range(1, MOST_STEPS + 1):
@@ -100,7 +100,7 @@ def estimate(
 
 def _expect(labels: Labels, now: Estimate, weights: Floats, smoothing: float) -> tuple[Floats, Floats, float]:
     """The truth's posterior (pairs, 3), each label's likelihood under each truth (labels, 3), the log posterior."""
-    likelihood = np.maximum(np.einsum("lo,lto->lt", labels.said, _matrices(now)[labels.labeller]), SMALLEST)
+    likelihood = np.maximum(np.einsum("lo,lto->lt", labels.outcomes, _matrices(now)[labels.labeller]), SMALLEST)
     joint = np.tile(_log([(1 - now.ties) / 2, (1 - now.ties) / 2, now.ties]), (labels.pairs, 1))
     joint += _sums(np.log(likelihood), labels.pair, labels.pairs)
     highest = joint.max(axis=1, keepdims=True)
@@ -114,10 +114,12 @@ def _expect(labels: Labels, now: Estimate, weights: Floats, smoothing: float) ->
 
 
 def _maximise(labels: Labels, now: Estimate, likelihood: Floats, weights: Floats, smoothing: float) -> Estimate:
-    """The parameters that fit the expected counts best, with the prior's counts added."""
+    """Return the parameters for expected counts, with the prior's counts added (M step)."""
     share = (weights[:, None] * now.truth)[labels.pair] / likelihood  # (labels, truths)
-    said = share[:, :, None] * labels.said[:, None, :] * _matrices(now)[labels.labeller]  # (labels, truths, outcomes)
-    counts = _sums(said.reshape(-1, 9), labels.labeller, labels.labellers).reshape(-1, 3, 3)
+    expected = (
+        share[:, :, None] * labels.outcomes[:, None, :] * _matrices(now)[labels.labeller]
+    )  # (labels, truths, outcomes)
+    counts = _sums(expected.reshape(-1, 9), labels.labeller, labels.labellers).reshape(-1, 3, 3)
     decided = np.stack(
         [
             counts[:, FIRST, FIRST] + counts[:, SECOND, SECOND],
@@ -148,7 +150,7 @@ def _log(values: Any) -> Floats:
 
 
 def _share(counts: Floats, before: Floats) -> Floats:
-    """Counts as shares of their row; a row without any stays as it was."""
+    """Normalise each row of counts; a row of zeros is unchanged."""
     total = counts.sum(axis=1, keepdims=True)
     return np.where(total > 0, counts / np.where(total > 0, total, 1.0), before)
 
@@ -182,7 +184,7 @@ def bootstrap_accuracy(
 
 
 def told_apart(labels: Labels) -> NDArray[np.bool_]:
-    """Return for each labeller whether the labels tell how often it is right: two others must meet it and each other.
+    """Return for each labeller whether its accuracy is identified: two others must share pairs with it and each other.
 
     Of two labellers alone only their agreement can be seen, and it says nothing of which of them errs; of one alone,
     nothing can. What is estimated of those is the prior, shared evenly.

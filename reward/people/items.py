@@ -1,4 +1,4 @@
-"""What people are asked: prompts with their answers, from a labelling run or from any file of rankings."""
+"""Items for people: prompts with their answers, from a label run or a file of rankings."""
 
 import hashlib
 import itertools
@@ -23,21 +23,23 @@ from alignment.run.files import text_hash
 Ask = Literal["rank", "pairs"]
 STORE = "calls.sqlite"
 LABELS = ("labels.jsonl", "rejected.jsonl")  # of a run that finished, and of one that missed its gate
-OF_JUDGES = frozenset({"judge", "prompt_hash", "source", "annotator"})  # whose verdict it was: not the item's to tell
+OF_JUDGES = frozenset(
+    {"judge", "prompt_hash", "source", "annotator"}
+)  # of the verdicts, which an item does not include
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One question to a person: a prompt and the answers to rank."""
+    """A prompt and the answers that a person ranks."""
 
     key: str  # of prompt and answers
     prompt: Prompt
     responses: list[str]
-    provenance: dict[str, Any]  # who gave the answers; nothing of how any judge compared them
+    provenance: dict[str, Any]  # of the answers, without any judge's verdicts
 
     @property
     def distinct(self) -> list[int]:
-        """Indices of the answers that differ; the same text twice is shown once and is a tie with itself."""
+        """Indices of the distinct answers; equal answers are shown once and are a tie."""
         first: dict[str, int] = {}
         for index, response in enumerate(self.responses):
             first.setdefault(response, index)
@@ -46,7 +48,7 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a run's items come from and where people's labels go."""
+    """Paths of a run's items, the store and people's labels."""
 
     source: Path
     store: Path
@@ -74,7 +76,7 @@ def load_items(
     entry: Mapping[str, Any] | None = None,
     on_bad_row: OnBadRow = "stop",
 ) -> list[Item]:
-    """Return what there is to ask, each question once, without those whose answers are all the same text.
+    """Return the distinct items, without those whose answers are all equal.
 
     Args:
         entry: keys of a recipe's data set entry.
@@ -92,7 +94,7 @@ def load_items(
 
 
 def key_of(prompt: Prompt, responses: list[str]) -> str:
-    """Identify a question by its texts, wherever it stands in its file."""
+    """Return the hash of an item's prompt and answers."""
     return hashlib.sha256(json.dumps([prompt, responses]).encode()).hexdigest()[:20]
 
 
@@ -122,7 +124,7 @@ def _rankings(place: Place, keys: Mapping[str, Any], on_bad_row: OnBadRow) -> li
 
 
 def _sampled(place: Place) -> list[Ranking]:
-    """Answers of a labelling run that was interrupted before its labels were written."""
+    """Return the answers of a label run that was interrupted before its labels were written."""
     with CallStore(place.store) as store:
         samples = store.samples()
     policy = read_manifest(place.source).get("policy")
@@ -138,7 +140,7 @@ def _sampled(place: Place) -> list[Ranking]:
 
 
 def read_guidelines(path: Path | None) -> tuple[str, str]:
-    """Return the guidelines that people are shown and their hash, both "" without a file."""
+    """Return the guidelines and their hash; both are "" without a file."""
     if path is None:
         return "", ""
     try:

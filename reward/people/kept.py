@@ -1,4 +1,4 @@
-"""Rows of the store as they are read back: each is checked, for a file may be damaged or changed by hand."""
+"""Reads and checks rows of the store, which may be damaged or edited."""
 
 import json
 import math
@@ -9,7 +9,7 @@ from reward.people.label import COUNTED, Label, LabelStatus
 
 
 class Damaged(ValueError):
-    """What is wrong with one row; the store adds where it stands."""
+    """The fault of one row; the store adds its position."""
 
 
 def item_of(key: Any, text: Any) -> Item:
@@ -19,14 +19,14 @@ def item_of(key: Any, text: Any) -> Item:
     """
     kept = _loaded(text, "item")
     if not isinstance(kept, dict) or kept.keys() != {"prompt", "responses", "provenance"}:
-        raise Damaged("item is no object of prompt, responses and provenance")
+        raise Damaged("item is not an object of prompt, responses and provenance")
     responses, provenance = kept["responses"], kept["provenance"]
     if not isinstance(responses, list) or not all(isinstance(response, str) for response in responses):
-        raise Damaged("its responses are no list of texts")
+        raise Damaged("its responses are not a list of texts")
     if not isinstance(provenance, dict):
-        raise Damaged("its provenance is no object")
+        raise Damaged("its provenance is not an object")
     if key != key_of(kept["prompt"], responses):
-        raise Damaged("its prompt and responses are not those that its key was made of")
+        raise Damaged("its prompt and responses do not match its key")
     return Item(key, kept["prompt"], responses, provenance)
 
 
@@ -40,11 +40,11 @@ def label_of(row: tuple[Any, ...], items: dict[str, Item]) -> Label:
     if item is None:
         raise Damaged("it is of an item that is not in the table people_items")
     if not isinstance(annotator, str) or not annotator.isprintable():
-        raise Damaged("annotator is no name")
+        raise Damaged("annotator is not a name")
     if status not in get_args(LabelStatus):
         raise Damaged(f"status is {str(status)[:40]!r}")
     if not isinstance(guidelines, str):
-        raise Damaged("guidelines is no text")
+        raise Damaged("guidelines is not text")
     for name, value in (("seconds", seconds), ("labelled_at", labelled_at)):
         if not isinstance(value, int | float) or not 0 <= value < math.inf:
             raise Damaged(f"{name} is {str(value)[:40]!r}, not a number of 0 or more")
@@ -74,7 +74,7 @@ def _whole_numbers(value: Any) -> bool:
 
 def _loaded(text: Any, what: str) -> Any:
     if not isinstance(text, str):
-        raise Damaged(f"{what} is no text")
+        raise Damaged(f"{what} is not text")
     try:
         return json.loads(text)
     except (ValueError, RecursionError):

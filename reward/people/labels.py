@@ -1,4 +1,4 @@
-"""From what people said to rankings: one row for each person and item, as training stages and the audit read them."""
+"""Turns people's labels into rankings: one row for each person and item, as training and the audit read them."""
 
 import itertools
 from dataclasses import replace
@@ -50,7 +50,7 @@ def _pairs(label: Label, item: Item) -> list[Pair]:
 
 
 def _with_verdict(pair: Pair, first: int, second: int) -> Pair:
-    """Add the verdict to a pair whose answers stood at these places; nobody was asked about the same text twice."""
+    """Add the verdict to a pair whose answers were at these positions; equal texts have no verdict."""
     if first == second:
         return Pair(pair.first, pair.second, 0.5, "tie")
     swapped = second < first

@@ -1,4 +1,4 @@
-"""`alignment mix`: one data set of many people's and judges' labels, each trusted as far as it proves right."""
+"""`alignment mix`: one data set of people's and judges' labels, weighted by their estimated accuracy."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -30,7 +30,7 @@ def mix(
     on_bad_row: OnBadRow = "stop",
     tell: Callable[[str], None],
 ) -> None:
-    """Estimate labellers and truths, write the mixed rankings and, beside them, what was found of each labeller.
+    """Estimate labellers and truths; write the mixed rankings and, beside them, the estimates of each labeller.
 
     Raises: DataError where a file cannot be read or no pair has a usable label; AlignmentError where the output is one
         of the inputs.
@@ -47,7 +47,7 @@ def mix(
     found = estimate(table.labels, smoothing=smoothing)
     if not found.converged:
         raise AlignmentError(
-            f"the estimate did not settle in {found.steps} steps; mix with a larger --smoothing than {smoothing:g}."
+            f"the estimate did not converge in {found.steps} steps; use a larger --smoothing than {smoothing:g}."
         )
     intervals = None
     if bootstrap:
@@ -76,7 +76,7 @@ def mix(
             "labellers": labellers,
         },
     )
-    for line in _told(labellers, found):
+    for line in _table(labellers, found):
         tell(line)
     tell(f"{output}: {len(table.pairs)} pairs of {len(rows)} prompts; {record}")
 
@@ -86,7 +86,7 @@ def _read(
 ) -> tuple[list[Ranking], dict[str, str], list[str]]:
     """Return all labels, the files' hashes, and rows left out; recorded verdicts count as a judge's labels.
 
-    Raises: DataError where a path does not exist: `mix` asks the Hub for nothing.
+    Raises: DataError where a path does not exist: `mix` does not look up paths on the Hub.
     """
     for source in sources:
         if not Path(source).exists():
@@ -125,7 +125,7 @@ def _labellers(table: Table, found: Estimate, intervals: Any) -> list[dict[str, 
     return sorted(rows, key=lambda row: -row["accuracy"])
 
 
-def _told(labellers: list[dict[str, Any]], found: Estimate) -> list[str]:
+def _table(labellers: list[dict[str, Any]], found: Estimate) -> list[str]:
     names = [printable(row["labeller"]) for row in labellers]
     width = max(len("labeller"), *map(len, names))
     lines = [f"{'labeller':<{width}}  labels  shared  accuracy  95 % interval    ties"]

@@ -1,4 +1,4 @@
-"""People's and judges' labels gathered by prompt and pair, and given out as one data set."""
+"""Groups people's and judges' labels by prompt and pair, and writes the mixed data set."""
 
 import json
 from collections.abc import Iterable
@@ -19,7 +19,7 @@ Ends = tuple[int, int]  # indices of two answers, the lower first
 
 @dataclass
 class Gathered:
-    """All that is known of one prompt."""
+    """The answers and labels of one prompt."""
 
     prompt: Prompt
     responses: list[str] = field(default_factory=list)  # each text once
@@ -48,7 +48,7 @@ class Gathered:
                     self.tokens.append((record, places[index], ids, ranking.stopped(index)))
 
     def of_answers(self) -> dict[str, Any]:
-        """Return what provenance holds of the answers; of several samples of one text the first counts."""
+        """Return the entries of provenance about the answers; of several samples of one text, the first counts."""
         records: dict[str, dict[str, Any]] = {}
         for record, place, ids, stopped in self.tokens:
             if stopped != self.stopped[place]:
@@ -64,7 +64,7 @@ class Gathered:
 
 
 def labeller_of(ranking: Ranking) -> str:
-    """Name whose label a ranking is: a person, a judge with its prompt, or the file where it tells neither."""
+    """Return the labeller of a ranking: a person, a judge with its prompt, or the file if provenance names neither."""
     provenance = ranking.provenance
     if provenance.get("source") == "person" and provenance.get("annotator"):
         return f"person:{provenance['annotator']}"
@@ -78,11 +78,11 @@ def gather(rankings: Iterable[Ranking]) -> list[Gathered]:
     """Group the labels of the same prompt; prompts and answers match exactly, because the mixed rows contain them."""
     found: dict[str, Gathered] = {}
     for ranking in rankings:
-        about = found.setdefault(json.dumps(ranking.prompt, sort_keys=True), Gathered(ranking.prompt))
-        places = [about.index(ranking, index) for index in range(len(ranking.responses))]
-        about.keep_tokens(ranking, places)
+        group = found.setdefault(json.dumps(ranking.prompt, sort_keys=True), Gathered(ranking.prompt))
+        places = [group.index(ranking, index) for index in range(len(ranking.responses))]
+        group.keep_tokens(ranking, places)
         pairs = [turned for pair in ranking.pairs if (turned := _renumbered(pair, places)) is not None]
-        about.labels.append((labeller_of(ranking), Ranking(ranking.prompt, [], pairs, ranking.provenance)))
+        group.labels.append((labeller_of(ranking), Ranking(ranking.prompt, [], pairs, ranking.provenance)))
     return list(found.values())
 
 
@@ -105,7 +105,7 @@ def _renumbered(pair: Pair, places: list[int]) -> Pair | None:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Labels as numbers, and what the numbers stand for."""
+    """Labels with numbered labellers and pairs."""
 
     labels: Labels
     labellers: list[str]
@@ -118,20 +118,20 @@ class Table:
 
 
 def tabulate(gathered: list[Gathered]) -> Table:
-    """Number labellers and labelled pairs; where one labeller speaks several times of a pair, the mean counts."""
-    names = sorted({name for about in gathered for name, ranking in about.labels if _outcomes(ranking)})
+    """Number labellers and labelled pairs; several labels of one labeller on a pair are averaged."""
+    names = sorted({name for group in gathered for name, ranking in group.labels if _outcomes(ranking)})
     numbers = {name: number for number, name in enumerate(names)}
-    said: dict[tuple[int, Ends, int], list[Floats]] = {}
-    for prompt, about in enumerate(gathered):
-        for name, ranking in about.labels:
+    outcomes_of: dict[tuple[int, Ends, int], list[Floats]] = {}
+    for prompt, group in enumerate(gathered):
+        for name, ranking in group.labels:
             for ends, outcome in _outcomes(ranking):
-                said.setdefault((prompt, ends, numbers[name]), []).append(outcome)
-    pairs = sorted({(prompt, ends) for prompt, ends, _ in said})
+                outcomes_of.setdefault((prompt, ends, numbers[name]), []).append(outcome)
+    pairs = sorted({(prompt, ends) for prompt, ends, _ in outcomes_of})
     places = {pair: place for place, pair in enumerate(pairs)}
     labels = Labels(
-        np.array([places[prompt, ends] for prompt, ends, _ in said], dtype=np.int64),
-        np.array([labeller for _, _, labeller in said], dtype=np.int64),
-        np.array([np.mean(outcomes, axis=0) for outcomes in said.values()]).reshape(-1, 3),
+        np.array([places[prompt, ends] for prompt, ends, _ in outcomes_of], dtype=np.int64),
+        np.array([labeller for _, _, labeller in outcomes_of], dtype=np.int64),
+        np.array([np.mean(outcomes, axis=0) for outcomes in outcomes_of.values()]).reshape(-1, 3),
         len(pairs),
         len(names),
     )
@@ -139,7 +139,7 @@ def tabulate(gathered: list[Gathered]) -> Table:
 
 
 def _outcomes(ranking: Ranking) -> list[tuple[Ends, Floats]]:
-    """What a ranking says of its usable pairs, as distributions over first, second and tie."""
+    """Return the usable pairs of a ranking, each as a distribution over first, second and tie."""
     found = []
     for pair in ranking.pairs:
         if pair.status in USABLE and pair.probability is not None:
@@ -159,9 +159,9 @@ def mixed_rows(gathered: list[Gathered], table: Table, truth: Floats) -> list[Ra
     """
     posterior = {pair: truth[place] for place, pair in enumerate(table.pairs)}
     rows = []
-    for prompt, about in enumerate(gathered):
+    for prompt, group in enumerate(gathered):
         statuses: dict[Ends, Status] = {}
-        for _, ranking in about.labels:
+        for _, ranking in group.labels:
             for pair in ranking.pairs:
                 kept = statuses.get((pair.first, pair.second))
                 if kept is None or pair.status == "abstain":
@@ -174,17 +174,17 @@ def mixed_rows(gathered: list[Gathered], table: Table, truth: Floats) -> list[Ra
             else:
                 probability = float(np.clip(found[FIRST] + found[TIE] / 2, 0.0, 1.0))
                 pairs.append(Pair(*ends, probability, "tie" if probability == 0.5 else "ok"))
-        rows.append(Ranking(about.prompt, about.responses, pairs, _provenance(about)))
+        rows.append(Ranking(group.prompt, group.responses, pairs, _provenance(group)))
     return [row for row in rows if row.pairs]
 
 
-def _provenance(about: Gathered) -> dict[str, Any]:
+def _provenance(group: Gathered) -> dict[str, Any]:
     labels = []
-    for name, ranking in about.labels:
+    for name, ranking in group.labels:
         own = {key: value for key, value in ranking.provenance.items() if key not in OF_ANSWERS}
         labels.append({"labeller": name, "provenance": own, "pairs": ranking_to_json(ranking)["pairs"]})
     kept: dict[str, Any] = {"source": "mixed", "judge": "dawid-skene"}
     policies = [label["provenance"].get("policy") for label in labels]
     if policies[0] is not None and all(policy == policies[0] for policy in policies):
         kept["policy"] = policies[0]
-    return {**kept, **about.of_answers(), "labels": labels}
+    return {**kept, **group.of_answers(), "labels": labels}

@@ -1,4 +1,4 @@
-"""Serve the page until Ctrl-C, and keep `people.jsonl` in step with the store."""
+"""Serves the annotation page until Ctrl-C, and writes `people.jsonl` after each change of the store."""
 
 import asyncio
 import contextlib
@@ -19,7 +19,7 @@ from reward.people.labels import rankings, write_rankings
 from reward.people.store import PeopleStore
 
 WRITE_EVERY_SECONDS = 2.0
-GRACE_SECONDS = 3  # for requests at work, after Ctrl-C
+GRACE_SECONDS = 3  # for open requests, after Ctrl-C
 Tell = Callable[[str], None]
 
 
@@ -42,17 +42,17 @@ class Settings:
 
 
 def export(run: Path, output: Path | None, tell: Tell) -> None:
-    """Write what people have said so far as rankings, without serving anything.
+    """Write the labels so far as rankings, without a server.
 
     Raises: AlignmentError where nobody has labelled anything.
     """
     place = place_of(run, output)
     if not place.store.is_file():
-        raise AlignmentError(f"{place.store} does not exist: nobody has labelled anything of {run} yet.")
+        raise AlignmentError(f"{place.store} does not exist: {run} has no labels yet.")
     with PeopleStore(place.store) as store:
         rows = rankings(store.labels(), store.items())
     if not rows:
-        raise AlignmentError(f"{place.store} holds no label of a person; start `alignment annotate {run}` first.")
+        raise AlignmentError(f"{place.store} has no label of a person; start `alignment annotate {run}` first.")
     write_rankings(place.output, rows)
     tell(f"{place.output}: {len(rows)} labels of {len({row.provenance['annotator'] for row in rows})} people")
 
@@ -73,7 +73,7 @@ def annotate(settings: Settings, tell: Tell) -> None:
         queue = AnnotationQueue(items, store, settings.rules, guidelines=guidelines, guidelines_hash=guidelines_hash)
         writer = Writer(store, place.output)
         tell(f"{len(items)} items of {place.source}; labels go to {place.store} and {place.output}")
-        listener.listen()  # before the link is printed: who is quick waits, and is not refused
+        listener.listen()  # before the link is printed, so that early connections wait and are not refused
         try:
             _serve(settings, queue, writer, listener, tell)
         except KeyboardInterrupt:
@@ -87,7 +87,7 @@ def _keep_what_is_there(place: Place, store: PeopleStore) -> None:
     """Refuse to write over labels that did not come from this store."""
     if place.output.exists() and place.output.stat().st_size and not store.labels():
         raise AlignmentError(
-            f"{place.output} exists, and {place.store} knows nothing of its labels, so they would be lost. Move it "
+            f"{place.output} exists, and its labels are not in {place.store}, so they would be lost. Move it "
             "elsewhere, or name another --output."
         )
 
@@ -103,7 +103,7 @@ class Writer:
         self._last: list[int] | None = None  # numbers of the labels in the file
 
     def write(self) -> None:
-        """Write the file anew where a label was added or taken back."""
+        """Write the file again if a label was added or deleted."""
         labels = self.store.labels()
         numbers = [label.number for label in labels]
         if numbers == self._last or not (numbers or self.output.exists()):
@@ -113,7 +113,7 @@ class Writer:
         self.written, self._last = len(rows), numbers
 
     async def keep_writing(self, tell: Tell) -> None:
-        """Write every few seconds, more seldom where writing takes long, until cancelled.
+        """Write every few seconds, less often if writing takes long, until cancelled.
 
         What hinders it is told once, and tried again: the labels are in the store, and people can go on.
         """
@@ -126,7 +126,7 @@ class Writer:
                 told = ""
             except AlignmentError as error:
                 if str(error) != told:
-                    tell(f"{error} The labels are safe in {self.store.path}; the file is tried again.")
+                    tell(f"{error} The labels are in {self.store.path}; writing the file is tried again.")
                 told = str(error)
             took = time.monotonic() - began
 
@@ -159,7 +159,7 @@ def _serve(settings: Settings, queue: AnnotationQueue, writer: Writer, listener:
 
 
 def _names(settings: Settings) -> list[str]:
-    """Names under which a browser may ask for the page; the first is printed."""
+    """Return the host names of the page; the first is printed."""
     loopback = ["127.0.0.1", "localhost", "[::1]"]
     given = f"[{settings.host}]" if ":" in settings.host else settings.host
     own = [] if given in ("0.0.0.0", "[::]") else [given]

@@ -14,7 +14,7 @@ from alignment.serving.connection import ADMITTED
 
 ENTRANCE = "/enter"
 HEADERS = {
-    # No markup, script or style but the page's own files; an answer that were taken for markup could still do nothing.
+    # Only the page's own scripts and styles, so that an answer rendered as markup would have no effect.
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'",
     "X-Content-Type-Options": "nosniff",
@@ -27,9 +27,9 @@ HEADERS = {
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """A browser that came in through a printed link."""
+    """A browser that opened a printed link."""
 
-    annotator: str | None  # whose link it was; None: anyone's, and the page asks for a name
+    annotator: str | None  # of the link; None: the page asks for a name
 
 
 class SessionManager:
@@ -64,7 +64,7 @@ class SessionManager:
         return secret
 
     def session(self, secret: str | None) -> Session | None:
-        """Return the session that a cookie's secret belongs to."""
+        """Return the session of a cookie's secret."""
         found = None
         for known, session in self._sessions.items():
             if secret is not None and hmac.compare_digest(known.encode(), secret.encode()):
@@ -82,7 +82,7 @@ class Guard:
         self.cookie = cookie
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let a request through, or answer it."""
+        """Pass a request on, or refuse it."""
         if scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1008})
             return
@@ -106,7 +106,7 @@ class Guard:
     def _refusal(self, scope: Scope) -> str | None:
         headers = Headers(scope=scope)
         hosts = headers.getlist("host")
-        # A name that somebody else's DNS points at this machine is not this page's name (DNS rebinding).
+        # Other names that resolve to this machine are refused (DNS rebinding).
         if len(hosts) != 1 or hosts[0].lower() not in self.hosts:
             return "This page is not served under that name; open the link that was printed.\n"
         origins = headers.getlist("origin")

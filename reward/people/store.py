@@ -1,4 +1,4 @@
-"""What people said, in a table of its own in the run's SQLite file, beside the judges' calls.
+"""People's labels, in tables of the run's SQLite file, beside the judges' calls.
 
 Rows are only ever added: the last one of a person about an item counts, so that undoing and changing one's mind leave
 their trace.
@@ -47,15 +47,15 @@ class PeopleStore:
         self.path = path
         self._items: dict[str, Item] | None = None  # read once
         with self._naming():
-            # Threads take turns, as the one event loop does; which of them opened the file is of no matter.
+            # Threads use the connection one at a time, so it may be opened in any of them.
             self._connection = sqlite3.connect(path, timeout=1.0, isolation_level=None, check_same_thread=False)
-            # A person's minute is dear and seldom: FULL waits for the disk, so that not even a power cut loses it.
+            # Labels of people are few and expensive: FULL waits for the disk, so that a power failure loses none.
             for pragma in ("locking_mode=EXCLUSIVE", "journal_mode=WAL", "synchronous=FULL"):
                 self._connection.execute(f"PRAGMA {pragma}")
             self._connection.executescript(f"BEGIN IMMEDIATE; {SCHEMA} COMMIT;")
 
     def add_items(self, items: list[Item]) -> None:
-        """Keep the texts of items, so that their labels can be read without the file they came from."""
+        """Store the texts of items, so that labels can be read without the original file."""
         rows = [
             (
                 item.key,
@@ -70,7 +70,7 @@ class PeopleStore:
         self._items = None
 
     def add(self, label: Label) -> Label:
-        """Keep a label; once this returns, no kill loses it."""
+        """Store a label; a kill after this returns does not lose it."""
         now = time.time()
         with self._naming():
             cursor = self._connection.execute(
@@ -90,7 +90,7 @@ class PeopleStore:
         return replace(label, labelled_at=now, number=cursor.lastrowid or 0)
 
     def labels(self) -> list[Label]:
-        """Return the last word of every person about every item, the oldest first.
+        """Return the last label of every person on every item, the oldest first.
 
         Raises: DataError naming a row that holds anything that no label has.
         """
@@ -107,7 +107,7 @@ class PeopleStore:
         return found
 
     def items(self) -> dict[str, Item]:
-        """Return every item that was ever asked, by key.
+        """Return all stored items, by key.
 
         Raises: DataError naming a row that is no item.
         """
@@ -121,7 +121,7 @@ class PeopleStore:
         return dict(self._items)
 
     def close(self) -> None:
-        """Fold the journal into the file and let go of it."""
+        """Merge the journal into the file and close it."""
         self._connection.close()
 
     def __enter__(self) -> "PeopleStore":
@@ -135,7 +135,7 @@ class PeopleStore:
         try:
             yield
         except sqlite3.Error as error:
-            raise _told(self.path, error) from error
+            raise _fault_of(self.path, error) from error
 
     @contextlib.contextmanager
     def _naming_row(self, table: str, which: str) -> Iterator[None]:
@@ -148,15 +148,15 @@ class PeopleStore:
             ) from None
 
 
-def _told(path: Path, error: sqlite3.Error) -> AlignmentError:
+def _fault_of(path: Path, error: sqlite3.Error) -> AlignmentError:
     text = str(error)
     if "locked" in text:
         return AlignmentError(
-            f"{path}: another process is labelling or annotating here; wait for it to end. Several people share one "
+            f"{path}: another process labels or annotates here; wait until it ends. Several people share one "
             "`alignment annotate`."
         )
     if "full" in text:
-        return AlignmentError(f"{path}: no room left on the disk ({text}); free some and go on.")
+        return AlignmentError(f"{path}: no room left on the disk ({text}); free some and continue.")
     if "readonly" in text or "disk I/O" in text or "unable to open" in text:
         return AlignmentError(
             f"{path}: cannot be written ({text}); check that the file and its folder may be written and that the disk "

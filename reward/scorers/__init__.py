@@ -137,7 +137,7 @@ def describe(entries: Sequence[AnyScorer], scoring: Scoring, models: Mapping[str
                 {"path": model.path, "weights_sha256": model.weights_sha256, "role": model.role} for model in used
             ]
         else:
-            what |= part.sources[0].identity  # type: ignore[union-attr] # the kinds that `_outside` makes have one
+            what |= part.sources[0].identity  # type: ignore[union-attr] # all kinds that `_outside` builds have one
         found.append(what)
     return found
 
@@ -146,8 +146,8 @@ def _scale(model: RewardModel) -> tuple[float, float]:
     """Mean and standard deviation of a reward model's scores in its training."""
     if model.scale is None:
         raise ModelError(
-            f"{model.path} does not say what its scores' mean and standard deviation are (score_mean and score_std "
-            "of a run's manifest.json), or they do not differ; use normalize_scores: running"
+            f"{model.path} has no mean and standard deviation of its scores (score_mean and score_std of a run's "
+            "manifest.json), or the standard deviation is 0; use normalize_scores: running"
         )
     return model.scale
 
@@ -157,11 +157,11 @@ def _models(entry: AnyScorer) -> list[str]:
         return [path for name in entry.models for path in member_paths(name)]
     for path in entry.models:
         if has_members(path):
-            raise ModelError(f"scorer {entry.label}: {path} holds an ensemble; write kind: ensemble.")
+            raise ModelError(f"scorer {entry.label}: {path} is an ensemble; use kind: ensemble.")
     return entry.models
 
 
 def _outside(entry: AnyScorer, recipe: PolicyGradientRecipe, calls: JudgeCalls) -> Scorer:
-    """Build a scorer that is no reward model, by the module of its kind."""
+    """Build a scorer other than a reward model, by the module of its kind."""
     scorer: Scorer = importlib.import_module(f"reward.scorers.{entry.kind}").build(entry, recipe, calls)
     return scorer

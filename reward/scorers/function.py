@@ -5,7 +5,7 @@
         return [float(len(answer) < 200) for answer in answers]
 
 `prompts` is a list of text or of lists of messages ({"role": ..., "content": ...}), as in the data; `answers` is a list
-of text of the same length. What is returned may be any sequence of numbers: a list, an array, a tensor.
+of text of the same length. The function may return any sequence of numbers: a list, an array, a tensor.
 """
 
 from collections.abc import Callable, Mapping, Sequence, Set
@@ -33,7 +33,7 @@ class FunctionScorer:
     def from_entry(cls, entry: FunctionEntry) -> "FunctionScorer":
         """Import the function that the recipe names.
 
-        Raises: ScorerError where there is none.
+        Raises: ScorerError if there is none.
         """
         where = entry.function
         function, code_hash = named_function(where, key="scorer function", error=ScorerError)
@@ -42,12 +42,12 @@ class FunctionScorer:
     def score(self, prompts: Sequence[Prompt], answers: Sequence[str], *, stopped: Sequence[bool]) -> list[float]:
         """Call the function.
 
-        Raises: ScorerError where it raises or returns anything but one number an answer.
+        Raises: ScorerError if it raises or returns anything except one number per answer.
         """
         what = f"scorer function {self.where}"
         with calling(what, ScorerError):
             returned = self.function(list(prompts), list(answers))
-            scores = _numbers(returned)  # of a generator the function's own code runs here
+            scores = _numbers(returned)  # the code of a generator runs here
         if scores is None:
             raise ScorerError(
                 f"{what} returned {str(returned)[:80]!r}; it must return one number for each of {len(answers)} answers."
@@ -64,9 +64,9 @@ def build(entry: FunctionEntry, recipe: PolicyGradientRecipe, calls: JudgeCalls)
 
 
 def _numbers(returned: Any) -> list[float] | None:
-    """The scores, or None where what was returned is no sequence of numbers."""
+    """Return the scores; None if `returned` is not a sequence of numbers."""
     try:
-        if isinstance(returned, str | bytes | Mapping | Set):  # no order, or no numbers
+        if isinstance(returned, str | bytes | Mapping | Set):  # unordered, or not numbers
             return None
         given = list(returned)
         return None if any(isinstance(score, str | bytes) for score in given) else [float(score) for score in given]

@@ -1,1 +1,1 @@
-"""`alignment serve-reward`: a reward model behind HTTP, spoken to as PPO's scorer of kind http speaks."""
+"""`alignment serve-reward`: a reward model behind HTTP, with the protocol of PPO's `http` scorer."""

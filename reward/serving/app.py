@@ -27,7 +27,7 @@ def build_app(
     """Return the application; it closes the batcher when it ends.
 
     Args:
-        token: whoever asks for scores must know it. started: called once the server listens.
+        token: required in each request. started: called once the server listens.
     """
     room = Room()
 
@@ -55,7 +55,7 @@ def build_app(
 
 
 async def _unless_gone(request: Request, future: "Future[list[float]]") -> list[float]:
-    """Wait for scores; a client that leaves takes its request out of the queue."""
+    """Wait for the scores; the request leaves the queue if the client disconnects."""
     scores: asyncio.Future[Any] = asyncio.wrap_future(future)
     gone: asyncio.Future[Any] = asyncio.ensure_future(_gone(request))
     try:
@@ -76,7 +76,7 @@ async def _gone(request: Request) -> None:
 def _require_token(request: Request, token: str) -> None:
     scheme, _, given = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() != "bearer" or not hmac.compare_digest(given.strip().encode(), token.encode()):
-        raise HTTPException(401, "send the header Authorization: Bearer TOKEN, with the token that the server knows.",
+        raise HTTPException(401, "send the header Authorization: Bearer TOKEN, with the token of the server.",
                             {"WWW-Authenticate": "Bearer"})  # fmt: skip
     request.scope.setdefault("state", {})[ADMITTED] = True
 

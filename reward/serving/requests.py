@@ -1,4 +1,4 @@
-"""The body of a request for scores: its form and its limits."""
+"""Reads and checks the body of a request for scores."""
 
 import json
 from dataclasses import dataclass
@@ -8,16 +8,16 @@ from alignment.data.fields import is_whole
 from alignment.errors import DataError
 from alignment.serving.batching import ScoreRequest, characters
 
-CARRIED = ("tool_calls", "tools")  # keys of a message whose text is JSON
+CARRIED = ("tool_calls", "tools")  # keys of a message with JSON text
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one request may hold."""
+    """Limits of one request."""
 
     body_bytes: int = 2**23
     answers: int = 4_096
-    characters: int = 2**17  # of one answer with its prompt; tokenising more takes long, and memory
+    characters: int = 2**17  # of one answer with its prompt; longer texts would take much time and memory to tokenise
 
 
 LIMITS = Limits()
@@ -36,7 +36,7 @@ def rows_of(body: Any, limits: Limits) -> ScoreRequest:
     for key in ("prompts", "answers"):
         if not isinstance(body.get(key), list):
             found = f"is {_kind(body[key])}" if key in body else "is missing"
-            raise DataError(f"{key} {found}; it must be a list, one of each for every answer.")
+            raise DataError(f"{key} {found}; it must be a list with one entry per answer.")
     prompts, answers = body["prompts"], body["answers"]
     stopped = body["stopped"] if body.get("stopped") is not None else [True] * len(answers)
     for key, values in (("prompts", prompts), ("stopped", stopped)):
@@ -71,7 +71,7 @@ def _require_messages(value: Any, where: str) -> None:
     for place, message in enumerate(value):
         parts = [message.get(key) for key in ("role", "content")] if isinstance(message, dict) else [None]
         if not all(isinstance(part, str) for part in parts):
-            raise DataError(f"{where}[{place}] is no message with a role and a content, both text.")
+            raise DataError(f"{where}[{place}] is not a message with the texts role and content.")
         for key, part in message.items():
             if not isinstance(part, str):
                 raise DataError(f"{where}[{place}]: {_quoted(key)} is {_kind(part)}, not text.")
@@ -86,7 +86,7 @@ def _require_json(text: str, where: str) -> None:
     except (ValueError, RecursionError):
         raise DataError(f"{where} is not JSON.") from None
     if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
-        raise DataError(f"{where} is no JSON list of objects.")
+        raise DataError(f"{where} is not a JSON list of objects.")
 
 
 def _quoted(text: str) -> str:

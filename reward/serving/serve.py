@@ -1,4 +1,4 @@
-"""Serve a reward model until Ctrl-C."""
+"""Serves a reward model until Ctrl-C."""
 
 import contextlib
 import os
@@ -13,8 +13,8 @@ from alignment.serving.address import is_loopback, listen
 from alignment.serving.extra import require_extra
 from reward.models.ensemble import Ensemble
 
-ROUNDS_AT_ONCE = 4  # of the model, gathered from the queue together, so that answers of like length share a batch
-LONGEST_QUEUE = 64  # of such gatherings
+ROUNDS_AT_ONCE = 4  # of the model, taken from the queue together, so that answers of similar length share a batch
+LONGEST_QUEUE = 64  # in such groups
 GRACE_SECONDS = 30  # for requests in flight, after Ctrl-C
 CHARACTERS_PER_TOKEN = 32  # of the model's context; text has about 4
 LEAST_CHARACTERS = 2**17
@@ -35,7 +35,7 @@ class Settings:
 
 
 def serve(settings: Settings, tell: Tell) -> None:
-    """Load the model and answer until interrupted; the address is taken before the model loads.
+    """Load the model and serve until interrupted; the address is bound before the model is loaded.
 
     Raises: AlignmentError where the extra is not installed, the address cannot be had, the variable holds no token, or
         the model cannot be loaded.
@@ -59,23 +59,23 @@ def serve(settings: Settings, tell: Tell) -> None:
         limits = Limits(characters=characters_read(model.context))
 
         def started() -> None:
-            listener.listen()  # uvicorn will a moment later; who reads the address may ask at once
+            listener.listen()  # before the address is printed, so that early connections wait
             for line in greeting(settings, listener, token if is_new else None):
                 tell(line)
 
         app = build_app(batcher, token, limits=limits, started=started)
-        with contextlib.suppress(KeyboardInterrupt):  # uvicorn ends well, then hands the signal on
+        with contextlib.suppress(KeyboardInterrupt):  # uvicorn shuts down, then raises the signal again
             server(app, grace_seconds=GRACE_SECONDS).run(sockets=[listener])
         tell("stopped")
 
 
 def characters_read(context: int | None) -> int:
-    """Return how many characters of an answer with its prompt are tokenised at all: more cannot fit the context."""
+    """Return the maximum number of characters of an answer with its prompt; longer ones cannot fit the context."""
     return max(LEAST_CHARACTERS, CHARACTERS_PER_TOKEN * (context or 0))
 
 
 def greeting(settings: Settings, listener: socket.socket, token: str | None) -> list[str]:
-    """What is told once the server listens: where, and how a recipe and a shell ask it."""
+    """Return the lines printed once the server listens: the address, and its use in a recipe and a shell."""
     host, port = listener.getsockname()[:2]
     host = {"0.0.0.0": socket.gethostname(), "::": socket.gethostname()}.get(host, f"[{host}]" if ":" in host else host)
     url = f"http://{host}:{port}/score"
@@ -102,5 +102,5 @@ def token_of(variable: str) -> tuple[str, bool]:
     if not token:
         return secrets.token_urlsafe(32), True
     if not token.isascii() or not token.isprintable() or " " in token:
-        raise AlignmentError(f"{variable} holds characters that no HTTP header may; give another token.")
+        raise AlignmentError(f"{variable} has characters that are not allowed in an HTTP header; give another token.")
     return token, False

@@ -169,7 +169,7 @@ def test_a_rating_with_such_a_number_is_no_score(bad):
     with ChatServer(lambda p, n: answer("8", token("8", bad, ("8", bad), ("2", LOG_FIFTH)))) as server:
         verdict = judge_of(server, asks="pointwise").ask(Rating("p", "a"))
     assert (verdict.scores, verdict.status) == (None, "parse_error")
-    assert verdict.raw == "the log-probabilities do not fit the reply 8"
+    assert verdict.raw == "the log-probabilities do not match the reply 8"
 
 
 CHOICES = [

@@ -1,4 +1,4 @@
-"""A judge that is a reward model of ours, or any sequence classifier with one output."""
+"""A judge that is a reward model: a reward run, or any sequence classifier with one output."""
 
 import math
 import sys
@@ -27,7 +27,7 @@ class RewardModelJudge:
     def __init__(self, name: str, mode: Mode, model_hash: str, batcher: Batcher, caller: Caller) -> None:
         self.name = name
         self.mode = mode
-        self.prompt_hash = model_hash  # of the weights: there is no prompt
+        self.prompt_hash = model_hash  # of the weights, as there is no prompt
         self.batcher = batcher
         self.caller = caller
 
@@ -40,7 +40,7 @@ class RewardModelJudge:
         size = entry.per_device_eval_batch_size
         model = Ensemble.load(entry.model_name_or_path, batch_size=size, trust_remote_code=entry.trust_remote_code)
         hashes = [weights_hash(path)[:16] if Path(path).is_dir() else path for path in model.paths]
-        batcher = Batcher(model, batch_answers=size, most_waiting=sys.maxsize)  # a thread waits for its own
+        batcher = Batcher(model, batch_answers=size, most_waiting=sys.maxsize)  # each thread has one request at a time
         return cls(entry.label, entry.asks, "+".join(hashes), batcher, caller)
 
     def ask(self, question: Comparison | Rating) -> Verdict:
@@ -56,7 +56,7 @@ class RewardModelJudge:
         if reply.status != "ok":
             return Verdict(None, reply.status, reply.raw)
         kept = reply.details.get("scores")
-        if not _are_scores(kept, len(answers)):  # a row of the store that was changed by hand
+        if not _are_scores(kept, len(answers)):  # a row of the store that was edited
             return Verdict(None, "parse_error", reply.raw)
         scores = tuple(float(score) for score in kept)
         details = {"scores": list(scores)}
@@ -69,9 +69,9 @@ class RewardModelJudge:
         request = ScoreRequest([prompt] * len(answers), answers, [True] * len(answers))
         try:
             scores = self.batcher.submit(request).result()
-        except DataError as error:  # of this question alone
+        except DataError as error:  # only this question fails
             return ChatReply("truncated", str(error))
-        except ScorerError as error:  # no number
+        except ScorerError as error:  # not a finite number
             return ChatReply("api_error", str(error))
         text = " ".join(f"{score:.6g}" for score in scores)
         return ChatReply("ok", text, text, details={"scores": scores})

@@ -15,7 +15,7 @@ Rule = Callable[[Prompt, str, str], float]
 
 
 class RulesJudge:
-    """Asks `function(prompt, first, second)` for the probability that `first` is better."""
+    """Calls `function(prompt, first, second)`, which returns the probability that `first` is better."""
 
     mode: Mode = "pairwise"
 
@@ -44,7 +44,7 @@ class RulesJudge:
     def ask(self, comparison: Comparison) -> Verdict:
         """Call the function.
 
-        Raises: JudgeError where it raises or returns anything but a probability; asking on would be useless.
+        Raises: JudgeError if it raises or returns anything except a probability.
         """
         request = {
             "function": self.where,
@@ -58,7 +58,7 @@ class RulesJudge:
             return Verdict(None, reply.status, reply.raw)
         try:
             probability = float(reply.raw)
-        except ValueError:  # a row of the store that was changed by hand
+        except ValueError:  # a row of the store that was edited
             probability = math.nan
         if not 0.0 <= probability <= 1.0:
             return Verdict(None, "parse_error", reply.raw)
@@ -70,7 +70,7 @@ class RulesJudge:
             returned = self.function(comparison.prompt, comparison.first, comparison.second)
         try:
             probability = float(returned)
-        except (TypeError, ValueError, OverflowError, RuntimeError):  # a tensor of two numbers, say
+        except (TypeError, ValueError, OverflowError, RuntimeError):  # for example a tensor of two numbers
             probability = math.nan
         if not 0.0 <= probability <= 1.0:
             raise JudgeError(

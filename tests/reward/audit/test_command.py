@@ -234,5 +234,5 @@ def test_votes_that_decide_nothing_are_refused_as_such(tmp_path):
     pair = {"first": 0, "second": 1, "probability": None, "status": "abstain"}
     row = {"prompt": "p0", "responses": ["answer 0", "a longer answer 0"], "pairs": [pair]}
     write_jsonl(tmp_path / "gold.jsonl", [row])
-    with pytest.raises(DataError, match="holds no decided comparison; nobody preferred an answer"):
+    with pytest.raises(DataError, match="has no decided comparison: no row prefers an answer"):
         run([folder], tmp_path / "gold.jsonl", outputs=Outputs(), say=print)

@@ -159,7 +159,7 @@ def test_too_little_gold_misses():
     (words,) = missed(GateEntry(gold="g.jsonl", min_kappa=0.4, min_comparisons=100), numbers())
     assert words == "80 comparisons have people's judgements, min_comparisons is 100"
     unmatched = numbers() | {"against": None}
-    assert "Cohen's kappa cannot be measured: nothing to count it from" in missed(
+    assert "Cohen's kappa cannot be measured: there are no comparisons to count" in missed(
         GateEntry(gold="g.jsonl", min_kappa=0.4), unmatched
     )
 

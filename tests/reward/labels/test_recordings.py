@@ -76,7 +76,7 @@ def test_a_label_of_another_type_is_refused(tmp_path, label):
 
 def test_a_key_that_nothing_reads_is_refused(tmp_path):
     with pytest.raises(
-        DataError, match=r"result.json:1: nothing reads 'context'; of recorded verdicts input, output_1"
+        DataError, match=r"result.json:1: the keys 'context' are unknown; recorded verdicts have input, output_1"
     ):
         read_recording(write(tmp_path / "judge", row("1", "1") | {"context": "It rains."}))
 

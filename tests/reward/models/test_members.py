@@ -98,7 +98,7 @@ def test_ppo_takes_the_run_for_what_it_is(run: Path) -> None:
         assert reward_models(recipe) == members
         (part,) = build_scoring(recipe, {}).parts
         assert len(part.sources) == 3
-    with pytest.raises(ModelError, match=r"scorer reward_model: .* holds an ensemble; write kind: ensemble"):
+    with pytest.raises(ModelError, match=r"scorer reward_model: .* is an ensemble; use kind: ensemble"):
         reward_models(ppo(scorers=[{"kind": "reward_model", "model_name_or_path": str(run)}]))
 
 

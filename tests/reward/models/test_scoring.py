@@ -268,7 +268,7 @@ GOOD = '{"prompt": "the cat", "answer": "jumps"}\n'
         (GOOD + "[1]\n", "rows.jsonl:2: the row is a list, not an object with named fields"),
         (GOOD + '{"prompt": "x"}\n', "rows.jsonl:2: has the keys prompt; a row needs prompt and one of answer"),
         ('{"prompt": "x", "answer": "a", "response": "b"}\n', "rows.jsonl:1: has the keys prompt, answer, response"),
-        ('{"prompt": "x", "answer": " "}\n', "rows.jsonl:1: answer is ' ', but an answer is text and not empty"),
+        ('{"prompt": "x", "answer": " "}\n', "rows.jsonl:1: answer is ' ', but an answer must be non-empty text"),
         ('{"prompt": 3, "answer": "a"}\n', "rows.jsonl:1: 'prompt' is a number, not a list of messages"),
         ('{"prompt": [{"role": "user"}], "answer": "a"}\n', r"rows.jsonl:1: 'prompt\[0\]' has no 'content'"),
         (
@@ -352,5 +352,5 @@ def test_no_such_file_and_no_reward_model(tmp_path: Path, tiny_model_dir: Path) 
     (tmp_path / "rows.jsonl").write_text(GOOD)
     with pytest.raises(ModelError, match="no/such/run: no such folder; name the run folder of a reward model"):
         score_file("no/such/run", tmp_path / "rows.jsonl")
-    with pytest.raises(ModelError, match="is no reward model: its weights hold no score head"):
+    with pytest.raises(ModelError, match="is not a reward model: its weights have no score head"):
         score_file(tiny_model_dir, tmp_path / "rows.jsonl")

@@ -339,7 +339,9 @@ def test_a_resumed_run_with_ties_ends_with_the_same_bits(
 
 
 def test_without_ties_there_is_nothing_to_learn_them_from(tiny_model_dir: Path, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"ties: davidson learns how likely a tie is, and none of the 8 training pairs"):
+    with pytest.raises(
+        DataError, match=r"ties: davidson learns the probability of ties, and none of the 8 training pairs"
+    ):
         make_trainer(tiny_model_dir, tmp_path, encoded(tiny_model_dir, rankings(8, answers=2)), ties="davidson")
 
 

@@ -131,6 +131,6 @@ def test_labels_of_another_store_are_not_written_over(tmp_path):
 
 def test_export_of_nothing_is_told(tmp_path):
     source = write_items(tmp_path)
-    with pytest.raises(AlignmentError, match="nobody has labelled anything"):
+    with pytest.raises(AlignmentError, match="has no labels yet"):
         export(source, None, lambda _: None)
     assert [path.name for path in tmp_path.iterdir()] == ["x.jsonl"]

@@ -187,7 +187,7 @@ def test_a_text_that_cannot_fit_is_refused_before_it_is_tokenised():
         ({"role": "user", "content": "c", "tool_calls": [{}]}, "'tool_calls' is a list, not text"),
         ({"role": "user", "content": "c", "tool_calls": "nope"}, "'tool_calls' is not JSON"),
         ({"role": "user", "content": "c", "tools": "[" * 50_000}, "'tools' is not JSON"),
-        ({"role": "user", "content": "c", "tools": "[1]"}, "'tools' is no JSON list of objects"),
+        ({"role": "user", "content": "c", "tools": "[1]"}, "'tools' is not a JSON list of objects"),
         ({"role": "user", "content": "c", "x" * 100: None}, "'x{37}...' is null, not text"),
     ],
 )

@@ -166,7 +166,7 @@ def test_a_bad_request_fails_alone_and_says_why():
         ({"prompts": ["\udfff"], "answers": ["b"]}, 422, "prompts[0] holds half of a surrogate pair"),
         ({"prompts": [3], "answers": ["b"]}, 422, "prompts[0] is a number; it must be text or a list of messages"),
         ({"prompts": [[]], "answers": ["b"]}, 422, "prompts[0] is an empty list; it must be text"),
-        ({"prompts": [[{"role": "user"}]], "answers": ["b"]}, 422, "prompts[0][0] is no message with a role"),
+        ({"prompts": [[{"role": "user"}]], "answers": ["b"]}, 422, "prompts[0][0] is not a message with"),
         (body("a", stopped=[1]), 422, "stopped[0] is a number, not true or false"),
         (body("a", stopped=[True, True]), 422, "2 of stopped for 1 answers"),
         (body("a", stop=[True]), 422, "the body has 'stop'; known are prompts, answers and stopped"),

@@ -82,7 +82,7 @@ def test_what_was_never_asked_is_no_verdict(tmp_path):
 @pytest.mark.parametrize(
     ("verdicts", "responses", "words"),
     [
-        ((), ("4", "5"), "holds no recorded verdicts"),
+        ((), ("4", "5"), "has no recorded verdicts"),
         ((asked("first", 0.9), asked("swapped", 0.3)), ("4", "4"), "has two verdicts on the same question"),
     ],
 )

@@ -78,7 +78,7 @@ def test_import_that_raises_is_named(module: str, tmp_path: Path) -> None:
     with pytest.raises(JudgeError, match="raised ZeroDivisionError"):
         build_judge(entry(f"{module}_worse:f"))
     (tmp_path / f"{module}_gone.py").write_text("import sys\nsys.exit(0)\n")
-    with pytest.raises(JudgeError, match="raised SystemExit: 0; mend the module"):
+    with pytest.raises(JudgeError, match="raised SystemExit: 0; correct the module"):
         build_judge(entry(f"{module}_gone:f"))
 
 
