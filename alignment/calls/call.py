@@ -78,6 +78,11 @@ def question_key(question: Question) -> str:
     return _digest(parts)
 
 
+def swapped_key(question: Question) -> str:
+    """Return the key of a comparison in the other order; for other questions their own."""
+    return question_key(question.swapped() if isinstance(question, Comparison) else question)
+
+
 def call_key(context: CallContext, request: dict[str, Any]) -> str:
     """Return the SHA-256 of judge, repeat and request."""
     return _digest([context.judge, context.question.repeat, request])

@@ -13,7 +13,16 @@ from concurrent.futures import Future
 from typing import Any
 
 from alignment.calls.budget import Budget
-from alignment.calls.call import Call, CallCache, CallContext, ChatReply, call_key, estimated_tokens
+from alignment.calls.call import (
+    Call,
+    CallCache,
+    CallContext,
+    ChatReply,
+    call_key,
+    estimated_tokens,
+    question_key,
+    swapped_key,
+)
 from alignment.calls.endpoint import backoff
 from alignment.calls.prices import Tariff
 from alignment.calls.rate_limiter import RateLimiter
@@ -120,7 +129,8 @@ class DryCaller(Caller):
         self.prices = prices
         self.calls = self.prompt_tokens = self.completion_tokens = 0
         self.cost = 0.0  # maximum
-        self.lacking: Counter[tuple[str, str]] = Counter()  # these calls, by judge and prompt hash
+        # These calls by judge, prompt hash, key of the question and key of the question in the other order.
+        self.lacking: Counter[tuple[str, str, str, str]] = Counter()
 
     def call(self, context: CallContext, request: dict[str, Any], send: Any) -> ChatReply:
         """Return the stored reply; without one, count the call and return a failure."""
@@ -132,7 +142,9 @@ class DryCaller(Caller):
         calls = 1 + context.calls_to_come
         with self._lock:
             self.calls += calls
-            self.lacking[context.judge, context.prompt_hash] += calls
+            question = context.question
+            whose = (context.judge, context.prompt_hash, question_key(question), swapped_key(question))
+            self.lacking[whose] += calls
             self.prompt_tokens += calls * estimated_tokens(request)
             self.completion_tokens += calls * context.max_tokens
             if self.prices:

@@ -10,7 +10,7 @@ import os
 import secrets
 import sqlite3
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -256,21 +256,25 @@ class CallStore:
         rows = self._rows("SELECT DISTINCT model FROM calls WHERE judge = ? AND model IS NOT NULL", judge)
         return sorted(str(model) for (model,) in rows)
 
-    def unanswered(self) -> int:
-        """Return the number of distinct calls without a reply of status "ok"."""
-        query = "SELECT COUNT(DISTINCT key) FROM calls WHERE key NOT IN (SELECT key FROM calls WHERE status = 'ok')"
-        return int(self._rows(query)[0][0])
+    def never_made(self, lacking: Mapping[tuple[str, str, str, str], int]) -> int:
+        """Return how many of the calls that a dry run lacks were never made.
 
-    def without_verdict(self, judge: str, prompt_hash: str) -> int:
-        """Return the maximum number of calls that a judge with this prompt may lack: two per question without verdict.
+        A question that failed or gave no verdict, in this or the other order, may lack the calls that would follow.
+        Lacking calls of any other question were never made.
 
-        After a call that failed or gave no verdict, the question in the other order may not have been sent.
+        Args:
+            lacking: as `DryCaller.lacking`.
         """
         query = (
-            "SELECT COUNT(DISTINCT question) FROM calls WHERE judge = ? AND prompt_hash = ? AND question NOT IN"
-            " (SELECT question FROM calls WHERE judge = ? AND prompt_hash = ? AND status = 'ok' AND NOT rejected)"
+            "SELECT DISTINCT question FROM calls WHERE judge = ? AND prompt_hash = ? AND key NOT IN"
+            " (SELECT key FROM calls WHERE status = 'ok' AND NOT rejected)"
         )
-        return 2 * int(self._rows(query, judge, prompt_hash, judge, prompt_hash)[0][0])
+        failed = {whose: {key for (key,) in self._rows(query, *whose)} for whose in {key[:2] for key in lacking}}
+        return sum(
+            count
+            for (judge, prompt_hash, *keys), count in lacking.items()
+            if failed[judge, prompt_hash].isdisjoint(keys)
+        )
 
     def totals(self) -> Totals:
         """Return the totals of all calls."""

@@ -78,7 +78,7 @@ def reparse(recipe: EvaluateRecipe) -> dict[str, Any]:
         agreed = reward_agreement(forgiving, judges, prompts, clusters, baseline, scored) if scored else {}
         verdicts = judge_candidates(forgiving, judges, prompts, baseline, candidates)
         lacking = sum((caller.lacking for caller in callers), Counter())
-        missing = sum(max(0, count - store.without_verdict(*whose)) for whose, count in lacking.items())
+        missing = store.never_made(lacking)
     if missing > 0:
         (path / FRESH).unlink(missing_ok=True)
         raise AlignmentError(

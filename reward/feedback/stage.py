@@ -111,30 +111,29 @@ def reparse(recipe: LabelRecipe) -> dict[str, Any]:
     with CallStore(path / STORE, rejected=True) as store:
         caller = DryCaller(store, tariff_of(recipe.judge))
         judge = build_judge(recipe.judge, caller)
-        failed = store.unanswered()
         kept = manifest.get("results", {})
         samples = list(store.samples().values())
         forgiving = recipe.model_copy(update={"max_failure_share": 1.0})
         run = RunDirectory(path, recipe, Launch.of(recipe), True)
 
-        def never_made() -> AlignmentError:
-            return AlignmentError(
-                f"{path}: the recipe needs {caller.calls - failed} calls that were never made (another judge, "
+        def require_made() -> None:
+            if not (missing := store.never_made(caller.lacking)):
+                return
+            raise AlignmentError(
+                f"{path}: the recipe needs {missing} calls that were never made (another judge, "
                 "prompt or mode); run it without --reparse to make them. The labels are unchanged."
             )
 
         def known(samples: list[Sampled], provenance: dict[str, Any], *, all_pairs: bool = False) -> list[Ranking]:
             rankings = labels_of(forgiving, samples, judge, caller, provenance, all_pairs=all_pairs)
-            if caller.calls > failed:
-                raise never_made()
+            require_made()
             return rankings
 
         provenance = manifest.get("provenance", {})
         rankings = known(samples, provenance)
         reviser = reviser_for(recipe, caller)
         revisions = revised(forgiving, samples, reviser, caller, provenance) if reviser else None
-        if caller.calls > failed:
-            raise never_made()
+        require_made()
         on_gold = ask_gold(recipe, run, lambda people: known(people, {}, all_pairs=True))
     rankings = accept(recipe, run, rankings, on_gold)
     write_jsonl(path / LABELS, [ranking_to_json(ranking) for ranking in rankings])

@@ -156,4 +156,4 @@ def ranking_loss(
 def _require_one_shape(**tensors: Tensor | None) -> None:
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items() if tensor is not None}
     if len(set(shapes.values())) > 1:
-        raise ShapeError(f"these must have the same shape (pairs,): {shapes}")
+        raise ShapeError(f"these must have one shape (pairs,): {shapes}")

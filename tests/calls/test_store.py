@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from alignment.calls.call import Call, CallContext, ChatReply, call_key
+from alignment.calls.call import Call, CallContext, ChatReply, call_key, question_key, swapped_key
 from alignment.calls.store import CallStore, Sampled, Totals
 from alignment.data.sampled import HASHES, KEY
 from alignment.errors import AlignmentError, DataError, LineageError
@@ -77,10 +77,14 @@ def test_failures_are_kept_but_are_no_answers(tmp_path: Path, status: Any) -> No
         for _ in range(2):
             key = keep(store, ChatReply(status, "why"))
         assert store.known(key) is None
-        assert store.unanswered() == 1
+        other = Comparison("p", "a", "another")
+        lacking = {
+            ("j", "h", question_key(each), swapped_key(each)): 3 for each in (QUESTION, QUESTION.swapped(), other)
+        }
+        assert store.never_made(lacking) == 3
         keep(store, ChatReply("ok", "A", "A"))
         assert store.known(key) is not None
-        assert store.unanswered() == 0
+        assert store.never_made(lacking) == 9
         assert (store.totals().calls, store.totals().failed_calls) == (3, 2)
 
 

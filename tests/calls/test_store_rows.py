@@ -85,7 +85,7 @@ def test_other_columns_that_were_edited_end_nothing(tmp_path: Path, column: str,
         store.totals()
         store.models("j")
         store.known(KEY)
-        store.unanswered()
+        store.never_made({("j", "h", "q", "q"): 1})
 
 
 def test_a_file_that_is_no_store_is_told_without_the_advice_to_delete_it(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The label stage end to end: a real model, a real endpoint on loopback, real files."""
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -297,6 +298,20 @@ def test_labels_are_read_anew_by_another_parser_without_a_call(tmp_path: Path, c
         with pytest.raises(AlignmentError, match="needs 8 calls that were never made"):
             label.main([*argv, "--judge.max_tokens", "7", "--reparse"])
         assert (tmp_path / "run" / "labels.jsonl").read_text() == clamped
+
+
+def test_failed_calls_hide_no_call_that_was_never_made(tmp_path: Path) -> None:
+    replies = itertools.cycle([completion("I like both."), failure(500), completion("A")])
+    with ChatServer(lambda prompt, n: next(replies)) as server:
+        judge = openai(server) | {"logprobs": False, "repair": False}
+        argv = [*write_given(tmp_path, judge), "--max_failure_share", "1.0"]
+        label.main(argv)
+        before = (tmp_path / "run" / "labels.jsonl").read_text()
+        label.main([*argv, "--reparse"])
+        assert (tmp_path / "run" / "labels.jsonl").read_text() == before
+        with pytest.raises(AlignmentError, match=r"needs \d calls that were never made"):
+            label.main([*argv, "--judge.asks", "listwise", "--reparse"])
+    assert (tmp_path / "run" / "labels.jsonl").read_text() == before
 
 
 @pytest.mark.parametrize(

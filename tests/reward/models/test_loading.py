@@ -155,5 +155,5 @@ def test_a_policy_is_no_reward_model(tmp_path: Path) -> None:
 
 
 def test_a_sequence_that_ends_in_padding_cannot_be_batched() -> None:
-    with pytest.raises(DataError, match=r"ends in the token that the reward model pads with \(id 0\)"):
+    with pytest.raises(DataError, match=r"ends in the reward model's padding token \(id 0\)"):
         pad([[5, 0]], 0)
