@@ -195,7 +195,7 @@ def test_labels_of_one_judge_in_two_files_are_measured_apart_too(tmp_path):
 
 def test_people_alone_are_no_labels_to_audit(tmp_path):
     folder = write_run(tmp_path / "label")
-    with pytest.raises(DataError, match="no label of a judge among them"):
+    with pytest.raises(DataError, match="there is no label of a judge"):
         run([folder / "people.jsonl"], None, outputs=Outputs(), say=lambda words: None)
 
 

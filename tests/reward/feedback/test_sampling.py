@@ -75,9 +75,9 @@ def test_answers_keep_their_space_and_lose_their_stop_token(template: Template, 
 
 def test_other_prompts_or_settings_are_refused(template: Template, tmp_path: Path) -> None:
     run(template, Scripted(template), tmp_path / "s")
-    with pytest.raises(LineageError, match="another prompts; put it back"):
+    with pytest.raises(LineageError, match="another prompts; restore it"):
         run(template, Scripted(template), tmp_path / "s", prompts=PROMPTS[:-1])
-    with pytest.raises(LineageError, match="another sampling; put it back"):
+    with pytest.raises(LineageError, match="another sampling; restore it"):
         run(template, Scripted(template), tmp_path / "s", num_generations=4)
 
 

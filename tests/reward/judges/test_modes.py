@@ -116,10 +116,10 @@ class NoCalls:
     ("text", "words"),
     [
         ("a: [", "not YAML"),
-        ("[]", "holds no list of principles"),
-        ("principles: [{name: x}]", "principle 1 is neither a text nor"),
+        ("[]", "has no list of principles"),
+        ("principles: [{name: x}]", "principle 1 is neither text nor"),
         ("principles: [ok, {principle: x, colour: y}]", "principle 2 has the key colour"),
-        ("principles: [{principle: 3}]", "`principle` must be a text"),
+        ("principles: [{principle: 3}]", "`principle` must be text"),
         ("principles: [ok, '  ']", "principle 2: `principle` is empty"),
         ("principles: [{principle: ok, critique: ''}]", "principle 1: `critique` is empty"),
     ],

@@ -51,8 +51,8 @@ def test_both_orders_become_one_label(tmp_path):
     [
         (row("3", "1"), "'winner' is '3', not 1, 2 or null"),
         (row("1", "1", 7), "'label' is 7, not 1 or 2"),
-        (row("1", "1") | {"results": []}, "holds no object with 'swap = False'"),
-        (row("1", "1") | {"output_2": None}, "must be texts"),
+        (row("1", "1") | {"results": []}, "has no object with 'swap = False'"),
+        (row("1", "1") | {"output_2": None}, "must be text, as in"),
     ],
 )
 def test_a_row_that_breaks_the_format_is_named(tmp_path, bad, words):

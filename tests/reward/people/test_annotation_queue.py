@@ -305,5 +305,5 @@ def test_labels_stay_readable_when_the_file_of_items_changed(tmp_path):
 def test_one_process_holds_the_store(tmp_path):
     from alignment.errors import AlignmentError
 
-    with PeopleStore(tmp_path / "s"), pytest.raises(AlignmentError, match="another process is labelling"):
+    with PeopleStore(tmp_path / "s"), pytest.raises(AlignmentError, match="another process labels"):
         PeopleStore(tmp_path / "s")

@@ -116,7 +116,7 @@ def test_every_step_gains(monkeypatch):
 def test_which_answer_is_called_first_changes_nothing():
     labels = hard(ROWS)
     turned = np.isin(labels.pair, np.arange(0, 60, 2))
-    said = np.where(turned[:, None], labels.said[:, [1, 0, 2]], labels.said)
+    said = np.where(turned[:, None], labels.outcomes[:, [1, 0, 2]], labels.outcomes)
     found, other = estimate(labels), estimate(Labels(labels.pair, labels.labeller, said, 60, 4))
     assert other.accuracy == pytest.approx(found.accuracy, abs=1e-9)
     assert other.truth[::2, 0] == pytest.approx(found.truth[::2, 1], abs=1e-9)
@@ -158,7 +158,7 @@ def test_known_labellers_are_found():
     assert found.accuracy[3] > 0.95  # a calibrated judge's probabilities need no discount
     best = np.argmax(found.truth, axis=1)
     majority = np.zeros((4000, 3))
-    np.add.at(majority, labels.pair, labels.said)
+    np.add.at(majority, labels.pair, labels.outcomes)
     assert np.mean(best == truth) > np.mean(np.argmax(majority, axis=1) == truth) + 0.02
     # What is said with a probability comes true that often.
     decided = truth != 2

@@ -134,7 +134,7 @@ def test_all_say_tie_is_a_tie(tmp_path):
 def test_the_same_labeller_twice_counts_once():
     twice = [Ranking("Q", ["a", "b"], [Pair(0, 1, p)], {"judge": "j"}) for p in (1.0, 0.5)]
     table = tabulate(gather(twice))
-    assert table.labels.said.tolist() == [[0.75, 0.25, 0.0]]
+    assert table.labels.outcomes.tolist() == [[0.75, 0.25, 0.0]]
     assert table.labellers == ["j"]
 
 

@@ -110,9 +110,9 @@ def test_a_second_one_on_the_same_labels_or_port_is_refused(tmp_path):
     source = write_items(tmp_path)
     with annotating(source) as running:
         running.link()
-        with pytest.raises(AlignmentError, match="another process is labelling or annotating here"):
+        with pytest.raises(AlignmentError, match="another process labels or annotates here"):
             annotate(Settings(source, port=0), lambda _: None)
-        with pytest.raises(AlignmentError, match="another process is labelling or annotating here"):
+        with pytest.raises(AlignmentError, match="another process labels or annotates here"):
             export(source, None, lambda _: None)
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

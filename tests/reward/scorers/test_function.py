@@ -99,7 +99,7 @@ def test_numbers_of_any_kind(name: str) -> None:
         ("leaves_later", "raised SystemExit; correct the function"),
         ("ends_a_generator", "raised GeneratorExit; correct the function"),
         ("NOT_CALLABLE", "NOT_CALLABLE is not a function"),
-        ("missing", "missing is not there"),
+        ("missing", "missing does not exist"),
         ("no_such_module:f", "no module 'no_such_module'"),
     ],
 )

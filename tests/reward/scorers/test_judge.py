@@ -145,7 +145,7 @@ def test_a_prompt_of_ones_own(tmp_path: Any) -> None:
         assert scorer_of(server.url, prompt=str(file)).score(PROMPTS[:1], ["Blue"], stopped=[True]) == [9.0]
     assert server.prompts[0].startswith("How blue is it?")
     file.write_text("How blue is {first}? {prompt}")
-    with pytest.raises(JudgeError, match=r"lacks \{answer\}; a prompt file holds \{prompt\} and \{answer\} where"):
+    with pytest.raises(JudgeError, match=r"lacks \{answer\}; a prompt file holds \{prompt\} and \{answer\} for"):
         scorer_of("http://127.0.0.1:1/v1", prompt=str(file))
 
 

@@ -242,7 +242,7 @@ def test_tokens(monkeypatch):
     monkeypatch.setenv("RM_KEY", "  secret  ")
     assert token_of("RM_KEY") == ("secret", False)
     monkeypatch.setenv("RM_KEY", "two words")
-    with pytest.raises(AlignmentError, match="RM_KEY holds characters that no HTTP header may"):
+    with pytest.raises(AlignmentError, match="RM_KEY has characters that are not allowed in an HTTP header"):
         token_of("RM_KEY")
     with pytest.raises(AlignmentError, match="does not look like a name and is not shown") as told:
         token_of("sk-secret")

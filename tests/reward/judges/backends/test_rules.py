@@ -61,7 +61,7 @@ def test_function_gives_the_probability_and_its_source_the_hash(module: str) -> 
     [
         ("no_colon", "needs the form module:function"),
         ("no_such_module_here:f", "no module 'no_such_module_here'"),
-        ("{module}:absent", "absent is not there"),
+        ("{module}:absent", "absent does not exist"),
         ("{module}:number", "number is not a function"),
     ],
 )
