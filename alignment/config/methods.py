@@ -21,7 +21,10 @@ from typing import Any
 
 from alignment.config.peft_types import GENERIC, REFUSED, PeftFacts
 
-LORA_KEYS = ("lora_r", "lora_alpha", "lora_dropout", "lora_target_modules", "lora_modules_to_save", "use_rslora")
+LORA_KEYS = (
+    "lora_r", "lora_alpha", "lora_dropout", "lora_target_modules", "lora_modules_to_save", "use_rslora",
+    "loraplus_lr_ratio",
+)  # fmt: skip
 LORA_CONFIG = "peft.tuners.lora:LoraConfig"
 LORA_WITHHELD = {"use_dora": "it is peft_method: dora"}
 ADALORA = {"target_modules": "all-linear", "lora_alpha": 32}

@@ -210,7 +210,8 @@ class _Training:
         depends on the depth.
         """
         depth = self.blueprint.layers
-        if depth <= DEEP or not self.blueprint.is_even or self.recipe.method.trains_base:
+        chosen = "layers_to_transform" in self.recipe.peft_config  # whose numbers a shallow model may lack
+        if depth <= DEEP or chosen or not self.blueprint.is_even or self.recipe.method.trains_base:
             return self._trace_at(None, step, grad)
         low, high = SHALLOW
         few, more = self._trace_at(low, step, grad), self._trace_at(high, step, grad)

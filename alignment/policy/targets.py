@@ -4,6 +4,9 @@ import re
 from collections.abc import Collection
 from typing import Any
 
+from torch import nn
+from transformers.pytorch_utils import Conv1D
+
 from alignment.config.rules.patterns import WHOLE_LAYERS
 from alignment.errors import ModelError
 
@@ -12,6 +15,8 @@ SHOWN = 12  # names that a message lists
 
 def require_modules(model: Any, config: Any) -> None:
     """Refuse names that no module has: PEFT accepts them if one name is found, and in `modules_to_save` always.
+
+    Where layers are chosen, a text of targets is replaced by the list of modules that it means.
 
     Raises: ModelError that names them and the modules that there are.
     """
@@ -26,12 +31,25 @@ def require_modules(model: Any, config: Any) -> None:
     whole = [name for name in getattr(config, "modules_to_save", None) or [] if name != "score"]
     _require(names, whole, f"{prefix}modules_to_save")
     _require_layers(model, config)
+    expand_targets(model, config)
+
+
+def expand_targets(model: Any, config: Any) -> None:
+    """List the modules that a text of targets means where layers are chosen: PEFT chooses layers from lists alone."""
+    targets = getattr(config, "target_modules", None)
+    if not isinstance(targets, str) or getattr(config, "layers_to_transform", None) is None:
+        return
+    if targets.lower() in WHOLE_LAYERS:
+        heads = {id(model.get_output_embeddings()), id(getattr(model, "score", None))}
+        linear = (nn.Linear, Conv1D)
+        found = [name for name, each in model.named_modules() if isinstance(each, linear) and id(each) not in heads]
+    else:
+        found = [name for name, _ in model.named_modules() if re.fullmatch(targets, name)]
+    config.target_modules = set(found)
 
 
 def _require_layers(model: Any, config: Any) -> None:
-    """Refuse layers that the model does not have: PEFT would leave them out. A plan's model has fewer layers."""
-    if next(model.parameters()).is_meta:
-        return
+    """Refuse layers that the model does not have: PEFT would leave them out."""
     given = getattr(config, "layers_to_transform", None)
     numbers = [given] if isinstance(given, int) else list(given or [])
     depth = getattr(model.config.get_text_config(), "num_hidden_layers", None)

@@ -27,7 +27,7 @@ from transformers.trainer_callback import ExportableState
 from alignment.meter import say
 from alignment.policy.checkpointing import without_input_gradients
 from alignment.train.deepspeed_checkpoint import only_tensors
-from alignment.train.tuning import restore_method_state, save_method_state
+from alignment.train.tuning import restore_method_state, save_method_state, set_rates
 
 COUNTERS = "counters.pt"  # in a checkpoint: one entry for each process
 
@@ -51,6 +51,14 @@ class ResumableTrainer(Trainer):
             return super().train(resume_from_checkpoint, *args, **keys)
         finally:
             self.remove_callback(restoring)
+
+    def create_optimizer(self, model: Any = None) -> Any:
+        """Create the Trainer's optimizer, with the learning rates of the tuning method."""
+        fresh = self.optimizer is None
+        optimizer = super().create_optimizer(model)
+        if fresh:
+            set_rates(self.callback_handler.callbacks, optimizer, self.model if model is None else model)
+        return optimizer
 
     def own_counters(self) -> dict[str, Any]:
         """Return the stage's own counters: numbers, lists and mappings of them."""

@@ -1,5 +1,6 @@
 """What the tuning method of a recipe adds to a stage's trainer, to its checkpoints and to the saved model."""
 
+import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,22 @@ def method_callbacks(recipe: AdapterKeys, model: Any) -> list[TrainerCallback]:
     """
     make = optional(recipe, "callbacks")
     return [] if make is None else list(make(model, recipe))
+
+
+def set_rates(callbacks: Iterable[TrainerCallback], optimizer: Any, model: Any) -> None:
+    """Split an optimizer's groups, so that each parameter has the learning rate that its method gives it."""
+    methods = [each for each in callbacks if isinstance(each, MethodCallback)]
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    if all(each.rate(name) == 1 for each in methods for name in names.values()):
+        return
+    groups = []
+    for group in optimizer.param_groups:
+        by_rate: dict[float, list[Any]] = {}
+        for parameter in group["params"]:
+            rate = math.prod(each.rate(names[id(parameter)]) for each in methods)
+            by_rate.setdefault(rate, []).append(parameter)
+        groups += [{**group, "params": found, "lr": group["lr"] * rate} for rate, found in by_rate.items()]
+    optimizer.param_groups[:] = groups
 
 
 def save_method_state(callbacks: Iterable[TrainerCallback], checkpoint: Path) -> None:

@@ -33,7 +33,7 @@ def faults(tmp_path, **keys):
     [
         ("ia3", {"target_modles": ["a"]}, "target_modles: is no field of IA3Config, the configuration of ia3; did you "
          "mean target_modules?"),
-        ("ia3", {"r": 3}, "r: is no field of IA3Config, the configuration of ia3; it belongs to lora, dora, adalora"),
+        ("ia3", {"r": 3}, "r: is no field of IA3Config, the configuration of ia3; it belongs to lora, dora"),
         ("ia3", {"target_modules": 3}, "target_modules: must be text or a list of text or null, found 3"),
         ("ia3", {"task_type": "CAUSAL_LM"}, "task_type: cannot be set: it follows from the stage"),
         ("lora", {"lora_r": 3}, "lora_r: is no field of LoraConfig; write r, or lora_r beside peft_config"),
@@ -47,7 +47,7 @@ def faults(tmp_path, **keys):
         ("lora", {"layers_to_transform": [-1]}, "layers_to_transform: must name layers from 0 on, found -1"),
         ("lora", {"layers_to_transform": []}, "layers_to_transform: names no layer; name one"),
         ("lora", {"target_modules": []}, "target_modules: names no module; name some, or leave it out"),
-        ("lora", {"init_lora_weights": "loftq"}, "init_lora_weights: must be one of true, "),
+        ("lora", {"init_lora_weights": "loftq"}, "init_lora_weights: must be true, gaussian, "),
         ("lora", {"corda_config": {"cache_file": "f"}}, "corda_config: cannot be set: it names files or modules"),
         ("lora", {"bias": "all"}, "bias: cannot be set: PEFT keeps it outside the adapter"),
         ("miss", {"init_weights": False}, "init_weights: cannot be set: false starts from a random function"),

@@ -20,7 +20,9 @@ RANKS = re.compile(r"r|(init|target|effective|subspace)_r(ank)?|num_virtual_toke
 PATTERNS = ("target_modules", "exclude_modules", "feedforward_modules", "modules_to_save")
 SHARES, COUNTS = ("fraction", "reserve_p"), ("num_samples",)
 INITIAL = re.compile(r"init_(\w+_)?weights")
-CHOICES = {"init_lora_weights": (True, "gaussian", "orthogonal")}  # PEFT's own list holds a template
+INIT = "init_lora_weights"
+STARTS = re.compile(r"true|gaussian|orthogonal|pissa(_niter_\d{1,3})?|olora")  # PEFT's own list holds a template
+CHANGES_BASE = re.compile(r"pissa(_niter_\d{1,3})?|olora")
 EVA = "peft.tuners.lora:EvaConfig"
 
 
@@ -35,8 +37,9 @@ def lora_keys(keys: Keys) -> Iterator[Fault]:
 
 def _instead(key: str, name: str, method: TuningMethod) -> str:
     """Say what to write in place of a key that the method does not read."""
-    if method.config and PEFT_NAMES[key] in trainer_keys(method.config):
-        return f"write peft_config: {{{PEFT_NAMES[key]}: ...}}"
+    field = PEFT_NAMES.get(key)
+    if field is not None and method.config and field in trainer_keys(method.config):
+        return f"write peft_config: {{{field}: ...}}"
     others = " or ".join(other for other, each in TUNING_METHODS.items() if key in each.keys)
     return f"take it out, or use peft_method {others}"
 
@@ -65,9 +68,10 @@ def _fault_of(field: str, value: Any, name: str, fields: dict[str, Kind]) -> str
     refused = OWNED.get(field) or method.withheld.get(field) or _withheld(field, value)
     if refused:
         return f"cannot be set: {refused}"
-    if field in CHOICES:
-        allowed = CHOICES[field]
-        return None if value in allowed else f"must be one of {_listed(allowed)}, found {shown(value)}"
+    if field == INIT:
+        known = isinstance(value, bool | str) and STARTS.fullmatch(str(value).lower()) and value != "true"
+        listed = "true, gaussian, orthogonal, pissa, pissa_niter_4 or olora"
+        return None if known else f"must be {listed}, found {shown(value)}"
     if not fields[field].accepts(value):
         return wrong_kind(value, _words(fields[field]), fields[field].choices)
     return _out_of_range(field, value)
@@ -96,10 +100,6 @@ def _withheld(field: str, value: Any) -> str | None:
         return None
     harmless, why = WITHHELD[field]
     return None if value in harmless else why
-
-
-def _listed(values: tuple[Any, ...]) -> str:
-    return ", ".join(value if isinstance(value, str) else shown(value) for value in values)
 
 
 def _words(kind: Kind) -> str:
@@ -167,9 +167,23 @@ def _nested(value: dict[str, Any] | None, spec: str) -> str | None:
     return None
 
 
+def start_of_lora(keys: Keys) -> Iterator[Fault]:
+    """PiSSA and OLoRA take their start out of the base, which no other role may share."""
+    start = str(keys["peft_config"].get(INIT, True)).lower()
+    if not CHANGES_BASE.fullmatch(start):
+        return
+    at = ("peft_config", INIT)
+    if keys["peft_method"] != "lora":
+        yield at, f"{start} needs peft_method lora"
+    elif keys["load_in_4bit"]:
+        yield at, f"{start} changes the base's weights, which 4 bits cannot hold; take load_in_4bit out"
+    elif keys.about.is_online:
+        yield at, f"{start} changes the base that the roles of {keys.about.title} share; use it in stage sft"
+
+
 def _needs_method(rule: Callable[[Keys], Iterator[Fault]]) -> Rule:
     """Apply a rule to the stages that have a tuning method."""
     return lambda keys: rule(keys) if keys.exists("peft_method") else iter(())
 
 
-TUNING_RULES: list[Rule] = [_needs_method(lora_keys), _needs_method(peft_config)]
+TUNING_RULES: list[Rule] = [_needs_method(lora_keys), _needs_method(peft_config), _needs_method(start_of_lora)]

@@ -37,6 +37,7 @@ from alignment.config.schema import AdapterKeys
 from alignment.policy.methods.generic import Generic
 
 HEADS: dict[str, list[str]] = {"CAUSAL_LM": [], "SEQ_CLS": ["score"]}  # modules that a task trains beside the adapter
+LAYERS = ("layers_to_transform", "layers_pattern")
 GENERIC = "generic"
 
 
@@ -75,7 +76,13 @@ def adapter_config(keys: AdapterKeys, *, task: str) -> PeftConfig:
     found = family(keys.peft_method)
     assert found is not None, keys.peft_method
     whole = [*(keys.fields().get("modules_to_save") or []), *HEADS[task]]
-    config: PeftConfig = found.new_config(keys, task=task, modules_to_save=whole or None)
+    layers = {key: value for key, value in keys.peft_config.items() if key in LAYERS}
+    others = {key: value for key, value in keys.peft_config.items() if key not in LAYERS}
+    config: PeftConfig = found.new_config(
+        keys.model_copy(update={"peft_config": others}), task=task, modules_to_save=whole or None
+    )
+    for key, value in layers.items():  # PEFT refuses them beside a text of targets, which `expand_targets` lists
+        setattr(config, key, value)
     return config
 
 

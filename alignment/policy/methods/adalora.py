@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import AdaLoraConfig, LoraConfig
+from peft import AdaLoraConfig
 from peft.tuners.adalora.layer import RankAllocator
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
@@ -22,10 +22,10 @@ from alignment.config.schema import AdapterKeys
 from alignment.errors import TrainingError
 from alignment.policy.methods.callback import MethodCallback
 from alignment.policy.methods.generic import Generic
+from alignment.policy.methods.plain import ADAPTER_FILE, WRAPPED, write_plain_lora
 from alignment.policy.model_files import ADAPTER_CONFIG, Fault
 
 PEFT_TYPE, PREFIX = "ADALORA", "lora_"
-ADAPTER_FILE = "adapter_model.safetensors"
 UNKNOWN_STEPS = 2**30  # PEFT asks for the number of steps before the run has one
 AVERAGES = ("ipt", "exp_avg_ipt", "exp_avg_unc")  # of the allocator, by parameter
 
@@ -161,21 +161,7 @@ def as_plain_lora(folder: Path) -> None:
         right, values, left = (tensors[f"{module}.lora_{part}"] for part in "AEB")
         kept = values.flatten() != 0
         if kept.any():
-            ranks[module.removeprefix("base_model.model.")] = int(kept.sum())
+            ranks[module.removeprefix(WRAPPED)] = int(kept.sum())
             plain[f"{module}.lora_A.weight"] = (right * values)[kept].contiguous()
             plain[f"{module}.lora_B.weight"] = (left[:, kept] * scale).contiguous()
-    most = max(ranks.values(), default=1)
-    config = LoraConfig(
-        task_type=found["task_type"],
-        base_model_name_or_path=found["base_model_name_or_path"],
-        revision=found.get("revision"),
-        inference_mode=True,
-        r=most,
-        lora_alpha=most,
-        target_modules=sorted(ranks),
-        modules_to_save=found.get("modules_to_save"),
-        rank_pattern=ranks,
-        alpha_pattern=dict(ranks),
-    )
-    save_file(plain, folder / ADAPTER_FILE, metadata={"format": "pt"})
-    config.save_pretrained(str(folder))
+    write_plain_lora(folder, found, plain, ranks)

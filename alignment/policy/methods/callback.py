@@ -9,6 +9,10 @@ from transformers import TrainerCallback
 class MethodCallback(TrainerCallback):
     """A callback of a tuning method; `callbacks(model, keys)` of its family returns it."""
 
+    def rate(self, parameter: str) -> float:
+        """Return the factor of a parameter's learning rate, by its name."""
+        return 1.0
+
     def tensors(self) -> dict[str, Tensor]:
         """Return the state that a checkpoint holds, so that a resumed run goes on exactly."""
         return {}

@@ -4,13 +4,22 @@ PEFT acts on some keys of a saved configuration while it builds the adapter: it 
 names and opens the files of `corda_config`. Such keys are refused.
 """
 
+import json
 import re
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
+import torch
 from peft import LoraConfig
+from peft.tuners.lora import LoraLayer
+from safetensors.torch import load_file
+from torch import Tensor
 
 from alignment.config.schema import AdapterKeys
+from alignment.errors import TrainingError
+from alignment.policy.methods.callback import MethodCallback
+from alignment.policy.methods.plain import ADAPTER_FILE, WRAPPED, write_plain_lora
 from alignment.policy.methods.values import (
     LARGEST_RANK,
     are_layers,
@@ -24,10 +33,11 @@ from alignment.policy.methods.values import (
     is_share,
     is_text,
 )
-from alignment.policy.model_files import Fault
+from alignment.policy.model_files import ADAPTER_CONFIG, Fault
 from alignment.strict_json import shown
 
 PEFT_TYPE, PREFIX = "LORA", "lora_"
+CHANGES_BASE = re.compile(r"pissa(_niter_\d{1,3})?|olora")  # starts that PEFT takes out of the base
 STARTS = re.compile(r"true|false|gaussian|eva|olora|orthogonal|loftq|pissa(_niter_\d{1,3})?")
 # What PEFT reads while it builds an adapter, and no saved adapter needs: modules, files, statistics of the base.
 BUILDING = ("megatron_config", "corda_config", "lora_ga_config", "arrow_config", "layer_replication", "velora_config",
@@ -39,6 +49,71 @@ def new_config(keys: AdapterKeys, *, task: str, modules_to_save: list[str] | Non
     """Return the configuration of a new adapter."""
     given = {**keys.fields(), "modules_to_save": modules_to_save}
     return LoraConfig(task_type=task, use_dora=keys.peft_method == "dora", **given)
+
+
+class LoraPlus(MethodCallback):
+    """Trains the matrices B faster than A: LoRA+, https://arxiv.org/abs/2402.12354, section 4."""
+
+    def __init__(self, ratio: float) -> None:
+        self.ratio = ratio
+
+    def rate(self, parameter: str) -> float:
+        """Return the ratio for B, and for the embeddings' B."""
+        return self.ratio if {"lora_B", "lora_embedding_B"} & set(parameter.split(".")) else 1.0
+
+
+class Residual(MethodCallback):
+    """Saves an adapter that took its start out of the base as plain LoRA on the base as it was.
+
+    PiSSA (https://arxiv.org/abs/2404.02948, equation 5) and OLoRA (https://arxiv.org/abs/2406.01775) start with
+    W = (W - s B₀A₀) + s B₀A₀ and train the last term. Trained, the increment of W is s BA - s B₀A₀, of twice the rank.
+    """
+
+    def __init__(self, model: Any, adapter: str) -> None:
+        layers = [(n, m) for n, m in model.named_modules() if isinstance(m, LoraLayer) and adapter in m.lora_A]
+        self.scales = {name: layer.scaling[adapter] for name, layer in layers}
+        self.starts = {
+            f"{name}.lora_{part}.weight": getattr(layer, f"lora_{part}")[adapter].weight.detach().clone()
+            for name, layer in layers
+            for part in "AB"
+        }
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the start, which is what the base lacks."""
+        return self.starts
+
+    def restore_tensors(self, tensors: dict[str, Tensor]) -> None:
+        """Require the start that the checkpoint was trained from: the base was changed by it.
+
+        Raises: TrainingError.
+        """
+        if any(not torch.equal(tensors[name], start.cpu()) for name, start in self.starts.items()):
+            raise TrainingError(
+                "the base's singular vectors differ from those that the run began with, as on another machine; train "
+                "again, or set init_lora_weights: true"
+            )
+
+    def finish(self, folder: Path) -> None:
+        """Write plain LoRA."""
+        tensors = load_file(folder / ADAPTER_FILE)
+        ranks: dict[str, int] = {}
+        for name, scale in self.scales.items():
+            down, up = (tensors[f"{name}.lora_{part}.weight"] for part in "AB")
+            first_down, first_up = (self.starts[f"{name}.lora_{part}.weight"].cpu() for part in "AB")
+            tensors[f"{name}.lora_A.weight"] = torch.cat([down, first_down.to(down.dtype)])
+            tensors[f"{name}.lora_B.weight"] = torch.cat([up, -first_up.to(up.dtype)], dim=1) * scale
+            ranks[name.removeprefix(WRAPPED)] = 2 * len(down)
+        found = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
+        write_plain_lora(folder, found, tensors, ranks)
+
+
+def callbacks(model: Any, keys: AdapterKeys) -> list[MethodCallback]:
+    """Return what LoRA's variants do during training."""
+    found: list[MethodCallback] = [LoraPlus(keys.loraplus_lr_ratio)] if keys.loraplus_lr_ratio else []
+    config = getattr(model, "peft_config", {}).get("default")
+    if config is not None and CHANGES_BASE.fullmatch(str(config.init_lora_weights).lower()):
+        found.append(Residual(model, "default"))
+    return found
 
 
 def recipe_keys(config: LoraConfig) -> dict[str, Any]:
