@@ -9,7 +9,7 @@ from alignment.config.peft_types import REFUSED
 def markdown() -> str:
     """Return the methods with their facts, then the types of PEFT that cannot be used."""
     lines = [
-        "| `peft_method` | method | fields of `peft_config` | base in 4 bits | `alignment merge` | vLLM samples with it |",
+        "| `peft_method` | method | fields of `peft_config` | base in 4 bits | `alignment merge` | vLLM samples with |",
         "|---|---|---|---|---|---|",
     ]
     lines += [_row(name, method) for name, method in TUNING_METHODS.items()]
