@@ -155,7 +155,7 @@ def known_method(name: str) -> str:
     raise ValueError(f"{shown} is no tuning method; {remedy}")
 
 
-def methods_where(fact: Callable[[TuningMethod], bool], most: int = 4) -> str:
+def methods_where(fact: Callable[[TuningMethod], bool], most: int = 2) -> str:
     """Name the methods that have a fact, the most usual first, for a message: `lora or dora`."""
     found = [name for name, method in TUNING_METHODS.items() if fact(method)]
     names = found[:most]
