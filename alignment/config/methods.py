@@ -54,6 +54,7 @@ class TuningMethod:
     merges: bool = True  # `alignment merge` can add the adapter to the base's weights
     copies_modules: bool = False  # it trains copies of the base's modules, which are then not held in 4 bits
     steps: str | None = None  # module of `alignment.policy.methods` with callbacks, of a method without a family
+    reads_gradients: bool = False  # between backward and optimizer step; DeepSpeed and FSDP2 hold them in shards
     vllm_adapter: bool = False  # vLLM can sample with the adapter beside the base
 
     @property

@@ -219,6 +219,11 @@ def _require_same_shape(config: Any, keys: AdapterKeys, adapter: str) -> None:
         for key, value in has.items()
         if key in keys.model_fields_set and getattr(keys, key) != value
     ]
+    wrong += [
+        f"{field} is {getattr(config, field)} in the adapter, {value} in the recipe's peft_config"
+        for field, value in keys.peft_config.items()
+        if isinstance(value, int | float) and getattr(config, field, value) != value
+    ]
     if wrong:
         raise ModelError(
             f"adapter {adapter} is continued and keeps its shape, but {'; '.join(wrong)}. Leave these keys out, or "

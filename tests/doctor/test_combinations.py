@@ -87,6 +87,13 @@ TRIES = [
         unguarded=False,
     ),
     Try(
+        "AdaLoRA, or another method that reads gradients, and DeepSpeed or FSDP2",
+        ("sft", "zero2", {"peft_method": "adalora"}),
+        ("sft", "ddp", {"peft_method": "adalora"}),
+        "cannot go together",  # it would run, and never prune
+        unguarded=False,
+    ),
+    Try(
         "`lora_modules_to_save` and weights in shards (ZeRO-3, FSDP2)",
         ("dpo", "zero3", WHOLE),
         ("dpo", "zero2", WHOLE),

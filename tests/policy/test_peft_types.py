@@ -16,7 +16,7 @@ from alignment.errors import ModelError
 from alignment.policy.adapters import expected_warnings
 from alignment.policy.base import load_causal_lm, load_sequence_classifier
 from alignment.policy.methods import belongs_to, family, is_of_adapter
-from tests.tuned import apart, keys, logits, save_base, trained, with_adapter
+from tests.tuned import Keys, apart, keys, logits, save_base, trained, with_adapter
 
 START_AT_RANDOM = ("unilora", "vblora")  # a little beside the base: PEFT has no other start for them
 
@@ -152,3 +152,13 @@ def test_sizes_and_texts_of_a_saved_configuration_are_bounded(base, tmp_path, na
     file.write_text(json.dumps(json.loads(file.read_text()) | {key: value}))
     with pytest.raises(ModelError, match=rf"adapter_config\.json: .*{key} is "):
         load_causal_lm(ModelKeys(model_name_or_path=str(tmp_path)), trainable=False)
+
+
+def test_a_field_that_a_continued_adapter_contradicts_is_refused(base, tmp_path):
+    with_adapter(base, "miss").save_pretrained(tmp_path)
+    given = Keys(model_name_or_path=str(tmp_path), peft_method="miss", peft_config={"r": 4})
+    with pytest.raises(ModelError, match=r"keeps its shape, but r is 64 in the adapter, 4 in the recipe's peft_config"):
+        load_causal_lm(given, trainable=True, peft=given)
+    given = Keys(model_name_or_path=str(tmp_path), peft_method="vera")
+    with pytest.raises(ModelError, match="peft_method is miss in the adapter, vera in the recipe"):
+        load_causal_lm(given, trainable=True, peft=given)

@@ -112,6 +112,15 @@ COMBINATIONS = (
         DEEPSPEED,
     ),
     Combination(
+        "peft_method",
+        "AdaLoRA, or another method that reads gradients, and DeepSpeed or FSDP2",
+        TRAINING,
+        lambda get: _is(get, lambda method: method.reads_gradients),
+        "the method reads each gradient before the optimizer's step, and they lie in shards",
+        "use strategy ddp, or peft_method lora",
+        (*DEEPSPEED, "fsdp2"),
+    ),
+    Combination(
         "lora_modules_to_save",
         "`lora_modules_to_save` and weights in shards (ZeRO-3, FSDP2)",
         WITH_REFERENCE,

@@ -181,9 +181,20 @@ def start_of_lora(keys: Keys) -> Iterator[Fault]:
         yield at, f"{start} changes the base that the roles of {keys.about.title} share; use it in stage sft"
 
 
+def scaled_gradients(keys: Keys) -> Iterator[Fault]:
+    """A method that reads gradients reads unscaled ones."""
+    if keys["fp16"] and TUNING_METHODS[keys["peft_method"]].reads_gradients:
+        yield ("fp16",), f"scales the gradients that peft_method {keys['peft_method']} reads; use bf16"
+
+
 def _needs_method(rule: Callable[[Keys], Iterator[Fault]]) -> Rule:
     """Apply a rule to the stages that have a tuning method."""
     return lambda keys: rule(keys) if keys.exists("peft_method") else iter(())
 
 
-TUNING_RULES: list[Rule] = [_needs_method(lora_keys), _needs_method(peft_config), _needs_method(start_of_lora)]
+TUNING_RULES: list[Rule] = [
+    _needs_method(lora_keys),
+    _needs_method(peft_config),
+    _needs_method(start_of_lora),
+    _needs_method(scaled_gradients),
+]
