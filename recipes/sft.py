@@ -18,6 +18,7 @@ from alignment.policy.added_tokens import with_added_tokens
 from alignment.policy.base import load_causal_lm, load_tokenizer
 from alignment.policy.generation import stop_at
 from alignment.policy.inference import sequence_limit
+from alignment.policy.methods.eva import start_from_rows
 from alignment.preview.recorded import recorded
 from alignment.preview.stages import demonstration_stage, demonstrations
 from alignment.run.callbacks import callbacks_for
@@ -72,6 +73,7 @@ def main(argv: list[str] | None = None) -> None:
     limit = sequence_limit(model, recipe.max_length)
     train, held_out = load_data(recipe, run, template, limit)
     require_learnable(train.rows, template.stop_token_ids, train.skipped)
+    start_from_rows(model, train.rows, tokenizer.pad_token_id)
     arguments.max_length = limit if arguments.packing else None  # rows are cut already; a pack still needs its length
     trainer = sft_trainer(
         model,

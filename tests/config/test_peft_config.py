@@ -47,7 +47,7 @@ def faults(tmp_path, **keys):
         ("lora", {"layers_to_transform": [-1]}, "layers_to_transform: must name layers from 0 on, found -1"),
         ("lora", {"layers_to_transform": []}, "layers_to_transform: names no layer; name one"),
         ("lora", {"target_modules": []}, "target_modules: names no module; name some, or leave it out"),
-        ("lora", {"init_lora_weights": "loftq"}, "init_lora_weights: must be true, gaussian, "),
+        ("lora", {"init_lora_weights": "loftq"}, "init_lora_weights: must be true, gaussian, orthogonal, eva, "),
         ("lora", {"corda_config": {"cache_file": "f"}}, "corda_config: cannot be set: it names files or modules"),
         ("lora", {"bias": "all"}, "bias: cannot be set: PEFT keeps it outside the adapter"),
         ("miss", {"init_weights": False}, "init_weights: cannot be set: false starts from a random function"),

@@ -8,6 +8,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 from alignment.errors import ModelError
 from alignment.policy.adapter_files import read_adapter_config
 from alignment.policy.base import load_causal_lm
+from alignment.policy.methods.eva import start_from_rows
 from alignment.train.dpo import dpo_trainer
 from alignment.train.saving import save_trained
 from alignment.train.sft import sft_trainer
@@ -125,3 +126,29 @@ def test_dpo_from_such_a_start_begins_at_ln_2(base, tmp_path, start):
     assert losses[0] == pytest.approx(0.693147, abs=1e-5)
     model.set_adapter("ref")
     assert apart(logits(model), plain) < 1e-4
+
+
+def test_eva_gives_ranks_by_what_the_layers_read_and_is_saved_as_plain_lora(base, tmp_path):
+    keys = {"lora_r": 4, "peft_config": {"init_lora_weights": "eva", "eva_config": {"rho": 2.0}}}
+    model, _ = load(base, **keys)
+    plain = logits(AutoModelForCausalLM.from_pretrained(base))
+    start_from_rows(model, ROWS, 0)
+    assert apart(logits(model), plain) == 0
+    found = ranks(model)
+    assert sum(found.values()) == 4 * 14
+    assert len(set(found.values())) > 1
+    reads = {}
+    layer = model.get_submodule("base_model.model.model.layers.0.self_attn.q_proj")
+    layer.register_forward_pre_hook(lambda _, inputs: reads.setdefault("x", inputs[0].detach()))
+    ids = torch.tensor([row["input_ids"] for row in ROWS])
+    model.eval()(input_ids=ids)
+    right = layer.lora_A["default"].weight.detach()
+    assert torch.allclose(right @ right.T, torch.eye(len(right)), atol=1e-4)  # directions
+    states = reads["x"][torch.tensor([row["labels"] for row in ROWS]) != -100]
+    seen = (states @ right.T).var(0)
+    assert (seen[:-1] >= seen[1:] * 0.5).all()  # by falling variance, as far as batches tell
+    assert all(p.requires_grad for name, p in model.named_parameters() if ".lora_" in name)
+    model.save_pretrained(tmp_path)
+    assert read_adapter_config(tmp_path).init_lora_weights is True
+    again = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), tmp_path)
+    assert ranks(again) == found

@@ -21,7 +21,7 @@ PATTERNS = ("target_modules", "exclude_modules", "feedforward_modules", "modules
 SHARES, COUNTS = ("fraction", "reserve_p"), ("num_samples",)
 INITIAL = re.compile(r"init_(\w+_)?weights")
 INIT = "init_lora_weights"
-STARTS = re.compile(r"true|gaussian|orthogonal|pissa(_niter_\d{1,3})?|olora")  # PEFT's own list holds a template
+STARTS = re.compile(r"true|gaussian|orthogonal|pissa(_niter_\d{1,3})?|olora|eva")  # PEFT's own list holds a template
 CHANGES_BASE = re.compile(r"pissa(_niter_\d{1,3})?|olora")
 EVA = "peft.tuners.lora:EvaConfig"
 
@@ -70,7 +70,7 @@ def _fault_of(field: str, value: Any, name: str, fields: dict[str, Kind]) -> str
         return f"cannot be set: {refused}"
     if field == INIT:
         known = isinstance(value, bool | str) and STARTS.fullmatch(str(value).lower()) and value != "true"
-        listed = "true, gaussian, orthogonal, pissa, pissa_niter_4 or olora"
+        listed = "true, gaussian, orthogonal, eva, pissa, pissa_niter_4 or olora"
         return None if known else f"must be {listed}, found {shown(value)}"
     if not fields[field].accepts(value):
         return wrong_kind(value, _words(fields[field]), fields[field].choices)
@@ -168,11 +168,17 @@ def _nested(value: dict[str, Any] | None, spec: str) -> str | None:
 
 
 def start_of_lora(keys: Keys) -> Iterator[Fault]:
-    """PiSSA and OLoRA take their start out of the base, which no other role may share."""
+    """PiSSA and OLoRA take their start out of the base, which no other role may share; EVA takes it from data."""
     start = str(keys["peft_config"].get(INIT, True)).lower()
+    at = ("peft_config", INIT)
+    if start == "eva" and keys.about.rows != "demonstrations":
+        yield at, f"eva starts from demonstrations, which {keys.about.title} does not have; use it in stage sft"
+    elif start == "eva" and keys["peft_method"] != "lora":
+        yield at, "eva needs peft_method lora"
+    elif start != "eva" and keys["peft_config"].get("eva_config") is not None:
+        yield ("peft_config", "eva_config"), "has no effect without init_lora_weights: eva"
     if not CHANGES_BASE.fullmatch(start):
         return
-    at = ("peft_config", INIT)
     if keys["peft_method"] != "lora":
         yield at, f"{start} needs peft_method lora"
     elif keys["load_in_4bit"]:
@@ -192,9 +198,4 @@ def _needs_method(rule: Callable[[Keys], Iterator[Fault]]) -> Rule:
     return lambda keys: rule(keys) if keys.exists("peft_method") else iter(())
 
 
-TUNING_RULES: list[Rule] = [
-    _needs_method(lora_keys),
-    _needs_method(peft_config),
-    _needs_method(start_of_lora),
-    _needs_method(scaled_gradients),
-]
+TUNING_RULES: list[Rule] = [_needs_method(rule) for rule in (lora_keys, peft_config, start_of_lora, scaled_gradients)]

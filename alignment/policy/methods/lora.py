@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig
+from peft import EvaConfig, LoraConfig
 from peft.tuners.lora import LoraLayer
 from safetensors.torch import load_file
 from torch import Tensor
@@ -48,6 +48,8 @@ FLAGS = ("fan_in_fan_out", "use_rslora", "use_dora", "lora_bias", "inference_mod
 def new_config(keys: AdapterKeys, *, task: str, modules_to_save: list[str] | None) -> LoraConfig:
     """Return the configuration of a new adapter."""
     given = {**keys.fields(), "modules_to_save": modules_to_save}
+    if given.get("init_lora_weights") == "eva":
+        given["eva_config"] = EvaConfig(**(given.get("eva_config") or {}))
     return LoraConfig(task_type=task, use_dora=keys.peft_method == "dora", **given)
 
 
