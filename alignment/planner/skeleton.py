@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftConfig, get_peft_model
+from peft import LoraConfig, PeftConfig, get_peft_model
 from torch import Tensor, nn
 from transformers import AttentionInterface, AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
@@ -29,6 +29,7 @@ from alignment.policy.roles import Roles
 from alignment.policy.targets import require_modules
 
 NF4_BLOCK, NESTED_BLOCK = 64, 256  # weights that share a constant; constants that share one of their own
+BUILT_FROM_WEIGHTS = ("ADAMSS", "SHIRA", "UNILORA")  # types of PEFT
 UNMASKED = "sdpa_unmasked"
 NF4_TABLE, NESTED_TABLE = 4 * 16, 4 * 256 + 4  # bytes a matrix: tables of values, and the constants' mean
 
@@ -216,11 +217,23 @@ def policy(plan: Blueprint, keys: Any, *, gpu: bool, task: str = "CAUSAL_LM") ->
     if plan.adapter is None:
         require_modules(model, config)
     with torch.device("meta"), _target_errors(), expected_warnings():
+        config = _without_weights(config)
         wrapped = new_prompt(model, config) if config.is_prompt_learning else get_peft_model(model, config)
     for parameter in wrapped.parameters():
         if parameter.requires_grad and parameter.dtype in (torch.bfloat16, torch.float16):
             parameter.data = parameter.data.float()  # as PEFT does
     return wrapped
+
+
+def _without_weights(config: Any) -> Any:
+    """Return LoRA of the same rank for types that PEFT builds from the weights, which a plan does not have.
+
+    SHiRA trains exactly as many weights. AdaMSS and UniLoRA train fewer.
+    """
+    if config.peft_type not in BUILT_FROM_WEIGHTS:
+        return config
+    kept = {key: getattr(config, key) for key in ("task_type", "r", "target_modules", "modules_to_save")}
+    return LoraConfig(**kept)
 
 
 def roles(

@@ -63,6 +63,8 @@ def test_gpt_3_trains_18_million_weights_with_rank_4(tmp_path):
         ({"peft_method": "adalora"}, 69_780),
         # two vectors: of rank 256, and of each output
         ({"peft_method": "vera"}, (7 * 256 + 600) * 5),
+        # as many weights of each module as LoRA of rank 4: 4 · 1,156 · 5
+        ({"peft_method": "shira", "peft_config": {"r": 4}}, 23_120),
         # rank 8 on two of five layers
         ({"lora_r": 8, "peft_config": {"layers_to_transform": [1, 3]}}, 8 * 1_156 * 2),
         # rank 8, but 2 on q: 8 (1,156 - 128) + 2 · 128 = 8,480 a layer
