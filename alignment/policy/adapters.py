@@ -36,6 +36,7 @@ def expected_warnings() -> Iterator[None]:
     """Silence what PEFT warns of while it builds adapters that are meant so."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Unsupported layer type", category=UserWarning)  # norms, of LN tuning
+        warnings.filterwarnings("ignore", message="lora with eva init", category=UserWarning)  # of meta tensors
         warnings.filterwarnings("ignore", message="Detected that the base layer has no bias", category=UserWarning)
         yield
 

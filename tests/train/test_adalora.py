@@ -88,7 +88,7 @@ def test_ranks_fall_as_the_paper_has_it(base, tmp_path):
 
 def test_the_orthogonality_term_has_its_gradient(base, tmp_path):
     _, pruning = sft(base, tmp_path)
-    own = dict(pruning.model.named_parameters())
+    own = dict(pruning.weights.named_parameters())
     left, right = (next(p for n, p in own.items() if f".lora_{part}." in n) for part in "BA")
     count = len(pruning.vectors)
     assert count == 70
@@ -172,7 +172,6 @@ def test_ppo_prunes_and_resumes(base, tmp_path):
     saving = {"save_strategy": "steps", "save_steps": 4}
     # 3 updates of 4 optimizer steps
     more = {"peft_method": "adalora", "peft_config": {**SCHEDULE, "tinit": 1, "tfinal": 2}, "arguments": saving}
-    more["value_model"] = "head"
 
     def make():
         trainer = ppo_trainer(base, tmp_path / "ppo", **more)

@@ -50,22 +50,37 @@ def faults(found: dict[str, Any]) -> Iterator[Fault]:
 
 def callbacks(model: Any, keys: AdapterKeys) -> list[MethodCallback]:
     """Return the callback that prunes; none if the adapter is no AdaLoRA any more, as of an earlier stage."""
-    names = [name.split(".") for name, p in model.named_parameters() if ".lora_E." in name and p.requires_grad]
-    adapters = {parts[parts.index("lora_E") + 1] for parts in names}
-    return [Pruning(model, adapter) for adapter in sorted(adapters)]
+    weights = _Weights(model)
+    return [Pruning(weights, copy.deepcopy(_config(model)))] if weights.modules else []
+
+
+class _Weights:
+    """The trained weights of AdaLoRA by name, without those of other roles' adapters."""
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+        values = [name for name, p in model.named_parameters() if ".lora_E." in name and p.requires_grad]
+        self.modules = tuple(name.partition(".lora_E.")[0] for name in values)
+        self.adapter = values[0].partition(".lora_E.")[2] if values else ""
+
+    def named_parameters(self) -> Iterator[tuple[str, torch.nn.Parameter]]:
+        """Yield names and weights, as PEFT's allocator reads them of a model."""
+        for name, parameter in self.model.named_parameters():
+            module, found, _ = name.partition(".lora_")
+            if found and module in self.modules:
+                yield name, parameter
 
 
 class Pruning(MethodCallback):
     """Prunes one adapter to its budget of ranks."""
 
-    def __init__(self, model: Any, adapter: str) -> None:
-        self.model, self.adapter = model, adapter
-        self.config = copy.deepcopy(_config(model, adapter))
-        self.allocator = RankAllocator(model, self.config, adapter)
+    def __init__(self, weights: _Weights, config: AdaLoraConfig) -> None:
+        self.weights, self.config = weights, config
+        self.allocator = RankAllocator(weights, config, weights.adapter)
         self.pattern: dict[str, list[bool]] = {}  # by the parameter's name, which triplets are kept
-        own = [(n, p) for n, p in model.named_parameters() if f".{adapter}" in n and p.requires_grad]
-        self.trained = [p for n, p in own if ".lora_" in n]
-        self.vectors = [(p, ".lora_A." in n) for n, p in own if ".lora_A." in n or ".lora_B." in n]
+        own = list(weights.named_parameters())
+        self.trained = [p for _, p in own]
+        self.vectors = [(p, ".lora_A." in n) for n, p in own if ".lora_E." not in n]
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Plan the pruning over the run's steps."""
@@ -95,12 +110,12 @@ class Pruning(MethodCallback):
         """Average importance, and mask the triplets beyond the budget; gradients still stand."""
         step, last = state.global_step, state.max_steps - self.config.tfinal
         if step < last and self._steps():
-            self.pattern = self.allocator.update_and_allocate(self.model, step)[1] or self.pattern
+            self.pattern = self.allocator.update_and_allocate(self.weights, step)[1] or self.pattern
         elif step == last and self.allocator.exp_avg_ipt:
-            self.pattern = self.allocator.update_and_allocate(self.model, step, force_mask=True)[1]
+            self.pattern = self.allocator.update_and_allocate(self.weights, step, force_mask=True)[1]
             self.allocator.reset_ipt()
         elif step > last and self.pattern:
-            self.allocator.mask_using_rank_pattern(self.model, self.pattern)
+            self.allocator.mask_using_rank_pattern(self.weights, self.pattern)
 
     def orthogonality(self) -> Tensor:
         """Return the mean of ‖PᵀP − I‖ and ‖QQᵀ − I‖ over all modules, as PEFT has it."""
@@ -137,10 +152,10 @@ class Pruning(MethodCallback):
             as_plain_lora(folder)
 
 
-def _config(model: Any, adapter: str) -> Any:
-    """Return the configuration of an adapter, of a PeftModel or of a module that holds one."""
-    held = (getattr(each, "peft_config", {}) for each in model.modules())
-    return next(configs[adapter] for configs in held if adapter in configs)
+def _config(model: Any) -> Any:
+    """Return the configuration of the trained adapter: of a PeftModel, or of the policy among PPO's roles."""
+    held = getattr(model, "peft_config", None)
+    return held["default"] if held is not None else model.adapters["policy"].config
 
 
 def as_plain_lora(folder: Path) -> None:
