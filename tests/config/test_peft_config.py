@@ -43,7 +43,9 @@ def faults(tmp_path, **keys):
         ("lora", {"rank_pattern": {"q_proj": 0}}, "rank_pattern: q_proj: must be from 1 to 65536, found 0"),
         ("lora", {"rank_pattern": {"q_proj": "a"}}, "rank_pattern: must hold whole numbers by modules' names, found "
          "'q_proj': 'a'"),
-        ("lora", {"init_lora_weights": "eva", "eva_config": {"rhoo": 1}}, "eva_config: rhoo is no field of EvaConfig; did you mean rho?"),
+        ("lora", {"init_lora_weights": "eva", "eva_config": {"rhoo": 1}}, "eva_config: rhoo is no field of EvaConfig; "
+         "did you mean rho?"),
+        ("lora", {"eva_config": {"rho": 1.0}}, "eva_config: has no effect without init_lora_weights: eva"),
         ("lora", {"layers_to_transform": [-1]}, "layers_to_transform: must name layers from 0 on, found -1"),
         ("lora", {"layers_to_transform": []}, "layers_to_transform: names no layer; name one"),
         ("lora", {"target_modules": []}, "target_modules: names no module; name some, or leave it out"),
