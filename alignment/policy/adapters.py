@@ -223,7 +223,7 @@ def _require_same_shape(config: Any, keys: AdapterKeys, adapter: str) -> None:
     wrong += [
         f"{field} is {getattr(config, field)} in the adapter, {value} in the recipe's peft_config"
         for field, value in keys.peft_config.items()
-        if isinstance(value, int | float) and getattr(config, field, value) != value
+        if isinstance(value, int | float) and getattr(config, field, None) not in (None, value)
     ]
     if wrong:
         raise ModelError(

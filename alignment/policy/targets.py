@@ -1,5 +1,6 @@
 """Checks that an adapter's configuration names modules of the model."""
 
+import itertools
 import re
 from collections.abc import Collection
 from typing import Any
@@ -35,7 +36,7 @@ def require_modules(model: Any, config: Any) -> None:
 
 
 def expand_targets(model: Any, config: Any) -> None:
-    """List the modules that a text of targets means where layers are chosen: PEFT chooses layers from lists alone."""
+    """List the modules of the chosen layers that a text of targets means: PEFT chooses layers from lists alone."""
     targets = getattr(config, "target_modules", None)
     if not isinstance(targets, str) or getattr(config, "layers_to_transform", None) is None:
         return
@@ -45,13 +46,27 @@ def expand_targets(model: Any, config: Any) -> None:
         found = [name for name, each in model.named_modules() if isinstance(each, linear) and id(each) not in heads]
     else:
         found = [name for name, _ in model.named_modules() if re.fullmatch(targets, name)]
-    config.target_modules = set(found)
+    config.target_modules = {name for name in found if _layer_of(name, config) in _layers(config)}
+    config.layers_to_transform = config.layers_pattern = None
+
+
+def _layers(config: Any) -> list[int]:
+    given = getattr(config, "layers_to_transform", None)
+    return [given] if isinstance(given, int) else list(given or [])
+
+
+def _layer_of(name: str, config: Any) -> int | None:
+    """Return the number of a module's layer: the first in its name, after one of `layers_pattern` if that is given."""
+    given = config.layers_pattern or []
+    lists = [given] if isinstance(given, str) else given
+    parts = name.split(".")
+    numbers = (int(b) for a, b in itertools.pairwise(parts) if b.isdecimal() and (not lists or a in lists))
+    return next(numbers, None)
 
 
 def _require_layers(model: Any, config: Any) -> None:
     """Refuse layers that the model does not have: PEFT would leave them out."""
-    given = getattr(config, "layers_to_transform", None)
-    numbers = [given] if isinstance(given, int) else list(given or [])
+    numbers = _layers(config)
     depth = getattr(model.config.get_text_config(), "num_hidden_layers", None)
     absent = [number for number in numbers if depth is not None and number >= depth]
     if depth is not None and absent:
