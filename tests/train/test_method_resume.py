@@ -5,14 +5,16 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from alignment.config.peft_types import GENERIC
 from alignment.policy.adapters import expected_warnings
 from alignment.train.saving import save_trained
 from alignment.train.sft import sft_trainer
 from alignment.train.tuning import method_callbacks
 from tests.train.test_adalora import ROWS, Killed
-from tests.train.test_dpo_methods import METHODS
 from tests.train.test_sft import arguments
 from tests.tuned import apart, keys, logits, save_base, with_adapter
+
+METHODS = ("lora", "dora", "adalora", *GENERIC)  # tests/train/test_own_methods.py has our own, and soft prompts theirs
 
 
 @pytest.fixture(scope="module")
