@@ -119,6 +119,7 @@ FIELDS: dict[str, tuple[str, Callable[[Any], bool]]] = {  # what a command reads
     **dict.fromkeys(("scorers", "watch_scorers", "skipped"), ("a list", _is_list)),
     **dict.fromkeys(("score_mean", "score_std"), ("a finite number", _is_number)),
     "identifier": ("hexadecimal digits", _is_identifier),
+    "prompt_kind": ("text or messages", lambda value: value in ("text", "messages")),
     "members": ("a list of names", _are_names),
     "launch": ("an object of processes and engine", _is_launch),
     "lineage": ("an object whose hashes are text", _is_lineage),

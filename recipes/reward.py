@@ -40,7 +40,9 @@ def load_data(
     """Read and tokenise the rankings, training and held out; the manifest keeps what was read and what was left out."""
     data, train, held_out = encoded_split(recipe, template, limit=limit, seed=seed)
     seen = {row.prompt for row in train.rows}
+    kinds = {"text" if isinstance(ranking.prompt, str) else "messages" for ranking in data.train}
     run.record(
+        prompt_kind=kinds.pop() if len(kinds) == 1 else None,
         data=data.files,
         train=train.counts(),
         evaluation={**held_out.counts(), "prompts_in_training": sum(row.prompt in seen for row in held_out.rows)},

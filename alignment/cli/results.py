@@ -106,7 +106,11 @@ def combine(
 def score(
     model: RewardModel,
     file: Annotated[
-        Path, typer.Argument(metavar="FILE", help="JSONL with `prompt` and `answer`, or `responses`, in each row.")
+        Path,
+        typer.Argument(
+            metavar="FILE",
+            help="JSONL: `prompt` (text or messages) with `answer` or `responses`, or `messages`.",
+        ),
     ],
     output: Annotated[
         Path | None, typer.Option(help="Where to write the rows with their `score`; default: standard output.")

@@ -5,6 +5,7 @@ Importing a trainer configuration takes seconds and loads torch; its source is p
 
 import ast
 import importlib.util
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -26,6 +27,12 @@ FILES = {  # keys of the trainer configurations that name files: whether their c
     "fsdp_config": True,
     "accelerator_config": False,
     "logging_dir": False,
+}
+OUR_DEFAULTS: dict[str, Any] = {  # of the trainer configurations' keys, in place of the library's
+    "ddp_find_unused_parameters": False,  # all trained parameters are used, and the search costs time
+    "logging_nan_inf_filter": False,  # which would hide NaN from the logs
+    "logging_steps": 10,
+    "save_total_limit": 2,
 }
 TRACKERS = "INTEGRATION_TO_CALLBACK"  # where transformers lists what it can report to
 ALSO = {"loss_type": frozenset({"str"})}  # DPOConfig wraps a single name into its list
@@ -96,6 +103,16 @@ def trainer_keys(spec: str) -> dict[str, Kind]:
 
 
 @lru_cache
+def trainer_texts(spec: str) -> dict[str, tuple[str, str]]:
+    """Return the default of each field of a dataclass, as its source has it, and the first sentence of its help.
+
+    A field without a constant default, or without help, has "".
+    """
+    found = _find(_file_of(spec.partition(":")[0]), spec.partition(":")[2])
+    return {name: _texts(value) for _, name, _, value in _statements(*found)} if found else {}
+
+
+@lru_cache
 def trackers() -> tuple[str, ...]:
     """Return the names that `report_to` takes: the keys of transformers' own table, and its `all` and `none`."""
     for node in _module(_file_of("transformers.integrations.integration_utils")).body:
@@ -156,20 +173,40 @@ def _target(file: Path, node: ast.ImportFrom) -> Path:
 
 
 def _fields(file: Path, node: ast.ClassDef) -> Iterator[tuple[str, Kind]]:
+    for home, name, annotation, value in _statements(file, node):
+        kind = _kind(home, annotation)
+        if name in ALSO:
+            kind = kind | Kind(ALSO[name])
+        yield name, replace(kind, choices=_choices(value)) if _choices(value) else kind
+
+
+def _statements(file: Path, node: ast.ClassDef) -> Iterator[tuple[Path, str, ast.expr, ast.expr | None]]:
+    """Yield the fields of a dataclass and of its bases: file, name, annotation and default."""
     for base in node.bases:
         found = _find(file, base.id) if isinstance(base, ast.Name) else None
         if found:
-            yield from _fields(*found)
+            yield from _statements(*found)
     for statement in node.body:
         if not isinstance(statement, ast.AnnAssign) or not isinstance(statement.target, ast.Name):
             continue
         name = statement.target.id
         if name.startswith("_") or "ClassVar" in ast.dump(statement.annotation) or _is_internal(statement.value):
             continue
-        kind = _kind(file, statement.annotation)
-        if name in ALSO:
-            kind = kind | Kind(ALSO[name])
-        yield name, replace(kind, choices=_choices(statement.value)) if _choices(statement.value) else kind
+        yield file, name, statement.annotation, statement.value
+
+
+def _texts(value: ast.expr | None) -> tuple[str, str]:
+    if not isinstance(value, ast.Call):
+        return (ast.unparse(value) if isinstance(value, ast.Constant) else ""), ""
+    keywords = {keyword.arg: keyword.value for keyword in value.keywords}
+    default, metadata = keywords.get("default"), keywords.get("metadata")
+    texts = {}
+    if isinstance(metadata, ast.Dict):
+        pairs = zip(metadata.keys, metadata.values, strict=True)
+        texts = {key.value: item.value for key, item in pairs
+                 if isinstance(key, ast.Constant) and isinstance(item, ast.Constant)}  # fmt: skip
+    sentence = re.split(r"(?<=\.)\s", " ".join(str(texts.get("help", "")).split()), maxsplit=1)[0]
+    return (ast.unparse(default) if isinstance(default, ast.Constant) else ""), sentence
 
 
 def _is_internal(value: ast.expr | None) -> bool:

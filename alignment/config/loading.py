@@ -9,6 +9,7 @@ import pydantic
 
 from alignment.config import faults as wording
 from alignment.config.documents import Document, Location, read_document
+from alignment.config.help import describe
 from alignment.config.library import Kind, trainer_keys
 from alignment.config.overrides import apply, split_argv
 from alignment.config.renamed import DECIDED, successor
@@ -34,13 +35,16 @@ def load_recipe(stage: str | type[Recipe], argv: list[str]) -> Recipe:
     """Load the recipe of a stage.
 
     Args:
-        stage: its name in `STAGES`, or its class. argv: `["--config", FILE, "--key", "value", ...]`.
+        stage: its name in `STAGES`, or its class. argv: `["--config", FILE, "--key", "value", ...]`, or
+            `["--help"]`, or `["--help", WORD]` for the keys that contain the word.
 
     Raises: RecipeError with every fault, one per line.
     """
     cls = STAGES[stage] if isinstance(stage, str) else stage
     if "--help" in argv or "-h" in argv:
-        sys.stdout.write(describe(cls))
+        at = next(place for place, word in enumerate(argv) if word in ("--help", "-h"))
+        words = [word for word in argv[at + 1 :] if not word.startswith("-")]
+        sys.stdout.write(describe(cls, words[0] if words else ""))
         raise Done
     path, overrides = split_argv(argv)
     return _load(cls, read_document(path), overrides)
@@ -133,20 +137,3 @@ def _unknown(key: str, cls: type[Recipe], own: Iterable[str], library: Iterable[
 
 def _stage(cls: type[Recipe]) -> str:
     return next((name for name, other in STAGES.items() if other is cls), cls.__name__)
-
-
-def describe(cls: type[Recipe]) -> str:
-    """Return a listing of a stage's keys with their kinds and defaults, for `--help`."""
-    lines = [f"{(cls.__doc__ or '').strip()}", "", "  --config FILE [--key value ...]", "", "Keys:"]
-    for name, info in sorted(own_keys(cls).items(), key=lambda entry: not entry[1].is_required()):
-        kind = wording.annotation_text(info.annotation)
-        default = (
-            "required"
-            if info.is_required()
-            else f"default {wording.shown(info.get_default(call_default_factory=True))}"
-        )
-        lines.append(f"  {name}: {kind}; {default}")
-    if cls.TRAINER_CONFIG:
-        lines += ["", f"Also every key of {cls.TRAINER_CONFIG.replace(':', '.')}:"]
-        lines += [f"  {name}: {kind}" for name, kind in library_keys(cls).items()]
-    return "\n".join(lines) + "\n"

@@ -158,11 +158,12 @@ def _decided() -> str:
 
 def _table(part: type[Part], *specs: str) -> list[str]:
     """The keys that a class itself adds."""
-    rows = [_row(name, part.model_fields[name], part, specs) for name in _own(part)]
+    rows = [_row(name, part.model_fields[name], part, specs) for name in keys_of(part)]
     return [*HEAD, *rows, ""] if rows else []
 
 
-def _own(part: type[Part]) -> list[str]:
+def keys_of(part: type[Part]) -> list[str]:
+    """Return the keys that a class adds to those of its bases."""
     inherited = {name for base in part.__bases__ if issubclass(base, Part) for name in base.model_fields}
     own = [name for name in part.model_fields if name in part.__annotations__ and name not in INTERNAL]
     return [name for name in own if name not in inherited or part.model_fields[name].description]

@@ -10,6 +10,7 @@ from alignment.data import cards, overlaps
 from alignment.data.overlaps import SPLITS
 from alignment.data.readers import EXTENSIONS, extension
 from alignment.errors import DataError
+from alignment.manifest import MANIFEST, read_manifest
 from alignment.strict_json import shown
 
 MOST_FILES = 100_000  # that a folder of data may hold
@@ -45,8 +46,9 @@ def files_of(folder: Path, split: str, card: cards.Card | None = None, name: str
         card: from `cards.configurations`. name: of one of them; None takes the only one, or the default.
     Raises: DataError where there are none, several configurations to choose from, or files that may share rows.
     """
-    if (folder / "manifest.json").is_file() and (folder / "labels.jsonl").is_file():
+    if (folder / MANIFEST).is_file() and (folder / "labels.jsonl").is_file():
         return [folder / "labels.jsonl"]
+    _refuse_run(folder)
     config = cards.chosen(folder, card, name) if card else {}
     by_split = _of_card(folder, config, split) if card else _by_names(folder)
     chosen = by_split.get(split) or by_split.get(named_split(split))
@@ -56,6 +58,23 @@ def files_of(folder: Path, split: str, card: cards.Card | None = None, name: str
     if "data_files" not in config:
         overlaps.require_one_data_set(folder, chosen)
     return chosen
+
+
+def _refuse_run(folder: Path) -> None:
+    """Refuse the folder of a run without labels: its files are no data.
+
+    Raises: DataError.
+    """
+    manifest = read_manifest(folder)
+    if "recipe_sha256" not in manifest:
+        return  # another program's manifest.json, or none
+    stage = manifest.get("stage", "")
+    if stage == "label" and manifest.get("status") != "finished":
+        raise DataError(
+            f"{folder} is an interrupted run of stage label and has no labels.jsonl yet; run `alignment label` again "
+            "with the same recipe to complete it."
+        )
+    raise DataError(f"{folder} is a run of stage {stage}, which holds no data; name a run of stage label, or a file.")
 
 
 def _of_card(folder: Path, config: Mapping[str, Any], split: str) -> dict[str, list[Path]]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from alignment.data.load import Loaded
 from alignment.data.rows import Demonstration, Prompt, Ranking
 from alignment.errors import DataError
+from alignment.meter import say_once
 
 if TYPE_CHECKING:
     from alignment.config.schema import DataKeys
@@ -59,6 +60,13 @@ def split_by_prompt(rows: Sequence[T], test_size: float, seed: int) -> tuple[lis
             "prompts, and a split needs at least 2. Give eval_datasets instead, or more data."
         )
     bound = min(max(test_size, ordered[0]), ordered[-2])
+    count, share = sum(place <= bound for place in ordered), test_size * len(ordered)
+    if count != max(1, round(share)) and not share / 2 <= count <= share * 3 / 2:
+        found = f"{count} of {len(ordered)} prompts ({count / len(ordered):.0%})"
+        say_once(
+            f"test_split_size {test_size:g} holds out {found}. A hash of each prompt decides, so that all stages hold "
+            "out the same prompts; another seed, a larger share or eval_datasets changes the number."
+        )
     train = [row for row, place in zip(rows, places, strict=True) if place > bound]
     test = [row for row, place in zip(rows, places, strict=True) if place <= bound]
     return train, test

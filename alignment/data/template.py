@@ -295,8 +295,8 @@ class Template:
     def _chat(self, messages: Sequence[Message], tools: str | None) -> Chat:
         if not self._writers:
             raise ModelError(
-                "the data holds chat messages and the tokenizer has no chat template. Name one in the recipe with "
-                "chat_template (Jinja text or a file), or use prompts of plain text."
+                "the data holds chat messages and the tokenizer has no chat template. Set "
+                "`chat_template: plain`, a file, or `chatml` with add_tokens, or use prompts of plain text."
             )
         given, carried = carried_tools(list(messages))
         tools = tools or carried

@@ -1,5 +1,6 @@
 """A recipe on this machine: its model, data, batches, disk, tracker."""
 
+import json
 import os
 import shutil
 from collections.abc import Collection, Iterator, Mapping
@@ -174,6 +175,15 @@ def _text(recipe: Any, sample: int) -> Iterator[Finding]:
     stops = [tokenizer.convert_ids_to_tokens(stop) for stop in template.stop_token_ids]
     kind = "a chat template" if template.chat_template else "plain text, no chat template"
     yield ok("template", f"{kind}; an answer ends with {' or '.join(map(repr, stops))}")
+    others = [tokenizer.convert_ids_to_tokens(stop) for stop in getattr(tokenizer, "generation_stop_ids", ())]
+    eos = tokenizer.convert_ids_to_tokens(template.eos_token_id)
+    others = [token for token in others if token in stops and token != eos]
+    if others and recipe.eos_token is None and not template.chat_template:
+        yield warning(
+            "eos_token",
+            f"training ends answers with {eos!r}; generation_config.json also names {', '.join(map(repr, others))}",
+            f"set eos_token to the token that ends the model's texts, such as eos_token: {json.dumps(others[0])}",
+        )
     if tokenizer.pad_token_id in template.stop_token_ids:
         yield note(
             "padding", f"the pad token {tokenizer.pad_token!r} also ends answers; padding is told by place, not id"

@@ -55,7 +55,7 @@ def rows(recipe: Any, template: Template, sample: int) -> Iterator[Finding]:
             broken.append(f"{source}: {error}")
     known.tell()
     if broken:
-        remedy = "correct these rows, or set on_bad_row: skip"
+        remedy = "correct these rows, or set on_bad_row: skip" if len(broken) < len(taken) else ""
         yield fault("rows", f"{len(broken)} of {len(taken)} cannot be written in tokens, first {broken[0]}", remedy)
     if not found:
         return

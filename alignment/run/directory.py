@@ -31,6 +31,7 @@ from alignment.meter import say
 from alignment.run import signals, tracking
 from alignment.run.card import model_card
 from alignment.run.checkpoints import checkpoints, latest_whole, new_identifier, remove, settle
+from alignment.run.closing import closing
 from alignment.run.differences import differences
 from alignment.run.files import append_jsonl, is_partial, naming_the_disk, remove_partial, write_atomic, write_json
 from alignment.run.folder_lock import hold
@@ -151,6 +152,8 @@ class RunDirectory:
         self.record(status="finished")
         if self.tracker is not None:
             self.tracker.finish(read_manifest(self.path))
+        for line in closing(self.recipe, results):
+            say(line)
 
     def _track(self) -> None:
         """Begin or go on with the run at W&B, where the recipe asks for it."""

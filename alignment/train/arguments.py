@@ -8,6 +8,7 @@ import torch
 from transformers import TrainingArguments
 
 from alignment.config.launched import is_sharded
+from alignment.config.library import OUR_DEFAULTS
 from alignment.config.schema import Recipe
 from alignment.errors import RecipeError, TrainingError
 from alignment.policy.precision import gpu_has_bf16
@@ -54,10 +55,7 @@ def values_for(cls: type[Any], recipe: Recipe, folder: str, **forced: Any) -> di
         "ddp_backend": "gloo" if sharded and not on_gpu else None,
         "bf16": gpu_has_bf16() and not recipe.library.get("fp16", False),
         "dataloader_pin_memory": on_gpu,
-        "ddp_find_unused_parameters": False,  # all trained parameters are used, and the search costs time
-        "logging_nan_inf_filter": False,
-        "logging_steps": 10,
-        "save_total_limit": 2,
+        **OUR_DEFAULTS,
         "disable_tqdm": not sys.stderr.isatty(),
     }
     ours[checkpointing_key(cls)] = recipe.library.get("gradient_checkpointing", on_gpu)

@@ -154,17 +154,38 @@ def _pair(sample: Sampled, pair: tuple[int, int], strategy: Strategy, verdicts: 
 
 
 def summary(rankings: list[Ranking]) -> dict[str, Any]:
-    """Count the pairs by status, and those whose answers are identical, which are ties without a call."""
+    """Count pairs by status and by outcome, and the answers that ended by themselves.
+
+    `same_position` counts the pairs of `both_orders` in which the same position wins in both orders.
+    """
     pairs = [(ranking, pair) for ranking in rankings for pair in ranking.pairs]
     statuses = Counter(pair.status for _, pair in pairs)
     identical = sum(ranking.responses[pair.first] == ranking.responses[pair.second] for ranking, pair in pairs)
-    decided = [abs(pair.probability - 0.5) for _, pair in pairs if pair.probability is not None]
+    distances = [abs(pair.probability - 0.5) for _, pair in pairs if pair.probability is not None]
+    both = [sides for _, pair in pairs if (sides := _both_orders(pair)) is not None]
+    stopped = [ranking.stopped(index) for ranking in rankings for index in range(len(ranking.responses))]
     return {
         "prompts": len(rankings),
         "pairs": len(pairs),
         "statuses": dict(sorted(statuses.items())),
         "identical_pairs": identical,
-        "mean_certainty": 2 * sum(decided) / len(decided)
-        if decided
-        else 0.0,  # 0: all probabilities are 0.5, 1: all are 0 or 1
+        "decided": sum(distance > 0 for distance in distances),
+        "undecided": sum(distance == 0 for distance in distances),
+        "both_orders": len(both),
+        "same_position": sum(
+            (first > 0.5) == (swapped > 0.5) for first, swapped in both if 0.5 not in (first, swapped)
+        ),
+        "mean_certainty": 2 * sum(distances) / len(distances) if distances else 0.0,  # 0: all 0.5, 1: all 0 or 1
+        "fraction_stopped": sum(stopped) / len(stopped) if stopped else 1.0,
     }
+
+
+def _both_orders(pair: Pair) -> tuple[float, float] | None:
+    """Return the mean probability of the answer shown first, in either order; None unless both orders have one."""
+    sides = []
+    for shown in ("first", "swapped"):
+        found = [one.probability for one in pair.verdicts if one.shown == shown and one.probability is not None]
+        if not found:
+            return None
+        sides.append(sum(found) / len(found))
+    return sides[0], sides[1]

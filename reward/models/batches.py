@@ -14,7 +14,7 @@ from alignment.data.rows import USABLE, Prompt, Ranking
 from alignment.data.splits import Split, load_split, prompt_key
 from alignment.data.template import Template
 from alignment.errors import DataError
-from alignment.meter import say_left_out
+from alignment.meter import say_left_out, say_once
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +117,12 @@ def encoded_split(
         encode_rankings(rows, template, max_length=limit, on_bad_row=recipe.on_bad_row)
         for rows in (data.train, data.held_out)
     )
+    probabilities = [pair[2] for row in train.rows for pair in row.pairs]
+    if probabilities and all(probability == 0.5 for probability in probabilities):
+        say_once(
+            f"none of the {len(probabilities):,} training pairs has a winner: the reward model learns that all answers "
+            "are equal. Check the labels with `alignment audit`."
+        )
     return data, train, held_out
 
 

@@ -14,6 +14,7 @@ from alignment.data.sampled import KEY, Record
 from alignment.data.template import Template
 from alignment.errors import DataError
 from alignment.manifest import read_manifest
+from alignment.meter import say_once
 from alignment.policy.base import load_tokenizer
 from alignment.policy.held import held_as_trained
 from alignment.policy.inference import best_device, context_limit
@@ -113,6 +114,13 @@ class RewardScorer:
         Args:
             tokens: the record of this answer, if it was sampled.
         """
+        trained, kind = self.manifest.get("prompt_kind"), "text" if isinstance(prompt, str) else "messages"
+        if trained not in (None, kind):
+            run = self.manifest.get("recipe", {}).get("output_dir", "the reward model")
+            say_once(
+                f"{run} was trained on prompts that are {trained}, and scores prompts that are {kind}: these scores "
+                f"are not meaningful. Give {trained}."
+            )
         try:
             if tokens:
                 sampled = Ranking(prompt, [answer], [], {"stopped": [stopped], KEY: tokens})

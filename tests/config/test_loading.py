@@ -1,15 +1,21 @@
 """Recipes: what loads, and the exact words for what does not."""
 
+import ast
+import dataclasses
 from pathlib import Path
 
 import pytest
 import yaml
+from trl import SFTConfig
 
 from alignment.config import check_recipe, load_recipe
+from alignment.config.help import BY_MACHINE
+from alignment.config.library import OUR_DEFAULTS, trainer_texts
 from alignment.config.loading import library_keys, own_keys
 from alignment.config.renamed import DECIDED, RENAMED
 from alignment.config.schema import STAGES, DPORecipe, PPORecipe
 from alignment.errors import RecipeError
+from alignment.train.arguments import values_for
 
 COMMON = {"output_dir": "runs/x", "model_name_or_path": "m", "datasets": [{"path": "d.jsonl"}]}
 RULES_JUDGE = {"kind": "rules", "function": "a.b:f"}
@@ -583,6 +589,45 @@ def test_help_lists_every_key(capsys):
     text = capsys.readouterr().out
     assert "  total_episodes: a whole number; required" in text
     assert "  learning_rate: a number" in text
+
+
+def help_of(stage, *words, capsys):
+    with pytest.raises(SystemExit):
+        load_recipe(stage, ["--help", *words])
+    return capsys.readouterr().out
+
+
+def test_help_has_the_meaning_and_the_effective_default_of_every_key_in_groups(capsys):
+    text = help_of("sft", capsys=capsys)
+    assert "\nAdapter:\n" in text
+    assert "  lora_r: a whole number; default 16\n      Rank of the adapter.\n" in text
+    assert "  learning_rate: a number; default 2e-05\n" in text  # of SFTConfig; TrainingArguments has 5e-5
+    assert "  save_total_limit: a whole number or null; default 2\n" in text  # ours
+    assert "  bf16: true or false; default true on a GPU that supports it\n" in text
+    assert "  do_train:" not in text  # cannot be set
+    cls = STAGES["sft"]
+    for name, info in own_keys(cls).items():
+        assert f"  {name}: " in text
+        assert info.description or name == "stage"
+
+
+def test_help_with_a_word_keeps_the_keys_that_contain_it(capsys):
+    text = help_of("ppo", "kl", capsys=capsys)
+    assert "  kl_coef: a number; default 0.05\n" in text
+    assert "lora_r" not in text
+    assert "No key contains 'zzz'." in help_of("ppo", "zzz", capsys=capsys)
+
+
+def test_the_defaults_of_help_are_those_of_the_trainer(tmp_path):
+    recipe = load_recipe("sft", ["--config", write(tmp_path, yaml.safe_dump({"stage": "sft", **MINIMAL["sft"]}))])
+    used = values_for(SFTConfig, recipe, "o")
+    assert OUR_DEFAULTS.items() <= used.items()
+    assert BY_MACHINE.keys() - {"activation_checkpointing", "gradient_checkpointing"} <= used.keys()
+    texts = trainer_texts(STAGES["sft"].TRAINER_CONFIG)
+    fields = {field.name: field.default for field in dataclasses.fields(SFTConfig)}
+    for name, (default, _) in texts.items():
+        if default:
+            assert ast.literal_eval(default) == fields[name], name
 
 
 SCORERS = {

@@ -147,6 +147,20 @@ def test_two_stars_at_the_end_match_files(tmp_path):
     assert read(tmp_path) == ["g", "a", "b"]
 
 
+@pytest.mark.parametrize(
+    ("stage", "status", "words"),
+    [
+        ("label", "running", r"an interrupted run of stage label and has no labels\.jsonl yet; run `alignment label`"),
+        ("label", "finished", "a run of stage label, which holds no data"),
+        ("reward", "finished", "a run of stage reward, which holds no data"),
+    ],
+)
+def test_a_run_without_labels_is_no_data(tmp_path, stage, status, words):
+    (tmp_path / "manifest.json").write_text(json.dumps({"stage": stage, "status": status, "recipe_sha256": "0a"}))
+    with pytest.raises(DataError, match=words):
+        read(tmp_path)
+
+
 def test_notes_of_libraries_beside_data_are_no_rows(tmp_path):
     write(tmp_path / "mine.jsonl", "a")
     (tmp_path / "dataset_info.json").write_text('{"mine": {"file_name": "mine.jsonl"}}')

@@ -12,6 +12,7 @@ from alignment.data import load_demonstrations, load_split, split_by_prompt
 from alignment.data.rows import Demonstration, Pair, Ranking
 from alignment.data.splits import prompt_key
 from alignment.errors import DataError
+from alignment.meter import say_once
 
 PROMPTS = [f"Question {number}?" for number in range(1000)]
 
@@ -76,6 +77,18 @@ def test_prompts_are_the_same_but_for_case_and_space(one, other, same):
 def test_neither_side_is_ever_empty(size):
     train, test = split_by_prompt(PROMPTS[:2], size, seed=0)
     assert (len(train), len(test)) == (1, 1)
+
+
+def test_a_share_that_is_far_off_is_reported(capsys):
+    say_once.cache_clear()
+    rows = [f"prompt {i}" for i in range(30)]
+    sizes = {seed: len(split_by_prompt(rows, 0.1, seed)[1]) for seed in range(30)}
+    told = capsys.readouterr().err
+    assert {1, 3} <= set(sizes.values())
+    assert "test_split_size 0.1 holds out 1 of 30 prompts (3%). A hash of each prompt decides" in told
+    assert "holds out 3 of" not in told
+    split_by_prompt(rows[:6], 0.1, 0)
+    assert capsys.readouterr().err == ""  # 1 of 6 is as near as it can be
 
 
 def test_one_prompt_cannot_be_split():

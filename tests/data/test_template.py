@@ -179,7 +179,7 @@ def test_own_templates_by_name():
 
 def test_messages_without_a_template_say_what_to_do():
     template = Template(make_tokenizer(chat_template=None))
-    with pytest.raises(ModelError, match=r"the tokenizer has no chat template\. Name one in the recipe"):
+    with pytest.raises(ModelError, match=r"the tokenizer has no chat template\. Set `chat_template: plain`"):
         template.prompt_ids([U])
 
 

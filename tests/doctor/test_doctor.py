@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 from rich.console import Console
+from transformers import AutoTokenizer
 
 from alignment.config.loading import check_recipe
 from alignment.doctor import environment as here
@@ -118,6 +120,25 @@ def test_faults_are_found_each_with_a_remedy(
     assert found[about].level == level, found
     assert words in found[about].found
     assert found[about].remedy
+
+
+def test_another_stop_token_of_the_generation_config_is_a_warning(
+    recipe: Callable[..., str], tmp_path: Path, tiny_model_dir: Path
+) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(tiny_model_dir, model)
+    for file in model.glob("chat_template*"):
+        file.unlink()
+    configuration = json.loads((model / "tokenizer_config.json").read_text())
+    (model / "tokenizer_config.json").write_text(json.dumps({**configuration, "chat_template": None}))
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    names = [token for token in tokenizer.all_special_tokens if token != tokenizer.eos_token]
+    ids = tokenizer.convert_tokens_to_ids([tokenizer.eos_token, names[0]])
+    (model / "generation_config.json").write_text(json.dumps({"eos_token_id": ids}))
+    found = look(recipe(model_name_or_path=str(model)))["eos_token"]
+    assert found.level == "warning"
+    assert f"generation_config.json also names {names[0]!r}" in found.found
+    assert "eos_token" not in look(recipe(model_name_or_path=str(model), eos_token=names[0]))
 
 
 def test_long_rows_are_counted(recipe: Callable[..., str]) -> None:

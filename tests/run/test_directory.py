@@ -5,11 +5,12 @@ import shutil
 import pytest
 import yaml
 
-from alignment.config.schema import SFTRecipe
+from alignment.config.schema import PPORecipe, SFTRecipe
 from alignment.errors import AlignmentError, LineageError
 from alignment.manifest import read_manifest
 from alignment.policy.weights import weights_hash
 from alignment.run.checkpoints import latest_whole, mark_whole
+from alignment.run.closing import closing
 from alignment.run.directory import RunDirectory
 from alignment.run.lineage import require_same
 
@@ -39,6 +40,25 @@ def test_a_card_shows_agreement_by_margin(tmp_path):
     card = (run.path / "README.md").read_text()
     table = "| from | to | pairs | accuracy |\n|---|---|---|---|\n| 0 | 0.25 | 12 | 0.5833 |\n"
     assert "| reward_accuracy | 0.75 |\n\n`reward_agreement_by_score_gap`:\n\n" + table in card
+
+
+def test_a_finished_stage_prints_where_its_result_is_and_the_next_step(tmp_path, capsys):
+    RunDirectory.open(recipe(tmp_path / "run")).finish()
+    merge = f"make it one plain model with `alignment merge {tmp_path}/run MERGED`"
+    assert f"saved {tmp_path}/run; next: use it as model_name_or_path of stage label, reward or dpo, or {merge}" in (
+        capsys.readouterr().err
+    )
+    RunDirectory.open(recipe(tmp_path / "full", peft_method="full")).finish()
+    assert "merge" not in capsys.readouterr().err  # there is no adapter
+
+
+def test_answers_that_do_not_end_are_reported(tmp_path, capsys):
+    keys = {"stage": "ppo", "reward_model_path": "r", "total_episodes": 8, "max_new_tokens": 64}
+    ppo = PPORecipe(output_dir="runs/p", model_name_or_path="m", datasets=[{"path": "d.jsonl"}], **keys)
+    lines = list(closing(ppo, {"fraction_stopped": 0.03}))
+    assert lines[0].startswith("3% of the answers ended by themselves; the others were cut at max_new_tokens 64.")
+    assert "eos_token" in lines[0]
+    assert len(list(closing(ppo, {"fraction_stopped": 0.9}))) == 1
 
 
 def test_a_finished_run_is_kept_unless_overwritten(tmp_path):

@@ -30,6 +30,7 @@ class EvaluateRecipe(Recipe, ModelKeys, DataKeys, SamplingKeys, CallKeys):
         help="Compare candidates with a baseline on held-out prompts.",
         makes="results",
         rows="prompts",
+        next_step="write a page with `alignment report {parent}`",
         samples=True,
         one_process=True,
         held_out=True,

@@ -20,6 +20,7 @@ class Stage:
     help: str  # of its verb; a literal, as `alignment.stages` reads it from the source
     makes: Literal["policy", "reward_model", "labels", "results"]
     rows: Literal["demonstrations", "rankings", "prompts"]  # what each row of `datasets` is read as
+    next_step: str = ""  # printed after a run; {run}: its folder, {parent}: the folder above; "": by `makes`
     trains: bool = False
     samples: bool = False  # answers, from a policy
     one_process: bool = False

@@ -16,6 +16,7 @@ class RewardRecipe(TrainingRecipe):
         help="Train a reward model on rankings and pairs.",
         makes="reward_model",
         rows="rankings",
+        next_step="measure it with `alignment bench {run} PREFERENCES`, or use it as reward_model_path of stage ppo",
         trains=True,
         held_out=True,
         task="SEQ_CLS",

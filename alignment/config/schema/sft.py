@@ -17,6 +17,7 @@ class SFTRecipe(TrainingRecipe):
         help="Fine-tune a model on demonstrations.",
         makes="policy",
         rows="demonstrations",
+        next_step="use it as model_name_or_path of stage label, reward or dpo",
         trains=True,
         held_out=True,
         fused_outputs=("log_probs", "entropy", "is_top1"),

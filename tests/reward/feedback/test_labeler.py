@@ -18,10 +18,11 @@ from alignment.calls.call import CallContext, ChatReply
 from alignment.calls.caller import Caller
 from alignment.calls.rate_limiter import RateLimiter
 from alignment.calls.store import CallStore, Sampled
-from alignment.config.schema import JudgeEntry, judge_entry
+from alignment.config.schema import JudgeEntry, LabelRecipe, judge_entry
 from alignment.data.rows import Ranking
 from alignment.errors import JudgeError
 from alignment.evaluate.judging import Comparison, Verdict
+from alignment.run.closing import closing
 from reward.feedback.labeler import label, summary
 from reward.feedback.strategies import Pairwise, pairs_to_label
 from reward.judges import build_judge
@@ -103,6 +104,20 @@ def test_every_pair_in_both_orders_becomes_one_probability(tmp_path: Path) -> No
 def test_a_judge_that_always_prefers_what_comes_first_says_nothing(tmp_path: Path) -> None:
     rankings = run(sampled(["a", "b", "c"]), Counting(lambda c: Verdict(0.9, "ok")), tmp_path / "s")
     assert {(pair.probability, pair.status) for pair in rankings[0].pairs} == {(0.5, "tie")}
+
+
+def test_the_summary_counts_winners_and_pairs_that_the_order_decided(tmp_path: Path) -> None:
+    rankings = run(sampled(["a", "b", "c"]), Counting(lambda c: Verdict(0.9, "ok")), tmp_path / "first")
+    counts = summary(rankings)
+    assert (counts["decided"], counts["undecided"]) == (0, 3)
+    assert (counts["same_position"], counts["both_orders"]) == (3, 3)
+    recipe = LabelRecipe(stage="label", output_dir="runs/l", datasets=[{"path": "d"}], responses="given",
+                         judge={"kind": "rules", "function": "a:b"})  # fmt: skip
+    line = next(closing(recipe, counts))
+    assert line.startswith("3 pairs: 0 decided, 3 ties; the same position won in both orders in 100%. No pair has a")
+    assert line.endswith("run `alignment audit runs/l`")
+    counts = summary(run(sampled(["a", "bb", "cccc"]), Counting(longer), tmp_path / "longer"))
+    assert (counts["decided"], counts["undecided"], counts["same_position"], counts["both_orders"]) == (3, 0, 0, 3)
 
 
 def test_equal_answers_are_ties_that_nobody_is_asked_about(tmp_path: Path) -> None:

@@ -8,10 +8,15 @@ from typing import Any
 import pytest
 import torch
 
+from alignment.config.schema import RewardRecipe
 from alignment.data import ranking_to_json
 from alignment.data.sampled import Recorder
+from alignment.data.template import Template
 from alignment.errors import DataError, ModelError
+from alignment.manifest import read_manifest
+from alignment.meter import say_once
 from recipes import reward as stage
+from reward.models.batches import encoded_split
 from reward.models.score_file import score_file
 from reward.models.scoring import RewardScorer
 from tests.models import make_model, make_tokenizer
@@ -251,6 +256,31 @@ def test_the_reasoning_of_messages_is_scored(scorer: RewardScorer, run: Path, tm
     found = json.loads((tmp_path / "out.jsonl").read_text())["score"]
     assert found == pytest.approx(scorer.score([[user]], [whole])[0], abs=1e-6)
     assert found != pytest.approx(scorer.score([[user]], ["jumps"])[0], abs=1e-6)
+
+
+def test_prompts_of_another_kind_than_in_training_are_reported(
+    scorer: RewardScorer, run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    say_once.cache_clear()
+    (kind,) = {"text" if isinstance(prompt, str) else "messages" for prompt in toy_answers()[0]}
+    assert read_manifest(run)["prompt_kind"] == kind
+    scorer.score(*toy_answers())
+    assert "not meaningful" not in capsys.readouterr().err
+    other: Any = [{"role": "user", "content": "the cat"}] if kind == "text" else "the cat"
+    scorer.score([other], ["jumps"])
+    assert f"trained on prompts that are {kind}, and scores prompts that are" in capsys.readouterr().err
+
+
+def test_training_pairs_without_a_winner_are_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    say_once.cache_clear()
+    for probability, reported in ((0.5, True), (0.6, False)):
+        pair = {"first": 0, "second": 1, "probability": probability, "status": "ok"}
+        rows = [{"prompt": f"the {i}", "responses": ["cat", "dog"], "pairs": [pair]} for i in range(4)]
+        (tmp_path / "d.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        recipe = RewardRecipe(stage="reward", output_dir="r", model_name_or_path="m",
+                              datasets=[{"path": str(tmp_path / "d.jsonl")}])  # fmt: skip
+        encoded_split(recipe, Template(make_tokenizer()), limit=None, seed=0)
+        assert ("none of the 4 training pairs has a winner" in capsys.readouterr().err) == reported
 
 
 GOOD = '{"prompt": "the cat", "answer": "jumps"}\n'
