@@ -28,7 +28,7 @@ class Limits:
     depth: int = 128  # lists and objects inside one another
     digits: int = 100  # of one integer
     finite: bool = True  # neither NaN nor Infinity
-    whole: bool = True  # no half of a surrogate pair: it is no character, and no tokenizer reads it
+    whole: bool = True  # no half of a surrogate pair: it is not a character, and no tokenizer reads it
     unique: bool = True  # no key twice in one object
 
 
@@ -168,7 +168,7 @@ def shown(value: object, longest: int = 60) -> str:
 def _check_text(text: str, path: Path, limits: Limits) -> None:
     place = _surrogate_at(text) if limits.whole else None
     if place is not None:
-        raise JsonError(f"{spelled(path)} holds half of a surrogate pair at position {place}, which is no character")
+        raise JsonError(f"{spelled(path)} holds half of a surrogate pair at position {place}, which is not a character")
 
 
 def _surrogate_at(text: str) -> int | None:

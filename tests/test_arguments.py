@@ -62,8 +62,8 @@ def test_paths_names_and_numbers_pass(tmp_path):
     [
         ({"gpus": 10**400}, f"at most {MOST_GPUS} are planned for"),
         ({"gpus": 0}, "at least one device is needed"),
-        ({"memory": "1" + "0" * 400 + "GB"}, "is no size"),
-        ({"memory": "100000TB"}, "is no size"),
+        ({"memory": "1" + "0" * 400 + "GB"}, "is not a size"),
+        ({"memory": "100000TB"}, "is not a size"),
         ({"tflops": float("inf")}, "--tflops inf: give a number above 0"),
         ({"tflops": float("nan")}, "--tflops nan: give a number above 0"),
         ({"strategy": ""}, "--strategy  is not known"),

@@ -18,7 +18,7 @@ LARGEST = 256 * 2**10  # bytes; a recipe of a hundred keys has four thousand
 
 @dataclass
 class Document:
-    """A file's values, and where each of them stands."""
+    """A file's values, with the line of each."""
 
     path: str
     values: dict[str, Any]
@@ -102,14 +102,14 @@ def read_yaml(path: str, lines: dict[Location, int] | None = None) -> tuple[byte
 def read_bytes(path: str, kind: str = "YAML") -> bytes:
     """Read a file that a recipe is, or names.
 
-    Raises: RecipeError where there is none, it is no plain file, or it is larger than such files are.
+    Raises: RecipeError if it does not exist, is not a regular file, or is too large.
     """
     try:
         mode = os.stat(path).st_mode
         if stat.S_ISDIR(mode):
             raise RecipeError([f"{path}: is a folder; name the {kind} file in it"])
         if not stat.S_ISREG(mode) and not Path(path).is_relative_to("/dev/fd"):  # `<(command)` of a shell
-            raise RecipeError([f"{path}: is no plain file; name a file of {kind}"])
+            raise RecipeError([f"{path}: is not a regular file; name a file of {kind}"])
         with open(path, "rb") as file:
             data = file.read(LARGEST + 1)
     except FileNotFoundError:

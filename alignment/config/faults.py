@@ -1,4 +1,4 @@
-"""The words in which a recipe's faults are told."""
+"""The messages for a recipe's faults."""
 
 import difflib
 import re
@@ -22,7 +22,7 @@ BOUNDS = {
 
 
 def shown(value: Any) -> str:
-    """Return a value as YAML would have it, shortened."""
+    """Return a value as in YAML, shortened."""
     text = (
         {True: "true", False: "false", None: "null"}[value]
         if value is None or value is True or value is False
@@ -32,13 +32,13 @@ def shown(value: Any) -> str:
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Return `; did you mean NEAREST?`, or nothing where none is near."""
+    """Return `; did you mean NEAREST?`, or nothing if no known word is close."""
     near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
     return f"; did you mean {near[0]}?" if near else ""
 
 
 def wrong_kind(value: Any, kind: Kind | str, choices: Iterable[str] = ()) -> str:
-    """Say what a key takes and what was found."""
+    """Return a message with the type that a key takes and the value that was found."""
     choices = kind.choices if isinstance(kind, Kind) else tuple(choices)
     message = f"must be {kind}, found {shown(value)}"
     if isinstance(value, str):
@@ -173,7 +173,7 @@ def _options(annotation: Any) -> list[Any]:
 
 
 def _value(location: Location, values: Any) -> Any:
-    """Return what stands at a location; None where nothing does."""
+    """Return the value at a location; None if there is none."""
     for step in location:
         try:
             values = values[step]

@@ -28,7 +28,7 @@ class Launch:
 
     @classmethod
     def of(cls, recipe: Recipe) -> "Launch":
-        """Read the environment that launchers set, after the recipe's `deepspeed` and `fsdp` are put there.
+        """Read the environment that launchers set, after adding the recipe's `deepspeed` and `fsdp`.
 
         `TrainingArguments` would put them there too, but only after the processes met; and on a CPU it would then
         forget that there are several.
@@ -58,7 +58,7 @@ class Launch:
             raise TrainingError(
                 "torchrun started the processes again, with a store in which they find the addresses of those that "
                 "died. Start it with TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 in its environment, and --standalone or "
-                "--rdzv-backend c10d; the same command goes on from the last whole checkpoint"
+                "--rdzv-backend c10d; the same command resumes from the last complete checkpoint"
             )
 
     def rows(self, recipe: dict[str, Any]) -> int:
@@ -67,7 +67,7 @@ class Launch:
         return self.processes * per_device * _count(recipe.get("gradient_accumulation_steps", 1))
 
     def why_it_cannot_follow(self, before: "Launch", was: dict[str, Any], now: dict[str, Any]) -> str | None:
-        """Why a run begun by `before` cannot go on here; None where it can. `was` and `now` are its recipes."""
+        """Return why a run started by `before` cannot resume here; None: it can. `was` and `now` are its recipes."""
         if self.engine != before.engine:
             named = {"none": "no DeepSpeed and no FSDP", "fsdp": "FSDP"}
             kinds = [named.get(kind, kind.replace("zero", "ZeRO-")) for kind in (before.engine, self.engine)]
@@ -95,7 +95,7 @@ def _count(value: Any) -> int:
 
 
 def _zero_stage(given: Any) -> str:
-    """ZeRO's stage by the recipe's `deepspeed` or the launcher's environment; "" where neither tells."""
+    """Return ZeRO's stage, from the recipe's `deepspeed` or the launcher's environment; "" without ZeRO."""
     file = given or os.environ.get("ACCELERATE_DEEPSPEED_CONFIG_FILE")
     if isinstance(file, str) and Path(file).is_file():
         try:

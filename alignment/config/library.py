@@ -52,7 +52,7 @@ class Kind:
         return Kind(self.names | other.names, items, self.choices + other.choices)
 
     def accepts(self, value: Any) -> bool:
-        """Tell whether a value read from YAML may be given; a whole number is a number, a truth value is not."""
+        """Return whether a value read from YAML is accepted; a whole number is a number, a boolean is not."""
         if not self.names and self.items is None and not self.choices:
             return True
         if isinstance(value, list):
@@ -267,7 +267,7 @@ def _subscripted(file: Path, name: str, inner: ast.expr) -> Kind:
 
 
 def _union(file: Path, parts: list[ast.expr]) -> Kind:
-    """Unite kinds; an enumeration beside `str` keeps its choices, for the library refuses other texts later."""
+    """Unite kinds. An enumeration in a union with `str` keeps its choices, because the library refuses other texts."""
     kinds = [_kind(file, part) for part in parts]
     if any(kind == ANYTHING for kind in kinds):
         return ANYTHING

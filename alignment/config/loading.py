@@ -9,7 +9,6 @@ import pydantic
 
 from alignment.config import faults as wording
 from alignment.config.documents import Document, Location, read_document
-from alignment.config.help import describe
 from alignment.config.library import Kind, trainer_keys
 from alignment.config.overrides import apply, split_argv
 from alignment.config.renamed import DECIDED, successor
@@ -20,7 +19,7 @@ from alignment.config.schema import STAGES, Recipe
 from alignment.config.schema.parts import takes_text_alone
 from alignment.errors import Done, RecipeError
 
-MOST_FAULTS = 50  # that are told at once
+MOST_FAULTS = 50  # of one message
 AnyRecipe = TypeVar("AnyRecipe", bound=Recipe)
 INTERNAL = {"library", "source"}  # fields of `Recipe` that no file may give
 
@@ -42,6 +41,8 @@ def load_recipe(stage: str | type[Recipe], argv: list[str]) -> Recipe:
     """
     cls = STAGES[stage] if isinstance(stage, str) else stage
     if "--help" in argv or "-h" in argv:
+        from alignment.config.help import describe  # not above: `python -m alignment.config.reference` imports this
+
         at = next(place for place, word in enumerate(argv) if word in ("--help", "-h"))
         words = [word for word in argv[at + 1 :] if not word.startswith("-")]
         sys.stdout.write(describe(cls, words[0] if words else ""))
@@ -51,7 +52,7 @@ def load_recipe(stage: str | type[Recipe], argv: list[str]) -> Recipe:
 
 
 def check_recipe(path: str, argv: Iterable[str] = ()) -> Recipe:
-    """Load a recipe of whatever stage it says it is; reads nothing but the file.
+    """Load a recipe of the stage that it names. Reads only this file.
 
     Raises: RecipeError with every fault, one per line.
     """
@@ -63,7 +64,7 @@ def check_recipe(path: str, argv: Iterable[str] = ()) -> Recipe:
         if "stage" not in document.values:
             raise RecipeError([document.fault((), f"the required key stage is missing; give one of {known}")])
         nearest = wording.did_you_mean(str(stage), STAGES)
-        raise RecipeError([document.fault(("stage",), f"{stage!r} is no stage; give one of {known}{nearest}")])
+        raise RecipeError([document.fault(("stage",), f"{stage!r} is not a stage; give one of {known}{nearest}")])
     return _load(STAGES[stage], document, overrides)
 
 
@@ -109,14 +110,14 @@ def _load(cls: type[Recipe], document: Document, overrides: list[tuple[str, str 
         found.sort(key=lambda fault: document.order(fault[0]))
         told = [document.fault(*fault) for fault in found[:MOST_FAULTS]]
         if len(found) > MOST_FAULTS:
-            told.append(f"{document.path}: has {len(found) - MOST_FAULTS} more faults; mend these first")
+            told.append(f"{document.path}: has {len(found) - MOST_FAULTS} more faults; correct these first")
         raise RecipeError(told + said)
     assert recipe is not None
     return recipe
 
 
 def _handed_faults(handed: dict[str, Any], library: dict[str, Kind]) -> Iterator[tuple[Location, str]]:
-    """What is wrong with the keys of the trainer's configuration, by their kinds and ranges."""
+    """Yield faults in the types and ranges of the trainer configuration's keys."""
     for key, value in handed.items():
         if not library[key].accepts(value):
             yield (key,), wording.wrong_kind(value, library[key])

@@ -30,7 +30,7 @@ def split_argv(argv: list[str]) -> tuple[str, list[tuple[str, str | None]]]:
         key, equals, text = word[2:].partition("=")
         value = text if equals else words.pop(0) if words and not words[0].startswith("--") else None
         if key != "config":
-            # A flag that stands bare may be written as flags are elsewhere, --dry-run.
+            # A flag without a value may be written with hyphens: --dry-run.
             overrides.append((key if value is not None else key.replace("-", "_"), value))
         elif value is None:
             faults.append("--config: needs a file")
@@ -60,7 +60,9 @@ def apply(document: Document, overrides: list[tuple[str, str | None]], texts: se
             continue
         steps = key.split(".")
         if len(steps) > DEEPEST or not all(steps):
-            faults.append(f"--{strict_json.shown(key)[1:-1]}: is no key; write one like judge.model or datasets.0.path")
+            faults.append(
+                f"--{strict_json.shown(key)[1:-1]}: is not a key; write judge.model or datasets.0.path, for example"
+            )
             continue
         location: Location = tuple(int(step) if re.fullmatch(r"[0-9]{1,9}", step) else step for step in steps)
         if text is None and key not in flags:
@@ -95,7 +97,7 @@ def _expanded(value: Any, location: Location) -> tuple[Any, str | None]:
 
 
 def _text(text: str) -> Any:
-    """Read the value of a key that takes text alone: quotes and null as in YAML, all else as it stands."""
+    """Read the value of a key that takes only text: quotes and null as in YAML, everything else unchanged."""
     try:
         value = parse_value(text)
     except RecipeError:

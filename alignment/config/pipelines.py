@@ -136,7 +136,7 @@ class _Loader:
 
 
 def _in_rounds(given: PipelineRecipe, stages: list[Stage], loader: _Loader, move: "_Move") -> list[Stage]:
-    """Put the rounds where the repeated stages stand; what comes after reads what the last one wrote."""
+    """Replace the repeated stages by the rounds; later stages read the output of the last round."""
     block = repeated(given)
     rounds = rounds_of(given, [stage.recipe for stage in stages], [stage.outputs for stage in stages])
     found = stages[: block[0]]
@@ -160,7 +160,7 @@ def _broken(given: PipelineRecipe) -> Iterator[tuple[Location, str]]:
             if getattr(stage, key):
                 yield (*at, key), f"belongs to {'recipe' if stage.command else 'command'} stages alone"
         if stage.command and not stage.outputs:
-            yield at, "a command needs outputs, or nothing tells whether it is done"
+            yield at, "a command needs outputs, which show whether it has finished"
     if given.accelerate_config and not Path(given.accelerate_config).is_file():
         yield ("accelerate_config",), f"no such file: {given.accelerate_config}"
 
@@ -177,7 +177,7 @@ def _same_output(stages: list[Stage]) -> Iterator[tuple[Location, str]]:
 
 @dataclass(frozen=True, slots=True)
 class _Move:
-    """Puts what lies under some folders under others, step after step."""
+    """Moves paths from some folders to others, in several steps."""
 
     steps: tuple[Mapping[str, str], ...]
 

@@ -6,7 +6,7 @@ recipes people bring along.
 
 from collections.abc import Collection
 
-# old key: new keys, of which the first that the stage has is told, and a word where the meaning changes too.
+# old key: (new keys, of which the first that the stage has is suggested; a note if the meaning differs).
 RENAMED: dict[str, tuple[tuple[str, ...], str]] = {
     # the model
     "model": (("model_name_or_path",), ""),
@@ -38,10 +38,10 @@ RENAMED: dict[str, tuple[tuple[str, ...], str]] = {
     "revision": (("model_revision",), ""),
     "template": (("chat_template",), "Jinja text or a file, used in place of the tokenizer's own"),
     "chat_template_path": (("chat_template",), "Jinja text or a file, used in place of the tokenizer's own"),
-    "tokenizer": (("model_name_or_path",), "the tokenizer is the one that lies with the model"),
-    "tokenizer_name": (("model_name_or_path",), "the tokenizer is the one that lies with the model"),
-    "tokenizer_name_or_path": (("model_name_or_path",), "the tokenizer is the one that lies with the model"),
-    "processing_class": (("model_name_or_path",), "the tokenizer is the one that lies with the model"),
+    "tokenizer": (("model_name_or_path",), "the tokenizer is that of the model's folder"),
+    "tokenizer_name": (("model_name_or_path",), "the tokenizer is that of the model's folder"),
+    "tokenizer_name_or_path": (("model_name_or_path",), "the tokenizer is that of the model's folder"),
+    "processing_class": (("model_name_or_path",), "the tokenizer is that of the model's folder"),
     # what trains
     "use_peft": (("peft_method",), "true is lora, false is full"),
     "use_lora": (("peft_method",), "true is lora, false is full"),
@@ -118,8 +118,8 @@ RENAMED: dict[str, tuple[tuple[str, ...], str]] = {
     "evaluation_strategy": (("eval_strategy",), ""),
     "early_stopping": (("early_stopping_patience",), "a number of evaluations"),
     "group_by_length": (("train_sampling_strategy",), "write group_by_length"),
-    "overwrite_output_dir": (("overwrite",), "true starts anew and removes what the folder held"),
-    "resume": (("overwrite",), "a run goes on by itself unless overwrite is true"),
+    "overwrite_output_dir": (("overwrite",), "true deletes the folder's content and starts again"),
+    "resume": (("overwrite",), "a run resumes by itself unless overwrite is true"),
     "no_cuda": (("use_cpu",), ""),
     "use_mps_device": (("use_cpu",), "a device is found by itself"),
     "fp16_backend": (("fp16",), ""),
@@ -199,14 +199,14 @@ DECIDED: dict[str, str] = {
     "do_eval": "evaluation follows from eval_strategy",
     "do_predict": "nothing is predicted; see stage evaluate",
     "local_rank": "the launcher sets it",
-    "resume_from_checkpoint": "a run goes on from its last whole checkpoint by itself; overwrite: true starts anew",
+    "resume_from_checkpoint": "a run resumes from its last complete checkpoint by itself; overwrite: true starts again",
     "model_init_kwargs": "write dtype, attn_implementation and model_revision as keys of their own",
     "chat_template_path": "write chat_template, used in place of the tokenizer's own",
     "dataset_text_field": "formats are recognised; name one with format in an entry of datasets",
     "dataset_kwargs": "rows are tokenised by the project",
     "completion_only_loss": "loss is always on answers alone",
     "assistant_only_loss": "loss is always on answers alone",
-    "truncation_mode": "rows are never cut; max_length bounds them and on_bad_row says what becomes of longer ones",
+    "truncation_mode": "rows are never cut; max_length limits them, and on_bad_row decides about longer ones",
     "pad_token": "padding is masked, whatever its token",
     "parallelism_config": "it is an object of Accelerate's; give the launcher a file of launch/accelerate",
     **dict.fromkeys(
@@ -219,7 +219,7 @@ DECIDED: dict[str, str] = {
 
 
 def successor(key: str, known: Collection[str]) -> str | None:
-    """Return what to say of a key that has another name now, or None."""
+    """Return the message for a key that has another name here, or None."""
     names, note = RENAMED.get(key, ((), ""))
     for name in names:
         if name in known:

@@ -59,18 +59,21 @@ def rounds_of(given: PipelineRecipe, recipes: Sequence[Recipe | None], outputs: 
 
 
 def shape_faults(given: PipelineRecipe) -> Iterator[tuple[Location, str]]:
-    """What is wrong with rounds whatever the stages' recipes say."""
+    """Yield faults of the rounds that do not depend on the recipes of the stages."""
     block = repeated(given)
     if given.rounds is None:
         for index in block:
             yield ("stages", index, "each_round"), "has no effect without rounds"
         return
     if not block:
-        yield ("rounds",), "no stage has each_round: true; mark those that every round repeats, label and dpo, say"
+        yield (
+            ("rounds",),
+            "no stage has each_round: true; mark the stages that every round repeats, such as dpo",
+        )
     elif len(block) < block[-1] - block[0] + 1:
         between = next(index for index in range(block[0], block[-1]) if index not in block)
         name = given.stages[between].name
-        yield ("stages", between), f"{name} stands between stages of a round; mark it with each_round, or move it"
+        yield ("stages", between), f"{name} is between the stages of a round; mark it with each_round, or move it"
     names = {stage.name for stage in given.stages}
     for index in block:
         for number in range(1, given.rounds + 1):

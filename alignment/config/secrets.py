@@ -1,4 +1,4 @@
-"""Keys that must not stand in a recipe: it is written to the run's folder, and keys belong into the environment."""
+"""API keys, which a recipe must not contain: it is written to the run's folder. Keys belong in the environment."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -22,7 +22,7 @@ NOT_SHOWN = "It is not shown here."
 
 
 def refuse_keys_in_words(words: Iterable[str]) -> None:
-    """Refuse a command line that holds a key: it stands in job files, in manifests and in the list of processes.
+    """Refuse a command line with an API key: job files, manifests and the list of processes contain command lines.
 
     Raises: RecipeError that shows none.
     """
@@ -44,7 +44,7 @@ def refuse_keys_in_words(words: Iterable[str]) -> None:
 def keys_in(
     value: Any, at: "Location" = (), name: str = "", known: "Variables | None" = None
 ) -> Iterator[tuple["Location", str]]:
-    """Where keys stand in a value, and what is wrong with each.
+    """Find API keys in a value; yield the location and the fault of each.
 
     Args:
         at: where the value stands. name: of the mapping's key that it stands under; a list's entries stand under the

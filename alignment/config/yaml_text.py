@@ -64,7 +64,7 @@ StrictLoader.add_implicit_resolver(f"{TAG}merge", re.compile(rf"^{MERGE}\Z"), ["
 def parse_yaml(text: str, path: str, lines: dict[Location, int], faults: list[str]) -> Any:
     """Build the value of a YAML text, noting each key's line and each fault that does not stop the reading.
 
-    Raises: RecipeError ("line:column: what") where the text is no YAML, or holds more than a recipe may.
+    Raises: RecipeError ("line:column: fault") if the text is not YAML, or exceeds the limits of a recipe.
     """
     loader = _loader(text)
     try:
@@ -129,7 +129,7 @@ class _Builder:
     built: int = 0
 
     def build(self, node: yaml.Node, at: Location, parents: tuple[int, ...]) -> Any:
-        """The value of a node that stands at a location inside its parents."""
+        """Return the value of a node at a location inside its parents."""
         self.built += 1
         if self.built > MOST:
             _refuse(f"more than {MOST:,} values, counting each copy that an alias makes", node)
@@ -175,7 +175,7 @@ class _Builder:
             for key, inner in value.items():
                 merged.setdefault(key, inner)
         for place, line in self.lines.items():
-            here.setdefault(place, line)  # a key that stands here itself keeps its line
+            here.setdefault(place, line)  # a key of the mapping itself keeps its line
         self.lines = here
 
 
@@ -190,7 +190,7 @@ def _key_of(node: yaml.Node) -> str:
 
 def _require_text(text: str, node: yaml.Node) -> None:
     if not strict_json.is_whole(text):
-        _refuse("half of a surrogate pair, which is no character", node)
+        _refuse("half of a surrogate pair, which is not a character", node)
     if "\0" in text:
         _refuse("the character '\\x00' is not allowed", node)
 

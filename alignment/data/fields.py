@@ -93,7 +93,7 @@ def whole_text(value: str, what: str) -> str:
         value.encode()
     except UnicodeEncodeError as error:
         raise BadRow(
-            f"{what} holds half of a surrogate pair at position {error.start}, which is no character"
+            f"{what} holds half of a surrogate pair at position {error.start}, which is not a character"
         ) from None
     return value
 

@@ -1,4 +1,4 @@
-"""`alignment doctor`: the machine, and recipes or pipelines on it."""
+"""`alignment doctor`: checks the machine, and recipes or pipelines on it."""
 
 import dataclasses
 from collections import Counter
@@ -39,12 +39,12 @@ def doctor(
     console: Console,
     sample: int = SAMPLE,
 ) -> bool:
-    """Look at the machine and at each file, print and write what was found; of data, at `sample` rows.
+    """Check the machine and each file, with `sample` rows of data; print and write the findings.
 
     Args:
-        overrides: `--key value` that change the recipe, where `paths` is one.
+        overrides: `--key value` for the recipe, if `paths` is a single recipe.
     Returns: whether there is no fault.
-    Raises: RecipeError where keys are given beside a pipeline, several recipes or none.
+    Raises: RecipeError if keys are given with a pipeline, with several recipes or without a recipe.
     """
     overrides = overrides or []
     refuse_keys_in_words(overrides)
@@ -68,9 +68,9 @@ def doctor(
 def _stages(
     path: str, overrides: list[str], machine: Machine
 ) -> Iterator[tuple[str, Recipe | Finding, Machine, dict[str, Recipe], list[str]]]:
-    """A file's recipes by name, each with the devices that it has and recipes and outputs of the stages before.
+    """Yield a file's recipes by name, each with its devices, and the recipes and outputs of earlier stages.
 
-    A broken file is a finding.
+    A faulty file is a finding.
     """
     try:
         if not is_pipeline(read_document(path)):
@@ -81,7 +81,7 @@ def _stages(
         stages = load_pipeline(path).stages
         require_accepted([stage.recipe for stage in stages if stage.recipe is not None])
     except RecipeError as error:
-        yield path, Finding("fault", "recipe", "; ".join(error.faults), "mend what it names"), machine, {}, []
+        yield path, Finding("fault", "recipe", "; ".join(error.faults), "correct these keys"), machine, {}, []
         return
     before: dict[str, Recipe] = {}
     made: list[str] = []

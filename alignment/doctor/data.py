@@ -15,7 +15,7 @@ MOST = 20  # bad rows that are named
 
 
 def require_data(recipes: Sequence[Recipe], tell: Callable[[str], None]) -> None:
-    """Read the data of recipes, tell layouts and counts, and refuse bad rows where the recipe does.
+    """Read the data of recipes, report layouts and counts, and refuse bad rows if the recipe does.
 
     Args:
         recipes: of one file, in their order; what an earlier one writes is not looked for.
@@ -44,7 +44,7 @@ def _within(path: str, folders: Sequence[str]) -> bool:
 
 
 def _faults(recipe: Any, key: str, tell: Callable[[str], None]) -> list[str]:
-    """Return the bad rows, and tell what is read."""
+    """Return the bad rows, and report what is read."""
     read = recipe.model_copy(update={"datasets": getattr(recipe, key)})
     try:
         loaded: Loaded[Any] = load_rows(read, on_bad_row="skip")
@@ -59,5 +59,5 @@ def _faults(recipe: Any, key: str, tell: Callable[[str], None]) -> list[str]:
     if not loaded.skipped or recipe.on_bad_row == "skip":
         return []
     more = len(loaded.skipped) - MOST
-    last = "mend the rows, or set on_bad_row: skip"
+    last = "correct the rows, or set on_bad_row: skip"
     return [*loaded.skipped[:MOST], f"{recipe.stage}: and {more:,} more bad rows; {last}" if more > 0 else last]

@@ -27,7 +27,7 @@ TESTED = {  # what the tests ran with, as in constraints.txt
 def environment() -> Iterator[Finding]:
     """Look at the machine."""
     yield python()
-    yield from (library(name) for name in TESTED if name != "deepspeed")  # which nobody needs for less than ZeRO
+    yield from (library(name) for name in TESTED if name != "deepspeed")  # which only ZeRO needs
     yield from devices()
     yield from communication()
 
@@ -89,7 +89,7 @@ def devices() -> Iterator[Finding]:
         free, total = torch.cuda.mem_get_info(index)
         found = f"{properties.name}, {total / 2**30:.1f} GiB, {free / 2**30:.1f} free"
         if free < 0.9 * total:
-            yield warning(f"GPU {index}", found, "something else is on it: nvidia-smi says what")
+            yield warning(f"GPU {index}", found, "another program uses it; `nvidia-smi` shows which")
         else:
             yield ok(f"GPU {index}", found)
     if gpu_has_bf16():
@@ -115,9 +115,7 @@ def communication() -> Iterator[Finding]:
     backends = [name for name in ("gloo", "nccl") if getattr(distributed, f"is_{name}_available")()]
     yield ok("processes", f"torch.distributed with {' and '.join(backends) or 'no backend'}")
     if importlib.util.find_spec("deepspeed") is None:
-        yield note(
-            "DeepSpeed", "not installed, so no ZeRO", 'pip install "alignment-stack[deepspeed]" where it is wanted'
-        )
+        yield note("DeepSpeed", "not installed, so no ZeRO", 'to use ZeRO: pip install "alignment-stack[deepspeed]"')
         return
     yield library("deepspeed")
     yield from builds()

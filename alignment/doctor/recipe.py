@@ -21,7 +21,7 @@ from alignment.policy.base import load_tokenizer
 from alignment.run.tracking import has_key
 from alignment.train.policy_gradient.update_shape import UpdateShape
 
-CHECKPOINTS = 2  # that training keeps, if the recipe does not say
+CHECKPOINTS = 2  # that training keeps, unless the recipe sets save_total_limit
 
 
 def examine(
@@ -59,19 +59,19 @@ def examine(
         yield from _batches(recipe, plan)
     yield from _disk(recipe, plan)
     if _comes(path, made) or any(_comes(entry.path, made) for entry in getattr(recipe, "datasets", [])):
-        yield note("data", "template and lengths can be looked at once the stages before have run")
+        yield note("data", "template and lengths can be checked after the earlier stages have run")
     elif path and plan is not None:
         yield from _text(recipe, sample)
 
 
 def _combinations(recipe: Recipe, machine: Machine) -> Iterator[Finding]:
-    """What cannot go together under this strategy; `alignment check` has told what never can."""
+    """Yield impossible combinations under this strategy; `alignment check` reports the others."""
     for one in broken_under(recipe.stage, values_of(recipe), machine.strategy, gpu=machine.gpu):
         yield fault("combination", f"{one.what.replace('`', '')}: {one.reason}", one.remedy)
 
 
 def _root(path: str, known: Mapping[str, Recipe]) -> str:
-    """The model that a chain of stages begins from."""
+    """Return the model from which a chain of stages starts."""
     while path in known:
         below: str = getattr(known[path], "model_name_or_path", "")
         if not below:
@@ -81,14 +81,14 @@ def _root(path: str, known: Mapping[str, Recipe]) -> str:
 
 
 def _comes(path: str, made: Collection[str]) -> bool:
-    """Whether a path is not here, and a stage before makes it."""
+    """Whether a path does not exist and an earlier stage makes it."""
     place = os.path.normpath(path)
     before = any(place == output or place.startswith(output + os.sep) for output in map(os.path.normpath, made))
     return before and not Path(path).exists()
 
 
 def _hub(recipe: Recipe) -> Iterator[Finding]:
-    """Ask the Hub for something only where the recipe names what is not here."""
+    """Check the Hub, only if the recipe names something that is not local."""
     named = [getattr(recipe, "model_name_or_path", ""), *(entry.path for entry in getattr(recipe, "datasets", []))]
     missing = [name for name in named if name and local(name) is None and may_be_on_hub(name)]
     if not missing:
@@ -96,10 +96,10 @@ def _hub(recipe: Recipe) -> Iterator[Finding]:
     if is_offline():
         yield note("Hub", f"HF_HUB_OFFLINE is set; {', '.join(missing)} must be in the cache already")
     elif reach():
-        yield ok("Hub", f"{endpoint()} answers, for {', '.join(missing)}")
+        yield ok("Hub", f"{endpoint()} responds, for {', '.join(missing)}")
     else:
-        remedy = "mend the connection, set HF_ENDPOINT to a mirror, or name folders that are here"
-        yield fault("Hub", f"{', '.join(missing)} must come from {endpoint()}, which does not answer", remedy)
+        remedy = "fix the connection, set HF_ENDPOINT to a mirror, or name local folders"
+        yield fault("Hub", f"{', '.join(missing)} must come from {endpoint()}, which does not respond", remedy)
 
 
 def _tracker(recipe: Recipe) -> Iterator[Finding]:
@@ -111,9 +111,9 @@ def _tracker(recipe: Recipe) -> Iterator[Finding]:
         yield ok("W&B", f"WANDB_MODE is {mode}")
         return
     if has_key():
-        yield ok("W&B", "a key is there")
+        yield ok("W&B", "an API key is set")
     else:
-        yield warning("W&B", "report_to names wandb, and there is no key", "wandb login, or WANDB_MODE=offline")
+        yield warning("W&B", "report_to is wandb, but no API key is set", "run `wandb login`, or WANDB_MODE=offline")
 
 
 def _memory(plan: StagePlan) -> Iterator[Finding]:
@@ -122,11 +122,11 @@ def _memory(plan: StagePlan) -> Iterator[Finding]:
         held = plan.peak.total * plan.machine.gpus
         found = f"{held / GIB:.1f} of this machine's {memory / GIB:.1f} GiB while {plan.peak.name}"
         if held > memory:
-            yield fault("memory", found, "alignment plan says what to change")
+            yield fault("memory", found, "`alignment plan` suggests changes")
         else:
             yield ok("memory", found)
     elif plan.spare < 0:
-        yield fault("memory", verdict(plan), "alignment plan says what to change")
+        yield fault("memory", verdict(plan), "`alignment plan` suggests changes")
     else:
         yield ok("memory", verdict(plan))
 
@@ -137,7 +137,7 @@ def _batches(recipe: Any, plan: StagePlan) -> Iterator[Finding]:
     try:
         UpdateShape.of(recipe, per_device_train_batch_size=plan.microbatch, world_size=plan.machine.gpus)
     except AlignmentError as error:
-        yield fault("batches", str(error), "change one of these numbers")
+        yield fault("batches", str(error), "change one of these keys")
     else:
         yield ok("batches", f"{recipe.rollout_batch_size} answers in microbatches of {plan.microbatch}")
 
@@ -158,7 +158,7 @@ def _disk(recipe: Recipe, plan: StagePlan | None) -> Iterator[Finding]:
     free = shutil.disk_usage(standing).free
     found = f"{needed / GIB:.2f} GiB for {kept} checkpoints and one being written, {free / GIB:.1f} free"
     if needed > free:
-        yield fault("disk", found, "free some, lower save_total_limit, or set save_only_model")
+        yield fault("disk", found, "free disk space, lower save_total_limit, or set save_only_model")
     else:
         yield ok("disk", found)
 
@@ -169,7 +169,7 @@ def _text(recipe: Any, sample: int) -> Iterator[Finding]:
         template = Template(tokenizer, recipe.chat_template, recipe.eos_token)
     except AlignmentError as error:
         yield fault(
-            "tokenizer", str(error), "put the tokenizer beside the model, or correct eos_token and chat_template"
+            "tokenizer", str(error), "put the tokenizer into the model's folder, or correct eos_token and chat_template"
         )
         return
     stops = [tokenizer.convert_ids_to_tokens(stop) for stop in template.stop_token_ids]
@@ -186,6 +186,7 @@ def _text(recipe: Any, sample: int) -> Iterator[Finding]:
         )
     if tokenizer.pad_token_id in template.stop_token_ids:
         yield note(
-            "padding", f"the pad token {tokenizer.pad_token!r} also ends answers; padding is told by place, not id"
+            "padding",
+            f"the pad token {tokenizer.pad_token!r} also ends answers; padding is masked by position",
         )
     yield from rows(recipe, template, sample)

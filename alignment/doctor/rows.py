@@ -1,4 +1,4 @@
-"""The rows of a recipe as tokens: lengths, labels, and whether the tokens hold all that the rows say."""
+"""The rows of a recipe as tokens: lengths, labels, and whether the tokens decode to the whole text."""
 
 import json
 import re
@@ -16,10 +16,10 @@ from alignment.doctor.findings import Finding, fault, note, ok, warning
 from alignment.errors import AlignmentError
 from alignment.planner.skeleton import blueprint
 
-SAMPLE = 2_000  # rows that are looked at, where nobody says how many
-MANY = 0.05  # share from which on it is worth a warning
+SAMPLE = 2_000  # rows that are checked by default
+MANY = 0.05  # share above which a finding is a warning
 TAGS = re.compile(r"\s|" + "|".join(re.escape(tag) for pair in THOUGHTS for tag in pair))
-CALL = "<tool_call>"  # begins what a template may write in another form
+CALL = "<tool_call>"  # starts a tool call, which a template may write in another form
 
 
 @dataclass(slots=True)
@@ -27,13 +27,13 @@ class Measured:
     """One row as tokens."""
 
     tokens: int  # of its longest sequence
-    share: float  # of its labels that teach
+    share: float  # of its labels with a loss
     doubled: bool  # a sequence begins with two BOS tokens
     lost: dict[str, str | None] = field(default_factory=dict)  # "text", "reasoning", "tools" → what is missing
 
 
 def rows(recipe: Any, template: Template, sample: int) -> Iterator[Finding]:
-    """Look at `sample` rows, evenly taken from all."""
+    """Check `sample` rows, evenly spaced."""
     try:
         loaded = load_rows(recipe)
     except AlignmentError as error:
@@ -42,7 +42,7 @@ def rows(recipe: Any, template: Template, sample: int) -> Iterator[Finding]:
     yield ok("data", f"{len(loaded.rows)} rows, {len(loaded.skipped)} left out")
     count = len(loaded.rows)
     taken = sorted({place * count // sample for place in range(sample)}) if count > sample else range(count)
-    of_what = f"all {count} rows" if count <= sample else f"{len(taken)} of {count} rows, evenly taken"
+    of_what = f"all {count} rows" if count <= sample else f"{len(taken)} of {count} rows, evenly spaced"
     limit = limit_of(recipe)
     known = AnswerTokens(template)
     found: list[tuple[str, Measured]] = []
@@ -56,7 +56,7 @@ def rows(recipe: Any, template: Template, sample: int) -> Iterator[Finding]:
     known.tell()
     if broken:
         remedy = "correct these rows, or set on_bad_row: skip" if len(broken) < len(taken) else ""
-        yield fault("rows", f"{len(broken)} of {len(taken)} cannot be written in tokens, first {broken[0]}", remedy)
+        yield fault("rows", f"{len(broken)} of {len(taken)} cannot be tokenised, first {broken[0]}", remedy)
     if not found:
         return
     yield from _long(recipe, [one.tokens for _, one in found], limit, of_what)
@@ -66,7 +66,7 @@ def rows(recipe: Any, template: Template, sample: int) -> Iterator[Finding]:
 
 
 def limit_of(recipe: Any) -> int | None:
-    """Return how many tokens a sequence, or a prompt, may have."""
+    """Return the maximum tokens of a sequence, or of a prompt."""
     context = getattr(
         blueprint(recipe.model_name_or_path, {}).config.get_text_config(), "max_position_embeddings", None
     )
@@ -77,9 +77,9 @@ def limit_of(recipe: Any) -> int | None:
 
 
 def measured(row: Any, tokens: AnswerTokens, limit: int | None) -> Measured:
-    """Write a row in tokens and compare what they decode to with what the row holds.
+    """Tokenise a row and compare the decoded tokens with its text.
 
-    Raises: DataError where it cannot be written.
+    Raises: DataError if the row cannot be tokenised.
     """
     template = tokens.template
     if isinstance(row, Demonstration):
@@ -124,7 +124,7 @@ def _compared(
 
 
 def _squeezed(text: str) -> str:
-    """Return a text without blanks and without tags of reasoning, which a template may place as it likes."""
+    """Return a text without spaces and without tags of reasoning, which templates may place freely."""
     return TAGS.sub("", text)
 
 
@@ -138,7 +138,7 @@ def _tool_names(tools: str | None) -> Iterator[str]:
 def _long(recipe: Any, lengths: list[int], limit: int | None, of_what: str) -> Iterator[Finding]:
     ordered = sorted(lengths)
     middle, longest = ordered[len(ordered) // 2], ordered[-1]
-    found = f"{middle} tokens in the middle, {longest} at most, of {of_what}"
+    found = f"median {middle} tokens, maximum {longest}, of {of_what}"
     over = sum(length > limit for length in lengths) if limit is not None else 0
     if not over:
         yield ok("lengths", found)
@@ -159,10 +159,12 @@ def _masked(learned: list[float]) -> Finding:
     mean = sum(learned) / len(learned)
     found = f"{1 - mean:.0%} of labels are masked"
     if nothing == 1:
-        return fault("labels", "no row has a label that teaches", "look at the data's columns and the chat template")
+        return fault("labels", "no row has a label with a loss", "check the columns of the data and the chat template")
     if nothing > MANY:
         return warning(
-            "labels", f"{found}; {nothing:.0%} of rows teach nothing", "raise max_length, or drop these rows"
+            "labels",
+            f"{found}; {nothing:.0%} of rows have no label with a loss",
+            "raise max_length, or remove these rows",
         )
     return ok("labels", found)
 
@@ -170,14 +172,14 @@ def _masked(learned: list[float]) -> Finding:
 def _round_trips(found: Sequence[tuple[str, Measured]], of_what: str) -> Iterator[Finding]:
     doubled = [source for source, one in found if one.doubled]
     if doubled:
-        remedy = "take the BOS token out of the text, or out of the chat template"
+        remedy = "remove the BOS token from the text, or from the chat template"
         yield warning("BOS", f"{len(doubled)} of {of_what} begin with two BOS tokens, first {doubled[0]}", remedy)
     else:
-        yield ok("BOS", f"at most one begins a row, in {of_what}")
-    yield from _kept(found, "text", "look at the row with alignment preview; give another chat_template")
-    remedy = "give a chat_template that writes reasoning; alignment preview shows the row"
+        yield ok("BOS", f"no row begins with two, in {of_what}")
+    yield from _kept(found, "text", "check the row with `alignment preview`; set another chat_template")
+    remedy = "set a chat_template that writes reasoning; `alignment preview` shows the row"
     yield from _kept(found, "reasoning", remedy)
-    yield from _kept(found, "tools", "give a chat_template that writes tools")
+    yield from _kept(found, "tools", "set a chat_template that writes tools")
 
 
 def _kept(found: Sequence[tuple[str, Measured]], what: str, remedy: str) -> Iterator[Finding]:
@@ -186,7 +188,7 @@ def _kept(found: Sequence[tuple[str, Measured]], what: str, remedy: str) -> Iter
     if lost:
         source, text = lost[0]
         shown = text.strip() if len(text.strip()) <= 60 else f"{text.strip()[:57]}..."
-        said = f"{len(lost)} of {len(having)} rows: their tokens do not decode to all of it, first {source}: {shown!r}"
+        said = f"{len(lost)} of {len(having)} rows: tokens do not decode to all of it, first {source}: {shown!r}"
         yield warning(what, said, remedy)
     elif having:
         yield ok(what, f"the tokens decode to all of it, in {len(having)} rows")

@@ -1,4 +1,4 @@
-"""Whether a plan fits, and what to change where it does not, the least harmful first."""
+"""Whether a plan fits, and if not, what to change, the least harmful change first."""
 
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping
@@ -16,17 +16,17 @@ CHEAPEST_FIRST = [name for name in STRATEGIES if name not in OTHERS]  # by what 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One thing to change, beside those before it, and what the stage then holds at its peak."""
+    """One change, in addition to the earlier ones, and the stage's peak memory with all of them."""
 
     what: str  # as recipe keys or an option, ready to be copied
-    costs: str  # what is lost by it
+    costs: str  # the disadvantage of the change
     peak: int  # bytes
     fits: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Idea:
-    """A recipe or a machine that is like the planned one but for one thing."""
+    """The planned recipe and machine with one difference."""
 
     what: str
     costs: str
@@ -35,9 +35,9 @@ class Idea:
 
 
 def changes(plan: StagePlan, planned: Mapping[str, Recipe]) -> list[Change]:
-    """Change one thing after another until a stage fits, each time the least harmful that makes it smaller.
+    """Add changes until a stage fits, each time the least harmful one that reduces its peak.
 
-    Returns: the changes to make together; empty where nothing helps. The last one says whether they are enough.
+    Returns: the changes to make together; empty if nothing helps. `fits` of the last one tells if they are enough.
     """
     found: list[Change] = []
     best = plan
@@ -59,7 +59,7 @@ def _first_that_helps(plan: StagePlan, planned: Mapping[str, Recipe]) -> tuple[I
 
 
 def _ideas(plan: StagePlan) -> Iterator[Idea]:
-    """What could be changed of a plan, the least harmful first."""
+    """Yield single changes to a plan, the least harmful first."""
     recipe, machine = plan.recipe, plan.machine
     trains, adapter = plan.trainable > 0, not (isinstance(recipe, AdapterKeys) and recipe.method.trains_base)
     if machine.gpus > 1 and machine.strategy in CHEAPEST_FIRST[:-1]:
@@ -91,13 +91,13 @@ def _keys(plan: StagePlan, costs: str, **new: object) -> Idea:
     ours = {key: value for key, value in new.items() if key in type(recipe).model_fields}
     rest = {key: value for key, value in new.items() if key not in ours}
     changed = recipe.model_copy(update={**ours, "library": {**recipe.library, **rest}})
-    said = {key: str(value).lower() if isinstance(value, bool) else value for key, value in new.items()}
-    return Idea(" ".join(f"--{key} {value}" for key, value in said.items()), costs, changed, plan.machine)
+    options = {key: str(value).lower() if isinstance(value, bool) else value for key, value in new.items()}
+    return Idea(" ".join(f"--{key} {value}" for key, value in options.items()), costs, changed, plan.machine)
 
 
 @dataclass(frozen=True, slots=True)
 class Solution:
-    """A strategy and a microbatch with which a stage fits and its steps learn from the same rows."""
+    """A strategy and a microbatch with which a stage fits; the rows of an optimizer step stay the same."""
 
     what: str  # as options and recipe keys, ready to be copied
     plan: StagePlan
@@ -114,7 +114,7 @@ class Solution:
 
 
 def solutions(plan: StagePlan, planned: Mapping[str, Recipe]) -> list[Solution]:
-    """Find what fits with the largest microbatch: under the cheapest strategy that can, and under the planned one."""
+    """Find the largest microbatch that fits, for the cheapest strategy that fits and for the planned one."""
     found = [cheapest_strategy(plan, planned)]
     if found[0] is not None and found[0].plan.machine.strategy != plan.machine.strategy:
         found.append(largest_microbatch(plan, planned))
@@ -122,10 +122,10 @@ def solutions(plan: StagePlan, planned: Mapping[str, Recipe]) -> list[Solution]:
 
 
 def largest_microbatch(plan: StagePlan, planned: Mapping[str, Recipe], strategy: str = "") -> Solution | None:
-    """Find the largest microbatch that fits and leaves a step its rows; None where not even the smallest fits.
+    """Find the largest microbatch that fits without changing the rows of a step; None if not even the smallest fits.
 
     Args:
-        strategy: under this one, in place of the plan's.
+        strategy: in place of the plan's.
     """
     machine = plan.machine.using(strategy or plan.machine.strategy)
     ideas = [_keys(plan, "", **keys) for keys in _microbatches(plan)]
@@ -142,7 +142,7 @@ def largest_microbatch(plan: StagePlan, planned: Mapping[str, Recipe], strategy:
 
 
 def _microbatches(plan: StagePlan) -> list[dict[str, int]]:
-    """The microbatches there can be, smallest first, as recipe keys; a training step learns from the same rows."""
+    """Return all possible microbatches as recipe keys, smallest first; the rows of an optimizer step stay the same."""
     recipe = plan.recipe
     if not plan.trainable:
         return [{"per_device_eval_batch_size": 2**power} for power in range(11)]
@@ -160,13 +160,13 @@ def _divisors(number: int) -> list[int]:
 
 
 def cheapest_strategy(plan: StagePlan, planned: Mapping[str, Recipe]) -> Solution | None:
-    """Find the strategy that sends least between devices with which some microbatch fits; None where none does."""
+    """Find the first strategy, ordered by communication, with which some microbatch fits; None if there is none."""
     names = CHEAPEST_FIRST if plan.machine.gpus > 1 else [plan.machine.strategy]
     return next((one for name in names if (one := largest_microbatch(plan, planned, name)) is not None), None)
 
 
 def verdict(plan: StagePlan) -> str:
-    """Say in one line whether a stage fits."""
+    """Return one line that states whether a stage fits."""
     peak, memory, spare = (size / GIB for size in (plan.peak.total, plan.machine.memory, plan.spare))
     held = f"{peak:.1f} of {memory:.1f} GiB while {plan.peak.name}"
     if spare >= 0:

@@ -1,4 +1,4 @@
-"""What a stage asks of judges, and what that costs at most."""
+"""How many judge calls a stage makes, and their maximum cost."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,16 +18,16 @@ REPLY = {"pairwise": (16, 512), "listwise": (96, 768), "pointwise": (16, 512)}  
 
 @dataclass(frozen=True, slots=True)
 class Calls:
-    """Calls of judges, if every reply can be read at once and every text is as long as it may be."""
+    """Judge calls, for texts of maximum length and without repeated calls."""
 
     number: int
     prompt_tokens: int
     reply_tokens: int
-    cost: float | None  # None where a judge that is paid for has no prices
+    cost: float | None  # None if a paid judge has no prices
     currency: str
 
     def __add__(self, other: "Calls") -> "Calls":
-        """Both together; there is no sum of money where one is unknown or in another currency."""
+        """Return the sum; its cost is None if one cost is unknown or the currencies differ."""
         unknown = self.cost is None or other.cost is None
         foreign = bool(self.cost and other.cost) and self.currency != other.currency
         return Calls(
@@ -40,16 +40,16 @@ class Calls:
 
 
 def calls_of(recipe: Recipe, rows: int, lengths: Lengths) -> Calls | None:
-    """Count a stage's calls; `rows`: its prompts. None where it asks no judge.
+    """Count a stage's calls for `rows` prompts. None if it has no judge.
 
-    Raises: RecipeError where a table of prices cannot be read.
+    Raises: RecipeError if a table of prices cannot be read.
     """
     found = [_of(*asked, lengths) for asked in _asked(recipe, rows)]
     return sum(found[1:], found[0]) if found else None
 
 
 def _asked(recipe: Any, rows: int) -> Iterator[tuple[AnyJudge, int, int]]:
-    """Each judge, a jury's members apart, with its questions' number and the answers in one."""
+    """Yield each judge, or each member of a jury, with its number of questions and the answers in one question."""
     if recipe.STAGE.makes == "labels":
         answers, judge = recipe.num_generations, recipe.judge
         ways = {

@@ -1,4 +1,4 @@
-"""`alignment plan`: what a recipe, or every stage of a pipeline, will hold and how long it will take."""
+"""`alignment plan`: memory and time of a recipe, or of every stage of a pipeline."""
 
 import dataclasses
 from pathlib import Path
@@ -29,12 +29,12 @@ INKS = ("blue", "cyan", "green", "yellow", "magenta", "red", "bright_blue", "bri
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Found:
-    """All that is said of one stage."""
+    """The plan of one stage with its time and suggested changes."""
 
     plan: StagePlan
     time: Time
     changes: list[Change]
-    solved: list[Solution] | None  # None: not asked for
+    solved: list[Solution] | None  # None: not computed
 
     def to_json(self) -> dict[str, Any]:
         """Return what `--json` writes."""
@@ -136,16 +136,12 @@ def show(found: Found, console: Console) -> None:
         for name, size in sizes.items():
             console.print(f"On {place}, all processes together: {name} {size / GIB:.1f} GiB", soft_wrap=True)
     if plan.spare < 0:
-        console.print(
-            "  Change, in this order:" if found.changes else "  Nothing that a recipe can say makes it smaller."
-        )
+        console.print("  Change, in this order:" if found.changes else "  No recipe key makes it smaller.")
     for change in found.changes:
         end = ", fits" if change.fits else ""
         console.print(f"    {change.what}  # {change.peak / GIB:.1f} GiB{end}; costs: {change.costs}", soft_wrap=True)
     if found.changes and not found.changes[-1].fits:
-        console.print(
-            "    and still it does not fit: take more devices, larger ones, or a smaller model", soft_wrap=True
-        )
+        console.print("    it still does not fit: use more devices, larger devices or a smaller model", soft_wrap=True)
     for one in found.solved or []:
         console.print(f"  fits with {one.what}  # {one.plan.peak.total / GIB:.1f} GiB", soft_wrap=True)
     if found.solved == []:
@@ -159,7 +155,7 @@ def _gib(size: int) -> str:
 
 
 def _bar(plan: StagePlan) -> str:
-    """A line of blocks, each part of the peak as long as its share of the device's memory."""
+    """Return a bar of the peak; the length of each part is its share of the device's memory."""
     parts = sorted(plan.peak.parts.items(), key=lambda part: -part[1])
     scale = BAR / max(plan.machine.memory, plan.peak.total)
     line, legend, used = "", [], 0
@@ -177,20 +173,20 @@ def _bar(plan: StagePlan) -> str:
 def _time(found: Found) -> str:
     time, machine = found.time, found.plan.machine
     if time.hours is None:
-        return "time: unknown, as the data are not here; give their number with --rows"
-    said = [f"{time.rows} rows"]
+        return "time: unknown, because the data are not on this machine; give the number of rows with --rows"
+    parts = [f"{time.rows} rows"]
     if time.steps is not None:
-        said.append(f"{time.steps} steps")
-    said.append(f"{time.tokens or 0:.3g} tokens")
+        parts.append(f"{time.steps} steps")
+    parts.append(f"{time.tokens or 0:.3g} tokens")
     if time.flops is not None:
-        said.append(f"{time.flops:.2g} operations")
+        parts.append(f"{time.flops:.2g} operations")
     at = f"{machine.tflops:g} TFLOP/s at {machine.utilization:.0%}"
-    line = f"time: {', '.join(said)}: {_hours(time.hours)} on {machine.gpus} device{'s' * (machine.gpus > 1)} of {at}"
+    line = f"time: {', '.join(parts)}: {_hours(time.hours)} on {machine.gpus} device{'s' * (machine.gpus > 1)} of {at}"
     return line if time.judge is None else f"{line}\n  judge: {_bought(time.judge)}"
 
 
 def _bought(calls: Calls) -> str:
-    """Say what judges are asked and what it costs."""
+    """Describe judge calls: number, tokens and cost."""
     cost = "no prices are given, so no cost" if calls.cost is None else f"at most {calls.cost:.2f} {calls.currency}"
     tokens = f"at most {calls.prompt_tokens:.3g} tokens of prompts and {calls.reply_tokens:.3g} of replies"
     return f"{calls.number} calls, {tokens}: {cost}"
@@ -201,7 +197,7 @@ def _hours(hours: float) -> str:
 
 
 def total(found: list[Found]) -> dict[str, Any]:
-    """Sum a pipeline up, as far as its stages' data are known."""
+    """Return the sums over the stages whose data are known."""
     known = [one.time for one in found if one.time.hours is not None]
     asked = [time.judge for time in known if time.judge is not None]
     judge = sum(asked[1:], asked[0]) if asked else None

@@ -1,10 +1,10 @@
-"""How long a stage takes, from the arithmetic it does.
+"""The time of a stage, from its number of operations.
 
-A forward pass costs 2 operations a weight and token, and attention 4·width a layer and pair of positions, of which a
-causal mask spares half; the backward pass twice the forward's, but with frozen weights once, as no gradient of theirs
-is computed; recomputing activations once more (Kaplan et al., https://arxiv.org/abs/2001.08361, section 2.1; Narayanan
-et al., https://arxiv.org/abs/2104.04473, appendix). A sampling step reads every weight once, and the device's memory is
-what it waits for (Pope et al., https://arxiv.org/abs/2211.05102, section 2).
+A forward pass takes 2 operations per weight and token. Attention takes 4·width per layer and pair of positions; a
+causal mask halves this. The backward pass takes twice the forward pass, or once if the weights are frozen, because
+their gradients are not computed. Recomputing activations takes one more forward pass (Kaplan et al.,
+https://arxiv.org/abs/2001.08361, section 2.1; Narayanan et al., https://arxiv.org/abs/2104.04473, appendix). A sampling
+step reads every weight once, and memory bandwidth limits it (Pope et al., https://arxiv.org/abs/2211.05102, section 2).
 """
 
 import math
@@ -19,23 +19,23 @@ READING = 0.6  # share of the memory's bandwidth that sampling reaches
 
 @dataclass(frozen=True, slots=True)
 class Time:
-    """What a stage will do and for how long."""
+    """The work of a stage and its time."""
 
     rows: int | None  # of data, as far as known
     steps: int | None  # of the optimizer
     tokens: int | None  # that models read or write, all passes together
     flops: float | None
     hours: float | None
-    judge: Calls | None = None  # what is asked of judges
+    judge: Calls | None = None  # the judge calls
 
     @classmethod
     def unknown(cls) -> "Time":
-        """Nothing can be said without the number of rows."""
+        """Return a time without numbers, for an unknown number of rows."""
         return cls(None, None, None, None, None)
 
 
 def time_of(plan: StagePlan, rows: int | None) -> Time:
-    """Work out a stage's time; `rows`: demonstrations, prompts or pairs in its data, None where unknown."""
+    """Compute a stage's time. `rows`: demonstrations, prompts or pairs in its data; None: unknown."""
     recipe = plan.recipe
     if isinstance(recipe, PolicyGradientRecipe):
         return _ppo(plan, recipe)
@@ -76,16 +76,16 @@ def _ppo(plan: StagePlan, recipe: PolicyGradientRecipe) -> Time:
 
 
 def _weights(plan: StagePlan) -> float:
-    """Weights that a token meets, attention's operations among them as if they were weights.
+    """Return the weights per token, with the operations of attention counted as weights.
 
-    Queries with keys and probabilities with values: 4·width·length operations a token and layer, of which the causal
-    mask spares half; 2 operations are one weight.
+    Queries with keys and probabilities with values take 4·width·length operations per token and layer, halved by the
+    causal mask; 2 operations count as one weight.
     """
     return plan.parameters + float(plan.config.hidden_size * plan.config.num_hidden_layers * plan.lengths.whole)
 
 
 def _training(plan: StagePlan) -> float:
-    """Operations a token costs in a forward and backward pass."""
+    """Return the operations per token of a forward and backward pass."""
     whole = plan.trainable >= 0.5 * plan.parameters
     again = 2.0 if plan.checkpointing else 0.0
     return ((6.0 if whole else 4.0) + again) * _weights(plan)
@@ -97,7 +97,7 @@ def _hours(plan: StagePlan, flops: float) -> float:
 
 
 def _sampling(plan: StagePlan, answers: int) -> tuple[int, float]:
-    """Tokens written, and hours: turns of so many rows at once, each as many steps as an answer is long."""
+    """Return the sampled tokens and the hours: batches of answers, each with one step per token of an answer."""
     rows = plan.sampled_together
     turns = -(-answers // (rows * plan.machine.gpus))
     read = plan.weight_bytes / (plan.machine.bandwidth * 1e12 * READING)

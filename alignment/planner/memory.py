@@ -1,4 +1,4 @@
-"""Bytes that a stage holds on each device, phase by phase."""
+"""The memory of a stage on each device, by phase."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -19,17 +19,17 @@ from alignment.planner.tracing import Traced, fake_memory, trace
 from alignment.planner.weights import Held, disk_buffers, held, states, total_bytes
 from alignment.policy.methods import is_of_adapter
 
-DEEP = 6  # layers above which two shallow models stand for the deep one, where its layers are alike
+DEEP = 6  # layers above which a model of equal layers is extrapolated from two shallow ones
 SHALLOW = (2, 3)
-TRACED_TOKENS = 2**18  # of a microbatch; from there on activations grow evenly with its rows
+TRACED_TOKENS = 2**18  # of a microbatch; above this, activations grow linearly with its rows
 
 
 @dataclass(frozen=True, slots=True)
 class Phase:
-    """What is held while something is done: bytes by what they are."""
+    """The memory of one phase of a stage."""
 
     name: str
-    parts: dict[str, int]
+    parts: dict[str, int]  # bytes by kind
 
     @property
     def total(self) -> int:
@@ -39,19 +39,19 @@ class Phase:
 
 @dataclass(frozen=True, slots=True)
 class StagePlan:
-    """A stage's phases, what lies in the host's memory, and what the plan rests on."""
+    """A stage's phases, its memory on the host, and the assumptions of the plan."""
 
     recipe: Recipe
     machine: Machine
     phases: list[Phase]
     host: dict[str, int]  # bytes of all processes together
-    disk: dict[str, int]  # likewise, where weights and states are offloaded to one
+    disk: dict[str, int]  # the same, on a disk, if weights and states are offloaded to one
     lengths: Lengths
     microbatch: int  # rows
-    sequences: int  # that one row is
-    parameters: int  # adapters apart
+    sequences: int  # of one row
+    parameters: int  # without adapters
     trainable: int
-    weight_bytes: int  # that a sampling step reads
+    weight_bytes: int  # read by a sampling step
     sampled_together: int  # sequences
     checkpointing: bool
     config: Any  # the base's, of its text
@@ -64,23 +64,23 @@ class StagePlan:
 
     @property
     def peak(self) -> Phase:
-        """The phase that holds most."""
+        """The phase with the most memory."""
         return max(self.phases, key=lambda phase: phase.total)
 
     @property
     def spare(self) -> int:
-        """Bytes left on each device at the peak; below zero: missing."""
+        """Free bytes on each device at the peak; negative: missing bytes."""
         return self.machine.memory - self.peak.total
 
 
 def plan_stage(recipe: Recipe, machine: Machine, planned: Mapping[str, Recipe] | None = None) -> StagePlan:
-    """Work out what a stage will hold, from configurations alone.
+    """Compute the memory of a stage from configurations alone.
 
     Args:
-        machine: a stage that labels or evaluates has one of its devices.
-        planned: by output_dir, recipes of stages that run before and make what this one loads.
+        machine: a stage that labels or evaluates uses one of its devices.
+        planned: recipes of earlier stages whose output this one loads, by output_dir.
 
-    Raises: ModelError where a model's configuration cannot be had, RecipeError where the stage loads none.
+    Raises: ModelError if a model's configuration cannot be loaded, RecipeError if the stage loads no model.
     """
     known = dict(planned or {})
     if isinstance(recipe, TrainingRecipe):
@@ -101,7 +101,7 @@ class _Training:
         self.build = _builder(recipe, self.blueprint, known, gpu=machine.gpu)
 
     def plan(self) -> StagePlan:
-        """Count what stands, trace what moves, and lay both out by phase."""
+        """Count the static memory, trace the dynamic memory, and combine both by phase."""
         model = self.build(None)
         found = held(model, self.machine)
         self._add_reference(found)
@@ -135,7 +135,7 @@ class _Training:
         )
 
     def _add_reference(self, found: Held) -> None:
-        """Count the reference where it is a model of its own."""
+        """Count the reference, if it is a separate model."""
         recipe = self.recipe
         if not recipe.has_reference or not recipe.method.copies_reference:
             return
@@ -144,7 +144,7 @@ class _Training:
             found.parts["weights, reference"] = sum(held(own, self.machine).parts.values())
 
     def _add_reward_models(self, found: Held) -> None:
-        """Count the reward models that are no adapters on the base; each process holds them whole."""
+        """Count the reward models that are not adapters on the base; each process holds all their weights."""
         recipe = self.recipe
         keys = recipe.model_copy(update={"load_in_4bit": False, "dtype": "auto"})
         for plan in _reward_models(recipe, self.known):
@@ -155,9 +155,9 @@ class _Training:
             found.parts[name] = found.parts.get(name, 0) + total_bytes(model.parameters())
 
     def _step(self, standing: dict[str, int], device: dict[str, int]) -> Phase:
-        """Forward and backward of one microbatch.
+        """Return the phase of the forward and backward pass of one microbatch.
 
-        Gradients of earlier microbatches are there from the start; those of the first come as activations go.
+        With accumulation, gradients exist from the start. Without, they are created while activations are freed.
         """
         step = training_step(self.recipe, self.lengths)
         rows = self.settings.microbatch * self.settings.sequences
@@ -170,7 +170,7 @@ class _Training:
         return Phase("forward and backward", {**standing, **device, "activations": moving, **slack})
 
     def _copies(self, found: Held) -> dict[str, int]:
-        """What the optimizer's step makes: the fused one works in place, torch's others copy what they update."""
+        """Return the temporary copies of an optimizer step: none for a fused optimizer, else copies of the weights."""
         if "fused" in self.settings.optim or "bit" in self.settings.optim or self.machine.deepspeed:
             return {}
         return {"temporaries": total_bytes(found.trainable) // self.machine.shards.optimizer}
@@ -186,13 +186,13 @@ class _Training:
         return Phase("sampling", {**standing, **whole, **moving})
 
     def _scoring(self, recipe: PolicyGradientRecipe, standing: dict[str, int]) -> Phase:
-        """The forward pass of policy and value without gradient; reference and reward need no more memory."""
+        """Return the phase of scoring: policy and value without gradients; reference and reward need no more memory."""
         score = scoring_pass(recipe, self.lengths)
         traced = self._trace_rows(score, self.settings.microbatch, grad=False)
         return Phase("scoring", {**standing, "activations": traced.peak})
 
     def _trace_rows(self, step: Step, rows: int, *, grad: bool) -> Traced:
-        """Trace a microbatch, of two smaller ones where it is so large that its line is certain.
+        """Trace a microbatch; extrapolate a large one from two smaller ones.
 
         The output layer works in chunks of tokens, so the time of a trace grows with the microbatch.
         """
@@ -204,9 +204,9 @@ class _Training:
         return begin.reached(self._trace(lambda model: step(model, more), grad=grad), (rows - few) / (more - few))
 
     def _trace(self, step: Callable[[Any], Any], *, grad: bool) -> Traced:
-        """Trace a step, of two shallow models where their line leads to the real depth.
+        """Trace a step; extrapolate a deep model of equal layers from two shallow ones.
 
-        It does not where all weights train: gradients grow while activations go, and which moment is the fullest
+        If all weights train, this is not possible: gradients grow while activations are freed, and the time of the peak
         depends on the depth.
         """
         depth = self.blueprint.layers
@@ -228,7 +228,7 @@ class _Training:
 def _builder(
     recipe: TrainingRecipe, plan: Blueprint, known: Mapping[str, Recipe], *, gpu: bool
 ) -> Callable[[int | None], nn.Module]:
-    """Return what makes the stage's model with some of its layers, None for all."""
+    """Return a function that builds the stage's model with a number of layers, or all for None."""
     if not isinstance(recipe, PolicyGradientRecipe):
         return lambda depth: skeleton.policy(plan.of_depth(depth), recipe, gpu=gpu, task=recipe.STAGE.task)
     rewards = [found.adapter for found in _reward_models(recipe, known) if found.adapter and found.lies_on(plan)]
@@ -242,7 +242,7 @@ def _builder(
 
 
 def _reward_models(recipe: Recipe, known: Mapping[str, Recipe]) -> list[Blueprint]:
-    """The reward models that score for PPO in this process."""
+    """Return the reward models that score answers in this process."""
     if not isinstance(recipe, PolicyGradientRecipe):
         return []
     paths = [recipe.reward_model_path, *(path for entry in recipe.scorers for path in entry.models)]
@@ -254,14 +254,14 @@ def _context(machine: Machine) -> dict[str, int]:
 
 
 def _together(recipe: PolicyGradientRecipe, machine: Machine) -> int:
-    """Answers that one process samples at a time."""
+    """Return the number of answers that one process samples at a time."""
     return min(recipe.rollout_eval_batch_size, -(-recipe.rollout_batch_size // machine.gpus))
 
 
 def sampling_bytes(plan: Blueprint, keys: Any, rows: int, lengths: Lengths, *, gpu: bool) -> dict[str, int]:
-    """The cache of `rows` sequences at their longest, and the logits of one step in float32, thrice.
+    """Return the bytes of the cache of `rows` sequences at full length, and of three float32 copies of a step's logits.
 
-    A cache grows by concatenation: one layer's stands twice for a moment.
+    A cache grows by concatenation, so one layer's cache temporarily exists twice.
     """
     model = skeleton.bare(AutoModelForCausalLM, plan.of_depth(1), keys, full=False, gpu=gpu)
     with torch.no_grad(), fake_memory(model):
@@ -272,7 +272,7 @@ def sampling_bytes(plan: Blueprint, keys: Any, rows: int, lengths: Lengths, *, g
 
 
 def _plan_sampling(recipe: Any, machine: Machine, known: Mapping[str, Recipe]) -> StagePlan:
-    """A stage that samples and trains nothing."""
+    """Plan a stage that only samples."""
     plan = blueprint(recipe.model_name_or_path, known, revision=recipe.model_revision)
     model = skeleton.bare(AutoModelForCausalLM, plan, recipe, full=False, gpu=machine.gpu)
     lengths, assumption = lengths_of(recipe, plan)

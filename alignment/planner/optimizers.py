@@ -11,12 +11,14 @@ SMALLEST_IN_8_BIT = 4096  # elements; smaller tensors keep 32-bit states
 
 @dataclass(frozen=True, slots=True)
 class Optimizer:
-    """How many numbers an optimizer keeps for each weight, and how."""
+    """The states of an optimizer: their number per weight and their format."""
 
     states: int = 2
     eight_bit: bool = False
-    paged: bool = False  # in memory that moves to the host where the device is full
-    factored: bool = False  # rows and columns of the second moment alone (Adafactor, https://arxiv.org/abs/1804.04235)
+    paged: bool = False  # in memory that moves to the host when the device is full
+    factored: bool = (
+        False  # keeps only row and column sums of the second moment (Adafactor, https://arxiv.org/abs/1804.04235)
+    )
 
     def bytes_for(self, parameters: Iterable[Tensor]) -> int:
         """Bytes of all states of these weights."""
@@ -33,7 +35,7 @@ class Optimizer:
 
 
 def optimizer(name: str) -> Optimizer:
-    """Find what `optim` names; an unknown one is taken to keep two numbers, as Adam does."""
+    """Return the optimizer that `optim` names; an unknown one is assumed to keep two states, as Adam does."""
     states = 1 if any(part in name for part in ("lion", "rmsprop", "adagrad")) else 2
     if name.startswith("sgd"):
         states = 0

@@ -1,4 +1,4 @@
-"""How many rows a stage reads: counted where the data are here, else the most that the recipes allow."""
+"""The number of rows of a stage: counted if the data are on this machine, else the maximum that the recipes allow."""
 
 import re
 from collections.abc import Mapping
@@ -9,14 +9,14 @@ from alignment.config.schema import Recipe
 from alignment.data import load_rows
 from alignment.errors import AlignmentError
 
-SLICE = re.compile(r"[\w.+-]+\[(?P<begin>\d*):(?P<end>\d+)\]")  # train[:1000]; of a percentage nothing follows
+SLICE = re.compile(r"[\w.+-]+\[(?P<begin>\d*):(?P<end>\d+)\]")  # train[:1000]; a percentage gives no number
 
 
 def rows_of(recipe: Recipe, before: Mapping[str, Recipe]) -> int | None:
-    """Rows that a stage works on: demonstrations, prompts or pairs; None where nothing is known of them.
+    """Return the rows of a stage: demonstrations, prompts or pairs; None: unknown.
 
     Args:
-        before: recipes by output_dir of stages that will have run.
+        before: recipes of earlier stages, by output_dir.
     """
     found = _read(recipe, before)
     held_out = getattr(recipe, "test_split_size", None) or 0.0
@@ -24,7 +24,7 @@ def rows_of(recipe: Recipe, before: Mapping[str, Recipe]) -> int | None:
 
 
 def pairs_of(recipe: Any) -> int:
-    """Pairs of answers that labelling compares for one prompt."""
+    """Return the pairs of answers that labelling compares for one prompt."""
     every: int = recipe.num_generations * (recipe.num_generations - 1) // 2
     return min(recipe.pairs_per_prompt or every, every)
 
@@ -55,7 +55,7 @@ def _trains_pairs(recipe: Recipe) -> bool:
 
 
 def _most(entry: Any, before: Mapping[str, Recipe], pairs: bool) -> int | None:
-    """The most rows that one entry of a mixture can give: of a slice, or of the label stage that writes it."""
+    """Return the maximum rows of one data set: of its slice, or of the label stage that writes it."""
     for folder, other in before.items():
         if other.STAGE.makes == "labels" and Path(folder) in (Path(entry.path), *Path(entry.path).parents):
             prompts = _read(other, before)

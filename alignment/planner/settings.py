@@ -1,4 +1,4 @@
-"""What a stage's trainer will be told, and how long the sequences are that it sees."""
+"""The settings of a stage's trainer, and the lengths of its sequences."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ class Lengths:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """A trainer's keys, its defaults filled in."""
+    """A trainer's keys, with defaults filled in."""
 
     microbatch: int  # rows of the recipe: demonstrations, prompts, pairs or answers
     sequences: int  # that one row is
@@ -39,7 +39,7 @@ class Settings:
 
     @classmethod
     def of(cls, recipe: Recipe, machine: Machine, *, answers: int = 2) -> "Settings":
-        """Read them from a recipe; `answers` a prompt has in reward training."""
+        """Read them from a recipe. `answers`: per prompt, in reward training."""
         given = recipe.library
         half = torch.float16 if given.get("fp16") else torch.bfloat16
         mixed = bool(given.get("fp16")) or bool(given.get("bf16", machine.gpu))
@@ -58,19 +58,19 @@ class Settings:
 
 
 def answers_of(known: Mapping[str, Recipe]) -> int:
-    """How many answers a prompt has in reward training: as the label stage before it samples, else two."""
+    """Return the answers per prompt in reward training: as many as an earlier label stage samples, else two."""
     labelling: Iterator[Any] = (recipe for recipe in known.values() if recipe.STAGE.makes == "labels")
     return next((recipe.num_generations for recipe in labelling), 2)
 
 
 def lengths_of(recipe: Any, plan: Blueprint) -> tuple[Lengths, str]:
-    """Tokens of the longest sequences there can be, and in words what that rests on."""
+    """Return the lengths of the longest possible sequences, and a text with the assumption."""
     context = getattr(plan.config.get_text_config(), "max_position_embeddings", None)
     if not hasattr(recipe, "max_new_tokens"):
         longest = min(filter(None, (recipe.max_length, context)), default=1024)
-        return Lengths(0, longest), f"every sequence is as long as it may be, {longest} tokens"
+        return Lengths(0, longest), f"sequences of maximum length, {longest} tokens"
     prompt, answer = getattr(recipe, "max_prompt_length", None), recipe.max_new_tokens
     if prompt is not None:
-        return Lengths(prompt, answer), f"prompts of {prompt} tokens and answers of {answer}, as long as they may be"
+        return Lengths(prompt, answer), f"prompts of {prompt} tokens and answers of {answer}, the maximum lengths"
     guess = max(1, min(USUAL_PROMPT, (context or 2**31) - answer))
-    return Lengths(guess, answer), f"prompts of {guess} tokens, as no max_prompt_length is given; answers of {answer}"
+    return Lengths(guess, answer), f"prompts of {guess} tokens, as max_prompt_length is not set; answers of {answer}"

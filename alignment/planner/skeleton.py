@@ -91,7 +91,7 @@ def blueprint(path: str, planned: Mapping[str, Recipe], *, revision: str = "main
         config = read_adapter_config(folder)
         base = named_base(folder / ADAPTER_CONFIG)
         if (Path(base) / ADAPTER_CONFIG).is_file():
-            raise ModelError(f"{path} is an adapter on {base}, which is itself an adapter; merge that first.")
+            raise ModelError(f"{path} is an adapter on {base}, which is itself an adapter; merge {base} first.")
         return replace(blueprint(base, planned), adapter=config)
     if folder.exists() and not (folder / "config.json").is_file():
         raise ModelError(f"{path} holds neither config.json nor {ADAPTER_CONFIG}, so there is no model to plan for.")
@@ -112,7 +112,7 @@ def blueprint(path: str, planned: Mapping[str, Recipe], *, revision: str = "main
         )
     except Exception as error:
         first = first_line(error)
-        raise ModelError(f"the configuration of {path} cannot be had: {first}") from error
+        raise ModelError(f"the configuration of {path} cannot be loaded: {first}") from error
 
 
 def _place(path: str) -> str:

@@ -1,8 +1,8 @@
-"""What a computation holds at its fullest, without computing it.
+"""The peak memory of a computation, without computing it.
 
-Tensors without data (`FakeTensorMode`) go through the very code that will train, forward and backward; each piece of
-memory counts from the operation that makes it to the moment its last tensor goes. So whatever a model or a trainer
-keeps for the backward pass is found, and no formula has to know the architecture.
+Tensors without data (`FakeTensorMode`) run through the code of training, forward and backward. Each storage counts from
+the operation that creates it until its last tensor is freed. This includes everything that a model or a trainer keeps
+for the backward pass, and needs no formula per architecture.
 """
 
 import contextlib
@@ -20,13 +20,13 @@ from torch.utils._pytree import tree_iter
 
 @dataclass(frozen=True, slots=True)
 class Traced:
-    """Bytes at the fullest moment, weights not among them."""
+    """Peak bytes, without the weights."""
 
-    peak: int  # activations and temporaries, stored gradients not counted
-    peak_with_gradients: int  # the same, with those stored by then
+    peak: int  # of activations and temporaries, without stored gradients
+    peak_with_gradients: int  # the same, with the gradients stored at that time
 
     def reached(self, further: "Traced", times: float) -> "Traced":
-        """Go on along the line from here through `further`: 0 is here, 1 there."""
+        """Extrapolate linearly from this trace through `further`: `times` 0 is this one, 1 the other."""
 
         def at(here: int, there: int) -> int:
             return round(here + times * (there - here))
@@ -35,14 +35,14 @@ class Traced:
 
 
 class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts the bytes of tensors that operations under it make, as long as they live."""
+    """Counts the bytes of the tensors that operations create, while they are alive."""
 
     def __init__(self, known: Sequence[Tensor] = (), *, share: float = 1.0) -> None:
         """Begin.
 
         Args:
             known: tensors whose memory is not counted.
-            share: of a mask's entries that are True, where it has no data.
+            share: of the entries of a mask without data that count as True.
         """
         super().__init__()  # type: ignore[no-untyped-call]
         self.share = share
@@ -50,7 +50,7 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.now = self.stored = self.peak = self.peak_with_gradients = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Do the operation and count what it made."""
+        """Run the operation and count its outputs."""
         if func is torch.ops.aten.index.Tensor:
             args = (args[0], [place for index in args[1] for place in self._places(index)], *args[2:])
         out = func(*args, **(kwargs or {}))
@@ -60,14 +60,14 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return out
 
     def _places(self, index: Tensor | None) -> list[Tensor | None]:
-        """Turn a mask without data into places, as many as `share` says, for no shape follows from the mask itself."""
+        """Replace a mask without data, whose True entries cannot be counted, by a `share` of its positions."""
         if not isinstance(index, FakeTensor) or index.dtype != torch.bool:
             return [index]
         chosen = max(1, round(index.numel() * self.share))
         return [index.new_zeros(chosen, dtype=torch.long) for _ in range(index.dim())]
 
     def store_gradient(self, parameter: Tensor) -> None:
-        """Take a parameter's gradient, just accumulated, from what is alive to what is stored."""
+        """Count a parameter's accumulated gradient as stored, no longer as alive."""
         if parameter.grad is not None:
             key = parameter.grad.untyped_storage()._cdata
             size = self.sizes.get(key, 0)
@@ -92,7 +92,7 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def without_data(model: nn.Module) -> None:
-    """Put tensors without data in the place of all weights and buffers; call it under a `FakeTensorMode`."""
+    """Replace all weights and buffers by tensors without data. Call it under a `FakeTensorMode`."""
     made: dict[int, Tensor] = {}
     for module in model.modules():
         for store in (module._parameters, module._buffers):
@@ -107,7 +107,7 @@ def without_data(model: nn.Module) -> None:
 
 @contextlib.contextmanager
 def fake_memory(model: nn.Module) -> Iterator[None]:
-    """Let tensors have shapes but no data; `model` comes from the meta device."""
+    """Create tensors without data inside this context. `model` is on the meta device."""
     with FakeTensorMode():
         without_data(model)
         yield
@@ -116,14 +116,14 @@ def fake_memory(model: nn.Module) -> Iterator[None]:
 def trace(
     model: nn.Module, step: Callable[[], Any], *, dtype: torch.dtype | None, grad: bool, share: float = 1.0
 ) -> Traced:
-    """Find what `step` holds at its fullest.
+    """Return the peak memory of `step`.
 
     Args:
-        model: under `fake_memory`, or a real one: then the step is really done.
-        step: a forward pass; where it returns a loss, its backward pass follows.
-        dtype: of autocast; None: none.
-        grad: whether a graph is kept.
-        share: of a mask's entries that are True, the answers' positions say.
+        model: under `fake_memory`, or a real one, which then runs the step.
+        step: a forward pass that returns the loss.
+        dtype: of autocast; None: no autocast.
+        grad: whether to run the backward pass too.
+        share: of the entries of a mask without data that count as True, such as the positions of answers.
     """
     for parameter in model.parameters():
         parameter.grad = None

@@ -11,33 +11,33 @@ from alignment.planner.skeleton import parameter_bytes
 from alignment.policy.methods import is_of_adapter
 
 BUCKET = 5e8  # elements of a DeepSpeed bucket in its default configuration
-# DeepSpeed's way to a disk and back, by the defaults of deepspeed/runtime/zero/offload_config.py and config.py
+# Buffers of DeepSpeed's offload to a disk, by the defaults of deepspeed/runtime/zero/offload_config.py and config.py
 WEIGHT_BUFFERS, WEIGHT_BUFFER = 5, 1e8  # buffers, elements of each, of two bytes
-STATE_BUFFERS, STATE_BUFFER = 4, 1e9  # at most, of four bytes: a group of weights is updated together
+STATE_BUFFERS, STATE_BUFFER = 4, 1e9  # at most, elements of four bytes: a group of weights is updated together
 
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """What a model's weights take on each device, before any step."""
+    """Memory of a model's weights on each device, before any step."""
 
-    parts: dict[str, int]  # bytes by what they are
-    host: dict[str, int]  # bytes of all processes together, where weights are offloaded
+    parts: dict[str, int]  # bytes by kind
+    host: dict[str, int]  # bytes of all processes together, if weights are offloaded
     trainable: list[nn.Parameter]
-    layer: int  # bytes of the largest layer, which sharded strategies put together before they compute with it
-    dequantised: int  # bytes of the largest 4-bit matrix, which is unpacked to compute with it
+    layer: int  # bytes of the largest layer, which sharded strategies gather before they compute with it
+    dequantised: int  # bytes of the largest 4-bit matrix, which is dequantised to compute with it
 
     def standing(self) -> dict[str, int]:
-        """Bytes that stay through all phases."""
+        """Return the bytes that all phases hold."""
         parts = dict(self.parts)
         if self.layer:
-            parts["layers put together"] = 2 * self.layer  # one that computes, one that is fetched meanwhile
+            parts["layers put together"] = 2 * self.layer  # the current one, and the next one, which is prefetched
         if self.dequantised:
             parts["a matrix unpacked"] = self.dequantised
         return parts
 
 
 def held(model: nn.Module, machine: Machine) -> Held:
-    """Count a model's weights by what they are for."""
+    """Count the bytes of a model's weights by kind."""
     parts: dict[str, int] = {}
     trainable, unpacked, cut = [], 0, machine.shards.weights
     for name, parameter in model.named_parameters():
@@ -72,10 +72,10 @@ def _largest_layer(model: nn.Module) -> int:
 
 
 def states(found: Held, machine: Machine, optim: str) -> tuple[dict[str, int], dict[str, int]]:
-    """Bytes of gradients and optimizer states, on each device and on the host, as the ZeRO stage has them.
+    """Return the bytes of gradients and optimizer states, on each device and on the host.
 
-    DeepSpeed in bf16 keeps 2 bytes of weights and 2 of gradients, and in the optimizer's shards 4 of weights beside the
-    states: 16 in all with Adam (ZeRO, https://arxiv.org/abs/1910.02054, section 3.1).
+    For each weight, DeepSpeed in bf16 keeps 2 bytes of weight, 2 of gradient, and in the optimizer's shards 4 of weight
+    and the states: 16 in all with Adam (ZeRO, https://arxiv.org/abs/1910.02054, section 3.1).
     """
     kind, shards = optimizer(optim), machine.shards
     numbers = sum(parameter.numel() for parameter in found.trainable)
@@ -87,7 +87,7 @@ def states(found: Held, machine: Machine, optim: str) -> tuple[dict[str, int], d
         gradients = total_bytes(found.trainable) // shards.gradients
     device, host = {"gradients": gradients}, {}
     if machine.strategy == "ddp" and machine.gpus > 1:
-        device["communication buckets"] = gradients  # DDP's buckets are copies
+        device["communication buckets"] = gradients  # DDP's buckets are copies of the gradients
     if machine.deepspeed and machine.gpus > 1:
         device["communication buckets"] = 2 * 2 * int(min(BUCKET, numbers))  # one to reduce, one to gather
     if machine.offloads or kind.paged:
@@ -98,12 +98,12 @@ def states(found: Held, machine: Machine, optim: str) -> tuple[dict[str, int], d
 
 
 def disk_buffers(found: Held, machine: Machine) -> dict[str, int]:
-    """Bytes of the host's memory through which all processes read and write what lies on a disk."""
+    """Return the bytes of the host's buffers through which all processes read and write offloaded state."""
     group = min(STATE_BUFFER, sum(parameter.numel() for parameter in found.trainable) / machine.gpus)
     one = 2 * WEIGHT_BUFFERS * WEIGHT_BUFFER + 4 * STATE_BUFFERS * group
     return {"buffers for the disk": int(one * machine.gpus)}
 
 
 def total_bytes(parameters: Iterable[Tensor]) -> int:
-    """Bytes of weights as they are held."""
+    """Return the bytes of parameters in their present format."""
     return sum(map(parameter_bytes, parameters))

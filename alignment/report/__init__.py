@@ -1,4 +1,4 @@
-"""One HTML page that tells what ran and what came of it."""
+"""One HTML page of what ran, with its results."""
 
 from alignment.report.build import build
 

@@ -13,7 +13,7 @@ SAMPLED_PROMPTS = 6
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One column: who answered, what, and what was said of it."""
+    """One column: a policy's name, its answer, and the judges' scores."""
 
     who: str
     tone: str  # the policy's colour
@@ -25,7 +25,7 @@ class Answer:
 class Example:
     """One prompt and its answers."""
 
-    prompt: list[tuple[str, str]]  # role ("" for plain text) and words
+    prompt: list[tuple[str, str]]  # role ("" for plain text) and text
     answers: list[Answer]
 
 

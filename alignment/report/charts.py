@@ -42,7 +42,7 @@ class Chart:
     summary: str  # first and last value of the main series
     description: str  # for screen readers
     steps: Point  # the horizontal axis, from and to
-    across: str = "step"  # what lies on it
+    across: str = "step"  # the quantity of the x axis
 
     def data(self) -> dict[str, object]:
         """What the pointer's readout needs: series and how steps map to drawing units."""

@@ -9,7 +9,7 @@ from alignment.report.charts import Chart, Point, chart
 Series = dict[str, list[Point]]
 
 # Title, unit, then keys with their labels; the first chart that names a key has it. Keys are those that TRL's trainers
-# and ours log; spelling variants stand side by side, and what a run did not log is left out.
+# and ours log; variants of a name are listed together, and numbers that a run did not log are left out.
 MAIN: tuple[tuple[str, str, tuple[tuple[str, str], ...]], ...] = (
     ("Score", "reward model, mean", (("score", "score"), ("objective/scores", "score"))),
     ("KL", "nats per answer", (("kl", "KL"), ("objective/kl", "KL"))),

@@ -1,4 +1,4 @@
-"""What is wrong with a PPO run, in words, each with the numbers that say so and the curve that shows it.
+"""Health findings of a PPO run, each with its numbers and its curve.
 
 The thresholds are rules of thumb; docs/ppo.md gives the reason for each beside the table of what is logged.
 """
@@ -14,9 +14,9 @@ from alignment.report.curves import is_number, series_of
 from alignment.report.reading import Run
 from alignment.report.wording import label, percent, share_interval
 
-FEWEST_UPDATES = 6  # fewer say nothing about where a run is going
+FEWEST_UPDATES = 6  # fewer show no trend
 KL_PER_TOKEN = 0.5  # nats: on average the policy finds its own tokens e^0.5 = 1.6 times likelier than the reference
-KL_WORTH_A_WORD = 5.0  # nats an answer, below which growing faster is no matter
+KL_WORTH_A_WORD = 5.0  # nats per answer; below it, faster growth is not reported
 KL_FASTER = 1.5  # growth of the last third over that of the middle third
 ENTROPY_LEFT = 0.3  # share of the first updates' entropy
 EXPLAINED = 0.05  # of the returns' variance, over the second half of the run
@@ -38,7 +38,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Watched:
-    """What a judge that nothing was trained on says of the policy against the baseline."""
+    """The win rate of the policy against the baseline, by a judge that was not used in training."""
 
     judge: str
     baseline: str

@@ -1,4 +1,4 @@
-"""The gap between what PPO climbs and what only watches, against the distance that the policy has gone."""
+"""The gap between PPO's score and the watching scorers, against the policy's distance from the reference."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -12,13 +12,13 @@ from alignment.report.curves import is_number
 PREFIX, SPREAD = "watch_", "_spread"
 DRAWN_POINTS = 60  # of a fitted curve
 FEWEST = 2  # points that make a chart
-REACH = 2.0  # times as far as the run went is the furthest that a peak is foretold
+REACH = 2.0  # a peak is predicted up to this multiple of the run's largest distance
 TRAINS = "what trains"
 
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """One watcher: a chart, and what the fit says where it says anything."""
+    """One watching scorer: a chart, and the result of the fit, if there is one."""
 
     chart: Chart
     claim: str = ""  # "" where the fit is not determined

@@ -47,7 +47,7 @@ class Run:
 
 @dataclass
 class Runs:
-    """All that one page tells of."""
+    """The data of one page."""
 
     name: str
     runs: list[Run]
@@ -199,7 +199,7 @@ def _json(file: Path, problems: list[str]) -> dict[str, Any]:
 
 
 def _jsonl(file: Path, problems: list[str]) -> list[dict[str, Any]]:
-    """Objects, one a line; a last line cut off by a kill is no fault, any other bad line is noted."""
+    """Return the objects of a JSONL file. A last line cut off by a kill is ignored; other bad lines are reported."""
     rows: list[dict[str, Any]] = []
     bad = []
     text = _text(file, problems)

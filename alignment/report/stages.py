@@ -34,9 +34,9 @@ class StageView:
     facts: list[tuple[str, str]] = field(default_factory=list)  # for the folded part
     recipe: str = ""
     problems: list[str] = field(default_factory=list)
-    gaps: list[Gap] = field(default_factory=list)  # PPO: what watched it, against the distance it went
+    gaps: list[Gap] = field(default_factory=list)  # PPO: watching scorers against the distance from the reference
     kept: Kept | None = None  # a row as it was trained
-    findings: list[Finding] | None = None  # PPO: what is unhealthy; None where too little was logged to tell
+    findings: list[Finding] | None = None  # PPO: health findings; None if too little was logged
 
 
 def stage_views(runs: Sequence[Run], tones: dict[str, str]) -> list[StageView]:
@@ -90,7 +90,7 @@ def judge_names(run: Run) -> list[str]:
 
 
 def run_of(path: str, runs: Sequence[Run]) -> Run | None:
-    """Return the run a path lies in; where the runs have moved since, the one of that folder's name."""
+    """Return the run that contains a path; if the runs were moved, the one with that folder's name."""
     try:
         resolved = Path(path).resolve()
     except (OSError, ValueError):  # a name that no file can have
@@ -113,7 +113,7 @@ def _recipe(run: Run) -> dict[str, Any]:
 
 
 def _ended(status: str) -> str:
-    return "failed; its log tells why" if status == "failed" else "was interrupted"
+    return "failed; see its log" if status == "failed" else "was interrupted"
 
 
 def _models(recipe: dict[str, Any]) -> list[str]:
@@ -136,7 +136,7 @@ def _texts(value: Any) -> list[str]:
 
 
 def _place(path: str, runs: Sequence[Run]) -> str:
-    """Name a path by the run it lies in, else by its last two parts."""
+    """Name a path by the run that contains it, else by its last two parts."""
     run = run_of(path, runs)
     if run is not None:
         return run.name

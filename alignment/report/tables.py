@@ -80,7 +80,7 @@ def evaluation_of(run: Run, training_judges: Sequence[str]) -> Evaluation:
     found = Evaluation(run.name, label(baseline), results.get("prompts"), percent(level) if is_number(level) else "95%")
     found.tones = tones
     judges = list(dict.fromkeys(judge for by in rates.values() for judge in by))
-    # A judge that training never asked is the better witness; it speaks first.
+    # Judges that were not used in training come first: they are better evidence.
     judges.sort(key=lambda judge: judge in training_judges)
     found.headline_judge = judges[0] if judges else ""
     for who in candidates:

@@ -55,7 +55,7 @@ def moment(iso: str | None) -> str:
 
 
 def outcome(rate: dict[str, Any]) -> str:
-    """Say what an interval allows to be said: better, worse, undecided, or nothing."""
+    """Return the conclusion that an interval supports: better, worse, undecided, or none."""
     value, low, high = rate.get("value"), rate.get("low"), rate.get("high")
     if value is None:
         return "unjudged"
@@ -71,7 +71,7 @@ def verdict(candidate: str, baseline: str, rate: dict[str, Any]) -> tuple[str, s
     claims = {
         "better": f"{label(candidate)} beats {label(baseline)}",
         "worse": f"{label(candidate)} loses to {label(baseline)}",
-        "undecided": f"{label(candidate)} and {label(baseline)} cannot be told apart",
+        "undecided": f"{label(candidate)} and {label(baseline)} cannot be distinguished",
         "unjudged": f"{label(candidate)} was not judged",
     }
     found = outcome(rate)

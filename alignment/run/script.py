@@ -166,7 +166,7 @@ def _tell_launcher() -> None:
 def _not_ours(error: BaseException) -> str | None:
     """What to tell of an error that comes out of a library, and that the user can mend all the same."""
     if disk_is_full(error):
-        again = "free some and run the same command again: it goes on from the last whole checkpoint"
+        again = "free some and run the same command again: it resumes from the last complete checkpoint"
         return f"no room left on the disk; {again} ({error})"
     if isinstance(error, OSError) and error.filename is not None and error.errno in REFUSED:
         name = shown(os.fsdecode(error.filename), 200)

@@ -175,8 +175,8 @@ def test_only_plain_files_are_read(tmp_path):
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     for path, message in (
-        (str(pipe), "is no plain file"),
-        ("/dev/zero", "is no plain file"),
+        (str(pipe), "is not a regular file"),
+        ("/dev/zero", "is not a regular file"),
         ("x" * 5_000, "cannot be read: File name too long"),
         ("a\0b", "no file's name"),
     ):

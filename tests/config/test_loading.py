@@ -170,7 +170,7 @@ def test_wrong_values(faults, stage, given, message):
         ("sft", {"peft_method": "full", "lora_r": 8}, "lora_r: has no effect with peft_method full"),
         ("sft", {"use_bnb_nested_quant": False}, "use_bnb_nested_quant: has no effect without load_in_4bit: true"),
         ("sft", {"bf16": True, "fp16": True}, "fp16: excludes bf16; give one"),
-        ("sft", {"report_to": "wandbb"}, "report_to: 'wandbb' is no tracker; give one of all, none, azure_ml,"),
+        ("sft", {"report_to": "wandbb"}, "report_to: 'wandbb' is not a tracker; give all, none, azure_ml,"),
         ("ppo", {"report_to": ["wandb", "tensorbord"]}, "swanlab, kubeflow; did you mean tensorboard?"),
         (
             "ppo",
@@ -181,7 +181,7 @@ def test_wrong_values(faults, stage, given, message):
         (
             "ppo",
             {"rollout_engine": "vllm", "vllm_mode": "server"},
-            "vllm_mode: server needs vllm_server_base_url, http://localhost:8000 say",
+            "vllm_mode: server needs vllm_server_base_url, such as http://localhost:8000",
         ),
         (
             "ppo",
@@ -225,7 +225,7 @@ def test_wrong_values(faults, stage, given, message):
                 "eval_steps": 30,
                 "save_steps": 100,
             },
-            "load_best_model_at_end: needs save_steps to be a multiple of eval_steps; 100 is none of 30",
+            "load_best_model_at_end: needs save_steps to be a multiple of eval_steps; 100 is not a multiple of 30",
         ),
         (
             "sft",
@@ -235,7 +235,7 @@ def test_wrong_values(faults, stage, given, message):
         (
             "sft",
             {"datasets": [{"path": "a", "fraction": 0.5}, {"path": "b"}]},
-            "datasets[1]: has no fraction, though others of the list have; give all one, or none",
+            "datasets[1]: has no fraction, but other entries of the list have one; give all or none",
         ),
         (
             "dpo",
@@ -481,9 +481,9 @@ def test_another_stages_recipe_is_refused_alone(faults, tmp_path):
         ),
         (
             "stage: pppo\n",
-            ":1: stage: 'pppo' is no stage; give one of sft, label, reward, dpo, ppo, grpo, rloo, evaluate; did you",
+            ":1: stage: 'pppo' is not a stage; give one of sft, label, reward, dpo, ppo, grpo, rloo, evaluate; did you",
         ),
-        ("stage: [sft]\n", "is no stage"),
+        ("stage: [sft]\n", "is not a stage"),
     ],
 )
 def test_check_needs_a_stage(tmp_path, text, message):

@@ -82,7 +82,7 @@ def test_faults_of_all_recipes_are_told_at_once(tmp_path):
         ([COMMAND | {"recipe": "sft.yaml"}], "stages[0]: needs either recipe or command"),
         ([COMMAND, COMMAND], "stages[1].name: data is also the name of stages[0]; give each its own"),
         ([COMMAND | {"overrides": {"a": 1}}], "stages[0].overrides: belongs to recipe stages alone"),
-        ([COMMAND | {"outputs": []}], "stages[0]: a command needs outputs, or nothing tells whether it is done"),
+        ([COMMAND | {"outputs": []}], "stages[0]: a command needs outputs, which show whether it has finished"),
         ([COMMAND, COMMAND | {"name": "b"}], "stages[1]: writes runs/x/data, as stage data does; give each its own"),
         ([COMMAND | {"name": "../up"}], "stages[0].name: "),
         ([COMMAND | {"recipes": "x"}], "stages[0].recipes: no such key; did you mean recipe?"),

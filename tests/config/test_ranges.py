@@ -65,7 +65,7 @@ def faults(tmp_path, stage: str, given: dict, *argv: str) -> list[str]:
         ("sft", {"log_level": "loud"}, "log_level: must be one of debug, info"),
         ("sft", {"push_to_hub": True}, "push_to_hub: cannot be set"),
         ("sft", {"lora_r": 10**9}, "lora_r: must be at most 65536"),
-        ("sft", {"lora_target_modules": "("}, "lora_target_modules: '(' is no pattern: missing )"),
+        ("sft", {"lora_target_modules": "("}, "lora_target_modules: '(' is not a pattern: missing )"),
         ("sft", {"lora_target_modules": "(.*)*x"}, "lora_target_modules: the pattern '(.*)*x' takes more than"),
         ("sft", {"lora_target_modules": []}, "lora_target_modules: names no module"),
         ("sft", {"output_dir": "x" * 300}, "output_dir: no folder's name has more than 255 bytes"),

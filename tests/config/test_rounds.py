@@ -96,11 +96,11 @@ def test_one_round_is_a_round_too(tmp_path):
     [
         (("label", "dpo"), {"rounds": None}, r"stages\[0\].each_round: has no effect without rounds"),
         (("label", "dpo"), {"rounds": 0}, "rounds: must be greater than 0"),
-        (("label", "dpo"), {"marked": ()}, "rounds: no stage has each_round: true; mark those that every round"),
+        (("label", "dpo"), {"marked": ()}, "rounds: no stage has each_round: true; mark the stages that every round"),
         (
             ("label", "reward", "dpo"),
             {"marked": ("label", "dpo")},
-            r"stages\[1\]: reward stands between stages of a round; mark it with each_round, or move it",
+            r"stages\[1\]: reward is between the stages of a round; mark it with each_round, or move it",
         ),
         (("label", "reward"), {}, "rounds: a round needs one stage that trains .*; found none"),
         (("label", "reward", "dpo", "ppo"), {}, "rounds: a round needs one stage .*; found dpo and ppo"),

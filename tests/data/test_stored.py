@@ -179,7 +179,7 @@ def test_json_arrays_name_the_row_that_breaks_a_limit(tmp_path):
         ("1", None),
         ("2", "the value has the key 'text' twice; take one out"),
         ("3", "'n' is NaN, which is no finite number"),
-        ("4", "'text' holds half of a surrogate pair at position 0, which is no character"),
+        ("4", "'text' holds half of a surrogate pair at position 0, which is not a character"),
     ]
 
 

@@ -99,9 +99,9 @@ def test_an_old_python_is_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"lora_target_modules": ["q_proj", "query_key_value"]}, "model", "fault", "no module query_key_value"),
         ({"lora_target_modules": ["query_key_value"]}, "model", "fault", "query_key_value"),
         ({"eos_token": "<no such>"}, "tokenizer", "fault", "is not a token"),
-        ({"max_length": 4}, "labels", "fault", "no row has a label that teaches"),
+        ({"max_length": 4}, "labels", "fault", "no row has a label with a loss"),
         ({"datasets": [{"path": "./absent.jsonl"}]}, "data", "fault", "absent.jsonl"),
-        ({"report_to": "wandb"}, "W&B", "warning", "there is no key"),
+        ({"report_to": "wandb"}, "W&B", "warning", "no API key is set"),
         ({"output_dir": f"{__file__}/run"}, "output_dir", "fault", "cannot be written"),
     ],
 )
@@ -144,7 +144,7 @@ def test_another_stop_token_of_the_generation_config_is_a_warning(
 def test_long_rows_are_counted(recipe: Callable[..., str]) -> None:
     rows = [{"prompt": "q", "completion": "a " * (40 if i < 3 else 2)} for i in range(10)]
     found = look(recipe(rows=rows, max_length=32))["lengths"]
-    assert 32 < int(found.found.split(" in the middle, ")[1].split()[0]) < 64
+    assert 32 < int(found.found.split("maximum ")[1].split(",")[0]) < 64
     assert (found.level, found.found[:10]) == ("warning", "30% are cu")
 
 

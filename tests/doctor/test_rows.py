@@ -42,7 +42,7 @@ def test_a_template_that_leaves_a_message_out_is_found(recipe, tmp_path):
     level, said = look(recipe("sft", data, model_name_or_path=str(model)))["rows"]
     assert level == "fault"
     assert said.startswith(
-        f"1 of 2 cannot be written in tokens, first {tmp_path}/data.jsonl:2: the chat template leaves out message 1, "
+        f"1 of 2 cannot be tokenised, first {tmp_path}/data.jsonl:2: the chat template leaves out message 1, "
         "of the system"
     )
 
@@ -72,7 +72,7 @@ def test_reasoning_and_tools_are_looked_for_in_the_tokens(recipe, shared, kind, 
 def test_a_sample_is_taken_evenly_and_stated(recipe):
     data = [{"prompt": "q", "completion": "a" * (n + 1)} for n in range(10)]
     found = look(recipe("sft", data), 5)
-    assert found["lengths"][1].endswith("of 5 of 10 rows, evenly taken")
+    assert found["lengths"][1].endswith("of 5 of 10 rows, evenly spaced")
     assert look(recipe("sft", data))["lengths"][1].endswith("of all 10 rows")
 
 
@@ -89,7 +89,7 @@ def test_check_with_data_tells_layouts_and_every_bad_row_without_a_model(recipe,
     assert f"sft: {tmp_path}/data.jsonl: layout prompt_completion, 1 rows" in done.stdout
     named = [line.split(": ")[0] for line in done.stderr.splitlines() if line.startswith(f"{tmp_path}/data.jsonl:")]
     assert named == [f"{tmp_path}/data.jsonl", f"{tmp_path}/data.jsonl:2", f"{tmp_path}/data.jsonl:3"]
-    assert "mend the rows, or set on_bad_row: skip" in done.stderr
+    assert "correct the rows, or set on_bad_row: skip" in done.stderr
     skipping = check("--data", recipe("sft", data, model_name_or_path="nowhere/at-all", on_bad_row="skip"))
     assert skipping.returncode == 0
     assert "sft: 2 bad rows are left out" in skipping.stdout

@@ -169,8 +169,8 @@ def test_a_pipeline_is_planned_before_anything_of_it_has_run(tmp_path: Path, bas
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--memory", "lots"], "is no size; write it like 80GiB"),
-        (["--memory", "0GiB"], "is no size"),
+        (["--memory", "lots"], "is not a size; write it like 80GiB"),
+        (["--memory", "0GiB"], "is not a size"),
         (["--gpus", "0"], "at least one device"),
         (["--strategy", "zero9"], "is not known; give one of single, ddp"),
         (["--gpus", "2", "--strategy", "single"], "is one process"),
@@ -190,7 +190,7 @@ def test_faults_are_told(arguments: list[str], words: str, tmp_path: Path, base:
 def test_a_broken_configuration_is_named(tmp_path: Path, base: Path) -> None:
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "config.json").write_text("{")
-    with pytest.raises(ModelError, match="cannot be had"):
+    with pytest.raises(ModelError, match="cannot be loaded"):
         plan_stage(sft(tmp_path / "model"), Machine())
 
 

@@ -138,7 +138,7 @@ def test_what_was_paid_is_not_asked_again_and_failures_are_no_rows(tmp_path: Pat
     ("judge", "words"),
     [
         ({"kind": "openai", "model": "toy"}, "revisions: needs judge.constitution"),
-        ({"kind": "rules", "function": "a:b"}, "revisions: needs a judge that writes"),
+        ({"kind": "rules", "function": "a:b"}, "revisions: needs a judge that generates text"),
     ],
 )
 def test_a_judge_that_cannot_revise_is_told(tmp_path: Path, judge: dict[str, Any], words: str) -> None:

@@ -253,7 +253,7 @@ def test_a_failed_stage_shows(own, tmp_path):
     (own / "pipeline.json").write_text(json.dumps(pipeline))
     page = page_of(own, out=tmp_path / "page.html")
     assert "dpo failed sft" in page.text
-    assert "dpo : it failed; its log tells why" in page.text
+    assert "dpo : it failed; see its log" in page.text
     assert "never failed" in page.text
 
 
@@ -263,7 +263,7 @@ def test_undecided_and_lost_are_called_so(own, tmp_path):
     results["win_rate"]["ppo"]["gold"] |= {"value": 0.3, "low": 0.25, "high": 0.36}
     (own / "evaluate/results.json").write_text(json.dumps(results))
     page = page_of(own, out=tmp_path / "page.html")
-    assert "DPO and SFT cannot be told apart, preferred 52% of the time [45–59]" in page.text
+    assert "DPO and SFT cannot be distinguished, preferred 52% of the time [45–59]" in page.text
     assert "PPO loses to SFT, preferred 30% of the time [25–36]" in page.text
 
 

@@ -144,7 +144,7 @@ reward_model_path: runs/reward
         ),
         (
             "watch_scorers: [{kind: reward_model, model_name_or_path: runs/reward}]\n",
-            r"watch_scorers\[0\]: runs/reward is in the reward too; only what trains nothing can tell",
+            r"watch_scorers\[0\]: runs/reward is in the reward too; only a scorer that is not trained on",
         ),
         (
             "watch_scorers: [{kind: function, function: 'a:b'}, {kind: function, function: 'a:c'}]\n",

@@ -1,4 +1,4 @@
-"""What the keys of a recipe need of one another: rules, each of which yields faults.
+"""Rules for combinations of keys; each rule yields faults.
 
 The types and ranges of single keys are in `alignment.config.schema`.
 """
@@ -27,7 +27,7 @@ RULES: list[Rule] = [
 
 
 def broken_rules(keys: Keys) -> list[Fault]:
-    """Return what the rules find, leaving out those that touch a key already at fault."""
+    """Return the faults of all rules, except rules that read a key with a fault of its own."""
     found: list[Fault] = []
     for rule in [*RULES, *(PPO_RULES if issubclass(keys.cls, PolicyGradientRecipe) else [])]:
         try:

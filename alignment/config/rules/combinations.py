@@ -1,4 +1,4 @@
-"""Combinations of quantisation, method, stage and strategy that cannot work: one table, for whoever has to know.
+"""The table of combinations of quantisation, method, stage and strategy that cannot work.
 
 `alignment check` refuses what needs no strategy to be known, `alignment doctor --strategy` the rest, and PPO what comes
 of the strategy that really runs. docs/planning.md shows the table; tests/doctor/test_combinations.py tries each entry
@@ -12,7 +12,7 @@ from typing import Any
 from alignment.config.methods import TUNING_METHODS, TuningMethod, methods_where
 from alignment.config.schema import STAGES, Stage
 
-Get = Callable[[str], Any]  # a recipe's value by key, None where the recipe and its defaults say nothing
+Get = Callable[[str], Any]  # returns a recipe's value, or its default, by key; None: neither exists
 DEEPSPEED = ("zero1", "zero2", "zero3", "zero3-offload", "zero3-nvme")
 SEVERAL = ("ddp", *DEEPSPEED, "fsdp2")
 
@@ -32,8 +32,8 @@ ONLINE = _stages(lambda stage: stage.is_online)
 class Combination:
     """One that cannot work."""
 
-    key: str  # of the recipe: where the fault is told
-    what: str  # what goes together, for people
+    key: str  # of the recipe, for the location of the fault
+    what: str  # the combination, in words
     stages: tuple[str, ...]
     applies: Callable[[Get], bool]
     reason: str

@@ -1,4 +1,4 @@
-"""Which keys a judge needs, which belong to another kind or way of asking, and which cannot go together."""
+"""Rules for judges: required keys, keys of another kind or mode, and impossible combinations."""
 
 import re
 from collections.abc import Iterator
@@ -59,7 +59,7 @@ def call_limits(keys: Keys) -> Iterator[Fault]:
     elif keys["max_cost"] is not None and not any(
         one.get("prices") for entry in entries for one in [entry, *(entry.get("members") or [])]
     ):
-        yield ("max_cost",), "needs judge.prices, by which cost is counted; of a jury, those of its members"
+        yield ("max_cost",), "needs judge.prices to compute the cost; for a jury, those of its members"
 
 
 def judge_faults(at: Location, entry: dict[str, Any]) -> Iterator[Fault]:
@@ -74,7 +74,7 @@ def judge_faults(at: Location, entry: dict[str, Any]) -> Iterator[Fault]:
 
 
 def _modes(at: Location, entry: dict[str, Any]) -> Iterator[Fault]:
-    """Keys of one way of asking."""
+    """Keys of a single mode."""
     asks = entry.get("asks") or "pairwise"
     if asks == "listwise" and entry["kind"] == "reward_model":
         yield (*at, "asks"), "a reward model scores answers one by one; give pairwise or pointwise"
@@ -83,7 +83,7 @@ def _modes(at: Location, entry: dict[str, Any]) -> Iterator[Fault]:
     if _changed(entry, "num_principles") and not entry.get("constitution"):
         yield (*at, "num_principles"), "has no effect without constitution"
     if entry.get("rubric") and asks != "pointwise":
-        yield (*at, "rubric"), "needs asks: pointwise; it says how one answer is rated"
+        yield (*at, "rubric"), "needs asks: pointwise; a rubric rates single answers"
     clamp = entry.get("clamp")
     if clamp and asks != "pairwise":
         yield (*at, "clamp"), f"has no effect with asks: {asks}, which gives no probability"
@@ -96,7 +96,7 @@ def _modes(at: Location, entry: dict[str, Any]) -> Iterator[Fault]:
 
 
 def _probabilities(at: Location, entry: dict[str, Any]) -> Iterator[Fault]:
-    """Where probabilities come from."""
+    """Keys of the source of probabilities."""
     logprobs = entry.get("logprobs", True)
     cls = judge_class(entry)
     if issubclass(cls, RemoteEntry):
@@ -106,7 +106,7 @@ def _probabilities(at: Location, entry: dict[str, Any]) -> Iterator[Fault]:
             yield (*at, "temperature"), f"is above {cls.HOTTEST:g}, the most that {cls.VENDOR}'s API takes"
     samples = entry.get("samples") or 1
     if samples > 1 and not entry.get("temperature") and not entry.get("constitution"):
-        yield (*at, "samples"), f"needs temperature above 0; without it all {samples} askings give the same answer"
+        yield (*at, "samples"), f"needs temperature above 0; at 0 all {samples} samples are the same"
     if _changed(entry, "min_mass") and (not logprobs or entry.get("endpoint") == "systemone"):
         yield (*at, "min_mass"), "has no effect without log-probabilities over the whole vocabulary"
     if entry.get("endpoint") == "systemone" and not logprobs:
@@ -124,7 +124,10 @@ def _members(at: Location, entry: dict[str, Any]) -> Iterator[Fault]:
         if member["kind"] == "jury":
             yield (*here, "kind"), "is a jury itself; give its members their weights here"
         if member["kind"] == "reward_model" and entry.get("asks") == "pointwise":
-            yield (*here, "kind"), "is a reward model, whose scores have no scale in common with ratings; ask pairwise"
+            yield (
+                (*here, "kind"),
+                "is a reward model; its scores are on another scale than ratings: use pairwise",
+            )
         name = judge_class(member).label_of(member)
         if name in names:
             yield here, f"is called {name}, as members[{names[name]}] is; give it a name of its own"
@@ -137,12 +140,12 @@ def _members(at: Location, entry: dict[str, Any]) -> Iterator[Fault]:
 
 
 def _once_and_pairwise(at: Location, entry: dict[str, Any]) -> Iterator[Fault]:
-    """Evaluation asks which of two answers is better, once in each order."""
+    """Evaluation compares two answers, once in each order."""
     asks = entry.get("asks") or "pairwise"
     if asks != "pairwise":
         yield (*at, "asks"), f"is {asks}, which {MODES[asks]}; evaluation compares two answers: give pairwise"
     if (entry.get("samples") or 1) > 1:
-        yield (*at, "samples"), "is not read in stage evaluate, which asks once in each order; take it out"
+        yield (*at, "samples"), "is not read in stage evaluate, which compares once in each order; remove it"
 
 
 def _changed(entry: dict[str, Any], key: str) -> bool:

@@ -1,4 +1,4 @@
-"""A recipe's values as rules see them."""
+"""Access of rules to a recipe's values."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -11,30 +11,30 @@ Rule = Callable[["Keys"], Iterator[Fault]]
 
 
 class Unknown(Exception):
-    """A rule asked for a key whose own fault is already told."""
+    """A rule read a key whose own fault has been reported."""
 
 
 class Keys:
-    """A recipe's values, defaults included, for rules to look at."""
+    """A recipe's values, with defaults."""
 
     def __init__(self, stage: str, cls: type[Recipe], values: dict[str, Any], wrong: set[Any]) -> None:
         self.stage, self.cls, self.values, self.wrong = stage, cls, values, wrong
 
     @property
     def about(self) -> Stage:
-        """What the stage states about itself."""
+        """The stage's metadata."""
         return self.cls.STAGE
 
     def exists(self, key: str) -> bool:
-        """Tell whether the stage has a key of ours."""
+        """Return whether the stage has this key of ours."""
         return key in self.cls.model_fields
 
     def given(self, key: str) -> bool:
-        """Tell whether the recipe itself gives a key."""
+        """Return whether the recipe sets a key."""
         return self.values.get(key) is not None
 
     def changed(self, key: str) -> bool:
-        """Tell whether the recipe gives a key another value than its default, as a resolved recipe does not."""
+        """Return whether the recipe sets a key to another value than its default."""
         return self.given(key) and self.values[key] != self.cls.model_fields[key].get_default(call_default_factory=True)
 
     def __getitem__(self, key: str) -> Any:

@@ -1,4 +1,4 @@
-"""Combinations of the keys of labelling that cannot be."""
+"""Rules for the keys of labelling."""
 
 from collections.abc import Iterator
 
@@ -11,7 +11,7 @@ SAMPLED += ["max_prompt_length", "chat_template", "eos_token", "test_split_size"
 
 
 def label_answers(keys: Keys) -> Iterator[Fault]:
-    """Answers are sampled from a policy, or they are given in the data."""
+    """Answers are sampled from a policy, or given in the data."""
     if not keys.exists("responses"):
         return
     if keys["responses"] == "sampled" and not keys["model_name_or_path"]:
@@ -33,18 +33,18 @@ def label_pairs(keys: Keys) -> Iterator[Fault]:
 
 
 def revisions(keys: Keys) -> Iterator[Fault]:
-    """Answers are revised by principles, by a model that writes."""
+    """Revisions need principles and a judge that generates text."""
     if not keys.exists("revisions") or keys["revisions"] is None:
         return
     judge = keys["judge"]
     if not is_chat(judge) or judge.get("endpoint") == "systemone":
-        yield ("revisions",), "needs a judge that writes, of kind openai, anthropic or local with endpoint chat"
+        yield ("revisions",), "needs a judge that generates text: kind openai, anthropic or local, with endpoint chat"
     elif not judge.get("constitution"):
         yield ("revisions",), "needs judge.constitution, a YAML file of the principles to revise by"
 
 
 def gates(keys: Keys) -> Iterator[Fault]:
-    """A gate has a limit, and what is compared with people needs people."""
+    """A gate has a limit, and limits on the agreement with people need their preferences."""
     gate = keys["gate"] if keys.exists("gate") else None
     if not gate:
         return

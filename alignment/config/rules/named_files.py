@@ -1,4 +1,4 @@
-"""The JSON files that a recipe's keys name, and what may stand in them: read before any library reads them."""
+"""Rules for the JSON files that a recipe names, checked before a library reads them."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -18,7 +18,7 @@ FLAGS = frozenset(  # of transformers' AcceleratorConfig
 
 
 def json_files(keys: Keys) -> Iterator[Fault]:
-    """The files of DeepSpeed, FSDP and Accelerate are there, are JSON, and hold a mapping without keys."""
+    """The files of DeepSpeed, FSDP and Accelerate exist, are JSON, and contain a mapping without API keys."""
     for key in JSON_KEYS:
         given = keys[key]
         if not isinstance(given, str):
@@ -56,7 +56,7 @@ def _deepspeed_faults(content: dict[str, Any]) -> Iterator[Fault]:
 
 
 def _accelerator_faults(content: dict[str, Any]) -> Iterator[Fault]:
-    """Accelerate takes any value for true that Python does."""
+    """Accelerate accepts any truthy value, so the types are checked here."""
     for name in FLAGS & content.keys():
         value = content[name]
         if not isinstance(value, bool) and not (value is None and name == "dispatch_batches"):

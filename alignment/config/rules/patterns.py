@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from alignment.strict_json import shown
 
-WHOLE_LAYERS = ("all-linear",)  # no expressions, but words that PEFT knows
+WHOLE_LAYERS = ("all-linear",)  # not a pattern: a name that PEFT defines
 LONGEST = 4_096  # characters
 SECONDS = 2  # of processor time, for all patterns on all names; useful ones take milliseconds
 WAIT_SECONDS = 60  # for a process on a machine that is busy with others
@@ -39,7 +39,7 @@ for pattern in asked["patterns"]:
 
 
 def fault_of_patterns(patterns: Sequence[str], names: Sequence[str]) -> str | None:
-    """Say which pattern is none, or takes too long on the modules' names; None where all are sound."""
+    """Return the fault of a pattern that is invalid, or too slow on the modules' names; None if all are valid."""
     asked = list(dict.fromkeys(pattern for pattern in patterns if not PLAIN.fullmatch(pattern)))
     if not asked:
         return None
@@ -66,5 +66,5 @@ def fault_of_patterns(patterns: Sequence[str], names: Sequence[str]) -> str | No
         return too_long
     if done.returncode == 1 and done.stderr.startswith("["):
         pattern, reason = json.loads(done.stderr)
-        return f"{shown(pattern)} is no pattern: {reason}"
+        return f"{shown(pattern)} is not a pattern: {reason}"
     return too_long if done.returncode else None

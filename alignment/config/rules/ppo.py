@@ -160,7 +160,7 @@ def engine(keys: Keys) -> Iterator[Fault]:
         return
     server = keys["vllm_mode"] == "server"
     if server and not keys.given("vllm_server_base_url"):
-        yield ("vllm_mode",), "server needs vllm_server_base_url, http://localhost:8000 say"
+        yield ("vllm_mode",), "server needs vllm_server_base_url, such as http://localhost:8000"
     for key in COLOCATED if server else ("vllm_server_base_url",):
         if keys.changed(key):
             yield (key,), f"has no effect with vllm_mode {keys['vllm_mode']}; take it out"
@@ -174,7 +174,10 @@ def estimator(keys: Keys) -> Iterator[Fault]:
     entry = ADVANTAGE_ESTIMATORS.get(name)
     if entry is None:
         near = did_you_mean(name, ADVANTAGE_ESTIMATORS)
-        yield ("advantage_estimator",), f"{name!r} is no estimator; give one of {', '.join(ADVANTAGE_ESTIMATORS)}{near}"
+        yield (
+            ("advantage_estimator",),
+            f"{name!r} is not an estimator; give one of {', '.join(ADVANTAGE_ESTIMATORS)}{near}",
+        )
     elif not entry.uses_value:
         for key in VALUE:
             if keys.changed(key):
@@ -210,7 +213,7 @@ def _epochs(keys: Keys) -> str:
 
 
 def _divisors(number: int, near: int) -> str:
-    """Name the divisors on either side of a number that is none."""
+    """Return the nearest divisors below and above a number that is not a divisor."""
     all_of = [d for d in range(1, number + 1) if number % d == 0]
     around = [max((d for d in all_of if d < near), default=0), min((d for d in all_of if d > near), default=0)]
     return " or ".join(str(d) for d in around if d)

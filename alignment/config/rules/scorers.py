@@ -55,7 +55,10 @@ def watchers(keys: Keys) -> Iterator[Fault]:
             yield (*at, "name"), f"{name} would be logged as watch_{name}, which means a spread; choose another name"
         names.setdefault(name, index)
         for source in sorted(trains & set(_sources(entry))):
-            yield at, f"{source} is in the reward too; only what trains nothing can tell that the score is gamed"
+            yield (
+                at,
+                f"{source} is in the reward too; only a scorer that is not trained on can detect reward hacking",
+            )
 
 
 def _class(entry: dict[str, Any]) -> type[AnyScorer]:
@@ -65,7 +68,7 @@ def _class(entry: dict[str, Any]) -> type[AnyScorer]:
 
 
 def _sources(entry: dict[str, Any]) -> list[str]:
-    """Models, functions and addresses that an entry asks."""
+    """Return the models, functions and addresses of an entry."""
     needs = _class(entry).NEEDS
     found = [
         entry.get(needs[0]) if needs else None,
@@ -111,7 +114,7 @@ def _ensemble_faults(at: Location, entry: dict[str, Any]) -> Iterator[Fault]:
         yield (*at, "reward_models"), "has one member; an ensemble has two or more, kind reward_model is for one"
     doubles = [member for place, member in enumerate(members) if member in members[:place]]
     if doubles:
-        yield (*at, "reward_models"), f"names {doubles[0]} twice; the same model twice knows nothing of uncertainty"
+        yield (*at, "reward_models"), f"names {doubles[0]} twice; two copies of one model do not estimate uncertainty"
     if entry.get("uncertainty_penalty", 1.0) != 1.0 and entry.get("aggregate") != "lcb":
         yield (*at, "uncertainty_penalty"), "has no effect without aggregate: lcb"
     if entry.get("weight", 1.0) < 0 and entry.get("aggregate") in ("min", "lcb"):

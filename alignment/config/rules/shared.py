@@ -56,19 +56,22 @@ def precision(keys: Keys) -> Iterator[Fault]:
 
 
 def reports(keys: Keys) -> Iterator[Fault]:
-    """A tracker is one that transformers knows."""
+    """A tracker is one that transformers supports."""
     given, known = keys["report_to"], trackers()
     for name in given if isinstance(given, list) else [given]:
         if known and name not in known:
-            yield ("report_to",), f"{name!r} is no tracker; give one of {', '.join(known)}{did_you_mean(name, known)}"
+            yield (
+                ("report_to",),
+                f"{name!r} is not a tracker; give {', '.join(known)}{did_you_mean(name, known)}",
+            )
         elif name in TRACKER_EXTRAS and importlib.util.find_spec(name) is None:
             yield ("report_to",), f"{name} is not installed; run `pip install {name}`"
         elif not keys.about.trains and name not in ("wandb", "all", "none"):
-            yield ("report_to",), f"{name} follows training alone; give stage {keys.stage} wandb, or take it out"
+            yield ("report_to",), f"{name} tracks training only; use wandb for stage {keys.stage}, or remove it"
 
 
 def combinations(keys: Keys) -> Iterator[Fault]:
-    """What cannot go together under any strategy."""
+    """Combinations that cannot work under any strategy."""
     for one in broken_by_itself(keys.stage, keys.__getitem__):
         yield (one.key,), f"{one.reason}; {one.remedy}"
 
@@ -81,16 +84,19 @@ def quantisation(keys: Keys) -> Iterator[Fault]:
 
 
 def mixtures(keys: Keys) -> Iterator[Fault]:
-    """Fractions normalise to one, so all of a mixture's entries have one or none has."""
+    """Fractions are normalised to a sum of one, so all entries of a mixture have one, or none has."""
     for key in ("datasets", "eval_datasets", "perplexity_datasets"):
         entries = keys[key] or []
         without = [i for i, entry in enumerate(entries) if entry.get("fraction") is None]
         if without and len(without) < len(entries):
-            yield (key, without[0]), "has no fraction, though others of the list have; give all one, or none"
+            yield (
+                (key, without[0]),
+                "has no fraction, but other entries of the list have one; give all or none",
+            )
 
 
 def candidates(keys: Keys) -> Iterator[Fault]:
-    """Tables tell policies apart by their names."""
+    """Tables identify policies by their names."""
     if not keys.exists("candidates"):
         return
     names = {keys["baseline_name"]: "the baseline"}

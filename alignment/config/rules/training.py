@@ -21,7 +21,7 @@ LONGEST_NAME, LONGEST_PATH = 255, 4095  # bytes, of Linux and most other systems
 
 
 def workers(keys: Keys) -> Iterator[Fault]:
-    """What data's own processes are told needs such processes."""
+    """Keys of the data loader's worker processes need such processes."""
     if keys["dataloader_num_workers"]:
         return
     for key in ("dataloader_prefetch_factor", "dataloader_persistent_workers", "dataloader_multiprocessing_context"):
@@ -109,7 +109,7 @@ def best_model(keys: Keys) -> Iterator[Fault]:
         if (every < 1) == (kept < 1) and (kept * 1_000_000) % (every * 1_000_000):
             yield (
                 ("load_best_model_at_end",),
-                f"needs save_steps to be a multiple of eval_steps; {kept} is none of {every}",
+                f"needs save_steps to be a multiple of eval_steps; {kept} is not a multiple of {every}",
             )
 
 

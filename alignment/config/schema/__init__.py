@@ -1,7 +1,7 @@
-"""What a recipe may say: one typed, frozen model per stage, each in a file of its own.
+"""The schema of recipes: one typed, frozen model per stage, each in its own file.
 
-A recipe is flat. Keys named here are ours; every other key must be one of the stage's trainer configuration
-(`TRAINER_CONFIG`) in the installed TRL or transformers and is handed to it unchanged, see `alignment.config.library`.
+A recipe is flat. The keys defined here are ours. Every other key must belong to the stage's trainer configuration
+(`TRAINER_CONFIG`) in the installed TRL or transformers, and is passed on unchanged, see `alignment.config.library`.
 """
 
 from importlib import import_module
@@ -39,7 +39,7 @@ STAGES: dict[str, type[Recipe]] = {name: _recipe(name) for name in NAMES}
 
 
 def keys_marked(*marks: Mark) -> frozenset[str]:
-    """Return the keys that some stage's recipe itself declares so."""
+    """Return the top-level keys of all stages that have one of these marks."""
     recipes = STAGES.values()
     return frozenset(name for cls in recipes for name, info in cls.model_fields.items() if marks_of(info) & {*marks})
 

@@ -1,8 +1,7 @@
-"""What a recipe may say of a judge: one class for each kind.
+"""The schema of judges: one class per kind.
 
-A judge's backend is the module that has the kind's name: `alignment/calls/backends/KIND.py` for a chat model, which
-derives from `ChatEntry`, and `reward/judges/backends/KIND.py` for any other judge. To add one, write that module and
-add the class here to `JudgeEntry`.
+The backend of a chat model, which derives from `ChatEntry`, is `alignment/calls/backends/KIND.py`; that of any other
+judge is `reward/judges/backends/KIND.py`. To add a kind, write that module and add a class to `JudgeEntry`.
 """
 
 from collections.abc import Sequence
@@ -32,7 +31,7 @@ class AnyJudge(Entry):
     """Keys of every judge."""
 
     FAMILY: ClassVar[str] = "judge"
-    PREVIEW: ClassVar[str] = ""  # what decides, where the judge reads no text; {} is its label
+    PREVIEW: ClassVar[str] = ""  # text of the preview for a judge without a prompt; {} is its label
     IN_PROCESS: ClassVar[bool] = True  # answers without a request to a server
 
     kind: str
@@ -43,41 +42,41 @@ class AnyJudge(Entry):
 
     @classmethod
     def label_of(cls, values: dict[str, Any]) -> str:
-        """Return what tables and stores call a judge of this kind."""
+        """Return the name of a judge of this kind in tables and stores."""
         named = values.get(cls.NEEDS[0]) if cls.NEEDS else None
         return values.get("name") or (named if isinstance(named, str) else None) or str(values["kind"])
 
     @property
     def label(self) -> str:
-        """What tables and stores call it."""
+        """The judge's name in tables and stores."""
         return self.label_of(self.__dict__)
 
     @property
     def mode(self) -> Mode:
-        """What kind of question it answers."""
+        """The kind of question that the judge answers."""
         return getattr(self, "asks", "pairwise")
 
     @property
     def repeats(self) -> int:
-        """How many times every question is asked."""
+        """Number of times that every question is asked."""
         return getattr(self, "samples", 1)
 
     @property
     def retries(self) -> int:
-        """How many times a failed call is repeated."""
+        """Number of times that a failed call is repeated."""
         return getattr(self, "max_retries", RETRIES)
 
     @property
     def full_batch(self) -> int:
-        """Questions that a model in this process answers together; 0 where it gains nothing from waiting ones."""
+        """Batch size of a model in this process; 0 for judges that do not batch."""
         return 0
 
     def each(self) -> Sequence["AnyJudge"]:
-        """Return the judges that make the calls: a jury's members, else this one."""
+        """Return the judges that make the calls: the members of a jury, else this judge."""
         return [self]
 
     def at_once(self, max_concurrency: int) -> int:
-        """Questions to have in flight, see the function of this name."""
+        """Return the number of concurrent questions, see the function of this name."""
         return at_once([self], max_concurrency)
 
 
@@ -180,12 +179,12 @@ class ChatEntry(AnyJudge):
 
     @property
     def json_replies(self) -> bool:
-        """Whether the endpoint holds replies to a JSON schema."""
+        """Whether the endpoint constrains replies to a JSON schema."""
         return getattr(self, "response_format", "text") == "json_schema"
 
     @property
     def writes(self) -> bool:
-        """Whether the model can write texts, and not only choose between some."""
+        """Whether the model can generate text, not only choose between given texts."""
         return getattr(self, "endpoint", "chat") == "chat"
 
 
@@ -292,9 +291,9 @@ def judge_entry(**keys: Any) -> Any:
 
 
 def at_once(judges: Sequence[AnyJudge], max_concurrency: int) -> int:
-    """Questions to have in flight: what the recipe says, and enough that a model in this process has full batches.
+    """Return the number of concurrent questions: the recipe's, or more, to fill the batches of models in this process.
 
-    One batch is answered while the next one gathers. Where an endpoint is asked too, the recipe's number stays.
+    One batch is computed while the next one fills. If a judge is an endpoint, the recipe's number is used.
     """
     asked = [each for judge in judges for each in judge.each()]
     if not all(judge.IN_PROCESS for judge in asked):

@@ -1,4 +1,4 @@
-"""Mappings whose `kind` selects a class: what each needs, and how a key of another kind is refused."""
+"""Mappings whose `kind` selects a class: their required keys, and the error for a key of another kind."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, TypeVar
@@ -11,14 +11,14 @@ E = TypeVar("E", bound="Entry")
 
 
 class Entry(Part):
-    """One of several kinds of a thing; the classes of all kinds form a union that `kind` discriminates."""
+    """A mapping of one of several kinds; the classes of all kinds form a union that `kind` discriminates."""
 
     FAMILY: ClassVar[str]  # for messages: "judge", "scorer"
     NEEDS: ClassVar[tuple[str, str] | None] = None  # the key that this kind requires, and what the key takes
 
     @classmethod
     def of_kind(cls: type[E], kind: Any) -> type[E] | None:
-        """Return the class of a kind; None where there is none."""
+        """Return the class of a kind; None if no class has it."""
         return next((each for each in cls.kinds() if kind in each.kind_names()), None)
 
     @classmethod
@@ -47,7 +47,7 @@ class Entry(Part):
 
     @classmethod
     def foreign(cls, key: str) -> str | None:
-        """Return why a key of another kind is refused; None where no kind has it."""
+        """Return why a key of another kind is refused; None if no kind has it."""
         if key not in cls.keys_of_all_kinds():
             return None
         return f"does not belong to a {cls.FAMILY} of kind {cls.kind_names()[0]}"
@@ -55,9 +55,9 @@ class Entry(Part):
     @model_validator(mode="before")
     @classmethod
     def _without_unset(cls, values: Any) -> Any:
-        """Leave out the needed key where it is empty, and keys of other kinds that hold their default.
+        """Drop an empty required key, and keys of other kinds with their default value.
 
-        Resolved recipes of earlier versions hold the keys of all kinds.
+        Resolved recipes of earlier versions contain the keys of all kinds.
         """
         if not isinstance(values, Mapping):
             return values

@@ -1,4 +1,4 @@
-"""What all parts of a recipe's schema are made of: their base class, and what each key is declared to be."""
+"""The base class of all mappings of a recipe's schema, and the marks with which keys are declared."""
 
 from collections.abc import Iterator
 from enum import Enum
@@ -8,12 +8,12 @@ from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.fields import FieldInfo
 
-DAY = 86_400.0  # seconds; nothing that a recipe waits for takes longer
+DAY = 86_400.0  # seconds, the upper bound of all time limits
 AnyType = TypeVar("AnyType")
 
 
 class Mark(Enum):
-    """What a key is declared to be.
+    """The declaration of a key.
 
     A key that takes text has one of the first seven marks. A key without FREE decides the result. Keys of the mappings
     inside a recipe are never FREE.
@@ -26,8 +26,8 @@ class Mark(Enum):
     CODE = "a Python function, module:function, whose code decides the result"
     PATH = "a path that is read relative to another key's, or by another stage"
     OUTPUT = "a folder that is written"
-    FREE = "does not affect the result: a run keeps its identity, and goes on, when it changes"
-    LATE = "decides the result, and may change before an interrupted run goes on"
+    FREE = "does not affect the result: a run keeps its identity, and resumes, if it changes"
+    LATE = "decides the result, and may change before an interrupted run is resumed"
 
 
 PATH_MARKS = {Mark.INPUT, Mark.TEXT_OR_INPUT, Mark.FILES, Mark.PATH, Mark.OUTPUT}

@@ -1,4 +1,4 @@
-"""What pipeline.yaml may say."""
+"""The schema of pipeline.yaml."""
 
 from typing import Any
 

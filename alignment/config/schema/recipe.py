@@ -1,4 +1,4 @@
-"""What the recipes of all stages have in common, and what a stage states about itself."""
+"""The keys that all recipes share, and the metadata of a stage."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -14,7 +14,7 @@ OF_TOKENS = ("loss", "entropy", "mean_token_accuracy", "num_tokens", *SPEEDS)  #
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stage:
-    """What a stage is. Code that treats stages differently reads it here, not from their names or classes."""
+    """The metadata of a stage. Code that treats stages differently reads it, not their names or classes."""
 
     title: str  # in reports and messages
     help: str  # of its verb; a literal, as `alignment.stages` reads it from the source
@@ -34,7 +34,7 @@ class Stage:
 
     @property
     def is_online(self) -> bool:
-        """Whether it trains on answers that it samples meanwhile."""
+        """Whether the stage trains on answers that it samples."""
         return self.trains and self.samples
 
 
@@ -59,7 +59,7 @@ class Recipe(Part):
     log_model: Free[bool] = False
     """Also send the trained weights to W&B."""
     overwrite: Free[bool] = False
-    """Delete a finished or interrupted run in `output_dir` and start anew."""
+    """Delete a finished or interrupted run in `output_dir` and start again."""
     round: int | None = Field(default=None, gt=0, le=100)
     """The round of a pipeline with `rounds`, which sets it."""
     library: dict[str, Any] = Field(default_factory=dict, exclude=True)

@@ -1,7 +1,7 @@
-"""What a recipe may say of a source of scores: one class for each kind.
+"""The schema of scorers: one class per kind.
 
-A scorer is built by the module that has its kind's name, `reward/scorers/KIND.py`; scorers that are reward models stand
-on the policy's base where they can. To add one, write that module and add the class here to `ScorerEntry`.
+The module `reward/scorers/KIND.py` builds a scorer. Reward models share the policy's base if they are adapters on it.
+To add a kind, write that module and add a class to `ScorerEntry`.
 """
 
 from typing import Annotated, Any, ClassVar, Literal
@@ -101,7 +101,7 @@ class FunctionEntry(AnyScorer):
 class HttpEntry(AnyScorer):
     """A server that answers with scores."""
 
-    NEEDS: ClassVar[tuple[str, str]] = ("url", "the address that scores are asked of")
+    NEEDS: ClassVar[tuple[str, str]] = ("url", "the address of a server of scores")
 
     kind: Literal["http"]
     """A server."""
