@@ -137,4 +137,4 @@ def test_a_developer_sees_the_traceback(tmp_path):
 def test_ctrl_c_ends_with_130(tmp_path):
     code = ODD.format(error="__import__('os').kill(__import__('os').getpid(), 2)", words='"odd"')
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
-    assert (done.returncode, done.stderr) == (130, "interrupted; the same command goes on from the last checkpoint\n")
+    assert (done.returncode, done.stderr) == (130, "interrupted; the same command resumes from the last checkpoint\n")

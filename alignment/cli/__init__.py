@@ -1,4 +1,4 @@
-"""The command `alignment`: parses, hands on, and tells errors in one line. Importing it imports no torch.
+"""The command `alignment`. Errors are one line. Importing it does not import torch.
 
 The top floor: the one package of `alignment` that calls `recipes` and `reward`, inside the verb that needs them. Verbs
 stand in `--help` in the order of their modules here.

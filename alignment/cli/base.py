@@ -21,7 +21,7 @@ app = typer.Typer(
 STAGE_PANEL = "Stages, each `--config FILE [--key value ...]`; `--help` lists the keys"
 WHOLE_PANEL = "The whole way"
 PEOPLE_PANEL = "People's labels"
-RESULT_PANEL = "What came of it"
+RESULT_PANEL = "Results"
 
 RewardModel = Annotated[
     str,

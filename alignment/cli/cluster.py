@@ -31,7 +31,9 @@ def launch(
         Path | None, typer.Option(metavar="FILE", help="Your changed copy of a file of launch/, to fill in its place.")
     ] = None,
     image: Annotated[str | None, typer.Option(help="The container's image, on Kubernetes.")] = None,
-    accelerator: Annotated[str | None, typer.Option(help="The kind of GPU to ask SkyPilot for; default: H100.")] = None,
+    accelerator: Annotated[
+        str | None, typer.Option(help="The kind of GPU that SkyPilot requests; default: H100.")
+    ] = None,
 ) -> None:
     """Write and show the job file and the command that run a recipe on GPUs here or in a cluster; submit them.
 

@@ -28,7 +28,7 @@ def annotate(
     port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 8765,
     allow_host: Annotated[
         list[str] | None,
-        typer.Option("--allow-host", metavar="NAME", help="Another name under which browsers may ask for the page."),
+        typer.Option("--allow-host", metavar="NAME", help="Another host name under which browsers may open the page."),
     ] = None,
     output: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Where the rankings go; default: people.jsonl in or beside RUN.")

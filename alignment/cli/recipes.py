@@ -72,7 +72,9 @@ def plan(
     context: typer.Context,
     recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A stage's recipe, or a pipeline.")],
     gpus: Annotated[int, typer.Option(help="Devices, all nodes together.")] = 1,
-    memory: Annotated[str, typer.Option(metavar="SIZE", help="Of each device, 80GiB or 24GB, say.")] = "80GiB",
+    memory: Annotated[
+        str, typer.Option(metavar="SIZE", help="Memory of each device, such as 80GiB or 24GB.")
+    ] = "80GiB",
     strategy: Annotated[
         str | None,
         typer.Option(help="single, ddp, zero1, zero2, zero3, zero3-offload, zero3-nvme or fsdp2."),
@@ -162,11 +164,12 @@ def run(
     launch: Annotated[
         str | None,
         typer.Option(
-            metavar="COMMAND", help="Start training stages with this, 'accelerate launch --num_processes 2', say."
+            metavar="COMMAND",
+            help="Command that starts training stages, such as 'accelerate launch --num_processes 2'.",
         ),
     ] = None,
 ) -> None:
-    """Run a pipeline: what is missing or stale is run, an interrupted stage goes on, the rest is skipped."""
+    """Run a pipeline: run missing and stale stages, resume interrupted ones, and skip the others."""
     from alignment.pipeline.runner import run_pipeline
 
     code = run_pipeline(pipeline, start=from_stage, only=only, output_dir=output_dir, seed=seed, launch=launch)

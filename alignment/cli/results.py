@@ -209,7 +209,7 @@ def report(
         Path | None, typer.Option(help="The page to write; default: report.html in the first folder.")
     ] = None,
 ) -> None:
-    """Make one self-contained HTML page of what ran and what came of it."""
+    """Write one self-contained HTML page with the results of runs."""
     from alignment.report import build
 
     typer.echo(str(build(runs, out or runs[0] / "report.html")))

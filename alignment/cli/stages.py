@@ -21,7 +21,7 @@ def preview_reader(stage: str) -> "Reader | None":
 
 
 def _stage(name: str) -> Callable[[typer.Context], None]:
-    """Run a stage's script; faults of the recipe are told before anything heavy is imported."""
+    """Run a stage's script; report faults of the recipe before importing anything heavy."""
 
     def run(context: typer.Context) -> None:
         from alignment.config import load_recipe

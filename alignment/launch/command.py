@@ -1,4 +1,4 @@
-"""`alignment launch`: a recipe checked, its job file written and shown, and submitted where that is asked for."""
+"""`alignment launch`: checks a recipe, writes and shows its job file, and submits it with `--submit`."""
 
 import os
 import shlex
@@ -18,7 +18,7 @@ from alignment.secrecy import key_in
 
 
 def launch(wanted: Wanted, say: Callable[[str], None]) -> int:
-    """Write and show a job, and submit it where that is asked for.
+    """Write and show a job, and submit it with `--submit`.
 
     Returns: the exit code of whatever submitted it.
     Raises: RecipeError for every fault of what was asked and of the recipes, before anything is written.

@@ -1,4 +1,4 @@
-"""Where the files of the folder `launch` are: in a checkout, or where pip put them."""
+"""The location of the files of the folder `launch`: in a checkout, or as installed by pip."""
 
 import importlib.metadata
 from pathlib import Path
@@ -29,7 +29,7 @@ def shipped(name: str) -> Path:
 
 
 def found(path: str) -> Path:
-    """Return a file that a user names: as it stands, or the shipped one where it stands under `launch/`.
+    """Return a file that a user names: the file itself, or the installed one if its path begins with `launch/`.
 
     Raises: AlignmentError where it is neither.
     """

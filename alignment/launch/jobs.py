@@ -18,7 +18,7 @@ SUBMIT = {
     "skypilot": ("sky", "jobs", "launch", "--yes"),
 }
 CORES_PER_GPU = 8
-ACCELERATOR = "H100"  # what the shipped file asks SkyPilot for
+ACCELERATOR = "H100"  # in the shipped SkyPilot file
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class Job:
     config: str  # of Accelerate
     module: str | None  # of a stage, `recipes.ppo`; None: a pipeline
     arguments: tuple[str, ...]  # of the stage, or of `alignment run`
-    cpu: bool = False  # no GPUs are asked for
+    cpu: bool = False  # request no GPUs
     python: str = "python"
     image: str | None = None  # Kubernetes: the container's
     accelerator: str = ACCELERATOR  # SkyPilot: the kind of GPU

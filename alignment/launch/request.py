@@ -1,4 +1,4 @@
-"""What a user asks of `alignment launch`, and all that can be wrong with it."""
+"""The options of `alignment launch`, and their checks."""
 
 import os
 import re
@@ -36,7 +36,7 @@ OF_PIPELINES = ("output_dir", "seed", "from", "only")  # what `alignment run` ta
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What a user asked for."""
+    """The options of `alignment launch`."""
 
     recipe: str
     place: str = "local"
@@ -103,7 +103,7 @@ def checked(wanted: Wanted) -> list[Recipe]:
 
 @contextmanager
 def _among(processes: int) -> Iterator[None]:
-    """Have recipes checked as they will be in the job, where the launcher tells how many processes there are."""
+    """Check recipes with the environment of the job, in which the launcher sets the number of processes."""
     before = os.environ.get("WORLD_SIZE")
     os.environ["WORLD_SIZE"] = str(max(1, processes))
     try:

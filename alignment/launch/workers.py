@@ -28,13 +28,13 @@ def main(argv: list[str] | None = None) -> None:
     from accelerate.utils.launch import prepare_simple_launcher_cmd_env
 
     args, kind = _settled(launch, argv), _settled(launch, argv)
-    launch._validate_launch_command(kind)  # puts in what the file says
+    launch._validate_launch_command(kind)  # adds the values of the file
     if kind.use_cpu:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""  # the processes would take the GPUs that they see
     if kind.num_machines == 1:
-        args.standalone, args.main_process_port = True, 0  # nobody to meet: any free port
+        args.standalone, args.main_process_port = True, 0  # one machine: any free port
     if not (kind.use_deepspeed or kind.use_fsdp or kind.multi_gpu or kind.tpu):
-        # One process: be it. Nothing then stands between it and signals, or its exit code.
+        # Run a single process in this one, so that it receives signals, and its exit code is the command's.
         command, environment = prepare_simple_launcher_cmd_env(kind)
         os.execvpe(command[0], command, environment)
     code = _run(launch.launch_command, args)
@@ -85,7 +85,7 @@ def _run(start: Any, args: Any) -> int:
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    """Whether torchrun tells a user who ended the job more than that; of a worker that had to be killed, say."""
+    """Whether a record of torchrun is noise for a user who ended the job, such as one about a killed worker."""
     return not record.getMessage().startswith(("Received", "Sending process"))
 
 

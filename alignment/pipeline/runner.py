@@ -1,4 +1,4 @@
-"""`alignment run`: stages in order; what is done stays done until something that it was made from changes."""
+"""`alignment run`: runs stages in order, and skips finished ones until something that they depend on changes."""
 
 import datetime
 import fcntl
@@ -31,7 +31,7 @@ from alignment.train.trial import require_accepted
 STATE = "pipeline.json"
 TAIL_LINES = 20
 ACCURACY = "reward_accuracy"
-PLAIN_WIDTH = 120  # columns of tables where no terminal says how many it has
+PLAIN_WIDTH = 120  # columns of tables without a terminal
 
 Action = Literal["skip", "resume", "run"]
 
@@ -46,13 +46,13 @@ def run_pipeline(
     launch: str | None = None,
     console: Console | None = None,
 ) -> int:
-    """Run what is missing or stale of a pipeline.
+    """Run the missing and stale stages of a pipeline.
 
     Args:
-        path: pipeline.yaml. start: this stage and all after it are run though finished. only: this stage alone.
-        output_dir: where everything goes instead of the pipeline's own folder.
-        seed: of every stage, instead of their recipes'.
-        launch: the command that starts training stages, `accelerate launch`, say.
+        path: pipeline.yaml. start: run this stage and all later ones, even if finished. only: run this stage alone.
+        output_dir: in place of the pipeline's own folder.
+        seed: of every stage, in place of the recipes' seeds.
+        launch: the command that starts training stages, such as `accelerate launch`.
 
     Returns: 0, or the exit code of the stage that failed.
     Raises: RecipeError, before anything is run or written.
@@ -92,26 +92,28 @@ def _launcher(launch: str | None) -> list[str]:
 
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    """Keep a second `alignment run` out of the folder; the lock goes when the process does."""
+    """Lock the folder against a second `alignment run`; the lock ends with the process."""
     with (folder / ".lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise AlignmentError(f"{folder}: another `alignment run` is at work here; wait for it or end it.") from None
+            raise AlignmentError(
+                f"{folder}: another `alignment run` uses this folder; wait for it, or end it."
+            ) from None
         yield
 
 
 class _Runner:
-    """Runs stages and keeps account of them in pipeline.json."""
+    """Runs stages and records them in pipeline.json."""
 
     def __init__(self, pipeline: Pipeline, launch: str | None, console: Console) -> None:
         self.pipeline, self.launch, self.console = pipeline, launch, console
         self.folder = Path(pipeline.output_dir)
-        self.came: dict[str, str] = {}  # what came of each stage in this run
+        self.came: dict[str, str] = {}  # result of each stage in this run
         self.records: dict[str, dict[str, Any]] = self._read()
 
     def stage(self, stage: Stage, *, forced: bool) -> int:
-        """Bring one stage up to date; returns its exit code."""
+        """Bring one stage up to date; return its exit code."""
         self._require_inputs(stage)
         before = dependencies(stage)
         action, reason = self._decide(stage, before, forced)
@@ -211,19 +213,19 @@ class _Runner:
         if finished and not forced and not changed and (record or self._adopts(stage)):
             return "skip", ""
         if _manifest(stage).get("status") == "running" and begun and record and not changed:
-            return "resume", "was interrupted, goes on"
+            return "resume", "was interrupted, resumes"
         if forced or not record:
             return "run", ""
         return "run", f"{changed}, runs again" if changed else f"was {record['status']}, runs again"
 
     def _adopts(self, stage: Stage) -> bool:
-        """Whether a stage run by hand, of which pipeline.json knows nothing, is newer than all local inputs."""
+        """Whether a stage that was run by hand, without a record in pipeline.json, is newer than all local inputs."""
         done = (Path(stage.outputs[0]) / MANIFEST).stat().st_mtime
         inputs = [Path(name) for name in dependencies(stage)]
         return all(_newest(path) <= done for path in inputs if path.exists())
 
     def _require_inputs(self, stage: Stage) -> None:
-        """Refuse a stage whose inputs an earlier one has yet to write."""
+        """Refuse a stage if an earlier stage has not written its inputs yet."""
         for other in self.pipeline.stages:
             if other.name == stage.name:
                 return
@@ -232,11 +234,11 @@ class _Runner:
                 if reads and not os.path.exists(reads[0]):
                     raise AlignmentError(
                         f"stage {stage.name} reads {reads[0]}, which is not there; stage {other.name} writes it: "
-                        f"run that first, `--from {other.name}`, say."
+                        f"run that first, for example with `--from {other.name}`."
                     )
 
     def _keep_calls(self, stage: Stage) -> None:
-        """Move judges' answers out of a folder that the stage is about to overwrite: they may be paid for."""
+        """Move judges' answers, which may have cost money, out of a folder that the stage will overwrite."""
         if stage.recipe is None:
             return
         folder = Path(stage.outputs[0])
@@ -294,16 +296,16 @@ def _manifest(stage: Stage) -> dict[str, Any]:
 
 
 def _identity(manifest: dict[str, Any]) -> str | None:
-    """What tells the run in a folder from the one that another start puts in its place."""
+    """Return an identifier of the run in a folder, which differs for a run that replaces it."""
     found = manifest.get("identifier") or manifest.get("started")
     return str(found) if found else None
 
 
 def _has_begun(record: dict[str, Any] | None, manifest: dict[str, Any]) -> bool:
-    """Whether the folder holds what the recorded start has written.
+    """Whether the folder has the output of the recorded start.
 
-    A stage that is killed, or refuses its data, before it clears its folder leaves the run that it was to replace: one
-    of other inputs, which is neither finished nor to be gone on with.
+    If a stage is killed, or refuses its data, before it clears its folder, the folder still has the run that it should
+    replace. That run has other inputs: it is neither finished nor to be resumed.
     """
     if record is None or record["status"] == "finished" or "replaces" not in record:
         return True
@@ -320,7 +322,7 @@ def _are_records(stages: Any) -> bool:
 
 
 def _is_record(record: dict[str, Any]) -> bool:
-    """Whether a stage that was begun is written down as `_record` writes it."""
+    """Whether the record of a started stage has the format of `_record`."""
     dependencies, seconds = record["dependencies"], record.get("seconds", 0.0)
     hashes = isinstance(dependencies, dict) and all(isinstance(hash_, str) for hash_ in dependencies.values())
     timed = isinstance(seconds, int | float) and math.isfinite(seconds)
@@ -328,7 +330,7 @@ def _is_record(record: dict[str, Any]) -> bool:
 
 
 def _seconds_by_hand(stage: Stage) -> float:
-    """How long a stage took that was run by hand; 0.0 where its manifest holds no times."""
+    """Return the seconds of a stage that was run by hand; 0.0 if its manifest has no times."""
     manifest = read_manifest(stage.outputs[0])
     try:
         begun, ended = (datetime.datetime.fromisoformat(manifest[key]) for key in ("started", "finished"))

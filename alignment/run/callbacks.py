@@ -79,7 +79,7 @@ class WithinTheStep(TrainerCallback):
     """
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Ask for what the epoch's end asks for, in an epoch's last step and in the last of all."""
+        """Request evaluation and saving in the last step of an epoch and of the run, as the epoch's end does."""
         if float(state.epoch or 0.0).is_integer() or state.global_step >= state.max_steps:
             control.should_log |= args.logging_strategy == IntervalStrategy.EPOCH
             control.should_evaluate |= args.eval_strategy == IntervalStrategy.EPOCH and args.eval_delay <= state.epoch
@@ -94,7 +94,7 @@ class WholeCheckpoints(TrainerCallback):
     """Marks a checkpoint whole once every process has written its part, and only then lets older ones go."""
 
     def __init__(self, identifier: str | None = None) -> None:
-        """Take what tells the run's checkpoints from those of all others."""
+        """Store the run's identifier, which its checkpoints carry."""
         self.kept: int | None = None
         self.identifier = identifier
 
@@ -153,7 +153,7 @@ class TrainingProgress(TrainerCallback):
     def on_prediction_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        """Show that it goes on while it evaluates."""
+        """Show progress during evaluation."""
         if self.bar is not None:
             self.bar.show()
 
@@ -185,7 +185,7 @@ class TrainingProgress(TrainerCallback):
         self.hook = self.bar = None
 
     def _count(self, module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Add a training pass's tokens, padding left out where a mask tells it."""
+        """Count the tokens of a training pass, without padding if there is a mask."""
         if not module.training or not torch.is_grad_enabled():
             return
         mask, ids = kwargs.get("attention_mask"), kwargs.get("input_ids")

@@ -33,7 +33,7 @@ def model_card(recipe: Recipe, manifest: dict[str, Any]) -> str:
     if manifest.get("members"):
         lines += [f"An ensemble of {', '.join(f'`{name}`' for name in manifest['members'])}; each is a model.", ""]
     elif loader:
-        # An adapter keeps neither the number of outputs nor the padding token of the classifier it lies on.
+        # An adapter does not store the number of outputs or the padding token of its base classifier.
         head = ", num_labels=1, pad_token_id=tokenizer.pad_token_id" if recipe.STAGE.task == "SEQ_CLS" else ""
         lines += [
             "```python",

@@ -1,4 +1,4 @@
-"""Which checkpoint of a run is whole, and which of them stay."""
+"""The checkpoints of a run: which are complete, and which are kept."""
 
 import json
 import os
@@ -15,16 +15,16 @@ from alignment.run.files import flush_to_disk, naming_the_disk, write_json
 from alignment.strict_json import shown
 
 STATE = "trainer_state.json"  # transformers' own
-ASIDE = "damaged-"  # before the name of a checkpoint that is kept, and not gone on from
+ASIDE = "damaged-"  # prefix of a damaged checkpoint, which is kept but not resumed from
 
 
 def new_identifier() -> str:
-    """Return what tells a run's checkpoints from those of all others."""
+    """Return an identifier of a run, which its checkpoints carry."""
     return secrets.token_hex(8)
 
 
 def mark_whole(checkpoint: Path, run: str | None = None) -> None:
-    """List the checkpoint's files in `whole.json`; written last, so a checkpoint without it is not one.
+    """List the checkpoint's files in `whole.json`; it is written last, so a checkpoint without it is incomplete.
 
     The files are flushed first: a power cut must not leave a mark on files whose bytes were still in memory.
 
@@ -38,7 +38,7 @@ def mark_whole(checkpoint: Path, run: str | None = None) -> None:
 
 
 def is_whole(checkpoint: Path) -> bool:
-    """Whether every file listed in `whole.json` is there at its full size; its bytes are not read."""
+    """Whether every file listed in `whole.json` exists with its full size; the bytes are not read."""
     try:
         mark = read_mark(checkpoint)
         require_saved(checkpoint, mark.files if mark else {}, hash_of=None)
@@ -48,7 +48,7 @@ def is_whole(checkpoint: Path) -> bool:
 
 
 def require_sound(checkpoint: Path, run: str | None = None) -> None:
-    """Compare all bytes of a checkpoint with its mark, and the mark with its place.
+    """Compare all bytes of a checkpoint with its `whole.json`, and that with the folder's step and run.
 
     Raises: Damaged naming the file and what differs.
     """
@@ -63,13 +63,13 @@ def require_sound(checkpoint: Path, run: str | None = None) -> None:
 
 
 def step_of(checkpoint: Path) -> int:
-    """Optimizer steps taken when the checkpoint was written; -1 where the name tells none."""
+    """Return the optimizer step of a checkpoint; -1 if its name has none."""
     number = checkpoint.name.rpartition("-")[2]
     return int(number) if number.isascii() and number.isdigit() and str(int(number)) == number else -1
 
 
 def best_of(checkpoint: Path) -> Path | None:
-    """Return the best checkpoint of its run when this one was written, in the folder where the run now is."""
+    """Return the run's best checkpoint at the time this one was written, in the run's present folder."""
     try:
         best = json.loads((checkpoint / STATE).read_text(encoding="utf-8")).get("best_model_checkpoint")
     except (OSError, ValueError, AttributeError, RecursionError):
@@ -90,7 +90,7 @@ def latest_whole(run: Path, *, with_best: bool = False) -> Path | None:
 
 
 def settle(run: Path, identifier: str | None, *, with_best: bool, say: Callable[[str], None]) -> Path | None:
-    """Return the checkpoint to go on from, the newest that is as it was saved; None where none was ever saved.
+    """Return the checkpoint to resume from, the newest undamaged one; None if none was saved.
 
     Checkpoints that were cut off while they were written are removed; damaged ones newer than the one found are kept
     under another name, for their steps are taken again.
@@ -101,23 +101,23 @@ def settle(run: Path, identifier: str | None, *, with_best: bool, say: Callable[
     Raises: AlignmentError where there are checkpoints and none is sound.
     """
     for path in cut_off(run):
-        say(f"{path}: cut off while it was written; it is removed")
+        say(f"{path}: incomplete, as its writing was interrupted; it is removed")
         remove(path)
     found, faults = _newest_sound(run, identifier, with_best)
     if found is None:
         if faults:
             path, fault = next(iter(faults.items()))
             raise AlignmentError(
-                f"{path}: {fault}, and no older checkpoint is sound. Put back a copy of it, or {how_anew(run)}."
+                f"{path}: {fault}, and no older checkpoint is undamaged. Restore a copy of it, or {how_anew(run)}."
             )
         return None
     for path, fault in faults.items():
-        say(f"{path}: {fault}; it is kept as {_set_aside(path).name}, and the run goes on from {found.name}")
+        say(f"{path}: {fault}; it is kept as {_set_aside(path).name}, and the run resumes from {found.name}")
     return found
 
 
 def _newest_sound(run: Path, identifier: str | None, with_best: bool) -> tuple[Path | None, dict[Path, str]]:
-    """Return the newest sound checkpoint, and what is wrong with each newer one."""
+    """Return the newest undamaged checkpoint, and the fault of each newer one."""
     faults: dict[Path, str] = {}
     for path in sorted(checkpoints(run), key=step_of, reverse=True):
         try:
@@ -149,12 +149,12 @@ def _set_aside(checkpoint: Path) -> Path:
 
 
 def cut_off(run: Path) -> list[Path]:
-    """Return the checkpoints without a mark."""
+    """Return the incomplete checkpoints."""
     return [path for path in checkpoints(run) if not is_marked(path)]
 
 
 def remove(checkpoint: Path) -> None:
-    """Delete a checkpoint, its mark first: what a kill leaves in the middle is cut off, not damaged."""
+    """Delete a checkpoint, `whole.json` first: after a kill it is incomplete, not damaged."""
     if checkpoint.is_symlink():
         checkpoint.unlink()
         return
@@ -163,7 +163,7 @@ def remove(checkpoint: Path) -> None:
 
 
 def rotate(run: Path, kept: int | None, best: str | None) -> None:
-    """Delete whole checkpoints but the newest `kept` (None: all stay) and the best."""
+    """Delete complete checkpoints except the newest `kept` (None: all) and the best."""
     whole = sorted((path for path in checkpoints(run) if is_whole(path)), key=step_of)
     names = {path.name for path in whole[-kept:]} if kept else {path.name for path in whole}
     if best is not None and kept:
@@ -174,13 +174,13 @@ def rotate(run: Path, kept: int | None, best: str | None) -> None:
 
 
 def checkpoints(run: Path) -> list[Path]:
-    """Return a run's checkpoints, whole or not."""
+    """Return a run's checkpoints, complete or not."""
     return [path for path in run.glob("checkpoint-*") if step_of(path) >= 0 and path.is_dir()]
 
 
 @contextmanager
 def only_whole_checkpoints(run: Path) -> Iterator[None]:
-    """Leave no half-written checkpoint where training ends with an error, and name the disk where it was full.
+    """Remove a partial checkpoint if training ends with an error, and report a full disk.
 
     The main process alone clears up: to another, a checkpoint that the main one is about to mark looks half-written.
     """

@@ -1,6 +1,6 @@
-"""The run directory: opened by a stage's script, filled while it runs, readable without this project.
+"""The run directory: a stage's script opens and fills it; it is readable without this project.
 
-recipe.yaml      as resolved           manifest.json   what it was given and what came out
+recipe.yaml      as resolved           manifest.json   inputs, versions and results
 metrics.jsonl    one object per log    samples.jsonl   prompts and answers at fixed steps
 checkpoint-*/    resumable             README.md       model card
 """
@@ -39,11 +39,11 @@ from alignment.run.last_resort import LOGS, keep_tracebacks_in
 from alignment.run.tracking import Tracker
 from alignment.secrecy import hidden_words
 
-PEOPLE = "people.jsonl"  # hours of somebody's work, which no command may delete
+PEOPLE = "people.jsonl"  # people's rankings, which no command may delete
 MOST_SHOWN = 8  # differences of two recipes in a message
 DDP_TIMEOUT = 1800  # seconds that a process waits for the others; transformers' default of the key of that name
 PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "bitsandbytes", "deepspeed")
-# What may change when a run is resumed: where it is written and tracked, how fast it goes and what it may spend.
+# Keys that may change when a run is resumed: output, tracking, speed and limits.
 NOT_IDENTITY = keys_marked(Mark.FREE)
 INPUTS = ("lineage", "scorers", "watch_scorers", "data")  # fields of the manifest that hold hashes of what a run reads
 
@@ -56,8 +56,8 @@ class RunDirectory:
         self.recipe = recipe
         self.launch = launch
         self.main_process = main_process
-        self.checkpoint: str | None = None  # the latest whole checkpoint of the same recipe
-        self.identifier: str | None = None  # tells this run's checkpoints from those of all others; the main process's
+        self.checkpoint: str | None = None  # the latest complete checkpoint of the same recipe
+        self.identifier: str | None = None  # of the run, which its checkpoints carry; only in the main process
         self.tracker: Tracker | None = None
         self.expendable: Callable[[Path], Collection[str]] | None = None
 
@@ -66,10 +66,10 @@ class RunDirectory:
         """Create or reopen `recipe.output_dir`.
 
         Args:
-            expendable: names files of a folder with which nothing is lost, so that another recipe may take them over.
+            expendable: returns the names of files without work in them, which do not protect the folder.
 
-        Raises: AlignmentError where it holds a finished run, a run of another recipe, or something else entirely,
-            and `overwrite` is false.
+        Raises: AlignmentError if the folder has a finished run or a run of another recipe and `overwrite` is false, or
+            if it is not a run.
         """
         launch = Launch.of(recipe)
         launch.require_own_store()
@@ -85,7 +85,7 @@ class RunDirectory:
 
             on_gpu = torch.cuda.is_available()
             here: dict[str, Any] = {} if on_gpu else {"backend": "gloo"}
-            # the Trainer's `ddp_timeout` comes too late: it finds the processes joined
+            # the Trainer's `ddp_timeout` comes too late: the process group exists already
             timeout = datetime.timedelta(seconds=float(recipe.library.get("ddp_timeout", DDP_TIMEOUT)))
             PartialState(cpu=not on_gpu and not is_sharded(), timeout=timeout, **here).wait_for_everyone()
         keep_tracebacks_in(run.path)
@@ -93,18 +93,18 @@ class RunDirectory:
         if launch.processes > 1:
             run._require_same_checkpoint()
         if run.checkpoint:
-            say(f"{run.path}: goes on from {Path(run.checkpoint).name}")
+            say(f"{run.path}: resumes from {Path(run.checkpoint).name}")
         return run
 
     @property
     def metrics_path(self) -> Path:
-        """Where every log goes, one JSON object a line."""
+        """The file of the logs, one JSON object per line."""
         return self.path / "metrics.jsonl"
 
     def record(self, **fields: Any) -> None:
         """Merge fields into manifest.json.
 
-        Raises: AlignmentError where the run goes on from a checkpoint and what it reads is not what it read before.
+        Raises: AlignmentError if the run resumes from a checkpoint and its inputs have changed.
         """
         if self.main_process:
             manifest = read_manifest(self.path)
@@ -123,8 +123,8 @@ class RunDirectory:
             changed += differences(before, now, path=name)
         if changed:
             raise AlignmentError(
-                f"output_dir {self.path} holds an interrupted run, and what it reads was changed since "
-                f"({_listed(changed)}): the rest of it would train on something else. Put that back to go on, or "
+                f"output_dir {self.path} holds an interrupted run whose inputs have changed since "
+                f"({_listed(changed)}): the rest would train on other inputs. Restore them to resume, or "
                 f"{how_anew(self.path)}."
             )
 
@@ -141,14 +141,14 @@ class RunDirectory:
             self.tracker.table(name, rows, step)
 
     def finish(self, **results: Any) -> None:
-        """Write the results, the model card, and the mark that the stage is done."""
+        """Write the results, the model card and the status `finished`."""
         more: dict[str, Any] = {}
         if self.main_process and self.metrics_path.exists():
             more["metrics_lines"] = sum(1 for _ in split(self.metrics_path.read_bytes()))
         self.record(results=results, finished=_now(), **more)
         if self.main_process:
             write_atomic(self.path / "README.md", model_card(self.recipe, read_manifest(self.path)))
-        signals.defer()  # what is finished is not to be queued again
+        signals.defer()  # a finished job must not be queued again
         self.record(status="finished")
         if self.tracker is not None:
             self.tracker.finish(read_manifest(self.path))
@@ -156,7 +156,7 @@ class RunDirectory:
             say(line)
 
     def _track(self) -> None:
-        """Begin or go on with the run at W&B, where the recipe asks for it."""
+        """Start or resume the run at W&B, if the recipe reports to it."""
         run_id = read_manifest(self.path).get("wandb_run_id")
         if run_id:
             self.tracker, known = tracking.start(self.path, self.recipe, resolved_recipe(self.recipe), run_id)
@@ -164,7 +164,7 @@ class RunDirectory:
 
     @property
     def _goes_on(self) -> bool:
-        """Whether there can be a checkpoint to go on from: `save_only_model` leaves no optimizer to go on with."""
+        """Whether the run can resume: with `save_only_model`, checkpoints have no optimizer state."""
         return not self.recipe.library.get("save_only_model")
 
     @property
@@ -172,7 +172,7 @@ class RunDirectory:
         return bool(self.recipe.library.get("load_best_model_at_end"))
 
     def _checkpoint(self) -> str | None:
-        """The checkpoint to go on from; the main process has looked through them before."""
+        """Return the checkpoint to resume from; the main process has checked them before."""
         checkpoint = latest_whole(self.path, with_best=self._with_best) if self._goes_on else None
         return str(checkpoint) if checkpoint else None
 
@@ -195,7 +195,7 @@ class RunDirectory:
         self.identifier = str(manifest.get("identifier") or new_identifier())
         self._clear_what_a_kill_left()
         resolved = resolved_recipe(self.recipe)
-        write_json(  # first, for it is what tells a run's folder from any other
+        write_json(  # first, because this file identifies the folder of a run
             self.path / MANIFEST,
             {
                 **manifest,
@@ -215,17 +215,17 @@ class RunDirectory:
         write_atomic(self.path / "recipe.yaml", yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True))
 
     def _clear_what_a_kill_left(self) -> None:
-        """Remove files never renamed to what they should be, and checkpoints that nothing can go on from."""
+        """Remove temporary files of a killed start, and checkpoints that cannot be resumed from."""
         remove_partial(self.path)
         if self._goes_on:
             settle(self.path, self.identifier, with_best=self._with_best, say=say)
             return
         for checkpoint in checkpoints(self.path):
-            say(f"{checkpoint}: removed, as the run begins anew: save_only_model saves no optimizer to go on with")
+            say(f"{checkpoint}: removed, and the run starts again: save_only_model saves no optimizer state")
             remove(checkpoint)
 
     def _existing(self) -> dict[str, Any]:
-        """Return the manifest of the interrupted run to go on with, or {} for a new one."""
+        """Return the manifest of the interrupted run to resume, or {} for a new run."""
         if not self.path.exists() or (self.path.is_dir() and all(map(is_partial, self.path.iterdir()))):
             return {}
         if not self.path.is_dir():
@@ -238,8 +238,8 @@ class RunDirectory:
         if self.recipe.overwrite:
             if (self.path / PEOPLE).exists():
                 raise AlignmentError(
-                    f"output_dir {self.path} holds {PEOPLE}, what people said of this run's answers, and overwriting "
-                    "would delete it. It is whole without the run: move it elsewhere, or name another output_dir."
+                    f"output_dir {self.path} holds {PEOPLE}, people's rankings of this run's answers, and overwriting "
+                    "would delete it. Move it to another folder, or name another output_dir."
                 )
             self._clear()
             return {}
@@ -251,33 +251,33 @@ class RunDirectory:
             return {} if changed else manifest
         if "recipe" not in manifest:
             raise AlignmentError(
-                f"output_dir {self.path} holds what is left of a run that was being overwritten; pass --overwrite true "
-                "to delete the rest and run anew."
+                f"output_dir {self.path} holds the rest of a run whose overwriting was interrupted; pass "
+                "--overwrite true to delete it and start again."
             )
         if changed:
             raise AlignmentError(
-                f"output_dir {self.path} holds an interrupted run of another recipe ({_listed(changed)}); put the "
-                f"recipe back to go on with it, or {how_anew(self.path)}."
+                f"output_dir {self.path} holds an interrupted run of another recipe ({_listed(changed)}); restore "
+                f"the recipe to resume it, or {how_anew(self.path)}."
             )
         reason = None
         if self.recipe.STAGE.trains:
             reason = self.launch.why_it_cannot_follow(*self._before(manifest), resolved_recipe(self.recipe))
         if reason:
             raise AlignmentError(
-                f"output_dir {self.path} holds an interrupted run that cannot go on as it is started now: {reason}. "
-                f"Start it as it was started then, or {how_anew(self.path)}."
+                f"output_dir {self.path} holds an interrupted run that cannot resume with this launch: {reason}. "
+                f"Launch it as before, or {how_anew(self.path)}."
             )
         return manifest
 
     def _clear(self) -> None:
-        """Delete the run. Its manifest stays to the last, unfinished: a kill leaves what can be overwritten again."""
+        """Delete the run. An unfinished manifest is deleted last, so that after a kill it can be overwritten again."""
         write_json(self.path / MANIFEST, {"stage": self.recipe.stage, "status": "running"})
         for entry in self.path.iterdir():
             if entry.name != MANIFEST:
                 shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
 
     def _changed(self, manifest: dict[str, Any]) -> list[str]:
-        """What differs from the recipe of the interrupted run and matters."""
+        """Return the differences from the interrupted run's recipe that affect the result."""
         launch, before = self._before(manifest)
         before = recipe_as_now(type(self.recipe), before)
         now = resolved_recipe(self.recipe)
@@ -287,11 +287,11 @@ class RunDirectory:
         return list(differences(before, now, free=free))
 
     def _before(self, manifest: dict[str, Any]) -> tuple[Launch, dict[str, Any]]:
-        """How the interrupted run was launched, and its recipe."""
+        """Return the launch and the recipe of the interrupted run."""
         return Launch(**manifest.get("launch", asdict(self.launch))), manifest.get("recipe", {})
 
     def _holds_work(self) -> bool:
-        """Whether anything there would be lost: a run that failed at once leaves only what describes it."""
+        """Whether the folder has results of work: a run that failed at once leaves only its description."""
         describing = {MANIFEST, "recipe.yaml", "README.md", self.metrics_path.name, "wandb"}
         describing |= set(self.expendable(self.path) if self.expendable else ())
         return any(entry.name not in describing and not LOGS.fullmatch(entry.name) for entry in self.path.iterdir())
@@ -303,9 +303,9 @@ def resolved_recipe(recipe: Recipe) -> dict[str, Any]:
 
 
 def recipe_as_now(cls: type[Recipe], resolved: dict[str, Any]) -> dict[str, Any]:
-    """Return a resolved recipe, of an earlier version perhaps, with the keys and defaults of this version.
+    """Return a resolved recipe, possibly of an earlier version, with the keys and defaults of this version.
 
-    One that this version refuses is returned as it is.
+    A recipe that this version refuses is returned unchanged.
     """
     own = {key: value for key, value in resolved.items() if key in cls.model_fields}
     library = {key: value for key, value in resolved.items() if key not in cls.model_fields}
@@ -316,13 +316,13 @@ def recipe_as_now(cls: type[Recipe], resolved: dict[str, Any]) -> dict[str, Any]
 
 
 def recipe_digest(resolved: dict[str, Any]) -> str:
-    """SHA-256 of what decides a run's outcome."""
+    """Return the SHA-256 of the keys that affect the result."""
     identity = {key: value for key, value in resolved.items() if key not in NOT_IDENTITY}
     return hashlib.sha256(json.dumps(identity, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of Python and of every library whose change may change a number."""
+    """Return the versions of Python and of the libraries that may affect the result."""
     found = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
@@ -333,9 +333,9 @@ def versions() -> dict[str, str]:
 
 
 def tracked_run(recipe: Recipe, manifest: dict[str, Any]) -> dict[str, str]:
-    """The id of the run at W&B, where it is tracked there: an interrupted run goes on as the one it was.
+    """Return the id of the run at W&B, if it is tracked there; an interrupted run keeps its id.
 
-    An id that the user set in the environment is taken over by a new run.
+    A new run uses the id that the user set in the environment.
     """
     trackers = [recipe.report_to] if isinstance(recipe.report_to, str) else recipe.report_to
     if not {"wandb", "all"} & set(trackers):

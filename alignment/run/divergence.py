@@ -101,7 +101,7 @@ class StopAtNaN(TrainerCallback):
 
 
 def stopped(run: Path, what: str) -> TrainingError:
-    """The error of training that cannot go on, with the checkpoint that is left."""
+    """Return the error of diverged training, with the last good checkpoint."""
     checkpoint = latest_whole(run)
     kept = f"The last good checkpoint is {checkpoint}." if checkpoint else "No checkpoint had been written yet."
     return TrainingError(

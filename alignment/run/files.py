@@ -17,7 +17,7 @@ PARTIAL = ".partial"  # ends the name of a file that is written and not yet rena
 FULL = (errno.ENOSPC, errno.EDQUOT)
 FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 IMPOSSIBLE = (errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENOENT, errno.ENAMETOOLONG, errno.ELOOP, errno.EBUSY)
-# What safetensors and torch make of a full disk; the last two are of a zip file that torch could not go on with.
+# Messages of safetensors and torch for a full disk; the last two are for a zip file that torch could not complete.
 FULL_WORDS = ("No space left on device", "PytorchStreamWriter failed writing", "basic_ios::clear", "unexpected pos ")
 
 
@@ -122,7 +122,7 @@ def write_json(path: Path | str, value: Any) -> None:
 
 
 def read_json_object(path: Path | str, remedy: str = "put the run's own file back.") -> dict[str, Any]:
-    """Read an object that a run wrote; {} where there is no file.
+    """Read an object that a run wrote; {} if the file does not exist.
 
     Raises: AlignmentError where it cannot be read, or holds something else.
     """

@@ -1,4 +1,4 @@
-"""One process at a time in a run's folder: a killed launcher may leave a worker that still saves there."""
+"""A lock on a run's folder: a killed launcher may leave a worker that still saves there."""
 
 import fcntl
 import os
@@ -10,13 +10,13 @@ from typing import Any
 from alignment.errors import AlignmentError
 from alignment.meter import say
 
-PATIENCE_SECONDS = 60.0  # a process that was told to end is saving; one that was killed is gone at once
+PATIENCE_SECONDS = 60.0  # for a process that saves before it ends
 POLL_SECONDS = 0.1
 _held: set[tuple[int, int]] = set()  # device and inode of the folders that this process holds
 
 
 def hold(folder: Path, owner: Any, *, patience: float = PATIENCE_SECONDS) -> None:
-    """Keep other processes out of a folder as long as `owner` lives; the lock goes with the process, however it ends.
+    """Lock a folder against other processes while `owner` exists; the lock ends with the process.
 
     The folder itself is locked, so that nothing is left in it. Where the file system cannot lock it, as NFS cannot,
     nothing is held.

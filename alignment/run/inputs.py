@@ -1,4 +1,4 @@
-"""What a pipeline's stage depends on, by content: the same inputs give the same hashes wherever and whenever."""
+"""Hashes of everything that a pipeline's stage depends on: recipe, inputs, code and library versions."""
 
 import hashlib
 import importlib.util
@@ -18,16 +18,16 @@ from alignment.run.files import text_hash
 from alignment.run.last_resort import LOGS
 from alignment.run.repair import DAMAGED
 
-# What a run keeps about itself: times, logs, states to resume from. Nothing that reads the run looks at it.
+# Files about the run itself: times, logs, states to resume from. Later stages do not read them.
 ACCOUNTS = {"manifest.json", "recipe.yaml", "metrics.jsonl", "samples.jsonl", "README.md", "training_args.bin"}
-# What was found out about labels changes none of them.
+# Results of audits do not change the labels.
 ACCOUNTS |= {"audit.html", "audit.json", "suggested.jsonl", "people.jsonl", "suggested.people.jsonl"}
 ACCOUNTS |= {"calibrated.jsonl", "calibrated.json"}
 ACCOUNTS |= {WHOLE}  # sizes and hashes of the files themselves
 
 
 def dependencies(stage: Stage) -> dict[str, str]:
-    """Return everything whose change makes a stage stale, by name, each with its hash."""
+    """Return the hash of everything that makes a stage stale when it changes, by name."""
     found = {f"library {name}": version for name, version in versions().items()}
     if stage.recipe is None:
         found["command"] = text_hash(json.dumps(stage.arguments))
@@ -41,7 +41,7 @@ def dependencies(stage: Stage) -> dict[str, str]:
 
 
 def is_finished(stage: Stage) -> bool:
-    """Tell whether a stage's outputs are there, and those of this very recipe."""
+    """Return whether a stage's outputs exist and come from this recipe."""
     if stage.recipe is None:
         return all(os.path.exists(output) for output in stage.outputs)
     manifest = read_manifest(stage.outputs[0])
@@ -50,7 +50,7 @@ def is_finished(stage: Stage) -> bool:
 
 
 def content_hash(path: str) -> str:
-    """Hash a file, or a folder's files without a run's accounts of itself; a path that is not there is a Hub id."""
+    """Hash a file, or the files of a folder except `ACCOUNTS`. A path that does not exist is a Hub id."""
     root = Path(path)
     if root.is_file():
         return _file_hash(root)
@@ -70,7 +70,7 @@ def content_hash(path: str) -> str:
 
 
 def _is_account(folder: str) -> bool:
-    """Whether a folder of a run is one that nothing that comes after the run reads."""
+    """Whether later stages do not read a subfolder of a run."""
     return folder.startswith((".", "checkpoint-", f"{ASIDE}checkpoint-", "__pycache__")) or folder == "wandb"
 
 
@@ -91,7 +91,7 @@ def _hash_of_version(file: Path, modified: int, size: int) -> str:
 
 
 def code_hash(module: str) -> str:
-    """Hash a module with the other modules of its package's folder, which it may import."""
+    """Hash a module with the other modules in its package's folder, which it may import."""
     try:
         spec = importlib.util.find_spec(module)
     except (ImportError, ValueError):

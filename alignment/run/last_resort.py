@@ -19,7 +19,7 @@ ELSEWHERE = "alignment-error.log"  # where no run folder is known
 LOGS = re.compile(r"error(-rank\d+)?\.log")  # all names that a run folder may have
 SHOWN = 300  # characters of an error's own text
 SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSWORD|CREDENTIAL", re.IGNORECASE)
-SHORTEST_SECRET = 8  # characters; a shorter value stands in ordinary text too
+SHORTEST_SECRET = 8  # characters; a shorter value may be part of ordinary text
 
 
 class _Place:
@@ -94,7 +94,7 @@ def _frame(error: BaseException) -> str:
 
 
 def _without_secrets(text: str) -> str:
-    """Replace the values of environment variables whose names tell of a secret, and what looks like a key."""
+    """Replace the values of environment variables with names of secrets, and texts that look like keys."""
     for name, value in os.environ.items():
         if SECRET.search(name) and len(value) >= SHORTEST_SECRET:
             text = text.replace(value, f"<{name}>")

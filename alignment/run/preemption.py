@@ -1,4 +1,4 @@
-"""A trainer that is told to end saves at the next safe point, on all processes together, and ends."""
+"""On a signal, the trainer saves at the next safe point, on all processes together, and ends."""
 
 from typing import Any
 
@@ -19,27 +19,27 @@ class StopOnSignal(TrainerCallback):
         self.saved_at = -1  # step of the last checkpoint
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Wait for safe points from here on."""
+        """Defer the end to safe points."""
         self.number, self.saved_at = None, state.global_step
         signals.defer()
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Stop after what belongs to the step."""
+        """Stop after the current step."""
         if self._is_told(args):
             control.should_training_stop = True
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Remember the step, which needs no second checkpoint."""
+        """Record the step, which needs no second checkpoint."""
         self.saved_at = state.global_step
 
     def on_epoch_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Save where the last step did not; `WithinTheStep` has left nothing else for an epoch's end."""
+        """Save if the last step did not."""
         if self._is_told(args) and self.saved_at != state.global_step:
             control.should_save = True
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """End here, with the code that queues the command again."""
-        told = self._is_told(args)  # nobody ends before the checkpoint is marked whole
+        """End with the exit code on which schedulers queue the job again."""
+        told = self._is_told(args)  # no process ends before the checkpoint is marked complete
         signals.defer_no_more()
         if told:
             assert self.number is not None
@@ -48,13 +48,13 @@ class StopOnSignal(TrainerCallback):
             )
 
     def _is_told(self, args: TrainingArguments) -> bool:
-        """Ask all processes whether any was told to end: a signal reaches them at different times."""
+        """Return whether any process has received a signal; signals reach processes at different times."""
         self.number = largest(self.number or signals.asked() or 0, args.device) or None
         return self.number is not None
 
 
 def largest(number: int, device: torch.device) -> int:
-    """The largest of all processes' numbers; every process must call it."""
+    """Return the maximum over all processes; every process must call it."""
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return number
     shared = torch.tensor(number, dtype=torch.int32, device=device)

@@ -76,7 +76,7 @@ def run_logged(
 
 
 def _begin_stage() -> None:
-    """Let the stage hear how it is asked to end, and have the kernel end it where `alignment run` is killed and cannot.
+    """Pass signals on to the stage, and make the kernel end it if `alignment run` is killed.
 
     A background job ignores Ctrl-C, as does what `nohup` starts from a script, and children inherit that.
     """

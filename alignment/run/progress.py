@@ -42,7 +42,7 @@ class Progress:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Take the line away; what came of the stage is printed by the caller."""
+        """Remove the line; the caller prints the stage's result."""
         self.stack.close()
 
     def tick(self) -> None:
@@ -90,7 +90,7 @@ def last_metrics(file: Path) -> str:
 
 
 def summary(rows: list[tuple[str, float, str]]) -> Table:
-    """Return a table of (stage, seconds, what came of it)."""
+    """Return a table of (stage, seconds, result)."""
     table = Table(title="Stages")
     table.add_column("stage", style="bold")
     table.add_column("time", justify="right")

@@ -1,4 +1,4 @@
-"""Logs of a run that goes on: what can be read of them stays, and a line names what cannot."""
+"""Repairs the logs of a resumed run: readable lines stay, and a message names the others."""
 
 import shutil
 from collections.abc import Callable
@@ -35,7 +35,7 @@ def readable_rows(path: Path, fits: Callable[[dict[str, Any]], bool], remedy: st
         else:
             rows.append(row)
     row = _row_or_none(content[last:])
-    if row is not None and fits(row):  # whole, but for its end of line
+    if row is not None and fits(row):  # complete, except for its end of line
         rows.append(row)
     if bad:
         aside = path.with_name(f"{path.name}{DAMAGED}")

@@ -1,4 +1,4 @@
-"""How a recipe script ends: a message instead of a traceback, and the right exit code."""
+"""The end of a recipe script: a message instead of a traceback, and the exit code."""
 
 import argparse
 import contextlib
@@ -25,12 +25,12 @@ INTERRUPTED = 130  # 128 + SIGINT, what shells report
 NOBODY_READS = 141  # 128 + SIGPIPE, the same
 
 REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR)
-# Loggers whose warnings every process that only imports the library gets: DeepSpeed of a machine without a GPU,
-# bitsandbytes of a CPU kernel on the Hub that is not used here.
+# Loggers that warn on import alone: DeepSpeed about a machine without a GPU, bitsandbytes about a CPU kernel on the Hub
+# that is not used here.
 HUSHED = ("DeepSpeed", "bitsandbytes.backends.cpu.ops")
 NO_BARS = ("HF_HUB_DISABLE_PROGRESS_BARS", "HF_DATASETS_DISABLE_PROGRESS_BARS")  # read when a library is imported
 NO_MEMORY = ("CUDA out of memory", "can't allocate memory", "HIP out of memory", "MPS backend out of memory")
-BARS = {  # what turns off the bars of one that is imported already
+BARS = {  # functions that turn off the progress bars of an imported library
     "transformers.utils.logging": "disable_progress_bar",
     "datasets.utils.tqdm": "disable_progress_bars",
     "huggingface_hub.utils.tqdm": "disable_progress_bars",
@@ -51,9 +51,9 @@ _unshadow()
 
 
 def script(main: Callable[[], None]) -> None:
-    """Run `main`; on any error, or when told to end, print one message and exit with the right code.
+    """Run `main`; on an error or a signal, print one message and exit with its code.
 
-    `sys.exit(0)` is an error: a recipe's function or a library that calls it must not pass for a finished run.
+    `sys.exit(0)` is an error: if a recipe's function or a library calls it, the run is not finished.
     """
     keep_tracebacks_in(None)  # until a run's folder is open
     try:
@@ -65,7 +65,7 @@ def script(main: Callable[[], None]) -> None:
     except Done:
         raise
     except KeyboardInterrupt:
-        code = _tell("interrupted; the same command goes on from the last checkpoint", INTERRUPTED)
+        code = _tell("interrupted; the same command resumes from the last checkpoint", INTERRUPTED)
     except Terminated as told:
         if os.environ.get("RANK", "0") == "0":
             _tell(told, 0)
@@ -85,7 +85,7 @@ def script(main: Callable[[], None]) -> None:
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):
             stream.flush()
-    # Threads of judges or loaders may still be waiting on a socket; the user has been told all there is to tell.
+    # Threads of judges or loaders may still wait on a socket; the message is printed, so do not wait for them.
     os._exit(code)
 
 
@@ -106,7 +106,7 @@ def _tell(message: object, code: int) -> int:
 
 
 def _unforeseen(error: BaseException) -> int:
-    """Print one line about an error that no code expects; returns the exit code."""
+    """Print one line about an unexpected error; return the exit code."""
     if isinstance(error, BrokenPipeError) and _nobody_reads():
         return NOBODY_READS
     message = _not_ours(error)
@@ -130,13 +130,13 @@ def _place_of(error: BaseException) -> str:
 
 
 def _take_over_interrupts() -> None:
-    """Have Ctrl-C raise KeyboardInterrupt here, whatever `alignment.cli` had it do while it parsed."""
+    """Make Ctrl-C raise KeyboardInterrupt; `alignment.cli` sets another handler while it parses."""
     if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) == signal.SIG_DFL:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _hush() -> None:
-    """Keep the libraries' bars to terminals, and their warnings to the main process: each thing is said once."""
+    """Show the libraries' progress bars on terminals only, and their warnings in the main process only."""
     main = os.environ.get("RANK", "0") == "0"
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a file's name or a text that the terminal's encoding does not have
@@ -156,7 +156,7 @@ def _hush() -> None:
 
 
 def _tell_launcher() -> None:
-    """Have torchrun end too: it would start the workers again, as after a crash. It then tells them a second time."""
+    """End torchrun too, which would restart the workers as after a crash. It then signals them a second time."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     if "TORCHELASTIC_RUN_ID" in os.environ and os.environ.get("LOCAL_RANK") == "0":
@@ -164,7 +164,7 @@ def _tell_launcher() -> None:
 
 
 def _not_ours(error: BaseException) -> str | None:
-    """What to tell of an error that comes out of a library, and that the user can mend all the same."""
+    """Return the message for an error of a library that the user can fix; None for other errors."""
     if disk_is_full(error):
         again = "free some and run the same command again: it resumes from the last complete checkpoint"
         return f"no room left on the disk; {again} ({error})"

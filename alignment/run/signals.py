@@ -1,4 +1,4 @@
-"""Being told to end: SIGTERM and SIGUSR1, which schedulers send before they take a machine away.
+"""Ending on SIGTERM and SIGUSR1, which schedulers send before they reclaim a machine.
 
 Whoever computes between two safe points defers the end to the next one; everybody else ends where he is. Both end with
 `PREEMPTED`, on which a job script queues the same command again.
@@ -15,26 +15,26 @@ SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 
 
 class Terminated(SystemExit):
-    """The process was told to end by a signal other than Ctrl-C's."""
+    """A signal other than Ctrl-C's ended the process."""
 
     def __init__(self, number: int, left: str = "where it was") -> None:
-        """Keep the signal's number, and what the same command goes on from."""
+        """Keep the signal's number, and what the same command resumes from."""
         super().__init__(PREEMPTED if number in SIGNALS else 128 + number)
         self.number, self.left = number, left
 
     def __str__(self) -> str:
-        return f"ended by {signal.Signals(self.number).name}; the same command goes on from {self.left}"
+        return f"ended by {signal.Signals(self.number).name}; the same command resumes from {self.left}"
 
 
 class _Asked:
-    """What this process was told."""
+    """The signals of this process."""
 
     number: int | None = None  # of the signal that came while the end was deferred
     deferred = False
 
 
 def end_on_signals(numbers: tuple[int, ...] = SIGNALS) -> dict[int, object]:
-    """Raise `Terminated` where a signal finds this process, or keep it for whoever defers the end.
+    """Raise `Terminated` when a signal arrives, or keep the signal if the end is deferred.
 
     Returns: the handlers before; nothing changes in another thread than the main one, where Python allows no handler.
     """
@@ -52,7 +52,7 @@ def end_on_signals(numbers: tuple[int, ...] = SIGNALS) -> dict[int, object]:
 
 @contextmanager
 def ending_on_signals() -> Iterator[None]:
-    """Raise `Terminated` on these signals and where the terminal closes, so that no child is left behind.
+    """Raise `Terminated` on these signals and when the terminal closes, so that no child process remains.
 
     Under `nohup`, which has the terminal's closing ignored, it stays ignored.
     """
@@ -66,22 +66,22 @@ def ending_on_signals() -> Iterator[None]:
 
 
 def defer() -> None:
-    """From now on ask `asked` instead of being ended."""
+    """Keep signals from now on; `asked` returns them."""
     _Asked.number, _Asked.deferred = None, True
 
 
 def asked() -> int | None:
-    """The signal that asked for an end since `defer`."""
+    """Return the signal that arrived since `defer`."""
     return _Asked.number
 
 
 def defer_no_more() -> None:
-    """Be ended where a signal comes, as before `defer`."""
+    """Raise `Terminated` on signals again, as before `defer`."""
     _Asked.deferred = False
 
 
 def end_if_asked() -> None:
-    """End where a signal came since `defer`, and be ended where one comes from here on."""
+    """Raise `Terminated` if a signal arrived since `defer`, and on later signals."""
     defer_no_more()
     if _Asked.number is not None:
         raise Terminated(_Asked.number)

@@ -1,6 +1,6 @@
-"""Weights & Biases: a run for each stage, begun and ended with the run's folder; what metrics.jsonl has, and more.
+"""Weights & Biases: a run for each stage, with the numbers of metrics.jsonl, tables and artifacts.
 
-Nothing here ends a run. Where W&B cannot be used a line says so, and the numbers are in metrics.jsonl all the same.
+A failure of W&B never ends a run: a message reports it, and metrics.jsonl has the numbers.
 """
 
 import json
@@ -20,13 +20,13 @@ from alignment.meter import say
 from alignment.secrecy import without_keys
 
 PROJECT = "alignment-stack"
-INIT_SECONDS, FINISH_SECONDS, UPLOAD_SECONDS = 30.0, 60.0, 3600.0  # W&B's own limits; the last where weights go along
-ANSWER_SECONDS = 30.0  # for what W&B has no limit for
+INIT_SECONDS, FINISH_SECONDS, UPLOAD_SECONDS = 30.0, 60.0, 3600.0  # W&B's own limits; the last for uploads of weights
+ANSWER_SECONDS = 30.0  # for requests without a limit of W&B
 TABLE_ROWS = 1_000
 SINGLE = ("train_runtime", "train_samples_per_second", "train_steps_per_second", "train_loss", "total_flos")
-TYPES = {"labels": "dataset", "results": "evaluation"}  # of what a stage makes; all else is a model
+TYPES = {"labels": "dataset", "results": "evaluation"}  # artifact types by output of a stage; the default is model
 MADE = ("README.md", "labels.jsonl", "revisions.jsonl", "results.json", "answers.jsonl")
-WEIGHTS = ("*.safetensors", "*.json", "*.jinja", "*.txt")  # loadable as they lie
+WEIGHTS = ("*.safetensors", "*.json", "*.jinja", "*.txt")  # files of a loadable model
 NOT_WEIGHTS = frozenset({"manifest.json", "results.json"})
 _live: list["Tracker"] = []
 
@@ -37,7 +37,7 @@ class Tracker:
     def __init__(self, live: Any, path: Path, recipe: Any) -> None:
         """Wrap what `wandb.init` returned."""
         self.live, self.path, self.recipe = live, path, recipe
-        self.first = int(live.step or 0)  # steps before it are there, sent by a start that was interrupted
+        self.first = int(live.step or 0)  # an interrupted start has sent the earlier steps
         self.dead = False
         _live.append(self)
 
@@ -70,16 +70,16 @@ class Tracker:
         self._try(send)
 
     def use(self, inputs: dict[str, str]) -> None:
-        """Tell from which artifacts this run is made; offline W&B takes no such word, and the config alone has it."""
+        """Record the input artifacts of this run; offline, only the config lists them."""
         if self.live.offline:
             return
         for name in sorted(set(inputs.values())):
             self._try(partial(_within, ANSWER_SECONDS, partial(self.live.use_artifact, name)))
 
     def finish(self, manifest: dict[str, Any]) -> None:
-        """Send the results and what was made, and end the run."""
+        """Send the results and the output artifact, and end the run."""
         stage, results = self.recipe.stage, {**manifest.get("results", {})}
-        results.pop("details", None)  # which say the same at more length
+        results.pop("details", None)  # repeats the results in more detail
         numbers = {f"{stage}/{key}": value for key, value in _flat(results).items() if isinstance(value, int | float)}
         if not self.recipe.STAGE.trains:
             self._try(lambda: self.live.log(numbers))
@@ -114,15 +114,17 @@ class Tracker:
             send()
         except Exception as error:
             self.dead = True
-            say(f"W&B: {_first_line(error)}; nothing more is sent, the run goes on, and metrics.jsonl has its numbers")
+            say(
+                f"W&B: {_first_line(error)}; nothing more is sent, the run continues, and metrics.jsonl has its numbers"
+            )
 
 
 def start(
     path: Path, recipe: Any, resolved: dict[str, Any], run_id: str
 ) -> tuple["Tracker | None", dict[str, dict[str, str]]]:
-    """Begin the stage's run at W&B, or go on with it.
+    """Start or resume the stage's run at W&B.
 
-    Returns: what sends to it, None where it is not to be, and what the manifest keeps of it.
+    Returns: the tracker, None without W&B; and the fields for the manifest.
     """
     asked = [recipe.report_to] if isinstance(recipe.report_to, str) else recipe.report_to
     mode = os.environ.get("WANDB_MODE", "online")
@@ -184,25 +186,25 @@ def _begin(wandb: Any, path: Path, recipe: Any, resolved: dict[str, Any], run_id
 
 
 def _drop_earlier(folder: Path, now: Path, run_id: str) -> None:
-    """Remove what an interrupted start kept: this one sends all of it again, and a second copy would double it."""
+    """Remove the offline files of an interrupted start: this one sends their content again."""
     for earlier in folder.glob(f"offline-run-*-{run_id}"):
         if earlier.name != now.name and not list(earlier.glob("*.synced")):
             shutil.rmtree(earlier, ignore_errors=True)
 
 
 def project_of(recipe: Any) -> str:
-    """The project that trackers keep the run under."""
+    """Return the project of the run at trackers."""
     return str(recipe.project or os.environ.get("WANDB_PROJECT") or PROJECT)
 
 
 def end_all(code: int) -> None:
-    """End the runs that are live in this process: it ends, and not well."""
+    """End all open runs of this process with an exit code."""
     for tracker in list(_live):
         tracker.end(code)
 
 
 def made_from(recipe: Recipe) -> dict[str, str]:
-    """The artifact of each path in a recipe that a tracked stage wrote, by path."""
+    """Return, by path, the artifacts of the inputs that a tracked stage wrote."""
     found: dict[str, str] = {}
     for path in input_paths(recipe):
         for folder in (Path(path), Path(path).parent):
@@ -214,7 +216,7 @@ def made_from(recipe: Recipe) -> dict[str, str]:
 
 
 def has_key() -> bool:
-    """Whether W&B has a key, or a token, to log in with; nobody is asked for one, and the network is not."""
+    """Return whether W&B has an API key or token. Does not prompt, and does not use the network."""
     import wandb
 
     given = os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE")
@@ -244,7 +246,7 @@ def _first_line(error: BaseException) -> str:
 
 
 def _within(seconds: float, ask: Callable[[], Any]) -> None:
-    """Wait no longer than this for an answer; an artifact that W&B does not have is no reason to stop sending."""
+    """Run a request with a time limit. A failure, such as a missing artifact, is only reported."""
 
     def quietly() -> None:
         try:

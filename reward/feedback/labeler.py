@@ -49,7 +49,7 @@ class FailureWatch:
         hint = " Replies were cut off: raise judge.max_tokens." if self._mostly("truncated") else ""
         raise JudgeError(
             f"judge {self.judge}: {what} failed ({found}); max_failure_share is {self.max_failure_share:g}.{hint} "
-            f"No labels were written. The replies are kept, and the same command continues from them. Last failure: "
+            f"No labels were written, what was answered is kept, and the same command resumes from it. Last failure: "
             f"{self._last}"
         )
 
@@ -139,8 +139,8 @@ def ask(
                     asked.throw(error)  # waits for the calls in flight
     except BudgetError as error:
         raise BudgetError(
-            f"{len(different)} questions are not all answered: {error} No labels were written; the replies are "
-            "kept, and the same command with a higher budget continues from them."
+            f"{len(different)} questions are not all answered: {error} No labels were written; what was answered is "
+            "kept, and the same command with a higher budget resumes from it."
         ) from None
     watch.check(at_end=True)
     return verdicts

@@ -62,7 +62,7 @@ class JudgeScorer:
         except BudgetError as error:
             raise BudgetError(
                 f"scorer {self.name}: {error} The calls that were made are kept, and the same command with a higher "
-                "budget goes on from the last checkpoint."
+                "budget resumes from the last checkpoint."
             ) from None
         finally:
             pool.shutdown(wait=False, cancel_futures=True)  # after an error no call in flight is waited for

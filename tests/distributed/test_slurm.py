@@ -58,7 +58,7 @@ def test_a_job_on_two_nodes_is_requeued_and_ends_with_the_same_bits(folder, tmp_
     wait_until(lambda: any(row["step"] >= 3 for row in read_jsonl(out / "metrics.jsonl")), log)
     os.kill(int((slurm / "batch.pid").read_text()), signal.SIGUSR1)
     wait_until(lambda: (slurm / "codes").exists(), log)
-    assert "ended by SIGUSR1; the same command goes on from checkpoint-" in log.read_text()
+    assert "ended by SIGUSR1; the same command resumes from checkpoint-" in log.read_text()
     saved = latest_whole(out)
     assert saved
     wait_until(lambda: (slurm / "done").exists(), log)
@@ -86,7 +86,7 @@ def test_a_pipeline_on_two_nodes_trains_on_both_and_does_the_rest_in_one_process
     os.kill(int((slurm / "batch.pid").read_text()), signal.SIGUSR1)
     wait_until(lambda: (slurm / "done").exists(), log)
     assert (slurm / "codes").read_text().split() == [str(PREEMPTED), "0"]
-    assert "sft: was interrupted, goes on" in log.read_text()
+    assert "sft: was interrupted, resumes" in log.read_text()
     assert (tmp_path / "runs" / "processes.txt").read_text() == "1"
     manifest = read_manifest(out)
     assert manifest["status"] == "finished"

@@ -105,7 +105,7 @@ def opened(stage: str, argv: list[str]) -> RunDirectory:
 @pytest.mark.parametrize("damage", DAMAGE)
 @pytest.mark.parametrize("stage", STAGES)
 def test_each_file_of_a_checkpoint(world, finished, tmp_path, capsys, stage, damage):
-    """Whatever file is damaged, the run goes on from the checkpoint before, and one line names the file."""
+    """Whatever file is damaged, the run resumes from the checkpoint before, and one line names the file."""
     whole = interrupted(finished(stage), tmp_path / "whole")
     files = [file for file in (whole / "checkpoint-4").rglob("*") if file.is_file()]
     names = sorted(str(file.relative_to(whole / "checkpoint-4")) for file in files)
@@ -156,7 +156,7 @@ def test_without_a_sound_checkpoint_nothing_is_touched(world, finished, tmp_path
     before = snapshot(out)
     ended = run_stage(stage, write_recipe(world, stage, out), tmp_path / "log")
     assert_one_line(ended)
-    assert "no older checkpoint is sound" in ended.last
+    assert "no older checkpoint is undamaged" in ended.last
     assert snapshot(out) == before
 
 

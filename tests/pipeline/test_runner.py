@@ -277,7 +277,7 @@ def test_two_runs_at_once_are_refused(bench):
     bench.write(step("a", seconds=100))
     process = started(bench, "a")
     try:
-        with pytest.raises(AlignmentError, match="runs: another `alignment run` is at work here"):
+        with pytest.raises(AlignmentError, match="runs: another `alignment run` uses this folder"):
             bench.run()
     finally:
         process.send_signal(signal.SIGINT)
@@ -304,7 +304,7 @@ def test_a_stage_that_is_saving_is_waited_for_when_the_run_is_told_to_end(bench)
     assert process.returncode == PREEMPTED == 143
     assert (bench.folder / "runs/saved").exists()
     assert bench.state()["a"]["status"] == "interrupted"
-    assert "ended by SIGTERM; the same command goes on from where it was" in said
+    assert "ended by SIGTERM; the same command resumes from where it was" in said
     assert "Traceback" not in error
 
 
@@ -364,7 +364,7 @@ class TestRecipeStages:
         assert sft.calls() == ["existed=True,resumed=False"]
         (sft.folder / "break").unlink()
         assert sft.run() == 0
-        assert "sft: was interrupted, goes on" in sft.said.getvalue()
+        assert "sft: was interrupted, resumes" in sft.said.getvalue()
         assert sft.calls() == ["existed=True,resumed=True"]
         assert (sft.folder / "runs/report.html").is_file()
 

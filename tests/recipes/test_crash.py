@@ -134,7 +134,7 @@ def test_a_run_whose_newest_checkpoint_is_cut_ends_with_the_same_bits(inputs, st
     assert is_whole(last)
     assert f"{last}: {weights.name} has " in text(tmp_path / "log")
     assert (run / f"damaged-{last.name}").is_dir()
-    assert f"{run}: goes on from {before.name}\n" in text(tmp_path / "log")
+    assert f"{run}: resumes from {before.name}\n" in text(tmp_path / "log")
 
 
 @pytest.mark.slow

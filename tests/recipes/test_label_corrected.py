@@ -51,8 +51,6 @@ def test_answers_that_are_paid_for_are_kept_and_only_what_differs_is_told(tmp_pa
             run(tmp_path, server, logprobs=False)
         with pytest.raises(AlignmentError) as caught:
             run(tmp_path, server, logprobs=False, temperature=0.5)
-    assert "(judge.temperature was 0.0, is 0.5); put the recipe back to go on with it, or name another" in str(
-        caught.value
-    )
+    assert "(judge.temperature was 0.0, is 0.5); restore the recipe to resume it, or name another" in str(caught.value)
     assert "overwrite" not in str(caught.value)
     assert len(str(caught.value)) < 500

@@ -74,7 +74,7 @@ def test_a_preempted_run_ends_with_the_same_bits(folder, tmp_path, stage, keys):
         assert step_of(saved) >= after
         assert read_manifest(preempted)["status"] == "running"
         said = (tmp_path / "log.0").read_text()
-        assert f"ended by {signal.Signals(number).name}; the same command goes on from {saved.name}" in said
+        assert f"ended by {signal.Signals(number).name}; the same command resumes from {saved.name}" in said
         assert "Traceback" not in said
     run_through(argv, tmp_path / "log", stage=stage)
     require_same_end(straight, preempted)
@@ -112,7 +112,7 @@ def test_labelling_ends_cleanly_and_goes_on(tmp_path, tiny_model_dir):
         started.processes[0].join(PATIENCE_SECONDS)
         assert started.processes[0].exitcode == PREEMPTED
         said = (tmp_path / "log.0").read_text()
-        assert "ended by SIGTERM; the same command goes on from where it was" in said
+        assert "ended by SIGTERM; the same command resumes from where it was" in said
         assert "Traceback" not in said
         before = sum(server.answered.values())
         run_through(argv, tmp_path / "log", stage="label", MY_KEY="k")

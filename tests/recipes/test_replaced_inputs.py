@@ -69,7 +69,7 @@ def killed(request, tmp_path, monkeypatch):
 
 
 def refusal(main, argv):
-    with pytest.raises(AlignmentError, match="what it reads was changed since") as caught:
+    with pytest.raises(AlignmentError, match="an interrupted run whose inputs have changed since") as caught:
         main(argv)
     return str(caught.value)
 

@@ -1,4 +1,4 @@
-"""Which checkpoints stay, and which one a run goes on from."""
+"""Which checkpoints stay, and which one a run resumes from."""
 
 import json
 import shutil
@@ -150,7 +150,7 @@ def test_a_damaged_checkpoint_is_kept_and_the_run_goes_on_from_the_one_before(tm
     assert len(lines) == 2
     assert lines[0].startswith(f"{damaged}: ")
     assert said in lines[0]
-    assert lines[0].endswith("; it is kept as damaged-checkpoint-4, and the run goes on from checkpoint-2")
+    assert lines[0].endswith("; it is kept as damaged-checkpoint-4, and the run resumes from checkpoint-2")
     assert sorted(path.name for path in run.path.glob("*checkpoint*")) == ["checkpoint-2", "damaged-checkpoint-4"]
 
 
@@ -161,7 +161,7 @@ def test_a_run_without_a_sound_checkpoint_is_refused_and_nothing_is_removed(tmp_
     damaged = filled(first, 4)
     DAMAGE[what][0](damaged)
     flip(first.path / "checkpoint-2" / "optimizer.pt")
-    with pytest.raises(AlignmentError, match=r"and no older checkpoint is sound\. Put back a copy of it"):
+    with pytest.raises(AlignmentError, match=r"and no older checkpoint is undamaged\. Restore a copy of it"):
         opened(tmp_path / "run")
     assert left(first.path) == [2, 4]
 

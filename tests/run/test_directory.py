@@ -83,7 +83,9 @@ def test_a_run_whose_overwriting_was_cut_off_is_neither_finished_nor_gone_on_wit
     with pytest.raises(KeyboardInterrupt):
         RunDirectory.open(recipe(tmp_path / "run", overwrite=True))
     monkeypatch.undo()
-    with pytest.raises(AlignmentError, match="what is left of a run that was being overwritten; pass --overwrite true"):
+    with pytest.raises(
+        AlignmentError, match="the rest of a run whose overwriting was interrupted; pass --overwrite true"
+    ):
         RunDirectory.open(recipe(tmp_path / "run"))
     run = RunDirectory.open(recipe(tmp_path / "run", overwrite=True))
     assert sorted(file.name for file in run.path.iterdir()) == ["manifest.json", "recipe.yaml"]
@@ -92,7 +94,7 @@ def test_a_run_whose_overwriting_was_cut_off_is_neither_finished_nor_gone_on_wit
 def test_what_people_said_is_not_overwritten(tmp_path):
     RunDirectory.open(recipe(tmp_path / "run")).finish()
     (tmp_path / "run" / "people.jsonl").write_text("{}\n")
-    with pytest.raises(AlignmentError, match=r"what people said of this run's answers.*move it elsewhere"):
+    with pytest.raises(AlignmentError, match=r"people's rankings of this run's answers.*Move it to another folder"):
         RunDirectory.open(recipe(tmp_path / "run", overwrite=True))
     assert (tmp_path / "run" / "people.jsonl").exists()
 

@@ -40,7 +40,7 @@ def test_one_checkpoint_is_saved_of_the_step(told, saves_by_itself):
     with pytest.raises(signals.Terminated) as ended:
         told.on_train_end(Arguments, state, control)
     assert ended.value.code == signals.PREEMPTED == 143
-    assert str(ended.value) == "ended by SIGUSR1; the same command goes on from checkpoint-7"
+    assert str(ended.value) == "ended by SIGUSR1; the same command resumes from checkpoint-7"
 
 
 @pytest.mark.parametrize("strategy", ["steps", "epoch"])
@@ -66,7 +66,7 @@ def test_a_signal_that_comes_while_the_last_step_is_saved_ends_the_process(told,
     told.on_epoch_end(Arguments, state, control)
     assert not control.should_training_stop
     monkeypatch.setattr(signals._Asked, "number", signal.SIGTERM)
-    with pytest.raises(signals.Terminated, match="SIGTERM; the same command goes on from checkpoint-9"):
+    with pytest.raises(signals.Terminated, match="SIGTERM; the same command resumes from checkpoint-9"):
         told.on_train_end(Arguments, state, control)
 
 
