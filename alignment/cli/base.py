@@ -10,8 +10,8 @@ import typer
 
 app = typer.Typer(
     name="alignment",
-    help="Teach a language model what people prefer: fine-tune, label, train a reward model, DPO or PPO, evaluate.",
-    epilog="Start with `alignment run recipes/tiny/pipeline.yaml`: the whole way, offline, in minutes on two cores.",
+    help="Align a language model with preferences: SFT, labels, reward model, DPO, PPO and others, evaluation.",
+    epilog="Try `alignment run recipes/tiny/pipeline.yaml`: all stages, offline, in minutes on two cores.",
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -19,7 +19,7 @@ app = typer.Typer(
 )
 
 STAGE_PANEL = "Stages, each `--config FILE [--key value ...]`; `--help` lists the keys"
-WHOLE_PANEL = "The whole way"
+WHOLE_PANEL = "Recipes and pipelines"
 PEOPLE_PANEL = "People's labels"
 RESULT_PANEL = "Results"
 

@@ -86,7 +86,7 @@ def mix(
     layout: Format = None,
     on_bad_row: OnBadRow = "stop",
 ) -> None:
-    """Mix labels of people and judges, each trusted as far as it proves right (Dawid-Skene)."""
+    """Combine labels of people and judges, weighted by their estimated accuracy (Dawid-Skene)."""
     from reward.people.mix import mix as write
 
     entry = entry_keys(columns, ignore_columns, layout)

@@ -16,7 +16,7 @@ def check(
         bool, typer.Option("--data", help="Read the data too: layouts, keys, counts and bad rows; no model is needed.")
     ] = False,
 ) -> None:
-    """Tell every fault of recipes and pipelines; reads no model, no data without --data, and writes nothing."""
+    """Check recipes and pipelines for faults. Reads no model, and no data without --data; writes nothing."""
     from alignment.config import check_file
     from alignment.errors import RecipeError
     from alignment.train.trial import require_accepted
@@ -96,9 +96,9 @@ def plan(
     ] = False,
     json: Annotated[Path | None, typer.Option(dir_okay=False, help="Where to write all numbers.")] = None,
 ) -> None:
-    """Tell before anything loads whether a recipe fits, and how long it takes; reads configurations alone.
+    """Compute the memory and time of a recipe, from configurations alone.
 
-    Further `--key value` change keys of the recipe. Ends with 3 where a stage does not fit.
+    `--key value` overrides keys of the recipe. The exit code is 3 if a stage does not fit.
     """
     from rich.console import Console
 
@@ -128,13 +128,13 @@ def doctor(
     gpus: Annotated[int | None, typer.Option(help="Processes that will run; default: this machine's GPUs.")] = None,
     strategy: Annotated[str | None, typer.Option(help="As of alignment plan.")] = None,
     memory: Annotated[str | None, typer.Option(metavar="SIZE", help="Of each GPU; default: this machine's.")] = None,
-    rows: Annotated[int, typer.Option(min=1, max=10**9, help="Rows of data to look at, evenly taken.")] = 2000,
+    rows: Annotated[int, typer.Option(min=1, max=10**9, help="Rows of data to check, evenly spaced.")] = 2000,
     json: Annotated[Path | None, typer.Option(dir_okay=False, help="Where to write all findings.")] = None,
 ) -> None:
-    """Look at this machine and at what recipes need of it; each finding with its remedy.
+    """Check this machine, and whether it meets the needs of recipes; each finding has a remedy.
 
-    Further `--key value` change keys of the recipe, where one is given. Ends with 1 where something is at fault. Of
-    larger data a sample of rows is looked at; no model is loaded.
+    `--key value` overrides keys of a single recipe. The exit code is 1 if there is a fault. Large data are sampled; no
+    model is loaded.
     """
     from rich.console import Console
 

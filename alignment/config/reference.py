@@ -45,7 +45,7 @@ A recipe is one flat YAML file. `stage` names the command that runs it. Every ke
 impossible combination are errors; `alignment check RECIPE` shows all of them at once.
 
 The column *source* names the class of TRL or transformers that has a key of this name. `~` and `$VARIABLE` are expanded
-in paths. Keys marked † do not affect the result: an interrupted run goes on when they change.
+in paths. Keys marked † do not affect the result: an interrupted run resumes when they change.
 """
 BOUNDS: dict[type[Any], tuple[str, str]] = {Gt: ("gt", "> "), Ge: ("ge", "≥ "), Lt: ("lt", "< "), Le: ("le", "≤ ")}
 LARGEST_BOUND = 1000  # larger upper bounds only exclude mistakes

@@ -603,7 +603,7 @@ def test_help_has_the_meaning_and_the_effective_default_of_every_key_in_groups(c
     assert "  lora_r: a whole number; default 16\n      Rank of the adapter.\n" in text
     assert "  learning_rate: a number; default 2e-05\n" in text  # of SFTConfig; TrainingArguments has 5e-5
     assert "  save_total_limit: a whole number or null; default 2\n" in text  # ours
-    assert "  bf16: true or false; default true on a GPU that supports it\n" in text
+    assert "  bf16: true or false or null; default true on a GPU that supports it\n" in text
     assert "  do_train:" not in text  # cannot be set
     cls = STAGES["sft"]
     for name, info in own_keys(cls).items():
