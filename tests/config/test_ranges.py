@@ -105,7 +105,7 @@ def test_overrides_are_held_to_the_same_ranges(tmp_path):
         [fault] = faults(tmp_path, "label", {"judge": CHAT}, *words)
         assert fault.startswith(words[0])
     [fault] = faults(tmp_path, "label", {}, "--a" + ".b" * 100, "1")
-    assert "is no key" in fault
+    assert "is not a key" in fault
 
 
 def numbers_of(model: type[pydantic.BaseModel], seen: set | None = None) -> list[tuple[str, list]]:
