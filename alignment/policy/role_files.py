@@ -10,6 +10,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+from alignment.errors import ModelError
+from alignment.manifest import how_anew
 from alignment.policy.roles import Roles
 from alignment.policy.switch import ADAPTER
 
@@ -55,17 +57,37 @@ def save_trained(roles: Roles, path: Path, state_dict: dict[str, Tensor] | None 
 
 
 def load_trained(roles: Roles, path: Path) -> None:
-    """Load what `save_policy` and `save_trained` wrote, bit for bit."""
+    """Load what `save_policy` and `save_trained` wrote, bit for bit.
+
+    Raises: ModelError where the file of trained weights is missing or lacks some.
+    """
     if roles.policy_model is not None:
         whole = dict(roles.policy_model.named_parameters(remove_duplicate=False))  # tied weights are stored once
         for file in sorted(path.glob("model*.safetensors")):
             for name, saved in load_file(file).items():
                 _put(whole[name], saved)
     names = _in_file(roles)
-    saved_by_name = load_file(path / TRAINED_FILE) if names else {}
+    saved_by_name = _trained_weights(path, names) if names else {}
     own = dict(roles.named_parameters())
     for name in names:  # the same order on every process: shards are distributed together
         _put(own[name], saved_by_name[name])
+
+
+def _trained_weights(path: Path, names: list[str]) -> dict[str, Tensor]:
+    file = path / TRAINED_FILE
+    if not file.exists():
+        raise ModelError(
+            f"{path} has no {TRAINED_FILE}, so an earlier version wrote this checkpoint. It cannot be resumed; "
+            f"{how_anew(path.parent)}"
+        )
+    saved = load_file(file)
+    missing = [name for name in names if name not in saved]
+    if missing:
+        raise ModelError(
+            f"{file} has no weights {missing[0]!r} ({len(missing)} of {len(names)} are missing), so another recipe or "
+            f"version wrote it. It cannot be resumed; {how_anew(path.parent)}"
+        )
+    return saved
 
 
 def _in_file(roles: Roles) -> list[str]:

@@ -7,6 +7,7 @@ import json
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from alignment.config.schema import DatasetEntry, PPORecipe
@@ -256,6 +257,22 @@ def test_what_is_saved_loads_in_plain_libraries_and_comes_back_bit_for_bit(base,
     for name, parameter in roles.named_parameters():
         if parameter.requires_grad:
             assert torch.equal(parameter, others[name]), name
+
+
+def test_a_checkpoint_that_lacks_trained_weights_is_refused_in_one_line(base, reward, tmp_path):
+    roles = load_roles(recipe(base, lora_r=4), rewards=on_base(reward))
+    checkpoint = tmp_path / "run" / "checkpoint-3"
+    save_policy(roles, checkpoint)
+    with pytest.raises(
+        ModelError, match=r"has no trained\.safetensors, so an earlier version wrote this checkpoint\. It"
+    ):
+        load_trained(roles, checkpoint)
+    save_trained(roles, checkpoint)
+    weights = load_file(checkpoint / "trained.safetensors")
+    weights.pop(sorted(weights)[0])
+    save_file(weights, checkpoint / "trained.safetensors")
+    with pytest.raises(ModelError, match=r"has no weights '.*' \(1 of \d+ are missing\)"):
+        load_trained(roles, checkpoint)
 
 
 def test_an_adapter_of_another_base_is_refused(reward, tmp_path):
