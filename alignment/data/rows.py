@@ -83,6 +83,6 @@ class Ranking:
         return bool(fields[index]) if fields is not None else False
 
     def same_answer(self, first: int, second: int) -> bool:
-        """Whether two answers are one text and end alike, in whatever tokens they were sampled."""
-        same_text = self.responses[first] == self.responses[second]
+        """Whether two answers are one text but for white space around it and end alike, in whatever tokens."""
+        same_text = self.responses[first].strip() == self.responses[second].strip()
         return same_text and self.stopped(first) == self.stopped(second)

@@ -60,8 +60,8 @@ def tokenise_pairs(
 ) -> Tokenised:
     """Make one row of each usable pair, the more probable answer being `chosen`.
 
-    Two answers of the same tokens, or of one text, teach nothing and are left out. An answer is never cut: half of it
-    was not judged.
+    Two answers of the same tokens, or of one text but for white space around it, teach nothing and are left out. An
+    answer is never cut: half of it was not judged.
 
     Args:
         limit: tokens of prompt and answer.
@@ -100,6 +100,7 @@ def _tokenised(
             if first not in answers or second not in answers:
                 continue
             if answers[first] == answers[second] or ranking.same_answer(first, second):
+                result.same += 1
                 continue
             chosen, rejected = (first, second) if probability >= 0.5 else (second, first)
             result.rows.append(

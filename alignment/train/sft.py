@@ -35,6 +35,7 @@ class Tokenised:
     skipped: list[str] = field(default_factory=list)  # "file:line: reason"
     truncated: int = 0
     split: int = 0  # conversations that make several rows
+    same: int = 0  # pairs of one answer twice, which are left out
 
     def add(self, other: "Tokenised") -> None:
         """Add what was made of the demonstrations or rankings that follow."""
@@ -44,6 +45,7 @@ class Tokenised:
         self.skipped += other.skipped
         self.truncated += other.truncated
         self.split += other.split
+        self.same += other.same
 
     def came_from(self, place: int) -> None:
         """Note that the rows added since the last call come from demonstration or ranking number `place`."""
@@ -61,8 +63,9 @@ class Tokenised:
 
     def counts(self) -> dict[str, int]:
         """What the manifest records."""
-        split = {"conversations_split": self.split} if self.split else {}
-        return {"rows": len(self.rows), "rows_truncated": self.truncated, "rows_skipped": len(self.skipped), **split}
+        more = {"conversations_split": self.split, "pairs_of_one_answer": self.same}
+        counted = {"rows": len(self.rows), "rows_truncated": self.truncated, "rows_skipped": len(self.skipped)}
+        return counted | {name: count for name, count in more.items() if count}
 
     def tell(self, count: int, limit: int) -> None:
         """Write how many of `count` rows are cut to `limit` tokens, split or left out, where there are some."""
@@ -75,6 +78,11 @@ class Tokenised:
             say_once(
                 f"the chat template rewrites earlier turns: {self.split:,} of {count:,} conversations are split, each "
                 f"answer in the context in which it is generated; {len(self.rows):,} rows (history_strategy: split)"
+            )
+        if self.same:
+            say_once(
+                f"left out {self.same:,} pairs whose two answers are the same, but for white space around them: they "
+                "teach no preference"
             )
         say_left_out(self.skipped, count, "rows")
 

@@ -385,7 +385,7 @@ class Words:
     def prompt_ids(self, prompt):
         return [2, *map(len, prompt.split())]
 
-    def answer_ids(self, prompt, answer, *, stop=True):
+    def answer_ids(self, prompt, answer, *, stop=True, reasoning_field=False):
         return [*map(len, answer.split()), *([1] if stop else [])]
 
 
@@ -412,6 +412,20 @@ def test_pairs_become_rows_with_the_more_probable_answer_chosen():
         {"prompt_ids": prompt, "chosen_ids": [3, 1], "rejected_ids": [1, 1], "probability": 0.6},
     ]
     assert len(tokenise_pairs([RANKING], Words(), limit=100, ties=False).rows) == 2
+
+
+def test_answers_that_differ_in_white_space_around_them_are_left_out_and_counted(capsys):
+    answers = ["a b", "a b ", "\n\ta b\n", "a  b"]
+    rankings = [Ranking("say", [answers[0], other], [Pair(0, 1, 1.0)], source="d.jsonl:1") for other in answers[1:]]
+
+    class Letters(Words):
+        def answer_ids(self, prompt, answer, *, stop=True, reasoning_field=False):
+            return [*answer.encode(), 1]
+
+    result = tokenise_pairs(rankings, Letters(), limit=100)
+    assert [row["rejected_ids"] for row in result.rows] == [[*b"a  b", 1]]
+    assert result.counts() == {"rows": 1, "rows_truncated": 0, "rows_skipped": 0, "pairs_of_one_answer": 2}
+    assert "left out 2 pairs whose two answers are the same" in capsys.readouterr().err
 
 
 def test_an_answer_that_does_not_fit_is_named_or_left_out(capsys):
