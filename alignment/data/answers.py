@@ -10,6 +10,16 @@ from alignment.strict_json import parse
 
 _CALL = re.compile(r"<tool_call>\n(.*)\n</tool_call>")
 _THOUGHT = re.compile(r"<think>\n(.+?)\n</think>\n\n(.+)", re.DOTALL)
+# The tags between which models write their reasoning.
+THOUGHTS = (
+    ("<think>", "</think>"),
+    ("<thinking>", "</thinking>"),
+    ("<thought>", "</thought>"),
+    ("<reasoning>", "</reasoning>"),
+    ("<seed:think>", "</seed:think>"),
+    ("[THINK]", "[/THINK]"),
+    ("<|START_THINKING|>", "<|END_THINKING|>"),
+)
 TAGGED = "tagged"  # a key of messages whose reasoning stood in <think> tags in a text
 
 
@@ -27,6 +37,12 @@ def message_of_answer(text: str, *, from_field: bool = False) -> Message:
         return _with_calls(text)
     message = {**_with_calls(thought[2].lstrip("\n")), "reasoning": thought[1]}
     return message if from_field else {**message, TAGGED: "yes"}
+
+
+def is_empty(text: str) -> bool:
+    """Whether an answer has no text, or none but one thought in the tags of reasoning."""
+    text = text.strip()
+    return not text or any(text.startswith(begin) and text.find(end) == len(text) - len(end) for begin, end in THOUGHTS)
 
 
 def text_of_answer(message: Message) -> str:

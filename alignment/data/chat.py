@@ -9,7 +9,7 @@ from typing import Any
 
 from transformers.utils.chat_template_utils import render_jinja_template
 
-from alignment.data.answers import TAGGED, in_text
+from alignment.data.answers import TAGGED, THOUGHTS, in_text
 from alignment.data.call_forms import as_text, takes_text, wants_wrapper, wrapped
 from alignment.data.control import ControlTokens
 from alignment.data.conversations import REASONING, with_tools
@@ -19,16 +19,6 @@ from alignment.data.stops import PROBE
 from alignment.errors import DataError, ModelError, first_line
 from alignment.strict_json import shown
 
-# The tags between which models write their reasoning.
-THOUGHTS = (
-    ("<think>", "</think>"),
-    ("<thinking>", "</thinking>"),
-    ("<thought>", "</thought>"),
-    ("<reasoning>", "</reasoning>"),
-    ("<seed:think>", "</seed:think>"),
-    ("[THINK]", "[/THINK]"),
-    ("<|START_THINKING|>", "<|END_THINKING|>"),
-)
 EMPTY = "an answer is empty but for the stop token {!r}; leave it out, or give it words"
 _GENERATION = re.compile(r"\{%-?\+?\s*generation\s*[-+]?%\}")
 

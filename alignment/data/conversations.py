@@ -4,7 +4,7 @@ import json
 import re
 from typing import Any
 
-from alignment.data.answers import text_of_answer
+from alignment.data.answers import is_empty, text_of_answer
 from alignment.data.calls import call_message, calls_in, calls_of, tools_of
 from alignment.data.fields import BadRow, keys_of, kind_of, text_in
 from alignment.data.keys import TRAINING_MARKS, UnreadKey, refuse_unread_of, refuse_unread_of_message
@@ -191,11 +191,17 @@ def split_answer(messages: list[Message], what: str) -> tuple[list[Message], Mes
     last = messages[-1]
     if last["role"] != "assistant":
         raise BadRow(f"{what} ends with a message of the {last['role']}, so there is no answer")
-    if not last["content"].strip():
-        raise BadRow(f"{what} ends with an empty answer")
+    if is_empty(last["content"]):
+        raise BadRow(f"{what} ends with an empty answer{after_thought(last)}")
     if len(messages) < 2:
         raise BadRow(f"{what} holds an answer without a prompt")
     return messages[:-1], last
+
+
+def after_thought(message: Message) -> str:
+    """Return what tells, of an empty answer, that it has reasoning."""
+    has_reasoning = message["content"].strip() or message.get("reasoning")
+    return " after its reasoning; write the answer behind it, or take the row out" if has_reasoning else ""
 
 
 def parse_hh(text: str, what: str) -> list[Message]:
@@ -237,8 +243,8 @@ def _merged(turns: list[Message]) -> list[Message]:
 def _rest(messages: list[Message], what: str) -> Message:
     if not messages or messages[0]["role"] != "assistant" or messages[-1]["role"] != "assistant":
         raise BadRow(f"{what} does not end with an answer of the assistant")
-    if not messages[-1]["content"].strip():
-        raise BadRow(f"{what} is an empty answer")
+    if is_empty(messages[-1]["content"]):
+        raise BadRow(f"{what} is an empty answer{after_thought(messages[-1])}")
     if len(messages) > 1:
         raise BadRow(
             f"{what} goes on after the answer with which it parts from the other conversation, with a message of the "

@@ -1,9 +1,9 @@
 """From a conversation to a demonstration: which of the assistant's messages are trained."""
 
-from alignment.data.answers import message_of_answer
+from alignment.data.answers import is_empty, message_of_answer
 from alignment.data.conversations import UNTRAINED, split_answer, without_mark
 from alignment.data.fields import BadRow
-from alignment.data.rows import Demonstration, Message, Prompt, Ranking
+from alignment.data.rows import Demonstration, Message, Ranking
 from alignment.data.sampled import of_answers
 
 
@@ -29,7 +29,7 @@ def demonstration_of(messages: list[Message], what: str, tools: str | None) -> D
 
 def demonstration_of_best(ranking: Ranking, best: int | None, source: str) -> Demonstration | None:
     """Make a demonstration of the answer that wins a ranking; None where there is none, or an empty one."""
-    if best is None or not ranking.responses[best].strip():
+    if best is None or is_empty(ranking.responses[best]):
         return None
     prompt, text = ranking.prompt, ranking.responses[best]
     answer = message_of_answer(text, from_field=ranking.reasoning_field(best))
@@ -37,10 +37,3 @@ def demonstration_of_best(ranking: Ranking, best: int | None, source: str) -> De
     kept = of_answers(ranking.provenance, [best])
     sampled = Ranking(prompt, [text], [], kept, source) if kept else None
     return Demonstration(prompt, text, source=source, answer=more, sampled=sampled)
-
-
-def refuse_empty_answers(prompt: Prompt) -> None:
-    """Refuse a prompt in which the assistant said nothing: a model would learn, or repeat, an empty turn."""
-    for place, message in enumerate(prompt if isinstance(prompt, list) else ()):
-        if message["role"] == "assistant" and not message["content"].strip():
-            raise BadRow(f"message {place + 1} of the conversation is an empty message of the assistant")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, NoReturn, TypeVar
 
 from alignment.data.contradictions import Claim, claims_of, contradictions, is_opinion, same_text
 from alignment.data.conversations import carrying_tools
-from alignment.data.demonstrations import demonstration_of_best, refuse_empty_answers
+from alignment.data.demonstrations import demonstration_of_best
 from alignment.data.detection import decoded, detect, require_answers_alone, require_one_kind, told
 from alignment.data.fields import BadRow, keys_of, kind_of
 from alignment.data.formats import ANSWERS, Format
@@ -19,6 +19,7 @@ from alignment.data.readers import RawRow, RawSource
 from alignment.data.recognition import named, recognise, refuse_unread, require_given
 from alignment.data.rows import Demonstration, Prompt, Ranking
 from alignment.data.sources import read_entry, refuse_rejected, require_there
+from alignment.data.turns import refuse_missing_turns
 from alignment.errors import DataError, printable
 from alignment.meter import say_left_out, say_once
 
@@ -230,7 +231,7 @@ def _read_source(
                 _refuse_unknown(value, raw.where, on_bad_row)
             refuse_unread(value, fmt, chosen=format_name is not None, also_read=also_read)
             for parsed in fmt.read(value):
-                refuse_empty_answers(parsed.prompt)
+                refuse_missing_turns(parsed)
                 if not kinds:
                     say_once(printable(f"{source.name}: layout {fmt.name}; first row: {told(parsed)}"))
                 if not kinds or "provenance" not in value:  # our own labels may be of several files

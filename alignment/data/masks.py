@@ -14,8 +14,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from alignment.data.answers import THOUGHTS
 from alignment.data.call_forms import words_of
-from alignment.data.chat import THOUGHTS, in_tags
+from alignment.data.chat import in_tags
 from alignment.data.conversations import REASONING
 from alignment.errors import DataError
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from alignment.data.answers import require_readable, text_of_answer
+from alignment.data.answers import is_empty, require_readable, text_of_answer
 from alignment.data.calls import tools_of
 from alignment.data.conversations import (
     carrying_tools,
@@ -28,6 +28,11 @@ def _choice(row: Row, prompt: Prompt, better: str | Message, worse: str | Messag
     chosen, rejected = (one if isinstance(one, str) else text_of_answer(one) for one in (better, worse))
     if chosen == rejected:
         raise BadRow("'chosen' and 'rejected' are the same answer, so neither is preferred")
+    for key, text in (("chosen", chosen), ("rejected", rejected)):
+        if is_empty(text):
+            raise BadRow(
+                f"'{key}' is an empty answer after its reasoning; write the answer behind it, or take the row out"
+            )
     probability = 1.0
     if row.get("probability") is not None:
         probability = number_of(row["probability"], "'probability'")

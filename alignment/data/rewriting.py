@@ -6,7 +6,8 @@ where that answer is written. What is trained is the answer as it is generated: 
 
 import contextlib
 
-from alignment.data.chat import THOUGHTS, Chat, ChatWriter
+from alignment.data.answers import THOUGHTS
+from alignment.data.chat import Chat, ChatWriter
 from alignment.data.masks import NotWritten
 from alignment.errors import DataError
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from alignment.data import load_rows
 from alignment.data.answer_tokens import AnswerTokens
-from alignment.data.chat import THOUGHTS
+from alignment.data.answers import THOUGHTS
 from alignment.data.conversations import carried_tools
 from alignment.data.rows import Demonstration, Message, Prompt, Ranking
 from alignment.data.template import IGNORE, Template

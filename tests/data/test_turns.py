@@ -1,0 +1,77 @@
+"""Conversations that miss a turn are refused: a tool's result without a call, an answer that is a thought alone."""
+
+import json
+
+import pytest
+
+from alignment.data import load_demonstrations, load_prompts, load_rankings
+from tests.data import written
+from tests.data.written import A, U
+
+RESULT = {"role": "tool", "content": "42"}
+SYSTEM = {"role": "system", "content": "Be brief."}
+CALL = {"role": "assistant", "content": "", "tool_calls": [{"function": {"name": "get", "arguments": {}}}]}
+
+
+def said(text):
+    return {"role": "assistant", "content": text}
+
+
+@pytest.mark.parametrize(
+    ("before", "place"),
+    [([U], 2), ([SYSTEM, U], 3), ([U, said("Let me look"), U], 4), ([U, CALL, U], 4)],
+)
+@pytest.mark.parametrize("role", ["tool", "observation", "ipython"])
+def test_a_tools_result_without_a_call_before_it_is_refused(tmp_path, before, place, role):
+    turns = [*before, {**RESULT, "role": role}]
+    wanted = f"message {place} of the conversation is the result of a tool, and no call of the assistant stands before"
+    for row, loader in (
+        ({"messages": [*turns, A]}, load_demonstrations),
+        ({"messages": turns}, load_prompts),
+        ({"prompt": turns, "chosen": [A], "rejected": [said("No.")]}, load_rankings),
+    ):
+        assert wanted in written.refused(tmp_path, row, loader=loader)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        CALL,
+        {"role": "function_call", "content": json.dumps({"name": "get", "arguments": {}})},
+        said("<functioncall> get"),
+        said("Action: search\nAction Input: weather"),
+        said("```python\nget()\n```"),
+        said('[TOOL_CALLS] [{"name": "get"}]'),
+    ],
+)
+def test_results_behind_a_call_in_any_form_are_read(tmp_path, call):
+    (row,) = written.load(tmp_path, {"messages": [U, call, RESULT, RESULT, A]}, loader=load_demonstrations).rows
+    assert [message["role"] for message in row.prompt] == ["user", "assistant", "tool", "tool"]
+
+
+@pytest.mark.parametrize("thought", ["<think>hmm</think>", "\n<think>\nhmm\n</think>\n\n", "[THINK]hmm[/THINK]"])
+def test_an_answer_that_is_a_thought_alone_is_refused(tmp_path, thought):
+    for row, loader in (
+        ({"messages": [U, said(thought)]}, load_demonstrations),
+        ({"messages": [U, said(thought), U, A]}, load_demonstrations),
+        ({"messages": [U, {**said(""), "reasoning_content": "hmm"}]}, load_demonstrations),
+        ({"prompt": "Q", "completion": thought}, load_demonstrations),
+        ({"instruction": "Q", "output": thought}, load_demonstrations),
+        ({"prompt": "Q", "chosen": thought, "rejected": "No."}, load_rankings),
+        ({"prompt": [U], "chosen": [A], "rejected": [said(thought)]}, load_rankings),
+    ):
+        message = written.refused(tmp_path, row, loader=loader)
+        assert "empty" in message
+        assert "after its reasoning; write the answer behind it, or take the row out" in message
+
+
+@pytest.mark.parametrize("text", ["<think>hmm</think>So.", "Write <think> and </think>", "<think>a</think>b</think>"])
+def test_an_answer_with_text_beside_its_thought_is_read(tmp_path, text):
+    (row,) = written.load(tmp_path, {"messages": [U, said(text)]}, loader=load_demonstrations).rows
+    assert row.completion == text
+
+
+def test_an_empty_answer_before_an_untrained_one_is_refused(tmp_path):
+    row = {"messages": [U, said(""), U, {**A, "weight": 0}]}
+    message = written.refused(tmp_path, row, loader=load_demonstrations)
+    assert "the last answer that is trained is an empty message." in message
