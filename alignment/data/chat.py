@@ -20,6 +20,7 @@ from alignment.errors import DataError, ModelError, first_line
 from alignment.strict_json import shown
 
 EMPTY = "an answer is empty but for the stop token {!r}; leave it out, or give it words"
+_MARKS = " <a & \"b\">\n'c'"  # that a template may escape, or fold into one line
 _GENERATION = re.compile(r"\{%-?\+?\s*generation\s*[-+]?%\}")
 
 
@@ -188,19 +189,27 @@ class ChatWriter:
         if shape in self._written:
             return
         words = [
-            f"{PROBE} {m['role']} {place}." if m["content"].strip() else "" for place, m in enumerate(chat.messages)
+            f"{PROBE} {m['role']} {place}.{_MARKS}" if m["content"].strip() else ""
+            for place, m in enumerate(chat.messages)
         ]
         tried = [{**message, "content": word} for message, word in zip(chat.messages, words, strict=True)]
         own = bool(tried) and tried[-1]["role"] == "assistant"
         text = self.render(replace(chat, messages=tried), ask=not own)
         others = [place for place, message in enumerate(tried) if message["role"] != "assistant"]
-        left = next((place for place in others if words[place] not in text), None)
+        left = next((place for place in others if words[place].removesuffix(_MARKS) not in text), None)
         if left is not None:
             role = tried[left]["role"]
             remedy = "put its text into the first message of the user, or set" if role == "system" else "set"
             raise DataError(
                 f"the chat template leaves out message {left + 1 - chat.added}, of the {role}, so answers would be "
                 f"trained without it; {remedy} chat_template to one that writes it"
+            )
+        changed = next((p for p in others if tried[p]["role"] != "tool" and words[p] not in text), None)
+        if changed is not None:
+            raise DataError(
+                f"the chat template changes the text of message {changed + 1 - chat.added}, of the "
+                f"{tried[changed]['role']}: it escapes <, & or quotes, or replaces line breaks; set chat_template to "
+                "one that writes messages as they are"
             )
         self._require_names_written(tried, chat.tools, text, ask=not own)
         self._written.add(shape)

@@ -141,18 +141,27 @@ def _with_reasoning(message: dict[str, Any], tags: Tags) -> str:
 
 
 def _require_whole(tail: str, message: dict[str, Any]) -> None:
-    """Refuse a template that leaves out a part of the answer; blanks and tags of reasoning do not count."""
+    """Refuse a template that leaves out a part of the answer or changes its white space inside.
+
+    White space around the answer and its thought, and tags of reasoning, do not count.
+    """
     if message["content"].strip() in tail and not message.keys() & {"tool_calls", *REASONING}:
         return
     tags = "|".join(re.escape(tag) for pair in THOUGHTS for tag in pair)
     written = re.sub(rf"\s|{tags}", "", tail)
     texts = [message["content"], *(message.get(name) or "" for name in REASONING)]
-    texts += [word for call in message.get("tool_calls") or [] for word in words_of(call)]
-    for text in (part for whole in texts for part in re.split(tags, str(whole))):
+    words = [word for call in message.get("tool_calls") or [] for word in words_of(call)]
+    for text in (part for whole in [*texts, *words] for part in re.split(tags, str(whole))):
         if re.sub(r"\s", "", text) not in written:
             raise NotWritten(
                 f"the chat template leaves out a part of the answer, {_shown(text.strip())}; give it in the form that "
                 "the template writes, or set chat_template to one that writes it"
+            )
+    for text in (part.strip() for whole in texts for part in re.split(tags, str(whole))):
+        if text not in tail:
+            raise NotWritten(
+                f"the chat template changes the white space inside the answer {_shown(text)}; set chat_template to one "
+                "that writes the answer as it is"
             )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from alignment.data.additions import Additions
 from alignment.data.answers import message_of_answer
 from alignment.data.chat import EMPTY, Chat, ChatWriter
 from alignment.data.control import ControlTokens
@@ -56,6 +57,7 @@ class Template:
         if self.chat_template:
             texts = [self.chat_template, *([with_tools] if with_tools and "tools" in with_tools else [])]
             control, eos = ControlTokens(tokenizer, "".join(texts)), tokenizer.convert_ids_to_tokens(self.eos_token_id)
+            self._additions = Additions(control.texts)
             self._writers = [ChatWriter(tokenizer, text, eos, control) for text in texts]
         stops = self._stops(generation_config)
         self.turn_end_id, self.stop_token_ids = stops.turn_end, stops.ids
@@ -220,6 +222,8 @@ class Template:
         context_ids = self._ids(context, special=False, hidden=chat.hidden)
         ids = self._continuation(context, tail, special=False, hidden=chat.hidden, before=context_ids)
         by_template = context + tail == whole
+        if by_template:
+            self._additions.tell(context, tail, message)
         first = next((position for position, token in enumerate(ids) if token in self.stop_token_ids), None)
         end = self._end_of_turn if first is not None else self._end_before_next(chat, place, context + tail)
         if by_template and first is not None and not self._has_text(ids[first + 1 :]):
