@@ -146,9 +146,7 @@ def test_an_answer_that_is_rendered_anew_gets_no_empty_thought(template: Templat
 
 def test_an_answer_that_ends_in_the_padding_token_is_named(template: Template, tmp_path: Any) -> None:
     answers = [[*bytewise(template, "a"), template.tokenizer.pad_token_id], [*bytewise(template, "b"), 1]]
-    with pytest.raises(
-        DataError, match="jsonl:1: answer 1 of 2: an answer ends in the reward model's padding token"
-    ):
+    with pytest.raises(DataError, match="jsonl:1: answer 1 of 2: an answer ends in the reward model's padding token"):
         trained(template, tmp_path, sampled(template, answers))
 
 
