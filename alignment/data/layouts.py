@@ -101,7 +101,9 @@ def kto(row: Row) -> list[Parsed]:
     """Answers with a thumb up or down: the good ones are demonstrations, of the others only the prompt is of use."""
     label = row.get("label")
     if not isinstance(label, bool):
-        raise BadRow(f"'label' is {shown(label)}, not true or false")
+        raise BadRow(
+            f"'label' is {shown(label)}, not true or false; write true for a good answer and false for a bad one"
+        )
     key = next((key for key in ("messages", "conversations") if key in row), None)
     read = conversation(key) if key else alpaca if "instruction" in row else prompt_completion
     (parsed,) = read(row)

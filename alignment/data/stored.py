@@ -23,6 +23,8 @@ _MARKS = {
     b"PK\x03\x04": "a zip archive", b"SQLite format 3\x00": "a SQLite file", b"PAR1": "Parquet",
     b"BZh": "bzip2", b"\xfd7zXZ\x00": "xz", b"\x28\xb5\x2f\xfd": "Zstandard",
 }  # fmt: skip
+_LFS = b"version https://git-lfs.github.com/spec/"
+_HTML = (b"<!doctype html", b"<html")
 BOM = b"\xef\xbb\xbf"
 
 
@@ -132,6 +134,15 @@ class Stored:
         for mark, what in _MARKS.items():
             if start.startswith(mark):
                 raise DataError(f"{self.path} is {what}, not text in UTF-8. Save it as text in UTF-8.")
+        if start.startswith(_LFS):
+            raise DataError(
+                f"{self.path} is a Git LFS pointer, not the data that it points to. Run git lfs pull in its repository."
+            )
+        text = self.path.name.lower().removesuffix(".gz").endswith((".txt", ".text"))  # where a page may be a document
+        if not text and start[:64].removeprefix(BOM).lstrip().lower().startswith(_HTML):
+            raise DataError(
+                f"{self.path} is an HTML page, not data; it may be a login or error page. Download it again."
+            )
         head = start[:64]
         if len(head) >= 8 and not (any(head[0::2]) and any(head[1::2])):
             raise DataError(f"{self.path} is UTF-16 or binary: every second byte is 0. Save it as text in UTF-8.")

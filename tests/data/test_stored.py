@@ -219,3 +219,15 @@ def test_utf_32_is_named(tmp_path):
     path.write_bytes('{"text": "a"}\n'.encode("utf-32"))
     with pytest.raises(DataError, match=r"d.jsonl is UTF-32, not text in UTF-8"):
         read_file(path)
+
+
+@pytest.mark.parametrize("name", ["d.jsonl", "d.json", "d.csv"])
+def test_pointers_of_git_lfs_and_pages_are_named(tmp_path, name):
+    for content, words in (
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:abc\nsize 12\n", "is a Git LFS pointer"),
+        (b"<!DOCTYPE html><html>login</html>", "is an HTML page"),
+        (b"\xef\xbb\xbf\n<html>", "is an HTML page"),
+    ):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(DataError, match=words):
+            read_file(tmp_path / name)
