@@ -50,7 +50,7 @@ def test_a_trainer_that_can_be_built_is_tried_whole(recipe, stage, method, capsy
 @pytest.mark.parametrize(
     ("stage", "keys", "message"),
     [
-        ("ppo", {"reward_model_path": "MODEL"}, "is no reward model: its weights hold no score head"),
+        ("ppo", {"reward_model_path": "MODEL"}, "is not a reward model: its weights have no score head"),
         ("label", {"model_name_or_path": "CLASSIFIER"}, "is a reward model"),
     ],
 )
