@@ -107,7 +107,12 @@ TUNING_METHODS: dict[str, TuningMethod] = {
     "lora": TuningMethod("LoRA", "lora", LORA_KEYS, LORA_CONFIG, withheld=LORA_WITHHELD, vllm_adapter=True),
     "dora": TuningMethod("DoRA", "lora", LORA_KEYS, LORA_CONFIG, withheld=LORA_WITHHELD),
     "adalora": TuningMethod(
-        "AdaLoRA", "adalora", config="peft.tuners.adalora:AdaLoraConfig", defaults=ADALORA, withheld=ADALORA_WITHHELD
+        "AdaLoRA",
+        "adalora",
+        config="peft.tuners.adalora:AdaLoraConfig",
+        defaults=ADALORA,
+        withheld=ADALORA_WITHHELD,
+        reads_gradients=True,
     ),
     "dylora": TuningMethod("DyLoRA", "dylora", LORA_KEYS, LORA_CONFIG, withheld=LORA_WITHHELD),
     "freeze": _own("freeze", "freeze", "FreezeKeys", copies_modules=True),
@@ -121,6 +126,7 @@ TUNING_METHODS: dict[str, TuningMethod] = {
         allows_4bit=False,
         new_value="lora",
         steps="child_tuning",
+        reads_gradients=True,
     ),
     "child_tuning_d": _own(
         "Child-tuning D",
