@@ -6,6 +6,7 @@ which module computes. tests/policy/test_switch.py compares each type with PEFT'
 equal.
 """
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -265,7 +266,10 @@ def _own_state(module: nn.Module) -> tuple[Any, ...]:
 def _norm(tensor: Tensor) -> float | None:
     if tensor.is_meta or not tensor.is_floating_point():
         return None
-    return float(torch.linalg.vector_norm(tensor.data, dtype=torch.float32))
+    norm = float(torch.linalg.vector_norm(tensor.data, dtype=torch.float32))
+    if math.isnan(norm):  # the packed bytes of a 4-bit weight, stored in a floating-point type
+        return float(tensor.data.contiguous().view(torch.uint8).sum(dtype=torch.int64))
+    return norm
 
 
 def _share(module: nn.Module, of_base: set[int]) -> None:

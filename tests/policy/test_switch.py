@@ -150,6 +150,13 @@ def test_an_adapter_that_changes_more_than_it_replaces_is_refused(config, said):
         switched.add("policy", copy.deepcopy(config))
 
 
+def test_packed_bytes_in_a_floating_point_type_are_no_change(base):
+    """Under FSDP a 4-bit weight is stored in bfloat16, where its bytes may be NaN, which differs from itself."""
+    model = copy.deepcopy(base)
+    model.model.layers[0].mlp.register_buffer("packed", torch.full((4,), torch.nan, dtype=torch.bfloat16))
+    SwitchedBase(model).add("policy", LoraConfig(r=4, target_modules=LINEAR))
+
+
 def test_weights_that_do_not_fit_are_refused(base):
     with pytest.raises(ModelError, match=r"the policy adapter does not fit the base: .* has no counterpart"):
         SwitchedBase(copy.deepcopy(base)).add("policy", config_of("lora"), {"base_model.model.x.lora_A.weight": IDS})
