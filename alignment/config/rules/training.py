@@ -133,7 +133,7 @@ def reference_free(keys: Keys) -> Iterator[Fault]:
     losses = losses if isinstance(losses, list) else [losses]
     free = [loss for loss in losses if loss in REFERENCE_FREE]
     for key, owners in OF_LOSSES.items():
-        if keys.given(key) and not set(losses) & set(owners):
+        if keys.changed(key) and not set(losses) & set(owners):
             yield (key,), f"has no effect without loss_type {' or '.join(owners)}; take it out"
     if not free:
         return
