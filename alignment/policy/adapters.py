@@ -99,7 +99,7 @@ def continue_adapter(
     if task == "CAUSAL_LM":
         require_policy_adapter(config, adapter)
     if trainable and keys is not None:
-        _require_same_shape(config, keys, adapter)
+        require_same_shape(config, keys, adapter)
     require_patterns(config, module_names(model), f"{adapter}/{ADAPTER_CONFIG}")
     same = config.task_type == task
     if Path(adapter).is_dir():
@@ -210,8 +210,11 @@ def _start_from(model: Any, adapter: str, config: Any, *, task: str, trainable: 
     return wrapped
 
 
-def _require_same_shape(config: Any, keys: AdapterKeys, adapter: str) -> None:
-    """Refuse recipe keys that the existing adapter contradicts; keys that the recipe leaves out follow the adapter."""
+def require_same_shape(config: Any, keys: AdapterKeys, adapter: str) -> None:
+    """Refuse recipe keys that the existing adapter contradicts; keys that the recipe leaves out follow the adapter.
+
+    Raises: ModelError.
+    """
     family = reading_family(keys, config.peft_type)
     assert family is not None
     has: dict[str, Any] = family.recipe_keys(config)

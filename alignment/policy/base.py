@@ -264,7 +264,7 @@ def _load(
 ) -> Any:
     source = resolve_model(keys.model_name_or_path, revision=keys.model_revision)
     full = trainable and (peft is None or peft.method.trains_base)
-    _require_method(source, keys, trainable, peft)
+    require_method(source, keys, trainable, peft)
     new = [peft] if trainable and peft is not None and source.adapter is None else []
     whole = whole_modules(source.base, keys, [source.adapter] if source.adapter else [], new)
     model = load_base(cls, source.base, keys, full=full, whole=whole, **_head(cls, pad_token_id))
@@ -284,7 +284,7 @@ def require_loadable(keys: ModelKeys, *, trainable: bool, peft: AdapterKeys | No
     Raises: ModelError.
     """
     source = resolve_model(keys.model_name_or_path, revision=keys.model_revision)
-    _require_method(source, keys, trainable, peft)
+    require_method(source, keys, trainable, peft)
     cls = AutoModelForSequenceClassification if task == "SEQ_CLS" else AutoModelForCausalLM
     revision = keys.model_revision if not Path(source.base).is_dir() else "main"
     try:
@@ -295,8 +295,11 @@ def require_loadable(keys: ModelKeys, *, trainable: bool, peft: AdapterKeys | No
         raise _cannot_load(source.base, error) from error
 
 
-def _require_method(source: ModelSource, keys: ModelKeys, trainable: bool, peft: AdapterKeys | None) -> None:
-    """Refuse a way of training that the model, an adapter or one in 4 bits, does not allow."""
+def require_method(source: ModelSource, keys: ModelKeys, trainable: bool, peft: AdapterKeys | None) -> None:
+    """Refuse a way of training that the model, an adapter or one in 4 bits, does not allow.
+
+    Raises: ModelError.
+    """
     full = trainable and (peft is None or peft.method.trains_base)
     if trainable and (peft is None or not peft.method.has_adapter) and source.adapter is not None:
         given = peft.peft_method if peft else "full"

@@ -14,10 +14,10 @@ from transformers import AutoModelForCausalLM
 from alignment.config.schema import PolicyGradientRecipe, ValueRecipe
 from alignment.errors import ModelError
 from alignment.policy.adapter_files import read_adapter_config
-from alignment.policy.adapters import module_names, require_policy_adapter
-from alignment.policy.base import load_base, resolve_model, whole_modules
+from alignment.policy.adapters import module_names, require_policy_adapter, require_same_shape
+from alignment.policy.base import ModelSource, load_base, require_method, resolve_model, whole_modules
 from alignment.policy.heads import SCORE_WEIGHT, ScalarHead, read_score_weight
-from alignment.policy.methods import HEADS, adapter_config
+from alignment.policy.methods import HEADS, adapter_config, optional
 from alignment.policy.patterns import require_patterns
 from alignment.policy.prompts import EMBEDDINGS
 from alignment.policy.reward_models import RewardModel
@@ -61,20 +61,31 @@ def load_roles(recipe: PolicyGradientRecipe, *, rewards: Sequence[RewardModel] =
     Raises: ModelError if an adapter does not fit the base.
     """
     source = resolve_model(recipe.model_name_or_path, revision=recipe.model_revision)
+    _require_policy(source, recipe)
     saved = [source.adapter, *(model.adapter for model in rewards if model.role)]
     new = [recipe] if source.adapter is None else []
     whole = whole_modules(source.base, recipe, [adapter for adapter in saved if adapter], new)
     loader = _Weights(recipe, source.base, whole)
     base = loader.model(full=False)
-    if not recipe.method.has_adapter and source.adapter is not None:
-        raise ModelError(
-            f"{source.adapter} is an adapter, but peft_method is {recipe.peft_method}; merge it first (alignment merge "
-            f"{source.adapter} OUT) and name OUT as model_name_or_path, or train an adapter."
-        )
-    if source.adapter is not None:
-        require_policy_adapter(read_adapter_config(source.adapter), source.adapter)
     adapters = {model.role: _saved_reward(model.adapter) for model in rewards if model.role and model.adapter}
     return build_roles(recipe, loader, base, sft=_saved(source.adapter) if source.adapter else None, rewards=adapters)
+
+
+def _require_policy(source: ModelSource, recipe: PolicyGradientRecipe) -> None:
+    """Refuse an adapter that contradicts the recipe, and a new one that needs training examples to start.
+
+    Raises: ModelError.
+    """
+    require_method(source, recipe, True, recipe)
+    if source.adapter is not None:
+        config = read_adapter_config(source.adapter)
+        require_policy_adapter(config, source.adapter)
+        require_same_shape(config, recipe, source.adapter)
+    elif optional(recipe, "choose_weights") is not None:
+        raise ModelError(
+            f"peft_method {recipe.peft_method} chooses its weights by training examples, which {recipe.STAGE.title} "
+            "does not have; start from the adapter of an SFT run, or use another peft_method."
+        )
 
 
 @dataclass(frozen=True, slots=True)

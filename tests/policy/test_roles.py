@@ -275,6 +275,26 @@ def test_a_checkpoint_that_lacks_trained_weights_is_refused_in_one_line(base, re
         load_trained(roles, checkpoint)
 
 
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"peft_method": "dora"}, "peft_method is lora in the adapter, dora in the recipe"),
+        ({"lora_r": 8}, "lora_r is 4 in the adapter, 8 in the recipe"),
+        ({"peft_method": "full"}, "is an adapter, but peft_method is full; merge it first"),
+    ],
+)
+def test_a_policy_whose_adapter_contradicts_the_recipe_is_refused(base, reward, tmp_path, keys, message):
+    plain = AutoModelForCausalLM.from_pretrained(base)
+    get_peft_model(plain, LoraConfig(r=4, target_modules=["q_proj"], task_type="CAUSAL_LM")).save_pretrained(tmp_path)
+    with pytest.raises(ModelError, match=message):
+        load_roles(recipe(tmp_path, **keys), rewards=on_base(reward))
+
+
+def test_a_new_adapter_that_needs_training_examples_is_refused(base, reward):
+    with pytest.raises(ModelError, match="peft_method fishmask chooses its weights by training examples, which PPO"):
+        load_roles(recipe(base, peft_method="fishmask"), rewards=on_base(reward))
+
+
 def test_an_adapter_of_another_base_is_refused(reward, tmp_path):
     other = save_tiny_model(tmp_path / "other", hidden_size=16)
     with pytest.raises(ModelError, match=r"the score head|score head has shape \(1, 32\)|reward adapter does not fit"):

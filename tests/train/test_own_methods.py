@@ -89,6 +89,7 @@ def test_a_method_trains_in_every_stage(method, base, tmp_path):
             assert merge(tmp_path / "sft", tmp_path / "merged") <= merged
 
     ppo = {"model_name_or_path": str(tmp_path / "sft"), "peft_method": method, "peft_config": keys, "per_device": 4,
+           **({"lora_r": 16} if method == "dylora" else {}),  # the adapter's
            "reward": None if kind is None else tmp_path / "reward",
            "arguments": {"save_strategy": "steps", "save_steps": 4}}  # fmt: skip
 

@@ -283,10 +283,10 @@ class PPOTrainer(CheckpointedTrainer):
         The microbatches and the autocast context are those of the first training epoch: equal shapes round equally, so
         the first probability ratio is exactly 1.
         """
-        temperature, answers = self.recipe.temperature, rollout.answer_ids
+        temperature, answers, mask = self.recipe.temperature, rollout.answer_ids, rollout.mask
         device = next(self.roles.parameters()).device
         outputs = RoleOutputs.zeros(
-            *rollout.mask.shape,
+            *mask.shape,
             has_logp=self._needs_old_logp or rollout.engine_logp is not None,
             has_reference=self.rule.needs_reference,
             has_value=self.roles.has_value,
@@ -307,7 +307,7 @@ class PPOTrainer(CheckpointedTrainer):
                     outputs.last_values[rows] = self.run_roles(*inputs, call="last_values").float().cpu()
             for tensor, flat in per_token:
                 if tensor is not None:
-                    tensor[rows] = unflatten(flat.float().cpu(), rollout.mask[rows])
+                    tensor[rows] = unflatten(flat.float().cpu(), mask[rows])
         self._exchange(rollout, outputs.tensors)
         return outputs
 
