@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-KLEstimator = Literal["k1", "k2", "k3"]
+from alignment.ops.choices import Aggregation, KLEstimator, RatioLevel
+
 KLPlacement = Literal["reward", "loss"]
 Surrogate = Literal["clip", "cispo", "sapo", "vespo"]
-RatioLevel = Literal["token", "sequence", "trajectory"]
-Aggregation = Literal["token-mean", "rollout-token-mean", "seq-mean-token-sum", "seq-mean-token-mean", "max-length"]
+LossAggregation = Aggregation | Literal["rollout-token-mean", "max-length"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +34,7 @@ class UpdateRule:
     cliprange_high: float
     dual_clip: float | None
     log_ratio_clip: float
-    loss_aggregation: Aggregation
+    loss_aggregation: LossAggregation
     max_length: int = 0  # with max-length: the tokens that an answer may have
     counts_masked_answers: bool = False  # answers without a trained token count in means over answers
 

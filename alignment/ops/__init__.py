@@ -1,1 +1,1 @@
-"""The arithmetic of PPO: pure functions of tensors, each with its source."""
+"""The arithmetic of policy gradients: pure functions of tensors, each with its source."""

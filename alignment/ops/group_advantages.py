@@ -4,14 +4,13 @@ An answer's reward R is the sum of its tokens' rewards: the score, minus the KL 
 """
 
 from collections.abc import Callable
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from alignment.ops.advantages import Estimate, EstimatorInput
+from alignment.ops.choices import ScaleRewards
 
-ScaleRewards = Literal["group", "batch", "none"]
 STD_EPSILON = 1e-4  # added to standard deviations, as in TRL
 
 

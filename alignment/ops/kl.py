@@ -1,12 +1,10 @@
 """KL(policy ‖ reference) from samples of the policy, and its adaptive coefficient."""
 
-from typing import Literal
-
 from torch import Tensor
 
+from alignment.ops.choices import KLEstimator
 from alignment.ops.masking import require_same_shape
 
-KLEstimator = Literal["k1", "k2", "k3"]
 MAX_LOG_RATIO = 20.0  # exp(20) = 4.9e8; past it a ratio carries no information and float16 overflows
 MAX_K3 = 10.0  # nats; one token's exp(-d) must not outweigh a whole batch
 

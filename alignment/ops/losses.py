@@ -1,15 +1,13 @@
 """Losses of PPO per token, and their aggregation to one number."""
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
 
+from alignment.ops.choices import Aggregation
 from alignment.ops.kl import MAX_LOG_RATIO
 from alignment.ops.masking import masked_mean, masked_sum, require_same_shape
-
-Aggregation = Literal["token-mean", "seq-mean-token-sum", "seq-mean-token-mean"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,15 +4,14 @@ Every function takes and returns (batch, time) tensors. The clipped surrogate is
 """
 
 import math
-from typing import Literal
 
 import torch
 from torch import Tensor
 
+from alignment.ops.choices import RatioLevel
 from alignment.ops.losses import PolicyLoss
 from alignment.ops.masking import masked_mean, masked_sum, require_same_shape
 
-RatioLevel = Literal["token", "sequence", "trajectory"]
 LEAST_LOG_WEIGHT = math.log(1e-8)  # bound of VESPO's log weight, as in TRL
 LARGEST_LOG_WEIGHT = 20.0
 

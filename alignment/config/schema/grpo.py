@@ -6,10 +6,11 @@ from pydantic import Field
 
 from alignment.config.schema.policy_gradient import PolicyGradientRecipe
 from alignment.config.schema.recipe import Stage
-from alignment.config.update_rule import Aggregation, Surrogate, UpdateRule
+from alignment.config.update_rule import LossAggregation, Surrogate, UpdateRule
+from alignment.ops.choices import ScaleRewards
 
 LossType = Literal["grpo", "dr_grpo", "dapo", "bnpo", "cispo", "sapo", "luspo", "vespo"]
-LOSSES: dict[LossType, tuple[Surrogate, Aggregation]] = {
+LOSSES: dict[LossType, tuple[Surrogate, LossAggregation]] = {
     "grpo": ("clip", "seq-mean-token-mean"),
     "dr_grpo": ("clip", "max-length"),
     "dapo": ("clip", "rollout-token-mean"),
@@ -60,7 +61,7 @@ class GRPORecipe(PolicyGradientRecipe):
     """
     delta: float | None = Field(default=None, gt=1, le=10**6)
     """Upper bound of the ratio where the advantage is negative; above 1 + `epsilon_high`. `null`: none."""
-    scale_rewards: Literal["group", "batch", "none"] | bool = "group"
+    scale_rewards: ScaleRewards | bool = "group"
     """Divide advantages by the standard deviation of the rewards in the `group` or in the `batch`. `true` is `group`,
     `false` is `none`.
     """

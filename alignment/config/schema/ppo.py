@@ -9,6 +9,7 @@ from alignment.config.schema.parts import Words
 from alignment.config.schema.policy_gradient import ValueRecipe
 from alignment.config.schema.recipe import Stage
 from alignment.config.update_rule import UpdateRule
+from alignment.ops.choices import Aggregation, KLEstimator
 
 
 class PPORecipe(ValueRecipe):
@@ -32,7 +33,7 @@ class PPORecipe(ValueRecipe):
     """Number of times that each answer is trained on."""
     kl_coef: float = Field(default=0.05, ge=0, le=10**6)
     """Weight of the KL divergence from the reference."""
-    kl_estimator: Literal["k1", "k2", "k3"] = "k1"
+    kl_estimator: KLEstimator = "k1"
     """Estimator of the KL divergence (http://joschu.net/blog/kl-approx.html)."""
     kl_placement: Literal["reward", "loss"] = "reward"
     """Subtract the KL from the `reward`, or add it to the `loss`."""
@@ -50,7 +51,7 @@ class PPORecipe(ValueRecipe):
     """Upper clip range of the probability ratio (https://arxiv.org/abs/2503.14476)."""
     dual_clip: float | None = Field(default=3.0, gt=1, le=10**6)
     """Upper bound of the ratio where the advantage is negative (https://arxiv.org/abs/1912.09729). `null`: none."""
-    loss_aggregation: Literal["token-mean", "seq-mean-token-sum", "seq-mean-token-mean"] = "token-mean"
+    loss_aggregation: Aggregation = "token-mean"
     """How token losses are averaged: over all tokens, or first within each answer."""
     whiten_advantages: bool | None = None
     """Normalize the advantages of an update to mean 0 and standard deviation 1. `null`: as the estimator's source does;

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from alignment.data.template import Template
-from alignment.ops.kl import KLEstimator, kl_estimate
+from alignment.ops.choices import KLEstimator
+from alignment.ops.kl import kl_estimate
 from alignment.ops.losses import importance_ratio
 from alignment.ops.masking import masked_mean, masked_sum, masked_var
 from alignment.ops.rewards import explained_variance
