@@ -90,7 +90,7 @@ def ours(recipe: GRPORecipe | RLOORecipe, x: dict[str, torch.Tensor], size: int)
     for start in range(0, ANSWERS, size):
         rows = slice(start, start + size)
         losses = token_losses(logp[rows], None, {name: tensor[rows] for name, tensor in batch.items()}, rule)
-        counts = Counts(tokens, torch.tensor(sequences), float(tokens))
+        counts = Counts(tokens, torch.tensor(sequences), tokens)
         total = total + minibatch_share(losses, x["loss_mask"][rows], rule, counts, kl_coef=rule.kl_coef)
     total.backward()
     return float(total.detach()), logp.grad

@@ -51,6 +51,21 @@ def rows_of(trainer):
     return [{key: value for key, value in row.items() if not key.startswith(timed)} for row in rows]
 
 
+def require_equal_end(base, tmp_path, *, killed_at, checkpoint, **keys):
+    """Run straight, and killed after a step and resumed; both end with the same weights and numbers."""
+    straight = make_trainer(base, tmp_path / "straight", **keys)
+    straight.train()
+    killed = make_trainer(base, tmp_path / "killed", callbacks=[KillAfter(killed_at)], **keys)
+    with pytest.raises(Killed):
+        killed.train()
+    torch.manual_seed(999)
+    resumed = make_trainer(base, tmp_path / "killed", **keys)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "killed" / f"checkpoint-{checkpoint}"))
+    ours, theirs = trained_weights(resumed), trained_weights(straight)
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    assert rows_of(resumed)[-1] == rows_of(straight)[-1]
+
+
 @pytest.mark.parametrize("keys", [{}, {"peft_method": "full"}], ids=str)
 def test_an_estimator_without_a_value_trains_the_policy_alone(base, tmp_path, registered, monkeypatch, keys):
     def forbidden(*_, **__):
@@ -93,17 +108,7 @@ def test_the_advantages_are_those_of_the_function_with_the_recipes_keys(base, tm
 
 def test_a_killed_run_without_a_value_ends_with_the_same_bits(base, tmp_path, registered):
     keys = {"updates": 3, "per_device": 4, "arguments": {"save_strategy": "steps", "save_steps": 3}, **registered}
-    straight = make_trainer(base, tmp_path / "straight", **keys)
-    straight.train()
-    killed = make_trainer(base, tmp_path / "killed", callbacks=[KillAfter(8)], **keys)
-    with pytest.raises(Killed):
-        killed.train()
-    torch.manual_seed(999)
-    resumed = make_trainer(base, tmp_path / "killed", **keys)
-    resumed.train(resume_from_checkpoint=str(tmp_path / "killed" / "checkpoint-6"))
-    ours, theirs = trained_weights(resumed), trained_weights(straight)
-    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
-    assert rows_of(resumed)[-1] == rows_of(straight)[-1]
+    require_equal_end(base, tmp_path, killed_at=8, checkpoint=6, **keys)
 
 
 def test_gae_is_the_default(base, tmp_path):

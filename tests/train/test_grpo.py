@@ -13,8 +13,7 @@ from alignment.train.policy_gradient.dynamic_sampling import groups_that_differ
 from alignment.train.policy_gradient.statistics import _groups
 from tests.models import save_tiny_model
 from tests.train.ppo_runs import make_trainer, trained_weights
-from tests.train.test_estimators import rows_of
-from tests.train.test_ppo import KillAfter, Killed
+from tests.train.test_estimators import require_equal_end, rows_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
 
@@ -120,17 +119,7 @@ def test_answers_to_one_prompt_are_compared(base, tmp_path):
 def test_a_killed_run_ends_with_the_same_bits(base, tmp_path, name, dynamic):
     saving = {"save_strategy": "steps", "save_steps": 1}
     keys = {"updates": 4, "per_device": 4, "arguments": saving, "dynamic_sampling": dynamic, **METHODS[name]}
-    straight = make_trainer(base, tmp_path / "straight", **keys)
-    straight.train()
-    killed = make_trainer(base, tmp_path / "killed", callbacks=[KillAfter(6)], **keys)
-    with pytest.raises(Killed):
-        killed.train()
-    torch.manual_seed(999)
-    resumed = make_trainer(base, tmp_path / "killed", **keys)
-    resumed.train(resume_from_checkpoint=str(tmp_path / "killed" / "checkpoint-5"))
-    ours, theirs = trained_weights(resumed), trained_weights(straight)
-    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
-    assert rows_of(resumed)[-1] == rows_of(straight)[-1]
+    require_equal_end(base, tmp_path, killed_at=6, checkpoint=5, **keys)
 
 
 @pytest.mark.parametrize("name", METHODS)

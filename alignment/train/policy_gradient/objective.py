@@ -26,7 +26,7 @@ class Counts:
 
     tokens: Tensor  # trained
     sequences: Tensor  # answers that count in means over answers
-    rollout_tokens: float  # trained tokens of the rollout, divided by its minibatches
+    rollout_tokens: Tensor  # trained tokens of the rollout, divided by its minibatches
 
 
 def token_losses(

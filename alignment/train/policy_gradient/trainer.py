@@ -407,7 +407,7 @@ class PPOTrainer(CheckpointedTrainer):
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
     ) -> tuple[list[Any], Tensor]:
-        """Return the microbatches of one optimizer step, and their tokens and answers on all processes, (2,)."""
+        """Return the microbatches of one optimizer step, and the numbers of `Counts` on all processes, (3,)."""
         batches = [next(epoch_iterator) for _ in range(num_batches)]
         assert 0 <= self.state.global_step - self.collected_at < self.steps_per_update, "stale experience"
         tokens = sum(int(batch["loss_mask"].sum()) for batch in batches)
@@ -418,7 +418,10 @@ class PPOTrainer(CheckpointedTrainer):
         total = self.accelerator.gather(own).view(-1, 4).sum(0)
         if self.recipe.target_kl is not None:
             statistics.stop_past(self.recipe.target_kl, *total[2:].tolist())
-        return batches, total[:2].clamp(min=1)  # a minibatch of masked answers alone has none
+        assert self.stream.experience is not None
+        of_rollout = self.stream.experience.loss_mask.sum().clamp(min=1) / self.recipe.num_mini_batches
+        counts = total[:2].clamp(min=1)  # a minibatch of masked answers alone has none
+        return batches, torch.cat([counts, of_rollout.to(counts).view(1)])
 
     def training_step(
         self, model: nn.Module, inputs: dict[str, Tensor], num_items_in_batch: Tensor | int | None = None
@@ -468,14 +471,11 @@ class PPOTrainer(CheckpointedTrainer):
         self.statistics.add(losses, loss_mask)
         if with_entropy:  # no pass before the update measured these
             self.statistics.add_rollout(mask, unflatten(flat_entropy, mask), logp, inputs.get("ref_logp"))
-        assert self.stream.experience is not None
-        trained = self.stream.experience.loss_mask.sum()
-        tokens, answers = num_items_in_batch
         loss = minibatch_share(
             losses,
             loss_mask,
             self.rule,
-            Counts(tokens, answers, max(1.0, float(trained)) / self.recipe.num_mini_batches),
+            Counts(*num_items_in_batch),
             kl_coef=self.kl_coef,
             vf_coef=value_recipe.vf_coef if value_recipe else 0.0,
             policy_trains=not self._value_warms_up,
