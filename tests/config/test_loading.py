@@ -403,6 +403,7 @@ def test_impossible_combinations(faults, stage, given, message):
         ("ppo", {"peft_method": "full"}),
         ("dpo", {"loss_type": ["sigmoid", "sft"], "loss_weights": [1, 0.5]}),
         ("dpo", {"loss_type": "simpo", "cpo_alpha": 0.1, "simpo_gamma": 1.2}),
+        ("dpo", {"simpo_gamma": 0.5}),  # the default, as a resolved recipe has it
         (
             "sft",
             {
