@@ -13,6 +13,7 @@ WRITTEN = {
     "versions": {"torch": "2.8"}, "lineage": {"base_sha256": "ab", "stop_token_ids": [1]}, "results": {"loss": 1.0},
     "members": ["member-0"], "score_mean": 0.5, "score_std": 1, "gate": {"passed": True, "missed": []},
     "wandb": {"artifact": "a/b/c:v0"}, "wandb_run_id": "ab", "skipped": [], "scorers": [], "seed": 0,
+    "prompt_kind": "messages",
 }  # fmt: skip
 
 
@@ -35,6 +36,7 @@ def test_what_a_run_writes_is_read_and_null_is_left_out(tmp_path):
         ("lineage", {"base_sha256": 7}, "an object whose hashes are text"),
         ("gate", {"passed": "no", "missed": []}, "an object of passed and missed"),
         ("members", [1], "a list of names"),
+        ("prompt_kind", "both", "text or messages"),
         ("score_std", True, "a finite number"),
         ("wandb", {"artifact": 1}, "an object with an artifact's name"),
     ],

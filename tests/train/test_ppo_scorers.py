@@ -157,7 +157,7 @@ def test_reward_models_are_normalised_by_what_their_training_wrote_down(folder, 
         (model,) = on_base(tmp_path / "reward")
         return {model.path: model}
 
-    with pytest.raises(ModelError, match=r"reward does not say .* use normalize_scores: running"):
+    with pytest.raises(ModelError, match=r"reward has no mean and standard deviation .* use normalize_scores: running"):
         build_scoring(recipe, models())
     (tmp_path / "reward" / "manifest.json").write_text('{"score_mean": -0.5, "score_std": 2.0}')
     scoring = build_scoring(recipe, models())
