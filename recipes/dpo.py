@@ -23,7 +23,8 @@ from alignment.run.directory import RunDirectory
 from alignment.run.script import script
 from alignment.train.arguments import training_arguments
 from alignment.train.choosing import choose_weights
-from alignment.train.dpo import ProbabilityDPOTrainer, dpo_trainer, takes_ties, tokenised_split
+from alignment.train.dpo import ProbabilityDPOTrainer, dpo_trainer, takes_ties
+from alignment.train.preference_pairs import tokenised_split
 from alignment.train.reference_free import forced_arguments, reference_free_trainer
 from alignment.train.running import run_training
 from alignment.train.saving import generation_of, lineage_of, save_trained

@@ -3,57 +3,27 @@
 import itertools
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Generic, Literal, NoReturn, TypeVar
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from alignment.data.contradictions import Claim, claims_of, contradictions, is_opinion, same_text
+from alignment.data.contradictions import contradictions, is_opinion, same_text
 from alignment.data.conversations import carrying_tools
 from alignment.data.demonstrations import demonstration_of_best
-from alignment.data.detection import decoded, detect, require_answers_alone, require_one_kind, told
-from alignment.data.fields import BadRow, keys_of, kind_of
+from alignment.data.fields import BadRow
 from alignment.data.formats import ANSWERS, Format
-from alignment.data.keys import UnreadKey
 from alignment.data.layouts import Parsed
 from alignment.data.rankings import best_response
-from alignment.data.readers import RawRow, RawSource
-from alignment.data.recognition import named, recognise, refuse_unread, require_given
+from alignment.data.readers import RawRow
 from alignment.data.rows import Demonstration, Prompt, Ranking
+from alignment.data.source_rows import Convert, Kept, Loaded, OnBadRow, read_source
 from alignment.data.sources import read_entry, refuse_rejected, require_there
-from alignment.data.turns import refuse_missing_turns
 from alignment.errors import DataError, printable
-from alignment.meter import say_left_out, say_once
+from alignment.meter import say_left_out
 
 if TYPE_CHECKING:
     from alignment.config.schema import DatasetEntry
 
 T = TypeVar("T")
-OnBadRow = Literal["stop", "skip"]
-MOST_COMPARISONS = 20_000_000  # of a recipe's data: several gigabytes of memory
-
-
-@dataclass(frozen=True, slots=True)
-class Kept(Generic[T]):
-    """A row on its way, with what it holds for true; None where nothing of it is kept."""
-
-    row: T | None
-    where: str
-    claims: list[Claim]
-
-
-Convert = Callable[[Parsed, RawRow, Format], T | None]
-
-
-@dataclass
-class Loaded(Generic[T]):
-    """Rows, and what the manifest keeps about where they came from."""
-
-    rows: list[T]
-    skipped: list[str] = field(default_factory=list)  # "file:line: reason"
-    formats: dict[str, str] = field(default_factory=dict)  # file → format
-    files: dict[str, str] = field(default_factory=dict)  # file → sha256, or the Hub data set's fingerprint
-    comparisons: int = 0  # of two answers, in the rows that were read
-    read: int = 0  # rows of the files, bad ones too
-    sources: list[str] = field(default_factory=list)  # "file:line" of each of `rows`
 
 
 def load_demonstrations(
@@ -191,7 +161,7 @@ def load(
     for entry in entries:
         of_entry: list[Kept[T]] = []
         for source in read_entry(entry):
-            of_entry += _read_source(source, entry.format, convert, on_bad_row, loaded, also_read)
+            of_entry += read_source(source, entry.format, convert, on_bad_row, loaded, also_read)
         read.append(of_entry)
     if agreeing:
         read = _agreeing(read, on_bad_row, loaded)
@@ -209,64 +179,6 @@ def load(
         del rows[max_samples:]
     loaded.rows, loaded.sources = [row for row, _ in rows], [where for _, where in rows]
     return loaded
-
-
-def _read_source(
-    source: RawSource,
-    format_name: str | None,
-    convert: Convert[T],
-    on_bad_row: OnBadRow,
-    loaded: Loaded[T],
-    also_read: tuple[str, ...],
-) -> list[Kept[T]]:
-    source = replace(source, rows=[_decoded(raw) for raw in source.rows])
-    fmt = named(format_name) if format_name is not None else detect(source)
-    require_answers_alone(source, fmt)
-    rows: list[Kept[T]] = []
-    kinds: dict[bool, str] = {}  # whether prompts are texts → the first such row
-    for raw in source.rows:
-        try:
-            value = _object(raw)
-            if fmt is None or (format_name is None and value.keys().isdisjoint(fmt.reads_in(value))):
-                _refuse_unknown(value, raw.where, on_bad_row)
-            refuse_unread(value, fmt, chosen=format_name is not None, also_read=also_read)
-            for parsed in fmt.read(value):
-                refuse_missing_turns(parsed)
-                if not kinds:
-                    say_once(printable(f"{source.name}: layout {fmt.name}; first row: {told(parsed)}"))
-                if not kinds or "provenance" not in value:  # our own labels may be of several files
-                    kinds.setdefault(isinstance(parsed.prompt, str), raw.where)
-                claims = claims_of(parsed, value) if isinstance(parsed, Ranking) else []
-                if isinstance(parsed, Ranking):
-                    _count(parsed, raw, loaded)
-                rows.append(Kept(convert(parsed, raw, fmt), raw.where, claims))
-        except UnreadKey as error:
-            raise DataError(printable(f"{raw.where}: {error}.")) from None
-        except BadRow as error:
-            fault = printable(f"{raw.where}: {error}")
-            if on_bad_row == "stop":
-                raise DataError(f"{fault}. {raw.remedy}.") from None
-            loaded.skipped.append(fault)
-    require_one_kind(kinds)
-    loaded.read += len(source.rows)
-    loaded.files[source.name] = source.sha256
-    if fmt is not None:
-        loaded.formats[source.name] = fmt.name
-    return rows
-
-
-def _decoded(raw: RawRow) -> RawRow:
-    value = decoded(raw.value)
-    return raw if value is raw.value else replace(raw, value=value)
-
-
-def _count(parsed: Ranking, raw: RawRow, loaded: Loaded[Any]) -> None:
-    loaded.comparisons += len(parsed.pairs)
-    if loaded.comparisons > MOST_COMPARISONS:
-        raise DataError(
-            f"{printable(raw.where)}: with this row the data compares answers more than {MOST_COMPARISONS:,} times, "
-            "which would fill the memory; give fewer rows, or fewer answers in each."
-        )
 
 
 def _agreeing(parts: list[list[Kept[T]]], on_bad_row: OnBadRow, loaded: Loaded[T]) -> list[list[Kept[T]]]:
@@ -288,25 +200,6 @@ def _agreeing(parts: list[list[Kept[T]]], on_bad_row: OnBadRow, loaded: Loaded[T
     loaded.skipped += [bad[place] for place in sorted(bad)]
     places = itertools.count()
     return [[kept for kept in part if next(places) not in bad] for part in parts]
-
-
-def _object(raw: RawRow) -> dict[str, object]:
-    if raw.fault is not None:
-        raise BadRow(raw.fault)
-    if not isinstance(raw.value, dict):
-        raise BadRow(f"the row is {kind_of(raw.value)}, not an object with named fields")
-    return raw.value
-
-
-def _refuse_unknown(value: dict[str, object], where: str, on_bad_row: OnBadRow) -> NoReturn:
-    """Refuse a row that has no key of its file's layout, or fits none."""
-    try:
-        require_given(value, recognise(value, where))
-    except DataError as error:
-        if on_bad_row == "stop":
-            raise
-        raise BadRow(str(error).partition(": ")[2].partition(". Known")[0]) from None
-    raise BadRow(f"the row has no key of the file's layout; found {keys_of(value)}")
 
 
 def mixed(parts: list[list[T]], fractions: list[float | None]) -> list[list[T]]:

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from alignment.config.schema import LabelRecipe, PolicyGradientRecipe
-from alignment.data.load import Loaded, load_prompts
+from alignment.data.load import load_prompts
 from alignment.data.rows import Prompt
+from alignment.data.source_rows import Loaded
 from alignment.data.splits import split_by_prompt
 from alignment.data.template import Template
 from alignment.errors import DataError

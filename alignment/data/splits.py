@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from alignment.data.load import Loaded
 from alignment.data.rows import Demonstration, Prompt, Ranking
+from alignment.data.source_rows import Loaded
 from alignment.errors import DataError
 from alignment.meter import say_once
 

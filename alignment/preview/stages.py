@@ -19,7 +19,7 @@ from alignment.policy.inference import sequence_limit
 from alignment.preview.origins import parts_of, parts_of_prompt
 from alignment.preview.rows import Lengths, Part, Row, Stage, Tokens
 from alignment.preview.trainers import ROWS, Parts, require_trainer
-from alignment.train import dpo, sft
+from alignment.train import dpo, preference_pairs, sft
 from alignment.train.token_rows import TokenRows
 
 SIDES = ("chosen", "rejected")
@@ -202,8 +202,8 @@ def pairs(recipe: Any, written: Written, require: Callable[[TokenRows, TokenRows
     """
     limit = sequence_limit(written.model, recipe.max_length)
     ties = dpo.takes_ties(recipe.library.get("loss_type", LOSS))
-    data, train, held_out = dpo.tokenised_split(recipe, written.template, limit, ties=ties)
-    dpo.require_pairs(train.rows)
+    data, train, held_out = preference_pairs.tokenised_split(recipe, written.template, limit, ties=ties)
+    preference_pairs.require_pairs(train.rows)
 
     require(train.rows, held_out.rows)
     return pair_stage(data, train, held_out, written.template, limit)
@@ -218,7 +218,7 @@ def _least_certain(rows: TokenRows) -> TokenRows:
 def pair_stage(
     data: Split[Ranking], train: sft.Tokenised, held_out: sft.Tokenised, template: Template, limit: int
 ) -> Stage:
-    """Return the pairs of `alignment.train.dpo.tokenised_split`."""
+    """Return the pairs of `alignment.train.preference_pairs.tokenised_split`."""
 
     def answers(row: dict[str, Any]) -> list[Answered]:
         return [(row["prompt_ids"], row[side]) for side in ("chosen_ids", "rejected_ids")]

@@ -10,9 +10,10 @@ import numpy as np
 
 from alignment.config.schema import DatasetEntry
 from alignment.data.folders import MOST_FILES
-from alignment.data.load import OnBadRow, load
+from alignment.data.load import load
 from alignment.data.load import ranking as comparable
 from alignment.data.rows import USABLE, Pair, Prompt, Ranking, SingleVerdict, Status
+from alignment.data.source_rows import OnBadRow
 from alignment.data.splits import prompt_key
 from alignment.errors import DataError
 from alignment.manifest import read_manifest

@@ -7,7 +7,7 @@ from typing import Any, get_args
 
 from rich.console import Console
 
-from alignment.data.load import OnBadRow
+from alignment.data.source_rows import OnBadRow
 from alignment.errors import RecipeError
 from alignment.ops.ensemble import Aggregate
 from alignment.run.files import write_json

@@ -10,9 +10,10 @@ from typing import Any
 from alignment.config.schema import DatasetEntry
 from alignment.data.formats import Format
 from alignment.data.layouts import Parsed
-from alignment.data.load import OnBadRow, load, ranking
+from alignment.data.load import load, ranking
 from alignment.data.readers import RawRow
 from alignment.data.rows import Ranking
+from alignment.data.source_rows import OnBadRow
 from alignment.errors import DataError
 
 NO_KEYS: Mapping[str, Any] = MappingProxyType({})

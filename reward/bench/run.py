@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from alignment.data.load import OnBadRow
 from alignment.data.sampled import records_of
+from alignment.data.source_rows import OnBadRow
 from alignment.errors import DataError
 from reward.bench.measures import ScoredRow, best_of_n, pair_measures
 from reward.bench.reading import Bench, BenchRow

@@ -11,9 +11,9 @@ from typing import Any
 
 from alignment.data.contradictions import claims_of, contradictions
 from alignment.data.keys import unread
-from alignment.data.load import OnBadRow
 from alignment.data.readers import RawRow, read_file
 from alignment.data.rows import Pair, Prompt, Ranking, SingleVerdict
+from alignment.data.source_rows import OnBadRow
 from alignment.errors import DataError
 from alignment.evaluate.judging import Verdict, combine
 from alignment.meter import say_left_out

@@ -12,9 +12,10 @@ from alignment.calls.store import CallStore
 from alignment.config.documents import read_bytes
 from alignment.config.schema import DatasetEntry
 from alignment.data.columns import refuse_unused
-from alignment.data.load import OnBadRow, load_answers
+from alignment.data.load import load_answers
 from alignment.data.rows import Prompt, Ranking
 from alignment.data.sampled import of_answers
+from alignment.data.source_rows import OnBadRow
 from alignment.errors import AlignmentError, DataError, RecipeError
 from alignment.manifest import read_manifest
 from alignment.run.directory import PEOPLE

@@ -9,9 +9,10 @@ import numpy as np
 
 from alignment.config.schema import DatasetEntry
 from alignment.data.columns import refuse_unused
-from alignment.data.load import OnBadRow, load_rankings
+from alignment.data.load import load_rankings
 from alignment.data.rankings import ranking_to_json
 from alignment.data.rows import Ranking
+from alignment.data.source_rows import OnBadRow
 from alignment.errors import AlignmentError, DataError, printable
 from alignment.run.files import write_json, write_jsonl
 from reward.labels.recordings import is_recording, judged, read_recording

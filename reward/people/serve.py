@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from alignment.data.load import OnBadRow
+from alignment.data.source_rows import OnBadRow
 from alignment.errors import AlignmentError
 from alignment.serving.address import listen
 from alignment.serving.extra import require_extra

@@ -17,7 +17,7 @@ from alignment.config.schema import DatasetEntry
 from alignment.data import load_demonstrations, load_rankings
 from alignment.data.template import IGNORE
 from alignment.errors import AlignmentError
-from alignment.train.dpo import tokenise_pairs
+from alignment.train.preference_pairs import tokenise_pairs
 from alignment.train.sft import tokenise_demonstrations
 from tests.data.kinds import KINDS, jinja_of
 

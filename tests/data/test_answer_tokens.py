@@ -12,7 +12,7 @@ from alignment.data.rankings import ranking_from_json
 from alignment.data.sampled import KEY, Recorder
 from alignment.data.template import IGNORE, Template
 from alignment.errors import DataError
-from alignment.train.dpo import tokenise_pairs
+from alignment.train.preference_pairs import tokenise_pairs
 from alignment.train.sft import tokenise_demonstrations
 from reward.models.batches import encode_rankings
 from tests.models import CHAT_TEMPLATE, make_tokenizer

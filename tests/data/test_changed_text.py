@@ -6,7 +6,7 @@ from alignment.data import load_demonstrations, load_rankings
 from alignment.data.template import Template
 from alignment.errors import DataError
 from alignment.meter import say_once
-from alignment.train.dpo import tokenise_pairs
+from alignment.train.preference_pairs import tokenise_pairs
 from alignment.train.sft import tokenise_demonstrations
 from tests.data import written
 from tests.data.kinds import written as template_of

@@ -16,7 +16,7 @@ from alignment.data.rows import Ranking
 from alignment.data.sampled import of_answers
 from alignment.data.template import Template
 from alignment.errors import DataError
-from alignment.train.dpo import tokenise_pairs
+from alignment.train.preference_pairs import tokenise_pairs
 from reward.models.batches import encode_rankings
 from reward.people.mixing import gather
 from tests.data.written import U

@@ -126,7 +126,7 @@ def test_csv_holds_other_text_in_place_of_a_number(tmp_path, cell):
 
 
 def test_rows_whose_comparisons_would_fill_the_memory_are_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("alignment.data.load.MOST_COMPARISONS", 5)
+    monkeypatch.setattr("alignment.data.source_rows.MOST_COMPARISONS", 5)
     row = {"prompt": "p", "responses": ["a", "b", "c"], "ranks": [1, 2, 3]}
     path = write(tmp_path / "a.jsonl", "".join(json.dumps({**row, "prompt": str(n)}) + "\n" for n in range(2)))
     with pytest.raises(DataError, match=r"a\.jsonl:2: with this row the data compares answers more than 5 times"):

@@ -10,7 +10,7 @@ from alignment.config.schema import DatasetEntry
 from alignment.data import load_demonstrations, load_rankings
 from alignment.data.template import IGNORE, Template
 from alignment.errors import AlignmentError, DataError
-from alignment.train.dpo import tokenise_pairs
+from alignment.train.preference_pairs import tokenise_pairs
 from alignment.train.sft import tokenise_demonstrations
 from tests.data.kinds import IM, KINDS, TEMPLATES, jinja_of, written
 from tests.models import make_tokenizer

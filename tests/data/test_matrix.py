@@ -11,7 +11,7 @@ import pytest
 from alignment.config.schema import DatasetEntry
 from alignment.data import load_demonstrations, load_prompts, load_rankings
 from alignment.errors import AlignmentError
-from alignment.train.dpo import tokenise_pairs
+from alignment.train.preference_pairs import tokenise_pairs
 from alignment.train.sft import tokenise_demonstrations
 from reward.models.batches import encode_rankings
 from tests.data.kinds import KINDS as WITH_TEMPLATE

@@ -9,7 +9,7 @@ from alignment.data import load_rankings
 from alignment.data.rows import Demonstration
 from alignment.data.template import Template
 from alignment.errors import DataError, ModelError
-from alignment.train.dpo import tokenise_pairs
+from alignment.train.preference_pairs import tokenise_pairs
 from tests.models import make_tokenizer
 
 # Qwen3's kind reads a field and rewrites the content; R1's kind opens the thought in its generation prompt.

@@ -13,7 +13,7 @@ from alignment.data.sampled import HASHES
 from alignment.data.template import Template
 from alignment.errors import AlignmentError, BudgetError, DataError, JudgeError, RecipeError
 from alignment.policy.weights import weights_hash
-from alignment.train.dpo import tokenise_pairs
+from alignment.train.preference_pairs import tokenise_pairs
 from recipes import label
 from reward.models.batches import encode_rankings
 from tests.calls.chat_server import ChatServer, Reply, completion, failure, fenced

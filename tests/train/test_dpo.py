@@ -19,7 +19,8 @@ from alignment.data.rows import Pair, Ranking
 from alignment.errors import DataError, RecipeError, TrainingError
 from alignment.policy.base import load_causal_lm
 from alignment.train.arguments import checkpointing_key
-from alignment.train.dpo import ProbabilityCollator, dpo_trainer, expectation_terms, tokenise_pairs
+from alignment.train.dpo import ProbabilityCollator, dpo_trainer, expectation_terms
+from alignment.train.preference_pairs import tokenise_pairs
 from alignment.train.saving import save_trained
 from tests.models import save_tiny_model
 

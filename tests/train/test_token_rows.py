@@ -7,7 +7,7 @@ from alignment.data.rows import Demonstration, Pair, Ranking
 from alignment.data.template import Template
 from alignment.errors import DataError
 from alignment.train import token_rows
-from alignment.train.dpo import tokenise_pairs
+from alignment.train.preference_pairs import tokenise_pairs
 from alignment.train.sft import tokenise_demonstrations
 from alignment.train.token_rows import TokenRows
 from tests.models import make_tokenizer
