@@ -45,6 +45,12 @@ def is_empty(text: str) -> bool:
     return not text or any(text.startswith(begin) and text.find(end) == len(text) - len(end) for begin, end in THOUGHTS)
 
 
+def behind_thought(text: str) -> str:
+    """Return what follows the thought that an answer begins with, all of it where it begins with none."""
+    tags = next((tags for tags in THOUGHTS if text.lstrip().startswith(tags[0]) and tags[1] in text), None)
+    return text.partition(tags[1])[2] if tags else text
+
+
 def text_of_answer(message: Message) -> str:
     """Return the text of an answer, its reasoning in <think> tags."""
     reasoning = message.get("reasoning")

@@ -9,7 +9,7 @@ from typing import Any
 
 from transformers.utils.chat_template_utils import render_jinja_template
 
-from alignment.data.answers import TAGGED, THOUGHTS, in_text
+from alignment.data.answers import TAGGED, THOUGHTS, in_text, is_empty
 from alignment.data.call_forms import as_text, takes_text, wants_wrapper, wrapped
 from alignment.data.control import ControlTokens
 from alignment.data.conversations import REASONING, with_tools
@@ -20,6 +20,7 @@ from alignment.errors import DataError, ModelError, first_line
 from alignment.strict_json import shown
 
 EMPTY = "an answer is empty but for the stop token {!r}; leave it out, or give it words"
+CONTROL_ALONE = "an answer has no words, only control tokens: {}; leave it out, or give it words"
 _MARKS = " <a & \"b\">\n'c'"  # that a template may escape, or fold into one line
 _GENERATION = re.compile(r"\{%-?\+?\s*generation\s*[-+]?%\}")
 
@@ -89,7 +90,7 @@ class ChatWriter:
             written["content"] = written["content"].partition("<tool_call>")[0].strip()
         if own:
             written["content"] = without_stops(written["content"], self.stop_texts)
-            if message["content"].strip() and not written["content"].strip() and calls is None:
+            if is_empty(written["content"]) and not is_empty(message["content"]) and calls is None:
                 raise DataError(EMPTY.format(message["content"]))
         if written.pop(TAGGED, None) and reasoning and not self._reasoning:
             written["content"], reasoning = in_text(reasoning, written["content"]), None

@@ -30,6 +30,7 @@ class ControlTokens:
         self.texts = sorted((text for text in texts if text.strip()), key=len, reverse=True)
         foreign = [text for text in self.texts if not _OWN.search(text) or _FOREIGN.search(text)]
         self._any, self._foreign = _pattern(self.texts), _pattern(foreign)
+        self._first = re.compile(rf"\s*(?:{self._any.pattern})")
         starts = sorted({re.escape(text[:2]) for text in self.texts})
         self._quick = re.compile("|".join([*starts, f"[{_STAND_INS}]"]))
         plain = [token.content for token in added if token.special and not (token.lstrip or token.rstrip)]
@@ -53,6 +54,10 @@ class ControlTokens:
         if isinstance(value, list):
             return [self.hide(part, hidden, own=own) for part in value]
         return value
+
+    def is_bare(self, text: str) -> bool:
+        """Whether a text, or one with stand-ins, spells control tokens and holds nothing else but white space."""
+        return self._first.match(text) is not None and not self._any.sub("", text).strip()
 
     def ids(self, text: str, hidden: Mapping[str, str]) -> list[int]:
         """Tokenise a rendered text, each stand-in as the text it stands for.

@@ -26,7 +26,10 @@ Tags = tuple[str, str]  # before and after a thought
 
 
 class NotWritten(DataError):
-    """The chat template does not write an answer after its generation prompt, or leaves out a part of it."""
+    """The chat template does not write an answer after its generation prompt, or leaves out a part of it.
+
+    Or the answer has no words. One that a policy sampled is tokenised as it stands (`Template.sampled_ids`).
+    """
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,8 +8,8 @@ from dataclasses import replace
 from typing import Any
 
 from alignment.data.additions import Additions
-from alignment.data.answers import message_of_answer
-from alignment.data.chat import EMPTY, Chat, ChatWriter
+from alignment.data.answers import behind_thought, message_of_answer
+from alignment.data.chat import CONTROL_ALONE, EMPTY, Chat, ChatWriter
 from alignment.data.control import ControlTokens
 from alignment.data.conversations import carried_tools, readable
 from alignment.data.markers import conversations, require_marks
@@ -21,6 +21,7 @@ from alignment.data.rows import Demonstration, Message, Prompt
 from alignment.data.stops import PROBE, Render, Stops, eos_id, reconcile
 from alignment.data.template_texts import template_text, templates_of
 from alignment.errors import DataError, ModelError
+from alignment.strict_json import shown
 
 LONGEST_TEXT = 2**21  # characters of one prompt with its answer, some 500,000 tokens
 
@@ -54,11 +55,12 @@ class Template:
         self.eos_token_id = eos_id(tokenizer, eos_token)
         self._opening = _opening(tokenizer)
         self._writers: list[ChatWriter] = []  # of any conversation, and of those with tools where that is another
+        texts = [self.chat_template or "", *([with_tools] if with_tools and "tools" in with_tools else [])]
+        self._control = ControlTokens(tokenizer, "".join(texts))
         if self.chat_template:
-            texts = [self.chat_template, *([with_tools] if with_tools and "tools" in with_tools else [])]
-            control, eos = ControlTokens(tokenizer, "".join(texts)), tokenizer.convert_ids_to_tokens(self.eos_token_id)
-            self._additions = Additions(control.texts)
-            self._writers = [ChatWriter(tokenizer, text, eos, control) for text in texts]
+            eos = tokenizer.convert_ids_to_tokens(self.eos_token_id)
+            self._additions = Additions(self._control.texts)
+            self._writers = [ChatWriter(tokenizer, text, eos, self._control) for text in texts]
         stops = self._stops(generation_config)
         self.turn_end_id, self.stop_token_ids = stops.turn_end, stops.ids
         for writer in self._writers:
@@ -130,10 +132,12 @@ class Template:
             reasoning_field: the answer begins with reasoning that the data has in a field of its own.
 
         Raises: DataError where the answer holds a stop token before its end; NotWritten where the template cannot write
-            it after the prompt, or leaves out a part of it.
+            it after the prompt, or leaves out a part of it, or the answer has no words.
         """
         if isinstance(prompt, str):
-            return self._ended(self._whole_ids(prompt, answer), self.eos_token_id, stop=stop, text=answer)
+            ids = self._ended(self._whole_ids(prompt, answer), self.eos_token_id, stop=stop, text=answer)
+            self._require_words(answer)
+            return ids
         if not stop:
             return self._ended(self._as_it_stands(prompt, answer, tools), self._end_of_turn, stop=False)
         chat = self._chat([*prompt, message_of_answer(answer, from_field=reasoning_field)], tools)
@@ -146,9 +150,11 @@ class Template:
 
         Raises: DataError where the answer holds a stop token before its end.
         """
+        if isinstance(prompt, str):
+            return self._ended(self._whole_ids(prompt, answer), self.eos_token_id, stop=stop)
         try:
             ids = self.answer_ids(prompt, answer, stop=stop)
-            added = not isinstance(prompt, str) and adds_thought(str(self.tokenizer.decode(ids)), answer)
+            added = adds_thought(str(self.tokenizer.decode(ids)), answer)
         except NotWritten:
             added = True
         if added:
@@ -196,6 +202,7 @@ class Template:
 
     def _text_ids(self, text: str) -> list[int]:
         """Return the ids of text without a prompt, with a stop token at its end."""
+        self._require_words(text)
         ids = self._whole_ids("", text)
         return ids if ids and ids[-1] in self.stop_token_ids else [*ids, self.eos_token_id]
 
@@ -214,6 +221,7 @@ class Template:
         """Return the answer that is message `place`, in the context in which it is generated."""
         writer, message = self._writer(chat), chat.messages[chat.added + place]
         self._refuse_stop(message["content"], writer.stop_texts, chat)
+        self._require_words(message["content"], chat.hidden, calls="tool_calls" in message)
         context = writer.render(chat, place, ask=True)
         written, marks = writer.render_marked(chat, place + 1)
         whole = behind_context(writer, chat, place, context, written)
@@ -276,6 +284,12 @@ class Template:
         if spelled is not None:
             raise self._stop_inside(spelled)
 
+    def _require_words(self, answer: str, hidden: Mapping[str, str] | None = None, *, calls: bool = False) -> None:
+        """Refuse an answer, behind its thought, that spells control tokens and nothing else."""
+        if not calls and self._control.is_bare(behind_thought(answer)):
+            text = "".join((hidden or {}).get(letter, letter) for letter in behind_thought(answer))
+            raise NotWritten(CONTROL_ALONE.format(shown(text.strip())))
+
     @staticmethod
     def _stop_inside(token: str) -> DataError:
         return DataError(
@@ -317,7 +331,7 @@ class Template:
                 "cut the row into several."
             )
         if hidden:
-            return self._writers[0].control.ids(text, hidden)
+            return self._control.ids(text, hidden)
         ids = list(self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
         begun = ids[: len(self._opening)] == self._opening  # a prompt that was rendered beforehand
         return self._opening + ids if special and not begun else ids
