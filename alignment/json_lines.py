@@ -1,4 +1,4 @@
-r"""Files of JSON lines: one value a line, and a line ends at "\n" alone.
+r"""Files of JSON: one object, or JSON lines, which are one value a line that ends at "\n" only.
 
 `str.splitlines` also splits at \r, \x0b, \x0c, \x1c to \x1e, U+0085, U+2028 and U+2029, all of which may stand in a
 text, so no reader of such a file uses it. The writer escapes those that JSON does not, for readers that do.
@@ -6,11 +6,12 @@ text, so no reader of such a file uses it. The writer escapes those that JSON do
 
 import contextlib
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from alignment.errors import JsonError
+from alignment.errors import AlignmentError, JsonError
 from alignment.strict_json import OURS, Limits, is_whole, parse, shown
 
 BREAKS = "\x85\u2028\u2029"  # end a line for some readers, and JSON leaves them as they are
@@ -49,6 +50,25 @@ def read_ours(path: Path | str) -> list[dict[str, Any]]:
     An absent file is empty. Raises: AlignmentError with file and line where another line is damaged.
     """
     return list(objects_of(Path(path).read_bytes(), path)) if Path(path).is_file() else []
+
+
+def read_object(path: Path, remedy: str, most_bytes: int = OURS.size) -> dict[str, Any]:
+    """Read the object of a file that a run of this project wrote.
+
+    Raises: AlignmentError with the file and `remedy` if it is too large, cannot be read, or holds something else.
+    """
+    try:
+        size = path.stat().st_size
+        if size > most_bytes:
+            raise AlignmentError(f"{path}: has {size:,} bytes, and no run writes more than {most_bytes:,}; {remedy}")
+        value = parse(path.read_bytes(), OURS)
+    except JsonError as error:
+        raise AlignmentError(f"{path}: not JSON ({error}); {remedy}") from None
+    except OSError as error:
+        raise AlignmentError(f"{path}: cannot be read ({os.strerror(error.errno or 0)}).") from error
+    if not isinstance(value, dict):
+        raise AlignmentError(f"{path}: holds {shown(value)}, not an object; {remedy}")
+    return value
 
 
 def objects_of(content: bytes, name: Path | str, limits: Limits = OURS) -> Iterator[dict[str, Any]]:

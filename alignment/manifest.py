@@ -2,15 +2,15 @@
 
 import contextlib
 import math
-import os
 import re
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from alignment.errors import AlignmentError, JsonError
-from alignment.strict_json import OURS, is_whole, parse, shown
+from alignment.errors import AlignmentError
+from alignment.json_lines import read_object
+from alignment.strict_json import is_whole, shown
 
 MANIFEST = "manifest.json"
 STATUSES = ("running", "finished", "failed")
@@ -27,17 +27,7 @@ def read_manifest(folder: Path | str) -> dict[str, Any]:
     if not file.is_file():
         return {}
     remedy = f"the file was changed by hand or damaged. Put it back, or {how_anew(folder)}."
-    try:
-        size = file.stat().st_size
-        if size > MOST_BYTES:
-            raise AlignmentError(f"{file}: has {size:,} bytes, and no run writes more than {MOST_BYTES:,}; {remedy}")
-        manifest = parse(file.read_bytes(), OURS)
-    except JsonError as error:
-        raise AlignmentError(f"{file}: not JSON ({error}); {remedy}") from None
-    except OSError as error:
-        raise AlignmentError(f"{file}: cannot be read ({os.strerror(error.errno or 0)}).") from error
-    if not isinstance(manifest, dict):
-        raise AlignmentError(f"{file}: holds a {type(manifest).__name__}, not a manifest; {remedy}")
+    manifest = read_object(file, remedy, MOST_BYTES)
     for field, value in manifest.items():
         kind, fits = FIELDS.get(field, (None, None))
         if fits is not None and value is not None and not fits(value):

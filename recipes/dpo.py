@@ -16,7 +16,7 @@ from alignment.data.template import Template
 from alignment.policy.base import load_causal_lm, load_tokenizer
 from alignment.policy.generation import stop_at
 from alignment.policy.inference import sequence_limit
-from alignment.preview.recorded import recorded
+from alignment.preview.recorded import record_split
 from alignment.preview.stages import dpo_pairs, pair_stage
 from alignment.run.callbacks import callbacks_for
 from alignment.run.directory import RunDirectory
@@ -39,15 +39,8 @@ def load_data(
     recipe: DPORecipe, run: RunDirectory, template: Template, *, limit: int, ties: bool
 ) -> tuple[Tokenised, Tokenised]:
     """Read and tokenise pairs, training and held out by prompt; the manifest keeps what was read and left out."""
-    data, train, held_out = tokenised_split(recipe, template, limit, ties=ties)
-    run.record(
-        data=data.files,
-        train=train.counts(),
-        evaluation=held_out.counts(),
-        skipped=data.skipped + train.skipped + held_out.skipped,
-        preview=recorded(pair_stage(data, train, held_out, template, limit), template),
-    )
-    return train, held_out
+    split = tokenised_split(recipe, template, limit, ties=ties)
+    return record_split(run, split, template, pair_stage(*split, template, limit))
 
 
 def main(argv: list[str] | None = None) -> None:

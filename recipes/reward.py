@@ -14,7 +14,7 @@ from alignment.data import require_data
 from alignment.data.template import Template
 from alignment.policy.base import load_tokenizer
 from alignment.policy.inference import context_limit
-from alignment.preview.recorded import recorded
+from alignment.preview.recorded import record_split
 from alignment.run import signals
 from alignment.run.callbacks import callbacks_for
 from alignment.run.directory import RunDirectory
@@ -38,18 +38,17 @@ def load_data(
     recipe: RewardRecipe, run: RunDirectory, template: Template, *, limit: int | None, seed: int
 ) -> tuple[Encoded, Encoded]:
     """Read and tokenise the rankings, training and held out; the manifest keeps what was read and what was left out."""
-    data, train, held_out = encoded_split(recipe, template, limit=limit, seed=seed)
+    data, train, held_out = split = encoded_split(recipe, template, limit=limit, seed=seed)
     seen = {row.prompt for row in train.rows}
     kinds = {"text" if isinstance(ranking.prompt, str) else "messages" for ranking in data.train}
-    run.record(
+    return record_split(
+        run,
+        split,
+        template,
+        ranking_stage(*split, template, limit),
         prompt_kind=kinds.pop() if len(kinds) == 1 else None,
-        data=data.files,
-        train=train.counts(),
         evaluation={**held_out.counts(), "prompts_in_training": sum(row.prompt in seen for row in held_out.rows)},
-        skipped=data.skipped + train.skipped + held_out.skipped,
-        preview=recorded(ranking_stage(data, train, held_out, template, limit), template),
     )
-    return train, held_out
 
 
 def train(recipe: RewardRecipe, run: RunDirectory, *, data_seed: int) -> None:

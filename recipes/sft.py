@@ -19,7 +19,7 @@ from alignment.policy.base import load_causal_lm, load_tokenizer
 from alignment.policy.generation import stop_at
 from alignment.policy.inference import sequence_limit
 from alignment.policy.methods.eva import start_from_rows
-from alignment.preview.recorded import recorded
+from alignment.preview.recorded import record_split
 from alignment.preview.stages import demonstration_stage, demonstrations
 from alignment.run.callbacks import callbacks_for
 from alignment.run.directory import RunDirectory
@@ -42,15 +42,8 @@ preview = demonstrations  # reads the rows that `alignment preview` shows
 
 def load_data(recipe: SFTRecipe, run: RunDirectory, template: Template, limit: int) -> tuple[Tokenised, Tokenised]:
     """Read and tokenise demonstrations, training and held out; the manifest keeps what was read and left out."""
-    data, train, held_out = tokenised_split(recipe, template, limit)
-    run.record(
-        data=data.files,
-        train=train.counts(),
-        evaluation=held_out.counts(),
-        skipped=data.skipped + train.skipped + held_out.skipped,
-        preview=recorded(demonstration_stage(data, train, held_out, template, limit), template),
-    )
-    return train, held_out
+    split = tokenised_split(recipe, template, limit)
+    return record_split(run, split, template, demonstration_stage(*split, template, limit))
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -63,10 +63,10 @@ def test_a_scale_is_finite(tmp_path, number):
         (b"[" * 5000, "lists and objects inside one another"),
         (b'{"seed": ' + b"1" * 5000 + b"}", "an integer of 5,000 digits"),
         (b'{"seed": 1, "seed": 2}', "has the key 'seed' twice"),
-        (b"[1]", "holds a list, not a manifest"),
+        (b"[1]", "holds [1], not an object"),
     ],
 )
-def test_what_is_no_manifest_is_one_line(tmp_path, content, said):
+def test_an_invalid_manifest_raises_a_one_line_error(tmp_path, content, said):
     (tmp_path / MANIFEST).write_bytes(content)
     with pytest.raises(AlignmentError) as error:
         read_manifest(tmp_path)

@@ -10,7 +10,7 @@ from typing import Any
 from alignment.bounded_http import MOVED, BoundedClient, at_most, leads_elsewhere
 from alignment.calls import endpoint
 from alignment.calls.call import ChatReply
-from alignment.calls.endpoint import LONGEST_WAIT_SECONDS, is_temporary, retry_after, without_key
+from alignment.calls.endpoint import CONNECT_SECONDS, LONGEST_WAIT_SECONDS, is_temporary, retry_after, without_key
 from alignment.calls.replies import LIMITS, ReplyFault, well_formed
 from alignment.config.schema.judges import RemoteEntry
 from alignment.errors import JsonError, JudgeError
@@ -38,6 +38,21 @@ def largest_reply(max_tokens: Any, logprobs: bool) -> int:
     """Return the maximum size in bytes of a reply of `max_tokens` tokens."""
     tokens = max_tokens if isinstance(max_tokens, int) and max_tokens > 0 else 0
     return min(MOST_REPLY_BYTES, REPLY_BYTES + tokens * (LOGPROBS_BYTES if logprobs else TOKEN_BYTES))
+
+
+def client_arguments(entry: RemoteEntry, package: Any, *, connect: bool) -> dict[str, Any]:
+    """Return the arguments of the client of `package`, `openai` or `anthropic`; without `connect` no key is needed.
+
+    Raises: JudgeError if the address is not valid or the key is missing.
+    """
+    base_url = checked_url(entry.base_url)
+    return {
+        "base_url": base_url,
+        "api_key": key_of(entry) if connect else NO_KEY,
+        "max_retries": 0,  # the caller retries
+        "timeout": package.Timeout(entry.timeout_seconds, connect=min(CONNECT_SECONDS, entry.timeout_seconds)),
+        "http_client": client_of(entry, base_url),
+    }
 
 
 class Transport:

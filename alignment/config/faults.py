@@ -79,7 +79,7 @@ def from_pydantic(
 
 
 def _fault(entry: Any, cls: type[pydantic.BaseModel], values: dict[str, Any]) -> tuple[Location, str]:
-    location, rest = _place(entry["loc"], values, entry["type"] == "missing")
+    location = _place(entry["loc"], values, entry["type"] == "missing")
     if entry["type"] == "union_tag_not_found":
         return (*location, "kind"), "the required key is missing"
     if entry["type"] == "union_tag_invalid":
@@ -90,10 +90,10 @@ def _fault(entry: Any, cls: type[pydantic.BaseModel], values: dict[str, Any]) ->
         needs = getattr(model, "NEEDS", None)
         if needs and location[-1] == needs[0]:
             return location[:-1], f"a {model.FAMILY} of kind {model.kind_names()[0]} needs {needs[0]}, {needs[1]}"
-    return location, _message(entry, location, cls, values, bool(rest))
+    return location, _message(entry, location, cls, values)
 
 
-def _place(raw: tuple[str | int, ...], values: Any, missing: bool) -> tuple[Location, tuple[str | int, ...]]:
+def _place(raw: tuple[str | int, ...], values: Any, missing: bool) -> Location:
     """Keep the steps that exist in the values; pydantic adds the branch of a union to the path."""
     location: list[str | int] = []
     entered = False  # a union's branch comes first in a mapping that has a kind
@@ -104,15 +104,13 @@ def _place(raw: tuple[str | int, ...], values: Any, missing: bool) -> tuple[Loca
         if (isinstance(values, dict) and step in values) or (isinstance(values, list) and isinstance(step, int)):
             values = values[step]  # type: ignore[index]  # an index of a list, a key of a mapping
         elif not (missing and index == len(raw) - 1):
-            return tuple(location), raw[index:]
+            break
         location.append(step)
         entered = True
-    return tuple(location), ()
+    return tuple(location)
 
 
-def _message(
-    entry: Any, location: Location, cls: type[pydantic.BaseModel], values: dict[str, Any], in_union: bool
-) -> str:
+def _message(entry: Any, location: Location, cls: type[pydantic.BaseModel], values: dict[str, Any]) -> str:
     annotation = _annotation(cls, location, values)
     match entry["type"]:
         case "missing":

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from alignment.errors import DataError
-from alignment.evaluate.statistics import mean_interval
-from alignment.evaluate.winrate import Bootstrap
+from alignment.evaluate.statistics import Bootstrap, mean_interval
 from alignment.ops.kl import kl_estimate
 from alignment.ops.logprobs import token_logp
 
@@ -66,7 +65,7 @@ def kl(
         raise DataError("no answers to estimate the KL from; the held-out prompts are empty")
     k1 = [float(kl_estimate(logp, ref, "k1").sum()) for logp, ref in zip(logps, ref_logps, strict=True)]
     k3 = [float(kl_estimate(logp, ref, "k3").sum()) for logp, ref in zip(logps, ref_logps, strict=True)]
-    estimate = mean_interval(k1, clusters, bootstrap.level, bootstrap.samples, bootstrap.seed).as_json()
+    estimate = mean_interval(k1, clusters, bootstrap).as_json()
     tokens = sum(len(logp) for logp in logps)
     return estimate | {"k3": sum(k3) / len(k3), "per_token": sum(k1) / tokens if tokens else None, "unit": "nats"}
 
@@ -76,7 +75,7 @@ def lengths(
 ) -> dict[str, Any]:
     """Mean tokens per answer, the stop token included, with its interval, and the share that stopped by itself."""
     counts = [len(ids) for ids in answer_ids]
-    found = mean_interval(counts, clusters, bootstrap.level, bootstrap.samples, bootstrap.seed).as_json()
+    found = mean_interval(counts, clusters, bootstrap).as_json()
     return found | {"stopped": sum(stopped) / len(stopped)}
 
 

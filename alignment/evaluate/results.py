@@ -11,8 +11,8 @@ from alignment.errors import BudgetError
 from alignment.evaluate.judging import Comparison, Judge
 from alignment.evaluate.metrics import kl, lengths, variety
 from alignment.evaluate.policies import Measured
-from alignment.evaluate.statistics import mean_interval
-from alignment.evaluate.winrate import Bootstrap, Judged, agreement, comparisons, judge_pairs, win_rate
+from alignment.evaluate.statistics import Bootstrap, mean_interval
+from alignment.evaluate.winrate import Judged, agreement, comparisons, judge_pairs, win_rate
 from alignment.meter import ProgressBar
 
 Scores = dict[str, list[float]]  # reward scores of every answer, by policy
@@ -93,10 +93,7 @@ def summarise(
         "answer_tokens": {p.name: lengths(p.answer_ids, p.stopped, clusters, how) for p in policies},
         "distinct_answers": {p.name: variety(p.texts) for p in policies},
         "perplexity": {p.name: p.perplexity for p in policies if p.perplexity is not None},
-        "reward_score": {
-            name: mean_interval(values, clusters, how.level, how.samples, how.seed).as_json()
-            for name, values in scores.items()
-        },
+        "reward_score": {name: mean_interval(values, clusters, how).as_json() for name, values in scores.items()},
         "reward_agreement": {name: found for name, found in agreed.items() if found is not None},
     }
     return {

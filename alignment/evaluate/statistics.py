@@ -18,6 +18,18 @@ DRAWS_AT_ONCE = 4_000_000  # cluster counts held in memory together, 8 bytes eac
 
 
 @dataclass(frozen=True, slots=True)
+class Bootstrap:
+    """How intervals are computed: confidence level, number of resamplings, seed."""
+
+    level: float = 0.95  # leaves 2.5 % on each side
+    samples: int = 2_000
+    seed: int = 0
+
+
+DEFAULT = Bootstrap()
+
+
+@dataclass(frozen=True, slots=True)
 class Interval:
     """An estimate and the ends of its confidence interval; the ends are NaN where one cluster cannot give any."""
 
@@ -36,15 +48,12 @@ class Interval:
 def mean_interval(
     values: ArrayLike,
     clusters: Sequence[Hashable] | ArrayLike,
-    level: float = 0.95,
-    samples: int = 2_000,
-    seed: int = 0,
+    bootstrap: Bootstrap = DEFAULT,
 ) -> Interval:
     """Mean over observations with a percentile bootstrap interval (Efron 1979) that resamples whole clusters.
 
     Args:
-        values: (n,) numbers. clusters: (n,) what each belongs to, the prompt. level: 0.95 leaves 2.5 % on each side.
-        samples: resamplings.
+        values: (n,) numbers. clusters: (n,) what each belongs to, the prompt.
 
     Raises: ValueError where nothing was observed or the lengths differ.
     """
@@ -52,18 +61,17 @@ def mean_interval(
     value = float(sums.sum() / counts.sum())
     if len(sums) == 1:
         return Interval(value, math.nan, math.nan, int(counts.sum()), 1)
-    low, high = _quantiles(_resampled_means(sums, counts, samples, seed), level)
+    totals = np.stack([sums, counts], axis=1)
+    low, high = _quantiles(_resampled(totals, lambda drawn: drawn[:, 0] / drawn[:, 1], bootstrap), bootstrap.level)
     return Interval(value, low, high, int(counts.sum()), len(sums))
 
 
 def share_interval(
     values: ArrayLike,
     clusters: Sequence[Hashable] | ArrayLike,
-    level: float = 0.95,
-    samples: int = 2_000,
-    seed: int = 0,
+    bootstrap: Bootstrap = DEFAULT,
 ) -> Interval:
-    """Like `mean_interval` for values in [0, 1].
+    """Like `mean_interval` for values in [0, 1], for example whether an answer is correct; 0.5 for equal scores.
 
     Where resampling cannot vary (one cluster, or every cluster with the same mean: 40 wins of 40) the bootstrap would
     claim certainty; there the interval is Wilson's with each cluster as a single trial.
@@ -73,30 +81,17 @@ def share_interval(
         raise ValueError(f"shares lie between 0 and 1, found {array.min():g} to {array.max():g}")
     sums, counts = _cluster_totals(array, clusters)
     if np.ptp(sums / counts) > 0:
-        return mean_interval(array, clusters, level, samples, seed)
+        return mean_interval(array, clusters, bootstrap)
     value = float(sums.sum() / counts.sum())
-    low, high = wilson(value * len(sums), len(sums), level)
+    low, high = wilson(value * len(sums), len(sums), bootstrap.level)
     return Interval(value, low, high, int(counts.sum()), len(sums))
-
-
-def accuracy_interval(
-    correct: ArrayLike,
-    clusters: Sequence[Hashable] | ArrayLike,
-    level: float = 0.95,
-    samples: int = 2_000,
-    seed: int = 0,
-) -> Interval:
-    """Share of correct answers, clustered; `correct` is bool, or 0.5 for a coin toss (equal scores)."""
-    return share_interval(correct, clusters, level, samples, seed)
 
 
 def sums_interval(
     columns: ArrayLike,
     clusters: Sequence[Hashable] | ArrayLike,
     statistic: Callable[[NDArray[np.float64]], NDArray[np.float64]],
-    level: float = 0.95,
-    samples: int = 2_000,
-    seed: int = 0,
+    bootstrap: Bootstrap = DEFAULT,
 ) -> Interval:
     """A statistic that is a function of sums over observations, with an interval as `mean_interval` has.
 
@@ -111,16 +106,11 @@ def sums_interval(
         [_cluster_totals(column, clusters)[0] for column in array.T], axis=1
     ), _cluster_totals(array[:, 0], clusters)[1]  # fmt: skip
     value, size = float(statistic(sums.sum(axis=0, keepdims=True))[0]), len(sums)
-    generator = np.random.default_rng(seed)
-    found = []
-    for start in range(0, samples, chunk := max(1, DRAWS_AT_ONCE // size)):
-        weights = generator.multinomial(size, np.full(size, 1 / size), size=min(chunk, samples - start))
-        found.append(statistic(weights @ sums))
-    drawn = np.concatenate(found)
+    drawn = _resampled(sums, statistic, bootstrap)
     drawn = drawn[np.isfinite(drawn)]
     if size == 1 or not len(drawn) or np.ptp(drawn) == 0:  # resampling that cannot vary would claim certainty
         return Interval(value, math.nan, math.nan, int(counts.sum()), size)
-    return Interval(value, *_quantiles(drawn, level), int(counts.sum()), size)
+    return Interval(value, *_quantiles(drawn, bootstrap.level), int(counts.sum()), size)
 
 
 def wilson(successes: float, trials: int, level: float = 0.95) -> tuple[float, float]:
@@ -198,18 +188,22 @@ def _cluster_totals(
     return np.bincount(inverse, weights=values).astype(np.float64), np.bincount(inverse).astype(np.float64)
 
 
-def _resampled_means(
-    sums: NDArray[np.float64], counts: NDArray[np.float64], samples: int, seed: int
+def _resampled(
+    totals: NDArray[np.float64], statistic: Callable[[NDArray[np.float64]], NDArray[np.float64]], bootstrap: Bootstrap
 ) -> NDArray[np.float64]:
-    """Means of `samples` resamplings of the clusters with replacement; (samples,)."""
-    size = len(sums)
-    generator = np.random.default_rng(seed)
+    """Evaluate a statistic of sums on resamplings of the clusters with replacement.
+
+    Args:
+        totals: (clusters, k) sums over each cluster. statistic: takes (resamplings, k) sums, returns (resamplings,).
+    """
+    size, samples = len(totals), bootstrap.samples
+    generator = np.random.default_rng(bootstrap.seed)
     chunk = max(1, DRAWS_AT_ONCE // size)
-    means = []
+    found = []
     for start in range(0, samples, chunk):
         weights = generator.multinomial(size, np.full(size, 1 / size), size=min(chunk, samples - start))
-        means.append((weights @ sums) / (weights @ counts))
-    return np.concatenate(means)
+        found.append(statistic(weights @ totals))
+    return np.concatenate(found)
 
 
 def _quantiles(means: NDArray[np.float64], level: float) -> tuple[float, float]:

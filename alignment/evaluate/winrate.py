@@ -12,18 +12,9 @@ import numpy as np
 from alignment.data.rows import USABLE, Prompt
 from alignment.errors import JudgeError
 from alignment.evaluate.judging import Comparison, Judge, Verdict, combine
-from alignment.evaluate.statistics import Interval, share_interval, wins
+from alignment.evaluate.statistics import Bootstrap, Interval, share_interval, wins
 
 FAILURES_BEFORE_STOPPING = 20  # verdicts before the share of failures is believed
-
-
-@dataclass(frozen=True, slots=True)
-class Bootstrap:
-    """How intervals are computed."""
-
-    level: float = 0.95
-    samples: int = 2_000
-    seed: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +91,7 @@ def win_rate(judged: Judged, clusters: Sequence[int], bootstrap: Bootstrap) -> d
     found = Interval(math.nan, math.nan, math.nan, 0, 0)
     if usable:
         where = [clusters[i] for i in usable]
-        found = share_interval(points, where, bootstrap.level, bootstrap.samples, bootstrap.seed)
+        found = share_interval(points, where, bootstrap)
     return found.as_json() | {
         "wins": int((points == 1).sum()),
         "ties": int((points == 0.5).sum()),
@@ -131,7 +122,7 @@ def agreement(
         prefers_first = (judged.verdicts[i].probability or 0.0) > 0.5
         correct.append(0.5 if first == second else float((first > second) == prefers_first))
     where = [clusters[i] for i in decided]
-    return share_interval(correct, where, bootstrap.level, bootstrap.samples, bootstrap.seed).as_json()
+    return share_interval(correct, where, bootstrap).as_json()
 
 
 def comparisons(prompts: Sequence[Prompt], first: Sequence[str], second: Sequence[str]) -> list[Comparison]:

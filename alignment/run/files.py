@@ -9,9 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from alignment.errors import AlignmentError, JsonError
-from alignment.json_lines import encodable, line_of, lines_of, read_ours
-from alignment.strict_json import OURS, parse, shown
+from alignment.errors import AlignmentError
+from alignment.json_lines import encodable, line_of, lines_of, read_object, read_ours
 
 PARTIAL = ".partial"  # ends the name of a file that is written and not yet renamed
 FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -127,17 +126,7 @@ def read_json_object(path: Path | str, remedy: str = "put the run's own file bac
     Raises: AlignmentError where it cannot be read, or holds something else.
     """
     path = Path(path)
-    if not path.is_file():
-        return {}
-    try:
-        value = parse(path.read_bytes(), OURS)
-    except JsonError as error:
-        raise AlignmentError(f"{path}: damaged; {remedy} ({error})") from None
-    except OSError as error:
-        raise AlignmentError(f"{path}: cannot be read ({os.strerror(error.errno or 0)}).") from error
-    if not isinstance(value, dict):
-        raise AlignmentError(f"{path}: damaged; {remedy} (It holds {shown(value)}, not an object.)")
-    return value
+    return read_object(path, remedy) if path.is_file() else {}
 
 
 def write_jsonl(path: Path | str, rows: list[dict[str, Any]]) -> None:

@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import cohen_kappa_score
 
 from alignment.data.rows import SingleVerdict
-from alignment.evaluate.statistics import mean_interval, share_interval, sums_interval
-from alignment.evaluate.winrate import Bootstrap
+from alignment.evaluate.statistics import Bootstrap, mean_interval, share_interval, sums_interval
 from reward.audit.items import Item, People
 from reward.audit.measures import Measure, longer_wins, orders
 
@@ -134,9 +133,7 @@ def kappa(found: Sequence[Match], how: Bootstrap) -> Measure:
     if not usable:
         return None
     judge, gold = (np.asarray(v) for v in ([m.item.winner for m in usable], [m.gold for m in usable]))
-    interval = sums_interval(
-        tables(judge, gold), _clusters(usable), kappa_of_tables, how.level, how.samples, how.seed
-    ).as_json()
+    interval = sums_interval(tables(judge, gold), _clusters(usable), kappa_of_tables, how).as_json()
     both, other = np.concatenate([judge, -judge]), np.concatenate([gold, -gold])
     value = float(cohen_kappa_score(both, other, labels=list(VALUES))) if _varies(both, other) else None
     return interval | {"value": value, "observed": float(np.mean(judge == gold))}
@@ -196,11 +193,9 @@ def _alpha(units: list[Array], level: str, clusters: Sequence[str], how: Bootstr
         return None
     if level == "interval":  # alpha needs but sums of squares there, however many different values there are
         added = np.asarray([_squares(unit) for unit in units])
-        return sums_interval(added, clusters, _interval_alpha, how.level, how.samples, how.seed).as_json()
+        return sums_interval(added, clusters, _interval_alpha, how).as_json()
     added = np.asarray([_coincidences(unit, values) for unit in units])
-    interval = sums_interval(
-        added, clusters, lambda sums: _coincidence_alpha(sums, len(values), level), how.level, how.samples, how.seed
-    )
+    interval = sums_interval(added, clusters, lambda sums: _coincidence_alpha(sums, len(values), level), how)
     both = [*units, *(-unit for unit in units)]
     counts = np.asarray([[np.count_nonzero(unit == value) for value in values] for unit in both])
     value = float(krippendorff.alpha(value_counts=counts, value_domain=values, level_of_measurement=level))
@@ -261,7 +256,7 @@ def human_ceiling(found: Sequence[Match], how: Bootstrap) -> Measure:
                 kept.append(match)
     if not kept:
         return None
-    behind = mean_interval(np.subtract(human, judge), _clusters(kept), how.level, how.samples, how.seed).as_json()
+    behind = mean_interval(np.subtract(human, judge), _clusters(kept), how).as_json()
     return _share(human, kept, how) | {"judge": _share(judge, kept, how), "judge_behind": behind}
 
 
@@ -280,7 +275,7 @@ def length_biases(found: Sequence[Match], how: Bootstrap) -> dict[str, Measure]:
     where = [item.cluster for item in kept]
 
     def interval(values: Any) -> Measure:
-        return mean_interval(values, where, how.level, how.samples, how.seed).as_json()
+        return mean_interval(values, where, how).as_json()
 
     return {
         "people_length_bias": interval(np.subtract(people, 0.5)),
@@ -303,4 +298,4 @@ def _clusters(found: Sequence[Match]) -> list[str]:
 
 
 def _share(values: Any, found: Sequence[Match], how: Bootstrap) -> dict[str, Any]:
-    return share_interval(values, _clusters(found), how.level, how.samples, how.seed).as_json()
+    return share_interval(values, _clusters(found), how).as_json()

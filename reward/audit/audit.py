@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from alignment.evaluate.winrate import Bootstrap
+from alignment.evaluate.statistics import Bootstrap
 from reward.audit import against, measures
 from reward.audit.calibration import calibration
 from reward.audit.items import Judged, People

@@ -21,13 +21,13 @@ from alignment.data.rows import Pair, Ranking
 from alignment.errors import DataError
 from alignment.evaluate.statistics import (
     CALIBRATION_BINS,
+    Bootstrap,
     calibration_error,
     calibration_errors,
     calibration_sums,
     mean_interval,
     sums_interval,
 )
-from alignment.evaluate.winrate import Bootstrap
 from reward.audit.against import Match
 
 Array = NDArray[np.float64]
@@ -193,9 +193,9 @@ def _errors(p: Array, shares: Array, clusters: Sequence[str], how: Bootstrap) ->
     logs = -(shares * np.log(clipped) + (1 - shares) * np.log1p(-clipped))
 
     def interval(values: Array, value: float) -> dict[str, Any]:
-        return mean_interval(values, clusters, how.level, how.samples, how.seed).as_json() | {"value": value}
+        return mean_interval(values, clusters, how).as_json() | {"value": value}
 
-    error = sums_interval(calibration_sums(p, shares), clusters, calibration_errors, how.level, how.samples, how.seed)
+    error = sums_interval(calibration_sums(p, shares), clusters, calibration_errors, how)
     return {
         "ece": error.as_json() | {"value": calibration_error(p, shares)},
         "brier": interval(squares, brier(p, shares)),

@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 from alignment.data import ranking_to_json
 from alignment.errors import AlignmentError, DataError, printable
-from alignment.evaluate.winrate import Bootstrap
+from alignment.evaluate.statistics import Bootstrap
 from alignment.manifest import MANIFEST
 from alignment.report.charts import number
 from alignment.report.wording import percent

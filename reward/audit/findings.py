@@ -19,7 +19,6 @@ SEEN = 0.9  # mass on the verdict's tokens
 MODERATE, SUBSTANTIAL = 0.4, 0.6  # kappa, Landis & Koch 1977
 MISCALIBRATED = 0.1  # ECE
 WIDE = 0.15  # half of kappa's interval, beyond which it is too uncertain
-FEW = 100  # comparisons by people
 
 
 @dataclass(frozen=True, slots=True)

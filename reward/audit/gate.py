@@ -15,7 +15,7 @@ from alignment.config.schema import GateEntry, LabelRecipe
 from alignment.data import ranking_to_json
 from alignment.data.rows import Ranking
 from alignment.errors import GateError
-from alignment.evaluate.winrate import Bootstrap
+from alignment.evaluate.statistics import Bootstrap
 from alignment.manifest import read_manifest
 from alignment.report.charts import number
 from alignment.run.directory import RunDirectory

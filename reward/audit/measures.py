@@ -13,8 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alignment.data.rows import USABLE, SingleVerdict
-from alignment.evaluate.statistics import mean_interval, share_interval, wins
-from alignment.evaluate.winrate import Bootstrap
+from alignment.evaluate.statistics import Bootstrap, mean_interval, share_interval, wins
 from reward.audit.items import Item
 
 Measure = dict[str, Any] | None
@@ -187,9 +186,9 @@ def _in_both_orders(items: Sequence[Item]) -> tuple[list[Item], NDArray[np.float
 
 def _share(values: Any, items: Sequence[Item], how: Bootstrap) -> dict[str, Any]:
     where = [item.cluster for item in items]
-    return share_interval(values, where, how.level, how.samples, how.seed).as_json()
+    return share_interval(values, where, how).as_json()
 
 
 def _mean(values: Any, items: Sequence[Item], how: Bootstrap) -> dict[str, Any]:
     where = [item.cluster for item in items]
-    return mean_interval(values, where, how.level, how.samples, how.seed).as_json()
+    return mean_interval(values, where, how).as_json()

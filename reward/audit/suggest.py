@@ -22,8 +22,7 @@ from numpy.typing import NDArray
 
 from alignment.data.rows import Pair, Ranking
 from alignment.data.sampled import of_answers
-from alignment.evaluate.statistics import sums_interval
-from alignment.evaluate.winrate import Bootstrap
+from alignment.evaluate.statistics import Bootstrap, sums_interval
 from reward.audit.against import Match, kappa_of_tables, tables
 from reward.audit.items import Item, Judged, People
 from reward.audit.measures import Measure
@@ -155,7 +154,7 @@ def kappa_of_all(items: Sequence[Item], found: Sequence[Match], how: Bootstrap) 
 
     clusters = [match.item.cluster for match in usable]
     flat = added.reshape(len(usable), -1)
-    return sums_interval(flat, clusters, weighted, how.level, how.samples, how.seed).as_json()
+    return sums_interval(flat, clusters, weighted, how).as_json()
 
 
 def _spread(items: Sequence[Item], count: int, draw: random.Random) -> list[Item]:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from alignment.data.rows import USABLE, Pair
 from alignment.data.splits import prompt_key
 from alignment.evaluate.best_of_n import expected_best, kl_of_best_of_n, powers_of_two
-from alignment.evaluate.statistics import accuracy_interval, agreement, calibration_error, mean_interval
+from alignment.evaluate.statistics import agreement, calibration_error, mean_interval, share_interval
 from reward.bench.reading import BenchRow
 
 Array = NDArray[np.float64]
@@ -53,7 +53,7 @@ def pair_measures(rows: Sequence[ScoredRow]) -> dict[str, Any]:
     clusters = [prompt for prompt, counts in zip(prompts, decided, strict=True) if counts]
     right, right_longer = agreement(gap[decided], label[decided]), agreement(longer[decided], label[decided])
     probability = np.exp(-np.logaddexp(0, -gap))
-    accuracy = accuracy_interval(right, clusters) if len(right) else None
+    accuracy = share_interval(right, clusters) if len(right) else None
     return {
         "prompts": len({prompt_key(one.row.ranking) for one in rows}),
         "pairs": int(decided.sum()),
@@ -81,7 +81,7 @@ def _best(rows: Sequence[ScoredRow]) -> dict[str, Any] | None:
         liked = [answer for answer in compared if one.scores[answer] == top]
         found.append(sum(answer not in beaten for answer in liked) / len(liked))
         clusters.append(prompt_key(one.row.ranking))
-    return accuracy_interval(found, clusters).as_json() if found else None
+    return share_interval(found, clusters).as_json() if found else None
 
 
 def best_of_n(rows: Sequence[ScoredRow]) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy.special import expit
 from scipy.stats import pearsonr, spearmanr
 
-from alignment.evaluate.statistics import accuracy_interval, agreement
+from alignment.evaluate.statistics import agreement, share_interval
 from reward.models.batches import EncodedRanking
 from reward.models.losses import comparison_loss
 
@@ -58,7 +58,7 @@ def preference_metrics(
     if decided.any():
         correct = agreement(gap, label)[decided]
         clusters = [rankings[place].prompt or place for place in prompt[decided]]
-        interval = accuracy_interval(correct, clusters)
+        interval = share_interval(correct, clusters)
         metrics |= {
             "accuracy": interval.value,
             "accuracy_low": interval.low,

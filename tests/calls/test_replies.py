@@ -33,7 +33,6 @@ ODD = [
     {},
 ]
 ODD += [["A"], [None], [[["A"]]], {"A": "A"}, {"content": "A"}, [{"type": "text", "text": "A"}], "stop", "length", "B"]
-HARMLESS = {("choices", 0, "message", "role"), ("role",), ("content", 0, "type")}
 
 
 def places(value, path=()):

@@ -17,7 +17,6 @@ from tests.doctor.trying import attempt, recipe_for, write_inputs
 
 ROOT = Path(__file__).parents[2]
 FOUR = {"load_in_4bit": True}
-DORA = {"peft_method": "dora"}
 SYNC = {"sync_ref_model": True}
 WARM = {"value_warmup_updates": 1, "value_model": "head"}
 WHOLE = {"lora_modules_to_save": ["lm_head"], "save_strategy": "steps", "save_steps": 2}

@@ -6,7 +6,7 @@ from torch import nn
 
 from alignment.errors import DataError
 from alignment.evaluate.metrics import kl, lengths, perplexity, token_logps, variety
-from alignment.evaluate.winrate import Bootstrap
+from alignment.evaluate.statistics import Bootstrap
 from tests.models import make_model, make_tokenizer
 
 HOW = Bootstrap(samples=200)

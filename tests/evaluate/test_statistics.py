@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from alignment.evaluate.statistics import accuracy_interval, mean_interval, share_interval, wilson, wins
+from alignment.evaluate.statistics import Bootstrap, mean_interval, share_interval, wilson, wins
 
 
 def test_the_mean_weighs_observations_not_clusters():
@@ -15,9 +15,9 @@ def test_the_mean_weighs_observations_not_clusters():
 def test_the_interval_of_two_clusters_is_that_of_their_four_resamplings():
     # Clusters a = {0, 2}, b = {10}. Resamplings: aa (mean 1), ab and ba (mean 4), bb (mean 10), a quarter each.
     # 2.5 % and 97.5 % fall on aa and bb; a 40 % interval (30 % to 70 %) falls on ab.
-    assert mean_interval([0, 2, 10], [1, 1, 2], samples=4000).low == 1.0
-    assert mean_interval([0, 2, 10], [1, 1, 2], samples=4000).high == 10.0
-    middle = mean_interval([0, 2, 10], [1, 1, 2], level=0.4, samples=4000)
+    assert mean_interval([0, 2, 10], [1, 1, 2], Bootstrap(samples=4000)).low == 1.0
+    assert mean_interval([0, 2, 10], [1, 1, 2], Bootstrap(samples=4000)).high == 10.0
+    middle = mean_interval([0, 2, 10], [1, 1, 2], Bootstrap(level=0.4, samples=4000))
     assert (middle.low, middle.high) == (4.0, 4.0)
 
 
@@ -30,7 +30,7 @@ def test_the_interval_agrees_with_a_loop_over_the_definition():
     for _ in range(20_000):
         chosen = [groups[i] for i in rng.integers(0, len(groups), size=len(groups))]
         means.append(np.concatenate(chosen).mean())
-    found = mean_interval(values, clusters, samples=20_000, seed=3)
+    found = mean_interval(values, clusters, Bootstrap(samples=20_000, seed=3))
     # Monte Carlo error of a 2.5 % quantile from 20,000 draws is about 0.02 standard errors of the mean.
     tolerance = 0.08 * np.std(means)
     assert found.low == pytest.approx(np.quantile(means, 0.025), abs=tolerance)
@@ -41,7 +41,7 @@ def test_single_observations_agree_with_scipy():
     scipy_stats = pytest.importorskip("scipy.stats", reason="scipy comes with the dev extra")
     values = np.random.default_rng(2).exponential(size=80)
     theirs = scipy_stats.bootstrap((values,), np.mean, n_resamples=20_000, method="percentile", rng=1)
-    ours = mean_interval(values, range(80), samples=20_000)
+    ours = mean_interval(values, range(80), Bootstrap(samples=20_000))
     assert ours.low == pytest.approx(theirs.confidence_interval.low, abs=0.08 * theirs.standard_error)
     assert ours.high == pytest.approx(theirs.confidence_interval.high, abs=0.08 * theirs.standard_error)
 
@@ -52,8 +52,8 @@ def test_the_clustered_interval_covers_the_truth_and_the_naive_one_does_not():
     clustered = naive = 0
     for trial in range(300):
         values = (rng.normal(size=(60, 1)) + 0.3 * rng.normal(size=(60, 5))).ravel()
-        by_prompt = mean_interval(values, np.repeat(np.arange(60), 5), samples=400, seed=trial)
-        by_answer = mean_interval(values, range(300), samples=400, seed=trial)
+        by_prompt = mean_interval(values, np.repeat(np.arange(60), 5), Bootstrap(samples=400, seed=trial))
+        by_answer = mean_interval(values, range(300), Bootstrap(samples=400, seed=trial))
         clustered += by_prompt.low <= 0 <= by_prompt.high
         naive += by_answer.low <= 0 <= by_answer.high
     assert clustered / 300 > 0.90  # 0.95 less three binomial standard errors and the percentile method's small bias
@@ -62,15 +62,15 @@ def test_the_clustered_interval_covers_the_truth_and_the_naive_one_does_not():
 
 def test_a_seed_fixes_the_interval():
     values = np.random.default_rng(5).normal(size=50)
-    assert mean_interval(values, range(50), seed=1) == mean_interval(values, range(50), seed=1)
-    assert mean_interval(values, range(50), seed=1) != mean_interval(values, range(50), seed=2)
+    assert mean_interval(values, range(50), Bootstrap(seed=1)) == mean_interval(values, range(50), Bootstrap(seed=1))
+    assert mean_interval(values, range(50), Bootstrap(seed=1)) != mean_interval(values, range(50), Bootstrap(seed=2))
 
 
 def test_many_clusters_are_drawn_in_chunks_with_the_same_result(monkeypatch):
     values = np.random.default_rng(6).normal(size=30)
-    whole = mean_interval(values, range(30), samples=100)
+    whole = mean_interval(values, range(30), Bootstrap(samples=100))
     monkeypatch.setattr("alignment.evaluate.statistics.DRAWS_AT_ONCE", 90)
-    chunked = mean_interval(values, range(30), samples=100)
+    chunked = mean_interval(values, range(30), Bootstrap(samples=100))
     assert (chunked.low, chunked.high) == pytest.approx((whole.low, whole.high), rel=1e-12)
 
 
@@ -106,7 +106,7 @@ def test_ties_are_half_a_win():
 
 
 def test_accuracy_counts_equal_scores_as_half():
-    assert accuracy_interval([True, False, 0.5], [0, 1, 2]).value == pytest.approx(0.5, rel=1e-12)
+    assert share_interval([True, False, 0.5], [0, 1, 2]).value == pytest.approx(0.5, rel=1e-12)
 
 
 def test_bad_input_is_named():

@@ -6,7 +6,8 @@ import pytest
 
 from alignment.errors import JudgeError
 from alignment.evaluate.judging import Comparison, Verdict
-from alignment.evaluate.winrate import Bootstrap, Judged, agreement, comparisons, judge_pairs, win_rate
+from alignment.evaluate.statistics import Bootstrap
+from alignment.evaluate.winrate import Judged, agreement, comparisons, judge_pairs, win_rate
 
 
 class Scripted:

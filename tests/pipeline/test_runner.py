@@ -176,7 +176,7 @@ def test_a_damaged_state_is_named(bench):
     bench.write(step("a"))
     bench.run()
     (bench.folder / "runs/pipeline.json").write_text("{")
-    with pytest.raises(AlignmentError, match=r"runs/pipeline\.json: damaged; delete it and run again"):
+    with pytest.raises(AlignmentError, match=r"runs/pipeline\.json: not JSON .*; delete it and run again"):
         bench.run()
 
 

@@ -8,7 +8,12 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 from alignment.errors import ModelError
 from alignment.policy.methods.fisher import fisher_information, most_informative
 from alignment.policy.methods.fishmask import choose_by_fisher
-from alignment.policy.methods.sparse import base_parameters, chosen_weights, hold_repeated_places, sparse_layers
+from alignment.policy.methods.sparse import (
+    base_parameters,
+    hold_repeated_places,
+    sparse_layers,
+    trained_places,
+)
 from tests.models import make_model, make_tokenizer
 
 EXAMPLES = [torch.arange(start, start + 20)[None] for start in range(3, 11)]
@@ -31,6 +36,10 @@ def train(model, steps=3):
         optimizer.zero_grad()
         model(ids, labels=ids).loss.backward()
         optimizer.step()
+
+
+def chosen_weights(model):
+    return sum(int(trained_places(layer, "default").sum()) for layer in sparse_layers(model, "default").values())
 
 
 def test_the_information_is_the_mean_square_of_each_examples_gradient():
@@ -64,7 +73,7 @@ def test_exactly_2_percent_of_stories260k_changes_and_plain_peft_loads_them(shar
     model = sparse(AutoModelForCausalLM.from_pretrained(folder))
     assert base_parameters(model) == 260_032
     assert choose_by_fisher(model, losses(model), fraction=0.02) == 5_200
-    assert chosen_weights(model, "default") == 5_200
+    assert chosen_weights(model) == 5_200
     train(model)
     model.save_pretrained(tmp_path)
     with torch.no_grad():
@@ -86,9 +95,9 @@ def test_a_layer_without_a_chosen_weight_does_not_change_also_after_loading(tmp_
     unused = [layer for layer in layers if not layer.shira_weight["default"].count_nonzero()]
     assert 0 < len(unused) < len(empty)
     model.save_pretrained(tmp_path)
-    count = chosen_weights(model, "default")
+    count = chosen_weights(model)
     loaded = PeftModel.from_pretrained(make_model(make_tokenizer()), tmp_path, is_trainable=True)
-    assert chosen_weights(loaded, "default") == count
+    assert chosen_weights(loaded) == count
     hold_repeated_places(loaded)
     train(loaded)
     before = dict(make_model(make_tokenizer()).named_parameters())
@@ -104,7 +113,7 @@ def test_a_base_in_4_bits_has_the_information_of_its_dequantised_weights(tmp_pat
     assert base_parameters(model) == base_parameters(whole)
     count = choose_by_fisher(model, losses(model), fraction=0.01)
     train(model)
-    assert chosen_weights(model, "default") == count
+    assert chosen_weights(model) == count
 
 
 def test_more_weights_than_the_layers_have_room_for_are_refused():

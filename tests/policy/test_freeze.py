@@ -2,14 +2,18 @@
 
 import pytest
 import torch
-from peft import PeftModel, get_peft_model
+from peft import LNTuningConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 from alignment.errors import ModelError
-from alignment.policy.methods.freeze import freeze_config, trained_modules
+from alignment.policy.methods.freeze import trained_modules
 from tests.models import make_model, make_tokenizer
 
 IDS = torch.arange(3, 40)[None]
+
+
+def freeze_config(model, layers, **options):
+    return LNTuningConfig(target_modules=trained_modules(model, layers), **options)
 
 
 def model_with(layers, **config):

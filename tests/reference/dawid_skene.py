@@ -4,7 +4,6 @@ Symmetric in the two answers, with soft labels and a prior, as `reward.people.da
 """
 
 FIRST, SECOND, TIE = range(3)
-MIRROR = {FIRST: SECOND, SECOND: FIRST, TIE: TIE}
 
 
 def dawid_skene(labels, labellers, *, smoothing, steps):

@@ -139,7 +139,7 @@ def test_a_damaged_manifest_is_named(tmp_path):
     with pytest.raises(AlignmentError, match=r"manifest\.json: not JSON"):
         read_manifest(tmp_path)
     (tmp_path / "manifest.json").write_text(json.dumps([1]))
-    with pytest.raises(AlignmentError, match="holds a list"):
+    with pytest.raises(AlignmentError, match=r"holds \[1\], not an object"):
         read_manifest(tmp_path)
 
 

@@ -11,7 +11,6 @@ from transformers import TrainerCallback
 from alignment.config.schema import DatasetEntry, PPORecipe
 from alignment.errors import RecipeError
 from alignment.ops.rewards import last_valid
-from alignment.run.checkpoints import mark_whole
 from alignment.train.policy_gradient import trainer as trainer_module
 from alignment.train.policy_gradient.objective import token_losses
 from alignment.train.policy_gradient.statistics import UpdateStatistics, distinct_n
@@ -405,13 +404,6 @@ def test_the_value_has_a_learning_rate_of_its_own(base, tmp_path):
         is_value = {names[id(p)] in trainer.roles.value_parameters() for p in group["params"]}
         assert is_value == {group["lr"] == 0.25}
     assert sum(len(group["params"]) for group in groups) == len(trained_weights(trainer))
-
-
-class MarkWhole(TrainerCallback):
-    def on_save(self, args, state, control, **_):
-        from pathlib import Path
-
-        mark_whole(Path(args.output_dir) / f"checkpoint-{state.global_step}")
 
 
 class Killed(Exception):

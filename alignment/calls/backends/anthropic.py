@@ -7,9 +7,8 @@ import httpx2
 
 from alignment.calls.call import ChatReply
 from alignment.calls.chat import ChatCall
-from alignment.calls.endpoint import CONNECT_SECONDS
 from alignment.calls.replies import ReplyFault, details_of, message
-from alignment.calls.transport import NO_KEY, Transport, checked_url, client_of, key_of
+from alignment.calls.transport import Transport, client_arguments
 from alignment.config.schema.judges import AnthropicEntry
 from alignment.errors import JudgeError
 
@@ -67,14 +66,7 @@ def open_chat(entry: AnthropicEntry, *, connect: bool) -> AnthropicChat:
         import anthropic
     except ModuleNotFoundError:
         raise JudgeError('judge.kind anthropic needs its client: pip install "alignment-stack[anthropic]".') from None
-    base_url = checked_url(entry.base_url)
-    client = anthropic.Anthropic(
-        base_url=base_url,
-        api_key=key_of(entry) if connect else NO_KEY,
-        max_retries=0,
-        timeout=anthropic.Timeout(entry.timeout_seconds, connect=min(CONNECT_SECONDS, entry.timeout_seconds)),
-        http_client=client_of(entry, base_url),
-    )
+    client = anthropic.Anthropic(**client_arguments(entry, anthropic, connect=connect))
     chat = AnthropicChat(entry, client, anthropic)
     if connect:
         chat.transport.check_connection(client.models.with_raw_response.list)

@@ -10,17 +10,9 @@ import openai
 
 from alignment.calls.call import ChatReply
 from alignment.calls.chat import ChatCall
-from alignment.calls.endpoint import CONNECT_SECONDS
 from alignment.calls.logprobs import LARGEST_TOTAL
 from alignment.calls.replies import ReplyFault, chat_completion, details_of
-from alignment.calls.transport import (
-    NO_KEY,
-    WITHOUT_LOGPROBS,
-    Transport,
-    checked_url,
-    client_of,
-    key_of,
-)
+from alignment.calls.transport import WITHOUT_LOGPROBS, Transport, client_arguments
 from alignment.config.schema.judges import OpenAIEntry
 from alignment.errors import JudgeError
 
@@ -155,15 +147,7 @@ def open_chat(entry: OpenAIEntry, *, connect: bool) -> OpenAIChat:
     Raises: JudgeError if the key is missing, there is no server, or it refuses the key. A run finds out before it
         samples for hours.
     """
-    base_url = checked_url(entry.base_url)
-    client = openai.OpenAI(
-        base_url=base_url,
-        api_key=key_of(entry) if connect else NO_KEY,
-        max_retries=0,
-        timeout=openai.Timeout(entry.timeout_seconds, connect=min(CONNECT_SECONDS, entry.timeout_seconds)),
-        http_client=client_of(entry, base_url),
-    )
-    chat = OpenAIChat(entry, client)
+    chat = OpenAIChat(entry, openai.OpenAI(**client_arguments(entry, openai, connect=connect)))
     if connect:
-        chat.transport.check_connection(client.models.with_raw_response.list)
+        chat.transport.check_connection(chat.client.models.with_raw_response.list)
     return chat

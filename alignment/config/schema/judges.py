@@ -182,11 +182,6 @@ class ChatEntry(AnyJudge):
         """Whether the endpoint constrains replies to a JSON schema."""
         return getattr(self, "response_format", "text") == "json_schema"
 
-    @property
-    def writes(self) -> bool:
-        """Whether the model can generate text, not only choose between given texts."""
-        return getattr(self, "endpoint", "chat") == "chat"
-
 
 class RemoteEntry(ChatEntry):
     """Keys of every chat model behind an HTTP endpoint."""

@@ -25,7 +25,6 @@ It may also define
 
 import functools
 import importlib
-import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -111,12 +110,6 @@ def optional(keys: AdapterKeys, name: str) -> Callable[..., Any] | None:
 def is_of_adapter(parameter: str) -> bool:
     """Whether a parameter's name is that of an adapter's own weight, of any family."""
     return any(part.startswith(_prefixes()) for part in parameter.split("."))
-
-
-def belongs_to(parameter: str, adapter: str | None) -> bool:
-    """Whether a parameter is part of the adapter with a name, which PEFT puts after `lora_A`, `modules_to_save`, ..."""
-    stores = (*_prefixes(), "modules_to_save")
-    return any(a.startswith(stores) and b == adapter for a, b in itertools.pairwise(parameter.split(".")))
 
 
 @functools.cache

@@ -47,18 +47,10 @@ def faults(found: dict[str, Any]) -> Iterator[Fault]:
     yield from Generic("ln_tuning").faults(found)
 
 
-def freeze_config(model: nn.Module, trainable_layers: int | Sequence[str], **options: Any) -> LNTuningConfig:
-    """Return the configuration of an adapter that trains layers of `model`; options: of the configuration.
-
-    Raises: ModelError if the model lacks a layer, or it cannot be copied.
-    """
-    return LNTuningConfig(target_modules=trained_modules(model, trainable_layers), **options)
-
-
 def trained_modules(model: nn.Module, trainable_layers: int | Sequence[str]) -> list[str]:
     """Return the full names of the modules with weights in the layers that train.
 
-    Raises: ModelError.
+    Raises: ModelError if the model lacks a layer, or it cannot be copied.
     """
     if isinstance(trainable_layers, int):
         tops = _counted(model, trainable_layers)

@@ -4,7 +4,6 @@ A saved configuration decides nothing: it may hold the fields of the type's clas
 within bounds; fields that name files or modules must be empty.
 """
 
-import dataclasses
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -100,8 +99,3 @@ def _is_small(key: str, value: Any) -> bool:
     if key == "r":
         return 0 <= value <= LARGEST_RANK
     return abs(value) <= LARGEST_SIZE if isinstance(value, int) else abs(value) < 1e9
-
-
-def field_names(config: PeftConfig) -> set[str]:
-    """Return the names of a configuration's fields."""
-    return {each.name for each in dataclasses.fields(config)}

@@ -83,11 +83,6 @@ def hold_repeated_places(model: nn.Module, adapters: set[str] | None = None) -> 
                 weight.register_hook(_Held(layer, name))
 
 
-def chosen_weights(model: nn.Module, adapter: str) -> int:
-    """Return how many weights an adapter changes."""
-    return sum(int(trained_places(layer, adapter).sum()) for layer in sparse_layers(model, adapter).values())
-
-
 def trained_places(layer: Any, adapter: str) -> Tensor:
     """Return which of a layer's places are chosen weights, (places,) bool; the others are held at zero."""
     indices = layer.shira_indices[adapter].long()

@@ -6,7 +6,7 @@ import pytest
 from sklearn.metrics import cohen_kappa_score
 
 from alignment.data.splits import prompt_key
-from alignment.evaluate.winrate import Bootstrap
+from alignment.evaluate.statistics import Bootstrap
 from reward.audit import against
 from reward.audit.items import People, items_of, read_gold
 from tests.reward.audit.made import asked, both_orders, judged, pair, people, ranking

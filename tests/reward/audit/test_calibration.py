@@ -7,8 +7,7 @@ import pytest
 from scipy.special import expit, logit
 
 from alignment.errors import DataError
-from alignment.evaluate.statistics import calibration_error
-from alignment.evaluate.winrate import Bootstrap
+from alignment.evaluate.statistics import Bootstrap, calibration_error
 from reward.audit import calibration as c
 from reward.audit.against import matches
 from tests.reward.audit.made import asked, judged, pair, people, ranking

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from alignment.evaluate.winrate import Bootstrap
+from alignment.evaluate.statistics import Bootstrap
 from reward.audit import measures
 from reward.audit.items import items_of
 from tests.reward.audit.made import asked, both_orders, pair, ranking

@@ -7,7 +7,7 @@ from alignment.config.schema import DatasetEntry
 from alignment.data import load_rankings, ranking_to_json
 from alignment.data.sampled import HASHES
 from alignment.data.splits import prompt_key
-from alignment.evaluate.winrate import Bootstrap
+from alignment.evaluate.statistics import Bootstrap
 from alignment.run.files import write_jsonl
 from reward.audit.against import kappa, matches
 from reward.audit.items import Judged, People
