@@ -16,7 +16,7 @@ from alignment.data.conversations import REASONING, with_tools
 from alignment.data.results import unwrapped
 from alignment.data.rows import Message
 from alignment.data.stops import PROBE
-from alignment.errors import DataError, ModelError, first_line
+from alignment.errors import DataError, first_line
 from alignment.strict_json import shown
 
 EMPTY = "an answer is empty but for the stop token {!r}; leave it out, or give it words"
@@ -42,7 +42,7 @@ class ChatWriter:
         """`chat_template` is Jinja text; `eos_token` is the template's variable."""
         self.template, self.control = chat_template, control
         self.stop_texts: tuple[str, ...] = ()  # with which an answer may end already
-        self._tokenizer = tokenizer
+        self.name = tokenizer.name_or_path
         self._variables = {**tokenizer.special_tokens_map, "eos_token": eos_token}
         self.takes_tools = "tools" in chat_template
         self._takes_calls = "tool_calls" in chat_template
@@ -127,58 +127,6 @@ class ChatWriter:
         """Render without a generation prompt; return the characters inside `{% generation %}` too, begin and end."""
         return self._render(chat, end, ask=False, marks=self.marks_answers)
 
-    def require_sound(self) -> None:
-        """Refuse a chat template by which no answer could be trained right.
-
-        Raises: ModelError.
-        """
-        self._require_messages_written()
-        self._require_generation_prompt()
-        self._require_sound_marks()
-
-    def _require_messages_written(self) -> None:
-        """Refuse a chat template that leaves out what a message holds: all answers would be answers to one prompt."""
-        for role, place in (("user", 0), ("assistant", 1)):
-            words = [f"{PROBE} {role} {number}" for number in (1, 2)]
-            chats = [[{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}] for _ in words]
-            for chat, word in zip(chats, words, strict=True):
-                chat[place]["content"] = word
-            texts = {self.render(Chat(chat[: place + 1], None), ask=place == 0) for chat in chats}
-            if len(texts) == 1:
-                raise ModelError(
-                    f"the chat template of {self._tokenizer.name_or_path} writes the same text for different messages "
-                    f"of the {role}; use the model's own template, or give chat_template."
-                )
-
-    def _require_generation_prompt(self) -> None:
-        """Refuse a template whose header of an answer would be trained as a part of the answer.
-
-        Raises: ModelError.
-        """
-        question, answer = {"role": "user", "content": "Hi"}, {"role": "assistant", "content": PROBE}
-        try:
-            asked, plain = (self.render(Chat([question], None), ask=ask) for ask in (True, False))
-            whole = self.render(Chat([question, answer], None), ask=False)
-            longer = self.render(Chat([question, answer, question], None), ask=False)
-        except DataError:
-            return
-        if asked != plain or not whole.startswith(plain) or PROBE not in whole:
-            return
-        header = whole[len(plain) :].partition(PROBE)[0]
-        header = re.sub("|".join(re.escape(tag) for tags in THOUGHTS for tag in tags), "", header).strip()
-        both = enumerate(zip(whole, longer, strict=False))
-        extra = whole[next((place for place, (one, other) in both if one != other), len(whole)) :]  # written at the end
-        if header:
-            raise ModelError(
-                f"the chat template ignores add_generation_prompt, so {header!r} would be trained as a part of every "
-                "answer; set chat_template to one that writes it where add_generation_prompt is true."
-            )
-        if extra.strip() and PROBE not in extra and plain.endswith(extra):
-            raise ModelError(
-                f"the chat template ends every conversation with {extra.strip()!r}, with which an answer begins; set "
-                "chat_template to one that writes it only where add_generation_prompt is true."
-            )
-
     def _require_all_written(self, chat: Chat) -> None:
         """Refuse a conversation of which the template leaves out a message that is not the assistant's.
 
@@ -228,26 +176,6 @@ class ChatWriter:
                 raise DataError(
                     f"a message of the {message['role']} has the name {shown(message['name'])}, and the chat template "
                     "writes no names; set chat_template to one that does, or ignore_columns: [name]"
-                )
-
-    def _require_sound_marks(self) -> None:
-        """Refuse a template whose `{% generation %}` marks another's words.
-
-        Raises: ModelError.
-        """
-        words = {role: f"{PROBE} {role}" for role in ("system", "user", "assistant")}
-        for roles in (("user", "assistant"), ("system", "user", "assistant")) if self.marks_answers else ():
-            chat = Chat([{"role": role, "content": words[role]} for role in roles], None)
-            try:
-                text, spans = self.render_marked(chat, len(roles))
-            except DataError:  # the template has no such role
-                continue
-            marked = "".join(text[begin:end] for begin, end in spans)
-            wrong = next((role for role in roles if role != "assistant" and words[role] in marked), None)
-            if wrong is not None:
-                raise ModelError(
-                    f"the chat template marks a message of the {wrong} with {{% generation %}}, which is no answer of "
-                    "the assistant; correct its marks, or set chat_template to one without."
                 )
 
     def _render(self, chat: Chat, end: int | None, *, ask: bool, marks: bool) -> tuple[str, list[tuple[int, int]]]:

@@ -5,7 +5,7 @@ import pytest
 from alignment.data import load_demonstrations, load_rankings
 from alignment.data.template import Template
 from alignment.errors import DataError
-from alignment.train.dpo import tokenise_pairs
+from alignment.train.preference_pairs import tokenise_pairs
 from alignment.train.sft import tokenise_demonstrations
 from reward.models.batches import encode_rankings
 from tests.data import written

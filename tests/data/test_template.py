@@ -8,7 +8,8 @@ import pytest
 from alignment.data import load_demonstrations
 from alignment.data.answer_tokens import AnswerTokens
 from alignment.data.rows import Demonstration
-from alignment.data.template import IGNORE, LONGEST_TEXT, Template
+from alignment.data.template import IGNORE, Template
+from alignment.data.tokenising import LONGEST_TEXT
 from alignment.errors import DataError, ModelError
 from tests.models import CHAT_TEMPLATE, make_tokenizer
 
