@@ -13,9 +13,10 @@ from trl import DPOConfig
 from alignment.config.schema import DPORecipe
 from alignment.data import require_data
 from alignment.data.template import Template
-from alignment.policy.base import load_causal_lm, load_tokenizer
+from alignment.policy.base import load_causal_lm
 from alignment.policy.generation import stop_at
 from alignment.policy.inference import sequence_limit
+from alignment.policy.tokenizer import load_tokenizer
 from alignment.preview.recorded import record_split
 from alignment.preview.stages import dpo_pairs, pair_stage
 from alignment.run.callbacks import callbacks_for

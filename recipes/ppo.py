@@ -15,11 +15,11 @@ from alignment.config.schema import PolicyGradientRecipe, PPORecipe
 from alignment.data import require_data
 from alignment.data.prompts import prompts_to_answer
 from alignment.data.template import Template
-from alignment.policy.base import load_tokenizer
 from alignment.policy.generation import stop_at
 from alignment.policy.load_roles import load_roles
 from alignment.policy.reward_models import RewardModel, resolve_on
 from alignment.policy.roles import Roles
+from alignment.policy.tokenizer import load_tokenizer
 from alignment.preview.recorded import recorded
 from alignment.preview.stages import prompt_stage
 from alignment.run.callbacks import callbacks_for

@@ -12,8 +12,8 @@ from transformers import TrainingArguments, set_seed
 from alignment.config.schema import RewardRecipe
 from alignment.data import require_data
 from alignment.data.template import Template
-from alignment.policy.base import load_tokenizer
 from alignment.policy.inference import context_limit
+from alignment.policy.tokenizer import load_tokenizer
 from alignment.preview.recorded import record_split
 from alignment.run import signals
 from alignment.run.callbacks import callbacks_for

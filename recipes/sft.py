@@ -15,10 +15,11 @@ from alignment.config.schema import SFTRecipe
 from alignment.data import require_data
 from alignment.data.template import Template
 from alignment.policy.added_tokens import with_added_tokens
-from alignment.policy.base import load_causal_lm, load_tokenizer
+from alignment.policy.base import load_causal_lm
 from alignment.policy.generation import stop_at
 from alignment.policy.inference import sequence_limit
 from alignment.policy.methods.eva import start_from_rows
+from alignment.policy.tokenizer import load_tokenizer
 from alignment.preview.recorded import record_split
 from alignment.preview.stages import demonstration_stage, demonstrations
 from alignment.run.callbacks import callbacks_for

@@ -17,7 +17,7 @@ from alignment.hub import endpoint, is_offline, local, may_be_on_hub, reach
 from alignment.planner.advice import verdict
 from alignment.planner.machine import GIB, Machine
 from alignment.planner.memory import StagePlan, plan_stage
-from alignment.policy.base import load_tokenizer
+from alignment.policy.tokenizer import load_tokenizer
 from alignment.run.tracking import has_key
 from alignment.train.policy_gradient.update_shape import UpdateShape
 

@@ -14,8 +14,8 @@ from alignment.data.template import Template
 from alignment.evaluate.metrics import perplexity, token_logps
 from alignment.evaluate.shared_base import SharedBase
 from alignment.meter import ProgressBar
-from alignment.policy.base import load_tokenizer
 from alignment.policy.proxy import proxy_tuned
+from alignment.policy.tokenizer import load_tokenizer
 from alignment.rollout.engine import Completion, Sampling
 from alignment.rollout.transformers_engine import TransformersEngine
 

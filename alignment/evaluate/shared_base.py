@@ -9,8 +9,9 @@ import torch
 
 from alignment.config.schema import EvaluateRecipe
 from alignment.errors import ModelError
-from alignment.policy.base import load_causal_lm, resolve_model
+from alignment.policy.base import load_causal_lm
 from alignment.policy.many_adapters import ManyAdapters
+from alignment.policy.model_source import resolve_model
 from alignment.policy.weights import weights_hash
 
 

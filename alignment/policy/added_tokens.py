@@ -10,10 +10,12 @@ from transformers import AutoModelForCausalLM
 
 from alignment.config.schema import SFTRecipe
 from alignment.errors import ModelError
-from alignment.policy.base import checkpoint_dtype, load_base, load_tokenizer, resolve_model
+from alignment.policy.base import checkpoint_dtype, load_base
 from alignment.policy.generation import read_generation, write_generation
+from alignment.policy.model_source import resolve_model
 from alignment.policy.saved_files import WHOLE, mark_of
 from alignment.policy.tied import untie
+from alignment.policy.tokenizer import load_tokenizer
 
 BASE = "base"  # the folder, in the run's
 

@@ -1,34 +1,27 @@
-"""Finding a model by its path, and loading it: the base, its tokenizer, and the adapter that lies on it."""
+"""Loading a model: the base, and the adapter that lies on it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import PartialState
-from safetensors import SafetensorError, safe_open
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
-    AutoTokenizer,
 )
-from transformers.utils import find_adapter_config_file
 
 from alignment.config.launched import is_sharded
 from alignment.config.methods import methods_where
 from alignment.config.schema import AdapterKeys, ModelKeys
-from alignment.errors import ModelError, first_line
-from alignment.hub import local, may_be_on_hub, reach, why_not_on_hub
-from alignment.manifest import read_manifest
-from alignment.policy.adapter_files import named_base, read_adapter_config
+from alignment.errors import ModelError
+from alignment.policy.adapter_files import read_adapter_config
 from alignment.policy.adapters import attach_adapter, continue_adapter, copies_in_float32
 from alignment.policy.four_bits import compute_as_configured, quantization
-from alignment.policy.generation import read_generation, stops_of
 from alignment.policy.methods import adapter_config, completed, method_of
-from alignment.policy.model_files import ADAPTER_CONFIG, check_hub_files, check_model_files, is_there
-from alignment.policy.saved_files import require_weights_as_saved
+from alignment.policy.model_files import check_hub_files
+from alignment.policy.model_source import ModelSource, cannot_load, resolve_model
 from alignment.policy.weight_files import (
     report_left_to_us,
     require_complete,
@@ -37,193 +30,6 @@ from alignment.policy.weight_files import (
     require_floats,
     tensor_shapes,
 )
-from alignment.policy.weights import weights_hash
-
-TOKENIZER_FILES = ("tokenizer*", "vocab*", "spiece.model", "sentencepiece*.model", "*.tiktoken", "tekken.json")
-
-
-@dataclass(frozen=True, slots=True)
-class ModelSource:
-    """Where a model's weights are: a base, and the adapter on it where there is one. Folders or Hub ids."""
-
-    base: str
-    adapter: str | None = None
-
-    @property
-    def newest(self) -> str:
-        """What was trained last: the adapter, else the base."""
-        return self.adapter or self.base
-
-
-def resolve_model(path: str, *, revision: str = "main") -> ModelSource:
-    """Find base and adapter behind a model folder, an adapter folder, a run directory or a Hub id.
-
-    An adapter's base may itself be a run directory, as long as that holds a whole model.
-
-    Raises: ModelError where there is nothing to load, or an adapter lies on another adapter.
-    """
-    folder = local(path)
-    if folder is None:
-        return _resolve_hub(path, revision)
-    if not folder.is_dir():
-        raise ModelError(f"{path} is a file; name the folder that holds the model.")
-    check_model_files(folder)
-    if not (folder / ADAPTER_CONFIG).is_file():
-        _require_weights(folder)
-        return ModelSource(base=str(folder))
-    _require_safetensors(folder, "adapter_model.safetensors", "adapter_model.bin", "an adapter")
-    base = _base_of(folder)
-    if (Path(base) / ADAPTER_CONFIG).is_file():
-        raise ModelError(
-            f"{path} is an adapter on {base}, which is itself an adapter; only an adapter on a whole model can be "
-            f"loaded. Merge the lower one first: alignment merge {base} OUT."
-        )
-    source = ModelSource(base=resolve_model(base).base, adapter=str(folder))
-    _require_own_base(source, folder)
-    return source
-
-
-def _require_own_base(source: ModelSource, adapter: Path) -> None:
-    """Refuse a base whose weights are not those that the adapter's manifest, where it has one, names."""
-    trained_on = read_manifest(adapter).get("lineage", {}).get("base_sha256")
-    if trained_on is None:
-        return
-    found = weights_hash(source.base)
-    if found != trained_on and not any(identity.startswith("hub:") for identity in (found, trained_on)):
-        raise ModelError(
-            f"{adapter} is an adapter of another base: it was trained on weights {trained_on[:12]}, and {source.base} "
-            f"holds {found[:12]}. Put the old base back, or train the adapter anew."
-        )
-
-
-def _resolve_hub(path: str, revision: str) -> ModelSource:
-    reason = why_not_on_hub(path)
-    if reason is not None:
-        raise ModelError(f"model {path} does not exist: {reason}; name a model folder, a run directory or a Hub id.")
-    reach()
-    try:
-        config = find_adapter_config_file(path, revision=revision)
-    except Exception as error:
-        raise _cannot_load(path, error) from error
-    if config is None:
-        return ModelSource(base=path)
-    return ModelSource(base=named_base(Path(config)), adapter=path)
-
-
-def _base_of(adapter: Path) -> str:
-    """Read the base from an adapter's configuration.
-
-    A relative path counts from the working directory, as for peft; failing that from a folder above the adapter, so
-    that a project that moved, or is used from elsewhere, still fits together.
-    """
-    file = adapter / ADAPTER_CONFIG
-    base = named_base(file)
-    for root in (Path(), *adapter.resolve().parents):
-        if (root / base).is_dir():
-            return str(root / base)
-    if may_be_on_hub(base):
-        return base
-    raise ModelError(
-        f"{adapter} is an adapter on {base}, which does not exist; put the base there or correct "
-        f"base_model_name_or_path in {file}."
-    )
-
-
-def _require_weights(folder: Path) -> None:
-    if not (folder / "config.json").is_file():
-        raise ModelError(
-            f"{folder} holds no config.json and no {ADAPTER_CONFIG}, so it is neither a model nor an adapter"
-            f"{_unfinished(folder)}."
-        )
-    _require_safetensors(folder, "model*.safetensors", "pytorch_model*.bin", "a model")
-
-
-def _require_safetensors(folder: Path, weights: str, pickled: str, what: str) -> None:
-    require_weights_as_saved(folder)
-    files = [file for file in sorted(folder.glob(weights)) if is_there(file)]
-    for file in files:
-        try:
-            with safe_open(file, framework="pt"):
-                pass
-        except SafetensorError as error:
-            raise ModelError(f"{file} is damaged or was cut off: {error}. Copy or train it again.") from error
-    if files:
-        return
-    if any(folder.glob(pickled)):
-        raise ModelError(
-            f"{folder} holds weights only as {pickled}, a pickle, which can run code when it is read; only safetensors "
-            "are loaded. Convert it where you trust it: load it with transformers and call save_pretrained."
-        )
-    raise ModelError(f"{folder} is {what} without weights: no {weights} in it{_unfinished(folder)}.")
-
-
-def _unfinished(folder: Path) -> str:
-    if (folder / "manifest.json").is_file():
-        return "; it is a run directory whose stage has not finished, or is not one that trains a model"
-    return ""
-
-
-def load_tokenizer(keys: ModelKeys) -> Any:
-    """Load the tokenizer of a model or adapter, ready to train and sample with.
-
-    The recipe's `eos_token` replaces the tokenizer's own. A missing pad token becomes the unknown token, else EOS:
-    no part of the project tells padding by its id. The chat template is `alignment.data.template`'s matter, and so
-    are the stop tokens: `generation_stop_ids` notes for it where the model's generation config stops.
-
-    Raises: ModelError where there is no tokenizer, no EOS token, or more tokens than the model has embeddings.
-    """
-    source = resolve_model(keys.model_name_or_path, revision=keys.model_revision)
-    place = source.adapter if source.adapter and _has_tokenizer(source.adapter) else source.base
-    if not _has_tokenizer(place):
-        raise ModelError(
-            f"{place} holds no tokenizer (no tokenizer.json or the like); save the model's tokenizer there."
-        )
-    options = {"trust_remote_code": keys.trust_remote_code, "revision": keys.model_revision}
-    check_hub_files(place, keys.model_revision)
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(place, **options)
-        config = AutoConfig.from_pretrained(source.base, **options)
-    except Exception as error:
-        raise _cannot_load(place, error) from error
-    added = _add_tokens(tokenizer, getattr(keys, "add_tokens", None))
-    generation = read_generation(source.adapter, source.base, revision=keys.model_revision)
-    own = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
-    tokenizer.generation_stop_ids = [*own, *stops_of(generation)]
-    _set_eos(tokenizer, keys.eos_token, place)
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.unk_token or tokenizer.eos_token
-    known = [token_id for word, token_id in tokenizer.get_vocab().items() if word not in added]
-    highest, rows = max(known), config.get_text_config().vocab_size
-    if highest >= rows:
-        raise ModelError(
-            f"the tokenizer in {place} has token ids up to {highest}, but the model {source.base} has {rows} "
-            "embeddings; they do not belong together."
-        )
-    return tokenizer
-
-
-def _has_tokenizer(place: str) -> bool:
-    folder = Path(place)
-    return not folder.is_dir() or any(any(folder.glob(pattern)) for pattern in TOKENIZER_FILES)
-
-
-def _add_tokens(tokenizer: Any, tokens: list[str] | None) -> set[str]:
-    """Add a recipe's tokens to the vocabulary; return those that were not there."""
-    missing = [token for token in tokens or [] if token not in tokenizer.get_vocab()]
-    tokenizer.add_tokens(missing, special_tokens=True)
-    return set(missing)
-
-
-def _set_eos(tokenizer: Any, eos_token: str | None, place: str) -> None:
-    if eos_token is not None:
-        if eos_token not in tokenizer.get_vocab():
-            raise ModelError(f"eos_token {eos_token!r} is not a token of the tokenizer in {place}.")
-        tokenizer.eos_token = eos_token
-    if tokenizer.eos_token_id is None:
-        raise ModelError(
-            f"the tokenizer in {place} has no EOS token, so no answer could ever end; name the token that ends an "
-            "answer as eos_token in the recipe."
-        )
 
 
 def load_causal_lm(keys: ModelKeys, *, trainable: bool, peft: AdapterKeys | None = None) -> Any:
@@ -292,7 +98,7 @@ def require_loadable(keys: ModelKeys, *, trainable: bool, peft: AdapterKeys | No
     except ModelError:
         raise
     except Exception as error:
-        raise _cannot_load(source.base, error) from error
+        raise cannot_load(source.base, error) from error
 
 
 def require_method(source: ModelSource, keys: ModelKeys, trainable: bool, peft: AdapterKeys | None) -> None:
@@ -365,7 +171,7 @@ def load_base(
     except (torch.cuda.OutOfMemoryError, ModelError):
         raise
     except Exception as error:  # whatever a library raises on files that others wrote
-        raise _cannot_load(base, error) from error
+        raise cannot_load(base, error) from error
     require_complete(info, base, new_head=classifies and not _is_classifier(described))
     if not is_sharded():
         require_finite(dict(model.named_parameters()), base)
@@ -418,7 +224,7 @@ def model_dtype(base: str, keys: ModelKeys, *, full: bool = False) -> torch.dtyp
     try:
         config = AutoConfig.from_pretrained(base, trust_remote_code=keys.trust_remote_code)
     except Exception as error:
-        raise _cannot_load(base, error) from error
+        raise cannot_load(base, error) from error
     return getattr(config, "dtype", None) or torch.float32
 
 
@@ -427,15 +233,3 @@ def checkpoint_dtype(base: str, keys: ModelKeys) -> torch.dtype:
     config = AutoConfig.from_pretrained(base, trust_remote_code=keys.trust_remote_code)
     dtype = getattr(config, "dtype", None)
     return dtype if dtype in (torch.bfloat16, torch.float16) else torch.float32
-
-
-def _cannot_load(place: str, error: Exception) -> ModelError:
-    first = first_line(error)
-    if "custom code" in first:  # transformers' `resolve_trust_remote_code`
-        return ModelError(
-            f"{place} needs Python code of its own, which runs only where you ask for it: read the code, then give "
-            "trust_remote_code: true in the recipe, or --trust_remote_code."
-        )
-    if Path(place).is_dir():
-        return ModelError(f"{place} cannot be loaded: {first}")
-    return ModelError(f"{place} is neither a folder here nor a model that can be had from the Hub: {first}")

@@ -10,9 +10,9 @@ from pathlib import Path
 from safetensors.torch import load_file, save_file
 
 from alignment.errors import ModelError, RecipeError
-from alignment.policy.base import resolve_model
 from alignment.policy.methods.nested_ranks import cut_to_rank
 from alignment.policy.model_files import ADAPTER_CONFIG, read_object
+from alignment.policy.model_source import resolve_model
 from alignment.policy.saved_files import WHOLE
 from alignment.policy.weight_files import ADAPTER
 

@@ -15,9 +15,10 @@ from alignment.config.schema import PolicyGradientRecipe, ValueRecipe
 from alignment.errors import ModelError
 from alignment.policy.adapter_files import read_adapter_config
 from alignment.policy.adapters import module_names, require_policy_adapter, require_same_shape
-from alignment.policy.base import ModelSource, load_base, require_method, resolve_model, whole_modules
+from alignment.policy.base import load_base, require_method, whole_modules
 from alignment.policy.heads import SCORE_WEIGHT, ScalarHead, read_score_weight
 from alignment.policy.methods import HEADS, adapter_config, optional
+from alignment.policy.model_source import ModelSource, resolve_model
 from alignment.policy.patterns import require_patterns
 from alignment.policy.prompts import EMBEDDINGS
 from alignment.policy.reward_models import RewardModel

@@ -20,8 +20,8 @@ from torch import nn
 from alignment.errors import ModelError
 from alignment.policy.adapter_files import read_adapter_config
 from alignment.policy.adapters import require_policy_adapter
-from alignment.policy.base import resolve_model
 from alignment.policy.load_roles import role_config
+from alignment.policy.model_source import resolve_model
 from alignment.policy.rowwise import Pair, Plan, Rowwise, stacked
 from alignment.policy.switch import SwitchedBase
 from alignment.policy.weight_files import ADAPTER, listed, require_finite, shapes_in

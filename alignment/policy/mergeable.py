@@ -15,11 +15,13 @@ from alignment.config.schema import ModelKeys
 from alignment.data.template import Template
 from alignment.errors import ModelError
 from alignment.policy.adapter_files import read_adapter_config
-from alignment.policy.base import ModelSource, checkpoint_dtype, load_tokenizer, resolve_model
+from alignment.policy.base import checkpoint_dtype
 from alignment.policy.generation import read_generation, stopping_at
 from alignment.policy.held import held_as_trained
 from alignment.policy.methods import method_of
+from alignment.policy.model_source import ModelSource, resolve_model
 from alignment.policy.tied import untie
+from alignment.policy.tokenizer import load_tokenizer
 from alignment.policy.weights import weights_hash
 
 

@@ -13,7 +13,9 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 from alignment.config.schema import ModelKeys, ProxyEntry
 from alignment.data.sampled import tokenizer_hash
 from alignment.errors import LineageError
-from alignment.policy.base import load_causal_lm, load_tokenizer, resolve_model
+from alignment.policy.base import load_causal_lm
+from alignment.policy.model_source import resolve_model
+from alignment.policy.tokenizer import load_tokenizer
 from alignment.policy.weights import weights_hash
 from alignment.rollout.cache import with_room
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from alignment.config.schema import ModelKeys
 from alignment.manifest import read_manifest
-from alignment.policy.base import ModelSource, resolve_model
+from alignment.policy.model_source import ModelSource, resolve_model
 from alignment.policy.weights import weights_hash
 
 READS_THE_SAME_IDS = ("tokenizer_sha256", "template_sha256", "stop_token_ids")  # of a lineage

@@ -9,8 +9,9 @@ from transformers import AutoConfig
 from alignment.config.schema import AdapterKeys, ModelKeys, ValueRecipe
 from alignment.errors import ModelError
 from alignment.policy.adapter_files import read_adapter_config
-from alignment.policy.base import ModelSource, load_sequence_classifier, resolve_model
+from alignment.policy.base import load_sequence_classifier
 from alignment.policy.heads import ScalarHead
+from alignment.policy.model_source import ModelSource, resolve_model
 
 
 def value_keys(recipe: ValueRecipe) -> ModelKeys:

@@ -14,8 +14,9 @@ from alignment.data.masks import IGNORE, TrainedRow
 from alignment.data.rows import Demonstration, Prompt, Ranking
 from alignment.data.splits import Split
 from alignment.data.template import Template
-from alignment.policy.base import load_tokenizer, resolve_model
 from alignment.policy.inference import sequence_limit
+from alignment.policy.model_source import resolve_model
+from alignment.policy.tokenizer import load_tokenizer
 from alignment.preview.origins import parts_of, parts_of_prompt
 from alignment.preview.rows import Lengths, Part, Row, Stage, Tokens
 from alignment.preview.trainers import ROWS, Parts, require_trainer

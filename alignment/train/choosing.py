@@ -11,8 +11,8 @@ from alignment.config.launched import is_sharded
 from alignment.config.schema import AdapterKeys, ModelKeys
 from alignment.errors import RecipeError
 from alignment.meter import say
-from alignment.policy.base import resolve_model
 from alignment.policy.methods import optional
+from alignment.policy.model_source import resolve_model
 
 
 def choose_weights(trainer: Any, recipe: Any) -> None:

@@ -10,8 +10,8 @@ from transformers import Trainer
 from alignment.config.schema import ModelKeys
 from alignment.data.template import Template
 from alignment.manifest import read_manifest
-from alignment.policy.base import resolve_model
 from alignment.policy.generation import read_generation, stopping_at, write_generation
+from alignment.policy.model_source import resolve_model
 from alignment.policy.saved_files import WHOLE, mark_of
 from alignment.policy.weights import weights_hash
 from alignment.run.files import flush_to_disk, naming_the_disk, write_json

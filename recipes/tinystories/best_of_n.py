@@ -17,7 +17,8 @@ from alignment.data.load import load_prompts
 from alignment.data.sampled import Recorder
 from alignment.data.template import Template
 from alignment.evaluate.best_of_n import chance_of_best, kl_of_best_of_n, powers_of_two
-from alignment.policy.base import load_causal_lm, load_tokenizer
+from alignment.policy.base import load_causal_lm
+from alignment.policy.tokenizer import load_tokenizer
 from alignment.rollout.engine import Sampling
 from alignment.rollout.transformers_engine import TransformersEngine
 from alignment.run.files import write_json

@@ -43,8 +43,10 @@ def sampled_answers(
     recipe: LabelRecipe, data: Loaded[Prompt], run: RunDirectory, store: CallStore
 ) -> tuple[list[Sampled], dict[str, Any]]:
     """Sample `num_generations` answers to every prompt; return them and their provenance."""
-    from alignment.policy.base import load_causal_lm, load_tokenizer, resolve_model
+    from alignment.policy.base import load_causal_lm
+    from alignment.policy.model_source import resolve_model
     from alignment.policy.proxy import proxy_identity, proxy_tuned, require_one_tokenizer
+    from alignment.policy.tokenizer import load_tokenizer
     from alignment.policy.weights import weights_hash
     from alignment.preview.recorded import recorded
     from alignment.preview.stages import prompt_stage
@@ -87,7 +89,7 @@ def sampled_answers(
 
 def imagined_answers(recipe: LabelRecipe) -> list[Sampled]:
     """Return answers of the maximum length, to compute the maximum cost of judging them."""
-    from alignment.policy.base import load_tokenizer
+    from alignment.policy.tokenizer import load_tokenizer
 
     template = Template(load_tokenizer(recipe), recipe.chat_template, recipe.eos_token)
     prompts = prompts_to_answer(recipe, template, None).rows

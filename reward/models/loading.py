@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from alignment.config.schema import AdapterKeys, ModelKeys
 from alignment.errors import ModelError
-from alignment.policy.base import load_sequence_classifier, resolve_model
+from alignment.policy.base import load_sequence_classifier
+from alignment.policy.model_source import resolve_model
 
 HEADS = ("score", "classifier")  # names of the output layer of sequence classifiers
 

@@ -15,9 +15,9 @@ from alignment.data.template import Template
 from alignment.errors import DataError
 from alignment.manifest import read_manifest
 from alignment.meter import say_once
-from alignment.policy.base import load_tokenizer
 from alignment.policy.held import held_as_trained
 from alignment.policy.inference import best_device, context_limit
+from alignment.policy.tokenizer import load_tokenizer
 from reward.models.batches import encode, joined, pad
 from reward.models.loading import load_reward_model, score_sequences
 

@@ -5,7 +5,7 @@ import pytest
 from alignment.config.schema import ModelKeys
 from alignment.data.template import Template
 from alignment.errors import DataError, ModelError
-from alignment.policy.base import load_tokenizer
+from alignment.policy.tokenizer import load_tokenizer
 from tests.models import CHAT_TEMPLATE, make_tokenizer
 
 SYSTEM, U = {"role": "system", "content": "Be terse."}, {"role": "user", "content": "Why?"}

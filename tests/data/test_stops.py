@@ -6,7 +6,7 @@ from transformers import GenerationConfig
 from alignment.config.schema import ModelKeys
 from alignment.data.rows import Demonstration
 from alignment.data.template import IGNORE, Template
-from alignment.policy.base import load_tokenizer
+from alignment.policy.tokenizer import load_tokenizer
 from tests.models import CHAT_TEMPLATE, make_tokenizer
 
 U, A = {"role": "user", "content": "Why?"}, {"role": "assistant", "content": "Because."}

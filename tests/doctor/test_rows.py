@@ -11,7 +11,7 @@ from alignment.data.answer_tokens import AnswerTokens
 from alignment.data.rows import Demonstration
 from alignment.data.template import Template
 from alignment.doctor.rows import measured, rows
-from alignment.policy.base import load_tokenizer
+from alignment.policy.tokenizer import load_tokenizer
 from tests.models import make_tokenizer, save_tiny_model
 
 FORGETFUL = (  # writes user and assistant alone, and no tools

@@ -10,7 +10,7 @@ import yaml
 import recipes.dpo
 import recipes.sft
 from alignment.config.loading import check_recipe
-from alignment.policy.base import load_tokenizer
+from alignment.policy.tokenizer import load_tokenizer
 from tests.faults.trained import case, demonstrations, refusal
 
 __all__ = ["case"]

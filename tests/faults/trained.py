@@ -10,7 +10,7 @@ from alignment.config.loading import check_recipe
 from alignment.data import load_demonstrations, load_rankings
 from alignment.data.template import IGNORE, Template
 from alignment.errors import AlignmentError
-from alignment.policy.base import load_tokenizer
+from alignment.policy.tokenizer import load_tokenizer
 from alignment.train.preference_pairs import tokenise_pairs
 from alignment.train.sft import tokenise_demonstrations
 from reward.models.batches import encode_rankings

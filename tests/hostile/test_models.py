@@ -12,7 +12,8 @@ import pytest
 from alignment.config.schema import AdapterKeys, ModelKeys
 from alignment.data.template import Template
 from alignment.errors import AlignmentError
-from alignment.policy.base import load_causal_lm, load_sequence_classifier, load_tokenizer
+from alignment.policy.base import load_causal_lm, load_sequence_classifier
+from alignment.policy.tokenizer import load_tokenizer
 from reward.models.ensemble import Ensemble
 from tests.models import save_tiny_model
 

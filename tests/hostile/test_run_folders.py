@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from alignment.config import load_recipe
 from alignment.errors import AlignmentError
 from alignment.manifest import MANIFEST
-from alignment.policy.base import resolve_model
+from alignment.policy.model_source import resolve_model
 from alignment.report import build
 from alignment.run.directory import RunDirectory
 from alignment.run.inputs import content_hash

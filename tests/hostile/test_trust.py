@@ -18,7 +18,8 @@ from typer.testing import CliRunner
 
 from alignment.cli import app
 from alignment.config.schema import AdapterKeys, ModelKeys
-from alignment.policy.base import load_causal_lm, load_sequence_classifier, load_tokenizer
+from alignment.policy.base import load_causal_lm, load_sequence_classifier
+from alignment.policy.tokenizer import load_tokenizer
 from reward.models.ensemble import Ensemble
 from tests.hostile import hostile_folders
 from tests.hostile.hostile_folders import Bait

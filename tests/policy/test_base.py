@@ -11,13 +11,9 @@ from transformers import AutoModelForCausalLM
 
 from alignment.config.schema import AdapterKeys, ModelKeys
 from alignment.errors import ModelError
-from alignment.policy.base import (
-    ModelSource,
-    load_causal_lm,
-    load_sequence_classifier,
-    load_tokenizer,
-    resolve_model,
-)
+from alignment.policy.base import load_causal_lm, load_sequence_classifier
+from alignment.policy.model_source import ModelSource, resolve_model
+from alignment.policy.tokenizer import load_tokenizer
 from alignment.policy.weights import weights_hash
 from tests.models import make_model, make_tokenizer, save_tiny_model
 

@@ -12,9 +12,11 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 from alignment.config.schema import AdapterKeys, ModelKeys
 from alignment.errors import ModelError
 from alignment.policy import merge as merging
-from alignment.policy.base import load_causal_lm, load_sequence_classifier, load_tokenizer, resolve_model
+from alignment.policy.base import load_causal_lm, load_sequence_classifier
 from alignment.policy.merge import merge
+from alignment.policy.model_source import resolve_model
 from alignment.policy.saved_files import read_mark
+from alignment.policy.tokenizer import load_tokenizer
 from tests.models import make_model, make_tokenizer, save_tiny_model
 
 

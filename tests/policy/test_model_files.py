@@ -8,8 +8,10 @@ import pytest
 
 from alignment.config.schema import AdapterKeys, ModelKeys
 from alignment.errors import ModelError
-from alignment.policy.base import load_causal_lm, load_sequence_classifier, load_tokenizer, resolve_model
+from alignment.policy.base import load_causal_lm, load_sequence_classifier
 from alignment.policy.model_files import check_model_files
+from alignment.policy.model_source import resolve_model
+from alignment.policy.tokenizer import load_tokenizer
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from alignment.errors import ModelError
-from alignment.policy.base import resolve_model
+from alignment.policy.model_source import resolve_model
 from alignment.policy.saved_files import WHOLE, file_hash, mark_of, read_mark
 
 

@@ -10,8 +10,9 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from alignment.errors import ModelError
-from alignment.policy.base import load_sequence_classifier, resolve_model
+from alignment.policy.base import load_sequence_classifier
 from alignment.policy.merge import merge
+from alignment.policy.model_source import resolve_model
 from alignment.policy.switch_merged import switch
 from alignment.policy.weights import weights_hash
 from tests.models import make_model, make_tokenizer, save_tiny_model

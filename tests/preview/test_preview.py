@@ -14,7 +14,7 @@ from alignment.config.loading import check_recipe
 from alignment.data.rows import Demonstration
 from alignment.data.template import Template
 from alignment.errors import RecipeError
-from alignment.policy.base import load_tokenizer
+from alignment.policy.tokenizer import load_tokenizer
 from alignment.preview.command import Preview, Refused, preview, skipped
 from alignment.train.sft import tokenise_demonstrations
 

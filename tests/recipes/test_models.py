@@ -14,7 +14,7 @@ from alignment.data import load_rows
 from alignment.data.template import Template
 from alignment.planner.command import plan_file
 from alignment.planner.machine import machine
-from alignment.policy.base import load_tokenizer
+from alignment.policy.tokenizer import load_tokenizer
 from tests.calls.chat_server import ChatServer, completion, fenced
 from tests.recipes import small_worlds
 

@@ -11,10 +11,10 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 from alignment.config.schema import DatasetEntry, PPORecipe, judge_entry, scorer_entry
 from alignment.data.template import Template
 from alignment.errors import LineageError, ModelError
-from alignment.policy.base import load_tokenizer
 from alignment.policy.load_roles import load_roles
 from alignment.policy.reward_models import resolve_on
 from alignment.policy.role_files import load_trained, save_trained
+from alignment.policy.tokenizer import load_tokenizer
 from alignment.train.policy_gradient.scoring import require_same_tokenizer
 from alignment.train.policy_gradient.trainer import PPOTrainer
 from alignment.train.policy_gradient.update_shape import UpdateShape

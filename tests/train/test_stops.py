@@ -12,8 +12,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from alignment.config.schema import SFTRecipe
 from alignment.data.template import Template
 from alignment.errors import ModelError
-from alignment.policy.base import load_tokenizer
 from alignment.policy.merge import merge
+from alignment.policy.tokenizer import load_tokenizer
 from alignment.train.saving import generation_of
 from recipes import dpo, ppo, reward, sft
 from tests.models import CHAT_TEMPLATE, make_model, make_tokenizer

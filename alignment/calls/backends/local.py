@@ -19,8 +19,10 @@ from alignment.config.schema import ModelKeys
 from alignment.config.schema.judges import LocalEntry
 from alignment.data.template import Template
 from alignment.errors import DataError, JudgeError
-from alignment.policy.base import load_causal_lm, load_tokenizer, resolve_model
+from alignment.policy.base import load_causal_lm
 from alignment.policy.inference import best_device, context_limit
+from alignment.policy.model_source import resolve_model
+from alignment.policy.tokenizer import load_tokenizer
 from alignment.policy.weights import weights_hash
 from alignment.rollout.engine import Sampling
 from alignment.rollout.steps import last_logits, next_logits

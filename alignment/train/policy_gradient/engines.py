@@ -12,9 +12,9 @@ from alignment.config.schema import PolicyGradientRecipe
 from alignment.data.rows import Prompt
 from alignment.data.template import Template
 from alignment.errors import ModelError
-from alignment.policy.base import resolve_model
 from alignment.policy.merged import policy_weights
 from alignment.policy.methods import method_of
+from alignment.policy.model_source import resolve_model
 from alignment.policy.role_files import save_policy
 from alignment.policy.roles import Roles
 from alignment.rollout.continuous_batching import ContinuousBatchingEngine

@@ -13,7 +13,8 @@ from alignment.data.sampled import Record
 from alignment.errors import ScorerError
 from alignment.manifest import read_manifest
 from alignment.ops.ensemble import Aggregate, aggregate_scores
-from alignment.policy.base import load_tokenizer, resolve_model
+from alignment.policy.model_source import resolve_model
+from alignment.policy.tokenizer import load_tokenizer
 from alignment.policy.value_model import value_keys
 from alignment.run.lineage import fingerprint, require_same
 

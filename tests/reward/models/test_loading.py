@@ -9,7 +9,7 @@ import torch
 
 from alignment.data.template import Template
 from alignment.errors import DataError, ModelError
-from alignment.policy.base import load_tokenizer
+from alignment.policy.tokenizer import load_tokenizer
 from reward.models.batches import encode, pad
 from reward.models.loading import load_reward_model, padding_token, require_score_head, score_sequences
 from tests.models import make_model, make_tokenizer, save_tiny_model

@@ -14,7 +14,7 @@ from transformers import TrainingArguments
 from alignment.data.rows import Pair, Ranking
 from alignment.data.template import Template
 from alignment.errors import DataError
-from alignment.policy.base import load_tokenizer
+from alignment.policy.tokenizer import load_tokenizer
 from reward.models.batches import EncodedRanking, RankingCollator, encode_rankings
 from reward.models.loading import load_reward_model, score_sequences
 from reward.models.losses import ranking_loss
