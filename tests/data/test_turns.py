@@ -81,3 +81,57 @@ def test_an_empty_answer_before_an_untrained_one_is_refused(tmp_path):
 def test_a_label_of_another_type_is_refused_with_the_remedy(tmp_path, label):
     message = written.refused(tmp_path, {"prompt": "Q", "completion": "A", "label": label}, loader=load_demonstrations)
     assert "not true or false; write true for a good answer and false for a bad one" in message
+
+
+def calling(*ids):
+    functions = [{"id": one, "type": "function", "function": {"name": f"get_{one}", "arguments": {}}} for one in ids]
+    return {"role": "assistant", "content": "", "tool_calls": functions}
+
+
+def result(of):
+    return {**RESULT, "tool_call_id": of}
+
+
+@pytest.mark.parametrize(
+    ("turns", "wanted"),
+    [
+        ([calling("a"), said("Let me see."), result("a")], "the next message is of the assistant, not the result"),
+        ([calling("a"), U, said("Yes.")], "the next message is of the user, not the result"),
+        ([calling("a")], "the next message is of the assistant, not the result"),
+        ([calling("a"), calling("b"), result("a"), result("b")], "put several calls into one message"),
+        ([calling("a"), result("x")], "the tool_call_id 'x', which is no call's id there"),
+        ([calling("a", "b"), result("b"), result("a")], "in another order than the calls, b, a; most chat templates"),
+        ([calling("a", "b"), result("a")], "no result behind it has the tool_call_id 'b' of one of its calls"),
+        ([calling("a"), result("a"), result("a")], "two results behind it have the tool_call_id 'a'; keep one"),
+        ([CALL, U], "message 2 of the conversation calls 'get', and the next message is of the user"),
+    ],
+)
+def test_calls_and_results_that_do_not_belong_together_are_refused(tmp_path, turns, wanted):
+    for row, loader in (
+        ({"messages": [U, *turns, A]}, load_demonstrations),
+        ({"prompt": [U, *turns, U], "chosen": [A], "rejected": [said("No.")]}, load_rankings),
+        ({"messages": [U, *turns, U]}, load_prompts),
+    ):
+        message = written.refused(tmp_path, row, loader=loader)
+        if row.get("messages", [A])[-1] == A and "messages" in row:
+            assert wanted in message
+        assert "message 2 of the conversation calls" in message
+
+
+@pytest.mark.parametrize(
+    "turns",
+    [
+        [calling("a"), result("a"), calling("b"), result("b")],
+        [calling("a"), result("a"), calling("a"), result("a")],  # an id may come again
+        [calling("a", "b"), result("a"), result("b")],
+        [calling("a", "b"), RESULT],  # without ids one message may hold both results
+        [{**CALL, "content": "Let me see."}, RESULT],
+        [CALL, result("a")],
+        [said("<tool_call>\n{}\n</tool_call>"), said("Let me see.")],  # it may be no call
+    ],
+)
+def test_calls_with_their_results_are_read(tmp_path, turns):
+    (row,) = written.load(tmp_path, {"messages": [U, *turns, A]}, loader=load_demonstrations).rows
+    assert len(row.prompt) == 1 + len(turns)
+    (ending,) = written.load(tmp_path, {"messages": [U, *turns[:1]]}, loader=load_demonstrations).rows
+    assert ending.prompt == [U]
