@@ -11,7 +11,7 @@ from alignment.ops.masking import whiten
 from alignment.ops.rewards import token_rewards
 from alignment.rollout.transformers_engine import TransformersEngine
 from alignment.train.policy_gradient import experience as experience_module
-from alignment.train.policy_gradient import trainer as trainer_module
+from alignment.train.policy_gradient import rollout_trainer as rollout_module
 from alignment.train.policy_gradient.experience import pack
 from tests.models import make_model, make_tokenizer, save_tiny_model
 from tests.train.ppo_runs import make_trainer, trained_weights
@@ -83,7 +83,7 @@ def plain(request, base, tmp_path_factory):
 
 def pack_otherwise(monkeypatch, packed):
     calls = []
-    for module in (trainer_module, experience_module):
+    for module in (rollout_module, experience_module):
         monkeypatch.setattr(module, "pack", lambda *given: (calls.append(given), packed(*given))[1])
     return calls
 

@@ -1,23 +1,20 @@
 """PPO as a transformers Trainer: sample, score, estimate advantages, learn.
 
 The file follows one update from top to bottom. `collect` samples `rollout_batch_size` answers with the current policy
-and turns them into experience. `compute_loss` learns from it in `num_epochs` passes of `num_mini_batches` optimizer
-steps, each step on `gradient_accumulation_steps` microbatches. The recipe's `UpdateRule` holds the settings of the
-stage, PPO's or GRPO's: which advantage estimator, which loss. The Trainer does accumulation, precision, checkpoints,
-callbacks and tracking.
+and turns them into experience; `RolloutTrainer` does the sampling, the passes of the roles and the scores.
+`compute_loss` learns from the experience in `num_epochs` passes of `num_mini_batches` optimizer steps, each step on
+`gradient_accumulation_steps` microbatches. The recipe's `UpdateRule` holds the settings of the stage, PPO's or GRPO's:
+which advantage estimator, which loss. The Trainer does accumulation, precision, checkpoints, callbacks and tracking.
 
-With several processes, each samples its share of the answers and runs the roles on the microbatches that it will train
-on. The results, token ids and a few numbers per token, are gathered. From there on every process holds the whole
-rollout and computes the same, so no number depends on how many processes there are.
+Every process holds the whole rollout and computes the same from it, so no number depends on how many processes there
+are.
 """
 
-import contextlib
 import time
 from collections.abc import Iterator
 from typing import Any
 
 import torch
-from accelerate.utils import gather_object
 from torch import Tensor, nn
 from transformers import TrainerCallback, TrainingArguments
 
@@ -32,11 +29,10 @@ from alignment.ops.losses import importance_ratio
 from alignment.ops.masking import whiten
 from alignment.ops.rewards import token_rewards
 from alignment.policy.roles import Roles
-from alignment.rollout.engine import Completion, Engine, Sampling
+from alignment.rollout.engine import Engine
 from alignment.run.directory import RunDirectory
 from alignment.train.policy_gradient.canary import canary_for
-from alignment.train.policy_gradient.checkpoint import CheckpointedTrainer, PromptEpochs, SampleRows
-from alignment.train.policy_gradient.dynamic_sampling import Part, groups_that_differ, join_parts
+from alignment.train.policy_gradient.checkpoint import PromptEpochs, SampleRows
 from alignment.train.policy_gradient.engines import build_engine
 from alignment.train.policy_gradient.estimators import estimate_advantages
 from alignment.train.policy_gradient.experience import (
@@ -44,23 +40,19 @@ from alignment.train.policy_gradient.experience import (
     ExperienceStream,
     RoleOutputs,
     Rollout,
-    Rows,
-    generator,
-    minibatch_schedule,
-    pack,
-    prompt_rows,
     unflatten,
 )
 from alignment.train.policy_gradient.monitoring import Monitor, preserve_random_state
 from alignment.train.policy_gradient.objective import Counts, minibatch_share, token_losses
 from alignment.train.policy_gradient.rewards import ScoreShaping
+from alignment.train.policy_gradient.rollout_trainer import RolloutTrainer
 from alignment.train.policy_gradient.scoring import Scored, Scorer, Scoring
 from alignment.train.policy_gradient.sharding import sample_through, with_whole_weights
 from alignment.train.policy_gradient.statistics import UpdateStatistics, rollout_metrics, sample_rows
 from alignment.train.sharding import is_sharded, require_what_was_asked
 
 
-class PPOTrainer(CheckpointedTrainer):
+class PPOTrainer(RolloutTrainer):
     """Trains the policy of `roles`, and its value where there is one.
 
     Args:
@@ -181,180 +173,6 @@ class PPOTrainer(CheckpointedTrainer):
     def _scored(self, update: int) -> tuple[Rollout, Scored, dict[str, float]]:
         rollout = self.sample(update)
         return rollout, self.score(rollout), {}
-
-    def sample_groups(self, update: int) -> tuple[Rollout, Scored, dict[str, float]]:
-        """Sample further groups of answers in place of those with equal rewards, which have no gradient.
-
-        Dynamic sampling, eq. 11 of https://arxiv.org/abs/2503.14476. After `dynamic_sampling_max_rounds` rollouts, the
-        first ones with equal rewards fill the places that are left.
-        """
-        wanted, size = self.recipe.rollout_batch_size, self.recipe.num_generations
-        kept: list[Part] = []
-        equal: list[Part] = []
-        missing = wanted
-        for sampling_round in range(self.recipe.dynamic_sampling_max_rounds):
-            rollout = self.sample(update, sampling_round)
-            scored = self.score(rollout)
-            rewards = self.shaping.of(scored.normalized, rollout.stopped)
-            trains = rollout.stopped if self.recipe.mask_truncated_completions else torch.ones_like(rollout.stopped)
-            differ = groups_that_differ(rewards, trains, size)
-            rest = sorted({*range(wanted)} - {*differ})
-            kept.append((rollout, scored, differ[:missing]))
-            missing -= len(differ[:missing])
-            equal.append((rollout, scored, rest))
-            if not missing:
-                break
-        counts = {"frac_reward_zero_std": len(equal[0][2]) / wanted, "rollouts_sampled": float(len(kept))}
-        for rollout, scored, rows in equal:
-            kept.append((rollout, scored, rows[:missing]))
-            missing -= len(rows[:missing])
-        joined, scored = join_parts(kept)
-        self._deal(joined, update)
-        return joined, scored, counts
-
-    def sample(self, update: int, sampling_round: int = 0) -> Rollout:
-        """Sample the answers of an update, each process its share.
-
-        Args:
-            sampling_round: 0, or the number of rollouts that were sampled for this update before.
-        """
-        start = time.perf_counter()
-        recipe, share = self.recipe, self.recipe.rollout_batch_size // self.args.world_size
-        again = [sampling_round] if sampling_round else []
-        own = slice(self.args.process_index * share, (self.args.process_index + 1) * share)
-        prompts = recipe.rollout_batch_size // recipe.num_generations
-        rows = prompt_rows(
-            len(self.prompts), seed=recipe.seed, first=update * prompts, length=prompts, order=sampling_round
-        )
-        groups = rows if recipe.num_generations == 1 else list(range(prompts))
-        rows, groups = ([each for each in part for _ in range(recipe.num_generations)] for part in (rows, groups))
-        sampling = Sampling(
-            max_new_tokens=recipe.max_new_tokens,
-            temperature=recipe.temperature,
-            top_p=recipe.top_p,
-            top_k=recipe.top_k,
-            stop_token_ids=self.template.stop_token_ids,
-            seed=int(generator(recipe.seed, "sampling", update, *again).integers(2**63)),
-            first_row=own.start,
-        )
-        prompt_ids = [self.prompt_ids[i] for i in rows]
-        completions = gather_object(self.generate(prompt_ids[own], sampling))
-        rollout = Rollout(
-            prompts=[self.prompts[i] for i in rows],
-            prompt_ids=prompt_ids,
-            groups=groups,
-            completions=completions,
-            own=own,
-        )
-        self._deal(rollout, update)
-        rollout.seconds = time.perf_counter() - start
-        return rollout
-
-    def _deal(self, rollout: Rollout, update: int) -> None:
-        """Set this process's microbatches of the first epoch."""
-        microbatches = self.schedule(update, rollout.lengths)
-        rollout.microbatches = microbatches[: len(microbatches) // self.rule.num_epochs]
-
-    def generate(self, prompt_ids: list[list[int]], sampling: Sampling) -> list[Completion]:
-        """Sample an answer to each prompt with the policy."""
-        with self.accelerator.autocast():  # the Trainer's own context is empty: Accelerate casts `forward` alone
-            with self.roles.sampling() if self.sharded_roles is None else contextlib.nullcontext():
-                return self.engine.generate(prompt_ids, sampling)
-
-    def schedule(self, update: int, lengths: list[int]) -> list[Rows]:
-        """Return this process's microbatches of an update; lengths: of prompt and answer together."""
-        return minibatch_schedule(
-            lengths,
-            seed=self.recipe.seed,
-            update=update,
-            num_epochs=self.rule.num_epochs,
-            num_mini_batches=self.recipe.num_mini_batches,
-            microbatch_size=self.args.per_device_train_batch_size,
-            rank=self.args.process_index,
-            world_size=self.args.world_size,
-        )
-
-    def compute_role_outputs(self, rollout: Rollout) -> RoleOutputs:
-        """Compute log-probabilities, entropy and values before the update.
-
-        What the update does not need is not computed: the policy's log-probabilities where one optimizer step follows
-        the rollout, since that step's forward pass has the same ones; the reference's without a KL.
-
-        The microbatches and the autocast context are those of the first training epoch: equal shapes round equally, so
-        the first probability ratio is exactly 1.
-        """
-        temperature, answers, mask = self.recipe.temperature, rollout.answer_ids, rollout.mask
-        device = next(self.roles.parameters()).device
-        outputs = RoleOutputs.zeros(
-            *mask.shape,
-            has_logp=self._needs_old_logp or rollout.engine_logp is not None,
-            has_reference=self.rule.needs_reference,
-            has_value=self.roles.has_value,
-            has_last_values=self._bootstraps,
-        )
-        for rows in rollout.microbatches:
-            packed = pack([rollout.prompt_ids[i] for i in rows], [answers[i] for i in rows], self.pad_token_id)
-            inputs = [part.to(device) for part in packed]
-            with self.accelerator.autocast():
-                per_token: list[tuple[Tensor | None, Tensor]] = []
-                if outputs.logp is not None:
-                    found = self.run_roles(*inputs, temperature=temperature, with_entropy=True)
-                    per_token += zip((outputs.logp, outputs.entropy, outputs.values), found, strict=True)
-                if outputs.ref_logp is not None:
-                    ref_logp = self.run_roles(*inputs, temperature=temperature, call="reference_logp")
-                    per_token.append((outputs.ref_logp, ref_logp))
-                if outputs.last_values is not None:
-                    outputs.last_values[rows] = self.run_roles(*inputs, call="last_values").float().cpu()
-            for tensor, flat in per_token:
-                if tensor is not None:
-                    tensor[rows] = unflatten(flat.float().cpu(), mask[rows])
-        self._exchange(rollout, outputs.tensors)
-        return outputs
-
-    def _exchange(self, rollout: Rollout, tensors: list[Tensor]) -> None:
-        """Fill in the rows of tensors, (answers, ...), that other processes computed."""
-        own_rows = [row for rows in rollout.microbatches for row in rows]
-        for their_rows, parts in gather_object([(own_rows, [tensor[own_rows] for tensor in tensors])]):
-            for tensor, part in zip(tensors, parts, strict=True):
-                tensor[their_rows] = part
-
-    @property
-    def _needs_old_logp(self) -> bool:
-        return self.rule.needs_old_logp(steps=self.steps_per_update, has_value=self.roles.has_value)
-
-    @property
-    def _bootstraps(self) -> bool:
-        return self.recipe.value is not None and self.recipe.value.bootstrap_truncated
-
-    def run_roles(self, *inputs: Any, **options: Any) -> Any:
-        """Call `Roles.forward`, through the wrapped roles if their weights stay sharded."""
-        return (self.sharded_roles or self.roles.forward)(*inputs, **options)
-
-    def score(self, rollout: Rollout) -> Scored:
-        """Score a rollout by the reward roles and the scorers outside the base."""
-        answers, device = rollout.answer_ids, next(self.roles.parameters()).device
-        by_role = {role: torch.zeros(len(answers)) for role in self.scoring.roles}
-        for rows in rollout.microbatches if by_role else []:
-            packed = pack([rollout.prompt_ids[i] for i in rows], [answers[i] for i in rows], self.pad_token_id)
-            inputs = [part.to(device) for part in packed]
-            for role, scores in by_role.items():
-                with self.accelerator.autocast():
-                    scores[rows] = self.run_roles(*inputs, role, call="scores").float().cpu()
-        if by_role:
-            self._exchange(rollout, list(by_role.values()))
-        return self.scoring.combine(by_role, self.scores_outside(self.scoring, rollout))
-
-    def scores_outside(self, scoring: Scoring, rollout: Rollout) -> Tensor:
-        """Return the scores of the scorers outside the base, (scorers, answers); each process scores its own."""
-        if not scoring.outside:
-            return torch.zeros(0, len(rollout.completions))
-        prompts, completions = rollout.prompts[rollout.own], rollout.completions[rollout.own]
-        prompt_ids = rollout.prompt_ids[rollout.own]
-        texts = [self.template.answer_text(ids, c.words) for ids, c in zip(prompt_ids, completions, strict=True)]
-        self.recorder = self.recorder or Recorder(self.template)
-        tokens = self.recorder.records(prompts, prompt_ids, completions)
-        scores = scoring.score_outside(prompts, texts, stopped=[c.stopped for c in completions], tokens=tokens)
-        return torch.tensor(gather_object(list(zip(*scores, strict=True))), dtype=torch.float32).T
 
     def make_experience(self, rollout: Rollout, outputs: RoleOutputs, rewards: Tensor) -> Experience:
         """Compute rewards per token, advantages and returns of the whole rollout; rewards: (answers,)."""
