@@ -89,7 +89,7 @@ class BoundedClient(httpx2.Client):
 
 
 def fault_of_address(url: str) -> str | None:
-    """Return why a text is no address that can be asked; None where it is one.
+    """Return why a text is no address that can be asked; None if it is one.
 
     A user name or password is told as "userinfo", so that no message quotes it.
     """

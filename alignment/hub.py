@@ -25,7 +25,7 @@ ENDPOINT = "https://huggingface.co"
 
 
 def local(path: str) -> Path | None:
-    """The file or folder that a name stands for here; None where there is none."""
+    """The file or folder that a name stands for here; None if there is none."""
     try:
         place = Path(path).expanduser()
         return place if place.exists() else None
@@ -34,7 +34,7 @@ def local(path: str) -> Path | None:
 
 
 def why_not_on_hub(name: str) -> str | None:
-    """Say why a name that is not here cannot be the Hub's either; None where it may be."""
+    """Say why a name that is not here cannot be the Hub's either; None if it may be."""
     if not HUB_ID.fullmatch(name) or len(name) > LONGEST_ID or "--" in name or ".." in name:
         return "it is no Hub id, which is written owner/name"
     if key_in(name) is not None:

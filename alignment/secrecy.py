@@ -62,7 +62,7 @@ RANDOM_LENGTH, RANDOM_BITS = 20, 3.0  # characters, and bits of each: a hexadeci
 
 
 def key_in(text: str) -> str | None:
-    """Name what sort of key stands in a text, by its shape; None where there is none."""
+    """Name what sort of key stands in a text, by its shape; None if there is none."""
     for kind, pattern in SHAPES:
         if pattern.search(text):
             return kind
@@ -83,7 +83,7 @@ def holds_user(url: str) -> bool:
 
 
 def key_in_query(url: str) -> str | None:
-    """Name the parameter of an address that holds a key; None where there is none."""
+    """Name the parameter of an address that holds a key; None if there is none."""
     if "://" not in url or ("?" not in url and "#" not in url):
         return None
     try:

@@ -51,7 +51,7 @@ class _Fault:
 def parse(text: str | bytes, limits: Limits = FOREIGN) -> Any:
     """Return the value of a JSON text.
 
-    Raises: NotJson where it is no JSON; JsonError, which names the key, where it breaks a limit.
+    Raises: NotJson if it is no JSON; JsonError, which names the key, where it breaks a limit.
     """
     if len(text) > limits.size:
         unit = "bytes" if isinstance(text, bytes) else "characters"
@@ -70,7 +70,7 @@ def parse(text: str | bytes, limits: Limits = FOREIGN) -> Any:
 def scan(text: str, start: int, limits: Limits = FOREIGN) -> tuple[Any, str | None, int]:
     """Read one value of a longer text.
 
-    Returns: the value, what is wrong with it or None, and where it ends. Raises: NotJson where none stands there, and
+    Returns: the value, what is wrong with it or None, and where it ends. Raises: NotJson if none stands there, and
     JsonError where its depth hides the end.
     """
     try:

@@ -37,7 +37,7 @@ class Sampled:
     responses: list[str]
     stopped: list[bool]
     tokens: list[dict[str, Any]] = field(default_factory=list)  # as `alignment.data.sampled` keeps them
-    reasoning_field: list[bool] | None = None  # as `Ranking.reasoning_field`; None where no answer has one
+    reasoning_field: list[bool] | None = None  # as `Ranking.reasoning_field`; None if no answer has one
 
     @classmethod
     def of(cls, position: int, ranking: Ranking) -> "Sampled":

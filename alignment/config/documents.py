@@ -52,7 +52,7 @@ class Document:
 def read_document(path: str) -> Document:
     """Read a YAML file whose top is a mapping, and expand `~` and `$VARIABLE` in its paths.
 
-    Raises: RecipeError, with line and column where there is one; where a key or password stands anywhere in it, too.
+    Raises: RecipeError, with line and column if there is one; where a key or password stands anywhere in it, too.
     """
     lines: dict[Location, int] = {}
     _, value = read_yaml(path, lines)
@@ -82,7 +82,7 @@ def read_yaml(path: str, lines: dict[Location, int] | None = None) -> tuple[byte
         lines: filled with the line of every key and entry.
 
     Returns: its bytes and its value.
-    Raises: RecipeError, with line and column where there is one.
+    Raises: RecipeError, with line and column if there is one.
     """
     data = read_bytes(path)
     try:

@@ -90,7 +90,7 @@ class Launch:
 
 
 def _count(value: Any) -> int:
-    """A number of rows or steps; 0 where a manifest that was changed holds none, which is equal to no recipe's."""
+    """A number of rows or steps; 0 if a manifest that was changed holds none, which is equal to no recipe's."""
     return int(value) if isinstance(value, int | str) and str(value).isdecimal() else 0
 
 

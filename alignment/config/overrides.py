@@ -14,7 +14,7 @@ from alignment.errors import RecipeError
 def split_argv(argv: list[str]) -> tuple[str, list[tuple[str, str | None]]]:
     """Separate `--config FILE` from the overrides.
 
-    Returns: the file, and (key, text) for each override, text None where the flag stood bare.
+    Returns: the file, and (key, text) for each override, text None if the flag stood bare.
     Raises: RecipeError for a missing `--config`, for words that are no flag, and for keys and passwords.
     """
     refuse_keys_in_words(argv)

@@ -159,7 +159,7 @@ def _by_ratings(fields: Row, questions: dict[str, list[Row]]) -> Opinions:
 
 
 def _submitted(given: list[Row]) -> Iterable[tuple[str, Any]]:
-    """Yield people with their value, None where they discarded the record."""
+    """Yield people with their value, None if they discarded the record."""
     for one in given:
         status = one.get("status") or "submitted"
         if status not in ("submitted", "discarded", "draft"):

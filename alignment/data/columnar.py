@@ -25,7 +25,7 @@ def parquet_rows(source: Any, name: str, size: int) -> Iterator[dict[str, Any]]:
 
     Args:
         source: a path or a file object. size: its bytes on disk.
-    Raises: DataError where it is none, is damaged, names a column twice, or unfolds to far more than it is.
+    Raises: DataError if it is not, is damaged, names a column twice, or unfolds to far more than it is.
     """
     import pyarrow
     import pyarrow.parquet

@@ -66,7 +66,7 @@ def _text_of(prompt: Prompt) -> Any:
 
 
 def same_text(ranking: Ranking) -> tuple[int, int] | None:
-    """Return two answers of a ranking that are one text and yet ordered; None where there are none."""
+    """Return two answers of a ranking that are one text and yet ordered; None if there are none."""
     for pair in ranking.pairs:
         hard = pair.status == "ok" and pair.probability in (0.0, 1.0)
         if hard and ranking.responses[pair.first] == ranking.responses[pair.second]:

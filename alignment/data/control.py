@@ -117,7 +117,7 @@ def _pattern(texts: Sequence[str]) -> re.Pattern[str]:
 
 
 def _stand_in(text: str, hidden: dict[str, str]) -> str:
-    """Return the stand-in of a text, a new one where it has none."""
+    """Return the stand-in of a text, a new one if it has none."""
     for stand_in, known in hidden.items():
         if known == text:
             return stand_in

@@ -217,7 +217,7 @@ def parse_hh(text: str, what: str) -> list[Message]:
 def common_prompt(chosen: list[Message], rejected: list[Message]) -> tuple[list[Message], Message, Message]:
     """Split two conversations into what they share, up to the last shared user turn, and the answer that follows.
 
-    Raises: BadRow where more than one message follows: only single answers are compared.
+    Raises: BadRow if more than one message follows: only single answers are compared.
     """
     shared = 0
     while shared < min(len(chosen), len(rejected)) and chosen[shared] == rejected[shared]:

@@ -28,7 +28,7 @@ def demonstration_of(messages: list[Message], what: str, tools: str | None) -> D
 
 
 def demonstration_of_best(ranking: Ranking, best: int | None, source: str) -> Demonstration | None:
-    """Make a demonstration of the answer that wins a ranking; None where there is none, or an empty one."""
+    """Make a demonstration of the answer that wins a ranking; None if there is none, or an empty one."""
     if best is None or is_empty(ranking.responses[best]):
         return None
     prompt, text = ranking.prompt, ranking.responses[best]

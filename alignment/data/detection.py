@@ -36,7 +36,7 @@ def decoded(row: Any) -> Any:
 
 
 def detect(source: RawSource) -> Format | None:
-    """Return the layout of a file, by all its rows; None where no row has one.
+    """Return the layout of a file, by all its rows; None if no row has one.
 
     Each row fits one layout: the first in `FORMATS`, for these exclude those behind them. A file may mix a layout with
     another one whose keys it reads too, as `preference` reads those of `prompt`: such rows lack something, and are bad.

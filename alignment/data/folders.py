@@ -44,7 +44,7 @@ def files_of(folder: Path, split: str, card: cards.Card | None = None, name: str
 
     Args:
         card: from `cards.configurations`. name: of one of them; None takes the only one, or the default.
-    Raises: DataError where there are none, several configurations to choose from, or files that may share rows.
+    Raises: DataError if there are none, several configurations to choose from, or files that may share rows.
     """
     if (folder / MANIFEST).is_file() and (folder / "labels.jsonl").is_file():
         return [folder / "labels.jsonl"]

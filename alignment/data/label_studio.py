@@ -60,7 +60,7 @@ def _annotator(annotation: Row) -> str:
 
 
 def _result_of(annotation: Row) -> Row | None:
-    """The one result that compares, or None where the person skipped the task or chose nothing."""
+    """The one result that compares, or None if the person skipped the task or chose nothing."""
     if annotation.get("was_cancelled"):
         return None
     results = annotation.get("result") or []

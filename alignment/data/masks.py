@@ -68,7 +68,7 @@ def written_after(context: str, whole: str, message: dict[str, Any], thought: Ta
         context: the messages before, rendered with the generation prompt. whole: the same with the answer.
         message: the answer, as the template reads it. thought: the tags of reasoning that the template has.
 
-    Raises: NotWritten where the template cannot write the answer there, or leaves out a part of it.
+    Raises: NotWritten if the template cannot write the answer there, or leaves out a part of it.
     """
     opened = next((tags for tags in THOUGHTS if context.rstrip().endswith(tags[0])), None)
     if thought is not None:
@@ -174,7 +174,7 @@ def marked(tail: str, marks: Sequence[Span], message: dict[str, Any]) -> list[Sp
     Args:
         tail: what the template writes after the generation prompt. marks: in characters of `tail`, from below 0 on.
 
-    Raises: NotWritten where the marks leave out a part of the answer.
+    Raises: NotWritten if the marks leave out a part of the answer.
     """
     spans = [(max(begin, 0), min(end, len(tail))) for begin, end in marks if end > 0 and begin < len(tail)]
     try:

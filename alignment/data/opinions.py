@@ -27,7 +27,7 @@ class Opinions:
 
     prompt: Prompt
     answers: list[str]
-    said: list[tuple[str, list[Pair] | None]] = field(default_factory=list)  # by person; None where they passed
+    said: list[tuple[str, list[Pair] | None]] = field(default_factory=list)  # by person; None if they passed
 
     def rankings(self, provenance: Row) -> list[Ranking]:
         """Return one ranking a person."""
@@ -106,7 +106,7 @@ def plain(name: Any) -> str:
 
 
 def field_of(name: Any, fields: Row) -> str | None:
-    """Return the field of that name, whatever its case, blanks and dashes; None where there is none or two."""
+    """Return the field of that name, whatever its case, blanks and dashes; None if there is none or two."""
     if isinstance(name, str) and name in fields:
         return name
     same = [key for key in fields if plain(key) and plain(key) == plain(name)]

@@ -113,7 +113,7 @@ def _require_flags(flags: Any, what: str, count: int) -> None:
 
 
 def margin_of(value: Any, what: str) -> float | None:
-    """Return a rating gap, which is never below zero, or None where there is none."""
+    """Return a rating gap, which is never below zero, or None if there is none."""
     margin = None if value is None else number_of(value, what)
     if margin is not None and margin < 0:
         raise BadRow(f"{what} is {margin}; a margin is by how much the better answer leads, and not below 0")
@@ -145,7 +145,7 @@ def _prompt_alone(row: dict[str, Any], marked: bool) -> Prompt:
 
 
 def pairs_from_ranks(ranks: Sequence[float]) -> list[Pair]:
-    """Return every pair of answers: 1 where the first ranks better (lower), 0 where worse, a tie where equal."""
+    """Return every pair of answers: 1 where the first ranks better (lower), 0 if worse, a tie where equal."""
     require_comparable(len(ranks))
     return [
         _pair(first, second, ranks[second] - ranks[first], None)
@@ -168,7 +168,7 @@ def _pair(first: int, second: int, lead: float, margin: float | None) -> Pair:
 
 
 def best_response(ranking: Ranking) -> int | None:
-    """Return the place of the answer with the most expected wins, or None where nothing usable sets one apart."""
+    """Return the place of the answer with the most expected wins, or None if nothing usable sets one apart."""
     wins = [0.0] * len(ranking.responses)
     for pair in ranking.pairs:
         if pair.status in USABLE and pair.probability is not None:

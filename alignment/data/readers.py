@@ -58,7 +58,7 @@ def file_of(where: str, files: Collection[str]) -> str:
 
 
 def extension(path: Path) -> str:
-    """Return the data extension of a file's name without a trailing .gz, or "" where it is none of ours."""
+    """Return the data extension of a file's name without a trailing .gz, or "" if it is not of ours."""
     name = path.name.lower().removesuffix(".gz")
     found = name.rpartition(".")[2] if "." in name else ""
     return {"ndjson": "jsonl", "text": "txt"}.get(found, found if found in EXTENSIONS else "")
@@ -224,7 +224,7 @@ def _cell(key: str, cell: str) -> Any:
 
 
 def _number_cell(cell: str) -> Any:
-    """Return the number that a cell spells, None where it is empty; the layout refuses any other text."""
+    """Return the number that a cell spells, None if it is empty; the layout refuses any other text."""
     if not cell.strip():
         return None
     try:

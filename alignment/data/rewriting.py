@@ -20,7 +20,7 @@ def behind_context(writer: ChatWriter, chat: Chat, place: int, context: str, who
     Args:
         context: the messages before, rendered with the generation prompt. whole: the same with the answer.
 
-    Raises: NotWritten where the template rewrites the messages before, and writes the answer in yet another way.
+    Raises: NotWritten if the template rewrites the messages before, and writes the answer in yet another way.
     """
     if whole.startswith(context):
         return whole

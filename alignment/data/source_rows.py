@@ -27,7 +27,7 @@ MOST_COMPARISONS = 20_000_000  # of a recipe's data: several gigabytes of memory
 
 @dataclass(frozen=True, slots=True)
 class Kept(Generic[T]):
-    """A row on its way, with what it holds for true; None where nothing of it is kept."""
+    """A row on its way, with what it holds for true; None if nothing of it is kept."""
 
     row: T | None
     where: str

@@ -20,14 +20,14 @@ class Stops:
     """The tokens that end an answer."""
 
     eos: int  # ends an answer to plain text
-    turn_end: int | None  # ends an answer to messages; None where the chat template writes no such token: `eos` does
+    turn_end: int | None  # ends an answer to messages; None if the chat template writes no such token: `eos` does
     ids: list[int]  # each of these ends an answer: what training teaches first, then what else the model stops at
 
 
 def eos_id(tokenizer: Any, eos_token: str | None) -> int:
     """Return the token that ends an answer to plain text: the recipe's `eos_token`, else the tokenizer's EOS.
 
-    Raises: ModelError where there is none.
+    Raises: ModelError if there is none.
     """
     if eos_token is not None:
         vocabulary: dict[str, int] = tokenizer.get_vocab()

@@ -12,7 +12,7 @@ _OWN = Path(__file__).parent / "templates"
 def template_text(given: str, by_name: Any = None) -> str:
     """Return Jinja text: as given, by its name in `by_name`, read from a file, or one of the package's own by name.
 
-    Raises: ModelError where it is none of these.
+    Raises: ModelError if it is not of these.
     """
     if isinstance(by_name, dict) and given in by_name:
         return str(by_name[given])

@@ -50,7 +50,7 @@ def held_out_prompts(recipe: EvaluateRecipe) -> HeldOut:
 
 
 def outside_text(recipe: EvaluateRecipe) -> str | None:
-    """Return the text of `perplexity_datasets`, rows joined by a blank line; None where none is named.
+    """Return the text of `perplexity_datasets`, rows joined by a blank line; None if none is named.
 
     A `.txt` file is read as it is. No more is kept than `perplexity_max_tokens` could need.
     """

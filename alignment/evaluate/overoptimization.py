@@ -32,7 +32,7 @@ class Fit:
     beta: float
     beta_error: float
     furthest: float  # largest d that was seen
-    lost: float  # R(peak) - R(furthest), 0 where the peak lies further
+    lost: float  # R(peak) - R(furthest), 0 if the peak lies further
     lost_error: float
 
     def at(self, d: float) -> float:
@@ -46,7 +46,7 @@ class Fit:
 
     @property
     def peak(self) -> float:
-        """Where R is largest: e^(alpha/beta - 1), or alpha / (2 beta); 0 where it falls from the start."""
+        """Where R is largest: e^(alpha/beta - 1), or alpha / (2 beta); 0 if it falls from the start."""
         if self.form == "best_of_n":
             return max(0.0, self.alpha / (2 * self.beta))
         return math.exp(min(self.alpha / self.beta - 1, 700.0))
@@ -63,7 +63,7 @@ def fit(distances: Sequence[float], scores: Sequence[float], form: Form = "rl") 
     Args:
         distances: sqrt of the KL in nats an answer, in the order in which they were seen. scores: true ones, at each.
 
-    Returns: None where there are too few points, or they lie too close together to tell the three numbers apart.
+    Returns: None if there are too few points, or they lie too close together to tell the three numbers apart.
     """
     d, y = np.asarray(distances, dtype=np.float64), np.asarray(scores, dtype=np.float64)
     if len(d) < FEWEST_POINTS or len(np.unique(d)) < FEWEST_POINTS:

@@ -36,7 +36,7 @@ class Measured:
     vocabulary: dict[str, int]
     tokens: list[dict[str, Any]] = field(default_factory=list)  # of each answer, as `alignment.data.sampled` keeps them
     perplexity: dict[str, Any] | None = None
-    ref_logps: list[Tensor] | None = field(default=None)  # under the baseline; None where tokenizers differ
+    ref_logps: list[Tensor] | None = field(default=None)  # under the baseline; None if tokenizers differ
 
 
 def measure(

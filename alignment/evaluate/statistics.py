@@ -135,7 +135,7 @@ def wins(probabilities: ArrayLike) -> NDArray[np.float64]:
 
 
 def agreement(gap: ArrayLike, label: ArrayLike) -> NDArray[np.float64]:
-    """Return 1 where the sign of `gap` is that of the label less one half, 0 where not, one half where `gap` is zero.
+    """Return 1 where the sign of `gap` is that of the label less one half, 0 if not, one half where `gap` is zero.
 
     Args:
         gap: (n,) differences of scores. label: (n,) probabilities that the first is better, none of them one half.

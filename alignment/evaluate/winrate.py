@@ -82,7 +82,7 @@ def win_rate(judged: Judged, clusters: Sequence[int], bootstrap: Bootstrap) -> d
     Args:
         clusters: (pairs,) the prompt each pair belongs to.
 
-    Returns: plain numbers under plain names; `value`, `low` and `high` are None where no pair has a verdict.
+    Returns: plain numbers under plain names; `value`, `low` and `high` are None if no pair has a verdict.
     """
     usable = judged.usable
     probabilities = np.asarray([judged.verdicts[i].probability for i in usable], dtype=np.float64)
@@ -111,7 +111,7 @@ def agreement(
 
     Ties of the judge say nothing about the scores and are left out; equal scores count one half.
 
-    Returns: None where the judge decided no pair.
+    Returns: None if the judge decided no pair.
     """
     decided = [i for i in judged.usable if judged.verdicts[i].probability != 0.5]
     if not decided:

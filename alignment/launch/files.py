@@ -13,7 +13,7 @@ DISTRIBUTION = "alignment-stack"
 def shipped(name: str) -> Path:
     """Return a file of the folder `launch`, `accelerate/zero3.yaml` say.
 
-    Raises: AlignmentError where there is none of that name.
+    Raises: AlignmentError if there is none of that name.
     """
     checkout = Path(alignment.__file__).parents[1] / FOLDER / name
     if checkout.is_file():

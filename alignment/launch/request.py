@@ -115,7 +115,7 @@ def _among(processes: int) -> Iterator[None]:
 
 
 def _within(recipe: str) -> str | None:
-    """A path from the working folder, None where it leads out of it."""
+    """A path from the working folder, None if it leads out of it."""
     for path in (os.path.abspath(recipe), os.path.realpath(recipe)):
         relative = os.path.relpath(path)
         if relative.split(os.sep)[0] != os.pardir:

@@ -23,7 +23,7 @@ class LogitRule:
         return self.with_slope(raw)[0]
 
     def with_slope(self, raw: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Logits, and their slope in `scale · raw`; None where it is 1."""
+        """Logits, and their slope in `scale · raw`; None if it is 1."""
         raw = raw.float() if raw.dtype in HALVES else raw
         logits = raw if self.scale == 1.0 else raw * self.scale
         if self.cap is None:

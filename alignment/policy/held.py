@@ -37,7 +37,7 @@ def held_as_trained(folder: Path | str) -> dict[str, Any]:
 
 
 def _recorded(folder: Path) -> dict[str, Any]:
-    """Read the recipe in a run's manifest; where there is none, recipe.yaml."""
+    """Read the recipe in a run's manifest; if there is none, recipe.yaml."""
     if (folder / MANIFEST).is_file():
         return read_manifest(folder).get("recipe", {})
     found = read_yaml(str(folder / RECIPE))[1] if (folder / RECIPE).is_file() else {}

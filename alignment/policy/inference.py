@@ -19,5 +19,5 @@ def sequence_limit(model: Any, max_length: int | None) -> int:
 
 
 def best_device() -> torch.device:
-    """The GPU where there is one."""
+    """The GPU if there is one."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")

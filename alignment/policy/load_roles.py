@@ -153,7 +153,7 @@ def _starts(
 
 
 def _starts_as_reward(recipe: ValueRecipe) -> bool:
-    """Whether the value starts as the role `reward` where there is one; of a method of its own it is new."""
+    """Whether the value starts as the role `reward` if there is one; of a method of its own it is new."""
     return recipe.value_model == "adapter" and recipe.value_peft_method is None
 
 

@@ -180,7 +180,7 @@ def attention_with_prefix(
 
     Args:
         module: the layer's attention. query, key, value: (batch, heads, time, head width).
-        options: `prefix`, each layer's keys and values, where there is one; the rest as transformers gives it.
+        options: `prefix`, each layer's keys and values, if there is one; the rest as transformers gives it.
     """
     prefix = options.pop("prefix", None)
     if prefix is None:

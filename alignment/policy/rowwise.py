@@ -23,7 +23,7 @@ class Plan:
     """Which rows of a batch have which adapter.
 
     The rows of each adapter form a group; groups are padded to one size, so that a stack of matrices meets a stack of
-    inputs. `rows` and `places` are None where the batch is in that order already.
+    inputs. `rows` and `places` are None if the batch is in that order already.
     """
 
     names: tuple[str | None, ...]  # of the groups; None: the base alone

@@ -93,7 +93,7 @@ def is_marked(folder: Path) -> bool:
 
 
 def read_mark(folder: Path) -> Mark | None:
-    """Return what `whole.json` holds; None where there is none.
+    """Return what `whole.json` holds; None if there is none.
 
     Raises: Damaged where it is not as this project writes it.
     """
@@ -172,7 +172,7 @@ def _unreadable(file: Path, error: OSError) -> AlignmentError:
 
 
 def require_weights_as_saved(folder: Path) -> None:
-    """Refuse a folder whose weights are not those that `whole.json`, where there is one, lists.
+    """Refuse a folder whose weights are not those that `whole.json`, if there is one, lists.
 
     Configurations and tokenizers may be edited. One process of each machine reads the files, and each only once.
 

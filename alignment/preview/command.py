@@ -19,7 +19,7 @@ from alignment.preview.wording import stop_of
 from alignment.train.trial import require_accepted
 
 ROWS = 20  # that are shown, where nobody says how many
-Reader = Callable[[Any, Any], Stage]  # of a recipe, and its `Written`; None where it names no model
+Reader = Callable[[Any, Any], Stage]  # of a recipe, and its `Written`; None if it names no model
 _SKIPPED = re.compile(r"(.*?:\d+)(?:: | )(.*)", re.DOTALL)
 
 
@@ -86,9 +86,9 @@ def preview(
 
     Args:
         overrides: `--key value` that change the recipe. count: rows to show.
-        reader_of: returns the function that reads the rows of a stage; None where it has none.
+        reader_of: returns the function that reads the rows of a stage; None if it has none.
 
-    Raises: Refused where training would refuse, with its message.
+    Raises: Refused if training would refuse, with its message.
     """
     if count is not None and count < 1:
         raise RecipeError([f"--rows {count}: give a number of rows from 1 on"])

@@ -24,7 +24,7 @@ MOST = 60  # pieces of one sequence
 
 
 def recorded(stage: Stage, template: Template) -> dict[str, Any]:
-    """Return the first row of a stage as its manifest keeps it; {} where there is none."""
+    """Return the first row of a stage as its manifest keeps it; {} if there is none."""
     for row in stage.shown(1):
         sequences = {
             name: [_kept(piece) for piece in _some(pieces(template.tokenizer, tokens, template.stop_token_ids))]

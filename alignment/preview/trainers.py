@@ -27,7 +27,7 @@ class Parts:
     """What a trainer is built from."""
 
     model: Any
-    reference: Any  # None where training loads none
+    reference: Any  # None if training loads none
     arguments: Any
 
 

@@ -55,7 +55,7 @@ class Runs:
 
     @property
     def seconds(self) -> float | None:
-        """Time of all stages together, None where none is known."""
+        """Time of all stages together, None if none is known."""
         known = [run.seconds for run in self.runs if run.seconds is not None]
         return sum(known) if known else None
 

@@ -24,7 +24,7 @@ class Completion:
 
     ids: list[int]  # includes the stop token where one was sampled
     stopped: bool  # False: cut off at max_new_tokens
-    logp: list[float] | None = None  # of `ids` as the engine sampled them; None where the engine is the model itself
+    logp: list[float] | None = None  # of `ids` as the engine sampled them; None if the engine is the model itself
 
     @property
     def words(self) -> list[int]:

@@ -79,7 +79,7 @@ def last_logits(model: nn.Module, positions: int) -> dict[str, int]:
 
 
 def left_pad(prompts: list[list[int]], pad_token_id: int, device: torch.device) -> tuple[Tensor, Tensor | None]:
-    """Token ids, (batch, time), and what of them is no padding; None where nothing is.
+    """Token ids, (batch, time), and what of them is no padding; None if nothing is.
 
     Without padding the model's causal mask is enough, and cheaper.
     """

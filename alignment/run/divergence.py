@@ -142,7 +142,7 @@ def optimizer_state(optimizer: Any) -> Iterator[Named]:
 def odd_metrics(logs: dict[str, Any], *, overflows: bool) -> list[str]:
     """Return the metrics that are NaN or infinite and should not be, as `name is value`.
 
-    The ends of an interval are NaN where there is one prompt, and logits are -inf where a model masks tokens.
+    The ends of an interval are NaN if there is one prompt, and logits are -inf where a model masks tokens.
 
     Args:
         overflows: half precision is scaled, so that a gradient may overflow and its step is left out.

@@ -1,4 +1,4 @@
-"""Requests that come together are scored together: one thread has the model, all others wait in a queue."""
+"""Batching of requests: one thread runs the model on the requests that wait in a queue."""
 
 import heapq
 import math
@@ -12,26 +12,26 @@ from typing import Any, Protocol
 from alignment.data.rows import Prompt
 from alignment.errors import AlignmentError, ScorerError
 
-ROUND_SECONDS = 0.5  # that a batch should take, and so about what a new request waits
+ROUND_SECONDS = 0.5  # target duration of a batch; a new request waits about as long
 SMALL_REQUEST = 16  # answers; a quarter of the queue is kept for requests no larger
-TURNS = 8  # in which a full batch is shared out
+TURNS = 8  # a full batch is divided into this many turns
 FIRST_CHARACTERS = 2**15  # of the first batch, before its speed is known
 LEAST_CHARACTERS = 2**10
-MESSAGE_CHARACTERS = 16  # that a message counts besides its texts: a template writes a header for each
+MESSAGE_CHARACTERS = 16  # added for each message, for the header that the chat template writes
 
 
 @dataclass(slots=True, eq=False)
 class ScoreRequest:
-    """One request for scores: answers with their prompts, and the scores that it has so far."""
+    """A request for scores: answers with their prompts, and the scores computed so far."""
 
     prompts: Sequence[Prompt]
     answers: Sequence[str]
     stopped: Sequence[bool]
-    client: str = ""  # who asks: the address of the peer
+    client: str = ""  # address of the peer
     future: "Future[list[float]]" = field(default_factory=Future)
-    scores: list[float] = field(default_factory=list)  # of the first answers
-    taken: int = 0  # answers that were put into a batch
-    spent: int = 0  # characters of these
+    scores: list[float] = field(default_factory=list)  # of the first answers, in order
+    taken: int = 0  # number of answers already put into a batch
+    spent: int = 0  # number of characters of these answers
 
     def cost(self, place: int) -> int:
         """Return the characters of an answer with its prompt."""
@@ -39,19 +39,19 @@ class ScoreRequest:
 
 
 def characters(prompt: Prompt) -> int:
-    """Return what a prompt counts towards the limit."""
+    """Return the number of characters that a prompt counts towards the limit."""
     if isinstance(prompt, str):
         return len(prompt)
     return sum(MESSAGE_CHARACTERS + sum(map(len, message.values())) for message in prompt)
 
 
 class BatchModel(Protocol):
-    """A model that scores many answers at once."""
+    """A model that scores several answers in one call."""
 
     def encode(self, prompt: Prompt, answer: str, stopped: bool = True, *, where: str) -> Any:
-        """Return one answer with its prompt as the model reads it.
+        """Encode an answer with its prompt.
 
-        Raises: DataError, which begins with `where`, where the model cannot read it.
+        Raises: DataError, which begins with `where`, if the model cannot encode it.
         """
         ...
 
@@ -61,12 +61,12 @@ class BatchModel(Protocol):
 
 
 class Busy(AlignmentError):
-    """More answers are waiting than the server was told to keep."""
+    """The queue holds the maximum number of waiting answers."""
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Answers of one request that are in a batch: those from `start` to before `stop`."""
+    """The answers `start` to `stop - 1` of a request, in one batch."""
 
     request: ScoreRequest
     start: int
@@ -75,29 +75,29 @@ class Part:
 
 
 class Batcher:
-    """Scores whatever is waiting, as much at once as `batch_answers`, and never waits for more to come.
+    """Scores the waiting answers in batches of at most `batch_answers`, without waiting for more to arrive.
 
-    While one batch is with the model the next requests gather, so batches grow with the load and a lone request is not
-    held up. A batch holds no more text than the model scores in about `ROUND_SECONDS`, so a large request comes in
-    parts; clients take turns, and of a client's requests the one that has had the least comes first. A bad request
-    fails alone. A request whose future is cancelled leaves the queue.
+    Requests that arrive during a batch form the next one, so batches grow with the load, and a single request is not
+    delayed. A batch holds at most the text that the model scores in about `ROUND_SECONDS`, so a large request is split.
+    Clients take turns; among the requests of a client, the one with the fewest characters scored comes first. An
+    invalid request does not affect others. A request whose future is cancelled leaves the queue.
     """
 
     def __init__(self, model: BatchModel, *, batch_answers: int, most_waiting: int) -> None:
         self.model, self.batch_answers, self.most_waiting = model, batch_answers, most_waiting
         self.waiting = 0  # answers
-        self._characters = FIRST_CHARACTERS  # of a batch
+        self._characters = FIRST_CHARACTERS  # maximum of a batch
         self._changed = threading.Condition()
-        self._queue: list[ScoreRequest] = []  # the oldest first
-        self._last = ""  # client whose turn it was
+        self._queue: list[ScoreRequest] = []  # oldest first
+        self._last = ""  # client that had the last turn
         self._ending = False
         self._thread = threading.Thread(target=self._work, name="reward-model", daemon=True)
         self._thread.start()
 
     def submit(self, request: ScoreRequest) -> "Future[list[float]]":
-        """Put a request in the queue; its future gets the scores, or a DataError where an answer cannot be read.
+        """Put a request in the queue; its future gets the scores, or a DataError if an answer cannot be encoded.
 
-        Raises: Busy where too many answers wait.
+        Raises: Busy if too many answers wait.
         """
         if not request.answers:
             request.future.set_result([])
@@ -106,7 +106,7 @@ class Batcher:
         with self._changed:
             most = self.most_waiting if size <= SMALL_REQUEST else self.most_waiting * 3 // 4
             if self.waiting and self.waiting + size > most:
-                raise Busy(f"{self.waiting} answers are waiting, and {most} may; ask again in a moment.")
+                raise Busy(f"{self.waiting} answers are waiting; the limit is {most}. Retry later.")
             self.waiting += size
             self._queue.append(request)
             self._changed.notify()
@@ -114,7 +114,7 @@ class Batcher:
         return request.future
 
     def close(self) -> None:
-        """Score what is waiting, then end."""
+        """Score the waiting requests, then end."""
         with self._changed:
             self._ending = True
             self._changed.notify()
@@ -137,7 +137,7 @@ class Batcher:
             self._adapt(sum(part.characters for part in batch), time.monotonic() - began)
 
     def _choose(self) -> list[Part]:
-        """Share a batch out: a turn to the oldest request, so that it ends, then turns among the clients."""
+        """Choose a batch: the oldest request has the first turn, so that it finishes; then clients take turns."""
         left = _Left(self.batch_answers, self._characters)
         answers, size = max(1, self.batch_answers // TURNS), max(1, self._characters // TURNS)
         chosen = []
@@ -156,7 +156,7 @@ class Batcher:
         return chosen
 
     def _turns(self) -> Iterator[ScoreRequest]:
-        """Yield the requests with answers left in the order of their turns; each turn takes some of them."""
+        """Yield requests with remaining answers, in the order of their turns."""
         yield self._queue[0]
         heaps: dict[str, list[tuple[int, int, ScoreRequest]]] = {}
         for place, request in enumerate(self._queue):
@@ -179,7 +179,7 @@ class Batcher:
                     del heaps[client]
 
     def _adapt(self, characters: int, seconds: float) -> None:
-        """Bring the size of a batch nearer to what takes `ROUND_SECONDS`."""
+        """Adapt the size of a batch so that it takes about `ROUND_SECONDS`."""
         full = characters >= self._characters
         if seconds > ROUND_SECONDS:
             self._characters = max(LEAST_CHARACTERS, int(self._characters * max(0.25, ROUND_SECONDS / seconds)))
@@ -190,10 +190,10 @@ class Batcher:
         read: list[tuple[Part, list[Any]]] = []
         for part in batch:
             if part.request.future.done():
-                continue  # whoever asked has gone, or an earlier part was bad
+                continue  # the client has left, or an earlier part failed
             try:
                 read.append((part, self._encode(part)))
-            except BaseException as error:  # the thread has nobody else to tell
+            except BaseException as error:  # an exception would end the thread
                 _fail(part.request, error)
         try:
             self._score_parts(read)
@@ -201,7 +201,7 @@ class Batcher:
             if len(read) == 1:
                 _fail(read[0][0].request, error)
                 return
-            for one in read:  # only those fail that fail alone
+            for one in read:  # find the requests that cause the error
                 try:
                     self._score_parts([one])
                 except BaseException as own:
@@ -225,7 +225,7 @@ class Batcher:
 
 
 class _Left:
-    """What a batch or a turn may still take; the first answer always fits."""
+    """The remaining capacity of a batch or a turn; the first answer always fits."""
 
     def __init__(self, answers: int, characters: int) -> None:
         self.answers, self.characters = answers, characters
@@ -242,11 +242,11 @@ class _Left:
 
 
 def _add(part: Part, scores: list[float]) -> None:
-    """Keep the scores of a part, and tell them all once the request is whole."""
+    """Add the scores of a part; complete the future when the request has all its scores."""
     place = next((place for place, score in enumerate(scores) if not math.isfinite(score)), None)
     if place is not None:
-        _fail(part.request, ScorerError(
-            f"answers[{part.start + place}]: the reward model gave {scores[place]}, no score."))  # fmt: skip
+        fault = f"the reward model returned {scores[place]}, which is not a finite number."
+        _fail(part.request, ScorerError(f"answers[{part.start + place}]: {fault}"))
         return
     part.request.scores += scores
     if len(part.request.scores) == len(part.request.answers) and part.request.future.set_running_or_notify_cancel():

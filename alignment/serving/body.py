@@ -1,4 +1,4 @@
-"""Reading what a client sends: bounded in bytes, in time and in what it becomes in memory."""
+"""Reading of request bodies with limits on bytes, time and memory."""
 
 import asyncio
 import json
@@ -10,31 +10,31 @@ from starlette.requests import ClientDisconnect, Request
 
 from alignment.serving.net import one_line
 
-SECONDS = 30.0  # for a body to arrive whole
-SMALL_BYTES = 256 * 1024  # always find room
-ROOM_BYTES = 64 * 2**20  # for all larger bodies that one server holds, until their requests are answered
-VALUES = 2**18  # lists, objects and items of one body
+SECONDS = 30.0  # for a body to arrive completely
+SMALL_BYTES = 256 * 1024  # bodies up to this size do not count towards ROOM_BYTES
+ROOM_BYTES = 64 * 2**20  # of all larger bodies that the server holds until their requests are answered
+VALUES = 2**18  # lists, objects and items in one body
 RETRY_SECONDS = 1
 
 
 class Refused(HTTPException):
-    """A request that is not taken: an HTTP status with one line."""
+    """A rejected request: an HTTP status with a message of one line."""
 
 
 class Room:
-    """The memory for large bodies that a server shares among all its requests."""
+    """The memory for large bodies, shared by all requests of a server."""
 
     def __init__(self, most: int = ROOM_BYTES) -> None:
         self.most, self.held = most, 0
-        self.parsing = asyncio.Lock()  # parsing holds up all others; they get their turn between two large bodies
+        self.parsing = asyncio.Lock()  # parsing blocks the loop; other requests run between two large bodies
 
     def take(self, size: int) -> None:
-        """Take `size` more bytes.
+        """Reserve `size` more bytes.
 
-        Raises: Refused where they are not free.
+        Raises: Refused if they are not free.
         """
         if self.held + size > self.most:
-            raise Refused(503, "the server holds as many large requests as it may; ask again in a moment.",
+            raise Refused(503, "the server already holds the maximum of large requests; retry later.",
                           {"Retry-After": str(RETRY_SECONDS)})  # fmt: skip
         self.held += size
 
@@ -44,7 +44,7 @@ class Room:
 
 
 class Body:
-    """A request's body; its room is free again when the context ends."""
+    """A request's body; the context manager frees its memory at the end."""
 
     def __init__(self, request: Request, room: Room, *, most: int, advice: str, seconds: float = SECONDS) -> None:
         self._request, self._room, self._most, self._seconds = request, room, most, seconds
@@ -60,7 +60,7 @@ class Body:
     async def json(self) -> Any:
         """Read and parse the body.
 
-        Raises: Refused where it is too large or too slow, breaks off, is encoded, or is no JSON.
+        Raises: Refused if it is too large, too slow, incomplete, encoded, or not JSON.
         """
         body = await self._read()
         if len(body) <= SMALL_BYTES:
@@ -99,7 +99,7 @@ class Body:
 def parse(body: bytes) -> Any:
     """Parse JSON.
 
-    Raises: Refused where it is none, has a key twice, or would become far larger in memory than it is.
+    Raises: Refused if it is not JSON, has a key twice, or has so many values that it needs too much memory.
     """
     if _values(body) > VALUES:
         raise Refused(413, f"the body holds more than {VALUES} values; send less at once.")
@@ -119,7 +119,7 @@ def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _values(body: bytes) -> int:
-    """About how many values a body holds: what opens or separates them, outside its strings where there are many."""
+    """Estimate the number of values in a body: its brackets and commas, without those in strings if there are many."""
     if _marks(body) <= VALUES:
         return _marks(body)
     plain = body.replace(rb"\\", b"").replace(rb"\"", b"")

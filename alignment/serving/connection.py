@@ -1,8 +1,8 @@
-"""One client's connection: uvicorn's HTTP/1.1, with a deadline on everything that the client does.
+"""A client's connection: uvicorn's HTTP/1.1 protocol with a deadline for each phase.
 
-uvicorn has no time-out for a request's header, for a body that nobody reads or for a client that does not read its
-answer, and its `limit_concurrency` answers 503 to everybody once idle connections fill it. Here a new connection always
-finds a place: the oldest one that is idle and has shown no token gives up its own.
+uvicorn has no time-out for the header of a request, for an unread body or for a client that does not read the response,
+and its `limit_concurrency` responds 503 to every client while idle connections fill it. Here a new connection replaces
+the oldest idle one without a token.
 """
 
 import asyncio
@@ -22,34 +22,34 @@ Phase = Literal["head", "idle", "busy", "sending", "lingering", "closing"]
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """How many connections there may be, and how long each may take over its part of a request."""
+    """The maximum number of connections, and the time limits of their phases."""
 
     connections: int = 512
-    head_seconds: float = 10.0  # from the first byte of a request, or from the connection, to the header's end
+    head_seconds: float = 10.0  # from the first byte of a request, or from the connection, to the end of the header
     idle_seconds: float = 15.0  # between two requests
-    sending_seconds: float = 20.0  # for the client to take `sending_bytes` of its answer, or all of it
+    sending_seconds: float = 20.0  # for the client to read `sending_bytes` of the response, or the rest of it
     sending_bytes: int = 64 * 1024
-    lingering_seconds: float = 5.0  # in which a refused body is thrown away, so that the client reads the answer
+    lingering_seconds: float = 5.0  # for discarding a rejected body, so that the client reads the response
     lingering_bytes: int = 64 * 2**20
-    lines: int = 8_192  # of a body in chunks; each chunk has two and costs as much as a large one
+    lines: int = 8_192  # of a chunked body; each chunk has two lines, and small chunks cost as much as large ones
 
 
 PATIENCE = Patience()
 
 
 class Transport:
-    """A connection's transport whose `close` first lets the protocol take the rest of a body."""
+    """A transport whose `close` first lets the protocol discard the rest of a body."""
 
     def __init__(self, transport: asyncio.Transport, protocol: "Connection") -> None:
         self._transport, self._protocol = transport, protocol
 
     def close(self) -> None:
-        """Close now, or after the protocol has lingered."""
+        """Close now, or after the protocol has discarded the rest of a body."""
         if not self._protocol.linger():
             self._transport.close()
 
     def is_closing(self) -> bool:
-        """Whether no further request will be read."""
+        """Whether the connection reads no further request."""
         return self._protocol.lingering or self._transport.is_closing()
 
     def __getattr__(self, name: str) -> Any:
@@ -57,7 +57,7 @@ class Transport:
 
 
 class Connection(H11Protocol):
-    """uvicorn's protocol with deadlines, a bounded number of connections, and no traceback for what a client sends."""
+    """uvicorn's protocol with deadlines, a maximum number of connections, and no traceback for invalid requests."""
 
     patience = PATIENCE
 
@@ -68,17 +68,17 @@ class Connection(H11Protocol):
         self.since = self.loop.time()  # when this phase began
         self.phase: Phase = "head"
         self._deadline: asyncio.TimerHandle | None = None
-        self._unsent = 0  # bytes of the answer that the client had not taken when the deadline was set
+        self._unsent = 0  # bytes of the response that were unsent when the deadline was set
         self._lines = 0
         self._lingered = 0
-        self._held = b""  # of the requests that follow the one being answered
+        self._held = b""  # bytes of the requests after the current one
 
     # What asyncio calls
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Take a place, the oldest idle connection's where all are taken."""
+        """Accept the connection; if the maximum is reached, drop the oldest idle one."""
         if hasattr(transport, "max_size"):
-            transport.max_size = READ_BYTES  # what asyncio reads at once, and so what one callback may take
+            transport.max_size = READ_BYTES  # bytes that asyncio reads at once, which bounds the time of a callback
         super().connection_made(cast(asyncio.Transport, Transport(transport, self)))
         self._enter("head")
         if len(self.connections) > self.patience.connections:
@@ -86,14 +86,14 @@ class Connection(H11Protocol):
             self.refuse() if least is None else least.drop()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the deadline."""
+        """Cancel the deadline."""
         if self._deadline is not None:
             self._deadline.cancel()
         super().connection_lost(exc)
         self._unset_keepalive_if_required()
 
     def data_received(self, data: bytes) -> None:
-        """Read on, within this phase's bounds."""
+        """Read within the limits of the phase."""
         if self.lingering:
             self._lingered += len(data)
             if self._lingered > self.patience.lingering_bytes:
@@ -103,7 +103,7 @@ class Connection(H11Protocol):
         if self.phase == "idle":
             self._enter("head")
         if self.conn.their_state is h11.IDLE:
-            # The header alone first: only then is it known whether a body comes, and whether in chunks.
+            # First only the header, which shows whether a body follows, and whether it is chunked.
             before = self.conn.trailing_data[0][-3:]
             end = (before + data).find(b"\r\n\r\n")
             cut = len(data) if end < 0 else end + 4 - len(before)
@@ -120,19 +120,19 @@ class Connection(H11Protocol):
             self._hold(data)
 
     def pause_writing(self) -> None:
-        """Bound the time in which the client reads on."""
+        """Start the deadline for the client to read."""
         super().pause_writing()
         self._settle()
 
     def resume_writing(self) -> None:
-        """The client has read on."""
+        """End that deadline."""
         super().resume_writing()
         self._settle()
 
     # What uvicorn calls
 
     def on_response_complete(self) -> None:
-        """Go on with the next request, under this class's deadlines instead of uvicorn's."""
+        """Continue with the next request, with this class's deadlines instead of uvicorn's."""
         self._lines = 0
         super().on_response_complete()
         self._unset_keepalive_if_required()
@@ -142,9 +142,9 @@ class Connection(H11Protocol):
             self.loop.call_soon(self.data_received, held)
 
     def send_400_response(self, msg: str) -> None:
-        """Answer what is no HTTP, where no other answer has begun."""
+        """Respond to invalid HTTP, unless another response has begun."""
         if self.cycle is not None and not self.cycle.response_complete:
-            self.cycle.disconnected = True  # its answer has no way out any more
+            self.cycle.disconnected = True  # its response can no longer be sent
             self.cycle.message_event.set()
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
             super().send_400_response(msg)
@@ -153,7 +153,7 @@ class Connection(H11Protocol):
             self.drop()
 
     def shutdown(self) -> None:
-        """Close unless a request is being answered."""
+        """Close, unless a request is in progress."""
         if self.cycle is not None and not self.cycle.response_complete:
             self.cycle.keep_alive = False
         elif self.lingering:
@@ -164,9 +164,9 @@ class Connection(H11Protocol):
     # Phases
 
     def linger(self) -> bool:
-        """Throw away the rest of a body before closing: a close with unread bytes would take the answer with it.
+        """Discard the rest of a body before closing: closing with unread bytes would discard the response too.
 
-        Returns: whether it was needed.
+        Returns: whether there is a rest to discard.
         """
         if self.lingering:
             return True
@@ -181,12 +181,12 @@ class Connection(H11Protocol):
 
     def drop(self) -> None:
         """End the connection at once."""
-        self.connections.discard(self)  # its place is free now; connection_lost comes later
+        self.connections.discard(self)  # now, because connection_lost is called later
         self.lingering = False
         self.transport.abort()
 
     def refuse(self) -> None:
-        """Answer that every place is taken by a request at work."""
+        """Respond 503: all connections have a request in progress."""
         self.connections.discard(self)
         self.transport.write(b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nConnection: close\r\n\r\n")
         self.transport.close()
@@ -203,14 +203,14 @@ class Connection(H11Protocol):
         self._settle()
 
     def _hold(self, data: bytes) -> None:
-        """Keep what came before the answer to the request before it; a client that sends much ahead is dropped."""
+        """Keep bytes of the next request until the current one is answered; drop a client that sends too many."""
         self._held += data
         self.flow.pause_reading()
         if len(self._held) > READ_BYTES:
             self.drop()
 
     def _settle(self) -> None:
-        """Enter the phase that the connection is in; a deadline that runs already goes on."""
+        """Enter the connection's current phase; if it is unchanged, its deadline continues."""
         phase = self._phase()
         if phase != self.phase:
             self._enter(phase)
@@ -240,7 +240,7 @@ class Connection(H11Protocol):
             "sending": patience.sending_seconds,
             "closing": patience.sending_seconds,
             "lingering": patience.lingering_seconds,
-        }.get(phase)  # a busy connection waits for the application, which has limits of its own
+        }.get(phase)  # a busy connection waits for the application, which has its own limits
         self.phase, self.since = phase, self.loop.time()
         self._unsent = self.transport.get_write_buffer_size()
         self._deadline = None if seconds is None else self.loop.call_later(seconds, self._overdue)
@@ -260,10 +260,10 @@ class Connection(H11Protocol):
 
 
 def _least_useful(connections: set[Any], newest: Connection) -> Connection | None:
-    """The connection to drop for a new one, or None where all others have their request at work.
+    """Return the connection to drop for a new one; None if all others have a complete request in progress.
 
-    First those of clients without a token, then idle ones with, then those whose body is still coming; among these, one
-    of the peer that has the most; of that peer's, the oldest.
+    The order is: idle connections without a token, other idle ones, those whose body is incomplete. Among these, it
+    chooses the oldest connection of the peer that has the most.
     """
     others = [one for one in connections if one is not newest]
     idle = [one for one in others if one.phase != "busy"]
@@ -276,15 +276,15 @@ def _least_useful(connections: set[Any], newest: Connection) -> Connection | Non
 
 
 def places(wanted: int) -> int:
-    """How many connections this process can hold open at once; its limit of open files is raised where it may be.
+    """Return how many connections this process can hold open; raises its limit of open files if it is allowed to.
 
-    Half of the files are left to the burst that is accepted in one turn, and to everything else.
+    Half of the files are reserved for connections that are accepted at once, and for other uses.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     needed = 2 * wanted + 128
     if soft != resource.RLIM_INFINITY and soft < needed:
         raised = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
-        with contextlib.suppress(OSError, ValueError):  # some systems allow less than their limit
+        with contextlib.suppress(OSError, ValueError):  # some systems allow less than their hard limit
             resource.setrlimit(resource.RLIMIT_NOFILE, (raised, hard))
             soft = raised
     return wanted if soft == resource.RLIM_INFINITY else max(8, min(wanted, (soft - 128) // 2))

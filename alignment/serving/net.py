@@ -1,4 +1,4 @@
-"""The outermost layer of a server: whatever a client does, it gets an answer and the log gets one line at most."""
+"""The outermost layer of a server: every request gets a response, and every failure at most one line in the log."""
 
 import asyncio
 import logging
@@ -21,7 +21,7 @@ class Net:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on, and report what goes wrong with it."""
+        """Call the application, and report its errors."""
         if scope["type"] == "lifespan":
             asyncio.get_running_loop().set_exception_handler(_report)
         if scope["type"] != "http":
@@ -32,15 +32,15 @@ class Net:
             await self.app(scope, exchange.receive, exchange.send)
         except ClientDisconnect:
             pass
-        except asyncio.CancelledError:  # the server ends, and this request took longer than it waits
-            await exchange.fail(503, "the server is ending; ask again in a moment.")
+        except asyncio.CancelledError:  # the server shuts down, and the grace period is over
+            await exchange.fail(503, "the server is shutting down; retry later.")
         except Exception as error:
             LOG.error("%s", one_line(f"{scope['method']} {scope['path']}: {described(error)}"))
-            await exchange.fail(500, "the server failed at this request; its log has a line about it.")
+            await exchange.fail(500, "the server failed to process this request; see its log.")
 
 
 class _Exchange:
-    """One request with its answer, and how far both have come."""
+    """A request and its response, with their progress."""
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         names = {name for name, _ in scope["headers"]}
@@ -57,18 +57,18 @@ class _Exchange:
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self._started = True
-            if self._unread:  # nobody will read the rest, so no other request can follow it
+            if self._unread:  # the rest of the body stays unread, so no other request can follow
                 message = {**message, "headers": [*message.get("headers", []), CLOSE]}
         await self._send(message)
 
     async def fail(self, status: int, error: str) -> None:
-        """Answer with an error where no answer has begun; one that breaks off half-way ends with its connection."""
+        """Respond with an error, unless the response has begun; then the connection ends."""
         if not self._started:
             await JSONResponse({"error": error}, status)(self._scope, self._receive, self.send)
 
 
 def described(error: BaseException) -> str:
-    """Return an error's type, message and innermost place, for a line of the log."""
+    """Return an error's type, message and location, for a line of the log."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next

@@ -1,4 +1,4 @@
-"""uvicorn, set up so that no client holds up the others."""
+"""uvicorn, configured so that no client blocks the others."""
 
 import logging
 import socket
@@ -10,25 +10,25 @@ from starlette.types import ASGIApp
 from alignment.serving.connection import HEAD_BYTES, PATIENCE, Connection, Patience, places
 from alignment.serving.net import Net
 
-TURN = 8  # the share of the connections that are accepted at once, so that each is read before it could be dropped
-WAITING = 1024  # connections that the system keeps until they are accepted
+TURN = 8  # 1/8 of the connections are accepted at once, so that each is read before it could be dropped
+WAITING = 1024  # connections that the operating system queues until they are accepted
 
 
 class Server(uvicorn.Server):
-    """uvicorn's server, with a longer queue in the system than is accepted in one turn of the loop."""
+    """uvicorn's server; the operating system queues more connections than one iteration of the loop accepts."""
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen."""
         await super().startup(sockets)
         for listener in sockets or []:
-            listener.listen(WAITING)  # asyncio has one number for both
+            listener.listen(WAITING)  # asyncio uses `backlog` for both
 
 
 def server(app: ASGIApp, *, grace_seconds: int, patience: Patience = PATIENCE) -> Server:
-    """Return a server of an application; `run(sockets=[...])` answers until it is told to end.
+    """Return a server of an application; `run(sockets=[...])` serves until shutdown.
 
     Args:
-        grace_seconds: for requests at work when it is told to end.
+        grace_seconds: for requests in progress at shutdown.
     """
     bounds = replace(patience, connections=places(patience.connections))
     config = uvicorn.Config(
@@ -39,7 +39,7 @@ def server(app: ASGIApp, *, grace_seconds: int, patience: Patience = PATIENCE) -
         lifespan="on",
         backlog=max(1, bounds.connections // TURN),
         access_log=False,
-        log_level=logging.ERROR,  # its warnings are of what clients did
+        log_level=logging.ERROR,  # warnings are about invalid requests
         server_header=False,
         proxy_headers=False,
         timeout_graceful_shutdown=grace_seconds,

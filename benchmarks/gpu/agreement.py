@@ -46,7 +46,7 @@ def main(place: Place, found: Findings, variant: str) -> None:
 
 
 def measure_on_cpu(place: Place) -> None:
-    """Measure in a process that sees no GPU, as the project puts a model on one where there is one."""
+    """Measure in a process that sees no GPU, as the project puts a model on one if there is one."""
     options = ["--name", place.own.name, "--device", place.device, "--work", str(place.own.parent), "--variant", "cpu"]
     command = [sys.executable, "-m", "benchmarks.gpu.agreement", *options, "--found", str(place.own / "cpu.json")]
     subprocess.run(command, env={**os.environ, "CUDA_VISIBLE_DEVICES": ""}, check=True)

@@ -43,7 +43,7 @@ def _processor() -> str:
 
 
 def roomy_folder(kind: str) -> str:
-    """Return a folder in memory where there is one with room, else the one for temporary files."""
+    """Return a folder in memory if there is one with room, else the one for temporary files."""
     room = ROOM if kind == "cuda" else 2**30
     fits = MEMORY_FOLDER.is_dir() and os.access(MEMORY_FOLDER, os.W_OK) and shutil.disk_usage(MEMORY_FOLDER).free > room
     return str(MEMORY_FOLDER) if fits else tempfile.gettempdir()

@@ -57,7 +57,7 @@ def table(steps: dict[str, dict[str, Any]]) -> str:
 
 
 def details(name: str, step: dict[str, Any]) -> str:
-    """Return a step's numbers, those with limits first; "" where it has none."""
+    """Return a step's numbers, those with limits first; "" if it has none."""
     checks, numbers = step.get("checks", []), step.get("numbers", {})
     if not checks and not numbers:
         return ""

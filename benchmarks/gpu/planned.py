@@ -28,7 +28,7 @@ def main(place: Place, found: Findings, variant: str) -> None:
 
 
 def measured(recipe: Path) -> float | None:
-    """Bytes allocated at most; None where the stage did not end, or nothing is counted: on a CPU."""
+    """Bytes allocated at most; None if the stage did not end, or nothing is counted: on a CPU."""
     file = recipe.parent / MEASURED
     stages = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     return stages.get(recipe.stem, {}).get("peak_allocated_bytes")

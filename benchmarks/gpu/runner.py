@@ -2,7 +2,7 @@
 
     bash benchmarks/gpu/run.sh [--cpu] [--out gpu-results]
 
-Ends with 0 where every step passed or was skipped, with 1 where one failed or was not reached, with 2 where there is
+Ends with 0 if every step passed or was skipped, with 1 where one failed or was not reached, with 2 where there is
 no CUDA device and --cpu is not given.
 """
 
@@ -87,7 +87,7 @@ class Runner:
         return [sys.executable, "-m", f"benchmarks.gpu.{step.module}", *options, *found, *pack]
 
     def process(self, name: str, command: list[str], allowed: float) -> int | None:
-        """Run a command with its log; None where it was ended after `allowed` seconds, with all that it had started."""
+        """Run a command with its log; None if it was ended after `allowed` seconds, with all that it had started."""
         with (self.logs / f"{name}.log").open("ab") as log:
             mark = self.mark(name)
             environment = {**self.environment, **dict([mark.split("=", 1)])}

@@ -58,7 +58,7 @@ def run_step(do: Callable[[Place, Findings, str], None]) -> None:
     """Parse a step's command line and do it.
 
     Args:
-        do: given the place, the findings and the step's variant, "" where it has none.
+        do: given the place, the findings and the step's variant, "" if it has none.
     """
     parser = argparse.ArgumentParser()
     parser.add_argument("--name", required=True)

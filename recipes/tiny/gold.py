@@ -25,6 +25,6 @@ def score(prompts: list[Prompt], answers: list[str]) -> list[float]:
 
 
 def prefer(prompt: Prompt, first: str, second: str) -> float:
-    """Return 1.0 where the first answer is better, 0.0 where the second is, 0.5 where they are equally good."""
+    """Return 1.0 if the first answer is better, 0.0 if the second is, 0.5 where they are equally good."""
     difference = quality(prompt, first) - quality(prompt, second)
     return 0.5 if abs(difference) < 1e-9 else float(difference > 0)

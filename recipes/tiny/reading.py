@@ -125,7 +125,7 @@ def read_answer(prompt: Prompt, answer: str) -> Reading:
 
 
 def _facts(sentence: str) -> list[tuple[str, str]]:
-    """List the (aspect, value) pairs a normalised sentence states; empty where it is no clear statement."""
+    """List the (aspect, value) pairs a normalised sentence states; empty if it is no clear statement."""
     frame = _VALUES.sub(" ", sentence).split()
     stutters = any(a == b for a, b in itertools.pairwise(frame))
     if len(frame) > _MOST_FRAME_WORDS or stutters:

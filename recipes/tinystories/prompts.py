@@ -94,7 +94,7 @@ def write_data(output_dir: Path, stories: list[str], heldout: list[str], seed: i
 
 
 def cut_story(text: str) -> Cut | None:
-    """Cut one story; None where it is too short for both parts."""
+    """Cut one story; None if it is too short for both parts."""
     text = text.strip()
     begin = _take(text, 0, *OPENING_WORDS, cut_long=True)
     end = _take(text, begin, *ANSWER_WORDS, cut_long=False)

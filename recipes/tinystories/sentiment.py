@@ -33,7 +33,7 @@ def main(argv: list[str] | None = None) -> None:
 def read_answers(run: Path) -> list[dict[str, Any]]:
     """Return the evaluation's rows.
 
-    Raises: DataError where there are none.
+    Raises: DataError if there are none.
     """
     file = run / "answers.jsonl"
     if not file.is_file():

@@ -33,7 +33,7 @@ class Match:
 
     @property
     def gold(self) -> float:
-        """The people's label: the side with more votes; 0 where they are even."""
+        """The people's label: the side with more votes; 0 if they are even."""
         return float(np.sign(sum(self.votes)))
 
     @property

@@ -59,7 +59,7 @@ def run_bench(
 def aggregate_of(value: str) -> Aggregate:
     """Return the value of `--aggregate`.
 
-    Raises: RecipeError where it is none.
+    Raises: RecipeError if it is not.
     """
     return _chosen("--aggregate", value, get_args(Aggregate))
 

@@ -40,7 +40,7 @@ def pair_measures(rows: Sequence[ScoredRow]) -> dict[str, Any]:
     over prompts with three or more answers: whether the label prefers no other to the one that the model likes best.
     Intervals are 95 %, by bootstrap over prompts.
 
-    Returns: plain numbers; None where there is nothing to measure.
+    Returns: plain numbers; None if there is nothing to measure.
     """
     columns = [
         (one.scores[p.first] - one.scores[p.second], p.probability, one.tokens[p.first] - one.tokens[p.second])

@@ -153,10 +153,10 @@ def unthought(reply: str) -> str:
 
 
 def closing(lines: Sequence[Line], reply: str, form: Form, shown: Sequence[str] | None) -> Value | None:
-    """Return the value that ends a reply; None where it is quoted, or there is none.
+    """Return the value that ends a reply; None if it is quoted, or there is none.
 
     Args:
-        shown: the texts that the judge was shown; None where they are not known.
+        shown: the texts that the judge was shown; None if they are not known.
     """
     last = lines[-1]
     alone = len(lines) == 1
@@ -174,7 +174,7 @@ def closing(lines: Sequence[Line], reply: str, form: Form, shown: Sequence[str] 
 
 
 def opening(lines: Sequence[Line], reply: str, form: Form, shown: Sequence[str] | None) -> Value | None:
-    """Return the value that is a reply's first line, before an explanation; None where there is none."""
+    """Return the value that is a reply's first line, before an explanation; None if there is none."""
     first = lines[0]
     match = form.line.fullmatch(first.text) or form.sentence.fullmatch(first.text)
     if match is None or MARKER.match(first.written.replace("**", "")) or first.text[0] in QUOTATION:

@@ -67,7 +67,7 @@ def read(reply: str, keys: Sequence[str], form: Form, shown: Sequence[str] | Non
 def json_value(reply: str, keys: Sequence[str]) -> tuple[str, int] | None:
     """Return what a reply that is one JSON object gives under one of `keys`, as a text, and where it begins there.
 
-    Returns: None where the reply is no such object. ("", 0) where it is, and none or several of the keys are there, one
+    Returns: None if the reply is no such object. ("", 0) where it is, and none or several of the keys are there, one
         is given twice, or it is of another type: the object may be something quoted.
     """
     match = OBJECT.fullmatch(reply)
@@ -90,7 +90,7 @@ def json_value(reply: str, keys: Sequence[str]) -> tuple[str, int] | None:
 
 
 def ending_object(reply: str, keys: Sequence[str], shown: Sequence[str] | None) -> tuple[str, int] | None:
-    """Return what a JSON object gives that ends a reply behind other words; None where there is none, or it is quoted.
+    """Return what a JSON object gives that ends a reply behind other words; None if there is none, or it is quoted.
 
     It counts as quoted, too, where a text that was shown holds it.
     """

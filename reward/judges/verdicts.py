@@ -100,7 +100,7 @@ class ParsedVerdict:
 
 
 def find_verdict(reply: str, offered: Collection[str], shown: Sequence[str] | None = None) -> ParsedVerdict | None:
-    r"""Return the verdict of a reply; None where it is in doubt.
+    r"""Return the verdict of a reply; None if it is in doubt.
 
     A reply that is a JSON object gives it as one of `KEYS`. In any other it must end the reply: as a line ("B",
     "[[A]]", "Answer A.", "A>>B", "<verdict>A</verdict>"), as a sentence ("The better answer is B.", "Verdict:
@@ -109,7 +109,7 @@ def find_verdict(reply: str, offered: Collection[str], shown: Sequence[str] | No
     another answer. What is quoted never counts, see `own_words`.
 
     Args:
-        offered: the labels that the judge may give. shown: the texts that it was shown; None where they are not known.
+        offered: the labels that the judge may give. shown: the texts that it was shown; None if they are not known.
     """
     reading = read(reply.replace(":", "") if LETTER.fullmatch(reply) else reply, KEYS, FORM, shown)
     if reading.from_json is not None:
@@ -201,7 +201,7 @@ def _preferences(text: str) -> Iterator[str]:
 
 
 def find_ranking(reply: str, offered: Sequence[str], shown: Sequence[str] | None = None) -> tuple[str, ...] | None:
-    """Return the labels in the order that a reply gives, the best first; None where that is in doubt.
+    """Return the labels in the order that a reply gives, the best first; None if that is in doubt.
 
     It must name every label that was offered once and no other. A reply that is a JSON object gives it as "ranking",
     a list or a text such as "B > A > C"; in any other a line or sentence of this form must end the reply, or a line
@@ -248,14 +248,14 @@ def verdict_token(reply: str, position: int, tokens: Sequence[Any]) -> dict[str,
 
 
 def soft_probability(token: Any, label: str | None = None) -> tuple[float, float] | None:
-    """Return P(A) / (P(A) + P(B)) and the mass P(A) + P(B) at the verdict token; None where they are in doubt.
+    """Return P(A) / (P(A) + P(B)) and the mass P(A) + P(B) at the verdict token; None if they are in doubt.
 
     https://arxiv.org/abs/2309.00267, section 3.1. Tokens that spell the same letter, " A" and "A" say, are summed.
 
     Args:
         token: of `logprobs.content`. label: what the reply says; None: whichever letter the token spells.
 
-    Returns: None where the token does not spell the label, its numbers are no log-probabilities, or the other letter
+    Returns: None if the token does not spell the label, its numbers are no log-probabilities, or the other letter
         is not among the alternatives and could be the likelier one.
     """
     try:

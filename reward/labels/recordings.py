@@ -63,7 +63,7 @@ def read_recording(path: Path, on_bad_row: OnBadRow | None = None) -> Recording:
 
     Args:
         on_bad_row: None: stop, where nothing lets a user leave rows out.
-    Raises: DataError naming file and line where it is none, and at a row that breaks the format unless `on_bad_row` is
+    Raises: DataError naming file and line if it is not, and at a row that breaks the format unless `on_bad_row` is
         skip.
     """
     file = path / FILE if path.is_dir() else path

@@ -127,7 +127,7 @@ class AnnotationQueue:
     def undo(self, annotator: str) -> dict[str, Any]:
         """Delete this person's last label and return its item, to be labelled again.
 
-        Raises: LabelRefused where there is none.
+        Raises: LabelRefused if there is none.
         """
         labels = self._counted(annotator)
         if not labels:

@@ -87,7 +87,7 @@ def gather(rankings: Iterable[Ranking]) -> list[Gathered]:
 
 
 def _renumbered(pair: Pair, places: list[int]) -> Pair | None:
-    """The pair by the answers' new places, the lower first; None where both are one text."""
+    """The pair by the answers' new places, the lower first; None if both are one text."""
     first, second = places[pair.first], places[pair.second]
     if first < second:
         return Pair(first, second, pair.probability, pair.status, pair.margin, pair.verdicts)

@@ -59,7 +59,7 @@ def peft_config(keys: Keys) -> Iterator[Fault]:
 
 
 def _fault_of(field: str, value: Any, name: str, fields: dict[str, Kind]) -> str | None:
-    """Say what is wrong with one field; None where nothing is."""
+    """Say what is wrong with one field; None if nothing is."""
     method = TUNING_METHODS[name]
     if not fields:
         return f"has no effect with peft_method {name}; take it out"

@@ -100,7 +100,7 @@ def reading_family(keys: AdapterKeys, peft_type: str) -> Any | None:
 
 
 def optional(keys: AdapterKeys, name: str) -> Callable[..., Any] | None:
-    """Return an optional function of the family of a recipe's method; None where it has none."""
+    """Return an optional function of the family of a recipe's method; None if it has none."""
     steps = TUNING_METHODS[keys.peft_method].steps
     module = importlib.import_module(f"{__name__}.{steps}") if steps else family(keys.peft_method)
     found: Callable[..., Any] | None = getattr(module, name, None)

@@ -113,7 +113,7 @@ build = ReplayJudge.from_entry
 
 
 def _asked(kept: Any) -> SingleVerdict | None:
-    """Return what was recorded; None where it is no asking."""
+    """Return a recorded question; None if the value is not one."""
     if not isinstance(kept, dict) or kept.keys() != {"shown", "repeat", "probability", "status", "mass"}:
         return None
     shares = [kept["probability"], kept["mass"]]

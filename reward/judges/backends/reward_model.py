@@ -35,7 +35,7 @@ class RewardModelJudge:
     def from_entry(cls, entry: RewardModelEntry, caller: Caller) -> "RewardModelJudge":
         """Load the model; a list of several, or a run with `num_members`, is an ensemble.
 
-        Raises: ModelError where there is none.
+        Raises: ModelError if there is none.
         """
         size = entry.per_device_eval_batch_size
         model = Ensemble.load(entry.model_name_or_path, batch_size=size, trust_remote_code=entry.trust_remote_code)

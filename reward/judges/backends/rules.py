@@ -30,7 +30,7 @@ class RulesJudge:
     def from_entry(cls, entry: RulesEntry, caller: Caller | None = None) -> "RulesJudge":
         """Import the function that the recipe names.
 
-        Raises: JudgeError where there is none.
+        Raises: JudgeError if there is none.
         """
         where = entry.function
         if not all(where.partition(":")):

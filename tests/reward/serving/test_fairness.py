@@ -137,11 +137,11 @@ def test_a_cancelled_request_leaves_the_queue_at_once(batcher):
 def test_large_requests_leave_room_in_the_queue_for_small_ones(batcher):
     batcher.most_waiting = 100
     batcher.submit(asked(*numbered("a", 60)))
-    with pytest.raises(Busy, match="61 answers are waiting, and 75 may"):
+    with pytest.raises(Busy, match="61 answers are waiting; the limit is 75"):
         batcher.submit(asked(*numbered("b", 30)))
     for number in range(2):
         batcher.submit(asked(*numbered(f"s{number}", SMALL_REQUEST)))
-    with pytest.raises(Busy, match="93 answers are waiting, and 100 may"):
+    with pytest.raises(Busy, match="93 answers are waiting; the limit is 100"):
         batcher.submit(asked(*numbered("t", SMALL_REQUEST)))
 
 

@@ -207,7 +207,7 @@ def test_a_score_that_is_no_number_is_an_error_and_a_full_queue_says_when_to_com
     with Server(ensemble(model)) as server:
         code, told = server.post(body("a"))
         assert (code, told["error"] if isinstance(told, dict) else told) == (
-            500, "ScorerError: answers[0]: the reward model gave nan, no score.")  # fmt: skip
+            500, "ScorerError: answers[0]: the reward model returned nan, which is not a finite number.")  # fmt: skip
         model.value = None
         model.gate.clear()
         server.batcher.most_waiting = 1
@@ -226,7 +226,7 @@ def test_what_waits_is_answered_before_the_end():
     batcher = Batcher(ensemble(model), batch_answers=1, most_waiting=10)
     told = [batcher.submit(ScoreRequest(["p"], ["a" * n], [False])) for n in range(3)]
     told[1].cancel()
-    with pytest.raises(Busy, match="2 answers are waiting, and 10 may"):
+    with pytest.raises(Busy, match="2 answers are waiting; the limit is 10"):
         batcher.submit(ScoreRequest(["p"] * 9, ["a"] * 9, [True] * 9))
     model.gate.set()
     batcher.close()
