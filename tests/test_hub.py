@@ -38,7 +38,8 @@ def test_names_that_no_path_can_have_are_not_here():
 
 SCRIPT = """
 import sys
-from alignment.policy.base import resolve_model, load_tokenizer
+from alignment.policy.model_source import resolve_model
+from alignment.policy.tokenizer import load_tokenizer
 from alignment.data.sources import read_entry
 from alignment.config.schema import DatasetEntry
 from alignment.errors import AlignmentError
