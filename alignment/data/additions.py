@@ -6,7 +6,6 @@ from typing import Any
 
 from alignment.data.answers import THOUGHTS
 from alignment.data.conversations import REASONING
-from alignment.meter import say_once
 from alignment.strict_json import shown
 
 _CHANNEL = r"<\|channel\|>\w+<\|message\|>"  # gpt-oss's header of an answer
@@ -15,23 +14,34 @@ _RECIPIENT = ">>>"  # Functionary's generation prompt ends so, and its answers b
 
 
 class Additions:
-    """Reports answers around which a template writes words, which are trained as a part of the answer."""
+    """Finds the first answer around which a template writes words, which are trained as a part of the answer."""
 
     def __init__(self, control_texts: Sequence[str]) -> None:
         """`control_texts` are the spellings of control tokens, which are no words."""
         self._marks = re.compile("|".join([_CHANNEL, *map(re.escape, control_texts), _MARKUP]))
-        self._told = False
+        self._found: str | None = None  # what is reported; "" once it is taken
         self._known: set[tuple[str, str]] = set()  # what stands before and behind an answer, and has no words
 
-    def tell(self, context: str, tail: str, message: dict[str, Any]) -> None:
-        """Report the first answer with words around it, in one line.
+    def take(self) -> str:
+        """Return, once, the line about the first answer with words around it; "" where there is none."""
+        found = self._found or ""
+        self._found = "" if found else self._found
+        return found
+
+    def look(self, context: str, tail: str, message: dict[str, Any]) -> None:
+        """Look for words around an answer.
 
         Args:
             context: what `tail` follows. tail: what the template writes of the answer, with its end.
             message: the answer, as the template reads it.
         """
         content = str(message["content"]).strip()
-        if self._told or not content or message.keys() & {"tool_calls", *REASONING} or context.endswith(_RECIPIENT):
+        if (
+            self._found is not None
+            or not content
+            or message.keys() & {"tool_calls", *REASONING}
+            or context.endswith(_RECIPIENT)
+        ):
             return
         if any(tag in content for tags in THOUGHTS for tag in tags):
             return  # a template may write the thought in a form of its own
@@ -44,8 +54,7 @@ class Additions:
             return
         before, behind = tail[:first], self._marks.sub("", tail[first + len(content) :])
         where, words = ("before", before) if self._has_words(before) else ("behind", behind)
-        self._told = True
-        say_once(
+        self._found = (
             f"the chat template writes {shown(words.strip())} {where} the answer {shown(content)}, and perhaps around "
             "others: it is trained as a part of the answer; set chat_template to one that writes the answer alone"
         )

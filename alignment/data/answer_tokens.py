@@ -1,14 +1,15 @@
 """Which token ids of an answer are trained and scored: those that were sampled, else those of its text."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from alignment.data.masks import Answer, TrainedRow
 from alignment.data.rows import Demonstration, Ranking
 from alignment.data.sampled import KEY, Record, prompt_hash, tokenizer_hash
 from alignment.data.template import Template
-from alignment.errors import DataError
+from alignment.errors import DataError, printable
 from alignment.meter import say_once
 from alignment.strict_json import shown
 
@@ -21,6 +22,7 @@ class Counts:
     rendered: int = 0  # sampled answers whose text was tokenised again
     others: dict[str, None] = field(default_factory=dict)  # what differs from when these were sampled
     conversations: int = 0  # texts without a prompt that hold stop tokens
+    added: str = ""  # of the first answer around which the chat template writes words, with its row
 
 
 class AnswerTokens:
@@ -55,6 +57,10 @@ class AnswerTokens:
 
         Raises: DataError where the text is not that of the sampled ids, or cannot be written in tokens.
         """
+        with self._noted(ranking.source):
+            return self._answer_ids(ranking, index)
+
+    def _answer_ids(self, ranking: Ranking, index: int) -> list[int]:
         text, stopped = ranking.responses[index], ranking.stopped(index)
         for record in self._matching(ranking):
             if ids := record["response_ids"][index]:
@@ -75,12 +81,16 @@ class AnswerTokens:
 
         Raises: DataError where the row cannot be written in tokens.
         """
+        with self._noted(row.source):
+            return self._demonstrations(row)
+
+    def _demonstrations(self, row: Demonstration) -> list[TrainedRow]:
         if row.sampled is None:
             rows = self.template.demonstrations(row)
             if row.prompt == "" and not set(self.template.stop_token_ids).isdisjoint(rows[0].labels[:-1]):
                 self._counts.conversations += 1
             return rows
-        context, ids = self.prompt_ids(row.sampled), self.answer_ids(row.sampled, 0)
+        context, ids = self.prompt_ids(row.sampled), self._answer_ids(row.sampled, 0)
         return self.template.demonstrations(row, Answer(context, ids, ids))
 
     def tell(self) -> None:
@@ -88,6 +98,8 @@ class AnswerTokens:
         if self._told or self._counts == Counts(kept=self._counts.kept):
             return
         self._told = True
+        if self._counts.added:
+            say_once(printable(self._counts.added))
         if self._counts.rendered:
             say_once(
                 f"rendered {self._counts.rendered:,} of {self._counts.rendered + self._counts.kept:,} sampled answers "
@@ -109,7 +121,17 @@ class AnswerTokens:
         self._counts.kept += counts.kept
         self._counts.rendered += counts.rendered
         self._counts.conversations += counts.conversations
+        self._counts.added = self._counts.added or counts.added
         self._counts.others |= counts.others
+
+    @contextmanager
+    def _noted(self, source: str) -> Iterator[None]:
+        """Take the words that the chat template writes around an answer of the row at `source`."""
+        try:
+            yield
+        finally:
+            if words := self.template.take_added_words():
+                self._counts.added = f"{source}: {words}" if source else words
 
     def _hashes(self) -> tuple[str, str]:
         if self._own is None:

@@ -22,7 +22,7 @@ class ChatAnswers:
     def __init__(self, writers: Sequence[ChatWriter], tokens: TextTokens, ends: AnswerEnds) -> None:
         """`writers` write any conversation, and those with tools where that is another; none without a template."""
         self._writers, self._tokens, self._ends = writers, tokens, ends
-        self._additions = Additions(writers[0].control.texts if writers else ())
+        self.additions = Additions(writers[0].control.texts if writers else ())
 
     def prompt_ids(self, messages: Sequence[Message], tools: str | None) -> list[int]:
         """Return the ids of messages with the generation prompt."""
@@ -63,7 +63,7 @@ class ChatAnswers:
         ids = self._tokens.continuation(context, tail, special=False, hidden=chat.hidden, before=context_ids)
         by_template = context + tail == whole
         if by_template:
-            self._additions.tell(context, tail, message)
+            self.additions.look(context, tail, message)
         first = next((position for position, token in enumerate(ids) if token in self._ends.stops.ids), None)
         end = self._ends.of_turn if first is not None else self._end_before_next(chat, place, context + tail)
         if by_template and first is not None and not self._tokens.has_text(ids[first + 1 :]):

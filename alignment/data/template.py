@@ -92,6 +92,10 @@ class Template:
         template = texts if len(texts) > 1 else self.chat_template
         return hashlib.sha256(json.dumps([template, ids]).encode()).hexdigest()
 
+    def take_added_words(self) -> str:
+        """Return, once, a line about the first answer around which the chat template wrote words; "" without one."""
+        return self._chats.additions.take()
+
     def text(self, prompt: Prompt) -> str:
         """Render a prompt for people and judges."""
         return readable(prompt)

@@ -3,6 +3,8 @@
 import pytest
 
 from alignment.data import load_demonstrations, load_rankings
+from alignment.data.answer_tokens import AnswerTokens
+from alignment.data.rows import Demonstration
 from alignment.data.template import Template
 from alignment.errors import DataError
 from alignment.meter import say_once
@@ -100,3 +102,18 @@ def test_words_around_answers_are_reported_once(tmp_path, text, words, capsys):
     both(tmp_path, text)
     error = capsys.readouterr().err
     assert error.count(words) == 1
+
+
+def test_the_report_of_words_names_the_first_row_that_has_them(capsys):
+    say_once.cache_clear()
+    marked = "m.content + (' [done]' if 'two' in m.content else '')"
+    template = Template(make_tokenizer(vocab_size=400, chat_template=template_of(BODY.replace("TEXT", marked))))
+    rows = [Demonstration([U], answer, source=f"d:{place}") for place, answer in enumerate(("one", "two", "two"), 1)]
+    first, others = AnswerTokens(template), AnswerTokens(template)
+    for row in rows:
+        others.demonstrations(row)
+    first.add(others.counts())  # as a process gives them back
+    first.tell()
+    assert "d:2: the chat template writes '[done]' behind the answer 'two'" in capsys.readouterr().err
+    first.demonstrations(rows[2])
+    assert first.counts().added.startswith("d:2: ")
