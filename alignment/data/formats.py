@@ -32,6 +32,7 @@ from alignment.data.rankings import (
     RATINGS,
     ranking_from_json,
 )
+from alignment.data.thumbs import KEYS as LABELS
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +62,10 @@ def _has(*keys: str) -> Callable[[Row], bool]:
 
 
 def _is_kto(row: Row) -> bool:
-    if "label" not in row:
+    if row.keys().isdisjoint(LABELS):
         return False
-    if isinstance(row["label"], bool) and "instruction" in row and "output" in row:
-        return True
-    return "messages" in row or "conversations" in row or ("prompt" in row and "completion" in row)
+    answered = (("messages",), ("conversations",), ("prompt", "completion"), ("instruction", "output"))
+    return any(row.keys() >= set(keys) for keys in answered)
 
 
 def _is_hh(row: Row) -> bool:
@@ -145,10 +145,10 @@ FORMATS: tuple[Format, ...] = (  # the first that matches is taken, so the narro
     Format("implicit_preference", "chosen, rejected", _has("chosen", "rejected"), implicit_preference, _CHOICE),
     Format(
         "kto",
-        "messages or conversations or prompt and completion or instruction and output, and label true or false",
+        "messages or conversations or prompt and completion or instruction and output, and label or kto_tag",
         _is_kto,
         kto,
-        ("messages", "conversations", "prompt", "completion", *DEMONSTRATION, "label", "tools"),
+        ("messages", "conversations", "prompt", "completion", *DEMONSTRATION, *LABELS, "tools"),
         either=(
             ("messages", *_AROUND),
             ("conversations", *_AROUND),

@@ -19,7 +19,7 @@ from alignment.data.rankings import (
     prompt_of,
 )
 from alignment.data.rows import Demonstration, Message, Prompt, Ranking
-from alignment.strict_json import shown
+from alignment.data.thumbs import thumb_of
 
 Row = dict[str, Any]
 DEMONSTRATION = ("instruction", "input", "output", "system", "history")
@@ -99,11 +99,7 @@ def prompt_completion(row: Row) -> list[Parsed]:
 
 def kto(row: Row) -> list[Parsed]:
     """Answers with a thumb up or down: the good ones are demonstrations, of the others only the prompt is of use."""
-    label = row.get("label")
-    if not isinstance(label, bool):
-        raise BadRow(
-            f"'label' is {shown(label)}, not true or false; write true for a good answer and false for a bad one"
-        )
+    label = thumb_of(row)
     key = next((key for key in ("messages", "conversations") if key in row), None)
     read = conversation(key) if key else alpaca if "instruction" in row else prompt_completion
     (parsed,) = read(row)

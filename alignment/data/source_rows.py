@@ -13,6 +13,7 @@ from alignment.data.layouts import Parsed
 from alignment.data.readers import RawRow, RawSource
 from alignment.data.recognition import named, recognise, refuse_unread, require_given
 from alignment.data.rows import Ranking
+from alignment.data.thumbs import require_thumbs
 from alignment.data.turns import refuse_missing_turns
 from alignment.errors import DataError, printable
 from alignment.meter import say_once
@@ -65,6 +66,8 @@ def read_source(
     source = replace(source, rows=[_decoded(raw) for raw in source.rows])
     fmt = named(format_name) if format_name is not None else detect(source)
     require_answers_alone(source, fmt)
+    if fmt is not None and fmt.name == "kto":
+        require_thumbs((raw.where, raw.value) for raw in source.rows)
     rows: list[Kept[T]] = []
     kinds: dict[bool, str] = {}  # whether prompts are texts → the first such row
     for raw in source.rows:

@@ -322,7 +322,7 @@ FAULTS = [
     ("sharegpt", {"conversations": "hi"}, "'conversations' is text, not a list of messages"),
     ("sharegpt", {"conversations": [{"value": "x"}]}, "'conversations[0]' has neither 'role' nor 'from'; found value"),
     ("sharegpt", {"conversations": [U, A], "tools": "[{"}, "'tools' is not JSON"),
-    ("kto", {"messages": [U, A], "label": 1}, "'label' is 1, not true or false"),
+    ("kto", {"messages": [U, A], "label": [1]}, "'label' is [1], which marks no answer as good or bad"),
     ("preference", {"prompt": "a", "chosen": "b", "rejected": "b"}, "are the same answer"),
     ("preference", {"prompt": "a", "chosen": "b", "rejected": None}, "'rejected' is null, not text"),
     ("preference", {"prompt": "a", "chosen": "b", "rejected": "c", "probability": 2}, "'probability' is 2.0, outside"),

@@ -41,7 +41,7 @@ UNREAD = [
     ("sytem", "columns: {system: sytem}.", {"instruction": "Why?", "output": "So.", "sytem": "Hm."}),
     ("system_prompt", "columns: {system: system_prompt}.", {"messages": [U, A], "system_prompt": "Hm."}),
     ("functions", "columns: {tools: functions}.", {"messages": [U, A], "functions": [{"name": "add"}]}),
-    ("kto_tag", "columns: {label: kto_tag} for the layout kto", {"conversations": TURNS, "kto_tag": True}),
+    ("desirable", "columns: {label: desirable} for the layout kto", {"conversations": TURNS, "desirable": True}),
     ("images", "Only text is supported", {"messages": [U, A], "images": ["a.jpg"]}),
     ("image", "Only text is supported", {"messages": [U, A], "image": {"bytes": None, "path": "a.jpg"}}),
     ("rejected_response", "columns: {rejected: rejected_response}", {"messages": [U, A], "rejected_response": "No."}),

@@ -80,11 +80,11 @@ def test_no_remedy_reads_one_of_the_compared_answers_or_none(tmp_path, row, load
 
 def test_labels_of_thumbs_are_read_of_instructions_too(tmp_path):
     rows = [
-        {"instruction": "Why?", "input": "It rained.", "output": "So.", "system": "Hm.", "kto_tag": True},
-        {"instruction": "Why?", "input": "", "output": "Bad.", "kto_tag": False},
+        {"instruction": "Why?", "input": "It rained.", "output": "So.", "system": "Hm.", "desirable": True},
+        {"instruction": "Why?", "input": "", "output": "Bad.", "desirable": False},
     ]
     remedy = remedy_in(refused(tmp_path, *rows, loader=load_demonstrations))
-    assert remedy == {"columns": {"label": "kto_tag"}}
+    assert remedy == {"columns": {"label": "desirable"}}
     (found,) = load(tmp_path, *rows, loader=load_demonstrations, **remedy)
     system = {"role": "system", "content": "Hm."}
     assert (found.prompt, found.completion) == ([system, {**U, "content": "Why?\nIt rained."}], "So.")

@@ -77,12 +77,6 @@ def test_an_empty_answer_before_an_untrained_one_is_refused(tmp_path):
     assert "the last answer that is trained is an empty message." in message
 
 
-@pytest.mark.parametrize("label", [1, 0, "true", "false"])
-def test_a_label_of_another_type_is_refused_with_the_remedy(tmp_path, label):
-    message = written.refused(tmp_path, {"prompt": "Q", "completion": "A", "label": label}, loader=load_demonstrations)
-    assert "not true or false; write true for a good answer and false for a bad one" in message
-
-
 def calling(*ids):
     functions = [{"id": one, "type": "function", "function": {"name": f"get_{one}", "arguments": {}}} for one in ids]
     return {"role": "assistant", "content": "", "tool_calls": functions}

@@ -1,0 +1,62 @@
+"""Labels of single answers, good or bad, in the forms in which data sets write them."""
+
+import contextlib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from alignment.data.fields import BadRow
+from alignment.data.keys import plain_name
+from alignment.errors import DataError, printable
+from alignment.strict_json import shown
+
+KEYS = ("label", "kto_tag")  # TRL's, and LLaMA-Factory's
+_GOOD, _BAD = ("desirable", "chosen", "thumbs_up"), ("undesirable", "rejected", "thumbs_down")
+_WORDS = {"true": True, "false": False, **dict.fromkeys(_GOOD, True), **dict.fromkeys(_BAD, False)}
+ALLOWED = f"true or false, 1 or 0, {', '.join(f'{good} or {bad}' for good, bad in zip(_GOOD, _BAD, strict=True))}"
+
+
+def thumb_of(row: Mapping[str, Any]) -> bool:
+    """Return whether a row's label marks a good answer.
+
+    Raises: BadRow where it has two labels, or one in no form that is known.
+    """
+    keys = [key for key in KEYS if row.get(key) is not None] or [KEYS[0]]
+    if len(keys) > 1:
+        raise BadRow(f"the row has {' and '.join(keys)}; keep one")
+    label = row.get(keys[0])
+    number = _number(label)
+    found = _WORDS.get(plain_name(label.strip())) if isinstance(label, str) and number is None else None
+    if number in (0.0, 1.0):
+        found = number == 1.0
+    if found is None:
+        raise BadRow(
+            f"'{keys[0]}' is {shown(label)}, which marks no answer as good or bad; write {ALLOWED}, or set "
+            f"ignore_columns: [{keys[0]}] to read the row without it"
+        )
+    return found
+
+
+def require_thumbs(rows: Iterable[tuple[str, Any]]) -> None:
+    """Refuse a file whose labels are ratings, of which 1 may be the worst.
+
+    Args:
+        rows: "file:line" and the row.
+    Raises: DataError naming the first label that is another number than 0 and 1.
+    """
+    for where, row in rows:
+        for key in KEYS if isinstance(row, Mapping) else ():
+            number = _number(row.get(key))
+            if number is not None and number not in (0.0, 1.0):
+                raise DataError(
+                    f"{printable(where)}: '{key}' is {shown(row[key])}, so the labels of this file are ratings or "
+                    f"classes, and 1 and 0 do not mean good and bad. Write {ALLOWED}, or set ignore_columns: [{key}]."
+                )
+
+
+def _number(label: Any) -> float | None:
+    """Return a label's number, also of one that is text; None where it is none."""
+    if isinstance(label, str):
+        with contextlib.suppress(ValueError):
+            return float(label)
+        return None
+    return float(label) if isinstance(label, int | float) else None
