@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from alignment.data.sampled import records_of
 from alignment.data.source_rows import OnBadRow
 from alignment.errors import DataError
 from reward.bench.measures import ScoredRow, best_of_n, pair_measures
@@ -46,14 +45,8 @@ def _scored(model: Ensemble, rows: list[BenchRow], on_bad_row: OnBadRow, skipped
         of = row.ranking
         try:
             answers = [
-                model.encode(
-                    of.prompt,
-                    answer,
-                    of.stopped(place),
-                    records_of(of, place),
-                    where=f"{of.source}: answer {place + 1}",
-                )
-                for place, answer in enumerate(of.responses)
+                model.encode_answer(of, place, where=f"{of.source}: answer {place + 1}")
+                for place in range(len(of.responses))
             ]
         except DataError as error:
             if on_bad_row == "stop":

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from alignment.data.rows import Prompt
+from alignment.data.rows import Prompt, Ranking
 from alignment.data.sampled import Record
 from alignment.errors import ModelError
 from alignment.manifest import MANIFEST, read_manifest
@@ -98,6 +98,13 @@ class Ensemble:
         Raises: DataError, which begins with `where`, if they exceed a member's context or cannot be rendered.
         """
         return [member.encode(prompt, answer, stopped, tokens, where=where) for member in self.members]
+
+    def encode_answer(self, ranking: Ranking, place: int, *, where: str) -> Encoded:
+        """Token ids of a prompt with one of its answers as training encodes them, for each member.
+
+        Raises: DataError, which begins with `where`.
+        """
+        return [member.encode_answer(ranking, place, where=where) for member in self.members]
 
     def member_scores(self, answers: Sequence[Encoded]) -> Tensor:
         """Return each member's scores of encoded answers, (members, answers); equal answers are scored once."""

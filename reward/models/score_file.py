@@ -6,16 +6,17 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from alignment.data.answers import text_of_answer
+from alignment.data.answers import require_readable, text_of_answer
 from alignment.data.calls import tools_of
 from alignment.data.columns import require_seen, without
 from alignment.data.conversations import carrying_tools, messages_of, split_answer, with_system
 from alignment.data.fields import BadRow, keys_of, kind_of, optional_text
 from alignment.data.keys import unread
+from alignment.data.layouts import Only
 from alignment.data.rankings import prompt_of, provenance_of
-from alignment.data.rows import Prompt, Ranking
-from alignment.data.sampled import records_of
+from alignment.data.rows import REASONING_FIELD, Prompt, Ranking
 from alignment.data.stored import ROW_BYTES, Stored
+from alignment.data.turns import refuse_missing_turns
 from alignment.errors import DataError, JsonError, printable
 from alignment.json_lines import line_of
 from alignment.run.files import write_jsonl
@@ -35,16 +36,13 @@ class Row:
     value: dict[str, Any]
     prompt: Prompt
     answers: list[str]
-    provenance: dict[str, Any] = field(default_factory=dict)  # of labels: whether each answer ended, and its tokens
+    provenance: dict[str, Any] = field(default_factory=dict)  # whether each answer ended, its tokens and reasoning
     several: bool = False  # it has a list of answers and gets a list of scores
 
     def encoded(self, scorer: Ensemble) -> list[Encoded]:
         """Return the ids of each answer with its prompt."""
-        of = Ranking(self.prompt, self.answers, [], self.provenance)
-        return [
-            scorer.encode(self.prompt, answer, of.stopped(place), records_of(of, place), where=self.where)
-            for place, answer in enumerate(self.answers)
-        ]
+        of = Ranking(self.prompt, self.answers, [], self.provenance, self.where)
+        return [scorer.encode_answer(of, place, where=self.where) for place in range(len(self.answers))]
 
 
 def score_file(
@@ -121,6 +119,7 @@ def _row(row: Any, where: str, ignored: frozenset[str], seen: set[str]) -> Row:
         found = _conversation(read, where) if "messages" in read else _answered(read, where)
         if found.several and "scores" in row:
             raise BadRow("has scores already, which would be overwritten; rename or remove them")
+        refuse_missing_turns(Only(found.prompt))
         return replace(found, value=row)
     except BadRow as error:
         raise DataError(printable(f"{where}: {error}.")) from None
@@ -130,7 +129,12 @@ def _conversation(row: dict[str, Any], where: str) -> Row:
     _refuse_unread(row, ("messages", *AROUND))
     messages = with_system(messages_of(row, "messages"), optional_text(row, "system"))
     prompt, answer = split_answer(messages, "'messages'")
-    return Row(where, row, carrying_tools(prompt, tools_of(row)), [text_of_answer(answer)])
+    text = text_of_answer(answer)
+    reasoned = "reasoning" in answer
+    if reasoned:
+        require_readable(text, "the answer")
+    provenance = {REASONING_FIELD: [True]} if reasoned else {}
+    return Row(where, row, carrying_tools(prompt, tools_of(row)), [text], provenance)
 
 
 def _answered(row: dict[str, Any], where: str) -> Row:

@@ -106,21 +106,27 @@ class RewardScorer:
                 scores[place] = score
         return scores
 
+    def encode_answer(self, ranking: Ranking, place: int, *, where: str) -> list[int]:
+        """Return the token ids of a prompt with one of its answers, exactly as training encodes them.
+
+        Raises: DataError, which begins with `where`, if training would refuse the answer, or if it exceeds the context.
+        """
+        self._tell_kind(ranking.prompt)
+        try:
+            ids = self.tokens.answer_ids(ranking, place)
+            return joined(self.tokens.prompt_ids(ranking), ids, self.context)
+        except DataError as error:
+            raise DataError(f"{where}: {error}") from None
+
     def encode(
         self, prompt: Prompt, answer: str, stopped: bool = True, tokens: Sequence[Record] = (), *, where: str
     ) -> list[int]:
-        """Return the token ids of prompt and answer; a DataError begins with `where`.
+        """Return the token ids of a prompt and an answer that a policy wrote; a DataError begins with `where`.
 
         Args:
             tokens: the record of this answer, if it was sampled.
         """
-        trained, kind = self.manifest.get("prompt_kind"), "text" if isinstance(prompt, str) else "messages"
-        if trained not in (None, kind):
-            run = self.manifest.get("recipe", {}).get("output_dir", "the reward model")
-            say_once(
-                f"{run} was trained on prompts that are {trained}, and scores prompts that are {kind}: these scores "
-                f"are not meaningful. Give {trained}."
-            )
+        self._tell_kind(prompt)
         try:
             if tokens:
                 sampled = Ranking(prompt, [answer], [], {"stopped": [stopped], KEY: tokens})
@@ -128,6 +134,16 @@ class RewardScorer:
             return encode(self.template, prompt, answer, max_length=self.context, stop=stopped, sampled=True)[0]
         except DataError as error:
             raise DataError(f"{where}: {error}") from None
+
+    def _tell_kind(self, prompt: Prompt) -> None:
+        """Report prompts of another kind than those of training."""
+        trained, kind = self.manifest.get("prompt_kind"), "text" if isinstance(prompt, str) else "messages"
+        if trained not in (None, kind):
+            run = self.manifest.get("recipe", {}).get("output_dir", "the reward model")
+            say_once(
+                f"{run} was trained on prompts that are {trained}, and scores prompts that are {kind}: these scores "
+                f"are not meaningful. Give {trained}."
+            )
 
 
 def encode_all(

@@ -20,8 +20,8 @@ from tests.models import save_tiny_model
 class Length:
     """Likes answers by their number of words; more than nine do not fit."""
 
-    def encode(self, prompt, answer, stopped=True, tokens=(), *, where):
-        words = answer.split()
+    def encode_answer(self, ranking, place, *, where):
+        words = ranking.responses[place].split()
         if len(words) > 9:
             raise DataError(f"{where}: does not fit.")
         return [len(word) for word in words]

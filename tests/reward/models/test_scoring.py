@@ -247,14 +247,20 @@ def test_messages_are_scored_and_standard_output_is_the_default(
     assert scores == pytest.approx(scorer.score([[user]], ["jumps"]) * 2, abs=1e-6)
 
 
-def test_the_reasoning_of_messages_is_scored(scorer: RewardScorer, run: Path, tmp_path: Path) -> None:
+def test_reasoning_in_a_field_is_refused_where_training_refuses_it(
+    scorer: RewardScorer, run: Path, tmp_path: Path
+) -> None:
     user = {"role": "user", "content": "the cat"}
     thinking = {"role": "assistant", "content": "jumps", "reasoning_content": "it is quick"}
-    (tmp_path / "rows.jsonl").write_text(json.dumps({"messages": [user, thinking]}) + "\n")
-    score_file(run, tmp_path / "rows.jsonl", tmp_path / "out.jsonl")
-    whole = "<think>\nit is quick\n</think>\n\njumps"
+    file = tmp_path / "rows.jsonl"
+    file.write_text(json.dumps({"messages": [user, thinking]}) + "\n")
+    with pytest.raises(DataError, match=r"rows.jsonl:1: .* the chat template writes no reasoning"):
+        score_file(run, file, tmp_path / "out.jsonl")
+    written = {"role": "assistant", "content": "<think>\nit is quick\n</think>\n\njumps"}
+    file.write_text(json.dumps({"messages": [user, written]}) + "\n")
+    score_file(run, file, tmp_path / "out.jsonl")
     found = json.loads((tmp_path / "out.jsonl").read_text())["score"]
-    assert found == pytest.approx(scorer.score([[user]], [whole])[0], abs=1e-6)
+    assert found == pytest.approx(scorer.score([[user]], [written["content"]])[0], abs=1e-6)
     assert found != pytest.approx(scorer.score([[user]], ["jumps"])[0], abs=1e-6)
 
 
