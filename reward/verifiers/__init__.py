@@ -1,0 +1,1 @@
+"""Verifiable rewards: pure functions that check a text against its reference, constraints, pattern or length."""
