@@ -55,6 +55,7 @@ class TuningMethod:
     copies_modules: bool = False  # it trains copies of the base's modules, which are then not held in 4 bits
     steps: str | None = None  # module of `alignment.policy.methods` with callbacks, of a method without a family
     reads_gradients: bool = False  # between backward and optimizer step; DeepSpeed and FSDP2 hold them in shards
+    changes_steps: bool = False  # it undoes part of each optimizer step; DeepSpeed and FSDP2 hold weights in shards
     vllm_adapter: bool = False  # vLLM can sample with the adapter beside the base
 
     @property
@@ -114,7 +115,7 @@ TUNING_METHODS: dict[str, TuningMethod] = {
         withheld=ADALORA_WITHHELD,
         reads_gradients=True,
     ),
-    "dylora": TuningMethod("DyLoRA", "dylora", LORA_KEYS, LORA_CONFIG, withheld=LORA_WITHHELD),
+    "dylora": TuningMethod("DyLoRA", "dylora", LORA_KEYS, LORA_CONFIG, withheld=LORA_WITHHELD, changes_steps=True),
     "freeze": _own("freeze", "freeze", "FreezeKeys", copies_modules=True),
     "bitfit": _own("BitFit", "bitfit", "BitfitKeys", merges=False),  # only where every target has a bias
     "fishmask": _own("FISH mask", "fishmask", "FishmaskKeys", new_value="lora"),

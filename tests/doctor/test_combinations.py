@@ -86,7 +86,7 @@ TRIES = [
         unguarded=False,
     ),
     Try(
-        "AdaLoRA, or another method that reads gradients, and DeepSpeed or FSDP2",
+        "AdaLoRA, or another method that reads gradients or changes the optimizer's steps, and DeepSpeed or FSDP2",
         ("sft", "zero2", {"peft_method": "adalora"}),
         ("sft", "ddp", {"peft_method": "adalora"}),
         "cannot go together",  # it would run, and never prune

@@ -7,6 +7,7 @@ import torch
 from peft import LoraConfig, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from peft.tuners.lora import LoraLayer
 
+from alignment.policy.methods.dylora import RankSampling
 from alignment.policy.methods.nested_ranks import NestedRanks, cut_to_rank
 from tests.models import make_model, make_tokenizer
 
@@ -45,6 +46,26 @@ def test_only_the_first_directions_have_gradients():
     assert down[:3].abs().min() > 0
     assert torch.equal(down[3:], torch.zeros_like(down[3:]))
     assert torch.equal(up[:, 3:], torch.zeros_like(up[:, 3:]))
+
+
+def test_a_step_changes_the_first_directions_alone_also_with_adams_averages_of_earlier_gradients():
+    model = lora()
+    sampling = RankSampling(model, seed=0, steps=1, on_policy=False)
+    optimizer = torch.optim.AdamW([weight for weight in model.parameters() if weight.requires_grad], weight_decay=0.1)
+    layer = model.base_model.model.model.layers[0].self_attn.q_proj
+    down, up = layer.lora_A["default"].weight, layer.lora_B["default"].weight
+    for rank in (8, 3):
+        sampling.ranks.rank = rank
+        before = down.detach().clone(), up.detach().clone()
+        optimizer.zero_grad()
+        model(IDS, labels=IDS).loss.backward()
+        sampling.on_pre_optimizer_step(None, None, None)
+        optimizer.step()
+        sampling.on_optimizer_step(None, None, None)
+        assert (down[:rank] != before[0][:rank]).any(1).all()
+        assert (up[:, :rank] != before[1][:, :rank]).any(0).all()
+    assert torch.equal(down[3:], before[0][3:])
+    assert torch.equal(up[:, 3:], before[1][:, 3:])
 
 
 def test_the_rank_of_a_step_is_uniform_and_the_same_in_every_process():

@@ -113,10 +113,10 @@ COMBINATIONS = (
     ),
     Combination(
         "peft_method",
-        "AdaLoRA, or another method that reads gradients, and DeepSpeed or FSDP2",
+        "AdaLoRA, or another method that reads gradients or changes the optimizer's steps, and DeepSpeed or FSDP2",
         TRAINING,
-        lambda get: _is(get, lambda method: method.reads_gradients),
-        "the method reads each gradient before the optimizer's step, and they lie in shards",
+        lambda get: _is(get, lambda method: method.reads_gradients or method.changes_steps),
+        "the method reads each gradient before the optimizer's step, or weights after it, and they lie in shards",
         "use strategy ddp, or peft_method lora",
         (*DEEPSPEED, "fsdp2"),
     ),

@@ -3,8 +3,10 @@
 from collections.abc import Iterator
 from typing import Any
 
+import torch
 from peft import LoraConfig
 from peft.tuners.lora import LoraLayer
+from torch import Tensor
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from alignment.config.schema import AdapterKeys
@@ -41,8 +43,8 @@ def callbacks(model: Any, keys: Any) -> list[TrainerCallback]:
 class RankSampling(TrainerCallback):
     """Samples the rank of each step; of PPO, of each update, which samples answers and learns at one rank.
 
-    The reference computes at the policy's rank: DPO's first loss is ln 2, and PPO's first KL is 0, at every rank.
-    Evaluation and the saved adapter have the full rank.
+    A step changes no direction past its rank. The reference computes at the policy's rank: DPO's first loss is ln 2,
+    and PPO's first KL is 0, at every rank. Evaluation and the saved adapter have the full rank.
 
     Args:
         steps: with one rank.
@@ -57,6 +59,7 @@ class RankSampling(TrainerCallback):
             layers = [layer for role in ROLES if role in roles for layer in roles[role].lora_layers]
         self.ranks = NestedRanks(layers, while_evaluating=on_policy)
         self.seed, self.steps = seed, steps
+        self._held: list[tuple[Tensor, Tensor]] = []  # directions past the rank, and copies from before the step
 
     def _next(self, state: TrainerState) -> None:
         self.ranks.sample(seed=self.seed, step=state.global_step // self.steps)
@@ -64,6 +67,21 @@ class RankSampling(TrainerCallback):
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Sample the first step's rank."""
         self._next(state)
+
+    def on_pre_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Copy the directions that the step must not change."""
+        self._held = [(unused, unused.clone()) for unused in self.ranks.unused()]
+
+    @torch.no_grad()
+    def on_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Put them back: Adam has moved them by its averages of earlier gradients."""
+        for unused, before in self._held:
+            unused.copy_(before)
+        self._held = []
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Sample the next step's rank: PPO samples answers before that step begins."""

@@ -5,8 +5,11 @@ columns of B (section 4):
 
     h = W₀ x + (α / b) B[:, :b] A[:b, :] x
 
-so that directions are ordered by importance, and a trained adapter can be cut to a lower rank. With rsLoRA the scale is
-α / √b. What is saved is a plain LoRA adapter of rank r.
+and updates these alone, so that directions are ordered by importance, and a trained adapter can be cut to a lower
+rank. With rsLoRA the scale is α / √b. What is saved is a plain LoRA adapter of rank r.
+
+The gradients of the other directions are zero, but Adam would move them all the same, by its averages of earlier
+gradients. `unused` returns them, so that a trainer can undo that.
 
 The rank of a step depends on seed and step alone: it is the same on every process, and in a run that resumes.
 """
@@ -31,12 +34,12 @@ class NestedRanks:
     def __init__(self, layers: Iterable[Any], *, while_evaluating: bool = True) -> None:
         self.rank: int | None = None  # None: every adapter has its own
         self.while_evaluating = while_evaluating
-        found: list[int] = []
+        self._pairs: list[tuple[Tensor, Tensor]] = []  # A (rank, in) and B (out, rank)
         for layer in layers:
             for name, down in layer.lora_A.items():
                 down.register_forward_hook(_Cut(self, layer.r[name], _is_rank_stabilised(layer, name)))
-                found.append(layer.r[name])
-        self.full = max(found, default=1)  # the largest rank of an adapter
+                self._pairs.append((down.weight, layer.lora_B[name].weight))
+        self.full = max((len(down) for down, _ in self._pairs), default=1)  # the largest rank of an adapter
 
     @contextmanager
     def at(self, rank: int | None) -> Iterator[None]:
@@ -51,6 +54,13 @@ class NestedRanks:
         """Draw the rank of a step, from 1 to `full`, and compute with it from now on."""
         self.rank = random.Random(f"{seed} {step}").randint(1, self.full)
         return self.rank
+
+    def unused(self) -> Iterator[Tensor]:
+        """Yield the directions past the rank of all weights that train, as views of them."""
+        for down, up in self._pairs:
+            if down.requires_grad and self.rank is not None:
+                yield down.detach()[self.rank :]
+                yield up.detach()[:, self.rank :]
 
 
 class _Cut:
