@@ -6,6 +6,7 @@ from typing import Any
 
 from alignment.data.detection import decoded
 from alignment.data.fields import keys_of
+from alignment.data.inner_columns import has_column, renamed
 from alignment.data.readers import RawSource
 from alignment.errors import DataError
 from alignment.strict_json import shown
@@ -50,10 +51,13 @@ def _renamed(source: RawSource, columns: dict[str, str], ignored: frozenset[str]
         raise DataError(f"{source.name}: columns takes {shown(twice)} for two keys; a column has one meaning.")
     first = next((row for row in source.rows if isinstance(row.value, dict)), None)
     for ours, theirs in columns.items():
-        if first is not None and not any(isinstance(row.value, dict) and theirs in row.value for row in source.rows):
+        if first is not None and not any(
+            isinstance(row.value, dict) and has_column(row.value, theirs) for row in source.rows
+        ):
             raise DataError(
                 f"{first.where}: columns takes {ours} from {shown(theirs)}, which no row has; found "
-                f"{keys_of(first.value)}. Write columns: {{KEY OF THE LAYOUT: COLUMN OF THE FILE}}."
+                f"{keys_of(first.value)}. Write columns: {{KEY OF THE LAYOUT: COLUMN OF THE FILE}}, or LIST.KEY for a "
+                "key of the objects in a list."
             )
     rows = []
     for row in source.rows:
@@ -67,14 +71,13 @@ def _renamed(source: RawSource, columns: dict[str, str], ignored: frozenset[str]
 
 
 def _mapped(row: dict[str, Any], columns: dict[str, str], where: str) -> dict[str, Any]:
-    ours_of = {theirs: ours for ours, theirs in columns.items()}
-    for theirs, ours in ours_of.items():
-        if theirs in row and ours in row and ours not in ours_of:
+    for ours, theirs in columns.items():
+        if ours in row and has_column(row, theirs) and ours not in columns.values():
             raise DataError(
                 f"{where}: columns takes {ours} from {shown(theirs)}, and the row has {ours} too; set "
                 f"ignore_columns: [{ours}] to leave that out."
             )
-    return {ours_of.get(key, key): value for key, value in row.items()}
+    return renamed(row, columns)
 
 
 def _without_in_text(row: Any, ignored: frozenset[str], seen: set[str]) -> Any:

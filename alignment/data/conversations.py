@@ -21,6 +21,8 @@ ROLES = {
     "assistant": "assistant",
     "bot": "assistant",
     "chatgpt": "assistant",
+    "bing": "assistant",
+    "bard": "assistant",
     "model": "assistant",
     "tool": "tool",
     "ipython": "tool",
@@ -56,6 +58,7 @@ def marked_messages_of(row: dict[str, Any], key: str) -> list[Message]:
         raise BadRow(f"'{key}' is {kind_of(turns)}, not a list of messages")
     if not turns:
         raise BadRow(f"'{key}' is an empty list")
+    turns = _turns(turns, key)
     messages = [message_of(turn, f"'{key}[{index}]'") for index, turn in enumerate(turns)]
     for index, message in enumerate(messages):
         if "tools" in message and (index or message["role"] not in ("system", "user")):
@@ -64,6 +67,18 @@ def marked_messages_of(row: dict[str, Any], key: str) -> list[Message]:
                 "first; give them as the row's key tools"
             )
     return messages
+
+
+def _turns(turns: list[Any], key: str) -> list[Any]:
+    """Return messages of texts that alternate, the user's first, as UltraChat has them, or of Capybara's pairs."""
+    if all(isinstance(turn, str) for turn in turns):
+        for index, turn in enumerate(turns):
+            text_in(turn, f"'{key}[{index}]'")
+        return [{"role": ("user", "assistant")[index % 2], "content": turn} for index, turn in enumerate(turns)]
+    if all(isinstance(turn, dict) and turn.keys() == {"input", "output"} for turn in turns):
+        pairs = (zip(("user", "assistant"), (turn["input"], turn["output"]), strict=True) for turn in turns)
+        return [{"role": role, "content": text} for pair in pairs for role, text in pair]
+    return turns
 
 
 def without_mark(message: Message) -> Message:

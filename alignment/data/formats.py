@@ -24,6 +24,7 @@ from alignment.data.preference_layouts import (
     hh,
     implicit_preference,
     llmbar,
+    numbered,
     oasst,
     preference,
     sharegpt_dpo,
@@ -108,6 +109,13 @@ FORMATS: tuple[Format, ...] = (  # the first that matches is taken, so the narro
         llmbar,
         ("input", "output_1", "output_2", "label"),
         harmless=("results",),
+    ),
+    Format(
+        "numbered",
+        "prompt, response_0, response_1, better 0 or 1",
+        _has("prompt", "response_0", "response_1", "better"),
+        numbered,
+        ("prompt", "response_0", "response_1", "better", *_AROUND),
     ),
     Format(
         "argilla",

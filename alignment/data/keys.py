@@ -60,8 +60,9 @@ MEANT: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("candidates", "generations", "completions", "outputs", "answers"), ("responses",)),
     **dict.fromkeys(("kto_tag", "labels", "desirable", "is_desirable", "thumbs_up", "label"), ("label",)),
     **dict.fromkeys(("functions", "function_definitions"), ("tools",)),
+    **dict.fromkeys(("better_response_id", "safer_response_id"), ("better",)),
     **dict.fromkeys(
-        ("winner", "preference", "choice", "better_response_id", "weight", "weights", "sample_weight", "loss_weight",
+        ("winner", "preference", "choice", "weight", "weights", "sample_weight", "loss_weight",
          "reasoning_content", "reasoning", "thinking", "thought", "chat_template_kwargs", "template_kwargs",
          "enable_thinking", "input_ids"), ()
     ),

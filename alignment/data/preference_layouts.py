@@ -184,6 +184,17 @@ def llmbar(row: Row) -> list[Parsed]:
     return [Ranking(prompt, [text_of(row, "output_1"), text_of(row, "output_2")], [pair])]
 
 
+def numbered(row: Row) -> list[Parsed]:
+    """A choice of two responses by the number of the better one, 0 or 1."""
+    better = row.get("better")
+    if isinstance(better, bool) or better not in (0, 1, "0", "1"):
+        raise BadRow(f"'better' is {shown(better)}, not 0 or 1, the number of the better response")
+    answers = [text_of(row, "response_0"), text_of(row, "response_1")]
+    if answers[0] == answers[1]:
+        raise BadRow("'response_0' and 'response_1' are the same answer, so neither is preferred")
+    return [Ranking(prompt_of(row), answers, [Pair(0, 1, 1.0 - int(better))])]
+
+
 def oasst(row: Row) -> list[Parsed]:
     """Every message of a user with two or more ranked replies is a ranking; deleted replies do not count."""
     rankings: list[Parsed] = []

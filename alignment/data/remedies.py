@@ -5,8 +5,10 @@ import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from alignment.data.columns import without
 from alignment.data.fields import BadRow
 from alignment.data.formats import Format
+from alignment.data.inner_columns import renamed
 from alignment.data.keys import MEANT, UnreadKey, as_yaml, example, plain_name, unread
 from alignment.data.opinions import is_text, siblings
 from alignment.strict_json import shown
@@ -31,9 +33,10 @@ def refusal(
     if others:
         ways = " or ".join(f"format: {name}" for name in (fmt.name, *others))
         return UnreadKey(f"{fault}. Two layouts fit the row, so name the one to read: set {ways}")
-    taken, home = _columns(row, keys, fmt, formats)
-    rest = [key for key in keys if key not in taken.values()]
-    hints = [f"{hint}." for hint in dict.fromkeys(_hints(row, rest, formats))]
+    taken, home, rest = rated_columns(row, formats) or _columns(row, keys, fmt, formats)
+    instead = {key: name for key in rest for name in MEANT.get(plain_name(key), ()) if name in taken}
+    hints = [f"{hint}." for hint in dict.fromkeys(_hints(row, [key for key in rest if key not in instead], formats))]
+    hints += [f"{key} may be {name} instead." for key, name in instead.items()]
     if taken:
         hints.insert(0, f"Set {columns_text(taken)}" + (f" for the layout {home}." if home != fmt.name else "."))
     question = next((key for key in rest if fmt.name in _WITHOUT_PROMPT and is_text(row[key])), None)
@@ -44,34 +47,36 @@ def refusal(
     if taken and not rest:
         return UnreadKey(f"{fault}. {' '.join(hints).removesuffix('.')}")
     names = ", ".join(map(as_yaml, rest or keys))
-    without = "To train without the others" if taken and rest else "To train without"
-    return UnreadKey(f"{fault}. {' '.join([*hints, without])}, set ignore_columns: [{names}]")
+    if {"message_id", "parent_id"} <= row.keys():
+        return UnreadKey(f"{fault}. The rows are messages of trees; give the file of whole trees, which oasst reads")
+    to_train = "To train without the others" if taken and rest else "To train without"
+    return UnreadKey(f"{fault}. {' '.join([*hints, to_train])}, set ignore_columns: [{names}]")
 
 
 def _columns(
     row: Mapping[str, Any], keys: list[str], fmt: Format, formats: Sequence[Format]
-) -> tuple[dict[str, str], str]:
-    """Return key of a layout → key of the row, for as many of `keys` as one layout reads, and its name.
+) -> tuple[dict[str, str], str, list[str]]:
+    """Return key of a layout → key of the row, for as many of `keys` as one layout reads, its name, and other `keys`.
 
     The layout keeps what is read already; the row's own layout is tried first.
     """
     read = [key for key in row if key in fmt.reads]
-    best: tuple[dict[str, str], str] = ({}, "")
+    best: tuple[dict[str, str], str, list[str]] = ({}, "", list(keys))
     for candidate in (fmt, *(other for other in formats if other is not fmt)):
         if not set(read) <= set(candidate.reads):
             continue
         pairs = _meant(row, keys, candidate.reads)
-        spare = [key for key in keys if key not in pairs.values()]
+        spare = [key for key in keys if key not in pairs.values() and key not in candidate.reads]
         if _compared(row, pairs, spare):
             continue
         if len(pairs) > len(best[0]) and reads_whole(row, pairs, spare, candidate, formats):
-            best = pairs, candidate.name
+            best = pairs, candidate.name, spare
     return best if best[0] else _two_conversations(row, keys, formats)
 
 
 def _two_conversations(
     row: Mapping[str, Any], keys: Collection[str], formats: Sequence[Format]
-) -> tuple[dict[str, str], str]:
+) -> tuple[dict[str, str], str, list[str]]:
     """Return the columns of a row whose `messages` are the better one of two conversations, as `_columns` does."""
     worse = next((key for key in keys if "rejected" in MEANT.get(plain_name(key), ())), None)
     spare = [key for key in keys if key != worse]
@@ -79,8 +84,26 @@ def _two_conversations(
         pairs = {"chosen": better, "rejected": str(worse)}
         for fmt in formats if worse is not None and better in row else ():
             if reads_whole(row, pairs, spare, fmt, formats):
-                return pairs, fmt.name
-    return {}, ""
+                return pairs, fmt.name, spare
+    return {}, "", list(keys)
+
+
+def rated_columns(row: Mapping[str, Any], formats: Sequence[Format]) -> tuple[dict[str, str], str, list[str]] | None:
+    """Return the columns of a row with a list of rated answers, as `_columns` does; None where it has none."""
+    ranking = next(fmt for fmt in formats if fmt.name == "ranking")
+    prompt = next((one for one in row if "prompt" in (one, *MEANT.get(plain_name(one), ()))), None)
+    for key, value in row.items():
+        if prompt is None or (rated := _rated(value)) is None:
+            continue
+        text, number, ours = rated
+        pairs = {"responses": f"{key}.{text}", ours: f"{key}.{number}"}
+        pairs = pairs if prompt == "prompt" else {"prompt": prompt, **pairs}
+        found = renamed(row, pairs)
+        inside = sorted({name for one in found.get(key, ()) for name in one})
+        spare = [*(name for name in unread(found, ranking.reads, ranking.harmless) if name != key), *inside]
+        if reads_whole(row, pairs, spare, ranking, formats):
+            return pairs, ranking.name, spare
+    return None
 
 
 def _meant(row: Mapping[str, Any], keys: Iterable[str], reads: Collection[str]) -> dict[str, str]:
@@ -89,6 +112,7 @@ def _meant(row: Mapping[str, Any], keys: Iterable[str], reads: Collection[str]) 
     for key in keys:
         free = [name for name in reads if name not in row and name not in pairs]
         wanted = [*difflib.get_close_matches(key, free, 1, 0.75), *MEANT.get(plain_name(key), ())]
+        wanted += ["messages"] if plain_name(key) == "data" and isinstance(row[key], list) else []
         target = next((target for target in wanted if target in free), None)
         if target is not None:
             pairs[target] = key
@@ -99,15 +123,14 @@ def reads_whole(
     row: Mapping[str, Any], pairs: Mapping[str, str], spare: Collection[str], fmt: Format, formats: Sequence[Format]
 ) -> bool:
     """Whether a row has the layout `fmt` and is no bad row, once columns are renamed and `spare` ones left out."""
-    ours = {theirs: name for name, theirs in pairs.items()}
-    renamed = {ours.get(key, key): value for key, value in row.items() if key not in spare}
-    if next((one for one in formats if one.matches(renamed)), None) is not fmt:
+    found = renamed(without(dict(row), frozenset(spare), set()), pairs)
+    if next((one for one in formats if one.matches(found)), None) is not fmt:
         return False
     try:
-        fmt.read(renamed)
+        fmt.read(found)
     except BadRow:
         return False
-    return not unread(renamed, fmt.reads_in(renamed), fmt.harmless)
+    return not unread(found, fmt.reads_in(found), fmt.harmless)
 
 
 def _compared(row: Mapping[str, Any], pairs: Mapping[str, str], spare: Collection[str]) -> bool:
@@ -124,15 +147,16 @@ def _asks_alone(row: Mapping[str, Any], spare: Collection[str], fmt: Format) -> 
 def nearest(row: Mapping[str, Any], formats: Sequence[Format]) -> str:
     """Return, as the end of a sentence, how a row that fits no layout is brought to one; "" where nothing is known."""
     best: tuple[dict[str, str], list[str], str] | None = None
+    if rated := rated_columns(row, formats):
+        best = rated[0], rated[2], rated[1]
     for candidate in formats:
         pairs = _meant(row, (key for key in row if key not in candidate.reads), candidate.reads)
-        ours = {theirs: name for name, theirs in pairs.items()}
-        renamed = {ours.get(key, key): value for key, value in row.items()}
-        spare = unread(renamed, candidate.reads, candidate.harmless)
+        found = renamed(row, pairs)
+        spare = unread(found, candidate.reads, candidate.harmless)
         if not pairs or (spare and candidate.name in _WITHOUT_ANSWERS) or (best and len(spare) >= len(best[1])):
             continue
         if not _compared(row, pairs, spare) and reads_whole(row, pairs, spare, candidate, formats):
-            if spare and _asks_alone(renamed, spare, candidate):
+            if spare and _asks_alone(found, spare, candidate):
                 continue
             best = pairs, spare, candidate.name
     if best is None:

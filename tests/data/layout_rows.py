@@ -228,6 +228,11 @@ COMPARISONS = {
             tree("assistant", "Five, says one.", rank=1))},
         [Compared([U], [A, BAD], [(0, 1, 1.0)]), Compared([U, A, U2], [A2, assistant("Six.")], [(0, 1, 1.0)])],
     ),
+    "numbered": compared(
+        {"prompt": [U], "response_0": BAD["content"], "response_1": A["content"], "better": 1}, [U], A, BAD
+    ),
+    "messages, alternating texts": shown({"messages": [U["content"], A["content"]]}, U, A),
+    "messages, inputs and outputs": shown({"messages": [{"input": U["content"], "output": A["content"]}]}, U, A),
     "llmbar": compared({"input": "Two plus two?", "output_1": BAD["content"], "output_2": "Four.", "label": 2}, [U], A,
                        BAD),
     "argilla": compared(

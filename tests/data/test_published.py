@@ -62,6 +62,12 @@ DEMONSTRATIONS = {
             {"from": "human", "value": Q, "weight": 0.0}, {"from": "gpt", "value": GOOD, "weight": 1.0},
         ],
     },
+    **{
+        f"ShareGPT of {speaker}": {
+            "id": "1", "conversations": [{"from": "human", "value": Q}, {"from": speaker, "value": GOOD}],
+        }
+        for speaker in ("gpt", "chatgpt", "bing", "bard", "assistant")
+    },
     "trl-lib/kto-mix-14k": {"prompt": [user(Q)], "completion": [assistant(GOOD)], "label": True},
     "tatsu-lab/alpaca": {"instruction": Q, "input": "", "output": GOOD, "text": f"Below.\n{Q}\n\n{GOOD}"},
 }  # fmt: skip
@@ -74,6 +80,21 @@ REMEDIED_RANKINGS = {  # refused, and read with the remedy that the refusal name
         "status": "chosen",
         "original_chosen": GOOD, "original_rejected": BAD, "chosen_score": 9.0, "in_gsm8k_train": False,
     },
+    "PKU-Alignment/PKU-SafeRLHF": {
+        "prompt": Q, "response_0": GOOD, "response_1": BAD, "prompt_source": "Alpaca3-70B",
+        "response_0_source": "Alpaca3-8B", "response_1_source": "Alpaca3-8B", "is_response_0_safe": True,
+        "is_response_1_safe": False, "response_0_harm_category": {"Violence": False}, "response_0_severity_level": 0,
+        "response_0_sha256": "ab12", "response_1_sha256": "cd34", "better_response_id": 0, "safer_response_id": 0,
+    },
+    "openbmb/UltraFeedback": {
+        "source": "evol_instruct", "instruction": Q, "models": ["a", "b"], "completions": RATED,
+        "correct_answers": ["None"], "incorrect_answers": ["None"],
+    },
+    "berkeley-nest/Nectar": {
+        "prompt": Q, "turns": 1, "num_responses": 2, "source": ["lmsys-chat-1m"],
+        "answers": [{"answer": GOOD, "model": "a", "rank": 1.0}, {"answer": BAD, "model": "b", "rank": 2.0}],
+        "good_natured": True,
+    },
     "lvwerra/stack-exchange-paired": {
         "qid": 1, "question": Q, "date": "2011/01/01", "metadata": ["https://a.b"], "response_j": GOOD,
         "response_k": BAD,
@@ -85,6 +106,8 @@ REMEDIED_DEMONSTRATIONS = {
         "instruction": Q, "context": "", "response": GOOD, "category": "closed_qa",
     },
     "Open-Orca/OpenOrca": {"id": "niv.1", "system_prompt": "", "question": Q, "response": GOOD},
+    "stingning/ultrachat": {"id": "0", "data": [Q, GOOD]},
+    "LDJnr/Capybara": {"source": "Airoboros", "conversation": [{"input": Q, "output": GOOD}]},
     "openai/gsm8k": {"question": Q, "answer": GOOD},
     "CohereForAI/aya_dataset": {
         "inputs": Q, "targets": GOOD, "language": "English", "language_code": "eng",
@@ -99,14 +122,6 @@ REMEDIED_DEMONSTRATIONS = {
 }  # fmt: skip
 COMPARED = "look like answers that are compared: write the better one as chosen"
 REFUSED = {  # no name of a column helps; what to write instead
-    "PKU-Alignment/PKU-SafeRLHF": (
-        {
-            "prompt": Q, "response_0": GOOD, "response_1": BAD, "prompt_source": "Alpaca3-70B",
-            "response_0_source": "Alpaca3-8B", "response_1_source": "Alpaca3-8B", "is_response_0_safe": True,
-            "response_0_sha256": "ab12", "response_1_sha256": "cd34", "better_response_id": 0, "safer_response_id": 0,
-        },
-        f"response_0 and response_1 {COMPARED}",
-    ),
     "nvidia/HelpSteer2, preference": (
         {
             "split": "train", "prompt": Q, "response_1": GOOD, "response_2": BAD, "preference_strength": -2,
@@ -134,21 +149,6 @@ REFUSED = {  # no name of a column helps; what to write instead
             "human_ref_A": GOOD, "human_ref_B": BAD, "labels": 1, "seconds_difference": 1.0, "score_ratio": 2.5,
         },
         f"human_ref_A and human_ref_B {COMPARED}",
-    ),
-    "openbmb/UltraFeedback": (
-        {
-            "source": "evol_instruct", "instruction": Q, "models": ["a", "b"], "completions": RATED,
-            "correct_answers": ["None"], "incorrect_answers": ["None"],
-        },
-        "completions holds objects: write each response into a list responses, and each overall_score into scores",
-    ),
-    "berkeley-nest/Nectar": (
-        {
-            "prompt": f"\n\nHuman: {Q}\n\nAssistant: ", "turns": 1, "num_responses": 2, "source": ["lmsys-chat-1m"],
-            "answers": [{"answer": GOOD, "model": "a", "rank": 1.0}, {"answer": BAD, "model": "b", "rank": 2.0}],
-            "good_natured": True,
-        },
-        "answers holds objects: write each answer into a list responses, and each rank into ranks",
     ),
     "lmarena-ai/arena-human-preference-55k": (
         {
@@ -219,3 +219,62 @@ def test_what_no_layout_reads_is_refused_with_what_to_write(tmp_path, name):
     if "columns" in remedy:  # where one is named, the row has a layout with it, if not the one that the stage needs
         with pytest.raises(DataError, match="holds no comparisons of answers, which this stage needs"):
             written.load(tmp_path, row, loader=load_rankings, **remedy)
+
+
+TREES = {"message_tree_id": "m1", "lang": "en", "deleted": False, "tree_state": "ready_for_export"}
+FLAT = [  # OpenAssistant/oasst1: one message a row
+    {"message_id": "m1", "parent_id": None, "text": Q, "role": "prompter", **TREES},
+    {"message_id": "m2", "parent_id": "m1", "text": GOOD, "role": "assistant", "rank": 0, **TREES},
+]
+
+
+def test_messages_of_trees_one_a_row_are_refused_with_the_file_to_use(tmp_path):
+    message = written.refused(tmp_path, *FLAT, loader=load_demonstrations)
+    assert "The rows are messages of trees; give the file of whole trees, which oasst reads" in message
+    assert "ignore_columns" not in message
+
+
+def test_two_rows_in_each_layout_are_read_in_their_order(tmp_path):
+    both = REMEDIED_RANKINGS["PKU-Alignment/PKU-SafeRLHF"]
+    swapped = {**both, "response_0": BAD, "response_1": GOOD, "better_response_id": 1, "safer_response_id": 0}
+    remedy = {"columns": {"better": "better_response_id"}, "ignore_columns": ["safer_response_id"]}
+    first, second = written.load(tmp_path, both, swapped, loader=load_rankings, **remedy).rows
+    assert [first.pairs[0].probability, second.pairs[0].probability] == [1.0, 0.0]
+    message = written.refused(tmp_path, both, loader=load_rankings)
+    assert "safer_response_id may be better instead" in message
+    nectar = REMEDIED_RANKINGS["berkeley-nest/Nectar"]
+    other = {**nectar, "prompt": "Who?", "answers": [{**one, "rank": 3 - one["rank"]} for one in nectar["answers"]]}
+    columns = {"responses": "answers.answer", "ranks": "answers.rank"}
+    first, second = written.load(tmp_path, nectar, other, loader=load_rankings, columns=columns).rows
+    assert [first.pairs[0].probability, second.pairs[0].probability] == [1.0, 0.0]
+
+
+def test_alternating_texts_and_pairs_are_the_turns_of_user_and_assistant(tmp_path):
+    texts = {"data": [Q, GOOD, "Who?", "I."]}
+    pairs = {"data": [{"input": Q, "output": GOOD}, {"input": "Who?", "output": "I."}]}
+    for row in (texts, pairs):
+        found = written.load(tmp_path, row, row, loader=load_demonstrations, columns={"messages": "data"})
+        for one in found.rows:
+            assert one.prompt == [user(Q), assistant(GOOD), user("Who?")]
+            assert one.completion == "I."
+    message = written.refused(tmp_path, {"data": [Q, ""]}, loader=load_demonstrations, columns={"messages": "data"})
+    assert "'messages[1]' is empty" in message
+
+
+@pytest.mark.parametrize("better", [True, 2, "b", None, 0.5])
+def test_the_number_of_the_better_response_is_0_or_1(tmp_path, better):
+    row = {"prompt": Q, "response_0": GOOD, "response_1": BAD, "better": 0}
+    assert ranking_of(written.load(tmp_path, row, loader=load_rankings)) == (Q, [GOOD, BAD], [(0, 1, 1.0)])
+    message = written.refused(tmp_path, row, {**row, "better": better}, loader=load_rankings)
+    assert "d.jsonl:2: 'better' is " in message
+
+
+def test_what_stands_beside_a_column_inside_of_a_list_is_no_less_refused(tmp_path):
+    row = {"prompt": Q, "answers": [{"text": GOOD, "rank": 1, "hint": "x y"}, {"text": BAD, "rank": 2}]}
+    columns = {"responses": "answers.text", "ranks": "answers.rank"}
+    message = written.refused(tmp_path, row, loader=load_rankings, columns=columns)
+    assert "nothing reads 'answers'" in message
+    loaded = written.load(tmp_path, row, loader=load_rankings, columns=columns, ignore_columns=["hint"])
+    assert ranking_of(loaded) == (Q, [GOOD, BAD], [(0, 1, 1.0)])
+    message = written.refused(tmp_path, row, loader=load_rankings, columns={"responses": "answers.txt"})
+    assert "columns takes responses from 'answers.txt', which no row has" in message
