@@ -12,7 +12,7 @@ from alignment.config.schema import SFTRecipe
 from alignment.errors import ModelError
 from alignment.policy.base import checkpoint_dtype, load_base
 from alignment.policy.generation import read_generation, write_generation
-from alignment.policy.model_source import resolve_model
+from alignment.policy.model_source import ModelSource, resolve_model
 from alignment.policy.saved_files import WHOLE, mark_of
 from alignment.policy.tied import untie
 from alignment.policy.tokenizer import load_tokenizer
@@ -34,12 +34,7 @@ def with_added_tokens(recipe: SFTRecipe, folder: Path, *, main: bool) -> SFTReci
     """
     if not recipe.add_tokens:
         return recipe
-    source = resolve_model(recipe.model_name_or_path, revision=recipe.model_revision)
-    if source.adapter is not None:
-        raise ModelError(
-            f"add_tokens needs a whole model, and {source.adapter} is an adapter; merge it first: alignment merge "
-            f"{source.adapter} OUT."
-        )
+    source = require_whole(recipe)
     out = folder / BASE
     if main and not (out / WHOLE).is_file():
         _write(recipe, source.base, out)
@@ -48,6 +43,20 @@ def with_added_tokens(recipe: SFTRecipe, folder: Path, *, main: bool) -> SFTReci
         trained = json.loads((out / WHOLE).read_text(encoding="utf-8"))["embeddings"]
         changes |= recipe.training_whole(trained)
     return recipe.model_copy(update=changes)
+
+
+def require_whole(recipe: SFTRecipe) -> ModelSource:
+    """Return where the model is; refuse an adapter, whose base has no rows for `add_tokens`.
+
+    Raises: ModelError.
+    """
+    source = resolve_model(recipe.model_name_or_path, revision=recipe.model_revision)
+    if recipe.add_tokens and source.adapter is not None:
+        raise ModelError(
+            f"add_tokens needs a whole model, and {source.adapter} is an adapter; merge it first: alignment merge "
+            f"{source.adapter} OUT."
+        )
+    return source
 
 
 def _write(recipe: SFTRecipe, base: str, out: Path) -> None:

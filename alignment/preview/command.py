@@ -73,6 +73,8 @@ class Preview:
             found["probability"] = row.probability
         if row.question is not None:
             found["question"] = row.question
+        if row.read_by:
+            found["read_by"] = row.read_by
         told = {name: self._facts(tokens) for name, tokens in row.sequences.items()}
         found |= told["segments"] if "segments" in told else {"facts": told} if told else {}
         found["origins"] = [{"part": part.name, "column": part.column} for part in row.parts]

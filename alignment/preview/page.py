@@ -27,6 +27,7 @@ class Card:
     sequences: list[ShownSequence]
     parts: list[Part]
     question: str | None
+    read_by: dict[str, str]
 
 
 def write_page(out: Path, name: str, stage: Stage, rows: Sequence[Row], tokenizer: Any, stops: Sequence[int]) -> None:
@@ -54,7 +55,8 @@ def cards(rows: Sequence[Row], tokenizer: Any, stops: Sequence[int]) -> Iterator
         ]
         parts = [replace(part, text=visible(part.text)) for part in row.parts]
         question = visible(row.question) if row.question is not None else None
-        yield Card(row.source, row.layout, row.probability, _styled(prompt), sequences, parts, question)
+        read_by = {visible(name): visible(text) for name, text in row.read_by.items()}
+        yield Card(row.source, row.layout, row.probability, _styled(prompt), sequences, parts, question, read_by)
 
 
 def _styled(found: Sequence[Piece]) -> list[tuple[str, list[str]]]:

@@ -47,6 +47,7 @@ class Row:
     parts: list[Part] = field(default_factory=list)
     probability: float | None = None  # that chosen is better
     question: str | None = None  # what the judge is asked
+    read_by: dict[str, str] = field(default_factory=dict)  # policy → the prompt, where it reads another text
     layout: str = ""  # of the file; `Stage.shown` fills it in
 
 

@@ -1,9 +1,9 @@
 """The rows that fine-tuning and DPO train, read and tokenised by the functions that training calls."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from types import SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
 from typing import Any, Protocol
 
 from transformers import AutoConfig
@@ -14,6 +14,7 @@ from alignment.data.masks import IGNORE, TrainedRow
 from alignment.data.rows import Demonstration, Prompt, Ranking
 from alignment.data.splits import Split
 from alignment.data.template import Template
+from alignment.policy.added_tokens import require_whole
 from alignment.policy.inference import sequence_limit
 from alignment.policy.model_source import resolve_model
 from alignment.policy.tokenizer import load_tokenizer
@@ -101,19 +102,28 @@ def trained_stage(
 
 
 def prompt_stage(
-    name: str, read: Read, prompts: Sequence[Prompt], template: Template, question: Question = lambda _: None
+    name: str,
+    read: Read,
+    prompts: Sequence[Prompt],
+    template: Template,
+    question: Question = lambda _: None,
+    others: Mapping[str, Template] = MappingProxyType({}),
 ) -> Stage:
     """Return a stage that answers prompts.
 
     Args:
         prompts: those of `read.sources`. question: returns what the judge is asked about a prompt.
+        others: further policies that answer the same prompts, each with its template.
     """
 
     def build(place: int) -> Row:
         ids = template.prompt_ids(prompts[place])
         tokens = {"segments": Tokens(ids, [False] * len(ids))}
         parts = parts_of_prompt(prompts[place])
-        return Row(read.sources[place], tokens, parts, question=question(prompts[place]))
+        own = template.tokenizer.decode(ids)
+        texts = {name: other.tokenizer.decode(other.prompt_ids(prompts[place])) for name, other in others.items()}
+        read_by = {name: str(text) for name, text in texts.items() if text != own}
+        return Row(read.sources[place], tokens, parts, question=question(prompts[place]), read_by=read_by)
 
     def lengths() -> Lengths:
         return Lengths([len(template.prompt_ids(prompt)) for prompt in prompts], [0] * len(prompts))
@@ -127,6 +137,7 @@ def demonstrations(recipe: SFTRecipe, written: Written) -> Stage:
 
     Raises: DataError as training does.
     """
+    require_whole(recipe)
     template = written.template
     limit = sequence_limit(written.model, recipe.max_length)
     data, train, held_out = sft.tokenised_split(recipe, template, limit)

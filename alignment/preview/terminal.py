@@ -36,6 +36,9 @@ def show(stage: Stage, rows: Sequence[Row], tokenizer: Any, stops: Sequence[int]
             told = facts(tokens, tokenizer, stops)
             _print(console, Text(f"{name}: {told}" if len(row.sequences) > 1 else told, style="italic"))
             _print(console, _text(text, colours))
+        for name, read in row.read_by.items():
+            _print(console, Text(f"{printable(name)} reads:", style="italic"))
+            _print(console, Text(visible(read)))
         if row.question is not None:
             _print(console, Text("the judge is asked:", style="italic"))
             _print(console, Text(visible(row.question)))

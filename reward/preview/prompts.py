@@ -3,16 +3,21 @@
 from collections.abc import Sequence
 
 from alignment.config.schema import EvaluateRecipe, LabelRecipe, PolicyGradientRecipe
+from alignment.config.schema.evaluate import Candidate
 from alignment.config.schema.scorers import JudgeScorerEntry
 from alignment.data.load import load_answers
 from alignment.data.prompts import prompts_to_answer
 from alignment.data.rows import Prompt
+from alignment.data.template import Template
 from alignment.errors import DataError
-from alignment.evaluate.heldout import held_out_prompts
+from alignment.evaluate.heldout import held_out_prompts, outside_text
 from alignment.policy.base import require_loadable
+from alignment.policy.proxy import require_one_tokenizer
+from alignment.policy.tokenizer import load_tokenizer
 from alignment.preview.origins import parts_of_prompt
 from alignment.preview.rows import Lengths, Part, Row, Stage
 from alignment.preview.stages import Question, Written, config_of, prompt_stage
+from reward.models.ensemble import member_paths
 from reward.models.loading import require_score_head
 from reward.preview.questions import JudgePreview
 from reward.scorers import paths_of, score_entries
@@ -85,14 +90,31 @@ def sampled(recipe: PolicyGradientRecipe, written: Written) -> Stage:
 
 
 def evaluated(recipe: EvaluateRecipe, written: Written) -> Stage:
-    """Read the prompts that `alignment evaluate` asks its candidates.
+    """Read the prompts that `alignment evaluate` asks its candidates, as each of them reads these.
 
-    Raises: DataError as evaluation does; JudgeError where a file of a judge is missing.
+    Raises: DataError and ModelError as evaluation does; JudgeError where a file of a judge is missing.
     """
     judges = [JudgePreview(entry, seed=recipe.seed) for entry in recipe.judges]
     held_out = held_out_prompts(recipe)
+    outside_text(recipe)
+    for path in member_paths(recipe.reward_model_path) if recipe.reward_model_path else ():
+        require_score_head(path)
+    require_loadable(recipe, trainable=False, peft=None)
+    candidates = {one.name: _candidate(recipe, one) for one in recipe.candidates}
+    for template in candidates.values():
+        for prompt in held_out.prompts:
+            template.prompt_ids(prompt)
     questions = _of_all(judges, [ANSWER.format(number) for number in (1, 2)])
-    return prompt_stage("evaluate", held_out, held_out.prompts, written.template, questions)
+    return prompt_stage("evaluate", held_out, held_out.prompts, written.template, questions, candidates)
+
+
+def _candidate(recipe: EvaluateRecipe, candidate: Candidate) -> Template:
+    """Return how a candidate writes prompts; its weights are not loaded."""
+    keys = recipe.model_copy(update={"model_name_or_path": candidate.model_name_or_path})
+    require_loadable(keys, trainable=False, peft=None)
+    if candidate.proxy is not None:
+        require_one_tokenizer(keys, candidate.proxy)
+    return Template(load_tokenizer(keys), recipe.chat_template, recipe.eos_token)
 
 
 def _of_all(judges: Sequence[JudgePreview], answers: Sequence[str]) -> Question:

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM
 
 from alignment.cli.stages import preview_reader
 from alignment.config.loading import check_recipe
@@ -17,6 +19,7 @@ from alignment.errors import RecipeError
 from alignment.policy.tokenizer import load_tokenizer
 from alignment.preview.command import Preview, Refused, preview, skipped
 from alignment.train.sft import tokenise_demonstrations
+from tests.own_code import save_own_code_model
 
 CHAT = [
     {"role": "user", "content": "Hi"},
@@ -202,3 +205,27 @@ def test_added_tokens_are_control_tokens(recipe, shared):
     keys = {"chat_template": "chatml", "add_tokens": ["<|im_start|>", "<|im_end|>"], "peft_method": "full"}
     found = look(recipe("sft", [{"messages": CHAT[:2]}], model_name_or_path=gpt2, **keys))
     assert found.to_json()["rows"][0]["stop"] == "<|im_end|>"
+
+
+def test_added_tokens_of_an_adapter_are_refused_as_in_training(recipe, tiny_model_dir, tmp_path):
+    lora = LoraConfig(task_type="CAUSAL_LM", target_modules=["q_proj"])
+    get_peft_model(AutoModelForCausalLM.from_pretrained(tiny_model_dir), lora).save_pretrained(tmp_path / "adapter")
+    config = tmp_path / "adapter" / "adapter_config.json"
+    told = {**json.loads(config.read_text()), "base_model_name_or_path": str(tiny_model_dir)}
+    config.write_text(json.dumps(told))
+    keys = {"model_name_or_path": str(tmp_path / "adapter"), "add_tokens": ["<|new|>"]}
+    with pytest.raises(Refused, match=r"add_tokens needs a whole model, and .*adapter is an adapter; merge it first"):
+        look(recipe("sft", [{"messages": CHAT[:2]}], **keys))
+
+
+@pytest.mark.parametrize("stage", ["sft", "dpo", "reward"])
+def test_a_models_own_code_runs_where_the_recipe_asks_for_it_alone(recipe, tmp_path, stage):
+    own = save_own_code_model(tmp_path / "own", tmp_path / "canary")
+    rows = [{"messages": CHAT[:2]}] if stage == "sft" else [PAIR]
+    with pytest.raises(Refused, match=r"needs Python code of its own, .* give trust_remote_code: true"):
+        look(recipe(stage, rows, model_name_or_path=str(own)))
+    assert not (tmp_path / "canary").exists()
+    trusted = look(recipe(stage, rows, model_name_or_path=str(own), trust_remote_code=True)).to_json()["rows"]
+    shutil.rmtree(own)
+    plain = look(recipe(stage, rows)).to_json()["rows"]
+    assert trusted == plain

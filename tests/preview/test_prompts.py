@@ -1,13 +1,18 @@
 """What a preview shows of stages that answer prompts: the prompt's tokens, and what the judge is asked."""
 
 import json
+import shutil
 from typing import Any
 
 import pytest
+from transformers import AutoTokenizer
 
 from alignment.cli.stages import preview_reader
+from alignment.errors import AlignmentError
 from alignment.preview.command import Preview, Refused, preview
+from alignment.preview.page import write_page
 from tests.calls.chat_server import fenced
+from tests.models import CHAT_TEMPLATE
 
 JUDGE: dict[str, Any] = {"kind": "openai", "model": "toy", "base_url": "http://127.0.0.1:9", "api_key_env": "MY_KEY"}
 PROMPTS = [{"prompt": [{"role": "user", "content": f"Tell me about the {word}."}]} for word in ("fox", "dog", "cat")]
@@ -93,6 +98,50 @@ def test_evaluate_shows_its_prompts_and_the_judges_question(recipe, tiny_model_d
     found = look(recipe("evaluate", PROMPTS, **keys))
     assert len(found.rows) == 3
     assert "answer-A" in (found.rows[0].question or "")
+
+
+def written_otherwise(tiny_model_dir, folder, chat_template):
+    """The tiny model with another chat template, or none."""
+    shutil.copytree(tiny_model_dir, folder)
+    (folder / "chat_template.jinja").unlink(missing_ok=True)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.chat_template = chat_template
+    tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+def evaluated(recipe, candidates, **keys):
+    named = [{"name": f"c{place}", "model_name_or_path": path} for place, path in enumerate(candidates)]
+    return look(recipe("evaluate", PROMPTS, candidates=named, judges=[JUDGE], **keys))
+
+
+def test_evaluate_shows_what_each_candidate_reads_where_it_differs(recipe, tiny_model_dir, tmp_path, capsys):
+    other = written_otherwise(
+        tiny_model_dir, tmp_path / "other", CHAT_TEMPLATE.replace("<|im_start|>", "<|im_start|>~")
+    )
+    found = evaluated(recipe, [str(tiny_model_dir), other])
+    row = found.to_json()["rows"][0]
+    asked = "<|im_start|>user\nTell me about the fox.<|im_end|>\n<|im_start|>assistant\n"
+    assert row["segments"][0]["text"] == asked
+    assert row["read_by"] == {"c1": asked.replace("<|im_start|>", "<|im_start|>~")}
+    page = tmp_path / "page.html"
+    write_page(page, "x", found.stage, found.rows, found.tokenizer, found.stops)
+    assert "What c1 reads" in page.read_text()
+    assert "read_by" not in evaluated(recipe, [other], chat_template="plain").to_json()["rows"][0]
+
+
+def test_evaluate_refuses_candidates_as_the_run_does(recipe, tiny_model_dir, tmp_path):
+    bare = written_otherwise(tiny_model_dir, tmp_path / "bare", None)
+    for candidate, words in (
+        (str(tmp_path / "absent"), "absent"),
+        (bare, "the data holds chat messages and the tokenizer has no chat template"),
+    ):
+        with pytest.raises((Refused, AlignmentError), match=words):
+            evaluated(recipe, [str(tiny_model_dir), candidate])
+    with pytest.raises(Refused, match="is not a reward model"):
+        evaluated(recipe, [str(tiny_model_dir)], reward_model_path=str(tiny_model_dir))
+    with pytest.raises((Refused, AlignmentError), match=r"no\.txt"):
+        evaluated(recipe, [str(tiny_model_dir)], perplexity_datasets=[{"path": str(tmp_path / "no.txt")}])
 
 
 def test_no_key_is_needed_to_see_the_question_and_a_missing_prompt_file_is_refused(recipe, monkeypatch):
