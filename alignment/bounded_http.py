@@ -1,7 +1,7 @@
-"""HTTP exchanges with servers that nobody vouches for: bounded in time and in size, and never redirected.
+"""HTTP exchanges with untrusted servers: limited in time and size, without redirects.
 
-An HTTP library's time-out bounds one read, so a server that sends a byte now and then holds a client for ever, and its
-decoder unpacks what it is sent, however much that becomes. Every HTTP client of this project is a `BoundedClient`.
+The time-out of an HTTP library limits one read, so a server that sends single bytes can block a client forever, and
+its decoder has no limit on the decompressed size. Every HTTP client of this project is a `BoundedClient`.
 """
 
 import contextlib
@@ -16,30 +16,30 @@ from urllib.parse import urlsplit
 import httpcore2
 import httpx2
 
-ENCODINGS = frozenset({"gzip", "x-gzip", "deflate"})  # that are unpacked; no other is asked for
+ENCODINGS = frozenset({"gzip", "x-gzip", "deflate"})  # supported encodings; no other is requested
 MIB = 2**20
-SLICE = 4096  # bytes written at a time, so that a server that reads slowly is noticed between two of them
-SHORTEST_SECONDS = 0.001  # a time-out of 0 would mean not to wait at all
+SLICE = 4096  # bytes per write; the deadline is checked after each
+SHORTEST_SECONDS = 0.001  # a time-out of 0 would mean no waiting
 
 MOVED = frozenset({301, 302, 303, 307, 308})  # the status codes of redirects
-_now = threading.local()  # of the exchange that this thread makes: `deadline` and `largest_bytes`
+_now = threading.local()  # `deadline` and `largest_bytes` of this thread's exchange
 
 
 class ReplyError(httpx2.TransportError):
-    """A reply is larger than was allowed, or encoded in a way that was not asked for."""
+    """A reply is too large, or has an encoding that was not requested."""
 
 
 class BoundedClient(httpx2.Client):
-    """A client whose exchanges take `seconds` at most in all, from looking up the host to the reply's last byte.
+    """A client whose exchanges take at most `seconds`, from the DNS lookup to the last byte of the reply.
 
-    A reply is read whole before it is returned. Redirects are returned as they are, for the caller to refuse.
+    A reply is read completely before it is returned. Redirects are returned, for the caller to reject.
     """
 
     def __init__(self, *, seconds: float, connect_seconds: float, largest_bytes: int, trust_env: bool = True) -> None:
         """Build the client.
 
         Args:
-            largest_bytes: of a reply's body once it is unpacked. trust_env: whether proxies of the environment count.
+            largest_bytes: of a decompressed reply body. trust_env: use the proxies of the environment.
         """
         super().__init__(
             timeout=httpx2.Timeout(seconds, connect=min(connect_seconds, seconds)),
@@ -57,7 +57,7 @@ class BoundedClient(httpx2.Client):
     def send(self, request: httpx2.Request, **given: Any) -> httpx2.Response:
         """Make one exchange.
 
-        Raises: httpx2.TimeoutException where it is not over in time; ReplyError; httpx2.TransportError where the
+        Raises: httpx2.TimeoutException if it is not over in time; ReplyError; httpx2.TransportError if the
             connection fails.
         """
         given |= {"stream": True, "follow_redirects": False}
@@ -71,10 +71,10 @@ class BoundedClient(httpx2.Client):
         return httpx2.Response(response.status_code, headers=left, content=body, request=response.request)
 
     def _unpacked(self, response: httpx2.Response) -> Iterator[bytes]:
-        """Yield the body as it is once unpacked, and no more of it than is allowed."""
+        """Yield the decompressed body, up to the limit."""
         encoding = response.headers.get("content-encoding", "identity").strip().lower() or "identity"
         if encoding != "identity" and encoding not in ENCODINGS:
-            raise ReplyError(f"the reply is encoded as {encoding[:40]!r}, which was not asked for")
+            raise ReplyError(f"the reply is encoded as {encoding[:40]!r}, which was not requested")
         unpack = zlib.decompressobj(zlib.MAX_WBITS | 32) if encoding in ENCODINGS else None  # 32: by its first bytes
         most = room = getattr(_now, "largest_bytes", None) or self.largest_bytes
         for received in response.iter_raw():
@@ -89,9 +89,9 @@ class BoundedClient(httpx2.Client):
 
 
 def fault_of_address(url: str) -> str | None:
-    """Return why a text is no address that can be asked; None if it is one.
+    """Return why a text is not a valid address; None if it is.
 
-    A user name or password is told as "userinfo", so that no message quotes it.
+    The reason for a user name or password is "userinfo", so that no message quotes it.
     """
     try:
         parts = urlsplit(url)
@@ -110,7 +110,7 @@ def fault_of_address(url: str) -> str | None:
 
 
 def is_loopback(url: str | None) -> bool:
-    """Whether an address is this machine's own, which a proxy of the environment cannot reach."""
+    """Whether an address is on this machine, which a proxy cannot reach."""
     host = urlsplit(url or "").hostname or ""
     try:
         return ipaddress.ip_address(host).is_loopback
@@ -122,7 +122,7 @@ UNPACKED = frozenset({b"content-encoding", b"content-length", b"transfer-encodin
 
 
 def _parts(unpack: Any, received: bytes, most: int) -> Iterator[bytes]:
-    """Unpack what was received, `most` bytes at a time; what follows the end of the packed data is left out."""
+    """Decompress, `most` bytes at a time; bytes after the end of the compressed data are ignored."""
     try:
         while received and not unpack.eof:
             yield unpack.decompress(received, most)
@@ -133,7 +133,7 @@ def _parts(unpack: Any, received: bytes, most: int) -> Iterator[bytes]:
 
 @contextlib.contextmanager
 def at_most(largest_bytes: int) -> Iterator[None]:
-    """Allow the replies that this thread receives meanwhile another size than the client's."""
+    """Set another maximum size of replies for this thread."""
     _now.largest_bytes = largest_bytes
     try:
         yield
@@ -142,7 +142,7 @@ def at_most(largest_bytes: int) -> Iterator[None]:
 
 
 def leads_elsewhere(response: httpx2.Response) -> bool:
-    """Whether a redirect points to another scheme, host or port, or to nothing that is an address."""
+    """Whether a redirect points to another scheme, host or port, or to an invalid address."""
     try:
         to = response.request.url.join(response.headers.get("location", ""))
     except (httpx2.InvalidURL, ValueError):
@@ -173,7 +173,7 @@ def _left(timeout: float | None, late: type[Exception]) -> float | None:
 
 
 class _Stream(httpcore2.NetworkStream):
-    """A connection whose every step is held to the deadline of the thread that takes it."""
+    """A connection that applies the deadline of its thread to every step."""
 
     def __init__(self, inner: httpcore2.NetworkStream) -> None:
         self.inner = inner

@@ -1,6 +1,6 @@
-"""The errors a user can cause. Each says what was found, which rule it breaks, and what to do.
+"""Errors that users can cause. A message states what was found, which rule it breaks, and what to do.
 
-The command line prints the message alone, without a traceback, and ends with the error's `exit_code`.
+The command line prints only the message, without a traceback, and ends with the error's `exit_code`.
 """
 
 from alignment.secrecy import hidden
@@ -14,26 +14,26 @@ def printable(text: str) -> str:
 
 
 def first_line(error: object, longest: int = 300) -> str:
-    """Return what a library's error says, or its type, as one short line for a message of ours."""
+    """Return the message of a library's error, or its type, as one short line."""
     words = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
     words = printable(words)
     return words if len(words) <= longest else f"{words[: longest - 1]}…"
 
 
 class AlignmentError(Exception):
-    """Something the user can mend; the message stands alone."""
+    """An error that the user can correct; the message needs no context."""
 
     exit_code = 1
 
     def __str__(self) -> str:
-        """Return the message without keys, whatever it quotes."""
+        """Return the message without API keys."""
         return hidden(super().__str__())
 
 
 class Done(SystemExit):
-    """The command has printed what was asked for, `--help` say, and ends with 0 without running anything.
+    """The command has printed its output, such as `--help`, and ends with 0 without a run.
 
-    `sys.exit(0)` in other code, a recipe's own function say, must not look like a run that finished.
+    `sys.exit(0)` in other code, such as a recipe's own function, must not look like a finished run.
     """
 
     def __init__(self) -> None:
@@ -46,7 +46,7 @@ class RecipeError(AlignmentError):
     exit_code = 2
 
     def __init__(self, faults: list[str]) -> None:
-        """Join the faults, each one printable line of bounded length, without keys."""
+        """Join the faults, each one printable line of limited length, without API keys."""
         lines = [printable(line) for fault in faults for line in hidden(fault).split("\n") if line.strip()]
         self.faults = [line if len(line) <= LONGEST_FAULT else f"{line[: LONGEST_FAULT - 1]}…" for line in lines]
         super().__init__("\n".join(self.faults))
@@ -57,13 +57,13 @@ class DataError(AlignmentError):
 
 
 class JsonError(AlignmentError, ValueError):
-    """A text is no JSON, or a value breaks a limit on what may be read; the message names key or character."""
+    """A text is not JSON, or a value exceeds a limit; the message names the key or the character."""
 
 
 class NotJson(JsonError):
-    """A text is no JSON at all."""
+    """A text is not JSON."""
 
-    position: int = 0  # of the character at which it stops being so, from 0
+    position: int = 0  # of the first invalid character, from 0
 
 
 class ModelError(AlignmentError):
@@ -75,7 +75,7 @@ class LineageError(AlignmentError):
 
 
 class JudgeError(AlignmentError):
-    """A judge cannot be asked, or too many of its answers failed."""
+    """A judge cannot be called, or too many of its replies failed."""
 
 
 class BudgetError(JudgeError):
@@ -83,17 +83,17 @@ class BudgetError(JudgeError):
 
 
 class GateError(AlignmentError):
-    """Labels miss the limits that a recipe sets; `alignment audit --gate` ends with a code of its own."""
+    """Labels miss the limits of a recipe; `alignment audit --gate` ends with its own exit code."""
 
     exit_code = 3
 
 
 class ScorerError(AlignmentError):
-    """A source of PPO's scores cannot be asked, or what it says is no score."""
+    """A scorer cannot be called, or its result is not a score."""
 
 
 class TrainingError(AlignmentError):
-    """Training cannot go on, a loss that is not a number, say."""
+    """Training cannot continue, for example because the loss is not a number."""
 
 
 class ShapeError(AlignmentError, ValueError):

@@ -1,4 +1,4 @@
-"""A run's manifest.json, read as this project writes it: fields of their types, or an error that names the field."""
+"""Reading of a run's manifest.json; an error names the field that has an invalid value."""
 
 import contextlib
 import math
@@ -15,13 +15,13 @@ from alignment.strict_json import is_whole, shown
 MANIFEST = "manifest.json"
 STATUSES = ("running", "finished", "failed")
 MOST_BYTES = 64 * 2**20
-CALLS = "calls*.sqlite"  # answers of judges, which may be paid for
+CALLS = "calls*.sqlite"  # replies of judges, which may have cost money
 
 
 def read_manifest(folder: Path | str) -> dict[str, Any]:
-    """Return a run's manifest; {} where the folder has none. Fields that are null are left out.
+    """Return a run's manifest; {} if the folder has none. Fields that are null are left out.
 
-    Raises: AlignmentError where it cannot be read, or a field that some command reads is not as a run writes it.
+    Raises: AlignmentError if it cannot be read, or a field that a command reads has an invalid value.
     """
     file = Path(folder) / MANIFEST
     if not file.is_file():
@@ -41,10 +41,10 @@ def stores_with_calls(folder: Path | str) -> list[Path]:
 
 
 def _holds_calls(store: Path) -> bool:
-    log = store.with_name(f"{store.name}-wal")  # what a killed process had not yet moved into the store
+    log = store.with_name(f"{store.name}-wal")  # writes that a killed process had not yet moved into the store
     if log.exists() and log.stat().st_size:
         return True
-    try:  # immutable: no file is made beside the store
+    try:  # immutable: SQLite creates no file next to the store
         with contextlib.closing(sqlite3.connect(f"{store.absolute().as_uri()}?immutable=1", uri=True)) as connection:
             return bool(connection.execute("SELECT EXISTS (SELECT 1 FROM calls WHERE status = 'ok')").fetchone()[0])
     except sqlite3.Error:
@@ -52,9 +52,9 @@ def _holds_calls(store: Path) -> bool:
 
 
 def how_anew(path: Path | str, what: str = "") -> str:
-    """Say how to run anew without the loss of what was paid for."""
+    """Return how to start the run again without losing paid replies."""
     if stores_with_calls(path):
-        return f"name another output_dir to run {what}anew: the judge's answers in this one are paid for"
+        return f"name another output_dir to run {what}anew: this one has replies of a judge, which were paid for"
     return f"pass --overwrite true to run {what}anew, or name another output_dir"
 
 

@@ -1,4 +1,4 @@
-"""What looks like a key, by its shape or by the name that it stands under: the one home for whoever may not show it."""
+"""Detection and removal of API keys in texts, by the form of the key or by the name of its field."""
 
 import math
 import os
@@ -10,7 +10,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 HIDDEN = "[hidden]"
 _START, _WORD = r"(?<![A-Za-z0-9])", r"[A-Za-z0-9_-]"
-# Of keys in use, by how they begin; https://docs.github.com/en/code-security/secret-scanning lists more.
+# Known keys by their prefix; https://docs.github.com/en/code-security/secret-scanning lists more.
 SHAPES = tuple(
     (kind, re.compile(_START + pattern))
     for kind, pattern in (
@@ -29,7 +29,7 @@ SHAPES = tuple(
             "a provider's key",
             r"(?:gsk_|r8_|fw_|tgp_v1_|rpa_|jina_|pcsk_|wandb_v1_|npm_|dckr_pat_)[A-Za-z0-9_]{16,}",
         ),
-        (  # a part of 16 letters and digits tells them from names: `pa-instructions-2024-large`
+        (  # a part of 16 letters and digits, unlike in names such as `pa-instructions-2024-large`
             "a provider's key",
             rf"(?:nvapi|pplx|xai|pypi|voyage|pa|ak|as)-(?:{_WORD}{{0,40}}[_-])??(?=[A-Za-z]{{0,200}}[0-9])[A-Za-z0-9]{{16,}}{_WORD}*",
         ),
@@ -41,7 +41,7 @@ SHAPES = tuple(
         ("a private key", r"-----BEGIN [A-Z ]*PRIVATE KEY-----"),
     )
 )
-OPENAI = re.compile(rf"{_START}(?:sk|csk|sess)-{_WORD}{{6,}}")  # and other endpoints'; `sk` is Slovak too
+OPENAI = re.compile(rf"{_START}(?:sk|csk|sess)-{_WORD}{{6,}}")  # and other endpoints'; `sk` may also mean Slovak
 ORDINARY = re.compile(r"[a-z]{1,12}|[a-z0-9.]{1,4}")  # a part of a name: instructions, v2, 7b
 ASSIGNED = re.compile(
     r"(?i)((?:api|access|secret|private|auth)[_-]?key|(?:access|auth|bearer|hub|hf|session)[_-]?token|secret|passw(?:or)?d)"
@@ -50,19 +50,21 @@ ASSIGNED = re.compile(
 USER = re.compile(
     r"(?i)[a-z][a-z0-9+.-]{0,20}://(?:[^\s/?#@]{0,1000}@|[^\s/@]{0,1000}:(?!\d{1,9}(?:[/?#]|$))[^\s@]{0,1000}@)"
 )
-NAMES = re.compile(  # of what holds a key, whatever the key looks like
+NAMES = re.compile(  # names of fields that hold a key of any form
     r"(^|_)((api|access|secret|private|auth|account|subscription|signing|encryption|shared)_?key|secrets?|passwords?"
     r"|passwd|passphrase|pwd|authorization|credentials?|bearer|cookie"
     r"|(access|auth|api|hub|hf|refresh|session|bearer|bot|secret|private|security|push_to_hub|use_auth)_?token)$"
 )
-MAYBE = re.compile(r"(^|_)(key|token|auth|sig|signature|sas)$")  # holds a key where it looks random: eos_token does not
+MAYBE = re.compile(
+    r"(^|_)(key|token|auth|sig|signature|sas)$"
+)  # holds a key if the value looks random; eos_token does not
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-GENERATED_LENGTH, GENERATED_DIGITS = 24, 3  # characters, and digits among them, of a key without a provider's form
+GENERATED_LENGTH, GENERATED_DIGITS = 24, 3  # minimum characters, and digits among them, of a key of unknown form
 RANDOM_LENGTH, RANDOM_BITS = 20, 3.0  # characters, and bits of each: a hexadecimal digit has at most 4
 
 
 def key_in(text: str) -> str | None:
-    """Name what sort of key stands in a text, by its shape; None if there is none."""
+    """Return the kind of key that a text contains, by its form; None if there is none."""
     for kind, pattern in SHAPES:
         if pattern.search(text):
             return kind
@@ -72,7 +74,7 @@ def key_in(text: str) -> str | None:
 
 
 def _is_openai(found: "re.Match[str]", text: str) -> bool:
-    """Whether `sk-…` is a key, and no data set in Slovak: `data/sk-alpaca-cleaned-v2`."""
+    """Whether `sk-…` is a key, not the name of a data set in Slovak such as `data/sk-alpaca-cleaned-v2`."""
     parts = re.split(r"[_-]", found[0])[1:]
     return found[0] == text or not all(ORDINARY.fullmatch(part) for part in parts if part)
 
@@ -83,7 +85,7 @@ def holds_user(url: str) -> bool:
 
 
 def key_in_query(url: str) -> str | None:
-    """Name the parameter of an address that holds a key; None if there is none."""
+    """Return the parameter of an address that holds a key; None if there is none."""
     if "://" not in url or ("?" not in url and "#" not in url):
         return None
     try:
@@ -99,12 +101,12 @@ def key_in_query(url: str) -> str | None:
 
 
 def names_a_key(name: str) -> bool:
-    """Whether what stands under a name is a key, whatever it looks like: `password`, `X-Api-Key`, `hub_token`."""
+    """Whether every value under a name is a key: `password`, `X-Api-Key`, `hub_token`."""
     return bool(NAMES.search(_plain(name)))
 
 
 def may_name_a_key(name: str) -> bool:
-    """Whether what stands under a name is a key where it looks random: `token`, `key`."""
+    """Whether a random-looking value under a name is a key: `token`, `key`."""
     return bool(MAYBE.search(_plain(name)))
 
 
@@ -113,12 +115,12 @@ def _plain(name: str) -> str:
 
 
 def is_variable(text: str) -> bool:
-    """Whether a text is the name of an environment variable, and nothing that looks like a key."""
+    """Whether a text is the name of an environment variable and does not look like a key."""
     return bool(VARIABLE.fullmatch(text)) and key_in(text) is None and not is_random(text)
 
 
 def is_random(text: str) -> bool:
-    """Whether a text is long, of letters and digits, and without a pattern, as generated keys are."""
+    """Whether a text is long, consists of letters and digits, and has no pattern, like a generated key."""
     plain = re.fullmatch(r"[A-Za-z0-9_+/=.~-]+", text)
     if plain is None or len(text) < RANDOM_LENGTH or not re.search(r"[0-9]", text) or not re.search(r"[A-Za-z]", text):
         return False
@@ -129,7 +131,7 @@ def is_random(text: str) -> bool:
 
 
 def is_generated(text: str) -> bool:
-    """Whether a text has a part that mixes capitals, small letters and digits as no name does: `a1B2c3D4e5…`."""
+    """Whether a text has a part that mixes uppercase, lowercase and digits as names do not: `a1B2c3D4e5…`."""
     return any(
         is_random(part)
         and len(re.findall(r"[0-9]", part)) >= GENERATED_DIGITS
@@ -141,7 +143,7 @@ def is_generated(text: str) -> bool:
 
 
 def environment_keys() -> Iterator[tuple[str, str]]:
-    """The keys in this process's environment: each variable's name and value."""
+    """Return the keys in this process's environment: name and value of each variable."""
     for name, value in os.environ.items():
         value = value.strip()
         named, might = names_a_key(name), may_name_a_key(name)
@@ -152,7 +154,7 @@ def environment_keys() -> Iterator[tuple[str, str]]:
 
 
 def hidden(text: str) -> str:
-    """Return a text without its keys: those by shape, those in addresses, and those of the environment."""
+    """Return a text without keys: by their form, in addresses, and of environment variables."""
     for _, value in environment_keys():
         text = text.replace(value, HIDDEN)
     for _, pattern in SHAPES:
@@ -168,7 +170,7 @@ def _without_query(url: str) -> str:
 
 
 def hidden_words(words: Iterable[str]) -> list[str]:
-    """Return a command line without its keys, what follows `--api_key` and its like among them."""
+    """Return a command line without keys, including values of options such as `--api_key`."""
     shown: list[str] = []
     of_flag = ""
     for word in words:
@@ -182,13 +184,13 @@ def hidden_words(words: Iterable[str]) -> list[str]:
 
 
 def _is_key(flag: str, value: str) -> bool:
-    """Whether what a flag is given is a key."""
+    """Whether the value of an option is a key."""
     name = flag.rpartition(".")[2]
     return not is_variable(value) if name.endswith("_env") else names_a_key(name)
 
 
 def without_keys(value: Any, name: str = "") -> Any:
-    """Return a mapping, list or value with its keys hidden, by their names and by their shapes."""
+    """Return a mapping, list or value with API keys hidden, by their names and by their forms."""
     if isinstance(value, dict):
         return {hidden(str(key)): without_keys(inner, str(key)) for key, inner in value.items()}
     if isinstance(value, list | tuple):

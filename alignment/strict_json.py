@@ -1,7 +1,7 @@
-"""JSON that others wrote, and values that libraries read: typed, finite, bounded in size and depth, or refused.
+"""Strict parsing of JSON from other programs: valid types, finite numbers, limited size and depth.
 
-Every reader of foreign JSON parses with `parse`; what comes from Parquet, Arrow or YAML goes through `check`. Both
-raise `JsonError`, which names the key at fault and is a `ValueError` too.
+Every reader of such JSON uses `parse`; values from Parquet, Arrow or YAML go through `check`. Both raise `JsonError`,
+a `ValueError`, which names the key.
 """
 
 import functools
@@ -14,36 +14,36 @@ from typing import Any
 
 from alignment.errors import JsonError, NotJson
 
-Path = tuple[str | int, ...]  # keys and indices from the whole value to a part of it
+Path = tuple[str | int, ...]  # keys and indices from the root to a part of a value
 BLANKS = " \t\n\r"  # between JSON's parts
-_SURROGATES = ("\\ud", "\\uD")  # how JSON text begins half of a surrogate pair
+_SURROGATES = ("\\ud", "\\uD")  # beginnings of half of a surrogate pair in JSON text
 _BITS_PER_DIGIT = math.log2(10)
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a value may hold."""
+    """Limits on a value."""
 
     size: int = 16 * 2**20  # characters or bytes of the text
     depth: int = 128  # lists and objects inside one another
     digits: int = 100  # of one integer
-    finite: bool = True  # neither NaN nor Infinity
+    finite: bool = True  # no NaN or Infinity
     whole: bool = True  # no half of a surrogate pair: it is not a character, and no tokenizer reads it
     unique: bool = True  # no key twice in one object
 
 
 FOREIGN = Limits()  # data, replies, models' files
-# What a run of ours wrote: a diverged loss is NaN, a judge's reply stands as it came.
+# Files of our runs: a diverged loss is NaN, and a judge's reply is stored unchanged.
 OURS = Limits(size=2**30, finite=False, whole=False)
 
 
 class _Suspect(Exception):
-    """The fast parser met something to look for."""
+    """The fast parser found a value that may break a limit."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Fault:
-    """Stands in a parsed value where the text breaks a limit."""
+    """Placeholder in a parsed value for a part that breaks a limit."""
 
     reason: str
 
@@ -51,7 +51,7 @@ class _Fault:
 def parse(text: str | bytes, limits: Limits = FOREIGN) -> Any:
     """Return the value of a JSON text.
 
-    Raises: NotJson if it is no JSON; JsonError, which names the key, where it breaks a limit.
+    Raises: NotJson if it is not JSON; JsonError, which names the key, if it breaks a limit.
     """
     if len(text) > limits.size:
         unit = "bytes" if isinstance(text, bytes) else "characters"
@@ -70,8 +70,8 @@ def parse(text: str | bytes, limits: Limits = FOREIGN) -> Any:
 def scan(text: str, start: int, limits: Limits = FOREIGN) -> tuple[Any, str | None, int]:
     """Read one value of a longer text.
 
-    Returns: the value, what is wrong with it or None, and where it ends. Raises: NotJson if none stands there, and
-    JsonError where its depth hides the end.
+    Returns: the value, its fault or None, and the position of its end. Raises: NotJson if there is no value, and
+    JsonError if it is too deep to find its end.
     """
     try:
         try:
@@ -112,9 +112,9 @@ def decoded(content: bytes) -> str:
 
 
 def check(value: Any, limits: Limits = FOREIGN, path: Path = ()) -> None:
-    """Look through a value of JSON's types.
+    """Check a value of JSON's types.
 
-    Raises: JsonError naming the key whose value is of another type, not finite, too deep or no text.
+    Raises: JsonError with the key whose value has another type, is not finite, too deep or invalid text.
     """
     if len(path) >= limits.depth and isinstance(value, dict | list | tuple):
         raise JsonError(f"{spelled(path[:3])} holds more than {limits.depth} lists and objects inside one another")
@@ -123,7 +123,7 @@ def check(value: Any, limits: Limits = FOREIGN, path: Path = ()) -> None:
     elif isinstance(value, dict):
         for key, part in value.items():
             if not isinstance(key, str):
-                raise JsonError(f"{spelled(path)} has the key {shown(key)}, which is no text")
+                raise JsonError(f"{spelled(path)} has the key {shown(key)}, which is not text")
             if limits.whole and not is_whole(key):
                 raise JsonError(f"{spelled(path)} has the key {shown(key)}, which holds half of a surrogate pair")
             check(part, limits, (*path, key))
@@ -137,7 +137,7 @@ def check(value: Any, limits: Limits = FOREIGN, path: Path = ()) -> None:
             raise JsonError(f"{spelled(path)} is an integer of more than {limits.digits} digits")
     elif isinstance(value, float):
         if limits.finite and not math.isfinite(value):
-            raise JsonError(f"{spelled(path)} is {value}, which is no finite number")
+            raise JsonError(f"{spelled(path)} is {value}, which is not a finite number")
     elif value is not None:
         raise JsonError(f"{spelled(path)} is of the type {type(value).__name__}, which JSON does not have")
 
@@ -148,7 +148,7 @@ def is_whole(text: str) -> bool:
 
 
 def spelled(path: Path) -> str:
-    """Write a path as people do, `'messages[0].content'`; a key that cannot be shown is shortened and escaped."""
+    """Write a path like `'messages[0].content'`; long and unprintable keys are shortened and escaped."""
     words = ""
     for step in path:
         words += f"[{step}]" if isinstance(step, int) else f"{'.' if words else ''}{shown(step)[1:-1]}"
@@ -159,7 +159,7 @@ def shown(value: object, longest: int = 60) -> str:
     """Quote a value in a message: one printable line, shortened."""
     try:
         text = repr(value[:longest] if isinstance(value, str) else value)
-    except ValueError:  # Python writes no integer of more than 4,300 digits
+    except ValueError:  # Python does not convert integers of more than 4,300 digits
         return "an integer of thousands of digits"
     short = len(text) <= longest and not (isinstance(value, str) and len(value) > longest)
     return text if short else f"{text[: longest - 2]}…{text[-1] if isinstance(value, str) else ''}"
@@ -185,7 +185,7 @@ def _suspect(reason: str) -> _Fault:
 
 @functools.cache
 def _decoder(limits: Limits, faulty: Callable[[str], _Fault]) -> json.JSONDecoder:
-    """Return a decoder that hands what breaks a limit to `faulty`."""
+    """Return a decoder that passes values that break a limit to `faulty`."""
 
     def whole_number(text: str) -> int | _Fault:
         if len(text) - text.startswith("-") > limits.digits:
@@ -201,7 +201,7 @@ def _decoder(limits: Limits, faulty: Callable[[str], _Fault]) -> json.JSONDecode
         return value
 
     def constant(text: str) -> float | _Fault:
-        return faulty(f"is {text}, which is no finite number") if limits.finite else float(text)
+        return faulty(f"is {text}, which is not a finite number") if limits.finite else float(text)
 
     def keyed(pairs: list[tuple[str, Any]]) -> Any:
         found = dict(pairs)

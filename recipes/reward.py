@@ -41,12 +41,14 @@ def load_data(
     data, train, held_out = split = encoded_split(recipe, template, limit=limit, seed=seed)
     seen = {row.prompt for row in train.rows}
     kinds = {"text" if isinstance(ranking.prompt, str) else "messages" for ranking in data.train}
+    kind = kinds.pop() if len(kinds) == 1 else None
     return record_split(
         run,
         split,
         template,
         ranking_stage(*split, template, limit),
-        prompt_kind=kinds.pop() if len(kinds) == 1 else None,
+        prompt_kind=kind,
+        answer_end=None if kind is None else template.end_of_answer(kind),
         evaluation={**held_out.counts(), "prompts_in_training": sum(row.prompt in seen for row in held_out.rows)},
     )
 

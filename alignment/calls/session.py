@@ -30,7 +30,7 @@ def caller_of(judge: AnyJudge, limits: CallLimits, max_concurrency: int) -> Call
 def budget_of(judges: Sequence[AnyJudge], limits: CallLimits) -> Budget:
     """Return the budget that a run's judges share, before anything is spent.
 
-    Raises: JudgeError where the judges' prices cannot be read or are in several currencies.
+    Raises: JudgeError if the judges' prices cannot be read or are in several currencies.
     """
     return Budget(tariff_of(*judges), max_calls=limits.max_calls, max_cost=limits.max_cost)
 
@@ -92,7 +92,7 @@ class JudgeCalls:
     def caller(self, judge: AnyJudge, name: str, max_concurrency: int) -> Caller:
         """Return the caller of one judge, whose calls are stored as `calls_NAME.sqlite`.
 
-        Raises: DataError where the file is not a store.
+        Raises: DataError if the file is not a store.
         """
         caller = caller_of(judge, self.limits, max_concurrency)
         caller.budget = self.budget

@@ -66,7 +66,7 @@ def reward_models(given: str) -> list[str]:
 def entry_keys(columns: str | None, ignore_columns: str | None, layout: str | None) -> dict[str, Any]:
     """Return the keys of a recipe's data set entry that options for bare files stand for.
 
-    Raises: RecipeError where one is not written as its help tells.
+    Raises: RecipeError if one is not written as its help tells.
     """
     from alignment.errors import RecipeError
 

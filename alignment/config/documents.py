@@ -126,7 +126,7 @@ def read_bytes(path: str, kind: str = "YAML") -> bytes:
 def parse_value(text: str) -> Any:
     """Read one value of the command line by the same rules.
 
-    Raises: RecipeError where it is no YAML.
+    Raises: RecipeError if it is no YAML.
     """
     faults: list[str] = []
     value = parse_yaml(text, "", {}, faults)

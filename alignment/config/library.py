@@ -93,7 +93,7 @@ def trainer_keys(spec: str) -> dict[str, Kind]:
     Args:
         spec: "package.module:Class".
 
-    Raises: RecipeError where the package is not installed or has no such class.
+    Raises: RecipeError if the package is not installed or has no such class.
     """
     module, _, name = spec.partition(":")
     found = _find(_file_of(module), name)

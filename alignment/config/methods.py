@@ -151,7 +151,7 @@ ADAPTER_KEYS = tuple(dict.fromkeys(key for method in TUNING_METHODS.values() for
 def known_method(name: str) -> str:
     """Return the name of a tuning method as it is.
 
-    Raises: ValueError where there is no such method, or PEFT has one that no recipe can use.
+    Raises: ValueError if there is no such method, or PEFT has one that no recipe can use.
     """
     if name in TUNING_METHODS:
         return name

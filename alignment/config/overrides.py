@@ -51,7 +51,7 @@ def apply(document: Document, overrides: list[tuple[str, str | None]], texts: se
         document: changed. overrides: from `split_argv`.
         texts: keys that take text alone, for which `[EOS]` is no list. flags: keys that may stand bare.
 
-    Returns: the faults found. Raises: RecipeError where a value holds a key or password.
+    Returns: the faults found. Raises: RecipeError if a value holds a key or password.
     """
     faults: list[str] = []
     for key, text in overrides:

@@ -28,7 +28,7 @@ class AnswerEnds:
     def ended(self, ids: list[int], end: int, *, stop: bool, text: str = "") -> list[int]:
         """Return an answer's ids with one stop token at their end, or without.
 
-        Raises: DataError where a stop token stands before the end, or `text` has nothing else.
+        Raises: DataError if a stop token stands before the end, or `text` has nothing else.
         """
         while ids and ids[-1] in self.stops.ids:
             end = ids[-1] if ids[-1] == self.stops.turn_end else end  # as the answer was rendered beforehand

@@ -37,7 +37,7 @@ class AnswerTokens:
     def prompt_ids(self, ranking: Ranking) -> list[int]:
         """Return the ids that the answers continue: those in whose context they were sampled.
 
-        Raises: DataError where the prompt was changed since, or cannot be written in tokens.
+        Raises: DataError if the prompt was changed since, or cannot be written in tokens.
         """
         ids = self.template.prompt_ids(ranking.prompt)
         record = next(iter(self._matching(ranking)), None)
@@ -55,7 +55,7 @@ class AnswerTokens:
     def answer_ids(self, ranking: Ranking, index: int) -> list[int]:
         """Return the ids of an answer, the stop token included where it ended with one.
 
-        Raises: DataError where the text is not that of the sampled ids, or cannot be written in tokens.
+        Raises: DataError if the text is not that of the sampled ids, or cannot be written in tokens.
         """
         with self._noted(ranking.source):
             return self._answer_ids(ranking, index)
@@ -79,7 +79,7 @@ class AnswerTokens:
     def demonstrations(self, row: Demonstration) -> list[TrainedRow]:
         """Return the training rows of one demonstration, as `Template.demonstrations` does.
 
-        Raises: DataError where the row cannot be written in tokens.
+        Raises: DataError if the row cannot be written in tokens.
         """
         with self._noted(row.source):
             return self._demonstrations(row)

@@ -1,4 +1,4 @@
-"""Answers that are kept as text, as messages."""
+"""Conversion of answers between text and messages."""
 
 import re
 
@@ -10,7 +10,7 @@ from alignment.strict_json import parse
 
 _CALL = re.compile(r"<tool_call>\n(.*)\n</tool_call>")
 _THOUGHT = re.compile(r"<think>\n(.+?)\n</think>\n\n(.+)", re.DOTALL)
-# The tags between which models write their reasoning.
+# Tags around a model's reasoning.
 THOUGHTS = (
     ("<think>", "</think>"),
     ("<thinking>", "</thinking>"),
@@ -20,17 +20,17 @@ THOUGHTS = (
     ("[THINK]", "[/THINK]"),
     ("<|START_THINKING|>", "<|END_THINKING|>"),
 )
-TAGGED = "tagged"  # a key of messages whose reasoning stood in <think> tags in a text
+TAGGED = "tagged"  # a key of messages whose reasoning was in <think> tags in a text
 
 
 def message_of_answer(text: str, *, from_field: bool = False) -> Message:
     """Return an answer as a message.
 
-    Reasoning and calls, as compared answers have them in their texts, become `reasoning` and `tool_calls` again: a
-    chat template writes these in forms of its own.
+    Reasoning and calls inside the text become `reasoning` and `tool_calls`, which a chat template writes in its own
+    form.
 
     Args:
-        from_field: whether the data has the reasoning in a field of its own (`text_of_answer`), not in the text.
+        from_field: whether the data has the reasoning in a separate field (`text_of_answer`), not in the text.
     """
     thought = _THOUGHT.fullmatch(text)
     if thought is None or not thought[1].strip() or not thought[2].strip() or re.search("</?think>", thought[1]):
@@ -40,13 +40,13 @@ def message_of_answer(text: str, *, from_field: bool = False) -> Message:
 
 
 def is_empty(text: str) -> bool:
-    """Whether an answer has no text, or none but one thought in the tags of reasoning."""
+    """Whether an answer has no text, or only reasoning in tags."""
     text = text.strip()
     return not text or any(text.startswith(begin) and text.find(end) == len(text) - len(end) for begin, end in THOUGHTS)
 
 
 def behind_thought(text: str) -> str:
-    """Return what follows the thought that an answer begins with, all of it where it begins with none."""
+    """Return the text after the reasoning at the beginning of an answer."""
     tags = next((tags for tags in THOUGHTS if text.lstrip().startswith(tags[0]) and tags[1] in text), None)
     return text.partition(tags[1])[2] if tags else text
 
@@ -58,7 +58,7 @@ def text_of_answer(message: Message) -> str:
 
 
 def require_readable(text: str, what: str) -> None:
-    """Refuse a `text_of_answer` of which `message_of_answer` cannot tell the reasoning."""
+    """Reject reasoning and content that `message_of_answer` could not separate again."""
     if "reasoning" not in message_of_answer(text):
         raise BadRow(f"{what} has reasoning that holds <think> or </think>; take these tags out")
 

@@ -15,7 +15,7 @@ from alignment.strict_json import shown
 
 TIES = frozenset(("tie", "equal", "equallygood", "same", "both", "bothgood", "bothbad", "neither", "nopreference"))
 UNSURE = frozenset(("cannotsay", "unsure", "notsure", "idontknow", "dontknow", "unclear"))
-OURS = frozenset(("id", "_server_id", "status"))  # of a flat row: Argilla's own, no field
+OURS = frozenset(("id", "_server_id", "status"))  # keys of a flat row that are not fields
 
 
 def is_argilla(row: Row) -> bool:
@@ -27,8 +27,8 @@ def is_argilla(row: Row) -> bool:
 def argilla(row: Row) -> list[Ranking]:
     """Read the question that compares a record's fields: a ranking of them, a label that names one, or ratings of each.
 
-    One ranking a person. Suggestions are no person's and drafts are not submitted: both are left out. What a person
-    discarded is kept as a comparison without a verdict.
+    Returns one ranking per person. Suggestions and drafts are left out. A discarded record becomes a comparison without
+    a verdict.
     """
     fields, responses = _parts(row)
     comparing = {question: given for question, given in responses.items() if _compares(question, given, fields)}
@@ -109,7 +109,7 @@ def _by_choice(fields: Row, given: list[Row], *, nested: bool) -> Opinions:
     else:
         chosen = {name for value in values if (name := field_of(value, fields)) is not None}
         answers = sorted({name for one in chosen for name in siblings(one, fields)}, key=list(fields).index)
-        if len(answers) < 2 and nested:  # a flat row's other texts may be metadata
+        if len(answers) < 2 and nested:  # other texts of a flat row may be metadata
             answers = [name for name in fields if is_text(fields[name]) and not is_prompt(name)]
         if len(answers) < 2 or not chosen <= set(answers):
             raise BadRow(f"which of the fields {', '.join(fields)} are the answers? name them response1, response2 …")
@@ -169,7 +169,7 @@ def _submitted(given: list[Row]) -> Iterable[tuple[str, Any]]:
 
 
 def _placed(pairs: list[Pair], places: list[int]) -> list[Pair]:
-    """Pairs of some answers as pairs of all, by where those some stand."""
+    """Return pairs of some answers as pairs of all answers, by their places."""
     return [Pair(places[pair.first], places[pair.second], pair.probability, pair.status, pair.margin) for pair in pairs]
 
 

@@ -1,4 +1,4 @@
-"""How a chat template reads the arguments of tool calls, and whether it writes them."""
+"""The form in which a chat template reads tool calls, and whether it writes their arguments."""
 
 import json
 import re
@@ -12,16 +12,16 @@ Render = Callable[[list[dict[str, Any]]], str]  # of messages, without a generat
 
 
 def takes_text(render: Render) -> bool:
-    """Whether a template writes arguments as they stand, so that they must be JSON text, as OpenAI has them.
+    """Whether a template writes arguments unchanged, so that they must be JSON text, as in OpenAI's format.
 
-    DeepSeek's templates join arguments to other text. A template that writes JSON itself, or either form, gets objects.
+    DeepSeek's templates do. A template that converts them to JSON gets objects.
     """
     arguments = {PROBE: ["it's"]}
     text = json.dumps(arguments)
     for results in ([], [{"role": "tool", "content": "1", "name": "f", "tool_call_id": "call00000"}]):
         as_text, as_object = (_written(render, given, results) for given in (text, arguments))
         if as_text is not None and text in as_text:
-            return as_object is None or str(arguments) in as_object  # Python's own form is no JSON
+            return as_object is None or str(arguments) in as_object  # Python's repr is not JSON
     return False
 
 
@@ -33,7 +33,7 @@ def as_text(calls: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def words_of(call: Any) -> Iterator[str]:
-    """Yield what a template must write of a call, in whatever form: its name, and the words of its arguments."""
+    """Yield the texts of a call that a template must write in some form: its name and the words of its arguments."""
     function = call.get("function", call) if isinstance(call, dict) else {}
     yield str(function.get("name", ""))
     for text in _texts(function.get("arguments")):
@@ -62,7 +62,7 @@ def _written(render: Render, arguments: Any, results: list[dict[str, Any]]) -> s
 
 
 def wants_wrapper(render: Callable[[list[dict[str, Any]]], str]) -> bool:
-    """Whether a template reads tools inside of OpenAI's wrapper alone; `render` writes a question with tools."""
+    """Whether a template reads tools only in OpenAI's wrapper; `render` writes a question with tools."""
     tool = {"name": PROBE, "description": "d", "parameters": {"type": "object", "properties": {}}}
     written = []
     for given in (tool, {"type": "function", "function": tool}):

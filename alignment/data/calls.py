@@ -1,4 +1,4 @@
-"""Tool calls, and the tools that may be called, as data sets write them, brought to OpenAI's form."""
+"""Conversion of tool calls and tool definitions of data sets to OpenAI's form."""
 
 import json
 from typing import Any
@@ -32,9 +32,9 @@ def calls_of(turn: dict[str, Any], what: str) -> list[dict[str, Any]]:
 
 
 def calls_in(value: Any, what: str) -> tuple[str, list[dict[str, Any]]]:
-    """Return what stands before the calls in the text of ShareGPT's `function_call`, a thought, and the calls.
+    """Return the text before the calls in ShareGPT's `function_call`, a thought, and the calls.
 
-    A value that is no text is the call, or a list of calls.
+    A value that is not text is the call, or a list of calls.
     """
     if isinstance(value, list | dict) and value:
         functions = value if isinstance(value, list) else [value]
@@ -48,8 +48,8 @@ def calls_in(value: Any, what: str) -> tuple[str, list[dict[str, Any]]]:
         parsed = parse(call)
     except NotJson:
         raise BadRow(
-            f'a function call is {shown(call)}, which is no JSON; write {{"name": …, "arguments": {{…}}}}, or give the '
-            "message the role gpt, where it is an answer in words or has the call in the model's own tags"
+            f'a function call is {shown(call)}, which is not JSON; write {{"name": …, "arguments": {{…}}}}, or '
+            "give the message the role gpt if it is text or has the call in the model's own tags"
         ) from None
     except JsonError as error:
         raise BadRow(f"a function call: {error}") from None
@@ -58,7 +58,7 @@ def calls_in(value: Any, what: str) -> tuple[str, list[dict[str, Any]]]:
 
 
 def call_message(text: str, calls: list[dict[str, Any]]) -> Message:
-    """Make a message of the assistant from its words and its calls, as `calls_of` returns them.
+    """Return the assistant's message with this text and these calls, as `calls_of` returns them.
 
     Its `content` has the calls as text, in the tags that Hermes and Qwen use, and `tool_calls` is their JSON for the
     chat templates that render them. A text may hold the same calls already, as that of our own labels does.
@@ -67,7 +67,7 @@ def call_message(text: str, calls: list[dict[str, Any]]) -> Message:
     words, tag, rest = text.partition(_TAG)
     if tag:
         if (tag + rest).strip() != rendered:
-            raise BadRow(f"the content of a message holds {_TAG} beside calls in a field of their own; keep one")
+            raise BadRow(f"the content of a message holds {_TAG} and calls in their own field; keep one")
         text = words.rstrip("\n")
     content = f"{text}\n{rendered}" if text else rendered
     return {"role": "assistant", "content": content, "tool_calls": json.dumps(calls, ensure_ascii=False)}
@@ -77,7 +77,7 @@ def _call(call: Any, what: str, *, in_text: bool) -> dict[str, Any]:
     """Return a call as OpenAI writes it: `function` with `name`, and `arguments` as an object.
 
     Args:
-        in_text: the call stands in JSON text, where `ignore_columns` leaves nothing out.
+        in_text: the call is JSON text, in which `ignore_columns` has no effect.
     """
     if isinstance(call, str):
         call, in_text = _parsed(call, what), True
@@ -104,8 +104,8 @@ def _refuse_unread(part: dict[str, Any], what: str, reads: tuple[str, ...], *, i
         refuse_unread_of(part, what, reads, numbers=True)
     elif keys := unread(part, reads, numbers=True):
         raise UnreadKey(
-            f"{what} has {shown(keys[0])} ({example(part[keys[0]])}), which nothing reads; {', '.join(reads)} are read "
-            "there. Rename it, or take it out of the JSON text"
+            f"{what} has {shown(keys[0])} ({example(part[keys[0]])}), which is not read; {', '.join(reads)} are read "
+            "there. Rename it, or remove it from the JSON text"
         )
 
 

@@ -1,4 +1,4 @@
-"""The card of a data set: the YAML at the head of its README.md, where the Hub keeps its configurations."""
+"""The card of a data set: the YAML header of its README.md, which lists its configurations."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -15,7 +15,7 @@ Patterns = dict[str, list[str]]  # of files, by split
 
 
 def configurations(folder: Path) -> Card:
-    """Return the configurations that a folder's README.md lists, by name; none where no file here is of one."""
+    """Return the configurations in a folder's README.md by name; none if no file here belongs to one."""
     found = _front_matter(folder / "README.md").get("configs")
     listed = [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
     card = {str(one["config_name"]): one for one in listed if "config_name" in one}
@@ -26,7 +26,7 @@ def configurations(folder: Path) -> Card:
 def chosen(folder: Path, card: Card, name: str | None) -> Mapping[str, Any]:
     """Return the configuration of that name; without one, the only one, or the default.
 
-    Raises: DataError where there are several, whose files may hold the same rows.
+    Raises: DataError if there are several, which may have the same rows.
     """
     if name is not None or len(card) == 1:
         return card[name or next(iter(card))]
@@ -55,7 +55,7 @@ def patterns_of(config: Mapping[str, Any]) -> Patterns:
 
 
 def leads_outside(pattern: str) -> bool:
-    """Whether a card's pattern names files elsewhere than in its data set, or an address."""
+    """Whether a card's pattern names files outside its data set, or an address."""
     return ".." in Path(pattern).parts or pattern.startswith(("/", "~")) or "://" in pattern
 
 
@@ -66,15 +66,15 @@ def require_inside(folder: Path, pattern: str) -> None:
     """
     if leads_outside(pattern):
         raise DataError(
-            f"{folder / 'README.md'} names {shown(pattern)}, which lies outside of the folder; a data set's files are "
-            "those inside it. Give data_files."
+            f"{folder / 'README.md'} names {shown(pattern)}, which is outside the folder; a data set's files must be "
+            "inside it. Give data_files."
         )
 
 
 def matching(folder: Path, patterns: Iterable[str]) -> list[Path]:
     """Return the data files inside a folder that match.
 
-    Raises: DataError where a pattern leads outside.
+    Raises: DataError if a pattern leads outside.
     """
     files: dict[Path, None] = {}
     for pattern in patterns:
@@ -92,9 +92,9 @@ def _texts(value: Any) -> list[str]:
 
 
 def _front_matter(path: Path) -> dict[str, Any]:
-    """Return the YAML with which a README.md begins, {} where it begins with none.
+    """Return the YAML with which a README.md begins, {} if it begins with none.
 
-    Raises: DataError where it cannot be read: it may list configurations that share rows.
+    Raises: DataError if it cannot be read: it may list configurations that share rows.
     """
     try:
         with open(path, "rb") as file:

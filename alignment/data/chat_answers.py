@@ -38,7 +38,7 @@ class ChatAnswers:
     def chat(self, messages: Sequence[Message], tools: str | None) -> Chat:
         """Bring messages to what their chat template reads.
 
-        Raises: ModelError where there is none, DataError where it cannot write them.
+        Raises: ModelError if there is none, DataError if it cannot write them.
         """
         if not self._writers:
             raise ModelError(

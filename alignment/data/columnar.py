@@ -1,7 +1,7 @@
-"""Rows of Parquet, Arrow and `datasets`: their values brought to JSON's types, cell by cell.
+"""Rows of Parquet, Arrow and `datasets`, converted to JSON's types cell by cell.
 
-A cell that cannot be read is an `Unreadable`, which no layout takes for text or a number: a damaged column spoils only
-the rows of layouts that look at it.
+A cell that cannot be read becomes an `Unreadable`, which is neither text nor a number. So a damaged column affects only
+layouts that read it.
 """
 
 import datetime
@@ -14,9 +14,9 @@ from alignment.data.stored import FREE_BYTES, LINE_COST, UNFOLDS
 from alignment.errors import DataError, first_line
 from alignment.strict_json import shown
 
-_BATCH = 64  # rows that are brought to Python at once, for one row may be long
+_BATCH = 64  # rows converted at once; one row may be long
 _DATES = (datetime.datetime, datetime.date, datetime.time)
-# What libraries raise for one cell: bad UTF-8, an unknown time zone, a date that Python does not have.
+# Errors of libraries for one cell: invalid UTF-8, an unknown time zone, a date outside Python's range.
 _OF_A_CELL = (ValueError, KeyError, TypeError, ArithmeticError, RecursionError)
 
 

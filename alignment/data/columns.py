@@ -23,7 +23,7 @@ def named_as_ours(sources: list[RawSource], columns: dict[str, str], ignored: fr
 
     Args:
         sources: all files of one entry. columns: key of a layout → column of the file.
-    Raises: DataError where no row has such a column, two keys take one column, a key is there already, or nothing has
+    Raises: DataError if no row has such a column, two keys take one column, a key is there already, or nothing has
         a key that is to be left out.
     """
     seen: set[str] = set()

@@ -12,7 +12,7 @@ from typing import Any
 
 from alignment.data.rows import Prompt, Ranking
 
-VOICES = ("judge", "annotator", "source")  # keys of `provenance` that tell whose opinion a row is
+VOICES = ("judge", "annotator", "source")  # keys of `provenance` that name the labeller
 VOICE_COLUMNS = frozenset(
     f"{who}{end}"
     for who in ("annotator", "judge", "labeler", "labeller", "rater", "worker", "user")
@@ -40,7 +40,7 @@ def claims_of(ranking: Ranking, row: Any) -> list[Claim]:
 
 
 def is_opinion(ranking: Ranking) -> bool:
-    """Whether a ranking tells which judge or person compared its answers."""
+    """Whether a ranking names the judge or person that compared its answers."""
     return any(ranking.provenance.get(key) for key in VOICES)
 
 

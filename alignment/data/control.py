@@ -11,7 +11,7 @@ _OWN = re.compile(r"think|thought|reason|tool.?calls?|call|function|python|chann
 _FOREIGN = re.compile(r"response|result|output", re.IGNORECASE)
 _FIRST_STAND_IN = 0xF0000  # private use: no tokenizer's vocabulary gives these characters a meaning
 _STAND_INS = "\U000f0000-\U000ffffd"
-_ANCHOR = "\n"  # before a text whose tokens are wanted without the space that some tokenizers put in front
+_ANCHOR = "\n"  # before a text, to get its tokens without the space that some tokenizers prepend
 
 
 class ControlTokens:

@@ -192,7 +192,7 @@ def carried_tools(messages: list[Message]) -> tuple[list[Message], str | None]:
 
 
 def with_tools(messages: list[Message], tools: str | None) -> list[Message]:
-    """Tell of the tools in the system message, for chat templates that have no place for them."""
+    """Describe the tools in the system message, for chat templates without tools."""
     if not tools:
         return messages
     note = f"You may call these tools, as <tool_call>\n{{json}}\n</tool_call>:\n{tools}"
@@ -214,7 +214,7 @@ def split_answer(messages: list[Message], what: str) -> tuple[list[Message], Mes
 
 
 def after_thought(message: Message) -> str:
-    """Return what tells, of an empty answer, that it has reasoning."""
+    """Return a note on an empty answer that has reasoning."""
     has_reasoning = message["content"].strip() or message.get("reasoning")
     return " after its reasoning; write the answer behind it, or take the row out" if has_reasoning else ""
 

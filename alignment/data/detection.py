@@ -41,7 +41,7 @@ def detect(source: RawSource) -> Format | None:
     Each row fits one layout: the first in `FORMATS`, for these exclude those behind them. A file may mix a layout with
     another one whose keys it reads too, as `preference` reads those of `prompt`: such rows lack something, and are bad.
 
-    Raises: DataError where its rows fit two layouts of which neither reads the other's keys.
+    Raises: DataError if its rows fit two layouts of which neither reads the other's keys.
     """
     found: dict[str, RawRow] = {}
     known: dict[tuple[tuple[str, type], ...], list[Format]] = {}
@@ -68,7 +68,7 @@ def detect(source: RawSource) -> Format | None:
 
 
 def require_answers_alone(source: RawSource, layout: Format | None) -> None:
-    """Refuse a file whose answers begin with their prompts in most rows: each prompt would stand twice.
+    """Reject a file in which most answers begin with their prompts, because each prompt would occur twice.
 
     Raises: DataError naming the first of these rows.
     """
@@ -80,7 +80,7 @@ def require_answers_alone(source: RawSource, layout: Format | None) -> None:
     if len(repeated) * 2 > len(rows):
         raise DataError(
             f"{printable(repeated[0].where)}: {' and '.join(keys)} begin with the prompt, in {len(repeated)} of "
-            f"{len(rows)} rows, so it would stand there twice; take it off the answers."
+            f"{len(rows)} rows, so it would occur twice; remove it from the answers."
         )
 
 
@@ -135,4 +135,5 @@ def _prompt(prompt: Prompt, tools: str | None = None) -> str:
     messages, carried = carried_tools(prompt)
     roles = ", ".join(message["role"] for message in messages[:5]) + (", …" if len(messages) > 5 else "")
     with_tools = " with tools" if tools or carried else ""
-    return f"of {len(messages)} messages ({roles}){with_tools} ending {shown(messages[-1]['content'])}"
+    several = "s" if len(messages) > 1 else ""
+    return f"of {len(messages)} message{several} ({roles}){with_tools} ending {shown(messages[-1]['content'])}"

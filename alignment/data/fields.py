@@ -13,7 +13,7 @@ _SPEAKER, _BODY = (re.compile(rf"['\"]({keys})['\"]\s*:") for keys in ("role|fro
 
 
 class BadRow(ValueError):
-    """What is wrong with one row; whoever reads the file adds where it stands."""
+    """The fault of one row; the reader of the file adds the location."""
 
 
 class BrokenJson(str):
@@ -23,7 +23,7 @@ class BrokenJson(str):
 
 
 class Unreadable:
-    """Stands for a cell that cannot be read; a layout that looks at it refuses the row with `reason`."""
+    """A cell that cannot be read; a layout that reads it rejects the row with `reason`."""
 
     def __init__(self, reason: str) -> None:
         self.reason = reason
@@ -65,7 +65,7 @@ def is_message(value: Any) -> bool:
 
 
 def optional_text(row: dict[str, Any], key: str) -> str:
-    """Return the string under `key`, or "" where it is absent or null."""
+    """Return the string under `key`, or "" if it is absent or null."""
     return "" if row.get(key) is None else text_of(row, key, empty=True)
 
 

@@ -1,4 +1,4 @@
-"""Which files of a folder belong to a split: by its card's configurations and by names, as on the Hub."""
+"""Selection of a folder's files for a split, by the card's configurations and by names, as on the Hub."""
 
 import itertools
 import re
@@ -13,20 +13,20 @@ from alignment.errors import DataError
 from alignment.manifest import MANIFEST, read_manifest
 from alignment.strict_json import shown
 
-MOST_FILES = 100_000  # that a folder of data may hold
+MOST_FILES = 100_000  # maximum in a folder of data
 _SHARD = re.compile(r"(\w+(?:\.\w+)*)-\d{5}-of-\d{5}", re.ASCII)  # as `datasets` names files of a split
 _NOTES = ("dataset_info.json", "dataset_infos.json")  # of `datasets` and LLaMA-Factory, beside data
 
 
 def named_split(split: str) -> str:
-    """Return the split of that name, whose other names (dev, eval) mean the same."""
+    """Return the split with this name, or with another name for it (dev, eval)."""
     return SPLITS.get(split, split)
 
 
 def split_of(path: Path) -> str:
-    """Return the split that a path's words tell of, or "".
+    """Return the split that a path names, or "".
 
-    A file `train_sft-00000-of-00001` is one of the split `train_sft`, which is another one than `train_gen`.
+    A file `train_sft-00000-of-00001` belongs to the split `train_sft`, which differs from `train_gen`.
     """
     shard = _SHARD.match(path.name.lower())
     if shard and shard[1] not in SPLITS and re.split(r"[^a-z]+", shard[1])[0] in SPLITS:
@@ -39,12 +39,12 @@ def files_of(folder: Path, split: str, card: cards.Card | None = None, name: str
     """Return the data files in a folder that belong to `split`.
 
     A name that holds a word such as train, test or validation belongs to that split, as on the Hub; others are
-    training data where no file is named so. Text files count only where nothing else is there: beside data they are
-    notes and licences. Of a labelling run, the rankings alone are data.
+    training data if no file has such a name. Text files count only if there are no other files; otherwise they are
+    notes and licences. In a labelling run, only the rankings are data.
 
     Args:
         card: from `cards.configurations`. name: of one of them; None takes the only one, or the default.
-    Raises: DataError if there are none, several configurations to choose from, or files that may share rows.
+    Raises: DataError if there are no files, several configurations, or files that may share rows.
     """
     if (folder / MANIFEST).is_file() and (folder / "labels.jsonl").is_file():
         return [folder / "labels.jsonl"]
@@ -54,14 +54,14 @@ def files_of(folder: Path, split: str, card: cards.Card | None = None, name: str
     chosen = by_split.get(split) or by_split.get(named_split(split))
     if not chosen:
         known = ", ".join(sorted(by_split))
-        raise DataError(f"{folder} has no split '{split}'; its files' names tell of {known}.")
+        raise DataError(f"{folder} has no split '{split}'; its file names give {known}.")
     if "data_files" not in config:
         overlaps.require_one_data_set(folder, chosen)
     return chosen
 
 
 def _refuse_run(folder: Path) -> None:
-    """Refuse the folder of a run without labels: its files are no data.
+    """Reject the folder of a run without labels: its files are not data.
 
     Raises: DataError.
     """
@@ -74,13 +74,13 @@ def _refuse_run(folder: Path) -> None:
             f"{folder} is an interrupted run of stage label and has no labels.jsonl yet; run `alignment label` again "
             "with the same recipe to complete it."
         )
-    raise DataError(f"{folder} is a run of stage {stage}, which holds no data; name a run of stage label, or a file.")
+    raise DataError(f"{folder} is a run of stage {stage}, which holds no data; give a run of stage label, or a file.")
 
 
 def _of_card(folder: Path, config: Mapping[str, Any], split: str) -> dict[str, list[Path]]:
     """Return a configuration's files by split.
 
-    Raises: DataError where a pattern of `split` matches no file that can be read.
+    Raises: DataError if a pattern of `split` matches no file that can be read.
     """
     if "data_files" not in config:
         inner = str(config.get("data_dir") or "")
@@ -103,7 +103,7 @@ def _by_names(folder: Path) -> dict[str, list[Path]]:
         by_split.setdefault(split_of(file.relative_to(folder)), []).append(file)
     unnamed = by_split.pop("", [])
     shards: dict[str, list[Path]] = {}
-    for file in unnamed:  # `datasets` reads the split of a file in data/ off its name, whatever it is
+    for file in unnamed:  # `datasets` takes the split of a file in data/ from its name
         shard = _SHARD.match(file.name) if file.relative_to(folder).parts[:-1] == ("data",) else None
         shards.setdefault(shard[1] if shard else "", []).append(file)
     if len(shards) > 1 and "" not in shards:
@@ -124,5 +124,5 @@ def _data_files(folder: Path) -> list[Path]:
         wanted = ", ".join(f".{known}" for known in EXTENSIONS)
         kinds = sorted({file.suffix or file.name for file in everything})
         found = f"{len(everything)} files ({', '.join(kinds[:5])})" if everything else "nothing"
-        raise DataError(f"{folder} holds no data files: wanted {wanted} (or .gz of these), found {found}.")
+        raise DataError(f"{folder} holds no data files: expected {wanted} (or .gz of these), found {found}.")
     return files

@@ -1,4 +1,4 @@
-"""The layouts that data sets come in: how each is recognised by its keys and read."""
+"""The layouts of data sets: recognition by keys, and reading."""
 
 import itertools
 import re
@@ -43,10 +43,10 @@ class Format:
     name: str
     keys: str  # what a row must have, for messages
     matches: Callable[[Row], bool]
-    read: Callable[[Row], list[Parsed]]  # one row may hold several; raises `BadRow`
-    reads: tuple[str, ...]  # every key of a row that it looks at
+    read: Callable[[Row], list[Parsed]]  # a row may hold several; raises `BadRow`
+    reads: tuple[str, ...]  # every key that it reads
     harmless: tuple[str, ...] = ()  # keys of well-known data sets that add nothing
-    either: tuple[tuple[str, ...], ...] = ()  # keys of which the first group that a row has is read, and no other
+    either: tuple[tuple[str, ...], ...] = ()  # groups of keys, of which only the first that a row has is read
     by_value: bool = False  # `matches` looks at values, not only at keys and types
 
     def reads_in(self, row: Row) -> Collection[str]:
@@ -73,13 +73,13 @@ def _is_hh(row: Row) -> bool:
     return all(isinstance(row.get(key), str) and _TRANSCRIPT.match(row[key]) for key in ("chosen", "rejected"))
 
 
-_TRANSCRIPT = re.compile(r"\s*(Human|Assistant)\s*[:：]")  # with a wide colon it is refused, not read as plain text
+_TRANSCRIPT = re.compile(r"\s*(Human|Assistant)\s*[:：]")  # with a wide colon it is rejected, not read as plain text
 _AROUND = ("system", "tools")  # what goes before the prompt
 _CHOICE = ("chosen", "rejected", "probability", "margin", *itertools.chain.from_iterable(RATINGS), *_AROUND)
 _TREE = ("message_tree_id", "tree_state", "prompt")
 _LABEL_STUDIO = ("predictions", "drafts", "file_upload", "comment_authors", "updated_by", "state", "agreement_selected")
-ANSWERS = "answers"  # that nobody has compared yet
-FORMATS: tuple[Format, ...] = (  # the first that matches is taken, so the narrower stand first
+ANSWERS = "answers"  # without a comparison
+FORMATS: tuple[Format, ...] = (  # the first match counts, so the narrower come first
     Format(
         "ranking",
         "prompt, responses, and pairs or ranks or scores",

@@ -15,13 +15,13 @@ from alignment.strict_json import parse, shown
 if TYPE_CHECKING:
     from alignment.config.schema import DatasetEntry
 
-PLAIN = frozenset({"Value", "List", "LargeList", "Sequence", "ClassLabel", "Json"})  # `datasets`' types without files
+PLAIN = frozenset({"Value", "List", "LargeList", "Sequence", "ClassLabel", "Json"})  # types of `datasets` without files
 
 
 def load_hub_rows(entry: "DatasetEntry") -> tuple[list[Any], str]:
     """Load a split through `datasets`, with the keys of the entry that it understands.
 
-    Returns: the rows and the data set's fingerprint. Raises: DataError naming the id and what `datasets` said.
+    Returns: the rows and the data set's fingerprint. Raises: DataError with the id and the message of `datasets`.
     """
     reach()
     import datasets
@@ -30,9 +30,9 @@ def load_hub_rows(entry: "DatasetEntry") -> tuple[list[Any], str]:
     keys = {"name": entry.name, "data_dir": entry.data_dir, "data_files": entry.data_files, "split": entry.split}
     try:
         loaded = datasets.load_dataset(entry.path, **keys)
-    except Exception as error:  # the library raises every kind, its network and file layers' own among them
+    except Exception as error:  # the library raises many types, also those of its network and file layers
         raise DataError(
-            f"{entry.path} is no file or folder here, and the Hub did not give it either: "
+            f"{entry.path} is not a file or folder here, and loading it from the Hub failed: "
             f"{type(error).__name__}: {first_line(error, 500)}"
         ) from error
     _require_plain(loaded, entry.path)
@@ -50,14 +50,14 @@ def load_saved_rows(path: Path) -> tuple[list[Any], str]:
         raise DataError(f"{path} is not a readable saved data set: {first_line(error)}") from error
     _require_plain(loaded, str(path))
     try:
-        loaded.data.validate(full=True)  # an offset that was changed may read beyond the file, and end the process
+        loaded.data.validate(full=True)  # a changed offset could read beyond the file and crash the process
     except ValueError as error:
         raise DataError(f"{path} is not a readable saved data set: {first_line(error)}") from error
     return list(plain_rows(loaded, str(path))), str(loaded._fingerprint)
 
 
 def _require_plain(loaded: Any, name: str) -> None:
-    """Refuse columns other than texts and numbers: to read them would open the files and addresses that they hold."""
+    """Reject columns other than texts and numbers, because reading them would open the files and addresses in them."""
     for column, feature in loaded.features.items():
         kinds = sorted({type(part).__name__ for part in _parts(feature)} - PLAIN)
         if kinds:
@@ -98,7 +98,7 @@ def _require_own_files(name: str) -> None:
         card = Path(hf_hub_download(name, "README.md", repo_type="dataset")).read_bytes()[:BYTES]
         front = yaml.safe_load(card.split(b"\n---", 1)[0].removeprefix(b"---"))
     except (OSError, ValueError, HfHubHTTPError, yaml.YAMLError, RecursionError):
-        return  # no card that can be read: `datasets` tells what is wrong
+        return  # without a readable card `datasets` reports the fault
     configs = front.get("configs") if isinstance(front, dict) else None
     listed = [one for one in configs or [] if isinstance(one, dict)]
     for pattern in _texts([[one.get("data_files"), one.get("data_dir")] for one in listed]):

@@ -1,4 +1,4 @@
-"""Which keys of a row are content and which are harmless; what an unread key of a message is refused with."""
+"""Which keys of a row are content and which are harmless; error messages for unread keys of messages."""
 
 import difflib
 import functools
@@ -40,7 +40,7 @@ _NUMBER = re.compile(  # or a boolean, or a date as columnar files give it
 )
 
 # Names that other programs and data sets use → the keys of our layouts that hold the same, the likeliest first. A value
-# under such a name is content, a number and a boolean too.
+# under such a name is content, also a number or a boolean.
 MEANT: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("question", "query", "instruction", "user", "user_prompt", "human", "post", "problem", "inputs",
                      "history"), ("prompt", "instruction")),
@@ -78,19 +78,19 @@ TRAINING_MARKS = ("weight", "train", "training", "trainable", "loss")  # on a me
 
 
 class UnreadKey(BadRow):
-    """A key that looks like content and that nothing reads: it ends the run, whatever `on_bad_row` is."""
+    """A key that looks like content and is not read: it ends the run for every value of `on_bad_row`."""
 
 
 @functools.lru_cache
 def plain_name(key: str) -> str:
-    """Return a name in small letters with underscores, from dashes, blanks, dots and capitals inside a word."""
+    """Return a name in snake_case, from a name with dashes, blanks, dots or capitals inside."""
     parted = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", key)
     return re.sub(r"[^a-z0-9]+", "_", parted.lower())
 
 
 @functools.lru_cache
 def is_meant(key: str) -> bool:
-    """Whether a name stands for content, a label or a mark of training, so that numbers and booleans count too."""
+    """Whether a name means content, a label or a training mark, so that numbers and booleans count too."""
     name = plain_name(key)
     return (name in MEANT and name not in _VOICES) or bool(_MARK.fullmatch(name))
 
@@ -98,7 +98,7 @@ def is_meant(key: str) -> bool:
 def is_content(value: Any, *, numbers: bool = False) -> bool:
     """Whether a value holds text, or bytes; with `numbers`, numbers and booleans count too, at any depth.
 
-    Inside of objects, numbers never count under a name that stands for ids, counts or scores, and always under a mark.
+    In objects, numbers never count under a name that means ids, counts or scores, and always under a mark.
     """
     if isinstance(value, str):
         return bool(value.strip()) and (numbers or not _NUMBER.fullmatch(value))
@@ -117,7 +117,7 @@ def _counts(key: str, part: Any, numbers: bool) -> bool:
 
 
 def is_harmless(key: str, value: Any) -> bool:
-    """Whether a name stands for ids, sources, models, times, scores or metadata, and the value for one of these.
+    """Whether a name means ids, sources, models, times, scores or metadata, and the value fits.
 
     Only metadata may hold texts that are long or have several lines.
     """
@@ -139,7 +139,7 @@ def _is_label(value: Any) -> bool:
 
 
 def texts_in(value: Any) -> Iterator[str]:
-    """Yield the texts of a value at any depth; the roles of messages are none."""
+    """Yield the texts of a value at any depth, without the roles of messages."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, Mapping):
@@ -154,9 +154,9 @@ def texts_in(value: Any) -> Iterator[str]:
 def unread(
     row: Mapping[str, Any], reads: Collection[str], harmless: Collection[str] = (), *, numbers: bool = False
 ) -> list[str]:
-    """Return the keys that look like content and that nothing reads; with `numbers`, numbers are content.
+    """Return the keys that look like content and are not read; with `numbers`, numbers are content.
 
-    A copy of what is read is none: `prompt` beside the messages that begin with it, or `text` that renders the others.
+    A copy of what is read does not count: `prompt` beside messages that begin with it, or `text` that renders them.
     A verdict is never a copy, though an answer may be "A".
     """
     found = []
@@ -175,16 +175,16 @@ def unread(
 def refuse_unread_of(
     part: Mapping[str, Any], what: str, reads: tuple[str, ...], known: tuple[str, ...] = (), *, numbers: bool = False
 ) -> None:
-    """Refuse what looks like content in a part of a row, and nothing reads.
+    """Reject keys of a part of a row that look like content and are not read.
 
     Args:
-        known: keys that programs add there and that say nothing of the texts.
+        known: keys that programs add there and that have no content.
         numbers: numbers and booleans are content too.
     Raises: UnreadKey.
     """
     if keys := unread(part, reads, known, numbers=numbers):
         raise UnreadKey(
-            f"{what} has {', '.join(f'{shown(key)} ({example(part[key])})' for key in keys[:5])}, which nothing reads; "
+            f"{what} has {', '.join(f'{shown(key)} ({example(part[key])})' for key in keys[:5])}, which is not read; "
             f"{', '.join(reads)} are read there. Rename it, or set ignore_columns: [{', '.join(map(as_yaml, keys))}]"
         )
 
@@ -197,9 +197,9 @@ def _is_copy(value: Any, read: list[str]) -> bool:
 
 
 def refuse_unread_of_message(turn: Mapping[str, Any], what: str, reads: tuple[str, ...]) -> None:
-    """Refuse a message's keys that nothing reads, numbers and booleans too.
+    """Reject a message's keys that are not read, also numbers and booleans.
 
-    A mark that a message is not trained is harmless where no message of the kind is.
+    A mark that a message is not trained is harmless if no message of its role is trained.
     """
     for key in turn.keys() - set(reads):
         value = turn[key]
@@ -209,8 +209,8 @@ def refuse_unread_of_message(turn: Mapping[str, Any], what: str, reads: tuple[st
             continue
         if is_meant(key) or plain_name(key) in _VOICES or not is_harmless(key, value):
             raise UnreadKey(
-                f"{what} has the key {shown(key)} ({example(value)}), which nothing reads; of a message "
-                f"{', '.join(reads)} are read{_message_hint(key, reads)}"
+                f"{what} has the key {shown(key)} ({example(value)}), which is not read. A message has the "
+                f"keys {', '.join(reads)}{_message_hint(key, reads)}"
             )
 
 
@@ -226,15 +226,15 @@ def _message_hint(key: str, reads: tuple[str, ...]) -> str:
         given = ". Give the reasoning of a message of the assistant as reasoning_content"
         return f"{given}, or set ignore_columns: [{as_yaml(key)}]"
     near = difflib.get_close_matches(key, reads, 1)
-    return (f"; {near[0]} is nearest" if near else "") + f". Rename it, or set ignore_columns: [{as_yaml(key)}]"
+    return (f"; the nearest is {near[0]}" if near else "") + f". Rename it, or set ignore_columns: [{as_yaml(key)}]"
 
 
 def example(value: Any) -> str:
-    """Return a value as a message shows it, shortened."""
+    """Return a value for a message, shortened."""
     return shown(value) if not isinstance(value, Mapping) else f"an object with {keys_of(dict(value))}"
 
 
 def as_yaml(name: str) -> str:
-    """Return a key as YAML's flow style takes it: quoted and escaped where it is not plain."""
+    """Return a key in YAML's flow style, quoted and escaped if needed."""
     plain = re.fullmatch(r"[^\W\d][\w.-]*", name) and name.isprintable() and name.lower() not in _YAML_WORDS
     return name if plain else json.dumps(name)

@@ -26,9 +26,9 @@ def is_label_studio(row: Row) -> bool:
 
 
 def label_studio(row: Row) -> list[Ranking]:
-    """Read one ranking for each annotation; predictions are no person's and are left out.
+    """Read one ranking for each annotation; predictions are left out.
 
-    What a person skipped, or submitted without a choice, is kept as a comparison without a verdict.
+    A skipped task, or one submitted without a choice, becomes a comparison without a verdict.
     """
     data, annotations = row.get("data"), row.get("annotations")
     if not isinstance(data, dict):
@@ -60,13 +60,13 @@ def _annotator(annotation: Row) -> str:
 
 
 def _result_of(annotation: Row) -> Row | None:
-    """The one result that compares, or None if the person skipped the task or chose nothing."""
+    """Return the result that compares; None if the person skipped the task or chose nothing."""
     if annotation.get("was_cancelled"):
         return None
     results = annotation.get("result") or []
     found = [one for one in results if isinstance(one, dict) and one.get("type") in KINDS]
     if len(found) > 1:
-        raise BadRow(f"an annotation holds {len(found)} results that compare; wanted one")
+        raise BadRow(f"an annotation holds {len(found)} results that compare; expected one")
     if found and not isinstance(found[0].get("value"), dict):
         raise BadRow("a result's 'value' is not an object")
     if found:
@@ -76,17 +76,19 @@ def _result_of(annotation: Row) -> Row | None:
 
 
 def _pairwise(data: Row, given: list[tuple[str, Row | None]], sample: Row) -> Opinions:
-    """The first that `to_name` names stands left, and left was shown first."""
+    """Return the two names in `to_name`; the first was shown on the left."""
     names = sample.get("to_name")
     names = [name.strip() for name in names.split(",")] if isinstance(names, str) else names
     if not isinstance(names, list) or len(names) != 2 or not all(isinstance(name, str) for name in names):
-        raise BadRow(f"'to_name' of a pairwise result is {shown(sample.get('to_name'))}; wanted the names of two texts")
+        raise BadRow(
+            f"'to_name' of a pairwise result is {shown(sample.get('to_name'))}; expected the names of two texts"
+        )
     texts = {key: value for key, value in data.items() if is_text(value) and not is_prompt(key)}
     answers = [found for name in names if (found := field_of(name, texts) or same_end(name, texts)) is not None]
     if len(set(answers)) < 2:
         raise BadRow(
-            f"'to_name' names {' and '.join(names)}, which cannot be told among the data's {', '.join(data)}; give the "
-            "tags the names of the data's keys"
+            f"'to_name' names {' and '.join(names)}, which are ambiguous among the data's {', '.join(data)}; use the "
+            "names of the data's keys in the tags"
         )
     opinions = Opinions(prompt_among(data, answers), [text_of(data, name) for name in answers])
     for person, result in given:
@@ -105,10 +107,10 @@ def _pairwise(data: Row, given: list[tuple[str, Row | None]], sample: Row) -> Op
 
 
 def _ranker(data: Row, given: list[tuple[str, Row | None]], _: Row) -> Opinions:
-    """Ids in the order that a person gave them; buckets have no order among them, so pairs are of one bucket."""
+    """Return ids in the order that a person gave them; buckets have no order, so pairs are within one bucket."""
     lists = [key for key, value in data.items() if isinstance(value, list) and value and all(map(_is_item, value))]
     if len(lists) != 1:
-        raise BadRow(f"wanted one list of items with id and body or title in 'data'; found {len(lists)}")
+        raise BadRow(f"expected one list of items with id and body or title in 'data'; found {len(lists)}")
     items = {str(item["id"]): item.get("body") or item.get("title") for item in data[lists[0]]}
     if len(items) < len(data[lists[0]]):
         raise BadRow(f"'{lists[0]}' has two items of one id")
@@ -128,7 +130,7 @@ def _ranker(data: Row, given: list[tuple[str, Row | None]], _: Row) -> Opinions:
 
 
 def _buckets(value: Any) -> list[list[str]]:
-    """The lists of ids that a person ordered; "_" holds those that were left where they lay."""
+    """Return the lists of ids that a person ordered; "_" holds the ids that were not moved."""
     buckets = [value] if isinstance(value, list) else value
     if isinstance(buckets, Mapping):
         buckets = [keys for name, keys in buckets.items() if name != "_"]

@@ -63,7 +63,7 @@ def self_instruct(row: Row) -> list[Parsed]:
         raise BadRow("'instances' is not a list of input and output")
     for index, one in enumerate(instances):
         if keys := unread(one, DEMONSTRATION):
-            raise UnreadKey(f"'instances[{index}]' has {', '.join(keys)}, which nothing reads; wanted input and output")
+            raise UnreadKey(f"'instances[{index}]' has {', '.join(keys)}, which is not read; expected input and output")
     return [parsed for one in instances for parsed in alpaca({**one, "instruction": row.get("instruction")})]
 
 
@@ -98,7 +98,7 @@ def prompt_completion(row: Row) -> list[Parsed]:
 
 
 def kto(row: Row) -> list[Parsed]:
-    """Answers with a thumb up or down: the good ones are demonstrations, of the others only the prompt is of use."""
+    """Answers with a thumb up or down: good ones are demonstrations, of bad ones only the prompt is used."""
     label = thumb_of(row)
     key = next((key for key in ("messages", "conversations") if key in row), None)
     read = conversation(key) if key else alpaca if "instruction" in row else prompt_completion

@@ -165,14 +165,17 @@ def load(
         read.append(of_entry)
     if agreeing:
         read = _agreeing(read, on_bad_row, loaded)
-    say_left_out(loaded.skipped, loaded.read, "rows")
     parts = [[(kept.row, kept.where) for kept in of_entry if kept.row is not None] for of_entry in read]
     for entry, part, of_entry in zip(entries, parts, read, strict=True):
         if not part:
-            reasons = "".join(f"\n  {reason}" for reason in loaded.skipped[:3])
+            different: dict[str, str] = {}
+            for skip in loaded.skipped:
+                different.setdefault(skip.partition(": ")[2], skip)
+            reasons = "".join(f"\n  {skip}" for skip in [*different.values()][:3])
             if of_entry:
                 reasons += f" {len(of_entry)} hold no answer to learn: their label is false, or no answer is the best."
             raise DataError(f"{entry.path} gives no usable row; {len(loaded.skipped)} were skipped.{reasons}")
+    say_left_out(loaded.skipped, loaded.read, "rows")
     rows = [row for part in mixed(parts, [entry.fraction for entry in entries]) for row in part]
     if max_samples is not None:
         random.Random(seed).shuffle(rows)

@@ -1,4 +1,4 @@
-"""The marks by which a chat template frames turns: each must be one token, or it is split into ordinary ones."""
+"""The marks around turns in a chat template: each must be one token of the tokenizer."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -9,15 +9,15 @@ from alignment.errors import DataError, ModelError
 
 MARK = r"<\|[^|<>\s]{1,60}\|>|<｜[^｜<>\s]{1,60}｜>|<\w{1,30}_of_turn>"
 MARKS = re.compile(MARK)
-# Marks that begin or end something. A bare role's ("<|user|>") is ordinary text to Zephyr, Tulu and OLMo 2, whose EOS
-# ends an answer, and so is "[INST]" to Mistral 7B.
+# Marks of a beginning or an end. A role alone ("<|user|>") is ordinary text for Zephyr, Tulu and OLMo 2, whose EOS ends
+# an answer, and so is "[INST]" for Mistral 7B.
 FRAME = re.compile(r"<\W?(?:\w*[_▁])?(?:start|begin|end|eo[mst]|bos|turn)", re.IGNORECASE)
 END = re.compile(rf"\s*({MARK}|</s>|<eos>)")
 SHOWN = 4
 
 
 def conversations(render: Render) -> Iterator[str]:
-    """Yield rendered conversations with the answer `PROBE`, of the roles that the template has."""
+    """Yield rendered conversations with the answer `PROBE`, in the roles of the template."""
     system, user = {"role": "system", "content": "Be kind."}, {"role": "user", "content": "Hi"}
     answered = [user, {"role": "assistant", "content": PROBE}]
     for messages in (answered, [*answered, user], [system, *answered]):
@@ -28,12 +28,12 @@ def conversations(render: Render) -> Iterator[str]:
 
 
 def missing_marks(tokenizer: Any, texts: Iterable[str], *, ends_turn: bool) -> list[str]:
-    """Return the marks that begin or end turns in rendered conversations and are no tokens of the tokenizer.
+    """Return the marks around turns in rendered conversations that are not tokens of the tokenizer.
 
     Args:
-        tokenizer: whose vocabulary counts.
+        tokenizer: has the vocabulary.
         texts: conversations with the answer `PROBE`.
-        ends_turn: whether a token ends the answer; where none does, the mark behind it would have to.
+        ends_turn: whether a token ends the answer; if not, the mark after it must.
     """
     found: dict[str, None] = {}
     for text in texts:
@@ -44,9 +44,9 @@ def missing_marks(tokenizer: Any, texts: Iterable[str], *, ends_turn: bool) -> l
 
 
 def require_marks(tokenizer: Any, texts: Iterable[str], *, ends_turn: bool) -> None:
-    """Refuse a chat template whose marks the tokenizer lacks.
+    """Reject a chat template with marks that the tokenizer lacks.
 
-    Raises: ModelError naming them.
+    Raises: ModelError with the marks.
     """
     missing = missing_marks(tokenizer, texts, ends_turn=ends_turn)
     if missing:

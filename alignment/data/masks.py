@@ -20,15 +20,15 @@ from alignment.data.chat import in_tags
 from alignment.data.conversations import REASONING
 from alignment.errors import DataError
 
-IGNORE = -100  # label of a token that no loss covers
+IGNORE = -100  # label of a token without a loss
 Span = tuple[int, int]  # characters, begin and end
 Tags = tuple[str, str]  # before and after a thought
 
 
 class NotWritten(DataError):
-    """The chat template does not write an answer after its generation prompt, or leaves out a part of it.
+    """The chat template does not write an answer completely after its generation prompt, or the answer is empty.
 
-    Or the answer has no words. One that a policy sampled is tokenised as it stands (`Template.sampled_ids`).
+    A sampled answer is tokenised unchanged instead (`Template.sampled_ids`).
     """
 
 
@@ -43,7 +43,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class TrainedRow:
-    """Tokens of one training row; labels are -100 off the trained answers."""
+    """Tokens of one training row; labels are -100 outside the trained answers."""
 
     input_ids: list[int]
     labels: list[int]
@@ -102,7 +102,7 @@ def _require_one_thought(content: str, tags: Tags, *, is_open: bool) -> None:
 
 
 def _in_thought(context: str, tail: str | None, message: dict[str, Any], tags: Tags) -> str:
-    """Continue a generation prompt that opens the reasoning, in the tag that is open already."""
+    """Continue a generation prompt that has opened the reasoning tag."""
     if tail is not None and tags[0] not in tail and tags[1] in tail:
         return tail  # else the template begins a second thought
     content = _with_reasoning(message, tags)
@@ -118,7 +118,7 @@ def _in_thought(context: str, tail: str | None, message: dict[str, Any], tags: T
 
 
 def _as_it_stands(context: str, message: dict[str, Any]) -> str:
-    """Return the content itself where the template writes something else in place of the generation prompt."""
+    """Return the content itself if the template writes something else in place of the generation prompt."""
     closed = next((tags for tags in THOUGHTS if context.rstrip().endswith(tags[1])), None)
     reasons = any(message.get(name) for name in REASONING) or (closed and closed[1] in message["content"])
     if message.get("tool_calls") or reasons:
@@ -132,7 +132,7 @@ def _as_it_stands(context: str, message: dict[str, Any]) -> str:
 
 
 def adds_thought(written: str, answer: str) -> bool:
-    """Whether what a template writes begins with an empty thought that the answer does not hold."""
+    """Whether the template adds an empty thought before the answer."""
     return any(
         end not in answer and re.match(rf"\s*{re.escape(begin)}\s*{re.escape(end)}", written) for begin, end in THOUGHTS
     )

@@ -1,7 +1,7 @@
-"""What exports of annotation tools share: people's opinions of named texts, and how the names are understood.
+"""Common parts of exports of annotation tools: people's opinions of named texts, and the meaning of the names.
 
-No export tells which of its texts are the answers and which the prompt. That is read off the names; where they leave a
-doubt the row is refused, for a guess would be a wrong label.
+Exports do not mark which texts are answers and which is the prompt; the names show it. A row with ambiguous names is
+rejected, because a wrong guess would give a wrong label.
 """
 
 import itertools
@@ -23,14 +23,14 @@ _END = re.compile(r"(\d+|(?<![a-z])[a-z])$")
 
 @dataclass
 class Opinions:
-    """What the people of one record said of the same answers."""
+    """The opinions of the people of one record on the same answers."""
 
     prompt: Prompt
     answers: list[str]
     said: list[tuple[str, list[Pair] | None]] = field(default_factory=list)  # by person; None if they passed
 
     def rankings(self, provenance: Row) -> list[Ranking]:
-        """Return one ranking a person."""
+        """Return one ranking per person."""
         ends = itertools.combinations(range(len(self.answers)), 2)
         passed = [Pair(first, second, None, "abstain") for first, second in ends]
         return [
@@ -45,7 +45,7 @@ class Opinions:
 
 
 def prompt_among(fields: Row, answers: list[str]) -> Prompt:
-    """Return the prompt among the fields that are no answers: by its name, or as the only text left.
+    """Return the prompt among the fields that are not answers: by its name, or as the only remaining text.
 
     A context follows the prompt after a blank line; a system prompt becomes the system's message.
     """
@@ -77,19 +77,19 @@ def _texts(fields: Row, named: dict[str, str], words: tuple[str, ...]) -> list[s
 
 
 def _refuse_unread(fields: Row, reads: list[str], answers: list[str]) -> None:
-    """Refuse texts that are neither the prompt nor an answer, compared or not."""
+    """Reject texts that are neither the prompt nor an answer."""
     spare = [name for answer in answers for name in siblings(answer, fields)]
     keys = unread(fields, reads, spare)
     if keys:
         raise UnreadKey(
-            f"nothing reads {', '.join(keys)}; the prompt is {reads[0]} and the answers are {', '.join(answers)}. Name "
+            f"{', '.join(keys)}: not read; the prompt is {reads[0]} and the answers are {', '.join(answers)}. Name "
             f"a context {' or '.join(CONTEXTS)} and a system prompt {SYSTEMS[0]}, or set ignore_columns: "
             f"[{', '.join(keys)}]"
         )
 
 
 def is_prompt(name: str) -> bool:
-    """Whether a field of that name is part of the prompt."""
+    """Whether a field with this name is part of the prompt."""
     return plain(name) in (*PROMPTS, *CONTEXTS, *SYSTEMS)
 
 
@@ -106,7 +106,7 @@ def plain(name: Any) -> str:
 
 
 def field_of(name: Any, fields: Row) -> str | None:
-    """Return the field of that name, whatever its case, blanks and dashes; None if there is none or two."""
+    """Return the field with that name, ignoring case, blanks and dashes; None if there are none or two."""
     if isinstance(name, str) and name in fields:
         return name
     same = [key for key in fields if plain(key) and plain(key) == plain(name)]
@@ -121,7 +121,7 @@ def same_end(name: str, fields: Row) -> str | None:
 
 
 def siblings(name: str, fields: Row) -> list[str]:
-    """Return the fields whose names differ from this one in their last number or letter alone."""
+    """Return the fields whose names differ from this one only in the last number or letter."""
     if not _END.search(name.lower()):
         return [name]
     stem = plain(_END.sub("", name.lower()))

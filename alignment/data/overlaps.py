@@ -1,4 +1,4 @@
-"""Files of a folder that may hold the same rows: the recipe has to name those that are meant."""
+"""Detection of files in a folder that may have the same rows; the recipe must then name the files."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -13,7 +13,7 @@ SPLITS = {
     "test": "test", "testing": "test", "eval": "test", "evaluation": "test",
     "validation": "validation", "valid": "validation", "val": "validation", "dev": "validation",
 }  # fmt: skip
-ASIDE = frozenset(  # words in names of files and folders that are kept beside the data in use
+ASIDE = frozenset(  # words in names of files and folders that are not in use
     {"old", "older", "backup", "backups", "bak", "copy", "copies", "archive", "archived", "deprecated", "unused",
      "obsolete", "outdated", "previous", "tmp", "temp", "trash", "draft", "drafts"}
 )  # fmt: skip
@@ -23,9 +23,9 @@ CHOOSE = "Name those to read with data_files, or one folder with data_dir."
 def require_one_data_set(folder: Path, files: Sequence[Path]) -> None:
     """Refuse files of one split that are not parts of one data set, by their names.
 
-    They are parts of one where they lie in one folder, or in folders that differ in numbers and names of splits alone.
+    They are if they are in one folder, or in folders whose names differ only in numbers and splits.
 
-    Raises: DataError where they lie in several folders, one is set aside as old or a copy, or one is another kind of
+    Raises: DataError if they are in several folders, one is named as old or a copy, or one is another kind of
         file of the same name.
     """
     relative = [file.relative_to(folder) for file in files]

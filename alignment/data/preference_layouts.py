@@ -1,4 +1,4 @@
-"""How a row of each layout of compared answers is read."""
+"""Readers of the layouts of compared answers."""
 
 from typing import Any
 
@@ -90,7 +90,7 @@ def _several(value: Any) -> bool:
 
 
 def _several_choices(row: Row) -> list[Parsed]:
-    """Read lists of good and of bad answers: each good one beats each bad one, and nothing is said among equals."""
+    """Read lists of good and of bad answers: each good one beats each bad one; equals are not compared."""
     sides = []
     for key in ("chosen", "rejected"):
         texts = [row[key]] if isinstance(row.get(key), str) else row.get(key)
@@ -124,7 +124,7 @@ def implicit_preference(row: Row) -> list[Parsed]:
         raise BadRow("'chosen' and 'rejected' do not begin with the same prompt")
     for key, answer in zip(("chosen", "rejected"), answers, strict=True):
         if not answer.strip():
-            raise BadRow(f"'{key}' is an empty answer: it says nothing beyond what the two share")
+            raise BadRow(f"'{key}' is an empty answer: it has no text after the shared part")
     return _choice(row, prompt, *answers)
 
 

@@ -27,7 +27,7 @@ def prompts_to_answer(
         context: most tokens of prompt and answer, None for no limit.
         loaded: the recipe's data, if it is loaded already.
 
-    Raises: DataError where one does not fit and `on_bad_row` is stop; `skipped` names those that skip leaves out.
+    Raises: DataError if one does not fit and `on_bad_row` is stop; `skipped` names those that skip leaves out.
     """
     loaded = loaded or load_prompts(
         recipe.datasets, on_bad_row=recipe.on_bad_row, seed=recipe.seed, max_samples=recipe.max_samples

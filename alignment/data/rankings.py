@@ -47,7 +47,7 @@ def ranking_to_json(ranking: Ranking) -> dict[str, Any]:
 def ranking_from_json(row: dict[str, Any], source: str = "") -> Ranking:
     """Read our own row: `prompt`, `responses`, and `pairs`, `ranks` (lower is better) or `scores` (higher is better).
 
-    An empty response is allowed beside `pairs`: a policy may say nothing, and a judge knows what to think of it.
+    An empty response is allowed with `pairs`: a policy may sample one, and a judge can compare it.
     """
     responses = row.get("responses")
     if not isinstance(responses, list) or not all(isinstance(response, str) for response in responses):
@@ -69,7 +69,7 @@ def ranking_from_json(row: dict[str, Any], source: str = "") -> Ranking:
         elif "scores" in row:
             pairs = pairs_from_scores(_numbers(row["scores"], "'scores'", len(responses)))
         else:
-            raise BadRow("none of 'pairs', 'ranks' and 'scores' says how the responses compare")
+            raise BadRow("the row has no 'pairs', 'ranks' or 'scores', which compare the responses")
     provenance = provenance_of(row, len(responses))
     return Ranking(prompt_of(row), list(responses), pairs, provenance, source)
 

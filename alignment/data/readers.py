@@ -27,7 +27,7 @@ _LIST_COLUMNS = frozenset(
 _NUMBER_COLUMNS = frozenset(("probability", "margin", *itertools.chain.from_iterable(RATINGS)))
 _SPACE = re.compile(f"[{BLANKS}]*")
 _END_OF_TEXT = "<|endoftext|>"
-MEND, _SAVE = "Mend the row, or set on_bad_row: skip", "Save the file as UTF-8"
+CORRECT, _SAVE = "Correct the row, or set on_bad_row: skip", "Save the file as UTF-8"
 _TOO_LONG = f"the row has more than {ROW_BYTES:,} bytes"
 
 
@@ -38,7 +38,7 @@ class RawRow:
     where: str  # "file:line"
     value: Any
     fault: str | None = None
-    remedy: str = MEND
+    remedy: str = CORRECT
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ def extension(path: Path) -> str:
 def read_file(path: Path) -> RawSource:
     """Read one file by its extension.
 
-    Raises: DataError where it cannot be read as a whole.
+    Raises: DataError if it cannot be read as a whole.
     """
     kind = extension(path)
     if not kind:
@@ -93,7 +93,7 @@ def _json_row(where: str, line: bytes) -> RawRow:
     try:
         return RawRow(where, parse(line))
     except JsonError as error:
-        return RawRow(where, None, str(error), _SAVE if _is_encoding(error) else MEND)
+        return RawRow(where, None, str(error), _SAVE if _is_encoding(error) else CORRECT)
 
 
 def _is_encoding(error: JsonError) -> bool:

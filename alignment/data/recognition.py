@@ -1,4 +1,4 @@
-"""Which layout a row has, and the refusal of rows that no layout reads whole."""
+"""Recognition of a row's layout, and rejection of rows with keys that no layout reads."""
 
 from alignment.data.fields import BadRow, keys_of
 from alignment.data.formats import FORMATS, Format
@@ -10,9 +10,9 @@ from alignment.strict_json import shown
 
 
 def recognise(row: Row, where: str) -> Format:
-    """Return the format whose keys `row` has.
+    """Return the layout of `row`.
 
-    Raises: DataError naming the keys found and the formats known.
+    Raises: DataError with the keys found and the known layouts.
     """
     for candidate in FORMATS:
         if candidate.matches(row):
@@ -20,11 +20,11 @@ def recognise(row: Row, where: str) -> Format:
     found = keys_of(row)
     found += nearest(row, FORMATS)
     known = "\n".join(f"  {known.name}: {known.keys}" for known in FORMATS)
-    raise DataError(f"{where}: no known format has these keys: {found}. Known formats and their keys:\n{known}")
+    raise DataError(f"{where}: no layout has these keys: {found}. Known layouts and their keys:\n{known}")
 
 
 def named(name: str) -> Format:
-    """Return the format of that name."""
+    """Return the layout of that name."""
     for candidate in FORMATS:
         if candidate.name == name:
             return candidate
@@ -32,11 +32,11 @@ def named(name: str) -> Format:
 
 
 def refuse_unread(row: Row, fmt: Format, *, chosen: bool, also_read: tuple[str, ...] = ()) -> None:
-    """Refuse keys that look like content and that nothing reads.
+    """Reject keys that look like content and that the layout does not read.
 
     Args:
-        chosen: the recipe names the format, so what another format would read of the row is left aside.
-        also_read: keys that the caller looks at.
+        chosen: the recipe names the layout, so keys that only another layout reads are ignored.
+        also_read: keys that the caller reads.
     Raises: UnreadKey.
     """
     keys = unread(row, fmt.reads_in(row), (*fmt.harmless, *also_read))
@@ -53,9 +53,9 @@ def refuse_unread(row: Row, fmt: Format, *, chosen: bool, also_read: tuple[str, 
 
 
 def require_given(row: Row, fmt: Format) -> None:
-    """Refuse a row that has the keys of a layout and not the values: some are null.
+    """Reject a row in which a key that the layout needs is null.
 
-    Raises: BadRow naming them.
+    Raises: BadRow with the keys.
     """
     nulls = [key for key in row if row[key] is None and key in fmt.reads]
     if nulls and not fmt.matches({key: value for key, value in row.items() if value is not None}):

@@ -1,4 +1,4 @@
-"""What a row that no layout reads whole is refused with: remedies that are tried on the row before they are named."""
+"""Error messages for rows with unread keys; each remedy was tried on the row before a message suggests it."""
 
 import difflib
 import re
@@ -14,21 +14,21 @@ from alignment.data.opinions import is_text, siblings
 from alignment.strict_json import shown
 
 _WITHOUT_PROMPT = ("hh", "implicit_preference")  # layouts whose prompt is what the answers share
-_WITHOUT_ANSWERS = ("prompt", "answers", "text")  # layouts for which an answer would be left out
+_WITHOUT_ANSWERS = ("prompt", "answers", "text")  # layouts that would leave out an answer
 
 
 def refusal(
     row: Mapping[str, Any], keys: list[str], fmt: Format, formats: Sequence[Format], fitting: Iterable[Format]
 ) -> UnreadKey:
-    """Return the refusal of unread keys.
+    """Return the error for unread keys.
 
     Args:
-        fmt: by which the row is read. formats: all that there are. fitting: others that fit the row.
+        fmt: the row's layout. formats: all layouts. fitting: other layouts that fit the row.
     """
     named = ", ".join(f"{shown(key)} ({example(row[key])})" for key in keys[:5])
     more = f" and {len(keys) - 5} more" if len(keys) > 5 else ""
     reads = ", ".join(key for key in fmt.reads if key == plain_name(key) and not re.search("score_|rating", key))
-    fault = f"nothing reads {named}{more}; the layout {fmt.name} reads {reads}"
+    fault = f"the layout {fmt.name} does not read {named}{more}; it reads {reads}"
     others = [other.name for other in fitting if any(key in other.reads for key in keys)]
     if others:
         ways = " or ".join(f"format: {name}" for name in (fmt.name, *others))
@@ -41,7 +41,7 @@ def refusal(
         hints.insert(0, f"Set {columns_text(taken)}" + (f" for the layout {home}." if home != fmt.name else "."))
     question = next((key for key in rest if fmt.name in _WITHOUT_PROMPT and is_text(row[key])), None)
     if question is not None and not taken:
-        hints.insert(0, f"Where {shown(question)} is the prompt, set {columns_text({'prompt': question})}.")
+        hints.insert(0, f"If {shown(question)} is the prompt, set {columns_text({'prompt': question})}.")
     if taken.get("prompt") == "instruction" and "input" in rest:
         return UnreadKey(f"{fault}. Write instruction and input, joined by a line break, into one column prompt")
     if taken and not rest:
@@ -58,7 +58,7 @@ def _columns(
 ) -> tuple[dict[str, str], str, list[str]]:
     """Return key of a layout → key of the row, for as many of `keys` as one layout reads, its name, and other `keys`.
 
-    The layout keeps what is read already; the row's own layout is tried first.
+    Keys that are read already keep their meaning. The row's own layout is tried first.
     """
     read = [key for key in row if key in fmt.reads]
     best: tuple[dict[str, str], str, list[str]] = ({}, "", list(keys))
@@ -77,7 +77,7 @@ def _columns(
 def _two_conversations(
     row: Mapping[str, Any], keys: Collection[str], formats: Sequence[Format]
 ) -> tuple[dict[str, str], str, list[str]]:
-    """Return the columns of a row whose `messages` are the better one of two conversations, as `_columns` does."""
+    """Return the columns, as `_columns`, of a row whose `messages` are the better one of two conversations."""
     worse = next((key for key in keys if "rejected" in MEANT.get(plain_name(key), ())), None)
     spare = [key for key in keys if key != worse]
     for better in ("messages", "conversations"):
@@ -122,7 +122,7 @@ def _meant(row: Mapping[str, Any], keys: Iterable[str], reads: Collection[str]) 
 def reads_whole(
     row: Mapping[str, Any], pairs: Mapping[str, str], spare: Collection[str], fmt: Format, formats: Sequence[Format]
 ) -> bool:
-    """Whether a row has the layout `fmt` and is no bad row, once columns are renamed and `spare` ones left out."""
+    """Whether a row is valid in the layout `fmt` after renaming columns and leaving out `spare`."""
     found = renamed(without(dict(row), frozenset(spare), set()), pairs)
     if next((one for one in formats if one.matches(found)), None) is not fmt:
         return False
@@ -134,18 +134,18 @@ def reads_whole(
 
 
 def _compared(row: Mapping[str, Any], pairs: Mapping[str, str], spare: Collection[str]) -> bool:
-    """Whether one of the answers that a row compares would be read, and another one left out."""
+    """Whether only some of the answers that a row compares would be read."""
     return any(other in spare for key in pairs.values() for other in siblings(key, dict(row)))
 
 
 def _asks_alone(row: Mapping[str, Any], spare: Collection[str], fmt: Format) -> bool:
-    """Whether a row is read as prompts alone once `spare` keys are left out, and its answers may be among these."""
+    """Whether a row is read as prompts only without the `spare` keys, which may hold the answers."""
     parsed = fmt.read({key: value for key, value in row.items() if key not in spare})
     return not any(hasattr(one, "completion") or hasattr(one, "responses") for one in parsed)
 
 
 def nearest(row: Mapping[str, Any], formats: Sequence[Format]) -> str:
-    """Return, as the end of a sentence, how a row that fits no layout is brought to one; "" where nothing is known."""
+    """Return the end of a sentence: how to read a row that fits no layout; "" if no way is known."""
     best: tuple[dict[str, str], list[str], str] | None = None
     if rated := rated_columns(row, formats):
         best = rated[0], rated[2], rated[1]
@@ -162,14 +162,14 @@ def nearest(row: Mapping[str, Any], formats: Sequence[Format]) -> str:
     if best is None:
         return "".join(f". {hint}" for hint in dict.fromkeys(_hints(row, [*row], formats, near=False)))
     pairs, spare, name = best
-    rest = f", when ignore_columns: [{', '.join(map(as_yaml, spare))}] leaves out the others" if spare else ""
-    return f". With {columns_text(dict(sorted(pairs.items())))} they are those of {name}{rest}"
+    rest = f" and ignore_columns: [{', '.join(map(as_yaml, spare))}]" if spare else ""
+    return f". To read them as the layout {name}, set {columns_text(dict(sorted(pairs.items())))}{rest}"
 
 
 def _hints(
     row: Mapping[str, Any], keys: Collection[str], formats: Sequence[Format], *, near: bool = True
 ) -> Iterator[str]:
-    """Yield what is known of keys for which no name of a column helps; `near`: which keys resemble them."""
+    """Yield hints about keys that renaming does not help; `near`: include similar keys of layouts."""
     texts = {key: row[key] for key in keys if is_text(row[key])}
     for key in keys:
         group = siblings(key, texts) if key in texts else []

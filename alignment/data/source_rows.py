@@ -61,7 +61,7 @@ def read_source(
 ) -> list[Kept[T]]:
     """Return what `convert` makes of each row of a source, and add what the manifest keeps to `loaded`.
 
-    Raises: DataError where the layout is unknown, and at a bad row where `on_bad_row` is stop.
+    Raises: DataError if the layout is unknown, and at a bad row where `on_bad_row` is stop.
     """
     source = replace(source, rows=[_decoded(raw) for raw in source.rows])
     fmt = named(format_name) if format_name is not None else detect(source)

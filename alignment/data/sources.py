@@ -25,7 +25,7 @@ _SLICE = re.compile(r"^(?P<name>[\w.+-]+?)(?:\[(?P<from>(?:[0-9]{1,15}%?)?):(?P<
 def read_entry(entry: "DatasetEntry") -> list[RawSource]:
     """Read all that a recipe's data set entry names.
 
-    Raises: DataError where there is nothing to read, or a file as a whole cannot be read.
+    Raises: DataError if there is nothing to read, or a file as a whole cannot be read.
     """
     columns = entry.columns if isinstance(entry.columns, list) else None
     sources = [_selected(source, columns) for source in _sources(entry)]
@@ -65,7 +65,7 @@ def refuse_rejected(entries: "list[DatasetEntry]") -> None:
             missed = printable("; ".join(map(str, gate["missed"])))
             raise DataError(
                 f"{entry.path}: these labels missed their gate, so nothing may be trained on them: {missed}. "
-                f"`alignment audit {folder}` shows what is wrong; mend the judge and label again."
+                f"`alignment audit {folder}` shows what is wrong; correct the judge and label again."
             )
 
 

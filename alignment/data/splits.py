@@ -50,7 +50,7 @@ def split_by_prompt(rows: Sequence[T], test_size: float, seed: int) -> tuple[lis
     A prompt's side depends on its text and the seed alone: stages that read different parts of one data set, in any
     order, hold out the same prompts. About `test_size` of the prompts are held out, and never none or all.
 
-    Returns: train and test, each in the order of `rows`. Raises: DataError where there are fewer than two prompts.
+    Returns: train and test, each in the order of `rows`. Raises: DataError if there are fewer than two prompts.
     """
     places = [_place(prompt_key(row), seed) for row in rows]
     ordered = sorted(set(places))

@@ -34,7 +34,7 @@ class Stored:
     def __init__(self, path: Path) -> None:
         """Open it.
 
-        Raises: DataError where it cannot be read, is empty, or is no regular file: reading a pipe may never end.
+        Raises: DataError if it cannot be read, is empty, or is no regular file: reading a pipe may never end.
         """
         self.path = path
         self.folded = path.name.lower().endswith(".gz")
@@ -67,7 +67,7 @@ class Stored:
     def chunks(self) -> Iterator[bytes]:
         """Yield what the file holds, unfolded.
 
-        Raises: DataError where a .gz is damaged or unfolds to far more than it is.
+        Raises: DataError if a .gz is damaged or unfolds to far more than it is.
         """
         raw = io.BufferedReader(_Hashed(self), _CHUNK)
         stream = gzip.GzipFile(fileobj=raw, mode="rb") if self.folded else raw
@@ -112,7 +112,7 @@ class Stored:
     def whole(self) -> bytes:
         """Return all that the file holds.
 
-        Raises: DataError where it is more than `WHOLE_BYTES`.
+        Raises: DataError if it is more than `WHOLE_BYTES`.
         """
         kept: list[bytes] = []
         taken = 0
@@ -129,7 +129,7 @@ class Stored:
     def text_of(self, start: bytes) -> bytes:
         """Return the start of a text without its byte order mark.
 
-        Raises: DataError where the bytes are known to be no text in UTF-8.
+        Raises: DataError if the bytes are known to be no text in UTF-8.
         """
         for mark, what in _MARKS.items():
             if start.startswith(mark):

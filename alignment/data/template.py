@@ -84,6 +84,11 @@ class Template:
             )
         return replace(found[0], ids=list(dict.fromkeys(stop for stops in found for stop in stops.ids)))
 
+    def end_of_answer(self, kind: str) -> str:
+        """Return the text of the token that ends an answer to a prompt of a kind, `text` or `messages`."""
+        turn_end = self.turn_end_id if kind == "messages" else None
+        return str(self.tokenizer.convert_ids_to_tokens(self.eos_token_id if turn_end is None else turn_end))
+
     @property
     def hash(self) -> str:
         """Return the SHA-256 of the templates' text and the ids of the special tokens."""

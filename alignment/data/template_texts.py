@@ -33,7 +33,7 @@ def templates_of(tokenizer: Any) -> tuple[str | None, str | None]:
 
     Of templates by name, transformers takes `tool_use` where tools are given, and else `default`.
 
-    Raises: ModelError where none is the default.
+    Raises: ModelError if none is the default.
     """
     template = tokenizer.chat_template
     if not isinstance(template, dict) or not template:

@@ -22,7 +22,7 @@ class TextTokens:
     def ids(self, text: str, *, special: bool, hidden: Mapping[str, str] | None = None) -> list[int]:
         """Tokenise; `special` puts the tokenizer's own BOS before text without it, never the EOS that some put behind.
 
-        Raises: DataError where the text is longer than any context: to count its tokens takes minutes.
+        Raises: DataError if the text is longer than any context: to count its tokens takes minutes.
         """
         if len(text) > LONGEST_TEXT:
             raise DataError(

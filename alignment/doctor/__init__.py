@@ -1,1 +1,1 @@
-"""Preflight: what is wrong with a machine, or with a recipe on it, found in seconds and each with its remedy."""
+"""Preflight checks of a machine, and of recipes on it; each finding has a remedy."""

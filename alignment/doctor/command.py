@@ -59,7 +59,7 @@ def doctor(
             )
             found[name] = _told(name, findings, console)
     counts = Counter(finding.level for findings in found.values() for finding in findings)
-    console.print(f"{counts['fault']} faults, {counts['warning']} warnings")
+    console.print(f"faults: {counts['fault']}, warnings: {counts['warning']}")
     if json_out is not None:
         write_json(json_out, {name: [dataclasses.asdict(one) for one in many] for name, many in found.items()})
     return not counts["fault"]

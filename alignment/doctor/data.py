@@ -1,4 +1,4 @@
-"""`alignment check --data`: what can be found out about data without a model."""
+"""`alignment check --data`: checks of data without a model."""
 
 import os
 from collections import Counter
@@ -11,14 +11,14 @@ from alignment.data import Loaded, load_rows
 from alignment.data.readers import file_of
 from alignment.errors import DataError, RecipeError, printable
 
-MOST = 20  # bad rows that are named
+MOST = 20  # bad rows that a message lists
 
 
 def require_data(recipes: Sequence[Recipe], tell: Callable[[str], None]) -> None:
-    """Read the data of recipes, report layouts and counts, and refuse bad rows if the recipe does.
+    """Read the data of recipes, report layouts and counts, and reject bad rows if the recipe does.
 
     Args:
-        recipes: of one file, in their order; what an earlier one writes is not looked for.
+        recipes: of one file, in their order; files that an earlier one writes are skipped.
 
     Raises: RecipeError with a line for each bad row.
     """
@@ -29,7 +29,7 @@ def require_data(recipes: Sequence[Recipe], tell: Callable[[str], None]) -> None
             entries = getattr(recipe, key, [])
             later = [entry.path for entry in entries if _within(entry.path, made)]
             if later:
-                tell(f"{recipe.stage}: {', '.join(later)}: made by a stage before; not looked at")
+                tell(f"{recipe.stage}: {', '.join(later)}: an earlier stage writes it; not checked")
             elif entries:
                 faults += _faults(recipe, key, tell)
         made.append(recipe.output_dir)

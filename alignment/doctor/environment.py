@@ -11,7 +11,7 @@ from alignment.doctor.findings import Finding, fault, note, ok, warning
 from alignment.planner.machine import Machine, machine
 
 OLDEST_PYTHON = (3, 10)
-TESTED = {  # what the tests ran with, as in constraints.txt
+TESTED = {  # versions in constraints.txt, which the tests use
     "torch": "2.13.0",
     "transformers": "5.23.0",
     "trl": "1.16.0",
@@ -25,7 +25,7 @@ TESTED = {  # what the tests ran with, as in constraints.txt
 
 
 def environment() -> Iterator[Finding]:
-    """Look at the machine."""
+    """Check the machine."""
     yield python()
     yield from (library(name) for name in TESTED if name != "deepspeed")  # which only ZeRO needs
     yield from devices()
@@ -33,7 +33,7 @@ def environment() -> Iterator[Finding]:
 
 
 def this_machine(*, gpus: int | None, memory: str | None, strategy: str | None) -> Machine:
-    """Describe the devices that are here, or others that a user names.
+    """Describe this machine's devices, or those that the user names.
 
     Raises: RecipeError as `alignment.planner.machine.machine`.
     """
@@ -50,7 +50,7 @@ def this_machine(*, gpus: int | None, memory: str | None, strategy: str | None) 
 
 
 def python() -> Finding:
-    """Look at the interpreter."""
+    """Check the interpreter."""
     version = ".".join(map(str, sys.version_info[:3]))
     if sys.version_info[:2] < OLDEST_PYTHON:
         return fault("Python", f"{version}", f"install Python {'.'.join(map(str, OLDEST_PYTHON))} or newer")
@@ -64,7 +64,7 @@ def library(name: str) -> Finding:
         found = importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
         return fault(name, "is not installed", f"pip install {name}=={tested}")
-    release = found.split("+")[0]  # torch names its build behind a plus
+    release = found.split("+")[0]  # torch appends its build after a plus
     if release == tested:
         return ok(name, found)
     if release.split(".")[:2] == tested.split(".")[:2]:
@@ -73,7 +73,7 @@ def library(name: str) -> Finding:
 
 
 def devices() -> Iterator[Finding]:
-    """Look at GPUs and at what needs them."""
+    """Check GPUs and the libraries for them."""
     import torch
 
     from alignment.policy.precision import gpu_has_bf16
@@ -95,7 +95,7 @@ def devices() -> Iterator[Finding]:
     if gpu_has_bf16():
         yield ok("bf16", "supported")
     else:
-        yield warning("bf16", "this GPU computes none", "set dtype: float32, or fp16: true")
+        yield warning("bf16", "this GPU does not support it", "set dtype: float32, or fp16: true")
     if importlib.util.find_spec("flash_attn") is None:
         yield note("flash attention", "flash_attn is not installed; PyTorch's own attention is used")
     else:
@@ -103,7 +103,7 @@ def devices() -> Iterator[Finding]:
 
 
 def communication() -> Iterator[Finding]:
-    """Look at what several processes need."""
+    """Check what several processes need."""
     import torch
     from torch import distributed
 
@@ -111,7 +111,7 @@ def communication() -> Iterator[Finding]:
         yield warning("processes", "this PyTorch has no torch.distributed", "install another build to use several")
         return
     if torch.cuda.is_available() and not distributed.is_nccl_available():
-        yield warning("NCCL", "missing, so GPUs cannot talk to one another", "install PyTorch's CUDA build")
+        yield warning("NCCL", "missing, so GPUs cannot communicate", "install PyTorch's CUDA build")
     backends = [name for name in ("gloo", "nccl") if getattr(distributed, f"is_{name}_available")()]
     yield ok("processes", f"torch.distributed with {' and '.join(backends) or 'no backend'}")
     if importlib.util.find_spec("deepspeed") is None:
@@ -122,13 +122,13 @@ def communication() -> Iterator[Finding]:
 
 
 def builds() -> Iterator[Finding]:
-    """Look for a build of DeepSpeed's operators that was killed: every later start waits for its lock."""
+    """Check for a killed build of DeepSpeed's operators: every later start waits for its lock."""
     from torch.utils.cpp_extension import get_default_build_root
 
     root = Path(os.environ.get("TORCH_EXTENSIONS_DIR") or get_default_build_root())
     for lock in sorted(root.rglob("lock")):
         yield warning(
             "DeepSpeed",
-            f"{lock}: {lock.parent.name} is being built, or that was cut off; whatever needs it waits for ever",
-            "remove the file, if nothing is starting just now",
+            f"{lock}: {lock.parent.name} is being built, or its build was killed; programs that need it wait forever",
+            "remove the file, unless a program is building it now",
         )

@@ -1,4 +1,4 @@
-"""What a check found."""
+"""Findings of a check."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -8,29 +8,29 @@ Level = Literal["ok", "note", "warning", "fault"]
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was looked at."""
+    """One finding."""
 
     level: Level
     about: str  # one or two words
     found: str
-    remedy: str = ""  # what to do; "" where nothing has to be done
+    remedy: str = ""  # what to do; "" if there is nothing to do
 
 
 def ok(about: str, found: str) -> Finding:
-    """All is well."""
+    """Return a finding without a problem."""
     return Finding("ok", about, found)
 
 
 def note(about: str, found: str, remedy: str = "") -> Finding:
-    """Worth knowing."""
+    """Return a finding that is only information."""
     return Finding("note", about, found, remedy)
 
 
 def warning(about: str, found: str, remedy: str) -> Finding:
-    """It will run, and probably not as meant."""
+    """Return a finding about a run that starts but may not do what is meant."""
     return Finding("warning", about, found, remedy)
 
 
 def fault(about: str, found: str, remedy: str) -> Finding:
-    """It cannot run."""
+    """Return a finding about a run that cannot start."""
     return Finding("fault", about, found, remedy)

@@ -32,11 +32,11 @@ def examine(
     *,
     sample: int = SAMPLE,
 ) -> Iterator[Finding]:
-    """Look at all that a stage needs.
+    """Check all that a stage needs.
 
     Args:
-        planned: recipes by output_dir that will have run before. made: all files and folders that will be there then.
-        sample: rows of the data to look at.
+        planned: recipes of earlier stages by output_dir. made: all files and folders that earlier stages write.
+        sample: number of rows of the data to check.
     """
     known = dict(planned or {})
     yield from _combinations(recipe, machine)
@@ -46,7 +46,7 @@ def examine(
     plan: StagePlan | None = None
     root = _root(path, known)
     if path and _comes(root, made):
-        yield note("model", f"{root} is made by a stage before; look again once that has run")
+        yield note("model", f"{root} is written by an earlier stage; check again after it has run")
     else:
         try:
             plan = plan_stage(recipe, machine, known)

@@ -13,7 +13,7 @@ def chance_of_best(answers: int, n: int) -> NDArray[np.float64]:
     C(i-1, n-1) / C(N, n) for the i-th of N: appendix I of https://arxiv.org/abs/2112.09332. One set of N answers so
     serves every n up to N, without bias.
 
-    Raises: ValueError where n is not between 1 and `answers`.
+    Raises: ValueError if n is not between 1 and `answers`.
     """
     if not 1 <= n <= answers:
         raise ValueError(f"the best of {n} cannot be drawn from {answers} answers")

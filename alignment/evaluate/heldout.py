@@ -30,7 +30,7 @@ def held_out_prompts(recipe: EvaluateRecipe) -> HeldOut:
 
     The split by prompt is the one every other stage makes with the same data, `test_split_size` and seed.
 
-    Raises: DataError where nothing is left.
+    Raises: DataError if nothing is left.
     """
     entries = list(recipe.eval_datasets or recipe.datasets)
     max_samples = None if recipe.eval_datasets else recipe.max_samples

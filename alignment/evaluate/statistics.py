@@ -55,7 +55,7 @@ def mean_interval(
     Args:
         values: (n,) numbers. clusters: (n,) what each belongs to, the prompt.
 
-    Raises: ValueError where nothing was observed or the lengths differ.
+    Raises: ValueError if nothing was observed or the lengths differ.
     """
     sums, counts = _cluster_totals(np.asarray(values, dtype=np.float64), clusters)
     value = float(sums.sum() / counts.sum())

@@ -9,7 +9,8 @@ from rich.table import Table
 def table(results: dict[str, Any]) -> Table:
     """Return the results as a table for the terminal."""
     details = results["details"]
-    shown = Table(title=f"Against {escape(results['baseline'])} on {results['prompts']} held-out prompts")
+    several = "s" if results["prompts"] != 1 else ""
+    shown = Table(title=f"Against {escape(results['baseline'])} on {results['prompts']} held-out prompt{several}")
     shown.add_column("policy", style="bold")
     for judge in results["judges"]:
         shown.add_column(f"win rate\n{escape(judge)}", justify="right")

@@ -48,7 +48,7 @@ def judge_pairs(
     Args:
         on_done: Called after each pair, for a progress bar.
 
-    Raises: JudgeError where more than `max_failure_share` of the pairs fail, or the judge says asking on is useless.
+    Raises: JudgeError if more than `max_failure_share` of the pairs fail, or the judge says asking on is useless.
     """
     verdicts: list[Verdict] = [Verdict(0.5, "tie", "identical answers")] * len(comparisons)
     to_ask = [i for i, c in enumerate(comparisons) if not c.identical]
@@ -134,7 +134,7 @@ def _both_orders(judge: Judge[Comparison], comparison: Comparison) -> tuple[Verd
     """Ask in both orders; returns the combined verdict and whether the two named the same winner."""
     forward = judge.ask(comparison)
     if forward.status not in USABLE:
-        return forward, False  # the pair has failed; the other order could not mend it
+        return forward, False  # the pair has failed; the other order could not change that
     backward = judge.ask(comparison.swapped())
     verdict = combine(forward, backward)
     if verdict.probability is None or forward.probability is None or backward.probability is None:
@@ -146,5 +146,5 @@ def _refuse_failures(judge: Judge[Comparison], failures: int, done: int, limit: 
     if failures / done > limit:
         raise JudgeError(
             f"judge {judge.name}: {failures} of {done} pairs failed, more than max_failure_share {limit:g} allows; "
-            f"the last one {last.status}: {last.raw[:200] or 'no text'}. Mend the judge, or raise max_failure_share."
+            f"the last one {last.status}: {last.raw[:200] or 'no text'}. Correct the judge, or raise max_failure_share."
         )

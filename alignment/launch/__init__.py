@@ -1,1 +1,1 @@
-"""From a recipe to processes, here or in a cluster: job files, their submission, and what starts the processes."""
+"""Launching of recipes on this machine or in a cluster: job files, submission and start of the processes."""

@@ -20,8 +20,8 @@ from alignment.secrecy import key_in
 def launch(wanted: Wanted, say: Callable[[str], None]) -> int:
     """Write and show a job, and submit it with `--submit`.
 
-    Returns: the exit code of whatever submitted it.
-    Raises: RecipeError for every fault of what was asked and of the recipes, before anything is written.
+    Returns: the exit code of the submitting command.
+    Raises: RecipeError with all faults of the options and the recipes, before anything is written.
     """
     recipes = checked(wanted)
     job = _job(wanted, recipes)
@@ -41,8 +41,8 @@ def launch(wanted: Wanted, say: Callable[[str], None]) -> int:
         changed = out.exists() and out.read_bytes() != text.encode()
     if changed:
         raise AlignmentError(
-            f"{out}: exists, and is not what would be written; remove it, or name another by --out. A file that you "
-            "changed can be filled again by --template."
+            f"{out}: exists with other content; remove it, or give another path with --out. To fill in a changed "
+            "copy of your own, give it as --template."
         )
     write_atomic(out, text)
     command = [*SUBMIT[wanted.place], str(out)]

@@ -11,9 +11,9 @@ DISTRIBUTION = "alignment-stack"
 
 
 def shipped(name: str) -> Path:
-    """Return a file of the folder `launch`, `accelerate/zero3.yaml` say.
+    """Return a file of the folder `launch`, such as `accelerate/zero3.yaml`.
 
-    Raises: AlignmentError if there is none of that name.
+    Raises: AlignmentError if there is no such file.
     """
     checkout = Path(alignment.__file__).parents[1] / FOLDER / name
     if checkout.is_file():
@@ -25,13 +25,13 @@ def shipped(name: str) -> Path:
     for file in files:
         if file.as_posix().endswith(f"share/{DISTRIBUTION}/{FOLDER}/{name}"):
             return Path(str(file.locate())).resolve()
-    raise AlignmentError(f"{FOLDER}/{name}: no such file here, nor with the installed package.")
+    raise AlignmentError(f"{FOLDER}/{name}: no such file, neither here nor in the installed package.")
 
 
 def found(path: str) -> Path:
     """Return a file that a user names: the file itself, or the installed one if its path begins with `launch/`.
 
-    Raises: AlignmentError where it is neither.
+    Raises: AlignmentError if it is neither.
     """
     if Path(path).is_file():
         return Path(path)

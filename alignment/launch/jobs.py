@@ -1,4 +1,4 @@
-"""Job files: the plain files of the folder `launch`, with a job's own lines in place of theirs."""
+"""Job files: the files of the folder `launch`, with the lines of a job filled in."""
 
 import re
 import shlex
@@ -23,7 +23,7 @@ ACCELERATOR = "H100"  # in the shipped SkyPilot file
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What is to run, and on how much."""
+    """The command of a job, and its resources."""
 
     name: str
     nodes: int
@@ -37,7 +37,7 @@ class Job:
     accelerator: str = ACCELERATOR  # SkyPilot: the kind of GPU
 
     def command(self, launch: str, each: str = "") -> str:
-        """The line of shell that runs it, where `launch` is an array that starts a node's processes, by `each`."""
+        """Return the line of shell that runs it; `launch` is the array that starts a node's processes, by `each`."""
         if self.module:
             prefix = f'"${{{each}[@]}}" ' if each else ""
             return f'{prefix}"${{{launch}[@]}}" --module {self.module} {shlex.join(self.arguments)}'
@@ -46,7 +46,7 @@ class Job:
         return f'{python} -m alignment.cli run {shlex.join(self.arguments)} --launch "{started}"'
 
     def local(self) -> list[str]:
-        """The command that runs it on this machine."""
+        """Return the command that runs it on this machine."""
         launch = [self.python, "-m", WORKERS, "--config_file", self.config, "--num_processes", str(self.gpus)]
         if self.module:
             return [*launch, "--module", self.module, *self.arguments]
@@ -54,7 +54,7 @@ class Job:
 
 
 def lines_of(job: Job, place: str) -> dict[str, str | None]:
-    """What a job puts in place of a file's lines: how such a line begins → its new self, None to leave it out."""
+    """Return the lines that a job replaces: beginning of the line → new line, None to remove it."""
     if place == "slurm":
         return {
             "#SBATCH --job-name=": f"#SBATCH --job-name={job.name}",
@@ -95,7 +95,7 @@ def _script(job: Job, indent: str) -> dict[str, str | None]:
 def fill(file: Path, lines: Mapping[str, str | None]) -> str:
     """Return a file's text with some of its lines replaced, each indented as before.
 
-    Raises: AlignmentError where the file, a user's own copy it may be, does not have each of them once.
+    Raises: AlignmentError if the file, which may be the user's copy, does not have each of them once.
     """
     try:
         text = read_bytes(str(file), "a job").decode("utf-8")
@@ -115,7 +115,7 @@ def _replace(text: str, pattern: "re.Pattern[str]", new: str, what: str) -> str:
     times = len(pattern.findall(text))
     if times != 1:
         raise AlignmentError(
-            f"{what}: {times or 'no'} lines begin so, where one is to be filled in; put it back as it stands in the "
+            f"{what}: {times or 'no'} lines begin like this, and exactly one is filled in; restore it from the "
             "shipped file, or submit your file by hand."
         )
     return pattern.sub(lambda _: new, text)

@@ -22,7 +22,7 @@ from alignment.strict_json import shown
 from alignment.train.trial import require_accepted
 
 KNOWN = (*STRATEGIES, "cpu")
-IN_CONTAINERS = ("kubernetes", "skypilot")  # or elsewhere: what a job has of this machine is the working folder
+IN_CONTAINERS = ("kubernetes", "skypilot")  # a job there sees only the working folder of this machine
 SUFFIXES = {"slurm": "slurm.sh", "kubernetes": "kubernetes.yaml", "skypilot": "skypilot.yaml"}
 REFERENCE = (
     re.compile(  # of an image: https://pkg.go.dev/github.com/distribution/reference, without its limits of length
@@ -57,24 +57,24 @@ class Wanted:
 
     @property
     def path(self) -> str:
-        """The recipe, as the job will find it: a container has the working folder in another place."""
+        """The recipe's path in the job; a container has the working folder at another path."""
         return (_within(self.recipe) if self.place in IN_CONTAINERS else None) or self.recipe
 
     @property
     def name(self) -> str:
-        """A name that every scheduler takes: small letters, digits and dashes, a letter first."""
+        """A name that every scheduler accepts: lowercase letters, digits and dashes, a letter first."""
         path = Path(self.recipe)
         words = re.sub(r"[^a-z0-9]+", "-", f"{path.resolve().parent.name}-{path.stem}".lower())[-40:]
         return words.lstrip("-0123456789").rstrip("-") or "alignment"
 
     @property
     def file(self) -> Path:
-        """The job file that is written."""
+        """The path of the job file."""
         return self.out or Path(f"{self.name}.{SUFFIXES[self.place]}")
 
 
 def checked(wanted: Wanted) -> list[Recipe]:
-    """The recipe, or a pipeline's recipes, without a fault."""
+    """Return the recipe, or a pipeline's recipes, after checking them."""
     refuse_keys_in_words((*wanted.overrides, wanted.recipe, wanted.image or "", wanted.accelerator or ""))
     faults = []
     recipes: list[Recipe] = []
@@ -103,7 +103,7 @@ def checked(wanted: Wanted) -> list[Recipe]:
 
 @contextmanager
 def _among(processes: int) -> Iterator[None]:
-    """Check recipes with the environment of the job, in which the launcher sets the number of processes."""
+    """Check recipes with the environment variables of the job, in which the launcher sets the number of processes."""
     before = os.environ.get("WORLD_SIZE")
     os.environ["WORLD_SIZE"] = str(max(1, processes))
     try:
@@ -115,7 +115,7 @@ def _among(processes: int) -> Iterator[None]:
 
 
 def _within(recipe: str) -> str | None:
-    """A path from the working folder, None if it leads out of it."""
+    """Return a path relative to the working folder; None if it is outside."""
     for path in (os.path.abspath(recipe), os.path.realpath(recipe)):
         relative = os.path.relpath(path)
         if relative.split(os.sep)[0] != os.pardir:
@@ -129,8 +129,8 @@ def _pipeline_options(words: tuple[str, ...]) -> dict[str, str]:
         told[flag.removeprefix("--")] = value
     if len(words) % 2 or not set(told) <= set(OF_PIPELINES):
         raise RecipeError(
-            [f"{shlex.join(words)}: a pipeline takes {', '.join(f'--{key} VALUE' for key in OF_PIPELINES)} alone; "
-             "keys of its stages stand in their recipes"]
+            [f"{shlex.join(words)}: a pipeline takes only {', '.join(f'--{key} VALUE' for key in OF_PIPELINES)}; "
+             "set keys of its stages in their recipes"]
         )  # fmt: skip
     seed = told.get("seed", "0")
     if not seed.isdecimal() or len(seed) > 10:  # the recipes have its upper limit
@@ -155,14 +155,14 @@ def _faults_of_request(wanted: Wanted) -> list[str]:
     if wanted.place == "local" and wanted.nodes > 1:
         faults.append(f"--nodes {wanted.nodes}: --on local is this machine; use slurm, kubernetes or skypilot")
     if wanted.place == "local" and (wanted.out or wanted.template):
-        faults.append("--out and --template are for job files; --on local has none, but a command")
+        faults.append("--out and --template are for job files; --on local prints a command and has no job file")
     if wanted.place in SUBMIT:
         faults += _faults_of_file(wanted)
     faults += _faults_of_container(wanted)
     if wanted.submit and wanted.place in SUBMIT and not shutil.which(SUBMIT[wanted.place][0]):
         faults.append(
-            f"--submit: no {SUBMIT[wanted.place][0]} on this machine; without --submit the file is written, to submit "
-            "it where there is one"
+            f"--submit: no {SUBMIT[wanted.place][0]} on this machine; leave out --submit to write the file, and submit "
+            "it on a machine that has the command"
         )
     if wanted.submit and wanted.place == "kubernetes" and not (wanted.image or wanted.template):
         faults.append("--submit: name the container's image by --image, or give a changed file by --template")
@@ -173,34 +173,36 @@ def _faults_of_request(wanted: Wanted) -> list[str]:
 
 def _faults_of_file(wanted: Wanted) -> list[str]:
     faults = [
-        f"{word!r}: a job file takes no line breaks and nothing else that does not print; set the key in the recipe"
+        f"{word!r}: a job file cannot hold line breaks or other unprintable characters; set the key in the recipe"
         for word in (wanted.recipe, *wanted.overrides)
         if not word.isprintable()
     ]
     if os.path.exists(wanted.file) and not os.path.isfile(wanted.file):
-        faults.append(f"--out {wanted.file}: is a folder, or no plain file; name one to write the job to")
+        faults.append(f"--out {wanted.file}: is a folder or not a regular file; give the path of a file")
     if wanted.place in IN_CONTAINERS and _within(wanted.recipe) is None:
         faults.append(
-            f"{wanted.recipe}: lies outside the working folder, the only one that a job on {wanted.place} sees; copy "
-            "the recipe into it, or launch from a folder above both"
+            f"{wanted.recipe}: is outside the working folder, and a job on {wanted.place} sees only that; copy "
+            "the recipe into it, or launch from a parent folder"
         )
     return faults
 
 
 def _faults_of_container(wanted: Wanted) -> list[str]:
-    """Of the image and the kind of GPU, where they stand for something and where they do not."""
+    """Return the faults of --image and --accelerator."""
     faults = []
     image, kind = wanted.image, wanted.accelerator
     if image is not None and wanted.place != "kubernetes":
-        faults.append(f"--image is the container's on Kubernetes; --on {wanted.place} has no use for it")
+        faults.append(f"--image is the container's image on Kubernetes; --on {wanted.place} does not use it")
     elif image is not None and not REFERENCE.fullmatch(image):
-        faults.append(f"--image {image!r}: is no image's name; give one like registry/me/alignment:1")
+        faults.append(f"--image {image!r}: is not the name of an image; give one such as registry/me/alignment:1")
     if kind is not None and wanted.place != "skypilot":
-        faults.append(f"--accelerator is what SkyPilot is asked for; --on {wanted.place} has no use for it")
+        faults.append(f"--accelerator is the kind of GPU for SkyPilot; --on {wanted.place} does not use it")
     elif kind is not None and wanted.chosen == "cpu":
-        faults.append("--accelerator: --strategy cpu asks for no GPUs; leave one of the two out")
+        faults.append("--accelerator: --strategy cpu uses no GPUs; leave out one of the two")
     elif kind is not None and not KIND.fullmatch(kind):
-        faults.append(f"--accelerator {kind!r}: is no kind of GPU; give one like H100 (`sky gpus list` tells them)")
+        faults.append(
+            f"--accelerator {kind!r}: is not a kind of GPU; give one such as H100 (`sky gpus list` lists them)"
+        )
     return faults
 
 
@@ -211,7 +213,7 @@ def _faults_of_stage(wanted: Wanted, recipe: Recipe) -> list[str]:
 
 
 def _faults_of_strategy(wanted: Wanted, recipes: list[Recipe]) -> list[str]:
-    """What cannot go together under the strategy; labelling and evaluation run under none."""
+    """Return the impossible combinations under the strategy; labelling and evaluation have no strategy."""
     strategy, gpu = ("ddp", False) if wanted.chosen == "cpu" else (wanted.chosen, True)
     return [
         f"{recipe.source or recipe.stage}: {one.what.replace('`', '')}: {one.reason}; {one.remedy}"
@@ -229,13 +231,13 @@ def _faults_of_pipeline(wanted: Wanted, pipeline: Pipeline, told: dict[str, str]
         faults += error.faults
     if wanted.nodes > 1 and wanted.place in IN_CONTAINERS:
         faults.append(
-            f"--nodes {wanted.nodes}: on {wanted.place} nothing starts a pipeline's stages on all nodes; launch one "
-            "stage after the other, or the pipeline with --nodes 1"
+            f"--nodes {wanted.nodes}: a pipeline on {wanted.place} runs on one node; launch its stages one after the "
+            "other, or the pipeline with --nodes 1"
         )
     if wanted.place in IN_CONTAINERS:
         faults += [
-            f"{path}: the pipeline's recipe lies outside the working folder, the only one that a job on {wanted.place} "
-            "sees; copy it into it, and name it relative to the pipeline"
+            f"{path}: the pipeline's recipe is outside the working folder, and a job on {wanted.place} sees only "
+            "that; copy the recipe into it, and give its path relative to the pipeline"
             for path in dict.fromkeys(stage.recipe.source for stage in pipeline.stages if stage.recipe)
             if os.path.isabs(path) or _within(path) is None
         ]

@@ -1,9 +1,9 @@
-r"""What a job file starts on each node: `accelerate launch`, by the same arguments, that ends as its workers ended.
+r"""The command that a job file starts on each node: `accelerate launch` with the exit code of its workers.
 
     python -m alignment.launch.workers --config_file launch/accelerate/zero3.yaml --num_processes 8 \
         --module recipes.ppo --config my/ppo.yaml
 
-Accelerate's own command dies of SIGUSR1, gives workers half a minute to save, and ends with 1 whatever they ended with.
+Accelerate's own command is killed by SIGUSR1, gives workers 30 seconds to save, and always ends with 1 if one fails.
 """
 
 import logging
@@ -49,7 +49,7 @@ def _settled(launch: Any, argv: list[str] | None) -> Any:
         raise AlignmentError("--config_file: name one of launch/accelerate/*.yaml, or a file of your own.")
     args.config_file = str(found(args.config_file))
     if args.machine_rank is None and "SLURM_NODEID" in os.environ:
-        args.machine_rank = int(os.environ["SLURM_NODEID"])  # srun's command line is one for all nodes
+        args.machine_rank = int(os.environ["SLURM_NODEID"])  # srun gives all nodes the same command line
     return args
 
 
@@ -62,7 +62,9 @@ def _run(start: Any, args: Any) -> int:
 
     def told_once(signum: int, frame: FrameType | None) -> None:
         for each in SIGNALS:
-            signal.signal(each, signal.SIG_IGN)  # torchrun's own would stop waiting for its workers at the second
+            signal.signal(
+                each, signal.SIG_IGN
+            )  # torchrun's handler would stop waiting for its workers at the second signal
         for logger in (agent.logger, api.logger):
             logger.addFilter(_is_news)
         raise api.SignalException("told to end", sigval=signal.Signals(signum))
@@ -79,13 +81,13 @@ def _run(start: Any, args: Any) -> int:
     except api.SignalException as told:
         return PREEMPTED if told.sigval in SIGNALS else 128 + told.sigval
     except (RendezvousError, DistError) as lost:
-        print(f"the other nodes are not there, or no more: {lost}", file=sys.stderr)  # noqa: T201
-        return PREEMPTED  # they start again, and so must this one
+        print(f"no connection to the other nodes: {lost}", file=sys.stderr)  # noqa: T201
+        return PREEMPTED  # they start again, as must this node
     return 0
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    """Whether a record of torchrun is noise for a user who ended the job, such as one about a killed worker."""
+    """Whether a log record of torchrun matters after the user ended the job; those about signals do not."""
     return not record.getMessage().startswith(("Received", "Sending process"))
 
 

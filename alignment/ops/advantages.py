@@ -55,7 +55,7 @@ def gae(
         last_values: (batch,), the value of the state after each answer's last token, zero where the answer is whole;
             partial-episode bootstrapping, https://arxiv.org/abs/1712.00378, eq. 6.
     Returns: advantages, (batch, time), zero where masked.
-    Raises: ShapeError where the three differ.
+    Raises: ShapeError if the three differ.
     """
     require_same_shape(rewards=rewards, values=values, mask=mask)
     advantages = torch.zeros_like(rewards)

@@ -21,7 +21,7 @@ def token_logp(logits: Tensor, tokens: Tensor, *, temperature: float) -> Tensor:
         logits: (..., vocabulary), any float type; half precision is computed in float32. tokens: (...) int64.
         temperature: the one the tokens were sampled at; another one gives the probabilities of another policy.
     Returns: (...), nats.
-    Raises: ShapeError where tokens and logits do not match.
+    Raises: ShapeError if tokens and logits do not match.
     """
     if logits.shape[:-1] != tokens.shape:
         raise ShapeError(f"logits {tuple(logits.shape)} and tokens {tuple(tokens.shape)} do not match")

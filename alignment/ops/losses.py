@@ -40,7 +40,7 @@ def policy_loss(
         logp, old_logp, advantages: (batch, time) float.
         dual_clip: above 1, or None for none.
         log_ratio_clip: nats; exp(20) = 4.9e8, beyond which a ratio has no information and float16 overflows.
-    Raises: ShapeError where the three differ.
+    Raises: ShapeError if the three differ.
     """
     require_same_shape(logp=logp, old_logp=old_logp, advantages=advantages)
     ratio = (logp - old_logp).clamp(-log_ratio_clip, log_ratio_clip)
@@ -71,7 +71,7 @@ def importance_ratio(logp: Tensor, engine_logp: Tensor) -> Tensor:
 
     Args:
         logp, engine_logp: (batch, time), nats, both at the sampling temperature.
-    Raises: ShapeError where the two differ.
+    Raises: ShapeError if the two differ.
     """
     require_same_shape(logp=logp, engine_logp=engine_logp)
     return (logp - engine_logp).clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO).exp()
@@ -92,7 +92,7 @@ def value_loss(values: Tensor, old_values: Tensor, returns: Tensor, *, cliprange
 
     Args:
         values: predictions now. old_values: at rollout. returns: targets. All (batch, time) float.
-    Raises: ShapeError where the three differ.
+    Raises: ShapeError if the three differ.
     """
     require_same_shape(values=values, old_values=old_values, returns=returns)
     near = torch.clamp(values, old_values - cliprange_value, old_values + cliprange_value)

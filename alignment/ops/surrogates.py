@@ -25,7 +25,7 @@ def log_ratio(logp: Tensor, old_logp: Tensor, mask: Tensor, *, level: RatioLevel
     Args:
         mask: bool, True on the tokens that are trained.
         limit: nats; the result is clamped at ±`limit`.
-    Raises: ShapeError where the three differ.
+    Raises: ShapeError if the three differ.
     """
     require_same_shape(logp=logp, old_logp=old_logp, mask=mask)
     ratio = logp - old_logp

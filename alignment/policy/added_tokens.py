@@ -30,7 +30,7 @@ def with_added_tokens(recipe: SFTRecipe, folder: Path, *, main: bool) -> SFTReci
     Args:
         recipe: returned as it is where it adds nothing.
         folder: the run's. main: whether this process writes; the others wait for it before they call.
-    Raises: ModelError where the model is an adapter, or its embeddings cannot be found.
+    Raises: ModelError if the model is an adapter, or its embeddings cannot be found.
     """
     if not recipe.add_tokens:
         return recipe

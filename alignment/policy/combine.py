@@ -81,7 +81,7 @@ def combine(
 
     Returns: the largest logit difference between the adapter read back from disk and what it must be: for `cat` the
         base with Σ w ΔW added to its weights, else PEFT's adapter before it was saved.
-    Raises: ModelError where the adapters do not go together; RecipeError for options that are wrong.
+    Raises: ModelError if the adapters do not go together; RecipeError for options that are wrong.
     """
     _require_options(way, density)
     out = Path(out)

@@ -12,7 +12,7 @@ COPIED = ("_from_model_config", "_original_object_hash", "_commit_hash")
 
 
 def read_generation(*places: str | None, revision: str = "main") -> dict[str, Any]:
-    """Return the generation config of the first folder or Hub id that has one; {} where none has."""
+    """Return the generation config of the first folder or Hub id that has one; {} if none has."""
     for place in places:
         file = _file(place, revision) if place else None
         if file is not None:

@@ -23,7 +23,7 @@ def held_as_trained(folder: Path | str) -> dict[str, Any]:
     `chat_template`) are the user's to give: what a run's folder records of them is not read.
 
     Returns: {} for a folder without a record, or a Hub id.
-    Raises: AlignmentError where the record cannot be read; ModelError where a value is none that the key can have.
+    Raises: AlignmentError if the record cannot be read; ModelError if a value is none that the key can have.
     """
     recipe = _recorded(Path(folder))
     kept = {key: recipe[key] for key in _ALLOWED if recipe.get(key) is not None}

@@ -38,7 +38,7 @@ class Mergeable:
     def find(cls, run: Path | str, *, trust_remote_code: bool) -> "Mergeable":
         """Resolve a run or adapter folder.
 
-        Raises: ModelError where there is no adapter, or it is of a method that cannot be merged.
+        Raises: ModelError if there is no adapter, or it is of a method that cannot be merged.
         """
         if not Path(run).is_dir():
             raise ModelError(f"{run}: no such folder; name a run or adapter folder.")

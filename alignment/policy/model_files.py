@@ -90,7 +90,7 @@ def check_hub_files(name: str, revision: str) -> None:
 def is_there(file: Path) -> bool:
     """Whether a file is there.
 
-    Raises: ModelError where what is there is no regular file: a folder, or a pipe that a reader would wait for.
+    Raises: ModelError if what is there is no regular file: a folder, or a pipe that a reader would wait for.
     """
     if not file.exists() and not file.is_symlink():
         return False
@@ -102,7 +102,7 @@ def is_there(file: Path) -> bool:
 def read_object(file: Path, limits: Limits = CONFIG_LIMITS) -> dict[str, Any]:
     """Read a JSON file that holds one object.
 
-    Raises: ModelError where it cannot be read, is no JSON within `limits`, or holds something else.
+    Raises: ModelError if it cannot be read, is no JSON within `limits`, or holds something else.
     """
     is_there(file)
     try:

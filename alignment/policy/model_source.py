@@ -17,7 +17,7 @@ from alignment.policy.weights import weights_hash
 
 @dataclass(frozen=True, slots=True)
 class ModelSource:
-    """Where a model's weights are: a base, and the adapter on it where there is one. Folders or Hub ids."""
+    """Where a model's weights are: a base, and the adapter on it if there is one. Folders or Hub ids."""
 
     base: str
     adapter: str | None = None
@@ -33,7 +33,7 @@ def resolve_model(path: str, *, revision: str = "main") -> ModelSource:
 
     An adapter's base may itself be a run directory, as long as that holds a whole model.
 
-    Raises: ModelError where there is nothing to load, or an adapter lies on another adapter.
+    Raises: ModelError if there is nothing to load, or an adapter lies on another adapter.
     """
     folder = local(path)
     if folder is None:
@@ -57,7 +57,7 @@ def resolve_model(path: str, *, revision: str = "main") -> ModelSource:
 
 
 def _require_own_base(source: ModelSource, adapter: Path) -> None:
-    """Refuse a base whose weights are not those that the adapter's manifest, where it has one, names."""
+    """Refuse a base whose weights are not those that the adapter's manifest, if it has one, names."""
     trained_on = read_manifest(adapter).get("lineage", {}).get("base_sha256")
     if trained_on is None:
         return

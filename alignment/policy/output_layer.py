@@ -56,7 +56,7 @@ def logit_rule(model: Any) -> LogitRule:
 
     A new model's own states are small, and a cap leaves small numbers as they are.
 
-    Raises: ModelError where no scale or cap of its configuration explains its logits.
+    Raises: ModelError if no scale or cap of its configuration explains its logits.
     """
     head = model.get_output_embeddings()
     probe = torch.arange(len(SIZES), device=next(model.parameters()).device).unsqueeze(0)

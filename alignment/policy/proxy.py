@@ -91,7 +91,7 @@ def proxy_tuned(base: Any, keys: ModelKeys, proxy: ProxyEntry) -> ProxyTuned:
     Args:
         base: a causal LM. keys: how it was loaded, and from where.
 
-    Raises: LineageError where the tokenizers differ.
+    Raises: LineageError if the tokenizers differ.
     """
     require_one_tokenizer(keys, proxy)
     tuned, untuned = (load_causal_lm(_part(keys, path), trainable=False) for path in (proxy.tuned, proxy.untuned))

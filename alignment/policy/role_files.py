@@ -59,7 +59,7 @@ def save_trained(roles: Roles, path: Path, state_dict: dict[str, Tensor] | None 
 def load_trained(roles: Roles, path: Path) -> None:
     """Load what `save_policy` and `save_trained` wrote, bit for bit.
 
-    Raises: ModelError where the file of trained weights is missing or lacks some.
+    Raises: ModelError if the file of trained weights is missing or lacks some.
     """
     if roles.policy_model is not None:
         whole = dict(roles.policy_model.named_parameters(remove_duplicate=False))  # tied weights are stored once

@@ -81,7 +81,7 @@ def mark_of(folder: Path, names: Iterable[str], **about: Any) -> dict[str, Any]:
 def is_marked(folder: Path) -> bool:
     """Whether a folder has a `whole.json`, of whatever kind.
 
-    Raises: AlignmentError where the folder cannot be read.
+    Raises: AlignmentError if the folder cannot be read.
     """
     try:
         (folder / WHOLE).lstat()
@@ -136,7 +136,7 @@ def _is_count(value: Any) -> TypeGuard[int]:
 def require_saved(folder: Path, files: dict[str, Saved], hash_of: Callable[[Path], str] | None = file_hash) -> None:
     """Compare files with what was saved; without `hash_of` by their sizes alone.
 
-    Raises: Damaged naming the first file that differs; AlignmentError where one cannot be read.
+    Raises: Damaged naming the first file that differs; AlignmentError if one cannot be read.
     """
     for name, saved in files.items():
         file = folder / name

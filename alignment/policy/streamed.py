@@ -58,7 +58,7 @@ class Streamed:
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
         """Yield names and merged tensors, in the type that is written; each is valid until the next, and only once.
 
-        Raises: ModelError where one is not finite.
+        Raises: ModelError if one is not finite.
         """
         dtype = self.adapter.dtype
         for name, tensor in self._walk(merging=True):
@@ -121,7 +121,7 @@ class Streamed:
 def stream(adapter: Mergeable) -> Streamed:
     """Map a base's files into memory and put the adapter on it.
 
-    Raises: ModelError where a file is damaged, the adapter does not fit, or the base's modules are not stored under
+    Raises: ModelError if a file is damaged, the adapter does not fit, or the base's modules are not stored under
         their own names.
     """
     folder = _folder(adapter)

@@ -36,7 +36,7 @@ class _Place:
 class TensorFiles:
     """The tensors of a local model's folder, mapped into memory: their bytes are read when they are used.
 
-    Raises: ModelError where a file is damaged or missing.
+    Raises: ModelError if a file is damaged or missing.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -55,7 +55,7 @@ class TensorFiles:
     def get(self, name: str) -> Tensor:
         """Return a tensor over the file's bytes; what is written into it changes the memory alone, never the file.
 
-        Raises: ModelError where its type is none that weights have.
+        Raises: ModelError if its type is none that weights have.
         """
         place = self._places[name]
         dtype = DTYPES.get(place.dtype)
@@ -98,7 +98,7 @@ def write_tensors(folder: Path, shapes: Shapes, dtype: torch.dtype, tensors: Ite
 
     Args:
         shapes: of all tensors, by name. tensors: each once, in any order; one is held at a time.
-    Raises: ModelError where `tensors` are not those of `shapes`.
+    Raises: ModelError if `tensors` are not those of `shapes`.
     """
     planned = {name: torch.empty(shape, dtype=dtype, device="meta") for name, shape in shapes.items()}
     split = split_torch_state_dict_into_shards(

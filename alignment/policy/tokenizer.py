@@ -24,7 +24,7 @@ def load_tokenizer(keys: ModelKeys) -> Any:
     no part of the project tells padding by its id. The chat template is `alignment.data.template`'s matter, and so
     are the stop tokens: `generation_stop_ids` notes for it where the model's generation config stops.
 
-    Raises: ModelError where there is no tokenizer, no EOS token, or more tokens than the model has embeddings.
+    Raises: ModelError if there is no tokenizer, no EOS token, or more tokens than the model has embeddings.
     """
     source = resolve_model(keys.model_name_or_path, revision=keys.model_revision)
     place = source.adapter if source.adapter and _has_tokenizer(source.adapter) else source.base

@@ -30,7 +30,7 @@ Shapes = dict[str, tuple[int, ...]]
 def tensor_shapes(folder: Path) -> Shapes:
     """Return name and shape of every tensor that transformers will read from a local model's folder.
 
-    Raises: ModelError where a file is damaged, a shard is missing, or there is no tensor at all.
+    Raises: ModelError if a file is damaged, a shard is missing, or there is no tensor at all.
     """
     if is_there(folder / WHOLE):
         return shapes_in(folder / WHOLE)
@@ -66,7 +66,7 @@ def tensor_shapes(folder: Path) -> Shapes:
 def shapes_in(file: Path) -> Shapes:
     """Return name and shape of every tensor in a safetensors file, whose weights are not read.
 
-    Raises: ModelError where it is damaged, or holds none.
+    Raises: ModelError if it is damaged, or holds none.
     """
     is_there(file)
     try:

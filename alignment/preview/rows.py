@@ -35,7 +35,7 @@ class Part:
 
     name: str  # a role, or prompt, completion, chosen, rejected
     text: str
-    column: str = ""  # as `messages[2].content`; "" where it is not known
+    column: str = ""  # as `messages[2].content`; "" if it is not known
 
 
 @dataclass(slots=True)

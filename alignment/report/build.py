@@ -1,4 +1,4 @@
-"""From run directories to one HTML page that needs nothing but a browser."""
+"""Building of one self-contained HTML page from run directories."""
 
 import base64
 import hashlib
@@ -18,7 +18,7 @@ from alignment.report.tables import Evaluation, evaluation_of, reward_accuracy
 from alignment.report.wording import duration, moment
 from alignment.run.files import write_atomic
 
-HERE = Path(__file__).parent  # the template, its style and its script lie beside the code
+HERE = Path(__file__).parent  # folder of the template, its style and its script
 
 EXAMPLES_UNFOLDED = 4
 
@@ -30,7 +30,7 @@ def build(run_paths: list[Path], out: Path | None = None) -> Path:
         run_paths: run directories, or a pipeline's folder of them.
         out: default `report.html` in the first.
 
-    Returns: where the page lies. Raises: AlignmentError where a path is no run.
+    Returns: the path of the page. Raises: AlignmentError if a path is not a run.
     """
     paths = [Path(path) for path in run_paths]
     page = render(read_runs(paths))
@@ -61,7 +61,7 @@ def render(found: Runs) -> str:
 
 
 def fill(template: Path, **values: Any) -> str:
-    """Return the HTML of a page that needs nothing but a browser; it has this report's style, script and macros."""
+    """Return the HTML of a self-contained page with this report's style, script and macros."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader([template.parent, HERE]), autoescape=True, undefined=jinja2.StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
@@ -74,7 +74,7 @@ def fill(template: Path, **values: Any) -> str:
         drawing=charts,
         style=Markup((HERE / "style.css").read_text(encoding="utf-8")),
         script=Markup(script),
-        # The page's own script may run, nothing else may, and nothing may be fetched: escaping is not the only guard.
+        # Besides escaping: only the page's own script may run, and nothing may be fetched.
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
 

@@ -17,7 +17,7 @@ class Line:
     label: str
     points: list[Point]  # step, value; finite
     path: str  # through every point
-    smooth: str  # smoothed, "" where the points are few
+    smooth: str  # smoothed, "" if the points are few
     dots: list[Point]  # in drawing units; only where the points are too few for a line
     end: Point  # the last point, in drawing units
 

@@ -21,7 +21,7 @@ class Gap:
     """One watching scorer: a chart, and the result of the fit, if there is one."""
 
     chart: Chart
-    claim: str = ""  # "" where the fit is not determined
+    claim: str = ""  # "" if the fit is not determined
     evidence: str = ""
     has_turned: bool = False
 

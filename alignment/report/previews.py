@@ -11,7 +11,7 @@ MOST = 100  # pieces of one sequence
 class ShownSequence:
     """One sequence, as the macro `sequence` writes it."""
 
-    name: str  # "" where a row has one
+    name: str  # "" if a row has one
     facts: str
     pieces: list[tuple[str, list[str]]]  # classes, and the lines of the text
 

@@ -1,4 +1,4 @@
-"""Reading run directories as they lie; what is missing or damaged is noted, never fatal."""
+"""Reading of run directories; missing and damaged files are reported and do not stop the report."""
 
 import datetime
 import math
@@ -19,7 +19,7 @@ ORDER = ("prepare", "data", *NAMES)
 
 @dataclass
 class Run:
-    """One stage's folder, as far as it could be read."""
+    """The readable content of one stage's folder."""
 
     path: Path
     name: str
@@ -36,7 +36,7 @@ class Run:
 
     @property
     def about(self) -> Stage | None:
-        """What its stage states about itself; None of a stage that this release does not have."""
+        """The metadata of its stage; None for a stage that this release does not have."""
         return STAGES[self.stage].STAGE if self.stage in STAGES else None
 
     @property
@@ -61,7 +61,7 @@ class Runs:
 
     @property
     def finished(self) -> str | None:
-        """When the last stage ended or, failing that, began; ISO 8601."""
+        """Time at which the last stage ended, or else began; ISO 8601."""
         times = [str(run.manifest.get("finished") or run.manifest.get("started") or "") for run in self.runs]
         return max(times, default="") or None
 
@@ -69,7 +69,7 @@ class Runs:
 def read_runs(paths: Sequence[Path]) -> Runs:
     """Read run directories and folders of them.
 
-    Raises: AlignmentError where a path does not exist, or holds no run.
+    Raises: AlignmentError if a path does not exist, or holds no run.
     """
     if not paths:
         raise AlignmentError("no run was named; give a run directory, or a pipeline's folder of them.")
@@ -99,7 +99,7 @@ def read_runs(paths: Sequence[Path]) -> Runs:
 
 
 def _folders(path: Path) -> list[Path]:
-    """The folder itself where it is a stage's run, else those of its folders that are."""
+    """Return the folder itself if it is a stage's run, else its subfolders that are."""
     if (path / "manifest.json").is_file() or (path / "metrics.jsonl").is_file():
         return [path]
     inside = [f for f in sorted(path.iterdir()) if f.is_dir() and any((f / mark).is_file() for mark in MARKS)]
@@ -143,7 +143,7 @@ def _read_run(folder: Path, stage: dict[str, Any]) -> Run:
 
 
 def _never_started(path: Path, pipeline: dict[str, dict[str, Any]], stages: list[Run]) -> list[Run]:
-    """Stages that the pipeline names and that left no run directory: commands, and what failed or never began."""
+    """Return the pipeline's stages without a run directory: commands, and stages that failed or did not start."""
     known = {run.name for run in stages}
     return [
         Run(path / name, name, str(stage.get("stage", name)), seconds=_seconds(stage, {}),

@@ -1,4 +1,4 @@
-"""What ran: each stage with its inputs, its time, and its lineage."""
+"""The stages of a run, with their inputs, time and lineage."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -74,7 +74,7 @@ def stage_views(runs: Sequence[Run], tones: dict[str, str]) -> list[StageView]:
 
 
 def training_judges(runs: Sequence[Run]) -> list[str]:
-    """Names of the judges whose labels a stage on this page trained on; of every labelling stage where none trained."""
+    """Return the judges whose labels a stage on this page trained on, or all labelling judges if no stage trained."""
     trained = [run for run in runs if run.about is not None and run.about.trains]
     read = [run_of(path, runs) for other in trained for path in paths_of(other, "datasets")]
     labelled = [run for run in runs if run.makes == "labels" and (run in read or not trained)]
@@ -130,7 +130,7 @@ def _mappings(value: Any) -> list[dict[str, Any]]:
 
 
 def _texts(value: Any) -> list[str]:
-    """A text, or those in a list; of a manifest that was changed by hand a value may be anything."""
+    """Return a text, or the texts of a list; a manifest changed by hand may have any value."""
     values = value if isinstance(value, list) else [value]
     return [text for text in values if isinstance(text, str) and text]
 

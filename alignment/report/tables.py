@@ -1,4 +1,4 @@
-"""What an evaluation found, laid out: claims, intervals on a line, and the numbers beside them."""
+"""The results of an evaluation for the page: claims, intervals and numbers."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -106,7 +106,7 @@ def evaluation_of(run: Run, training_judges: Sequence[str]) -> Evaluation:
 
 
 def reward_accuracy(run: Run, runs: Sequence[Run]) -> list[Track]:
-    """Held-out accuracy as the reward stage itself measured it, against the labels it was given."""
+    """Return the held-out accuracy that the reward stage measured against its labels."""
     results = _dict(run.manifest.get("results"))
     rate = {"value": results.get("reward_accuracy"), "low": results.get("reward_accuracy_low"),
             "high": results.get("reward_accuracy_high"), "n": results.get("reward_pairs_decided")}  # fmt: skip
@@ -160,7 +160,9 @@ def _coverage(who: str, judge: str, rate: dict[str, Any]) -> list[str]:
         return []
     failed = {k: v for k, v in _dict(rate.get("statuses")).items() if k not in ("ok", "tie")}
     why = ", ".join(f"{count} {status.replace('_', ' ')}" for status, count in failed.items())
-    return [f"{judge} judged {percent(coverage, 1)} of the pairs of {who}; the rest count nowhere ({why or 'failed'})"]
+    return [
+        f"{judge} judged {percent(coverage, 1)} of the pairs of {who}; the others are not counted ({why or 'failed'})"
+    ]
 
 
 def _detail(results: dict[str, Any], key: str) -> object:

@@ -1,4 +1,4 @@
-"""Numbers and verdicts as a person would write them."""
+"""Formatting of numbers and verdicts."""
 
 import datetime
 from typing import Any

@@ -38,7 +38,7 @@ class ContinuousBatchingEngine:
     def generate(self, prompt_ids: list[list[int]], sampling: Sampling) -> list[Completion]:
         """Sample one answer per prompt; the global random state is left as it was.
 
-        Raises: ModelError where the library loses or fails a request.
+        Raises: ModelError if the library loses or fails a request.
         """
         generation = GenerationConfig(
             max_new_tokens=sampling.max_new_tokens,

@@ -46,7 +46,7 @@ class VLLMEngine:
     def generate(self, prompt_ids: list[list[int]], sampling: Sampling) -> list[Completion]:
         """Sample one answer per prompt.
 
-        Raises: ModelError where vLLM ends an answer for no reason that PPO knows.
+        Raises: ModelError if vLLM ends an answer for no reason that PPO knows.
         """
         vllm = self.generation
         vllm.temperature, vllm.top_p, vllm.top_k = sampling.temperature, sampling.top_p, sampling.top_k

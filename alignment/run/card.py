@@ -1,5 +1,6 @@
-"""The model card that a finished run leaves."""
+"""The model card of a finished run."""
 
+import json
 from typing import Any
 
 from alignment.config.schema import Recipe
@@ -8,7 +9,7 @@ LOADING = {"SEQ_CLS": "AutoModelForSequenceClassification", "CAUSAL_LM": "AutoMo
 
 
 def model_card(recipe: Recipe, manifest: dict[str, Any]) -> str:
-    """Return README.md: what was run on what, the results, and how to load it."""
+    """Return README.md: the stage, its data and results, and code that loads and uses the model."""
     resolved = manifest.get("recipe", {})
     lines = ["---", "library_name: transformers", "tags:", "- alignment-stack", f"- {recipe.stage}", "---", ""]
     lines += [f"# {recipe.run_name or recipe.output_dir}", ""]
@@ -40,8 +41,27 @@ def model_card(recipe: Recipe, manifest: dict[str, Any]) -> str:
             f"from transformers import AutoTokenizer, {loader}",
             f'tokenizer = AutoTokenizer.from_pretrained("{recipe.output_dir}")',
             f'model = {loader}.from_pretrained("{recipe.output_dir}"{head})',
+            *_scoring(manifest),
             "```",
             "",
         ]
     lines += ["Everything that was set is in `recipe.yaml`; inputs, versions and lineage are in `manifest.json`.", ""]
     return "\n".join(lines)
+
+
+def _scoring(manifest: dict[str, Any]) -> list[str]:
+    """Return code that scores an answer; [] for a model without scores, or trained on texts and messages."""
+    kind, end = manifest.get("prompt_kind"), manifest.get("answer_end")
+    if kind is None or end is None:
+        return []
+    if kind == "text":
+        prompt, answer, special = '"The capital of Peru is"', " Lima.", ""
+    else:
+        messages = '[{"role": "user", "content": "What is the capital of Peru?"}]'
+        prompt = f"tokenizer.apply_chat_template({messages}, add_generation_prompt=True, tokenize=False)"
+        answer, special = "Lima.", ", add_special_tokens=False"  # the chat template writes them
+    return [
+        f"prompt = {prompt}",
+        f'text = prompt + "{answer}" + {json.dumps(end, ensure_ascii=False)}  # prompt, answer, stop token',
+        f'print(model(**tokenizer(text{special}, return_tensors="pt")).logits.item())',
+    ]

@@ -98,7 +98,7 @@ def settle(run: Path, identifier: str | None, *, with_best: bool, say: Callable[
     Args:
         identifier: of the run. with_best: the best checkpoint is to be sound too. say: prints one line.
 
-    Raises: AlignmentError where there are checkpoints and none is sound.
+    Raises: AlignmentError if there are checkpoints and none is sound.
     """
     for path in cut_off(run):
         say(f"{path}: incomplete, as its writing was interrupted; it is removed")

@@ -123,7 +123,7 @@ def write_json(path: Path | str, value: Any) -> None:
 def read_json_object(path: Path | str, remedy: str = "put the run's own file back.") -> dict[str, Any]:
     """Read an object that a run wrote; {} if the file does not exist.
 
-    Raises: AlignmentError where it cannot be read, or holds something else.
+    Raises: AlignmentError if it cannot be read, or holds something else.
     """
     path = Path(path)
     return read_object(path, remedy) if path.is_file() else {}

@@ -21,7 +21,7 @@ def hold(folder: Path, owner: Any, *, patience: float = PATIENCE_SECONDS) -> Non
     The folder itself is locked, so that nothing is left in it. Where the file system cannot lock it, as NFS cannot,
     nothing is held.
 
-    Raises: AlignmentError where another process holds it and does not end in time.
+    Raises: AlignmentError if another process holds it and does not end in time.
     """
     try:
         descriptor = os.open(folder, os.O_RDONLY)

@@ -9,7 +9,7 @@ from alignment.errors import AlignmentError
 def listen(host: str, port: int) -> socket.socket:
     """Bind the address; connections wait until the server accepts them.
 
-    Raises: AlignmentError where the address is in use, is not an address of this machine, or is none at all.
+    Raises: AlignmentError if the address is in use, is not an address of this machine, or is none at all.
     """
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]

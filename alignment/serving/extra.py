@@ -8,7 +8,7 @@ from alignment.errors import AlignmentError
 def require_extra(verb: str) -> None:
     """Check that the extra `serve` is installed.
 
-    Raises: AlignmentError where it is not.
+    Raises: AlignmentError if it is not.
     """
     for name in ("uvicorn", "starlette"):
         try:

@@ -36,7 +36,7 @@ from alignment.train.dpo_reference import complete_reference, frozen_reference, 
 from alignment.train.evaluating import WeighedEvaluation
 from alignment.train.preference_pairs import require_pairs
 from alignment.train.sharding import is_sharded
-from alignment.train.token_rows import TokenRows
+from alignment.train.token_rows import as_dataset
 
 SOFT_LOSSES = frozenset({"sigmoid", "ipo", *REFERENCE_FREE})
 REFERENCE = "reference.safetensors"  # in a checkpoint, where the reference is synchronised with the policy
@@ -229,8 +229,8 @@ def dpo_trainer(
                 data_collator=ProbabilityCollator(
                     pad_token_id=tokenizer.pad_token_id, pad_to_multiple_of=arguments.pad_to_multiple_of
                 ),
-                train_dataset=_dataset(train),
-                eval_dataset=_dataset(evaluation) if evaluation else None,
+                train_dataset=as_dataset(train),
+                eval_dataset=as_dataset(evaluation) if evaluation else None,
                 processing_class=tokenizer,
                 callbacks=callbacks,
             )
@@ -259,7 +259,3 @@ def _require_plain_delta(arguments: DPOConfig) -> None:
     ]
     if faults:
         raise RecipeError(faults)
-
-
-def _dataset(rows: Sequence[dict[str, Any]]) -> Dataset:
-    return (rows if isinstance(rows, TokenRows) else TokenRows(rows)).dataset()

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from datasets import Dataset
 from torch import Tensor
 from transformers import TrainerCallback
 from trl import SFTConfig, SFTTrainer
@@ -22,7 +21,7 @@ from alignment.errors import DataError, RecipeError
 from alignment.meter import say_left_out, say_once
 from alignment.policy.adapters import preserve_dtype
 from alignment.train.evaluating import WeighedEvaluation
-from alignment.train.token_rows import TokenRows, in_parts
+from alignment.train.token_rows import TokenRows, as_dataset, in_parts
 
 
 @dataclass(slots=True)
@@ -155,7 +154,7 @@ def tokenised_split(
 def _cut(result: Tokenised, rows: Sequence[TrainedRow], limit: int) -> None:
     """Add one conversation's rows, cut at `limit`; rows that have no answer within it are left out.
 
-    Raises: DataError where that is all of them.
+    Raises: DataError if that is all of them.
     """
     kept = [row for row in rows if any(label != IGNORE for label in row.labels[:limit])]
     if not kept:
@@ -217,7 +216,7 @@ def sft_trainer(
     of one pack do not see each other, in every attention implementation. TRL's `wrapped` strategy has no such
     borders, so it is refused.
 
-    Raises: RecipeError where TRL refuses the recipe's combination of keys.
+    Raises: RecipeError if TRL refuses the recipe's combination of keys.
     """
     if arguments.packing and arguments.packing_strategy == "wrapped":
         raise RecipeError(["packing_strategy wrapped lets answers see other rows' text and cuts rows in two; use bfd."])
@@ -226,14 +225,10 @@ def sft_trainer(
             return DemonstrationTrainer(
                 model,
                 args=arguments,
-                train_dataset=_dataset(train),
-                eval_dataset=_dataset(evaluation) if evaluation else None,
+                train_dataset=as_dataset(train),
+                eval_dataset=as_dataset(evaluation) if evaluation else None,
                 processing_class=tokenizer,
                 callbacks=callbacks,
             )
     except (ValueError, NotImplementedError) as error:
         raise RecipeError([str(error)]) from error
-
-
-def _dataset(rows: Sequence[dict[str, Any]]) -> Dataset:
-    return (rows if isinstance(rows, TokenRows) else TokenRows(rows)).dataset()

@@ -131,6 +131,11 @@ def in_parts(
     return made
 
 
+def as_dataset(rows: Sequence[Row]) -> Dataset:
+    """Return tokenised rows as a data set for a trainer."""
+    return (rows if isinstance(rows, TokenRows) else TokenRows(rows)).dataset()
+
+
 def _from_processes(
     work: Callable[[Sequence[Given], AnswerTokens], Made], rows: Sequence[Given], template: Template, processes: int
 ) -> Iterator[tuple[Made, Any]]:

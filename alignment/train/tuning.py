@@ -57,7 +57,7 @@ def save_method_state(callbacks: Iterable[TrainerCallback], checkpoint: Path) ->
 def restore_method_state(callbacks: Iterable[TrainerCallback], checkpoint: Path) -> None:
     """Restore what `save_method_state` wrote.
 
-    Raises: ModelError where a callback has state, and the checkpoint holds none.
+    Raises: ModelError if a callback has state, and the checkpoint holds none.
     """
     holding = [each for each in callbacks if isinstance(each, MethodCallback) and each.tensors()]
     file = checkpoint / STATE

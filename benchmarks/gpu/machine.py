@@ -73,7 +73,7 @@ def versions(environment: dict[str, str]) -> dict[str, str]:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read an object; {} where there is no such file."""
+    """Read an object; {} if there is no such file."""
     found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     return found
 

@@ -55,7 +55,7 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def judged(code: int | None, seconds_allowed: float, found: dict[str, Any], last_line: str) -> tuple[str, str]:
-    """Return a step's status and the reason for it, "" where it passed.
+    """Return a step's status and the reason for it, "" if it passed.
 
     Args:
         code: the exit status of its process; None: it was ended after `seconds_allowed`.

@@ -75,7 +75,7 @@ _PHRASES: dict[str, str] = {
 def read_question(prompt: Prompt) -> Question:
     """Find the animal and the aspects, in order, that a prompt asks about.
 
-    Raises: DataError where the prompt names no animal of the world or asks for nothing known of it.
+    Raises: DataError if the prompt names no animal of the world or asks for nothing known of it.
     """
     text = prompt if isinstance(prompt, str) else prompt[-1]["content"]
     lowered = text.lower()

@@ -52,7 +52,7 @@ def main(argv: list[str] | None = None) -> None:
 def read_stories(path: str, split: str) -> list[str]:
     """Return the stories' texts.
 
-    Raises: DataError where a row has none.
+    Raises: DataError if a row has none.
     """
     stories = []
     for source in read_entry(DatasetEntry(path=path, split=split)):
@@ -67,7 +67,7 @@ def read_stories(path: str, split: str) -> list[str]:
 def write_data(output_dir: Path, stories: list[str], heldout: list[str], seed: int) -> None:
     """Write demonstrations and prompts to train on, and held-out prompts; an opening is on one side only.
 
-    Raises: DataError where no story is long enough.
+    Raises: DataError if no story is long enough.
     """
     asked = {cut.opening: cut for cut in _cuts(heldout, "held-out stories")}
     taught: dict[str, Cut] = {}

@@ -62,7 +62,7 @@ def fit(texts: list[str], labels: list[int]) -> Any:
 def reviews() -> tuple[list[str], list[int]]:
     """Return sentences and whether each is positive.
 
-    Raises: DataError where a row has no text, or a label other than 0 and 1.
+    Raises: DataError if a row has no text, or a label other than 0 and 1.
     """
     path = os.environ.get(VARIABLE) or (LOCAL if Path(LOCAL).is_file() else HUB)
     texts, labels = [], []

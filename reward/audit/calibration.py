@@ -110,7 +110,7 @@ def fit(probabilities: Array, shares: Array, clusters: Sequence[str], method: Me
 def fit_matches(found: Sequence[Match], method: Method) -> Calibration:
     """Fit a map on the comparisons that people voted on.
 
-    Raises: DataError where they are too few.
+    Raises: DataError if they are too few.
     """
     p, shares, clusters = _observed(found)
     if len(p) < FEWEST or len(set(clusters)) < 2:

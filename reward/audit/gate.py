@@ -218,7 +218,7 @@ def _how(recipe: LabelRecipe) -> Bootstrap:
 def gate_of(path: Path) -> GateEntry:
     """Read the gate of a label recipe.
 
-    Raises: RecipeError where the recipe has faults; GateError where it has no gate.
+    Raises: RecipeError if the recipe has faults; GateError if it has no gate.
     """
     from alignment.config import load_recipe
 

@@ -38,7 +38,7 @@ def run_bench(
 
     Args:
         entry: keys of a recipe's data set entry, for every file.
-    Raises: AlignmentError where an option, a file or the model cannot be used.
+    Raises: AlignmentError if an option, a file or the model cannot be used.
     """
     how = aggregate_of(aggregate)
     read = read_bench(

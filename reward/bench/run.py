@@ -15,7 +15,7 @@ def bench(model: Ensemble, read: Bench, *, on_bad_row: OnBadRow = "stop") -> dic
     Args:
         on_bad_row: "stop" at the first answer that does not fit the model, "skip" leaves out its prompt; none is cut.
 
-    Returns: what `--json` writes. Raises: DataError where an answer does not fit, or nothing can be measured.
+    Returns: what `--json` writes. Raises: DataError if an answer does not fit, or nothing can be measured.
     """
     skipped: list[str] = []
     rows = _scored(model, read.rows, on_bad_row, skipped)

@@ -157,7 +157,7 @@ def _decided(match: re.Match[str]) -> str:
 
 
 def _label(match: re.Match[str]) -> str:
-    """Return "A", "B", "tie", "abstain", or "" where a verdict contradicts itself."""
+    """Return "A", "B", "tie", "abstain", or "" if a verdict contradicts itself."""
     if match["equal"]:
         label = "tie"
     elif match["winner"] or match["greater"]:

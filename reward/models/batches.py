@@ -139,7 +139,7 @@ def encode(
 
     A `sampled` answer, which a model wrote, may have unfinished reasoning.
 
-    Raises: DataError where they are more than `max_length`, or the template refuses them.
+    Raises: DataError if they are more than `max_length`, or the template refuses them.
     """
     prompt_ids = template.prompt_ids(prompt)
     answer_ids = (template.sampled_ids if sampled else template.answer_ids)(prompt, answer, stop=stop)
@@ -149,7 +149,7 @@ def encode(
 def joined(prompt_ids: list[int], answer_ids: list[int], max_length: int | None) -> list[int]:
     """Return the ids of a prompt with its answer.
 
-    Raises: DataError where they are more than `max_length`.
+    Raises: DataError if they are more than `max_length`.
     """
     tokens = len(prompt_ids) + len(answer_ids)
     if max_length is not None and tokens > max_length:

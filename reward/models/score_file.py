@@ -161,6 +161,6 @@ def _refuse_unread(row: dict[str, Any], reads: Sequence[str]) -> None:
     """Refuse unknown keys that look like content, because the score would not include them."""
     if keys := unread(row, reads):
         raise BadRow(
-            f"nothing reads {', '.join(map(shown, keys))}; a row has prompt and one of {', '.join(ANSWER_KEYS)}, or "
+            f"{', '.join(map(shown, keys))}: not read; a row has prompt and one of {', '.join(ANSWER_KEYS)}, or "
             f"messages, and perhaps {' and '.join(AROUND)}. To score without, set --ignore_columns {','.join(keys)}"
         )

@@ -63,7 +63,7 @@ class AnnotationQueue:
     def person(self, name: Any) -> str:
         """Return the stored spelling of a name, without white space around it.
 
-        Raises: LabelRefused where it is no name.
+        Raises: LabelRefused if it is no name.
         """
         if not isinstance(name, str):
             raise LabelRefused("the annotator's name is missing", 400)
@@ -93,7 +93,7 @@ class AnnotationQueue:
 
         Answers stand in an order drawn for this person and item; nothing tells where they stood in the file.
 
-        Raises: LabelRefused where there is no such item.
+        Raises: LabelRefused if there is no such item.
         """
         item = self._item(key)
         shown = self._shown(annotator, item)
@@ -113,7 +113,7 @@ class AnnotationQueue:
     def submit(self, annotator: str, key: Any, view: Any, verdict: Any, seconds: Any) -> Label:
         """Accept a label: a rank for every answer in the order shown, "abstain" or "skipped".
 
-        Raises: LabelRefused where anything about it is not as it must be.
+        Raises: LabelRefused if anything about it is not as it must be.
         """
         item = self._item(key)
         shown = self._shown(annotator, item)

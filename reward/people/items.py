@@ -59,7 +59,7 @@ class Place:
 def place_of(run: Path, output: Path | None) -> Place:
     """Return the store and the output of RUN: inside a folder, beside a file.
 
-    Raises: DataError where RUN does not exist.
+    Raises: DataError if RUN does not exist.
     """
     if run.is_dir():
         return Place(run, run / STORE, output or run / PEOPLE)
@@ -81,7 +81,7 @@ def load_items(
 
     Args:
         entry: keys of a recipe's data set entry.
-    Raises: DataError where nothing is left to ask.
+    Raises: DataError if nothing is left to ask.
     """
     items: dict[str, Item] = {}
     for ranking in _rankings(place, entry or {}, on_bad_row):

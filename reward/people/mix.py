@@ -33,7 +33,7 @@ def mix(
 ) -> None:
     """Estimate labellers and truths; write the mixed rankings and, beside them, the estimates of each labeller.
 
-    Raises: DataError where a file cannot be read or no pair has a usable label; AlignmentError where the output is one
+    Raises: DataError if a file cannot be read or no pair has a usable label; AlignmentError if the output is one
         of the inputs.
     """
     if output.suffix != ".jsonl":
@@ -87,7 +87,7 @@ def _read(
 ) -> tuple[list[Ranking], dict[str, str], list[str]]:
     """Return all labels, the files' hashes, and rows left out; recorded verdicts count as a judge's labels.
 
-    Raises: DataError where a path does not exist: `mix` does not look up paths on the Hub.
+    Raises: DataError if a path does not exist: `mix` does not look up paths on the Hub.
     """
     for source in sources:
         if not Path(source).exists():

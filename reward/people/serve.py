@@ -44,7 +44,7 @@ class Settings:
 def export(run: Path, output: Path | None, tell: Tell) -> None:
     """Write the labels so far as rankings, without a server.
 
-    Raises: AlignmentError where nobody has labelled anything.
+    Raises: AlignmentError if nobody has labelled anything.
     """
     place = place_of(run, output)
     if not place.store.is_file():
@@ -60,7 +60,7 @@ def export(run: Path, output: Path | None, tell: Tell) -> None:
 def annotate(settings: Settings, tell: Tell) -> None:
     """Serve the page until it is interrupted.
 
-    Raises: AlignmentError where there is nothing to ask, the store is in use or the address cannot be had.
+    Raises: AlignmentError if there is nothing to ask, the store is in use or the address cannot be had.
     """
     require_extra("annotate")
     place = place_of(settings.run, settings.output)

@@ -42,7 +42,7 @@ class PeopleStore:
     def __init__(self, path: Path) -> None:
         """Open or create the table.
 
-        Raises: DataError where the file is no store; AlignmentError where another process holds it.
+        Raises: DataError if the file is no store; AlignmentError if another process holds it.
         """
         self.path = path
         self._items: dict[str, Item] | None = None  # read once

@@ -28,7 +28,7 @@ ANSWER = "(answer {}, which the policy will write)"
 def labelled(recipe: LabelRecipe, written: Written | None) -> Stage:
     """Read what `alignment label` answers or compares.
 
-    Raises: DataError as labelling does; JudgeError where a file of the judge is missing.
+    Raises: DataError as labelling does; JudgeError if a file of the judge is missing.
     """
     judge = JudgePreview(recipe.judge, seed=recipe.seed)
     if recipe.responses == "given" or written is None:
@@ -68,7 +68,7 @@ def _given(recipe: LabelRecipe, judge: JudgePreview) -> Stage:
 def sampled(recipe: PolicyGradientRecipe, written: Written) -> Stage:
     """Read the prompts that the policy answers.
 
-    Raises: DataError and ModelError as training does; JudgeError where a file of a judge is missing.
+    Raises: DataError and ModelError as training does; JudgeError if a file of a judge is missing.
     """
     judges = [
         JudgePreview(entry.judge, seed=recipe.seed, pointwise=True)
@@ -92,7 +92,7 @@ def sampled(recipe: PolicyGradientRecipe, written: Written) -> Stage:
 def evaluated(recipe: EvaluateRecipe, written: Written) -> Stage:
     """Read the prompts that `alignment evaluate` asks its candidates, as each of them reads these.
 
-    Raises: DataError and ModelError as evaluation does; JudgeError where a file of a judge is missing.
+    Raises: DataError and ModelError as evaluation does; JudgeError if a file of a judge is missing.
     """
     judges = [JudgePreview(entry, seed=recipe.seed) for entry in recipe.judges]
     held_out = held_out_prompts(recipe)

@@ -58,7 +58,7 @@ class FunctionScorer:
 def build(entry: FunctionEntry, recipe: PolicyGradientRecipe, calls: JudgeCalls) -> FunctionScorer:
     """Return the scorer of a recipe.
 
-    Raises: ScorerError where there is no such function.
+    Raises: ScorerError if there is no such function.
     """
     return FunctionScorer.from_entry(entry)
 

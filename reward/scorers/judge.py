@@ -49,8 +49,8 @@ class JudgeScorer:
     def score(self, prompts: Sequence[Prompt], answers: Sequence[str], *, stopped: Sequence[bool]) -> list[float]:
         """Rate every answer; equal answers to equal prompts are rated once.
 
-        Raises: ScorerError where a call fails after its retries or gives no number; JudgeError where every other call
-            would fail alike; BudgetError where the budget does not allow a call.
+        Raises: ScorerError if a call fails after its retries or gives no number; JudgeError if every other call
+            would fail alike; BudgetError if the budget does not allow a call.
         """
         render = self.judge.prompt.render
         ratings = [Rating(*pair) for pair in zip(prompts, answers, strict=True)]
@@ -92,7 +92,7 @@ class JudgeScorer:
 def judge_calls(recipe: PolicyGradientRecipe) -> JudgeCalls:
     """Return what makes the calls of a recipe's judges in this process: their stores and their common budget.
 
-    Raises: JudgeError where the judges' prices cannot be read or are in several currencies.
+    Raises: JudgeError if the judges' prices cannot be read or are in several currencies.
     """
     entries = [entry for entry in (*recipe.scorers, *recipe.watch_scorers) if isinstance(entry, JudgeScorerEntry)]
     return JudgeCalls.of(
@@ -107,6 +107,6 @@ def judge_calls(recipe: PolicyGradientRecipe) -> JudgeCalls:
 def build(entry: JudgeScorerEntry, recipe: PolicyGradientRecipe, calls: JudgeCalls) -> JudgeScorer:
     """Return the scorer of a recipe.
 
-    Raises: JudgeError where the model, the key or the prompt file is missing.
+    Raises: JudgeError if the model, the key or the prompt file is missing.
     """
     return JudgeScorer.from_entry(entry, calls.caller(entry.judge, entry.label, entry.max_concurrency))

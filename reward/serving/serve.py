@@ -37,7 +37,7 @@ class Settings:
 def serve(settings: Settings, tell: Tell) -> None:
     """Load the model and serve until interrupted; the address is bound before the model is loaded.
 
-    Raises: AlignmentError where the extra is not installed, the address cannot be had, the variable holds no token, or
+    Raises: AlignmentError if the extra is not installed, the address cannot be had, the variable holds no token, or
         the model cannot be loaded.
     """
     require_extra("serve-reward")
@@ -91,7 +91,7 @@ def greeting(settings: Settings, listener: socket.socket, token: str | None) -> 
 def token_of(variable: str) -> tuple[str, bool]:
     """The bearer token that an environment variable holds, or a new one; and whether it is new.
 
-    Raises: AlignmentError where what the variable holds cannot stand in a header.
+    Raises: AlignmentError if what the variable holds cannot stand in a header.
     """
     if not variable.isidentifier():
         raise AlignmentError(

@@ -72,7 +72,7 @@ def test_calls_and_words_are_kept(tmp_path):
     assert load(tmp_path, {**A, "tool_calls": "[]"}, U, A).prompt[1] == A
     text = f"I look.\n<tool_call>\n{json.dumps(GIVEN)}\n</tool_call>"
     assert load(tmp_path, calling(CALL, content=text)).completion == text
-    assert "holds <tool_call> beside calls" in refused(tmp_path, calling(CALL, content="Use <tool_call>."))
+    assert "holds <tool_call> and calls" in refused(tmp_path, calling(CALL, content="Use <tool_call>."))
 
 
 def test_a_thought_before_a_call_of_sharegpt_stays_before_it(tmp_path):
@@ -85,7 +85,7 @@ def test_a_thought_before_a_call_of_sharegpt_stays_before_it(tmp_path):
 def test_a_call_of_sharegpt_that_is_no_json_is_refused(tmp_path, text):
     turn = {"from": "function_call", "value": text}
     message = refused(tmp_path, turn)
-    assert "which is no JSON" in message
+    assert "which is not JSON" in message
     assert "give the message the role gpt" in message
     assert load(tmp_path, {**turn, "from": "gpt"}).completion == text
 
@@ -112,8 +112,8 @@ def test_keys_of_a_call_that_nothing_reads_are_refused(tmp_path, turn, key):
 
 def test_keys_of_a_call_in_json_text_are_to_be_taken_out_of_it(tmp_path):
     message = refused(tmp_path, {"from": "function_call", "value": json.dumps({**GIVEN, "result": "42"})})
-    assert "has 'result' ('42'), which nothing reads" in message
-    assert "take it out of the JSON text" in message
+    assert "has 'result' ('42'), which is not read" in message
+    assert "remove it from the JSON text" in message
     assert "has 'parameters'" in refused(tmp_path, calling({"name": "get", "parameters": {"q": "x"}}))
 
 
@@ -178,4 +178,4 @@ def test_keys_of_a_content_part_that_nothing_reads_are_refused(tmp_path):
     part = {"type": "text", "text": "So.", "cache_control": {"type": "ephemeral"}, "image_url": None}
     assert load(tmp_path, {"role": "assistant", "content": [part]}).completion == "So."
     message = refused(tmp_path, {"role": "assistant", "content": [{**part, "weight": 0}]})
-    assert "a part of 'messages[1]' 'content' has 'weight' (0), which nothing reads; type, text are read" in message
+    assert "a part of 'messages[1]' 'content' has 'weight' (0), which is not read; type, text are read" in message

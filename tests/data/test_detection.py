@@ -29,7 +29,7 @@ def refused(tmp_path, *rows, loader=load_rankings, **more):
             {"prompt": "Why?", "responses": ["a", "b"]},
             {"prompt": "Who?", "responses": ["a", "b"], "ranks": [1, 2]},
             "ranking",
-            "none of 'pairs', 'ranks' and 'scores'",
+            "the row has no 'pairs', 'ranks' or 'scores'",
         ),
         (
             {"prompt": "Why?"},
@@ -104,11 +104,11 @@ def test_transcripts_that_the_assistant_begins_and_wide_colons(tmp_path):
             load_rankings,
             "preference; first row: prompt text 'Why?', 'Because.' beats 'No.', probability 0.75",
         ),
-        (HH, load_rankings, "hh; first row: prompt of 1 messages (user) ending 'Why?', 'Because.' beats 'No.'"),
+        (HH, load_rankings, "hh; first row: prompt of 1 message (user) ending 'Why?', 'Because.' beats 'No.'"),
         (
             CHAT,
             load_demonstrations,
-            "messages; first row: prompt of 1 messages (user) ending 'Why?', answer 'Because.'",
+            "messages; first row: prompt of 1 message (user) ending 'Why?', answer 'Because.'",
         ),
         (
             {**CHAT, "system": "Hm.", "tools": '[{"name": "add"}]'},

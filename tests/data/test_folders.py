@@ -27,7 +27,7 @@ def test_shards_of_several_training_splits_are_several_splits(tmp_path):
         write(tmp_path / f"data/{split}-00001-of-00002.jsonl", f"{split} 1")
     assert read(tmp_path, split="train_sft") == ["train_sft 0", "train_sft 1"]
     assert read(tmp_path, split="train_gen[1:]") == ["train_gen 1"]
-    with pytest.raises(DataError, match=r"has no split 'train'; .* tell of test_sft, train_gen, train_sft"):
+    with pytest.raises(DataError, match=r"has no split 'train'; .* file names give test_sft, train_gen, train_sft"):
         read(tmp_path)
 
 
@@ -46,7 +46,7 @@ def test_splits_in_data_have_any_name(tmp_path):
     assert read(tmp_path) == ["yes"]
     write(tmp_path / "data/de-00000-of-00001.jsonl", "ja")
     assert read(tmp_path, split="de") == ["ja"]
-    with pytest.raises(DataError, match=r"has no split 'train'; .* tell of de, en"):
+    with pytest.raises(DataError, match=r"has no split 'train'; .* file names give de, en"):
         read(tmp_path)
 
 
@@ -80,7 +80,7 @@ def test_a_card_with_several_configurations_wants_one_named(tmp_path):
     assert read(tmp_path, name="all") == ["a", "b"]
     assert read(tmp_path, name="all", split="gold") == ["g"]
     assert read(tmp_path, name="some") == ["a"]
-    with pytest.raises(DataError, match=r"has no split 'gold'; .* tell of train"):
+    with pytest.raises(DataError, match=r"has no split 'gold'; .* file names give train"):
         read(tmp_path, name="some", split="gold")
     assert read(tmp_path, data_files="some/*") == ["a"]
     assert read(tmp_path, data_dir="some") == ["a"]
@@ -112,9 +112,9 @@ def test_a_readme_without_configurations_of_these_files_is_none(tmp_path, card):
     [
         ("---\nconfigs: [{config_name: a, data_files: all/*}, {config_name: b}\n---\n", "its head is no YAML"),
         ("---\n# " + "x" * 2**18, "its head has more than 262,144 bytes"),
-        ("---\nconfigs: [{config_name: a, data_files: ../*}]\n---\n", "names '../\\*', which lies outside"),
-        ("---\nconfigs: [{config_name: a, data_files: /etc/*}]\n---\n", "names '/etc/\\*', which lies outside"),
-        ("---\nconfigs: [{config_name: a, data_dir: ../out}]\n---\n", "names '../out.*', which lies outside"),
+        ("---\nconfigs: [{config_name: a, data_files: ../*}]\n---\n", "names '../\\*', which is outside"),
+        ("---\nconfigs: [{config_name: a, data_files: /etc/*}]\n---\n", "names '/etc/\\*', which is outside"),
+        ("---\nconfigs: [{config_name: a, data_dir: ../out}]\n---\n", "names '../out.*', which is outside"),
         (
             "---\nconfigs: [{config_name: a, data_files: [all/*, gone.jsonl]}]\n---\n",
             "names 'gone.jsonl' for the split 'train', and no data file matches it",
@@ -137,7 +137,7 @@ def test_a_configuration_named_by_a_recipe_stays_inside_its_folder(tmp_path):
         folder, "---\nconfigs: [{config_name: one, data_files: all/*}, {config_name: two, data_dir: ../out}]\n---\n"
     )
     write(tmp_path / "out/secret.jsonl", "secret")
-    with pytest.raises(DataError, match=r"names '\.\./out.*', which lies outside of the folder"):
+    with pytest.raises(DataError, match=r"names '\.\./out.*', which is outside the folder"):
         read(folder, name="two")
 
 

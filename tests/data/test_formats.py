@@ -295,8 +295,11 @@ def test_unknown_keys_name_what_was_found_and_what_is_known():
     with pytest.raises(DataError) as caught:
         recognise({"question": "?", "reply": "!"}, "qa.jsonl:1")
     message = str(caught.value)
-    assert message.startswith("qa.jsonl:1: no known format has these keys: question, reply. With columns: ")
-    assert "With columns: {instruction: question, output: reply} they are those of alpaca. Known formats" in message
+    assert message.startswith("qa.jsonl:1: no layout has these keys: question, reply. To read them as ")
+    assert (
+        "To read them as the layout alpaca, set columns: {instruction: question, output: reply}. Known layouts"
+        in message
+    )
     for layout in FORMATS:
         assert f"  {layout.name}: {layout.keys}" in message
 
@@ -354,7 +357,7 @@ FAULTS = [
     ),
     ("llmbar", {"input": "a", "output_1": "b", "output_2": "c", "label": 3}, "'label' is 3, not 1 or 2"),
     ("ranking", {"prompt": "a", "responses": ["b"], "ranks": [1]}, "holds 1 answers; a ranking needs at least 2"),
-    ("ranking", {"prompt": "a", "responses": ["b", "c"]}, "none of 'pairs', 'ranks' and 'scores'"),
+    ("ranking", {"prompt": "a", "responses": ["b", "c"]}, "the row has no 'pairs', 'ranks' or 'scores'"),
     ("ranking", {"prompt": "a", "responses": ["b", "c"], "ranks": [1]}, "needs one number for each of the 2 responses"),
     ("ranking", {"prompt": "a", "responses": ["b", "c"], "scores": [1, float("nan")]}, "'scores'[1] is nan"),
     ("ranking", {"prompt": "a", "responses": ["b", " "], "ranks": [1, 2]}, "'responses[1]' is empty"),
@@ -442,7 +445,7 @@ def test_the_remedy_for_a_column_beside_two_answers_is_to_read_it_as_the_prompt(
     row = {"user_input": "Why?", "chosen": "It rained.", "rejected": "It snowed."}
     (tmp_path / "a.jsonl").write_text(json.dumps(row) + "\n")
     entry = {"path": str(tmp_path / "a.jsonl")}
-    with pytest.raises(DataError, match=r"Where 'user_input' is the prompt, set columns: \{prompt: user_input\}"):
+    with pytest.raises(DataError, match=r"If 'user_input' is the prompt, set columns: \{prompt: user_input\}"):
         load_rankings([DatasetEntry(**entry)], on_bad_row="stop", seed=0)
     mapped = DatasetEntry(**entry, columns={"prompt": "user_input"})
     assert load_rankings([mapped], on_bad_row="stop", seed=0).rows[0].prompt == "Why?"

@@ -1,4 +1,4 @@
-"""Keys of rows and messages that nothing reads: refused where they look like content, left out where they do not."""
+"""Unread keys of rows and messages: rejected if they look like content, ignored otherwise."""
 
 import json
 
@@ -61,7 +61,7 @@ UNREAD = [
         "set ignore_columns: [chat_template_kwargs]",
         {"messages": [U, A], "chat_template_kwargs": {"enable_thinking": False}},
     ),
-    ("context", "wanted input and", {"instruction": "Why?", "instances": [{"output": "So.", "context": "x"}]}),
+    ("context", "expected input and", {"instruction": "Why?", "instances": [{"output": "So.", "context": "x"}]}),
 ]  # fmt: skip
 
 
@@ -78,8 +78,8 @@ def test_content_that_nothing_reads_ends_the_run(tmp_path, key, remedy, row, loa
 def test_the_refusal_names_line_key_and_what_the_layout_reads(tmp_path):
     good = {"messages": [U, A]}
     assert refused(tmp_path, good, {**good, "rubric": "Be kind."}) == (
-        "d.jsonl:2: nothing reads 'rubric' ('Be kind.'); the layout messages reads messages, system, tools. To train "
-        "without, set ignore_columns: [rubric]."
+        "d.jsonl:2: the layout messages does not read 'rubric' ('Be kind.'); it reads messages, system, tools. To "
+        "train without, set ignore_columns: [rubric]."
     )
 
 
@@ -118,9 +118,9 @@ def test_ordinary_rows_still_load(tmp_path, name):
 
 def test_a_copy_of_what_is_read_is_none_and_another_text_is_one(tmp_path):
     assert load(tmp_path, {"messages": [U, A], "prompt": " Why? "}).formats == {str(tmp_path / "d.jsonl"): "messages"}
-    assert "nothing reads 'prompt' ('Who?')" in refused(tmp_path, {"messages": [U, A], "prompt": "Who?"})
+    assert "does not read 'prompt' ('Who?')" in refused(tmp_path, {"messages": [U, A], "prompt": "Who?"})
     row = {"instruction": "Why?", "output": "So.", "text": "### Why?"}
-    assert "nothing reads 'text'" in refused(tmp_path, row)
+    assert "does not read 'text'" in refused(tmp_path, row)
 
 
 def test_two_layouts_that_fit_ask_for_the_format(tmp_path):
@@ -130,9 +130,9 @@ def test_two_layouts_that_fit_ask_for_the_format(tmp_path):
     )
     assert load(tmp_path, row, format="messages").rows[0].completion == "Because."
     assert load(tmp_path, row, format="prompt_completion").rows[0].completion == " more"
-    assert "nothing reads 'context'" in refused(tmp_path, {**row, "context": "x"}, format="messages")
+    assert "does not read 'context'" in refused(tmp_path, {**row, "context": "x"}, format="messages")
     thumb = {"messages": [U, A], "label": True, "prompt": "Once", "completion": " more"}
-    assert "nothing reads 'prompt' ('Once'), 'completion'" in refused(tmp_path, thumb)
+    assert "does not read 'prompt' ('Once'), 'completion'" in refused(tmp_path, thumb)
 
 
 def test_a_prompt_that_the_conversations_do_not_hold_is_refused(tmp_path):
@@ -207,8 +207,8 @@ def test_a_tools_result_is_not_learned_as_an_answer(tmp_path):
         ({"probs": [0.5, 0.5]}, "'probs' ([0.5, 0.5])"),
         ({"thought": "Hm."}, "Give the reasoning of a message of the assistant as reasoning_content"),
         ({"images": ["a.jpg"]}, "'images' (['a.jpg'])"),
-        ({"tool_call": [{"name": "add", "arguments": "{}"}]}, "tool_calls is nearest"),
-        ({"audio": {"id": "x"}}, "of a message role, content, name, tool_calls"),
+        ({"tool_call": [{"name": "add", "arguments": "{}"}]}, "the nearest is tool_calls"),
+        ({"audio": {"id": "x"}}, "A message has the keys role, content, name, tool_calls"),
         ({"prefix": True}, "'prefix' (True)"),
         ({"value": "Other."}, "'value' ('Other.')"),
         ({"name": 3}, "'name' is a number, not text"),
@@ -289,7 +289,7 @@ def test_reasoning_is_read_under_each_of_its_names(tmp_path):
         assert found.conversation() == [U, {**A, "reasoning": "Hm."}, U, {**B, "reasoning": "Well."}]
     row = {"messages": [U, {**A, "reasoning": "Hm.", "thinking": "Well."}]}
     assert "'messages[1]' has two different texts of reasoning" in refused(tmp_path, row)
-    assert "nothing reads" in refused(tmp_path, {"messages": [{**U, "reasoning": "Hm."}, A]})
+    assert "is not read" in refused(tmp_path, {"messages": [{**U, "reasoning": "Hm."}, A]})
 
 
 @pytest.mark.parametrize("loader", [load_demonstrations, load_rankings, load_answers, load_prompts])
@@ -330,7 +330,7 @@ def test_harmless_keys_of_a_message(tmp_path):
 def test_columns_maps_names(tmp_path):
     row = {"system": "Be brief.", "question": "Why?", "good": "Because.", "bad": "No."}
     columns = {"prompt": "question", "chosen": "good", "rejected": "bad"}
-    assert "With columns: {chosen: good, prompt: question, rejected: bad} they are those of preference" in (
+    assert "To read them as the layout preference, set columns: {chosen: good, prompt: question, rejected: bad}" in (
         refused(tmp_path, row, loader=load_rankings)
     )
     (found,) = load(tmp_path, row, loader=load_rankings, columns=columns).rows
@@ -366,7 +366,7 @@ def test_a_key_to_leave_out_that_nothing_has_is_refused(tmp_path):
 
 def test_ignore_columns_leaves_keys_out(tmp_path):
     row = {"messages": [U, A], "images": ["a.jpg"], "notes": "x"}
-    assert "nothing reads 'notes'" in refused(tmp_path, row, ignore_columns=["images"])
+    assert "does not read 'notes'" in refused(tmp_path, row, ignore_columns=["images"])
     assert len(load(tmp_path, row, ignore_columns=["images", "notes"]).rows) == 1
     assert len(load(tmp_path, row, columns=["messages"]).rows) == 1
 
@@ -383,7 +383,7 @@ def test_fields_of_annotation_tools_that_are_no_part_are_refused(tmp_path):
         {"id": 1, "data": fields, "annotations": [{"completed_by": 1, "result": [result]}]},
     ):
         message = refused(tmp_path, row, loader=load_rankings)
-        assert "nothing reads hint; the prompt is prompt and the answers are answer1, answer2" in message
+        assert "hint: not read; the prompt is prompt and the answers are answer1, answer2" in message
         assert len(load(tmp_path, row, loader=load_rankings, ignore_columns=["hint"]).rows) == 1
 
 
@@ -440,7 +440,7 @@ def test_a_message_of_a_tree_with_a_key_that_nothing_reads_is_refused(tmp_path):
     assert load(tmp_path, row, loader=load_rankings).rows[0].responses == ["So 0.", "So 1."]
     replies[1]["context"] = "It rains."
     message = refused(tmp_path, row, loader=load_rankings)
-    assert "a message of the tree has 'context' ('It rains.'), which nothing reads" in message
+    assert "a message of the tree has 'context' ('It rains.'), which is not read" in message
     assert load(tmp_path, row, loader=load_rankings, ignore_columns=["context"]).rows[0].responses == ["So 0.", "So 1."]
 
 
@@ -467,7 +467,7 @@ def test_ignored_keys_are_left_out_of_an_annotations_answer(tmp_path):
 def test_a_date_is_no_content_and_a_text_about_one_is(tmp_path, value):
     row = {"prompt": "Why?", "completion": "So."}
     assert load(tmp_path, row | {"asked": value}).rows
-    assert "nothing reads 'asked'" in refused(tmp_path, row | {"asked": f"{value} at home"})
+    assert "does not read 'asked'" in refused(tmp_path, row | {"asked": f"{value} at home"})
 
 
 @pytest.mark.parametrize(

@@ -101,14 +101,14 @@ def test_buckets_are_compared_inside_alone():
     ("data", "result", "message"),
     [
         (PAIR, selected("middle"), "selected 'middle'"),
-        (PAIR, selected("left", "left,right"), "cannot be told among the data's prompt, answer1, answer2"),
-        (PAIR, selected("left", "answer1"), "wanted the names of two texts"),
+        (PAIR, selected("left", "left,right"), "are ambiguous among the data's prompt, answer1, answer2"),
+        (PAIR, selected("left", "answer1"), "expected the names of two texts"),
         (PAIR, {"type": "choices", "value": {"choices": ["A"]}}, "none of the annotations holds a result"),
         ({"a1": "x", "a2": "y"}, selected("left", "a1,a2"), "is the prompt"),
         (ITEMS, ranked(["llm_9"]), "names items that 'items' does not have"),
         (ITEMS, ranked(["llm_1", "llm_1"]), "an item twice"),
         (ITEMS, ranked("llm_1"), "neither a list of ids"),
-        (PAIR, ranked(["llm_1"]), "wanted one list of items"),
+        (PAIR, ranked(["llm_1"]), "expected one list of items"),
     ],
 )
 def test_what_leaves_a_doubt_is_refused(data, result, message):

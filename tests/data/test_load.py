@@ -174,7 +174,7 @@ def test_folder_keeps_splits_apart(tmp_path):
     write(tmp_path / "extra.jsonl", jsonl(ROWS[:1]))  # beside files with a split in their names it has none
     assert len(load(tmp_path).rows) == 6
     message = message_of({"path": str(tmp_path), "split": "gold"})
-    assert message == f"{tmp_path} has no split 'gold'; its files' names tell of test, train, validation."
+    assert message == f"{tmp_path} has no split 'gold'; its file names give test, train, validation."
 
 
 def test_folder_of_a_labelling_run_gives_its_rankings(tmp_path):
@@ -233,7 +233,7 @@ def test_hub_rows_come_through_datasets(tmp_path, monkeypatch):
 
 def test_hub_id_that_is_not_to_be_had():
     message = message_of("nobody/nothing-of-this-name")
-    assert message.startswith("nobody/nothing-of-this-name is no file or folder here, and the Hub did not give it")
+    assert message.startswith("nobody/nothing-of-this-name is not a file or folder here, and loading it from the Hub f")
 
 
 def test_folder_that_datasets_saved(tmp_path):
@@ -301,7 +301,7 @@ BAD_LINES = [
 @pytest.mark.parametrize(("line", "reason"), BAD_LINES)
 def test_bad_row_stops_or_is_skipped_and_named(tmp_path, line, reason):
     path = write(tmp_path / "a.jsonl", jsonl(ROWS[:1]).encode() + line + b"\n" + jsonl(ROWS[1:2]).encode())
-    assert message_of(path) == f"{path}:2: {reason}. Mend the row, or set on_bad_row: skip."
+    assert message_of(path) == f"{path}:2: {reason}. Correct the row, or set on_bad_row: skip."
     loaded = load(path, on_bad_row="skip")
     assert completions(loaded) == ["c0", "c1"]
     assert loaded.skipped == [f"{path}:2: {reason}"]
@@ -348,10 +348,10 @@ def test_a_prompt_that_is_null_is_named_as_such(tmp_path, rows, fault):
 
 def test_bad_first_row_does_not_decide_the_format(tmp_path):
     path = write(tmp_path / "a.jsonl", jsonl([{"answer": 1}, *ROWS]))
-    assert message_of(path).startswith(f"{path}:1: no known format has these keys: answer. Known formats")
+    assert message_of(path).startswith(f"{path}:1: no layout has these keys: answer. Known layouts")
     loaded = load(path, on_bad_row="skip")
     assert len(loaded.rows) == 10
-    assert loaded.skipped == [f"{path}:1: no known format has these keys: answer"]
+    assert loaded.skipped == [f"{path}:1: no layout has these keys: answer"]
 
 
 def test_named_format_is_taken_at_its_word(tmp_path):
@@ -371,7 +371,7 @@ def test_bad_rows_of_csv_and_parquet(tmp_path):
 def test_skipping_all_rows_is_an_error(tmp_path):
     path = write(tmp_path / "a.jsonl", jsonl([{"prompt": "a", "completion": ""}] * 5))
     message = message_of(path, on_bad_row="skip")
-    assert message.startswith(f"{path} gives no usable row; 5 were skipped.\n  {path}:1: 'completion' is empty")
+    assert message == f"{path} gives no usable row; 5 were skipped.\n  {path}:1: 'completion' is empty"
 
 
 # --- files that cannot be read at all; `on_bad_row: skip` does not help
@@ -420,7 +420,7 @@ def test_paths_that_hold_no_data(tmp_path):
     for index in range(3):
         write(tmp_path / f"pictures/{index}.png", PICTURE)
     assert message_of(tmp_path / "pictures") == (
-        f"{tmp_path}/pictures holds no data files: wanted .jsonl, .json, .parquet, .csv, .txt (or .gz of these), "
+        f"{tmp_path}/pictures holds no data files: expected .jsonl, .json, .parquet, .csv, .txt (or .gz of these), "
         "found 3 files (.png)."
     )
 

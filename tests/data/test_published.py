@@ -273,7 +273,7 @@ def test_what_stands_beside_a_column_inside_of_a_list_is_no_less_refused(tmp_pat
     row = {"prompt": Q, "answers": [{"text": GOOD, "rank": 1, "hint": "x y"}, {"text": BAD, "rank": 2}]}
     columns = {"responses": "answers.text", "ranks": "answers.rank"}
     message = written.refused(tmp_path, row, loader=load_rankings, columns=columns)
-    assert "nothing reads 'answers'" in message
+    assert "does not read 'answers'" in message
     loaded = written.load(tmp_path, row, loader=load_rankings, columns=columns, ignore_columns=["hint"])
     assert ranking_of(loaded) == (Q, [GOOD, BAD], [(0, 1, 1.0)])
     message = written.refused(tmp_path, row, loader=load_rankings, columns={"responses": "answers.txt"})

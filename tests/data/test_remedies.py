@@ -114,7 +114,7 @@ def test_answers_that_repeat_the_prompt_are_refused_and_read_without(tmp_path, p
     row = {"prompt": prompt, "chosen": prompt + good, "rejected": prompt + bad}
     message = refused(tmp_path, row, row | {"prompt": prompt})
     assert "chosen and rejected begin with the prompt, in 2 of 2 rows" in message
-    assert "take it off the answers" in message
+    assert "remove it from the answers" in message
     assert load(tmp_path, {"prompt": prompt, "chosen": good, "rejected": bad})[0].responses == [good, bad]
     row = {"prompt": prompt, "completion": prompt + good}
     assert "completion begin with the prompt" in refused(tmp_path, row, loader=load_demonstrations)
@@ -140,7 +140,7 @@ def test_a_message_alone_is_a_list_of_one(tmp_path):
 @pytest.mark.parametrize("key", ["winner", "preference", "choice", "better_response_id", "label", "labels"])
 def test_a_verdict_is_no_copy_of_an_answer(tmp_path, key):
     row = {"prompt": "Which?", "chosen": "A", "rejected": "B", key: "B"}
-    assert f"nothing reads '{key}' ('B')" in refused(tmp_path, row)
+    assert f"does not read '{key}' ('B')" in refused(tmp_path, row)
     assert load(tmp_path, {**row, "text": "Which? A B"} | {key: None})
 
 
@@ -149,7 +149,7 @@ def test_a_response_beside_a_rejected_one_is_the_chosen_one(tmp_path, question):
     row = {question: "Why?", "response": "So.", "rejected_response": "No."}
     message = refused(tmp_path, row)
     columns = {"chosen": "response", "prompt": question, "rejected": "rejected_response"}
-    assert f"With {columns_text(columns)} they are those of preference" in message
+    assert f"To read them as the layout preference, set {columns_text(columns)}" in message
     (found,) = load(tmp_path, row, columns=columns)
     assert (found.prompt, found.responses) == ("Why?", ["So.", "No."])
 

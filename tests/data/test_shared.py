@@ -68,7 +68,7 @@ def test_hh_stops_at_its_first_empty_side(shared):
     path = str(shared / "data/hh-harmless/harmless-base_test.jsonl.gz")
     with pytest.raises(DataError) as caught:
         load_rankings([DatasetEntry(path=path)], on_bad_row="stop", seed=0)
-    assert str(caught.value) == f"{path}:87: 'chosen' is an empty answer. Mend the row, or set on_bad_row: skip."
+    assert str(caught.value) == f"{path}:87: 'chosen' is an empty answer. Correct the row, or set on_bad_row: skip."
 
 
 def test_hh_skips_and_names_its_four_empty_sides(shared):

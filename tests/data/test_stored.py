@@ -178,7 +178,7 @@ def test_json_arrays_name_the_row_that_breaks_a_limit(tmp_path):
     assert [(row.where[-1], row.fault) for row in rows] == [
         ("1", None),
         ("2", "the value has the key 'text' twice; take one out"),
-        ("3", "'n' is NaN, which is no finite number"),
+        ("3", "'n' is NaN, which is not a finite number"),
         ("4", "'text' holds half of a surrogate pair at position 0, which is not a character"),
     ]
 

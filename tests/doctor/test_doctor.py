@@ -83,7 +83,7 @@ def test_a_build_that_was_killed_is_found(tmp_path: Path, monkeypatch: pytest.Mo
     lock.touch()
     [found] = here.builds()
     assert found.level == "warning"
-    assert f"{lock}: cpu_adam is being built, or that was cut off" in found.found
+    assert f"{lock}: cpu_adam is being built, or its build was killed" in found.found
     assert "remove the file" in found.remedy
 
 

@@ -117,4 +117,4 @@ def test_check_with_data_leaves_out_what_a_pipeline_makes(recipe, tmp_path):
     (tmp_path / "pipeline.yaml").write_text(json.dumps(pipeline))
     done = check("--data", str(tmp_path / "pipeline.yaml"))
     assert done.returncode == 0, done.stderr
-    assert f"dpo: {labels}: made by a stage before; not looked at" in done.stdout
+    assert f"dpo: {labels}: an earlier stage writes it; not checked" in done.stdout

@@ -70,7 +70,7 @@ def test_10_a_message_that_is_not_to_be_learned_is_not(case, key):
 
 def test_12_images_are_refused(case):
     case("12-images")
-    assert "nothing reads 'images' (['a.jpg'])" in (message := refusal(demonstrations, "r.yaml"))
+    assert "does not read 'images' (['a.jpg'])" in (message := refusal(demonstrations, "r.yaml"))
     assert "Only text is supported" in message
     assert "'content' has a part that is not text; only text is supported" in refusal(demonstrations, "parts.yaml")
 

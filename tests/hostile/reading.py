@@ -27,7 +27,7 @@ def refused(error, file):
     text = str(error)
     first, *more = text.splitlines()
     assert str(file) in first or "gives no usable row" in first
-    assert not more or "known format" in first or "gives no usable row" in first
+    assert not more or "Known layouts" in first or "gives no usable row" in first
     assert first.isprintable()
     assert len(text) < 5000
 

@@ -75,11 +75,11 @@ def launch(folder: Path, *words: str, path: str | None = None) -> "subprocess.Co
         ),
         (
             ("pipeline.yaml", "--on", "kubernetes", "--nodes", "2"),
-            ["--nodes 2: on kubernetes nothing starts a pipeline's stages"],
+            ["--nodes 2: a pipeline on kubernetes runs on one node"],
         ),
         (
             ("pipeline.yaml", "--learning_rate", "1"),
-            ["--learning_rate 1: a pipeline takes --output_dir VALUE, --seed VALUE"],
+            ["--learning_rate 1: a pipeline takes only --output_dir VALUE, --seed VALUE"],
         ),
         (("sft.yaml", "--on", "slurm", "--submit"), ["--submit: no sbatch on this machine"]),
         (
@@ -92,31 +92,34 @@ def launch(folder: Path, *words: str, path: str | None = None) -> "subprocess.Co
             ["ppo.yaml: value_warmup_updates, value_model: head and DeepSpeed: DeepSpeed keeps the gradients"],
         ),
         (("sft.yaml", "--out", "x.sh"), ["--out and --template are for job files"]),
-        (("sft.yaml", "--on", "slurm", "--out", "."), ["--out .: is a folder, or no plain file; name one to write"]),
+        (("sft.yaml", "--on", "slurm", "--out", "."), ["--out .: is a folder or not a regular file; give the path"]),
         (
             ("sft.yaml", "--on", "skypilot", "--run_name", "two\nlines", "--accelerator", ""),
             [
-                "'two\\nlines': a job file takes no line breaks",
-                "--accelerator '': is no kind of GPU; give one like H100",
+                "'two\\nlines': a job file cannot hold line breaks",
+                "--accelerator '': is not a kind of GPU; give one such as H100",
             ],
         ),
-        (("sft.yaml", "--on", "kubernetes", "--image", "x: y #z"), ["--image 'x: y #z': is no image's name"]),
-        (("sft.yaml", "--on", "kubernetes", "--image", ""), ["--image '': is no image's name"]),
+        (("sft.yaml", "--on", "kubernetes", "--image", "x: y #z"), ["--image 'x: y #z': is not the name of an image"]),
+        (("sft.yaml", "--on", "kubernetes", "--image", ""), ["--image '': is not the name of an image"]),
         (
             ("sft.yaml", "--on", "slurm", "--image", "a/b:c", "--accelerator", "H100"),
-            ["--image is the container's on Kubernetes; --on slurm", "--accelerator is what SkyPilot is asked for"],
+            [
+                "--image is the container's image on Kubernetes; --on slurm",
+                "--accelerator is the kind of GPU for SkyPilot",
+            ],
         ),
         (
             ("sft.yaml", "--on", "skypilot", "--strategy", "cpu", "--accelerator", "H100"),
-            ["--accelerator: --strategy cpu asks for no GPUs"],
+            ["--accelerator: --strategy cpu uses no GPUs"],
         ),
         (
             ("../above.yaml", "--on", "kubernetes"),
-            ["../above.yaml: lies outside the working folder, the only one that a job on kubernetes sees; copy"],
+            ["../above.yaml: is outside the working folder, and a job on kubernetes sees only that; copy"],
         ),
         (
             ("outside.yaml", "--on", "skypilot"),
-            ["../above.yaml: the pipeline's recipe lies outside the working folder"],
+            ["../above.yaml: the pipeline's recipe is outside the working folder"],
         ),
         (
             ("pipeline.yaml", "--from", "stf", "--only", "sft"),
@@ -154,7 +157,7 @@ def test_a_file_is_written_shown_and_not_overwritten_once_changed(folder):
     file.write_text(file.read_text().replace("24:00:00", "01:00:00"))
     refused = launch(folder, *again)
     assert refused.returncode == 1
-    assert "my-sft.slurm.sh: exists, and is not what would be written" in refused.stderr
+    assert "my-sft.slurm.sh: exists with other content" in refused.stderr
     filled = launch(folder, *again, "--template", "my-sft.slurm.sh", "--out", "mine.sh")
     assert filled.returncode == 0, filled.stderr
     assert "--time=01:00:00\n" in (folder / "mine.sh").read_text()
@@ -199,7 +202,7 @@ def test_every_stage_has_a_script_that_is_launched():
 def test_a_file_that_is_no_text_is_told_in_a_line(folder):
     (folder / "bin.sh").write_bytes(b"\xff\xfe")
     for option, said in (
-        ("--out", "bin.sh: exists, and is not what would be written"),
+        ("--out", "bin.sh: exists with other content"),
         ("--template", "bin.sh: cannot be read as a job file (it is not UTF-8)"),
     ):
         done = launch(folder, "sft.yaml", "--on", "slurm", option, "bin.sh")

@@ -118,7 +118,7 @@ def test_a_copy_that_lacks_a_line_is_refused(tmp_path):
     copy = tmp_path / "job.sh"
     copy.write_text(shipped("slurm/job.sh").read_text().replace("PROCESSES=8\n", ""))
     job = Job(name="x", config="c.yaml", **JOBS["stage"])
-    with pytest.raises(AlignmentError, match=r"job.sh: 'PROCESSES=': no lines begin so"):
+    with pytest.raises(AlignmentError, match=r"job.sh: 'PROCESSES=': no lines begin like this"):
         job_file(job, "slurm", copy)
 
 
@@ -127,7 +127,7 @@ def test_files_are_found_from_any_folder_and_where_pip_put_them(tmp_path, monkey
     assert found("launch/accelerate/zero3.yaml") == ROOT / "launch" / "accelerate" / "zero3.yaml"
     with pytest.raises(AlignmentError, match=r"my/zero3\.yaml: no such file"):
         found("my/zero3.yaml")
-    with pytest.raises(AlignmentError, match=r"launch/accelerate/zero4\.yaml: no such file here, nor with"):
+    with pytest.raises(AlignmentError, match=r"launch/accelerate/zero4\.yaml: no such file, neither here nor in"):
         found("launch/accelerate/zero4.yaml")
     mine = tmp_path / "launch" / "accelerate" / "zero3.yaml"
     mine.parent.mkdir(parents=True)

@@ -228,7 +228,7 @@ def test_a_results_file_with_holes_is_shown_as_far_as_it_goes(own, tmp_path):
     page = page_of(own, out=tmp_path / "page.html")
     assert "DPO was not judged, every question to the judge failed" in page.text
     assert "gold gave no verdict on dpo: every question failed" in page.text
-    assert "gold judged 90.0% of the pairs of ppo; the rest count nowhere (20 refusal)" in page.text
+    assert "gold judged 90.0% of the pairs of ppo; the others are not counted (20 refusal)" in page.text
     assert "6.04" in page.text  # plain numbers stand in for the details
 
 

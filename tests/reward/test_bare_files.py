@@ -51,9 +51,9 @@ def mixed(file, entry):
 @pytest.mark.parametrize("read", [items, benched, gold, mixed])
 def test_columns_are_renamed_and_left_out(file, read):
     assert read(file, entry_keys(*KEYS)) == ("Why?", ["So.", "No."])
-    with pytest.raises(DataError, match="no known format has these keys: question, good, rejected, notes"):
+    with pytest.raises(DataError, match="no layout has these keys: question, good, rejected, notes"):
         read(file, None)
-    with pytest.raises(DataError, match="nothing reads 'notes'"):
+    with pytest.raises(DataError, match="does not read 'notes'"):
         read(file, entry_keys(KEYS[0], None, None))
 
 

@@ -280,7 +280,7 @@ _ADAPTER: TypeAdapter[AnyJudge] = TypeAdapter(JudgeEntry)
 def judge_entry(**keys: Any) -> Any:
     """Return the entry of a judge.
 
-    Raises: pydantic.ValidationError where a key is wrong.
+    Raises: pydantic.ValidationError if a key is wrong.
     """
     return _ADAPTER.validate_python(keys)
 

@@ -137,6 +137,6 @@ _ADAPTER: TypeAdapter[AnyScorer] = TypeAdapter(ScorerEntry)
 def scorer_entry(**keys: Any) -> Any:
     """Return the entry of a scorer.
 
-    Raises: pydantic.ValidationError where a key is wrong.
+    Raises: pydantic.ValidationError if a key is wrong.
     """
     return _ADAPTER.validate_python(keys)

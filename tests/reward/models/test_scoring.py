@@ -264,6 +264,16 @@ def test_reasoning_in_a_field_is_refused_where_training_refuses_it(
     assert found != pytest.approx(scorer.score([[user]], ["jumps"])[0], abs=1e-6)
 
 
+def test_the_code_of_the_model_card_prints_the_score(
+    scorer: RewardScorer, run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = (run / "README.md").read_text().split("```python\n")[1].split("```")[0]
+    exec(code, {})
+    prompt: Any = [{"role": "user", "content": "What is the capital of Peru?"}]
+    printed = float(capsys.readouterr().out.splitlines()[-1])
+    assert printed == pytest.approx(scorer.score([prompt], ["Lima."])[0], abs=1e-5)
+
+
 def test_prompts_of_another_kind_than_in_training_are_reported(
     scorer: RewardScorer, run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -313,9 +323,9 @@ GOOD = '{"prompt": "the cat", "answer": "jumps"}\n'
         ),
         (
             '{"prompt": "x", "answer": "a", "context": "It rains."}\n',
-            "rows.jsonl:1: nothing reads 'context'; .* To score without, set --ignore_columns context",
+            "rows.jsonl:1: 'context': not read; .* To score without, set --ignore_columns context",
         ),
-        ('{"messages": [{"role": "user", "content": "x"}], "notes": "A b."}\n', "rows.jsonl:1: nothing reads 'notes'"),
+        ('{"messages": [{"role": "user", "content": "x"}], "notes": "A b."}\n', "rows.jsonl:1: 'notes': not read"),
         ("", "rows.jsonl is empty: it holds no rows"),
         (" \n", "rows.jsonl: empty"),
     ],
