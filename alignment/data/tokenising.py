@@ -5,6 +5,7 @@ from typing import Any
 
 from alignment.data.control import ControlTokens
 from alignment.data.masks import Span
+from alignment.data.prefix_tokens import PrefixTokens
 from alignment.errors import DataError
 
 LONGEST_TEXT = 2**21  # characters of one prompt with its answer, some 500,000 tokens
@@ -16,7 +17,7 @@ class TextTokens:
     def __init__(self, tokenizer: Any, control: ControlTokens) -> None:
         """`control` tokenises the stand-ins, which rendered messages hold."""
         self._tokenizer = tokenizer
-        self._control = control
+        self._prefixes = PrefixTokens(tokenizer, control.ids)
         self._opening = _opening(tokenizer)
 
     def ids(self, text: str, *, special: bool, hidden: Mapping[str, str] | None = None) -> list[int]:
@@ -29,11 +30,11 @@ class TextTokens:
                 f"prompt and answer have {len(text):,} characters, more than the {LONGEST_TEXT:,} that are tokenised; "
                 "cut the row into several."
             )
-        if hidden:
-            return self._control.ids(text, hidden)
+        if not special:
+            return self._prefixes.ids(text, hidden or {})
         ids = list(self._tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
         begun = ids[: len(self._opening)] == self._opening  # a prompt that was rendered beforehand
-        return self._opening + ids if special and not begun else ids
+        return ids if begun else self._opening + ids
 
     def continuation(
         self,
