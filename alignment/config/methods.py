@@ -52,10 +52,13 @@ class TuningMethod:
     allows_4bit: bool = True  # the base may be held in 4 bits
     new_value: str = "lora"  # the method of PPO's value if it starts as a new adapter beside the policy's
     merges: bool = True  # `alignment merge` can add the adapter to the base's weights
+    merges_biases: bool = False  # it can where every module that the adapter changes has a bias
     copies_modules: bool = False  # it trains copies of the base's modules, which are then not held in 4 bits
     steps: str | None = None  # module of `alignment.policy.methods` with callbacks, of a method without a family
     reads_gradients: bool = False  # between backward and optimizer step; DeepSpeed and FSDP2 hold them in shards
-    changes_steps: bool = False  # it undoes part of each optimizer step; DeepSpeed and FSDP2 hold weights in shards
+    samples_ranks: bool = False  # a step computes with part of the adapter, and changes that part alone
+    loads_in_transformers: bool = True  # `from_pretrained` of transformers loads a model with the adapter
+    registered_by: str | None = None  # module whose import registers a type of our own with PEFT
     vllm_adapter: bool = False  # vLLM can sample with the adapter beside the base
 
     @property
@@ -79,6 +82,7 @@ def _generic(name: str, facts: PeftFacts) -> TuningMethod:
         withheld=facts.withheld,
         allows_4bit=facts.allows_4bit,
         merges=facts.merges,
+        merges_biases=facts.merges_biases,
     )
 
 
@@ -99,6 +103,7 @@ def _soft_prompt(title: str, where: str, **defaults: Any) -> TuningMethod:
         defaults={"num_virtual_tokens": 20, **defaults},
         withheld={**withheld, **(projection if "Prefix" in where else {})},
         merges=False,
+        loads_in_transformers=False,
     )
 
 
@@ -115,9 +120,16 @@ TUNING_METHODS: dict[str, TuningMethod] = {
         withheld=ADALORA_WITHHELD,
         reads_gradients=True,
     ),
-    "dylora": TuningMethod("DyLoRA", "dylora", LORA_KEYS, LORA_CONFIG, withheld=LORA_WITHHELD, changes_steps=True),
+    "dylora": TuningMethod("DyLoRA", "dylora", LORA_KEYS, LORA_CONFIG, withheld=LORA_WITHHELD, samples_ranks=True),
     "freeze": _own("freeze", "freeze", "FreezeKeys", copies_modules=True),
-    "bitfit": _own("BitFit", "bitfit", "BitfitKeys", merges=False),  # only where every target has a bias
+    "bitfit": _own(
+        "BitFit",
+        "bitfit",
+        "BitfitKeys",
+        merges=False,
+        merges_biases=True,
+        registered_by="alignment.policy.methods.bitfit",
+    ),
     "fishmask": _own("FISH mask", "fishmask", "FishmaskKeys", new_value="lora"),
     "child_tuning": _own(
         "Child-tuning F",
@@ -136,7 +148,13 @@ TUNING_METHODS: dict[str, TuningMethod] = {
         defaults={"fraction": 0.1},
         new_value="lora",
     ),
-    "bottleneck": _own("bottleneck adapters", "bottleneck", "BottleneckKeys", merges=False),
+    "bottleneck": _own(
+        "bottleneck adapters",
+        "bottleneck",
+        "BottleneckKeys",
+        merges=False,
+        registered_by="alignment.policy.methods.bottleneck",
+    ),
     **{name: _generic(name, facts) for name, facts in GENERIC.items()},
     "prompt_tuning": _soft_prompt(
         "prompt tuning", "prompt_tuning:PromptTuningConfig", prompt_tuning_init="SAMPLE_VOCAB"

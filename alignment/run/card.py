@@ -3,13 +3,18 @@
 import json
 from typing import Any
 
+from alignment.config.methods import TUNING_METHODS
 from alignment.config.schema import Recipe
 
 LOADING = {"SEQ_CLS": "AutoModelForSequenceClassification", "CAUSAL_LM": "AutoModelForCausalLM"}
 
 
-def model_card(recipe: Recipe, manifest: dict[str, Any]) -> str:
-    """Return README.md: the stage, its data and results, and code that loads and uses the model."""
+def model_card(recipe: Recipe, manifest: dict[str, Any], adapter: dict[str, Any] | None = None) -> str:
+    """Return README.md: the stage, its data and results, and code that loads and uses the model.
+
+    Args:
+        adapter: the trained adapter's configuration, as saved.
+    """
     resolved = manifest.get("recipe", {})
     lines = ["---", "library_name: transformers", "tags:", "- alignment-stack", f"- {recipe.stage}", "---", ""]
     lines += [f"# {recipe.run_name or recipe.output_dir}", ""]
@@ -34,17 +39,7 @@ def model_card(recipe: Recipe, manifest: dict[str, Any]) -> str:
     if manifest.get("members"):
         lines += [f"An ensemble of {', '.join(f'`{name}`' for name in manifest['members'])}; each is a model.", ""]
     elif loader:
-        # An adapter does not store the number of outputs or the padding token of its base classifier.
-        head = ", num_labels=1, pad_token_id=tokenizer.pad_token_id" if recipe.STAGE.task == "SEQ_CLS" else ""
-        lines += [
-            "```python",
-            f"from transformers import AutoTokenizer, {loader}",
-            f'tokenizer = AutoTokenizer.from_pretrained("{recipe.output_dir}")',
-            f'model = {loader}.from_pretrained("{recipe.output_dir}"{head})',
-            *_scoring(manifest),
-            "```",
-            "",
-        ]
+        lines += ["```python", *_loading(loader, recipe, adapter or {}), *_scoring(manifest), "```", ""]
     lines += ["Everything that was set is in `recipe.yaml`; inputs, versions and lineage are in `manifest.json`.", ""]
     return "\n".join(lines)
 
@@ -64,4 +59,24 @@ def _scoring(manifest: dict[str, Any]) -> list[str]:
         f"prompt = {prompt}",
         f'text = prompt + "{answer}" + {json.dumps(end, ensure_ascii=False)}  # prompt, answer, stop token',
         f'print(model(**tokenizer(text{special}, return_tensors="pt")).logits.item())',
+    ]
+
+
+def _loading(loader: str, recipe: Recipe, adapter: dict[str, Any]) -> list[str]:
+    """Return the lines of code that load the model; transformers loads most adapters with their base."""
+    # An adapter does not store the number of outputs or the padding token of its base classifier.
+    head = ", num_labels=1, pad_token_id=tokenizer.pad_token_id" if recipe.STAGE.task == "SEQ_CLS" else ""
+    method = TUNING_METHODS.get(str(adapter.get("peft_type")).lower())
+    tokenizer = f'tokenizer = AutoTokenizer.from_pretrained("{recipe.output_dir}")'
+    if method is None or (method.loads_in_transformers and method.registered_by is None):
+        lines = [f"from transformers import AutoTokenizer, {loader}", tokenizer]
+        return [*lines, f'model = {loader}.from_pretrained("{recipe.output_dir}"{head})']
+    registering = f"import {method.registered_by}  # of the package alignment-stack: registers the type with PEFT"
+    return [
+        *([registering] if method.registered_by else []),
+        "from peft import PeftModel",
+        f"from transformers import AutoTokenizer, {loader}",
+        tokenizer,
+        f'base = {loader}.from_pretrained("{adapter.get("base_model_name_or_path")}"{head})',
+        f'model = PeftModel.from_pretrained(base, "{recipe.output_dir}")',
     ]

@@ -46,7 +46,7 @@ def _labels(run: str, results: Mapping[str, Any]) -> str:
 def _next(recipe: Recipe) -> str:
     makes_policy = recipe.STAGE.makes == "policy"
     steps = [recipe.STAGE.next_step or (COMPARE if makes_policy else "")]
-    if makes_policy and isinstance(recipe, AdapterKeys) and recipe.method.has_adapter:
+    if makes_policy and isinstance(recipe, AdapterKeys) and recipe.method.has_adapter and recipe.method.merges:
         steps.append("make it one plain model with `alignment merge {run} MERGED`")
     run = Path(recipe.output_dir)
     found = ", or ".join(step for step in steps if step)

@@ -147,7 +147,9 @@ class RunDirectory:
             more["metrics_lines"] = sum(1 for _ in split(self.metrics_path.read_bytes()))
         self.record(results=results, finished=_now(), **more)
         if self.main_process:
-            write_atomic(self.path / "README.md", model_card(self.recipe, read_manifest(self.path)))
+            file = self.path / "adapter_config.json"
+            adapter = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+            write_atomic(self.path / "README.md", model_card(self.recipe, read_manifest(self.path), adapter))
         signals.defer()  # a finished job must not be queued again
         self.record(status="finished")
         if self.tracker is not None:
