@@ -32,7 +32,7 @@ def save_base(folder):
 
 
 def keys(base, name, **more):
-    return Keys(model_name_or_path=base, peft_method=name, peft_config=FITTING.get(name, {}), **more)
+    return Keys(**{"model_name_or_path": base, "peft_method": name, "peft_config": FITTING.get(name, {}), **more})
 
 
 def with_adapter(base, name, load=load_causal_lm, **more):

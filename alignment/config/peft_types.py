@@ -22,14 +22,17 @@ class PeftFacts:
     withheld: Mapping[str, str] = field(default_factory=dict)  # fields that a recipe may not give, and why
     allows_4bit: bool = True
     merges: bool = True
+    merges_biases: bool = False  # it can where every module that the adapter changes has a bias
 
 
-def _facts(where: str, title: str, *, fp: bool = False, merges: bool = True, **defaults: Any) -> PeftFacts:
+def _facts(
+    where: str, title: str, *, fp: bool = False, merges: bool = True, merges_biases: bool = False, **defaults: Any
+) -> PeftFacts:
     """Return a type's facts; `fp`: its base must be held in floating point."""
     given = ALL_LINEAR | defaults
     defaults = {key: value for key, value in given.items() if value is not None}
     withheld = {key: RANDOM_START for key in defaults if key == "init_weights"}
-    return PeftFacts(f"peft.tuners.{where}", title, defaults, withheld, allows_4bit=not fp, merges=merges)
+    return PeftFacts(f"peft.tuners.{where}", title, defaults, withheld, not fp, merges, merges_biases=merges_biases)
 
 
 GENERIC: dict[str, PeftFacts] = {
@@ -39,7 +42,7 @@ GENERIC: dict[str, PeftFacts] = {
     "ln_tuning": _facts("ln_tuning:LNTuningConfig", "LN tuning", target_modules=None),  # PEFT's: the layer norms
     "miss": _facts("miss:MissConfig", "MiSS"),
     "adamss": _facts("adamss:AdamssConfig", "AdaMSS", fp=True),
-    "beft": _facts("beft:BeftConfig", "BEFT", merges=False),  # only where every target has a bias
+    "beft": _facts("beft:BeftConfig", "BEFT", merges=False, merges_biases=True),
     "c3a": _facts("c3a:C3AConfig", "C3A", init_weights=True),
     "deft": _facts("deft:DeftConfig", "DEFT", fp=True),
     "delora": _facts("delora:DeloraConfig", "DeLoRA", fp=True),

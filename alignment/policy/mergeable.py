@@ -9,13 +9,14 @@ from typing import Any
 
 import torch
 from peft.tuners.lora import LoraLayer
+from peft.tuners.tuners_utils import check_target_module_exists
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from alignment.config.schema import ModelKeys
 from alignment.data.template import Template
 from alignment.errors import ModelError
 from alignment.policy.adapter_files import read_adapter_config
-from alignment.policy.base import checkpoint_dtype
+from alignment.policy.base import checkpoint_dtype, model_config
 from alignment.policy.generation import read_generation, stopping_at
 from alignment.policy.held import held_as_trained
 from alignment.policy.methods import method_of
@@ -46,11 +47,11 @@ class Mergeable:
         if source.adapter is None:
             raise ModelError(f"{run} is a whole model already; there is no adapter to merge.")
         config = read_adapter_config(source.adapter)
-        if not method_of(config).merges:
-            raise ModelError(
-                f"{run} is an adapter of {method_of(config).title}, which cannot be added to a base's weights."
-            )
-        return cls(str(run), source, config, _keys(source.adapter, trust_remote_code))
+        method, keys = method_of(config), _keys(source.adapter, trust_remote_code)
+        if not method.merges and not (method.merges_biases and _changes_own_biases(config, source.base, keys)):
+            why = ": modules that it changes have no bias of their own" if method.merges_biases else ""
+            raise ModelError(f"{run} is an adapter of {method.title}, which cannot be added to a base's weights{why}.")
+        return cls(str(run), source, config, keys)
 
     @property
     def adapter(self) -> str:
@@ -118,6 +119,15 @@ def _keys(adapter: str, trust_remote_code: bool) -> ModelKeys:
     """Return how the run held its base; for an adapter from elsewhere the base is not quantised."""
     given = {"model_name_or_path": adapter, "dtype": "float32", "trust_remote_code": trust_remote_code}
     return ModelKeys(**{**held_as_trained(adapter), **given})
+
+
+def _changes_own_biases(config: Any, base: str, keys: ModelKeys) -> bool:
+    """Whether every module that an adapter of biases changes has one."""
+    with torch.device("meta"):
+        shape = model_config(base, keys, keys.model_revision if not Path(base).is_dir() else "main")
+        model = AutoModelForCausalLM.from_config(shape, trust_remote_code=keys.trust_remote_code)
+    changed = [module for name, module in model.named_modules() if check_target_module_exists(config, name)]
+    return all(getattr(module, "bias", None) is not None for module in changed)
 
 
 def untied(wrapped: Any) -> Any:

@@ -93,6 +93,13 @@ TRIES = [
         unguarded=False,
     ),
     Try(
+        "`rollout_engine: vllm` and DyLoRA",
+        ("ppo", "single", {"peft_method": "dylora", "rollout_engine": "vllm"}),
+        ("ppo", "single", {"peft_method": "dylora"}),
+        "cannot go together",  # it would run, and learn from answers of another policy
+        unguarded=False,
+    ),
+    Try(
         "`lora_modules_to_save` and weights in shards (ZeRO-3, FSDP2)",
         ("dpo", "zero3", WHOLE),
         ("dpo", "zero2", WHOLE),

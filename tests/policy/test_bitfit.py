@@ -20,15 +20,19 @@ from tests.models import make_model, make_tokenizer
 IDS = torch.arange(3, 40)[None]
 
 
-def qwen2():
+def qwen2(vocab_size=64):
     torch.manual_seed(0)
     sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
-    return Qwen2ForCausalLM(Qwen2Config(vocab_size=64, num_key_value_heads=2, tie_word_embeddings=False, **sizes))
+    return Qwen2ForCausalLM(
+        Qwen2Config(vocab_size=vocab_size, num_key_value_heads=2, tie_word_embeddings=False, **sizes)
+    )
 
 
-def gpt2():
+def gpt2(vocab_size=64):
     torch.manual_seed(0)
-    config = GPT2Config(n_layer=2, n_embd=16, n_head=2, vocab_size=64, resid_pdrop=0, embd_pdrop=0, attn_pdrop=0)
+    config = GPT2Config(
+        n_layer=2, n_embd=16, n_head=2, vocab_size=vocab_size, resid_pdrop=0, embd_pdrop=0, attn_pdrop=0
+    )
     return GPT2LMHeadModel(config)
 
 
