@@ -58,7 +58,7 @@ class TuningMethod:
     reads_gradients: bool = False  # between backward and optimizer step; DeepSpeed and FSDP2 hold them in shards
     samples_ranks: bool = False  # a step computes with part of the adapter, and changes that part alone
     loads_in_transformers: bool = True  # `from_pretrained` of transformers loads a model with the adapter
-    registered_by: str | None = None  # module whose import registers a type of our own with PEFT
+    own_type: bool = False  # of adapters, which PEFT has once the family's module is imported
     vllm_adapter: bool = False  # vLLM can sample with the adapter beside the base
 
     @property
@@ -128,7 +128,7 @@ TUNING_METHODS: dict[str, TuningMethod] = {
         "BitfitKeys",
         merges=False,
         merges_biases=True,
-        registered_by="alignment.policy.methods.bitfit",
+        own_type=True,
     ),
     "fishmask": _own("FISH mask", "fishmask", "FishmaskKeys", new_value="lora"),
     "child_tuning": _own(
@@ -153,7 +153,7 @@ TUNING_METHODS: dict[str, TuningMethod] = {
         "bottleneck",
         "BottleneckKeys",
         merges=False,
-        registered_by="alignment.policy.methods.bottleneck",
+        own_type=True,
     ),
     **{name: _generic(name, facts) for name, facts in GENERIC.items()},
     "prompt_tuning": _soft_prompt(

@@ -68,12 +68,16 @@ def _loading(loader: str, recipe: Recipe, adapter: dict[str, Any]) -> list[str]:
     head = ", num_labels=1, pad_token_id=tokenizer.pad_token_id" if recipe.STAGE.task == "SEQ_CLS" else ""
     method = TUNING_METHODS.get(str(adapter.get("peft_type")).lower())
     tokenizer = f'tokenizer = AutoTokenizer.from_pretrained("{recipe.output_dir}")'
-    if method is None or (method.loads_in_transformers and method.registered_by is None):
+    if method is None or (method.loads_in_transformers and not method.own_type):
         lines = [f"from transformers import AutoTokenizer, {loader}", tokenizer]
         return [*lines, f'model = {loader}.from_pretrained("{recipe.output_dir}"{head})']
-    registering = f"import {method.registered_by}  # of the package alignment-stack: registers the type with PEFT"
+    module = f"alignment.policy.methods.{method.family}"
     return [
-        *([registering] if method.registered_by else []),
+        *(
+            [f"import {module}  # of the package alignment-stack: registers the type with PEFT"]
+            if method.own_type
+            else []
+        ),
         "from peft import PeftModel",
         f"from transformers import AutoTokenizer, {loader}",
         tokenizer,
