@@ -2,7 +2,7 @@
 
     python -m benchmarks.labeler [--in_flight 64] [--comparisons 10000] [--latency_seconds 1.0]
 
-The server is a process of its own and tells the mean number of calls that it had in flight between the first and the
+The server is a separate process and reports the mean number of calls that it had in flight between the first and the
 last arrival of a call. The labeler's process is measured alone: CPU seconds per call, user and system together, less
 those of the same client making calls of the same size from as many threads and nothing else; and the peak of resident
 memory. The last line is one JSON object.
@@ -127,7 +127,7 @@ def bare_client(given: argparse.Namespace, entry: Any, question: str) -> float:
 
 
 def serve(pipe: Connection, latency_seconds: float) -> None:
-    """Answer every call with the letter A after a fixed time, until told to stop."""
+    """Answer every call with the letter A after a fixed time, until it is stopped."""
     choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "A"}}
     body = json.dumps({**CALL, "choices": [choice]}).encode()
     head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body)

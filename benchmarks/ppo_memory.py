@@ -50,13 +50,13 @@ def main() -> None:
 
 
 def hold_to(memory: float) -> None:
-    """Let PyTorch's allocator take no more than a GPU of `memory` GiB has."""
+    """Limit PyTorch's allocator to the memory of a GPU of `memory` GiB."""
     whole = torch.cuda.get_device_properties(0).total_memory
     torch.cuda.set_per_process_memory_fraction(min(1.0, (memory - CONTEXT_GIB) * GIB / whole))
 
 
 def measure(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """Run PPO on a model of the shape. Returns: the run's own numbers, beside what was asked for."""
+    """Run PPO on a model of the shape. Returns: the run's numbers, and the settings."""
     base = make_model(args.shape, "nf4", folder / "base")
     save_tokenizer(base, SHAPES[args.shape]["vocab_size"])
     make_reward_adapter(base, folder / "reward", on_gpu=args.device == "cuda")

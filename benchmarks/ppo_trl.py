@@ -2,7 +2,7 @@
 
     PYTHONPATH=DIR python benchmarks/ppo_trl.py SCRIPT [arguments of SCRIPT]
 
-`time.perf_counter` goes on saying what it says; each reading is kept beside the process's own time, which on a machine
+`time.perf_counter` is unchanged; each reading is stored with the process's CPU time, which on a machine
 that others use too is the steadier of the two.
 """
 

@@ -28,7 +28,7 @@ What each system does in one update:
 
 So the prompts, the batch, the number of optimizer steps and the answers' lengths (under `natural` up to chance) are
 equal, and the value is trained in all; its capacity differs, which is what one base for four roles means. Microbatches
-are free: TRL takes a whole minibatch at once, as its script asks; ours is given by `--microbatch`, default likewise.
+are free: TRL takes a whole minibatch at once, as in its script; ours is given by `--microbatch`, default likewise.
 Response tokens count up to and including the stop token in both systems.
 """
 

@@ -2,7 +2,7 @@
 
     python -m benchmarks.roles_memory [--shape 7b] [--precision bf16 nf4] [--rank 16] [--work FOLDER]
 
-Weights only: neither gradients nor optimizer states nor activations. A random model of the shape is written to disk
+Weights only, without gradients, optimizer states and activations. A random model of the shape is written to disk
 (13.5 GB for 7b in bf16; removed at the end) and loaded by the code that PPO loads with. Measured is the sum over all
 tensors held, quantisation constants among them, each piece of memory counted once. The last line is one JSON object.
 
@@ -134,7 +134,7 @@ def _loaded(model: Any) -> Iterator[Any]:
 
 
 def held_bytes(model: nn.Module) -> int:
-    """Bytes of every piece of memory that a model's tensors lie in, each counted once."""
+    """Return the bytes of the storages of a model's tensors, each counted once."""
     pieces: dict[tuple[torch.device, int], int] = {}
     for tensor in _tensors(model):
         storage = tensor.untyped_storage()

@@ -4,7 +4,7 @@
     python -m benchmarks.soft_labels [--runs runs/tiny] [--output_dir runs/soft_labels] [--seeds 0 1 2] [--noise 1.0]
 
 People prefer the first of two answers with probability p* = sigma(1.5 (q1 - q2)), q being recipes.tiny.gold's quality.
-The judge knows that but for noise: its probability is sigma(1.5 (q1 - q2) + e), e normal with standard deviation
+The judge is noisy: its probability is sigma(1.5 (q1 - q2) + e), e normal with standard deviation
 `--noise`. One reward model of recipes/tiny/reward.yaml learns those probabilities, another the judge's verdicts (1 for
 the answer it finds likelier), a third one draw from each probability; all from the same answers of runs/tiny/label. On
 the held-out prompts of runs/tiny/label_gold the probability that each gives, sigma of its scores' difference, is held

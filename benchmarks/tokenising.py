@@ -2,7 +2,7 @@
 
     python -m benchmarks.tokenising DATA MODEL [MODEL ...] [--rows 100000] [--commit 4621960] [--dataset_num_proc 2]
 
-DATA is a file of rows with `messages`, ../shared/data/soda-chat/soda_chat_messages.jsonl say. Its conversations are
+DATA is a file of rows with `messages`, such as ../shared/data/soda-chat/soda_chat_messages.jsonl. Its conversations are
 repeated up to `--rows`, each with a number in its first message, so that no two are the same. MODEL is a folder with a
 tokenizer and a chat template. For each model one process loads the rows, another checkout's process loads the same
 rows: that of `--commit`, from this repository's history. Each tokenises them as recipes/sft.py does and makes the

@@ -1,4 +1,4 @@
-"""Direct preference optimisation: rankings in, a policy that prefers as their judge does out.
+"""Direct preference optimisation: trains a policy on rankings.
 
 accelerate launch recipes/dpo.py --config recipes/tiny/dpo.yaml [--key value …]
 """

@@ -1,4 +1,4 @@
-"""Compare trained policies with a baseline on held-out prompts: who wins, how far they moved, what they lost.
+"""Compare trained policies with a baseline on held-out prompts: win rates, KL, and losses elsewhere.
 
 alignment evaluate --config recipes/tiny/evaluate.yaml [--key value …]
     --reparse   reads the verdicts of a finished run anew from its recorded calls, without a call
@@ -57,7 +57,7 @@ def main(argv: list[str] | None = None) -> None:
     with recording(run.path, recipe.judges, recipe, callers):  # damaged calls or verdicts end the run before it samples
         _ = [CachedJudge(judge, run.path / VERDICTS) for judge in judges]
 
-    # What is asked: each held-out prompt once per answer wanted.
+    # Each held-out prompt once per answer.
     held_out = held_out_prompts(recipe)
     prompts = [prompt for prompt in held_out.prompts for _ in range(recipe.num_generations)]
     clusters = [i for i in range(len(held_out.prompts)) for _ in range(recipe.num_generations)]
@@ -71,7 +71,7 @@ def main(argv: list[str] | None = None) -> None:
     policies = [baseline, *candidates]
     run.record(sampled_with={policy.name: sampled_with(policy) for policy in policies})
 
-    # What the reward model and the judges say.
+    # Scores of the reward model, and verdicts of the judges.
     scores = {}
     agreed = {}
     if recipe.reward_model_path is not None:

@@ -1,4 +1,4 @@
-"""GRPO: a fine-tuned policy and scorers in, a policy that scores higher out, without a value.
+"""GRPO: trains a policy on scores relative to a group of answers, without a value.
 
 accelerate launch recipes/grpo.py --config grpo.yaml [--key value …]
 """

@@ -81,7 +81,7 @@ def train(recipe: RewardRecipe, run: RunDirectory, *, data_seed: int) -> None:
     choose_weights(trainer, recipe)
     trained = run_training(trainer, run)
     results = trainer.held_out_results()
-    run.record(**trainer.score_scale())  # the reward's unit, for whoever scores with it
+    run.record(**trainer.score_scale())  # the reward's scale, for stages that score with it
     save_trained(trainer, run.path, generation_of(recipe, template))
     run.finish(train_loss=trained.training_loss, steps=trained.global_step, **results)
 

@@ -1,4 +1,4 @@
-"""RLOO: a fine-tuned policy and scorers in, a policy that scores higher out, without a value.
+"""RLOO: trains a policy on scores relative to the other answers of a group, without a value.
 
 accelerate launch recipes/rloo.py --config rloo.yaml [--key value …]
 """

@@ -1,4 +1,4 @@
-"""Supervised fine-tuning: instruction pairs in, a model or adapter that answers out.
+"""Supervised fine-tuning: trains a model or an adapter on demonstrations.
 
 accelerate launch recipes/sft.py --config recipes/tiny/sft.yaml [--key value …]
 """

@@ -34,7 +34,7 @@ class RateLimiter:
         """Set the limits.
 
         Args:
-            tell: called with the reason of a long wait, once for all threads.
+            tell: function that is called with the reason of a long wait, once for all threads.
         """
         self.max_concurrency = max_concurrency
         self.limit = float(max_concurrency) if max_concurrency else float("inf")

@@ -152,7 +152,7 @@ class CallStore:
             connection.executemany("INSERT OR IGNORE INTO settings VALUES (?, ?)", given.items())
 
     def _nothing_answered(self, connection: sqlite3.Connection) -> bool:
-        """Whether there is neither a reply of a judge nor a label of a person."""
+        """Whether the store has no reply of a judge and no label of a person."""
         people = connection.execute("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'people'").fetchone()
         labelled = people and connection.execute("SELECT 1 FROM people LIMIT 1").fetchone()
         return not labelled and not answers_in(connection)

@@ -1,7 +1,7 @@
 """The command `alignment`. Errors are one line. Importing it does not import torch.
 
 The top floor: the one package of `alignment` that calls `recipes` and `reward`, inside the verb that needs them. Verbs
-stand in `--help` in the order of their modules here.
+are listed in `--help` in the order of their modules here.
 """
 
 import os
@@ -50,7 +50,7 @@ def main() -> None:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
         if os.getcwd() not in sys.path:
-            sys.path.append(os.getcwd())  # a judge's `module:function` may lie there, as for `python -m`
+            sys.path.append(os.getcwd())  # a judge's `module:function` may be there, as for `python -m`
         app()
     except Exception as error:
         from alignment.run.last_resort import UNEXPECTED, report

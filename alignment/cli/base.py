@@ -64,9 +64,9 @@ def reward_models(given: str) -> list[str]:
 
 
 def entry_keys(columns: str | None, ignore_columns: str | None, layout: str | None) -> dict[str, Any]:
-    """Return the keys of a recipe's data set entry that options for bare files stand for.
+    """Return the keys of a recipe's data set entry that the options for files without a recipe set.
 
-    Raises: RecipeError if one is not written as its help tells.
+    Raises: RecipeError if one does not have the form in its help.
     """
     from alignment.errors import RecipeError
 

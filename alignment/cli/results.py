@@ -36,7 +36,7 @@ def merge(
     ] = None,
     trust_remote_code: TrustRemoteCode = False,
 ) -> None:
-    """Merge a run's adapters into its base, and prove that the merged model says the same."""
+    """Merge a run's adapters into its base, and check that the merged model computes the same logits."""
     from alignment.policy.cut_rank import at_rank
     from alignment.policy.merge import merge as merge_adapters
     from alignment.run.files import naming_the_disk

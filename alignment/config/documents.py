@@ -52,7 +52,7 @@ class Document:
 def read_document(path: str) -> Document:
     """Read a YAML file whose top is a mapping, and expand `~` and `$VARIABLE` in its paths.
 
-    Raises: RecipeError, with line and column if there is one; where a key or password stands anywhere in it, too.
+    Raises: RecipeError, with line and column if there is one; also if it contains an API key or a password.
     """
     lines: dict[Location, int] = {}
     _, value = read_yaml(path, lines)

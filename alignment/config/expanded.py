@@ -18,7 +18,7 @@ def expand(value: Any, at: Location = (), name: str = "") -> Iterator[tuple[Loca
     """Expand all paths inside a mapping or list, in place.
 
     Args:
-        at: where the value stands. name: of the mapping's key that it stands under; a list's entries stand under the
+        at: location of the value. name: the key of the mapping that holds it; entries of a list have the
             list's.
 
     Yields: places of paths that cannot be expanded, and the reasons.

@@ -49,7 +49,7 @@ class Launch:
     def require_own_store(self) -> None:
         """Refuse workers that were started again where they would look for one another at the dead ones' addresses.
 
-        torchrun (2.13) keeps one store for all its restarts unless it is told not to; the workers would wait for ever.
+        torchrun (2.13) keeps one store for all its restarts unless this is turned off; the workers would wait forever.
 
         Raises: TrainingError.
         """

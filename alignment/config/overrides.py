@@ -14,7 +14,7 @@ from alignment.errors import RecipeError
 def split_argv(argv: list[str]) -> tuple[str, list[tuple[str, str | None]]]:
     """Separate `--config FILE` from the overrides.
 
-    Returns: the file, and (key, text) for each override, text None if the flag stood bare.
+    Returns: the file, and (key, text) for each override, text None if the flag has no value.
     Raises: RecipeError for a missing `--config`, for words that are no flag, and for keys and passwords.
     """
     refuse_keys_in_words(argv)
@@ -49,7 +49,7 @@ def apply(document: Document, overrides: list[tuple[str, str | None]], texts: se
 
     Args:
         document: changed. overrides: from `split_argv`.
-        texts: keys that take text alone, for which `[EOS]` is no list. flags: keys that may stand bare.
+        texts: keys that take only text, for which `[EOS]` is not a list. flags: keys that need no value.
 
     Returns: the faults found. Raises: RecipeError if a value holds a key or password.
     """

@@ -56,7 +56,7 @@ class Pipeline:
 
 
 def is_pipeline(document: Document) -> bool:
-    """Tell a pipeline from a stage's recipe."""
+    """Whether a file is a pipeline, not a stage's recipe."""
     return "stages" in document.values and "stage" not in document.values
 
 

@@ -121,7 +121,7 @@ def _entries() -> Iterator[str]:
 
 
 def _whole(entry: type[Part]) -> type[Part]:
-    """Return the class that stands for all kinds of an entry."""
+    """Return the common class of all kinds of an entry."""
     return entry.family() if issubclass(entry, Entry) else entry
 
 

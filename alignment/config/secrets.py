@@ -47,7 +47,7 @@ def keys_in(
     """Find API keys in a value; yield the location and the fault of each.
 
     Args:
-        at: where the value stands. name: of the mapping's key that it stands under; a list's entries stand under the
+        at: location of the value. name: the key of the mapping that holds it; entries of a list have the
             list's. known: the environment's keys; None: they are looked up.
     """
     known = dict(secrecy.environment_keys()) if known is None else known

@@ -43,7 +43,7 @@ class StrictLoader(yaml.SafeLoader):
     def compose_node(self, parent: Any, index: Any) -> Any:
         """Compose one node and those inside it.
 
-        Raises: ConstructorError if it lies too deep.
+        Raises: ConstructorError if it is too deep.
         """
         if self.depth > DEEPEST:
             at = self.peek_event()  # type: ignore[no-untyped-call]

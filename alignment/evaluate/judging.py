@@ -17,11 +17,11 @@ class Comparison:
     first: str
     second: str
     repeat: int = 0  # which of several askings of the same question
-    shown: Shown = field(default="first", compare=False)  # whether the answers stand in the order they have elsewhere
+    shown: Shown = field(default="first", compare=False)  # whether the answers are in their original order
 
     @property
     def identical(self) -> bool:
-        """Whether the answers differ in nothing but space around them, so that nobody need be asked."""
+        """Whether the answers differ only in white space around them, so that no call is needed."""
         return self.first.strip() == self.second.strip()
 
     def swapped(self) -> "Comparison":

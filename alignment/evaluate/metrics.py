@@ -1,4 +1,4 @@
-"""What a policy's answers and probabilities say without any judge: distance, length, variety, perplexity."""
+"""Measures of a policy without a judge: KL, length, diversity, perplexity."""
 
 import math
 from collections.abc import Sequence

@@ -32,7 +32,7 @@ class Fit:
     beta: float
     beta_error: float
     furthest: float  # largest d that was seen
-    lost: float  # R(peak) - R(furthest), 0 if the peak lies further
+    lost: float  # R(peak) - R(furthest), 0 if the peak is further
     lost_error: float
 
     def at(self, d: float) -> float:
@@ -41,7 +41,7 @@ class Fit:
 
     @property
     def is_determined(self) -> bool:
-        """Whether the data say that the curve bends downwards at all; where not, no peak can be told."""
+        """Whether the data show that the curve bends downwards; if not, the peak is unknown."""
         return self.beta > SURE * self.beta_error
 
     @property
@@ -63,7 +63,7 @@ def fit(distances: Sequence[float], scores: Sequence[float], form: Form = "rl") 
     Args:
         distances: sqrt of the KL in nats an answer, in the order in which they were seen. scores: true ones, at each.
 
-    Returns: None if there are too few points, or they lie too close together to tell the three numbers apart.
+    Returns: None if there are too few points, or they are too close together to estimate the three numbers.
     """
     d, y = np.asarray(distances, dtype=np.float64), np.asarray(scores, dtype=np.float64)
     if len(d) < FEWEST_POINTS or len(np.unique(d)) < FEWEST_POINTS:
@@ -92,7 +92,7 @@ def _bend(form: Form) -> Callable[[float], float]:
 def _covariance(columns: Array, residuals: Array) -> Array:
     """Covariance of the fitted numbers, widened by (1 + r) / (1 - r) for residuals of lag-one correlation r > 0.
 
-    Updates that follow one another err alike, and count for fewer than they are: the factor is that of a mean of an
+    Errors of successive updates are correlated, so they count for fewer: the factor is that of a mean of an
     autoregressive series of order one.
     """
     rows, numbers = columns.shape

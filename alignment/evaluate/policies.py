@@ -24,7 +24,7 @@ Say = Callable[[str], None]
 
 @dataclass
 class Measured:
-    """One policy's answers, one per prompt and generation, and what its own weights say of them."""
+    """One policy's answers, one per prompt and generation, and their log-probabilities under its own weights."""
 
     name: str
     path: str

@@ -127,7 +127,7 @@ def verdict_columns(verdicts: Verdicts, count: int) -> list[dict[str, dict[str, 
 def answer_rows(
     prompts: Sequence[Prompt], policies: Sequence[Measured], verdicts: Verdicts, scores: Scores
 ) -> list[dict[str, Any]]:
-    """One row per prompt and generation: every policy's answer, its tokens and score, and what each judge said.
+    """One row per prompt and generation: every policy's answer, its tokens and score, and each judge's probability.
 
     `verdicts` holds, by judge and candidate, the probability that the candidate's answer is better than the baseline's.
     """
@@ -153,14 +153,14 @@ def sampled_with(policy: Measured) -> dict[str, str]:
 
 
 def pick_examples(rows: list[dict[str, Any]], every: int, count: int, seed: int) -> list[dict[str, Any]]:
-    """Return `count` rows of different prompts, chosen by the seed and not by what they say; `every`: rows a prompt."""
+    """Return `count` rows of different prompts, chosen by the seed, not by their content; `every`: rows per prompt."""
     firsts = range(0, len(rows), every)
     chosen = random.Random(seed).sample(firsts, min(count, len(firsts)))
     return [rows[i] for i in sorted(chosen)]
 
 
 def bootstrap_of(recipe: EvaluateRecipe) -> Bootstrap:
-    """How this recipe wants its intervals."""
+    """Return the recipe's settings of intervals."""
     return Bootstrap(recipe.confidence_level, recipe.bootstrap_samples, recipe.seed)
 
 

@@ -19,7 +19,7 @@ FAILURES_BEFORE_STOPPING = 20  # verdicts before the share of failures is believ
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """What a judge said of pairs of answers, first against second, in the order asked."""
+    """A judge's verdicts on pairs of answers, first against second, in the order of the questions."""
 
     verdicts: list[Verdict]  # both orders combined; `probability` is that the first is better
     consistent: int  # asked pairs in which both orders named the same winner
@@ -48,7 +48,7 @@ def judge_pairs(
     Args:
         on_done: Called after each pair, for a progress bar.
 
-    Raises: JudgeError if more than `max_failure_share` of the pairs fail, or the judge says asking on is useless.
+    Raises: JudgeError if more than `max_failure_share` of the pairs fail, or the judge reports that calls are useless.
     """
     verdicts: list[Verdict] = [Verdict(0.5, "tie", "identical answers")] * len(comparisons)
     to_ask = [i for i, c in enumerate(comparisons) if not c.identical]
@@ -109,7 +109,7 @@ def agreement(
 ) -> dict[str, Any] | None:
     """Share of the judge's decided pairs that a reward model's scores order the same way.
 
-    Ties of the judge say nothing about the scores and are left out; equal scores count one half.
+    Ties of the judge are left out; equal scores count one half.
 
     Returns: None if the judge decided no pair.
     """

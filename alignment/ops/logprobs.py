@@ -93,7 +93,7 @@ def linear_token_logp(
     rule: LogitRule = PLAIN,
     with_entropy: bool = False,
 ) -> tuple[Tensor, Tensor | None]:
-    """`token_logp` of a frozen LM head, a block of the vocabulary at a time, its gradient ready before it is asked for.
+    """`token_logp` of a frozen LM head, in blocks of the vocabulary; the forward pass computes its gradient.
 
     The gradient of one token's log-probability with respect to its hidden state is a vector of the hidden's width,
     (W[token] - Σ p·W) / temperature, whatever the loss does with it later. Its sum, and those of the probabilities, run

@@ -37,7 +37,7 @@ class Idea:
 def changes(plan: StagePlan, planned: Mapping[str, Recipe]) -> list[Change]:
     """Add changes until a stage fits, each time the least harmful one that reduces its peak.
 
-    Returns: the changes to make together; empty if nothing helps. `fits` of the last one tells if they are enough.
+    Returns: the changes to make together; empty if nothing helps. `fits` of the last one is whether they are enough.
     """
     found: list[Change] = []
     best = plan

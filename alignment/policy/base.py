@@ -1,4 +1,4 @@
-"""Loading a model: the base, and the adapter that lies on it."""
+"""Loading of a model: the base, and an adapter on it."""
 
 from collections.abc import Sequence
 from pathlib import Path

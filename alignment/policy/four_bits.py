@@ -44,7 +44,7 @@ def compute_as_configured(model: Any) -> Any:
     """Keep bitsandbytes from computing in bfloat16 on CPUs that have instructions for it.
 
     There it packs the weights anew at the first pass without a gradient, rounds their constants, and computes in
-    bfloat16, whatever the configuration says: a model would sample and score by other weights than it trains with.
+    bfloat16, for every configuration; otherwise sampling and scoring would use other weights than training.
     Matrices with a side below 64 or not a multiple of 32 it cannot pack at all.
     """
     for module in model.modules():

@@ -54,6 +54,6 @@ def _file(place: str, revision: str) -> Path | None:
         return file if is_there(file) else None
     try:
         found = cached_file(place, GENERATION, revision=revision, _raise_exceptions_for_missing_entries=False)
-    except (OSError, ValueError):  # neither in the cache nor to be had
+    except (OSError, ValueError):  # not in the cache, and not downloadable
         return None
     return Path(found) if found is not None else None

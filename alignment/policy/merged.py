@@ -1,4 +1,4 @@
-"""The policy's weights as those of a plain model, one tensor at a time, for an engine that knows no adapters."""
+"""The policy's weights as those of a plain model, one tensor at a time, for an engine without adapters."""
 
 import copy
 from collections.abc import Iterator

@@ -80,7 +80,7 @@ def check_hub_files(name: str, revision: str) -> None:
         try:
             found = cached_file(name, wanted, revision=revision, _raise_exceptions_for_missing_entries=False)
         except (OSError, ValueError):
-            return  # neither in the cache nor to be had: who loads the model tells
+            return  # not in the cache, and not downloadable: loading the model reports it
         if found is not None and wanted in RULES:
             _checked(Path(found), RULES[wanted])
         elif found is not None:
@@ -145,7 +145,7 @@ def _config(config: dict[str, Any], file: Path) -> Iterator[Fault]:
             yield key, f"is {shown(value)}; it must be a number up to {MOST_LAYERS:,}"
         elif SIZE.fullmatch(name) and isinstance(value, bool | int | float | str):
             yield from _size(key, value)
-        elif isinstance(value, float) and not math.isfinite(value):  # Mamba's infinity stands in a list
+        elif isinstance(value, float) and not math.isfinite(value):  # Mamba's infinity is in a list
             yield key, f"is {shown(value)}; it must be a finite number"
         else:
             yield from (

@@ -33,7 +33,7 @@ def resolve_model(path: str, *, revision: str = "main") -> ModelSource:
 
     An adapter's base may itself be a run directory, as long as that holds a whole model.
 
-    Raises: ModelError if there is nothing to load, or an adapter lies on another adapter.
+    Raises: ModelError if there is nothing to load, or an adapter has another adapter as its base.
     """
     folder = local(path)
     if folder is None:

@@ -121,7 +121,7 @@ def answer_logp(
     temperature: float,
     with_entropy: bool,
 ) -> tuple[Tensor, Tensor | None]:
-    """Log-probabilities of tokens and, where wanted, entropies, each (tokens,).
+    """Log-probabilities of tokens and, on request, entropies, each (tokens,).
 
     Args:
         model: the causal LM. rule: its `logit_rule`. states: (tokens, width), those that predict. tokens: (tokens,).

@@ -94,7 +94,7 @@ def stacked(pairs: Sequence[Pair | None]) -> Pair | None:
 
 
 class Rowwise(nn.Module):
-    """Stands in the place of a module of the base, and computes each row with that row's adapter.
+    """Replaces a module of the base, and computes each row with that row's adapter.
 
     `others` are modules of adapters that are no plain LoRA; each computes its own rows apart.
     """

@@ -38,7 +38,7 @@ class Streamed:
 
     adapter: Mergeable
     files: TensorFiles
-    model: Any  # transformers' model with the adapter's layers; its weights lie in the files
+    model: Any  # transformers' model with the adapter's layers; its weights are in the files
     quantized: frozenset[str]  # modules that the adapter was trained on in 4 bits
     tied: bool  # the output layer's weights are the embeddings'
 

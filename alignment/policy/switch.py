@@ -27,7 +27,7 @@ ADAPTER = "default"  # the adapter's name inside its role's PeftModel
 
 
 class Switch(nn.Module):
-    """Stands in the place of a base's module, and computes as the active role's module.
+    """Replaces a module of the base, and computes as the active role's module.
 
     `base_layer` is the base's own module. Each role's module, under the role's name, reads it as `base_layer` too, but
     does not register it: every weight has one name, and sharding and checkpoints meet it once.

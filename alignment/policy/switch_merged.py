@@ -64,7 +64,7 @@ def switch(
 def _verified(
     model: Path, old: Path | str, new: Path | str, trust_remote_code: bool
 ) -> tuple[TensorFiles, Mergeable, Mergeable]:
-    """Compare what files and manifests say of a merged model and of the two adapters, before any weight is read."""
+    """Compare files and manifests of a merged model and of the two adapters, before reading weights."""
     if not model.is_dir():
         raise ModelError(f"{model}: no such folder; name a model that alignment merge wrote.")
     check_model_files(model)
@@ -133,7 +133,7 @@ def _copy_generation(wanted: Mergeable, folder: Path) -> None:
 
 
 def _keep_others(model: Path, folder: Path) -> None:
-    """Copy what else lies in a model's folder, a model card say."""
+    """Copy the other files of a model's folder, such as a model card."""
     for file in model.iterdir():
         written = file.suffix == ".safetensors" or file.name in (INDEX, WHOLE, REPORT)
         if not written and not (folder / file.name).exists():

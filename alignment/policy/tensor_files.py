@@ -1,4 +1,4 @@
-"""Tensors of safetensors files, read and written one at a time, so that a model never lies in memory whole."""
+"""Tensors of safetensors files, read and written one at a time, so that a model is never completely in memory."""
 
 import json
 import math

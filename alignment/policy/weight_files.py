@@ -42,7 +42,7 @@ def tensor_shapes(folder: Path) -> Shapes:
         raise ModelError(f"{folder / INDEX}: weight_map is {shown(placed)}; it must name the file of each tensor.")
     if not isinstance(index.get("metadata"), dict):  # transformers reads it
         raise ModelError(
-            f"{folder / INDEX}: metadata is {shown(index.get('metadata'))}; write an object there, {{}} say."
+            f"{folder / INDEX}: metadata is {shown(index.get('metadata'))}; write an object there, such as {{}}."
         )
     found: Shapes = {}
     for shard in dict.fromkeys(map(str, placed.values())):
@@ -124,7 +124,7 @@ def require_described(cls: Any, config: Any, folder: Path, shapes: Shapes, *, tr
             f"{folder}: config.json has num_hidden_layers {layers:,}, but the weights hold {len(shapes):,} tensors in "
             "all; put the model's own config.json back."
         )
-    if getattr(config, "quantization_config", None) is not None:  # several weights lie in one stored number
+    if getattr(config, "quantization_config", None) is not None:  # several weights are packed in one stored number
         return
     with _uncut(), torch.device("meta"):
         model = cls.from_config(config, trust_remote_code=trust_remote_code)

@@ -10,7 +10,7 @@ BLOCK_BYTES = 65_536
 def weights_hash(model: str) -> str:
     """Identify a model's weights: sampled SHA-256 of its safetensors files, or the Hub id itself.
 
-    The hash of a local folder depends on its content alone, never on where it lies.
+    The hash of a local folder depends only on its content, not on its path.
     """
     folder = Path(model)
     if not folder.is_dir():
@@ -24,7 +24,7 @@ def sampled_hash(path: Path) -> str:
     """SHA-256 of a file's size and of 64 blocks of 64 KiB spread evenly through it.
 
     Whole for files up to 4 MiB. Training changes weights everywhere, so two checkpoints differ in a sampled block,
-    and a model of 140 GB is told from another in a blink.
+    and a model of 140 GB is distinguished from another at once.
     """
     size = path.stat().st_size
     digest = hashlib.sha256(str(size).encode())

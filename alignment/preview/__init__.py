@@ -1,1 +1,1 @@
-"""What a recipe will train, row by row, before it is trained: the rows that training makes, as text."""
+"""Preview of the rows that a recipe trains on, as text."""

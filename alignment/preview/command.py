@@ -1,4 +1,4 @@
-"""`alignment preview`: from a recipe to the rows that it trains."""
+"""`alignment preview`: the rows that a recipe trains on."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -18,13 +18,13 @@ from alignment.preview.stages import Written
 from alignment.preview.wording import stop_of
 from alignment.train.trial import require_accepted
 
-ROWS = 20  # that are shown, where nobody says how many
+ROWS = 20  # shown by default
 Reader = Callable[[Any, Any], Stage]  # of a recipe, and its `Written`; None if it names no model
 _SKIPPED = re.compile(r"(.*?:\d+)(?:: | )(.*)", re.DOTALL)
 
 
 class Refused(AlignmentError):
-    """Training would refuse the recipe; carries its message."""
+    """Training would reject the recipe, with this message."""
 
     exit_code = 2
 

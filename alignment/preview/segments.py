@@ -48,7 +48,7 @@ def texts_between(tokenizer: Any, ids: Sequence[int], ends: Sequence[int]) -> It
     """Yield the text of each run of tokens, the runs ending at `ends`.
 
     Each text is the difference of two decoded beginnings, so that the spaces and the characters of several tokens are
-    those of the whole. A character whose bytes stand on both sides of an end belongs to the later run.
+    those of the whole. A character with bytes on both sides of an end belongs to the later run.
     """
     whole = str(tokenizer.decode(list(ids)))
     begin = 0

@@ -1,4 +1,4 @@
-"""The lines that stand around a preview's rows, on a terminal and on the page."""
+"""The lines around a preview's rows, on a terminal and on the page."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any

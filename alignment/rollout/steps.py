@@ -70,7 +70,7 @@ class StepInputs:
 
 
 def last_logits(model: nn.Module, positions: int) -> dict[str, int]:
-    """The argument by which a model computes logits of its last positions alone; {} if it knows none."""
+    """The argument by which a model computes logits of only its last positions; {} if it has none."""
     return (
         {"logits_to_keep": positions}
         if "logits_to_keep" in inspect.signature(_innermost(model).forward).parameters

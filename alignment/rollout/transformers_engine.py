@@ -29,7 +29,7 @@ class TransformersEngine:
         batch_size: Sequences sampled together.
         synced: Each pass of the model waits for the same pass on every process, so go on until all answers have ended
             everywhere.
-        on_batch: Told of each batch's answers, for a progress bar.
+        on_batch: Called with each batch's answers, for a progress bar.
         look_every: Steps between two looks at which answers have ended; None: 1 on a CPU, else `LOOK_EVERY`.
         adapters: The adapters that rows may have; None: all rows are the model's.
     """
@@ -56,7 +56,7 @@ class TransformersEngine:
     def generate(
         self, prompt_ids: list[list[int]], sampling: Sampling, names: Sequence[str | None] | None = None
     ) -> list[Completion]:
-        """Sample one answer per prompt; neither reads nor moves any global random state.
+        """Sample one answer per prompt; does not use the global random state.
 
         Row i draws from random numbers made of `sampling.seed` and `first_row` + i: equal prompts in one call get
         different answers, and what a row gets does not hang on its neighbours.
@@ -93,7 +93,7 @@ class TransformersEngine:
         context = getattr(getattr(self.model, "config", None), "max_position_embeddings", None)
         for i, ids in enumerate(prompt_ids):
             if not ids:
-                raise DataError(f"prompt {i} has no tokens; generation needs at least one, a BOS token say")
+                raise DataError(f"prompt {i} has no tokens; generation needs at least one, such as a BOS token")
             if context is not None and len(ids) + sampling.max_new_tokens > context:
                 raise DataError(
                     f"prompt {i} has {len(ids)} tokens; with max_new_tokens {sampling.max_new_tokens} it does not fit "

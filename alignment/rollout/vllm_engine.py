@@ -46,17 +46,19 @@ class VLLMEngine:
     def generate(self, prompt_ids: list[list[int]], sampling: Sampling) -> list[Completion]:
         """Sample one answer per prompt.
 
-        Raises: ModelError if vLLM ends an answer for no reason that PPO knows.
+        Raises: ModelError if vLLM ends an answer for an unknown reason.
         """
         vllm = self.generation
         vllm.temperature, vllm.top_p, vllm.top_k = sampling.temperature, sampling.top_p, sampling.top_k
         vllm.max_completion_length = sampling.max_new_tokens
-        # A model's own end tokens are ignored: an answer ends where the template says so, here as in training.
+        # A model's own end tokens are ignored: an answer ends with the template's stop tokens, as in training.
         vllm.generation_kwargs = {"stop_token_ids": list(sampling.stop_token_ids), "ignore_eos": True}
         vllm.sync_weights()
         _, answers, logps, _ = vllm.generate(prompt_ids, None, num_generations=1)
         if logps is None:
-            raise ModelError("vLLM gave no log-probabilities, so nothing can tell whether it samples with the policy")
+            raise ModelError(
+                "vLLM gave no log-probabilities, so it cannot be checked whether it samples with the policy"
+            )
         if len(answers) != len(prompt_ids):
             raise ModelError(f"vLLM gave {len(answers)} answers to {len(prompt_ids)} prompts")
         return [self._completion(list(ids), logps[row], sampling) for row, ids in enumerate(answers)]

@@ -173,7 +173,7 @@ class TrainingProgress(TrainerCallback):
             self.bar.show(now=True)
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Say how long it took."""
+        """Report the duration."""
         self.close()
 
     def close(self) -> None:

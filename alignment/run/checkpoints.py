@@ -96,7 +96,7 @@ def settle(run: Path, identifier: str | None, *, with_best: bool, say: Callable[
     under another name, for their steps are taken again.
 
     Args:
-        identifier: of the run. with_best: the best checkpoint is to be sound too. say: prints one line.
+        identifier: of the run. with_best: the best checkpoint must be complete too. say: prints one line.
 
     Raises: AlignmentError if there are checkpoints and none is sound.
     """

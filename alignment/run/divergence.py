@@ -121,7 +121,7 @@ def naming_overflow(run: Path, trainer: Any) -> Iterator[None]:
 
 
 def trained_weights(model: nn.Module) -> Iterator[Named]:
-    """The weights that train, as far as they lie on this process: FSDP and ZeRO-3 give each a part."""
+    """Yield the trained weights on this process; FSDP and ZeRO-3 give each process a part."""
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             yield name, _own_part(parameter)

@@ -44,12 +44,12 @@ def run_logged(
     """Run a command with its output appended to a log, calling `tick` every quarter second.
 
     The command gets a process group of its own. Whatever ends this function ends the group: first as Ctrl-C does, then
-    by force. Where this process is told to end, the command is first told too, and has the time to save.
+    by force. If this process is asked to end, it first signals the command, which has time to save.
 
     Args:
         environment: variables that it gets where the user has not set them.
 
-    Returns: the exit code as a shell tells it, 128 + N for signal N.
+    Returns: the exit code as a shell reports it, 128 + N for signal N.
     """
     with log.open("ab") as output:
         child = subprocess.Popen(

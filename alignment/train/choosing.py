@@ -21,7 +21,7 @@ def choose_weights(trainer: Any, recipe: Any) -> None:
     Every process measures the same examples, and so chooses the same weights. A run that resumes chooses them again
     from its start, and then reads its checkpoint.
 
-    Raises: RecipeError if the weights lie in shards.
+    Raises: RecipeError if the weights are sharded.
     """
     choose = optional(recipe, "choose_weights")
     if choose is None or not is_new_adapter(recipe, recipe):

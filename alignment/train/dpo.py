@@ -1,6 +1,6 @@
 """DPO with TRL's `DPOTrainer`, where a pair carries the probability that its chosen answer is the better one.
 
-With probability p the label says chosen, with 1 - p rejected; the loss is the expectation over the label:
+The label is chosen with probability p and rejected with 1 - p; the loss is the expectation over the label:
 
     sigmoid   -p log σ(βΔ) - (1-p) log σ(-βΔ)        = -log σ(βΔ)      + (1-p) βΔ      as -log σ(-x) = -log σ(x) + x
     ipo       p (Δ' - 1/2β)² + (1-p) (Δ' + 1/2β)²    = (Δ' - 1/2β)²    + (1-p) 2Δ'/β

@@ -32,7 +32,7 @@ def tokenise_pairs(
     Args:
         limit: tokens of prompt and answer.
         on_bad_row: "stop" raises at the first answer that does not fit, "skip" leaves out its pairs.
-        ties: keep pairs of probability one half, which only a loss that knows probabilities can use.
+        ties: keep pairs of probability one half, which only a loss on probabilities can use.
         num_proc: processes that tokenise many rows.
 
     Raises: DataError naming the row, or where no pair is left.

@@ -8,7 +8,7 @@ logistic function:
     orpo    -m_w - β log σ(o(m_w) - o(m_l))          https://arxiv.org/abs/2403.07691, eq. 6 and 7
 
 o(m) = m - log(1 - e^m) is the log odds, β is the paper's λ in ORPO, α is `cpo_alpha` and γ is `simpo_gamma`. With
-probability p the label says chosen, with 1 - p rejected; the loss is the expectation over the label,
+probability p the label is chosen, with 1 - p rejected; the loss is the expectation over the label,
 
     p L(w, l) + (1 - p) L(l, w)
 

@@ -170,7 +170,7 @@ def _cut(result: Tokenised, rows: Sequence[TrainedRow], limit: int) -> None:
 def require_learnable(
     rows: Sequence[dict[str, Any]], stop_token_ids: Sequence[int], skipped: Sequence[str] = ()
 ) -> None:
-    """Refuse data from which no answer, or no end of an answer, can be learned; `skipped` rows say why none is left.
+    """Reject data without a trained answer or without a trained stop token; `skipped` has the reasons.
 
     Raises: DataError.
     """

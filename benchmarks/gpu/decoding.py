@@ -102,7 +102,7 @@ def sampler(engine: Engine, place: Place, batch: int, vocabulary: int) -> Callab
 
 
 def a_step(place: Place, measure: Callable[[int], float]) -> float:
-    """What a measure of two runs of different lengths says of one step between them."""
+    """Return the measure of one step, from two runs of different lengths."""
     short, long = SHORT[place.device], LONG[place.device]
     return (measure(long) - measure(short)) / (long - short)
 
@@ -119,7 +119,7 @@ def timed(place: Place, do: Callable[[], None]) -> float:
 
 
 def waits_for_device(do: Callable[[], None]) -> float:
-    """How often the host waited for the device, as far as PyTorch tells."""
+    """Return how often the host waited for the device, by PyTorch's warnings."""
     before = torch.cuda.get_sync_debug_mode()
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")

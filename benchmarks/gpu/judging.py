@@ -1,4 +1,4 @@
-"""The `local` judge: comparisons a second, asked as a label stage asks them."""
+"""The `local` judge: comparisons a second, called as by a label stage."""
 
 import random
 import time

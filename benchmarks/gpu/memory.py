@@ -18,7 +18,7 @@ SIZES = {  # GiB, answers, tokens of a prompt, tokens of an answer, microbatch
 
 
 def main(place: Place, found: Findings, variant: str) -> None:
-    """Run it and keep what it says."""
+    """Run it and keep its output."""
     memory, answers, prompt, answer, microbatch = SIZES[place.device]
     args = argparse.Namespace(shape=LARGE[place.device], memory=memory, device=place.device, answers=answers)
     args.prompt_tokens, args.answer_tokens, args.microbatch = prompt, answer, microbatch

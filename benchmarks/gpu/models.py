@@ -50,12 +50,12 @@ def main(place: Place, found: Findings, variant: str) -> None:
 
 
 def small(place: Place) -> Path:
-    """Where the model of Qwen3-0.6B's shape lies."""
+    """Return the path of the model of Qwen3-0.6B's shape."""
     return place.models / "small"
 
 
 def large(place: Place) -> Path:
-    """Where the NF4 model of Llama-2-7B's shape lies."""
+    """Return the path of the NF4 model of Llama-2-7B's shape."""
     return place.models / "large"
 
 

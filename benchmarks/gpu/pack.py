@@ -62,7 +62,7 @@ def pinned(constraints: str) -> dict[str, str]:
 
 
 def named(name: str, versions: dict[str, str]) -> str:
-    """Return what pip is asked for: the version of constraints.txt, if it has one."""
+    """Return pip's requirement: the version in constraints.txt, if it has one."""
     version = versions.get(name.lower().replace("_", "-"))
     return f"{name}=={version}" if version else name
 

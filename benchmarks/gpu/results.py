@@ -2,7 +2,7 @@
 
     {"device": {...}, "versions": {...}, "seconds": ..., "steps": {NAME: {"status": ..., "numbers": ..., ...}}}
 
-Every step stands in it from the start as not run, and the file is replaced whole, so that it can be read at any moment,
+Every step is in it from the start as not run, and the file is replaced atomically, so it can be read at any moment,
 also of a run that was ended from outside.
 """
 

@@ -37,7 +37,7 @@ def main(place: Place, found: Findings, variant: str) -> None:
     killed.wait()
     for process in [*straight.values(), start(place, "killed")]:
         if process.wait():
-            sys.exit(f"a PPO run ended with {process.returncode}; its own line stands above")
+            sys.exit(f"a PPO run ended with {process.returncode}; its message is above")
     noise = max(difference(place.own / "straight", place.own / name) for name in straight)
     found.numbers(**{"largest difference of runs that went through": noise})
     off = difference(place.own / "straight", place.own / "killed")

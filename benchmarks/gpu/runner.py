@@ -65,7 +65,7 @@ class Runner:
     def _one(self, step: Step) -> None:
         left = self.ends - time.monotonic()
         if left < 1:
-            return  # stays as it stands: not run
+            return  # remains "not run"
         allowed = min(float(step.seconds if self.device == "cuda" else CPU_SECONDS), left)
         print(f"{step.name}: started", flush=True)
         begun = time.monotonic()
@@ -106,7 +106,7 @@ class Runner:
         return f"{MARK}={self.work}:{name}{':' if name else ''}"
 
     def end(self, *_: Any) -> None:
-        """End at once, with all processes; what was found stands in the results file."""
+        """End at once, with all processes; the results so far are in the results file."""
         kill_marked(self.mark())
         shutil.rmtree(self.work, ignore_errors=True)
         os._exit(1)
@@ -133,7 +133,7 @@ def _environment(process: Path) -> str:
 
 
 def last_line(log: Path) -> str:
-    """Return the last line that says something, cut short."""
+    """Return the last line that is not blank, shortened."""
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.is_file() else []
     return next((line.strip()[:SHOWN] for line in reversed(lines) if line.strip()), "")
 

@@ -1,4 +1,4 @@
-"""The process that `sharded.py` has launched: PPO as its recipe says, and a file with what was really sharded."""
+"""The process that `sharded.py` launches: runs a PPO recipe, and writes which weights were sharded."""
 
 import argparse
 import importlib

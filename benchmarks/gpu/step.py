@@ -30,7 +30,7 @@ class Findings:
         self._write()
 
     def skip(self, reason: str) -> None:
-        """Say that this machine cannot run the step."""
+        """Report that this machine cannot run the step."""
         self.content["skipped"] = reason
         self._write()
 

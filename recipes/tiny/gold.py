@@ -7,7 +7,7 @@ from recipes.tiny.reading import read_answer
 def quality(prompt: Prompt, answer: str) -> float:
     """Score an answer; the best possible is 3.0, an empty one gets 0.
 
-    Everything asked and right earns 2 in equal parts, and a courteous word 1 (a second may close the answer).
+    Correct facts on the requested aspects earn 2 in equal parts, and a polite phrase 1 (a second may end the answer).
     All else costs: so longer is never better, and saying everything about everyone is worst.
     """
     said = read_answer(prompt, answer)

@@ -1,4 +1,4 @@
-"""How the tiny world is spoken of: questions in many phrasings, and answers that are good or bad in five ways."""
+"""Texts about the tiny world: questions in many phrasings, and answers that are good or bad in five respects."""
 
 import random
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from recipes.tiny.world import ANIMALS, ASPECTS, FACTS
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What a prompt asks: one animal, and one or two aspects in the order asked."""
+    """The content of a prompt: one animal, and one or two aspects in order."""
 
     animal: str
     aspects: tuple[str, ...]
@@ -39,7 +39,7 @@ _QUESTIONS = {
     "skill": ("What is {it} good at?", "Which skill is {it} known for?"),
 }
 _NOUNS = {"home": ("home",), "food": ("food",), "young": ("young",), "skill": ("skill",)}
-# A frame: what it says around the list of aspects, and which of the three ways it lists them in.
+# A frame: the text around the list of aspects, and the form of the list.
 FRAMES: tuple[tuple[str, str], ...] = (
     ("Tell me {list}.", "clauses"),
     ("Can you tell me {list}?", "clauses"),
@@ -86,7 +86,7 @@ SHARES = {1: 0.25, 2: 0.75}  # of questions, by how many aspects they ask for
 
 
 CAREFUL_WRITERS = 0.5
-# Chance of each dimension to be good in what a careful and a careless writer writes: whoever is rude also errs more.
+# Probability that each dimension is good, for a careful and for a careless writer.
 GOOD_IF: dict[str, dict[str, float]] = {
     "careful": {
         "on_topic": 0.9,
@@ -167,7 +167,7 @@ def answer(question: Question, manner: Manner, rng: random.Random) -> str:
 
 
 def state(animal: str, aspect: str, *, named: bool, rng: random.Random) -> str:
-    """Say one fact in one sentence, naming the animal or calling it "it"."""
+    """Write one fact as a sentence, with the animal's name or "it"."""
     template = rng.choice(STATEMENTS[aspect])
     return template.format(value=FACTS[animal, aspect], **_names(animal if named else None))
 
@@ -175,7 +175,7 @@ def state(animal: str, aspect: str, *, named: bool, rng: random.Random) -> str:
 def _off_topic(
     question: Question, facts: list[tuple[str, str]], rng: random.Random
 ) -> tuple[list[tuple[str, str]], list[str]]:
-    """Lose the thread: mostly by talk of other things, else by another animal's facts or by one nobody asked for."""
+    """Return irrelevant sentences: mostly about other things, else facts of another animal or another aspect."""
     way = rng.choices(("chatter", "animal", "aspect"), (0.7, 0.1, 0.2))[0]
     if way == "chatter" or not facts:
         return facts[: max(1, len(facts) - 1)], rng.sample(CHATTER, rng.choice((1, 2)))

@@ -20,7 +20,7 @@ CERTAINTY = 2.5  # slope of the logistic
 
 
 def impression(prompt: Prompt, answer: str) -> float:
-    """Say how good an answer seems to the judge."""
+    """Return the quality of an answer in the judge's view."""
     said = read_answer(prompt, answer)
     score = 1.7 * said.answered / said.asked
     score += 1.2 * (said.polite > 0) - 1.6 * (said.rude > 0)

@@ -1,4 +1,4 @@
-"""Reads what a prompt asks and what an answer says, in any words that state the world's facts.
+"""Parsing of prompts and answers: the aspects that a prompt asks for, and the facts that an answer states.
 
 Both the gold scorer and the training judge look at answers through this; they differ in what they make of it.
 """
@@ -29,11 +29,11 @@ class Reading:
     answered: int  # of these, stated rightly
     wrong: int  # facts about another animal, or untrue ones
     chatter: int  # sentences about something else altogether
-    unasked: int  # true facts about the right animal that nobody asked for
-    repeated: int  # facts or phrases said before
+    unasked: int  # true facts about the right animal that the prompt did not ask for
+    repeated: int  # repeated facts or phrases
     polite: int
     rude: int
-    padding: int  # sentences that say nothing
+    padding: int  # sentences without a fact
     unclear: int  # sentences that cannot be understood, or that break off
     words: int
 
@@ -81,10 +81,10 @@ def read_question(prompt: Prompt) -> Question:
     lowered = text.lower()
     animal = _ANIMALS.search(lowered)
     if animal is None:
-        raise DataError(f"prompt {text!r} names none of the animals of recipes/tiny; this judge knows no others.")
+        raise DataError(f"prompt {text!r} names none of the animals of recipes/tiny; this judge has no others.")
     places = {aspect: found.start() for aspect in ASPECTS if (found := _ASKED[aspect].search(lowered))}
     if not places:
-        raise DataError(f"prompt {text!r} asks for none of {', '.join(ASPECTS)}; this judge knows no other questions.")
+        raise DataError(f"prompt {text!r} asks for none of {', '.join(ASPECTS)}; this judge reads no other questions.")
     return Question(animal.group(1), tuple(sorted(places, key=places.__getitem__)))
 
 
@@ -94,7 +94,7 @@ def read_answer(prompt: Prompt, answer: str) -> Reading:
     counts = dict.fromkeys(("wrong", "chatter", "unasked", "repeated", "polite", "rude", "padding", "unclear"), 0)
     said: set[tuple[str, str]] = set()
     heard: set[str] = set()
-    topic = question.animal  # what "it" stands for
+    topic = question.animal  # the animal that "it" refers to
     sentences = [_normal(piece) for piece in re.split(r"[.!?]+", answer)]
     for sentence in filter(None, sentences):
         kind = _PHRASES.get(sentence)

@@ -1,8 +1,8 @@
-"""What there is to know in the tiny world: a dozen animals, and four things to ask about each."""
+"""The facts of the tiny world: twelve animals with four aspects each."""
 
 ASPECTS: tuple[str, ...] = ("home", "food", "young", "skill")
 
-# animal: (home, food, young, skill), each as it stands inside a sentence
+# animal: (home, food, young, skill), each as used in a sentence
 _TABLE: dict[str, tuple[str, str, str, str]] = {
     "otter": ("in clean rivers", "fish and crabs", "pups", "floating on its back"),
     "fox": ("at the edge of the woods", "mice and berries", "kits", "hearing mice under snow"),

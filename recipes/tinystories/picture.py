@@ -5,7 +5,7 @@ from html import escape
 
 from alignment.report.charts import axis_number, nice_ticks
 
-COLOURS = ("#0b62a4", "#c2570c", "#5b7a1f")  # told apart by people with any colour vision, on white and in grey
+COLOURS = ("#0b62a4", "#c2570c", "#5b7a1f")  # distinguishable with any colour vision, on white and in grey
 WIDTH, HEIGHT = 330, 250  # of one panel, in pixels
 LEFT, RIGHT, TOP, BOTTOM = 44, 12, 30, 40
 

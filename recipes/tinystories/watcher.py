@@ -1,6 +1,6 @@
 """The judge that only watches: a classifier that learned sentiment from film reviews, and that nothing is trained on.
 
-It is there to tell cheerful stories from text that merely pleases VADER. Its reviews are, in this order, what the
+It distinguishes cheerful stories from text that only scores high with VADER. Its reviews are, in this order, what the
 environment variable TINYSTORIES_REVIEWS names (a file, a folder or a Hub id), the local copy, or the Hub's. It is
 fitted once a process, in about a second.
 """

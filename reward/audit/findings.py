@@ -190,6 +190,6 @@ def _calibration(found: dict[str, Any] | None) -> Iterator[Finding]:
 
 
 def _apart(measure: dict[str, Any]) -> bool:
-    """Whether the interval lies on one side of zero."""
+    """Whether the interval is on one side of zero."""
     low, high = measure.get("low"), measure.get("high")
     return low is not None and high is not None and (low > 0 or high < 0)

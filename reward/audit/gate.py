@@ -1,6 +1,6 @@
 """A gate between labels and training: the recipe's limits on comparisons judged by people, and on all labels.
 
-The judge labels people's comparisons first, so that a judge that fails costs no more than those calls. Labels that miss
+The judge labels people's comparisons first, so that a judge that fails costs only those calls. Labels that miss
 a limit afterwards are written as `rejected.jsonl`, which no training stage reads.
 """
 

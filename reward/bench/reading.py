@@ -54,7 +54,7 @@ def read_bench(
         chat: a prompt that is text is a user's message. max_samples: rows of each file, drawn at random, once for all.
         entry: keys of a recipe's data set entry, for every file.
 
-    Raises: DataError if nothing can be compared, or a row lacks the column that was asked for.
+    Raises: DataError if nothing can be compared, or a row lacks the requested column.
     """
     found = Bench()
     also_read = () if column is None else (column,)

@@ -67,7 +67,7 @@ class PromptFile:
 
 
 class Fence:
-    """Puts the judged texts between tags that their authors cannot know.
+    """Puts the judged texts between tags that their authors cannot guess.
 
     The tags contain an HMAC of all texts with a secret of the run, so an answer cannot close its own fence and open
     another.

@@ -99,7 +99,7 @@ def ending_object(reply: str, keys: Sequence[str], shown: Sequence[str] | None) 
         if value is None:
             continue
         before = reply[:start]
-        if before.count("```") % 2:  # the object may stand in a code block of its own
+        if before.count("```") % 2:  # the object may be in a code block
             before = re.sub(r"(?:\A|\n)[ \t]*```(?:json)?\s*\Z", "\n", before)
         words = lines_of(before)
         introduced = words and words[-1].text.endswith(":") and ATTRIBUTION.search(words[-1].text)

@@ -250,10 +250,10 @@ def verdict_token(reply: str, position: int, tokens: Sequence[Any]) -> dict[str,
 def soft_probability(token: Any, label: str | None = None) -> tuple[float, float] | None:
     """Return P(A) / (P(A) + P(B)) and the mass P(A) + P(B) at the verdict token; None if they are in doubt.
 
-    https://arxiv.org/abs/2309.00267, section 3.1. Tokens that spell the same letter, " A" and "A" say, are summed.
+    https://arxiv.org/abs/2309.00267, section 3.1. Tokens that spell the same letter, such as " A" and "A", are summed.
 
     Args:
-        token: of `logprobs.content`. label: what the reply says; None: whichever letter the token spells.
+        token: of `logprobs.content`. label: the label of the reply; None: whichever letter the token spells.
 
     Returns: None if the token does not spell the label, its numbers are no log-probabilities, or the other letter
         is not among the alternatives and could be the likelier one.

@@ -21,7 +21,7 @@ Encoded = list[list[int]]  # token ids of one answer with its prompt, for each m
 
 
 def member_paths(model: str | Sequence[str]) -> list[str]:
-    """Return the reward models that `model` names: one, a run with `num_members`, whose members lie in it, or several.
+    """Return the reward models that `model` names: one, a run with `num_members`, with its members inside, or several.
 
     Raises: ModelError if one is neither a folder nor a Hub id.
     """

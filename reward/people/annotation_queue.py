@@ -91,7 +91,7 @@ class AnnotationQueue:
     def look(self, annotator: str, key: Any) -> dict[str, Any]:
         """Return an item as this person sees it, with their label if there is one.
 
-        Answers stand in an order drawn for this person and item; nothing tells where they stood in the file.
+        Answers are in a random order for this person and item, without their position in the file.
 
         Raises: LabelRefused if there is no such item.
         """
@@ -213,7 +213,7 @@ class AnnotationQueue:
     def _view(self, annotator: str, key: str, shown: list[int]) -> str:
         """The code that a label must contain, so that a label of another order or person is refused.
 
-        Keyed, for the order itself may tell: of `chosen` and `rejected` the first is the one that was preferred.
+        Keyed, because the order may reveal the label: of `chosen` and `rejected` the first is preferred.
         """
         return hmac.new(self._secret, f"{annotator}/{key}/{shown}".encode(), "sha256").hexdigest()[:16]
 

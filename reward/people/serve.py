@@ -115,7 +115,7 @@ class Writer:
     async def keep_writing(self, tell: Tell) -> None:
         """Write every few seconds, less often if writing takes long, until cancelled.
 
-        What hinders it is told once, and tried again: the labels are in the store, and people can go on.
+        A failure is reported once and tried again: the labels are in the store, and people can continue.
         """
         took, told = 0.0, ""
         while True:

@@ -50,7 +50,7 @@ class SessionManager:
     def exchange(self, token: str) -> str | None:
         """Return the secret of a new session for a token, or None.
 
-        A used token opens nothing, but whoever has it was given it: a fresh one is announced in its place, once.
+        A used token is rejected; because its holder received it, a new one is printed once in its place.
         """
         if token in self._used:
             self.new_token(self._used.pop(token))

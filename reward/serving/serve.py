@@ -91,7 +91,7 @@ def greeting(settings: Settings, listener: socket.socket, token: str | None) -> 
 def token_of(variable: str) -> tuple[str, bool]:
     """The bearer token that an environment variable holds, or a new one; and whether it is new.
 
-    Raises: AlignmentError if what the variable holds cannot stand in a header.
+    Raises: AlignmentError if the value of the variable is not valid in a header.
     """
     if not variable.isidentifier():
         raise AlignmentError(

@@ -28,7 +28,7 @@ class Range:
     steps: bool = False  # below 1 a share of all steps, from 1 on a whole number of them
 
     def fault_of(self, value: float) -> str | None:
-        """Say what is wrong with a number."""
+        """Return the fault of a number."""
         if value == self.also:
             return None
         if value < self.least or (self.open_below and value == self.least):

@@ -126,7 +126,7 @@ def loss_mixture(keys: Keys) -> Iterator[Fault]:
 
 
 def reference_free(keys: Keys) -> Iterator[Fault]:
-    """A loss without a reference stands alone, and has no keys of the reference."""
+    """A loss without a reference cannot be combined with others, and has no keys of the reference."""
     if keys.cls is not DPORecipe:
         return
     losses = keys["loss_type"] or []

@@ -36,7 +36,7 @@ def lora_keys(keys: Keys) -> Iterator[Fault]:
 
 
 def _instead(key: str, name: str, method: TuningMethod) -> str:
-    """Say what to write in place of a key that the method does not read."""
+    """Return what to write in place of a key that the method does not read."""
     field = PEFT_NAMES.get(key)
     if field is not None and method.config and field in trainer_keys(method.config):
         return f"write peft_config: {{{field}: ...}}"
@@ -59,7 +59,7 @@ def peft_config(keys: Keys) -> Iterator[Fault]:
 
 
 def _fault_of(field: str, value: Any, name: str, fields: dict[str, Kind]) -> str | None:
-    """Say what is wrong with one field; None if nothing is."""
+    """Return the fault of a field; None if there is none."""
     method = TUNING_METHODS[name]
     if not fields:
         return f"has no effect with peft_method {name}; take it out"
@@ -93,7 +93,7 @@ def _class(method: TuningMethod) -> str:
 
 
 def _withheld(field: str, value: Any) -> str | None:
-    """Say why a field may not have a value, for all methods."""
+    """Return why a field may not have a value, for all methods."""
     if value is False and INITIAL.fullmatch(field):
         return "false starts from a random function, and references are the base; it is for debugging"
     if field not in WITHHELD:
@@ -108,7 +108,7 @@ def _words(kind: Kind) -> str:
 
 
 def _out_of_range(field: str, value: Any) -> str | None:
-    """Say what is wrong with a value of the right kind."""
+    """Return the fault of a value of the right kind."""
     if field in PATTERNS:
         return _pattern(field, value)
     if field == "eva_config":

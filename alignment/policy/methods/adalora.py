@@ -107,7 +107,7 @@ class Pruning(MethodCallback):
     def on_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        """Average importance, and mask the triplets beyond the budget; gradients still stand."""
+        """Average importance, and mask the triplets beyond the budget; needs the gradients of the step."""
         step, last = state.global_step, state.max_steps - self.config.tfinal
         if step < last and self._steps():
             self.pattern = self.allocator.update_and_allocate(self.weights, step)[1] or self.pattern

@@ -163,7 +163,7 @@ def _output_layers(model: Any) -> list[Any]:
 
 
 def _shortest(chosen: list[str], every: list[str]) -> list[str]:
-    """Return the last parts of the names if they stand for the same modules, else the names."""
+    """Return the last parts of the names if they select the same modules, else the names."""
     ends = sorted({name.rpartition(".")[2] for name in chosen})
     same = {name for name in every if name.rpartition(".")[2] in ends} == set(chosen)
     return ends if same else sorted(chosen)

@@ -73,7 +73,7 @@ class Generic:
 
 
 def _wrong(key: str, value: Any, kind: Kind) -> str | None:
-    """Say what a value must be; None if it is right."""
+    """Return what a value must be; None if it is valid."""
     if key in PATTERNS:
         return None if are_names_or_pattern(value) else "a list of modules' names or a pattern"
     if key == "layers_to_transform":

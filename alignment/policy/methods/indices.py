@@ -11,7 +11,7 @@ torch.sparse.check_sparse_tensor_invariants.disable()  # type: ignore[no-untyped
 
 
 def require_indices(model: Any, adapter: str) -> None:
-    """Refuse indices that lie outside the weights that they belong to.
+    """Reject indices outside their weights.
 
     Args:
         model: holds the loaded adapters. adapter: for the message.

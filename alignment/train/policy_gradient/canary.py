@@ -46,7 +46,7 @@ class Canary:
     - differs by more than `engine_tolerance`: other weights, another prompt template or another temperature;
     - ends answers at other stop tokens.
 
-    A new adapter computes the same function as the base, so the two cannot be told apart before the first update.
+    A new adapter computes the same function as the base, so the two are indistinguishable before the first update.
 
     Args:
         prompt_ids: of all prompts. generate: `PPOTrainer.generate`. run_roles: `PPOTrainer.run_roles`.
@@ -159,7 +159,7 @@ class Canary:
             return self._instead("those of the update before", earlier, to_policy, "its weights are stale")
         if base.below(-SAME):
             return (
-                f"samples with more than the policy: its log-probabilities lie {-base.share:.2f} times the policy's "
+                f"samples with more than the policy: its log-probabilities are {-base.share:.2f} times the policy's "
                 f"difference from the base beyond the policy, and differ from {to_policy}: the adapter is applied more "
                 "than once. Use rollout_engine: transformers, and report this"
             )

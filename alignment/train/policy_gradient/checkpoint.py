@@ -126,7 +126,7 @@ class SampleRows(TrainerCallback):
 
 
 class PromptEpochs(TrainerCallback):
-    """Sets the Trainer's epoch to the number of passes over the prompts, which it cannot know from the stream."""
+    """Sets the Trainer's epoch to the number of passes over the prompts, which it cannot compute from the stream."""
 
     def __init__(self, *, steps_per_update: int, prompts_per_update: int, prompts: int) -> None:
         self.steps_per_update, self.prompts_per_update, self.prompts = steps_per_update, prompts_per_update, prompts
