@@ -1,6 +1,7 @@
 """Which token ids of an answer are trained and scored: those that were sampled, else those of its text."""
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -12,6 +13,9 @@ from alignment.data.template import Template
 from alignment.errors import DataError, printable
 from alignment.meter import say_once
 from alignment.strict_json import shown
+
+_ASKS = re.compile(r"(?:^|\n|#\s*)(?:Human|User|Instruction)\s*:")
+_ANSWERS = re.compile(r"(?:\n|#\s*)(?:Assistant|Response|AI|GPT)\s*:")
 
 
 @dataclass
@@ -87,11 +91,18 @@ class AnswerTokens:
     def _demonstrations(self, row: Demonstration) -> list[TrainedRow]:
         if row.sampled is None:
             rows = self.template.demonstrations(row)
-            if row.prompt == "" and not set(self.template.stop_token_ids).isdisjoint(rows[0].labels[:-1]):
+            if row.prompt == "" and self._holds_turns(row.completion, rows[0].labels):
                 self._counts.conversations += 1
             return rows
         context, ids = self.prompt_ids(row.sampled), self._answer_ids(row.sampled, 0)
         return self.template.demonstrations(row, Answer(context, ids, ids))
+
+    def _holds_turns(self, text: str, labels: Sequence[int]) -> bool:
+        """Whether a text is a conversation written beforehand: it has stop tokens, or headings of both speakers."""
+        if not set(self.template.stop_token_ids).isdisjoint(labels[:-1]):
+            return True
+        asks = _ASKS.search(text)
+        return asks is not None and _ANSWERS.search(text, asks.end()) is not None
 
     def tell(self) -> None:
         """Write once what was counted so far: sampled answers that were rendered, and texts of whole conversations."""

@@ -14,12 +14,13 @@ from alignment.data.conversations import (
     with_system,
 )
 from alignment.data.fields import BadRow, checked, optional_text, text_of, whole_text
-from alignment.data.keys import UnreadKey, refuse_unread_of
+from alignment.data.keys import UnreadKey, plain_name, refuse_unread_of
 from alignment.data.layouts import Parsed, Row
 from alignment.data.rankings import RATINGS, margin_of, number_of, pairs_from_ranks, prompt_of, require_comparable
 from alignment.data.rows import REASONING_FIELD, Message, Pair, Prompt, Ranking
 from alignment.strict_json import shown
 
+_MEASURES = ("reward", "rewards", "score", "scores", "rating", "quality", "votes", "upvotes", "win_rate", "rank")
 _NODE = ("role", "text", "replies", "rank", "deleted", "message_id")
 _NODE_NOTES = ("labels", "review_result", "synthetic", "events")
 
@@ -44,12 +45,30 @@ def _choice(row: Row, prompt: Prompt, better: str | Message, worse: str | Messag
             margin = number_of(row[high], f"'{high}'") - number_of(row[low], f"'{low}'")
             if margin < 0:
                 raise BadRow(f"'{high}' {row[high]} is below '{low}' {row[low]}, so the choice contradicts the ratings")
+    _refuse_contradicted(row)
     pair = Pair(0, 1, probability, "tie" if probability == 0.5 else "ok", margin)
     reasoned = [not isinstance(one, str) and "reasoning" in one for one in (better, worse)]
     for key, text, has_reasoning in zip(("chosen", "rejected"), (chosen, rejected), reasoned, strict=True):
         if has_reasoning:
             require_readable(text, f"'{key}'")
     return [Ranking(prompt, [chosen, rejected], [pair], {REASONING_FIELD: reasoned} if any(reasoned) else {})]
+
+
+def _refuse_contradicted(row: Row) -> None:
+    """Refuse numbers that were recorded of both answers and prefer the rejected one; only `RATINGS` become margins."""
+    found = {plain_name(key): key for key in row if "chosen" in key or "rejected" in key}
+    for measure in _MEASURES:
+        for better, worse in (
+            (f"chosen_{measure}", f"rejected_{measure}"),
+            (f"{measure}_chosen", f"{measure}_rejected"),
+        ):
+            values = [row[found[name]] for name in (better, worse) if name in found]
+            numbers = [one for one in values if isinstance(one, int | float) and not isinstance(one, bool)]
+            if len(numbers) == 2 and (numbers[0] > numbers[1] if measure == "rank" else numbers[0] < numbers[1]):
+                raise BadRow(
+                    f"'{found[better]}' {numbers[0]} and '{found[worse]}' {numbers[1]} prefer the rejected answer, so "
+                    "the choice contradicts them"
+                )
 
 
 def preference(row: Row) -> list[Parsed]:

@@ -9,6 +9,7 @@ import pytest
 from alignment.config.schema import DatasetEntry
 from alignment.data.load import load_answers, load_demonstrations, load_prompts, load_rankings
 from alignment.errors import DataError
+from tests.data import written
 
 TURN = [{"role": "user", "content": "p"}]
 ONE = {"prompt": "p", "chosen": "a", "rejected": "b"}
@@ -113,3 +114,23 @@ def test_one_text_is_not_better_than_itself(tmp_path, row):
 def test_one_text_twice_may_tie(tmp_path):
     rows = [ranked([1, 1, 2], responses="aab"), judged(0.5), {**judged(0.5), "responses": ["a", "a"]}]
     assert len(load_rankings(write(tmp_path, rows), on_bad_row="stop", seed=0).rows) == 3
+
+
+@pytest.mark.parametrize(
+    ("chosen", "rejected", "numbers"),
+    [
+        ("chosen_reward", "rejected_reward", (1, 2)),
+        ("reward_chosen", "reward_rejected", (-0.5, 0.5)),
+        ("chosen-score", "rejected-score", (1, 1.5)),
+        ("chosenRating", "rejectedRating", (3, 4)),
+        ("rank_chosen", "rank_rejected", (2, 1)),
+    ],
+)
+def test_recorded_numbers_that_prefer_the_rejected_answer_are_refused(tmp_path, chosen, rejected, numbers):
+    row = {"prompt": "Why?", "chosen": "Because.", "rejected": "No."}
+    better = {**row, chosen: numbers[1], rejected: numbers[0]}
+    wrong = {**row, "prompt": "Who?", chosen: numbers[0], rejected: numbers[1]}
+    message = written.refused(tmp_path, better, wrong, loader=load_rankings)
+    assert f"d.jsonl:2: '{chosen}' {numbers[0]} and '{rejected}' {numbers[1]} prefer the rejected answer" in message
+    equal = {**row, chosen: 1, rejected: 1}
+    assert len(written.load(tmp_path, better, equal, loader=load_rankings).rows) == 2

@@ -11,6 +11,7 @@ from alignment.data.rows import Demonstration
 from alignment.data.template import IGNORE, Template
 from alignment.data.tokenising import LONGEST_TEXT
 from alignment.errors import DataError, ModelError
+from alignment.meter import say_once
 from tests.models import CHAT_TEMPLATE, make_tokenizer
 
 U = {"role": "user", "content": "Why?"}
@@ -84,6 +85,25 @@ def test_text_that_was_rendered_beforehand_is_trained_whole_and_reported(chat, c
     tokens.add(other.counts())
     tokens.tell()
     assert capsys.readouterr().err.startswith("3 rows of text hold conversations that were rendered beforehand: every ")
+
+
+@pytest.mark.parametrize(
+    ("text", "reported"),
+    [
+        ("### Human: Why?### Assistant: Because.", True),
+        ("Below is a task.\n\n### Instruction:\nWhy?\n\n### Response:\nBecause.", True),
+        ("\n\nHuman: Why?\n\nAssistant: Because.", True),
+        ("The AI: a novel. Every Human: a reader.", False),
+        ("Response: none.\nUser: me", False),
+    ],
+)
+def test_text_with_headings_of_both_speakers_is_reported(chat, capsys, text, reported):
+    tokens = AnswerTokens(chat)
+    tokens.demonstrations(Demonstration("", text))
+    say_once.cache_clear()
+    tokens.tell()
+    told = capsys.readouterr().err.startswith("1 rows of text hold conversations that were rendered beforehand")
+    assert told == reported
 
 
 def test_a_line_break_behind_the_end_of_turn_is_left_out(chat):
