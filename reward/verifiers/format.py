@@ -9,11 +9,10 @@ import re
 from typing import Any
 
 from alignment.errors import JsonError, ScorerError, first_line
-from alignment.strict_json import parse
+from alignment.strict_json import parse, shown
 from reward.verifiers.extras import require
 
 _FENCE = re.compile(r"\s*```(?:json)?[ \t]*\n(.*?)\n?[ \t]*```\s*", re.DOTALL | re.IGNORECASE)
-_QUOTED = 60  # characters of a pattern or schema in a message
 
 
 def compile_pattern(pattern: str) -> re.Pattern[str]:
@@ -25,7 +24,7 @@ def compile_pattern(pattern: str) -> re.Pattern[str]:
         return re.compile(pattern)
     except (re.error, OverflowError, RecursionError) as fault:
         raise ScorerError(
-            f"format pattern {_shown(pattern)} is no regular expression: {first_line(fault)}; correct it."
+            f"format pattern {shown(pattern)} is no regular expression: {first_line(fault)}; correct it."
         ) from None
 
 
@@ -50,7 +49,7 @@ def compile_schema(schema: Any) -> Any:
     jsonschema = require("jsonschema", "format")
     known = require("jsonschema_specifications", "format").REGISTRY
     if not isinstance(schema, dict | bool):
-        raise ScorerError(f"format schema {_shown(schema)} is a {type(schema).__name__}; it must be an object.")
+        raise ScorerError(f"format schema {shown(schema)} is a {type(schema).__name__}; it must be an object.")
     validator = _dialect(schema, jsonschema)
     try:
         validator.check_schema(schema)
@@ -91,7 +90,7 @@ def _dialect(schema: Any, jsonschema: Any) -> Any:
     except ValueError:  # no address at all
         found = None
     if found is None:
-        raise ScorerError(f"format schema has the unknown $schema {_shown(name)}; use a published draft.")
+        raise ScorerError(f"format schema has the unknown $schema {shown(name)}; use a published draft.")
     return found
 
 
@@ -110,15 +109,10 @@ def _check_references(schema: Any, validator: Any, known: Any) -> None:
                 resolver.lookup(reference)
             except (unresolvable, ValueError):  # ValueError: no address at all
                 raise ScorerError(
-                    f"format schema has the $ref {_shown(reference)}, which is not in the schema; nothing is fetched: "
+                    f"format schema has the $ref {shown(reference)}, which is not in the schema; nothing is fetched: "
                     "copy the definition into $defs."
                 ) from None
         for part in resource.subresources():
             check(part, resolver.in_subresource(part))
 
     check(root, resolver)
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= _QUOTED else f"{text[: _QUOTED - 1]}…"

@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from alignment.errors import ScorerError
+from alignment.strict_json import shown
 from reward.verifiers import ifeval_checks as checks
 from reward.verifiers.language import languages
-
-_QUOTED = 60  # characters of a value in a message
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +77,7 @@ def instructions(instruction_id_list: Sequence[str], kwargs: Sequence[Mapping[st
     """
     for name, column in (("instruction_id_list", instruction_id_list), ("kwargs", kwargs)):
         if isinstance(column, str | bytes) or not isinstance(column, Sequence):
-            raise ScorerError(f"ifeval {name} is {_shown(column)}; it must be a list.")
+            raise ScorerError(f"ifeval {name} is {shown(column)}; it must be a list.")
     if len(instruction_id_list) != len(kwargs) or not instruction_id_list:
         raise ScorerError(
             f"ifeval has {len(instruction_id_list)} instructions and {len(kwargs)} kwargs; "
@@ -97,15 +96,15 @@ def check(answer: str, instruction_id_list: Sequence[str], kwargs: Sequence[Mapp
 
 def _instruction(id: object, kwargs: Mapping[str, Any] | None) -> Instruction:
     if not isinstance(id, str) or id not in KINDS:
-        raise ScorerError(f"ifeval instruction {_shown(id)} is unknown; the {len(KINDS)} known: {', '.join(KINDS)}.")
+        raise ScorerError(f"ifeval instruction {shown(id)} is unknown; the {len(KINDS)} known: {', '.join(KINDS)}.")
     if kwargs is not None and not isinstance(kwargs, Mapping):
-        raise ScorerError(f"ifeval {id}: kwargs is {_shown(kwargs)}; it must be an object.")
+        raise ScorerError(f"ifeval {id}: kwargs is {shown(kwargs)}; it must be an object.")
     given = {name: value for name, value in (kwargs or {}).items() if value is not None}
     wanted = KINDS[id].arguments
     for name in given:
         if name not in wanted:
             takes = f"it takes {', '.join(wanted)}" if wanted else "it takes none"
-            raise ScorerError(f"ifeval {id}: unknown argument {_shown(name)}; {takes}.")
+            raise ScorerError(f"ifeval {id}: unknown argument {shown(name)}; {takes}.")
     for name in wanted:
         if name not in given:
             raise ScorerError(f"ifeval {id}: argument {name} is missing.")
@@ -123,7 +122,7 @@ def _argument(id: str, name: str, value: Any) -> Any:
     try:
         return read(value)
     except (TypeError, ValueError):
-        raise ScorerError(f"ifeval {id}: argument {name} is {_shown(value)}; it must be {rule}.") from None
+        raise ScorerError(f"ifeval {id}: argument {name} is {shown(value)}; it must be {rule}.") from None
 
 
 def _natural(value: Any) -> int:
@@ -184,8 +183,3 @@ _READERS: dict[str, tuple[Callable[[Any], Any], str]] = {  # every other argumen
     "letter": (_letter, "one character"),
     "language": (_language, "a code of langdetect, for example en or zh-cn"),
 }
-
-
-def _shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= _QUOTED else f"{text[: _QUOTED - 1]}…"

@@ -3,6 +3,7 @@
 import math
 
 from alignment.errors import ScorerError
+from alignment.strict_json import shown
 from reward.verifiers.counting import COUNTERS, Unit
 
 
@@ -12,7 +13,7 @@ def measure(answer: str, unit: Unit) -> int:
     Raises: ScorerError if the unit is unknown.
     """
     if unit not in COUNTERS:
-        raise ScorerError(f"length unit {str(unit)[:40]!r} is unknown; use one of {', '.join(COUNTERS)}.")
+        raise ScorerError(f"length unit {shown(unit)} is unknown; use one of {', '.join(COUNTERS)}.")
     return COUNTERS[unit](answer)
 
 

@@ -26,13 +26,13 @@ from functools import cache, lru_cache
 from typing import Any
 
 from alignment.errors import ScorerError
+from alignment.strict_json import shown
 from reward.verifiers.extras import require
 from reward.verifiers.math_bounds import is_bounded, same_as_numbers
 
 _TAIL = 1_000  # characters at the end of an answer in which math-verify looks for one without a mark
 _LONGEST = 300  # characters of a final answer
 _DEEPEST = 16  # brackets inside one another; the time of parsing doubles with a few more
-_QUOTED = 60  # characters of a reference in a message
 _BOXED = re.compile(r"\\(?:boxed|fbox)\s*\{")
 _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
 _CURRENCY = r"\\?[$€£¥₹]"
@@ -74,9 +74,8 @@ def parse_reference(reference: str) -> Any:
     marked = _marked(reference)
     expression = _parse(reference if marked is None else marked)
     if expression is None:
-        shown = repr(reference if len(reference) <= _QUOTED else f"{reference[: _QUOTED - 1]}…")
         raise ScorerError(
-            f"math reference {shown} cannot be parsed; give a number, LaTeX, \\boxed{{…}} or GSM8K's '#### 42'."
+            f"math reference {shown(reference)} cannot be parsed; give a number, LaTeX, \\boxed{{…}} or '#### 42'."
         )
     return expression
 
