@@ -96,7 +96,7 @@ CASES: list[tuple[str, dict[str, Any], list[str], list[str]]] = [  # id, kwargs,
         "detectable_content:number_placeholders",
         {"num_placeholders": 2},
         ["[name] at [address]", "[a][b][c]"],
-        ["[name]", "[name\naddress] (b)", "no brackets"],
+        ["[name]", "[name] at [the\nbank]", "no brackets"],
     ),
     (
         "detectable_content:postscript",
