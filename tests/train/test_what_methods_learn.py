@@ -10,8 +10,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from alignment.policy.methods.fishmask import choose_by_fisher
 from alignment.policy.methods.nested_ranks import NestedRanks
-from alignment.policy.methods.sparse import choose, chosen_weights, hold_repeated_places, sparse_layers
+from alignment.policy.methods.sparse import choose, hold_repeated_places, sparse_layers
 from recipes import sft
+from tests.policy.test_fishmask import chosen_weights
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 SPELLING = {"the ": "ze ", " was ": " waz ", ".": " !", "she": "zhe"}
@@ -113,7 +114,7 @@ def test_weights_chosen_by_fisher_information_learn_more_than_as_many_random_one
     found = []
     for chosen in (by_information, lambda model: random_places(model, seed)):
         model = sparse_adapter(shared, chosen)
-        assert chosen_weights(model, "default") == 5200
+        assert chosen_weights(model) == 5200
         trained = [weight for weight in model.parameters() if weight.requires_grad]
         optimizer = torch.optim.AdamW(trained, lr=5e-3, weight_decay=0.0)
         order = torch.Generator().manual_seed(seed)
@@ -123,6 +124,6 @@ def test_weights_chosen_by_fisher_information_learn_more_than_as_many_random_one
             model(input_ids=ids, labels=ids).loss.backward()
             torch.nn.utils.clip_grad_norm_(trained, 1.0)
             optimizer.step()
-        assert chosen_weights(model, "default") == 5200
+        assert chosen_weights(model) == 5200
         found.append(loss(model.eval(), held_out))
     assert found[0] < found[1] - 0.1
