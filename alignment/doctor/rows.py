@@ -67,12 +67,10 @@ def rows(recipe: Any, template: Template, sample: int) -> Iterator[Finding]:
 
 def limit_of(recipe: Any) -> int | None:
     """Return the maximum tokens of a sequence, or of a prompt."""
-    context = getattr(
-        blueprint(recipe.model_name_or_path, {}).config.get_text_config(), "max_position_embeddings", None
-    )
+    context = blueprint(recipe.model_name_or_path, {}).context(recipe)
     said = recipe.max_length if hasattr(recipe, "max_length") else recipe.max_prompt_length
     if said is None and hasattr(recipe, "max_new_tokens") and context is not None:
-        return int(context) - int(recipe.max_new_tokens)
+        return context - int(recipe.max_new_tokens)
     return min((limit for limit in (said, context) if limit is not None), default=None)
 
 

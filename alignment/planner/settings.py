@@ -65,7 +65,7 @@ def answers_of(known: Mapping[str, Recipe]) -> int:
 
 def lengths_of(recipe: Any, plan: Blueprint) -> tuple[Lengths, str]:
     """Return the lengths of the longest possible sequences, and a text with the assumption."""
-    context = getattr(plan.config.get_text_config(), "max_position_embeddings", None)
+    context = plan.context(recipe)
     if not hasattr(recipe, "max_new_tokens"):
         longest = min(filter(None, (recipe.max_length, context)), default=1024)
         return Lengths(0, longest), f"sequences of maximum length, {longest} tokens"

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformers import AttentionInterface, AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-from alignment.config.schema import ModelKeys, PolicyGradientRecipe, Recipe, TrainingRecipe, ValueRecipe
+from alignment.config.schema import AdapterKeys, ModelKeys, PolicyGradientRecipe, Recipe, TrainingRecipe, ValueRecipe
 from alignment.errors import ModelError, first_line
 from alignment.hub import local, reach, why_not_on_hub
 from alignment.ops.logits import LogitRule
@@ -51,6 +51,14 @@ class Blueprint:
         """Whether the configuration describes all layers alike."""
         lists = [value for value in vars(self.config.get_text_config()).values() if isinstance(value, list | tuple)]
         return all(len(set(map(str, value))) == 1 for value in lists if len(value) == self.layers)
+
+    def context(self, recipe: Any) -> int | None:
+        """Return the most tokens of a sequence that a recipe's model reads beside its soft prompt; None: no limit."""
+        most = getattr(self.config.get_text_config(), "max_position_embeddings", None)
+        taken = getattr(self.adapter, "num_virtual_tokens", None) or 0
+        if self.adapter is None and isinstance(recipe, AdapterKeys):
+            taken = recipe.fields().get("num_virtual_tokens", 0)
+        return None if most is None else int(most) - taken
 
     def lies_on(self, other: "Blueprint") -> bool:
         """Whether this is an adapter on the other's base, judged by the configurations."""

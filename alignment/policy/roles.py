@@ -14,6 +14,7 @@ from alignment.ops.rewards import last_valid
 from alignment.policy.checkpointing import checkpoint_switched_layers, layer_classes
 from alignment.policy.dropout import without_dropout
 from alignment.policy.heads import ScalarHead
+from alignment.policy.inference import context_limit
 from alignment.policy.lora import lean_forward
 from alignment.policy.output_layer import answer_logp, logit_rule, without_rounding
 from alignment.policy.switch import ADAPTER, SwitchedBase
@@ -100,10 +101,8 @@ class Roles(nn.Module):
     @property
     def context(self) -> int | None:
         """Maximum number of tokens of prompt and answer; None if the models have no limit."""
-        configs = [self.causal_lm(role).config.get_text_config() for role in ("policy", "value")]
-        limits = [getattr(config, "max_position_embeddings", None) for config in configs]
-        most = min((limit for limit in limits if limit is not None), default=None)
-        return None if most is None else most - (self.switched.prompts.longest if self.switched.prompts else 0)
+        limits = [context_limit(self.causal_lm(role)) for role in ("policy", "value")]
+        return min((limit for limit in limits if limit is not None), default=None)
 
     @property
     def has_value(self) -> bool:

@@ -8,10 +8,12 @@ from safetensors.torch import load_file
 
 from alignment.config import load_recipe
 from alignment.config.schema import ModelKeys
+from alignment.doctor.rows import limit_of
+from alignment.errors import DataError
 from alignment.planner.machine import Machine
 from alignment.planner.memory import plan_stage
 from alignment.policy.base import load_causal_lm, load_sequence_classifier
-from recipes import reward, sft
+from recipes import dpo, reward, sft
 from tests.models import save_tiny_model
 from tests.train.ppo_runs import make_trainer, trained_weights
 from tests.train.test_ppo import KillAfter, Killed
@@ -135,6 +137,26 @@ def test_roles_of_a_soft_prompt_start_from_a_fine_tuned_one(base, method, tmp_pa
         assert torch.equal(trainer.roles.policy_lm(input_ids=ids).logits, model(input_ids=ids).logits)
     trainer.train()
     assert trainer.state.log_history[0]["kl"] == 0.0
+
+
+def test_a_soft_prompt_takes_its_positions_from_every_limit(tmp_path, capsys):
+    base = save_tiny_model(tmp_path / "base", max_position_embeddings=32)
+    method = {"peft_method": "prompt_tuning", "peft_config": {"num_virtual_tokens": 8}}
+    long = {"prompt": "tell me of a cat", "completion": " the cat is small" * 10}
+    folder = run(sft.main, "sft", base, tmp_path, [*demonstrations(), long], **method, max_length=64)
+    told = "sequences have at most 24 tokens: the model's context is 32, the soft prompt 8"
+    assert told in capsys.readouterr().err
+    assert json.loads((folder / "manifest.json").read_text())["train"]["rows_truncated"] == 1
+    longer = [{"prompt": long["prompt"], "chosen": long["completion"], "rejected": " no"}]
+    with pytest.raises(
+        DataError, match=r"where max_length and the model's context leave room for \d+ after the prompt"
+    ):
+        run(dpo.main, "dpo", folder, tmp_path, [*pairs(), *longer])
+    recipe = load_recipe("sft", ["--config", str(tmp_path / "sft.yaml")])
+    assert limit_of(recipe) == 24
+    assert plan_stage(recipe, Machine(gpu=False)).lengths.whole == 24
+    trainer = make_trainer(base, tmp_path / "ppo", **method)
+    assert trainer.roles.context == 24
 
 
 @pytest.mark.parametrize("stage", ["sft", "ppo"])
