@@ -58,7 +58,7 @@ def marked_messages_of(row: dict[str, Any], key: str) -> list[Message]:
         raise BadRow(f"'{key}' is {kind_of(turns)}, not a list of messages")
     if not turns:
         raise BadRow(f"'{key}' is an empty list")
-    turns = _turns(turns, key)
+    turns = _turns(turns, key) if key in ("messages", "conversations") else turns
     messages = [message_of(turn, f"'{key}[{index}]'") for index, turn in enumerate(turns)]
     for index, message in enumerate(messages):
         if "tools" in message and (index or message["role"] not in ("system", "user")):

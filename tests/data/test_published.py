@@ -257,6 +257,9 @@ def test_alternating_texts_and_pairs_are_the_turns_of_user_and_assistant(tmp_pat
         for one in found.rows:
             assert one.prompt == [user(Q), assistant(GOOD), user("Who?")]
             assert one.completion == "I."
+    for key in ("prompt", "completion"):
+        row = {"prompt": [user(Q)], "completion": [assistant(GOOD)], key: [Q, GOOD, Q]}
+        assert f"'{key}[0]' is text, not a message" in written.refused(tmp_path, row, loader=load_demonstrations)
     message = written.refused(tmp_path, {"data": [Q, ""]}, loader=load_demonstrations, columns={"messages": "data"})
     assert "'messages[1]' is empty" in message
 
