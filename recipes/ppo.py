@@ -12,7 +12,7 @@ from transformers import TrainingArguments, set_seed
 
 from alignment.calls.store_rows import unanswered
 from alignment.config.schema import PolicyGradientRecipe, PPORecipe
-from alignment.data import require_data
+from alignment.data import load_rows, require_data
 from alignment.data.prompts import prompts_to_answer
 from alignment.data.template import Template
 from alignment.policy.generation import stop_at
@@ -36,7 +36,7 @@ from alignment.train.saving import generation_of, lineage_of, save_trained
 from alignment.train.trial import require_accepted
 from alignment.train.tuning import method_callbacks
 from reward.preview.prompts import sampled
-from reward.scorers import build_monitor, build_scoring, describe, paths_of, reward_models, score_entries
+from reward.scorers import build_monitor, build_scoring, describe, paths_of, reward_models, score_entries, try_functions
 from reward.scorers.judge import judge_calls
 
 preview = sampled  # reads the rows that `alignment preview` shows
@@ -78,9 +78,11 @@ def align(stage: type[PolicyGradientRecipe], argv: list[str] | None) -> None:
     template = Template(tokenizer, recipe.chat_template, recipe.eos_token)
     lineage = lineage_of(recipe, tokenizer, template)
     run.record(lineage=lineage)
+    rows = load_rows(recipe)
+    try_functions(recipe, rows)
     roles, scoring, monitor, arguments = load_models(recipe, run, lineage)
     stop_at(roles.causal_lm("policy"), template.stop_token_ids)
-    loaded = prompts_to_answer(recipe, template, roles.context)
+    loaded = prompts_to_answer(recipe, template, roles.context, rows)
     kept = recorded(prompt_stage(recipe.stage, loaded, loaded.rows, template), template)
     run.record(data=loaded.files, prompts=len(loaded.rows), skipped=loaded.skipped, preview=kept)
 
@@ -95,6 +97,7 @@ def align(stage: type[PolicyGradientRecipe], argv: list[str] | None) -> None:
         recipe=recipe,
         template=template,
         prompts=loaded.rows,
+        columns=loaded.columns,
         scorer=scoring,
         monitor=monitor,
         run=run,

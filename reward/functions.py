@@ -45,10 +45,11 @@ def calling(what: str, error: type[AlignmentError], about: str = "") -> Iterator
     except (KeyboardInterrupt, Terminated):
         raise
     except BaseException as fault:
-        raise error(f"{what} raised {_described(fault)}{about}; correct the function.") from fault
+        raise error(f"{what} raised {described(fault)}{about}; correct the function.") from fault
 
 
-def _described(fault: BaseException) -> str:
+def described(fault: BaseException) -> str:
+    """Return an exception as messages name it, on one line."""
     return " ".join(f"{type(fault).__name__}: {fault}".split()).rstrip(":")
 
 
@@ -65,7 +66,7 @@ def _import(module_name: str, at: str, error: type[AlignmentError]) -> ModuleTyp
     except (KeyboardInterrupt, Terminated):
         raise
     except BaseException as fault:
-        raise error(f"{at}: importing {module_name} raised {_described(fault)}; correct the module.") from fault
+        raise error(f"{at}: importing {module_name} raised {described(fault)}; correct the module.") from fault
 
 
 def _source_hash(module: ModuleType) -> str:

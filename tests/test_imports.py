@@ -19,7 +19,7 @@ FLOORS = [  # from the top; a folder imports from its own floor, unless that clo
     {"reward.scorers", "reward.feedback", "reward.preview", "reward.serving"},
     {"reward.judges", "reward.people"},
     {"reward.audit", "reward.bench"},
-    {"reward.labels", "reward.models", "reward.functions", "reward.verifiers"},
+    {"reward.labels", "reward.models", "reward.functions", "reward.time_limit", "reward.verifiers"},
     {"alignment.pipeline", "alignment.report", "alignment.preview"},
     {"alignment.planner"},
     {"alignment.train"},

@@ -2,10 +2,11 @@
 
 import itertools
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from alignment.config.function_columns import ALL
 from alignment.data.contradictions import contradictions, is_opinion, same_text
 from alignment.data.conversations import carrying_tools
 from alignment.data.demonstrations import demonstration_of_best
@@ -62,10 +63,49 @@ def load_answers(
 
 
 def load_prompts(
-    entries: "list[DatasetEntry]", *, on_bad_row: OnBadRow, seed: int, max_samples: int | None = None
+    entries: "list[DatasetEntry]",
+    *,
+    on_bad_row: OnBadRow,
+    seed: int,
+    max_samples: int | None = None,
+    columns: Mapping[str, bool] | None = None,
 ) -> Loaded[Prompt]:
-    """Load prompts alone, from any format that has them."""
-    return load(entries, _prompt, on_bad_row, seed, max_samples)
+    """Load prompts, from any format that has them, and further columns of their rows.
+
+    Args:
+        columns: name → whether a row must have it; `ALL`: every column that the layout does not read.
+
+    Raises: DataError where a column is needed that no row has.
+    """
+    if not columns:
+        return load(entries, _prompt, on_bad_row, seed, max_samples)
+    wanted = columns
+
+    def convert(parsed: Parsed, raw: RawRow, fmt: Format) -> tuple[Prompt, dict[str, Any]] | None:
+        value: dict[str, Any] = raw.value if isinstance(raw.value, dict) else {}
+        names = value.keys() - set(fmt.reads_in(value)) if ALL in wanted else set()
+        names |= {name for name in wanted if name in value}
+        return _prompt(parsed, raw, fmt), {name: value[name] for name in value if name in names}
+
+    found = load(entries, convert, on_bad_row, seed, max_samples, also_read=tuple(wanted))
+    values: list[Mapping[str, Any]] = [row[1] for row in found.rows]
+    absent = [name for name, needed in wanted.items() if needed and not any(name in each for each in values)]
+    if absent:
+        known = ", ".join(dict.fromkeys(name for each in values for name in each)) or "no further column"
+        raise DataError(
+            f"{found.sources[0]}: no row has the column {', '.join(absent)}, which a scorer reads; found {known}. Name "
+            f"the file's column with columns: {{{absent[0]}: COLUMN OF THE FILE}}, or correct the scorer."
+        )
+    return Loaded(
+        [row[0] for row in found.rows],
+        found.skipped,
+        found.formats,
+        found.files,
+        comparisons=found.comparisons,
+        read=found.read,
+        sources=found.sources,
+        columns=values,
+    )
 
 
 def load_rows(recipe: Any, *, on_bad_row: OnBadRow | None = None) -> Loaded[Any]:
@@ -77,8 +117,13 @@ def load_rows(recipe: Any, *, on_bad_row: OnBadRow | None = None) -> Loaded[Any]
     }
     given = getattr(recipe, "responses", "") == "given"
     load_them = load_answers if given else loaders[recipe.STAGE.rows]
+    columns = getattr(recipe, "columns_read", None)
     return load_them(
-        recipe.datasets, on_bad_row=on_bad_row or recipe.on_bad_row, seed=recipe.seed, max_samples=recipe.max_samples
+        recipe.datasets,
+        on_bad_row=on_bad_row or recipe.on_bad_row,
+        seed=recipe.seed,
+        max_samples=recipe.max_samples,
+        **({"columns": columns} if columns else {}),
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from alignment.config.schema import LabelRecipe, PolicyGradientRecipe
-from alignment.data.load import load_prompts
+from alignment.data.load import load_rows
 from alignment.data.rows import Prompt
 from alignment.data.source_rows import Loaded
 from alignment.data.splits import split_by_prompt
@@ -29,9 +29,7 @@ def prompts_to_answer(
 
     Raises: DataError if one does not fit and `on_bad_row` is stop; `skipped` names those that skip leaves out.
     """
-    loaded = loaded or load_prompts(
-        recipe.datasets, on_bad_row=recipe.on_bad_row, seed=recipe.seed, max_samples=recipe.max_samples
-    )
+    loaded = loaded or load_rows(recipe)
     rows = loaded.rows
     if recipe.test_split_size is not None:
         rows = split_by_prompt(rows, recipe.test_split_size, recipe.seed)[0]
@@ -44,18 +42,30 @@ def prompts_to_answer(
         max_new_tokens=recipe.max_new_tokens,
         skip=recipe.on_bad_row == "skip",
     )
-    return replace(loaded, rows=rows, skipped=loaded.skipped + too_long, sources=sources_of(rows, loaded))
+    places = places_of(rows, loaded)
+    return replace(
+        loaded,
+        rows=rows,
+        skipped=loaded.skipped + too_long,
+        sources=[loaded.sources[place] for place in places],
+        columns=[loaded.columns[place] for place in places] if loaded.columns else [],
+    )
 
 
-def sources_of(rows: Sequence[Prompt], loaded: Loaded[Prompt]) -> list[str]:
-    """Return "file:line" of rows that are some of those loaded, in their order.
+def places_of(rows: Sequence[Prompt], loaded: Loaded[Prompt]) -> list[int]:
+    """Return the places of rows that are some of those loaded, in their order.
 
     Equal prompts are kept or left out alike, so the first of `rows` with some words is the first one loaded with them.
     """
-    places: dict[str, deque[str]] = {}
-    for prompt, source in zip(loaded.rows, loaded.sources, strict=True):
-        places.setdefault(json.dumps(prompt), deque()).append(source)
+    places: dict[str, deque[int]] = {}
+    for place, prompt in enumerate(loaded.rows):
+        places.setdefault(json.dumps(prompt), deque()).append(place)
     return [places[json.dumps(prompt)].popleft() for prompt in rows]
+
+
+def sources_of(rows: Sequence[Prompt], loaded: Loaded[Prompt]) -> list[str]:
+    """Return "file:line" of rows that are some of those loaded, in their order."""
+    return [loaded.sources[place] for place in places_of(rows, loaded)]
 
 
 def fitting_prompts(

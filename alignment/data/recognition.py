@@ -1,5 +1,6 @@
 """Recognition of a row's layout, and rejection of rows with keys that no layout reads."""
 
+from alignment.config.function_columns import ALL
 from alignment.data.fields import BadRow, keys_of
 from alignment.data.formats import FORMATS, Format
 from alignment.data.keys import unread
@@ -36,9 +37,11 @@ def refuse_unread(row: Row, fmt: Format, *, chosen: bool, also_read: tuple[str, 
 
     Args:
         chosen: the recipe names the layout, so keys that only another layout reads are ignored.
-        also_read: keys that the caller reads.
+        also_read: keys that the caller reads; `ALL`: every key.
     Raises: UnreadKey.
     """
+    if ALL in also_read:
+        return
     keys = unread(row, fmt.reads_in(row), (*fmt.harmless, *also_read))
     if not keys:
         return

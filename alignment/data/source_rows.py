@@ -1,6 +1,6 @@
 """The rows of one source: its layout, each row as that layout reads it, and bad rows stopped or skipped."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Generic, Literal, NoReturn, TypeVar
 
@@ -49,6 +49,7 @@ class Loaded(Generic[T]):
     comparisons: int = 0  # of two answers, in the rows that were read
     read: int = 0  # rows of the files, bad ones too
     sources: list[str] = field(default_factory=list)  # "file:line" of each of `rows`
+    columns: list[Mapping[str, Any]] = field(default_factory=list)  # of each of `rows`, where columns are read
 
 
 def read_source(

@@ -10,14 +10,19 @@ from typing import Any
 
 from alignment.calls.session import JudgeCalls
 from alignment.config.schema import PolicyGradientRecipe, scorer_entry
-from alignment.config.schema.scorers import AnyScorer, EnsembleEntry
+from alignment.config.schema.scorers import AnyScorer, EnsembleEntry, FunctionEntry
+from alignment.data.rows import Prompt
+from alignment.data.source_rows import Loaded
 from alignment.errors import ModelError
 from alignment.policy.reward_models import RewardModel
 from alignment.train.policy_gradient.monitoring import Monitor, preserve_random_state
-from alignment.train.policy_gradient.scoring import ScorePart, Scorer, Scoring
+from alignment.train.policy_gradient.scoring import Answered, ScorePart, Scorer, Scoring, checked_scores
 from reward.models.ensemble import has_members, member_paths
 from reward.models.scoring import RewardScorer
+from reward.scorers.function import FunctionScorer
 from reward.scorers.judge import judge_calls
+
+TRIED = ("An answer.", "Another answer, to try the recipe's functions before a model is loaded: 42.")
 
 
 def score_entries(recipe: PolicyGradientRecipe) -> Sequence[AnyScorer]:
@@ -64,6 +69,22 @@ def build_scoring(
             for entry in score_entries(recipe)
         )
     )
+
+
+def try_functions(recipe: PolicyGradientRecipe, loaded: Loaded[Prompt]) -> None:
+    """Score answers to the first two prompts by every scorer that runs in this process without a model.
+
+    A wrong signature, a wrong number of scores or NaN ends the run here, before a model is loaded.
+
+    Raises: ScorerError.
+    """
+    prompts = loaded.rows[: len(TRIED)]
+    answers = TRIED[: len(prompts)]
+    given = Answered(prompts, answers, [True for _ in answers], columns=loaded.columns[: len(prompts)])
+    for entry in (*recipe.scorers, *recipe.watch_scorers):
+        if isinstance(entry, FunctionEntry):
+            with preserve_random_state():
+                checked_scores(FunctionScorer.from_entry(entry), entry.label, given)
 
 
 def build_monitor(

@@ -83,6 +83,15 @@ class PolicyGradientRecipe(TrainingRecipe, SamplingKeys, CallLimits):
     """Free vLLM's memory while training."""
 
     @property
+    def columns_read(self) -> dict[str, bool]:
+        """Return the columns of the data that the scorers read beside the prompt: name → whether one needs it."""
+        found: dict[str, bool] = {}
+        for entry in (*self.scorers, *self.watch_scorers):
+            for name, needed in entry.columns_read.items():
+                found[name] = needed or found.get(name, False)
+        return found
+
+    @property
     def value(self) -> "ValueRecipe | None":
         """The recipe with the keys of its value; None: nothing of a value is loaded, trained, planned or saved."""
         return None

@@ -8,6 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, TypeAdapter
 
+from alignment.config.function_columns import columns_of_function
 from alignment.config.schema.judges import JudgeEntry
 from alignment.config.schema.kinds import Entry
 from alignment.config.schema.parts import DAY, Function, InputPath, Name, Words
@@ -35,6 +36,11 @@ class AnyScorer(Entry):
     def models(self) -> list[str]:
         """Return the reward models that it names."""
         return []
+
+    @property
+    def columns_read(self) -> dict[str, bool]:
+        """Return the columns of the data that it reads beside the prompt: name → whether it needs the column."""
+        return {}
 
     @property
     def aggregation(self) -> tuple[Aggregate, float]:
@@ -88,14 +94,25 @@ class EnsembleEntry(AnyScorer):
 
 
 class FunctionEntry(AnyScorer):
-    """A Python function, called with prompts and answers."""
+    """A Python function, called with prompts, answers and columns of the data."""
 
     NEEDS: ClassVar[tuple[str, str]] = ("function", '"module:function"')
 
     kind: Literal["function"]
     """A Python function."""
     function: Function
-    """The function, as `module:function`, called with prompts and answers."""
+    """The function, as `module:function`: `f(prompts, answers, COLUMN, ...)`, or as TRL's `reward_funcs`."""
+    columns: list[Name] | None = None
+    """Columns of the data that the function receives by name. `null`: those that its parameters name, and every column
+    if it takes `**kwargs`.
+    """
+    timeout_seconds: float = Field(default=300.0, gt=0, le=DAY)
+    """Time limit of one call, which scores the answers of a rollout."""
+
+    @property
+    def columns_read(self) -> dict[str, bool]:
+        """Return the columns that the function receives."""
+        return columns_of_function(self.function) if self.columns is None else dict.fromkeys(self.columns, True)
 
 
 class HttpEntry(AnyScorer):

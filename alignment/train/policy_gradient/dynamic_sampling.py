@@ -31,6 +31,7 @@ def join_parts(parts: list[Part]) -> tuple[Rollout, Scored]:
         groups=[numbers.setdefault((id(each), each.groups[row]), len(numbers)) for each, row in chosen],
         completions=[each.completions[row] for each, row in chosen],
         own=parts[0][0].own,
+        columns=[each.columns[row] for each, row in chosen if each.columns],
         seconds=sum(each.seconds for each in {id(each): each for each, _, _ in parts}.values()),
     )
     scored = [each for _, each, _ in parts]

@@ -1,6 +1,6 @@
 """The data of an update: a rollout, what the roles compute for it, and the experience that the update learns from."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -11,6 +11,7 @@ from torch import Tensor
 from alignment.data.rows import Prompt
 from alignment.rollout.engine import Completion
 
+Columns = Mapping[str, Any]  # of a row of the data: name → value
 Rows = list[int]  # indices of a rollout's answers
 PER_TOKEN = ("mask", "logp", "values", "advantages", "returns", "loss_mask", "weights", "ref_logp")
 LOSS_MASK_IN_FILES = "trains"  # the name of `loss_mask` in checkpoints
@@ -25,6 +26,9 @@ class Rollout:
     groups: list[int]  # answers with the same number answer the same prompt
     completions: list[Completion]
     own: slice  # the answers that this process sampled
+    columns: list[Columns] = field(
+        default_factory=list
+    )  # of the data, of each answer's prompt; []: no scorer reads any
     microbatches: list[Rows] = field(default_factory=list)  # this process's of the first epoch
     seconds: float = 0.0  # that sampling took
 

@@ -30,11 +30,13 @@ class Monitor:
         Args:
             scores: (scorers, answers).
         """
-        parts = self.scoring.combine({}, scores).parts
+        parts = self.scoring.combine({}, scores, monitored=True).parts
         found = {}
         for part in self.scoring.parts:
-            found[f"watch_{part.name}"] = float(parts[part.name].mean())
-            found[f"watch_{part.name}_spread"] = float(parts[part.name].std(correction=0))
+            applies = parts[part.name][~parts[part.name].isnan()]
+            if len(applies):
+                found[f"watch_{part.name}"] = float(applies.mean())
+                found[f"watch_{part.name}_spread"] = float(applies.std(correction=0))
         return found
 
 

@@ -6,6 +6,7 @@ on. The results, token ids and a few numbers per token, are gathered: every proc
 
 import contextlib
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ from alignment.rollout.engine import Completion, Engine, Sampling
 from alignment.train.policy_gradient.checkpoint import CheckpointedTrainer
 from alignment.train.policy_gradient.dynamic_sampling import Part, groups_that_differ, join_parts
 from alignment.train.policy_gradient.experience import (
+    Columns,
     RoleOutputs,
     Rollout,
     Rows,
@@ -44,6 +46,7 @@ class RolloutTrainer(CheckpointedTrainer):
     template: Template
     prompts: list[Prompt]
     prompt_ids: list[list[int]]  # of each prompt
+    columns: Sequence[Columns]  # of each prompt's row, for the scorers that read them; (): none does
     pad_token_id: int
     engine: Engine
     scoring: Scoring
@@ -114,6 +117,7 @@ class RolloutTrainer(CheckpointedTrainer):
             groups=groups,
             completions=completions,
             own=own,
+            columns=[self.columns[i] for i in rows] if self.columns else [],
         )
         self._deal(rollout, update)
         rollout.seconds = time.perf_counter() - start
@@ -222,5 +226,11 @@ class RolloutTrainer(CheckpointedTrainer):
         texts = [self.template.answer_text(ids, c.words) for ids, c in zip(prompt_ids, completions, strict=True)]
         self.recorder = self.recorder or Recorder(self.template)
         tokens = self.recorder.records(prompts, prompt_ids, completions)
-        scores = scoring.score_outside(prompts, texts, stopped=[c.stopped for c in completions], tokens=tokens)
+        scores = scoring.score_outside(
+            prompts,
+            texts,
+            stopped=[c.stopped for c in completions],
+            tokens=tokens,
+            columns=rollout.columns[rollout.own],
+        )
         return torch.tensor(gather_object(list(zip(*scores, strict=True))), dtype=torch.float32).T

@@ -1,5 +1,6 @@
 """Sources of the scores: reward roles on the policy's base, scorers outside it, or a weighted sum of several."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
@@ -22,8 +23,10 @@ from alignment.run.lineage import fingerprint, require_same
 class Scorer(Protocol):
     """Scores answers outside the policy's base: a separate reward model, a function, an endpoint or a judge."""
 
-    def score(self, prompts: Sequence[Prompt], answers: Sequence[str], *, stopped: Sequence[bool]) -> list[float]:
-        """Return one score per answer; higher is better.
+    def score(
+        self, prompts: Sequence[Prompt], answers: Sequence[str], *, stopped: Sequence[bool]
+    ) -> Sequence[float | None]:
+        """Return one score per answer, higher is better; None: none.
 
         Args:
             stopped: whether each answer ended with a stop token, not at `max_new_tokens`.
@@ -39,6 +42,26 @@ class TokenScorer(Protocol):
         self, prompts: Sequence[Prompt], answers: Sequence[str], *, stopped: Sequence[bool], tokens: Sequence[Record]
     ) -> list[float]:
         """Return one score per answer like `Scorer.score`; tokens: of each answer, see `alignment.data.sampled`."""
+        ...
+
+
+@runtime_checkable
+class ColumnScorer(Protocol):
+    """A scorer that reads columns of the data, and may give some answers no score."""
+
+    def score_rows(
+        self,
+        prompts: Sequence[Prompt],
+        answers: Sequence[str],
+        *,
+        columns: Sequence[Mapping[str, Any]],
+        tokens: Sequence[Record] = (),
+    ) -> list[float | None]:
+        """Return one score per answer, None where the scorer does not apply to the row.
+
+        Args:
+            columns: of each answer's row; (): the rows have none. tokens: of each answer.
+        """
         ...
 
 
@@ -108,61 +131,87 @@ class Scoring:
         *,
         stopped: Sequence[bool],
         tokens: Sequence[Record] = (),
+        columns: Sequence[Mapping[str, Any]] = (),
     ) -> list[list[float]]:
-        """Return the scores of each scorer of `outside`, one per answer.
+        """Return the scores of each scorer of `outside`, one per answer; NaN where a scorer does not apply.
 
         Args:
             tokens: of each answer, as sampled; (): only the texts are known.
+            columns: of each answer's row in the data; (): none were read.
 
         Raises: ScorerError if a scorer returns anything but one finite number per answer.
         """
-        return [_checked_scores(scorer, name, prompts, answers, stopped, tokens) for name, scorer in self.outside]
+        answered = Answered(prompts, answers, stopped, tokens, columns)
+        return [checked_scores(scorer, name, answered) for name, scorer in self.outside]
 
-    def combine(self, by_role: Mapping[str, Tensor], outside: Tensor) -> Scored:
+    def combine(self, by_role: Mapping[str, Tensor], outside: Tensor, *, monitored: bool = False) -> Scored:
         """Combine the scores of all sources into one per answer.
 
         Args:
-            by_role: role → (answers,), for each of `roles`. outside: (scorers, answers), ordered as `self.outside`.
+            by_role: role → (answers,), for each of `roles`. outside: (scorers, answers), ordered as `self.outside`; NaN
+                where a scorer does not apply, which adds nothing to the sum.
+            monitored: the scores train nothing, so an answer may have none.
+
+        Raises: ScorerError if no scorer applies to an answer that trains.
         """
         remaining = iter(outside)
         total, normalized, parts = torch.zeros(outside.shape[1]), torch.zeros(outside.shape[1]), {}
+        applies = torch.zeros(outside.shape[1], dtype=torch.bool)
         for part in self.parts:
             members = torch.stack([by_role[s] if isinstance(s, str) else next(remaining) for s in part.sources])
             scores = part.of(members)
-            total = total + part.weight * scores
-            normalized = normalized + part.weight * part.of(part.normalized(members))
+            total = total + part.weight * scores.nan_to_num()
+            normalized = normalized + part.weight * part.of(part.normalized(members)).nan_to_num()
+            applies |= ~scores.isnan()
             if part.name:
                 parts[part.name] = scores
                 if len(members) > 1:
                     parts[f"{part.name}_std"] = members.std(0, correction=0)
+        if not monitored and not applies.all():
+            raise ScorerError(
+                f"{int((~applies).sum())} of {len(applies)} answers have no score: every scorer returned None. Add a "
+                "scorer that applies to their rows, or leave the rows out."
+            )
         return Scored(total, normalized, parts)
 
 
 LARGEST_SCORE = torch.finfo(torch.float32).max
 
 
-def _checked_scores(
-    scorer: Scorer,
-    name: str,
-    prompts: Sequence[Prompt],
-    answers: Sequence[str],
-    stopped: Sequence[bool],
-    tokens: Sequence[Record],
-) -> list[float]:
-    if tokens and isinstance(scorer, TokenScorer):
-        scores = scorer.score_sampled(prompts, answers, stopped=stopped, tokens=tokens)
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """Answers to score, each with its prompt, whether it stopped, its tokens and its row's columns (or none)."""
+
+    prompts: Sequence[Prompt]
+    answers: Sequence[str]
+    stopped: Sequence[bool]
+    tokens: Sequence[Record] = ()
+    columns: Sequence[Mapping[str, Any]] = ()
+
+
+def checked_scores(scorer: Scorer, name: str, given: Answered) -> list[float]:
+    """Return a scorer's scores, NaN where it does not apply.
+
+    Raises: ScorerError if it returns anything but one finite number, or None, per answer.
+    """
+    prompts, answers = given.prompts, given.answers
+    scores: Sequence[float | None]
+    if isinstance(scorer, ColumnScorer):
+        scores = scorer.score_rows(prompts, answers, columns=given.columns, tokens=given.tokens)
+    elif given.tokens and isinstance(scorer, TokenScorer):
+        scores = scorer.score_sampled(prompts, answers, stopped=given.stopped, tokens=given.tokens)
     else:
-        scores = scorer.score(prompts, answers, stopped=stopped)
+        scores = scorer.score(prompts, answers, stopped=given.stopped)
     what = f"scorer {name}" if name else "the scorer"
     if len(scores) != len(answers):
         raise ScorerError(f"{what} returned {len(scores)} scores for {len(answers)} answers.")
     for score, answer in zip(scores, answers, strict=True):
-        if not abs(score) < LARGEST_SCORE:  # False for NaN too
+        if score is not None and not abs(score) < LARGEST_SCORE:  # False for NaN too
             raise ScorerError(
                 f"{what} returned {score} for the answer {answer[:80]!r}; a score is a finite number that float32 "
                 "holds."
             )
-    return list(scores)
+    return [math.nan if score is None else score for score in scores]
 
 
 def require_same_tokenizer(recipe: PolicyGradientRecipe, lineage: dict[str, Any]) -> None:

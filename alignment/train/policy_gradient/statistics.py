@@ -36,7 +36,7 @@ def rollout_metrics(
         **_value_means(made),
         "answer_tokens": lengths.mean(),
         "fraction_stopped": rollout.stopped.float().mean(),
-        **{f"score_{name}": part.mean() for name, part in scored.parts.items()},
+        **{f"score_{name}": part.nanmean() for name, part in scored.parts.items() if not part.isnan().all()},
     }
     engine_logp = rollout.engine_logp
     if engine_logp is not None and outputs.logp is not None:
@@ -107,7 +107,7 @@ def sample_rows(rollout: Rollout, outputs: RoleOutputs, scored: Scored, template
             "prompt": template.text(rollout.prompts[i]),
             "answer": template.answer_text(rollout.prompt_ids[i], rollout.completions[i].words),
             "score": float(scored.total[i]),
-            **{f"score_{name}": float(part[i]) for name, part in scored.parts.items()},
+            **{f"score_{name}": float(part[i]) for name, part in scored.parts.items() if not part[i].isnan()},
             **({} if kl is None else {"kl": float(kl[i])}),
             "stopped": rollout.completions[i].stopped,
         }

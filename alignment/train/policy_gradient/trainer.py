@@ -11,7 +11,7 @@ are.
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -36,6 +36,7 @@ from alignment.train.policy_gradient.checkpoint import PromptEpochs, SampleRows
 from alignment.train.policy_gradient.engines import build_engine
 from alignment.train.policy_gradient.estimators import estimate_advantages
 from alignment.train.policy_gradient.experience import (
+    Columns,
     Experience,
     ExperienceStream,
     RoleOutputs,
@@ -61,6 +62,7 @@ class PPOTrainer(RolloutTrainer):
         recipe: the hyperparameters.
         template: renders prompts as token ids.
         prompts: the prompts to answer; which are used when depends on seed and update alone.
+        columns: of each prompt's row, for the scorers that read them.
         scorer: source of the scores; None: the reward role.
         monitor: scorers that are logged and are no part of the reward.
         engine: samples answers; None: the recipe's.
@@ -75,6 +77,7 @@ class PPOTrainer(RolloutTrainer):
         recipe: PolicyGradientRecipe,
         template: Template,
         prompts: list[Prompt],
+        columns: Sequence[Columns] = (),
         scorer: Scoring | Scorer | None = None,
         monitor: Monitor | None = None,
         engine: Engine | None = None,
@@ -97,6 +100,7 @@ class PPOTrainer(RolloutTrainer):
             say_once("ds3_gather_for_generation: false has no effect: every process holds all weights")
         self.model_accepts_loss_kwargs = True  # `compute_loss` normalises over the whole minibatch
         self.roles, self.recipe, self.template, self.prompts, self.run = roles, recipe, template, prompts, run
+        self.columns = columns
         self.prompt_ids = [template.prompt_ids(prompt) for prompt in prompts]
         self.pad_token_id: int = template.tokenizer.pad_token_id
         self.scoring, self.monitor, self.shaping = Scoring.of(scorer), monitor, ScoreShaping(recipe)
