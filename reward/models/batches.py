@@ -1,7 +1,8 @@
 """Encodes rankings and collates them into the tensors that a reward model trains on."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from alignment.data.splits import Split, load_split, prompt_key
 from alignment.data.template import Template
 from alignment.errors import DataError
 from alignment.meter import say_left_out, say_once
+from alignment.train.token_rows import in_parts
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,14 @@ class Encoded:
         default_factory=list
     )  # "file:line: reason", answers that do not fit or cannot be written
     without_pairs: int = 0  # prompts none of whose pairs is usable
+    given: int = 0  # rankings
+
+    def add(self, other: "Encoded") -> None:
+        """Add what was made of the rankings that follow."""
+        self.rows += [replace(row, place=self.given + row.place) for row in other.rows]
+        self.skipped += other.skipped
+        self.without_pairs += other.without_pairs
+        self.given += other.given
 
     def counts(self) -> dict[str, int]:
         """Return the counts for the manifest."""
@@ -50,7 +60,12 @@ class Encoded:
 
 
 def encode_rankings(
-    rankings: Sequence[Ranking], template: Template, *, max_length: int | None, on_bad_row: str = "stop"
+    rankings: Sequence[Ranking],
+    template: Template,
+    *,
+    max_length: int | None,
+    on_bad_row: str = "stop",
+    num_proc: int | None = None,
 ) -> Encoded:
     """Tokenise every answer with its prompt; keep the pairs with usable labels.
 
@@ -59,10 +74,23 @@ def encode_rankings(
     Args:
         max_length: maximum number of tokens of prompt and answer; None: no limit.
         on_bad_row: "stop" raises at the first answer that is too long, "skip" leaves out that answer and its pairs.
+        num_proc: number of processes that tokenise many rankings.
 
     Raises: DataError with the row, or if no row is left to train on.
     """
-    encoded, tokens = Encoded(), AnswerTokens(template)
+    work = partial(_encoded, max_length=max_length, on_bad_row=on_bad_row)
+    encoded = in_parts(work, rankings, template, num_proc)
+    say_left_out(encoded.skipped, sum(len(ranking.responses) for ranking in rankings), "answers")
+    if rankings and not encoded.rows:
+        raise DataError(
+            f"none of {len(rankings)} rankings (the first at {rankings[0].source}) has two comparable answers: "
+            f"{len(encoded.skipped)} answers were left out, and only pairs of status ok or tie count."
+        )
+    return encoded
+
+
+def _encoded(rankings: Sequence[Ranking], tokens: AnswerTokens, *, max_length: int | None, on_bad_row: str) -> Encoded:
+    encoded, template = Encoded(given=len(rankings)), tokens.template
     for place, ranking in enumerate(rankings):
         pairs = [
             (pair.first, pair.second, pair.probability, abs(pair.margin or 0.0))
@@ -92,13 +120,6 @@ def encode_rankings(
             encoded.rows.append(EncodedRanking(list(sequences.values()), list(lengths.values()), kept, key, place))
         else:
             encoded.without_pairs += 1
-    tokens.tell()
-    say_left_out(encoded.skipped, sum(len(ranking.responses) for ranking in rankings), "answers")
-    if rankings and not encoded.rows:
-        raise DataError(
-            f"none of {len(rankings)} rankings (the first at {rankings[0].source}) has two comparable answers: "
-            f"{len(encoded.skipped)} answers were left out, and only pairs of status ok or tie count."
-        )
     return encoded
 
 
@@ -114,7 +135,9 @@ def encoded_split(
     """
     data = load_split(load_rankings, recipe, seed)
     train, held_out = (
-        encode_rankings(rows, template, max_length=limit, on_bad_row=recipe.on_bad_row)
+        encode_rankings(
+            rows, template, max_length=limit, on_bad_row=recipe.on_bad_row, num_proc=recipe.dataset_num_proc
+        )
         for rows in (data.train, data.held_out)
     )
     probabilities = [pair[2] for row in train.rows for pair in row.pairs]

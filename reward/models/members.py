@@ -64,7 +64,13 @@ def ensemble_results(recipe: RewardRecipe) -> dict[str, object]:
     )
     first = model.members[0]
     limit = context_limit(first.model, recipe.max_length)
-    rows = encode_rankings(held_out, first.template, max_length=limit, on_bad_row=recipe.on_bad_row).rows
+    rows = encode_rankings(
+        held_out,
+        first.template,
+        max_length=limit,
+        on_bad_row=recipe.on_bad_row,
+        num_proc=recipe.dataset_num_proc,
+    ).rows
     by_member = model.member_scores([[ids] * len(model.members) for row in rows for ids in row.input_ids])
     scores = iter(model.aggregated(by_member))
     found = preference_metrics(

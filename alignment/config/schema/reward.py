@@ -4,6 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from alignment.config.schema.parts import Free
 from alignment.config.schema.recipe import SPEEDS, Stage, TrainingRecipe
 
 
@@ -42,6 +43,8 @@ class RewardRecipe(TrainingRecipe):
     """Assumed share of labels with the wrong winner."""
     num_members: int = Field(default=1, ge=1, le=100)
     """Number of reward models to train with different seeds, for an ensemble."""
+    dataset_num_proc: Free[int | None] = Field(default=None, ge=1, le=256)
+    """Number of processes that tokenise the rankings, if each gets at least 1,000; the result is the same."""
     use_margin: bool = False
     """Subtract the row's `margin` from the difference of the scores (https://arxiv.org/abs/2307.09288)."""
     early_stopping_patience: int | None = Field(default=None, gt=0, le=10**6)
