@@ -1,6 +1,5 @@
-"""A stage is added by its schema, its script and one line that lists it; every command then knows it."""
+"""A stage takes three files: its schema, its script and one line in the list; every command then has it."""
 
-import filecmp
 import json
 import os
 import shutil
@@ -17,10 +16,9 @@ from alignment.errors import RecipeError
 from alignment.preview.command import preview
 from alignment.stages import NAMES, help_texts
 from tests.models import save_tiny_model
+from tests.package_copy import ROOT, PackageCopy
 from tests.preview.conftest import recipe as recipe
 
-ROOT = Path(__file__).parents[1]
-PACKAGES = ("alignment", "reward", "recipes")
 HELP = "Align a policy with rankings, without a reference."
 SCHEMA = f'''
 """Odds-ratio preference optimisation: its recipe."""
@@ -110,11 +108,6 @@ def added_to(copy: Path) -> None:
     listed.write_text(listed.read_text().replace('    "dpo",\n', '    "dpo",\n    "orpo",\n'))
 
 
-def touched(copy: Path) -> set[str]:
-    files = {file.relative_to(copy) for file in copy.rglob("*.py")}
-    return {str(file) for file in files if not (ROOT / file).exists() or not filecmp.cmp(copy / file, ROOT / file)}
-
-
 def write_recipes(folder: Path) -> None:
     rows = [{"prompt": f"question {n}?", "chosen": f"good {n}", "rejected": f"bad {n}"} for n in range(8)]
     (folder / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -138,13 +131,12 @@ def write_recipes(folder: Path) -> None:
 
 @pytest.fixture(scope="module")
 def added(tmp_path_factory) -> tuple[Path, dict[str, tuple[int, str]], set[str]]:
-    """A working folder, what each verb answered there, and the files of the packages that the stage touched."""
-    copy, folder = tmp_path_factory.mktemp("copy"), tmp_path_factory.mktemp("work")
-    for package in PACKAGES:
-        shutil.copytree(ROOT / package, copy / package, ignore=shutil.ignore_patterns("__pycache__"))
+    """A working folder, the output of each verb there, and the changed files of the packages."""
+    packages, folder = PackageCopy(tmp_path_factory.mktemp("copy")), tmp_path_factory.mktemp("work")
+    copy = packages.folder
     shutil.copytree(ROOT / "launch", copy / "launch")
     added_to(copy)
-    files = touched(copy)
+    files = set(packages.changed())
     write_recipes(folder)
     done = subprocess.run(
         [sys.executable, "-c", DRIVER, json.dumps(VERBS)],
@@ -182,7 +174,7 @@ def test_check_reads_its_recipe_and_its_data(added):
     assert said.endswith("orpo.yaml: OK\n")
 
 
-def test_check_tells_its_faults(added):
+def test_check_reports_its_faults(added):
     code, said = added[1]["typo"]
     assert code == 2
     assert "odds_weigth: no such key; did you mean odds_weight?" in said

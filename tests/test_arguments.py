@@ -21,7 +21,7 @@ from alignment.planner.machine import MOST_GPUS, machine, parse_bytes
         (Path("ü" * 200), "a name in it is longer than the 255 bytes"),
     ],
 )
-def test_what_is_no_word_is_refused_in_one_line(word, said):
+def test_an_invalid_argument_is_refused_in_one_line(word, said):
     for given in (word, ["good", word]):
         with pytest.raises(RecipeError) as told:
             require_arguments({"output": given})
@@ -43,7 +43,7 @@ def test_a_link_to_itself_is_refused(tmp_path):
         require_arguments({"run": tmp_path / "loop"})
 
 
-def test_what_may_be_a_key_is_not_shown():
+def test_a_possible_api_key_is_not_shown():
     with pytest.raises(RecipeError) as told:
         require_arguments({"api_key_env": "sk-secret\n"})
     assert "secret" not in str(told.value)
@@ -77,7 +77,7 @@ def test_a_machine_that_cannot_be_is_refused_in_one_line(given, said):
     assert parse_bytes("80GiB") == 80 * 2**30
 
 
-def test_an_output_that_replaces_what_is_read_is_refused(tmp_path):
+def test_an_output_that_replaces_an_input_is_refused(tmp_path):
     rows, run = tmp_path / "rows.jsonl", tmp_path / "run"
     run.mkdir()
     files = [rows, run / "labels.jsonl", run / "manifest.json", run / "adapter_config.json", run / "model.safetensors"]

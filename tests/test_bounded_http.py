@@ -181,14 +181,14 @@ NO_ADDRESSES += ["http://a..b/", "http://u:p@h/", "//h/"]
 
 
 @pytest.mark.parametrize("url", NO_ADDRESSES)
-def test_what_is_no_address_is_told(url):
+def test_the_fault_of_an_address_is_reported(url):
     assert fault_of_address(url)
 
 
 @pytest.mark.parametrize(
     "url", ["http://localhost:8000/v1", "https://h.example/a?b=c", "http://[::1]:80/", "http://1.2.3.4"]
 )
-def test_what_is_an_address(url):
+def test_valid_addresses(url):
     assert fault_of_address(url) is None
 
 

@@ -50,7 +50,7 @@ def test_a_stages_help_lists_its_keys(stage):
     assert "  output_dir: text; required" in done.stdout
 
 
-def test_check_tells_all_faults_of_all_files_and_writes_nothing(tmp_path):
+def test_check_reports_all_faults_of_all_files_and_writes_nothing(tmp_path):
     (tmp_path / "good.yaml").write_text(SFT)
     (tmp_path / "bad.yaml").write_text(SFT + "learning_rat: 1\nlora_r: x\n")
     (tmp_path / "empty.yaml").write_text("")
@@ -79,7 +79,7 @@ def test_check_tells_all_faults_of_all_files_and_writes_nothing(tmp_path):
         (("run", "sft.yaml"), "sft.yaml: name: the required key is missing"),
     ],
 )
-def test_a_users_faults_are_told_alone(tmp_path, words, message):
+def test_a_users_fault_prints_only_its_message(tmp_path, words, message):
     (tmp_path / "sft.yaml").write_text(SFT)
     (tmp_path / "list.yaml").write_text("- a\n")
     done = alignment(*words, cwd=tmp_path)

@@ -24,7 +24,7 @@ def test_ids_may_be_on_the_hub(name):
 
 
 @pytest.mark.parametrize("name", LOCAL)
-def test_what_looks_local_is_never_asked_of_it(tmp_path, monkeypatch, name):
+def test_a_local_looking_name_is_not_looked_up(tmp_path, monkeypatch, name):
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path)
     assert why_not_on_hub(name)

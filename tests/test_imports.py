@@ -157,7 +157,7 @@ def test_every_folder_has_a_floor():
     assert folders - set().union(*FLOORS) == set()
 
 
-def test_every_child_process_is_named_where_the_table_says():
+def test_every_child_process_has_the_name_in_the_table():
     named = {
         (module_name(file), name) for file in sources() for _, name in modules_in_strings(ast.parse(file.read_text()))
     }
@@ -230,7 +230,7 @@ def test_scripts_turn_telemetry_off_before_the_libraries_read_that_setting():
         assert libraries.isdisjoint(order[:first]), file.name
 
 
-def test_telemetry_is_off_unless_the_user_says_otherwise():
+def test_telemetry_is_off_unless_the_user_turns_it_on():
     code = "import alignment; from huggingface_hub import constants; print(constants.HF_HUB_DISABLE_TELEMETRY)"
     without = {key: value for key, value in os.environ.items() if "TELEMETRY" not in key and key != "DO_NOT_TRACK"}
     for given, off in (({}, "True"), ({"HF_HUB_DISABLE_TELEMETRY": "0"}, "False")):

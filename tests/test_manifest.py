@@ -17,7 +17,7 @@ WRITTEN = {
 }  # fmt: skip
 
 
-def test_what_a_run_writes_is_read_and_null_is_left_out(tmp_path):
+def test_a_runs_fields_are_read_and_null_is_left_out(tmp_path):
     (tmp_path / MANIFEST).write_text(json.dumps(WRITTEN))
     assert read_manifest(tmp_path) == {key: value for key, value in WRITTEN.items() if value is not None}
     assert read_manifest(tmp_path / "elsewhere") == {}

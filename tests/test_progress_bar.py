@@ -25,7 +25,7 @@ def clock(monkeypatch):
     return now
 
 
-def test_lines_come_every_ten_seconds_and_tell_what_is_left(clock, capsys):
+def test_lines_come_every_ten_seconds_with_the_time_left(clock, capsys):
     with ProgressBar("sft", "steps", 100, 20, rate=lambda: "7 tokens/s", note=lambda: "loss 2.5") as bar:
         for _ in range(40):
             clock[0] += 1

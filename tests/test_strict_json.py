@@ -19,7 +19,7 @@ JSON = st.recursive(
 
 
 @given(JSON, st.booleans())
-def test_what_the_standard_library_writes_is_read_as_it_was(value, escaped):
+def test_json_of_the_standard_library_is_read_unchanged(value, escaped):
     text = json.dumps(value, ensure_ascii=escaped)
     assert parse(text) == parse(text.encode()) == json.loads(text)
     check(value)
@@ -50,7 +50,7 @@ def test_what_the_standard_library_writes_is_read_as_it_was(value, escaped):
         ('[{"a": 1, "a": 2}, ' + "[" * 100_000, "invalid JSON"),
     ],
 )
-def test_what_breaks_a_limit_is_named_by_its_key_in_one_line(text, message):
+def test_a_broken_limit_is_reported_with_its_key_in_one_line(text, message):
     with pytest.raises(JsonError, match=message) as caught:
         parse(text)
     assert len(str(caught.value).splitlines()) == 1
@@ -58,7 +58,7 @@ def test_what_breaks_a_limit_is_named_by_its_key_in_one_line(text, message):
     assert isinstance(caught.value, ValueError)
 
 
-def test_bytes_that_are_no_utf8_are_named_and_no_other_encoding_is_guessed():
+def test_bytes_that_are_not_utf8_are_named_and_no_other_encoding_is_guessed():
     with pytest.raises(JsonError, match="invalid UTF-8: byte 0xff at position 6"):
         parse(b'{"a":"\xff"}')
     with pytest.raises(JsonError):
@@ -113,7 +113,7 @@ def test_values_of_libraries_are_held_to_the_same_limits():
 
 
 @given(st.text() | st.integers() | st.lists(st.text()) | st.binary())
-def test_what_is_quoted_in_a_message_is_short_and_one_printable_line(value):
+def test_quotations_in_messages_are_one_short_printable_line(value):
     text = shown(value)
     assert len(text) <= 61
     assert text.isprintable()

@@ -47,7 +47,7 @@ def step(name):
     return Step(name, f"the {name}", "none", 60)
 
 
-def test_a_step_stands_as_not_run_until_it_has_run(tmp_path):
+def test_a_step_is_not_run_until_it_has_run(tmp_path):
     results = Results(tmp_path / "results.json", {"one": "the one", "two": "the two"})
     assert {each["status"] for each in said(tmp_path).values()} == {NOT_RUN}
     results.step("one", PASSED, seconds=1.0)
@@ -55,7 +55,7 @@ def test_a_step_stands_as_not_run_until_it_has_run(tmp_path):
     assert results.failed == ["two"]
 
 
-def test_a_failing_step_is_told_with_the_last_line_of_its_log_and_the_next_one_runs(tmp_path):
+def test_a_failing_step_is_reported_with_the_last_line_of_its_log_and_the_next_one_runs(tmp_path):
     good = found(tmp_path, "good", '{"numbers": {"n": 1}}')
     ours = made(
         tmp_path, "bad", "good", commands={"bad": "print('before'); raise SystemExit('it broke')", "good": good}
@@ -104,7 +104,7 @@ def test_a_step_that_the_time_does_not_reach_stays_not_run(tmp_path):
         (None, {}, FAILED, "ended after 5 s, its limit; last line of its log: last"),
     ],
 )
-def test_what_a_step_left_decides_its_status(code, content, status, reason):
+def test_the_results_of_a_step_decide_its_status(code, content, status, reason):
     assert judged(code, 5.0, content, "last") == (status, reason)
 
 

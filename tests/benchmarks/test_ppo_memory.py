@@ -17,7 +17,7 @@ def test_the_script_runs_on_a_small_shape(tmp_path):
     assert found["tokens_per_second"] > 0
 
 
-def test_without_a_gpu_it_says_so(monkeypatch, capsys):
+def test_a_missing_gpu_is_reported(monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["ppo_memory"])
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     with pytest.raises(SystemExit, match="no CUDA device here; nothing was run"):

@@ -17,6 +17,6 @@ def test_a_missing_trl_is_named_with_the_command_that_installs_it(tmp_path, monk
 
 
 @pytest.mark.parametrize(("given", "expected"), [("", ["first"]), (f"a{os.pathsep}b", ["first", "a", "b"])])
-def test_the_users_python_path_stays_behind_what_is_put_first(tmp_path, monkeypatch, given, expected):
+def test_the_users_python_path_follows_the_added_one(tmp_path, monkeypatch, given, expected):
     monkeypatch.setenv("PYTHONPATH", given)
     assert ppo_vs_trl._found_first("first")["PYTHONPATH"].split(os.pathsep) == expected

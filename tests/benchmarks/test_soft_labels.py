@@ -20,7 +20,7 @@ def test_the_truth_is_a_logistic_in_quality():
     assert truth(RANKING, 1, 0) == pytest.approx(1 - truth(RANKING, 0, 1))
 
 
-def test_without_noise_the_judge_says_the_truth_and_the_same_texts_are_no_pair():
+def test_without_noise_the_judge_is_right_and_equal_texts_are_not_a_pair():
     said = {name: judge(RANKING, 0.0, 1, learned).pairs for name, learned in LEARNED.items()}
     assert [(pair.first, pair.second) for pair in said["probabilities"]] == [(0, 1)]
     assert said["probabilities"][0].probability == pytest.approx(truth(RANKING, 0, 1))

@@ -132,7 +132,7 @@ def test_prices_stand_in_the_recipe_or_in_a_table(tmp_path) -> None:
         ("{", "not YAML"),
     ],
 )
-def test_a_bad_table_is_told(tmp_path, content: str, message: str) -> None:
+def test_a_bad_table_is_reported(tmp_path, content: str, message: str) -> None:
     table = tmp_path / "prices.yaml"
     table.write_text(content)
     with pytest.raises(JudgeError, match=message):

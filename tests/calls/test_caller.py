@@ -84,7 +84,7 @@ def test_lasting_failures_are_not_tried_again():
     assert caller()[0].call(ABOUT, {}, sender(bad_request)) is bad_request
 
 
-def test_being_told_to_wait_is_a_try_like_any_other():
+def test_a_requested_wait_counts_as_a_try():
     asking, slept = caller(max_retries=3)
     assert asking.call(ABOUT, {}, sender(BUSY, BUSY, BUSY, GOOD)) is GOOD
     assert len(slept) == 3
@@ -93,7 +93,7 @@ def test_being_told_to_wait_is_a_try_like_any_other():
     assert len(slept) == 3
 
 
-def test_a_long_wait_is_told_of_once_and_says_what_for():
+def test_a_long_wait_is_reported_once_with_its_reason():
     told = []
     busy = ChatReply("api_error", "429: too many\nrequests", transient=True, limited=True, retry_after_seconds=60.0)
     asking = Caller(
@@ -110,7 +110,7 @@ def test_a_long_wait_is_told_of_once_and_says_what_for():
     assert len(told) == 1
 
 
-def test_what_would_fail_alike_is_raised():
+def test_a_failure_that_all_calls_share_is_raised():
     def send():
         raise JudgeError("no such model")
 

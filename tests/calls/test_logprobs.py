@@ -25,7 +25,7 @@ def token(text, logprob, *top, **more):
 @pytest.mark.parametrize("bad", NO_LOGPROBS, ids=repr)
 @pytest.mark.parametrize("letter", ["A", "B"])
 @pytest.mark.parametrize("where", ["own", "top", "both", "other"])
-def test_a_number_that_is_no_log_probability_gives_no_probability(bad, letter, where):
+def test_a_number_that_is_not_a_log_probability_gives_no_probability(bad, letter, where):
     other = "B" if letter == "A" else "A"
     own, in_top = (bad if where in ("own", "both") else LOG_HALF), (bad if where in ("top", "both") else LOG_HALF)
     top = [(letter, in_top), (other, bad if where == "other" else LOG_FIFTH)]
@@ -66,7 +66,7 @@ def test_every_spelling_of_a_letter_counts(spelled):
 
 
 @pytest.mark.parametrize("written", ["", "C", "Answer A", "Verdict: A", "A>>B", "AB", "a", "А", "AA"])
-def test_a_written_token_that_is_no_letter_gives_no_probability(written):
+def test_a_written_token_that_is_not_a_letter_gives_no_probability(written):
     """Without it the other letter alone would have all the probability."""
     assert soft_probability(token(written, LOG_HALF, ("B", LOG_FIFTH)), "A") is None
 
@@ -138,7 +138,7 @@ def test_tokens_of_more_or_less_than_the_reply_do_not_fit(pieces, reply):
 
 
 @pytest.mark.parametrize("value", [None, 3, "A", [], [{"token": "A"}]])
-def test_what_is_no_token_is_none(value):
+def test_an_invalid_token_gives_none(value):
     with pytest.raises(LogprobError):
         alternatives(value)
 
@@ -165,7 +165,7 @@ def test_a_judge_with_such_a_number_gives_no_label_in_either_order(bad):
 
 
 @pytest.mark.parametrize("bad", [None, "-0.1", math.nan, 0.5], ids=repr)
-def test_a_rating_with_such_a_number_is_no_score(bad):
+def test_a_rating_with_such_a_number_is_not_a_score(bad):
     with ChatServer(lambda p, n: answer("8", token("8", bad, ("8", bad), ("2", LOG_FIFTH)))) as server:
         verdict = judge_of(server, asks="pointwise").ask(Rating("p", "a"))
     assert (verdict.scores, verdict.status) == (None, "parse_error")

@@ -40,7 +40,7 @@ def test_tokens_a_minute_are_spaced_by_what_each_call_may_use():
     assert begins(rate_limiter, clock, [500, 200, 100]) == pytest.approx([0.0, 5.0, 7.0])
 
 
-def test_what_long_waits_are_for_is_told_once_each():
+def test_each_reason_of_long_waits_is_reported_once():
     clock, told = Clock(), []
     rate_limiter = RateLimiter(requests_per_minute=0.5, clock=clock, sleep=clock.sleep, tell=told.append)
     assert begins(rate_limiter, clock, [0, 0, 0]) == pytest.approx([0.0, 120.0, 240.0])

@@ -102,7 +102,7 @@ NO_LABEL = {
 
 
 @pytest.mark.parametrize("name", NO_LABEL)
-def test_what_is_no_whole_reply_is_no_label(name):
+def test_an_incomplete_reply_gives_no_label(name):
     verdict = judge_over(lambda request: NO_LABEL[name]).ask(QUESTION)
     assert (verdict.probability, verdict.status != "ok") == (None, True)
     assert len(verdict.raw) <= 20_000
@@ -118,7 +118,7 @@ LOGPROBS += [{"content": [{}]}, {"content": [{"token": 1}]}, [{"token": "A"}], {
 
 
 @pytest.mark.parametrize("logprobs", LOGPROBS)
-def test_log_probabilities_of_any_type_are_no_label(logprobs):
+def test_log_probabilities_of_any_type_are_not_label(logprobs):
     replies = [encoded(completion("A", logprobs=logprobs))]
     verdict = judge_over(lambda request: replies[0], logprobs=True).ask(QUESTION)
     assert verdict.probability is None

@@ -72,7 +72,7 @@ def test_a_call_is_one_row_with_all_there_is_to_know(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("status", ["refusal", "truncated", "api_error"])
-def test_failures_are_kept_but_are_no_answers(tmp_path: Path, status: Any) -> None:
+def test_failures_are_kept_but_are_not_answers(tmp_path: Path, status: Any) -> None:
     with CallStore(tmp_path / "s") as store:
         for _ in range(2):
             key = keep(store, ChatReply(status, "why"))
@@ -88,7 +88,7 @@ def test_failures_are_kept_but_are_no_answers(tmp_path: Path, status: Any) -> No
         assert (store.totals().calls, store.totals().failed_calls) == (3, 2)
 
 
-def test_what_gave_no_verdict_is_asked_anew_and_can_be_read_anew(tmp_path: Path) -> None:
+def test_a_question_without_a_verdict_is_sent_and_parsed_again(tmp_path: Path) -> None:
     with CallStore(tmp_path / "s") as store:
         key = keep(store, ChatReply("ok", "gibberish", "gibberish"))
         other = keep(store, ChatReply("ok", "A", "A"), Comparison("p", "a", "b", repeat=1))
@@ -146,7 +146,7 @@ def test_one_process_at_a_time(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-c", script, str(path)], check=True)
 
 
-def test_what_is_no_store_is_named(tmp_path: Path) -> None:
+def test_an_invalid_store_is_named(tmp_path: Path) -> None:
     path = tmp_path / "s"
     path.write_bytes(b"this is not a database, though it is longer than a header" * 40)
     with pytest.raises(DataError, match="cannot be used as a store of calls"):
@@ -159,7 +159,7 @@ def test_what_is_no_store_is_named(tmp_path: Path) -> None:
         CallStore(older)
 
 
-def test_a_full_disk_is_said(tmp_path: Path) -> None:
+def test_a_full_disk_is_reported(tmp_path: Path) -> None:
     with CallStore(tmp_path / "s") as store:
         store._connection.execute("PRAGMA max_page_count=14")
         with pytest.raises(AlignmentError, match="no room left on the disk"):

@@ -88,7 +88,7 @@ def test_other_columns_that_were_edited_end_nothing(tmp_path: Path, column: str,
         store.never_made({("j", "h", "q", "q"): 1})
 
 
-def test_a_file_that_is_no_store_is_told_without_the_advice_to_delete_it(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_store_is_reported_without_advice_to_delete_it(tmp_path: Path) -> None:
     filled(tmp_path / "s")
     content = (tmp_path / "s").read_bytes()
     files = [content[: len(content) // 2], content[:100], b"SQLite format 3\0" + os.urandom(4096), b"x" * 5000]
@@ -109,21 +109,21 @@ def read_all(path: Path) -> None:
         store.bind(x=1)
 
 
-def test_a_store_of_another_schema_is_told(tmp_path: Path) -> None:
+def test_a_store_of_another_schema_is_reported(tmp_path: Path) -> None:
     edit(tmp_path / "s", "CREATE TABLE calls (id INTEGER PRIMARY KEY, text TEXT)")
     with pytest.raises(DataError, match=r"cannot be used as a store of calls \(no such column"):
         CallStore(tmp_path / "s")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anything")
-def test_a_store_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+def test_a_store_that_cannot_be_written_is_reported(tmp_path: Path) -> None:
     filled(tmp_path / "s")
     (tmp_path / "s").chmod(0o400)
     with pytest.raises(AlignmentError, match="cannot be written"):
         CallStore(tmp_path / "s")
 
 
-def test_a_folder_in_its_place_is_told(tmp_path: Path) -> None:
+def test_a_folder_in_its_place_is_reported(tmp_path: Path) -> None:
     (tmp_path / "s").mkdir()
     with pytest.raises(AlignmentError, match="cannot be written"):
         CallStore(tmp_path / "s")
@@ -163,7 +163,7 @@ def test_a_store_is_its_owners_and_has_a_secret_of_its_own(tmp_path: Path) -> No
     assert len(secrets) == 2
 
 
-def test_fences_cannot_be_told_from_the_texts_and_stay_those_of_the_run(tmp_path: Path) -> None:
+def test_fences_cannot_be_guessed_and_stay_those_of_the_run(tmp_path: Path) -> None:
     codes = []
     with ChatServer(lambda prompt, n: completion("A")) as server:
         entry = judge_entry(kind="openai", model="toy", base_url=server.url, api_key_env="MY_KEY", logprobs=False)
@@ -189,7 +189,7 @@ def test_a_store_from_before_there_were_secrets_is_gone_on_with(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("value", [b"\xff", 7.5, "abc"])
-def test_a_secret_that_was_edited_is_another_secret_or_told(tmp_path: Path, value: Any) -> None:
+def test_an_edited_secret_is_another_secret_or_reported(tmp_path: Path, value: Any) -> None:
     filled(tmp_path / "s")
     edit(tmp_path / "s", "UPDATE settings SET value = ? WHERE name = 'fence_secret'", value)
     if isinstance(value, bytes):

@@ -94,7 +94,7 @@ def calls(folder: Path) -> list[tuple[Any, ...]]:
         ).fetchall()
 
 
-def test_without_log_probabilities_the_run_ends_and_says_what_to_do(server: Server, tmp_path: Path) -> None:
+def test_without_log_probabilities_the_run_ends_and_reports_what_to_do(server: Server, tmp_path: Path) -> None:
     with pytest.raises(JudgeError) as error:
         run(tmp_path, server, {"max_tokens": 4})
     said = str(error.value)

@@ -122,7 +122,7 @@ def test_a_server_that_drips_at_the_connection_check_counts_as_there():
         assert time.monotonic() - start < PATIENCE
 
 
-def test_how_large_a_reply_may_be_follows_from_what_is_asked():
+def test_the_request_determines_the_maximum_size_of_a_reply():
     assert largest_reply(16, True) == REPLY_BYTES + 16 * LOGPROBS_BYTES
     assert largest_reply(10**9, False) == MOST_REPLY_BYTES
     assert [largest_reply(odd, True) for odd in (None, "16", -1, 1.5, [])] == [REPLY_BYTES] * 5

@@ -67,7 +67,7 @@ def test_a_key_is_free_in_all_stages_or_in_none_and_never_inside_a_mapping():
                 assert marked == ({*part.model_fields} & keys_marked(mark) if part is cls else set()), part.__name__
 
 
-def test_keys_that_take_text_alone_are_told_from_others():
+def test_keys_that_take_only_text_are_found():
     class Some(Part):
         words: Words
         path: InputPath | None = None
@@ -158,7 +158,7 @@ def test_free_keys_leave_a_run_its_identity(tmp_path, key, value, same):
     assert len(digests) == (1 if same else 2)
 
 
-def test_what_is_declared_is_what_the_schema_has():
+def test_declared_keys_are_those_of_the_schema():
     assert path_keys() >= {"output_dir", "revision_prompt", "prices", "data_dir", "accelerate_config"}
     assert marks_of(STAGES["sft"].model_fields["output_dir"]) == {Mark.OUTPUT, Mark.FREE}
     assert Annotated[str, Mark.WORDS] == Words

@@ -42,7 +42,7 @@ def test_scalars_follow_yaml_1_2(text, value):
     assert type(found) is type(value)
 
 
-def test_every_key_knows_its_line(tmp_path):
+def test_every_key_has_its_line(tmp_path):
     file = tmp_path / "x.yaml"
     file.write_text("a: 1\n\njudge:\n  kind: rules\nlist:\n  - path: p\n    name: n\n  - path: q\n")
     document = read_document(str(file))
@@ -153,7 +153,7 @@ def bomb(levels: int, merge: bool = False) -> str:
         ("x" * 300_000 + ": 1", "larger than 256 KiB"),
     ],
 )
-def test_what_no_recipe_holds_is_refused_within_bounds(tmp_path, text, message):
+def test_oversized_recipes_are_refused_in_bounded_time(tmp_path, text, message):
     file = tmp_path / "x.yaml"
     file.write_text(text)
     with pytest.raises(RecipeError) as error:

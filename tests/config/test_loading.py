@@ -72,7 +72,7 @@ def test_values_have_their_types(tmp_path):
     assert recipe.source == path
 
 
-def test_every_fault_is_told_at_once_in_the_files_order(tmp_path):
+def test_every_fault_is_reported_at_once_in_the_files_order(tmp_path):
     path = write(
         tmp_path,
         "stage: sft\n"
@@ -685,7 +685,7 @@ def test_scorers_that_cannot_be(faults, kind, keys, message):
     assert message in found[0]
 
 
-def test_scorers_are_told_apart_by_name_and_none_reads_what_is_overwritten(faults, tmp_path, monkeypatch):
+def test_scorers_have_different_names_and_do_not_read_the_output_folder(faults, tmp_path, monkeypatch):
     same = [SCORERS["http"], SCORERS["http"]]
     found = faults("ppo", {"reward_model_path": None, "scorers": same})
     assert len(found) == 1
@@ -742,7 +742,7 @@ def test_no_models_are_refused(faults):
     assert "reward_model_path" in fault
 
 
-def test_the_null_of_another_kinds_key_is_no_key(faults):
+def test_null_for_a_key_of_another_kind_is_ignored(faults):
     scorers = [{"kind": "function", "function": "a:b", "reward_models": None}]
     assert faults("ppo", {"reward_model_path": None, "scorers": scorers}) == []
 

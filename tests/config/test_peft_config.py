@@ -58,7 +58,7 @@ def faults(tmp_path, **keys):
         ("full", {"r": 1}, "r: has no effect with peft_method full; take it out"),
     ],
 )  # fmt: skip
-def test_a_field_that_cannot_be_is_told(tmp_path, method, config, message):
+def test_an_impossible_field_is_reported(tmp_path, method, config, message):
     (found,) = faults(tmp_path, peft_method=method, peft_config=config)
     assert found.startswith(f"peft_config.{message}")
 
@@ -71,7 +71,7 @@ def test_a_field_that_cannot_be_is_told(tmp_path, method, config, message):
         ("z", "peft_method: 'z' is no tuning method; docs/tuning.md lists the methods"),
     ],
 )
-def test_an_unknown_method_is_told(tmp_path, name, message):
+def test_an_unknown_method_is_reported(tmp_path, name, message):
     assert faults(tmp_path, peft_method=name) == [message]
 
 

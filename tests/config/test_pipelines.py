@@ -59,7 +59,7 @@ def test_everything_below_the_folder_moves(tmp_path):
     assert sft.recipe.seed == 5
 
 
-def test_faults_of_all_recipes_are_told_at_once(tmp_path):
+def test_faults_of_all_recipes_are_reported_at_once(tmp_path):
     stages = [
         {"name": "sft", "recipe": "sft.yaml", "overrides": {"lora_r": "x"}},
         {"name": "dpo", "recipe": "none.yaml"},

@@ -93,7 +93,7 @@ def test_no_number_leaves_its_range(tmp_path, stage, given, message):
     assert any(message in fault for fault in found), found
 
 
-def test_a_fault_is_told_once_and_beside_others(tmp_path):
+def test_a_fault_is_reported_once_and_with_others(tmp_path):
     judge = CHAT | {"timeout_seconds": math.inf, "temperature": -1, "extra_body": {"x": math.nan}}
     found = faults(tmp_path, "label", {"judge": judge, "seed": math.inf})
     assert len([fault for fault in found if "timeout_seconds" in fault]) == 1

@@ -36,7 +36,7 @@ def test_every_key_has_a_row(cls):
             assert f"| `{name}`" in page, f"{part.__name__}.{name}"
 
 
-def test_a_row_tells_type_default_meaning_and_source():
+def test_a_row_reports_type_default_meaning_and_source():
     rows = reference.markdown().splitlines()
     meaning = "Dropout probability of the adapter's input."
     assert f"| `lora_dropout` | a number, ≥ 0, < 1 | `0.0` | {meaning} | TRL `ModelConfig` |" in rows

@@ -119,7 +119,7 @@ def test_a_key_anywhere_in_a_recipe_is_refused_and_not_shown(tmp_path, key):
         ({"extra_body": {"token": "9b8c8f3b2a1c9d8e7f6a5b4c3d2e1f0a"}}, "token: looks like a key", "9b8c8f3b"),
     ],
 )
-def test_a_judges_key_is_refused_wherever_the_judge_stands(tmp_path, stage, given, where, secret):
+def test_a_judges_api_key_is_refused_at_every_location(tmp_path, stage, given, where, secret):
     told = refused(stage, write(tmp_path, stage, nested(CHAT | given)[stage]))
     assert where in told
     assert secret not in told
@@ -143,7 +143,7 @@ def test_a_key_on_the_command_line_is_refused_and_not_shown(tmp_path, words):
     assert "hunter-22" not in told
 
 
-def test_what_the_environment_holds_is_refused_in_a_recipe(tmp_path, monkeypatch):
+def test_keys_of_the_environment_are_refused_in_a_recipe(tmp_path, monkeypatch):
     monkeypatch.setenv("TEAM_API_KEY", "entirely-without-a-shape")
     given = {"judge": CHAT | {"base_url": "https://host/entirely-without-a-shape/v1"}}
     told = refused("label", write(tmp_path, "label", given))
@@ -208,13 +208,13 @@ def test_a_variable_s_name_that_is_the_key_itself_is_refused(tmp_path, monkeypat
 
 
 @pytest.mark.parametrize("text", ORDINARY)
-def test_ordinary_values_are_no_keys(tmp_path, text):
+def test_ordinary_values_are_not_api_keys(tmp_path, text):
     assert key_in(text) is None
     assert key_in_query(text) is None
     load_recipe("sft", write(tmp_path, "sft", {"model_revision": text, "run_name": text}))
 
 
-def test_names_of_variables_are_no_keys():
+def test_names_of_variables_are_not_api_keys():
     assert all(map(is_variable, ("OPENAI_API_KEY", "MY_KEY_2", "JUDGE_KEY_FOR_TEAM_2024", "_k")))
     assert not any(map(is_variable, ("", "my-key", "2KEY", "hf_abcdefghijklmnopqrstuvwxyz", KEYS[8])))
 

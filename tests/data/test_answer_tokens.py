@@ -167,7 +167,7 @@ def test_earlier_answers_of_the_prompt_are_learned_beside_a_sampled_one(template
         ),
     ],
 )
-def test_another_tokenizer_or_template_renders_the_text_and_says_so(
+def test_another_tokenizer_or_template_renders_the_text_and_reports_it(
     template: Template, tmp_path: Any, capsys: pytest.CaptureFixture[str], other: Any, what: str
 ) -> None:
     answers = [[*bytewise(template, " the fox"), 1], bytewise(template, "the dog")]
@@ -246,7 +246,7 @@ def test_a_record_of_another_shape_is_refused(
         trained(template, tmp_path, row)
 
 
-def test_equal_texts_of_other_tokens_are_no_pair(template: Template, tmp_path: Any) -> None:
+def test_equal_texts_of_different_tokens_are_not_a_pair(template: Template, tmp_path: Any) -> None:
     row = sampled(template, [[*bytewise(template, "the"), 1], [*template.tokenizer("the")["input_ids"], 1]])
     row["pairs"] = [{"first": 0, "second": 1, "probability": 0.5, "status": "tie"}]
     path = tmp_path / "labels.jsonl"

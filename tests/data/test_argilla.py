@@ -125,12 +125,12 @@ def test_conversations_and_contexts_make_the_prompt():
         ({"fields": {"prompt": "Why?", "r1": "a"}, "responses": {"a": [given(ANNA, "r1")]}}, "are the answers"),
     ],
 )  # fmt: skip
-def test_what_leaves_a_doubt_is_refused(change, message):
+def test_an_ambiguous_row_is_refused(change, message):
     with pytest.raises(BadRow, match=message):
         named("argilla").read({**record(), **change})
 
 
-def test_a_record_that_nobody_answered_is_nothing():
+def test_a_record_without_responses_gives_no_rows():
     assert named("argilla").read(record()) == []
     assert named("argilla").read(record(preference=[])) == []
 

@@ -70,7 +70,7 @@ def test_an_answer_that_has_words_beside_them_is_trained_as_text(tmp_path, templ
     assert template.tokenizer.decode(trained) == "Write <|im_start|>.<|im_end|>"
 
 
-def test_what_a_policy_sampled_is_scored_without_words_too(template):
+def test_a_sampled_answer_without_words_is_scored_too(template):
     for prompt in ("Q", [U]):
         ids = template.sampled_ids(prompt, "<|im_start|>")
         assert ids[-1] == template.stop_token_ids[0]

@@ -61,7 +61,7 @@ def test_a_call_without_arguments_has_an_empty_object(tmp_path, arguments):
 
 
 @pytest.mark.parametrize("arguments", [[1, 2], "[1, 2]", 3, True, "3"])
-def test_arguments_that_are_no_object_are_refused(tmp_path, arguments):
+def test_arguments_that_are_not_object_are_refused(tmp_path, arguments):
     assert "the 'arguments' of a call are" in refused(tmp_path, calling({"name": "get", "arguments": arguments}))
 
 
@@ -82,7 +82,7 @@ def test_a_thought_before_a_call_of_sharegpt_stays_before_it(tmp_path):
 
 
 @pytest.mark.parametrize("text", [str(GIVEN), 'get(q="x")', "I call get.", "<think>hmm</think>get()"])
-def test_a_call_of_sharegpt_that_is_no_json_is_refused(tmp_path, text):
+def test_a_call_of_sharegpt_that_is_not_json_is_refused(tmp_path, text):
     turn = {"from": "function_call", "value": text}
     message = refused(tmp_path, turn)
     assert "which is not JSON" in message
@@ -129,7 +129,7 @@ def test_keys_of_a_call_in_json_text_are_to_be_taken_out_of_it(tmp_path):
         ({**U, "function_call": GIVEN}, "has the key 'function_call'"),
     ],
 )
-def test_what_is_no_call_is_refused(tmp_path, turn, words):
+def test_an_invalid_call_is_refused(tmp_path, turn, words):
     assert words in refused(tmp_path, turn)
 
 
@@ -169,7 +169,7 @@ def test_no_tools_in_any_form_are_none(tmp_path, tools):
     assert row.tools is None
 
 
-def test_a_result_that_is_no_text_is_refused_with_a_remedy(tmp_path):
+def test_a_result_that_is_not_text_is_refused_with_a_remedy(tmp_path):
     message = refused(tmp_path, calling(CALL), {"role": "tool", "content": {"sum": 4}}, A)
     assert "'messages[2]' 'content' is an object, not text; write it as JSON text" in message
 

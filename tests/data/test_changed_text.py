@@ -84,7 +84,7 @@ def test_a_template_that_changes_the_users_text_is_refused_before_any_row(text):
     ],
 )
 @pytest.mark.parametrize("answer", [GIVEN, "t", "e", "!", "im_end", " Four. "])
-def test_marks_and_white_space_around_an_answer_are_no_change(tmp_path, text, answer, capsys):
+def test_marks_and_white_space_around_an_answer_are_not_change(tmp_path, text, answer, capsys):
     for trained in both(tmp_path, text, answer=answer):
         assert answer.strip() in trained
     assert "the chat template writes" not in capsys.readouterr().err

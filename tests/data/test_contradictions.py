@@ -90,7 +90,7 @@ def test_copies_opinions_and_ties_are_kept(tmp_path, rows):
     assert len(load_rankings(write(tmp_path, rows), on_bad_row="stop", seed=0).rows) == len(rows)
 
 
-def test_what_nothing_is_learned_from_may_contradict(tmp_path):
+def test_rows_that_are_not_trained_on_may_contradict(tmp_path):
     entries = write(tmp_path, [ONE, OTHER])
     assert len(load_prompts(entries, on_bad_row="stop", seed=0).rows) == 2
     assert len(load_answers(entries, on_bad_row="stop", seed=0).rows) == 2

@@ -73,7 +73,7 @@ def with_card(folder, card=CARD):
     write(folder / "some/x.jsonl", "a")
 
 
-def test_a_card_with_several_configurations_wants_one_named(tmp_path):
+def test_a_card_with_several_configurations_needs_a_name(tmp_path):
     with_card(tmp_path)
     with pytest.raises(DataError, match=r"holds the configurations all, some of its README\.md, which may share rows"):
         read(tmp_path)
@@ -155,13 +155,13 @@ def test_two_stars_at_the_end_match_files(tmp_path):
         ("reward", "finished", "a run of stage reward, which holds no data"),
     ],
 )
-def test_a_run_without_labels_is_no_data(tmp_path, stage, status, words):
+def test_a_run_without_labels_is_not_data(tmp_path, stage, status, words):
     (tmp_path / "manifest.json").write_text(json.dumps({"stage": stage, "status": status, "recipe_sha256": "0a"}))
     with pytest.raises(DataError, match=words):
         read(tmp_path)
 
 
-def test_notes_of_libraries_beside_data_are_no_rows(tmp_path):
+def test_notes_of_libraries_next_to_data_are_not_rows(tmp_path):
     write(tmp_path / "mine.jsonl", "a")
     (tmp_path / "dataset_info.json").write_text('{"mine": {"file_name": "mine.jsonl"}}')
     assert read(tmp_path) == ["a"]

@@ -116,7 +116,7 @@ def test_ordinary_rows_still_load(tmp_path, name):
     assert len(load(tmp_path, ORDINARY[name]).rows) == 1
 
 
-def test_a_copy_of_what_is_read_is_none_and_another_text_is_one(tmp_path):
+def test_a_copy_of_what_is_read_is_not_content_and_another_text_is(tmp_path):
     assert load(tmp_path, {"messages": [U, A], "prompt": " Why? "}).formats == {str(tmp_path / "d.jsonl"): "messages"}
     assert "does not read 'prompt' ('Who?')" in refused(tmp_path, {"messages": [U, A], "prompt": "Who?"})
     row = {"instruction": "Why?", "output": "So.", "text": "### Why?"}
@@ -374,7 +374,7 @@ def test_ignore_columns_leaves_keys_out(tmp_path):
 # --- exports of annotation tools
 
 
-def test_fields_of_annotation_tools_that_are_no_part_are_refused(tmp_path):
+def test_unread_fields_of_annotation_tools_are_refused(tmp_path):
     fields = {"prompt": "Why?", "answer1": "a", "answer2": "b", "hint": "Think."}
     given = {"best": [{"value": "answer1", "user_id": "u"}]}
     result = {"type": "pairwise", "to_name": "answer1,answer2", "value": {"selected": "left"}}
@@ -464,7 +464,7 @@ def test_ignored_keys_are_left_out_of_an_annotations_answer(tmp_path):
 
 
 @pytest.mark.parametrize("value", ["2024-01-31", "2024-01-31T10:00:00", "2024-01-31 10:00:00.123+00:00"])
-def test_a_date_is_no_content_and_a_text_about_one_is(tmp_path, value):
+def test_a_date_is_not_content_and_a_text_with_one_is(tmp_path, value):
     row = {"prompt": "Why?", "completion": "So."}
     assert load(tmp_path, row | {"asked": value}).rows
     assert "does not read 'asked'" in refused(tmp_path, row | {"asked": f"{value} at home"})

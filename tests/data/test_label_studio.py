@@ -111,7 +111,7 @@ def test_buckets_are_compared_inside_alone():
         (PAIR, ranked(["llm_1"]), "expected one list of items"),
     ],
 )
-def test_what_leaves_a_doubt_is_refused(data, result, message):
+def test_an_ambiguous_row_is_refused(data, result, message):
     with pytest.raises(BadRow, match=message):
         read(task(data, annotation(1, result)))
 

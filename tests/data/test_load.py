@@ -231,7 +231,7 @@ def test_hub_rows_come_through_datasets(tmp_path, monkeypatch):
     assert source.from_hub
 
 
-def test_hub_id_that_is_not_to_be_had():
+def test_an_unavailable_hub_id_is_refused():
     message = message_of("nobody/nothing-of-this-name")
     assert message.startswith("nobody/nothing-of-this-name is not a file or folder here, and loading it from the Hub f")
 
@@ -328,7 +328,7 @@ def test_documents_of_joined_files_keep_no_byte_order_mark(tmp_path):
 
 
 @pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
-def test_the_header_of_a_joined_csv_is_no_row(tmp_path, mark):
+def test_the_header_of_a_joined_csv_is_not_a_row(tmp_path, mark):
     path = write(tmp_path / "a.csv", b"prompt,completion\nx,y\n" + mark + b"prompt,completion\nz,w\n")
     assert message_of(path).startswith(f"{path}:3: the header stands here again, as where files were joined; take")
     assert completions(load(path, on_bad_row="skip")) == ["y", "w"]
@@ -354,7 +354,7 @@ def test_bad_first_row_does_not_decide_the_format(tmp_path):
     assert loaded.skipped == [f"{path}:1: no layout has these keys: answer"]
 
 
-def test_named_format_is_taken_at_its_word(tmp_path):
+def test_a_named_format_is_used_without_detection(tmp_path):
     path = str(write(tmp_path / "a.jsonl", jsonl([{"prompt": "p", "completion": "c", "text": "t"}])))
     assert completions(load({"path": path, "format": "text"})) == ["t"]
     assert "the field 'instruction' is missing" in message_of({"path": path, "format": "alpaca"})
@@ -425,7 +425,7 @@ def test_paths_that_hold_no_data(tmp_path):
     )
 
 
-def test_data_of_another_kind_says_what_the_stage_needs(tmp_path):
+def test_data_of_another_kind_is_refused_with_what_the_stage_needs(tmp_path):
     path = write(tmp_path / "a.jsonl", jsonl(ROWS))
     message = message_of(path, loader=load_rankings, on_bad_row="skip")
     assert message.startswith(f"{path}:1: the format prompt_completion holds no comparisons of answers")

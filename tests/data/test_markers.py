@@ -71,7 +71,7 @@ def test_headers_of_ordinary_text_are_accepted(text):
         (CHAT_TEMPLATE.replace("im_start", "im_begin"), r"<\|im_begin\|>"),
     ],
 )
-def test_a_mark_that_frames_turns_and_is_no_token_is_refused(text, named):
+def test_a_mark_around_turns_that_is_not_a_token_is_refused(text, named):
     named = named.replace("<|end|>", r"<\|end\|>").replace("<|return|>", r"<\|return\|>")
     with pytest.raises(ModelError, match=rf"the chat template writes {named}, which the tokenizer .* has no token for"):
         Template(bare(), text)

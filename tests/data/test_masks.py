@@ -256,7 +256,7 @@ def test_a_compared_call_is_written_by_the_models_own_template(tokenizers, tmp_p
     assert template.tokenizer.decode(ids).count("Tools:") == 1
 
 
-def test_text_that_is_no_call_stays_as_it_is(tokenizers):
+def test_text_that_is_not_a_call_is_unchanged(tokenizers):
     template = Template(tokenizers("llama3"))
     for text in (
         "<tool_call>\n{}\n</tool_call>",

@@ -211,7 +211,7 @@ def test_demonstrations_are_read_with_the_remedy_that_their_refusal_names(tmp_pa
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_no_layout_reads_is_refused_with_what_to_write(tmp_path, name):
+def test_a_row_without_a_layout_is_refused_with_a_remedy(tmp_path, name):
     row, words = REFUSED[name]
     message = written.refused(tmp_path, row, loader=load_rankings)
     assert words in message
@@ -272,7 +272,7 @@ def test_the_number_of_the_better_response_is_0_or_1(tmp_path, better):
     assert "d.jsonl:2: 'better' is " in message
 
 
-def test_what_stands_beside_a_column_inside_of_a_list_is_no_less_refused(tmp_path):
+def test_keys_next_to_a_column_inside_a_list_are_refused_too(tmp_path):
     row = {"prompt": Q, "answers": [{"text": GOOD, "rank": 1, "hint": "x y"}, {"text": BAD, "rank": 2}]}
     columns = {"responses": "answers.text", "ranks": "answers.rank"}
     message = written.refused(tmp_path, row, loader=load_rankings, columns=columns)

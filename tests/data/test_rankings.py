@@ -14,7 +14,7 @@ def row(**changes):
     return {"prompt": "p", "responses": ["a", "b"], "pairs": [pair]}
 
 
-def test_what_was_asked_is_read_as_it_was_written():
+def test_recorded_questions_are_read_as_written():
     ranking = Ranking("p", ["a", "b"], [Pair(0, 1, None, "refusal", verdicts=ASKED)], {"judge": "j"})
     assert ranking_from_json(ranking_to_json(ranking)) == ranking
 
@@ -33,7 +33,7 @@ def test_what_was_asked_is_read_as_it_was_written():
         ({"status": "tie"}, "has the status tie and the probability 0.9; a tie's is 0.5"),
     ],
 )
-def test_a_bad_record_of_an_asking_is_told(changes, message):
+def test_an_invalid_record_of_a_question_is_reported(changes, message):
     with pytest.raises(BadRow, match=message):
         ranking_from_json(row(**changes))
 

@@ -96,7 +96,7 @@ def test_a_null_is_named_and_no_format_is_asked_for(tmp_path):
     assert len(load(tmp_path, PAIR, {**PAIR, "rejected": None}, on_bad_row="skip")) == 1
 
 
-def test_a_file_of_thumbs_down_alone_tells_why_it_gives_nothing(tmp_path):
+def test_a_file_of_only_thumbs_down_is_refused_with_the_reason(tmp_path):
     row = {"prompt": "Why?", "completion": "No.", "label": False}
     message = refused(tmp_path, row, row, loader=load_demonstrations)
     assert "2 hold no answer to learn: their label is false" in message
@@ -138,7 +138,7 @@ def test_a_message_alone_is_a_list_of_one(tmp_path):
 
 
 @pytest.mark.parametrize("key", ["winner", "preference", "choice", "better_response_id", "label", "labels"])
-def test_a_verdict_is_no_copy_of_an_answer(tmp_path, key):
+def test_a_verdict_is_not_a_copy_of_an_answer(tmp_path, key):
     row = {"prompt": "Which?", "chosen": "A", "rejected": "B", key: "B"}
     assert f"does not read '{key}' ('B')" in refused(tmp_path, row)
     assert load(tmp_path, {**row, "text": "Which? A B"} | {key: None})

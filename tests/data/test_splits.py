@@ -17,7 +17,7 @@ from alignment.meter import say_once
 PROMPTS = [f"Question {number}?" for number in range(1000)]
 
 
-def test_no_prompt_stands_on_both_sides():
+def test_no_prompt_is_in_both_splits():
     rows = [Demonstration(PROMPTS[i % 100], f"answer {i}") for i in range(500)]
     train, test = split_by_prompt(rows, 0.2, seed=0)
     assert sorted(row.completion for row in train + test) == sorted(row.completion for row in rows)

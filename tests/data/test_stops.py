@@ -31,7 +31,7 @@ def learned(template, labels):
 
 
 @pytest.mark.parametrize("given", [3, [3], [1, 3]])
-def test_what_the_generation_config_names_stops_too(given):
+def test_tokens_of_the_generation_config_stop_too(given):
     config = GenerationConfig(eos_token_id=given)
     tokenizer = make_tokenizer()
     ordinary = tokenizer.convert_ids_to_tokens(3)

@@ -47,12 +47,12 @@ def test_a_bomb_is_refused_in_bounded_memory(tmp_path):
     tracemalloc.stop()
 
 
-def test_a_bomb_is_told_as_such(tmp_path):
+def test_a_decompression_bomb_is_reported(tmp_path):
     path = bomb(tmp_path / "a.jsonl.gz", b"", ROW * 30_000, 100)
     assert "unfolds to more than 100 times its size" in message_of(path)
 
 
-def test_repeated_rows_of_a_usual_size_are_no_bomb(tmp_path):
+def test_repeated_rows_of_a_usual_size_are_not_bomb(tmp_path):
     path = write(tmp_path / "a.jsonl.gz", gzip.compress(ROW * 100_000))
     assert len(read_file(path).rows) == 100_000
 
@@ -164,7 +164,7 @@ def test_bad_rows_of_a_csv_leave_the_others(tmp_path):
     assert "twice" in rows[3].value["messages"].reason
 
 
-def test_a_file_is_hashed_as_it_lies(tmp_path):
+def test_a_file_is_hashed_as_stored(tmp_path):
     import hashlib
 
     for name, content in (("a.jsonl.gz", gzip.compress(ROW)), ("a.json", b"[" + ROW + b"]"), ("a.txt", b"x\n")):

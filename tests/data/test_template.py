@@ -46,7 +46,7 @@ def learned(template, labels):
 # --- chat
 
 
-def test_prompt_is_what_the_chat_template_says_and_the_answer_follows(chat):
+def test_the_prompt_is_rendered_by_the_chat_template_and_the_answer_follows(chat):
     prompt_ids, answer_ids = chat.prompt_ids([U]), chat.answer_ids([U], "Because.")
     decode = chat.tokenizer.decode
     assert decode(prompt_ids) == "<|im_start|>user\nWhy?<|im_end|>\n<|im_start|>assistant\n"
@@ -211,7 +211,7 @@ def test_messages_that_a_template_refuses_are_named():
         template.prompt_ids([U, A, U2])
 
 
-def test_tokenizer_without_eos_says_what_to_do():
+def test_a_tokenizer_without_eos_is_refused_with_a_remedy():
     tokenizer = make_tokenizer()
     tokenizer.eos_token = None
     with pytest.raises(ModelError, match=r"has no EOS token, so an answer could never end\. Name the token"):
@@ -221,7 +221,7 @@ def test_tokenizer_without_eos_says_what_to_do():
         Template(tokenizer, eos_token="<end>")
 
 
-def test_hash_tells_templates_and_stop_tokens_apart():
+def test_the_hash_differs_between_templates_and_stop_tokens():
     first = Template(make_tokenizer()).hash
     assert Template(make_tokenizer()).hash == first
     assert Template(make_tokenizer(chat_template=CHAT_TEMPLATE + " ")).hash != first

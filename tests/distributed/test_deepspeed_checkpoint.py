@@ -25,7 +25,7 @@ def as_deepspeed_reads(file):
     return torch.load(file, weights_only=False)
 
 
-def test_what_deepspeed_writes_is_read(checkpoint):
+def test_checkpoints_of_deepspeed_are_read(checkpoint):
     from deepspeed.runtime.fp16.loss_scaler import DynamicLossScaler, LossScaler
     from deepspeed.runtime.zero.config import ZeroStageEnum
     from deepspeed.utils.tensor_fragment import fragment_address

@@ -94,7 +94,7 @@ def test_a_restart_into_the_dead_workers_store_is_refused(folder, tmp_path):  # 
     assert latest_whole(tmp_path / "out")
 
 
-def test_workers_that_are_told_to_end_are_not_started_again(folder, tmp_path):  # noqa: F811
+def test_workers_that_are_signalled_to_end_are_not_started_again(folder, tmp_path):  # noqa: F811
     out = tmp_path / "out"
     argv = write(folder, out, "sft", eval_strategy="no", eval_steps=None, save_steps=1_000, max_steps=400)
     launched = Launched(WORKERS, ["--module", "recipes.sft", *argv], tmp_path / "log")

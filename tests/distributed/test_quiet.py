@@ -12,7 +12,7 @@ from tests.run.wandb_file import Kept
 pytestmark = [pytest.mark.distributed, pytest.mark.timeout(600)]
 
 
-def test_every_line_is_said_once(tmp_path):
+def test_every_line_is_printed_once(tmp_path):
     make_inputs(tmp_path)
     argv = write_recipe(tmp_path, tmp_path / "run", report_to="wandb", total_episodes=16)
     stage = Stage(argv, tmp_path / "log", processes=2, WANDB_MODE="offline", WANDB_SILENT="true")

@@ -193,7 +193,7 @@ def test_an_object_in_a_deepspeed_checkpoint_runs_no_code(launcher: str, ran: Pa
 
 
 @pytest.mark.parametrize("name", RUNS)
-def test_what_really_ran(launcher: str, ran: Path, name: str) -> None:
+def test_the_launched_processes(launcher: str, ran: Path, name: str) -> None:
     facts = json.loads((ran / f"{name}.facts.json").read_text())
     assert facts["processes"] == 2
     assert facts["engine"] == {"cpu": "MULTI_CPU", "fsdp2": "FSDP"}.get(launcher, "DEEPSPEED")
@@ -202,7 +202,7 @@ def test_what_really_ran(launcher: str, ran: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", RUNS)
-def test_what_is_saved_loads_without_this_project(launcher: str, ran: Path, name: str) -> None:
+def test_saved_models_load_without_this_project(launcher: str, ran: Path, name: str) -> None:
     full, scalar = name.endswith("-full"), name.startswith("reward")
     if full:
         cls = AutoModelForSequenceClassification if scalar else AutoModelForCausalLM

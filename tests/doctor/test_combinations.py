@@ -152,7 +152,7 @@ def test_the_documented_table_is_the_one_in_the_code() -> None:
 
 
 @pytest.mark.parametrize("entry", COMBINATIONS, ids=lambda one: one.what)
-def test_check_and_doctor_tell_it_with_its_remedy(entry: Any, inputs: Path, tmp_path: Path) -> None:
+def test_check_and_doctor_report_it_with_its_remedy(entry: Any, inputs: Path, tmp_path: Path) -> None:
     one = BY_WHAT[entry.what]
     strategy = "fsdp2" if one.environment else one.fails[1]
     assert told(inputs, tmp_path, *one.fails[::2], strategy) == [(entry.reason, entry.remedy)]
@@ -185,6 +185,6 @@ def test_it_cannot_work_in_earnest(one: Try, inputs: Path) -> None:
 
 
 @pytest.mark.parametrize("one", marked("works"))
-def test_what_stands_beside_it_works(one: Try, inputs: Path) -> None:
+def test_the_remedy_of_each_combination_works(one: Try, inputs: Path) -> None:
     outcome = attempt(*one.works, inputs)
     assert outcome.works, outcome.said

@@ -185,7 +185,7 @@ def test_a_pipeline_waits_for_what_its_stages_make(tmp_path: Path, recipe: Calla
     assert "learning_rate" in json.loads(out.read_text())[str(broken)][0]["found"]
 
 
-def test_what_a_pipeline_runs_in_one_process_has_one_device(tmp_path: Path, recipe: Callable[..., str]) -> None:
+def test_a_pipelines_stage_in_one_process_has_one_device(tmp_path: Path, recipe: Callable[..., str]) -> None:
     recipe()
     judge = {"kind": "rules", "function": "operator:gt"}
     label = recipe("label", judge=judge, model_name_or_path=str(tmp_path / "run"), output_dir=str(tmp_path / "label"))

@@ -80,7 +80,7 @@ def check(*words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-m", "alignment.cli", "check", *words], capture_output=True, text=True)
 
 
-def test_check_with_data_tells_layouts_and_every_bad_row_without_a_model(recipe, tmp_path):
+def test_check_with_data_reports_layouts_and_every_bad_row_without_a_model(recipe, tmp_path):
     data = [{"prompt": "p", "completion": "c"}, {"prompt": "p", "completion": ""}, {"prompt": "p"}]
     file = recipe("sft", data, model_name_or_path="nowhere/at-all")
     assert check(file).returncode == 0

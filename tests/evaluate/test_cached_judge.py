@@ -89,7 +89,7 @@ def test_threads_write_whole_lines(tmp_path):
         {"status": "abstain"},
     ],
 )
-def test_a_kept_answer_that_is_no_verdict_is_refused(tmp_path, change):
+def test_a_kept_answer_that_is_not_a_verdict_is_refused(tmp_path, change):
     file = tmp_path / "verdicts.jsonl"
     CachedJudge(Counting(), file).ask(Comparison("p", "one", "two"))
     (row,) = read_jsonl(file)

@@ -76,7 +76,7 @@ def test_a_line_or_noise_determines_nothing():
         assert not found.has_turned
 
 
-def test_a_fall_within_the_noise_is_no_turn():
+def test_a_fall_within_the_noise_is_not_a_turn():
     generator = random.Random(5)
     scores = [rl(d, 1.9, 0.9) + generator.gauss(0, 0.35) for d in PLACES]  # peak at 3.04, lost 0.11 at 4
     found = fit(PLACES, scores)

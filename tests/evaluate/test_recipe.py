@@ -107,7 +107,7 @@ def test_the_win_rate_is_that_of_the_answers_written(results, answers):
     assert 0 <= rate["low"] <= rate["value"] <= rate["high"] <= 1
 
 
-def test_a_judge_of_order_alone_finds_nobody_better(results):
+def test_a_judge_that_looks_only_at_order_gives_no_winner(results):
     for candidate in ("ppo", "twin", "foreign"):
         assert results["win_rate"][candidate]["first"]["value"] == 0.5
 

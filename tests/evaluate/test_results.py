@@ -65,7 +65,7 @@ def test_one_answer_a_prompt_gives_no_pairs_and_asks_nothing():
     assert judge.asked == 0
 
 
-def test_how_far_a_judge_is_is_told(capsys):
+def test_the_progress_of_a_judge_is_reported(capsys):
     baseline, candidate = policy("sft", ["a", "bb", "same"]), policy("ppo", ["aaa", "b", " same "])
     judge_candidates(recipe_of(1), [Longer()], ["p", "q", "r"], baseline, [candidate])
     assert "evaluate: ppo against sft by longer 2/2 pairs (100%), took" in capsys.readouterr().err

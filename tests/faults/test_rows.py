@@ -55,7 +55,7 @@ def test_01_a_prompt_under_another_name_is_refused_and_read_with_columns(case, c
         assert first == ("Q0?", "Apple 0.<|im_end|>", "No 0.<|im_end|>")
 
 
-def test_02_a_system_beside_the_prompt_stands_before_it(case):
+def test_02_a_system_prompt_comes_before_the_prompt(case):
     case("02-preference-system-column")
     prompts = [f"{turn('system', 'Answer only in French.')}{asked(f'Say hello {number}')}" for number in range(4)]
     assert pairs("r.yaml") == [(prompt, "Bonjour<|im_end|>", "Hello<|im_end|>") for prompt in prompts]
@@ -154,7 +154,7 @@ def test_44_tools_as_texts_are_read(case, config):
     assert answers(f"{config}.yaml") == expected
 
 
-def test_47_marks_of_generation_say_what_is_trained(case):
+def test_47_marks_of_generation_decide_what_is_trained(case):
     case("47-generation-tags")
     start = f"{asked('Hi')}⟦Hello.<|im_end|>⟧\n{asked('More')}⟦Good day.<|im_end|>⟧"
     (row,) = demonstrations("r.yaml")

@@ -314,7 +314,7 @@ def test_options_with_bad_values(commands, place, verb, option):
 
 
 @pytest.mark.parametrize("verb", GOOD)
-def test_words_that_no_verb_knows(commands, place, verb):
+def test_unknown_arguments(commands, place, verb):
     lines = [
         [verb, *GOOD[verb], *MORE.get(verb, []), *more] for more in (["surplus", "more"], ["--unknown", "x"], ["---"])
     ]

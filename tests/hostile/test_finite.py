@@ -27,7 +27,7 @@ def one_step(stage: str) -> dict[str, object]:
 
 @pytest.mark.parametrize("peft_method", ["lora", "full"])
 @pytest.mark.parametrize("stage", STAGES)
-def test_an_update_that_leaves_no_finite_weight_is_no_result(world, tmp_path, stage, peft_method):
+def test_an_update_without_finite_weights_gives_no_result(world, tmp_path, stage, peft_method):
     """A weight without a gradient becomes 0 / (sqrt(0) + 0): LoRA's A in its first step, embeddings that no row has."""
     out = tmp_path / "run"
     argv = write_recipe(world, stage, out, peft_method=peft_method, **one_step(stage))

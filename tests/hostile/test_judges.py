@@ -140,7 +140,7 @@ def test_a_verdict_of_the_asked_form_at_the_end_is_the_label(before, form, label
 
 @MANY
 @given(st.lists(prose, max_size=3), st.lists(st.builds(str.format, quotes, letters), min_size=1, max_size=3))
-def test_what_ends_in_a_quotation_is_no_label(before, quoted):
+def test_a_reply_that_ends_in_a_quotation_gives_no_label(before, quoted):
     reply = "\n\n".join(["I have read both.", *before, *quoted])
     assert find_verdict(reply, ("A", "B"), ("q", "red", "blue")) is None
 
@@ -248,7 +248,7 @@ def test_a_body_with_odd_fields_gives_its_label_or_a_status(changes):
 
 @SOME
 @given(st.binary(max_size=200))
-def test_bytes_are_no_label(body):
+def test_bytes_give_no_label(body):
     assert ask_for(body).probability is None
 
 

@@ -66,7 +66,7 @@ def test_killed_at_every_kind_of_moment(inputs: Path, tmp_path: Path, stage: str
 
 
 @pytest.mark.parametrize("stage", [*TRAINED, "label", "evaluate"])
-def test_told_to_end_at_every_kind_of_moment(inputs: Path, tmp_path: Path, stage: str) -> None:
+def test_a_signal_to_end_at_every_kind_of_moment(inputs: Path, tmp_path: Path, stage: str) -> None:
     runs = Runs(inputs, tmp_path, stage)
     straight, moments = runs.straight()
     for place in chosen(moments, 0.5):

@@ -210,7 +210,7 @@ NO_HTTP = [
 
 
 @pytest.mark.parametrize("number", range(len(NO_HTTP)))
-def test_what_is_no_http(target, number):
+def test_invalid_http(target, number):
     assert status(target.send(NO_HTTP[number], seconds=0.5)) in (None, 400, 401, 403, 404, 405)
 
 
@@ -241,7 +241,7 @@ BODIES = {
 
 @pytest.mark.parametrize("name", BODIES)
 @pytest.mark.parametrize("trusted", [True, False])
-def test_bodies_that_are_no_request(target, name, trusted):
+def test_invalid_bodies(target, name, trusted):
     code = status(target.send(target.request(BODIES[name], trusted=trusted, more=[CLOSE])))
     assert code in ((400, 404, 409, 413, 422) if trusted else (401, 403))
 

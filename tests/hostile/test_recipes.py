@@ -251,7 +251,7 @@ RUN = {  # places of a recipe that runs, and values that are in its range
 @pytest.mark.parametrize("stage", list(RUN))
 @settings(max_examples=12)
 @given(data=st.data())
-def test_what_is_accepted_runs_or_ends_in_a_line(world, tmp_path_factory, stage, data):
+def test_accepted_recipes_run_or_end_in_a_line(world, tmp_path_factory, stage, data):
     out = tmp_path_factory.mktemp("run") / "out"
     keys = {data.draw(st.sampled_from(RUN[stage])): data.draw(VALUES) for _ in range(2)}
     given_keys = {} if stage == "ppo" else {"max_steps": 2}

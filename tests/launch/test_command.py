@@ -135,7 +135,7 @@ def launch(folder: Path, *words: str, path: str | None = None) -> "subprocess.Co
         ),
     ],
 )
-def test_faults_are_told_together_and_nothing_is_written(folder, words, messages):
+def test_faults_are_reported_together_and_nothing_is_written(folder, words, messages):
     before = sorted(folder.iterdir())
     done = launch(folder, *words)
     assert done.returncode == 2, done.stderr
@@ -199,7 +199,7 @@ def test_every_stage_has_a_script_that_is_launched():
         assert (ROOT / "recipes" / f"{stage}.py").is_file()
 
 
-def test_a_file_that_is_no_text_is_told_in_a_line(folder):
+def test_a_file_that_is_not_text_is_reported_in_a_line(folder):
     (folder / "bin.sh").write_bytes(b"\xff\xfe")
     for option, said in (
         ("--out", "bin.sh: exists with other content"),
@@ -215,7 +215,7 @@ def test_a_file_that_is_no_text_is_told_in_a_line(folder):
 @pytest.mark.parametrize(
     "image", ["nvcr.io/nvidia/pytorch:24.07-py3", "localhost:5000/a/b", "a@sha256:" + "0" * 64, "1"]
 )
-def test_an_image_stands_in_the_file_as_it_was_given(folder, image):
+def test_an_image_is_written_to_the_file_unchanged(folder, image):
     done = launch(folder, "sft.yaml", "--on", "kubernetes", "--image", image, "--out", "x.yaml")
     assert done.returncode == 0, done.stderr
     roles = yaml.safe_load((folder / "x.yaml").read_text())["spec"]["pytorchReplicaSpecs"]
@@ -223,7 +223,7 @@ def test_an_image_stands_in_the_file_as_it_was_given(folder, image):
 
 
 @pytest.mark.parametrize("place", ["kubernetes", "skypilot"])
-def test_containers_are_told_of_the_recipe_within_the_working_folder(folder, place):
+def test_containers_get_the_recipes_path_in_the_working_folder(folder, place):
     done = launch(folder.parent, str(folder / "sft.yaml"), "--on", place)
     assert done.returncode == 0, done.stderr
     assert "--module recipes.sft --config my/sft.yaml\n" in done.stdout

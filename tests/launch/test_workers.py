@@ -47,14 +47,14 @@ def test_it_ends_as_its_workers_did(error, code, said, monkeypatch, capsys):
     assert capsys.readouterr().err.strip() == said
 
 
-def test_what_is_none_of_these_is_told_with_its_traceback(monkeypatch):
+def test_other_errors_are_reported_with_their_traceback(monkeypatch):
     monkeypatch.setattr(api, "_terminate_process_handler", api._terminate_process_handler)
     with pytest.raises(ZeroDivisionError):
         _run(lambda args: 1 // args, 0)
 
 
 @pytest.mark.parametrize("told", [signal.SIGUSR1, signal.SIGINT])
-def test_who_ends_it_is_not_told_of_it_by_torchrun(told, tmp_path):
+def test_torchrun_does_not_report_an_end_by_the_user(told, tmp_path):
     script = tmp_path / "wait.py"
     script.write_text(
         "import signal, sys, time\n"

@@ -83,7 +83,7 @@ def bench(tmp_path, monkeypatch) -> Bench:
     return Bench(tmp_path)
 
 
-def test_what_is_done_is_skipped_and_what_is_stale_runs_again(bench):
+def test_finished_stages_are_skipped_and_stale_ones_run_again(bench):
     bench.write(step("a"), step("b", "a"), step("c", "b"))
     assert bench.run() == 0
     assert bench.calls() == ["a", "b", "c"]
@@ -284,7 +284,7 @@ def test_two_runs_at_once_are_refused(bench):
         process.communicate(timeout=30)
 
 
-def test_a_stage_that_is_saving_is_waited_for_when_the_run_is_told_to_end(bench):
+def test_a_signal_to_end_waits_for_a_stage_that_is_saving(bench):
     saves = (
         "import signal, sys, time\n"
         "def save(*_):\n"
@@ -385,7 +385,7 @@ class TestRecipeStages:
 
     @pytest.mark.parametrize("left", ["finished", "running"])
     @pytest.mark.parametrize("status", ["running", "failed", "interrupted"])
-    def test_a_run_that_was_to_be_replaced_is_neither_kept_nor_gone_on_with(self, sft, left, status):
+    def test_a_run_to_be_replaced_is_not_kept_or_resumed(self, sft, left, status):
         """A stage ends before it clears its folder, where it is killed while it starts or refuses its data."""
         if left == "running":
             (sft.folder / "break").write_text("")
@@ -471,7 +471,7 @@ class TestRecipeStages:
         assert "sft: rows/b2.jsonl changed, runs again" in sft.said.getvalue()
         assert len(sft.calls()) == 2
 
-    def test_what_a_stage_depends_on(self, sft):
+    def test_the_dependencies_of_a_stage(self, sft):
         found = dependencies(load_pipeline("pipeline.yaml").stages[0])
         assert found["m"] == "not on disk: m"
         assert {"recipe", "d.jsonl", "library torch", "library transformers"} <= set(found)

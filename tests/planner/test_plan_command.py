@@ -109,7 +109,7 @@ def sft_file(tmp_path: Path, base: Path, **keys: Any) -> str:
     return write(tmp_path, "sft.yaml", recipe)
 
 
-def test_it_says_what_is_held_and_that_it_fits(tmp_path: Path, base: Path) -> None:
+def test_it_reports_the_memory_and_that_it_fits(tmp_path: Path, base: Path) -> None:
     out = tmp_path / "plan.json"
     code, text = run(sft_file(tmp_path, base), "--json", str(out), "--memory", "2GiB")
     assert code == 0, text
@@ -122,7 +122,7 @@ def test_it_says_what_is_held_and_that_it_fits(tmp_path: Path, base: Path) -> No
     assert stage["time"]["steps"] == 5
 
 
-def test_what_does_not_fit_ends_with_3_and_what_to_change_makes_it_fit(tmp_path: Path, base: Path) -> None:
+def test_a_plan_that_does_not_fit_ends_with_3_and_its_advice_fits(tmp_path: Path, base: Path) -> None:
     file = sft_file(tmp_path, base, gradient_checkpointing=False, per_device_train_batch_size=16)
     out = tmp_path / "plan.json"
     code, text = run(file, "--memory", "900MiB", "--json", str(out))
@@ -179,7 +179,7 @@ def test_a_pipeline_is_planned_before_anything_of_it_has_run(tmp_path: Path, bas
         (["--model_name_or_path", "./absent/model"], "does not exist"),
     ],
 )
-def test_faults_are_told(arguments: list[str], words: str, tmp_path: Path, base: Path) -> None:
+def test_faults_are_reported(arguments: list[str], words: str, tmp_path: Path, base: Path) -> None:
     out = tmp_path / "plan.json"
     code, text = run(sft_file(tmp_path, base), "--json", str(out), *arguments)
     assert code not in (0, 3)

@@ -177,13 +177,13 @@ def test_an_adapter_without_tensors_is_refused(adapter):
         load(adapter)
 
 
-def test_an_adapter_with_a_weight_that_is_no_number_is_refused(adapter):
+def test_an_adapter_with_a_weight_that_is_not_a_number_is_refused(adapter):
     edit(adapter, lambda tensors: next(iter(tensors.values())).fill_(float("nan")))
     with pytest.raises(ModelError, match="holds NaN or infinity"):
         load(adapter)
 
 
-def test_a_reward_adapter_is_no_policy(adapter, reward):
+def test_a_reward_adapter_is_not_a_policy(adapter, reward):
     for use in (load, roles):
         with pytest.raises(ModelError, match=r"reward is a reward model's adapter \(task_type SEQ_CLS\)"):
             use(reward)
@@ -210,7 +210,7 @@ def test_an_adapter_without_a_task_is_a_policys(adapter, tmp_path):
 
 
 @pytest.mark.parametrize("dtype", [torch.int32, torch.bool, torch.complex64])
-def test_an_adapter_whose_weights_are_no_floats_is_refused(adapter, dtype):
+def test_an_adapter_whose_weights_are_not_floats_is_refused(adapter, dtype):
     name = min(load_file(adapter / "adapter_model.safetensors"))
     edit(adapter, lambda tensors: tensors.update({name: tensors[name].to(dtype)}))
     with pytest.raises(ModelError, match=f"holds {name} as"):

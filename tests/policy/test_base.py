@@ -74,7 +74,7 @@ def test_an_adapter_on_an_adapter_is_refused(project):
         resolve_model("runs/upper")
 
 
-def test_what_cannot_be_found_is_named(project):
+def test_a_missing_model_is_named(project):
     with pytest.raises(ModelError, match=r"model ./nowhere/at/all does not exist"):
         resolve_model("./nowhere/at/all")
     with pytest.raises(ModelError, match="is a file; name the folder"):
@@ -100,7 +100,7 @@ def test_a_folder_without_weights_is_refused(project):
         resolve_model("runs/sft")
 
 
-def test_an_unfinished_run_is_said_to_be_one(project):
+def test_an_unfinished_run_is_reported_as_such(project):
     run = project / "runs" / "half"
     run.mkdir()
     (run / "manifest.json").write_text("{}")

@@ -109,7 +109,7 @@ def test_places_of_gpt2_are_conv1d_modules():
     assert trained(model) == 4 * (2 * 8 * 16 + 16 + 8)
 
 
-def test_places_of_bert_tell_attention_from_feed_forward():
+def test_modules_of_bert_separate_attention_from_feed_forward():
     names = [f"bert.encoder.layer.{i}.{end}" for i in range(2) for end in ("attention.output.dense", "output.dense")]
     assert places(names, "pfeiffer") == ["bert.encoder.layer.0.output.dense", "bert.encoder.layer.1.output.dense"]
     assert places(names, "houlsby") == ["dense"]

@@ -93,7 +93,7 @@ def test_dares_choice_follows_its_seed(two, tmp_path):
     assert one == same != other
 
 
-def test_what_the_parts_were_is_recorded(tiny_model_dir, tmp_path):
+def test_the_parts_are_recorded(tiny_model_dir, tmp_path):
     runs = [trained_adapter(tiny_model_dir, tmp_path / name, load_in_4bit=True) for name in "ab"]
     combine([(str(run), 0.5) for run in runs], tmp_path / "out", "dare_ties", density=0.5, seed=4)
     report = json.loads((tmp_path / "out" / "combine.json").read_text())

@@ -35,7 +35,7 @@ def test_code_kernels_and_files_are_never_taken_from_a_folder(tmp_path):
     assert held_as_trained(recorded(tmp_path, **asked)) == {}
 
 
-def test_a_recipe_counts_where_there_is_no_manifest(tmp_path):
+def test_the_recipe_is_used_without_a_manifest(tmp_path):
     (tmp_path / "recipe.yaml").write_text("load_in_4bit: true\ntrust_remote_code: true\n")
     assert held_as_trained(tmp_path) == {"load_in_4bit": True}
     recorded(tmp_path, load_in_4bit=False)

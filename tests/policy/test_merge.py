@@ -68,7 +68,7 @@ def test_an_adapter_on_embeddings_leaves_a_tied_output_layer_as_it_was(tmp_path,
     [{}, {"peft_method": "dora"}, {"load_in_4bit": True}, {"load_in_4bit": True, "peft_method": "dora"}],
     ids=["lora", "dora", "qlora", "qdora"],
 )
-def test_merged_model_says_the_same(tiny_model_dir, tmp_path, changes):
+def test_the_merged_model_computes_the_same(tiny_model_dir, tmp_path, changes):
     run = trained_adapter(tiny_model_dir, tmp_path / "run", **changes)
     difference = merge(run, tmp_path / "out")
     ids = torch.tensor([[2, 40, 41, 42, 43, 1]])

@@ -107,7 +107,7 @@ def test_numbers_that_models_have_are_taken(model):
     [b"", b"[]", b"{", b"null", b"\xff{}", b'{"a": ' * 5000, b'{"a": 1' + b"0" * 5000 + b"}", b'{"a": 1, "a": 2}'],
     ids=["empty", "list", "cut", "null", "bytes", "deep", "digits", "twice"],
 )
-def test_a_file_that_is_no_object_is_refused(model, name, content):
+def test_a_file_that_is_not_an_object_is_refused(model, name, content):
     (model / name).write_bytes(content)
     with pytest.raises(ModelError, match=name) as refused:
         load(model)
@@ -150,7 +150,7 @@ def test_the_hubs_own_links_are_followed(model, tmp_path):
         {"id2label": {"0": "a"}, "quantization_config": None, "auto_map": {"AutoConfig": "x.Y"}},
     ],
 )
-def test_what_models_on_the_hub_have_is_read(model, keys):
+def test_files_of_models_on_the_hub_are_read(model, keys):
     assert load(change(model, "config.json", **keys)).num_parameters()
 
 
@@ -176,7 +176,7 @@ def test_an_adapter_that_is_its_own_base_ends(tmp_path, monkeypatch):
         resolve_model("adapter")
 
 
-def test_a_reward_model_is_no_policy(model, tmp_path):
+def test_a_reward_model_is_not_a_policy(model, tmp_path):
     keys = ModelKeys(model_name_or_path=str(model))
     load_sequence_classifier(keys, trainable=False, pad_token_id=0).save_pretrained(tmp_path / "reward")
     load_tokenizer(keys).save_pretrained(tmp_path / "reward")

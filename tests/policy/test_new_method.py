@@ -5,13 +5,12 @@ import os
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from tests.models import save_tiny_model
+from tests.package_copy import ROOT, PackageCopy
 
-ROOT = Path(__file__).parents[2]
 FAMILY = '''
 """IA3: PEFT's `IA3Config`."""
 
@@ -123,15 +122,16 @@ print("FACTS", json.dumps(facts))
 
 @pytest.mark.timeout(300)
 def test_a_method_of_two_files_is_checked_planned_trained_continued_merged_and_aligned(tmp_path):
-    tree = tmp_path / "tree"
-    for package in ("alignment", "recipes", "reward", "tests"):
-        shutil.copytree(ROOT / package, tree / package, ignore=shutil.ignore_patterns("__pycache__"))
+    copy = PackageCopy(tmp_path / "tree")
+    tree = copy.folder
     (tree / "alignment" / "policy" / "methods" / "ia3_everywhere.py").write_text(FAMILY)
     table = tree / "alignment" / "config" / "methods.py"
     text = table.read_text()
     last = '    "dora": TuningMethod('
     assert text.count(last) == 1
     table.write_text(text.replace(last, LINE + last))
+    assert copy.changed() == ["alignment/config/methods.py", "alignment/policy/methods/ia3_everywhere.py"]
+    shutil.copytree(ROOT / "tests", tree / "tests", ignore=shutil.ignore_patterns("__pycache__"))
 
     base = save_tiny_model(tmp_path / "base", initializer_range=0.3)
     (tmp_path / "steps.py").write_text(STEPS)

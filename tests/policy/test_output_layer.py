@@ -69,7 +69,7 @@ def save(name, folder, **more):
 @pytest.mark.parametrize("name", RULES)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("trained", [True, False], ids=["large", "as-new"])
-def test_a_models_rule_is_told_from_its_large_logits(name, dtype, trained):
+def test_a_models_logit_rule_is_distinguished_from_large_logits(name, dtype, trained):
     model, _ = make(name)
     if not trained:
         model.apply(lambda module: isinstance(module, torch.nn.Linear) and module.weight.data.mul_(1e-3))
@@ -78,7 +78,7 @@ def test_a_models_rule_is_told_from_its_large_logits(name, dtype, trained):
 
 @pytest.mark.parametrize("name", RULES)
 @pytest.mark.parametrize("head_trains", [False, True])
-def test_answers_are_as_likely_as_the_plain_model_says(name, tmp_path, head_trains):
+def test_answers_have_the_probability_of_the_plain_model(name, tmp_path, head_trains):
     base = save(name, tmp_path / "base")
     targets = {"lora_target_modules": "all-linear"}
     more = {"lora_modules_to_save": ["lm_head"]} if head_trains else {}
@@ -124,7 +124,7 @@ def test_ppo_trains_models_with_rules(name, tmp_path):
     assert any(not torch.equal(weight, before[key]) for key, weight in trained_weights(trainer).items())
 
 
-def test_what_no_number_of_the_configuration_explains_is_refused(monkeypatch):
+def test_a_rule_that_the_configuration_does_not_explain_is_refused(monkeypatch):
     model, _ = make("Llama")
     plain = type(model).forward
 

@@ -74,7 +74,7 @@ def test_a_reward_model_trains_its_head_beside_it(base, name):
 
 
 @pytest.mark.parametrize("name", GENERIC)
-def test_it_merges_or_is_said_not_to(base, name):
+def test_it_merges_or_its_entry_denies_it(base, name):
     model = trained(with_adapter(base, name))
     expected = logits(model)
     if GENERIC[name].merges:
@@ -96,7 +96,7 @@ def test_it_trains_on_a_base_in_4_bits_or_is_refused(base, name):
 
 
 @pytest.mark.parametrize("name", [name for name in GENERIC if not GENERIC[name].allows_4bit])
-def test_what_is_refused_in_4_bits_fails_there(base, name):
+def test_types_refused_in_4_bits_fail_in_4_bits(base, name):
     given = keys(base, "lora", load_in_4bit=True)
     config = family(name).new_config(keys(base, name), task="CAUSAL_LM", modules_to_save=None)
     model = load_causal_lm(given, trainable=False).requires_grad_(False)

@@ -152,7 +152,7 @@ def test_a_new_prefix_is_the_keys_and_values_of_words(base, monkeypatch):
     torch.testing.assert_close(logits_of(switched.base), expected, rtol=1e-4, atol=1e-4)
 
 
-def test_what_does_not_fit_is_refused(base):
+def test_a_prompt_that_does_not_fit_is_refused(base):
     with pytest.raises(ModelError, match="num_virtual_tokens is 256, and the model's context has 256 tokens"):
         SwitchedBase(copy.deepcopy(base)).add("policy", PromptTuningConfig(**{**SHAPE, "num_virtual_tokens": 256}))
     with pytest.raises(ModelError, match=r"the policy adapter does not fit the base: a soft prompt is prompt_embed"):

@@ -238,7 +238,7 @@ def test_a_fully_trained_policy_leaves_the_reference_alone(base, reward, batch):
 
 
 @pytest.mark.parametrize("method", ["lora", "dora", "full"])
-def test_what_is_saved_loads_in_plain_libraries_and_comes_back_bit_for_bit(base, reward, batch, tmp_path, method):
+def test_saved_roles_load_in_plain_libraries_bit_for_bit(base, reward, batch, tmp_path, method):
     keys = {} if method == "full" else {"lora_r": 4}
     roles = load_roles(recipe(base, peft_method=method, **keys), rewards=on_base(reward))
     randomise(roles, 6)
@@ -335,7 +335,7 @@ def test_only_weights_in_float32_of_their_own_are_merged(sft, reward):
     assert roles._mergeable() == []
 
 
-def test_what_autocast_would_round_is_not_merged(sft, reward):
+def test_weights_that_autocast_would_round_are_not_merged(sft, reward):
     roles = randomise(load_roles(recipe(sft), rewards=on_base(reward)), 7)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert roles._mergeable() == []

@@ -150,7 +150,7 @@ def test_an_adapter_that_changes_more_than_it_replaces_is_refused(config, said):
         switched.add("policy", copy.deepcopy(config))
 
 
-def test_packed_bytes_in_a_floating_point_type_are_no_change(base):
+def test_packed_bytes_in_a_floating_point_type_are_not_change(base):
     """Under FSDP a 4-bit weight is stored in bfloat16, where its bytes may be NaN, which differs from itself."""
     model = copy.deepcopy(base)
     model.model.layers[0].mlp.register_buffer("packed", torch.full((4,), torch.nan, dtype=torch.bfloat16))

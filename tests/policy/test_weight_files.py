@@ -97,7 +97,7 @@ def test_a_weight_of_another_shape_is_named(model):
         load(model)
 
 
-def test_a_weight_that_is_no_number_is_named(model):
+def test_a_weight_that_is_not_a_number_is_named(model):
     edit(model, lambda tensors: tensors[UP].view(-1)[5].fill_(float("inf")))
     with pytest.raises(ModelError, match=f"{UP} holds NaN or infinity"):
         load(model)
@@ -184,14 +184,14 @@ def test_a_configuration_far_from_its_weights_is_refused_before_memory_is_taken(
 
 
 @pytest.mark.parametrize("dtype", [torch.int8, torch.int64, torch.uint8, torch.bool, torch.complex64])
-def test_weights_that_are_no_floats_are_refused(model, dtype):
+def test_weights_that_are_not_floats_are_refused(model, dtype):
     """transformers casts them, and a model of rounded weights trains on."""
     edit(model, lambda tensors: tensors.update({UP: tensors[UP].to(dtype)}))
     with pytest.raises(ModelError, match=f"holds {UP} as .*no type of weights"):
         load(model)
 
 
-def test_causal_masks_that_old_files_hold_are_no_weights(model):
+def test_causal_masks_that_old_files_hold_are_not_weights(model):
     mask = torch.ones(1, 1, 8, 8, dtype=torch.bool)
     rotary = torch.ones(4)
     edit(model, lambda tensors: tensors.update({"model.layers.0.self_attn.rotary_emb.inv_freq": rotary}))
@@ -236,7 +236,7 @@ class Zero3:
         return True
 
 
-def test_what_a_configuration_describes_is_counted_whole_under_zero3(model):
+def test_weights_are_counted_completely_under_zero3(model):
     """ZeRO-3 would cut weights on the meta device, which holds none, and no model could be loaded."""
     launched = Zero3()
     deepspeed.set_hf_deepspeed_config(launched)

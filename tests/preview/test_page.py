@@ -70,7 +70,7 @@ def test_a_pair_shows_its_prompt_once(page):
     assert "I will not" in text
 
 
-def test_what_is_cut_and_what_is_left_out_stand_on_the_page(page):
+def test_cut_tokens_and_skipped_rows_are_on_the_page(page):
     rows = [
         {"prompt": "a", "completion": ""},
         {"prompt": "ab", "completion": "cdefgh"},

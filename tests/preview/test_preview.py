@@ -63,7 +63,7 @@ def test_the_rows_are_the_tokens_that_training_gets(recipe):
     assert found.stage.lengths().tokens == [len(row["input_ids"]) for row in rows]
 
 
-def test_what_is_cut_is_shown_apart(recipe):
+def test_cut_tokens_are_shown_separately(recipe):
     rows = [{"prompt": "ab", "completion": "cdefgh"}, {"prompt": "a", "completion": "b"}]
     row, _ = look(recipe("sft", rows, max_length=5)).to_json()["rows"]
     text = "".join(part["text"] for part in row["segments"])
@@ -84,7 +84,7 @@ def test_pairs_show_both_answers_the_more_probable_one_as_chosen(stage, recipe):
     assert "segments" not in row
 
 
-def test_renamed_columns_are_told_by_their_names_in_the_file(recipe, tmp_path):
+def test_renamed_columns_are_shown_by_their_names_in_the_file(recipe, tmp_path):
     entry = {"path": str(tmp_path / "data.jsonl"), "columns": {"prompt": "question", "completion": "good"}}
     file = recipe("sft", [{"question": "What is it?", "good": "A cat."}], datasets=[entry])
     assert [part.column for part in look(file).rows[0].parts] == ["question", "good"]
@@ -192,7 +192,7 @@ def test_a_folder_without_weights_is_refused_as_in_training(recipe, tmp_path, ti
         look(recipe("sft", [{"prompt": "p", "completion": "c"}], model_name_or_path=str(tmp_path / "model")))
 
 
-def test_where_all_rows_are_left_out_the_first_reason_is_told(recipe):
+def test_the_first_reason_is_reported_if_all_rows_are_left_out(recipe):
     rows = [{"prompt": "p" * 90, "completion": "c"}, {"prompt": "q" * 90, "completion": "c"}]
     with pytest.raises(
         Refused, match=r"no training row is left: all 2 were left out, the first is .*data\.jsonl:1: no"

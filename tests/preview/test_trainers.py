@@ -23,13 +23,13 @@ LINES = [{"prompt": f"question {n}?", "completion": f"good {n}"} for n in range(
         ("reward", PAIRS, {"ties": "davidson"}, "none of the 4 training pairs is one; use ties: half."),
     ],
 )
-def test_what_the_trainer_refuses_is_refused(recipe, stage, rows, keys, message):
+def test_refusals_of_the_trainer_are_refused_in_the_preview(recipe, stage, rows, keys, message):
     with pytest.raises(Refused) as caught:
         preview(recipe(stage, rows, **keys), [], None, preview_reader)
     assert message in str(caught.value)
 
 
-def test_a_reward_model_is_no_policy(recipe, tmp_path):
+def test_a_reward_model_is_not_a_policy(recipe, tmp_path):
     path = tmp_path / "reward_model"
     save_tiny_model(path)
     config = json.loads((path / "config.json").read_text())

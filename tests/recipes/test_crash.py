@@ -184,7 +184,9 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         *(pytest.param("ppo", share, marks=pytest.mark.slow) for share in (1.02, 1.3, 1.95, 2.3)),
     ],
 )
-def test_a_full_disk_is_told_in_a_line_and_costs_one_checkpoint(inputs, straight, small_disk, tmp_path, stage, share):
+def test_a_full_disk_is_reported_in_a_line_and_loses_one_checkpoint(
+    inputs, straight, small_disk, tmp_path, stage, share
+):
     """Room for `share` of a checkpoint's bytes; two of them stay, and a third is written before the first goes."""
     size = sum(-(-file.stat().st_size // PAGE) * PAGE for file in latest_whole(straight[stage]).iterdir())
     ballast = small_disk / "ballast"

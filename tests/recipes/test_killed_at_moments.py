@@ -36,7 +36,7 @@ def test_a_run_killed_after_its_last_step_trains_no_more(inputs: Path, tmp_path:
         assert not killing.differences(straight, runs.run), kind
 
 
-def test_a_stage_that_is_told_to_end_once_it_is_finished_is_not_queued_again(inputs: Path, tmp_path: Path) -> None:
+def test_a_stage_that_is_signalled_to_end_once_it_is_finished_is_not_queued_again(inputs: Path, tmp_path: Path) -> None:
     runs = Runs(inputs, tmp_path, "label")
     straight, moments = runs.straight()
     assert runs.goes_on_after(last(moments, "rename manifest.json"), number=signal.SIGTERM) == [0]

@@ -170,7 +170,7 @@ def test_stopped_by_failures_it_writes_no_labels_and_goes_on(tmp_path: Path, tin
         ({"kind": "openai", "model": "toy", "base_url": "http://127.0.0.1:9/v1", "max_retries": 0}, {}, "Is it runn"),
     ],
 )
-def test_what_cannot_work_is_said_and_writes_no_labels(
+def test_an_impossible_recipe_is_reported_and_writes_no_labels(
     tmp_path: Path, tiny_model_dir: Path, judge: dict[str, Any], keys: dict[str, Any], words: str
 ) -> None:
     argv = write_recipe(tmp_path, tiny_model_dir, judge, **keys)
@@ -213,7 +213,7 @@ def test_answers_that_are_given_are_judged_without_a_policy(tmp_path: Path) -> N
     assert manifest["results"]["usage"]["calls"] == 8
 
 
-def test_answers_that_nobody_has_compared_are_judged_and_train_nothing(tmp_path: Path) -> None:
+def test_answers_without_comparisons_are_judged_and_not_trained_on(tmp_path: Path) -> None:
     data = tmp_path / "answers.jsonl"
     data.write_text(json.dumps({"prompt": "Name a colour.", "responses": ["aa", "b"]}) + "\n")
     keys = {"datasets": [{"path": str(data)}]}
@@ -227,7 +227,7 @@ def test_answers_that_nobody_has_compared_are_judged_and_train_nothing(tmp_path:
             read(entries, on_bad_row="stop", seed=0)
 
 
-def test_of_a_rubric_only_the_criterion_that_failed_is_paid_again(tmp_path: Path) -> None:
+def test_only_the_failed_criterion_of_a_rubric_is_called_again(tmp_path: Path) -> None:
     criteria = [{"name": "truth", "description": "TRUE?"}, {"name": "brevity", "description": "BRIEF?"}]
     (tmp_path / "rubric.yaml").write_text(json.dumps({"criteria": criteria}))
     judge = {"kind": "openai", "model": "toy", "asks": "pointwise", "rubric": str(tmp_path / "rubric.yaml")}
@@ -255,7 +255,7 @@ def test_a_dry_run_needs_no_key(
     assert "8 calls, about " in capsys.readouterr().out
 
 
-def test_a_dry_run_asks_nobody_and_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_dry_run_makes_no_calls_and_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     judge = {"kind": "openai", "model": "toy", "base_url": "http://127.0.0.1:9/v1", "max_tokens": 10}
     judge |= {"prices": {"prompt": 1000, "completion": 2000}}
     label.main([*write_given(tmp_path, judge), "--dry-run"])
@@ -323,7 +323,7 @@ def test_failed_calls_hide_no_call_that_was_never_made(tmp_path: Path) -> None:
         ({"dry_run": True, "reparse": True}, "dry_run: excludes reparse"),
     ],
 )
-def test_keys_that_do_not_go_together_are_told(tmp_path: Path, keys: dict[str, Any], message: str) -> None:
+def test_keys_that_do_not_go_together_are_reported(tmp_path: Path, keys: dict[str, Any], message: str) -> None:
     with pytest.raises(RecipeError, match=message):
         label.main(write_given(tmp_path, {"kind": "openai", "model": "toy"}, **keys))
 

@@ -44,7 +44,7 @@ def test_a_run_that_failed_before_any_answer_takes_a_corrected_recipe(tmp_path, 
     assert [pair["probability"] for row in rows for pair in row["pairs"]] == [1.0] * 3
 
 
-def test_answers_that_are_paid_for_are_kept_and_only_what_differs_is_told(tmp_path):
+def test_paid_replies_are_kept_and_only_differences_are_reported(tmp_path):
     replies = [completion("A"), *[failure(401)] * 20]
     with ChatServer(lambda prompt, n: replies[min(n, len(replies)) - 1]) as server:
         with pytest.raises(JudgeError):

@@ -106,7 +106,7 @@ def test_a_dry_run_counts_the_most_that_is_asked(tmp_path: Path, capsys: pytest.
         assert len(server.prompts) == 30 - 6  # the second round asks the same of the 3 answers that the first left
 
 
-def test_what_was_paid_is_not_asked_again_and_failures_are_no_rows(tmp_path: Path) -> None:
+def test_paid_calls_are_not_repeated_and_failures_give_no_rows(tmp_path: Path) -> None:
     sick = [True]
 
     def behave(prompt: str, n: int) -> Reply:
@@ -141,7 +141,7 @@ def test_what_was_paid_is_not_asked_again_and_failures_are_no_rows(tmp_path: Pat
         ({"kind": "rules", "function": "a:b"}, "revisions: needs a judge that generates text"),
     ],
 )
-def test_a_judge_that_cannot_revise_is_told(tmp_path: Path, judge: dict[str, Any], words: str) -> None:
+def test_a_judge_that_cannot_revise_is_reported(tmp_path: Path, judge: dict[str, Any], words: str) -> None:
     with pytest.raises(RecipeError, match=words):
         label.main(write(tmp_path, None, judge=judge, revisions={}))
 

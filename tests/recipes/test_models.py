@@ -95,7 +95,7 @@ WRITTEN = {  # what generation is conditioned on, what is learned, and the token
 
 
 @pytest.mark.parametrize("model", WRITTEN)
-def test_prompts_and_answers_are_written_as_the_model_knows_them(model, tmp_path, monkeypatch):
+def test_prompts_and_answers_have_the_models_format(model, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     recipe = load_recipe("sft", ["--config", str(RECIPES / model / "sft.yaml")])
     small_worlds.write_small(tmp_path, recipe.model_name_or_path)

@@ -81,7 +81,7 @@ def test_a_preempted_run_ends_with_the_same_bits(folder, tmp_path, stage, keys):
 
 
 @pytest.mark.distributed
-def test_processes_that_are_told_at_different_times_save_the_same_step(tmp_path):
+def test_processes_that_are_signalled_at_different_times_save_the_same_step(tmp_path):
     made = ppo.make_inputs(tmp_path)
     straight, preempted = tmp_path / "straight", tmp_path / "preempted"
     run_through(ppo.write_recipe(made, straight, **NEVER), tmp_path / "straight.log", processes=2)

@@ -75,7 +75,7 @@ def refusal(main, argv):
 
 
 @pytest.mark.parametrize("killed", ["sft", "reward", "dpo", "ppo"], indirect=True)
-def test_what_was_replaced_is_named_and_the_run_goes_on_once_it_is_back(killed):
+def test_a_replaced_input_is_named_and_the_run_resumes_once_it_is_restored(killed):
     main, argv, folder = killed
     before = {file: file.read_bytes() for file in folder.rglob("*") if file.is_file() and "run" not in file.parts}
     rows = folder / "rows.jsonl"

@@ -116,7 +116,7 @@ def test_gold_is_not_fooled(trick):
     assert gold.prefer(OTTER, trick, GOOD) == 0.0
 
 
-def test_gold_knows_ties():
+def test_gold_gives_ties():
     assert (
         gold.prefer(OTTER, GOOD, "With pleasure! The otter eats fish and crabs. You can find it in clean rivers.")
         == 0.5

@@ -66,7 +66,7 @@ def test_short_stories_are_left_out(text):
     assert cut_story(text) is None
 
 
-def test_no_opening_stands_on_both_sides(tmp_path, capsys):
+def test_no_opening_is_in_both_splits(tmp_path, capsys):
     train = [STORY, "Ann had a red ball that she loved. " + words(30) + ".", "Short.", STORY + " More."]
     other = f"Ann had a red ball that she loved. {words(28, 'v')}."
     prompts.write_data(tmp_path, train, [other, other], seed=0)
@@ -168,7 +168,7 @@ def test_bad_reviews_are_named(reviews):
         watcher.reviews()
 
 
-def test_the_watcher_knows_held_out_reviews(shared, monkeypatch):
+def test_the_watcher_classifies_held_out_reviews(shared, monkeypatch):
     monkeypatch.setenv(watcher.VARIABLE, str(shared / "data/reviews/sentence_polarity_10662.jsonl"))
     texts, labels = watcher.reviews()
     held_out = range(0, len(texts), 10)

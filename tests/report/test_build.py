@@ -59,7 +59,7 @@ def own(tmp_path):
     return write_pipeline(tmp_path)
 
 
-def test_a_judge_that_only_measures_is_told_from_one_that_trains(own, tmp_path):
+def test_a_judge_that_only_measures_differs_from_one_that_trains(own, tmp_path):
     assert "gold gave the training labels" not in page_of(own, out=tmp_path / "page.html").text
     manifest = json.loads((own / "dpo/manifest.json").read_text())
     manifest["recipe"]["datasets"].append({"path": "elsewhere/label_gold/labels.jsonl"})  # the runs have moved since
@@ -67,7 +67,7 @@ def test_a_judge_that_only_measures_is_told_from_one_that_trains(own, tmp_path):
     assert "gold gave the training labels" in page_of(own, out=tmp_path / "page.html").text
 
 
-def test_a_pipeline_s_page_tells_verdict_numbers_and_stages(pipeline, tmp_path):
+def test_a_pipeline_s_page_reports_verdict_numbers_and_stages(pipeline, tmp_path):
     page = page_of(pipeline, out=tmp_path / "page.html")
     assert "PPO beats SFT, preferred 83% of the time [78–88]" in page.text
     assert (
@@ -192,7 +192,7 @@ def test_the_default_place_is_beside_the_runs(own):
 
 
 @pytest.mark.parametrize("gone", ["manifest.json", "metrics.jsonl", "recipe.yaml", "samples.jsonl"])
-def test_a_missing_file_is_told_or_left_out(own, tmp_path, gone):
+def test_a_missing_file_is_reported_or_left_out(own, tmp_path, gone):
     (own / "ppo" / gone).unlink()
     page = page_of(own, out=tmp_path / "page.html")
     assert ("ppo : manifest.json is missing" in page.text) == (gone == "manifest.json")
@@ -202,14 +202,14 @@ def test_a_missing_file_is_told_or_left_out(own, tmp_path, gone):
     "file", ["evaluate/results.json", "evaluate/examples.jsonl", "ppo/manifest.json", "pipeline.json"]
 )
 @pytest.mark.parametrize("content", ["{", "[]", "3", '"words"', "null", '{"stages": 3, "win_rate": [1], "results": 2}'])
-def test_a_damaged_file_is_told_and_does_not_stop_the_page(own, tmp_path, file, content):
+def test_a_damaged_file_is_reported_and_does_not_stop_the_page(own, tmp_path, file, content):
     (own / file).write_text(content + "\n")
     page = page_of(own, out=tmp_path / "page.html")
     if not content.startswith('{"'):  # an object that is another file's
         assert re.search(rf"{Path(file).name}( is damaged|: 1 damaged lines| is missing)", page.text)
 
 
-def test_lines_of_metrics_that_are_gone_are_told(own, tmp_path):
+def test_lines_of_metrics_that_are_gone_are_reported(own, tmp_path):
     manifest = json.loads((own / "ppo/manifest.json").read_text())
     lines = (own / "ppo/metrics.jsonl").read_text().splitlines(keepends=True)
     (own / "ppo/manifest.json").write_text(json.dumps({**manifest, "metrics_lines": len(lines)}))
@@ -232,7 +232,7 @@ def test_a_results_file_with_holes_is_shown_as_far_as_it_goes(own, tmp_path):
     assert "6.04" in page.text  # plain numbers stand in for the details
 
 
-def test_a_metrics_line_cut_off_by_a_kill_is_no_fault_and_one_in_the_middle_is(own, tmp_path):
+def test_a_metrics_line_cut_off_by_a_kill_is_ignored_and_one_in_the_middle_is_reported(own, tmp_path):
     with (own / "sft/metrics.jsonl").open("a") as file:
         file.write('{"step": 405, "lo')
     assert "damaged" not in page_of(own, out=tmp_path / "page.html").text
@@ -267,7 +267,7 @@ def test_undecided_and_lost_are_called_so(own, tmp_path):
     assert "PPO loses to SFT, preferred 30% of the time [25–36]" in page.text
 
 
-def test_what_is_no_run_is_refused(tmp_path):
+def test_a_folder_without_a_run_is_refused(tmp_path):
     with pytest.raises(AlignmentError, match=r"no such folder"):
         build([tmp_path / "nothing"])
     with pytest.raises(AlignmentError, match=r"not a run: none of manifest\.json"):

@@ -93,7 +93,7 @@ def test_training_and_held_out_share_a_chart_and_the_rest_is_folded():
     assert single == {"train_runtime": 3.0}
 
 
-def test_not_a_number_is_told_and_not_drawn():
+def test_nan_is_reported_and_not_drawn():
     metrics = [{"step": 1, "loss": 1.0}, {"step": 2, "loss": float("nan")}, {"step": 3, "loss": float("inf")}]
     assert series_of(metrics) == {"loss": [(1.0, 1.0)]}
     assert not_finite(metrics) == ["loss is not finite from step 2"]

@@ -61,7 +61,7 @@ def test_a_healthy_run_has_no_findings():
         ({"score_watch": lambda t: -t}, "The policy games the reward model", "but watch fell from −0.0435 to −0.957"),
     ],
 )
-def test_each_fault_is_told_with_its_numbers_and_its_curve(keys, claim, evidence):
+def test_each_fault_is_reported_with_its_numbers_and_its_curve(keys, claim, evidence):
     found = findings(log(**keys))
     assert [finding.claim for finding in found] == [claim]
     assert evidence in found[0].evidence
@@ -83,11 +83,11 @@ def test_each_fault_is_told_with_its_numbers_and_its_curve(keys, claim, evidence
         {"score_std": lambda t: 5.0 - 4 * t},  # a spread is no judge
     ],
 )
-def test_what_lies_just_within_the_thresholds_is_not_told(keys):
+def test_values_within_the_thresholds_are_not_reported(keys):
     assert claims(**keys) == []
 
 
-def test_a_watching_judge_that_prefers_the_baseline_is_told_where_the_score_rose():
+def test_a_watching_judge_that_prefers_the_baseline_is_reported_where_the_score_rose():
     found = findings(log(), rate(0.4, 0.34, 0.46))
     assert [finding.claim for finding in found] == ["The policy games the reward model"]
     assert "gold prefers it to SFT only 40% [34–46] of the time" in found[0].evidence
@@ -101,13 +101,13 @@ def test_few_updates_say_nothing():
     assert is_ppo_log(log(updates=6))
 
 
-def test_what_is_not_logged_is_not_judged():
+def test_metrics_that_are_not_logged_are_not_judged():
     rows = [{"step": row["step"], "score": row["score"], "kl": float("nan")} for row in log()]
     assert findings(rows) == []
 
 
 @pytest.mark.parametrize("sick", [False, True])
-def test_the_page_tells_it(tmp_path, sick):
+def test_the_page_reports_it(tmp_path, sick):
     runs = write_pipeline(tmp_path)
     manifest = json.loads((runs / "evaluate/manifest.json").read_text())
     manifest["recipe"]["candidates"] = [{"name": "ppo", "model_name_or_path": f"{runs}/ppo"}]

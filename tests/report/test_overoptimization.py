@@ -25,7 +25,7 @@ def turning(d):
     return d * (1.5 - 0.9 * math.log(d)) if d else 0.0
 
 
-def test_a_turn_is_told_with_its_place_and_its_loss():
+def test_a_turn_is_reported_with_its_place_and_its_loss():
     (gap,) = gaps(log(turning))
     assert gap.has_turned
     # e^(1.5 / 0.9 - 1) = 1.948 and its square 3.794; it gained 0.9 · 1.948 = 1.753; at 4 there is 4 (1.5 - 0.9 ln 4)
@@ -48,7 +48,7 @@ def test_only_updates_that_were_watched_count():
     assert len(gap.chart.lines[1].dots) == 16
 
 
-def test_a_rise_is_told_as_far_as_the_fit_can_see():
+def test_a_rise_is_reported_within_the_range_of_the_fit():
     (gap,) = gaps(log(lambda d: d * (2.3 - 0.9 * math.log(d)) if d else 0.0))  # peak at e^(2.3 / 0.9 - 1) = 4.74
     assert (gap.claim, gap.has_turned) == ("gold still rises", False)
     assert "the run went to √KL 4.00, and by the fit" in gap.evidence
@@ -58,7 +58,7 @@ def test_a_rise_is_told_as_far_as_the_fit_can_see():
     assert len(far.chart.lines) == 2
 
 
-def test_nothing_is_said_where_nothing_is_determined():
+def test_nothing_is_reported_where_nothing_is_determined():
     (gap,) = gaps(log(lambda d: d + 0.3 * math.sin(40 * d)))
     assert gap.claim == ""
     (few,) = gaps(log(turning, updates=5))
@@ -67,7 +67,7 @@ def test_nothing_is_said_where_nothing_is_determined():
     assert gaps([{"step": 1, "score": 1.0}]) == []
 
 
-def test_it_stands_on_the_page(tmp_path):
+def test_it_is_on_the_page(tmp_path):
     folder = write_pipeline(tmp_path)
     (folder / "ppo" / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in log(turning)))
     page = build([folder], tmp_path / "page.html").read_text()

@@ -3,18 +3,13 @@
 Each test copies the packages, adds a dummy as a newcomer would, counts the files that differ, and runs the dummy.
 """
 
-import filecmp
 import json
-import os
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
-PACKAGES = ("alignment", "reward", "recipes")
+from tests.package_copy import PackageCopy
+
 JUDGES, SCORERS = "alignment/config/schema/judges.py", "alignment/config/schema/scorers.py"
 
 JUDGE_ENTRY = '''
@@ -118,13 +113,8 @@ print(json.dumps([scores, describe(recipe.scorers, scoring, {})]))
 """
 
 
-class Copy:
-    """The packages in a folder of their own, and what was changed in them."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder / "checkout"
-        for package in PACKAGES:
-            shutil.copytree(ROOT / package, self.folder / package, ignore=shutil.ignore_patterns("__pycache__"))
+class Copy(PackageCopy):
+    """A copy of the packages to which kinds of judges and scorers are added."""
 
     def add(self, schema: str, entry: str, union: str, module: str, text: str) -> None:
         """Add the class before the union and to it, and the module of the kind's name."""
@@ -134,21 +124,6 @@ class Copy:
         assert found
         file.write_text(f"{head.rstrip()}\n\n{entry}{found}DummyEntry | {tail}")
         (self.folder / module).write_text(text)
-
-    def changed(self) -> list[str]:
-        """Return the files that differ from the repository's."""
-        files = [file.relative_to(self.folder) for file in self.folder.rglob("*.py")]
-        return sorted(
-            str(file)
-            for file in files
-            if not (ROOT / file).is_file() or not filecmp.cmp(ROOT / file, self.folder / file, shallow=False)
-        )
-
-    def run(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
-        environment = os.environ | {"PYTHONPATH": str(self.folder), "PYTHONDONTWRITEBYTECODE": "1"}
-        return subprocess.run(
-            [sys.executable, *arguments], capture_output=True, text=True, env=environment, cwd=self.folder, timeout=240
-        )
 
 
 def label_recipe(folder: Path, judge: dict[str, object]) -> str:
@@ -172,7 +147,7 @@ def label_recipe(folder: Path, judge: dict[str, object]) -> str:
 def test_a_judge_takes_two_files(
     tmp_path: Path, entry: str, module: str, text: str, keys: dict[str, object], foreign: str
 ) -> None:
-    copy = Copy(tmp_path)
+    copy = Copy(tmp_path / "checkout")
     copy.add(JUDGES, entry, "JudgeEntry", module, text)
     assert copy.changed() == sorted([JUDGES, module])
 
@@ -190,7 +165,7 @@ def test_a_judge_takes_two_files(
 
 
 def test_a_scorer_takes_two_files(tmp_path: Path) -> None:
-    copy = Copy(tmp_path)
+    copy = Copy(tmp_path / "checkout")
     module = "reward/scorers/dummy.py"
     copy.add(SCORERS, SCORER_ENTRY, "ScorerEntry", module, SCORER)
     assert copy.changed() == sorted([SCORERS, module])

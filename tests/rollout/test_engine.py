@@ -41,7 +41,7 @@ def test_greedy_equals_transformers_generate(model, prompts):
         assert not ours.stopped
 
 
-def test_every_batch_is_told_of_once(model, prompts):
+def test_every_batch_is_reported_once(model, prompts):
     told = []
     watched = TransformersEngine(model, pad_token_id=0, batch_size=3, on_batch=told.append)
     answers = watched.generate(prompts, Sampling(max_new_tokens=8, seed=7))
@@ -49,7 +49,7 @@ def test_every_batch_is_told_of_once(model, prompts):
     assert sorted(answer.ids for batch in told for answer in batch) == sorted(answer.ids for answer in answers)
 
 
-def test_the_seed_decides_and_global_random_state_is_neither_read_nor_moved(model, prompts):
+def test_the_seed_decides_and_global_random_state_is_not_used(model, prompts):
     sampling = Sampling(max_new_tokens=8, seed=7)
     torch.manual_seed(1)
     before = torch.random.get_rng_state(), np.random.get_state()[1].copy()

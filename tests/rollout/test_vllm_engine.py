@@ -174,7 +174,7 @@ def test_trls_generation_gets_our_settings_and_our_weights(base, monkeypatch):
     assert {name for name, _, _ in sent[:-1]} == {name for name, _ in policy_weights(roles)}
 
 
-def test_a_missing_package_is_told_before_anything_loads(base, monkeypatch):
+def test_a_missing_package_is_reported_before_anything_loads(base, monkeypatch):
     monkeypatch.setattr("alignment.train.policy_gradient.engines.vllm_is_installed", lambda: False)
     with pytest.raises(ModelError, match="the package vllm is not installed"):
         require_engine(recipe(base))

@@ -21,5 +21,5 @@ from alignment.run.differences import differences
         ({"n": 10**5000}, {"n": 1}, ["n was a number of thousands of digits, is 1"]),
     ],
 )  # fmt: skip
-def test_what_differs_is_told_by_its_innermost_key(before, now, lines):
+def test_differences_are_reported_by_their_innermost_key(before, now, lines):
     assert list(differences(before, now, free={"free"})) == lines

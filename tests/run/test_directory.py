@@ -71,7 +71,7 @@ def test_a_finished_run_is_kept_unless_overwritten(tmp_path):
     assert not (again.path / "README.md").exists()
 
 
-def test_a_run_whose_overwriting_was_cut_off_is_neither_finished_nor_gone_on_with(tmp_path, monkeypatch):
+def test_a_run_whose_overwriting_was_cut_off_is_not_finished_or_resumed(tmp_path, monkeypatch):
     RunDirectory.open(recipe(tmp_path / "run")).finish(steps=3)
     for name in ("a", "b", "c"):
         (tmp_path / "run" / name).mkdir()
@@ -91,7 +91,7 @@ def test_a_run_whose_overwriting_was_cut_off_is_neither_finished_nor_gone_on_wit
     assert sorted(file.name for file in run.path.iterdir()) == ["manifest.json", "recipe.yaml"]
 
 
-def test_what_people_said_is_not_overwritten(tmp_path):
+def test_peoples_labels_are_not_overwritten(tmp_path):
     RunDirectory.open(recipe(tmp_path / "run")).finish()
     (tmp_path / "run" / "people.jsonl").write_text("{}\n")
     with pytest.raises(AlignmentError, match=r"people's rankings of this run's answers.*Move it to another folder"):
@@ -143,7 +143,7 @@ def test_a_damaged_manifest_is_named(tmp_path):
         read_manifest(tmp_path)
 
 
-def test_lineage_refuses_a_mismatch_and_says_what_differs():
+def test_lineage_refuses_a_mismatch_and_reports_what_differs():
     sft = {"base_sha256": "aaa", "pad_token_id": 0}
     require_same(sft, {"base_sha256": "aaa", "template_sha256": "t"}, "policy", "reward model")
     with pytest.raises(LineageError, match=r"base model weights \(aaa against bbb\), pad token \(0 against 2\)"):
@@ -202,7 +202,7 @@ def test_a_new_run_takes_over_the_id_that_the_user_set(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(("given", "seconds"), [({}, 1800), ({"ddp_timeout": 7200}, 7200)], ids=str)
-def test_processes_wait_for_one_another_as_long_as_the_recipe_says(tmp_path, monkeypatch, given, seconds):
+def test_the_recipe_sets_how_long_processes_wait_for_one_another(tmp_path, monkeypatch, given, seconds):
     joined = []
 
     class State:

@@ -26,7 +26,7 @@ def test_the_tensor_that_is_not_finite_is_named(dtype, odd):
     assert first_not_finite([("good", good), ("none", torch.empty(0)), ("whole", torch.tensor([1]))]) is None
 
 
-def test_a_sum_that_overflows_is_no_infinity():
+def test_an_overflowing_sum_of_finite_numbers_is_finite():
     assert first_not_finite([("large", torch.full((4,), 3e38))]) is None  # the sum, 1.2e39, is none of float32's
     assert first_not_finite([("half", torch.full((4,), 6e4, dtype=torch.float16))]) is None
     assert first_not_finite([("opposed", torch.tensor([INF, -INF]))]) == "opposed"
@@ -105,7 +105,7 @@ def test_an_update_that_torch_refuses_names_its_step(tmp_path):
         run_training(trainer, run)
 
 
-def test_a_gradient_of_broken_weights_is_told_as_the_step_that_broke_them(tmp_path):
+def test_a_gradient_of_broken_weights_is_reported_with_the_step_that_broke_them(tmp_path):
     rows = [{"x": 1.0, "y": 1.0}] * 2
     run, trainer = line_trainer(tmp_path, rows, learning_rate=1e300, save_strategy="no", optim="adamw_torch_fused")
     with pytest.raises(TrainingError, match=r"a weight after step 1 is not finite"):

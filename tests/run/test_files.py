@@ -75,7 +75,7 @@ def test_a_path_that_cannot_be_made_is_named(tmp_path):
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is always full")
-def test_torch_on_a_full_disk_is_told_as_such():
+def test_a_full_disk_in_torch_is_reported():
     with pytest.raises(AlignmentError, match="no room left on the disk"), naming_the_disk(Path("/dev/full")):
         torch.save({"weights": torch.zeros(1_000_000)}, "/dev/full")
 

@@ -70,7 +70,7 @@ def test_a_signal_that_comes_while_the_last_step_is_saved_ends_the_process(told,
         told.on_train_end(Arguments, state, control)
 
 
-def test_a_trainer_that_is_not_told_goes_on():
+def test_a_trainer_without_a_signal_continues():
     callback, control, state = StopOnSignal(), TrainerControl(), TrainerState(epoch=1.4)
     callback.on_train_begin(Arguments, state, control)
     callback.on_step_end(Arguments, state, control)

@@ -30,21 +30,21 @@ def ended(monkeypatch, capsys, error: BaseException, *, folder: Path | None = No
     return exit_.value.code, capsys.readouterr().err
 
 
-def test_a_full_disk_is_told_through_the_errors_of_libraries(monkeypatch, capsys):
+def test_a_full_disk_is_recognised_in_errors_of_libraries(monkeypatch, capsys):
     error = RuntimeError("cannot serialize")
     error.__cause__ = OSError(28, "No space left on device")
     code, said = ended(monkeypatch, capsys, error)
     assert (code, said.partition(";")[0]) == (1, "no room left on the disk")
 
 
-def test_memory_that_is_not_there_is_told_in_one_line(monkeypatch, capsys):
+def test_missing_memory_is_reported_in_one_line(monkeypatch, capsys):
     error = RuntimeError("[enforce fail at alloc_cpu.cpp:121] . DefaultCPUAllocator: can't allocate memory: 8 bytes")
     code, said = ended(monkeypatch, capsys, error)
     assert (code, said.partition(":")[0], said.count("\n")) == (1, "out of memory", 1)
 
 
 @pytest.mark.parametrize("how", ["raise SystemExit", "raise SystemExit(0)", "import sys; sys.exit()"])
-def test_sys_exit_0_is_no_finished_run(monkeypatch, capsys, how):
+def test_sys_exit_0_does_not_finish_a_run(monkeypatch, capsys, how):
     monkeypatch.setattr(scripts.os, "_exit", lambda code: pytest.fail(f"{code}", pytrace=False) if code != 1 else None)
     scripts.script(lambda: exec(how))
     assert capsys.readouterr().err == "<string>:1 called sys.exit(0) before the work was done; remove that call.\n"
@@ -57,7 +57,7 @@ def test_other_codes_and_help_end_as_they_are():
         assert end.value.code == error.code
 
 
-def test_help_of_a_parser_is_no_error(capsys):
+def test_help_of_a_parser_is_not_error(capsys):
     with pytest.raises(Done):
         scripts.script(lambda: scripts.parsed(argparse.ArgumentParser(), ["--help"]))
     assert "--help" in capsys.readouterr().out
@@ -76,7 +76,7 @@ def test_an_unexpected_error_is_one_line_and_a_file(monkeypatch, capsys, tmp_pat
     assert "in main\n    raise error" in log
 
 
-def test_a_traceback_lies_beside_the_run_and_holds_no_secret(monkeypatch, capsys, tmp_path):
+def test_a_traceback_is_next_to_the_run_and_has_no_secret(monkeypatch, capsys, tmp_path):
     monkeypatch.setenv("SOME_API_KEY", "sk-0123456789")
     monkeypatch.setenv("RANK", "3")
     code, said = ended(monkeypatch, capsys, ValueError("401 for sk-0123456789\nand more"), folder=tmp_path)
@@ -94,7 +94,7 @@ def test_a_developer_sees_the_traceback(monkeypatch, capsys, tmp_path):
     assert "Traceback (most recent call last)" in said
 
 
-def test_what_ends_a_thread_is_one_line_too(monkeypatch, capsys, tmp_path):
+def test_an_error_in_a_thread_is_one_line_too(monkeypatch, capsys, tmp_path):
     monkeypatch.chdir(tmp_path)
 
     def main():
@@ -108,7 +108,7 @@ def test_what_ends_a_thread_is_one_line_too(monkeypatch, capsys, tmp_path):
     assert said.count("\n") == 1
 
 
-def test_a_reader_that_has_ended_is_no_error(tmp_path):
+def test_a_reader_that_has_ended_is_not_error(tmp_path):
     code = "from alignment.run.script import script\nscript(lambda: [print('x' * 999) for _ in range(9999)])"
     command = ["sh", "-c", '"$0" -c "$1" | head -n 1; echo done', sys.executable, code]
     paths = {"PYTHONPATH": os.pathsep.join(sys.path)}

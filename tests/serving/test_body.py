@@ -70,7 +70,7 @@ def test_a_slow_body_is_answered_and_one_that_breaks_off_is_not(app):
         (b'{"a": ' * 50_000 + b"1" + b"}" * 50_000, "is not JSON"),
     ],
 )
-def test_what_is_no_json_is_told_in_one_line(body, said):
+def test_invalid_json_is_reported_in_one_line(body, said):
     with pytest.raises(Refused, match=said) as told:
         parse(body)
     assert told.value.status_code == 400
@@ -90,7 +90,7 @@ def test_many_tiny_values_are_refused_before_they_are_made(item):
 
 
 @pytest.mark.parametrize("text", ["," * (3 * VALUES), "[{" * VALUES, '"' * (3 * VALUES), "\\" * VALUES + ","])
-def test_marks_inside_a_text_are_no_values(text):
+def test_marks_inside_a_text_are_not_values(text):
     assert parse(json.dumps([text]).encode()) == [text]
 
 

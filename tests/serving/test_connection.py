@@ -90,7 +90,7 @@ def test_many_idle_connections_hold_no_place_and_those_with_a_token_keep_theirs(
         assert status(whole(known)) == 200
 
 
-def test_requests_at_work_keep_their_places_and_one_more_is_told_to_come_again(app):
+def test_requests_in_progress_keep_their_connections_and_one_more_gets_503(app):
     with Running(app, QUICK) as running, ThreadPoolExecutor(8) as pool:
         at_work = [pool.submit(running.ask, get("/slow")) for _ in range(8)]
         until(lambda: len(running.server.server_state.tasks) == 8)
@@ -182,7 +182,7 @@ def test_requests_sent_ahead_are_answered_in_turn_and_only_so_many(app):
         b"GET / HTTP/1.1\r\n\r\n",
     ],
 )
-def test_what_is_no_http_is_answered_with_4xx_and_leaves_no_line(app, text):
+def test_invalid_http_is_answered_with_4xx_and_leaves_no_line(app, text):
     with Running(app, QUICK) as running:
         assert status(running.ask(text)) in (400, 501)
         assert status(running.ask(get())) == 200

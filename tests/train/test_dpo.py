@@ -264,7 +264,7 @@ def first_losses(model, tokenizer, path):
 
 
 @pytest.mark.parametrize("dropout", ["attention_dropout", "dropout"])
-def test_a_model_with_dropout_that_is_no_module_starts_at_ln_2(tokenizer, tmp_path, dropout):
+def test_a_model_with_functional_dropout_starts_at_ln_2(tokenizer, tmp_path, dropout):
     """OPT calls `functional.dropout`, Llama's attention takes a rate; TRL turns off modules alone."""
     if dropout == "attention_dropout":
         save_tiny_model(tmp_path / "base", initializer_range=0.3, attention_dropout=0.5)

@@ -88,7 +88,7 @@ def pack_otherwise(monkeypatch, packed):
     return calls
 
 
-def test_what_stands_in_right_padding_changes_neither_experience_nor_weights(base, tmp_path, plain, monkeypatch):
+def test_the_content_of_right_padding_does_not_change_experience_or_weights(base, tmp_path, plain, monkeypatch):
     keys, expected = plain
     calls = pack_otherwise(monkeypatch, junk)
     assert_same(run(base, tmp_path, **keys), expected, 0.0)  # causal attention never reads it
@@ -96,7 +96,7 @@ def test_what_stands_in_right_padding_changes_neither_experience_nor_weights(bas
 
 
 @pytest.mark.parametrize("keys", [{}, {"value_model": "head"}, {"peft_method": "full"}], ids=str)
-def test_more_right_padding_changes_neither_experience_nor_weights(base, tmp_path, monkeypatch, keys):
+def test_more_right_padding_does_not_change_experience_or_weights(base, tmp_path, monkeypatch, keys):
     """In float64: another width may round otherwise, by how much depends on the processor's kernels.
 
     What is left are experience's numbers, which are kept in float32: one that lies between two of them may go to either

@@ -184,7 +184,7 @@ def test_a_minibatch_of_nothing_but_masked_answers_moves_nothing(base, tmp_path)
     assert equal(trained_weights(trainer), before)
 
 
-def test_the_value_stands_for_the_score_of_an_answer_that_was_cut_off(base, tmp_path):
+def test_the_value_replaces_the_score_of_an_answer_that_was_cut_off(base, tmp_path):
     trainer = make_trainer(base, tmp_path, bootstrap_truncated=True, kl_coef=0.0, whiten_advantages=False)
     torch.nn.init.normal_(trainer.roles.heads["value"].weight)
     experience = trainer.collect(0)
@@ -331,7 +331,7 @@ def test_ratios_where_nothing_trains_are_one():
 
 
 @pytest.mark.parametrize("value_model", ["adapter", "head"])
-def test_while_the_value_warms_up_the_policy_stands_still(base, tmp_path, value_model):
+def test_the_policy_does_not_change_while_the_value_warms_up(base, tmp_path, value_model):
     watch = Watch()
     trainer = make_trainer(
         base, tmp_path, updates=3, value_model=value_model, value_warmup_updates=2, arguments={"weight_decay": 0.5}

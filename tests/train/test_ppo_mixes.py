@@ -166,7 +166,7 @@ def test_an_update_moves_policy_and_value_and_nothing_else(folder, servers, tmp_
     assert ("reward" in roles.adapters) == (reward == "role")
 
 
-def test_a_value_model_says_what_the_reward_model_says_and_comes_back_from_a_checkpoint(folder, servers, tmp_path):
+def test_a_value_model_starts_as_the_reward_model_and_is_restored_from_a_checkpoint(folder, servers, tmp_path):
     recipe = make_recipe(folder, tmp_path, servers, "function", POLICIES["lora"], VALUES["whole"])
     roles = make_trainer(recipe).roles
     plain = AutoModelForSequenceClassification.from_pretrained(folder / "own").eval()
@@ -187,7 +187,7 @@ def test_a_value_model_says_what_the_reward_model_says_and_comes_back_from_a_che
     assert all(torch.equal(parameter, others[name]) for name, parameter in roles.named_parameters())
 
 
-def test_a_language_model_as_value_knows_nothing_at_first(folder, servers, tmp_path):
+def test_a_language_model_as_value_starts_at_zero(folder, servers, tmp_path):
     recipe = make_recipe(folder, tmp_path, servers, "function", POLICIES["lora"], VALUES["language"])
     assert not make_trainer(recipe).roles(*answers(), temperature=1.0)[2].any()
 

@@ -75,6 +75,6 @@ def test_nothing_named_is_the_reward_role_alone():
         ([0.0, 1e300], "scorer x returned 1e.300 for the answer 'b'; a score is a finite number that float32 holds"),
     ],
 )
-def test_what_is_no_score_goes_no_further(scores, said):
+def test_an_invalid_score_stops_the_run(scores, said):
     with pytest.raises(ScorerError, match=said):
         Scoring((ScorePart((Says(*scores),), name="x"),)).score_outside(["p", "q"], ["a", "b"], stopped=[True, True])

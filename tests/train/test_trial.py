@@ -55,7 +55,7 @@ def refused(tmp_path: Path, stage: str, given: dict) -> list[str]:
         ({"use_liger_kernel": True}, "use_liger_kernel", "liger_kernel, which is not installed"),
     ],
 )
-def test_what_the_libraries_refuse_is_told_with_its_key(tmp_path, given, key, message):
+def test_a_refusal_of_a_library_is_reported_with_its_key(tmp_path, given, key, message):
     [fault] = refused(tmp_path, "sft", given)
     assert fault.startswith("r.yaml:")
     assert f": {key}: " in fault
@@ -77,19 +77,19 @@ def test_what_the_libraries_refuse_is_told_with_its_key(tmp_path, given, key, me
         {"adam_beta2": 0.98, "max_steps": -1, "warmup_steps": 0.1},
     ],
 )
-def test_what_they_take_is_not_refused(tmp_path, given, monkeypatch):
+def test_values_that_the_libraries_accept_are_not_refused(tmp_path, given, monkeypatch):
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "no")
     before = dict(os.environ)
     require_accepted(check_file(write(tmp_path, "sft", given)))
     assert dict(os.environ) == before
 
 
-def test_every_key_at_fault_is_told(tmp_path):
+def test_every_key_at_fault_is_reported(tmp_path):
     faults = refused(tmp_path, "dpo", {"optim_args": "a", "lr_scheduler_kwargs": {"b": 1}})
     assert [fault.split(": ")[1] for fault in faults] == ["optim_args", "lr_scheduler_kwargs"]
 
 
-def test_what_this_start_does_not_have_is_refused_where_it_runs_alone(tmp_path, monkeypatch):
+def test_missing_hardware_is_refused_only_where_the_stage_runs(tmp_path, monkeypatch):
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     recipes = check_file(write(tmp_path, "sft", {"ddp_backend": "gloo"}))
     require_accepted(recipes, here=False)
@@ -167,7 +167,7 @@ def test_modules_that_an_adapter_names_exist(tmp_path):
     ("key", "words"),
     [("fp16", "on a GPU alone, and there is none here; take it out"), ("activation_offloading", "off a GPU")],
 )
-def test_what_needs_a_gpu_is_refused_without_one(tmp_path, monkeypatch, key, words):
+def test_keys_that_need_a_gpu_are_refused_without_one(tmp_path, monkeypatch, key, words):
     """Accelerate computes in float32 on a CPU whatever fp16 says."""
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     [fault] = refused(tmp_path, "sft", {key: True})

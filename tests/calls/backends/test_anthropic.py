@@ -61,7 +61,7 @@ def test_one_question_on_the_wire(monkeypatch):
         ([failure(529, "overloaded")], (None, "api_error")),
     ],
 )
-def test_what_comes_back(replies, expected):
+def test_the_reply(replies, expected):
     verdict = ask(*replies)
     assert (verdict.probability, verdict.status) == expected
 
@@ -70,14 +70,14 @@ def test_an_overloaded_server_is_asked_again():
     assert ask(failure(529, "overloaded"), failure(429), message("A"), max_retries=3).probability == 1.0
 
 
-def test_a_refused_key_is_told_and_not_shown(monkeypatch):
+def test_a_refused_key_is_reported_and_not_shown(monkeypatch):
     monkeypatch.setenv("ANTHROPIC_API_KEY", KEY)
     with pytest.raises(JudgeError, match="environment variable ANTHROPIC_API_KEY") as error:
         ask(failure(401, f"bad key {KEY}"))
     assert KEY not in str(error.value)
 
 
-def test_no_key_and_keys_that_do_not_go_together_are_told(monkeypatch):
+def test_no_key_and_keys_that_do_not_go_together_are_reported(monkeypatch):
     monkeypatch.delenv("ANTHROPIC_API_KEY", raising=False)
     with pytest.raises(JudgeError, match="ANTHROPIC_API_KEY is not set; put your Anthropic key into it"):
         build_judge(judge_entry(kind="anthropic", model="claude-toy", logprobs=False))

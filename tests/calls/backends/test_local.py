@@ -50,7 +50,7 @@ def test_probabilities_are_the_model_s_own_alone_and_in_a_batch(tiny_model_dir, 
             assert verdict.details["usage"] == {"prompt_tokens": ids["input_ids"].shape[1], "completion_tokens": 0}
 
 
-def test_what_is_written_is_greedy_or_a_sample_of_its_seed(tiny_model_dir, short):
+def test_text_is_greedy_or_a_sample_of_its_seed(tiny_model_dir, short):
     written = [judge_of(tiny_model_dir, short, reasoning=True, max_tokens=8, repair=False) for _ in range(2)]
     one, other = (judge.ask(QUESTIONS[0]) for judge in written)
     assert (one.raw, one.status) == (other.raw, "truncated")
@@ -72,7 +72,7 @@ def test_written_tokens_carry_log_probabilities_that_fit_the_text(tiny_model_dir
         assert token["top_logprobs"][0]["token"] == token["token"]
 
 
-def test_a_question_longer_than_the_context_is_no_label(tiny_model_dir, short):
+def test_a_question_longer_than_the_context_is_not_label(tiny_model_dir, short):
     verdict = judge_of(tiny_model_dir, short).ask(Comparison("p", "word " * 400, "b"))
     assert (verdict.probability, verdict.status) == (None, "truncated")
     assert "exceed the model's context" in verdict.raw
@@ -99,7 +99,7 @@ def test_logits_are_computed_at_the_last_position_alone(tiny_model_dir, short):
     assert set(positions) == {1}
 
 
-def test_a_batch_is_as_wide_as_the_entry_says_whatever_the_recipes_concurrency(tiny_model_dir, short):
+def test_the_entry_sets_the_batch_size_for_every_concurrency(tiny_model_dir, short):
     judge = judge_of(tiny_model_dir, short, per_device_eval_batch_size=12)
     entry, chat = judge.model.chat.entry, judge.model.chat
     widths, choose = [], chat._choose

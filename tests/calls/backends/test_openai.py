@@ -103,7 +103,7 @@ def test_tie_where_the_prompt_offers_it(tmp_path: Any) -> None:
     assert (soft.probability, soft.status) == (0.5, "tie")
 
 
-def test_no_log_probabilities_is_said_with_the_remedy() -> None:
+def test_missing_log_probabilities_are_reported_with_the_remedy() -> None:
     with pytest.raises(JudgeError, match=r"(?s)returned no log-probabilities for model toy.*set logprobs: false"):
         ask(lambda prompt, n: completion("A"), logprobs=True)
     with pytest.raises(JudgeError, match="set logprobs: false"):  # before a long reply is called cut off
@@ -122,7 +122,7 @@ def test_no_log_probabilities_is_said_with_the_remedy() -> None:
         [{"token": "B", "bytes": [999], "logprob": 0.0}],
     ],
 )
-def test_log_probabilities_that_make_no_sense_are_no_label(tokens: list[Any]) -> None:
+def test_log_probabilities_that_make_no_sense_are_not_label(tokens: list[Any]) -> None:
     reply = json.loads(completion("A").body)
     reply["choices"][0]["logprobs"] = {"content": tokens}
     verdict = ask(lambda prompt, n: Reply(json.dumps(reply).encode()), logprobs=True)
@@ -210,7 +210,7 @@ def test_a_server_that_goes_down_is_named_after_the_retries() -> None:
     assert time.monotonic() - start >= BACKOFF_SECONDS / 2  # one retry, between half of it and all of it later
 
 
-def test_a_refused_key_is_said_before_anything_is_asked() -> None:
+def test_a_refused_key_is_reported_before_the_first_call() -> None:
     with ChatServer(lambda prompt, n: completion("A")) as server:
         server.probe_reply = lambda: failure(401)
         with pytest.raises(JudgeError, match="answered 401"):
@@ -230,7 +230,7 @@ def test_a_slow_server_is_an_api_error() -> None:
     assert (verdict.status, verdict.raw) == ("api_error", "no answer within 0.2 seconds")
 
 
-def test_a_judge_that_always_says_a_gives_ties() -> None:
+def test_a_judge_that_always_answers_a_gives_ties() -> None:
     with ChatServer(lambda prompt, n: completion("A", p_first=0.9)) as server:
         judge = judge_of(server.url, logprobs=True)
         verdict = combine(judge.ask(QUESTION), judge.ask(QUESTION.swapped()))
@@ -320,7 +320,7 @@ def test_a_key_in_the_wrong_place_is_refused_and_not_repeated() -> None:
 
 
 @pytest.mark.parametrize("url", ["localhost:8000/v1", "ftp://host/v1", "http://", "http://[::1/v1", "http://h:x/v1"])
-def test_what_is_no_address_is_refused(url: str) -> None:
+def test_an_invalid_address_is_refused(url: str) -> None:
     with pytest.raises(JudgeError, match=r"judge.base_url"):
         judge_of(url)
 
@@ -359,7 +359,7 @@ def test_the_time_that_a_server_names(headers: dict[str, str], seconds: float | 
         (Reply(b"[]"), False, False),
     ],
 )
-def test_what_may_pass_is_told_from_what_lasts(reply: Reply, transient: bool, limited: bool) -> None:
+def test_temporary_failures_differ_from_lasting_ones(reply: Reply, transient: bool, limited: bool) -> None:
     with ChatServer(lambda prompt, n: reply) as server:
         chat = judge_of(server.url).model.chat
         got = chat.send(chat.request(ChatCall([{"role": "user", "content": "?"}], 16)))

@@ -19,7 +19,7 @@ def compared(ps, votes, responses=("first", "second")):
     return against.matches(judge.items, people(judge, votes))
 
 
-def test_accuracy_counts_ties_half_and_says_what_it_left_out():
+def test_accuracy_counts_ties_half_and_reports_what_it_left_out():
     found = compared([0.9, 0.2, 0.5, None, 0.7], [[1], [1], [1], [1], [0]])
     accuracy = against.accuracy(found, HOW)
     # Decided by people: four. Usable: three, of which right, wrong and a tie: (1 + 0 + 0.5) / 3.

@@ -74,7 +74,7 @@ def test_after_is_measured_on_prompts_the_map_never_saw():
     assert c.nll(c.fit(p, votes, where, "isotonic").apply(p), votes) < c.nll(after, votes)
 
 
-def test_labels_keep_what_the_judge_said():
+def test_labels_keep_the_judges_verdicts():
     judge = judged(
         *(ranking(f"p{i}", pair(0.99, asked("first", 0.99), asked("swapped", 0.01)), judge="toy") for i in range(40)),
         ranking("tie", pair(0.5)), ranking("failed", pair(None)),

@@ -66,7 +66,7 @@ class Page(HTMLParser):
         self.words += data
 
 
-def test_words_numbers_and_page_tell_the_same(tmp_path):
+def test_text_numbers_and_page_agree(tmp_path):
     folder, said = write_run(tmp_path / "label"), []
     outputs = Outputs(page=tmp_path / "audit.html", json=tmp_path / "audit.json")
     run([folder], None, outputs=outputs, say=said.append)  # people.jsonl beside the labels is found
@@ -193,7 +193,7 @@ def test_labels_of_one_judge_in_two_files_are_measured_apart_too(tmp_path):
     assert "accuracy, mean of subsets" in said[0]
 
 
-def test_people_alone_are_no_labels_to_audit(tmp_path):
+def test_an_audit_needs_labels_of_a_judge(tmp_path):
     folder = write_run(tmp_path / "label")
     with pytest.raises(DataError, match="there is no label of a judge"):
         run([folder / "people.jsonl"], None, outputs=Outputs(), say=lambda words: None)

@@ -173,6 +173,6 @@ def test_too_little_gold_misses():
         ({"max_position_bias": 0.7}, "must be at most 0.5"),
     ],
 )
-def test_a_gate_that_cannot_be_is_told_with_its_line(tmp_path, gate, words):
+def test_an_impossible_gate_is_reported_with_its_line(tmp_path, gate, words):
     with pytest.raises(RecipeError, match=words):
         label.main(write_recipe(tmp_path, tmp_path, "alphabetical", gate=gate))

@@ -117,7 +117,7 @@ def test_mass():
     assert measures.mass(FIVE, HOW) is None
 
 
-def test_what_a_thousand_labels_cost():
+def test_the_cost_of_a_thousand_labels():
     some = items(pair(0.9), pair(0.2), pair(None), pair(0.5))
     usage = {"calls": 8, "prompt_tokens": 900, "completion_tokens": 60, "cost": 0.03, "currency": "USD", "seconds": 1.5}
     found = measures.spent(usage, some)

@@ -74,7 +74,7 @@ def test_every_next_comparison_goes_where_it_lowers_the_variance_most():
     assert allocate([0.9, 0.1], [0.1, 0.5], [1, 1], [1, 0], 5) == [1, 0]
 
 
-def test_what_people_checked_is_not_asked_again_and_prompts_are_spread(tmp_path):
+def test_comparisons_that_people_checked_are_not_suggested_and_prompts_are_spread(tmp_path):
     responses = ("a", "b", "c")
     ends = [(0, 1), (0, 2), (1, 2)]
     record = {**dict.fromkeys(HASHES, "h"), "prompt_ids": [9], "response_ids": [[1], [2], [3]]}

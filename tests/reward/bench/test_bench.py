@@ -124,7 +124,7 @@ def test_lists_of_chosen_and_rejected_as_rewardbench_2_has_them(tmp_path):
     assert found["best"]["value"] == 0.5
 
 
-def test_files_are_subsets_where_no_column_says_otherwise(tmp_path):
+def test_files_are_subsets_without_a_column(tmp_path):
     (tmp_path / "one").mkdir()
     (tmp_path / "two").mkdir()
     rows = [choice("a", "x y", "x", topic="t")]
@@ -141,7 +141,7 @@ def test_a_prompt_may_be_a_users_message(tmp_path):
     assert read_bench([file], chat=True).rows[0].ranking.prompt == [{"role": "user", "content": "a"}]
 
 
-def test_what_does_not_fit_is_never_cut(tmp_path):
+def test_answers_that_do_not_fit_are_not_cut(tmp_path):
     file = write(tmp_path / "rows.jsonl", [choice("a", "x y", "x"), choice("b", "x " * 20, "x")])
     with pytest.raises(DataError, match=r"rows.jsonl:2: answer 1: does not fit\. Or leave such rows out with --on"):
         measured(file)

@@ -16,7 +16,7 @@ POINT = {
 }  # fmt: skip
 
 
-def test_brackets_and_control_characters_in_names_are_no_markup():
+def test_brackets_and_control_characters_in_names_are_not_markup():
     names = ["[/b]", "[red]x", "a\u2028b\x1b[31m"]
     results = {
         "models": ["runs/[/x]"], "aggregate": "mean", "subsets": dict.fromkeys(names, NUMBERS), "all": NUMBERS,

@@ -101,7 +101,7 @@ def test_every_pair_in_both_orders_becomes_one_probability(tmp_path: Path) -> No
     }
 
 
-def test_a_judge_that_always_prefers_what_comes_first_says_nothing(tmp_path: Path) -> None:
+def test_a_judge_that_always_prefers_the_first_gives_ties(tmp_path: Path) -> None:
     rankings = run(sampled(["a", "b", "c"]), Counting(lambda c: Verdict(0.9, "ok")), tmp_path / "s")
     assert {(pair.probability, pair.status) for pair in rankings[0].pairs} == {(0.5, "tie")}
 
@@ -120,7 +120,7 @@ def test_the_summary_counts_winners_and_pairs_that_the_order_decided(tmp_path: P
     assert (counts["decided"], counts["undecided"], counts["same_position"], counts["both_orders"]) == (3, 0, 0, 3)
 
 
-def test_equal_answers_are_ties_that_nobody_is_asked_about(tmp_path: Path) -> None:
+def test_equal_answers_are_ties_without_a_call(tmp_path: Path) -> None:
     judge = Counting(longer)
     rankings = run(sampled(["a", "a", "bbb"], ["x", "x", "x"]), judge, tmp_path / "s")
     pairs = [(pair.first, pair.second, pair.probability, pair.status) for pair in rankings[0].pairs]
@@ -133,7 +133,7 @@ def test_equal_answers_are_ties_that_nobody_is_asked_about(tmp_path: Path) -> No
     assert counts["mean_certainty"] == pytest.approx(1 / 6)
 
 
-def test_one_failed_side_fails_the_pair_and_is_no_label(tmp_path: Path) -> None:
+def test_one_failed_side_fails_the_pair_and_gives_no_label(tmp_path: Path) -> None:
     def fails_in_one_order(comparison: Comparison) -> Verdict:
         return Verdict(None, "refusal", "no") if comparison.first == "a" else Verdict(0.9, "ok")
 
@@ -153,7 +153,7 @@ def test_pairs_are_drawn_by_seed(tmp_path: Path) -> None:
     assert len(pairs_to_label(sample, pairs_per_prompt=99, seed=1)) == 15  # 6 * 5 / 2
 
 
-def test_an_empty_reply_is_told_as_one(tmp_path: Path) -> None:
+def test_an_empty_reply_is_reported_as_such(tmp_path: Path) -> None:
     with pytest.raises(JudgeError, match="Last failure: parse_error: an empty reply"):
         run(sampled(["a", "bb"]), Counting(lambda _: Verdict(None, "parse_error", "")), tmp_path / "s")
 

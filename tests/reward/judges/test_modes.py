@@ -41,7 +41,7 @@ def test_an_order_becomes_the_number_of_answers_below():
 @pytest.mark.parametrize(
     "reply", ["B > C", "B > C > A > D", "B > B > A", "best: B", "An answer says\nA > B > C\nand lies."]
 )
-def test_an_order_that_is_none_is_asked_about_once_more_then_it_is_no_verdict(reply):
+def test_an_invalid_order_is_asked_for_once_more_and_then_gives_no_verdict(reply):
     with ChatServer(lambda p, n: completion(reply)) as server:
         verdict = asking(server, asks="listwise").ask(LISTING)
         assert len(server.requests) == 2
@@ -124,7 +124,7 @@ class NoCalls:
         ("principles: [{principle: ok, critique: ''}]", "principle 1: `critique` is empty"),
     ],
 )
-def test_a_constitution_that_is_none_is_told(tmp_path, text, words):
+def test_an_invalid_constitution_is_reported(tmp_path, text, words):
     (tmp_path / "c.yaml").write_text(text)
     with pytest.raises(JudgeError, match=words):
         Constitution.load(str(tmp_path / "c.yaml"))
@@ -137,7 +137,7 @@ def test_no_more_principles_are_drawn_than_there_are(tmp_path) -> None:
         Constitution.load(str(tmp_path / "c.yaml"), count=3)
 
 
-def test_replies_are_held_to_a_schema_where_the_recipe_says_so():
+def test_replies_follow_a_schema_if_the_recipe_sets_it():
     replies = {
         "pairwise": '{"reasoning": "A says Verdict: A", "verdict": "B"}',
         "listwise": '{"reasoning": "A > B > C", "ranking": ["C", "A", "B"]}',
@@ -167,7 +167,7 @@ def test_reasoning_ends_in_the_verdict_and_what_it_quotes_does_not_count():
     assert verdict.probability == 0.0
 
 
-def test_too_little_mass_is_no_verdict():
+def test_too_little_mass_gives_no_verdict():
     with ChatServer(lambda p, n: with_top("A", {"A": 0.3, "B": 0.1, "Both": 0.6})) as server:
         verdict = asking(server, logprobs=True).ask(QUESTION)
         assert (verdict.probability, verdict.details["mass"]) == (pytest.approx(0.75), pytest.approx(0.4))
@@ -189,5 +189,5 @@ def test_too_little_mass_is_no_verdict():
         ({"function": "a:b"}, "does not belong to a judge of kind openai"),
     ],
 )
-def test_keys_that_do_not_go_together_are_told(keys, words):
+def test_keys_that_do_not_go_together_are_reported(keys, words):
     assert any(words in text for text in judge_faults({"kind": "openai", "model": "toy", **keys}))

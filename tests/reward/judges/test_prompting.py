@@ -47,7 +47,7 @@ def test_hash_is_of_the_file_and_labels_are_those_it_mentions(tmp_path: Path) ->
     assert PairwisePrompt.load(str(file)).hash != own.hash
 
 
-def test_files_that_are_no_prompts_are_named(tmp_path: Path) -> None:
+def test_files_that_are_not_prompts_are_named(tmp_path: Path) -> None:
     file = tmp_path / "mine.txt"
     file.write_text("{prompt} {first}")
     with pytest.raises(JudgeError, match=r"lacks \{second\}; a prompt file holds"):

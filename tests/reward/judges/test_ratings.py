@@ -40,7 +40,7 @@ def test_a_rating_is_found(reply: str, number: float) -> None:
         "1,000",
     ],
 )  # fmt: skip
-def test_what_is_in_doubt_is_no_rating(reply: str) -> None:
+def test_an_ambiguous_reply_gives_no_rating(reply: str) -> None:
     assert find_rating(reply) is None
 
 

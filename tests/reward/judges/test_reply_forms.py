@@ -120,7 +120,7 @@ def test_the_same_words_in_a_quotation_are_none(label, reply, way):
 @pytest.mark.parametrize(
     "claim", ["Assistant B is better.", "Verdict: B, because it is right.", "Overall, B is better."]
 )
-def test_a_sentence_that_was_shown_is_no_verdict(claim):
+def test_a_sentence_that_was_shown_is_not_a_verdict(claim):
     assert (
         find_verdict(claim, OFFERED, ("q", "Fine.", f"Fine, too.\n{claim}", f"q\nFine.\nFine, too.\n{claim}")) is None
     )

@@ -68,7 +68,7 @@ def test_refusals(reply: str) -> None:
     assert is_refusal(reply)
 
 
-def test_a_verdict_about_apologies_is_no_refusal() -> None:
+def test_a_verdict_about_apologies_is_not_a_refusal() -> None:
     assert not is_refusal("Answer A says sorry.")
 
 

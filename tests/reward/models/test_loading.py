@@ -148,7 +148,7 @@ def test_no_token_left_to_pad_with() -> None:
         padding_token(tokenizer_of(0, None, None, size=2), [0, 1])
 
 
-def test_a_policy_is_no_reward_model(tmp_path: Path) -> None:
+def test_a_policy_is_not_a_reward_model(tmp_path: Path) -> None:
     path = save_tiny_model(tmp_path / "policy")
     with pytest.raises(ModelError, match=r"policy is not a reward model: its weights have no score head"):
         require_score_head(str(path))

@@ -50,7 +50,7 @@ def test_extreme_scores_stay_finite() -> None:
     assert loss.item() == 1000.0
 
 
-def test_minimum_lies_at_the_labels_log_odds() -> None:
+def test_the_minimum_is_at_the_labels_log_odds() -> None:
     # d/dd [-p log sigma(d) - (1-p) log sigma(-d)] = sigma(d) - p = 0 at d = ln(p / (1-p)) = ln 3 for p = 3/4
     difference = tensor(math.log(3)).requires_grad_()
     pair_loss(difference, tensor(0), tensor(0.75)).sum().backward()
@@ -136,7 +136,7 @@ def test_davidson_by_hand() -> None:
     assert loss.tolist() == pytest.approx([math.log(2), math.log(8 / 3), math.log(8), 1.5 * math.log(2)], abs=1e-12)
 
 
-def test_davidson_with_a_margin_asks_it_of_whoever_wins_and_of_no_tie() -> None:
+def test_davidson_applies_a_margin_to_the_winner_and_not_to_ties() -> None:
     # d = ln 16, m = ln 4: as d = ln 4 for the first (1/2, above), as -d - m = -ln 64 for the second:
     # e^(-ln 64 / 2) = 1/8, Z = 8 + 1/8 + 3/2 = 77/8, P = 1/77. A tie at d = ln 16: Z = 4 + 1/4 + 3/2 = 23/4, P = 6/23
     first, margin = tensor(*[math.log(16)] * 3), tensor(*[math.log(4)] * 3)

@@ -67,7 +67,7 @@ def toy_answers() -> tuple[list[Any], list[str]]:
     return [row.prompt for row in rows for _ in row.responses], [answer for row in rows for answer in row.responses]
 
 
-def test_the_run_says_what_it_did(run: Path) -> None:
+def test_the_manifest_and_the_metrics_of_a_run(run: Path) -> None:
     manifest = json.loads((run / "manifest.json").read_text())
     results = manifest["results"]
     assert manifest["status"] == "finished"
@@ -338,7 +338,7 @@ def test_bad_rows(tmp_path: Path, content: str, message: str) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["rows.jsonl"]
 
 
-def test_what_goes_before_the_prompt_is_scored_with_it(scorer: RewardScorer, run: Path, tmp_path: Path) -> None:
+def test_text_before_the_prompt_is_scored_with_it(scorer: RewardScorer, run: Path, tmp_path: Path) -> None:
     system, user = {"role": "system", "content": "Be brief."}, {"role": "user", "content": "the cat"}
     assistant = {"role": "assistant", "content": "jumps"}
     labels = {"pairs": [{"first": 0, "second": 1, "probability": 1.0, "status": "ok"}], "provenance": {"judge": "a b"}}
@@ -356,9 +356,7 @@ def test_what_goes_before_the_prompt_is_scored_with_it(scorer: RewardScorer, run
     assert second["notes"] == "A text."
 
 
-def test_ignored_keys_are_left_out_of_what_is_scored_and_stay_in_the_file(
-    scorer: RewardScorer, run: Path, tmp_path: Path
-) -> None:
+def test_ignored_keys_are_not_scored_and_stay_in_the_file(scorer: RewardScorer, run: Path, tmp_path: Path) -> None:
     noted = [{"role": "user", "content": "the cat", "note": "A b."}, {"role": "assistant", "content": "jumps"}]
     rows = [{"prompt": "the cat", "answer": "jumps", "system": "Be brief."}, {"messages": noted}]
     file, output = tmp_path / "rows.jsonl", tmp_path / "scored.jsonl"

@@ -76,7 +76,7 @@ def weights(trainer: RewardTrainer) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("peft_method", ["full", "lora"])
-def test_it_learns_to_tell_good_from_bad(tiny_model_dir: Path, tmp_path: Path, peft_method: str) -> None:
+def test_it_learns_to_score_good_above_bad(tiny_model_dir: Path, tmp_path: Path, peft_method: str) -> None:
     train, held_out = encoded(tiny_model_dir, rankings(64)), encoded(tiny_model_dir, rankings(40, start=100))
     trainer = make_trainer(
         tiny_model_dir, tmp_path, train, held_out, peft_method=peft_method, max_steps=40, lr_scheduler_type="constant"

@@ -39,7 +39,7 @@ def test_a_verdict_is_about_the_texts_whatever_their_order_on_the_page(tmp_path)
         ]
 
 
-def test_rows_tell_the_order_shown_who_judged_and_how_long(tmp_path):
+def test_rows_have_the_order_shown_the_annotator_and_the_time(tmp_path):
     asked = item(0, ["a", "b"])
     seen = set()
     for seed in range(8):
@@ -108,7 +108,7 @@ def test_the_same_text_twice_is_shown_once_and_ties_with_itself(tmp_path):
     ]
 
 
-def test_what_is_shown_tells_nothing_of_judges_or_places(tmp_path):
+def test_the_page_reveals_no_judges_or_places(tmp_path):
     asked = item(0)
     queue, _ = open_queue(tmp_path / "s", [asked])
     view = queue.next("anna")
@@ -278,7 +278,7 @@ def test_an_earlier_item_can_be_looked_at_and_judged_anew(tmp_path):
     assert rows[first["item"]].pairs[0].probability == 0.0  # a against b: the new word counts
 
 
-def test_everything_stands_after_a_restart(tmp_path):
+def test_everything_is_restored_after_a_restart(tmp_path):
     items = [item(number) for number in range(6)]
     queue, store = open_queue(tmp_path / "s", items)
     for _ in range(3):

@@ -141,7 +141,7 @@ def test_a_label_is_taken_and_the_next_item_comes(page):
         ({"seconds": 10**400}, 200),  # cut to a day
     ],
 )
-def test_bad_labels_are_told_and_not_stored(page, change, status):
+def test_bad_labels_are_reported_and_not_stored(page, change, status):
     browser = page.entered()
     reply = browser.post("/api/label", json={**label_of(browser), **change}, headers=OWN)
     assert reply.status_code == status
@@ -193,7 +193,7 @@ def test_every_answer_carries_the_headers_that_keep_markup_dead(page):
         assert "access-control-allow-origin" not in reply.headers
 
 
-def test_a_link_for_one_person_speaks_for_that_person_alone(tmp_path):
+def test_a_link_for_one_person_labels_only_as_that_person(tmp_path):
     page = Page(tmp_path / "s", annotators=("Anna", "Ben"))
     assert [annotator for _, annotator in page.links] == ["Anna", "Ben"]
     anna = page.entered(0)

@@ -170,7 +170,7 @@ def test_several_answers_are_ranked_by_keys_and_by_mouse(tmp_path, person):
     assert [p["probability"] for p in found[by_mouse]["pairs"]] == [0.0, 1.0, 0.0, 1.0, 1.0, 0.0]
 
 
-def test_undo_and_previous_change_what_was_said(tmp_path, person):
+def test_undo_and_previous_change_the_label(tmp_path, person):
     source = write_items(tmp_path / "pairs.jsonl", [pair(number) for number in range(3)])
     with annotating(source) as running:
         person.enter(running.link(), "Anna")

@@ -181,7 +181,7 @@ def test_intervals_cover():
     assert np.mean(covered) >= 0.85
 
 
-def test_bootstrap_repeats_and_knows_its_clusters():
+def test_the_bootstrap_is_reproducible_and_resamples_clusters():
     labels, found = hard(ROWS), estimate(hard(ROWS))
     one = bootstrap_accuracy(labels, np.arange(60), found, samples=20, seed=4)
     assert np.array_equal(one, bootstrap_accuracy(labels, np.arange(60), found, samples=20, seed=4))
@@ -200,7 +200,7 @@ def test_bootstrap_repeats_and_knows_its_clusters():
         (["000-", "111-", "2--0"], [True, True, True, False]),
     ],
 )
-def test_three_must_meet_to_be_told_apart(rows, expected):
+def test_three_labellers_of_the_same_pairs_are_needed(rows, expected):
     assert told_apart(hard(rows)).tolist() == expected
 
 

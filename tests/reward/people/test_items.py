@@ -80,7 +80,7 @@ def test_any_preferences_may_be_asked_about(tmp_path):
     assert (place.store.name, place.output.name) == ("pairs.calls.sqlite", "pairs.people.jsonl")
 
 
-def test_the_same_question_has_the_same_key_wherever_it_stands(tmp_path):
+def test_the_same_question_has_the_same_key_everywhere(tmp_path):
     other = {**JUDGED, "prompt": "other"}
     one = load_items(place_of(write(tmp_path / "1.jsonl", JUDGED, other), None), ask="rank")
     two = load_items(place_of(write(tmp_path / "2.jsonl", other, JUDGED), None), ask="rank")
@@ -97,13 +97,13 @@ def test_the_same_question_has_the_same_key_wherever_it_stands(tmp_path):
         ({"prompt": "Q", "responses": ["a", "\ud800"], "pairs": []}, "surrogate"),
     ],
 )
-def test_what_cannot_be_asked_is_told(tmp_path, row, message):
+def test_items_that_cannot_be_compared_are_reported(tmp_path, row, message):
     path = write(tmp_path / "x.jsonl", row)
     with pytest.raises(DataError, match=message):
         load_items(place_of(path, None), ask="rank")
 
 
-def test_what_is_not_there_is_told(tmp_path):
+def test_missing_files_are_reported(tmp_path):
     with pytest.raises(DataError, match="does not exist"):
         place_of(tmp_path / "none", None)
     with pytest.raises(AlignmentError, match=r"--guidelines .*none.md: no such file"):

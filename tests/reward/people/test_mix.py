@@ -138,7 +138,7 @@ def test_the_same_labeller_twice_counts_once():
     assert table.labellers == ["j"]
 
 
-def test_who_speaks_is_told_by_provenance_else_by_file():
+def test_the_labeller_is_named_by_provenance_else_by_file():
     def name(provenance, where=""):
         return labeller_of(Ranking("Q", ["a", "b"], [], provenance, where))
 
@@ -204,7 +204,7 @@ def test_trust_is_earned_and_the_mixture_trains(tmp_path, crowd):
     assert not any("*" in line for line in told)
 
 
-def test_two_alone_are_said_not_to_be_told_apart(tmp_path, crowd):
+def test_two_labellers_cannot_be_estimated(tmp_path, crowd):
     _, record, told = run([crowd["Anna"], crowd["Cem"]], tmp_path / "mixed.jsonl")
     assert not any(one["told_apart"] for one in record["labellers"])
     assert sum("*" in line for line in told) == 3
@@ -228,7 +228,7 @@ def test_the_command_and_its_faults(tmp_path, crowd):
     assert not (tmp_path / "m.jsonl").exists()
 
 
-def test_what_cannot_be_mixed_is_told_and_nothing_is_written(tmp_path):
+def test_labels_that_cannot_be_mixed_are_reported_and_nothing_is_written(tmp_path):
     source = write(tmp_path / "a.jsonl", [row("Q", ["a", "b"], [(0, 1, None, "abstain")], judge="j")])
     with pytest.raises(DataError, match="no pair has a usable label"):
         run([source], tmp_path / "m.jsonl")
@@ -283,7 +283,7 @@ def test_a_bad_row_may_be_left_out_and_is_recorded(tmp_path):
     assert len(json.loads((tmp_path / "mixed.labellers.json").read_text())["skipped"]) == 1
 
 
-def test_what_is_mixed_can_be_read_again(tmp_path):
+def test_mixed_labels_can_be_read_again(tmp_path):
     """A pair of which a tie is likeliest keeps its probability."""
     files = []
     for place, ranks in enumerate([[1, 1], [1, 1], [1, 2], [1, 1], [1, 1]]):

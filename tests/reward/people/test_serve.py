@@ -129,7 +129,7 @@ def test_labels_of_another_store_are_not_written_over(tmp_path):
     assert (tmp_path / "x.people.jsonl").read_text() == "{}\n"
 
 
-def test_export_of_nothing_is_told(tmp_path):
+def test_export_of_nothing_is_reported(tmp_path):
     source = write_items(tmp_path)
     with pytest.raises(AlignmentError, match="has no labels yet"):
         export(source, None, lambda _: None)

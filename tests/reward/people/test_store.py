@@ -111,7 +111,7 @@ def test_tables_of_another_make_are_refused(kept, table):
         read(kept)
 
 
-def test_a_full_disk_is_told_to_the_page_and_kept_labels_stay(tmp_path):
+def test_a_full_disk_is_reported_to_the_page_and_kept_labels_stay(tmp_path):
     page = Page(tmp_path / "calls.sqlite", count=40)
     browser = page.entered()
     limit = "PRAGMA max_page_count"
@@ -132,7 +132,7 @@ def test_a_full_disk_is_told_to_the_page_and_kept_labels_stay(tmp_path):
     page.store.close()
 
 
-def test_a_read_only_store_is_told(kept):
+def test_a_read_only_store_is_reported(kept):
     with PeopleStore(kept) as store:
         store._connection.execute("PRAGMA query_only = 1")
         with pytest.raises(AlignmentError, match=r"cannot be written \(attempt to write a readonly database\)"):

@@ -103,6 +103,6 @@ def test_numbers_of_any_kind(name: str) -> None:
         ("no_such_module:f", "no module 'no_such_module'"),
     ],
 )
-def test_what_is_no_scorer_is_told(name: str, said: str) -> None:
+def test_an_invalid_scorer_is_reported(name: str, said: str) -> None:
     with pytest.raises(ScorerError, match=rf"scorer function .*{said}"):
         scorer_of(name).score(PROMPTS, ["a", "b"], stopped=[True, True])

@@ -39,7 +39,7 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return slept
 
 
-def test_what_goes_over_the_wire_in_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_requests_are_sent_in_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RULES_KEY", KEY)
     with ScoreServer(lambda body, n: scores(*(float(len(answer)) for answer in body["answers"]))) as server:
         found = scorer_of(server.url, batch_size=2, api_key_env="RULES_KEY").score(
@@ -101,7 +101,7 @@ def test_replies_that_people_send(reply: Reply) -> None:
         (Reply(b"", 503), r"answered 503\. Tried"),
     ],
 )
-def test_what_is_no_score_is_an_error(reply: Reply, said: str) -> None:
+def test_an_invalid_score_is_an_error(reply: Reply, said: str) -> None:
     with pytest.raises(ScorerError, match=rf"(?s)scorer rules: .*{said}"):
         ask(lambda body, n: reply)
 
@@ -121,7 +121,7 @@ def test_a_refused_key_is_named_by_its_variable_and_never_shown(monkeypatch: pyt
     assert KEY not in str(error.value)
 
 
-def test_what_may_pass_is_tried_again(waits: list[float]) -> None:
+def test_temporary_failures_are_retried(waits: list[float]) -> None:
     def behave(body: dict[str, Any], n: int) -> Reply:
         return {
             1: failure(503),
@@ -151,13 +151,13 @@ def test_a_retry_leaves_the_random_state_of_the_run_as_it_was() -> None:
     assert random.getstate() == before
 
 
-def test_a_wait_of_hours_is_told_instead(waits: list[float]) -> None:
+def test_a_wait_of_hours_is_reported_instead(waits: list[float]) -> None:
     with pytest.raises(ScorerError, match=r"answered 429.*requests a wait of 7200 seconds"):
         ask(lambda body, n: failure(429, **{"Retry-After": "7200"}), max_retries=3)
     assert waits == []
 
 
-def test_nobody_listens() -> None:
+def test_no_server_listens() -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{free.getsockname()[1]}/score"
@@ -169,7 +169,7 @@ def test_nobody_listens() -> None:
         scorer.score(["a"], ["b"], stopped=[True])
 
 
-def test_a_server_that_says_nothing_in_time() -> None:
+def test_a_server_that_does_not_respond_in_time() -> None:
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
@@ -181,7 +181,7 @@ def test_a_server_that_says_nothing_in_time() -> None:
 @pytest.mark.parametrize(
     "url", ["http://user:pw@host/", "ftp://host/x", "http://[::1", "http://host:99999/", "http://host/a b", "localhost"]
 )
-def test_what_is_no_address(url: str) -> None:
+def test_invalid_addresses(url: str) -> None:
     with pytest.raises(ScorerError, match="scorer rules: url") as error:
         scorer_of(url)
     assert "pw" not in str(error.value)

@@ -191,7 +191,7 @@ def test_a_text_that_cannot_fit_is_refused_before_it_is_tokenised():
         ({"role": "user", "content": "c", "x" * 100: None}, "'x{37}...' is null, not text"),
     ],
 )
-def test_what_a_message_carries_is_text_and_its_tools_are_json(message, said):
+def test_values_of_a_message_are_text_and_its_tools_are_json(message, said):
     with pytest.raises(DataError, match=rf"prompts\[0\]\[0\]: {said}"):
         rows_of({"prompts": [[message]], "answers": ["a"]}, Limits())
 

@@ -103,7 +103,7 @@ def reward(tmp_path_factory):
     return save_reward(save_tiny_model(folder / "base"), folder / "reward", 0)
 
 
-def test_ppos_scorer_hears_over_http_what_the_model_says_in_process(reward, monkeypatch):
+def test_ppos_scorer_gets_the_same_scores_over_http_as_in_process(reward, monkeypatch):
     monkeypatch.setenv("RM_KEY", TOKEN)
     entry = scorer_entry(kind="http", url="x", api_key_env="RM_KEY", max_retries=0)
     with Server(Ensemble.load(reward)) as server:
@@ -135,7 +135,7 @@ def test_requests_that_come_together_are_one_batch_and_each_gets_its_own():
     assert model.batches[0] == 1
 
 
-def test_a_bad_request_fails_alone_and_says_why():
+def test_an_invalid_request_fails_alone_with_a_reason():
     model = Counting()
     model.gate.clear()
     with Server(ensemble(model)) as server, ThreadPoolExecutor(3) as pool:
@@ -201,7 +201,7 @@ def test_a_body_without_a_length_is_cut_off_at_the_limit():
             assert wire.recv(4096).startswith(b"HTTP/1.1 413")
 
 
-def test_a_score_that_is_no_number_is_an_error_and_a_full_queue_says_when_to_come_again():
+def test_a_score_that_is_not_finite_is_an_error_and_a_full_queue_sets_retry_after():
     model = Counting()
     model.value = float("nan")
     with Server(ensemble(model)) as server:
@@ -220,7 +220,7 @@ def test_a_score_that_is_no_number_is_an_error_and_a_full_queue_says_when_to_com
             assert first.result()[0] == 200
 
 
-def test_what_waits_is_answered_before_the_end():
+def test_waiting_requests_are_answered_before_shutdown():
     model = Counting()
     model.gate.clear()
     batcher = Batcher(ensemble(model), batch_answers=1, most_waiting=10)
@@ -249,7 +249,7 @@ def test_tokens(monkeypatch):
     assert "sk-secret" not in str(told.value)
 
 
-def test_an_address_that_is_taken_is_told_before_the_model_loads():
+def test_an_address_in_use_is_reported_before_the_model_loads():
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()

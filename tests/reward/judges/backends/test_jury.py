@@ -140,7 +140,7 @@ INNER = {"kind": "jury", "name": "inner", "members": [{"kind": "rules", "functio
         ({"prompt": "x.txt"}, "does not belong to a judge of kind jury"),
     ],
 )
-def test_a_jury_that_cannot_be_is_told(change, words):
+def test_an_impossible_jury_is_reported(change, words):
     members = [{"kind": "rules", "function": "a:b"}, {"kind": "rules", "function": "a:c"}]
     entry = {"kind": "jury", "members": members, **change}
     assert any(words in text for text in judge_faults(entry))

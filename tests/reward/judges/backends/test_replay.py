@@ -71,7 +71,7 @@ def test_our_own_labels_are_replayed_by_order_and_repeat(tmp_path):
     assert (judge.ask(again.swapped()).probability, judge.ask(again.swapped()).status) == (None, "refusal")
 
 
-def test_what_was_never_asked_is_no_verdict(tmp_path):
+def test_an_unrecorded_question_gives_no_verdict(tmp_path):
     judge = build_judge(entry(write_labels(tmp_path / "labels.jsonl", asked("first", 0.9))))
     for question in (Comparison("2+2?", "5", "4"), Comparison("2+2?", "4", "5", 1), Comparison("2+3?", "4", "5")):
         verdict = judge.ask(question)

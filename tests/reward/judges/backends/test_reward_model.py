@@ -44,7 +44,7 @@ def test_the_probability_is_the_logistic_of_the_gap_asked_alone_or_by_many_threa
     assert rating.scores == pytest.approx((scorer.score(["Tell me about the fox."], ["a red fox"])[0],), abs=1e-6)
 
 
-def test_what_it_cannot_read_is_no_label(model):
+def test_a_text_that_it_cannot_encode_gives_no_label(model):
     judge = judge_of(model)
     verdict = judge.ask(Comparison("p", "word " * 500, "short"))
     assert (verdict.probability, verdict.status) == (None, "truncated")

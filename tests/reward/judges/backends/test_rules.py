@@ -92,7 +92,7 @@ def test_import_that_raises_is_named(module: str, tmp_path: Path) -> None:
         ("leaves", "raised SystemExit: 0"),
     ],
 )
-def test_what_is_no_probability_stops_the_run(module: str, function: str, words: str) -> None:
+def test_an_invalid_probability_stops_the_run(module: str, function: str, words: str) -> None:
     judge = build_judge(entry(f"{module}:{function}"))
     with pytest.raises(JudgeError, match=words):
         judge.ask(Comparison("p", "a", "b"))
