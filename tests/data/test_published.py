@@ -177,7 +177,7 @@ def demonstration_of(loaded):
 def remedy_in(message):
     """The entry's keys that a refusal names."""
     columns = re.search(r"columns: \{(.*?)\}", message)
-    ignored = re.search(r"(?:without the others, set|when) ignore_columns: \[(.*?)\]", message)
+    ignored = re.search(r"(?:without the others, set|\} and) ignore_columns: \[(.*?)\]", message)
     if columns is None:
         ignored = re.search(r"ignore_columns: \[(.*?)\]", message)
     keys = {"columns": dict(pair.split(": ") for pair in columns[1].split(", "))} if columns else {}
