@@ -50,7 +50,7 @@ def _scored(model: Ensemble, rows: list[BenchRow], on_bad_row: OnBadRow, skipped
             ]
         except DataError as error:
             if on_bad_row == "stop":
-                raise DataError(f"{error} Or leave such rows out with --on_bad_row skip.") from None
+                raise DataError(f"{str(error).rstrip('.')}. Or leave such rows out with --on_bad_row skip.") from None
             skipped.append(str(error))
             continue
         kept.append((row, answers))

@@ -111,7 +111,9 @@ def _encoded(rankings: Sequence[Ranking], tokens: AnswerTokens, *, max_length: i
             except DataError as error:
                 fault = f"{ranking.source}: answer {index + 1} of {len(ranking.responses)}: {error}"
                 if on_bad_row == "stop":
-                    raise DataError(f"{fault} Or set on_bad_row: skip to leave such answers out.") from None
+                    raise DataError(
+                        f"{fault.rstrip('.')}. Or set on_bad_row: skip to leave such answers out."
+                    ) from None
                 encoded.skipped.append(fault)
         position = {index: place for place, index in enumerate(sequences)}
         kept = [(position[i], position[j], p, m) for i, j, p, m in pairs if i in position and j in position]

@@ -81,3 +81,11 @@ def test_scores_read_reasoning_as_training_does(tmp_path, kind, answer):
     assert found == wanted or (isinstance(found, str) and isinstance(wanted, str))
     if kind == "writes reasoning" and answer == "reasoning_content":
         assert "it rains\n</think>\n\nSo." in template.tokenizer.decode(wanted)
+
+
+def test_the_remedy_is_a_sentence_of_its_own(tmp_path):
+    template = Template(make_tokenizer(chat_template=TEMPLATES["writes no reasoning"]))
+    pair = {"prompt": [U], "chosen": [{"role": "assistant", "content": "<|im_start|>"}], "rejected": [WORSE]}
+    rankings = written.load(tmp_path, pair, loader=load_rankings).rows
+    with pytest.raises(AlignmentError, match=r"or give it words\. Or set on_bad_row: skip"):
+        encode_rankings(rankings, template, max_length=None)
