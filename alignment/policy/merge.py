@@ -11,7 +11,7 @@ from alignment.errors import ModelError
 from alignment.ops.finite import first_not_finite
 from alignment.policy.base import load_base, load_causal_lm, load_sequence_classifier
 from alignment.policy.generation import write_generation
-from alignment.policy.mergeable import Mergeable, naming_overflow, untied
+from alignment.policy.mergeable import Mergeable, added_to_base, naming_overflow
 from alignment.policy.new_folder import beside, require_free, seal
 
 SAMPLES = (
@@ -80,11 +80,11 @@ def merge(
 
 def _merged(adapter: Mergeable, unmerged: Any) -> Any:
     if not adapter.keys.load_in_4bit:
-        return untied(unmerged).merge_and_unload(safe_merge=True)
+        return added_to_base(unmerged)
     # PEFT would quantise the sum again, which rounds away most of what was learned.
     head: dict[str, Any] = {"num_labels": 1} if adapter.classifies else {}
     base = load_base(adapter.cls, adapter.source.base, adapter.keys, **head).dequantize(dtype=torch.float32)
-    return untied(PeftModel.from_pretrained(base, adapter.adapter)).merge_and_unload(safe_merge=True)
+    return added_to_base(PeftModel.from_pretrained(base, adapter.adapter))
 
 
 @torch.no_grad()

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from peft.tuners.lora import LoraLayer
 from peft.tuners.tuners_utils import check_target_module_exists
+from peft.utils import ModulesToSaveWrapper
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from alignment.config.schema import ModelKeys
@@ -128,6 +129,18 @@ def _changes_own_biases(config: Any, base: str, keys: ModelKeys) -> bool:
         model = AutoModelForCausalLM.from_config(shape, trust_remote_code=keys.trust_remote_code)
     changed = [module for name, module in model.named_modules() if check_target_module_exists(config, name)]
     return all(getattr(module, "bias", None) is not None for module in changed)
+
+
+def added_to_base(wrapped: Any) -> Any:
+    """Merge a PeftModel's adapter into its base, and return the base.
+
+    peft 0.21 merges LN tuning, which freeze uses too, and leaves the modules that train whole in their wrappers.
+    """
+    plain = untied(wrapped).merge_and_unload(safe_merge=True)
+    kept = {name: each for name, each in plain.named_modules() if isinstance(each, ModulesToSaveWrapper)}
+    for name, each in kept.items():
+        plain.set_submodule(name, each.unload_and_optionally_merge_module(True, True, None))
+    return plain
 
 
 def untied(wrapped: Any) -> Any:

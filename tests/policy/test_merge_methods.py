@@ -4,9 +4,10 @@ import json
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
 from alignment.errors import ModelError
+from alignment.policy.base import load_sequence_classifier
 from alignment.policy.merge import merge
 from tests.models import make_tokenizer
 from tests.policy.test_bitfit import gpt2, qwen2
@@ -47,6 +48,17 @@ def test_biases_are_merged_where_the_architecture_has_them(make, tmp_path):
     changed = {n for n, p in merged.named_parameters() if not torch.equal(p, dict(plain.named_parameters())[n])}
     assert changed
     assert all(name.endswith(".bias") for name in changed)
+
+
+@pytest.mark.parametrize("name", ["freeze", "ln_tuning", "ia3"])
+def test_a_reward_model_merges_with_its_head(base, tmp_path, name):
+    model = with_adapter(base, name, load_sequence_classifier)
+    model.save_pretrained(tmp_path / "run")
+    AutoTokenizer.from_pretrained(base).save_pretrained(tmp_path / "run")
+    merge(tmp_path / "run", tmp_path / "merged")
+    merged = AutoModelForSequenceClassification.from_pretrained(tmp_path / "merged")
+    assert torch.equal(merged.score.weight, model.score.weight)
+    assert merged.score.weight.any()
 
 
 def test_a_method_that_cannot_be_merged_is_refused_and_nothing_is_written(base, tmp_path):
