@@ -121,6 +121,14 @@ def test_indices_outside_the_weights_are_refused(base, tmp_path):
         load_causal_lm(ModelKeys(model_name_or_path=str(tmp_path)), trainable=False)
 
 
+def test_indices_inside_the_weights_are_taken_beside_a_base_in_4_bits(base, tmp_path):
+    model = trained(with_adapter(base, "shira", load_in_4bit=True))
+    model.save_pretrained(tmp_path)
+    given = keys(str(tmp_path), "shira", load_in_4bit=True)
+    again = load_causal_lm(given, trainable=True, peft=given)
+    assert apart(logits(again), logits(model)) == 0
+
+
 @pytest.mark.parametrize(
     ("key", "value"),
     [

@@ -3,6 +3,7 @@
 from typing import Any
 
 import torch
+from torch import nn
 
 from alignment.errors import ModelError
 
@@ -21,7 +22,7 @@ def require_indices(model: Any, adapter: str) -> None:
     for name, module in model.named_modules():
         for key in ("shira_indices", "supertuning_indices"):
             for indices in (getattr(module, key, None) or {}).values():
-                shape = tuple(module.get_base_layer().weight.shape)
+                shape = _shape(module.get_base_layer())
                 sizes = shape if key == "shira_indices" else (shape[0] * shape[1],)
                 rows = indices if indices.dim() == 2 else indices[None]
                 inside = [bool(((0 <= row) & (row < size)).all()) for row, size in zip(rows, sizes, strict=False)]
@@ -30,3 +31,10 @@ def require_indices(model: Any, adapter: str) -> None:
                         f"adapter {adapter} names weights that {name} does not have: its {key} lie outside "
                         f"{' × '.join(map(str, shape))}. Copy or train it again."
                     )
+
+
+def _shape(layer: Any) -> tuple[int, ...]:
+    """Return the shape of a layer's weight, which a base in 4 bits holds packed and ZeRO-3 in parts."""
+    if isinstance(layer, nn.Linear):
+        return layer.out_features, layer.in_features
+    return tuple(layer.weight.shape)
