@@ -1,11 +1,14 @@
 """The share of weights that each method trains, on meta tensors, against the papers' tables."""
 
 import pytest
-from transformers import LlamaConfig
+import torch
+from peft import get_peft_model
+from transformers import BertConfig, BertModel, LlamaConfig
 
 from alignment.config.schema import DatasetEntry, SFTRecipe
 from alignment.planner import skeleton
 from alignment.policy.methods import is_of_adapter
+from alignment.policy.methods.bitfit import bitfit_config
 
 LLAMA_7B = {"hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32, "num_attention_heads": 32}
 STORIES = {"vocab_size": 512, "hidden_size": 64, "intermediate_size": 172, "num_hidden_layers": 5,
@@ -36,6 +39,47 @@ def test_llama_7b_trains_the_share_of_doras_table_1(tmp_path, keys, percent):
     """DoRA, https://arxiv.org/abs/2402.09353, table 1, column "# Params (%)"."""
     trained, base = counts(tmp_path, LLAMA_7B, **keys)
     assert round(100 * trained / base, 2) == pytest.approx(percent, abs=0.011)
+
+
+@pytest.mark.parametrize(
+    ("keys", "expected", "percent"),
+    [
+        # keys and values of 30 tokens in each layer: 30 · 2 · 4,096 · 32; the paper's table has 0.11
+        ({"peft_method": "p_tuning_v2", "peft_config": {"num_virtual_tokens": 30}}, 30 * 2 * 4096 * 32, 0.12),
+        # "Series", width 256 after each feed-forward network: 2md + d + m of section 2.1 of 1902.00751, 32 layers
+        (
+            {"peft_method": "bottleneck", "peft_config": {"bottleneck_size": 256, "placement": "pfeiffer"}},
+            (2 * 256 * 4096 + 4096 + 256) * 32,
+            0.99,
+        ),
+    ],
+)
+def test_llama_7b_trains_the_share_of_a_prefix_and_of_a_series_adapter(tmp_path, keys, expected, percent):
+    """DoRA, https://arxiv.org/abs/2402.09353, table 1: "Prefix" and "Series", shares of base and adapter together."""
+    trained, base = counts(tmp_path, LLAMA_7B, **keys)
+    assert trained == expected
+    assert round(100 * trained / (base + trained), 2) == percent
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected", "percent"),
+    [
+        # a layer: q, k, v, o and down d each, up 4d, two norms d each: 11 d; norm of the embeddings and pooler: 2 d
+        ({}, (11 * 12 + 2) * 768, 0.094),
+        ({"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16},
+         (11 * 24 + 2) * 1024, 0.081),
+    ],
+    ids=["base", "large"],
+)  # fmt: skip
+def test_bert_trains_the_share_of_bitfit(shape, expected, percent):
+    """BitFit, https://arxiv.org/abs/2106.10199: 0.09 % of BERT-base and 0.08 % of BERT-large."""
+    with torch.device("meta"):
+        model = BertModel(BertConfig(**shape))
+    base = sum(weight.numel() for weight in model.parameters())
+    tuned = get_peft_model(model, bitfit_config(model))
+    trained = sum(weight.numel() for weight in tuned.parameters() if weight.requires_grad)
+    assert trained == expected
+    assert round(100 * trained / base, 3) == percent
 
 
 def test_gpt_3_trains_18_million_weights_with_rank_4(tmp_path):
