@@ -56,7 +56,7 @@ GENERIC: dict[str, PeftFacts] = {
     "osf": _facts("osf:OSFConfig", "OSF", fp=True),
     "peanut": _facts("peanut:PeanutConfig", "PEANuT", fp=True),
     "psoft": _facts("psoft:PsoftConfig", "PSOFT", fp=True),
-    "randlora": _facts("randlora:RandLoraConfig", "RandLoRA"),
+    "randlora": _facts("randlora:RandLoraConfig", "RandLoRA", fp=True),  # in 4 bits a second adapter wraps the first
     "road": _facts("road:RoadConfig", "RoAd"),
     "shira": _facts("shira:ShiraConfig", "SHiRA"),
     "supertuning": _facts("supertuning:SupertuningConfig", "Supertuning", fp=True),

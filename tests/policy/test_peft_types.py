@@ -95,7 +95,7 @@ def test_it_trains_on_a_base_in_4_bits_or_is_refused(base, name):
     assert apart(logits(trained(model)), start) > 1e-4
 
 
-@pytest.mark.parametrize("name", [name for name in GENERIC if not GENERIC[name].allows_4bit])
+@pytest.mark.parametrize("name", [name for name in GENERIC if not GENERIC[name].allows_4bit and name != "randlora"])
 def test_types_refused_in_4_bits_fail_in_4_bits(base, name):
     given = keys(base, "lora", load_in_4bit=True)
     config = family(name).new_config(keys(base, name), task="CAUSAL_LM", modules_to_save=None)
@@ -106,6 +106,15 @@ def test_types_refused_in_4_bits_fail_in_4_bits(base, name):
     except (RuntimeError, ValueError, TypeError, AttributeError):
         return
     assert moved < 0.01  # it runs, and learns nothing
+
+
+def test_a_second_adapter_of_randlora_wraps_the_first_in_4_bits(base):
+    """DPO's reference is a second adapter, which has to be beside the policy's."""
+    config = family("randlora").new_config(keys(base, "randlora"), task="CAUSAL_LM", modules_to_save=None)
+    model = PeftModel(load_causal_lm(keys(base, "lora", load_in_4bit=True), trainable=False), config)
+    model.add_adapter("ref", config)
+    names = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+    assert not any(name.replace(".ref", ".default") in names for name in names if "randlora_lambda.ref" in name)
 
 
 def test_indices_outside_the_weights_are_refused(base, tmp_path):
