@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 JOBS ?= 2
 RUN_TESTS := HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
-.PHONY: help quickstart install install-dev test test-slow test-hostile test-distributed test-floor lint format types check benchmark gpu-pack gpu-page recipe-page docs clean
+.PHONY: help quickstart install install-dev test test-slow test-hostile test-distributed test-floor tuning-table lint format types check benchmark gpu-pack gpu-page recipe-page docs clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /	/' | expand -t 16
@@ -40,6 +40,9 @@ test-hostile: $(VENV)/.installed-dev ## damaged, wrong and malicious inputs by t
 test-distributed: $(VENV)/.installed-dev ## every stage under every file of launch/accelerate, on two CPU processes; long
 	$(PIP) --no-build-isolation --editable ".[deepspeed]"
 	$(RUN_TESTS) -m distributed tests/distributed
+
+tuning-table: $(VENV)/.installed-dev ## try each tuning method in each stage, and write the table of docs/tuning.md; 20 minutes, METHODS="lora dora" for some
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m tests.tuning.table --try $(METHODS)
 
 # The oldest versions that pyproject.toml allows, in an environment of their own. PyTorch stays at constraints.txt's: PyPI
 # has older ones for CUDA alone. `make test-floor FLOOR_TORCH=2.8.0` tries another one.

@@ -1,4 +1,4 @@
-"""The table of tuning methods in docs/tuning.md, from the facts that tests/policy/test_peft_types.py tries."""
+"""The lists in docs/tuning.md of tuning methods, and of types of PEFT that are none."""
 
 import sys
 
@@ -8,10 +8,7 @@ from alignment.config.peft_types import REFUSED
 
 def markdown() -> str:
     """Return the methods with their facts, then the types of PEFT that cannot be used."""
-    lines = [
-        "| `peft_method` | method | fields of `peft_config` | base in 4 bits | `alignment merge` | vLLM samples with |",
-        "|---|---|---|---|---|---|",
-    ]
+    lines = ["| `peft_method` | method | fields of `peft_config` |", "|---|---|---|"]
     lines += [_row(name, method) for name, method in TUNING_METHODS.items()]
     lines += ["", "| type of PEFT | why it cannot be used |", "|---|---|"]
     lines += [f"| `{name}` | {reason} |" for name, reason in REFUSED.items()]
@@ -20,9 +17,7 @@ def markdown() -> str:
 
 def _row(name: str, method: TuningMethod) -> str:
     fields = f"`{method.config.partition(':')[2]}`" if method.config else "none"
-    merges = ("yes" if method.merges else "no") if method.has_adapter else "nothing to merge"
-    vllm = "the adapter" if method.vllm_adapter else "merged weights" if method.merges else "no"
-    return f"| `{name}` | {method.title} | {fields} | {'yes' if method.allows_4bit else 'no'} | {merges} | {vllm} |"
+    return f"| `{name}` | {method.title} | {fields} |"
 
 
 if __name__ == "__main__":
