@@ -1,0 +1,234 @@
+"""Tuning methods on one small model: what each trains, learns, costs and saves.
+
+    python -m benchmarks.tuning                                   # every method, three seeds; a JSON line for each run
+    python -m benchmarks.tuning --methods lora dora --seeds 0     # some
+    python -m benchmarks.tuning --search                          # SFT alone, with each of three learning rates
+    python -m benchmarks.tuning --table FILE                      # the table of docs/tuning.md, of such JSON lines
+
+stories260K, which has read children's stories alone, learns to write sentences of film reviews (stage sft), and to
+prefer a story's second sentence to the same with two words exchanged (stage reward). Both run as recipes, for `--steps`
+steps of 8 rows; sentences have up to 120 characters.
+
+- trained: weights that train in stage sft, as a share of the base's.
+- held-out loss: of 128 other sentences, in nats a token.
+- reward accuracy: on 128 other pairs.
+- seconds: processor time of a step of SFT, the median, on one thread.
+- memory: the peak during SFT above the memory before the model loads, in MiB.
+- file: the weights that stage sft saves, in KiB.
+
+The learning rate is 0.002 where weights of the base train, 0.05 for vectors and prompts, and 0.01 for the others;
+`--search` tries all three with each method and another seed. Methods are otherwise as their defaults are.
+"""
+
+import argparse
+import contextlib
+import io
+import json
+import multiprocessing
+import random
+import re
+import statistics
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+METHODS: dict[str, dict[str, Any]] = {  # with what their defaults for large models need here
+    "full": {}, "freeze": {}, "bitfit": {"new_biases": True}, "child_tuning": {}, "child_tuning_d": {}, "fishmask": {},
+    "lora": {}, "dora": {}, "adalora": {"tinit": 10, "tfinal": 20}, "dylora": {}, "prompt_tuning": {},
+    "prefix_tuning": {}, "p_tuning": {}, "p_tuning_v2": {}, "bottleneck": {}, "ia3": {}, "oft": {"oft_block_size": 4},
+    "vera": {}, "ln_tuning": {}, "miss": {},
+}  # fmt: skip
+WHOLE = ("full", "freeze", "child_tuning")  # weights of the base train
+VECTORS = ("bitfit", "prompt_tuning", "prefix_tuning", "p_tuning", "p_tuning_v2", "ia3", "vera", "ln_tuning")
+RATES = {name: 0.002 if name in WHOLE else 0.05 if name in VECTORS else 0.01 for name in METHODS}
+SEARCHED = (0.002, 0.01, 0.05)
+SEARCH_SEED = 100
+HELD_OUT = 128
+STORIES = {"train": "train", "held_out": "heldout200"}
+ROWS = 8  # of a step
+LONGEST = 120  # characters of a sentence
+COLUMNS: dict[str, tuple[str, Callable[[float], str]]] = {
+    "trained": ("trained", lambda x: f"{x:.2%}"),
+    "loss": ("held-out loss", lambda x: f"{x:.3f}"),
+    "accuracy": ("reward accuracy", lambda x: f"{x:.1%}"),
+    "seconds": ("seconds a step", lambda x: f"{x:.3f}"),
+    "memory": ("memory, MiB", lambda x: f"{x:.0f}"),
+    "file": ("file, KiB", lambda x: f"{x:.0f}"),
+}
+
+
+def main() -> None:
+    """Run the methods and print a JSON line for each run."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="../shared/models/stories260K")
+    parser.add_argument("--data", default="../shared/data")
+    parser.add_argument("--methods", nargs="+", default=[*METHODS], choices=[*METHODS], metavar="METHOD")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--steps", type=int, default=30)
+    parser.add_argument("--search", action="store_true")
+    parser.add_argument("--table", type=Path, metavar="FILE")
+    given = parser.parse_args()
+    if given.table:
+        rows = [json.loads(line) for line in given.table.read_text(encoding="utf-8").splitlines()]
+        print(table(rows))
+        return
+    fork = multiprocessing.get_context("forkserver")  # the libraries load once, and each run has its own memory
+    fork.set_forkserver_preload(["recipes.sft", "recipes.reward"])
+    seeds = [SEARCH_SEED] if given.search else given.seeds
+    for seed in seeds:
+        for method in given.methods:
+            for rate in SEARCHED if given.search else [RATES[method]]:
+                job = {"model": given.model, "data": given.data, "steps": given.steps, "method": method,
+                       "seed": seed, "rate": rate, "reward": not given.search}  # fmt: skip
+                process = fork.Process(target=measure, args=(job,))
+                process.start()
+                process.join()
+                if process.exitcode != 0:
+                    raise SystemExit(f"{method}, seed {seed}: exit code {process.exitcode}")
+
+
+def measure(job: dict[str, Any]) -> None:
+    """Run both stages of one method with one seed, and print what was measured."""
+    import torch
+
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
+    with tempfile.TemporaryDirectory() as folder:
+        write_rows(Path(job["data"]), Path(folder), job["seed"], ROWS * job["steps"])
+        found = {key: job[key] for key in ("method", "seed", "rate", "steps")}
+        before = _memory("VmRSS")
+        found |= _sft(job, Path(folder))
+        found["memory"] = (_memory("VmHWM") - before) / 1024
+        if job["reward"]:
+            found["accuracy"] = _run("reward", job, Path(folder))["manifest"]["results"]["reward_accuracy"]
+    print(json.dumps(found), flush=True)
+
+
+def _sft(job: dict[str, Any], folder: Path) -> dict[str, Any]:
+    run = _run("sft", job, folder)
+    (weights,) = [*(folder / "sft").glob("*model.safetensors")]
+    return {
+        "trained": run["trained"] / run["base"],
+        "loss": run["manifest"]["results"]["eval_loss"],
+        "seconds": statistics.median(run["seconds"]),
+        "file": weights.stat().st_size / 1024,
+    }
+
+
+def write_rows(data: Path, folder: Path, seed: int, count: int) -> None:
+    """Write the rows of both stages; what is held out is the same for every seed."""
+    reviews = [row["text"] for row in _read(data / "reviews/sentence_polarity_10662.jsonl")]
+    reviews = [text for text in reviews if len(text) <= LONGEST]
+    random.Random(0).shuffle(reviews)
+    stories = {name: _read(data / f"tinystories/stories_{file}.jsonl") for name, file in STORIES.items()}
+    for name, part in (("train", reviews[HELD_OUT:]), ("held_out", reviews[:HELD_OUT])):
+        most, dice = (count, random.Random(seed)) if name == "train" else (HELD_OUT, random.Random(0))
+        dice.shuffle(part)
+        texts = [{"prompt": "Review:", "completion": f" {text}"} for text in part[:most]]
+        pairs = [pair for row in stories[name] for pair in _pair(row["text"], dice)]
+        dice.shuffle(pairs)
+        for stage, found in (("sft", texts), ("reward", pairs[:most])):
+            assert len(found) == most
+            lines = "".join(json.dumps(row) + "\n" for row in found)
+            (folder / f"{stage}-{name}.jsonl").write_text(lines, encoding="utf-8")
+
+
+def _read(file: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+
+
+def _pair(story: str, dice: random.Random) -> list[dict[str, str]]:
+    """A story's second sentence, and the same with two words exchanged; nothing where a sentence is long."""
+    first, second, *_ = [*re.findall(r"[^.!?]+[.!?]", " ".join(story.split())), "", ""]
+    words = second.split()
+    if len(words) < 5 or max(len(first), len(second)) > LONGEST:
+        return []
+    mixed, (a, b) = [*words], dice.sample(range(1, len(words) - 1), 2)
+    mixed[a], mixed[b] = mixed[b], mixed[a]
+    if mixed == words:
+        return []
+    return [{"prompt": first, "chosen": f" {' '.join(words)}", "rejected": f" {' '.join(mixed)}"}]
+
+
+def _run(stage: str, job: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Run a stage's script; returns its manifest, the numbers of weights and each step's processor time."""
+    import importlib
+
+    from transformers import TrainerCallback
+
+    from alignment.manifest import read_manifest
+
+    recipe = {
+        "stage": stage, "model_name_or_path": job["model"], "output_dir": str(folder / stage), "eos_token": "<s>",
+        "datasets": [{"path": str(folder / f"{stage}-train.jsonl")}],
+        "eval_datasets": [{"path": str(folder / f"{stage}-held_out.jsonl")}], "seed": job["seed"],
+        "peft_method": job["method"], "learning_rate": job["rate"], "lr_scheduler_type": "cosine", "warmup_steps": 5,
+        "per_device_train_batch_size": ROWS, "per_device_eval_batch_size": 64, "max_steps": job["steps"],
+        "max_length": 128, "save_strategy": "no", "use_cpu": True,
+    }  # fmt: skip
+    if METHODS[job["method"]]:
+        recipe["peft_config"] = METHODS[job["method"]]
+    file = folder / f"{stage}.yaml"
+    file.write_text(json.dumps(recipe), encoding="utf-8")
+    script: Any = importlib.import_module(f"recipes.{stage}")
+    seen: dict[str, Any] = {"seconds": []}
+
+    class Clock(TrainerCallback):
+        def on_step_begin(self, *_: Any, **__: Any) -> None:
+            self.began = time.process_time()
+
+        def on_step_end(self, *_: Any, **__: Any) -> None:
+            seen["seconds"].append(time.process_time() - self.began)
+
+    train = script.run_training
+
+    def run_training(trainer: Any, run: Any) -> Any:
+        seen["trained"] = sum(weight.numel() for weight in trainer.model.parameters() if weight.requires_grad)
+        trainer.add_callback(Clock())
+        return train(trainer, run)
+
+    script.run_training = run_training
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()) as told:
+        try:
+            script.main(["--config", str(file)])
+        except BaseException:
+            sys.__stderr__.write(told.getvalue())  # type: ignore[union-attr]
+            raise
+        finally:
+            script.run_training = train
+    return {**seen, "base": _parameters(job["model"]), "manifest": read_manifest(folder / stage)}
+
+
+def _parameters(model: str) -> int:
+    from transformers import AutoModelForCausalLM
+
+    return sum(weight.numel() for weight in AutoModelForCausalLM.from_pretrained(model).parameters())
+
+
+def _memory(key: str) -> int:
+    """A line of /proc/self/status, in KiB."""
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(key))
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Means over the seeds, least and greatest in brackets where they differ, as Markdown."""
+    lines = ["| `peft_method` | rate | " + " | ".join(title for title, _ in COLUMNS.values()) + " |",
+             "|---" * (len(COLUMNS) + 2) + "|"]  # fmt: skip
+    for method in dict.fromkeys(row["method"] for row in rows):
+        own = [row for row in rows if row["method"] == method]
+        cells = []
+        for key, (_, shape) in COLUMNS.items():
+            values = [row[key] for row in own]
+            mean, low, high = (shape(value) for value in (statistics.fmean(values), min(values), max(values)))
+            cells.append(mean if low == high else f"{mean} [{low}, {high}]")
+        lines.append(f"| `{method}` | {own[0]['rate']:g} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
