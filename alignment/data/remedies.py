@@ -35,7 +35,12 @@ def refusal(
         return UnreadKey(f"{fault}. Two layouts fit the row, so name the one to read: set {ways}")
     taken, home, rest = rated_columns(row, formats) or _columns(row, keys, fmt, formats)
     instead = {key: name for key in rest for name in MEANT.get(plain_name(key), ()) if name in taken}
-    hints = [f"{hint}." for hint in dict.fromkeys(_hints(row, [key for key in rest if key not in instead], formats))]
+    read = [key for key in keys if any(one.name == home and key in one.reads for one in formats)]
+    found = (
+        *_hints(row, read, formats, near=False),
+        *_hints(row, [key for key in rest if key not in instead], formats),
+    )
+    hints = [f"{hint}." for hint in dict.fromkeys(found)]
     hints += [f"{key} may be {name} instead." for key, name in instead.items()]
     if taken:
         hints.insert(0, f"Set {columns_text(taken)}" + (f" for the layout {home}." if home != fmt.name else "."))

@@ -242,6 +242,7 @@ def test_two_rows_in_each_layout_are_read_in_their_order(tmp_path):
     assert [first.pairs[0].probability, second.pairs[0].probability] == [1.0, 0.0]
     message = written.refused(tmp_path, both, loader=load_rankings)
     assert "safer_response_id may be better instead" in message
+    assert f"response_0 and response_1 {COMPARED}" in message
     nectar = REMEDIED_RANKINGS["berkeley-nest/Nectar"]
     other = {**nectar, "prompt": "Who?", "answers": [{**one, "rank": 3 - one["rank"]} for one in nectar["answers"]]}
     columns = {"responses": "answers.answer", "ranks": "answers.rank"}
