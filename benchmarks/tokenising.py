@@ -97,16 +97,17 @@ def measure(data: Path, model: Path, processes: int | None) -> dict[str, Any]:
     from alignment.config.schema import DatasetEntry
     from alignment.data import load_demonstrations
     from alignment.data.template import Template
-    from alignment.train.sft import _dataset, tokenise_demonstrations
+    from alignment.train import sft
 
     template = Template(AutoTokenizer.from_pretrained(model))
-    takes_processes = "num_proc" in inspect.signature(tokenise_demonstrations).parameters
+    takes_processes = "num_proc" in inspect.signature(sft.tokenise_demonstrations).parameters
     options = {"num_proc": processes} if processes and takes_processes else {}
     before, start, begun = peak(), time.perf_counter(), cpu()
     rows = load_demonstrations([DatasetEntry(path=str(data))], on_bad_row="stop", seed=0).rows
     loaded = cpu()
-    made = tokenise_demonstrations(rows, template, limit=LIMIT, **options)
-    dataset = _dataset(made.rows)
+    made = sft.tokenise_demonstrations(rows, template, limit=LIMIT, **options)
+    as_dataset = getattr(sft, "as_dataset", None) or sft._dataset  # its name in earlier commits
+    dataset = as_dataset(made.rows)
     return {
         "rows": len(rows),
         "tokens": int(sum(len(ids) for ids in dataset.with_format("numpy")["input_ids"])),
