@@ -279,6 +279,14 @@ def _plan_sampling(recipe: Any, machine: Machine, known: Mapping[str, Recipe]) -
     rows = recipe.per_device_eval_batch_size
     standing = {**held(model, machine).standing(), **_context(machine)}
     moving = sampling_bytes(plan, recipe, rows, lengths, gpu=machine.gpu)
+    proxy = getattr(recipe, "proxy", None)
+    pair = [blueprint(path, known) for path in ((proxy.tuned, proxy.untuned) if proxy else ())]
+    keys = recipe.model_copy(update={"load_in_4bit": False})  # as the pair is held
+    for each in pair:
+        own = skeleton.bare(AutoModelForCausalLM, each, keys, full=False, gpu=machine.gpu)
+        standing["weights, proxy"] = standing.get("weights, proxy", 0) + sum(held(own, machine).parts.values())
+        more = sampling_bytes(each, keys, rows, lengths, gpu=machine.gpu)
+        moving = {name: size + more[name] for name, size in moving.items()}
     return StagePlan(
         recipe=recipe,
         machine=machine,

@@ -2,7 +2,7 @@
 
 import contextlib
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from alignment.policy.adapter_files import named_base, read_adapter_config
 from alignment.policy.adapters import expected_warnings, module_names
 from alignment.policy.heads import ScalarHead
 from alignment.policy.load_roles import AdapterStart, build_roles, role_config
-from alignment.policy.methods import adapter_config, completed
+from alignment.policy.methods import adapter_config, completed, method_of
 from alignment.policy.model_files import ADAPTER_CONFIG, check_model_files
 from alignment.policy.patterns import require_patterns
 from alignment.policy.prompt_models import new_prompt
@@ -166,6 +166,21 @@ def bare(cls: Any, plan: Blueprint, keys: ModelKeys, *, full: bool, gpu: bool, p
     return model
 
 
+def _hold_whole(model: Any, configs: Iterable[Any], keys: Any, *, gpu: bool) -> None:
+    """Take out of 4 bits the modules that adapters train as copies, as `alignment.policy.base.whole_modules` does."""
+    names = {
+        name
+        for config in configs
+        if method_of(config).copies_modules
+        for name in completed(config, model).target_modules
+    }
+    dtype = held_dtype(model.config, keys, full=False, gpu=gpu)
+    for name in names if keys.load_in_4bit else ():
+        weight = model.get_submodule(name).weight
+        weight.data = weight.data.to(dtype)
+        vars(weight).pop("in_4bit", None)
+
+
 def _attention(keys: ModelKeys, padded: bool) -> str:
     """Return transformers' name of the attention; flash attention makes no mask and saves the same tensors as SDPA."""
     if keys.attn_implementation == "eager":
@@ -217,6 +232,7 @@ def policy(plan: Blueprint, keys: Any, *, gpu: bool, task: str = "CAUSAL_LM") ->
         return model
     config = copy.deepcopy(plan.adapter) if plan.adapter is not None else adapter_config(keys, task=task)
     config = completed(config, model)
+    _hold_whole(model, [config], keys, gpu=gpu)
     config.inference_mode = False
     if task == "SEQ_CLS" and config.task_type != task:
         config.modules_to_save = [*(config.modules_to_save or []), "score"]
@@ -252,6 +268,8 @@ def roles(
     configs = {f"reward_{i}" if i else "reward": AdapterStart(role_config(each)) for i, each in enumerate(rewards)}
     sft = AdapterStart(role_config(plan.adapter)) if plan.adapter is not None else None
     base = loader.model(full=False)
+    new = [adapter_config(recipe, task="CAUSAL_LM")] if recipe.method.has_adapter and sft is None else []
+    _hold_whole(base, [*new, *(start.config for start in (sft, *configs.values()) if start)], recipe, gpu=gpu)
     with torch.device("meta"), _target_errors():
         built = build_roles(recipe, loader, base, sft=sft, rewards=configs)
     for role in ("policy", "reference"):

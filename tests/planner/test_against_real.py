@@ -7,7 +7,16 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from alignment.config.schema import DatasetEntry, DPORecipe, PPORecipe, Recipe, RewardRecipe, SFTRecipe
+from alignment.config.schema import (
+    DatasetEntry,
+    DPORecipe,
+    LabelRecipe,
+    ModelKeys,
+    PPORecipe,
+    Recipe,
+    RewardRecipe,
+    SFTRecipe,
+)
 from alignment.planner import skeleton
 from alignment.planner.machine import Machine
 from alignment.planner.memory import StagePlan, plan_stage
@@ -17,6 +26,7 @@ from alignment.planner.steps import prepare, training_step
 from alignment.planner.tracing import LiveBytes, fake_memory, trace
 from alignment.policy.base import load_causal_lm, load_sequence_classifier
 from alignment.policy.load_roles import load_roles
+from alignment.policy.proxy import ProxyTuned
 from benchmarks.roles_memory import held_bytes
 
 CPU = Machine(gpu=False)
@@ -110,9 +120,21 @@ VARIANTS = [
     ("ppo", {"peft_method": "full"}),
     ("ppo", {"load_in_4bit": True}),
 ]
+LAYERS = {"peft_method": "freeze", "peft_config": {"trainable_layers": 2}}
+METHODS = [
+    ("sft", LAYERS),
+    ("sft", {**LAYERS, "load_in_4bit": True}),
+    ("reward", {**LAYERS, "load_in_4bit": True}),
+    ("ppo", {**LAYERS, "load_in_4bit": True}),
+    ("sft", {"peft_method": "fishmask"}),
+    ("sft", {"peft_method": "child_tuning"}),
+    ("sft", {"peft_method": "p_tuning", "peft_config": {"encoder_reparameterization_type": "LSTM"}}),
+    ("sft", {"peft_method": "prompt_tuning"}),
+    ("dpo", {"peft_method": "prefix_tuning"}),
+]
 
 
-@pytest.mark.parametrize(("stage", "keys"), VARIANTS)
+@pytest.mark.parametrize(("stage", "keys"), [*VARIANTS, *METHODS])
 def test_weights_gradients_and_states_are_right_to_a_hundredth(stage: str, keys: dict[str, Any], base: Path) -> None:
     recipe = recipe_of(stage, base, **keys)
     plan = plan_stage(recipe, CPU)
@@ -131,8 +153,13 @@ def test_weights_gradients_and_states_are_right_to_a_hundredth(stage: str, keys:
     assert part(plan, "optimizer states") == pytest.approx(states, rel=0.01)
 
 
+WITHOUT_SPARSE = [entry for entry in METHODS if entry[1]["peft_method"] != "fishmask"]  # LiveBytes counts dense tensors
+
+
 @pytest.mark.parametrize("checkpointing", [False, True])
-@pytest.mark.parametrize(("stage", "keys"), [entry for entry in VARIANTS if "load_in_4bit" not in entry[1]])
+@pytest.mark.parametrize(
+    ("stage", "keys"), [entry for entry in [*VARIANTS, *WITHOUT_SPARSE] if "load_in_4bit" not in entry[1]]
+)
 def test_activations_are_those_of_a_real_step(
     stage: str, keys: dict[str, Any], checkpointing: bool, base: Path
 ) -> None:
@@ -150,6 +177,31 @@ def test_activations_are_those_of_a_real_step(
         assert planned == pytest.approx(found.peak + step.parts["gradients"], rel=0.1)
     else:
         assert planned == pytest.approx(found.peak_with_gradients, rel=0.1)
+
+
+def test_a_proxys_pair_is_two_more_models_with_caches(base: Path, tmp_path: Path) -> None:
+    small = LlamaConfig(
+        vocab_size=640,
+        hidden_size=64,
+        intermediate_size=176,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        pad_token_id=0,
+    )
+    LlamaForCausalLM(small).save_pretrained(tmp_path / "small")
+    given = {"stage": "label", "output_dir": "unused", "model_name_or_path": str(base), "load_in_4bit": True}
+    given |= {"datasets": [{"path": "unused"}], "judge": {"kind": "rules", "function": "operator:add"}}
+    pair = {"tuned": str(tmp_path / "small"), "untuned": str(tmp_path / "small")}
+    alone, recipe = (LabelRecipe.model_validate({**given, **more}) for more in ({}, {"proxy": pair}))
+    plan, without = plan_stage(recipe, CPU), plan_stage(alone, CPU)
+    models = [load_causal_lm(recipe, trainable=False)]
+    keys = ModelKeys(model_name_or_path=pair["tuned"])
+    models += [load_causal_lm(keys, trainable=False) for _ in range(2)]
+    expected = held_bytes(ProxyTuned(*models, alpha=1.0))
+    assert part(plan, "weights", "weights, proxy") == pytest.approx(expected, rel=0.01)
+    # width 128 / 8 heads · 4 for keys and values in ten layers against 64 in three, and one layer that stands twice
+    share = plan.phases[0].parts["KV cache"] / without.phases[0].parts["KV cache"]
+    assert share == pytest.approx(1 + 2 * (64 * 4) / (64 * 11))
 
 
 def test_bytes_count_as_long_as_a_tensor_lives() -> None:
