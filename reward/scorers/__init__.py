@@ -10,7 +10,7 @@ from typing import Any
 
 from alignment.calls.session import JudgeCalls
 from alignment.config.schema import PolicyGradientRecipe, scorer_entry
-from alignment.config.schema.scorers import AnyScorer, EnsembleEntry, FunctionEntry
+from alignment.config.schema.scorers import AnyScorer, EnsembleEntry
 from alignment.data.rows import Prompt
 from alignment.data.source_rows import Loaded
 from alignment.errors import ModelError
@@ -19,8 +19,8 @@ from alignment.train.policy_gradient.monitoring import Monitor, preserve_random_
 from alignment.train.policy_gradient.scoring import Answered, ScorePart, Scorer, Scoring, checked_scores
 from reward.models.ensemble import has_members, member_paths
 from reward.models.scoring import RewardScorer
-from reward.scorers.function import FunctionScorer
 from reward.scorers.judge import judge_calls
+from reward.scorers.rows import RowScorer
 
 TRIED = ("An answer.", "Another answer, to try the recipe's functions before a model is loaded: 42.")
 
@@ -74,7 +74,8 @@ def build_scoring(
 def try_functions(recipe: PolicyGradientRecipe, loaded: Loaded[Prompt]) -> None:
     """Score answers to the first two prompts by every scorer that runs in this process without a model.
 
-    A wrong signature, a wrong number of scores or NaN ends the run here, before a model is loaded.
+    A wrong signature, a wrong number of scores or NaN ends the run here, before a model is loaded. So does a row whose
+    columns a scorer cannot check answers with.
 
     Raises: ScorerError.
     """
@@ -82,9 +83,12 @@ def try_functions(recipe: PolicyGradientRecipe, loaded: Loaded[Prompt]) -> None:
     answers = TRIED[: len(prompts)]
     given = Answered(prompts, answers, [True for _ in answers], columns=loaded.columns[: len(prompts)])
     for entry in (*recipe.scorers, *recipe.watch_scorers):
-        if isinstance(entry, FunctionEntry):
+        if entry.IN_PROCESS:
             with preserve_random_state():
-                checked_scores(FunctionScorer.from_entry(entry), entry.label, given)
+                scorer = _outside(entry, recipe, None)
+                checked_scores(scorer, entry.label, given)
+                if isinstance(scorer, RowScorer):
+                    scorer.require_columns(loaded.columns, loaded.sources)
 
 
 def build_monitor(
@@ -182,7 +186,7 @@ def _models(entry: AnyScorer) -> list[str]:
     return entry.models
 
 
-def _outside(entry: AnyScorer, recipe: PolicyGradientRecipe, calls: JudgeCalls) -> Scorer:
+def _outside(entry: AnyScorer, recipe: PolicyGradientRecipe, calls: JudgeCalls | None) -> Scorer:
     """Build a scorer other than a reward model, by the module of its kind."""
     scorer: Scorer = importlib.import_module(f"reward.scorers.{entry.kind}").build(entry, recipe, calls)
     return scorer

@@ -2,15 +2,90 @@
 
 import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from alignment.data.rows import Prompt
+from alignment.data.sampled import Record
+from alignment.errors import ScorerError
 from alignment.run.signals import Terminated
 from reward.time_limit import Expired, call_within
 
 Scores = list[float | None]  # None: the scorer does not apply to the row
 NO_TOKENS: list[int] = []  # of an answer that is known as text alone
+
+
+Columns = Mapping[str, Any]
+
+
+class RowScorer:
+    """Scores one answer after the other by a check of this project, each within a time limit.
+
+    Args:
+        check: returns the score of an answer, given the columns of its row.
+        reads: the columns that it needs; it does not apply to a row in which one is absent or null.
+        require: raises ScorerError if the columns of a row cannot be used.
+    """
+
+    def __init__(
+        self,
+        check: Callable[[str, Columns], float],
+        *,
+        kind: str,
+        timeout_seconds: float,
+        reads: Sequence[str] = (),
+        require: Callable[[Columns], object] = lambda row: None,
+        identity: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.check, self.require, self.kind = check, require, kind
+        self.reads, self.timeout_seconds = reads, timeout_seconds
+        self.identity = dict(identity or {})
+
+    def score(self, prompts: Sequence[Prompt], answers: Sequence[str], *, stopped: Sequence[bool]) -> Scores:
+        """Score answers to prompts whose rows have no further columns; see `score_rows`."""
+        return self.score_rows(prompts, answers, columns=())
+
+    def score_rows(
+        self,
+        prompts: Sequence[Prompt],
+        answers: Sequence[str],
+        *,
+        columns: Sequence[Columns],
+        tokens: Sequence[Record] = (),
+    ) -> Scores:
+        """Check each answer.
+
+        Raises: ScorerError at the first answer that cannot be checked within the time limit.
+        """
+        rows = list(columns) or [{} for _ in answers]
+        return [self._score(*row) for row in zip(prompts, answers, rows, strict=True)]
+
+    def _score(self, prompt: Prompt, answer: str, row: Columns) -> float | None:
+        if not self._applies(row):
+            return None
+        try:
+            return call_within(self.timeout_seconds, lambda: self.check(answer, row))
+        except Expired:
+            raise ScorerError(
+                f"scorer {self.kind} did not return within timeout_seconds: {self.timeout_seconds:g}; give it more "
+                f"time. The row: {row_name(prompt, answer)}."
+            ) from None
+
+    def _applies(self, row: Columns) -> bool:
+        return all(row.get(name) is not None for name in self.reads)
+
+    def require_columns(self, columns: Sequence[Columns], sources: Sequence[str]) -> None:
+        """Check the columns of every row.
+
+        Args:
+            sources: "file:line" of each row. Raises: ScorerError at the first row that cannot be used.
+        """
+        for row, source in zip(columns, sources, strict=False):
+            if self._applies(row):
+                try:
+                    self.require(row)
+                except ScorerError as fault:
+                    raise ScorerError(f"{source}: {fault}") from None
 
 
 def row_name(prompt: Prompt, answer: str) -> str:

@@ -8,7 +8,7 @@ from alignment.config.documents import Location
 from alignment.config.rules.judges import FUNCTION, is_chat
 from alignment.config.rules.keys import Fault, Keys
 from alignment.config.schema.judges import AnyJudge, ChatEntry, RulesEntry
-from alignment.config.schema.scorers import AnyScorer, EnsembleEntry
+from alignment.config.schema.scorers import AnyScorer, EnsembleEntry, FormatEntry, LengthEntry
 
 ADDRESS = re.compile(r"https?://[^/]")
 TAKEN = ("std",)  # score_std is the spread of the whole score over answers
@@ -88,6 +88,31 @@ def _entry_faults(at: Location, entry: dict[str, Any]) -> Iterator[Fault]:
         yield from _no_chat((*at, "judge", "kind"), entry["judge"]["kind"])
     if issubclass(cls, EnsembleEntry):
         yield from _ensemble_faults(at, entry)
+    if issubclass(cls, FormatEntry):
+        yield from _format_faults(at, entry)
+    if issubclass(cls, LengthEntry):
+        yield from _length_faults(at, entry)
+
+
+def _format_faults(at: Location, entry: dict[str, Any]) -> Iterator[Fault]:
+    pattern, schema = entry.get("pattern"), entry.get("json_schema")
+    if (pattern is None) == (schema is None):
+        yield at, "a scorer of kind format needs pattern or json_schema, and has " + ("both" if schema else "neither")
+    if pattern is None and entry.get("full_match"):
+        yield (*at, "full_match"), "has no effect without pattern"
+    if pattern is not None:
+        try:
+            re.compile(pattern)
+        except (re.error, OverflowError, RecursionError) as fault:
+            yield (*at, "pattern"), f"is no regular expression: {fault}"
+
+
+def _length_faults(at: Location, entry: dict[str, Any]) -> Iterator[Fault]:
+    minimum, maximum = entry.get("minimum"), entry.get("maximum")
+    if minimum is None and maximum is None:
+        yield at, "a scorer of kind length needs minimum, maximum or both"
+    elif minimum is not None and maximum is not None and minimum > maximum:
+        yield (*at, "minimum"), f"{minimum} is greater than maximum: {maximum}"
 
 
 def _no_chat(at: Location, kind: str) -> Iterator[Fault]:

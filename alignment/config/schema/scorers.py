@@ -20,6 +20,7 @@ class AnyScorer(Entry):
     """Keys of every source of PPO's scores; `score` is the sum of all, each times its weight."""
 
     FAMILY: ClassVar[str] = "scorer"
+    IN_PROCESS: ClassVar[bool] = False  # it computes in this process, without a model: tried before a model is loaded
 
     kind: str
     name: Words | None = Field(default=None, pattern=r"^[A-Za-z0-9_-]+$")
@@ -97,6 +98,7 @@ class FunctionEntry(AnyScorer):
     """A Python function, called with prompts, answers and columns of the data."""
 
     NEEDS: ClassVar[tuple[str, str]] = ("function", '"module:function"')
+    IN_PROCESS: ClassVar[bool] = True
 
     kind: Literal["function"]
     """A Python function."""
@@ -145,8 +147,82 @@ class JudgeScorerEntry(AnyScorer):
     """Maximum number of calls at the same time."""
 
 
+class VerifierEntry(AnyScorer):
+    """Keys of the rewards that check an answer without a model."""
+
+    IN_PROCESS: ClassVar[bool] = True
+
+    timeout_seconds: float = Field(default=30.0, gt=0, le=DAY)
+    """Time limit of one answer, after which the run ends."""
+
+
+class MathEntry(VerifierEntry):
+    """Whether the final answer equals a reference."""
+
+    kind: Literal["math"]
+    """Whether the final answer equals a reference: 1 or 0."""
+    column: Name = "answer"
+    """Column of the data with the reference: a number, LaTeX, or text with `#### ANSWER` or `\\boxed{}`."""
+
+    @property
+    def columns_read(self) -> dict[str, bool]:
+        """Return the column of the reference."""
+        return {self.column: True}
+
+
+class IFEvalEntry(VerifierEntry):
+    """Which instructions of IFEval (https://arxiv.org/abs/2311.07911) an answer follows."""
+
+    kind: Literal["ifeval"]
+    """Which instructions of IFEval an answer follows, by the columns `instruction_id_list` and `kwargs`."""
+    score: Literal["fraction", "all"] = "fraction"
+    """The fraction of the instructions that an answer follows, or 1 if it follows `all` and else 0."""
+
+    @property
+    def columns_read(self) -> dict[str, bool]:
+        """Return the columns of the data set."""
+        return {"instruction_id_list": True, "kwargs": True}
+
+
+class FormatEntry(VerifierEntry):
+    """Whether an answer has a format."""
+
+    kind: Literal["format"]
+    """Whether an answer matches a regular expression, or is JSON of a schema: 1 or 0."""
+    pattern: Words | None = None
+    """A regular expression of Python's `re`, which matches a part of the answer."""
+    full_match: bool = False
+    """Match the whole answer with `pattern`, without white space at its ends."""
+    json_schema: InputPath | None = None
+    """A JSON file with a JSON Schema. The answer is JSON, perhaps inside one fence of three backticks."""
+
+
+class LengthEntry(VerifierEntry):
+    """Whether an answer's length is in a range."""
+
+    kind: Literal["length"]
+    """1 if an answer's length is in a range, falling to 0 outside."""
+    unit: Literal["characters", "words", "sentences"] = "words"
+    """What is counted."""
+    minimum: int | None = Field(default=None, ge=0, le=10**9)
+    """Lower end of the range. `null`: none."""
+    maximum: int | None = Field(default=None, ge=0, le=10**9)
+    """Upper end of the range. `null`: none."""
+    margin: float = Field(default=0.0, ge=0, le=10**9)
+    """Distance from the range at which the reward reaches 0."""
+
+
 ScorerEntry = Annotated[
-    ModelScorerEntry | EnsembleEntry | FunctionEntry | HttpEntry | JudgeScorerEntry, Field(discriminator="kind")
+    ModelScorerEntry
+    | EnsembleEntry
+    | FunctionEntry
+    | HttpEntry
+    | JudgeScorerEntry
+    | MathEntry
+    | IFEvalEntry
+    | FormatEntry
+    | LengthEntry,
+    Field(discriminator="kind"),
 ]
 _ADAPTER: TypeAdapter[AnyScorer] = TypeAdapter(ScorerEntry)
 
