@@ -57,5 +57,5 @@ def expanded(path: str) -> tuple[str, str | None]:
     home = os.path.expanduser(found)
     if home.startswith("~"):
         user = found.partition("/")[0]
-        return path, f"{path}: {user} is no user's home; write the path out, or ./{found} for a folder of that name"
+        return path, f"{path}: {user} is not a user's home; write the path out, or ./{found} for a folder of that name"
     return home, None

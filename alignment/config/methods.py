@@ -178,7 +178,7 @@ def known_method(name: str) -> str:
     near = difflib.get_close_matches(name, [*TUNING_METHODS], n=1, cutoff=0.6)
     shown = repr(name if len(name) <= 60 else name[:57] + "...")
     remedy = f"did you mean {near[0]}?" if near else "docs/tuning.md lists the methods"
-    raise ValueError(f"{shown} is no tuning method; {remedy}")
+    raise ValueError(f"{shown} is not a tuning method; {remedy}")
 
 
 def methods_where(fact: Callable[[TuningMethod], bool], most: int = 2) -> str:

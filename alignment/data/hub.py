@@ -86,7 +86,7 @@ def _require_arrow_files(path: Path) -> None:
         raise DataError(f"{path} is not a readable saved data set: {file.name}: {error}") from None
     for name in names:
         if not isinstance(name, str) or Path(name).name != name or not name.endswith(".arrow"):
-            raise DataError(f"{file}: _data_files names {shown(name)}, which is no Arrow file beside it.")
+            raise DataError(f"{file}: _data_files names {shown(name)}, which is not an Arrow file beside it.")
 
 
 def _require_own_files(name: str) -> None:

@@ -109,7 +109,7 @@ def _require_flags(flags: Any, what: str, count: int) -> None:
     if flags is not None and not (
         isinstance(flags, list) and len(flags) == count and all(isinstance(one, bool) for one in flags)
     ):
-        raise BadRow(f"{what} is no list of true and false for each of the {count} responses")
+        raise BadRow(f"{what} is not a list of true and false for each of the {count} responses")
 
 
 def margin_of(value: Any, what: str) -> float | None:

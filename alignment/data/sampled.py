@@ -100,7 +100,7 @@ def _require_ids(ids: Any, what: str) -> None:
         raise BadRow(f"{what} is {kind_of(ids)}, not a list of token ids")
     for token in ids:
         if type(token) is not int or not 0 <= token <= LARGEST_ID:
-            raise BadRow(f"{what} holds {shown(token)}, which is no token id")
+            raise BadRow(f"{what} holds {shown(token)}, which is not a token id")
 
 
 def of_answers(provenance: Mapping[str, Any], places: Sequence[int | None]) -> dict[str, Any]:

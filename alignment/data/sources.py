@@ -90,7 +90,7 @@ def _sources(entry: "DatasetEntry") -> list[RawSource]:
         return _different(files_of(path, split, card, entry.name))
     folder = path.joinpath(*(part for part in (entry.data_dir, entry.name) if part))
     if not folder.is_dir():
-        raise DataError(f"{folder} is no folder; data_dir and name, where given, name folders inside {entry.path}.")
+        raise DataError(f"{folder} is not a folder; data_dir and name, where given, name folders inside {entry.path}.")
     if entry.data_files is not None:
         return _read_files(_matching(folder, entry.data_files, entry.path), split)
     return _different(files_of(folder, split))

@@ -34,7 +34,7 @@ class Stored:
     def __init__(self, path: Path) -> None:
         """Open it.
 
-        Raises: DataError if it cannot be read, is empty, or is no regular file: reading a pipe may never end.
+        Raises: DataError if it cannot be read, is empty, or is not a regular file: reading a pipe may never end.
         """
         self.path = path
         self.folded = path.name.lower().endswith(".gz")
@@ -43,7 +43,7 @@ class Stored:
         try:
             about = path.stat()
             if not stat.S_ISREG(about.st_mode):
-                raise DataError(f"{path} is no regular file; give a file, or a folder of data files.")
+                raise DataError(f"{path} is not a regular file; give a file, or a folder of data files.")
             if not about.st_size:
                 raise DataError(f"{path} is empty: it holds no rows.")
             self._file = path.open("rb", buffering=0)

@@ -70,7 +70,7 @@ def _require_results(messages: Sequence[Message], caller: int, results: Sequence
         return
     if unknown := next((one for one in found if one not in wanted), None):
         raise BadRow(
-            f"{what}, and a result behind it has the tool_call_id {shown(unknown)}, which is no call's id there"
+            f"{what}, and a result behind it has the tool_call_id {shown(unknown)}, which is not a call's id there"
         )
     if len(set(found)) < len(found):
         raise BadRow(f"{what}, and two results behind it have the tool_call_id {shown(_twice(found))}; keep one")

@@ -28,7 +28,7 @@ def read_adapter_config(adapter: str | Path) -> Any:
     try:
         return PeftConfig.from_pretrained(str(file.parent))
     except (TypeError, ValueError, KeyError, AttributeError, RuntimeError) as error:
-        raise ModelError(f"{file} is no configuration that peft reads: {first_line(error)}.") from error
+        raise ModelError(f"{file} is not a configuration that peft reads: {first_line(error)}.") from error
 
 
 def adapter_config_file(adapter: str | Path) -> Path:

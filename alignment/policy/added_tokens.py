@@ -80,7 +80,7 @@ def add_rows(model: Any, tokenizer: Any, tokens: list[str]) -> None:
         model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
     for weight in _weights(model):
         for token in tokens:
-            # apart from its first character the text is no token, so it is split
+            # apart from its first character the text is not a token, so it is split
             pieces = [piece for part in (token[:1], token[1:]) for piece in _ids(tokenizer, part)]
             weight[tokenizer.convert_tokens_to_ids(token)] = weight[pieces].float().mean(0).to(weight.dtype)
 

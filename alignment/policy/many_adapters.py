@@ -154,7 +154,9 @@ class ManyAdapters:
         for key, tensor in weights.items():
             match = KEY.fullmatch(key)
             if match is None:
-                raise ModelError(f"adapter {known.folder} holds {key}, which is no matrix of LoRA; put its files back.")
+                raise ModelError(
+                    f"adapter {known.folder} holds {key}, which is not a matrix of LoRA; put its files back."
+                )
             found.setdefault(match[1], {})[match[2]] = tensor
         config = known.config
         wanted = {module for module in self._modules if check_target_module_exists(config, module)}

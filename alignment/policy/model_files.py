@@ -90,12 +90,12 @@ def check_hub_files(name: str, revision: str) -> None:
 def is_there(file: Path) -> bool:
     """Whether a file is there.
 
-    Raises: ModelError if what is there is no regular file: a folder, or a pipe that a reader would wait for.
+    Raises: ModelError if what is there is not a regular file: a folder, or a pipe that a reader would wait for.
     """
     if not file.exists() and not file.is_symlink():
         return False
     if not file.is_file():
-        raise ModelError(f"{file} is no regular file; put the model's own file there.")
+        raise ModelError(f"{file} is not a regular file; put the model's own file there.")
     return True
 
 
@@ -130,7 +130,7 @@ def _config(config: dict[str, Any], file: Path) -> Iterator[Fault]:
     """Faults of config.json, in the configurations inside it too."""
     kind = config.get("model_type")
     if kind is not None and not isinstance(kind, str):
-        yield "model_type", f"is {shown(kind)}, which is no name"
+        yield "model_type", f"is {shown(kind)}, which is not a name"
     for key, value in _nested(config):
         name = key.rpartition(".")[2]
         if IMPLEMENTATIONS.fullmatch(name):
@@ -138,7 +138,7 @@ def _config(config: dict[str, Any], file: Path) -> Iterator[Fault]:
         elif name in DECIDES_MORE and value:
             yield key, f"is {shown(value)}; a model's folder may not decide that. Take the key out"
         elif name in ("dtype", "torch_dtype") and not isinstance(value, dict) and not _is_dtype(value):
-            yield key, f"is {shown(value)}, which is no type of weights"
+            yield key, f"is {shown(value)}, which is not a type of weights"
         elif name == "num_labels" and not (isinstance(value, int) and 0 <= value <= MOST_LABELS):
             yield key, f"is {shown(value)}; it must be a number up to {MOST_LABELS:,}"
         elif LAYERS.fullmatch(name) and isinstance(value, int) and not 0 <= value <= MOST_LAYERS:
@@ -155,7 +155,7 @@ def _config(config: dict[str, Any], file: Path) -> Iterator[Fault]:
             )
     architectures = config.get("architectures")
     if architectures is not None and not _is_texts(architectures):
-        yield "architectures", f"is {shown(architectures)}, which is no list of names"
+        yield "architectures", f"is {shown(architectures)}, which is not a list of names"
 
 
 def _nested(config: dict[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
@@ -200,7 +200,7 @@ def _generation(config: dict[str, Any], file: Path) -> Iterator[Fault]:
         value = config.get(key)
         for token in value if isinstance(value, list) else [value]:
             if token is not None and not _is_token_id(token):
-                yield key, f"holds {shown(token)}, which is no token's id"
+                yield key, f"holds {shown(token)}, which is not a token's id"
 
 
 def _is_token_id(value: Any) -> bool:
@@ -212,7 +212,7 @@ def _tokenizer(config: dict[str, Any], file: Path) -> Iterator[Fault]:
     yield from _templates(config)
     kind = config.get("tokenizer_class")
     if kind is not None and not isinstance(kind, str):
-        yield "tokenizer_class", f"is {shown(kind)}, which is no name"
+        yield "tokenizer_class", f"is {shown(kind)}, which is not a name"
     if config.get("init_inputs"):
         yield "init_inputs", f"is {shown(config['init_inputs'])}; a tokenizer's files are those in its folder"
     for key, (is_right, what) in TOKENIZER_KEYS.items():
@@ -225,15 +225,15 @@ def _tokenizer(config: dict[str, Any], file: Path) -> Iterator[Fault]:
             and not isinstance(value, str | bool | None)
             and not _is_added(value)
         ):
-            yield key, f"is {shown(value)}, which is no token"
+            yield key, f"is {shown(value)}, which is not a token"
         if NAMES_A_FILE.fullmatch(key) and isinstance(value, str) and _is_elsewhere(value, file.parent):
             yield key, f"is {shown(value)}, a file outside the folder. Take the key out"
     added = config.get("added_tokens_decoder")
     if added is not None and not isinstance(added, dict):
-        yield "added_tokens_decoder", f"is {shown(added)}, which is no table of tokens"
+        yield "added_tokens_decoder", f"is {shown(added)}, which is not a table of tokens"
     for number, token in (added or {}).items():
         if not (number.isascii() and number.isdigit() and int(number) < LARGEST_NUMBER and _is_added(token)):
-            yield f"added_tokens_decoder.{shown(number)[1:-1]}", f"is {shown(token)}, which is no token with its id"
+            yield f"added_tokens_decoder.{shown(number)[1:-1]}", f"is {shown(token)}, which is not a token with its id"
 
 
 def _is_added(token: Any) -> bool:
@@ -279,14 +279,14 @@ def _tokens(found: dict[str, Any], file: Path) -> Iterator[Fault]:
     for key, value in found.items():
         for token in value if isinstance(value, list) else value.values() if key.startswith("extra") else [value]:
             if not isinstance(token, str) and not _is_added(token):
-                yield key, f"holds {shown(token)}, which is no token"
+                yield key, f"holds {shown(token)}, which is not a token"
 
 
 def _added_tokens(found: dict[str, Any], file: Path) -> Iterator[Fault]:
     """Faults of added_tokens.json."""
     for token, number in found.items():
         if not _is_token_id(number):
-            yield shown(token), f"is {shown(number)}, which is no token's id"
+            yield shown(token), f"is {shown(number)}, which is not a token's id"
 
 
 def _is_flag(value: Any) -> bool:

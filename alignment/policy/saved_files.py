@@ -147,7 +147,7 @@ def require_saved(folder: Path, files: dict[str, Saved], hash_of: Callable[[Path
         except OSError as error:
             raise _unreadable(file, error) from error
         if not stat.S_ISREG(status.st_mode):
-            raise Damaged(f"{name} is no file")
+            raise Damaged(f"{name} is not a file")
         if status.st_size != saved.size:
             raise Damaged(f"{name} has {status.st_size:,} bytes, and {saved.size:,} were saved")
     if hash_of is None:

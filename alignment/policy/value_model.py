@@ -40,7 +40,7 @@ def load_value_model(recipe: ValueRecipe) -> tuple[Any, ScalarHead]:
         score = score.modules_to_save["default"]
     if not isinstance(score, nn.Linear) or score.out_features != 1:
         raise ModelError(
-            f"value_model_path {recipe.value_model_path}: {type(classifier).__name__} is no decoder with one output "
+            f"value_model_path {recipe.value_model_path}: {type(classifier).__name__} is not a decoder with one output "
             "called score; name a language model, or a reward model trained from one."
         )
     weight = score.weight if _has_head(source, keys) else None

@@ -48,7 +48,7 @@ def tensor_shapes(folder: Path) -> Shapes:
     for shard in dict.fromkeys(map(str, placed.values())):
         if Path(shard).name != shard or not shard.endswith(".safetensors"):
             raise ModelError(
-                f"{folder / INDEX}: weight_map names {shown(shard)}, which is no safetensors file beside it."
+                f"{folder / INDEX}: weight_map names {shown(shard)}, which is not a safetensors file beside it."
             )
         if not is_there(folder / shard):
             raise ModelError(f"{folder / INDEX}: weight_map names {shard}, which is not there; copy the model again.")
@@ -104,8 +104,8 @@ def require_floats(folder: Path, config: Any = None) -> None:
             ]
         if wrong:
             raise ModelError(
-                f"{file} holds {listed(wrong)} as {dtypes[min(wrong)]}, which is no type of weights; copy or train it "
-                "again."
+                f"{file} holds {listed(wrong)} as {dtypes[min(wrong)]}, which is not a type of weights; copy or "
+                "train it again."
             )
 
 

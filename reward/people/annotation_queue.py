@@ -63,7 +63,7 @@ class AnnotationQueue:
     def person(self, name: Any) -> str:
         """Return the stored spelling of a name, without white space around it.
 
-        Raises: LabelRefused if it is no name.
+        Raises: LabelRefused if it is not a name.
         """
         if not isinstance(name, str):
             raise LabelRefused("the annotator's name is missing", 400)

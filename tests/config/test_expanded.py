@@ -50,9 +50,9 @@ def test_a_path_is_expanded_as_a_shell_does(given, right, home):
 
 @pytest.mark.parametrize("given", ["~nobody-of-this-name/x", "$NOT_SET/x", "x/${NOT_SET}"])
 def test_variables_that_a_shell_would_not_expand_are_refused(given, tmp_path):
-    with pytest.raises(RecipeError, match=r"r.yaml:\d+: output_dir: .*(NOT_SET is not set|no user's home)"):
+    with pytest.raises(RecipeError, match=r"r.yaml:\d+: output_dir: .*(NOT_SET is not set|not a user's home)"):
         check_recipe(write(tmp_path, output_dir=given))
-    with pytest.raises(RecipeError, match=r"--output_dir: .*(NOT_SET is not set|no user's home)"):
+    with pytest.raises(RecipeError, match=r"--output_dir: .*(NOT_SET is not set|not a user's home)"):
         check_recipe(write(tmp_path), ["--output_dir", given])
 
 

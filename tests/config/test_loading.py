@@ -99,7 +99,7 @@ def test_every_fault_is_reported_at_once_in_the_files_order(tmp_path):
     assert [fault.replace(path, "r.yaml") for fault in error.value.faults] == [
         "r.yaml:3: learning_rat: no such key; did you mean learning_rate?",
         "r.yaml:4: lora_r: must be a whole number, found '3'",
-        "r.yaml:5: peft_method: 'lorra' is no tuning method; did you mean lora?",
+        "r.yaml:5: peft_method: 'lorra' is not a tuning method; did you mean lora?",
         f"r.yaml:6: lr_scheduler_type: must be one of {schedulers}, found 'cosin'; did you mean cosine?",
         "r.yaml:7: bf16: must be true or false or null, found 'yes'; write true",
         "r.yaml:8: torch_dtype: is called dtype here",

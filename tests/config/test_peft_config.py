@@ -31,20 +31,20 @@ def faults(tmp_path, **keys):
 @pytest.mark.parametrize(
     ("method", "config", "message"),
     [
-        ("ia3", {"target_modles": ["a"]}, "target_modles: is no field of IA3Config, the configuration of ia3; did you "
-         "mean target_modules?"),
-        ("ia3", {"r": 3}, "r: is no field of IA3Config, the configuration of ia3; it belongs to lora, dora"),
+        ("ia3", {"target_modles": ["a"]}, "target_modles: is not a field of IA3Config, the configuration of ia3; did "
+         "you mean target_modules?"),
+        ("ia3", {"r": 3}, "r: is not a field of IA3Config, the configuration of ia3; it belongs to lora, dora"),
         ("ia3", {"target_modules": 3}, "target_modules: must be text or a list of text or null, found 3"),
         ("ia3", {"task_type": "CAUSAL_LM"}, "task_type: cannot be set: it follows from the stage"),
-        ("lora", {"lora_r": 3}, "lora_r: is no field of LoraConfig; write r, or lora_r beside peft_config"),
+        ("lora", {"lora_r": 3}, "lora_r: is not a field of LoraConfig; write r, or lora_r beside peft_config"),
         ("lora", {"r": 0}, "r: must be from 1 to 65536, found 0"),
         ("lora", {"r": 2.5}, "r: must be a whole number, found 2.5"),
         ("lora", {"use_dora": True}, "use_dora: cannot be set: it is peft_method: dora"),
         ("lora", {"rank_pattern": {"q_proj": 0}}, "rank_pattern: q_proj: must be from 1 to 65536, found 0"),
         ("lora", {"rank_pattern": {"q_proj": "a"}}, "rank_pattern: must hold whole numbers by modules' names, found "
          "'q_proj': 'a'"),
-        ("lora", {"init_lora_weights": "eva", "eva_config": {"rhoo": 1}}, "eva_config: rhoo is no field of EvaConfig; "
-         "did you mean rho?"),
+        ("lora", {"init_lora_weights": "eva", "eva_config": {"rhoo": 1}}, "eva_config: rhoo is not a field of EvaConfig"
+         "; did you mean rho?"),
         ("lora", {"eva_config": {"rho": 1.0}}, "eva_config: has no effect without init_lora_weights: eva"),
         ("lora", {"layers_to_transform": [-1]}, "layers_to_transform: must name layers from 0 on, found -1"),
         ("lora", {"layers_to_transform": []}, "layers_to_transform: names no layer; name one"),
@@ -66,9 +66,9 @@ def test_an_impossible_field_is_reported(tmp_path, method, config, message):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("lorra", "peft_method: 'lorra' is no tuning method; did you mean lora?"),
+        ("lorra", "peft_method: 'lorra' is not a tuning method; did you mean lora?"),
         ("poly", "peft_method: poly cannot be used: it needs a task's number in every row; use lora"),
-        ("z", "peft_method: 'z' is no tuning method; docs/tuning.md lists the methods"),
+        ("z", "peft_method: 'z' is not a tuning method; docs/tuning.md lists the methods"),
     ],
 )
 def test_an_unknown_method_is_reported(tmp_path, name, message):

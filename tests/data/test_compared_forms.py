@@ -121,7 +121,7 @@ def test_labels_keep_that_reasoning_had_a_field_of_its_own(tmp_path):
 def test_flags_of_answers_are_one_for_each(flags, tmp_path):
     (pair,) = loaded(PAIRS[0], tmp_path)
     row = {**ranking_to_json(pair), "provenance": {"reasoning_field": flags}}
-    with pytest.raises(DataError, match=r"'provenance\.reasoning_field' is no list of true and false for each"):
+    with pytest.raises(DataError, match=r"'provenance\.reasoning_field' is not a list of true and false for each"):
         loaded(row, tmp_path)
 
 

@@ -39,7 +39,7 @@ def test_a_column_that_would_open_files_is_refused(tmp_path, kind):
 def test_rows_come_from_files_of_the_folder(tmp_path, name):
     folder = saved(tmp_path / "d")
     (folder / "state.json").write_text(json.dumps({"_data_files": [{"filename": name}]}))
-    with pytest.raises(DataError, match=r"state\.json: _data_files names .*, which is no Arrow file beside it"):
+    with pytest.raises(DataError, match=r"state\.json: _data_files names .*, which is not an Arrow file beside it"):
         load_saved_rows(folder)
 
 

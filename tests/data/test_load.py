@@ -196,7 +196,7 @@ def test_data_files_data_dir_and_name_choose_in_a_folder(tmp_path):
     given = {"path": "json", "data_files": [str(tmp_path / "de/c.jsonl"), str(tmp_path / "en/one/b.jsonl")]}
     assert completions(load(given)) == ["c2", "c1"]  # as `load_dataset("json", data_files=...)`
     assert "data_files z*.jsonl matches nothing" in message_of({"path": str(tmp_path), "data_files": "z*.jsonl"})
-    assert "is no folder; data_dir and name" in message_of({"path": str(tmp_path), "name": "fr"})
+    assert "is not a folder; data_dir and name" in message_of({"path": str(tmp_path), "name": "fr"})
     given = {"path": str(tmp_path / "de/c.jsonl"), "name": "fr"}
     assert "is one file, so name has no meaning there" in message_of(given)
 

@@ -110,9 +110,9 @@ def test_another_kind_of_file_is_named(tmp_path, name, content, what):
 
 def test_a_pipe_and_a_device_are_refused_without_reading(tmp_path):
     os.mkfifo(tmp_path / "a.jsonl")
-    assert "is no regular file" in message_of(tmp_path / "a.jsonl")
+    assert "is not a regular file" in message_of(tmp_path / "a.jsonl")
     (tmp_path / "b.jsonl").symlink_to("/dev/zero")
-    assert "is no regular file" in message_of(tmp_path / "b.jsonl")
+    assert "is not a regular file" in message_of(tmp_path / "b.jsonl")
 
 
 @pytest.mark.parametrize("name", ["a.jsonl", "a.json"])

@@ -93,7 +93,7 @@ def result(of):
         ([calling("a"), U, said("Yes.")], "the next message is of the user, not the result"),
         ([calling("a")], "the next message is of the assistant, not the result"),
         ([calling("a"), calling("b"), result("a"), result("b")], "put several calls into one message"),
-        ([calling("a"), result("x")], "the tool_call_id 'x', which is no call's id there"),
+        ([calling("a"), result("x")], "the tool_call_id 'x', which is not a call's id there"),
         ([calling("a", "b"), result("b"), result("a")], "in another order than the calls, b, a; most chat templates"),
         ([calling("a", "b"), result("a")], "no result behind it has the tool_call_id 'b' of one of its calls"),
         ([calling("a"), result("a"), result("a")], "two results behind it have the tool_call_id 'a'; keep one"),

@@ -127,11 +127,14 @@ def test_a_reward_model_starts_with_a_new_head_and_keeps_a_trained_one(model, tm
         (lambda index: index.update(weight_map=[1]), r"weight_map is \[1\]"),
         (
             lambda index: index["weight_map"].update({UP: "../other.safetensors"}),
-            "which is no safetensors file beside it",
+            "which is not a safetensors file beside it",
         ),
-        (lambda index: index["weight_map"].update({UP: "/etc/passwd"}), "which is no safetensors file beside it"),
-        (lambda index: index["weight_map"].update({UP: "pytorch_model.bin"}), "which is no safetensors file beside it"),
-        (lambda index: index["weight_map"].update({UP: 3}), "which is no safetensors file beside it"),
+        (lambda index: index["weight_map"].update({UP: "/etc/passwd"}), "which is not a safetensors file beside it"),
+        (
+            lambda index: index["weight_map"].update({UP: "pytorch_model.bin"}),
+            "which is not a safetensors file beside it",
+        ),
+        (lambda index: index["weight_map"].update({UP: 3}), "which is not a safetensors file beside it"),
         (lambda index: index["weight_map"].update({"more": "model-00001-of-00002.safetensors"}), "files lack more"),
         (lambda index: index["weight_map"].update({UP: "model-00003-of-00003.safetensors"}), "which is not there"),
     ],
@@ -187,7 +190,7 @@ def test_a_configuration_far_from_its_weights_is_refused_before_memory_is_taken(
 def test_weights_that_are_not_floats_are_refused(model, dtype):
     """transformers casts them, and a model of rounded weights trains on."""
     edit(model, lambda tensors: tensors.update({UP: tensors[UP].to(dtype)}))
-    with pytest.raises(ModelError, match=f"holds {UP} as .*no type of weights"):
+    with pytest.raises(ModelError, match=f"holds {UP} as .*not a type of weights"):
         load(model)
 
 

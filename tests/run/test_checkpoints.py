@@ -103,7 +103,7 @@ DAMAGE = {  # what is done to checkpoint-4 of 2 and 4, and what the line tells
     ),
     "a cut": (lambda c: (c / "model.safetensors").write_bytes(b"1"), "model.safetensors has 1 bytes, and 9 were saved"),
     "a file": (lambda c: (c / "optimizer.pt").unlink(), "optimizer.pt is missing"),
-    "a folder": (lambda c: [(c / "optimizer.pt").unlink(), (c / "optimizer.pt").mkdir()], "optimizer.pt is no file"),
+    "a folder": (lambda c: [(c / "optimizer.pt").unlink(), (c / "optimizer.pt").mkdir()], "optimizer.pt is not a file"),
     "mixed": (
         lambda c: shutil.copy(c.parent / "checkpoint-2" / "model.safetensors", c),
         "model.safetensors holds other",

@@ -80,12 +80,12 @@ def _fault_of(field: str, value: Any, name: str, fields: dict[str, Kind]) -> str
 def _unknown(field: str, name: str, method: TuningMethod, fields: dict[str, Kind]) -> str:
     if field in PEFT_NAMES and PEFT_NAMES[field] in fields:
         own = f"; write {PEFT_NAMES[field]}" + (f", or {field} beside peft_config" if field in method.keys else "")
-        return f"is no field of {_class(method)}{own}"
+        return f"is not a field of {_class(method)}{own}"
     others = [other for other, each in TUNING_METHODS.items() if each.config and field in trainer_keys(each.config)]
     near = did_you_mean(field, [key for key in fields if key not in OWNED])
     if others and not near:
-        return f"is no field of {_class(method)}, the configuration of {name}; it belongs to {', '.join(others[:3])}"
-    return f"is no field of {_class(method)}, the configuration of {name}{near}"
+        return f"is not a field of {_class(method)}, the configuration of {name}; it belongs to {', '.join(others[:3])}"
+    return f"is not a field of {_class(method)}, the configuration of {name}{near}"
 
 
 def _class(method: TuningMethod) -> str:
@@ -161,7 +161,7 @@ def _nested(value: dict[str, Any] | None, spec: str) -> str | None:
     fields = trainer_keys(spec)
     for key, inner in (value or {}).items():
         if key not in fields:
-            return f"{key} is no field of {spec.partition(':')[2]}{did_you_mean(key, fields)}"
+            return f"{key} is not a field of {spec.partition(':')[2]}{did_you_mean(key, fields)}"
         if not fields[key].accepts(inner):
             return f"{key} {wrong_kind(inner, fields[key])}"
     return None

@@ -61,7 +61,7 @@ class Generic:
             if key not in fields:
                 yield (
                     key,
-                    f"is no field of a configuration of peft_type {self.PEFT_TYPE}; put the adapter's own file back",
+                    f"is not a field of a configuration of peft_type {self.PEFT_TYPE}; put the adapter's own file back",
                 )
             elif key in OWNED:
                 if not (value is None or isinstance(value, bool | str | dict)):
