@@ -59,11 +59,11 @@ def _require_results(messages: Sequence[Message], caller: int, results: Sequence
         return
     what = f"message {caller + 1} of the conversation calls {shown(calls[0]['function']['name'])}"
     if not results:
-        after = messages[caller + 1]["role"] if caller + 1 < len(messages) else "assistant"
+        if caller + 1 < len(messages) and messages[caller + 1]["role"] != "assistant":
+            return  # the call ends a turn, and the user speaks next
         raise BadRow(
-            f"{what}, and the next message is of the {after}, not the result; put the result "
-            "directly behind the call as a message of the role tool, put several calls into one message, or take the "
-            "call out"
+            f"{what}, and the next message is of the assistant, not the result; put the result directly behind the "
+            "call as a message of the role tool, put several calls into one message, or take the call out"
         )
     wanted, found = _ids(calls, results)
     if wanted == found:
