@@ -1,5 +1,7 @@
 """PPO with every tuning method, and with roles of different types on one base."""
 
+import itertools
+
 import pytest
 import torch
 from peft import OFTConfig, get_peft_model
@@ -13,12 +15,17 @@ from tests.train.test_ppo import KillAfter, Killed
 from tests.tuned import FITTING, save_base
 
 METHODS = [name for name, method in TUNING_METHODS.items() if method.family in ("generic", "lora", "soft_prompts")]
+QUICK = ("dora", "ia3", "oft", "vera", "shira", "beft", "prompt_tuning", "p_tuning", "prefix_tuning")  # without -m slow
 NOT_EXACT = {"deft": 1e-5, "hra": 1e-5, "osf": 1e-5}  # a new adapter rounds otherwise than the base alone
 LINEAR = ["q_proj", "v_proj", "down_proj"]
 pytestmark = [
     pytest.mark.timeout(300),
     pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning"),
 ]
+
+
+def slow(*values):
+    return pytest.param(*values, marks=pytest.mark.slow)
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +47,7 @@ def killed_and_resumed(base, folder, **keys):
     return straight, resumed
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", [name if name in QUICK else slow(name) for name in METHODS])
 def test_a_killed_run_of_any_method_ends_with_the_same_bits(base, tmp_path, name):
     straight, resumed = killed_and_resumed(base, tmp_path, peft_method=name, peft_config=FITTING.get(name, {}))
     after = trained_weights(straight)
@@ -89,8 +96,13 @@ def reward_model(base, folder, config):
     return folder
 
 
-@pytest.mark.parametrize("value", [None, "ia3", "lora", "oft"])
-@pytest.mark.parametrize("policy", ["dora", "miss", "prompt_tuning", "prefix_tuning"])
+@pytest.mark.parametrize(
+    ("policy", "value"),
+    [
+        case if None in case or case in (("dora", "ia3"), ("prefix_tuning", "lora")) else slow(*case)
+        for case in itertools.product(["dora", "miss", "prompt_tuning", "prefix_tuning"], [None, "ia3", "lora", "oft"])
+    ],
+)
 def test_roles_of_different_types_train_on_one_base(base, tmp_path, policy, value):
     shape = {"task_type": "SEQ_CLS", "target_modules": LINEAR, "modules_to_save": ["score"]}
     scored = reward_model(base, tmp_path / "reward", OFTConfig(r=0, oft_block_size=8, **shape))
