@@ -77,6 +77,12 @@ def test_check_reports_all_faults_of_all_files_and_writes_nothing(tmp_path):
         (("ppo", "--config", "sft.yaml"), "sft.yaml:1: stage: is sft, but it is run as ppo"),
         (("run", "none.yaml"), "none.yaml: no such file"),
         (("run", "sft.yaml"), "sft.yaml: name: the required key is missing"),
+        (("merge", "none", "out"), "none: no such folder; name a run or adapter folder."),
+        (("merge", "none", "out", "--rank", "4"), "none"),
+        (("switch", "none", "out", "--from", "a", "--to", "b"), "none: no such folder; name a model that alignment"),
+        (("switch", "none"), "switch needs the two adapters: alignment switch MODEL --from A --to B [OUT]."),
+        (("combine", "none:0.7", "other:0.3", "out"), "none: no such folder; name a run or adapter folder."),
+        (("combine", "none:0", "other:0.3", "out"), "must be RUN:WEIGHT with a weight other than 0"),
     ],
 )
 def test_a_users_fault_prints_only_its_message(tmp_path, words, message):

@@ -41,7 +41,8 @@ def merge(
     from alignment.policy.merge import merge as merge_adapters
     from alignment.run.files import naming_the_disk
 
-    with naming_the_disk(out), at_rank(run, rank) if rank else contextlib.nullcontext(run) as part:
+    cut = at_rank(run, rank) if rank else contextlib.nullcontext(run)
+    with naming_the_disk(out), inputs_of_command(), cut as part:
         difference = merge_adapters(
             part, out, tolerance, trust_remote_code=trust_remote_code, cut_from=run if rank else None
         )
