@@ -24,6 +24,10 @@ def key(monkeypatch):
     monkeypatch.setenv("MY_KEY", "sk-test-0815-secret")
 
 
+def lengths(prompts, answers):
+    return [len(answer) for answer in answers]
+
+
 def look(file: str) -> Preview:
     return preview(file, [], None, preview_reader)
 
@@ -69,12 +73,12 @@ def test_ppo_shows_its_prompts_and_the_question_of_a_judge_that_scores(recipe, t
     found = look(recipe("ppo", PROMPTS, scorers=scorers, **PPO))
     assert len(found.rows) == 3
     assert "(answer 1" in (found.rows[0].question or "")
-    without = look(recipe("ppo", PROMPTS, scorers=[{"kind": "function", "function": "operator:add"}], **PPO))
+    without = look(recipe("ppo", PROMPTS, scorers=[{"kind": "function", "function": f"{__name__}:lengths"}], **PPO))
     assert without.rows[0].question is None
 
 
 def test_ppo_names_the_line_of_a_prompt_that_does_not_fit(recipe, tmp_path):
-    keys = {"scorers": [{"kind": "function", "function": "operator:add"}], "max_prompt_length": 8, **PPO}
+    keys = {"scorers": [{"kind": "function", "function": f"{__name__}:lengths"}], "max_prompt_length": 8, **PPO}
     rows = [{"prompt": "cat"}, {"prompt": "word " * 30}]
     with pytest.raises(Refused, match=r"data\.jsonl:2: prompt 2 .* max_prompt_length is 8"):
         look(recipe("ppo", rows, **keys))
@@ -85,7 +89,7 @@ def test_ppo_names_the_line_of_a_prompt_that_does_not_fit(recipe, tmp_path):
 
 def test_prompts_of_a_split_and_a_sample_keep_their_lines(recipe, tmp_path):
     rows = [{"prompt": f"word {n % 7}"} for n in range(30)]
-    keys = {"scorers": [{"kind": "function", "function": "operator:add"}], "max_samples": 20, "test_split_size": 0.3}
+    keys = {"scorers": [{"kind": "function", "function": f"{__name__}:lengths"}], "max_samples": 20, "test_split_size": 0.3}
     found = look(recipe("ppo", rows, **keys, **PPO)).to_json()["rows"]
     for row in found:
         line = int(row["source"].rpartition(":")[2])
