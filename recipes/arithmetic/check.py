@@ -1,4 +1,4 @@
-"""Whether an answer has the sum of its prompt: the verifiable reward, and the judge of the evaluation."""
+"""Whether an answer has the sum of its prompt, for the judge of the evaluation."""
 
 from alignment.data.rows import Prompt
 from reward.verifiers.math import is_correct
@@ -8,11 +8,6 @@ def right(prompt: Prompt, answer: str) -> bool:
     """Return whether the final answer equals the sum of the prompt, for example "47+85="."""
     total = sum(map(int, prompt[-1]["content"].rstrip("=").split("+")))
     return is_correct(answer, str(total))
-
-
-def score(prompts: list[Prompt], answers: list[str]) -> list[float]:
-    """Return 1 for each right answer, as a function scorer."""
-    return [float(right(prompt, answer)) for prompt, answer in zip(prompts, answers, strict=True)]
 
 
 def prefer(prompt: Prompt, first: str, second: str) -> float:

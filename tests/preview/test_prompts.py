@@ -89,7 +89,11 @@ def test_ppo_names_the_line_of_a_prompt_that_does_not_fit(recipe, tmp_path):
 
 def test_prompts_of_a_split_and_a_sample_keep_their_lines(recipe, tmp_path):
     rows = [{"prompt": f"word {n % 7}"} for n in range(30)]
-    keys = {"scorers": [{"kind": "function", "function": f"{__name__}:lengths"}], "max_samples": 20, "test_split_size": 0.3}
+    keys = {
+        "scorers": [{"kind": "function", "function": f"{__name__}:lengths"}],
+        "max_samples": 20,
+        "test_split_size": 0.3,
+    }
     found = look(recipe("ppo", rows, **keys, **PPO)).to_json()["rows"]
     for row in found:
         line = int(row["source"].rpartition(":")[2])

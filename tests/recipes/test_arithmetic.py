@@ -9,7 +9,7 @@ import pytest
 
 from alignment.config.pipelines import check_file
 from recipes.arithmetic.accuracy import line
-from recipes.arithmetic.check import prefer, right, score
+from recipes.arithmetic.check import prefer, right
 from recipes.arithmetic.generate import Sizes, answered, worked, write_data
 
 RECIPES = Path(__file__).parents[2] / "recipes" / "arithmetic"
@@ -68,7 +68,7 @@ def test_every_careful_demonstration_is_right_and_some_are_careful():
 def test_only_the_final_answer_counts():
     prompt = [{"role": "user", "content": "12+30="}]
     answers = ["#### 42", "2+0=2 1+3=4 #### 42", "#### 43", "42 #### 2", ""]
-    assert score([prompt] * 5, answers) == [1, 1, 0, 0, 0]
+    assert [right(prompt, answer) for answer in answers] == [True, True, False, False, False]
     assert [prefer(prompt, answers[0], other) for other in answers[1:3]] == [0.5, 1.0]
     assert prefer(prompt, answers[2], answers[0]) == 0.0
 
