@@ -1,11 +1,15 @@
 """Advantage estimators: from a rollout's rewards to advantages, and to the value's targets where there is a value."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from alignment.ops.masking import require_same_shape
+
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +31,19 @@ class Estimate:
     returns: Tensor | None = None  # targets of the value; None without a value
 
 
+def estimator(
+    name: str, *, uses_value: bool, keys: tuple[str, ...] = (), compares: bool = False, whitens: bool = False
+) -> Callable[[Function], Function]:
+    """Mark a function as the advantage estimator `name`; see `alignment.config.estimators`, which reads the arguments.
+
+    Args:
+        uses_value: a value model is loaded and trained. keys: of PPO's recipe, that it reads.
+        compares: it compares the answers to one prompt. whitens: its source whitens the advantages of a rollout.
+    """
+    return lambda function: function
+
+
+@estimator("gae", uses_value=True, keys=("gamma", "lam", "lam_value"), whitens=True)
 def gae_estimator(batch: EstimatorInput, *, gamma: float, lam: float, lam_value: float) -> Estimate:
     """Generalised advantage estimation with two λ, see `advantages_and_returns`."""
     assert batch.values is not None

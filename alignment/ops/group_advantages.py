@@ -8,12 +8,13 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from alignment.ops.advantages import Estimate, EstimatorInput
+from alignment.ops.advantages import Estimate, EstimatorInput, estimator
 from alignment.ops.choices import ScaleRewards
 
 STD_EPSILON = 1e-4  # added to standard deviations, as in TRL
 
 
+@estimator("grpo", uses_value=False, compares=True)
 def grpo(batch: EstimatorInput, *, scale_rewards: ScaleRewards = "group", epsilon_std: float = STD_EPSILON) -> Estimate:
     """GRPO: A = (R - mean) / (std + ε) of the answers to the same prompt, section 4.1.2 of https://arxiv.org/abs/2402.03300.
 
@@ -31,11 +32,13 @@ def grpo(batch: EstimatorInput, *, scale_rewards: ScaleRewards = "group", epsilo
     return _spread(advantages, batch.mask)
 
 
+@estimator("dr_grpo", uses_value=False, compares=True)
 def dr_grpo(batch: EstimatorInput) -> Estimate:
     """Dr. GRPO: A = R - mean of the answers to the same prompt, https://arxiv.org/abs/2503.20783."""
     return grpo(batch, scale_rewards="none")
 
 
+@estimator("rloo", uses_value=False, compares=True)
 def rloo(batch: EstimatorInput, *, normalize_advantages: bool = False, epsilon_std: float = STD_EPSILON) -> Estimate:
     """RLOO: A = R - mean of the *other* answers to the same prompt, https://arxiv.org/abs/2402.14740.
 
@@ -52,6 +55,7 @@ def rloo(batch: EstimatorInput, *, normalize_advantages: bool = False, epsilon_s
     return _spread(advantages, batch.mask)
 
 
+@estimator("reinforce_plus_plus", uses_value=False, keys=("gamma",), whitens=True)
 def reinforce_plus_plus(batch: EstimatorInput, *, gamma: float = 1.0) -> Estimate:
     """REINFORCE++: A_t = Σ γ^(s-t) r_s over the tokens s from t on, https://arxiv.org/abs/2501.03262.
 
@@ -65,6 +69,7 @@ def reinforce_plus_plus(batch: EstimatorInput, *, gamma: float = 1.0) -> Estimat
     return Estimate(to_come)
 
 
+@estimator("reinforce_plus_plus_baseline", uses_value=False, compares=True, whitens=True)
 def reinforce_plus_plus_baseline(batch: EstimatorInput) -> Estimate:
     """REINFORCE++ with baseline: A = R - mean of the answers to the same prompt, https://arxiv.org/abs/2501.03262.
 

@@ -1,23 +1,24 @@
-"""An advantage estimator takes two files: a pure function, and its entry in the table of estimators."""
+"""An advantage estimator takes one file: a pure function with its mark."""
 
 import json
 
+import pytest
+
+from alignment.config.estimators import marked_estimators
 from tests.package_copy import PackageCopy
 
-TABLE, MODULE = "alignment/config/estimators.py", "alignment/ops/last_reward.py"
+MODULE = "alignment/ops/last_reward.py"
 FUNCTION = '''
 """A dummy estimator."""
 
-from alignment.ops.advantages import Estimate, EstimatorInput
+from alignment.ops.advantages import Estimate, EstimatorInput, estimator
 
 
+@estimator("last_reward", uses_value=False, keys=("gamma",))
 def last_reward(batch: EstimatorInput, *, gamma: float) -> Estimate:
     """Give every token the sum of its answer's rewards, times gamma."""
     return Estimate(batch.rewards.sum(dim=1, keepdim=True) * gamma * batch.mask)
 '''
-ENTRY = (
-    '    "last_reward": EstimatorEntry("alignment.ops.last_reward:last_reward", uses_value=False, keys=("gamma",)),\n'
-)
 STEPS = """
 import json, sys
 
@@ -35,13 +36,10 @@ print(json.dumps({"advantages": found.advantages.tolist(), "value": recipe.value
 """
 
 
-def test_an_estimator_takes_two_files(tmp_path):
+def test_an_estimator_takes_one_file(tmp_path):
     copy = PackageCopy(tmp_path / "copy")
     (copy.folder / MODULE).write_text(FUNCTION)
-    table = (copy.folder / TABLE).read_text()
-    assert table.count('    "grpo": ') == 1
-    (copy.folder / TABLE).write_text(table.replace('    "grpo": ', ENTRY + '    "grpo": '))
-    assert copy.changed() == [TABLE, MODULE]
+    assert copy.changed() == [MODULE]
 
     recipe = {"stage": "ppo", "model_name_or_path": "m", "output_dir": str(tmp_path / "run"), "total_episodes": 640}
     recipe |= {"datasets": [{"path": "d"}], "reward_model_path": "r", "gamma": 0.5}
@@ -53,3 +51,19 @@ def test_an_estimator_takes_two_files(tmp_path):
     # (1 + 2 + 0) * 0.5 on both tokens of the answer
     assert json.loads(ran.stdout) == {"advantages": [[1.5, 1.5, 0.0]], "value": False}
     assert "did you mean last_reward?" in copy.run("-m", "alignment.cli", "check", str(tmp_path / "typo.yaml")).stderr
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        (
+            '@estimator("a", uses_value=False)\ndef f(): ...\n@estimator("a", uses_value=True)\ndef g(): ...\n',
+            "the name a",
+        ),
+        ('NAME = "a"\n@estimator(NAME, uses_value=False)\ndef f(): ...\n', "malformed node"),
+    ],
+)
+def test_a_mark_that_cannot_be_read_is_refused(tmp_path, source, message):
+    (tmp_path / "mine.py").write_text(source)
+    with pytest.raises(ValueError, match=message):
+        marked_estimators(tmp_path)
