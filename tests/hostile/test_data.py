@@ -205,7 +205,7 @@ def test_spoiled_recordings_and_rows_to_score(folder, data):
         for command in readers(file).values():
             with in_time():
                 said = refusal_of(command)
-                assert "\n" not in said or "Known layouts" in said
+                assert "\n" not in said or "Known layouts" in said or "gives no usable row" in said
 
 
 @settings(max_examples=EXAMPLES, phases=[Phase.explicit, Phase.generate])  # a page takes a while: no shrinking
