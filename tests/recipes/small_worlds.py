@@ -115,6 +115,20 @@ def write_data(folder: Path) -> None:
     prompts = [{"prompt": [{"content": f"Tell me about the {word}.", "role": "user"}]} for word in WORDS]
     splits = DatasetDict(train=Dataset.from_list(prompts), test=Dataset.from_list(prompts))
     splits.save_to_disk(folder / "trl-lib" / "ultrafeedback-prompt")
+    _write_gsm8k(folder / "openai" / "gsm8k")
+
+
+def _write_gsm8k(folder: Path) -> None:
+    """Write rows as the Hub's data set has them: one folder for each configuration, which the card names."""
+    (folder / "main").mkdir(parents=True)
+    rows = [
+        {"question": f"What is {n} plus {n}?", "answer": f"It is {n}+{n}=<<{n}+{n}={2 * n}>>{2 * n}.\n#### {2 * n}"}
+        for n in range(12)
+    ]
+    Dataset.from_list(rows).to_parquet(folder / "main" / "train-00000-of-00001.parquet")
+    (folder / "README.md").write_text(
+        "---\nconfigs:\n- config_name: main\n  data_files:\n  - split: train\n    path: main/train-*\n---\n"
+    )
 
 
 def write_binarized(folder: Path) -> None:
