@@ -36,6 +36,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from alignment.json_lines import read_ours
+
 METHODS: dict[str, dict[str, Any]] = {  # with what their defaults for large models need here
     "full": {}, "freeze": {}, "bitfit": {"new_biases": True}, "child_tuning": {}, "child_tuning_d": {}, "fishmask": {},
     "lora": {}, "dora": {}, "adalora": {"tinit": 10, "tfinal": 20}, "dylora": {}, "prompt_tuning": {},
@@ -73,7 +75,7 @@ def main() -> None:
     parser.add_argument("--table", type=Path, metavar="FILE")
     given = parser.parse_args()
     if given.table:
-        rows = [json.loads(line) for line in given.table.read_text(encoding="utf-8").splitlines()]
+        rows = read_ours(given.table)
         print(table(rows))
         return
     fork = multiprocessing.get_context("forkserver")  # the libraries load once, and each run has its own memory
@@ -138,7 +140,7 @@ def write_rows(data: Path, folder: Path, seed: int, count: int) -> None:
 
 
 def _read(file: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    return read_ours(file)
 
 
 def _pair(story: str, dice: random.Random) -> list[dict[str, str]]:
@@ -211,7 +213,7 @@ def _parameters(model: str) -> int:
 
 def _memory(key: str) -> int:
     """A line of /proc/self/status, in KiB."""
-    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").split("\n")
     return next(int(line.split()[1]) for line in lines if line.startswith(key))
 
 

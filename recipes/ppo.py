@@ -36,7 +36,16 @@ from alignment.train.saving import generation_of, lineage_of, save_trained
 from alignment.train.trial import require_accepted
 from alignment.train.tuning import method_callbacks
 from reward.preview.prompts import sampled
-from reward.scorers import build_monitor, build_scoring, describe, paths_of, reward_models, score_entries, try_functions
+from reward.scorers import (
+    build_monitor,
+    build_scoring,
+    describe,
+    paths_of,
+    require_functions,
+    reward_models,
+    score_entries,
+    try_functions,
+)
 from reward.scorers.judge import judge_calls
 
 preview = sampled  # reads the rows that `alignment preview` shows
@@ -78,6 +87,7 @@ def align(stage: type[PolicyGradientRecipe], argv: list[str] | None) -> None:
     template = Template(tokenizer, recipe.chat_template, recipe.eos_token)
     lineage = lineage_of(recipe, tokenizer, template)
     run.record(lineage=lineage)
+    require_functions(recipe)
     rows = load_rows(recipe)
     try_functions(recipe, rows)
     roles, scoring, monitor, arguments = load_models(recipe, run, lineage)

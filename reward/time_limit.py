@@ -1,14 +1,19 @@
 """A time limit on code of the user, such as a reward function."""
 
 import contextlib
+import os
 import signal
+import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import TypeVar
 
 T = TypeVar("T")
 AGAIN = 1.0  # seconds after which code that swallows the exception gets it again
+MOST = 10  # times; then the process ends
+LATE = 2.0  # seconds beyond the limit after which a result that comes all the same is not taken
 
 
 class Expired(BaseException):
@@ -26,8 +31,12 @@ def call_within(seconds: float, function: Callable[[], T]) -> T:
     """
     if threading.current_thread() is not threading.main_thread():
         return _in_thread(seconds, function)
+    started = time.monotonic()
     with _alarm(seconds):
-        return function()
+        found = function()
+    if time.monotonic() - started > seconds + LATE:
+        raise Expired
+    return found
 
 
 @contextlib.contextmanager
@@ -47,6 +56,10 @@ def _alarm(seconds: float) -> Iterator[None]:
         main = threading.main_thread().ident
         while main is not None and not over.wait(seconds if not sent else AGAIN):
             sent.append(True)
+            if len(sent) > MOST:
+                sys.stderr.write(f"error: code went on after its time limit of {seconds:g} s; it catches everything\n")
+                sys.stderr.flush()
+                os._exit(1)
             signal.pthread_kill(main, signal.SIGALRM)
 
     sent: list[bool] = []

@@ -60,6 +60,7 @@ MEANT: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("context", "passage", "document"), ("input",)),
     **dict.fromkeys(("candidates", "generations", "completions", "outputs", "answers"), ("responses",)),
     **dict.fromkeys(("kto_tag", "labels", "desirable", "is_desirable", "thumbs_up", "label"), ("label",)),
+    **dict.fromkeys(("undesirable", "is_undesirable", "thumbs_down", "is_good", "is_bad", "flipped"), ()),
     **dict.fromkeys(("functions", "function_definitions"), ("tools",)),
     **dict.fromkeys(("better_response_id", "safer_response_id"), ("better",)),
     **dict.fromkeys(
@@ -73,6 +74,8 @@ _MARK = re.compile(
     r"(.*_)?(labels?|weights?|masks?|loss|losses)|masked|(loss|mask)_.*|"
     r"((do|no|is|not|skip|to)_)?(train|training|trainable|trained|untrained)(_(on|on_.*|details?|this|turns?|flags?))?"
 )
+MEDIA = re.compile("(image|video|audio|sound|picture)s?(_(path|url|file|name|file_name|uri|base64|bytes)s?)?")
+_THOUGHTS = ("thinking", "thought", "reasoning")  # types of messages that are no answers
 _VERDICTS = ("winner", "preference", "choice", "better_response_id", "label", "labels")
 _VOICES = ("user", "users")  # who judged, where it is one word, or else a prompt
 TRAINING_MARKS = ("weight", "train", "training", "trainable", "loss")  # on a message: whether it is learned
@@ -125,6 +128,8 @@ def is_harmless(key: str, value: Any) -> bool:
     name = plain_name(key)
     if _METADATA.fullmatch(name):
         return True
+    if MEDIA.fullmatch(name) or (name in ("turn", "turns") and any(" " in text for text in texts_in(value))):
+        return False
     if name in _VOICES:
         return not any(" " in text.strip() for text in texts_in(value))
     return bool(_LABELLED.fullmatch(name) or not name) and _is_label(value)
@@ -208,7 +213,8 @@ def refuse_unread_of_message(turn: Mapping[str, Any], what: str, reads: tuple[st
             continue
         if key in TRAINING_MARKS and isinstance(value, bool | int | float) and not value:
             continue
-        if is_meant(key) or plain_name(key) in _VOICES or not is_harmless(key, value):
+        is_thought = plain_name(key) == "type" and isinstance(value, str) and plain_name(value) in _THOUGHTS
+        if is_meant(key) or plain_name(key) in _VOICES or is_thought or not is_harmless(key, value):
             raise UnreadKey(
                 f"{what} has the key {shown(key)} ({example(value)}), which is not read. A message has the "
                 f"keys {', '.join(reads)}{_message_hint(key, reads)}"

@@ -1,5 +1,6 @@
 """Readers of the layouts of compared answers."""
 
+import re
 from typing import Any
 
 from alignment.data.answers import is_empty, require_readable, text_of_answer
@@ -23,6 +24,9 @@ from alignment.strict_json import shown
 _MEASURES = ("reward", "rewards", "score", "scores", "rating", "quality", "votes", "upvotes", "win_rate", "rank")
 _NODE = ("role", "text", "replies", "rank", "deleted", "message_id")
 _NODE_NOTES = ("labels", "review_result", "synthetic", "events")
+
+
+_HEADER = re.compile(r"^[ \t]*(#+[ \t]*)?(Human|User|Assistant|System)[ \t]*[:：]", re.MULTILINE)
 
 
 def _choice(row: Row, prompt: Prompt, better: str | Message, worse: str | Message) -> list[Parsed]:
@@ -144,7 +148,19 @@ def implicit_preference(row: Row) -> list[Parsed]:
     for key, answer in zip(("chosen", "rejected"), answers, strict=True):
         if not answer.strip():
             raise BadRow(f"'{key}' is an empty answer: it has no text after the shared part")
+    for key, answer in zip(("chosen", "rejected"), answers, strict=True):
+        _refuse_turns(prompt, answer, key)
     return _choice(row, prompt, *answers)
+
+
+def _refuse_turns(prompt: str, answer: str, key: str) -> None:
+    """Refuse an answer in which the transcript of its prompt goes on: turns of the other speaker would be trained."""
+    found = _HEADER.search(answer)
+    if found and _HEADER.search(prompt):
+        raise BadRow(
+            f"'{key}' goes on with {shown(found[0].strip())} behind the place where the answers part, and a comparison "
+            "is of one answer; write messages, or cut both texts after that answer"
+        )
 
 
 def hh(row: Row) -> list[Parsed]:

@@ -9,7 +9,7 @@ from alignment.data.columns import without
 from alignment.data.fields import BadRow
 from alignment.data.formats import Format
 from alignment.data.inner_columns import renamed
-from alignment.data.keys import MEANT, UnreadKey, as_yaml, example, plain_name, unread
+from alignment.data.keys import MEANT, MEDIA, UnreadKey, as_yaml, example, plain_name, unread
 from alignment.data.opinions import is_text, siblings
 from alignment.strict_json import shown
 
@@ -179,7 +179,7 @@ def _hints(
     for key in keys:
         group = siblings(key, texts) if key in texts else []
         name = plain_name(key)
-        if re.fullmatch("(image|video|audio|sound|picture)s?", name):
+        if MEDIA.fullmatch(name):
             yield "Only text is supported: images, videos and sounds are not"
         elif len(group) > 1:
             yield (

@@ -67,6 +67,7 @@ def _require_results(messages: Sequence[Message], caller: int, results: Sequence
         )
     wanted, found = _ids(calls, results)
     if wanted == found:
+        _require_names(what, calls, results if not wanted else ())
         return
     if unknown := next((one for one in found if one not in wanted), None):
         raise BadRow(
@@ -83,6 +84,17 @@ def _require_results(messages: Sequence[Message], caller: int, results: Sequence
         f"{what}, and the results behind it are in another order than the calls, {', '.join(found)}; most chat "
         "templates write results without ids, so put them in the order of the calls"
     )
+
+
+def _require_names(what: str, calls: Sequence[dict[str, Any]], results: Sequence[Message]) -> None:
+    """Refuse results without ids whose names are not those of the calls, in their order."""
+    names = [result.get("name") for result in results]
+    called = [call["function"]["name"] for call in calls]
+    if any(names) and None not in names and names != called[: len(names)]:
+        raise BadRow(
+            f"{what}, and the results behind it are of {', '.join(map(shown, names))}, where the calls are of "
+            f"{', '.join(map(shown, called))}; put the results in the order of the calls"
+        )
 
 
 def _ids(calls: Sequence[dict[str, Any]], results: Sequence[Message]) -> tuple[list[str], list[str]]:

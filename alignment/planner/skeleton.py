@@ -172,7 +172,7 @@ def _hold_whole(model: Any, configs: Iterable[Any], keys: Any, *, gpu: bool) -> 
         name
         for config in configs
         if method_of(config).copies_modules
-        for name in completed(config, model).target_modules
+        for name in completed(config, model).target_modules or ()  # of LN tuning: PEFT's own
     }
     dtype = held_dtype(model.config, keys, full=False, gpu=gpu)
     for name in names if keys.load_in_4bit else ():

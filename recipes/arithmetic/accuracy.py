@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from alignment.evaluate.statistics import mean_interval, share_interval
+from alignment.json_lines import read_ours
 from recipes.arithmetic.check import right
 
 
@@ -20,8 +21,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m recipes.arithmetic.accuracy", description=__doc__)
     parser.add_argument("runs", type=Path, nargs="+")
     for run in parser.parse_args(argv).runs:
-        lines = (run / "evaluate" / "answers.jsonl").read_text(encoding="utf-8").splitlines()
-        print(line(str(run), [json.loads(each) for each in lines]))  # noqa: T201
+        print(line(str(run), read_ours(run / "evaluate" / "answers.jsonl")))  # noqa: T201
 
 
 def line(name: str, rows: list[dict[str, Any]]) -> str:

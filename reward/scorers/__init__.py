@@ -13,7 +13,7 @@ from alignment.config.schema import PolicyGradientRecipe, scorer_entry
 from alignment.config.schema.scorers import AnyScorer, EnsembleEntry
 from alignment.data.rows import Prompt
 from alignment.data.source_rows import Loaded
-from alignment.errors import ModelError
+from alignment.errors import ModelError, ScorerError
 from alignment.policy.reward_models import RewardModel
 from alignment.train.policy_gradient.monitoring import Monitor, preserve_random_state
 from alignment.train.policy_gradient.scoring import Answered, ScorePart, Scorer, Scoring, checked_scores
@@ -71,6 +71,16 @@ def build_scoring(
     )
 
 
+def require_functions(recipe: PolicyGradientRecipe) -> None:
+    """Build every scorer that runs in this process without a model, before the data is read.
+
+    Raises: ScorerError if a function cannot be imported or called, or a schema cannot be read.
+    """
+    for entry in (*recipe.scorers, *recipe.watch_scorers):
+        if entry.IN_PROCESS:
+            _outside(entry, recipe, None)
+
+
 def try_functions(recipe: PolicyGradientRecipe, loaded: Loaded[Prompt]) -> None:
     """Score answers to the first two prompts by every scorer that runs in this process without a model.
 
@@ -86,9 +96,26 @@ def try_functions(recipe: PolicyGradientRecipe, loaded: Loaded[Prompt]) -> None:
         if entry.IN_PROCESS:
             with preserve_random_state():
                 scorer = _outside(entry, recipe, None)
-                checked_scores(scorer, entry.label, given)
                 if isinstance(scorer, RowScorer):
                     scorer.require_columns(loaded.columns, loaded.sources)
+                checked_scores(scorer, entry.label, given)
+    _require_scored(recipe, loaded)
+
+
+def _require_scored(recipe: PolicyGradientRecipe, loaded: Loaded[Prompt]) -> None:
+    """Refuse a row to which no scorer applies, where that follows from its columns."""
+    scorers = [_outside(entry, recipe, None) for entry in recipe.scorers if entry.IN_PROCESS]
+    if recipe.reward_model_path or len(scorers) < len(recipe.scorers):
+        return
+    rows = [scorer for scorer in scorers if isinstance(scorer, RowScorer)]
+    if len(rows) < len(scorers):
+        return  # a function may apply to any row
+    for columns, source in zip(loaded.columns or [{} for _ in loaded.rows], loaded.sources, strict=True):
+        if not any(scorer.applies(columns) for scorer in rows):
+            wanted = " or ".join(dict.fromkeys(name for scorer in rows for name in scorer.reads))
+            raise ScorerError(
+                f"{source}: no scorer applies to the row, which has no {wanted}; add it, or take the row out."
+            )
 
 
 def build_monitor(

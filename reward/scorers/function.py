@@ -13,6 +13,7 @@ A function with a parameter `completions` is called as TRL's trainers call `rewa
 `completions`, `completion_ids` and the columns. The completion of a prompt of messages is a list of one message.
 """
 
+import copy
 import inspect
 from collections.abc import Callable, Mapping, Sequence, Set
 from typing import Any
@@ -60,6 +61,7 @@ class FunctionScorer:
         where = entry.function
         function, code_hash = named_function(where, key="scorer function", error=ScorerError)
         columns = [*entry.columns_read]
+        _require_read(function, entry)
         return cls(function, where, code_hash, columns=columns, timeout_seconds=entry.timeout_seconds)
 
     def score(self, prompts: Sequence[Prompt], answers: Sequence[str], *, stopped: Sequence[bool]) -> Scores:
@@ -85,10 +87,14 @@ class FunctionScorer:
         def call(places: Sequence[int]) -> Scores | str:
             """Return the scores of some answers, or what the function returned in place of them."""
             arguments = self._arguments(
-                [prompts[i] for i in places],
-                [answers[i] for i in places],
-                [rows[i] for i in places],
-                [ids[i] for i in places],
+                *copy.deepcopy(  # of what training uses too
+                    (
+                        [prompts[i] for i in places],
+                        [answers[i] for i in places],
+                        [rows[i] for i in places],
+                        [ids[i] for i in places],
+                    )
+                )
             )
             returned = self.function(*arguments[0], **arguments[1])
             scores = _numbers(returned)  # the code of a generator runs here
@@ -167,9 +173,40 @@ def _signature_of(function: Function, columns: Sequence[str], what: str) -> tupl
     extra = [name for name in columns if name != ALL and name not in names]
     if extra:
         raise ScorerError(f"{what} has no parameter {', '.join(extra)}, and columns names it; take it out.")
+    if not trl:
+        _require_order([*signature.parameters][:2], what)
     if not trl and len(names) < 2:
         raise ScorerError(f"{what} has {len(names)} parameters; it must take prompts and answers.")
     return trl, names
+
+
+def _require_order(names: Sequence[str], what: str) -> None:
+    """Refuse a function whose first two parameters have names of other things than prompts and answers."""
+    expected = (("answer", "completion", "response"), ("prompt", "question", "instruction"))
+    for place, (name, others) in enumerate(zip(names, expected, strict=False)):
+        if any(word in name.lower() for word in others):
+            raise ScorerError(
+                f"{what} takes {name} as parameter {place + 1}; the first two parameters are prompts and answers, or "
+                "the function has a parameter completions, as in TRL."
+            )
+
+
+def _require_read(function: Function, entry: FunctionEntry) -> None:
+    """Refuse a function whose parameters are not those that its source shows.
+
+    Raises: ScorerError.
+    """
+    try:
+        found = columns_of_signature(inspect.signature(function))
+    except (TypeError, ValueError):
+        return
+    if entry.columns is None and found.keys() != entry.columns_read.keys():
+        names = ", ".join(name for name in found if name != ALL) or "**kwargs"
+        raise ScorerError(
+            f"scorer function {entry.function} takes {names}, which its module's source does not show: the function is "
+            "defined elsewhere or inside a block. Name the columns that it receives with columns: [NAME, ...], or "
+            "columns: []."
+        )
 
 
 def _is_needed(signature: inspect.Signature, name: str) -> bool:

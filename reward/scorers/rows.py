@@ -61,7 +61,7 @@ class RowScorer:
         return [self._score(*row) for row in zip(prompts, answers, rows, strict=True)]
 
     def _score(self, prompt: Prompt, answer: str, row: Columns) -> float | None:
-        if not self._applies(row):
+        if not self.applies(row):
             return None
         try:
             return call_within(self.timeout_seconds, lambda: self.check(answer, row))
@@ -71,7 +71,8 @@ class RowScorer:
                 f"time. The row: {row_name(prompt, answer)}."
             ) from None
 
-    def _applies(self, row: Columns) -> bool:
+    def applies(self, row: Columns) -> bool:
+        """Return whether a row has every column that the scorer reads."""
         return all(row.get(name) is not None for name in self.reads)
 
     def require_columns(self, columns: Sequence[Columns], sources: Sequence[str]) -> None:
@@ -81,7 +82,7 @@ class RowScorer:
             sources: "file:line" of each row. Raises: ScorerError at the first row that cannot be used.
         """
         for row, source in zip(columns, sources, strict=False):
-            if self._applies(row):
+            if self.applies(row):
                 try:
                     self.require(row)
                 except ScorerError as fault:

@@ -383,6 +383,9 @@ def test_a_killed_run_ends_at_the_same_weights(recipe_file, tmp_path, monkeypatc
 class Words:
     """A template of one token a word, that stops with token 1."""
 
+    def take_added_words(self):
+        return ""
+
     def prompt_ids(self, prompt):
         return [2, *map(len, prompt.split())]
 

@@ -182,6 +182,9 @@ def test_packing_across_rows_is_refused(tiny_model_dir, tokenizer, tmp_path):
 class Fixed:
     """A template that returns the ids it is given."""
 
+    def take_added_words(self):
+        return ""
+
     def demonstrations(self, row):
         if row.completion == "broken":
             raise DataError("the chat template refuses it")

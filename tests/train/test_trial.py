@@ -115,7 +115,7 @@ def test_tf32_is_refused_where_it_runs_alone(tmp_path):
         (None, "no such file"),
         (b"{", "invalid JSON"),
         (b"[1]", "holds a list, not a mapping"),
-        (b'{"a": NaN}', "no finite number"),
+        (b'{"a": NaN}', "not a finite number"),
         (b'{"a": 1, "a": 2}', "'a' twice"),
         (b'{"api_key": "hunter-22"}', "holds a key, token or password"),
         (b"\xff\xfe{", "invalid UTF-8"),

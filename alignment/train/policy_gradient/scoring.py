@@ -158,11 +158,16 @@ class Scoring:
         total, normalized, parts = torch.zeros(outside.shape[1]), torch.zeros(outside.shape[1]), {}
         applies = torch.zeros(outside.shape[1], dtype=torch.bool)
         for part in self.parts:
-            members = torch.stack([by_role[s] if isinstance(s, str) else next(remaining) for s in part.sources])
+            absent = torch.zeros_like(applies)  # NaN of a reward role is a fault, and stays NaN
+            found = []
+            for source in part.sources:
+                found.append(by_role[source] if isinstance(source, str) else next(remaining))
+                absent |= found[-1].isnan() if not isinstance(source, str) else False
+            members = torch.stack(found)
             scores = part.of(members)
-            total = total + part.weight * scores.nan_to_num()
-            normalized = normalized + part.weight * part.of(part.normalized(members)).nan_to_num()
-            applies |= ~scores.isnan()
+            total = total + part.weight * scores.masked_fill(absent, 0.0)
+            normalized = normalized + part.weight * part.of(part.normalized(members)).masked_fill(absent, 0.0)
+            applies |= ~absent
             if part.name:
                 parts[part.name] = scores
                 if len(members) > 1:

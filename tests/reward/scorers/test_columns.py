@@ -1,12 +1,15 @@
 """Functions that receive columns of the data, in our signature and in TRL's, with a time limit."""
 
 import re
+import subprocess
+import sys
 import threading
 import time
 
 import pytest
 import torch
 
+from alignment.config.function_columns import columns_of_function
 from alignment.config.schema import scorer_entry
 from alignment.errors import ScorerError
 from alignment.train.policy_gradient.scoring import ScorePart, Scoring
@@ -43,7 +46,22 @@ def needs_state(completions, trainer_state):
     return [0.0 for _ in completions]
 
 
-def one_parameter(answers):
+def one_parameter(texts):
+    return [0.0 for _ in texts]
+
+
+def swapped(answers, prompts):
+    return [0.0 for _ in answers]
+
+
+def compares_the_prompt(completion, answer):
+    return [0.0 for _ in answer]
+
+
+def changes_what_it_is_given(prompts, answers, answer):
+    for prompt in prompts:
+        prompt.append({"role": "assistant", "content": "mine"})
+    answer.clear()
     return [0.0 for _ in answers]
 
 
@@ -95,12 +113,33 @@ def test_a_function_of_trl_receives_what_trl_gives():
         ("needs_state", {}, "takes trainer_state, which it is not given; give the parameters a default"),
         ("ends_with", {"columns": ["level"]}, r"takes answer, which it is not given; .*columns: \[NAME"),
         ("ends_with", {"columns": ["answer", "level"]}, "has no parameter level, and columns names it"),
+        ("swapped", {}, "takes answers as parameter 1; the first two parameters are prompts and answers"),
+        ("compares_the_prompt", {}, "takes completion as parameter 1"),
         ("one_parameter", {}, "has 1 parameters; it must take prompts and answers"),
     ],
 )
 def test_a_signature_that_cannot_be_called_is_refused_at_import(name, keys, message):
     with pytest.raises(ScorerError, match=message):
         scorer(name, **keys)
+
+
+def test_a_function_receives_copies():
+    prompts, rows = [list(CHAT), list(CHAT)], [{"answer": "4"}, {"answer": "5"}]
+    assert scores("changes_what_it_is_given", prompts, rows=rows) == [0.0, 0.0]
+    assert prompts == [CHAT, CHAT]
+    assert rows == [{"answer": "4"}, {"answer": "5"}]
+
+
+def test_a_function_whose_source_does_not_show_its_columns_names_them(tmp_path, monkeypatch):
+    (tmp_path / "blocks.py").write_text("if True:\n    def inside(prompts, answers, most=10):\n        return most\n")
+    monkeypatch.chdir(tmp_path)
+    entry = {"kind": "function", "function": "blocks:inside"}
+    columns_of_function.cache_clear()
+    assert scorer_entry(**entry).columns_read == {}
+    with pytest.raises(ScorerError, match=r"takes most, which its module's source does not show.*columns: \[NAME"):
+        FunctionScorer.from_entry(scorer_entry(**entry))
+    named = FunctionScorer.from_entry(scorer_entry(**entry, columns=["most"]))
+    assert named.score_rows(["a"], ["b"], columns=[{"most": 3}]) == [3.0]
 
 
 @pytest.mark.parametrize("name", ["sleeps", "never_ends", "backtracks"])
@@ -142,6 +181,22 @@ def test_the_signal_of_another_timer_does_not_end_the_limit():
         call_within(0.2, ends_our_timer)
     assert call_within(5, lambda: "done") == "done"
     assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+
+
+def test_code_that_catches_everything_ends_the_process():
+    code = (
+        "import time\nfrom reward import time_limit\ntime_limit.AGAIN, time_limit.MOST = 0.05, 3\n"
+        "def endless():\n    while True:\n        try:\n            time.sleep(1)\n        except:\n            pass\n"
+        "time_limit.call_within(0.1, endless)\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 1
+    assert ended.stderr == "error: code went on after its time limit of 0.1 s; it catches everything\n"
+
+
+def test_nan_of_a_reward_model_stays_nan():
+    scoring = Scoring((ScorePart(("reward",)), ScorePart((One(),), "one")))
+    assert scoring.combine({"reward": torch.tensor([float("nan")])}, torch.tensor([[1.0]])).total.isnan().all()
 
 
 class Half:

@@ -83,6 +83,10 @@ def recipe(tmp_path, scorer, rows):
     [
         ({"kind": "math"}, {"answer": "a fair question"}, r"rows.jsonl:3: math reference .* cannot be parsed"),
         ({"kind": "math", "column": "title"}, {}, "rows.jsonl:1: no row has the column title, which a scorer reads"),
+        ({"kind": "math"}, {"answer": ["2", "3"]}, "rows.jsonl:3: math reference .* is neither a number nor text"),
+        ({"kind": "math"}, {"answer": True}, "rows.jsonl:3: math reference True is neither"),
+        ({"kind": "math"}, {"answer": "12:30"}, "rows.jsonl:3: math reference '12:30' is neither"),
+        ({"kind": "math"}, {"answer": None}, "rows.jsonl:3: no scorer applies to the row, which has no answer"),
         ({"kind": "ifeval"}, {"instruction_id_list": ["x:y"], "kwargs": [{}]}, "rows.jsonl:3: ifeval instruction"),
         ({"kind": "ifeval"}, {"instruction_id_list": [], "kwargs": []}, "rows.jsonl:3: ifeval has 0 instructions"),
     ],

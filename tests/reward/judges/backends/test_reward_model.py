@@ -52,4 +52,4 @@ def test_a_text_that_it_cannot_encode_gives_no_label(model):
     judge.batcher.model.members[0].model.score.weight.data.fill_(math.nan)
     verdict = judge.ask(Comparison("p", "long", "short"))
     assert (verdict.probability, verdict.status) == (None, "api_error")
-    assert "gave nan, no score" in verdict.raw
+    assert "the reward model returned nan, which is not a finite number" in verdict.raw
