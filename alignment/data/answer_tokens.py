@@ -20,17 +20,17 @@ _ANSWERS = re.compile(r"(?:\n|#\s*)(?:Assistant|Response|AI|GPT)\s*:")
 
 @dataclass
 class Counts:
-    """What `AnswerTokens` has met."""
+    """Counts of what `AnswerTokens` tokenised."""
 
     kept: int = 0  # sampled answers
     rendered: int = 0  # sampled answers whose text was tokenised again
-    others: dict[str, None] = field(default_factory=dict)  # what differs from when these were sampled
+    others: dict[str, None] = field(default_factory=dict)  # what has changed since these were sampled
     conversations: int = 0  # texts without a prompt that hold stop tokens
     added: str = ""  # of the first answer around which the chat template writes words, with its row
 
 
 class AnswerTokens:
-    """The ids of prompts and answers as one tokenizer and chat template read them: sampled ones as they are."""
+    """The token ids of prompts and answers for one tokenizer and chat template; sampled ids are kept."""
 
     def __init__(self, template: Template) -> None:
         self.template = template
@@ -98,14 +98,14 @@ class AnswerTokens:
         return self.template.demonstrations(row, Answer(context, ids, ids))
 
     def _holds_turns(self, text: str, labels: Sequence[int]) -> bool:
-        """Whether a text is a conversation written beforehand: it has stop tokens, or headings of both speakers."""
+        """Return whether a text is a rendered conversation: it has stop tokens, or headings of both speakers."""
         if not set(self.template.stop_token_ids).isdisjoint(labels[:-1]):
             return True
         asks = _ASKS.search(text)
         return asks is not None and _ANSWERS.search(text, asks.end()) is not None
 
     def tell(self) -> None:
-        """Write once what was counted so far: sampled answers that were rendered, and texts of whole conversations."""
+        """Report the counts once: sampled answers that were rendered again, and texts of whole conversations."""
         if self._told or self._counts == Counts(kept=self._counts.kept):
             return
         self._told = True

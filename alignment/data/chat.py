@@ -65,7 +65,7 @@ class ChatWriter:
         self.stop_texts = tuple(token for token in tokens if token in self.control.texts)
 
     def prepare(self, messages: Sequence[Message], tools: str | None) -> Chat:
-        """Bring messages and the JSON of tools to what the template reads.
+        """Convert messages and the JSON of tools to the form that the template reads.
 
         Raises: DataError where a message has reasoning, and the template has no place for it, or leaves out a message.
         """
@@ -164,7 +164,7 @@ class ChatWriter:
         self._written.add(shape)
 
     def _require_names_written(self, tried: list[dict[str, Any]], tools: Any, text: str, *, ask: bool) -> None:
-        """Refuse names of speakers that the template leaves out; a tool's name stands in the call already.
+        """Refuse names of speakers that the template leaves out; a tool's name is in the call already.
 
         Raises: DataError.
         """

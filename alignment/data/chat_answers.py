@@ -36,7 +36,7 @@ class ChatAnswers:
         return self._tokens.continuation(context, chat.messages[-1]["content"], special=False, hidden=chat.hidden)
 
     def chat(self, messages: Sequence[Message], tools: str | None) -> Chat:
-        """Bring messages to what their chat template reads.
+        """Convert messages to the form that their chat template reads.
 
         Raises: ModelError if there is none, DataError if it cannot write them.
         """

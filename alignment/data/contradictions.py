@@ -30,7 +30,7 @@ class Contradiction:
 
 
 def claims_of(ranking: Ranking, row: Any) -> list[Claim]:
-    """Return what a row holds for true of its answers; nothing where it is somebody's opinion.
+    """Return what a row states of its answers; nothing for the opinion of one annotator.
 
     Args:
         row: as its file holds it.

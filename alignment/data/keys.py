@@ -75,6 +75,8 @@ _MARK = re.compile(
     r"((do|no|is|not|skip|to)_)?(train|training|trainable|trained|untrained)(_(on|on_.*|details?|this|turns?|flags?))?"
 )
 MEDIA = re.compile("(image|video|audio|sound|picture)s?(_(path|url|file|name|file_name|uri|base64|bytes)s?)?")
+_MAY_BE_TEXT = re.compile("sources?|source_.*|.*_source|origin|topics?|subject|file|revision|")  # a sentence is content
+_MODEL_TEXT = re.compile("model_(input|output|answer|response|completion|prompt)s?")
 _THOUGHTS = ("thinking", "thought", "reasoning")  # types of messages that are no answers
 _VERDICTS = ("winner", "preference", "choice", "better_response_id", "label", "labels")
 _VOICES = ("user", "users")  # who judged, where it is one word, or else a prompt
@@ -130,9 +132,18 @@ def is_harmless(key: str, value: Any) -> bool:
         return True
     if MEDIA.fullmatch(name) or (name in ("turn", "turns") and any(" " in text for text in texts_in(value))):
         return False
+    if _MODEL_TEXT.fullmatch(name) and any(" " in text.strip() for text in texts_in(value)):
+        return False
+    if _MAY_BE_TEXT.fullmatch(name) and any(map(_is_sentence, texts_in(value))):
+        return False
     if name in _VOICES:
         return not any(" " in text.strip() for text in texts_in(value))
     return bool(_LABELLED.fullmatch(name) or not name) and _is_label(value)
+
+
+def _is_sentence(text: str) -> bool:
+    """Return whether a text is a sentence: four words or more that end with a mark."""
+    return len(text.split()) >= 4 and text.rstrip().endswith((".", "?", "!", "…", "。", "？", "！"))
 
 
 def _is_label(value: Any) -> bool:

@@ -54,7 +54,7 @@ def load_rankings(
 def load_answers(
     entries: "list[DatasetEntry]", *, on_bad_row: OnBadRow, seed: int, max_samples: int | None = None
 ) -> Loaded[Ranking]:
-    """Load answers to be compared, whether or not somebody has compared them already.
+    """Load answers to be compared, with or without comparisons.
 
     Raises: DataError where they are labels that missed their gate, or cannot be used.
     """
@@ -143,7 +143,7 @@ def _demonstration(parsed: Parsed, raw: RawRow, fmt: Format) -> Demonstration | 
         _refuse_same_text(parsed)
         return demonstration_of_best(parsed, best_response(parsed), raw.where)
     if fmt.name == "kto":
-        return None  # a thumb down is nothing to imitate
+        return None  # a bad answer is not imitated
     raise BadRow("holds a prompt without an answer to learn")
 
 
@@ -154,7 +154,7 @@ def _refuse_same_text(ranking: Ranking) -> None:
 
 
 def ranking(parsed: Parsed, raw: RawRow, fmt: Format) -> Ranking:
-    """Take what was read for a ranking that knows where it stands.
+    """Return the ranking that was read, with its file and line.
 
     Raises: DataError where the format compares nothing.
     """
@@ -193,7 +193,7 @@ def load(
     agreeing: bool = False,
     also_read: tuple[str, ...] = (),
 ) -> Loaded[T]:
-    """Load what `convert` makes of each parsed row, which may look at the row as its file holds it; None leaves it out.
+    """Load what `convert` returns for each parsed row and the row as its file has it; None leaves the row out.
 
     Args:
         agreeing: two rows that prefer opposite answers are bad rows, both of them.

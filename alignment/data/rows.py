@@ -44,7 +44,7 @@ class SingleVerdict:
     """One verdict on a pair, from which its probability is averaged."""
 
     shown: Shown  # the order in which the pair's answers were shown
-    repeat: int  # which of several askings in that order
+    repeat: int  # number of the call in that order
     probability: float | None  # that the answer shown first is better; None unless usable
     status: Status
     mass: float | None = None  # probability that the verdict's token was one of those offered, where it is known
@@ -59,12 +59,12 @@ class Pair:
     probability: float | None  # that `first` is better, both presentation orders averaged; None unless usable
     status: Status = "ok"
     margin: float | None = None  # rating gap, where the source has one
-    verdicts: tuple[SingleVerdict, ...] = ()  # where somebody was asked
+    verdicts: tuple[SingleVerdict, ...] = ()  # of judges or people
 
 
 @dataclass(frozen=True, slots=True)
 class Ranking:
-    """K answers to one prompt and what is known of their order."""
+    """K answers to one prompt, and comparisons of them."""
 
     prompt: Prompt
     responses: list[str]
@@ -73,7 +73,7 @@ class Ranking:
     source: str = ""
 
     def stopped(self, index: int) -> bool:
-        """Whether an answer ended by itself; one cut off at `max_new_tokens` must not teach where to stop."""
+        """Return whether an answer ended with a stop token; one cut off at `max_new_tokens` gets none in training."""
         stopped = self.provenance.get("stopped")
         return bool(stopped[index]) if stopped is not None else True
 
@@ -83,6 +83,6 @@ class Ranking:
         return bool(fields[index]) if fields is not None else False
 
     def same_answer(self, first: int, second: int) -> bool:
-        """Whether two answers are one text but for white space around it and end alike, in whatever tokens."""
+        """Return whether two answers are the same text, without white space around it, and end alike."""
         same_text = self.responses[first].strip() == self.responses[second].strip()
         return same_text and self.stopped(first) == self.stopped(second)

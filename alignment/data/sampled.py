@@ -107,7 +107,7 @@ def of_answers(provenance: Mapping[str, Any], places: Sequence[int | None]) -> d
     """Return what a row's provenance holds of some of its responses: whether each ended, had reasoning, and its ids.
 
     Args:
-        places: of the responses in the row; None for an answer that nobody sampled.
+        places: of the responses in the row; None for an answer that was not sampled.
     """
     found: dict[str, Any] = {}
     stopped, fields, records = (provenance.get(key) for key in ("stopped", REASONING_FIELD, KEY))

@@ -28,7 +28,7 @@ MOST_COMPARISONS = 20_000_000  # of a recipe's data: several gigabytes of memory
 
 @dataclass(frozen=True, slots=True)
 class Kept(Generic[T]):
-    """A row on its way, with what it holds for true; None if nothing of it is kept."""
+    """A row, where it comes from, and the comparisons that it states; `row` is None if the row is left out."""
 
     row: T | None
     where: str

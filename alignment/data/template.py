@@ -24,7 +24,7 @@ from alignment.errors import DataError, ModelError
 
 
 class Template:
-    """How one tokenizer writes prompts and answers.
+    """Renders and tokenises prompts and answers with one tokenizer.
 
     Text is plain where the prompt is a string. Messages go through the recipe's chat template, which then replaces the
     tokenizer's own and is saved with it beside the model; where the recipe gives none, through the tokenizer's.
@@ -98,7 +98,7 @@ class Template:
         return hashlib.sha256(json.dumps([template, ids]).encode()).hexdigest()
 
     def take_added_words(self) -> str:
-        """Return, once, a line about the first answer around which the chat template wrote words; "" without one."""
+        """Return a line about the first answer around which the template wrote words, once; "" if there is none."""
         return self._chats.additions.take()
 
     def text(self, prompt: Prompt) -> str:
@@ -150,7 +150,7 @@ class Template:
         return self._chats.answer(chat, len(prompt)).ids
 
     def sampled_ids(self, prompt: Prompt, answer: str, *, stop: bool = True) -> list[int]:
-        """Return `answer_ids` of an answer that a model wrote: one that leaves a thought open is no fault of the data.
+        """Return `answer_ids` of an answer that a model wrote, which may end inside a thought.
 
         An empty thought that the chat template writes before the answer was not sampled and is left out.
 

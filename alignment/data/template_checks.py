@@ -1,4 +1,4 @@
-"""Chat templates by which no answer could be trained right, found before one is used."""
+"""Checks that a chat template can be trained with, made before it is used."""
 
 import re
 
@@ -9,7 +9,7 @@ from alignment.errors import DataError, ModelError
 
 
 def require_sound(writer: ChatWriter) -> None:
-    """Refuse a chat template by which no answer could be trained right.
+    """Refuse a chat template with which no answer can be trained correctly.
 
     Raises: ModelError.
     """

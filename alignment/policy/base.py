@@ -170,7 +170,7 @@ def load_base(
             )
     except (torch.cuda.OutOfMemoryError, ModelError):
         raise
-    except Exception as error:  # whatever a library raises on files that others wrote
+    except Exception as error:  # a library may raise any error on damaged files
         raise cannot_load(base, error) from error
     require_complete(info, base, new_head=classifies and not _is_classifier(described))
     if not is_sharded():
@@ -191,7 +191,7 @@ def _described(cls: Any, base: str, keys: ModelKeys, revision: str, **config: An
 
 
 def model_config(base: str, keys: ModelKeys, revision: str, **changes: Any) -> Any:
-    """Read a model's configuration; how attention and experts are computed is the recipe's to choose."""
+    """Read a model's configuration; the recipe chooses how attention and experts are computed."""
     config = AutoConfig.from_pretrained(base, revision=revision, trust_remote_code=keys.trust_remote_code, **changes)
     config._attn_implementation = keys.attn_implementation
     config._experts_implementation = None
@@ -229,7 +229,7 @@ def model_dtype(base: str, keys: ModelKeys, *, full: bool = False) -> torch.dtyp
 
 
 def checkpoint_dtype(base: str, keys: ModelKeys) -> torch.dtype:
-    """Return the type that a model's weights are saved in, float32 where that is none of the usual ones."""
+    """Return the type that a model's weights are saved in, float32 if it is not a usual one."""
     config = AutoConfig.from_pretrained(base, trust_remote_code=keys.trust_remote_code)
     dtype = getattr(config, "dtype", None)
     return dtype if dtype in (torch.bfloat16, torch.float16) else torch.float32

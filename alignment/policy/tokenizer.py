@@ -62,7 +62,7 @@ def _has_tokenizer(place: str) -> bool:
 
 
 def _add_tokens(tokenizer: Any, tokens: list[str] | None) -> set[str]:
-    """Add a recipe's tokens to the vocabulary; return those that were not there."""
+    """Add a recipe's tokens to the vocabulary; return those that are new."""
     missing = [token for token in tokens or [] if token not in tokenizer.get_vocab()]
     tokenizer.add_tokens(missing, special_tokens=True)
     return set(missing)

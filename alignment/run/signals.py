@@ -1,7 +1,7 @@
 """Ending on SIGTERM and SIGUSR1, which schedulers send before they reclaim a machine.
 
-Whoever computes between two safe points defers the end to the next one; everybody else ends where he is. Both end with
-`PREEMPTED`, on which a job script queues the same command again.
+A trainer defers the end to its next safe point; other code ends at once. Both end with `PREEMPTED`, on which a job
+script queues the same command again.
 """
 
 import signal

@@ -79,7 +79,7 @@ class ProbabilityDPOTrainer(WeighedEvaluation, DPOTrainer):
     _starts = True  # until the first training batch
 
     def counted(self, inputs: dict[str, Tensor], rows: int) -> tuple[dict[str, Tensor], int]:
-        """Leave out pairs that only fill up, but for one, without which a process would not take part."""
+        """Leave out padding pairs, except one where a process has no other."""
         pairs = len(inputs["probability"])
         kept = min(max(rows, 1), pairs)
         if kept == pairs:
@@ -219,7 +219,7 @@ def dpo_trainer(
         _require_plain_delta(arguments)
     for each in (model, reference):
         if each is not None:
-            without_dropout(each)  # TRL's disable_dropout leaves out what is no module
+            without_dropout(each)  # TRL's disable_dropout sets modules only
     try:
         with preserve_dtype(model), frozen_reference(model):
             trainer = trainer_class(

@@ -47,6 +47,15 @@ def test_further_turns_are_refused_and_their_number_is_not(tmp_path):
     assert load(tmp_path, {**ROW, "turns": 2})
 
 
+@pytest.mark.parametrize("key", ["source_text", "source", "origin", "subject", "revision", "file", "model_answer", ""])
+def test_sentences_under_names_of_labels_are_refused_and_labels_are_not(tmp_path, key):
+    with pytest.raises(DataError, match=f"not read '{key}'|'{key}'.*not read"):
+        load(tmp_path, {**ROW, key: "Guten Tag, wie geht es Ihnen?"})
+    with pytest.raises(DataError, match=f"not read '{key}'|'{key}'.*not read"):
+        load(tmp_path, {"messages": [U, {**A, key: "Guten Tag, wie geht es Ihnen?"}]})
+    assert load(tmp_path, {**ROW, key: "flan_v2"})
+
+
 @pytest.mark.parametrize("kind", ["thinking", "reasoning"])
 def test_a_message_that_is_a_thought_is_refused(tmp_path, kind):
     with pytest.raises(DataError, match="type"):
