@@ -37,11 +37,11 @@ from alignment.train.trial import require_accepted
 from alignment.train.tuning import method_callbacks
 from reward.preview.prompts import sampled
 from reward.scorers import (
+    build_functions,
     build_monitor,
     build_scoring,
     describe,
     paths_of,
-    require_functions,
     reward_models,
     score_entries,
     try_functions,
@@ -87,9 +87,9 @@ def align(stage: type[PolicyGradientRecipe], argv: list[str] | None) -> None:
     template = Template(tokenizer, recipe.chat_template, recipe.eos_token)
     lineage = lineage_of(recipe, tokenizer, template)
     run.record(lineage=lineage)
-    require_functions(recipe)
+    functions = build_functions(recipe)
     rows = load_rows(recipe)
-    try_functions(recipe, rows)
+    try_functions(recipe, functions, rows)
     roles, scoring, monitor, arguments = load_models(recipe, run, lineage)
     stop_at(roles.causal_lm("policy"), template.stop_token_ids)
     loaded = prompts_to_answer(recipe, template, roles.context, rows)

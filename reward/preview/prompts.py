@@ -20,7 +20,7 @@ from alignment.preview.stages import Question, Written, config_of, prompt_stage
 from reward.models.ensemble import member_paths
 from reward.models.loading import require_score_head
 from reward.preview.questions import JudgePreview
-from reward.scorers import paths_of, require_functions, score_entries, try_functions
+from reward.scorers import build_functions, paths_of, score_entries, try_functions
 
 ANSWER = "(answer {}, which the policy will write)"
 
@@ -83,9 +83,9 @@ def sampled(recipe: PolicyGradientRecipe, written: Written) -> Stage:
         configs.append(config_of(recipe.model_copy(update={"model_name_or_path": recipe.value.value_model_path})))
     contexts = [getattr(config.get_text_config(), "max_position_embeddings", None) for config in configs]
     context = min((limit for limit in contexts if limit is not None), default=None)
-    require_functions(recipe)
+    functions = build_functions(recipe)
     rows = load_rows(recipe)
-    try_functions(recipe, rows)
+    try_functions(recipe, functions, rows)
     loaded = prompts_to_answer(recipe, written.template, context, rows)
     stage = prompt_stage(recipe.stage, loaded, loaded.rows, written.template, _of_all(judges, [ANSWER.format(1)]))
     stage.limit = context

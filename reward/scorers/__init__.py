@@ -6,6 +6,7 @@ Reward models are loaded here, or are roles on the policy's base; the module of 
 import importlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from types import ModuleType
 from typing import Any
 
 from alignment.calls.session import JudgeCalls
@@ -16,7 +17,14 @@ from alignment.data.source_rows import Loaded
 from alignment.errors import ModelError, ScorerError
 from alignment.policy.reward_models import RewardModel
 from alignment.train.policy_gradient.monitoring import Monitor, preserve_random_state
-from alignment.train.policy_gradient.scoring import Answered, ScorePart, Scorer, Scoring, checked_scores
+from alignment.train.policy_gradient.scoring import (
+    Answered,
+    ColumnScorer,
+    OutsideScorer,
+    ScorePart,
+    Scoring,
+    checked_scores,
+)
 from reward.models.ensemble import has_members, member_paths
 from reward.models.scoring import RewardScorer
 from reward.scorers.judge import judge_calls
@@ -62,7 +70,7 @@ def build_scoring(
     calls = calls or judge_calls(recipe)
     named = recipe.reward_model_path is None
     own_scale = recipe.normalize_scores == "reward_model"
-    sources: dict[str, str | Scorer] = {path: model.role for path, model in models.items() if model.role}
+    sources: dict[str, str | OutsideScorer] = {path: model.role for path, model in models.items() if model.role}
     return Scoring(
         tuple(
             _part(entry, recipe, models, sources, calls, named=named, own_scale=own_scale)
@@ -71,48 +79,42 @@ def build_scoring(
     )
 
 
-def require_functions(recipe: PolicyGradientRecipe) -> None:
-    """Build every scorer that runs in this process without a model, before the data is read.
+def build_functions(recipe: PolicyGradientRecipe) -> list[tuple[AnyScorer, ColumnScorer]]:
+    """Build every scorer that computes in this process without a model, before the data is read.
 
     Raises: ScorerError if a function cannot be imported or called, or a schema cannot be read.
     """
-    for entry in (*recipe.scorers, *recipe.watch_scorers):
-        if entry.IN_PROCESS:
-            _outside(entry, recipe, None)
+    entries = [entry for entry in (*recipe.scorers, *recipe.watch_scorers) if entry.IN_PROCESS]
+    return [(entry, _module(entry).build(entry, recipe, None)) for entry in entries]
 
 
-def try_functions(recipe: PolicyGradientRecipe, loaded: Loaded[Prompt]) -> None:
-    """Score answers to the first two prompts by every scorer that runs in this process without a model.
+def try_functions(
+    recipe: PolicyGradientRecipe, functions: Sequence[tuple[AnyScorer, ColumnScorer]], loaded: Loaded[Prompt]
+) -> None:
+    """Score answers to the first two prompts by the scorers of `build_functions`, and check the columns of every row.
 
-    A wrong signature, a wrong number of scores or NaN ends the run here, before a model is loaded. So does a row whose
-    columns a scorer cannot check answers with.
+    A wrong number of scores, NaN, or a row that cannot be scored ends the run here, before a model is loaded.
 
     Raises: ScorerError.
     """
     prompts = loaded.rows[: len(TRIED)]
     answers = TRIED[: len(prompts)]
     given = Answered(prompts, answers, [True for _ in answers], columns=loaded.columns[: len(prompts)])
-    for entry in (*recipe.scorers, *recipe.watch_scorers):
-        if entry.IN_PROCESS:
-            with preserve_random_state():
-                scorer = _outside(entry, recipe, None)
-                if isinstance(scorer, RowScorer):
-                    scorer.require_columns(loaded.columns, loaded.sources)
-                checked_scores(scorer, entry.label, given)
-    _require_scored(recipe, loaded)
+    for entry, scorer in functions:
+        with preserve_random_state():
+            if isinstance(scorer, RowScorer):
+                scorer.require_columns(loaded.columns, loaded.sources)
+            checked_scores(scorer, entry.label, given)
+    checks = [scorer for entry, scorer in functions if entry in recipe.scorers and isinstance(scorer, RowScorer)]
+    if checks and len(checks) == len(recipe.scorers):  # others may apply to any row
+        _require_scored(checks, loaded)
 
 
-def _require_scored(recipe: PolicyGradientRecipe, loaded: Loaded[Prompt]) -> None:
-    """Refuse a row to which no scorer applies, where that follows from its columns."""
-    scorers = [_outside(entry, recipe, None) for entry in recipe.scorers if entry.IN_PROCESS]
-    if recipe.reward_model_path or len(scorers) < len(recipe.scorers):
-        return
-    rows = [scorer for scorer in scorers if isinstance(scorer, RowScorer)]
-    if len(rows) < len(scorers):
-        return  # a function may apply to any row
+def _require_scored(checks: Sequence[RowScorer], loaded: Loaded[Prompt]) -> None:
+    """Refuse a row to which no scorer applies."""
     for columns, source in zip(loaded.columns or [{} for _ in loaded.rows], loaded.sources, strict=True):
-        if not any(scorer.applies(columns) for scorer in rows):
-            wanted = " or ".join(dict.fromkeys(name for scorer in rows for name in scorer.reads))
+        if not any(scorer.applies(columns) for scorer in checks):
+            wanted = " or ".join(dict.fromkeys(name for scorer in checks for name in scorer.reads))
             raise ScorerError(
                 f"{source}: no scorer applies to the row, which has no {wanted}; add it, or take the row out."
             )
@@ -131,7 +133,7 @@ def build_monitor(
     """
     if not recipe.watch_scorers:
         return None
-    sources: dict[str, str | Scorer] = {}
+    sources: dict[str, str | OutsideScorer] = {}
     calls = replace(calls or judge_calls(recipe), prefix="watch_")
     with preserve_random_state():
         parts = tuple(
@@ -145,7 +147,7 @@ def _part(
     entry: AnyScorer,
     recipe: PolicyGradientRecipe,
     models: Mapping[str, RewardModel],
-    sources: dict[str, str | Scorer],
+    sources: dict[str, str | OutsideScorer],
     calls: JudgeCalls,
     *,
     named: bool,
@@ -165,7 +167,7 @@ def _part(
             )
     aggregate, penalty = entry.aggregation
     return ScorePart(
-        tuple(sources[path] for path in _models(entry)) or (_outside(entry, recipe, calls),),
+        tuple(sources[path] for path in _models(entry)) or (_module(entry).build(entry, recipe, calls),),
         name=entry.label if named else "",
         weight=entry.weight,
         aggregate=aggregate,
@@ -189,7 +191,7 @@ def describe(entries: Sequence[AnyScorer], scoring: Scoring, models: Mapping[str
                 {"path": model.path, "weights_sha256": model.weights_sha256, "role": model.role} for model in used
             ]
         else:
-            what |= part.sources[0].identity  # type: ignore[union-attr] # all kinds that `_outside` builds have one
+            what |= part.sources[0].identity  # type: ignore[union-attr] # all kinds but reward models have one
         found.append(what)
     return found
 
@@ -213,7 +215,6 @@ def _models(entry: AnyScorer) -> list[str]:
     return entry.models
 
 
-def _outside(entry: AnyScorer, recipe: PolicyGradientRecipe, calls: JudgeCalls | None) -> Scorer:
-    """Build a scorer other than a reward model, by the module of its kind."""
-    scorer: Scorer = importlib.import_module(f"reward.scorers.{entry.kind}").build(entry, recipe, calls)
-    return scorer
+def _module(entry: AnyScorer) -> ModuleType:
+    """Return the module that builds scorers of an entry's kind."""
+    return importlib.import_module(f"reward.scorers.{entry.kind}")

@@ -7,7 +7,8 @@ from alignment.config.schema import PolicyGradientRecipe
 from alignment.config.schema.scorers import FormatEntry
 from alignment.errors import JsonError, ScorerError, first_line
 from alignment.strict_json import parse
-from reward.scorers.rows import Columns, RowScorer
+from alignment.train.policy_gradient.experience import Columns
+from reward.scorers.rows import RowScorer
 from reward.verifiers.format import compile_pattern, compile_schema, matches, satisfies
 
 

@@ -23,11 +23,11 @@ from alignment.config.function_columns import ALL, COMPLETIONS, NOT_GIVEN, colum
 from alignment.config.schema import PolicyGradientRecipe
 from alignment.config.schema.scorers import FunctionEntry
 from alignment.data.rows import Prompt
-from alignment.data.sampled import Record
 from alignment.errors import ScorerError
 from alignment.run.signals import Terminated
+from alignment.train.policy_gradient.scoring import Answered
 from reward.functions import described, named_function
-from reward.scorers.rows import NO_TOKENS, Scores, faulty_row, row_name
+from reward.scorers.rows import Scores, faulty_row, row_name
 from reward.time_limit import Expired, call_within
 
 Function = Callable[..., Any]
@@ -64,25 +64,15 @@ class FunctionScorer:
         _require_read(function, entry)
         return cls(function, where, code_hash, columns=columns, timeout_seconds=entry.timeout_seconds)
 
-    def score(self, prompts: Sequence[Prompt], answers: Sequence[str], *, stopped: Sequence[bool]) -> Scores:
-        """Score answers to prompts whose rows have no further columns; see `score_rows`."""
-        return self.score_rows(prompts, answers, columns=())
-
-    def score_rows(
-        self,
-        prompts: Sequence[Prompt],
-        answers: Sequence[str],
-        *,
-        columns: Sequence[Mapping[str, Any]],
-        tokens: Sequence[Record] = (),
-    ) -> Scores:
+    def score_rows(self, given: Answered) -> Scores:
         """Call the function.
 
         Raises: ScorerError if it raises, exceeds `timeout_seconds`, or returns anything except one number per answer.
         """
+        prompts, answers = given.prompts, given.answers
         what = f"scorer function {self.where}"
-        rows = list(columns) or [{} for _ in answers]
-        ids = [record["response_ids"][0] for record in tokens] if tokens else [NO_TOKENS for _ in answers]
+        rows = given.columns or [{} for _ in answers]
+        ids = [record["response_ids"][0] for record in given.tokens] or [[] for _ in answers]
 
         def call(places: Sequence[int]) -> Scores | str:
             """Return the scores of some answers, or what the function returned in place of them."""

@@ -3,7 +3,8 @@
 from alignment.calls.session import JudgeCalls
 from alignment.config.schema import PolicyGradientRecipe
 from alignment.config.schema.scorers import IFEvalEntry
-from reward.scorers.rows import Columns, RowScorer
+from alignment.train.policy_gradient.experience import Columns
+from reward.scorers.rows import RowScorer
 from reward.verifiers.ifeval import check, instructions
 
 

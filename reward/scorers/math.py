@@ -7,7 +7,8 @@ from alignment.config.schema import PolicyGradientRecipe
 from alignment.config.schema.scorers import MathEntry
 from alignment.errors import ScorerError
 from alignment.strict_json import shown
-from reward.scorers.rows import Columns, RowScorer
+from alignment.train.policy_gradient.experience import Columns
+from reward.scorers.rows import RowScorer
 from reward.verifiers.math import is_correct, parse_reference
 
 _TIME = re.compile(r"\d+(:\d+)+")

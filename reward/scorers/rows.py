@@ -6,16 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from alignment.data.rows import Prompt
-from alignment.data.sampled import Record
 from alignment.errors import ScorerError
 from alignment.run.signals import Terminated
+from alignment.train.policy_gradient.experience import Columns
+from alignment.train.policy_gradient.scoring import Answered
 from reward.time_limit import Expired, call_within
 
 Scores = list[float | None]  # None: the scorer does not apply to the row
-NO_TOKENS: list[int] = []  # of an answer that is known as text alone
-
-
-Columns = Mapping[str, Any]
 
 
 class RowScorer:
@@ -41,24 +38,13 @@ class RowScorer:
         self.reads, self.timeout_seconds = reads, timeout_seconds
         self.identity = dict(identity or {})
 
-    def score(self, prompts: Sequence[Prompt], answers: Sequence[str], *, stopped: Sequence[bool]) -> Scores:
-        """Score answers to prompts whose rows have no further columns; see `score_rows`."""
-        return self.score_rows(prompts, answers, columns=())
-
-    def score_rows(
-        self,
-        prompts: Sequence[Prompt],
-        answers: Sequence[str],
-        *,
-        columns: Sequence[Columns],
-        tokens: Sequence[Record] = (),
-    ) -> Scores:
+    def score_rows(self, given: Answered) -> Scores:
         """Check each answer.
 
         Raises: ScorerError at the first answer that cannot be checked within the time limit.
         """
-        rows = list(columns) or [{} for _ in answers]
-        return [self._score(*row) for row in zip(prompts, answers, rows, strict=True)]
+        rows = given.columns or [{} for _ in given.answers]
+        return [self._score(*row) for row in zip(given.prompts, given.answers, rows, strict=True)]
 
     def _score(self, prompt: Prompt, answer: str, row: Columns) -> float | None:
         if not self.applies(row):

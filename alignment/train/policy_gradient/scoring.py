@@ -23,10 +23,8 @@ from alignment.run.lineage import fingerprint, require_same
 class Scorer(Protocol):
     """Scores answers outside the policy's base: a separate reward model, a function, an endpoint or a judge."""
 
-    def score(
-        self, prompts: Sequence[Prompt], answers: Sequence[str], *, stopped: Sequence[bool]
-    ) -> Sequence[float | None]:
-        """Return one score per answer, higher is better; None: none.
+    def score(self, prompts: Sequence[Prompt], answers: Sequence[str], *, stopped: Sequence[bool]) -> list[float]:
+        """Return one score per answer; higher is better.
 
         Args:
             stopped: whether each answer ended with a stop token, not at `max_new_tokens`.
@@ -45,24 +43,32 @@ class TokenScorer(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """Answers to score, each with its prompt; `tokens` and `columns` are empty where they are unknown.
+
+    Args:
+        stopped: whether each answer ended with a stop token. tokens: of each answer, see `alignment.data.sampled`.
+        columns: of each answer's row in the data, by name.
+    """
+
+    prompts: Sequence[Prompt]
+    answers: Sequence[str]
+    stopped: Sequence[bool]
+    tokens: Sequence[Record] = ()
+    columns: Sequence[Mapping[str, Any]] = ()
+
+
 @runtime_checkable
 class ColumnScorer(Protocol):
     """A scorer that reads columns of the data, and may give some answers no score."""
 
-    def score_rows(
-        self,
-        prompts: Sequence[Prompt],
-        answers: Sequence[str],
-        *,
-        columns: Sequence[Mapping[str, Any]],
-        tokens: Sequence[Record] = (),
-    ) -> list[float | None]:
-        """Return one score per answer, None where the scorer does not apply to the row.
-
-        Args:
-            columns: of each answer's row; (): the rows have none. tokens: of each answer.
-        """
+    def score_rows(self, given: Answered) -> Sequence[float | None]:
+        """Return one score per answer, None where the scorer does not apply to the row."""
         ...
+
+
+OutsideScorer = Scorer | ColumnScorer
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +81,7 @@ class ScorePart:
         scales: mean and standard deviation of each source's scores, for normalisation; (): no normalisation.
     """
 
-    sources: tuple[str | Scorer, ...]
+    sources: tuple[str | OutsideScorer, ...]
     name: str = ""
     weight: float = 1.0
     aggregate: Aggregate = "mean"
@@ -110,7 +116,7 @@ class Scoring:
     parts: tuple[ScorePart, ...]
 
     @classmethod
-    def of(cls, scorer: "Scoring | Scorer | None") -> "Scoring":
+    def of(cls, scorer: "Scoring | OutsideScorer | None") -> "Scoring":
         """Make a sum of one scorer; None: the reward role."""
         return scorer if isinstance(scorer, Scoring) else cls((ScorePart((scorer or "reward",)),))
 
@@ -120,7 +126,7 @@ class Scoring:
         return [source for part in self.parts for source in part.sources if isinstance(source, str)]
 
     @property
-    def outside(self) -> list[tuple[str, Scorer]]:
+    def outside(self) -> list[tuple[str, OutsideScorer]]:
         """The scorers outside the base, each with its part's name."""
         return [(part.name, source) for part in self.parts for source in part.sources if not isinstance(source, str)]
 
@@ -183,18 +189,7 @@ class Scoring:
 LARGEST_SCORE = torch.finfo(torch.float32).max
 
 
-@dataclass(frozen=True, slots=True)
-class Answered:
-    """Answers to score, each with its prompt, whether it stopped, its tokens and its row's columns (or none)."""
-
-    prompts: Sequence[Prompt]
-    answers: Sequence[str]
-    stopped: Sequence[bool]
-    tokens: Sequence[Record] = ()
-    columns: Sequence[Mapping[str, Any]] = ()
-
-
-def checked_scores(scorer: Scorer, name: str, given: Answered) -> list[float]:
+def checked_scores(scorer: OutsideScorer, name: str, given: Answered) -> list[float]:
     """Return a scorer's scores, NaN where it does not apply.
 
     Raises: ScorerError if it returns anything but one finite number, or None, per answer.
@@ -202,7 +197,7 @@ def checked_scores(scorer: Scorer, name: str, given: Answered) -> list[float]:
     prompts, answers = given.prompts, given.answers
     scores: Sequence[float | None]
     if isinstance(scorer, ColumnScorer):
-        scores = scorer.score_rows(prompts, answers, columns=given.columns, tokens=given.tokens)
+        scores = scorer.score_rows(given)
     elif given.tokens and isinstance(scorer, TokenScorer):
         scores = scorer.score_sampled(prompts, answers, stopped=given.stopped, tokens=given.tokens)
     else:

@@ -12,7 +12,7 @@ import torch
 from alignment.config.function_columns import columns_of_function
 from alignment.config.schema import scorer_entry
 from alignment.errors import ScorerError
-from alignment.train.policy_gradient.scoring import ScorePart, Scoring
+from alignment.train.policy_gradient.scoring import Answered, ScorePart, Scoring
 from reward.scorers.function import FunctionScorer
 from reward.time_limit import Expired, call_within
 
@@ -94,7 +94,8 @@ def scorer(name, **keys):
 
 
 def scores(name, prompts=("a", "b"), answers=("4", "x"), rows=ROWS, tokens=(), **keys):
-    return scorer(name, **keys).score_rows(list(prompts), list(answers), columns=rows, tokens=tokens)
+    stopped = [True for _ in answers]
+    return scorer(name, **keys).score_rows(Answered(list(prompts), list(answers), stopped, tokens, rows))
 
 
 def test_columns_are_passed_by_name():
@@ -139,7 +140,7 @@ def test_a_function_whose_source_does_not_show_its_columns_names_them(tmp_path, 
     with pytest.raises(ScorerError, match=r"takes most, which its module's source does not show.*columns: \[NAME"):
         FunctionScorer.from_entry(scorer_entry(**entry))
     named = FunctionScorer.from_entry(scorer_entry(**entry, columns=["most"]))
-    assert named.score_rows(["a"], ["b"], columns=[{"most": 3}]) == [3.0]
+    assert named.score_rows(Answered(["a"], ["b"], [True], columns=[{"most": 3}])) == [3.0]
 
 
 @pytest.mark.parametrize("name", ["sleeps", "never_ends", "backtracks"])
@@ -200,10 +201,10 @@ def test_nan_of_a_reward_model_stays_nan():
 
 
 class Half:
-    """Applies to the first answer alone."""
+    """Applies to the first answer only."""
 
-    def score(self, prompts, answers, *, stopped):
-        return [3.0, *[None for _ in answers[1:]]]
+    def score_rows(self, given):
+        return [3.0, *[None for _ in given.answers[1:]]]
 
 
 class One:

@@ -9,6 +9,7 @@ import torch
 
 from alignment.config.schema import scorer_entry
 from alignment.errors import ScorerError
+from alignment.train.policy_gradient.scoring import Answered
 from reward.scorers.function import FunctionScorer
 
 HERE = __name__
@@ -75,7 +76,7 @@ def scorer_of(name: str) -> FunctionScorer:
 
 def test_a_function_is_called_once_with_everything() -> None:
     scorer = scorer_of("length")
-    assert scorer.score(PROMPTS, ["a", "bcd"], stopped=[True, False]) == [1.0, 3.0]
+    assert scorer.score_rows(Answered(PROMPTS, ["a", "bcd"], [True, False])) == [1.0, 3.0]
     assert seen == [(PROMPTS, ["a", "bcd"])]
     assert scorer.identity["function"] == f"{HERE}:length"
     assert len(scorer.identity["code_sha256"]) == 16
@@ -83,7 +84,7 @@ def test_a_function_is_called_once_with_everything() -> None:
 
 @pytest.mark.parametrize("name", ["array", "tensor"])
 def test_numbers_of_any_kind(name: str) -> None:
-    assert scorer_of(name).score(PROMPTS, ["a", "b"], stopped=[True, True]) == [0.5, -1.0]
+    assert scorer_of(name).score_rows(Answered(PROMPTS, ["a", "b"], [True, True])) == [0.5, -1.0]
 
 
 @pytest.mark.parametrize(
@@ -105,4 +106,4 @@ def test_numbers_of_any_kind(name: str) -> None:
 )
 def test_an_invalid_scorer_is_reported(name: str, said: str) -> None:
     with pytest.raises(ScorerError, match=rf"scorer function .*{said}"):
-        scorer_of(name).score(PROMPTS, ["a", "b"], stopped=[True, True])
+        scorer_of(name).score_rows(Answered(PROMPTS, ["a", "b"], [True, True]))

@@ -9,7 +9,8 @@ from alignment.config.loading import load_recipe
 from alignment.config.schema import GRPORecipe, scorer_entry
 from alignment.data import load_rows
 from alignment.errors import AlignmentError, ScorerError
-from reward.scorers import try_functions
+from alignment.train.policy_gradient.scoring import Answered
+from reward.scorers import build_functions, try_functions
 from reward.scorers.format import build as format_scorer
 from reward.scorers.ifeval import build as ifeval_scorer
 from reward.scorers.length import build as length_scorer
@@ -21,7 +22,7 @@ BUILD = {"math": math_scorer, "ifeval": ifeval_scorer, "format": format_scorer, 
 def scores(answers, columns=(), **keys):
     entry = scorer_entry(**keys)
     scorer = BUILD[entry.kind](entry, None, None)
-    return scorer.score_rows(["p"] * len(answers), answers, columns=columns)
+    return scorer.score_rows(Answered(["p"] * len(answers), answers, [True] * len(answers), columns=columns))
 
 
 def test_math_compares_with_the_column_of_the_row():
@@ -97,7 +98,7 @@ def test_a_row_that_cannot_be_checked_is_refused_with_its_line(tmp_path, scorer,
     loaded = recipe(tmp_path, scorer, [{"prompt": "a", **good}, {"prompt": "b", **good}, {"prompt": "c", **columns}])
 
     def check():
-        try_functions(loaded, load_rows(loaded))
+        try_functions(loaded, build_functions(loaded), load_rows(loaded))
 
     with pytest.raises(AlignmentError, match=message):
         check()
@@ -125,6 +126,6 @@ def test_every_row_of_ifeval_is_taken(tmp_path, shared):
     rows = [json.loads(line) for line in (shared / "data/ifeval/input_data.jsonl").read_text().splitlines()]
     loaded = recipe(tmp_path, {"kind": "ifeval"}, rows)
     data = load_rows(loaded)
-    try_functions(loaded, data)
+    try_functions(loaded, build_functions(loaded), data)
     assert len(data.rows) == 541
     assert [sorted(row) for row in data.columns[:1]] == [["instruction_id_list", "kwargs"]]
