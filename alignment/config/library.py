@@ -4,7 +4,6 @@ Importing a trainer configuration takes seconds and loads torch; its source is p
 """
 
 import ast
-import importlib.util
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -12,6 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from alignment.config.module_source import source_of
 from alignment.errors import RecipeError
 
 KINDS = {
@@ -123,12 +123,11 @@ def trackers() -> tuple[str, ...]:
 
 
 def _file_of(module: str) -> Path:
-    top, *rest = module.split(".")
-    spec = importlib.util.find_spec(top)  # of the top-level package only: a submodule's would import its parents
-    if spec is None or not spec.submodule_search_locations:
+    file = source_of(module)
+    if file is None:
+        top = module.partition(".")[0]
         raise RecipeError([f"the package {top} is not installed; run `pip install {top}`"])
-    path = Path(next(iter(spec.submodule_search_locations))).joinpath(*rest)
-    return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+    return file
 
 
 @lru_cache

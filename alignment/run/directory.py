@@ -33,7 +33,15 @@ from alignment.run.card import model_card
 from alignment.run.checkpoints import checkpoints, latest_whole, new_identifier, remove, settle
 from alignment.run.closing import closing
 from alignment.run.differences import differences
-from alignment.run.files import append_jsonl, is_partial, naming_the_disk, remove_partial, write_atomic, write_json
+from alignment.run.files import (
+    append_jsonl,
+    is_partial,
+    naming_the_disk,
+    read_json_object,
+    remove_partial,
+    write_atomic,
+    write_json,
+)
 from alignment.run.folder_lock import hold
 from alignment.run.last_resort import LOGS, keep_tracebacks_in
 from alignment.run.tracking import Tracker
@@ -147,8 +155,7 @@ class RunDirectory:
             more["metrics_lines"] = sum(1 for _ in split(self.metrics_path.read_bytes()))
         self.record(results=results, finished=_now(), **more)
         if self.main_process:
-            file = self.path / "adapter_config.json"
-            adapter = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+            adapter = read_json_object(self.path / "adapter_config.json")
             write_atomic(self.path / "README.md", model_card(self.recipe, read_manifest(self.path), adapter))
         signals.defer()  # a finished job must not be queued again
         self.record(status="finished")

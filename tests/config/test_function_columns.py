@@ -27,9 +27,7 @@ def module(tmp_path, monkeypatch):
     for name in ("my_rules.py", "my_package/rules.py"):
         (tmp_path / name).write_text(SOURCE)
     monkeypatch.chdir(tmp_path)
-    columns_of_function.cache_clear()
     yield
-    columns_of_function.cache_clear()
     assert "my_rules" not in sys.modules
 
 

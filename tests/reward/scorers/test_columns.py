@@ -9,7 +9,6 @@ import time
 import pytest
 import torch
 
-from alignment.config.function_columns import columns_of_function
 from alignment.config.schema import scorer_entry
 from alignment.errors import ScorerError
 from alignment.train.policy_gradient.scoring import Answered, ScorePart, Scoring
@@ -135,7 +134,6 @@ def test_a_function_whose_source_does_not_show_its_columns_names_them(tmp_path, 
     (tmp_path / "blocks.py").write_text("if True:\n    def inside(prompts, answers, most=10):\n        return most\n")
     monkeypatch.chdir(tmp_path)
     entry = {"kind": "function", "function": "blocks:inside"}
-    columns_of_function.cache_clear()
     assert scorer_entry(**entry).columns_read == {}
     with pytest.raises(ScorerError, match=r"takes most, which its module's source does not show.*columns: \[NAME"):
         FunctionScorer.from_entry(scorer_entry(**entry))
