@@ -62,9 +62,8 @@ def _run(start: Any, args: Any) -> int:
 
     def told_once(signum: int, frame: FrameType | None) -> None:
         for each in SIGNALS:
-            signal.signal(
-                each, signal.SIG_IGN
-            )  # torchrun's handler would stop waiting for its workers at the second signal
+            # torchrun's handler would stop waiting for its workers at the second signal
+            signal.signal(each, signal.SIG_IGN)
         for logger in (agent.logger, api.logger):
             logger.addFilter(_is_news)
         raise api.SignalException("told to end", sigval=signal.Signals(signum))
