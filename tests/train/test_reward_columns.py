@@ -18,6 +18,10 @@ def by_row(prompts, answers, answer, level=None):
     return [len(text) % 3 + int(right) for text, right in zip(answers, answer, strict=True)]
 
 
+def watched(prompts, answers, answer, level=None):
+    return by_row(prompts, answers, answer, level)
+
+
 def odd_rows(completions, answer, **kwargs):
     return [float(len(c)) if int(a) % 2 else None for c, a in zip(completions, answer, strict=True)]
 
@@ -51,7 +55,12 @@ def run(folder, out, function, **keys):
     grpo.main(["--config", str(folder / "recipe.yaml")])
 
 
-@pytest.mark.parametrize("keys", [{}, {"dynamic_sampling": True}, {"test_split_size": 0.3}], ids=str)
+WATCHED = {"watch_scorers": [{"kind": "function", "function": f"{__name__}:watched"}]}
+
+
+@pytest.mark.parametrize(
+    "keys", [{}, {"dynamic_sampling": True, **WATCHED}, {"test_split_size": 0.3}], ids=["plain", "dynamic", "held-out"]
+)
 def test_every_answer_is_scored_with_the_columns_of_its_row(folder, tmp_path, keys):
     seen.clear()
     run(folder, tmp_path / "run", "by_row", **keys)
