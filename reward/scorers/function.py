@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping, Sequence, Set
 from typing import Any
 
 from alignment.calls.session import JudgeCalls
-from alignment.config.function_columns import ALL, COMPLETIONS, NOT_GIVEN, columns_of_signature
+from alignment.config.function_columns import ALL, COMPLETIONS, GIVEN, NOT_GIVEN, columns_of_signature
 from alignment.config.schema import PolicyGradientRecipe
 from alignment.config.schema.scorers import FunctionEntry
 from alignment.data.rows import Prompt
@@ -121,13 +121,17 @@ class FunctionScorer:
         columns = {name: [row.get(name) for row in rows] for name in names}
         if not self.trl:
             return [prompts, answers], columns
+        if taken := sorted(columns.keys() & {*GIVEN}):
+            raise ScorerError(
+                f"scorer function {self.where}: the data has a column {', '.join(taken)}, and the function receives an "
+                "argument of that name; give the column another name with columns: {NAME: COLUMN}."
+            )
         completions = [
             text if isinstance(prompt, str) else [{"role": "assistant", "content": text}]
             for prompt, text in zip(prompts, answers, strict=True)
         ]
         given = {"prompts": prompts, COMPLETIONS: completions, "completion_ids": ids}
-        taken = {name: value for name, value in given.items() if self.takes is None or name in self.takes}
-        return [], {**columns, **taken}
+        return [], columns | {name: given[name] for name in given if self.takes is None or name in self.takes}
 
 
 def build(entry: FunctionEntry, recipe: PolicyGradientRecipe, calls: JudgeCalls) -> FunctionScorer:

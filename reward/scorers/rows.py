@@ -7,6 +7,7 @@ from typing import Any
 
 from alignment.data.rows import Prompt
 from alignment.errors import ScorerError
+from alignment.meter import say_once
 from alignment.run.signals import Terminated
 from alignment.train.policy_gradient.experience import Columns
 from alignment.train.policy_gradient.scoring import Answered
@@ -62,17 +63,22 @@ class RowScorer:
         return all(row.get(name) is not None for name in self.reads)
 
     def require_columns(self, columns: Sequence[Columns], sources: Sequence[str]) -> None:
-        """Check the columns of every row.
+        """Check the columns of every row, and report the number of rows to which the scorer does not apply.
 
         Args:
             sources: "file:line" of each row. Raises: ScorerError at the first row that cannot be used.
         """
-        for row, source in zip(columns, sources, strict=False):
-            if self.applies(row):
-                try:
-                    self.require(row)
-                except ScorerError as fault:
-                    raise ScorerError(f"{source}: {fault}") from None
+        rows = [(row, source) for row, source in zip(columns, sources, strict=False) if self.applies(row)]
+        for row, source in rows:
+            try:
+                self.require(row)
+            except ScorerError as fault:
+                raise ScorerError(f"{source}: {fault}") from None
+        if len(rows) < len(columns):
+            wanted = ", ".join(self.reads)
+            say_once(
+                f"scorer {self.kind}: applies to {len(rows):,} of {len(columns):,} rows; the others have no {wanted}"
+            )
 
 
 def row_name(prompt: Prompt, answer: str) -> str:

@@ -123,6 +123,13 @@ def test_a_signature_that_cannot_be_called_is_refused_at_import(name, keys, mess
         scorer(name, **keys)
 
 
+@pytest.mark.parametrize("keys", [{}, {"columns": ["answer", "completions"]}], ids=["kwargs", "named"])
+def test_a_column_with_a_name_of_trl_s_arguments_is_refused(keys):
+    rows = [{**row, "completions": "mine"} for row in ROWS]
+    with pytest.raises(ScorerError, match=r"the data has a column completions, .* another name with columns: "):
+        scores("accuracy_reward", (CHAT, CHAT), rows=rows, **keys)
+
+
 def test_a_function_receives_copies():
     prompts, rows = [list(CHAT), list(CHAT)], [{"answer": "4"}, {"answer": "5"}]
     assert scores("changes_what_it_is_given", prompts, rows=rows) == [0.0, 0.0]

@@ -69,10 +69,10 @@ def test_a_schema_that_cannot_be_used_is_refused(tmp_path, content, message):
         scores(["{}"], kind="format", json_schema=str(file))
 
 
-def recipe(tmp_path, scorer, rows):
+def recipe(tmp_path, rows, *scorers):
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     keys = {
-        "stage": "grpo", "output_dir": str(tmp_path / "out"), "model_name_or_path": "m", "scorers": [scorer],
+        "stage": "grpo", "output_dir": str(tmp_path / "out"), "model_name_or_path": "m", "scorers": list(scorers),
         "datasets": [{"path": str(tmp_path / "rows.jsonl")}], "total_episodes": 64,
     }  # fmt: skip
     (tmp_path / "recipe.yaml").write_text(json.dumps(keys))
@@ -95,7 +95,7 @@ def recipe(tmp_path, scorer, rows):
 def test_a_row_that_cannot_be_checked_is_refused_with_its_line(tmp_path, scorer, columns, message):
     of_kind = {"math": {"answer": "4"}, "ifeval": {"instruction_id_list": ["startend:quotation"], "kwargs": [{}]}}
     good = of_kind[scorer["kind"]] if columns else {}
-    loaded = recipe(tmp_path, scorer, [{"prompt": "a", **good}, {"prompt": "b", **good}, {"prompt": "c", **columns}])
+    loaded = recipe(tmp_path, [{"prompt": "a", **good}, {"prompt": "b", **good}, {"prompt": "c", **columns}], scorer)
 
     def check():
         try_functions(loaded, build_functions(loaded), load_rows(loaded))
@@ -119,12 +119,19 @@ def test_a_row_that_cannot_be_checked_is_refused_with_its_line(tmp_path, scorer,
 )
 def test_wrong_keys_are_refused_with_their_place(tmp_path, scorer, message):
     with pytest.raises(AlignmentError, match=rf"recipe.yaml.*scorers\[0\].*{re.escape(message)}"):
-        recipe(tmp_path, scorer, [{"prompt": "a"}])
+        recipe(tmp_path, [{"prompt": "a"}], scorer)
+
+
+def test_rows_to_which_a_scorer_does_not_apply_are_counted(tmp_path, capsys):
+    rows = [{"prompt": "a", "answer": "4"}, {"prompt": "b"}, {"prompt": "c", "answer": None}]
+    given = recipe(tmp_path, rows, {"kind": "math"}, {"kind": "length", "maximum": 3})
+    try_functions(given, build_functions(given), load_rows(given))
+    assert "scorer math: applies to 1 of 3 rows; the others have no answer" in capsys.readouterr().err
 
 
 def test_every_row_of_ifeval_is_taken(tmp_path, shared):
     rows = [json.loads(line) for line in (shared / "data/ifeval/input_data.jsonl").read_text().splitlines()]
-    loaded = recipe(tmp_path, {"kind": "ifeval"}, rows)
+    loaded = recipe(tmp_path, rows, {"kind": "ifeval"})
     data = load_rows(loaded)
     try_functions(loaded, build_functions(loaded), data)
     assert len(data.rows) == 541
