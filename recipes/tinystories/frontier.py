@@ -1,8 +1,8 @@
-"""Reward against KL for PPO, DPO and best-of-n: runs what is missing, one seed after another, and draws one picture.
+"""Reward against KL for PPO, GRPO, RLOO, DPO and best-of-n: runs what is missing, seed by seed, and draws one picture.
 
     python -m recipes.tinystories.frontier                # seeds 0, 1, 2 → runs/frontier/{frontier.json,frontier.svg}
 
-For each seed `frontier.yaml` leaves the checkpoints of PPO and DPO evaluated on the held-out openings, and best-of-n.
+For each seed `frontier.yaml` evaluates the checkpoints of the trained methods on the held-out openings, and best-of-n.
 Every seed's curve begins at the fine-tuned model with a KL of 0; between its points it is a straight line, which is
 read at the same KLs for all seeds. Bands and intervals are Student's, 95 %, over seeds.
 """
@@ -23,7 +23,8 @@ from recipes.tinystories import judge, watcher
 from recipes.tinystories.picture import Band, Panel, picture
 
 MEASURES = {"score": "reward model's score", "compound": "VADER compound", "watcher": "watcher's probability"}
-METHODS = ("ppo", "dpo", "best-of-n")
+TRAINED = ("ppo", "grpo", "rloo", "dpo")
+METHODS = (*TRAINED, "best-of-n")
 STUDENT = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}  # 97.5 % quantile by number of seeds
 EVERY = 0.25  # nats between the KLs at which curves are read
 Points = list[dict[str, float]]  # rising KL
@@ -63,7 +64,7 @@ def read_run(run: Path) -> dict[str, Points]:
         return {"kl": kl, "score": results["reward_score"][policy], "compound": compound, "watcher": watched}
 
     curves: dict[str, Points] = {"best-of-n": json.loads((run / "best_of_n" / "curve.json").read_text())}
-    for method in ("ppo", "dpo"):
+    for method in TRAINED:
         policies = [name for name in results["candidates"] if name.startswith(f"{method}-")]
         trained = [point(name, results["kl"][name]) for name in policies]
         start = point(results["baseline"], 0.0)

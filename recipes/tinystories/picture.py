@@ -5,7 +5,7 @@ from html import escape
 
 from alignment.report.charts import axis_number, nice_ticks
 
-COLOURS = ("#0b62a4", "#c2570c", "#5b7a1f")  # distinguishable with any colour vision, on white and in grey
+COLOURS = ("#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7")  # Okabe and Ito, for any colour vision
 WIDTH, HEIGHT = 330, 250  # of one panel, in pixels
 LEFT, RIGHT, TOP, BOTTOM = 44, 12, 30, 40
 

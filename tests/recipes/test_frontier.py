@@ -37,13 +37,16 @@ def test_curves_are_read_at_the_same_kls_as_far_as_all_go():
 def test_picture_and_table_show_every_method():
     curve = {
         "ppo": points((0, 0.0), (3, 2.0)),
+        "grpo": points((0, 0.0), (3, 1.5)),
+        "rloo": points((0, 0.0), (3, 2.5)),
         "dpo": points((0, 0.0), (3, 1.0)),
         "best-of-n": points((0, 0.0), (1.5, 1.0)),
     }
     found = {method: frontier.common([curve[method]]) for method in frontier.METHODS}
     root = ElementTree.fromstring(frontier.drawn([curve], found))
     words = {element.text for element in root.iter() if element.text}
-    assert {"PPO", "DPO", "best-of-n", "reward model's score", "VADER compound"} <= words
-    assert len(list(root.iter("{http://www.w3.org/2000/svg}circle"))) == 3 * 6  # two points a method, three panels
+    assert {"PPO", "GRPO", "RLOO", "DPO", "best-of-n", "reward model's score", "VADER compound"} <= words
+    assert len(list(root.iter("{http://www.w3.org/2000/svg}circle"))) == 3 * 10  # two points a method, three panels
     rows = frontier.table(found).splitlines()
-    assert "| 2 | reward model's score | 1.33 [1.33, 1.33] | 0.67 [0.67, 0.67] | – |" in rows
+    cells = "1.33 [1.33, 1.33] | 1.00 [1.00, 1.00] | 1.67 [1.67, 1.67] | 0.67 [0.67, 0.67] | –"
+    assert f"| 2 | reward model's score | {cells} |" in rows
