@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from alignment.data.fields import BadRow, checked, kind_of, text_in
+from alignment.data.fields import BadRow, checked_text, kind_of, text_in
 from alignment.data.keys import UnreadKey, example, refuse_unread_of, unread
 from alignment.data.rows import Message
 from alignment.errors import JsonError, NotJson
@@ -95,7 +95,7 @@ def _call(call: Any, what: str, *, in_text: bool) -> dict[str, Any]:
         raise BadRow(f"{what} has no 'name'")
     text_in(function["name"], f"the 'name' of {what}")
     found = {**call, "function": {**function, "arguments": _arguments(function.get("arguments"))}}
-    checked(found, "tool_calls")
+    checked_text(found, "tool_calls")
     return found
 
 
@@ -144,5 +144,5 @@ def tools_of(row: dict[str, Any]) -> str | None:
         tools = found
     if not isinstance(found, list) or not all(isinstance(tool, dict) for tool in found):
         raise BadRow(f"'tools' is {kind_of(found)}, not a list of objects")
-    checked(found, "tools")
+    checked_text(found, "tools")
     return tools if isinstance(tools, str) else json.dumps(tools, ensure_ascii=False)

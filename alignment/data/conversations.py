@@ -6,8 +6,9 @@ from typing import Any
 
 from alignment.data.answers import is_empty, text_of_answer
 from alignment.data.calls import call_message, calls_in, calls_of, tools_of
+from alignment.data.content import content_of
 from alignment.data.fields import BadRow, keys_of, kind_of, text_in
-from alignment.data.keys import TRAINING_MARKS, UnreadKey, refuse_unread_of, refuse_unread_of_message
+from alignment.data.keys import TRAINING_MARKS, UnreadKey, refuse_unread_of_message
 from alignment.data.rows import Message, Prompt
 from alignment.strict_json import shown
 
@@ -101,7 +102,7 @@ def message_of(turn: Any, what: str) -> Message:
     if role is None:
         raise BadRow(f"{what} has the unknown role {shown(turn[speaker])}; known are {', '.join(ROLES)}")
     if len(turn) == 2 and body in turn and role != "function_call":  # no other key, as in most messages
-        return {"role": role, "content": _content(turn[body], f"{what} '{body}'")}
+        return {"role": role, "content": content_of(turn[body], f"{what} '{body}'")}
     reads: tuple[str, ...] = (speaker, body, "name", "tool_calls", "tool_call_id", "tools")
     extras: Message = {}
     if role in ("assistant", "function_call"):
@@ -125,10 +126,10 @@ def _spoken(turn: dict[str, Any], role: str, body: str, what: str) -> Message:
     if calls and role not in ("assistant", "function_call"):
         raise BadRow(f"{what} has 'tool_calls' and the role {role}; only the assistant calls tools")
     if calls:
-        return call_message("" if turn.get(body) is None else _content(turn[body], f"{what} '{body}'"), calls)
+        return call_message("" if turn.get(body) is None else content_of(turn[body], f"{what} '{body}'"), calls)
     if body not in turn:
         raise BadRow(f"{what} has no '{body}'")
-    return {"role": role, "content": _content(turn[body], f"{what} '{body}'")}
+    return {"role": role, "content": content_of(turn[body], f"{what} '{body}'")}
 
 
 def _extras(turn: dict[str, Any], what: str) -> Message:
@@ -145,20 +146,6 @@ def _extras(turn: dict[str, Any], what: str) -> Message:
     if len({bool(value) for value in marks.values()}) > 1:
         raise BadRow(f"{what} has {' and '.join(marks)} that contradict each other; keep one")
     return {**extras, UNTRAINED: "yes"} if marks and not any(marks.values()) else extras
-
-
-def _content(value: Any, what: str) -> str:
-    if isinstance(value, list):  # OpenAI's content parts
-        for part in value:
-            if not isinstance(part, dict) or part.get("type") != "text":
-                raise BadRow(f"{what} has a part that is not text; only text is supported")
-            refuse_unread_of(
-                part, f"a part of {what}", ("type", "text"), ("cache_control", "annotations"), numbers=True
-            )
-        return "".join(text_in(part.get("text"), what, empty=True) for part in value)
-    if isinstance(value, dict):
-        raise BadRow(f"{what} is an object, not text; write it as JSON text")
-    return text_in(value, what, empty=True)
 
 
 def with_system(messages: list[Message], system: str) -> list[Message]:

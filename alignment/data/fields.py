@@ -2,11 +2,13 @@
 
 import json
 import re
+from collections.abc import Iterator
 from typing import Any
 
 from alignment.errors import JsonError
 from alignment.strict_json import FOREIGN, check, parse, shown
 
+NUL = "\0"
 _OPENINGS = ("[", "{", " ", "\r", "\n", "\t")
 _OBJECT = re.compile(r"\s*(\[\s*)?\{\s*['\"]")
 _SPEAKER, _BODY = (re.compile(rf"['\"]({keys})['\"]\s*:") for keys in ("role|from", "content|value|tool_calls"))
@@ -78,6 +80,26 @@ def checked(value: Any, key: str) -> Any:
     return value
 
 
+def checked_text(value: Any, key: str) -> Any:
+    """Return a value as `checked` does; NUL in it is a `BadRow` too."""
+    for text in _texts(checked(value, key)):
+        whole_text(text, f"'{key}'")
+    return value
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Yield keys and texts at any depth."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for name, part in value.items():
+            yield name
+            yield from _texts(part)
+    elif isinstance(value, list | tuple):
+        for part in value:
+            yield from _texts(part)
+
+
 def text_in(value: Any, what: str, *, empty: bool = False) -> str:
     """Return a value that must be text, and not blank unless `empty`."""
     if not isinstance(value, str):
@@ -87,8 +109,17 @@ def text_in(value: Any, what: str, *, empty: bool = False) -> str:
     return whole_text(value, what)
 
 
-def whole_text(value: str, what: str) -> str:
-    """Return a text; one with half of a surrogate pair, which no tokenizer reads, is a `BadRow`."""
+def whole_text(value: str, what: str, *, sampled: bool = False) -> str:
+    """Return a text; one with half of a surrogate pair, which no tokenizer reads, or with NUL is a `BadRow`.
+
+    Args:
+        sampled: a policy wrote the text; it may hold NUL, and its tokens are kept.
+    """
+    if NUL in value and not sampled:
+        raise BadRow(
+            f"{what} holds a NUL character at position {value.index(NUL)}, as no text does: tokenizers drop it, or "
+            "read it as an unknown token; remove it"
+        )
     try:
         value.encode()
     except UnicodeEncodeError as error:

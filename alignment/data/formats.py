@@ -34,6 +34,7 @@ from alignment.data.rankings import (
     ranking_from_json,
 )
 from alignment.data.thumbs import KEYS as LABELS
+from alignment.data.thumbs import is_class
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,11 @@ class Format:
     harmless: tuple[str, ...] = ()  # keys of well-known data sets that add nothing
     either: tuple[tuple[str, ...], ...] = ()  # groups of keys, of which only the first that a row has is read
     by_value: bool = False  # `matches` looks at values, not only at keys and types
+
+    def harmless_in(self, row: Row) -> Collection[str]:
+        """Return the keys of `row` that add nothing; a label does not count where it says good or bad."""
+        judged = "label" in self.harmless and not is_class(row.get("label"))
+        return tuple(key for key in self.harmless if key != "label") if judged else self.harmless
 
     def reads_in(self, row: Row) -> Collection[str]:
         """Return the keys of `row` that are read."""

@@ -60,7 +60,9 @@ MEANT: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("context", "passage", "document"), ("input",)),
     **dict.fromkeys(("candidates", "generations", "completions", "outputs", "answers"), ("responses",)),
     **dict.fromkeys(("kto_tag", "labels", "desirable", "is_desirable", "thumbs_up", "label"), ("label",)),
-    **dict.fromkeys(("undesirable", "is_undesirable", "thumbs_down", "is_good", "is_bad", "flipped"), ()),
+    **dict.fromkeys(("undesirable", "is_undesirable", "thumbs_down", "is_good", "is_bad", "flipped",
+                     "thumb", "thumbs", "vote", "verdict", "feedback", "upvoted", "downvoted", "is_chosen",
+                     "is_rejected", "is_preferred", "is_desired"), ()),
     **dict.fromkeys(("functions", "function_definitions"), ("tools",)),
     **dict.fromkeys(("better_response_id", "safer_response_id"), ("better",)),
     **dict.fromkeys(
@@ -71,8 +73,11 @@ MEANT: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 # Names of marks that keep texts out of the loss, weigh them or label them; numbers and booleans under them are content.
 _MARK = re.compile(
-    r"(.*_)?(labels?|weights?|masks?|loss|losses)|masked|(loss|mask)_.*|"
-    r"((do|no|is|not|skip|to)_)?(train|training|trainable|trained|untrained)(_(on|on_.*|details?|this|turns?|flags?))?"
+    r"((.*_)?(labels?|weights?|weightings?|masks?|loss|losses|importances?|coefs?|coefficients?|multipliers?|"
+    r"advantages?|repeats?|repetitions)|(.*_)?(up|over|down|under)_?(sampled?|sampling|weight|weighted|weighting)(_.*)?|"
+    r"masked|(loss|mask|weight|importance)_.*|labels?_(type|kind|value|class|name|text)|"
+    r"((do|no|is|not|skip|to)_)?(train|training|trainable|trained|untrained)(_(on|on_.*|details?|this|turns?|flags?))?)"
+    r"(_?\d+)?"
 )
 MEDIA = re.compile("(image|video|audio|sound|picture)s?(_(path|url|file|name|file_name|uri|base64|bytes)s?)?")
 _MAY_BE_TEXT = re.compile("sources?|source_.*|.*_source|origin|topics?|subject|file|revision|")  # a sentence is content

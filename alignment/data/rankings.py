@@ -9,7 +9,7 @@ from alignment.data.calls import tools_of
 from alignment.data.conversations import carrying_tools, marked_messages_of, messages_of, with_system
 from alignment.data.fields import BadRow, checked, kind_of, optional_text, text_of, whole_text
 from alignment.data.rows import REASONING_FIELD, USABLE, Message, Pair, Prompt, Ranking, SingleVerdict, Status
-from alignment.data.sampled import KEY, require_records
+from alignment.data.sampled import KEY, is_sampled, require_records
 from alignment.strict_json import shown as quoted
 
 _STATUSES: tuple[str, ...] = get_args(Status)
@@ -54,7 +54,7 @@ def ranking_from_json(row: dict[str, Any], source: str = "") -> Ranking:
         raise BadRow("'responses' is not a list of texts")
     require_comparable(len(responses))
     for index, response in enumerate(responses):
-        whole_text(response, f"'responses[{index}]'")
+        whole_text(response, f"'responses[{index}]'", sampled=is_sampled(row.get("provenance")))
     if len(responses) < 2:
         raise BadRow(f"'responses' holds {len(responses)} answers; a ranking needs at least 2")
     if "pairs" in row:

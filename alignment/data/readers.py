@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from alignment.data.columnar import parquet_rows
+from alignment.data.documents import documents, refuse_json
 from alignment.data.fields import BrokenJson
 from alignment.data.rankings import RATINGS
 from alignment.data.stored import BOM, ROW_BYTES, Stored
@@ -26,7 +27,6 @@ _LIST_COLUMNS = frozenset(
 )
 _NUMBER_COLUMNS = frozenset(("probability", "margin", *itertools.chain.from_iterable(RATINGS)))
 _SPACE = re.compile(f"[{BLANKS}]*")
-_END_OF_TEXT = "<|endoftext|>"
 CORRECT, _SAVE = "Correct the row, or set on_bad_row: skip", "Save the file as UTF-8"
 _TOO_LONG = f"the row has more than {ROW_BYTES:,} bytes"
 
@@ -201,8 +201,14 @@ def _lines_of_csv(stored: Stored) -> Iterator[str]:
 
 def _header(cells: list[str], where: str) -> list[str]:
     """Return the columns' names; columns without a name may be several, for spreadsheets leave some behind."""
-    if len(cells) == 1 and (mark := next((mark for mark in ("\t", ";") if mark in cells[0]), None)):
-        raise DataError(f"{where}: the columns are parted by {mark!r}, and those of a CSV by commas; save it so.")
+    if cells[0].lower().startswith("sep="):
+        raise DataError(f"{where}: the line {shown(','.join(cells))} is for Excel alone; remove it.")
+    for mark in ("\t", ";", "|"):
+        if found := next((cell for cell in cells if mark in cell), None):
+            raise DataError(
+                f"{where}: the columns are parted by {mark!r}, and those of a CSV by commas; save it so."
+                + ("" if len(cells) == 1 else f" If {shown(found)} is the name of a column, rename it.")
+            )
     twice = next((name for name in cells if name and cells.count(name) > 1), None)
     if twice is not None:
         raise DataError(f"{where}: the column {shown(twice)} stands in the header twice; take one out.")
@@ -261,15 +267,9 @@ def _txt(stored: Stored) -> Iterator[RawRow]:
         if content is None:
             raise DataError(f"{name}:{number}: {_TOO_LONG}.")
         lines.append(_decoded(content, name, number).removesuffix("\r"))
-    marked = any(line.strip() == _END_OF_TEXT for line in lines)
-    document: list[str] = []
-    for number, line in enumerate([*lines, _END_OF_TEXT if marked else ""], start=1):
-        if line.strip() != (_END_OF_TEXT if marked else ""):
-            document.append(line)
-            continue
-        if any(kept.strip() for kept in document):
-            yield _document(f"{name}:{number - len(document)}", "\n".join(document).strip("\n"))
-        document = []
+    refuse_json(lines, name)
+    for number, text in documents(lines):
+        yield _document(f"{name}:{number}", text)
 
 
 def _document(where: str, text: str) -> RawRow:

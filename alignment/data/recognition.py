@@ -42,7 +42,7 @@ def refuse_unread(row: Row, fmt: Format, *, chosen: bool, also_read: tuple[str, 
     """
     if ALL in also_read:
         return
-    keys = unread(row, fmt.reads_in(row), (*fmt.harmless, *also_read))
+    keys = unread(row, fmt.reads_in(row), (*fmt.harmless_in(row), *also_read))
     if not keys:
         return
     fitting = [other for other in FORMATS if other is not fmt and other.matches(row)]

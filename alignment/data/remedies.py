@@ -135,7 +135,7 @@ def reads_whole(
         fmt.read(found)
     except BadRow:
         return False
-    return not unread(found, fmt.reads_in(found), fmt.harmless)
+    return not unread(found, fmt.reads_in(found), fmt.harmless_in(found))
 
 
 def _compared(row: Mapping[str, Any], pairs: Mapping[str, str], spare: Collection[str]) -> bool:
@@ -157,7 +157,7 @@ def nearest(row: Mapping[str, Any], formats: Sequence[Format]) -> str:
     for candidate in formats:
         pairs = _meant(row, (key for key in row if key not in candidate.reads), candidate.reads)
         found = renamed(row, pairs)
-        spare = unread(found, candidate.reads, candidate.harmless)
+        spare = unread(found, candidate.reads, candidate.harmless_in(found))
         if not pairs or (spare and candidate.name in _WITHOUT_ANSWERS) or (best and len(spare) >= len(best[1])):
             continue
         if not _compared(row, pairs, spare) and reads_whole(row, pairs, spare, candidate, formats):

@@ -69,6 +69,11 @@ class Recorder:
         return [self.record(prompt, ids, [completion.ids]) for prompt, ids, completion in sampled]
 
 
+def is_sampled(provenance: Any) -> bool:
+    """Whether a row's provenance shows that a policy sampled its responses."""
+    return isinstance(provenance, Mapping) and bool(provenance.get(KEY) or provenance.get("stopped"))
+
+
 def require_records(records: Any, count: int) -> None:
     """Check what a row of data holds as `provenance.sampled_tokens`.
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Generic, Literal, NoReturn, TypeVar
 
 from alignment.data.contradictions import Claim, claims_of
+from alignment.data.damage import Damage
 from alignment.data.detection import decoded, detect, require_answers_alone, require_one_kind, told
 from alignment.data.fields import BadRow, keys_of, kind_of
 from alignment.data.formats import Format
@@ -17,6 +18,7 @@ from alignment.data.thumbs import require_thumbs
 from alignment.data.turns import refuse_missing_turns
 from alignment.errors import DataError, printable
 from alignment.meter import say_once
+from alignment.strict_json import shown
 
 if TYPE_CHECKING:
     pass
@@ -70,6 +72,7 @@ def read_source(
     if fmt is not None and fmt.name == "kto":
         require_thumbs((raw.where, raw.value) for raw in source.rows)
     rows: list[Kept[T]] = []
+    damage = Damage(source.name)
     kinds: dict[bool, str] = {}  # whether prompts are texts → the first such row
     for raw in source.rows:
         try:
@@ -80,9 +83,12 @@ def read_source(
             for parsed in fmt.read(value):
                 refuse_missing_turns(parsed)
                 if not kinds:
-                    say_once(printable(f"{source.name}: layout {fmt.name}; first row: {told(parsed)}"))
+                    say_once(
+                        printable(f"{source.name}: layout {fmt.name}{_left_out(fmt, value)}; first row: {told(parsed)}")
+                    )
                 if not kinds or "provenance" not in value:  # our own labels may be of several files
                     kinds.setdefault(isinstance(parsed.prompt, str), raw.where)
+                damage.look_at(parsed, raw.where)
                 claims = claims_of(parsed, value) if isinstance(parsed, Ranking) else []
                 if isinstance(parsed, Ranking):
                     _count(parsed, raw, loaded)
@@ -95,11 +101,18 @@ def read_source(
                 raise DataError(f"{fault}. {raw.remedy}.") from None
             loaded.skipped.append(fault)
     require_one_kind(kinds)
+    damage.say()
     loaded.read += len(source.rows)
     loaded.files[source.name] = source.sha256
     if fmt is not None:
         loaded.formats[source.name] = fmt.name
     return rows
+
+
+def _left_out(fmt: Format, row: Mapping[str, Any]) -> str:
+    """Return a note on the classes of texts, which are not read."""
+    label = row.get("label") if fmt.name == "text" else None
+    return f", without its label {shown(label)}, which is taken for a class" if label is not None else ""
 
 
 def _decoded(raw: RawRow) -> RawRow:

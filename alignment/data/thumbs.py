@@ -12,6 +12,11 @@ from alignment.strict_json import shown
 KEYS = ("label", "kto_tag")  # TRL's, and LLaMA-Factory's
 _GOOD, _BAD = ("desirable", "chosen", "thumbs_up"), ("undesirable", "rejected", "thumbs_down")
 _WORDS = {"true": True, "false": False, **dict.fromkeys(_GOOD, True), **dict.fromkeys(_BAD, False)}
+_SAID = (  # further words that say good or bad of a text, which are no classes of texts
+    "good bad yes no up down accepted accept reject preferred dispreferred like liked dislike disliked upvote downvote "
+    "helpful unhelpful harmful safe unsafe correct incorrect right wrong pass passed fail failed keep drop"
+)
+_VERDICTS = frozenset((*_WORDS, *_SAID.split()))
 ALLOWED = f"true or false, 1 or 0, {', '.join(f'{good} or {bad}' for good, bad in zip(_GOOD, _BAD, strict=True))}"
 
 
@@ -34,6 +39,17 @@ def thumb_of(row: Mapping[str, Any]) -> bool:
             f"ignore_columns: [{keys[0]}] to read the row without it"
         )
     return found
+
+
+def is_class(label: Any) -> bool:
+    """Whether a label may be the class of a text: a number from 0, a name, or a list of these, but no good or bad."""
+    if isinstance(label, list):
+        return all(map(is_class, label))
+    if isinstance(label, str):
+        number = _number(label)
+        return plain_name(label.strip()) not in _VERDICTS if number is None else is_class(number)
+    number = isinstance(label, int | float) and not isinstance(label, bool)
+    return label is None or (number and label >= 0 and float(label).is_integer())
 
 
 def require_thumbs(rows: Iterable[tuple[str, Any]]) -> None:

@@ -3,6 +3,7 @@
 import pytest
 
 from alignment.data import load_demonstrations, load_prompts
+from alignment.meter import say_once
 from tests.data import written
 from tests.data.written import A, U
 
@@ -72,3 +73,22 @@ def test_a_csv_and_a_renamed_column_are_read(tmp_path):
     rows = [{"messages": [U, A], "thumbs_up": 1}, {"messages": [U, A], "thumbs_up": 0}]
     assert "columns: {label: thumbs_up}" in written.refused(tmp_path, *rows, loader=load_demonstrations)
     assert len(written.load(tmp_path, *rows, loader=load_demonstrations, columns={"label": "thumbs_up"}).rows) == 1
+
+
+@pytest.mark.parametrize("label", [0, 3, 2.0, "sports", "1", [0, 4]])
+def test_the_class_of_a_text_is_left_out_and_reported(tmp_path, label, capsys):
+    say_once.cache_clear()
+    (found,) = written.load(tmp_path, {"text": "Once.", "label": label}, loader=load_demonstrations).rows
+    assert found.completion == "Once."
+    assert f"layout text, without its label {label!r}, which is taken for a class" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "label", [True, False, "bad", "Thumbs down", "undesirable", "-1", -1, 0.5, [True], {"good": 1}]
+)
+def test_a_label_that_says_good_or_bad_of_a_text_is_refused(tmp_path, label):
+    rows = {"text": "Once.", "label": 1}, {"text": "Twice.", "label": label}
+    message = written.refused(tmp_path, *rows, loader=load_demonstrations, on_bad_row="skip")
+    assert "d.jsonl:2: the layout text does not read 'label'" in message
+    assert message.endswith("set ignore_columns: [label].")
+    assert len(written.load(tmp_path, *rows, loader=load_demonstrations, ignore_columns=["label"]).rows) == 2

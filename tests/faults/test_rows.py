@@ -72,7 +72,9 @@ def test_12_images_are_refused(case):
     case("12-images")
     assert "does not read 'images' (['a.jpg'])" in (message := refusal(demonstrations, "r.yaml"))
     assert "Only text is supported" in message
-    assert "'content' has a part that is not text; only text is supported" in refusal(demonstrations, "parts.yaml")
+    assert "'content' has a part that is not text but 'image'; only text is supported" in refusal(
+        demonstrations, "parts.yaml"
+    )
 
 
 @pytest.mark.parametrize(("config", "action"), [("r", pairs), ("rm", scored)])
