@@ -112,8 +112,14 @@ def told(parsed: Parsed) -> str:
         return f"prompt {_prompt(parsed.prompt)}, no answer"
     if isinstance(parsed, Demonstration):
         start = f"prompt {_prompt(parsed.prompt, parsed.tools)}, answer" if parsed.prompt else "text"
-        return f"{start} {shown(parsed.completion)}"
+        return f"{start} {shown(parsed.completion)}{_label(parsed.desirable)}"
     return f"prompt {_prompt(parsed.prompt)}, {_order(parsed)}"
+
+
+def _label(desirable: float | None) -> str:
+    if desirable is None:
+        return ""
+    return {1.0: ", good", 0.0: ", bad"}.get(desirable, f", good with probability {desirable:g}")
 
 
 def _order(ranking: Ranking) -> str:

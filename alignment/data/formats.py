@@ -33,8 +33,7 @@ from alignment.data.rankings import (
     RATINGS,
     ranking_from_json,
 )
-from alignment.data.thumbs import KEYS as LABELS
-from alignment.data.thumbs import is_class
+from alignment.data.thumbs import KEYS, PROBABILITY, is_class
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +80,7 @@ def _is_hh(row: Row) -> bool:
 
 _TRANSCRIPT = re.compile(r"\s*(Human|Assistant)\s*[:：]")  # with a wide colon it is rejected, not read as plain text
 _AROUND = ("system", "tools")  # what goes before the prompt
+LABELS = (*KEYS, PROBABILITY)
 _CHOICE = ("chosen", "rejected", "probability", "margin", *itertools.chain.from_iterable(RATINGS), *_AROUND)
 _TREE = ("message_tree_id", "tree_state", "prompt")
 _LABEL_STUDIO = ("predictions", "drafts", "file_upload", "comment_authors", "updated_by", "state", "agreement_selected")
@@ -159,7 +159,7 @@ FORMATS: tuple[Format, ...] = (  # the first match counts, so the narrower come 
     Format("implicit_preference", "chosen, rejected", _has("chosen", "rejected"), implicit_preference, _CHOICE),
     Format(
         "kto",
-        "messages or conversations or prompt and completion or instruction and output, and label or kto_tag",
+        "messages, conversations, prompt and completion, or instruction and output; and label, kto_tag or probability",
         _is_kto,
         kto,
         ("messages", "conversations", "prompt", "completion", *DEMONSTRATION, *LABELS, "tools"),

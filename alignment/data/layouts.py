@@ -1,7 +1,7 @@
 """How a row of each layout of demonstrations and prompts is read."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from alignment.data.calls import tools_of
@@ -19,7 +19,7 @@ from alignment.data.rankings import (
     prompt_of,
 )
 from alignment.data.rows import Demonstration, Message, Prompt, Ranking
-from alignment.data.thumbs import thumb_of
+from alignment.data.thumbs import label_of
 
 Row = dict[str, Any]
 DEMONSTRATION = ("instruction", "input", "output", "system", "history")
@@ -98,14 +98,12 @@ def prompt_completion(row: Row) -> list[Parsed]:
 
 
 def kto(row: Row) -> list[Parsed]:
-    """Answers with a thumb up or down: good ones are demonstrations, of bad ones only the prompt is used."""
-    label = thumb_of(row)
+    """A demonstration with the label of its answer."""
+    label = label_of(row)
     key = next((key for key in ("messages", "conversations") if key in row), None)
     read = conversation(key) if key else alpaca if "instruction" in row else prompt_completion
     (parsed,) = read(row)
-    if label or not isinstance(parsed, Demonstration):
-        return [parsed]
-    return [Only(parsed.prompt)]
+    return [replace(parsed, desirable=label) if isinstance(parsed, Demonstration) else parsed]
 
 
 def text_alone(row: Row) -> list[Parsed]:

@@ -15,9 +15,10 @@ from alignment.data.formats import ANSWERS, Format
 from alignment.data.layouts import Parsed
 from alignment.data.rankings import best_response
 from alignment.data.readers import RawRow
-from alignment.data.rows import Demonstration, Prompt, Ranking
+from alignment.data.rows import Demonstration, Prompt, Ranking, Unpaired
 from alignment.data.source_rows import Convert, Kept, Loaded, OnBadRow, read_source
 from alignment.data.sources import read_entry, refuse_rejected, require_there
+from alignment.data.unpaired import unpaired_of_label, unpaired_of_ranking
 from alignment.errors import DataError, printable
 from alignment.meter import say_left_out
 
@@ -49,6 +50,17 @@ def load_rankings(
     """
     refuse_rejected(entries)
     return load(entries, ranking, on_bad_row, seed, max_samples, agreeing=agreeing)
+
+
+def load_unpaired(
+    entries: "list[DatasetEntry]", *, on_bad_row: OnBadRow, seed: int, max_samples: int | None = None
+) -> Loaded[Unpaired]:
+    """Load answers with a label each. Of rankings, an answer's label is its mean probability of being the better one.
+
+    Raises: DataError where they are labels that missed their gate, or a format has no labels.
+    """
+    refuse_rejected(entries)
+    return load(entries, _unpaired, on_bad_row, seed, max_samples, agreeing=True)
 
 
 def load_answers(
@@ -113,6 +125,7 @@ def load_rows(recipe: Any, *, on_bad_row: OnBadRow | None = None) -> Loaded[Any]
     loaders: dict[str, Callable[..., Loaded[Any]]] = {
         "demonstrations": load_demonstrations,
         "rankings": load_rankings,
+        "unpaired": load_unpaired,
         "prompts": load_prompts,
     }
     given = getattr(recipe, "responses", "") == "given"
@@ -138,12 +151,11 @@ def require_data(recipe: Any) -> None:
 
 def _demonstration(parsed: Parsed, raw: RawRow, fmt: Format) -> Demonstration | None:
     if isinstance(parsed, Demonstration):
-        return replace(parsed, source=raw.where)
+        bad = parsed.desirable is not None and parsed.desirable <= 0.5  # it is not imitated
+        return None if bad else replace(parsed, source=raw.where)
     if isinstance(parsed, Ranking) and fmt.name != ANSWERS:
         _refuse_same_text(parsed)
         return demonstration_of_best(parsed, best_response(parsed), raw.where)
-    if fmt.name == "kto":
-        return None  # a bad answer is not imitated
     raise BadRow("holds a prompt without an answer to learn")
 
 
@@ -165,6 +177,19 @@ def ranking(parsed: Parsed, raw: RawRow, fmt: Format) -> Ranking:
     raise DataError(
         f"{raw.where}: the format {fmt.name} holds no comparisons of answers, which this stage needs. Use rows with "
         f"prompt, chosen and rejected, or prompt, responses and ranks, scores or pairs.{rated}"
+    )
+
+
+def _unpaired(parsed: Parsed, raw: RawRow, fmt: Format) -> Unpaired:
+    if isinstance(parsed, Demonstration) and parsed.desirable is not None:
+        return unpaired_of_label(parsed, parsed.desirable, raw.where)
+    if isinstance(parsed, Ranking) and fmt.name != ANSWERS:
+        return unpaired_of_ranking(ranking(parsed, raw, fmt))
+    if fmt.name == "kto":
+        raise BadRow("holds a label and no answer: the conversation ends with the user's message")
+    raise DataError(
+        f"{raw.where}: the format {fmt.name} holds no labels of answers, which this stage needs. Add a column label, "
+        "true or false, to prompt and completion or to messages; or use preferences, such as prompt, chosen, rejected."
     )
 
 

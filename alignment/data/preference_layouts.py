@@ -17,7 +17,15 @@ from alignment.data.conversations import (
 from alignment.data.fields import BadRow, checked, optional_text, text_of, whole_text
 from alignment.data.keys import UnreadKey, plain_name, refuse_unread_of
 from alignment.data.layouts import Parsed, Row
-from alignment.data.rankings import RATINGS, margin_of, number_of, pairs_from_ranks, prompt_of, require_comparable
+from alignment.data.rankings import (
+    RATINGS,
+    margin_of,
+    number_of,
+    pairs_from_ranks,
+    probability_of,
+    prompt_of,
+    require_comparable,
+)
 from alignment.data.rows import REASONING_FIELD, Message, Pair, Prompt, Ranking
 from alignment.strict_json import shown
 
@@ -40,9 +48,7 @@ def _choice(row: Row, prompt: Prompt, better: str | Message, worse: str | Messag
             )
     probability = 1.0
     if row.get("probability") is not None:
-        probability = number_of(row["probability"], "'probability'")
-        if not 0.0 <= probability <= 1.0:
-            raise BadRow(f"'probability' is {probability}, outside 0 to 1")
+        probability = probability_of(row["probability"], "'probability'")
     margin = margin_of(row.get("margin"), "'margin'")
     for high, low in RATINGS:
         if margin is None and row.get(high) is not None and row.get(low) is not None:

@@ -193,6 +193,14 @@ def number_of(value: Any, what: str) -> float:
     return float(value)
 
 
+def probability_of(value: Any, what: str) -> float:
+    """Return a probability."""
+    probability = number_of(value, what)
+    if not 0.0 <= probability <= 1.0:
+        raise BadRow(f"{what} is {probability}, outside 0 to 1")
+    return probability
+
+
 def _numbers(values: Any, what: str, count: int) -> list[float]:
     if not isinstance(values, list) or len(values) != count:
         found = f"{len(values)} numbers" if isinstance(values, list) else kind_of(values)

@@ -27,6 +27,7 @@ class Demonstration:
     answer: Message | None = None  # where it is more than `completion`: tool calls, or reasoning in a field
     untrained: frozenset[int] = frozenset()  # places of the assistant's messages without loss
     sampled: "Ranking | None" = None  # the answer alone where a policy wrote it: its tokens, and whether it ended
+    desirable: float | None = None  # probability that the answer is good, where the row has a label
 
     def conversation(self) -> list[Message]:
         """Return the messages of a chat prompt with the answer."""
@@ -86,3 +87,10 @@ class Ranking:
         """Return whether two answers are the same text, without white space around it, and end alike."""
         same_text = self.responses[first].strip() == self.responses[second].strip()
         return same_text and self.stopped(first) == self.stopped(second)
+
+
+@dataclass(frozen=True, slots=True)
+class Unpaired(Ranking):
+    """Answers to one prompt, each labelled by itself; no pair is compared."""
+
+    desirable: tuple[float | None, ...] = ()  # of each answer, the probability that it is good; None: it has no label

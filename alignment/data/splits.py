@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from alignment.data.rows import Demonstration, Prompt, Ranking
+from alignment.data.rows import Demonstration, Prompt, Ranking, Unpaired
 from alignment.data.source_rows import Loaded
 from alignment.errors import DataError
 from alignment.meter import say_once
@@ -14,7 +14,7 @@ from alignment.meter import say_once
 if TYPE_CHECKING:
     from alignment.config.schema import DataKeys
 
-T = TypeVar("T", Demonstration, Ranking, Prompt)
+T = TypeVar("T", Demonstration, Unpaired, Ranking, Prompt)
 
 
 @dataclass

@@ -6,10 +6,12 @@ from typing import Any
 
 from alignment.data.fields import BadRow
 from alignment.data.keys import plain_name
+from alignment.data.rankings import probability_of
 from alignment.errors import DataError, printable
 from alignment.strict_json import shown
 
 KEYS = ("label", "kto_tag")  # TRL's, and LLaMA-Factory's
+PROBABILITY = "probability"  # that the answer is good, in place of a label
 _GOOD, _BAD = ("desirable", "chosen", "thumbs_up"), ("undesirable", "rejected", "thumbs_down")
 _WORDS = {"true": True, "false": False, **dict.fromkeys(_GOOD, True), **dict.fromkeys(_BAD, False)}
 _SAID = (  # further words that say good or bad of a text, which are no classes of texts
@@ -20,14 +22,16 @@ _VERDICTS = frozenset((*_WORDS, *_SAID.split()))
 ALLOWED = f"true or false, 1 or 0, {', '.join(f'{good} or {bad}' for good, bad in zip(_GOOD, _BAD, strict=True))}"
 
 
-def thumb_of(row: Mapping[str, Any]) -> bool:
-    """Return whether a row's label marks a good answer.
+def label_of(row: Mapping[str, Any]) -> float:
+    """Return the probability that a row's answer is good: 1 or 0 for a label.
 
-    Raises: BadRow where it has two labels, or one in no form that is known.
+    Raises: BadRow where the row has two labels, or one in no form that is known.
     """
-    keys = [key for key in KEYS if row.get(key) is not None] or [KEYS[0]]
+    keys = [key for key in (*KEYS, PROBABILITY) if row.get(key) is not None] or [KEYS[0]]
     if len(keys) > 1:
         raise BadRow(f"the row has {' and '.join(keys)}; keep one")
+    if keys == [PROBABILITY]:
+        return probability_of(row[PROBABILITY], f"'{PROBABILITY}'")
     label = row.get(keys[0])
     number = _number(label)
     found = _WORDS.get(plain_name(label.strip())) if isinstance(label, str) and number is None else None
@@ -38,7 +42,7 @@ def thumb_of(row: Mapping[str, Any]) -> bool:
             f"'{keys[0]}' is {shown(label)}, which marks no answer as good or bad; write {ALLOWED}, or set "
             f"ignore_columns: [{keys[0]}] to read the row without it"
         )
-    return found
+    return float(found)
 
 
 def is_class(label: Any) -> bool:

@@ -125,13 +125,14 @@ CASES = [
         {"instruction": "Why?", "instances": [{"input": "", "output": "Because."}]},
         Demonstration([U], "Because."),
     ),
-    ("thumb up", "kto", {"messages": [U, A], "label": True}, Demonstration([U], "Because.")),
-    ("thumb down", "kto", {"messages": [U, A], "label": False}, Only([U])),
+    ("thumb up", "kto", {"messages": [U, A], "label": True}, Demonstration([U], "Because.", desirable=1.0)),
+    ("thumb down", "kto", {"messages": [U, A], "label": False}, Demonstration([U], "Because.", desirable=0.0)),
+    ("a probability", "kto", {"messages": [U, A], "probability": 0.3}, Demonstration([U], "Because.", desirable=0.3)),
     (
         "unpaired preference",
         "kto",
         {"prompt": "Why?", "completion": " Because.", "label": True},
-        Demonstration("Why?", " Because."),
+        Demonstration("Why?", " Because.", desirable=1.0),
     ),
     ("prompt", "prompt", {"prompt": "Why?"}, Only("Why?")),
     (

@@ -19,7 +19,7 @@ class Stage:
     title: str  # in reports and messages
     help: str  # of its verb; a literal, as `alignment.stages` reads it from the source
     makes: Literal["policy", "reward_model", "labels", "results"]
-    rows: Literal["demonstrations", "rankings", "prompts"]  # what each row of `datasets` is read as
+    rows: Literal["demonstrations", "rankings", "unpaired", "prompts"]  # what each row of `datasets` is read as
     next_step: str = ""  # printed after a run; {run}: its folder, {parent}: the folder above; "": by `makes`
     trains: bool = False
     samples: bool = False  # answers, from a policy
@@ -71,6 +71,11 @@ class Recipe(Part):
     def has_reference(self) -> bool:
         """Whether training compares the policy with a frozen reference model."""
         return self.STAGE.reference
+
+    @property
+    def passes_without_gradient(self) -> int:
+        """Forward passes for each trained sequence beside the one that is differentiated."""
+        return int(self.has_reference)
 
 
 class TrainingRecipe(Recipe, ModelKeys, AdapterKeys, DataKeys):
