@@ -13,16 +13,11 @@ TRL's own loss plus a term linear in Δ, and so it is computed: at p = 1 it is T
 if it were certain.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
-from datasets import Dataset
-from peft import PeftModel
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import TrainerCallback
 from trl import DPOConfig, DPOTrainer
@@ -30,16 +25,11 @@ from trl.trainer.dpo_trainer import DataCollatorForPreference
 
 from alignment.config.schema.dpo import REFERENCE_FREE
 from alignment.errors import RecipeError
-from alignment.policy.adapters import preserve_dtype
-from alignment.policy.dropout import without_dropout
-from alignment.train.dpo_reference import complete_reference, frozen_reference, require_start
-from alignment.train.evaluating import WeighedEvaluation
+from alignment.train.dpo_reference import require_start
 from alignment.train.preference_pairs import require_pairs
-from alignment.train.sharding import is_sharded
-from alignment.train.token_rows import as_dataset
+from alignment.train.with_reference import NotedCalls, ReferenceTrainer, built_with_reference, without_probability
 
 SOFT_LOSSES = frozenset({"sigmoid", "ipo", *REFERENCE_FREE})
-REFERENCE = "reference.safetensors"  # in a checkpoint, where the reference is synchronised with the policy
 
 
 def takes_ties(loss_types: str | Sequence[str]) -> bool:
@@ -72,11 +62,8 @@ def expectation_terms(loss_type: str, delta: Tensor, probability: Tensor, beta: 
     return torch.zeros_like(delta)
 
 
-class ProbabilityDPOTrainer(WeighedEvaluation, DPOTrainer):
+class ProbabilityDPOTrainer(ReferenceTrainer, DPOTrainer):
     """`DPOTrainer` on tokenised rows with a `probability`."""
-
-    precompute_ref_logps: bool
-    _starts = True  # until the first training batch
 
     def counted(self, inputs: dict[str, Tensor], rows: int) -> tuple[dict[str, Tensor], int]:
         """Leave out padding pairs, except one where a process has no other."""
@@ -91,41 +78,9 @@ class ProbabilityDPOTrainer(WeighedEvaluation, DPOTrainer):
         }
         return cut, min(rows, pairs)
 
-    def _save_rng_state(self, output_dir: str) -> None:
-        """Called on every process for every checkpoint: a reference that follows the policy is part of it."""
-        super()._save_rng_state(output_dir)
-        if self.args.sync_ref_model and self.args.should_save:
-            weights = {name: p.detach().contiguous() for name, p in self._reference().named_parameters()}
-            save_file(weights, Path(output_dir) / REFERENCE)
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        super()._load_from_checkpoint(resume_from_checkpoint, model)
-        policy = self.model if model is None else model
-        beside = list(Path(resume_from_checkpoint).glob("*/adapter_config.json"))
-        if beside and isinstance(policy, PeftModel) and not is_sharded(self.accelerator):
-            # transformers 5.17 reads TRL's reference adapter in its folder, and not the policy's beside it
-            policy.load_adapter(resume_from_checkpoint, policy.active_adapters[0], is_trainable=True)
-        if self.args.sync_ref_model:
-            weights = load_file(Path(resume_from_checkpoint) / REFERENCE)
-            with torch.no_grad():
-                for name, parameter in self._reference().named_parameters():
-                    parameter.copy_(weights[name])
-
-    def _reference(self) -> torch.nn.Module:
-        return self.accelerator.unwrap_model(self.ref_model)
-
-    def _prepare_dataset(self, dataset: Dataset, *_: Any) -> Dataset:
-        """Leave rows as they are: tokenised by the project's template."""
-        return dataset
-
-    def _set_signature_columns_if_needed(self) -> None:
-        super()._set_signature_columns_if_needed()
-        if "probability" not in self._signature_columns:
-            self._signature_columns.append("probability")
-
     def compute_ref_log_probs(self, model: Any, inputs: dict[str, Any]) -> tuple[Tensor, Tensor]:
         """Log-probabilities (pairs,) of chosen and rejected answers under the reference."""
-        logps: tuple[Tensor, Tensor] = super().compute_ref_log_probs(model, _without_probability(inputs))
+        logps: tuple[Tensor, Tensor] = super().compute_ref_log_probs(model, without_probability(inputs))
         return logps
 
     def _compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool) -> Any:
@@ -134,19 +89,17 @@ class ProbabilityDPOTrainer(WeighedEvaluation, DPOTrainer):
         The reference's log-probabilities are computed first and handed to TRL as if they had been precomputed, and
         the policy's are noted as they pass by, so that Δ costs no further forward pass.
         """
-        batch = _without_probability(inputs)
+        batch = without_probability(inputs)
         if "ref_chosen_logps" not in batch:
             reference = self.ref_model if self.ref_model is not None else self.model
             batch["ref_chosen_logps"], batch["ref_rejected_logps"] = self.compute_ref_log_probs(reference, batch)
-        policy = _Noting(model)
+        policy = NotedCalls(model)
         with self._references_given():
             result = super()._compute_loss(policy, batch, return_outputs)
-        if self._starts and self.model.training:
-            self._starts = False
-            if self.state.global_step == 0:
-                require_start(self._metrics["train"]["rewards/margins"][-1])
+        if self.is_first_batch():
+            require_start(self._metrics["train"]["rewards/margins"][-1])
         loss, outputs = result if return_outputs else (result, None)
-        loss = self.expected_loss(loss, policy.logps, batch, inputs["probability"])
+        loss = self.expected_loss(loss, policy.logps[0], batch, inputs["probability"])
         return (loss, outputs) if return_outputs else loss
 
     def expected_loss(self, loss: Tensor, logps: Tensor, batch: dict[str, Any], probability: Tensor) -> Tensor:
@@ -164,32 +117,6 @@ class ProbabilityDPOTrainer(WeighedEvaluation, DPOTrainer):
             terms = expectation_terms(loss_type, chosen - rejected, probability, self.beta)
             total = total + weight * terms.mean()
         return total
-
-    @contextmanager
-    def _references_given(self) -> Iterator[None]:
-        before, self.precompute_ref_logps = self.precompute_ref_logps, True
-        try:
-            yield
-        finally:
-            self.precompute_ref_logps = before
-
-
-class _Noting:
-    """Calls a model and keeps the log-probabilities, (sequences, time), of the first call."""
-
-    def __init__(self, model: Callable[..., Any]) -> None:
-        self.model = model
-        self.logps: Tensor = torch.empty(0)
-
-    def __call__(self, **inputs: Any) -> Any:
-        outputs = self.model(**inputs)
-        if inputs.get("fused_lm_head"):
-            self.logps = outputs.log_probs
-        return outputs
-
-
-def _without_probability(inputs: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in inputs.items() if key != "probability"}
 
 
 def dpo_trainer(
@@ -217,32 +144,18 @@ def dpo_trainer(
     uncertain = any(row["probability"] < 1 for rows in (train, evaluation) for row in rows)
     if soft and uncertain:
         _require_plain_delta(arguments)
-    for each in (model, reference):
-        if each is not None:
-            without_dropout(each)  # TRL's disable_dropout sets modules only
-    try:
-        with preserve_dtype(model), frozen_reference(model):
-            trainer = trainer_class(
-                model,
-                ref_model=reference,
-                args=arguments,
-                data_collator=ProbabilityCollator(
-                    pad_token_id=tokenizer.pad_token_id, pad_to_multiple_of=arguments.pad_to_multiple_of
-                ),
-                train_dataset=as_dataset(train),
-                eval_dataset=as_dataset(evaluation) if evaluation else None,
-                processing_class=tokenizer,
-                callbacks=callbacks,
-            )
-    except (ValueError, NotImplementedError) as error:
-        raise RecipeError([str(error)]) from error
-    complete_reference(model)
-    if arguments.sync_ref_model and is_sharded(trainer.accelerator):
-        fault = (
-            "sync_ref_model: no checkpoint holds a reference whose weights lie in shards, so that a killed run could "
-        )
-        raise RecipeError([fault + "not go on; use data parallelism or ZeRO-2, or leave the key out."])
-    return trainer
+    collator = ProbabilityCollator(pad_token_id=tokenizer.pad_token_id, pad_to_multiple_of=arguments.pad_to_multiple_of)
+    return built_with_reference(
+        trainer_class,
+        model,
+        arguments,
+        reference=reference,
+        tokenizer=tokenizer,
+        collator=collator,
+        train=train,
+        evaluation=evaluation,
+        callbacks=callbacks,
+    )
 
 
 def _require_plain_delta(arguments: DPOConfig) -> None:

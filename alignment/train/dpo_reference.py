@@ -1,8 +1,11 @@
-"""DPO's reference is the policy's start: the first loss is ln 2, as both log ratios are 0 (arXiv:2305.18290, eq. 7)."""
+"""The reference of DPO and KTO is the policy's start.
+
+The first loss of DPO is ln 2, as both log ratios are 0 (arXiv:2305.18290, eq. 7); the first rewards of KTO are 0.
+"""
 
 import copy
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain
 from typing import Any
@@ -84,4 +87,20 @@ def require_start(margin: float) -> None:
             f"the first DPO loss is {loss:.4f} and must be ln 2 = {LN_2:.4f} (sigmoid loss of the mean margin): policy "
             "and reference differ before the first step. The model's passes may be random, or depend on the batch; "
             "look at the model's code"
+        )
+
+
+def require_zero_rewards(rewards: Sequence[float]) -> None:
+    """Refuse a policy that is not its own reference before the first step of KTO.
+
+    Args:
+        rewards: means of βr over good and bad answers of the first batch of all processes.
+
+    Raises: TrainingError.
+    """
+    odd = [reward for reward in rewards if abs(1 / (1 + math.exp(-reward)) - 0.5) > START_TOLERANCE]
+    if odd:
+        raise TrainingError(
+            f"the first KTO rewards are {odd[0]:.4f} and must be 0: policy and reference differ before the first step. "
+            "The model's passes may be random, or depend on the batch; look at the model's code"
         )
