@@ -12,6 +12,7 @@ NAMES = (
     "label",
     "reward",
     "dpo",
+    "kto",
     "ppo",
     "grpo",
     "rloo",

@@ -54,7 +54,7 @@ def time_of(plan: StagePlan, rows: int | None) -> Time:
     steps = limit if limit > 0 else math.ceil(epochs * -(-rows // batch))  # as transformers: an epoch's last is short
     seen = steps * batch if limit > 0 else min(steps * batch, math.ceil(epochs * rows))
     tokens = seen * plan.sequences * plan.lengths.whole
-    extra = 2.0 if recipe.has_reference else 0.0  # the reference's pass
+    extra = 2.0 * recipe.passes_without_gradient
     flops = tokens * (_training(plan) + extra * _weights(plan))
     return Time(rows, steps, tokens, flops, _hours(plan, flops))
 

@@ -34,7 +34,7 @@ def _read(recipe: Recipe, before: Mapping[str, Recipe]) -> int | None:
     if entries and all(Path(entry.path).exists() for entry in entries):
         return _counted(recipe)
     limit = getattr(recipe, "max_samples", None)
-    parts = [_most(entry, before, _trains_pairs(recipe)) for entry in entries]
+    parts = [_most(entry, before, recipe) for entry in entries]
     known = [part for part in parts if part is not None]
     if len(known) < len(parts) or not parts:
         return limit
@@ -46,6 +46,8 @@ def _counted(recipe: Recipe) -> int | None:
         rows = load_rows(recipe, on_bad_row="skip").rows
     except AlignmentError:
         return None
+    if recipe.STAGE.rows == "unpaired":
+        return sum(label is not None for row in rows for label in row.desirable)
     return sum(len(row.pairs) for row in rows) if _trains_pairs(recipe) else len(rows)
 
 
@@ -54,11 +56,18 @@ def _trains_pairs(recipe: Recipe) -> bool:
     return recipe.STAGE.rows == "rankings" and recipe.STAGE.sequences == 2
 
 
-def _most(entry: Any, before: Mapping[str, Recipe], pairs: bool) -> int | None:
+def _made_of_prompt(labels: Any, reader: Recipe) -> int:
+    """Return how many rows a stage trains of the labels of one prompt."""
+    if reader.STAGE.rows == "unpaired":
+        return int(labels.num_generations)
+    return pairs_of(labels) if _trains_pairs(reader) else 1
+
+
+def _most(entry: Any, before: Mapping[str, Recipe], reader: Recipe) -> int | None:
     """Return the maximum rows of one data set: of its slice, or of the label stage that writes it."""
     for folder, other in before.items():
         if other.STAGE.makes == "labels" and Path(folder) in (Path(entry.path), *Path(entry.path).parents):
             prompts = _read(other, before)
-            return None if prompts is None else prompts * (pairs_of(other) if pairs else 1)
+            return None if prompts is None else prompts * _made_of_prompt(other, reader)
     sliced = SLICE.fullmatch(entry.split)
     return int(sliced["end"]) - int(sliced["begin"] or 0) if sliced else None

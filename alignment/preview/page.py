@@ -22,7 +22,7 @@ class Card:
 
     source: str
     layout: str
-    probability: float | None
+    chance: str
     prompt: list[tuple[str, list[str]]]  # pieces that all sequences begin with
     sequences: list[ShownSequence]
     parts: list[Part]
@@ -56,7 +56,7 @@ def cards(rows: Sequence[Row], tokenizer: Any, stops: Sequence[int]) -> Iterator
         parts = [replace(part, text=visible(part.text)) for part in row.parts]
         question = visible(row.question) if row.question is not None else None
         read_by = {visible(name): visible(text) for name, text in row.read_by.items()}
-        yield Card(row.source, row.layout, row.probability, _styled(prompt), sequences, parts, question, read_by)
+        yield Card(row.source, row.layout, row.chance(), _styled(prompt), sequences, parts, question, read_by)
 
 
 def _styled(found: Sequence[Piece]) -> list[tuple[str, list[str]]]:

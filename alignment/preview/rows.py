@@ -45,10 +45,17 @@ class Row:
     source: str  # "file:line"
     sequences: dict[str, Tokens]  # "segments", or "chosen" and "rejected"
     parts: list[Part] = field(default_factory=list)
-    probability: float | None = None  # that chosen is better
+    probability: float | None = None  # that chosen is better, or that the answer is good
     question: str | None = None  # what the judge is asked
     read_by: dict[str, str] = field(default_factory=dict)  # policy → the prompt, where it reads another text
     layout: str = ""  # of the file; `Stage.shown` fills it in
+
+    def chance(self) -> str:
+        """Return the probability with its meaning; "" without one."""
+        if self.probability is None:
+            return ""
+        meaning = "chosen is better" if "chosen" in self.sequences else "the answer is good"
+        return f"probability {self.probability:.4g} that {meaning}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,8 +28,8 @@ def summary(stage: Stage, shown: int) -> Iterator[str]:
 
 def heading(number: int, row: Row) -> str:
     """Return a row's first line."""
-    chance = "" if row.probability is None else f" · probability {row.probability:.4g} that chosen is better"
-    return f"{number}  {row.source} · {row.layout or 'layout unknown'}{chance}"
+    chance = row.chance()
+    return f"{number}  {row.source} · {row.layout or 'layout unknown'}{f' · {chance}' if chance else ''}"
 
 
 def facts(tokens: Tokens, tokenizer: Any, stops: Sequence[int]) -> str:

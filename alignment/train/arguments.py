@@ -61,7 +61,9 @@ def values_for(cls: type[Any], recipe: Recipe, folder: str, **forced: Any) -> di
     ours[checkpointing_key(cls)] = recipe.library.get("gradient_checkpointing", on_gpu)
     named = {"seed": recipe.seed, "run_name": recipe.run_name or folder, "report_to": recipe.report_to}
     named["project"] = project_of(recipe)  # for Trackio; the run directory passes it to W&B
-    shared = {key: getattr(recipe, key) for key in ("max_length", "trust_remote_code") if hasattr(recipe, key)}
+    shared = {
+        key: getattr(recipe, key) for key in ("max_length", "trust_remote_code", "loss_type") if hasattr(recipe, key)
+    }
     elsewhere = ("gradient_checkpointing", "deepspeed")  # the latter is in the environment, see `Launch`
     library = {key: value for key, value in recipe.library.items() if key not in elsewhere}
     values = {**ours, **named, **shared, **library, **forced, "output_dir": folder}

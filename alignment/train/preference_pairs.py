@@ -60,7 +60,7 @@ def _tokenised(
         before = len(result.skipped)
         for index in sorted({index for first, second, _ in pairs if prompt_ids for index in (first, second)}):
             with result.row(f"{ranking.source} answer {index + 1} of {len(ranking.responses)}", on_bad_row):
-                answers[index] = _answer_ids(tokens, ranking, index, limit - len(prompt_ids))
+                answers[index] = answer_within(tokens, ranking, index, limit - len(prompt_ids))
         del result.skipped[before + 1 :]  # a row counts once, however many of its answers do not fit
         for first, second, probability in pairs:
             if first not in answers or second not in answers:
@@ -105,7 +105,11 @@ def require_pairs(train: Sequence[dict[str, Any]]) -> None:
         raise DataError("no usable pair of different answers is left to train on; look at the rows' statuses.")
 
 
-def _answer_ids(tokens: AnswerTokens, ranking: Ranking, index: int, room: int) -> list[int]:
+def answer_within(tokens: AnswerTokens, ranking: Ranking, index: int, room: int) -> list[int]:
+    """Return the token ids of an answer.
+
+    Raises: DataError where there are more than `room`.
+    """
     ids = tokens.answer_ids(ranking, index)
     if len(ids) > room:
         raise DataError(

@@ -24,6 +24,7 @@ MINIMAL = {
     "label": COMMON | {"judge": RULES_JUDGE},
     "reward": COMMON,
     "dpo": COMMON,
+    "kto": COMMON,
     "ppo": COMMON | {"reward_model_path": "r", "total_episodes": 640},
     "grpo": COMMON | {"reward_model_path": "r", "total_episodes": 640},
     "rloo": COMMON | {"reward_model_path": "r", "total_episodes": 640},
@@ -258,6 +259,29 @@ def test_wrong_values(faults, stage, given, message):
         ("dpo", {"loss_type": ["simpo", "sft"]}, "loss_type: simpo cannot be mixed with other losses; give it alone"),
         ("dpo", {"loss_type": "orpo", "label_smoothing": 0.1}, "label_smoothing: has no effect with loss_type orpo"),
         ("dpo", {"loss_type": "cpo", "simpo_gamma": 1.0}, "simpo_gamma: has no effect without loss_type simpo"),
+        (
+            "kto",
+            {"per_device_train_batch_size": 1},
+            "per_device_train_batch_size: must be 2 or more with loss_type kto",
+        ),
+        ("kto", {"auto_find_batch_size": True}, "auto_find_batch_size: cannot be used with loss_type kto"),
+        ("kto", {"train_sampling_strategy": "random"}, "must be sequential with loss_type kto, found random"),
+        ("kto", {"ref_model_mixup_alpha": 0.5}, "ref_model_mixup_alpha: has no effect without sync_ref_model: true"),
+        ("kto", {"precompute_ref_batch_size": 4}, "has no effect without precompute_ref_log_probs: true"),
+        (
+            "kto",
+            {"sync_ref_model": True, "precompute_ref_log_probs": True, "peft_method": "full"},
+            "sync_ref_model: excludes precompute_ref_log_probs",
+        ),
+        ("kto", {"sync_ref_model": True}, "sync_ref_model: an adapter's reference is no model of its own"),
+        ("kto", {"loss_type": "sigmoid"}, "loss_type: must be one of kto, apo_zero_unpaired"),
+        ("kto", {"desirable_weight": 0}, "desirable_weight: must be greater than 0"),
+        ("kto", {"desirable_wieght": 2}, "desirable_wieght: no such key; did you mean desirable_weight?"),
+        ("kto", {"loss_weights": [1.0]}, "loss_weights: no such key"),
+        ("kto", {"simpo_gamma": 1.0}, "simpo_gamma: no key of stage kto; it belongs to dpo"),
+        ("kto", {"label_smoothing_factor": 0.1}, "label_smoothing_factor: is not read in stage kto; a column"),
+        ("kto", {"lora_dropout": 0.1}, "lora_dropout: must be 0 in KTO"),
+        ("kto", {"metric_for_best_model": "accuracy"}, "metric_for_best_model: must be one of loss, entropy"),
         ("dpo", {"cpo_alpha": 1.0}, "cpo_alpha: has no effect without loss_type cpo or simpo; take it out"),
         (
             "ppo",
@@ -403,6 +427,9 @@ def test_impossible_combinations(faults, stage, given, message):
         ("ppo", {"peft_method": "full"}),
         ("dpo", {"loss_type": ["sigmoid", "sft"], "loss_weights": [1, 0.5]}),
         ("dpo", {"loss_type": "simpo", "cpo_alpha": 0.1, "simpo_gamma": 1.2}),
+        ("kto", {"loss_type": "apo_zero_unpaired", "per_device_train_batch_size": 1}),
+        ("kto", {"loss_type": "apo_zero_unpaired", "train_sampling_strategy": "random"}),
+        ("kto", {"sync_ref_model": True, "ref_model_sync_steps": 8, "peft_method": "full", "undesirable_weight": 1.5}),
         ("dpo", {"simpo_gamma": 0.5}),  # the default, as a resolved recipe has it
         (
             "sft",
@@ -478,11 +505,11 @@ def test_another_stages_recipe_is_refused_alone(faults, tmp_path):
     [
         (
             "output_dir: o\n",
-            "the required key stage is missing; give one of sft, label, reward, dpo, ppo, grpo, rloo, evaluate",
+            "the required key stage is missing; give one of sft, label, reward, dpo, kto, ppo, grpo, rloo, evaluate",
         ),
         (
             "stage: pppo\n",
-            ":1: stage: 'pppo' is not a stage; give one of sft, label, reward, dpo, ppo, grpo, rloo, evaluate; did you",
+            ":1: stage: 'pppo' is not a stage; give one of sft, label, reward, dpo, kto, ppo, grpo, rloo, evaluate; di",
         ),
         ("stage: [sft]\n", "is not a stage"),
     ],

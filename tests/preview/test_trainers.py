@@ -10,6 +10,7 @@ from tests.models import save_tiny_model
 
 PAIRS = [{"prompt": f"question {n}?", "chosen": f"good {n}", "rejected": f"bad {n}"} for n in range(4)]
 DOUBTFUL = [*PAIRS, {"prompt": "p", "chosen": "a", "rejected": "b", "probability": 0.7}]
+THUMBS = [{"prompt": f"question {n}?", "completion": f"answer {n}", "label": n % 2 == 0} for n in range(4)]
 LINES = [{"prompt": f"question {n}?", "completion": f"good {n}"} for n in range(4)]
 
 
@@ -20,6 +21,9 @@ LINES = [{"prompt": f"question {n}?", "completion": f"good {n}"} for n in range(
         ("sft", LINES, {"lora_target_modules": ["lm_head"]}, "Applying a PEFT adapter to `lm_head` is not supported"),
         ("dpo", PAIRS, {"router_aux_loss_coef": 0.1}, "is not a Mixture-of-Experts model"),
         ("dpo", DOUBTFUL, {"use_weighting": True}, "use_weighting changes the loss in a way that has no form for rows"),
+        ("kto", THUMBS, {"lora_target_modules": ["lm_head"]}, "Applying a PEFT adapter to `lm_head` is not supported"),
+        ("kto", THUMBS[::2], {}, "all 2 answers are labelled good, and KTO learns from good and bad ones"),
+        ("kto", LINES, {}, "the format prompt_completion holds no labels of answers"),
         ("reward", PAIRS, {"ties": "davidson"}, "none of the 4 training pairs is one; use ties: half."),
     ],
 )
@@ -38,10 +42,10 @@ def test_a_reward_model_is_not_a_policy(recipe, tmp_path):
         preview(recipe("sft", LINES, model_name_or_path=str(path)), [], None, preview_reader)
 
 
-@pytest.mark.parametrize("stage", ["sft", "dpo", "reward"])
+@pytest.mark.parametrize("stage", ["sft", "dpo", "kto", "reward"])
 @pytest.mark.parametrize("method", ["lora", "full"])
 def test_a_trainer_that_can_be_built_is_tried_whole(recipe, stage, method, capsys):
-    rows = LINES if stage == "sft" else DOUBTFUL
+    rows = {"sft": LINES, "kto": THUMBS}.get(stage, DOUBTFUL)
     keys = {"peft_method": method, "test_split_size": 0.5}
     assert preview(recipe(stage, rows, **keys), [], None, preview_reader).rows
     assert "the trainer was not tried" not in capsys.readouterr().err

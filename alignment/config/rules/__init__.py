@@ -6,6 +6,7 @@ The types and ranges of single keys are in `alignment.config.schema`.
 from alignment.config.rules.grpo import GRPO_RULES
 from alignment.config.rules.judges import call_limits, judges
 from alignment.config.rules.keys import Fault, Keys, Rule, Unknown
+from alignment.config.rules.kto import KTO_RULES
 from alignment.config.rules.label import LABEL_RULES
 from alignment.config.rules.named_files import json_files
 from alignment.config.rules.ppo import PPO_RULES
@@ -23,6 +24,7 @@ RULES: list[Rule] = [
     call_limits,
     *LABEL_RULES,
     *GRPO_RULES,
+    *KTO_RULES,
 ]
 
 

@@ -151,6 +151,9 @@ def unfit(keys: Keys) -> Iterator[Fault]:
         if about.rows == "rankings":
             told = f"is not read in stage {keys.stage}, whose labels are of pairs; use label_smoothing"
             yield ("label_smoothing_factor",), told
+        elif about.rows == "unpaired":
+            told = f"is not read in stage {keys.stage}; a column probability gives each answer's own"
+            yield ("label_smoothing_factor",), told
         elif about.samples:
             told = f"is not read in {about.title}, which learns from scores and has no labels; take it out"
             yield ("label_smoothing_factor",), told

@@ -11,6 +11,7 @@ from alignment.config.schema.evaluate import Candidate, EvaluateRecipe
 from alignment.config.schema.grpo import GRPORecipe
 from alignment.config.schema.judges import JudgeEntry, PricesEntry, judge_entry
 from alignment.config.schema.keys import AdapterKeys, DataKeys, DatasetEntry, ModelKeys, ProxyEntry, SamplingKeys
+from alignment.config.schema.kto import KTORecipe
 from alignment.config.schema.label import CalibrationEntry, GateEntry, LabelRecipe, RevisionEntry
 from alignment.config.schema.parts import PATH_MARKS, Mark, Part, marks_of, parts_within
 from alignment.config.schema.pipeline import PipelineRecipe, PipelineStage
@@ -63,6 +64,7 @@ __all__ = [
     "GRPORecipe",
     "GateEntry",
     "JudgeEntry",
+    "KTORecipe",
     "LabelRecipe",
     "Mark",
     "ModelKeys",

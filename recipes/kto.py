@@ -1,0 +1,92 @@
+"""Kahneman-Tversky optimisation: trains a policy on answers that are labelled good or bad.
+
+accelerate launch recipes/kto.py --config recipes/tiny/kto.yaml [--key value …]
+"""
+
+import sys
+
+from alignment.config import load_recipe  # isort: skip, it turns off the telemetry of the libraries below
+
+from types import SimpleNamespace
+
+from transformers import set_seed
+from trl import KTOConfig
+
+from alignment.config.schema import KTORecipe
+from alignment.data import require_data
+from alignment.data.template import Template
+from alignment.meter import say_once
+from alignment.policy.base import load_causal_lm
+from alignment.policy.generation import stop_at
+from alignment.policy.inference import sequence_limit
+from alignment.policy.tokenizer import load_tokenizer
+from alignment.preview.recorded import record_split
+from alignment.preview.stages import config_of
+from alignment.preview.unpaired import labelled_answers, unpaired_stage
+from alignment.run.callbacks import callbacks_for
+from alignment.run.directory import RunDirectory
+from alignment.run.script import script
+from alignment.train.arguments import training_arguments
+from alignment.train.choosing import choose_weights
+from alignment.train.kto import kto_trainer
+from alignment.train.label_weights import LabelWeights, label_weights
+from alignment.train.running import run_training
+from alignment.train.saving import generation_of, lineage_of, save_trained
+from alignment.train.sft import Tokenised
+from alignment.train.trial import require_accepted
+from alignment.train.tuning import method_callbacks
+from alignment.train.unpaired_rows import require_both_labels, tokenised_split
+
+preview = labelled_answers  # reads the rows that `alignment preview` shows
+
+
+def load_data(recipe: KTORecipe, run: RunDirectory, template: Template) -> tuple[Tokenised, Tokenised, LabelWeights]:
+    """Read and tokenise labelled answers, training and held out by prompt, and weigh the labels."""
+    limit = sequence_limit(SimpleNamespace(config=config_of(recipe)), recipe.max_length)
+    split = tokenised_split(recipe, template, limit)
+    train = split[1]
+    require_both_labels(train.rows)
+    given = {key: getattr(recipe, key) for key in ("desirable_weight", "undesirable_weight")}
+    weights = label_weights((row["probability"] for row in train.rows), **given)
+    say_once(weights.warning() or weights.told())
+    record_split(run, split, template, unpaired_stage(*split, template, limit), labels=weights.facts())
+    return train, split[2], weights
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run the stage."""
+    recipe = load_recipe(KTORecipe, sys.argv[1:] if argv is None else argv)
+    require_accepted([recipe])
+    require_data(recipe)
+    run = RunDirectory.open(recipe)
+    set_seed(recipe.seed)
+
+    tokenizer = load_tokenizer(recipe)
+    template = Template(tokenizer, recipe.chat_template, recipe.eos_token)
+    run.record(lineage=lineage_of(recipe, tokenizer, template))
+    train, held_out, weights = load_data(recipe, run, template)
+    # Answers are never cut, so TRL has nothing to truncate. Before the model: ZeRO-3 cuts weights as they load.
+    forced = {"desirable_weight": weights.desirable_weight, "undesirable_weight": weights.undesirable_weight}
+    arguments = training_arguments(KTOConfig, recipe, run, max_length=None, **forced)
+    model = load_causal_lm(recipe, trainable=True, peft=recipe)
+    stop_at(model, template.stop_token_ids)
+
+    own_reference = not recipe.method.copies_reference or arguments.precompute_ref_log_probs
+    trainer = kto_trainer(
+        model,
+        tokenizer,
+        arguments,
+        reference=None if own_reference else load_causal_lm(recipe, trainable=False),
+        train=train.rows,
+        evaluation=held_out.rows,
+        callbacks=[*callbacks_for(run, recipe), *method_callbacks(recipe, model)],
+    )
+    choose_weights(trainer, recipe)
+    trained = run_training(trainer, run)
+    results = trainer.evaluate() if held_out.rows else {}
+    save_trained(trainer, run.path, generation_of(recipe, template))
+    run.finish(train_loss=trained.training_loss, steps=trained.global_step, **results)
+
+
+if __name__ == "__main__":
+    script(main)
