@@ -18,6 +18,16 @@ MAIN: tuple[tuple[str, str, tuple[tuple[str, str], ...]], ...] = (
     ("Accuracy", "", (("accuracy", "training"), ("eval_accuracy", "held out"))),
     ("Accuracy", "implied reward", (("rewards/accuracies", "training"), ("eval_rewards/accuracies", "held out"))),
     ("Margin", "implied reward", (("rewards/margins", "training"), ("eval_rewards/margins", "held out"))),
+    (
+        "Rewards",
+        "implied reward",
+        (
+            ("rewards/chosen", "chosen"),
+            ("rewards/rejected", "rejected"),
+            ("eval_rewards/chosen", "chosen, held out"),
+            ("eval_rewards/rejected", "rejected, held out"),
+        ),
+    ),
     ("Token accuracy", "", (("mean_token_accuracy", "training"), ("eval_mean_token_accuracy", "held out"))),
     ("Entropy", "nats per token", (("entropy", "training"), ("eval_entropy", "held out"))),
     ("Distinct answers", "share", (("distinct_answers", "share"),)),

@@ -24,6 +24,7 @@ LONGER, SHORTER = 1.5, 0.5  # answer length against the first updates'
 EQUAL = 0.5  # share of groups whose answers all have one score, over the second half of the run
 DISTINCT = 0.5  # share of different answers in a rollout
 KL_KEY = "kl_coef (beta in GRPO and RLOO)"
+HEALTHY = "the KL holds, entropy and lengths keep, answers differ, and the value foresees returns"
 SURE = 2.0  # standard errors that a slope must lie from zero
 
 

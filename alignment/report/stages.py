@@ -5,9 +5,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from alignment.report import kto_health
 from alignment.report.charts import Chart, number
 from alignment.report.curves import charts_of, not_finite
-from alignment.report.health import Finding, findings, is_ppo_log, watching
+from alignment.report.health import HEALTHY, Finding, findings, is_ppo_log, watching
 from alignment.report.overoptimization import Gap, gaps
 from alignment.report.previews import Kept, kept_row
 from alignment.report.reading import Run
@@ -36,7 +37,8 @@ class StageView:
     problems: list[str] = field(default_factory=list)
     gaps: list[Gap] = field(default_factory=list)  # PPO: watching scorers against the distance from the reference
     kept: Kept | None = None  # a row as it was trained
-    findings: list[Finding] | None = None  # PPO: health findings; None if too little was logged
+    findings: list[Finding] | None = None  # of stages with health rules; None if too little was logged
+    healthy: str = ""  # what no finding means
 
 
 def stage_views(runs: Sequence[Run], tones: dict[str, str]) -> list[StageView]:
@@ -65,8 +67,10 @@ def stage_views(runs: Sequence[Run], tones: dict[str, str]) -> list[StageView]:
         )
         if run.about is not None and run.about.is_online:
             if is_ppo_log(run.metrics):
-                view.findings = findings(run.metrics, watching(runs, run, judges))
+                view.findings, view.healthy = findings(run.metrics, watching(runs, run, judges)), HEALTHY
             view.gaps = gaps(run.metrics)
+        if run.about is not None and run.about.rows == "unpaired":
+            view.findings, view.healthy = kto_health.findings(run.metrics, _recipe(run)), kto_health.HEALTHY
         if run.status in ("failed", "interrupted", "running"):
             view.problems.insert(0, {"running": "it has not finished"}.get(run.status, f"it {_ended(run.status)}"))
         views.append(view)

@@ -95,7 +95,7 @@ def test_an_answer_of_several_pairs_has_its_mean_probability(tmp_path):
             "holds a label and no answer: the conversation ends with the user's message",
         ),
         ({"messages": [U, A], "probability": 1.5}, "'probability' is 1.5, outside 0 to 1"),
-        ({"messages": [U, A], "probability": "high"}, "'probability' is \"high\", not a number"),
+        ({"messages": [U, A], "probability": "high"}, "'probability' is 'high', not a number"),
         ({"messages": [U, A], "probability": 0.5, "label": True}, "the row has label and probability; keep one"),
     ],
 )

@@ -19,7 +19,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from tests.models import save_tiny_model
 
 SERVER = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload([f"recipes.{stage}" for stage in ("sft", "reward", "dpo", "ppo", "label")])
+SERVER.set_forkserver_preload([f"recipes.{stage}" for stage in ("sft", "reward", "dpo", "kto", "ppo", "label")])
 
 
 def make_inputs(folder: Path, **config: Any) -> Path:

@@ -10,6 +10,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from alignment.config.schema import (
     DatasetEntry,
     DPORecipe,
+    KTORecipe,
     LabelRecipe,
     ModelKeys,
     PPORecipe,
@@ -64,7 +65,7 @@ def recipe_of(stage: str, base: Path, **keys: Any) -> Any:
     if stage == "ppo":
         ours = {"total_episodes": 64, "rollout_batch_size": 16, "max_prompt_length": 16, "max_new_tokens": 32}
         return PPORecipe(**common, **ours, **keys)
-    cls = {"sft": SFTRecipe, "reward": RewardRecipe, "dpo": DPORecipe}[stage]
+    cls = {"sft": SFTRecipe, "reward": RewardRecipe, "dpo": DPORecipe, "kto": KTORecipe}[stage]
     return cls(**common, max_length=LENGTH, **keys)
 
 
@@ -72,7 +73,7 @@ def real_model(recipe: Recipe) -> Any:
     torch.manual_seed(0)
     if isinstance(recipe, PPORecipe):
         return load_roles(recipe)
-    assert isinstance(recipe, SFTRecipe | DPORecipe | RewardRecipe)
+    assert isinstance(recipe, SFTRecipe | DPORecipe | KTORecipe | RewardRecipe)
     load = load_sequence_classifier if isinstance(recipe, RewardRecipe) else load_causal_lm
     return load(recipe, trainable=True, peft=recipe)
 
@@ -115,6 +116,7 @@ VARIANTS = [
     ("reward", {"peft_method": "full"}),
     ("dpo", {}),
     ("dpo", {"load_in_4bit": True}),
+    ("kto", {}),
     ("ppo", {}),
     ("ppo", {"value_model": "head"}),
     ("ppo", {"peft_method": "full"}),
@@ -168,7 +170,7 @@ def test_activations_are_those_of_a_real_step(
     plan = plan_stage(recipe, CPU)
     model = real_model(recipe)
     prepare(model, recipe, checkpointing=checkpointing)
-    rows = 4 if stage in ("sft", "ppo") else 8  # two answers to a prompt
+    rows = 4 if stage in ("sft", "kto", "ppo") else 8  # two answers to a prompt
     lengths = plan.lengths
     found = trace(model, lambda: real_step(model, recipe, lengths, rows), dtype=None, grad=True)
     step = next(phase for phase in plan.phases if phase.name == "forward and backward")

@@ -16,6 +16,7 @@ from alignment.config.schema import (
     DatasetEntry,
     DPORecipe,
     JudgeEntry,
+    KTORecipe,
     LabelRecipe,
     PPORecipe,
     Recipe,
@@ -474,3 +475,13 @@ def test_rows_that_are_not_here_are_bounded_by_the_recipes(base: Path) -> None:
     assert rows_of(dpo, before) == 720  # 200 prompts of 4 pairs, a tenth held out
     assert rows_of(RewardRecipe(stage="reward", output_dir="runs/reward", **reads), before) == 200
     assert rows_of(dpo, {}) is None
+    kto = KTORecipe(stage="kto", output_dir="runs/kto", test_split_size=0.1, **reads)
+    assert rows_of(kto, before) == 720  # 200 prompts of 4 answers, a tenth held out
+
+
+def test_the_passes_of_kto_are_counted(base: Path) -> None:
+    reads = {"model_name_or_path": str(base), "datasets": [DatasetEntry(path="unused")], "max_length": 64}
+    recipes = [KTORecipe(stage="kto", output_dir="o", loss_type=loss, **reads) for loss in ("kto", "apo_zero_unpaired")]
+    kto, apo = (time_of(plan_stage(recipe, Machine(gpu=False)), 80).flops for recipe in recipes)
+    # forward and backward of an adapter 4, the reference's pass 2; with a KL two passes of the mismatched answers too
+    assert kto / apo == pytest.approx((4 + 3 * 2) / (4 + 2))

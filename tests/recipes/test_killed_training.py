@@ -1,4 +1,4 @@
-"""SFT, reward model and DPO, killed at random moments and started again by the same command: the same bits."""
+"""SFT, reward model, DPO and KTO, killed at random moments and started again by the same command: the same bits."""
 
 import json
 from pathlib import Path
@@ -63,9 +63,11 @@ def write(folder: Path, out: Path, stage: str, **keys: Any) -> list[str]:
         ("sft", {"lora_dropout": 0.1}),
         ("reward", {"lora_dropout": 0.1}),
         ("dpo", {}),
+        ("kto", {}),
         pytest.param("sft", {"peft_method": "full"}, marks=pytest.mark.slow),
         pytest.param("reward", {"peft_method": "full", "save_total_limit": 1}, marks=pytest.mark.slow),
         pytest.param("dpo", {"peft_method": "full", "precompute_ref_log_probs": True}, marks=pytest.mark.slow),
+        pytest.param("kto", {"peft_method": "full", "precompute_ref_log_probs": True}, marks=pytest.mark.slow),
     ],
 )
 def test_a_killed_run_ends_with_the_same_bits(folder: Path, tmp_path: Path, stage: str, keys: dict[str, Any]) -> None:
