@@ -1,7 +1,7 @@
 """Time PPO updates of this project on a workload; the last line printed is one JSON object.
 
 The real parts: `load_roles`, `PPOTrainer`, `TransformersEngine`, with a reward adapter on the same base whose head is
-random, and a value that starts from it. Started by `ppo_vs_trl.py`, once per repetition.
+random, and a value that starts from it. Started by `ppo_vs_trl.py`, once per repetition; `grpo_ours.py` uses its parts.
 """
 
 import argparse
@@ -19,12 +19,13 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, TrainerCallback, TrainingArguments
 
-from alignment.config.schema import DatasetEntry, PPORecipe
+from alignment.config.schema import DatasetEntry, PolicyGradientRecipe, PPORecipe
 from alignment.data.template import Template
 from alignment.policy.load_roles import load_roles
 from alignment.policy.reward_models import RewardModel, name_roles
 from alignment.rollout.engine import Completion, Sampling
 from alignment.rollout.transformers_engine import TransformersEngine
+from alignment.train.policy_gradient.scoring import Scorer
 from alignment.train.policy_gradient.trainer import PPOTrainer
 from alignment.train.policy_gradient.update_shape import UpdateShape
 from benchmarks.workload import WORKLOADS, Workload, prompt_ids
@@ -64,9 +65,9 @@ def reward_adapter(model: str, folder: Path) -> Path:
     return folder
 
 
-def make_trainer(args: argparse.Namespace, workload: Workload, out: Path) -> tuple[PPOTrainer, Clock]:
-    """Everything that the recipe's script builds, from the workload's numbers."""
-    recipe = PPORecipe(
+def recipe_of(args: argparse.Namespace, workload: Workload, out: Path) -> PPORecipe:
+    """The recipe with the workload's numbers."""
+    return PPORecipe(
         stage="ppo",
         output_dir=str(out),
         datasets=[DatasetEntry(path="unused")],
@@ -84,9 +85,15 @@ def make_trainer(args: argparse.Namespace, workload: Workload, out: Path) -> tup
         lora_alpha=32,
         num_sample_generations=0,
     )
+
+
+def make_trainer(
+    args: argparse.Namespace, workload: Workload, recipe: PolicyGradientRecipe, scorer: Scorer | None = None
+) -> tuple[PPOTrainer, Clock]:
+    """Everything that the recipe's script builds; scorer: None: the recipe's reward model."""
     shape = UpdateShape.of(recipe, per_device_train_batch_size=args.microbatch, world_size=1)
     arguments = TrainingArguments(
-        output_dir=str(out),
+        output_dir=recipe.output_dir,
         use_cpu=not torch.cuda.is_available(),
         per_device_train_batch_size=args.microbatch,
         learning_rate=3e-6,
@@ -99,7 +106,8 @@ def make_trainer(args: argparse.Namespace, workload: Workload, out: Path) -> tup
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     torch.manual_seed(0)
-    roles = load_roles(recipe, rewards=name_roles([RewardModel.resolve(recipe.reward_model_path)]))
+    rewards = name_roles([RewardModel.resolve(recipe.reward_model_path)]) if recipe.reward_model_path else []
+    roles = load_roles(recipe, rewards=rewards)
     clock = Clock(shape.steps_per_update)
     count = workload.batch * (args.updates + 1)
     prompts = prompt_ids(tokenizer, workload, args.prompts, count, roles.policy_lm.config.vocab_size)
@@ -110,6 +118,7 @@ def make_trainer(args: argparse.Namespace, workload: Workload, out: Path) -> tup
         recipe=recipe,
         template=Template(tokenizer),
         prompts=[f"w{row}" for row in range(count)],
+        scorer=scorer,
         engine=StopsAt(engine, workload.stop_token_id),
         callbacks=[clock],
     )
@@ -118,21 +127,21 @@ def make_trainer(args: argparse.Namespace, workload: Workload, out: Path) -> tup
     return trainer, clock
 
 
-def main() -> None:
-    """Train and print."""
-    parser = argparse.ArgumentParser(description=__doc__)
+def arguments_parser(description: str | None) -> argparse.ArgumentParser:
+    """What a script that measures this project is given."""
+    parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--workload", choices=WORKLOADS, required=True)
     parser.add_argument("--model", required=True)
     parser.add_argument("--prompts", type=Path)
     parser.add_argument("--updates", type=int, required=True)
-    parser.add_argument("--value_model", choices=("adapter", "head"), default="adapter")
     parser.add_argument("--microbatch", type=int, required=True)
-    args = parser.parse_args()
-    workload = WORKLOADS[args.workload]
-    with tempfile.TemporaryDirectory() as out:
-        trainer, clock = make_trainer(args, workload, Path(out))
-        clock.wall[0], clock.cpu[0] = time.perf_counter(), time.process_time()
-        trainer.train()
+    return parser
+
+
+def train_and_measure(trainer: PPOTrainer, clock: Clock) -> dict[str, Any]:
+    """Train, and return the figures of the updates."""
+    clock.wall[0], clock.cpu[0] = time.perf_counter(), time.process_time()
+    trainer.train()
     seconds, cpu = ([b - a for a, b in itertools.pairwise(times)] for times in (clock.wall, clock.cpu))
     tokens = [last["tokens"] for last in clock.last]
     found = {
@@ -148,7 +157,18 @@ def main() -> None:
     }
     if torch.cuda.is_available():
         found["peak_cuda_mib"] = torch.cuda.max_memory_allocated() / 2**20
-    print(json.dumps(found))
+    return found
+
+
+def main() -> None:
+    """Train and print."""
+    parser = arguments_parser(__doc__)
+    parser.add_argument("--value_model", choices=("adapter", "head"), default="adapter")
+    args = parser.parse_args()
+    workload = WORKLOADS[args.workload]
+    with tempfile.TemporaryDirectory() as out:
+        trainer, clock = make_trainer(args, workload, recipe_of(args, workload, Path(out)))
+        print(json.dumps(train_and_measure(trainer, clock)))
 
 
 if __name__ == "__main__":

@@ -34,19 +34,13 @@ Response tokens count up to and including the stop token in both systems.
 
 import argparse
 import json
-import os
-import platform
-import statistics
-import subprocess
 import sys
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from benchmarks.comparison import ROOT, WORK, alternate, conditions, make_model, measured, ratios, require_device
 from benchmarks.workload import SHARED, WORKLOADS, Workload, model_folder, prompts_file
 
-ROOT = Path(__file__).resolve().parents[1]
-WORK = ROOT / "runs" / "benchmarks"
 TRL = "trl==1.12.0"
 
 
@@ -66,50 +60,26 @@ def main() -> None:
     args = parser.parse_args()
     if not args.baseline.is_file():
         sys.exit(f"the baseline script {args.baseline} is missing; name it with --baseline")
-    if args.device == "cuda" and not _has_gpu():
-        sys.exit("--device cuda: torch sees no CUDA device here; nothing was run")
+    require_device(args.device)
     if not args.trl.is_dir():
         sys.exit(f"{args.trl} is missing; run `pip install --no-deps --target {args.trl} {TRL}`, or name it with --trl")
-    _run(
-        [sys.executable, "-m", "benchmarks.workload", args.workload, str(args.work)], _found_first(ROOT)
-    )  # torch in here would be counted
+    make_model(args.workload, args.work)
     systems = [*(f"ours-{value}" for value in args.value_model), "trl"]
-    runs: dict[str, list[dict[str, Any]]] = {system: [] for system in systems}
-    for repetition in range(args.repetitions):
-        for system in systems if repetition % 2 == 0 else reversed(systems):
-            runs[system].append(_measure(system, args))
-            print(_line(system, runs[system][-1]), flush=True)
-    report(args, runs)
+    report(args, alternate(systems, args.repetitions, lambda system: _measure(system, args)))
 
 
 def report(args: argparse.Namespace, runs: dict[str, list[dict[str, Any]]]) -> None:
     """Print every system's medians, then the JSON object."""
-    memory = "peak_cuda_mib" if args.device == "cuda" else "peak_rss_mib"
-    names = {
-        "tokens_per_second_ratio": "response_tokens_per_second",
-        "tokens_per_cpu_second_ratio": "response_tokens_per_cpu_second",
-        "peak_memory_ratio": memory,
-    }
-    medians = {
-        system: {figure: statistics.median(run[figure] for run in found) for figure in names.values()}
-        for system, found in runs.items()
-    }
-    for system, found in medians.items():
-        print(_line(f"median {system}", found))
-    ratios = {
-        value: {ratio: medians[f"ours-{value}"][figure] / medians["trl"][figure] for ratio, figure in names.items()}
-        for value in args.value_model
-    }
+    by_system = ratios(runs, "trl", args.device)
+    by_value = {value: by_system[f"ours-{value}"] for value in args.value_model}
     print(
         json.dumps(
             {
                 "workload": args.workload,
-                **ratios[args.value_model[0]],
+                **by_value[args.value_model[0]],
                 "value_model": args.value_model[0],
-                "by_value_model": ratios,
-                "threads": args.threads,
-                "device": _device(args.device),
-                "versions": {name: version(name) for name in ("torch", "transformers", "peft", "accelerate")},
+                "by_value_model": by_value,
+                **conditions(args.threads, args.device),
                 **runs,
             }
         )
@@ -139,43 +109,7 @@ def _measure(system: str, args: argparse.Namespace) -> dict[str, Any]:
         }
         command += [word for key, number in numbers.items() if number is not None for word in (key, str(number))]
         path = args.trl
-    hidden = {"CUDA_VISIBLE_DEVICES": ""} if args.device == "cpu" else {}
-    threads = {"OMP_NUM_THREADS": str(args.threads), "TOKENIZERS_PARALLELISM": "false"}
-    printed = _run([sys.executable, *command], {**_found_first(path), "HF_HUB_OFFLINE": "1", **threads, **hidden})
-    found: dict[str, Any] = json.loads(printed.splitlines()[-1])
-    return found
-
-
-def _found_first(folder: Path) -> dict[str, str]:
-    """Have Python look for modules in `folder` first, then where it looks now."""
-    return {"PYTHONPATH": os.pathsep.join(filter(None, (str(folder), os.environ.get("PYTHONPATH", ""))))}
-
-
-def _run(command: list[str], environment: dict[str, str]) -> str:
-    done = subprocess.run(command, env={**os.environ, **environment}, cwd=ROOT, capture_output=True, text=True)
-    if done.returncode:
-        sys.exit(f"{' '.join(command)}\nended with {done.returncode}:\n{done.stderr[-3000:]}")
-    return done.stdout
-
-
-def _line(system: str, found: dict[str, Any]) -> str:
-    memory = found.get("peak_cuda_mib", found["peak_rss_mib"]) if "peak_rss_mib" in found else found["peak_cuda_mib"]
-    return (
-        f"{system:19}: {found['response_tokens_per_second']:8.1f} response tokens/s, "
-        f"{found['response_tokens_per_cpu_second']:8.1f} by processor time, peak {memory:6.0f} MiB"
-    )
-
-
-def _has_gpu() -> bool:
-    return _run([sys.executable, "-c", "import torch; print(torch.cuda.is_available())"], {}).strip() == "True"
-
-
-def _device(kind: str) -> str:
-    if kind == "cuda":
-        return _run([sys.executable, "-c", "import torch; print(torch.cuda.get_device_name())"], {}).strip()
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").is_file() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return f"{names[0] if names else platform.processor()}, {os.cpu_count()} cores"
+    return measured(command, path, threads=args.threads, device=args.device)
 
 
 if __name__ == "__main__":

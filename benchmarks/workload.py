@@ -2,6 +2,7 @@
 
 import json
 import sys
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ VOCABULARY = 32_000
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """The numbers of one PPO run; every update but the first is timed."""
+    """The numbers of one run of PPO or GRPO; every update but the first is timed."""
 
     batch: int
     prompt_len: int
@@ -20,12 +21,15 @@ class Workload:
     mini_batches: int = 4
     epochs: int = 4
     stop_token_id: int | None = None  # None: every answer has its full length
+    num_generations: int = 8  # of GRPO, TRL's default; PPO answers each prompt once
 
 
 WORKLOADS = {
     "equal": Workload(batch=32, prompt_len=32, response_len=64),
     "natural": Workload(batch=64, prompt_len=32, response_len=192, stop_token_id=1),
-    "tiny": Workload(batch=4, prompt_len=8, response_len=8, mini_batches=2, epochs=1),  # to try a script with
+    "tiny": Workload(  # to try a script with
+        batch=4, prompt_len=8, response_len=8, mini_batches=2, epochs=1, num_generations=2
+    ),
 }
 
 
@@ -91,6 +95,11 @@ def prompt_ids(tokenizer: Any, workload: Workload, texts: Path | None, count: in
     rows = tokenizer(lines)["input_ids"]
     prompts = [ids[: workload.prompt_len] for ids in rows if len(ids) >= workload.prompt_len]
     return (prompts * (count // len(prompts) + 1))[:count]
+
+
+def reward(answer: str) -> float:
+    """A score that costs nothing and differs between the answers of a group: a checksum of the text, 0 to 1."""
+    return zlib.crc32(answer.encode()) / 2**32
 
 
 if __name__ == "__main__":

@@ -76,7 +76,7 @@ def test_python_s_csv_splits_rows_at_none_of_the_others():
 
 OF_NO_ROWS = {  # what a process printed and /proc/cpuinfo; a job file's lines, to show them
     "benchmarks/ppo_trl.py",
-    "benchmarks/ppo_vs_trl.py",
+    "benchmarks/comparison.py",
     "alignment/launch/command.py",
 }
 
