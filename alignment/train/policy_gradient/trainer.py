@@ -181,7 +181,7 @@ class PPOTrainer(RolloutTrainer):
     def make_experience(self, rollout: Rollout, outputs: RoleOutputs, rewards: Tensor) -> Experience:
         """Compute rewards per token, advantages and returns of the whole rollout; rewards: (answers,)."""
         recipe, rule, mask = self.recipe, self.rule, rollout.mask
-        kl, kl_coef = torch.zeros(mask.shape), 0.0
+        kl, kl_coef = torch.zeros(mask.shape, dtype=rewards.dtype), 0.0
         if rule.kl_placement == "reward" and outputs.logp is not None and outputs.ref_logp is not None:
             kl, kl_coef = kl_estimate(outputs.logp, outputs.ref_logp, rule.kl_estimator), self.kl_coef
         loss_mask = mask & rollout.stopped.unsqueeze(-1) if recipe.mask_truncated_completions else mask
