@@ -20,7 +20,7 @@ from alignment.ops.logits import LogitRule
 from alignment.policy.adapter_files import named_base, read_adapter_config
 from alignment.policy.adapters import expected_warnings, module_names
 from alignment.policy.heads import ScalarHead
-from alignment.policy.load_roles import AdapterStart, build_roles, role_config
+from alignment.policy.load_roles import AdapterStart, build_roles, needs_base, role_config
 from alignment.policy.methods import adapter_config, completed, method_of
 from alignment.policy.model_files import ADAPTER_CONFIG, check_model_files
 from alignment.policy.patterns import require_patterns
@@ -267,7 +267,7 @@ def roles(
     loader = _WithoutWeights(plan, recipe, value, gpu)
     configs = {f"reward_{i}" if i else "reward": AdapterStart(role_config(each)) for i, each in enumerate(rewards)}
     sft = AdapterStart(role_config(plan.adapter)) if plan.adapter is not None else None
-    base = loader.model(full=False)
+    base = loader.model(full=recipe.method.trains_base and not needs_base(recipe, configs))
     new = [adapter_config(recipe, task="CAUSAL_LM")] if recipe.method.has_adapter and sft is None else []
     _hold_whole(base, [*new, *(start.config for start in (sft, *configs.values()) if start)], recipe, gpu=gpu)
     with torch.device("meta"), _target_errors():

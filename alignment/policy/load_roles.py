@@ -1,7 +1,7 @@
 """From a PPO recipe to `Roles`: what each role starts from. The planner builds the same roles on the meta device."""
 
 import copy
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -67,7 +67,8 @@ def load_roles(recipe: PolicyGradientRecipe, *, rewards: Sequence[RewardModel] =
     new = [recipe] if source.adapter is None else []
     whole = whole_modules(source.base, recipe, [adapter for adapter in saved if adapter], new)
     loader = _Weights(recipe, source.base, whole)
-    base = loader.model(full=False)
+    held = [model.role for model in rewards if model.role]
+    base = loader.model(full=recipe.method.trains_base and not needs_base(recipe, held))
     adapters = {model.role: _saved_reward(model.adapter) for model in rewards if model.role and model.adapter}
     return build_roles(recipe, loader, base, sft=_saved(source.adapter) if source.adapter else None, rewards=adapters)
 
@@ -104,6 +105,16 @@ class _Weights:
         return load_value_model(recipe)
 
 
+def needs_base(recipe: PolicyGradientRecipe, rewards: Collection[str]) -> bool:
+    """Whether a role other than the policy computes on the base. If none does, the base is a policy trained whole.
+
+    Args:
+        rewards: the reward roles.
+    """
+    value_on_base = recipe.value is not None and recipe.value.value_model == "adapter"
+    return bool(rewards) or value_on_base or recipe.update_rule().needs_reference
+
+
 def build_roles(
     recipe: PolicyGradientRecipe,
     loader: Loader,
@@ -115,7 +126,8 @@ def build_roles(
     """Put every role of a recipe on the base; the models may be on the meta device.
 
     Args:
-        base: of `loader`, frozen. sft: the adapter that policy and reference start from. rewards: by role.
+        base: of `loader`; frozen, or the policy if all its weights train and no other role computes on it
+            (`needs_base`). sft: the adapter that policy and reference start from. rewards: by role.
     """
     starts = _starts(recipe, sft, rewards)
     width = base.config.get_text_config().hidden_size
@@ -126,12 +138,15 @@ def build_roles(
     elif recipe.value is not None:
         score = heads["reward"].weight if rewards and _starts_as_reward(recipe.value) else None
         heads["value"] = ScalarHead(width, score)
-    switched = with_adapters(base, starts)
+    switched = with_adapters(base, starts, has_reference=recipe.update_rule().needs_reference)
     _hold_as_the_base(switched, rewards)
+    policy_model = None
+    if recipe.method.trains_base:
+        policy_model = loader.model(full=True) if needs_base(recipe, rewards) else base
     return Roles(
         switched,
         heads=heads,
-        policy_model=loader.model(full=True) if recipe.method.trains_base else None,
+        policy_model=policy_model,
         value_on_policy=recipe.value is not None and recipe.value.value_model == "head",
         value_model=value_model,
     )
@@ -144,7 +159,7 @@ def _starts(
     starts: dict[str, AdapterStart] = {}
     if recipe.method.has_adapter:
         starts["policy"] = sft or AdapterStart(adapter_config(recipe, task="CAUSAL_LM"))
-    if sft is not None:
+    if sft is not None and recipe.update_rule().needs_reference:
         starts["reference"] = sft
     starts |= rewards
     if recipe.value is not None and recipe.value.value_model == "adapter":
@@ -218,8 +233,12 @@ def _hold_as_the_base(switched: SwitchedBase, frozen: Iterable[str]) -> None:
                 parameter.data = parameter.data.to(dtype)
 
 
-def with_adapters(base: Any, starts: dict[str, AdapterStart]) -> SwitchedBase:
+def with_adapters(base: Any, starts: dict[str, AdapterStart], *, has_reference: bool) -> SwitchedBase:
     """Put the roles' adapters on a base model.
+
+    Args:
+        has_reference: the reference is evaluated; if a new adapter of the policy is not the base's function, the
+            reference has a copy of it.
 
     Raises: ModelError if an adapter's weights do not match the places that the base has for them.
     """
@@ -233,7 +252,7 @@ def with_adapters(base: Any, starts: dict[str, AdapterStart]) -> SwitchedBase:
     for name, start in starts.items():
         switched.add(name, start.config, start.weights)
     policy = starts.get("policy")
-    if policy is not None and "reference" not in starts and _moves_at_once(policy.config):
+    if has_reference and policy is not None and "reference" not in starts and _moves_at_once(policy.config):
         switched.add("reference", copy.deepcopy(policy.config), _present_weights(switched, "policy"))
     return switched
 

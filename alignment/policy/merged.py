@@ -22,8 +22,8 @@ def policy_weights(roles: Roles) -> Iterator[tuple[str, Tensor]]:
 
     4-bit weights are given in the precision they are computed in. No role may compute before all tensors are taken.
     """
-    if roles.policy_model is not None:
-        yield from roles.policy_model.named_parameters()
+    if roles.whole_policy is not None:
+        yield from roles.whole_policy.named_parameters()
         return
     with roles.switched.plain("policy"):
         yield from _weights(roles.base)

@@ -17,7 +17,6 @@ from alignment.policy.switch import ADAPTER
 
 ADAPTER_FILE = "adapter_model.safetensors"
 TRAINED_FILE = "trained.safetensors"
-POLICY_PREFIX = "policy_model."
 
 
 def save_policy(roles: Roles, path: Path, state_dict: dict[str, Tensor] | None = None) -> None:
@@ -27,9 +26,9 @@ def save_policy(roles: Roles, path: Path, state_dict: dict[str, Tensor] | None =
         state_dict: the weights of `roles`, if they are sharded over processes; None: read them from `roles`.
     """
     path.mkdir(parents=True, exist_ok=True)
-    if roles.policy_model is not None:
-        own = _below(state_dict, POLICY_PREFIX)
-        roles.policy_model.save_pretrained(path, state_dict=own)
+    if roles.whole_policy is not None:
+        own = _below(state_dict, f"{roles.whole_policy_name}.")
+        roles.whole_policy.save_pretrained(path, state_dict=own)
         return
     names = {id(parameter): name for name, parameter in roles.named_parameters()}
     with roles.switched.plain("policy") as model:
@@ -61,8 +60,8 @@ def load_trained(roles: Roles, path: Path) -> None:
 
     Raises: ModelError if the file of trained weights is missing or lacks some.
     """
-    if roles.policy_model is not None:
-        whole = dict(roles.policy_model.named_parameters(remove_duplicate=False))  # tied weights are stored once
+    if roles.whole_policy is not None:
+        whole = dict(roles.whole_policy.named_parameters(remove_duplicate=False))  # tied weights are stored once
         for file in sorted(path.glob("model*.safetensors")):
             for name, saved in load_file(file).items():
                 _put(whole[name], saved)

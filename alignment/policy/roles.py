@@ -36,7 +36,8 @@ class Roles(nn.Module):
         switched: The frozen causal LM with the adapters of the roles. `policy` and `reference` are the base where they
             have no adapter; another role without an adapter is not held.
         heads: by role: `value` and the reward roles `reward`, `reward_1` and so on.
-        policy_model: The policy if all its weights train; `base` is then for the other roles.
+        policy_model: The policy if all its weights train; `base` is then for the other roles, or is the policy itself
+            if there are none.
         value_on_policy: The value is a head on the policy's trunk.
         value_model: The value's trunk if it is a separate model.
     """
@@ -53,7 +54,8 @@ class Roles(nn.Module):
         super().__init__()
         self.switched = switched
         self.base = switched.base
-        self.policy_model = policy_model
+        self.base_trains = policy_model is switched.base
+        self.policy_model = None if self.base_trains else policy_model  # sharding needs one name of each module
         self.value_model = value_model
         self.heads = nn.ModuleDict(dict(heads))
         self.adapters = switched.adapters
@@ -90,7 +92,17 @@ class Roles(nn.Module):
 
     def _own_model(self, role: str) -> Any:
         """The separate model of a role; None if the role is an adapter on the base."""
-        return {"policy": self.policy_model, "value": self.value_model}.get(role)
+        return {"policy": self.whole_policy, "value": self.value_model}.get(role)
+
+    @property
+    def whole_policy(self) -> Any:
+        """The policy's model if all its weights train, else None."""
+        return self.base if self.base_trains else self.policy_model
+
+    @property
+    def whole_policy_name(self) -> str:
+        """The attribute that holds `whole_policy`."""
+        return "base" if self.base_trains else "policy_model"
 
     @property
     def policy_lm(self) -> Any:
@@ -228,8 +240,8 @@ class Roles(nn.Module):
         for role in ("policy", "value"):
             for parameter in self.adapters[role].trained if role in self.adapters else ():
                 parameter.requires_grad_(True)
-        if self.policy_model is not None:
-            self.policy_model.requires_grad_(True)
+        if self.whole_policy is not None:
+            self.whole_policy.requires_grad_(True)
         for name, head in self.heads.items():
             head.requires_grad_(name == "value")
 

@@ -8,12 +8,13 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from alignment.config.schema import (
+    STAGES,
     DatasetEntry,
     DPORecipe,
     KTORecipe,
     LabelRecipe,
     ModelKeys,
-    PPORecipe,
+    PolicyGradientRecipe,
     Recipe,
     RewardRecipe,
     SFTRecipe,
@@ -62,16 +63,16 @@ def recipe_of(stage: str, base: Path, **keys: Any) -> Any:
         "datasets": [DatasetEntry(path="unused")],
         "library": library,
     }
-    if stage == "ppo":
+    if issubclass(STAGES[stage], PolicyGradientRecipe):
         ours = {"total_episodes": 64, "rollout_batch_size": 16, "max_prompt_length": 16, "max_new_tokens": 32}
-        return PPORecipe(**common, **ours, **keys)
+        return STAGES[stage](**common, **ours, **keys)
     cls = {"sft": SFTRecipe, "reward": RewardRecipe, "dpo": DPORecipe, "kto": KTORecipe}[stage]
     return cls(**common, max_length=LENGTH, **keys)
 
 
 def real_model(recipe: Recipe) -> Any:
     torch.manual_seed(0)
-    if isinstance(recipe, PPORecipe):
+    if isinstance(recipe, PolicyGradientRecipe):
         return load_roles(recipe)
     assert isinstance(recipe, SFTRecipe | DPORecipe | KTORecipe | RewardRecipe)
     load = load_sequence_classifier if isinstance(recipe, RewardRecipe) else load_causal_lm
@@ -82,7 +83,7 @@ def train_once(model: Any, recipe: Recipe) -> torch.optim.Optimizer:
     prepare(model, recipe, checkpointing=False)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained)
-    lengths = Lengths(16, 32) if isinstance(recipe, PPORecipe) else Lengths(0, LENGTH)
+    lengths = Lengths(16, 32) if isinstance(recipe, PolicyGradientRecipe) else Lengths(0, LENGTH)
     real_step(model, recipe, lengths, 2).backward()
     for parameter in trained:  # what the loss did not reach: without answers in the mask, the LM head's adapter
         parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
@@ -92,13 +93,14 @@ def train_once(model: Any, recipe: Recipe) -> torch.optim.Optimizer:
 
 def real_step(model: Any, recipe: Recipe, lengths: Lengths, rows: int) -> Any:
     """The planner's step with a mask that has its answers in it."""
-    if not isinstance(recipe, PPORecipe):
+    if not isinstance(recipe, PolicyGradientRecipe):
         return training_step(recipe, lengths)(model, rows)
     ids = torch.zeros(rows, lengths.whole, dtype=torch.long)
     mask = torch.zeros(rows, lengths.whole, dtype=torch.bool)
     mask[:, lengths.prompt :] = True
     logp, _, values = model(ids, mask, temperature=recipe.temperature)
-    return logp.exp().sum() + (values * values).sum()
+    loss = logp.exp().sum()
+    return loss if values is None else loss + (values * values).sum()
 
 
 def part(plan: StagePlan, *names: str) -> int:
@@ -121,6 +123,9 @@ VARIANTS = [
     ("ppo", {"value_model": "head"}),
     ("ppo", {"peft_method": "full"}),
     ("ppo", {"load_in_4bit": True}),
+    ("grpo", {"peft_method": "full"}),
+    ("grpo", {"peft_method": "full", "beta": 0.1}),
+    ("rloo", {"beta": 0.0}),
 ]
 LAYERS = {"peft_method": "freeze", "peft_config": {"trainable_layers": 2}}
 METHODS = [
@@ -170,12 +175,13 @@ def test_activations_are_those_of_a_real_step(
     plan = plan_stage(recipe, CPU)
     model = real_model(recipe)
     prepare(model, recipe, checkpointing=checkpointing)
-    rows = 4 if stage in ("sft", "kto", "ppo") else 8  # two answers to a prompt
+    rows = 4 if stage in ("sft", "kto", "ppo", "grpo", "rloo") else 8  # two answers to a prompt
     lengths = plan.lengths
     found = trace(model, lambda: real_step(model, recipe, lengths, rows), dtype=None, grad=True)
     step = next(phase for phase in plan.phases if phase.name == "forward and backward")
     planned = step.parts["activations"] + step.parts["gradients"]
-    if stage == "ppo":  # several microbatches a step: gradients of the first are there while the second goes through
+    if isinstance(recipe, PolicyGradientRecipe):
+        # several microbatches a step: gradients of the first are there while the second goes through
         assert planned == pytest.approx(found.peak + step.parts["gradients"], rel=0.1)
     else:
         assert planned == pytest.approx(found.peak_with_gradients, rel=0.1)

@@ -2,12 +2,17 @@
 
 import dataclasses
 import types
+from pathlib import Path
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from alignment.ops.advantages import EstimatorInput
 from alignment.ops.group_advantages import dr_grpo, grpo, reinforce_plus_plus_baseline, rloo
+from alignment.policy.role_files import save_policy
 from alignment.policy.roles import Roles
 from alignment.train.policy_gradient.dynamic_sampling import groups_that_differ
 from alignment.train.policy_gradient.statistics import _groups
@@ -112,6 +117,66 @@ def test_answers_to_one_prompt_are_compared(base, tmp_path):
     grouped = scores.view(4, 4)
     expected = (grouped - grouped.mean(1, keepdim=True)) / (grouped.std(1, keepdim=True) + 1e-4)
     torch.testing.assert_close(made.advantages[:, 0], expected.flatten())
+
+
+def saved_adapter(base, folder):
+    model = AutoModelForCausalLM.from_pretrained(base)
+    torch.manual_seed(1)
+    adapter = LoraConfig(r=4, lora_alpha=16, target_modules=["q_proj"], init_lora_weights=False, task_type="CAUSAL_LM")
+    get_peft_model(model, adapter).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(base).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("stage", ["grpo", "rloo"])
+@pytest.mark.parametrize("method", ["full", "lora", "adapter", "prompt_tuning"])
+def test_without_kl_no_reference_is_held_trained_or_saved(base, tmp_path, stage, method):
+    saving = {"save_strategy": "steps", "save_steps": 1}
+    start, keys = base, {"peft_method": "lora" if method == "adapter" else method}
+    keys |= {"peft_config": {"num_virtual_tokens": 2}} if method == "prompt_tuning" else {}
+    if method == "adapter":
+        start, keys = saved_adapter(base, tmp_path / "sft"), {"lora_target_modules": ["q_proj"]}
+    held = {}
+    for beta in (0.0, 0.1):
+        out = tmp_path / str(beta)
+        trainer = make_trainer(
+            start, out, stage=stage, num_generations=4, beta=beta, arguments=saving, updates=1, per_device=4, **keys
+        )
+        held[beta] = sum(parameter.numel() for parameter in trainer.roles.parameters())
+        assert "reference" not in trainer.roles.adapters or beta > 0
+        before = trained_weights(trainer)
+        trainer.train()
+        moved = [name for name, old in before.items() if not torch.equal(old, trained_weights(trainer)[name])]
+        assert len(moved) >= len(before) / 2
+    plain = sum(parameter.numel() for parameter in AutoModelForCausalLM.from_pretrained(base).parameters())
+    assert held[0.0] == (plain if method == "full" else plain + sum(each.numel() for each in before.values()))
+    if method != "lora":  # whose reference is the base
+        assert held[0.1] > held[0.0]
+    names = {name for file in (tmp_path / "0.0").rglob("*.safetensors") for name in load_file(file)}
+    assert names
+    assert not [name for name in names if "reference" in name or "value" in name]
+
+
+@pytest.mark.parametrize("stage", ["grpo", "rloo"])
+def test_a_policy_trained_whole_without_kl_resumes_to_the_same_bits_and_loads_plainly(base, tmp_path, stage):
+    saving = {"save_strategy": "steps", "save_steps": 1, "learning_rate": 1e-3}
+    keys = {"updates": 3, "per_device": 4, "arguments": saving, "peft_method": "full", "beta": 0.0}
+    require_equal_end(base, tmp_path, killed_at=4, checkpoint=3, stage=stage, num_generations=4, **keys)
+
+
+def test_a_policy_trained_whole_without_kl_equals_one_beside_a_base(base, tmp_path, monkeypatch):
+    keys = {**GRPO, "peft_method": "full", "updates": 2, "per_device": 4, "arguments": {"learning_rate": 1e-3}}
+    alone = make_trainer(base, tmp_path / "a", **keys)
+    alone.train()
+    monkeypatch.setattr("alignment.policy.load_roles.needs_base", lambda *_: True)
+    beside = make_trainer(base, tmp_path / "b", **keys)
+    beside.train()
+    ours, theirs = dict(alone.roles.base.named_parameters()), dict(beside.roles.policy_model.named_parameters())
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    for trainer in (alone, beside):
+        save_policy(trainer.roles, trainer.args.output_dir / Path("policy"))
+    saved = [load_file(tmp_path / which / "policy" / "model.safetensors") for which in "ab"]
+    assert all(torch.equal(saved[0][name], saved[1][name]) for name in saved[1])
 
 
 @pytest.mark.parametrize("name", ["grpo-kl-two-passes", "gspo", "rloo"])
