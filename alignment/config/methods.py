@@ -67,6 +67,11 @@ class TuningMethod:
         return self.family is not None
 
     @property
+    def is_lora(self) -> bool:
+        """Whether the adapter's layers are PEFT's `LoraLayer`, whose increment of the weights is computed here too."""
+        return self.family in ("lora", "adalora", "dylora")
+
+    @property
     def copies_reference(self) -> bool:
         """Whether the reference is a second copy of the model; else it is the base with another adapter or none."""
         return self.trains_base
@@ -175,7 +180,7 @@ def known_method(name: str) -> str:
         return name
     if name in REFUSED:
         raise ValueError(f"{name} cannot be used: {REFUSED[name]}")
-    near = difflib.get_close_matches(name, [*TUNING_METHODS], n=1, cutoff=0.6)
+    near = difflib.get_close_matches(name.lower(), [*TUNING_METHODS], n=1, cutoff=0.6)
     shown = repr(name if len(name) <= 60 else name[:57] + "...")
     remedy = f"did you mean {near[0]}?" if near else "docs/tuning.md lists the methods"
     raise ValueError(f"{shown} is not a tuning method; {remedy}")

@@ -18,7 +18,7 @@ def load(tmp_path, **keys):
     given = {"stage": "sft", "model_name_or_path": "m", "output_dir": "o", "datasets": [{"path": "d"}], **keys}
     file = tmp_path / "r.yaml"
     file.write_text(json.dumps(given))
-    return load_recipe("sft", ["--config", str(file)])
+    return load_recipe(given["stage"], ["--config", str(file)])
 
 
 def faults(tmp_path, **keys):
@@ -55,6 +55,21 @@ def faults(tmp_path, **keys):
         ("miss", {"init_weights": False}, "init_weights: cannot be set: false starts from a random function"),
         ("miss", {"init_weights": "batt"}, "init_weights: must be one of bat, mini, or true or false, found 'batt'; "
          "did you mean bat?"),
+        ("lora", {"lora_alpha": 0}, "lora_alpha: must be 1 or more, found 0"),
+        ("lora", {"alpha_pattern": {"q_proj": 0}}, "alpha_pattern: q_proj: must not be 0"),
+        ("lora", {"target_modules": [""]}, "target_modules: names no module; name some, or leave it out"),
+        ("lora", {"target_modules": ""}, "target_modules: names no module; name some, or leave it out"),
+        ("adalora", {"deltaT": 0}, "deltaT: must be 1 or more, found 0"),
+        ("adalora", {"tinit": -5}, "tinit: must be 0 or more, found -5"),
+        ("adalora", {"beta1": 1.0}, "beta1: must be more than 0 and less than 1, found 1.0"),
+        ("adalora", {"orth_reg_weight": -0.5}, "orth_reg_weight: must be 0 or more, found -0.5"),
+        ("adalora", {"init_r": 4, "target_r": 6}, "target_r: 6 is more than init_r 4, and ranks only fall; give less"),
+        ("p_tuning", {"encoder_num_layers": 0}, "encoder_num_layers: must be 1 or more, found 0"),
+        ("prefix_tuning", {"encoder_hidden_size": -3}, "encoder_hidden_size: must be from 1 to 65536, found -3"),
+        ("oft", {"oft_block_size": -4}, "oft_block_size: must be 0 or more, found -4"),
+        ("vblora", {"topk": 0}, "topk: must be 1 or more, found 0"),
+        ("freeze", {"trainable_layers": []}, "trainable_layers: names no layer; name one"),
+        ("freeze", {"trainable_layers": [""]}, "trainable_layers: names no layer; name one"),
         ("full", {"r": 1}, "r: has no effect with peft_method full; take it out"),
     ],
 )  # fmt: skip
@@ -63,10 +78,44 @@ def test_an_impossible_field_is_reported(tmp_path, method, config, message):
     assert found.startswith(f"peft_config.{message}")
 
 
+@pytest.mark.parametrize("steps", [{"max_steps": 15}, {"max_steps": 14}])
+def test_an_adalora_that_would_never_prune_is_reported(tmp_path, steps):
+    schedule = {"peft_method": "adalora", "peft_config": {"tinit": 5, "tfinal": 10}}
+    expected = f"peft_config: tinit 5 and tfinal 10 leave none of the run's {steps['max_steps']} steps to prune in; "
+    (found,) = faults(tmp_path, **schedule, **steps)
+    assert found.startswith(expected)
+    load(tmp_path, **schedule, max_steps=16)
+    load(tmp_path, **schedule)  # the data decides
+
+
+@pytest.mark.parametrize(
+    ("method", "config"),
+    [
+        ("freeze", {"trainable_layers": -2}),
+        ("oft", {"r": 4, "oft_block_size": 0}),
+        ("fourierft", {"random_loc_seed": 0}),
+        ("lokr", {"decompose_factor": -1}),
+        ("adalora", {"tinit": 0, "orth_reg_weight": 0}),
+    ],
+)
+def test_zeros_and_negative_numbers_that_have_a_meaning_are_accepted(tmp_path, method, config):
+    load(tmp_path, peft_method=method, peft_config=config)
+
+
+def test_the_steps_of_ppo_are_those_of_its_updates(tmp_path):
+    # 32 / 8 updates of 2 passes and 2 minibatches: 16 steps
+    shape = {"total_episodes": 32, "rollout_batch_size": 8, "num_ppo_epochs": 2, "num_mini_batches": 2}
+    given = {"stage": "ppo", "peft_method": "adalora", "reward_model_path": "r", "per_device_train_batch_size": 4}
+    (found,) = faults(tmp_path, **given, **shape, peft_config={"tinit": 6, "tfinal": 10})
+    assert "leave none of the run's 16 steps to prune in" in found
+    load(tmp_path, **given, **shape, peft_config={"tinit": 5, "tfinal": 10})
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [
         ("lorra", "peft_method: 'lorra' is not a tuning method; did you mean lora?"),
+        ("LORA", "peft_method: 'LORA' is not a tuning method; did you mean lora?"),
         ("poly", "peft_method: poly cannot be used: it needs a task's number in every row; use lora"),
         ("z", "peft_method: 'z' is not a tuning method; docs/tuning.md lists the methods"),
     ],

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from alignment.config.faults import did_you_mean, shown, wrong_kind
-from alignment.config.library import Kind, trainer_keys
+from alignment.config.library import Kind, trainer_keys, trainer_texts
 from alignment.config.methods import ADAPTER_KEYS, TUNING_METHODS, TuningMethod
 from alignment.config.peft_fields import OWNED, WITHHELD
 from alignment.config.rules.keys import Fault, Keys, Rule
@@ -16,8 +16,12 @@ from alignment.config.rules.patterns import USUAL_NAMES, WHOLE_LAYERS, fault_of_
 from alignment.config.schema.keys import PEFT_NAMES
 
 LARGEST, LARGEST_RANK = 2**31, 2**16
-RANKS = re.compile(r"r|(init|target|effective|subspace)_r(ank)?|num_virtual_tokens|bottleneck_size")
+RANKS = re.compile(r"r|(init|target|effective|subspace)_r(ank)?|num_virtual_tokens|bottleneck_size|encoder_hidden_size")
+LAYERS = ("layers_to_transform", "trainable_layers")
 PATTERNS = ("target_modules", "exclude_modules", "feedforward_modules", "modules_to_save")
+MAY_BE_ZERO = re.compile(r".*(seed|key)|oft_block_size")  # though their defaults are positive
+AVERAGES = ("beta1", "beta2")
+INIT_R, TARGET_R = 12, 8  # AdaLoraConfig's defaults
 SHARES, COUNTS = ("fraction", "reserve_p"), ("num_samples",)
 INITIAL = re.compile(r"init_(\w+_)?weights")
 INIT = "init_lora_weights"
@@ -74,7 +78,7 @@ def _fault_of(field: str, value: Any, name: str, fields: dict[str, Kind]) -> str
         return None if known else f"must be {listed}, found {shown(value)}"
     if not fields[field].accepts(value):
         return wrong_kind(value, _words(fields[field]), fields[field].choices)
-    return _out_of_range(field, value)
+    return _out_of_range(field, value) or _below_the_least(method.config, field, value)
 
 
 def _unknown(field: str, name: str, method: TuningMethod, fields: dict[str, Kind]) -> str:
@@ -117,7 +121,8 @@ def _out_of_range(field: str, value: Any) -> str | None:
         return _by_module(field, value)
     if isinstance(value, list):
         told = (_number("layers", each) for each in value if field == "layers_to_transform")
-        return next(filter(None, told), None) if value or field != "layers_to_transform" else "names no layer; name one"
+        nothing = field in LAYERS and ("" in value or not value)
+        return "names no layer; name one" if nothing else next(filter(None, told), None)
     return _number("layers" if field == "layers_to_transform" else field, value)
 
 
@@ -130,6 +135,8 @@ def _number(field: str, value: Any) -> str | None:
         return f"must be at least 0 and less than 1, found {shown(value)}"
     if field in SHARES and not 0 < value <= 1:
         return f"must be more than 0 and at most 1, found {shown(value)}"
+    if field in AVERAGES and not 0 < value < 1:
+        return f"must be more than 0 and less than 1, found {shown(value)}"
     if field in COUNTS and value < 1:
         return f"must be 1 or more, found {shown(value)}"
     if field == "trainable_layers" and value == 0:
@@ -139,10 +146,27 @@ def _number(field: str, value: Any) -> str | None:
     return None if abs(value) < LARGEST else f"must be less than {LARGEST}, found {shown(value)}"
 
 
+def _below_the_least(spec: str, field: str, value: Any) -> str | None:
+    """Return the fault of a size or count below 1, or of another number below 0, judged by the field's default."""
+    default = trainer_texts(spec).get(field, ("", ""))[0]
+    try:
+        usual = float(default)
+    except ValueError:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or usual < 0 or field in LAYERS:
+        return None
+    least = 1 if default.isdecimal() and usual >= 1 and not MAY_BE_ZERO.fullmatch(field) else 0
+    return None if value >= least else f"must be {least} or more, found {shown(value)}"
+
+
 def _pattern(field: str, value: Any) -> str | None:
+    if value == "":
+        return "names no module; name some, or leave it out"
     if isinstance(value, str) and value.lower() not in WHOLE_LAYERS:
         return fault_of_patterns([value], USUAL_NAMES)
-    return "names no module; name some, or leave it out" if value == [] and field == "target_modules" else None
+    nothing = "" in value if isinstance(value, list) else False
+    nothing = nothing or (value == [] and field == "target_modules")
+    return "names no module; name some, or leave it out" if nothing else None
 
 
 def _by_module(field: str, value: dict[Any, Any]) -> str | None:
@@ -151,7 +175,7 @@ def _by_module(field: str, value: dict[Any, Any]) -> str | None:
     for key, number in value.items():
         if not isinstance(key, str) or isinstance(number, bool) or not isinstance(number, int if rank else int | float):
             return f"must hold {'whole ' if rank else ''}numbers by modules' names, found {shown(key)}: {shown(number)}"
-        told = _number("r" if rank else field, number)
+        told = _number("r" if rank else field, number) or ("must not be 0" if number == 0 else None)
         if told:
             return f"{key}: {told}"
     return fault_of_patterns([rf"(.*\.)?({key})$" for key in value], USUAL_NAMES)
@@ -187,6 +211,41 @@ def start_of_lora(keys: Keys) -> Iterator[Fault]:
         yield at, f"{start} changes the base that the roles of {keys.about.title} share; use it in stage sft"
 
 
+def pruning_schedule(keys: Keys) -> Iterator[Fault]:
+    """AdaLoRA prunes between its first and its last steps, which a run must have between them."""
+    if keys["peft_method"] != "adalora":
+        return
+    given = keys["peft_config"]
+    first, last = given.get("init_r", INIT_R), given.get("target_r", TARGET_R)
+    if isinstance(first, int) and isinstance(last, int) and last > first:
+        yield ("peft_config", "target_r"), f"{last} is more than init_r {first}, and ranks only fall; give less"
+    begin, end = (given.get(key, 0) for key in ("tinit", "tfinal"))
+    steps = _steps(keys)
+    if isinstance(begin, int) and isinstance(end, int) and steps is not None:
+        told = no_step_to_prune(begin, end, steps)
+        if told is not None:
+            yield ("peft_config",), told
+
+
+def _steps(keys: Keys) -> int | None:
+    """Return the number of optimizer steps; None if it depends on the data."""
+    if keys.about.is_online:
+        epochs = next(keys[key] for key in ("num_ppo_epochs", "num_iterations") if keys.exists(key))
+        return int(keys["total_episodes"] // keys["rollout_batch_size"] * keys["num_mini_batches"] * epochs)
+    given = keys["max_steps"]
+    return given if isinstance(given, int) and given > 0 else None
+
+
+def no_step_to_prune(tinit: int, tfinal: int, steps: int) -> str | None:
+    """Return the fault of a schedule that prunes in none of a run's steps; None if it prunes in some."""
+    if tinit + tfinal < steps:
+        return None
+    return (
+        f"tinit {tinit} and tfinal {tfinal} leave none of the run's {steps} steps to prune in; lower them, or train "
+        "longer"
+    )
+
+
 def scaled_gradients(keys: Keys) -> Iterator[Fault]:
     """A method that reads gradients reads unscaled ones."""
     if keys["fp16"] and TUNING_METHODS[keys["peft_method"]].reads_gradients:
@@ -198,4 +257,5 @@ def _needs_method(rule: Callable[[Keys], Iterator[Fault]]) -> Rule:
     return lambda keys: rule(keys) if keys.exists("peft_method") else iter(())
 
 
-TUNING_RULES: list[Rule] = [_needs_method(rule) for rule in (lora_keys, peft_config, start_of_lora, scaled_gradients)]
+TUNING = (lora_keys, peft_config, start_of_lora, pruning_schedule, scaled_gradients)
+TUNING_RULES: list[Rule] = [_needs_method(rule) for rule in TUNING]

@@ -1,8 +1,8 @@
 """AdaLoRA, https://arxiv.org/abs/2303.10512: ranks are pruned during training, by the importance of each triplet.
 
-The increment is P Λ Q (equation 3), `lora_B`, `lora_E` and `lora_A` in PEFT. The callback adds the gradient of the
-orthogonality term (equation 4) and prunes after each optimizer step (equations 6 to 12), which no trainer does. The
-trained adapter is saved as plain LoRA with a rank for each module, so later stages and vLLM read LoRA.
+The increment is P Λ Q ("SVD-based adaptation"), `lora_B`, `lora_E` and `lora_A` in PEFT. The callback adds the gradient
+of the orthogonality term and prunes after each optimizer step ("importance-aware rank allocation"), which no trainer
+does. The trained adapter is saved as plain LoRA with a rank for each module, so later stages and vLLM read LoRA.
 """
 
 import copy
@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
+from alignment.config.rules.tuning import no_step_to_prune
 from alignment.config.schema import AdapterKeys
 from alignment.errors import TrainingError
 from alignment.policy.methods.callback import MethodCallback
@@ -85,11 +86,9 @@ class Pruning(MethodCallback):
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Plan the pruning over the run's steps."""
         self.config.total_step = state.max_steps
-        if self.config.tinit + self.config.tfinal >= state.max_steps:
-            raise TrainingError(
-                f"peft_config: tinit {self.config.tinit} and tfinal {self.config.tfinal} leave none of the run's "
-                f"{state.max_steps} steps to prune in; lower them, or train longer"
-            )
+        told = no_step_to_prune(self.config.tinit, self.config.tfinal, state.max_steps)
+        if told is not None:
+            raise TrainingError(f"peft_config: {told}")
 
     def on_pre_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
