@@ -41,7 +41,7 @@ def labels_of(
     return label(
         samples,
         judge,
-        strategy_of(judge.mode, samples=recipe.judge.repeats, seed=recipe.seed),
+        strategy_of(judge.mode, samples=recipe.judge.repeats, seed=recipe.seed, acceptable=recipe.acceptable_rating),
         pairs_per_prompt=None if all_pairs else recipe.pairs_per_prompt,
         seed=recipe.seed,
         max_concurrency=recipe.judge.at_once(recipe.max_concurrency),

@@ -5,6 +5,7 @@ pair without a usable verdict in both orders has no label.
 """
 
 import itertools
+import math
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from typing import Any, Protocol
 
 from alignment.calls.call import question_key
 from alignment.calls.store_rows import Sampled
-from alignment.data.rows import USABLE, Pair, Shown, SingleVerdict, Status
+from alignment.data.rows import DESIRABLE, USABLE, Pair, Shown, SingleVerdict, Status
 from alignment.evaluate.judging import Comparison, Listing, Mode, Question, Rating, Verdict
 
 Verdicts = Mapping[tuple[str, int], Verdict]  # by question and repeat
@@ -48,11 +49,11 @@ class Strategy(Protocol):
         ...
 
 
-def strategy_of(mode: Mode, *, samples: int, seed: int) -> Strategy:
-    """Return the strategy of a mode, with `samples` repeats of each question."""
+def strategy_of(mode: Mode, *, samples: int, seed: int, acceptable: float | None = None) -> Strategy:
+    """Return the strategy of a mode, with `samples` repeats of each question; `acceptable` as in `Pointwise`."""
     if mode == "listwise":
         return Listwise(samples, seed)
-    return Pointwise(samples) if mode == "pointwise" else Pairwise(samples)
+    return Pointwise(samples, acceptable) if mode == "pointwise" else Pairwise(samples)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +137,7 @@ class Pointwise:
     """Every answer by itself, `samples` times; the higher rated one is preferred, and the difference is the margin."""
 
     samples: int = 1
+    acceptable: float | None = None  # the lowest rating of a good answer; None: answers are not labelled by themselves
 
     def questions(self, sample: Sampled, pairs: Sequence[tuple[int, int]]) -> Iterator[Question]:
         """Yield every answer of the pairs."""
@@ -159,14 +161,24 @@ class Pointwise:
         return Pair(*pair, probability, "tie" if probability == 0.5 else "ok", margin=abs(gap))
 
     def evidence(self, sample: Sampled, verdicts: Verdicts) -> dict[str, Any]:
-        """Return every answer's mean rating, and the scores of the rubric's criteria; null without a rating."""
-        ratings, criteria = [], []
+        """Return every answer's mean rating, its probability of being good, and the scores of the rubric's criteria.
+
+        Each is null without a rating. The probability is P(rating ≥ acceptable), averaged over repeats.
+        """
+        ratings, criteria, good = [], [], []
         for place in range(len(sample.responses)):
             asked = [verdicts.get(key_of(question)) for question in self._repeats(sample, place)]
             rated = [verdict for verdict in asked if verdict is not None and verdict.scores is not None]
             ratings.append(_mean(rated) if rated else None)
+            good.append(self._good(rated) if rated else None)
             criteria.append(rated[0].details.get("criteria") if rated else None)
-        return {"ratings": ratings, **({"criteria": criteria} if any(criteria) else {})}
+        labels = {} if self.acceptable is None else {DESIRABLE: good}
+        return {"ratings": ratings, **labels, **({"criteria": criteria} if any(criteria) else {})}
+
+    def _good(self, rated: Sequence[Verdict]) -> float:
+        least = -math.inf if self.acceptable is None else self.acceptable
+        chances = [sum(p for score, p in _distribution(one).items() if score >= least) for one in rated]
+        return min(1.0, sum(chances) / len(chances))
 
     def _repeats(self, sample: Sampled, place: int) -> Iterator[Rating]:
         for repeat in range(self.samples):

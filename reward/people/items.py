@@ -13,7 +13,7 @@ from alignment.config.documents import read_bytes
 from alignment.config.schema import DatasetEntry
 from alignment.data.columns import refuse_unused
 from alignment.data.load import load_answers
-from alignment.data.rows import Prompt, Ranking
+from alignment.data.rows import DESIRABLE, Prompt, Ranking
 from alignment.data.sampled import of_answers
 from alignment.data.source_rows import OnBadRow
 from alignment.errors import AlignmentError, DataError, RecipeError
@@ -25,7 +25,7 @@ Ask = Literal["rank", "pairs"]
 STORE = "calls.sqlite"
 LABELS = ("labels.jsonl", "rejected.jsonl")  # of a run that finished, and of one that missed its gate
 OF_JUDGES = frozenset(
-    {"judge", "prompt_hash", "source", "annotator"}
+    {"judge", "prompt_hash", "source", "annotator", DESIRABLE}
 )  # of the verdicts, which an item does not include
 
 

@@ -264,6 +264,7 @@ def test_wrong_values(faults, stage, given, message):
             {"per_device_train_batch_size": 1},
             "per_device_train_batch_size: must be 2 or more with loss_type kto",
         ),
+        ("label", {"acceptable_rating": 7}, "acceptable_rating: needs judge.asks: pointwise, whose judge rates single"),
         ("kto", {"auto_find_batch_size": True}, "auto_find_batch_size: cannot be used with loss_type kto"),
         ("kto", {"train_sampling_strategy": "random"}, "must be sequential with loss_type kto, found random"),
         ("kto", {"ref_model_mixup_alpha": 0.5}, "ref_model_mixup_alpha: has no effect without sync_ref_model: true"),

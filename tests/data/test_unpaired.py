@@ -81,6 +81,15 @@ def test_an_answer_of_several_pairs_has_its_mean_probability(tmp_path):
     assert found.desirable == pytest.approx((0.7, 0.1, 0.5, None))
 
 
+def test_a_judge_of_single_answers_labels_them_itself(tmp_path):
+    row = {"prompt": "q", "responses": ["a", "b"], "scores": [2, 1]}
+    (found,) = loaded(tmp_path, {**row, "provenance": {"desirable": [0.9, None]}})
+    assert found.desirable == (0.9, None)
+    for wrong, told in (([0.9], "is not a list of 2 probabilities"), ([0.9, 2], "is 2.0, outside 0 to 1")):
+        message = written.refused(tmp_path, {**row, "provenance": {"desirable": wrong}}, loader=load_unpaired)
+        assert f"'provenance.desirable' {told}" in message
+
+
 @pytest.mark.parametrize(
     ("row", "told"),
     [

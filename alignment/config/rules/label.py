@@ -43,6 +43,14 @@ def revisions(keys: Keys) -> Iterator[Fault]:
         yield ("revisions",), "needs judge.constitution, a YAML file of the principles to revise by"
 
 
+def acceptable(keys: Keys) -> Iterator[Fault]:
+    """Single answers are rated by a judge of single answers."""
+    if keys.exists("acceptable_rating") and keys.given("acceptable_rating"):
+        judge = keys["judge"]
+        if not isinstance(judge, dict) or judge.get("asks") != "pointwise":
+            yield ("acceptable_rating",), "needs judge.asks: pointwise, whose judge rates single answers; take it out"
+
+
 def gates(keys: Keys) -> Iterator[Fault]:
     """A gate has a limit, and limits on the agreement with people need their preferences."""
     gate = keys["gate"] if keys.exists("gate") else None
@@ -57,4 +65,4 @@ def gates(keys: Keys) -> Iterator[Fault]:
             yield ("gate", key), "compares the judge with people; give gate.gold, a file of their preferences"
 
 
-LABEL_RULES: list[Rule] = [label_answers, label_pairs, revisions, gates]
+LABEL_RULES: list[Rule] = [label_answers, label_pairs, revisions, acceptable, gates]

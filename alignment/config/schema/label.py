@@ -99,5 +99,9 @@ class LabelRecipe(Recipe, ModelKeys, DataKeys, SamplingKeys, CallKeys):
     """Requirements for the labels. Labels that miss one end the stage, and nothing trains on them."""
     calibration: Late[CalibrationEntry | None] = None
     """Calibrate the judge's probabilities on judgments of people."""
+    acceptable_rating: Late[float | None] = Field(default=None, ge=-(10**6), le=10**6)
+    """With `judge.asks: pointwise`: the lowest rating of a good answer. Each answer then also gets the probability that
+    it is good, which stage kto learns from.
+    """
     revisions: RevisionEntry | None = None
     """Have the judge also revise answers by its constitution, into `revisions.jsonl`."""

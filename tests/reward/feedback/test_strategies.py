@@ -110,6 +110,22 @@ def test_distributions_of_ratings_give_a_probability() -> None:
     assert pair.probability == pytest.approx(0.5 * 0.375 + 0.5 * 1.0)
 
 
+def test_an_acceptable_rating_labels_each_answer() -> None:
+    details = {"a": {"distribution": {"3": 0.4, "7": 0.1}}, "b": {}}
+
+    def answer(question: Rating) -> Verdict:
+        if question.answer == "c":
+            return Verdict(None, "refusal")
+        score = 8.0 if question.answer == "b" and question.repeat else 4.0
+        return Verdict(None, "ok", details=details[question.answer], scores=(score,))
+
+    way, sample = Pointwise(2, acceptable=7.0), Sampled(0, "p", ["a", "b", "c"], [True] * 3)
+    found = way.evidence(sample, verdicts_of(way, answer, sample))
+    # a: 0.1 of 0.5 is 7; b: 4, then 8
+    assert found["desirable"] == pytest.approx([0.2, 0.5, None])
+    assert "desirable" not in Pointwise(2).evidence(sample, verdicts_of(way, answer, sample))
+
+
 def test_a_rating_that_failed_leaves_its_pairs_without_a_label() -> None:
     def answer(question: Rating) -> Verdict:
         return Verdict(None, "refusal") if question.answer == "b" else Verdict(None, "ok", scores=(5.0,))
@@ -125,3 +141,4 @@ def test_the_way_is_the_judges() -> None:
     assert strategy_of("pairwise", samples=3, seed=1) == Pairwise(3)
     assert strategy_of("listwise", samples=3, seed=1) == Listwise(3, 1)
     assert strategy_of("pointwise", samples=3, seed=1) == Pointwise(3)
+    assert strategy_of("pointwise", samples=3, seed=1, acceptable=7.0) == Pointwise(3, 7.0)
