@@ -12,7 +12,10 @@ from alignment.cli.base import PEOPLE_PANEL, Columns, Format, IgnoreColumns, OnB
 def annotate(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A label run's folder, or any file of rankings or pairs.")],
     ask: Annotated[
-        Literal["rank", "pairs"], typer.Option(help="Rank all answers to a prompt, or pick the better of each pair.")
+        Literal["rank", "pairs", "thumbs"],
+        typer.Option(
+            help="Rank all answers to a prompt, pick the better of each pair, or find each answer good or bad."
+        ),
     ] = "rank",
     guidelines: Annotated[Path | None, typer.Option(metavar="FILE", help="Text that every person is shown.")] = None,
     annotator: Annotated[
@@ -31,17 +34,18 @@ def annotate(
         typer.Option("--allow-host", metavar="NAME", help="Another host name under which browsers may open the page."),
     ] = None,
     output: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Where the rankings go; default: people.jsonl in or beside RUN.")
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Where the labels go; default: people.jsonl or thumbs.jsonl in or beside RUN."
+        ),
     ] = None,
     columns: Columns = None,
     ignore_columns: IgnoreColumns = None,
     layout: Format = None,
     on_bad_row: OnBadRow = "stop",
-    export: Annotated[
-        bool, typer.Option("--export", help="Write the rankings given so far, and serve nothing.")
-    ] = False,
+    export: Annotated[bool, typer.Option("--export", help="Write the labels given so far, and serve nothing.")] = False,
 ) -> None:
-    """Have people rank answers, blind, on a local web page."""
+    """Have people rank answers, or find them good or bad, blind, on a local web page."""
     from alignment.data.columns import refuse_unused
     from reward.people import serve
     from reward.people.annotation_queue import Rules
@@ -49,7 +53,7 @@ def annotate(
     entry = entry_keys(columns, ignore_columns, layout)
     if export:
         refuse_unused(entry, "--export writes the rankings that people gave already. Leave it out.")
-        serve.export(run, output, typer.echo)
+        serve.export(run, output, ask, typer.echo)
         return
     settings = serve.Settings(
         run=run,

@@ -1,7 +1,9 @@
 """From a conversation to a demonstration: which of the assistant's messages are trained."""
 
+from typing import Any
+
 from alignment.data.answers import is_empty, message_of_answer
-from alignment.data.conversations import UNTRAINED, split_answer, without_mark
+from alignment.data.conversations import UNTRAINED, carrying_tools, split_answer, without_mark
 from alignment.data.fields import BadRow
 from alignment.data.rows import Demonstration, Message, Ranking
 from alignment.data.sampled import of_answers
@@ -37,3 +39,10 @@ def demonstration_of_best(ranking: Ranking, best: int | None, source: str) -> De
     kept = of_answers(ranking.provenance, [best])
     sampled = Ranking(prompt, [text], [], kept, source) if kept else None
     return Demonstration(prompt, text, source=source, answer=more, sampled=sampled)
+
+
+def sampled_answer(row: Demonstration, provenance: dict[str, Any]) -> Ranking | None:
+    """Return the answer alone with what the row's provenance holds of it; None where no policy sampled it."""
+    kept = of_answers(provenance, [0])
+    prompt = carrying_tools(row.prompt, row.tools) if isinstance(row.prompt, list) else row.prompt
+    return Ranking(prompt, [row.completion], [], kept) if kept else None

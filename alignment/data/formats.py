@@ -162,7 +162,7 @@ FORMATS: tuple[Format, ...] = (  # the first match counts, so the narrower come 
         "messages, conversations, prompt and completion, or instruction and output; and label, kto_tag or probability",
         _is_kto,
         kto,
-        ("messages", "conversations", "prompt", "completion", *DEMONSTRATION, *LABELS, "tools"),
+        ("messages", "conversations", "prompt", "completion", *DEMONSTRATION, *LABELS, "tools", "provenance"),
         either=(
             ("messages", *_AROUND),
             ("conversations", *_AROUND),

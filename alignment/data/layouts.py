@@ -12,12 +12,10 @@ from alignment.data.conversations import (
     messages_of,
     with_system,
 )
-from alignment.data.demonstrations import demonstration_of
+from alignment.data.demonstrations import demonstration_of, sampled_answer
 from alignment.data.fields import BadRow, optional_text, text_of, whole_text
 from alignment.data.keys import UnreadKey, unread
-from alignment.data.rankings import (
-    prompt_of,
-)
+from alignment.data.rankings import prompt_of, provenance_of
 from alignment.data.rows import Demonstration, Message, Prompt, Ranking
 from alignment.data.thumbs import label_of
 
@@ -103,7 +101,9 @@ def kto(row: Row) -> list[Parsed]:
     key = next((key for key in ("messages", "conversations") if key in row), None)
     read = conversation(key) if key else alpaca if "instruction" in row else prompt_completion
     (parsed,) = read(row)
-    return [replace(parsed, desirable=label) if isinstance(parsed, Demonstration) else parsed]
+    if not isinstance(parsed, Demonstration):
+        return [parsed]
+    return [replace(parsed, desirable=label, sampled=sampled_answer(parsed, provenance_of(row, 1)))]
 
 
 def text_alone(row: Row) -> list[Parsed]:

@@ -26,7 +26,7 @@ def unpaired_of_label(row: Demonstration, desirable: float, source: str) -> Unpa
     has_field = "reasoning" in answer and TAGGED not in answer
     if has_field:
         require_readable(text_of_answer(answer), "the answer")
-    provenance = {REASONING_FIELD: [True]} if has_field else {}
+    provenance = {**(row.sampled.provenance if row.sampled else {}), **({REASONING_FIELD: [True]} if has_field else {})}
     return Unpaired(prompt, [text_of_answer(answer)], [], provenance, source, (desirable,))
 
 

@@ -48,6 +48,7 @@ from alignment.run.tracking import Tracker
 from alignment.secrecy import hidden_words
 
 PEOPLE = "people.jsonl"  # people's rankings, which no command may delete
+THUMBS = "thumbs.jsonl"  # people's labels of single answers, likewise
 MOST_SHOWN = 8  # differences of two recipes in a message
 DDP_TIMEOUT = 1800  # seconds that a process waits for the others; transformers' default of the key of that name
 PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "bitsandbytes", "deepspeed")
@@ -245,11 +246,12 @@ class RunDirectory:
                 "name another folder."
             )
         if self.recipe.overwrite:
-            if (self.path / PEOPLE).exists():
-                raise AlignmentError(
-                    f"output_dir {self.path} holds {PEOPLE}, people's rankings of this run's answers, and overwriting "
-                    "would delete it. Move it to another folder, or name another output_dir."
-                )
+            for name, what in ((PEOPLE, "rankings"), (THUMBS, "labels")):
+                if (self.path / name).exists():
+                    raise AlignmentError(
+                        f"output_dir {self.path} holds {name}, people's {what} of this run's answers, and overwriting "
+                        "would delete it. Move it to another folder, or name another output_dir."
+                    )
             self._clear()
             return {}
         manifest = read_manifest(self.path)

@@ -21,7 +21,7 @@ from alignment.run.repair import DAMAGED
 # Files about the run itself: times, logs, states to resume from. Later stages do not read them.
 ACCOUNTS = {"manifest.json", "recipe.yaml", "metrics.jsonl", "samples.jsonl", "README.md", "training_args.bin"}
 # Results of audits do not change the labels.
-ACCOUNTS |= {"audit.html", "audit.json", "suggested.jsonl", "people.jsonl", "suggested.people.jsonl"}
+ACCOUNTS |= {"audit.html", "audit.json", "suggested.jsonl", "people.jsonl", "suggested.people.jsonl", "thumbs.jsonl"}
 ACCOUNTS |= {"calibrated.jsonl", "calibrated.json"}
 ACCOUNTS |= {WHOLE}  # sizes and hashes of the files themselves
 

@@ -14,7 +14,7 @@ from alignment.data.conversations import carried_tools, with_tools
 from alignment.data.rows import Prompt
 from alignment.errors import AlignmentError
 from reward.people.items import Item
-from reward.people.label import COUNTED, Label, LabelStatus
+from reward.people.label import COUNTED, Label, LabelStatus, highest_rank
 from reward.people.store import PeopleStore
 
 CLAIM_SECONDS = 1800.0  # during which an item that is assigned to one person is not assigned to another
@@ -112,6 +112,8 @@ class AnnotationQueue:
 
     def submit(self, annotator: str, key: Any, view: Any, verdict: Any, seconds: Any) -> Label:
         """Accept a label: a rank for every answer in the order shown, "abstain" or "skipped".
+
+        Of one answer, rank 1 is good and 2 bad.
 
         Raises: LabelRefused if anything about it is not as it must be.
         """
@@ -224,8 +226,11 @@ def _verdict(verdict: Any, item: Item, shown: list[int]) -> tuple[LabelStatus, l
     given = verdict.get("ranks") if isinstance(verdict, dict) else None
     if not isinstance(given, list) or len(given) != len(shown):
         raise LabelRefused(f'the verdict must be {{"ranks": [{len(shown)} numbers]}}, "abstain" or "skipped"')
-    if not all(isinstance(rank, int) and not isinstance(rank, bool) and 1 <= rank <= len(shown) for rank in given):
-        raise LabelRefused(f"ranks are whole numbers from 1 to {len(shown)}")
+    most = highest_rank(len(shown))
+    if not all(isinstance(rank, int) and not isinstance(rank, bool) and 1 <= rank <= most for rank in given):
+        raise LabelRefused(f"ranks are whole numbers from 1 to {most}")
+    if len(item.responses) == 1:
+        return "ok", given
     dense = {rank: place for place, rank in enumerate(sorted(set(given)), start=1)}
     by_text = {item.responses[index]: dense[rank] for index, rank in zip(shown, given, strict=True)}
     return ("tie" if len(dense) == 1 else "ok"), [by_text[response] for response in item.responses]

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from alignment.calls.store import CallStore
 from alignment.config.documents import read_bytes
 from alignment.config.schema import DatasetEntry
+from alignment.data.answers import is_empty
 from alignment.data.columns import refuse_unused
 from alignment.data.load import load_answers
 from alignment.data.rows import DESIRABLE, Prompt, Ranking
@@ -18,10 +19,10 @@ from alignment.data.sampled import of_answers
 from alignment.data.source_rows import OnBadRow
 from alignment.errors import AlignmentError, DataError, RecipeError
 from alignment.manifest import read_manifest
-from alignment.run.directory import PEOPLE
+from alignment.run.directory import PEOPLE, THUMBS
 from alignment.run.files import text_hash
 
-Ask = Literal["rank", "pairs"]
+Ask = Literal["rank", "pairs", "thumbs"]
 STORE = "calls.sqlite"
 LABELS = ("labels.jsonl", "rejected.jsonl")  # of a run that finished, and of one that missed its gate
 OF_JUDGES = frozenset(
@@ -31,7 +32,7 @@ OF_JUDGES = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """A prompt and the answers that a person ranks."""
+    """A prompt and the answers that a person ranks, or the one that a person finds good or bad."""
 
     key: str  # of prompt and answers
     prompt: Prompt
@@ -56,17 +57,18 @@ class Place:
     output: Path
 
 
-def place_of(run: Path, output: Path | None) -> Place:
-    """Return the store and the output of RUN: inside a folder, beside a file.
+def place_of(run: Path, output: Path | None, ask: Ask = "rank") -> Place:
+    """Return the store and the output of RUN: inside a folder, beside a file; thumbs have an output of their own.
 
     Raises: DataError if RUN does not exist.
     """
+    name = THUMBS if ask == "thumbs" else PEOPLE
     if run.is_dir():
-        return Place(run, run / STORE, output or run / PEOPLE)
+        return Place(run, run / STORE, output or run / name)
     if not run.is_file():
         raise DataError(f"{run} does not exist. Give the folder of a label run, or a file of rankings.")
     stem = run.name.removesuffix(".gz").rpartition(".")[0]
-    return Place(run, run.with_name(f"{stem}.{STORE}"), output or run.with_name(f"{stem}.people.jsonl"))
+    return Place(run, run.with_name(f"{stem}.{STORE}"), output or run.with_name(f"{stem}.{name}"))
 
 
 def load_items(
@@ -77,7 +79,7 @@ def load_items(
     entry: Mapping[str, Any] | None = None,
     on_bad_row: OnBadRow = "stop",
 ) -> list[Item]:
-    """Return the distinct items, without those whose answers are all equal.
+    """Return the distinct items, without those whose answers are all equal; for thumbs, each answer is one.
 
     Args:
         entry: keys of a recipe's data set entry.
@@ -87,10 +89,11 @@ def load_items(
     for ranking in _rankings(place, entry or {}, on_bad_row):
         for prompt, responses, provenance in _questions(ranking, ask):
             item = Item(key_of(prompt, responses), prompt, responses, provenance)
-            if len(item.distinct) > 1:
+            if len(item.distinct) > 1 or ask == "thumbs":
                 items.setdefault(item.key, item)
     if not items:
-        raise DataError(f"{place.source}: there is nothing to compare; no prompt has two answers that differ.")
+        none = "no answer has a text" if ask == "thumbs" else "no prompt has two answers that differ"
+        raise DataError(f"{place.source}: there is nothing to {'judge' if ask == 'thumbs' else 'compare'}; {none}.")
     return list(items.values())[:limit]
 
 
@@ -103,6 +106,12 @@ def _questions(ranking: Ranking, ask: Ask) -> list[tuple[Prompt, list[str], dict
     provenance = {name: value for name, value in ranking.provenance.items() if name not in OF_JUDGES}
     if ask == "rank":
         return [(ranking.prompt, ranking.responses, provenance)]
+    if ask == "thumbs":
+        return [
+            (ranking.prompt, [text], {**provenance, **of_answers(provenance, (place,))})
+            for place, text in enumerate(ranking.responses)
+            if not is_empty(text)
+        ]
     ends = [(pair.first, pair.second) for pair in ranking.pairs]
     ends = ends or list(itertools.combinations(range(len(ranking.responses)), 2))
     return [

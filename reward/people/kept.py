@@ -5,7 +5,7 @@ import math
 from typing import Any, get_args
 
 from reward.people.items import Item, key_of
-from reward.people.label import COUNTED, Label, LabelStatus
+from reward.people.label import COUNTED, Label, LabelStatus, highest_rank
 
 
 class Damaged(ValueError):
@@ -62,9 +62,10 @@ def _require_ranks(status: LabelStatus, ranks: Any, item: Item) -> None:
             raise Damaged(f"it has ranks with the status {status}")
         return
     count = len(item.responses)
-    if not _whole_numbers(ranks) or len(ranks) != count or not all(1 <= rank <= count for rank in ranks):
-        raise Damaged(f"ranks are not {count} whole numbers from 1 to {count}")
-    if (status == "tie") != (len(set(ranks)) == 1):
+    most = highest_rank(count)
+    if not _whole_numbers(ranks) or len(ranks) != count or not all(1 <= rank <= most for rank in ranks):
+        raise Damaged(f"ranks are not {count} whole numbers from 1 to {most}")
+    if (status == "tie") != (count > 1 and len(set(ranks)) == 1):
         raise Damaged(f"its ranks do not agree with the status {status}")
 
 

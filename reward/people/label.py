@@ -7,6 +7,14 @@ LabelStatus = Literal["ok", "tie", "abstain", "skipped", "withdrawn"]
 COUNTED: tuple[LabelStatus, ...] = ("ok", "tie", "abstain")  # what counts as a label; the others leave the item open
 
 
+GOOD, BAD = 1, 2  # in `ranks`, of an item of one answer
+
+
+def highest_rank(answers: int) -> int:
+    """Return the largest rank of an item with so many answers."""
+    return max(answers, BAD)
+
+
 @dataclass(frozen=True, slots=True)
 class Label:
     """One annotator's label of one item."""

@@ -1,4 +1,4 @@
-"""Turns people's labels into rankings: one row for each person and item, as training and the audit read them."""
+"""Turns people's labels into rows, one for each person and item, as training and the audit read them."""
 
 import itertools
 from dataclasses import replace
@@ -8,22 +8,52 @@ from typing import Any
 from alignment.data.rankings import pairs_from_ranks, ranking_to_json
 from alignment.data.rows import Pair, Ranking, SingleVerdict
 from alignment.run.files import write_jsonl
-from reward.people.items import Item
-from reward.people.label import COUNTED, Label
+from reward.people.items import Ask, Item
+from reward.people.label import COUNTED, GOOD, Label
 
 
 def rankings(labels: list[Label], items: dict[str, Item]) -> list[Ranking]:
-    """Return one ranking for each label, with the person, the seconds and the order shown."""
-    return [_ranking(label, items[label.item]) for label in labels if label.status in COUNTED and label.item in items]
+    """Return one ranking for each label of several answers, with the person, the seconds and the order shown."""
+    return [
+        _ranking(label, items[label.item])
+        for label in labels
+        if label.status in COUNTED and label.item in items and len(items[label.item].responses) > 1
+    ]
 
 
-def write_rankings(path: Path, rows: list[Ranking]) -> None:
-    """Write `people.jsonl`, whole or not at all."""
-    write_jsonl(path, [ranking_to_json(row) for row in rows])
+def thumbs(labels: list[Label], items: dict[str, Item]) -> list[dict[str, Any]]:
+    """Return a row for each label of one answer, in TRL's unpaired layout; "cannot say" has none."""
+    known = [(label, items[label.item]) for label in labels if label.ranks is not None and label.item in items]
+    return [
+        {
+            "prompt": item.prompt,
+            "completion": item.responses[0],
+            "label": label.ranks == [GOOD],
+            "provenance": _provenance(label, item),
+        }
+        for label, item in known
+        if len(item.responses) == 1
+    ]
+
+
+def rows_of(ask: Ask, labels: list[Label], items: dict[str, Item]) -> list[dict[str, Any]]:
+    """Return the rows of `people.jsonl`, or of `thumbs.jsonl`."""
+    if ask == "thumbs":
+        return thumbs(labels, items)
+    return [ranking_to_json(row) for row in rankings(labels, items)]
+
+
+def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Write the file, whole or not at all."""
+    write_jsonl(path, rows)
 
 
 def _ranking(label: Label, item: Item) -> Ranking:
-    provenance: dict[str, Any] = {
+    return Ranking(item.prompt, item.responses, _pairs(label, item), _provenance(label, item))
+
+
+def _provenance(label: Label, item: Item) -> dict[str, Any]:
+    return {
         **item.provenance,
         "source": "person",
         "annotator": label.annotator,
@@ -33,7 +63,6 @@ def _ranking(label: Label, item: Item) -> Ranking:
         "seconds": round(label.seconds, 3),
         "labelled_at": label.labelled_at,
     }
-    return Ranking(item.prompt, item.responses, _pairs(label, item), provenance)
 
 
 def _pairs(label: Label, item: Item) -> list[Pair]:

@@ -1,4 +1,4 @@
-"""Serves the annotation page until Ctrl-C, and writes `people.jsonl` after each change of the store."""
+"""Serves the annotation page until Ctrl-C, and writes the labels' file after each change of the store."""
 
 import asyncio
 import contextlib
@@ -15,7 +15,7 @@ from alignment.serving.address import listen
 from alignment.serving.extra import require_extra
 from reward.people.annotation_queue import AnnotationQueue, Rules
 from reward.people.items import Ask, Place, load_items, place_of, read_guidelines
-from reward.people.labels import rankings, write_rankings
+from reward.people.labels import rows_of, write_rows
 from reward.people.store import PeopleStore
 
 WRITE_EVERY_SECONDS = 2.0
@@ -41,20 +41,20 @@ class Settings:
     allow_hosts: tuple[str, ...] = ()
 
 
-def export(run: Path, output: Path | None, tell: Tell) -> None:
-    """Write the labels so far as rankings, without a server.
+def export(run: Path, output: Path | None, ask: Ask, tell: Tell) -> None:
+    """Write the labels so far, without a server.
 
     Raises: AlignmentError if nobody has labelled anything.
     """
-    place = place_of(run, output)
+    place = place_of(run, output, ask)
     if not place.store.is_file():
         raise AlignmentError(f"{place.store} does not exist: {run} has no labels yet.")
     with PeopleStore(place.store) as store:
-        rows = rankings(store.labels(), store.items())
+        rows = rows_of(ask, store.labels(), store.items())
     if not rows:
         raise AlignmentError(f"{place.store} has no label of a person; start `alignment annotate {run}` first.")
-    write_rankings(place.output, rows)
-    tell(f"{place.output}: {len(rows)} labels of {len({row.provenance['annotator'] for row in rows})} people")
+    write_rows(place.output, rows)
+    tell(f"{place.output}: {len(rows)} labels of {len({row['provenance']['annotator'] for row in rows})} people")
 
 
 def annotate(settings: Settings, tell: Tell) -> None:
@@ -63,15 +63,15 @@ def annotate(settings: Settings, tell: Tell) -> None:
     Raises: AlignmentError if there is nothing to ask, the store is in use or the address cannot be had.
     """
     require_extra("annotate")
-    place = place_of(settings.run, settings.output)
+    place = place_of(settings.run, settings.output, settings.ask)
     guidelines, guidelines_hash = read_guidelines(settings.guidelines)
     items = load_items(
         place, ask=settings.ask, limit=settings.limit, entry=settings.entry, on_bad_row=settings.on_bad_row
     )
     with contextlib.closing(listen(settings.host, settings.port)) as listener, PeopleStore(place.store) as store:
-        _keep_what_is_there(place, store)
+        _keep_what_is_there(place, store, settings.ask)
         queue = AnnotationQueue(items, store, settings.rules, guidelines=guidelines, guidelines_hash=guidelines_hash)
-        writer = Writer(store, place.output)
+        writer = Writer(store, place.output, settings.ask)
         tell(f"{len(items)} items of {place.source}; labels go to {place.store} and {place.output}")
         listener.listen()  # before the link is printed, so that early connections wait and are not refused
         try:
@@ -83,9 +83,9 @@ def annotate(settings: Settings, tell: Tell) -> None:
         tell(f"{place.output}: {writer.written} labels")
 
 
-def _keep_what_is_there(place: Place, store: PeopleStore) -> None:
+def _keep_what_is_there(place: Place, store: PeopleStore, ask: Ask) -> None:
     """Refuse to write over labels that did not come from this store."""
-    if place.output.exists() and place.output.stat().st_size and not store.labels():
+    if place.output.exists() and place.output.stat().st_size and not rows_of(ask, store.labels(), store.items()):
         raise AlignmentError(
             f"{place.output} exists, and its labels are not in {place.store}, so they would be lost. Move it "
             "elsewhere, or name another --output."
@@ -93,11 +93,12 @@ def _keep_what_is_there(place: Place, store: PeopleStore) -> None:
 
 
 class Writer:
-    """Writes the store's labels as rankings whenever there are new ones."""
+    """Writes the store's labels whenever there are new ones."""
 
-    def __init__(self, store: PeopleStore, output: Path) -> None:
+    def __init__(self, store: PeopleStore, output: Path, ask: Ask = "rank") -> None:
         self.store = store
         self.output = output
+        self.ask = ask
         self.written = 0  # rows in the file
         self._items = store.items()
         self._last: list[int] | None = None  # numbers of the labels in the file
@@ -108,8 +109,8 @@ class Writer:
         numbers = [label.number for label in labels]
         if numbers == self._last or not (numbers or self.output.exists()):
             return
-        rows = rankings(labels, self._items)
-        write_rankings(self.output, rows)
+        rows = rows_of(self.ask, labels, self._items)
+        write_rows(self.output, rows)
         self.written, self._last = len(rows), numbers
 
     async def keep_writing(self, tell: Tell) -> None:

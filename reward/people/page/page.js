@@ -94,12 +94,15 @@ function show(reply, announcement) {
   }
   watched = 0;
   since = document.hidden ? null : performance.now();
+  const one = current.answers.length === 1;
   const two = current.answers.length === 2;
-  byId("task").textContent = two ? "Which answer is better?" : "Rank the answers, the best first";
+  byId("task").textContent =
+    one ? "Is this answer good?" : two ? "Which answer is better?" : "Rank the answers, the best first";
   byId("changed").hidden = current.label === null;
   byId("changed").textContent = current.label === null ? "" : `You said: ${words(current.label)}. A new choice replaces it.`;
   byId("pick").hidden = !two;
-  byId("rank").hidden = two;
+  byId("thumb").hidden = !one;
+  byId("rank").hidden = one || two;
   byId("skip").disabled = current.label !== null;
   byId("undo").disabled = reply.done === 0;
   byId("back").disabled = current.earlier === null;
@@ -108,7 +111,7 @@ function show(reply, announcement) {
   placed = ranks.map((_, answer) => answer).filter((answer) => ranks[answer]).sort((a, b) => ranks[a] - ranks[b]);
   tieNext = false;
   byId("prompt").replaceChildren(...current.prompt.map(turn));
-  byId("answers").replaceChildren(...current.answers.map((text, answer) => card(text, answer, two)));
+  byId("answers").replaceChildren(...current.answers.map((text, answer) => card(text, answer, one || two)));
   mark();
   window.scrollTo(0, 0);
   byId("task").focus({ preventScroll: true });
@@ -116,6 +119,7 @@ function show(reply, announcement) {
 
 function words(label) {
   if (label.status === "abstain") return "cannot say";
+  if (label.ranks.length === 1) return label.ranks[0] === 1 ? "good" : "bad";
   if (label.status === "tie") return "equally good";
   if (label.ranks.length === 2) return `answer ${label.ranks[0] < label.ranks[1] ? 1 : 2} is better`;
   return "the ranks below";
@@ -128,14 +132,14 @@ function turn(message) {
   return block;
 }
 
-function card(text, answer, two) {
+function card(text, answer, pressed) {
   const block = element("article", "answer");
   block.setAttribute("aria-labelledby", `answer-${answer}`);
-  const heading = element("h3", "", `Answer ${answer + 1}`);
+  const heading = element("h3", "", current.answers.length === 1 ? "Answer" : `Answer ${answer + 1}`);
   heading.id = `answer-${answer}`;
   heading.append(element("span", "place"));
   block.append(heading, textBlock(text));
-  if (two) return block;
+  if (pressed) return block; // labelled with buttons, not with ranks
   const choices = element("fieldset");
   choices.append(element("legend", "", `Rank of answer ${answer + 1}; equal ranks are a tie`));
   for (let rank = 1; rank <= current.answers.length; rank += 1) {
@@ -174,7 +178,7 @@ function clearLast() {
 }
 
 function mark() {
-  const two = current.answers.length === 2;
+  const two = current.answers.length <= 2; // or one, labelled with buttons too
   [...byId("answers").children].forEach((block, answer) => {
     const chosen = two ? current.label !== null && ranks[answer] === 1 : ranks[answer] > 0;
     block.classList.toggle("marked", chosen);
@@ -211,6 +215,8 @@ const actions = {
   first: () => pick(1, 2, "answer 1 is better"),
   second: () => pick(2, 1, "answer 2 is better"),
   tie: () => pick(1, 1, "equally good"),
+  good: () => send({ ranks: [1] }, saved("good")),
+  bad: () => send({ ranks: [2] }, saved("bad")),
   submit: submitRanks,
   clear: clearLast,
   abstain: () => send("abstain", saved("cannot say")),
@@ -240,14 +246,16 @@ document.addEventListener("keydown", (event) => {
   if (byId("work").hidden || busy || document.querySelector("dialog[open]")) return;
   if (event.target.matches("input[type=text]")) return;
   if (event.key === "Enter" && event.target.matches("button, a")) return; // presses the button that has the focus
+  const one = current.answers.length === 1;
   const two = current.answers.length === 2;
   const number = /^[1-9]$/.test(event.key) ? Number(event.key) : 0;
   if (number) {
-    if (!two) placeNext(number - 1);
-    else if (number <= 2) byId(number === 1 ? "first" : "second").click();
+    if (one && number <= 2) byId(number === 1 ? "good" : "bad").click();
+    else if (!one && !two) placeNext(number - 1);
+    else if (two && number <= 2) byId(number === 1 ? "first" : "second").click();
   } else if (event.key === "=") {
     if (two) byId("tie").click();
-    else { tieNext = placed.length > 0; mark(); }
+    else if (!one) { tieNext = placed.length > 0; mark(); }
   } else {
     const id = keys[event.key.length === 1 ? event.key.toLowerCase() : event.key];
     const button = id && byId(id);

@@ -332,3 +332,29 @@ def test_the_page_loads_and_saves_while_hundreds_of_connections_ask_nothing(tmp_
         assert running.end() == 0
     assert not any("Traceback" in line or "ERROR" in line for line in running.seen)
     print(f"loaded in {loaded:.2f} s, saved in {saved:.2f} s")  # noqa: T201
+
+
+def test_single_answers_are_found_good_or_bad(tmp_path, person):
+    source = write_items(tmp_path / "pairs.jsonl", [pair(number) for number in range(2)])
+    with annotating(source, "--ask", "thumbs") as running:
+        person.enter(running.link(), "Anna")
+        assert person.count() == "0 of 4"
+        said = {}
+        for key in ("1", "2", "x", "1"):
+            (text,) = person.answers()
+            assert person.find("#task").text == "Is this answer good?"
+            said[text] = key
+            person.press(key)
+        person.find("#done-back").click()
+        person.settle()
+        assert person.find("#changed").text == "You said: good. A new choice replaces it."
+        (text,) = person.answers()
+        said[text] = "2"
+        person.find("#bad").click()
+        person.settle()
+        assert running.end() == 0
+    rows = [json.loads(line) for line in (tmp_path / "pairs.thumbs.jsonl").read_text().splitlines()]
+    labels = {"1": True, "2": False}
+    assert {row["completion"]: row["label"] for row in rows} == {
+        text: labels[key] for text, key in said.items() if key in labels
+    }
