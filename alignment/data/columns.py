@@ -12,7 +12,7 @@ from alignment.errors import DataError
 from alignment.strict_json import shown
 
 # Objects inside of rows that hold what is read: of exports of annotation tools, and a message's calls.
-_PARTS = ("fields", "data", "value", "function", "function_call")
+_PARTS = ("fields", "data", "value", "input", "function", "function_call")
 _WHOLE = ("tools", "functions", "function_definitions", "content")  # whose objects have keys of their own
 _CALLS = ("tool_calls", "function_call", "function")
 _OF_CALLS = frozenset(("id", "type", "index", "function", "name", "arguments"))  # which calls need

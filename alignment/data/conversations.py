@@ -22,6 +22,8 @@ ROLES = {
     "assistant": "assistant",
     "bot": "assistant",
     "chatgpt": "assistant",
+    "chatbot": "assistant",
+    "ai": "assistant",
     "bing": "assistant",
     "bard": "assistant",
     "model": "assistant",
@@ -216,9 +218,13 @@ def parse_hh(text: str, what: str) -> list[Message]:
     return _merged([{"role": roles[role], "content": body.strip()} for role, body in turns])
 
 
-def common_prompt(chosen: list[Message], rejected: list[Message]) -> tuple[list[Message], Message, Message]:
+def common_prompt(
+    chosen: list[Message], rejected: list[Message], names: tuple[str, str] = ("chosen", "rejected")
+) -> tuple[list[Message], Message, Message]:
     """Split two conversations into what they share, up to the last shared user turn, and the answer that follows.
 
+    Args:
+        names: the keys that hold the conversations, for messages.
     Raises: BadRow if more than one message follows: only single answers are compared.
     """
     shared = 0
@@ -227,8 +233,8 @@ def common_prompt(chosen: list[Message], rejected: list[Message]) -> tuple[list[
     while shared and (chosen[shared - 1]["role"] == "assistant" or max(len(chosen), len(rejected)) == shared):
         shared -= 1
     if not shared:
-        raise BadRow("'chosen' and 'rejected' do not begin with the same prompt")
-    return chosen[:shared], _rest(chosen[shared:], "'chosen'"), _rest(rejected[shared:], "'rejected'")
+        raise BadRow(f"'{names[0]}' and '{names[1]}' do not begin with the same prompt")
+    return chosen[:shared], _rest(chosen[shared:], f"'{names[0]}'"), _rest(rejected[shared:], f"'{names[1]}'")
 
 
 def _merged(turns: list[Message]) -> list[Message]:

@@ -14,7 +14,10 @@ from alignment.strict_json import parse, shown
 
 _ANSWERS = {"prompt_completion": ("completion",), "preference": ("chosen", "rejected")}  # keys of texts, by layout
 _SENTENCE = 20  # characters; an answer to a shorter prompt may begin with the same word
-_OF_MESSAGES = {"messages", "conversations", "prompt", "completion", "chosen", "rejected"}
+_OF_MESSAGES = {
+    "messages", "conversations", "prompt", "completion", "chosen", "rejected", "conversation_a", "conversation_b",
+    "preferred_output", "non_preferred_output",
+}  # fmt: skip
 
 
 def decoded(row: Any) -> Any:

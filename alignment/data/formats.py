@@ -29,6 +29,7 @@ from alignment.data.preference_layouts import (
     preference,
     sharegpt_dpo,
 )
+from alignment.data.published_layouts import arena, graded, openai_preference
 from alignment.data.rankings import (
     RATINGS,
     ranking_from_json,
@@ -122,6 +123,28 @@ FORMATS: tuple[Format, ...] = (  # the first match counts, so the narrower come 
         _has("prompt", "response_0", "response_1", "better"),
         numbered,
         ("prompt", "response_0", "response_1", "better", *_AROUND),
+    ),
+    Format(
+        "graded",
+        "prompt, response_1, response_2, preference_strength",
+        _has("prompt", "response_1", "response_2", "preference_strength"),
+        graded,
+        ("prompt", "response_1", "response_2", "preference_strength", *_AROUND),
+        harmless=("preference_statement", "preference_elaboration", "individual_preference"),
+    ),
+    Format(
+        "arena",
+        "conversation_a, conversation_b, winner",
+        _has("conversation_a", "conversation_b", "winner"),
+        arena,
+        ("conversation_a", "conversation_b", "winner"),
+    ),
+    Format(
+        "openai_preference",
+        "input with messages, preferred_output, non_preferred_output",
+        _has("input", "preferred_output", "non_preferred_output"),
+        openai_preference,
+        ("input", "preferred_output", "non_preferred_output"),
     ),
     Format(
         "argilla",

@@ -15,6 +15,7 @@ from alignment.data.formats import ANSWERS, Format
 from alignment.data.layouts import Parsed
 from alignment.data.rankings import best_response
 from alignment.data.readers import RawRow
+from alignment.data.remedies import scorer_hint
 from alignment.data.rows import Demonstration, Prompt, Ranking, Unpaired
 from alignment.data.source_rows import Convert, Kept, Loaded, OnBadRow, read_source
 from alignment.data.sources import read_entry, refuse_rejected, require_there
@@ -92,21 +93,25 @@ def load_prompts(
     if not columns:
         return load(entries, _prompt, on_bad_row, seed, max_samples)
     wanted = columns
+    others: set[str] = set()  # keys that the layout does not read, of rows that lack a column
 
     def convert(parsed: Parsed, raw: RawRow, fmt: Format) -> tuple[Prompt, dict[str, Any]] | None:
         value: dict[str, Any] = raw.value if isinstance(raw.value, dict) else {}
         names = value.keys() - set(fmt.reads_in(value)) if ALL in wanted else set()
         names |= {name for name in wanted if name in value}
+        if any(needed and name not in value for name, needed in wanted.items()):
+            others.update(value.keys() - set(fmt.reads_in(value)))
         return _prompt(parsed, raw, fmt), {name: value[name] for name in value if name in names}
 
     found = load(entries, convert, on_bad_row, seed, max_samples, also_read=tuple(wanted))
     values: list[Mapping[str, Any]] = [row[1] for row in found.rows]
     absent = [name for name, needed in wanted.items() if needed and not any(name in each for each in values)]
     if absent:
-        known = ", ".join(dict.fromkeys(name for each in values for name in each)) or "no further column"
+        known = ", ".join(sorted(others.union(*values))) or "no further column"
+        name = f"Name the file's column with columns: {{{absent[0]}: COLUMN OF THE FILE}}, or correct the scorer"
         raise DataError(
-            f"{found.sources[0]}: no row has the column {', '.join(absent)}, which a scorer reads; found {known}. Name "
-            f"the file's column with columns: {{{absent[0]}: COLUMN OF THE FILE}}, or correct the scorer."
+            f"{found.sources[0]}: no row has the column {', '.join(absent)}, which a scorer reads; found {known}. "
+            f"{scorer_hint(sorted(others), absent) or name}."
         )
     return Loaded(
         [row[0] for row in found.rows],

@@ -37,11 +37,22 @@ _NODE_NOTES = ("labels", "review_result", "synthetic", "events")
 _HEADER = re.compile(r"^[ \t]*(#+[ \t]*)?(Human|User|Assistant|System)[ \t]*[:：]", re.MULTILINE)
 
 
-def _choice(row: Row, prompt: Prompt, better: str | Message, worse: str | Message) -> list[Parsed]:
+def choice(
+    row: Row,
+    prompt: Prompt,
+    better: str | Message,
+    worse: str | Message,
+    names: tuple[str, str] = ("chosen", "rejected"),
+) -> list[Parsed]:
+    """Return the ranking of two answers, with the `probability`, margin and ratings that `row` has.
+
+    Args:
+        names: the keys that hold the answers, for messages.
+    """
     chosen, rejected = (one if isinstance(one, str) else text_of_answer(one) for one in (better, worse))
-    if chosen == rejected:
-        raise BadRow("'chosen' and 'rejected' are the same answer, so neither is preferred")
-    for key, text in (("chosen", chosen), ("rejected", rejected)):
+    if chosen == rejected and row.get("probability") != 0.5:
+        raise BadRow(f"'{names[0]}' and '{names[1]}' are the same answer, so neither is preferred")
+    for key, text in zip(names, (chosen, rejected), strict=True):
         if is_empty(text):
             raise BadRow(
                 f"'{key}' is an empty answer after its reasoning; write the answer behind it, or take the row out"
@@ -58,7 +69,7 @@ def _choice(row: Row, prompt: Prompt, better: str | Message, worse: str | Messag
     _refuse_contradicted(row)
     pair = Pair(0, 1, probability, "tie" if probability == 0.5 else "ok", margin)
     reasoned = [not isinstance(one, str) and "reasoning" in one for one in (better, worse)]
-    for key, text, has_reasoning in zip(("chosen", "rejected"), (chosen, rejected), reasoned, strict=True):
+    for key, text, has_reasoning in zip(names, (chosen, rejected), reasoned, strict=True):
         if has_reasoning:
             require_readable(text, f"'{key}'")
     return [Ranking(prompt, [chosen, rejected], [pair], {REASONING_FIELD: reasoned} if any(reasoned) else {})]
@@ -86,7 +97,7 @@ def preference(row: Row) -> list[Parsed]:
     if any(_several(row.get(key)) for key in ("chosen", "rejected")):
         return _several_choices(row)
     if not isinstance(row.get("chosen"), list):
-        return _choice(row, prompt_of(row), text_of(row, "chosen"), text_of(row, "rejected"))
+        return choice(row, prompt_of(row), text_of(row, "chosen"), text_of(row, "rejected"))
     chosen, rejected = messages_of(row, "chosen"), messages_of(row, "rejected")
     if chosen[0]["role"] == "assistant":
         prompt = prompt_of(row)
@@ -94,7 +105,7 @@ def preference(row: Row) -> list[Parsed]:
         chosen, rejected = [*before, *chosen], [*before, *rejected]
     elif row.get("prompt") is not None:
         _require_same_prompt(prompt_of({"prompt": row["prompt"]}), chosen)
-    return _parting(row, chosen, rejected)
+    return parting(row, chosen, rejected)
 
 
 def _require_same_prompt(prompt: Prompt, chosen: list[Message]) -> None:
@@ -107,11 +118,11 @@ def _require_same_prompt(prompt: Prompt, chosen: list[Message]) -> None:
         raise BadRow("'prompt' differs from what 'chosen' begins with; give the answers alone, or one prompt")
 
 
-def _parting(row: Row, chosen: list[Message], rejected: list[Message]) -> list[Parsed]:
+def parting(row: Row, chosen: list[Message], rejected: list[Message]) -> list[Parsed]:
     """Read two conversations that begin alike, with the row's `system` and `tools`."""
     prompt, good, bad = common_prompt(chosen, rejected)
     prompt = with_system(prompt, optional_text(row, "system"))
-    return _choice(row, carrying_tools(prompt, tools_of(row)), good, bad)
+    return choice(row, carrying_tools(prompt, tools_of(row)), good, bad)
 
 
 def _several(value: Any) -> bool:
@@ -135,7 +146,7 @@ def _several_choices(row: Row) -> list[Parsed]:
 def implicit_preference(row: Row) -> list[Parsed]:
     """A choice of two that begin with their prompt."""
     if isinstance(row.get("chosen"), list):
-        return _parting(row, messages_of(row, "chosen"), messages_of(row, "rejected"))
+        return parting(row, messages_of(row, "chosen"), messages_of(row, "rejected"))
     for key in ("system", "tools"):
         if row.get(key):
             raise UnreadKey(f"'{key}' goes before messages, and 'chosen' and 'rejected' are text; give a prompt too")
@@ -156,7 +167,7 @@ def implicit_preference(row: Row) -> list[Parsed]:
             raise BadRow(f"'{key}' is an empty answer: it has no text after the shared part")
     for key, answer in zip(("chosen", "rejected"), answers, strict=True):
         _refuse_turns(prompt, answer, key)
-    return _choice(row, prompt, *answers)
+    return choice(row, prompt, *answers)
 
 
 def _refuse_turns(prompt: str, answer: str, key: str) -> None:
@@ -172,7 +183,7 @@ def _refuse_turns(prompt: str, answer: str, key: str) -> None:
 def hh(row: Row) -> list[Parsed]:
     """A choice of two transcripts of Anthropic HH."""
     chosen, rejected = (parse_hh(text_of(row, key), f"'{key}'") for key in ("chosen", "rejected"))
-    return _parting(row, chosen, rejected)
+    return parting(row, chosen, rejected)
 
 
 def answers_a_conversation(row: Row) -> bool:
@@ -204,7 +215,7 @@ def sharegpt_dpo(row: Row) -> list[Parsed]:
         split_answer([*messages, answer], f"'{side}'")[1]
         for side, answer in (("chosen", better), ("rejected", _answer(row, "rejected")))
     )
-    return _choice(row, messages, chosen, rejected)
+    return choice(row, messages, chosen, rejected)
 
 
 def _answer(row: Row, key: str) -> Message:

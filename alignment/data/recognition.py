@@ -3,9 +3,10 @@
 from alignment.config.function_columns import ALL
 from alignment.data.fields import BadRow, keys_of
 from alignment.data.formats import FORMATS, Format
-from alignment.data.keys import unread
+from alignment.data.keys import UnreadKey, unread
+from alignment.data.known import known_remedy
 from alignment.data.layouts import Row
-from alignment.data.remedies import nearest, refusal
+from alignment.data.remedies import nearest, refusal, scorer_hint
 from alignment.errors import DataError
 from alignment.strict_json import shown
 
@@ -19,6 +20,8 @@ def recognise(row: Row, where: str) -> Format:
         if candidate.matches(row):
             return candidate
     found = keys_of(row)
+    if remedy := known_remedy(row, FORMATS):
+        raise DataError(f"{where}: no layout has these keys: {found}. {remedy}.")
     found += nearest(row, FORMATS)
     known = "\n".join(f"  {known.name}: {known.keys}" for known in FORMATS)
     raise DataError(f"{where}: no layout has these keys: {found}. Known layouts and their keys:\n{known}")
@@ -52,7 +55,9 @@ def refuse_unread(row: Row, fmt: Format, *, chosen: bool, also_read: tuple[str, 
     if chosen:
         keys = [key for key in keys if not any(key in other.reads for other in fitting)]
     if keys:
-        raise refusal(row, keys, fmt, FORMATS, fitting)
+        error = refusal(row, keys, fmt, FORMATS, fitting)
+        hint = scorer_hint(keys, [name for name in also_read if name not in row])
+        raise UnreadKey(f"{error}. {hint}") if hint else error
 
 
 def require_given(row: Row, fmt: Format) -> None:

@@ -10,10 +10,15 @@ from alignment.data.fields import BadRow
 from alignment.data.formats import Format
 from alignment.data.inner_columns import renamed
 from alignment.data.keys import MEANT, MEDIA, UnreadKey, as_yaml, example, plain_name, unread
+from alignment.data.known import known_remedy
 from alignment.data.opinions import is_text, siblings
 from alignment.strict_json import shown
 
 _WITHOUT_PROMPT = ("hh", "implicit_preference")  # layouts whose prompt is what the answers share
+_REFERENCES = (  # names of the right answer, for a scorer
+    "answer", "answers", "target", "targets", "solution", "solutions", "ground_truth", "reference", "reference_answer",
+    "final_answer", "expected", "expected_answer", "gold", "gold_answer", "gt",
+)  # fmt: skip
 _WITHOUT_ANSWERS = ("prompt", "answers", "text")  # layouts that would leave out an answer
 
 
@@ -29,6 +34,8 @@ def refusal(
     more = f" and {len(keys) - 5} more" if len(keys) > 5 else ""
     reads = ", ".join(key for key in fmt.reads if key == plain_name(key) and not re.search("score_|rating", key))
     fault = f"the layout {fmt.name} does not read {named}{more}; it reads {reads}"
+    if known := known_remedy(row, formats):
+        return UnreadKey(f"{fault}. {known}")
     others = [other.name for other in fitting if any(key in other.reads for key in keys)]
     if others:
         ways = " or ".join(f"format: {name}" for name in (fmt.name, *others))
@@ -216,3 +223,18 @@ def _rated(value: Any) -> tuple[str, str, str] | None:
 def columns_text(pairs: Mapping[str, str]) -> str:
     """Return the recipe's `columns:` for key of a layout → key of the row."""
     return "columns: {" + ", ".join(f"{ours}: {as_yaml(theirs)}" for ours, theirs in pairs.items()) + "}"
+
+
+def scorer_hint(keys: Iterable[str], wanted: Collection[str]) -> str:
+    """Return which of `keys` may be a column that a scorer reads and the row lacks, as a sentence; "" for none.
+
+    Args:
+        wanted: the columns that scorers read and the row lacks.
+    """
+    for name in wanted:
+        near = difflib.get_close_matches(name, keys, 1, 0.6)
+        near += [key for key in keys if plain_name(key) in _REFERENCES and plain_name(name) in _REFERENCES]
+        if near:
+            taken = columns_text({name: near[0]})
+            return f"A scorer reads {name}, which the row lacks; if {near[0]} is meant, set {taken}"
+    return ""

@@ -231,6 +231,17 @@ COMPARISONS = {
     "numbered": compared(
         {"prompt": [U], "response_0": BAD["content"], "response_1": A["content"], "better": 1}, [U], A, BAD
     ),
+    "graded": Case(
+        {"prompt": "Two plus two:", "response_1": " Six.", "response_2": " Four.", "preference_strength": 2},
+        [Compared("Two plus two:", [" Six.", " Four."], [(1, 0, 1.0)], best=1)],
+    ),
+    "arena": Case(
+        {"conversation_a": [U, BAD], "conversation_b": [U, A], "winner": "model_b"},
+        [Compared([U], [BAD, A], [(1, 0, 1.0)], best=1)],
+    ),
+    "openai_preference": compared(
+        {"input": {"messages": [S, U], "parallel_tool_calls": True}, "preferred_output": [A],
+         "non_preferred_output": [BAD]}, [S, U], A, BAD, needs="system"),
     "messages, alternating texts": shown({"messages": [U["content"], A["content"]]}, U, A),
     "messages, inputs and outputs": shown({"messages": [{"input": U["content"], "output": A["content"]}]}, U, A),
     "llmbar": compared({"input": "Two plus two?", "output_1": BAD["content"], "output_2": "Four.", "label": 2}, [U], A,

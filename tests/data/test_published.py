@@ -53,6 +53,20 @@ RANKINGS = {  # read at once
     "Anthropic/hh-rlhf": {
         "chosen": f"\n\nHuman: {Q}\n\nAssistant: {GOOD}", "rejected": f"\n\nHuman: {Q}\n\nAssistant: {BAD}",
     },
+    "nvidia/HelpSteer2, preference": {
+        "split": "train", "prompt": Q, "response_1": GOOD, "response_2": BAD, "preference_strength": -2,
+        "preference_statement": "Response 1 is better.", "preference_elaboration": "It answers.",
+    },
+    "lmsys/chatbot_arena_conversations": {
+        "question_id": "1", "model_a": "a", "model_b": "b", "winner": "model_a", "judge": "arena_user_1",
+        "conversation_a": SIDES["chosen"], "conversation_b": SIDES["rejected"], "turn": 1, "anony": True,
+        "language": "English", "tstamp": 1.0, "openai_moderation": {"flagged": False, "categories": {"hate": False}},
+        "toxic_chat_tag": {"roberta-large": {"flagged": False, "probability": 0.01}},
+    },
+    "OpenAI preference fine-tuning": {
+        "input": {"messages": [user(Q)], "tools": [], "parallel_tool_calls": True},
+        "preferred_output": [assistant(GOOD)], "non_preferred_output": [assistant(BAD)],
+    },
 }  # fmt: skip
 DEMONSTRATIONS = {
     "allenai/tulu-3-sft-mixture": {"id": "1", "messages": SIDES["chosen"], "source": "ai2-adapt-dev/oasst1"},
@@ -95,6 +109,11 @@ REMEDIED_RANKINGS = {  # refused, and read with the remedy that the refusal name
         "answers": [{"answer": GOOD, "model": "a", "rank": 1.0}, {"answer": BAD, "model": "b", "rank": 2.0}],
         "good_natured": True,
     },
+    "nvidia/HelpSteer3": {
+        "domain": "general", "language": "english", "context": [user(Q)], "response1": GOOD, "response2": BAD,
+        "overall_preference": -2,
+        "individual_preference": [{"score": -2, "reasoning": "It answers.", "feedback1": "Yes.", "feedback2": "No."}],
+    },
     "lvwerra/stack-exchange-paired": {
         "qid": 1, "question": Q, "date": "2011/01/01", "metadata": ["https://a.b"], "response_j": GOOD,
         "response_k": BAD,
@@ -122,42 +141,43 @@ REMEDIED_DEMONSTRATIONS = {
 }  # fmt: skip
 COMPARED = "look like answers that are compared: write the better one as chosen"
 REFUSED = {  # no name of a column helps; what to write instead
-    "nvidia/HelpSteer2, preference": (
-        {
-            "split": "train", "prompt": Q, "response_1": GOOD, "response_2": BAD, "preference_strength": -2,
-            "preference_statement": "Response 1 is better.", "preference_elaboration": "It answers.",
-        },
-        f"response_1 and response_2 {COMPARED}",
-    ),
-    "nvidia/HelpSteer3": (
-        {
-            "domain": "general", "language": "english", "context": [user(Q)], "response1": GOOD, "response2": BAD,
-            "overall_preference": -2, "individual_preference": [{"score": -2, "reasoning": "It answers."}],
-        },
-        f"response1 and response2 {COMPARED}",
-    ),
     "openai/webgpt_comparisons": (
         {
             "question": {"dataset": "triviaqa", "id": "1", "full_text": Q}, "quotes_0": {"extract": ["Rain."]},
             "answer_0": GOOD, "score_0": 0.5, "quotes_1": {"extract": ["Sun."]}, "answer_1": BAD, "score_1": -0.5,
         },
-        f"answer_0 and answer_1 {COMPARED}",
-    ),
-    "stanfordnlp/SHP": (
-        {
-            "post_id": "ab1", "domain": "askhr_train", "upvote_ratio": 0.9, "history": Q, "score_A": 5, "score_B": 2,
-            "human_ref_A": GOOD, "human_ref_B": BAD, "labels": 1, "seconds_difference": 1.0, "score_ratio": 2.5,
-        },
-        f"human_ref_A and human_ref_B {COMPARED}",
+        "[answer_0, answer_1] as responses and [score_0, score_1] as scores",
     ),
     "lmarena-ai/arena-human-preference-55k": (
         {
             "id": 1, "model_a": "a", "model_b": "b", "prompt": f'["{Q}"]', "response_a": f'["{GOOD}"]',
             "response_b": f'["{BAD}"]', "winner_model_a": 1, "winner_model_b": 0, "winner_tie": 0,
         },
-        f"response_a and response_b {COMPARED}",
+        "write conversation_a and conversation_b, lists of messages with the same question, and winner",
     ),
     "nvidia/HelpSteer": ({"prompt": Q, "response": GOOD, **SCORES}, "columns: {completion: response}"),
+    "openai/summarize_from_feedback": (
+        {
+            "info": {"id": "1", "post": Q, "title": "Rain", "subreddit": "weather"}, "split": "train", "choice": 0,
+            "summaries": [{"text": GOOD, "policy": "a"}, {"text": BAD, "policy": "b"}], "worker": "w", "batch": "b1",
+        },
+        "info.post as prompt, the texts of summaries as responses, and ranks: [0, 1] where choice is 0",
+    ),
+    "Gemini": (
+        {
+            "systemInstruction": {"parts": [{"text": "Be kind."}]},
+            "contents": [{"role": "user", "parts": [{"text": Q}]}, {"role": "model", "parts": [{"text": GOOD}]}],
+        },
+        "the keys of Gemini; write messages: systemInstruction as the message of the system, and each of contents",
+    ),
+    "Salesforce/xlam-function-calling-60k": (
+        {"id": 1, "query": Q, "answers": '[{"name": "f", "arguments": {}}]', "tools": '[{"name": "f"}]'},
+        "write messages: the question as the user's, and a message of the assistant with the calls as tool_calls",
+    ),
+    "glaiveai/glaive-function-calling-v2": (
+        {"system": "SYSTEM: You have f.", "chat": f"USER: {Q}\n\n\nASSISTANT: {GOOD} <|endoftext|>"},
+        "write messages: the turns of chat as user, assistant and tool, with the calls as tool_calls",
+    ),
     "trl-lib/math_shepherd": ({"prompt": Q, "completions": ["One.", "Two."], "labels": [True, False]}, "completions"),
 }  # fmt: skip
 
@@ -282,3 +302,96 @@ def test_keys_next_to_a_column_inside_a_list_are_refused_too(tmp_path):
     assert ranking_of(loaded) == (Q, [GOOD, BAD], [(0, 1, 1.0)])
     message = written.refused(tmp_path, row, loader=load_rankings, columns={"responses": "answers.txt"})
     assert "columns takes responses from 'answers.txt', which no row has" in message
+
+
+SHP = {
+    "post_id": "ab1",
+    "domain": "askhr_train",
+    "upvote_ratio": 0.9,
+    "history": Q,
+    "score_A": 5,
+    "score_B": 2,
+    "human_ref_A": GOOD,
+    "human_ref_B": BAD,
+    "labels": 1,
+    "seconds_difference": 1.0,
+    "score_ratio": 2.5,
+}
+
+
+def test_shp_is_read_with_the_columns_that_its_refusal_names(tmp_path):
+    other = {**SHP, "history": "Who?", "labels": 0}
+    message = written.refused(tmp_path, SHP, loader=load_rankings)
+    assert "The row has the keys of stanfordnlp/SHP. To read them as the layout numbered, set columns" in message
+    assert "Known layouts" not in message
+    found = written.load(tmp_path, SHP, other, loader=load_rankings, **remedy_in(message)).rows
+    assert [one.responses for one in found] == [[BAD, GOOD]] * 2
+    assert [one.pairs[0].probability for one in found] == [0.0, 1.0]  # labels 1: human_ref_A, GOOD, is better
+
+
+def test_the_sign_of_a_strength_names_the_better_response_and_its_size_is_the_margin(tmp_path):
+    row = RANKINGS["nvidia/HelpSteer2, preference"]
+    rows = [{**row, "prompt": str(strength), "preference_strength": strength} for strength in (-3, 0, 1)]
+    pairs = [one.pairs[0] for one in written.load(tmp_path, *rows, loader=load_rankings).rows]
+    assert [(pair.probability, pair.status, pair.margin) for pair in pairs] == [
+        (1.0, "ok", 3.0), (0.5, "tie", 0.0), (0.0, "ok", 1.0),
+    ]  # fmt: skip
+    for strength, words in ((None, "not a number"), (True, "not a number"), ("-2", "not a number")):
+        message = written.refused(tmp_path, row, {**row, "preference_strength": strength}, loader=load_rankings)
+        assert words in message or "lacks" in message or "is null" in message
+    same = {**row, "response_2": GOOD}
+    assert "are the same answer" in written.refused(tmp_path, same, loader=load_rankings)
+
+
+@pytest.mark.parametrize(
+    ("winner", "probability"),
+    [("model_a", 1.0), ("model_b", 0.0), ("tie", 0.5), ("tie (bothbad)", 0.5), ("both_bad", 0.5)],
+)
+def test_the_winner_of_an_arena_is_the_better_conversation(tmp_path, winner, probability):
+    row = {**RANKINGS["lmsys/chatbot_arena_conversations"], "winner": winner}
+    assert ranking_of(written.load(tmp_path, row, loader=load_rankings)) == (Q, [GOOD, BAD], [(0, 1, probability)])
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"winner": "a or b"}, "'winner' is 'a or b'; known are model_a, model_b, tie and both_bad"),
+        ({"winner": 1}, "'winner' is 1"),
+        ({"conversation_b": [user("Who?"), assistant(BAD)]}, "do not begin with the same prompt"),
+        ({"conversation_b": [*SIDES["rejected"], user("Why?"), assistant("So.")]}, "only single answers are compared"),
+    ],
+)
+def test_an_arena_without_one_choice_is_refused(tmp_path, change, words):
+    row = {**RANKINGS["lmsys/chatbot_arena_conversations"], **change}
+    message = written.refused(tmp_path, row, loader=load_rankings)
+    assert words in message
+    assert "'chosen'" not in message
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"input": [user(Q)]}, "'input' is a list, not an object with messages"),
+        ({"input": {"messages": [user(Q)], "seed_text": "Hm."}}, "'input' has 'seed_text'"),
+        ({"input": {"messages": SIDES["chosen"]}}, "ends with a message of the assistant"),
+        ({"preferred_output": SIDES["chosen"]}, "'preferred_output' has 2 messages"),
+        ({"preferred_output": [user(GOOD)]}, "'preferred_output' ends with a message of the user"),
+        ({"preferred_output": [assistant(BAD)]}, "'preferred_output' and 'non_preferred_output' are the same answer"),
+    ],
+)
+def test_openai_preferences_that_are_not_single_answers_are_refused(tmp_path, change, words):
+    message = written.refused(tmp_path, {**RANKINGS["OpenAI preference fine-tuning"], **change}, loader=load_rankings)
+    assert words in message
+
+
+def test_openai_preferences_have_tools_and_calls(tmp_path):
+    call = {"role": "assistant", "tool_calls": [{"id": "1", "function": {"name": "f", "arguments": "{}"}}]}
+    row = RANKINGS["OpenAI preference fine-tuning"]
+    tools = [{"type": "function", "function": {"name": "f"}}]
+    row = {**row, "input": {"messages": [user(Q)], "tools": tools}, "preferred_output": [call]}
+    (found,) = written.load(tmp_path, row, loader=load_rankings).rows
+    assert '"name": "f"' in found.prompt[0]["tools"]
+    assert found.responses[0].startswith("<tool_call>")
+    columns = {"ignore_columns": ["seed_text"]}
+    row["input"]["seed_text"] = "Hm."
+    assert written.load(tmp_path, row, loader=load_rankings, **columns).rows[0].responses == found.responses

@@ -2,7 +2,7 @@
 
 import pytest
 
-from alignment.data import load_demonstrations, load_rankings
+from alignment.data import load_demonstrations, load_prompts, load_rankings
 from alignment.data.remedies import columns_text
 from tests.data import written
 from tests.data.test_published import remedy_in
@@ -160,3 +160,22 @@ def test_messages_beside_rejected_messages_are_the_chosen_ones(tmp_path):
     assert f"Set {columns_text(columns)} for the layout implicit_preference" in refused(tmp_path, row)
     (found,) = load(tmp_path, row, columns=columns)
     assert (found.prompt, found.responses) == ([U], [A["content"], "No."])
+
+
+@pytest.mark.parametrize(
+    ("key", "column"),
+    [("answer", "target"), ("ground_truth", "answer"), ("Solution", "solution"), ("referense", "reference")],
+)
+def test_a_key_that_a_scorer_may_mean_is_named_with_its_column(tmp_path, key, column):
+    def loader(entries, **more):
+        return load_prompts(entries, columns={column: True}, **more)
+
+    hint = f"A scorer reads {column}, which the row lacks; if {key} is meant, set columns: {{{column}: {key}}}."
+    for value in ("It rained.", 42):  # content, and a number, which no layout reads
+        message = refused(tmp_path, {"prompt": "Why?", key: value}, loader=loader)
+        assert hint in message
+        assert "d.jsonl:1" in message
+        found = written.load(tmp_path, {"prompt": "Why?", key: value}, loader=loader, columns={column: key})
+        assert found.columns == [{column: value}]
+    unlike = refused(tmp_path, {"prompt": "Why?", "colour": "It is red."}, loader=loader)
+    assert "A scorer reads" not in unlike
