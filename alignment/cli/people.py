@@ -53,7 +53,7 @@ def annotate(
     entry = entry_keys(columns, ignore_columns, layout)
     if export:
         refuse_unused(entry, "--export writes the rankings that people gave already. Leave it out.")
-        serve.export(run, output, ask, typer.echo)
+        serve.export(run, output, typer.echo, ask=ask)
         return
     settings = serve.Settings(
         run=run,

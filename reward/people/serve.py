@@ -41,7 +41,7 @@ class Settings:
     allow_hosts: tuple[str, ...] = ()
 
 
-def export(run: Path, output: Path | None, ask: Ask, tell: Tell) -> None:
+def export(run: Path, output: Path | None, tell: Tell, *, ask: Ask = "rank") -> None:
     """Write the labels so far, without a server.
 
     Raises: AlignmentError if nobody has labelled anything.

@@ -90,7 +90,7 @@ def test_each_kind_of_label_has_its_file(tmp_path):
         opened.close()
     told = []
     for ask in ("rank", "thumbs"):
-        serve.export(source, None, ask, told.append)
+        serve.export(source, None, told.append, ask=ask)
     assert len((tmp_path / "x.people.jsonl").read_text().splitlines()) == 1
     (row,) = map(json.loads, (tmp_path / "x.thumbs.jsonl").read_text().splitlines())
     assert (row["completion"], row["label"]) == ("a", False)
@@ -106,4 +106,4 @@ def test_without_a_thumb_nothing_is_exported(tmp_path):
     answer(queue, "Anna", queue.next("Anna"), {"ranks": [1, 2, 3]})
     store.close()
     with pytest.raises(AlignmentError, match="has no label of a person"):
-        serve.export(source, None, "thumbs", print)
+        serve.export(source, None, print, ask="thumbs")
