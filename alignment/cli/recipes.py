@@ -133,19 +133,29 @@ def doctor(
 ) -> None:
     """Check this machine, and whether it meets the needs of recipes; each finding has a remedy.
 
-    `--key value` overrides keys of a single recipe. The exit code is 1 if there is a fault. Large data are sampled; no
-    model is loaded.
+    `--key value` overrides keys of a single recipe. The exit code is 1 if there is a fault. Large data are sampled;
+    functions that score answers are tried; no model is loaded.
     """
     from rich.console import Console
 
     from alignment.doctor.command import doctor as look
     from alignment.doctor.environment import this_machine
+    from reward.scorers import try_scorers
 
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
     machine = this_machine(gpus=gpus, memory=memory, strategy=strategy)
     words = recipes or []
     files = next((place for place, word in enumerate(words) if word.startswith("--")), len(words))
-    if not look(words[:files], machine, overrides=words[files:], json_out=json, console=console, sample=rows):
+    is_sound = look(
+        words[:files],
+        machine,
+        overrides=words[files:],
+        json_out=json,
+        console=console,
+        sample=rows,
+        try_scorers=try_scorers,
+    )
+    if not is_sound:
         sys.exit(1)
 
 

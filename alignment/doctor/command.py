@@ -16,7 +16,7 @@ from alignment.config.secrets import refuse_keys_in_words
 from alignment.doctor.environment import environment
 from alignment.doctor.findings import Finding
 from alignment.doctor.recipe import examine
-from alignment.doctor.rows import SAMPLE
+from alignment.doctor.rows import SAMPLE, TryScorers
 from alignment.errors import RecipeError
 from alignment.planner.machine import Machine
 from alignment.run.files import write_json
@@ -38,11 +38,13 @@ def doctor(
     json_out: Path | None,
     console: Console,
     sample: int = SAMPLE,
+    try_scorers: TryScorers | None = None,
 ) -> bool:
     """Check the machine and each file, with `sample` rows of data; print and write the findings.
 
     Args:
         overrides: `--key value` for the recipe, if `paths` is a single recipe.
+        try_scorers: as `examine`.
     Returns: whether there is no fault.
     Raises: RecipeError if keys are given with a pipeline, with several recipes or without a recipe.
     """
@@ -54,9 +56,10 @@ def doctor(
     found["machine"] = _told("machine", list(environment()), console)
     for path in paths:
         for name, recipe, has, before, made in _stages(path, overrides, machine):
-            findings = (
-                [recipe] if isinstance(recipe, Finding) else list(examine(recipe, has, before, made, sample=sample))
-            )
+            if isinstance(recipe, Finding):
+                findings = [recipe]
+            else:
+                findings = list(examine(recipe, has, before, made, sample=sample, try_scorers=try_scorers))
             found[name] = _told(name, findings, console)
     counts = Counter(finding.level for findings in found.values() for finding in findings)
     console.print(f"faults: {counts['fault']}, warnings: {counts['warning']}")

@@ -11,7 +11,7 @@ from alignment.config.rules.combinations import broken_under, values_of
 from alignment.config.schema import Recipe
 from alignment.data.template import Template
 from alignment.doctor.findings import Finding, fault, note, ok, warning
-from alignment.doctor.rows import SAMPLE, rows
+from alignment.doctor.rows import SAMPLE, TryScorers, rows, scorers
 from alignment.errors import AlignmentError
 from alignment.hub import endpoint, is_offline, local, may_be_on_hub, reach
 from alignment.planner.advice import verdict
@@ -31,12 +31,14 @@ def examine(
     made: Collection[str] = (),
     *,
     sample: int = SAMPLE,
+    try_scorers: TryScorers | None = None,
 ) -> Iterator[Finding]:
     """Check all that a stage needs.
 
     Args:
         planned: recipes of earlier stages by output_dir. made: all files and folders that earlier stages write.
         sample: number of rows of the data to check.
+        try_scorers: tries the functions that score answers; None: they are not tried.
     """
     known = dict(planned or {})
     yield from _combinations(recipe, machine)
@@ -60,8 +62,9 @@ def examine(
     yield from _disk(recipe, plan)
     if _comes(path, made) or any(_comes(entry.path, made) for entry in getattr(recipe, "datasets", [])):
         yield note("data", "template and lengths can be checked after the earlier stages have run")
+        yield from scorers(recipe, None, try_scorers)
     elif path and plan is not None:
-        yield from _text(recipe, sample)
+        yield from _text(recipe, sample, try_scorers)
 
 
 def _combinations(recipe: Recipe, machine: Machine) -> Iterator[Finding]:
@@ -163,7 +166,7 @@ def _disk(recipe: Recipe, plan: StagePlan | None) -> Iterator[Finding]:
         yield ok("disk", found)
 
 
-def _text(recipe: Any, sample: int) -> Iterator[Finding]:
+def _text(recipe: Any, sample: int, try_scorers: TryScorers | None) -> Iterator[Finding]:
     try:
         tokenizer = load_tokenizer(recipe)
         template = Template(tokenizer, recipe.chat_template, recipe.eos_token)
@@ -189,4 +192,4 @@ def _text(recipe: Any, sample: int) -> Iterator[Finding]:
             "padding",
             f"the pad token {tokenizer.pad_token!r} also ends answers; padding is masked by position",
         )
-    yield from rows(recipe, template, sample)
+    yield from rows(recipe, template, sample, try_scorers)

@@ -2,11 +2,12 @@
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from alignment.data import load_rows
+from alignment.config.schema import PolicyGradientRecipe
+from alignment.data import Loaded, load_rows
 from alignment.data.answer_tokens import AnswerTokens
 from alignment.data.answers import THOUGHTS
 from alignment.data.conversations import carried_tools
@@ -17,6 +18,7 @@ from alignment.errors import AlignmentError
 from alignment.planner.skeleton import blueprint
 
 SAMPLE = 2_000  # rows that are checked by default
+TryScorers = Callable[[PolicyGradientRecipe, Loaded[Prompt] | None], list[str]]  # returns names; raises AlignmentError
 MANY = 0.05  # share above which a finding is a warning
 TAGS = re.compile(r"\s|" + "|".join(re.escape(tag) for pair in THOUGHTS for tag in pair))
 CALL = "<tool_call>"  # starts a tool call, which a template may write in another form
@@ -32,14 +34,15 @@ class Measured:
     lost: dict[str, str | None] = field(default_factory=dict)  # "text", "reasoning", "tools" → what is missing
 
 
-def rows(recipe: Any, template: Template, sample: int) -> Iterator[Finding]:
-    """Check `sample` rows, evenly spaced."""
+def rows(recipe: Any, template: Template, sample: int, try_scorers: TryScorers | None = None) -> Iterator[Finding]:
+    """Check `sample` rows, evenly spaced, and try the scorers on some of them."""
     try:
         loaded = load_rows(recipe)
     except AlignmentError as error:
         yield fault("data", str(error), "correct the data, or set on_bad_row: skip to leave such rows out")
         return
     yield ok("data", f"{len(loaded.rows)} rows, {len(loaded.skipped)} left out")
+    yield from scorers(recipe, loaded, try_scorers)
     count = len(loaded.rows)
     taken = sorted({place * count // sample for place in range(sample)}) if count > sample else range(count)
     of_what = f"all {count} rows" if count <= sample else f"{len(taken)} of {count} rows, evenly spaced"
@@ -63,6 +66,23 @@ def rows(recipe: Any, template: Template, sample: int) -> Iterator[Finding]:
     if recipe.STAGE.rows == "demonstrations":
         yield _masked([one.share for _, one in found])
     yield from _round_trips(found, of_what)
+
+
+def scorers(recipe: Any, loaded: Loaded[Any] | None, try_scorers: TryScorers | None) -> Iterator[Finding]:
+    """Try the functions that score answers.
+
+    Args:
+        loaded: the data; None: an earlier stage writes them, so the functions are only imported.
+    """
+    if try_scorers is None or not isinstance(recipe, PolicyGradientRecipe):
+        return
+    try:
+        names = try_scorers(recipe, loaded)
+    except AlignmentError as error:
+        yield fault("scorers", str(error), "correct the function, its keys, or the rows")
+        return
+    if names:
+        yield ok("scorers", f"{', '.join(names)} {'can be imported' if loaded is None else 'scored two answers'}")
 
 
 def limit_of(recipe: Any) -> int | None:

@@ -4,7 +4,8 @@ Reward models are loaded here, or are roles on the policy's base; the module of 
 """
 
 import importlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from types import ModuleType
 from typing import Any
@@ -14,7 +15,7 @@ from alignment.config.schema import PolicyGradientRecipe, scorer_entry
 from alignment.config.schema.scorers import AnyScorer, EnsembleEntry
 from alignment.data.rows import Prompt
 from alignment.data.source_rows import Loaded
-from alignment.errors import ModelError, ScorerError
+from alignment.errors import ModelError, RecipeError, ScorerError
 from alignment.policy.reward_models import RewardModel
 from alignment.train.policy_gradient.monitoring import Monitor, preserve_random_state
 from alignment.train.policy_gradient.scoring import (
@@ -79,6 +80,17 @@ def build_scoring(
     )
 
 
+@contextmanager
+def _of_the_recipe() -> Iterator[None]:
+    """Give errors of the functions that a recipe names the exit code of a recipe's faults: no work was done yet."""
+    try:
+        yield
+    except ScorerError as error:
+        error.exit_code = RecipeError.exit_code
+        raise
+
+
+@_of_the_recipe()
 def build_functions(recipe: PolicyGradientRecipe) -> list[tuple[AnyScorer, ColumnScorer]]:
     """Build every scorer that computes in this process without a model, before the data is read.
 
@@ -88,6 +100,7 @@ def build_functions(recipe: PolicyGradientRecipe) -> list[tuple[AnyScorer, Colum
     return [(entry, _module(entry).build(entry, recipe, None)) for entry in entries]
 
 
+@_of_the_recipe()
 def try_functions(
     recipe: PolicyGradientRecipe, functions: Sequence[tuple[AnyScorer, ColumnScorer]], loaded: Loaded[Prompt]
 ) -> None:
@@ -108,6 +121,20 @@ def try_functions(
     checks = [scorer for entry, scorer in functions if entry in recipe.scorers and isinstance(scorer, RowScorer)]
     if checks and len(checks) == len(recipe.scorers):  # others may apply to any row
         _require_scored(checks, loaded)
+
+
+def try_scorers(recipe: PolicyGradientRecipe, loaded: Loaded[Prompt] | None) -> list[str]:
+    """Build the scorers of `build_functions`, try them as a run does, and return their names.
+
+    Args:
+        loaded: the data; None: the scorers are built only.
+
+    Raises: ScorerError.
+    """
+    functions = build_functions(recipe)
+    if loaded is not None:
+        try_functions(recipe, functions, loaded)
+    return [entry.label for entry, _ in functions]
 
 
 def _require_scored(checks: Sequence[RowScorer], loaded: Loaded[Prompt]) -> None:

@@ -20,6 +20,7 @@ from alignment.doctor.findings import Finding
 from alignment.doctor.recipe import examine
 from alignment.errors import RecipeError
 from alignment.planner.machine import Machine
+from reward.scorers import try_scorers
 
 ROOT = Path(__file__).parents[2]
 CPU = Machine(gpu=False)
@@ -48,6 +49,58 @@ def recipe(tmp_path: Path, tiny_model_dir: Path) -> Callable[..., str]:
 
 def look(file: str, machine: Machine = CPU) -> dict[str, Finding]:
     return {finding.about: finding for finding in examine(check_recipe(file), machine)}
+
+
+def raises(prompts: list[str], answers: list[str]) -> list[float]:
+    raise ValueError("no such column")
+
+
+def not_a_number(prompts: list[str], answers: list[str]) -> list[float]:
+    return [float("nan") for _ in answers]
+
+
+def one_too_few(prompts: list[str], answers: list[str]) -> list[float]:
+    return [1.0 for _ in answers][1:]
+
+
+def needs_a_column(prompts: list[str], answers: list[str], solution: list[str]) -> list[float]:
+    return [1.0 for _ in answers]
+
+
+def scores(prompts: list[str], answers: list[str]) -> list[float]:
+    return [float(len(answer)) for answer in answers]
+
+
+@pytest.mark.parametrize("stage", ["grpo", "rloo", "ppo"])
+@pytest.mark.parametrize(
+    ("function", "level", "words"),
+    [
+        ("scores", "ok", "mine scored two answers"),
+        ("raises", "fault", "no such column"),
+        ("not_a_number", "fault", "nan"),
+        ("one_too_few", "fault", "1 score"),
+        ("needs_a_column", "fault", "solution"),
+        ("absent", "fault", "absent"),
+    ],
+)
+def test_functions_that_score_answers_are_tried(
+    recipe: Callable[..., str], stage: str, function: str, level: str, words: str
+) -> None:
+    entry = {"kind": "function", "function": f"{__name__}:{function}", "name": "mine"}
+    keys: dict[str, Any] = {"scorers": [entry], "total_episodes": 64}
+    checked = check_recipe(recipe(stage, [{"prompt": f"question {i}"} for i in range(20)], **keys))
+    found = {finding.about: finding for finding in examine(checked, CPU, try_scorers=try_scorers)}
+    about = "data" if function == "needs_a_column" else "scorers"  # to read the rows asks for the columns
+    assert (found[about].level, words in found[about].found) == (level, True), found[about]
+
+
+def test_functions_are_imported_if_an_earlier_stage_writes_the_data(recipe: Callable[..., str], tmp_path: Path) -> None:
+    for function, level in (("scores", "ok"), ("absent", "fault")):
+        entry = {"kind": "function", "function": f"{__name__}:{function}", "name": "mine"}
+        keys: dict[str, Any] = {"scorers": [entry], "total_episodes": 64, "datasets": [{"path": str(tmp_path / "no")}]}
+        checked = check_recipe(recipe("grpo", **keys))
+        findings = examine(checked, CPU, made=[str(tmp_path / "no")], try_scorers=try_scorers)
+        assert [finding.level for finding in findings if finding.about == "scorers"] == [level]
 
 
 def test_a_sound_recipe_has_no_fault(recipe: Callable[..., str]) -> None:
