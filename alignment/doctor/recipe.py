@@ -17,8 +17,12 @@ from alignment.hub import endpoint, is_offline, local, may_be_on_hub, reach
 from alignment.planner.advice import verdict
 from alignment.planner.machine import GIB, Machine
 from alignment.planner.memory import StagePlan, plan_stage
+from alignment.policy.base import require_method
+from alignment.policy.load_roles import require_policy
+from alignment.policy.model_source import resolve_model
 from alignment.policy.tokenizer import load_tokenizer
 from alignment.run.tracking import has_key
+from alignment.train.policy_gradient.engines import require_samplable
 from alignment.train.policy_gradient.update_shape import UpdateShape
 
 CHECKPOINTS = 2  # that training keeps, unless the recipe sets save_total_limit
@@ -57,6 +61,8 @@ def examine(
                 yield fault("model", str(error), "correct the recipe's model or its adapter's keys")
     if plan is not None:
         yield ok("model", f"{plan.parameters / 1e6:.1f} million weights, {plan.trainable / 1e6:.2f} million trained")
+        if recipe.STAGE.trains and path not in known:
+            yield from _adapter(recipe)
         yield from _memory(plan)
         yield from _batches(recipe, plan)
     yield from _disk(recipe, plan)
@@ -71,6 +77,19 @@ def _combinations(recipe: Recipe, machine: Machine) -> Iterator[Finding]:
     """Yield impossible combinations under this strategy; `alignment check` reports the others."""
     for one in broken_under(recipe.stage, values_of(recipe), machine.strategy, gpu=machine.gpu):
         yield fault("combination", f"{one.what.replace('`', '')}: {one.reason}", one.remedy)
+
+
+def _adapter(recipe: Any) -> Iterator[Finding]:
+    """Check that the model, which may be an adapter, can be trained as the recipe has it, and sampled from."""
+    try:
+        source = resolve_model(recipe.model_name_or_path, revision=recipe.model_revision)
+        if recipe.STAGE.is_online:
+            require_policy(source, recipe)
+            require_samplable(recipe)
+        else:
+            require_method(source, recipe, True, recipe, task=recipe.STAGE.task)
+    except AlignmentError as error:
+        yield fault("adapter", str(error), "correct the adapter's keys, or name another model")
 
 
 def _root(path: str, known: Mapping[str, Recipe]) -> str:

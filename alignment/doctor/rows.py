@@ -47,6 +47,9 @@ def rows(recipe: Any, template: Template, sample: int, try_scorers: TryScorers |
     taken = sorted({place * count // sample for place in range(sample)}) if count > sample else range(count)
     of_what = f"all {count} rows" if count <= sample else f"{len(taken)} of {count} rows, evenly spaced"
     limit = limit_of(recipe)
+    if limit is not None and limit < 1:
+        yield _no_room(recipe, limit)
+        return
     known = AnswerTokens(template)
     found: list[tuple[str, Measured]] = []
     broken = []
@@ -89,9 +92,15 @@ def limit_of(recipe: Any) -> int | None:
     """Return the maximum tokens of a sequence, or of a prompt."""
     context = blueprint(recipe.model_name_or_path, {}).context(recipe)
     said = recipe.max_length if hasattr(recipe, "max_length") else recipe.max_prompt_length
-    if said is None and hasattr(recipe, "max_new_tokens") and context is not None:
-        return context - int(recipe.max_new_tokens)
+    if context is not None:
+        context -= int(getattr(recipe, "max_new_tokens", 0))
     return min((limit for limit in (said, context) if limit is not None), default=None)
+
+
+def _no_room(recipe: Any, limit: int) -> Finding:
+    answer = int(getattr(recipe, "max_new_tokens", 0))
+    found = f"max_new_tokens {answer} leaves no room for a prompt: the model reads {limit + answer} tokens"
+    return fault("lengths", found, "lower max_new_tokens, or num_virtual_tokens of a soft prompt")
 
 
 def measured(row: Any, tokens: AnswerTokens, limit: int | None) -> Measured:

@@ -11,7 +11,7 @@ from alignment.errors import DataError
 from alignment.evaluate.statistics import Bootstrap, mean_interval
 from alignment.ops.kl import kl_estimate
 from alignment.ops.logprobs import token_logp
-from alignment.policy.inference import virtual_tokens
+from alignment.rollout.context import context_of
 
 LONGEST_WINDOW = 2_048  # tokens of one perplexity window, however long the model's context
 TOKENS_AT_ONCE = 8_192  # tokens in one perplexity batch
@@ -104,9 +104,7 @@ def perplexity(model: nn.Module, ids: list[int], *, bos: list[int]) -> dict[str,
         ids: The text's tokens, without special tokens.
         bos: What the tokenizer puts before a text; opens every window where there is any.
     """
-    context = getattr(getattr(model, "config", None), "max_position_embeddings", None) or LONGEST_WINDOW
-    context -= virtual_tokens(model)
-    window = min(context, LONGEST_WINDOW) - len(bos)
+    window = min(context_of(model) or LONGEST_WINDOW, LONGEST_WINDOW) - len(bos)
     pieces = [bos + ids[start : start + window] for start in range(0, len(ids), window)]
     pieces = [piece for piece in pieces if len(piece) > 1]
     if not pieces:

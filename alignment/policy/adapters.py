@@ -84,22 +84,18 @@ def module_names(model: Any) -> list[str]:
     return [name for name, _ in model.named_modules()]
 
 
-def continue_adapter(
-    model: Any, adapter: str, base: str, *, task: str, trainable: bool, keys: AdapterKeys | None = None
-) -> Any:
+def continue_adapter(model: Any, adapter: str, base: str, *, task: str, trainable: bool) -> Any:
     """Put an earlier stage's adapter on `model`, to continue its training or to use it.
 
     If the task differs (a reward model on a fine-tuned policy), a new adapter of the same shape starts from its
     weights, with a new head.
 
-    Raises: ModelError if its shapes differ from the base's, tensors are missing or left over, it is a reward model's
-        and a policy is needed, or the recipe gives another shape than it has.
+    Raises: ModelError if its shapes differ from the base's, tensors are missing or left over, or it is a reward model's
+        and a policy is needed.
     """
     config = read_adapter_config(adapter)
     if task == "CAUSAL_LM":
         require_policy_adapter(config, adapter)
-    if trainable and keys is not None:
-        require_same_shape(config, keys, adapter)
     require_patterns(config, module_names(model), f"{adapter}/{ADAPTER_CONFIG}")
     same = config.task_type == task
     if Path(adapter).is_dir():

@@ -17,7 +17,13 @@ from alignment.config.methods import methods_where
 from alignment.config.schema import AdapterKeys, ModelKeys
 from alignment.errors import ModelError
 from alignment.policy.adapter_files import read_adapter_config
-from alignment.policy.adapters import attach_adapter, continue_adapter, copies_in_float32
+from alignment.policy.adapters import (
+    attach_adapter,
+    continue_adapter,
+    copies_in_float32,
+    require_policy_adapter,
+    require_same_shape,
+)
 from alignment.policy.four_bits import compute_as_configured, quantization
 from alignment.policy.methods import adapter_config, completed, method_of
 from alignment.policy.model_files import check_hub_files
@@ -70,7 +76,7 @@ def _load(
 ) -> Any:
     source = resolve_model(keys.model_name_or_path, revision=keys.model_revision)
     full = trainable and (peft is None or peft.method.trains_base)
-    require_method(source, keys, trainable, peft)
+    require_method(source, keys, trainable, peft, task=task)
     new = [peft] if trainable and peft is not None and source.adapter is None else []
     whole = whole_modules(source.base, keys, [source.adapter] if source.adapter else [], new)
     model = load_base(cls, source.base, keys, full=full, whole=whole, **_head(cls, pad_token_id))
@@ -78,7 +84,7 @@ def _load(
         for parameter in model.parameters():
             parameter.requires_grad_(False)
     if source.adapter is not None:
-        model = continue_adapter(model, source.adapter, source.base, task=task, trainable=trainable, keys=peft)
+        model = continue_adapter(model, source.adapter, source.base, task=task, trainable=trainable)
     elif trainable and peft is not None and peft.method.has_adapter:
         model = attach_adapter(model, peft, task=task)
     return copies_in_float32(model) if trainable else model
@@ -90,7 +96,7 @@ def require_loadable(keys: ModelKeys, *, trainable: bool, peft: AdapterKeys | No
     Raises: ModelError.
     """
     source = resolve_model(keys.model_name_or_path, revision=keys.model_revision)
-    require_method(source, keys, trainable, peft)
+    require_method(source, keys, trainable, peft, task=task)
     cls = AutoModelForSequenceClassification if task == "SEQ_CLS" else AutoModelForCausalLM
     revision = keys.model_revision if not Path(source.base).is_dir() else "main"
     try:
@@ -101,8 +107,10 @@ def require_loadable(keys: ModelKeys, *, trainable: bool, peft: AdapterKeys | No
         raise cannot_load(source.base, error) from error
 
 
-def require_method(source: ModelSource, keys: ModelKeys, trainable: bool, peft: AdapterKeys | None) -> None:
-    """Refuse a way of training that the model, an adapter or one in 4 bits, does not allow.
+def require_method(
+    source: ModelSource, keys: ModelKeys, trainable: bool, peft: AdapterKeys | None, *, task: str = "CAUSAL_LM"
+) -> None:
+    """Refuse a use of the model, an adapter or one in 4 bits, that it does not allow; before its weights are read.
 
     Raises: ModelError.
     """
@@ -116,6 +124,44 @@ def require_method(source: ModelSource, keys: ModelKeys, trainable: bool, peft: 
     if keys.load_in_4bit and (full or (trainable and peft is not None and not peft.method.allows_4bit)):
         others = methods_where(lambda method: method.allows_4bit)
         raise ModelError(f"load_in_4bit holds the base in 4 bits, which cannot train; set peft_method to {others}.")
+    if source.adapter is not None:
+        config = read_adapter_config(source.adapter)
+        if task == "CAUSAL_LM":
+            require_policy_adapter(config, source.adapter)
+        if trainable and peft is not None:
+            require_same_shape(config, peft, source.adapter)
+    require_room(source, keys, peft)
+
+
+def require_room(source: ModelSource, keys: ModelKeys, peft: AdapterKeys | None) -> None:
+    """Refuse a soft prompt that leaves the model's context no token for a prompt.
+
+    Args:
+        keys: where they have `max_new_tokens`, an answer takes as many tokens of the context.
+
+    Raises: ModelError.
+    """
+    if source.adapter is not None:
+        taken = getattr(read_adapter_config(source.adapter), "num_virtual_tokens", None) or 0
+    else:
+        taken = peft.fields().get("num_virtual_tokens", 0) if peft is not None else 0
+    if not taken:
+        return
+    revision = keys.model_revision if not Path(source.base).is_dir() else "main"
+    check_hub_files(source.base, revision)
+    try:
+        config = model_config(source.base, keys, revision)
+    except Exception as error:
+        raise cannot_load(source.base, error) from error
+    context = getattr(config.get_text_config(), "max_position_embeddings", None)
+    answer = int(getattr(keys, "max_new_tokens", 0))
+    if context is None or taken + answer < context:
+        return
+    less = f", max_new_tokens is {answer}," if answer else ""
+    raise ModelError(
+        f"num_virtual_tokens is {taken}{less} and the model's context has {context} tokens, which leaves none for a "
+        f"prompt; use a shorter soft prompt{', or lower max_new_tokens' if answer else ''}."
+    )
 
 
 def whole_modules(base: str, keys: ModelKeys, adapters: Sequence[str], new: Sequence[AdapterKeys]) -> list[str]:

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM
 from alignment.config.schema import PolicyGradientRecipe, ValueRecipe
 from alignment.errors import ModelError
 from alignment.policy.adapter_files import read_adapter_config
-from alignment.policy.adapters import module_names, require_policy_adapter, require_same_shape
+from alignment.policy.adapters import module_names
 from alignment.policy.base import load_base, require_method, whole_modules
 from alignment.policy.heads import SCORE_WEIGHT, ScalarHead, read_score_weight
 from alignment.policy.methods import HEADS, adapter_config, optional
@@ -46,6 +46,10 @@ class Loader(Protocol):
         """Return the policy's base as a causal LM; full: all of its weights train."""
         ...
 
+    def config(self, config: Any) -> Any:
+        """Return the configuration with which a role's adapter is built."""
+        ...
+
     def value_model(self, recipe: ValueRecipe) -> tuple[Any, ScalarHead]:
         """Return a separate value model and its head."""
         ...
@@ -62,7 +66,7 @@ def load_roles(recipe: PolicyGradientRecipe, *, rewards: Sequence[RewardModel] =
     Raises: ModelError if an adapter does not fit the base.
     """
     source = resolve_model(recipe.model_name_or_path, revision=recipe.model_revision)
-    _require_policy(source, recipe)
+    require_policy(source, recipe)
     saved = [source.adapter, *(model.adapter for model in rewards if model.role)]
     new = [recipe] if source.adapter is None else []
     whole = whole_modules(source.base, recipe, [adapter for adapter in saved if adapter], new)
@@ -73,17 +77,13 @@ def load_roles(recipe: PolicyGradientRecipe, *, rewards: Sequence[RewardModel] =
     return build_roles(recipe, loader, base, sft=_saved(source.adapter) if source.adapter else None, rewards=adapters)
 
 
-def _require_policy(source: ModelSource, recipe: PolicyGradientRecipe) -> None:
+def require_policy(source: ModelSource, recipe: PolicyGradientRecipe) -> None:
     """Refuse an adapter that contradicts the recipe, and a new one that needs training examples to start.
 
     Raises: ModelError.
     """
     require_method(source, recipe, True, recipe)
-    if source.adapter is not None:
-        config = read_adapter_config(source.adapter)
-        require_policy_adapter(config, source.adapter)
-        require_same_shape(config, recipe, source.adapter)
-    elif optional(recipe, "choose_weights") is not None:
+    if source.adapter is None and optional(recipe, "choose_weights") is not None:
         raise ModelError(
             f"peft_method {recipe.peft_method} chooses its weights by training examples, which {recipe.STAGE.title} "
             "does not have; start from the adapter of an SFT run, or use another peft_method."
@@ -100,6 +100,9 @@ class _Weights:
 
     def model(self, *, full: bool) -> Any:
         return load_base(AutoModelForCausalLM, self.base, self.recipe, full=full, whole=self.whole)
+
+    def config(self, config: Any) -> Any:
+        return copy.deepcopy(config)
 
     def value_model(self, recipe: ValueRecipe) -> tuple[Any, ScalarHead]:
         return load_value_model(recipe)
@@ -130,6 +133,7 @@ def build_roles(
             (`needs_base`). sft: the adapter that policy and reference start from. rewards: by role.
     """
     starts = _starts(recipe, sft, rewards)
+    starts = {role: replace(start, config=loader.config(start.config)) for role, start in starts.items()}
     width = base.config.get_text_config().hidden_size
     heads = {role: ScalarHead(width, start.score) for role, start in rewards.items()}
     value_model = None
@@ -164,7 +168,7 @@ def _starts(
     starts |= rewards
     if recipe.value is not None and recipe.value.value_model == "adapter":
         starts["value"] = rewards["reward"] if rewards and _starts_as_reward(recipe.value) else _new_value(recipe.value)
-    return {role: replace(start, config=copy.deepcopy(start.config)) for role, start in starts.items()}
+    return starts
 
 
 def _starts_as_reward(recipe: ValueRecipe) -> bool:

@@ -20,7 +20,7 @@ from alignment.policy.adapter_files import read_adapter_config
 from alignment.policy.base import checkpoint_dtype, model_config
 from alignment.policy.generation import read_generation, stopping_at
 from alignment.policy.held import held_as_trained
-from alignment.policy.methods import method_of
+from alignment.policy.methods import completed, method_of
 from alignment.policy.model_source import ModelSource, resolve_model
 from alignment.policy.tied import untie
 from alignment.policy.tokenizer import load_tokenizer
@@ -48,10 +48,10 @@ class Mergeable:
         if source.adapter is None:
             raise ModelError(f"{run} is a whole model already; there is no adapter to merge.")
         config = read_adapter_config(source.adapter)
-        method, keys = method_of(config), _keys(source.adapter, trust_remote_code)
-        if not method.merges and not (method.merges_biases and _changes_own_biases(config, source.base, keys)):
-            why = ": modules that it changes have no bias of their own" if method.merges_biases else ""
-            raise ModelError(f"{run} is an adapter of {method.title}, which cannot be added to a base's weights{why}.")
+        keys = _keys(source.adapter, trust_remote_code)
+        why = why_not_merged(config, source.base, keys)
+        if why is not None:
+            raise ModelError(f"{run} is an adapter of {method_of(config).title}, which {why}.")
         return cls(str(run), source, config, keys)
 
     @property
@@ -122,13 +122,26 @@ def _keys(adapter: str, trust_remote_code: bool) -> ModelKeys:
     return ModelKeys(**{**held_as_trained(adapter), **given})
 
 
-def _changes_own_biases(config: Any, base: str, keys: ModelKeys) -> bool:
-    """Whether every module that an adapter of biases changes has one."""
+def why_not_merged(config: Any, base: str, keys: ModelKeys) -> str | None:
+    """Return why an adapter cannot be merged; None if it can.
+
+    Args:
+        config: PEFT's, which may not know its targets yet.
+    """
+    method = method_of(config)
+    if method.merges:
+        return None
+    reason = "cannot be added to a base's weights"
+    if not method.merges_biases:
+        return reason
     with torch.device("meta"):
         shape = model_config(base, keys, keys.model_revision if not Path(base).is_dir() else "main")
         model = AutoModelForCausalLM.from_config(shape, trust_remote_code=keys.trust_remote_code)
-    changed = [module for name, module in model.named_modules() if check_target_module_exists(config, name)]
-    return all(getattr(module, "bias", None) is not None for module in changed)
+    whole = completed(config, model)
+    changed = [module for name, module in model.named_modules() if check_target_module_exists(whole, name)]
+    if all(getattr(module, "bias", None) is not None for module in changed):
+        return None
+    return f"{reason}: modules that it changes have no bias of their own"
 
 
 def added_to_base(wrapped: Any) -> Any:

@@ -1,6 +1,7 @@
 """Proxy-tuning: a large model samples as if it had been tuned, by a small pair of models.
 
-https://arxiv.org/abs/2401.08565, equation 1: logits = base + α (tuned - untuned). Nothing is trained or saved.
+https://arxiv.org/abs/2401.08565: logits = base + α (tuned - untuned); α is 1 in the paper's method. Nothing is trained
+or saved.
 """
 
 import inspect
@@ -18,6 +19,7 @@ from alignment.policy.model_source import resolve_model
 from alignment.policy.tokenizer import load_tokenizer
 from alignment.policy.weights import weights_hash
 from alignment.rollout.cache import with_room
+from alignment.rollout.context import context_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +49,9 @@ class ProxyTuned(nn.Module):
         super().__init__()
         self.models = nn.ModuleList([base, tuned, untuned])
         self.alpha = alpha
-        contexts = [model.config.get_text_config().max_position_embeddings for model in (base, tuned, untuned)]
-        self.config = type(base.config).from_dict({**base.config.to_dict(), "max_position_embeddings": min(contexts)})
+        limits = [context_of(model) for model in (base, tuned, untuned)]
+        context = min((limit for limit in limits if limit is not None), default=None)
+        self.config = type(base.config).from_dict({**base.config.to_dict(), "max_position_embeddings": context})
         self.eval()
 
     def forward(

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from alignment.errors import DataError
+from alignment.rollout.context import context_of, virtual_tokens
 from alignment.rollout.engine import Completion, RowAdapters, Sampling
 from alignment.rollout.sampling import draw, uniforms
 from alignment.rollout.steps import StepInputs, left_pad
@@ -90,15 +91,17 @@ class TransformersEngine:
         return answers
 
     def _check_lengths(self, prompt_ids: list[list[int]], sampling: Sampling) -> None:
-        context = getattr(getattr(self.model, "config", None), "max_position_embeddings", None)
+        context, taken = context_of(self.model), virtual_tokens(self.model)
         for i, ids in enumerate(prompt_ids):
             if not ids:
                 raise DataError(f"prompt {i} has no tokens; generation needs at least one, such as a BOS token")
             if context is not None and len(ids) + sampling.max_new_tokens > context:
+                room = context - sampling.max_new_tokens
+                less = f" less its soft prompt of {taken}" if taken else ""
+                shorter = f"Leave out prompts of more than {room} tokens, or lower" if room > 0 else "Lower"
                 raise DataError(
                     f"prompt {i} has {len(ids)} tokens; with max_new_tokens {sampling.max_new_tokens} it does not fit "
-                    f"the model's context of {context}. Leave out prompts of more than "
-                    f"{context - sampling.max_new_tokens} tokens, or lower max_new_tokens."
+                    f"the model's context of {context + taken}{less}. {shorter} max_new_tokens."
                 )
 
     def _sample(self, prompts: list[list[int]], sampling: Sampling, noise: np.ndarray) -> list[list[int]]:

@@ -50,6 +50,7 @@ def sampled_answers(
     from alignment.policy.weights import weights_hash
     from alignment.preview.recorded import recorded
     from alignment.preview.stages import prompt_stage
+    from alignment.rollout.context import context_of
     from alignment.rollout.engine import Sampling
     from alignment.rollout.transformers_engine import TransformersEngine
     from alignment.run.lineage import fingerprint
@@ -69,7 +70,7 @@ def sampled_answers(
     model = load_causal_lm(recipe, trainable=False)
     if recipe.proxy is not None:
         model = proxy_tuned(model, recipe, recipe.proxy)
-    loaded = prompts_to_answer(recipe, template, getattr(model.config, "max_position_embeddings", None), data)
+    loaded = prompts_to_answer(recipe, template, context_of(model), data)
     kept = recorded(prompt_stage("label", loaded, loaded.rows, template), template)
     run.record(data=loaded.files, skipped=loaded.skipped, preview=kept)
     keys = ("max_new_tokens", "temperature", "top_p", "top_k", "seed")

@@ -20,6 +20,8 @@ FOUR = {"load_in_4bit": True}
 SYNC = {"sync_ref_model": True}
 WARM = {"value_warmup_updates": 1, "value_model": "head"}
 WHOLE = {"lora_modules_to_save": ["lm_head"], "save_strategy": "steps", "save_steps": 2}
+VLLM = {"rollout_engine": "vllm"}
+BIASES = {"peft_method": "bitfit", "peft_config": {"new_biases": True}}
 SOFT, PREFIX = {"peft_method": "prompt_tuning"}, {"peft_method": "prefix_tuning"}
 REENTRANT = {"gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"use_reentrant": True}}
 PACK = {"packing": True, "packing_strategy": "wrapped"}
@@ -100,6 +102,30 @@ TRIES = [
         unguarded=False,
     ),
     Try(
+        "a `rollout_engine` that is not transformers, and a soft prompt",
+        ("ppo", "single", {**SOFT, "rollout_engine": "continuous_batching"}),
+        ("ppo", "single", SOFT),
+        "cannot sample with a soft prompt",
+    ),
+    Try(
+        "`rollout_engine: vllm` and an adapter that cannot be merged",
+        ("ppo", "single", {"peft_method": "bottleneck", **VLLM}),
+        ("ppo", "single", {"peft_method": "bottleneck"}),
+        "vLLM samples from whole weights",
+    ),
+    Try(
+        "`rollout_engine: vllm` and `new_biases` of BitFit",
+        ("ppo", "single", {**BIASES, **VLLM}),
+        ("ppo", "single", BIASES),
+        "vLLM samples from whole weights",
+    ),
+    Try(
+        "`rollout_engine: vllm`, `load_in_4bit` and an adapter that is not LoRA",
+        ("ppo", "single", {**FOUR, "peft_method": "ia3", **VLLM}),
+        ("ppo", "single", {**FOUR, "peft_method": "ia3"}),
+        "would round the sum",
+    ),
+    Try(
         "`lora_modules_to_save` and weights in shards (ZeRO-3, FSDP2)",
         ("dpo", "zero3", WHOLE),
         ("dpo", "zero2", WHOLE),
@@ -178,7 +204,7 @@ def told(inputs: Path, tmp_path: Path, stage: str, keys: dict[str, Any], strateg
 @pytest.mark.parametrize("one", marked("fails"))
 def test_it_cannot_work_in_earnest(one: Try, inputs: Path) -> None:
     if "vllm" in one.what:
-        pytest.skip("vLLM needs a GPU; tests/policy/test_merge.py has what refuses its weights")
+        pytest.skip("vLLM needs a GPU; tests/rollout/test_vllm_engine.py has what refuses its weights")
     outcome = attempt(*one.fails, inputs, more=one.environment, shard=False, unguarded=one.unguarded)
     assert not outcome.works
     assert one.said in outcome.said

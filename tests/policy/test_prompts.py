@@ -13,7 +13,7 @@ from peft import (
     get_peft_model_state_dict,
 )
 
-from alignment.errors import ModelError
+from alignment.errors import DataError, ModelError
 from alignment.policy.checkpointing import checkpoint_layers
 from alignment.policy.switch import SwitchedBase
 from alignment.rollout.engine import Sampling
@@ -150,6 +150,21 @@ def test_a_new_prefix_is_the_keys_and_values_of_words(base, monkeypatch):
     switched.activate("policy")
     expected = logits_of(base, input_ids=torch.cat([words.expand(2, -1), IDS], dim=1))[:, 5:]
     torch.testing.assert_close(logits_of(switched.base), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_sampling_beyond_what_the_soft_prompt_leaves_of_the_context_is_refused(switched):
+    engine = TransformersEngine(switched.base, 0)
+    sampling = Sampling(max_new_tokens=6, temperature=0.0, stop_token_ids=[])
+    fits = [list(range(3, 3 + 256 - 5 - 6))]  # of 256 tokens, 5 are the soft prompt's
+    assert len(engine.generate(fits, sampling)[0].ids) == 6
+    refusal = (
+        "prompt 0 has 246 tokens; with max_new_tokens 6 it does not fit the model's context of 256 less its soft "
+        "prompt of 5. Leave out prompts of more than 245 tokens, or lower max_new_tokens."
+    )
+    with pytest.raises(DataError, match=refusal):
+        engine.generate([[*fits[0], 3]], sampling)
+    with pytest.raises(DataError, match=r"soft prompt of 5\. Lower max_new_tokens\."):
+        engine.generate([[3]], Sampling(max_new_tokens=251, temperature=0.0, stop_token_ids=[]))
 
 
 def test_a_prompt_that_does_not_fit_is_refused(base):

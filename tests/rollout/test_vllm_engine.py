@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 from alignment.config.schema import DatasetEntry, PPORecipe
 from alignment.data.template import Template
 from alignment.errors import ModelError
+from alignment.policy.base import load_causal_lm
 from alignment.policy.load_roles import load_roles
 from alignment.policy.merged import policy_weights
 from alignment.rollout.engine import Sampling
@@ -232,6 +233,44 @@ def test_a_base_that_is_quantised_on_disk_is_refused(base, tmp_path, started):
         require_engine(recipe(tmp_path / "nf4"))
     require_engine(recipe(tmp_path / "nf4", vllm_mode="server", vllm_server_base_url="http://localhost:8000"))
     require_engine(recipe(base, load_in_4bit=True))
+
+
+BIASES = {"peft_method": "bitfit", "peft_config": {"new_biases": True}}
+REFUSED = {
+    "prompt_tuning": ({"peft_method": "prompt_tuning"}, "prompt tuning, which only this project's engine puts before"),
+    "bottleneck": ({"peft_method": "bottleneck"}, "bottleneck adapters, which cannot be added to a base's weights;"),
+    "new biases": (BIASES, "modules that it changes have no bias of their own;"),
+    "BEFT without biases": (
+        {"peft_method": "beft", "peft_config": {"target_modules": ["up_proj"]}},
+        "no bias of their",
+    ),
+}
+
+
+@pytest.mark.parametrize("saved", [False, True])
+@pytest.mark.parametrize("name", REFUSED)
+def test_an_adapter_that_vllm_cannot_sample_with_is_refused_before_anything_loads(
+    base, tmp_path, monkeypatch, name, saved
+):
+    method, message = REFUSED[name]
+    monkeypatch.setattr("alignment.train.policy_gradient.engines.vllm_is_installed", lambda: True)
+    given = recipe(base, **method)
+    if saved:
+        load_causal_lm(given, trainable=True, peft=given).save_pretrained(tmp_path)
+        given = recipe(tmp_path)  # the adapter's own type is continued
+    monkeypatch.setattr("alignment.policy.base.load_base", lambda *_, **__: pytest.fail("the model was loaded"))
+    with pytest.raises(ModelError, match=message):
+        require_engine(given)
+    require_engine(given.model_copy(update={"rollout_engine": "transformers"}))
+
+
+def test_adapters_that_can_be_merged_are_not_refused(base, monkeypatch):
+    monkeypatch.setattr("alignment.train.policy_gradient.engines.vllm_is_installed", lambda: True)
+    biased = {"peft_method": "beft", "peft_config": {"target_modules": ["q_proj"]}}
+    for method in (biased, {"peft_method": "bitfit"}, {"peft_method": "ia3"}, {"load_in_4bit": True}):
+        require_engine(recipe(base, **method))
+    with pytest.raises(ModelError, match=r"\(IA\)³, which PEFT would merge into 4 bits, rounded"):
+        require_engine(recipe(base, peft_method="ia3", load_in_4bit=True))
 
 
 def test_the_extra_has_the_versions_that_trl_supports():

@@ -8,12 +8,14 @@ from safetensors.torch import load_file
 
 from alignment.config import load_recipe
 from alignment.config.schema import ModelKeys
+from alignment.doctor.recipe import examine
 from alignment.doctor.rows import limit_of
-from alignment.errors import DataError
+from alignment.errors import DataError, ModelError
 from alignment.planner.machine import Machine
 from alignment.planner.memory import plan_stage
 from alignment.policy.base import load_causal_lm, load_sequence_classifier
-from recipes import dpo, reward, sft
+from alignment.policy.load_roles import load_roles
+from recipes import dpo, label, reward, sft
 from tests.models import save_tiny_model
 from tests.train.ppo_runs import make_trainer, trained_weights
 from tests.train.test_ppo import KillAfter, Killed
@@ -157,6 +159,43 @@ def test_a_soft_prompt_takes_its_positions_from_every_limit(tmp_path, capsys):
     assert plan_stage(recipe, Machine(gpu=False)).lengths.whole == 24
     trainer = make_trainer(base, tmp_path / "ppo", **method)
     assert trainer.roles.context == 24
+
+
+def test_a_soft_prompt_without_room_is_refused_before_the_model_loads(tmp_path, monkeypatch):
+    base = save_tiny_model(tmp_path / "base", max_position_embeddings=32)
+    monkeypatch.setattr("alignment.policy.base.load_base", lambda *_, **__: pytest.fail("the model was loaded"))
+    long = {"peft_method": "prompt_tuning", "peft_config": {"num_virtual_tokens": 32}}
+    message = r"num_virtual_tokens is 32 and the model's context has 32 tokens, which leaves none for a prompt"
+    with pytest.raises(ModelError, match=message):
+        run(sft.main, "sft", base, tmp_path, demonstrations(), **long)
+    (tmp_path / "prompts.jsonl").write_text('{"prompt": "a"}\n')
+    given = {"stage": "ppo", "model_name_or_path": str(base), "output_dir": str(tmp_path / "ppo"), "use_cpu": True,
+             "datasets": [{"path": str(tmp_path / "prompts.jsonl")}], "max_new_tokens": 26, "total_episodes": 64,
+             "reward_model_path": str(base), "peft_method": "prefix_tuning",
+             "peft_config": {"num_virtual_tokens": 8}}  # fmt: skip
+    (tmp_path / "ppo.yaml").write_text(json.dumps(given))
+    recipe = load_recipe("ppo", ["--config", str(tmp_path / "ppo.yaml")])
+    with pytest.raises(ModelError, match=r"is 8, max_new_tokens is 26, and the model's context has 32 tokens"):
+        load_roles(recipe)
+    faults = [finding for finding in examine(recipe, Machine(gpu=False)) if finding.level == "fault"]
+    found = {each.about: each.found for each in faults}
+    assert found.keys() == {"adapter", "lengths"}
+    assert "max_new_tokens is 26" in found["adapter"]
+    assert found["lengths"] == "max_new_tokens 26 leaves no room for a prompt: the model reads 24 tokens"
+
+
+def test_labelling_counts_the_positions_of_the_policys_soft_prompt(tmp_path):
+    base = save_tiny_model(tmp_path / "base", max_position_embeddings=32)
+    method = {"peft_method": "prompt_tuning", "peft_config": {"num_virtual_tokens": 8}}
+    tuned = run(sft.main, "sft", base, tmp_path, demonstrations(), **method)
+    prompts = tmp_path / "prompts.jsonl"
+    prompts.write_text('{"prompt": "tell me of a cat"}\n')
+    given = {"stage": "label", "model_name_or_path": str(tuned), "output_dir": str(tmp_path / "label"),
+             "datasets": [{"path": str(prompts)}], "max_new_tokens": 20,
+             "judge": {"kind": "rules", "function": "tests.doctor.trying:prefer"}}  # fmt: skip
+    (tmp_path / "label.yaml").write_text(json.dumps(given))
+    with pytest.raises(DataError, match="with max_new_tokens 20 that is more than the model's context of 24"):
+        label.main(["--config", str(tmp_path / "label.yaml")])
 
 
 @pytest.mark.parametrize("stage", ["sft", "ppo"])

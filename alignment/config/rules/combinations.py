@@ -48,6 +48,16 @@ def _is(get: Get, fact: Callable[[TuningMethod], bool]) -> bool:
     return method is not None and fact(method)
 
 
+def _stays_apart(method: TuningMethod) -> bool:
+    """Whether an adapter can be merged into no base; a soft prompt has an entry of its own."""
+    return not (method.merges or method.merges_biases) and method.has_adapter and method.family != SOFT_PROMPTS
+
+
+def _merges_in_floats(method: TuningMethod) -> bool:
+    """Whether an adapter is merged by PEFT, which puts the sum into the base's own type; LoRA's sum is ours."""
+    return (method.merges or method.merges_biases) and method.has_adapter and not method.is_lora
+
+
 SOFT_PROMPTS = "soft_prompts"  # family of the tuning methods that put a prompt before the inputs
 COMBINATIONS = (
     Combination(
@@ -127,6 +137,38 @@ COMBINATIONS = (
         lambda get: get("rollout_engine") == "vllm" and _is(get, lambda method: method.samples_ranks),
         "each update computes at a rank of its own, and vLLM would sample its answers at the full rank",
         "use rollout_engine transformers, or peft_method lora",
+    ),
+    Combination(
+        "rollout_engine",
+        "a `rollout_engine` that is not transformers, and a soft prompt",
+        ONLINE,
+        lambda get: get("rollout_engine") != "transformers" and _is(get, lambda method: method.family == SOFT_PROMPTS),
+        "only this project's engine puts a soft prompt before the decoder's inputs",
+        "use rollout_engine transformers, or peft_method lora",
+    ),
+    Combination(
+        "rollout_engine",
+        "`rollout_engine: vllm` and an adapter that cannot be merged",
+        ONLINE,
+        lambda get: get("rollout_engine") == "vllm" and _is(get, _stays_apart),
+        "vLLM samples from whole weights, and the adapter cannot be added to the base's",
+        "use rollout_engine transformers, or peft_method lora",
+    ),
+    Combination(
+        "rollout_engine",
+        "`rollout_engine: vllm` and `new_biases` of BitFit",
+        ONLINE,
+        lambda get: get("rollout_engine") == "vllm" and bool((get("peft_config") or {}).get("new_biases")),
+        "vLLM samples from whole weights, which have no place for biases that the architecture lacks",
+        "take new_biases out, or use rollout_engine transformers, or peft_method lora",
+    ),
+    Combination(
+        "load_in_4bit",
+        "`rollout_engine: vllm`, `load_in_4bit` and an adapter that is not LoRA",
+        ONLINE,
+        lambda get: get("rollout_engine") == "vllm" and bool(get("load_in_4bit")) and _is(get, _merges_in_floats),
+        "vLLM is given merged weights, and PEFT would round the sum of 4-bit weights and this adapter to 4 bits",
+        "set load_in_4bit: false, or use rollout_engine transformers, or peft_method lora",
     ),
     Combination(
         "lora_modules_to_save",

@@ -12,8 +12,10 @@ from alignment.config.schema import PolicyGradientRecipe
 from alignment.data.rows import Prompt
 from alignment.data.template import Template
 from alignment.errors import ModelError
+from alignment.policy.adapter_files import read_adapter_config
+from alignment.policy.mergeable import why_not_merged
 from alignment.policy.merged import policy_weights
-from alignment.policy.methods import method_of
+from alignment.policy.methods import adapter_config, method_of
 from alignment.policy.model_source import resolve_model
 from alignment.policy.role_files import save_policy
 from alignment.policy.roles import Roles
@@ -31,8 +33,32 @@ def vllm_is_installed() -> bool:
     return importlib.util.find_spec("vllm") is not None
 
 
+def require_samplable(recipe: PolicyGradientRecipe) -> None:
+    """Refuse an adapter, new or saved, that the engine cannot sample with.
+
+    Raises: ModelError.
+    """
+    if recipe.rollout_engine == "transformers" or not recipe.method.has_adapter:
+        return
+    source = resolve_model(recipe.model_name_or_path, revision=recipe.model_revision)
+    config = read_adapter_config(source.adapter) if source.adapter else adapter_config(recipe, task="CAUSAL_LM")
+    why = None
+    if config.is_prompt_learning:
+        why = "only this project's engine puts before the decoder's inputs"
+    elif recipe.rollout_engine == "vllm":
+        why = why_not_merged(config, source.base, recipe)
+        if why is None and recipe.load_in_4bit and not method_of(config).is_lora:
+            why = "PEFT would merge into 4 bits, rounded"
+    if why is not None:
+        raise ModelError(
+            f"rollout_engine is {recipe.rollout_engine}, and the policy is an adapter of {method_of(config).title}, "
+            f"which {why}; use rollout_engine: transformers"
+        )
+
+
 def require_engine(recipe: PolicyGradientRecipe) -> None:
     """Refuse an engine that is not installed or cannot hold the policy's weights, before anything is loaded."""
+    require_samplable(recipe)
     if recipe.rollout_engine != "vllm":
         return
     if not vllm_is_installed():
@@ -62,12 +88,6 @@ def build_engine(
     recipe: PolicyGradientRecipe, roles: Roles, template: Template, prompts: list[Prompt], accelerator: Accelerator
 ) -> Engine:
     """Return the engine that samples answers to `prompts` with the policy."""
-    adapter = roles.adapters.get("policy")
-    if adapter is not None and adapter.config.is_prompt_learning and recipe.rollout_engine != "transformers":
-        raise ModelError(
-            f"rollout_engine is {recipe.rollout_engine}, which cannot sample with a soft prompt (peft_method "
-            f"{recipe.peft_method}); use rollout_engine: transformers"
-        )
     tokenizer: Any = template.tokenizer
     pad, together = tokenizer.pad_token_id, recipe.rollout_eval_batch_size
     if recipe.rollout_engine == "continuous_batching":

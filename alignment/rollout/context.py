@@ -1,0 +1,22 @@
+"""How many tokens a model reads: its context, less the positions that its soft prompt takes."""
+
+from typing import Any
+
+
+def context_of(model: Any) -> int | None:
+    """Return how many tokens of prompt and answer a model reads; None if its configuration has no limit."""
+    context = getattr(_text_config(model), "max_position_embeddings", None)
+    return None if context is None else int(context) - virtual_tokens(model)
+
+
+def virtual_tokens(model: Any) -> int:
+    """Return how many positions of a model's context its longest soft prompt takes."""
+    prompts = getattr(model, "prompts", None)  # of a model with one soft prompt; on the base of roles the decoder's
+    if prompts is None and hasattr(model, "get_decoder"):
+        prompts = getattr(model.get_decoder(), "soft_prompts", None)
+    return int(getattr(prompts, "longest", 0))
+
+
+def _text_config(model: Any) -> Any:
+    config: Any = getattr(model, "config", None)
+    return config.get_text_config() if hasattr(config, "get_text_config") else config
