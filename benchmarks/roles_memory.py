@@ -143,6 +143,8 @@ def held_bytes(model: nn.Module) -> int:
 
 
 def _tensors(model: nn.Module) -> Iterator[Tensor]:
+    for module in model.modules():
+        yield from getattr(module, "shira_indices", {}).values()  # neither parameters nor buffers
     for parameter in (*model.parameters(), *model.buffers()):
         yield parameter.data
         state = getattr(parameter, "quant_state", None)

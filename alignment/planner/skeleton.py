@@ -17,6 +17,7 @@ from alignment.config.schema import AdapterKeys, ModelKeys, PolicyGradientRecipe
 from alignment.errors import ModelError, first_line
 from alignment.hub import local, reach, why_not_on_hub
 from alignment.ops.logits import LogitRule
+from alignment.planner.sparse import give_places, without_places
 from alignment.policy.adapter_files import named_base, read_adapter_config
 from alignment.policy.adapters import expected_warnings, module_names
 from alignment.policy.heads import ScalarHead
@@ -29,7 +30,7 @@ from alignment.policy.roles import Roles
 from alignment.policy.targets import require_modules
 
 NF4_BLOCK, NESTED_BLOCK = 64, 256  # weights that share a constant; constants that share one of their own
-BUILT_FROM_WEIGHTS = ("ADAMSS", "SHIRA", "UNILORA")  # types of PEFT
+SPARSE, BUILT_FROM_WEIGHTS = "SHIRA", ("ADAMSS", "UNILORA")  # types of PEFT
 UNMASKED = "sdpa_unmasked"
 NF4_TABLE, NESTED_TABLE = 4 * 16, 4 * 256 + 4  # bytes a matrix: tables of values, and the constants' mean
 
@@ -243,6 +244,7 @@ def policy(plan: Blueprint, keys: Any, *, gpu: bool, task: str = "CAUSAL_LM") ->
     with torch.device("meta"), _target_errors(), expected_warnings():
         config = _without_weights(config)
         wrapped = new_prompt(model, config) if config.is_prompt_learning else get_peft_model(model, config)
+        give_places(wrapped)
     for parameter in wrapped.parameters():
         if parameter.requires_grad and parameter.dtype in (torch.bfloat16, torch.float16):
             parameter.data = parameter.data.float()  # as PEFT does
@@ -252,8 +254,10 @@ def policy(plan: Blueprint, keys: Any, *, gpu: bool, task: str = "CAUSAL_LM") ->
 def _without_weights(config: Any) -> Any:
     """Return LoRA of the same rank for types that PEFT builds from the weights, which a plan does not have.
 
-    SHiRA trains exactly as many weights. AdaMSS and UniLoRA train fewer.
+    AdaMSS and UniLoRA train fewer.
     """
+    if config.peft_type == SPARSE:
+        return without_places(config)
     if config.peft_type not in BUILT_FROM_WEIGHTS:
         return config
     kept = {key: getattr(config, key) for key in ("task_type", "r", "target_modules", "modules_to_save")}
@@ -272,6 +276,7 @@ def roles(
     _hold_whole(base, [*new, *(start.config for start in (sft, *configs.values()) if start)], recipe, gpu=gpu)
     with torch.device("meta"), _target_errors():
         built = build_roles(recipe, loader, base, sft=sft, rewards=configs)
+        give_places(built)
     for role in ("policy", "reference"):
         built.logit_rules[id(built.causal_lm(role))] = LogitRule()  # to find the rule takes weights
     return built
@@ -288,6 +293,10 @@ class _WithoutWeights:
 
     def model(self, *, full: bool) -> Any:
         return bare(AutoModelForCausalLM, self.plan, self.recipe, full=full, gpu=self.gpu, padded=False)
+
+    def config(self, config: PeftConfig) -> PeftConfig:
+        found: PeftConfig = _without_weights(copy.deepcopy(config))
+        return found
 
     def value_model(self, recipe: ValueRecipe) -> tuple[Any, ScalarHead]:
         assert self.value is not None

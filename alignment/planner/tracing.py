@@ -77,6 +77,10 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self.peak_with_gradients = max(self.peak_with_gradients, self.now + self.stored)
 
     def _count(self, tensor: Tensor) -> None:
+        if tensor.layout == torch.sparse_coo:
+            for part in (tensor._indices(), tensor._values()):
+                self._count(part)
+            return
         storage = tensor.untyped_storage()
         key = storage._cdata
         if key in self.sizes:

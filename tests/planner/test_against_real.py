@@ -134,6 +134,8 @@ METHODS = [
     ("reward", {**LAYERS, "load_in_4bit": True}),
     ("ppo", {**LAYERS, "load_in_4bit": True}),
     ("sft", {"peft_method": "fishmask"}),
+    ("reward", {"peft_method": "child_tuning_d"}),
+    ("ppo", {"peft_method": "shira", "peft_config": {"r": 4}}),
     ("sft", {"peft_method": "child_tuning"}),
     ("sft", {"peft_method": "p_tuning", "peft_config": {"encoder_reparameterization_type": "LSTM"}}),
     ("sft", {"peft_method": "prompt_tuning"}),
@@ -160,12 +162,9 @@ def test_weights_gradients_and_states_are_right_to_a_hundredth(stage: str, keys:
     assert part(plan, "optimizer states") == pytest.approx(states, rel=0.01)
 
 
-WITHOUT_SPARSE = [entry for entry in METHODS if entry[1]["peft_method"] != "fishmask"]  # LiveBytes counts dense tensors
-
-
 @pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.parametrize(
-    ("stage", "keys"), [entry for entry in [*VARIANTS, *WITHOUT_SPARSE] if "load_in_4bit" not in entry[1]]
+    ("stage", "keys"), [entry for entry in [*VARIANTS, *METHODS] if "load_in_4bit" not in entry[1]]
 )
 def test_activations_are_those_of_a_real_step(
     stage: str, keys: dict[str, Any], checkpointing: bool, base: Path
