@@ -7,8 +7,9 @@
 - peft: PEFT's `adapter_names`, an adapter for each row.
 
 All sample greedily with the same engine and must give the same answers. Each way runs in a process of its own, so that
-its peak of memory is its own. Above `--most_others` adapters only ours is measured. Ours keeps
-`--capacity` adapters in memory.
+its peak of memory is its own. Above `--most_others` adapters only ours is measured. Of each
+number of adapters, the answers of `--checked` are compared with those of one at a time. Ours keeps `--capacity`
+adapters in memory.
 """
 
 import argparse
@@ -35,6 +36,7 @@ def main() -> None:
     parser.add_argument("--rank", type=int, default=16)
     parser.add_argument("--capacity", type=int, default=64)
     parser.add_argument("--most_others", type=int, default=64)
+    parser.add_argument("--checked", type=int, default=8)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--worker", nargs=3, help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -102,11 +104,32 @@ def measure(args: argparse.Namespace, way: str, number: int, folder: Path) -> di
         answers = run(prompts, sampling)
         seconds.append(time.perf_counter() - began)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    if way == "ours":
+        _compare(args, answers, prompts, names, folder)
     return {
         "tokens_per_second": round(rows * args.tokens / statistics.median(seconds)),
         "MiB_above_the_base": round((peak - before) / 1024, 1),
         "answers": hashlib.sha256(json.dumps(answers).encode()).hexdigest(),
     }
+
+
+def _compare(
+    args: argparse.Namespace, answers: list[list[int]], prompts: list[list[int]], names: list[str], folder: Path
+) -> None:
+    """Require the answers of some adapters to be those of one at a time."""
+    from transformers import AutoModelForCausalLM
+
+    from alignment.rollout.engine import Sampling
+
+    every = [*dict.fromkeys(names)]
+    chosen = every[:: -(-len(every) // args.checked)]
+    rows = [row for row, name in enumerate(names) if name in chosen]
+    run = _serial(args, AutoModelForCausalLM.from_pretrained(args.model), [names[row] for row in rows], folder)
+    wanted = run([prompts[row] for row in rows], Sampling(max_new_tokens=args.tokens, temperature=0))
+    differ = sorted({names[row] for row, each in zip(rows, wanted, strict=True) if answers[row] != each})
+    if differ:
+        raise SystemExit(f"of {len(every)} adapters, these differ from one at a time: {', '.join(differ)}")
+    print(f"{len(every)} adapters: {len(chosen)} of them answer as one at a time")
 
 
 def _ours(args: argparse.Namespace, model: Any, names: list[str], folder: Path) -> Any:

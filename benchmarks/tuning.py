@@ -2,7 +2,8 @@
 
     python -m benchmarks.tuning                                   # every method, three seeds; a JSON line for each run
     python -m benchmarks.tuning --methods lora dora --seeds 0     # some
-    python -m benchmarks.tuning --search                          # SFT alone, with each of three learning rates
+    python -m benchmarks.tuning --search                          # with each of three learning rates, and another seed
+    python -m benchmarks.tuning --variants                        # of LoRA and of soft prompts' starts: SFT alone
     python -m benchmarks.tuning --table FILE                      # the table of docs/tuning.md, of such JSON lines
 
 stories260K, which has read children's stories alone, learns to write sentences of film reviews (stage sft), and to
@@ -16,8 +17,8 @@ steps of 8 rows; sentences have up to 120 characters.
 - memory: the peak during SFT above the memory before the model loads, in MiB.
 - file: the weights that stage sft saves, in KiB.
 
-The learning rate is 0.002 where weights of the base train, 0.05 for vectors and prompts, and 0.01 for the others;
-`--search` tries all three with each method and another seed. Methods are otherwise as their defaults are.
+Each method has the learning rate of each stage that did best in `--search`, which tries 0.002, 0.01 and 0.05 with
+another seed. Methods are otherwise as their defaults are.
 """
 
 import argparse
@@ -40,18 +41,30 @@ from alignment.json_lines import read_ours
 
 METHODS: dict[str, dict[str, Any]] = {  # with what their defaults for large models need here
     "full": {}, "freeze": {}, "bitfit": {"new_biases": True}, "child_tuning": {}, "child_tuning_d": {}, "fishmask": {},
-    "lora": {}, "dora": {}, "adalora": {"tinit": 10, "tfinal": 20}, "dylora": {}, "prompt_tuning": {},
+    "lora": {}, "dora": {}, "adalora": {"tinit": 5, "tfinal": 10}, "dylora": {}, "prompt_tuning": {},
     "prefix_tuning": {}, "p_tuning": {}, "p_tuning_v2": {}, "bottleneck": {}, "ia3": {}, "oft": {"oft_block_size": 4},
     "vera": {}, "ln_tuning": {}, "miss": {},
 }  # fmt: skip
-WHOLE = ("full", "freeze", "child_tuning")  # weights of the base train
-VECTORS = ("bitfit", "prompt_tuning", "prefix_tuning", "p_tuning", "p_tuning_v2", "ia3", "vera", "ln_tuning")
-RATES = {name: 0.002 if name in WHOLE else 0.05 if name in VECTORS else 0.01 for name in METHODS}
+RATES = {  # of SFT and of the reward model: the best of `--search`
+    "full": (0.002, 0.002), "freeze": (0.002, 0.002), "bitfit": (0.05, 0.01), "child_tuning": (0.002, 0.002),
+    "child_tuning_d": (0.002, 0.002), "fishmask": (0.01, 0.002), "lora": (0.002, 0.002), "dora": (0.002, 0.002),
+    "adalora": (0.05, 0.01), "dylora": (0.01, 0.002), "prompt_tuning": (0.05, 0.01), "prefix_tuning": (0.05, 0.01),
+    "p_tuning": (0.01, 0.002), "p_tuning_v2": (0.05, 0.01), "bottleneck": (0.01, 0.01), "ia3": (0.05, 0.05),
+    "oft": (0.01, 0.01), "vera": (0.05, 0.05), "ln_tuning": (0.05, 0.05), "miss": (0.002, 0.002),
+}  # fmt: skip
+VARIANTS: dict[str, dict[str, Any]] = {  # keys of the recipe; each at the learning rate of the method
+    "lora": {}, "lora, use_rslora": {"use_rslora": True}, "lora, loraplus_lr_ratio 16": {"loraplus_lr_ratio": 16},
+    "lora, init pissa": {"peft_config": {"init_lora_weights": "pissa"}},
+    "lora, init olora": {"peft_config": {"init_lora_weights": "olora"}},
+    "lora, init eva": {"peft_config": {"init_lora_weights": "eva"}},
+    "p_tuning_v2": {}, "p_tuning_v2, init zero": {"peft_config": {"init_weights": "zero"}},
+    "prompt_tuning": {}, "prompt_tuning, init RANDOM": {"peft_config": {"prompt_tuning_init": "RANDOM"}},
+}  # fmt: skip
 SEARCHED = (0.002, 0.01, 0.05)
 SEARCH_SEED = 100
 HELD_OUT = 128
 STORIES = {"train": "train", "held_out": "heldout200"}
-ROWS = 8  # of a step
+ROWS, STEPS = 8, 30  # of a step; of a run
 LONGEST = 120  # characters of a sentence
 COLUMNS: dict[str, tuple[str, Callable[[float], str]]] = {
     "trained": ("trained", lambda x: f"{x:.2%}"),
@@ -69,8 +82,9 @@ def main() -> None:
     parser.add_argument("--model", default="../shared/models/stories260K")
     parser.add_argument("--data", default="../shared/data")
     parser.add_argument("--methods", nargs="+", default=[*METHODS], choices=[*METHODS], metavar="METHOD")
+    parser.add_argument("--variants", action="store_true")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--steps", type=int, default=30)
+    parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--search", action="store_true")
     parser.add_argument("--table", type=Path, metavar="FILE")
     given = parser.parse_args()
@@ -82,10 +96,12 @@ def main() -> None:
     fork.set_forkserver_preload(["recipes.sft", "recipes.reward"])
     seeds = [SEARCH_SEED] if given.search else given.seeds
     for seed in seeds:
-        for method in given.methods:
-            for rate in SEARCHED if given.search else [RATES[method]]:
+        for method in VARIANTS if given.variants else given.methods:
+            found = RATES[method.partition(",")[0]]
+            for rate, reward_rate in [(rate, rate) for rate in SEARCHED] if given.search else [found]:
                 job = {"model": given.model, "data": given.data, "steps": given.steps, "method": method,
-                       "seed": seed, "rate": rate, "reward": not given.search}  # fmt: skip
+                       "seed": seed, "rate": rate, "reward_rate": reward_rate,
+                       "reward": not given.variants}  # fmt: skip
                 process = fork.Process(target=measure, args=(job,))
                 process.start()
                 process.join()
@@ -101,7 +117,7 @@ def measure(job: dict[str, Any]) -> None:
     warnings.simplefilter("ignore")
     with tempfile.TemporaryDirectory() as folder:
         write_rows(Path(job["data"]), Path(folder), job["seed"], ROWS * job["steps"])
-        found = {key: job[key] for key in ("method", "seed", "rate", "steps")}
+        found = {key: job[key] for key in ("method", "seed", "rate", "reward_rate", "steps")}
         before = _memory("VmRSS")
         found |= _sft(job, Path(folder))
         found["memory"] = (_memory("VmHWM") - before) / 1024
@@ -156,6 +172,24 @@ def _pair(story: str, dice: random.Random) -> list[dict[str, str]]:
     return [{"prompt": first, "chosen": f" {' '.join(words)}", "rejected": f" {' '.join(mixed)}"}]
 
 
+def recipe_of(stage: str, job: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Return the recipe of a stage of one method, whose rows `write_rows` writes."""
+    recipe: dict[str, Any] = {
+        "stage": stage, "model_name_or_path": job["model"], "output_dir": str(folder / stage), "eos_token": "<s>",
+        "datasets": [{"path": str(folder / f"{stage}-train.jsonl")}],
+        "eval_datasets": [{"path": str(folder / f"{stage}-held_out.jsonl")}], "seed": job["seed"],
+        "peft_method": job["method"].partition(",")[0],
+        "learning_rate": job["rate" if stage == "sft" else "reward_rate"],
+        "lr_scheduler_type": "cosine", "warmup_steps": 5,
+        "per_device_train_batch_size": ROWS, "per_device_eval_batch_size": 64, "max_steps": job["steps"],
+        "max_length": 128, "save_strategy": "no", "use_cpu": True,
+    }  # fmt: skip
+    if METHODS.get(job["method"]):
+        recipe["peft_config"] = METHODS[job["method"]]
+    recipe |= VARIANTS.get(job["method"], {})
+    return recipe
+
+
 def _run(stage: str, job: dict[str, Any], folder: Path) -> dict[str, Any]:
     """Run a stage's script; returns its manifest, the numbers of weights and each step's processor time."""
     import importlib
@@ -164,16 +198,7 @@ def _run(stage: str, job: dict[str, Any], folder: Path) -> dict[str, Any]:
 
     from alignment.manifest import read_manifest
 
-    recipe = {
-        "stage": stage, "model_name_or_path": job["model"], "output_dir": str(folder / stage), "eos_token": "<s>",
-        "datasets": [{"path": str(folder / f"{stage}-train.jsonl")}],
-        "eval_datasets": [{"path": str(folder / f"{stage}-held_out.jsonl")}], "seed": job["seed"],
-        "peft_method": job["method"], "learning_rate": job["rate"], "lr_scheduler_type": "cosine", "warmup_steps": 5,
-        "per_device_train_batch_size": ROWS, "per_device_eval_batch_size": 64, "max_steps": job["steps"],
-        "max_length": 128, "save_strategy": "no", "use_cpu": True,
-    }  # fmt: skip
-    if METHODS[job["method"]]:
-        recipe["peft_config"] = METHODS[job["method"]]
+    recipe = recipe_of(stage, job, folder)
     file = folder / f"{stage}.yaml"
     file.write_text(json.dumps(recipe), encoding="utf-8")
     script: Any = importlib.import_module(f"recipes.{stage}")
@@ -219,16 +244,19 @@ def _memory(key: str) -> int:
 
 def table(rows: list[dict[str, Any]]) -> str:
     """Means over the seeds, least and greatest in brackets where they differ, as Markdown."""
-    lines = ["| `peft_method` | rate | " + " | ".join(title for title, _ in COLUMNS.values()) + " |",
+    lines = ["| `peft_method` | learning rates | " + " | ".join(title for title, _ in COLUMNS.values()) + " |",
              "|---" * (len(COLUMNS) + 2) + "|"]  # fmt: skip
     for method in dict.fromkeys(row["method"] for row in rows):
         own = [row for row in rows if row["method"] == method]
         cells = []
         for key, (_, shape) in COLUMNS.items():
-            values = [row[key] for row in own]
+            values = [row[key] for row in own if key in row]
+            if not values:
+                cells.append("–")
+                continue
             mean, low, high = (shape(value) for value in (statistics.fmean(values), min(values), max(values)))
             cells.append(mean if low == high else f"{mean} [{low}, {high}]")
-        lines.append(f"| `{method}` | {own[0]['rate']:g} | {' | '.join(cells)} |")
+        lines.append(f"| `{method}` | {own[0]['rate']:g}, {own[0]['reward_rate']:g} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

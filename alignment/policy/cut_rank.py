@@ -21,7 +21,7 @@ from alignment.policy.weight_files import ADAPTER
 def at_rank(run: Path | str, rank: int) -> Iterator[Path]:
     """Yield a folder that holds a run's LoRA adapter cut to a rank; it is removed afterwards.
 
-    lora_alpha stays, so the scale is alpha / rank as in training (https://arxiv.org/abs/2210.07558, section 4).
+    lora_alpha stays, so the scale is alpha / rank as in training (https://arxiv.org/abs/2210.07558).
 
     Raises: ModelError if the run has no LoRA adapter, RecipeError if it has one of a lower rank.
     """

@@ -46,7 +46,7 @@ def _weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
 
 
 def _with_magnitude(weight: Tensor, magnitude: Tensor) -> Tensor:
-    """Give each row of `weight`, (out, in), its trained length: DoRA, https://arxiv.org/abs/2402.09353, equation 5."""
+    """Give each row of `weight`, (out, in), its trained length: DoRA, https://arxiv.org/abs/2402.09353."""
     return weight * (magnitude.float() / weight.norm(dim=1)).unsqueeze(1)
 
 

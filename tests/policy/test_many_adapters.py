@@ -131,6 +131,23 @@ def test_sampling_equals_one_adapter_at_a_time(tiny_model_dir, folders, temperat
     assert len({len(answer.ids) for answer in found}) > 2
 
 
+def test_64_adapters_of_mixed_ranks_equal_one_at_a_time(tiny_model_dir, tmp_path):
+    """In four batches with room for 16 in memory, twice, so that each adapter is read again."""
+    ranks = {f"{number}": 1 + number % 16 for number in range(64)}
+    places = {name: saved(tiny_model_dir, tmp_path / name, "LORA", int(name), r=rank) for name, rank in ranks.items()}
+    adapters = many(tiny_model_dir, places, capacity=16)
+    engine = TransformersEngine(adapters.base, 0, batch_size=16, adapters=adapters)
+    prompts = [[2, 40 + number, 41 + number % 7] for number in range(64)]
+    sampling = Sampling(max_new_tokens=6, temperature=0.0, stop_token_ids=range(100, 120), seed=0)
+    found = engine.generate(prompts, sampling, [*ranks])
+    assert len(adapters.in_memory) == 16
+    assert engine.generate(prompts, sampling, [*ranks]) == found
+    assert len({tuple(answer.ids) for answer in found}) > 50
+    for name, place in places.items():
+        model = load_causal_lm(ModelKeys(model_name_or_path=str(place)), trainable=False)
+        assert TransformersEngine(model, 0).generate([prompts[int(name)]], sampling) == [found[int(name)]], name
+
+
 def test_one_adapter_for_all_rows_takes_batches_of_any_size(tiny_model_dir, folders):
     adapters = many(tiny_model_dir, folders)
     for name in ("rank 8", "DoRA", None, "rank 8"):

@@ -4,7 +4,7 @@ Importing this module registers the type; then `PeftModel.from_pretrained` and `
 
 With h (tokens, d) the output of a sublayer's last projection, before the residual connection, the adapter computes
 h + f(h Dᵀ + a) Uᵀ + b: a down-projection D (m, d), a nonlinearity f, an up-projection U (d, m), and a skip connection,
-2md + d + m parameters (section 2.1 of https://arxiv.org/abs/1902.00751). Houlsby's placement is after attention and
+2md + d + m parameters (https://arxiv.org/abs/1902.00751). Houlsby's placement is after attention and
 after the feed-forward network of each layer; Pfeiffer's is after the feed-forward network alone
 (https://arxiv.org/abs/2005.00247). An adapter is nonlinear, so it cannot be merged into the base.
 """

@@ -1,8 +1,8 @@
 """Child-tuning, https://arxiv.org/abs/2109.05687: each step changes a part of the weights, the child network.
 
-- **F** (task-free, section 2.2): all weights are trainable, and each step draws a new child network. With M (weights,)
+- **F** (the task-free variant): all weights are trainable, and each step draws a new child network. With M (weights,)
   of Bernoulli(p) the gradient g becomes g ⊙ M / p: its mean is g, its variance (1 - p) / p · g².
-- **D** (task-driven, section 2.3): the weights with the most Fisher information are the child network for all of the
+- **D** (the task-driven variant): the weights with the most Fisher information are the child network for all of the
   training, see `alignment.policy.methods.fishmask`.
 """
 

@@ -1,4 +1,4 @@
-"""Child-tuning D, https://arxiv.org/abs/2109.05687, section 2.3: `fishmask` with a larger fraction by default."""
+"""Child-tuning D, https://arxiv.org/abs/2109.05687: `fishmask` with a larger fraction by default."""
 
 from alignment.policy.methods.fishmask import PEFT_TYPE, PREFIX, callbacks, choose_weights, faults, new_config
 

@@ -1,6 +1,6 @@
 """EVA, https://arxiv.org/abs/2410.07170: LoRA's matrices A start as the principal directions of what the layers read.
 
-A module whose input has more variance gets more ranks (equation 5); B starts at 0, so the function stays the base's.
+A module whose input has more variance gets more ranks; B starts at 0, so the function stays the base's.
 """
 
 from collections.abc import Sequence

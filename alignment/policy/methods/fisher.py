@@ -2,8 +2,8 @@
 
     F_w = 1/N Σ_i (∂ log p(y_i | x_i) / ∂w)²
 
-over N examples: FISH masks (section 2 of https://arxiv.org/abs/2111.09839) and Child-tuning D (section 2.3 of
-https://arxiv.org/abs/2109.05687). The gradient of a linear layer's weight is δᵀ x, with x its inputs and δ the
+over N examples, as for FISH masks (https://arxiv.org/abs/2111.09839) and the task-driven variant of Child-tuning
+(https://arxiv.org/abs/2109.05687). The gradient of a linear layer's weight is δᵀ x, with x its inputs and δ the
 gradients of its outputs; so the base may be frozen, in any dtype and in 4 bits.
 """
 

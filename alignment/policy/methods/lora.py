@@ -54,7 +54,7 @@ def new_config(keys: AdapterKeys, *, task: str, modules_to_save: list[str] | Non
 
 
 class LoraPlus(MethodCallback):
-    """Trains the matrices B faster than A: LoRA+, https://arxiv.org/abs/2402.12354, section 4."""
+    """Trains the matrices B faster than A: LoRA+, https://arxiv.org/abs/2402.12354."""
 
     def __init__(self, ratio: float) -> None:
         self.ratio = ratio
@@ -67,7 +67,7 @@ class LoraPlus(MethodCallback):
 class Residual(MethodCallback):
     """Saves an adapter that took its start out of the base as plain LoRA on the base as it was.
 
-    PiSSA (https://arxiv.org/abs/2404.02948, equation 5) and OLoRA (https://arxiv.org/abs/2406.01775) start with
+    PiSSA (https://arxiv.org/abs/2404.02948) and OLoRA (https://arxiv.org/abs/2406.01775) start with
     W = (W - s B₀A₀) + s B₀A₀ and train the last term. Trained, the increment of W is s BA - s B₀A₀, of twice the rank.
     """
 

@@ -1,7 +1,7 @@
 """DyLoRA, https://arxiv.org/abs/2210.07558: one LoRA adapter that works at every rank up to its own.
 
 Each step of training samples a rank b from 1 to r, uniformly, and computes with the first b rows of A and the first b
-columns of B (section 4):
+columns of B:
 
     h = W₀ x + (α / b) B[:, :b] A[:b, :] x
 
