@@ -38,6 +38,7 @@ ROLES = {
     "tool_call": "function_call",
 }
 REASONING = ("reasoning_content", "reasoning", "thinking")  # fields of a message, the first that has text is read
+_PAIR = {"system", "input", "output"}  # keys of a turn of Capybara and XTuner
 UNTRAINED = "untrained"  # a key of messages on their way to a demonstration
 _HH_TURN = re.compile(r"\n\n(Human|Assistant):")
 
@@ -78,9 +79,11 @@ def _turns(turns: list[Any], key: str) -> list[Any]:
         for index, turn in enumerate(turns):
             text_in(turn, f"'{key}[{index}]'")
         return [{"role": ("user", "assistant")[index % 2], "content": turn} for index, turn in enumerate(turns)]
-    if all(isinstance(turn, dict) and turn.keys() == {"input", "output"} for turn in turns):
-        pairs = (zip(("user", "assistant"), (turn["input"], turn["output"]), strict=True) for turn in turns)
-        return [{"role": role, "content": text} for pair in pairs for role, text in pair]
+    if all(isinstance(turn, dict) and {"input", "output"} <= turn.keys() <= _PAIR for turn in turns):
+        if any("system" in turn for turn in turns[1:]):
+            raise UnreadKey(f"'{key}' has 'system' behind its first turn; give one system prompt, in the first turn")
+        keys = (("system", "system"), ("user", "input"), ("assistant", "output"))
+        return [{"role": role, "content": turn[name]} for turn in turns for role, name in keys if name in turn]
     return turns
 
 

@@ -27,7 +27,7 @@ def decoded(row: Any) -> Any:
     """
     if not isinstance(row, dict):
         return row
-    found: dict[str, Any] = {key: [row[key]] for key in _OF_MESSAGES & row.keys() if is_message(row[key])}
+    found: dict[str, Any] = {key: _listed(row[key]) for key in _OF_MESSAGES & row.keys() if is_message(row[key])}
     texts = {key: row[key] for key in _OF_MESSAGES & row.keys() if isinstance(row[key], str) and is_messages(row[key])}
     for key, text in texts.items():
         found[key] = text
@@ -36,6 +36,15 @@ def decoded(row: Any) -> Any:
             single = isinstance(value, dict) and ("role" in value or "from" in value)
             found[key] = [value] if single else value if isinstance(value, list) else text
     return {**row, **found} if found else row
+
+
+def _listed(message: dict[str, Any]) -> list[Any]:
+    """Return a message alone as a list, or the messages of lists by key, as `datasets` stores a sequence of objects."""
+    lists = [*message.values()]
+    if not all(isinstance(one, list) and len(one) == len(lists[0]) for one in lists):
+        return [message]
+    turns = zip(*lists, strict=True)
+    return [{key: part for key, part in zip(message, turn, strict=True) if part is not None} for turn in turns]
 
 
 def detect(source: RawSource) -> Format | None:

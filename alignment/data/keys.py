@@ -21,7 +21,7 @@ _IDS = (
 _SOURCES = (
     r"sources?|.*_source|source_.*|dataset|datasets|.*_dataset|dataset_.*|origin|provider|subset|section|split|domain|"
     r"category|categories|.*_category|sub_?category|sub_?topic|topics?|subject|tags?|.*_tags|type|.*_type|kind|ability|"
-    r"task_name|skill|difficulty|level|languages?|lang|locale|url|urls|.*_url|link|license|version|revision|file|dump|"
+    r"task_name|skill|difficulty|level|languages?|lang|locale|url|urls|.*_url|link|license|version|.*_version|revision|file|dump|"
     r"file_?name|path|.*_path|country|region|status|tree_state|template|name"
 )
 _MODELS = r"models?|.*_model|model_.*|generator|.*_name|author|annotators?|labell?ers?|raters?|workers?|judges?"
@@ -58,6 +58,8 @@ MEANT: dict[str, tuple[str, ...]] = {
                     ("rejected",)),
     **dict.fromkeys(("conversation", "dialogue", "dialog", "chat"), ("messages", "conversations")),
     **dict.fromkeys(("context", "passage", "document"), ("input",)),
+    "article": ("input", "prompt"),
+    "summary": ("completion", "output", "chosen"),
     **dict.fromkeys(("candidates", "generations", "completions", "outputs", "answers"), ("responses",)),
     **dict.fromkeys(("kto_tag", "labels", "desirable", "is_desirable", "thumbs_up", "label"), ("label",)),
     **dict.fromkeys(("undesirable", "is_undesirable", "thumbs_down", "is_good", "is_bad", "flipped",

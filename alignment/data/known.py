@@ -56,6 +56,11 @@ KNOWN = (
         "messages: systemInstruction as the message of the system, and each of contents as role and the text of its "
         "parts as content",
     ),
+    Known(
+        "steps with labels (TRL's stepwise supervision, Math-Shepherd, PRM800K)",
+        ("prompt", "completions", "labels"),
+        "answers that are compared, prompt with chosen and rejected: process reward models are not trained here",
+    ),
     Known("Salesforce/xlam-function-calling-60k", ("query", "answers", "tools"), _CALLS),
     Known(
         "glaiveai/glaive-function-calling-v2",

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from alignment.data.columns import without
-from alignment.data.fields import BadRow
+from alignment.data.fields import BadRow, is_message
 from alignment.data.formats import Format
 from alignment.data.inner_columns import renamed
 from alignment.data.keys import MEANT, MEDIA, UnreadKey, as_yaml, example, plain_name, unread
@@ -51,7 +51,10 @@ def refusal(
     hints += [f"{key} may be {name} instead." for key, name in instead.items()]
     if taken:
         hints.insert(0, f"Set {columns_text(taken)}" + (f" for the layout {home}." if home != fmt.name else "."))
-    question = next((key for key in rest if fmt.name in _WITHOUT_PROMPT and is_text(row[key])), None)
+    texts = sorted(
+        (key for key in rest if is_text(row[key]) or _is_chat(row[key])), key=lambda key: not _is_chat(row[key])
+    )
+    question = texts[0] if texts and fmt.name in _WITHOUT_PROMPT else None
     if question is not None and not taken:
         hints.insert(0, f"If {shown(question)} is the prompt, set {columns_text({'prompt': question})}.")
     if taken.get("prompt") == "instruction" and "input" in rest:
@@ -172,10 +175,26 @@ def nearest(row: Mapping[str, Any], formats: Sequence[Format]) -> str:
                 continue
             best = pairs, spare, candidate.name
     if best is None:
-        return "".join(f". {hint}" for hint in dict.fromkeys(_hints(row, [*row], formats, near=False)))
+        found = (*_holds(row, formats), *_hints(row, [*row], formats, near=False))
+        return "".join(f". {hint}" for hint in dict.fromkeys(found))
     pairs, spare, name = best
     rest = f" and ignore_columns: [{', '.join(map(as_yaml, spare))}]" if spare else ""
     return f". To read them as the layout {name}, set {columns_text(dict(sorted(pairs.items())))}{rest}"
+
+
+def _holds(row: Mapping[str, Any], formats: Sequence[Format]) -> Iterator[str]:
+    """Yield hints about lists of messages under other names, and lists of rows."""
+    for key, value in row.items():
+        if not isinstance(value, list) or not value or not isinstance(value[0], dict):
+            continue
+        if "messages" in MEANT.get(plain_name(key), ()) and all(map(is_message, value)):
+            yield f"To read {key} as messages, set {columns_text({'messages': key})}"
+        elif fmt := next((one for one in formats if one.matches(value[0])), None):
+            yield f"{key} holds rows of the layout {fmt.name}; save that list alone as the file"
+
+
+def _is_chat(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(map(is_message, value))
 
 
 def _hints(

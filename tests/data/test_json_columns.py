@@ -174,3 +174,13 @@ def test_a_csv_parted_by_tabs_is_named(tmp_path, mark):
     (tmp_path / "d.csv").write_text(f"prompt{mark}completion\r\na{mark}b\r\n")
     with pytest.raises(DataError, match=r"d\.csv:1: the columns are parted by"):
         load_demonstrations([DatasetEntry(path=str(tmp_path / "d.csv"))], on_bad_row="stop", seed=0)
+
+
+def test_lists_by_key_are_messages_as_datasets_stores_a_sequence_of_objects(tmp_path):
+    turns = {"role": ["user", "assistant"], "content": ["Why?", "Because."], "name": [None, None]}
+    (found,) = load(tmp_path / "d.jsonl", {"messages": turns})
+    assert (found.prompt, found.completion) == ([U], "Because.")
+    (found,) = load(tmp_path / "d.jsonl", {"conversations": {"from": ["human", "gpt"], "value": ["Why?", "Because."]}})
+    assert (found.prompt, found.completion) == ([U], "Because.")
+    uneven = {"messages": {**turns, "content": ["Why?"]}}
+    assert "'messages[0]' has the unknown role ['user', 'assistant']" in refused(tmp_path / "d.jsonl", uneven)

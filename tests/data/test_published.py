@@ -127,6 +127,9 @@ REMEDIED_DEMONSTRATIONS = {
     "Open-Orca/OpenOrca": {"id": "niv.1", "system_prompt": "", "question": Q, "response": GOOD},
     "stingning/ultrachat": {"id": "0", "data": [Q, GOOD]},
     "LDJnr/Capybara": {"source": "Airoboros", "conversation": [{"input": Q, "output": GOOD}]},
+    "InternLM/xtuner": {"conversation": [{"system": "Be kind.", "input": Q, "output": GOOD}]},
+    "allenai/qasper, as question and article": {"article": "It rained.", "question": Q, "answer": GOOD},
+    "trl-lib/tldr, as article and summary": {"article": Q, "summary": GOOD},
     "openai/gsm8k": {"question": Q, "answer": GOOD},
     "CohereForAI/aya_dataset": {
         "inputs": Q, "targets": GOOD, "language": "English", "language_code": "eng",
@@ -178,7 +181,10 @@ REFUSED = {  # no name of a column helps; what to write instead
         {"system": "SYSTEM: You have f.", "chat": f"USER: {Q}\n\n\nASSISTANT: {GOOD} <|endoftext|>"},
         "write messages: the turns of chat as user, assistant and tool, with the calls as tool_calls",
     ),
-    "trl-lib/math_shepherd": ({"prompt": Q, "completions": ["One.", "Two."], "labels": [True, False]}, "completions"),
+    "trl-lib/math_shepherd": (
+        {"prompt": Q, "completions": ["One.", "Two."], "labels": [True, False]},
+        "process reward models are not trained here",
+    ),
 }  # fmt: skip
 
 
@@ -191,7 +197,8 @@ def ranking_of(loaded):
 
 def demonstration_of(loaded):
     (row,) = loaded.rows
-    return row.prompt if isinstance(row.prompt, str) else row.prompt[-1]["content"], row.completion
+    text = row.prompt if isinstance(row.prompt, str) else row.prompt[-1]["content"]
+    return text.removesuffix("\nIt rained."), row.completion
 
 
 def remedy_in(message):
@@ -281,6 +288,11 @@ def test_alternating_texts_and_pairs_are_the_turns_of_user_and_assistant(tmp_pat
     for key in ("prompt", "completion"):
         row = {"prompt": [user(Q)], "completion": [assistant(GOOD)], key: [Q, GOOD, Q]}
         assert f"'{key}[0]' is text, not a message" in written.refused(tmp_path, row, loader=load_demonstrations)
+    system = [{"system": "Be kind.", **pairs["data"][0]}, pairs["data"][1]]
+    (one,) = written.load(tmp_path, {"messages": system}, loader=load_demonstrations).rows
+    assert one.prompt == [{"role": "system", "content": "Be kind."}, user(Q), assistant(GOOD), user("Who?")]
+    message = written.refused(tmp_path, {"messages": system[::-1]}, loader=load_demonstrations)
+    assert "'messages' has 'system' behind its first turn" in message
     message = written.refused(tmp_path, {"data": [Q, ""]}, loader=load_demonstrations, columns={"messages": "data"})
     assert "'messages[1]' is empty" in message
 

@@ -179,3 +179,25 @@ def test_a_key_that_a_scorer_may_mean_is_named_with_its_column(tmp_path, key, co
         assert found.columns == [{column: value}]
     unlike = refused(tmp_path, {"prompt": "Why?", "colour": "It is red."}, loader=loader)
     assert "A scorer reads" not in unlike
+
+
+def test_a_conversation_under_another_name_is_named_though_its_messages_have_unread_keys(tmp_path):
+    row = {"conversation": [{**U, "country": "US", "header": {"accept": "en us"}}, A], "hashed_ip": "ab"}
+    message = refused(tmp_path, row, loader=load_demonstrations)
+    assert "To read conversation as messages, set columns: {messages: conversation}" in message
+    keys = {"columns": {"messages": "conversation"}, "ignore_columns": ["country", "header", "hashed_ip"]}
+    (found,) = load(tmp_path, row, loader=load_demonstrations, **keys)
+    assert (found.prompt, found.completion) == ([U], "Because.")
+
+
+def test_an_object_that_holds_the_rows_is_refused_with_their_key(tmp_path):
+    message = refused(tmp_path, {"version": "1", "data": [PAIR, PAIR]})
+    assert "data holds rows of the layout preference; save that list alone as the file" in message
+
+
+def test_a_conversation_rather_than_a_word_is_named_as_the_prompt(tmp_path):
+    row = {"task": "Coding", "trajectory": [{"from": "user", "value": "Why?"}], **SIDES}
+    message = refused(tmp_path, row)
+    assert "If 'trajectory' is the prompt, set columns: {prompt: trajectory}" in message
+    (found,) = load(tmp_path, row, columns={"prompt": "trajectory"}, ignore_columns=["task"])
+    assert (found.prompt, found.responses) == ([U], list(SIDES.values()))

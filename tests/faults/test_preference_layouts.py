@@ -22,6 +22,8 @@ READ = {  # prompt, answers and pairs of each ranking
         ([*Q, {"role": "assistant", "content": "a"}, {"role": "user", "content": "q2"}], ["good", "bad"], FIRST)
     ],
     "ls_pairwise": [(Q, ["a", "b"], FIRST)],
+    "mt-bench_human": [(Q, ["a", "b"], FIRST)],
+    "openai_preference": [(Q, ["a", "b"], FIRST)],
     "prompt_list_plus_full_chosen": [(Q, ["a", "b"], FIRST)],
     "ranks_equal": [("q", ["a", "b", "c"], [(0, 1, 0.5), (0, 2, 1.0), (1, 2, 1.0)])],
     "rewardbench": [("q", ["a", "b"], FIRST)],
@@ -30,7 +32,7 @@ READ = {  # prompt, answers and pairs of each ranking
     "ultrafeedback": [(Q, ["a", "b"], FIRST)],
 }
 REFUSED = {
-    "arena": f"response_a and response_b {COMPARED}",
+    "arena": "write conversation_a and conversation_b, lists of messages with the same question, and winner",
     "argilla_empty_responses": "gives no usable row",
     "argilla_rating_none": "are not of two or more answers, each rated by one question",
     "chosen_list_one_two_empties": "'chosen' is an empty list",
@@ -46,18 +48,16 @@ REFUSED = {
     "lf_ranking_old_in_sft": "'output' is a list, not text",
     "ls_choices": "none of the annotations holds a result of the type pairwise or ranker",
     "ls_rating": "none of the annotations holds a result of the type pairwise or ranker",
-    "mt-bench_human": f"conversation_a and conversation_b {COMPARED}",
-    "openai_preference": "no layout has these keys: input, preferred_output, non_preferred_output",
     "pku": f"response_0 and response_1 {COMPARED}",
     "prompt_differs_from_chosen": "'prompt' differs from what 'chosen' begins with",
     "prompt_responses_ratings": "Where a column rates the responses, set columns: {scores: THAT COLUMN}",
-    "shp": f"human_ref_A and human_ref_B {COMPARED}",
-    "summarize": "no layout has these keys: info, summaries, choice",
+    "shp": "{prompt: history, response_0: human_ref_B, response_1: human_ref_A, better: labels}",
+    "summarize": "the texts of summaries as responses, and ranks: [0, 1] where choice is 0, else [1, 0]",
     "swift_in_sft": "does not read 'rejected_response' ('b')",
     "swift_rejected_response": "does not read 'rejected_response' ('b')",
     "system_in_chosen_only": "'chosen' and 'rejected' do not begin with the same prompt",
     "ultrafeedback_reversed": "'score_chosen' 5.0 is below 'score_rejected' 8.0",
-    "webgpt": f"answer_0 and answer_1 {COMPARED}",
+    "webgpt": "[answer_0, answer_1] as responses and [score_0, score_1] as scores",
 }
 
 
