@@ -175,8 +175,8 @@ def nearest(row: Mapping[str, Any], formats: Sequence[Format]) -> str:
                 continue
             best = pairs, spare, candidate.name
     if best is None:
-        found = (*_holds(row, formats), *_hints(row, [*row], formats, near=False))
-        return "".join(f". {hint}" for hint in dict.fromkeys(found))
+        hints = (*_holds(row, formats), *_hints(row, [*row], formats, near=False))
+        return "".join(f". {hint}" for hint in dict.fromkeys(hints))
     pairs, spare, name = best
     rest = f" and ignore_columns: [{', '.join(map(as_yaml, spare))}]" if spare else ""
     return f". To read them as the layout {name}, set {columns_text(dict(sorted(pairs.items())))}{rest}"
