@@ -26,6 +26,7 @@ REFERENCE = "reference.safetensors"  # in a checkpoint, where the reference is s
 class ReferenceTrainer(WeighedEvaluation):
     """To be combined with a trainer of TRL that compares the policy with a reference."""
 
+    accelerator: Any
     precompute_ref_logps: bool
     _starts = True  # until the first training batch
 
@@ -61,6 +62,18 @@ class ReferenceTrainer(WeighedEvaluation):
         if "probability" not in self._signature_columns:
             self._signature_columns.append("probability")
 
+    def _precompute_ref_logps(self, dataset: Dataset, *how: Any) -> Dataset:
+        """Let each process write the numbers, which all of them have, to a cache of its own.
+
+        TRL's main process alone writes them, to a temporary folder that the others do not know.
+        """
+        shared, self.accelerator = self.accelerator, _EachWrites(self.accelerator)
+        try:
+            found: Dataset = super()._precompute_ref_logps(dataset, *how)
+        finally:
+            self.accelerator = shared
+        return found
+
     def is_first_batch(self) -> bool:
         """Whether this is the first batch of a run that starts, of which policy and reference are equal; once."""
         starts = self._starts and self.model.training
@@ -74,6 +87,18 @@ class ReferenceTrainer(WeighedEvaluation):
             yield
         finally:
             self.precompute_ref_logps = before
+
+
+class _EachWrites:
+    """An accelerator that takes every process for the one that writes."""
+
+    is_main_process = True
+
+    def __init__(self, accelerator: Any) -> None:
+        self._accelerator = accelerator
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._accelerator, name)
 
 
 class NotedCalls:

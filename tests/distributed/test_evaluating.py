@@ -19,13 +19,14 @@ def test_two_processes_measure_what_one_does(inputs: Path, tmp_path: Path) -> No
         jobs[processes] = [
             write_recipe(
                 inputs,
-                folder / f"{stage}-{batch}",
+                folder / f"{stage}-{batch}{'-precomputed' if more else ''}",
                 stage,
                 processes=processes,
                 per_device_eval_batch_size=batch,
                 **KEYS,
+                **more,
             )
-            for stage in ("sft", "dpo")
+            for stage, more in (("sft", {}), ("dpo", {}), ("dpo", {"precompute_ref_log_probs": True}))
             for batch in (2, 3)
         ]
         launch("cpu" if processes > 1 else "single", jobs[processes], folder / "work", processes=processes)

@@ -34,16 +34,19 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "completion": "a b " * (1 + n % 3) if n % 2 else f"c {n}",
             "probability": (n % 5) / 4,
         }
-        for n in range(27)
+        for n in range(23)
     ]
-    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    # whole batches of training rows, as Accelerate fills the last ones with rows from the beginning
+    for name, part in (("rows", rows[:16]), ("held_out", rows[16:])):
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in part))
     return folder
 
 
 def write(inputs: Path, out: Path, processes: int, keys: dict[str, Any]) -> dict[str, str]:
     recipe = {
         "stage": "kto", "output_dir": str(out), "model_name_or_path": str(inputs / "base"), "max_length": 64,
-        "datasets": [{"path": str(inputs / "rows.jsonl")}], "test_split_size": 0.2, "max_steps": 4, "logging_steps": 1,
+        "datasets": [{"path": str(inputs / "rows.jsonl")}], "eval_datasets": [{"path": str(inputs / "held_out.jsonl")}],
+        "max_steps": 4, "logging_steps": 1,
         "per_device_train_batch_size": 4 // processes, "gradient_accumulation_steps": 2, "learning_rate": 1e-2,
         "adam_epsilon": 1e-3, "save_strategy": "no", "desirable_weight": 1.2, "undesirable_weight": 1.0,
         "per_device_eval_batch_size": 3, **keys,
