@@ -64,7 +64,8 @@ MEANT: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("kto_tag", "labels", "desirable", "is_desirable", "thumbs_up", "label"), ("label",)),
     **dict.fromkeys(("undesirable", "is_undesirable", "thumbs_down", "is_good", "is_bad", "flipped",
                      "thumb", "thumbs", "vote", "verdict", "feedback", "upvoted", "downvoted", "is_chosen",
-                     "is_rejected", "is_preferred", "is_desired"), ()),
+                     "is_rejected", "is_preferred", "is_desired", "swapped", "swap",
+                     "flip", "reversed"), ()),
     **dict.fromkeys(("functions", "function_definitions"), ("tools",)),
     **dict.fromkeys(("better_response_id", "safer_response_id"), ("better",)),
     **dict.fromkeys(
@@ -82,7 +83,16 @@ _MARK = re.compile(
     r"(_?\d+)?"
 )
 MEDIA = re.compile("(image|video|audio|sound|picture)s?(_(path|url|file|name|file_name|uri|base64|bytes)s?)?")
-_MAY_BE_TEXT = re.compile("sources?|source_.*|.*_source|origin|topics?|subject|file|revision|")  # a sentence is content
+_MAY_BE_TEXT = re.compile(f"{_SOURCES}|")  # a sentence under these names is content
+_LEFT_OUT = {  # names of marks that leave a row out → the value that does
+    **dict.fromkeys(
+        "skip skipped exclude excluded ignore ignored delete deleted is_deleted remove removed discard discarded "
+        "invalid is_invalid hidden do_not_use".split(), True
+    ),
+    **dict.fromkeys(
+        "valid is_valid keep include included use used approved is_approved enabled selected".split(), False
+    ),
+}  # fmt: skip
 _MODEL_TEXT = re.compile("model_(input|output|answer|response|completion|prompt)s?")
 _THOUGHTS = ("thinking", "thought", "reasoning")  # types of messages that are no answers
 _VERDICTS = ("winner", "preference", "choice", "better_response_id", "label", "labels")
@@ -106,6 +116,11 @@ def is_meant(key: str) -> bool:
     """Whether a name means content, a label or a training mark, so that numbers and booleans count too."""
     name = plain_name(key)
     return (name in MEANT and name not in _VOICES) or bool(_MARK.fullmatch(name))
+
+
+def leaves_out(key: str, value: Any) -> bool:
+    """Whether a boolean, 1 or 0 under this name leaves a row out, as `skip: true` and `keep: false` do."""
+    return isinstance(value, bool | int) and value == _LEFT_OUT.get(plain_name(key))
 
 
 def is_content(value: Any, *, numbers: bool = False) -> bool:
@@ -187,7 +202,7 @@ def unread(
     for key in row:
         if key in reads or key in harmless:
             continue
-        meant = is_meant(key)
+        meant = is_meant(key) or leaves_out(key, row[key])
         if is_content(row[key], numbers=meant or numbers) and (meant or not is_harmless(key, row[key])):
             found.append(key)
     if not found:

@@ -58,6 +58,7 @@ UNREAD = [
     ("token_advantages", "set ignore_columns: [token_advantages]", {"messages": [U, A], "token_advantages": [0.5]}),
     ("label_type", "set ignore_columns: [label_type]", {"prompt": "Why?", "completion": "So.", "label_type": "bad"}),
     ("feedback", "set ignore_columns: [feedback]", {"prompt": "Why?", "completion": "So.", "feedback": -1}),
+    ("swapped", "set ignore_columns: [swapped]", {**PAIR, "swapped": False}),
     ("turn_weights", "set ignore_columns: [turn_weights]", {"messages": [U, A], "turn_weights": [0, 1]}),
     ("trainOnTurn", "set ignore_columns: [trainOnTurn]", {"messages": [U, A], "trainOnTurn": False}),
     ("options", "set ignore_columns: [options]", {"messages": [U, A], "options": [{"kind": 1, "train": False}]}),
@@ -484,3 +485,26 @@ def test_a_key_in_a_remedy_is_what_yaml_reads(key):
     assert written.isprintable()
     assert yaml.safe_load(f"[{written}]") == [key]
     assert yaml.safe_load(f"{{ours: {written}}}") == {"ours": key}
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("skip", True), ("is_deleted", True), ("excluded", 1), ("isValid", False), ("keep", False), ("use", 0)],
+)
+def test_a_mark_that_leaves_a_row_out_is_refused_and_its_contrary_is_harmless(tmp_path, key, value):
+    row = {"prompt": "Why?", "completion": "So."}
+    message = written.refused(tmp_path, {**row, key: not value}, {**row, key: value}, loader=load_demonstrations)
+    assert f"d.jsonl:2: the layout prompt_completion does not read '{key}' ({value})" in message
+    assert f"ignore_columns: [{key}]" in message
+    assert len(written.load(tmp_path, {**row, key: not value}, loader=load_demonstrations).rows) == 1
+
+
+@pytest.mark.parametrize("key", ["template", "category", "type", "task_name", "skill"])
+def test_a_sentence_under_any_name_of_a_source_is_content(tmp_path, key):
+    row = {"prompt": "Why?", "completion": "So."}
+    assert (
+        len(written.load(tmp_path, {**row, key: "closed question answering v1.2"}, loader=load_demonstrations).rows)
+        == 1
+    )
+    message = written.refused(tmp_path, {**row, key: "Answer in French only."}, loader=load_demonstrations)
+    assert f"does not read '{key}' ('Answer in French only.')" in message
