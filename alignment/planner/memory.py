@@ -12,7 +12,7 @@ from alignment.config.schema import PolicyGradientRecipe, Recipe, TrainingRecipe
 from alignment.errors import RecipeError
 from alignment.planner import skeleton
 from alignment.planner.machine import CUDA_CONTEXT, SLACK, Machine
-from alignment.planner.settings import Lengths, Settings, answers_of, lengths_of
+from alignment.planner.settings import Lengths, Settings, answers_of, lengths_of, rollouts_of
 from alignment.planner.skeleton import Blueprint, blueprint
 from alignment.planner.steps import Step, prefill, prepare, scoring_pass, training_step
 from alignment.planner.tracing import Traced, fake_memory, trace
@@ -131,7 +131,7 @@ class _Training:
             sampled_together=together,
             checkpointing=self.settings.checkpointing,
             config=self.blueprint.config.get_text_config(),
-            assumption=self.assumption,
+            assumption=self.assumption + rollouts_of(self.recipe),
         )
 
     def _add_reference(self, found: Held) -> None:

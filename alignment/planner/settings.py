@@ -63,6 +63,17 @@ def answers_of(known: Mapping[str, Recipe]) -> int:
     return next((recipe.num_generations for recipe in labelling), 2)
 
 
+def rollouts_of(recipe: Recipe) -> str:
+    """Return a text with the number of rollouts of an update that the plan assumes; empty if it is certain."""
+    if not getattr(recipe, "dynamic_sampling", False):
+        return ""
+    most = recipe.dynamic_sampling_max_rounds  # type: ignore[attr-defined]
+    return (
+        f"; one rollout an update. dynamic_sampling samples up to {most}, one after the other: sampling and scoring "
+        "take up to as many times as long, and no more memory"
+    )
+
+
 def lengths_of(recipe: Any, plan: Blueprint) -> tuple[Lengths, str]:
     """Return the lengths of the longest possible sequences, and a text with the assumption."""
     context = plan.context(recipe)

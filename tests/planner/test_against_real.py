@@ -162,6 +162,14 @@ def test_weights_gradients_and_states_are_right_to_a_hundredth(stage: str, keys:
     assert part(plan, "optimizer states") == pytest.approx(states, rel=0.01)
 
 
+def test_dynamic_sampling_needs_no_more_memory_and_the_plan_states_its_bound(base: Path) -> None:
+    plain = plan_stage(recipe_of("grpo", base), CPU)
+    dynamic = plan_stage(recipe_of("grpo", base, dynamic_sampling=True, dynamic_sampling_max_rounds=5), CPU)
+    assert dynamic.phases == plain.phases
+    assert "dynamic_sampling samples up to 5, one after the other" in dynamic.assumption
+    assert "dynamic_sampling" not in plain.assumption
+
+
 @pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.parametrize(
     ("stage", "keys"), [entry for entry in [*VARIANTS, *METHODS] if "load_in_4bit" not in entry[1]]
