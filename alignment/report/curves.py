@@ -13,7 +13,12 @@ Series = dict[str, list[Point]]
 MAIN: tuple[tuple[str, str, tuple[tuple[str, str], ...]], ...] = (
     ("Score", "reward model, mean", (("score", "score"), ("objective/scores", "score"))),
     ("KL", "nats per answer", (("kl", "KL"), ("objective/kl", "KL"))),
-    ("Answer length", "tokens", (("answer_tokens", "tokens"),)),
+    (
+        "Answer length",
+        "tokens",
+        (("answer_tokens", "mean"), ("completions/min_length", "shortest"), ("completions/max_length", "longest")),
+    ),
+    ("Answers with a stop token", "share", (("fraction_stopped", "share"),)),
     ("Loss", "", (("loss", "training"), ("eval_loss", "held out"))),
     ("Accuracy", "", (("accuracy", "training"), ("eval_accuracy", "held out"))),
     ("Accuracy", "implied reward", (("rewards/accuracies", "training"), ("eval_rewards/accuracies", "held out"))),
@@ -33,6 +38,8 @@ MAIN: tuple[tuple[str, str, tuple[tuple[str, str], ...]], ...] = (
     ("Distinct answers", "share", (("distinct_answers", "share"),)),
     ("Spread of rewards in a group", "standard deviation", (("group_reward_std", "spread"),)),
     ("Groups with equal rewards", "share", (("frac_reward_zero_std", "share"),)),
+    ("Rollouts of an update", "number", (("rollouts_sampled", "rollouts"),)),
+    ("Clipped tokens", "share", (("clip_ratio/low_mean", "below"), ("clip_ratio/high_mean", "above"))),
 )
 LARGEST = 1e100  # of a value that is drawn
 NEVER = ("step", "epoch", "total_flos", "num_tokens", "eval_num_tokens")

@@ -22,6 +22,7 @@ ENTROPY_LEFT = 0.3  # share of the first updates' entropy
 EXPLAINED = 0.05  # of the returns' variance, over the second half of the run
 LONGER, SHORTER = 1.5, 0.5  # answer length against the first updates'
 EQUAL = 0.5  # share of groups whose answers all have one score, over the second half of the run
+STOPPED = 0.5  # share of answers that end with a stop token, over the second half of the run
 DISTINCT = 0.5  # share of different answers in a rollout
 KL_KEY = "kl_coef (beta in GRPO and RLOO)"
 HEALTHY = "the KL holds, entropy and lengths keep, answers differ, and the value foresees returns"
@@ -60,7 +61,7 @@ def findings(metrics: Sequence[dict[str, Any]], watched: Sequence[Watched] = ())
     series = {key: points for key, points in series_of(metrics).items() if len(points) >= FEWEST_UPDATES}
     return [
         found
-        for rule in (_kl, _gaming, _entropy, _value, _equal_groups, _length, _repeating)
+        for rule in (_kl, _gaming, _entropy, _value, _equal_groups, _truncated, _length, _repeating)
         for found in rule(series, watched)
     ]  # fmt: skip
 
@@ -156,12 +157,27 @@ def _equal_groups(series: Series, _: Sequence[Watched]) -> Iterator[Finding]:
     points = series.get("frac_reward_zero_std", [])
     equal = _mean(points[len(points) // 2 :]) if points else 0.0
     if equal > EQUAL:
-        evidence = (
-            f"{percent(equal)} over the second half of the run; such a group has no advantages. Set dynamic_sampling: "
-            "true, use prompts of another difficulty, or a finer score."
-        )
+        replaced = series.get("rollouts_sampled")
+        remedy = "Set dynamic_sampling: true, use prompts of another difficulty, or a finer score."
+        if replaced:
+            rounds = number(_mean(replaced[len(replaced) // 2 :]))
+            remedy = f"dynamic_sampling sampled {rounds} rollouts an update. Use prompts of another difficulty, or a "
+            remedy += "finer score."
+        evidence = f"{percent(equal)} over the second half of the run; such a group has no advantages. {remedy}"
         drawn = chart("Groups with equal rewards", [("share", points)], "share")
         yield Finding("Most groups of answers have equal rewards", evidence, drawn)
+
+
+def _truncated(series: Series, _: Sequence[Watched]) -> Iterator[Finding]:
+    points = series.get("fraction_stopped", [])
+    stopped = _mean(points[len(points) // 2 :]) if points else 1.0
+    if stopped < STOPPED:
+        evidence = (
+            f"{percent(1 - stopped)} over the second half of the run have no stop token. Raise max_new_tokens, set "
+            "missing_eos_penalty, or check the stop token."
+        )
+        drawn = chart("Answers with a stop token", [("share", points)], "share")
+        yield Finding("Most answers are truncated", evidence, drawn)
 
 
 def _length(series: Series, _: Sequence[Watched]) -> Iterator[Finding]:

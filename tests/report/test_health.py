@@ -55,6 +55,12 @@ def test_a_healthy_run_has_no_findings():
             "Most groups of answers have equal rewards",
             "70% over the second half",
         ),
+        (
+            {"frac_reward_zero_std": lambda t: 0.8, "rollouts_sampled": lambda t: 4.0},
+            "Most groups of answers have equal rewards",
+            "dynamic_sampling sampled 4.00 rollouts an update",
+        ),
+        ({"fraction_stopped": lambda t: 0.9 - 0.8 * t}, "Most answers are truncated", "71% over the second half"),
         ({"answer_tokens": lambda t: 40 + 25 * t}, "Answers creep longer", "from 41.1 to 63.9 tokens"),
         ({"answer_tokens": lambda t: 40 - 25 * t}, "Answers shrink", "from 38.9 to 16.1 tokens"),
         ({"distinct_answers": lambda t: 1.0 - 0.6 * t}, "The policy repeats itself", "43% at the end"),
@@ -76,6 +82,7 @@ def test_each_fault_is_reported_with_its_numbers_and_its_curve(keys, claim, evid
         {"entropy": lambda t: 1.5 - 1.0 * t},  # a third is left
         {"explained_variance": lambda t: 0.06},
         {"frac_reward_zero_std": lambda t: 0.9 - 0.6 * t},
+        {"fraction_stopped": lambda t: 0.2 + 0.6 * t},
         {"answer_tokens": lambda t: 40 + 18 * t},  # 1.4 times
         {"answer_tokens": lambda t: 40 - 18 * t},
         {"distinct_answers": lambda t: 1.0 - 0.45 * t},

@@ -12,6 +12,7 @@ from trl import GRPOConfig, GRPOTrainer, RLOOTrainer
 from alignment.config.schema import DatasetEntry, GRPORecipe, RLOORecipe
 from alignment.config.schema.grpo import LOSSES
 from alignment.train.policy_gradient.objective import Counts, minibatch_share, token_losses
+from alignment.train.policy_gradient.statistics import UpdateStatistics
 
 COMMON = {"output_dir": "x", "model_name_or_path": "x", "datasets": [DatasetEntry(path="x")], "total_episodes": 64}
 ANSWERS, LONGEST = 8, 7
@@ -94,6 +95,25 @@ def ours(recipe: GRPORecipe | RLOORecipe, x: dict[str, torch.Tensor], size: int)
         total = total + minibatch_share(losses, x["loss_mask"][rows], rule, counts, kl_coef=rule.kl_coef)
     total.backward()
     return float(total.detach()), logp.grad
+
+
+@pytest.mark.parametrize("loss_type", ["grpo", "dapo"])
+def test_the_clipped_shares_are_those_that_trl_logs(loss_type):
+    recipe = GRPORecipe(stage="grpo", loss_type=loss_type, epsilon=0.1, epsilon_high=0.2, max_new_tokens=16, **COMMON)
+    seen = collections.Counter({"clip_ratio/low_mean": 0.0, "clip_ratio/high_mean": 0.0})
+    for seed in range(5):
+        x, logged = numbers(seed), collections.defaultdict(list)
+        settings = {"importance_sampling_level": "token", "beta": 0.0, "epsilon_low": 0.1, "epsilon_high": 0.2}
+        of_trl(GRPOTrainer, x, loss_type=loss_type, _metrics={"train": logged}, **settings)
+        batch = {"logp": x["old"], "loss_mask": x["loss_mask"]}
+        batch["advantages"] = torch.where(x["mask"], x["advantages"].unsqueeze(-1), 0.0)
+        statistics = UpdateStatistics()
+        statistics.add(token_losses(x["logp"], None, batch, recipe.update_rule()), batch["advantages"], x["loss_mask"])
+        found = statistics.means(lambda tensor: tensor, torch.device("cpu"))
+        for name in seen:
+            assert found[name] == pytest.approx(logged[name][0], abs=1e-6)
+            seen[name] += found[name]
+    assert all(0 < total < 5 for total in seen.values())
 
 
 CASES = list(itertools.product(LOSSES, ["token", "sequence"], [0.0, 0.1], [None, 1.5]))

@@ -377,6 +377,7 @@ def test_every_update_is_logged_with_all_its_numbers(base, tmp_path):
     assert logs[-1]["epoch"] == pytest.approx(48 / len(PROMPTS))
     expected = {
         "score", "score_std", "kl", "kl_k3", "entropy", "clip_fraction", "ratio_min", "ratio_max",
+        "clip_ratio/low_mean", "clip_ratio/high_mean", "completions/min_length", "completions/max_length",
         "old_kl", "old_kl_k3", "value_loss", "distinct_1", "distinct_2", "peak_memory_gib", "kl_coef",
         "explained_variance", "answer_tokens", "fraction_stopped", "distinct_answers", "grad_norm", "learning_rate",
         "seconds_sample", "seconds_score", "seconds_train", "tokens_per_second", "policy_loss", "loss",
@@ -385,6 +386,9 @@ def test_every_update_is_logged_with_all_its_numbers(base, tmp_path):
         assert expected <= entry.keys()
         assert all(entry[name] >= 0 for name in entry if name.startswith("seconds"))
         assert entry["ratio_min"] < 1 < entry["ratio_max"]
+        clipped = entry["clip_ratio/low_mean"] + entry["clip_ratio/high_mean"]
+        assert clipped == pytest.approx(entry["clip_fraction"], abs=1e-6)
+        assert 1 <= entry["completions/min_length"] < entry["answer_tokens"] < entry["completions/max_length"] <= 6
         assert 0.05 < entry["peak_memory_gib"] < 64
         assert 0 < entry["distinct_1"] < entry["distinct_2"] <= 1
 

@@ -35,6 +35,8 @@ def rollout_metrics(
         **_divergence(rollout, outputs),
         **_value_means(made),
         "answer_tokens": lengths.mean(),
+        "completions/min_length": lengths.min(),
+        "completions/max_length": lengths.max(),
         "fraction_stopped": rollout.stopped.float().mean(),
         **{f"score_{name}": part.nanmean() for name, part in scored.parts.items() if not part.isnan().all()},
     }
@@ -137,13 +139,15 @@ class UpdateStatistics:
         self.started = time.perf_counter()
 
     @torch.no_grad()
-    def add(self, losses: Losses, mask: Tensor) -> None:
-        """Add one microbatch."""
+    def add(self, losses: Losses, advantages: Tensor, mask: Tensor) -> None:
+        """Add one microbatch; advantages, mask: (batch, time)."""
         policy, value = losses.policy, losses.value
         parts = {
             "policy_loss": policy.loss,
             **({} if value is None else {"value_loss": value.loss}),
             "clip_fraction": policy.clipped,
+            "clip_ratio/low_mean": policy.clipped & (advantages < 0),
+            "clip_ratio/high_mean": policy.clipped & (advantages > 0),
             "dual_clip_fraction": policy.dual_clipped,
             **({} if value is None else {"value_clip_fraction": value.clipped}),
             "old_kl": -policy.ratio.log(),

@@ -290,7 +290,7 @@ class PPOTrainer(RolloutTrainer):
         losses = token_losses(
             logp, values, inputs, self.rule, cliprange_value=value_recipe.cliprange_value if value_recipe else 0.0
         )
-        self.statistics.add(losses, loss_mask)
+        self.statistics.add(losses, inputs["advantages"], loss_mask)
         if with_entropy:  # no pass before the update measured these
             self.statistics.add_rollout(mask, unflatten(flat_entropy, mask), logp, inputs.get("ref_logp"))
         loss = minibatch_share(
