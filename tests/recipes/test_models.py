@@ -27,6 +27,7 @@ SHORT = {  # the only keys that are changed where a recipe is run: how much is d
     "label": ["--max_samples", "4", "--max_new_tokens", "8"],
     "reward": ["--max_steps", "2"],
     "dpo": ["--max_steps", "2"],
+    "kto": ["--max_steps", "2"],
     "ppo": ["--total_episodes", "16", "--rollout_batch_size", "16", "--max_new_tokens", "8"],
     "grpo": ["--total_episodes", "16", "--rollout_batch_size", "16", "--max_new_tokens", "8"],
     "evaluate": ["--max_samples", "2", "--max_new_tokens", "8"],
@@ -69,9 +70,10 @@ def test_every_stage_runs_on_a_small_model_of_the_same_kind(model, tmp_path, mon
         for stage in STAGES:
             at = {"label": ["--judge.base_url", server.url], "evaluate": ["--judges.0.base_url", server.url]}
             run(stage, model, *at.get(stage, []))
-    beside = [path.stem for path in (RECIPES / model).glob("grpo.yaml")]  # not of the pipeline
-    for stage in beside:
-        run(stage, model, "--mask_truncated_completions", "false")  # a model of random weights does not stop
+    more = {"grpo": ["--mask_truncated_completions", "false"]}  # a model of random weights does not stop
+    beside = [path.stem for path in (RECIPES / model).glob("*.yaml") if path.stem in ("grpo", "kto")]
+    for stage in beside:  # not of the pipeline
+        run(stage, model, *more.get(stage, []))
     folder = tmp_path / "runs" / model
     for stage in (*STAGES, *beside):
         assert json.loads((folder / stage / "manifest.json").read_text())["status"] == "finished"
