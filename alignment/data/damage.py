@@ -24,11 +24,11 @@ class Damage:
     def look_at(self, parsed: Parsed, where: str) -> None:
         """Count a row if its text is damaged."""
         for text in _texts(parsed):
-            for mark in (REPLACEMENT, _MOJIBAKE):
-                if mark in text:
-                    self.rows += 1
-                    self.first = self.first or f"{where}, {text[max(0, text.index(mark) - 20) :][:40]!r}"
-                    return
+            if REPLACEMENT in text or _MOJIBAKE in text:
+                self.rows += 1
+                place = text.index(REPLACEMENT if REPLACEMENT in text else _MOJIBAKE)
+                self.first = self.first or f"{where}, {text[max(0, place - 20) :][:40]!r}"
+                return
 
     def say(self) -> None:
         """Write the count to standard error."""

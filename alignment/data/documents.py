@@ -1,10 +1,12 @@
-"""The documents of a text file, and the refusal of JSON in one."""
+"""The documents of a text file, and JSON that holds no rows where rows are expected."""
 
 from collections.abc import Iterator
+from typing import Any
 
 from alignment.errors import DataError, JsonError
 from alignment.strict_json import parse
 
+_TEXTS = frozenset("text prompt completion instruction input output question answer response chosen rejected".split())
 _END_OF_TEXT = "<|endoftext|>"
 
 
@@ -48,3 +50,25 @@ def _is_rows(text: str) -> bool:
     except JsonError:
         return False
     return isinstance(value, dict) or (isinstance(value, list) and any(isinstance(one, dict) for one in value))
+
+
+def refuse_columns(value: Any, name: str) -> None:
+    """Refuse a file that is one object of columns, as `pandas.DataFrame.to_json` writes by default.
+
+    Raises: DataError.
+    """
+    split = isinstance(value, dict) and value.keys() == {"columns", "index", "data"}
+    if split or (isinstance(value, dict) and len(_TEXTS & value.keys()) > 1 and _are_columns([*value.values()])):
+        raise DataError(
+            f"{name} holds columns, not rows: write an object for each row, as pandas does with "
+            "to_json(..., orient='records', lines=True)."
+        )
+
+
+def _are_columns(columns: list[Any]) -> bool:
+    """Whether all columns are lists of one length, or objects with the same keys, and one of them holds only texts."""
+    if all(isinstance(column, dict) for column in columns):
+        return "0" in columns[0] and all(column.keys() == columns[0].keys() for column in columns)
+    if not all(isinstance(column, list) and len(column) == len(columns[0]) for column in columns):
+        return False
+    return any(column and all(isinstance(one, str) for one in column) for column in columns)

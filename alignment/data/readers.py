@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from alignment.data.columnar import parquet_rows
-from alignment.data.documents import documents, refuse_json
+from alignment.data.documents import documents, refuse_columns, refuse_json
 from alignment.data.fields import BrokenJson
 from alignment.data.rankings import RATINGS
 from alignment.data.stored import BOM, ROW_BYTES, Stored
@@ -124,6 +124,7 @@ def _json(stored: Stored) -> Iterator[RawRow]:
     except JsonError:
         alone = False
     if alone:
+        refuse_columns(value, name)
         yield RawRow(f"{name}:1", value, fault)
         return
     for number, line in enumerate(content.split(b"\n"), 1):

@@ -104,3 +104,36 @@ def test_a_csv_whose_header_is_parted_by_another_mark_is_refused(tmp_path, heade
     path.write_text("sep=,\nprompt,completion\nx,y\n")
     with pytest.raises(DataError, match="for Excel alone; remove it"):
         load_demonstrations([DatasetEntry(path=str(path))], on_bad_row="stop", seed=0)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"prompt": ["a", "b"], "completion": ["c", "d"]},
+        {"id": [1, 2], "instruction": ["a", "b"], "output": ["c", "d"]},
+        {"prompt": {"0": "a", "1": "b"}, "completion": {"0": "c", "1": "d"}},
+        {"columns": ["prompt", "completion"], "index": [0], "data": [["a", "b"]]},
+    ],
+)
+def test_a_json_file_of_columns_is_refused_with_how_to_write_rows(tmp_path, value):
+    path = tmp_path / "d.json"
+    path.write_text(json.dumps(value))
+    with pytest.raises(DataError, match=r"d\.json holds columns, not rows: write an object for each row"):
+        load_demonstrations([DatasetEntry(path=str(path))], on_bad_row="stop", seed=0)
+
+
+@pytest.mark.parametrize(
+    ("loader", "value"),
+    [
+        (load_demonstrations, {"prompt": [U], "completion": [A]}),
+        (load_rankings, {"prompt": "Why?", "chosen": ["a"], "rejected": ["b"]}),
+        (load_rankings, {"chosen": [U, A], "rejected": [U, {**A, "content": "No."}]}),
+        (load_demonstrations, {"messages": ["Why?", "Because."]}),
+        (load_demonstrations, {"id": 1, "number": 2, "prompt": "Why?", "completion": "Because."}),
+        (load_demonstrations, {"metadata": {"0": "a"}, "instruction": "Why?", "input": "", "output": "Because."}),
+    ],
+)
+def test_a_json_file_of_one_row_with_lists_is_read(tmp_path, loader, value):
+    path = tmp_path / "d.json"
+    path.write_text(json.dumps(value))
+    assert len(loader([DatasetEntry(path=str(path))], on_bad_row="stop", seed=0).rows) == 1
