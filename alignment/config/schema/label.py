@@ -72,7 +72,7 @@ class LabelRecipe(Recipe, ModelKeys, DataKeys, SamplingKeys, CallKeys):
         help="Sample answers from a policy and have a judge rank them.",
         makes="labels",
         rows="prompts",
-        next_step="measure the labels with `alignment audit {run}`, or train on {run} in stage reward or dpo",
+        next_step="measure the labels with `alignment audit {run}`, or train on {run} in stage reward, dpo or kto",
         samples=True,
         one_process=True,
     )
