@@ -13,7 +13,7 @@ from trl import DPOConfig
 from alignment.config.schema import DPORecipe
 from alignment.data import require_data
 from alignment.data.template import Template
-from alignment.policy.base import load_causal_lm
+from alignment.policy.base import load_causal_lm, require_model
 from alignment.policy.generation import stop_at
 from alignment.policy.inference import sequence_limit
 from alignment.policy.tokenizer import load_tokenizer
@@ -49,6 +49,7 @@ def main(argv: list[str] | None = None) -> None:
     recipe = load_recipe(DPORecipe, sys.argv[1:] if argv is None else argv)
     require_accepted([recipe])
     require_data(recipe)
+    require_model(recipe)
     run = RunDirectory.open(recipe)
     set_seed(recipe.seed)
 

@@ -15,6 +15,7 @@ from alignment.config.schema import PolicyGradientRecipe, PPORecipe
 from alignment.data import load_rows, require_data
 from alignment.data.prompts import prompts_to_answer
 from alignment.data.template import Template
+from alignment.policy.base import require_model
 from alignment.policy.generation import stop_at
 from alignment.policy.load_roles import load_roles
 from alignment.policy.reward_models import RewardModel, resolve_on
@@ -80,6 +81,7 @@ def align(stage: type[PolicyGradientRecipe], argv: list[str] | None) -> None:
     require_accepted([recipe])
     require_engine(recipe)
     require_data(recipe)
+    require_model(recipe)
     run = RunDirectory.open(recipe, expendable=unanswered)
     set_seed(recipe.seed)
 

@@ -12,6 +12,7 @@ from transformers import TrainingArguments, set_seed
 from alignment.config.schema import RewardRecipe
 from alignment.data import require_data
 from alignment.data.template import Template
+from alignment.policy.base import require_model
 from alignment.policy.inference import context_limit
 from alignment.policy.tokenizer import load_tokenizer
 from alignment.preview.recorded import record_split
@@ -91,6 +92,7 @@ def main(argv: list[str] | None = None) -> None:
     recipe = load_recipe(RewardRecipe, sys.argv[1:] if argv is None else argv)
     require_accepted([recipe])
     require_data(recipe)
+    require_model(recipe)
     run = RunDirectory.open(recipe)
     if recipe.num_members == 1:
         train(recipe, run, data_seed=recipe.seed)

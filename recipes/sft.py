@@ -15,7 +15,7 @@ from alignment.config.schema import SFTRecipe
 from alignment.data import require_data
 from alignment.data.template import Template
 from alignment.policy.added_tokens import with_added_tokens
-from alignment.policy.base import load_causal_lm
+from alignment.policy.base import load_causal_lm, require_model
 from alignment.policy.generation import stop_at
 from alignment.policy.inference import sequence_limit
 from alignment.policy.methods.eva import start_from_rows
@@ -52,6 +52,7 @@ def main(argv: list[str] | None = None) -> None:
     recipe = load_recipe(SFTRecipe, sys.argv[1:] if argv is None else argv)
     require_accepted([recipe])
     require_data(recipe)
+    require_model(recipe)
     run = RunDirectory.open(recipe)
     set_seed(recipe.seed)
 

@@ -15,7 +15,7 @@ from transformers import (
 from alignment.config.launched import is_sharded
 from alignment.config.methods import methods_where
 from alignment.config.schema import AdapterKeys, ModelKeys
-from alignment.errors import ModelError
+from alignment.errors import LineageError, ModelError, RecipeError
 from alignment.policy.adapter_files import read_adapter_config
 from alignment.policy.adapters import (
     attach_adapter,
@@ -90,6 +90,18 @@ def _load(
     return copies_in_float32(model) if trainable else model
 
 
+def require_model(recipe: Any) -> None:
+    """Refuse a model or adapter that a training recipe names and cannot train, before a run's folder is made.
+
+    Raises: ModelError or LineageError, with the exit code of a recipe's faults.
+    """
+    try:
+        require_loadable(recipe, trainable=True, peft=recipe, task=recipe.STAGE.task)
+    except (ModelError, LineageError) as error:
+        error.exit_code = RecipeError.exit_code
+        raise
+
+
 def require_loadable(keys: ModelKeys, *, trainable: bool, peft: AdapterKeys | None, task: str = "CAUSAL_LM") -> None:
     """Refuse what `load_causal_lm` or `load_sequence_classifier` refuses of a model before its weights are read.
 
@@ -126,6 +138,8 @@ def require_method(
         raise ModelError(f"load_in_4bit holds the base in 4 bits, which cannot train; set peft_method to {others}.")
     if source.adapter is not None:
         config = read_adapter_config(source.adapter)
+        if Path(source.adapter).is_dir():
+            require_floats(Path(source.adapter))
         if task == "CAUSAL_LM":
             require_policy_adapter(config, source.adapter)
         if trainable and peft is not None:

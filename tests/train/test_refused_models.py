@@ -1,0 +1,64 @@
+"""A model or adapter that a stage cannot train: one line, exit code 2, and no run's folder."""
+
+import importlib
+import json
+
+import pytest
+
+from alignment.errors import AlignmentError
+from alignment.policy.base import load_sequence_classifier
+from tests.policy.test_merge import trained_adapter
+
+STAGES = ("sft", "reward", "dpo", "ppo")
+MORE = {"ppo": {"total_episodes": 64, "reward_model_path": "unused"}}
+
+
+def cut(adapter, tmp_path):
+    file = adapter / "adapter_model.safetensors"
+    file.write_bytes(file.read_bytes()[:-100])
+    return {}
+
+
+def of_a_reward_model(adapter, tmp_path):
+    base = json.loads((adapter / "adapter_config.json").read_text())["base_model_name_or_path"]
+    return {"model_name_or_path": str(trained_adapter(base, tmp_path / "reward", load=load_sequence_classifier))}
+
+
+def of_a_missing_base(adapter, tmp_path):
+    file = adapter / "adapter_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "base_model_name_or_path": str(tmp_path / "absent")}))
+    return {}
+
+
+CASES = {
+    "cut off": (cut, r"adapter_model\.safetensors"),
+    "of a reward model": (of_a_reward_model, "is a reward model's adapter"),
+    "another rank": (lambda *_: {"lora_r": 7}, "lora_r is 4 in the adapter, 7 in the recipe"),
+    "another type": (lambda *_: {"peft_method": "ia3"}, "peft_method is lora in the adapter, ia3 in the recipe"),
+    "all weights": (lambda *_: {"peft_method": "full"}, "is an adapter, but peft_method is full; merge it first"),
+    "a missing base": (of_a_missing_base, "absent, which does not exist"),
+}
+
+
+@pytest.fixture
+def adapter(tiny_model_dir, tmp_path):
+    return trained_adapter(tiny_model_dir, tmp_path / "adapter")
+
+
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("case", CASES)
+def test_it_is_refused_before_anything_is_written(adapter, tmp_path, monkeypatch, stage, case):
+    if (stage, case) == ("reward", "of a reward model"):
+        pytest.skip("a reward model goes on from one")
+    change, message = CASES[case]
+    (tmp_path / "rows.jsonl").write_text('{"prompt": "a", "chosen": "b", "rejected": "c", "completion": "b"}\n')
+    given = {"stage": stage, "model_name_or_path": str(adapter), "output_dir": str(tmp_path / "run"), "use_cpu": True,
+             "datasets": [{"path": str(tmp_path / "rows.jsonl")}], **MORE.get(stage, {})}  # fmt: skip
+    given |= change(adapter, tmp_path)
+    (tmp_path / "recipe.yaml").write_text(json.dumps(given))
+    monkeypatch.setattr("alignment.policy.base.load_base", lambda *_, **__: pytest.fail("the model was loaded"))
+    with pytest.raises(AlignmentError, match=message) as refused:
+        importlib.import_module(f"recipes.{stage}").main(["--config", str(tmp_path / "recipe.yaml")])
+    assert refused.value.exit_code == 2
+    assert len(str(refused.value).splitlines()) == 1
+    assert not (tmp_path / "run").exists()
