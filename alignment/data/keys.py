@@ -84,15 +84,15 @@ _MARK = re.compile(
 )
 MEDIA = re.compile("(image|video|audio|sound|picture)s?(_(path|url|file|name|file_name|uri|base64|bytes)s?)?")
 _MAY_BE_TEXT = re.compile(f"{_SOURCES}|")  # a sentence under these names is content
-_LEFT_OUT = {  # names of marks that leave a row out → the value that does
-    **dict.fromkeys(
-        "skip skipped exclude excluded ignore ignored delete deleted is_deleted remove removed discard discarded "
-        "invalid is_invalid hidden do_not_use".split(), True
-    ),
-    **dict.fromkeys(
-        "valid is_valid keep include included use used approved is_approved enabled selected".split(), False
-    ),
-}  # fmt: skip
+_TRUE_SPEAKS = (  # names whose true leaves the row or its answer out, or contradicts a choice
+    "skip skipped exclude excluded ignore ignored delete deleted is_deleted remove removed discard discarded invalid "
+    "is_invalid hidden do_not_use truncated is_truncated tie is_tie tied is_wrong incorrect is_incorrect"
+)
+_FALSE_SPEAKS = (  # names whose false does
+    "valid is_valid keep include included use used approved is_approved enabled selected correct is_correct passed "
+    "is_passed success is_success successful safe is_safe"
+)
+_SPEAKS = {**dict.fromkeys(_TRUE_SPEAKS.split(), True), **dict.fromkeys(_FALSE_SPEAKS.split(), False)}
 _MODEL_TEXT = re.compile("model_(input|output|answer|response|completion|prompt)s?")
 _THOUGHTS = ("thinking", "thought", "reasoning")  # types of messages that are no answers
 _VERDICTS = ("winner", "preference", "choice", "better_response_id", "label", "labels")
@@ -118,9 +118,9 @@ def is_meant(key: str) -> bool:
     return (name in MEANT and name not in _VOICES) or bool(_MARK.fullmatch(name))
 
 
-def leaves_out(key: str, value: Any) -> bool:
-    """Whether a boolean, 1 or 0 under this name leaves a row out, as `skip: true` and `keep: false` do."""
-    return isinstance(value, bool | int) and value == _LEFT_OUT.get(plain_name(key))
+def speaks_against(key: str, value: Any) -> bool:
+    """Whether a boolean, 1 or 0 under this name speaks against the row, as `skip: true` and `is_correct: false` do."""
+    return isinstance(value, bool | int) and value == _SPEAKS.get(plain_name(key))
 
 
 def is_content(value: Any, *, numbers: bool = False) -> bool:
@@ -202,7 +202,7 @@ def unread(
     for key in row:
         if key in reads or key in harmless:
             continue
-        meant = is_meant(key) or leaves_out(key, row[key])
+        meant = is_meant(key) or speaks_against(key, row[key])
         if is_content(row[key], numbers=meant or numbers) and (meant or not is_harmless(key, row[key])):
             found.append(key)
     if not found:

@@ -1,19 +1,26 @@
 """Turns of a conversation that are missing or out of place: an answer without text, calls without their results."""
 
 import json
+import re
 from collections.abc import Sequence
 from typing import Any
 
 from alignment.data.answers import is_empty
 from alignment.data.conversations import after_thought
 from alignment.data.fields import BadRow
-from alignment.data.layouts import Parsed
-from alignment.data.rows import Demonstration, Message
+from alignment.data.layouts import Only, Parsed
+from alignment.data.rows import Demonstration, Message, Ranking
+from alignment.data.sampled import is_sampled
 from alignment.strict_json import shown
+
+_ASSISTANT = re.compile(r"\n[ \t]*(#+[ \t]*)?(Assistant|AI|Bot|Model|GPT)[ \t]*:\s*\Z", re.IGNORECASE)
+_USER = re.compile(r"^[ \t]*(#+[ \t]*)?(Human|User)[ \t]*:", re.IGNORECASE | re.MULTILINE)
 
 
 def refuse_missing_turns(parsed: Parsed) -> None:
     """Refuse an empty answer, which a model would learn or repeat, and calls and results that do not fit together."""
+    if isinstance(parsed.prompt, str):
+        _refuse_transcript(parsed.prompt, parsed)
     messages = parsed.prompt if isinstance(parsed.prompt, list) else []
     for place, message in enumerate(messages):
         if message["role"] == "assistant" and is_empty(message["content"]):
@@ -24,6 +31,24 @@ def refuse_missing_turns(parsed: Parsed) -> None:
     if isinstance(parsed, Demonstration) and parsed.prompt != "" and is_empty(parsed.completion):
         answer = {"role": "assistant", "content": parsed.completion}
         raise BadRow(f"the last answer that is trained is an empty message{after_thought(answer)}")
+
+
+def _refuse_transcript(prompt: str, parsed: Parsed) -> None:
+    """Refuse answers in which a transcript goes on with the user's next turn: it would be trained as the answer.
+
+    The prompt is a transcript if it ends with the assistant's header; its user's header is looked for in the answers.
+    """
+    if not _ASSISTANT.search(prompt[-40:]):
+        return
+    header = next((found[0] for found in _USER.finditer(prompt)), None)
+    if header is None or isinstance(parsed, Only) or (isinstance(parsed, Ranking) and is_sampled(parsed.provenance)):
+        return
+    answers = parsed.responses if isinstance(parsed, Ranking) else [parsed.completion]
+    if any(f"\n{header.strip()}" in answer for answer in answers):
+        raise BadRow(
+            f"an answer goes on with {shown(header.strip())}, a turn of the user, which would be trained; write "
+            "messages, or cut the answer before it"
+        )
 
 
 def refuse_parted_calls(messages: Sequence[Message]) -> None:

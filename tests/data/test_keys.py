@@ -489,7 +489,18 @@ def test_a_key_in_a_remedy_is_what_yaml_reads(key):
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("skip", True), ("is_deleted", True), ("excluded", 1), ("isValid", False), ("keep", False), ("use", 0)],
+    [
+        ("skip", True),
+        ("is_deleted", True),
+        ("excluded", 1),
+        ("isValid", False),
+        ("keep", False),
+        ("use", 0),
+        ("is_correct", False),
+        ("truncated", True),
+        ("is_tie", 1),
+        ("isSafe", False),
+    ],
 )
 def test_a_mark_that_leaves_a_row_out_is_refused_and_its_contrary_is_harmless(tmp_path, key, value):
     row = {"prompt": "Why?", "completion": "So."}

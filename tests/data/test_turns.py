@@ -129,3 +129,28 @@ def test_calls_with_their_results_are_read(tmp_path, turns):
     assert len(row.prompt) == 1 + len(turns)
     (ending,) = written.load(tmp_path, {"messages": [U, *turns[:1]]}, loader=load_demonstrations).rows
     assert ending.prompt == [U]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "header"),
+    [
+        ("\n\nHuman: Why?\n\nAssistant:", "Human:"),
+        ("User: Why?\nAssistant: ", "User:"),
+        ("### Human: a\n### AI:", "### Human:"),
+    ],
+)
+def test_an_answer_to_a_transcript_that_holds_the_users_next_turn_is_refused(tmp_path, prompt, header):
+    longer = f" So.\n\n{header} And?\n\nAssistant: Yes."
+    for row, loader in (
+        ({"prompt": prompt, "completion": longer}, load_demonstrations),
+        ({"prompt": prompt, "chosen": " So.", "rejected": longer}, load_rankings),
+        ({"prompt": prompt, "responses": [longer, " So."], "ranks": [1, 2]}, load_rankings),
+    ):
+        message = written.refused(tmp_path, row, loader=loader)
+        assert f"d.jsonl:1: an answer goes on with '{header}', a turn of the user" in message
+        whole = json.loads(json.dumps(row).replace(json.dumps(longer), json.dumps(f" It says {header} so.")))
+        assert written.load(tmp_path, whole, loader=loader).rows
+    sampled = {"prompt": prompt, "responses": [longer, "b"], "pairs": [], "provenance": {"stopped": [True, True]}}
+    assert written.load(tmp_path, sampled, loader=load_rankings).rows
+    asked = {"prompt": "Write a chat.", "completion": longer}
+    assert written.load(tmp_path, asked, loader=load_demonstrations).rows
