@@ -38,6 +38,7 @@ def recipe_of(args: argparse.Namespace, workload: Workload, out: str) -> GRPORec
         beta=args.beta,
         lora_r=16,
         lora_alpha=32,
+        lora_layers=args.lora_layers,
         num_sample_generations=0,
     )
 

@@ -1,6 +1,7 @@
 """GRPO of this project against TRL's GRPOTrainer, on the same work.
 
     python -m benchmarks.grpo_vs_trl --workload equal|natural [--repetitions 3] [--updates 4] [--threads 1]
+        [--lora_layers N]
 
 Runs alternate, each in a process of its own, and medians over repetitions are compared, as in `ppo_vs_trl`; the
 workloads are those of `benchmarks.workload`. The last line printed is one JSON object with `workload`,
@@ -13,7 +14,8 @@ layers, AdamW at learning rate 3e-6, gradients clipped at norm 1, the loss `dapo
 answer), optimizer steps (`--epochs` times `--mini_batches`, by default the workload's 4 times 4), answers of a
 microbatch (a whole minibatch), sampling of all answers of an update in one batch, no gradient checkpointing. The first
 update is left out as a warm-up. Each system computes the log-probabilities before the update if it takes several steps,
-and those of the reference if `--beta` is above 0.
+and those of the reference if `--beta` is above 0. With `--lora_layers N` our adapter is in the top N layers, and the
+layers below run once a rollout; TRL's stays in all layers.
 """
 
 import argparse
@@ -36,6 +38,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, help="default: the workload's")
     parser.add_argument("--mini_batches", type=int, help="default: the workload's")
     parser.add_argument("--beta", type=float, default=0.0)
+    parser.add_argument("--lora_layers", type=int, help="ours; default: all layers")
     parser.add_argument("--work", type=Path, default=WORK, help="folder for the model that `equal` makes")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     args = parser.parse_args()
@@ -47,7 +50,7 @@ def main() -> None:
     runs = alternate(["ours", "trl"], args.repetitions, lambda system: _measure(system, args))
     found = conditions(args.threads, args.device)
     found["versions"]["trl"] = version("trl")
-    work = {"workload": args.workload, "epochs": args.epochs, "mini_batches": args.mini_batches, "beta": args.beta}
+    work = {name: getattr(args, name) for name in ("workload", "epochs", "mini_batches", "beta", "lora_layers")}
     print(json.dumps({**work, **ratios(runs, "trl", args.device)["ours"], **found, **runs}))
 
 
@@ -59,6 +62,7 @@ def _measure(system: str, args: argparse.Namespace) -> dict[str, Any]:
     command += ["--prompts", str(texts)] if texts else []
     if system == "ours":
         command += ["--microbatch", str(WORKLOADS[args.workload].batch // args.mini_batches)]
+        command += ["--lora_layers", str(args.lora_layers)] if args.lora_layers else []
     return measured(command, ROOT, threads=args.threads, device=args.device)
 
 

@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, TrainerCallback, TrainingArguments
 
-from alignment.config.schema import DatasetEntry, PolicyGradientRecipe, PPORecipe
+from alignment.config.schema import AdapterKeys, DatasetEntry, PolicyGradientRecipe, PPORecipe
 from alignment.data.template import Template
+from alignment.policy.adapters import attach_adapter
 from alignment.policy.load_roles import load_roles
 from alignment.policy.reward_models import RewardModel, name_roles
 from alignment.rollout.engine import Completion, Sampling
@@ -56,12 +56,12 @@ class Clock(TrainerCallback):
             self.last.append(dict(self.trainer.metrics))
 
 
-def reward_adapter(model: str, folder: Path) -> Path:
+def reward_adapter(model: str, folder: Path, lora_layers: int | None) -> Path:
     """A sequence classifier's rank-16 adapter on the model, saved; its head is random, as the baseline's is."""
     torch.manual_seed(1)
     classifier = AutoModelForSequenceClassification.from_pretrained(model, num_labels=1)
-    config = LoraConfig(task_type="SEQ_CLS", r=16, lora_alpha=32, target_modules="all-linear")
-    get_peft_model(classifier, config).save_pretrained(folder)
+    keys = AdapterKeys(lora_r=16, lora_alpha=32, lora_layers=lora_layers)
+    attach_adapter(classifier, keys, task="SEQ_CLS").save_pretrained(folder)
     return folder
 
 
@@ -72,7 +72,7 @@ def recipe_of(args: argparse.Namespace, workload: Workload, out: Path) -> PPORec
         output_dir=str(out),
         datasets=[DatasetEntry(path="unused")],
         model_name_or_path=args.model,
-        reward_model_path=str(reward_adapter(args.model, out / "reward")),
+        reward_model_path=str(reward_adapter(args.model, out / "reward", args.lora_layers)),
         value_model=args.value_model,
         rollout_batch_size=workload.batch,
         rollout_eval_batch_size=workload.batch,
@@ -83,6 +83,7 @@ def recipe_of(args: argparse.Namespace, workload: Workload, out: Path) -> PPORec
         kl_coef=0.05,
         lora_r=16,
         lora_alpha=32,
+        lora_layers=args.lora_layers,
         num_sample_generations=0,
     )
 
@@ -135,6 +136,7 @@ def arguments_parser(description: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--prompts", type=Path)
     parser.add_argument("--updates", type=int, required=True)
     parser.add_argument("--microbatch", type=int, required=True)
+    parser.add_argument("--lora_layers", type=int)
     return parser
 
 

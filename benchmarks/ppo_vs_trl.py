@@ -2,6 +2,7 @@
 
     python -m pip install --no-deps --target runs/benchmarks/trl-1.12.0 trl==1.12.0
     python -m benchmarks.ppo_vs_trl --workload equal|natural [--repetitions 3] [--updates 4] [--threads 1]
+        [--lora_layers N]
 
 Runs alternate, each in a process of its own, and medians over repetitions are compared, so that a machine that slows
 down slows all. The last line printed is one JSON object with `workload`, `tokens_per_second_ratio` (ours over
@@ -25,6 +26,8 @@ What each system does in one update:
   are adapters of rank 16 on one base; trains the policy's adapter and the value, AdamW, gradients clipped at norm 1.
   `ours-head`: the value is a head on the policy's trunk, what TRL's AutoModelForCausalLMWithValueHead was;
   `ours-adapter`: it has an adapter of its own, the recipes' default, and passes through the trunk once more.
+  With `--lora_layers N` the adapters of all its roles are in the top N layers, and the layers below run once a rollout;
+  TRL's stay in all layers.
 
 So the prompts, the batch, the number of optimizer steps and the answers' lengths (under `natural` up to chance) are
 equal, and the value is trained in all; its capacity differs, which is what one base for four roles means. Microbatches
@@ -53,6 +56,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--microbatch", type=int, help="ours; default: a whole minibatch")
     parser.add_argument("--value_model", choices=("head", "adapter"), nargs="+", default=["head", "adapter"])
+    parser.add_argument("--lora_layers", type=int, help="ours; default: all layers")
     parser.add_argument("--baseline", type=Path, default=SHARED / "bench" / "trl_ppo_baseline.py")
     parser.add_argument("--trl", type=Path, default=WORK / "trl-1.12.0", help="folder that pip installed TRL 1.12.0 to")
     parser.add_argument("--work", type=Path, default=WORK, help="folder for the model that `equal` makes")
@@ -79,6 +83,7 @@ def report(args: argparse.Namespace, runs: dict[str, list[dict[str, Any]]]) -> N
                 **by_value[args.value_model[0]],
                 "value_model": args.value_model[0],
                 "by_value_model": by_value,
+                "lora_layers": args.lora_layers,
                 **conditions(args.threads, args.device),
                 **runs,
             }
@@ -95,6 +100,7 @@ def _measure(system: str, args: argparse.Namespace) -> dict[str, Any]:
         command = ["-m", "benchmarks.ppo_ours", "--workload", args.workload, "--model", model, *prompts]
         command += ["--updates", str(args.updates), "--microbatch", str(microbatch)]
         command += ["--value_model", system.removeprefix("ours-")]
+        command += ["--lora_layers", str(args.lora_layers)] if args.lora_layers else []
         path = ROOT
     else:
         command = [str(ROOT / "benchmarks" / "ppo_trl.py"), str(args.baseline), "--model", model, "--lora", *prompts]

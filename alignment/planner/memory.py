@@ -112,8 +112,14 @@ class _Training:
         together = 1
         if isinstance(self.recipe, PolicyGradientRecipe):
             together = _together(self.recipe, self.machine)
+            states_of_trunk = self._trunk(self.recipe, model)
+            phases = [Phase(phase.name, {**phase.parts, **states_of_trunk}) for phase in phases]
             without = {**standing, **{name: size for name, size in device.items() if name != "gradients"}}
-            phases = [self._sampling(self.recipe, found, without), self._scoring(self.recipe, without), *phases]
+            phases = [
+                self._sampling(self.recipe, found, without),
+                self._scoring(self.recipe, {**without, **states_of_trunk}),
+                *phases,
+            ]
         weights = [parameter for name, parameter in model.named_parameters() if not is_of_adapter(name)]
         away = {**found.host, **host}
         return StagePlan(
@@ -185,6 +191,14 @@ class _Training:
         moving = sampling_bytes(self.blueprint, recipe, rows, self.lengths, gpu=self.machine.gpu)
         return Phase("sampling", {**standing, **whole, **moving})
 
+    def _trunk(self, recipe: PolicyGradientRecipe, model: Any) -> dict[str, int]:
+        """Return the bytes of the shared trunk's hidden states of one process's answers; {} without a trunk."""
+        if not recipe.share_trunk or model.trunk_below_adapters() is None:
+            return {}
+        tokens = -(-recipe.rollout_batch_size // self.machine.gpus) * self.lengths.whole
+        table = model.base.get_input_embeddings().weight  # of the hidden states' width and data type
+        return {"trunk states": tokens * table.shape[1] * table.dtype.itemsize}
+
     def _scoring(self, recipe: PolicyGradientRecipe, standing: dict[str, int]) -> Phase:
         """Return the phase of scoring: policy and value without gradients; reference and reward need no more memory."""
         score = scoring_pass(recipe, self.lengths)
@@ -210,7 +224,8 @@ class _Training:
         depends on the depth.
         """
         depth = self.blueprint.layers
-        chosen = "layers_to_transform" in self.recipe.peft_config  # whose numbers a shallow model may lack
+        # A shallow model may lack the chosen layers.
+        chosen = "layers_to_transform" in self.recipe.peft_config or self.recipe.lora_layers is not None
         if depth <= DEEP or chosen or not self.blueprint.is_even or self.recipe.method.trains_base:
             return self._trace_at(None, step, grad)
         low, high = SHALLOW

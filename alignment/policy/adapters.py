@@ -19,7 +19,7 @@ from alignment.policy.methods.indices import require_indices
 from alignment.policy.model_files import ADAPTER_CONFIG
 from alignment.policy.patterns import require_patterns
 from alignment.policy.prompt_models import continue_prompt, new_prompt
-from alignment.policy.targets import require_modules
+from alignment.policy.targets import chosen_layers, require_modules
 from alignment.policy.weight_files import ADAPTER, listed, require_finite, require_floats, shapes_in
 
 # peft 0.21 and trl 1.16 use an old name of transformers 5.23; the user cannot change that.
@@ -224,6 +224,9 @@ def require_same_shape(config: Any, keys: AdapterKeys, adapter: str) -> None:
         for field, value in keys.peft_config.items()
         if isinstance(value, int | float) and getattr(config, field, None) not in (None, value)
     ]
+    layers = chosen_layers(config)
+    if keys.lora_layers is not None and len(layers) != keys.lora_layers:
+        wrong.append(f"the adapter is on {len(layers) or 'all'} layers, and lora_layers is {keys.lora_layers}")
     if wrong:
         raise ModelError(
             f"adapter {adapter} is continued and keeps its shape, but {'; '.join(wrong)}. Leave these keys out, or "

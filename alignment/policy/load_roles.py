@@ -25,6 +25,7 @@ from alignment.policy.reward_models import RewardModel
 from alignment.policy.roles import Roles
 from alignment.policy.switch import ADAPTER, SwitchedBase
 from alignment.policy.targets import require_modules
+from alignment.policy.trunk import require_trunk
 from alignment.policy.value_model import load_value_model
 
 CLASSIFIER_HEADS = ("classifier", "score")  # PEFT saves both names with every sequence classifier
@@ -143,6 +144,8 @@ def build_roles(
         score = heads["reward"].weight if rewards and _starts_as_reward(recipe.value) else None
         heads["value"] = ScalarHead(width, score)
     switched = with_adapters(base, starts, has_reference=recipe.update_rule().needs_reference)
+    if recipe.lora_layers is not None and recipe.share_trunk:
+        require_trunk(switched, recipe.lora_layers)
     _hold_as_the_base(switched, rewards)
     policy_model = None
     if recipe.method.trains_base:

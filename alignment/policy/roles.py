@@ -3,6 +3,8 @@
 import collections
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,6 +20,7 @@ from alignment.policy.inference import context_limit
 from alignment.policy.lora import lean_forward
 from alignment.policy.output_layer import answer_logp, logit_rule, without_rounding
 from alignment.policy.switch import ADAPTER, SwitchedBase
+from alignment.policy.trunk import Trunk, trunk_below
 
 MERGED_AT_MOST = 2**30  # bytes of merged weights held beside the base while sampling
 VALUE_PREFIXES = ("heads.value.", "value_model.")
@@ -66,6 +69,7 @@ class Roles(nn.Module):
         self._no_split_modules = layer_classes(*held)  # where Accelerate cuts under FSDP2
         self._active: str | None = None
         self.logit_rules: dict[int, LogitRule] = {}  # by the model's id; found when first needed
+        self.trunk: Trunk | None = None  # once `find_trunk` has found one
         self._train_only_policy_and_value()
         for model in held:
             without_dropout(model)
@@ -132,28 +136,46 @@ class Roles(nn.Module):
         return getattr(self, call)(*inputs, **options)
 
     def trained(
-        self, input_ids: Tensor, answer_mask: Tensor, *, temperature: float, with_entropy: bool = False
+        self,
+        input_ids: Tensor,
+        answer_mask: Tensor,
+        *,
+        temperature: float,
+        with_entropy: bool = False,
+        trunk: Tensor | None = None,
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        """Run the trained roles on one microbatch: logp, entropy if requested, and values if held; each (tokens,)."""
-        hidden = self._hidden("policy", input_ids)
+        """Run the trained roles on one microbatch: logp, entropy if requested, and values if held; each (tokens,).
+
+        Args:
+            trunk: what `trunk_states` returned for the microbatch, here and below; None: the whole pass is computed.
+        """
+        hidden = self._hidden("policy", input_ids, trunk)
         logp, entropy = self._answer_logp("policy", hidden, input_ids, answer_mask, temperature, with_entropy)
-        values = self._answer_values(hidden, input_ids, answer_mask) if self.has_value else None
+        values = self._answer_values(hidden, input_ids, answer_mask, trunk) if self.has_value else None
         return logp, entropy, values
 
     def reference_logp(
-        self, input_ids: Tensor, answer_mask: Tensor, *, temperature: float, role: str = "reference"
+        self,
+        input_ids: Tensor,
+        answer_mask: Tensor,
+        *,
+        temperature: float,
+        role: str = "reference",
+        trunk: Tensor | None = None,
     ) -> Tensor:
         """Return log-probabilities of the answers under a frozen role, (tokens,); `base` has no adapter."""
-        hidden = self._hidden(role, input_ids)
+        hidden = self._hidden(role, input_ids, trunk)
         return self._answer_logp(role, hidden, input_ids, answer_mask, temperature, False)[0]
 
-    def scores(self, input_ids: Tensor, answer_mask: Tensor, role: str = "reward") -> Tensor:
+    def scores(
+        self, input_ids: Tensor, answer_mask: Tensor, role: str = "reward", *, trunk: Tensor | None = None
+    ) -> Tensor:
         """Return a reward role's score of each sequence, read at the answer's last token, (batch,)."""
-        return self._at_the_end(role, self._hidden(role, input_ids), answer_mask)
+        return self._at_the_end(role, self._hidden(role, input_ids, trunk), answer_mask)
 
-    def last_values(self, input_ids: Tensor, answer_mask: Tensor) -> Tensor:
+    def last_values(self, input_ids: Tensor, answer_mask: Tensor, *, trunk: Tensor | None = None) -> Tensor:
         """Return the value of the state after each answer's last token, (batch,)."""
-        hidden = self._hidden("policy" if self.value_on_policy else "value", input_ids)
+        hidden = self._hidden("policy" if self.value_on_policy else "value", input_ids, trunk)
         return self._at_the_end("value", hidden, answer_mask)
 
     def _at_the_end(self, head: str, hidden: Tensor, answer_mask: Tensor) -> Tensor:
@@ -169,14 +191,21 @@ class Roles(nn.Module):
         """Call `task` inside the forward pass, where sharded weights can be gathered and kept."""
         return task()
 
-    def _hidden(self, role: str, input_ids: Tensor) -> Tensor:
-        """Last hidden states, (batch, time, width)."""
+    def _hidden(self, role: str, input_ids: Tensor, trunk: Tensor | None = None) -> Tensor:
+        """Last hidden states, (batch, time, width); trunk: the shared trunk's, if they are known."""
         self.activate(role)
-        hidden: Tensor = self.causal_lm(role).get_decoder()(input_ids=input_ids, use_cache=False).last_hidden_state
+        decoder = self.causal_lm(role).get_decoder()
+        given: AbstractContextManager[None] = contextlib.nullcontext()
+        if trunk is not None and self.trunk is not None and decoder is self.trunk.decoder:
+            given = self.trunk.given(trunk)
+        with given:
+            hidden: Tensor = decoder(input_ids=input_ids, use_cache=False).last_hidden_state
         return hidden
 
-    def _answer_values(self, policy_hidden: Tensor, input_ids: Tensor, answer_mask: Tensor) -> Tensor:
-        hidden = policy_hidden if self.value_on_policy else self._hidden("value", input_ids)
+    def _answer_values(
+        self, policy_hidden: Tensor, input_ids: Tensor, answer_mask: Tensor, trunk: Tensor | None
+    ) -> Tensor:
+        hidden = policy_hidden if self.value_on_policy else self._hidden("value", input_ids, trunk)
         values: Tensor = self.heads["value"](hidden[_before(answer_mask)])
         return values
 
@@ -194,6 +223,29 @@ class Roles(nn.Module):
             temperature=temperature,
             with_entropy=entropy,
         )
+
+    # The shared trunk
+
+    @torch.no_grad()
+    def find_trunk(self) -> dict[str, int]:
+        """Find the layers that policy and other roles share, and return their number as `layers`: 0 if there are none.
+
+        A probe compares passes that start from the trunk's states with whole ones, for each role on the base.
+        """
+        self.trunk = self.trunk_below_adapters()
+        roles = [role for role in ("base", *self.adapters) if self._own_model(role) is None]
+        if self.trunk is not None and not self.trunk.agrees([partial(self._hidden, role) for role in roles]):
+            self.trunk = None
+        return {"layers": 0 if self.trunk is None else self.trunk.depth}  # DeepSpeed takes no number from a module
+
+    def trunk_below_adapters(self) -> Trunk | None:
+        """Return the layers below all adapters; None if there are none, or the policy trains whole."""
+        return trunk_below(self.switched) if self.policy_model is None and not self.base_trains else None
+
+    def trunk_states(self, input_ids: Tensor) -> Tensor:
+        """Return the shared trunk's hidden states, (batch, time, width)."""
+        assert self.trunk is not None
+        return self.trunk.states(input_ids)
 
     # Sampling
 

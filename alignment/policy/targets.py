@@ -10,6 +10,7 @@ from transformers.pytorch_utils import Conv1D
 
 from alignment.config.rules.patterns import WHOLE_LAYERS
 from alignment.errors import ModelError
+from alignment.policy.layers import layer_stack
 
 SHOWN = 12  # names that a message lists
 
@@ -31,8 +32,23 @@ def require_modules(model: Any, config: Any) -> None:
             _require(names, given, f"{prefix}{field}")
     whole = [name for name in getattr(config, "modules_to_save", None) or [] if name != "score"]
     _require(names, whole, f"{prefix}modules_to_save")
+    count_from_the_top(model, config)
     _require_layers(model, config)
     expand_targets(model, config)
+
+
+def count_from_the_top(model: Any, config: Any) -> None:
+    """Replace negative numbers of layers, of `lora_layers`, by the layers that they mean.
+
+    Raises: ModelError if the model has fewer layers.
+    """
+    numbers = _layers(config)
+    if not any(number < 0 for number in numbers):
+        return
+    depth = layer_stack(model)[1]
+    if depth + min(numbers) < 0:
+        raise ModelError(f"lora_layers is {-min(numbers)}; the model has {depth} layers. Give 1 to {depth}.")
+    config.layers_to_transform = [depth + number for number in numbers]
 
 
 def expand_targets(model: Any, config: Any) -> None:
@@ -50,6 +66,13 @@ def expand_targets(model: Any, config: Any) -> None:
     config.layers_to_transform = config.layers_pattern = None
 
 
+def chosen_layers(config: Any) -> set[int]:
+    """Return the numbers of the layers that an adapter is limited to; none if it is limited to none."""
+    names = getattr(config, "target_modules", None)
+    numbers = {_layer_of(name, config) for name in names} if not isinstance(names, str | None) else set()
+    return {*_layers(config)} or {number for number in numbers if number is not None}
+
+
 def _layers(config: Any) -> list[int]:
     given = getattr(config, "layers_to_transform", None)
     return [given] if isinstance(given, int) else list(given or [])
@@ -57,7 +80,7 @@ def _layers(config: Any) -> list[int]:
 
 def _layer_of(name: str, config: Any) -> int | None:
     """Return the number of a module's layer: the first in its name, after one of `layers_pattern` if that is given."""
-    given = config.layers_pattern or []
+    given = getattr(config, "layers_pattern", None) or []
     lists = [given] if isinstance(given, str) else given
     parts = name.split(".")
     numbers = (int(b) for a, b in itertools.pairwise(parts) if b.isdecimal() and (not lists or a in lists))

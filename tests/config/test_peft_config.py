@@ -168,3 +168,27 @@ def test_reading_the_fields_imports_no_torch():
         "assert not {'torch', 'transformers', 'peft'} & set(sys.modules)\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"peft_method": "freeze"}, "lora_layers: has no effect with peft_method freeze; write peft_config: "
+         "{trainable_layers: 3}"),
+        ({"peft_method": "full"}, "lora_layers: has no effect with peft_method full, which is not placed by layer; "
+         "take it out"),
+        ({"peft_method": "prompt_tuning"}, "lora_layers: has no effect with peft_method prompt_tuning, which is not "
+         "placed by layer; take it out"),
+        ({"peft_method": "ia3"}, "lora_layers: has no effect with peft_method ia3, which is not placed by layer; name "
+         "modules in peft_config: target_modules"),
+        ({"peft_config": {"layers_to_transform": [1]}}, "lora_layers: chooses layers, and peft_config: "
+         "layers_to_transform does too; give one"),
+    ],
+)  # fmt: skip
+def test_lora_layers_belongs_to_methods_that_are_placed_by_layer(tmp_path, keys, message):
+    assert faults(tmp_path, lora_layers=3, **keys) == [message]
+
+
+@pytest.mark.parametrize("method", ["lora", "dora", "adalora", "dylora", "oft", "vera", "miss"])
+def test_lora_layers_is_accepted(tmp_path, method):
+    assert load(tmp_path, lora_layers=3, peft_method=method).lora_layers == 3

@@ -29,6 +29,8 @@ RUNS = {
     "full-tied": ("tied", {"arguments": SGD, "peft_method": "full", "value_model": "head"}),
     "4bit": ("base", {"arguments": ADAM, "load_in_4bit": True}),
     "sharded-sampling": ("base", {"arguments": ADAM, "ds3_gather_for_generation": False}),
+    "trunk": ("base", {"arguments": ADAM, "lora_layers": 1}),
+    "trunk-sharded-sampling": ("base", {"arguments": ADAM, "lora_layers": 1, "ds3_gather_for_generation": False}),
 }
 SAVING = {"save_strategy": "steps", "save_steps": 5, "save_total_limit": 2}  # step 5 is in the middle of an update
 
@@ -44,7 +46,7 @@ def environment(engine: str) -> dict[str, str]:
 
 
 def kinds(engine: str) -> list[str]:
-    return [name for name in RUNS if name != "sharded-sampling" or engine in ("zero3", "fsdp2")]
+    return [name for name in RUNS if not name.endswith("sharded-sampling") or engine in ("zero3", "fsdp2")]
 
 
 @pytest.fixture(scope="module")

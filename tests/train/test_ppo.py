@@ -282,7 +282,7 @@ def test_with_the_kl_in_the_loss_the_reward_is_the_score_alone(base, tmp_path):
     scores = torch.tensor([row["score"] for row in trainer.samples])
     first = len(scores)
     torch.testing.assert_close(experience.returns[:first, 0], scores)
-    batch = experience.microbatch([0, 1], 0)
+    batch = experience.microbatch(0, [0, 1], 0)
     torch.testing.assert_close(batch["ref_logp"], experience.ref_logp[:2, : batch["mask"].shape[1]])
 
 

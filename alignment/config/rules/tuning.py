@@ -48,6 +48,22 @@ def _instead(key: str, name: str, method: TuningMethod) -> str:
     return f"take it out, or use peft_method {others}"
 
 
+def lora_layers(keys: Keys) -> Iterator[Fault]:
+    """`lora_layers` belongs to methods that are placed by layer, and contradicts layers that `peft_config` chooses."""
+    name, method = keys["peft_method"], TUNING_METHODS[keys["peft_method"]]
+    if not keys.given("lora_layers"):
+        return
+    fields = trainer_keys(method.config) if method.config else {}
+    if "trainable_layers" in fields:
+        instead = f"write peft_config: {{trainable_layers: {keys['lora_layers']}}}"
+        yield ("lora_layers",), f"has no effect with peft_method {name}; {instead}"
+    elif LAYERS[0] not in fields:
+        instead = "name modules in peft_config: target_modules" if "target_modules" in fields else "take it out"
+        yield ("lora_layers",), f"has no effect with peft_method {name}, which is not placed by layer; {instead}"
+    elif LAYERS[0] in keys["peft_config"]:
+        yield ("lora_layers",), f"chooses layers, and peft_config: {LAYERS[0]} does too; give one"
+
+
 def peft_config(keys: Keys) -> Iterator[Fault]:
     """The keys of `peft_config` are fields of the method's configuration, each given in one place."""
     name, given = keys["peft_method"], keys["peft_config"]
@@ -257,5 +273,5 @@ def _needs_method(rule: Callable[[Keys], Iterator[Fault]]) -> Rule:
     return lambda keys: rule(keys) if keys.exists("peft_method") else iter(())
 
 
-TUNING = (lora_keys, peft_config, start_of_lora, pruning_schedule, scaled_gradients)
+TUNING = (lora_keys, lora_layers, peft_config, start_of_lora, pruning_schedule, scaled_gradients)
 TUNING_RULES: list[Rule] = [_needs_method(rule) for rule in TUNING]

@@ -90,6 +90,10 @@ class AdapterKeys(Part):
     """Modules that are copied and trained in full beside the adapter."""
     use_rslora: bool = False
     """Scale by `lora_alpha / sqrt(lora_r)` (https://arxiv.org/abs/2312.03732)."""
+    lora_layers: int | None = Field(default=None, gt=0, le=4096)
+    """Number of layers that get an adapter, counted from the top. `null`: all. The policy gradient stages run the
+    layers below them once per rollout.
+    """
     loraplus_lr_ratio: float | None = Field(default=None, gt=0, le=10**4)
     """Multiply the learning rate of the matrices B by this ratio (LoRA+, https://arxiv.org/abs/2402.12354)."""
 

@@ -57,6 +57,8 @@ class PolicyGradientRecipe(TrainingRecipe, SamplingKeys, CallLimits):
     """Maximum number of tokens of a prompt; longer prompts follow `on_bad_row`. `null`: what the context leaves."""
     rollout_eval_batch_size: int = Field(default=64, gt=0, le=10**6)
     """Number of answers sampled together."""
+    share_trunk: bool = True
+    """Run the layers below all adapters once per rollout, and keep their hidden states for all roles and epochs."""
     ds3_gather_for_generation: bool = True
     """With ZeRO-3 or FSDP: gather all weights while answers are sampled and scored. Faster, and needs the memory."""
     num_sample_generations: int = Field(default=10, ge=0, le=10**6)

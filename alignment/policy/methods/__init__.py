@@ -34,6 +34,7 @@ from peft.mapping import PEFT_TYPE_TO_PREFIX_MAPPING
 from alignment.config.methods import TUNING_METHODS, TuningMethod
 from alignment.config.schema import AdapterKeys
 from alignment.policy.methods.generic import Generic
+from alignment.policy.targets import count_from_the_top
 
 HEADS: dict[str, list[str]] = {"CAUSAL_LM": [], "SEQ_CLS": ["score"]}  # modules that a task trains beside the adapter
 LAYERS = ("layers_to_transform", "layers_pattern")
@@ -82,11 +83,14 @@ def adapter_config(keys: AdapterKeys, *, task: str) -> PeftConfig:
     )
     for key, value in layers.items():  # PEFT refuses them beside a text of targets, which `expand_targets` lists
         setattr(config, key, value)
+    if keys.lora_layers is not None and hasattr(config, LAYERS[0]):
+        config.layers_to_transform = list(range(-keys.lora_layers, 0))  # `completed` counts them from the top
     return config
 
 
 def completed(config: PeftConfig, model: Any) -> PeftConfig:
     """Return a configuration with what depends on the model; `model` is the base, without adapters."""
+    count_from_the_top(model, config)
     complete = getattr(config, "complete", None)
     found: PeftConfig = config if complete is None else complete(config, model)
     return found

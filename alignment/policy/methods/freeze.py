@@ -15,6 +15,7 @@ from torch import nn
 from alignment.config.own_methods import FreezeKeys
 from alignment.config.schema import AdapterKeys
 from alignment.errors import ModelError
+from alignment.policy.layers import layer_stack
 from alignment.policy.methods.generic import Generic
 from alignment.policy.model_files import Fault
 
@@ -72,19 +73,6 @@ def _counted(model: nn.Module, count: int) -> list[str]:
         )
     numbers = range(length - count, length) if count > 0 else range(-count)
     return [f"{stack}.{number}" for number in numbers]
-
-
-def layer_stack(model: nn.Module) -> tuple[str, int]:
-    """Return the name of the list of a model's layers, and its length.
-
-    Raises: ModelError if it has none.
-    """
-    config: Any = model.config
-    wanted = config.get_text_config().num_hidden_layers
-    for name, module in model.named_modules():
-        if isinstance(module, nn.ModuleList) and len(module) == wanted:
-            return name, wanted
-    raise ModelError(f"{type(model).__name__} has no list of {wanted} layers; give trainable_layers names of modules.")
 
 
 def _named(model: nn.Module, wanted: str) -> list[str]:

@@ -1,7 +1,7 @@
 """The data of an update: a rollout, what the roles compute for it, and the experience that the update learns from."""
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from alignment.data.rows import Prompt
 from alignment.rollout.engine import Completion
+from alignment.train.policy_gradient.trunk_states import TrunkStates
 
 Columns = Mapping[str, Any]  # of a row of the data: name → value
 Rows = list[int]  # indices of a rollout's answers
@@ -30,6 +31,7 @@ class Rollout:
         default_factory=list
     )  # of the data, of each answer's prompt; []: no scorer reads any
     microbatches: list[Rows] = field(default_factory=list)  # this process's of the first epoch
+    trunk: TrunkStates = field(default_factory=TrunkStates)  # of these microbatches, if the roles share a trunk
     seconds: float = 0.0  # that sampling took
 
     @property
@@ -126,25 +128,28 @@ class Experience:
     loss_mask: Tensor  # bool, True on the tokens of `mask` that the loss counts
     weights: Tensor | None = None  # of the policy's loss, if an engine of another precision sampled
     ref_logp: Tensor | None = None  # if the KL is part of the loss
+    trunk: TrunkStates = field(default_factory=TrunkStates)  # not in checkpoints: a resumed run computes it anew
 
     @property
     def lengths(self) -> list[int]:
         """Number of tokens of each prompt and answer together."""
         return [len(p) + len(a) for p, a in zip(self.prompt_ids, self.answer_ids, strict=True)]
 
-    def microbatch(self, rows: Rows, pad_token_id: int) -> dict[str, Tensor]:
-        """Return the tensors of some answers, trimmed to the longest of them."""
+    def microbatch(self, place: int, rows: Rows, pad_token_id: int) -> dict[str, Tensor]:
+        """Return the tensors of some answers, trimmed to the longest of them; place: the microbatch's in the update."""
         prompts, answers = [self.prompt_ids[i] for i in rows], [self.answer_ids[i] for i in rows]
         input_ids, answer_mask = pack(prompts, answers, pad_token_id)
         longest = max(map(len, answers))
         index = torch.tensor(rows)
         held = {name: getattr(self, name) for name in PER_TOKEN if getattr(self, name) is not None}
         trimmed = {name: tensor[index, :longest] for name, tensor in held.items()}
-        return {"input_ids": input_ids, "answer_mask": answer_mask, **trimmed}
+        states = self.trunk.of(place, rows)
+        shared = {} if states is None else {"trunk": states}
+        return {"input_ids": input_ids, "answer_mask": answer_mask, **trimmed, **shared}
 
     def state_dict(self) -> dict[str, Any]:
         """Return the fields as checkpoints store them."""
-        state = asdict(self)
+        state = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "trunk"}
         return {LOSS_MASK_IN_FILES if name == "loss_mask" else name: value for name, value in state.items()}
 
     @classmethod
@@ -263,9 +268,8 @@ class ExperienceStream:
                 self.experience, self.cursor = self.collect(self.update), 0
             microbatches = self.schedule_of(self.update, self.experience.lengths)
             while self.cursor < len(microbatches):
-                rows = microbatches[self.cursor]
-                self.cursor += 1
-                yield self.experience.microbatch(rows, self.pad_token_id)
+                place, self.cursor = self.cursor, self.cursor + 1
+                yield self.experience.microbatch(place, microbatches[place], self.pad_token_id)
             self.experience = None
             self.update += 1
 

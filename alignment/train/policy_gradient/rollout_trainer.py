@@ -5,6 +5,7 @@ on. The results, token ids and a few numbers per token, are gathered: every proc
 """
 
 import contextlib
+import functools
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -18,11 +19,13 @@ from alignment.config.update_rule import UpdateRule
 from alignment.data.rows import Prompt
 from alignment.data.sampled import Recorder
 from alignment.data.template import Template
+from alignment.meter import say_once
 from alignment.rollout.engine import Completion, Engine, Sampling
 from alignment.train.policy_gradient.checkpoint import CheckpointedTrainer
 from alignment.train.policy_gradient.dynamic_sampling import Part, groups_that_differ, join_parts
 from alignment.train.policy_gradient.experience import (
     Columns,
+    Experience,
     RoleOutputs,
     Rollout,
     Rows,
@@ -33,6 +36,7 @@ from alignment.train.policy_gradient.experience import (
     unflatten,
 )
 from alignment.train.policy_gradient.scoring import Scored, Scoring
+from alignment.train.policy_gradient.trunk_states import TrunkStates
 
 
 class RolloutTrainer(CheckpointedTrainer):
@@ -67,6 +71,7 @@ class RolloutTrainer(CheckpointedTrainer):
         for sampling_round in range(self.recipe.dynamic_sampling_max_rounds):
             rollout = self.sample(update, sampling_round)
             scored = self.score(rollout)
+            rollout.trunk = TrunkStates()  # the answers that stay are dealt anew
             rewards = self.shaping.of(scored.normalized, rollout.stopped)
             trains = rollout.stopped if self.recipe.mask_truncated_completions else torch.ones_like(rollout.stopped)
             differ = groups_that_differ(rewards, trains, size)
@@ -124,9 +129,12 @@ class RolloutTrainer(CheckpointedTrainer):
         return rollout
 
     def _deal(self, rollout: Rollout, update: int) -> None:
-        """Set this process's microbatches of the first epoch."""
-        microbatches = self.schedule(update, rollout.lengths)
-        rollout.microbatches = microbatches[: len(microbatches) // self.rule.num_epochs]
+        rollout.microbatches = self.first_epoch(update, rollout.lengths)
+
+    def first_epoch(self, update: int, lengths: list[int]) -> list[Rows]:
+        """Return this process's microbatches of an update's first epoch; lengths: of prompt and answer together."""
+        microbatches = self.schedule(update, lengths)
+        return microbatches[: len(microbatches) // self.rule.num_epochs]
 
     def generate(self, prompt_ids: list[list[int]], sampling: Sampling) -> list[Completion]:
         """Sample an answer to each prompt with the policy."""
@@ -156,8 +164,7 @@ class RolloutTrainer(CheckpointedTrainer):
         The microbatches and the autocast context are those of the first training epoch: equal shapes round equally, so
         the first probability ratio is exactly 1.
         """
-        temperature, answers, mask = self.recipe.temperature, rollout.answer_ids, rollout.mask
-        device = next(self.roles.parameters()).device
+        temperature, mask = self.recipe.temperature, rollout.mask
         outputs = RoleOutputs.zeros(
             *mask.shape,
             has_logp=self._needs_old_logp or rollout.engine_logp is not None,
@@ -165,24 +172,47 @@ class RolloutTrainer(CheckpointedTrainer):
             has_value=self.roles.has_value,
             has_last_values=self._bootstraps,
         )
-        for rows in rollout.microbatches:
-            packed = pack([rollout.prompt_ids[i] for i in rows], [answers[i] for i in rows], self.pad_token_id)
-            inputs = [part.to(device) for part in packed]
+        for place, rows in enumerate(rollout.microbatches):
             with self.accelerator.autocast():
+                inputs, given = self.inputs_of(rollout, place, rows)
                 per_token: list[tuple[Tensor | None, Tensor]] = []
                 if outputs.logp is not None:
-                    found = self.run_roles(*inputs, temperature=temperature, with_entropy=True)
+                    found = self.run_roles(*inputs, **given, temperature=temperature, with_entropy=True)
                     per_token += zip((outputs.logp, outputs.entropy, outputs.values), found, strict=True)
                 if outputs.ref_logp is not None:
-                    ref_logp = self.run_roles(*inputs, temperature=temperature, call="reference_logp")
+                    ref_logp = self.run_roles(*inputs, **given, temperature=temperature, call="reference_logp")
                     per_token.append((outputs.ref_logp, ref_logp))
                 if outputs.last_values is not None:
-                    outputs.last_values[rows] = self.run_roles(*inputs, call="last_values").float().cpu()
+                    outputs.last_values[rows] = self.run_roles(*inputs, **given, call="last_values").float().cpu()
             for tensor, flat in per_token:
                 if tensor is not None:
                     tensor[rows] = unflatten(flat.float().cpu(), mask[rows])
         self._exchange(rollout, outputs.tensors)
         return outputs
+
+    @functools.cached_property
+    def shares_trunk(self) -> bool:
+        """Whether the roles share layers below all adapters; see `alignment.policy.trunk`."""
+        layers: int = self.run_roles(call="find_trunk")["layers"] if self.recipe.share_trunk else 0
+        if layers:
+            say_once(f"the lowest {layers} layers have no adapter; they run once per rollout, for all roles and epochs")
+        return layers > 0
+
+    def inputs_of(self, held: Rollout | Experience, place: int, rows: Rows) -> tuple[list[Tensor], dict[str, Tensor]]:
+        """Return a microbatch's tokens and answer mask, and the shared trunk's states of it where there is a trunk.
+
+        Args:
+            held: keeps the states. place: of the microbatch in the first epoch. rows: indices of its answers.
+        """
+        packed = pack([held.prompt_ids[i] for i in rows], [held.answer_ids[i] for i in rows], self.pad_token_id)
+        inputs = [part.to(next(self.roles.parameters()).device) for part in packed]
+        if not self.shares_trunk:
+            return inputs, {}
+        if place == len(held.trunk):
+            held.trunk.add(rows, self.run_roles(inputs[0], call="trunk_states"), held.lengths)
+        states = held.trunk.of(place, rows)
+        assert states is not None
+        return inputs, {"trunk": states}
 
     def _exchange(self, rollout: Rollout, tensors: list[Tensor]) -> None:
         """Fill in the rows of tensors, (answers, ...), that other processes computed."""
@@ -205,14 +235,12 @@ class RolloutTrainer(CheckpointedTrainer):
 
     def score(self, rollout: Rollout) -> Scored:
         """Score a rollout by the reward roles and the scorers outside the base."""
-        answers, device = rollout.answer_ids, next(self.roles.parameters()).device
-        by_role = {role: torch.zeros(len(answers)) for role in self.scoring.roles}
-        for rows in rollout.microbatches if by_role else []:
-            packed = pack([rollout.prompt_ids[i] for i in rows], [answers[i] for i in rows], self.pad_token_id)
-            inputs = [part.to(device) for part in packed]
-            for role, scores in by_role.items():
-                with self.accelerator.autocast():
-                    scores[rows] = self.run_roles(*inputs, role, call="scores").float().cpu()
+        by_role = {role: torch.zeros(len(rollout.completions)) for role in self.scoring.roles}
+        for place, rows in enumerate(rollout.microbatches if by_role else []):
+            with self.accelerator.autocast():
+                inputs, given = self.inputs_of(rollout, place, rows)
+                for role, scores in by_role.items():
+                    scores[rows] = self.run_roles(*inputs, role, **given, call="scores").float().cpu()
         if by_role:
             self._exchange(rollout, list(by_role.values()))
         return self.scoring.combine(by_role, self.scores_outside(self.scoring, rollout))

@@ -11,7 +11,7 @@ are.
 """
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -120,16 +120,34 @@ class PPOTrainer(RolloutTrainer):
     def _start_update(self, update: int) -> Experience:
         self.statistics = UpdateStatistics()
         self.collected_at = self.state.global_step
-        if is_sharded(self.accelerator) and self.recipe.ds3_gather_for_generation:
-            experience = with_whole_weights(self.model_wrapped, self.accelerator, lambda: self.collect(update))
-        else:
-            if is_sharded(self.accelerator):
-                sample_through(self.model_wrapped, self.roles.policy_lm, self.engine)
-                self.sharded_roles = self.model_wrapped
-            experience = self.collect(update)
+        experience: Experience = self._with_weights(lambda: self.collect(update))
         if self.run is not None and self._are_samples_due(update):
             self.run.samples(self.samples, self.state.global_step)
         return experience
+
+    def _with_weights(self, task: Callable[[], Any]) -> Any:
+        """Run `task`, which runs the roles without gradient: on whole weights, or through the wrapped model."""
+        if is_sharded(self.accelerator) and self.recipe.ds3_gather_for_generation:
+            return with_whole_weights(self.model_wrapped, self.accelerator, task)
+        if is_sharded(self.accelerator):
+            sample_through(self.model_wrapped, self.roles.policy_lm, self.engine)
+            self.sharded_roles = self.model_wrapped
+        return task()
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        """Also compute the trunk's states of the checkpoint's rollout, in the microbatches of its first epoch."""
+        super()._load_rng_state(checkpoint)
+        if checkpoint is not None and self.stream.experience is not None:
+            self._with_weights(self._restore_trunk)
+
+    @torch.no_grad()
+    def _restore_trunk(self) -> None:
+        experience = self.stream.experience
+        assert experience is not None
+        self.roles.eval()
+        for place, rows in enumerate(self.first_epoch(self.stream.update, experience.lengths)):
+            with self.accelerator.autocast():
+                self.inputs_of(experience, place, rows)
 
     def _are_samples_due(self, update: int) -> bool:
         wanted = self.recipe.num_sample_generations
@@ -209,6 +227,7 @@ class PPOTrainer(RolloutTrainer):
             loss_mask=loss_mask,
             weights=weights,
             ref_logp=None if rule.kl_placement == "reward" else outputs.ref_logp,
+            trunk=rollout.trunk,
         )
 
     def _run_monitor(self, update: int, rollout: Rollout) -> None:
@@ -283,7 +302,11 @@ class PPOTrainer(RolloutTrainer):
         mask, loss_mask, value_recipe = inputs["mask"], inputs["loss_mask"], self.recipe.value
         temperature, with_entropy = self.recipe.temperature, "logp" not in inputs
         flat_logp, flat_entropy, flat_values = model(
-            inputs["input_ids"], inputs["answer_mask"], temperature=temperature, with_entropy=with_entropy
+            inputs["input_ids"],
+            inputs["answer_mask"],
+            temperature=temperature,
+            with_entropy=with_entropy,
+            trunk=inputs.get("trunk"),
         )
         logp = unflatten(flat_logp, mask)
         values = None if flat_values is None else unflatten(flat_values, mask)
