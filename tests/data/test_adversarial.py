@@ -45,7 +45,8 @@ REASONS = re.compile(
     r"is an? empty|ends with an empty|'value' is empty|' is empty|stop token .* before its end|opens <think>|no system|"
     r"No system role|leaves? out a part|all are marked with weight 0|same answer|cannot write it as text|"
     r"does not write an answer|roles of messages|Turns must go|two different|begin with the same|"
-    r"are not around one thought at its beginning|empty but for the stop token|only control tokens|leaves out message"
+    r"are not around one thought at its beginning|empty but for the stop token|only control tokens|leaves out message|"
+    r"holds a NUL character"
 )
 FEW = {"max_examples": 25, "deadline": None, "suppress_health_check": [HealthCheck.function_scoped_fixture]}
 MANY = {**FEW, "max_examples": 600}
