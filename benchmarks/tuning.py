@@ -244,8 +244,8 @@ def _memory(key: str) -> int:
 
 def table(rows: list[dict[str, Any]]) -> str:
     """Means over the seeds, least and greatest in brackets where they differ, as Markdown."""
-    lines = ["| `peft_method` | learning rates | " + " | ".join(title for title, _ in COLUMNS.values()) + " |",
-             "|---" * (len(COLUMNS) + 2) + "|"]  # fmt: skip
+    lines = ["| `peft_method` | seeds | learning rates | " + " | ".join(title for title, _ in COLUMNS.values()) + " |",
+             "|---" * (len(COLUMNS) + 3) + "|"]  # fmt: skip
     for method in dict.fromkeys(row["method"] for row in rows):
         own = [row for row in rows if row["method"] == method]
         cells = []
@@ -256,7 +256,9 @@ def table(rows: list[dict[str, Any]]) -> str:
                 continue
             mean, low, high = (shape(value) for value in (statistics.fmean(values), min(values), max(values)))
             cells.append(mean if low == high else f"{mean} [{low}, {high}]")
-        lines.append(f"| `{method}` | {own[0]['rate']:g}, {own[0]['reward_rate']:g} | {' | '.join(cells)} |")
+        lines.append(
+            f"| `{method}` | {len(own)} | {own[0]['rate']:g}, {own[0]['reward_rate']:g} | {' | '.join(cells)} |"
+        )
     return "\n".join(lines)
 
 

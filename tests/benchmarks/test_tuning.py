@@ -34,5 +34,5 @@ def test_a_row_shows_the_mean_and_the_range_over_seeds():
         "file": 99.6,
     }
     rows = [{**run, "loss": loss, "accuracy": 0.5} for loss in (1.0, 2.0, 3.0)]
-    expected = "| `lora` | 0.004, 0.01 | 25.00% | 2.000 [1.000, 3.000] | 50.0% | 0.100 | 10 | 100 |"
+    expected = "| `lora` | 3 | 0.004, 0.01 | 25.00% | 2.000 [1.000, 3.000] | 50.0% | 0.100 | 10 | 100 |"
     assert table(rows).splitlines()[-1] == expected
