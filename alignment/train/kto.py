@@ -112,7 +112,7 @@ class ProbabilityKTOTrainer(ReferenceTrainer, KTOTrainer):
         metrics = self._metrics["train" if self.model.training else "eval"]
         if self.is_first_batch():
             require_zero_rewards(
-                [metrics[name][-1] for name in ("rewards/chosen", "rewards/rejected") if metrics[name]]
+                [metrics[name][-1] for name in ("rewards/chosen", "rewards/rejected") if metrics.get(name)]
             )
         loss, outputs = result if return_outputs else (result, None)
         logps = _of_sequences(policy.logps[-1], batch["input_ids"])

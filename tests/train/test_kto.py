@@ -318,6 +318,18 @@ def test_it_learns_from_a_common_start(tiny_model_dir, tokenizer, tmp_path, peft
     assert trainer.evaluate()["eval_loss"] < (GOOD + BAD) / 4
 
 
+def test_a_first_microbatch_of_one_label_trains(tiny_model_dir, tokenizer, tmp_path):
+    settings = arguments(tmp_path, loss_type="apo_zero_unpaired", per_device_train_batch_size=1, max_steps=3)
+    keys = Keys(model_name_or_path=str(tiny_model_dir), peft_method="lora")
+    model = load_causal_lm(keys, trainable=True, peft=keys)
+    trainer = kto_trainer(model, tokenizer, settings, train=answers())
+    trainer.train()
+    logs = [log for log in trainer.state.log_history if "kl" in log]
+    assert [sorted({"rewards/chosen", "rewards/rejected"} & log.keys()) for log in logs] == [
+        [f"rewards/{'chosen' if row['probability'] >= 0.5 else 'rejected'}"] for row in list(trainer.train_dataset)[:3]
+    ]
+
+
 ROWS = [{"prompt": f"tell me {n}", "completion": f"a b {n}" if n % 2 else "c", "label": n % 2 == 1} for n in range(12)]
 
 
