@@ -43,7 +43,7 @@ def tokenise_unpaired(
     Raises: DataError naming the row.
     """
     result = in_parts(partial(_tokenised, limit=limit, on_bad_row=on_bad_row), rows, template, num_proc)
-    result.tell(len(rows), limit)
+    result.tell(sum(label is not None for row in rows for label in row.desirable), limit)
     return result
 
 

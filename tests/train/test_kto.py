@@ -295,6 +295,12 @@ def test_an_answer_that_does_not_fit_is_refused_or_left_out(tiny_model_dir, toke
     assert ([row["probability"] for row in made.rows], made.places) == ([1.0, 0.5], [0, 1])
 
 
+def test_left_out_answers_are_counted_among_answers(tiny_model_dir, tokenizer, capsys):
+    rows = [Unpaired("q", ["a", "b " * 50, "b " * 60, "c"], [], {}, "d.jsonl:1", (1.0, 0.0, 0.0, None))]
+    tokenise_unpaired(rows, Template(tokenizer, "chatml", None), limit=20, on_bad_row="skip")
+    assert "left out 2 of 3 rows" in capsys.readouterr().err  # a row that is trained is an answer with a label
+
+
 def test_a_policy_that_is_not_its_reference_is_refused_at_the_first_step(tiny_model_dir, tokenizer, tmp_path):
     policy, reference = moved(tiny_model_dir, torch.float32)
     trainer = kto_trainer(policy, tokenizer, arguments(tmp_path, max_steps=1), reference=reference, train=answers())
