@@ -11,6 +11,7 @@ import torch
 from peft.tuners.lora import Linear
 from torch import Tensor, nn
 
+from alignment.meter import say_once
 from alignment.ops.logits import LogitRule
 from alignment.ops.rewards import last_valid
 from alignment.policy.checkpointing import checkpoint_switched_layers, layer_classes
@@ -234,8 +235,10 @@ class Roles(nn.Module):
         """
         self.trunk = self.trunk_below_adapters()
         roles = [role for role in ("base", *self.adapters) if self._own_model(role) is None]
-        if self.trunk is not None and not self.trunk.agrees([partial(self._hidden, role) for role in roles]):
+        found = self.trunk and self.trunk.disagreement([partial(self._hidden, role) for role in roles])
+        if found:
             self.trunk = None
+            say_once(f"the layers below all adapters are not shared; {type(self.base).__name__}: {found}")
         return {"layers": 0 if self.trunk is None else self.trunk.depth}  # DeepSpeed takes no number from a module
 
     def trunk_below_adapters(self) -> Trunk | None:

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from alignment.errors import ModelError
+from alignment.errors import ModelError, first_line
 from alignment.policy.layers import layer_stack
 from alignment.policy.switch import Switch, SwitchedBase
 
@@ -27,19 +27,21 @@ class _InPlaceOf(nn.Module):
     """Takes the place of a layer and computes nothing: returns the given states, or else its input.
 
     Args:
-        layer: the layer, whose attributes the decoder may read. states: (batch, time, width).
+        layer: the layer, whose attributes the decoder may read. like_layers: puts hidden states into what the layers
+            return.
     """
 
-    def __init__(self, layer: nn.Module, states: Tensor | None = None) -> None:
+    def __init__(self, layer: nn.Module, like_layers: Callable[[Any], Any]) -> None:
         super().__init__()
         self.__dict__["layer"] = layer  # not registered: its weights keep their names
-        self.states = states
+        self.like_layers = like_layers
+        self.states: Tensor | None = None  # (batch, time, width)
         self.input: Any = None
 
     def forward(self, *inputs: Any, **options: Any) -> Any:
         """Return the states, or else the input."""
         self.input = inputs[0] if inputs else options["hidden_states"]
-        return self.input if self.states is None else self.states
+        return self.like_layers(self.input if self.states is None else self.states)
 
     def __getattr__(self, name: str) -> Any:
         """Return the layer's attribute, such as the kind of its attention."""
@@ -60,33 +62,39 @@ class Trunk:
         self.decoder = decoder
         self.layers = layers
         self.depth = depth
+        self._output: Any = None  # what a layer returned last, with None in place of tensors
 
     def states(self, input_ids: Tensor) -> Tensor:
         """Return the output of the trunk's last layer, (batch, time, width), without gradient."""
-        found = self._states_if_alone(input_ids)
-        assert found is not None, "`agrees` was False"
+        with torch.no_grad(), self._without(range(self.depth, len(self.layers))) as places, self._noting_output():
+            self.decoder(input_ids=input_ids, use_cache=False)
+        found: Tensor = places[0].input
         return found
 
-    def _states_if_alone(self, input_ids: Tensor) -> Tensor | None:
-        """Return the trunk's output; None if the layers pass on more than hidden states."""
-        with torch.no_grad(), self._without(range(self.depth, len(self.layers))) as places:
-            self.decoder(input_ids=input_ids, use_cache=False)
-        return places[0].input if isinstance(places[0].input, Tensor) else None
-
     @torch.no_grad()
-    def agrees(self, passes: Sequence[Callable[..., Tensor]]) -> bool:
-        """Whether passes that start from the trunk's states equal whole ones, on a few tokens.
+    def disagreement(self, passes: Sequence[Callable[..., Tensor]]) -> str | None:
+        """Compare passes that start from the trunk's states with whole ones, on a few tokens.
 
         Args:
             passes: of the roles: input_ids and the trunk's states, if given → last hidden states.
+
+        Returns: None if they are equal within rounding, else the reason.
         """
         vocabulary, device = self.decoder.config.get_text_config().vocab_size, next(self.decoder.parameters()).device
         probe = (torch.arange(math.prod(PROBE), device=device) % vocabulary).view(PROBE)
-        states = self._states_if_alone(probe)
-        if states is None:
-            return False
+        whole = [run(probe) for run in passes]
+        try:
+            states = self.states(probe)
+            if not isinstance(states, Tensor) or states.shape[:2] != probe.shape:
+                return "they pass on more than hidden states of shape (batch, time, width)"
+            begun = [run(probe, states) for run in passes]
+        except torch.OutOfMemoryError:
+            raise
+        except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:  # of the model's own code
+            return f"its code does not run without them ({type(error).__name__}: {first_line(error)})"
         limit = TOLERANCES.get(states.dtype, 1e-4)
-        return all(_difference(run(probe, states), run(probe)) <= limit for run in passes)
+        found = [_difference(ours, theirs) for ours, theirs in zip(begun, whole, strict=True)]
+        return next((f"passes that start above them differ by {each:.1e}" for each in found if not each <= limit), None)
 
     @contextmanager
     def given(self, states: Tensor) -> Iterator[None]:
@@ -99,12 +107,29 @@ class Trunk:
     def _without(self, numbers: range) -> Iterator[list[_InPlaceOf]]:
         """Leave layers out of the forward pass."""
         held = {str(number): self.layers[number] for number in numbers}
-        places = {name: _InPlaceOf(layer) for name, layer in held.items()}
+        places = {name: _InPlaceOf(layer, self._like_layers) for name, layer in held.items()}
         self.layers._modules.update(places)
         try:
             yield list(places.values())
         finally:
             self.layers._modules.update(held)
+
+    @contextmanager
+    def _noting_output(self) -> Iterator[None]:
+        """Note what the trunk's last layer returns."""
+
+        def note(_layer: nn.Module, _inputs: Any, output: Any) -> None:
+            self._output = type(output)([None] * len(output)) if isinstance(output, tuple | list) else None
+
+        hook = self.layers[self.depth - 1].register_forward_hook(note)
+        try:
+            yield
+        finally:
+            hook.remove()
+
+    def _like_layers(self, states: Any) -> Any:
+        """Return hidden states as the layers do: some return a tuple that begins with them."""
+        return states if self._output is None else type(self._output)([states, *self._output[1:]])
 
 
 def trunk_below(switched: SwitchedBase) -> Trunk | None:

@@ -7,6 +7,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from alignment.config.schema import AdapterKeys
 from alignment.errors import ModelError
+from alignment.meter import say_once
 from alignment.policy.adapters import attach_adapter
 from alignment.policy.heads import ScalarHead
 from alignment.policy.roles import Roles
@@ -29,6 +30,21 @@ KINDS = {
     "mixtral": {},
     "gpt_oss": {"head_dim": 16},
     "starcoder2": {},
+    # whose layers return tuples
+    "bloom": {},
+    "falcon": {"num_kv_heads": 1},
+    "gpt_neo": {"attention_types": [[["global", "local"], 2]]},
+    "gptj": {"rotary_dim": 8},
+    "rwkv": {"attention_hidden_size": WIDTH},
+}
+STREAMS = {  # its layers pass on several streams of hidden states, and some read another layer's keys
+    "head_dim": 16,
+    "vocab_size_per_layer_input": 99,
+    "hidden_size_per_layer_input": 8,
+    "laurel_rank": 4,
+    "num_kv_shared_layers": 2,
+    "layer_types": ["sliding_attention", "full_attention"] * 2,
+    "activation_sparsity_pattern": [0.0] * LAYERS,
 }
 
 
@@ -117,6 +133,28 @@ def test_the_trunk_ends_below_the_lowest_adapter(config, lowest):
     roles = roles_on(model, policy=config(model), value=lora(model, 3))
     assert lowest_layers(roles.switched) == {"policy": lowest, "value": 3}
     assert roles.find_trunk() == {"layers": min(lowest, 3)}
+
+
+def test_a_model_that_cannot_share_is_reported_with_the_reason(monkeypatch, capsys):
+    say_once.cache_clear()
+    several = base("gemma3n_text", **STREAMS)
+    assert roles_on(several, policy=lora(several, 3)).find_trunk() == {"layers": 0}
+    told = "the layers below all adapters are not shared; Gemma3nForCausalLM: they pass on more than hidden states of"
+    assert told in capsys.readouterr().err
+    model = base()
+    layer = type(model.model.layers[0])
+    plain = layer.forward
+
+    def reads_the_first(self, *inputs, **options):
+        keys[self.self_attn.layer_idx] = True
+        assert keys[0]
+        return plain(self, *inputs, **options)
+
+    keys = {}
+    monkeypatch.setattr(layer, "forward", reads_the_first)
+    model.model.register_forward_pre_hook(lambda *_: keys.clear())
+    assert roles_on(model, policy=lora(model, 3)).find_trunk() == {"layers": 0}
+    assert "LlamaForCausalLM: its code does not run without them (KeyError: 0)" in capsys.readouterr().err
 
 
 def test_layers_that_pass_on_more_than_hidden_states_are_not_shared(monkeypatch):
