@@ -17,6 +17,7 @@ from alignment.data.rows import DESIRABLE, USABLE, Pair, Shown, SingleVerdict, S
 from alignment.evaluate.judging import Comparison, Listing, Mode, Question, Rating, Verdict
 
 Verdicts = Mapping[tuple[str, int], Verdict]  # by question and repeat
+DECIMALS = 9  # of a rating; a weighted mean of equal ratings may differ from them by rounding
 IDENTICAL: Any = {"probability": 0.5, "status": "tie"}  # identical answers are a tie without a call
 
 
@@ -220,4 +221,4 @@ def _distribution(verdict: Verdict) -> dict[float, float]:
         total = sum(given.values())
         return {float(score): weight / total for score, weight in given.items()}
     assert verdict.scores is not None
-    return {verdict.scores[0]: 1.0}
+    return {round(verdict.scores[0], DECIMALS): 1.0}

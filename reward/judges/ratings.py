@@ -125,18 +125,24 @@ def mean(probabilities: dict[int, float]) -> float:
 def distribution_of_mean(shares: Sequence[float], distributions: Sequence[Mapping[str, float]]) -> dict[str, float]:
     """Return the distribution of Σ shareᵢ·xᵢ of independent numbers xᵢ, values rounded to three decimals.
 
+    Partial sums that round alike become one, whose value is their mean: rounding does not add up, and three equal
+    shares of 7 make 7.
+
     Args:
         distributions: of each number, probabilities by value; values are text, as in JSON.
     """
-    sums = {0.0: 1.0}
+    sums = {0.0: (0.0, 1.0)}  # rounded → value and probability
     for share, distribution in zip(shares, distributions, strict=True):
-        after: dict[float, float] = {}
-        for total, before in sums.items():
+        after: dict[float, tuple[float, float]] = {}
+        for total, before in sums.values():
             for number, p in distribution.items():
-                value = round(total + share * float(number), 3)
-                after[value] = after.get(value, 0.0) + before * p
+                value, chance = total + share * float(number), before * p
+                other, so_far = after.get(round(value, 3), (value, 0.0))
+                both = so_far + chance
+                mean_value = other + (value - other) * chance / both if both else value
+                after[round(value, 3)] = (mean_value, both)
         sums = after
-    return {f"{value:g}": p for value, p in sorted(sums.items())}
+    return {f"{value:g}": p for value, (_, p) in sorted(sums.items())}
 
 
 def _divide_one(mass: dict[int, float], written: int, following: Any) -> None:

@@ -126,6 +126,20 @@ def test_an_acceptable_rating_labels_each_answer() -> None:
     assert "desirable" not in Pointwise(2).evidence(sample, verdicts_of(way, answer, sample))
 
 
+def test_means_of_ratings_are_compared_without_their_rounding() -> None:
+    ratings = {"a": (7, 7, 7), "b": (8, 7, 6)}
+    means = {answer: sum(1 / 3 * rating for rating in given) for answer, given in ratings.items()}  # as in a jury
+    assert means["a"] < means["b"] == 7
+
+    def answer(question: Rating) -> Verdict:
+        return Verdict(None, "ok", scores=(means[question.answer],))
+
+    way, sample = Pointwise(acceptable=7.0), Sampled(0, "p", ["a", "b"], [True] * 2)
+    verdicts = verdicts_of(way, answer, sample)
+    assert way.evidence(sample, verdicts)["desirable"] == [1.0, 1.0]
+    assert way.label(sample, (0, 1), verdicts).status == "tie"
+
+
 def test_a_rating_that_failed_leaves_its_pairs_without_a_label() -> None:
     def answer(question: Rating) -> Verdict:
         return Verdict(None, "refusal") if question.answer == "b" else Verdict(None, "ok", scores=(5.0,))

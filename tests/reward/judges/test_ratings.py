@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from reward.judges.ratings import find_rating, mean, rating_probabilities
+from reward.judges.ratings import distribution_of_mean, find_rating, mean, rating_probabilities
 
 
 @pytest.mark.parametrize(
@@ -104,3 +104,11 @@ def test_log_probabilities_that_do_not_fit_say_nothing(tokens: list[Any]) -> Non
 
 def test_a_rating_between_whole_numbers_is_taken_as_written() -> None:
     assert expected("7.5", token("7", t7=1.0), token("."), token("5")) is None
+
+
+def test_the_mean_of_equal_numbers_is_the_number() -> None:
+    third = [1 / 3] * 3
+    assert distribution_of_mean(third, [{"7": 1.0}] * 3) == {"7": 1.0}
+    # sums of 7 and 8: 21 in 1 way of 8, 22 and 23 in 3 each, 24 in 1
+    found = distribution_of_mean(third, [{"7": 0.5, "8": 0.5}] * 3)
+    assert found == pytest.approx({"7": 1 / 8, "7.333": 3 / 8, "7.667": 3 / 8, "8": 1 / 8})
