@@ -265,6 +265,19 @@ def test_wrong_values(faults, stage, given, message):
             "per_device_train_batch_size: must be 2 or more with loss_type kto",
         ),
         ("label", {"acceptable_rating": 7}, "acceptable_rating: needs judge.asks: pointwise, whose judge rates single"),
+        (
+            "label",
+            {"judge": {"kind": "local", "model_name_or_path": ".", "asks": "pointwise"}, "acceptable_rating": 11},
+            "acceptable_rating: 11 makes every answer bad, as the judge rates from 0 to 10; give a number above 0",
+        ),
+        (
+            "label",
+            {
+                "judge": {"kind": "local", "model_name_or_path": ".", "asks": "pointwise", "rubric": __file__},
+                "acceptable_rating": 1,
+            },
+            "acceptable_rating: 1 makes every answer good, as the judge rates from 1 to 10",
+        ),
         ("kto", {"auto_find_batch_size": True}, "auto_find_batch_size: cannot be used with loss_type kto"),
         ("kto", {"train_sampling_strategy": "random"}, "must be sequential with loss_type kto, found random"),
         ("kto", {"ref_model_mixup_alpha": 0.5}, "ref_model_mixup_alpha: has no effect without sync_ref_model: true"),

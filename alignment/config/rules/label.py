@@ -6,6 +6,7 @@ from alignment.config.rules.judges import is_chat
 from alignment.config.rules.keys import Fault, Keys, Rule
 
 OF_PEOPLE = {"min_kappa", "min_accuracy", "min_accuracy_when_consistent", "max_length_bias", "max_ece"}
+HIGHEST_RATING = 10  # of a chat model that rates single answers
 SAMPLED = ["model_name_or_path", "num_generations", "max_new_tokens", "temperature", "top_p", "top_k", "load_in_4bit"]
 SAMPLED += ["max_prompt_length", "chat_template", "eos_token", "test_split_size"]
 
@@ -44,11 +45,21 @@ def revisions(keys: Keys) -> Iterator[Fault]:
 
 
 def acceptable(keys: Keys) -> Iterator[Fault]:
-    """Single answers are rated by a judge of single answers."""
-    if keys.exists("acceptable_rating") and keys.given("acceptable_rating"):
-        judge = keys["judge"]
-        if not isinstance(judge, dict) or judge.get("asks") != "pointwise":
-            yield ("acceptable_rating",), "needs judge.asks: pointwise, whose judge rates single answers; take it out"
+    """Single answers are rated by a judge of single answers, and some ratings are good and others bad."""
+    if not keys.exists("acceptable_rating") or not keys.given("acceptable_rating"):
+        return
+    judge, rating = keys["judge"], keys["acceptable_rating"]
+    if not isinstance(judge, dict) or judge.get("asks") != "pointwise":
+        yield ("acceptable_rating",), "needs judge.asks: pointwise, whose judge rates single answers; take it out"
+        return
+    lowest = 1 if judge.get("rubric") else 0
+    if is_chat(judge) and not lowest < rating <= HIGHEST_RATING:
+        alike = "good" if rating <= lowest else "bad"
+        yield (
+            ("acceptable_rating",),
+            f"{rating:g} makes every answer {alike}, as the judge rates from {lowest} to {HIGHEST_RATING}; give a "
+            f"number above {lowest} and at most {HIGHEST_RATING}",
+        )
 
 
 def gates(keys: Keys) -> Iterator[Fault]:
