@@ -18,7 +18,7 @@ from alignment.data.template import Template
 from alignment.policy.base import require_model
 from alignment.policy.generation import stop_at
 from alignment.policy.load_roles import load_roles
-from alignment.policy.reward_models import RewardModel, resolve_on
+from alignment.policy.reward_models import RewardModel, require_reward_models, resolve_on
 from alignment.policy.roles import Roles
 from alignment.policy.tokenizer import load_tokenizer
 from alignment.preview.recorded import recorded
@@ -82,6 +82,7 @@ def align(stage: type[PolicyGradientRecipe], argv: list[str] | None) -> None:
     require_engine(recipe)
     require_data(recipe)
     require_model(recipe)
+    require_reward_models([*reward_models(recipe), *paths_of(recipe.watch_scorers)])
     run = RunDirectory.open(recipe, expendable=unanswered)
     set_seed(recipe.seed)
 

@@ -6,8 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from alignment.config.schema import ModelKeys
+from alignment.errors import LineageError, ModelError, RecipeError
 from alignment.manifest import read_manifest
+from alignment.policy.adapter_files import read_adapter_config
 from alignment.policy.model_source import ModelSource, resolve_model
+from alignment.policy.weight_files import require_floats
 from alignment.policy.weights import weights_hash
 
 READS_THE_SAME_IDS = ("tokenizer_sha256", "template_sha256", "stop_token_ids")  # of a lineage
@@ -54,6 +57,27 @@ class RewardModel:
         if any(self.lineage.get(key, lineage.get(key)) != lineage.get(key) for key in READS_THE_SAME_IDS):
             return False
         return weights_hash(self.base) == weights_hash(policy.base)
+
+
+def require_reward_models(paths: Sequence[str]) -> None:
+    """Refuse reward models that are missing, and adapters that are damaged or of a policy, before a run begins.
+
+    Raises: ModelError or LineageError, with the exit code of a recipe's faults.
+    """
+    try:
+        for path in paths:
+            adapter = resolve_model(path).adapter
+            if adapter is None or not Path(adapter).is_dir():
+                continue
+            if read_adapter_config(adapter).task_type != "SEQ_CLS":
+                raise ModelError(
+                    f"{path} is the adapter of a policy, and a reward model is needed here; name the run of a reward "
+                    "stage."
+                )
+            require_floats(Path(adapter))
+    except (ModelError, LineageError) as error:
+        error.exit_code = RecipeError.exit_code
+        raise
 
 
 def name_roles(models: Sequence[RewardModel]) -> list[RewardModel]:

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import shutil
 
 import pytest
 
@@ -55,6 +56,40 @@ def test_it_is_refused_before_anything_is_written(adapter, tmp_path, monkeypatch
     given = {"stage": stage, "model_name_or_path": str(adapter), "output_dir": str(tmp_path / "run"), "use_cpu": True,
              "datasets": [{"path": str(tmp_path / "rows.jsonl")}], **MORE.get(stage, {})}  # fmt: skip
     given |= change(adapter, tmp_path)
+    (tmp_path / "recipe.yaml").write_text(json.dumps(given))
+    monkeypatch.setattr("alignment.policy.base.load_base", lambda *_, **__: pytest.fail("the model was loaded"))
+    with pytest.raises(AlignmentError, match=message) as refused:
+        importlib.import_module(f"recipes.{stage}").main(["--config", str(tmp_path / "recipe.yaml")])
+    assert refused.value.exit_code == 2
+    assert len(str(refused.value).splitlines()) == 1
+    assert not (tmp_path / "run").exists()
+
+
+REWARDS = {
+    "cut off": (cut, r"adapter_model\.safetensors"),
+    "missing": (lambda adapter, _: shutil.rmtree(adapter), "does not exist|is no "),
+    "of a policy": (None, "is the adapter of a policy, and a reward model is needed here"),
+}
+
+
+@pytest.mark.parametrize("stage", ["ppo", "grpo"])
+@pytest.mark.parametrize("where", ["reward_model_path", "scorers", "watch_scorers"])
+@pytest.mark.parametrize("case", REWARDS)
+def test_a_reward_model_is_refused_before_anything_is_written(
+    tiny_model_dir, tmp_path, monkeypatch, stage, where, case
+):
+    change, message = REWARDS[case]
+    reward = trained_adapter(tiny_model_dir, tmp_path / "reward", load=load_sequence_classifier)
+    if change is None:
+        reward = trained_adapter(tiny_model_dir, tmp_path / "policy")
+    else:
+        change(reward, tmp_path)
+    (tmp_path / "rows.jsonl").write_text('{"prompt": "a"}\n')
+    entry = [{"kind": "reward_model", "model_name_or_path": str(reward)}]
+    scored = {"scorers": [{"kind": "length", "maximum": 3}]} if where == "watch_scorers" else {}
+    given = {"stage": stage, "model_name_or_path": str(tiny_model_dir), "output_dir": str(tmp_path / "run"),
+             "use_cpu": True, "datasets": [{"path": str(tmp_path / "rows.jsonl")}], "total_episodes": 64, **scored,
+             where: str(reward) if where == "reward_model_path" else entry}  # fmt: skip
     (tmp_path / "recipe.yaml").write_text(json.dumps(given))
     monkeypatch.setattr("alignment.policy.base.load_base", lambda *_, **__: pytest.fail("the model was loaded"))
     with pytest.raises(AlignmentError, match=message) as refused:
