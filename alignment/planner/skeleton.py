@@ -27,7 +27,7 @@ from alignment.policy.model_files import ADAPTER_CONFIG, check_model_files
 from alignment.policy.patterns import require_patterns
 from alignment.policy.prompt_models import new_prompt
 from alignment.policy.roles import Roles
-from alignment.policy.targets import require_modules
+from alignment.policy.targets import require_modules, require_no_other_layer
 
 NF4_BLOCK, NESTED_BLOCK = 64, 256  # weights that share a constant; constants that share one of their own
 SPARSE, BUILT_FROM_WEIGHTS = "SHIRA", ("ADAMSS", "UNILORA")  # types of PEFT
@@ -239,12 +239,12 @@ def policy(plan: Blueprint, keys: Any, *, gpu: bool, task: str = "CAUSAL_LM") ->
         config.modules_to_save = [*(config.modules_to_save or []), "score"]
     config.task_type = task
     require_patterns(config, module_names(model), "lora_target_modules")
-    if plan.adapter is None:
-        require_modules(model, config)
+    chosen = require_modules(model, config) if plan.adapter is None else set()
     with torch.device("meta"), _target_errors(), expected_warnings():
         config = _without_weights(config)
         wrapped = new_prompt(model, config) if config.is_prompt_learning else get_peft_model(model, config)
         give_places(wrapped)
+    require_no_other_layer(wrapped, chosen, config)
     for parameter in wrapped.parameters():
         if parameter.requires_grad and parameter.dtype in (torch.bfloat16, torch.float16):
             parameter.data = parameter.data.float()  # as PEFT does

@@ -19,7 +19,7 @@ from alignment.policy.methods.indices import require_indices
 from alignment.policy.model_files import ADAPTER_CONFIG
 from alignment.policy.patterns import require_patterns
 from alignment.policy.prompt_models import continue_prompt, new_prompt
-from alignment.policy.targets import chosen_layers, require_modules
+from alignment.policy.targets import chosen_layers, require_modules, require_no_other_layer
 from alignment.policy.weight_files import ADAPTER, listed, require_finite, require_floats, shapes_in
 
 # peft 0.21 and trl 1.16 use an old name of transformers 5.23; the user cannot change that.
@@ -71,12 +71,14 @@ def attach_adapter(model: Any, keys: AdapterKeys, *, task: str) -> Any:
     """Put a new adapter on `model`; the function stays the base's until training."""
     config = completed(adapter_config(keys, task=task), model)
     require_patterns(config, module_names(model), "lora_target_modules")
-    require_modules(model, config)
+    chosen = require_modules(model, config)
     try:
         with expected_warnings():
-            return new_prompt(model, config) if config.is_prompt_learning else get_peft_model(model, config)
+            wrapped = new_prompt(model, config) if config.is_prompt_learning else get_peft_model(model, config)
     except (ValueError, TypeError, RuntimeError) as error:
         raise ModelError(f"no adapter can be put on the model: {first_line(error)}") from error
+    require_no_other_layer(wrapped, chosen, config)
+    return wrapped
 
 
 def module_names(model: Any) -> list[str]:

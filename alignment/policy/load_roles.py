@@ -145,7 +145,7 @@ def build_roles(
         heads["value"] = ScalarHead(width, score)
     switched = with_adapters(base, starts, has_reference=recipe.update_rule().needs_reference)
     if recipe.lora_layers is not None and recipe.share_trunk:
-        require_trunk(switched, recipe.lora_layers)
+        require_trunk(switched, recipe.lora_layers, saved=[role for role, each in starts.items() if each.weights])
     _hold_as_the_base(switched, rewards)
     policy_model = None
     if recipe.method.trains_base:

@@ -2,7 +2,7 @@
 
 import itertools
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from torch import nn
@@ -15,10 +15,12 @@ from alignment.policy.layers import layer_stack
 SHOWN = 12  # names that a message lists
 
 
-def require_modules(model: Any, config: Any) -> None:
+def require_modules(model: Any, config: Any) -> set[int]:
     """Refuse names that no module has: PEFT accepts them if one name is found, and in `modules_to_save` always.
 
     Where layers are chosen, a text of targets is replaced by the list of modules that it means.
+
+    Returns: the numbers of the layers that are chosen; none if they are not.
 
     Raises: ModelError that names them and the modules that there are.
     """
@@ -34,7 +36,10 @@ def require_modules(model: Any, config: Any) -> None:
     _require(names, whole, f"{prefix}modules_to_save")
     count_from_the_top(model, config)
     _require_layers(model, config)
+    _require_targets_in_layers(names, config, prefix)
+    chosen = {*_layers(config)}
     expand_targets(model, config)
+    return chosen
 
 
 def count_from_the_top(model: Any, config: Any) -> None:
@@ -64,6 +69,48 @@ def expand_targets(model: Any, config: Any) -> None:
         found = [name for name, _ in model.named_modules() if re.fullmatch(targets, name)]
     config.target_modules = {name for name in found if _layer_of(name, config) in _layers(config)}
     config.layers_to_transform = config.layers_pattern = None
+
+
+def _require_targets_in_layers(names: list[str], config: Any, prefix: str) -> None:
+    """Refuse targets that no chosen layer has: PEFT would leave them out."""
+    targets, chosen = getattr(config, "target_modules", None), _layers(config)
+    if not chosen or not targets or (isinstance(targets, str) and targets.lower() in WHOLE_LAYERS):
+        return
+    alone = [targets] if isinstance(targets, str) else sorted(targets)
+    for target in alone:
+        matched = re.compile(target if isinstance(targets, str) else rf"(.*\.)?{re.escape(target)}").fullmatch
+        found = {name: _layer_of(name, config) for name in names if matched(name)}
+        outside = [name for name, layer in found.items() if layer is None and name not in alone]
+        if outside or not any(layer in chosen or name in alone for name, layer in found.items()):
+            where = f"{outside[0]}, which is in no layer" if outside else f"no module of layers {_listed(chosen)}"
+            raise ModelError(
+                f"{prefix}target_modules: {target} names {where}, and the adapter is limited to layers "
+                f"{_listed(chosen)}. Take it out, or take out the choice of layers (lora_layers, layers_to_transform)."
+            )
+
+
+def require_no_other_layer(wrapped: Any, chosen: set[int], config: Any) -> None:
+    """Refuse an adapter that PEFT also put on other layers than the chosen ones.
+
+    It does so for `target_parameters`, which it also derives for fused experts from the names of unfused ones.
+
+    Args:
+        wrapped: PEFT's model. chosen: numbers of the layers; none: all. config: with what PEFT derived.
+    """
+    parameters = sorted(getattr(config, "target_parameters", None) or [])
+    numbers = {_layer_of(name, config) for name, each in wrapped.named_parameters() if each.requires_grad}
+    others = sorted(number for number in numbers if number is not None and number not in chosen)
+    if chosen and parameters and others:
+        raise ModelError(
+            f"the adapter is limited to layers {_listed(sorted(chosen))}, and PEFT puts it on {', '.join(parameters)} "
+            f"of the experts in layers {_listed(others)} too. Name modules without {', '.join(parameters)} and the "
+            "experts' projections in lora_target_modules, such as [q_proj, k_proj, v_proj, o_proj]."
+        )
+
+
+def _listed(numbers: Sequence[int]) -> str:
+    shown = ", ".join(map(str, numbers[:SHOWN]))
+    return f"{shown}, ..." if len(numbers) > SHOWN else shown
 
 
 def chosen_layers(config: Any) -> set[int]:

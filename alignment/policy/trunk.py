@@ -8,7 +8,7 @@ between policy and reference, within one forward pass.
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -146,42 +146,52 @@ def trunk_below(switched: SwitchedBase) -> Trunk | None:
     return Trunk(base.get_decoder(), base.get_submodule(stack), depth)
 
 
-def require_trunk(switched: SwitchedBase, lora_layers: int) -> None:
+def require_trunk(switched: SwitchedBase, lora_layers: int, *, saved: Collection[str]) -> None:
     """Require that the adapters of all roles are in the top layers that a recipe's `lora_layers` counts.
+
+    Args:
+        saved: roles whose adapters an earlier run saved; the others' are new.
 
     Raises: ModelError that names a role whose adapter is below them.
     """
     depth = layer_stack(switched.base)[1]
-    for role, lowest in lowest_layers(switched).items():
+    for role, (lowest, module) in _lowest(switched).items():
         if lowest < depth - lora_layers:
             raise ModelError(
-                f"lora_layers is {lora_layers} of {depth}, and the adapter of the {role} begins at layer {lowest}, so "
-                f"that no pass can be shared below layer {depth - lora_layers}. {_remedy(role)}, or set share_trunk: "
-                "false."
+                f"lora_layers is {lora_layers} of {depth}, and the adapter of the {role} begins at layer {lowest} "
+                f"({module}), so that no pass can be shared below layer {depth - lora_layers}. "
+                f"{_remedy(role, module, saved)}, or set share_trunk: false."
             )
 
 
-def _remedy(role: str) -> str:
-    if role.startswith("reward"):
+def _remedy(role: str, module: str, saved: Collection[str]) -> str:
+    if role in saved and role.startswith("reward"):
         return "Train the reward model with the same lora_layers"
     if role == "value":
         return "Give the value a method that is placed by layer (value_peft_method), or value_model: head"
-    return "Merge it (alignment merge) and start from the merged model"
+    if role in saved:
+        return "Merge it (alignment merge) and start from the merged model"
+    return f"Take {module.rpartition('.')[2]} out of the modules that the recipe names"
 
 
 def lowest_layers(switched: SwitchedBase) -> dict[str, int]:
     """Return the lowest layer of each role's adapter: 0 if it changes what enters the layers, their number if none."""
+    return {role: lowest for role, (lowest, _) in _lowest(switched).items()}
+
+
+def _lowest(switched: SwitchedBase) -> dict[str, tuple[int, str]]:
+    """Return the lowest layer of each role's adapter, and the module there that it changes."""
     base: Any = switched.base
     stack, depth = layer_stack(base)
     after = _after_the_layers(base, base.get_submodule(stack))
-    found = dict.fromkeys(switched.adapters, depth)
+    found = dict.fromkeys(switched.adapters, (depth, ""))
     for name, module in base.named_modules():
         if isinstance(module, Switch) and id(module) not in after:
             number = name.removeprefix(f"{stack}.").partition(".")[0] if name.startswith(f"{stack}.") else "0"
             for role in found.keys() & module._modules.keys():
-                found[role] = min(found[role], int(number))
+                found[role] = min(found[role], (int(number), name), key=lambda each: each[0])
     prompts = () if switched.prompts is None else switched.prompts._modules
-    return {role: 0 if role in prompts else lowest for role, lowest in found.items()}
+    return {role: (0, "its prompt") if role in prompts else lowest for role, lowest in found.items()}
 
 
 def _after_the_layers(base: Any, layers: nn.Module) -> set[int]:

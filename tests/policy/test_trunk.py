@@ -47,6 +47,8 @@ STREAMS = {  # its layers pass on several streams of hidden states, and some rea
     "activation_sparsity_pattern": [0.0] * LAYERS,
 }
 
+EXPERTS = {"moe_intermediate_size": 16, "shared_expert_intermediate_size": 16}
+
 
 def base(kind="llama", **keys):
     config = AutoConfig.for_model(
@@ -176,12 +178,46 @@ def test_layers_that_pass_on_more_than_hidden_states_are_not_shared(monkeypatch)
     assert roles.find_trunk() == {"layers": 0}  # a layer that counts the layers before it is not
 
 
+def test_a_new_adapter_below_the_chosen_layers_is_told_which_module_to_take_out():
+    model = base(tie_word_embeddings=False)
+    low, top = LoraConfig(r=2, target_modules={"embed_tokens"}), lora(model, 3)
+    for saved, remedy in (([], "Take embed_tokens out of the modules"), (["policy"], "Merge it")):
+        with pytest.raises(ModelError, match=rf"begins at layer 0 \(model.embed_tokens\), so .* layer 2\. {remedy}"):
+            require_trunk(roles_on(base(tie_word_embeddings=False), policy=low, value=top).switched, 2, saved=saved)
+
+
+@pytest.mark.parametrize(
+    ("targets", "told"),
+    [
+        (["q_proj", "embed_tokens"], "embed_tokens names model.embed_tokens, which is in no layer"),
+        (r".*q_proj|lm_head", "lm_head, which is in no layer"),
+        (r".*layers\.0\..*q_proj", "names no module of layers 2, 3"),
+        (["v_proj", "layers.0.self_attn.q_proj"], "layers.0.self_attn.q_proj names no module of layers 2, 3"),
+    ],
+    ids=str,
+)
+def test_targets_that_no_chosen_layer_has_are_refused(targets, told):
+    keys = AdapterKeys(lora_layers=2, lora_target_modules=targets)
+    with pytest.raises(ModelError, match=r"lora_target_modules: .*adapter is limited to layers 2, 3") as raised:
+        attach_adapter(base(), keys, task="CAUSAL_LM")
+    assert told in str(raised.value)
+
+
+@pytest.mark.filterwarnings("ignore:The following .* keys did not match:RuntimeWarning")
+def test_experts_that_peft_adapts_in_every_layer_are_refused_beside_lora_layers():
+    model = base("qwen3_next", head_dim=16, num_experts=2, num_experts_per_tok=1, **EXPERTS)
+    with pytest.raises(ModelError, match=r"limited to layers 2, 3, and PEFT puts it on .* in layers 0, 1 too"):
+        attach_adapter(model, AdapterKeys(lora_layers=2), task="CAUSAL_LM")
+    model = base("qwen3_next", head_dim=16, num_experts=2, num_experts_per_tok=1, **EXPERTS)
+    attach_adapter(model, AdapterKeys(lora_layers=2, lora_target_modules=["q_proj", "lm_head"]), task="CAUSAL_LM")
+
+
 def test_require_trunk_names_the_role_and_the_remedy():
     model = base()
     roles = roles_on(model, policy=lora(model, 3), value=lora(model, 1, 3))
-    require_trunk(roles.switched, 3)
+    require_trunk(roles.switched, 3, saved=[])
     with pytest.raises(ModelError, match=r"lora_layers is 2 of 4, and the adapter of the value begins at layer 1"):
-        require_trunk(roles.switched, 2)
+        require_trunk(roles.switched, 2, saved=["policy"])
 
 
 @pytest.mark.parametrize("method", ["lora", "dora", "adalora", "dylora", "oft", "vera", "miss"])
