@@ -24,6 +24,7 @@ def labelled_answers(recipe: KTORecipe, written: Written) -> Stage:
     limit = sequence_limit(written.model, recipe.max_length)
     data, train, held_out = unpaired_rows.tokenised_split(recipe, written.template, limit)
     unpaired_rows.require_both_labels(train.rows)
+    unpaired_rows.require_other_answers(held_out.rows, recipe.loss_type)
 
     def build(parts: Parts) -> None:
         first, others = _both_labels(train.rows), held_out.rows[:ROWS]
@@ -36,9 +37,9 @@ def labelled_answers(recipe: KTORecipe, written: Written) -> Stage:
 
 
 def _both_labels(rows: TokenRows) -> TokenRows:
-    """Return the first rows with one of another label."""
-    other = next(place for place, row in enumerate(rows) if row["probability"] != rows[0]["probability"])
-    return TokenRows([*rows[:ROWS], rows[other]])
+    """Return the first rows with the worst and the best."""
+    places = sorted(range(len(rows)), key=lambda place: float(rows[place]["probability"]))
+    return TokenRows([*rows[:ROWS], rows[places[0]], rows[places[-1]]])
 
 
 def unpaired_stage(

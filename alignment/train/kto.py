@@ -33,10 +33,8 @@ from trl import KTOConfig, KTOTrainer
 from trl.trainer.kto_trainer import DataCollatorForUnpairedPreference
 
 from alignment.train.dpo_reference import require_zero_rewards
-from alignment.train.unpaired_rows import ordered, require_both_labels
+from alignment.train.unpaired_rows import WITHOUT_KL, ordered, require_both_labels, require_other_answers
 from alignment.train.with_reference import NotedCalls, ReferenceTrainer, built_with_reference, without_probability
-
-WITHOUT_KL = ("apo_zero_unpaired",)  # losses that estimate no KL
 
 
 @dataclass
@@ -200,9 +198,11 @@ def kto_trainer(
         trainer_class: what builds the trainer from TRL's arguments.
         train, evaluation: rows of `tokenise_unpaired`.
 
-    Raises: RecipeError where the keys contradict each other, DataError where the labels are all the same.
+    Raises: RecipeError where the keys contradict each other, DataError where the labels are all the same, or one
+    answer alone is held out.
     """
     require_both_labels(train)
+    require_other_answers(evaluation, arguments.loss_type)
     has_kl = arguments.loss_type not in WITHOUT_KL
     microbatch = arguments.per_device_train_batch_size if has_kl else None
     whole = max(len(evaluation), 1) if has_kl else None

@@ -10,7 +10,10 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from alignment.errors import DataError
+
 LEAST, MOST = 1.0, 4.0 / 3.0
+HIGHEST = 1e6  # weight, as in a recipe
 ROUNDING = 1e-9  # relative, of the ratio
 
 
@@ -65,10 +68,19 @@ def label_weights(
 
     Args:
         probabilities: of each answer, that it is good; neither all 0 nor all 1.
+
+    Raises: DataError where a computed weight is above `HIGHEST` or below its inverse.
     """
     given = list(probabilities)
-    good = sum(given)
-    bad = len(given) - good
+    good = math.fsum(given)
+    bad = math.fsum(1.0 - probability for probability in given)
+    rarer = min(good, bad)
+    if None in (desirable_weight, undesirable_weight) and rarer * HIGHEST < len(given):
+        raise DataError(
+            f"the labels of {len(given):,} answers make {good:.6g} good and {bad:.6g} bad ones, too few "
+            f"{'good' if rarer == good else 'bad'} ones to compute desirable_weight and undesirable_weight; add some, "
+            "or set both weights."
+        )
     if desirable_weight is None:
         least = LEAST * (undesirable_weight or 1.0) * bad / good
         most = math.inf if undesirable_weight is None else least * MOST / LEAST  # of two nulls one stays 1

@@ -22,6 +22,8 @@ from alignment.train.preference_pairs import answer_within
 from alignment.train.sft import Tokenised
 from alignment.train.token_rows import TokenRows, in_parts
 
+WITHOUT_KL = ("apo_zero_unpaired",)  # losses that estimate no KL
+APART = 1e-6  # of probabilities; those of a judge may differ by rounding
 MISMATCHED = "KL_completion_ids"  # TRL's name of the answer to another prompt
 
 
@@ -83,13 +85,25 @@ def require_both_labels(rows: Sequence[dict[str, Any]]) -> None:
     """
     if len(rows) < 2:
         raise DataError(f"{len(rows)} labelled answers are left to train on, and KTO needs two or more.")
-    labels = {row["probability"] for row in rows}
-    if len(labels) == 1:
-        (label,) = labels
+    labels = [row["probability"] for row in rows]
+    if max(labels) - min(labels) < APART:
+        label = round(labels[0], 6)
         name = {1.0: "good", 0.0: "bad"}.get(label, f"good with probability {label:g}")
         raise DataError(
             f"all {len(rows):,} answers are labelled {name}, and KTO learns from good and bad ones; add answers with "
             "the other label, or fine-tune on good answers with stage sft."
+        )
+
+
+def require_other_answers(held_out: Sequence[dict[str, Any]], loss_type: str) -> None:
+    """Refuse one held-out answer alone: its KL would be its own log ratio, and its loss would not depend on it.
+
+    Raises: DataError.
+    """
+    if len(held_out) == 1 and loss_type not in WITHOUT_KL:
+        raise DataError(
+            "1 labelled answer is held out, and the KL of an evaluation needs two or more; hold out more answers or "
+            "none, or set loss_type: apo_zero_unpaired."
         )
 
 

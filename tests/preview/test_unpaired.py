@@ -12,7 +12,12 @@ ROWS = [
 
 def test_rows_have_their_probability_and_the_answers_tokens(recipe):
     labels, chances = [{**ROWS[0], "label": 1}, {**ROWS[0], "label": 0}], [*ROWS[1:], {**ROWS[1], "probability": 0.9}]
-    for rows, expected in ((labels, [1.0, 0.0]), (chances, [0.25, 0.9])):
+    alike = [{**ROWS[1], "probability": p} for p in (*[1.0, 1 - 1e-16 * 2] * 3, 0.0)]
+    for rows, expected in (
+        (labels, [1.0, 0.0]),
+        (chances, [0.25, 0.9]),
+        (alike, [row["probability"] for row in alike]),
+    ):
         shown = preview(recipe("kto", rows, chat_template="chatml"), [], None, preview_reader).rows
         assert [row.probability for row in shown] == expected
         for row in shown:

@@ -22,7 +22,13 @@ from alignment.run.files import read_jsonl
 from alignment.train.arguments import checkpointing_key
 from alignment.train.kto import KTOLoss, evaluated, kto_trainer
 from alignment.train.label_weights import label_weights
-from alignment.train.unpaired_rows import MISMATCHED, ordered, require_both_labels, tokenise_unpaired
+from alignment.train.unpaired_rows import (
+    MISMATCHED,
+    ordered,
+    require_both_labels,
+    require_other_answers,
+    tokenise_unpaired,
+)
 from tests.train.test_dpo import Keys
 
 BETA, GOOD, BAD = 0.3, 1.5, 0.75
@@ -271,6 +277,24 @@ def test_probabilities_count_as_parts_of_a_label():
     assert found.desirable_weight == pytest.approx(1.4)
 
 
+def test_weights_that_no_balance_justifies_are_refused():
+    rare = [0.0] * 9 + [5e-6]
+    with pytest.raises(DataError, match=r"10 answers make 5e-06 good and 10 bad ones, too few good ones"):
+        label_weights(rare)
+    assert label_weights(rare, desirable_weight=2.0, undesirable_weight=1.0).desirable == 5e-6
+    with pytest.raises(DataError, match="too few bad ones"):
+        label_weights([1.0] * 9 + [1 - 5e-6])
+
+
+def test_one_held_out_answer_has_no_kl(tiny_model_dir, tmp_path, monkeypatch):
+    monkeypatch.setattr(recipes.kto, "load_causal_lm", None)
+    (tmp_path / "one.jsonl").write_text(json.dumps(ROWS[0]))
+    held_out = [{"path": str(tmp_path / "one.jsonl")}]
+    with pytest.raises(DataError, match="1 labelled answer is held out, and the KL of an evaluation needs two"):
+        recipes.kto.main(write(tmp_path, tiny_model_dir, ROWS, eval_datasets=held_out))
+    require_other_answers(answers((1.0,)), "apo_zero_unpaired")
+
+
 @pytest.mark.parametrize(
     ("probabilities", "told"),
     [
@@ -278,6 +302,7 @@ def test_probabilities_count_as_parts_of_a_label():
         ((1.0, 1.0), "all 2 answers are labelled good, and KTO learns from good and bad ones"),
         ((0.0, 0.0), "all 2 answers are labelled bad, "),
         ((0.5, 0.5), "all 2 answers are labelled good with probability 0.5, "),
+        ((1.0, 0.9999999999999999), "all 2 answers are labelled good, "),  # as a judge's probabilities add up
     ],
 )
 def test_labels_that_are_all_the_same_are_refused(probabilities, told):
