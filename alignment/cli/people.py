@@ -10,7 +10,12 @@ from alignment.cli.base import PEOPLE_PANEL, Columns, Format, IgnoreColumns, OnB
 
 @verb(rich_help_panel=PEOPLE_PANEL)
 def annotate(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A label run's folder, or any file of rankings or pairs.")],
+    run: Annotated[
+        Path,
+        typer.Argument(
+            metavar="RUN", help="A label run's folder, or any file of rankings or pairs; with --ask thumbs, of answers."
+        ),
+    ],
     ask: Annotated[
         Literal["rank", "pairs", "thumbs"],
         typer.Option(

@@ -75,6 +75,15 @@ def load_answers(
     return load(entries, _answers, on_bad_row, seed, max_samples)
 
 
+def load_single_answers(entries: "list[DatasetEntry]", *, on_bad_row: OnBadRow, seed: int) -> Loaded[Ranking]:
+    """Load answers to be found good or bad one by one: those of `load_answers`, and answers without a partner.
+
+    Raises: DataError where they are labels that missed their gate, or cannot be used.
+    """
+    refuse_rejected(entries)
+    return load(entries, _single_answers, on_bad_row, seed, None)
+
+
 def load_prompts(
     entries: "list[DatasetEntry]",
     *,
@@ -200,6 +209,13 @@ def _unpaired(parsed: Parsed, raw: RawRow, fmt: Format) -> Unpaired:
 
 def _answers(parsed: Parsed, raw: RawRow, fmt: Format) -> Ranking:
     return replace(parsed, source=raw.where) if isinstance(parsed, Ranking) else ranking(parsed, raw, fmt)
+
+
+def _single_answers(parsed: Parsed, raw: RawRow, fmt: Format) -> Ranking:
+    if isinstance(parsed, Demonstration):
+        _prompt(parsed, raw, fmt)  # refuses a text without one
+        return unpaired_of_label(parsed, None, raw.where)
+    return _answers(parsed, raw, fmt)
 
 
 def _prompt(parsed: Parsed, raw: RawRow, fmt: Format) -> Prompt:

@@ -16,8 +16,8 @@ from alignment.data.rankings import probability_of
 from alignment.data.rows import DESIRABLE, REASONING_FIELD, USABLE, Demonstration, Ranking, Unpaired
 
 
-def unpaired_of_label(row: Demonstration, desirable: float, source: str) -> Unpaired:
-    """Return the last answer of a conversation with its label.
+def unpaired_of_label(row: Demonstration, desirable: float | None, source: str) -> Unpaired:
+    """Return the last answer of a conversation with its label, if it has one.
 
     Raises: BadRow where the answer's reasoning could not be separated again.
     """

@@ -13,7 +13,7 @@ from alignment.config.documents import read_bytes
 from alignment.config.schema import DatasetEntry
 from alignment.data.answers import is_empty
 from alignment.data.columns import refuse_unused
-from alignment.data.load import load_answers
+from alignment.data.load import load_answers, load_single_answers
 from alignment.data.rows import DESIRABLE, Prompt, Ranking
 from alignment.data.sampled import of_answers
 from alignment.data.source_rows import OnBadRow
@@ -86,7 +86,7 @@ def load_items(
     Raises: DataError if nothing is left to ask.
     """
     items: dict[str, Item] = {}
-    for ranking in _rankings(place, entry or {}, on_bad_row):
+    for ranking in _rankings(place, entry or {}, on_bad_row, ask):
         for prompt, responses, provenance in _questions(ranking, ask):
             item = Item(key_of(prompt, responses), prompt, responses, provenance)
             if len(item.distinct) > 1 or ask == "thumbs":
@@ -124,13 +124,14 @@ def _questions(ranking: Ranking, ask: Ask) -> list[tuple[Prompt, list[str], dict
     ]
 
 
-def _rankings(place: Place, keys: Mapping[str, Any], on_bad_row: OnBadRow) -> list[Ranking]:
+def _rankings(place: Place, keys: Mapping[str, Any], on_bad_row: OnBadRow, ask: Ask) -> list[Ranking]:
     source = next((place.source / name for name in LABELS if (place.source / name).is_file()), place.source)
     if source.is_dir() and place.store.is_file():
         refuse_unused(keys, f"{place.source} is a label run that was interrupted before its labels were written")
         return _sampled(place)
     entry = DatasetEntry(path=str(source), **keys)
-    return load_answers([entry], on_bad_row=on_bad_row, seed=0).rows
+    load = load_single_answers if ask == "thumbs" else load_answers
+    return load([entry], on_bad_row=on_bad_row, seed=0).rows
 
 
 def _sampled(place: Place) -> list[Ranking]:

@@ -42,6 +42,18 @@ def test_each_answer_with_a_text_is_an_item_without_the_judges_label(tmp_path):
         load_items(place_of(write(tmp_path / "y.jsonl", empty), None, "thumbs"), ask="thumbs")
 
 
+@pytest.mark.parametrize("told", [{}, {"label": True}])
+def test_answers_without_a_partner_are_items(tmp_path, told):
+    asked = {"messages": [{"role": "user", "content": "Q"}, {"role": "assistant", "content": "a"}], **told}
+    (found,) = load_items(place_of(write(tmp_path / "x.jsonl", asked), None, "thumbs"), ask="thumbs")
+    assert (found.prompt, found.responses, found.provenance) == ([{"role": "user", "content": "Q"}], ["a"], {})
+    with pytest.raises(DataError, match="holds no comparisons of answers"):
+        load_items(place_of(tmp_path / "x.jsonl", None), ask="rank")
+    (tmp_path / "y.jsonl").write_text('{"text": "Once."}')
+    with pytest.raises(DataError, match="the format text has no prompts"):
+        load_items(place_of(tmp_path / "y.jsonl", None, "thumbs"), ask="thumbs")
+
+
 def test_verdicts_become_rows_that_training_reads(tmp_path):
     items = load_items(
         place_of(write(tmp_path / "x.jsonl", ROW, {**ROW, "responses": ["c", "d", "e"]}), None), ask="thumbs"
