@@ -192,10 +192,16 @@ class _Training:
         return Phase("sampling", {**standing, **whole, **moving})
 
     def _trunk(self, recipe: PolicyGradientRecipe, model: Any) -> dict[str, int]:
-        """Return the bytes of the shared trunk's hidden states of one process's answers; {} without a trunk."""
+        """Return the bytes of the shared trunk's hidden states of one process's answers; {} without a trunk.
+
+        One process regroups them in later epochs, a whole minibatch at a time.
+        """
         if not recipe.share_trunk or model.trunk_below_adapters() is None:
             return {}
-        tokens = -(-recipe.rollout_batch_size // self.machine.gpus) * self.lengths.whole
+        again = self.machine.gpus == 1 and recipe.update_rule().num_epochs > 1
+        answers = -(-recipe.rollout_batch_size // self.machine.gpus)
+        answers += -(-recipe.rollout_batch_size // recipe.num_mini_batches) if again else 0
+        tokens = answers * self.lengths.whole
         table = model.base.get_input_embeddings().weight  # of the hidden states' width and data type
         return {"trunk states": tokens * table.shape[1] * table.dtype.itemsize}
 

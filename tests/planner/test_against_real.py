@@ -170,6 +170,19 @@ def test_dynamic_sampling_needs_no_more_memory_and_the_plan_states_its_bound(bas
     assert "dynamic_sampling" not in plain.assumption
 
 
+def test_trunk_states_are_planned_with_the_minibatch_that_later_epochs_regroup(base: Path) -> None:
+    common = {"lora_layers": 1, "num_mini_batches": 4}
+    once = plan_stage(recipe_of("ppo", base, num_ppo_epochs=1, **common), CPU)
+    epochs = plan_stage(recipe_of("ppo", base, num_ppo_epochs=2, **common), CPU)
+    alone = plan_stage(recipe_of("ppo", base, share_trunk=False, **common), CPU)
+    state = (16 + 32) * 4 * 128  # float32, of the base's width
+    for plan, answers in ((once, 16), (epochs, 16 + 4)):
+        phases = {phase.name: phase.parts for phase in plan.phases}
+        assert "trunk states" not in phases["sampling"]
+        assert all(parts["trunk states"] == answers * state for name, parts in phases.items() if name != "sampling")
+    assert not any("trunk states" in phase.parts for phase in alone.phases)
+
+
 @pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.parametrize(
     ("stage", "keys"), [entry for entry in [*VARIANTS, *METHODS] if "load_in_4bit" not in entry[1]]
