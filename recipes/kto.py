@@ -35,7 +35,7 @@ from alignment.train.saving import generation_of, lineage_of, save_trained
 from alignment.train.sft import Tokenised
 from alignment.train.trial import require_accepted
 from alignment.train.tuning import method_callbacks
-from alignment.train.unpaired_rows import require_both_labels, require_other_answers, tokenised_split
+from alignment.train.unpaired_rows import require_both_labels, require_evaluable, tokenised_split
 
 preview = labelled_answers  # reads the rows that `alignment preview` shows
 
@@ -46,7 +46,8 @@ def load_data(recipe: KTORecipe, run: RunDirectory, template: Template) -> tuple
     split = tokenised_split(recipe, template, limit)
     train = split[1]
     require_both_labels(train.rows)
-    require_other_answers(split[2].rows, recipe.loss_type)
+    best_by = recipe.library.get("metric_for_best_model")
+    require_evaluable(split[2].rows, loss_type=recipe.loss_type, best_by=best_by)
     given = {key: getattr(recipe, key) for key in ("desirable_weight", "undesirable_weight")}
     weights = label_weights((row["probability"] for row in train.rows), **given)
     say_once(weights.warning() or weights.told())

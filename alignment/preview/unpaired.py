@@ -24,7 +24,8 @@ def labelled_answers(recipe: KTORecipe, written: Written) -> Stage:
     limit = sequence_limit(written.model, recipe.max_length)
     data, train, held_out = unpaired_rows.tokenised_split(recipe, written.template, limit)
     unpaired_rows.require_both_labels(train.rows)
-    unpaired_rows.require_other_answers(held_out.rows, recipe.loss_type)
+    best_by = recipe.library.get("metric_for_best_model")
+    unpaired_rows.require_evaluable(held_out.rows, loss_type=recipe.loss_type, best_by=best_by)
 
     def build(parts: Parts) -> None:
         first, others = _both_labels(train.rows), held_out.rows[:ROWS]

@@ -33,7 +33,7 @@ from trl import KTOConfig, KTOTrainer
 from trl.trainer.kto_trainer import DataCollatorForUnpairedPreference
 
 from alignment.train.dpo_reference import require_zero_rewards
-from alignment.train.unpaired_rows import WITHOUT_KL, ordered, require_both_labels, require_other_answers
+from alignment.train.unpaired_rows import WITHOUT_KL, ordered, require_both_labels, require_evaluable
 from alignment.train.with_reference import NotedCalls, ReferenceTrainer, built_with_reference, without_probability
 
 
@@ -202,7 +202,7 @@ def kto_trainer(
     answer alone is held out.
     """
     require_both_labels(train)
-    require_other_answers(evaluation, arguments.loss_type)
+    require_evaluable(evaluation, loss_type=arguments.loss_type)
     has_kl = arguments.loss_type not in WITHOUT_KL
     microbatch = arguments.per_device_train_batch_size if has_kl else None
     whole = max(len(evaluation), 1) if has_kl else None

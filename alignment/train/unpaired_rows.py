@@ -23,6 +23,7 @@ from alignment.train.sft import Tokenised
 from alignment.train.token_rows import TokenRows, in_parts
 
 WITHOUT_KL = ("apo_zero_unpaired",)  # losses that estimate no KL
+NEEDED = {"chosen": ("good",), "rejected": ("bad",), "margins": ("good", "bad")}  # last part of a metric → labels
 APART = 1e-6  # of probabilities; those of a judge may differ by rounding
 MISMATCHED = "KL_completion_ids"  # TRL's name of the answer to another prompt
 
@@ -95,8 +96,13 @@ def require_both_labels(rows: Sequence[dict[str, Any]]) -> None:
         )
 
 
-def require_other_answers(held_out: Sequence[dict[str, Any]], loss_type: str) -> None:
-    """Refuse one held-out answer alone: its KL would be its own log ratio, and its loss would not depend on it.
+def require_evaluable(held_out: Sequence[dict[str, Any]], *, loss_type: str, best_by: str | None = None) -> None:
+    """Refuse held-out answers of which an evaluation has no KL, or not the metric that chooses the best checkpoint.
+
+    The KL of one answer alone would be its own log ratio, and its loss would not depend on it.
+
+    Args:
+        best_by: `metric_for_best_model`.
 
     Raises: DataError.
     """
@@ -104,6 +110,13 @@ def require_other_answers(held_out: Sequence[dict[str, Any]], loss_type: str) ->
         raise DataError(
             "1 labelled answer is held out, and the KL of an evaluation needs two or more; hold out more answers or "
             "none, or set loss_type: apo_zero_unpaired."
+        )
+    needed = NEEDED.get((best_by or "").rpartition("/")[2], ())
+    found = {"good" if row["probability"] >= 0.5 else "bad" for row in held_out} if needed else set()
+    if missing := [label for label in needed if found and label not in found]:
+        raise DataError(
+            f"metric_for_best_model {best_by} needs {missing[0]} answers among the held-out ones, which have none; "
+            "hold out others, or choose by loss."
         )
 
 

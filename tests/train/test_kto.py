@@ -26,7 +26,7 @@ from alignment.train.unpaired_rows import (
     MISMATCHED,
     ordered,
     require_both_labels,
-    require_other_answers,
+    require_evaluable,
     tokenise_unpaired,
 )
 from tests.train.test_dpo import Keys
@@ -292,7 +292,21 @@ def test_one_held_out_answer_has_no_kl(tiny_model_dir, tmp_path, monkeypatch):
     held_out = [{"path": str(tmp_path / "one.jsonl")}]
     with pytest.raises(DataError, match="1 labelled answer is held out, and the KL of an evaluation needs two"):
         recipes.kto.main(write(tmp_path, tiny_model_dir, ROWS, eval_datasets=held_out))
-    require_other_answers(answers((1.0,)), "apo_zero_unpaired")
+    require_evaluable(answers((1.0,)), loss_type="apo_zero_unpaired")
+
+
+def test_the_metric_that_chooses_needs_its_labels_held_out(tiny_model_dir, tmp_path, monkeypatch):
+    monkeypatch.setattr(recipes.kto, "load_causal_lm", None)
+    (tmp_path / "good.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS[1::2]))
+    keys = {
+        "eval_datasets": [{"path": str(tmp_path / "good.jsonl")}], "eval_strategy": "steps", "eval_steps": 2,
+        "load_best_model_at_end": True, "metric_for_best_model": "rewards/margins",
+    }  # fmt: skip
+    with pytest.raises(DataError, match="metric_for_best_model rewards/margins needs bad answers among the held-out"):
+        recipes.kto.main(write(tmp_path, tiny_model_dir, ROWS, **keys))
+    require_evaluable(answers((1.0, 0.9)), loss_type="kto", best_by="eval_rewards/chosen")
+    require_evaluable(answers((1.0, 0.9)), loss_type="kto", best_by="loss")
+    require_evaluable([], loss_type="kto", best_by="rewards/margins")
 
 
 @pytest.mark.parametrize(
