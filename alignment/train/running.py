@@ -4,6 +4,7 @@ from typing import Any
 
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
+from alignment.errors import TrainingError
 from alignment.run.callbacks import TrainingProgress
 from alignment.run.checkpoints import only_whole_checkpoints
 from alignment.run.directory import RunDirectory
@@ -14,7 +15,8 @@ from alignment.train.sharding import require_possible, require_what_was_asked
 def run_training(trainer: Any, run: RunDirectory) -> Any:
     """Train from the run's last complete checkpoint, without the Trainer's own printing of logs.
 
-    Raises: TrainingError if another strategy runs than the launcher requests, or it cannot work with the recipe.
+    Raises: TrainingError if another strategy runs than the launcher requests, it cannot work with the recipe, or no
+        step is taken.
     """
     require_what_was_asked(trainer.accelerator)
     require_possible(run.recipe, trainer.model, trainer.accelerator)
@@ -24,6 +26,16 @@ def run_training(trainer: Any, run: RunDirectory) -> Any:
     trainer.add_callback(progress)
     try:
         with only_whole_checkpoints(run.path), naming_overflow(run.path, trainer):
-            return trainer.train(resume_from_checkpoint=run.checkpoint)
+            trained = trainer.train(resume_from_checkpoint=run.checkpoint)
     finally:
         progress.close()
+    _require_steps(trainer)
+    return trained
+
+
+def _require_steps(trainer: Any) -> None:
+    if trainer.state.global_step == 0:
+        raise TrainingError(
+            "no step was taken: dataloader_drop_last leaves out a batch that is not full, and the training rows fill "
+            "none. Set dataloader_drop_last: false, lower per_device_train_batch_size, or give more rows."
+        )

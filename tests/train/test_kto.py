@@ -415,6 +415,13 @@ def test_bad_labels_are_refused_before_the_model_loads(tiny_model_dir, tmp_path,
         recipes.kto.main(write(tmp_path, tiny_model_dir, rows))
 
 
+def test_a_run_without_a_step_fails(tiny_model_dir, tmp_path):
+    keys = {"dataloader_drop_last": True, "per_device_train_batch_size": 16}
+    with pytest.raises(TrainingError, match="no step was taken: dataloader_drop_last leaves out"):
+        recipes.kto.main(write(tmp_path, tiny_model_dir, ROWS, **keys))
+    assert not (tmp_path / "run/adapter_model.safetensors").exists()
+
+
 def test_trls_refusals_are_faults_of_the_recipe(tiny_model_dir, tokenizer, tmp_path):
     model = AutoModelForCausalLM.from_pretrained(tiny_model_dir)
     with pytest.raises(RecipeError, match="batch size must be > 1"):
