@@ -226,11 +226,25 @@ def require_same_shape(config: Any, keys: AdapterKeys, adapter: str) -> None:
         for field, value in keys.peft_config.items()
         if isinstance(value, int | float) and getattr(config, field, None) not in (None, value)
     ]
-    layers = chosen_layers(config)
-    if keys.lora_layers is not None and len(layers) != keys.lora_layers:
-        wrong.append(f"the adapter is on {len(layers) or 'all'} layers, and lora_layers is {keys.lora_layers}")
     if wrong:
-        raise ModelError(
-            f"adapter {adapter} is continued and keeps its shape, but {'; '.join(wrong)}. Leave these keys out, or "
-            f"merge it (alignment merge {Path(adapter)} OUT) and start a new adapter on OUT."
-        )
+        raise _contradicted(adapter, "; ".join(wrong))
+
+
+def require_top_layers(config: Any, lora_layers: int, adapter: str, text: Any) -> None:
+    """Refuse a recipe's `lora_layers` that an existing adapter contradicts; text: the configuration of the base's text.
+
+    Raises: ModelError.
+    """
+    depth = text.num_hidden_layers
+    layers = chosen_layers(config) or {*range(depth)}  # PEFT shortens a list of all layers to the names they share
+    if layers != {*range(depth - lora_layers, depth)}:
+        found = ", ".join(map(str, sorted(layers)[:12])) + (", ..." if len(layers) > 12 else "")
+        wrong = f"it is on layers {found} of 0 to {depth - 1}, and lora_layers is {lora_layers}"
+        raise _contradicted(adapter, wrong)
+
+
+def _contradicted(adapter: str, wrong: str) -> ModelError:
+    return ModelError(
+        f"adapter {adapter} is continued and keeps its shape, but {wrong}. Leave these keys out, or merge it "
+        f"(alignment merge {Path(adapter)} OUT) and start a new adapter on OUT."
+    )

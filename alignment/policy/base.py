@@ -23,6 +23,7 @@ from alignment.policy.adapters import (
     copies_in_float32,
     require_policy_adapter,
     require_same_shape,
+    require_top_layers,
 )
 from alignment.policy.four_bits import compute_as_configured, quantization
 from alignment.policy.methods import adapter_config, completed, method_of
@@ -144,6 +145,8 @@ def require_method(
             require_policy_adapter(config, source.adapter)
         if trainable and peft is not None:
             require_same_shape(config, peft, source.adapter)
+            if peft.lora_layers is not None:
+                require_top_layers(config, peft.lora_layers, source.adapter, _text_config(source, keys))
     require_room(source, keys, peft)
 
 
@@ -161,13 +164,7 @@ def require_room(source: ModelSource, keys: ModelKeys, peft: AdapterKeys | None)
         taken = peft.fields().get("num_virtual_tokens", 0) if peft is not None else 0
     if not taken:
         return
-    revision = keys.model_revision if not Path(source.base).is_dir() else "main"
-    check_hub_files(source.base, revision)
-    try:
-        config = model_config(source.base, keys, revision)
-    except Exception as error:
-        raise cannot_load(source.base, error) from error
-    context = getattr(config.get_text_config(), "max_position_embeddings", None)
+    context = getattr(_text_config(source, keys), "max_position_embeddings", None)
     answer = int(getattr(keys, "max_new_tokens", 0))
     if context is None or taken + answer < context:
         return
@@ -176,6 +173,19 @@ def require_room(source: ModelSource, keys: ModelKeys, peft: AdapterKeys | None)
         f"num_virtual_tokens is {taken}{less} and the model's context has {context} tokens, which leaves none for a "
         f"prompt; use a shorter soft prompt{', or lower max_new_tokens' if answer else ''}."
     )
+
+
+def _text_config(source: ModelSource, keys: ModelKeys) -> Any:
+    """Return the configuration of the base's text model.
+
+    Raises: ModelError if it cannot be read.
+    """
+    revision = keys.model_revision if not Path(source.base).is_dir() else "main"
+    check_hub_files(source.base, revision)
+    try:
+        return model_config(source.base, keys, revision).get_text_config()
+    except Exception as error:
+        raise cannot_load(source.base, error) from error
 
 
 def whole_modules(base: str, keys: ModelKeys, adapters: Sequence[str], new: Sequence[AdapterKeys]) -> list[str]:

@@ -1,15 +1,19 @@
 """The shared trunk: passes that start from its states equal whole passes, on models of many architectures."""
 
+import contextlib
+
 import pytest
 import torch
 from peft import IA3Config, LoraConfig, PromptTuningConfig
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from alignment.config.schema import AdapterKeys
+from alignment.config.schema import AdapterKeys, DatasetEntry, SFTRecipe
 from alignment.errors import ModelError
 from alignment.meter import say_once
 from alignment.policy.adapters import attach_adapter
+from alignment.policy.base import require_method
 from alignment.policy.heads import ScalarHead
+from alignment.policy.model_source import resolve_model
 from alignment.policy.roles import Roles
 from alignment.policy.switch import SwitchedBase
 from alignment.policy.targets import chosen_layers
@@ -234,3 +238,34 @@ def test_lora_layers_counts_from_the_top(method, targets):
     places = {name for name, p in model.named_parameters() if p.requires_grad and ".layers." in name}
     assert {int(name.partition(".layers.")[2].partition(".")[0]) for name in places} == {2, 3}
     assert chosen_layers(model.peft_config["default"]) == {2, 3}
+
+
+@pytest.mark.parametrize(
+    ("keys", "wanted", "told"),
+    [
+        ({"lora_layers": LAYERS}, LAYERS, None),  # whose list of targets PEFT shortens
+        ({}, LAYERS, None),
+        ({"lora_layers": 2}, 2, None),
+        ({"lora_layers": 2}, 3, "it is on layers 2, 3 of 0 to 3, and lora_layers is 3"),
+        ({"peft_config": {"layers_to_transform": [0, 1]}}, 2, "it is on layers 0, 1 of 0 to 3, and lora_layers is 2"),
+        ({}, 2, "it is on layers 0, 1, 2, 3 of 0 to 3, and lora_layers is 2"),
+    ],
+    ids=str,
+)
+def test_an_adapter_is_continued_on_the_layers_that_it_has(tmp_path, keys, wanted, told):
+    base().save_pretrained(tmp_path / "base")
+    model = attach_adapter(
+        AutoModelForCausalLM.from_pretrained(tmp_path / "base"), AdapterKeys(lora_r=2, **keys), task="CAUSAL_LM"
+    )
+    model.save_pretrained(tmp_path / "adapter")
+    source = resolve_model(str(tmp_path / "adapter"))
+    recipe = SFTRecipe(
+        stage="sft",
+        output_dir="unused",
+        model_name_or_path=str(tmp_path / "adapter"),
+        datasets=[DatasetEntry(path="unused")],
+        lora_layers=wanted,
+    )
+    expected = contextlib.nullcontext() if told is None else pytest.raises(ModelError, match=told)
+    with expected:
+        require_method(source, recipe, True, recipe)
