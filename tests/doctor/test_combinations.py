@@ -105,7 +105,7 @@ TRIES = [
         "a `rollout_engine` that is not transformers, and a soft prompt",
         ("ppo", "single", {**SOFT, "rollout_engine": "continuous_batching"}),
         ("ppo", "single", SOFT),
-        "cannot sample with a soft prompt",
+        "which only this project's engine puts before the decoder's inputs",
     ),
     Try(
         "`rollout_engine: vllm` and an adapter that cannot be merged",

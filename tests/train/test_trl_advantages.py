@@ -14,6 +14,7 @@ from trl import GRPOConfig, GRPOTrainer, RLOOTrainer
 from alignment.config.schema import STAGES, DatasetEntry
 from alignment.train.policy_gradient.experience import RoleOutputs
 from alignment.train.policy_gradient.trainer import PPOTrainer
+from alignment.train.policy_gradient.trunk_states import TrunkStates
 
 GROUPS, SIZE, LONGEST = 6, 4, 7
 ANSWERS = GROUPS * SIZE
@@ -97,6 +98,7 @@ def ours(stage: str, x: dict[str, torch.Tensor], **keys: object) -> torch.Tensor
     trainer.recipe, trainer.rule = recipe, recipe.update_rule()
     trainer.kl_coef = trainer.rule.kl_coef
     rollout = types.SimpleNamespace(
+        trunk=TrunkStates(),
         mask=x["mask"],
         stopped=torch.ones(ANSWERS, dtype=torch.bool),
         groups=[row // SIZE for row in range(ANSWERS)],
