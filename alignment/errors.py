@@ -3,6 +3,9 @@
 The command line prints only the message, without a traceback, and ends with the error's `exit_code`.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from alignment.secrecy import hidden
 
 LONGEST_FAULT = 1_000  # characters of one line of a recipe's faults
@@ -98,3 +101,18 @@ class TrainingError(AlignmentError):
 
 class ShapeError(AlignmentError, ValueError):
     """Tensors whose shapes must agree do not."""
+
+
+@contextmanager
+def named_inputs(*kinds: type[AlignmentError]) -> Iterator[None]:
+    """End with 2, as for a recipe's faults, where an input that a recipe or command line names cannot be used.
+
+    Args:
+        kinds: errors of such inputs; none: those of models and adapters.
+    """
+    caught = kinds or (ModelError, LineageError)
+    try:
+        yield
+    except caught as error:
+        error.exit_code = RecipeError.exit_code
+        raise

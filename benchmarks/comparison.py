@@ -1,5 +1,6 @@
 """Two systems on the same work: each run in a process of its own, runs alternate, medians are compared."""
 
+import argparse
 import json
 import os
 import platform
@@ -11,6 +12,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from benchmarks.workload import WORKLOADS
+
 ROOT = Path(__file__).resolve().parents[1]
 WORK = ROOT / "runs" / "benchmarks"
 Runs = dict[str, list[dict[str, Any]]]  # by system
@@ -18,6 +21,19 @@ FIGURES = {
     "tokens_per_second_ratio": "response_tokens_per_second",
     "tokens_per_cpu_second_ratio": "response_tokens_per_cpu_second",
 }
+
+
+def arguments_parser(description: str | None) -> argparse.ArgumentParser:
+    """What a comparison is given."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--workload", choices=WORKLOADS, default="equal")
+    parser.add_argument("--repetitions", type=int, default=3)
+    parser.add_argument("--updates", type=int, default=4, help="per run; the first is not counted")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--lora_layers", type=int, help="ours; default: all layers")
+    parser.add_argument("--work", type=Path, default=WORK, help="folder for the model that `equal` makes")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    return parser
 
 
 def alternate(systems: list[str], repetitions: int, measure: Callable[[str], dict[str, Any]]) -> Runs:

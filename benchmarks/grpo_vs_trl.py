@@ -21,26 +21,27 @@ layers below run once a rollout; TRL's stays in all layers.
 import argparse
 import json
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
-from benchmarks.comparison import ROOT, WORK, alternate, conditions, make_model, measured, ratios, require_device
+from benchmarks.comparison import (
+    ROOT,
+    alternate,
+    arguments_parser,
+    conditions,
+    make_model,
+    measured,
+    ratios,
+    require_device,
+)
 from benchmarks.workload import WORKLOADS, model_folder, prompts_file
 
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--workload", choices=WORKLOADS, default="equal")
-    parser.add_argument("--repetitions", type=int, default=3)
-    parser.add_argument("--updates", type=int, default=4, help="per run; the first is not counted")
-    parser.add_argument("--threads", type=int, default=1)
+    parser = arguments_parser(__doc__)
     parser.add_argument("--epochs", type=int, help="default: the workload's")
     parser.add_argument("--mini_batches", type=int, help="default: the workload's")
     parser.add_argument("--beta", type=float, default=0.0)
-    parser.add_argument("--lora_layers", type=int, help="ours; default: all layers")
-    parser.add_argument("--work", type=Path, default=WORK, help="folder for the model that `equal` makes")
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     args = parser.parse_args()
     require_device(args.device)
     make_model(args.workload, args.work)

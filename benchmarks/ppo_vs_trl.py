@@ -41,7 +41,17 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks.comparison import ROOT, WORK, alternate, conditions, make_model, measured, ratios, require_device
+from benchmarks.comparison import (
+    ROOT,
+    WORK,
+    alternate,
+    arguments_parser,
+    conditions,
+    make_model,
+    measured,
+    ratios,
+    require_device,
+)
 from benchmarks.workload import SHARED, WORKLOADS, Workload, model_folder, prompts_file
 
 TRL = "trl==1.12.0"
@@ -49,18 +59,11 @@ TRL = "trl==1.12.0"
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--workload", choices=WORKLOADS, default="equal")
-    parser.add_argument("--repetitions", type=int, default=3)
-    parser.add_argument("--updates", type=int, default=4, help="per run; the first is not counted")
-    parser.add_argument("--threads", type=int, default=1)
+    parser = arguments_parser(__doc__)
     parser.add_argument("--microbatch", type=int, help="ours; default: a whole minibatch")
     parser.add_argument("--value_model", choices=("head", "adapter"), nargs="+", default=["head", "adapter"])
-    parser.add_argument("--lora_layers", type=int, help="ours; default: all layers")
     parser.add_argument("--baseline", type=Path, default=SHARED / "bench" / "trl_ppo_baseline.py")
     parser.add_argument("--trl", type=Path, default=WORK / "trl-1.12.0", help="folder that pip installed TRL 1.12.0 to")
-    parser.add_argument("--work", type=Path, default=WORK, help="folder for the model that `equal` makes")
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     args = parser.parse_args()
     if not args.baseline.is_file():
         sys.exit(f"the baseline script {args.baseline} is missing; name it with --baseline")

@@ -27,11 +27,10 @@ from alignment.run.callbacks import callbacks_for
 from alignment.run.directory import RunDirectory
 from alignment.run.script import script
 from alignment.train.arguments import training_arguments
-from alignment.train.choosing import choose_weights
 from alignment.train.kto import kto_trainer
 from alignment.train.label_weights import LabelWeights, label_weights
-from alignment.train.running import run_training
-from alignment.train.saving import generation_of, lineage_of, save_trained
+from alignment.train.running import train_and_save
+from alignment.train.saving import lineage_of
 from alignment.train.sft import Tokenised
 from alignment.train.trial import require_accepted
 from alignment.train.tuning import method_callbacks
@@ -84,11 +83,7 @@ def main(argv: list[str] | None = None) -> None:
         evaluation=held_out.rows,
         callbacks=[*callbacks_for(run, recipe), *method_callbacks(recipe, model)],
     )
-    choose_weights(trainer, recipe)
-    trained = run_training(trainer, run)
-    results = trainer.evaluate() if held_out.rows else {}
-    save_trained(trainer, run.path, generation_of(recipe, template))
-    run.finish(train_loss=trained.training_loss, steps=trained.global_step, **results)
+    train_and_save(trainer, run, recipe, template, evaluates=bool(held_out.rows))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,7 @@
 """What all verbs of the command `alignment` hang on."""
 
 import functools
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -80,18 +79,6 @@ def entry_keys(columns: str | None, ignore_columns: str | None, layout: str | No
         raise RecipeError([f"--ignore_columns {ignore_columns}: write KEY, or KEY,KEY"])
     renamed = {key.strip(): column.strip() for key, _, column in pairs}
     return {"columns": renamed or None, "ignore_columns": ignored, "format": layout}
-
-
-@contextmanager
-def inputs_of_command() -> Iterator[None]:
-    """End with 2, as for a recipe's faults, where a model or adapter that the command line names cannot be used."""
-    from alignment.errors import LineageError, ModelError, RecipeError
-
-    try:
-        yield
-    except (ModelError, LineageError) as error:
-        error.exit_code = RecipeError.exit_code
-        raise
 
 
 def verb(name: str | None = None, **options: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:

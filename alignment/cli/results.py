@@ -17,10 +17,10 @@ from alignment.cli.base import (
     RewardModel,
     TrustRemoteCode,
     entry_keys,
-    inputs_of_command,
     reward_models,
     verb,
 )
+from alignment.errors import named_inputs
 
 
 @verb(rich_help_panel=RESULT_PANEL)
@@ -42,7 +42,7 @@ def merge(
     from alignment.run.files import naming_the_disk
 
     cut = at_rank(run, rank) if rank else contextlib.nullcontext(run)
-    with naming_the_disk(out), inputs_of_command(), cut as part:
+    with naming_the_disk(out), named_inputs(), cut as part:
         difference = merge_adapters(
             part, out, tolerance, trust_remote_code=trust_remote_code, cut_from=run if rank else None
         )
@@ -70,7 +70,7 @@ def switch(
 
     if old is None or new is None:
         raise RecipeError(["switch needs the two adapters: alignment switch MODEL --from A --to B [OUT]."])
-    with naming_the_disk(out or model), inputs_of_command():
+    with naming_the_disk(out or model), named_inputs():
         place = switch_adapters(model, old, new, out, trust_remote_code=trust_remote_code)
     typer.echo(f"{place}: switched from {old} to {new}")
 
@@ -96,7 +96,7 @@ def combine(
 
     *parts, place = words
     out = Path(place)
-    with naming_the_disk(out), inputs_of_command():
+    with naming_the_disk(out), named_inputs():
         difference = combine_adapters(
             parts_of(parts), out, method, density=density, seed=seed, trust_remote_code=trust_remote_code
         )

@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from alignment.data.fields import texts_in
 from alignment.data.stops import PROBE
 from alignment.errors import DataError
 
@@ -36,20 +37,8 @@ def words_of(call: Any) -> Iterator[str]:
     """Yield the texts of a call that a template must write in some form: its name and the words of its arguments."""
     function = call.get("function", call) if isinstance(call, dict) else {}
     yield str(function.get("name", ""))
-    for text in _texts(function.get("arguments")):
+    for text in texts_in(function.get("arguments")):
         yield from re.findall(r"[A-Za-z0-9]{2,}", re.sub(r"\\.", " ", text))
-
-
-def _texts(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict):
-        for key, part in value.items():
-            yield key
-            yield from _texts(part)
-    elif isinstance(value, list):
-        for part in value:
-            yield from _texts(part)
 
 
 def _written(render: Render, arguments: Any, results: list[dict[str, Any]]) -> str | None:

@@ -82,22 +82,22 @@ def checked(value: Any, key: str) -> Any:
 
 def checked_text(value: Any, key: str) -> Any:
     """Return a value as `checked` does; NUL in it is a `BadRow` too."""
-    for text in _texts(checked(value, key)):
+    for text in texts_in(checked(value, key)):
         whole_text(text, f"'{key}'")
     return value
 
 
-def _texts(value: Any) -> Iterator[str]:
+def texts_in(value: Any) -> Iterator[str]:
     """Yield keys and texts at any depth."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, dict):
         for name, part in value.items():
             yield name
-            yield from _texts(part)
+            yield from texts_in(part)
     elif isinstance(value, list | tuple):
         for part in value:
-            yield from _texts(part)
+            yield from texts_in(part)
 
 
 def text_in(value: Any, what: str, *, empty: bool = False) -> str:

@@ -108,16 +108,18 @@ class _Training:
         self._add_reward_models(found)
         standing = {**found.standing(), **_context(self.machine)}
         device, host = states(found, self.machine, self.settings.optim)
-        phases = [self._step(standing, device), Phase("optimizer step", {**standing, **device, **self._copies(found)})]
+        collected = {**standing, **self._trunk(model)}
+        phases = [
+            self._step(collected, device),
+            Phase("optimizer step", {**collected, **device, **self._copies(found)}),
+        ]
         together = 1
         if isinstance(self.recipe, PolicyGradientRecipe):
             together = _together(self.recipe, self.machine)
-            states_of_trunk = self._trunk(self.recipe, model)
-            phases = [Phase(phase.name, {**phase.parts, **states_of_trunk}) for phase in phases]
-            without = {**standing, **{name: size for name, size in device.items() if name != "gradients"}}
+            without = {name: size for name, size in device.items() if name != "gradients"}
             phases = [
-                self._sampling(self.recipe, found, without),
-                self._scoring(self.recipe, {**without, **states_of_trunk}),
+                self._sampling(self.recipe, found, {**standing, **without}),
+                self._scoring(self.recipe, {**collected, **without}),
                 *phases,
             ]
         weights = [parameter for name, parameter in model.named_parameters() if not is_of_adapter(name)]
@@ -191,12 +193,15 @@ class _Training:
         moving = sampling_bytes(self.blueprint, recipe, rows, self.lengths, gpu=self.machine.gpu)
         return Phase("sampling", {**standing, **whole, **moving})
 
-    def _trunk(self, recipe: PolicyGradientRecipe, model: Any) -> dict[str, int]:
+    def _trunk(self, model: Any) -> dict[str, int]:
         """Return the bytes of the shared trunk's hidden states of one process's answers; {} without a trunk.
 
         One process regroups them in later epochs, a whole minibatch at a time.
         """
-        if not recipe.share_trunk or model.trunk_below_adapters() is None:
+        recipe = self.recipe
+        if not isinstance(recipe, PolicyGradientRecipe) or not recipe.share_trunk:
+            return {}
+        if model.trunk_below_adapters() is None:
             return {}
         again = self.machine.gpus == 1 and recipe.update_rule().num_epochs > 1
         answers = -(-recipe.rollout_batch_size // self.machine.gpus)

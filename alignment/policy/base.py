@@ -15,7 +15,7 @@ from transformers import (
 from alignment.config.launched import is_sharded
 from alignment.config.methods import methods_where
 from alignment.config.schema import AdapterKeys, ModelKeys
-from alignment.errors import LineageError, ModelError, RecipeError
+from alignment.errors import ModelError, named_inputs
 from alignment.policy.adapter_files import read_adapter_config
 from alignment.policy.adapters import (
     attach_adapter,
@@ -91,16 +91,13 @@ def _load(
     return copies_in_float32(model) if trainable else model
 
 
+@named_inputs()
 def require_model(recipe: Any) -> None:
     """Refuse a model or adapter that a training recipe names and cannot train, before a run's folder is made.
 
     Raises: ModelError or LineageError, with the exit code of a recipe's faults.
     """
-    try:
-        require_loadable(recipe, trainable=True, peft=recipe, task=recipe.STAGE.task)
-    except (ModelError, LineageError) as error:
-        error.exit_code = RecipeError.exit_code
-        raise
+    require_loadable(recipe, trainable=True, peft=recipe, task=recipe.STAGE.task)
 
 
 def require_loadable(keys: ModelKeys, *, trainable: bool, peft: AdapterKeys | None, task: str = "CAUSAL_LM") -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from alignment.config.schema import ModelKeys
-from alignment.errors import LineageError, ModelError, RecipeError
+from alignment.errors import ModelError, named_inputs
 from alignment.manifest import read_manifest
 from alignment.policy.adapter_files import read_adapter_config
 from alignment.policy.model_source import ModelSource, resolve_model
@@ -59,25 +59,21 @@ class RewardModel:
         return weights_hash(self.base) == weights_hash(policy.base)
 
 
+@named_inputs()
 def require_reward_models(paths: Sequence[str]) -> None:
     """Refuse reward models that are missing, and adapters that are damaged or of a policy, before a run begins.
 
     Raises: ModelError or LineageError, with the exit code of a recipe's faults.
     """
-    try:
-        for path in paths:
-            adapter = resolve_model(path).adapter
-            if adapter is None or not Path(adapter).is_dir():
-                continue
-            if read_adapter_config(adapter).task_type != "SEQ_CLS":
-                raise ModelError(
-                    f"{path} is the adapter of a policy, and a reward model is needed here; name the run of a reward "
-                    "stage."
-                )
-            require_floats(Path(adapter))
-    except (ModelError, LineageError) as error:
-        error.exit_code = RecipeError.exit_code
-        raise
+    for path in paths:
+        adapter = resolve_model(path).adapter
+        if adapter is None or not Path(adapter).is_dir():
+            continue
+        if read_adapter_config(adapter).task_type != "SEQ_CLS":
+            raise ModelError(
+                f"{path} is the adapter of a policy, and a reward model is needed here; name the run of a reward stage."
+            )
+        require_floats(Path(adapter))
 
 
 def name_roles(models: Sequence[RewardModel]) -> list[RewardModel]:

@@ -243,7 +243,7 @@ class Roles(nn.Module):
 
     def trunk_below_adapters(self) -> Trunk | None:
         """Return the layers below all adapters; None if there are none, or the policy trains whole."""
-        return trunk_below(self.switched) if self.policy_model is None and not self.base_trains else None
+        return trunk_below(self.switched) if self.whole_policy is None else None
 
     def trunk_states(self, input_ids: Tensor) -> Tensor:
         """Return the shared trunk's hidden states, (batch, time, width)."""

@@ -62,11 +62,11 @@ class Trunk:
         self.decoder = decoder
         self.layers = layers
         self.depth = depth
-        self._output: Any = None  # what a layer returned last, with None in place of tensors
+        self._output: Any = None  # what a layer returns, with None in place of tensors; `disagreement` notes it
 
     def states(self, input_ids: Tensor) -> Tensor:
         """Return the output of the trunk's last layer, (batch, time, width), without gradient."""
-        with torch.no_grad(), self._without(range(self.depth, len(self.layers))) as places, self._noting_output():
+        with torch.no_grad(), self._without(range(self.depth, len(self.layers))) as places:
             self.decoder(input_ids=input_ids, use_cache=False)
         found: Tensor = places[0].input
         return found
@@ -84,7 +84,8 @@ class Trunk:
         probe = (torch.arange(math.prod(PROBE), device=device) % vocabulary).view(PROBE)
         whole = [run(probe) for run in passes]
         try:
-            states = self.states(probe)
+            with self._noting_output():
+                states = self.states(probe)
             if not isinstance(states, Tensor) or states.shape[:2] != probe.shape:
                 return "they pass on more than hidden states of shape (batch, time, width)"
             begun = [run(probe, states) for run in passes]

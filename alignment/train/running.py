@@ -4,11 +4,15 @@ from typing import Any
 
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
+from alignment.config.schema import TrainingRecipe
+from alignment.data.template import Template
 from alignment.errors import TrainingError
 from alignment.run.callbacks import TrainingProgress
 from alignment.run.checkpoints import only_whole_checkpoints
 from alignment.run.directory import RunDirectory
 from alignment.run.divergence import naming_overflow
+from alignment.train.choosing import choose_weights
+from alignment.train.saving import generation_of, save_trained
 from alignment.train.sharding import require_possible, require_what_was_asked
 
 
@@ -31,6 +35,17 @@ def run_training(trainer: Any, run: RunDirectory) -> Any:
         progress.close()
     _require_steps(trainer)
     return trained
+
+
+def train_and_save(
+    trainer: Any, run: RunDirectory, recipe: TrainingRecipe, template: Template, *, evaluates: bool
+) -> None:
+    """Train a policy, evaluate it if rows are held out, save it with its generation settings, and finish the run."""
+    choose_weights(trainer, recipe)
+    trained = run_training(trainer, run)
+    results = trainer.evaluate() if evaluates else {}
+    save_trained(trainer, run.path, generation_of(recipe, template))
+    run.finish(train_loss=trained.training_loss, steps=trained.global_step, **results)
 
 
 def _require_steps(trainer: Any) -> None:

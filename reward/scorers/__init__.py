@@ -4,8 +4,7 @@ Reward models are loaded here, or are roles on the policy's base; the module of 
 """
 
 import importlib
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from types import ModuleType
 from typing import Any
@@ -15,7 +14,7 @@ from alignment.config.schema import PolicyGradientRecipe, scorer_entry
 from alignment.config.schema.scorers import AnyScorer, EnsembleEntry
 from alignment.data.rows import Prompt
 from alignment.data.source_rows import Loaded
-from alignment.errors import ModelError, RecipeError, ScorerError
+from alignment.errors import ModelError, ScorerError, named_inputs
 from alignment.policy.reward_models import RewardModel
 from alignment.train.policy_gradient.monitoring import Monitor, preserve_random_state
 from alignment.train.policy_gradient.scoring import (
@@ -80,17 +79,7 @@ def build_scoring(
     )
 
 
-@contextmanager
-def _of_the_recipe() -> Iterator[None]:
-    """Give errors of the functions that a recipe names the exit code of a recipe's faults: no work was done yet."""
-    try:
-        yield
-    except ScorerError as error:
-        error.exit_code = RecipeError.exit_code
-        raise
-
-
-@_of_the_recipe()
+@named_inputs(ScorerError)  # no work was done yet
 def build_functions(recipe: PolicyGradientRecipe) -> list[tuple[AnyScorer, ColumnScorer]]:
     """Build every scorer that computes in this process without a model, before the data is read.
 
@@ -100,7 +89,7 @@ def build_functions(recipe: PolicyGradientRecipe) -> list[tuple[AnyScorer, Colum
     return [(entry, _module(entry).build(entry, recipe, None)) for entry in entries]
 
 
-@_of_the_recipe()
+@named_inputs(ScorerError)  # no work was done yet
 def try_functions(
     recipe: PolicyGradientRecipe, functions: Sequence[tuple[AnyScorer, ColumnScorer]], loaded: Loaded[Prompt]
 ) -> None:

@@ -1,22 +1,17 @@
 """GRPO and RLOO on two processes do what they do on one: groups, dynamic sampling, resume."""
 
-import importlib.util
 import json
-from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
 
-from tests.distributed.launch import FSDP2, run_jobs
+from tests.distributed.engines import environment, needs_deepspeed, worst_difference
+from tests.distributed.launch import run_jobs
 from tests.models import save_tiny_model
 from tests.train.ppo_runs import make_trainer, trained_weights
 
 pytestmark = [pytest.mark.distributed, pytest.mark.slow, pytest.mark.timeout(900)]
 
-HERE = Path(__file__).parent
-needs_deepspeed = pytest.mark.skipif(
-    importlib.util.find_spec("deepspeed") is None, reason="deepspeed is not installed: pip install '.[deepspeed]'"
-)
 # 24 answers in groups of 4 and 8: a group lies on both processes, and each of two minibatches has parts of groups
 BATCH = {"rollout_batch_size": 24, "total_episodes": 72, "num_mini_batches": 2, "per_device": 2}
 ADAM, SGD = {"learning_rate": 1e-3}, {"learning_rate": 0.1, "optim": "sgd"}  # as in test_ddp
@@ -31,18 +26,6 @@ RUNS = {
 }
 SAVING = {"save_strategy": "steps", "save_steps": 3}  # in the middle of an update
 TIMES = ("seconds", "tokens_per_second", "peak_memory", "train_", "total_flos")
-
-
-def environment(engine: str) -> dict[str, str]:
-    if engine == "ddp":
-        return {}
-    if engine == "fsdp2":
-        return FSDP2
-    return {
-        "DS_ACCELERATOR": "cpu",
-        "ACCELERATE_USE_DEEPSPEED": "true",
-        "ACCELERATE_DEEPSPEED_CONFIG_FILE": str(HERE / f"{engine}.json"),
-    }
 
 
 @pytest.fixture(scope="module")
@@ -76,11 +59,6 @@ def ran(request, base, tmp_path_factory):
         jobs += [job, {**job, "resume": folder / name / "checkpoint-3", "result": "resumed.safetensors"}]
     run_jobs(jobs, folder / "work", **environment(engine))
     return folder
-
-
-def worst_difference(ours, theirs):
-    assert ours.keys() == theirs.keys()
-    return max(float((ours[name] - theirs[name]).abs().max()) for name in ours)
 
 
 @pytest.mark.parametrize("name", RUNS)

@@ -1,8 +1,6 @@
 """ZeRO-1, -2, -3 and FSDP2 on two processes do what one process does, save what plain peft loads, and resume."""
 
-import importlib.util
 import json
-from pathlib import Path
 
 import pytest
 import torch
@@ -10,16 +8,13 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
+from tests.distributed.engines import environment, needs_deepspeed, worst_difference
 from tests.distributed.launch import FSDP2, run_jobs
 from tests.models import save_tiny_model
 from tests.train.ppo_runs import make_trainer, trained_weights
 
 pytestmark = [pytest.mark.distributed, pytest.mark.slow, pytest.mark.timeout(900)]
 
-HERE = Path(__file__).parent
-needs_deepspeed = pytest.mark.skipif(
-    importlib.util.find_spec("deepspeed") is None, reason="deepspeed is not installed: pip install '.[deepspeed]'"
-)
 BATCH = {"rollout_batch_size": 16, "total_episodes": 48, "num_ppo_epochs": 2, "num_mini_batches": 2, "per_device": 4}
 ADAM, SGD = {"learning_rate": 1e-3}, {"learning_rate": 0.1, "optim": "sgd"}  # as in test_ddp
 RUNS = {
@@ -33,16 +28,6 @@ RUNS = {
     "trunk-sharded-sampling": ("base", {"arguments": ADAM, "lora_layers": 1, "ds3_gather_for_generation": False}),
 }
 SAVING = {"save_strategy": "steps", "save_steps": 5, "save_total_limit": 2}  # step 5 is in the middle of an update
-
-
-def environment(engine: str) -> dict[str, str]:
-    if engine == "fsdp2":
-        return FSDP2
-    return {
-        "DS_ACCELERATOR": "cpu",
-        "ACCELERATE_USE_DEEPSPEED": "true",
-        "ACCELERATE_DEEPSPEED_CONFIG_FILE": str(HERE / f"{engine}.json"),
-    }
 
 
 def kinds(engine: str) -> list[str]:
@@ -75,11 +60,6 @@ def ran(engine, models, tmp_path_factory):
         jobs += [job, {**job, **again}]
     run_jobs(jobs, folder / "work", **environment(engine))
     return folder
-
-
-def worst_difference(ours, theirs):
-    assert ours.keys() == theirs.keys()
-    return max(float((ours[name] - theirs[name]).abs().max()) for name in ours)
 
 
 @pytest.mark.parametrize("name", RUNS)

@@ -41,6 +41,19 @@ CASES = {
 }
 
 
+def require_refused(given, tmp_path, monkeypatch, message):
+    """Run a recipe; require one line, exit code 2, no loaded model and no run's folder."""
+    given = {"output_dir": str(tmp_path / "run"), "use_cpu": True,
+             "datasets": [{"path": str(tmp_path / "rows.jsonl")}], **given}  # fmt: skip
+    (tmp_path / "recipe.yaml").write_text(json.dumps(given))
+    monkeypatch.setattr("alignment.policy.base.load_base", lambda *_, **__: pytest.fail("the model was loaded"))
+    with pytest.raises(AlignmentError, match=message) as refused:
+        importlib.import_module(f"recipes.{given['stage']}").main(["--config", str(tmp_path / "recipe.yaml")])
+    assert refused.value.exit_code == 2
+    assert len(str(refused.value).splitlines()) == 1
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.fixture
 def adapter(tiny_model_dir, tmp_path):
     return trained_adapter(tiny_model_dir, tmp_path / "adapter")
@@ -53,16 +66,8 @@ def test_it_is_refused_before_anything_is_written(adapter, tmp_path, monkeypatch
         pytest.skip("a reward model goes on from one")
     change, message = CASES[case]
     (tmp_path / "rows.jsonl").write_text('{"prompt": "a", "chosen": "b", "rejected": "c", "completion": "b"}\n')
-    given = {"stage": stage, "model_name_or_path": str(adapter), "output_dir": str(tmp_path / "run"), "use_cpu": True,
-             "datasets": [{"path": str(tmp_path / "rows.jsonl")}], **MORE.get(stage, {})}  # fmt: skip
-    given |= change(adapter, tmp_path)
-    (tmp_path / "recipe.yaml").write_text(json.dumps(given))
-    monkeypatch.setattr("alignment.policy.base.load_base", lambda *_, **__: pytest.fail("the model was loaded"))
-    with pytest.raises(AlignmentError, match=message) as refused:
-        importlib.import_module(f"recipes.{stage}").main(["--config", str(tmp_path / "recipe.yaml")])
-    assert refused.value.exit_code == 2
-    assert len(str(refused.value).splitlines()) == 1
-    assert not (tmp_path / "run").exists()
+    given = {"stage": stage, "model_name_or_path": str(adapter), **MORE.get(stage, {}), **change(adapter, tmp_path)}
+    require_refused(given, tmp_path, monkeypatch, message)
 
 
 REWARDS = {
@@ -87,13 +92,6 @@ def test_a_reward_model_is_refused_before_anything_is_written(
     (tmp_path / "rows.jsonl").write_text('{"prompt": "a"}\n')
     entry = [{"kind": "reward_model", "model_name_or_path": str(reward)}]
     scored = {"scorers": [{"kind": "length", "maximum": 3}]} if where == "watch_scorers" else {}
-    given = {"stage": stage, "model_name_or_path": str(tiny_model_dir), "output_dir": str(tmp_path / "run"),
-             "use_cpu": True, "datasets": [{"path": str(tmp_path / "rows.jsonl")}], "total_episodes": 64, **scored,
-             where: str(reward) if where == "reward_model_path" else entry}  # fmt: skip
-    (tmp_path / "recipe.yaml").write_text(json.dumps(given))
-    monkeypatch.setattr("alignment.policy.base.load_base", lambda *_, **__: pytest.fail("the model was loaded"))
-    with pytest.raises(AlignmentError, match=message) as refused:
-        importlib.import_module(f"recipes.{stage}").main(["--config", str(tmp_path / "recipe.yaml")])
-    assert refused.value.exit_code == 2
-    assert len(str(refused.value).splitlines()) == 1
-    assert not (tmp_path / "run").exists()
+    given = {"stage": stage, "model_name_or_path": str(tiny_model_dir), "total_episodes": 64, **scored}
+    given[where] = str(reward) if where == "reward_model_path" else entry
+    require_refused(given, tmp_path, monkeypatch, message)

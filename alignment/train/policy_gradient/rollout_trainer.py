@@ -190,10 +190,15 @@ class RolloutTrainer(CheckpointedTrainer):
         self._exchange(rollout, outputs.tensors)
         return outputs
 
+    @property
+    def may_share_trunk(self) -> bool:
+        """Whether there are layers below all adapters, and the recipe lets the roles share them."""
+        return self.recipe.share_trunk and self.roles.trunk_below_adapters() is not None
+
     @functools.cached_property
     def shares_trunk(self) -> bool:
         """Whether the roles share layers below all adapters; see `alignment.policy.trunk`."""
-        layers: int = self.run_roles(call="find_trunk")["layers"] if self.recipe.share_trunk else 0
+        layers: int = self.run_roles(call="find_trunk")["layers"] if self.may_share_trunk else 0
         if layers:
             say_once(f"the lowest {layers} layers have no adapter; they run once per rollout, for all roles and epochs")
         return layers > 0

@@ -137,7 +137,7 @@ class PPOTrainer(RolloutTrainer):
     def _load_rng_state(self, checkpoint: str | None) -> None:
         """Also compute the trunk's states of the checkpoint's rollout, in the microbatches of its first epoch."""
         super()._load_rng_state(checkpoint)
-        if checkpoint is not None and self.stream.experience is not None:
+        if checkpoint is not None and self.stream.experience is not None and self.may_share_trunk:
             self._with_weights(self._restore_trunk)
 
     @torch.no_grad()
