@@ -5,6 +5,8 @@ import json
 import shutil
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 from alignment.errors import AlignmentError
 from alignment.policy.base import load_sequence_classifier
@@ -70,8 +72,15 @@ def test_it_is_refused_before_anything_is_written(adapter, tmp_path, monkeypatch
     require_refused(given, tmp_path, monkeypatch, message)
 
 
+def of_integers(adapter, tmp_path):
+    file = adapter / "adapter_model.safetensors"
+    save_file({name: tensor.to(torch.int8) for name, tensor in load_file(file).items()}, file, {"format": "pt"})
+    return {}
+
+
 REWARDS = {
     "cut off": (cut, r"adapter_model\.safetensors"),
+    "of integers": (of_integers, r"adapter_model\.safetensors"),
     "missing": (lambda adapter, _: shutil.rmtree(adapter), "does not exist|is no "),
     "of a policy": (None, "is the adapter of a policy, and a reward model is needed here"),
 }
