@@ -17,6 +17,7 @@ from alignment.config.methods import methods_where
 from alignment.config.schema import AdapterKeys, ModelKeys
 from alignment.errors import ModelError, named_inputs
 from alignment.policy.adapter_files import read_adapter_config
+from alignment.policy.adapter_fit import require_fit
 from alignment.policy.adapters import (
     attach_adapter,
     continue_adapter,
@@ -110,11 +111,14 @@ def require_loadable(keys: ModelKeys, *, trainable: bool, peft: AdapterKeys | No
     cls = AutoModelForSequenceClassification if task == "SEQ_CLS" else AutoModelForCausalLM
     revision = keys.model_revision if not Path(source.base).is_dir() else "main"
     try:
-        _described(cls, source.base, keys, revision, **_head(cls, None))
+        described = _described(cls, source.base, keys, revision, **_head(cls, None))
     except ModelError:
         raise
     except Exception as error:
         raise cannot_load(source.base, error) from error
+    folders = [Path(path) for path in (source.adapter, source.base) if path is not None and Path(path).is_dir()]
+    if len(folders) == 2 and getattr(described, "quantization_config", None) is None:
+        require_fit(folders[0], source.base, tensor_shapes(folders[1]))
 
 
 def require_method(

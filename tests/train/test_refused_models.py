@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from alignment.errors import AlignmentError
 from alignment.policy.base import load_sequence_classifier
+from tests.models import save_tiny_model
 from tests.policy.test_merge import trained_adapter
 
 STAGES = ("sft", "reward", "dpo", "ppo")
@@ -33,7 +34,15 @@ def of_a_missing_base(adapter, tmp_path):
     return {}
 
 
+def of_a_wider_base(adapter, tmp_path):
+    file = adapter / "adapter_config.json"
+    wide = str(save_tiny_model(tmp_path / "wide", hidden_size=64))
+    file.write_text(json.dumps({**json.loads(file.read_text()), "base_model_name_or_path": wide}))
+    return {}
+
+
 CASES = {
+    "of a wider base": (of_a_wider_base, r"made for a model\S+ with [0-9]+ (in|out)puts, and the base's weight is"),
     "cut off": (cut, r"adapter_model\.safetensors"),
     "of a reward model": (of_a_reward_model, "is a reward model's adapter"),
     "another rank": (lambda *_: {"lora_r": 7}, "lora_r is 4 in the adapter, 7 in the recipe"),
