@@ -29,6 +29,7 @@ class ReferenceTrainer(WeighedEvaluation):
     accelerator: Any
     precompute_ref_logps: bool
     _starts = True  # until the first training batch
+    _reference_complete = False
 
     def _save_rng_state(self, output_dir: str) -> None:
         """Called on every process for every checkpoint: a reference that follows the policy is part of it."""
@@ -67,12 +68,19 @@ class ReferenceTrainer(WeighedEvaluation):
 
         TRL's main process alone writes them, to a temporary folder that the others do not know.
         """
+        self.complete_reference()
         shared, self.accelerator = self.accelerator, _EachWrites(self.accelerator)
         try:
             found: Dataset = super()._precompute_ref_logps(dataset, *how)
         finally:
             self.accelerator = shared
         return found
+
+    def complete_reference(self) -> None:
+        """Make an adapter's reference the policy's start; once, before its first pass and before weights are cut."""
+        if not self._reference_complete:
+            complete_reference(self.accelerator.unwrap_model(self.model))
+            self._reference_complete = True
 
     def is_first_batch(self) -> bool:
         """Whether this is the first batch of a run that starts, of which policy and reference are equal; once."""
@@ -160,7 +168,7 @@ def built_with_reference(
             )
     except (ValueError, NotImplementedError) as error:
         raise RecipeError([str(error)]) from error
-    complete_reference(model)
+    trainer.complete_reference()
     if arguments.sync_ref_model and is_sharded(trainer.accelerator):
         fault = (
             "sync_ref_model: no checkpoint holds a reference whose weights lie in shards, so that a killed run could "

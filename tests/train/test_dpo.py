@@ -195,12 +195,20 @@ def test_expectation_terms_by_hand():
     assert expectation_terms("hinge", delta, probability, 0.1).tolist() == [0.0, 0.0]
 
 
-def test_precomputed_references_give_the_same_training(tiny_model_dir, tokenizer, tmp_path):
+@pytest.mark.parametrize(
+    "method",
+    [{"lora_r": 4}, {"peft_method": "fourierft", "peft_config": {"n_frequency": 50}}],  # TRL copies no ParameterDict
+    ids=["lora", "fourierft"],
+)
+def test_precomputed_references_give_the_same_training(tiny_model_dir, tokenizer, tmp_path, method):
     losses = []
     for precompute in (False, True):
-        keys = Keys(model_name_or_path=str(tiny_model_dir), lora_r=4)
+        keys = Keys(model_name_or_path=str(tiny_model_dir), **method)
         torch.manual_seed(0)
         model = load_causal_lm(keys, trainable=True, peft=keys)
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.data.normal_(std=0.1)  # as one that an earlier stage trained
         settings = arguments(tmp_path, precompute_ref_log_probs=precompute, max_steps=3, learning_rate=1e-2)
         trainer = dpo_trainer(model, tokenizer, settings, train=pairs(0.9))
         trainer.train()
