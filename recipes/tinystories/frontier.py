@@ -1,5 +1,7 @@
 """Reward against KL for PPO, GRPO, RLOO, DPO and best-of-n: runs what is missing, seed by seed, and draws one picture.
 
+It also prints what the last model of each of nine methods came to.
+
     python -m recipes.tinystories.frontier                # seeds 0, 1, 2 → runs/frontier/{frontier.json,frontier.svg}
 
 For each seed `frontier.yaml` evaluates the checkpoints of the trained methods on the held-out openings, and best-of-n.
@@ -19,7 +21,7 @@ from alignment.errors import DataError
 from alignment.pipeline.runner import run_pipeline
 from alignment.run.files import read_jsonl, write_atomic, write_json
 from alignment.run.script import parsed, script
-from recipes.tinystories import judge, watcher
+from recipes.tinystories import judge, methods, watcher
 from recipes.tinystories.picture import Band, Panel, picture
 
 MEASURES = {"score": "reward model's score", "compound": "VADER compound", "watcher": "watcher's probability"}
@@ -31,7 +33,7 @@ Points = list[dict[str, float]]  # rising KL
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Run each seed's pipeline, then write the numbers and the picture and print the table."""
+    """Run each seed's pipeline, then write the numbers and the picture and print the tables."""
     parser = argparse.ArgumentParser(prog="python -m recipes.tinystories.frontier", description=__doc__)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--output_dir", type=Path, default=Path("runs/frontier"))
@@ -47,6 +49,7 @@ def main(argv: list[str] | None = None) -> None:
     write_json(given.output_dir / "frontier.json", {"seeds": given.seeds, "points": curves, "curves": found})
     write_atomic(given.output_dir / "frontier.svg", drawn(curves, found))
     print(table(found))  # noqa: T201
+    print(f"\n{methods.table([methods.read(run) for run in runs])}\n")  # noqa: T201
     print(f"Picture: {given.output_dir / 'frontier.svg'}")  # noqa: T201
 
 

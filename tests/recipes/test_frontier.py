@@ -6,7 +6,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from recipes.tinystories import best_of_n, frontier
+from recipes.tinystories import best_of_n, frontier, methods
 
 
 def test_best_of_n_picks_by_score_and_reports_all_else():
@@ -50,3 +50,15 @@ def test_picture_and_table_show_every_method():
     rows = frontier.table(found).splitlines()
     cells = "1.33 [1.33, 1.33] | 1.00 [1.00, 1.00] | 1.67 [1.67, 1.67] | 0.67 [0.67, 0.67] | –"
     assert f"| 2 | reward model's score | {cells} |" in rows
+
+
+def test_the_table_of_methods_shows_lowest_and_highest():
+    def seed(value):
+        judges = {"VADER": {"value": value}, "reviews classifier": {"value": 0.5}}
+        per_method = dict.fromkeys(methods.METHODS, 10 * value)
+        named = {name: per_method for name in ("kl", "answer_tokens", "distinct_2")}
+        return {"win_rate": dict.fromkeys(methods.METHODS, judges), **named}
+
+    rows = methods.table([seed(0.75), seed(0.5)]).splitlines()
+    assert rows[2] == "| DPO | 50.0 to 75.0 | 50.0 | 5.0 to 7.5 | 5 to 8 | 5.00 to 7.50 |"
+    assert len(rows) == 2 + 9
