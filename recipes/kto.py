@@ -15,6 +15,7 @@ from trl import KTOConfig
 from alignment.config.schema import KTORecipe
 from alignment.data import require_data
 from alignment.data.template import Template
+from alignment.errors import DataError, named_inputs
 from alignment.meter import say_once
 from alignment.policy.base import load_causal_lm, require_model
 from alignment.policy.generation import stop_at
@@ -39,6 +40,7 @@ from alignment.train.unpaired_rows import require_both_labels, require_evaluable
 preview = labelled_answers  # reads the rows that `alignment preview` shows
 
 
+@named_inputs(DataError)  # no model is loaded yet
 def load_data(recipe: KTORecipe, run: RunDirectory, template: Template) -> tuple[Tokenised, Tokenised, LabelWeights]:
     """Read and tokenise labelled answers, training and held out by prompt, and weigh the labels."""
     limit = sequence_limit(SimpleNamespace(config=config_of(recipe)), recipe.max_length)

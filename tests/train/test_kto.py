@@ -411,8 +411,9 @@ def test_a_recipe_trains_reports_the_weights_and_saves_an_adapter(tiny_model_dir
 )
 def test_bad_labels_are_refused_before_the_model_loads(tiny_model_dir, tmp_path, monkeypatch, rows, told):
     monkeypatch.setattr(recipes.kto, "load_causal_lm", None)
-    with pytest.raises(DataError, match=told):
+    with pytest.raises(DataError, match=told) as refused:
         recipes.kto.main(write(tmp_path, tiny_model_dir, rows))
+    assert refused.value.exit_code == 2
 
 
 def test_a_run_without_a_step_fails(tiny_model_dir, tmp_path):
