@@ -29,7 +29,7 @@ COLUMNS: dict[str, tuple[Callable[[Result, str], float], int]] = {  # with digit
     "wins against SFT, watching judge, %": (wins("reviews classifier"), 1),
     "KL, nats": (lambda result, method: result["kl"][method], 1),
     "tokens": (lambda result, method: result["answer_tokens"][method], 0),
-    "distinct-2": (lambda result, method: result["distinct_2"][method], 2),
+    "distinct-2": (lambda result, method: result["details"]["distinct_answers"][method]["distinct_2"], 2),
 }
 
 

@@ -56,7 +56,8 @@ def test_the_table_of_methods_shows_lowest_and_highest():
     def seed(value):
         judges = {"VADER": {"value": value}, "reviews classifier": {"value": 0.5}}
         per_method = dict.fromkeys(methods.METHODS, 10 * value)
-        named = {name: per_method for name in ("kl", "answer_tokens", "distinct_2")}
+        distinct = {method: {"distinct_2": 10 * value} for method in methods.METHODS}
+        named = {"kl": per_method, "answer_tokens": per_method, "details": {"distinct_answers": distinct}}
         return {"win_rate": dict.fromkeys(methods.METHODS, judges), **named}
 
     rows = methods.table([seed(0.75), seed(0.5)]).splitlines()
