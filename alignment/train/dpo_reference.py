@@ -17,6 +17,8 @@ from alignment.policy.adapters import expected_warnings
 
 LN_2 = math.log(2)
 START_TOLERANCE = 1e-3  # of the first loss
+LORA_A = {"lora_A", "lora_embedding_A"}  # PEFT's names of the factors
+LORA_B = {"lora_B", "lora_embedding_B"}
 
 
 @contextmanager
@@ -48,12 +50,15 @@ def frozen_reference(model: Any) -> Iterator[None]:
 
 @torch.no_grad()
 def complete_reference(model: Any) -> None:
-    """Copy all of the policy's adapter to the reference's, and freeze it.
+    """Copy all of the policy's adapter to the reference's, and freeze it; delete it where the base is the reference.
 
     TRL copies parameters whose names hold `.default.`, which leaves out those in a `ParameterDict`, buffers, and
-    SHiRA's indices, which are neither.
+    SHiRA's indices, which are neither. Without the adapter `ref`, TRL turns the policy's adapter off.
     """
     if "ref" not in getattr(model, "peft_config", {}):
+        return
+    if starts_as_base(model):
+        remove_reference(model)
         return
     tensors = dict(chain(model.named_parameters(remove_duplicate=False), model.named_buffers(remove_duplicate=False)))
     for name, tensor in tensors.items():
@@ -67,8 +72,19 @@ def complete_reference(model: Any) -> None:
             indices["ref"] = indices["default"].clone()
 
 
+def starts_as_base(model: Any) -> bool:
+    """Whether the policy's adapter is LoRA that adds nothing yet: all that trains is A and B, and each B is zero.
+
+    DoRA has a magnitude besides. Where ZeRO-3 has cut the weights, the answer is no.
+    """
+    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    last = [p for name, p in trained.items() if not LORA_B.isdisjoint(name.split("."))]
+    plain = all(not (LORA_A | LORA_B).isdisjoint(name.split(".")) for name in trained)
+    return plain and bool(last) and all(p.numel() > 0 and not p.any() for p in last)
+
+
 def remove_reference(model: Any) -> None:
-    """Delete the adapter that TRL adds for the reference, for a loss that has none."""
+    """Delete the adapter that TRL adds for the reference, where no loss or pass needs it."""
     if "ref" in getattr(model, "peft_config", {}):
         model.delete_adapter("ref")
 

@@ -12,6 +12,7 @@ from alignment.train.dpo import dpo_trainer
 from tests.train.test_dpo import arguments, pairs
 from tests.tuned import keys, save_base, trained, with_adapter
 
+BASE_IS_REFERENCE = ("lora", "dylora")  # of a new adapter, without a copy of it
 METHODS = [name for name, method in TUNING_METHODS.items() if method.has_adapter]
 
 
@@ -33,7 +34,10 @@ def tokenizer(base):
 @pytest.mark.parametrize("name", METHODS)
 def test_a_new_adapter_starts_at_ln_2(base, tokenizer, tmp_path, name):
     settings = arguments(tmp_path, max_steps=2, learning_rate=1e-2, beta=1.0)
-    losses = losses_of(dpo_trainer(with_adapter(base, name), tokenizer, settings, train=pairs()))
+    model = with_adapter(base, name)
+    trainer = dpo_trainer(model, tokenizer, settings, train=pairs())
+    assert ("ref" in model.peft_config) == (name not in BASE_IS_REFERENCE)
+    losses = losses_of(trainer)
     assert losses[0] == pytest.approx(math.log(2), abs=1e-6)
     assert losses[1] != losses[0]
 
