@@ -88,13 +88,8 @@ TRL_WITH_PPO := runs/benchmarks/trl-1.12.0
 $(TRL_WITH_PPO):
 	$(BIN)/python -m pip install --quiet --no-deps --target $@ trl==1.12.0
 
-benchmark: $(VENV)/.installed $(TRL_WITH_PPO) ## PPO and GRPO against TRL, the bytes of four roles, the labeler's own time; an hour
-	$(BIN)/python -m benchmarks.ppo_vs_trl --workload equal
-	$(BIN)/python -m benchmarks.ppo_vs_trl --workload natural
-	$(BIN)/python -m benchmarks.grpo_vs_trl --workload equal
-	$(BIN)/python -m benchmarks.grpo_vs_trl --workload natural
-	$(BIN)/python -m benchmarks.roles_memory --shape 7b
-	$(BIN)/python -m benchmarks.labeler
+benchmark: $(VENV)/.installed $(TRL_WITH_PPO) ## one table of all comparisons with TRL and others, in runs/benchmarks/table.md; two hours
+	$(BIN)/python -m benchmarks.table
 
 clean: ## remove the environment and all runs
 	rm -rf $(VENV) $(FLOOR) runs site

@@ -17,10 +17,7 @@ from benchmarks.workload import WORKLOADS
 ROOT = Path(__file__).resolve().parents[1]
 WORK = ROOT / "runs" / "benchmarks"
 Runs = dict[str, list[dict[str, Any]]]  # by system
-FIGURES = {
-    "tokens_per_second_ratio": "response_tokens_per_second",
-    "tokens_per_cpu_second_ratio": "response_tokens_per_cpu_second",
-}
+WORK_DONE = "response_tokens"  # what PPO and GRPO count
 
 
 def arguments_parser(description: str | None) -> argparse.ArgumentParser:
@@ -36,25 +33,33 @@ def arguments_parser(description: str | None) -> argparse.ArgumentParser:
     return parser
 
 
-def alternate(systems: list[str], repetitions: int, measure: Callable[[str], dict[str, Any]]) -> Runs:
-    """Measure every system in turn, in the opposite order every second time, and print each run."""
+def alternate(
+    systems: list[str], repetitions: int, measure: Callable[[str], dict[str, Any]], work: str = WORK_DONE
+) -> Runs:
+    """Measure every system in turn, in the opposite order every second time, and print each run.
+
+    Args:
+        work: what the figures count: a run has `WORK_per_second` and `WORK_per_cpu_second`.
+    """
     runs: Runs = {system: [] for system in systems}
     for repetition in range(repetitions):
         for system in systems if repetition % 2 == 0 else reversed(systems):
             runs[system].append(measure(system))
-            print(_line(system, runs[system][-1]), flush=True)
+            print(_line(system, runs[system][-1], work), flush=True)
     return runs
 
 
-def ratios(runs: Runs, baseline: str, device: str) -> dict[str, dict[str, float]]:
+def ratios(runs: Runs, baseline: str, device: str, work: str = WORK_DONE) -> dict[str, dict[str, float]]:
     """Print every system's medians, and return those of each other system over the baseline's."""
-    names = {**FIGURES, "peak_memory_ratio": "peak_cuda_mib" if device == "cuda" else "peak_rss_mib"}
+    unit = work.rpartition("_")[2]
+    names = {f"{unit}_{per}_ratio": f"{work}_{per}" for per in ("per_second", "per_cpu_second")}
+    names["peak_memory_ratio"] = "peak_cuda_mib" if device == "cuda" else "peak_rss_mib"
     medians = {
         system: {figure: statistics.median(run[figure] for run in found) for figure in names.values()}
         for system, found in runs.items()
     }
     for system, found in medians.items():
-        print(_line(f"median {system}", found))
+        print(_line(f"median {system}", found, work))
     return {
         system: {ratio: found[figure] / medians[baseline][figure] for ratio, figure in names.items()}
         for system, found in medians.items()
@@ -103,11 +108,11 @@ def _run(command: list[str], environment: dict[str, str]) -> str:
     return done.stdout
 
 
-def _line(system: str, found: dict[str, Any]) -> str:
+def _line(system: str, found: dict[str, Any], work: str) -> str:
     memory = found.get("peak_cuda_mib", found["peak_rss_mib"]) if "peak_rss_mib" in found else found["peak_cuda_mib"]
     return (
-        f"{system:19}: {found['response_tokens_per_second']:8.1f} response tokens/s, "
-        f"{found['response_tokens_per_cpu_second']:8.1f} by processor time, peak {memory:6.0f} MiB"
+        f"{system:19}: {found[f'{work}_per_second']:8.1f} {work.replace('_', ' ')}/s, "
+        f"{found[f'{work}_per_cpu_second']:8.1f} by processor time, peak {memory:6.0f} MiB"
     )
 
 
