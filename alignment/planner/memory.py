@@ -18,6 +18,7 @@ from alignment.planner.steps import Step, prefill, prepare, scoring_pass, traini
 from alignment.planner.tracing import Traced, fake_memory, trace
 from alignment.planner.weights import Held, disk_buffers, held, states, total_bytes
 from alignment.policy.methods import is_of_adapter
+from alignment.rollout.static_memory import room_for
 
 DEEP = 6  # layers above which a model of equal layers is extrapolated from two shallow ones
 SHALLOW = (2, 3)
@@ -106,7 +107,7 @@ class _Training:
         found = held(model, self.machine)
         self._add_reference(found)
         self._add_reward_models(found)
-        standing = {**found.standing(), **_context(self.machine)}
+        standing = {**found.standing(), **_context(self.machine), **self._kept_by_engine()}
         device, host = states(found, self.machine, self.settings.optim)
         collected = {**standing, **self._trunk(model)}
         phases = [
@@ -189,9 +190,31 @@ class _Training:
             shards = self.machine.shards.weights
             cut = sum(found.parts.values()) if not found.host else found.host["weights"] // shards
             whole["weights gathered"] = cut * (shards - 1 if not found.host else shards)
+        return Phase("sampling", {**standing, **whole, **self._decoding(recipe)})
+
+    def _decoding(self, recipe: PolicyGradientRecipe) -> dict[str, int]:
+        """Return the cache and the logits while answers are sampled; a cache of fixed shapes has whole buckets."""
         rows = _together(recipe, self.machine)
-        moving = sampling_bytes(self.blueprint, recipe, rows, self.lengths, gpu=self.machine.gpu)
-        return Phase("sampling", {**standing, **whole, **moving})
+        keys = recipe.model_copy(update={"dtype": "bfloat16"}) if recipe.rollout_engine == "merged" else recipe
+        moving = sampling_bytes(self.blueprint, keys, rows, self.lengths, gpu=self.machine.gpu)
+        if recipe.cache_implementation == "static":
+            room = room_for(rows, self.lengths.whole - self.lengths.answer, self.lengths.answer)
+            layers = self.blueprint.layers
+            grown = rows * self.lengths.whole * (layers + 1)
+            moving["KV cache"] = moving["KV cache"] * room.rows * room.columns * layers // grown
+        return moving
+
+    def _kept_by_engine(self) -> dict[str, int]:
+        """Return what the engine holds from one rollout to the next: a merged copy, and its cache of fixed shapes."""
+        recipe = self.recipe
+        if not isinstance(recipe, PolicyGradientRecipe) or recipe.rollout_engine != "merged":
+            return {}
+        keys = recipe.model_copy(update={"dtype": "bfloat16", "load_in_4bit": False})
+        copy = skeleton.bare(AutoModelForCausalLM, self.blueprint, keys, full=False, gpu=self.machine.gpu)
+        kept = {"weights, merged copy": total_bytes(copy.parameters())}
+        if recipe.cache_implementation == "static":
+            kept["KV cache"] = self._decoding(recipe)["KV cache"]
+        return kept
 
     def _trunk(self, model: Any) -> dict[str, int]:
         """Return the bytes of the shared trunk's hidden states of one process's answers; {} without a trunk.

@@ -12,8 +12,38 @@ from peft.utils.other import ModulesToSaveWrapper
 from torch import Tensor, nn
 
 from alignment.errors import ModelError, first_line
+from alignment.policy.output_layer import without_rounding
 from alignment.policy.roles import Roles
 from alignment.policy.switch import ADAPTER
+
+
+def bfloat16_copy(roles: Roles) -> Any:
+    """Return a plain model of the policy's class in bfloat16 beside it, whose weights are not the policy's yet.
+
+    Raises: ModelError if a GPU's free memory does not hold it.
+    """
+    policy = roles.causal_lm("policy")
+    device = next(policy.parameters()).device
+    config = copy.deepcopy(policy.config)
+    if hasattr(config, "quantization_config"):
+        del config.quantization_config
+    if device.type == "cuda":
+        with torch.device("meta"):
+            described = type(policy)._from_config(config, dtype=torch.bfloat16)
+        _require_room(sum(parameter.nbytes for parameter in described.parameters()), device)
+    with torch.random.fork_rng(devices=[]), torch.device(device):
+        model = type(policy)._from_config(config, dtype=torch.bfloat16)
+    without_rounding(model)
+    return model.requires_grad_(False).eval()
+
+
+def _require_room(needed: int, device: torch.device) -> None:
+    free, _ = torch.cuda.mem_get_info(device)
+    if free < needed:
+        raise ModelError(
+            f"rollout_engine is merged, whose copy of the policy takes {needed / 2**30:.1f} GiB, and {device} has "
+            f"{free / 2**30:.1f} GiB free; use rollout_engine: transformers"
+        )
 
 
 @torch.no_grad()

@@ -45,7 +45,26 @@ def draw(logits: Tensor, sampling: Sampling, uniform: Tensor) -> Tensor:
     """
     if sampling.temperature == 0:
         return logits.argmax(-1)
+    return _invert(probabilities(logits, sampling), uniform)
+
+
+def draw_with_logp(logits: Tensor, sampling: Sampling, uniform: Tensor) -> tuple[Tensor, Tensor]:
+    """Return what `draw` returns, and the log-probabilities of these tokens among those that could be drawn.
+
+    Args:
+        logits: (batch, vocabulary). uniform: (batch,) float64 in [0, 1), on the same device.
+    Returns: (batch,) int64 and (batch,) float32; 0 at temperature 0.
+    """
+    if sampling.temperature == 0:
+        tokens = draw(logits, sampling, uniform)
+        return tokens, torch.zeros(tokens.shape, device=tokens.device)
     probs = probabilities(logits, sampling)
+    tokens = _invert(probs, uniform)
+    return tokens, probs.gather(-1, tokens.unsqueeze(-1)).squeeze(-1).log()
+
+
+def _invert(probs: Tensor, uniform: Tensor) -> Tensor:
+    """The token of each row whose part of the distribution, (batch, vocabulary), holds the row's random number."""
     missing = -probs.shape[-1] % BLOCK
     probs = torch.nn.functional.pad(probs, (0, missing)) if missing else probs  # padding by nothing would copy
     probs = probs.view(len(probs), -1, BLOCK)

@@ -25,7 +25,7 @@ class StepInputs:
         self.mask = mask.long() if mask is not None else None
         self.columns = columns
         self.cache: Any = None
-        inner = _innermost(model)
+        inner = innermost(model)
         self.wants_positions = "position_ids" in inspect.signature(inner.forward).parameters
         self.options = last_logits(model, 1)
         self.ready_mask = ready_mask and self.wants_positions and takes_ready_mask(inner)
@@ -73,7 +73,7 @@ def last_logits(model: nn.Module, positions: int) -> dict[str, int]:
     """The argument by which a model computes logits of only its last positions; {} if it has none."""
     return (
         {"logits_to_keep": positions}
-        if "logits_to_keep" in inspect.signature(_innermost(model).forward).parameters
+        if "logits_to_keep" in inspect.signature(innermost(model).forward).parameters
         else {}
     )
 
@@ -121,7 +121,7 @@ def takes_ready_mask(model: Any) -> bool:
     )
 
 
-def _innermost(model: nn.Module) -> Any:
-    """The transformers model inside PEFT's wrapper, whose signature lists what it accepts."""
+def innermost(model: nn.Module) -> Any:
+    """Return the transformers model inside PEFT's wrapper, whose signature lists what it accepts."""
     unwrap: Any = getattr(model, "get_base_model", None)
     return unwrap() if unwrap is not None else model

@@ -11,14 +11,15 @@ import torch
 from torch import Tensor, nn
 
 from alignment.errors import DataError
+from alignment.rollout.batch import Batch, GrowingBatch
 from alignment.rollout.context import context_of, virtual_tokens
 from alignment.rollout.engine import Completion, RowAdapters, Sampling
-from alignment.rollout.sampling import draw, uniforms
-from alignment.rollout.steps import StepInputs, left_pad
+from alignment.rollout.sampling import uniforms
+from alignment.rollout.static_batch import StaticBatch, StaticDecoder
+from alignment.rollout.steps import left_pad
 from alignment.rollout.written import Written
 
 LOOK_EVERY = 16  # steps between two looks at what a GPU has drawn
-COMPACT_BELOW = 0.75  # finished rows are dropped from the cache once the live share of its rows falls below this
 
 
 class TransformersEngine:
@@ -33,6 +34,10 @@ class TransformersEngine:
         on_batch: Called with each batch's answers, for a progress bar.
         look_every: Steps between two looks at which answers have ended; None: 1 on a CPU, else `LOOK_EVERY`.
         adapters: The adapters that rows may have; None: all rows are the model's.
+        decoder: Decode `model` with fixed shapes (`static_decoder`); None: the cache grows with the answers.
+        keeps_memory: Keep the decoder's memory and graphs from one call to the next; the weights must stay where they
+            are, and only their numbers may change.
+        with_logp: Return the log-probabilities of the tokens, as an engine of other weights than the policy's does.
     """
 
     def __init__(
@@ -45,6 +50,9 @@ class TransformersEngine:
         on_batch: Callable[[list[Completion]], None] = lambda _: None,
         look_every: int | None = None,
         adapters: RowAdapters | None = None,
+        decoder: StaticDecoder | None = None,
+        keeps_memory: bool = False,
+        with_logp: bool = False,
     ) -> None:
         self.model = model
         self.synced = synced
@@ -53,6 +61,9 @@ class TransformersEngine:
         self.pad_token_id = pad_token_id
         self.batch_size = batch_size
         self.adapters = adapters
+        self.decoder = decoder
+        self.keeps_memory = keeps_memory
+        self.with_logp = with_logp
 
     def generate(
         self, prompt_ids: list[list[int]], sampling: Sampling, names: Sequence[str | None] | None = None
@@ -79,11 +90,15 @@ class TransformersEngine:
                     )
                     if self.adapters is not None and names is not None:
                         self.adapters.assign([names[i] for i in rows])
-                    sampled = self._sample([prompt_ids[i] for i in rows], sampling, noise)
-                    for i, ids in zip(rows, sampled, strict=True):
-                        answers[i] = Completion(ids, bool(ids) and ids[-1] in sampling.stop_token_ids)
+                    written = self._sample([prompt_ids[i] for i in rows], sampling, noise)
+                    for place, i in enumerate(rows):
+                        ids = written.answers[place]
+                        logp = written.logp[place] if self.with_logp else None
+                        answers[i] = Completion(ids, bool(ids) and ids[-1] in sampling.stop_token_ids, logp)
                     self.on_batch([answers[i] for i in rows])
         finally:
+            if self.decoder is not None and not self.keeps_memory:
+                self.decoder.free()
             if self.adapters is not None and names is not None:
                 self.adapters.assign(None)
             if training:
@@ -104,7 +119,7 @@ class TransformersEngine:
                     f"the model's context of {context + taken}{less}. {shorter} max_new_tokens."
                 )
 
-    def _sample(self, prompts: list[list[int]], sampling: Sampling, noise: np.ndarray) -> list[list[int]]:
+    def _sample(self, prompts: list[list[int]], sampling: Sampling, noise: np.ndarray) -> Written:
         """Sample one batch. noise: (batch, max_new_tokens) float64.
 
         Which answers have ended is known here alone, not on the device: to look at its tokens waits for it, so on a GPU
@@ -112,33 +127,31 @@ class TransformersEngine:
         """
         device = next(self.model.parameters()).device
         look_every = self.look_every or (1 if device.type == "cpu" else LOOK_EVERY)
-        uniform = torch.from_numpy(noise).to(device)
-        input_ids, mask = self._left_pad(prompts, device)
-        step_inputs = StepInputs(self.model, mask, sampling.max_new_tokens, ready_mask=look_every > 1)
+        batch = self._batch(prompts, sampling, torch.from_numpy(noise).to(device), ready_mask=look_every > 1)
         written = Written(len(prompts), sampling.stop_token_ids)
-        unseen: list[Tensor] = []
-        for step in range(sampling.max_new_tokens):
-            logits = step_inputs.forward(input_ids)
-            tokens = draw(logits, sampling, uniform[:, step])
-            input_ids = tokens.unsqueeze(-1)
-            unseen.append(tokens)
-            if len(unseen) < look_every and step + 1 < sampling.max_new_tokens:
+        for step in range(1, sampling.max_new_tokens + 1):
+            batch.step()
+            if step % look_every and step < sampling.max_new_tokens:
                 continue
-            written.read(torch.stack(unseen, dim=-1).tolist())
-            unseen.clear()
+            written.read(*batch.read())
             if not sampling.stop_token_ids:
                 continue
             ended = not written.live
             if ended_everywhere(ended, device) if self.synced else ended:
                 break
-            if 0 < len(written.live) < COMPACT_BELOW * len(written.rows):
+            if 0 < len(written.live) and batch.worth_dropping(len(written.rows), len(written.live)):
                 places = written.compact()
-                keep = torch.tensor(places, device=device)
-                step_inputs.select(keep)
+                batch.select(places)
                 if self.adapters is not None:
                     self.adapters.select(places)
-                input_ids, uniform = input_ids[keep], uniform[keep]
-        return written.answers
+        return written
+
+    def _batch(self, prompts: list[list[int]], sampling: Sampling, uniform: Tensor, *, ready_mask: bool) -> Batch:
+        input_ids, mask = self._left_pad(prompts, uniform.device)
+        keys = {"ready_mask": ready_mask, "with_logp": self.with_logp}
+        if self.decoder is not None:
+            return StaticBatch(self.decoder, input_ids, mask, sampling, uniform, **keys)
+        return GrowingBatch(self.model, input_ids, mask, sampling, uniform, **keys)
 
     def _left_pad(self, prompts: list[list[int]], device: torch.device) -> tuple[Tensor, Tensor | None]:
         return left_pad(prompts, self.pad_token_id, device)

@@ -1,8 +1,11 @@
 """A step of sampling: milliseconds, kernels and waits for the device, at several batch sizes.
 
     nf4         four roles on an NF4 base, the policy a LoRA adapter, as PPO samples
+    nf4-static  the same with fixed shapes and CUDA graphs
+    merged      the same roles, sampled from a merged bf16 copy with fixed shapes and CUDA graphs
     bf16        the same shape in bf16 without an adapter, as after a merge
-    continuous  the same with transformers' continuous batching
+    bf16-static the same with fixed shapes and CUDA graphs
+    continuous  as bf16 with transformers' continuous batching
 
 A step's time is the difference of two runs' lengths, so that the prompt's pass falls out. Nothing stops an answer.
 """
@@ -11,6 +14,7 @@ import time
 import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,8 +22,11 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from alignment.config.schema import DatasetEntry, PPORecipe
 from alignment.policy.load_roles import load_roles
+from alignment.policy.merged import bfloat16_copy, policy_weights
 from alignment.rollout.continuous_batching import ContinuousBatchingEngine
 from alignment.rollout.engine import Engine, Sampling
+from alignment.rollout.merged_engine import MergedEngine
+from alignment.rollout.static_batch import static_decoder
 from alignment.rollout.transformers_engine import TransformersEngine
 from benchmarks.gpu.models import LARGE, large
 from benchmarks.gpu.step import Findings, Place, run_step
@@ -32,14 +39,23 @@ WAITS_A_STEP = 1 / 16  # of the device, where nothing is padded and nothing stop
 
 def main(place: Place, found: Findings, variant: str) -> None:
     """Measure at each batch size."""
-    model = four_roles(place) if variant == "nf4" else plain(place)
-    cast = torch.autocast("cuda", torch.bfloat16) if place.on_gpu and variant == "nf4" else nullcontext()
+    with_roles = variant in ("nf4", "nf4-static", "merged")
+    roles = four_roles(place) if with_roles else None
+    model = plain(place) if roles is None else roles.policy_lm
+    cast = torch.autocast("cuda", torch.bfloat16) if place.on_gpu and with_roles else nullcontext()
+    copy = bfloat16_copy(roles) if variant == "merged" else None
     for batch in BATCHES[place.device]:
-        engine: Engine = (
-            ContinuousBatchingEngine(model, 0, batch)
-            if variant == "continuous"
-            else TransformersEngine(model, 0, batch)
-        )
+        engine: Engine
+        if variant == "continuous":
+            engine = ContinuousBatchingEngine(model, 0, batch)
+        elif copy is not None:
+            sampler_of = TransformersEngine(
+                copy, 0, batch, decoder=static_decoder(copy), keeps_memory=True, with_logp=True
+            )
+            engine = MergedEngine(sampler_of, partial(policy_weights, roles))
+        else:
+            decoder = static_decoder(model) if variant.endswith("static") else None
+            engine = TransformersEngine(model, 0, batch, decoder=decoder, keeps_memory=decoder is not None)
         sample = sampler(engine, place, batch, SHAPES[LARGE[place.device]]["vocab_size"])
         with cast:
             found.numbers(**{f"batch {batch}": of_batch(place, batch, sample, counted=variant != "continuous")})
@@ -52,7 +68,7 @@ def of_batch(place: Place, batch: int, sample: Callable[[int], None], *, counted
     """One batch size; kernels and waits are `counted` where one process of Python gives them to the device."""
     if place.on_gpu:
         torch.cuda.reset_peak_memory_stats()
-    sample(SHORT[place.device])  # first kernels, and memory
+    sample(LONG[place.device])  # first kernels, memory and graphs
     ms = 1000 * a_step(place, lambda steps: timed(place, lambda: sample(steps)))
     row = {"ms a step": ms, "tokens a second": 1000 * batch / ms}
     if place.on_gpu and counted:
@@ -64,7 +80,7 @@ def of_batch(place: Place, batch: int, sample: Callable[[int], None], *, counted
 
 
 def four_roles(place: Place) -> Any:
-    """The policy among PPO's roles on the NF4 base."""
+    """PPO's roles on the NF4 base."""
     recipe = PPORecipe(
         stage="ppo",
         output_dir=str(place.own),
@@ -76,7 +92,7 @@ def four_roles(place: Place) -> Any:
         load_in_4bit=True,
     )
     roles = load_roles(recipe)
-    return roles.to(place.device).eval().policy_lm
+    return roles.to(place.device).eval()
 
 
 def plain(place: Place) -> Any:

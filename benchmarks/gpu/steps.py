@@ -28,11 +28,14 @@ ROUNDS: tuple[tuple[Step, ...], ...] = (
     (Step("memory-7b", "PPO with four roles on a 7B NF4 base in 24 GiB", "memory", 110),),
     (Step("decode-nf4", "Sampling, 7B in NF4 with LoRA", "decoding", 50, "nf4"),),
     (Step("decode-bf16", "Sampling, 7B in bf16", "decoding", 40, "bf16"),),
+    (Step("decode-merged", "Sampling, merged bf16 copy of 7B, CUDA graphs", "decoding", 50, "merged"),),
     (
         Step("judge", "The local judge, 7B in NF4", "judging", 50),
         Step("plan", "What `alignment plan` predicts against what was allocated", "planned", 60),  # on the host alone
     ),
     (Step("trl", "PPO against TRL 1.12.0, workload `equal`", "against_trl", 80),),
+    (Step("decode-bf16-static", "Sampling, 7B in bf16, CUDA graphs", "decoding", 40, "bf16-static"),),
+    (Step("decode-nf4-static", "Sampling, 7B in NF4 with LoRA, CUDA graphs", "decoding", 50, "nf4-static"),),
     (Step("decode-continuous", "Sampling, 7B in bf16 with continuous batching", "decoding", 40, "continuous"),),
 )
 STEPS = [step for together in ROUNDS for step in together]

@@ -181,6 +181,16 @@ def test_wrong_values(faults, stage, given, message):
         ("ppo", {"vllm_mode": "server"}, "vllm_mode: has no effect with rollout_engine transformers; take it out"),
         (
             "ppo",
+            {"rollout_engine": "continuous_batching", "cache_implementation": "static"},
+            "cache_implementation: has no effect with rollout_engine continuous_batching; take it out",
+        ),
+        (
+            "ppo",
+            {"ds3_gather_for_generation": False, "cache_implementation": "static"},
+            "cache_implementation: static cannot sample with weights in shards; set ds3_gather_for_generation: true",
+        ),
+        (
+            "ppo",
             {"rollout_engine": "vllm", "vllm_mode": "server"},
             "vllm_mode: server needs vllm_server_base_url, such as http://localhost:8000",
         ),

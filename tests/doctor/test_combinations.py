@@ -95,11 +95,23 @@ TRIES = [
         unguarded=False,
     ),
     Try(
-        "`rollout_engine: vllm` and DyLoRA",
+        "`rollout_engine: vllm` or `merged`, and DyLoRA",
         ("ppo", "single", {"peft_method": "dylora", "rollout_engine": "vllm"}),
         ("ppo", "single", {"peft_method": "dylora"}),
         "cannot go together",  # it would run, and learn from answers of another policy
         unguarded=False,
+    ),
+    Try(
+        "`cache_implementation: static` and a soft prompt",
+        ("ppo", "single", {**SOFT, "cache_implementation": "static"}),
+        ("ppo", "single", {"cache_implementation": "static"}),
+        "cannot decode with fixed shapes: it has a soft prompt",
+    ),
+    Try(
+        "`rollout_engine: merged` and weights in shards (ZeRO-3, FSDP2)",
+        ("ppo", "zero3", {"rollout_engine": "merged"}),
+        ("ppo", "zero2", {"rollout_engine": "merged"}),
+        "each process would hold a whole copy of the policy beside its shards",
     ),
     Try(
         "a `rollout_engine` that is not transformers, and a soft prompt",
@@ -108,19 +120,19 @@ TRIES = [
         "which only this project's engine puts before the decoder's inputs",
     ),
     Try(
-        "`rollout_engine: vllm` and an adapter that cannot be merged",
+        "`rollout_engine: vllm` or `merged`, and an adapter that cannot be merged",
         ("ppo", "single", {"peft_method": "bottleneck", **VLLM}),
         ("ppo", "single", {"peft_method": "bottleneck"}),
-        "vLLM samples from whole weights",
+        "samples from whole weights",
     ),
     Try(
-        "`rollout_engine: vllm` and `new_biases` of BitFit",
+        "`rollout_engine: vllm` or `merged`, and `new_biases` of BitFit",
         ("ppo", "single", {**BIASES, **VLLM}),
         ("ppo", "single", BIASES),
-        "vLLM samples from whole weights",
+        "samples from whole weights",
     ),
     Try(
-        "`rollout_engine: vllm`, `load_in_4bit` and an adapter that is not LoRA",
+        "`rollout_engine: vllm` or `merged`, `load_in_4bit` and an adapter that is not LoRA",
         ("ppo", "single", {**FOUR, "peft_method": "ia3", **VLLM}),
         ("ppo", "single", {**FOUR, "peft_method": "ia3"}),
         "would round the sum",

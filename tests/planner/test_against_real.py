@@ -29,6 +29,9 @@ from alignment.planner.tracing import LiveBytes, fake_memory, trace
 from alignment.policy.base import load_causal_lm, load_sequence_classifier
 from alignment.policy.load_roles import load_roles
 from alignment.policy.proxy import ProxyTuned
+from alignment.rollout.engine import Sampling
+from alignment.rollout.static_batch import static_decoder
+from alignment.rollout.transformers_engine import TransformersEngine
 from benchmarks.roles_memory import held_bytes
 
 CPU = Machine(gpu=False)
@@ -267,3 +270,16 @@ def test_a_cache_is_as_large_as_planned(base: Path) -> None:
     real = sum(layer.keys.nbytes + layer.values.nbytes for layer in cache.layers)
     sampling = next(phase for phase in plan.phases if phase.name == "sampling")
     assert sampling.parts["KV cache"] == real * 11 // 10  # ten layers, and one that stands twice as it grows
+
+
+def test_fixed_shapes_and_a_merged_copy_are_as_large_as_planned(base: Path) -> None:
+    recipe = recipe_of("ppo", base, rollout_engine="merged", cache_implementation="static")
+    phases = {phase.name: phase.parts for phase in plan_stage(recipe, CPU).phases}
+    model = load_causal_lm(recipe, trainable=False).bfloat16()
+    engine = TransformersEngine(model, 0, 16, decoder=static_decoder(model), keeps_memory=True)
+    engine.generate([[5] * 16] * 16, Sampling(32))
+    real = sum(states.nbytes for layer in engine.decoder.memory.layers for states in layer)
+    copied = sum(parameter.nbytes for parameter in model.parameters())
+    assert all((parts["KV cache"], parts["weights, merged copy"]) == (real, copied) for parts in phases.values())
+    in_place = plan_stage(recipe_of("ppo", base, cache_implementation="static"), CPU)
+    assert [phase.parts.get("KV cache") for phase in in_place.phases] == [2 * real, None, None, None]  # float32

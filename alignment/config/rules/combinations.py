@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from alignment.config.engines import WHOLE_WEIGHTS
 from alignment.config.methods import TUNING_METHODS, TuningMethod, methods_where
 from alignment.config.schema import STAGES, Stage
 
@@ -132,11 +133,28 @@ COMBINATIONS = (
     ),
     Combination(
         "rollout_engine",
-        "`rollout_engine: vllm` and DyLoRA",
+        "`rollout_engine: vllm` or `merged`, and DyLoRA",
         ONLINE,
-        lambda get: get("rollout_engine") == "vllm" and _is(get, lambda method: method.samples_ranks),
-        "each update computes at a rank of its own, and vLLM would sample its answers at the full rank",
+        lambda get: get("rollout_engine") in WHOLE_WEIGHTS and _is(get, lambda method: method.samples_ranks),
+        "each update computes at a rank of its own, and merged weights would sample its answers at the full rank",
         "use rollout_engine transformers, or peft_method lora",
+    ),
+    Combination(
+        "cache_implementation",
+        "`cache_implementation: static` and a soft prompt",
+        ONLINE,
+        lambda get: get("cache_implementation") == "static" and _is(get, lambda method: method.family == SOFT_PROMPTS),
+        "a step of fixed shapes puts no soft prompt before the decoder's inputs",
+        "use cache_implementation dynamic, or peft_method lora",
+    ),
+    Combination(
+        "rollout_engine",
+        "`rollout_engine: merged` and weights in shards (ZeRO-3, FSDP2)",
+        ONLINE,
+        lambda get: get("rollout_engine") == "merged",
+        "each process would hold a whole copy of the policy beside its shards",
+        "use strategy ddp or zero2, or rollout_engine transformers",
+        ("zero3", "zero3-offload", "zero3-nvme", "fsdp2"),
     ),
     Combination(
         "rollout_engine",
@@ -148,26 +166,28 @@ COMBINATIONS = (
     ),
     Combination(
         "rollout_engine",
-        "`rollout_engine: vllm` and an adapter that cannot be merged",
+        "`rollout_engine: vllm` or `merged`, and an adapter that cannot be merged",
         ONLINE,
-        lambda get: get("rollout_engine") == "vllm" and _is(get, _stays_apart),
-        "vLLM samples from whole weights, and the adapter cannot be added to the base's",
+        lambda get: get("rollout_engine") in WHOLE_WEIGHTS and _is(get, _stays_apart),
+        "the engine samples from whole weights, and the adapter cannot be added to the base's",
         "use rollout_engine transformers, or peft_method lora",
     ),
     Combination(
         "rollout_engine",
-        "`rollout_engine: vllm` and `new_biases` of BitFit",
+        "`rollout_engine: vllm` or `merged`, and `new_biases` of BitFit",
         ONLINE,
-        lambda get: get("rollout_engine") == "vllm" and bool((get("peft_config") or {}).get("new_biases")),
-        "vLLM samples from whole weights, which have no place for biases that the architecture lacks",
+        lambda get: get("rollout_engine") in WHOLE_WEIGHTS and bool((get("peft_config") or {}).get("new_biases")),
+        "the engine samples from whole weights, which have no place for biases that the architecture lacks",
         "take new_biases out, or use rollout_engine transformers, or peft_method lora",
     ),
     Combination(
         "load_in_4bit",
-        "`rollout_engine: vllm`, `load_in_4bit` and an adapter that is not LoRA",
+        "`rollout_engine: vllm` or `merged`, `load_in_4bit` and an adapter that is not LoRA",
         ONLINE,
-        lambda get: get("rollout_engine") == "vllm" and bool(get("load_in_4bit")) and _is(get, _merges_in_floats),
-        "vLLM is given merged weights, and PEFT would round the sum of 4-bit weights and this adapter to 4 bits",
+        lambda get: (
+            get("rollout_engine") in WHOLE_WEIGHTS and bool(get("load_in_4bit")) and _is(get, _merges_in_floats)
+        ),
+        "the engine is given merged weights, and PEFT would round the sum of 4-bit weights and this adapter to 4 bits",
         "set load_in_4bit: false, or use rollout_engine transformers, or peft_method lora",
     ),
     Combination(

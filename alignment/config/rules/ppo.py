@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 
+from alignment.config.engines import OWN_LOOP
 from alignment.config.estimators import ADVANTAGE_ESTIMATORS
 from alignment.config.faults import did_you_mean
 from alignment.config.methods import TUNING_METHODS
@@ -148,6 +149,14 @@ def engine(keys: Keys) -> Iterator[Fault]:
             f"{keys['rollout_engine']} cannot sample with weights in shards; set it to true, or rollout_engine to "
             "transformers",
         )
+    if keys["cache_implementation"] == "static":
+        if keys["rollout_engine"] not in OWN_LOOP:
+            yield ("cache_implementation",), f"has no effect with rollout_engine {keys['rollout_engine']}; take it out"
+        elif not keys["ds3_gather_for_generation"]:
+            yield (
+                ("cache_implementation",),
+                "static cannot sample with weights in shards; set ds3_gather_for_generation: true, or use dynamic",
+            )
     for key in OTHER_ENGINES:
         if keys["rollout_engine"] == "transformers" and keys.changed(key):
             yield (key,), "has no effect with rollout_engine transformers; take it out"

@@ -63,8 +63,12 @@ class PolicyGradientRecipe(TrainingRecipe, SamplingKeys, CallLimits):
     """With ZeRO-3 or FSDP: gather all weights while answers are sampled and scored. Faster, and needs the memory."""
     num_sample_generations: int = Field(default=10, ge=0, le=10**6)
     """Number of times in the run that `samples.jsonl` is written."""
-    rollout_engine: Literal["transformers", "continuous_batching", "vllm"] = "transformers"
-    """The engine that samples answers."""
+    rollout_engine: Literal["transformers", "merged", "continuous_batching", "vllm"] = "transformers"
+    """The engine that samples answers. `merged`: as `transformers`, from a bfloat16 copy with the adapter merged."""
+    cache_implementation: Literal["dynamic", "static"] = "dynamic"
+    """With `rollout_engine` transformers or merged: a cache that grows with the answers, or fixed shapes, each with a
+    CUDA graph on a GPU.
+    """
     engine_check_updates: int | None = Field(default=10, gt=0, le=10**9)
     """Number of updates between checks that the engine samples from the current policy. `null`: no checks."""
     engine_tolerance: float | None = Field(default=None, gt=0, le=100)

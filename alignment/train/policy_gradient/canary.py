@@ -9,6 +9,7 @@ import torch
 from accelerate.utils import gather_object
 from torch import Tensor
 
+from alignment.config.engines import WHOLE_WEIGHTS
 from alignment.config.schema import PolicyGradientRecipe
 from alignment.errors import ModelError
 from alignment.ops.agreement import Share, mean_difference, share_towards
@@ -220,7 +221,7 @@ def canary_for(trainer: Any) -> Canary | None:
         gather=gather_object,
         stop_token_ids=list(trainer.template.stop_token_ids),
         pad_token_id=trainer.pad_token_id,
-        half=not exact or recipe.load_in_4bit or recipe.rollout_engine == "vllm",
+        half=not exact or recipe.load_in_4bit or recipe.rollout_engine in WHOLE_WEIGHTS,
         keeps_earlier=not is_sharded(trainer.accelerator),
         rank=args.process_index,
     )

@@ -2,28 +2,35 @@
 
 import importlib.util
 import logging
+from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate import Accelerator
 from torch import nn
-from transformers import PreTrainedConfig
+from transformers import AutoModelForCausalLM, PreTrainedConfig
 
+from alignment.config.engines import WHOLE_WEIGHTS
 from alignment.config.schema import PolicyGradientRecipe
 from alignment.data.rows import Prompt
 from alignment.data.template import Template
-from alignment.errors import ModelError
+from alignment.errors import ModelError, named_inputs
 from alignment.policy.adapter_files import read_adapter_config
+from alignment.policy.base import model_config
 from alignment.policy.mergeable import why_not_merged
-from alignment.policy.merged import policy_weights
+from alignment.policy.merged import bfloat16_copy, policy_weights
 from alignment.policy.methods import adapter_config, method_of
 from alignment.policy.model_source import resolve_model
 from alignment.policy.role_files import save_policy
 from alignment.policy.roles import Roles
 from alignment.rollout.continuous_batching import ContinuousBatchingEngine
 from alignment.rollout.engine import Engine
+from alignment.rollout.merged_engine import MergedEngine
+from alignment.rollout.static_batch import StaticDecoder, require_static, static_decoder
 from alignment.rollout.transformers_engine import TransformersEngine
 from alignment.rollout.vllm_adapter import RANKS, VersionedAdapter
 from alignment.rollout.vllm_engine import VLLMEngine, vllm_generation
+from alignment.train.sharding import is_sharded
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +52,7 @@ def require_samplable(recipe: PolicyGradientRecipe) -> None:
     why = None
     if config.is_prompt_learning:
         why = "only this project's engine puts before the decoder's inputs"
-    elif recipe.rollout_engine == "vllm":
+    elif recipe.rollout_engine in WHOLE_WEIGHTS:
         why = why_not_merged(config, source.base, recipe)
         if why is None and recipe.load_in_4bit and not method_of(config).is_lora:
             why = "PEFT would merge into 4 bits, rounded"
@@ -59,6 +66,8 @@ def require_samplable(recipe: PolicyGradientRecipe) -> None:
 def require_engine(recipe: PolicyGradientRecipe) -> None:
     """Refuse an engine that is not installed or cannot hold the policy's weights, before anything is loaded."""
     require_samplable(recipe)
+    if recipe.cache_implementation == "static":
+        _require_fixed_shapes(recipe)
     if recipe.rollout_engine != "vllm":
         return
     if not vllm_is_installed():
@@ -68,6 +77,14 @@ def require_engine(recipe: PolicyGradientRecipe) -> None:
         )
     if recipe.vllm_mode == "colocate":
         _require_dense(recipe)
+
+
+def _require_fixed_shapes(recipe: PolicyGradientRecipe) -> None:
+    """Refuse a model of which `static_decoder` cannot be built, by its configuration."""
+    base = resolve_model(recipe.model_name_or_path, revision=recipe.model_revision).base
+    config = model_config(base, recipe, recipe.model_revision if not Path(base).is_dir() else "main")
+    with named_inputs(), torch.device("meta"):
+        require_static(AutoModelForCausalLM.from_config(config, trust_remote_code=recipe.trust_remote_code))
 
 
 def _require_dense(recipe: PolicyGradientRecipe) -> None:
@@ -115,7 +132,31 @@ def build_engine(
                 logprobs=0,
             )
         )
-    return TransformersEngine(roles.policy_lm, pad, together)
+    if recipe.rollout_engine == "merged":
+        return _merged_engine(recipe, roles, pad, accelerator)
+    return TransformersEngine(roles.policy_lm, pad, together, decoder=_decoder(recipe, roles.policy_lm))
+
+
+def _decoder(recipe: PolicyGradientRecipe, model: Any) -> StaticDecoder | None:
+    return static_decoder(model) if recipe.cache_implementation == "static" else None
+
+
+def _merged_engine(recipe: PolicyGradientRecipe, roles: Roles, pad: int, accelerator: Accelerator) -> MergedEngine:
+    if is_sharded(accelerator):
+        raise ModelError(
+            "rollout_engine is merged, and the weights are in shards: each process would hold a whole copy of the "
+            "policy beside its shards; use ddp or ZeRO-2, or rollout_engine: transformers"
+        )
+    model = bfloat16_copy(roles)
+    sampler = TransformersEngine(
+        model,
+        pad,
+        recipe.rollout_eval_batch_size,
+        decoder=_decoder(recipe, model),
+        keeps_memory=True,
+        with_logp=True,
+    )
+    return MergedEngine(sampler, lambda: policy_weights(roles))
 
 
 def versioned_adapter(recipe: PolicyGradientRecipe, roles: Roles) -> VersionedAdapter | None:
