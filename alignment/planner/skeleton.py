@@ -22,6 +22,7 @@ from alignment.policy.adapter_files import named_base, read_adapter_config
 from alignment.policy.adapters import expected_warnings, module_names
 from alignment.policy.heads import ScalarHead
 from alignment.policy.load_roles import AdapterStart, build_roles, needs_base, role_config
+from alignment.policy.lora import fuse_lora
 from alignment.policy.methods import adapter_config, completed, method_of
 from alignment.policy.model_files import ADAPTER_CONFIG, check_model_files
 from alignment.policy.patterns import require_patterns
@@ -248,7 +249,7 @@ def policy(plan: Blueprint, keys: Any, *, gpu: bool, task: str = "CAUSAL_LM") ->
     for parameter in wrapped.parameters():
         if parameter.requires_grad and parameter.dtype in (torch.bfloat16, torch.float16):
             parameter.data = parameter.data.float()  # as PEFT does
-    return wrapped
+    return fuse_lora(wrapped)
 
 
 def _without_weights(config: Any) -> Any:

@@ -27,6 +27,7 @@ from alignment.policy.adapters import (
     require_top_layers,
 )
 from alignment.policy.four_bits import compute_as_configured, quantization
+from alignment.policy.lora import fuse_lora
 from alignment.policy.methods import adapter_config, completed, method_of
 from alignment.policy.model_files import check_hub_files
 from alignment.policy.model_source import ModelSource, cannot_load, resolve_model
@@ -89,7 +90,7 @@ def _load(
         model = continue_adapter(model, source.adapter, source.base, task=task, trainable=trainable)
     elif trainable and peft is not None and peft.method.has_adapter:
         model = attach_adapter(model, peft, task=task)
-    return copies_in_float32(model) if trainable else model
+    return fuse_lora(copies_in_float32(model)) if trainable else model
 
 
 @named_inputs()

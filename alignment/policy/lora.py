@@ -1,82 +1,152 @@
-"""A fused LoRA linear layer, for one active adapter.
+"""LoRA's linear layers with a fused pass, for one active adapter.
 
-PEFT computes base(x) + B(A(x))·s with one module after the other, and each leaves a tensor of the layer's width behind.
-Here it is one operation with its own backward pass: it adds the small products in place and saves only its input and
-A(x), `r` numbers per token. tests/policy/test_lora.py compares it with PEFT's layer.
+PEFT computes base(x) + B(A(x))·s with one module after the other, and each leaves a tensor of the layer's width behind,
+some in another precision. Here it is one operation with its own backward pass: it adds the small products in place and
+saves only its input and A(x), `r` numbers per token. The precisions are PEFT's: an adapter in float32 on a base in
+bfloat16 computes in float32, under autocast everything computes in its type, and a 4-bit weight is dequantised for
+each product. tests/policy/test_lora.py compares it with PEFT's layers.
 """
 
-import types
+from contextlib import nullcontext
 from typing import Any
 
 import torch
+from bitsandbytes.functional import dequantize_4bit
+from bitsandbytes.nn import Linear4bit as QuantisedBase
 from peft.tuners.lora import Linear
+from peft.tuners.lora.bnb import Linear4bit
 from torch import Tensor, nn
+from torch._subclasses import FakeTensor
 from torch.autograd.function import once_differentiable
 
-
-def lean_forward(layer: Any) -> None:
-    """Give a PEFT LoRA layer the fused forward pass if it is a plain linear layer; it computes the same."""
-    if type(layer) is Linear and type(layer.base_layer) is nn.Linear:
-        layer.forward = types.MethodType(_forward, layer)
+WHOLE = (nn.Parameter, Tensor, FakeTensor)  # types of weights that are neither sharded nor packed
 
 
-def _forward(layer: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-    names = layer._active_adapter
+def fuse_lora(model: Any) -> Any:
+    """Give all LoRA layers of `model` the fused pass, and return it; weights, names and PEFT's methods stay.
+
+    A layer computes as PEFT's own wherever the fused pass does not apply: several active adapters or none, merged or
+    sharded weights, a trained base, dropout, an adapter's bias, DoRA and other variants, hooks inside, torch.compile.
+    """
+    for layer in model.modules():
+        layer.__class__ = FUSED.get(type(layer), type(layer))
+    return model
+
+
+class _Fused:
+    """PEFT's layer with another forward pass."""
+
+    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """Return base(x) + B(A(x))·s."""
+        adapter = None if args or kwargs else _single_adapter(self, x)
+        if adapter is None:
+            whole: Tensor = super().forward(x, *args, **kwargs)  # type: ignore[misc]
+            return whole
+        found: Tensor = _LoraLinear.apply(x, *adapter)  # type: ignore[no-untyped-call]
+        return found
+
+
+class FusedLinear(_Fused, Linear):
+    """LoRA on `nn.Linear`."""
+
+
+class FusedLinear4bit(_Fused, Linear4bit):
+    """LoRA on the `Linear4bit` of bitsandbytes."""
+
+
+FUSED = {Linear: FusedLinear, Linear4bit: FusedLinear4bit}
+
+
+def _single_adapter(layer: Any, x: Tensor) -> tuple[Any, ...] | None:
+    """Return the arguments of the fused operation after `x`; None if it does not apply."""
+    names = layer.active_adapters
     name = names[0] if len(names) == 1 else None
-    if args or kwargs or layer._disable_adapters or layer.merged_adapters or not _plain(layer, name, x):
-        whole: Tensor = type(layer).forward(layer, x, *args, **kwargs)
-        return whole
-    base, down, up = layer.base_layer, layer.lora_A[name].weight, layer.lora_B[name].weight
-    weights = (base.weight, base.bias, down, up)
-    found: Tensor = _LoraLinear.apply(x, *weights, layer.scaling[name])  # type: ignore[no-untyped-call]
-    return found
+    if name not in layer.lora_A or name in layer.lora_variant or layer.lora_bias[name]:
+        return None
+    if layer._disable_adapters or layer.merged_adapters or torch.compiler.is_compiling():
+        return None
+    dropout, base, down, up = layer.lora_dropout[name], layer.base_layer, layer.lora_A[name], layer.lora_B[name]
+    if layer.training and not isinstance(dropout, nn.Identity) and dropout.p > 0:
+        return None
+    parts = (base, down, up)
+    if any(part._forward_pre_hooks or part._forward_hooks or "forward" in part.__dict__ for part in parts):
+        return None
+    weights = base.weight, base.bias, down.weight, up.weight
+    if base.weight.requires_grad or (base.bias is not None and base.bias.requires_grad) or not _computes(base, x):
+        return None
+    if any(type(w) not in WHOLE or w.dim() != 2 or hasattr(w, "ds_id") for w in weights[2:]):
+        return None
+    return *weights, base if type(base) is QuantisedBase else None, layer.scaling[name]
 
 
-def _plain(layer: Any, name: str | None, x: Tensor) -> bool:
-    """Whether it is plain LoRA in one precision on a frozen weight that is not sharded."""
-    if name is None or name not in layer.lora_A or name in layer.lora_variant or layer.lora_bias[name]:
+def _computes(base: Any, x: Tensor) -> bool:
+    """Whether the base's product is computed here: of a weight that is not sharded, in types that PEFT accepts too."""
+    weight = base.weight
+    if hasattr(weight, "ds_id"):  # ZeRO-3's: its data may be elsewhere, or on the way
         return False
-    dropout = layer.lora_dropout[name]
-    if isinstance(dropout, nn.Dropout) and dropout.p > 0 and layer.training:
+    if type(base) is QuantisedBase:  # packed for the CPU's own instructions, its constants are rounded
+        return getattr(weight, "quant_state", None) is not None and not base.support_avx512bf16_for_cpu
+    if type(base) is not nn.Linear or type(weight) not in WHOLE or weight.dim() != 2:
         return False
-    base, down, up = layer.base_layer, layer.lora_A[name], layer.lora_B[name]
-    weights = (base.weight, down.weight, up.weight)
-    return (
-        all(type(w.data) is Tensor and w.dtype == x.dtype and w.dim() == 2 for w in weights)
-        and not base.weight.requires_grad
-        and not torch.is_autocast_enabled(x.device.type)
-        and not any(part._forward_pre_hooks or part._forward_hooks for part in (base, down, up))
-    )
+    if torch.is_autocast_enabled(x.device.type):
+        return torch.float64 not in (x.dtype, weight.dtype)  # which autocast leaves as they are
+    return weight.dtype == x.dtype
 
 
 class _LoraLinear(torch.autograd.Function):
-    """x Wᵀ + b + s (x Aᵀ) Bᵀ with W and b frozen."""
+    """x Wᵀ + b + s (x Aᵀ) Bᵀ with W and b frozen; x is (..., in), W (out, in) or packed, A (r, in), B (out, r)."""
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, down: Tensor, up: Tensor, scaling: float
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, down: Tensor, up: Tensor, packed: Any, scaling: float
     ) -> Tensor:
+        """`packed` is the base's module if its weight has 4 bits."""
+        device = x.device.type
+        autocast = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
+        own = autocast or down.dtype  # in which the adapter computes
         rows = x.reshape(-1, x.shape[-1])
-        low = rows @ down.T  # (tokens, r)
-        out = rows @ weight.T if bias is None else torch.addmm(bias, rows, weight.T)
-        out.addmm_(low, up.T, alpha=scaling)
+        if packed is None:
+            theirs = autocast or weight.dtype  # in which the base computes
+            wide = rows.to(theirs)
+            out = nn.functional.linear(wide, weight.to(theirs), None if bias is None else bias.to(theirs))
+            low = wide.to(own) @ down.to(own).T  # (tokens, r)
+        else:
+            out = packed(rows)
+            theirs = packed.compute_dtype or rows.dtype
+            low = rows.to(own) @ down.to(own).T
+        _add_product(out, low, up.to(own).T, scaling)
         ctx.save_for_backward(rows, low, weight, down, up)
-        ctx.scaling, ctx.shape = scaling, x.shape
+        ctx.constants = None if packed is None else packed.weight.quant_state
+        ctx.theirs, ctx.own, ctx.scaling, ctx.shape = theirs, own, scaling, x.shape
         return out.view(*x.shape[:-1], -1)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
-        rows, low, weight, down, up = ctx.saved_tensors
-        wants_x, _, _, wants_down, wants_up, _ = ctx.needs_input_grad
-        above = upstream.reshape(-1, upstream.shape[-1])
-        grad_x = grad_down = grad_up = None
-        if wants_up:
-            grad_up = (above.T @ low).mul_(ctx.scaling)
-        if wants_x or wants_down:
-            below = (above @ up).mul_(ctx.scaling)  # (tokens, r)
-            if wants_down:
-                grad_down = below.T @ rows
-            if wants_x:
-                grad_x = (above @ weight).addmm_(below, down).view(ctx.shape)
-        return grad_x, None, None, grad_down, grad_up, None
+        device = upstream.device.type
+        with torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext():
+            rows, low, weight, down, up = ctx.saved_tensors
+            wants_x, _, _, wants_down, wants_up, *_ = ctx.needs_input_grad
+            above = upstream.reshape(-1, upstream.shape[-1])
+            inner = above.to(ctx.own)
+            grad_x = grad_down = grad_up = None
+            if wants_up:
+                grad_up = (inner.T @ low).mul_(ctx.scaling).to(up.dtype)
+            if wants_x or wants_down:
+                below = (inner @ up.to(ctx.own)).mul_(ctx.scaling)  # (tokens, r)
+                if wants_down:
+                    grad_down = (below.T @ rows.to(ctx.own)).to(down.dtype)
+                if wants_x:
+                    whole = weight if ctx.constants is None else dequantize_4bit(weight, ctx.constants)
+                    grad_x = above.to(ctx.theirs) @ whole.to(ctx.theirs)
+                    _add_product(grad_x, below, down.to(ctx.own), 1)
+                    grad_x = grad_x.to(rows.dtype).view(ctx.shape)
+        return grad_x, None, None, grad_down, grad_up, None, None
+
+
+def _add_product(out: Tensor, left: Tensor, right: Tensor, scaling: float) -> None:
+    """Add s · left · right to `out` in place; a sum of two types is rounded once."""
+    if out.dtype == left.dtype:
+        out.addmm_(left, right, alpha=scaling)
+    else:
+        out.add_(left @ right, alpha=scaling)

@@ -18,7 +18,7 @@ from alignment.policy.checkpointing import checkpoint_switched_layers, layer_cla
 from alignment.policy.dropout import without_dropout
 from alignment.policy.heads import ScalarHead
 from alignment.policy.inference import context_limit
-from alignment.policy.lora import lean_forward
+from alignment.policy.lora import fuse_lora
 from alignment.policy.output_layer import answer_logp, logit_rule, without_rounding
 from alignment.policy.switch import ADAPTER, SwitchedBase
 from alignment.policy.trunk import Trunk, trunk_below
@@ -64,8 +64,7 @@ class Roles(nn.Module):
         self.heads = nn.ModuleDict(dict(heads))
         self.adapters = switched.adapters
         self.value_on_policy = value_on_policy
-        for layer in self.base.modules():
-            lean_forward(layer)
+        fuse_lora(self.base)
         held = [model for model in (self.base, policy_model, value_model) if model is not None]
         self._no_split_modules = layer_classes(*held)  # where Accelerate cuts under FSDP2
         self._active: str | None = None
