@@ -42,6 +42,8 @@ class _Fused:
         if adapter is None:
             whole: Tensor = super().forward(x, *args, **kwargs)  # type: ignore[misc]
             return whole
+        if not torch.is_grad_enabled():
+            return _output(x, *adapter)[0]
         found: Tensor = _LoraLinear.apply(x, *adapter)  # type: ignore[no-untyped-call]
         return found
 
@@ -60,65 +62,80 @@ FUSED = {Linear: FusedLinear, Linear4bit: FusedLinear4bit}
 def _single_adapter(layer: Any, x: Tensor) -> tuple[Any, ...] | None:
     """Return the arguments of the fused operation after `x`; None if it does not apply."""
     names = layer.active_adapters
-    name = names[0] if len(names) == 1 else None
-    if name not in layer.lora_A or name in layer.lora_variant or layer.lora_bias[name]:
+    if len(names) != 1 or layer._disable_adapters or layer.merged_adapters or torch.compiler.is_compiling():
         return None
-    if layer._disable_adapters or layer.merged_adapters or torch.compiler.is_compiling():
+    name, parts = names[0], layer._modules
+    if name not in parts["lora_A"] or name in layer.lora_variant or layer.lora_bias[name]:
         return None
-    dropout, base, down, up = layer.lora_dropout[name], layer.base_layer, layer.lora_A[name], layer.lora_B[name]
-    if layer.training and not isinstance(dropout, nn.Identity) and dropout.p > 0:
+    dropout = parts["lora_dropout"][name]
+    if layer.training and type(dropout) is not nn.Identity and dropout.p > 0:
         return None
-    parts = (base, down, up)
-    if any(part._forward_pre_hooks or part._forward_hooks or "forward" in part.__dict__ for part in parts):
+    base, down, up = layer.base_layer, parts["lora_A"][name], parts["lora_B"][name]
+    for part in (base, down, up):
+        if part._forward_pre_hooks or part._forward_hooks or "forward" in part.__dict__:
+            return None
+    bias, down, up = base.bias, down.weight, up.weight
+    if (bias is not None and bias.requires_grad) or not (_computes(base, x) and _is_whole(down) and _is_whole(up)):
         return None
-    weights = base.weight, base.bias, down.weight, up.weight
-    if base.weight.requires_grad or (base.bias is not None and base.bias.requires_grad) or not _computes(base, x):
-        return None
-    if any(type(w) not in WHOLE or w.dim() != 2 or hasattr(w, "ds_id") for w in weights[2:]):
-        return None
-    return *weights, base if type(base) is QuantisedBase else None, layer.scaling[name]
+    return base.weight, bias, down, up, base if type(base) is QuantisedBase else None, layer.scaling[name]
 
 
 def _computes(base: Any, x: Tensor) -> bool:
-    """Whether the base's product is computed here: of a weight that is not sharded, in types that PEFT accepts too."""
+    """Whether the base's product is computed here: of a frozen weight, in types that PEFT accepts too."""
     weight = base.weight
-    if hasattr(weight, "ds_id"):  # ZeRO-3's: its data may be elsewhere, or on the way
+    if weight.requires_grad:
         return False
     if type(base) is QuantisedBase:  # packed for the CPU's own instructions, its constants are rounded
-        return getattr(weight, "quant_state", None) is not None and not base.support_avx512bf16_for_cpu
-    if type(base) is not nn.Linear or type(weight) not in WHOLE or weight.dim() != 2:
+        known = getattr(weight, "quant_state", None) is not None
+        return known and not base.support_avx512bf16_for_cpu and not hasattr(weight, "ds_id")
+    if type(base) is not nn.Linear or not _is_whole(weight):
         return False
     if torch.is_autocast_enabled(x.device.type):
         return torch.float64 not in (x.dtype, weight.dtype)  # which autocast leaves as they are
     return weight.dtype == x.dtype
 
 
+def _is_whole(weight: Any) -> bool:
+    """Whether a weight lies here: under FSDP2 it may be a DTensor, and data of ZeRO-3 may be on the way."""
+    return type(weight) in WHOLE and weight.dim() == 2 and not hasattr(weight, "ds_id")
+
+
+def _output(
+    x: Tensor, weight: Tensor, bias: Tensor | None, down: Tensor, up: Tensor, packed: Any, scaling: float
+) -> tuple[Tensor, Tensor, Tensor, torch.dtype]:
+    """Return x Wᵀ + b + s (x Aᵀ) Bᵀ, the rows of x, A of them, (tokens, r), and the type in which the base computed.
+
+    Args:
+        packed: the base's module if its weight has 4 bits.
+    """
+    device = x.device.type
+    autocast = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
+    own = autocast or down.dtype  # in which the adapter computes
+    rows = wide = x.reshape(-1, x.shape[-1])
+    if packed is None:
+        theirs = autocast or weight.dtype
+        wide = rows.to(theirs)
+        out = nn.functional.linear(wide, weight.to(theirs), None if bias is None else bias.to(theirs))
+    else:
+        out = packed(rows)
+        theirs = packed.compute_dtype or rows.dtype
+    low = nn.functional.linear(wide.to(own), down.to(own))
+    out = _plus_product(out, low, up.to(own).T, scaling)
+    return out.view(*x.shape[:-1], -1), rows, low, theirs
+
+
 class _LoraLinear(torch.autograd.Function):
-    """x Wᵀ + b + s (x Aᵀ) Bᵀ with W and b frozen; x is (..., in), W (out, in) or packed, A (r, in), B (out, r)."""
+    """x Wᵀ + b + s (x Aᵀ) Bᵀ; x is (..., in), W (out, in) or packed, A (r, in), B (out, r). W and b get no gradient."""
 
     @staticmethod
     def forward(
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, down: Tensor, up: Tensor, packed: Any, scaling: float
     ) -> Tensor:
-        """`packed` is the base's module if its weight has 4 bits."""
-        device = x.device.type
-        autocast = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
-        own = autocast or down.dtype  # in which the adapter computes
-        rows = x.reshape(-1, x.shape[-1])
-        if packed is None:
-            theirs = autocast or weight.dtype  # in which the base computes
-            wide = rows.to(theirs)
-            out = nn.functional.linear(wide, weight.to(theirs), None if bias is None else bias.to(theirs))
-            low = wide.to(own) @ down.to(own).T  # (tokens, r)
-        else:
-            out = packed(rows)
-            theirs = packed.compute_dtype or rows.dtype
-            low = rows.to(own) @ down.to(own).T
-        _add_product(out, low, up.to(own).T, scaling)
+        out, rows, low, ctx.theirs = _output(x, weight, bias, down, up, packed, scaling)
         ctx.save_for_backward(rows, low, weight, down, up)
         ctx.constants = None if packed is None else packed.weight.quant_state
-        ctx.theirs, ctx.own, ctx.scaling, ctx.shape = theirs, own, scaling, x.shape
-        return out.view(*x.shape[:-1], -1)
+        ctx.scaling, ctx.shape = scaling, x.shape
+        return out
 
     @staticmethod
     @once_differentiable
@@ -128,25 +145,25 @@ class _LoraLinear(torch.autograd.Function):
             rows, low, weight, down, up = ctx.saved_tensors
             wants_x, _, _, wants_down, wants_up, *_ = ctx.needs_input_grad
             above = upstream.reshape(-1, upstream.shape[-1])
-            inner = above.to(ctx.own)
+            own = low.dtype
+            inner = above.to(own)
             grad_x = grad_down = grad_up = None
             if wants_up:
                 grad_up = (inner.T @ low).mul_(ctx.scaling).to(up.dtype)
             if wants_x or wants_down:
-                below = (inner @ up.to(ctx.own)).mul_(ctx.scaling)  # (tokens, r)
+                below = (inner @ up.to(own)).mul_(ctx.scaling)  # (tokens, r)
                 if wants_down:
-                    grad_down = (below.T @ rows.to(ctx.own)).to(down.dtype)
+                    grad_down = (below.T @ rows.to(own)).to(down.dtype)
                 if wants_x:
                     whole = weight if ctx.constants is None else dequantize_4bit(weight, ctx.constants)
                     grad_x = above.to(ctx.theirs) @ whole.to(ctx.theirs)
-                    _add_product(grad_x, below, down.to(ctx.own), 1)
-                    grad_x = grad_x.to(rows.dtype).view(ctx.shape)
+                    grad_x = _plus_product(grad_x, below, down.to(own), 1).to(rows.dtype).view(ctx.shape)
         return grad_x, None, None, grad_down, grad_up, None, None
 
 
-def _add_product(out: Tensor, left: Tensor, right: Tensor, scaling: float) -> None:
-    """Add s · left · right to `out` in place; a sum of two types is rounded once."""
+def _plus_product(out: Tensor, left: Tensor, right: Tensor, scaling: float) -> Tensor:
+    """Return out + s · left · right in the type of `out`: in its place, or rounded once if the product is wider."""
     if out.dtype == left.dtype:
-        out.addmm_(left, right, alpha=scaling)
-    else:
-        out.add_(left @ right, alpha=scaling)
+        return out.addmm_(left, right, alpha=scaling)
+    wide = torch.promote_types(out.dtype, left.dtype)
+    return out.to(wide).addmm_(left.to(wide), right.to(wide), alpha=scaling).to(out.dtype)
