@@ -118,19 +118,20 @@ def measure(job: dict[str, Any]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         write_rows(Path(job["data"]), Path(folder), job["seed"], ROWS * job["steps"])
         found = {key: job[key] for key in ("method", "seed", "rate", "reward_rate", "steps")}
-        before = _memory("VmRSS")
+        before = memory("VmRSS")
         found |= _sft(job, Path(folder))
-        found["memory"] = (_memory("VmHWM") - before) / 1024
+        found["memory"] = (memory("VmHWM") - before) / 1024
         if job["reward"]:
-            found["accuracy"] = _run("reward", job, Path(folder))["manifest"]["results"]["reward_accuracy"]
+            run = run_recipe(recipe_of("reward", job, Path(folder)))
+            found["accuracy"] = run["manifest"]["results"]["reward_accuracy"]
     print(json.dumps(found), flush=True)
 
 
 def _sft(job: dict[str, Any], folder: Path) -> dict[str, Any]:
-    run = _run("sft", job, folder)
+    run = run_recipe(recipe_of("sft", job, folder))
     (weights,) = [*(folder / "sft").glob("*model.safetensors")]
     return {
-        "trained": run["trained"] / run["base"],
+        "trained": run["trained"] / _parameters(job["model"]),
         "loss": run["manifest"]["results"]["eval_loss"],
         "seconds": statistics.median(run["seconds"]),
         "file": weights.stat().st_size / 1024,
@@ -190,18 +191,22 @@ def recipe_of(stage: str, job: dict[str, Any], folder: Path) -> dict[str, Any]:
     return recipe
 
 
-def _run(stage: str, job: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Run a stage's script; returns its manifest, the numbers of weights and each step's processor time."""
+def run_recipe(recipe: dict[str, Any], *callbacks: Any) -> dict[str, Any]:
+    """Run a recipe's script; returns its manifest, the number of weights that train and each step's processor time.
+
+    Args:
+        callbacks: of the trainer; a step's time begins after them.
+    """
     import importlib
 
-    from transformers import TrainerCallback
+    from transformers import Trainer, TrainerCallback
 
     from alignment.manifest import read_manifest
 
-    recipe = recipe_of(stage, job, folder)
-    file = folder / f"{stage}.yaml"
+    folder = Path(recipe["output_dir"])
+    file = folder.with_suffix(".yaml")
     file.write_text(json.dumps(recipe), encoding="utf-8")
-    script: Any = importlib.import_module(f"recipes.{stage}")
+    script: Any = importlib.import_module(f"recipes.{recipe['stage']}")
     seen: dict[str, Any] = {"seconds": []}
 
     class Clock(TrainerCallback):
@@ -211,14 +216,15 @@ def _run(stage: str, job: dict[str, Any], folder: Path) -> dict[str, Any]:
         def on_step_end(self, *_: Any, **__: Any) -> None:
             seen["seconds"].append(time.process_time() - self.began)
 
-    train = script.run_training
+    train = Trainer.train
 
-    def run_training(trainer: Any, run: Any) -> Any:
+    def timed_training(trainer: Any, *given: Any, **keys: Any) -> Any:
         seen["trained"] = sum(weight.numel() for weight in trainer.model.parameters() if weight.requires_grad)
-        trainer.add_callback(Clock())
-        return train(trainer, run)
+        for callback in (*callbacks, Clock()):
+            trainer.add_callback(callback)
+        return train(trainer, *given, **keys)
 
-    script.run_training = run_training
+    Trainer.train = timed_training
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()) as told:
         try:
             script.main(["--config", str(file)])
@@ -226,8 +232,8 @@ def _run(stage: str, job: dict[str, Any], folder: Path) -> dict[str, Any]:
             sys.__stderr__.write(told.getvalue())  # type: ignore[union-attr]
             raise
         finally:
-            script.run_training = train
-    return {**seen, "base": _parameters(job["model"]), "manifest": read_manifest(folder / stage)}
+            Trainer.train = train
+    return {**seen, "manifest": read_manifest(folder)}
 
 
 def _parameters(model: str) -> int:
@@ -236,7 +242,7 @@ def _parameters(model: str) -> int:
     return sum(weight.numel() for weight in AutoModelForCausalLM.from_pretrained(model).parameters())
 
 
-def _memory(key: str) -> int:
+def memory(key: str) -> int:
     """A line of /proc/self/status, in KiB."""
     lines = Path("/proc/self/status").read_text(encoding="utf-8").split("\n")
     return next(int(line.split()[1]) for line in lines if line.startswith(key))

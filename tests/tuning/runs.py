@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import Trainer
 
 from alignment.config.schema import ModelKeys
 from alignment.policy.base import load_causal_lm, load_sequence_classifier
@@ -94,33 +95,32 @@ def recipe_file(folder: Path, stage: str, method: str, name: str, model: Path, k
 def run_stage(folder: Path, stage: str, method: str, *, name: str, model: Path, **keys: Any) -> Run:
     """Run a stage's own script in this process and watch it."""
     file = recipe_file(folder, stage, method, name, model, keys)
-    with _watched(MODULES[stage], Run(folder / name)) as run, contextlib.redirect_stdout(io.StringIO()):
+    with _watched(Run(folder / name)) as run, contextlib.redirect_stdout(io.StringIO()):
         MODULES[stage].main(["--config", str(file)])
     return run
 
 
 @contextlib.contextmanager
-def _watched(module: ModuleType, run: Run) -> Iterator[Run]:
+def _watched(run: Run) -> Iterator[Run]:
     """Note the weights before and after a script trains, and the logits of what it saves."""
-    script = ppo if module is grpo else module  # whose stage it shares
-    train = script.run_training
+    train = Trainer.train
 
-    def run_training(trainer: Any, directory: Any) -> Any:
+    def watched_training(trainer: Any, *given: Any, **keys: Any) -> Any:
         weights = dict(trainer.model.named_parameters())
         before = {name: weight.detach().clone() for name, weight in weights.items()}
         run.trained = {name: before[name] for name, weight in weights.items() if weight.requires_grad}
         run.frozen = {name: before[name] for name, weight in weights.items() if not weight.requires_grad}
-        done = train(trainer, directory)
+        done = train(trainer, *given, **keys)
         run.changed = {name for name, weight in weights.items() if not torch.equal(weight, before[name])}
         run.logits = logits(getattr(trainer.model, "policy_lm", trainer.model))
         run.trainer = trainer
         return done
 
-    script.run_training = run_training  # type: ignore[attr-defined]
+    Trainer.train = watched_training
     try:
         yield run
     finally:
-        script.run_training = train  # type: ignore[attr-defined]
+        Trainer.train = train
 
 
 @torch.no_grad()
