@@ -86,7 +86,10 @@ def reference_free_trainer(recipe: DPORecipe) -> Callable[..., ProbabilityDPOTra
 
 
 class ReferenceFreeTrainer(ProbabilityDPOTrainer):
-    """`DPOTrainer` without a reference: its rewards are β times the policy's log-probabilities, as in TRL's CPO."""
+    """`DPOTrainer` without a reference.
+
+    Its rewards are β s with `cpo` and β m with `simpo` and `orpo`, as in TRL's experimental trainers.
+    """
 
     _starts = False  # no reference that the first loss could be compared with
 
@@ -109,6 +112,17 @@ class ReferenceFreeTrainer(ProbabilityDPOTrainer):
         mask = batch["completion_mask"]
         sums = logps[:, -(mask.size(1) - 1) :].sum(dim=1)
         lengths = mask.sum(dim=1).clamp(min=1)
+        if self.loss_settings["loss_type"] != "cpo":
+            self._note_rewards(self.beta * (sums / lengths).detach())
         return preference_losses(
             sums=sums, lengths=lengths, probability=probability, beta=self.beta, **self.loss_settings
         ).mean()
+
+    def _note_rewards(self, rewards: Tensor) -> None:
+        """Put rewards, (2 pairs,), in the place of those that TRL has just logged, which are of sums."""
+        chosen, rejected = (self.accelerator.gather(part) for part in rewards.chunk(2))
+        margins = chosen - rejected
+        found = {"chosen": chosen, "rejected": rejected, "accuracies": (margins > 0).float(), "margins": margins}
+        metrics = self._metrics["train" if self.model.training else "eval"]
+        for name, values in found.items():
+            metrics[f"rewards/{name}"][-1] = values.mean().item()

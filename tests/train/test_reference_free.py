@@ -92,8 +92,10 @@ def test_dpo_trains_without_a_reference(tiny_model_dir, tmp_path, monkeypatch, l
     trainer = dpo_trainer(model, tokenizer, settings, trainer_class=build, train=pairs(0.8), evaluation=pairs(0.8))
     assert trainer.ref_model is None
     assert "ref" not in getattr(model, "peft_config", {})
-    expected = loss_by_hand(model, pairs(0.8), loss_type)
-    assert trainer.evaluate()["eval_loss"] == pytest.approx(expected, abs=1e-5)
+    expected, rewards = by_hand(model, pairs(0.8), loss_type)
+    evaluated = trainer.evaluate()
+    assert evaluated["eval_loss"] == pytest.approx(expected, abs=1e-5)
+    assert {name: evaluated[f"eval_rewards/{name}"] for name in rewards} == pytest.approx(rewards, abs=1e-5)
     trainer.train()
     losses = [log["loss"] for log in trainer.state.log_history if "loss" in log]
     assert losses[0] == pytest.approx(expected, abs=1e-5)
@@ -101,8 +103,8 @@ def test_dpo_trains_without_a_reference(tiny_model_dir, tmp_path, monkeypatch, l
 
 
 @torch.no_grad()
-def loss_by_hand(model, rows, loss_type):
-    """The mean loss of some pairs, one answer at a time."""
+def by_hand(model, rows, loss_type):
+    """The mean loss of some pairs and the rewards that it compares, one answer at a time."""
     sums = []
     for side in ("chosen_ids", "rejected_ids"):
         for row in rows:
@@ -111,8 +113,16 @@ def loss_by_hand(model, rows, loss_type):
             sums.append(logp.gather(1, ids[0, start:].unsqueeze(1)).sum())
     lengths = torch.tensor([len(row[side]) for side in ("chosen_ids", "rejected_ids") for row in rows])
     probability = torch.tensor([row["probability"] for row in rows])
-    losses = preference_losses(loss_type, torch.stack(sums), lengths, probability, beta=BETA, **SETTINGS[loss_type])
-    return float(losses.mean())
+    sums = torch.stack(sums)
+    losses = preference_losses(loss_type, sums, lengths, probability, beta=BETA, **SETTINGS[loss_type])
+    chosen, rejected = (BETA * (sums if loss_type == "cpo" else sums / lengths)).chunk(2)
+    rewards = {
+        "chosen": float(chosen.mean()),
+        "rejected": float(rejected.mean()),
+        "margins": float((chosen - rejected).mean()),
+        "accuracies": float((chosen > rejected).float().mean()),
+    }
+    return float(losses.mean()), rewards
 
 
 @pytest.mark.parametrize("peft_method", ["lora", "full"])
