@@ -106,7 +106,7 @@ def _tried(recipe: Recipe, library: dict[str, Any], here: bool) -> BaseException
         try:
             arguments = trial_arguments(recipe.model_copy(update={"library": given}))
             _require_packages(arguments)
-            _require_compiler(arguments)
+            _require_compiler(arguments, here)
             _require_recomputation(arguments)
             _step(arguments)
         except (Exception, SystemExit) as error:
@@ -199,15 +199,19 @@ def _require_packages(arguments: Any) -> None:
             raise ImportError(f"needs {package}, which is not installed; run `pip install {package}`")
 
 
-def _require_compiler(arguments: Any) -> None:
+def _require_compiler(arguments: Any, here: bool) -> None:
     if not arguments.torch_compile:
         return
-    from torch import _dynamo, compile
+    from torch import _dynamo, compile, cuda
 
     known = _dynamo.list_backends(exclude_tags=())
     if arguments.torch_compile_backend not in known:
         raise ValueError(f"{arguments.torch_compile_backend!r} is no backend of torch.compile; give one of {known}")
     compile(backend=arguments.torch_compile_backend, mode=arguments.torch_compile_mode)(lambda x: x)
+    if here and arguments.torch_compile_backend == "inductor" and not cuda.is_available():
+        from torch._inductor.cpp_builder import get_cpp_compiler
+
+        get_cpp_compiler()
 
 
 def _require_recomputation(arguments: Any) -> None:

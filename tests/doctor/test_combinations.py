@@ -95,6 +95,13 @@ TRIES = [
         unguarded=False,
     ),
     Try(
+        "`torch_compile` and a stage that trains on scores of sampled answers",
+        ("ppo", "single", {"torch_compile_backend": "eager"}),
+        ("sft", "single", {"torch_compile_backend": "eager"}),
+        "the training pass alone would be compiled",  # it would run, with other ratios
+        unguarded=False,
+    ),
+    Try(
         "`rollout_engine: vllm` or `merged`, and DyLoRA",
         ("ppo", "single", {"peft_method": "dylora", "rollout_engine": "vllm"}),
         ("ppo", "single", {"peft_method": "dylora"}),

@@ -132,6 +132,15 @@ COMBINATIONS = (
         (*DEEPSPEED, "fsdp2"),
     ),
     Combination(
+        "torch_compile",
+        "`torch_compile` and a stage that trains on scores of sampled answers",
+        ONLINE,
+        lambda get: any(get(key) for key in ("torch_compile", "torch_compile_backend", "torch_compile_mode")),
+        "the training pass alone would be compiled: it would round otherwise than the passes before the update, so the "
+        "first ratio would not be 1, and it would be compiled anew for roles and lengths",
+        "take the keys out; stages sft, reward, dpo and kto compile",
+    ),
+    Combination(
         "rollout_engine",
         "`rollout_engine: vllm` or `merged`, and DyLoRA",
         ONLINE,
