@@ -20,7 +20,7 @@ def test_an_update_is_measured_before_its_steps_in_processor_seconds():
 
 
 def test_the_target_is_the_last_score_with_all_layers(monkeypatch):
-    monkeypatch.setattr(time_to_reward, "VARIANTS", dict.fromkeys(["all layers", "top 1", "top 2"], {}))
+    monkeypatch.setattr(time_to_reward, "VARIANTS", {"all layers": {}, "top 1": {}, "top 2": {}})
     curves = {
         "all layers": curve(log(0, 0, 0, 6), SPENT),
         "top 1": curve(log(6, 0, 0, 3, 6), SPENT),  # its first update alone has the score, but not three of them
