@@ -9,7 +9,8 @@ lies above every trunk. Then PPO runs with adapters in all layers, in the top th
 `value_model: head`. Runs with fewer layers take half as many updates more, as theirs are cheaper.
 
 The score of an update is the mean over its answers before its steps; three updates are averaged. The target is that of
-the last update with adapters in all layers and a value adapter. Seconds are processor time: a run's processor time over
+the last update with adapters in all layers and a value adapter. "Score in equal time" is read at half of the seconds of
+that run. Seconds are processor time: a run's processor time over
 its wall time, times the wall time of sampling, scoring and training, which the log has. Start-up is not in it. A run
 that is finished is read, not run again. The last line printed is one JSON object.
 """
@@ -130,12 +131,14 @@ def reached(curves: dict[str, Curve], name: str) -> dict[str, float | None]:
     """Return what a variant came to; `seconds` and `kl` are None where it never had the target's score."""
     target = curves[TARGET][-1]["score"]
     points = curves[name]
+    half = curves[TARGET][-1]["ends"] / 2
     there = next((point for point in points[AVERAGED - 1 :] if point["score"] >= target), None)
     return {
         "target": target,
         "seconds": there["seconds"] if there else None,
         "kl": there["kl"] if there else None,
         "seconds_per_update": points[-1]["ends"] / len(points),
+        "equal_time_score": float(np.interp(half, *([point[key] for point in points] for key in ("seconds", "score")))),
         "last_score": points[-1]["score"],
         "last_kl": points[-1]["kl"],
     }
@@ -143,7 +146,16 @@ def reached(curves: dict[str, Curve], name: str) -> dict[str, float | None]:
 
 def table(found: dict[str, list[dict[str, Any]]]) -> str:
     """Write the figures over seeds as Markdown."""
-    titles = ("adapters", "s an update", "s to the target", "ratio", "KL there", "last score", "last KL")
+    titles = (
+        "adapters",
+        "s an update",
+        "s to the target",
+        "ratio",
+        "KL there",
+        "score in equal time",
+        "last score",
+        "last KL",
+    )
     lines = ["| " + " | ".join(titles) + " |", "|---" * len(titles) + "|"]
     for name, seeds in found.items():
         pairs = zip(found[TARGET], seeds, strict=True)
@@ -154,6 +166,7 @@ def table(found: dict[str, list[dict[str, Any]]]) -> str:
             " / ".join(f"{seed['seconds']:.0f}" if seed["seconds"] else "–" for seed in seeds),
             interval(gains),
             " / ".join(f"{seed['kl']:.1f}" if seed["seconds"] else "–" for seed in seeds),
+            " / ".join(f"{seed['equal_time_score']:.2f}" for seed in seeds),
             " / ".join(f"{seed['last_score']:.2f}" for seed in seeds),
             " / ".join(f"{seed['last_kl']:.1f}" for seed in seeds),
         ]
