@@ -41,20 +41,19 @@ def trained(inputs: Path, out: Path, stage: str, **keys) -> tuple[set[str], dict
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(
-    ("stage", "backend", "keys"),
+    ("stage", "keys"),
     [
-        ("sft", "inductor", {}),
-        ("sft", "aot_eager", {"gradient_checkpointing": True}),
-        ("sft", "aot_eager", {"peft_method": "full"}),
-        ("reward", "eager", {}),
-        ("dpo", "eager", {}),
-        ("kto", "eager", {}),
+        ("sft", {"gradient_checkpointing": True}),
+        ("sft", {"peft_method": "full"}),
+        ("reward", {}),
+        ("dpo", {}),
+        ("kto", {}),
     ],
 )
-def test_a_compiled_run_writes_the_same_files_and_weights(inputs, tmp_path, stage, backend, keys):
+def test_a_compiled_run_writes_the_same_files_and_weights(inputs, tmp_path, stage, keys):
     names, plain = trained(inputs, tmp_path / "plain", stage, **keys)
     torch._dynamo.reset()
-    compiled_names, compiled = trained(inputs, tmp_path / "compiled", stage, torch_compile_backend=backend, **keys)
+    compiled_names, compiled = trained(inputs, tmp_path / "compiled", stage, torch_compile_backend="eager", **keys)
     assert torch._dynamo.utils.counters["frames"]["ok"] > 0
     assert compiled_names == names
     assert compiled.keys() == plain.keys()
