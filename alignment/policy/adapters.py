@@ -1,7 +1,7 @@
 """Adapters on a base: new ones, and those that an earlier stage saved."""
 
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -176,8 +176,8 @@ def _reason(error: Exception) -> str:
 
 
 @contextmanager
-def preserve_dtype(model: Any) -> Iterator[None]:
-    """Preserve the dtype of a 4-bit model's trained weights while a TRL trainer is built.
+def preserve_dtype(model: Any) -> Iterator[Callable[[], None]]:
+    """Preserve the dtype of a 4-bit model's trained weights while a TRL trainer is built; yields what restores it.
 
     TRL casts them to bfloat16. Updates below 1/256 of a weight would be lost, and a policy that continues an adapter
     would differ from the reference copied from it, so DPO's loss would not start at ln 2.
@@ -185,10 +185,14 @@ def preserve_dtype(model: Any) -> Iterator[None]:
     kept = {}
     if getattr(model, "is_loaded_in_4bit", False):
         kept = {name: parameter.data for name, parameter in model.named_parameters() if parameter.requires_grad}
-    yield
-    for name, parameter in model.named_parameters():
-        if name in kept:
-            parameter.data = kept[name]
+
+    def restore() -> None:
+        for name, parameter in model.named_parameters():
+            if name in kept:
+                parameter.data = kept[name]
+
+    yield restore
+    restore()
 
 
 def _start_from(model: Any, adapter: str, config: Any, *, task: str, trainable: bool) -> Any:

@@ -42,10 +42,12 @@ class _Fused:
         if adapter is None:
             whole: Tensor = super().forward(x, *args, **kwargs)  # type: ignore[misc]
             return whole
-        if not torch.is_grad_enabled():
-            return _output(x, *adapter)[0]
-        found: Tensor = _LoraLinear.apply(x, *adapter)  # type: ignore[no-untyped-call]
-        return found
+        found: Tensor
+        if torch.is_grad_enabled():
+            found = _LoraLinear.apply(x, *adapter)  # type: ignore[no-untyped-call]
+        else:
+            found = _output(x, *adapter)[0]
+        return found.view(*x.shape[:-1], found.shape[-1])  # here: a model may change it in place
 
 
 class FusedLinear(_Fused, Linear):
@@ -103,7 +105,7 @@ def _is_whole(weight: Any) -> bool:
 def _output(
     x: Tensor, weight: Tensor, bias: Tensor | None, down: Tensor, up: Tensor, packed: Any, scaling: float
 ) -> tuple[Tensor, Tensor, Tensor, torch.dtype]:
-    """Return x Wᵀ + b + s (x Aᵀ) Bᵀ, the rows of x, A of them, (tokens, r), and the type in which the base computed.
+    """Return x Wᵀ + b + s (x Aᵀ) Bᵀ, (tokens, out), the rows of x, A of them, (tokens, r), and the base's type.
 
     Args:
         packed: the base's module if its weight has 4 bits.
@@ -111,7 +113,7 @@ def _output(
     device = x.device.type
     autocast = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
     own = autocast or down.dtype  # in which the adapter computes
-    rows = wide = x.reshape(-1, x.shape[-1])
+    rows = wide = x.flatten(0, -2) if x.dim() > 1 else x.unsqueeze(0)
     if packed is None:
         theirs = autocast or weight.dtype
         wide = rows.to(theirs)
@@ -121,7 +123,7 @@ def _output(
         theirs = packed.compute_dtype or rows.dtype
     low = nn.functional.linear(wide.to(own), down.to(own))
     out = _plus_product(out, low, up.to(own).T, scaling)
-    return out.view(*x.shape[:-1], -1), rows, low, theirs
+    return out, rows, low, theirs
 
 
 class _LoraLinear(torch.autograd.Function):
@@ -144,9 +146,8 @@ class _LoraLinear(torch.autograd.Function):
         with torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext():
             rows, low, weight, down, up = ctx.saved_tensors
             wants_x, _, _, wants_down, wants_up, *_ = ctx.needs_input_grad
-            above = upstream.reshape(-1, upstream.shape[-1])
             own = low.dtype
-            inner = above.to(own)
+            inner = upstream.to(own)
             grad_x = grad_down = grad_up = None
             if wants_up:
                 grad_up = (inner.T @ low).mul_(ctx.scaling).to(up.dtype)
@@ -156,7 +157,7 @@ class _LoraLinear(torch.autograd.Function):
                     grad_down = (below.T @ rows.to(own)).to(down.dtype)
                 if wants_x:
                     whole = weight if ctx.constants is None else dequantize_4bit(weight, ctx.constants)
-                    grad_x = above.to(ctx.theirs) @ whole.to(ctx.theirs)
+                    grad_x = upstream.to(ctx.theirs) @ whole.to(ctx.theirs)
                     grad_x = _plus_product(grad_x, below, down.to(own), 1).to(rows.dtype).view(ctx.shape)
         return grad_x, None, None, grad_down, grad_up, None, None
 

@@ -44,7 +44,7 @@ class StopAtNaN(TrainerCallback):
         The optimizer lists the trained weights; a walk through the model's modules takes milliseconds each step.
         Weights that the step before left without a finite value are the cause where there are any.
         """
-        if args.fp16 or model is None or optimizer is None:
+        if args.fp16 or args.deepspeed_plugin is not None or model is None or optimizer is None:
             return
         trained = (parameter for group in optimizer.param_groups for parameter in group["params"])
         gradients = [parameter.grad for parameter in trained if parameter.grad is not None]

@@ -194,7 +194,7 @@ def kto_trainer(
     """Build the trainer.
 
     Args:
-        reference: the reference model of full fine-tuning; an adapter's reference is a frozen copy of its start.
+        reference: the reference model of full fine-tuning; an adapter's is its start: the base, or a frozen copy.
         trainer_class: what builds the trainer from TRL's arguments.
         train, evaluation: rows of `tokenise_unpaired`.
 

@@ -31,6 +31,10 @@ class ReferenceTrainer(WeighedEvaluation):
     _starts = True  # until the first training batch
     _reference_complete = False
 
+    def __init__(self, *args: Any, before_reference: Callable[[], None], **options: Any) -> None:
+        self._before_reference = before_reference  # restores what TRL casts before it computes the reference
+        super().__init__(*args, **options)
+
     def _save_rng_state(self, output_dir: str) -> None:
         """Called on every process for every checkpoint: a reference that follows the policy is part of it."""
         super()._save_rng_state(output_dir)
@@ -79,6 +83,7 @@ class ReferenceTrainer(WeighedEvaluation):
     def complete_reference(self) -> None:
         """Make an adapter's reference the policy's start; once, before its first pass and before weights are cut."""
         if not self._reference_complete:
+            self._before_reference()
             complete_reference(self.accelerator.unwrap_model(self.model))
             self._reference_complete = True
 
@@ -147,7 +152,7 @@ def built_with_reference(
     """Build a trainer of TRL with a frozen reference.
 
     Args:
-        reference: the reference model of full fine-tuning; an adapter's reference is a frozen copy of its start.
+        reference: the reference model of full fine-tuning; an adapter's is its start: the base, or a frozen copy.
 
     Raises: RecipeError where TRL refuses the keys, or no checkpoint could hold the reference.
     """
@@ -155,9 +160,10 @@ def built_with_reference(
         if each is not None:
             without_dropout(each)  # TRL's disable_dropout sets modules only
     try:
-        with preserve_dtype(model), frozen_reference(model):
+        with preserve_dtype(model) as restore, frozen_reference(model):
             trainer = trainer_class(
                 model,
+                before_reference=restore,
                 ref_model=reference,
                 args=arguments,
                 data_collator=collator,

@@ -11,7 +11,7 @@ import torch
 from bitsandbytes.functional import dequantize_4bit
 from bitsandbytes.nn import Linear4bit
 from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
-from peft.tuners.lora import LoraLayer
+from peft.tuners.lora import Linear, LoraLayer
 from torch import nn
 from torch.distributed.tensor import DTensor, init_device_mesh
 from torch.utils.checkpoint import checkpoint
@@ -470,3 +470,27 @@ def test_every_model_that_trains_an_adapter_has_it(fused, tiny_model_dir, option
         fused.clear()
         model(input_ids=ids)
         assert len(fused) == len(layers) // (2 if model is base else 1)  # of two roles one computes
+
+
+@pytest.mark.parametrize("shape", [(3, 8), (2, 3, 8), (8,), (0, 8), (2, 0, 8)])
+@pytest.mark.parametrize("grad", [True, False])
+def test_an_output_of_any_shape_may_be_changed_in_place(shape, grad):
+    torch.manual_seed(0)
+    x = torch.randn(shape)
+    found = []
+    for fused in (True, False):
+        torch.manual_seed(1)
+        layer = Linear(nn.Linear(8, 6), "default", LoraConfig(), r=2, lora_alpha=4)
+        torch.nn.init.normal_(layer.lora_B["default"].weight)
+        layer.base_layer.requires_grad_(False)
+        layer = fuse_lora(layer) if fused else layer
+        with torch.set_grad_enabled(grad):
+            out = layer(x)
+            out.clamp_(-0.5, 0.5)
+        if grad:
+            out.sum().backward()
+            found.append([out.detach(), layer.lora_A["default"].weight.grad, layer.lora_B["default"].weight.grad])
+        else:
+            found.append([out])
+    for ours, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(ours, theirs)

@@ -197,8 +197,12 @@ def test_expectation_terms_by_hand():
 
 @pytest.mark.parametrize(
     "method",
-    [{"lora_r": 4}, {"peft_method": "fourierft", "peft_config": {"n_frequency": 50}}],  # TRL copies no ParameterDict
-    ids=["lora", "fourierft"],
+    [
+        {"lora_r": 4},
+        {"lora_r": 4, "load_in_4bit": True},  # TRL casts the trained weights to bfloat16
+        {"peft_method": "fourierft", "peft_config": {"n_frequency": 50}},  # TRL copies no ParameterDict
+    ],
+    ids=["lora", "nf4", "fourierft"],
 )
 def test_precomputed_references_give_the_same_training(tiny_model_dir, tokenizer, tmp_path, method):
     losses = []
