@@ -38,6 +38,7 @@ MAIN: tuple[tuple[str, str, tuple[tuple[str, str], ...]], ...] = (
     ("Distinct answers", "share", (("distinct_answers", "share"),)),
     ("Spread of rewards in a group", "standard deviation", (("group_reward_std", "spread"),)),
     ("Groups with equal rewards", "share", (("frac_reward_zero_std", "share"),)),
+    ("Groups of truncated answers alone", "share", (("frac_groups_masked", "share"),)),
     ("Rollouts of an update", "number", (("rollouts_sampled", "rollouts"),)),
     ("Clipped tokens", "share", (("clip_ratio/low_mean", "below"), ("clip_ratio/high_mean", "above"))),
 )

@@ -290,6 +290,38 @@ def test_dynamic_sampling_compares_rewards_not_scores(base, tmp_path):
     assert float(made.advantages.abs().max()) > 0
 
 
+def test_masked_groups_are_not_counted_as_groups_with_equal_rewards(base, tmp_path):
+    """Rewards that differ: every group is replaced for its truncated answers, none for equal rewards."""
+
+    class Different:
+        def score(self, prompts, answers, *, stopped):
+            return [float(row) for row in range(len(answers))]
+
+    keys = {"dynamic_sampling": True, "dynamic_sampling_max_rounds": 2, "mask_truncated_completions": True, **GRPO}
+    trainer = make_trainer(base, tmp_path, scorer=Different(), many_stops=False, **{**keys, "max_new_tokens": 1})
+    trainer.collect(0)
+    metrics = trainer.metrics
+    assert metrics["fraction_stopped"] == 0
+    assert (metrics["frac_reward_zero_std"], metrics["frac_groups_masked"], metrics["rollouts_sampled"]) == (0, 1, 2)
+
+
+def test_equal_groups_of_all_rollouts_are_counted(base, tmp_path):
+    """Each rollout of four groups: first all equal, then one equal, so 5 of 8."""
+
+    class Later:
+        calls = 0
+
+        def score(self, prompts, answers, *, stopped):
+            self.calls += 1
+            return [float(self.calls > 1 and row >= 4) * row for row in range(len(answers))]
+
+    keys = {"dynamic_sampling": True, "dynamic_sampling_max_rounds": 2, **GRPO}
+    trainer = make_trainer(base, tmp_path, scorer=Later(), **keys)
+    trainer.collect(0)
+    assert trainer.metrics["frac_reward_zero_std"] == 5 / 8
+    assert "frac_groups_masked" not in trainer.metrics
+
+
 def test_a_group_of_masked_answers_is_replaced():
     rewards, trains = torch.tensor([1.0, 0.0, 1.0, 0.0]), torch.tensor([False, False, True, False])
     assert groups_that_differ(rewards, trains, 2) == [2, 3]

@@ -9,14 +9,23 @@ from alignment.train.policy_gradient.scoring import Scored
 Part = tuple[Rollout, Scored, Rows]  # some answers of a scored rollout
 
 
+def equal_groups(rewards: Tensor, size: int) -> Tensor:
+    """Return which groups have equal rewards, (groups,) bool.
+
+    Args:
+        rewards: (answers,), the groups one after the other. size: answers of a group.
+    """
+    grouped = rewards.view(-1, size)
+    return (grouped == grouped[:, :1]).all(dim=1)
+
+
 def groups_that_differ(rewards: Tensor, trains: Tensor, size: int) -> Rows:
     """Return the answers of the groups whose rewards are not all equal, and of which an answer is trained.
 
     Args:
         rewards: (answers,), the groups one after the other. trains: (answers,) bool. size: answers of a group.
     """
-    grouped = rewards.view(-1, size)
-    differ = (grouped != grouped[:, :1]).any(dim=1) & trains.view(-1, size).any(dim=1)
+    differ = ~equal_groups(rewards, size) & trains.view(-1, size).any(dim=1)
     rows: Rows = differ.repeat_interleave(size).nonzero().flatten().tolist()
     return rows
 

@@ -22,7 +22,7 @@ from alignment.data.template import Template
 from alignment.meter import say_once
 from alignment.rollout.engine import Completion, Engine, Sampling
 from alignment.train.policy_gradient.checkpoint import CheckpointedTrainer
-from alignment.train.policy_gradient.dynamic_sampling import Part, groups_that_differ, join_parts
+from alignment.train.policy_gradient.dynamic_sampling import Part, equal_groups, groups_that_differ, join_parts
 from alignment.train.policy_gradient.experience import (
     Columns,
     Experience,
@@ -59,14 +59,19 @@ class RolloutTrainer(CheckpointedTrainer):
     steps_per_update: int
 
     def sample_groups(self, update: int) -> tuple[Rollout, Scored, dict[str, float]]:
-        """Sample further groups of answers in place of those with equal rewards, which have no gradient.
+        """Sample further groups of answers in place of those without a gradient.
+
+        Such a group has equal rewards, or truncated answers alone that `mask_truncated_completions` masks.
 
         Dynamic sampling, eq. 11 of https://arxiv.org/abs/2503.14476. After `dynamic_sampling_max_rounds` rollouts, the
-        first ones with equal rewards fill the places that are left.
+        first ones of these fill the places that are left.
+
+        Returns: the rollout, its scores, and numbers to log of all groups sampled.
         """
         wanted, size = self.recipe.rollout_batch_size, self.recipe.num_generations
         kept: list[Part] = []
-        equal: list[Part] = []
+        without: list[Part] = []
+        same, trained = [], []  # of each rollout, (groups,) bool
         missing = wanted
         for sampling_round in range(self.recipe.dynamic_sampling_max_rounds):
             rollout = self.sample(update, sampling_round)
@@ -78,11 +83,18 @@ class RolloutTrainer(CheckpointedTrainer):
             rest = sorted({*range(wanted)} - {*differ})
             kept.append((rollout, scored, differ[:missing]))
             missing -= len(differ[:missing])
-            equal.append((rollout, scored, rest))
+            without.append((rollout, scored, rest))
+            same.append(equal_groups(rewards, size))
+            trained.append(trains.view(-1, size).any(dim=1))
             if not missing:
                 break
-        counts = {"frac_reward_zero_std": len(equal[0][2]) / wanted, "rollouts_sampled": float(len(kept))}
-        for rollout, scored, rows in equal:
+        counts = {
+            "frac_reward_zero_std": float(torch.cat(same).float().mean()),
+            "rollouts_sampled": float(len(kept)),
+        }
+        if self.recipe.mask_truncated_completions:
+            counts["frac_groups_masked"] = float((~torch.cat(trained)).float().mean())
+        for rollout, scored, rows in without:
             kept.append((rollout, scored, rows[:missing]))
             missing -= len(rows[:missing])
         joined, scored = join_parts(kept)

@@ -16,6 +16,7 @@ from alignment.ops.kl import kl_estimate
 from alignment.ops.losses import importance_ratio
 from alignment.ops.masking import masked_mean, masked_sum, masked_var
 from alignment.ops.rewards import explained_variance
+from alignment.train.policy_gradient.dynamic_sampling import equal_groups
 from alignment.train.policy_gradient.experience import Experience, RoleOutputs, Rollout
 from alignment.train.policy_gradient.objective import Losses
 from alignment.train.policy_gradient.scoring import Scored
@@ -63,10 +64,9 @@ def _groups(rollout: Rollout, rewards: Tensor) -> dict[str, float]:
     if size == 1 or rollout.groups != blocks:
         return {}  # a prompt has one answer, or several by chance
     grouped = rewards.view(-1, size)
-    equal = (grouped == grouped[:, :1]).all(dim=1)
     return {
         "group_reward_std": float((grouped - grouped[:, :1]).std(dim=1).mean()),
-        "frac_reward_zero_std": float(equal.float().mean()),
+        "frac_reward_zero_std": float(equal_groups(rewards, size).float().mean()),
     }
 
 
