@@ -91,7 +91,10 @@ RENAMED: dict[str, tuple[tuple[str, ...], str]] = {
     "num_return_sequences": (("num_generations",), ""),
     "group_size": (("num_generations",), ""),
     "generation_batch_size": (("rollout_batch_size",), ""),
-    "steps_per_generation": (("num_mini_batches",), ""),
+    "steps_per_generation": (
+        ("num_mini_batches",),
+        "steps_per_generation counts microbatches: divide it by gradient_accumulation_steps",
+    ),
     "use_vllm": (("rollout_engine",), "write vllm"),
     "use_transformers_continuous_batching": (("rollout_engine",), "write continuous_batching"),
     "use_transformers_paged": (("rollout_engine",), "write continuous_batching"),

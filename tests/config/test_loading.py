@@ -562,6 +562,12 @@ class TestRenamed:
             ("sft", {"use_lora": True}, "use_lora: is called peft_method here (true is lora, false is full)"),
             ("dpo", {"max_prompt_length": 5}, "max_prompt_length: is called max_length here (it bounds prompt and"),
             ("ppo", {"response_length": 5}, "response_length: is called max_new_tokens here"),
+            (
+                "grpo",
+                {"steps_per_generation": 8},
+                "steps_per_generation: is called num_mini_batches here (steps_per_generation counts microbatches: "
+                "divide it by gradient_accumulation_steps)",
+            ),
             ("label", {"no_cuda": True}, "no_cuda: no such key"),  # the label stage has no use_cpu either
             ("sft", {"overwrite_output_dir": True}, "overwrite_output_dir: is called overwrite here"),
         ],
