@@ -4,7 +4,7 @@ import itertools
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from alignment.config.function_columns import ALL
 from alignment.data.contradictions import contradictions, is_opinion, same_text
@@ -20,7 +20,7 @@ from alignment.data.rows import Demonstration, Prompt, Ranking, Unpaired
 from alignment.data.source_rows import Convert, Kept, Loaded, OnBadRow, read_source
 from alignment.data.sources import read_entry, refuse_rejected, require_there
 from alignment.data.unpaired import unpaired_of_label, unpaired_of_ranking
-from alignment.errors import DataError, printable
+from alignment.errors import DataError, named_inputs, printable
 from alignment.meter import say_left_out
 
 if TYPE_CHECKING:
@@ -116,12 +116,7 @@ def load_prompts(
     values: list[Mapping[str, Any]] = [row[1] for row in found.rows]
     absent = [name for name, needed in wanted.items() if needed and not any(name in each for each in values)]
     if absent:
-        known = ", ".join(sorted(others.union(*values))) or "no further column"
-        name = f"Name the file's column with columns: {{{absent[0]}: COLUMN OF THE FILE}}, or correct the scorer"
-        raise DataError(
-            f"{found.sources[0]}: no row has the column {', '.join(absent)}, which a scorer reads; found {known}. "
-            f"{scorer_hint(sorted(others), absent) or name}."
-        )
+        _refuse_absent(absent, found.sources[0], values, others)
     return Loaded(
         [row[0] for row in found.rows],
         found.skipped,
@@ -131,6 +126,16 @@ def load_prompts(
         read=found.read,
         sources=found.sources,
         columns=values,
+    )
+
+
+@named_inputs(DataError)  # the recipe's scorer and its data do not fit
+def _refuse_absent(absent: list[str], source: str, values: list[Mapping[str, Any]], others: set[str]) -> NoReturn:
+    known = ", ".join(sorted(others.union(*values))) or "no further column"
+    name = f"Name the file's column with columns: {{{absent[0]}: COLUMN OF THE FILE}}, or correct the scorer"
+    raise DataError(
+        f"{source}: no row has the column {', '.join(absent)}, which a scorer reads; found {known}. "
+        f"{scorer_hint(sorted(others), absent) or name}."
     )
 
 

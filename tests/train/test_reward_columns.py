@@ -5,7 +5,7 @@ import json
 import pytest
 import yaml
 
-from alignment.errors import AlignmentError, DataError
+from alignment.errors import AlignmentError
 from recipes import grpo
 from recipes import ppo as recipe_script
 from tests.models import save_tiny_model
@@ -92,7 +92,7 @@ def test_a_wrong_function_is_refused_before_a_model_loads(folder, tmp_path, monk
     monkeypatch.setattr(recipe_script, "load_models", never)
     with pytest.raises(AlignmentError, match=message) as error:
         run(folder, tmp_path / "run", function, datasets=[{"path": str(folder / "prompts.jsonl"), **data}])
-    assert error.value.exit_code == (1 if isinstance(error.value, DataError) else 2)
+    assert error.value.exit_code == 2
     assert "\n" not in str(error.value)
 
 

@@ -100,8 +100,9 @@ def test_a_row_that_cannot_be_checked_is_refused_with_its_line(tmp_path, scorer,
     def check():
         try_functions(loaded, build_functions(loaded), load_rows(loaded))
 
-    with pytest.raises(AlignmentError, match=message):
+    with pytest.raises(AlignmentError, match=message) as error:
         check()
+    assert error.value.exit_code == 2
 
 
 @pytest.mark.parametrize(
