@@ -1,13 +1,18 @@
 """Whether an answer has the sum of its prompt, for the judge of the evaluation."""
 
+import re
+
 from alignment.data.rows import Prompt
-from reward.verifiers.math import is_correct
+
+FINAL = re.compile(r"####\s*(\d{1,9})\s*", re.ASCII)
 
 
 def right(prompt: Prompt, answer: str) -> bool:
-    """Return whether the final answer equals the sum of the prompt, for example "47+85="."""
+    """Return whether the answer ends with `####` and the sum of the prompt, for example "47+85=", as an integer."""
     total = sum(map(int, prompt[-1]["content"].rstrip("=").split("+")))
-    return is_correct(answer, str(total))
+    _, mark, after = answer.rpartition("####")
+    found = FINAL.fullmatch(mark + after)
+    return found is not None and int(found[1]) == total
 
 
 def prefer(prompt: Prompt, first: str, second: str) -> float:

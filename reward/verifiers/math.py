@@ -11,7 +11,11 @@ TRL's `accuracy_reward` and open-r1 read the answer with math-verify too, `\boxe
 skip a row whose reference they cannot parse. Here a plain number is an answer, because small models and GSM8K's
 demonstrations write no LaTeX; and a reference that cannot be parsed is an error.
 
-**Equal** is math-verify's `verify`: symbolic equality; floats rounded to six decimals; 50% equals both 1/2 and 50.
+**Numbers with spaces** are thousands (`1 000`) or mixed numbers (`1 1/2`). Other numbers side by side (`47 85`) and
+numbers with two points (`1.000.000`) are no final answers.
+
+**Equal** is math-verify's `verify`: symbolic equality; floats rounded to six decimals; 50% equals both 1/2 and 50. So
+an unevaluated sum, 47+85, equals 132.
 
 **Time.** math-verify's own time limits use signals, which only the main thread has; they are off, and the caller limits
 the time. Two bounds make most hostile answers cheap. Expressions of more than 300 characters, 16 brackets inside one
@@ -29,6 +33,7 @@ from alignment.errors import ScorerError
 from alignment.strict_json import shown
 from reward.verifiers.extras import require
 from reward.verifiers.math_bounds import is_bounded, same_as_numbers
+from reward.verifiers.math_numbers import has_numbers_side_by_side, join_thousands, mixed_number
 
 _TAIL = 1_000  # characters at the end of an answer in which math-verify looks for one without a mark
 _LONGEST = 300  # characters of a final answer
@@ -41,7 +46,7 @@ _NUMBER = re.compile(
     r"(?:[eE](?P<power>[-+]?\d{1,3}))?\s*"
     r"(?:(?P<percent>\\?%|percent\b)|(?:[^\W\d_]{2,}(?:[ /]+[^\W\d_]+)*))?"  # a unit: one word or more
 )
-_BOLD = re.compile(r"\*\*([^*\n]+)\*\*")
+_BOLD = re.compile(r"(?<![\w)}])\*\*([^*\n]+)\*\*")  # not the powers of 2**3**4
 _SENTENCE = re.compile(r"[^\W\d_]{2,}\s+[^\W\d_]{2,}")
 _WORDS = re.compile(r"[^\W\d_]{3,}(?:[ -][^\W\d_]+)*")
 _DELIMITERS = (("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"))
@@ -88,7 +93,10 @@ def _final_answer(answer: str) -> Any:
     if len(tail) < len(answer):
         tail = tail.partition(" ")[2]  # without the rest of a number
     tail = _BOLD.sub(r"\1", tail)
-    return _parse(tail) if _NUMBER.fullmatch(_bare(tail)) else _extracted(tail)
+    if _NUMBER.fullmatch(_bare(join_thousands(tail))):
+        return _parse(tail)
+    expression, text = _extracted(tail)
+    return _parse(text) if has_numbers_side_by_side(text) else expression
 
 
 def _marked(text: str) -> str | None:
@@ -97,7 +105,7 @@ def _marked(text: str) -> str | None:
     if boxes:
         return _until_closed(text, boxes[-1].end())
     _, mark, after = text.rpartition("####")
-    return after.strip().partition("\n")[0] if mark else None
+    return _BOLD.sub(r"\1", after.strip().partition("\n")[0]) if mark else None
 
 
 def _until_closed(text: str, start: int) -> str:
@@ -115,8 +123,14 @@ def _parse(text: str) -> Any:
     text = _bare(text)
     if not text or len(text) > _LONGEST:
         return None
-    number = _NUMBER.fullmatch(text.replace(r"\!", "").replace(r"\,", "").replace("{,}", ","))
-    if number:
+    text = join_thousands(text.replace(r"\!", "").replace("{,}", ","))
+    mixed = mixed_number(text)
+    if mixed is None and has_numbers_side_by_side(text):
+        return None
+    number = _NUMBER.fullmatch(text.replace(r"\,", ""))
+    if mixed is not None:
+        text = mixed
+    elif number:
         sign = "-" if number["sign"] in ("-", "−") or number["sign2"] else ""
         power = f" \\cdot 10^{{{number['power']}}}" if number["power"] else ""
         text = f"{sign}{number['digits'].replace(',', '')}{power}{'%' if number['percent'] else ''}"
@@ -124,7 +138,7 @@ def _parse(text: str) -> Any:
         text = rf"\text{{{text}}}"  # otherwise the product of its letters
     elif "\\" not in text and _SENTENCE.search(text):
         return None
-    return _extracted(rf"\boxed{{{text}}}")
+    return _extracted(rf"\boxed{{{text}}}")[0]
 
 
 def _bare(text: str) -> str:
@@ -137,16 +151,22 @@ def _bare(text: str) -> str:
     return text
 
 
-def _extracted(text: str) -> Any:
-    """Return the first expression that math-verify extracts; None if it finds none or it breaks a bound."""
+def _extracted(text: str) -> tuple[Any, str]:
+    """Return the first expression that math-verify extracts, and the text that it read.
+
+    The expression is None if there is none or it breaks a bound; the text is empty if nothing looks like one.
+    """
     if _depth(text) > _DEEPEST:
-        return None
+        return None, ""
     package = _math_verify()
     config = [package.LatexExtractionConfig(boxed_match_priority=0), package.ExprExtractionConfig()]
     found = package.parse(
-        text, config, fallback_mode="no_fallback", extraction_mode="first_match", parsing_timeout=None
+        text, config, fallback_mode="first_match", extraction_mode="first_match", parsing_timeout=None
     )
-    return found[0] if found and is_bounded(found[0]) else None
+    if not found:
+        return None, ""
+    *expressions, read = found  # without an expression, the text alone
+    return (expressions[0] if expressions and is_bounded(expressions[0]) else None), read
 
 
 def _depth(text: str) -> int:

@@ -67,6 +67,8 @@ def test_every_careful_demonstration_is_right_and_some_are_careful():
 
 def test_only_the_final_answer_counts():
     prompt = [{"role": "user", "content": "12+30="}]
+    copied = ["#### 12+30", "#### 12 30", "#### 42 43", "#### 42.0", "42"]
+    assert not any(right(prompt, answer) for answer in copied)
     answers = ["#### 42", "2+0=2 1+3=4 #### 42", "#### 43", "42 #### 2", ""]
     assert [right(prompt, answer) for answer in answers] == [True, True, False, False, False]
     assert [prefer(prompt, answers[0], other) for other in answers[1:3]] == [0.5, 1.0]
