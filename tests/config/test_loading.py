@@ -267,7 +267,21 @@ def test_wrong_values(faults, stage, given, message):
         ("rloo", {"kl_coef": 0.1}, "kl_coef: is called beta here"),
         ("grpo", {"dynamic_sampling_max_rounds": 3}, "dynamic_sampling_max_rounds: has no effect without"),
         ("dpo", {"loss_type": ["simpo", "sft"]}, "loss_type: simpo cannot be mixed with other losses; give it alone"),
-        ("dpo", {"loss_type": "orpo", "label_smoothing": 0.1}, "label_smoothing: has no effect with loss_type orpo"),
+        (
+            "dpo",
+            {"loss_type": "orpo", "label_smoothing": 0.1},
+            "label_smoothing: has no effect with loss_type orpo, whose loss does not read it; take it out",
+        ),
+        (
+            "dpo",
+            {"loss_type": "simpo", "loss_weights": [1.0]},
+            "loss_weights: has no effect with loss_type simpo, which is not mixed with other losses; take it out",
+        ),
+        (
+            "dpo",
+            {"loss_type": "cpo", "sync_ref_model": True},
+            "sync_ref_model: has no effect with loss_type cpo, which has no reference; take it out",
+        ),
         ("dpo", {"loss_type": "cpo", "simpo_gamma": 1.0}, "simpo_gamma: has no effect without loss_type simpo"),
         (
             "kto",

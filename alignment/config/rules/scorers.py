@@ -100,7 +100,9 @@ def _format_faults(at: Location, entry: dict[str, Any]) -> Iterator[Fault]:
         yield at, "a scorer of kind format needs pattern or json_schema, and has " + ("both" if schema else "neither")
     if pattern is None and entry.get("full_match"):
         yield (*at, "full_match"), "has no effect without pattern"
-    if pattern is not None:
+    if pattern == "" and not entry.get("full_match"):
+        yield (*at, "pattern"), "is empty and matches every answer; give a pattern that some answers do not match"
+    elif pattern is not None:
         try:
             re.compile(pattern)
         except (re.error, OverflowError, RecursionError) as fault:
@@ -111,6 +113,8 @@ def _length_faults(at: Location, entry: dict[str, Any]) -> Iterator[Fault]:
     minimum, maximum = entry.get("minimum"), entry.get("maximum")
     if minimum is None and maximum is None:
         yield at, "a scorer of kind length needs minimum, maximum or both"
+    elif minimum == 0 and maximum is None:
+        yield (*at, "minimum"), "0 without maximum accepts every answer; give a larger minimum or a maximum"
     elif minimum is not None and maximum is not None and minimum > maximum:
         yield (*at, "minimum"), f"{minimum} is greater than maximum: {maximum}"
 

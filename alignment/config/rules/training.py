@@ -12,9 +12,13 @@ from alignment.config.schema.dpo import REFERENCE_FREE, DPORecipe
 OF_LOSSES = {"simpo_gamma": ("simpo",), "cpo_alpha": ("cpo", "simpo")}  # keys, with the losses that read them
 OF_REFERENCE = (  # keys of DPO that a loss without a reference does not read
     "precompute_ref_log_probs", "precompute_ref_batch_size", "sync_ref_model", "ref_model_mixup_alpha",
-    "ref_model_sync_steps", "f_divergence_type", "f_alpha_divergence_coef", "label_smoothing", "ld_alpha",
-    "use_weighting", "discopop_tau", "loss_weights",
+    "ref_model_sync_steps", "f_divergence_type", "f_alpha_divergence_coef",
 )  # fmt: skip
+UNREAD_WITHOUT_REFERENCE = {  # all keys of DPO that such a loss does not read, with the reason
+    **dict.fromkeys(OF_REFERENCE, "which has no reference"),
+    **dict.fromkeys(("label_smoothing", "ld_alpha", "use_weighting", "discopop_tau"), "whose loss does not read it"),
+    "loss_weights": "which is not mixed with other losses",
+}
 HELD_OUT = ("eval_datasets", "max_eval_samples")
 EVALUATION = ("eval_strategy", "eval_steps", "eval_on_start", "load_best_model_at_end", "metric_for_best_model")
 LONGEST_NAME, LONGEST_PATH = 255, 4095  # bytes, of Linux and most other systems
@@ -126,7 +130,7 @@ def loss_mixture(keys: Keys) -> Iterator[Fault]:
 
 
 def reference_free(keys: Keys) -> Iterator[Fault]:
-    """A loss without a reference cannot be combined with others, and has no keys of the reference."""
+    """A loss without a reference cannot be combined with others, and does not read every key of DPO."""
     if keys.cls is not DPORecipe:
         return
     losses = keys["loss_type"] or []
@@ -139,9 +143,9 @@ def reference_free(keys: Keys) -> Iterator[Fault]:
         return
     if len(losses) > 1:
         yield ("loss_type",), f"{free[0]} cannot be mixed with other losses; give it alone"
-    for key in OF_REFERENCE:
+    for key, reason in UNREAD_WITHOUT_REFERENCE.items():
         if keys.given(key) and keys[key] is not False:
-            yield (key,), f"has no effect with loss_type {free[0]}, which has no reference; take it out"
+            yield (key,), f"has no effect with loss_type {free[0]}, {reason}; take it out"
 
 
 def unfit(keys: Keys) -> Iterator[Fault]:
