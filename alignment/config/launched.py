@@ -19,6 +19,11 @@ def is_sharded() -> bool:
     return any(os.environ.get(f"ACCELERATE_USE_{engine}", "false") == "true" for engine in ("DEEPSPEED", "FSDP"))
 
 
+def is_compiled() -> bool:
+    """Whether `accelerate launch` has models compiled, by `--dynamo_backend` or `dynamo_config`."""
+    return os.environ.get("ACCELERATE_DYNAMO_BACKEND", "no").lower() not in ("", "no")
+
+
 @dataclass(frozen=True, slots=True)
 class Launch:
     """What a checkpoint depends on beside the recipe."""

@@ -22,7 +22,7 @@ from alignment.policy.load_roles import require_policy
 from alignment.policy.model_source import resolve_model
 from alignment.policy.tokenizer import load_tokenizer
 from alignment.run.tracking import has_key
-from alignment.train.policy_gradient.engines import require_samplable
+from alignment.train.policy_gradient.engines import require_fixed_shapes, require_samplable
 from alignment.train.policy_gradient.update_shape import UpdateShape
 
 CHECKPOINTS = 2  # that training keeps, unless the recipe sets save_total_limit
@@ -86,6 +86,7 @@ def _adapter(recipe: Any) -> Iterator[Finding]:
         if recipe.STAGE.is_online:
             require_policy(source, recipe)
             require_samplable(recipe)
+            require_fixed_shapes(recipe)
         else:
             require_method(source, recipe, True, recipe, task=recipe.STAGE.task)
     except AlignmentError as error:

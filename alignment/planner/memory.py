@@ -201,6 +201,8 @@ class _Training:
             room = room_for(rows, self.lengths.whole - self.lengths.answer, self.lengths.answer)
             layers = self.blueprint.layers
             grown = rows * self.lengths.whole * (layers + 1)
+            of_prompts = rows * (self.lengths.whole - self.lengths.answer)
+            moving["KV cache of prompts, until it is copied"] = moving["KV cache"] * of_prompts * layers // grown
             moving["KV cache"] = moving["KV cache"] * room.rows * room.columns * layers // grown
         return moving
 

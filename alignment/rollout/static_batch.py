@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from transformers.cache_utils import DynamicLayer
 
-from alignment.errors import ModelError
+from alignment.errors import ModelError, first_line
 from alignment.rollout.batch import Drawn
 from alignment.rollout.buckets import COLUMNS, bucket
 from alignment.rollout.context import virtual_tokens
@@ -56,6 +56,33 @@ def require_static(model: nn.Module) -> None:
             f"cache_implementation is static, and the model cannot decode with fixed shapes: {why}; use "
             "cache_implementation: dynamic"
         )
+
+
+@torch.no_grad()
+def try_step(model: nn.Module) -> None:
+    """Run the prompts' pass and one step of a model on the meta device, where nothing on a device can be read.
+
+    Raises: ModelError if the model asks for a number that only the device has, or its cache is not plain.
+    """
+    ids = torch.zeros(1, 2, dtype=torch.long, device="meta")
+    try:
+        layers = _plain_layers(model(input_ids=ids, use_cache=True).past_key_values)
+        memory = StaticMemory(layers, room_for(1, 2, 2))
+        columns = memory.room.columns
+        model(
+            input_ids=memory.input_ids,
+            attention_mask=memory.mask,
+            position_ids=memory.positions,
+            past_key_values=memory.cache(1, columns),
+            use_cache=True,
+        )
+    except ModelError:
+        raise
+    except Exception as error:
+        raise ModelError(
+            f"cache_implementation is static, and a step of the model needs numbers on the host: {first_line(error)}; "
+            "use cache_implementation: dynamic"
+        ) from error
 
 
 class StaticDecoder:

@@ -105,9 +105,12 @@ class StaticLayer(DynamicLayer):
         self.keys, self.values, self.column = keys, values, column
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        """Write the column; returns all keys and values."""
-        self.keys.index_copy_(2, self.column, key_states)
-        self.values.index_copy_(2, self.column, value_states)
+        """Write the column; returns all keys and values.
+
+        Under autocast the prompts' pass may have left another precision than a step's.
+        """
+        self.keys.index_copy_(2, self.column, key_states.to(self.keys.dtype))
+        self.values.index_copy_(2, self.column, value_states.to(self.values.dtype))
         return self.keys, self.values
 
     def get_seq_length(self) -> int:

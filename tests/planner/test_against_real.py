@@ -283,3 +283,6 @@ def test_fixed_shapes_and_a_merged_copy_are_as_large_as_planned(base: Path) -> N
     assert all((parts["KV cache"], parts["weights, merged copy"]) == (real, copied) for parts in phases.values())
     in_place = plan_stage(recipe_of("ppo", base, cache_implementation="static"), CPU)
     assert [phase.parts.get("KV cache") for phase in in_place.phases] == [2 * real, None, None, None]  # float32
+    layers = len(engine.decoder.memory.layers)
+    of_prompts = 2 * layers * 16 * 16 * model.config.num_key_value_heads * model.config.head_dim * 2
+    assert phases["sampling"]["KV cache of prompts, until it is copied"] == of_prompts

@@ -7,7 +7,7 @@ import transformers
 from alignment.errors import ModelError
 from alignment.rollout.buckets import bucket
 from alignment.rollout.engine import Sampling
-from alignment.rollout.static_batch import StaticDecoder, static_decoder
+from alignment.rollout.static_batch import StaticDecoder, static_decoder, try_step
 from alignment.rollout.steps import StepInputs
 from alignment.rollout.transformers_engine import LOOK_EVERY, TransformersEngine
 from tests.models import make_model, make_tokenizer
@@ -143,3 +143,22 @@ def test_the_prompts_pass_alone_takes_a_growing_cache(model, monkeypatch):
 
     monkeypatch.setattr(StepInputs, "forward", refuse)
     static(model).generate(PROMPTS, Sampling(max_new_tokens=4))
+
+
+@pytest.mark.parametrize("name", ["OPT", "Llama"])
+def test_models_whose_step_needs_the_host_are_refused_without_weights(name):
+    keys = {"num_hidden_layers": 2, "hidden_size": 32, "num_attention_heads": 4, "vocab_size": 300}
+    if name == "Llama":
+        keys["rope_parameters"] = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4}
+    else:
+        keys |= {"word_embed_proj_dim": 32, "ffn_dim": 64}
+    with torch.device("meta"):
+        model = getattr(transformers, f"{name}ForCausalLM")(getattr(transformers, f"{name}Config")(**keys))
+    with pytest.raises(ModelError, match="use cache_implementation: dynamic"):
+        try_step(model)
+
+
+def test_autocast_over_float32_weights_samples(model):
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = static(model).generate(PROMPTS, Sampling(max_new_tokens=6, seed=3))
+    assert all(answer.ids for answer in found)

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
 from alignment.config.schema import DatasetEntry, PPORecipe
 from alignment.data.template import Template
-from alignment.errors import ModelError
+from alignment.errors import ModelError, RecipeError
 from alignment.policy.base import load_causal_lm
 from alignment.policy.load_roles import load_roles
 from alignment.policy.merged import policy_weights
@@ -179,6 +179,14 @@ def test_a_missing_package_is_reported_before_anything_loads(base, monkeypatch):
     monkeypatch.setattr("alignment.train.policy_gradient.engines.vllm_is_installed", lambda: False)
     with pytest.raises(ModelError, match="the package vllm is not installed"):
         require_engine(recipe(base))
+    require_engine(recipe(base).model_copy(update={"rollout_engine": "transformers"}))
+
+
+def test_a_launcher_that_compiles_is_refused(base, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_DYNAMO_BACKEND", "EAGER")
+    with pytest.raises(RecipeError, match="leave out --dynamo_backend and dynamo_config"):
+        require_engine(recipe(base).model_copy(update={"rollout_engine": "transformers"}))
+    monkeypatch.setenv("ACCELERATE_DYNAMO_BACKEND", "no")
     require_engine(recipe(base).model_copy(update={"rollout_engine": "transformers"}))
 
 

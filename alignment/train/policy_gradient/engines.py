@@ -11,10 +11,11 @@ from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedConfig
 
 from alignment.config.engines import WHOLE_WEIGHTS
+from alignment.config.launched import is_compiled
 from alignment.config.schema import PolicyGradientRecipe
 from alignment.data.rows import Prompt
 from alignment.data.template import Template
-from alignment.errors import ModelError, named_inputs
+from alignment.errors import ModelError, RecipeError, named_inputs
 from alignment.policy.adapter_files import read_adapter_config
 from alignment.policy.base import model_config
 from alignment.policy.mergeable import why_not_merged
@@ -26,7 +27,7 @@ from alignment.policy.roles import Roles
 from alignment.rollout.continuous_batching import ContinuousBatchingEngine
 from alignment.rollout.engine import Engine
 from alignment.rollout.merged_engine import MergedEngine
-from alignment.rollout.static_batch import StaticDecoder, require_static, static_decoder
+from alignment.rollout.static_batch import StaticDecoder, require_static, static_decoder, try_step
 from alignment.rollout.transformers_engine import TransformersEngine
 from alignment.rollout.vllm_adapter import RANKS, VersionedAdapter
 from alignment.rollout.vllm_engine import VLLMEngine, vllm_generation
@@ -65,9 +66,16 @@ def require_samplable(recipe: PolicyGradientRecipe) -> None:
 
 def require_engine(recipe: PolicyGradientRecipe) -> None:
     """Refuse an engine that is not installed or cannot hold the policy's weights, before anything is loaded."""
+    if is_compiled():
+        raise RecipeError(
+            [
+                "ACCELERATE_DYNAMO_BACKEND is set: `accelerate launch` would compile the training pass alone, which "
+                "then rounds differently from the passes before the update; leave out --dynamo_backend and "
+                "dynamo_config"
+            ]
+        )
     require_samplable(recipe)
-    if recipe.cache_implementation == "static":
-        _require_fixed_shapes(recipe)
+    require_fixed_shapes(recipe)
     if recipe.rollout_engine != "vllm":
         return
     if not vllm_is_installed():
@@ -79,12 +87,19 @@ def require_engine(recipe: PolicyGradientRecipe) -> None:
         _require_dense(recipe)
 
 
-def _require_fixed_shapes(recipe: PolicyGradientRecipe) -> None:
-    """Refuse a model of which `static_decoder` cannot be built, by its configuration."""
+def require_fixed_shapes(recipe: PolicyGradientRecipe) -> None:
+    """Refuse a model that cannot decode with a static cache, by its configuration and a step without weights.
+
+    Raises: ModelError.
+    """
+    if recipe.cache_implementation != "static":
+        return
     base = resolve_model(recipe.model_name_or_path, revision=recipe.model_revision).base
     config = model_config(base, recipe, recipe.model_revision if not Path(base).is_dir() else "main")
     with named_inputs(), torch.device("meta"):
-        require_static(AutoModelForCausalLM.from_config(config, trust_remote_code=recipe.trust_remote_code))
+        model = AutoModelForCausalLM.from_config(config, trust_remote_code=recipe.trust_remote_code)
+        require_static(model)
+        try_step(model.eval())
 
 
 def _require_dense(recipe: PolicyGradientRecipe) -> None:
