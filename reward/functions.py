@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any
 
+import torch
+
 from alignment.errors import AlignmentError
 from alignment.run.signals import Terminated
 
@@ -50,7 +52,18 @@ def calling(what: str, error: type[AlignmentError], about: str = "") -> Iterator
 
 def described(fault: BaseException) -> str:
     """Return an exception as messages name it, on one line."""
-    return " ".join(f"{type(fault).__name__}: {fault}".split()).rstrip(":")
+    try:
+        text = str(fault)
+    except Exception as second:  # the user's class may have a faulty __str__
+        text = f"(no text: its __str__ raised {type(second).__name__})"
+    return " ".join(f"{type(fault).__name__}: {text}".split()).rstrip(":")
+
+
+@contextlib.contextmanager
+def keeping_gradients() -> Iterator[None]:
+    """Restore PyTorch's gradient mode afterwards: code of the user may call `torch.set_grad_enabled`."""
+    with torch.set_grad_enabled(torch.is_grad_enabled()):
+        yield
 
 
 def _import(module_name: str, at: str, error: type[AlignmentError]) -> ModuleType:
@@ -58,7 +71,8 @@ def _import(module_name: str, at: str, error: type[AlignmentError]) -> ModuleTyp
     if here not in sys.path:
         sys.path.append(here)  # as with `python -m`; the installed command does not search it
     try:
-        return importlib.import_module(module_name)
+        with keeping_gradients():
+            return importlib.import_module(module_name)
     except ModuleNotFoundError as fault:
         if fault.name and (module_name == fault.name or module_name.startswith(f"{fault.name}.")):
             raise error(f"{at}: no module {fault.name!r} in {here} or among the installed packages.") from fault

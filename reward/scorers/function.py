@@ -26,7 +26,7 @@ from alignment.data.rows import Prompt
 from alignment.errors import ScorerError
 from alignment.run.signals import Terminated
 from alignment.train.policy_gradient.scoring import Answered
-from reward.functions import described, named_function
+from reward.functions import described, keeping_gradients, named_function
 from reward.scorers.rows import Scores, faulty_row, row_name
 from reward.time_limit import Expired, call_within
 
@@ -91,7 +91,8 @@ class FunctionScorer:
             return f"{str(returned)[:80]!r}" if scores is None else scores
 
         try:
-            scores = call_within(self.timeout_seconds, lambda: call(range(len(answers))))
+            with keeping_gradients():
+                scores = call_within(self.timeout_seconds, lambda: call(range(len(answers))))
         except (KeyboardInterrupt, Terminated):
             raise
         except BaseException as fault:

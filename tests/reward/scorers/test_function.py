@@ -1,6 +1,7 @@
 """Functions as scorers: what they are given, and every way in which they can fail."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -40,6 +41,20 @@ def words(prompts: list[Any], answers: list[str]) -> list[str]:
 
 def raises(prompts: list[Any], answers: list[str]) -> list[float]:
     raise ZeroDivisionError("division by zero")
+
+
+class FaultyText(Exception):
+    def __str__(self) -> str:
+        raise ValueError
+
+
+def raises_faulty_text(prompts: list[Any], answers: list[str]) -> list[float]:
+    raise FaultyText
+
+
+def disables_gradients(prompts: list[Any], answers: list[str]) -> list[float]:
+    torch.set_grad_enabled(False)
+    return [1.0 for _ in answers]
 
 
 def by_row(prompts: list[Any], answers: list[str]) -> dict[int, float]:
@@ -82,6 +97,18 @@ def test_a_function_is_called_once_with_everything() -> None:
     assert len(scorer.identity["code_sha256"]) == 16
 
 
+def test_the_gradient_mode_is_restored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "disables_when_imported.py").write_text(
+        "import torch\ntorch.set_grad_enabled(False)\ndef score(prompts, answers): ...\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    scorer_of("disables_when_imported:score")
+    assert torch.is_grad_enabled()
+    assert scorer_of("disables_gradients").score_rows(Answered(PROMPTS, ["a", "b"], [True, True])) == [1.0, 1.0]
+    assert torch.is_grad_enabled()
+
+
 @pytest.mark.parametrize("name", ["array", "tensor"])
 def test_numbers_of_any_kind(name: str) -> None:
     assert scorer_of(name).score_rows(Answered(PROMPTS, ["a", "b"], [True, True])) == [0.5, -1.0]
@@ -93,6 +120,7 @@ def test_numbers_of_any_kind(name: str) -> None:
         ("one_number", r"returned '1.0'; it must return one number for each of 2 answers"),
         ("words", r"returned \"\['good', 'bad'\]\""),
         ("raises", "raised ZeroDivisionError: division by zero; correct the function"),
+        ("raises_faulty_text", r"raised FaultyText: \(no text: its __str__ raised ValueError\); correct the function"),
         ("by_row", r"returned '\{0: 1.0, 1: 1.0\}'; it must return one number"),
         ("numerals", r"returned \"\['1.0', '2.0'\]\"; it must return one number"),
         ("leaves", "raised SystemExit: 3; correct the function"),
