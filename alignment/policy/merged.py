@@ -72,7 +72,8 @@ def _weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
         for key, parameter in module.named_parameters(recurse=False):
             if id(parameter) not in seen:
                 seen.add(id(parameter))
-                yield f"{name}.{key}".lstrip("."), parameter.data
+                whole = dequantize_module_weight(module) if key == "weight" else parameter
+                yield f"{name}.{key}".lstrip("."), whole.data
 
 
 def _with_magnitude(weight: Tensor, magnitude: Tensor) -> Tensor:
@@ -85,18 +86,21 @@ def _of_wrapper(module: Any) -> Iterator[tuple[str, Tensor]]:
         yield from ((key, parameter.data) for key, parameter in module.modules_to_save[ADAPTER].named_parameters())
         return
     base = module.get_base_layer()
-    if not isinstance(module, LoraLayer):
+    if not isinstance(module, LoraLayer) or ADAPTER in module.lora_embedding_A:
         yield from _merged_by_peft(module)
         return
-    weight = dequantize_module_weight(base)
+    weight, bias = dequantize_module_weight(base), getattr(base, "bias", None)
     if ADAPTER in module.lora_A and ADAPTER not in module.merged_adapters:
         changed = weight.float() + module.get_delta_weight(ADAPTER).float()
         if module.use_dora.get(ADAPTER):
             changed = _with_magnitude(changed, module.lora_magnitude_vector[ADAPTER].weight)
         weight = changed.to(weight.dtype)
+        if module.lora_bias.get(ADAPTER):
+            assert bias is not None  # `why_not_merged` refuses the adapter
+            bias = (bias.float() + module.scaling[ADAPTER] * module.lora_B[ADAPTER].bias.float()).to(bias.dtype)
     yield "weight", weight
-    if getattr(base, "bias", None) is not None:
-        yield "bias", base.bias.data
+    if bias is not None:
+        yield "bias", bias.data
 
 
 def _merged_by_peft(module: Any) -> Iterator[tuple[str, Tensor]]:

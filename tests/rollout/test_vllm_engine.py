@@ -118,8 +118,18 @@ def test_a_four_bit_base_is_handed_over_in_the_precision_it_computes_in(base):
     assert set(given) == {name for name, _ in AutoModelForCausalLM.from_pretrained(base).named_parameters()}
 
 
-def test_a_dora_policy_is_handed_over_merged(base):
-    roles = roles_of(base, peft_method="dora")
+@torch.no_grad()
+def test_four_bit_layers_without_an_adapter_are_handed_over_as_they_compute(base):
+    roles = roles_of(base, load_in_4bit=True, dtype="bfloat16", lora_target_modules=["q_proj"])
+    given = dict(policy_weights(roles))
+    for layer in ("model.layers.0.mlp.up_proj", "model.layers.1.self_attn.k_proj"):
+        found, module = given[f"{layer}.weight"], roles.base.get_submodule(layer)
+        zero, units = torch.zeros(1, 32, dtype=torch.bfloat16), torch.eye(32, dtype=torch.bfloat16)
+        assert found.dtype == torch.bfloat16
+        torch.testing.assert_close(found, (module(units) - module(zero)).T, rtol=0, atol=1e-2)
+
+
+def require_merged_as_by_peft(roles, base):
     given = dict(policy_weights(roles))
     roles.activate("policy")
     with roles.switched.plain("policy") as model:
@@ -127,6 +137,22 @@ def test_a_dora_policy_is_handed_over_merged(base):
     for name, parameter in merged.named_parameters():
         torch.testing.assert_close(given[name], parameter.data, rtol=0, atol=1e-6)
     assert set(given) == {name for name, _ in AutoModelForCausalLM.from_pretrained(base).named_parameters()}
+
+
+def test_a_dora_policy_is_handed_over_merged(base):
+    require_merged_as_by_peft(roles_of(base, peft_method="dora"), base)
+
+
+def test_the_biases_of_an_adapter_are_handed_over_merged(base):
+    keys = {"lora_alpha": 12, "lora_target_modules": ["q_proj", "o_proj"], "peft_config": {"lora_bias": True}}
+    require_merged_as_by_peft(roles_of(base, **keys), base)
+
+
+@pytest.mark.parametrize("method", ["lora", "dora"])
+def test_adapted_embeddings_are_handed_over_merged(tmp_path, method):
+    base = save_tiny_model(tmp_path / "base", initializer_range=0.3)
+    roles = roles_of(base, peft_method=method, lora_target_modules=["q_proj", "embed_tokens"])
+    require_merged_as_by_peft(roles, base)
 
 
 def test_an_answer_cut_short_for_no_known_reason_is_an_error(base):
