@@ -79,9 +79,9 @@ def align(stage: type[PolicyGradientRecipe], argv: list[str] | None) -> None:
     """Run a stage that trains on the scores of sampled answers."""
     recipe = load_recipe(stage, sys.argv[1:] if argv is None else argv)
     require_accepted([recipe])
-    require_engine(recipe)
     require_data(recipe)
     require_model(recipe)
+    require_engine(recipe)
     require_reward_models([*reward_models(recipe), *paths_of(recipe.watch_scorers)])
     run = RunDirectory.open(recipe, expendable=unanswered)
     set_seed(recipe.seed)

@@ -1,5 +1,6 @@
 """An adapter that can be added to its base's weights: what merging and switching look for before anything loads."""
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -9,8 +10,8 @@ from typing import Any
 
 import torch
 from peft.tuners.lora import LoraLayer
-from peft.tuners.tuners_utils import check_target_module_exists
-from peft.utils import ModulesToSaveWrapper
+from peft.tuners.tuners_utils import _maybe_include_all_linear_layers, check_target_module_exists
+from peft.utils import ModulesToSaveWrapper, PeftType
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from alignment.config.schema import ModelKeys
@@ -129,19 +130,52 @@ def why_not_merged(config: Any, base: str, keys: ModelKeys) -> str | None:
         config: PEFT's, which may not know its targets yet.
     """
     method = method_of(config)
-    if method.merges:
+    biased = getattr(config, "lora_bias", False)
+    if method.merges and not biased:
         return None
     reason = "cannot be added to a base's weights"
-    if not method.merges_biases:
+    if not method.merges and not method.merges_biases:
         return reason
-    with torch.device("meta"):
-        shape = model_config(base, keys, keys.model_revision if not Path(base).is_dir() else "main")
-        model = AutoModelForCausalLM.from_config(shape, trust_remote_code=keys.trust_remote_code)
-    whole = completed(config, model)
+    model = _without_weights(base, keys)
+    whole = _with_targets(config, model)
     changed = [module for name, module in model.named_modules() if check_target_module_exists(whole, name)]
     if all(getattr(module, "bias", None) is not None for module in changed):
         return None
-    return f"{reason}: modules that it changes have no bias of their own"
+    return f"{reason}: modules that it changes have no bias of their own{' (lora_bias)' if biased else ''}"
+
+
+def changed_apart(config: Any, base: str, keys: ModelKeys) -> str | None:
+    """Return the name of a module that an adapter changes apart from the one with the same, tied, weights.
+
+    The embeddings or the output layer: a plain model of the base's configuration ties them again.
+
+    Args:
+        config: PEFT's, which may not know its targets yet.
+    """
+    model = _without_weights(base, keys)
+    ends = model.get_input_embeddings(), model.get_output_embeddings()
+    if ends[1] is None or ends[0].weight is not ends[1].weight:
+        return None
+    names = [name for name, module in model.named_modules() if module in ends]
+    if config.peft_type == PeftType.TRAINABLE_TOKENS or getattr(config, "trainable_token_indices", None):
+        return names[0]
+    whole = _with_targets(config, model)
+    copied = tuple(getattr(whole, "modules_to_save", None) or ())
+    return next((name for name in names if name.endswith(copied) or check_target_module_exists(whole, name)), None)
+
+
+def _with_targets(config: Any, model: Any) -> Any:
+    """Return a copy of a configuration that lists the modules of `all-linear`, and those that depend on the model."""
+    whole = _maybe_include_all_linear_layers(completed(copy.deepcopy(config), model), model)
+    if whole.target_modules is None:  # those that PEFT chooses by the architecture, within its layers
+        whole.target_modules = set()
+    return whole
+
+
+def _without_weights(base: str, keys: ModelKeys) -> Any:
+    with torch.device("meta"):
+        shape = model_config(base, keys, keys.model_revision if not Path(base).is_dir() else "main")
+        return AutoModelForCausalLM.from_config(shape, trust_remote_code=keys.trust_remote_code)
 
 
 def added_to_base(wrapped: Any) -> Any:

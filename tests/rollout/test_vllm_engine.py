@@ -19,7 +19,7 @@ from alignment.policy.merged import policy_weights
 from alignment.rollout.engine import Sampling
 from alignment.rollout.transformers_engine import TransformersEngine
 from alignment.rollout.vllm_engine import VLLMEngine, vllm_generation
-from alignment.train.policy_gradient.engines import build_engine, require_engine
+from alignment.train.policy_gradient.engines import build_engine, require_engine, require_samplable
 from tests.models import save_tiny_model
 
 ROOT = Path(__file__).parents[2]
@@ -153,6 +153,37 @@ def test_adapted_embeddings_are_handed_over_merged(tmp_path, method):
     base = save_tiny_model(tmp_path / "base", initializer_range=0.3)
     roles = roles_of(base, peft_method=method, lora_target_modules=["q_proj", "embed_tokens"])
     require_merged_as_by_peft(roles, base)
+
+
+@pytest.mark.parametrize("engine", ["merged", "vllm"])
+@pytest.mark.parametrize(
+    ("keys", "changed"),
+    [
+        ({"lora_target_modules": ["q_proj", "embed_tokens"]}, "model.embed_tokens"),
+        ({"lora_target_modules": ["q_proj", "lm_head"]}, "lm_head"),
+        ({"lora_modules_to_save": ["embed_tokens"]}, "model.embed_tokens"),
+        ({"lora_target_modules": ["q_proj"], "peft_config": {"trainable_token_indices": [5]}}, "model.embed_tokens"),
+        ({"lora_target_modules": "all-linear"}, None),
+    ],
+    ids=str,
+)
+def test_tied_weights_that_an_adapter_sets_apart_are_refused(tmp_path, engine, keys, changed):
+    for tied in (False, True):
+        base = save_tiny_model(tmp_path / str(tied), tie_word_embeddings=tied)
+        given = recipe(base, **keys).model_copy(update={"rollout_engine": engine})
+        if not tied or changed is None:
+            require_samplable(given)
+            continue
+        with pytest.raises(ModelError, match=f"which changes {changed}, whose weights a plain model ties") as caught:
+            require_engine(given)
+        assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize("targets", ["all-linear", ["q_proj", "up_proj"]], ids=str)
+def test_an_adapters_biases_are_refused_where_the_base_has_none(base, targets):
+    keys = {"lora_target_modules": targets, "peft_config": {"lora_bias": True}}
+    with pytest.raises(ModelError, match=r"modules that it changes have no bias of their own \(lora_bias\)"):
+        require_samplable(recipe(base, **keys))
 
 
 def test_an_answer_cut_short_for_no_known_reason_is_an_error(base):

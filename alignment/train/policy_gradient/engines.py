@@ -18,7 +18,7 @@ from alignment.data.template import Template
 from alignment.errors import ModelError, RecipeError, named_inputs
 from alignment.policy.adapter_files import read_adapter_config
 from alignment.policy.base import model_config
-from alignment.policy.mergeable import why_not_merged
+from alignment.policy.mergeable import changed_apart, why_not_merged
 from alignment.policy.merged import bfloat16_copy, policy_weights
 from alignment.policy.methods import adapter_config, method_of
 from alignment.policy.model_source import resolve_model
@@ -57,6 +57,8 @@ def require_samplable(recipe: PolicyGradientRecipe) -> None:
         why = why_not_merged(config, source.base, recipe)
         if why is None and recipe.load_in_4bit and not method_of(config).is_lora:
             why = "PEFT would merge into 4 bits, rounded"
+        if why is None and (name := changed_apart(config, source.base, recipe)) is not None:
+            why = f"changes {name}, whose weights a plain model ties to another module's (tie_word_embeddings)"
     if why is not None:
         raise ModelError(
             f"rollout_engine is {recipe.rollout_engine}, and the policy is an adapter of {method_of(config).title}, "
@@ -64,6 +66,7 @@ def require_samplable(recipe: PolicyGradientRecipe) -> None:
         )
 
 
+@named_inputs()
 def require_engine(recipe: PolicyGradientRecipe) -> None:
     """Refuse an engine that is not installed or cannot hold the policy's weights, before anything is loaded."""
     if is_compiled():
