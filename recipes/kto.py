@@ -14,6 +14,7 @@ from trl import KTOConfig
 
 from alignment.config.schema import KTORecipe
 from alignment.data import require_data
+from alignment.data.answer_labels import require_both_labels
 from alignment.data.template import Template
 from alignment.errors import DataError, named_inputs
 from alignment.meter import say_once
@@ -35,7 +36,7 @@ from alignment.train.saving import lineage_of
 from alignment.train.sft import Tokenised
 from alignment.train.trial import require_accepted
 from alignment.train.tuning import method_callbacks
-from alignment.train.unpaired_rows import require_both_labels, require_evaluable, tokenised_split
+from alignment.train.unpaired_rows import require_evaluable, tokenised_split
 
 preview = labelled_answers  # reads the rows that `alignment preview` shows
 
@@ -46,7 +47,7 @@ def load_data(recipe: KTORecipe, run: RunDirectory, template: Template) -> tuple
     limit = sequence_limit(SimpleNamespace(config=config_of(recipe)), recipe.max_length)
     split = tokenised_split(recipe, template, limit)
     train = split[1]
-    require_both_labels(train.rows)
+    require_both_labels([row["probability"] for row in train.rows])
     best_by = recipe.library.get("metric_for_best_model")
     require_evaluable(split[2].rows, loss_type=recipe.loss_type, best_by=best_by)
     given = {key: getattr(recipe, key) for key in ("desirable_weight", "undesirable_weight")}

@@ -8,6 +8,7 @@ from typing import Any
 
 from alignment.config.schema import Recipe
 from alignment.data import Loaded, load_rows
+from alignment.data.answer_labels import require_learnable
 from alignment.data.readers import file_of
 from alignment.errors import DataError, RecipeError, printable
 
@@ -57,6 +58,10 @@ def _faults(recipe: Any, key: str, tell: Callable[[str], None]) -> list[str]:
     if loaded.skipped and recipe.on_bad_row == "skip":
         tell(printable(f"{recipe.stage}: {len(loaded.skipped):,} bad rows are left out, first {loaded.skipped[0]}"))
     if not loaded.skipped or recipe.on_bad_row == "skip":
+        try:
+            require_learnable(recipe.stage if key == "datasets" else "", loaded.rows)
+        except DataError as error:
+            return [f"{recipe.stage}: {key}: {error}"]
         return []
     more = len(loaded.skipped) - MOST
     last = "correct the rows, or set on_bad_row: skip"

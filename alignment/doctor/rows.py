@@ -8,6 +8,7 @@ from typing import Any
 
 from alignment.config.schema import PolicyGradientRecipe
 from alignment.data import Loaded, load_rows
+from alignment.data.answer_labels import require_learnable
 from alignment.data.answer_tokens import AnswerTokens
 from alignment.data.answers import THOUGHTS
 from alignment.data.conversations import carried_tools
@@ -38,6 +39,7 @@ def rows(recipe: Any, template: Template, sample: int, try_scorers: TryScorers |
     """Check `sample` rows, evenly spaced, and try the scorers on some of them."""
     try:
         loaded = load_rows(recipe)
+        require_learnable(recipe.stage, loaded.rows)
     except AlignmentError as error:
         yield fault("data", str(error), "correct the data, or set on_bad_row: skip to leave such rows out")
         return

@@ -4,6 +4,7 @@ from functools import partial
 from typing import Any
 
 from alignment.config.schema import KTORecipe
+from alignment.data.answer_labels import require_both_labels
 from alignment.data.rows import Unpaired
 from alignment.data.splits import Split
 from alignment.data.template import Template
@@ -23,7 +24,7 @@ def labelled_answers(recipe: KTORecipe, written: Written) -> Stage:
     """
     limit = sequence_limit(written.model, recipe.max_length)
     data, train, held_out = unpaired_rows.tokenised_split(recipe, written.template, limit)
-    unpaired_rows.require_both_labels(train.rows)
+    require_both_labels([row["probability"] for row in train.rows])
     best_by = recipe.library.get("metric_for_best_model")
     unpaired_rows.require_evaluable(held_out.rows, loss_type=recipe.loss_type, best_by=best_by)
 

@@ -32,8 +32,9 @@ from transformers.trainer_utils import EvalLoopOutput
 from trl import KTOConfig, KTOTrainer
 from trl.trainer.kto_trainer import DataCollatorForUnpairedPreference
 
+from alignment.data.answer_labels import require_both_labels
 from alignment.train.dpo_reference import require_zero_rewards
-from alignment.train.unpaired_rows import WITHOUT_KL, ordered, require_both_labels, require_evaluable
+from alignment.train.unpaired_rows import WITHOUT_KL, ordered, require_evaluable
 from alignment.train.with_reference import NotedCalls, ReferenceTrainer, built_with_reference, without_probability
 
 
@@ -201,7 +202,7 @@ def kto_trainer(
     Raises: RecipeError where the keys contradict each other, DataError where the labels are all the same, or one
     answer alone is held out.
     """
-    require_both_labels(train)
+    require_both_labels([row["probability"] for row in train])
     require_evaluable(evaluation, loss_type=arguments.loss_type)
     has_kl = arguments.loss_type not in WITHOUT_KL
     microbatch = arguments.per_device_train_batch_size if has_kl else None

@@ -24,7 +24,6 @@ from alignment.train.token_rows import TokenRows, in_parts
 
 WITHOUT_KL = ("apo_zero_unpaired",)  # losses that estimate no KL
 NEEDED = {"chosen": ("good",), "rejected": ("bad",), "margins": ("good", "bad")}  # last part of a metric → labels
-APART = 1e-6  # of probabilities; those of a judge may differ by rounding
 MISMATCHED = "KL_completion_ids"  # TRL's name of the answer to another prompt
 
 
@@ -77,23 +76,6 @@ def tokenised_split(recipe: KTORecipe, template: Template, limit: int) -> tuple[
         for rows in (data.train, data.held_out)
     )
     return data, train, held_out
-
-
-def require_both_labels(rows: Sequence[dict[str, Any]]) -> None:
-    """Refuse rows that teach nothing: none, or all with the same label.
-
-    Raises: DataError.
-    """
-    if len(rows) < 2:
-        raise DataError(f"{len(rows)} labelled answers are left to train on, and KTO needs two or more.")
-    labels = [row["probability"] for row in rows]
-    if max(labels) - min(labels) < APART:
-        label = round(labels[0], 6)
-        name = {1.0: "good", 0.0: "bad"}.get(label, f"good with probability {label:g}")
-        raise DataError(
-            f"all {len(rows):,} answers are labelled {name}, and KTO learns from good and bad ones; add answers with "
-            "the other label, or fine-tune on good answers with stage sft."
-        )
 
 
 def require_evaluable(held_out: Sequence[dict[str, Any]], *, loss_type: str, best_by: str | None = None) -> None:

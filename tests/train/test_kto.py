@@ -14,8 +14,12 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import KTOConfig, KTOTrainer
 
 import recipes.kto
+from alignment.config import load_recipe
+from alignment.config.schema import KTORecipe
+from alignment.data.answer_labels import require_both_labels
 from alignment.data.rows import Unpaired
 from alignment.data.template import Template
+from alignment.doctor.data import require_data as check_data
 from alignment.errors import DataError, RecipeError, TrainingError
 from alignment.policy.base import load_causal_lm
 from alignment.run.files import read_jsonl
@@ -25,7 +29,6 @@ from alignment.train.label_weights import label_weights
 from alignment.train.unpaired_rows import (
     MISMATCHED,
     ordered,
-    require_both_labels,
     require_evaluable,
     tokenise_unpaired,
 )
@@ -321,7 +324,7 @@ def test_the_metric_that_chooses_needs_its_labels_held_out(tiny_model_dir, tmp_p
 )
 def test_labels_that_are_all_the_same_are_refused(probabilities, told):
     with pytest.raises(DataError) as caught:
-        require_both_labels(answers(probabilities))
+        require_both_labels(probabilities)
     assert told in str(caught.value)
 
 
@@ -414,6 +417,8 @@ def test_bad_labels_are_refused_before_the_model_loads(tiny_model_dir, tmp_path,
     with pytest.raises(DataError, match=told) as refused:
         recipes.kto.main(write(tmp_path, tiny_model_dir, rows))
     assert refused.value.exit_code == 2
+    with pytest.raises(RecipeError, match=told):
+        check_data([load_recipe(KTORecipe, ["--config", str(tmp_path / "kto.yaml")])], print)
 
 
 def test_a_run_without_a_step_fails(tiny_model_dir, tmp_path):
