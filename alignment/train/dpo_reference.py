@@ -11,6 +11,7 @@ from itertools import chain
 from typing import Any
 
 import torch
+from torch._subclasses import FakeTensor
 
 from alignment.errors import TrainingError
 from alignment.policy.adapters import expected_warnings
@@ -75,12 +76,12 @@ def complete_reference(model: Any) -> None:
 def starts_as_base(model: Any) -> bool:
     """Whether the policy's adapter is LoRA that adds nothing yet: all that trains is A and B, and each B is zero.
 
-    DoRA has a magnitude besides. Where ZeRO-3 has cut the weights, the answer is no.
+    DoRA has a magnitude besides. Where ZeRO-3 has cut the weights, or there are none, the answer is no.
     """
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
     last = [p for name, p in trained.items() if not LORA_B.isdisjoint(name.split("."))]
     plain = all(not (LORA_A | LORA_B).isdisjoint(name.split(".")) for name in trained)
-    return plain and bool(last) and all(p.numel() > 0 and not p.any() for p in last)
+    return plain and bool(last) and all(p.numel() > 0 and not isinstance(p, FakeTensor) and not p.any() for p in last)
 
 
 def remove_reference(model: Any) -> None:
