@@ -53,11 +53,12 @@ def _parameter(argument: ast.arg, needed: bool, kind: Any = inspect.Parameter.PO
     return inspect.Parameter(argument.arg, kind, default=inspect.Parameter.empty if needed else None)
 
 
-def _definition(module: str, name: str) -> ast.FunctionDef | None:
+def _definition(module: str, name: str) -> ast.FunctionDef | ast.AsyncFunctionDef | None:
     file = source_of(module)
     try:
         tree = ast.parse(file.read_text(encoding="utf-8")) if file is not None else ast.Module([], [])
     except (OSError, SyntaxError, ValueError):
         return None
-    found = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == name]
+    kinds = (ast.FunctionDef, ast.AsyncFunctionDef)
+    found = [node for node in tree.body if isinstance(node, kinds) and node.name == name]
     return found[-1] if found else None

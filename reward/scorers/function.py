@@ -11,8 +11,11 @@ function does not apply to a row.
 
 A function with a parameter `completions` is called as TRL's trainers call `reward_funcs`: by keyword, with `prompts`,
 `completions`, `completion_ids` and the columns. The completion of a prompt of messages is a list of one message.
+
+A function of either kind may be `async def`; its coroutine runs within the time limit.
 """
 
+import asyncio
 import copy
 import inspect
 from collections.abc import Callable, Mapping, Sequence, Set
@@ -87,6 +90,8 @@ class FunctionScorer:
                 )
             )
             returned = self.function(*arguments[0], **arguments[1])
+            if inspect.iscoroutine(returned):
+                returned = asyncio.run(returned)
             scores = _numbers(returned)  # the code of a generator runs here
             return f"{str(returned)[:80]!r}" if scores is None else scores
 

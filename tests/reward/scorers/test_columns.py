@@ -1,5 +1,6 @@
 """Functions that receive columns of the data, in our signature and in TRL's, with a time limit."""
 
+import asyncio
 import re
 import subprocess
 import sys
@@ -35,6 +36,25 @@ def accuracy_reward(completions, answer, **kwargs):
     assert kwargs == {"prompts": [CHAT, CHAT], "completion_ids": [[7, 8], [9]], "level": [1, None]}
     rows = zip(texts, answer, kwargs["level"], strict=True)
     return [None if level is None else float(right in text) for text, right, level in rows]
+
+
+async def waits(prompts, answers, answer):
+    async def ends(text, right):
+        await asyncio.sleep(0)
+        return float(text.endswith(right))
+
+    return await asyncio.gather(*map(ends, answers, answer))
+
+
+async def trl_waits(completions, **kwargs):
+    await asyncio.sleep(0)
+    return [float(len(completion[0]["content"])) for completion in completions]
+
+
+async def waits_too_long(prompts, answers, answer):
+    if "5" in answer:
+        await asyncio.sleep(60)
+    return [0.0 for _ in answers]
 
 
 def plain_completions(prompts, completions, answer=None):
@@ -107,6 +127,11 @@ def test_a_function_of_trl_receives_what_trl_gives():
     assert scores("plain_completions") == [1.0, 1.0]
 
 
+def test_a_coroutine_is_awaited():
+    assert scores("waits") == [1.0, 0.0]
+    assert scores("trl_waits", (CHAT, CHAT), ("It is 4", "5"), columns=[], tokens=TOKENS) == [7.0, 1.0]
+
+
 @pytest.mark.parametrize(
     ("name", "keys", "message"),
     [
@@ -148,7 +173,7 @@ def test_a_function_whose_source_does_not_show_its_columns_names_them(tmp_path, 
     assert named.score_rows(Answered(["a"], ["b"], [True], columns=[{"most": 3}])) == [3.0]
 
 
-@pytest.mark.parametrize("name", ["sleeps", "never_ends", "backtracks"])
+@pytest.mark.parametrize("name", ["sleeps", "waits_too_long", "never_ends", "backtracks"])
 def test_a_function_that_hangs_is_stopped_with_its_row(name):
     message = "did not return within timeout_seconds: 0.2; correct the function.* row: the prompt .b. and the answer .x"
     with pytest.raises(ScorerError, match=message):
