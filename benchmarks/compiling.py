@@ -63,7 +63,7 @@ def _measured(stage: str, steps: int, compiled: bool) -> dict[str, list[float]]:
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         sys.exit(done.stderr)
-    found: dict[str, list[float]] = json.loads(done.stdout.splitlines()[-1])
+    found: dict[str, list[float]] = json.loads(done.stdout.strip().rpartition("\n")[2])
     return found
 
 

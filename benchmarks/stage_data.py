@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from alignment.run.files import read_jsonl
 from benchmarks.workload import SHARED
 
 DEMONSTRATIONS = SHARED / "data" / "self-instruct" / "t0_train_2k.jsonl"  # 2 to 700 words
@@ -62,8 +63,7 @@ def _rows(stage: str, words: Callable[[str], str], count: int) -> Iterator[dict[
 
 
 def _demonstrations() -> Iterator[dict[str, str]]:
-    for line in DEMONSTRATIONS.read_text(encoding="utf-8").splitlines():
-        row = json.loads(line)
+    for row in read_jsonl(DEMONSTRATIONS):
         if (
             row["completion"].strip()
             and len(f"{row['prompt']} {row['completion']}".split()) <= LONGEST["demonstrations"]
