@@ -68,14 +68,7 @@ def try_step(model: nn.Module) -> None:
     try:
         layers = _plain_layers(model(input_ids=ids, use_cache=True).past_key_values)
         memory = StaticMemory(layers, room_for(1, 2, 2))
-        columns = memory.room.columns
-        model(
-            input_ids=memory.input_ids,
-            attention_mask=memory.mask,
-            position_ids=memory.positions,
-            past_key_values=memory.cache(1, columns),
-            use_cache=True,
-        )
+        _next_logits(model, memory, 1, memory.room.columns, {})
     except ModelError:
         raise
     except Exception as error:
@@ -157,20 +150,7 @@ class StaticBatch:
         self.steps += 1
 
     def _forward(self, rows: int, columns: int) -> None:
-        memory = self.memory
-        mask = memory.mask[:rows, :, :, :columns]
-        mask.index_fill_(3, memory.column, True)
-        output: Any = self.decoder.model(
-            input_ids=memory.input_ids[:rows],
-            attention_mask=mask,
-            position_ids=memory.positions[:rows],
-            past_key_values=memory.cache(rows, columns),
-            use_cache=True,
-            **self._options,
-        )
-        memory.positions += 1
-        memory.column += 1
-        self._draw(output.logits[:, -1], rows)
+        self._draw(_next_logits(self.decoder.model, self.memory, rows, columns, self._options), rows)
 
     def _draw(self, logits: Tensor, rows: int) -> None:
         memory = self.memory
@@ -202,6 +182,24 @@ class StaticBatch:
         filled = [*places, *[places[0]] * (self.rows - self.real)]
         columns = min(bucket(self.time + self.steps, COLUMNS), self.memory.room.columns)
         self.memory.select(torch.tensor(filled, device=self.memory.column.device), columns)
+
+
+def _next_logits(model: nn.Module, memory: StaticMemory, rows: int, columns: int, options: dict[str, int]) -> Tensor:
+    """Run one step, and return the logits of each row's next token, (rows, vocabulary)."""
+    mask = memory.mask[:rows, :, :, :columns]
+    mask.index_fill_(3, memory.column, True)
+    output: Any = model(
+        input_ids=memory.input_ids[:rows],
+        attention_mask=mask,
+        position_ids=memory.positions[:rows],
+        past_key_values=memory.cache(rows, columns),
+        use_cache=True,
+        **options,
+    )
+    memory.positions += 1
+    memory.column += 1
+    logits: Tensor = output.logits[:, -1]
+    return logits
 
 
 def _plain_layers(cache: Any) -> list[State]:

@@ -99,7 +99,7 @@ def require_fixed_shapes(recipe: PolicyGradientRecipe) -> None:
         return
     base = resolve_model(recipe.model_name_or_path, revision=recipe.model_revision).base
     config = model_config(base, recipe, recipe.model_revision if not Path(base).is_dir() else "main")
-    with named_inputs(), torch.device("meta"):
+    with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config, trust_remote_code=recipe.trust_remote_code)
         require_static(model)
         try_step(model.eval())
