@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks.step_clock import StepClock
+from benchmarks.step_clock import StepClock, stage_arguments
 
 SCRIPTS = {"packed": "sft", "rankings": "reward"}  # where the stage has another name
 
@@ -37,13 +37,7 @@ def recipe_of(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
 def main() -> None:
     """Train and print."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--stage", required=True)
-    parser.add_argument("--model", required=True)
-    parser.add_argument("--data", required=True)
-    parser.add_argument("--batch", type=int, required=True)
-    parser.add_argument("--work", required=True)
-    args = parser.parse_args()
+    args = stage_arguments(__doc__)
     clock = StepClock()
     with tempfile.TemporaryDirectory() as folder, clock.running():
         recipe = Path(folder) / "recipe.yaml"

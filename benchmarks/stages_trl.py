@@ -3,7 +3,6 @@
 Everything is TRL's. Started by `stages_vs_trl.py`, once per repetition.
 """
 
-import argparse
 import tempfile
 
 import torch
@@ -21,7 +20,7 @@ from trl import (
     SFTTrainer,
 )
 
-from benchmarks.step_clock import StepClock
+from benchmarks.step_clock import StepClock, stage_arguments
 
 TRAINERS = {
     "sft": (SFTTrainer, SFTConfig),
@@ -35,13 +34,7 @@ TRAINERS = {
 
 def main() -> None:
     """Train, save and print."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--stage", required=True)
-    parser.add_argument("--model", required=True)
-    parser.add_argument("--data", required=True)
-    parser.add_argument("--batch", type=int, required=True)
-    parser.add_argument("--work", required=True)
-    args = parser.parse_args()
+    args = stage_arguments(__doc__)
     trainer_class, config_class = TRAINERS[args.stage]
     scores = trainer_class is RewardTrainer
     tokenizer = AutoTokenizer.from_pretrained(args.model)

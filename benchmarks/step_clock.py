@@ -1,5 +1,6 @@
 """What a process of `stages_vs_trl` measures: the time and the work of each optimizer step, and the peak of memory."""
 
+import argparse
 import itertools
 import json
 import resource
@@ -9,6 +10,17 @@ from contextlib import contextmanager
 from typing import Any
 
 from transformers import Trainer
+
+
+def stage_arguments(description: str | None) -> argparse.Namespace:
+    """Read what a process of either system is given."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--stage", required=True)
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--batch", type=int, required=True)
+    parser.add_argument("--work", required=True)
+    return parser.parse_args()
 
 
 class StepClock:
