@@ -16,6 +16,10 @@ from tests.tuned import apart, keys, logits, save_base, with_adapter
 
 METHODS = ("lora", "dora", "adalora", *GENERIC)  # tests/train/test_own_methods.py has our own, and soft prompts theirs
 
+# One method of each kind of state: factors, a schedule of ranks, scales, rotations, shared random factors, an index,
+# and the base's own weights. The others hold what one of these holds.
+FAST = ("lora", "adalora", "ia3", "oft", "vera", "shira", "osf")
+
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
@@ -31,7 +35,9 @@ def sft(base, out, name, *more):
         return sft_trainer(model, tokenizer, arguments(out, **settings), train=ROWS, callbacks=callbacks)
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name in FAST else pytest.mark.slow) for name in METHODS]
+)
 def test_a_killed_run_ends_at_the_same_weights_and_loads_in_plain_peft(base, tmp_path, name):
     straight = sft(base, tmp_path / "a", name)
     straight.train()

@@ -31,6 +31,9 @@ METHODS = {
     "dylora": ({}, "LORA", 1e-3),
     "child_tuning": ({}, None, None),
 }
+# One method of each kind: layers of its own, the base's weights, a mask over them. The others train as one of these.
+FAST = ("bottleneck", "freeze", "fishmask")
+EACH = [pytest.param(name, marks=[] if name in FAST else pytest.mark.slow) for name in METHODS]
 WORDS = ["cat", "dog", "ball", "fox"]
 
 
@@ -67,7 +70,7 @@ def first_loss(run):
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", EACH)
 def test_a_method_trains_in_every_stage(method, base, tmp_path):
     keys, kind, merged = METHODS[method]
     sft.main(recipe_of(tmp_path, base, "sft", method))
