@@ -115,5 +115,6 @@ FIELDS: dict[str, tuple[str, Callable[[Any], bool]]] = {  # what a command reads
     "lineage": ("an object whose hashes are text", _is_lineage),
     "gate": ("an object of passed and missed", _is_gate),
     "wandb": ("an object with an artifact's name", _is_tracked),
+    "files": ("an object of files by split", _is_object),
     "wandb_run_id": ("text", _is_text),
 }

@@ -13,7 +13,7 @@ WRITTEN = {
     "versions": {"torch": "2.8"}, "lineage": {"base_sha256": "ab", "stop_token_ids": [1]}, "results": {"loss": 1.0},
     "members": ["member-0"], "score_mean": 0.5, "score_std": 1, "gate": {"passed": True, "missed": []},
     "wandb": {"artifact": "a/b/c:v0"}, "wandb_run_id": "ab", "skipped": [], "scorers": [], "seed": 0,
-    "prompt_kind": "messages",
+    "prompt_kind": "messages", "files": {"train": "train.jsonl"},
 }  # fmt: skip
 
 
@@ -39,6 +39,7 @@ def test_a_runs_fields_are_read_and_null_is_left_out(tmp_path):
         ("prompt_kind", "both", "text or messages"),
         ("score_std", True, "a finite number"),
         ("wandb", {"artifact": 1}, "an object with an artifact's name"),
+        ("files", ["train.jsonl"], "an object of files by split"),
     ],
 )
 def test_a_field_of_another_kind_is_named(tmp_path, field, value, kind):

@@ -61,20 +61,28 @@ def files_of(folder: Path, split: str, card: cards.Card | None = None, name: str
 
 
 def _refuse_run(folder: Path) -> None:
-    """Reject the folder of a run without labels: its files are not data.
+    """Reject the folder of a run that made neither labels nor data: its files are not data.
 
     Raises: DataError.
     """
+    from alignment.config.schema import STAGES
+
     manifest = read_manifest(folder)
     if "recipe_sha256" not in manifest:
         return  # another program's manifest.json, or none
-    stage = manifest.get("stage", "")
-    if stage == "label" and manifest.get("status") != "finished":
+    stage, finished = manifest.get("stage", ""), manifest.get("status") == "finished"
+    makes = STAGES[stage].STAGE.makes if stage in STAGES else ""
+    if makes == "data" and finished:
+        return  # its README.md lists the files
+    missing = {"labels": "labels.jsonl", "data": "data"}.get(makes)
+    if missing and not finished:
         raise DataError(
-            f"{folder} is an interrupted run of stage label and has no labels.jsonl yet; run `alignment label` again "
+            f"{folder} is an interrupted run of stage {stage} and has no {missing} yet; run `alignment {stage}` again "
             "with the same recipe to complete it."
         )
-    raise DataError(f"{folder} is a run of stage {stage}, which holds no data; give a run of stage label, or a file.")
+    raise DataError(
+        f"{folder} is a run of stage {stage}, which holds no data; give a run that makes data or labels, or a file."
+    )
 
 
 def _of_card(folder: Path, config: Mapping[str, Any], split: str) -> dict[str, list[Path]]:

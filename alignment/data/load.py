@@ -139,6 +139,14 @@ def _refuse_absent(absent: list[str], source: str, values: list[Mapping[str, Any
     )
 
 
+def load_any(
+    entries: "list[DatasetEntry]", *, on_bad_row: OnBadRow, seed: int, max_samples: int | None = None
+) -> Loaded[Parsed]:
+    """Load rows of every layout, each as its layout reads it."""
+    refuse_rejected(entries)
+    return load(entries, lambda parsed, raw, fmt: parsed, on_bad_row, seed, max_samples)
+
+
 def load_rows(recipe: Any, *, on_bad_row: OnBadRow | None = None) -> Loaded[Any]:
     """Load what a recipe's stage reads of its `datasets`; `on_bad_row` in place of the recipe's."""
     loaders: dict[str, Callable[..., Loaded[Any]]] = {
@@ -146,6 +154,7 @@ def load_rows(recipe: Any, *, on_bad_row: OnBadRow | None = None) -> Loaded[Any]
         "rankings": load_rankings,
         "unpaired": load_unpaired,
         "prompts": load_prompts,
+        "any": load_any,
     }
     given = getattr(recipe, "responses", "") == "given"
     load_them = load_answers if given else loaders[recipe.STAGE.rows]
@@ -154,7 +163,7 @@ def load_rows(recipe: Any, *, on_bad_row: OnBadRow | None = None) -> Loaded[Any]
         recipe.datasets,
         on_bad_row=on_bad_row or recipe.on_bad_row,
         seed=recipe.seed,
-        max_samples=recipe.max_samples,
+        max_samples=getattr(recipe, "max_samples", None),
         **({"columns": columns} if columns else {}),
     )
 

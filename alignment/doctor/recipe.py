@@ -11,7 +11,7 @@ from alignment.config.rules.combinations import broken_under, values_of
 from alignment.config.schema import Recipe
 from alignment.data.template import Template
 from alignment.doctor.findings import Finding, fault, note, ok, warning
-from alignment.doctor.rows import SAMPLE, TryScorers, rows, scorers
+from alignment.doctor.rows import SAMPLE, TryScorers, readable, rows, scorers
 from alignment.errors import AlignmentError
 from alignment.hub import endpoint, is_offline, local, may_be_on_hub, reach
 from alignment.planner.advice import verdict
@@ -71,6 +71,8 @@ def examine(
         yield from scorers(recipe, None, try_scorers)
     elif path and plan is not None:
         yield from _text(recipe, sample, try_scorers)
+    elif not path and hasattr(recipe, "datasets"):
+        yield from readable(recipe)
 
 
 def _combinations(recipe: Recipe, machine: Machine) -> Iterator[Finding]:

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -35,15 +35,23 @@ class Measured:
     lost: dict[str, str | None] = field(default_factory=dict)  # "text", "reasoning", "tools" → what is missing
 
 
-def rows(recipe: Any, template: Template, sample: int, try_scorers: TryScorers | None = None) -> Iterator[Finding]:
-    """Check `sample` rows, evenly spaced, and try the scorers on some of them."""
+def readable(recipe: Any) -> Generator[Finding, None, Loaded[Any] | None]:
+    """Check that the stage can read its data; return them if it can."""
     try:
         loaded = load_rows(recipe)
         require_learnable(recipe.stage, loaded.rows)
     except AlignmentError as error:
         yield fault("data", str(error), "correct the data, or set on_bad_row: skip to leave such rows out")
-        return
+        return None
     yield ok("data", f"{len(loaded.rows)} rows, {len(loaded.skipped)} left out")
+    return loaded
+
+
+def rows(recipe: Any, template: Template, sample: int, try_scorers: TryScorers | None = None) -> Iterator[Finding]:
+    """Check `sample` rows, evenly spaced, and try the scorers on some of them."""
+    loaded = yield from readable(recipe)
+    if loaded is None:
+        return
     yield from scorers(recipe, loaded, try_scorers)
     count = len(loaded.rows)
     taken = sorted({place * count // sample for place in range(sample)}) if count > sample else range(count)

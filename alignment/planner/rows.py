@@ -64,9 +64,13 @@ def _made_of_prompt(labels: Any, reader: Recipe) -> int:
 
 
 def _most(entry: Any, before: Mapping[str, Recipe], reader: Recipe) -> int | None:
-    """Return the maximum rows of one data set: of its slice, or of the label stage that writes it."""
+    """Return the maximum rows of one data set: of its slice, or of the stage that writes it."""
     for folder, other in before.items():
-        if other.STAGE.makes == "labels" and Path(folder) in (Path(entry.path), *Path(entry.path).parents):
+        if Path(folder) not in (Path(entry.path), *Path(entry.path).parents):
+            continue
+        if other.STAGE.makes == "data":
+            return other.most_rows(_read(other, before))
+        if other.STAGE.makes == "labels":
             prompts = _read(other, before)
             return None if prompts is None else prompts * _made_of_prompt(other, reader)
     sliced = SLICE.fullmatch(entry.split)

@@ -14,7 +14,7 @@ from alignment.stages import NAMES
 from alignment.strict_json import OURS, parse
 
 MARKS = ("manifest.json", "metrics.jsonl", "results.json")  # any of these makes a folder a run
-ORDER = ("prepare", "data", *NAMES)
+ORDER = ("data", *NAMES)
 
 
 @dataclass

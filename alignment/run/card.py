@@ -3,6 +3,8 @@
 import json
 from typing import Any
 
+import yaml
+
 from alignment.config.methods import TUNING_METHODS
 from alignment.config.schema import Recipe
 
@@ -10,15 +12,16 @@ LOADING = {"SEQ_CLS": "AutoModelForSequenceClassification", "CAUSAL_LM": "AutoMo
 
 
 def model_card(recipe: Recipe, manifest: dict[str, Any], adapter: dict[str, Any] | None = None) -> str:
-    """Return README.md: the stage, its data and results, and code that loads and uses the model.
+    """Return README.md: the stage, its data and results, and code that loads and uses the model or the data.
 
     Args:
         adapter: the trained adapter's configuration, as saved.
     """
     resolved = manifest.get("recipe", {})
-    lines = ["---", "library_name: transformers", "tags:", "- alignment-stack", f"- {recipe.stage}", "---", ""]
+    lines = _head(recipe, manifest)
     lines += [f"# {recipe.run_name or recipe.output_dir}", ""]
-    lines += [f"Stage **{recipe.stage}** of Alignment Stack, from `{resolved.get('model_name_or_path', '')}`.", ""]
+    model = resolved.get("model_name_or_path")
+    lines += [f"Stage **{recipe.stage}** of Alignment Stack{f', from `{model}`' if model else ''}.", ""]
     paths = [entry["path"] for entry in resolved.get("datasets", [])]
     if paths:
         lines += ["Data: " + ", ".join(f"`{path}`" for path in paths), ""]
@@ -38,10 +41,24 @@ def model_card(recipe: Recipe, manifest: dict[str, Any], adapter: dict[str, Any]
     loader = LOADING[recipe.STAGE.task] if recipe.STAGE.trains else None
     if manifest.get("members"):
         lines += [f"An ensemble of {', '.join(f'`{name}`' for name in manifest['members'])}; each is a model.", ""]
+    elif recipe.STAGE.makes == "data":
+        lines += ["```python", "from datasets import load_dataset", f'data = load_dataset("{recipe.output_dir}")']
+        lines += ["```", ""]
     elif loader:
         lines += ["```python", *_loading(loader, recipe, adapter or {}), *_scoring(manifest), "```", ""]
     lines += ["Everything that was set is in `recipe.yaml`; inputs, versions and lineage are in `manifest.json`.", ""]
     return "\n".join(lines)
+
+
+def _head(recipe: Recipe, manifest: dict[str, Any]) -> list[str]:
+    """Return the YAML with which the card begins; that of a data set names the file of each split."""
+    head: dict[str, Any] = {"tags": ["alignment-stack", recipe.stage]}
+    if recipe.STAGE.makes == "data":
+        files = [{"split": split, "path": file} for split, file in manifest.get("files", {}).items()]
+        head["configs"] = [{"config_name": "default", "data_files": files}]
+    else:
+        head = {"library_name": "transformers", **head}
+    return ["---", *yaml.safe_dump(head, sort_keys=False, allow_unicode=True).splitlines(), "---", ""]
 
 
 def _scoring(manifest: dict[str, Any]) -> list[str]:

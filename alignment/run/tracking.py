@@ -24,7 +24,11 @@ INIT_SECONDS, FINISH_SECONDS, UPLOAD_SECONDS = 30.0, 60.0, 3600.0  # W&B's own l
 ANSWER_SECONDS = 30.0  # for requests without a limit of W&B
 TABLE_ROWS = 1_000
 SINGLE = ("train_runtime", "train_samples_per_second", "train_steps_per_second", "train_loss", "total_flos")
-TYPES = {"labels": "dataset", "results": "evaluation"}  # artifact types by output of a stage; the default is model
+TYPES = {
+    "labels": "dataset",
+    "data": "dataset",
+    "results": "evaluation",
+}  # artifact types by output of a stage; the default is model
 MADE = ("README.md", "labels.jsonl", "revisions.jsonl", "results.json", "answers.jsonl")
 WEIGHTS = ("*.safetensors", "*.json", "*.jinja", "*.txt")  # files of a loadable model
 NOT_WEIGHTS = frozenset({"manifest.json", "results.json"})

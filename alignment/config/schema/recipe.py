@@ -18,8 +18,8 @@ class Stage:
 
     title: str  # in reports and messages
     help: str  # of its verb; a literal, as `alignment.stages` reads it from the source
-    makes: Literal["policy", "reward_model", "labels", "results"]
-    rows: Literal["demonstrations", "rankings", "unpaired", "prompts"]  # what each row of `datasets` is read as
+    makes: Literal["policy", "reward_model", "labels", "results", "data"]
+    rows: Literal["demonstrations", "rankings", "unpaired", "prompts", "any"]  # what each row of `datasets` is read as
     next_step: str = ""  # printed after a run; {run}: its folder, {parent}: the folder above; "": by `makes`
     trains: bool = False
     samples: bool = False  # answers, from a policy
@@ -76,6 +76,14 @@ class Recipe(Part):
     def passes_without_gradient(self) -> int:
         """Forward passes for each trained sequence beside the one that is differentiated."""
         return int(self.has_reference)
+
+    def most_rows(self, read: int | None) -> int | None:
+        """Return the maximum number of rows that a stage that makes data writes.
+
+        Args:
+            read: rows of its `datasets`. Both are None if they are unknown.
+        """
+        return read
 
 
 class TrainingRecipe(Recipe, ModelKeys, AdapterKeys, DataKeys):
