@@ -8,6 +8,7 @@ import ast
 from pathlib import Path
 
 NAMES = (
+    "prepare",
     "sft",
     "label",
     "reward",

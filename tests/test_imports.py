@@ -20,6 +20,7 @@ FLOORS = [  # from the top; a folder imports from its own floor, unless that clo
     {"reward.judges", "reward.people"},
     {"reward.audit", "reward.bench"},
     {"reward.labels", "reward.models", "reward.functions", "reward.time_limit", "reward.verifiers"},
+    {"alignment.prepare"},
     {"alignment.pipeline", "alignment.report", "alignment.preview"},
     {"alignment.planner"},
     {"alignment.train"},

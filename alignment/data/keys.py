@@ -11,8 +11,10 @@ from alignment.data.fields import BadRow, keys_of
 from alignment.strict_json import shown
 
 LABEL_LENGTH = 200  # characters; a longer text, or one of several lines, is content under any name but metadata's
+ORIGIN = "row_origin"  # the column of prepared rows with "file:line" of the row that each was read as
 _ANY_VALUE = (
-    r"meta|meta_?data|additional_metadata|.*_metadata|extra_info|provenance|emojis|detoxify|vectors?|embeddings?"
+    r"meta|meta_?data|additional_metadata|.*_metadata|extra_info|provenance|emojis|detoxify|vectors?|embeddings?|"
+    + ORIGIN
 )
 _IDS = (
     r"_*(id|ids|idx|index|key|uid|uuid|guid|hash|sha256|index_level_0)_*|unnamed_\d+|"

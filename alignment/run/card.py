@@ -28,15 +28,12 @@ def model_card(recipe: Recipe, manifest: dict[str, Any], adapter: dict[str, Any]
     results = {key: value for key, value in manifest.get("results", {}).items() if isinstance(value, int | float | str)}
     if results:
         lines += ["| result | value |", "|---|---|"]
-        lines += [
-            f"| {key} | {value:.4g} |" if isinstance(value, float) else f"| {key} | {value} |"
-            for key, value in results.items()
-        ]
+        lines += [f"| {key} | {_cell(value)} |" for key, value in results.items()]
         lines += [""]
     for key, bins in manifest.get("results", {}).items():
         if isinstance(bins, list) and bins and all(isinstance(row, dict) for row in bins):
             lines += [f"`{key}`:", "", f"| {' | '.join(bins[0])} |", "|---" * len(bins[0]) + "|"]
-            lines += ["| " + " | ".join(f"{value:.4g}" for value in row.values()) + " |" for row in bins]
+            lines += ["| " + " | ".join(map(_cell, row.values())) + " |" for row in bins]
             lines += [""]
     loader = LOADING[recipe.STAGE.task] if recipe.STAGE.trains else None
     if manifest.get("members"):
@@ -48,6 +45,10 @@ def model_card(recipe: Recipe, manifest: dict[str, Any], adapter: dict[str, Any]
         lines += ["```python", *_loading(loader, recipe, adapter or {}), *_scoring(manifest), "```", ""]
     lines += ["Everything that was set is in `recipe.yaml`; inputs, versions and lineage are in `manifest.json`.", ""]
     return "\n".join(lines)
+
+
+def _cell(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _head(recipe: Recipe, manifest: dict[str, Any]) -> list[str]:

@@ -22,6 +22,7 @@ RULES_JUDGE = {"kind": "rules", "function": "a.b:f"}
 MINIMAL = {
     "sft": COMMON,
     "label": COMMON | {"judge": RULES_JUDGE},
+    "prepare": {"output_dir": "o", "datasets": [{"path": "d"}], "steps": [{"kind": "clean"}]},
     "reward": COMMON,
     "dpo": COMMON,
     "kto": COMMON,
@@ -543,11 +544,13 @@ def test_another_stages_recipe_is_refused_alone(faults, tmp_path):
     [
         (
             "output_dir: o\n",
-            "the required key stage is missing; give one of sft, label, reward, dpo, kto, ppo, grpo, rloo, evaluate",
+            "the required key stage is missing; give one of prepare, sft, label, reward, dpo, kto, ppo, grpo, rloo, "
+            "evaluate",
         ),
         (
             "stage: pppo\n",
-            ":1: stage: 'pppo' is not a stage; give one of sft, label, reward, dpo, kto, ppo, grpo, rloo, evaluate; di",
+            ":1: stage: 'pppo' is not a stage; give one of prepare, sft, label, reward, dpo, kto, ppo, grpo, rloo, "
+            "evaluate; di",
         ),
         ("stage: [sft]\n", "is not a stage"),
     ],

@@ -11,6 +11,7 @@ from alignment.config.rules.label import LABEL_RULES
 from alignment.config.rules.named_files import json_files
 from alignment.config.rules.ppo import PPO_RULES
 from alignment.config.rules.shared import SHARED_RULES
+from alignment.config.rules.steps import PREPARE_RULES
 from alignment.config.rules.training import TRAINING_RULES
 from alignment.config.rules.tuning import TUNING_RULES
 from alignment.config.schema import PolicyGradientRecipe
@@ -25,6 +26,7 @@ RULES: list[Rule] = [
     *LABEL_RULES,
     *GRPO_RULES,
     *KTO_RULES,
+    *PREPARE_RULES,
 ]
 
 

@@ -1,0 +1,72 @@
+"""Rules for the keys of the steps that prepare data: one function per kind."""
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from alignment.config.rules.keys import Fault, Keys, Rule
+from alignment.strict_json import shown
+
+StepRule = Callable[[Mapping[str, Any]], Iterator[tuple[str, str]]]  # of a step's keys: a key, and its fault
+
+
+def prepared(keys: Keys) -> Iterator[Fault]:
+    """The keys of each step fit together, and data sets are mixed by a step."""
+    if not keys.exists("steps"):
+        return
+    for number, entry in enumerate(keys["datasets"]):
+        if entry.get("fraction") is not None:
+            told = "is not read in stage prepare; add a step of kind mix with weights by dataset"
+            yield ("datasets", number, "fraction"), told
+    for number, step in enumerate(keys["steps"]):
+        rule = STEP_RULES.get(step["kind"])
+        for key, told in rule(step) if rule is not None else ():
+            yield ("steps", number, key), told
+
+
+def patterns_in(step: Mapping[str, Any], *names: str) -> Iterator[tuple[str, str]]:
+    """Yield the keys whose regular expressions cannot be compiled."""
+    for name in names:
+        for pattern in step.get(name) or []:
+            try:
+                re.compile(pattern)
+            except (re.error, RecursionError, OverflowError) as error:
+                yield name, f"{shown(pattern)} is not a pattern: {error}"
+
+
+def limits_in(step: Mapping[str, Any], *, least: str = "minimum", most: str = "maximum") -> Iterator[tuple[str, str]]:
+    """Yield a range without a limit, or whose ends are exchanged."""
+    low, high = step.get(least), step.get(most)
+    if low is None and high is None:
+        yield least, f"neither {least} nor {most} is given, so no row is dropped; give one or both"
+    elif low is not None and high is not None and low > high:
+        yield least, f"{low} is above {most} {high}"
+
+
+def clean(step: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Boilerplate is given by patterns."""
+    yield from patterns_in(step, "boilerplate")
+
+
+def length(step: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Lengths have limits; tokens are those of a tokenizer."""
+    yield from limits_in(step)
+    by_tokens = step.get("unit") == "tokens"
+    if by_tokens and not step.get("tokenizer"):
+        yield "unit", "tokens needs tokenizer, a folder or Hub id"
+    if step.get("tokenizer") and not by_tokens:
+        yield "tokenizer", "has no effect without unit: tokens; take it out"
+
+
+def sample(step: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """A sample has one size."""
+    if (step.get("rows") is None) == (step.get("share") is None):
+        yield "kind", "sample needs rows or share, one of them"
+
+
+STEP_RULES: dict[str, StepRule] = {
+    "clean": clean,
+    "length": length,
+    "sample": sample,
+}
+PREPARE_RULES: list[Rule] = [prepared]

@@ -1,0 +1,85 @@
+"""Repair of texts: Unicode, control characters, HTML, white space, boilerplate."""
+
+import html
+import re
+
+import ftfy
+
+from alignment.config.schema.steps.cleaning import CleanEntry
+from alignment.data.prepare.step import ROLES, Change, Drop, Outcome, Row, Step
+
+# Control characters but tab and line feed; C1 controls; byte order mark and zero-width space. Joiners stay: Persian and
+# Hindi text and emoji need them.
+_CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufeff\u200b\u2060]")
+_LINE_ENDS = re.compile("\r\n?|\u2028|\u2029")
+_HIDDEN = re.compile(r"<!--.*?-->|<(script|style)\b[^>]*>.*?</\1\s*>", re.DOTALL | re.IGNORECASE)
+_BREAK = re.compile(r"<br\s*/?>|</(p|div|li|tr|h[1-6]|ul|ol|table|blockquote)\s*>", re.IGNORECASE)
+_NAMES = (
+    "a abbr article aside b blockquote body button center cite code del div dl dt dd em figure font footer form h1 h2 "
+    "h3 h4 h5 h6 head header hr html i iframe img input ins label li link main mark meta nav ol option p pre s section "
+    "select small span strike strong sub sup svg table tbody td textarea tfoot th thead title tr tt u ul video"
+)
+_TAG = re.compile(rf"</?({'|'.join(_NAMES.split())})(\s[^<>]*)?/?>", re.IGNORECASE)  # `<T>` and `a < b` are no tags
+_TRAILING = re.compile(r"[^\S\n]+$", re.MULTILINE)
+_BLANK_LINES = re.compile(r"\n{3,}")
+
+
+class Clean(Step):
+    """Changes the texts of one row."""
+
+    def __init__(self, entry: CleanEntry) -> None:
+        self.entry = entry
+        self.boilerplate = [re.compile(pattern) for pattern in entry.boilerplate]
+
+    def apply(self, row: Row) -> Outcome:
+        """Return the row with clean texts; drop one that they leave without an answer."""
+        roles, texts = ROLES[self.entry.on], row.texts
+        changes: dict[str, None] = {}
+        new = []
+        for text in texts:
+            cleaned, kinds = self.cleaned(text.text) if text.role in roles else (text.text, [])
+            new.append(cleaned)
+            changes |= dict.fromkeys(kinds)
+        if not changes:
+            return row
+        if any(text.text.strip() and not one.strip() for text, one in zip(texts, new, strict=True)):
+            return Drop("nothing is left of a text", ", ".join(changes))
+        return Change(", ".join(changes), (row.with_texts(new),))
+
+    def cleaned(self, text: str) -> tuple[str, list[str]]:
+        """Return a text without what the entry removes, and the kinds of changes."""
+        kinds = []
+        for kind in ("unicode", "control", "html", "boilerplate", "whitespace"):
+            if getattr(self.entry, kind):
+                new = getattr(self, f"_{kind}")(text)
+                if new != text:
+                    kinds.append(kind)
+                    text = new
+        return text, kinds
+
+    def _unicode(self, text: str) -> str:
+        # ftfy's other repairs change quotation marks, line ends and HTML; they have keys of their own, or stay.
+        return ftfy.fix_text(
+            text, unescape_html=False, uncurl_quotes=False, fix_latin_ligatures=False, fix_character_width=False,
+            fix_line_breaks=False, remove_terminal_escapes=False, remove_control_chars=False, normalization="NFC",
+        )  # fmt: skip
+
+    def _control(self, text: str) -> str:
+        return _CONTROL.sub("", _LINE_ENDS.sub("\n", text))
+
+    def _html(self, text: str) -> str:
+        bare = _TAG.sub("", _BREAK.sub("\n", _HIDDEN.sub("", text)))
+        return html.unescape(bare)
+
+    def _boilerplate(self, text: str) -> str:
+        lines = text.split("\n")
+        kept = [line for line in lines if not any(one.fullmatch(line.strip()) for one in self.boilerplate)]
+        return "\n".join(kept)
+
+    def _whitespace(self, text: str) -> str:
+        return _BLANK_LINES.sub("\n\n", _TRAILING.sub("", text)).strip()
+
+
+def build(entry: CleanEntry, seed: int) -> Clean:
+    """Return the step."""
+    return Clean(entry)

@@ -1,0 +1,1 @@
+"""The stage `prepare`: reading, running the steps, writing and the page."""

@@ -1,0 +1,37 @@
+"""Prepare data: clean, filter, de-duplicate, mix and split rows by a list of steps.
+
+alignment prepare --config prepare.yaml [--key value …]
+Writes the rows of each split, dropped.jsonl with every dropped and changed row, and the page prepare.html.
+"""
+
+import sys
+
+from alignment.config import load_recipe
+from alignment.config.schema.prepare import PrepareRecipe
+from alignment.prepare.engine import build_steps, resumable, run_steps
+from alignment.prepare.preview import preview as preview  # reads the rows that `alignment preview` shows
+from alignment.prepare.reading import read
+from alignment.prepare.store import FOLDER, Store
+from alignment.prepare.writing import write_account, write_records, write_rows
+from alignment.run.directory import RunDirectory
+from alignment.run.script import script
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run the stage."""
+    recipe = load_recipe(PrepareRecipe, sys.argv[1:] if argv is None else argv)
+    steps = build_steps(recipe)  # before data are read: a missing package or file ends the stage
+    data = None if resumable(recipe) else read(recipe)  # unreadable data is refused before anything is written
+    run = RunDirectory.open(recipe, expendable=lambda _: [FOLDER])
+    prepared = run_steps(recipe, steps, data)
+    files = write_rows(recipe, prepared.rows)
+    write_records(run.path, prepared.records)
+    write_account(run.path, prepared)
+    run.record(data=prepared.about["files"], formats=prepared.about["formats"], files=files)
+    done = [counts.row() for counts in prepared.counts]
+    run.finish(rows_read=len(prepared.read), rows_written=len(prepared.rows), steps=done)
+    Store(run.path).remove()
+
+
+if __name__ == "__main__":
+    script(main)
