@@ -52,7 +52,7 @@ def split_by_prompt(rows: Sequence[T], test_size: float, seed: int) -> tuple[lis
 
     Returns: train and test, each in the order of `rows`. Raises: DataError if there are fewer than two prompts.
     """
-    places = [_place(prompt_key(row), seed) for row in rows]
+    places = [place_of(prompt_key(row), seed) for row in rows]
     ordered = sorted(set(places))
     if len(ordered) < 2:
         raise DataError(
@@ -93,6 +93,7 @@ def _folded(text: str) -> str:
     return " ".join(text.casefold().split())
 
 
-def _place(key: str, seed: int) -> float:
+def place_of(key: str, seed: int) -> float:
+    """Return a number from 0 to 1 that a key and the seed decide."""
     digest = hashlib.sha256(f"{seed}\0{key}".encode("utf-8", "surrogatepass")).digest()
     return int.from_bytes(digest[:8], "big") / 2**64

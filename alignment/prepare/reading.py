@@ -17,6 +17,8 @@ from alignment.data.sources import read_entry, refuse_rejected
 from alignment.data.stored import Stored
 from alignment.errors import DataError, named_inputs, printable
 
+DATASET = "dataset"  # the note that names the entry of `datasets`
+
 
 @dataclass
 class Read:
@@ -37,11 +39,11 @@ def read(recipe: PrepareRecipe) -> Read:
     plain = any(step.READS_COLUMNS for step in recipe.steps)
     with named_inputs(DataError):
         refuse_rejected(recipe.datasets)
-        for number, entry in enumerate(recipe.datasets):
+        for entry in recipe.datasets:
             before = len(found.rows)
             for source in read_entry(entry):
                 rows = _columns(source) if plain else _of_layout(source, entry.format, recipe, found)
-                found.rows += (Row(raw.value, raw.where, layout, number) for raw, layout in rows)
+                found.rows += (Row(raw.value, raw.where, layout, {DATASET: entry.path}) for raw, layout in rows)
                 found.files[source.name] = source.sha256
             if len(found.rows) == before:
                 first = f": {found.skipped[0]['origin']}: {found.skipped[0]['reason']}" if found.skipped else ""

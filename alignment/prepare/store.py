@@ -51,14 +51,14 @@ class Counts:
 
 def to_line(row: Row) -> bytes:
     """Return a row as one line of ASCII."""
-    envelope = [row.origin, row.layout, row.dataset, dict(row.notes), row.value]
+    envelope = [row.origin, row.layout, dict(row.notes), row.value]
     return json.dumps(envelope, separators=(",", ":")).encode() + b"\n"
 
 
 def of_line(line: bytes, place: int = -1) -> Row:
     """Return the row of a line."""
-    origin, layout, dataset, notes, value = json.loads(line)
-    return Row(value, origin, layout, dataset, notes, place)
+    origin, layout, notes, value = json.loads(line)
+    return Row(value, origin, layout, notes, place)
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from alignment.config.rules.keys import Fault, Keys, Rule
+from alignment.config.schema.steps.quality import FOR_ANSWERS, SHARES
 from alignment.strict_json import shown
 
 StepRule = Callable[[Mapping[str, Any]], Iterator[tuple[str, str]]]  # of a step's keys: a key, and its fault
@@ -64,9 +65,40 @@ def sample(step: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "kind", "sample needs rows or share, one of them"
 
 
+def quality(step: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Thresholds are those of rules that apply, and shares are at most 1."""
+    for name, value in (step.get("thresholds") or {}).items():
+        if name not in (step.get("rules") or FOR_ANSWERS):
+            yield "thresholds", f"{name} is not among the rules that apply; add it to rules"
+        if value < 0 or (name in SHARES and value > 1):
+            yield (
+                "thresholds",
+                f"{name} {value:g} is not a {'share from 0 to 1' if name in SHARES else 'number from 0'}",
+            )
+
+
+def refusals(step: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """There is a pattern to look for."""
+    yield from patterns_in(step, "patterns")
+    if step.get("builtin") is False and not step.get("patterns"):
+        yield "builtin", "false leaves no pattern to look for; give patterns"
+
+
+def mix(step: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Only a given number of rows may need rows twice."""
+    if step.get("repeat") and step.get("rows") is None:
+        yield (
+            "repeat",
+            "has no effect without rows, as the mixture is then as large as it can be without repeating a row",
+        )
+
+
 STEP_RULES: dict[str, StepRule] = {
     "clean": clean,
     "length": length,
     "sample": sample,
+    "quality": quality,
+    "refusals": refusals,
+    "mix": mix,
 }
 PREPARE_RULES: list[Rule] = [prepared]

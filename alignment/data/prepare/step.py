@@ -31,8 +31,7 @@ class Row:
     value: dict[str, Any]  # as its layout has it, with its other columns
     origin: str  # "file:line" of the row that it was read as
     layout: str  # name of its layout; "" before a step of kind template
-    dataset: int = 0  # place in the recipe's `datasets`
-    notes: Mapping[str, Any] = field(default_factory=dict)  # what steps noted: language, cluster, score, split, ...
+    notes: Mapping[str, Any] = field(default_factory=dict)  # dataset, and what steps noted: language, score
     place: int = -1  # among the rows that a step gets
 
     @property
@@ -48,6 +47,10 @@ class Row:
     def joined(self, on: On) -> str:
         """Return the texts of some roles as one, parted by blank lines."""
         return "\n\n".join(self.parts(on))
+
+    def column(self, name: str) -> Any:
+        """Return the note of this name, or else the value of the column; None if the row has neither."""
+        return self.notes[name] if name in self.notes else self.value.get(name)
 
     def noting(self, **notes: Any) -> "Row":
         """Return the row with further notes: JSON values. Later steps read them, and the recipe may write them."""

@@ -9,13 +9,20 @@ from typing import Annotated, Any
 from pydantic import Field, TypeAdapter
 
 from alignment.config.schema.steps.base import AnyStep
-from alignment.config.schema.steps.cleaning import CleanEntry, LengthEntry
-from alignment.config.schema.steps.selection import SampleEntry
+from alignment.config.schema.steps.cleaning import CleanEntry, LanguageEntry, LengthEntry, RefusalsEntry
+from alignment.config.schema.steps.quality import QualityEntry
+from alignment.config.schema.steps.selection import BalanceEntry, MixEntry, SampleEntry, SplitEntry
 
 StepEntry = Annotated[
     CleanEntry
     | LengthEntry
-    | SampleEntry,
+    | LanguageEntry
+    | QualityEntry
+    | RefusalsEntry
+    | SampleEntry
+    | MixEntry
+    | SplitEntry
+    | BalanceEntry,
     Field(discriminator="kind"),
 ]  # fmt: skip
 _ADAPTER: TypeAdapter[AnyStep] = TypeAdapter(StepEntry)
