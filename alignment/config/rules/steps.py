@@ -19,10 +19,24 @@ def prepared(keys: Keys) -> Iterator[Fault]:
         if entry.get("fraction") is not None:
             told = "is not read in stage prepare; add a step of kind mix with weights by dataset"
             yield ("datasets", number, "fraction"), told
+    yield from _unrecorded(keys)
     for number, step in enumerate(keys["steps"]):
         rule = STEP_RULES.get(step["kind"])
         for key, told in rule(step) if rule is not None else ():
             yield ("steps", number, key), told
+
+
+def _unrecorded(keys: Keys) -> Iterator[Fault]:
+    """No record of a step before one of kind pii holds the personal data that it removes."""
+    kinds = [step["kind"] for step in keys["steps"]]
+    if "pii" in kinds[1:] and keys["record_texts"]:
+        first = kinds.index("pii")
+        if first:
+            yield (
+                ("steps", first, "kind"),
+                f"pii follows {kinds[0]}, and dropped.jsonl would hold personal data of rows that earlier steps drop "
+                "or change; put pii first, or set record_texts: false",
+            )
 
 
 def patterns_in(step: Mapping[str, Any], *names: str) -> Iterator[tuple[str, str]]:

@@ -10,6 +10,7 @@ from pydantic import Field, TypeAdapter
 
 from alignment.config.schema.steps.base import AnyStep
 from alignment.config.schema.steps.cleaning import CleanEntry, LanguageEntry, LengthEntry, RefusalsEntry
+from alignment.config.schema.steps.personal import PiiEntry
 from alignment.config.schema.steps.quality import QualityEntry
 from alignment.config.schema.steps.selection import BalanceEntry, MixEntry, SampleEntry, SplitEntry
 
@@ -19,6 +20,7 @@ StepEntry = Annotated[
     | LanguageEntry
     | QualityEntry
     | RefusalsEntry
+    | PiiEntry
     | SampleEntry
     | MixEntry
     | SplitEntry
