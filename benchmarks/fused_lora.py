@@ -149,7 +149,7 @@ def recipe_of(job: dict[str, Any], steps: int, out: Path) -> dict[str, Any]:
             "num_sample_generations": 0, "num_mini_batches": 1,
             "num_ppo_epochs" if stage == "ppo" else "num_iterations": 1,
         }  # fmt: skip
-        return recipe
+        return recipe | ({"num_generations": min(rows, 8)} if stage == "grpo" else {})
     rows //= 1 if stage == "sft" else 2
     return recipe | {"max_steps": steps, "max_length": 2 * (PROMPT + ANSWER), "per_device_train_batch_size": rows}
 

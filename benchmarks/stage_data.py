@@ -17,6 +17,7 @@ from benchmarks.workload import SHARED
 DEMONSTRATIONS = SHARED / "data" / "self-instruct" / "t0_train_2k.jsonl"  # 2 to 700 words
 PAIRS = SHARED / "data" / "hh-harmless" / "harmless-base_test.jsonl.gz"
 LONGEST = {"demonstrations": 240, "pairs": 110}  # words of prompt and answer
+CONTEXT = 480  # bytes, each at most one of the 512 tokens that stories260K reads
 TOKENS = range(
     3000, 10_000
 )  # that words become: a name that begins with w0, w1 or w2 would be read as that special token
@@ -26,7 +27,8 @@ TURN = "\n\nAssistant:"
 def write(stage: str, workload: str, folder: Path, count: int) -> dict[str, Path]:
     """Write `count` rows of a stage; return the files that each system reads."""
     words = _as_words if workload == "natural" else _as_tokens
-    rows = list(_rows(stage, words, count))
+    bytes_at_most = CONTEXT if workload == "natural" else None
+    rows = list(_rows(stage, words, count, bytes_at_most))
     files = {system: folder / f"{stage}_{workload}_{system}.jsonl" for system in ("ours", "trl")}
     folder.mkdir(parents=True, exist_ok=True)
     for system, file in files.items():
@@ -45,12 +47,14 @@ def pairs_of(ranking: dict[str, Any]) -> list[dict[str, str]]:
     ]
 
 
-def _rows(stage: str, words: Callable[[str], str], count: int) -> Iterator[dict[str, Any]]:
+def _rows(stage: str, words: Callable[[str], str], count: int, bytes_at_most: int | None) -> Iterator[dict[str, Any]]:
     if stage in ("sft", "packed"):
-        made = _demonstrations()
+        made = _demonstrations(bytes_at_most)
         yield from ({key: words(text) for key, text in next(made).items()} for _ in range(count))
         return
-    pairs = _pairs()
+    if bytes_at_most and stage == "rankings":  # an answer follows the prompt of another row too
+        bytes_at_most //= 2
+    pairs = _pairs(bytes_at_most)
     for number in range(count):
         prompt, chosen, rejected = map(words, next(pairs))
         if stage == "kto":
@@ -62,30 +66,32 @@ def _rows(stage: str, words: Callable[[str], str], count: int) -> Iterator[dict[
             yield {"prompt": prompt, "chosen": chosen, "rejected": rejected}
 
 
-def _demonstrations() -> Iterator[dict[str, str]]:
+def _demonstrations(bytes_at_most: int | None) -> Iterator[dict[str, str]]:
     for row in read_jsonl(DEMONSTRATIONS):
-        if (
-            row["completion"].strip()
-            and len(f"{row['prompt']} {row['completion']}".split()) <= LONGEST["demonstrations"]
-        ):
+        text = f"{row['prompt']} {row['completion']}"
+        if row["completion"].strip() and _fits(text, LONGEST["demonstrations"], bytes_at_most):
             yield {key: row[key] for key in ("prompt", "completion")}
 
 
-def _pairs() -> Iterator[tuple[str, str, str]]:
+def _pairs(bytes_at_most: int | None) -> Iterator[tuple[str, str, str]]:
     """Prompt and two answers, all different."""
     with gzip.open(PAIRS, "rt", encoding="utf-8") as lines:
         for line in lines:
             row = json.loads(line)
             (prompt, _, chosen), (other, _, rejected) = (row[key].rpartition(TURN) for key in ("chosen", "rejected"))
-            longest = max(len(f"{prompt} {answer}".split()) for answer in (chosen, rejected))
+            texts = [f"{prompt} {answer}" for answer in (chosen, rejected)]
             if (
                 prompt == other
                 and chosen.strip()
                 and rejected.strip()
-                and longest <= LONGEST["pairs"]
+                and all(_fits(text, LONGEST["pairs"], bytes_at_most) for text in texts)
                 and chosen != rejected
             ):
                 yield prompt + TURN, chosen, rejected
+
+
+def _fits(text: str, words: int, bytes_at_most: int | None) -> bool:
+    return len(text.split()) <= words and (bytes_at_most is None or len(text.encode()) <= bytes_at_most)
 
 
 def _as_tokens(text: str) -> str:

@@ -8,10 +8,11 @@ from alignment.config import load_recipe
 from benchmarks.fused_lora import MODELS, PRECISIONS, STAGES, line, recipe_of
 
 
+@pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("stage", STAGES)
-def test_its_recipe_is_accepted(stage, precision, tmp_path):
-    rows, _ = MODELS["natural"]
+def test_its_recipe_is_accepted(stage, precision, model, tmp_path):
+    rows, _ = MODELS[model]
     job = {"model": "m", "folder": str(tmp_path), "rows": rows, "stage": stage, "precision": precision}
     file = tmp_path / "recipe.yaml"
     file.write_text(json.dumps(recipe_of(job, 2, tmp_path / "out")))
