@@ -1,7 +1,8 @@
 """Passwords and keys, by the plugins of detect-secrets, none of which is asked to verify a key over the network."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 from detect_secrets.core.plugins.util import get_mapping_from_secret_type_to_class
 from detect_secrets.filters import heuristic
@@ -29,8 +30,8 @@ class Secrets(Recogniser):
     KIND = "SECRET_VALUE"
 
     def __init__(self) -> None:
-        kinds = get_mapping_from_secret_type_to_class().values()
-        plugins: list[BasePlugin] = [kind() for kind in kinds if kind.__name__ not in NOT_SECRETS]  # type: ignore[misc]
+        kinds: Iterable[Any] = get_mapping_from_secret_type_to_class().values()
+        plugins: list[BasePlugin] = [kind() for kind in kinds if kind.__name__ not in NOT_SECRETS]
         self._regexes = [
             regex for plugin in plugins if isinstance(plugin, RegexBasedDetector) for regex in plugin.denylist
         ]
