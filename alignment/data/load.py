@@ -17,7 +17,7 @@ from alignment.data.rankings import best_response
 from alignment.data.readers import RawRow
 from alignment.data.remedies import scorer_hint
 from alignment.data.rows import Demonstration, Prompt, Ranking, Unpaired
-from alignment.data.source_rows import Convert, Kept, Loaded, OnBadRow, read_source
+from alignment.data.source_rows import Convert, Kept, Loaded, OnBadRow, objects_of, read_source
 from alignment.data.sources import read_entry, refuse_rejected, require_there
 from alignment.data.unpaired import unpaired_of_label, unpaired_of_ranking
 from alignment.errors import DataError, named_inputs, printable
@@ -147,6 +147,15 @@ def load_any(
     return load(entries, lambda parsed, raw, fmt: parsed, on_bad_row, seed, max_samples)
 
 
+def load_columns(entries: "list[DatasetEntry]", *, on_bad_row: OnBadRow, **_: Any) -> Loaded[RawRow]:
+    """Load objects with named fields, whether a layout reads them or not."""
+    loaded: Loaded[RawRow] = Loaded([])
+    for source in (source for entry in entries for source in read_entry(entry)):
+        loaded.rows += objects_of(source, on_bad_row, loaded)
+    loaded.sources = [raw.where for raw in loaded.rows]
+    return loaded
+
+
 def load_rows(recipe: Any, *, on_bad_row: OnBadRow | None = None) -> Loaded[Any]:
     """Load what a recipe's stage reads of its `datasets`; `on_bad_row` in place of the recipe's."""
     loaders: dict[str, Callable[..., Loaded[Any]]] = {
@@ -158,6 +167,8 @@ def load_rows(recipe: Any, *, on_bad_row: OnBadRow | None = None) -> Loaded[Any]
     }
     given = getattr(recipe, "responses", "") == "given"
     load_them = load_answers if given else loaders[recipe.STAGE.rows]
+    if getattr(recipe, "reads_columns", False):
+        load_them = load_columns
     columns = getattr(recipe, "columns_read", None)
     return load_them(
         recipe.datasets,

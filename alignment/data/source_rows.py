@@ -109,6 +109,26 @@ def read_source(
     return rows
 
 
+def objects_of(source: RawSource, on_bad_row: OnBadRow, loaded: Loaded[Any]) -> list[RawRow]:
+    """Return the rows of a source that are objects, and add what the manifest keeps to `loaded`.
+
+    Raises: DataError at a row that is none where `on_bad_row` is stop.
+    """
+    rows = []
+    for raw in source.rows:
+        try:
+            _object(raw)
+            rows.append(raw)
+        except BadRow as error:
+            fault = printable(f"{raw.where}: {error}")
+            if on_bad_row == "stop":
+                raise DataError(f"{fault}. {raw.remedy}.") from None
+            loaded.skipped.append(fault)
+    loaded.read += len(source.rows)
+    loaded.files[source.name] = source.sha256
+    return rows
+
+
 def _left_out(fmt: Format, row: Mapping[str, Any]) -> str:
     """Return a note on the classes of texts, which are not read."""
     label = row.get("label") if fmt.name == "text" else None

@@ -9,6 +9,7 @@ from typing import Any
 
 from alignment.config.rules.combinations import broken_under, values_of
 from alignment.config.schema import Recipe
+from alignment.config.schema.prepare import PrepareRecipe
 from alignment.data.template import Template
 from alignment.doctor.findings import Finding, fault, note, ok, warning
 from alignment.doctor.rows import SAMPLE, TryScorers, readable, rows, scorers
@@ -21,6 +22,8 @@ from alignment.policy.base import require_method
 from alignment.policy.load_roles import require_policy
 from alignment.policy.model_source import resolve_model
 from alignment.policy.tokenizer import load_tokenizer
+from alignment.prepare.applying import has_module
+from alignment.prepare.engine import build_steps
 from alignment.run.tracking import has_key
 from alignment.train.policy_gradient.engines import require_fixed_shapes, require_samplable
 from alignment.train.policy_gradient.update_shape import UpdateShape
@@ -73,6 +76,8 @@ def examine(
         yield from _text(recipe, sample, try_scorers)
     elif not path and hasattr(recipe, "datasets"):
         yield from readable(recipe)
+    if isinstance(recipe, PrepareRecipe):
+        yield from _steps(recipe)
 
 
 def _combinations(recipe: Recipe, machine: Machine) -> Iterator[Finding]:
@@ -165,6 +170,16 @@ def _batches(recipe: Any, plan: StagePlan) -> Iterator[Finding]:
         yield fault("batches", str(error), "change one of these keys")
     else:
         yield ok("batches", f"{recipe.rollout_batch_size} answers in microbatches of {plan.microbatch}")
+
+
+def _steps(recipe: PrepareRecipe) -> Iterator[Finding]:
+    """Build the steps: each one loads its package and its files."""
+    try:
+        steps = build_steps(recipe.model_copy(update={"steps": [step for step in recipe.steps if has_module(step)]}))
+    except AlignmentError as error:
+        yield fault("steps", str(error), "install what is missing, or correct the step's keys")
+    else:
+        yield ok("steps", ", ".join(one.entry.label for one in steps))
 
 
 def _disk(recipe: Recipe, plan: StagePlan | None) -> Iterator[Finding]:

@@ -1,6 +1,7 @@
 """The steps applied to rows, in this process or in several."""
 
 import importlib
+import importlib.util
 import itertools
 import multiprocessing
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -43,8 +44,17 @@ class Block:
 
 def built(entry: AnyStep, number: int, seed: int, builders: Mapping[str, Build]) -> Numbered:
     """Build a step: by the function of its kind in `builders`, else by `build` of its module."""
-    build: Build = builders.get(entry.kind) or importlib.import_module(f"alignment.data.prepare.{entry.kind}").build
+    build: Build = builders.get(entry.kind) or importlib.import_module(_module(entry)).build
     return Numbered(number, entry, build(entry, seed * 1_000 + number))
+
+
+def has_module(entry: AnyStep) -> bool:
+    """Whether this package builds the step; other kinds need a builder of the package `reward`."""
+    return importlib.util.find_spec(_module(entry)) is not None
+
+
+def _module(entry: AnyStep) -> str:
+    return f"alignment.data.prepare.{entry.kind}"
 
 
 def apply_all(steps: Sequence[Numbered], lines: Iterable[tuple[int, bytes]], texts: bool) -> Block:

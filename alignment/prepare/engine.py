@@ -142,7 +142,7 @@ def _inputs(one: Numbered) -> dict[str, str]:
 
 def _read_key(recipe: PrepareRecipe) -> str:
     read = [entry.model_dump(mode="json") for entry in recipe.datasets]
-    return _digest(read, recipe.on_bad_row, any(step.READS_COLUMNS for step in recipe.steps), recipe.record_texts)
+    return _digest(read, recipe.on_bad_row, recipe.layout, recipe.reads_columns, recipe.record_texts)
 
 
 def _digest(*parts: Any) -> str:

@@ -1,21 +1,23 @@
 """From a recipe's `datasets:` to rows of any layout, each with its origin."""
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from alignment.config.schema.keys import DatasetEntry
 from alignment.config.schema.prepare import PrepareRecipe
 from alignment.data.detection import detect
 from alignment.data.formats import Format
 from alignment.data.layouts import Parsed
-from alignment.data.prepare.step import Row, StepError
+from alignment.data.prepare.step import Row
 from alignment.data.readers import RawRow, RawSource
-from alignment.data.source_rows import Loaded, read_source
+from alignment.data.source_rows import Loaded, objects_of, read_source
 from alignment.data.sources import read_entry, refuse_rejected
 from alignment.data.stored import Stored
+from alignment.data.thumbs import PROBABILITY
 from alignment.errors import DataError, named_inputs, printable
+from alignment.prepare.conversion import converter
 
 DATASET = "dataset"  # the note that names the entry of `datasets`
 
@@ -36,28 +38,30 @@ def read(recipe: PrepareRecipe) -> Read:
     Raises: DataError, with exit code 2, if a file or a row cannot be read, or the layouts do not fit one output.
     """
     found = Read([], {}, {})
-    plain = any(step.READS_COLUMNS for step in recipe.steps)
     with named_inputs(DataError):
         refuse_rejected(recipe.datasets)
         for entry in recipe.datasets:
             before = len(found.rows)
             for source in read_entry(entry):
-                rows = _columns(source) if plain else _of_layout(source, entry.format, recipe, found)
-                found.rows += (Row(raw.value, raw.where, layout, {DATASET: entry.path}) for raw, layout in rows)
-                found.files[source.name] = source.sha256
+                found.rows += _rows(source, entry, recipe, found)
             if len(found.rows) == before:
                 first = f": {found.skipped[0]['origin']}: {found.skipped[0]['reason']}" if found.skipped else ""
                 raise DataError(f"{entry.path} gives no usable row{first}.")
-        layouts: dict[str, str] = {}
-        for row in found.rows:
-            layouts.setdefault(row.layout, row.origin)
-        if len(layouts) > 1 and not plain:
-            places = " and ".join(f"{name} ({printable(origin)})" for name, origin in layouts.items())
-            raise DataError(
-                f"the data sets have the layouts {places}, and no loader reads both from one file; prepare each "
-                "layout in a run of its own."
-            )
+        if not recipe.reads_columns:
+            _require_one_layout(found.rows)
     return found
+
+
+def _require_one_layout(rows: list[Row]) -> None:
+    layouts: dict[str, str] = {}
+    for row in rows:
+        layouts.setdefault(row.layout, row.origin)
+    if len(layouts) > 1:
+        places = " and ".join(f"{name} ({printable(origin)})" for name, origin in layouts.items())
+        raise DataError(
+            f"the data sets have the layouts {places}, and no loader reads both from one file. Set layout: messages, "
+            "or layout: ranking for answers that are compared, to bring all rows to one."
+        )
 
 
 def unchanged(files: dict[str, str]) -> bool:
@@ -73,35 +77,43 @@ def unchanged(files: dict[str, str]) -> bool:
     return True
 
 
-def _of_layout(
-    source: RawSource, layout: str | None, recipe: PrepareRecipe, found: Read
-) -> Iterator[tuple[RawRow, str]]:
-    """Yield the rows that a layout reads, once each, though a row may hold several demonstrations."""
+def _rows(source: RawSource, entry: DatasetEntry, recipe: PrepareRecipe, found: Read) -> Iterator[Row]:
+    """Yield the rows of one file or split."""
     loaded: Loaded[Any] = Loaded([])
-
-    def convert(parsed: Parsed, raw: RawRow, fmt: Format) -> tuple[RawRow, str]:
-        return raw, fmt.name
-
-    last: RawRow | None = None
-    for kept in read_source(source, layout, convert, recipe.on_bad_row, loaded, ()):
-        assert kept.row is not None
-        if kept.row[0] is not last:
-            last = kept.row[0]
-            yield kept.row
+    notes = {DATASET: entry.path}
+    if recipe.reads_columns:
+        for raw, layout in _columns(source, objects_of(source, recipe.on_bad_row, loaded)):
+            yield Row(raw.value, raw.where, layout, notes)
+    elif recipe.layout is None:
+        last: RawRow | None = None
+        for kept in read_source(source, entry.format, _as_it_is, recipe.on_bad_row, loaded, ()):
+            assert kept.row is not None
+            raw, layout = kept.row
+            if raw is not last:  # a row may hold several demonstrations
+                last = raw
+                yield Row(raw.value, raw.where, layout, notes)
+    else:
+        convert = converter(recipe.layout)
+        for kept in read_source(source, entry.format, convert, recipe.on_bad_row, loaded, ()):
+            assert kept.row is not None
+            labelled = PROBABILITY in kept.row and recipe.layout == "messages"
+            yield Row(kept.row, kept.where, "kto" if labelled else recipe.layout, notes)
     found.formats |= loaded.formats
+    found.files |= loaded.files
     for skip in loaded.skipped:
         origin, _, reason = skip.partition(": ")
         found.skipped.append({"step": "read", "action": "dropped", "reason": reason, "origin": origin})
 
 
-def _columns(source: RawSource) -> Iterator[tuple[RawRow, str]]:
-    """Yield the rows of a file for a template: objects, whether a layout reads them or not."""
+def _as_it_is(parsed: Parsed, raw: RawRow, fmt: Format) -> tuple[RawRow, str]:
+    return raw, fmt.name
+
+
+def _columns(source: RawSource, rows: list[RawRow]) -> Iterator[tuple[RawRow, str]]:
+    """Yield the rows of a file for a template, each with the name of its layout, if it has one."""
     try:
         layout = detect(source)
     except DataError:
         layout = None
-    for raw in source.rows:
-        if raw.fault is not None or not isinstance(raw.value, dict):
-            what = raw.fault or f"the row is {json.dumps(raw.value)[:60]}, not an object with named fields"
-            raise StepError(printable(f"{raw.where}: {what}. {raw.remedy}."))
+    for raw in rows:
         yield raw, layout.name if layout is not None and layout.matches(raw.value) else ""

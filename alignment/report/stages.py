@@ -39,6 +39,7 @@ class StageView:
     kept: Kept | None = None  # a row as it was trained
     findings: list[Finding] | None = None  # of stages with health rules; None if too little was logged
     healthy: str = ""  # what no finding means
+    made: list[list[str]] = field(default_factory=list)  # of a stage that makes data: a table of its steps, headed
 
 
 def stage_views(runs: Sequence[Run], tones: dict[str, str]) -> list[StageView]:
@@ -65,6 +66,8 @@ def stage_views(runs: Sequence[Run], tones: dict[str, str]) -> list[StageView]:
             problems=run.problems + not_finite(run.metrics),
             kept=kept_row(run.manifest),
         )
+        if run.makes == "data":
+            view.made = _made(run)
         if run.about is not None and run.about.is_online:
             if is_ppo_log(run.metrics):
                 view.findings, view.healthy = findings(run.metrics, watching(runs, run, judges)), HEALTHY
@@ -75,6 +78,16 @@ def stage_views(runs: Sequence[Run], tones: dict[str, str]) -> list[StageView]:
             view.problems.insert(0, {"running": "it has not finished"}.get(run.status, f"it {_ended(run.status)}"))
         views.append(view)
     return views
+
+
+def _made(run: Run) -> list[list[str]]:
+    """Return the table of what a stage did to its rows, in results.steps of its manifest; [] without one."""
+    results = run.manifest.get("results")
+    rows = _mappings(results.get("steps")) if isinstance(results, dict) else []
+    if not rows or any(row.keys() != rows[0].keys() for row in rows):
+        return []
+    cells = [[f"{value:,}" if isinstance(value, int) else str(value) for value in row.values()] for row in rows]
+    return [[str(key).replace("_", " ") for key in rows[0]], *cells]
 
 
 def training_judges(runs: Sequence[Run]) -> list[str]:

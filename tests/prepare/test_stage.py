@@ -11,8 +11,11 @@ import pytest
 from alignment.config.schema import DatasetEntry
 from alignment.data import load_demonstrations
 from alignment.data.stored import ROW_BYTES
+from alignment.doctor.recipe import examine
 from alignment.errors import AlignmentError, RecipeError
+from alignment.planner.machine import Machine
 from alignment.prepare import engine
+from alignment.report import build
 from tests.prepare.running import prepare, recipe_of, write_recipe, write_rows
 
 ROWS = [{"instruction": f"Say {n} twice.", "output": f"{n}  \n{n} " + "so " * n, "id": n} for n in range(20)]
@@ -194,3 +197,28 @@ def test_the_command_runs_in_a_pipeline_and_its_preview_shows_roles(tmp_path):
     row = json.loads((tmp_path / "p.json").read_text())["rows"][2]
     assert row["origins"][:2] == [{"part": "prompt", "column": "instruction"}, {"part": "answer", "column": "output"}]
     assert "clean: changed, whitespace" in row["segments"][2]["text"]
+
+
+def test_the_doctor_builds_the_steps_and_reads_the_data(tmp_path):
+    recipe = recipe_of(tmp_path, ROWS, CLEAN, {"kind": "language", "languages": ["xx"], "candidates": ["en", "de"]})
+    found = {one.about: one for one in examine(recipe, Machine())}
+    assert found["data"].found == "20 rows, 0 left out"
+    assert found["steps"].level == "fault"
+    assert "xx is no language" in found["steps"].found
+    found = {one.about: one for one in examine(recipe_of(tmp_path, ROWS, CLEAN, SAMPLE), Machine())}
+    assert (found["steps"].level, found["steps"].found) == ("ok", "clean, sample")
+
+
+def test_a_report_shows_the_steps(tmp_path):
+    run = prepare(tmp_path, ROWS, CLEAN, LENGTH)
+    page = build([run.folder]).read_text()
+    assert '<th scope="row">length</th><td>20</td><td>9</td><td>0</td><td>11</td>' in page
+
+
+def test_a_plan_knows_the_size_of_a_sample(tmp_path):
+    recipe = recipe_of(tmp_path, ROWS, CLEAN, SAMPLE, {"kind": "length", "minimum": 1})
+    assert recipe.most_rows(20) == recipe.most_rows(None) == 5
+    mixed = recipe_of(
+        tmp_path, ROWS, {"kind": "mix", "weights": {"d": 1.0}, "rows": 70}, {"kind": "sample", "share": 0.5}
+    )
+    assert mixed.most_rows(20) == 35

@@ -20,6 +20,8 @@ def prepared(keys: Keys) -> Iterator[Fault]:
             told = "is not read in stage prepare; add a step of kind mix with weights by dataset"
             yield ("datasets", number, "fraction"), told
     yield from _unrecorded(keys)
+    if keys.given("layout") and any(step["kind"] == "template" for step in keys["steps"]):
+        yield ("layout",), "has no effect with a step of kind template, which makes the layout; take it out"
     for number, step in enumerate(keys["steps"]):
         rule = STEP_RULES.get(step["kind"])
         for key, told in rule(step) if rule is not None else ():

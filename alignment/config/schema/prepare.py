@@ -26,6 +26,10 @@ class PrepareRecipe(Recipe):
     """The data: one data set or several, in any layouts. `fraction` is not read; use a step of kind mix."""
     steps: list[StepEntry] = Field(min_length=1, max_length=100)
     """The steps, in their order."""
+    layout: Literal["messages", "ranking"] | None = None
+    """Bring all rows to one layout: demonstrations and prompts to `messages`, answers that are compared to `ranking`.
+    `null`: rows stay in the layout of their file, and all files must have one.
+    """
     on_bad_row: Literal["stop", "skip"] = "stop"
     """What to do with a row that cannot be read: `stop` with an error, or `skip` and record it in `dropped.jsonl`."""
     output_format: Literal["jsonl", "parquet"] = "jsonl"
@@ -38,3 +42,14 @@ class PrepareRecipe(Recipe):
     """
     num_proc: Free[int] = Field(default=1, gt=0, le=1024)
     """Number of processes for steps that look at one row at a time."""
+
+    @property
+    def reads_columns(self) -> bool:
+        """Whether rows that no layout reads may be read: a step gives them one."""
+        return any(step.READS_COLUMNS for step in self.steps)
+
+    def most_rows(self, read: int | None) -> int | None:
+        """Return the maximum number of rows that the steps leave."""
+        for step in self.steps:
+            read = step.most_rows(read)
+        return read

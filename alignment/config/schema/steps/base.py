@@ -18,6 +18,10 @@ class AnyStep(Entry):
     name: Words | None = None
     """The step's name in `dropped.jsonl`, messages and on the page. `null`: the kind."""
 
+    def most_rows(self, read: int | None) -> int | None:
+        """Return the maximum number of rows behind the step; None: unknown."""
+        return read
+
     @property
     def label(self) -> str:
         """What records and messages call it."""

@@ -21,6 +21,12 @@ class SampleEntry(AnyStep):
     share: float | None = Field(default=None, gt=0, le=1)
     """Share of the rows to keep."""
 
+    def most_rows(self, read: int | None) -> int | None:
+        """Return the size of the sample."""
+        if self.rows is not None:
+            return min(self.rows, read) if read is not None else self.rows
+        return None if read is None else round(read * (self.share or 1.0))
+
 
 class MixEntry(AnyStep):
     """A mixture."""
@@ -35,6 +41,10 @@ class MixEntry(AnyStep):
     """Number of rows of the result. `null`: as many as can be drawn without repeating a row."""
     repeat: bool = False
     """Repeat rows of a group that is too small for its share of `rows`."""
+
+    def most_rows(self, read: int | None) -> int | None:
+        """Return the size of the mixture."""
+        return self.rows or read
 
 
 class SplitEntry(AnyStep):
