@@ -27,7 +27,8 @@ TURN = "\n\nAssistant:"
 def write(stage: str, workload: str, folder: Path, count: int) -> dict[str, Path]:
     """Write `count` rows of a stage; return the files that each system reads."""
     words = _as_words if workload == "natural" else _as_tokens
-    bytes_at_most = CONTEXT if workload == "natural" else None
+    halved = stage in ("rankings", "packed")  # where answers follow another row's prompt, and a pack has 256 tokens
+    bytes_at_most = CONTEXT // (1 + halved) if workload == "natural" else None
     rows = list(_rows(stage, words, count, bytes_at_most))
     files = {system: folder / f"{stage}_{workload}_{system}.jsonl" for system in ("ours", "trl")}
     folder.mkdir(parents=True, exist_ok=True)
@@ -52,8 +53,6 @@ def _rows(stage: str, words: Callable[[str], str], count: int, bytes_at_most: in
         made = _demonstrations(bytes_at_most)
         yield from ({key: words(text) for key, text in next(made).items()} for _ in range(count))
         return
-    if bytes_at_most and stage == "rankings":  # an answer follows the prompt of another row too
-        bytes_at_most //= 2
     pairs = _pairs(bytes_at_most)
     for number in range(count):
         prompt, chosen, rejected = map(words, next(pairs))
