@@ -9,6 +9,7 @@ from pathlib import Path
 
 NAMES = (
     "prepare",
+    "pretrain",
     "sft",
     "label",
     "reward",

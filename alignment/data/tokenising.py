@@ -18,7 +18,7 @@ class TextTokens:
         """`control` tokenises the stand-ins, which rendered messages hold."""
         self._tokenizer = tokenizer
         self._prefixes = PrefixTokens(tokenizer, control.ids)
-        self._opening = _opening(tokenizer)
+        self._opening = around(tokenizer)[0]
 
     def ids(self, text: str, *, special: bool, hidden: Mapping[str, str] | None = None) -> list[int]:
         """Tokenise; `special` puts the tokenizer's own BOS before text without it, never the EOS that some put behind.
@@ -78,11 +78,11 @@ class TextTokens:
         return bool(ids) and bool(self._tokenizer.decode(ids, skip_special_tokens=True).strip())
 
 
-def _opening(tokenizer: Any) -> list[int]:
-    """Return the ids that the tokenizer puts before any text, BOS mostly."""
+def around(tokenizer: Any) -> tuple[list[int], list[int]]:
+    """Return the ids that the tokenizer puts before any text, BOS mostly, and those that it puts behind it."""
     bare = list(tokenizer("a", add_special_tokens=False)["input_ids"])
     full = list(tokenizer("a")["input_ids"])
     for start in range(len(full)):
         if full[start : start + len(bare)] == bare:
-            return full[:start]
-    return []
+            return full[:start], full[start + len(bare) :]
+    return [], []

@@ -10,7 +10,6 @@ from typing import Any
 from alignment.config.rules.combinations import broken_under, values_of
 from alignment.config.schema import Recipe
 from alignment.config.schema.prepare import PrepareRecipe
-from alignment.data.template import Template
 from alignment.doctor.findings import Finding, fault, note, ok, warning
 from alignment.doctor.rows import SAMPLE, TryScorers, readable, rows, scorers
 from alignment.errors import AlignmentError
@@ -18,10 +17,10 @@ from alignment.hub import endpoint, is_offline, local, may_be_on_hub, reach
 from alignment.planner.advice import verdict
 from alignment.planner.machine import GIB, Machine
 from alignment.planner.memory import StagePlan, plan_stage
-from alignment.policy.base import require_method
+from alignment.policy.base import require_method, task_of
 from alignment.policy.load_roles import require_policy
-from alignment.policy.model_source import resolve_model
-from alignment.policy.tokenizer import load_tokenizer
+from alignment.policy.model_source import model_of
+from alignment.policy.tokenizer import load_tokenizer, template_of
 from alignment.prepare.applying import has_module
 from alignment.prepare.engine import build_steps
 from alignment.run.tracking import has_key
@@ -89,13 +88,13 @@ def _combinations(recipe: Recipe, machine: Machine) -> Iterator[Finding]:
 def _adapter(recipe: Any) -> Iterator[Finding]:
     """Check that the model, which may be an adapter, can be trained as the recipe has it, and sampled from."""
     try:
-        source = resolve_model(recipe.model_name_or_path, revision=recipe.model_revision)
+        source = model_of(recipe)
         if recipe.STAGE.is_online:
             require_policy(source, recipe)
             require_samplable(recipe)
             require_fixed_shapes(recipe)
         else:
-            require_method(source, recipe, True, recipe, task=recipe.STAGE.task)
+            require_method(source, recipe, True, recipe, task=task_of(recipe))
     except AlignmentError as error:
         yield fault("adapter", str(error), "correct the adapter's keys, or name another model")
 
@@ -206,7 +205,7 @@ def _disk(recipe: Recipe, plan: StagePlan | None) -> Iterator[Finding]:
 def _text(recipe: Any, sample: int, try_scorers: TryScorers | None) -> Iterator[Finding]:
     try:
         tokenizer = load_tokenizer(recipe)
-        template = Template(tokenizer, recipe.chat_template, recipe.eos_token)
+        template = template_of(recipe, tokenizer)
     except AlignmentError as error:
         yield fault(
             "tokenizer", str(error), "put the tokenizer into the model's folder, or correct eos_token and chat_template"

@@ -181,6 +181,9 @@ def _long(recipe: Any, lengths: list[int], limit: int | None, of_what: str) -> I
         yield ok("lengths", found)
         return
     share = over / len(lengths)
+    if recipe.STAGE.splits:
+        yield ok("lengths", f"{share:.0%} are split at {limit} tokens; {found}")
+        return
     key = "max_length" if hasattr(recipe, "max_length") else "max_prompt_length"
     is_cut = recipe.STAGE.rows == "demonstrations"
     cut = "are cut" if is_cut else "do not fit"

@@ -18,6 +18,7 @@ from alignment.planner.steps import Step, prefill, prepare, scoring_pass, traini
 from alignment.planner.tracing import Traced, fake_memory, trace
 from alignment.planner.weights import Held, disk_buffers, held, states, total_bytes
 from alignment.policy.methods import is_of_adapter
+from alignment.policy.tasks import task_for
 from alignment.rollout.static_memory import room_for
 
 DEEP = 6  # layers above which a model of equal layers is extrapolated from two shallow ones
@@ -281,7 +282,7 @@ def _builder(
 ) -> Callable[[int | None], nn.Module]:
     """Return a function that builds the stage's model with a number of layers, or all for None."""
     if not isinstance(recipe, PolicyGradientRecipe):
-        return lambda depth: skeleton.policy(plan.of_depth(depth), recipe, gpu=gpu, task=recipe.STAGE.task)
+        return lambda depth: skeleton.policy(plan.of_depth(depth), recipe, gpu=gpu, task=task_for(recipe, plan.config))
     rewards = [found.adapter for found in _reward_models(recipe, known) if found.adapter and found.lies_on(plan)]
     value: Blueprint | None = None
     keys = recipe.value

@@ -14,6 +14,7 @@ from transformers import AttentionInterface, AutoConfig, AutoModelForCausalLM, A
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from alignment.config.schema import AdapterKeys, ModelKeys, PolicyGradientRecipe, Recipe, TrainingRecipe, ValueRecipe
+from alignment.config.tasks import CAUSAL, CLASSIFIER
 from alignment.errors import ModelError, first_line
 from alignment.hub import local, reach, why_not_on_hub
 from alignment.ops.logits import LogitRule
@@ -29,6 +30,7 @@ from alignment.policy.patterns import require_patterns
 from alignment.policy.prompt_models import new_prompt
 from alignment.policy.roles import Roles
 from alignment.policy.targets import require_modules, require_no_other_layer
+from alignment.policy.tasks import auto_class, require_task, task_for
 
 NF4_BLOCK, NESTED_BLOCK = 64, 256  # weights that share a constant; constants that share one of their own
 SPARSE, BUILT_FROM_WEIGHTS = "SHIRA", ("ADAMSS", "UNILORA")  # types of PEFT
@@ -42,6 +44,7 @@ class Blueprint:
 
     config: Any
     adapter: PeftConfig | None = None
+    path: str = "the model"
 
     @property
     def layers(self) -> int:
@@ -95,7 +98,7 @@ def blueprint(path: str, planned: Mapping[str, Recipe], *, revision: str = "main
         below = blueprint(recipe.model_name_or_path, planned, revision=recipe.model_revision)
         if not recipe.method.has_adapter:
             return replace(below, adapter=None)
-        return replace(below, adapter=below.adapter or adapter_config(recipe, task=recipe.STAGE.task))
+        return replace(below, adapter=below.adapter or adapter_config(recipe, task=task_for(recipe, below.config)))
     folder = Path(path).expanduser()
     if (folder / ADAPTER_CONFIG).is_file():
         config = read_adapter_config(folder)
@@ -118,7 +121,8 @@ def blueprint(path: str, planned: Mapping[str, Recipe], *, revision: str = "main
         return Blueprint(
             AutoConfig.from_pretrained(
                 path, revision=revision if not folder.exists() else "main", trust_remote_code=False
-            )
+            ),
+            path=path,
         )
     except Exception as error:
         first = first_line(error)
@@ -226,9 +230,10 @@ def nf4_bytes(numbers: int, *, nested: bool = True) -> int:
     return numbers // 2 + constants + 4 * -(-constants // NESTED_BLOCK) + NF4_TABLE + NESTED_TABLE
 
 
-def policy(plan: Blueprint, keys: Any, *, gpu: bool, task: str = "CAUSAL_LM") -> Any:
+def policy(plan: Blueprint, keys: Any, *, gpu: bool, task: str = CAUSAL) -> Any:
     """Build the model that SFT and DPO (`CAUSAL_LM`) or reward training (`SEQ_CLS`) train."""
-    cls = AutoModelForSequenceClassification if task == "SEQ_CLS" else AutoModelForCausalLM
+    cls = auto_class(task)
+    require_task(plan.config, plan.path, task)
     model = bare(cls, plan, keys, full=keys.method.trains_base, gpu=gpu)
     if not keys.method.has_adapter:
         return model
@@ -236,7 +241,7 @@ def policy(plan: Blueprint, keys: Any, *, gpu: bool, task: str = "CAUSAL_LM") ->
     config = completed(config, model)
     _hold_whole(model, [config], keys, gpu=gpu)
     config.inference_mode = False
-    if task == "SEQ_CLS" and config.task_type != task:
+    if task == CLASSIFIER and config.task_type != task:
         config.modules_to_save = [*(config.modules_to_save or []), "score"]
     config.task_type = task
     require_patterns(config, module_names(model), "lora_target_modules")

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from trl.trainer.utils import add_fused_lm_head
 
 from alignment.config.schema import PolicyGradientRecipe, Recipe
+from alignment.config.tasks import CLASSIFIER
 from alignment.planner.settings import Lengths
 from alignment.policy.checkpointing import checkpoint_layers
 from alignment.policy.roles import Roles
@@ -41,7 +42,7 @@ def training_step(recipe: Recipe, lengths: Lengths) -> Step:
             return loss if values is None else loss + (values * values).sum()
 
         return ppo
-    if recipe.STAGE.task == "SEQ_CLS":
+    if recipe.task == CLASSIFIER:
 
         def reward(model: Any, rows: int) -> Tensor:
             scores = model(input_ids=_ids(rows, time), attention_mask=_mask(rows, time), use_cache=False).logits

@@ -7,12 +7,12 @@ from typing import Any
 from peft import PeftConfig
 
 from alignment.config.peft_types import REFUSED
+from alignment.config.tasks import AUTO_CLASSES
 from alignment.errors import ModelError, first_line
 from alignment.policy.methods import family_of
 from alignment.policy.model_files import ADAPTER_CONFIG, Fault, read_object, refuse
 from alignment.strict_json import shown
 
-TASKS = ("CAUSAL_LM", "SEQ_CLS")
 LONGEST_PATH = 4096
 
 
@@ -68,10 +68,11 @@ def _faults(found: dict[str, Any]) -> Iterator[Fault]:
         reason = REFUSED.get(kind.lower()) if isinstance(kind, str) else None
         told = f"which cannot be used: {reason}" if reason else "which no tuning method builds (docs/tuning.md)"
         yield "peft_type", f"{what}, {told}. Merge the adapter with peft first, and train on"
-    if found.get("task_type") not in (None, *TASKS):
+    if found.get("task_type") not in (None, *AUTO_CLASSES):
         yield (
             "task_type",
-            f"is {shown(found['task_type'])}; it must be CAUSAL_LM for a policy, SEQ_CLS for a reward model",
+            f"is {shown(found['task_type'])}; it must be CAUSAL_LM for a policy, SEQ_CLS for a reward model, "
+            "SEQ_2_SEQ_LM for an encoder-decoder model, FEATURE_EXTRACTION for a masked language model",
         )
     if family is not None:
         yield from family.faults(found)

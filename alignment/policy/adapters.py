@@ -12,6 +12,7 @@ from peft.tuners.ln_tuning.layer import LNTuningLayer
 from peft.utils import ModulesToSaveWrapper, load_peft_weights
 
 from alignment.config.schema import AdapterKeys
+from alignment.config.tasks import CLASSIFIER
 from alignment.errors import ModelError, first_line
 from alignment.policy.adapter_files import read_adapter_config
 from alignment.policy.methods import HEADS, adapter_config, completed, is_of_adapter, reading_family
@@ -96,8 +97,8 @@ def continue_adapter(model: Any, adapter: str, base: str, *, task: str, trainabl
         and a policy is needed.
     """
     config = read_adapter_config(adapter)
-    if task == "CAUSAL_LM":
-        require_policy_adapter(config, adapter)
+    if task != CLASSIFIER:
+        require_task_of_adapter(config, adapter, task)
     require_patterns(config, module_names(model), f"{adapter}/{ADAPTER_CONFIG}")
     same = config.task_type == task
     if Path(adapter).is_dir():
@@ -125,12 +126,17 @@ def continue_adapter(model: Any, adapter: str, base: str, *, task: str, trainabl
     return wrapped
 
 
-def require_policy_adapter(config: Any, adapter: str) -> None:
-    """Refuse a reward model's adapter as a policy.
+def require_task_of_adapter(config: Any, adapter: str, task: str) -> None:
+    """Refuse an adapter of another kind of model than a language model's of `task`; one without a task may be of any.
 
     Raises: ModelError.
     """
-    if config.task_type == "SEQ_CLS":
+    if config.task_type not in (None, task, CLASSIFIER):
+        raise ModelError(
+            f"{adapter} is an adapter for {config.task_type}, and one for {task} is needed here; name the adapter of "
+            "such a model, or merge it (alignment merge) and name the merged model."
+        )
+    if config.task_type == CLASSIFIER:
         raise ModelError(
             f"{adapter} is a reward model's adapter (task_type SEQ_CLS), and a policy is needed here; name the run of "
             "an SFT, DPO or PPO stage."

@@ -15,6 +15,7 @@ from transformers import (
 from alignment.config.launched import is_sharded
 from alignment.config.methods import methods_where
 from alignment.config.schema import AdapterKeys, ModelKeys
+from alignment.config.tasks import CAUSAL, CLASSIFIER, MASKED, SEQ2SEQ
 from alignment.errors import ModelError, named_inputs
 from alignment.policy.adapter_files import read_adapter_config
 from alignment.policy.adapter_fit import require_fit
@@ -22,15 +23,16 @@ from alignment.policy.adapters import (
     attach_adapter,
     continue_adapter,
     copies_in_float32,
-    require_policy_adapter,
     require_same_shape,
+    require_task_of_adapter,
     require_top_layers,
 )
 from alignment.policy.four_bits import compute_as_configured, quantization
 from alignment.policy.lora import fuse_lora
 from alignment.policy.methods import adapter_config, completed, method_of
 from alignment.policy.model_files import check_hub_files
-from alignment.policy.model_source import ModelSource, cannot_load, resolve_model
+from alignment.policy.model_source import ModelSource, cannot_load, model_of
+from alignment.policy.tasks import auto_class, is_classifier, require_task, task_for, task_of_class
 from alignment.policy.weight_files import (
     report_left_to_us,
     require_complete,
@@ -52,7 +54,7 @@ def load_causal_lm(keys: ModelKeys, *, trainable: bool, peft: AdapterKeys | None
     Returns: a PreTrainedModel, or a PeftModel whose adapter is named `default`.
     Raises: ModelError.
     """
-    return _load(AutoModelForCausalLM, "CAUSAL_LM", keys, trainable, peft)
+    return load_model(CAUSAL, keys, trainable=trainable, peft=peft)
 
 
 def load_sequence_classifier(
@@ -65,19 +67,15 @@ def load_sequence_classifier(
     global generator: seed it first. `pad_token_id` goes to the configuration; plain transformers reads the score at
     the last token that is not padding, so a pad token that is also EOS moves it one token to the left.
     """
-    return _load(AutoModelForSequenceClassification, "SEQ_CLS", keys, trainable, peft, pad_token_id=pad_token_id)
+    return load_model(CLASSIFIER, keys, trainable=trainable, peft=peft, pad_token_id=pad_token_id)
 
 
-def _load(
-    cls: Any,
-    task: str,
-    keys: ModelKeys,
-    trainable: bool,
-    peft: AdapterKeys | None,
-    *,
-    pad_token_id: int | None = None,
+def load_model(
+    task: str, keys: ModelKeys, *, trainable: bool, peft: AdapterKeys | None = None, pad_token_id: int | None = None
 ) -> Any:
-    source = resolve_model(keys.model_name_or_path, revision=keys.model_revision)
+    """Load a model for a task of `alignment.config.tasks`; arguments as `load_causal_lm`."""
+    cls = auto_class(task)
+    source = model_of(keys)
     full = trainable and (peft is None or peft.method.trains_base)
     require_method(source, keys, trainable, peft, task=task)
     new = [peft] if trainable and peft is not None and source.adapter is None else []
@@ -93,23 +91,33 @@ def _load(
     return fuse_lora(copies_in_float32(model)) if trainable else model
 
 
+def task_of(recipe: Any) -> str:
+    """Return the task of a recipe's stage with its model: an encoder-decoder model has another than a decoder.
+
+    Raises: ModelError if the model's configuration cannot be read.
+    """
+    if not recipe.STAGE.encoder_decoders or recipe.task != CAUSAL:
+        return str(recipe.task)
+    return task_for(recipe, _config(model_of(recipe), recipe))
+
+
 @named_inputs()
 def require_model(recipe: Any) -> None:
     """Refuse a model or adapter that a training recipe names and cannot train, before a run's folder is made.
 
     Raises: ModelError or LineageError, with the exit code of a recipe's faults.
     """
-    require_loadable(recipe, trainable=True, peft=recipe, task=recipe.STAGE.task)
+    require_loadable(recipe, trainable=True, peft=recipe, task=task_of(recipe))
 
 
-def require_loadable(keys: ModelKeys, *, trainable: bool, peft: AdapterKeys | None, task: str = "CAUSAL_LM") -> None:
+def require_loadable(keys: ModelKeys, *, trainable: bool, peft: AdapterKeys | None, task: str = CAUSAL) -> None:
     """Refuse what `load_causal_lm` or `load_sequence_classifier` refuses of a model before its weights are read.
 
     Raises: ModelError.
     """
-    source = resolve_model(keys.model_name_or_path, revision=keys.model_revision)
+    source = model_of(keys)
     require_method(source, keys, trainable, peft, task=task)
-    cls = AutoModelForSequenceClassification if task == "SEQ_CLS" else AutoModelForCausalLM
+    cls = auto_class(task)
     revision = keys.model_revision if not Path(source.base).is_dir() else "main"
     try:
         described = _described(cls, source.base, keys, revision, **_head(cls, None))
@@ -123,7 +131,7 @@ def require_loadable(keys: ModelKeys, *, trainable: bool, peft: AdapterKeys | No
 
 
 def require_method(
-    source: ModelSource, keys: ModelKeys, trainable: bool, peft: AdapterKeys | None, *, task: str = "CAUSAL_LM"
+    source: ModelSource, keys: ModelKeys, trainable: bool, peft: AdapterKeys | None, *, task: str = CAUSAL
 ) -> None:
     """Refuse a use of the model, an adapter or one in 4 bits, that it does not allow; before its weights are read.
 
@@ -143,12 +151,17 @@ def require_method(
         config = read_adapter_config(source.adapter)
         if Path(source.adapter).is_dir():
             require_floats(Path(source.adapter))
-        if task == "CAUSAL_LM":
-            require_policy_adapter(config, source.adapter)
+        if task != CLASSIFIER:
+            require_task_of_adapter(config, source.adapter, task)
         if trainable and peft is not None:
             require_same_shape(config, peft, source.adapter)
             if peft.lora_layers is not None:
                 require_top_layers(config, peft.lora_layers, source.adapter, _text_config(source, keys))
+    elif trainable and peft is not None and peft.method.family == "soft_prompts" and task in (MASKED, SEQ2SEQ):
+        raise ModelError(
+            f"peft_method {peft.peft_method} puts a soft prompt before the inputs of a decoder-only model, and "
+            f"{source.base} is none; use peft_method lora."
+        )
     require_room(source, keys, peft)
 
 
@@ -182,10 +195,14 @@ def _text_config(source: ModelSource, keys: ModelKeys) -> Any:
 
     Raises: ModelError if it cannot be read.
     """
+    return _config(source, keys).get_text_config()
+
+
+def _config(source: ModelSource, keys: ModelKeys) -> Any:
     revision = keys.model_revision if not Path(source.base).is_dir() else "main"
     check_hub_files(source.base, revision)
     try:
-        return model_config(source.base, keys, revision).get_text_config()
+        return model_config(source.base, keys, revision)
     except Exception as error:
         raise cannot_load(source.base, error) from error
 
@@ -244,7 +261,7 @@ def load_base(
         raise
     except Exception as error:  # a library may raise any error on damaged files
         raise cannot_load(base, error) from error
-    require_complete(info, base, new_head=classifies and not _is_classifier(described))
+    require_complete(info, base, new_head=classifies and not is_classifier(described))
     if not is_sharded():
         require_finite(dict(model.named_parameters()), base)
     return compute_as_configured(model)
@@ -254,8 +271,8 @@ def _described(cls: Any, base: str, keys: ModelKeys, revision: str, **config: An
     """Return a model's configuration, compared with its kind and with the headers of its weights' files."""
     check_hub_files(base, revision)
     described = model_config(base, keys, revision, **config)
-    _require_kind(described, base, classifies=cls is AutoModelForSequenceClassification)
-    if Path(base).is_dir():
+    require_task(described, base, task_of_class(cls))
+    if Path(base).is_dir() and not getattr(keys, "from_scratch", False):
         shapes = tensor_shapes(Path(base))
         require_floats(Path(base), described)
         require_described(cls, described, Path(base), shapes, trust_remote_code=keys.trust_remote_code)
@@ -268,20 +285,6 @@ def model_config(base: str, keys: ModelKeys, revision: str, **changes: Any) -> A
     config._attn_implementation = keys.attn_implementation
     config._experts_implementation = None
     return config
-
-
-def _require_kind(config: Any, base: str, *, classifies: bool) -> None:
-    """Refuse a reward model where a policy is needed."""
-    if _is_classifier(config) and not classifies:
-        raise ModelError(
-            f"{base} is a reward model ({config.architectures[0]}), and a policy is needed here; name a "
-            "language model, or the run of an SFT, DPO or PPO stage."
-        )
-
-
-def _is_classifier(config: Any) -> bool:
-    """Whether a configuration is a reward model's, which has its score head already."""
-    return any(name.endswith("ForSequenceClassification") for name in config.architectures or [])
 
 
 def model_dtype(base: str, keys: ModelKeys, *, full: bool = False) -> torch.dtype:

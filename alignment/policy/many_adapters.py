@@ -17,9 +17,10 @@ from peft.utils import load_peft_weights
 from peft.utils.other import get_pattern_key
 from torch import nn
 
+from alignment.config.tasks import CAUSAL
 from alignment.errors import ModelError
 from alignment.policy.adapter_files import read_adapter_config
-from alignment.policy.adapters import require_policy_adapter
+from alignment.policy.adapters import require_task_of_adapter
 from alignment.policy.load_roles import role_config
 from alignment.policy.model_source import resolve_model
 from alignment.policy.rowwise import Pair, Plan, Rowwise, stacked
@@ -83,7 +84,7 @@ class ManyAdapters:
         if weights_hash(source.base) != weights_hash(self.path):
             raise ModelError(f"{folder} is an adapter of another base ({source.base}) than {self.path}.")
         config = read_adapter_config(source.adapter)
-        require_policy_adapter(config, source.adapter)
+        require_task_of_adapter(config, source.adapter, CAUSAL)
         if getattr(config, "is_prompt_learning", False):
             raise ModelError(f"{folder} is an adapter of {config.peft_type.value}, which prepends tokens to a batch.")
         self.remove(name)

@@ -6,6 +6,7 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 from transformers.utils import find_adapter_config_file
 
+from alignment.config.schema import ModelKeys
 from alignment.errors import ModelError, first_line
 from alignment.hub import local, may_be_on_hub, reach, why_not_on_hub
 from alignment.manifest import read_manifest
@@ -28,10 +29,22 @@ class ModelSource:
         return self.adapter or self.base
 
 
-def resolve_model(path: str, *, revision: str = "main") -> ModelSource:
+def model_of(keys: ModelKeys) -> ModelSource:
+    """Find what a recipe's `model_name_or_path` names; with `from_scratch` it needs no weights.
+
+    Raises: ModelError as `resolve_model`.
+    """
+    weights = not getattr(keys, "from_scratch", False)
+    return resolve_model(keys.model_name_or_path, revision=keys.model_revision, weights=weights)
+
+
+def resolve_model(path: str, *, revision: str = "main", weights: bool = True) -> ModelSource:
     """Find base and adapter behind a model folder, an adapter folder, a run directory or a Hub id.
 
     An adapter's base may itself be a run directory, as long as that holds a whole model.
+
+    Args:
+        path: the folder or Hub id. revision: of a model on the Hub. weights: whether the folder must hold weights.
 
     Raises: ModelError if there is nothing to load, or an adapter has another adapter as its base.
     """
@@ -42,7 +55,7 @@ def resolve_model(path: str, *, revision: str = "main") -> ModelSource:
         raise ModelError(f"{path} is a file; name the folder that holds the model.")
     check_model_files(folder)
     if not (folder / ADAPTER_CONFIG).is_file():
-        _require_weights(folder)
+        _require_weights(folder, only_config=not weights)
         return ModelSource(base=str(folder))
     _require_safetensors(folder, "adapter_model.safetensors", "adapter_model.bin", "an adapter")
     base = _base_of(folder)
@@ -102,13 +115,14 @@ def _base_of(adapter: Path) -> str:
     )
 
 
-def _require_weights(folder: Path) -> None:
+def _require_weights(folder: Path, *, only_config: bool) -> None:
     if not (folder / "config.json").is_file():
         raise ModelError(
             f"{folder} holds no config.json and no {ADAPTER_CONFIG}, so it is neither a model nor an adapter"
             f"{_unfinished(folder)}."
         )
-    _require_safetensors(folder, "model*.safetensors", "pytorch_model*.bin", "a model")
+    if not only_config:
+        _require_safetensors(folder, "model*.safetensors", "pytorch_model*.bin", "a model")
 
 
 def _require_safetensors(folder: Path, weights: str, pickled: str, what: str) -> None:

@@ -9,10 +9,12 @@ from transformers import (
 )
 
 from alignment.config.schema import ModelKeys
+from alignment.config.tasks import MASKED
+from alignment.data.template import Template
 from alignment.errors import ModelError
 from alignment.policy.generation import read_generation, stops_of
 from alignment.policy.model_files import check_hub_files
-from alignment.policy.model_source import cannot_load, resolve_model
+from alignment.policy.model_source import cannot_load, model_of
 
 TOKENIZER_FILES = ("tokenizer*", "vocab*", "spiece.model", "sentencepiece*.model", "*.tiktoken", "tekken.json")
 
@@ -26,7 +28,7 @@ def load_tokenizer(keys: ModelKeys) -> Any:
 
     Raises: ModelError if there is no tokenizer, no EOS token, or more tokens than the model has embeddings.
     """
-    source = resolve_model(keys.model_name_or_path, revision=keys.model_revision)
+    source = model_of(keys)
     place = source.adapter if source.adapter and _has_tokenizer(source.adapter) else source.base
     if not _has_tokenizer(place):
         raise ModelError(
@@ -43,7 +45,7 @@ def load_tokenizer(keys: ModelKeys) -> Any:
     generation = read_generation(source.adapter, source.base, revision=keys.model_revision)
     own = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
     tokenizer.generation_stop_ids = [*own, *stops_of(generation)]
-    _set_eos(tokenizer, keys.eos_token, place)
+    _set_eos(tokenizer, keys.eos_token, place, needed=not _is_masked(keys))
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.unk_token or tokenizer.eos_token
     known = [token_id for word, token_id in tokenizer.get_vocab().items() if word not in added]
@@ -68,12 +70,27 @@ def _add_tokens(tokenizer: Any, tokens: list[str] | None) -> set[str]:
     return set(missing)
 
 
-def _set_eos(tokenizer: Any, eos_token: str | None, place: str) -> None:
+def template_of(keys: ModelKeys, tokenizer: Any) -> Template:
+    """Return a recipe's template. An encoder's tokenizer without EOS ends a text with its separator.
+
+    Raises: ModelError as `Template`.
+    """
+    end = keys.eos_token
+    if end is None and _is_masked(keys) and tokenizer.eos_token is None:
+        end = tokenizer.sep_token
+    return Template(tokenizer, keys.chat_template, end)
+
+
+def _is_masked(keys: ModelKeys) -> bool:
+    return getattr(keys, "task", None) == MASKED
+
+
+def _set_eos(tokenizer: Any, eos_token: str | None, place: str, *, needed: bool) -> None:
     if eos_token is not None:
         if eos_token not in tokenizer.get_vocab():
             raise ModelError(f"eos_token {eos_token!r} is not a token of the tokenizer in {place}.")
         tokenizer.eos_token = eos_token
-    if tokenizer.eos_token_id is None:
+    if needed and tokenizer.eos_token_id is None:
         raise ModelError(
             f"the tokenizer in {place} has no EOS token, so no answer could ever end; name the token that ends an "
             "answer as eos_token in the recipe."

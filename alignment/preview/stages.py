@@ -16,8 +16,8 @@ from alignment.data.splits import Split
 from alignment.data.template import Template
 from alignment.policy.added_tokens import require_whole
 from alignment.policy.inference import sequence_limit
-from alignment.policy.model_source import resolve_model
-from alignment.policy.tokenizer import load_tokenizer
+from alignment.policy.model_source import model_of
+from alignment.policy.tokenizer import load_tokenizer, template_of
 from alignment.preview.origins import parts_of, parts_of_prompt
 from alignment.preview.rows import Lengths, Part, Row, Stage, Tokens
 from alignment.preview.trainers import ROWS, Parts, require_trainer
@@ -45,13 +45,13 @@ class Written:
         Raises: ModelError.
         """
         tokenizer = load_tokenizer(recipe)
-        template = Template(tokenizer, recipe.chat_template, recipe.eos_token)
+        template = template_of(recipe, tokenizer)
         return cls(tokenizer, template, SimpleNamespace(config=config_of(recipe)))
 
 
 def config_of(keys: ModelKeys) -> Any:
     """Read the configuration of the model, or of an adapter's base; `load_tokenizer` has read it before."""
-    source = resolve_model(keys.model_name_or_path, revision=keys.model_revision)
+    source = model_of(keys)
     options = {"trust_remote_code": keys.trust_remote_code, "revision": keys.model_revision}
     return AutoConfig.from_pretrained(source.base, **options)
 

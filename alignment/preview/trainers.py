@@ -16,7 +16,7 @@ from alignment.errors import AlignmentError
 from alignment.meter import say_once
 from alignment.planner import skeleton
 from alignment.planner.tracing import without_data
-from alignment.policy.base import require_loadable
+from alignment.policy.base import require_loadable, task_of
 from alignment.train.trial import trial_arguments, undisturbed
 
 ROWS = 4  # of the data that the trainer is built with
@@ -39,7 +39,7 @@ def require_trainer(recipe: TrainingRecipe, build: Callable[[Parts], Any], **for
 
     Raises: AlignmentError, as training does.
     """
-    task = recipe.STAGE.task
+    task = task_of(recipe)
     require_loadable(recipe, trainable=True, peft=recipe, task=task)
     if recipe.trust_remote_code:
         return  # code of others runs in training alone

@@ -7,8 +7,7 @@ import yaml
 
 from alignment.config.methods import TUNING_METHODS
 from alignment.config.schema import Recipe
-
-LOADING = {"SEQ_CLS": "AutoModelForSequenceClassification", "CAUSAL_LM": "AutoModelForCausalLM"}
+from alignment.config.tasks import AUTO_CLASSES, CLASSIFIER
 
 
 def model_card(recipe: Recipe, manifest: dict[str, Any], adapter: dict[str, Any] | None = None) -> str:
@@ -35,7 +34,7 @@ def model_card(recipe: Recipe, manifest: dict[str, Any], adapter: dict[str, Any]
             lines += [f"`{key}`:", "", f"| {' | '.join(bins[0])} |", "|---" * len(bins[0]) + "|"]
             lines += ["| " + " | ".join(map(_cell, row.values())) + " |" for row in bins]
             lines += [""]
-    loader = LOADING[recipe.STAGE.task] if recipe.STAGE.trains else None
+    loader = AUTO_CLASSES[manifest.get("task", recipe.task)] if recipe.STAGE.trains else None
     if manifest.get("members"):
         lines += [f"An ensemble of {', '.join(f'`{name}`' for name in manifest['members'])}; each is a model.", ""]
     elif recipe.STAGE.makes == "data":
@@ -83,7 +82,7 @@ def _scoring(manifest: dict[str, Any]) -> list[str]:
 def _loading(loader: str, recipe: Recipe, adapter: dict[str, Any]) -> list[str]:
     """Return the lines of code that load the model; transformers loads most adapters with their base."""
     # An adapter does not store the number of outputs or the padding token of its base classifier.
-    head = ", num_labels=1, pad_token_id=tokenizer.pad_token_id" if recipe.STAGE.task == "SEQ_CLS" else ""
+    head = ", num_labels=1, pad_token_id=tokenizer.pad_token_id" if recipe.task == CLASSIFIER else ""
     method = TUNING_METHODS.get(str(adapter.get("peft_type")).lower())
     tokenizer = f'tokenizer = AutoTokenizer.from_pretrained("{recipe.output_dir}")'
     if method is None or (method.loads_in_transformers and not method.own_type):

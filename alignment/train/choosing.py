@@ -12,7 +12,7 @@ from alignment.config.schema import AdapterKeys, ModelKeys
 from alignment.errors import RecipeError
 from alignment.meter import say
 from alignment.policy.methods import optional
-from alignment.policy.model_source import resolve_model
+from alignment.policy.model_source import model_of
 
 
 def choose_weights(trainer: Any, recipe: Any) -> None:
@@ -38,7 +38,7 @@ def choose_weights(trainer: Any, recipe: Any) -> None:
 
 def is_new_adapter(model: ModelKeys, keys: AdapterKeys) -> bool:
     """Whether a recipe's adapter is a new one, not that of an earlier stage."""
-    source = resolve_model(model.model_name_or_path, revision=model.model_revision)
+    source = model_of(model)
     return keys.method.has_adapter and source.adapter is None
 
 

@@ -21,6 +21,7 @@ class WeighedEvaluation(ResumableTRLTrainer):
 
     _losses: list[Tensor]  # of each batch, in this process
     _weights: list[int]  # of each batch, in this process
+    evaluated = 0.0  # weight of all batches of the last evaluation
 
     def counted(self, inputs: dict[str, Tensor], rows: int) -> tuple[dict[str, Tensor], int]:
         """Remove the rows that only fill a batch.
@@ -84,9 +85,9 @@ class WeighedEvaluation(ResumableTRLTrainer):
         losses = [float(loss) for loss in self._losses]
         batches = torch.tensor([losses, *(noted[name] for name in names)], dtype=torch.float64, device=weights.device)
         sums = torch.cat([batches @ weights, weights.sum()[None]])
-        *totals, weight = self.accelerator.gather(sums[None]).sum(dim=0).tolist()
-        if weight > 0:
-            loss, *means = (total / weight for total in totals)
+        *totals, self.evaluated = self.accelerator.gather(sums[None]).sum(dim=0).tolist()
+        if self.evaluated > 0:
+            loss, *means = (total / self.evaluated for total in totals)
             output.metrics[f"{metric_key_prefix}_loss"] = loss
             for name, mean in zip(names, means, strict=True):
                 noted[name][:] = [mean]

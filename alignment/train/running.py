@@ -38,13 +38,17 @@ def run_training(trainer: Any, run: RunDirectory) -> Any:
 
 
 def train_and_save(
-    trainer: Any, run: RunDirectory, recipe: TrainingRecipe, template: Template, *, evaluates: bool
+    trainer: Any, run: RunDirectory, recipe: TrainingRecipe, template: Template | None, *, evaluates: bool
 ) -> None:
-    """Train a policy, evaluate it if rows are held out, save it with its generation settings, and finish the run."""
+    """Train a model, evaluate it if rows are held out, save it, and finish the run.
+
+    Args:
+        template: whose stop tokens the generation settings name; None: the model generates nothing, and gets none.
+    """
     choose_weights(trainer, recipe)
     trained = run_training(trainer, run)
     results = trainer.evaluate() if evaluates else {}
-    save_trained(trainer, run.path, generation_of(recipe, template))
+    save_trained(trainer, run.path, generation_of(recipe, template) if template else None)
     run.finish(train_loss=trained.training_loss, steps=trained.global_step, **results)
 
 

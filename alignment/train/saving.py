@@ -11,7 +11,7 @@ from alignment.config.schema import ModelKeys
 from alignment.data.template import Template
 from alignment.manifest import read_manifest
 from alignment.policy.generation import read_generation, stopping_at, write_generation
-from alignment.policy.model_source import resolve_model
+from alignment.policy.model_source import model_of
 from alignment.policy.saved_files import WHOLE, mark_of
 from alignment.policy.weights import weights_hash
 from alignment.run.files import flush_to_disk, naming_the_disk, write_json
@@ -27,7 +27,7 @@ def lineage_of(keys: ModelKeys, tokenizer: Any, template: Template) -> dict[str,
 
     Raises: LineageError if an adapter's manifest names another base, tokenizer or template.
     """
-    source = resolve_model(keys.model_name_or_path, revision=keys.model_revision)
+    source = model_of(keys)
     lineage = fingerprint(source.base, tokenizer, template_hash=template.hash, stop_token_ids=template.stop_token_ids)
     if source.adapter is not None:
         before = read_manifest(source.adapter).get("lineage", {})
@@ -38,7 +38,7 @@ def lineage_of(keys: ModelKeys, tokenizer: Any, template: Template) -> dict[str,
 
 def generation_of(keys: ModelKeys, template: Template) -> dict[str, Any]:
     """Return the generation config of the trained model: its base's, with the template's stop tokens."""
-    source = resolve_model(keys.model_name_or_path, revision=keys.model_revision)
+    source = model_of(keys)
     found = read_generation(source.adapter, source.base, revision=keys.model_revision)
     return stopping_at(template.stop_token_ids, found)
 

@@ -20,6 +20,7 @@ from alignment.train.arguments import values_for
 COMMON = {"output_dir": "runs/x", "model_name_or_path": "m", "datasets": [{"path": "d.jsonl"}]}
 RULES_JUDGE = {"kind": "rules", "function": "a.b:f"}
 MINIMAL = {
+    "pretrain": COMMON,
     "sft": COMMON,
     "label": COMMON | {"judge": RULES_JUDGE},
     "prepare": {"output_dir": "o", "datasets": [{"path": "d"}], "steps": [{"kind": "clean"}]},

@@ -10,6 +10,7 @@ from alignment.config.rules.kto import KTO_RULES
 from alignment.config.rules.label import LABEL_RULES
 from alignment.config.rules.named_files import json_files
 from alignment.config.rules.ppo import PPO_RULES
+from alignment.config.rules.pretrain import PRETRAIN_RULES
 from alignment.config.rules.shared import SHARED_RULES
 from alignment.config.rules.steps import PREPARE_RULES
 from alignment.config.rules.training import TRAINING_RULES
@@ -27,6 +28,7 @@ RULES: list[Rule] = [
     *GRPO_RULES,
     *KTO_RULES,
     *PREPARE_RULES,
+    *PRETRAIN_RULES,
 ]
 
 

@@ -17,6 +17,7 @@ from alignment.config.schema.parts import PATH_MARKS, Mark, Part, marks_of, part
 from alignment.config.schema.pipeline import PipelineRecipe, PipelineStage
 from alignment.config.schema.policy_gradient import PolicyGradientRecipe, ValueRecipe
 from alignment.config.schema.ppo import PPORecipe
+from alignment.config.schema.pretrain import PretrainRecipe
 from alignment.config.schema.recipe import Recipe, Stage, TrainingRecipe
 from alignment.config.schema.reward import RewardRecipe
 from alignment.config.schema.rloo import RLOORecipe
@@ -73,6 +74,7 @@ __all__ = [
     "PipelineRecipe",
     "PipelineStage",
     "PolicyGradientRecipe",
+    "PretrainRecipe",
     "PricesEntry",
     "ProxyEntry",
     "RLOORecipe",

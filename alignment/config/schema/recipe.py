@@ -7,6 +7,7 @@ from pydantic import Field
 
 from alignment.config.schema.keys import AdapterKeys, DataKeys, ModelKeys
 from alignment.config.schema.parts import Free, Name, OutputPath, Part, Words
+from alignment.config.tasks import CAUSAL
 
 SPEEDS = ("runtime", "samples_per_second", "steps_per_second")  # metrics of every evaluation
 OF_TOKENS = ("loss", "entropy", "mean_token_accuracy", "num_tokens", *SPEEDS)  # metrics of TRL's trainers
@@ -25,7 +26,9 @@ class Stage:
     samples: bool = False  # answers, from a policy
     one_process: bool = False
     held_out: bool = False  # reads eval_datasets
-    task: Literal["CAUSAL_LM", "SEQ_CLS"] = "CAUSAL_LM"  # PEFT's name for the kind of model that it makes
+    task: str = CAUSAL  # the kind of model that it makes, one of `alignment.config.tasks`
+    encoder_decoders: bool = False  # it also takes encoder-decoder models where it takes decoders
+    splits: bool = False  # a row longer than max_length becomes several sequences; else its end is cut off
     sequences: int | None = 1  # that a row is trained as; None: one for each of its answers
     reference: bool = False  # training compares the policy with a frozen reference model
     fused_outputs: tuple[str, ...] = ()  # what TRL's fused output layer returns in this trainer, if it uses one
@@ -66,6 +69,11 @@ class Recipe(Part):
     """Keys of `TRAINER_CONFIG`, as given."""
     source: Words = Field(default="", exclude=True)
     """The recipe file."""
+
+    @property
+    def task(self) -> str:
+        """PEFT's name for the kind of model that the stage makes."""
+        return self.STAGE.task
 
     @property
     def has_reference(self) -> bool:

@@ -33,10 +33,13 @@ from peft.mapping import PEFT_TYPE_TO_PREFIX_MAPPING
 
 from alignment.config.methods import TUNING_METHODS, TuningMethod
 from alignment.config.schema import AdapterKeys
+from alignment.config.tasks import AUTO_CLASSES, CLASSIFIER
 from alignment.policy.methods.generic import Generic
 from alignment.policy.targets import count_from_the_top
 
-HEADS: dict[str, list[str]] = {"CAUSAL_LM": [], "SEQ_CLS": ["score"]}  # modules that a task trains beside the adapter
+HEADS: dict[str, list[str]] = {
+    task: ["score"] if task == CLASSIFIER else [] for task in AUTO_CLASSES
+}  # trained in full
 LAYERS = ("layers_to_transform", "layers_pattern")
 GENERIC = "generic"
 
@@ -72,7 +75,7 @@ def method_of(config: PeftConfig) -> TuningMethod:
 
 
 def adapter_config(keys: AdapterKeys, *, task: str) -> PeftConfig:
-    """Return PEFT's configuration of a new adapter; `task` is CAUSAL_LM or SEQ_CLS."""
+    """Return PEFT's configuration of a new adapter; `task` is one of `alignment.config.tasks`."""
     found = family(keys.peft_method)
     assert found is not None, keys.peft_method
     whole = [*(keys.fields().get("modules_to_save") or []), *HEADS[task]]

@@ -1,0 +1,43 @@
+"""Rules for the keys of pretraining."""
+
+from collections.abc import Iterator
+
+from alignment.config.methods import TUNING_METHODS
+from alignment.config.rules.keys import Fault, Keys, Rule
+from alignment.config.schema.pretrain import OBJECTIVES, PretrainRecipe
+
+FORCED = {
+    "remove_unused_columns": "whose collator reads columns of its own",
+    "use_cache": "where a cache would let the documents of a sequence see each other",
+}
+
+
+def objective_keys(keys: Keys) -> Iterator[Fault]:
+    """Keys that one objective reads are refused beside another."""
+    if keys.cls is not PretrainRecipe:
+        return
+    objective = keys["objective"]
+    for name, facts in OBJECTIVES.items():
+        for key in facts.keys:
+            if name != objective and keys.changed(key):
+                yield (key,), f"is read with objective {name} alone, and objective is {objective}; take it out"
+
+
+def whole_model(keys: Keys) -> Iterator[Fault]:
+    """Random weights are trained whole: an adapter would leave them random."""
+    if keys.cls is not PretrainRecipe or not keys["from_scratch"]:
+        return
+    if not TUNING_METHODS[keys["peft_method"]].trains_base or TUNING_METHODS[keys["peft_method"]].has_adapter:
+        yield ("peft_method",), f"{keys['peft_method']} leaves the random weights of from_scratch random; use full"
+    if keys["load_in_4bit"]:
+        yield ("load_in_4bit",), "holds weights that do not train, and those of from_scratch are random; take it out"
+
+
+def forced(keys: Keys) -> Iterator[Fault]:
+    """What the stage decides itself."""
+    for key, reason in FORCED.items():
+        if keys.cls is PretrainRecipe and keys[key]:
+            yield (key,), f"must be false in {keys.about.title}, {reason}"
+
+
+PRETRAIN_RULES: list[Rule] = [objective_keys, whole_model, forced]

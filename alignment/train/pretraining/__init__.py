@@ -1,0 +1,1 @@
+"""Pretraining. A module for each objective, and beside them the reading of text, the stream and the trainer."""

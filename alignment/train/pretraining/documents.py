@@ -1,0 +1,82 @@
+"""Rows of text as token ids, without the tokens that a tokenizer puts around a text."""
+
+from dataclasses import dataclass
+
+from alignment.data.answer_tokens import AnswerTokens
+from alignment.data.masks import IGNORE
+from alignment.data.rows import Demonstration
+from alignment.data.template import Template
+from alignment.data.tokenising import LONGEST_TEXT, around
+from alignment.errors import DataError
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One text, or one prompt with its answer."""
+
+    ids: list[int]  # without special tokens around it; of a pair, those of the prompt
+    size: int  # bytes of its text in UTF-8
+    answer: list[int] | None = None  # of a pair
+
+
+class Documents:
+    """Tokenises rows for one tokenizer and template.
+
+    Text is tokenised as it is. Other rows are rendered as fine-tuning renders them, and all their tokens are learned.
+    """
+
+    def __init__(self, template: Template, *, pairs: bool = False) -> None:
+        """`pairs`: keep a prompt and its answer apart."""
+        self.template, self.tokenizer, self.pairs = template, template.tokenizer, pairs
+        self.opening, self.closing = ends_of(template)
+        self._tokens = AnswerTokens(template)
+
+    def read(self, row: Demonstration) -> list[Document]:
+        """Return the documents of a row: several where the chat template rewrites earlier turns.
+
+        Raises: DataError if the row cannot be written in tokens.
+        """
+        if row.prompt == "":
+            return [self.text(row.completion)]
+        trained = self._tokens.demonstrations(row)
+        found = []
+        for one in trained:
+            ids = self._bare(one.input_ids)
+            size = len(self.tokenizer.decode(ids, skip_special_tokens=True).encode())
+            if self.pairs:
+                begin = next(place for place, label in enumerate(one.labels) if label != IGNORE)
+                prompt, answer = self._bare(one.input_ids[:begin]), self._bare(one.input_ids[begin:])
+                found.append(Document(prompt, size, answer))
+            else:
+                found.append(Document(ids, size))
+        return found
+
+    def text(self, text: str) -> Document:
+        """Tokenise a text.
+
+        Raises: DataError if it is too long, or has no tokens.
+        """
+        if len(text) > LONGEST_TEXT:
+            raise DataError(
+                f"the document has {len(text):,} characters, more than the {LONGEST_TEXT:,} that are tokenised at "
+                "once; cut it into several"
+            )
+        ids = self._bare(list(self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]))
+        if not ids:
+            raise DataError("the document holds no token to learn")
+        return Document(ids, len(text.encode("utf-8", "surrogatepass")))
+
+    def _bare(self, ids: list[int]) -> list[int]:
+        """Remove what the tokenizer puts around a text, where a text that was rendered beforehand has it."""
+        start = len(self.opening) if self.opening and ids[: len(self.opening)] == self.opening else 0
+        ends = {*self.closing, *self.template.stop_token_ids}
+        end = len(ids)
+        while end > start and ids[end - 1] in ends:
+            end -= 1
+        return ids[start:end]
+
+
+def ends_of(template: Template) -> tuple[list[int], list[int]]:
+    """Return the ids before and after a document: what the tokenizer puts there, and always a token that ends it."""
+    opening, closing = around(template.tokenizer)
+    return opening, closing or [template.eos_token_id]
