@@ -24,7 +24,7 @@ from alignment.run.directory import RunDirectory
 from alignment.run.script import script
 from alignment.train.arguments import training_arguments
 from alignment.train.pretraining.isolation import require_apart
-from alignment.train.pretraining.objectives import objective_of
+from alignment.train.pretraining.objectives import objective_of, require_objective
 from alignment.train.pretraining.rows import EpochRows, prepared_split, require_rows
 from alignment.train.pretraining.trainer import PretrainTrainer
 from alignment.train.running import train_and_save
@@ -41,6 +41,7 @@ def main(argv: list[str] | None = None) -> None:
     require_accepted([recipe])
     require_data(recipe)
     require_model(recipe)
+    require_objective(recipe)
     run = RunDirectory.open(recipe)
     set_seed(recipe.seed)
 

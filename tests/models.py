@@ -71,3 +71,60 @@ def on_base(*paths: Path | str) -> list[Any]:
     from alignment.policy.reward_models import RewardModel, name_roles
 
     return name_roles([RewardModel.resolve(str(path)) for path in paths])
+
+
+def make_special_tokenizer(opening: str | None, ending: str, *, pad: str = "[PAD]", more: dict[str, Any]) -> Any:
+    """A tokenizer that puts `opening` before a text and `ending` behind it; `more`: further special tokens by name."""
+    from tokenizers import processors
+    from transformers import PreTrainedTokenizerFast
+
+    core = make_tokenizer(chat_template=None).backend_tokenizer
+    texts = [pad, *([opening] if opening else []), ending]
+    texts += [text for value in more.values() for text in (value if isinstance(value, list) else [value])]
+    texts = list(dict.fromkeys(texts))
+    core.add_special_tokens(texts)
+    single = f"{opening or ''} $A {ending}".strip()
+    core.post_processor = processors.TemplateProcessing(
+        single=single, special_tokens=[(text, core.token_to_id(text)) for text in (opening, ending) if text]
+    )
+    return PreTrainedTokenizerFast(tokenizer_object=core, pad_token=pad, model_max_length=256, **more)
+
+
+def save_tiny_encoder(path: Path, *, kind: str = "bert", masks: bool = True) -> Path:
+    """Write a random BERT or ModernBERT with a tokenizer of `[CLS] text [SEP]`; masks: it has a mask token."""
+    import torch
+    from transformers import BertConfig, BertForMaskedLM, ModernBertConfig, ModernBertForMaskedLM
+
+    more = {"cls_token": "[CLS]", "sep_token": "[SEP]", "unk_token": "[UNK]"}
+    tokenizer = make_special_tokenizer("[CLS]", "[SEP]", more=more | ({"mask_token": "[MASK]"} if masks else {}))
+    sizes = {"vocab_size": len(tokenizer), "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
+    sizes |= {"num_attention_heads": 4, "max_position_embeddings": 256, "pad_token_id": tokenizer.pad_token_id}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        if kind == "bert":
+            model: Any = BertForMaskedLM(BertConfig(**sizes))
+        else:
+            ids = {"cls_token_id": tokenizer.cls_token_id, "sep_token_id": tokenizer.sep_token_id}
+            ids |= {"bos_token_id": tokenizer.cls_token_id, "eos_token_id": tokenizer.sep_token_id}
+            model = ModernBertForMaskedLM(ModernBertConfig(**sizes, **ids, local_attention=16))
+    model.save_pretrained(path)
+    tokenizer.save_pretrained(path)
+    return path
+
+
+def save_tiny_t5(path: Path, *, sentinels: int = 100) -> Path:
+    """Write a random T5 with a tokenizer of `text </s>` and the tokens `<extra_id_0>` to `<extra_id_99>`."""
+    import torch
+    from transformers import T5Config, T5ForConditionalGeneration
+
+    names = [f"<extra_id_{number}>" for number in range(sentinels)]
+    more = {"eos_token": "</s>", "unk_token": "<unk>", "additional_special_tokens": names}
+    tokenizer = make_special_tokenizer(None, "</s>", pad="<pad>", more=more)
+    sizes = {"vocab_size": len(tokenizer), "d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 4}
+    ids = {"pad_token_id": tokenizer.pad_token_id, "eos_token_id": tokenizer.eos_token_id}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        config = T5Config(**sizes, **ids, decoder_start_token_id=tokenizer.pad_token_id, dropout_rate=0.0)
+        T5ForConditionalGeneration(config).save_pretrained(path)
+    tokenizer.save_pretrained(path)
+    return path

@@ -53,6 +53,16 @@ class PretrainRecipe(TrainingRecipe):
     """With `objective: causal`: fill sequences with documents, which do not attend to each other. `null`: true, unless
     a soft prompt is trained.
     """
+    mlm_probability: float = Field(default=0.15, gt=0, lt=1)
+    """With `objective: masked`: share of the tokens that are predicted. Of these 80 % are replaced by the mask token,
+    10 % by a random token, and 10 % stay.
+    """
+    whole_word_mask: bool = False
+    """With `objective: masked`: predict all tokens of a word, or none."""
+    noise_density: float = Field(default=0.15, gt=0, lt=1)
+    """With `objective: seq2seq`: share of a text's tokens that are hidden, in spans."""
+    mean_noise_span_length: float = Field(default=3.0, ge=1, le=10**4)
+    """With `objective: seq2seq`: mean number of tokens of a hidden span."""
     early_stopping_patience: int | None = Field(default=None, gt=0, le=10**6)
     """Stop after this many evaluations without improvement. Needs `load_best_model_at_end`."""
 

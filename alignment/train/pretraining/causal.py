@@ -16,6 +16,7 @@ class Causal:
     """Rows without packing: each is one document, or a piece of one, padded to the longest of its batch."""
 
     pairs = False
+    words = False
 
     def __init__(self, setting: Setting) -> None:
         self.setting = setting

@@ -17,6 +17,7 @@ class Document:
     ids: list[int]  # without special tokens around it; of a pair, those of the prompt
     size: int  # bytes of its text in UTF-8
     answer: list[int] | None = None  # of a pair
+    words: list[int] | None = None  # of each of `ids`: the number of its word
 
 
 class Documents:
@@ -25,9 +26,9 @@ class Documents:
     Text is tokenised as it is. Other rows are rendered as fine-tuning renders them, and all their tokens are learned.
     """
 
-    def __init__(self, template: Template, *, pairs: bool = False) -> None:
-        """`pairs`: keep a prompt and its answer apart."""
-        self.template, self.tokenizer, self.pairs = template, template.tokenizer, pairs
+    def __init__(self, template: Template, *, pairs: bool = False, words: bool = False) -> None:
+        """`pairs`: keep a prompt and its answer apart. `words`: note the word of each token, by a fast tokenizer."""
+        self.template, self.tokenizer, self.pairs, self.words = template, template.tokenizer, pairs, words
         self.opening, self.closing = ends_of(template)
         self._tokens = AnswerTokens(template)
 
@@ -42,8 +43,11 @@ class Documents:
         found = []
         for one in trained:
             ids = self._bare(one.input_ids)
-            size = len(self.tokenizer.decode(ids, skip_special_tokens=True).encode())
-            if self.pairs:
+            text = self.tokenizer.decode(ids, skip_special_tokens=True)
+            size = len(text.encode())
+            if self.words:
+                found.append(self.text(text))
+            elif self.pairs:
                 begin = next(place for place, label in enumerate(one.labels) if label != IGNORE)
                 prompt, answer = self._bare(one.input_ids[:begin]), self._bare(one.input_ids[begin:])
                 found.append(Document(prompt, size, answer))
@@ -61,19 +65,28 @@ class Documents:
                 f"the document has {len(text):,} characters, more than the {LONGEST_TEXT:,} that are tokenised at "
                 "once; cut it into several"
             )
-        ids = self._bare(list(self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]))
-        if not ids:
+        found = self.tokenizer(text, add_special_tokens=False, verbose=False)
+        whole = list(found["input_ids"])
+        start, end = self._within(whole)
+        if start == end:
             raise DataError("the document holds no token to learn")
-        return Document(ids, len(text.encode("utf-8", "surrogatepass")))
+        words = None
+        if self.words:  # a special token that the text spells is in no word
+            words = [-1 if word is None else word for word in found.word_ids()[start:end]]
+        return Document(whole[start:end], len(text.encode("utf-8", "surrogatepass")), words=words)
 
     def _bare(self, ids: list[int]) -> list[int]:
-        """Remove what the tokenizer puts around a text, where a text that was rendered beforehand has it."""
+        start, end = self._within(ids)
+        return ids[start:end]
+
+    def _within(self, ids: list[int]) -> tuple[int, int]:
+        """Return where ids begin and end without what the tokenizer puts around a text, if they have it."""
         start = len(self.opening) if self.opening and ids[: len(self.opening)] == self.opening else 0
         ends = {*self.closing, *self.template.stop_token_ids}
         end = len(ids)
         while end > start and ids[end - 1] in ends:
             end -= 1
-        return ids[start:end]
+        return start, end
 
 
 def ends_of(template: Template) -> tuple[list[int], list[int]]:

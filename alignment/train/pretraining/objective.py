@@ -44,6 +44,7 @@ class Objective(Protocol):
 
     setting: Setting
     pairs: bool  # whether a prompt and its answer are kept apart
+    words: bool  # whether the words of documents are needed
 
     def add(self, document: Document) -> list[Row]:
         """Return the rows that are complete with this document."""

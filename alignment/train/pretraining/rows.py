@@ -11,7 +11,7 @@ from alignment.data.load import load_demonstrations
 from alignment.data.rows import Demonstration
 from alignment.data.splits import Split, load_split
 from alignment.data.template import Template
-from alignment.errors import DataError
+from alignment.errors import DataError, ModelError, named_inputs
 from alignment.meter import say_left_out
 from alignment.train.pretraining.documents import Documents
 from alignment.train.pretraining.objective import DRAW, Objective, Row
@@ -68,6 +68,7 @@ def prepare(
     for place, row in enumerate(rows):
         try:
             found = documents.read(row)
+            rows_made = [row for document in found for row in objective.add(document)]
         except DataError as error:
             if on_bad_row == "stop":
                 raise DataError(f"{row.source}: {error} (on_bad_row: skip leaves such rows out).") from error
@@ -77,7 +78,7 @@ def prepare(
             made.documents += 1
             made.tokens += len(document.ids) + len(document.answer or ())
             made.size += document.size
-            _add(made, objective.add(document), place)
+        _add(made, rows_made, place)
     _add(made, objective.rest(), len(rows) - 1)
     say_left_out(made.skipped, len(rows), "rows")
     return made
@@ -88,6 +89,7 @@ def _add(made: Prepared, rows: list[Row], place: int) -> None:
     made.places += [place] * len(rows)
 
 
+@named_inputs(DataError, ModelError)
 def prepared_split(
     recipe: PretrainRecipe, template: Template, limit: int
 ) -> tuple[Split[Demonstration], Prepared, Prepared]:
@@ -107,10 +109,11 @@ def prepared(recipe: PretrainRecipe, template: Template, limit: int, rows: Seque
     Raises: DataError.
     """
     objective = objective_of(recipe, template, limit)
-    documents = Documents(template, pairs=objective.pairs)
+    documents = Documents(template, pairs=objective.pairs, words=objective.words)
     return prepare(rows, documents, objective, on_bad_row=recipe.on_bad_row)
 
 
+@named_inputs(DataError)
 def require_rows(train: Prepared) -> None:
     """Refuse data without a sequence to learn.
 

@@ -153,8 +153,9 @@ def test_impossible_keys_are_refused(write, keys, told):
 
 
 def test_text_without_a_sequence_is_refused(write, tmp_path):
-    with pytest.raises(DataError, match=r"text.jsonl is empty: it holds no rows"):
+    with pytest.raises(DataError, match=r"text.jsonl is empty: it holds no rows") as error:
         run(write([]))
+    assert error.value.exit_code == 2
     told = r"text.jsonl:1: the document has 3,000,000 characters, more than the 2,097,152"
     with pytest.raises(DataError, match=told):
         run(write(["ab " * 1_000_000]), overwrite="true")
