@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from alignment.config.schema.steps import AnyStep
-from alignment.data.prepare.step import Change, Drop, Row, Step
+from alignment.data.prepare.step import Change, Drop, Mapper, Row, Step
 from alignment.prepare.store import Counts, of_line, to_line
 
 BLOCK = 1_000  # rows that a process gets at once
@@ -118,6 +118,16 @@ def applier(steps: Sequence[Numbered], seed: int, texts: bool, processes: int) -
     entries = [(one.number, one.entry) for one in steps]
     with context.Pool(processes, _begin, (entries, seed, texts)) as pool:
         yield lambda lines: pool.imap(_work, blocks(lines))
+
+
+@contextmanager
+def mapper(processes: int) -> Iterator[Mapper]:
+    """Give a function that applies another one to jobs, for steps that look at all rows."""
+    if processes == 1:
+        yield map
+        return
+    with multiprocessing.get_context("spawn").Pool(processes) as pool:
+        yield pool.imap
 
 
 _worker: dict[str, Any] = {}

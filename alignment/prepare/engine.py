@@ -14,7 +14,7 @@ from alignment.config.schema.prepare import PrepareRecipe
 from alignment.data.prepare.step import StepError
 from alignment.errors import printable
 from alignment.meter import ProgressBar, say
-from alignment.prepare.applying import Build, Numbered, applier, built
+from alignment.prepare.applying import Build, Numbered, applier, built, mapper
 from alignment.prepare.reading import Read, unchanged
 from alignment.prepare.store import Counts, Store, StoredRows, to_line
 from alignment.run.inputs import content_hash
@@ -102,7 +102,8 @@ def _run(recipe: PrepareRecipe, store: Store, group: Sequence[Numbered], rows: S
     with store.writing(group[-1].number) as out:
         for one in group:
             if one.step.LOOKS:
-                one.step.look(rows)
+                with mapper(recipe.num_proc) as one.step.mapped:
+                    one.step.look(rows)
         with (
             applier(group, recipe.seed, recipe.record_texts, recipe.num_proc) as apply,
             ProgressBar(labels, "rows", len(rows)) as bar,
@@ -118,6 +119,8 @@ def _run(recipe: PrepareRecipe, store: Store, group: Sequence[Numbered], rows: S
         for one, counts in zip(group, total, strict=True):
             if one.step.LOOKS:
                 counts.findings = one.step.findings()
+                for cluster in () if recipe.record_texts else counts.findings.get("clusters", ()):
+                    cluster["texts"] = []
             _require_rows(one, counts)
         return out.complete(key, total)
 

@@ -109,6 +109,15 @@ def mix(step: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         )
 
 
+def overlap(step: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Something is compared."""
+    without_ngrams = "ngram_size" in step and step["ngram_size"] is None
+    if without_ngrams and "threshold" in step and step["threshold"] is None:
+        yield "ngram_size", "null and threshold: null leave nothing to compare; give one or both"
+    if step.get("max_rows") is not None and without_ngrams:
+        yield "max_rows", "has no effect with ngram_size: null; take it out"
+
+
 STEP_RULES: dict[str, StepRule] = {
     "clean": clean,
     "length": length,
@@ -116,5 +125,6 @@ STEP_RULES: dict[str, StepRule] = {
     "quality": quality,
     "refusals": refusals,
     "mix": mix,
+    "overlap": overlap,
 }
 PREPARE_RULES: list[Rule] = [prepared]

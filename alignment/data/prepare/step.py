@@ -1,6 +1,6 @@
 """The contract of a step: what it sees of a row, and what it may do with it."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Protocol
 
@@ -9,6 +9,7 @@ from alignment.data.formats import FORMATS, Format
 from alignment.data.texts import Role, Text, texts_of, with_texts
 from alignment.errors import AlignmentError
 
+Mapper = Callable[[Callable[[Any], Any], Iterable[Any]], Iterator[Any]]  # results in the order of the arguments
 ROLES: dict[str, tuple[Role, ...]] = {
     "prompt": ("prompt",),
     "answer": ("answer",),
@@ -47,6 +48,14 @@ class Row:
     def joined(self, on: On) -> str:
         """Return the texts of some roles as one, parted by blank lines."""
         return "\n\n".join(self.parts(on))
+
+    def by_role(self, on: On) -> tuple[str, ...]:
+        """Return one text for each of some roles: its texts, parted by blank lines; empty where there is none."""
+        found: dict[Role, list[str]] = {role: [] for role in ROLES[on]}
+        for text in self.texts:
+            if text.role in found and not text.repeats:
+                found[text.role].append(text.text)
+        return tuple("\n\n".join(texts) for texts in found.values())
 
     def column(self, name: str) -> Any:
         """Return the note of this name, or else the value of the column; None if the row has neither."""
@@ -95,6 +104,7 @@ class Step:
     """One step. `build(entry, seed)` of its module returns it."""
 
     LOOKS: ClassVar[bool] = False  # `look` is called before `apply`, in the main process
+    mapped: Mapper = map  # applies a function to jobs in the processes of the run; for `look`
 
     def look(self, rows: Rows) -> None:
         """Look at all rows, and decide: called once, before `apply`."""

@@ -10,6 +10,11 @@ from pydantic import Field, TypeAdapter
 
 from alignment.config.schema.steps.base import AnyStep
 from alignment.config.schema.steps.cleaning import CleanEntry, LanguageEntry, LengthEntry, RefusalsEntry
+from alignment.config.schema.steps.duplicates import (
+    ExactDuplicatesEntry,
+    NearDuplicatesEntry,
+    OverlapEntry,
+)
 from alignment.config.schema.steps.personal import PiiEntry
 from alignment.config.schema.steps.quality import QualityEntry
 from alignment.config.schema.steps.selection import BalanceEntry, MixEntry, SampleEntry, SplitEntry
@@ -21,6 +26,9 @@ StepEntry = Annotated[
     | QualityEntry
     | RefusalsEntry
     | PiiEntry
+    | ExactDuplicatesEntry
+    | NearDuplicatesEntry
+    | OverlapEntry
     | SampleEntry
     | MixEntry
     | SplitEntry

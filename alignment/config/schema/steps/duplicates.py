@@ -1,0 +1,64 @@
+"""Steps that compare rows: exact and near duplicates, and overlap with evaluation data."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from alignment.config.schema.keys import DatasetEntry
+from alignment.config.schema.steps.base import AnyStep, On
+
+Kept = Literal["first", "longest", "all"]
+
+
+class _DuplicatesEntry(AnyStep):
+    """Keys of every step that removes duplicates."""
+
+    on: On = "both"
+    """The texts that are compared, prompts with prompts and answers with answers: `prompt`, `answer`, `both`, or `all`
+    texts of a row. All of them must agree.
+    """
+    keep: Kept = "first"
+    """The row of a cluster that is kept: the `first`, or the `longest`. `all`: drop none, and note the number of each
+    row's cluster as `cluster`.
+    """
+
+
+class ExactDuplicatesEntry(_DuplicatesEntry):
+    """Removal of copies."""
+
+    kind: Literal["exact_duplicates"]
+    """Drop rows whose texts are those of another row. Rows without text are no duplicates."""
+    normalize: bool = False
+    """Compare without case, runs of white space, and differences of Unicode's NFKC form."""
+
+
+class NearDuplicatesEntry(_DuplicatesEntry):
+    """Removal of similar rows."""
+
+    kind: Literal["near_duplicates"]
+    """Drop rows whose texts share most of their n-grams with another row, by MinHash LSH and Jaccard similarity."""
+    threshold: float = Field(default=0.7, ge=0.1, le=1)
+    """Least Jaccard similarity of the n-grams of two texts."""
+    ngram_size: int = Field(default=5, gt=0, le=100)
+    """Characters or words of an n-gram."""
+    unit: Literal["characters", "words"] = "characters"
+    """What n-grams are made of."""
+
+
+class OverlapEntry(AnyStep):
+    """Removal of evaluation data."""
+
+    kind: Literal["overlap"]
+    """Drop rows that share an n-gram with evaluation data, or are near-duplicates of them."""
+    against: list[DatasetEntry] = Field(min_length=1)
+    """The evaluation data, in any layout; in none, each string of a row is a text."""
+    on: On = "both"
+    """The texts that are looked at, of these data and the evaluation data: `prompt`, `answer`, `both`, or `all`."""
+    ngram_size: int | None = Field(default=13, ge=2, le=100)
+    """Drop rows that share this many words in a row, as GPT-3 did. `null`: do not compare n-grams."""
+    max_rows: int | None = Field(default=None, gt=0, le=10**9)
+    """Ignore n-grams that more rows have; GPT-3 had 10. `null`: ignore none."""
+    threshold: float | None = Field(default=0.7, ge=0.1, le=1)
+    """Drop rows whose prompt (with `on: answer`, answer) has this Jaccard similarity to one of the evaluation data.
+    `null`: do not compare.
+    """

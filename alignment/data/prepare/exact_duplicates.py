@@ -1,0 +1,28 @@
+"""Removal of rows whose texts are the same."""
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from alignment.config.schema.steps.duplicates import ExactDuplicatesEntry
+from alignment.data.prepare.clusters import Clusters, Keep
+from alignment.data.prepare.duplicates import Duplicates
+from alignment.data.prepare.exact import exact_duplicates
+
+
+class ExactDuplicates(Duplicates):
+    """Keeps one of the rows whose texts are the same."""
+
+    REASON: ClassVar[str] = "exact duplicate"
+
+    def __init__(self, entry: ExactDuplicatesEntry) -> None:
+        super().__init__(entry.on, entry.keep)
+        self.entry = entry
+
+    def clusters_of(self, rows: Sequence[tuple[str, ...]], keep: Keep) -> Clusters:
+        """Return the clusters of rows with the same texts."""
+        return exact_duplicates(rows, normalise=self.entry.normalize, keep=keep, mapped=self.mapped)
+
+
+def build(entry: ExactDuplicatesEntry, seed: int) -> ExactDuplicates:
+    """Return the step."""
+    return ExactDuplicates(entry)

@@ -1,0 +1,141 @@
+"""Steps that compare rows, run as a stage."""
+
+import json
+import random
+
+import pytest
+
+from alignment.errors import AlignmentError
+from benchmarks import planted
+from tests.prepare.running import SHARED, prepare, write_rows
+
+CHANCE = random.Random(0)
+VOCABULARY = ["".join(CHANCE.choices("abcdefghijklmnopqrstuvwxyz", k=CHANCE.randint(2, 8))) for _ in range(500)]
+
+
+def words(count):
+    return " ".join(CHANCE.choices(VOCABULARY, k=count))
+
+
+def pairs(*texts):
+    return [{"prompt": prompt, "completion": answer} for prompt, answer in texts]
+
+
+def test_exact_duplicates_are_recorded_with_the_row_that_stays(tmp_path):
+    rows = pairs(("q", "a"), ("q", "b"), ("q", "a"), ("Q", "a"))
+    run = prepare(tmp_path, rows, {"kind": "exact_duplicates"})
+    assert [row["completion"] for row in run.rows()] == ["a", "b", "a"]
+    (record,) = run.dropped
+    assert record["reason"] == "exact duplicate"
+    assert record["origin"].endswith("data.jsonl:3")
+    assert record["detail"].endswith("data.jsonl:1")
+    (step,) = run.steps()
+    (cluster,) = step["findings"]["clusters"]
+    assert cluster["size"] == 2
+    assert cluster["texts"] == ["q\n\na"] * 2
+    assert cluster["kept"].endswith("data.jsonl:1")
+
+
+def test_texts_of_clusters_are_not_recorded_without_record_texts(tmp_path):
+    run = prepare(tmp_path, pairs(("q", "a"), ("q", "a")), {"kind": "exact_duplicates"}, record_texts=False)
+    assert run.steps()[0]["findings"]["clusters"][0]["texts"] == []
+
+
+def test_near_duplicates_of_prompt_answer_or_both(tmp_path):
+    question, answer = words(30), words(30)
+    rows = pairs((question, answer), (question + " x", words(30)), (words(30), answer + " y"))
+    for on, left in (("prompt", 2), ("answer", 2), ("both", 3)):
+        run = prepare(tmp_path, rows, {"kind": "near_duplicates", "on": on}, overwrite=True)
+        assert len(run.rows()) == left
+    assert run.dropped == []
+
+
+def test_clusters_may_only_be_noted(tmp_path):
+    text = words(30)
+    rows = pairs((text, "a"), ("other", "b"), (text + " x", "a"))
+    step = {"kind": "near_duplicates", "keep": "all"}
+    run = prepare(tmp_path, rows, step, columns_added=["cluster"])
+    assert [row["cluster"] for row in run.rows()] == [1, None, 1]
+
+
+def test_planted_duplicates_are_found_and_processes_make_no_difference(tmp_path):
+    corpus = planted.texts_of([SHARED / "reviews" / "sentence_polarity_10662.jsonl"])
+    facts = planted.write(tmp_path / "planted.jsonl", corpus, rows=3000, similarity=0.8, seed=0)
+    steps = [{"kind": "exact_duplicates"}, {"kind": "near_duplicates", "threshold": 0.8}]
+    run = prepare(tmp_path, tmp_path / "planted.jsonl", *steps)
+    dropped = {int(record["origin"].rpartition(":")[2]) - 1 for record in run.dropped}
+    of_pairs = {place for pair in facts.near + facts.exact for place in pair}
+    assert sum(not dropped.isdisjoint(pair) for pair in facts.near) >= 0.95 * len(facts.near)
+    assert all(not dropped.isdisjoint(pair) for pair in facts.exact)
+    assert not dropped - of_pairs
+    names = ("train.jsonl", "dropped.jsonl")
+    alone = [(run.folder / name).read_bytes() for name in names]
+    again = prepare(tmp_path, tmp_path / "planted.jsonl", *steps, overwrite=True, num_proc=2)
+    assert [(again.folder / name).read_bytes() for name in names] == alone
+
+
+def test_overlap_removes_shared_ngrams_and_near_duplicates(tmp_path):
+    question, answer, short = words(20), words(20), "What is the capital of France?"
+    benchmark = write_rows(tmp_path / "benchmark.jsonl", pairs((question, answer), (short, "yes")))
+    rows = pairs(
+        (words(9), words(5) + " " + ", ".join(answer.upper().split()[2:15]) + " " + words(5)),  # 13 words of the answer
+        (words(9), " ".join(answer.split()[2:14])),  # 12 words
+        ("what is the capital of  france", "Paris"),
+        ("What is the capital of Spain?", "yes"),
+        (words(20), "yes"),
+    )
+    run = prepare(tmp_path, rows, {"kind": "overlap", "against": [{"path": benchmark}]})
+    found = {int(one["origin"].rpartition(":")[2]): (one["reason"], one["detail"]) for one in run.dropped}
+    assert found.keys() == {1, 3}
+    assert found[1][0] == "shares 13 words in a row with evaluation data"
+    assert found[1][1].endswith("benchmark.jsonl:1")
+    assert found[3][0] == "near-duplicate of evaluation data"
+    assert "benchmark.jsonl:2, Jaccard similarity" in found[3][1]
+    assert run.steps()[0]["findings"]["evaluation_texts_shorter_than_an_ngram"] == 2
+
+
+def test_common_ngrams_are_ignored_if_the_recipe_limits_them(tmp_path):
+    common = words(13)
+    benchmark = write_rows(tmp_path / "benchmark.jsonl", pairs((f"{common} {words(15)}", "yes")))
+    rows = pairs(*((f"{common} {words(40)}", "a") for _ in range(3)), (words(9), "b"))
+    step = {"kind": "overlap", "against": [{"path": benchmark}]}
+    assert len(prepare(tmp_path, rows, step).rows()) == 1
+    run = prepare(tmp_path, rows, {**step, "max_rows": 2}, overwrite=True)
+    assert len(run.rows()) == 4
+    assert run.steps()[0]["findings"]["ngrams_ignored_as_common"] == 1
+
+
+def test_a_benchmark_may_have_no_layout(tmp_path):
+    line = (SHARED / "ifeval" / "input_data.jsonl").read_text().split("\n")[0]
+    rows = pairs((json.loads(line)["prompt"], "a"), (words(20), "b"))
+    step = {"kind": "overlap", "against": [{"path": str(SHARED / "ifeval" / "input_data.jsonl")}]}
+    assert [row["completion"] for row in prepare(tmp_path, rows, step).rows()] == ["b"]
+
+
+@pytest.mark.parametrize(
+    ("step", "told"),
+    [
+        ({"kind": "near_duplicates", "threshold": 1.5}, "threshold"),
+        ({"kind": "near_duplicates", "threshold": 0}, "threshold"),
+        ({"kind": "near_duplicates", "ngram_size": 0}, "ngram_size"),
+        ({"kind": "overlap", "against": []}, "against"),
+        ({"kind": "overlap", "against": [{"path": "none.jsonl"}]}, "none.jsonl"),
+        ({"kind": "overlap", "against": [{"path": "e.jsonl"}], "ngram_size": None, "threshold": None}, "to compare"),
+        ({"kind": "overlap", "against": [{"path": "e.jsonl"}], "ngram_size": None, "max_rows": 3}, "max_rows"),
+    ],
+)
+def test_wrong_keys_end_before_anything_is_written(tmp_path, step, told):
+    with pytest.raises(AlignmentError, match=told) as error:
+        prepare(tmp_path, pairs(("q", "a")), step)
+    assert error.value.exit_code == 2
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("content", ["", '{"score": 1}\n', '{"prompt": " ", "completion": ""}\n', "[1]\n"])
+def test_evaluation_data_without_text(tmp_path, content):
+    (tmp_path / "e.jsonl").write_text(content)
+    with pytest.raises(AlignmentError, match=r"e\.jsonl") as error:
+        prepare(tmp_path, pairs(("q", "a")), {"kind": "overlap", "against": [{"path": str(tmp_path / "e.jsonl")}]})
+    assert error.value.exit_code == 2
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "run").exists()
