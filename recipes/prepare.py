@@ -8,7 +8,7 @@ import sys
 
 from alignment.config import load_recipe
 from alignment.config.schema.prepare import PrepareRecipe
-from alignment.prepare.engine import build_steps, resumable, run_steps
+from alignment.prepare.engine import build_steps, require, resumable, run_steps
 from alignment.prepare.preview import preview as preview  # reads the rows that `alignment preview` shows
 from alignment.prepare.reading import read
 from alignment.prepare.store import FOLDER, Store
@@ -22,6 +22,7 @@ def main(argv: list[str] | None = None) -> None:
     recipe = load_recipe(PrepareRecipe, sys.argv[1:] if argv is None else argv)
     steps = build_steps(recipe)  # before data are read: a missing package or file ends the stage
     data = None if resumable(recipe) else read(recipe)  # unreadable data is refused before anything is written
+    require(recipe, steps, data)
     run = RunDirectory.open(recipe, expendable=lambda _: [FOLDER])
     prepared = run_steps(recipe, steps, data)
     files = write_rows(recipe, prepared.rows)

@@ -11,7 +11,7 @@ from typing import Any
 
 from alignment.config.input_paths import located_inputs
 from alignment.config.schema.prepare import PrepareRecipe
-from alignment.data.prepare.step import StepError
+from alignment.data.prepare.step import Rows, StepError
 from alignment.errors import printable
 from alignment.meter import ProgressBar, say
 from alignment.prepare.applying import Build, Numbered, applier, built, mapper
@@ -48,6 +48,23 @@ def resumable(recipe: PrepareRecipe) -> bool:
     """Whether the run's folder has the rows of the data as they are now, so that they need not be read."""
     mark = Store(Path(recipe.output_dir)).done(0, _read_key(recipe))
     return not recipe.overwrite and mark is not None and unchanged(mark["files"])
+
+
+def require(recipe: PrepareRecipe, steps: Sequence[Numbered], read: Read | None) -> None:
+    """Have the steps refuse the data before anything is written, up to the first that makes another layout.
+
+    Args:
+        read: the data; None if `resumable`.
+
+    Raises: StepError.
+    """
+    store = Store(Path(recipe.output_dir))
+    mark = None if read is not None else store.done(0, _read_key(recipe))
+    rows: Rows = store.rows(0, mark) if mark is not None else read.rows if read is not None else []
+    for one in steps:
+        one.step.require(rows)
+        if one.entry.READS_COLUMNS:
+            break
 
 
 def run_steps(recipe: PrepareRecipe, steps: Sequence[Numbered], read: Read | None) -> Prepared:

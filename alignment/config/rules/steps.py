@@ -22,6 +22,7 @@ def prepared(keys: Keys) -> Iterator[Fault]:
     yield from _unrecorded(keys)
     if keys.given("layout") and any(step["kind"] == "template" for step in keys["steps"]):
         yield ("layout",), "has no effect with a step of kind template, which makes the layout; take it out"
+    yield from _unseen(keys)
     for number, step in enumerate(keys["steps"]):
         rule = STEP_RULES.get(step["kind"])
         for key, told in rule(step) if rule is not None else ():
@@ -39,6 +40,15 @@ def _unrecorded(keys: Keys) -> Iterator[Fault]:
                 f"pii follows {kinds[0]}, and dropped.jsonl would hold personal data of rows that earlier steps drop "
                 "or change; put pii first, or set record_texts: false",
             )
+
+
+def _unseen(keys: Keys) -> Iterator[Fault]:
+    """No example of a prompt is from a split that is held out."""
+    kinds = [step["kind"] for step in keys["steps"]]
+    for number, step in enumerate(keys["steps"]):
+        if step.get("few_shot") and "split" in kinds[number:]:
+            told = "would take examples from rows that a later split holds out; put split before template"
+            yield ("steps", number, "few_shot"), told
 
 
 def patterns_in(step: Mapping[str, Any], *names: str) -> Iterator[tuple[str, str]]:
@@ -118,6 +128,12 @@ def overlap(step: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "max_rows", "has no effect with ngram_size: null; take it out"
 
 
+def template(step: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """There are templates."""
+    if not step.get("templates") and not step.get("promptsource"):
+        yield "kind", "template needs templates, or files of promptsource"
+
+
 STEP_RULES: dict[str, StepRule] = {
     "clean": clean,
     "length": length,
@@ -126,5 +142,6 @@ STEP_RULES: dict[str, StepRule] = {
     "refusals": refusals,
     "mix": mix,
     "overlap": overlap,
+    "template": template,
 }
 PREPARE_RULES: list[Rule] = [prepared]

@@ -106,6 +106,12 @@ class Step:
     LOOKS: ClassVar[bool] = False  # `look` is called before `apply`, in the main process
     mapped: Mapper = map  # applies a function to jobs in the processes of the run; for `look`
 
+    def require(self, rows: Rows) -> None:
+        """Refuse the data, as they are read, before anything is written.
+
+        Raises: StepError.
+        """
+
     def look(self, rows: Rows) -> None:
         """Look at all rows, and decide: called once, before `apply`."""
 

@@ -18,6 +18,7 @@ from alignment.config.schema.steps.duplicates import (
 from alignment.config.schema.steps.personal import PiiEntry
 from alignment.config.schema.steps.quality import QualityEntry
 from alignment.config.schema.steps.selection import BalanceEntry, MixEntry, SampleEntry, SplitEntry
+from alignment.config.schema.steps.templates import TemplateEntry
 
 StepEntry = Annotated[
     CleanEntry
@@ -29,6 +30,7 @@ StepEntry = Annotated[
     | ExactDuplicatesEntry
     | NearDuplicatesEntry
     | OverlapEntry
+    | TemplateEntry
     | SampleEntry
     | MixEntry
     | SplitEntry
