@@ -5,9 +5,18 @@ import json
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
+from alignment.data.rows import Prompt
 from alignment.evaluate.judging import Comparison, Listing, Question
 
-Step = Literal["verdict", "reasoning", "repair", "critique", "revision"]
+Step = Literal["verdict", "reasoning", "repair", "critique", "revision", "writing"]
+
+
+@dataclass(frozen=True, slots=True)
+class Writing:
+    """One text that a model writes, in place of a question to a judge."""
+
+    prompt: Prompt
+    repeat: int = 0  # which of several texts to the same prompt
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +40,7 @@ class CallContext:
 
     judge: str
     prompt_hash: str
-    question: Question
+    question: Question | Writing
     step: Step = "verdict"
     calls_to_come: int = 0  # further calls of the same question, if none fails
     max_tokens: int = 0  # of the reply
@@ -67,18 +76,20 @@ class CallCache(Protocol):
         ...
 
 
-def question_key(question: Question) -> str:
+def question_key(question: Question | Writing) -> str:
     """Return the SHA-256 of a question's kind, prompt and answers in the order shown; repeats have the same key."""
     if isinstance(question, Comparison):
         parts: list[Any] = ["pairwise", question.prompt, question.first, question.second]
     elif isinstance(question, Listing):
         parts = ["listwise", question.prompt, *question.answers]
+    elif isinstance(question, Writing):
+        parts = ["writing", question.prompt]
     else:
         parts = ["pointwise", question.prompt, question.answer]
     return _digest(parts)
 
 
-def swapped_key(question: Question) -> str:
+def swapped_key(question: Question | Writing) -> str:
     """Return the key of a comparison in the other order; for other questions their own."""
     return question_key(question.swapped() if isinstance(question, Comparison) else question)
 

@@ -27,6 +27,7 @@ from alignment.calls.endpoint import backoff
 from alignment.calls.prices import Tariff
 from alignment.calls.rate_limiter import RateLimiter
 
+NO_CALLS = "a dry run makes no calls"
 SHOWN_CHARACTERS = 160  # of a failure, in the message about a wait
 
 
@@ -149,4 +150,4 @@ class DryCaller(Caller):
             self.completion_tokens += calls * context.max_tokens
             if self.prices:
                 self.cost += calls * self.prices.cost(context.judge, estimated_tokens(request), context.max_tokens)
-        return ChatReply("api_error", "a dry run makes no calls")
+        return ChatReply("api_error", NO_CALLS)

@@ -8,6 +8,7 @@ from typing import Any, Protocol, TypeVar
 from alignment.calls.call import CallContext, ChatReply, call_key
 from alignment.calls.caller import Caller
 from alignment.calls.replies import is_refusal
+from alignment.config.schema.chat_models import CalledEntry
 from alignment.config.schema.judges import ChatEntry
 from alignment.data.rows import Message
 from alignment.errors import JudgeError
@@ -27,6 +28,7 @@ class ChatCall:
     logprobs: bool = False
     choices: tuple[str, ...] = ()  # the reply is one of these, if the backend can constrain it
     schema: dict[str, Any] | None = None  # JSON schema of the reply, if the endpoint enforces one
+    as_user: bool = False  # the reply is the user's next message, which models in this process alone can write
 
 
 class Chat(Protocol):
@@ -136,5 +138,14 @@ def build_model(entry: ChatEntry, caller: Caller) -> Model:
 
     Raises: JudgeError if it is not available; ModelError if a local model is not.
     """
+    return Model(entry, open_backend(entry, caller), caller)
+
+
+def open_backend(entry: CalledEntry, caller: Caller) -> Chat:
+    """Open the backend of the entry's kind, without a connection if the caller makes no calls.
+
+    Raises: as `build_model`.
+    """
     backend = importlib.import_module(f"alignment.calls.backends.{entry.kind}")
-    return Model(entry, backend.open_chat(entry, connect=not caller.makes_no_calls), caller)
+    chat: Chat = backend.open_chat(entry, connect=not caller.makes_no_calls)
+    return chat

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from alignment.calls.yaml_files import read_yaml
-from alignment.config.schema.judges import AnyJudge, RemoteEntry
+from alignment.config.schema.chat_models import CalledEntry, EndpointKeys
 from alignment.errors import JudgeError
 from alignment.strict_json import shown
 
@@ -43,7 +43,7 @@ class Tariff:
         return prices.cost(prompt_tokens, completion_tokens) if prices else 0.0
 
 
-def tariff_of(*entries: AnyJudge) -> Tariff | None:
+def tariff_of(*entries: CalledEntry) -> Tariff | None:
     """Return the prices of a recipe's judges, or of a jury's members; None without prices.
 
     Raises: JudgeError if a table cannot be read or lacks a model, the judges' currencies differ, or two judges of the
@@ -63,29 +63,30 @@ def tariff_of(*entries: AnyJudge) -> Tariff | None:
     return Tariff(found) if found else None
 
 
-def prices_of(entry: AnyJudge) -> Prices | None:
+def prices_of(entry: CalledEntry) -> Prices | None:
     """Return the prices of a recipe's judge; None without prices.
 
     Raises: JudgeError if the table cannot be read or lacks the model.
     """
-    if not isinstance(entry, RemoteEntry) or entry.prices is None:
+    if not isinstance(entry, EndpointKeys) or entry.prices is None:
         return None
     if not isinstance(entry.prices, str):
         return Prices(**entry.prices.model_dump())
-    _, table = read_yaml(entry.prices, "judge.prices")
+    _, table = read_yaml(entry.prices, f"{entry.FAMILY}.prices")
     found = table.get(entry.model) if isinstance(table, dict) else None
     if not isinstance(found, dict):
         raise JudgeError(
-            f"judge.prices {entry.prices}: has no entry for model {entry.model}; add one with the prices prompt and "
-            "completion per million tokens."
+            f"{entry.FAMILY}.prices {entry.prices}: has no entry for model {entry.model}; add one with the prices "
+            "prompt and completion per million tokens."
         )
     return Prices(_price(found, "prompt", entry), _price(found, "completion", entry), str(found.get("currency", "USD")))
 
 
-def _price(found: dict[str, Any], name: str, entry: RemoteEntry) -> float:
+def _price(found: dict[str, Any], name: str, entry: EndpointKeys) -> float:
     price = found.get(name)
     if isinstance(price, bool) or not isinstance(price, int | float) or not 0 <= price <= HIGHEST_PRICE:
         raise JudgeError(
-            f"judge.prices {entry.prices}: {entry.model}.{name} is {shown(price)}, not a price per million tokens."
+            f"{entry.FAMILY}.prices {entry.prices}: {entry.model}.{name} is {shown(price)}, not a price per million "
+            "tokens."
         )
     return float(price)

@@ -85,7 +85,7 @@ class RateLimiter:
             if seconds < REPORTED_SECONDS or until <= self._reported_until + REPORTED_SECONDS:
                 return
             self._reported_until = until
-        self._tell(f"no call to the judge for {duration(seconds)}: {why}")
+        self._tell(f"no call to the model for {duration(seconds)}: {why}")
 
     def _begin(self, tokens: int) -> None:
         with self._free:

@@ -12,12 +12,12 @@ from alignment.calls.prices import tariff_of
 from alignment.calls.rate_limiter import RateLimiter
 from alignment.calls.store import CallStore
 from alignment.config.schema.calls import CallLimits
-from alignment.config.schema.judges import AnyJudge
+from alignment.config.schema.chat_models import CalledEntry
 
 STORE = "calls.sqlite"
 
 
-def caller_of(judge: AnyJudge, limits: CallLimits, max_concurrency: int) -> Caller:
+def caller_of(judge: CalledEntry, limits: CallLimits, max_concurrency: int) -> Caller:
     """Return the caller of one judge, without a store and a budget: `recording` or `JudgeCalls` adds them."""
     limiter = RateLimiter(
         judge.at_once(max_concurrency),
@@ -27,7 +27,7 @@ def caller_of(judge: AnyJudge, limits: CallLimits, max_concurrency: int) -> Call
     return Caller(rate_limiter=limiter, max_retries=judge.retries)
 
 
-def budget_of(judges: Sequence[AnyJudge], limits: CallLimits) -> Budget:
+def budget_of(judges: Sequence[CalledEntry], limits: CallLimits) -> Budget:
     """Return the budget that a run's judges share, before anything is spent.
 
     Raises: JudgeError if the judges' prices cannot be read or are in several currencies.
@@ -37,16 +37,22 @@ def budget_of(judges: Sequence[AnyJudge], limits: CallLimits) -> Budget:
 
 @contextlib.contextmanager
 def recording(
-    folder: Path, judges: Sequence[AnyJudge], limits: CallLimits, callers: Sequence[Caller], *, may_rebind: bool = False
+    folder: Path,
+    judges: Sequence[CalledEntry],
+    limits: CallLimits,
+    callers: Sequence[Caller],
+    *,
+    may_rebind: bool = False,
+    outcomes: bool = False,
 ) -> Iterator[CallStore]:
     """Open the store of a run's folder; all calls are stored there and share one budget.
 
     Args:
-        callers: those of the run's judges. may_rebind: as `CallStore`.
+        callers: those of the run's judges. may_rebind, outcomes: as `CallStore`.
 
     Raises: JudgeError as `budget_of`.
     """
-    with CallStore(folder / STORE, may_rebind=may_rebind) as store:
+    with CallStore(folder / STORE, may_rebind=may_rebind, outcomes=outcomes) as store:
         budget = budget_of(judges, limits)
         _attach(store, budget, *callers)
         yield store
@@ -80,7 +86,7 @@ class JudgeCalls:
 
     @classmethod
     def of(
-        cls, folder: Path, judges: Sequence[AnyJudge], limits: CallLimits, *, rank: int = 0, processes: int = 1
+        cls, folder: Path, judges: Sequence[CalledEntry], limits: CallLimits, *, rank: int = 0, processes: int = 1
     ) -> "JudgeCalls":
         """Give this process its share of the run's limits, so that all processes together keep them.
 
@@ -89,7 +95,7 @@ class JudgeCalls:
         share = _share(limits, processes)
         return cls(folder, share, budget_of(judges, share), rank)
 
-    def caller(self, judge: AnyJudge, name: str, max_concurrency: int) -> Caller:
+    def caller(self, judge: CalledEntry, name: str, max_concurrency: int) -> Caller:
         """Return the caller of one judge, whose calls are stored as `calls_NAME.sqlite`.
 
         Raises: DataError if the file is not a store.
@@ -111,7 +117,7 @@ def _share(limits: CallLimits, processes: int) -> CallLimits:
     return CallLimits.model_construct(**shares)
 
 
-def usage(store: CallStore, judges: Sequence[AnyJudge]) -> dict[str, Any]:
+def usage(store: CallStore, judges: Sequence[CalledEntry]) -> dict[str, Any]:
     """Return the number, tokens, cost and time of the run's calls, for its manifest."""
     prices = tariff_of(*judges)
     return {**asdict(store.totals()), "currency": prices.currency if prices else None}

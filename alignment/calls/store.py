@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from alignment.calls.call import Call, ChatReply, question_key
+from alignment.calls.call import Call, ChatReply, Writing, question_key
 from alignment.calls.replies import count_of, well_formed
 from alignment.calls.store_rows import Damage, Sampled, answers_in, fault_of, known_reply, sampled, text_of
 from alignment.errors import DataError, LineageError
@@ -46,7 +46,7 @@ CREATE TABLE IF NOT EXISTS calls (
     asked TEXT NOT NULL,            -- JSON [prompt, answer shown first, ...]
     shown TEXT NOT NULL,            -- first | swapped, or the order of a list's answers
     repeat INTEGER NOT NULL,        -- which of several repeats
-    step TEXT NOT NULL,             -- verdict | reasoning | repair | critique | revision
+    step TEXT NOT NULL,             -- verdict | reasoning | repair | critique | revision | writing
     judge TEXT NOT NULL,            -- its name in the recipe
     model TEXT,                     -- its exact name at the endpoint
     prompt_hash TEXT NOT NULL,
@@ -84,11 +84,12 @@ class Totals:
 class CallStore:
     """An open store; only one process at a time can open it, and its threads share it."""
 
-    def __init__(self, path: Path, *, rejected: bool = False, may_rebind: bool = False) -> None:
+    def __init__(self, path: Path, *, rejected: bool = False, may_rebind: bool = False, outcomes: bool = False) -> None:
         """Open or create the file, which only its owner may read.
 
         Args:
             rejected: `known` returns replies without a verdict too, to be parsed again.
+            outcomes: `known` returns refusals, replies that were cut off and errors that would come again, too.
             may_rebind: while no call has a reply, another policy, data set or sampling may replace the previous one.
 
         Raises: DataError if it is not a store; AlignmentError if another process has it open.
@@ -96,6 +97,7 @@ class CallStore:
         self.path = path
         self.rejected = rejected
         self.may_rebind = may_rebind
+        self.outcomes = outcomes
         self._lock = threading.RLock()
         with contextlib.suppress(OSError):  # it exists, or SQLite reports why it cannot be created
             os.close(os.open(path, os.O_CREAT | os.O_EXCL, 0o600))
@@ -184,16 +186,18 @@ class CallStore:
         return {sample.position: sample for sample in found}
 
     def known(self, key: str) -> ChatReply | None:
-        """Return the reply of status "ok" to a call, unless it was rejected.
+        """Return the reply of status "ok" to a call, unless it was rejected; with `outcomes`, see `__init__`.
 
         Raises: DataError with the row that was edited or damaged.
         """
         with self._naming():
             rows = self._rows(
-                "SELECT id, raw, tokens, details FROM calls WHERE key = ? AND status = 'ok' AND rejected <= ?"
+                "SELECT id, status, raw, tokens, details FROM calls WHERE key = ? AND rejected <= ? AND (status = 'ok'"
+                " OR ? AND (status != 'api_error' OR json_extract(details, '$.permanent')))"
                 " ORDER BY rejected, id DESC LIMIT 1",
                 key,
                 int(self.rejected),
+                int(self.outcomes),
             )
             return known_reply(rows[0]) if rows else None
 
@@ -203,6 +207,7 @@ class CallStore:
         usage, seed = reply.details.get("usage"), call.request.get("seed")
         counts = usage if isinstance(usage, dict) else {}
         model = reply.details.get("model")
+        permanent = reply.status == "api_error" and not reply.transient
         row = (
             call.key,
             context.key(),
@@ -218,7 +223,7 @@ class CallStore:
             reply.status,
             well_formed(reply.text or reply.raw),
             _json(reply.tokens) if reply.tokens else None,
-            _json(reply.details),
+            _json({**reply.details, "permanent": True} if permanent else reply.details),
             count_of(counts.get("prompt_tokens")) or 0,
             count_of(counts.get("completion_tokens")) or 0,
             reply.cost,
@@ -322,13 +327,15 @@ class CallStore:
             raise fault_of(self.path, error) from error
 
 
-def _asked(question: Question) -> list[Any]:
+def _asked(question: Question | Writing) -> list[Any]:
+    if isinstance(question, Writing):
+        return [question.prompt]
     if isinstance(question, Comparison):
         return [question.prompt, question.first, question.second]
     return [question.prompt, *(question.answers if isinstance(question, Listing) else [question.answer])]
 
 
-def _shown(question: Question) -> str:
+def _shown(question: Question | Writing) -> str:
     if isinstance(question, Comparison):
         return question.shown
     return ",".join(map(str, question.order)) if isinstance(question, Listing) else "first"

@@ -89,11 +89,11 @@ def sampled(row: tuple[Any, ...]) -> Sampled:
 
 
 def known_reply(row: tuple[Any, ...]) -> ChatReply:
-    """Read `id, raw, tokens, details` of a row of the table `calls`.
+    """Read `id, status, raw, tokens, details` of a row of the table `calls`.
 
     Raises: Damage.
     """
-    number, raw, tokens, details = row
+    number, status, raw, tokens, details = row
     where = f"row {shown(number)} of calls"
     remedy = CALLS_REMEDY.format(number=shown(number))
     raw = text_of(raw, f"raw in {where}", remedy)
@@ -101,7 +101,9 @@ def known_reply(row: tuple[Any, ...]) -> ChatReply:
     details = _json(details, f"details in {where}", remedy)
     if not _is_list(tokens, dict) or not isinstance(details, dict):
         raise Damage(f"{where} has tokens or details of another type", remedy)
-    return ChatReply("ok", raw, raw, tokens, details)
+    if status not in STATUSES:
+        raise Damage(f"status in {where} is {shown(status)}, none that a reply can have", remedy)
+    return ChatReply(status, raw, raw, tokens, details)
 
 
 def text_of(value: Any, what: str, remedy: str = "Restore it, or name another output_dir.") -> str:
@@ -114,6 +116,7 @@ def text_of(value: Any, what: str, remedy: str = "Restore it, or name another ou
     return value
 
 
+STATUSES = ("ok", "refusal", "truncated", "api_error")
 SAMPLES_REMEDY = "Restore it, or name another output_dir."
 CALLS_REMEDY = (
     'Delete the row (sqlite3 FILE "DELETE FROM calls WHERE id = {number}"); its call is made again, and the others are '

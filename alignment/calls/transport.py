@@ -12,7 +12,7 @@ from alignment.calls import endpoint
 from alignment.calls.call import ChatReply
 from alignment.calls.endpoint import CONNECT_SECONDS, LONGEST_WAIT_SECONDS, is_temporary, retry_after, without_key
 from alignment.calls.replies import LIMITS, ReplyFault, well_formed
-from alignment.config.schema.judges import RemoteEntry
+from alignment.config.schema.chat_models import EndpointKeys
 from alignment.errors import JsonError, JudgeError
 from alignment.strict_json import decoded, parse
 
@@ -29,7 +29,7 @@ WITHOUT_LOGPROBS = (
 )
 
 
-def client_of(entry: RemoteEntry, base_url: str | None) -> BoundedClient:
+def client_of(entry: EndpointKeys, base_url: str | None) -> BoundedClient:
     """Return the HTTP client for an endpoint; `timeout_seconds` limits each exchange as a whole."""
     return endpoint.client_of(base_url, entry.timeout_seconds, REPLY_BYTES)
 
@@ -40,12 +40,12 @@ def largest_reply(max_tokens: Any, logprobs: bool) -> int:
     return min(MOST_REPLY_BYTES, REPLY_BYTES + tokens * (LOGPROBS_BYTES if logprobs else TOKEN_BYTES))
 
 
-def client_arguments(entry: RemoteEntry, package: Any, *, connect: bool) -> dict[str, Any]:
+def client_arguments(entry: EndpointKeys, package: Any, *, connect: bool) -> dict[str, Any]:
     """Return the arguments of the client of `package`, `openai` or `anthropic`; without `connect` no key is needed.
 
     Raises: JudgeError if the address is not valid or the key is missing.
     """
-    base_url = checked_url(entry.base_url)
+    base_url = checked_url(entry)
     return {
         "base_url": base_url,
         "api_key": key_of(entry) if connect else NO_KEY,
@@ -62,7 +62,7 @@ class Transport:
         errors: the client's package, `openai` or `anthropic`. url: of the endpoint. key: removed from all texts.
     """
 
-    def __init__(self, entry: RemoteEntry, errors: Any, url: str, key: str) -> None:
+    def __init__(self, entry: EndpointKeys, errors: Any, url: str, key: str) -> None:
         self.entry = entry
         self.errors = errors
         self.url = url
@@ -149,17 +149,19 @@ class Transport:
 
     def _fatal(self, status: int, text: str) -> str | None:
         """Return what to do about a failure that every other call would have too; None for other failures."""
-        variable, model = self.entry.key_variable, self.entry.model
+        variable, model, what = self.entry.key_variable, self.entry.model, self.entry.FAMILY
         if status in (401, 403):
-            return f"Put a key that may use model {model} into the environment variable {variable} (judge.api_key_env)."
+            return (
+                f"Put a key that may use model {model} into the environment variable {variable} ({what}.api_key_env)."
+            )
         if status == 404:
             return (
-                f"No such address or model: check judge.base_url (it usually ends in /v1) and judge.model {model}; the "
-                f"key is read from the environment variable {variable}."
+                f"No such address or model: check {what}.base_url (it usually ends in /v1) and {what}.model {model}; "
+                f"the key is read from the environment variable {variable}."
             )
         if "insufficient_quota" in text:
             return f"The account of the key in {variable} has no credit left; add credit and run the command again."
-        if status in (400, 422) and self.entry.logprobs and "logprob" in text:
+        if status in (400, 422) and self.entry.reads_logprobs and "logprob" in text:
             return f"The endpoint refuses log-probabilities; {WITHOUT_LOGPROBS}"
         return None
 
@@ -167,39 +169,41 @@ class Transport:
         to = self.clean(error.response.headers.get("location", "no address"), 200)
         return (
             f"{self.url} answered {error.status_code}, a redirect to {to}; redirects are not followed, because the "
-            "prompts would be sent there. If that is the right server, set judge.base_url to its address."
+            f"prompts would be sent there. If that is the right server, set {self.entry.FAMILY}.base_url to its "
+            "address."
         )
 
     def unreachable(self, error: Exception) -> str:
         """Return the message for an address without a server."""
         cause = self.clean(str(error.__cause__ or error), 200)
-        return f"no connection to the judge at {self.url}: {cause}. Is it running? Check judge.base_url."
+        what = self.entry.FAMILY
+        return f"no connection to the {what} at {self.url}: {cause}. Is it running? Check {what}.base_url."
 
     def clean(self, text: str, limit: int = RAW_CHARACTERS) -> str:
         """Return at most `limit` characters of a text, without the key."""
         return well_formed(without_key(text, self.key))[:limit]
 
 
-def key_of(entry: RemoteEntry) -> str:
+def key_of(entry: EndpointKeys) -> str:
     """Read the key from the environment; NO_KEY for an endpoint of the user's own without one.
 
     Raises: JudgeError as `endpoint.read_key`, or if the vendor's own endpoint is used without a key.
     """
-    key = endpoint.read_key(entry.key_variable, at="judge.", error=JudgeError)
+    key = endpoint.read_key(entry.key_variable, at=f"{entry.FAMILY}.", error=JudgeError)
     if not key and entry.base_url is None:
         raise JudgeError(
             f"the environment variable {entry.key_variable} is not set; put your {entry.VENDOR} key into it, or set "
-            "judge.base_url to an endpoint of your own."
+            f"{entry.FAMILY}.base_url to an endpoint of your own."
         )
     return key or NO_KEY
 
 
-def checked_url(base_url: str | None) -> str | None:
-    """Return an address as it was given.
+def checked_url(entry: EndpointKeys) -> str | None:
+    """Return the endpoint's address as it was given.
 
     Raises: JudgeError as `endpoint.checked_url`.
     """
-    if base_url is None:
+    if entry.base_url is None:
         return None
-    example = "http://localhost:8000/v1"
-    return endpoint.checked_url(base_url, key="base_url", example=example, at="judge.", error=JudgeError)
+    example, at = "http://localhost:8000/v1", f"{entry.FAMILY}."
+    return endpoint.checked_url(entry.base_url, key="base_url", example=example, at=at, error=JudgeError)

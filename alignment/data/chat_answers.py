@@ -29,6 +29,17 @@ class ChatAnswers:
         chat = self.chat(messages, tools)
         return self._tokens.ids(self._writer(chat).render(chat, ask=True), special=False, hidden=chat.hidden)
 
+    def user_turn(self, messages: Sequence[Message]) -> tuple[list[int], str]:
+        """Return the ids of messages up to where the user's next text begins, and the text that follows it.
+
+        Raises: DataError if the chat template does not write the user's text.
+        """
+        chat = self.chat([*messages, {"role": "user", "content": PROBE}], None)
+        before, found, after = self._writer(chat).render(chat, ask=True).rpartition(PROBE)
+        if not found:
+            raise DataError("the chat template does not write the text of a user's message")
+        return self._tokens.ids(before, special=False, hidden=chat.hidden), after
+
     def cut_off(self, prompt: Sequence[Message], answer: str, tools: str | None) -> list[int]:
         """Return the ids of an answer's text as it stands behind the prompt, without a stop token."""
         chat = self.chat([*prompt, {"role": "assistant", "content": answer}], tools)

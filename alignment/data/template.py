@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,7 +16,7 @@ from alignment.data.markers import conversations, require_marks
 from alignment.data.masks import IGNORE as IGNORE
 from alignment.data.masks import Answer, NotWritten, TrainedRow, adds_thought, rows_of
 from alignment.data.rendering import require_bounded
-from alignment.data.rows import Demonstration, Prompt
+from alignment.data.rows import Demonstration, Message, Prompt
 from alignment.data.stops import Render, Stops, eos_id, reconcile
 from alignment.data.template_checks import require_sound
 from alignment.data.template_texts import template_text, templates_of
@@ -121,6 +122,13 @@ class Template:
                 "the prompt is empty and the tokenizer has no BOS token, so there is nothing to begin from."
             )
         return ids
+
+    def user_turn(self, messages: Sequence[Message]) -> tuple[list[int], str]:
+        """Return what the user's next message is generated from, and the text that the template writes behind it.
+
+        Raises: ModelError if the tokenizer has no chat template; DataError if it does not write the message.
+        """
+        return self._chats.user_turn(messages)
 
     def answer_ids(
         self,

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from alignment.config.schema import EvaluateRecipe
-from alignment.config.schema.judges import at_once
+from alignment.config.schema.chat_models import at_once
 from alignment.data.rows import Prompt
 from alignment.errors import BudgetError
 from alignment.evaluate.judging import Comparison, Judge

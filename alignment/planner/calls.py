@@ -6,7 +6,8 @@ from typing import Any
 
 from alignment.config.documents import read_document
 from alignment.config.schema import PolicyGradientRecipe, Recipe
-from alignment.config.schema.judges import AnyJudge, ChatEntry, PricesEntry, RemoteEntry
+from alignment.config.schema.chat_models import PricesEntry
+from alignment.config.schema.judges import AnyJudge, ChatEntry, RemoteEntry
 from alignment.config.schema.scorers import JudgeScorerEntry
 from alignment.errors import RecipeError
 from alignment.planner.rows import pairs_of

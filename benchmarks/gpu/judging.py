@@ -5,11 +5,11 @@ import time
 
 import torch
 
+from alignment.calls.asking import ask_all
 from alignment.config.schema.judges import judge_entry
 from alignment.evaluate.judging import Comparison
 from benchmarks.gpu.models import large
 from benchmarks.gpu.step import Findings, Place, run_step
-from reward.feedback.asking import ask_all
 from reward.judges import build_judge
 
 COMPARISONS, BATCH, CHARACTERS = {"cuda": 512, "cpu": 8}, {"cuda": 64, "cpu": 4}, {"cuda": 160, "cpu": 16}

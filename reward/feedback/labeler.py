@@ -4,6 +4,7 @@ from collections import Counter, deque
 from collections.abc import Callable
 from typing import Any
 
+from alignment.calls.asking import ask_all
 from alignment.calls.rejecting import ANSWERED, RejectingJudge
 from alignment.calls.store import CallStore
 from alignment.calls.store_rows import Sampled
@@ -11,7 +12,6 @@ from alignment.data.rows import Pair, Ranking
 from alignment.errors import BudgetError, JudgeError
 from alignment.evaluate.judging import Judge, Question, Verdict
 from alignment.meter import ProgressBar
-from reward.feedback.asking import ask_all
 from reward.feedback.strategies import IDENTICAL, Strategy, Verdicts, key_of, pairs_to_label
 
 FIRST_CALLS = 20  # fewer are too few to estimate the share of failures

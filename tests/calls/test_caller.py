@@ -104,7 +104,7 @@ def test_a_long_wait_is_reported_once_with_its_reason():
     asking.rate_limiter.slow_down = lambda seconds: None
     asking.call(ABOUT, {}, sender(busy, GOOD))
     assert len(told) == 1
-    assert told[0].startswith("no call to the judge for 1:0")
+    assert told[0].startswith("no call to the model for 1:0")
     assert told[0].endswith(": 429: too many requests; then try 2 of 3 (max_retries)")
     asking.call(ABOUT, {"x": 1}, sender(busy, GOOD))  # within the same minute
     assert len(told) == 1

@@ -44,15 +44,15 @@ def test_each_reason_of_long_waits_is_reported_once():
     clock, told = Clock(), []
     rate_limiter = RateLimiter(requests_per_minute=0.5, clock=clock, sleep=clock.sleep, tell=told.append)
     assert begins(rate_limiter, clock, [0, 0, 0]) == pytest.approx([0.0, 120.0, 240.0])
-    assert told == ["no call to the judge for 2:00: requests_per_minute"] * 2
+    assert told == ["no call to the model for 2:00: requests_per_minute"] * 2
     told.clear()
     rate_limiter = RateLimiter(tokens_per_minute=60, clock=clock, sleep=clock.sleep, tell=told.append)
     begins(rate_limiter, clock, [600, 1])
     rate_limiter.slow_down(30.0)
     begins(rate_limiter, clock, [1])
     assert told == [
-        "no call to the judge for 10:00: tokens_per_minute",
-        "no call to the judge for 30.0 s: the server requested a wait",
+        "no call to the model for 10:00: tokens_per_minute",
+        "no call to the model for 30.0 s: the server requested a wait",
     ]
     quick = RateLimiter(requests_per_minute=60, clock=clock, sleep=clock.sleep, tell=told.append)
     begins(quick, clock, [0] * 5)

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from alignment.calls.call import Call, CallContext, ChatReply, call_key, question_key, swapped_key
+from alignment.calls.call import Call, CallContext, ChatReply, Writing, call_key, question_key, swapped_key
 from alignment.calls.store import CallStore, Sampled, Totals
 from alignment.data.sampled import HASHES, KEY
 from alignment.errors import AlignmentError, DataError, LineageError
-from alignment.evaluate.judging import Comparison, Listing
+from alignment.evaluate.judging import Comparison, Listing, Rating
 
 CHAT = [{"role": "user", "content": "Hi \ud800"}]  # a lone surrogate, which UTF-8 cannot hold
 QUESTION = Comparison("p", "a", "b")
@@ -48,6 +48,37 @@ def test_the_samples_of_an_earlier_release_are_read_and_more_are_added(tmp_path:
     with CallStore(path) as store:
         store.add_samples([Sampled(1, "q", ["b"], [True], [record])])
         assert store.samples()[1].of_answers() == {"stopped": [True], KEY: [record]}
+
+
+@pytest.mark.parametrize(
+    ("reply", "is_outcome"),
+    [
+        (ChatReply("truncated", "cut", "cut off"), True),
+        (ChatReply("refusal", "no"), True),
+        (ChatReply("api_error", "400: bad prompt"), True),
+        (ChatReply("api_error", "busy", transient=True), False),
+    ],
+)
+def test_outcomes_that_would_come_again_are_known_only_where_they_are_wanted(
+    tmp_path: Path, reply: ChatReply, is_outcome: bool
+) -> None:
+    with CallStore(tmp_path / "s") as store:
+        key = keep(store, reply)
+        assert store.known(key) is None
+    with CallStore(tmp_path / "s", outcomes=True) as store:
+        known = store.known(key)
+    assert (known is not None) == is_outcome
+    if known is not None:
+        assert (known.status, known.text) == (reply.status, reply.text or reply.raw)
+
+
+def test_a_writing_is_kept_by_its_prompt_and_repeat(tmp_path: Path) -> None:
+    with CallStore(tmp_path / "s") as store:
+        keys = [keep(store, ChatReply("ok", str(repeat)), Writing(CHAT, repeat)) for repeat in (0, 1)]
+        assert [store.known(key).text for key in keys] == ["0", "1"]
+    asked = sqlite3.connect(tmp_path / "s").execute("SELECT asked, repeat FROM calls").fetchall()
+    assert asked == [('[[{"role": "user", "content": "Hi \\ud800"}]]', repeat) for repeat in (0, 1)]
+    assert question_key(Writing("p")) not in (question_key(Rating("p", "")), question_key(Listing("p", ())))
 
 
 def test_a_call_is_one_row_with_all_there_is_to_know(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from alignment.calls.call import ChatReply
 from alignment.calls.chat import ChatCall
 from alignment.calls.replies import ReplyFault, details_of, message
 from alignment.calls.transport import Transport, client_arguments
-from alignment.config.schema.judges import AnthropicEntry
+from alignment.config.schema.chat_models import AnthropicKeys
 from alignment.errors import JudgeError
 
 USAGE = {"input_tokens": "prompt_tokens", "output_tokens": "completion_tokens"}
@@ -18,7 +18,7 @@ USAGE = {"input_tokens": "prompt_tokens", "output_tokens": "completion_tokens"}
 class AnthropicChat:
     """`send` makes one attempt; the caller has limits, budget and retries."""
 
-    def __init__(self, entry: AnthropicEntry, client: Any, errors: Any) -> None:
+    def __init__(self, entry: AnthropicKeys, client: Any, errors: Any) -> None:
         self.entry = entry
         self.client = client
         self.where = str(client.base_url)
@@ -53,11 +53,11 @@ class AnthropicChat:
             return self.transport.unexpected(parsed, fault)
         raw, details = self.transport.clean(reply.text), details_of(parsed, reply, USAGE)
         if reply.ended != "ok":
-            return ChatReply("refusal" if reply.ended == "refusal" else "truncated", raw, details=details)
+            return ChatReply("refusal" if reply.ended == "refusal" else "truncated", raw, reply.text, details=details)
         return ChatReply("ok", raw, reply.text, details=details)
 
 
-def open_chat(entry: AnthropicEntry, *, connect: bool) -> AnthropicChat:
+def open_chat(entry: AnthropicKeys, *, connect: bool) -> AnthropicChat:
     """Build the client and, if `connect`, check the connection; without it no server and no key are needed.
 
     Raises: JudgeError if the package or the key is missing, there is no server, or it refuses the key.
@@ -65,7 +65,9 @@ def open_chat(entry: AnthropicEntry, *, connect: bool) -> AnthropicChat:
     try:
         import anthropic
     except ModuleNotFoundError:
-        raise JudgeError('judge.kind anthropic needs its client: pip install "alignment-stack[anthropic]".') from None
+        raise JudgeError(
+            f'{entry.FAMILY}.kind anthropic needs its client: pip install "alignment-stack[anthropic]".'
+        ) from None
     client = anthropic.Anthropic(**client_arguments(entry, anthropic, connect=connect))
     chat = AnthropicChat(entry, client, anthropic)
     if connect:

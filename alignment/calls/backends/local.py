@@ -6,6 +6,7 @@ import math
 import queue
 import threading
 from concurrent.futures import Future
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from alignment.calls.call import ChatReply
 from alignment.calls.chat import ChatCall
 from alignment.calls.replies import well_formed
 from alignment.config.schema import ModelKeys
-from alignment.config.schema.judges import LocalEntry
+from alignment.config.schema.chat_models import LocalKeys
 from alignment.data.template import Template
 from alignment.errors import DataError, JudgeError
 from alignment.policy.base import load_causal_lm
@@ -38,7 +39,7 @@ class LocalChat:
     after the prompt, summed over its spellings (" A", "A"), is read, and the most probable choice is the reply.
     """
 
-    def __init__(self, entry: LocalEntry) -> None:
+    def __init__(self, entry: LocalKeys) -> None:
         self.entry = entry
         self.where = entry.model_name_or_path
         self.keys = ModelKeys(
@@ -53,8 +54,8 @@ class LocalChat:
         self.template = Template(tokenizer, entry.chat_template)
         if self.template.chat_template is None:
             raise JudgeError(
-                f"judge.model_name_or_path {self.where}: its tokenizer has no chat template; give judge.chat_template, "
-                "Jinja text or a file."
+                f"{entry.FAMILY}.model_name_or_path {self.where}: its tokenizer has no chat template; give "
+                f"{entry.FAMILY}.chat_template, Jinja text or a file."
             )
         self._letters = functools.cache(self._spellings)
         self._queue: queue.SimpleQueue[tuple[Request, Future[ChatReply]]] = queue.SimpleQueue()
@@ -71,6 +72,7 @@ class LocalChat:
             "seed": call.seed,
             "logprobs": call.logprobs,
             "choices": list(call.choices) if short else [],
+            **({"as_user": True} if call.as_user else {}),
         }
 
     def send(self, request: Request) -> ChatReply:
@@ -89,7 +91,14 @@ class LocalChat:
                     break
             groups: dict[str, list[tuple[Request, Future[ChatReply]]]] = {}
             for place, (request, future) in enumerate(batch):
-                alike = json.dumps([request["choices"], request["max_tokens"], request["temperature"] and place])
+                alike = json.dumps(
+                    [
+                        request["choices"],
+                        request.get("as_user"),
+                        request["max_tokens"],
+                        request["temperature"] and place,
+                    ]
+                )
                 groups.setdefault(alike, []).append((request, future))  # samples are not batched: each has its own seed
             for group in groups.values():
                 self._answer(group)
@@ -101,7 +110,7 @@ class LocalChat:
         most = context_limit(self._model)
         for request, future in group:
             try:
-                ids = self.template.prompt_ids(request["messages"])
+                ids = self._prompt_ids(request)
             except DataError as error:
                 future.set_result(ChatReply("api_error", str(error)))
                 continue
@@ -122,12 +131,32 @@ class LocalChat:
             for (_, future, _), reply in zip(read, replies, strict=True):
                 future.set_result(reply)
         except BaseException as error:  # the waiting threads raise it
-            message = f"judge.model_name_or_path {self.where}: {type(error).__name__}: {error}"
+            message = f"{self.entry.FAMILY}.model_name_or_path {self.where}: {type(error).__name__}: {error}"
             for _, future, _ in read:
                 if not future.done():
                     future.set_exception(
-                        JudgeError(f"{message}; lower judge.per_device_eval_batch_size if memory is insufficient.")
+                        JudgeError(
+                            f"{message}; lower {self.entry.FAMILY}.per_device_eval_batch_size if memory is "
+                            "insufficient."
+                        )
                     )
+
+    def _prompt_ids(self, request: Request) -> list[int]:
+        """Return the ids that the reply is generated from."""
+        messages = request["messages"]
+        return self.template.user_turn(messages)[0] if request.get("as_user") else self.template.prompt_ids(messages)
+
+    @functools.cached_property
+    def _closing(self) -> str:
+        """The text without special tokens by which the chat template ends the user's message; "" if a token ends it."""
+        tokenizer, after = self.template.tokenizer, self.template.user_turn([])[1]
+        ids = tokenizer(after, add_special_tokens=False)["input_ids"]
+        return "" if set(ids) & {*self.template.stop_token_ids, *tokenizer.all_special_ids} else after.strip()
+
+    @functools.cached_property
+    def _user_stops(self) -> list[int]:
+        """The tokens that end a message of the user: those of an answer, and every special token."""
+        return sorted({*self.template.stop_token_ids, *self.template.tokenizer.all_special_ids})
 
     def _choose(self, prompts: list[list[int]], request: Request) -> list[ChatReply]:
         """Return the most probable choice after each prompt, with the probabilities of all."""
@@ -150,7 +179,7 @@ class LocalChat:
 
     def _write(self, prompts: list[list[int]], read: list[Any]) -> list[ChatReply]:
         request = read[0][0]
-        stops = self.template.stop_token_ids
+        stops = self._user_stops if request.get("as_user") else self.template.stop_token_ids
         sampling = Sampling(
             request["max_tokens"], request["temperature"], stop_token_ids=stops, seed=request["seed"] or 0
         )
@@ -160,6 +189,9 @@ class LocalChat:
         for (own, _, _), prompt, completion in zip(read, prompts, engine.generate(prompts, sampling), strict=True):
             ids = completion.words
             text = well_formed(self.template.answer_text(prompt, ids))
+            if own.get("as_user") and self._closing and self._closing in text:
+                text = text.partition(self._closing)[0]
+                completion = replace(completion, stopped=True)
             tokens = self._tokens(prompt, ids) if own["logprobs"] else []
             details = self._details(len(prompt), len(completion.ids))
             replies.append(ChatReply("ok" if completion.stopped else "truncated", text, text, tokens, details))
@@ -206,7 +238,7 @@ class LocalChat:
         return {"model": self.where, "usage": usage}
 
 
-def open_chat(entry: LocalEntry, *, connect: bool) -> LocalChat:
+def open_chat(entry: LocalKeys, *, connect: bool) -> LocalChat:
     """Load the tokenizer and, if `connect`, the model.
 
     Raises: ModelError if there is none; JudgeError if its tokenizer has no chat template.
@@ -215,5 +247,5 @@ def open_chat(entry: LocalEntry, *, connect: bool) -> LocalChat:
     if connect:
         model = load_causal_lm(chat.keys, trainable=False)
         chat._model = (model if entry.load_in_4bit else model.to(best_device())).eval()
-        threading.Thread(target=chat._work, name="local-judge", daemon=True).start()
+        threading.Thread(target=chat._work, name="local-model", daemon=True).start()
     return chat

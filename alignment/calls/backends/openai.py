@@ -13,7 +13,7 @@ from alignment.calls.chat import ChatCall
 from alignment.calls.logprobs import LARGEST_TOTAL
 from alignment.calls.replies import ReplyFault, chat_completion, details_of
 from alignment.calls.transport import WITHOUT_LOGPROBS, Transport, client_arguments
-from alignment.config.schema.judges import OpenAIEntry
+from alignment.config.schema.chat_models import OpenAIKeys
 from alignment.errors import JudgeError
 
 TOP_LOGPROBS = 20  # the most that OpenAI and vLLM give
@@ -24,7 +24,7 @@ TYPED_USAGE = {"input_tokens": "prompt_tokens", "output_tokens": "completion_tok
 class OpenAIChat:
     """`send` makes one attempt; the caller has limits, budget and retries."""
 
-    def __init__(self, entry: OpenAIEntry, client: openai.OpenAI) -> None:
+    def __init__(self, entry: OpenAIKeys, client: openai.OpenAI) -> None:
         self.entry = entry
         self.client = client
         self.where = str(client.base_url)
@@ -37,7 +37,7 @@ class OpenAIChat:
 
     def request(self, call: ChatCall) -> dict[str, Any]:
         """Return the body of the request."""
-        if self.entry.endpoint == "systemone":
+        if self.entry.typed_choices:
             return self._typed_choice(call)
         form = {"type": "json_schema", "json_schema": {"name": "reply", "strict": True, "schema": call.schema}}
         return {
@@ -81,7 +81,7 @@ class OpenAIChat:
             return ChatReply("refusal", self.transport.clean(reply.refusal or reply.text), details=details)
         one_token = wanted and request.get(self._limit) == 1  # the token is the whole reply
         if reply.ended == "truncated" and not one_token:
-            return ChatReply("truncated", raw, details=details)
+            return ChatReply("truncated", raw, reply.text, details=details)
         if wanted and reply.text and not tokens:
             return ChatReply("api_error", f"no log-probabilities with the reply {raw}", details=details)
         return ChatReply("ok", raw, reply.text, tokens, details)
@@ -141,7 +141,7 @@ class OpenAIChat:
         return ChatReply("ok", chosen, chosen, tokens, details)
 
 
-def open_chat(entry: OpenAIEntry, *, connect: bool) -> OpenAIChat:
+def open_chat(entry: OpenAIKeys, *, connect: bool) -> OpenAIChat:
     """Build the client and, if `connect`, check the connection; without it no server and no key are needed.
 
     Raises: JudgeError if the key is missing, there is no server, or it refuses the key. A run finds out before it

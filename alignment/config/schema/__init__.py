@@ -6,10 +6,11 @@ A recipe is flat. The keys defined here are ours. Every other key must belong to
 
 from importlib import import_module
 
+from alignment.config.schema.chat_models import PricesEntry
 from alignment.config.schema.dpo import DPORecipe
 from alignment.config.schema.evaluate import Candidate, EvaluateRecipe
 from alignment.config.schema.grpo import GRPORecipe
-from alignment.config.schema.judges import JudgeEntry, PricesEntry, judge_entry
+from alignment.config.schema.judges import JudgeEntry, judge_entry
 from alignment.config.schema.keys import AdapterKeys, DataKeys, DatasetEntry, ModelKeys, ProxyEntry, SamplingKeys
 from alignment.config.schema.kto import KTORecipe
 from alignment.config.schema.label import CalibrationEntry, GateEntry, LabelRecipe, RevisionEntry

@@ -9,47 +9,26 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, TypeAdapter
 
-from alignment.config.schema.kinds import Entry
-from alignment.config.schema.parts import DAY, Function, InputPath, Mark, Name, Part, Words
+from alignment.config.schema.chat_models import (
+    AnthropicKeys,
+    CalledEntry,
+    EndpointKeys,
+    LocalKeys,
+    OpenAIKeys,
+)
+from alignment.config.schema.parts import Function, InputPath, Mark
 
 Mode = Literal["pairwise", "listwise", "pointwise"]  # which is better, in which order, how good
-RETRIES = 5
 
 
-class PricesEntry(Part):
-    """What a judge's tokens cost."""
-
-    prompt: float = Field(ge=0, le=10**9)
-    """Price of a million prompt tokens."""
-    completion: float = Field(ge=0, le=10**9)
-    """Price of a million reply tokens."""
-    currency: Name = "USD"
-    """Currency of the prices."""
-
-
-class AnyJudge(Entry):
+class AnyJudge(CalledEntry):
     """Keys of every judge."""
 
     FAMILY: ClassVar[str] = "judge"
     PREVIEW: ClassVar[str] = ""  # text of the preview for a judge without a prompt; {} is its label
-    IN_PROCESS: ClassVar[bool] = True  # answers without a request to a server
 
-    kind: str
-    name: Words | None = None
-    """The judge's name in tables. `null`: the function, model or path."""
     weight: float = Field(default=1.0, gt=0, le=10**9)
     """Weight of the judge in a jury."""
-
-    @classmethod
-    def label_of(cls, values: dict[str, Any]) -> str:
-        """Return the name of a judge of this kind in tables and stores."""
-        named = values.get(cls.NEEDS[0]) if cls.NEEDS else None
-        return values.get("name") or (named if isinstance(named, str) else None) or str(values["kind"])
-
-    @property
-    def label(self) -> str:
-        """The judge's name in tables and stores."""
-        return self.label_of(self.__dict__)
 
     @property
     def mode(self) -> Mode:
@@ -61,23 +40,9 @@ class AnyJudge(Entry):
         """Number of times that every question is asked."""
         return getattr(self, "samples", 1)
 
-    @property
-    def retries(self) -> int:
-        """Number of times that a failed call is repeated."""
-        return getattr(self, "max_retries", RETRIES)
-
-    @property
-    def full_batch(self) -> int:
-        """Batch size of a model in this process; 0 for judges that do not batch."""
-        return 0
-
     def each(self) -> Sequence["AnyJudge"]:
         """Return the judges that make the calls: the members of a jury, else this judge."""
         return [self]
-
-    def at_once(self, max_concurrency: int) -> int:
-        """Return the number of concurrent questions, see the function of this name."""
-        return at_once([self], max_concurrency)
 
 
 class RulesEntry(AnyJudge):
@@ -183,42 +148,19 @@ class ChatEntry(AnyJudge):
         return getattr(self, "response_format", "text") == "json_schema"
 
 
-class RemoteEntry(ChatEntry):
-    """Keys of every chat model behind an HTTP endpoint."""
+class RemoteEntry(EndpointKeys, ChatEntry):
+    """Keys of every judge behind an HTTP endpoint."""
 
-    NEEDS: ClassVar[tuple[str, str]] = ("model", "its name at the endpoint")
-    IN_PROCESS: ClassVar[bool] = False
-    VENDOR: ClassVar[str]  # whose endpoint is the default
     NO_LOGPROBS: ClassVar[str] = ""  # why the API gives no log-probabilities, and what to do; "": it gives them
-    HOTTEST: ClassVar[float | None] = None  # the highest temperature that the API takes
-    KEY_VARIABLE: ClassVar[str]  # the environment variable that holds the key, unless api_key_env names another
-
-    model: Words
-    """The model's name at the endpoint."""
-    base_url: Words | None = None
-    """The endpoint's address. `null`: that of OpenAI or Anthropic."""
-    api_key_env: Words | None = None
-    """Environment variable that holds the API key. `null`: `OPENAI_API_KEY` or `ANTHROPIC_API_KEY`."""
-    extra_body: dict[str, Any] = Field(default_factory=dict)
-    """Further keys of every request."""
-    timeout_seconds: float = Field(default=60.0, gt=0, le=DAY)
-    """Time limit of one request."""
-    max_retries: int = Field(default=RETRIES, ge=0, le=100)
-    """Number of retries of a call that failed temporarily."""
-    prices: PricesEntry | InputPath | None = None
-    """Prices of a million tokens, or a YAML table of prices by model name."""
 
     @property
-    def key_variable(self) -> str:
-        """The environment variable that holds the key."""
-        return self.api_key_env or self.KEY_VARIABLE
+    def reads_logprobs(self) -> bool:
+        """Whether the log-probabilities of replies are requested."""
+        return self.logprobs
 
 
-class OpenAIEntry(RemoteEntry):
+class OpenAIEntry(OpenAIKeys, RemoteEntry):
     """A chat model behind an OpenAI-compatible endpoint."""
-
-    VENDOR: ClassVar[str] = "OpenAI"
-    KEY_VARIABLE: ClassVar[str] = "OPENAI_API_KEY"
 
     kind: Literal["openai"]
     """An OpenAI-compatible endpoint."""
@@ -227,13 +169,15 @@ class OpenAIEntry(RemoteEntry):
     response_format: Literal["text", "json_schema"] = "text"
     """`json_schema`: constrain replies to a schema, where the endpoint supports it."""
 
+    @property
+    def typed_choices(self) -> bool:
+        """Whether the endpoint chooses one of several texts and writes none."""
+        return self.endpoint == "systemone"
 
-class AnthropicEntry(RemoteEntry):
+
+class AnthropicEntry(AnthropicKeys, RemoteEntry):
     """A Claude model behind Anthropic's Messages API."""
 
-    VENDOR: ClassVar[str] = "Anthropic"
-    KEY_VARIABLE: ClassVar[str] = "ANTHROPIC_API_KEY"
-    HOTTEST: ClassVar[float | None] = 1.0
     NO_LOGPROBS: ClassVar[str] = (
         "Anthropic's API gives no log-probabilities; give logprobs: false for verdicts of 1 or 0, and samples with "
         "a temperature above 0 for probabilities from several of them"
@@ -243,30 +187,11 @@ class AnthropicEntry(RemoteEntry):
     """Anthropic's Messages API."""
 
 
-class LocalEntry(ChatEntry):
+class LocalEntry(LocalKeys, ChatEntry):
     """A causal language model in this process."""
-
-    NEEDS: ClassVar[tuple[str, str]] = ("model_name_or_path", "a causal language model's folder or Hub id")
 
     kind: Literal["local"]
     """A language model in this process."""
-    model_name_or_path: InputPath
-    """The model's folder or Hub id."""
-    dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
-    """Data type of the weights."""
-    load_in_4bit: bool = False
-    """Hold the weights in 4 bits."""
-    chat_template: Annotated[str, Mark.TEXT_OR_INPUT] | None = None
-    """A chat template. `null`: the tokenizer's own."""
-    trust_remote_code: bool = False
-    """Run Python code that the model's folder contains."""
-    per_device_eval_batch_size: int = Field(default=16, gt=0, le=10**6)
-    """Number of questions answered together."""
-
-    @property
-    def full_batch(self) -> int:
-        """Questions answered together."""
-        return self.per_device_eval_batch_size
 
 
 JudgeEntry = Annotated[
@@ -283,14 +208,3 @@ def judge_entry(**keys: Any) -> Any:
     Raises: pydantic.ValidationError if a key is wrong.
     """
     return _ADAPTER.validate_python(keys)
-
-
-def at_once(judges: Sequence[AnyJudge], max_concurrency: int) -> int:
-    """Return the number of concurrent questions: the recipe's, or more, to fill the batches of models in this process.
-
-    One batch is computed while the next one fills. If a judge is an endpoint, the recipe's number is used.
-    """
-    asked = [each for judge in judges for each in judge.each()]
-    if not all(judge.IN_PROCESS for judge in asked):
-        return max_concurrency
-    return max([max_concurrency, *(2 * judge.full_batch for judge in asked)])

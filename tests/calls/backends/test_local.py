@@ -6,11 +6,12 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from alignment.calls.asking import ask_all
 from alignment.calls.caller import Caller
-from alignment.config.schema.judges import at_once, judge_entry
+from alignment.config.schema.chat_models import at_once
+from alignment.config.schema.judges import judge_entry
 from alignment.errors import JudgeError
 from alignment.evaluate.judging import Comparison
-from reward.feedback.asking import ask_all
 from reward.judges import build_judge
 from tests.models import save_tiny_model
 

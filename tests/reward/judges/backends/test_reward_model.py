@@ -4,9 +4,9 @@ import math
 
 import pytest
 
+from alignment.calls.asking import ask_all
 from alignment.config.schema.judges import judge_entry
 from alignment.evaluate.judging import Comparison, Rating
-from reward.feedback.asking import ask_all
 from reward.judges import build_judge
 from reward.judges.backends.reward_model import RewardModelJudge
 from reward.models.scoring import RewardScorer

@@ -4,9 +4,9 @@ from collections.abc import Callable
 
 import pytest
 
+from alignment.calls.asking import ask_all
 from alignment.errors import JudgeError
 from alignment.evaluate.judging import Comparison, Verdict
-from reward.feedback.asking import ask_all
 
 
 class FunctionJudge:

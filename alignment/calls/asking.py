@@ -1,21 +1,31 @@
-"""Concurrent calls of a judge."""
+"""Concurrent calls of a judge or a writer."""
 
 import queue
 import threading
 from collections.abc import Generator, Iterable
-from typing import Any
+from typing import Protocol, TypeVar
 
 from alignment.errors import JudgeError
-from alignment.evaluate.judging import Judge, Question, Verdict
 
-Answered = tuple[Question, Verdict]
-Outcome = Answered | BaseException
-Batches = Generator[list[Answered], None, None]
+Q = TypeVar("Q")
+A = TypeVar("A")
+Q_contra = TypeVar("Q_contra", contravariant=True)
+A_co = TypeVar("A_co", covariant=True)
 AHEAD = 2  # questions queued per thread, so that no thread idles while verdicts are processed
 
 
-def ask_all(judge: Judge[Any], questions: Iterable[Question], *, max_concurrency: int) -> Batches:
-    """Yield verdicts in batches as they arrive, in the order of arrival.
+class Answering(Protocol[Q_contra, A_co]):
+    """A judge or a writer; several threads share one."""
+
+    def ask(self, question: Q_contra, /) -> A_co:
+        """Answer one question."""
+        ...
+
+
+def ask_all(
+    judge: Answering[Q, A], questions: Iterable[Q], *, max_concurrency: int
+) -> Generator[list[tuple[Q, A]], None, None]:
+    """Yield answers in batches as they arrive, in the order of arrival.
 
     The threads are daemons, so a program that ends early, for example by Ctrl-C, waits for no call. An error of the
     judge, or a `JudgeError` thrown into the generator, waits for the calls in flight, because they are paid for.
@@ -25,8 +35,8 @@ def ask_all(judge: Judge[Any], questions: Iterable[Question], *, max_concurrency
 
     Raises: any error of `judge.ask`, after the verdicts that arrived before it.
     """
-    todo: queue.SimpleQueue[Question | None] = queue.SimpleQueue()
-    done: queue.SimpleQueue[Outcome] = queue.SimpleQueue()
+    todo: queue.SimpleQueue[Q | None] = queue.SimpleQueue()
+    done: queue.SimpleQueue[tuple[Q, A] | BaseException] = queue.SimpleQueue()
     stop = threading.Event()
     threads: list[threading.Thread] = []
     waiting = iter(questions)
@@ -58,7 +68,7 @@ def ask_all(judge: Judge[Any], questions: Iterable[Question], *, max_concurrency
         _end(stop, todo, threads)
 
 
-def _end(stop: threading.Event, todo: "queue.SimpleQueue[Question | None]", threads: list[threading.Thread]) -> None:
+def _end(stop: threading.Event, todo: "queue.SimpleQueue[Q | None]", threads: list[threading.Thread]) -> None:
     """Stop the threads before their next question."""
     stop.set()
     for _ in threads:
@@ -66,9 +76,9 @@ def _end(stop: threading.Event, todo: "queue.SimpleQueue[Question | None]", thre
 
 
 def _work(
-    judge: Judge[Any],
-    todo: "queue.SimpleQueue[Question | None]",
-    done: "queue.SimpleQueue[Outcome]",
+    judge: Answering[Q, A],
+    todo: "queue.SimpleQueue[Q | None]",
+    done: "queue.SimpleQueue[tuple[Q, A] | BaseException]",
     stop: threading.Event,
 ) -> None:
     while (question := todo.get()) is not None and not stop.is_set():
@@ -78,7 +88,7 @@ def _work(
             done.put(error)
 
 
-def _finished(done: "queue.SimpleQueue[Outcome]") -> list[Outcome]:
+def _finished(done: "queue.SimpleQueue[tuple[Q, A] | BaseException]") -> list[tuple[Q, A] | BaseException]:
     """Wait for one outcome, and return it with all others that are available."""
     outcomes = [done.get()]
     while True:
