@@ -8,6 +8,7 @@ import ast
 from pathlib import Path
 
 NAMES = (
+    "synthesize",
     "prepare",
     "pretrain",
     "sft",

@@ -23,7 +23,7 @@ FLOORS = [  # from the top; a folder imports from its own floor, unless that clo
     {"alignment.prepare"},
     {"alignment.pipeline", "alignment.report", "alignment.preview"},
     {"alignment.planner"},
-    {"alignment.train"},
+    {"alignment.train", "alignment.synthesize"},
     {"alignment.run"},
     {"alignment.calls", "alignment.serving"},
     {"alignment.evaluate"},

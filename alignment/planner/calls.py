@@ -9,6 +9,7 @@ from alignment.config.schema import PolicyGradientRecipe, Recipe
 from alignment.config.schema.chat_models import PricesEntry
 from alignment.config.schema.judges import AnyJudge, ChatEntry, RemoteEntry
 from alignment.config.schema.scorers import JudgeScorerEntry
+from alignment.config.schema.synthesize import SynthesizeRecipe
 from alignment.errors import RecipeError
 from alignment.planner.rows import pairs_of
 from alignment.planner.settings import Lengths
@@ -47,6 +48,19 @@ def calls_of(recipe: Recipe, rows: int, lengths: Lengths) -> Calls | None:
     """
     found = [_of(*asked, lengths) for asked in _asked(recipe, rows)]
     return sum(found[1:], found[0]) if found else None
+
+
+def calls_of_writer(recipe: SynthesizeRecipe) -> Calls:
+    """Count the calls of stage synthesize, by a dry run.
+
+    Raises: DataError if the seeds cannot be read; JudgeError if a table of prices cannot be.
+    """
+    from alignment.synthesize.stage import lacking_calls
+
+    dry = lacking_calls(recipe)
+    cost = dry.cost if dry.prices else 0.0 if recipe.writer.IN_PROCESS else None
+    currency = dry.prices.currency if dry.prices else "USD"
+    return Calls(dry.calls, dry.prompt_tokens, dry.completion_tokens, cost, currency)
 
 
 def _asked(recipe: Any, rows: int) -> Iterator[tuple[AnyJudge, int, int]]:

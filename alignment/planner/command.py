@@ -12,10 +12,11 @@ from alignment.config.documents import read_document
 from alignment.config.loading import check_recipe
 from alignment.config.pipelines import is_pipeline, load_pipeline
 from alignment.config.schema import Recipe
+from alignment.config.schema.synthesize import SynthesizeRecipe
 from alignment.config.secrets import refuse_keys_in_words
-from alignment.errors import RecipeError
+from alignment.errors import AlignmentError, RecipeError
 from alignment.planner.advice import Change, Solution, changes, solutions, verdict
-from alignment.planner.calls import Calls
+from alignment.planner.calls import Calls, calls_of_writer
 from alignment.planner.hours import Time, time_of
 from alignment.planner.machine import GIB, Machine
 from alignment.planner.memory import StagePlan, plan_stage
@@ -79,11 +80,16 @@ def plan_file(
     recipes = _recipes(path, overrides)
     require_accepted(recipes, here=False)
     found: list[Found] = []
+    called: dict[str, Calls] = {}
     for place, recipe in enumerate(recipes):
         before = {other.output_dir: other for other in recipes[:place]}
         try:
+            if isinstance(recipe, SynthesizeRecipe):
+                called[recipe.source] = calls_of_writer(recipe)
+                console.print(f"[bold]{recipe.stage}[/]: writer: {_bought(called[recipe.source])}", soft_wrap=True)
+                continue
             found.append(_plan(recipe, machine, before, rows, solve))
-        except RecipeError as error:
+        except AlignmentError as error:
             if len(recipes) == 1:
                 raise
             console.print(f"[bold]{recipe.stage}[/]: not planned: {escape(str(error))}", soft_wrap=True)
@@ -93,7 +99,9 @@ def plan_file(
         _sum(found, console)
     if json_out is not None:
         stages = [one.to_json() for one in found]
-        write_json(json_out, {"machine": dataclasses.asdict(machine), "stages": stages, "all": total(found)})
+        calls = {source: dataclasses.asdict(each) for source, each in called.items()}
+        everything = {"machine": dataclasses.asdict(machine), "stages": stages, "all": total(found)}
+        write_json(json_out, {**everything, **({"writers": calls} if calls else {})})
         console.print(f"Numbers: {json_out}", soft_wrap=True, markup=False)
     return all(one.plan.spare >= 0 for one in found)
 

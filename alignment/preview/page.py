@@ -36,6 +36,7 @@ def write_page(out: Path, name: str, stage: Stage, rows: Sequence[Row], tokenize
         TEMPLATE,
         name=name,
         stage=stage.name,
+        asked=stage.asked,
         summary=list(summary(stage, len(rows))),
         cards=list(cards(rows, tokenizer, stops)),
         skipped=stage.skipped[:MOST_SKIPPED],

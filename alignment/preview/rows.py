@@ -46,7 +46,7 @@ class Row:
     sequences: dict[str, Tokens]  # "segments", or "chosen" and "rejected"
     parts: list[Part] = field(default_factory=list)
     probability: float | None = None  # that chosen is better, or that the answer is good
-    question: str | None = None  # what the judge is asked
+    question: str | None = None  # what a judge or a writer is asked
     read_by: dict[str, str] = field(default_factory=dict)  # policy → the prompt, where it reads another text
     layout: str = ""  # of the file; `Stage.shown` fills it in
 
@@ -88,6 +88,7 @@ class Stage:
     counts: dict[str, Any]  # what training records
     limit: int | None = None  # tokens that a sequence may have
     unit: str = "rows"
+    asked: str = "judge"  # who is asked the rows' questions
 
     def layout(self, source: str) -> str:
         """Return the layout of the file that a row comes from."""

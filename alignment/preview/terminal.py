@@ -40,7 +40,7 @@ def show(stage: Stage, rows: Sequence[Row], tokenizer: Any, stops: Sequence[int]
             _print(console, Text(f"{printable(name)} reads:", style="italic"))
             _print(console, Text(visible(read)))
         if row.question is not None:
-            _print(console, Text("the judge is asked:", style="italic"))
+            _print(console, Text(f"the {stage.asked} is asked:", style="italic"))
             _print(console, Text(visible(row.question)))
         if row.parts:
             _print(console, Text(f"from {printable(from_where(row))}", style="dim"))

@@ -13,6 +13,7 @@ from alignment.config.rules.ppo import PPO_RULES
 from alignment.config.rules.pretrain import PRETRAIN_RULES
 from alignment.config.rules.shared import SHARED_RULES
 from alignment.config.rules.steps import PREPARE_RULES
+from alignment.config.rules.synthesize import SYNTHESIZE_RULES
 from alignment.config.rules.training import TRAINING_RULES
 from alignment.config.rules.tuning import TUNING_RULES
 from alignment.config.schema import PolicyGradientRecipe
@@ -29,6 +30,7 @@ RULES: list[Rule] = [
     *KTO_RULES,
     *PREPARE_RULES,
     *PRETRAIN_RULES,
+    *SYNTHESIZE_RULES,
 ]
 
 

@@ -51,15 +51,17 @@ def _of_scorers(keys: Keys) -> list[tuple[Location, dict[str, Any]]]:
 
 def call_limits(keys: Keys) -> Iterator[Fault]:
     """Limits need a judge whose calls they limit, and a limit of the cost needs prices."""
-    entries = [keys["judge"]] if keys.given("judge") else keys["judges"] or [judge for _, judge in _of_scorers(keys)]
+    one = next((key for key in ("judge", "writer") if keys.given(key)), None)
+    entries = [keys[one]] if one else keys["judges"] or [judge for _, judge in _of_scorers(keys)]
     if not entries and keys.exists("scorers"):
         for key in CallLimits.model_fields:
             if keys.given(key):
                 yield (key,), "limits the calls of judges, and no scorer is of kind judge"
     elif keys["max_cost"] is not None and not any(
-        one.get("prices") for entry in entries for one in [entry, *(entry.get("members") or [])]
+        each.get("prices") for entry in entries for each in [entry, *(entry.get("members") or [])]
     ):
-        yield ("max_cost",), "needs judge.prices to compute the cost; for a jury, those of its members"
+        jury = "; for a jury, those of its members" if one != "writer" else ""
+        yield ("max_cost",), f"needs {one or 'judge'}.prices to compute the cost{jury}"
 
 
 def judge_faults(at: Location, entry: dict[str, Any]) -> Iterator[Fault]:
