@@ -3,7 +3,8 @@
 alignment synthesize --config recipes/tiny/synthesize.yaml [--key value …]
     --dry-run   prints calls, tokens and cost, and makes no call
     --reparse   writes the rows of a finished run again from its recorded calls
-The rows are in train.jsonl, and everything that was left out, with its reason, is in dropped.jsonl.
+The rows are in train.jsonl, everything that was left out, with its reason, is in dropped.jsonl, and the page
+synthesize.html shows both.
 """
 
 import sys
@@ -13,6 +14,7 @@ from alignment.calls.store_rows import unanswered
 from alignment.config import load_recipe
 from alignment.config.schema.synthesize import SynthesizeRecipe
 from alignment.preview.seeds import seeds_shown
+from alignment.report.synthesized import write_page
 from alignment.run.directory import RunDirectory
 from alignment.run.script import script
 from alignment.synthesize.rows import load_seeds
@@ -30,7 +32,9 @@ def main(argv: list[str] | None = None) -> None:
         print(dry_run(recipe))  # noqa: T201
         return
     if recipe.reparse:
-        print(f"{recipe.output_dir}: {reparse(recipe)['rows']} rows")  # noqa: T201
+        rows, record, results = reparse(recipe)
+        write_page(recipe, rows, record.dropped, results)
+        print(f"{recipe.output_dir}: {len(rows)} rows")  # noqa: T201
         return
     caller = caller_of(recipe.writer, recipe, recipe.max_concurrency)
     writer = writer_of(recipe, caller)  # before anything is written: without a writer there is no run
@@ -43,6 +47,7 @@ def main(argv: list[str] | None = None) -> None:
         used = usage(store, [recipe.writer])
         models = store.models(writer.name)
     write_rows(run, rows, record)
+    write_page(recipe, rows, record.dropped, results)
     run.record(files={"train": ROWS}, writer={"name": writer.name, "prompt_hash": writer.prompt_hash, "models": models})
     run.table("rows", rows)
     run.finish(**results, usage=used)

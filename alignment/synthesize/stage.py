@@ -90,8 +90,8 @@ def dry_run(recipe: SynthesizeRecipe) -> str:
     )
 
 
-def reparse(recipe: SynthesizeRecipe) -> dict[str, Any]:
-    """Write a finished run's rows again from its calls; makes no call.
+def reparse(recipe: SynthesizeRecipe) -> tuple[list[Row], Record, dict[str, Any]]:
+    """Write a finished run's rows again from its calls, and return what `synthesized` does; makes no call.
 
     Raises: AlignmentError if there is no finished run, or the recipe needs calls that were never made.
     """
@@ -113,4 +113,4 @@ def reparse(recipe: SynthesizeRecipe) -> dict[str, Any]:
     write_rows(run, rows, record)
     kept = manifest.get("results", {})
     run.record(results={**kept, **results}, reparsed={"method": recipe.method.model_dump(mode="json")})
-    return results
+    return rows, record, results

@@ -23,6 +23,12 @@ MINIMAL = {
     "pretrain": COMMON,
     "sft": COMMON,
     "label": COMMON | {"judge": RULES_JUDGE},
+    "synthesize": {
+        "output_dir": "o",
+        "datasets": [{"path": "d"}],
+        "writer": {"kind": "openai", "model": "m"},
+        "method": {"kind": "answers"},
+    },
     "prepare": {"output_dir": "o", "datasets": [{"path": "d"}], "steps": [{"kind": "clean"}]},
     "reward": COMMON,
     "dpo": COMMON,

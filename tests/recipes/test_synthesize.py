@@ -65,6 +65,9 @@ def test_self_instruct_writes_instructions_that_are_new_and_keeps_their_lineage(
     outcomes = {row["provenance"]["instruction"] for row in rows}
     outcomes |= {row["provenance"]["instruction"] for row in dropped if "instruction" in row["provenance"]}
     assert outcomes == set(range(30))
+    page = (tmp_path / "run/synthesize.html").read_text()
+    assert rows[0]["instruction"] in page
+    assert "instructions: keyword" in page
     nearest = found["diversity"]["nearest_seed"]["histogram"]
     assert sum(nearest) == 30
     assert nearest[7:] == [0, 0, 0]

@@ -144,7 +144,7 @@ class SynthesizeRecipe(Recipe, DataKeys, CallKeys):
         help="Have a language model write instruction data from few seeds.",
         makes="data",
         rows="prompts",
-        next_step="look at {run}/report.html, then clean {run} in stage prepare or train on it in stage sft",
+        next_step="look at {run}/synthesize.html, then clean {run} in stage prepare or train on it in stage sft",
         one_process=True,
     )
     stage: Literal["synthesize"]
