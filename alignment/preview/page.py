@@ -7,9 +7,10 @@ from typing import Any
 
 from alignment.preview.rows import Part, Row, Stage
 from alignment.preview.segments import Piece, parted, pieces
-from alignment.preview.wording import facts, summary, visible
+from alignment.preview.wording import facts, summary
 from alignment.report.build import fill
 from alignment.report.previews import KINDS, ShownSequence
+from alignment.report.wording import visible
 from alignment.run.files import write_atomic
 
 TEMPLATE = Path(__file__).parent / "preview.html.jinja"

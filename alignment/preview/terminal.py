@@ -10,7 +10,8 @@ from rich.text import Text
 from alignment.errors import printable
 from alignment.preview.rows import Row, Stage
 from alignment.preview.segments import Piece, parted, pieces
-from alignment.preview.wording import facts, from_where, heading, summary, visible
+from alignment.preview.wording import facts, from_where, heading, summary
+from alignment.report.wording import visible
 
 MARKS = {"trained": "⟦⟧", "special": "‹›", "cut": "✂"}
 LEGEND = "⟦ ⟧ trained   ‹ › one control token   ✂ … ✂ cut off"

@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from alignment.errors import printable
 from alignment.preview.rows import Row, Stage, Tokens
 
 
@@ -55,8 +54,3 @@ def stop_of(tokens: Tokens, tokenizer: Any, stops: Sequence[int]) -> str | None:
 def from_where(row: Row) -> str:
     """Return the columns that a row's parts come from."""
     return ", ".join(f"{part.name}: {part.column or 'not found as it stands'}" for part in row.parts)
-
-
-def visible(text: str) -> str:
-    """Return a text whose line ends and tabs are kept and whose other control characters are escaped."""
-    return "\n".join("\t".join(map(printable, line.split("\t"))) for line in text.split("\n"))

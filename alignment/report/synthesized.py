@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from alignment.config.schema.synthesize import SynthesizeRecipe
-from alignment.preview.wording import visible
 from alignment.report.bars import bars_of, histogram
 from alignment.report.build import fill
+from alignment.report.wording import visible
 from alignment.run.files import write_atomic
 from alignment.synthesize.diversity import parts_of
 from alignment.synthesize.rows import Row

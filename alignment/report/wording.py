@@ -3,6 +3,7 @@
 import datetime
 from typing import Any
 
+from alignment.errors import printable
 from alignment.report.charts import number
 
 SHOUTED = frozenset({"sft", "dpo", "ppo", "kto", "grpo", "rloo", "ipo", "orpo"})
@@ -78,3 +79,8 @@ def verdict(candidate: str, baseline: str, rate: dict[str, Any]) -> tuple[str, s
     if found == "unjudged":
         return claims[found], "every question to the judge failed"
     return claims[found], f"preferred {percent(rate['value'])} of the time {share_interval(rate)}".rstrip()
+
+
+def visible(text: str) -> str:
+    """Return a text whose line ends and tabs are kept and whose other control characters are escaped."""
+    return "\n".join("\t".join(map(printable, line.split("\t"))) for line in text.split("\n"))
