@@ -551,13 +551,13 @@ def test_another_stages_recipe_is_refused_alone(faults, tmp_path):
     [
         (
             "output_dir: o\n",
-            "the required key stage is missing; give one of prepare, pretrain, sft, label, reward, dpo, kto, ppo, "
-            "grpo, rloo, evaluate",
+            "the required key stage is missing; give one of synthesize, prepare, pretrain, sft, label, reward, dpo, "
+            "kto, ppo, grpo, rloo, evaluate",
         ),
         (
             "stage: pppo\n",
-            ":1: stage: 'pppo' is not a stage; give one of prepare, pretrain, sft, label, reward, dpo, kto, ppo, "
-            "grpo, rloo, evaluate; di",
+            ":1: stage: 'pppo' is not a stage; give one of synthesize, prepare, pretrain, sft, label, reward, dpo, "
+            "kto, ppo, grpo, rloo, evaluate; di",
         ),
         ("stage: [sft]\n", "is not a stage"),
     ],
