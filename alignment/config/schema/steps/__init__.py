@@ -14,6 +14,7 @@ from alignment.config.schema.steps.duplicates import (
     ExactDuplicatesEntry,
     NearDuplicatesEntry,
     OverlapEntry,
+    SemanticDuplicatesEntry,
 )
 from alignment.config.schema.steps.personal import PiiEntry
 from alignment.config.schema.steps.quality import QualityEntry
@@ -29,6 +30,7 @@ StepEntry = Annotated[
     | PiiEntry
     | ExactDuplicatesEntry
     | NearDuplicatesEntry
+    | SemanticDuplicatesEntry
     | OverlapEntry
     | TemplateEntry
     | SampleEntry

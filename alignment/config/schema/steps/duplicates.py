@@ -1,10 +1,11 @@
-"""Steps that compare rows: exact and near duplicates, and overlap with evaluation data."""
+"""Steps that compare rows: exact, near and semantic duplicates, and overlap with evaluation data."""
 
 from typing import Literal
 
 from pydantic import Field
 
 from alignment.config.schema.keys import DatasetEntry
+from alignment.config.schema.parts import InputPath
 from alignment.config.schema.steps.base import AnyStep, On
 
 Kept = Literal["first", "longest", "all"]
@@ -43,6 +44,23 @@ class NearDuplicatesEntry(_DuplicatesEntry):
     """Characters or words of an n-gram."""
     unit: Literal["characters", "words"] = "characters"
     """What n-grams are made of."""
+
+
+class SemanticDuplicatesEntry(_DuplicatesEntry):
+    """Removal of rows of the same meaning."""
+
+    kind: Literal["semantic_duplicates"]
+    """Drop rows whose embeddings are close to another row's."""
+    model_name_or_path: InputPath
+    """The embedding model: a folder or Hub id of sentence-transformers, or of transformers: then the last hidden states
+    are averaged.
+    """
+    threshold: float = Field(default=0.95, gt=0, le=1)
+    """Least cosine similarity of two embeddings."""
+    max_length: int = Field(default=512, gt=0, le=10**6)
+    """Number of tokens of a text that are read."""
+    batch_size: int = Field(default=32, gt=0, le=10**6)
+    """Number of texts that the model reads at once."""
 
 
 class OverlapEntry(AnyStep):
