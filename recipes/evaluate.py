@@ -16,7 +16,7 @@ from alignment.config import load_recipe
 from alignment.config.schema import EvaluateRecipe
 from alignment.data import require_data
 from alignment.evaluate.cached_judge import VERDICTS, CachedJudge, only_failures
-from alignment.evaluate.heldout import held_out_prompts, outside_text
+from alignment.evaluate.heldout import held_out_prompts, outside_domain, outside_text
 from alignment.evaluate.policies import measure
 from alignment.evaluate.results import (
     answer_rows,
@@ -67,7 +67,7 @@ def main(argv: list[str] | None = None) -> None:
     )
 
     # What is answered, and how likely the answers are under the baseline.
-    baseline, candidates = measure(recipe, prompts, outside_text(recipe), console.print)
+    baseline, candidates = measure(recipe, prompts, outside_text(recipe), console.print, outside_domain(recipe))
     policies = [baseline, *candidates]
     run.record(sampled_with={policy.name: sampled_with(policy) for policy in policies})
 

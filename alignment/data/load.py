@@ -184,7 +184,7 @@ def require_data(recipe: Any) -> None:
 
     Raises: DataError.
     """
-    for key in ("datasets", "eval_datasets", "perplexity_datasets"):
+    for key in ("datasets", "eval_datasets", "perplexity_datasets", "outside_tasks"):
         require_there(getattr(recipe, key, None) or [])
 
 

@@ -5,12 +5,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from alignment.config.schema import DatasetEntry, EvaluateRecipe
-from alignment.data.load import load_demonstrations, load_prompts
+from alignment.data.load import load_demonstrations, load_prompts, load_rankings
 from alignment.data.prompts import sources_of
-from alignment.data.rows import Prompt
+from alignment.data.rows import Prompt, Ranking
 from alignment.data.splits import prompt_key, split_by_prompt
 from alignment.data.stored import Stored
 from alignment.errors import DataError, JsonError
+from alignment.evaluate.forgetting import Outside
 from alignment.strict_json import decoded
 
 
@@ -59,6 +60,25 @@ def outside_text(recipe: EvaluateRecipe) -> str | None:
     texts = [_entry_text(entry, recipe) for entry in recipe.perplexity_datasets]
     # Sixteen characters make at least one token in any tokenizer met so far; reading on would be wasted.
     return "\n\n".join(texts)[: 16 * recipe.perplexity_max_tokens]
+
+
+def outside_domain(recipe: EvaluateRecipe) -> Outside | None:
+    """Return the documents of `perplexity_datasets` and the rows of `outside_tasks`; None if none is named.
+
+    Raises: DataError if one cannot be read.
+    """
+    if not recipe.perplexity_datasets and not recipe.outside_tasks:
+        return None
+    documents: dict[str, list[str]] = {}
+    tasks: dict[str, list[Ranking]] = {}
+    for entry in recipe.perplexity_datasets:
+        loaded = load_demonstrations([entry], on_bad_row=recipe.on_bad_row, seed=recipe.seed)
+        documents.setdefault(entry.path, []).extend(f"{_plain(row.prompt)}{row.completion}" for row in loaded.rows)
+    for entry in recipe.outside_tasks:
+        ranked = load_rankings([entry], on_bad_row=recipe.on_bad_row, seed=recipe.seed)
+        rows = [row for row in ranked.rows if any({pair.first, pair.second} == {0, 1} for pair in row.pairs)]
+        tasks.setdefault(entry.path, []).extend(rows)
+    return Outside(documents, tasks)
 
 
 def _entry_text(entry: DatasetEntry, recipe: EvaluateRecipe) -> str:

@@ -4,7 +4,9 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from alignment.errors import DataError
@@ -125,6 +127,32 @@ def perplexity(model: nn.Module, ids: list[int], *, bos: list[int]) -> dict[str,
     mean = total / tokens
     # A model that broke has no perplexity: past 700 nats a token exp overflows, and NaN is no JSON.
     return {"value": math.exp(mean) if mean < 700 else None, "tokens": tokens, "window": window + len(bos)}
+
+
+def text_losses(model: nn.Module, tokenizer: Any, texts: Sequence[str], max_tokens: int) -> NDArray[np.float64]:
+    """Return the nats of each text's predicted tokens and their number, (texts, 2); `max_tokens` of all texts are read.
+
+    A text is read alone, in windows of the model's context, each behind the tokenizer's BOS where it has one. The first
+    token of a window without BOS is not predicted.
+    """
+    bos = [tokenizer.bos_token_id] if tokenizer("").get("input_ids", [])[:1] == [tokenizer.bos_token_id] else []
+    window = min(context_of(model) or LONGEST_WINDOW, LONGEST_WINDOW) - len(bos)
+    device = next(model.parameters()).device
+    model.eval()
+    found, left = [], max_tokens
+    for text in texts:
+        ids = tokenizer(text, add_special_tokens=False, truncation=False, verbose=False)["input_ids"][:left]
+        left -= len(ids)
+        pieces = [bos + ids[start : start + window] for start in range(0, len(ids), window)]
+        rows = [torch.tensor([piece], device=device) for piece in pieces if len(piece) > 1]
+        logps = [next_token_logps(model, row, torch.ones_like(row)) for row in rows]
+        if logps:
+            found.append((-sum(float(each.sum()) for each in logps), sum(each.numel() for each in logps)))
+        if left <= 0:
+            break
+    if not found:
+        raise DataError("perplexity_datasets hold no text of 2 tokens; perplexity needs at least 2")
+    return np.array(found, dtype=np.float64)
 
 
 def _distinct(words: list[list[str]], n: int) -> float | None:

@@ -11,6 +11,7 @@ from alignment.config.schema import EvaluateRecipe
 from alignment.data.rows import Prompt
 from alignment.data.sampled import Recorder
 from alignment.data.template import Template
+from alignment.evaluate.forgetting import Kept, Outside, measure_outside
 from alignment.evaluate.metrics import perplexity, token_logps
 from alignment.evaluate.shared_base import SharedBase
 from alignment.meter import ProgressBar
@@ -36,11 +37,16 @@ class Measured:
     vocabulary: dict[str, int]
     tokens: list[dict[str, Any]] = field(default_factory=list)  # of each answer, as `alignment.data.sampled` keeps them
     perplexity: dict[str, Any] | None = None
+    kept: Kept | None = None  # of what is outside the domain
     ref_logps: list[Tensor] | None = field(default=None)  # under the baseline; None if tokenizers differ
 
 
 def measure(
-    recipe: EvaluateRecipe, prompts: Sequence[Prompt], outside_text: str | None, say: Say
+    recipe: EvaluateRecipe,
+    prompts: Sequence[Prompt],
+    outside_text: str | None,
+    say: Say,
+    outside: Outside | None = None,
 ) -> tuple[Measured, list[Measured]]:
     """Sample and measure the candidates, then the baseline.
 
@@ -48,6 +54,7 @@ def measure(
 
     Args:
         prompts: one per answer wanted. outside_text: for the perplexity, None for none. say: reports progress.
+        outside: documents and tasks outside the domain, to compare with the baseline.
 
     Returns: the baseline and the candidates in the recipe's order.
     """
@@ -71,6 +78,16 @@ def measure(
         if outside_text is not None:
             say(f"{name}: perplexity outside the domain")
             policy.perplexity = _perplexity(model, tokenizer, outside_text, recipe.perplexity_max_tokens)
+        if outside is not None:
+            say(f"{name}: losses and task scores outside the domain")
+            policy.kept = measure_outside(
+                model,
+                tokenizer,
+                template,
+                outside,
+                max_tokens=recipe.perplexity_max_tokens,
+                batch_size=recipe.per_device_eval_batch_size,
+            )
         if place == len(places) - 1:
             for candidate in measured.values():
                 if candidate.vocabulary == policy.vocabulary:

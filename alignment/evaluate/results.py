@@ -8,6 +8,7 @@ from alignment.config.schema import EvaluateRecipe
 from alignment.config.schema.chat_models import at_once
 from alignment.data.rows import Prompt
 from alignment.errors import BudgetError
+from alignment.evaluate.forgetting import forgotten
 from alignment.evaluate.judging import Comparison, Judge
 from alignment.evaluate.metrics import kl, lengths, variety
 from alignment.evaluate.policies import Measured
@@ -96,6 +97,10 @@ def summarise(
         "reward_score": {name: mean_interval(values, clusters, how).as_json() for name, values in scores.items()},
         "reward_agreement": {name: found for name, found in agreed.items() if found is not None},
     }
+    if baseline.kept is not None:
+        details["forgetting"] = {
+            c.name: _forgetting(forgotten(c.kept, baseline.kept, how)) for c in candidates if c.kept
+        }
     return {
         "baseline": baseline.name,
         "candidates": [c.name for c in candidates],
@@ -107,6 +112,12 @@ def summarise(
         **{name: {who: found["value"] for who, found in by.items()} for name, by in details.items() if by},
         "details": details,
     }
+
+
+def _forgetting(by_data: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Return a candidate's forgetting; `value` is its largest perplexity ratio."""
+    ratios = [found["perplexity_ratio"]["value"] for found in by_data.values() if "perplexity_ratio" in found]
+    return {"value": max((ratio for ratio in ratios if ratio is not None), default=None), "data": by_data}
 
 
 def win_rates(recipe: EvaluateRecipe, clusters: Sequence[int], verdicts: Verdicts) -> dict[str, dict[str, Any]]:

@@ -20,6 +20,7 @@ def table(results: dict[str, Any]) -> Table:
         "answer_tokens": "tokens",
         "distinct_answers": "distinct",
         "perplexity": "perplexity\noutside",
+        "forgetting": "forgetting\nratio",
     }
     columns = {key: title for key, title in columns.items() if details.get(key)}
     for title in columns.values():

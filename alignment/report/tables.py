@@ -19,6 +19,7 @@ COLUMNS = (
     ("answer_tokens", "Length", "tokens per answer", False),
     ("distinct_answers", "Distinct answers", "share of all answers", True),
     ("perplexity", "Perplexity", "text outside the domain", False),
+    ("forgetting", "Forgetting", "largest perplexity ratio to the baseline, outside the domain", False),
 )
 
 

@@ -10,7 +10,7 @@ from alignment.data.prompts import prompts_to_answer
 from alignment.data.rows import Prompt
 from alignment.data.template import Template
 from alignment.errors import DataError
-from alignment.evaluate.heldout import held_out_prompts, outside_text
+from alignment.evaluate.heldout import held_out_prompts, outside_domain, outside_text
 from alignment.policy.base import require_loadable
 from alignment.policy.proxy import require_one_tokenizer
 from alignment.policy.tokenizer import load_tokenizer
@@ -100,6 +100,7 @@ def evaluated(recipe: EvaluateRecipe, written: Written) -> Stage:
     judges = [JudgePreview(entry, seed=recipe.seed) for entry in recipe.judges]
     held_out = held_out_prompts(recipe)
     outside_text(recipe)
+    outside_domain(recipe)
     for path in member_paths(recipe.reward_model_path) if recipe.reward_model_path else ():
         require_score_head(path)
     require_loadable(recipe, trainable=False, peft=None)

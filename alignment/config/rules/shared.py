@@ -85,7 +85,7 @@ def quantisation(keys: Keys) -> Iterator[Fault]:
 
 def mixtures(keys: Keys) -> Iterator[Fault]:
     """Fractions are normalised to a sum of one, so all entries of a mixture have one, or none has."""
-    for key in ("datasets", "eval_datasets", "perplexity_datasets"):
+    for key in ("datasets", "eval_datasets", "perplexity_datasets", "outside_tasks"):
         entries = keys[key] or []
         without = [i for i, entry in enumerate(entries) if entry.get("fraction") is None]
         if without and len(without) < len(entries):

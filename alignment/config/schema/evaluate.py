@@ -48,6 +48,10 @@ class EvaluateRecipe(Recipe, ModelKeys, DataKeys, SamplingKeys, CallKeys):
     """Text of other domains, to measure what the policies forgot."""
     perplexity_max_tokens: int = Field(default=20_000, gt=0, le=10**9)
     """Number of tokens of each of these data sets to read."""
+    outside_tasks: list[DatasetEntry] = Field(default_factory=list)
+    """Tasks of other domains, to measure what the policies forgot: rows with prompt, chosen and rejected. The score is
+    the share of rows whose chosen answer is likelier, per token.
+    """
     num_generations: int = Field(default=1, gt=0, le=1024)
     """Answers for each prompt and policy. From 2 on, the reward model is compared with the judges."""
     confidence_level: float = Field(default=0.95, gt=0, lt=1)

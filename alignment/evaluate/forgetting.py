@@ -1,0 +1,97 @@
+"""What a candidate forgot: its losses and task scores outside the domain against the baseline's, text by text.
+
+Both policies read the same texts, so intervals resample pairs: the documents, or the rows of a task.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+from alignment.data.rows import Ranking
+from alignment.data.template import Template
+from alignment.evaluate.metrics import text_losses, token_logps
+from alignment.evaluate.statistics import Bootstrap, Interval, mean_interval, sums_interval
+
+Losses = NDArray[np.float64]  # (documents, 2): nats of a document's predicted tokens, and how many these are
+
+
+@dataclass(frozen=True, slots=True)
+class Outside:
+    """What is read outside the domain: documents and tasks, by the path that the recipe names."""
+
+    documents: dict[str, list[str]]
+    tasks: dict[str, list[Ranking]]
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What one policy makes of `Outside`."""
+
+    losses: dict[str, Losses]
+    right: dict[str, list[float]]  # of each row: 1 if the preferred answer is likelier by token, 0.5 if as likely
+
+
+def measure_outside(
+    model: nn.Module, tokenizer: Any, template: Template, outside: Outside, *, max_tokens: int, batch_size: int
+) -> Kept:
+    """Compute a policy's losses and task scores.
+
+    Args:
+        max_tokens: of each data set's documents, to read. batch_size: answers scored together.
+    """
+    losses = {name: text_losses(model, tokenizer, texts, max_tokens) for name, texts in outside.documents.items()}
+    right = {name: _right(model, template, rows, batch_size) for name, rows in outside.tasks.items()}
+    return Kept(losses, right)
+
+
+def _right(model: nn.Module, template: Template, rows: Sequence[Ranking], batch_size: int) -> list[float]:
+    prompts, answers = [], []
+    for row in rows:
+        for text in row.responses[:2]:
+            prompts.append(template.prompt_ids(row.prompt))
+            answers.append(template.answer_ids(row.prompt, text))
+    logps = token_logps(model, prompts, answers, temperature=1.0, batch_size=batch_size)
+    means = np.array([float(logp.mean()) for logp in logps]).reshape(-1, 2)
+    better = [next(pair.probability for pair in row.pairs if {pair.first, pair.second} == {0, 1}) for row in rows]
+    signs = np.array([1.0 if probability is not None and probability > 0.5 else -1.0 for probability in better])
+    return [float(each) for each in (np.sign(means[:, 0] - means[:, 1]) * signs + 1) / 2]
+
+
+def forgotten(candidate: Kept, baseline: Kept, how: Bootstrap) -> dict[str, dict[str, Any]]:
+    """Return, by data set, the perplexity and the task score of a candidate against the baseline's.
+
+    `perplexity_ratio` is exp of the difference of the nats of the same documents, per token of the baseline: above 1
+    the candidate forgot. `score_difference` is the candidate's share of right answers less the baseline's: below 0 it
+    forgot. A data set is `forgotten` if the interval excludes no change on that side.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for name, theirs in baseline.losses.items():
+        mine = candidate.losses[name]
+        count = min(len(mine), len(theirs))  # another tokenizer reads as many tokens in fewer or more documents
+        columns = np.concatenate([mine[:count], theirs[:count]], axis=1)
+        ratio = sums_interval(columns, range(count), lambda sums: np.exp((sums[:, 0] - sums[:, 2]) / sums[:, 3]), how)
+        found[name] = {
+            "perplexity_ratio": ratio.as_json(),
+            "perplexity": _perplexity(mine[:count], how).as_json(),
+            "baseline_perplexity": _perplexity(theirs[:count], how).as_json(),
+            "forgotten": bool(ratio.low > 1),
+        }
+    for name, before in baseline.right.items():
+        after = candidate.right[name]
+        rows = range(len(before))
+        difference = mean_interval(np.subtract(after, before), rows, how)
+        found.setdefault(name, {}).update(
+            score_difference=difference.as_json(),
+            score=mean_interval(after, rows, how).as_json(),
+            baseline_score=mean_interval(before, rows, how).as_json(),
+        )
+        found[name]["forgotten"] = found[name].get("forgotten", False) or bool(difference.high < 0)
+    return found
+
+
+def _perplexity(losses: Losses, how: Bootstrap) -> Interval:
+    return sums_interval(losses, range(len(losses)), lambda sums: np.exp(sums[:, 0] / sums[:, 1]), how)

@@ -1,0 +1,1 @@
+"""Continued pretraining on another domain, with replay of old data."""

@@ -1,0 +1,86 @@
+"""Forgetting: ratios of perplexities and differences of task scores, with intervals over documents and rows."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from alignment.data.rows import Pair, Ranking
+from alignment.data.template import Template
+from alignment.evaluate.forgetting import Kept, Outside, forgotten, measure_outside
+from alignment.evaluate.metrics import text_losses
+from alignment.evaluate.statistics import Bootstrap
+from tests.models import make_model, make_tokenizer
+
+HOW = Bootstrap(0.95, 500, 0)
+
+
+def test_the_ratio_of_perplexities_and_its_interval():
+    # nats, tokens; the candidate loses 0.1 nats a token more on all documents
+    base = np.array([[20.0, 10.0], [60.0, 20.0], [25.0, 10.0], [45.0, 15.0]])
+    worse = base + np.stack([base[:, 1] * 0.1, np.zeros(4)], axis=1)
+    rows = [1.0, 1.0, 0.0, 1.0] * 10
+    found = forgotten(
+        Kept({"a": worse, "b": base}, {"task": [0.0] * 40}), Kept({"a": base, "b": base}, {"task": rows}), HOW
+    )
+    assert found["a"]["perplexity_ratio"]["value"] == pytest.approx(math.exp(0.1))
+    assert found["a"]["perplexity"]["value"] == pytest.approx(math.exp((20 + 60 + 25 + 45) / 55 + 0.1))
+    assert found["a"]["baseline_perplexity"]["value"] == pytest.approx(math.exp(150 / 55))
+    low, high = found["a"]["baseline_perplexity"]["low"], found["a"]["baseline_perplexity"]["high"]
+    assert math.exp(2.0) <= low < math.exp(150 / 55) < high <= math.exp(3.0)  # the least and the most of one document
+    assert found["b"]["perplexity_ratio"]["value"] == 1
+    assert not found["b"]["forgotten"]
+    assert found["task"]["score_difference"]["value"] == pytest.approx(-0.75)
+    assert found["task"]["baseline_score"]["value"] == pytest.approx(0.75)
+    assert found["task"]["forgotten"]
+
+
+def test_documents_that_all_lose_something_else_are_forgotten():
+    base = np.array([[20.0, 10.0], [60.0, 20.0], [25.0, 10.0], [45.0, 15.0]])
+    worse = base + np.array([[1.0, 0], [3.0, 0], [0.5, 0], [2.0, 0]])
+    (found,) = forgotten(Kept({"a": worse}, {}), Kept({"a": base}, {}), HOW).values()
+    assert found["perplexity_ratio"]["low"] > 1
+    assert found["forgotten"]
+    (back,) = forgotten(Kept({"a": base}, {}), Kept({"a": worse}, {}), HOW).values()
+    assert not back["forgotten"]
+
+
+def test_a_model_is_measured_text_by_text():
+    tokenizer = make_tokenizer(chat_template=None)
+    model = make_model(tokenizer)
+    texts = ["the quick brown fox", "a small cat and a big red ball"]
+    found = text_losses(model, tokenizer, texts, 1000)
+    for text, (nats, tokens) in zip(texts, found, strict=True):
+        ids = tokenizer(text).input_ids
+        logps = model(torch.tensor([ids])).logits[0].double().log_softmax(-1)
+        assert nats == pytest.approx(-sum(logps[t - 1, ids[t]].item() for t in range(1, len(ids))), rel=1e-5)
+        assert tokens == len(ids) - 1
+    assert len(text_losses(model, tokenizer, texts, len(tokenizer(texts[0]).input_ids))) == 1
+
+
+class Prefers(nn.Module):
+    """Gives one token more probability than all others."""
+
+    def __init__(self, token: int, size: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(size))
+        with torch.no_grad():
+            self.weight[token] = 5.0
+
+    def forward(self, input_ids, **_):
+        class Out:
+            logits = self.weight.expand(*input_ids.shape, -1)
+
+        return Out
+
+
+def test_a_task_is_right_where_the_chosen_answer_is_likelier():
+    tokenizer = make_tokenizer(chat_template=None)
+    template = Template(tokenizer)
+    fox = tokenizer("f", add_special_tokens=False).input_ids[0]
+    rows = [Ranking("x", ["f", "z"], [Pair(0, 1, 1.0)]), Ranking("x", ["f", "z"], [Pair(0, 1, 0.0)])]
+    model = Prefers(fox, len(tokenizer))
+    kept = measure_outside(model, tokenizer, template, Outside({}, {"t": rows}), max_tokens=10, batch_size=2)
+    assert kept.right == {"t": [1.0, 0.0]}
