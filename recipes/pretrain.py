@@ -25,8 +25,9 @@ from alignment.run.script import script
 from alignment.train.arguments import training_arguments
 from alignment.train.pretraining.isolation import require_apart
 from alignment.train.pretraining.objectives import objective_of, require_objective
-from alignment.train.pretraining.rows import EpochRows, prepared_split, require_rows
-from alignment.train.pretraining.trainer import PretrainTrainer
+from alignment.train.pretraining.rows import prepared_split, require_rows
+from alignment.train.pretraining.stream import text_of
+from alignment.train.pretraining.trainer import PretrainTrainer, forced
 from alignment.train.running import train_and_save
 from alignment.train.saving import lineage_of
 from alignment.train.trial import require_accepted
@@ -50,7 +51,7 @@ def main(argv: list[str] | None = None) -> None:
     tokenizer = load_tokenizer(recipe)
     template = template_of(recipe, tokenizer)
     run.record(lineage=lineage_of(recipe, tokenizer, template), task=recipe.task)
-    arguments = training_arguments(TrainingArguments, recipe, run, remove_unused_columns=False)
+    arguments = training_arguments(TrainingArguments, recipe, run, **forced(recipe))
     model = load_model(recipe.task, recipe, trainable=True, peft=recipe)
     generates = recipe.objective != "masked"
     if generates:
@@ -66,7 +67,7 @@ def main(argv: list[str] | None = None) -> None:
         model,
         arguments,
         objective,
-        EpochRows(train.rows),
+        text_of(recipe, template, objective, train),
         held_out,
         callbacks=[*callbacks_for(run, recipe), *method_callbacks(recipe, model)],
     )

@@ -34,7 +34,7 @@ def load_demonstrations(
 ) -> Loaded[Demonstration]:
     """Load prompts with the answer to imitate. Of rankings, that is the answer that wins most."""
     refuse_rejected(entries)
-    return load(entries, _demonstration, on_bad_row, seed, max_samples, agreeing=True)
+    return load(entries, to_demonstration, on_bad_row, seed, max_samples, agreeing=True)
 
 
 def load_rankings(
@@ -157,7 +157,7 @@ def load_columns(entries: "list[DatasetEntry]", *, on_bad_row: OnBadRow, **_: An
 
 
 def load_rows(recipe: Any, *, on_bad_row: OnBadRow | None = None) -> Loaded[Any]:
-    """Load what a recipe's stage reads of its `datasets`; `on_bad_row` in place of the recipe's."""
+    """Load what a recipe's stage reads of its `datasets`, of a stream the first rows; `on_bad_row` in its place."""
     loaders: dict[str, Callable[..., Loaded[Any]]] = {
         "demonstrations": load_demonstrations,
         "rankings": load_rankings,
@@ -165,6 +165,10 @@ def load_rows(recipe: Any, *, on_bad_row: OnBadRow | None = None) -> Loaded[Any]
         "prompts": load_prompts,
         "any": load_any,
     }
+    if getattr(recipe, "streaming", False):
+        from alignment.data.streamed import head  # which imports this module
+
+        return head(recipe.datasets, on_bad_row or recipe.on_bad_row)
     given = getattr(recipe, "responses", "") == "given"
     load_them = load_answers if given else loaders[recipe.STAGE.rows]
     if getattr(recipe, "reads_columns", False):
@@ -188,7 +192,8 @@ def require_data(recipe: Any) -> None:
         require_there(getattr(recipe, key, None) or [])
 
 
-def _demonstration(parsed: Parsed, raw: RawRow, fmt: Format) -> Demonstration | None:
+def to_demonstration(parsed: Parsed, raw: RawRow, fmt: Format) -> Demonstration | None:
+    """Return the text or answer to imitate that was read; None if it is labelled bad."""
     if isinstance(parsed, Demonstration):
         bad = parsed.desirable is not None and parsed.desirable <= 0.5  # it is not imitated
         return None if bad else replace(parsed, source=raw.where)

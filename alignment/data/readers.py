@@ -86,10 +86,11 @@ def _jsonl(stored: Stored) -> Iterator[RawRow]:
         if line is None:
             yield RawRow(where, None, _TOO_LONG)
         elif line.strip():
-            yield _json_row(where, line)
+            yield json_row(where, line)
 
 
-def _json_row(where: str, line: bytes) -> RawRow:
+def json_row(where: str, line: bytes) -> RawRow:
+    """Return the row of a line of JSON."""
     try:
         return RawRow(where, parse(line))
     except JsonError as error:
@@ -129,7 +130,7 @@ def _json(stored: Stored) -> Iterator[RawRow]:
         return
     for number, line in enumerate(content.split(b"\n"), 1):
         if line.strip():
-            yield _json_row(f"{name}:{number}", line.removeprefix(BOM))
+            yield json_row(f"{name}:{number}", line.removeprefix(BOM))
 
 
 def _json_array(text: str, name: str) -> Iterator[RawRow]:

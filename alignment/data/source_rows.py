@@ -61,8 +61,14 @@ def read_source(
     on_bad_row: OnBadRow,
     loaded: Loaded[T],
     also_read: tuple[str, ...],
+    *,
+    tell: bool = True,
 ) -> list[Kept[T]]:
     """Return what `convert` makes of each row of a source, and add what the manifest keeps to `loaded`.
+
+    Args:
+        source, format_name, convert, on_bad_row, loaded, also_read: as in `alignment.data.load.load`.
+        tell: whether to write how the first row was understood.
 
     Raises: DataError if the layout is unknown, and at a bad row where `on_bad_row` is stop.
     """
@@ -82,7 +88,7 @@ def read_source(
             refuse_unread(value, fmt, chosen=format_name is not None, also_read=also_read)
             for parsed in fmt.read(value):
                 refuse_missing_turns(parsed)
-                if not kinds:
+                if not kinds and tell:
                     say_once(
                         printable(f"{source.name}: layout {fmt.name}{_left_out(fmt, value)}; first row: {told(parsed)}")
                     )
@@ -111,6 +117,10 @@ def read_source(
 
 def objects_of(source: RawSource, on_bad_row: OnBadRow, loaded: Loaded[Any]) -> list[RawRow]:
     """Return the rows of a source that are objects, and add what the manifest keeps to `loaded`.
+
+    Args:
+        source, format_name, convert, on_bad_row, loaded, also_read: as in `alignment.data.load.load`.
+        tell: whether to write how the first row was understood.
 
     Raises: DataError at a row that is none where `on_bad_row` is stop.
     """

@@ -31,6 +31,8 @@ def pairs_of(recipe: Any) -> int:
 
 def _read(recipe: Recipe, before: Mapping[str, Recipe]) -> int | None:
     entries = getattr(recipe, "datasets", [])
+    if getattr(recipe, "streaming", False):
+        return None  # max_steps bounds it
     if entries and all(Path(entry.path).exists() for entry in entries):
         return _counted(recipe)
     limit = getattr(recipe, "max_samples", None)

@@ -111,7 +111,8 @@ def preview(
         written = Written.of(recipe) if getattr(recipe, "model_name_or_path", "") else None
         stage = replace(read(recipe, written), name=recipe.stage)
         rows = stage.shown(ROWS if count is None else count)
-        locate(rows, [*getattr(recipe, "datasets", []), *getattr(recipe, "eval_datasets", [])])
+        if not getattr(recipe, "streaming", False):  # a stream is not read whole
+            locate(rows, [*getattr(recipe, "datasets", []), *getattr(recipe, "eval_datasets", [])])
     except AlignmentError as error:
         raise Refused(str(error)) from error
     tokenizer, stops = (written.tokenizer, written.template.stop_token_ids) if written else (None, [])

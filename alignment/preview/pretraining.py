@@ -13,7 +13,7 @@ from alignment.preview.trainers import ROWS, Parts, require_trainer
 from alignment.train.pretraining.objective import DRAW, Objective
 from alignment.train.pretraining.objectives import objective_of
 from alignment.train.pretraining.rows import EpochRows, Prepared, first_rows, prepared_split, require_rows
-from alignment.train.pretraining.trainer import PretrainTrainer
+from alignment.train.pretraining.trainer import PretrainTrainer, forced
 
 
 def documents_shown(recipe: PretrainRecipe, written: Written) -> Stage:
@@ -30,7 +30,7 @@ def documents_shown(recipe: PretrainRecipe, written: Written) -> Stage:
         few = EpochRows(first_rows(train.rows, ROWS))
         PretrainTrainer(parts.model, parts.arguments, objective, few, Prepared(first_rows(held_out.rows, ROWS)))
 
-    require_trainer(recipe, build, remove_unused_columns=False)
+    require_trainer(recipe, build, **forced(recipe))
     return pretraining_stage(data, train, held_out, written.template, objective)
 
 

@@ -11,6 +11,13 @@ FORCED = {
     "use_cache": "where a cache would let the documents of a sequence see each other",
 }
 
+NOT_STREAMED = {
+    "test_split_size": "give eval_datasets",
+    "max_samples": "max_steps bounds what is read",
+    "dataloader_num_workers": "each process reads its own part",
+    "auto_find_batch_size": "set per_device_train_batch_size",
+}
+
 
 def objective_keys(keys: Keys) -> Iterator[Fault]:
     """Keys that one objective reads are refused beside another."""
@@ -40,4 +47,21 @@ def forced(keys: Keys) -> Iterator[Fault]:
             yield (key,), f"must be false in {keys.about.title}, {reason}"
 
 
-PRETRAIN_RULES: list[Rule] = [objective_keys, whole_model, forced]
+def stream(keys: Keys) -> Iterator[Fault]:
+    """A stream has no end, no length and one reader in each process."""
+    if keys.cls is not PretrainRecipe:
+        return
+    if not keys["streaming"]:
+        if keys.changed("shuffle_buffer_size"):
+            yield ("shuffle_buffer_size",), "is read with streaming: true alone; take it out"
+        return
+    if (keys["max_steps"] or -1) < 1:
+        yield ("max_steps",), "must be given with streaming: a stream has no end"
+    for key, instead in NOT_STREAMED.items():
+        if keys[key]:
+            yield (key,), f"cannot be used with streaming; {instead}"
+    if any(entry.get("fraction") for entry in keys["datasets"] if isinstance(entry, dict)):
+        yield ("datasets",), "fraction cannot be used with streaming; mix the files with alignment prepare"
+
+
+PRETRAIN_RULES: list[Rule] = [objective_keys, whole_model, forced, stream]

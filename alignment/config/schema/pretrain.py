@@ -53,6 +53,10 @@ class PretrainRecipe(TrainingRecipe):
     """With `objective: causal`: fill sequences with documents, which do not attend to each other. `null`: true, unless
     a soft prompt is trained.
     """
+    streaming: bool = False
+    """Read files of JSON lines while training, in memory that does not grow with them. Needs `max_steps`."""
+    shuffle_buffer_size: int = Field(default=1000, gt=0, le=10**7)
+    """With `streaming`: number of documents from which the next one is drawn."""
     mlm_probability: float = Field(default=0.15, gt=0, lt=1)
     """With `objective: masked`: share of the tokens that are predicted. Of these 80 % are replaced by the mask token,
     10 % by a random token, and 10 % stay.

@@ -10,6 +10,7 @@ from alignment.config.schema.pretrain import PretrainRecipe
 from alignment.data.load import load_demonstrations
 from alignment.data.rows import Demonstration
 from alignment.data.splits import Split, load_split
+from alignment.data.streamed import head
 from alignment.data.template import Template
 from alignment.errors import DataError, ModelError, named_inputs
 from alignment.meter import say_left_out
@@ -93,14 +94,28 @@ def _add(made: Prepared, rows: list[Row], place: int) -> None:
 def prepared_split(
     recipe: PretrainRecipe, template: Template, limit: int
 ) -> tuple[Split[Demonstration], Prepared, Prepared]:
-    """Read a recipe's text and make rows of it, those of training and those held out.
+    """Read a recipe's text and make rows of it, those of training and those held out; of a stream, of its first rows.
 
     Returns: what was read, the training rows, the held-out rows.
 
     Raises: DataError.
     """
-    data = load_split(load_demonstrations, recipe, recipe.seed)
+    if recipe.streaming:
+        data = _head_and_held_out(recipe)
+    else:
+        data = load_split(load_demonstrations, recipe, recipe.seed)
     return data, *(prepared(recipe, template, limit, rows) for rows in (data.train, data.held_out))  # type: ignore
+
+
+def _head_and_held_out(recipe: PretrainRecipe) -> Split[Demonstration]:
+    first = head(recipe.datasets, recipe.on_bad_row)
+    data = Split(first.rows, [], first.files, first.skipped, first.formats)
+    if recipe.eval_datasets:
+        options: dict[str, Any] = {"on_bad_row": recipe.on_bad_row, "seed": recipe.seed}
+        held_out = load_demonstrations(recipe.eval_datasets, max_samples=recipe.max_eval_samples, **options)
+        data.held_out, data.files = held_out.rows, data.files | held_out.files
+        data.skipped, data.formats = held_out.skipped, data.formats | held_out.formats
+    return data
 
 
 def prepared(recipe: PretrainRecipe, template: Template, limit: int, rows: Sequence[Demonstration]) -> Prepared:

@@ -8,12 +8,19 @@ from torch import Tensor
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import EvalLoopOutput
 
+from alignment.config.schema.pretrain import PretrainRecipe
 from alignment.data.masks import IGNORE
 from alignment.train.evaluating import WeighedEvaluation
 from alignment.train.pretraining.objective import Objective
 from alignment.train.pretraining.rows import FIXED, EpochRows, Prepared
+from alignment.train.pretraining.stream import StreamLoader, TextStream
 
 MOST_NATS = 700  # of a token's mean; past it exp overflows
+
+
+def forced(recipe: PretrainRecipe) -> dict[str, Any]:
+    """Return the arguments of the Trainer that the stage decides: a stream resumes from its own place."""
+    return {"remove_unused_columns": False, **({"ignore_data_skip": True} if recipe.streaming else {})}
 
 
 class PretrainTrainer(WeighedEvaluation, Trainer):
@@ -51,6 +58,30 @@ class PretrainTrainer(WeighedEvaluation, Trainer):
         if isinstance(self.train_dataset, EpochRows):
             self.train_dataset.epoch = place["epoch"]
         super()._run_epoch(**place)
+
+    def get_train_dataloader(self) -> Any:
+        """Return batches of a stream as they are needed: a loader that reads ahead would lose what it has read."""
+        if isinstance(self.train_dataset, TextStream):
+            return StreamLoader(self.train_dataset, self.args.per_device_train_batch_size, self._restore_random)
+        return super().get_train_dataloader()
+
+    def _restore_random(self) -> None:
+        """Restore the random states of the checkpoint, as the Trainer does where it skips rows."""
+        if self._resumed_from is not None:
+            self._load_rng_state(str(self._resumed_from))
+            self._resumed_from = None
+
+    def own_counters(self) -> dict[str, Any]:
+        """Return the counters, and the place of a stream."""
+        stream = self.train_dataset
+        held = {"stream": stream.state_dict()} if isinstance(stream, TextStream) else {}
+        return super().own_counters() | held
+
+    def restore_own(self, counters: dict[str, Any], share: float) -> None:
+        """Restore the counters, and the place of a stream."""
+        super().restore_own(counters, share)
+        if isinstance(self.train_dataset, TextStream):
+            self.train_dataset.load_state_dict(counters["stream"])
 
     def compute_loss(self, model: Any, inputs: dict[str, Tensor], *args: Any, **options: Any) -> Any:
         """Return the model's loss; 0 for an evaluation batch that only fills up, whose mean would be no number."""
