@@ -15,7 +15,7 @@ NEEDED = {
 INSTEAD = {
     CAUSAL: "stages sft and pretrain (objective: causal) take it",
     MASKED: "stage pretrain takes it with objective: masked",
-    SEQ2SEQ: "stages sft, label, evaluate and pretrain (objective: seq2seq) take it",
+    SEQ2SEQ: "stage pretrain takes it with objective: seq2seq, which also trains it on pairs of prompt and completion",
 }
 
 
