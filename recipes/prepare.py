@@ -9,6 +9,7 @@ import sys
 from alignment.config import load_recipe
 from alignment.config.schema.prepare import PrepareRecipe
 from alignment.prepare.engine import build_steps, require, resumable, run_steps
+from alignment.prepare.page import write_page
 from alignment.prepare.preview import preview as preview  # reads the rows that `alignment preview` shows
 from alignment.prepare.reading import read
 from alignment.prepare.store import FOLDER, Store
@@ -28,6 +29,7 @@ def main(argv: list[str] | None = None) -> None:
     files = write_rows(recipe, prepared.rows)
     write_records(run.path, prepared.records)
     write_account(run.path, prepared)
+    write_page(recipe, prepared)
     run.record(data=prepared.about["files"], formats=prepared.about["formats"], files=files)
     done = [counts.row() for counts in prepared.counts]
     run.finish(rows_read=len(prepared.read), rows_written=len(prepared.rows), steps=done)

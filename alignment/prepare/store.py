@@ -75,6 +75,12 @@ class StoredRows:
         for place, line in enumerate(self.lines()):
             yield of_line(line, place)
 
+    def evenly(self, most: int) -> Iterator[Row]:
+        """Yield at most `most` rows, evenly spaced."""
+        for place, line in enumerate(self.lines()):
+            if self.count <= most or place * most // self.count != (place - 1) * most // self.count:
+                yield of_line(line, place)
+
     def lines(self) -> Iterator[bytes]:
         """Yield the lines of the file."""
         with self.path.open("rb") as file:

@@ -38,6 +38,12 @@ def answer(found):
         ({}, "    indented\n    code", "indented\n    code", "whitespace"),
         ({}, "“curly” ﬁne", None, ""),
         ({"html": True}, "<p>a &amp; b<br>c</p><script>x()</script>", "a & b\nc", "html, whitespace"),
+        (
+            {"html": True},
+            "<b>x</b> `<b>` &lt;\n```html\n<p>a</p>\n```\n<i>y</i>",
+            "x `<b>` <\n```html\n<p>a</p>\n```\ny",
+            "html",
+        ),
         ({"html": True}, "if a < b and c > d: List<String>", None, ""),
         ({"boilerplate": ["Subscribe .*"]}, "a\nSubscribe now!\nb", "a\nb", "boilerplate"),
     ],

@@ -22,6 +22,7 @@ _NAMES = (
 _TAG = re.compile(rf"</?({'|'.join(_NAMES.split())})(\s[^<>]*)?/?>", re.IGNORECASE)  # `<T>` and `a < b` are no tags
 _TRAILING = re.compile(r"[^\S\n]+$", re.MULTILINE)
 _BLANK_LINES = re.compile(r"\n{3,}")
+_CODE = re.compile(r"(^[ \t]*```.*?(?:^[ \t]*```[ \t]*$|\Z)|`[^`\n]+`)", re.DOTALL | re.MULTILINE)  # of Markdown
 
 
 class Clean(Step):
@@ -68,8 +69,8 @@ class Clean(Step):
         return _CONTROL.sub("", _LINE_ENDS.sub("\n", text))
 
     def _html(self, text: str) -> str:
-        bare = _TAG.sub("", _BREAK.sub("\n", _HIDDEN.sub("", text)))
-        return html.unescape(bare)
+        parts = _CODE.split(text)  # every second one is code
+        return "".join(part if place % 2 else _without_html(part) for place, part in enumerate(parts))
 
     def _boilerplate(self, text: str) -> str:
         lines = text.split("\n")
@@ -78,6 +79,10 @@ class Clean(Step):
 
     def _whitespace(self, text: str) -> str:
         return _BLANK_LINES.sub("\n\n", _TRAILING.sub("", text)).strip()
+
+
+def _without_html(text: str) -> str:
+    return html.unescape(_TAG.sub("", _BREAK.sub("\n", _HIDDEN.sub("", text))))
 
 
 def build(entry: CleanEntry, seed: int) -> Clean:

@@ -27,7 +27,7 @@ class CleanEntry(AnyStep):
     control: bool = True
     """Remove control characters, byte order marks and zero-width spaces; line ends become line feeds."""
     html: bool = False
-    """Remove HTML tags, comments, scripts and styles, and decode character references."""
+    """Remove HTML tags, comments, scripts and styles, and decode character references; code in Markdown stays."""
     whitespace: bool = True
     """Remove white space at the ends of lines and texts, and more than one blank line in a row."""
     boilerplate: list[Words] = Field(default_factory=list)
