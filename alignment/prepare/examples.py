@@ -10,7 +10,7 @@ from typing import Any
 
 from alignment.json_lines import objects_of
 from alignment.prepare.store import Counts
-from alignment.preview.wording import visible
+from alignment.report.wording import visible
 
 EXAMPLES = 3  # of each step, dropped and changed
 MOST_LINES = 50_000  # of records that are looked at for examples

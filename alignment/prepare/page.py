@@ -12,8 +12,8 @@ from alignment.prepare.engine import Prepared
 from alignment.prepare.examples import Example, examples
 from alignment.prepare.store import Counts, StoredRows
 from alignment.prepare.writing import split_of
-from alignment.preview.wording import visible
 from alignment.report.build import fill
+from alignment.report.wording import visible
 from alignment.run.files import write_atomic
 
 PAGE = "prepare.html"
