@@ -121,7 +121,10 @@ def _message(entry: Any, location: Location, cls: type[pydantic.BaseModel], valu
                 return model.foreign(str(location[-1])) or _no_such_key(location, model.keys_of_all_kinds())
             return _no_such_key(location, model.model_fields if model else ())
         case "too_short":
-            return "must have at least one entry"
+            least = entry["ctx"]["min_length"]
+            return "must have at least one entry" if least == 1 else f"must have at least {least} entries"
+        case "string_pattern_mismatch":
+            return f"must match the pattern {entry['ctx']['pattern']}, found {shown(entry['input'])}"
         case "string_too_short":
             return "must not be empty"
         case bound if bound in BOUNDS:

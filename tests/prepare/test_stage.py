@@ -167,6 +167,8 @@ def test_a_bad_row_is_skipped_and_recorded(tmp_path):
         ({"kind": "clean", "htlm": True}, "did you mean html"),
         ({"kind": "sample"}, "needs rows or share"),
         ({"kind": "sample", "share": 1.5}, "1.5"),
+        ({"kind": "split", "shares": {"train": 1.0}}, "must have at least 2 entries"),
+        ({"kind": "split", "shares": {"../x": 1.0, "b": 1.0}}, "must match the pattern "),
     ],
 )
 def test_wrong_keys_are_faults_of_the_recipe(tmp_path, step, words):
@@ -222,3 +224,14 @@ def test_a_plan_knows_the_size_of_a_sample(tmp_path):
         tmp_path, ROWS, {"kind": "mix", "weights": {"d": 1.0}, "rows": 70}, {"kind": "sample", "share": 0.5}
     )
     assert mixed.most_rows(20) == 35
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [(["output"], "output is a column of the rows"), (["language"], "no step notes language; found dataset")],
+)
+def test_columns_that_cannot_be_added_are_refused(tmp_path, names, words):
+    with pytest.raises(AlignmentError, match=words) as caught:
+        prepare(tmp_path, ROWS, CLEAN, columns_added=names)
+    assert caught.value.exit_code == 2
+    assert not (tmp_path / "run/train.jsonl").exists()

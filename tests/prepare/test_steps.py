@@ -1,7 +1,9 @@
 """Single steps on rows whose outcome is known."""
 
+import importlib.util
 import json
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -273,10 +275,15 @@ def test_the_seed_decides_what_is_drawn(tmp_path):
 
 
 def test_every_kind_has_a_module_or_a_builder():
-    import importlib.util
-
     kinds = {each.kind_names()[0] for each in AnyStep.kinds()}
     assert kinds >= {"clean", "length", "language", "quality", "refusals", "sample", "mix", "split", "balance"}
     for kind in kinds - {"score"}:
         assert importlib.util.find_spec(f"alignment.data.prepare.{kind}"), kind
     assert rules.STEP_RULES.keys() <= kinds
+
+
+@pytest.mark.parametrize("kind", ["quality", "refusals"])
+def test_the_documented_rules_are_those_of_the_code(kind):
+    page = (Path(__file__).parents[2] / "docs/prepare.md").read_text()
+    module = importlib.import_module(f"alignment.data.prepare.{kind}")
+    assert page.partition(f"<!-- {kind} -->\n")[2].partition(f"\n<!-- /{kind} -->")[0] == module.markdown()

@@ -134,3 +134,13 @@ class Quality(Step):
 def build(entry: QualityEntry, seed: int) -> Quality:
     """Return the step."""
     return Quality(entry)
+
+
+def markdown() -> str:
+    """Return the table of the rules, as docs/prepare.md shows it."""
+    lines = ["| rule | limits | threshold | source |", "|---|---|---|---|"]
+    for name, rule in RULES.items():
+        address = re.sub(r"(\w+) \((\S+)\)", r"[\1](\2)", rule.source)
+        pages = ", *pages*" if rule.for_pages else ""
+        lines.append(f"| `{name}` | {rule.meaning}{pages} | {rule.threshold:g} | {address} |")
+    return "\n".join(lines)

@@ -52,3 +52,8 @@ class Refusals(Step):
 def build(entry: RefusalsEntry, seed: int) -> Refusals:
     """Return the step."""
     return Refusals(entry)
+
+
+def markdown() -> str:
+    """Return the list of the patterns, as docs/prepare.md shows it."""
+    return "\n".join(f"- {name}: `{pattern}`" for name, pattern in PATTERNS.items())
