@@ -20,7 +20,7 @@ def write_rows(path: Path, rows) -> str:
 
 def write_recipe(folder: Path, data, *steps, **keys) -> list[str]:
     """Write a recipe and return the words of its command line; `data`: rows, a path, or several paths."""
-    if isinstance(data, list) and isinstance(data[0], dict):
+    if isinstance(data, list) and data and isinstance(data[0], dict):
         data = write_rows(folder / "data.jsonl", data)
     paths = [data] if isinstance(data, str | Path) else data
     values = {"stage": "prepare", "output_dir": str(folder / "run"), "datasets": [{"path": str(one)} for one in paths]}
