@@ -16,12 +16,15 @@ from alignment.prepare.store import FOLDER, Store
 from alignment.prepare.writing import write_account, write_records, write_rows
 from alignment.run.directory import RunDirectory
 from alignment.run.script import script
+from reward.scorers.prepared import score_builder
 
 
 def main(argv: list[str] | None = None) -> None:
     """Run the stage."""
     recipe = load_recipe(PrepareRecipe, sys.argv[1:] if argv is None else argv)
-    steps = build_steps(recipe)  # before data are read: a missing package or file ends the stage
+    steps = build_steps(
+        recipe, {"score": score_builder(recipe)}
+    )  # before data are read: a missing package or file ends the stage
     data = None if resumable(recipe) else read(recipe)  # unreadable data is refused before anything is written
     require(recipe, steps, data)
     run = RunDirectory.open(recipe, expendable=lambda _: [FOLDER])

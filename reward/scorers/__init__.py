@@ -159,12 +159,20 @@ def build_monitor(
     return Monitor(Scoring(parts), recipe.watch_interval, updates)
 
 
+def score_part(entry: AnyScorer, recipe: PolicyGradientRecipe) -> ScorePart:
+    """Build one scorer outside a policy's base; a reward model is loaded.
+
+    Raises: AlignmentError if a model or a function is not available.
+    """
+    return _part(entry, recipe, {}, {}, None, named=True, own_scale=False)
+
+
 def _part(
     entry: AnyScorer,
     recipe: PolicyGradientRecipe,
     models: Mapping[str, RewardModel],
     sources: dict[str, str | OutsideScorer],
-    calls: JudgeCalls,
+    calls: JudgeCalls | None,
     *,
     named: bool,
     own_scale: bool,

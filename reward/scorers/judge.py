@@ -1,9 +1,10 @@
 """A scorer that is a chat model: it rates each answer from 0 to 10 in place of a reward model."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
 from alignment.calls.caller import Caller
 from alignment.calls.chat import EMPTY_REPLY
@@ -16,6 +17,7 @@ from alignment.errors import BudgetError, ScorerError
 from alignment.evaluate.judging import Rating, Verdict
 from reward.judges.pointwise import PointwiseJudge
 
+T = TypeVar("T")
 SHOWN_CHARACTERS = 200
 
 
@@ -52,13 +54,24 @@ class JudgeScorer:
         Raises: ScorerError if a call fails after its retries or gives no number; JudgeError if every other call
             would fail alike; BudgetError if the budget does not allow a call.
         """
+        return self._rated(prompts, answers, self._rate)
+
+    def ratings(self, prompts: Sequence[Prompt], answers: Sequence[str]) -> list[float | None]:
+        """Rate every answer as `score`; None where a reply has no number.
+
+        Raises: ScorerError if a call fails after its retries; JudgeError and BudgetError as `score`.
+        """
+        return self._rated(prompts, answers, self._rate_or_none)
+
+    def _rated(self, prompts: Sequence[Prompt], answers: Sequence[str], rate: Callable[[Rating], T]) -> list[T]:
+        """Call `rate` for every different question at once, as far as the limits allow."""
         render = self.judge.prompt.render
         ratings = [Rating(*pair) for pair in zip(prompts, answers, strict=True)]
         questions = [render(rating.prompt, rating.answer) for rating in ratings]
         different = dict(zip(questions, ratings, strict=True))
         pool = ThreadPoolExecutor(self.max_concurrency)
         try:
-            rated = dict(zip(different, pool.map(self._rate, different.values()), strict=True))
+            rated = dict(zip(different, pool.map(rate, different.values()), strict=True))
         except BudgetError as error:
             raise BudgetError(
                 f"scorer {self.name}: {error} The calls that were made are kept, and the same command with a higher "
@@ -73,6 +86,12 @@ class JudgeScorer:
         if verdict.scores is None:
             raise ScorerError(f"scorer {self.name}: {self.judge.name} {self._fault(verdict)}")
         return verdict.scores[0]
+
+    def _rate_or_none(self, rating: Rating) -> float | None:
+        verdict = self.judge.ask(rating)
+        if verdict.scores is None and verdict.status == "api_error":
+            raise ScorerError(f"scorer {self.name}: {self.judge.name} {self._fault(verdict)}")
+        return None if verdict.scores is None else verdict.scores[0]
 
     def _fault(self, verdict: Verdict) -> str:
         reply = verdict.raw[:SHOWN_CHARACTERS]

@@ -45,7 +45,11 @@ def judges(keys: Keys) -> Iterator[Fault]:
 
 def _of_scorers(keys: Keys) -> list[tuple[Location, dict[str, Any]]]:
     """Return the judges among the scorers."""
-    entries = [((key, i), entry) for key in ("scorers", "watch_scorers") for i, entry in enumerate(keys[key] or [])]
+    entries: list[tuple[Location, dict[str, Any]]] = [
+        ((key, i), entry) for key in ("scorers", "watch_scorers") for i, entry in enumerate(keys[key] or [])
+    ]
+    steps = enumerate(keys["steps"] or []) if keys.exists("steps") else ()
+    entries += [(("steps", i, "scorer"), step["scorer"]) for i, step in steps if step.get("scorer")]
     return [((*at, "judge"), entry["judge"]) for at, entry in entries if entry.get("judge")]
 
 
@@ -53,7 +57,7 @@ def call_limits(keys: Keys) -> Iterator[Fault]:
     """Limits need a judge whose calls they limit, and a limit of the cost needs prices."""
     one = next((key for key in ("judge", "writer") if keys.given(key)), None)
     entries = [keys[one]] if one else keys["judges"] or [judge for _, judge in _of_scorers(keys)]
-    if not entries and keys.exists("scorers"):
+    if not entries and (keys.exists("scorers") or keys.exists("steps")):
         for key in CallLimits.model_fields:
             if keys.given(key):
                 yield (key,), "limits the calls of judges, and no scorer is of kind judge"

@@ -134,6 +134,21 @@ def template(step: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "kind", "template needs templates, or files of promptsource"
 
 
+def score(step: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Rows have one score, and one rule by which they are kept."""
+    if bool(step.get("scorer")) == bool(step.get("classifier")):
+        yield "kind", "score needs scorer or classifier, one of them"
+    low, high = step.get("minimum"), step.get("maximum")
+    if low is not None and high is not None and low > high:
+        yield "minimum", f"{low:g} is above maximum {high:g}"
+    rules = [name for name in ("quantile", "top_k") if step.get(name) is not None]
+    rules += ["minimum or maximum"] if low is not None or high is not None else []
+    if len(rules) > 1:
+        yield rules[0], f"and {rules[1]} both choose rows; use one step for each, so that their order is known"
+    if step.get("per") and step.get("top_k") is None:
+        yield "per", "has no effect without top_k; take it out"
+
+
 STEP_RULES: dict[str, StepRule] = {
     "clean": clean,
     "length": length,
@@ -143,5 +158,6 @@ STEP_RULES: dict[str, StepRule] = {
     "mix": mix,
     "overlap": overlap,
     "template": template,
+    "score": score,
 }
 PREPARE_RULES: list[Rule] = [prepared]

@@ -4,13 +4,14 @@ from typing import Literal
 
 from pydantic import Field
 
+from alignment.config.schema.calls import CallLimits
 from alignment.config.schema.keys import DatasetEntry
 from alignment.config.schema.parts import Free, Words
 from alignment.config.schema.recipe import Recipe, Stage
 from alignment.config.schema.steps import StepEntry
 
 
-class PrepareRecipe(Recipe):
+class PrepareRecipe(Recipe, CallLimits):
     """Clean, filter, mask, de-duplicate, mix and split data by a list of steps."""
 
     STAGE = Stage(

@@ -18,6 +18,7 @@ from alignment.config.schema.steps.duplicates import (
 )
 from alignment.config.schema.steps.personal import PiiEntry
 from alignment.config.schema.steps.quality import QualityEntry
+from alignment.config.schema.steps.scores import ScoreEntry
 from alignment.config.schema.steps.selection import BalanceEntry, MixEntry, SampleEntry, SplitEntry
 from alignment.config.schema.steps.templates import TemplateEntry
 
@@ -33,6 +34,7 @@ StepEntry = Annotated[
     | SemanticDuplicatesEntry
     | OverlapEntry
     | TemplateEntry
+    | ScoreEntry
     | SampleEntry
     | MixEntry
     | SplitEntry

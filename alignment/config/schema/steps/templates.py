@@ -36,3 +36,7 @@ class TemplateEntry(AnyStep):
     """Number of templates that are drawn for each row; each gives a row."""
     few_shot: int = Field(default=0, ge=0, le=64)
     """Number of other rows that stand as examples before each prompt. None is from a split but `train`."""
+
+    def most_rows(self, read: int | None) -> int | None:
+        """Return the rows of all templates that are drawn."""
+        return None if read is None else read * self.per_row
