@@ -3,14 +3,16 @@
 import importlib
 import importlib.util
 import itertools
-import multiprocessing
+import pickle
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import lru_cache, partial
 from typing import Any, Protocol
 
 from alignment.config.schema.steps import AnyStep
-from alignment.data.prepare.step import Change, Drop, Mapper, Row, Step
+from alignment.data.prepare.step import Change, Drop, Row, Step
+from alignment.prepare.spreading import Engine, mapper
 from alignment.prepare.store import Counts, of_line, to_line
 
 BLOCK = 1_000  # rows that a process gets at once
@@ -103,7 +105,7 @@ def _difference(row: Row, change: Change) -> dict[str, Any]:
 
 
 @contextmanager
-def applier(steps: Sequence[Numbered], seed: int, texts: bool, processes: int) -> Iterator[Any]:
+def applier(steps: Sequence[Numbered], seed: int, texts: bool, engine: Engine, processes: int) -> Iterator[Any]:
     """Give a function from lines to an iterator of blocks, in the order of the lines."""
 
     def blocks(lines: Iterable[bytes]) -> Iterator[list[tuple[int, bytes]]]:
@@ -111,31 +113,20 @@ def applier(steps: Sequence[Numbered], seed: int, texts: bool, processes: int) -
         while block := list(itertools.islice(numbered, BLOCK)):
             yield block
 
-    if processes == 1 or any(one.step.LOOKS for one in steps):
+    if (engine == "local" and processes == 1) or any(one.step.LOOKS for one in steps):
         yield lambda lines: (apply_all(steps, block, texts) for block in blocks(lines))
         return
-    context = multiprocessing.get_context("spawn")
-    entries = [(one.number, one.entry) for one in steps]
-    with context.Pool(processes, _begin, (entries, seed, texts)) as pool:
-        yield lambda lines: pool.imap(_work, blocks(lines))
+    made = pickle.dumps(([(one.number, one.entry) for one in steps], seed))
+    with mapper(engine, processes) as mapped:
+        yield lambda lines: mapped(partial(_work, made=made, texts=texts), blocks(lines))
 
 
-@contextmanager
-def mapper(processes: int) -> Iterator[Mapper]:
-    """Give a function that applies another one to jobs, for steps that look at all rows."""
-    if processes == 1:
-        yield map
-        return
-    with multiprocessing.get_context("spawn").Pool(processes) as pool:
-        yield pool.imap
+def _work(block: list[tuple[int, bytes]], made: bytes, texts: bool) -> Block:
+    return apply_all(_steps(made), block, texts)
 
 
-_worker: dict[str, Any] = {}
-
-
-def _begin(entries: Sequence[tuple[int, AnyStep]], seed: int, texts: bool) -> None:
-    _worker.update(steps=[built(entry, number, seed, {}) for number, entry in entries], texts=texts)
-
-
-def _work(block: list[tuple[int, bytes]]) -> Block:
-    return apply_all(_worker["steps"], block, _worker["texts"])
+@lru_cache(maxsize=1)
+def _steps(made: bytes) -> list[Numbered]:
+    """Build steps once in each process."""
+    entries, seed = pickle.loads(made)
+    return [built(entry, number, seed, {}) for number, entry in entries]

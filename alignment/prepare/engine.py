@@ -14,8 +14,9 @@ from alignment.config.schema.prepare import PrepareRecipe
 from alignment.data.prepare.step import Rows, StepError
 from alignment.errors import printable
 from alignment.meter import ProgressBar, say
-from alignment.prepare.applying import Build, Numbered, applier, built, mapper
+from alignment.prepare.applying import Build, Numbered, applier, built
 from alignment.prepare.reading import Read, unchanged
+from alignment.prepare.spreading import mapper, require_ray
 from alignment.prepare.store import Counts, Store, StoredRows, to_line
 from alignment.run.inputs import content_hash
 
@@ -41,6 +42,8 @@ def build_steps(recipe: PrepareRecipe, builders: Mapping[str, Build] = MappingPr
 
     Raises: StepError if a package or a file of a step is missing.
     """
+    if recipe.engine == "ray":
+        require_ray()
     return [built(entry, number, recipe.seed, builders) for number, entry in enumerate(recipe.steps, 1)]
 
 
@@ -119,10 +122,10 @@ def _run(recipe: PrepareRecipe, store: Store, group: Sequence[Numbered], rows: S
     with store.writing(group[-1].number) as out:
         for one in group:
             if one.step.LOOKS:
-                with mapper(recipe.num_proc) as one.step.mapped:
+                with mapper(recipe.engine, recipe.num_proc) as one.step.mapped:
                     one.step.look(rows)
         with (
-            applier(group, recipe.seed, recipe.record_texts, recipe.num_proc) as apply,
+            applier(group, recipe.seed, recipe.record_texts, recipe.engine, recipe.num_proc) as apply,
             ProgressBar(labels, "rows", len(rows)) as bar,
         ):
             for block in apply(rows.lines()):

@@ -42,7 +42,13 @@ class PrepareRecipe(Recipe, CallLimits):
     reason.
     """
     num_proc: Free[int] = Field(default=1, gt=0, le=1024)
-    """Number of processes for steps that look at one row at a time."""
+    """Number of processes, or of workers of the engine, for steps that look at one row at a time and for the
+    comparisons of duplicates.
+    """
+    engine: Free[Literal["local", "ray"]] = "local"
+    """What runs the processes: this machine (`local`), or Ray Data on the cluster that the environment variable
+    RAY_ADDRESS names, else on this machine. The rows are the same.
+    """
 
     @property
     def reads_columns(self) -> bool:
