@@ -36,9 +36,9 @@ def main(argv: list[str] | None = None) -> None:
         write_page(recipe, rows, record.dropped, results)
         print(f"{recipe.output_dir}: {len(rows)} rows")  # noqa: T201
         return
-    caller = caller_of(recipe.writer, recipe, recipe.max_concurrency)
-    writer = writer_of(recipe, caller)  # before anything is written: without a writer there is no run
     seeds = load_seeds(recipe)  # unreadable data is refused before anything is written
+    caller = caller_of(recipe.writer, recipe, recipe.max_concurrency)
+    writer = writer_of(recipe, caller)  # likewise: without a writer there is no run
     run = RunDirectory.open(recipe, expendable=unanswered)
     run.record(data=seeds.files, skipped=seeds.skipped, writer={"name": writer.name, "prompt_hash": writer.prompt_hash})
     with recording(run.path, [recipe.writer], recipe, [caller], may_rebind=True, outcomes=True) as store:

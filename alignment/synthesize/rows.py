@@ -6,7 +6,7 @@ from typing import Any
 from alignment.config.schema.synthesize import SynthesizeRecipe
 from alignment.data import load_rows
 from alignment.data.rows import Prompt
-from alignment.errors import DataError
+from alignment.errors import DataError, named_inputs
 
 Row = dict[str, Any]
 
@@ -33,10 +33,15 @@ class Seeds:
 def load_seeds(recipe: SynthesizeRecipe) -> Seeds:
     """Read the seeds of a recipe, equal texts once.
 
-    Raises: DataError if there are none, or a file cannot be read.
+    Raises: DataError if there are too few, or a file cannot be read.
     """
     if not recipe.method.SEEDS:
         return Seeds([], {}, {}, [])
+    with named_inputs(DataError):
+        return _read(recipe)
+
+
+def _read(recipe: SynthesizeRecipe) -> Seeds:
     loaded = load_rows(recipe)
     instructions = [row.get("instruction") for row in loaded.columns] or [None] * len(loaded.rows)
     seeds: dict[str, Seed] = {}
@@ -47,6 +52,13 @@ def load_seeds(recipe: SynthesizeRecipe) -> Seeds:
     found = [seed for seed in seeds.values() if seed.text]
     if not found:
         raise DataError(f"{recipe.datasets[0].path} holds no seed: no row has an instruction or a prompt with text.")
+    least = recipe.method.least_seeds
+    if len(found) < least:
+        raise DataError(
+            f"{recipe.datasets[0].path}: datasets hold {len(found)} different seeds, and a prompt of method "
+            f"{recipe.method.kind} shows {least} until instructions are written; add seeds, or lower "
+            "method.num_seed_examples."
+        )
     return Seeds(found, loaded.files, loaded.formats, loaded.skipped)
 
 

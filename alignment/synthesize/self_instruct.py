@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from alignment.config.schema.synthesize import SelfInstructEntry, SynthesizeRecipe
-from alignment.errors import DataError, JudgeError
+from alignment.errors import JudgeError
 from alignment.synthesize.replies import read_examples, read_labelled, read_list, read_yes_or_no, why_nothing
 from alignment.synthesize.rouge import RougeIndex
 from alignment.synthesize.rows import Row, Seed, instruction_row
@@ -115,7 +115,7 @@ def synthesize(
 ) -> tuple[list[Row], dict[str, Any]]:
     """Write instructions, then inputs and outputs of each.
 
-    Raises: DataError if there are too few seeds; JudgeError if nothing usable is written; BudgetError.
+    Raises: JudgeError if nothing usable is written; BudgetError.
     """
     method = recipe.method
     assert isinstance(method, SelfInstructEntry)
@@ -179,9 +179,8 @@ class Pool:
 
     def draw(self) -> tuple[str, dict[str, Any]]:
         """Return a prompt with examples in random order, and where they come from."""
-        count = self.method.num_seed_examples + self.method.num_written_examples
         written = self.rng.sample(self.written, min(self.method.num_written_examples, len(self.written)))
-        chosen = self.rng.sample(self.seeds, count - len(written))
+        chosen = self.rng.sample(self.seeds, self.method.least_seeds - len(written))
         texts = [each.text for each in written] + [each.text for each in chosen]
         self.rng.shuffle(texts)
         shown = {"seeds": [seed.source for seed in chosen], "written": [each.number for each in written]}
@@ -207,12 +206,6 @@ def _new_instructions(
     recipe: SynthesizeRecipe, method: SelfInstructEntry, seeds: list[Seed], writer: Writer, record: Record
 ) -> tuple[list[Instruction], int]:
     """Write instructions in rounds: prompts of one round show examples of the same pool."""
-    shown = method.num_seed_examples + method.num_written_examples
-    if len(seeds) < shown:
-        raise DataError(
-            f"datasets hold {len(seeds)} different seeds, and a prompt shows {shown} until instructions are written; "
-            "add seeds, or lower method.num_seed_examples."
-        )
     pool = Pool(method, seeds, random.Random(recipe.seed))
     at_once = recipe.writer.at_once(recipe.max_concurrency)
     rounds = asked = barren = 0
@@ -319,8 +312,7 @@ def why_invalid(given: str, output: str) -> str | None:
 def shown(recipe: SynthesizeRecipe, seeds: list[Seed], place: int) -> str:
     """Return a prompt for new instructions that shows a seed."""
     assert isinstance(recipe.method, SelfInstructEntry)
-    count = recipe.method.num_seed_examples + recipe.method.num_written_examples
-    return prompt_of([seed.text for seed in (seeds[place:] + seeds[:place])[:count]])
+    return prompt_of([seed.text for seed in (seeds[place:] + seeds[:place])[: recipe.method.least_seeds]])
 
 
 def imagine(ask: Ask, number: int) -> str:

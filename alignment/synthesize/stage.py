@@ -42,7 +42,7 @@ def synthesized(
     Args:
         forgiving: do not stop, whatever share of the replies gives nothing.
 
-    Raises: DataError if there are too few seeds; JudgeError if too little is written; BudgetError.
+    Raises: JudgeError if too little is written; BudgetError.
     """
     record = Record(1.0 if forgiving else recipe.max_failure_share)
     rows, facts = method_of(recipe).synthesize(recipe, seeds.seeds, writer, record)

@@ -2,6 +2,10 @@
 
 import json
 import re
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +105,34 @@ def test_a_run_that_stopped_resumes_without_a_repeated_call_and_gives_the_same_r
     assert rows_of(stopped, "dropped") == rows_of(whole, "dropped")
 
 
+@pytest.mark.slow
+def test_a_killed_process_resumes_without_a_repeated_call(tmp_path, seeds):
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    whole.mkdir(), killed.mkdir()
+    with WriterServer() as server:
+        synthesize.main(recipe(whole, server, seeds, SELF))
+        needed = len(server.requests)
+
+    def slowly(prompt: str, seed: int) -> str:
+        time.sleep(0.3)
+        return by_rules(prompt, seed)
+
+    with WriterServer(slowly) as server:
+        args = recipe(killed, server, seeds, SELF, max_concurrency=1)
+        process = subprocess.Popen([sys.executable, "-m", "recipes.synthesize", *args])
+        while len(server.requests) < 12 and process.poll() is None:
+            time.sleep(0.02)
+        process.kill()
+        assert process.wait() == -signal.SIGKILL
+        assert not (killed / "run/train.jsonl").exists()
+        server.rules = by_rules
+        synthesize.main(args)
+        # the call that was in flight is made again, and no other
+        assert len(server.requests) - len({json.dumps(request) for request in server.requests}) <= 1
+        assert len(server.requests) <= needed + 1
+    assert rows_of(killed) == rows_of(whole)
+
+
 def test_an_endpoint_that_goes_down_stops_the_run_which_goes_on_later(tmp_path, seeds):
     calls = [0]
 
@@ -176,7 +208,7 @@ def test_a_writer_that_repeats_itself_stops_after_some_rounds(tmp_path, seeds):
         (0, "is empty|holds no|gives no usable row"),
         (
             3,
-            "datasets hold 3 different seeds, and a prompt shows 8 until instructions are written; add seeds, or lower",
+            "datasets hold 3 different seeds, and a prompt of method self_instruct shows 8",
         ),
     ],
 )
@@ -184,10 +216,11 @@ def test_too_few_seeds_are_refused(tmp_path, seeds, lines, error):
     few = tmp_path / "few.jsonl"
     few.write_text("".join(seeds.read_text(encoding="utf-8").splitlines(keepends=True)[:lines]))
     with WriterServer() as server:
-        with pytest.raises(DataError, match=error):
+        with pytest.raises(DataError, match=error) as caught:
             synthesize.main(recipe(tmp_path, server, few, SELF))
         assert not server.requests
-    assert not (tmp_path / "run/train.jsonl").exists()
+    assert caught.value.exit_code == 2
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(

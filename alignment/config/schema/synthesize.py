@@ -32,6 +32,11 @@ class AnyMethod(Entry):
     max_tokens: int = Field(default=2048, gt=0, le=10**7)
     """Maximum number of tokens of a reply."""
 
+    @property
+    def least_seeds(self) -> int:
+        """Return the number of different seeds that the method needs."""
+        return 1
+
     def most_rows(self, seeds: int | None) -> int | None:
         """Return the maximum number of rows; None if the number of seeds is unknown and matters."""
         raise NotImplementedError
@@ -70,6 +75,11 @@ class SelfInstructEntry(AnyMethod):
     """Temperature of new instructions; inputs and outputs have 0."""
     max_tokens: int = Field(default=1024, gt=0, le=10**7)
     """Maximum number of tokens of a reply."""
+
+    @property
+    def least_seeds(self) -> int:
+        """Return the number of examples in a prompt, which are seeds until instructions are written."""
+        return self.num_seed_examples + self.num_written_examples
 
     def most_rows(self, seeds: int | None) -> int | None:
         """Return the maximum number of instances."""
