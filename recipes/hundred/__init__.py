@@ -1,0 +1,1 @@
+"""One hundred rewritten stories change how a small model writes."""
