@@ -59,6 +59,8 @@ class Clean(Step):
         return text, kinds
 
     def _unicode(self, text: str) -> str:
+        if text.isascii():  # none of the repairs below concerns it
+            return text
         # ftfy's other repairs change quotation marks, line ends and HTML; they have keys of their own, or stay.
         return ftfy.fix_text(
             text, unescape_html=False, uncurl_quotes=False, fix_latin_ligatures=False, fix_character_width=False,
