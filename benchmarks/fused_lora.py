@@ -1,7 +1,7 @@
 """The fused LoRA layers against PEFT's own, stage by stage: processor time of a step, and peak memory.
 
-    python -m benchmarks.fused_lora                                        # all
-    python -m benchmarks.fused_lora --models natural --stages sft dpo      # some
+    python -m benchmarks.fused_lora --models natural
+    python -m benchmarks.fused_lora --models equal --precisions float32 bf16 autocast
 
 Each stage runs as a recipe, once for each figure, in a process of its own. Models are those of `workload.py`: `equal`,
 a random Llama of 15M parameters with a vocabulary of 32,000 tokens, and `natural`, stories260K. A step has 8 rows of
@@ -11,7 +11,8 @@ linear layers.
 - float32: weights and products in float32.
 - bf16: the base in bfloat16, the adapter in float32.
 - autocast: weights in float32, products in bfloat16.
-- nf4: the base in 4 bits, products in float32.
+- nf4: the base in 4 bits, products in float32. `equal` is 288 wide, which is refused in 4 bits on CPUs with AVX-512:
+  bitsandbytes dequantises it to wrong weights there.
 
 Seconds are processor time of the fastest of 8 steps, of `equal` 3, without sampling, on one thread; fused steps and
 PEFT's take turns in one run, so that other work slows both. Memory is the peak of a run of two steps above that before

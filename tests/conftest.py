@@ -46,3 +46,11 @@ def tiny_model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tests.models import save_tiny_model
 
     return save_tiny_model(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def wide_model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny model in widths that every CPU holds right in 4 bits: whole blocks of 64; read only."""
+    from tests.models import save_tiny_model
+
+    return save_tiny_model(tmp_path_factory.mktemp("models") / "wide", hidden_size=64)

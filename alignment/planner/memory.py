@@ -17,6 +17,7 @@ from alignment.planner.skeleton import Blueprint, blueprint
 from alignment.planner.steps import Step, prefill, prepare, scoring_pass, training_step
 from alignment.planner.tracing import Traced, fake_memory, trace
 from alignment.planner.weights import Held, disk_buffers, held, states, total_bytes
+from alignment.policy.four_bits import require_exact
 from alignment.policy.methods import is_of_adapter
 from alignment.policy.tasks import task_for
 from alignment.rollout.static_memory import room_for
@@ -105,6 +106,7 @@ class _Training:
     def plan(self) -> StagePlan:
         """Count the static memory, trace the dynamic memory, and combine both by phase."""
         model = self.build(None)
+        _require_exact(model, self.recipe, self.machine)
         found = held(model, self.machine)
         self._add_reference(found)
         self._add_reward_models(found)
@@ -277,6 +279,13 @@ class _Training:
             return trace(model, lambda: step(model), dtype=self.settings.autocast, grad=grad, share=share)
 
 
+def _require_exact(model: nn.Module, recipe: Any, machine: Machine) -> None:
+    """Refuse a model in 4 bits on a CPU, as loading does."""
+    if not machine.gpu:
+        widths = {weight.shape[1] for weight in model.parameters() if hasattr(weight, "in_4bit")}
+        require_exact(widths, recipe.model_name_or_path, recipe.bnb_4bit_quant_type)
+
+
 def _builder(
     recipe: TrainingRecipe, plan: Blueprint, known: Mapping[str, Recipe], *, gpu: bool
 ) -> Callable[[int | None], nn.Module]:
@@ -327,6 +336,7 @@ def _plan_sampling(recipe: Any, machine: Machine, known: Mapping[str, Recipe]) -
     """Plan a stage that only samples."""
     plan = blueprint(recipe.model_name_or_path, known, revision=recipe.model_revision)
     model = skeleton.bare(AutoModelForCausalLM, plan, recipe, full=False, gpu=machine.gpu)
+    _require_exact(model, recipe, machine)
     lengths, assumption = lengths_of(recipe, plan)
     rows = recipe.per_device_eval_batch_size
     standing = {**held(model, machine).standing(), **_context(machine)}

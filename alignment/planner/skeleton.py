@@ -21,6 +21,7 @@ from alignment.ops.logits import LogitRule
 from alignment.planner.sparse import give_places, without_places
 from alignment.policy.adapter_files import named_base, read_adapter_config
 from alignment.policy.adapters import expected_warnings, module_names
+from alignment.policy.four_bits import BLOCK
 from alignment.policy.heads import ScalarHead
 from alignment.policy.load_roles import AdapterStart, build_roles, needs_base, role_config
 from alignment.policy.lora import fuse_lora
@@ -32,7 +33,7 @@ from alignment.policy.roles import Roles
 from alignment.policy.targets import require_modules, require_no_other_layer
 from alignment.policy.tasks import auto_class, require_task, task_for
 
-NF4_BLOCK, NESTED_BLOCK = 64, 256  # weights that share a constant; constants that share one of their own
+NESTED_BLOCK = 256  # constants that share one of their own
 SPARSE, BUILT_FROM_WEIGHTS = "SHIRA", ("ADAMSS", "UNILORA")  # types of PEFT
 UNMASKED = "sdpa_unmasked"
 NF4_TABLE, NESTED_TABLE = 4 * 16, 4 * 256 + 4  # bytes a matrix: tables of values, and the constants' mean
@@ -203,12 +204,12 @@ def _unmasked_attention(module: nn.Module, query: Any, key: Any, value: Any, _: 
 
 
 def _quantised(model: Any) -> list[nn.Linear]:
-    """Return the matrices that bitsandbytes holds in 4 bits: all but the output layer and a score head."""
+    """Return the matrices that transformers holds in 4 bits: all but the output layer, a score head and subclasses."""
     head = model.get_output_embeddings()
     return [
         module
         for name, module in model.named_modules()
-        if isinstance(module, nn.Linear) and module is not head and name.rpartition(".")[2] not in ("score", "lm_head")
+        if type(module) is nn.Linear and module is not head and name.rpartition(".")[2] not in ("score", "lm_head")
     ]
 
 
@@ -224,7 +225,7 @@ def nf4_bytes(numbers: int, *, nested: bool = True) -> int:
     Half a byte a weight, and a constant for every 64 of them: of four bytes, or nested, of one byte and four more for
     every 256 of these (QLoRA, https://arxiv.org/abs/2305.14314, section 3), and the lookup tables.
     """
-    constants = -(-numbers // NF4_BLOCK)
+    constants = -(-numbers // BLOCK)
     if not nested:
         return numbers // 2 + 4 * constants + NF4_TABLE
     return numbers // 2 + constants + 4 * -(-constants // NESTED_BLOCK) + NF4_TABLE + NESTED_TABLE

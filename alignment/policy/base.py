@@ -27,7 +27,14 @@ from alignment.policy.adapters import (
     require_task_of_adapter,
     require_top_layers,
 )
-from alignment.policy.four_bits import compute_as_configured, quantization
+from alignment.policy.four_bits import (
+    compute_as_configured,
+    quantization,
+    quantized_widths,
+    require_exact,
+    require_exact_layers,
+)
+from alignment.policy.inference import best_device
 from alignment.policy.lora import fuse_lora
 from alignment.policy.methods import adapter_config, completed, method_of
 from alignment.policy.model_files import check_hub_files
@@ -78,8 +85,7 @@ def load_model(
     source = model_of(keys)
     full = trainable and (peft is None or peft.method.trains_base)
     require_method(source, keys, trainable, peft, task=task)
-    new = [peft] if trainable and peft is not None and source.adapter is None else []
-    whole = whole_modules(source.base, keys, [source.adapter] if source.adapter else [], new)
+    whole = _whole(source, keys, trainable, peft)
     model = load_base(cls, source.base, keys, full=full, whole=whole, **_head(cls, pad_token_id))
     if trainable and not full:
         for parameter in model.parameters():
@@ -126,8 +132,14 @@ def require_loadable(keys: ModelKeys, *, trainable: bool, peft: AdapterKeys | No
     except Exception as error:
         raise cannot_load(source.base, error) from error
     folders = [Path(path) for path in (source.adapter, source.base) if path is not None and Path(path).is_dir()]
-    if len(folders) == 2 and getattr(described, "quantization_config", None) is None:
+    quantised = getattr(described, "quantization_config", None) is not None
+    if len(folders) == 2 and not quantised:
         require_fit(folders[0], source.base, tensor_shapes(folders[1]))
+    if keys.load_in_4bit and not quantised and best_device().type == "cpu":
+        with torch.device("meta"):
+            model = cls.from_config(described, trust_remote_code=keys.trust_remote_code)
+        widths = quantized_widths(model, keys, _whole(source, keys, trainable, peft))
+        require_exact(widths, source.base, keys.bnb_4bit_quant_type)
 
 
 def require_method(
@@ -207,6 +219,12 @@ def _config(source: ModelSource, keys: ModelKeys) -> Any:
         raise cannot_load(source.base, error) from error
 
 
+def _whole(source: ModelSource, keys: ModelKeys, trainable: bool, peft: AdapterKeys | None) -> list[str]:
+    """Return `whole_modules` of a model with one adapter."""
+    new = [peft] if trainable and peft is not None and source.adapter is None else []
+    return whole_modules(source.base, keys, [source.adapter] if source.adapter else [], new)
+
+
 def whole_modules(base: str, keys: ModelKeys, adapters: Sequence[str], new: Sequence[AdapterKeys]) -> list[str]:
     """Return the modules that adapters train as copies of the base's, which must not be quantised.
 
@@ -264,6 +282,7 @@ def load_base(
     require_complete(info, base, new_head=classifies and not is_classifier(described))
     if not is_sharded():
         require_finite(dict(model.named_parameters()), base)
+    require_exact_layers(model, base)
     return compute_as_configured(model)
 
 

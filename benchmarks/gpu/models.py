@@ -26,12 +26,12 @@ SMALL: dict[str, dict[str, int]] = {
         "vocab_size": 151_936,
     },
     "cpu": {
-        "hidden_size": 32,
-        "intermediate_size": 64,
+        "hidden_size": 64,
+        "intermediate_size": 128,
         "num_hidden_layers": 2,
         "num_attention_heads": 4,
         "num_key_value_heads": 2,
-        "head_dim": 8,
+        "head_dim": 16,
         "vocab_size": 512,
     },
 }

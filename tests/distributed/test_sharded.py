@@ -37,7 +37,7 @@ def kinds(engine: str) -> list[str]:
 @pytest.fixture(scope="module")
 def models(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")
-    save_tiny_model(folder / "base", initializer_range=0.3)
+    save_tiny_model(folder / "base", initializer_range=0.3, hidden_size=64)
     save_tiny_model(folder / "tied", initializer_range=0.3, tie_word_embeddings=True)
     return folder
 

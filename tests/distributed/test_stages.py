@@ -90,7 +90,7 @@ def free_port() -> int:
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A base, a reward adapter, prompts, demonstrations and pairs."""
-    folder = make_inputs(tmp_path_factory.mktemp("inputs"))
+    folder = make_inputs(tmp_path_factory.mktemp("inputs"), hidden_size=64)
     rows = [{"prompt": f"tell me {n}", "completion": "a b c " * (1 + n % 3)} for n in range(24)]
     pairs = [{"prompt": f"tell me {n}", "chosen": "a b " * (1 + n % 3), "rejected": "c"} for n in range(24)]
     (folder / "demonstrations.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

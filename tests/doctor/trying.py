@@ -43,7 +43,7 @@ def environment(strategy: str) -> dict[str, str]:
 
 def write_inputs(folder: Path) -> None:
     """A base, rankings, demonstrations and prompts."""
-    save_tiny_model(folder / "base", initializer_range=0.3)
+    save_tiny_model(folder / "base", initializer_range=0.3, hidden_size=64)
     words = ("fox", "dog", "cat", "ball", "story", "friend", "name", "question")
     prompts = [[{"role": "user", "content": f"tell me about the {word}"}] for word in words]
     rows: dict[str, list[dict[str, Any]]] = {

@@ -44,7 +44,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = LlamaConfig(
         vocab_size=640,
         hidden_size=128,
-        intermediate_size=352,
+        intermediate_size=384,
         num_hidden_layers=10,
         num_attention_heads=8,
         num_key_value_heads=4,

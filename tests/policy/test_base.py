@@ -170,8 +170,8 @@ IDS = torch.tensor([[2, 40, 41, 42, 1]])
 
 @pytest.mark.parametrize("load_in_4bit", [False, True])
 @pytest.mark.parametrize("method", ["lora", "dora"])
-def test_a_new_adapter_changes_nothing_and_alone_trains(tiny_model_dir, method, load_in_4bit):
-    given = keys(tiny_model_dir, peft_method=method, lora_r=4, load_in_4bit=load_in_4bit)
+def test_a_new_adapter_changes_nothing_and_alone_trains(wide_model_dir, method, load_in_4bit):
+    given = keys(wide_model_dir, peft_method=method, lora_r=4, load_in_4bit=load_in_4bit)
     model = load_causal_lm(given, trainable=True, peft=given).eval()
     base = load_causal_lm(given.model_copy(update={"peft_method": "full"}), trainable=False)
     assert torch.allclose(model(IDS).logits, base(IDS).logits, atol=1e-5)
@@ -182,8 +182,8 @@ def test_a_new_adapter_changes_nothing_and_alone_trains(tiny_model_dir, method, 
     assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters())
 
 
-def test_four_bits_are_nf4_with_nested_constants(tiny_model_dir):
-    model = load_causal_lm(keys(tiny_model_dir, load_in_4bit=True), trainable=False)
+def test_four_bits_are_nf4_with_nested_constants(wide_model_dir):
+    model = load_causal_lm(keys(wide_model_dir, load_in_4bit=True), trainable=False)
     state = model.model.layers[0].mlp.up_proj.weight.quant_state
     assert state.quant_type == "nf4"
     assert state.nested
@@ -226,7 +226,7 @@ def test_full_training_trains_float32_weights(tmp_path):
 
 @pytest.mark.parametrize("four_bits", [False, True])
 def test_modules_that_train_whole_are_float32_on_a_half_precision_base(tmp_path, four_bits):
-    make_model(make_tokenizer()).to(torch.bfloat16).save_pretrained(tmp_path)
+    make_model(make_tokenizer(), hidden_size=64).to(torch.bfloat16).save_pretrained(tmp_path)
     given = keys(
         tmp_path, dtype="bfloat16", load_in_4bit=four_bits, lora_modules_to_save=["embed_tokens", "norm", "lm_head"]
     )

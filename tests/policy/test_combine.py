@@ -21,10 +21,10 @@ IDS = torch.tensor([[2, 40, 41, 42, 43, 1]])
 
 
 @pytest.fixture
-def two(tiny_model_dir, tmp_path):
+def two(wide_model_dir, tmp_path):
     """Two adapters of other targets, scales and weights."""
-    one = trained_adapter(tiny_model_dir, tmp_path / "a", lora_alpha=8)
-    two = trained_adapter(tiny_model_dir, tmp_path / "b", lora_alpha=6, lora_target_modules=["q_proj", "up_proj"])
+    one = trained_adapter(wide_model_dir, tmp_path / "a", lora_alpha=8)
+    two = trained_adapter(wide_model_dir, tmp_path / "b", lora_alpha=6, lora_target_modules=["q_proj", "up_proj"])
     weights = load_file(two / ADAPTER)
     save_file({name: w.flip(0) for name, w in weights.items()}, two / ADAPTER, metadata={"format": "pt"})
     return one, two
@@ -53,10 +53,10 @@ def test_cat_is_the_weighted_sum_of_the_changes(two, tmp_path):
     assert json.loads((tmp_path / "out" / "adapter_config.json").read_text())["r"] == 8
 
 
-def test_the_combined_adapter_gives_the_logits_of_the_summed_weights(two, tiny_model_dir, tmp_path):
+def test_the_combined_adapter_gives_the_logits_of_the_summed_weights(two, wide_model_dir, tmp_path):
     a, b = two
     combine([(str(a), 0.7), (str(b), 0.3)], tmp_path / "out")
-    plain = AutoModelForCausalLM.from_pretrained(tiny_model_dir)
+    plain = AutoModelForCausalLM.from_pretrained(wide_model_dir)
     with torch.no_grad():
         for weight, run in ((0.7, a), (0.3, b)):
             for name, change in delta(run).items():
@@ -69,10 +69,10 @@ def test_the_combined_adapter_gives_the_logits_of_the_summed_weights(two, tiny_m
 
 
 @pytest.mark.parametrize("way", ["linear", "ties", "dare_linear", "dare_ties"])
-def test_other_methods_are_pefts(two, tiny_model_dir, tmp_path, way):
+def test_other_methods_are_pefts(two, wide_model_dir, tmp_path, way):
     settings = {} if way == "linear" else {"density": 0.5}
     combine([(str(two[0]), 0.7), (str(two[1]), 0.3)], tmp_path / "out", way, seed=3, **settings)
-    model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tiny_model_dir), two[0], "a")
+    model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(wide_model_dir), two[0], "a")
     model.load_adapter(two[1], "b")
     torch.manual_seed(3)
     model.add_weighted_adapter(["a", "b"], [0.7, 0.3], "c", combination_type=way, **settings)
@@ -93,8 +93,8 @@ def test_dares_choice_follows_its_seed(two, tmp_path):
     assert one == same != other
 
 
-def test_the_parts_are_recorded(tiny_model_dir, tmp_path):
-    runs = [trained_adapter(tiny_model_dir, tmp_path / name, load_in_4bit=True) for name in "ab"]
+def test_the_parts_are_recorded(wide_model_dir, tmp_path):
+    runs = [trained_adapter(wide_model_dir, tmp_path / name, load_in_4bit=True) for name in "ab"]
     combine([(str(run), 0.5) for run in runs], tmp_path / "out", "dare_ties", density=0.5, seed=4)
     report = json.loads((tmp_path / "out" / "combine.json").read_text())
     assert (report["method"], report["density"], report["seed"]) == ("dare_ties", 0.5, 4)
@@ -111,16 +111,16 @@ def refused(tmp_path, parts, match, error=ModelError, *given, **options):
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_adapters_that_do_not_fit_are_refused(two, tiny_model_dir, tmp_path, tmp_path_factory):
+def test_adapters_that_do_not_fit_are_refused(two, wide_model_dir, tmp_path, tmp_path_factory):
     a = two[0]
     place = tmp_path_factory.mktemp("others")
     save_tiny_model(place / "base", seed=5)
     other = trained_adapter(place / "base", place / "other")
-    dora = trained_adapter(tiny_model_dir, place / "dora", peft_method="dora")
-    reward = trained_adapter(tiny_model_dir, place / "reward", load=load_sequence_classifier)
-    whole = trained_adapter(tiny_model_dir, place / "whole", lora_modules_to_save=["lm_head"])
-    four = trained_adapter(tiny_model_dir, place / "four", load_in_4bit=True)
-    words = trained_adapter(tiny_model_dir, place / "words")
+    dora = trained_adapter(wide_model_dir, place / "dora", peft_method="dora")
+    reward = trained_adapter(wide_model_dir, place / "reward", load=load_sequence_classifier)
+    whole = trained_adapter(wide_model_dir, place / "whole", lora_modules_to_save=["lm_head"])
+    four = trained_adapter(wide_model_dir, place / "four", load_in_4bit=True)
+    words = trained_adapter(wide_model_dir, place / "words")
     make_tokenizer(vocab_size=280).save_pretrained(words)
     for run, match in (
         (other, "have different values of base; combine adapters of one base"),
@@ -129,7 +129,7 @@ def test_adapters_that_do_not_fit_are_refused(two, tiny_model_dir, tmp_path, tmp
         (whole, "is an adapter with modules_to_save"),
         (four, "have different values of precision of the base"),
         (words, "have different values of tokenizer"),
-        (tiny_model_dir, "is a whole model already"),
+        (wide_model_dir, "is a whole model already"),
     ):
         refused(tmp_path, (a, run), match)
     file = two[1] / ADAPTER

@@ -454,9 +454,9 @@ def test_torch_compile_sees_pefts_layer(fused):
 
 
 @pytest.mark.parametrize("options", [{}, {"load_in_4bit": True}], ids=["float32", "nf4"])
-def test_every_model_that_trains_an_adapter_has_it(fused, tiny_model_dir, options):
+def test_every_model_that_trains_an_adapter_has_it(fused, wide_model_dir, options):
     wanted = FusedLinear4bit if options else FusedLinear
-    keys = ModelKeys(model_name_or_path=str(tiny_model_dir), **options)
+    keys = ModelKeys(model_name_or_path=str(wide_model_dir), **options)
     ids = torch.arange(5, 10)[None]
     policy = load_causal_lm(keys, trainable=True, peft=AdapterKeys())
     reward = load_sequence_classifier(keys, trainable=True, peft=AdapterKeys(), pad_token_id=0)

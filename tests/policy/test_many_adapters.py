@@ -158,12 +158,12 @@ def test_one_adapter_for_all_rows_takes_batches_of_any_size(tiny_model_dir, fold
             assert torch.allclose(logits(adapters.base, ids), wanted, atol=2e-5)
 
 
-def test_a_4_bit_base_takes_them(tiny_model_dir, tmp_path):
+def test_a_4_bit_base_takes_them(wide_model_dir, tmp_path):
     keys = {"load_in_4bit": True, "dtype": "float32"}
-    runs = {name: trained_adapter(tiny_model_dir, tmp_path / name, lora_alpha=alpha, load_in_4bit=True)
+    runs = {name: trained_adapter(wide_model_dir, tmp_path / name, lora_alpha=alpha, load_in_4bit=True)
             for name, alpha in (("a", 8), ("b", 20))}  # fmt: skip
-    model = load_causal_lm(ModelKeys(model_name_or_path=str(tiny_model_dir), **keys), trainable=False)
-    adapters = ManyAdapters(model, str(tiny_model_dir))
+    model = load_causal_lm(ModelKeys(model_name_or_path=str(wide_model_dir), **keys), trainable=False)
+    adapters = ManyAdapters(model, str(wide_model_dir))
     for name, run in runs.items():
         adapters.add(name, run)
     ids = torch.tensor([[2, 40, 41], [2, 50, 51]])

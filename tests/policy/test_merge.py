@@ -68,14 +68,14 @@ def test_an_adapter_on_embeddings_leaves_a_tied_output_layer_as_it_was(tmp_path,
     [{}, {"peft_method": "dora"}, {"load_in_4bit": True}, {"load_in_4bit": True, "peft_method": "dora"}],
     ids=["lora", "dora", "qlora", "qdora"],
 )
-def test_the_merged_model_computes_the_same(tiny_model_dir, tmp_path, changes):
-    run = trained_adapter(tiny_model_dir, tmp_path / "run", **changes)
+def test_the_merged_model_computes_the_same(wide_model_dir, tmp_path, changes):
+    run = trained_adapter(wide_model_dir, tmp_path / "run", lora_alpha=16, **changes)
     difference = merge(run, tmp_path / "out")
     ids = torch.tensor([[2, 40, 41, 42, 43, 1]])
     keys = ModelKeys(model_name_or_path=str(run), load_in_4bit=changes.get("load_in_4bit", False))
     unmerged = logits(load_causal_lm(keys, trainable=False), ids)
     plain = logits(AutoModelForCausalLM.from_pretrained(tmp_path / "out"), ids)
-    base = logits(AutoModelForCausalLM.from_pretrained(tiny_model_dir), ids)
+    base = logits(AutoModelForCausalLM.from_pretrained(wide_model_dir), ids)
     assert difference < 1e-4
     assert (plain - unmerged).abs().max() < 1e-4
     assert (plain - base).abs().max() > 0.05  # the adapter does something

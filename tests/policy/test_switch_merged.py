@@ -36,7 +36,7 @@ KINDS = {
 @pytest.fixture(params=[torch.float32, torch.bfloat16], ids=str)
 def base(tmp_path, request):
     tokenizer = make_tokenizer()
-    make_model(tokenizer, tie_word_embeddings=True).to(request.param).save_pretrained(tmp_path / "base")
+    make_model(tokenizer, hidden_size=64, tie_word_embeddings=True).to(request.param).save_pretrained(tmp_path / "base")
     tokenizer.save_pretrained(tmp_path / "base")
     return tmp_path / "base"
 

@@ -72,7 +72,7 @@ def _output(prompt: list[int], ids: list[int]) -> Any:
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
-    return save_tiny_model(tmp_path_factory.mktemp("adapter") / "base", initializer_range=0.3)
+    return save_tiny_model(tmp_path_factory.mktemp("adapter") / "base", initializer_range=0.3, hidden_size=64)
 
 
 @pytest.fixture

@@ -36,7 +36,8 @@ def template_of(base):
 @pytest.fixture(scope="module", params=[False, True], ids=["untied", "tied"])
 def base(tmp_path_factory, request):
     folder = tmp_path_factory.mktemp("vllm") / "base"
-    return save_tiny_model(folder, initializer_range=0.3, tie_word_embeddings=request.param, attention_bias=True)
+    options = {"initializer_range": 0.3, "tie_word_embeddings": request.param, "attention_bias": True}
+    return save_tiny_model(folder, hidden_size=64, **options)
 
 
 def recipe(base, **keys):
@@ -124,7 +125,7 @@ def test_four_bit_layers_without_an_adapter_are_handed_over_as_they_compute(base
     given = dict(policy_weights(roles))
     for layer in ("model.layers.0.mlp.up_proj", "model.layers.1.self_attn.k_proj"):
         found, module = given[f"{layer}.weight"], roles.base.get_submodule(layer)
-        zero, units = torch.zeros(1, 32, dtype=torch.bfloat16), torch.eye(32, dtype=torch.bfloat16)
+        zero, units = torch.zeros(1, 64, dtype=torch.bfloat16), torch.eye(64, dtype=torch.bfloat16)
         assert found.dtype == torch.bfloat16
         torch.testing.assert_close(found, (module(units) - module(zero)).T, rtol=0, atol=1e-2)
 

@@ -204,10 +204,10 @@ def test_expectation_terms_by_hand():
     ],
     ids=["lora", "nf4", "fourierft"],
 )
-def test_precomputed_references_give_the_same_training(tiny_model_dir, tokenizer, tmp_path, method):
+def test_precomputed_references_give_the_same_training(wide_model_dir, tokenizer, tmp_path, method):
     losses = []
     for precompute in (False, True):
-        keys = Keys(model_name_or_path=str(tiny_model_dir), **method)
+        keys = Keys(model_name_or_path=str(wide_model_dir), **method)
         torch.manual_seed(0)
         model = load_causal_lm(keys, trainable=True, peft=keys)
         for parameter in model.parameters():
@@ -223,10 +223,10 @@ def test_precomputed_references_give_the_same_training(tiny_model_dir, tokenizer
 
 @pytest.mark.parametrize("load_in_4bit", [False, True])
 def test_continues_an_adapter_against_a_frozen_copy_and_saves_it_alone(
-    tiny_model_dir, tokenizer, tmp_path, load_in_4bit
+    wide_model_dir, tokenizer, tmp_path, load_in_4bit
 ):
     start = tmp_path / "sft"
-    keys = Keys(model_name_or_path=str(tiny_model_dir), lora_r=4, load_in_4bit=load_in_4bit)
+    keys = Keys(model_name_or_path=str(wide_model_dir), lora_r=4, load_in_4bit=load_in_4bit)
     model = load_causal_lm(keys, trainable=True, peft=keys)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -252,7 +252,7 @@ def test_continues_an_adapter_against_a_frozen_copy_and_saves_it_alone(
     save_trained(trainer, run)
     assert not [path for path in run.iterdir() if path.is_dir() or path.suffix == ".bin"]
     if not load_in_4bit:
-        loaded = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tiny_model_dir), run).eval()
+        loaded = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(wide_model_dir), run).eval()
         ids = torch.tensor([[2, 10, 11, 20]])
         assert torch.allclose(loaded(ids).logits, trainer.model.eval()(ids).logits, atol=1e-6)
 

@@ -82,8 +82,8 @@ def save_reward(base, path, *, adapter):
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp("mixes")
-    save_tiny_model(path / "base", initializer_range=0.3, hidden_size=16, layers=1)
-    save_tiny_model(path / "small", seed=5, hidden_size=8, layers=1)
+    save_tiny_model(path / "base", initializer_range=0.3, hidden_size=64, layers=1)
+    save_tiny_model(path / "small", seed=5, hidden_size=8, intermediate_size=64, layers=1)
     tokenizer = make_tokenizer(vocab_size=280, chat_template=None)
     tokenizer.chat_template = "{% for m in messages %}{{ m.role }}: {{ m.content }}<|im_end|>{% endfor %}"
     tokenizer.chat_template += "{% if add_generation_prompt %}assistant: {% endif %}"

@@ -33,7 +33,7 @@ def save_reward(base, path, *, adapter):
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp("recipe")
-    save_tiny_model(path / "base", initializer_range=0.3)
+    save_tiny_model(path / "base", initializer_range=0.3, hidden_size=64)
     save_tiny_model(path / "other", seed=5, hidden_size=16)
     save_reward(path / "base", path / "reward", adapter=True)
     save_reward(path / "other", path / "other-reward", adapter=False)

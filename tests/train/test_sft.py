@@ -80,8 +80,8 @@ def manifest(path):
     [{}, {"peft_method": "dora"}, {"load_in_4bit": "true"}, {"peft_method": "full"}],
     ids=["lora", "dora", "qlora", "full"],
 )
-def test_learns_and_leaves_a_folder_that_plain_libraries_load(recipe_file, tmp_path, overrides):
-    run(recipe_file, max_steps=10, save_strategy="no", **overrides)
+def test_learns_and_leaves_a_folder_that_plain_libraries_load(recipe_file, wide_model_dir, tmp_path, overrides):
+    run(recipe_file, model_name_or_path=wide_model_dir, max_steps=10, save_strategy="no", **overrides)
     folder = tmp_path / "run"
     logs = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     losses = [log["loss"] for log in logs if "loss" in log]

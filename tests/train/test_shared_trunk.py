@@ -22,6 +22,12 @@ def base(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
+def wide(tmp_path_factory):
+    """Of widths that every CPU holds right in 4 bits."""
+    return save_tiny_model(tmp_path_factory.mktemp("models") / "wide", num_hidden_layers=LAYERS, hidden_size=64)
+
+
+@pytest.fixture(scope="module")
 def reward(base):
     return save_reward(base, base.parent / "reward", layers_to_transform=[2, 3])
 
@@ -61,8 +67,9 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_training_equals_training_without_sharing(base, reward, tmp_path, case):
+def test_training_equals_training_without_sharing(base, wide, reward, tmp_path, case):
     keys = dict(CASES[case])
+    base = wide if keys.get("load_in_4bit") else base
     if keys.pop("reward", False):
         keys["reward"] = reward
     shared, alone = (run(base, tmp_path / str(share), share_trunk=share, **keys) for share in (True, False))

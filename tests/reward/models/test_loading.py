@@ -108,8 +108,8 @@ def test_an_adapter_scores_the_same_in_plain_peft(pad_is_eos_dir: Path, tmp_path
     assert unpadded == pytest.approx(scores(model, rows, tokenizer.pad_token_id), abs=1e-5)
 
 
-def test_in_4_bits_the_head_stays_whole_and_trains(tiny_model_dir: Path, tmp_path: Path) -> None:
-    model, tokenizer, template = load(tiny_model_dir, load_in_4bit=True, lora_r=4)
+def test_in_4_bits_the_head_stays_whole_and_trains(wide_model_dir: Path, tmp_path: Path) -> None:
+    model, tokenizer, template = load(wide_model_dir, load_in_4bit=True, lora_r=4)
     head = [p for name, p in model.named_parameters() if "score.modules_to_save" in name]
     assert [(p.dtype, p.requires_grad) for p in head] == [(torch.float32, True)]
     before = scores(model, sequences(template), tokenizer.pad_token_id)
