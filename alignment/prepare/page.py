@@ -12,6 +12,7 @@ from alignment.prepare.engine import Prepared
 from alignment.prepare.examples import Example, examples
 from alignment.prepare.store import Counts, StoredRows
 from alignment.prepare.writing import split_of
+from alignment.report.bars import Bar
 from alignment.report.build import fill
 from alignment.report.wording import visible
 from alignment.run.files import write_atomic
@@ -21,15 +22,6 @@ TEMPLATE = Path(__file__).parent / "page.html.jinja"
 SAMPLE = 20_000  # rows whose lengths and languages are counted, evenly spaced
 MOST_REASONS, MOST_CLUSTERS, MOST_TEXTS, LONGEST = 12, 12, 4, 240
 MEASURED: tuple[On, ...] = ("prompt", "answer")
-
-
-@dataclass(frozen=True, slots=True)
-class Bar:
-    """A line of a bar chart with one bar, or one before and one after."""
-
-    label: str
-    counts: list[int]
-    shares: list[float]  # of the largest count of the chart, in percent
 
 
 @dataclass
