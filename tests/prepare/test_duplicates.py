@@ -55,7 +55,7 @@ def test_clusters_may_only_be_noted(tmp_path):
     rows = pairs((text, "a"), ("other", "b"), (text + " x", "a"))
     step = {"kind": "near_duplicates", "keep": "all"}
     run = prepare(tmp_path, rows, step, columns_added=["cluster"])
-    assert [row["cluster"] for row in run.rows()] == [1, None, 1]
+    assert [row["cluster"] for row in run.rows()] == [1, 2, 1]
 
 
 def test_planted_duplicates_are_found_and_processes_make_no_difference(tmp_path):
@@ -139,3 +139,24 @@ def test_evaluation_data_without_text(tmp_path, content):
     assert error.value.exit_code == 2
     assert "\n" not in str(error.value)
     assert not (tmp_path / "run").exists()
+
+
+def test_rows_that_differ_in_their_calls_alone_are_no_duplicates(tmp_path):
+    def row(city):
+        call = {"type": "function", "function": {"name": "weather", "arguments": {"city": city}}}
+        answer = {"role": "assistant", "content": "", "tool_calls": [call]}
+        return {"messages": [{"role": "user", "content": "What is the weather?"}, answer]}
+
+    rows = [row("Paris"), row("London"), row("Paris")]
+    assert len(prepare(tmp_path, rows, {"kind": "exact_duplicates"}).rows()) == 2
+
+
+def test_an_absent_text_equals_an_empty_one(tmp_path):
+    rows = [{"instruction": "add 2 and 3", "input": given, "output": "5"} for given in (None, "")]
+    assert len(prepare(tmp_path, rows, {"kind": "exact_duplicates"}).rows()) == 1
+
+
+def test_rows_without_a_duplicate_are_clusters_of_their_own(tmp_path):
+    rows = [{"prompt": f"question {n}?", "completion": f"answer {n}"} for n in (1, 2, 3, 1)]
+    steps = [{"kind": "exact_duplicates", "keep": "all"}, {"kind": "balance", "by": "cluster", "maximum": 1}]
+    assert len(prepare(tmp_path, rows, *steps).rows()) == 3

@@ -21,12 +21,12 @@ from tests.prepare.running import SHARED, prepare
 def outcome(text, **keys):
     """Apply a step to a row with this answer."""
     step = built(step_entry(**keys), 1, 0, {}).step
-    return step.apply(Row({"prompt": "What is asked here?", "completion": text}, "f:1", "prompt_completion"))
+    return step.apply(Row({"instruction": "What is asked here?", "output": text}, "f:1", "alpaca"))
 
 
 def answer(found):
     (row,) = found.rows
-    return row.value["completion"]
+    return row.value["output"]
 
 
 @pytest.mark.parametrize(
@@ -37,7 +37,8 @@ def answer(found):
         ({}, "a\x00\ufeffb\u200b\r\nc\x1b", "ab\nc", "control"),
         ({}, "می‌خواهم", None, ""),  # a zero-width joiner is part of Persian words
         ({}, "a \n\n\n\n b\t\n", "a\n\n b", "whitespace"),
-        ({}, "    indented\n    code", "indented\n    code", "whitespace"),
+        ({}, "\n \n    indented\n    code", "    indented\n    code", "whitespace"),
+        ({}, "page one\x0cpage two", "page one\npage two", "control"),
         ({}, "“curly” ﬁne", None, ""),
         ({"html": True}, "<p>a &amp; b<br>c</p><script>x()</script>", "a & b\nc", "html, whitespace"),
         (
@@ -58,6 +59,21 @@ def test_clean(keys, before, after, reason):
         assert answer(found) == after
         assert isinstance(found, Change)
         assert found.reason == reason
+
+
+@pytest.mark.parametrize(
+    ("prompt", "completion", "cleaned"),
+    [
+        ("My name is", " Tom ", ("My name is", " Tom ")),
+        ("def f(x): \n", "    return x\n", ("def f(x): \n", "    return x\n")),
+        ("a \nb ", "c \n\n\n\nd", ("a\nb ", "c\n\nd")),
+    ],
+)
+def test_clean_keeps_the_white_space_where_a_prompt_meets_its_answer(prompt, completion, cleaned):
+    step = built(step_entry(kind="clean"), 1, 0, {}).step
+    found = step.apply(Row({"prompt": prompt, "completion": completion}, "f:1", "prompt_completion"))
+    value = found.value if isinstance(found, Row) else found.rows[0].value
+    assert (value["prompt"], value["completion"]) == cleaned
 
 
 def test_clean_drops_a_row_whose_answer_becomes_empty():

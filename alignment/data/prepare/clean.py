@@ -10,8 +10,8 @@ from alignment.data.prepare.step import ROLES, Change, Drop, Outcome, Row, Step
 
 # Control characters but tab and line feed; C1 controls; byte order mark and zero-width space. Joiners stay: Persian and
 # Hindi text and emoji need them.
-_CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufeff\u200b\u2060]")
-_LINE_ENDS = re.compile("\r\n?|\u2028|\u2029")
+_CONTROL = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x9f\ufeff\u200b\u2060]")
+_LINE_ENDS = re.compile("\r\n?|[\x0b\x0c\u2028\u2029]")  # a form feed ends a page
 _HIDDEN = re.compile(r"<!--.*?-->|<(script|style)\b[^>]*>.*?</\1\s*>", re.DOTALL | re.IGNORECASE)
 _BREAK = re.compile(r"<br\s*/?>|</(p|div|li|tr|h[1-6]|ul|ol|table|blockquote)\s*>", re.IGNORECASE)
 _NAMES = (
@@ -20,8 +20,8 @@ _NAMES = (
     "select small span strike strong sub sup svg table tbody td textarea tfoot th thead title tr tt u ul video"
 )
 _TAG = re.compile(rf"</?({'|'.join(_NAMES.split())})(\s[^<>]*)?/?>", re.IGNORECASE)  # `<T>` and `a < b` are no tags
-_TRAILING = re.compile(r"[^\S\n]+$", re.MULTILINE)
 _BLANK_LINES = re.compile(r"\n{3,}")
+_FIRST_LINES = re.compile(r"\A(?:[^\S\n]*\n)+")  # blank ones; the indentation of the first line with text stays
 _CODE = re.compile(r"(^[ \t]*```.*?(?:^[ \t]*```[ \t]*$|\Z)|`[^`\n]+`)", re.DOTALL | re.MULTILINE)  # of Markdown
 
 
@@ -35,10 +35,11 @@ class Clean(Step):
     def apply(self, row: Row) -> Outcome:
         """Return the row with clean texts; drop one that they leave without an answer."""
         roles, texts = ROLES[self.entry.on], row.texts
+        joined = isinstance(row.value.get("prompt"), str)  # prompt and answer, without a separator
         changes: dict[str, None] = {}
         new = []
         for text in texts:
-            cleaned, kinds = self.cleaned(text.text) if text.role in roles else (text.text, [])
+            cleaned, kinds = self.cleaned(text.text, joined=joined) if text.role in roles else (text.text, [])
             new.append(cleaned)
             changes |= dict.fromkeys(kinds)
         if not changes:
@@ -47,12 +48,16 @@ class Clean(Step):
             return Drop("nothing is left of a text", ", ".join(changes))
         return Change(", ".join(changes), (row.with_texts(new),))
 
-    def cleaned(self, text: str) -> tuple[str, list[str]]:
-        """Return a text without what the entry removes, and the kinds of changes."""
+    def cleaned(self, text: str, *, joined: bool = False) -> tuple[str, list[str]]:
+        """Return a text without what the entry removes, and the kinds of changes.
+
+        Args:
+            joined: another text stands directly before or behind it, so that white space at its ends stays.
+        """
         kinds = []
         for kind in ("unicode", "control", "html", "boilerplate", "whitespace"):
             if getattr(self.entry, kind):
-                new = getattr(self, f"_{kind}")(text)
+                new = getattr(self, f"_{kind}")(text) if kind != "whitespace" else _whitespace(text, joined)
                 if new != text:
                     kinds.append(kind)
                     text = new
@@ -79,8 +84,13 @@ class Clean(Step):
         kept = [line for line in lines if not any(one.fullmatch(line.strip()) for one in self.boilerplate)]
         return "\n".join(kept)
 
-    def _whitespace(self, text: str) -> str:
-        return _BLANK_LINES.sub("\n\n", _TRAILING.sub("", text)).strip()
+
+def _whitespace(text: str, joined: bool) -> str:
+    inner = text.rstrip()
+    end = text[len(inner) :] if joined else ""
+    if not joined:
+        inner = _FIRST_LINES.sub("", inner)
+    return _BLANK_LINES.sub("\n\n", "\n".join(line.rstrip() for line in inner.split("\n"))) + end
 
 
 def _without_html(text: str) -> str:

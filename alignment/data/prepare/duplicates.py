@@ -1,6 +1,8 @@
 """What steps that remove duplicates share: they find clusters, and drop or number their rows."""
 
-from collections.abc import Sequence
+import itertools
+import json
+from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -8,7 +10,7 @@ import numpy as np
 from alignment.config.schema.steps.base import On
 from alignment.config.schema.steps.duplicates import Kept
 from alignment.data.prepare.clusters import Clusters, Keep
-from alignment.data.prepare.step import Drop, Outcome, Row, Rows, Step
+from alignment.data.prepare.step import ROLES, Drop, Outcome, Row, Rows, Step
 
 SHOWN = 50  # clusters in the findings
 EXAMPLES = 5  # texts of a cluster
@@ -36,13 +38,14 @@ class Duplicates(Step):
 
     def look(self, rows: Rows) -> None:
         """Find the clusters."""
-        compared = [row.by_role(self.on) for row in rows]
+        compared = [_compared(row, self.on) for row in rows]
         self.uncompared = sum(not "".join(texts).strip() for texts in compared)
         self.clusters = found = self.clusters_of(compared, "longest" if self.keep == "longest" else "first")
         kept, counts = np.unique(found.kept, return_counts=True)
         self.sizes = {int(row): int(size) for row, size in zip(kept, counts, strict=True) if size > 1}
         largest = sorted(self.sizes, key=lambda row: (-self.sizes[row], row))
-        self.numbers = {row: number for number, row in enumerate(largest, 1)}
+        alone = (row for row in kept.tolist() if row not in self.sizes)  # each has a number of its own
+        self.numbers = {row: number for number, row in enumerate(itertools.chain(largest, alone), 1)}
         for row in largest[:SHOWN]:
             members = [row, *(int(one) for one in np.flatnonzero(found.kept == row) if one != row)]
             self.texts[row] = ["\n\n".join(filter(None, compared[one]))[:CHARACTERS] for one in members[:EXAMPLES]]
@@ -53,7 +56,7 @@ class Duplicates(Step):
         assert self.clusters is not None
         kept = int(self.clusters.kept[row.place])
         if self.keep == "all":
-            return row.noting(cluster=self.numbers.get(kept))
+            return row.noting(cluster=self.numbers[kept])
         if kept == row.place:
             return row
         return Drop(self.REASON, self.detail(self.origins[kept], float(self.clusters.similarity[row.place])))
@@ -74,6 +77,30 @@ class Duplicates(Step):
                 for row, texts in self.texts.items()
             ],
         }
+
+
+def _compared(row: Row, on: On) -> tuple[str, ...]:
+    """Return the texts of some roles; the calls of tools are part of the answer, as rows may differ in them alone."""
+    texts = row.by_role(on)
+    calls = [json.dumps(call, sort_keys=True, ensure_ascii=False) for call in _calls(row.value)]
+    roles = ROLES[on]
+    if not calls or "answer" not in roles:
+        return texts
+    place = roles.index("answer")
+    return (*texts[:place], "\n\n".join(filter(None, (texts[place], *calls))), *texts[place + 1 :])
+
+
+def _calls(value: Any) -> Iterator[Any]:
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            if key in ("tool_calls", "function_call"):
+                if inner:
+                    yield inner
+            else:
+                yield from _calls(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _calls(inner)
 
 
 def in_words(kept: str, similarity: float, threshold: float, measure: str) -> str:

@@ -55,7 +55,7 @@ class Row:
         for text in self.texts:
             if text.role in found and not text.repeats:
                 found[text.role].append(text.text)
-        return tuple("\n\n".join(texts) for texts in found.values())
+        return tuple("\n\n".join(filter(None, texts)) for texts in found.values())
 
     def column(self, name: str) -> Any:
         """Return the note of this name, or else the value of the column; None if the row has neither."""
