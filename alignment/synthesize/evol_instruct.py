@@ -141,6 +141,8 @@ def synthesize(
                 record.fail("answer", reply, instruction=text, provenance=lineage)
             elif reason is not None:
                 record.drop("answer", reason, reply.text, instruction=text, provenance=lineage)
+            elif declines(reply):
+                record.fail("answer", reply, why_nothing(reply), instruction=text, provenance=lineage)
             else:
                 rows.append(instruction_row(text, "", reply.text, lineage))
                 line.text, line.operations = text, (*line.operations, operation)

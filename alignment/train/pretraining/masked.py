@@ -29,7 +29,7 @@ class Masked:
     def __init__(self, setting: Setting) -> None:
         """Find the mask token.
 
-        Raises: ModelError if the tokenizer has none, or cannot tell words.
+        Raises: ModelError if the tokenizer has none or cannot tell words, or `max_length` leaves no room for a text.
         """
         tokenizer = setting.tokenizer
         if tokenizer.mask_token_id is None:
@@ -45,6 +45,11 @@ class Masked:
         self.setting = setting
         self._special = torch.tensor(tokenizer.all_special_ids)
         self._size = setting.limit - len(setting.opening) - len(setting.closing)
+        if self._size < 1:
+            raise ModelError(
+                f"max_length {setting.limit} leaves no room for a text beside the tokenizer's "
+                f"{len(setting.opening) + len(setting.closing)} special tokens; raise it."
+            )
         share = setting.recipe.mlm_probability
         self._tokens = DataCollatorForLanguageModeling(tokenizer, mlm_probability=share)
         self._chosen = DataCollatorForLanguageModeling(tokenizer, mlm_probability=1.0)

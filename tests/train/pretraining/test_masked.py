@@ -143,6 +143,12 @@ def test_a_decoder_and_a_missing_mask_token_are_refused(write, tmp_path, tiny_mo
     assert not (tmp_path / "run").exists()
 
 
+def test_a_length_without_room_for_a_text_is_refused(write, tmp_path, encoder):
+    with pytest.raises(ModelError, match="max_length 2 leaves no room for a text beside the tokenizer's 2 special"):
+        run(write(model_name_or_path=str(encoder), objective="masked", max_length=2))
+    assert not (tmp_path / "run").exists()
+
+
 def test_keys_of_another_objective_are_refused(write):
     with pytest.raises(RecipeError, match="whole_word_mask: is read with objective masked alone"):
         run(write(whole_word_mask=True))
