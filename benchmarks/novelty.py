@@ -6,11 +6,11 @@ Instructions are the words of random seeds in random order. Each row times 200 m
 """
 
 import argparse
-import json
 import random
 import time
 from pathlib import Path
 
+from alignment.json_lines import read_ours
 from alignment.run.script import parsed, script
 from alignment.synthesize.rouge import RougeIndex
 
@@ -24,7 +24,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--seeds", type=Path, required=True)
     parser.add_argument("--sizes", type=int, nargs="+", default=[1000, 10_000, 50_000])
     given = parsed(parser, argv)
-    seeds = [json.loads(line)["instruction"] for line in given.seeds.read_text(encoding="utf-8").splitlines()]
+    seeds = [row["instruction"] for row in read_ours(given.seeds)]
     rng = random.Random(0)
     slow = _rouge_score(seeds, rng)
     print("| instructions | one more | one more, rouge-score | all, one by one | all, rouge-score |")

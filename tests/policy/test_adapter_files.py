@@ -63,7 +63,7 @@ def roles(sft, reward=None):
         ("peft_type", None),
         ("peft_type", "missing"),
         ("task_type", "NOPE"),
-        ("task_type", "SEQ_2_SEQ_LM"),
+        ("task_type", "TOKEN_CLS"),
         ("task_type", 3),
         ("r", 0),
         ("r", -4),

@@ -20,7 +20,7 @@ class DummyEntry(AnyJudge):
     PREVIEW: ClassVar[str] = "the word {} is looked for"
 
     kind: Literal["dummy"]
-    word: Name
+    word: Annotated[str, Mark.WORDS]
 
 
 '''
@@ -49,7 +49,7 @@ class DummyEntry(ChatEntry):
     NEEDS: ClassVar[tuple[str, str]] = ("reply", "what it replies")
 
     kind: Literal["dummy"]
-    reply: Name
+    reply: Annotated[str, Mark.WORDS]
 
 
 '''
