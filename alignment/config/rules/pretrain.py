@@ -47,6 +47,9 @@ def forced(keys: Keys) -> Iterator[Fault]:
             yield (key,), f"must be false in {keys.about.title}, {reason}"
 
 
+UNREAD = ("fraction", "split", "columns", "ignore_columns", "data_files", "data_dir", "name")  # of a streamed entry
+
+
 def stream(keys: Keys) -> Iterator[Fault]:
     """A stream has no end, no length and one reader in each process."""
     if keys.cls is not PretrainRecipe:
@@ -60,8 +63,10 @@ def stream(keys: Keys) -> Iterator[Fault]:
     for key, instead in NOT_STREAMED.items():
         if keys[key]:
             yield (key,), f"cannot be used with streaming; {instead}"
-    if any(entry.get("fraction") for entry in keys["datasets"] if isinstance(entry, dict)):
-        yield ("datasets",), "fraction cannot be used with streaming; mix the files with alignment prepare"
+    for place, entry in enumerate(keys["datasets"]):
+        for key in UNREAD if isinstance(entry, dict) else ():
+            if entry.get(key) and (key, entry[key]) != ("split", "train"):
+                yield ("datasets", place, key), "is not read with streaming; write the rows with alignment prepare"
 
 
 PRETRAIN_RULES: list[Rule] = [objective_keys, whole_model, forced, stream]

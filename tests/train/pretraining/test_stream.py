@@ -96,3 +96,10 @@ def test_memory_does_not_grow_with_the_file(tmp_path):
         assert count == rows
         peaks.append(peak)  # KiB
     assert peaks[1] - peaks[0] < 8_000
+
+
+@pytest.mark.parametrize("key", [{"split": "train[:3]"}, {"columns": ["text"]}, {"ignore_columns": ["x"]}], ids=str)
+def test_a_stream_refuses_keys_of_a_data_set_that_it_does_not_read(write, key):
+    ((name, _),) = key.items()
+    with pytest.raises(RecipeError, match=rf"datasets\[0\].{name}: is not read with streaming"):
+        run(write(streaming=True, max_steps=2, datasets=[{"path": "t.jsonl", **key}]))
