@@ -10,6 +10,7 @@ ITEM = re.compile(rf"(?:^|\n){BLANK}\d+\s?[.)]{BLANK}")
 EXAMPLE = re.compile(rf"^{BLANK}Example\s?\d*{BLANK}[.:]?{BLANK}", re.MULTILINE)
 OUTPUT = re.compile(rf"^{BLANK}Output\s*\d*\s*{BLANK}:{BLANK}", re.MULTILINE)
 INPUT = re.compile(rf"^{BLANK}Input\s*\d*\s*{BLANK}:{BLANK}", re.MULTILINE)
+TASK = re.compile(rf"^{BLANK}Task\s*\d*{BLANK}:", re.MULTILINE)  # of another task, which a chat model may go on with
 LABEL = re.compile(rf"^{BLANK}Class label{BLANK}:{BLANK}", re.MULTILINE)
 
 
@@ -18,6 +19,7 @@ def read_list(reply: Written) -> list[str]:
     if reply.status != "ok":
         return []
     _, *items = ITEM.split(reply.text)
+    items = [re.split(r"\n\s*\n", item.strip())[0] for item in items]  # a paragraph behind the list is no item
     texts = [" ".join(item.split()).strip("*") for item in items]
     return [text[:1].upper() + text[1:] for text in texts if text]
 
@@ -30,9 +32,11 @@ def read_yes_or_no(reply: Written) -> bool | None:
 
 def read_examples(text: str) -> Iterator[tuple[str, str]]:
     """Yield input and output of each example of an input-first reply; nothing if it has neither mark."""
+    text = _of_this_task(text)
     if not (EXAMPLE.search(text) or OUTPUT.search(text)):
         return
-    for part in EXAMPLE.split(text):
+    before, *parts = EXAMPLE.split(text)
+    for part in [before, *parts] if not parts or OUTPUT.search(before) else parts:
         if not part.strip():
             continue
         given, *rest = OUTPUT.split(part)
@@ -42,9 +46,17 @@ def read_examples(text: str) -> Iterator[tuple[str, str]]:
 
 def read_labelled(text: str) -> Iterator[tuple[str, str]]:
     """Yield input and label of each example of an output-first reply."""
-    for part in LABEL.split(text)[1:]:
+    for part in LABEL.split(_of_this_task(text))[1:]:
         label, _, given = part.strip().partition("\n")
         yield given.strip(), label.strip()
+
+
+def _of_this_task(text: str) -> str:
+    """Return a reply without a heading that repeats the task, and without tasks that follow."""
+    text = text.lstrip()
+    if TASK.match(text):
+        text = text.partition("\n")[2]
+    return TASK.split(text)[0]
 
 
 def why_nothing(reply: Written) -> str:

@@ -2,10 +2,11 @@
 
 Numbers, filters and the reading of replies are those of https://github.com/yizhongw/self-instruct: the scripts
 bootstrap_instructions.py, identify_clf_or_not.py, generate_instances.py and prepare_for_finetuning.py. The prompts are
-our own, for chat models. Four things differ: only the first letter of an instruction is capitalised (the script lowers
-all others); at a ROUGE-L of exactly the limit an instruction is left out, as the paper states it; of more than
-`max_instances` the first are kept in place of a sample; and the marks of a reply (`Example 1`, `Input:`, `Output:`,
-`Class label:`) count at the beginning of a line alone.
+our own, for chat models, which get no stop sequences: what the scripts' stop sequences cut off (a paragraph behind the
+list, items beyond the eighth, another `Task:`) is cut from the reply. Four more things differ: only the first letter of
+an instruction is capitalised (the script lowers all others); at a ROUGE-L of exactly the limit an instruction is left
+out, as the paper states it; of more than `max_instances` the first are kept in place of a sample; and the marks of a
+reply (`Example 1`, `Input:`, `Output:`, `Class label:`) count at the beginning of a line alone.
 """
 
 import random
@@ -219,7 +220,7 @@ def _new_instructions(
             ]
             replies = writer.write(asks, record, max_concurrency=at_once)
             for (_, examples), reply in zip(drawn, replies, strict=True):
-                texts = read_list(reply)
+                texts = read_list(reply)[:NEW_PER_PROMPT]
                 if not texts:
                     record.fail("instructions", reply, why_nothing(reply))
                 lineage = {"method": method.kind, "writer": writer.name, **examples, "call": reply.call}

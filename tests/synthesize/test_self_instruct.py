@@ -142,3 +142,18 @@ def test_answers_eliminate_their_instruction(text, reason):
 
 def test_the_first_line_is_kept():
     assert first_line("\n  Why is it so?\nBecause") == "Why is it so?"
+
+
+def test_what_a_chat_model_writes_around_its_list_is_no_instruction():
+    assert read_list(reply("9. Name a\nstar.\n10. Name a sea.\n\nLet me know if you want more.")) == [
+        "Name a star.",
+        "Name a sea.",
+    ]
+
+
+def test_another_task_behind_the_examples_is_no_part_of_them():
+    text = "Task: Plan it.\nExample 1\nInput: a\nOutput: b\n\nTask: Name a colour.\nExample 1\nOutput: c"
+    assert list(read_examples(text)) == [("a", "b")]
+    assert list(read_examples("Task: Plan it.\nOutput: b\n\nTask: Name it.")) == [("", "b")]
+    labelled = "Class label: Good\nText: fine\n\nTask: Name a colour."
+    assert list(read_labelled(labelled)) == [("Text: fine", "Good")]
