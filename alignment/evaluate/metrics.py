@@ -130,8 +130,9 @@ def perplexity(model: nn.Module, ids: list[int], *, bos: list[int]) -> dict[str,
 
 
 def text_losses(model: nn.Module, tokenizer: Any, texts: Sequence[str], max_tokens: int) -> NDArray[np.float64]:
-    """Return the nats of each text's predicted tokens and their number, (texts, 2); `max_tokens` of all texts are read.
+    """Return the nats of each text's predicted tokens and their number, (texts, 2), so that policies compare by text.
 
+    Whole texts are read until `max_tokens`; only the first is cut. A text without a predicted token has 0 and 0.
     A text is read alone, in windows of the model's context, each behind the tokenizer's BOS where it has one. The first
     token of a window without BOS is not predicted.
     """
@@ -139,18 +140,19 @@ def text_losses(model: nn.Module, tokenizer: Any, texts: Sequence[str], max_toke
     window = min(context_of(model) or LONGEST_WINDOW, LONGEST_WINDOW) - len(bos)
     device = next(model.parameters()).device
     model.eval()
-    found, left = [], max_tokens
+    found: list[tuple[float, int]] = []
+    left = max_tokens
     for text in texts:
-        ids = tokenizer(text, add_special_tokens=False, truncation=False, verbose=False)["input_ids"][:left]
+        ids = tokenizer(text, add_special_tokens=False, truncation=False, verbose=False)["input_ids"]
+        if found and len(ids) > left:
+            break
+        ids = ids[:left]
         left -= len(ids)
         pieces = [bos + ids[start : start + window] for start in range(0, len(ids), window)]
         rows = [torch.tensor([piece], device=device) for piece in pieces if len(piece) > 1]
         logps = [next_token_logps(model, row, torch.ones_like(row)) for row in rows]
-        if logps:
-            found.append((-sum(float(each.sum()) for each in logps), sum(each.numel() for each in logps)))
-        if left <= 0:
-            break
-    if not found:
+        found.append((-sum(float(each.sum()) for each in logps), sum(each.numel() for each in logps)))
+    if not any(tokens for _, tokens in found):
         raise DataError("perplexity_datasets hold no text of 2 tokens; perplexity needs at least 2")
     return np.array(found, dtype=np.float64)
 

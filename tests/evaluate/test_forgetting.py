@@ -57,7 +57,16 @@ def test_a_model_is_measured_text_by_text():
         logps = model(torch.tensor([ids])).logits[0].double().log_softmax(-1)
         assert nats == pytest.approx(-sum(logps[t - 1, ids[t]].item() for t in range(1, len(ids))), rel=1e-5)
         assert tokens == len(ids) - 1
-    assert len(text_losses(model, tokenizer, texts, len(tokenizer(texts[0]).input_ids))) == 1
+    least = len(tokenizer(texts[0]).input_ids)
+    assert len(text_losses(model, tokenizer, texts, least + 1)) == 1  # half a text would be paired with a whole one
+    assert len(text_losses(model, tokenizer, texts, least - 1)) == 1
+
+
+def test_a_text_without_a_predicted_token_keeps_its_place():
+    tokenizer = make_tokenizer(chat_template=None)
+    found = text_losses(make_model(tokenizer), tokenizer, ["", "a small cat", "a red ball"], 1000)
+    assert found[0].tolist() == [0, 0]
+    assert len(found) == 3
 
 
 class Prefers(nn.Module):
