@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, ClassVar, Protocol
 
 from alignment.config.schema.steps.base import On
@@ -35,7 +36,7 @@ class Row:
     notes: Mapping[str, Any] = field(default_factory=dict)  # dataset, and what steps noted: language, score
     place: int = -1  # among the rows that a step gets
 
-    @property
+    @cached_property
     def texts(self) -> list[Text]:
         """The texts of the row in reading order, with roles and places."""
         return texts_of(self.value, LAYOUTS.get(self.layout))
