@@ -160,3 +160,22 @@ def test_rows_without_a_duplicate_are_clusters_of_their_own(tmp_path):
     rows = [{"prompt": f"question {n}?", "completion": f"answer {n}"} for n in (1, 2, 3, 1)]
     steps = [{"kind": "exact_duplicates", "keep": "all"}, {"kind": "balance", "by": "cluster", "maximum": 1}]
     assert len(prepare(tmp_path, rows, *steps).rows()) == 3
+
+
+def test_rows_resemble_evaluation_data_by_their_prompt_or_the_answer_of_a_row_without_one(tmp_path):
+    step = {"kind": "overlap", "ngram_size": None, "on": "all", "against": [{"path": str(tmp_path / "e.jsonl")}]}
+
+    def chat(question):
+        turns = {"system": "You are a careful assistant of a library.", "user": question, "assistant": "Yes."}
+        return {"messages": [{"role": role, "content": text} for role, text in turns.items()]}
+
+    write_rows(tmp_path / "e.jsonl", [chat("When does the library open on Sundays?")])
+    rows = [chat("When does the library open on Sundays?"), chat("Who wrote the oldest book of yours?")]
+    assert len(prepare(tmp_path, rows, step).rows()) == 1
+
+
+def test_texts_without_a_prompt_resemble_evaluation_texts(tmp_path):
+    step = {"kind": "overlap", "ngram_size": None, "against": [{"path": str(tmp_path / "e.jsonl")}]}
+    write_rows(tmp_path / "e.jsonl", [{"text": "Once there was a small cat that liked the rain."}])
+    rows = [{"text": "Once there was a small cat that liked the rain."}, {"text": "Nobody swims in the lake at night."}]
+    assert len(prepare(tmp_path, rows, step).rows()) == 1

@@ -16,7 +16,7 @@ from alignment.data.prepare.exact import ROWS
 from alignment.data.prepare.minhash import Sketch, bands_for
 from alignment.data.prepare.near import matches
 from alignment.data.prepare.shingles import batches, normalised, shingled
-from alignment.data.prepare.step import Drop, Outcome, Row, Rows, Step, StepError
+from alignment.data.prepare.step import ROLES, Drop, Outcome, Row, Rows, Step, StepError
 from alignment.data.sources import read_entry
 from alignment.errors import DataError, named_inputs, printable
 
@@ -37,10 +37,13 @@ class Overlap(Step):
 
     def look(self, rows: Rows) -> None:
         """Find the rows to drop."""
+        compared = [row.by_role(self.entry.on) for row in rows]
         if self.entry.ngram_size is not None:
-            self._share_ngrams([row.by_role(self.entry.on) for row in rows], self.entry.ngram_size)
+            self._share_ngrams(compared, self.entry.ngram_size)
         if self.entry.threshold is not None:
-            self._resemble([row.by_role(self.entry.on)[:1] for row in rows], self.entry.threshold)
+            texts = [(_question(roles, self.entry.on),) for roles in compared]
+            self.numbers["rows_without_text"] = sum(not text.strip() for (text,) in texts)
+            self._resemble(texts, self.entry.threshold)
 
     def _share_ngrams(self, rows: Sequence[tuple[str, ...]], size: int) -> None:
         known, owners, short = _ngrams_of([text for _, text in self.compared], size)
@@ -80,7 +83,7 @@ class Overlap(Step):
 def evaluation_texts(entries: Sequence[DatasetEntry], on: On) -> tuple[Texts, Texts]:
     """Read evaluation data in any layout, or in none: then each string of a row is a text.
 
-    Returns: the texts whose n-grams count, and those that rows may resemble: of the first role of `on`.
+    Returns: the texts whose n-grams count, and those that rows may resemble (`_question`).
 
     Raises: DataError or StepError, with exit code 2, if a file cannot be read, or has no text.
     """
@@ -100,13 +103,19 @@ def evaluation_texts(entries: Sequence[DatasetEntry], on: On) -> tuple[Texts, Te
                 roles = row.by_role(on) if row.layout else tuple(text.text for text in row.texts)
                 texts = [(row.origin, text) for text in roles if text.strip()]
                 compared += texts
-                first += texts if not row.layout else [one for one in texts if one[1] == roles[0]]
+                first += [(row.origin, _question(roles, on))] if row.layout and texts else texts
         if len(compared) == before:
             raise StepError(
                 f"{printable(entry.path)} has no text to compare rows with ({on}). Name its columns with `columns`, or "
                 "correct `on`."
             )
     return compared, first
+
+
+def _question(texts: Sequence[str], on: On) -> str:
+    """Return the text by which rows resemble each other: the prompt, or the answer of a row without one."""
+    found = dict(zip(ROLES[on], texts, strict=True))
+    return next((text for role in ("prompt", "answer") if (text := found.get(role, "")).strip()), "")
 
 
 def _ngrams_of(texts: Sequence[str], size: int) -> tuple[NDArray[np.uint64], dict[int, int], int]:
