@@ -174,6 +174,9 @@ def test_quality_names_the_rule_and_the_value():
         "I cannot provide medical advice.",
         "抱歉，我无法回答这个问题。",
         "作为一个人工智能语言模型，我没有感情。",
+        "As an AI developed by a company, I have no opinion.",
+        "Well, as an AI I have no body.",
+        "It is not appropriate for me to answer.",
     ],
 )
 def test_refusals_are_dropped(text):
@@ -188,6 +191,13 @@ def test_refusals_are_dropped(text):
         "He said: I can't help but smile.",
         "Sorry seems to be the hardest word. I can sing it.",
         "You cannot divide by zero.",
+        "As an AI engineer, you build models.",
+        "As a chatbot developer, use Rasa.",
+        "The train was late, as the AI lab closed.",
+        "It is not appropriate to wear shorts to a funeral.",
+        "They can see that I was trained to use lists.",
+        "他问我是一个AI工程师吗？",
+        "我不能完成这幅画。",
         f"{'Words. ' * 60} As an AI language model, I stop.",
     ],
 )
