@@ -64,6 +64,6 @@ def shown(recipe: SynthesizeRecipe, seeds: list[Seed], place: int) -> str:
     return readable(messages_of(seeds[place], recipe.method.system))
 
 
-def imagine(ask: Ask, number: int) -> str:
+def imagine(ask: Ask, number: int, method: Any) -> str:
     """Return the reply that a dry run assumes."""
     return f"imagined {ask.step} {number}"

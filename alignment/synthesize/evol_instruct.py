@@ -181,6 +181,6 @@ def shown(recipe: SynthesizeRecipe, seeds: list[Seed], place: int) -> str:
     return prompt_of(seeds[place].text, [*recipe.method.in_depth, "breadth"][0])
 
 
-def imagine(ask: Ask, number: int) -> str:
+def imagine(ask: Ask, number: int, method: Any) -> str:
     """Return the reply that a dry run assumes: no evolution is eliminated."""
     return "different" if ask.step == "compare" else f"imagined {ask.step} {number}"

@@ -63,6 +63,6 @@ def first_line(text: str) -> str:
     return next((line.strip() for line in text.splitlines() if line.strip()), "")
 
 
-def imagine(ask: Ask, number: int) -> str:
+def imagine(ask: Ask, number: int, method: Any) -> str:
     """Return the reply that a dry run assumes."""
     return f"imagined {ask.step} {number}"

@@ -316,9 +316,10 @@ def shown(recipe: SynthesizeRecipe, seeds: list[Seed], place: int) -> str:
     return prompt_of([seed.text for seed in (seeds[place:] + seeds[:place])[: recipe.method.least_seeds]])
 
 
-def imagine(ask: Ask, number: int) -> str:
+def imagine(ask: Ask, number: int, method: Any) -> str:
     """Return the reply that a dry run assumes: as many new instructions as were asked for, each with one output."""
     if ask.step == "instructions":
-        tasks = [" ".join(f"imagined{number}x{item}x{word}" for word in range(16)) for item in range(NEW_PER_PROMPT)]
+        words = range(min(max(16, method.min_words), method.max_words))
+        tasks = [" ".join(f"imagined{number}x{item}x{word}" for word in words) for item in range(NEW_PER_PROMPT)]
         return "\n".join(f"{item}. {task}" for item, task in enumerate(tasks, 1))
     return "no" if ask.step == "classification" else "Output: imagined"

@@ -72,7 +72,7 @@ def lacking_calls(recipe: SynthesizeRecipe) -> DryCaller:
     with contextlib.ExitStack() as stack:
         store = stack.enter_context(CallStore(path, outcomes=True)) if path.is_file() else None
         caller = DryCaller(store, tariff_of(recipe.writer))
-        writer = writer_of(recipe, caller, DryWriter, imagine=method_of(recipe).imagine)
+        writer = writer_of(recipe, caller, DryWriter, imagine=method_of(recipe).imagine, method=recipe.method)
         method_of(recipe).synthesize(recipe, seeds.seeds, writer, Record())
     return caller
 

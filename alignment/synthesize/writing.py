@@ -172,9 +172,9 @@ class Writer:
 class DryWriter(Writer):
     """Makes no call; texts that are not stored are imagined, so that a method goes on to its next step."""
 
-    def __init__(self, *args: Any, imagine: Callable[[Ask, int], str], **keys: Any) -> None:
+    def __init__(self, *args: Any, imagine: Callable[[Ask, int, Any], str], method: Any, **keys: Any) -> None:
         super().__init__(*args, **keys)
-        self.imagine = imagine
+        self.imagine, self.method = imagine, method
         self.imagined = 0
 
     def bar(self, doing: str, unit: str, total: int) -> Bar:
@@ -192,7 +192,7 @@ class DryWriter(Writer):
         if written.raw != NO_CALLS:
             return written
         self.imagined += 1
-        return Written(self.imagine(ask, self.imagined), "ok", "", written.call)
+        return Written(self.imagine(ask, self.imagined, self.method), "ok", "", written.call)
 
 
 def _written(reply: ChatReply, key: str) -> Written:

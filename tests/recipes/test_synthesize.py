@@ -330,6 +330,13 @@ def test_a_user_message_is_generated_from_the_template_up_to_its_text(tmp_path):
     assert after == f"{EOS}\n{START}assistant\n"
 
 
+@pytest.mark.parametrize("words", [{"min_words": 20}, {"max_words": 12}], ids=str)
+def test_a_dry_run_imagines_instructions_that_pass_the_filters(tmp_path, seeds, capsys, words):
+    with WriterServer() as server:
+        synthesize.main([*recipe(tmp_path, server, seeds, {**SELF, **words}), "--dry_run", "true"])
+    assert "65 calls" in capsys.readouterr().out
+
+
 def test_a_dry_run_counts_calls_and_makes_none(tmp_path, seeds, capsys):
     prices = {"prompt": 1.0, "completion": 2.0}
     with WriterServer() as server:
