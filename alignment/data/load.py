@@ -266,13 +266,14 @@ def load(
     seed: int,
     max_samples: int | None,
     *,
-    agreeing: bool = False,
+    agreeing: bool | Callable[[T], bool] = False,
     also_read: tuple[str, ...] = (),
 ) -> Loaded[T]:
     """Load what `convert` returns for each parsed row and the row as its file has it; None leaves the row out.
 
     Args:
-        agreeing: two rows that prefer opposite answers are bad rows, both of them.
+        agreeing: two rows that prefer opposite answers are bad rows, both of them; a function: of the rows for which
+            it is true.
         also_read: keys that `convert` looks at.
 
     Raises: DataError where a file cannot be read or gives nothing, and at a bad row where `on_bad_row` is stop.
@@ -285,7 +286,7 @@ def load(
             of_entry += read_source(source, entry.format, convert, on_bad_row, loaded, also_read)
         read.append(of_entry)
     if agreeing:
-        read = _agreeing(read, on_bad_row, loaded)
+        read = _agreeing(read, on_bad_row, loaded, agreeing if callable(agreeing) else lambda _: True)
     parts = [[(kept.row, kept.where) for kept in of_entry if kept.row is not None] for of_entry in read]
     for entry, part, of_entry in zip(entries, parts, read, strict=True):
         if not part:
@@ -305,11 +306,15 @@ def load(
     return loaded
 
 
-def _agreeing(parts: list[list[Kept[T]]], on_bad_row: OnBadRow, loaded: Loaded[T]) -> list[list[Kept[T]]]:
+def _agreeing(
+    parts: list[list[Kept[T]]], on_bad_row: OnBadRow, loaded: Loaded[T], concerned: Callable[[T], bool]
+) -> list[list[Kept[T]]]:
     """Leave out rows that prefer opposite answers, or refuse them."""
     everything = [kept for part in parts for kept in part]
     bad: dict[int, str] = {}
-    for found in contradictions([kept.claims for kept in everything]):
+    for found in contradictions(
+        [kept.claims if kept.row is not None and concerned(kept.row) else [] for kept in everything]
+    ):
         first, second = (printable(everything[place].where) for place in (found.first, found.second))
         fault = f"prefers the other of the two answers that {first} compares for the same prompt"
         if found.first == found.second:

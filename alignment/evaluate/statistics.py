@@ -101,16 +101,58 @@ def sums_interval(
         columns: (n, k) what each observation adds to the k sums.
         statistic: takes (resamplings, k) sums, returns (resamplings,) values, NaN where it is not defined.
     """
-    array = np.asarray(columns, dtype=np.float64)
-    sums, counts = np.stack(
-        [_cluster_totals(column, clusters)[0] for column in array.T], axis=1
-    ), _cluster_totals(array[:, 0], clusters)[1]  # fmt: skip
+    sums, counts = _column_totals(columns, clusters)
     value, size = float(statistic(sums.sum(axis=0, keepdims=True))[0]), len(sums)
     drawn = _resampled(sums, statistic, bootstrap)
     drawn = drawn[np.isfinite(drawn)]
     if size == 1 or not len(drawn) or np.ptp(drawn) == 0:  # resampling that cannot vary would claim certainty
         return Interval(value, math.nan, math.nan, int(counts.sum()), size)
     return Interval(value, *_quantiles(drawn, bootstrap.level), int(counts.sum()), size)
+
+
+@dataclass(frozen=True, slots=True)
+class Resampled:
+    """An estimate with its values on resamplings, so that means of independent estimates have intervals too."""
+
+    value: float
+    draws: NDArray[np.float64]  # (resamplings,)
+    n: int  # observations
+    clusters: int
+
+    def as_json(self, level: float = 0.95) -> dict[str, Any]:
+        """Return the estimate and its percentile interval as `Interval.as_json` does."""
+        drawn = self.draws[np.isfinite(self.draws)]
+        ends = _quantiles(drawn, level) if len(drawn) and math.isfinite(self.value) else (math.nan, math.nan)
+        return Interval(self.value, *ends, self.n, self.clusters).as_json()
+
+
+def resampled(
+    columns: ArrayLike,
+    clusters: Sequence[Hashable] | ArrayLike,
+    statistic: Callable[[NDArray[np.float64]], NDArray[np.float64]],
+    bootstrap: Bootstrap = DEFAULT,
+) -> Resampled:
+    """A score in [0, 1] as a function of sums, as in `sums_interval`, with its values on resamplings.
+
+    Where resampling cannot vary (one cluster, or all of them right), the values are drawn from the posterior of a share
+    with each cluster as a trial, under Jeffreys' prior: section 4.1 of Brown, Cai and DasGupta 2001,
+    https://doi.org/10.1214/ss/1009213286.
+    """
+    sums, counts = _column_totals(columns, clusters)
+    value = float(statistic(sums.sum(axis=0, keepdims=True))[0])
+    drawn = _resampled(sums, statistic, bootstrap)
+    if math.isfinite(value) and np.ptp(drawn[np.isfinite(drawn)]) == 0:
+        right = min(max(value, 0.0), 1.0) * len(sums)
+        generator = np.random.default_rng(bootstrap.seed)
+        drawn = generator.beta(right + 0.5, len(sums) - right + 0.5, size=bootstrap.samples)
+    return Resampled(value, drawn, int(counts.sum()), len(sums))
+
+
+def weighted_mean(parts: Sequence[Resampled], weights: Sequence[float]) -> Resampled:
+    """Mean of estimates from independent observations; each must have been resampled with a seed of its own."""
+    value = np.average([part.value for part in parts], weights=weights)
+    draws = np.average([part.draws for part in parts], axis=0, weights=weights)
+    return Resampled(float(value), draws, sum(part.n for part in parts), sum(part.clusters for part in parts))
 
 
 def wilson(successes: float, trials: int, level: float = 0.95) -> tuple[float, float]:
@@ -186,6 +228,15 @@ def _cluster_totals(
     index: dict[Hashable, int] = {}
     inverse = np.asarray([index.setdefault(key, len(index)) for key in keys])
     return np.bincount(inverse, weights=values).astype(np.float64), np.bincount(inverse).astype(np.float64)
+
+
+def _column_totals(
+    columns: ArrayLike, clusters: Sequence[Hashable] | ArrayLike
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Sums of each column per cluster, (clusters, k), and the number of observations per cluster."""
+    array = np.asarray(columns, dtype=np.float64)
+    totals = [_cluster_totals(column, clusters) for column in array.T]
+    return np.stack([sums for sums, _ in totals], axis=1), totals[0][1]
 
 
 def _resampled(

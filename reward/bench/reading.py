@@ -15,6 +15,7 @@ from alignment.data.readers import RawRow
 from alignment.data.rows import Ranking
 from alignment.data.source_rows import OnBadRow
 from alignment.errors import DataError
+from reward.bench.rewardbench import PRIOR_SETS, Published, published
 
 NO_KEYS: Mapping[str, Any] = MappingProxyType({})
 SUBSET_COLUMNS = ("subset", "section")  # the first that a row has
@@ -27,6 +28,7 @@ class BenchRow:
     ranking: Ranking
     subset: str
     gold: list[float] | None = None  # of each answer, if the row has `scores`
+    published: Published | None = None  # what the row is in RewardBench or RewardBench 2
 
 
 @dataclass
@@ -66,13 +68,19 @@ def read_bench(
             read = ranking(parsed, raw, fmt)
             if chat and isinstance(read.prompt, str):
                 read = replace(read, prompt=[{"role": "user", "content": read.prompt}])
-            return BenchRow(read, _subset(raw, column, name), _gold(raw.value, len(read.responses)))
+            gold, of = _gold(raw.value, len(read.responses)), published(raw.value, raw.where, len(read.responses))
+            return BenchRow(read, _subset(raw, column, name, of), gold, of)
 
-        loaded = load([_entry(file, entry)], convert, on_bad_row, 0, max_samples, agreeing=True, also_read=also_read)
+        loaded = load([_entry(file, entry)], convert, on_bad_row, 0, max_samples, agreeing=_own, also_read=also_read)
         found.rows += loaded.rows
         found.files |= loaded.files
         found.skipped += loaded.skipped
     return found
+
+
+def _own(row: BenchRow) -> bool:
+    """Whether a row is of no published benchmark; in those, opposite opinions of people are scored too."""
+    return row.published is None
 
 
 def _entry(file: str, keys: Mapping[str, Any]) -> DatasetEntry:
@@ -83,11 +91,13 @@ def _entry(file: str, keys: Mapping[str, Any]) -> DatasetEntry:
     return DatasetEntry(path=file, **keys)
 
 
-def _subset(raw: RawRow, column: str | None, name: str) -> str:
+def _subset(raw: RawRow, column: str | None, name: str, of: Published | None) -> str:
     if column is not None:
         if raw.value.get(column) is None:
             raise DataError(f"{raw.where}: has no column {column}, named by --subset; it has {', '.join(raw.value)}.")
         return str(raw.value[column])
+    if of is not None and of.section == PRIOR_SETS:  # their column `subset` names parts of a set
+        return of.subset
     return next((str(raw.value[key]) for key in SUBSET_COLUMNS if raw.value.get(key) is not None), name)
 
 

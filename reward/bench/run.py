@@ -1,11 +1,13 @@
 """Computes the numbers of `alignment bench` from a reward model and preference files."""
 
+from dataclasses import replace
 from typing import Any
 
 from alignment.data.source_rows import OnBadRow
 from alignment.errors import DataError
 from reward.bench.measures import ScoredRow, best_of_n, pair_measures
 from reward.bench.reading import Bench, BenchRow
+from reward.bench.sections import section_scores
 from reward.models.ensemble import Encoded, Ensemble
 
 
@@ -34,6 +36,7 @@ def bench(model: Ensemble, read: Bench, *, on_bad_row: OnBadRow = "stop") -> dic
         "subsets": subsets,
         "all": pair_measures(rows),
         "mean_of_subsets": sum(accuracies) / len(accuracies) if accuracies else None,
+        "benchmarks": section_scores(rows),
         "best_of_n": {name: curve for name, curve in curves.items() if curve},
         "skipped": read.skipped + skipped,
     }
@@ -43,6 +46,8 @@ def _scored(model: Ensemble, rows: list[BenchRow], on_bad_row: OnBadRow, skipped
     kept: list[tuple[BenchRow, list[Encoded]]] = []
     for row in rows:
         of = row.ranking
+        if row.published is not None and isinstance(of.prompt, str) and model.reads_messages:
+            of = replace(of, prompt=[{"role": "user", "content": of.prompt}])
         try:
             answers = [
                 model.encode_answer(of, place, where=f"{of.source}: answer {place + 1}")

@@ -10,8 +10,8 @@ from alignment.errors import printable
 
 
 def tables(results: dict[str, Any]) -> Group:
-    """Return the table of subsets, and one of best-of-n for each subset with gold scores."""
-    shown = [_accuracy(results)]
+    """Return the table of subsets, one for each published benchmark, and one of best-of-n where gold scores are."""
+    shown = [_accuracy(results), *(_sections(name, found) for name, found in results["benchmarks"].items())]
     for name, curve in results["best_of_n"].items():
         shown.append(_curve(name, curve))
     return Group(*shown)
@@ -41,6 +41,20 @@ def _cells(found: dict[str, Any], with_best: bool) -> list[str]:
     return [*cells, *([_interval(found["best"])] if with_best else [])]
 
 
+def _sections(name: str, found: dict[str, Any]) -> Table:
+    table = Table(title=f"{name}, scored as its authors do")
+    for title in ("section", "weight", "prompts", "score [95 %]"):
+        table.add_column(title, justify="left" if title == "section" else "right")
+    for section, scores in found["sections"].items():
+        missing = scores.get("missing")
+        note = f" (without {', '.join(missing)})" if missing else ""
+        table.add_row(f"{section}{note}", f"{scores['weight']:g}", f"{scores['clusters']:,}", _interval(scores))
+    table.add_section()
+    note = f" (without {', '.join(found['missing'])})" if found["missing"] else ""
+    table.add_row(f"weighted mean{note}", "", "", _interval(found["score"]))
+    return table
+
+
 def _curve(name: str, curve: list[dict[str, Any]]) -> Table:
     table = Table(title=f"Best of n on {_plain(name)}, {curve[0]['prompts']:,} prompts: gold score of the answer taken")
     for title in ("n", "KL\nnats", "by this model [95 %]", "by length", "by gold", "its own\nscore"):
@@ -59,7 +73,7 @@ def _plain(name: str) -> str:
 
 
 def _interval(found: dict[str, Any] | None) -> str:
-    if found is None:
+    if found is None or found["value"] is None:
         return "–"
     ends = "" if found["low"] is None else f" [{found['low']:.1%}, {found['high']:.1%}]"
     return f"{found['value']:.1%}{ends}"

@@ -90,6 +90,11 @@ class Ensemble:
         """The smallest context length of the members; None: no limit."""
         return min((member.context for member in self.members if member.context is not None), default=None)
 
+    @property
+    def reads_messages(self) -> bool:
+        """Whether every member has a chat template, and none was trained on prompts that are text."""
+        return all(member.reads_messages for member in self.members)
+
     def encode(
         self, prompt: Prompt, answer: str, stopped: bool = True, tokens: Sequence[Record] = (), *, where: str
     ) -> Encoded:

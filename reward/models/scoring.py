@@ -67,6 +67,11 @@ class RewardScorer:
             model = model.to(device or best_device())
         return cls(model.eval(), template, tokenizer.pad_token_id, batch_size, context_limit(model), manifest)
 
+    @property
+    def reads_messages(self) -> bool:
+        """Whether the model has a chat template, and was not trained on prompts that are text."""
+        return bool(self.template.chat_template) and self.manifest.get("prompt_kind") != "text"
+
     def score(
         self,
         prompts: Sequence[Prompt],

@@ -20,7 +20,7 @@ def test_brackets_and_control_characters_in_names_are_not_markup():
     names = ["[/b]", "[red]x", "a\u2028b\x1b[31m"]
     results = {
         "models": ["runs/[/x]"], "aggregate": "mean", "subsets": dict.fromkeys(names, NUMBERS), "all": NUMBERS,
-        "mean_of_subsets": None, "best_of_n": {name: [POINT] for name in names},
+        "mean_of_subsets": None, "benchmarks": {}, "best_of_n": {name: [POINT] for name in names},
     }  # fmt: skip
     console = Console(width=140, record=True, file=io.StringIO())
     console.print(tables(results))
