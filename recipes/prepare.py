@@ -29,11 +29,11 @@ def main(argv: list[str] | None = None) -> None:
     require(recipe, steps, data)
     run = RunDirectory.open(recipe, expendable=lambda _: [FOLDER])
     prepared = run_steps(recipe, steps, data)
-    files = write_rows(recipe, prepared.rows)
+    files, features = write_rows(recipe, prepared.rows)
     write_records(run.path, prepared.records)
     write_account(run.path, prepared)
     write_page(recipe, prepared)
-    run.record(data=prepared.about["files"], formats=prepared.about["formats"], files=files)
+    run.record(data=prepared.about["files"], formats=prepared.about["formats"], files=files, features=features)
     done = [counts.row() for counts in prepared.counts]
     run.finish(rows_read=len(prepared.read), rows_written=len(prepared.rows), steps=done)
     Store(run.path).remove()

@@ -18,7 +18,7 @@ from alignment.report.synthesized import write_page
 from alignment.run.directory import RunDirectory
 from alignment.run.script import script
 from alignment.synthesize.rows import load_seeds
-from alignment.synthesize.stage import ROWS, dry_run, reparse, synthesized, write_rows, writer_of
+from alignment.synthesize.stage import dry_run, reparse, synthesized, write_rows, writer_of
 from reward.feedback.sampling import require_one_process
 
 preview = seeds_shown  # reads the rows that `alignment preview` shows
@@ -48,7 +48,7 @@ def main(argv: list[str] | None = None) -> None:
         models = store.models(writer.name)
     write_rows(run, rows, record)
     write_page(recipe, rows, record.dropped, results)
-    run.record(files={"train": ROWS}, writer={"name": writer.name, "prompt_hash": writer.prompt_hash, "models": models})
+    run.record(writer={"name": writer.name, "prompt_hash": writer.prompt_hash, "models": models})
     run.table("rows", rows)
     run.finish(**results, usage=used)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from alignment.config.schema.prepare import PrepareRecipe
+from alignment.data.features import Features
 from alignment.data.fields import keys_of
 from alignment.data.keys import ORIGIN, is_content, is_harmless
 from alignment.data.prepare.step import Row, StepError
@@ -24,8 +25,10 @@ Again = Callable[[], Iterator[tuple[str, dict[str, Any]]]]  # reads all rows fro
 BATCH = 5_000  # rows of a Parquet row group
 
 
-def write_rows(recipe: PrepareRecipe, rows: StoredRows) -> dict[str, str]:
-    """Write the rows into one file for each split; return the files by split.
+def write_rows(recipe: PrepareRecipe, rows: StoredRows) -> tuple[dict[str, str], list[dict[str, Any]] | None]:
+    """Write the rows into one file for each split.
+
+    Returns: the files by split, and for JSONL the types of the columns; Parquet has them in its files.
 
     Raises: StepError if rows have no layout, or Parquet cannot hold them.
     """
@@ -35,10 +38,10 @@ def write_rows(recipe: PrepareRecipe, rows: StoredRows) -> dict[str, str]:
     beside = {split: folder / f".{name}.partial" for split, name in names.items()}
     with naming_the_disk(folder):
         write = _jsonl if recipe.output_format == "jsonl" else _parquet
-        write(beside, lambda: ((split_of(row), written(recipe, row, columns)) for row in rows))
+        features = write(beside, lambda: ((split_of(row), written(recipe, row, columns)) for row in rows))
         for split, name in names.items():
             os.replace(beside[split], folder / name)
-    return names
+    return names, features
 
 
 def write_records(run: Path, records: Iterable[Path]) -> None:
@@ -93,11 +96,14 @@ def _columns(recipe: PrepareRecipe, rows: StoredRows) -> tuple[list[str], list[s
     return list(columns), list(splits)
 
 
-def _jsonl(files: dict[str, Path], rows: Again) -> None:
+def _jsonl(files: dict[str, Path], rows: Again) -> list[dict[str, Any]]:
+    features = Features()
     with ExitStack() as stack:
         out = {split: stack.enter_context(path.open("wb")) for split, path in files.items()}
         for split, row in rows():
             out[split].write(line_of(row).encode())
+            features.add(split, row)
+    return features.declared()
 
 
 def _parquet(files: dict[str, Path], rows: Again) -> None:

@@ -51,11 +51,13 @@ def _cell(value: Any) -> str:
 
 
 def _head(recipe: Recipe, manifest: dict[str, Any]) -> list[str]:
-    """Return the YAML with which the card begins; that of a data set names the file of each split."""
+    """Return the YAML with which the card begins; that of a data set names the files and the types of columns."""
     head: dict[str, Any] = {"tags": ["alignment-stack", recipe.stage]}
     if recipe.STAGE.makes == "data":
         files = [{"split": split, "path": file} for split, file in manifest.get("files", {}).items()]
         head["configs"] = [{"config_name": "default", "data_files": files}]
+        if manifest.get("features"):
+            head["dataset_info"] = {"config_name": "default", "features": manifest["features"]}
     else:
         head = {"library_name": "transformers", **head}
     return ["---", *yaml.safe_dump(head, sort_keys=False, allow_unicode=True).splitlines(), "---", ""]

@@ -155,15 +155,19 @@ class RunDirectory:
         if self.main_process and self.metrics_path.exists():
             more["metrics_lines"] = sum(1 for _ in split(self.metrics_path.read_bytes()))
         self.record(results=results, finished=_now(), **more)
-        if self.main_process:
-            adapter = read_json_object(self.path / "adapter_config.json")
-            write_atomic(self.path / "README.md", model_card(self.recipe, read_manifest(self.path), adapter))
+        self.write_card()
         signals.defer()  # a finished job must not be queued again
         self.record(status="finished")
         if self.tracker is not None:
             self.tracker.finish(read_manifest(self.path))
         for line in closing(self.recipe, results):
             say(line)
+
+    def write_card(self) -> None:
+        """Write README.md of what manifest.json holds now."""
+        if self.main_process:
+            adapter = read_json_object(self.path / "adapter_config.json")
+            write_atomic(self.path / "README.md", model_card(self.recipe, read_manifest(self.path), adapter))
 
     def _track(self) -> None:
         """Start or resume the run at W&B, if the recipe reports to it."""

@@ -12,6 +12,7 @@ from alignment.calls.session import STORE
 from alignment.calls.store import CallStore
 from alignment.config.launched import Launch
 from alignment.config.schema.synthesize import SynthesizeRecipe
+from alignment.data.features import features_of
 from alignment.errors import AlignmentError
 from alignment.manifest import read_manifest
 from alignment.run.directory import RunDirectory
@@ -57,9 +58,10 @@ def synthesized(
 
 
 def write_rows(run: RunDirectory, rows: list[Row], record: Record) -> None:
-    """Write the rows and what was left out."""
+    """Write the rows and what was left out, and record the types of the columns."""
     write_jsonl(run.path / DROPPED, record.dropped)
     write_jsonl(run.path / ROWS, rows)
+    run.record(files={"train": ROWS}, features=features_of({"train": rows}))
 
 
 def lacking_calls(recipe: SynthesizeRecipe) -> DryCaller:
@@ -113,4 +115,5 @@ def reparse(recipe: SynthesizeRecipe) -> tuple[list[Row], Record, dict[str, Any]
     write_rows(run, rows, record)
     kept = manifest.get("results", {})
     run.record(results={**kept, **results}, reparsed={"method": recipe.method.model_dump(mode="json")})
+    run.write_card()
     return rows, record, results

@@ -59,6 +59,25 @@ def test_later_stages_and_datasets_load_the_folder(tmp_path):
     assert datasets.load_dataset(str(run.folder), cache_dir=str(tmp_path / "c"))["train"].num_rows == 5
 
 
+def test_datasets_loads_columns_that_are_null_in_the_first_rows_or_in_a_split(tmp_path):
+    late = {"score": 0.5, "tags": ["x"], "meta": {"a": None, "b": []}, "day": "2024-05-01", "mixed": 1}
+    rows = [{**row, **dict.fromkeys(late)} for row in ROWS] + [
+        {**row, "id": 20, "input": "more", **late, "mixed": mixed} for row, mixed in zip(ROWS, [1, [2]], strict=False)
+    ]
+    other = write_rows(tmp_path / "other.jsonl", [{**ROWS[0], "id": 21, "score": 1, "meta": {"a": 1, "b": ["y"]}}])
+    run = prepare(tmp_path, [write_rows(tmp_path / "first.jsonl", rows), other], {"kind": "length", "minimum": 0})
+    # `chunksize`: the first rows alone decide the types that are not declared
+    loaded = datasets.load_dataset(str(run.folder), chunksize=500, cache_dir=str(tmp_path / "c"))["train"]
+    assert [dict(row) for row in loaded] == run.rows()
+    assert loaded.features["score"].dtype == "float64"
+    run = prepare(tmp_path, rows[:20] + rows[20:] * 20, {"kind": "split"}, overwrite=True)
+    loaded = datasets.load_dataset(str(run.folder), cache_dir=str(tmp_path / "d"))
+    assert {split: [dict(row) for row in some] for split, some in loaded.items()} == {
+        "train": run.rows(),
+        "test": run.rows("test"),
+    }
+
+
 def test_parquet_holds_the_same_rows(tmp_path):
     rows = [{**row, "meta": {"a": 1} if row["id"] % 2 else {"b": "x"}} for row in ROWS]
     as_lines = prepare(tmp_path, rows, CLEAN).rows()
