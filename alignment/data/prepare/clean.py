@@ -1,28 +1,19 @@
 """Repair of texts: Unicode, control characters, HTML, white space, boilerplate."""
 
-import html
 import re
 
 import ftfy
 
 from alignment.config.schema.steps.cleaning import CleanEntry
+from alignment.data.prepare.markup import without_html
 from alignment.data.prepare.step import ROLES, Change, Drop, Outcome, Row, Step
 
 # Control characters but tab and line feed; C1 controls; byte order mark and zero-width space. Joiners stay: Persian and
 # Hindi text and emoji need them.
 _CONTROL = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x9f\ufeff\u200b\u2060]")
 _LINE_ENDS = re.compile("\r\n?|[\x0b\x0c\u2028\u2029]")  # a form feed ends a page
-_HIDDEN = re.compile(r"<!--.*?-->|<(script|style)\b[^>]*>.*?</\1\s*>", re.DOTALL | re.IGNORECASE)
-_BREAK = re.compile(r"<br\s*/?>|</(p|div|li|tr|h[1-6]|ul|ol|table|blockquote)\s*>", re.IGNORECASE)
-_NAMES = (
-    "a abbr article aside b blockquote body button center cite code del div dl dt dd em figure font footer form h1 h2 "
-    "h3 h4 h5 h6 head header hr html i iframe img input ins label li link main mark meta nav ol option p pre s section "
-    "select small span strike strong sub sup svg table tbody td textarea tfoot th thead title tr tt u ul video"
-)
-_TAG = re.compile(rf"</?({'|'.join(_NAMES.split())})(\s[^<>]*)?/?>", re.IGNORECASE)  # `<T>` and `a < b` are no tags
 _BLANK_LINES = re.compile(r"\n{3,}")
 _FIRST_LINES = re.compile(r"\A(?:[^\S\n]*\n)+")  # blank ones; the indentation of the first line with text stays
-_CODE = re.compile(r"(^[ \t]*```.*?(?:^[ \t]*```[ \t]*$|\Z)|`[^`\n]+`)", re.DOTALL | re.MULTILINE)  # of Markdown
 
 
 class Clean(Step):
@@ -76,8 +67,7 @@ class Clean(Step):
         return _CONTROL.sub("", _LINE_ENDS.sub("\n", text))
 
     def _html(self, text: str) -> str:
-        parts = _CODE.split(text)  # every second one is code
-        return "".join(part if place % 2 else _without_html(part) for place, part in enumerate(parts))
+        return without_html(text)
 
     def _boilerplate(self, text: str) -> str:
         lines = text.split("\n")
@@ -91,10 +81,6 @@ def _whitespace(text: str, joined: bool) -> str:
     if not joined:
         inner = _FIRST_LINES.sub("", inner)
     return _BLANK_LINES.sub("\n\n", "\n".join(line.rstrip() for line in inner.split("\n"))) + end
-
-
-def _without_html(text: str) -> str:
-    return html.unescape(_TAG.sub("", _BREAK.sub("\n", _HIDDEN.sub("", text))))
 
 
 def build(entry: CleanEntry, seed: int) -> Clean:
