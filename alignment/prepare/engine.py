@@ -139,10 +139,17 @@ def _run(recipe: PrepareRecipe, store: Store, group: Sequence[Numbered], rows: S
         for one, counts in zip(group, total, strict=True):
             if one.step.LOOKS:
                 counts.findings = one.step.findings()
-                for cluster in () if recipe.record_texts else counts.findings.get("clusters", ()):
-                    cluster["texts"] = []
+                if not recipe.record_texts:
+                    _forget_texts(counts.findings)
             _require_rows(one, counts)
         return out.complete(key, total)
+
+
+def _forget_texts(findings: dict[str, Any]) -> None:
+    for cluster in findings.get("clusters", ()):
+        cluster["texts"] = []
+    for conflict in findings.get("label_conflicts", ()):
+        conflict.update(dict.fromkeys(conflict, ""))
 
 
 def _require_rows(one: Numbered, counts: Counts) -> None:

@@ -21,6 +21,7 @@ PAGE = "prepare.html"
 TEMPLATE = Path(__file__).parent / "page.html.jinja"
 SAMPLE = 20_000  # rows whose lengths and languages are counted, evenly spaced
 MOST_REASONS, MOST_CLUSTERS, MOST_TEXTS, LONGEST = 12, 12, 4, 240
+SECTIONS = ("clusters", "label_conflicts")  # findings with a section of their own
 MEASURED: tuple[On, ...] = ("prompt", "answer")
 
 
@@ -39,6 +40,7 @@ class StepView:
     examples: Mapping[str, list[Example]] = field(default_factory=dict)
     clusters: list[Mapping[str, Any]] = field(default_factory=list)
     more_clusters: int = 0
+    conflicts: list[list[tuple[str, str]]] = field(default_factory=list)  # origin and label of rows with the same texts
     facts: list[tuple[str, str]] = field(default_factory=list)
 
 
@@ -143,13 +145,18 @@ def _step(number: int, one: Counts, shown: Mapping[str, list[Example]]) -> StepV
         examples=shown,
         clusters=[_cluster(each) for each in clusters[:MOST_CLUSTERS]],
         more_clusters=max(0, len(clusters) - MOST_CLUSTERS),
-        facts=list(_facts({key: value for key, value in one.findings.items() if key != "clusters"})),
+        conflicts=[_conflict(each) for each in one.findings.get("label_conflicts", [])[:MOST_CLUSTERS]],
+        facts=list(_facts({key: value for key, value in one.findings.items() if key not in SECTIONS})),
     )
 
 
 def _cluster(found: Mapping[str, Any]) -> Mapping[str, Any]:
     texts = [visible(text if len(text) <= LONGEST else f"{text[:LONGEST]}…") for text in found.get("texts", [])]
     return {"size": found.get("size", len(texts)), "kept": found.get("kept", ""), "texts": texts[:MOST_TEXTS]}
+
+
+def _conflict(found: Mapping[str, str]) -> list[tuple[str, str]]:
+    return [(visible(origin), visible(label[:LONGEST])) for origin, label in [*found.items()][:MOST_TEXTS]]
 
 
 def _facts(found: Mapping[str, Any], name: str = "") -> Iterator[tuple[str, str]]:

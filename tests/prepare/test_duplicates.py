@@ -41,6 +41,52 @@ def test_texts_of_clusters_are_not_recorded_without_record_texts(tmp_path):
     assert run.steps()[0]["findings"]["clusters"][0]["texts"] == []
 
 
+@pytest.mark.parametrize("kind", ["exact_duplicates", "near_duplicates"])
+def test_preferences_with_another_rejected_answer_are_no_duplicates(tmp_path, kind):
+    good, bad, worse = words(9), words(9), words(9)
+    rows = [
+        {"prompt": "q", "chosen": a, "rejected": b} for a, b in [(good, bad), (good, worse), (good, bad), (bad, good)]
+    ]
+    run = prepare(tmp_path, rows, {"kind": kind})
+    assert [(row["chosen"], row["rejected"]) for row in run.rows()] == [(good, bad), (good, worse), (bad, good)]
+    (step,) = run.steps()
+    assert step["findings"]["rows_in_label_conflicts"] == 2
+    ((first, second),) = step["findings"]["label_conflicts"]
+    assert (first[-2:], second[-2:]) == (":1", ":4")
+
+
+LABELLED = {
+    "kto": [{"prompt": "q", "completion": "a", "label": label} for label in (True, False, 1, True)],
+    "class": [{"text": "a text", "label": label} for label in (0, 1, 0, 0)],
+    "choice": [{"input": "q", "output_1": "a", "output_2": "b", "label": label} for label in (1, 2, 1, 1)],
+    "column": [{"text": "a text", "stars": stars} for stars in (5, 1, 5, 5)],
+}
+
+
+@pytest.mark.parametrize("kind", ["exact_duplicates", "near_duplicates"])
+@pytest.mark.parametrize("case", LABELLED)
+def test_rows_of_one_text_and_two_labels_are_reported(tmp_path, capsys, case, kind):
+    step = {"kind": kind, **({"label_column": "stars"} if case == "column" else {})}
+    run = prepare(tmp_path, LABELLED[case], step)
+    assert [row["row_origin"][-2:] for row in run.rows()] == [":1", ":2"]
+    assert run.steps()[0]["findings"]["rows_in_label_conflicts"] == 4
+    assert f"step {kind}: 4 rows have the texts of other rows and another label" in capsys.readouterr().err
+    other = {"prompt": "x", "completion": "y", "label": True}
+    rows = [
+        *LABELLED[case],
+        other if case == "kto" else {**LABELLED[case][0], **dict.fromkeys(("text", "input"), "other")},
+    ]
+    if case in ("kto", "class"):
+        run = prepare(tmp_path, rows, {**step, "conflicts": "drop"}, overwrite=True)
+        assert len(run.rows()) == 1
+        assert run.steps()[0]["dropped"] == {"label conflict": 4}
+
+
+def test_a_label_column_that_no_row_has_is_refused(tmp_path):
+    with pytest.raises(AlignmentError, match="no row has label_column stars"):
+        prepare(tmp_path, pairs(("q", "a"), ("q", "a")), {"kind": "exact_duplicates", "label_column": "stars"})
+
+
 def test_near_duplicates_of_prompt_answer_or_both(tmp_path):
     question, answer = words(30), words(30)
     rows = pairs((question, answer), (question + " x", words(30)), (words(30), answer + " y"))

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 Keep = Literal["first", "longest"]
 Rows = Sequence[tuple[str, ...]]  # the compared texts of each row, such as its prompt and its answer
+Stated = NDArray[np.int64] | None  # (rows,) a number for what each row states of its texts; None: nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,10 +19,12 @@ class Clusters:
     Args:
         kept: (rows,) int64: the place of the cluster's kept row; a row without duplicates stands for itself.
         similarity: (rows,) float64: of a dropped row and the kept one, from 0 to 1; NaN for kept rows.
+        labels: (rows,) int64: the number of each row's cluster, of which a row of each stated label is kept.
     """
 
     kept: NDArray[np.int64]
     similarity: NDArray[np.float64]
+    labels: NDArray[np.int64]
 
     @property
     def dropped(self) -> NDArray[np.int64]:
@@ -29,13 +32,15 @@ class Clusters:
         return np.flatnonzero(self.kept != np.arange(len(self.kept)))
 
 
-def kept_rows(labels: NDArray[np.int64], rows: Rows, keep: Keep) -> NDArray[np.int64]:
-    """Return the kept row of each row's cluster.
+def kept_rows(labels: NDArray[np.int64], rows: Rows, keep: Keep, stated: Stated = None) -> NDArray[np.int64]:
+    """Return the kept row of each row's cluster; of rows that state something else of their texts, one each.
 
     Args:
         labels: (rows,) the number of each row's cluster.
         keep: first: the first of a cluster; longest: that with the most characters, the first of several.
     """
+    if stated is not None:
+        labels = np.unique(np.stack([labels, stated], axis=1), axis=0, return_inverse=True)[1].reshape(-1)
     order = np.arange(len(labels))
     if keep == "longest":
         lengths = np.fromiter((sum(map(len, row)) for row in rows), np.int64, len(labels))

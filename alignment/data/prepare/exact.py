@@ -6,14 +6,16 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from alignment.data.prepare.clusters import Clusters, Keep, Rows, kept_rows
+from alignment.data.prepare.clusters import Clusters, Keep, Rows, Stated, kept_rows
 from alignment.data.prepare.shingles import normalised
 from alignment.data.prepare.step import Mapper
 
 ROWS = 10_000  # of one job
 
 
-def exact_duplicates(rows: Rows, *, normalise: bool = False, keep: Keep = "first", mapped: Mapper = map) -> Clusters:
+def exact_duplicates(
+    rows: Rows, *, normalise: bool = False, keep: Keep = "first", stated: Stated = None, mapped: Mapper = map
+) -> Clusters:
     """Find rows with the same texts.
 
     A row whose texts are all empty, or only whitespace, is no duplicate of another.
@@ -32,8 +34,8 @@ def exact_duplicates(rows: Rows, *, normalise: bool = False, keep: Keep = "first
         changes[1:] = (found[order[1:]] != found[order[:-1]]).any(axis=1)
         changes |= ~found[order].any(axis=1)
         labels[order] = np.cumsum(changes)
-    kept = kept_rows(labels, rows, keep)
-    return Clusters(kept, np.where(kept == np.arange(len(rows)), np.nan, 1.0))
+    kept = kept_rows(labels, rows, keep, stated)
+    return Clusters(kept, np.where(kept == np.arange(len(rows)), np.nan, 1.0), labels)
 
 
 def digests(rows: Rows, *, normalise: bool) -> NDArray[np.uint64]:

@@ -1,10 +1,9 @@
 """Removal of rows whose texts are the same."""
 
-from collections.abc import Sequence
 from typing import ClassVar
 
 from alignment.config.schema.steps.duplicates import ExactDuplicatesEntry
-from alignment.data.prepare.clusters import Clusters, Keep
+from alignment.data.prepare.clusters import Clusters, Keep, Rows, Stated
 from alignment.data.prepare.duplicates import Duplicates
 from alignment.data.prepare.exact import exact_duplicates
 
@@ -15,12 +14,13 @@ class ExactDuplicates(Duplicates):
     REASON: ClassVar[str] = "exact duplicate"
 
     def __init__(self, entry: ExactDuplicatesEntry) -> None:
-        super().__init__(entry.on, entry.keep)
+        super().__init__(entry)
         self.entry = entry
 
-    def clusters_of(self, rows: Sequence[tuple[str, ...]], keep: Keep) -> Clusters:
+    def clusters_of(self, rows: Rows, keep: Keep, stated: Stated) -> Clusters:
         """Return the clusters of rows with the same texts."""
-        return exact_duplicates(rows, normalise=self.entry.normalize, keep=keep, mapped=self.mapped)
+        normalise = self.entry.normalize
+        return exact_duplicates(rows, normalise=normalise, keep=keep, stated=stated, mapped=self.mapped)
 
 
 def build(entry: ExactDuplicatesEntry, seed: int) -> ExactDuplicates:

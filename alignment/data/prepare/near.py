@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from alignment.data.prepare.clusters import Clusters, Keep, Rows, connected, kept_rows
+from alignment.data.prepare.clusters import Clusters, Keep, Rows, Stated, connected, kept_rows
 from alignment.data.prepare.exact import ROWS
 from alignment.data.prepare.minhash import Sketch
 from alignment.data.prepare.shingles import BATCH, Shingles
@@ -23,7 +23,7 @@ Job = tuple[Rows, Pairs]  # rows, and pairs of places in them
 
 
 def near_duplicates(
-    rows: Rows, *, sketch: Sketch, threshold: float, keep: Keep = "first", mapped: Mapper = map
+    rows: Rows, *, sketch: Sketch, threshold: float, keep: Keep = "first", stated: Stated = None, mapped: Mapper = map
 ) -> Clusters:
     """Find rows whose texts are each similar: prompts with prompts, answers with answers.
 
@@ -38,11 +38,11 @@ def near_duplicates(
     labels = np.arange(len(rows))
     if keys:
         labels = _labels(np.concatenate(keys), rows, sketch, threshold, mapped)
-    kept = kept_rows(labels, rows, keep)
+    kept = kept_rows(labels, rows, keep, stated)
     similarity = np.full(len(rows), np.nan)
     dropped = np.flatnonzero(kept != np.arange(len(rows)))
     similarity[dropped] = similarities(rows, np.stack([dropped, kept[dropped]], axis=1), sketch, mapped)
-    return Clusters(kept, similarity)
+    return Clusters(kept, similarity, labels)
 
 
 def similarities(rows: Rows, pairs: Pairs, sketch: Sketch, mapped: Mapper = map) -> NDArray[np.float64]:

@@ -1,10 +1,9 @@
 """Removal of rows whose texts share most of their shingles."""
 
-from collections.abc import Sequence
 from typing import ClassVar
 
 from alignment.config.schema.steps.duplicates import NearDuplicatesEntry
-from alignment.data.prepare.clusters import Clusters, Keep
+from alignment.data.prepare.clusters import Clusters, Keep, Rows, Stated
 from alignment.data.prepare.duplicates import Duplicates, in_words
 from alignment.data.prepare.minhash import Sketch, bands_for
 from alignment.data.prepare.near import near_duplicates
@@ -16,14 +15,15 @@ class NearDuplicates(Duplicates):
     REASON: ClassVar[str] = "near-duplicate"
 
     def __init__(self, entry: NearDuplicatesEntry, seed: int) -> None:
-        super().__init__(entry.on, entry.keep)
+        super().__init__(entry)
         bands = bands_for(entry.threshold)
         assert bands is not None, "the schema's least threshold has bands"
         self.entry, self.sketch = entry, Sketch(entry.ngram_size, entry.unit, bands, seed)
 
-    def clusters_of(self, rows: Sequence[tuple[str, ...]], keep: Keep) -> Clusters:
+    def clusters_of(self, rows: Rows, keep: Keep, stated: Stated) -> Clusters:
         """Return the clusters of similar rows."""
-        return near_duplicates(rows, sketch=self.sketch, threshold=self.entry.threshold, keep=keep, mapped=self.mapped)
+        least = self.entry.threshold
+        return near_duplicates(rows, sketch=self.sketch, threshold=least, keep=keep, stated=stated, mapped=self.mapped)
 
     def detail(self, kept: str, similarity: float) -> str:
         """Return the similarity to the kept row."""

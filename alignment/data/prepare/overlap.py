@@ -37,7 +37,7 @@ class Overlap(Step):
 
     def look(self, rows: Rows) -> None:
         """Find the rows to drop."""
-        compared = [row.by_role(self.entry.on) for row in rows]
+        compared = [row.by_role(ROLES[self.entry.on]) for row in rows]
         if self.entry.ngram_size is not None:
             self._share_ngrams(compared, self.entry.ngram_size)
         if self.entry.threshold is not None:
@@ -100,7 +100,7 @@ def evaluation_texts(entries: Sequence[DatasetEntry], on: On) -> tuple[Texts, Te
                     told = raw.fault or "the row is not an object with named fields"
                     raise StepError(printable(f"{raw.where}: {told}. {raw.remedy or ''}".strip()))
                 row = Row(raw.value, raw.where, layout.name if layout is not None and layout.matches(raw.value) else "")
-                roles = row.by_role(on) if row.layout else tuple(text.text for text in row.texts)
+                roles = row.by_role(ROLES[on]) if row.layout else tuple(text.text for text in row.texts)
                 texts = [(row.origin, text) for text in roles if text.strip()]
                 compared += texts
                 first += [(row.origin, _question(roles, on))] if row.layout and texts else texts

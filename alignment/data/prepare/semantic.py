@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from alignment.data.prepare.clusters import Clusters, Keep, Rows, connected, kept_rows
+from alignment.data.prepare.clusters import Clusters, Keep, Rows, Stated, connected, kept_rows
 from alignment.data.prepare.step import StepError
 from alignment.errors import first_line, printable
 
@@ -22,7 +22,9 @@ Vectors = NDArray[np.float32]
 Embed = Callable[[Sequence[str]], Vectors]  # texts → (texts, dimensions), each of length 1
 
 
-def semantic_duplicates(rows: Rows, *, embed: Embed, threshold: float, seed: int, keep: Keep = "first") -> Clusters:
+def semantic_duplicates(
+    rows: Rows, *, embed: Embed, threshold: float, seed: int, keep: Keep = "first", stated: Stated = None
+) -> Clusters:
     """Find rows whose texts are each close in meaning: prompts to prompts, answers to answers.
 
     A row whose texts are all empty is no duplicate; two empty texts beside texts that are not are the same.
@@ -41,11 +43,12 @@ def semantic_duplicates(rows: Rows, *, embed: Embed, threshold: float, seed: int
             one, other = np.nonzero(close)
             pairs = np.stack([some[one], members[other]], axis=1)
             edges.append(pairs[pairs[:, 0] < pairs[:, 1]])
-    kept = kept_rows(connected(np.concatenate(edges), len(rows)), rows, keep)
+    labels = connected(np.concatenate(edges), len(rows))
+    kept = kept_rows(labels, rows, keep, stated)
     similarity = np.full(len(rows), np.nan)
     for row in np.flatnonzero(kept != np.arange(len(rows))).tolist():
         similarity[row] = min(float(_cosines(one, np.array([row]), kept[[row]])[0, 0]) for one in columns)
-    return Clusters(kept, similarity)
+    return Clusters(kept, similarity, labels)
 
 
 def embedder(path: str, *, max_length: int, batch_size: int) -> Embed:

@@ -1,10 +1,9 @@
 """Removal of rows whose embeddings are close."""
 
-from collections.abc import Sequence
 from typing import ClassVar
 
 from alignment.config.schema.steps.duplicates import SemanticDuplicatesEntry
-from alignment.data.prepare.clusters import Clusters, Keep
+from alignment.data.prepare.clusters import Clusters, Keep, Rows, Stated
 from alignment.data.prepare.duplicates import Duplicates, in_words
 from alignment.data.prepare.semantic import embedder, semantic_duplicates
 
@@ -15,13 +14,14 @@ class SemanticDuplicates(Duplicates):
     REASON: ClassVar[str] = "semantic duplicate"
 
     def __init__(self, entry: SemanticDuplicatesEntry, seed: int) -> None:
-        super().__init__(entry.on, entry.keep)
+        super().__init__(entry)
         self.entry, self.seed = entry, seed
         self.embed = embedder(entry.model_name_or_path, max_length=entry.max_length, batch_size=entry.batch_size)
 
-    def clusters_of(self, rows: Sequence[tuple[str, ...]], keep: Keep) -> Clusters:
+    def clusters_of(self, rows: Rows, keep: Keep, stated: Stated) -> Clusters:
         """Return the clusters of rows with close embeddings."""
-        return semantic_duplicates(rows, embed=self.embed, threshold=self.entry.threshold, seed=self.seed, keep=keep)
+        least = self.entry.threshold
+        return semantic_duplicates(rows, embed=self.embed, threshold=least, seed=self.seed, keep=keep, stated=stated)
 
     def detail(self, kept: str, similarity: float) -> str:
         """Return the similarity to the kept row."""

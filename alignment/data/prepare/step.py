@@ -50,11 +50,15 @@ class Row:
         """Return the texts of some roles as one, parted by blank lines."""
         return "\n\n".join(self.parts(on))
 
-    def by_role(self, on: On) -> tuple[str, ...]:
-        """Return one text for each of some roles: its texts, parted by blank lines; empty where there is none."""
-        found: dict[Role, list[str]] = {role: [] for role in ROLES[on]}
+    def by_role(self, roles: Sequence[Role], without: str | None = None) -> tuple[str, ...]:
+        """Return one text for each of some roles: its texts, parted by blank lines; empty where there is none.
+
+        Args:
+            without: a column that is left out.
+        """
+        found: dict[Role, list[str]] = {role: [] for role in roles}
         for text in self.texts:
-            if text.role in found and not text.repeats:
+            if text.role in found and not text.repeats and text.path[0] != without:
                 found[text.role].append(text.text)
         return tuple("\n\n".join(filter(None, texts)) for texts in found.values())
 
@@ -128,5 +132,6 @@ class Step:
         """Return what the page and the manifest show of the step: JSON. Only asked of steps with `LOOKS`.
 
         `clusters`: a list of {size, texts, kept}, the largest first, is shown as clusters of duplicates.
+        `label_conflicts`: a list of {origin: label}, rows whose texts agree.
         """
         return {}

@@ -5,26 +5,32 @@ from typing import Literal
 from pydantic import Field
 
 from alignment.config.schema.keys import DatasetEntry
-from alignment.config.schema.parts import InputPath
+from alignment.config.schema.parts import InputPath, Name
 from alignment.config.schema.steps.base import AnyStep, On
 
 Kept = Literal["first", "longest", "all"]
 
 
-class _DuplicatesEntry(AnyStep):
+class DuplicatesEntry(AnyStep):
     """Keys of every step that removes duplicates."""
 
     on: On = "both"
-    """The texts that are compared, prompts with prompts and answers with answers: `prompt`, `answer`, `both`, or `all`
-    texts of a row. All of them must agree.
+    """The texts that are compared, prompts with prompts and answers with answers: `prompt`, `answer` (all answers, also
+    the rejected one), `both`, or `all` texts of a row. All of them must agree.
     """
     keep: Kept = "first"
     """The row of a cluster that is kept: the `first`, or the `longest`. `all`: drop none, and note the number of each
     row's cluster as `cluster`.
     """
+    label_column: Name | None = None
+    """The column of the label. Rows whose texts agree and whose labels do not are no duplicates. `null`: the label or
+    comparison that the layout reads; in rows of texts alone, and in rows without a layout, the column `label`.
+    """
+    conflicts: Literal["keep", "drop"] = "keep"
+    """What to do with rows whose texts agree and whose labels do not: `keep` one row of each label, or `drop` all."""
 
 
-class ExactDuplicatesEntry(_DuplicatesEntry):
+class ExactDuplicatesEntry(DuplicatesEntry):
     """Removal of copies."""
 
     kind: Literal["exact_duplicates"]
@@ -33,7 +39,7 @@ class ExactDuplicatesEntry(_DuplicatesEntry):
     """Compare without case, runs of white space, and differences of Unicode's NFKC form."""
 
 
-class NearDuplicatesEntry(_DuplicatesEntry):
+class NearDuplicatesEntry(DuplicatesEntry):
     """Removal of similar rows."""
 
     kind: Literal["near_duplicates"]
@@ -46,7 +52,7 @@ class NearDuplicatesEntry(_DuplicatesEntry):
     """What n-grams are made of."""
 
 
-class SemanticDuplicatesEntry(_DuplicatesEntry):
+class SemanticDuplicatesEntry(DuplicatesEntry):
     """Removal of rows of the same meaning."""
 
     kind: Literal["semantic_duplicates"]
