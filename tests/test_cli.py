@@ -10,7 +10,20 @@ import pytest
 
 STAGES = ("sft", "label", "reward", "dpo", "ppo", "evaluate")
 WHOLE = ("check", "preview", "launch", "run")
-VERBS = (*STAGES, *WHOLE, "annotate", "mix", "merge", "switch", "combine", "score", "bench", "serve-reward", "report")
+VERBS = (
+    *STAGES,
+    *WHOLE,
+    "annotate",
+    "mix",
+    "merge",
+    "switch",
+    "combine",
+    "score",
+    "bench",
+    "serve-reward",
+    "report",
+    "winrate",
+)
 SFT = "stage: sft\noutput_dir: runs/sft\nmodel_name_or_path: nowhere/at-all\ndatasets:\n  - path: d.jsonl\n"
 
 

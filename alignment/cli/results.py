@@ -274,3 +274,59 @@ def audit(
     found = run(labels, voted, outputs=outputs, reading=reading, suggestions=suggest, calibrate=method, say=typer.echo)
     if limits:
         check(limits, found, voices=voted is not None)
+
+
+@verb(rich_help_panel=RESULT_PANEL)
+def winrate(
+    files: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="FILE...",
+            help="Judgements: annotations.json of AlpacaEval, outputs of JudgeBench, our labels and evaluations, "
+            "recorded verdicts; and answers, model_outputs.json, that name the models of labels.",
+        ),
+    ],
+    baseline: Annotated[
+        str | None, typer.Option(metavar="MODEL", help="Count win rates against this model; default: as in the files.")
+    ] = None,
+    by: Annotated[
+        str | None, typer.Option(metavar="JUDGE", help="Count this judge or person alone; people: all persons.")
+    ] = None,
+    length_control: Annotated[
+        str,
+        typer.Option(
+            "--length_control",
+            metavar="auto|none|minimal|FILE",
+            help="AlpacaEval's length-controlled win rate: its df_gamed.csv from the Hub, or FILE; minimal: without.",
+        ),
+    ] = "auto",
+    level: Annotated[
+        float, typer.Option(min=0.5, max=0.999, help="Confidence level of the bootstrap intervals.")
+    ] = 0.95,
+    bootstrap: Annotated[int, typer.Option(min=100, max=100_000, help="Resamples of prompts.")] = 2000,
+    seed: Annotated[int, typer.Option(min=0, help="Of the resamples.")] = 0,
+    json_out: Annotated[
+        Path | None, typer.Option("--json", dir_okay=False, metavar="OUT", help="Write all numbers here.")
+    ] = None,
+    columns: Columns = None,
+    ignore_columns: IgnoreColumns = None,
+    layout: Format = None,
+    on_bad_row: OnBadRow = "stop",
+) -> None:
+    """Compute win rates from files of judgements: soft, discrete and length-controlled, with intervals."""
+    from alignment.errors import DataError
+    from alignment.evaluate.statistics import Bootstrap
+    from alignment.standings.command import Options, run
+    from reward.labels.recordings import rankings_of
+
+    options = Options(
+        baseline=baseline,
+        by=by,
+        length_control=length_control,
+        how=Bootstrap(level, bootstrap, seed),
+        json=json_out,
+        on_bad_row=on_bad_row,
+        entry=entry_keys(columns, ignore_columns, layout),
+    )
+    with named_inputs(DataError):
+        run(files, options, recordings=lambda path: rankings_of(path, on_bad_row), say=typer.echo)

@@ -1,7 +1,7 @@
 """Reads recorded verdicts in the files of LLMBar's evaluators (https://arxiv.org/abs/2310.07641).
 
-A file is a JSON list of comparisons with their gold label and the judge's verdicts in both orders. The `replay` judge
-returns these verdicts, and `alignment audit` and `alignment mix` read them as labels.
+A file is a JSON list of comparisons with their gold label and the judge's verdicts in both orders, or in one. The
+`replay` judge returns these verdicts, and `alignment audit` and `alignment mix` read them as labels.
 """
 
 from collections.abc import Sequence
@@ -32,7 +32,7 @@ class Recorded:
     first: str  # output_1 of the file
     second: str
     label: int | None  # gold: 1 or 2, the number of the better output
-    verdicts: tuple[SingleVerdict, ...]  # one for each order
+    verdicts: tuple[SingleVerdict, ...]  # one for each recorded order
     raw: tuple[str, ...]  # the judge's replies, in the order of `verdicts`
 
 
@@ -101,15 +101,30 @@ def read_recording(path: Path, on_bad_row: OnBadRow | None = None) -> Recording:
 
 
 def judged(recording: Recording) -> list[Ranking]:
-    """Return the judge's labels as the labeler writes them, averaged over both orders."""
+    """Return the judge's labels as the labeler writes them, averaged over both orders where both were recorded."""
     provenance = {"judge": recording.name, "prompt_hash": recording.sha256, "source": "judge"}
     rankings = []
     for row in recording.rows:
-        forward, backward = (Verdict(asked.probability, asked.status) for asked in row.verdicts)
-        found = combine(forward, backward)
+        found = _label(row.verdicts)
         pair = Pair(0, 1, found.probability, found.status, verdicts=row.verdicts)
         rankings.append(Ranking(row.prompt, [row.first, row.second], [pair], provenance))
     return rankings
+
+
+def _label(asked: Sequence[SingleVerdict]) -> Verdict:
+    """Return the verdict on the first output; of one order alone, that order's."""
+    verdicts = [Verdict(one.probability, one.status) for one in asked]
+    if len(verdicts) == 2:
+        return combine(*verdicts)
+    (only,) = verdicts
+    if only.probability is None or asked[0].shown == "first":
+        return only
+    return Verdict(1 - only.probability, only.status)
+
+
+def rankings_of(path: Path, on_bad_row: OnBadRow | None = None) -> list[Ranking] | None:
+    """Return the judge's labels of recorded verdicts; None if a path has none."""
+    return judged(read_recording(path, on_bad_row)) if is_recording(path) else None
 
 
 def gold(recording: Recording) -> list[Ranking]:
@@ -139,19 +154,19 @@ def _recorded(row: RawRow) -> Recorded:
     if isinstance(label, bool) or label not in (1, 2, None):
         raise DataError(f"{row.where}: 'label' is {quoted(label)}, not 1 or 2, the number of the better output.")
     verdicts = _by_order(value.get("results"), row.where)
-    asked = tuple(_asked(verdicts[key], shown, row.where) for key, shown in ORDERS)
+    recorded = [(key, shown) for key, shown in ORDERS if key in verdicts]
+    asked = tuple(_asked(verdicts[key], shown, row.where) for key, shown in recorded)
     prompt: Prompt = [{"role": "user", "content": str(texts[0])}]
-    return Recorded(
-        prompt, str(texts[1]), str(texts[2]), label, asked, tuple(_completion(verdicts[key]) for key, _ in ORDERS)
-    )
+    raw = tuple(_completion(verdicts[key]) for key, _ in recorded)
+    return Recorded(prompt, str(texts[1]), str(texts[2]), label, asked, raw)
 
 
 def _by_order(results: Any, where: str) -> dict[str, dict[str, Any]]:
-    """Return the last result that was asked in both orders: of several steps, the last one is the verdict."""
+    """Return the verdicts of the last result, by order: of several steps, the last one is the verdict."""
     for result in reversed(results if isinstance(results, Sequence) else []):
-        if isinstance(result, dict) and all(isinstance(result.get(key), dict) for key, _ in ORDERS):
-            return result
-    raise DataError(f"{where}: 'results' has no object with {' and '.join(repr(key) for key, _ in ORDERS)}.")
+        if isinstance(result, dict) and (found := {k: v for k, _ in ORDERS if isinstance(v := result.get(k), dict)}):
+            return found
+    raise DataError(f"{where}: 'results' has no object with {' or '.join(repr(key) for key, _ in ORDERS)}.")
 
 
 def _asked(result: dict[str, Any], shown: Any, where: str) -> SingleVerdict:

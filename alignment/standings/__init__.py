@@ -1,0 +1,1 @@
+"""Win rates and leaderboards from files of judgements."""

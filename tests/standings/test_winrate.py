@@ -1,0 +1,318 @@
+"""Win rates from files equal those that AlpacaEval and JudgeBench publish for the same files."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from alignment.errors import DataError, RecipeError
+from alignment.evaluate.statistics import Bootstrap
+from alignment.standings.calibration import read_calibration
+from alignment.standings.command import Options, run
+from alignment.standings.length_control import leaderboard_folds
+from tests.standings.made import annotations, gamed
+
+ROOT = Path(__file__).parents[2]
+LLMBAR = ROOT.parent / "shared/data/llmbar-natural/evaluators"
+QUICK = Bootstrap(samples=200)
+
+
+def winrate(*files: Path, **options: object) -> tuple[dict, str]:
+    said: list[str] = []
+    given = {"length_control": "none", "how": QUICK} | options
+    return run(files, Options(**given), say=said.append), "\n".join(said)  # type: ignore[arg-type]
+
+
+# Columns of AlpacaEval's leaderboard weighted_alpaca_eval_gpt4_turbo_leaderboard.csv at cd543a1, in percent.
+LEADERBOARD = {
+    "gemma-7b-it": (6.937294379677018, 0.7869665731853178, 6.273291925465839, 50, 754, 1, 1115),
+    "NullModel": (76.91979180386511, 0.9090102449662572, 83.97515527950311, 676, 129, 0, 872),
+}
+
+
+@pytest.mark.parametrize("model", LEADERBOARD)
+def test_the_published_win_rates(tmp_path, model):
+    results, said = winrate(annotations(tmp_path / "annotations.json", model))
+    (found,) = results["matches"]
+    soft, error, discrete, won, lost, draws, length = LEADERBOARD[model]
+    assert 100 * found["win_rate"]["value"] == pytest.approx(soft, rel=1e-10)
+    assert 100 * found["standard_error"] == pytest.approx(error, rel=1e-10)
+    assert 100 * found["discrete_win_rate"]["value"] == pytest.approx(discrete, rel=1e-12)
+    assert (found["wins"], found["losses"], found["draws"], found["n"]) == (won, lost, draws, 805)
+    assert int(found["length"]["model"]) == length
+    assert (found["model"], found["baseline"]) == (model, "gpt4_1106_preview")
+    assert f"{soft:.2f}%" in said
+    assert f"{discrete:.2f}%" in said
+    low, high = found["win_rate"]["low"], found["win_rate"]["high"]
+    # A normal interval of 1.96 standard errors on each side is near the bootstrap's for 805 prompts.
+    assert low == pytest.approx((soft - 1.96 * error) / 100, abs=0.004)
+    assert high == pytest.approx((soft + 1.96 * error) / 100, abs=0.004)
+
+
+# What alpaca_eval 0.6.6 computes of these rows and of the calibration that `gamed` writes, with scikit-learn 1.5.2, and
+# NumPy 2.2.6 without vector instructions (NPY_DISABLE_CPU_FEATURES), as when the leaderboard was computed.
+LENGTH_CONTROLLED = {
+    ("gemma-7b-it", "v1"): (12.249273000678267, 0.12022699351696613),
+    ("gemma-7b-it", "noreg"): (13.014740042641407, 0.06569462015236335),
+    ("gemma-7b-it", "minimal"): (13.002420970519577, 0.0),
+    ("NullModel", "v1"): (85.40638251887508, 0.057711677763372035),
+    ("NullModel", "minimal"): (84.68521744649084, 0.0),
+}
+
+
+@pytest.mark.parametrize(("model", "variant"), LENGTH_CONTROLLED)
+def test_the_length_controlled_win_rate_is_that_of_alpaca_eval(tmp_path, model, variant):
+    file = gamed(tmp_path / "df_gamed.csv")
+    if variant == "noreg":
+        difficulty = read_calibration(file).difficulty
+        file = tmp_path / "instruction_difficulty.csv"
+        file.write_text(",instruction_difficulty\n" + "".join(f"{i},{d}\n" for i, d in enumerate(difficulty)))
+    rows = annotations(tmp_path / "annotations.json", model)
+    wanted = "minimal" if variant == "minimal" else str(file)
+    results, said = winrate(rows, length_control=wanted)
+    found = results["matches"][0]["length_controlled"]
+    value, error = LENGTH_CONTROLLED[model, variant]
+    assert found["model"] == f"length_controlled_{variant}"
+    assert 100 * found["value"] == pytest.approx(value, abs=1e-4)
+    assert 100 * found["standard_error"] == pytest.approx(error, abs=1e-4)
+    assert f"{value:.2f}%, standard error {error:.2f} (length_controlled_{variant})" in said
+
+
+def test_the_folds_are_those_of_the_leaderboard():
+    # `GroupKFold(5)` of scikit-learn 1.5.2 on 805 groups, with NumPy 2.2.6 without vector instructions.
+    firsts = [[1, 6, 11, 16, 21, 26], [5, 10, 15, 20, 22, 30], [4, 9, 14, 19, 24, 29],
+              [3, 8, 13, 18, 28, 33], [0, 2, 7, 12, 17, 23]]  # fmt: skip
+    folds = leaderboard_folds(805)
+    assert [[i for i in range(805) if folds[i] == fold][:6] for fold in range(5)] == firsts
+
+
+def test_without_the_hubs_file_the_reason_is_told(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "empty"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "empty"))
+    results, said = winrate(annotations(tmp_path / "annotations.json", "gemma-7b-it"), length_control="auto")
+    assert results["matches"][0]["length_controlled"] is None
+    assert "df_gamed.csv of the Hub data set" in said
+
+
+def write(path: Path, *rows: object) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def judgebench(first: object, second: object, label: str = "A>B", **more: object) -> dict[str, object]:
+    judgments = [None if d is None else {"judgment": {"judge_model": "gpt"}, "decision": d} for d in (first, second)]
+    row = {"pair_id": "x", "source": "mmlu-pro-law", "question": "Which?", "response_A": "one", "response_B": "three"}
+    return row | {"label": label, "judge_name": "arena_hard", "judgments": judgments} | more
+
+
+def test_judgebench_combines_the_two_orders(tmp_path):
+    file = write(
+        tmp_path / "outputs.jsonl",
+        judgebench("A>B", "B>A"),  # A both times
+        judgebench("A>B", "A>B", question="2"),  # the first position both times: a draw
+        judgebench("A=B", "A>B", question="3"),  # a tie, then B: B
+        judgebench(None, "A>B", question="4", label="B>A", source="livebench-math"),  # B alone
+        judgebench(None, None, question="5"),
+    )
+    results, said = winrate(file)
+    (found,) = results["matches"]
+    assert found["judge"] == "arena_hard gpt"
+    # 1, 0.5, (0.5 + 0) / 2 and 0
+    assert found["win_rate"]["value"] == pytest.approx((1 + 0.5 + 0.25 + 0) / 4)
+    assert found["discrete_win_rate"]["value"] == pytest.approx((1 + 0.5 + 0 + 0) / 4)
+    assert (found["wins"], found["draws"], found["losses"], found["failed"]) == (1, 1, 2, 1)
+    assert found["orders"] == {"both": 3, "one": 1}
+    # JudgeBench's own rule: right for the first and the fourth; a draw, and no verdict, are not.
+    assert found["correct"]["value"] == pytest.approx(2 / 5)
+    assert found["order_consistency"]["value"] == pytest.approx(1 / 3)
+    assert found["subsets"].keys() == {"mmlu-pro", "livebench-math"}
+    assert found["length"] == {"model": 3.0, "baseline": 5.0}
+    assert "1 without a verdict count nowhere" in said
+
+
+def test_recorded_verdicts_in_one_order_and_in_both(tmp_path):
+    from reward.labels.recordings import rankings_of
+
+    def row(number: int, orders: dict[bool, str | None]) -> dict[str, object]:
+        results = [{f"swap = {swap}": {"completion": ["x"], "winner": won} for swap, won in orders.items()}]
+        return {"input": f"{number}", "output_1": "a", "output_2": "b", "label": 1, "results": results}
+
+    file = tmp_path / "result.json"
+    # The winner is numbered as in the file: of the swapped order alone, 2 is `output_2`.
+    given = [{False: "1"}, {True: "2"}, {False: "1", True: "1"}, {True: None}]
+    file.write_text(json.dumps([row(i, orders) for i, orders in enumerate(given)]))
+    said: list[str] = []
+    results = run([file], Options(length_control="none", how=QUICK), recordings=rankings_of, say=said.append)
+    (found,) = results["matches"]
+    assert (found["wins"], found["losses"], found["failed"]) == (2, 1, 1)
+    assert found["orders"] == {"both": 1, "one": 2}
+    assert "does not name the models of its answers" in said[-1]
+
+
+@pytest.mark.skipif(not LLMBAR.is_dir(), reason="needs ../shared")
+def test_real_recordings():
+    from reward.labels.recordings import rankings_of
+
+    options = Options(length_control="none", how=QUICK)
+    (found,) = run([LLMBAR / "GPT-4/Vanilla"], options, recordings=rankings_of, say=lambda _: None)["matches"]
+    assert found["order_consistency"]["value"] == pytest.approx(0.95)  # `equal` of its statistics.json: 95 / 100
+    assert found["n"] == 100
+
+
+def test_our_labels_take_the_models_from_the_answers_file(tmp_path):
+    texts = {"sft": "a long answer", "dpo": "short"}
+    outputs = [
+        write(tmp_path / f"{name}.jsonl", *({"instruction": f"q{i}", "output": f"{text} {i}", "generator": name}
+                                            for i in range(3)))
+        for name, text in texts.items()
+    ]  # fmt: skip
+    labels = write(
+        tmp_path / "labels.jsonl",
+        *(
+            {
+                "prompt": [{"role": "user", "content": f"q{i}"}],
+                "responses": [f"short {i}", f"a long answer {i}"],
+                "pairs": [{"first": 0, "second": 1, "probability": p, "status": "tie" if p == 0.5 else "ok"}],
+                "provenance": {"judge": "toy"},
+            }
+            for i, p in enumerate((0.9, 0.5, 0.2))
+        ),
+    )
+    results, _ = winrate(labels, *outputs)
+    (found,) = results["matches"]
+    assert (found["model"], found["baseline"], found["judge"]) == ("dpo", "sft", "toy")
+    assert found["win_rate"]["value"] == pytest.approx((0.9 + 0.5 + 0.2) / 3)
+    (turned,) = winrate(labels, *outputs, baseline="dpo")[0]["matches"]
+    assert (turned["model"], turned["wins"], turned["losses"]) == ("sft", 1, 1)
+    assert turned["win_rate"]["value"] == pytest.approx((0.1 + 0.5 + 0.8) / 3)
+    assert turned["length"] == {"model": 15.0, "baseline": 7.0}
+    with pytest.raises(DataError, match=r"Answers alone have no win rate"):
+        winrate(*outputs)
+    with pytest.raises(RecipeError, match=r"--baseline ppo: the files judge dpo, sft"):
+        winrate(labels, *outputs, baseline="ppo")
+    with pytest.raises(RecipeError, match=r"--by Ann: the judgements are by toy"):
+        winrate(labels, *outputs, by="Ann")
+
+
+def test_an_evaluation_and_the_people_who_ranked_its_answers(tmp_path):
+    write(
+        tmp_path / "answers.jsonl",
+        *(
+            {"prompt": f"q{i}", "answers": {"sft": f"s{i}", "ppo": f"pp{i}", "dpo": f"ddd{i}"},
+             "verdicts": {"toy": {"ppo": p, "dpo": None}}}
+            for i, p in enumerate((0.9, 0.5))
+        ),
+    )  # fmt: skip
+    people = [
+        {"prompt": "q0", "responses": ["s0", "pp0", "ddd0"], "ranks": [3, 1, 2]},
+        {"prompt": "q1", "responses": ["ddd1", "pp1", "s1"], "ranks": [1, 1, 1]},
+    ]
+    write(
+        tmp_path / "people.jsonl",
+        *(row | {"provenance": {"source": "person", "annotator": who}} for row in people for who in ("Ann", "Bob")),
+    )
+    results, _ = winrate(tmp_path)
+    found = {(one["judge"], one["model"], one["baseline"]): one for one in results["matches"]}
+    assert found.keys() == {
+        ("toy", "ppo", "sft"), ("toy", "dpo", "sft"),
+        ("people", "sft", "ppo"), ("people", "sft", "dpo"), ("people", "ppo", "dpo"),
+    }  # fmt: skip
+    assert found["toy", "dpo", "sft"]["win_rate"] is None
+    assert found["toy", "dpo", "sft"]["failed"] == 2
+    sft = found["people", "sft", "ppo"]
+    assert (sft["n"], sft["prompts"], sft["losses"], sft["draws"]) == (4, 2, 2, 2)
+    (ann,) = winrate(tmp_path, by="person:Ann", baseline="dpo")[0]["matches"][:1]
+    assert ann["n"] == 2
+    by_people = winrate(tmp_path, by="people", baseline="sft")[0]["matches"]
+    assert [(one["model"], one["wins"]) for one in by_people] == [("ppo", 2), ("dpo", 2)]
+
+
+def test_arena_battles_and_pairwise_judgments_of_fastchat(tmp_path):
+    talk = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "yes"}]
+    arena = write(
+        tmp_path / "arena.jsonl",
+        *({"question_id": f"{i}", "model_a": "x", "model_b": "y", "winner": won, "judge": "user_1",
+           "conversation_a": talk, "conversation_b": talk}
+          for i, won in enumerate(("model_a", "model_b", "tie", "tie (bothbad)"))),
+    )  # fmt: skip
+    (found,) = winrate(arena)[0]["matches"]
+    assert (found["judge"], found["wins"], found["draws"], found["losses"]) == ("people", 1, 2, 1)
+    fastchat = write(
+        tmp_path / "pair.jsonl",
+        {"question_id": 1, "model_1": "x", "model_2": "y", "g1_winner": "model_1", "g2_winner": "model_1", "turn": 1,
+         "judge": ["gpt-4", "pair-v2"]},
+        {"question_id": 1, "model_1": "x", "model_2": "y", "g1_winner": "model_1", "g2_winner": "model_2", "turn": 2,
+         "judge": ["gpt-4", "pair-v2"]},
+        {"question_id": 2, "model_1": "x", "model_2": "y", "g1_winner": "error", "g2_winner": "error", "turn": 1,
+         "judge": ["gpt-4", "pair-v2"]},
+    )  # fmt: skip
+    (found,) = winrate(fastchat)[0]["matches"]
+    assert (found["judge"], found["wins"], found["draws"], found["failed"]) == ("gpt-4 pair-v2", 1, 1, 1)
+
+
+ALPACA = {"instruction": "q", "output_1": "a", "generator_1": "base", "output_2": "b", "generator_2": "mine"}
+
+
+def test_draws_and_failures_of_alpaca_eval(tmp_path):
+    rows = [ALPACA | {"instruction": f"{i}", "preference": p} for i, p in enumerate((0, 1.5, None, 2, 1))]
+    (found,) = winrate(write(tmp_path / "a.jsonl", *rows))[0]["matches"]
+    assert (found["wins"], found["draws"], found["losses"], found["failed"]) == (1, 2, 1, 1)
+    assert found["win_rate"]["value"] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        ([ALPACA | {"preference": 3}], r"a.jsonl:1: 'preference' is 3, not a number from 1"),
+        ([ALPACA | {"preference": "2"}], r"'preference' is '2', not a number"),
+        ([ALPACA | {"preference": True}], r"'preference' is True, not a number"),
+        ([ALPACA | {"preference": 2}, {"instruction": "q"}], r"a.jsonl:2: the row has not the keys"),
+        ([ALPACA | {"preference": 2, "generator_1": ""}], r"'generator_1' is '', not the name"),
+        ([ALPACA | {"preference": 2, "instruction": None}], r"'instruction' is None, not text"),
+        ([judgebench("A>>B", "A>B")], r"'judgments\[0\].decision' is 'A>>B'"),
+        ([judgebench("A>B", "A>B", judgments=[])], r"'judgments' is not a list of one or two"),
+        ([judgebench("A>B", "A>B", label="A")], r"'label' is 'A', not A>B or B>A"),
+        ([{"model_a": "x", "model_b": "y", "winner": "x"}], r"'winner' is 'x', not model_a"),
+        ([{"prompt": "q", "answers": {"a": "1"}, "verdicts": {"j": {"a": 2}}}], r"all but one answer"),
+        ([{"prompt": "q", "answers": {"a": "1", "b": "2"}, "verdicts": {"j": {"a": 2}}}], r"not a probability"),
+        ([{"foo": 1}], r"Judgements are also read as: AlpacaEval's annotations"),
+    ],
+)
+def test_rows_that_break_a_layout_are_named(tmp_path, rows, words):
+    with pytest.raises(DataError, match=words):
+        winrate(write(tmp_path / "a.jsonl", *rows))
+
+
+def test_a_bad_row_may_be_left_out(tmp_path):
+    file = write(tmp_path / "a.jsonl", ALPACA | {"preference": 2}, ALPACA | {"preference": 9})
+    results, _ = winrate(file, on_bad_row="skip")
+    assert results["matches"][0]["n"] == 1
+    assert results["skipped"][0].startswith(f"{file}:2")
+
+
+@pytest.mark.parametrize("kind", ["twice", "copy", "absent", "empty folder", "broken", "few", "table"])
+def test_one_line_and_exit_code_2(tmp_path, kind):
+    file = write(tmp_path / "a.jsonl", *(ALPACA | {"instruction": f"{i}", "preference": 2} for i in range(3)))
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "copy.jsonl").write_bytes(file.read_bytes())
+    (tmp_path / "broken.json").write_text('[{"preference": 1')
+    (tmp_path / "table.csv").write_text("a,b\n1,2\n")
+    words = {
+        "twice": [file, file],
+        "copy": [file, tmp_path / "copy.jsonl"],
+        "absent": [tmp_path / "absent.json"],
+        "empty folder": [tmp_path / "folder"],
+        "broken": [tmp_path / "broken.json"],
+        "few": [file, "--length_control", "minimal"],
+        "table": [file, "--length_control", tmp_path / "table.csv"],
+    }[kind]
+    out = tmp_path / "out.json"
+    done = subprocess.run(
+        [sys.executable, "-m", "alignment.cli", "winrate", *map(str, words), "--json", str(out)],
+        capture_output=True, text=True, cwd=ROOT,
+    )  # fmt: skip
+    assert done.returncode == 2, done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert not out.exists()
