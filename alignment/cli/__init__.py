@@ -14,7 +14,7 @@ import typer
 from alignment.cli.base import app
 
 # isort: off
-from alignment.cli import stages, recipes, cluster, results, people  # noqa: F401
+from alignment.cli import stages, recipes, cluster, results, policies, people  # noqa: F401
 # isort: on
 
 

@@ -53,6 +53,54 @@ OnBadRow = Annotated[
     Literal["stop", "skip"],
     typer.Option("--on_bad_row", metavar="stop|skip", help="What to do about rows that cannot be used."),
 ]
+Dtype = Annotated[
+    Literal["auto", "bfloat16", "float16", "float32"] | None,
+    typer.Option("--dtype", metavar="NAME", help="Type of the weights; default: as in training."),
+]
+LoadIn4Bit = Annotated[
+    bool | None,
+    typer.Option("--load_in_4bit/--no_load_in_4bit", help="Hold the weights in 4 bits; default: as in training."),
+]
+ChatTemplate = Annotated[
+    str | None,
+    typer.Option("--chat_template", metavar="TEXT|FILE|NAME", help="In place of the template of training."),
+]
+Proxy = Annotated[
+    str | None,
+    typer.Option("--proxy", metavar="{tuned: A, untuned: B, alpha: 1.0}", help="Sample with proxy-tuning by a pair."),
+]
+
+
+def given_keys(**keys: Any) -> dict[str, Any]:
+    """Return the keys of a recipe that a command line sets."""
+    return {key: value for key, value in keys.items() if value is not None}
+
+
+def proxy_entry(text: str | None) -> Any:
+    """Return the `ProxyEntry` that a command line spells as YAML.
+
+    Raises: RecipeError if it is none.
+    """
+    if text is None:
+        return None
+    import pydantic
+    import yaml
+
+    from alignment.config.faults import from_pydantic
+    from alignment.config.schema import ProxyEntry
+    from alignment.errors import RecipeError
+
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        value = None
+    if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
+        raise RecipeError([f"--proxy {text}: write {{tuned: A, untuned: B}}, and alpha if it is not 1.0"])
+    try:
+        return ProxyEntry(**value)
+    except pydantic.ValidationError as error:
+        faults = from_pydantic(error, ProxyEntry, value)
+        raise RecipeError([f"--proxy: {'.'.join(map(str, where))}: {fault}" for where, fault in faults]) from None
 
 
 def reward_models(given: str) -> list[str]:

@@ -1,0 +1,1 @@
+"""Conversations with trained policies in a terminal."""

@@ -1,0 +1,98 @@
+"""The command `alignment chat`."""
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from alignment.chat.answering import Answering
+from alignment.chat.preferences import Preferences
+from alignment.chat.screen import Screen
+from alignment.chat.session import Session
+from alignment.chat.settings import keys_of
+from alignment.config.schema import ProxyEntry
+from alignment.errors import DataError, named_inputs
+from alignment.policy.policies import Policy
+
+BLOCK = '"""'  # begins and ends a message of several lines
+
+
+def chat(
+    runs: Sequence[str],
+    *,
+    model: Mapping[str, Any],
+    sampling: Mapping[str, Any],
+    system: str | None,
+    preferences: Path,
+    proxy: ProxyEntry | None = None,
+    text: bool = False,
+) -> int:
+    """Talk with policies until the input ends.
+
+    Args:
+        model: keys of `ModelKeys` in place of what the runs recorded. sampling: keys of `ChatKeys`.
+        preferences: the file that `/prefer` appends to. text: continue text without a chat template.
+
+    Returns: the exit code: 1 if the input is no terminal and a line of it could not be followed.
+    Raises: AlignmentError, with the exit code 2 if a run is no policy.
+    """
+    keys = keys_of(sampling, mark="--")
+    screen = Screen()
+    with named_inputs():
+        policies = [Policy.find(run, model, proxy=proxy) for run in runs]
+        chats = not text and all(policy.chats for policy in policies)
+        kept = Preferences(preferences)
+        session = Session(Answering(policies), keys, kept, screen, chats=chats)
+    with named_inputs(DataError):
+        if system is not None:
+            session.set_system(system)
+    for policy in policies:
+        screen.note(_described(policy, chats=chats))
+    if sys.stdin.isatty():
+        screen.note(f"{', '.join(f'{key} {value}' for key, value in keys.model_dump().items())}; /help lists commands")
+    for line in _messages(screen):
+        if not session.take(line):
+            break
+    return 0 if sys.stdin.isatty() else min(session.faults, 1)
+
+
+def _described(policy: Policy, *, chats: bool) -> str:
+    base = f", adapter on {policy.source.base}" if policy.source.adapter else ""
+    stops = ", ".join(map(repr, policy.tokenizer.convert_ids_to_tokens(policy.template.stop_token_ids)))
+    how = "chat template" if chats else "continues text" if policy.chats else "no chat template: continues text"
+    return f"{policy.path}{base}; {how}; stops at {stops}"
+
+
+def _messages(screen: Screen) -> Iterator[str]:
+    """Yield messages: lines, or the lines between two lines of triple quotes."""
+    block: list[str] | None = None
+    for line in _lines(screen):
+        if line.strip() == BLOCK:
+            if block is None:
+                block = []
+                continue
+            line, block = "\n".join(block), None
+        elif block is not None:
+            block.append(line)
+            continue
+        yield line
+    if block:
+        yield "\n".join(block)
+
+
+def _lines(screen: Screen) -> Iterator[str]:
+    """Yield the lines of standard input until it ends."""
+    if not sys.stdin.isatty():
+        for raw in sys.stdin.buffer:
+            yield raw.decode("utf-8", "surrogateescape").rstrip("\r\n")
+        return
+    import readline  # noqa: F401  # gives `input` a history and keys that edit the line
+
+    while True:
+        try:
+            yield input("> ")
+        except KeyboardInterrupt:
+            screen.note("\n(Ctrl-D or /quit ends the chat)")
+        except EOFError:
+            screen.note("")
+            return

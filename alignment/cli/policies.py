@@ -1,0 +1,72 @@
+"""What a trained policy is used for."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from alignment.cli.base import (
+    RESULT_PANEL,
+    ChatTemplate,
+    Dtype,
+    LoadIn4Bit,
+    Proxy,
+    TrustRemoteCode,
+    given_keys,
+    proxy_entry,
+    verb,
+)
+
+
+@verb(rich_help_panel=RESULT_PANEL)
+def chat(
+    runs: Annotated[
+        list[str],
+        typer.Argument(metavar="RUN...", help="Runs, model or adapter folders, or Hub ids; compared if several."),
+    ],
+    system: Annotated[str | None, typer.Option("--system", metavar="TEXT", help="The system message.")] = None,
+    preferences: Annotated[
+        Path, typer.Option("--preferences", metavar="FILE", help="Where `/prefer` appends rows.")
+    ] = Path("preferences.jsonl"),
+    max_new_tokens: Annotated[
+        int | None, typer.Option("--max_new_tokens", help="Most tokens of an answer; default: 512.")
+    ] = None,
+    temperature: Annotated[
+        float | None, typer.Option("--temperature", help="0: the likeliest token, always; default: 1.0.")
+    ] = None,
+    top_p: Annotated[
+        float | None, typer.Option("--top_p", help="Sample from the likeliest tokens of this sum; default: 1.0.")
+    ] = None,
+    top_k: Annotated[int | None, typer.Option("--top_k", help="Sample from so many tokens; default: 0, all.")] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Seed of the answers; default: 0.")] = None,
+    text: Annotated[
+        bool, typer.Option("--text", help="Continue each line as text, without the chat template.")
+    ] = False,
+    proxy: Proxy = None,
+    dtype: Dtype = None,
+    load_in_4bit: LoadIn4Bit = None,
+    chat_template: ChatTemplate = None,
+    trust_remote_code: TrustRemoteCode = False,
+) -> None:
+    """Talk with a trained policy, or with several side by side; `/prefer` records which answer is better."""
+    from alignment.chat.command import chat as talk
+
+    code = talk(
+        runs,
+        model=given_keys(
+            dtype=dtype,
+            load_in_4bit=load_in_4bit,
+            chat_template=chat_template,
+            trust_remote_code=trust_remote_code or None,
+        ),
+        sampling=given_keys(
+            max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, top_k=top_k, seed=seed
+        ),
+        system=system,
+        preferences=preferences,
+        proxy=proxy_entry(proxy),
+        text=text,
+    )
+    if code:
+        sys.exit(code)
