@@ -24,7 +24,7 @@ FLOORS = [  # from the top; a folder imports from its own floor, unless that clo
     {"alignment.chat", "alignment.pipeline", "alignment.report", "alignment.preview"},
     {"alignment.standings"},
     {"alignment.planner"},
-    {"alignment.train", "alignment.synthesize"},
+    {"alignment.train", "alignment.synthesize", "alignment.serve"},
     {"alignment.run"},
     {"alignment.calls", "alignment.serving"},
     {"alignment.evaluate"},

@@ -105,6 +105,14 @@ class Held:
         self.policies.append(policy)
         self.names.append(None if adapter is None else name)
 
+    def remove(self, policy: Policy) -> None:
+        """Forget a policy that was added, and free its adapter."""
+        place = next(place for place, one in enumerate(self.policies) if one is policy)
+        name = self.names.pop(place)
+        self.policies.pop(place)
+        if name is not None and self.adapters is not None:
+            self.adapters.remove(name)
+
 
 def hold(policies: Sequence[Policy]) -> list[Held]:
     """Load policies; those on one base share it, unless an adapter is of a type that cannot.

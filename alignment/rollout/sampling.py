@@ -11,7 +11,12 @@ BLOCK = 128  # tokens summed together to find where a random number falls
 
 def uniforms(seed: int, row: int, count: int) -> np.ndarray:
     """Random numbers in [0, 1) of one row, float64: a function of seed and row, independent of every other row."""
-    return np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, row]))).random(count)
+    return generator(seed, row).random(count)
+
+
+def generator(seed: int, row: int) -> np.random.Generator:
+    """Return what draws the numbers of `uniforms`, one after the other."""
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, row])))
 
 
 def probabilities(logits: Tensor, sampling: Sampling) -> Tensor:

@@ -20,8 +20,11 @@ State = tuple[Tensor, Tensor]  # keys and values of a layer, (rows, heads, colum
 class Sequences(Protocol):
     """Sequences in the order in which they joined, but that the last takes the place of one that leaves."""
 
-    exact: bool  # the logits of a sequence do not depend on the others, to the bit
-    part: int | None  # tokens of a prompt that are read in one pass; None: all
+    part: int | None  # tokens of a prompt that are read in one pass; None: one whole prompt, for one sequence
+
+    def __len__(self) -> int:
+        """Return how many sequences there are."""
+        ...
 
     def join(self, reading: Reading, places: Sequence[int]) -> None:
         """Add a sequence for each of these prompts, which have been read."""
@@ -60,8 +63,6 @@ class Slots:
     A row writes its own next column, and its mask hides the columns after it, so rows of all lengths share a step.
     """
 
-    exact = False
-
     def __init__(self, model: nn.Module, part: int) -> None:
         self.model, self.part = model, part
         self.lengths: list[int] = []
@@ -71,6 +72,10 @@ class Slots:
         self._kind: Any = None  # the class of a cache with parts
         self._at = _Place()
         self._cache: tuple[tuple[int, int], Any] | None = None
+
+    def __len__(self) -> int:
+        """Return how many rows there are."""
+        return len(self.lengths)
 
     def join(self, reading: Reading, places: Sequence[int]) -> None:
         """Copy what was read of these prompts into rows of their own."""
@@ -122,10 +127,6 @@ class Slots:
         """Return the columns of the batch if its longest row has so many tokens."""
         return bucket(longest, COLUMNS)
 
-    def free(self) -> None:
-        """Give the memory back; there are no rows."""
-        self._layers, self._cache = [], None
-
     def _hold(self, like: list[State]) -> None:
         """Have room for all rows and one more column of each.
 
@@ -136,12 +137,15 @@ class Slots:
         held = self._layers[0][0].shape if self._layers else (0, 0, 0)
         if rows <= held[0] and columns <= held[2]:
             return
-        rows, columns = max(bucket(rows), held[0]), max(columns, held[2])
-        grown = []
-        for place, layer in enumerate(like):
-            old = self._layers[place] if self._layers else (None, None)
-            grown.append((_grown(layer[0], old[0], rows, columns), _grown(layer[1], old[1], rows, columns)))
-        self._layers, self._cache = grown, None
+        # Of rows and columns only one may be more than is needed: memory is bounded by their product.
+        rows, columns, self._cache = bucket(rows), columns, None
+        if not self._layers:
+            self._layers = [
+                (_grown(keys, None, rows, columns), _grown(values, None, rows, columns)) for keys, values in like
+            ]
+            return
+        for place, (keys, values) in enumerate(self._layers):  # one after the other, so that one is held twice
+            self._layers[place] = (_grown(keys, keys, rows, columns), _grown(values, values, rows, columns))
 
     def _front(self, rows: int, columns: int) -> Any:
         """Return the front part of the buffers as a model's cache."""
@@ -163,12 +167,15 @@ class Slots:
 class Apart:
     """Sequences with caches of their own, decoded one after the other: any model can."""
 
-    exact = True
     part = None
 
     def __init__(self, model: nn.Module) -> None:
         self.model = model
         self._inputs: list[StepInputs] = []
+
+    def __len__(self) -> int:
+        """Return how many sequences there are."""
+        return len(self._inputs)
 
     def join(self, reading: Reading, places: Sequence[int]) -> None:
         """Take over what was read of one prompt.
@@ -198,9 +205,6 @@ class Apart:
     def columns(self, longest: int) -> int:
         """Return the tokens of the longest sequence."""
         return longest
-
-    def free(self) -> None:
-        """Nothing is held without sequences."""
 
 
 class _Place:
@@ -243,5 +247,6 @@ def _plain(layer: Any) -> State:
 def _grown(like: Tensor, old: Tensor | None, rows: int, columns: int) -> Tensor:
     buffer = like.new_zeros(rows, like.shape[1], columns, like.shape[3])  # what is masked takes part in sums, times 0
     if old is not None:
-        buffer[: old.shape[0], :, : old.shape[2]] = old
+        rows, columns = min(rows, old.shape[0]), min(columns, old.shape[2])
+        buffer[:rows, :, :columns] = old[:rows, :, :columns]
     return buffer

@@ -5,6 +5,8 @@ import socket
 
 from alignment.errors import AlignmentError
 
+EXPOSED = "others on the network can reach it, and nothing is encrypted: put it behind a proxy with TLS"
+
 
 def listen(host: str, port: int) -> socket.socket:
     """Bind the address; connections wait until the server accepts them.
@@ -26,6 +28,13 @@ def listen(host: str, port: int) -> socket.socket:
             "another --port (0: any that is free) or --host."
         ) from None
     return listener
+
+
+def address_of(listener: socket.socket) -> str:
+    """Return the URL under which clients reach a socket."""
+    host, port = listener.getsockname()[:2]
+    host = {"0.0.0.0": socket.gethostname(), "::": socket.gethostname()}.get(host, f"[{host}]" if ":" in host else host)
+    return f"http://{host}:{port}"
 
 
 def is_loopback(host: str) -> bool:

@@ -2,21 +2,18 @@
 
 import asyncio
 import contextlib
-import hmac
 from collections.abc import AsyncIterator, Callable
-from concurrent.futures import Future
-from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from alignment.errors import DataError
 from alignment.serving.batching import Batcher, Busy
 from alignment.serving.body import RETRY_SECONDS, Body, Room
-from alignment.serving.connection import ADMITTED
+from alignment.serving.clients import require_token, unless_gone
 from alignment.serving.net import one_line
 from reward.serving.requests import LIMITS, Limits, rows_of
 
@@ -35,11 +32,11 @@ def build_app(
         return JSONResponse({"status": "ok", "waiting": batcher.waiting})
 
     async def score(request: Request) -> Response:
-        _require_token(request, token)
+        require_token(request, token)
         async with Body(request, room, most=limits.body_bytes, advice="send fewer answers at once") as body:
             scored = rows_of(await body.json(), limits)
             scored.client = request.client.host if request.client else ""
-            return JSONResponse({"scores": await _unless_gone(request, batcher.submit(scored))})
+            return JSONResponse({"scores": await unless_gone(request, asyncio.wrap_future(batcher.submit(scored)))})
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -52,33 +49,6 @@ def build_app(
         exception_handlers={DataError: _unreadable, Busy: _busy, HTTPException: _refused, Exception: _failed},
         lifespan=lifespan,
     )
-
-
-async def _unless_gone(request: Request, future: "Future[list[float]]") -> list[float]:
-    """Wait for the scores; the request leaves the queue if the client disconnects."""
-    scores: asyncio.Future[Any] = asyncio.wrap_future(future)
-    gone: asyncio.Future[Any] = asyncio.ensure_future(_gone(request))
-    try:
-        await asyncio.wait({scores, gone}, return_when=asyncio.FIRST_COMPLETED)
-        if not scores.done():
-            raise ClientDisconnect
-        return list(scores.result())
-    finally:
-        scores.cancel()
-        gone.cancel()
-
-
-async def _gone(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
-
-
-def _require_token(request: Request, token: str) -> None:
-    scheme, _, given = request.headers.get("authorization", "").partition(" ")
-    if scheme.lower() != "bearer" or not hmac.compare_digest(given.strip().encode(), token.encode()):
-        raise HTTPException(401, "send the header Authorization: Bearer TOKEN, with the token of the server.",
-                            {"WWW-Authenticate": "Bearer"})  # fmt: skip
-    request.scope.setdefault("state", {})[ADMITTED] = True
 
 
 def _unreadable(request: Request, error: Exception) -> Response:

@@ -1,16 +1,14 @@
 """Serves a reward model until Ctrl-C."""
 
 import contextlib
-import os
-import secrets
 import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from alignment.errors import AlignmentError
 from alignment.ops.ensemble import Aggregate
-from alignment.serving.address import is_loopback, listen
+from alignment.serving.address import EXPOSED, address_of, is_loopback, listen
 from alignment.serving.extra import require_extra
+from alignment.serving.token import token_of
 from reward.models.ensemble import Ensemble
 
 ROUNDS_AT_ONCE = 4  # of the model, taken from the queue together, so that answers of similar length share a batch
@@ -76,31 +74,11 @@ def characters_read(context: int | None) -> int:
 
 def greeting(settings: Settings, listener: socket.socket, token: str | None) -> list[str]:
     """Return the lines printed once the server listens: the address, and its use in a recipe and a shell."""
-    host, port = listener.getsockname()[:2]
-    host = {"0.0.0.0": socket.gethostname(), "::": socket.gethostname()}.get(host, f"[{host}]" if ":" in host else host)
-    url = f"http://{host}:{port}/score"
+    url = f"{address_of(listener)}/score"
     lines = [f"{', '.join(settings.models)}: scores at {url}; Ctrl-C ends"]
     if token is not None:
         lines.append(f"token, made for this run: export {settings.api_key_env}={token}")
     lines.append(f"in ppo.yaml, under scorers: {{kind: http, url: {url}, api_key_env: {settings.api_key_env}}}")
     if not is_loopback(settings.host):
-        lines.append("others on the network can reach it, and nothing is encrypted: put it behind a proxy with TLS")
+        lines.append(EXPOSED)
     return lines
-
-
-def token_of(variable: str) -> tuple[str, bool]:
-    """The bearer token that an environment variable holds, or a new one; and whether it is new.
-
-    Raises: AlignmentError if the value of the variable is not valid in a header.
-    """
-    if not variable.isidentifier():
-        raise AlignmentError(
-            "--api_key_env must name an environment variable; what was given does not look like a name and is not "
-            "shown here, in case it is a key."
-        )
-    token = os.environ.get(variable, "").strip()
-    if not token:
-        return secrets.token_urlsafe(32), True
-    if not token.isascii() or not token.isprintable() or " " in token:
-        raise AlignmentError(f"{variable} has characters that are not allowed in an HTTP header; give another token.")
-    return token, False

@@ -20,12 +20,13 @@ from alignment.errors import AlignmentError, DataError
 from alignment.serving.address import listen
 from alignment.serving.batching import Batcher, Busy, ScoreRequest
 from alignment.serving.server import server
+from alignment.serving.token import token_of
 from reward.models.ensemble import Ensemble
 from reward.models.scoring import RewardScorer
 from reward.scorers.http import HttpScorer
 from reward.serving.app import build_app
 from reward.serving.requests import Limits
-from reward.serving.serve import Settings, serve, token_of
+from reward.serving.serve import Settings, serve
 from tests.models import save_tiny_model
 from tests.reward.bench.test_bench import save_reward
 

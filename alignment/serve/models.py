@@ -1,0 +1,203 @@
+"""The models that a server answers for: each base is held once, and its adapters share its batches."""
+
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from itertools import count
+from typing import Any
+
+import torch
+
+from alignment.data.rows import Message
+from alignment.errors import ModelError
+from alignment.policy.policies import Held, Policy, hold, hold_base
+from alignment.rollout.reading import Reading
+from alignment.serve.engine import Bounds, Delivery, Engine
+from alignment.serve.faults import ApiError
+from alignment.serve.token_texts import TokenTexts
+
+CONTEXT_OF_UNLIMITED = 8_192  # tokens, for a model whose configuration names no limit
+MEMORY_SHARE = 0.5  # of the free memory, for keys and values
+TOKENS_PER_ROW = 2_048  # of memory for each answer of a full batch, unless the context is shorter
+Post = Callable[[list[Delivery]], None]
+
+
+@dataclass
+class Base:
+    """A model in memory and the engine that runs it."""
+
+    held: Held
+    engine: Engine
+    identity: tuple[Any, ...]
+    context: int
+    vocabulary: int
+
+
+@dataclass(frozen=True)
+class Served:
+    """A model by the name that requests give."""
+
+    name: str
+    policy: Policy
+    base: Base
+    adapter: str | None  # its name on the base; None: the model in memory is the policy
+    texts: TokenTexts
+    created: int = field(default_factory=lambda: int(time.time()))
+    lock: threading.Lock = field(default_factory=threading.Lock)  # a tokenizer is not used in two threads at once
+
+    def chat_ids(self, messages: list[Message], tools: str | None) -> list[int]:
+        """Return the ids from which an answer to messages is sampled.
+
+        Raises: DataError if the chat template refuses them.
+        """
+        with self.lock:
+            return self.policy.template.prompt_ids(messages, tools)
+
+    def text_ids(self, prompt: str) -> list[int]:
+        """Return the ids of a text to continue."""
+        with self.lock:
+            return self.policy.template.prompt_ids(prompt)
+
+
+class Models:
+    """All models of a server.
+
+    Args:
+        bounds: of each base. length: most tokens of prompt and answer; None: as the model allows.
+        post: is given the pieces of answers, see `Engine`.
+    """
+
+    def __init__(
+        self,
+        policies: Mapping[str, Policy],
+        *,
+        bounds: Bounds,
+        cache_tokens: int | None,
+        length: int | None,
+        post: Post,
+    ) -> None:
+        self._bounds, self._cache_tokens, self._length, self._post = bounds, cache_tokens, length, post
+        self._numbers = count()
+        self._served: dict[str, Served] = {}
+        self._lock = threading.Lock()
+        self._bases: list[Base] = []
+        for name, policy in policies.items():
+            self._open(name, policy)
+
+    @property
+    def engines(self) -> list[Engine]:
+        """The engines, one for each model in memory."""
+        return [base.engine for base in self._bases]
+
+    def all(self) -> list[Served]:
+        """Return the models in the order in which they were opened."""
+        return list(self._served.values())
+
+    def get(self, name: str) -> Served:
+        """Return a model by its name.
+
+        Raises: ApiError if there is none.
+        """
+        if name not in self._served:
+            raise ApiError(
+                f"the model {name[:100]!r} does not exist; served are {', '.join(list(self._served)[:20])}.",
+                "model", status=404, code="model_not_found",
+            )  # fmt: skip
+        return self._served[name]
+
+    def load(self, name: str, policy: Policy) -> None:
+        """Put an adapter on the base that is in memory. Its weights are read between two steps.
+
+        Raises: ModelError if it is of no base here, or damaged.
+        """
+        base = next((one for one in self._bases if one.identity == policy.base_identity and one.held.adapters), None)
+        if policy.source.adapter is None:
+            raise ModelError(f"{policy.path} is a whole model; only adapters are loaded while the server runs.")
+        if base is None:
+            raise ModelError(f"{policy.path} is an adapter of another base ({policy.source.base}) than those served.")
+        with self._lock:
+            self._require_free(name)
+            self._add(name, policy, base)
+
+    def unload(self, name: str) -> None:
+        """Forget an adapter that was loaded, once the answers that it is writing are finished.
+
+        Raises: ApiError if there is none.
+        """
+        with self._lock:
+            served = self.get(name)
+            if served.adapter is None:
+                raise ApiError(f"{name[:100]!r} is no adapter, so it stays.", "lora_name")
+            del self._served[name]
+        served.base.engine.when_unused(served.adapter, lambda: served.base.held.remove(served.policy))
+
+    def close(self) -> None:
+        """End the engines."""
+        for base in self._bases:
+            base.engine.close()
+
+    def _require_free(self, name: str) -> None:
+        if name in self._served:
+            raise ApiError(f"a model {name[:100]!r} is loaded already; unload it first.", "lora_name")
+
+    def _open(self, name: str, policy: Policy) -> None:
+        """Serve a policy on a base that is in memory, on a new one, or, if it cannot share one, alone."""
+        self._require_free(name)
+        if policy.proxy is None:
+            base = next((one for one in self._bases if one.identity == policy.base_identity), None)
+            new = base or self._base(hold_base(policy, capacity=self._bounds.rows), policy)
+            try:
+                self._add(name, policy, new)
+            except ModelError:  # a type that cannot share a base; a damaged one is refused as it is loaded alone
+                if base is None:
+                    new.engine.close()
+            else:
+                self._bases += [] if base else [new]
+                return
+        alone = self._base(hold([policy])[0], policy)
+        self._bases.append(alone)
+        self._served[name] = Served(name, policy, alone, None, TokenTexts(policy.tokenizer))
+
+    def _base(self, held: Held, policy: Policy) -> Base:
+        context = min(held.context or CONTEXT_OF_UNLIMITED, self._length or held.context or CONTEXT_OF_UNLIMITED)
+        tokens = self._cache_tokens or tokens_of_memory(held.model, context, self._bounds.rows)
+        bounds = replace(self._bounds, tokens=tokens)
+        engine = Engine(
+            held.model, pad_token_id=policy.pad_token_id, adapters=held.adapters, bounds=bounds, post=self._post
+        )
+        identity = policy.base_identity if held.adapters is not None else ()
+        vocabulary = int(held.model.config.get_text_config().vocab_size)
+        return Base(held, engine, identity, context, vocabulary)
+
+    def _add(self, name: str, policy: Policy, base: Base) -> None:
+        adapter = str(next(self._numbers))
+        base.engine.between_steps(lambda: base.held.add(policy, adapter)).result()
+        own = None if policy.source.adapter is None else adapter
+        self._served[name] = Served(name, policy, base, own, TokenTexts(policy.tokenizer))
+
+
+def tokens_of_memory(model: Any, context: int, rows: int) -> int:
+    """Return how many tokens the keys and values of a batch may take: as many as it needs, in the memory there is."""
+    wanted = rows * min(context, TOKENS_PER_ROW)
+    with torch.no_grad():
+        reading = Reading(model, [[0]], 0, None)
+        reading.advance()
+    size = bytes_of(reading.cache)
+    if not size:
+        return max(wanted, context)
+    device = next(model.parameters()).device
+    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else _free_memory()
+    return max(context, min(wanted, int(free * MEMORY_SHARE) // size))
+
+
+def bytes_of(cache: Any) -> int:
+    """Return the bytes of the keys and values in a cache; 0 if it has others."""
+    layers = [layer for part in getattr(cache, "parts", [cache]) for layer in getattr(part, "layers", [])]
+    tensors = [getattr(layer, name, None) for layer in layers for name in ("keys", "values")]
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors if isinstance(tensor, torch.Tensor))
+
+
+def _free_memory() -> int:
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

@@ -1,0 +1,136 @@
+"""Serves runs until Ctrl-C."""
+
+import contextlib
+import socket
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from alignment.config.schema import ProxyEntry
+from alignment.errors import RecipeError, named_inputs
+from alignment.serving.address import EXPOSED, address_of, is_loopback, listen
+from alignment.serving.extra import require_extra
+from alignment.serving.token import token_of
+
+GRACE_SECONDS = 30  # for requests in flight, after Ctrl-C
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The options of `alignment serve`."""
+
+    runs: Sequence[str]  # each RUN or NAME=RUN
+    host: str = "127.0.0.1"
+    port: int = 8000
+    api_key_env: str = "ALIGNMENT_SERVE_KEY"
+    adapters: Sequence[Path] = ()  # folders below which adapters are loaded while the server runs
+    batch_size: int = 64
+    most_waiting: int = 1024
+    cache_tokens: int | None = None
+    max_length: int | None = None
+    proxy: ProxyEntry | None = None
+    keys: Mapping[str, Any] = field(default_factory=dict)  # of ModelKeys, in place of those of the runs
+
+
+def serve(settings: Settings, tell: Tell) -> None:
+    """Load the models and serve until interrupted; the address is bound before the models are loaded.
+
+    Raises: AlignmentError if the extra is not installed, the address cannot be had, the variable holds no token, or
+        a model cannot be loaded.
+    """
+    require_extra("serve")
+    from alignment.policy.policies import Policy
+    from alignment.serve.adapters import Adapters
+    from alignment.serve.app import Mailbox, build_app
+    from alignment.serve.engine import Bounds
+    from alignment.serve.models import Models
+    from alignment.serving.server import server
+
+    runs, folders = named_runs(settings.runs), allowed_folders(settings)
+    token, is_new = token_of(settings.api_key_env)
+    with contextlib.closing(listen(settings.host, settings.port)) as listener:
+        mailbox = Mailbox()
+        with named_inputs():
+            policies = {name: Policy.find(run, settings.keys, proxy=settings.proxy) for name, run in runs.items()}
+            models = Models(
+                policies,
+                bounds=Bounds(rows=settings.batch_size, waiting=settings.most_waiting),
+                cache_tokens=settings.cache_tokens,
+                length=settings.max_length,
+                post=mailbox.post,
+            )
+
+        def started() -> None:
+            listener.listen()  # before the address is printed, so that early connections wait
+            for line in greeting(settings, listener, list(runs), token if is_new else None):
+                tell(line)
+
+        app = build_app(models, Adapters(models, folders, settings.keys), token, mailbox=mailbox, started=started)
+        with contextlib.suppress(KeyboardInterrupt):  # uvicorn shuts down, then raises the signal again
+            server(app, grace_seconds=GRACE_SECONDS).run(sockets=[listener])
+        tell("stopped")
+
+
+def named_runs(runs: Sequence[str]) -> dict[str, str]:
+    """Return runs by the names under which they are served: NAME=RUN, or the last part of a folder's path.
+
+    Raises: RecipeError if two have one name.
+    """
+    found: dict[str, str] = {}
+    faults = []
+    for given in runs:
+        name, equals, run = given.partition("=")
+        if not equals or Path(given).exists():
+            run = given
+            name = Path(given).resolve().name if Path(given).exists() else given
+        if not name or not run or not name.isprintable():
+            faults.append(f"{given}: write RUN, or NAME=RUN")
+        elif name in found:
+            faults.append(f"{found[name]} and {run} would both be served as {name}; write NAME={run}")
+        found[name] = run
+    if faults:
+        raise RecipeError(faults)
+    return found
+
+
+def proxy_of(tuned: str | None, untuned: str | None, alpha: float) -> ProxyEntry | None:
+    """Return the proxy that the options name; None without one.
+
+    Raises: RecipeError if one of the pair is missing.
+    """
+    if tuned is None and untuned is None:
+        return None
+    if tuned is None or untuned is None:
+        raise RecipeError(["a proxy is a pair; give --proxy_tuned and --proxy_untuned"])
+    return ProxyEntry(tuned=tuned, untuned=untuned, alpha=alpha)
+
+
+def allowed_folders(settings: Settings) -> Sequence[Path]:
+    """Return the folders of --adapters.
+
+    Raises: RecipeError if one is not there, or options contradict each other.
+    """
+    faults = [f"--adapters {folder} is not a folder" for folder in settings.adapters if not folder.is_dir()]
+    if settings.adapters and settings.keys.get("trust_remote_code"):
+        faults.append(
+            "--adapters and --trust_remote_code: an adapter that a request names must bring no code; drop one"
+        )
+    if settings.proxy is not None and len(settings.runs) != 1:
+        faults.append(f"a proxy changes one model, and {len(settings.runs)} are named; serve it alone")
+    if faults:
+        raise RecipeError(faults)
+    return settings.adapters
+
+
+def greeting(settings: Settings, listener: socket.socket, names: Sequence[str], token: str | None) -> list[str]:
+    """Return the lines printed once the server listens: the address, and its use."""
+    url = f"{address_of(listener)}/v1"
+    lines = [f"{', '.join(names)}: answers at {url}; Ctrl-C ends"]
+    if token is not None:
+        lines.append(f"token, made for this run: export {settings.api_key_env}={token}")
+    lines.append(f'OpenAI(base_url="{url}", api_key=os.environ["{settings.api_key_env}"])')
+    if not is_loopback(settings.host):
+        lines.append(EXPOSED)
+    return lines
