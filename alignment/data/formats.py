@@ -20,9 +20,11 @@ from alignment.data.layouts import (
     text_alone,
 )
 from alignment.data.preference_layouts import (
+    alpaca_preference,
     answers_a_conversation,
     hh,
     implicit_preference,
+    is_alpaca_preference,
     llmbar,
     numbered,
     oasst,
@@ -177,6 +179,13 @@ FORMATS: tuple[Format, ...] = (  # the first match counts, so the narrower come 
         _has("prompt", "chosen", "rejected"),
         preference,
         ("prompt", *_CHOICE),
+    ),
+    Format(
+        "alpaca_preference",
+        "instruction, chosen, rejected, and perhaps input",
+        is_alpaca_preference,
+        alpaca_preference,
+        ("instruction", "input", "history", *(key for key in _CHOICE if key != "tools")),
     ),
     Format("hh", "chosen and rejected that begin with Human: or Assistant:", _is_hh, hh, _CHOICE, by_value=True),
     Format("implicit_preference", "chosen, rejected", _has("chosen", "rejected"), implicit_preference, _CHOICE),

@@ -45,12 +45,17 @@ def _user(system: str, history: Any, instruction: str) -> list[Message]:
     return [*messages, {"role": "user", "content": instruction}]
 
 
-def alpaca(row: Row) -> list[Parsed]:
-    """A demonstration; instruction and input are joined by a line break."""
+def instruction_of(row: Row) -> list[Message]:
+    """Return the messages before an answer; instruction and input are joined by a line break."""
     extra = optional_text(row, "input")
     instruction = text_of(row, "instruction", empty=bool(extra.strip()))
     question = "\n".join(part for part in (instruction, extra) if part.strip())
-    prompt = _user(optional_text(row, "system"), row.get("history"), question)
+    return _user(optional_text(row, "system"), row.get("history"), question)
+
+
+def alpaca(row: Row) -> list[Parsed]:
+    """A demonstration."""
+    prompt = instruction_of(row)
     return [Demonstration(prompt, text_of(row, "output"))]
 
 

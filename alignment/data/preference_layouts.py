@@ -16,7 +16,7 @@ from alignment.data.conversations import (
 )
 from alignment.data.fields import BadRow, checked, optional_text, text_of, whole_text
 from alignment.data.keys import UnreadKey, plain_name, refuse_unread_of
-from alignment.data.layouts import Parsed, Row
+from alignment.data.layouts import Parsed, Row, instruction_of
 from alignment.data.rankings import (
     RATINGS,
     margin_of,
@@ -184,6 +184,17 @@ def hh(row: Row) -> list[Parsed]:
     """A choice of two transcripts of Anthropic HH."""
     chosen, rejected = (parse_hh(text_of(row, key), f"'{key}'") for key in ("chosen", "rejected"))
     return parting(row, chosen, rejected)
+
+
+def is_alpaca_preference(row: Row) -> bool:
+    """Whether a row has an instruction with two answers, and no other prompt."""
+    others = ("prompt", "messages", "conversations")
+    return {"instruction", "chosen", "rejected"} <= row.keys() and row.keys().isdisjoint(others)
+
+
+def alpaca_preference(row: Row) -> list[Parsed]:
+    """A choice of two answers to an instruction, as chat; a line break joins instruction and input."""
+    return choice(row, instruction_of(row), text_of(row, "chosen"), text_of(row, "rejected"))
 
 
 def answers_a_conversation(row: Row) -> bool:

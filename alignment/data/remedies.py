@@ -57,8 +57,6 @@ def refusal(
     question = texts[0] if texts and fmt.name in _WITHOUT_PROMPT else None
     if question is not None and not taken:
         hints.insert(0, f"If {shown(question)} is the prompt, set {columns_text({'prompt': question})}.")
-    if taken.get("prompt") == "instruction" and "input" in rest:
-        return UnreadKey(f"{fault}. Write instruction and input, joined by a line break, into one column prompt")
     if taken and not rest:
         return UnreadKey(f"{fault}. {' '.join(hints).removesuffix('.')}")
     names = ", ".join(map(as_yaml, rest or keys))

@@ -194,6 +194,9 @@ COMPARISONS = {
         {"prompt": [U], "chosen": ["Four."], "rejected": ["Five, says one.", "Six."]},
         [Compared([U], [A, BAD, assistant("Six.")], [(0, 1, 1.0), (0, 2, 1.0)])],
     ),
+    "alpaca_preference": compared(
+        {"instruction": "Two plus", "input": "two?", "system": "Be kind.", "chosen": "Four.",
+         "rejected": "Five, says one."}, [S, {"role": "user", "content": "Two plus\ntwo?"}], A, BAD, needs="system"),
     "implicit, text": compared({"chosen": "Two plus two: Four.", "rejected": "Two plus two: Five."}, "Two plus two:",
                                " Four.", " Five."),
     "implicit, messages": compared({"chosen": [S, U, A, U2, A2], "rejected": [S, U, A, U2, BAD]}, [S, U, A, U2], A2,

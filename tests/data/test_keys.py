@@ -31,7 +31,6 @@ def refused(tmp_path, *rows, loader=load_demonstrations, **more):
 
 UNREAD = [
     ("question", "columns: {prompt: question} for the layout preference", {"question": "Why?", **SIDES}),
-    ("instruction", "columns: {prompt: instruction} for the layout", {"instruction": "Why?", "input": "", **SIDES}),
     ("user", "columns: {prompt: user} for", {"user": "Why is it?", "chosen": [A], "rejected": [B]}),
     ("user", "prompt is a key of", {"user": "Why is it?", "chosen": [U, A], "rejected": [U, B]}),
     ("response", "columns: {completion: response} for the layout prompt_", {"prompt": "Why?", "response": "So."}),

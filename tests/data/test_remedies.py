@@ -52,7 +52,7 @@ def test_the_last_message_beats_a_rejected_one(tmp_path):
     assert (found.prompt, found.completion) == ([U], "Because.")
 
 
-@pytest.mark.parametrize("key", ["question", "instruction", "query"])
+@pytest.mark.parametrize("key", ["question", "query"])
 def test_no_remedy_loses_the_question(tmp_path, key):
     message = refused(tmp_path, {key: "Why?", **SIDES})
     assert "ignore_columns" not in message
@@ -60,10 +60,9 @@ def test_no_remedy_loses_the_question(tmp_path, key):
     assert (found.prompt, found.responses) == ("Why?", list(SIDES.values()))
 
 
-def test_an_input_beside_the_instruction_of_a_comparison_is_to_be_joined_to_it(tmp_path):
-    message = refused(tmp_path, {"instruction": "Why?", "input": "It rained.", **SIDES})
-    assert "Write instruction and input, joined by a line break, into one column prompt" in message
-    assert load(tmp_path, {"prompt": "Why?\nIt rained.", **SIDES})[0].prompt == "Why?\nIt rained."
+def test_an_input_beside_the_instruction_of_a_comparison_is_joined_to_it(tmp_path):
+    (found,) = load(tmp_path, {"instruction": "Why?", "input": "It rained.", **SIDES})
+    assert (found.prompt, found.responses) == ([{**U, "content": "Why?\nIt rained."}], list(SIDES.values()))
 
 
 @pytest.mark.parametrize(

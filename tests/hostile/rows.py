@@ -77,6 +77,7 @@ GOOD = {
         "tools": '[{"name": "f"}]',
     },
     "preference": {"prompt": "Why?", "chosen": "a", "rejected": "b", "probability": 0.9, "margin": 2, "subset": "s"},
+    "alpaca_preference": {"instruction": "Why?", "input": "x", "chosen": "a", "rejected": "b"},
     "preference_scores": {"prompt": "Why?", "chosen": "a", "rejected": "b", "score_chosen": 3, "score_rejected": 1.5},
     "preference_chat": {"prompt": [U], "chosen": [U, A], "rejected": [U, {**A, "content": "No."}]},
     "preference_lists": {"prompt": "Why?", "chosen": ["a"], "rejected": ["b", "c"]},
