@@ -15,7 +15,7 @@ OURS = ("alignment", "reward", "recipes")
 FLOORS = [  # from the top; a folder imports from its own floor, unless that closes a circle, and from those below
     {"alignment.cli"},
     {"recipes"},
-    {"alignment.doctor", "alignment.launch"},
+    {"alignment.doctor", "alignment.launch", "alignment.importing"},
     {"reward.scorers", "reward.feedback", "reward.preview", "reward.serving"},
     {"reward.judges", "reward.people"},
     {"reward.audit", "reward.bench"},

@@ -185,3 +185,36 @@ def run(
     code = run_pipeline(pipeline, start=from_stage, only=only, output_dir=output_dir, seed=seed, launch=launch)
     if code:
         sys.exit(code)
+
+
+@verb("import", rich_help_panel=WHOLE_PANEL)
+def import_(
+    file: Annotated[str, typer.Argument(metavar="FILE", help="A recipe of TRL, LLaMA-Factory or axolotl.")],
+    from_peer: Annotated[
+        str | None,
+        typer.Option("--from", metavar="trl|llamafactory|axolotl", help="Whose recipe it is; default: by its keys."),
+    ] = None,
+    output_dir: Annotated[
+        Path, typer.Option("--output_dir", metavar="DIR", help="The folder that the recipe is written to.")
+    ] = Path("."),
+    stage: Annotated[
+        str | None, typer.Option("--stage", help="The stage here, for a file of TRL whose keys do not decide it.")
+    ] = None,
+    processes: Annotated[
+        int, typer.Option(min=1, max=10**6, help="Processes (GPUs) that the recipe was written for.")
+    ] = 1,
+    rows: Annotated[
+        int | None, typer.Option(min=1, max=10**12, help="Rows of its data, where epochs become a number of answers.")
+    ] = None,
+    drop: Annotated[
+        list[str] | None, typer.Option("--drop", metavar="KEY", help="A refused key to give up; may be repeated.")
+    ] = None,
+) -> None:
+    """Convert a recipe of another framework; list each of its keys as translated, dropped or refused, with the reason.
+
+    Writes FILE.STAGE.yaml, which `alignment check` accepts, or nothing. Ends with 2 where a key is refused.
+    """
+    from alignment.importing.command import import_file
+    from alignment.importing.conversion import Options
+
+    import_file(file, from_peer, Options(stage, processes, rows, tuple(drop or ())), output_dir, typer.echo)

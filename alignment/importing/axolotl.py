@@ -1,0 +1,345 @@
+"""axolotl: its keys, as its schemas define them (`src/axolotl/utils/schemas`, July 2026)."""
+
+from typing import Any
+
+from alignment.importing import axolotl_values as to
+from alignment.importing import training
+from alignment.importing.axolotl_data import TEXT, datasets
+from alignment.importing.conversion import Conversion, Peer
+from alignment.importing.keys import (
+    converted,
+    dropped,
+    each,
+    refused,
+    renamed,
+    same,
+)
+from alignment.importing.values import (
+    FASTER,
+    LAUNCHER,
+    REMOTE_CODE,
+    TRACKING,
+    attention,
+    deepspeed,
+    fsdp,
+    held_out,
+)
+
+MULTIMODAL = "is of images and sound; text alone is trained here"
+MODEL = (
+    converted("base_model", "model_name_or_path", "", to.model),
+    converted("lora_model_dir", "model_name_or_path", "an adapter that goes on training", to.adapter_path),
+    renamed("revision_of_model", "model_revision"),
+    *each(converted, "base_model_config tokenizer_config", "", "it is of the model's folder", to.of_the_model),
+    *each(
+        dropped, "model_type tokenizer_type cls_model_config is_llama_derived_model is_falcon_derived_model "
+        "is_mistral_derived_model is_qwen_derived_model tokenizer_use_fast tokenizer_legacy "
+        "tokenizer_save_jinja_files tokenizer_use_mistral_common base_model_ignore_patterns",
+        "it follows from the model's folder",
+    ),
+    dropped("trust_remote_code", REMOTE_CODE),
+    converted("bf16", "bf16", "`dtype: bfloat16` too", to.bf16, default="auto"),
+    converted("fp16", "fp16", "`dtype: float16` too", to.fp16),
+    converted("bfloat16", "dtype", "", to.pure("bfloat16")),
+    converted("float16", "dtype", "", to.pure("float16")),
+    converted("float32", "dtype", "", to.pure("float32")),
+    renamed("torch_dtype", "dtype"),
+    converted("tf32", "tf32", "", to.tf32),
+    converted("attn_implementation", "attn_implementation", "", lambda _, value: attention(value)),
+    converted("flash_attention", "attn_implementation", "flash_attention_2", to.attention_named("flash_attention_2")),
+    converted("sdp_attention", "attn_implementation", "sdpa", to.attention_named("sdpa")),
+    converted("eager_attention", "attn_implementation", "eager", to.attention_named("eager")),
+    converted("flex_attention", "attn_implementation", "flex_attention", to.attention_named("flex_attention")),
+    *each(dropped, "xformers_attention sage_attention", "the implementation is chosen by the machine"),
+    converted("gradient_checkpointing", "gradient_checkpointing", "", to.checkpointing, default=False),
+    *each(
+        dropped, "gradient_checkpointing_kwargs selective_checkpointing activation_offloading layer_offloading "
+        "low_cpu_mem_usage pad_to_sequence_len flash_attn_cross_entropy flash_attn_rms_norm flash_attn_fuse_mlp "
+        "flash_attn_fuse_qkv flash_optimum unsloth_cross_entropy_loss unsloth_lora_mlp unsloth_lora_qkv "
+        "unsloth_lora_o unsloth_rms_norm unsloth_rope chunked_cross_entropy chunked_cross_entropy_num_chunks "
+        "cut_cross_entropy fused_attn_kernel use_kernels use_scattermoe use_sonicmoe experts_implementation "
+        "llama4_linearized_experts flex_attn_compile_kwargs torch_compile_options deepcompile tiled_mlp "
+        "tiled_mlp_num_shards tiled_mlp_use_original_mlp experimental_skip_move_to_device gemma4_hybrid_attn_impl "
+        "large_head_attention flash_attn_d512 sdpa_varlen lora_mlp_kernel lora_qkv_kernel lora_o_kernel "
+        "lora_embedding_kernel embeddings_skip_upcast torch_empty_cache_steps gc_steps gc_collect_steps "
+        "dsv4_fp4_grouped_mode use_dsv4_kernels use_glm_dsa_kernels expert_parallel_num_nvl_bytes "
+        "expert_parallel_token_capacity xformers_attention_kwargs dataloader_pin_memory dataloader_prefetch_factor "
+        "use_otel_metrics otel_metrics_host otel_metrics_port", FASTER,
+    ),
+    *each(
+        dropped,
+        "liger_rope liger_rms_norm liger_layer_norm liger_glu_activation liger_rms_norm_gated liger_cross_entropy "
+        "liger_fused_linear_cross_entropy liger_use_token_scaling swiglu_use_kernel", FASTER,
+    ),
+    converted("torch_compile", "torch_compile", "", to.compile),
+    *each(dropped, "torch_compile_backend torch_compile_mode", FASTER),
+    *each(
+        refused,
+        "model_config overrides_of_model_config overrides_of_model_kwargs rope_scaling model_quantization_config "
+        "model_quantization_config_kwargs use_onebitllms scaling_softmax added_tokens_overrides shrink_embeddings "
+        "fix_untrained_tokens", "it changes the model, which is trained as its folder describes it",
+    ),
+    *each(
+        dropped,
+        "resize_token_embeddings_to_32x mean_resizing_embeddings scaling_softmax_factor scaling_softmax_bias",
+        "new rows of the embeddings are the mean of their pieces",
+    ),
+    converted("reinit_weights", "from_scratch", "stage `pretrain`", to.from_scratch),
+    *each(refused, "processor_type image_size image_resize_algorithm freeze_mm_modules", MULTIMODAL),
+    *each(dropped, "skip_prepare_dataset processor_kwargs", "rows are read anew at each start"),
+)  # fmt: skip
+TUNING = (
+    converted("adapter", "peft_method", "qlora is lora with load_in_4bit", to.adapter, default=None),
+    converted("load_in_8bit", "", "refused: 8 bits", to.eight),
+    converted("load_in_4bit", "load_in_4bit", "", to.four),
+    converted("bnb_config_kwargs", "use_bnb_nested_quant", "and bnb_4bit_quant_type", to.quantizer),
+    to.lora("lora_r", "lora_r"),
+    to.lora("lora_alpha", "lora_alpha"),
+    to.lora("lora_dropout", "lora_dropout", default=0.0),
+    to.lora("lora_target_linear", "lora_target_modules", "all-linear", to.linear),
+    to.lora("lora_target_modules", "lora_target_modules", "", to.targets),
+    to.lora("lora_modules_to_save", "lora_modules_to_save"),
+    to.lora("lora_target_parameters", "peft_config", "target_parameters", to.field("target_parameters")),
+    to.lora("peft_layers_to_transform", "peft_config", "layers_to_transform", to.field("layers_to_transform")),
+    to.lora("peft_layers_pattern", "peft_config", "layers_pattern", to.field("layers_pattern")),
+    to.lora("lora_rank_pattern", "peft_config", "rank_pattern", to.field("rank_pattern")),
+    to.lora("lora_alpha_pattern", "peft_config", "alpha_pattern", to.field("alpha_pattern")),
+    to.lora("peft_init_lora_weights", "peft_config", "init_lora_weights", to.field("init_lora_weights")),
+    to.lora("peft_use_rslora", "use_rslora"),
+    to.lora("peft_use_dora", "peft_method", "dora", lambda _, value: {"peft_method": "dora" if value else "lora"}),
+    to.lora("loraplus_lr_ratio", "loraplus_lr_ratio"),
+    *each(
+        dropped,
+        "lora_fan_in_fan_out lora_on_cpu qlora_sharded_model_loading loraplus_lr_embedding merge_lora merge_method "
+        "peft_autocast_adapter_dtype gptq_groupsize gptq_model_v1 gptq_disable_exllama nvfp4_merge_aware",
+        "it does not change what is trained",
+    ),
+    *each(
+        refused,
+        "gptq peft_layer_replication peft_trainable_token_indices peft_ensure_weight_tying quantize_moe_experts qat "
+        "quantization", "it is not supported",
+    ),
+    refused("peft", "starts from LoftQ, which is not supported; init_lora_weights: pissa is"),
+    refused("unfrozen_parameters", "patterns of parameters are not trained; peft_method freeze trains whole layers"),
+    *each(
+        refused, "relora lisa_n_layers spectrum_top_fraction", "restarts or layers that alternate are not supported",
+    ),
+    *each(
+        dropped, "relora_steps relora_warmup_steps relora_anneal_steps relora_prune_ratio relora_cpu_offload "
+        "jagged_restart_steps jagged_restart_warmup_steps jagged_restart_anneal_steps lisa_step_interval "
+        "lisa_layers_attribute spectrum_model_name", "it is of a key that is refused where it is on",
+    ),
+    *each(refused, "fp8 fp8_enable_fsdp_float8_all_gather", "computation in 8 bits is not supported"),
+    converted("plugins", "", "those that make the same computation faster are dropped, others refused", to.plugins),
+    *each(refused, "trainer_cls diffusion ebft llmcompressor nemo_gym_enabled", to.CODE),
+    dropped("full_finetune", "it follows from adapter"),
+)  # fmt: skip
+DATA = (
+    converted("datasets", "datasets", "by the `type` of each", datasets("datasets")),
+    converted("test_datasets", "eval_datasets", "by the `type` of each", datasets("eval_datasets")),
+    converted("pretraining_dataset", "datasets", "stage `pretrain`", datasets("datasets")),
+    converted(
+        "val_set_size", "test_split_size", "a share; of a number of rows, slices of `split`", held_out, default=0.0,
+    ),
+    renamed("sequence_len", "max_length", default=512),
+    converted("excess_length_strategy", "", "longer rows are cut", to.lengths, default=None, stages=("sft",)),
+    dropped("eval_sequence_len", "max_length holds for evaluation too"),
+    converted("sample_packing", "packing", "", to.packing, default=False, stages=("sft", "pretrain")),
+    converted("eval_sample_packing", "eval_packing", "", to.eval_packing, stages=("sft",)),
+    *each(
+        dropped,
+        "sample_packing_group_size sample_packing_bin_size sample_packing_eff_est sample_packing_seq_len_multiplier "
+        "sample_packing_sequentially sample_packing_mp_start_method pretrain_multipack_attn "
+        "pretrain_multipack_buffer_size streaming_multipack_buffer_size pretraining_sample_concatenation "
+        "total_num_tokens total_supervised_tokens multipack_real_batches batch_flattening",
+        "packing needs no such key",
+    ),
+    converted("chat_template", "chat_template", "the tokenizer's own, or one of this package", to.template),
+    converted("chat_template_jinja", "chat_template", "", to.jinja),
+    refused("chat_template_kwargs", "write a chat_template with these values"),
+    refused("default_system_message", "write the system message into the rows, or a chat_template with it"),
+    dropped("eot_tokens", "the chat template decides which tokens end an answer"),
+    converted("special_tokens", "eos_token", "padding and BOS are the tokenizer's", to.special),
+    converted("tokens", "add_tokens", "", to.tokens, stages=("sft",)),
+    refused("train_on_inputs", "loss is on answers alone"),
+    *each(refused, "roles_to_train train_on_eos", "is of an entry of datasets"),
+    converted("group_by_length", "train_sampling_strategy", "", to.by_length),
+    dropped("curriculum_sampling", "rows are shuffled, by seed"),
+    refused("shuffle_merged_datasets", "rows are always shuffled, by seed", off=(None, True)),
+    *each(
+        dropped, "shuffle_before_merging_datasets dataset_prepared_path push_dataset_to_hub dataset_keep_in_memory "
+        "num_dataset_shards_to_save hf_use_auth_token is_preprocess preprocess_iterable",
+        "rows are read anew at each start",
+    ),
+    *each(refused, "dataset_shard_num dataset_shard_idx", "a part of a data set is a slice: split: train[:10%]"),
+    *each(
+        refused, "dataset_exact_deduplication min_sample_len",
+        "do it in stage prepare, with steps exact_duplicates and length",
+    ),
+    converted("streaming", "", "data are read whole", to.streaming),
+    *each(converted, "dataset_processes dataset_num_proc", "dataset_num_proc", "", training.processes),
+    renamed("max_prompt_len", "max_prompt_length", stages=("grpo",)),
+)  # fmt: skip
+TRAINER = (
+    converted("micro_batch_size", "per_device_train_batch_size", "", to.micro, default=1),
+    converted("gradient_accumulation_steps", "gradient_accumulation_steps", "", training.accumulation, default=1),
+    converted("batch_size", "gradient_accumulation_steps", "divided by micro_batch_size", to.batch),
+    renamed("eval_batch_size", "per_device_eval_batch_size"),
+    converted("num_epochs", "num_train_epochs", "", to.epochs, default=1.0),
+    converted("max_steps", "max_steps", "", training.steps),
+    same("learning_rate"),
+    converted("lr_scheduler", "lr_scheduler_type", "", to.scheduler, default="cosine"),
+    converted("lr_scheduler_kwargs", "lr_scheduler_kwargs", "", to.scheduler_options),
+    dropped("eta_min", "is no key of axolotl's schema, which ignores it"),
+    dropped("cosine_min_lr_ratio", "it is min_lr_rate of lr_scheduler_kwargs"),
+    *each(
+        refused,
+        "cosine_constant_lr_ratio lr_quadratic_warmup lr_div_factor lr_groups embedding_lr embedding_lr_scale",
+        "no scheduler of transformers does this",
+    ),
+    converted("warmup_steps", "warmup_steps", "", to.warmup),
+    converted("warmup_ratio", "warmup_steps", "a share of all steps", to.warmup_ratio, default=0.03),
+    converted("optimizer", "optim", "", to.optimizer, default="adamw_torch_fused"),
+    converted("optim_args", "optim_args", "", to.optimizer_options),
+    same("optim_target_modules"),
+    same("weight_decay", default=0.0),
+    same("adam_beta1"),
+    same("adam_beta2"),
+    same("adam_epsilon"),
+    renamed("adam_eps", "adam_epsilon"),
+    *each(refused, "adam_epsilon2 adam_beta3 dion_lr dion_momentum", "it is of an optimizer that is not supported"),
+    same("max_grad_norm", default=1.0),
+    same("neftune_noise_alpha"),
+    renamed("noisy_embedding_alpha", "neftune_noise_alpha"),
+    same("auto_find_batch_size"),
+    same("seed", default=42),
+    converted("logging_steps", "logging_steps", "", training.logging),
+    converted("save_steps", "save_steps", "and save_strategy", to.every("save")),
+    converted("saves_per_epoch", "save_steps", "a share of all steps; 1: `save_strategy: epoch`", to.per_epoch("save")),
+    converted("save_strategy", "save_strategy", "", to.when("save"), default=None),
+    converted("eval_steps", "eval_steps", "and eval_strategy", to.every("eval")),
+    converted("evals_per_epoch", "eval_steps", "a share of all steps; 1: `eval_strategy: epoch`", to.per_epoch("eval")),
+    converted("eval_strategy", "eval_strategy", "", to.when("eval"), default=None),
+    converted("evaluation_strategy", "eval_strategy", "", to.when("eval")),
+    same("save_total_limit", default=4),
+    same("save_only_model"),
+    dropped("save_safetensors", "weights are safetensors always"),
+    dropped("save_first_step", "checkpoints are written as save_steps has it"),
+    same("load_best_model_at_end"),
+    same("metric_for_best_model"),
+    same("greater_is_better"),
+    converted("early_stopping_patience", "early_stopping_patience", "", to.early),
+    same("output_dir", default="./model-out"),
+    same("dataloader_num_workers"),
+    same("dataloader_drop_last"),
+    dropped("remove_unused_columns", "columns that no layout reads are refused or ignored by ignore_columns"),
+    converted("deepspeed", "", "names the strategy of `alignment launch`, or keeps the file", deepspeed),
+    converted("fsdp", "", "`alignment launch --strategy fsdp2`", fsdp),
+    converted("fsdp_config", "", "`alignment launch --strategy fsdp2`", fsdp),
+    *each(
+        dropped,
+        "fsdp_version fsdp_final_state_dict_type fp32_norms fp32_norm_classes dp_shard_size dp_replicate_size ddp "
+        "ddp_timeout ddp_bucket_cap_mb ddp_broadcast_buffers ddp_find_unused_parameters local_rank world_size "
+        "device device_map max_memory gpu_memory_limit accelerator_config use_ray ray_num_workers ray_run_name "
+        "resources_per_worker", LAUNCHER,
+    ),
+    *each(
+        refused, "context_parallel_size sequence_parallel_degree tensor_parallel_size expert_parallel_size "
+        "context_parapllel_size", "sequences, tensors and experts are not split over devices", off=(None, 0, 1),
+    ),
+    *each(dropped, "heads_k_stride ring_attn_func", "it is of a key that is refused where it is on"),
+    *each(
+        dropped, "resume_from_checkpoint auto_resume_from_checkpoints",
+        "a run resumes from its last complete checkpoint by itself",
+    ),
+    *each(
+        dropped, "hub_model_id hub_strategy hub_revision push_to_hub save_model_to_hub",
+        "a run does not wait for the Hub; upload its folder once it is finished: hf upload ID FOLDER",
+    ),
+    converted("wandb_project", "project", "and `report_to: [wandb]`", to.project),
+    converted("project_name", "project", "and `report_to: [wandb]`", to.project),
+    converted("use_wandb", "report_to", "wandb", to.tracker("wandb")),
+    *each(converted, "wandb_name wandb_run_id trackio_run_name mlflow_run_name", "run_name", "", to.named("run_name")),
+    converted("wandb_log_model", "log_model", "", to.watch),
+    *each(
+        dropped,
+        "wandb_entity wandb_mode wandb_watch swanlab_workspace swanlab_description swanlab_mode swanlab_log_model "
+        "swanlab_log_completions swanlab_completion_log_interval swanlab_completion_max_buffer "
+        "swanlab_experiment_name swanlab_project trackio_space_id mlflow_tracking_uri mlflow_experiment_name "
+        "hf_mlflow_log_artifacts comet_api_key comet_workspace comet_experiment_key comet_mode comet_online "
+        "comet_experiment_config", TRACKING,
+    ),
+    converted("use_tensorboard", "report_to", "tensorboard", to.tracker("tensorboard")),
+    converted("use_mlflow", "report_to", "mlflow", to.tracker("mlflow")),
+    converted("use_comet", "report_to", "comet_ml", to.tracker("comet_ml")),
+    converted("use_trackio", "report_to", "trackio", to.tracker("trackio")),
+    converted("trackio_project_name", "project", "", to.named("project")),
+    converted("use_swanlab", "report_to", "swanlab", to.tracker("swanlab")),
+    *each(
+        dropped, "strict debug axolotl_config_path profiler_steps profiler_steps_start include_tokens_per_second "
+        "include_tkps test_value dynamic_checkpoint generate_samples num_generation_samples "
+        "generation_max_new_tokens generation_temperature generation_top_p generation_top_k generation_prompt_ratio "
+        "generation_do_sample eval_table_size eval_max_new_tokens do_bench_eval bench_dataset bench_split "
+        "do_causal_lm_eval eval_causal_lm_metrics max_packed_sequence_len torchdistx_path gradio_title "
+        "dpo_generate_during_eval inference", "it does not change what is trained",
+    ),
+    *each(dropped, "loss_watchdog_threshold loss_watchdog_patience", "a loss that is not finite ends the run"),
+)  # fmt: skip
+PREFERENCES = (
+    converted("rl", "stage", "and `loss_type`", to.rl),
+    converted("reward_model", "stage", "reward", to.reward),
+    refused("process_reward_model", "steps are not rewarded here"),
+    dropped("num_labels", "a reward model has one score"),
+    same("center_rewards_coefficient", stages=("reward",)),
+    renamed("rl_beta", "beta", default=0.1, stages=("dpo", "kto")),
+    renamed("dpo_beta", "beta", stages=("dpo", "kto")),
+    renamed("orpo_alpha", "beta", stages=("dpo",)),
+    same("simpo_gamma", stages=("dpo",)),
+    same("cpo_alpha", stages=("dpo",)),
+    renamed("dpo_loss_type", "loss_type", stages=("dpo",)),
+    renamed("dpo_loss_weights", "loss_weights", stages=("dpo",)),
+    renamed("dpo_label_smoothing", "label_smoothing", stages=("dpo",)),
+    renamed("dpo_use_weighting", "use_weighting", stages=("dpo",)),
+    same("precompute_ref_log_probs", stages=("dpo", "kto")),
+    *each(dropped, "dpo_use_liger_kernel dpo_padding_free dpo_use_logits_to_keep", FASTER),
+    *each(refused, "dpo_norm_loss rpo_alpha use_eaft", "no loss here is the same"),
+    *each(dropped, "eaft_alpha eaft_k", "it is of a loss that is refused where it is on"),
+    renamed("kto_desirable_weight", "desirable_weight", default=1.0, stages=("kto",)),
+    renamed("kto_undesirable_weight", "undesirable_weight", default=1.0, stages=("kto",)),
+    converted("trl", "scorers", "and the keys of GRPO", to.grpo),
+    dropped("vllm", "a server of vLLM is started by itself"),
+)  # fmt: skip
+
+
+def _stage(_: str, given: dict[str, Any]) -> str:
+    if given.get("reward_model"):
+        return "reward"
+    if given.get("rl"):
+        return to.RL.get(str(given["rl"]), "grpo")
+    sets = given.get("datasets") or []
+    kinds = [str(entry.get("type")).partition(".")[0] for entry in sets if isinstance(entry, dict)]
+    plain = bool(kinds) and all(kind in TEXT for kind in kinds)
+    return "pretrain" if given.get("pretraining_dataset") or plain else "sft"
+
+
+def _finish(conversion: Conversion) -> None:
+    recipe = conversion.recipe
+    if recipe.get("loss_type") == "simpo":
+        recipe.setdefault("simpo_gamma", 0.5)
+        recipe.setdefault("cpo_alpha", 1.0)
+    if conversion.get("adapter") and "lora_target_modules" not in recipe:
+        training.library_targets(conversion)
+    if conversion.stage == "grpo":
+        per_process = conversion.get("micro_batch_size") * conversion.get("gradient_accumulation_steps")
+        training.rollouts(conversion, per_process, recipe.get("num_generations", 8), epochs="num_epochs")
+    training.finish(conversion)
+
+
+AXOLOTL = Peer(
+    name="axolotl",
+    title="axolotl",
+    table=(*TRAINER, *MODEL, *DATA, *TUNING, *PREFERENCES),
+    stage=_stage,
+    finish=_finish,
+    trainer_keys=False,
+)  # fmt: skip

@@ -1,0 +1,94 @@
+"""`alignment import`: converts a peer's file, checks the result, and writes it."""
+
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from alignment.config import check_file
+from alignment.config.documents import read_yaml
+from alignment.config.secrets import keys_in
+from alignment.config.yaml_text import a_kind, spoken
+from alignment.errors import AlignmentError, RecipeError
+from alignment.importing.conversion import Conversion, Options
+from alignment.importing.detecting import detect, refuse_other_files
+from alignment.importing.training import effective_batch
+from alignment.importing.writing import outcome_lines, recipe_text
+from alignment.run.files import naming_the_disk, write_atomic
+from alignment.train.trial import require_accepted
+
+WORDS = {"yes": True, "on": True, "no": False, "off": False}  # truth values of YAML 1.1, which the peers' loader reads
+
+
+def convert(path: str, wanted: str | None, options: Options) -> Conversion:
+    """Convert a peer's file.
+
+    Raises: RecipeError if it is no recipe of a peer, or holds a key or password.
+    """
+    given = _read(path)
+    peer = detect(path, given, wanted)
+    try:
+        stage = options.stage or peer.stage(path, given)
+    except RecipeError as error:
+        raise RecipeError([f"{path}: {fault}" for fault in error.faults]) from None
+    conversion = Conversion(peer, path, given, stage, options)
+    conversion.run()
+    return conversion
+
+
+def import_file(path: str, wanted: str | None, options: Options, folder: Path, say: Callable[[str], None]) -> Path:
+    """Convert a peer's file, list the fate of each key, and write the recipe into a folder.
+
+    Returns: the recipe's file. Raises: RecipeError, before anything is written, if a key is refused.
+    """
+    conversion = convert(path, wanted, options)
+    for line in outcome_lines(conversion.outcomes):
+        say(line)
+    refused = [each for each in conversion.outcomes if each.fate == "refused"]
+    if refused:
+        raise RecipeError(
+            [f"{path}: {each.key}: {each.reason}. To import without it: --drop {each.key}" for each in refused]
+        )
+    text = recipe_text(conversion)
+    _require_sound(text, path)
+    out = folder / f"{Path(path).stem}.{conversion.stage}.yaml"
+    with naming_the_disk(out):
+        changed = out.exists() and out.read_bytes() != text.encode()
+    if changed:
+        raise AlignmentError(f"{out}: exists with other content; remove it, or name another folder with --output_dir.")
+    write_atomic(out, text)
+    batch = effective_batch(conversion.recipe, options.processes)
+    say(f"{out}: stage {conversion.stage}, {batch} rows a step on {options.processes} process(es)")
+    return out
+
+
+def _require_sound(text: str, path: str) -> None:
+    """Refuse a recipe that `alignment check` refuses, in its words.
+
+    Raises: RecipeError.
+    """
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / "recipe.yaml"
+        file.write_text(text, encoding="utf-8")
+        try:
+            require_accepted(check_file(str(file)), here=False)
+        except RecipeError as error:
+            faults = [fault.partition(": ")[2] for fault in error.faults]
+            raise RecipeError([f"{path}: the recipe that it becomes: {fault}" for fault in faults]) from None
+
+
+def _read(path: str) -> dict[str, Any]:
+    _, value = read_yaml(path)
+    if not isinstance(value, dict) or not value:
+        found = "is empty" if not value else f"holds {a_kind(value)}"
+        raise RecipeError([f"{path}: {found}; a recipe is a mapping of keys to values"])
+    refuse_other_files(path, value)
+    if faults := [f"{path}: {spoken(at)}: {fault}" for at, fault in keys_in(value)]:
+        raise RecipeError(faults)
+    return {key: _truth(key, each) for key, each in value.items()}
+
+
+def _truth(key: str, value: Any) -> Any:
+    if isinstance(value, str) and not key.endswith("strategy"):
+        return WORDS.get(value.lower(), value)
+    return value

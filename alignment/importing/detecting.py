@@ -1,0 +1,60 @@
+"""Which peer a file belongs to."""
+
+from collections.abc import Mapping, Set
+from typing import Any
+
+from alignment.config.faults import did_you_mean
+from alignment.config.schema import STAGES
+from alignment.errors import RecipeError
+from alignment.importing.axolotl import AXOLOTL
+from alignment.importing.conversion import Peer
+from alignment.importing.llamafactory import LLAMAFACTORY
+from alignment.importing.trl import TRL
+
+PEERS = {peer.name: peer for peer in (TRL, LLAMAFACTORY, AXOLOTL)}
+MODELS = ("model_name_or_path", "base_model", "sft_model_path", "model_name")  # keys, of which a recipe has one
+OTHER_FILES = {  # keys of files that are no recipe, and what the file is
+    "compute_environment": "is a configuration of Accelerate; name a strategy with `alignment launch --strategy`",
+    "zero_optimization": "is a configuration of DeepSpeed; name a strategy with `alignment launch --strategy`",
+    "actor_rollout_ref": "is a configuration of verl; docs/import.md names its keys here",
+    "dockerfile_commands": "is a configuration of axolotl's cloud; jobs start with `alignment launch`",
+    "gpu_count": "is a configuration of axolotl's cloud; jobs start with `alignment launch`",
+    "train_dataset": "is of a version of LLaMA-Factory (v1) whose keys are not read; write those of its stable version",
+}
+
+
+def detect(path: str, given: dict[str, Any], wanted: str | None) -> Peer:
+    """Return the peer of a file.
+
+    Raises: RecipeError if `wanted` is no peer, or the file is of none, or may be of several.
+    """
+    if wanted is not None:
+        if wanted not in PEERS:
+            raise RecipeError([f"--from {wanted}: must be one of {', '.join(PEERS)}{did_you_mean(wanted, PEERS)}"])
+        return PEERS[wanted]
+    if given.get("stage") in STAGES and "datasets" in given:
+        raise RecipeError([f"{path}: is a recipe of this project already; `alignment check` checks it"])
+    tables = {name: peer.keys().keys() for name, peer in PEERS.items()}
+    scores = {name: len(given.keys() & (keys - _others(tables, name))) for name, keys in tables.items()}
+    best = max(scores.values())
+    found = [name for name, score in scores.items() if score == best]
+    if best == 0 or given.keys().isdisjoint(MODELS):
+        raise RecipeError([f"{path}: is no recipe of {', '.join(PEERS)}; if it is, name which with --from"])
+    if len(found) > 1:
+        raise RecipeError([f"{path}: may be of {' or '.join(found)}; name one with --from"])
+    return PEERS[found[0]]
+
+
+def _others(tables: Mapping[str, Set[str]], name: str) -> set[str]:
+    """Return the keys of the other peers."""
+    return {key for other, keys in tables.items() if other != name for key in keys}
+
+
+def refuse_other_files(path: str, given: dict[str, Any]) -> None:
+    """Refuse configurations of other things than a training run.
+
+    Raises: RecipeError.
+    """
+    for key, told in OTHER_FILES.items():
+        if key in given:
+            raise RecipeError([f"{path}: {told}"])

@@ -1,0 +1,300 @@
+"""TRL: the keys of its scripts' YAML, and those of the alignment-handbook (TRL 1.16; PPO as of TRL 1.12)."""
+
+import re
+from typing import Any
+
+from alignment.errors import RecipeError
+from alignment.importing import training
+from alignment.importing import trl_values as to
+from alignment.importing.conversion import Conversion, Outcome, Peer
+from alignment.importing.keys import (
+    converted,
+    dropped,
+    each,
+    noticed,
+    refused,
+    renamed,
+    same,
+)
+from alignment.importing.trl_data import of_list, of_mixer, of_mixture, of_name
+from alignment.importing.values import FASTER, eight_bits, target_modules
+
+# Keys that only one stage's script has, in the order in which they decide.
+OF_STAGE = {
+    "ppo": ("num_ppo_epochs", "reward_model_path", "sft_model_path", "cliprange", "kl_coef", "vf_coef",
+            "whiten_rewards",
+            "missing_eos_penalty", "response_length", "total_episodes"),
+    "rloo": ("rloo_k", "normalize_advantages"),
+    "grpo": ("num_generations", "reward_funcs", "max_completion_length", "num_iterations", "scale_rewards", "epsilon"),
+    "kto": ("desirable_weight", "undesirable_weight"),
+    "reward": ("center_rewards_coefficient", "max_pairs"),
+    "dpo": ("beta", "loss_type", "precompute_ref_log_probs", "label_smoothing", "use_weighting", "rpo_alpha",
+            "simpo_gamma", "cpo_alpha", "orpo_alpha"),
+    "sft": ("packing", "max_seq_length", "dataset_text_field", "completion_only_loss", "assistant_only_loss"),
+}  # fmt: skip
+WORDS = {"sft": "sft", "dpo": "dpo", "kto": "kto", "grpo": "grpo", "rloo": "rloo", "ppo": "ppo", "reward": "reward",
+         "orpo": "dpo", "simpo": "dpo", "cpo": "dpo", "rm": "reward", "apo": "dpo"}  # fmt: skip
+SFT_LOSSES = ("nll", "dft", "chunked_nll")
+RATES = {"sft": 2e-5, "dpo": 1e-6, "kto": 1e-6, "reward": 1e-4, "grpo": 1e-6, "rloo": 1e-6, "ppo": 3e-6}
+SCRIPTS = ("orpo", "simpo", "cpo")  # losses with a script and a configuration of their own
+MODEL = (
+    converted("model_name_or_path", "model_name_or_path", "", to.model),
+    same("model_revision"),
+    converted("dtype", "dtype", "", to.dtype, default="float32"),
+    converted("torch_dtype", "dtype", "", to.older_dtype),
+    same("attn_implementation"),
+    converted(
+        "use_flash_attention_2", "attn_implementation", "flash_attention_2",
+        lambda _, value: {"attn_implementation": "flash_attention_2"} if value else {},
+    ),
+    converted("load_in_4bit", "load_in_4bit", "", to.four),
+    converted("load_in_8bit", "", "refused: 8 bits", lambda _, value: eight_bits(value)),
+    converted("bnb_4bit_quant_type", "bnb_4bit_quant_type", "", to.of_four("bnb_4bit_quant_type"), default="nf4"),
+    converted("use_bnb_nested_quant", "use_bnb_nested_quant", "", to.of_four("use_bnb_nested_quant"), default=False),
+    dropped("bnb_4bit_quant_storage", "it follows from the type"),
+    dropped("model_code_revision", "code of a model's repository does not run"),
+    *each(dropped, "tokenizer_name_or_path tokenizer_name", "the tokenizer is that of the model's folder"),
+    converted("chat_template", "chat_template", "Jinja text, or one of this package", to.template),
+    converted("chat_template_path", "chat_template", "a file of Jinja", to.template_path),
+    same("eos_token"),
+)  # fmt: skip
+TUNING = (
+    converted("use_peft", "peft_method", "lora or full", to.method, default=False),
+    to.lora("lora_r", "lora_r", default=16),
+    to.lora("lora_alpha", "lora_alpha", default=32),
+    to.lora("lora_dropout", "lora_dropout", default=0.05),
+    to.lora(
+        "lora_target_modules", "lora_target_modules", "absent: PEFT's default for the architecture",
+        lambda _, value: {"lora_target_modules": target_modules(value)},
+    ),
+    to.lora(
+        "lora_target_parameters", "peft_config", "target_parameters",
+        lambda _, value: {"peft_config": {"target_parameters": value}},
+    ),
+    to.lora("lora_modules_to_save", "lora_modules_to_save"),
+    to.lora("use_rslora", "use_rslora", default=False),
+    to.lora("use_dora", "peft_method", "dora", lambda _, value: {"peft_method": "dora" if value else "lora"}),
+    dropped("lora_task_type", "the task follows from the stage"),
+)  # fmt: skip
+DATA = (
+    converted("dataset_name", "datasets", "and `eval_datasets`, if eval_strategy is on", of_name),
+    dropped("dataset_config", "it is name in an entry of datasets"),
+    dropped("dataset_train_split", "it is split in an entry of datasets", default="train"),
+    dropped("dataset_test_split", "it is split in an entry of eval_datasets", default="test"),
+    dropped("dataset_streaming", "data are read whole"),
+    converted("datasets", "datasets", "", of_list),
+    converted("dataset_mixture", "datasets", "a weight below 1 is a slice: `split: train[:50%]`", of_mixture),
+    converted("dataset_mixer", "datasets", "and `eval_datasets`, with dataset_splits", of_mixer),
+    *each(dropped, "dataset_splits dataset_configs dataset_kwargs", "it is a part of datasets"),
+    converted("test_split_size", "test_split_size", "a share; of a number of rows, slices of `split`", to.tests),
+    dropped("streaming", "data are read whole"),
+    dropped("dataset_text_field", "layouts are recognised; name one with format in an entry of datasets"),
+    *each(dropped, "auto_insert_empty_system_msg text_column", "the chat template decides about system messages"),
+    renamed("max_seq_length", "max_length"),
+    converted(
+        "max_prompt_length", "max_prompt_length", "`grpo`, `rloo`, `ppo`; elsewhere max_length bounds both",
+        to.max_prompt,
+    ),
+    same("max_length", default=1024, stages=("sft", "dpo", "kto", "reward")),
+    dropped("max_target_length", "max_length bounds prompt and answer together"),
+    dropped("truncation_mode", "rows are cut at their end in sft, and follow on_bad_row elsewhere"),
+    to.whole("completion_only_loss", "loss is on answers alone"),
+    noticed(
+        "assistant_only_loss", "loss is always on answers alone; TRL trains all turns of messages if it is false",
+        default=False, stages=("sft",),
+    ),
+)  # fmt: skip
+LOSSES = (
+    converted("loss_type", "loss_type", "", to.loss),
+    same("beta", default=0.1, stages=("dpo", "kto")),
+    converted("rpo_alpha", "loss_type", "`[LOSS, sft]` with `loss_weights`", to.rpo, stages=("dpo",)),
+    same("simpo_gamma", stages=("dpo",)),
+    same("cpo_alpha", stages=("dpo",)),
+    same("desirable_weight", default=1.0, stages=("kto",)),
+    same("undesirable_weight", default=1.0, stages=("kto",)),
+    same("center_rewards_coefficient", stages=("reward",)),
+    *each(
+        dropped,
+        "padding_free generate_during_eval is_encoder_decoder use_logits_to_keep label_pad_token_id padding_value "
+        "use_num_logits_to_keep", FASTER,
+    ),
+    *each(
+        refused, "ref_model_init_kwargs force_use_ref_model reference_free",
+        "the reference is the model that training starts from",
+    ),
+    dropped("max_pairs", "all pairs of a row are trained"),
+)  # fmt: skip
+SAMPLING = (
+    renamed("max_completion_length", "max_new_tokens", default=512, stages=("grpo",)),
+    renamed("response_length", "max_new_tokens", default=53, stages=("ppo",)),
+    same("num_generations", default=8, stages=("grpo",)),
+    renamed("rloo_k", "num_generations", default=2, stages=("rloo",)),
+    same("temperature", stages=to.SAMPLED),
+    same("top_p", stages=to.SAMPLED),
+    same("top_k", stages=to.SAMPLED),
+    *each(
+        refused, "min_p repetition_penalty generation_kwargs chat_template_kwargs",
+        "answers are sampled from the policy itself", off=(None, 0, 0.0, 1, 1.0, {}),
+    ),
+    converted("reward_funcs", "scorers", "of kind function or reward_model", to.funcs, stages=("grpo", "rloo")),
+    dropped("reward_weights", "it is the weight of each scorer"),
+    converted("reward_model_path", "reward_model_path", "", to.reward_model, stages=to.SAMPLED),
+    renamed("reward_model_name_or_path", "reward_model_path", stages=to.SAMPLED),
+    converted("sft_model_path", "model_name_or_path", "", to.ppo_model, stages=("ppo",)),
+    converted("stop_token", "", "the stop tokens of the chat template", to.stop),
+    refused("stop_token_id", "an answer ends with the stop tokens of its chat template; name one with eos_token"),
+    renamed("local_rollout_forward_batch_size", "rollout_eval_batch_size", stages=("ppo",)),
+    same("total_episodes", stages=("ppo", "rloo")),
+    same("num_mini_batches", default=1, stages=("ppo",)),
+    converted("steps_per_generation", "rollout_batch_size", "a factor", to.steps_per_generation),
+    converted("generation_batch_size", "rollout_batch_size", "", to.steps_per_generation),
+    same("num_ppo_epochs", default=4, stages=("ppo",)),
+    same("kl_coef", default=0.05, stages=("ppo",)),
+    same("kl_estimator", stages=("ppo",)),
+    same("cliprange", default=0.2, stages=("ppo",)),
+    same("vf_coef", default=0.1, stages=("ppo",)),
+    same("cliprange_value", default=0.2, stages=("ppo",)),
+    same("gamma", default=1.0, stages=("ppo",)),
+    same("lam", default=0.95, stages=("ppo",)),
+    refused("whiten_rewards", "advantages are whitened, not rewards"),
+    same("missing_eos_penalty", stages=("ppo",)),
+    *each(refused, "model_adapter_name ref_adapter_name", "roles are adapters on one base by themselves"),
+    converted("use_vllm", "rollout_engine", "vllm", to.vllm, stages=to.SAMPLED),
+    to.of_vllm("vllm_mode"),
+    to.of_vllm("vllm_server_base_url"),
+    to.of_vllm("vllm_gpu_memory_utilization"),
+    to.of_vllm("vllm_tensor_parallel_size"),
+    to.of_vllm("vllm_enable_sleep_mode"),
+    converted("vllm_max_model_len", "vllm_max_model_length", "", lambda _, value: {"vllm_max_model_length": value}),
+    same("vllm_max_model_length"),
+    converted("vllm_server_host", "vllm_server_base_url", "`http://HOST:PORT`", to.server, stages=to.SAMPLED),
+    *each(
+        dropped, "vllm_server_port vllm_server_timeout vllm_group_port vllm_model_impl vllm_device vllm_dtype "
+        "vllm_enable_prefix_caching vllm_guided_decoding_regex", "it is a part of vLLM's start, or of its address",
+    ),
+    *each(
+        dropped, "log_completions num_completions_to_print wandb_log_unique_prompts log_unique_prompts log_multimodal "
+        "log_completions_hub_repo shuffle_dataset", "samples.jsonl holds sampled answers",
+    ),
+    *each(
+        dropped, "use_liger_loss use_transformers_paged use_transformers_continuous_batching cast_lm_head_to_fp32",
+        FASTER,
+    ),
+    *each(
+        refused,
+        "sync_ref_model multi_objective_aggregation top_entropy_quantile entropy_coef off_policy_mask_threshold",
+        "no loss here is the same", off=(None, False, 0, 0.0, 1.0, "sum_then_normalize"), stages=to.SAMPLED,
+    ),
+)  # fmt: skip
+TRAINER = (
+    *training.batches(8),
+    same("learning_rate", "the stage's in TRL", default=None),
+    same("lr_scheduler_type", default="linear"),
+    same("warmup_steps"),
+    same("weight_decay", default=0.0),
+    same("max_grad_norm", default=1.0),
+    same("seed", default=42),
+    same("bf16", default=None),
+    same("fp16"),
+    same("gradient_checkpointing", default=True),
+    same("output_dir", default="trainer_output"),
+    same("save_total_limit", "absent: all are kept", default=None),
+    dropped("env", "set environment variables where the command starts"),
+    *training.OLDER_NAMES,
+)  # fmt: skip
+
+
+def stage_of(path: str, given: dict[str, Any]) -> str:
+    """Return the stage of a file: by its keys, else by the words of its path.
+
+    Raises: RecipeError if neither decides.
+    """
+    losses = given.get("loss_type")
+    if losses in ("kto", "apo_zero_unpaired"):
+        return "kto"
+    if losses in SFT_LOSSES:
+        return "sft"
+    for stage, keys in OF_STAGE.items():
+        if any(key in given for key in keys):
+            return stage
+    found = [WORDS[word] for word in reversed(words_of(path)) if word in WORDS]
+    if found:
+        return found[0]
+    raise RecipeError(["its keys do not decide which script reads it; name the stage with --stage"])
+
+
+def words_of(name: str) -> list[str]:
+    """Return the words of a path or a name."""
+    return re.findall(r"[a-z0-9]+", name.lower())
+
+
+def _finish(conversion: Conversion) -> None:
+    recipe, stage = conversion.recipe, conversion.stage
+    if recipe.get("learning_rate") is None:
+        recipe["learning_rate"] = RATES[stage]
+        conversion.note("learning_rate", "default of TRL")
+    if recipe.get("bf16") is None:
+        recipe["bf16"] = not recipe.get("fp16")
+        conversion.note("bf16", "default of TRL")
+    if conversion.get("use_peft") and "lora_target_modules" not in recipe:
+        training.library_targets(conversion)
+    if stage == "dpo":
+        _loss_of_the_script(conversion)
+    if stage == "ppo":
+        _finish_ppo(conversion)
+    if stage in ("grpo", "rloo"):
+        per_process = conversion.get("per_device_train_batch_size") * _per_generation(conversion)
+        given = conversion.given.get("generation_batch_size")
+        processes = conversion.options.processes
+        steps = recipe.get("num_mini_batches", 1) * recipe.get("num_iterations", 1)
+        per_process = given // processes if given else per_process
+        training.rollouts(conversion, per_process, recipe.get("num_generations", 2), steps=steps)
+        if "scorers" not in recipe and "reward_model_path" not in recipe:
+            conversion.refuse("reward_funcs", "is missing: nothing scores the answers")
+    training.finish(conversion)
+
+
+def _loss_of_the_script(conversion: Conversion) -> None:
+    """Set the loss of a script of its own (ORPO, SimPO, CPO), which only names in the file tell."""
+    given = conversion.given
+    names = [conversion.path, *(str(given.get(key, "")) for key in ("output_dir", "hub_model_id", "run_name"))]
+    found = next((loss for loss in SCRIPTS for name in names if loss in words_of(name)), None)
+    if found and "loss_type" not in conversion.recipe:
+        conversion.recipe["loss_type"] = found
+        conversion.unsettled["loss_type"] = f"{found} by the names in the file"
+        ours = (("loss_type", found),)
+        conversion.outcomes.append(Outcome("loss_type", None, "set by you", ours, conversion.unsettled["loss_type"]))
+    if conversion.recipe.get("loss_type") == "simpo":
+        conversion.recipe.setdefault("cpo_alpha", 1.0)
+
+
+def _per_generation(conversion: Conversion) -> int:
+    given = conversion.given.get("steps_per_generation")
+    accumulated = int(conversion.get("gradient_accumulation_steps"))
+    if not given:
+        return accumulated
+    conversion.recipe["num_mini_batches"] = max(1, int(given) // accumulated)
+    return int(given)
+
+
+def _finish_ppo(conversion: Conversion) -> None:
+    recipe = conversion.recipe
+    for key, value in {"cliprange_high": recipe["cliprange"], "dual_clip": None, "temperature": 0.7}.items():
+        recipe.setdefault(key, value)
+        conversion.note(key, "of TRL's PPO")
+    if recipe.get("reward_model_path"):
+        recipe |= {"value_model": "model", "value_model_path": recipe["reward_model_path"], "value_peft_method": "full"}
+        conversion.note(
+            "value_model", "a model of its own that starts as the reward model, as in TRL; adapter is smaller"
+        )
+    per_process = conversion.get("per_device_train_batch_size") * conversion.get("gradient_accumulation_steps")
+    training.rollouts(conversion, per_process, 1)
+
+
+TRL = Peer(
+    name="trl",
+    title="TRL",
+    table=(*MODEL, *TUNING, *DATA, *TRAINER, *LOSSES, *SAMPLING),
+    stage=stage_of,
+    finish=_finish,
+)  # fmt: skip

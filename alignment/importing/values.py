@@ -1,0 +1,133 @@
+"""Values that several peers write in the same way."""
+
+import re
+from typing import TYPE_CHECKING, Any
+
+from alignment.importing.keys import OFF_HERE, Drop, Ours, Refuse
+
+if TYPE_CHECKING:
+    from alignment.importing.conversion import Conversion
+
+REMOTE_CODE = (
+    "code of a model's repository runs only where trust_remote_code stands in your own recipe; architectures of "
+    "transformers need none"
+)
+FASTER = "makes the same computation faster or smaller; it changes nothing that is trained"
+TRACKING = "a tracker's own settings are its environment variables"
+LAUNCHER = "the launcher decides it; see docs/launch.md"
+EIGHT_BITS = (
+    "8-bit weights are not supported; give the key up to hold the weights in 16 bits, which needs twice the memory, or "
+    "write load_in_4bit"
+)
+
+
+def listed(value: Any) -> list[str]:
+    """Return the words of a list, or of a text with commas between them."""
+    words = value.split(",") if isinstance(value, str) else value if isinstance(value, list) else [value]
+    return [str(word).strip() for word in words if str(word).strip()]
+
+
+def target_modules(value: Any) -> Any:
+    """Return the value of lora_target_modules for a peer's targets: names, a pattern, or all linear layers."""
+    if isinstance(value, str) and value.strip().replace("_", "-") in ("all", "all-linear"):
+        return "all-linear"
+    words = listed(value) if not isinstance(value, str) or re.fullmatch(r"[\w.,\s-]+", value) else [value]
+    if any(word in ("all", "all-linear") for word in words):
+        return "all-linear"
+    if isinstance(value, str) and not re.fullmatch(r"[\w.,\s-]+", value):
+        return value
+    return words
+
+
+def eight_bits(value: Any) -> Ours:
+    """Refuse 8-bit weights."""
+    if not value:
+        raise Drop(OFF_HERE)
+    raise Refuse(EIGHT_BITS)
+
+
+SLICE = re.compile(r"(?P<name>[^\[]+)(?:\[:(?P<most>\d+)\])?")
+
+
+def held_out(conversion: "Conversion", value: Any) -> Ours:
+    """Return the held-out data of a share, or of a number of rows: the first rows of each data set."""
+    if not value:
+        raise Drop(OFF_HERE)
+    if value < 1:
+        return {"test_split_size": value}
+    entries = conversion.recipe.get("datasets", [])
+    if not entries or any("fraction" in entry for entry in entries):
+        raise Refuse("is a number of rows; give the share of the rows that it is, below 1")
+    number, held = max(1, int(value) // len(entries)), []
+    for entry in entries:
+        found = SLICE.fullmatch(entry.get("split", "train"))
+        if found is None:
+            raise Refuse("is a number of rows; give the share of the rows that it is, below 1")
+        held.append({**entry, "split": f"{found['name']}[:{number}]"})
+        entry["split"] = f"{found['name']}[{number}:{found['most'] or ''}]"
+    conversion.note("eval_datasets", f"the first {number} rows of each data set are held out")
+    return {"eval_datasets": held}
+
+
+def strategy_of(value: Any) -> str | None:
+    """Return the strategy of `alignment launch` that a DeepSpeed file's name or content is; None if it is neither."""
+    if isinstance(value, dict):
+        zero = value.get("zero_optimization")
+        stage = zero.get("stage") if isinstance(zero, dict) else 0
+        offloads = isinstance(zero, dict) and any(
+            isinstance(zero.get(key), dict) and zero[key].get("device") in ("cpu", "nvme")
+            for key in ("offload_param", "offload_optimizer")
+        )
+        return _strategy(str(stage), offloads)
+    name = str(value).rpartition("/")[2].lower()
+    found = re.search(r"z(?:ero)?_?-?([0123])", name)
+    return _strategy(found[1], "offload" in name) if found else None
+
+
+def _strategy(stage: str, offloads: bool) -> str | None:
+    names = {"0": "ddp", "1": "zero1", "2": "zero2", "3": "zero3-offload" if offloads else "zero3"}
+    return names.get(stage)
+
+
+def deepspeed(_: Any, value: Any) -> Ours:
+    """Name the strategy of a DeepSpeed configuration, or keep the file."""
+    if not value:
+        raise Drop(OFF_HERE)
+    strategy = strategy_of(value)
+    if strategy is not None:
+        raise Drop(f"start the recipe with alignment launch RECIPE --strategy {strategy}")
+    if isinstance(value, dict):
+        raise Refuse("write the configuration to a file, and name that")
+    return {"deepspeed": value}
+
+
+def fsdp(_: Any, value: Any) -> Ours:
+    """Name the strategy of an FSDP configuration."""
+    if not value:
+        raise Drop(OFF_HERE)
+    raise Drop("start the recipe with alignment launch RECIPE --strategy fsdp2")
+
+
+def attention(value: Any) -> Ours:
+    """Return the attention implementation by the names that peers give it."""
+    names = {
+        "fa2": "flash_attention_2", "flash": "flash_attention_2", "fa3": "flash_attention_3", "disabled": "eager",
+        "sdp": "sdpa", "flex": "flex_attention",
+    }  # fmt: skip
+    if value in (None, "auto", False):
+        raise Drop("the implementation is chosen by the machine")
+    return {"attn_implementation": names.get(str(value), str(value))}
+
+
+def warmup(_: Any, value: Any) -> Ours:
+    """Return a share of all steps as warmup_steps, which takes one below 1."""
+    return {"warmup_steps": value} if value else {"warmup_steps": 0}
+
+
+def threads(value: Any, known: bool) -> Ours:
+    """Return a number of processes that tokenise, within what the key takes."""
+    if not known:
+        raise Drop("rows are read by one process in this stage")
+    if value is None:
+        raise Drop(OFF_HERE)
+    return {"dataset_num_proc": max(1, min(int(value), 256))}
