@@ -12,6 +12,7 @@ from markupsafe import Markup
 
 from alignment.report import charts
 from alignment.report.answers import Example, from_evaluation, from_samples
+from alignment.report.leaderboards import boards_of
 from alignment.report.reading import Runs, read_runs
 from alignment.report.stages import stage_views, training_judges
 from alignment.report.tables import Evaluation, evaluation_of, reward_accuracy
@@ -43,6 +44,8 @@ def render(found: Runs) -> str:
     """Return the page's HTML. Everything that comes from a run is escaped by the template."""
     judges = training_judges(found.runs)
     evaluations = [evaluation_of(run, judges) for run in found.runs if run.results]
+    for run, evaluation in zip([run for run in found.runs if run.results], evaluations, strict=True):
+        evaluation.boards = boards_of(run, evaluation.tones)
     tones = {name: tone for evaluation in evaluations for name, tone in evaluation.tones.items()}
     return fill(
         HERE / "page.html.jinja",

@@ -47,6 +47,16 @@ class Cell:
     interval: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Board:
+    """A leaderboard, ready for the page."""
+
+    title: str
+    about: str
+    rows: list[tuple[str, str, list[Cell]]] = field(default_factory=list)  # policy, tone, cells
+    problem: str = ""
+
+
 @dataclass
 class Evaluation:
     """One evaluation, ready for the page."""
@@ -63,6 +73,7 @@ class Evaluation:
     accuracy: list[Track] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     tones: dict[str, str] = field(default_factory=dict)
+    boards: list[Board] = field(default_factory=list)
 
 
 def evaluation_of(run: Run, training_judges: Sequence[str]) -> Evaluation:

@@ -15,6 +15,7 @@ from alignment.run.files import write_json
 from alignment.standings.battles import Battle, Battles, Match, matches
 from alignment.standings.calibration import Calibration, of_alpaca_eval, read_calibration
 from alignment.standings.layouts import ALPACA_EVAL
+from alignment.standings.leaderboards import estimate, leaderboards, table
 from alignment.standings.length_control import length_controlled
 from alignment.standings.rates import by_subset, rates
 from alignment.standings.reading import Recordings, read_battles
@@ -53,11 +54,16 @@ def run(
         numbers["subsets"] = by_subset(match, options.how)
         found.append(numbers)
         say(summary(numbers, why))
+    if read.stale:
+        say(f"{_count(read.stale, 'ranking')} by people not counted: of answers that the evaluation no longer has")
     for file in read.unnamed:
         say(
             f"{file} does not name the models of its answers: they are counted by their place. Name the answers' file, "
             "with instruction, output and generator in each row, or the folder of their evaluation too."
         )
+    boards = leaderboards(chosen, options.how)
+    for board in boards:
+        say(table(board))
     results = {
         "files": read.files,
         "layouts": read.layouts,
@@ -66,6 +72,7 @@ def run(
         "bootstrap_samples": options.how.samples,
         "seed": options.how.seed,
         "matches": found,
+        "leaderboards": boards,
     }
     if options.json is not None:
         write_json(options.json, results)
@@ -190,13 +197,6 @@ def _subset(one: dict[str, Any]) -> str:
         return "no verdict"
     correct = f", prefers the labelled answer {estimate(one['correct'])}" if one["correct"] else ""
     return f"{estimate(one['win_rate'])} soft, {estimate(one['discrete_win_rate'])} discrete, n {one['n']}{correct}"
-
-
-def estimate(found: dict[str, Any]) -> str:
-    """Write a share with its interval: 6.94% [5.46, 8.52]."""
-    low, high = found["low"], found["high"]
-    ends = "" if low is None or high is None else f" [{100 * low:.2f}, {100 * high:.2f}]"
-    return f"{100 * found['value']:.2f}%{ends}"
 
 
 def _count(number: int, what: str) -> str:
