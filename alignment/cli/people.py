@@ -13,7 +13,8 @@ def annotate(
     run: Annotated[
         Path,
         typer.Argument(
-            metavar="RUN", help="A label run's folder, or any file of rankings or pairs; with --ask thumbs, of answers."
+            metavar="RUN",
+            help="A folder of labels or of an evaluation, or a file of rankings or pairs; with thumbs, of answers.",
         ),
     ],
     ask: Annotated[

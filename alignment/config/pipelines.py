@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from alignment.config import faults as wording
 from alignment.config.documents import Document, Location, parse_value, read_document
 from alignment.config.loading import check_recipe
 from alignment.config.rounds import Round, recipe_faults, repeated, rounds_of, shape_faults
-from alignment.config.schema import PipelineRecipe, PipelineStage, Recipe
+from alignment.config.schema import EvaluateRecipe, PipelineRecipe, PipelineStage, Recipe, RequireEntry
 from alignment.errors import RecipeError
 
 
@@ -27,6 +27,7 @@ class Stage:
     inputs: tuple[str, ...]  # a command's
     outputs: tuple[str, ...]  # a recipe's output_dir, a command's outputs
     index: int = 0  # its place in the file
+    require: RequireEntry | None = None  # what its evaluation must have shown before the next stage runs
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +93,8 @@ def load_pipeline(path: str, output_dir: str | None = None, seed: int | None = N
     stages = [loader.stage(index, entry, move) for index, entry in enumerate(given.stages)]
     if not faults:
         faults += [document.fault(*fault) for fault in recipe_faults(given, [stage.recipe for stage in stages])]
+    if not faults:
+        faults += [document.fault(*fault) for fault in _requirements(given, stages)]
     if not faults and given.rounds is not None:
         stages = _in_rounds(given, stages, loader, move)
     faults += [document.fault(*fault) for fault in _same_output(stages)]
@@ -127,7 +130,8 @@ class _Loader:
                 overrides = entry.overrides | ({} if self.seed is None else {"seed": self.seed})
                 settled = of[0].overrides(of[1]) if of and of[1] else {}
                 recipe = os.path.join(self.folder, entry.recipe)
-                return _recipe_stage(name, recipe, overrides, move, settled, index)
+                stage = _recipe_stage(name, recipe, overrides, move, settled, index)
+                return replace(stage, require=entry.require)
             except RecipeError as error:
                 place = self.document.fault(("stages", index), "").removesuffix(": ")
                 told = [f"{place}: {fault}" if fault.startswith("--") else fault for fault in error.faults]
@@ -159,10 +163,33 @@ def _broken(given: PipelineRecipe) -> Iterator[tuple[Location, str]]:
         for key in ("overrides",) if stage.command else ("inputs", "outputs"):
             if getattr(stage, key):
                 yield (*at, key), f"belongs to {'recipe' if stage.command else 'command'} stages alone"
+        if stage.require is not None:
+            if stage.command:
+                yield (*at, "require"), "belongs to the stage of an evaluation, which has a recipe"
+            if stage.require.win_rate.low is None and stage.require.win_rate.value is None:
+                yield (*at, "require", "win_rate"), "needs a limit: low, of the interval's lower end, or value"
         if stage.command and not stage.outputs:
             yield at, "a command needs outputs, which show whether it has finished"
     if given.accelerate_config and not Path(given.accelerate_config).is_file():
         yield ("accelerate_config",), f"no such file: {given.accelerate_config}"
+
+
+def _requirements(given: PipelineRecipe, stages: list[Stage]) -> Iterator[tuple[Location, str]]:
+    """Yield the requirements that the evaluation of their stage cannot show."""
+    for index, (entry, stage) in enumerate(zip(given.stages, stages, strict=True)):
+        if entry.require is None or stage.recipe is None:
+            continue
+        at: Location = ("stages", index, "require")
+        if not isinstance(stage.recipe, EvaluateRecipe):
+            yield at, f"belongs to the stage of an evaluation; {stage.name} is of the stage {stage.recipe.stage}"
+            continue
+        models = [stage.recipe.baseline_name, *(candidate.name for candidate in stage.recipe.candidates)]
+        wanted = entry.require.win_rate
+        for key, name in (("against", wanted.against), *(("of", name) for name in wanted.of or ())):
+            if name not in models:
+                yield (*at, "win_rate", key), f"{name} is not evaluated; {stage.name} has {', '.join(models)}"
+        if wanted.against in (wanted.of or ()):
+            yield (*at, "win_rate", "of"), f"{wanted.against} is also `against`; a model has no win rate against itself"
 
 
 def _same_output(stages: list[Stage]) -> Iterator[tuple[Location, str]]:

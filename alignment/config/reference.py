@@ -147,6 +147,11 @@ def _pipelines() -> str:
     lines += _table(PipelineRecipe)
     (stage,) = mappings_of(PipelineRecipe.model_fields["stages"])
     lines += [f"## {_title(stage)}", "", f"Each mapping of `stages`. {_sentence(stage)}", "", *_table(stage)]
+    inner, key = stage, "require"
+    while inside := mappings_of(inner.model_fields[key]):
+        (inner,) = inside
+        lines += [f"## {_title(inner)}", "", f"The mapping of `{key}`. {_sentence(inner)}", "", *_table(inner)]
+        key = next(iter(inner.model_fields))
     return "\n".join(lines)
 
 

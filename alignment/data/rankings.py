@@ -8,7 +8,7 @@ from typing import Any, get_args
 from alignment.data.calls import tools_of
 from alignment.data.conversations import carrying_tools, marked_messages_of, messages_of, with_system
 from alignment.data.fields import BadRow, checked, kind_of, optional_text, text_of, whole_text
-from alignment.data.rows import REASONING_FIELD, USABLE, Message, Pair, Prompt, Ranking, SingleVerdict, Status
+from alignment.data.rows import POLICIES, REASONING_FIELD, USABLE, Message, Pair, Prompt, Ranking, SingleVerdict, Status
 from alignment.data.sampled import KEY, is_sampled, require_records
 from alignment.strict_json import shown as quoted
 
@@ -82,6 +82,7 @@ def provenance_of(row: dict[str, Any], count: int) -> dict[str, Any]:
     checked(provenance, "provenance")
     for key in ("stopped", REASONING_FIELD):
         _require_flags(provenance.get(key), f"'provenance.{key}'", count)
+    _require_names(provenance.get(POLICIES), count)
     require_records(provenance.get(KEY), count)
     return provenance
 
@@ -103,6 +104,15 @@ def _refuse_other_order(row: dict[str, Any], pairs: list[Pair], count: int) -> N
                 f"'ranks' and 'scores' order responses {ranked.first} and {ranked.second} in opposite ways; lower "
                 "ranks and higher scores are better"
             )
+
+
+def _require_names(names: Any, count: int) -> None:
+    if names is None:
+        return
+    if not isinstance(names, list) or len(names) != count or not all(isinstance(name, str) and name for name in names):
+        raise BadRow(
+            f"'provenance.{POLICIES}' is {quoted(names)}; it needs the name of a policy for each of {count} responses"
+        )
 
 
 def _require_flags(flags: Any, what: str, count: int) -> None:

@@ -8,6 +8,7 @@ Prompt = str | list[Message]  # plain text to continue, or chat messages to answ
 
 Shown = Literal["first", "swapped"]
 Status = Literal["ok", "tie", "abstain", "parse_error", "refusal", "truncated", "api_error"]
+POLICIES = "policies"  # in provenance: the name of each response's policy
 REASONING_FIELD = "reasoning_field"  # in `Ranking.provenance`: of each answer, its reasoning was in a field of its own
 DESIRABLE = "desirable"  # in `Ranking.provenance`: of each answer, the probability that it is good by itself, or None
 USABLE: frozenset[str] = frozenset({"ok", "tie"})  # only these train anything

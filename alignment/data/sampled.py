@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from alignment.data.fields import BadRow, kind_of
-from alignment.data.rows import REASONING_FIELD, Prompt, Ranking
+from alignment.data.rows import POLICIES, REASONING_FIELD, Prompt, Ranking
 from alignment.strict_json import shown
 
 if TYPE_CHECKING:
@@ -109,13 +109,16 @@ def _require_ids(ids: Any, what: str) -> None:
 
 
 def of_answers(provenance: Mapping[str, Any], places: Sequence[int | None]) -> dict[str, Any]:
-    """Return what a row's provenance holds of some of its responses: whether each ended, had reasoning, and its ids.
+    """Return what a row's provenance holds of some of its responses: policy, end, reasoning and ids of each.
 
     Args:
         places: of the responses in the row; None for an answer that was not sampled.
     """
     found: dict[str, Any] = {}
     stopped, fields, records = (provenance.get(key) for key in ("stopped", REASONING_FIELD, KEY))
+    names = provenance.get(POLICIES)
+    if names is not None and None not in places:
+        found[POLICIES] = [names[place] for place in places if place is not None]
     if stopped is not None:
         found["stopped"] = [True if place is None else stopped[place] for place in places]
     if fields is not None:

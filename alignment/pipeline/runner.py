@@ -16,10 +16,12 @@ from typing import Any, Literal
 from rich.console import Console
 
 from alignment.config.pipelines import Pipeline, Stage, load_pipeline
+from alignment.config.schema import EvaluateRecipe
 from alignment.config.secrets import refuse_keys_in_words
 from alignment.errors import AlignmentError, RecipeError
 from alignment.manifest import MANIFEST, read_manifest, stores_with_calls
 from alignment.meter import duration
+from alignment.pipeline.require import check_win_rates
 from alignment.run.files import naming_the_disk, read_json_object, remove_partial, write_json
 from alignment.run.inputs import dependencies, is_finished
 from alignment.run.last_resort import keep_tracebacks_in
@@ -73,6 +75,7 @@ def run_pipeline(
                 code = runner.stage(stage, forced=start is not None or only is not None)
                 if code:
                     return code
+                runner.require(stage)
         except Terminated as told:
             console.print(f"{told}", highlight=False, markup=False)
             return int(told.code or PREEMPTED)
@@ -156,6 +159,15 @@ class _Runner:
         else:
             self.console.print(f"{stage.name}: finished in {duration(seconds)}", highlight=False, markup=False)
         return code
+
+    def require(self, stage: Stage) -> None:
+        """Check what the pipeline requires of an evaluation, and print the figures.
+
+        Raises: GateError if it does not hold.
+        """
+        if stage.require is not None and isinstance(stage.recipe, EvaluateRecipe):
+            for line in check_win_rates(stage.name, stage.recipe, stage.require.win_rate):
+                self.console.print(line, soft_wrap=True, highlight=False, markup=False)
 
     def conclude(self) -> None:
         """Write results.json and the report, and print the tables."""

@@ -59,6 +59,7 @@ class Battles:
     files: dict[str, str] = field(default_factory=dict)  # file → SHA-256
     layouts: dict[str, str] = field(default_factory=dict)  # file → what it holds
     skipped: list[str] = field(default_factory=list)  # "file:line: reason"
+    stale: int = 0  # rankings beside an evaluation of answers that it no longer has
     unnamed: list[str] = field(default_factory=list)  # files that do not name the models of their answers
 
 

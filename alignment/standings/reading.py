@@ -10,7 +10,7 @@ from alignment.data.fields import BadRow
 from alignment.data.load import load
 from alignment.data.load import ranking as comparable
 from alignment.data.readers import RawSource, read_file
-from alignment.data.rows import USABLE, Pair, Ranking, SingleVerdict
+from alignment.data.rows import POLICIES, USABLE, Pair, Ranking, SingleVerdict
 from alignment.data.source_rows import OnBadRow
 from alignment.data.splits import prompt_key
 from alignment.errors import DataError, printable
@@ -21,7 +21,6 @@ from alignment.standings.battles import PERSON, Battle, Battles, Orders
 from alignment.standings.layouts import LAYOUTS, Layout, layout_of
 
 ANSWERS, ANNOTATIONS, LABELS = "answers.jsonl", "annotations.json", "labels.jsonl"
-POLICIES = "policies"  # in a ranking's provenance: the name of each response's policy
 Recordings = Callable[[Path], list[Ranking] | None]  # of a file or folder of recorded verdicts; None: it is none
 OUTPUTS = ("instruction", "output", "generator")
 
@@ -167,10 +166,13 @@ def _rankings(
 def _of_rankings(path: Path, rankings: Iterable[Ranking], outputs: Outputs, found: Battles) -> list[Battle]:
     """Return the pairs of rankings as judgements on the models of their answers."""
     battles: list[Battle] = []
-    unnamed = False
+    unnamed, of_evaluation = False, str(path.with_name(ANSWERS)) in found.files
     for ranking in rankings:
         cluster = prompt_key(ranking.prompt)
-        names = _names(ranking, cluster, outputs)
+        names = _names(ranking, cluster, outputs, by_texts=of_evaluation)
+        if of_evaluation and names is None:  # people ranked the answers of an earlier run
+            found.stale += 1
+            continue
         unnamed = unnamed or names is None
         names = names or [f"answer {place}" for place in range(1, len(ranking.responses) + 1)]
         battles += [_of_pair(ranking, pair, names, cluster, path) for pair in ranking.pairs]
@@ -199,10 +201,10 @@ def _consistent(verdicts: Sequence[SingleVerdict]) -> bool | None:
     return bool(forward == 1 - backward)
 
 
-def _names(ranking: Ranking, cluster: str, outputs: Outputs) -> list[str] | None:
+def _names(ranking: Ranking, cluster: str, outputs: Outputs, by_texts: bool) -> list[str] | None:
     """Return the model of each answer: by provenance, else by the texts of known outputs; None if one is not known."""
     given = ranking.provenance.get(POLICIES)
-    if isinstance(given, list) and len(given) == len(ranking.responses) and all(isinstance(n, str) for n in given):
+    if given is not None and not by_texts:
         return list(given)
     names: list[str] = []
     for text in ranking.responses:

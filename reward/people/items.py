@@ -14,16 +14,18 @@ from alignment.config.schema import DatasetEntry
 from alignment.data.answers import is_empty
 from alignment.data.columns import refuse_unused
 from alignment.data.load import load_answers, load_single_answers
-from alignment.data.rows import DESIRABLE, Prompt, Ranking
+from alignment.data.rows import DESIRABLE, POLICIES, Prompt, Ranking
 from alignment.data.sampled import of_answers
 from alignment.data.source_rows import OnBadRow
 from alignment.errors import AlignmentError, DataError, RecipeError
+from alignment.json_lines import read_ours
 from alignment.manifest import read_manifest
 from alignment.run.directory import PEOPLE, THUMBS
 from alignment.run.files import text_hash
 
 Ask = Literal["rank", "pairs", "thumbs"]
 STORE = "calls.sqlite"
+ANSWERS = "answers.jsonl"  # of an evaluation
 LABELS = ("labels.jsonl", "rejected.jsonl")  # of a run that finished, and of one that missed its gate
 OF_JUDGES = frozenset(
     {"judge", "prompt_hash", "source", "annotator", DESIRABLE}
@@ -125,6 +127,9 @@ def _questions(ranking: Ranking, ask: Ask) -> list[tuple[Prompt, list[str], dict
 
 
 def _rankings(place: Place, keys: Mapping[str, Any], on_bad_row: OnBadRow, ask: Ask) -> list[Ranking]:
+    if (answers := evaluated(place.source)) is not None:
+        refuse_unused(keys, f"{place.source} is an evaluation, whose answers have one layout")
+        return _of_policies(answers)
     source = next((place.source / name for name in LABELS if (place.source / name).is_file()), place.source)
     if source.is_dir() and place.store.is_file():
         refuse_unused(keys, f"{place.source} is a label run that was interrupted before its labels were written")
@@ -132,6 +137,31 @@ def _rankings(place: Place, keys: Mapping[str, Any], on_bad_row: OnBadRow, ask: 
     entry = DatasetEntry(path=str(source), **keys)
     load = load_single_answers if ask == "thumbs" else load_answers
     return load([entry], on_bad_row=on_bad_row, seed=0).rows
+
+
+def evaluated(source: Path) -> Path | None:
+    """Return the answers of an evaluation's folder, or the file itself; None if a path is no evaluation."""
+    file = source / ANSWERS if source.is_dir() else source
+    return file if file.name == ANSWERS and file.is_file() else None
+
+
+def _of_policies(file: Path) -> list[Ranking]:
+    """Return the answers of every policy to each prompt of an evaluation, with the policies' names.
+
+    Raises: DataError if a row is not one of an evaluation.
+    """
+    found = []
+    for number, row in enumerate(read_ours(file), 1):
+        answers, stopped = row.get("answers"), row.get("stopped") or {}
+        if (
+            "prompt" not in row
+            or not isinstance(answers, dict)
+            or not all(isinstance(a, str) for a in answers.values())
+        ):
+            raise DataError(f"{file}:{number}: is not a row of an evaluation, which has prompt, and answers by policy.")
+        ended = {"stopped": [bool(stopped.get(name, True)) for name in answers]} if stopped else {}
+        found.append(Ranking(row["prompt"], list(answers.values()), [], {POLICIES: list(answers), **ended}))
+    return found
 
 
 def _sampled(place: Place) -> list[Ranking]:

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from alignment.data.rankings import ranking_to_json
-from alignment.data.rows import REASONING_FIELD, USABLE, Pair, Prompt, Ranking, SingleVerdict, Status
+from alignment.data.rows import POLICIES, REASONING_FIELD, USABLE, Pair, Prompt, Ranking, SingleVerdict, Status
 from alignment.data.sampled import KEY
 from reward.people.dawid_skene import FIRST, SECOND, TIE, Floats, Integers, Labels
 
-OF_ANSWERS = ("stopped", REASONING_FIELD, KEY)  # keys of provenance that describe each answer
+OF_ANSWERS = ("stopped", REASONING_FIELD, POLICIES, KEY)  # keys of provenance that describe each answer
 Ends = tuple[int, int]  # indices of two answers, the lower first
 
 
@@ -26,6 +26,7 @@ class Gathered:
     stopped: list[bool] = field(default_factory=list)
     labels: list[tuple[str, Ranking]] = field(default_factory=list)  # by labeller, pairs numbered as `responses`
     reasoning_fields: list[bool] = field(default_factory=list)  # see `Ranking.reasoning_field`
+    policies: list[str | None] = field(default_factory=list)  # of each response, where a ranking names it
     tokens: list[tuple[dict[str, Any], int, list[int], bool]] = field(default_factory=list)  # see `keep_tokens`
 
     def index(self, ranking: Ranking, place: int) -> int:
@@ -35,9 +36,11 @@ class Gathered:
             self.responses.append(response)
             self.stopped.append(True)
             self.reasoning_fields.append(False)
+            self.policies.append(None)
         where = self.responses.index(response)
         self.stopped[where] &= ranking.stopped(place)
         self.reasoning_fields[where] |= ranking.reasoning_field(place)
+        self.policies[where] = self.policies[where] or (ranking.provenance.get(POLICIES) or {place: None})[place]
         return where
 
     def keep_tokens(self, ranking: Ranking, places: list[int]) -> None:
@@ -60,6 +63,8 @@ class Gathered:
         found: dict[str, Any] = {"stopped": self.stopped}
         if any(self.reasoning_fields):
             found[REASONING_FIELD] = self.reasoning_fields
+        if all(self.policies):
+            found[POLICIES] = self.policies
         return {**found, **({KEY: list(records.values())} if records else {})}
 
 

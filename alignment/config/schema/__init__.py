@@ -20,6 +20,7 @@ from alignment.config.schema.policy_gradient import PolicyGradientRecipe, ValueR
 from alignment.config.schema.ppo import PPORecipe
 from alignment.config.schema.pretrain import PretrainRecipe
 from alignment.config.schema.recipe import Recipe, Stage, TrainingRecipe
+from alignment.config.schema.require import RequireEntry, WinRateEntry
 from alignment.config.schema.reward import RewardRecipe
 from alignment.config.schema.rloo import RLOORecipe
 from alignment.config.schema.scorers import ScorerEntry, scorer_entry
@@ -80,6 +81,7 @@ __all__ = [
     "ProxyEntry",
     "RLOORecipe",
     "Recipe",
+    "RequireEntry",
     "RevisionEntry",
     "RewardRecipe",
     "SFTRecipe",
@@ -88,6 +90,7 @@ __all__ = [
     "Stage",
     "TrainingRecipe",
     "ValueRecipe",
+    "WinRateEntry",
     "judge_entry",
     "keys_marked",
     "path_keys",

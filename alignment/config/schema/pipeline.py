@@ -5,6 +5,7 @@ from typing import Any
 from pydantic import Field
 
 from alignment.config.schema.parts import Name, OtherPath, OutputPath, Part, Words
+from alignment.config.schema.require import RequireEntry
 
 
 class PipelineStage(Part):
@@ -22,6 +23,8 @@ class PipelineStage(Part):
     """With `command`: files and folders that it reads besides its own code."""
     outputs: list[OtherPath] = Field(default_factory=list)
     """With `command`: files and folders that it writes."""
+    require: RequireEntry | None = None
+    """With the `recipe` of an evaluation: the pipeline stops after it, with exit code 3, where this does not hold."""
     each_round: bool = False
     """Repeat the stage in every round."""
 

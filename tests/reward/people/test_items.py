@@ -111,3 +111,24 @@ def test_missing_files_are_reported(tmp_path):
     (tmp_path / "latin.md").write_bytes(b"\xe4")
     with pytest.raises(AlignmentError, match="not UTF-8"):
         read_guidelines(tmp_path / "latin.md")
+
+
+def test_an_evaluations_answers_carry_their_policies(tmp_path):
+    rows = [
+        {"prompt": f"q{i}", "answers": {"sft": f"a{i}", "ppo": f"b{i}", "dpo": f"c{i}"}, "verdicts": {},
+         "stopped": {"sft": True, "ppo": False, "dpo": True}}
+        for i in range(2)
+    ]  # fmt: skip
+    (tmp_path / "answers.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    ranked = load_items(place_of(tmp_path, None), ask="rank")
+    assert [item.provenance["policies"] for item in ranked] == [["sft", "ppo", "dpo"]] * 2
+    paired = load_items(place_of(tmp_path, None), ask="pairs")
+    found = [(item.responses, item.provenance["policies"], item.provenance["stopped"]) for item in paired[:3]]
+    assert found == [
+        (["a0", "b0"], ["sft", "ppo"], [True, False]),
+        (["a0", "c0"], ["sft", "dpo"], [True, True]),
+        (["b0", "c0"], ["ppo", "dpo"], [False, True]),
+    ]
+    (tmp_path / "answers.jsonl").write_text('{"prompt": "q"}\n')
+    with pytest.raises(DataError, match=r"answers\.jsonl:1: is not a row of an evaluation"):
+        load_items(place_of(tmp_path, None), ask="rank")
