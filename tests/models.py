@@ -90,14 +90,14 @@ def make_special_tokenizer(opening: str | None, ending: str, *, pad: str = "[PAD
     return PreTrainedTokenizerFast(tokenizer_object=core, pad_token=pad, model_max_length=256, **more)
 
 
-def save_tiny_encoder(path: Path, *, kind: str = "bert", masks: bool = True) -> Path:
+def save_tiny_encoder(path: Path, *, kind: str = "bert", masks: bool = True, width: int = 32) -> Path:
     """Write a random BERT or ModernBERT with a tokenizer of `[CLS] text [SEP]`; masks: it has a mask token."""
     import torch
     from transformers import BertConfig, BertForMaskedLM, ModernBertConfig, ModernBertForMaskedLM
 
     more = {"cls_token": "[CLS]", "sep_token": "[SEP]", "unk_token": "[UNK]"}
     tokenizer = make_special_tokenizer("[CLS]", "[SEP]", more=more | ({"mask_token": "[MASK]"} if masks else {}))
-    sizes = {"vocab_size": len(tokenizer), "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
+    sizes = {"vocab_size": len(tokenizer), "hidden_size": width, "intermediate_size": 64, "num_hidden_layers": 2}
     sizes |= {"num_attention_heads": 4, "max_position_embeddings": 256, "pad_token_id": tokenizer.pad_token_id}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -112,7 +112,7 @@ def save_tiny_encoder(path: Path, *, kind: str = "bert", masks: bool = True) -> 
     return path
 
 
-def save_tiny_t5(path: Path, *, sentinels: int = 100) -> Path:
+def save_tiny_t5(path: Path, *, sentinels: int = 100, width: int = 32) -> Path:
     """Write a random T5 with a tokenizer of `text </s>` and the tokens `<extra_id_0>` to `<extra_id_99>`."""
     import torch
     from transformers import T5Config, T5ForConditionalGeneration
@@ -120,7 +120,7 @@ def save_tiny_t5(path: Path, *, sentinels: int = 100) -> Path:
     names = [f"<extra_id_{number}>" for number in range(sentinels)]
     more = {"eos_token": "</s>", "unk_token": "<unk>", "additional_special_tokens": names}
     tokenizer = make_special_tokenizer(None, "</s>", pad="<pad>", more=more)
-    sizes = {"vocab_size": len(tokenizer), "d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 4}
+    sizes = {"vocab_size": len(tokenizer), "d_model": width, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 4}
     ids = {"pad_token_id": tokenizer.pad_token_id, "eos_token_id": tokenizer.eos_token_id}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

@@ -20,7 +20,7 @@ from alignment.hub import local, reach, why_not_on_hub
 from alignment.ops.logits import LogitRule
 from alignment.planner.sparse import give_places, without_places
 from alignment.policy.adapter_files import named_base, read_adapter_config
-from alignment.policy.adapters import expected_warnings, module_names
+from alignment.policy.adapters import expected_warnings
 from alignment.policy.four_bits import BLOCK
 from alignment.policy.heads import ScalarHead
 from alignment.policy.load_roles import AdapterStart, build_roles, needs_base, role_config
@@ -28,9 +28,10 @@ from alignment.policy.lora import fuse_lora
 from alignment.policy.methods import adapter_config, completed, method_of
 from alignment.policy.model_files import ADAPTER_CONFIG, check_model_files
 from alignment.policy.patterns import require_patterns
+from alignment.policy.placing import module_names, placed_config
 from alignment.policy.prompt_models import new_prompt
 from alignment.policy.roles import Roles
-from alignment.policy.targets import require_modules, require_no_other_layer
+from alignment.policy.targets import require_no_other_layer
 from alignment.policy.tasks import auto_class, require_task, task_for
 
 NESTED_BLOCK = 256  # constants that share one of their own
@@ -238,15 +239,16 @@ def policy(plan: Blueprint, keys: Any, *, gpu: bool, task: str = CAUSAL) -> Any:
     model = bare(cls, plan, keys, full=keys.method.trains_base, gpu=gpu)
     if not keys.method.has_adapter:
         return model
-    config = copy.deepcopy(plan.adapter) if plan.adapter is not None else adapter_config(keys, task=task)
-    config = completed(config, model)
+    if plan.adapter is None:
+        config, chosen = placed_config(model, keys, task=task)
+    else:
+        config, chosen = completed(copy.deepcopy(plan.adapter), model), set()
+        require_patterns(config, module_names(model), "lora_target_modules")
     _hold_whole(model, [config], keys, gpu=gpu)
     config.inference_mode = False
     if task == CLASSIFIER and config.task_type != task:
         config.modules_to_save = [*(config.modules_to_save or []), "score"]
     config.task_type = task
-    require_patterns(config, module_names(model), "lora_target_modules")
-    chosen = require_modules(model, config) if plan.adapter is None else set()
     with torch.device("meta"), _target_errors(), expected_warnings():
         config = _without_weights(config)
         wrapped = new_prompt(model, config) if config.is_prompt_learning else get_peft_model(model, config)

@@ -15,12 +15,13 @@ from alignment.config.schema import AdapterKeys
 from alignment.config.tasks import CLASSIFIER
 from alignment.errors import ModelError, first_line
 from alignment.policy.adapter_files import read_adapter_config
-from alignment.policy.methods import HEADS, adapter_config, completed, is_of_adapter, reading_family
+from alignment.policy.methods import HEADS, is_of_adapter, reading_family
 from alignment.policy.methods.indices import require_indices
 from alignment.policy.model_files import ADAPTER_CONFIG
 from alignment.policy.patterns import require_patterns
+from alignment.policy.placing import module_names, placed_config
 from alignment.policy.prompt_models import continue_prompt, new_prompt
-from alignment.policy.targets import chosen_layers, require_modules, require_no_other_layer
+from alignment.policy.targets import chosen_layers, require_no_other_layer
 from alignment.policy.weight_files import ADAPTER, listed, require_finite, require_floats, shapes_in
 
 # peft 0.21 and trl 1.16 use an old name of transformers 5.23; the user cannot change that.
@@ -70,9 +71,7 @@ def _floats_in_own_dtype(module: torch.nn.Module, inputs: tuple[Any, ...]) -> tu
 
 def attach_adapter(model: Any, keys: AdapterKeys, *, task: str) -> Any:
     """Put a new adapter on `model`; the function stays the base's until training."""
-    config = completed(adapter_config(keys, task=task), model)
-    require_patterns(config, module_names(model), "lora_target_modules")
-    chosen = require_modules(model, config)
+    config, chosen = placed_config(model, keys, task=task)
     try:
         with expected_warnings():
             wrapped = new_prompt(model, config) if config.is_prompt_learning else get_peft_model(model, config)
@@ -80,11 +79,6 @@ def attach_adapter(model: Any, keys: AdapterKeys, *, task: str) -> Any:
         raise ModelError(f"no adapter can be put on the model: {first_line(error)}") from error
     require_no_other_layer(wrapped, chosen, config)
     return wrapped
-
-
-def module_names(model: Any) -> list[str]:
-    """Return the names that PEFT matches patterns against."""
-    return [name for name, _ in model.named_modules()]
 
 
 def continue_adapter(model: Any, adapter: str, base: str, *, task: str, trainable: bool) -> Any:

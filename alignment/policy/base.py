@@ -39,6 +39,7 @@ from alignment.policy.lora import fuse_lora
 from alignment.policy.methods import adapter_config, completed, method_of
 from alignment.policy.model_files import check_hub_files
 from alignment.policy.model_source import ModelSource, cannot_load, model_of
+from alignment.policy.placing import placed_config
 from alignment.policy.tasks import auto_class, is_classifier, require_task, task_for, task_of_class
 from alignment.policy.weight_files import (
     report_left_to_us,
@@ -113,7 +114,11 @@ def require_model(recipe: Any) -> None:
 
     Raises: ModelError or LineageError, with the exit code of a recipe's faults.
     """
-    require_loadable(recipe, trainable=True, peft=recipe, task=task_of(recipe))
+    task = task_of(recipe)
+    require_loadable(recipe, trainable=True, peft=recipe, task=task)
+    source = model_of(recipe)
+    if source.adapter is None and recipe.method.has_adapter:
+        placed_config(_without_weights(auto_class(task), source.base, recipe), recipe, task=task)
 
 
 def require_loadable(keys: ModelKeys, *, trainable: bool, peft: AdapterKeys | None, task: str = CAUSAL) -> None:
@@ -236,11 +241,16 @@ def whole_modules(base: str, keys: ModelKeys, adapters: Sequence[str], new: Sequ
     configs = [read_adapter_config(adapter) for adapter in adapters]
     copying = [each for each in new if each.method.copies_modules]
     if copying:
-        with torch.device("meta"):
-            config = model_config(base, keys, keys.model_revision if not Path(base).is_dir() else "main")
-            model = AutoModelForCausalLM.from_config(config, trust_remote_code=keys.trust_remote_code)
+        model = _without_weights(AutoModelForCausalLM, base, keys)
         configs += [completed(adapter_config(each, task="CAUSAL_LM"), model) for each in copying]
     return sorted({name for config in configs if method_of(config).copies_modules for name in config.target_modules})
+
+
+def _without_weights(cls: Any, base: str, keys: ModelKeys) -> Any:
+    """Build a model of an auto class on the meta device."""
+    config = model_config(base, keys, keys.model_revision if not Path(base).is_dir() else "main", **_head(cls, None))
+    with torch.device("meta"):
+        return cls.from_config(config, trust_remote_code=keys.trust_remote_code)
 
 
 def _head(cls: Any, pad_token_id: int | None) -> dict[str, Any]:

@@ -14,12 +14,12 @@ from transformers import AutoModelForCausalLM
 from alignment.config.schema import PolicyGradientRecipe, ValueRecipe
 from alignment.errors import ModelError
 from alignment.policy.adapter_files import read_adapter_config
-from alignment.policy.adapters import module_names
 from alignment.policy.base import load_base, require_method, whole_modules
 from alignment.policy.heads import SCORE_WEIGHT, ScalarHead, read_score_weight
 from alignment.policy.methods import HEADS, adapter_config, optional
 from alignment.policy.model_source import ModelSource, resolve_model
 from alignment.policy.patterns import require_patterns
+from alignment.policy.placing import module_names
 from alignment.policy.prompts import EMBEDDINGS
 from alignment.policy.reward_models import RewardModel
 from alignment.policy.roles import Roles

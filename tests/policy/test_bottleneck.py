@@ -131,3 +131,12 @@ def test_impossible_values_are_refused(keys, message):
 def test_an_unknown_architecture_is_refused():
     with pytest.raises(ValueError, match="name them as target_modules"):
         places(["layers.0.mix", "layers.0.out"], "houlsby")
+
+
+def test_modules_of_t5_and_modernbert_are_known():
+    t5 = ["encoder.block.0.layer.0.SelfAttention.o", "encoder.block.0.layer.1.DenseReluDense.wo"]
+    t5 += ["decoder.block.0.layer.1.EncDecAttention.o"]
+    assert places(t5, "houlsby") == ["o", "wo"]
+    modern = ["model.layers.0.attn.Wo", "model.layers.0.mlp.Wo"]
+    assert places(modern, "pfeiffer") == ["model.layers.0.mlp.Wo"]
+    assert places(modern, "houlsby") == ["Wo"]

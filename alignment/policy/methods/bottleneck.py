@@ -20,6 +20,7 @@ from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer, _get_in_out_feat
 from torch import Tensor, nn
 
 from alignment.config.schema import AdapterKeys
+from alignment.errors import ModelError
 from alignment.policy.methods.generic import Generic
 from alignment.policy.methods.peft_types import register
 from alignment.policy.model_files import Fault
@@ -32,9 +33,13 @@ NONLINEARITIES: dict[str, Callable[[Tensor], Tensor]] = {
 }
 PLACEMENTS = ("houlsby", "pfeiffer")
 ATTENTION = re.compile(
-    r".*\.(o_proj|out_proj|(attn|attention|self_attn|self_attention)\.(c_proj|dense|wo)|attention\.output\.dense)"
+    r".*\.(o_proj|out_proj|out_lin|(attn|attention|self_attn|self_attention)\.(c_proj|dense|wo|Wo)"
+    r"|attention\.output\.dense|(SelfAttention|EncDecAttention)\.o)"
 )
-FEED_FORWARD = re.compile(r".*\.(down_proj|fc2|mlp\.c_proj|dense_4h_to_h|\d+\.output\.dense|feed_forward\.w2)")
+FEED_FORWARD = re.compile(
+    r".*\.(down_proj|fc2|lin2|ffn_output|mlp\.(c_proj|Wo)|dense_4h_to_h|\d+\.output\.dense|feed_forward\.w2"
+    r"|DenseReluDense\.wo)"
+)
 
 
 @dataclass
@@ -171,8 +176,20 @@ PEFT_TYPE, PREFIX = register("bottleneck", BottleneckConfig, BottleneckModel), B
 
 
 def new_config(keys: AdapterKeys, *, task: str, modules_to_save: list[str] | None) -> BottleneckConfig:
-    """Return the configuration of a new adapter."""
-    return BottleneckConfig(task_type=task, **{**keys.fields(), "modules_to_save": modules_to_save})
+    """Return the configuration of a new adapter; its places depend on the model."""
+    config = BottleneckConfig(task_type=task, **{**keys.fields(), "modules_to_save": modules_to_save})
+    config.complete = _complete
+    return config
+
+
+def _complete(config: BottleneckConfig, model: nn.Module) -> BottleneckConfig:
+    if config.target_modules is None:
+        try:
+            found = places((name for name, _ in model.named_modules()), config.placement)
+        except ValueError as error:
+            raise ModelError(f"peft_method bottleneck: {error}.") from error
+        config.target_modules = set(found)  # type: ignore[assignment] # as in `BottleneckConfig`
+    return config
 
 
 def recipe_keys(config: BottleneckConfig) -> dict[str, Any]:
