@@ -12,6 +12,8 @@ from transformers import TrainingArguments, set_seed
 
 from alignment.config.schema import PretrainRecipe
 from alignment.data import require_data
+from alignment.data.template import Template
+from alignment.errors import DataError, LineageError, ModelError, named_inputs
 from alignment.policy.base import load_model, require_model
 from alignment.policy.fresh import with_fresh_weights
 from alignment.policy.generation import stop_at
@@ -45,7 +47,14 @@ def main(argv: list[str] | None = None) -> None:
     require_objective(recipe)
     run = RunDirectory.open(recipe)
     set_seed(recipe.seed)
+    with run.gone_if_refused(), named_inputs(DataError, LineageError, ModelError):
+        trainer, recipe, template = build(recipe, run)
+    held_out = trainer.eval_dataset is not None
+    train_and_save(trainer, run, recipe, template if recipe.generates else None, evaluates=held_out)
 
+
+def build(recipe: PretrainRecipe, run: RunDirectory) -> tuple[PretrainTrainer, PretrainRecipe, Template]:
+    """Load the model and the text, and build the trainer; the recipe names the weights that it starts from."""
     with PartialState().main_process_first():
         recipe = with_fresh_weights(recipe, run.path, main=run.main_process)
     tokenizer = load_tokenizer(recipe)
@@ -53,8 +62,7 @@ def main(argv: list[str] | None = None) -> None:
     run.record(lineage=lineage_of(recipe, tokenizer, template), task=recipe.task)
     arguments = training_arguments(TrainingArguments, recipe, run, **forced(recipe))
     model = load_model(recipe.task, recipe, trainable=True, peft=recipe)
-    generates = recipe.objective != "masked"
-    if generates:
+    if recipe.generates:
         stop_at(model, template.stop_token_ids)
 
     limit = sequence_limit(model, recipe.max_length)
@@ -71,7 +79,7 @@ def main(argv: list[str] | None = None) -> None:
         held_out,
         callbacks=[*callbacks_for(run, recipe), *method_callbacks(recipe, model)],
     )
-    train_and_save(trainer, run, recipe, template if generates else None, evaluates=bool(held_out.rows))
+    return trainer, recipe, template
 
 
 if __name__ == "__main__":

@@ -14,7 +14,8 @@ import platform
 import secrets
 import shutil
 import sys
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -69,6 +70,7 @@ class RunDirectory:
         self.identifier: str | None = None  # of the run, which its checkpoints carry; only in the main process
         self.tracker: Tracker | None = None
         self.expendable: Callable[[Path], Collection[str]] | None = None
+        self.is_new = False  # whether this process made the folder
 
     @classmethod
     def open(cls, recipe: Recipe, *, expendable: Callable[[Path], Collection[str]] | None = None) -> "RunDirectory":
@@ -137,6 +139,19 @@ class RunDirectory:
                 f"{how_anew(self.path)}."
             )
 
+    @contextmanager
+    def gone_if_refused(self) -> Iterator[None]:
+        """Delete a folder that `open` has made where the block refuses an input: nothing half-written is left.
+
+        A tracker writes into the folder, so that of a tracked run stays.
+        """
+        try:
+            yield
+        except AlignmentError:
+            if self.is_new and self.tracker is None:
+                shutil.rmtree(self.path, ignore_errors=True)
+            raise
+
     def samples(self, rows: list[dict[str, Any]], step: int) -> None:
         """Append prompts and answers to samples.jsonl."""
         if self.main_process:
@@ -202,6 +217,7 @@ class RunDirectory:
 
     def _begin(self) -> None:
         if not self.path.exists():
+            self.is_new = True
             with naming_the_disk(self.path):
                 self.path.mkdir(parents=True, exist_ok=True)
         hold(self.path, self)

@@ -16,11 +16,12 @@ class Objective:
 
     task: str  # PEFT's name for the kind of model
     keys: tuple[str, ...]  # of the recipe, that this objective alone reads
+    generates: bool = True  # whether the model writes answers
 
 
 OBJECTIVES = {
     "causal": Objective(task=CAUSAL, keys=("packing",)),
-    "masked": Objective(task=MASKED, keys=("mlm_probability", "whole_word_mask")),
+    "masked": Objective(task=MASKED, keys=("mlm_probability", "whole_word_mask"), generates=False),
     "seq2seq": Objective(task=SEQ2SEQ, keys=("noise_density", "mean_noise_span_length")),
 }
 
@@ -74,6 +75,11 @@ class PretrainRecipe(TrainingRecipe):
     def task(self) -> str:
         """PEFT's name for the kind of model that the stage makes."""
         return OBJECTIVES[self.objective].task
+
+    @property
+    def generates(self) -> bool:
+        """Whether the model writes answers, which end at stop tokens."""
+        return OBJECTIVES[self.objective].generates
 
     @property
     def packs(self) -> bool:
