@@ -7,7 +7,7 @@ from typing import Any
 from alignment.data.detection import decoded
 from alignment.data.fields import keys_of
 from alignment.data.inner_columns import has_column, renamed
-from alignment.data.readers import RawSource
+from alignment.data.readers import RawRow, RawSource
 from alignment.errors import DataError
 from alignment.strict_json import shown
 
@@ -46,7 +46,17 @@ def require_seen(ignored: Collection[str], seen: Collection[str], name: str) -> 
 
 
 def _renamed(source: RawSource, columns: dict[str, str], ignored: frozenset[str], seen: set[str]) -> RawSource:
-    twice = next((theirs for theirs in columns.values() if list(columns.values()).count(theirs) > 1), None)
+    require_mapped(source, columns)
+    return replace(source, rows=[named_row(row, columns, ignored, seen) for row in source.rows])
+
+
+def require_mapped(source: RawSource, columns: Mapping[str, str]) -> None:
+    """Refuse a mapping from keys of a layout to columns, of which no row has one, or that takes one twice.
+
+    Raises: DataError.
+    """
+    theirs_of = list(columns.values())
+    twice = next((theirs for theirs in theirs_of if theirs_of.count(theirs) > 1), None)
     if twice is not None:
         raise DataError(f"{source.name}: columns takes {shown(twice)} for two keys; a column has one meaning.")
     first = next((row for row in source.rows if isinstance(row.value, dict)), None)
@@ -59,18 +69,19 @@ def _renamed(source: RawSource, columns: dict[str, str], ignored: frozenset[str]
                 f"{keys_of(first.value)}. Write columns: {{KEY OF THE LAYOUT: COLUMN OF THE FILE}}, or LIST.KEY for a "
                 "key of the objects in a list."
             )
-    rows = []
-    for row in source.rows:
-        value = without(row.value, ignored, seen) if ignored else row.value
-        if columns and isinstance(value, dict):
-            value = _mapped(value, columns, row.where)
-        if ignored:
-            value = _without_in_text(value, ignored, seen)
-        rows.append(replace(row, value=value))
-    return replace(source, rows=rows)
 
 
-def _mapped(row: dict[str, Any], columns: dict[str, str], where: str) -> dict[str, Any]:
+def named_row(row: RawRow, columns: Mapping[str, str], ignored: frozenset[str], seen: set[str]) -> RawRow:
+    """Return a row as `named_as_ours` does; `seen` gets the keys that are left out of it."""
+    value = without(row.value, ignored, seen) if ignored else row.value
+    if columns and isinstance(value, dict):
+        value = _mapped(value, columns, row.where)
+    if ignored:
+        value = _without_in_text(value, ignored, seen)
+    return replace(row, value=value)
+
+
+def _mapped(row: dict[str, Any], columns: Mapping[str, str], where: str) -> dict[str, Any]:
     for ours, theirs in columns.items():
         if ours in row and has_column(row, theirs) and ours not in columns.values():
             raise DataError(

@@ -1,21 +1,26 @@
 """The documents of a text file, and JSON that holds no rows where rows are expected."""
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from alignment.errors import DataError, JsonError
 from alignment.strict_json import parse
 
 _TEXTS = frozenset("text prompt completion instruction input output question answer response chosen rejected".split())
-_END_OF_TEXT = "<|endoftext|>"
+END_OF_TEXT = "<|endoftext|>"
 
 
-def documents(lines: list[str]) -> Iterator[tuple[int, str]]:
-    """Yield documents with their first lines' numbers, parted by lines of only <|endoftext|>, else by blank lines."""
-    marked = any(line.strip() == _END_OF_TEXT for line in lines)
+def documents(lines: Iterable[str], *, marked: bool) -> Iterator[tuple[int, str]]:
+    """Yield documents with their first lines' numbers.
+
+    Args:
+        marked: whether they are parted by lines of only <|endoftext|>, which some line is; else by blank lines.
+    """
+    end = END_OF_TEXT if marked else ""
     document: list[str] = []
-    for number, line in enumerate([*lines, _END_OF_TEXT if marked else ""], start=1):
-        if line.strip() != (_END_OF_TEXT if marked else ""):
+    for number, line in enumerate(itertools.chain(lines, [end]), start=1):
+        if line.strip() != end:
             document.append(line)
             continue
         if any(kept.strip() for kept in document):
@@ -23,8 +28,11 @@ def documents(lines: list[str]) -> Iterator[tuple[int, str]]:
         document = []
 
 
-def refuse_json(lines: list[str], name: str) -> None:
+def refuse_json(lines: list[str], name: str, *, begins: bool = False) -> None:
     """Refuse a text file that holds JSON: each line an object, or the whole file an object or an array of objects.
+
+    Args:
+        begins: `lines` are the first that are not blank, of which a bracket alone in the first begins JSON.
 
     Raises: DataError.
     """
@@ -33,7 +41,7 @@ def refuse_json(lines: list[str], name: str) -> None:
         return
     if all(_is_rows(line) for line in filled[:100]):
         kind = "jsonl"
-    elif _is_rows("\n".join(lines)):
+    elif _is_rows("\n".join(lines)) or (begins and filled[0].strip() in ("[", "{", "[{")):
         kind = "json"
     else:
         return

@@ -1,6 +1,6 @@
 """Rows from the Hugging Face Hub and from folders that `datasets` saved."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,8 +39,41 @@ def load_hub_rows(entry: "DatasetEntry") -> tuple[list[Any], str]:
     return list(plain_rows(loaded, f"{entry.path}[{entry.split}]")), str(loaded._fingerprint)
 
 
+def stream_hub_rows(entry: "DatasetEntry") -> tuple[Callable[[int], Iterator[Any]], str]:
+    """Open a split for streaming through `datasets`, at the revision that its repository has now.
+
+    Returns: the rows after a number of them, as a function of it; and the revision.
+    Raises: DataError with the id and the message of the library.
+    """
+    reach()
+    import datasets
+    from huggingface_hub import HfApi
+
+    _require_own_files(entry.path)
+    keys = {"name": entry.name, "data_dir": entry.data_dir, "data_files": entry.data_files}
+    try:
+        revision = str(HfApi().dataset_info(entry.path).sha)
+        opened: Any = datasets.load_dataset(
+            entry.path, **keys, split=entry.split.partition("[")[0], revision=revision, streaming=True
+        )
+        opened = opened if opened.features is not None else opened._resolve_features()
+    except Exception as error:  # as in `load_hub_rows`
+        raise DataError(
+            f"{entry.path} is not a file or folder here, and streaming it from the Hub failed: "
+            f"{type(error).__name__}: {first_line(error, 500)}"
+        ) from error
+    _require_plain(opened, entry.path)
+    return lambda before: plain_rows(opened.skip(before), f"{entry.path}[{entry.split}]"), revision
+
+
 def load_saved_rows(path: Path) -> tuple[list[Any], str]:
     """Load a folder that `Dataset.save_to_disk` wrote."""
+    read, fingerprint = stream_saved_rows(path)
+    return list(read(0)), fingerprint
+
+
+def stream_saved_rows(path: Path) -> tuple[Callable[[int], Iterator[Any]], str]:
+    """Open a folder that `Dataset.save_to_disk` wrote, whose rows stay on the disk; returns as `stream_hub_rows`."""
     import datasets
 
     _require_arrow_files(path)
@@ -53,7 +86,7 @@ def load_saved_rows(path: Path) -> tuple[list[Any], str]:
         loaded.data.validate(full=True)  # a changed offset could read beyond the file and crash the process
     except ValueError as error:
         raise DataError(f"{path} is not a readable saved data set: {first_line(error)}") from error
-    return list(plain_rows(loaded, str(path))), str(loaded._fingerprint)
+    return lambda before: plain_rows(loaded.skip(before), str(path)), str(loaded._fingerprint)
 
 
 def _require_plain(loaded: Any, name: str) -> None:

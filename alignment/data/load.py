@@ -183,6 +183,7 @@ def load_rows(recipe: Any, *, on_bad_row: OnBadRow | None = None) -> Loaded[Any]
     )
 
 
+@named_inputs(DataError)
 def require_data(recipe: Any) -> None:
     """Refuse a recipe whose data sets' paths do not exist, before a run's folder is made; reads no file.
 
@@ -337,11 +338,21 @@ def mixed(parts: list[list[T]], fractions: list[float | None]) -> list[list[T]]:
     Fractions are normalised to sum to one, and the mixture is as large as it can be with no part used twice: of each
     part the first `round(fraction * total)` rows.
     """
-    given = [fraction for fraction in fractions if fraction is not None]
-    if not given:
+    shares = shares_of(fractions)
+    if shares is None:
         return parts
-    if len(given) < len(fractions):
-        raise DataError("fraction is given for some of the datasets and not for others; give it for all or none.")
-    shares = [fraction / sum(given) for fraction in given]
     total = min(len(part) / share for part, share in zip(parts, shares, strict=True))
     return [part[: round(share * total)] for part, share in zip(parts, shares, strict=True)]
+
+
+def shares_of(fractions: list[float | None]) -> list[float] | None:
+    """Return fractions that are normalised to sum to one; None if none is given.
+
+    Raises: DataError if some are given and others not.
+    """
+    given = [fraction for fraction in fractions if fraction is not None]
+    if not given:
+        return None
+    if len(given) < len(fractions):
+        raise DataError("fraction is given for some of the datasets and not for others; give it for all or none.")
+    return [fraction / sum(given) for fraction in given]

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from alignment.data.columnar import parquet_rows
-from alignment.data.documents import documents, refuse_columns, refuse_json
+from alignment.data.documents import END_OF_TEXT, documents, refuse_columns, refuse_json
 from alignment.data.fields import BrokenJson
 from alignment.data.rankings import RATINGS
 from alignment.data.stored import BOM, ROW_BYTES, Stored
@@ -74,15 +74,30 @@ def read_file(path: Path) -> RawSource:
         wanted = ", ".join(f".{known}" for known in EXTENSIONS)
         raise DataError(f"{path} has no known data extension; wanted {wanted}, or .gz of these.")
     with Stored(path) as stored:
-        rows = list(_READERS[kind](stored))
+        rows = list(rows_of(stored, kind))
         if not rows:
             raise DataError(f"{path} is empty: it holds no rows.")
         return RawSource(str(path), rows, stored.sha256)
 
 
-def _jsonl(stored: Stored) -> Iterator[RawRow]:
+def rows_of(stored: Stored, kind: str) -> Iterator[RawRow]:
+    """Yield the rows of a file; kind: one of `EXTENSIONS`."""
+    return _READERS[kind](stored)
+
+
+def lines_of_json(stored: Stored) -> Iterator[RawRow]:
+    """Yield the rows of a .json file that holds a row a line, one after another.
+
+    Raises: DataError if it is an array, which is read whole.
+    """
+    return _jsonl(stored, or_array=False)
+
+
+def _jsonl(stored: Stored, *, or_array: bool = True) -> Iterator[RawRow]:
     for number, line in stored.lines():
         where = f"{stored.path}:{number}"
+        if not or_array and line is not None and line.lstrip().startswith(b"["):
+            raise DataError(f"{stored.path} is a JSON array, which is read whole; write JSON lines to stream it.")
         if line is None:
             yield RawRow(where, None, _TOO_LONG)
         elif line.strip():
@@ -248,9 +263,9 @@ def _parquet(stored: Stored) -> Iterator[RawRow]:
     yield from numbered(parquet_rows(source, str(stored.path), size), str(stored.path))
 
 
-def numbered(values: Iterable[Any], name: str) -> Iterator[RawRow]:
-    """Number rows that stand on no line, from 1."""
-    for number, value in enumerate(values, start=1):
+def numbered(values: Iterable[Any], name: str, *, after: int = 0) -> Iterator[RawRow]:
+    """Number rows that stand on no line, from 1; after: rows that come before them."""
+    for number, value in enumerate(values, start=after + 1):
         yield RawRow(f"{name}:{number}", _without_nulls(value))
 
 
@@ -266,15 +281,24 @@ def _txt(stored: Stored) -> Iterator[RawRow]:
     name = str(stored.path)
     lines: list[str] = []
     for number, content in stored.lines():
-        if content is None:
-            raise DataError(f"{name}:{number}: {_TOO_LONG}.")
-        lines.append(_decoded(content, name, number).removesuffix("\r"))
+        lines.append(decoded_line(content, stored, number))
     refuse_json(lines, name)
-    for number, text in documents(lines):
-        yield _document(f"{name}:{number}", text)
+    for number, text in documents(lines, marked=any(line.strip() == END_OF_TEXT for line in lines)):
+        yield document_row(f"{name}:{number}", text)
 
 
-def _document(where: str, text: str) -> RawRow:
+def decoded_line(content: bytes | None, stored: Stored, number: int) -> str:
+    """Return a line of a text file without its end.
+
+    Raises: DataError if it is too long, which `Stored.lines` gives as None, or no UTF-8.
+    """
+    if content is None:
+        raise DataError(f"{stored.path}:{number}: {_TOO_LONG}.")
+    return _decoded(content, str(stored.path), number).removesuffix("\r")
+
+
+def document_row(where: str, text: str) -> RawRow:
+    """Return the row of a document of a text file."""
     if "\0" in text:
         return RawRow(where, None, "the text holds a NUL byte, as no text does")
     return RawRow(where, {"text": text}, _TOO_LONG if len(text) > ROW_BYTES else None)

@@ -1,16 +1,16 @@
 """Where rows come from: files, folders of them, and the Hub."""
 
 import re
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from alignment.config.data_files import is_builder, matching_files
 from alignment.data.cards import configurations
-from alignment.data.columns import named_as_ours
+from alignment.data.columns import named_as_ours, named_row, require_mapped
 from alignment.data.folders import files_of, named_split, split_of
 from alignment.data.overlaps import require_different
-from alignment.data.readers import RawSource, numbered, read_file
+from alignment.data.readers import RawRow, RawSource, numbered, read_file
 from alignment.errors import DataError, first_line, printable
 from alignment.hub import local, why_not_on_hub
 from alignment.manifest import read_manifest
@@ -69,31 +69,55 @@ def refuse_rejected(entries: "list[DatasetEntry]") -> None:
             )
 
 
-def _sources(entry: "DatasetEntry") -> list[RawSource]:
-    path, split = local(entry.path) or Path(entry.path), _split_name(entry.split)
+@dataclass(frozen=True, slots=True)
+class Located:
+    """What an entry names: data files, or a data set that `datasets` reads."""
+
+    files: list[Path] = field(default_factory=list)
+    found: bool = False  # the files were found in a folder, so none may be a copy of another
+    saved: Path | None = None  # a folder of `Dataset.save_to_disk`
+    on_hub: bool = False
+
+
+def locate(entry: "DatasetEntry") -> Located:
+    """Find what a recipe's data set entry names, before it is read.
+
+    Raises: DataError if there is nothing, or a key of the entry has no meaning.
+    """
+    path, split = local(entry.path) or Path(entry.path), split_name(entry.split)
     if is_builder(entry.path) and entry.data_files is not None:
-        return _read_files(_matching(Path(entry.data_dir or "."), entry.data_files, entry.path), split)
+        return _named(_matching(Path(entry.data_dir or "."), entry.data_files, entry.path), split)
     if local(entry.path) is None:
         require_there([entry])
-        return [read_hub(entry)]
+        return Located(on_hub=True)
     if not path.is_dir():
         _refuse_keys_of_folders(entry, "file")
-        return _read_files([path], split)
+        return _named([path], split)
     if (path / "dataset_dict.json").exists():
         _refuse_keys_of_folders(entry, "saved data set")
-        return [_read_saved(_saved_split(path, split), split)]
+        return Located(saved=_saved_split(path, split))
     if (path / "dataset_info.json").exists() and (path / "state.json").exists():
         _refuse_keys_of_folders(entry, "saved data set")
-        return [_read_saved(path, split)]
+        _require_split(str(path), split, named_split(path.name))
+        return Located(saved=path)
     card = configurations(path) if entry.data_dir is None and entry.data_files is None else {}
     if card and (entry.name is None or entry.name in card):
-        return _different(files_of(path, split, card, entry.name))
+        return Located(files_of(path, split, card, entry.name), found=True)
     folder = path.joinpath(*(part for part in (entry.data_dir, entry.name) if part))
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder; data_dir and name, where given, name folders inside {entry.path}.")
     if entry.data_files is not None:
-        return _read_files(_matching(folder, entry.data_files, entry.path), split)
-    return _different(files_of(folder, split))
+        return _named(_matching(folder, entry.data_files, entry.path), split)
+    return Located(files_of(folder, split), found=True)
+
+
+def _sources(entry: "DatasetEntry") -> list[RawSource]:
+    located = locate(entry)
+    if located.on_hub:
+        return [read_hub(entry)]
+    if located.saved is not None:
+        return [_read_saved(located.saved)]
+    return _different(located.files) if located.found else [read_file(file) for file in located.files]
 
 
 def _different(files: list[Path]) -> list[RawSource]:
@@ -109,11 +133,11 @@ def _refuse_keys_of_folders(entry: "DatasetEntry", what: str) -> None:
             raise DataError(f"{entry.path} is one {what}, so {key} has no meaning there; take it out of the recipe.")
 
 
-def _read_files(files: list[Path], split: str) -> list[RawSource]:
-    """Read files that a recipe names, which are the split train, or the one that their names tell of."""
+def _named(files: list[Path], split: str) -> Located:
+    """Return files that a recipe names, which are the split train, or the one that their names tell of."""
     for file in files:
         _require_split(str(file), split, split_of(Path(file.name)) or named_split(file.parent.name.lower()))
-    return [read_file(file) for file in files]
+    return Located(files)
 
 
 def _require_split(name: str, split: str, own: str) -> None:
@@ -137,16 +161,53 @@ def _selected(source: RawSource, columns: list[str] | None) -> RawSource:
         raise DataError(
             f"{first.where}: columns names {', '.join(missing)}, which the row lacks; it has {', '.join(first.value)}."
         )
-    rows = [
-        replace(row, value={column: row.value[column] for column in columns if column in row.value})
-        if isinstance(row.value, dict)
-        else row
-        for row in source.rows
-    ]
-    return replace(source, rows=rows)
+    return replace(source, rows=[_picked(row, columns) for row in source.rows])
 
 
-def _split_name(split: str) -> str:
+def _picked(row: RawRow, columns: list[str]) -> RawRow:
+    if not isinstance(row.value, dict):
+        return row
+    return replace(row, value={column: row.value[column] for column in columns if column in row.value})
+
+
+def in_our_columns(row: RawRow, entry: "DatasetEntry", seen: set[str]) -> RawRow:
+    """Return a row with the columns and names that an entry gives; `seen` gets the keys that are left out of it.
+
+    Raises: DataError as `read_entry` does of one row.
+    """
+    if isinstance(entry.columns, list):
+        row = _picked(row, entry.columns)
+    names = entry.columns if isinstance(entry.columns, dict) else {}
+    return named_row(row, names, frozenset(entry.ignore_columns), seen)
+
+
+def require_columns(source: RawSource, entry: "DatasetEntry") -> None:
+    """Refuse columns of an entry that no row of a source has.
+
+    Raises: DataError.
+    """
+    _selected(source, entry.columns if isinstance(entry.columns, list) else None)
+    if isinstance(entry.columns, dict):
+        require_mapped(source, entry.columns)
+
+
+def bounds(split: str) -> tuple[int, int | None]:
+    """Return the rows of a slice such as `train[10:20]`, from the first, up to the second; None: all that follow.
+
+    Raises: DataError if the slice is a share of the rows, whose number is not known before they are read.
+    """
+    match = _SLICE.match(split)
+    first, last = (match["from"] or "", match["to"] or "") if match else ("", "")
+    if first.endswith("%") or last.endswith("%"):
+        raise DataError(f"split: {split} is a share of rows that are not counted before they are streamed; give rows.")
+    return int(first or 0), int(last) if last else None
+
+
+def split_name(split: str) -> str:
+    """Return a split's name without its slice.
+
+    Raises: DataError if it is none.
+    """
     match = _SLICE.match(split)
     if match is None:
         raise DataError(
@@ -210,9 +271,8 @@ def _saved_split(path: Path, split: str) -> Path:
     return path / split
 
 
-def _read_saved(path: Path, split: str) -> RawSource:
+def _read_saved(path: Path) -> RawSource:
     from alignment.data.hub import load_saved_rows
 
     values, fingerprint = load_saved_rows(path)
-    _require_split(str(path), split, named_split(path.name))
     return RawSource(str(path), list(numbered(values, str(path))), fingerprint)

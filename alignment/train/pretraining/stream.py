@@ -7,16 +7,15 @@ next sequence and reads nothing twice. (`datasets` loses the shuffle buffer of a
 
 import random
 from collections.abc import Iterator
-from dataclasses import asdict
 from typing import Any
 
 from accelerate import PartialState
 from torch.utils.data import IterableDataset
 
 from alignment.config.schema.pretrain import PretrainRecipe
-from alignment.data.streamed import Lines, Place
+from alignment.data.streamed import Corpus
 from alignment.data.template import Template
-from alignment.errors import DataError, TrainingError
+from alignment.errors import DataError, TrainingError, named_inputs
 from alignment.train.pretraining.documents import Document, Documents
 from alignment.train.pretraining.objective import DRAW, Batch, Objective, Row
 from alignment.train.pretraining.rows import EpochRows, Prepared
@@ -30,7 +29,7 @@ class TextStream(IterableDataset[Row]):
     def __init__(
         self, recipe: PretrainRecipe, documents: Documents, objective: Objective, *, process: int, processes: int
     ) -> None:
-        self.lines = Lines(recipe.datasets, recipe.on_bad_row, process=process, processes=processes)
+        self.corpus = Corpus(recipe.datasets, recipe.on_bad_row, process=process, processes=processes)
         self.documents, self.objective = documents, objective
         self.process, self.processes = process, processes
         self.size, self.on_bad_row = recipe.shuffle_buffer_size, recipe.on_bad_row
@@ -38,6 +37,7 @@ class TextStream(IterableDataset[Row]):
         self._buffer: list[Document] = []
         self._ready: list[Row] = []
         self._made = 0  # sequences, of this process
+        self._skipped = 0  # rows that give no document
 
     def __iter__(self) -> Iterator[Row]:
         """Yield sequences, each as it is needed."""
@@ -49,11 +49,11 @@ class TextStream(IterableDataset[Row]):
                 before = len(self._buffer)
                 self._read()
                 empty = 0 if len(self._buffer) > before else empty + 1
-                if empty > MOST_EMPTY or (empty and self.lines.place.passes > 1 and not self._buffer):
+                if empty > MOST_EMPTY or (empty and self.corpus.passes > 1 and not self._buffer):
                     raise DataError(
-                        f"{', '.join(self.lines.hashes)}: no row gives a document for process {self.process}."
+                        f"{', '.join(self.corpus.hashes)}: no row gives a document for process {self.process}."
                     )
-                if self._buffer and self.lines.place.passes > 0 and len(self._buffer) < self.size:
+                if self._buffer and self.corpus.passes > 0 and len(self._buffer) < self.size:
                     break  # the files hold fewer documents than the buffer
             place = self._random.randrange(len(self._buffer))
             self._buffer[place], self._buffer[-1] = self._buffer[-1], self._buffer[place]
@@ -63,26 +63,27 @@ class TextStream(IterableDataset[Row]):
         self._made += 1
         return {**row, DRAW: [0, self.process, self._made]}
 
+    @named_inputs(DataError)
     def _read(self) -> None:
-        for row in self.lines.chunk():
+        for row in self.corpus.chunk():
             try:
                 self._buffer += self.documents.read(row)
             except DataError as error:
                 if self.on_bad_row == "stop":
                     raise DataError(f"{row.source}: {error} (on_bad_row: skip leaves such rows out).") from error
-                self.lines.skipped += 1
+                self._skipped += 1
 
     def state_dict(self) -> dict[str, Any]:
         """Return all that decides the next sequences, in types that `torch.load(weights_only=True)` reads."""
         version, numbers, gauss = self._random.getstate()
         return {
-            "place": asdict(self.lines.place),
+            "places": self.corpus.state(),
             "processes": self.processes,
             "buffer": [[each.ids, each.size, each.answer, each.words] for each in self._buffer],
             "ready": [dict(row) for row in self._ready],
             "begun": self.objective.state(),
             "made": self._made,
-            "skipped": self.lines.skipped,
+            "skipped": self._skipped,
             "random": [version, list(numbers), gauss],
         }
 
@@ -96,9 +97,9 @@ class TextStream(IterableDataset[Row]):
                 f"the checkpoint's stream was read by {state['processes']} processes, and there are {self.processes}; "
                 "resume with as many as before."
             )
-        self.lines.place = Place(**state["place"])
+        self.corpus.restore(state["places"])
         self._buffer = [Document(*each) for each in state["buffer"]]
-        self._ready, self._made, self.lines.skipped = state["ready"], state["made"], state["skipped"]
+        self._ready, self._made, self._skipped = state["ready"], state["made"], state["skipped"]
         self.objective.restore(state["begun"])
         version, numbers, gauss = state["random"]
         self._random.setstate((version, tuple(numbers), gauss))
