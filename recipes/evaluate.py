@@ -20,6 +20,7 @@ from alignment.evaluate.heldout import held_out_prompts, outside_domain, outside
 from alignment.evaluate.policies import measure
 from alignment.evaluate.results import (
     answer_rows,
+    bootstrap_of,
     judge_candidates,
     pick_examples,
     reward_agreement,
@@ -27,6 +28,11 @@ from alignment.evaluate.results import (
     summarise,
 )
 from alignment.evaluate.table import table
+from alignment.evaluate.tasks.comparing import compare_tasks
+from alignment.evaluate.tasks.loading import entries_of, load_tasks
+from alignment.evaluate.tasks.rows import ANSWERS, task_rows
+from alignment.evaluate.tasks.running import TaskRuns, require_room
+from alignment.evaluate.tasks.table import task_table
 from alignment.run.directory import RunDirectory
 from alignment.run.files import write_json, write_jsonl
 from alignment.run.script import script
@@ -40,7 +46,7 @@ preview = evaluated  # reads the rows that `alignment preview` shows
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Sample, judge, measure, write results.json, answers.jsonl and examples.jsonl, and print the table."""
+    """Sample, judge, measure, write results.json, answers.jsonl and examples.jsonl, and print the tables."""
     recipe = load_recipe(EvaluateRecipe, sys.argv[1:] if argv is None else argv)
     if recipe.reparse:
         require_one_process("evaluate")
@@ -49,6 +55,8 @@ def main(argv: list[str] | None = None) -> None:
     callers = [caller_of(entry, recipe, recipe.max_concurrency) for entry in recipe.judges]
     judges = list(map(build_judge, recipe.judges, callers))  # before anything is written: one may be missing
     require_data(recipe)
+    tasks = load_tasks(entries_of(recipe.tasks), recipe.seed)
+    require_room(recipe, tasks)
     tariff_of(*recipe.judges)  # prices that cannot be read are refused before anything is written
     run = RunDirectory.open(recipe, expendable=lambda folder: unanswered(folder) | only_failures(folder))
     if not run.main_process:
@@ -67,7 +75,8 @@ def main(argv: list[str] | None = None) -> None:
     )
 
     # What is answered, and how likely the answers are under the baseline.
-    baseline, candidates = measure(recipe, prompts, outside_text(recipe), console.print, outside_domain(recipe))
+    runs = TaskRuns(recipe, tasks, run.path)
+    baseline, candidates = measure(recipe, prompts, outside_text(recipe), console.print, outside_domain(recipe), runs)
     policies = [baseline, *candidates]
     run.record(sampled_with={policy.name: sampled_with(policy) for policy in policies})
 
@@ -94,6 +103,10 @@ def main(argv: list[str] | None = None) -> None:
         used = usage(store, recipe.judges)
 
     results = summarise(recipe, clusters, baseline, candidates, verdicts, scores, agreed)
+    if tasks:
+        names = [candidate.name for candidate in candidates]
+        results["tasks"] = compare_tasks(runs, baseline.name, names, bootstrap_of(recipe))
+        write_jsonl(run.path / ANSWERS, task_rows(runs))
     rows = answer_rows(prompts, policies, verdicts, scores)
     write_jsonl(run.path / "answers.jsonl", rows)
     run.table("answers", rows)
@@ -101,7 +114,7 @@ def main(argv: list[str] | None = None) -> None:
     write_jsonl(run.path / "examples.jsonl", examples)
     write_json(run.path / "results.json", results)
     run.finish(**results, usage=used)
-    Console().print(table(results))
+    Console().print(table(results), *([task_table(results)] if tasks else []))
 
 
 if __name__ == "__main__":

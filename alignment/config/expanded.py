@@ -10,7 +10,7 @@ from alignment.config.schema import path_keys
 from alignment.config.yaml_text import Location
 
 PATHS = path_keys() | FILES.keys()  # keys whose texts are files or folders, or Hub ids, which hold neither sign
-NAMED_BY_USERS = frozenset({"columns", "extra_body"})  # mappings whose keys are not ours
+NAMED_BY_USERS = frozenset({"columns", "extra_body", "gen_kwargs"})  # mappings whose keys are not ours
 VARIABLE = re.compile(r"\$(?:([A-Za-z_]\w*)|\{([A-Za-z_]\w*)\})", re.ASCII)
 
 

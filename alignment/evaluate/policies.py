@@ -14,6 +14,7 @@ from alignment.data.template import Template
 from alignment.evaluate.forgetting import Kept, Outside, measure_outside
 from alignment.evaluate.metrics import perplexity, token_logps
 from alignment.evaluate.shared_base import SharedBase
+from alignment.evaluate.tasks.running import TaskRuns
 from alignment.meter import ProgressBar
 from alignment.policy.proxy import proxy_tuned
 from alignment.policy.tokenizer import load_tokenizer
@@ -47,6 +48,7 @@ def measure(
     outside_text: str | None,
     say: Say,
     outside: Outside | None = None,
+    tasks: TaskRuns | None = None,
 ) -> tuple[Measured, list[Measured]]:
     """Sample and measure the candidates, then the baseline.
 
@@ -54,7 +56,8 @@ def measure(
 
     Args:
         prompts: one per answer wanted. outside_text: for the perplexity, None for none. say: reports progress.
-        outside: documents and tasks outside the domain, to compare with the baseline.
+        outside: documents and tasks outside the domain, to compare with the baseline. tasks: of lm-eval; each policy
+            answers them while it is in memory.
 
     Returns: the baseline and the candidates in the recipe's order.
     """
@@ -88,6 +91,8 @@ def measure(
                 max_tokens=recipe.perplexity_max_tokens,
                 batch_size=recipe.per_device_eval_batch_size,
             )
+        if tasks is not None:
+            tasks.run(name, path, model, tokenizer, template, proxy)
         if place == len(places) - 1:
             for candidate in measured.values():
                 if candidate.vocabulary == policy.vocabulary:

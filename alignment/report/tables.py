@@ -1,9 +1,10 @@
 """The results of an evaluation for the page: claims, intervals and numbers."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from alignment.evaluate.tasks.table import task_lines
 from alignment.report.charts import number
 from alignment.report.curves import is_number
 from alignment.report.reading import Run
@@ -57,6 +58,19 @@ class Board:
     problem: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class TaskLine:
+    """One policy's score on one metric of a task of lm-eval."""
+
+    task: str
+    metric: str
+    documents: str
+    who: str
+    tone: str
+    score: Cell
+    difference: Cell  # from the baseline, paired by document
+
+
 @dataclass
 class Evaluation:
     """One evaluation, ready for the page."""
@@ -70,6 +84,7 @@ class Evaluation:
     tracks: list[Track] = field(default_factory=list)
     columns: list[tuple[str, str]] = field(default_factory=list)
     rows: list[tuple[str, str, list[Cell]]] = field(default_factory=list)  # policy, tone, cells
+    tasks: list[TaskLine] = field(default_factory=list)
     accuracy: list[Track] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     tones: dict[str, str] = field(default_factory=dict)
@@ -110,6 +125,7 @@ def evaluation_of(run: Run, training_judges: Sequence[str]) -> Evaluation:
                 found.tracks.append(track)
             found.problems += _coverage(who, str(judge), rate)
     _numbers(found, results, [baseline, *candidates])
+    found.tasks = list(_task_lines(_dict(results.get("tasks")), tones))
     for judge, value in _dict(_detail(results, "reward_agreement")).items():
         track = _track("", "reward", f"against {judge}", "pairs of the baseline's answers", _estimate(value))
         if track is not None:
@@ -142,6 +158,21 @@ def _numbers(found: Evaluation, results: dict[str, Any], policies: Sequence[str]
             else:
                 cells.append(_cell(value, is_share))
         found.rows.append((label(who), found.tones[who], cells))
+
+
+def _task_lines(tasks: dict[str, Any], tones: dict[str, str]) -> Iterator[TaskLine]:
+    for task, metric, numbers in task_lines(tasks):
+        policies, differences = _dict(numbers.get("policies")), _dict(numbers.get("differences"))
+        for place, (who, score) in enumerate(policies.items()):
+            count = _estimate(score).get("n")
+            documents = f"{count:,}" if place == 0 and is_number(count) else ""
+            names = (task, metric) if place == 0 else ("", "")
+            change = _estimate(differences.get(who))
+            value = change.get("value")
+            signed = f"{'+' if value >= 0 else '−'}{number(abs(value))}" if is_number(value) else ""
+            yield TaskLine(
+                *names, documents, label(who), tones.get(who, ""), _cell(score, False), Cell(signed, interval(change))
+            )
 
 
 def _cell(value: object, is_share: bool) -> Cell:

@@ -7,6 +7,7 @@ from pydantic import Field
 from alignment.config.schema.calls import CallKeys
 from alignment.config.schema.judges import JudgeEntry
 from alignment.config.schema.keys import DataKeys, DatasetEntry, ModelKeys, ProxyEntry, SamplingKeys
+from alignment.config.schema.lm_tasks import TaskEntry
 from alignment.config.schema.parts import InputPath, Name, Part, Words
 from alignment.config.schema.recipe import Recipe, Stage
 
@@ -52,6 +53,8 @@ class EvaluateRecipe(Recipe, ModelKeys, DataKeys, SamplingKeys, CallKeys):
     """Tasks of other domains, to measure what the policies forgot: rows with prompt, chosen and rejected. The score is
     the share of rows whose chosen answer is likelier, per token.
     """
+    tasks: list[Name | TaskEntry] = Field(default_factory=list)
+    """Tasks of lm-eval, which all policies answer: names, or mappings with `task`. Needs the extra `tasks`."""
     num_generations: int = Field(default=1, gt=0, le=1024)
     """Answers for each prompt and policy. From 2 on, the reward model is compared with the judges."""
     confidence_level: float = Field(default=0.95, gt=0, lt=1)
