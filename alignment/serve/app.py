@@ -234,6 +234,4 @@ def _http(request: Request, error: Exception) -> Response:
 
 
 def _failed(request: Request, error: Exception) -> Response:
-    if not isinstance(error, AlignmentError):
-        LOG.error("%s", one_line(f"{request.method} {request.url.path}: {described(error)}"))
     return error_response(str(error) if isinstance(error, AlignmentError) else "the server failed; see its log.", 500)

@@ -27,6 +27,9 @@ class Sampled:
 
     def __post_init__(self) -> None:
         self._pieces: asyncio.Queue[Piece] = asyncio.Queue()
+        rows = self.served.base.engine.bounds.rows
+        if self.settings.n > rows:
+            raise ApiError(f"n is {self.settings.n}; the server writes at most {rows} answers together.", "n")
         wanted = [self._wanted(ids) for ids in self.prompts]
         seed = self.settings.seed_or_new()
         self._answers = [

@@ -45,6 +45,7 @@ def serve(settings: Settings, tell: Tell) -> None:
     from alignment.serve.adapters import Adapters
     from alignment.serve.app import Mailbox, build_app
     from alignment.serve.engine import Bounds
+    from alignment.serve.faults import error_body
     from alignment.serve.models import Models
     from alignment.serving.server import server
 
@@ -69,7 +70,7 @@ def serve(settings: Settings, tell: Tell) -> None:
 
         app = build_app(models, Adapters(models, folders, settings.keys), token, mailbox=mailbox, started=started)
         with contextlib.suppress(KeyboardInterrupt):  # uvicorn shuts down, then raises the signal again
-            server(app, grace_seconds=GRACE_SECONDS).run(sockets=[listener])
+            server(app, grace_seconds=GRACE_SECONDS, body=error_body).run(sockets=[listener])
         tell("stopped")
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +11,20 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 LOG = logging.getLogger("uvicorn.error")
+ErrorBody = Callable[[str, int], Any]
 LONGEST_LINE = 300  # characters
 CLOSE = (b"connection", b"close")
 
 
 class Net:
-    """ASGI middleware around an application."""
+    """ASGI middleware around an application.
 
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
+    Args:
+        body: makes the body of an error response from a message and a status.
+    """
+
+    def __init__(self, app: ASGIApp, body: ErrorBody = lambda message, status: {"error": message}) -> None:
+        self.app, self.body = app, body
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Call the application, and report its errors."""
@@ -27,7 +33,7 @@ class Net:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        exchange = _Exchange(scope, receive, send)
+        exchange = _Exchange(scope, receive, send, self.body)
         try:
             await self.app(scope, exchange.receive, exchange.send)
         except ClientDisconnect:
@@ -42,7 +48,8 @@ class Net:
 class _Exchange:
     """A request and its response, with their progress."""
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __init__(self, scope: Scope, receive: Receive, send: Send, body: ErrorBody) -> None:
+        self._body = body
         names = {name for name, _ in scope["headers"]}
         self._scope, self._receive, self._send = scope, receive, send
         self._unread = bool(names & {b"transfer-encoding", b"content-length"})
@@ -64,7 +71,7 @@ class _Exchange:
     async def fail(self, status: int, error: str) -> None:
         """Respond with an error, unless the response has begun; then the connection ends."""
         if not self._started:
-            await JSONResponse({"error": error}, status)(self._scope, self._receive, self.send)
+            await JSONResponse(self._body(error, status), status)(self._scope, self._receive, self.send)
 
 
 def described(error: BaseException) -> str:

@@ -8,7 +8,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from alignment.serving.connection import HEAD_BYTES, PATIENCE, Connection, Patience, places
-from alignment.serving.net import Net
+from alignment.serving.net import ErrorBody, Net
 
 TURN = 8  # 1/8 of the connections are accepted at once, so that each is read before it could be dropped
 WAITING = 1024  # connections that the operating system queues until they are accepted
@@ -24,15 +24,15 @@ class Server(uvicorn.Server):
             listener.listen(WAITING)  # asyncio uses `backlog` for both
 
 
-def server(app: ASGIApp, *, grace_seconds: int, patience: Patience = PATIENCE) -> Server:
+def server(app: ASGIApp, *, grace_seconds: int, patience: Patience = PATIENCE, body: ErrorBody | None = None) -> Server:
     """Return a server of an application; `run(sockets=[...])` serves until shutdown.
 
     Args:
-        grace_seconds: for requests in progress at shutdown.
+        grace_seconds: for requests in progress at shutdown. body: of error responses, see `Net`.
     """
     bounds = replace(patience, connections=places(patience.connections))
     config = uvicorn.Config(
-        Net(app),
+        Net(app, body) if body else Net(app),
         http=type("BoundedConnection", (Connection,), {"patience": bounds}),
         loop="asyncio",
         ws="none",

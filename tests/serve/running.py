@@ -11,6 +11,7 @@ from alignment.policy.policies import Policy
 from alignment.serve.adapters import Adapters
 from alignment.serve.app import Mailbox, build_app
 from alignment.serve.engine import Bounds
+from alignment.serve.faults import error_body
 from alignment.serve.models import Models
 from alignment.serving.address import listen
 from alignment.serving.server import server
@@ -32,7 +33,7 @@ class Running:
         listener.listen()
         up = threading.Event()
         app = build_app(self.models, Adapters(self.models, folders, keys), TOKEN, mailbox=mailbox, started=up.set)
-        self._server = server(app, grace_seconds=10)
+        self._server = server(app, grace_seconds=10, body=error_body)
         self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [listener]})
         self._thread.start()
         assert up.wait(10)
