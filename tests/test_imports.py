@@ -21,7 +21,7 @@ FLOORS = [  # from the top; a folder imports from its own floor, unless that clo
     {"reward.audit", "reward.bench"},
     {"reward.labels", "reward.models", "reward.functions", "reward.time_limit", "reward.verifiers"},
     {"alignment.prepare"},
-    {"alignment.chat", "alignment.pipeline", "alignment.report", "alignment.preview"},
+    {"alignment.chat", "alignment.export", "alignment.pipeline", "alignment.report", "alignment.preview"},
     {"alignment.standings"},
     {"alignment.planner"},
     {"alignment.train", "alignment.synthesize", "alignment.serve"},

@@ -70,3 +70,47 @@ def chat(
     )
     if code:
         sys.exit(code)
+
+
+@verb(rich_help_panel=RESULT_PANEL)
+def export(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run, a model's or an adapter's folder, or a pipeline.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to write.")],
+    adapter: Annotated[
+        bool,
+        typer.Option("--adapter", help="Write the adapter alone, as vLLM takes it; default: merged into its base."),
+    ] = False,
+    license_id: Annotated[
+        str | None,
+        typer.Option("--license", metavar="ID", help="In the card; default: the base's, if its card names one."),
+    ] = None,
+    evaluation: Annotated[
+        Path | None,
+        typer.Option("--evaluation", metavar="RUN", help="A run of `evaluate`; default: those beside RUN."),
+    ] = None,
+    tolerance: Annotated[
+        float | None,
+        typer.Option(min=0.0, help="Largest logit difference accepted; default: what the weights' type can hold."),
+    ] = None,
+    push: Annotated[
+        str | None, typer.Option("--push", metavar="OWNER/NAME", help="Also upload the folder to the Hub; private.")
+    ] = None,
+    public: Annotated[bool, typer.Option("--public", help="Make a new repository of --push public.")] = False,
+    trust_remote_code: TrustRemoteCode = False,
+) -> None:
+    """Write a trained model as Transformers or vLLM take it, with a model card of lineage, licences and evaluation."""
+    from alignment.export.command import Wanted
+    from alignment.export.command import export as write
+
+    wanted = Wanted(
+        run=run,
+        out=out,
+        as_adapter=adapter,
+        licence=license_id,
+        evaluation=evaluation,
+        tolerance=tolerance,
+        push=push,
+        public=public,
+        trust_remote_code=trust_remote_code,
+    )
+    write(wanted, typer.echo)

@@ -16,7 +16,7 @@ Patterns = dict[str, list[str]]  # of files, by split
 
 def configurations(folder: Path) -> Card:
     """Return the configurations in a folder's README.md by name; none if no file here belongs to one."""
-    found = _front_matter(folder / "README.md").get("configs")
+    found = front_matter(folder / "README.md").get("configs")
     listed = [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
     card = {str(one["config_name"]): one for one in listed if "config_name" in one}
     patterns = [pattern for one in card.values() for texts in patterns_of(one).values() for pattern in texts]
@@ -91,7 +91,7 @@ def _texts(value: Any) -> list[str]:
     return [text for text in (value if isinstance(value, list) else [value]) if isinstance(text, str)]
 
 
-def _front_matter(path: Path) -> dict[str, Any]:
+def front_matter(path: Path) -> dict[str, Any]:
     """Return the YAML with which a README.md begins, {} if it begins with none.
 
     Raises: DataError if it cannot be read: it may list configurations that share rows.

@@ -88,7 +88,7 @@ class ManyAdapters:
         if getattr(config, "is_prompt_learning", False):
             raise ModelError(f"{folder} is an adapter of {config.peft_type.value}, which prepends tokens to a batch.")
         self.remove(name)
-        self.known[name] = Known(source.adapter, config, _is_plain(source.adapter, config))
+        self.known[name] = Known(source.adapter, config, is_plain(source.adapter, config))
 
     def remove(self, name: str) -> None:
         """Forget an adapter, and free its weights."""
@@ -175,9 +175,7 @@ class ManyAdapters:
                 f"adapter {known.folder} does not fit the base {self.path}: {module} is {shape}, and the matrices are "
                 f"{tuple(down.shape)} and {tuple(up.shape)}."
             )
-        alpha = config.alpha_pattern.get(get_pattern_key(config.alpha_pattern.keys(), module), config.lora_alpha)
-        rank = down.shape[0]
-        scale = alpha / (rank**0.5 if config.use_rslora else rank)
+        scale = scale_of(config, module, down.shape[0])
         device = self.base.device
         return Pair(down.float().T.contiguous().to(device), (up.float().T * scale).contiguous().to(device))
 
@@ -228,7 +226,14 @@ class ManyAdapters:
             self._place(path, layer)
 
 
-def _is_plain(folder: str, config: Any) -> bool:
+def scale_of(config: Any, module: str, rank: int) -> float:
+    """Return the scale of a LoRA adapter at a module."""
+    alpha = config.alpha_pattern.get(get_pattern_key(config.alpha_pattern.keys(), module), config.lora_alpha)
+    return float(alpha / (rank**0.5 if config.use_rslora else rank))
+
+
+def is_plain(folder: str, config: Any) -> bool:
+    """Whether an adapter is A and B of linear layers and nothing else."""
     file = Path(folder, ADAPTER)
     if config.peft_type != "LORA" or not file.is_file():
         return False

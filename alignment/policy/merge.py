@@ -51,40 +51,56 @@ def merge(
     out = Path(out)
     adapter = Mergeable.find(run, trust_remote_code=trust_remote_code)
     require_free(out)
+    with beside(out) as folder:
+        measured = write_merged(adapter, folder, tolerance, out=out)
+        origin = {"adapter": str(cut_from), "rank": adapter.config.r} if cut_from else {}
+        seal(folder, {**adapter.report(), **origin, **measured})
+    return measured["largest_logit_difference"]
+
+
+def write_merged(adapter: Mergeable, folder: Path, tolerance: float | None, *, out: Path) -> dict[str, float]:
+    """Write the merged model, its tokenizer and its generation config into a folder, and read it back.
+
+    Args:
+        tolerance: as in `merge`. out: what messages call the folder.
+
+    Returns: the largest logit difference and the tolerance.
+    Raises: ModelError as `merge`.
+    """
     keys, tokenizer, dtype, cls = adapter.keys, adapter.tokenizer, adapter.dtype, adapter.cls
     accepted = TOLERANCES[dtype] if tolerance is None else tolerance
-
     unmerged = (load_sequence_classifier if adapter.classifies else load_causal_lm)(keys, trainable=False)
     expected = sample_logits(unmerged, tokenizer)
     with naming_overflow(adapter.run):
         merged = _merged(adapter, unmerged).to(dtype)
     odd = first_not_finite(merged.named_parameters())
     if odd is not None:
-        raise ModelError(f"{run}: merged, {odd} holds NaN or infinity in {dtype}; nothing was written.")
-    with beside(out) as folder:
-        merged.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
-        write_generation(folder, adapter.generation)
-        reloaded = load_base(cls, str(folder), keys.model_copy(update={"load_in_4bit": False})).to(unmerged.device)
-        difference = largest_difference(expected, sample_logits(reloaded, tokenizer))
-        if not difference <= accepted:  # NaN is not
-            raise ModelError(
-                f"{out}: the merged model differs from {run}: largest logit difference {difference:.3g}, tolerance "
-                f"{accepted:.3g}. Nothing was written. Raise --tolerance if that is near enough."
-            )
-        measured = {"largest_logit_difference": difference, "tolerance": accepted}
-        origin = {"adapter": str(cut_from), "rank": adapter.config.r} if cut_from else {}
-        seal(folder, {**adapter.report(), **origin, **measured})
-    return difference
+        raise ModelError(f"{adapter.run}: merged, {odd} holds NaN or infinity in {dtype}; nothing was written.")
+    merged.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    write_generation(folder, adapter.generation)
+    reloaded = load_base(cls, str(folder), keys.model_copy(update={"load_in_4bit": False})).to(unmerged.device)
+    difference = largest_difference(expected, sample_logits(reloaded, tokenizer))
+    if not difference <= accepted:  # NaN is not
+        raise ModelError(
+            f"{out}: the merged model differs from {adapter.run}: largest logit difference {difference:.3g}, tolerance "
+            f"{accepted:.3g}. Nothing was written. Raise --tolerance if that is near enough."
+        )
+    return {"largest_logit_difference": difference, "tolerance": accepted}
 
 
 def _merged(adapter: Mergeable, unmerged: Any) -> Any:
+    return added_to_base(in_floats(adapter, unmerged))
+
+
+def in_floats(adapter: Mergeable, unmerged: Any) -> Any:
+    """Return the model with its adapter on a base in float32: of one in 4 bits, on the dequantised weights."""
     if not adapter.keys.load_in_4bit:
-        return added_to_base(unmerged)
+        return unmerged
     # PEFT would quantise the sum again, which rounds away most of what was learned.
     head: dict[str, Any] = {"num_labels": 1} if adapter.classifies else {}
     base = load_base(adapter.cls, adapter.source.base, adapter.keys, **head).dequantize(dtype=torch.float32)
-    return added_to_base(PeftModel.from_pretrained(base, adapter.adapter))
+    return PeftModel.from_pretrained(base, adapter.adapter)
 
 
 @torch.no_grad()

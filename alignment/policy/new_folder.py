@@ -63,5 +63,7 @@ def _exchange(new: Path, old: Path) -> None:
 def seal(folder: Path, report: dict[str, Any], name: str = REPORT) -> None:
     """Write a report, `merge.json`, and last `whole.json`, which lists all files of the folder with their hashes."""
     (folder / name).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    for file in folder.iterdir():  # safetensors lets the owner alone read its files
+        file.chmod(file.stat().st_mode | ((folder / name).stat().st_mode & 0o044))
     mark = mark_of(folder, [file.name for file in folder.iterdir() if file.is_file()])
     (folder / WHOLE).write_text(json.dumps(mark, indent=2) + "\n", encoding="utf-8")

@@ -22,6 +22,7 @@ from alignment.policy.mergeable import changed_apart, why_not_merged
 from alignment.policy.merged import bfloat16_copy, policy_weights
 from alignment.policy.methods import adapter_config, method_of
 from alignment.policy.model_source import resolve_model
+from alignment.policy.plain_lora import why_no_vllm_lora
 from alignment.policy.role_files import save_policy
 from alignment.policy.roles import Roles
 from alignment.rollout.continuous_batching import ContinuousBatchingEngine
@@ -29,7 +30,7 @@ from alignment.rollout.engine import Engine
 from alignment.rollout.merged_engine import MergedEngine
 from alignment.rollout.static_batch import StaticDecoder, require_static, static_decoder, try_step
 from alignment.rollout.transformers_engine import TransformersEngine
-from alignment.rollout.vllm_adapter import RANKS, VersionedAdapter
+from alignment.rollout.vllm_adapter import VersionedAdapter
 from alignment.rollout.vllm_engine import VLLMEngine, vllm_generation
 from alignment.train.sharding import is_sharded
 
@@ -196,8 +197,7 @@ def versioned_adapter(recipe: PolicyGradientRecipe, roles: Roles) -> VersionedAd
 def adapter_obstacle(recipe: PolicyGradientRecipe, roles: Roles) -> str | None:
     """Why vLLM cannot take the policy's adapter alone; None if it can.
 
-    In vLLM, `PEFTHelper` (vllm/lora/peft_helper.py) supports no DoRA, no modules_to_save and one scale for all layers,
-    and bitsandbytes_loader.py quantises a base to NF4 with nested constants, as training does.
+    In vLLM, bitsandbytes_loader.py quantises a base to NF4 with nested constants, as training does.
     """
     if not recipe.method.has_adapter:
         return f"peft_method is {recipe.peft_method}"
@@ -209,14 +209,10 @@ def adapter_obstacle(recipe: PolicyGradientRecipe, roles: Roles) -> str | None:
     obstacles = {
         "vllm_mode is server, and TRL's server takes no adapters": recipe.vllm_mode == "server",
         "vllm_enable_sleep_mode discards the base's weights": recipe.vllm_enable_sleep_mode,
-        "vLLM has no modules_to_save": bool(config.modules_to_save),
-        "vLLM has no biases of an adapter": config.bias != "none" or config.lora_bias,
-        "vLLM has one rank and one alpha for all layers": bool(config.rank_pattern or config.alpha_pattern),
-        f"vLLM has no rank above {RANKS[-1]}": config.r > RANKS[-1],
         "vLLM takes adapters of linear layers alone": not all(
             isinstance(layer.get_base_layer(), nn.Linear) for layer in adapter.lora_layers
         ),
         "vLLM quantises by NF4 with nested constants": recipe.load_in_4bit
         and not (recipe.bnb_4bit_quant_type == "nf4" and recipe.use_bnb_nested_quant),
     }
-    return next((reason for reason, holds in obstacles.items() if holds), None)
+    return next((reason for reason, holds in obstacles.items() if holds), None) or why_no_vllm_lora(config)
