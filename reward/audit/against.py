@@ -180,10 +180,14 @@ def people_alpha(found: Sequence[Match], how: Bootstrap) -> dict[str, Measure]:
     several = [match for match in found if len(match.votes) > 1]
     if not several:
         return {}
-    votes = [np.asarray(match.votes) for match in several]
+    return alphas([np.asarray(match.votes) for match in several], _clusters(several), how)
+
+
+def alphas(votes: list[Array], clusters: Sequence[str], how: Bootstrap) -> dict[str, Measure]:
+    """Krippendorff's alpha by level of measurement; `votes` has those on each comparison, two or more."""
     winners = [np.sign(each) for each in votes]
     levels = {"nominal": winners, "ordinal": winners, "interval": votes}
-    return {level: _alpha(units, level, _clusters(several), how) for level, units in levels.items()}
+    return {level: _alpha(units, level, clusters, how) for level, units in levels.items()}
 
 
 def _alpha(units: list[Array], level: str, clusters: Sequence[str], how: Bootstrap) -> Measure:

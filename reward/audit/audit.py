@@ -1,11 +1,12 @@
 """All measures of one judge's labels, as plain numbers."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from alignment.evaluate.statistics import Bootstrap
 from reward.audit import against, measures
 from reward.audit.calibration import calibration
+from reward.audit.classes import classes
 from reward.audit.items import Judged, People
 from reward.audit.suggest import kappa_of_all
 
@@ -19,6 +20,13 @@ ALONE = {
     "self_consistency": measures.self_consistency,
     "tie_rate": measures.tie_rate,
     "mass": measures.mass,
+}
+OF_SUBSETS: dict[str, Callable[[Sequence[against.Match], Bootstrap], measures.Measure]] = {
+    "accuracy": against.accuracy,
+    "accuracy_strict": against.accuracy_strict,
+    "both_orders_correct": against.both_orders_correct,
+    "kappa": against.kappa,
+    "macro_f1": lambda found, how: (classes(found, how) or {}).get("macro_f1"),
 }
 
 
@@ -55,6 +63,7 @@ def _against(judged: Judged, found: Sequence[against.Match], people: People, how
         "accuracy_strict": against.accuracy_strict(found, how),
         "both_orders_correct": against.both_orders_correct(found, how),
         **_by_subset(found, how),
+        **(classes(found, how) or {}),
         "accuracy_one_order": against.accuracy_one_order(found, how),
         "accuracy_when_consistent": against.accuracy_when_consistent(found, how),
         "kappa": against.kappa(found, how),
@@ -67,18 +76,18 @@ def _against(judged: Judged, found: Sequence[against.Match], people: People, how
 
 
 def _by_subset(found: Sequence[against.Match], how: Bootstrap) -> dict[str, Any]:
-    """Return accuracies by subset, and their means, each subset counting once; nothing for a single subset."""
+    """Return measures by subset, and their means, each subset counting once; nothing for a single subset."""
     subsets = sorted({match.item.subset for match in found})
     if len(subsets) < 2:
         return {}
-    accuracies = {"accuracy": against.accuracy, "accuracy_strict": against.accuracy_strict}
     measured: dict[str, dict[str, measures.Measure]] = {}
     for subset in subsets:
         own = [match for match in found if match.item.subset == subset]
-        measured[subset] = {name: measure(own, how) for name, measure in accuracies.items()}
+        measured[subset] = {name: measure(own, how) for name, measure in OF_SUBSETS.items()}
     means = {}
-    for name in accuracies:
-        values = [one["value"] for each in measured.values() if (one := each[name]) is not None]
+    for name in OF_SUBSETS:
+        known = [one["value"] for each in measured.values() if (one := each[name]) is not None]
+        values = [value for value in known if value is not None]
         if values:
             means[name] = sum(values) / len(values)
     return {"subsets": measured, "subset_means": means}

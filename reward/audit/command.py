@@ -18,7 +18,8 @@ from reward.audit.audit import audit
 from reward.audit.calibration import Method, fit_matches
 from reward.audit.findings import Finding, estimate, findings, points
 from reward.audit.items import Judged, People, Reading, read_gold, read_labels
-from reward.audit.page import page
+from reward.audit.page import CLASSES, page
+from reward.audit.people import people_agreement, people_summary
 from reward.audit.suggest import suggest
 
 WIDTH = 110  # columns of the summary in words
@@ -58,6 +59,9 @@ def run(
         given = read_gold(str(gold), reading)
         say(_matched(gold, given, judges))
         people.merge(given)
+    if not judges and (suggestions is not None or calibrate is not None):
+        option = "--suggest" if suggestions else "--calibrate"
+        raise AlignmentError(f"{option} is for a judge's labels, and all of these are people's.")
     if len(judges) > 1 and (suggestions is not None or calibrate is not None):
         names, option = ", ".join(judge.name for judge in judges), "--suggest" if suggestions else "--calibrate"
         raise AlignmentError(f"{option} is for the labels of one judge, and these have {len(judges)}: {names}.")
@@ -67,12 +71,21 @@ def run(
         listed = findings(numbers)
         found.append(numbers | {"findings": [finding.as_json() for finding in listed]})
         say(summary(numbers, listed))
-    everything = {"labels": [str(path) for path in labels], "gold": str(gold) if gold else None,
-                  "confidence_level": how.level, "bootstrap_samples": how.samples, "judges": found}  # fmt: skip
+    among = people_agreement(people, how)
+    if among is not None:
+        say(people_summary(among))
+    everything = {
+        "labels": [str(path) for path in labels],
+        "gold": str(gold) if gold else None,
+        "confidence_level": how.level,
+        "bootstrap_samples": how.samples,
+        "judges": found,
+        "people": among,
+    }
     if outputs.json is not None:
         write_json(outputs.json, everything)
     if outputs.page is not None:
-        write_atomic(outputs.page, page(found, str(gold) if gold else None, how.level))
+        write_atomic(outputs.page, page(found, str(gold) if gold else None, how.level, among))
         say(str(outputs.page))
     if outputs.calibrated is not None and calibrate is not None:
         say(_calibrated(judges[0], people, calibrate, outputs.calibrated))
@@ -158,7 +171,15 @@ def headline(numbers: dict[str, Any]) -> list[tuple[str, str]]:
         if one["accuracy"]:
             found.append((f"accuracy, {printable(name)}", estimate(one["accuracy"])))
     for name, value in people.get("subset_means", {}).items():
-        found.append((f"{name.replace('_', ' ')}, mean of subsets", percent(value, 1)))
+        words = name.replace("_", " ").replace("f1", "F1")
+        found.append((f"{words}, mean of subsets", number(value) if name == "kappa" else percent(value, 1)))
+    for name, one in people.get("classes", {}).items():
+        scores = ", ".join(
+            f"{'F1' if key == 'f1' else key} {_share(one[key])}" for key in ("precision", "recall", "f1")
+        )
+        found.append((f"people prefer {CLASSES[name]}", f"{scores} ({one['people']} by people)"))
+    if people.get("macro_f1"):
+        found.append(("F1, mean of these", estimate(people["macro_f1"])))
     plain = [("Cohen's kappa", people.get("kappa")), ("Cohen's kappa, all labels", people.get("kappa_of_all"))]
     plain += [(f"Krippendorff's alpha, {level}", value) for level, value in people.get("alpha", {}).items()]
     plain += [(f"people's alpha, {level}", value) for level, value in people.get("people_alpha", {}).items()]
@@ -170,6 +191,10 @@ def headline(numbers: dict[str, Any]) -> list[tuple[str, str]]:
         per = {key: value for key, value in spent["per_thousand"].items() if value is not None}
         found.append(("per 1,000 labels", ", ".join(_amount(key, value, spent) for key, value in per.items())))
     return found
+
+
+def _share(measure: dict[str, Any]) -> str:
+    return "none" if measure["value"] is None else estimate(measure)
 
 
 def _amount(key: str, value: float, spent: dict[str, Any]) -> str:

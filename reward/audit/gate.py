@@ -162,6 +162,8 @@ def check(gate: GateEntry, audits: Sequence[dict[str, Any]], *, voices: bool) ->
 
     Raises: GateError if a judge misses it.
     """
+    if not audits:
+        raise GateError("the gate limits a judge's labels, and all of these are people's.")
     found = [
         f"{numbers['judge']}: {line}"
         for numbers in audits

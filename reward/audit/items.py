@@ -146,7 +146,7 @@ def read_labels(
     Args:
         given: a file of votes that is read elsewhere and replaces the gold labels within recorded verdicts.
 
-    Raises: DataError if a path has no labels.
+    Raises: DataError if a path has no labels of a judge, and people's are not of several people.
     """
     how = Reading() if how is None else how
     judges: dict[str, Judged] = {}
@@ -170,9 +170,10 @@ def read_labels(
         names = _sort(rankings, judges, people, path.stem if path.is_file() else path.name, str(path))
         if len(names) == 1:  # the cost of several judges cannot be divided
             _add_usage(judges[names[0]].usage, usage)
-    if not judges:
+    if not judges and not any(len(votes) > 1 for votes in people.votes.values()):
         raise DataError(
-            f"{', '.join(map(str, paths))}: there is no label of a judge; all rows are people's or unusable."
+            f"{', '.join(map(str, paths))}: there is no label of a judge, and no comparison that two people judged, so "
+            "there is nothing to compare."
         )
     return list(judges.values()), people
 

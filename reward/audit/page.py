@@ -11,6 +11,7 @@ from alignment.report.tables import Cell, Track
 from alignment.report.wording import duration, interval, percent
 
 TEMPLATE = Path(__file__).parent / "audit.html.jinja"
+CLASSES = {"first": "the first", "second": "the second", "tie": "neither"}
 TONE, PEOPLE = "c1", "c3"  # the judge's colour and the people's; see the report's style.css
 
 
@@ -28,6 +29,7 @@ class View:
     gaps: list[tuple[str, Cell]] = field(default_factory=list)  # differences in percentage points
     agreement: list[tuple[str, list[Cell]]] = field(default_factory=list)  # with people; people among themselves
     among: bool = False  # whether some comparisons have several people's votes
+    classes: list[tuple[str, list[Cell]]] = field(default_factory=list)  # precision, recall, F1, and how often named
     errors: list[tuple[str, list[Cell]]] = field(default_factory=list)  # before and after maps: ECE, Brier, NLL
     charts: list[Chart] = field(default_factory=list)
     spent: list[tuple[str, str]] = field(default_factory=list)
@@ -41,14 +43,15 @@ COLUMNS = (
 )  # fmt: skip
 
 
-def page(audits: Sequence[dict[str, Any]], gold: str | None, level: float) -> str:
+def page(audits: Sequence[dict[str, Any]], gold: str | None, level: float, people: dict[str, Any] | None = None) -> str:
     """Return the page's HTML."""
     views = [_view(found) for found in audits]
     voted = max(((found["against"] or {}).get("comparisons", 0) for found in audits), default=0)
-    name = views[0].name if len(views) == 1 else f"{len(views)} judges"
+    name = views[0].name if len(views) == 1 else f"{len(views)} judges" if views else "People's labels"
+    voted = max(voted, people["comparisons"] if people and not views else 0)
     columns = [place for place in range(len(COLUMNS)) if any(view.row[place].text != "–" for view in views)]
     return fill(
-        TEMPLATE, name=name, views=views, gold=gold, voted=voted, level=percent(level),
+        TEMPLATE, people=_people(people), name=name, views=views, gold=gold, voted=voted, level=percent(level),
         columns=[COLUMNS[place] for place in columns],
         compared=[(view.name, [view.row[place] for place in columns]) for view in views] if len(views) > 1 else [],
     )  # fmt: skip
@@ -82,6 +85,7 @@ def _view(found: dict[str, Any]) -> View:
         ("the longer answer wins", "where people voted", _from_half(people.get("judge_length_bias")), TONE),
         ("the longer answer wins", "with people", _from_half(people.get("people_length_bias")), PEOPLE),
     )
+    view.classes = _classes(people)
     _calibration(view, calibrated)
     view.spent = _spent(found["spent"])
     view.statuses = list((alone["coverage"] or {}).get("statuses", {}).items())
@@ -115,6 +119,41 @@ def _against(view: View, people: dict[str, Any]) -> None:
     view.agreement = [
         (name, [_cell(judge), _cell(alone)] if view.among else [_cell(judge)]) for name, judge, alone in kept
     ]
+
+
+def _people(found: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Return the agreement of people with each other as cells: overall, by pair and by person."""
+    if found is None:
+        return None
+    overall = [("Cohen's κ, mean of pairs", _cell(found["kappa"]))]
+    overall += [(f"Krippendorff's α, {level}", _cell(value)) for level, value in found["alpha"].items() if value]
+    pairs = [
+        (f"{one['first']} and {one['second']}",
+         [_cell(one["kappa"]), Cell(percent(one["agree"], 1)), Cell(f"{one['comparisons']:,}")])
+        for one in found["pairs"]
+    ]  # fmt: skip
+    persons = [
+        (one["name"], [Cell("–" if one["kappa"] is None else number(one["kappa"])), Cell(percent(one["ties"], 1)),
+                       Cell(f"{one['comparisons']:,}"), Cell(f"{one['shared']:,}")])
+        for one in found["people"]
+    ]  # fmt: skip
+    return {"overall": overall, "pairs": pairs, "persons": persons}
+
+
+def _classes(people: dict[str, Any]) -> list[tuple[str, list[Cell]]]:
+    """Return precision, recall and F1 for each class, and the mean F1."""
+    found = [
+        (f"People prefer {words}", [*(_share_or_none(one[key]) for key in ("precision", "recall", "f1")),
+                                    Cell(f"{one['people']:,}"), Cell(f"{one['judge']:,}")])
+        for name, words in CLASSES.items()
+        if (one := people.get("classes", {}).get(name))
+    ]  # fmt: skip
+    mean = people.get("macro_f1")
+    return [*found, ("Mean of these", [Cell("–"), Cell("–"), _share(mean), Cell("–"), Cell("–")])] if mean else found
+
+
+def _share_or_none(measure: dict[str, Any]) -> Cell:
+    return Cell("–") if measure["value"] is None else _share(measure)
 
 
 def _calibration(view: View, found: dict[str, Any]) -> None:

@@ -193,10 +193,12 @@ def test_labels_of_one_judge_in_two_files_are_measured_apart_too(tmp_path):
     assert "accuracy, mean of subsets" in said[0]
 
 
-def test_an_audit_needs_labels_of_a_judge(tmp_path):
+def test_an_audit_needs_labels_of_a_judge_or_of_several_people(tmp_path):
     folder = write_run(tmp_path / "label")
-    with pytest.raises(DataError, match="there is no label of a judge"):
-        run([folder / "people.jsonl"], None, outputs=Outputs(), say=lambda words: None)
+    votes = [json.loads(line) for line in (folder / "people.jsonl").read_text().splitlines()]
+    write_jsonl(tmp_path / "one.jsonl", [row for row in votes if row["provenance"]["annotator"] == "Ann"])
+    with pytest.raises(DataError, match="there is no label of a judge, and no comparison that two people judged"):
+        run([tmp_path / "one.jsonl"], None, outputs=Outputs(), say=lambda words: None)
 
 
 def test_the_verb_and_its_exit_codes(tmp_path):
