@@ -84,6 +84,10 @@ def mix(
         list[str], typer.Argument(metavar="LABELS...", help="Rankings of people and judges: files or run folders.")
     ],
     output: Annotated[Path, typer.Option(metavar="FILE", help="The mixed rankings to write, as .jsonl.")],
+    gold: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="People's preferences on some of the pairs: their truth is then known."),
+    ] = None,
     smoothing: Annotated[
         float, typer.Option(min=0.0, max=1e6, help="How many labels the prior on each labeller weighs as much as.")
     ] = 10.0,
@@ -103,6 +107,7 @@ def mix(
     write(
         labels,
         output,
+        gold=gold,
         smoothing=smoothing,
         bootstrap=bootstrap,
         seed=seed,

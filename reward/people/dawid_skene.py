@@ -10,6 +10,10 @@ likelihood under a truth is then the matrix's row weighted by it, so a labeller 
 probability on as it stands, and one that is right half the time adds nothing. And a prior, as strong as a few labels,
 keeps estimates from few labels away from 0 and 1.
 
+Agreement alone does not tell labellers that are right together from labellers that err on the same items: the estimate
+sides with the majority. Gold labels of some pairs anchor it: their truth is known, and the search also begins from the
+matrices that they show, and keeps the likelier of the two results.
+
 That neither is better can be the truth only where somebody ever says so: otherwise nothing would tell such pairs from
 those that labellers err on.
 """
@@ -34,6 +38,7 @@ SMALLEST = 1e-300  # in place of a probability of 0, before the logarithm
 TOLERANCE = 1e-9
 TOLERANCE_OF_RESAMPLES = 1e-6  # the bounds of an interval are accurate to about a percent
 MOST_STEPS = 5000
+ENOUGH_GOLD = 10  # pairs with gold that tell a labeller's accuracy
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +50,7 @@ class Labels:
     outcomes: Floats  # (labels, 3), rows sum to one
     pairs: int
     labellers: int
+    gold: Integers | None = None  # (pairs,): the known truth, or -1; None: of no pair
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +90,29 @@ def estimate(
     """
     weights = np.ones(labels.pairs) if weights is None else weights
     if start is None:
-        better = np.tile(BETTER, (labels.labellers, 1))
-        ties = TIES if labels.outcomes[:, TIE].any() else 0.0
-        start = Estimate(np.empty((0, 3)), better, np.full(labels.labellers, NEITHER), ties, -np.inf, 0, False)
+        start = _prior(labels)
+        if labels.gold is not None:
+            by_gold = _of_gold(labels, start, weights, smoothing)
+            found = [_climb(labels, each, weights, smoothing, tolerance) for each in (start, by_gold)]
+            return max(found, key=lambda each: each.log_posterior)
+    return _climb(labels, start, weights, smoothing, tolerance)
+
+
+def _prior(labels: Labels) -> Estimate:
+    better = np.tile(BETTER, (labels.labellers, 1))
+    gold_ties = labels.gold is not None and (labels.gold == TIE).any()
+    ties = TIES if labels.outcomes[:, TIE].any() or gold_ties else 0.0
+    return Estimate(np.empty((0, 3)), better, np.full(labels.labellers, NEITHER), ties, -np.inf, 0, False)
+
+
+def _of_gold(labels: Labels, start: Estimate, weights: Floats, smoothing: float) -> Estimate:
+    """Return the parameters that the pairs with gold alone give."""
+    known = np.zeros(labels.pairs) if labels.gold is None else (labels.gold >= 0).astype(np.float64)
+    truth, likelihood, _ = _expect(labels, start, weights * known, smoothing)
+    return _maximise(labels, replace(start, truth=truth), likelihood, weights * known, smoothing)
+
+
+def _climb(labels: Labels, start: Estimate, weights: Floats, smoothing: float, tolerance: float) -> Estimate:
     now = replace(start, log_posterior=-np.inf, converged=False)
     for step in range(1, MOST_STEPS + 1):
         truth, likelihood, log_posterior = _expect(labels, now, weights, smoothing)
@@ -103,6 +129,11 @@ def _expect(labels: Labels, now: Estimate, weights: Floats, smoothing: float) ->
     likelihood = np.maximum(np.einsum("lo,lto->lt", labels.outcomes, _matrices(now)[labels.labeller]), SMALLEST)
     joint = np.tile(_log([(1 - now.ties) / 2, (1 - now.ties) / 2, now.ties]), (labels.pairs, 1))
     joint += _sums(np.log(likelihood), labels.pair, labels.pairs)
+    if labels.gold is not None:
+        known = np.flatnonzero(labels.gold >= 0)
+        others = np.ones((len(known), 3), dtype=bool)
+        others[np.arange(len(known)), labels.gold[known]] = False
+        joint[known] = np.where(others, -np.inf, joint[known])
     highest = joint.max(axis=1, keepdims=True)
     evidence = highest[:, 0] + np.log(np.exp(joint - highest).sum(axis=1))
     truth = np.exp(joint - evidence[:, None])
@@ -187,10 +218,25 @@ def told_apart(labels: Labels) -> NDArray[np.bool_]:
     """Return for each labeller whether its accuracy is identified: two others must share pairs with it and each other.
 
     Of two labellers alone only their agreement can be seen, and it says nothing of which of them errs; of one alone,
-    nothing can. What is estimated of those is the prior, shared evenly.
+    nothing can. What is estimated of those is the prior, shared evenly. Ten pairs with gold are enough for anybody.
     """
     present = np.zeros((labels.pairs, labels.labellers))
     present[labels.pair, labels.labeller] = 1
     meet = (present.T @ present > 0).astype(float)
     np.fill_diagonal(meet, 0)
-    return np.asarray(np.diag(meet @ meet @ meet) > 0)
+    return np.asarray((np.diag(meet @ meet @ meet) > 0) | (accuracy_on_gold(labels)[1] >= ENOUGH_GOLD))
+
+
+def accuracy_on_gold(labels: Labels) -> tuple[Floats, Integers]:
+    """Return each labeller's share of right verdicts on pairs where gold prefers an answer, and their number.
+
+    Verdicts for neither answer do not count, as in `Estimate.accuracy`; NaN without a verdict.
+    """
+    gold = np.full(labels.pairs, -1) if labels.gold is None else labels.gold
+    truth = gold[labels.pair]
+    decided = (truth == FIRST) | (truth == SECOND)
+    right = np.where(truth == FIRST, labels.outcomes[:, FIRST], labels.outcomes[:, SECOND]) * decided
+    named = (labels.outcomes[:, FIRST] + labels.outcomes[:, SECOND]) * decided
+    both = [np.bincount(labels.labeller, each, minlength=labels.labellers) for each in (right, named)]
+    counts = np.bincount(labels.labeller, decided & (named > 0), minlength=labels.labellers).astype(np.int64)
+    return np.where(both[1] > 0, both[0] / np.where(both[1] > 0, both[1], 1.0), np.nan), counts
