@@ -4,7 +4,7 @@ import difflib
 import re
 import types
 import typing
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, Literal, get_args, get_origin
 
 import pydantic
@@ -81,7 +81,9 @@ def from_pydantic(
 def _fault(entry: Any, cls: type[pydantic.BaseModel], values: dict[str, Any]) -> tuple[Location, str]:
     location = _place(entry["loc"], values, entry["type"] == "missing")
     if entry["type"] == "union_tag_not_found":
-        return (*location, "kind"), "the required key is missing"
+        models = [part for part in parts_in(_annotation(cls, location, values)) if issubclass(part, Entry)]
+        kinds = [name for model in models for name in model.kind_names()]
+        return (*location, "kind"), f"the required key is missing; it is one of {', '.join(kinds)}"
     if entry["type"] == "union_tag_invalid":
         kinds = re.findall(r"'([^']*)'", entry["ctx"]["expected_tags"])
         return (*location, "kind"), wrong_kind(entry["ctx"]["tag"], f"one of {', '.join(kinds)}", kinds)
@@ -118,7 +120,10 @@ def _message(entry: Any, location: Location, cls: type[pydantic.BaseModel], valu
         case "extra_forbidden":
             model = _model(_annotation(cls, location[:-1], values), _value(location[:-1], values))
             if model and issubclass(model, Entry):
-                return model.foreign(str(location[-1])) or _no_such_key(location, model.keys_of_all_kinds())
+                told = model.foreign(str(location[-1])) or _no_such_key(location, model.keys_of_all_kinds())
+                taken = ", ".join(key for key in model.model_fields if key != "kind")
+                end = "" if told.endswith("?") else "."
+                return f"{told}{end} A {model.FAMILY} of kind {model.kind_names()[0]} takes {taken or 'no other key'}"
             return _no_such_key(location, model.model_fields if model else ())
         case "too_short":
             least = entry["ctx"]["min_length"]
@@ -163,6 +168,15 @@ def _model(annotation: Any, value: Any) -> Any:
     kind = value.get("kind") if isinstance(value, dict) else None
     by_kind = (model for model in models if issubclass(model, Entry) and kind in model.kind_names())
     return next(by_kind, models[0] if models else None)
+
+
+def parts_in(annotation: Any) -> Iterator[type[pydantic.BaseModel]]:
+    """Yield the classes of the mappings that an annotation takes, also inside of lists."""
+    for option in _options(annotation):
+        if isinstance(option, type) and issubclass(option, pydantic.BaseModel):
+            yield option
+        elif get_origin(option) is list:
+            yield from parts_in(get_args(option)[0])
 
 
 def _options(annotation: Any) -> list[Any]:

@@ -6,11 +6,12 @@ from typing import Any
 
 from pydantic.fields import FieldInfo
 
-from alignment.config.faults import annotation_text, shown
+from alignment.config.faults import annotation_text, parts_in, shown
 from alignment.config.library import OUR_DEFAULTS, Kind, trainer_keys, trainer_texts
 from alignment.config.reference import GROUPS, keys_of
 from alignment.config.renamed import DECIDED
 from alignment.config.schema import Recipe
+from alignment.config.schema.kinds import Entry
 
 WIDTH = 110  # columns
 BY_MACHINE = {  # defaults of the trainer's keys that `alignment.train.arguments` computes
@@ -27,10 +28,13 @@ def describe(cls: type[Recipe], word: str = "") -> str:
     """Return the keys of a stage, for `--help`.
 
     Args:
-        word: keep only keys whose name or meaning contains it.
+        word: keep only keys whose name or meaning contains it. If it is a key that takes mappings, or a kind of
+            these, their keys follow.
     """
     sections = [(title, [entry for entry in entries if word.lower() in entry.lower()]) for title, entries in _all(cls)]
     lines = [" ".join((cls.__doc__ or "").split()), "", "  --config FILE [--key value ...]", "  --help [WORD]"]
+    for key, info in cls.model_fields.items():
+        sections += _inner(key, info.annotation, word)
     for title, entries in sections:
         if entries:
             lines += ["", f"{title}:", *entries]
@@ -55,6 +59,18 @@ def _all(cls: type[Recipe]) -> Iterator[tuple[str, list[str]]]:
         kinds = trainer_keys(cls.TRAINER_CONFIG).items()
         entries = [_library(name, kind, *texts.get(name, ("", ""))) for name, kind in kinds if name not in hidden]
         yield f"Keys of {cls.TRAINER_CONFIG.replace(':', '.')}", entries
+
+
+def _inner(key: str, annotation: Any, word: str) -> Iterator[tuple[str, list[str]]]:
+    """Yield the keys of the mappings that a key takes, if `word` is the key; if it is a kind, those of this kind."""
+    for part in parts_in(annotation):
+        kinds = part.kind_names() if issubclass(part, Entry) else ()
+        if word != key and word not in kinds:
+            continue
+        title = f"{key}, kind: {', '.join(kinds)}" if kinds else key
+        what = part.model_fields["kind"].description if kinds else ""
+        heading = [textwrap.fill(what, WIDTH, initial_indent="  ", subsequent_indent="  ")] if what else []
+        yield title, [*heading, *(_own(name, info) for name, info in part.model_fields.items() if name != "kind")]
 
 
 def _own(name: str, info: FieldInfo) -> str:

@@ -24,7 +24,7 @@ TEXTS: dict[str, str] = {  # key of a layout → role of its text, or of the las
     **dict.fromkeys(("messages", "conversations", "conversation_a", "conversation_b", "instances"), _CONVERSATION),
 }
 _BY_CONTENT = ("argilla", "label_studio")  # layouts whose keys the user of another program chose
-_TURN = re.compile(r"(?:\A\s*|\n\n)(Human|Assistant):\s*")
+_TURN = re.compile(r"(?:\A\s*|\n\n)(Human|Assistant):")
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,9 +166,10 @@ def _transcript(text: str, role: str, path: Path) -> Iterator[Text]:
     turns = list(_TURN.finditer(text))
     ends = [*(turn.start() for turn in turns[1:]), len(text)]
     for number, (turn, end) in enumerate(zip(turns, ends, strict=True), 1):
-        body = text[turn.end() : end].rstrip()
+        body = text[turn.end() : end].strip()
+        start = text.index(body, turn.end())
         last = number == len(turns) and turn[1] == "Assistant"
-        yield Text(_single(role) if last else "prompt", body, path, (turn.end(), turn.end() + len(body)))
+        yield Text(_single(role) if last else "prompt", body, path, (start, start + len(body)))
 
 
 def _by_content(row: Row, layout: Format) -> Iterator[Text]:

@@ -10,11 +10,12 @@ from types import MappingProxyType
 from typing import Any
 
 from alignment.config.input_paths import located_inputs
-from alignment.config.schema.prepare import PrepareRecipe
+from alignment.config.schema.prepare import READ_NOTES, PrepareRecipe
 from alignment.data.prepare.step import Rows, StepError
 from alignment.errors import printable
 from alignment.meter import ProgressBar, say
 from alignment.prepare.applying import Build, Numbered, applier, built
+from alignment.prepare.inputs import require_inputs, require_new_columns
 from alignment.prepare.reading import Read, unchanged
 from alignment.prepare.spreading import mapper, require_ray
 from alignment.prepare.store import Counts, Store, StoredRows, to_line
@@ -64,10 +65,14 @@ def require(recipe: PrepareRecipe, steps: Sequence[Numbered], read: Read | None)
     store = Store(Path(recipe.output_dir))
     mark = None if read is not None else store.done(0, _read_key(recipe))
     rows: Rows = store.rows(0, mark) if mark is not None else read.rows if read is not None else []
+    noted = {*READ_NOTES}
     for one in steps:
+        require_inputs(one, rows, noted)
         one.step.require(rows)
         if one.entry.READS_COLUMNS:
-            break
+            return
+        noted.update(one.entry.notes)
+    require_new_columns(recipe.columns_added, rows)
 
 
 def run_steps(recipe: PrepareRecipe, steps: Sequence[Numbered], read: Read | None) -> Prepared:

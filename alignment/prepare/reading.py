@@ -1,14 +1,16 @@
 """From a recipe's `datasets:` to rows of any layout, each with its origin."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from alignment.config.schema.keys import DatasetEntry
-from alignment.config.schema.prepare import PrepareRecipe
+from alignment.config.schema.prepare import READ_NOTES, PrepareRecipe
 from alignment.data.detection import detect
 from alignment.data.formats import Format
+from alignment.data.keys import ORIGIN
 from alignment.data.layouts import Parsed
 from alignment.data.prepare.step import Row
 from alignment.data.readers import RawRow, RawSource
@@ -18,8 +20,12 @@ from alignment.data.stored import Stored
 from alignment.data.thumbs import PROBABILITY
 from alignment.errors import DataError, named_inputs, printable
 from alignment.prepare.conversion import converter
+from alignment.strict_json import shown
 
-DATASET = "dataset"  # the note that names the entry of `datasets`
+(DATASET,) = READ_NOTES  # names the entry of `datasets`
+
+
+_PLACE = re.compile(r"[^\n]+:\d+")  # FILE:LINE
 
 
 @dataclass
@@ -83,6 +89,7 @@ def _rows(source: RawSource, entry: DatasetEntry, recipe: PrepareRecipe, found: 
     notes = {DATASET: entry.path}
     if recipe.reads_columns:
         for raw, layout in _columns(source, objects_of(source, recipe.on_bad_row, loaded)):
+            _require_origin(raw.value, raw.where)
             yield Row(raw.value, raw.where, layout, notes)
     elif recipe.layout is None:
         last: RawRow | None = None
@@ -91,11 +98,13 @@ def _rows(source: RawSource, entry: DatasetEntry, recipe: PrepareRecipe, found: 
             raw, layout = kept.row
             if raw is not last:  # a row may hold several demonstrations
                 last = raw
+                _require_origin(raw.value, raw.where)
                 yield Row(raw.value, raw.where, layout, notes)
     else:
         convert = converter(recipe.layout)
         for kept in read_source(source, entry.format, convert, recipe.on_bad_row, loaded, ()):
             assert kept.row is not None
+            _require_origin(kept.row, kept.where)
             labelled = PROBABILITY in kept.row and recipe.layout == "messages"
             yield Row(kept.row, kept.where, "kto" if labelled else recipe.layout, notes)
     found.formats |= loaded.formats
@@ -103,6 +112,16 @@ def _rows(source: RawSource, entry: DatasetEntry, recipe: PrepareRecipe, found: 
     for skip in loaded.skipped:
         origin, _, reason = skip.partition(": ")
         found.skipped.append({"step": "read", "action": "dropped", "reason": reason, "origin": origin})
+
+
+def _require_origin(value: dict[str, Any], where: str) -> None:
+    """Refuse a column of the name that the stage writes, unless an earlier run wrote it."""
+    found = value.get(ORIGIN)
+    if found is not None and not (isinstance(found, str) and _PLACE.fullmatch(found)):
+        raise DataError(
+            f"{printable(where)}: {ORIGIN} is {shown(found)}, and the stage writes the file and line of each row, "
+            f"FILE:LINE, under this name. Rename the column, or set ignore_columns: [{ORIGIN}]."
+        )
 
 
 def _as_it_is(parsed: Parsed, raw: RawRow, fmt: Format) -> tuple[RawRow, str]:

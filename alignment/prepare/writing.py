@@ -77,7 +77,6 @@ def _columns(recipe: PrepareRecipe, rows: StoredRows) -> tuple[list[str], list[s
     """Return the columns of all rows, in their order, and the splits."""
     columns: dict[str, None] = {}
     splits: dict[str, None] = {}
-    noted: set[str] = set()
     for row in rows:
         columns |= dict.fromkeys(row.value)
         splits[split_of(row)] = None
@@ -85,14 +84,11 @@ def _columns(recipe: PrepareRecipe, rows: StoredRows) -> tuple[list[str], list[s
             raise StepError(
                 f"{printable(row.origin)}: no layout reads the row ({keys_of(row.value)}); add a step of kind template"
             )
-        noted |= row.notes.keys()
         for name in recipe.columns_added:
             note = row.notes.get(name)
             if name in row.value or (is_content(note) and not is_harmless(name, note)):
                 why = "is a column of the rows" if name in row.value else "would be read as content"
                 raise StepError(f"columns_added: {name} {why}; take it out ({printable(row.origin)})")
-    if absent := [name for name in recipe.columns_added if name not in noted]:
-        raise StepError(f"columns_added: no step notes {', '.join(absent)}; found {', '.join(sorted(noted))}")
     return list(columns), list(splits)
 
 

@@ -69,3 +69,14 @@ def test_the_context_of_a_rejected_answer_repeats():
     assert [(text.role, text.text, text.repeats) for text in texts] == [
         ("prompt", "Hi", False), ("answer", "Yes", False), ("prompt", "Hi", True), ("rejected", "No", False)
     ]  # fmt: skip
+
+
+def test_an_empty_turn_of_a_transcript_ends_where_the_next_begins():
+    row = {"chosen": "\n\nHuman: \n\nAssistant:  Hi \n\n\nHuman: a\n\nb\n\nAssistant:Yes\n"}
+    texts = texts_of(
+        {**row, "rejected": "\n\nHuman: a\n\nAssistant: b"}, next(one for one in FORMATS if one.name == "hh")
+    )[:4]
+    assert [(text.role, text.text) for text in texts] == [
+        ("prompt", ""), ("prompt", "Hi"), ("prompt", "a\n\nb"), ("answer", "Yes")
+    ]  # fmt: skip
+    assert all(row["chosen"][text.span[0] : text.span[1]] == text.text for text in texts)

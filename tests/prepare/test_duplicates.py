@@ -82,11 +82,6 @@ def test_rows_of_one_text_and_two_labels_are_reported(tmp_path, capsys, case, ki
         assert run.steps()[0]["dropped"] == {"label conflict": 4}
 
 
-def test_a_label_column_that_no_row_has_is_refused(tmp_path):
-    with pytest.raises(AlignmentError, match="no row has label_column stars"):
-        prepare(tmp_path, pairs(("q", "a"), ("q", "a")), {"kind": "exact_duplicates", "label_column": "stars"})
-
-
 def test_near_duplicates_of_prompt_answer_or_both(tmp_path):
     question, answer = words(30), words(30)
     rows = pairs((question, answer), (question + " x", words(30)), (words(30), answer + " y"))

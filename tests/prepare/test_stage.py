@@ -8,7 +8,10 @@ from pathlib import Path
 import datasets
 import pytest
 
+from alignment.config.help import describe
 from alignment.config.schema import DatasetEntry
+from alignment.config.schema.prepare import PrepareRecipe
+from alignment.config.schema.steps import AnyStep
 from alignment.data import load_demonstrations
 from alignment.data.stored import ROW_BYTES
 from alignment.doctor.recipe import examine
@@ -202,6 +205,11 @@ def test_two_layouts_do_not_fit_one_file(tmp_path):
         prepare(tmp_path, [write_rows(tmp_path / "data.jsonl", ROWS), other], CLEAN)
 
 
+def test_a_step_that_finds_no_text_is_told(tmp_path, capsys):
+    prepare(tmp_path, [{"prompt": "a b"}], {"kind": "refusals"})
+    assert "step 1, refusals: reads answer, and no row has such a text; the rows have prompt" in capsys.readouterr().err
+
+
 def test_a_row_that_was_prepared_before_keeps_its_origin(tmp_path):
     first = prepare(tmp_path, ROWS, CLEAN)
     (tmp_path / "again").mkdir()
@@ -247,10 +255,55 @@ def test_a_plan_knows_the_size_of_a_sample(tmp_path):
 
 @pytest.mark.parametrize(
     ("names", "words"),
-    [(["output"], "output is a column of the rows"), (["language"], "no step notes language; found dataset")],
+    [
+        (["language"], "columns_added: language is a column of the rows"),
+        (["output"], "output, which no step of the recipe notes; noted are dataset, language"),
+        (["langage"], "prepare.yaml:.*langage, which no step of the recipe notes; did you mean language?"),
+    ],
 )
 def test_columns_that_cannot_be_added_are_refused(tmp_path, names, words):
     with pytest.raises(AlignmentError, match=words) as caught:
-        prepare(tmp_path, ROWS, CLEAN, columns_added=names)
+        prepare(tmp_path, [{**ROWS[0], "language": "en"}], {"kind": "language"}, columns_added=names)
     assert caught.value.exit_code == 2
-    assert not (tmp_path / "run/train.jsonl").exists()
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("rows", "step", "words"),
+    [
+        (
+            [{"text": "a b"}],
+            {"kind": "length", "on": "prompt", "maximum": 9},
+            "step 1, length: reads prompt, and no row",
+        ),
+        ([{"text": "a b"}], {"kind": "language", "on": "prompt"}, "such a text; the rows have answer"),
+        (ROWS, {"kind": "balance", "by": "language"}, "step 1, balance: no row has language"),
+        (ROWS, {"kind": "exact_duplicates", "label_column": "idd"}, "no row has idd; did you mean id?"),
+        (
+            [{**ROWS[0], "row_origin": 5}],
+            CLEAN,
+            "data.jsonl:1: row_origin is 5, and the stage writes the file and line",
+        ),
+        ([{**ROWS[0], "row_origin": "web"}], CLEAN, "row_origin is 'web'"),
+    ],
+)
+def test_steps_that_read_what_no_row_has_are_refused_before_anything_is_written(tmp_path, rows, step, words):
+    with pytest.raises(AlignmentError, match=words) as caught:
+        prepare(tmp_path, rows, step)
+    assert caught.value.exit_code == 2
+    assert not (tmp_path / "run").exists()
+
+
+def test_help_and_errors_list_the_keys_of_each_kind(tmp_path):
+    text = describe(PrepareRecipe, "steps")
+    assert {f"\nsteps, kind: {name}:" for kind in AnyStep.kinds() for name in kind.kind_names()} <= {
+        line and f"\n{line}" for line in text.splitlines()
+    }
+    assert "ngram_size" in text
+    assert "tokenizer" in describe(PrepareRecipe, "length")
+    assert "ngram_size" not in describe(PrepareRecipe, "length")
+    with pytest.raises(RecipeError) as caught:
+        recipe_of(tmp_path, ROWS, {"kind": "length", "minimun": 1}, {"minimum": 1})
+    told = str(caught.value)
+    assert "did you mean minimum? A step of kind length takes name, on, unit, minimum, maximum, tokenizer" in told
+    assert "steps[1].kind: the required key is missing; it is one of clean, length" in told

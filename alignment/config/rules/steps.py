@@ -4,7 +4,10 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from alignment.config.faults import did_you_mean
 from alignment.config.rules.keys import Fault, Keys, Rule
+from alignment.config.schema.prepare import READ_NOTES
+from alignment.config.schema.steps import step_entry
 from alignment.config.schema.steps.quality import FOR_ANSWERS, SHARES
 from alignment.strict_json import shown
 
@@ -23,6 +26,7 @@ def prepared(keys: Keys) -> Iterator[Fault]:
     if keys.given("layout") and any(step["kind"] == "template" for step in keys["steps"]):
         yield ("layout",), "has no effect with a step of kind template, which makes the layout; take it out"
     yield from _unseen(keys)
+    yield from _unnoted(keys)
     for number, step in enumerate(keys["steps"]):
         rule = STEP_RULES.get(step["kind"])
         for key, told in rule(step) if rule is not None else ():
@@ -49,6 +53,15 @@ def _unseen(keys: Keys) -> Iterator[Fault]:
         if step.get("few_shot") and "split" in kinds[number:]:
             told = "would take examples from rows that a later split holds out; put split before template"
             yield ("steps", number, "few_shot"), told
+
+
+def _unnoted(keys: Keys) -> Iterator[Fault]:
+    """A step notes each of the columns to add."""
+    noted = [*READ_NOTES, *(note for step in keys["steps"] for note in step_entry(**step).notes)]
+    for number, name in enumerate(keys["columns_added"]):
+        if name not in noted:
+            told = f"{name}, which no step of the recipe notes{did_you_mean(name, noted)}; noted are {', '.join(noted)}"
+            yield ("columns_added", number), told
 
 
 def patterns_in(step: Mapping[str, Any], *names: str) -> Iterator[tuple[str, str]]:

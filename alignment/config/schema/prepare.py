@@ -10,6 +10,8 @@ from alignment.config.schema.parts import Free, Words
 from alignment.config.schema.recipe import Recipe, Stage
 from alignment.config.schema.steps import StepEntry
 
+READ_NOTES = ("dataset",)  # notes that rows have before the first step
+
 
 class PrepareRecipe(Recipe, CallLimits):
     """Clean, filter, mask, de-duplicate, mix and split data by a list of steps."""

@@ -14,7 +14,7 @@ class Balance(Step):
     LOOKS: ClassVar[bool] = True
 
     def __init__(self, entry: BalanceEntry, seed: int) -> None:
-        self.entry, self.seed = entry, seed
+        self.entry, self.seed, self.by = entry, seed, entry.by
         self.kept: set[int] = set()
 
     def look(self, rows: Rows) -> None:

@@ -20,12 +20,12 @@ class Clean(Step):
     """Changes the texts of one row."""
 
     def __init__(self, entry: CleanEntry) -> None:
-        self.entry = entry
+        self.entry, self.roles = entry, ROLES[entry.on]
         self.boilerplate = [re.compile(pattern) for pattern in entry.boilerplate]
 
     def apply(self, row: Row) -> Outcome:
         """Return the row with clean texts; drop one that they leave without an answer."""
-        roles, texts = ROLES[self.entry.on], row.texts
+        roles, texts = self.roles, row.texts
         joined = isinstance(row.value.get("prompt"), str)  # prompt and answer, without a separator
         changes: dict[str, None] = {}
         new = []

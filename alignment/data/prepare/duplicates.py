@@ -36,7 +36,7 @@ class Duplicates(Step):
     REASON: ClassVar[str]
 
     def __init__(self, common: DuplicatesEntry) -> None:
-        self.common, self.roles = common, COMPARED[common.on]
+        self.common, self.roles, self.by = common, COMPARED[common.on], common.label_column
         self.labels = Labels(common.label_column)
         self.origins: dict[int, str] = {}  # of the rows that are kept of a cluster
         self.sizes: dict[int, int] = {}  # by the place of the kept row

@@ -3,7 +3,7 @@
 from typing import Any
 
 from alignment.config.schema.steps.cleaning import LanguageEntry
-from alignment.data.prepare.step import Drop, Outcome, Row, Step, StepError
+from alignment.data.prepare.step import ROLES, Drop, Outcome, Row, Step, StepError
 
 UNKNOWN = "und"  # ISO 639-2's code
 NOTE = "language"
@@ -14,7 +14,7 @@ class LanguageStep(Step):
     """Notes each row's language."""
 
     def __init__(self, entry: LanguageEntry) -> None:
-        self.entry = entry
+        self.entry, self.roles = entry, ROLES[entry.on]
         self.identifier = _identifier([*dict.fromkeys([*entry.candidates, *(entry.languages or [])])])
 
     def apply(self, row: Row) -> Outcome:

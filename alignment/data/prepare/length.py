@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from alignment.config.schema.steps.cleaning import LengthEntry
-from alignment.data.prepare.step import Drop, Outcome, Row, Step, StepError
+from alignment.data.prepare.step import ROLES, Drop, Outcome, Row, Step, StepError
 from alignment.errors import first_line
 
 
@@ -11,7 +11,7 @@ class Length(Step):
     """Drops rows outside a range."""
 
     def __init__(self, entry: LengthEntry) -> None:
-        self.entry = entry
+        self.entry, self.roles = entry, ROLES[entry.on]
         self.count = _counter(entry)
 
     def apply(self, row: Row) -> Outcome:

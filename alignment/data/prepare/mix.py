@@ -14,7 +14,7 @@ class Mix(Step):
     LOOKS: ClassVar[bool] = True
 
     def __init__(self, entry: MixEntry, seed: int) -> None:
-        self.entry, self.seed = entry, seed
+        self.entry, self.seed, self.by = entry, seed, entry.by
         self.times: dict[int, int] = {}
 
     def look(self, rows: Rows) -> None:

@@ -30,14 +30,14 @@ class Overlap(Step):
     LOOKS: ClassVar[bool] = True
 
     def __init__(self, entry: OverlapEntry, seed: int) -> None:
-        self.entry, self.seed = entry, seed
+        self.entry, self.seed, self.roles = entry, seed, ROLES[entry.on]
         self.compared, self.questions = evaluation_texts(entry.against, entry.on)
         self.drops: dict[int, Drop] = {}
         self.numbers: dict[str, int] = {"evaluation_texts": len(self.compared)}
 
     def look(self, rows: Rows) -> None:
         """Find the rows to drop."""
-        compared = [row.by_role(ROLES[self.entry.on]) for row in rows]
+        compared = [row.by_role(self.roles) for row in rows]
         if self.entry.ngram_size is not None:
             self._share_ngrams(compared, self.entry.ngram_size)
         if self.entry.threshold is not None:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from functools import cached_property
 
 from alignment.config.schema.steps.quality import RULES, QualityEntry
-from alignment.data.prepare.step import Drop, Outcome, Row, Step
+from alignment.data.prepare.step import ROLES, Drop, Outcome, Row, Step
 
 STOP_WORDS = frozenset("the be to of and that have with".split())
 BULLETS = ("•", "‣", "▪", "◦", "●", "-", "*", "–")
@@ -117,7 +117,7 @@ class Quality(Step):
     """Drops rows whose texts break a rule."""
 
     def __init__(self, entry: QualityEntry) -> None:
-        self.entry = entry
+        self.entry, self.roles = entry, ROLES[entry.on]
         self.limits = {rule: entry.thresholds.get(rule, RULES[rule].threshold) for rule in entry.rules}
 
     def apply(self, row: Row) -> Outcome:

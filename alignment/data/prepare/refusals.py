@@ -8,7 +8,7 @@ cleaning of ShareGPT's conversations and the unfiltered variants of such data le
 import re
 
 from alignment.config.schema.steps.cleaning import RefusalsEntry
-from alignment.data.prepare.step import Drop, Outcome, Row, Step
+from alignment.data.prepare.step import ROLES, Drop, Outcome, Row, Step
 
 _MODEL = (  # not "an AI engineer": a name of the model, then a sign or a verb, and no other noun
     r"(an?\s+|the\s+)?(large\s+)?(ai|artificial\s+intelligence|language\s+model|chat\s?bot|llm)"
@@ -38,7 +38,7 @@ class Refusals(Step):
     """Drops rows with a refusal."""
 
     def __init__(self, entry: RefusalsEntry) -> None:
-        self.entry = entry
+        self.entry, self.roles = entry, ROLES["answer"]
         named = dict(PATTERNS) if entry.builtin else {}
         named |= {f"matches {pattern}": pattern for pattern in entry.patterns}
         self.patterns = {name: re.compile(pattern, re.IGNORECASE) for name, pattern in named.items()}

@@ -10,7 +10,7 @@ from itertools import islice
 from typing import Any, ClassVar, Protocol
 
 from alignment.config.schema.steps.scores import ClassifierEntry, ScoreEntry
-from alignment.data.prepare.step import LAYOUTS, Drop, Outcome, Row, Rows, Step, StepError
+from alignment.data.prepare.step import LAYOUTS, ROLES, Drop, Outcome, Row, Rows, Step, StepError
 from alignment.data.rows import Demonstration, Prompt, Ranking
 from alignment.errors import first_line
 
@@ -49,7 +49,8 @@ class Score(Step):
 
     def __init__(self, entry: ScoreEntry, scorer: Scorer | None) -> None:
         """`scorer`: of `entry.scorer`; None: the entry has a classifier."""
-        self.entry, self.scorer = entry, scorer
+        self.entry, self.scorer, self.by = entry, scorer, entry.per
+        self.roles = ROLES[entry.classifier.on] if entry.classifier is not None else ()
         self.classifier = None if entry.classifier is None else Classifier(entry.label, entry.classifier)
         self.scores: list[float | None] = []
         self.refused: dict[int, Drop] = {}  # by place

@@ -109,6 +109,8 @@ class Step:
     """One step. `build(entry, seed)` of its module returns it."""
 
     LOOKS: ClassVar[bool] = False  # `look` is called before `apply`, in the main process
+    roles: tuple[Role, ...] = ()  # of the texts that it reads
+    by: str | None = None  # the note or column that it reads
     mapped: Mapper = map  # applies a function to jobs in the processes of the run; for `look`
 
     def require(self, rows: Rows) -> None:

@@ -18,6 +18,11 @@ class AnyStep(Entry):
     name: Words | None = None
     """The step's name in `dropped.jsonl`, messages and on the page. `null`: the kind."""
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Return the names of the notes that the step makes of rows; later steps and `columns_added` read them."""
+        return ()
+
     def most_rows(self, read: int | None) -> int | None:
         """Return the maximum number of rows behind the step; None: unknown."""
         return read

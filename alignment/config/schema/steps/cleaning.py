@@ -69,6 +69,11 @@ class LanguageEntry(AnyStep):
     keep_unknown: bool = True
     """Keep rows whose language is unknown."""
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Return the note of the language."""
+        return ("language",)
+
 
 class RefusalsEntry(AnyStep):
     """Removal of refusals."""

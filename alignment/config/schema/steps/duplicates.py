@@ -29,6 +29,11 @@ class DuplicatesEntry(AnyStep):
     conflicts: Literal["keep", "drop"] = "keep"
     """What to do with rows whose texts agree and whose labels do not: `keep` one row of each label, or `drop` all."""
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Return the note of the cluster."""
+        return ("cluster",) if self.keep == "all" else ()
+
 
 class ExactDuplicatesEntry(DuplicatesEntry):
     """Removal of copies."""

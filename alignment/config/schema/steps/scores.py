@@ -45,3 +45,8 @@ class ScoreEntry(AnyStep):
     """With `top_k`: a column, or a note of an earlier step such as `cluster`."""
     batch_size: int = Field(default=64, gt=0, le=10**6)
     """Number of answers that a reward model scores together."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Return the note of the score."""
+        return (self.column,)

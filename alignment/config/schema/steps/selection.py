@@ -55,6 +55,11 @@ class SplitEntry(AnyStep):
     shares: dict[SplitName, Weight] = Field(default={"train": 0.9, "test": 0.1}, min_length=2)
     """Shares of the prompts by split, normalized to a sum of 1."""
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Return the note of the split."""
+        return ("split",)
+
 
 class BalanceEntry(AnyStep):
     """Limits of groups."""

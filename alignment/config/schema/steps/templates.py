@@ -37,6 +37,11 @@ class TemplateEntry(AnyStep):
     few_shot: int = Field(default=0, ge=0, le=64)
     """Number of other rows that stand as examples before each prompt. None is from a split but `train`."""
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Return the notes of the template and its choices."""
+        return ("template", "answer_choices")
+
     def most_rows(self, read: int | None) -> int | None:
         """Return the rows of all templates that are drawn."""
         return None if read is None else read * self.per_row

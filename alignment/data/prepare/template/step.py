@@ -116,6 +116,7 @@ class Templated(Step):
             if pair is None:
                 continue
             value = {"prompt": self.prompt(row, template, pair, dice), "completion": pair.answer}
+            value |= {ORIGIN: row.value[ORIGIN]} if ORIGIN in row.value else {}
             made = replace(row, value=value, layout="prompt_completion").noting(template=template.name)
             rows.append(made.noting(answer_choices=pair.choices) if pair.choices is not None else made)
         if not rows:
