@@ -141,7 +141,8 @@ DATA = (
     converted(
         "val_set_size", "test_split_size", "a share; of a number of rows, slices of `split`", held_out, default=0.0,
     ),
-    renamed("sequence_len", "max_length", default=512),
+    converted("sequence_len", "max_length", "not in `grpo`, whose prompts and answers have bounds of their own",
+              to.length, default=512),
     converted("excess_length_strategy", "", "longer rows are cut", to.lengths, default=None, stages=("sft",)),
     dropped("eval_sequence_len", "max_length holds for evaluation too"),
     converted("sample_packing", "packing", "", to.packing, default=False, stages=("sft", "pretrain")),
@@ -291,7 +292,7 @@ PREFERENCES = (
     refused("process_reward_model", "steps are not rewarded here"),
     dropped("num_labels", "a reward model has one score"),
     same("center_rewards_coefficient", stages=("reward",)),
-    renamed("rl_beta", "beta", default=0.1, stages=("dpo", "kto")),
+    renamed("rl_beta", "beta", "absent: 0.1 in `dpo` and `kto`", stages=("dpo", "kto", "grpo")),
     renamed("dpo_beta", "beta", stages=("dpo", "kto")),
     renamed("orpo_alpha", "beta", stages=("dpo",)),
     same("simpo_gamma", stages=("dpo",)),
@@ -315,15 +316,18 @@ def _stage(_: str, given: dict[str, Any]) -> str:
     if given.get("reward_model"):
         return "reward"
     if given.get("rl"):
-        return to.RL.get(str(given["rl"]), "grpo")
-    sets = given.get("datasets") or []
-    kinds = [str(entry.get("type")).partition(".")[0] for entry in sets if isinstance(entry, dict)]
+        return to.RL.get(str(given["rl"]), "dpo")
+    sets = given.get("datasets")
+    entries = [entry for entry in sets if isinstance(entry, dict)] if isinstance(sets, list) else []
+    kinds = [str(entry.get("type")).partition(".")[0] for entry in entries]
     plain = bool(kinds) and all(kind in TEXT for kind in kinds)
     return "pretrain" if given.get("pretraining_dataset") or plain else "sft"
 
 
 def _finish(conversion: Conversion) -> None:
     recipe = conversion.recipe
+    if conversion.stage in ("dpo", "kto"):
+        recipe.setdefault("beta", 0.1)
     if recipe.get("loss_type") == "simpo":
         recipe.setdefault("simpo_gamma", 0.5)
         recipe.setdefault("cpo_alpha", 1.0)

@@ -125,7 +125,8 @@ def _strategy(conversion: Conversion, given: dict[str, Any]) -> tuple[Strategy, 
     if conversion.stage == "kto":
         return _unpaired(name, detail)
     if conversion.stage in ("grpo", "rloo"):
-        raise Refuse(f"type: {kind} names code that makes prompts of rows; prepare rows of prompt with stage prepare")
+        conversion.unsettled["datasets"] = f"{kind} is code, which does not run; name a file of its rows, with prompt"
+        return Strategy("prompt"), None
     if name in TEXT:
         return Strategy("text", {"text": given.get("field") or given.get("text_column") or "text"}), None
     if kind == ALPACA:

@@ -391,6 +391,13 @@ def lengths(_: Conversion, value: Any) -> Ours:
     raise Drop("longer rows are cut at max_length")
 
 
+def length(conversion: Conversion, value: Any) -> Ours:
+    """Convert `sequence_len`."""
+    if conversion.stage in training.ONLINE:
+        raise Drop("max_prompt_len and max_completion_length are the bounds")
+    return {"max_length": value}
+
+
 def by_length(_: Conversion, value: Any) -> Ours:
     """Convert `group_by_length`."""
     if not value:

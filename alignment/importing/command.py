@@ -6,15 +6,16 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from alignment.config import check_file
-from alignment.config.documents import read_yaml
+from alignment.config.documents import read_bytes, read_yaml
 from alignment.config.secrets import keys_in
 from alignment.config.yaml_text import a_kind, spoken
-from alignment.errors import AlignmentError, RecipeError
+from alignment.errors import AlignmentError, JsonError, NotJson, RecipeError
 from alignment.importing.conversion import Conversion, Options
 from alignment.importing.detecting import detect, refuse_other_files
 from alignment.importing.training import effective_batch
 from alignment.importing.writing import outcome_lines, recipe_text
 from alignment.run.files import naming_the_disk, write_atomic
+from alignment.strict_json import parse
 from alignment.train.trial import require_accepted
 
 WORDS = {"yes": True, "on": True, "no": False, "off": False}  # truth values of YAML 1.1, which the peers' loader reads
@@ -78,7 +79,7 @@ def _require_sound(text: str, path: str) -> None:
 
 
 def _read(path: str) -> dict[str, Any]:
-    _, value = read_yaml(path)
+    value = _json(path) if path.endswith(".json") else read_yaml(path)[1]
     if not isinstance(value, dict) or not value:
         found = "is empty" if not value else f"holds {a_kind(value)}"
         raise RecipeError([f"{path}: {found}; a recipe is a mapping of keys to values"])
@@ -86,6 +87,14 @@ def _read(path: str) -> dict[str, Any]:
     if faults := [f"{path}: {spoken(at)}: {fault}" for at, fault in keys_in(value)]:
         raise RecipeError(faults)
     return {key: _truth(key, each) for key, each in value.items()}
+
+
+def _json(path: str) -> Any:
+    """Read a JSON file; YAML, which holds JSON, allows no tabs."""
+    try:
+        return parse(read_bytes(path, "JSON").decode("utf-8-sig"))
+    except (UnicodeDecodeError, JsonError, NotJson) as error:
+        raise RecipeError([f"{path}: not JSON: {error}"]) from None
 
 
 def _truth(key: str, value: Any) -> Any:

@@ -2,14 +2,21 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any, Literal
 
-from alignment.config.faults import did_you_mean
+from alignment.config.faults import did_you_mean, shown
 from alignment.config.loading import library_keys, own_keys
 from alignment.config.renamed import DECIDED
 from alignment.config.schema import STAGES, AdapterKeys, DataKeys, ModelKeys, Recipe
 from alignment.importing.keys import ABSENT, OFF_HERE, Drop, Key, Notice, Ours, Refuse
 
+# Keys whose values are multiplied or divided.
+COUNTS = frozenset(
+    ("per_device_train_batch_size", "micro_batch_size", "gradient_accumulation_steps", "num_train_epochs", "num_epochs",
+     "num_generations", "num_mini_batches", "num_iterations", "ppo_buffer_size", "steps_per_generation",
+     "generation_batch_size", "rloo_k")
+)  # fmt: skip
 Fate = Literal["translated", "dropped", "refused", "default", "set by you"]
 
 
@@ -43,11 +50,17 @@ class Peer:
     table: tuple[Key, ...]
     stage: Callable[[str, dict[str, Any]], str]  # of a file's path and keys; raises RecipeError if it does not train
     finish: Callable[["Conversion"], None]  # settles what depends on several keys
+    same_names: bool = False  # a key of a stage here has its name and meaning at the peer
     trainer_keys: bool = True  # keys of transformers' TrainingArguments may stand in its files
 
     def keys(self) -> dict[str, Key]:
         """Return the table by key."""
-        return {key.name: key for key in self.table}
+        return _by_name(self.table)
+
+
+@lru_cache
+def _by_name(table: tuple[Key, ...]) -> dict[str, Key]:
+    return {key.name: key for key in table}
 
 
 @dataclass
@@ -112,7 +125,8 @@ class Conversion:
         for key in self.peer.table:
             if key.name not in self.given and key.default is not ABSENT and self._reads(key):
                 self._convert(key, key.default, "default")
-        self.peer.finish(self)
+        if not any(outcome.fate == "refused" for outcome in self.outcomes):
+            self.peer.finish(self)
         order = _order(STAGES[self.stage])
         self.recipe = {key: self.recipe[key] for key in sorted(self.recipe, key=lambda key: _place(order, key))}
         places = {name: place for place, name in enumerate(self.given)}
@@ -126,7 +140,7 @@ class Conversion:
             self._record(key, value, "dropped", reason=f"{self.peer.title} does not read it in this stage")
             return
         try:
-            ours = key.convert(self, value)
+            ours = self._converted(key, value)
         except Drop as drop:
             if fate != "default" or isinstance(drop, Notice):
                 self._record(key, value, "dropped", reason=str(drop))
@@ -148,6 +162,18 @@ class Conversion:
         elif ours or fate != "default":
             self._record(key, value, fate, ours.items(), key.note)
 
+    def _converted(self, key: Key, value: Any) -> Ours:
+        """Return what a key becomes.
+
+        Raises: Drop, Refuse; also for a value of another kind than the key has.
+        """
+        if key.name in COUNTS and (isinstance(value, bool) or not isinstance(value, int | float) or not value > 0):
+            raise Refuse(f"must be a number above 0, found {shown(value)}")
+        try:
+            return key.convert(self, value)
+        except (TypeError, ValueError, AttributeError, KeyError, OverflowError):
+            raise Refuse(f"{shown(value)} is no value that {self.peer.title} gives this key") from None
+
     def _record(self, key: Key, value: Any, fate: Fate, ours: Iterable[tuple[str, Any]] = (), reason: str = "") -> None:
         self.outcomes.append(Outcome(key.name, value, fate, tuple(ours), reason))
 
@@ -157,7 +183,7 @@ class Conversion:
         library = library_keys(cls)
         if self.peer.trainer_keys and name in DECIDED:
             return Key(name, _dropping(DECIDED[name]), "", DECIDED[name])
-        if self.peer.trainer_keys and name in library:
+        if (self.peer.trainer_keys and name in library) or (self.peer.same_names and name in own_keys(cls)):
             return Key(name, lambda _, value: {name: value}, name, "")
         near = did_you_mean(name, [*self.peer.keys(), *(library if self.peer.trainer_keys else ())])
         return Key(name, _refusing(f"is no key of {self.peer.title} that is known here{near}"), "", "")

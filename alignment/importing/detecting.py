@@ -4,6 +4,7 @@ from collections.abc import Mapping, Set
 from typing import Any
 
 from alignment.config.faults import did_you_mean
+from alignment.config.loading import library_keys
 from alignment.config.schema import STAGES
 from alignment.errors import RecipeError
 from alignment.importing.axolotl import AXOLOTL
@@ -34,7 +35,7 @@ def detect(path: str, given: dict[str, Any], wanted: str | None) -> Peer:
         return PEERS[wanted]
     if given.get("stage") in STAGES and "datasets" in given:
         raise RecipeError([f"{path}: is a recipe of this project already; `alignment check` checks it"])
-    tables = {name: peer.keys().keys() for name, peer in PEERS.items()}
+    tables = {name: _keys(peer) for name, peer in PEERS.items()}
     scores = {name: len(given.keys() & (keys - _others(tables, name))) for name, keys in tables.items()}
     best = max(scores.values())
     found = [name for name, score in scores.items() if score == best]
@@ -43,6 +44,12 @@ def detect(path: str, given: dict[str, Any], wanted: str | None) -> Peer:
     if len(found) > 1:
         raise RecipeError([f"{path}: may be of {' or '.join(found)}; name one with --from"])
     return PEERS[found[0]]
+
+
+def _keys(peer: Peer) -> set[str]:
+    """Return the keys that a peer's files may have."""
+    trainer = {key for cls in STAGES.values() for key in library_keys(cls)} if peer.trainer_keys else set()
+    return {*peer.keys(), *trainer}
 
 
 def _others(tables: Mapping[str, Set[str]], name: str) -> set[str]:

@@ -2,10 +2,11 @@
 
 from typing import Any
 
+from alignment.config.faults import shown
 from alignment.config.loading import library_keys
 from alignment.config.schema import STAGES
 from alignment.importing.conversion import Conversion
-from alignment.importing.keys import OFF_HERE, Drop, Key, Ours, converted, dropped, each, refused, renamed, same
+from alignment.importing.keys import OFF_HERE, Drop, Key, Ours, Refuse, converted, dropped, each, refused, renamed, same
 from alignment.importing.values import FASTER, LAUNCHER, REMOTE_CODE, deepspeed, fsdp, threads, warmup
 
 ONLINE = ("ppo", "grpo", "rloo")
@@ -34,6 +35,8 @@ def _epochs(conversion: Conversion, value: Any) -> Ours:
 
 def steps(conversion: Conversion, value: Any) -> Ours:
     """Convert a number of optimizer steps."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise Refuse(f"must be a number of steps, found {shown(value)}")
     if conversion.stage in ONLINE:
         raise Drop("it is a factor of total_episodes")
     if value is None or value <= 0:
@@ -121,7 +124,7 @@ OLDER_NAMES = (
 
 def finish(conversion: Conversion) -> None:
     """Take out what has no effect once all keys are known."""
-    recipe = conversion.recipe
+    recipe, title = conversion.recipe, conversion.peer.title
     about = STAGES[conversion.stage].STAGE
     held_out = [key for key in ("eval_datasets", "test_split_size", "max_eval_samples") if recipe.get(key)]
     evaluation = ("eval_strategy", "eval_steps", "eval_on_start", "load_best_model_at_end", "metric_for_best_model",
@@ -145,10 +148,10 @@ def finish(conversion: Conversion) -> None:
             conversion.take_out(key, "all weights are trained")
     if conversion.stage == "kto" and recipe.get("loss_type", "kto") == "kto":
         _microbatch_of_two(conversion)
-    bound = "max_prompt_length" if conversion.stage in ONLINE else "max_length"
-    if about.rows != "demonstrations" and recipe.get(bound):
-        recipe.setdefault("on_bad_row", "skip")
-        conversion.note("on_bad_row", f"rows longer than {bound} are left out; {conversion.peer.title} cuts them")
+    recipe.setdefault("on_bad_row", "skip")
+    conversion.note(
+        "on_bad_row", f"rows that cannot be used, as too long ones, are left out and counted; {title} goes on too"
+    )
 
 
 def rollouts(

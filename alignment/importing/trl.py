@@ -36,6 +36,12 @@ WORDS = {"sft": "sft", "dpo": "dpo", "kto": "kto", "grpo": "grpo", "rloo": "rloo
          "orpo": "dpo", "simpo": "dpo", "cpo": "dpo", "rm": "reward", "apo": "dpo"}  # fmt: skip
 SFT_LOSSES = ("nll", "dft", "chunked_nll")
 RATES = {"sft": 2e-5, "dpo": 1e-6, "kto": 1e-6, "reward": 1e-4, "grpo": 1e-6, "rloo": 1e-6, "ppo": 3e-6}
+DEFAULTS: dict[str, dict[str, Any]] = {  # of keys whose defaults depend on the script
+    "dpo": {"beta": 0.1},
+    "kto": {"beta": 0.1},
+    "grpo": {"num_generations": 8, "beta": 0.0, "loss_type": "dapo"},
+    "rloo": {"num_generations": 2, "beta": 0.05},
+}
 SCRIPTS = ("orpo", "simpo", "cpo")  # losses with a script and a configuration of their own
 MODEL = (
     converted("model_name_or_path", "model_name_or_path", "", to.model),
@@ -106,7 +112,7 @@ DATA = (
 )  # fmt: skip
 LOSSES = (
     converted("loss_type", "loss_type", "", to.loss),
-    same("beta", default=0.1, stages=("dpo", "kto")),
+    same("beta"),
     converted("rpo_alpha", "loss_type", "`[LOSS, sft]` with `loss_weights`", to.rpo, stages=("dpo",)),
     same("simpo_gamma", stages=("dpo",)),
     same("cpo_alpha", stages=("dpo",)),
@@ -125,10 +131,10 @@ LOSSES = (
     dropped("max_pairs", "all pairs of a row are trained"),
 )  # fmt: skip
 SAMPLING = (
-    renamed("max_completion_length", "max_new_tokens", default=512, stages=("grpo",)),
+    renamed("max_completion_length", "max_new_tokens", default=512, stages=("grpo", "rloo")),
     renamed("response_length", "max_new_tokens", default=53, stages=("ppo",)),
-    same("num_generations", default=8, stages=("grpo",)),
-    renamed("rloo_k", "num_generations", default=2, stages=("rloo",)),
+    same("num_generations", stages=("grpo", "rloo")),
+    renamed("rloo_k", "num_generations", stages=("rloo",)),
     same("temperature", stages=to.SAMPLED),
     same("top_p", stages=to.SAMPLED),
     same("top_k", stages=to.SAMPLED),
@@ -165,6 +171,13 @@ SAMPLING = (
     to.of_vllm("vllm_gpu_memory_utilization"),
     to.of_vllm("vllm_tensor_parallel_size"),
     to.of_vllm("vllm_enable_sleep_mode"),
+    renamed("vllm_importance_sampling_cap", "importance_sampling_cap"),
+    renamed("vllm_importance_sampling_clip_max", "importance_sampling_cap"),
+    *each(
+        dropped,
+        "vllm_importance_sampling_correction vllm_importance_sampling_mode vllm_importance_sampling_clip_min",
+        "ratios of training to sampling are capped by token; importance_sampling_cap: null turns it off",
+    ),
     converted("vllm_max_model_len", "vllm_max_model_length", "", lambda _, value: {"vllm_max_model_length": value}),
     same("vllm_max_model_length"),
     converted("vllm_server_host", "vllm_server_base_url", "`http://HOST:PORT`", to.server, stages=to.SAMPLED),
@@ -216,7 +229,7 @@ def stage_of(path: str, given: dict[str, Any]) -> str:
         return "sft"
     for stage, keys in OF_STAGE.items():
         if any(key in given for key in keys):
-            return stage
+            return "rloo" if stage == "grpo" and "rloo" in words_of(path) else stage
     found = [WORDS[word] for word in reversed(words_of(path)) if word in WORDS]
     if found:
         return found[0]
@@ -236,6 +249,10 @@ def _finish(conversion: Conversion) -> None:
     if recipe.get("bf16") is None:
         recipe["bf16"] = not recipe.get("fp16")
         conversion.note("bf16", "default of TRL")
+    for key, value in DEFAULTS.get(stage, {}).items():
+        if key not in recipe:
+            recipe[key] = value
+            conversion.note(key, "default of TRL")
     if conversion.get("use_peft") and "lora_target_modules" not in recipe:
         training.library_targets(conversion)
     if stage == "dpo":
@@ -297,4 +314,5 @@ TRL = Peer(
     table=(*MODEL, *TUNING, *DATA, *TRAINER, *LOSSES, *SAMPLING),
     stage=stage_of,
     finish=_finish,
+    same_names=True,
 )  # fmt: skip

@@ -56,16 +56,15 @@ def held_out(conversion: "Conversion", value: Any) -> Ours:
     if value < 1:
         return {"test_split_size": value}
     entries = conversion.recipe.get("datasets", [])
-    if not entries or any("fraction" in entry for entry in entries):
+    whole = [(entry, SLICE.fullmatch(entry.get("split", "train"))) for entry in entries if "fraction" not in entry]
+    parts = [(entry, found["name"], found["most"] or "") for entry, found in whole if found is not None]
+    if not parts:
         raise Refuse("is a number of rows; give the share of the rows that it is, below 1")
-    number, held = max(1, int(value) // len(entries)), []
-    for entry in entries:
-        found = SLICE.fullmatch(entry.get("split", "train"))
-        if found is None:
-            raise Refuse("is a number of rows; give the share of the rows that it is, below 1")
-        held.append({**entry, "split": f"{found['name']}[:{number}]"})
-        entry["split"] = f"{found['name']}[{number}:{found['most'] or ''}]"
-    conversion.note("eval_datasets", f"the first {number} rows of each data set are held out")
+    number, held = max(1, int(value) // len(parts)), []
+    for entry, name, most in parts:
+        held.append({**entry, "split": f"{name}[:{number}]"})
+        entry["split"] = f"{name}[{number}:{most}]"
+    conversion.note("eval_datasets", f"the first {number} rows of each are held out, {value} in all")
     return {"eval_datasets": held}
 
 

@@ -37,7 +37,6 @@ def asked(text):
         ("orca", pairs, "question"),
         ("orca_rm", scored, "question"),
         ("orca_sft", demonstrations, "question"),
-        ("alpaca", pairs, "instruction"),
         ("disjoint", pairs, "question"),
     ],
 )
@@ -53,6 +52,13 @@ def test_01_a_prompt_under_another_name_is_refused_and_read_with_columns(case, c
         assert first == (prompt, *(f"{answer}<|im_end|>" for answer in answers))
     if config == "disjoint":
         assert first == ("Q0?", "Apple 0.<|im_end|>", "No 0.<|im_end|>")
+
+
+def test_01_answers_to_an_instruction_are_read_as_chat(case):
+    case("01-instruction-chosen-rejected")
+    first = pairs("alpaca.yaml")[0]
+    prompt = f"{turn('system', 'Be useful.')}{asked('Name a fruit beginning with letter 0.')}"
+    assert first == (prompt, "I would say apple 0.<|im_end|>", "I would rather not 0.<|im_end|>")
 
 
 def test_02_a_system_prompt_comes_before_the_prompt(case):

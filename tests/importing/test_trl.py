@@ -1,0 +1,232 @@
+"""Recipes of TRL's scripts and of the alignment-handbook, written after their configuration classes."""
+
+import pytest
+
+from alignment.errors import RecipeError
+from alignment.importing.command import convert
+from alignment.importing.conversion import Options
+from tests.importing.cases import Case, imported, require
+
+HEAD = "model_name_or_path: some/model\noutput_dir: out\n"
+TEMPLATE = "{% for m in messages %}{{ m['role'] + ': ' + m['content'] + eos_token }}{% endfor %}"
+
+
+def case(stage, text, batch, recipe, **more):
+    return Case(HEAD + text, stage, batch, recipe, **more)
+
+
+CASES = {
+    "sft, defaults": case(
+        "sft",
+        "dataset_name: someone/talks\ndataset_text_field: text\n",
+        8,
+        {
+            "datasets": [{"path": "someone/talks"}], "peft_method": "full", "dtype": "float32", "max_length": 1024,
+            "learning_rate": 2e-5, "num_train_epochs": 3.0, "per_device_train_batch_size": 8,
+            "gradient_accumulation_steps": 1, "lr_scheduler_type": "linear", "bf16": True,
+            "gradient_checkpointing": True, "seed": 42, "save_total_limit": None,
+        },
+        absent=("eval_datasets", "lora_r", "load_in_4bit"),
+        dropped=("dataset_text_field",),
+    ),
+    "sft, evaluated": case(
+        "sft",
+        "dataset_name: someone/talks\ndataset_config: en\ndataset_train_split: train_sft\n"
+        "dataset_test_split: test_sft\n"
+        "eval_strategy: steps\neval_steps: 100\npacking: true\nmax_seq_length: 4096\nper_device_train_batch_size: 4\n"
+        "gradient_accumulation_steps: 8\nwarmup_ratio: 0.1\nlr_scheduler_type: cosine\nnum_train_epochs: 1\n"
+        "torch_dtype: bfloat16\nattn_implementation: flash_attention_2\n",
+        256,
+        {
+            "datasets": [{"path": "someone/talks", "name": "en", "split": "train_sft"}],
+            "eval_datasets": [{"path": "someone/talks", "name": "en", "split": "test_sft"}],
+            "packing": True, "max_length": 4096, "warmup_steps": 0.1, "dtype": "bfloat16", "eval_steps": 100,
+            "attn_implementation": "flash_attention_2",
+        },
+        options=Options(processes=8),
+    ),
+    "sft, lora": case(
+        "sft",
+        "dataset_name: someone/talks\nuse_peft: true\nlora_target_modules: all-linear\npacking: false\n",
+        8,
+        {"peft_method": "lora", "lora_r": 16, "lora_alpha": 32, "lora_dropout": 0.05,
+         "lora_target_modules": "all-linear", "use_rslora": False, "packing": False},
+    ),
+    "sft, peft's targets": case(
+        "sft", "dataset_name: someone/talks\nuse_peft: true\npacking: false\n", 8,
+        {"lora_target_modules": ["q_proj", "v_proj"]},
+    ),
+    "sft, qlora": case(
+        "sft",
+        "dataset_name: someone/talks\nuse_peft: true\nload_in_4bit: true\nlora_r: 64\nlora_alpha: 16\npacking: false\n"
+        "lora_target_modules:\n- q_proj\n- k_proj\nlora_modules_to_save: [lm_head]\ndtype: bfloat16\n",
+        8,
+        {"load_in_4bit": True, "use_bnb_nested_quant": False, "bnb_4bit_quant_type": "nf4", "lora_r": 64,
+         "lora_alpha": 16, "lora_target_modules": ["q_proj", "k_proj"], "lora_modules_to_save": ["lm_head"]},
+    ),
+    "sft, dora": case(
+        "sft", "dataset_name: someone/talks\nuse_peft: true\nuse_dora: true\nuse_rslora: true\npacking: false\n", 8,
+        {"peft_method": "dora", "use_rslora": True},
+    ),
+    "sft, a list of data": case(
+        "sft",
+        "datasets:\n- path: a/b\n  name: en\n  split: train[:90%]\n  columns: [messages]\n  fraction: 0.8\n"
+        "- path: json\n  data_files: more.jsonl\n  fraction: 0.2\ntest_split_size: 0.05\neval_strategy: epoch\n"
+        "assistant_only_loss: true\nuse_peft: false\n",
+        8,
+        {
+            "datasets": [
+                {"path": "a/b", "name": "en", "split": "train[:90%]", "columns": ["messages"], "fraction": 0.8},
+                {"path": "json", "data_files": "more.jsonl", "fraction": 0.2},
+            ],
+            "test_split_size": 0.05, "eval_strategy": "epoch",
+        },
+        dropped=("assistant_only_loss",),
+    ),
+    "sft, the handbook's mixture": case(
+        "sft",
+        "dataset_mixture:\n  datasets:\n"
+        "  - {id: a/b, config: default, split: train_sft, columns: [messages], weight: 1.0}\n"
+        "  - {id: c/d, weight: 0.25}\n  test_split_size: 1000\n  seed: 0\neval_strategy: epoch\nmax_seq_length: 2048\n"
+        f"chat_template: \"{TEMPLATE}\"\neos_token: <|end|>\ndataset_num_proc: 12\npush_to_hub: true\n"
+        f"hub_model_id: x/y\n"
+        "use_liger_kernel: true\ntrust_remote_code: true\ngradient_checkpointing_kwargs: {use_reentrant: false}\n",
+        8,
+        {
+            "datasets": [
+                {"path": "a/b", "split": "train_sft[1000:]", "columns": ["messages"]},
+                {"path": "c/d", "split": "train[:25%]"},
+            ],
+            "eval_datasets": [{"path": "a/b", "split": "train_sft[:1000]", "columns": ["messages"]}],
+            "max_length": 2048, "chat_template": TEMPLATE, "eos_token": "<|end|>", "dataset_num_proc": 12,
+        },
+        absent=("trust_remote_code", "push_to_hub", "hub_model_id", "use_liger_kernel"),
+        dropped=("push_to_hub", "hub_model_id", "use_liger_kernel", "trust_remote_code"),
+    ),
+    "dpo, the handbook's mixer": case(
+        "dpo",
+        "dataset_mixer:\n  a/b: 1.0\n  c/d: 0.5\ndataset_splits: [train_prefs, test_prefs]\nbeta: 0.01\n"
+        "use_peft: true\n"
+        "lora_dropout: 0.05\nlora_target_modules: [q_proj]\neval_strategy: steps\nmax_prompt_length: 512\n"
+        "optim: adamw_torch\n",
+        8,
+        {
+            "datasets": [{"path": "a/b", "split": "train_prefs"}, {"path": "c/d", "split": "train_prefs[:50%]"}],
+            "eval_datasets": [{"path": "a/b", "split": "test_prefs"}, {"path": "c/d", "split": "test_prefs"}],
+            "beta": 0.01, "lora_dropout": 0.0, "learning_rate": 1e-6, "max_length": 1024, "on_bad_row": "skip",
+        },
+        dropped=("max_prompt_length", "lora_dropout"),
+    ),
+    "dpo, losses": case(
+        "dpo",
+        "dataset_name: a/pairs\nloss_type: [sigmoid, sft]\nloss_weights: [1.0, 0.2]\nlearning_rate: 5.0e-7\n"
+        "precompute_ref_log_probs: true\nmax_length: null\n",
+        8,
+        {"loss_type": ["sigmoid", "sft"], "loss_weights": [1.0, 0.2], "learning_rate": 5e-7, "beta": 0.1,
+         "precompute_ref_log_probs": True, "max_length": 1024},
+    ),
+    "dpo, apo": case("dpo", "dataset_name: a/pairs\nloss_type: apo_zero\nbeta: 0.05\nmax_steps: 500\n", 8,
+                     {"loss_type": "apo_zero", "beta": 0.05, "max_steps": 500}),
+    "orpo": Case(
+        "model_name_or_path: some/model\noutput_dir: data/zephyr-orpo\ndataset_name: a/pairs\nbeta: 0.05\n", "dpo", 8,
+        {"loss_type": "orpo", "beta": 0.05},
+    ),
+    "kto": case("kto", "dataset_name: a/thumbs\nloss_type: kto\ndesirable_weight: 1.2\n", 8,
+                {"desirable_weight": 1.2, "undesirable_weight": 1.0, "beta": 0.1, "loss_type": "kto"}),
+    "reward": case("reward", "dataset_name: a/pairs\ncenter_rewards_coefficient: 0.01\nuse_peft: true\n"
+                   "lora_task_type: SEQ_CLS\n", 8,
+                   {"center_rewards_coefficient": 0.01, "learning_rate": 1e-4, "max_length": 1024, "bf16": True},
+                   dropped=("lora_task_type",)),
+    "grpo": case(
+        "grpo",
+        "dataset_name: a/prompts\nreward_funcs: [rewards.short, org/reward-model]\nreward_weights: [0.5, 1.0]\n"
+        "num_generations: 4\nmax_completion_length: 128\nper_device_train_batch_size: 4\n"
+        "gradient_accumulation_steps: 2\n"
+        "max_steps: 50\nbeta: 0.04\nloss_type: dr_grpo\ntemperature: 0.9\n",
+        16,
+        {
+            "scorers": [
+                {"kind": "function", "name": "short", "function": "rewards:short", "weight": 0.5},
+                {"kind": "reward_model", "model_name_or_path": "org/reward-model", "weight": 1.0},
+            ],
+            "rollout_batch_size": 16, "num_generations": 4, "max_new_tokens": 128, "total_episodes": 800, "beta": 0.04,
+            "loss_type": "dr_grpo", "learning_rate": 1e-6, "temperature": 0.9,
+        },
+        absent=("max_steps", "num_train_epochs", "gradient_accumulation_steps"),
+        options=Options(processes=2),
+    ),
+    "grpo, vllm and several steps": case(
+        "grpo",
+        "dataset_name: a/prompts\nreward_funcs: org/reward-model\nper_device_train_batch_size: 8\nuse_vllm: true\n"
+        "vllm_mode: server\nvllm_server_host: 10.0.0.1\nvllm_server_port: 9000\nsteps_per_generation: 4\n"
+        "gradient_accumulation_steps: 2\nnum_iterations: 2\nnum_train_epochs: 2\n",
+        16,
+        {"rollout_engine": "vllm", "vllm_mode": "server", "vllm_server_base_url": "http://10.0.0.1:9000",
+         "rollout_batch_size": 32, "num_mini_batches": 2, "num_iterations": 2, "total_episodes": 1600},
+        options=Options(rows=100),
+    ),
+    "rloo": Case(
+        "model_name_or_path: m\noutput_dir: out/rloo\ndataset_name: a/prompts\nreward_funcs: r.f\nmax_steps: 10\n"
+        "normalize_advantages: true\nnum_generations: 4\nepsilon: 0.1\nper_device_train_batch_size: 8\n",
+        "rloo", 8,
+        {"num_generations": 4, "normalize_advantages": True, "beta": 0.05, "max_new_tokens": 512, "epsilon": 0.1,
+         "total_episodes": 80, "rollout_batch_size": 8},
+    ),
+    "ppo": case(
+        "ppo",
+        "dataset_name: a/prompts\nsft_model_path: my/sft\nreward_model_path: my/reward\nnum_ppo_epochs: 2\n"
+        "num_mini_batches: 2\nper_device_train_batch_size: 16\ngradient_accumulation_steps: 4\ntotal_episodes: 10000\n"
+        "response_length: 64\nstop_token: eos\nmissing_eos_penalty: 1.0\nkl_coef: 0.03\n",
+        32,
+        {
+            "model_name_or_path": "my/sft", "reward_model_path": "my/reward", "rollout_batch_size": 64,
+            "num_mini_batches": 2, "total_episodes": 10_000, "max_new_tokens": 64, "missing_eos_penalty": 1.0,
+            "kl_coef": 0.03, "cliprange": 0.2, "cliprange_high": 0.2, "dual_clip": None, "temperature": 0.7,
+            "learning_rate": 3e-6, "value_model": "model", "value_model_path": "my/reward", "num_ppo_epochs": 2,
+        },
+        dropped=("stop_token", "model_name_or_path"),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_recipe_keeps_its_meaning(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    require(tmp_path, CASES[name], "trl")
+
+
+REFUSED = {
+    "load_in_8bit": "dataset_name: a/b\nuse_peft: true\nload_in_8bit: true\npacking: true\n",
+    "completion_only_loss": "dataset_name: a/b\ncompletion_only_loss: false\n",
+    "chat_template_path": "dataset_name: a/b\nchat_template_path: other/model\npacking: true\n",
+    "ref_model_init_kwargs": "dataset_name: a/b\nbeta: 0.1\nref_model_init_kwargs: {dtype: auto}\n",
+    "whiten_rewards": "dataset_name: a/b\nsft_model_path: m\nreward_model_path: r\nwhiten_rewards: true\n"
+    "total_episodes: 100\n",
+    "num_train_epochs": "dataset_name: a/b\nreward_funcs: r.f\n",
+    "learning_rte": "dataset_name: a/b\npacking: true\nlearning_rte: 1.0\n",
+}
+
+
+@pytest.mark.parametrize("key", REFUSED)
+def test_what_changes_training_and_is_not_here_is_refused(tmp_path, key):
+    conversion = imported(tmp_path, case("sft", REFUSED[key], 8, {}), "trl")
+    (outcome,) = [each for each in conversion.outcomes if each.fate == "refused"]
+    assert outcome.key == key
+
+
+def test_the_stage_is_found_by_keys_then_by_the_path_and_else_asked_for(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    text = HEAD + "dataset_name: a/b\nlearning_rate: 1.0e-4\n"
+    (tmp_path / "dpo").mkdir()
+    (tmp_path / "x.yaml").write_text(text, encoding="utf-8")
+    (tmp_path / "dpo/config_full.yaml").write_text(text, encoding="utf-8")
+    assert convert("dpo/config_full.yaml", None, Options()).stage == "dpo"
+    with pytest.raises(RecipeError, match=r"x.yaml: its keys do not decide"):
+        convert("x.yaml", None, Options())
+    assert convert("x.yaml", None, Options(stage="reward")).stage == "reward"
+
+
+def test_json_is_read_as_yaml(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "x.json").write_text('{\n\t"model_name_or_path": "m",\n\t"dataset_name": "a/b",\n\t"packing": true\n}')
+    assert convert("x.json", None, Options()).recipe["packing"] is True
