@@ -29,7 +29,7 @@ from alignment.evaluate.results import (
 )
 from alignment.evaluate.table import table
 from alignment.evaluate.tasks.comparing import compare_tasks
-from alignment.evaluate.tasks.loading import entries_of, load_tasks
+from alignment.evaluate.tasks.loading import load_tasks
 from alignment.evaluate.tasks.rows import ANSWERS, task_rows
 from alignment.evaluate.tasks.running import TaskRuns, require_room
 from alignment.evaluate.tasks.table import task_table
@@ -55,7 +55,7 @@ def main(argv: list[str] | None = None) -> None:
     callers = [caller_of(entry, recipe, recipe.max_concurrency) for entry in recipe.judges]
     judges = list(map(build_judge, recipe.judges, callers))  # before anything is written: one may be missing
     require_data(recipe)
-    tasks = load_tasks(entries_of(recipe.tasks), recipe.seed)
+    tasks = load_tasks(recipe.tasks, recipe.seed)
     require_room(recipe, tasks)
     tariff_of(*recipe.judges)  # prices that cannot be read are refused before anything is written
     run = RunDirectory.open(recipe, expendable=lambda folder: unanswered(folder) | only_failures(folder))

@@ -8,6 +8,7 @@ from alignment.config.rules.judges import call_limits, judges
 from alignment.config.rules.keys import Fault, Keys, Rule, Unknown
 from alignment.config.rules.kto import KTO_RULES
 from alignment.config.rules.label import LABEL_RULES
+from alignment.config.rules.lm_tasks import task_names
 from alignment.config.rules.named_files import json_files
 from alignment.config.rules.ppo import PPO_RULES
 from alignment.config.rules.pretrain import PRETRAIN_RULES
@@ -25,6 +26,7 @@ RULES: list[Rule] = [
     *TUNING_RULES,
     judges,
     call_limits,
+    task_names,
     *LABEL_RULES,
     *GRPO_RULES,
     *KTO_RULES,

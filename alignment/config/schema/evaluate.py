@@ -53,7 +53,7 @@ class EvaluateRecipe(Recipe, ModelKeys, DataKeys, SamplingKeys, CallKeys):
     """Tasks of other domains, to measure what the policies forgot: rows with prompt, chosen and rejected. The score is
     the share of rows whose chosen answer is likelier, per token.
     """
-    tasks: list[Name | TaskEntry] = Field(default_factory=list)
+    tasks: list[TaskEntry] = Field(default_factory=list)
     """Tasks of lm-eval, which all policies answer: names, or mappings with `task`. Needs the extra `tasks`."""
     num_generations: int = Field(default=1, gt=0, le=1024)
     """Answers for each prompt and policy. From 2 on, the reward model is compared with the judges."""

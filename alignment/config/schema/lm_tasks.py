@@ -2,13 +2,13 @@
 
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from alignment.config.schema.parts import InputPath, Name, Part, Words
 
 
 class TaskEntry(Part):
-    """A task of lm-eval that every policy answers."""
+    """A task of lm-eval that every policy answers. Its name alone is the mapping with `task`."""
 
     task: Name
     """The task, group or tag of lm-eval (https://github.com/EleutherAI/lm-evaluation-harness), for example
@@ -34,6 +34,11 @@ class TaskEntry(Part):
     """Keys that replace those of the task's `generation_kwargs`: `max_gen_toks`, `until`, `do_sample`, `temperature`,
     `top_p`, `top_k`.
     """
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_a_name(cls, value: Any) -> Any:
+        return {"task": value} if isinstance(value, str) else value
 
     @property
     def label(self) -> str:

@@ -1,5 +1,6 @@
 """Tasks of a recipe with their documents, loaded once for all policies and before any model."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ SAMPLING = ("until", "do_sample", "temperature", "top_p", "top_k", *LENGTHS)
 NEUTRAL: Mapping[str, Any] = {"num_beams": 1, "repetition_penalty": 1.0}  # other keys whose value changes nothing
 DEFAULT_LENGTH = 256  # tokens of an answer where a task has none: lm-eval's
 _SPLIT = "test"  # of one file
+_SPLITS = ("train", "validation", "valid", "val", "dev", "test")  # names that tasks give their splits
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,20 +37,6 @@ class LoadedTask:
                 given = [keys[name] for name in LENGTHS if keys.get(name) is not None]
                 lengths.append(int(given[0]) if given else DEFAULT_LENGTH)
         return max(lengths)
-
-
-def entries_of(tasks: Sequence[str | TaskEntry]) -> list[TaskEntry]:
-    """Return the entries of a recipe, names as entries with default keys.
-
-    Raises: RecipeError if two have one name.
-    """
-    entries = [TaskEntry(task=one) if isinstance(one, str) else one for one in tasks]
-    labels = [entry.label for entry in entries]
-    doubles = [f"tasks.{i}: the name {label!r} is taken; give another name" for i, label in enumerate(labels)
-               if label in labels[:i]]  # fmt: skip
-    if doubles:
-        raise RecipeError(doubles)
-    return entries
 
 
 @named_inputs(DataError)
@@ -148,6 +136,9 @@ def _data_of(entry: TaskEntry) -> dict[str, Any]:
         return {"dataset_path": builder, "dataset_name": None, "dataset_kwargs": files, **splits}
     if not path.is_dir():
         return {"dataset_path": entry.dataset_path}  # a Hub id
+    named = _files_by_split(path)
+    if named is not None:
+        return {"dataset_path": named[0], "dataset_name": None, "dataset_kwargs": {"data_files": named[1]}}
     import datasets
 
     try:
@@ -156,6 +147,20 @@ def _data_of(entry: TaskEntry) -> dict[str, Any]:
         raise _data_error(entry, error) from error
     alone = {"dataset_name": None} if names == ["default"] else {}
     return {"dataset_path": str(path), **alone}
+
+
+def _files_by_split(folder: Path) -> tuple[str, dict[str, list[str]]] | None:
+    """Return the files of a folder without a card by the split that each is named for; `datasets` renames some."""
+    if (folder / "README.md").exists():
+        return None
+    splits: dict[str, list[str]] = {}
+    builders = set()
+    for file in sorted(folder.iterdir()):
+        split = re.sub(r"-\d+-of-\d+$", "", file.stem)
+        if file.suffix in BUILDERS and split in _SPLITS:
+            builders.add(BUILDERS[file.suffix])
+            splits.setdefault(split, []).append(str(file))
+    return (builders.pop(), splits) if len(builders) == 1 else None
 
 
 def _require_answerable(entry: TaskEntry, name: str, task: Any) -> None:

@@ -22,7 +22,7 @@ from alignment.data.template import Template
 from alignment.errors import AlignmentError, DataError, RecipeError
 from alignment.evaluate.tasks.answered import REQUESTS, Answered
 from alignment.evaluate.tasks.extra import require_lm_eval
-from alignment.evaluate.tasks.loading import entries_of, load_tasks
+from alignment.evaluate.tasks.loading import load_tasks
 from alignment.evaluate.tasks.policy_lm import PolicyLM
 from alignment.policy.tokenizer import load_tokenizer
 from alignment.report.build import build
@@ -198,6 +198,24 @@ def test_baseline_and_candidates_are_compared_document_by_document(tmp_path, cap
     assert again["tasks"] == results["tasks"]
 
 
+def test_examples_come_from_a_file_named_for_their_split(tmp_path):
+    rows = [{"question": f"{n}+{n}?", "answer": f"#### {2 * n}"} for n in range(9)]
+    data = tmp_path / "data"
+    data.mkdir()
+    for split, part in (("train", rows[:5]), ("test", rows[5:])):
+        (data / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in part))
+    entry = TaskEntry(task="gsm8k", dataset_path=str(data), num_fewshot=2)
+    (loaded,) = load_tasks([entry], 0)
+    task = loaded.tasks["gsm8k"]
+    assert [doc["question"] for doc in task.eval_docs] == ["5+5?", "6+6?", "7+7?", "8+8?"]
+    assert len(task.fewshot_docs()) == 5
+    assert task.config.num_fewshot == 2
+    assert loaded.longest_answer == 256
+    (data / "dev.jsonl").write_text((data / "train.jsonl").read_text())  # `datasets` alone names it validation
+    (again,) = load_tasks([entry], 0)
+    assert set(again.tasks["gsm8k"].dataset) == {"train", "test", "dev"}
+
+
 def refused(tmp_path, *tasks):
     with pytest.raises(AlignmentError) as caught:
         main(recipe_of(tmp_path, *tasks))
@@ -227,7 +245,7 @@ def test_what_cannot_be_run_is_refused_before_a_model_is_loaded(tmp_path):
     assert "ends with none of .jsonl" in refused(
         tmp_path, {"task": "gsm8k", "dataset_path": str(tmp_path / "data.xml")}
     )
-    assert "the name 'ifeval' is taken" in refused(tmp_path, local, "ifeval")
+    assert "has the name ifeval of tasks.0; give it another name" in refused(tmp_path, local, "ifeval")
 
 
 def test_a_missing_package_is_one_line_with_the_command(monkeypatch):
@@ -246,6 +264,10 @@ def test_sentences_are_counted_with_punkts_tables():
     assert count("Dr. Smith left on Jan. 5. He was glad! Mr. Lee, of Acme Corp. in the U.S., was not.") == 3
 
 
-def test_names_are_entries():
-    first, second = entries_of(["ifeval", TaskEntry(task="ifeval", name="chat", apply_chat_template=True)])
-    assert (first.label, second.label) == ("ifeval", "chat")
+def test_names_are_entries_and_faults_have_their_place(tmp_path):
+    tasks = ["ifeval", {"task": "gsm8k", "limitt": 3}]
+    main_arguments = recipe_of(tmp_path, *tasks)
+    with pytest.raises(RecipeError, match=r"tasks\[1\]\.limitt: .*limit"):
+        main(main_arguments)
+    assert TaskEntry.model_validate("ifeval") == TaskEntry(task="ifeval")
+    assert TaskEntry(task="ifeval", name="chat").label == "chat"
