@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -114,3 +114,71 @@ def export(
         trust_remote_code=trust_remote_code,
     )
     write(wanted, typer.echo)
+
+
+@verb(rich_help_panel=RESULT_PANEL)
+def serve(
+    runs: Annotated[
+        list[str],
+        typer.Argument(metavar="RUN...", help="Runs, model or adapter folders, or Hub ids; NAME=RUN renames one."),
+    ],
+    host: Annotated[str, typer.Option(help="Whom to answer; the default is this machine alone.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 8000,
+    api_key_env: Annotated[
+        str,
+        typer.Option("--api_key_env", metavar="NAME", help="The variable with the bearer token; unset: a new one."),
+    ] = "ALIGNMENT_SERVE_KEY",
+    adapters: Annotated[
+        list[Path] | None,
+        typer.Option("--adapters", metavar="DIR", help="Requests may load adapters below this folder; repeatable."),
+    ] = None,
+    batch_size: Annotated[
+        int, typer.Option("--batch_size", min=1, max=4096, help="Answers that are written together.")
+    ] = 64,
+    most_waiting: Annotated[
+        int, typer.Option("--most_waiting", min=1, help="Answers that may wait; more are refused with 429.")
+    ] = 1024,
+    cache_tokens: Annotated[
+        int | None,
+        typer.Option("--cache_tokens", min=1, help="Tokens whose keys and values are held; default: by free memory."),
+    ] = None,
+    max_length: Annotated[
+        int | None,
+        typer.Option("--max_length", min=2, help="Most tokens of prompt and answer; default: the model's context."),
+    ] = None,
+    engine: Annotated[
+        Literal["own", "vllm"], typer.Option("--engine", help="vllm: start vLLM, which needs a GPU, with these runs.")
+    ] = "own",
+    proxy: Proxy = None,
+    dtype: Dtype = None,
+    load_in_4bit: LoadIn4Bit = None,
+    chat_template: ChatTemplate = None,
+    trust_remote_code: TrustRemoteCode = False,
+) -> None:
+    """Serve runs behind OpenAI's protocol; adapters of one base share it, each under its own model name."""
+    from alignment.serve.serve import Settings
+    from alignment.serve.serve import serve as start
+    from alignment.serve.vllm import serve as start_vllm
+
+    settings = Settings(
+        runs,
+        host=host,
+        port=port,
+        api_key_env=api_key_env,
+        adapters=adapters or (),
+        batch_size=batch_size,
+        most_waiting=most_waiting,
+        cache_tokens=cache_tokens,
+        max_length=max_length,
+        proxy=proxy_entry(proxy),
+        keys=given_keys(
+            dtype=dtype,
+            load_in_4bit=load_in_4bit,
+            chat_template=chat_template,
+            trust_remote_code=trust_remote_code or None,
+        ),
+    )
+    if engine == "vllm":
+        start_vllm(settings)
+    else:
+        start(settings, lambda line: typer.echo(line))

@@ -2,7 +2,7 @@
 
 import contextlib
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
@@ -201,77 +201,6 @@ def serve_reward(
         reward_models(model), host, port, api_key_env, batch_size, aggregate_of(aggregate), trust_remote_code
     )
     serve(settings, lambda line: typer.echo(line))
-
-
-@verb(rich_help_panel=RESULT_PANEL)
-def serve(
-    runs: Annotated[
-        list[str],
-        typer.Argument(metavar="RUN...", help="Runs, models or adapters; NAME=RUN serves one under another name."),
-    ],
-    host: Annotated[str, typer.Option(help="Whom to answer; the default is this machine alone.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 8000,
-    api_key_env: Annotated[
-        str,
-        typer.Option("--api_key_env", metavar="NAME", help="The variable with the bearer token; unset: a new one."),
-    ] = "ALIGNMENT_SERVE_KEY",
-    adapters: Annotated[
-        list[Path] | None,
-        typer.Option(metavar="DIR", help="Let requests load adapters from below this folder; may be repeated."),
-    ] = None,
-    batch_size: Annotated[int, typer.Option("--batch_size", min=1, help="Answers written together.")] = 64,
-    most_waiting: Annotated[
-        int, typer.Option("--most_waiting", min=1, help="Answers that may wait; more are refused with 429.")
-    ] = 1024,
-    cache_tokens: Annotated[
-        int | None,
-        typer.Option(
-            "--cache_tokens", min=1, help="Tokens of keys and values in memory; default: half of what is free."
-        ),
-    ] = None,
-    max_length: Annotated[
-        int | None, typer.Option("--max_length", min=2, help="Tokens of prompt and answer; default: the context.")
-    ] = None,
-    chat_template: Annotated[
-        str | None, typer.Option("--chat_template", metavar="NAME|FILE", help="In place of the one of training.")
-    ] = None,
-    dtype: Annotated[
-        Literal["auto", "bfloat16", "float16", "float32"] | None, typer.Option(help="In place of the one of training.")
-    ] = None,
-    load_in_4bit: Annotated[
-        bool | None, typer.Option("--load_in_4bit/--no_load_in_4bit", help="In place of what training did.")
-    ] = None,
-    proxy_tuned: Annotated[
-        str | None, typer.Option("--proxy_tuned", metavar="RUN", help="Proxy-tuning: the tuned small model.")
-    ] = None,
-    proxy_untuned: Annotated[
-        str | None, typer.Option("--proxy_untuned", metavar="MODEL", help="The same model before it was tuned.")
-    ] = None,
-    proxy_alpha: Annotated[float, typer.Option("--proxy_alpha", min=-100, max=100, help="Strength.")] = 1.0,
-    trust_remote_code: TrustRemoteCode = False,
-) -> None:
-    """Answer OpenAI's requests for chat completions and completions with runs; adapters of one base share it."""
-    from alignment.serve.serve import Settings, proxy_of
-    from alignment.serve.serve import serve as start
-
-    keys = {"chat_template": chat_template, "dtype": dtype, "load_in_4bit": load_in_4bit}
-    settings = Settings(
-        runs,
-        host=host,
-        port=port,
-        api_key_env=api_key_env,
-        adapters=adapters or (),
-        batch_size=batch_size,
-        most_waiting=most_waiting,
-        cache_tokens=cache_tokens,
-        max_length=max_length,
-        proxy=proxy_of(proxy_tuned, proxy_untuned, proxy_alpha),
-        keys={
-            **{key: value for key, value in keys.items() if value is not None},
-            **({"trust_remote_code": True} if trust_remote_code else {}),
-        },
-    )
-    start(settings, lambda line: typer.echo(line))
 
 
 @verb(rich_help_panel=RESULT_PANEL)

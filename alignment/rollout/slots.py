@@ -11,6 +11,7 @@ from transformers.cache_utils import DynamicLayer
 from alignment.errors import ModelError
 from alignment.rollout.buckets import COLUMNS, bucket
 from alignment.rollout.context import virtual_tokens
+from alignment.rollout.grouped_attention import grouped
 from alignment.rollout.reading import Reading
 from alignment.rollout.steps import StepInputs, innermost, last_logits, takes_ready_mask
 
@@ -49,12 +50,16 @@ def sequences_of(model: nn.Module, part: int) -> "Slots | Apart":
     Args:
         part: tokens of a prompt that are read in one pass.
     """
-    parts = getattr(model, "models", None) or [model]  # those of a proxy
     together = all(
         takes_ready_mask(innermost(one)) and not virtual_tokens(innermost(one)) and not virtual_tokens(one)
-        for one in parts
+        for one in parts_of(model)
     )
     return Slots(model, part) if together else Apart(model)
+
+
+def parts_of(model: nn.Module) -> list[Any]:
+    """Return the models of a proxy, or the model itself."""
+    return list(getattr(model, "models", None) or [model])
 
 
 class Slots:
@@ -65,6 +70,7 @@ class Slots:
 
     def __init__(self, model: nn.Module, part: int) -> None:
         self.model, self.part = model, part
+        self._models = parts_of(model)
         self.lengths: list[int] = []
         self._options = last_logits(model, 1)
         self._layers: list[State] = []  # of all parts of the cache, one after the other
@@ -101,14 +107,15 @@ class Slots:
         self._at.columns = torch.tensor(self.lengths, device=device)
         self._at.rows = torch.arange(rows, device=device)
         positions = self._at.columns.unsqueeze(-1)
-        output: Any = self.model(
-            input_ids=torch.tensor(tokens, device=device).unsqueeze(-1),
-            attention_mask=(torch.arange(columns, device=device) <= positions)[:, None, None],
-            position_ids=positions,
-            past_key_values=self._front(rows, columns),
-            use_cache=True,
-            **self._options,
-        )
+        with grouped(self._models):
+            output: Any = self.model(
+                input_ids=torch.tensor(tokens, device=device).unsqueeze(-1),
+                attention_mask=(torch.arange(columns, device=device) <= positions)[:, None, None],
+                position_ids=positions,
+                past_key_values=self._front(rows, columns),
+                use_cache=True,
+                **self._options,
+            )
         self.lengths = [length + 1 for length in self.lengths]
         logits: Tensor = output.logits[:, -1]
         return logits

@@ -4,6 +4,7 @@ vLLM needs a GPU. What is here is tested against a stand-in that checks the call
 """
 
 import contextlib
+import importlib.util
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -15,6 +16,11 @@ from alignment.rollout.engine import Completion, Sampling
 from alignment.rollout.vllm_adapter import VersionedAdapter, WithAdapter
 
 Weights = Callable[[], Iterator[tuple[str, Tensor]]]
+
+
+def vllm_is_installed() -> bool:
+    """Whether vLLM can be imported."""
+    return importlib.util.find_spec("vllm") is not None
 
 
 class Generation(Protocol):

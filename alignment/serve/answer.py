@@ -1,7 +1,7 @@
 """One answer while it is sampled: its tokens, its text, and what of both has been delivered."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from alignment.data.answer_stream import AnswerStream
@@ -72,6 +72,8 @@ class Answer:
         self.counts: dict[int, int] = {}  # of the tokens so far, if penalties need them
         self.cancelled = False
         self.random = generator(*seed)
+        # what of the settings changes a draw, by which answers of a batch are grouped
+        self.distribution = replace(wanted.sampling, max_new_tokens=1, stop_token_ids=(), seed=0, first_row=0)
         self._counted = bool(wanted.presence_penalty or wanted.frequency_penalty)
         self._stream = AnswerStream(tokenizer, prompt_ids)
         self._stop = StopTexts(wanted.stop)

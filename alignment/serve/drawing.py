@@ -1,7 +1,6 @@
 """Drawing the next token of each answer in a batch, each by its own settings."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -43,21 +42,16 @@ def draw_each(
         answer = answers[place]
         if answer.wanted.is_seeded:
             own = _adjusted([answer], alone(answer).float().unsqueeze(0))
-            tokens[place] = int(draw(own, _key(answer.wanted.sampling), uniform[place : place + 1]))
+            tokens[place] = int(draw(own, answer.distribution, uniform[place : place + 1]))
     logps = _logps(answers, logits, tokens)
     return [(tokens[place], logps.get(place)) if usable[place] else None for place in range(len(answers))]
-
-
-def _key(sampling: Sampling) -> Sampling:
-    """Return what of the settings changes a draw."""
-    return replace(sampling, max_new_tokens=1, stop_token_ids=(), seed=0, first_row=0)
 
 
 def _alike(answers: Sequence[Answer], usable: Sequence[bool]) -> dict[Sampling, list[int]]:
     groups: dict[Sampling, list[int]] = {}
     for place, answer in enumerate(answers):
         if usable[place]:
-            groups.setdefault(_key(answer.wanted.sampling), []).append(place)
+            groups.setdefault(answer.distribution, []).append(place)
     return groups
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from alignment.config.schema import ProxyEntry
 from alignment.errors import RecipeError, named_inputs
+from alignment.serve.names import named_runs
 from alignment.serving.address import EXPOSED, address_of, is_loopback, listen
 from alignment.serving.extra import require_extra
 from alignment.serving.token import token_of
@@ -72,40 +73,6 @@ def serve(settings: Settings, tell: Tell) -> None:
         with contextlib.suppress(KeyboardInterrupt):  # uvicorn shuts down, then raises the signal again
             server(app, grace_seconds=GRACE_SECONDS, body=error_body).run(sockets=[listener])
         tell("stopped")
-
-
-def named_runs(runs: Sequence[str]) -> dict[str, str]:
-    """Return runs by the names under which they are served: NAME=RUN, or the last part of a folder's path.
-
-    Raises: RecipeError if two have one name.
-    """
-    found: dict[str, str] = {}
-    faults = []
-    for given in runs:
-        name, equals, run = given.partition("=")
-        if not equals or Path(given).exists():
-            run = given
-            name = Path(given).resolve().name if Path(given).exists() else given
-        if not name or not run or not name.isprintable():
-            faults.append(f"{given}: write RUN, or NAME=RUN")
-        elif name in found:
-            faults.append(f"{found[name]} and {run} would both be served as {name}; write NAME={run}")
-        found[name] = run
-    if faults:
-        raise RecipeError(faults)
-    return found
-
-
-def proxy_of(tuned: str | None, untuned: str | None, alpha: float) -> ProxyEntry | None:
-    """Return the proxy that the options name; None without one.
-
-    Raises: RecipeError if one of the pair is missing.
-    """
-    if tuned is None and untuned is None:
-        return None
-    if tuned is None or untuned is None:
-        raise RecipeError(["a proxy is a pair; give --proxy_tuned and --proxy_untuned"])
-    return ProxyEntry(tuned=tuned, untuned=untuned, alpha=alpha)
 
 
 def allowed_folders(settings: Settings) -> Sequence[Path]:

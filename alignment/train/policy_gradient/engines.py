@@ -1,6 +1,5 @@
 """Builds the engine that a recipe's `rollout_engine` names."""
 
-import importlib.util
 import logging
 from pathlib import Path
 from typing import Any
@@ -31,15 +30,10 @@ from alignment.rollout.merged_engine import MergedEngine
 from alignment.rollout.static_batch import StaticDecoder, require_static, static_decoder, try_step
 from alignment.rollout.transformers_engine import TransformersEngine
 from alignment.rollout.vllm_adapter import VersionedAdapter
-from alignment.rollout.vllm_engine import VLLMEngine, vllm_generation
+from alignment.rollout.vllm_engine import VLLMEngine, vllm_generation, vllm_is_installed
 from alignment.train.sharding import is_sharded
 
 logger = logging.getLogger(__name__)
-
-
-def vllm_is_installed() -> bool:
-    """Whether vLLM can be imported."""
-    return importlib.util.find_spec("vllm") is not None
 
 
 def require_samplable(recipe: PolicyGradientRecipe) -> None:

@@ -1,0 +1,181 @@
+"""`alignment serve` against `transformers serve`: tokens a second, and the seconds of a request, with many in flight.
+
+Each client sends its next request when the last is answered. The servers take turns, each in a process of its own
+with the same threads, and get the same requests; tokens/s is the median of the rounds.
+
+    python -m benchmarks.serving [--width 512 --tokens 32]
+"""
+
+import argparse
+import http.client
+import json
+import os
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+KEY = "benchmark"
+PROMPTS = ("Once upon a time", "The little dog", "Lily and Tom went to the park. They saw", "One day, a big red ball")
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What the clients send."""
+
+    in_flight: int
+    requests: int
+    tokens: int
+
+
+def main() -> None:
+    """Measure, and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="../shared/models/stories260K", help="Also gives the tokenizer.")
+    parser.add_argument("--width", type=int, help="A random Llama of this width in place of the model's weights.")
+    parser.add_argument("--layers", type=int, default=8)
+    parser.add_argument("--in_flight", type=int, nargs="+", default=[1, 16, 64])
+    parser.add_argument("--rounds", type=int, default=3, help="Turns of each server; a client sends a request in each.")
+    parser.add_argument("--tokens", type=int, default=64, help="Most tokens of an answer.")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        model = args.model if args.width is None else random_model(args.model, Path(folder), args.width, args.layers)
+        started = {name: stack.enter_context(running(command)) for name, command in servers(model).items()}
+        for server in started.values():
+            server.measure(model, Load(2, 4, 8))  # the first requests load kernels
+        print("| server | in flight | tokens/s | p50, s | p99, s | requests |\n|---|---|---|---|---|---|", flush=True)
+        for count in args.in_flight:
+            load = Load(count, max(4, count), args.tokens)
+            found: dict[str, list[tuple[float, list[float]]]] = {name: [] for name in started}
+            for _ in range(args.rounds):
+                for name, server in started.items():
+                    found[name].append(server.measure(model, load))
+            for name, rounds in found.items():
+                speed = statistics.median(speed for speed, _ in rounds)
+                seconds = sorted(one for _, each in rounds for one in each)
+                half, slow = statistics.median(seconds), seconds[int(0.99 * (len(seconds) - 1))]
+                print(f"| {name} | {count} | {speed:,.0f} | {half:.2f} | {slow:.2f} | {len(seconds)} |", flush=True)
+
+
+def servers(model: str) -> dict[str, list[str]]:
+    """Return the commands, without the port."""
+    ours = [sys.executable, "-m", "alignment.cli", "serve", f"{model}={model}"]
+    theirs = [sys.executable, "-m", "transformers.cli.transformers", "serve", model, "--device", "cpu"]
+    return {
+        "`alignment serve`": ours,
+        "`transformers serve`": theirs,
+        "`transformers serve --continuous-batching`": [*theirs, "--continuous-batching"],
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A server in a process of its own, which is stopped while another is measured."""
+
+    process: "subprocess.Popen[bytes]"
+    port: int
+
+    def measure(self, model: str, load: Load) -> tuple[float, list[float]]:
+        """Return tokens a second, and the seconds of each request."""
+        self.process.send_signal(signal.SIGCONT)
+        try:
+            return measure(self.port, model, load)
+        finally:
+            self.process.send_signal(signal.SIGSTOP)
+
+
+@contextmanager
+def running(command: Sequence[str]) -> Iterator[Server]:
+    """Start a server, wait until it answers, and stop it until it is measured."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with tempfile.TemporaryFile() as log:
+        process = subprocess.Popen(
+            [*command, "--port", str(port)], stdout=log, stderr=log, env={**os.environ, "ALIGNMENT_SERVE_KEY": KEY}
+        )
+        try:
+            until_healthy(port, process)
+            process.send_signal(signal.SIGSTOP)
+            yield Server(process, port)
+        finally:
+            process.kill()
+            process.wait()
+
+
+def until_healthy(port: int, server: "subprocess.Popen[bytes]", seconds: float = 300) -> None:
+    """Wait for GET /health."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end and server.poll() is None:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+        try:
+            connection.request("GET", "/health")
+            if connection.getresponse().status == 200:
+                return
+        except OSError:
+            time.sleep(0.2)
+        finally:
+            connection.close()
+    raise SystemExit(f"{server.args} does not answer")
+
+
+def measure(port: int, model: str, load: Load) -> tuple[float, list[float]]:
+    """Return tokens a second, and the seconds of each request."""
+
+    def client(number: int) -> list[tuple[int, float]]:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=600)
+        shares = range(number, load.requests, load.in_flight)
+        found = [request(connection, model, PROMPTS[place % len(PROMPTS)], load.tokens) for place in shares]
+        connection.close()
+        return found
+
+    began = time.monotonic()
+    with ThreadPoolExecutor(load.in_flight) as pool:
+        answers = [answer for answers in pool.map(client, range(load.in_flight)) for answer in answers]
+    seconds = time.monotonic() - began
+    return sum(tokens for tokens, _ in answers) / seconds, [each for _, each in answers]
+
+
+def request(connection: http.client.HTTPConnection, model: str, prompt: str, tokens: int) -> tuple[int, float]:
+    """Send a request; return the tokens of the answer, and the seconds that it took."""
+    body = {"model": model, "prompt": prompt, "max_tokens": tokens, "temperature": 1.0}
+    headers = {"Authorization": f"Bearer {KEY}", "Content-Type": "application/json"}
+    began = time.monotonic()
+    connection.request("POST", "/v1/completions", json.dumps(body), headers)
+    response = connection.getresponse()
+    text = response.read()
+    if response.status != 200:
+        raise SystemExit(f"{response.status}: {text[:300]!r}")
+    return json.loads(text)["usage"]["completion_tokens"], time.monotonic() - began
+
+
+def random_model(like: str, folder: Path, width: int, layers: int) -> str:
+    """Write a random Llama with the tokenizer of another model."""
+    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+    tokenizer = AutoTokenizer.from_pretrained(like)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=width,
+        intermediate_size=4 * width,
+        num_hidden_layers=layers,
+        num_attention_heads=8,
+        num_key_value_heads=4,
+        max_position_embeddings=2048,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+if __name__ == "__main__":
+    main()
