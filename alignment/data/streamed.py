@@ -63,6 +63,8 @@ class Entry:
         loaded: Loaded[Demonstration] = Loaded([])
         source = RawSource(part.name, rows, "")
         kept = read_source(source, part.layout, to_demonstration, self.on_bad_row, loaded, (), tell=False)
+        if loaded.skipped and not self.skipped:
+            say_once(f"left out, and all further bad rows: {loaded.skipped[0]}")
         self.skipped += len(loaded.skipped)
         return [each.row for each in kept if each.row is not None]
 
@@ -127,6 +129,11 @@ class Corpus:
         return min(entry.place.passes for entry in self.entries)
 
     @property
+    def taken(self) -> int:
+        """Rows that were read, of all processes and passes."""
+        return sum(entry.place.taken for entry in self.entries)
+
+    @property
     def skipped(self) -> int:
         """Bad rows that were left out."""
         return sum(entry.skipped for entry in self.entries)
@@ -137,13 +144,7 @@ class Corpus:
             read = [float(entry.place.passes) for entry in self.entries]
         else:
             read = [entry.place.taken / share for entry, share in zip(self.entries, self._shares, strict=True)]
-        entry = self.entries[read.index(min(read))]
-        before = self.passes
-        rows = entry.chunk()
-        if before == 0 and self.passes == 1:
-            rows_read = sum(each.place.taken for each in self.entries)
-            say_once(f"the stream has read all {rows_read:,} rows, and begins again")
-        return rows
+        return self.entries[read.index(min(read))].chunk()
 
     def state(self) -> list[dict[str, int]]:
         """Return where reading goes on, in types that `torch.load(weights_only=True)` reads."""

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from alignment.config.rules.combinations import broken_under, values_of
-from alignment.config.schema import Recipe
+from alignment.config.schema import PretrainRecipe, Recipe
 from alignment.config.schema.prepare import PrepareRecipe
+from alignment.doctor.documents import begins_and_ends
 from alignment.doctor.findings import Finding, fault, note, ok, warning
 from alignment.doctor.rows import SAMPLE, TryScorers, readable, rows, scorers
 from alignment.errors import AlignmentError
@@ -210,6 +211,10 @@ def _text(recipe: Any, sample: int, try_scorers: TryScorers | None) -> Iterator[
         yield fault(
             "tokenizer", str(error), "put the tokenizer into the model's folder, or correct eos_token and chat_template"
         )
+        return
+    if isinstance(recipe, PretrainRecipe):
+        yield begins_and_ends(template)
+        yield from rows(recipe, template, sample, try_scorers)
         return
     stops = [tokenizer.convert_ids_to_tokens(stop) for stop in template.stop_token_ids]
     kind = "a chat template" if template.chat_template else "plain text, no chat template"

@@ -6,7 +6,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from alignment.config.schema import PolicyGradientRecipe
+from alignment.config.schema import PolicyGradientRecipe, PretrainRecipe
 from alignment.data import Loaded, load_rows
 from alignment.data.answer_labels import require_learnable
 from alignment.data.answer_tokens import AnswerTokens
@@ -14,6 +14,7 @@ from alignment.data.answers import THOUGHTS
 from alignment.data.conversations import carried_tools
 from alignment.data.rows import Demonstration, Message, Prompt, Ranking
 from alignment.data.template import IGNORE, Template
+from alignment.doctor.documents import documents
 from alignment.doctor.findings import Finding, fault, note, ok, warning
 from alignment.errors import AlignmentError
 from alignment.planner.skeleton import blueprint
@@ -43,7 +44,8 @@ def readable(recipe: Any) -> Generator[Finding, None, Loaded[Any] | None]:
     except AlignmentError as error:
         yield fault("data", str(error), "correct the data, or set on_bad_row: skip to leave such rows out")
         return None
-    yield ok("data", f"{len(loaded.rows)} rows, {len(loaded.skipped)} left out")
+    of_stream = "the stream's first " if getattr(recipe, "streaming", False) else ""
+    yield ok("data", f"{of_stream}{len(loaded.rows)} rows, {len(loaded.skipped)} left out")
     return loaded
 
 
@@ -59,6 +61,10 @@ def rows(recipe: Any, template: Template, sample: int, try_scorers: TryScorers |
     limit = limit_of(recipe)
     if limit is not None and limit < 1:
         yield _no_room(recipe, limit)
+        return
+    if isinstance(recipe, PretrainRecipe):
+        pairs = [(loaded.sources[place], loaded.rows[place]) for place in taken]
+        yield from documents(recipe, template, pairs, limit, of_what)
         return
     known = AnswerTokens(template)
     found: list[tuple[str, Measured]] = []
@@ -181,9 +187,6 @@ def _long(recipe: Any, lengths: list[int], limit: int | None, of_what: str) -> I
         yield ok("lengths", found)
         return
     share = over / len(lengths)
-    if recipe.STAGE.splits:
-        yield ok("lengths", f"{share:.0%} are split at {limit} tokens; {found}")
-        return
     key = "max_length" if hasattr(recipe, "max_length") else "max_prompt_length"
     is_cut = recipe.STAGE.rows == "demonstrations"
     cut = "are cut" if is_cut else "do not fit"

@@ -182,7 +182,8 @@ def _time(found: Found) -> str:
     time, machine = found.time, found.plan.machine
     if time.hours is None:
         return "time: unknown, because the data are not on this machine; give the number of rows with --rows"
-    parts = [f"{time.rows} rows"]
+    unit = "sequences" if found.plan.recipe.STAGE.splits else "rows"
+    parts = [] if time.rows is None else [f"{time.rows} {unit}"]
     if time.steps is not None:
         parts.append(f"{time.steps} steps")
     parts.append(f"{time.tokens or 0:.3g} tokens")

@@ -39,9 +39,11 @@ def time_of(plan: StagePlan, rows: int | None) -> Time:
     recipe = plan.recipe
     if isinstance(recipe, PolicyGradientRecipe):
         return _ppo(plan, recipe)
-    if rows is None:
+    limit = int(recipe.library.get("max_steps", -1))  # -1, the libraries' own: none
+    if rows is None and (limit < 1 or not recipe.STAGE.trains):
         return Time.unknown()
     if not recipe.STAGE.trains:
+        assert rows is not None
         policies = 1 + len(getattr(recipe, "candidates", ()))
         answers = rows * getattr(recipe, "num_generations", 1) * policies
         tokens, hours = _sampling(plan, answers)
@@ -50,9 +52,13 @@ def time_of(plan: StagePlan, rows: int | None) -> Time:
     given = recipe.library
     batch = plan.microbatch * int(given.get("gradient_accumulation_steps", 1)) * plan.machine.gpus
     epochs = float(given.get("num_train_epochs", 3))
-    limit = int(given.get("max_steps", -1))  # -1, the libraries' own: none
-    steps = limit if limit > 0 else math.ceil(epochs * -(-rows // batch))  # as transformers: an epoch's last is short
-    seen = steps * batch if limit > 0 else min(steps * batch, math.ceil(epochs * rows))
+    if limit > 0:
+        steps = limit
+        seen = steps * batch
+    else:
+        assert rows is not None
+        steps = math.ceil(epochs * -(-rows // batch))  # as transformers: an epoch's last is short
+        seen = min(steps * batch, math.ceil(epochs * rows))
     tokens = seen * plan.sequences * plan.lengths.whole
     extra = 2.0 * recipe.passes_without_gradient
     flops = tokens * (_training(plan) + extra * _weights(plan))

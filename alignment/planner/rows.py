@@ -5,15 +5,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from alignment.config.schema import Recipe
+from alignment.config.schema import PretrainRecipe, Recipe
 from alignment.data import load_rows
 from alignment.errors import AlignmentError
+from alignment.planner.sequences import sequences_of
 
 SLICE = re.compile(r"[\w.+-]+\[(?P<begin>\d*):(?P<end>\d+)\]")  # train[:1000]; a percentage gives no number
 
 
 def rows_of(recipe: Recipe, before: Mapping[str, Recipe]) -> int | None:
-    """Return the rows of a stage: demonstrations, prompts or pairs; None: unknown.
+    """Return the rows of a stage: demonstrations, prompts, pairs or the sequences of documents; None: unknown.
 
     Args:
         before: recipes of earlier stages, by output_dir.
@@ -34,7 +35,7 @@ def _read(recipe: Recipe, before: Mapping[str, Recipe]) -> int | None:
     if getattr(recipe, "streaming", False):
         return None  # max_steps bounds it
     if entries and all(Path(entry.path).exists() for entry in entries):
-        return _counted(recipe)
+        return _counted(recipe, before)
     limit = getattr(recipe, "max_samples", None)
     parts = [_most(entry, before, recipe) for entry in entries]
     known = [part for part in parts if part is not None]
@@ -43,11 +44,13 @@ def _read(recipe: Recipe, before: Mapping[str, Recipe]) -> int | None:
     return min(sum(known), limit) if limit is not None else sum(known)
 
 
-def _counted(recipe: Recipe) -> int | None:
+def _counted(recipe: Recipe, before: Mapping[str, Recipe]) -> int | None:
     try:
         rows = load_rows(recipe, on_bad_row="skip").rows
     except AlignmentError:
         return None
+    if isinstance(recipe, PretrainRecipe):
+        return sequences_of(recipe, rows, before)
     if recipe.STAGE.rows == "unpaired":
         return sum(label is not None for row in rows for label in row.desirable)
     return sum(len(row.pairs) for row in rows) if _trains_pairs(recipe) else len(rows)

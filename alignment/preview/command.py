@@ -116,7 +116,7 @@ def preview(
     except AlignmentError as error:
         raise Refused(str(error)) from error
     tokenizer, stops = (written.tokenizer, written.template.stop_token_ids) if written else (None, [])
-    return Preview(recipe, stage, rows, tokenizer, stops)
+    return Preview(recipe, stage, rows, tokenizer, [] if recipe.STAGE.splits else stops)  # documents hold no answers
 
 
 def skipped(line: str) -> dict[str, str]:

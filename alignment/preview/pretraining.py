@@ -38,10 +38,11 @@ def pretraining_stage(
     data: Split[Demonstration], train: Prepared, held_out: Prepared, template: Template, objective: Objective
 ) -> Stage:
     """Return the rows of `alignment.train.pretraining.rows.prepared_split`."""
+    recipe = objective.setting.recipe
 
     def build(place: int) -> Row:
         source = data.train[train.places[place]]
-        return Row(source.source, shown(objective, train, place), parts_of(source))
+        return Row(source.source, shown(objective, train, place), [] if recipe.streaming else parts_of(source))
 
     def lengths() -> Lengths:
         found = [shown(objective, train, place) for place in range(len(train.rows))]
@@ -52,8 +53,9 @@ def pretraining_stage(
         )
 
     sources = [data.train[place].source for place in train.places]
+    unit = f"sequences of the stream's first {len(data.train):,} rows" if recipe.streaming else "sequences"
     limit = objective.setting.limit
-    return trained_stage("pretrain", data, (train, held_out), sources, build, lengths, limit=limit)
+    return trained_stage("pretrain", data, (train, held_out), sources, build, lengths, limit=limit, unit=unit)
 
 
 def shown(objective: Objective, train: Prepared, place: int) -> dict[str, Tokens]:

@@ -37,7 +37,8 @@ def facts(tokens: Tokens, tokenizer: Any, stops: Sequence[int]) -> str:
     if any(tokens.trained):
         told.append(f"{sum(tokens.trained):,} trained")
         stop = stop_of(tokens, tokenizer, stops)
-        told.append(f"ends with the stop token {stop}" if stop else "no stop token at its end")
+        if stops:
+            told.append(f"ends with the stop token {stop}" if stop else "no stop token at its end")
     if tokens.cut:
         told.append(f"{len(tokens.cut):,} cut off")
     return ", ".join(told)

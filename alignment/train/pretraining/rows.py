@@ -27,7 +27,7 @@ class Prepared:
     """Rows ready for the trainer, and what was left out."""
 
     rows: TokenRows = field(default_factory=TokenRows)
-    places: list[int] = field(default_factory=list)  # of each row: which demonstration its first document comes from
+    places: list[int] = field(default_factory=list)  # of each row: which demonstration its last document comes from
     documents: int = 0
     tokens: int = 0
     size: int = 0  # bytes of the documents in UTF-8

@@ -16,6 +16,7 @@ from alignment.config.schema.pretrain import PretrainRecipe
 from alignment.data.streamed import Corpus
 from alignment.data.template import Template
 from alignment.errors import DataError, TrainingError, named_inputs
+from alignment.meter import say_once
 from alignment.train.pretraining.documents import Document, Documents
 from alignment.train.pretraining.objective import DRAW, Batch, Objective, Row
 from alignment.train.pretraining.rows import EpochRows, Prepared
@@ -65,7 +66,13 @@ class TextStream(IterableDataset[Row]):
 
     @named_inputs(DataError)
     def _read(self) -> None:
-        for row in self.corpus.chunk():
+        begins = not self.corpus.passes
+        rows = self.corpus.chunk()
+        if begins and self.corpus.passes:
+            skipped = self.corpus.skipped + self._skipped
+            left_out = f", of which this process left out {skipped:,}" if skipped else ""
+            say_once(f"the stream has read all {self.corpus.taken:,} rows{left_out}, and begins again")
+        for row in rows:
             try:
                 self._buffer += self.documents.read(row)
             except DataError as error:
