@@ -18,6 +18,7 @@ from alignment.data import require_data
 from alignment.evaluate.cached_judge import VERDICTS, CachedJudge, only_failures
 from alignment.evaluate.heldout import held_out_prompts, outside_domain, outside_text
 from alignment.evaluate.policies import measure
+from alignment.evaluate.questions import answer_rows as question_rows
 from alignment.evaluate.results import (
     answer_rows,
     bootstrap_of,
@@ -27,7 +28,7 @@ from alignment.evaluate.results import (
     sampled_with,
     summarise,
 )
-from alignment.evaluate.table import table
+from alignment.evaluate.table import forgetting_table, table
 from alignment.evaluate.tasks.comparing import compare_tasks
 from alignment.evaluate.tasks.loading import load_tasks
 from alignment.evaluate.tasks.rows import ANSWERS, task_rows
@@ -41,6 +42,7 @@ from reward.feedback.sampling import require_one_process
 from reward.judges import build_judge
 from reward.models.ensemble import Ensemble
 from reward.preview.prompts import evaluated
+from reward.scorers.outside import build_questions
 
 preview = evaluated  # reads the rows that `alignment preview` shows
 
@@ -57,6 +59,7 @@ def main(argv: list[str] | None = None) -> None:
     require_data(recipe)
     tasks = load_tasks(recipe.tasks, recipe.seed)
     require_room(recipe, tasks)
+    questions = build_questions(recipe)
     tariff_of(*recipe.judges)  # prices that cannot be read are refused before anything is written
     run = RunDirectory.open(recipe, expendable=lambda folder: unanswered(folder) | only_failures(folder))
     if not run.main_process:
@@ -76,7 +79,8 @@ def main(argv: list[str] | None = None) -> None:
 
     # What is answered, and how likely the answers are under the baseline.
     runs = TaskRuns(recipe, tasks, run.path)
-    baseline, candidates = measure(recipe, prompts, outside_text(recipe), console.print, outside_domain(recipe), runs)
+    outside = outside_domain(recipe, questions)
+    baseline, candidates = measure(recipe, prompts, outside_text(recipe), console.print, outside, runs)
     policies = [baseline, *candidates]
     run.record(sampled_with={policy.name: sampled_with(policy) for policy in policies})
 
@@ -107,6 +111,9 @@ def main(argv: list[str] | None = None) -> None:
         names = [candidate.name for candidate in candidates]
         results["tasks"] = compare_tasks(runs, baseline.name, names, bootstrap_of(recipe))
         write_jsonl(run.path / ANSWERS, task_rows(runs))
+    if questions:
+        answers = {policy.name: policy.kept.answers for policy in policies if policy.kept}
+        write_jsonl(run.path / "outside_answers.jsonl", question_rows(questions, answers))
     rows = answer_rows(prompts, policies, verdicts, scores)
     write_jsonl(run.path / "answers.jsonl", rows)
     run.table("answers", rows)
@@ -114,7 +121,8 @@ def main(argv: list[str] | None = None) -> None:
     write_jsonl(run.path / "examples.jsonl", examples)
     write_json(run.path / "results.json", results)
     run.finish(**results, usage=used)
-    Console().print(table(results), *([task_table(results)] if tasks else []))
+    forgot = [forgetting_table(results)] if outside is not None else []
+    Console().print(table(results), *forgot, *([task_table(results)] if tasks else []))
 
 
 if __name__ == "__main__":

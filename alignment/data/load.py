@@ -191,6 +191,8 @@ def require_data(recipe: Any) -> None:
     """
     for key in ("datasets", "eval_datasets", "perplexity_datasets", "outside_tasks"):
         require_there(getattr(recipe, key, None) or [])
+    for asked in getattr(recipe, "outside_questions", ()):
+        require_there(asked.datasets)
 
 
 def to_demonstration(parsed: Parsed, raw: RawRow, fmt: Format) -> Demonstration | None:

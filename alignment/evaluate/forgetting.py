@@ -4,7 +4,7 @@ Both policies read the same texts, so intervals resample pairs: the documents, o
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from torch import nn
 from alignment.data.rows import Ranking
 from alignment.data.template import Template
 from alignment.evaluate.metrics import text_losses, token_logps
+from alignment.evaluate.questions import Answers, Questions, answer_questions
 from alignment.evaluate.statistics import Bootstrap, Interval, mean_interval, sums_interval
 
 Losses = NDArray[np.float64]  # (documents, 2): nats of a document's predicted tokens, and how many these are
@@ -25,6 +26,7 @@ class Outside:
 
     documents: dict[str, list[str]]
     tasks: dict[str, list[Ranking]]
+    questions: Sequence[Questions] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,19 +35,27 @@ class Kept:
 
     losses: dict[str, Losses]
     right: dict[str, list[float]]  # of each row: 1 if the preferred answer is likelier by token, 0.5 if as likely
+    answers: dict[str, Answers] = field(default_factory=dict)  # to questions, with their scores
+
+    @property
+    def scores(self) -> dict[str, list[float]]:
+        """The score of each row of all tasks, likelier answers and questions."""
+        return self.right | {name: each.scores for name, each in self.answers.items()}
 
 
-def measure_outside(
-    model: nn.Module, tokenizer: Any, template: Template, outside: Outside, *, max_tokens: int, batch_size: int
-) -> Kept:
+def measure_outside(model: nn.Module, template: Template, outside: Outside, *, batch_size: int, seed: int = 0) -> Kept:
     """Compute a policy's losses and task scores.
 
     Args:
-        max_tokens: of each data set's documents, to read. batch_size: answers scored together.
+        batch_size: answers sampled or scored together. seed: of sampled answers.
     """
-    losses = {name: text_losses(model, tokenizer, texts, max_tokens) for name, texts in outside.documents.items()}
+    losses = {name: text_losses(model, template.tokenizer, texts) for name, texts in outside.documents.items()}
     right = {name: _right(model, template, rows, batch_size) for name, rows in outside.tasks.items()}
-    return Kept(losses, right)
+    answers = {
+        each.name: answer_questions(model, template, each, batch_size=batch_size, seed=seed)
+        for each in outside.questions
+    }
+    return Kept(losses, right, answers)
 
 
 def _right(model: nn.Module, template: Template, rows: Sequence[Ranking], batch_size: int) -> list[float]:
@@ -65,23 +75,24 @@ def forgotten(candidate: Kept, baseline: Kept, how: Bootstrap) -> dict[str, dict
     """Return, by data set, the perplexity and the task score of a candidate against the baseline's.
 
     `perplexity_ratio` is exp of the difference of the nats of the same documents, per token of the baseline: above 1
-    the candidate forgot. `score_difference` is the candidate's share of right answers less the baseline's: below 0 it
-    forgot. A data set is `forgotten` if the interval excludes no change on that side.
+    the candidate forgot. `score_difference` is the mean of the candidate's scores less the baseline's, row by row:
+    below 0 it forgot. A data set is `forgotten` if the interval excludes no change on that side.
     """
     found: dict[str, dict[str, Any]] = {}
     for name, theirs in baseline.losses.items():
         mine = candidate.losses[name]
-        count = min(len(mine), len(theirs))  # another tokenizer reads as many tokens in fewer or more documents
-        columns = np.concatenate([mine[:count], theirs[:count]], axis=1)
-        ratio = sums_interval(columns, range(count), lambda sums: np.exp((sums[:, 0] - sums[:, 2]) / sums[:, 3]), how)
+        columns = np.concatenate([mine, theirs], axis=1)
+        ratio = sums_interval(
+            columns, range(len(mine)), lambda sums: np.exp((sums[:, 0] - sums[:, 2]) / sums[:, 3]), how
+        )
         found[name] = {
             "perplexity_ratio": ratio.as_json(),
-            "perplexity": _perplexity(mine[:count], how).as_json(),
-            "baseline_perplexity": _perplexity(theirs[:count], how).as_json(),
+            "perplexity": _perplexity(mine, how).as_json(),
+            "baseline_perplexity": _perplexity(theirs, how).as_json(),
             "forgotten": bool(ratio.low > 1),
         }
-    for name, before in baseline.right.items():
-        after = candidate.right[name]
+    for name, before in baseline.scores.items():
+        after = candidate.scores[name]
         rows = range(len(before))
         difference = mean_interval(np.subtract(after, before), rows, how)
         found.setdefault(name, {}).update(

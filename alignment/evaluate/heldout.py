@@ -1,6 +1,7 @@
 """What evaluation reads: held-out prompts, and text outside the domain."""
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,6 +13,9 @@ from alignment.data.splits import prompt_key, split_by_prompt
 from alignment.data.stored import Stored
 from alignment.errors import DataError, JsonError
 from alignment.evaluate.forgetting import Outside
+from alignment.evaluate.metrics import common_texts
+from alignment.evaluate.questions import Questions
+from alignment.policy.tokenizer import load_tokenizer
 from alignment.strict_json import decoded
 
 
@@ -62,12 +66,17 @@ def outside_text(recipe: EvaluateRecipe) -> str | None:
     return "\n\n".join(texts)[: 16 * recipe.perplexity_max_tokens]
 
 
-def outside_domain(recipe: EvaluateRecipe) -> Outside | None:
-    """Return the documents of `perplexity_datasets` and the rows of `outside_tasks`; None if none is named.
+def outside_domain(recipe: EvaluateRecipe, questions: Sequence[Questions] = ()) -> Outside | None:
+    """Return the documents of `perplexity_datasets` and the rows of `outside_tasks`; None if there is nothing.
+
+    Documents are read until `perplexity_max_tokens` of the baseline's tokenizer.
+
+    Args:
+        questions: those of `outside_questions`.
 
     Raises: DataError if one cannot be read.
     """
-    if not recipe.perplexity_datasets and not recipe.outside_tasks:
+    if not recipe.perplexity_datasets and not recipe.outside_tasks and not questions:
         return None
     documents: dict[str, list[str]] = {}
     tasks: dict[str, list[Ranking]] = {}
@@ -78,7 +87,10 @@ def outside_domain(recipe: EvaluateRecipe) -> Outside | None:
         ranked = load_rankings([entry], on_bad_row=recipe.on_bad_row, seed=recipe.seed)
         rows = [row for row in ranked.rows if any({pair.first, pair.second} == {0, 1} for pair in row.pairs)]
         tasks.setdefault(entry.path, []).extend(rows)
-    return Outside(documents, tasks)
+    if documents:
+        tokenizer, most = load_tokenizer(recipe), recipe.perplexity_max_tokens
+        documents = {name: common_texts(tokenizer, texts, most) for name, texts in documents.items()}
+    return Outside(documents, tasks, questions)
 
 
 def _entry_text(entry: DatasetEntry, recipe: EvaluateRecipe) -> str:

@@ -129,25 +129,19 @@ def perplexity(model: nn.Module, ids: list[int], *, bos: list[int]) -> dict[str,
     return {"value": math.exp(mean) if mean < 700 else None, "tokens": tokens, "window": window + len(bos)}
 
 
-def text_losses(model: nn.Module, tokenizer: Any, texts: Sequence[str], max_tokens: int) -> NDArray[np.float64]:
+def text_losses(model: nn.Module, tokenizer: Any, texts: Sequence[str]) -> NDArray[np.float64]:
     """Return the nats of each text's predicted tokens and their number, (texts, 2), so that policies compare by text.
 
-    Whole texts are read until `max_tokens`; only the first is cut. A text without a predicted token has 0 and 0.
-    A text is read alone, in windows of the model's context, each behind the tokenizer's BOS where it has one. The first
-    token of a window without BOS is not predicted.
+    A text without a predicted token has 0 and 0. A text is read alone, in windows of the model's context, each behind
+    the tokenizer's BOS where it has one. The first token of a window without BOS is not predicted.
     """
     bos = [tokenizer.bos_token_id] if tokenizer("").get("input_ids", [])[:1] == [tokenizer.bos_token_id] else []
     window = min(context_of(model) or LONGEST_WINDOW, LONGEST_WINDOW) - len(bos)
     device = next(model.parameters()).device
     model.eval()
     found: list[tuple[float, int]] = []
-    left = max_tokens
     for text in texts:
-        ids = tokenizer(text, add_special_tokens=False, truncation=False, verbose=False)["input_ids"]
-        if found and len(ids) > left:
-            break
-        ids = ids[:left]
-        left -= len(ids)
+        ids = _plain_ids(tokenizer, text)
         pieces = [bos + ids[start : start + window] for start in range(0, len(ids), window)]
         rows = [torch.tensor([piece], device=device) for piece in pieces if len(piece) > 1]
         logps = [next_token_logps(model, row, torch.ones_like(row)) for row in rows]
@@ -155,6 +149,39 @@ def text_losses(model: nn.Module, tokenizer: Any, texts: Sequence[str], max_toke
     if not any(tokens for _, tokens in found):
         raise DataError("perplexity_datasets hold no text of 2 tokens; perplexity needs at least 2")
     return np.array(found, dtype=np.float64)
+
+
+def common_texts(tokenizer: Any, texts: Sequence[str], max_tokens: int) -> list[str]:
+    """Return the texts that policies of all tokenizers read, so that each reads the same letters.
+
+    They are whole texts until `max_tokens` of this tokenizer; if the first has more, it is cut between two letters.
+    """
+    kept: list[str] = []
+    left = max_tokens
+    for text in texts:
+        count = len(_plain_ids(tokenizer, text))
+        if count > left:
+            return kept or [_cut(tokenizer, text, left)]
+        kept.append(text)
+        left -= count
+    return kept
+
+
+def _cut(tokenizer: Any, text: str, max_tokens: int) -> str:
+    """Return the longest begin of a text, by bisection, that has at most as many tokens."""
+    fits, does_not = 0, len(text)
+    while does_not - fits > 1:
+        middle = (fits + does_not) // 2
+        if len(_plain_ids(tokenizer, text[:middle])) <= max_tokens:
+            fits = middle
+        else:
+            does_not = middle
+    return text[:fits]
+
+
+def _plain_ids(tokenizer: Any, text: str) -> list[int]:
+    ids: list[int] = tokenizer(text, add_special_tokens=False, truncation=False, verbose=False)["input_ids"]
+    return ids
 
 
 def _distinct(words: list[list[str]], n: int) -> float | None:

@@ -83,14 +83,8 @@ def measure(
             policy.perplexity = _perplexity(model, tokenizer, outside_text, recipe.perplexity_max_tokens)
         if outside is not None:
             say(f"{name}: losses and task scores outside the domain")
-            policy.kept = measure_outside(
-                model,
-                tokenizer,
-                template,
-                outside,
-                max_tokens=recipe.perplexity_max_tokens,
-                batch_size=recipe.per_device_eval_batch_size,
-            )
+            batch = recipe.per_device_eval_batch_size
+            policy.kept = measure_outside(model, template, outside, batch_size=batch, seed=recipe.seed)
         if tasks is not None:
             tasks.run(name, path, model, tokenizer, template, proxy)
         if place == len(places) - 1:

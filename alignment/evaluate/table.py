@@ -32,6 +32,33 @@ def table(results: dict[str, Any]) -> Table:
     return shown
 
 
+def forgetting_table(results: dict[str, Any]) -> Table:
+    """Return what each candidate forgot, by data set: ratios of perplexities and differences of scores."""
+    shown = Table(title=f"Outside the domain, against {escape(results['baseline'])}")
+    for title in ("data", "policy"):
+        shown.add_column(title, style="bold")
+    for title in ("perplexity", "ratio", "score", "difference"):
+        shown.add_column(title, justify="right")
+    shown.add_column("")
+    for name, found in results["details"]["forgetting"].items():
+        for data, one in found["data"].items():
+            cells = [
+                _number(one["perplexity"]) if "perplexity" in one else "",
+                _interval(one.get("perplexity_ratio")),
+                _number(one["score"]) if "score" in one else "",
+                _interval(one.get("score_difference")),
+            ]
+            shown.add_row(escape(data), escape(name), *cells, "forgotten" if one["forgotten"] else "")
+    return shown
+
+
+def _interval(found: dict[str, Any] | None) -> str:
+    if found is None:
+        return ""
+    ends = "" if found["low"] is None else f" [{found['low']:.3g}, {found['high']:.3g}]"
+    return f"{_number(found)}{ends}"
+
+
 def _rate(rate: dict[str, Any] | None) -> str:
     if rate is None:
         return "–"

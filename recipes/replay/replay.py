@@ -17,7 +17,7 @@ import numpy as np
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import recipes.pretrain
-from alignment.evaluate.metrics import text_losses
+from alignment.evaluate.metrics import common_texts, text_losses
 from alignment.run.files import read_jsonl, write_atomic, write_json, write_jsonl
 from alignment.run.script import parsed, script
 from recipes.tinystories.frontier import STUDENT
@@ -93,7 +93,10 @@ def pretrain(model: str, data: Path, folder: Path, seed: int) -> None:
 def measured(folder: str, held_out: dict[str, list[str]]) -> dict[str, float]:
     """Return the perplexity on each domain."""
     model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
-    sums = {name: text_losses(model, tokenizer, texts, MOST).sum(axis=0) for name, texts in held_out.items()}
+    sums = {
+        name: text_losses(model, tokenizer, common_texts(tokenizer, texts, MOST)).sum(axis=0)
+        for name, texts in held_out.items()
+    }
     return {name: math.exp(nats / tokens) for name, (nats, tokens) in sums.items()}
 
 

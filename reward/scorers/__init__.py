@@ -86,7 +86,7 @@ def build_functions(recipe: PolicyGradientRecipe) -> list[tuple[AnyScorer, Colum
     Raises: ScorerError if a function cannot be imported or called, or a schema cannot be read.
     """
     entries = [entry for entry in (*recipe.scorers, *recipe.watch_scorers) if entry.IN_PROCESS]
-    return [(entry, _module(entry).build(entry, recipe, None)) for entry in entries]
+    return [(entry, module_of(entry).build(entry, recipe, None)) for entry in entries]
 
 
 @named_inputs(ScorerError)  # no work was done yet
@@ -107,9 +107,7 @@ def try_functions(
             if isinstance(scorer, RowScorer):
                 scorer.require_columns(loaded.columns, loaded.sources)
             checked_scores(scorer, entry.label, given)
-    checks = [scorer for entry, scorer in functions if entry in recipe.scorers and isinstance(scorer, RowScorer)]
-    if checks and len(checks) == len(recipe.scorers):  # others may apply to any row
-        _require_scored(checks, loaded)
+    require_scored([scorer for entry, scorer in functions if entry in recipe.scorers], len(recipe.scorers), loaded)
 
 
 def try_scorers(recipe: PolicyGradientRecipe, loaded: Loaded[Prompt] | None) -> list[str]:
@@ -126,8 +124,17 @@ def try_scorers(recipe: PolicyGradientRecipe, loaded: Loaded[Prompt] | None) -> 
     return [entry.label for entry, _ in functions]
 
 
-def _require_scored(checks: Sequence[RowScorer], loaded: Loaded[Prompt]) -> None:
-    """Refuse a row to which no scorer applies."""
+def require_scored(scorers: Sequence[ColumnScorer], count: int, loaded: Loaded[Prompt]) -> None:
+    """Refuse a row to which no scorer applies.
+
+    Args:
+        count: of all scorers; those that do not check rows one by one may apply to any row.
+
+    Raises: ScorerError.
+    """
+    checks = [scorer for scorer in scorers if isinstance(scorer, RowScorer)]
+    if not checks or len(checks) < count:
+        return
     for columns, source in zip(loaded.columns or [{} for _ in loaded.rows], loaded.sources, strict=True):
         if not any(scorer.applies(columns) for scorer in checks):
             wanted = " or ".join(dict.fromkeys(name for scorer in checks for name in scorer.reads))
@@ -191,7 +198,7 @@ def _part(
             )
     aggregate, penalty = entry.aggregation
     return ScorePart(
-        tuple(sources[path] for path in _models(entry)) or (_module(entry).build(entry, recipe, calls),),
+        tuple(sources[path] for path in _models(entry)) or (module_of(entry).build(entry, recipe, calls),),
         name=entry.label if named else "",
         weight=entry.weight,
         aggregate=aggregate,
@@ -239,6 +246,6 @@ def _models(entry: AnyScorer) -> list[str]:
     return entry.models
 
 
-def _module(entry: AnyScorer) -> ModuleType:
+def module_of(entry: AnyScorer) -> ModuleType:
     """Return the module that builds scorers of an entry's kind."""
     return importlib.import_module(f"reward.scorers.{entry.kind}")

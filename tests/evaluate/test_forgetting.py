@@ -10,7 +10,7 @@ from torch import nn
 from alignment.data.rows import Pair, Ranking
 from alignment.data.template import Template
 from alignment.evaluate.forgetting import Kept, Outside, forgotten, measure_outside
-from alignment.evaluate.metrics import text_losses
+from alignment.evaluate.metrics import common_texts, text_losses
 from alignment.evaluate.statistics import Bootstrap
 from tests.models import make_model, make_tokenizer
 
@@ -51,20 +51,31 @@ def test_a_model_is_measured_text_by_text():
     tokenizer = make_tokenizer(chat_template=None)
     model = make_model(tokenizer)
     texts = ["the quick brown fox", "a small cat and a big red ball"]
-    found = text_losses(model, tokenizer, texts, 1000)
+    found = text_losses(model, tokenizer, texts)
     for text, (nats, tokens) in zip(texts, found, strict=True):
         ids = tokenizer(text).input_ids
         logps = model(torch.tensor([ids])).logits[0].double().log_softmax(-1)
         assert nats == pytest.approx(-sum(logps[t - 1, ids[t]].item() for t in range(1, len(ids))), rel=1e-5)
         assert tokens == len(ids) - 1
-    least = len(tokenizer(texts[0]).input_ids)
-    assert len(text_losses(model, tokenizer, texts, least + 1)) == 1  # half a text would be paired with a whole one
-    assert len(text_losses(model, tokenizer, texts, least - 1)) == 1
+
+
+def test_policies_of_all_tokenizers_read_the_same_letters():
+    tokenizer = make_tokenizer(chat_template=None)
+    texts = ["the quick brown fox", "a small cat and a big red ball"]
+    first, second = (len(tokenizer(text).input_ids) for text in texts)
+    assert common_texts(tokenizer, texts, first + second) == texts
+    assert common_texts(tokenizer, texts, first + second - 1) == texts[:1]  # whole texts alone
+    (cut,) = common_texts(tokenizer, texts, first - 1)
+    assert texts[0].startswith(cut)
+    assert len(tokenizer(cut).input_ids) <= first - 1 < len(tokenizer(texts[0][: len(cut) + 1]).input_ids)
+    letters = make_tokenizer(vocab_size=259, chat_template=None)  # a token for each byte
+    found = [text_losses(make_model(each), each, [cut]) for each in (tokenizer, letters)]
+    assert found[0][0, 1] < found[1][0, 1] == len(cut.encode()) - 1
 
 
 def test_a_text_without_a_predicted_token_keeps_its_place():
     tokenizer = make_tokenizer(chat_template=None)
-    found = text_losses(make_model(tokenizer), tokenizer, ["", "a small cat", "a red ball"], 1000)
+    found = text_losses(make_model(tokenizer), tokenizer, ["", "a small cat", "a red ball"])
     assert found[0].tolist() == [0, 0]
     assert len(found) == 3
 
@@ -91,5 +102,5 @@ def test_a_task_is_right_where_the_chosen_answer_is_likelier():
     fox = tokenizer("f", add_special_tokens=False).input_ids[0]
     rows = [Ranking("x", ["f", "z"], [Pair(0, 1, 1.0)]), Ranking("x", ["f", "z"], [Pair(0, 1, 0.0)])]
     model = Prefers(fox, len(tokenizer))
-    kept = measure_outside(model, tokenizer, template, Outside({}, {"t": rows}), max_tokens=10, batch_size=2)
+    kept = measure_outside(model, template, Outside({}, {"t": rows}), batch_size=2)
     assert kept.right == {"t": [1.0, 0.0]}

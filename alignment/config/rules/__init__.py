@@ -12,6 +12,7 @@ from alignment.config.rules.lm_tasks import task_names
 from alignment.config.rules.named_files import json_files
 from alignment.config.rules.ppo import PPO_RULES
 from alignment.config.rules.pretrain import PRETRAIN_RULES
+from alignment.config.rules.scorers import questions
 from alignment.config.rules.shared import SHARED_RULES
 from alignment.config.rules.steps import PREPARE_RULES
 from alignment.config.rules.synthesize import SYNTHESIZE_RULES
@@ -33,6 +34,7 @@ RULES: list[Rule] = [
     *PREPARE_RULES,
     *PRETRAIN_RULES,
     *SYNTHESIZE_RULES,
+    questions,
 ]
 
 

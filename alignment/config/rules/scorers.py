@@ -61,6 +61,25 @@ def watchers(keys: Keys) -> Iterator[Fault]:
             )
 
 
+def questions(keys: Keys) -> Iterator[Fault]:
+    """What scores answers of other domains has the keys of its kind, and computes in this process."""
+    if not keys.exists("outside_questions"):
+        return
+    names: dict[str, int] = {}
+    for index, asked in enumerate(keys["outside_questions"]):
+        at: Location = ("outside_questions", index)
+        if asked["name"] in names:
+            yield (*at, "name"), f"{asked['name']} is also the name of outside_questions[{names[asked['name']]}]"
+        names.setdefault(asked["name"], index)
+        for place, entry in enumerate(asked["scorers"]):
+            yield from _entry_faults((*at, "scorers", place), entry)
+            if not _class(entry).IN_PROCESS:
+                kinds = [name for cls in AnyScorer.kinds() if cls.IN_PROCESS for name in cls.kind_names()]
+                yield (*at, "scorers", place, "kind"), f"must be one of {', '.join(kinds)}, found {entry['kind']}"
+        if all(entry.get("weight", 1.0) == 0 for entry in asked["scorers"]):
+            yield (*at, "scorers"), "all have weight 0, so every score would be 0"
+
+
 def _class(entry: dict[str, Any]) -> type[AnyScorer]:
     found = AnyScorer.of_kind(entry["kind"])
     assert found is not None

@@ -10,6 +10,7 @@ from alignment.config.schema.keys import DataKeys, DatasetEntry, ModelKeys, Prox
 from alignment.config.schema.lm_tasks import TaskEntry
 from alignment.config.schema.parts import InputPath, Name, Part, Words
 from alignment.config.schema.recipe import Recipe, Stage
+from alignment.config.schema.scorers import ScorerEntry
 
 
 class Candidate(Part):
@@ -21,6 +22,23 @@ class Candidate(Part):
     """The policy: a folder, an adapter, a run directory or a Hub id."""
     proxy: ProxyEntry | None = None
     """A pair of small models that changes the policy's logits."""
+
+
+class OutsideQuestions(Part):
+    """Prompts of another domain, and what scores the answers."""
+
+    name: Name
+    """What tables call them."""
+    datasets: list[DatasetEntry] = Field(min_length=1)
+    """The prompts, with the columns that the scorers read."""
+    scorers: list[ScorerEntry] = Field(min_length=1)
+    """What scores an answer: `math`, `ifeval`, `format`, `length` or `function`. The score is the weighted sum."""
+    max_samples: int | None = Field(default=None, gt=0, le=10**9)
+    """Maximum number of prompts, chosen at random with `seed`."""
+    max_new_tokens: int | None = Field(default=None, gt=0, le=10**6)
+    """Maximum number of tokens of an answer. `null`: that of the recipe."""
+    temperature: float = Field(default=0.0, ge=0, le=100)
+    """Temperature of sampling. 0: the likeliest token, always."""
 
 
 class EvaluateRecipe(Recipe, ModelKeys, DataKeys, SamplingKeys, CallKeys):
@@ -53,6 +71,8 @@ class EvaluateRecipe(Recipe, ModelKeys, DataKeys, SamplingKeys, CallKeys):
     """Tasks of other domains, to measure what the policies forgot: rows with prompt, chosen and rejected. The score is
     the share of rows whose chosen answer is likelier, per token.
     """
+    outside_questions: list[OutsideQuestions] = Field(default_factory=list)
+    """Prompts of other domains whose answers are scored, to measure what the policies forgot."""
     tasks: list[TaskEntry] = Field(default_factory=list)
     """Tasks of lm-eval, which all policies answer: names, or mappings with `task`. Needs the extra `tasks`."""
     num_generations: int = Field(default=1, gt=0, le=1024)

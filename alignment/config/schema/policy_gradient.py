@@ -9,7 +9,7 @@ from alignment.config.schema.calls import CallLimits
 from alignment.config.schema.keys import PeftMethod, SamplingKeys
 from alignment.config.schema.parts import InputPath, Name
 from alignment.config.schema.recipe import TrainingRecipe
-from alignment.config.schema.scorers import ScorerEntry
+from alignment.config.schema.scorers import ScorerEntry, columns_of
 from alignment.config.update_rule import UpdateRule
 
 
@@ -91,11 +91,7 @@ class PolicyGradientRecipe(TrainingRecipe, SamplingKeys, CallLimits):
     @property
     def columns_read(self) -> dict[str, bool]:
         """Return the columns of the data that the scorers read beside the prompt: name → whether one needs it."""
-        found: dict[str, bool] = {}
-        for entry in (*self.scorers, *self.watch_scorers):
-            for name, needed in entry.columns_read.items():
-                found[name] = needed or found.get(name, False)
-        return found
+        return columns_of((*self.scorers, *self.watch_scorers))
 
     @property
     def value(self) -> "ValueRecipe | None":

@@ -4,6 +4,7 @@ The module `reward/scorers/KIND.py` builds a scorer. Reward models share the pol
 To add a kind, write that module and add a class to `ScorerEntry`.
 """
 
+from collections.abc import Iterable
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, TypeAdapter
@@ -233,3 +234,12 @@ def scorer_entry(**keys: Any) -> Any:
     Raises: pydantic.ValidationError if a key is wrong.
     """
     return _ADAPTER.validate_python(keys)
+
+
+def columns_of(entries: Iterable[AnyScorer]) -> dict[str, bool]:
+    """Return the columns of the data that scorers read beside the prompt: name → whether one needs it."""
+    found: dict[str, bool] = {}
+    for entry in entries:
+        for name, needed in entry.columns_read.items():
+            found[name] = needed or found.get(name, False)
+    return found
