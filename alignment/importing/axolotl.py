@@ -30,6 +30,7 @@ MODEL = (
     converted("base_model", "model_name_or_path", "", to.model),
     converted("lora_model_dir", "model_name_or_path", "an adapter that goes on training", to.adapter_path),
     renamed("revision_of_model", "model_revision"),
+    same("model_revision"),
     *each(converted, "base_model_config tokenizer_config", "", "it is of the model's folder", to.of_the_model),
     *each(
         dropped, "model_type tokenizer_type cls_model_config is_llama_derived_model is_falcon_derived_model "
@@ -280,8 +281,9 @@ TRAINER = (
         dropped, "strict debug axolotl_config_path profiler_steps profiler_steps_start include_tokens_per_second "
         "include_tkps test_value dynamic_checkpoint generate_samples num_generation_samples "
         "generation_max_new_tokens generation_temperature generation_top_p generation_top_k generation_prompt_ratio "
-        "generation_do_sample eval_table_size eval_max_new_tokens do_bench_eval bench_dataset bench_split "
-        "do_causal_lm_eval eval_causal_lm_metrics max_packed_sequence_len torchdistx_path gradio_title "
+        "generation_do_sample eval_table_size eval_table_max_new_tokens eval_max_new_tokens do_bench_eval "
+        "bench_dataset bench_split do_causal_lm_eval eval_causal_lm_metrics max_packed_sequence_len torchdistx_path "
+        "gradio_title "
         "dpo_generate_during_eval inference", "it does not change what is trained",
     ),
     *each(dropped, "loss_watchdog_threshold loss_watchdog_patience", "a loss that is not finite ends the run"),

@@ -117,6 +117,8 @@ def _entry(conversion: Conversion, given: dict[str, Any]) -> tuple[dict[str, Any
 
 def _strategy(conversion: Conversion, given: dict[str, Any]) -> tuple[Strategy, str | None]:
     kind = given.get("type")
+    if kind is None and conversion.given.get("pretraining_dataset"):
+        kind = TEXT[1]
     if isinstance(kind, dict):
         return _user_defined(conversion, kind)
     name, _, detail = str(kind or "").partition(".")

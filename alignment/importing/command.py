@@ -43,7 +43,7 @@ def import_file(path: str, wanted: str | None, options: Options, folder: Path, s
     Returns: the recipe's file. Raises: RecipeError, before anything is written, if a key is refused.
     """
     conversion = convert(path, wanted, options)
-    for line in outcome_lines(conversion.outcomes):
+    for line in outcome_lines(conversion):
         say(line)
     refused = [each for each in conversion.outcomes if each.fate == "refused"]
     if refused:

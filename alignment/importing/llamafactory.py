@@ -74,6 +74,8 @@ MODEL = (
         "video_fps video_maxlen use_audio_in_video audio_sampling_rate freeze_vision_tower "
         "freeze_multi_modal_projector media_dir", MULTIMODAL,
     ),
+    refused("visual_inputs", "text alone is trained here, no images"),
+    refused("train_mm_proj_only", "trains a part of a multimodal model"),
     refused("freeze_language_model", "trains a part of a multimodal model"),
 )  # fmt: skip
 DATA = (
@@ -176,6 +178,11 @@ TUNING = (
 )  # fmt: skip
 PREFERENCES = (
     converted("pref_loss", "loss_type", "", to.loss, default="sigmoid", stages=("dpo",)),
+    converted("dpo_loss", "loss_type", "", to.loss, stages=("dpo",)),
+    renamed("dpo_beta", "beta", stages=("dpo",)),
+    renamed("orpo_beta", "beta", stages=("dpo",)),
+    converted("dpo_ftx", "loss_type", "`[LOSS, sft]` with `loss_weights`", to.ftx, stages=("dpo",)),
+    refused("kto_ftx", "KTO's loss is not mixed with that of answers"),
     renamed("pref_beta", "beta", default=0.1, stages=("dpo", "kto")),
     converted("pref_ftx", "loss_type", "`[LOSS, sft]` with `loss_weights`", to.ftx, stages=("dpo", "kto")),
     refused("pref_bco_weight", OTHER_LOSS),

@@ -8,7 +8,7 @@ from alignment.importing.conversion import Conversion
 from alignment.importing.keys import OFF_HERE, Drop, Key, Ours, Refuse, converted
 from alignment.importing.values import attention, eight_bits, listed, target_modules
 
-STAGES = {"pt": "pretrain", "sft": "sft", "rm": "reward", "dpo": "dpo", "kto": "kto", "ppo": "ppo"}
+STAGES = {"pt": "pretrain", "sft": "sft", "rm": "reward", "dpo": "dpo", "kto": "kto", "ppo": "ppo", "orpo": "dpo"}
 LOSSES = {"sigmoid": "sigmoid", "hinge": "hinge", "ipo": "ipo", "orpo": "orpo", "simpo": "simpo"}
 
 
@@ -16,7 +16,7 @@ def stage_key(_: Conversion, value: Any) -> Ours:
     """Convert `stage`."""
     if value not in STAGES:
         raise Refuse(f"is none of {', '.join(STAGES)}")
-    return {"stage": STAGES[value]}
+    return {"stage": STAGES[value], **({"loss_type": "orpo"} if value == "orpo" else {})}
 
 
 def method(conversion: Conversion, value: Any) -> Ours:

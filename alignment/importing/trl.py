@@ -93,6 +93,7 @@ DATA = (
     converted("dataset_mixer", "datasets", "and `eval_datasets`, with dataset_splits", of_mixer),
     *each(dropped, "dataset_splits dataset_configs dataset_kwargs", "it is a part of datasets"),
     converted("test_split_size", "test_split_size", "a share; of a number of rows, slices of `split`", to.tests),
+    converted("preprocessing_num_workers", "dataset_num_proc", "", training.processes),
     dropped("streaming", "data are read whole"),
     dropped("dataset_text_field", "layouts are recognised; name one with format in an entry of datasets"),
     *each(dropped, "auto_insert_empty_system_msg text_column", "the chat template decides about system messages"),

@@ -29,18 +29,26 @@ def _entry(key: str, value: Any, note: str | None) -> list[str]:
     return [f"# {note}", *text]
 
 
-def outcome_lines(outcomes: list[Outcome]) -> list[str]:
-    """Return a line for each key of the peer: its fate, the key, and what became of it."""
-    return [f"{outcome.fate:<10}  {_theirs(outcome)}{_result(outcome)}" for outcome in outcomes]
+def outcome_lines(conversion: Conversion) -> list[str]:
+    """Return a line for each key of the peer, its fate and what became of it, and for each key that was added."""
+    lines = [_line(outcome.fate, f"{outcome.key}: {shown(outcome.value)}", _result(conversion, outcome))
+             for outcome in conversion.outcomes]  # fmt: skip
+    known = {key for outcome in conversion.outcomes for key, _ in outcome.ours}
+    for key, value in conversion.recipe.items():
+        if key not in known and key != "stage":
+            lines.append(_line("added", f"{key}: {shown(value)}", f"({conversion.notes.get(key, 'needed here')})"))
+    return lines
 
 
-def _theirs(outcome: Outcome) -> str:
-    return f"{outcome.key}: {shown(outcome.value)}"
+def _line(fate: str, key: str, result: str) -> str:
+    return f"{fate:<10}  {key} {result}".rstrip()
 
 
-def _result(outcome: Outcome) -> str:
-    ours = ", ".join(f"{key}: {shown(value)}" for key, value in outcome.ours)
+def _result(conversion: Conversion, outcome: Outcome) -> str:
+    if not outcome.ours:
+        return f"-> {outcome.reason}" if outcome.reason else ""
+    ours = ", ".join(f"{key}: {shown(conversion.recipe.get(key, value))}" for key, value in outcome.ours)
     is_same = outcome.ours == ((outcome.key, outcome.value),) and outcome.fate != "set by you"
-    reason = f" ({outcome.reason})" if outcome.reason and ours and not is_same else outcome.reason
-    reason = "" if is_same else reason
-    return f" -> {ours}{reason}" if ours else f" -> {reason}" if reason else ""
+    notes = [conversion.notes[key] for key, _ in outcome.ours if key in conversion.notes and outcome.fate != "default"]
+    told = "; ".join(notes or ([outcome.reason] if outcome.reason and not is_same else []))
+    return f"-> {ours} ({told})" if told else f"-> {ours}"
