@@ -12,6 +12,7 @@ from trl import DPOConfig
 
 from alignment.config.schema import DPORecipe
 from alignment.data import require_data
+from alignment.data.prompts import kind_of_prompts
 from alignment.data.template import Template
 from alignment.policy.base import load_causal_lm, require_model
 from alignment.policy.generation import stop_at
@@ -40,7 +41,8 @@ def load_data(
 ) -> tuple[Tokenised, Tokenised]:
     """Read and tokenise pairs, training and held out by prompt; the manifest keeps what was read and left out."""
     split = tokenised_split(recipe, template, limit, ties=ties)
-    return record_split(run, split, template, pair_stage(*split, template, limit))
+    kind = kind_of_prompts(row.prompt for row in split[0].train)
+    return record_split(run, split, template, pair_stage(*split, template, limit), prompt_kind=kind)
 
 
 def main(argv: list[str] | None = None) -> None:

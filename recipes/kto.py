@@ -15,6 +15,7 @@ from trl import KTOConfig
 from alignment.config.schema import KTORecipe
 from alignment.data import require_data
 from alignment.data.answer_labels import require_both_labels
+from alignment.data.prompts import kind_of_prompts
 from alignment.data.template import Template
 from alignment.errors import DataError, named_inputs
 from alignment.meter import say_once
@@ -53,7 +54,9 @@ def load_data(recipe: KTORecipe, run: RunDirectory, template: Template) -> tuple
     given = {key: getattr(recipe, key) for key in ("desirable_weight", "undesirable_weight")}
     weights = label_weights((row["probability"] for row in train.rows), **given)
     say_once(weights.warning() or weights.told())
-    record_split(run, split, template, unpaired_stage(*split, template, limit), labels=weights.facts())
+    kind = kind_of_prompts(row.prompt for row in split[0].train)
+    stage = unpaired_stage(*split, template, limit)
+    record_split(run, split, template, stage, labels=weights.facts(), prompt_kind=kind)
     return train, split[2], weights
 
 

@@ -13,7 +13,7 @@ from transformers import TrainingArguments, set_seed
 from alignment.calls.store_rows import unanswered
 from alignment.config.schema import PolicyGradientRecipe, PPORecipe
 from alignment.data import load_rows, require_data
-from alignment.data.prompts import prompts_to_answer
+from alignment.data.prompts import kind_of_prompts, prompts_to_answer
 from alignment.data.template import Template
 from alignment.policy.base import require_model
 from alignment.policy.generation import stop_at
@@ -97,7 +97,13 @@ def align(stage: type[PolicyGradientRecipe], argv: list[str] | None) -> None:
     stop_at(roles.causal_lm("policy"), template.stop_token_ids)
     loaded = prompts_to_answer(recipe, template, roles.context, rows)
     kept = recorded(prompt_stage(recipe.stage, loaded, loaded.rows, template), template)
-    run.record(data=loaded.files, prompts=len(loaded.rows), skipped=loaded.skipped, preview=kept)
+    run.record(
+        data=loaded.files,
+        prompts=len(loaded.rows),
+        prompt_kind=kind_of_prompts(loaded.rows),
+        skipped=loaded.skipped,
+        preview=kept,
+    )
 
     shape = UpdateShape.of(
         recipe,

@@ -11,6 +11,7 @@ from transformers import TrainingArguments, set_seed
 
 from alignment.config.schema import RewardRecipe
 from alignment.data import require_data
+from alignment.data.prompts import kind_of_prompts
 from alignment.data.template import Template
 from alignment.policy.base import require_model
 from alignment.policy.inference import context_limit
@@ -41,8 +42,7 @@ def load_data(
     """Read and tokenise the rankings, training and held out; the manifest keeps what was read and what was left out."""
     data, train, held_out = split = encoded_split(recipe, template, limit=limit, seed=seed)
     seen = {row.prompt for row in train.rows}
-    kinds = {"text" if isinstance(ranking.prompt, str) else "messages" for ranking in data.train}
-    kind = kinds.pop() if len(kinds) == 1 else None
+    kind = kind_of_prompts(ranking.prompt for ranking in data.train)
     return record_split(
         run,
         split,

@@ -13,6 +13,7 @@ from trl import SFTConfig
 
 from alignment.config.schema import SFTRecipe
 from alignment.data import require_data
+from alignment.data.prompts import kind_of_prompts
 from alignment.data.template import Template
 from alignment.policy.added_tokens import with_added_tokens
 from alignment.policy.base import load_causal_lm, require_model
@@ -43,7 +44,8 @@ preview = demonstrations  # reads the rows that `alignment preview` shows
 def load_data(recipe: SFTRecipe, run: RunDirectory, template: Template, limit: int) -> tuple[Tokenised, Tokenised]:
     """Read and tokenise demonstrations, training and held out; the manifest keeps what was read and left out."""
     split = tokenised_split(recipe, template, limit)
-    return record_split(run, split, template, demonstration_stage(*split, template, limit))
+    kind = kind_of_prompts(row.prompt for row in split[0].train)
+    return record_split(run, split, template, demonstration_stage(*split, template, limit), prompt_kind=kind)
 
 
 def main(argv: list[str] | None = None) -> None:

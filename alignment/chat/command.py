@@ -11,7 +11,7 @@ from alignment.chat.screen import Screen
 from alignment.chat.session import Session
 from alignment.chat.settings import keys_of
 from alignment.config.schema import ProxyEntry
-from alignment.errors import DataError, named_inputs
+from alignment.errors import DataError, ModelError, named_inputs
 from alignment.policy.policies import Policy
 
 BLOCK = '"""'  # begins and ends a message of several lines
@@ -25,13 +25,14 @@ def chat(
     system: str | None,
     preferences: Path,
     proxy: ProxyEntry | None = None,
-    text: bool = False,
+    text: bool | None = None,
 ) -> int:
     """Talk with policies until the input ends.
 
     Args:
         model: keys of `ModelKeys` in place of what the runs recorded. sampling: keys of `ChatKeys`.
-        preferences: the file that `/prefer` appends to. text: continue text without a chat template.
+        preferences: the file that `/prefer` appends to. text: continue text without a chat template; None: as the runs
+            were trained.
 
     Returns: the exit code: 1 if the input is no terminal and a line of it could not be followed.
     Raises: AlignmentError, with the exit code 2 if a run is no policy.
@@ -40,7 +41,7 @@ def chat(
     screen = Screen()
     with named_inputs():
         policies = [Policy.find(run, model, proxy=proxy) for run in runs]
-        chats = not text and all(policy.chats for policy in policies)
+        chats = _chats(policies, text)
         kept = Preferences(preferences)
         session = Session(Answering(policies), keys, kept, screen, chats=chats)
     with named_inputs(DataError):
@@ -56,10 +57,24 @@ def chat(
     return 0 if sys.stdin.isatty() else min(session.faults, 1)
 
 
+def _chats(policies: Sequence[Policy], text: bool | None) -> bool:
+    """Whether lines are messages.
+
+    Raises: ModelError if they are to be, and a policy has no chat template.
+    """
+    without = [policy.path for policy in policies if not policy.chats]
+    if text is False and without:
+        raise ModelError(f"{without[0]} has no chat template; name one with --chat_template, or leave --chat out.")
+    if text is not None:
+        return not text
+    return not without and not any(policy.trained_on_text for policy in policies)
+
+
 def _described(policy: Policy, *, chats: bool) -> str:
     base = f", adapter on {policy.source.base}" if policy.source.adapter else ""
     stops = ", ".join(map(repr, policy.tokenizer.convert_ids_to_tokens(policy.template.stop_token_ids)))
-    how = "chat template" if chats else "continues text" if policy.chats else "no chat template: continues text"
+    why = "no chat template: " if not policy.chats else "trained on text: " if policy.trained_on_text else ""
+    how = "chat template" if chats else f"{why}continues text"
     return f"{policy.path}{base}; {how}; stops at {stops}"
 
 

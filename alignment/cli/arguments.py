@@ -9,7 +9,7 @@ from typing import Any
 
 from alignment.config.expanded import expanded
 from alignment.errors import RecipeError
-from alignment.strict_json import shown
+from alignment.strict_json import is_whole, shown
 
 LONGEST = 4096  # characters, of a path on Linux; a name or an address is shorter
 LONGEST_PART = 255  # bytes, of one name in a path
@@ -23,6 +23,7 @@ OUTPUTS = (
     "suggestions",
     "calibrated",
 )  # parameters that name files to write
+TEXTS = ("system", "chat_template", "proxy")  # parameters that hold text, which may have lines
 RUN_NAMES = ("manifest", "recipe", "pipeline", "config", "tokenizer", "whole", "metrics", "samples", "labels", "README")
 RUN_SUFFIXES = (".safetensors", ".sqlite", ".pt", ".bin", ".arrow", ".jinja")
 
@@ -35,6 +36,8 @@ def expanded_arguments(given: Mapping[str, Any]) -> dict[str, Any]:
     faults: list[str] = []
 
     def settle(name: str, word: Any) -> Any:
+        if name in TEXTS and not isinstance(word, Path):
+            return word
         if not isinstance(word, Path) and not (isinstance(word, str) and _may_be_path(word)):
             return word
         text, fault = expanded(str(word))
@@ -62,7 +65,7 @@ def require_arguments(given: Mapping[str, Any]) -> None:
     faults = []
     for name, value in given.items():
         for word in value if isinstance(value, list) else [value]:
-            fault = _fault(word) if isinstance(word, str | Path) else None
+            fault = _fault(word, is_text=name in TEXTS) if isinstance(word, str | Path) else None
             if isinstance(value, list) and isinstance(word, str) and not word.strip():
                 fault = "it is empty"
             if fault:
@@ -102,8 +105,10 @@ def _is_of_a_run(path: Path) -> bool:
     return path.suffix in RUN_SUFFIXES or first in RUN_NAMES or first.endswith("_config")
 
 
-def _fault(word: str | Path) -> str | None:
+def _fault(word: str | Path, *, is_text: bool = False) -> str | None:
     text = str(word)
+    if is_text:
+        return None if is_whole(text) else "it holds bytes that are not UTF-8"
     if any(unicodedata.category(character) in NO_TEXT for character in text):
         return "it holds a control character, a line separator or a byte that is not UTF-8; rename what it names"
     if len(text) > LONGEST:

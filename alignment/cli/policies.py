@@ -41,8 +41,11 @@ def chat(
     top_k: Annotated[int | None, typer.Option("--top_k", help="Sample from so many tokens; default: 0, all.")] = None,
     seed: Annotated[int | None, typer.Option("--seed", help="Seed of the answers; default: 0.")] = None,
     text: Annotated[
-        bool, typer.Option("--text", help="Continue each line as text, without the chat template.")
-    ] = False,
+        bool | None,
+        typer.Option(
+            "--text/--chat", help="Continue each line as text, or apply the chat template; default: as trained."
+        ),
+    ] = None,
     proxy: Proxy = None,
     dtype: Dtype = None,
     load_in_4bit: LoadIn4Bit = None,

@@ -2,7 +2,7 @@
 
 import json
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from alignment.config.schema import LabelRecipe, PolicyGradientRecipe
@@ -50,6 +50,12 @@ def prompts_to_answer(
         sources=[loaded.sources[place] for place in places],
         columns=[loaded.columns[place] for place in places] if loaded.columns else [],
     )
+
+
+def kind_of_prompts(prompts: Iterable[Prompt]) -> str | None:
+    """Return `text` or `messages`, if all prompts are of one kind."""
+    kinds = {"text" if isinstance(prompt, str) else "messages" for prompt in prompts}
+    return kinds.pop() if len(kinds) == 1 else None
 
 
 def places_of(rows: Sequence[Prompt], loaded: Loaded[Prompt]) -> list[int]:

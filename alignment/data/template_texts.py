@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from alignment.errors import ModelError
+from alignment.errors import ModelError, printable
 
 DEFAULT, WITH_TOOLS = "default", "tool_use"  # transformers' names for two templates of one tokenizer
 _OWN = Path(__file__).parent / "templates"
@@ -25,7 +25,8 @@ def template_text(given: str, by_name: Any = None) -> str:
             except (OSError, UnicodeDecodeError) as error:
                 raise ModelError(f"chat_template {path} cannot be read: {error}") from error
     names = [*sorted(path.stem for path in _OWN.glob("*.jinja")), *(by_name if isinstance(by_name, dict) else ())]
-    raise ModelError(f"chat_template {given} is neither Jinja text nor a file, nor one of {', '.join(names)}.")
+    known = ", ".join(names)
+    raise ModelError(f"chat_template {printable(given)} is neither Jinja text nor a file, nor one of {known}.")
 
 
 def templates_of(tokenizer: Any) -> tuple[str | None, str | None]:

@@ -108,7 +108,13 @@ def write(source: Source, folder: Path, *, as_adapter: bool, tolerance: float | 
     measured = write_merged(source.adapter, folder, tolerance, out=out)
     difference = measured["largest_logit_difference"]
     note = f"The adapter is merged into the base; the largest logit difference from both apart is {difference:.3g}."
-    return Written({**source.adapter.report(), **measured}, [note])
+    return Written({**_portable(source.adapter), **measured}, [note])
+
+
+def _portable(adapter: Mergeable) -> dict[str, Any]:
+    """Return what `merge.json` holds of base and adapter, without the folders of this machine."""
+    report = adapter.report()
+    return {**report, **{key: Path(report[key]).name for key in ("adapter", "base") if Path(report[key]).is_dir()}}
 
 
 def _copy(source: Source, folder: Path) -> Written:
@@ -147,7 +153,7 @@ def _adapter(adapter: Mergeable, folder: Path, out: Path) -> Written:
     notes = [note]
     if adapter.keys.load_in_4bit:
         notes.append(f"It was trained on a base in 4 bits ({adapter.keys.bnb_4bit_quant_type}); serve it on the same.")
-    return Written({**adapter.report(), "rank": rank, "largest_logit_difference": difference}, notes, rank)
+    return Written({**_portable(adapter), "rank": rank, "largest_logit_difference": difference}, notes, rank)
 
 
 def _reread(adapter: Mergeable, folder: Path, expected: list[Any], out: Path) -> float:

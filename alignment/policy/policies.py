@@ -8,9 +8,13 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+import pydantic
+
+from alignment.config.faults import from_pydantic
 from alignment.config.schema import ModelKeys, ProxyEntry
 from alignment.data.template import Template
-from alignment.errors import ModelError
+from alignment.errors import ModelError, RecipeError
+from alignment.manifest import read_manifest
 from alignment.policy.base import load_causal_lm, require_loadable, whole_modules
 from alignment.policy.held import held_as_trained
 from alignment.policy.inference import best_device, context_limit
@@ -44,7 +48,7 @@ class Policy:
             has another tokenizer.
         """
         source = resolve_model(path, revision=(given or {}).get("model_revision", "main"))
-        keys = ModelKeys(**{**held_as_trained(path), **(given or {}), "model_name_or_path": path})
+        keys = _keys({**held_as_trained(path), **(given or {}), "model_name_or_path": path})
         require_loadable(keys, trainable=False, peft=None)
         if proxy is not None:
             require_one_tokenizer(keys, proxy)
@@ -62,11 +66,29 @@ class Policy:
         """Whether it answers messages; without a chat template it continues text."""
         return self.template.chat_template is not None
 
+    @cached_property
+    def trained_on_text(self) -> bool:
+        """Whether its run trained on text that the chat template was not applied to, as far as it recorded this."""
+        manifest = read_manifest(self.path)
+        return manifest.get("prompt_kind") == "text" or manifest.get("stage") == "pretrain"
+
     @property
     def pad_token_id(self) -> int:
         """A token for padding, which is masked."""
         own = self.tokenizer.pad_token_id
         return int(own) if own is not None else self.template.stop_token_ids[0]
+
+
+def _keys(values: dict[str, Any]) -> ModelKeys:
+    """Return checked keys.
+
+    Raises: RecipeError if the user gave one a value that it cannot have.
+    """
+    try:
+        return ModelKeys(**values)
+    except pydantic.ValidationError as error:
+        faults = from_pydantic(error, ModelKeys, values)
+        raise RecipeError([f"{'.'.join(map(str, where))}: {fault}" for where, fault in faults]) from None
 
 
 @dataclass

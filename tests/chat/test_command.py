@@ -6,7 +6,6 @@ import os
 import pty
 import select
 import struct
-import subprocess
 import sys
 import termios
 import time
@@ -15,12 +14,12 @@ import pytest
 import torch
 
 from alignment.chat.command import chat
+from alignment.cli import main
 from alignment.errors import AlignmentError
 from alignment.policy.base import load_sequence_classifier
 from tests.models import make_model, make_tokenizer, save_tiny_model
 from tests.policy.test_merge import trained_adapter
 
-CHAT = [sys.executable, "-m", "alignment.cli", "chat"]
 INTERRUPT, END = b"\x03", b"\x04"
 
 
@@ -38,16 +37,25 @@ def place(tmp_path_factory):
 
 
 class Terminal:
-    """A program in a terminal of 80 columns."""
+    """`alignment` in a terminal of 80 columns: a fork, which need not import anything again."""
 
     def __init__(self, *words, cwd):
-        self.side, inner = pty.openpty()
-        fcntl.ioctl(inner, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
-        self.program = subprocess.Popen(
-            words, stdin=inner, stdout=inner, stderr=inner, cwd=cwd, start_new_session=True,
-            env={**os.environ, "TERM": "xterm"}, preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
-        )  # fmt: skip
-        os.close(inner)
+        self.program, self.side = pty.fork()
+        if self.program == 0:
+            code = 1
+            try:
+                fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+                os.environ["TERM"] = "xterm"
+                os.chdir(cwd)
+                sys.stdin, sys.stdout, sys.stderr = (open(number, mode) for number, mode in enumerate("rww"))
+                sys.argv = ["alignment", *words]
+                main()
+                code = 0
+            except SystemExit as error:
+                code = error.code if isinstance(error.code, int) else 1
+            finally:
+                sys.stdout.flush()
+                os._exit(code)
         self.shown = b""
 
     def until(self, words, seconds=60, again=b""):
@@ -80,13 +88,11 @@ def terminal(place):
     opened = []
 
     def start(*words):
-        opened.append(Terminal(*CHAT, *words, cwd=place))
+        opened.append(Terminal("chat", *words, cwd=place))
         return opened[-1]
 
     yield start
     for each in opened:
-        each.program.kill()
-        each.program.wait()
         os.close(each.side)
 
 
@@ -111,7 +117,7 @@ def test_ctrl_c_stops_an_answer_ctrl_d_ends_and_answers_stand_side_by_side(termi
     talk.type(b"/prefer 2\n")
     assert "recorded in preferences.jsonl" in talk.until(b"> ")
     talk.type(END)
-    assert talk.program.wait(30) == 0
+    assert os.waitstatus_to_exitcode(os.waitpid(talk.program, 0)[1]) == 0
     assert (place / "preferences.jsonl").read_text().count("\n") == 1
 
 

@@ -7,6 +7,8 @@ import json
 import pytest
 import torch
 
+import recipes.dpo
+import recipes.reward
 from alignment.chat.answering import Answering
 from alignment.chat.preferences import Preferences
 from alignment.chat.screen import Screen
@@ -316,3 +318,20 @@ def test_a_model_without_memory_left_is_a_line(session, monkeypatch):
     monkeypatch.setattr(Answering, "write", full)
     chat = session("run")
     assert "no memory left" in told(chat, "hello")
+
+
+def test_reward_and_dpo_train_on_the_rows_as_they_are(session, ended, place, tmp_path):
+    chat = session("run", "base", "other")
+    for words in ("hello", "go on", "and then"):
+        ended(f" a ball {words}", " a cat", " a dog")
+        told(chat, words, "/prefer 2")
+    for stage, module in (("reward", recipes.reward), ("dpo", recipes.dpo)):
+        recipe = {
+            "stage": stage, "model_name_or_path": str(place / "base"), "output_dir": str(tmp_path / stage), "lora_r": 2,
+            "datasets": [{"path": str(tmp_path / "p.jsonl")}], "max_steps": 1, "save_strategy": "no", "use_cpu": True,
+        }  # fmt: skip
+        (tmp_path / f"{stage}.yaml").write_text(json.dumps(recipe))
+        module.main(["--config", str(tmp_path / f"{stage}.yaml")])
+        found = json.loads((tmp_path / stage / "manifest.json").read_text())
+        assert (found["status"], found["train"]["pairs" if stage == "reward" else "rows"]) == ("finished", 6)
+        assert found["prompt_kind"] == "messages"

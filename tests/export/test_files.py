@@ -109,6 +109,7 @@ CONVERTED = {  # method, its keys, the rank that is found
     "patterns": ("lora", {"peft_config": {"rank_pattern": {"q_proj": 3}, "alpha_pattern": {"v_proj": 7}}}, 16),
     "loha": ("loha", {"peft_config": {"r": 3}}, 9),
     "hra": ("hra", {"peft_config": {"r": 4}}, 4),
+    "vera": ("vera", {"peft_config": {"r": 6}}, 6),
 }
 
 

@@ -97,6 +97,8 @@ UNNAMED = {
     "doctor": 1,
     "run": 1,
     "launch": 1,
+    "chat": 1,
+    "export": 2,
     "merge": 2,
     "switch": 2,
     "combine": 3,
@@ -137,6 +139,20 @@ OPTIONS = {
     ("launch", "--strategy"): WORDS,
     ("launch", "--template"): INPUTS,
     ("launch", "--image"): WORDS,
+    ("chat", "--temperature"): NUMBERS,
+    ("chat", "--top_p"): NUMBERS,
+    ("chat", "--top_k"): NUMBERS,
+    ("chat", "--max_new_tokens"): NUMBERS,
+    ("chat", "--seed"): NUMBERS,
+    ("chat", "--dtype"): WORDS,
+    ("chat", "--system"): WORDS,
+    ("chat", "--chat_template"): [*WORDS, *INPUTS],
+    ("chat", "--proxy"): [*WORDS, "{tuned: base}", "{tuned: base, untuned: nope}", "{tuned: [1], untuned: 3}"],
+    ("chat", "--preferences"): INPUTS,
+    ("export", "--tolerance"): NUMBERS,
+    ("export", "--license"): WORDS,
+    ("export", "--evaluation"): INPUTS,
+    ("export", "--push"): WORDS,
     ("merge", "--tolerance"): NUMBERS,
     ("switch", "--from"): INPUTS,
     ("switch", "--to"): INPUTS,
@@ -248,6 +264,8 @@ GOOD = {
     "doctor": ["sft.yaml"],
     "run": ["pipeline.yaml"],
     "launch": ["sft.yaml"],
+    "chat": ["base"],
+    "export": ["base", "exported"],
     "merge": ["reward", "merged"],
     "switch": ["reward", "switched"],
     "combine": ["reward:0.5", "reward:0.5", "combined"],
@@ -300,7 +318,7 @@ def swept(commands: Commands, place: Path, lines: list[list[str]]) -> list[str]:
 )
 def test_paths_that_are_not_what_they_must_be(commands, place, verb, which):
     good, lines = GOOD[verb], []
-    for bad in OUTPUTS if (verb, which) in (("merge", 1), ("switch", 1), ("combine", 2)) else INPUTS:
+    for bad in OUTPUTS if (verb, which) in (("export", 1), ("merge", 1), ("switch", 1), ("combine", 2)) else INPUTS:
         lines.append([verb, *good[:which], bad, *good[which + 1 :], *MORE.get(verb, [])])
     assert swept(commands, place, lines) == []
 
@@ -334,6 +352,8 @@ def test_an_output_that_is_an_input_leaves_the_input(commands, place):
         ["preview", "sft.yaml", "--json", "sft.yaml"],
         ["preview", "sft.yaml", "--html", "demos.jsonl"],
         ["merge", "reward", "reward"],
+        ["export", "reward", "reward"],
+        ["chat", "base", "--preferences", "rows.jsonl"],
         ["switch", "reward", "reward", "--from", "reward", "--to", "reward"],
     ]
     recipe = (place / "sft.yaml").read_bytes()

@@ -1,5 +1,7 @@
 """A run's folder becomes a policy that answers as it was trained; policies on one base share it."""
 
+import json
+
 import pytest
 import torch
 import yaml
@@ -73,6 +75,18 @@ def test_a_policy_has_the_template_and_the_stops_of_its_run(runs, tmp_path):
     (run / "recipe.yaml").write_text(yaml.safe_dump({"eos_token": "<|pad|>"}))
     assert Policy.find(str(run)).template.stop_token_ids == [1, 0]
     assert Policy.find(str(run), {"eos_token": "<|im_start|>"}).template.stop_token_ids == [1, 2]
+
+
+def test_a_run_knows_whether_it_was_trained_on_text(runs, tmp_path):
+    run = trained_adapter(runs["base"], tmp_path / "run")
+    assert not Policy.find(str(run)).trained_on_text
+    for manifest, expected in (
+        ({"prompt_kind": "text"}, True),
+        ({"prompt_kind": "messages"}, False),
+        ({"stage": "pretrain"}, True),
+    ):
+        (run / "manifest.json").write_text(json.dumps(manifest))
+        assert Policy.find(str(run)).trained_on_text is expected
 
 
 def test_what_is_no_policy_is_refused_before_a_model_loads(runs, tmp_path, monkeypatch):
