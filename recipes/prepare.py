@@ -16,7 +16,7 @@ from alignment.prepare.store import FOLDER, Store
 from alignment.prepare.writing import write_account, write_records, write_rows
 from alignment.run.directory import RunDirectory
 from alignment.run.script import script
-from reward.scorers.prepared import score_builder
+from reward.scorers.prepared import judged, score_builder
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -35,7 +35,7 @@ def main(argv: list[str] | None = None) -> None:
     write_page(recipe, prepared)
     run.record(data=prepared.about["files"], formats=prepared.about["formats"], files=files, features=features)
     done = [counts.row() for counts in prepared.counts]
-    run.finish(rows_read=len(prepared.read), rows_written=len(prepared.rows), steps=done)
+    run.finish(rows_read=len(prepared.read), rows_written=len(prepared.rows), steps=done, **judged(recipe))
     Store(run.path).remove()
 
 

@@ -46,7 +46,7 @@ def calls_of(recipe: Recipe, rows: int, lengths: Lengths) -> Calls | None:
 
     Raises: RecipeError if a table of prices cannot be read.
     """
-    found = [_of(*asked, lengths) for asked in _asked(recipe, rows)]
+    found = [calls_of_judge(*asked, lengths) for asked in _asked(recipe, rows)]
     return sum(found[1:], found[0]) if found else None
 
 
@@ -88,7 +88,8 @@ def _asked(recipe: Any, rows: int) -> Iterator[tuple[AnyJudge, int, int]]:
                 yield entry.judge.model_copy(update={"asks": "pointwise"}), recipe.total_episodes // every, 1
 
 
-def _of(judge: AnyJudge, questions: int, answers: int, lengths: Lengths) -> Calls:
+def calls_of_judge(judge: AnyJudge, questions: int, answers: int, lengths: Lengths) -> Calls:
+    """Count the calls of one judge for questions that each show some answers."""
     chat = judge if isinstance(judge, ChatEntry) else None
     number = questions * (_criteria(chat.rubric) if chat and chat.rubric else 1)
     prompt = number * (INSTRUCTIONS + lengths.prompt + answers * lengths.answer)

@@ -12,6 +12,7 @@ from alignment.config.documents import read_document
 from alignment.config.loading import check_recipe
 from alignment.config.pipelines import is_pipeline, load_pipeline
 from alignment.config.schema import Recipe
+from alignment.config.schema.prepare import PrepareRecipe
 from alignment.config.schema.synthesize import SynthesizeRecipe
 from alignment.config.secrets import refuse_keys_in_words
 from alignment.errors import AlignmentError, RecipeError
@@ -20,6 +21,8 @@ from alignment.planner.calls import Calls, calls_of_writer
 from alignment.planner.hours import Time, time_of
 from alignment.planner.machine import GIB, Machine
 from alignment.planner.memory import StagePlan, plan_stage
+from alignment.planner.prepared import DataPlan, plan_data
+from alignment.planner.prepared import in_words as data_in_words
 from alignment.planner.rows import rows_of
 from alignment.run.files import write_json
 from alignment.train.trial import require_accepted
@@ -81,12 +84,19 @@ def plan_file(
     require_accepted(recipes, here=False)
     found: list[Found] = []
     called: dict[str, Calls] = {}
+    prepared: dict[str, DataPlan] = {}
     for place, recipe in enumerate(recipes):
         before = {other.output_dir: other for other in recipes[:place]}
         try:
             if isinstance(recipe, SynthesizeRecipe):
                 called[recipe.source] = calls_of_writer(recipe)
                 console.print(f"[bold]{recipe.stage}[/]: writer: {_bought(called[recipe.source])}", soft_wrap=True)
+                continue
+            if isinstance(recipe, PrepareRecipe):
+                prepared[recipe.source] = data = plan_data(recipe, rows, before)
+                console.print(f"[bold]{recipe.stage}[/]: {data_in_words(data)}", soft_wrap=True)
+                if data.calls is not None:
+                    console.print(f"  judge: {_bought(data.calls)}", soft_wrap=True)
                 continue
             found.append(_plan(recipe, machine, before, rows, solve))
         except AlignmentError as error:
@@ -101,7 +111,9 @@ def plan_file(
         stages = [one.to_json() for one in found]
         calls = {source: dataclasses.asdict(each) for source, each in called.items()}
         everything = {"machine": dataclasses.asdict(machine), "stages": stages, "all": total(found)}
-        write_json(json_out, {**everything, **({"writers": calls} if calls else {})})
+        data_plans = {source: dataclasses.asdict(each) for source, each in prepared.items()}
+        more = {"writers": calls, "prepared": data_plans}
+        write_json(json_out, {**everything, **{name: each for name, each in more.items() if each}})
         console.print(f"Numbers: {json_out}", soft_wrap=True, markup=False)
     return all(one.plan.spare >= 0 for one in found)
 

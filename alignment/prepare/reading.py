@@ -19,6 +19,7 @@ from alignment.data.sources import read_entry, refuse_rejected
 from alignment.data.stored import Stored
 from alignment.data.thumbs import PROBABILITY
 from alignment.errors import DataError, named_inputs, printable
+from alignment.meter import say_once
 from alignment.prepare.conversion import converter
 from alignment.strict_json import shown
 
@@ -93,7 +94,7 @@ def _rows(source: RawSource, entry: DatasetEntry, recipe: PrepareRecipe, found: 
             yield Row(raw.value, raw.where, layout, notes)
     elif recipe.layout is None:
         last: RawRow | None = None
-        for kept in read_source(source, entry.format, _as_it_is, recipe.on_bad_row, loaded, ()):
+        for kept in read_source(source, entry.format, _as_it_is, recipe.on_bad_row, loaded, (), tell=False):
             assert kept.row is not None
             raw, layout = kept.row
             if raw is not last:  # a row may hold several demonstrations
@@ -102,11 +103,13 @@ def _rows(source: RawSource, entry: DatasetEntry, recipe: PrepareRecipe, found: 
                 yield Row(raw.value, raw.where, layout, notes)
     else:
         convert = converter(recipe.layout)
-        for kept in read_source(source, entry.format, convert, recipe.on_bad_row, loaded, ()):
+        for kept in read_source(source, entry.format, convert, recipe.on_bad_row, loaded, (), tell=False):
             assert kept.row is not None
             _require_origin(kept.row, kept.where)
             labelled = PROBABILITY in kept.row and recipe.layout == "messages"
             yield Row(kept.row, kept.where, "kto" if labelled else recipe.layout, notes)
+    for name, layout in loaded.formats.items():
+        say_once(printable(f"{name}: layout {layout}"))  # without texts, which may be personal data
     found.formats |= loaded.formats
     found.files |= loaded.files
     for skip in loaded.skipped:

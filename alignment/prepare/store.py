@@ -128,7 +128,7 @@ class Writing:
 
     def __enter__(self) -> "Writing":
         with naming_the_disk(self.store.folder), ExitStack() as files:
-            self.store.folder.mkdir(exist_ok=True)
+            self.store.folder.mkdir(mode=0o700, exist_ok=True)  # rows as they were read may hold personal data
             (self.store.folder / f"{self.number:03}.json").unlink(missing_ok=True)
             self.files: list[IO[bytes]] = [files.enter_context(self._beside(name).open("wb")) for name in self.names]
             self._stack = files.pop_all()

@@ -54,6 +54,8 @@ def write_page(
 def _variety(name: str, diversity: Mapping[str, Any]) -> tuple[str, ...]:
     distinct, words = diversity["distinct"][name], diversity["words"][name]
     shares = ["–" if distinct[key] is None else f"{distinct[key]:.2f}" for key in ("distinct_1", "distinct_2")]
+    bleu = diversity["self_bleu"][name]
+    shares.append("–" if bleu is None else f"{bleu:.2f}")
     lengths = f"{words['mean']:.1f} ({words['p5']} to {words['p95']})"
     return (name.capitalize(), *shares, f"{distinct['unique']:,} of {distinct['n']:,}", lengths)
 

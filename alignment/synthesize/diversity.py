@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from alignment.evaluate.metrics import variety
+from alignment.synthesize.bleu import self_bleu
 from alignment.synthesize.rouge import RougeIndex, words
 from alignment.synthesize.rows import Row, Seed
 
@@ -21,7 +22,7 @@ def measured(rows: Sequence[Row], seeds: Sequence[Seed]) -> dict[str, Any]:
 
     `distinct` are distinct-1 and -2 (https://arxiv.org/abs/1510.03055). `nearest_seed` is the distribution of each
     instruction's ROUGE-L to its most similar seed, figure 4 of https://arxiv.org/abs/2212.10560, and `nearest_other`
-    that to its most similar other instruction. Tokens are words of any script.
+    that to its most similar other instruction. `self_bleu` is in `bleu.py`. Tokens are words of any script.
     """
     prompts, answers = zip(*map(parts_of, rows), strict=True)
     instructions = list(dict.fromkeys(prompts))
@@ -29,6 +30,7 @@ def measured(rows: Sequence[Row], seeds: Sequence[Seed]) -> dict[str, Any]:
         "instructions": len(instructions),
         "distinct": {"instructions": variety(instructions), "answers": variety(list(answers))},
         "words": {"instructions": spread(instructions), "answers": spread(answers)},
+        "self_bleu": {"instructions": own_bleu(instructions), "answers": own_bleu(answers)},
         "openings": openings(instructions),
         "nearest_other": distribution(to_others(instructions)),
     }
@@ -54,6 +56,12 @@ def spread(texts: Sequence[str]) -> dict[str, float]:
     """Return mean and quantiles of the number of words."""
     counts = [len(words(text, any_script=True)) for text in texts]
     return {"mean": round(statistics.fmean(counts), 2), **_quantiles(counts)}
+
+
+def own_bleu(texts: Sequence[str]) -> float | None:
+    """Return the Self-BLEU of texts: the mean BLEU-4 of each to all others, 0 to 1; None for fewer than two."""
+    found = self_bleu([words(text, any_script=True) for text in texts])
+    return None if found is None else round(found, 4)
 
 
 def openings(texts: Sequence[str]) -> dict[str, int]:

@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 
-from alignment.calls.session import caller_of, recording
+from alignment.calls.session import STORE, caller_of, recording, usage
+from alignment.calls.store import CallStore
 from alignment.config.schema.prepare import PrepareRecipe
 from alignment.config.schema.scorers import AnyScorer, JudgeScorerEntry
 from alignment.config.schema.steps.scores import ScoreEntry
@@ -56,8 +57,7 @@ class _Ratings:
 
 def score_builder(recipe: PrepareRecipe) -> Callable[[ScoreEntry, int], Score]:
     """Return the function that builds steps of kind score; the judges of a recipe share one store and one budget."""
-    steps = [step for step in recipe.steps if isinstance(step, ScoreEntry)]
-    entries = [step.scorer for step in steps if isinstance(step.scorer, JudgeScorerEntry)]
+    entries = _judges(recipe)
 
     def build(step: ScoreEntry, seed: int) -> Score:
         if step.scorer is None:
@@ -75,6 +75,21 @@ def score_builder(recipe: PrepareRecipe) -> Callable[[ScoreEntry, int], Score]:
         return RowsScorer(entry, part, lambda: recording(Path(recipe.output_dir), judges, recipe, [caller]))
 
     return build
+
+
+def judged(recipe: PrepareRecipe) -> dict[str, Any]:
+    """Return the number, tokens and cost of the calls of a run's judges, for its manifest; nothing without judges."""
+    judges = [entry.judge for entry in _judges(recipe)]
+    path = Path(recipe.output_dir) / STORE
+    if not judges or not path.is_file():
+        return {}
+    with CallStore(path) as store:
+        return {"usage": usage(store, judges)}
+
+
+def _judges(recipe: PrepareRecipe) -> list[JudgeScorerEntry]:
+    steps = [step for step in recipe.steps if isinstance(step, ScoreEntry)]
+    return [step.scorer for step in steps if isinstance(step.scorer, JudgeScorerEntry)]
 
 
 def _outside(source: str | OutsideScorer) -> OutsideScorer:

@@ -123,6 +123,7 @@ def test_a_judge_s_calls_are_stored_and_no_answer_is_judged_twice(tmp_path):
         assert [row["score"] for row in Run(tmp_path / "run").rows()] == [3, 4, 5, 9]
         assert set(server.answered.values()) == {1}  # six different questions, each once, over both runs
         assert len(server.answered) == 6
+        assert Run(tmp_path / "run").manifest["results"]["usage"]["calls"] == 6
 
 
 def test_an_answer_that_a_judge_does_not_rate_has_no_score(tmp_path):

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import datasets
 import pytest
+from typer.testing import CliRunner
 
+from alignment.cli import app
 from alignment.config.help import describe
 from alignment.config.schema import DatasetEntry
 from alignment.config.schema.prepare import PrepareRecipe
@@ -242,6 +244,38 @@ def test_a_report_shows_the_steps(tmp_path):
     run = prepare(tmp_path, ROWS, CLEAN, LENGTH)
     page = build([run.folder]).read_text()
     assert '<th scope="row">length</th><td>20</td><td>9</td><td>0</td><td>11</td>' in page
+
+
+def test_a_plan_counts_rows_bytes_and_calls(tmp_path):
+    prices = {"prompt": 1.0, "completion": 2.0}
+    judge = {"kind": "openai", "model": "toy", "base_url": "http://localhost:1/v1", "prices": prices}
+    words = write_recipe(tmp_path, ROWS, SAMPLE, {"kind": "score", "scorer": {"kind": "judge", "judge": judge}})
+    told = CliRunner().invoke(app, ["plan", words[1], "--json", str(tmp_path / "plan.json")]).output
+    assert "prepare: 20 rows are read" in told
+    assert "at most 5 rows are written" in told
+    assert "judge: 20 calls" in told
+    ((found),) = json.loads((tmp_path / "plan.json").read_text())["prepared"].values()
+    assert found["bytes"] == (tmp_path / "data.jsonl").stat().st_size
+    assert found["calls"]["cost"] > 0
+
+
+def test_no_text_of_a_row_is_printed_and_others_cannot_read_the_rows_between_steps(tmp_path, monkeypatch, capsys):
+    modes = []
+
+    def killed(*_):
+        modes.append((tmp_path / "run/.steps").stat().st_mode & 0o777)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("recipes.prepare.write_rows", killed)
+    with pytest.raises(KeyboardInterrupt):
+        prepare(tmp_path, [{"prompt": "Call Jane", "completion": "at 555-0100"}], {"kind": "length", "minimum": 0})
+    assert modes == [0o700]
+    printed = capsys.readouterr()
+    assert "data.jsonl: layout prompt_completion" in printed.err
+    assert "Jane" not in printed.err + printed.out
+    monkeypatch.undo()
+    run = prepare(tmp_path, str(tmp_path / "data.jsonl"), {"kind": "length", "minimum": 0})
+    assert not (run.folder / ".steps").exists()
 
 
 def test_a_plan_knows_the_size_of_a_sample(tmp_path):

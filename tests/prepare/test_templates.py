@@ -168,7 +168,12 @@ def test_the_stage_refuses_before_anything_is_written(tmp_path):
             {"templates": [{**MOOD, "template": "{{ text.__class__ }} ||| {{label}}"}]},
             "reads __class__, which a template",
         ),
-        ({"templates": [{**MOOD, "template": "{{ text.a.b }} ||| {{label}}"}]}, "reads what the row has not"),
+        ({"templates": [{**MOOD, "template": "{{ text.a.b }} ||| {{label}}"}]}, "has not: a text has no 'a'"),
+        ({"templates": [{**MOOD, "template": "{{ text + 1 }} ||| {{label}}"}]}, "a text and a number cannot be added"),
+        (
+            {"templates": [{**MOOD, "template": "{% for x in label %}{% endfor %} ||| a"}]},
+            "a number has no",
+        ),
         ({"templates": [{**MOOD, "template": "{{text}}"}]}, "has no ||| between"),
         ({"templates": [{**MOOD, "answer_choices": None}]}, "reads answer_choices and has none"),
         ({"templates": [MOOD, MOOD]}, "two templates have the name mood"),

@@ -15,6 +15,8 @@ import jinja2
 from jinja2 import meta, nodes
 from jinja2.sandbox import SandboxedEnvironment
 
+from alignment.data.prepare.template.wording import in_plain_words
+
 WORK = 2_000_000  # units of one rendering; a unit is a character that is read or written
 WORK_PER_CHARACTER = 50  # further units for each character of the row
 ROUND = 20  # units of a round of a loop, or of a call
@@ -208,9 +210,9 @@ class Compiled:
         except (MemoryError, RecursionError) as error:
             raise TemplateFault("takes too much memory, or is nested too deeply") from error
         except jinja2.UndefinedError as error:
-            raise Missing(f"reads what the row has not: {error}") from error
+            raise Missing(f"reads what the row has not: {in_plain_words(error)}") from error
         except Exception as error:  # of the template's own operations on the row's values
-            raise TemplateFault(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__) from error
+            raise TemplateFault(f"cannot be rendered: {in_plain_words(error)}") from error
 
 
 def _require_harmless(tree: nodes.Template, environment: Sandbox) -> None:
