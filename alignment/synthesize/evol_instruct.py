@@ -49,7 +49,7 @@ Second: {second}
 
 Reply with one word: equal or different."""
 PROMPTS = (IN_DEPTH, *OPERATIONS.values(), IN_BREADTH, COMPARE)
-LEAKS = re.compile(r"\[/?box\]|\bin the box\b|\b(given|rewritten) prompt\b|\bnew instruction\b", re.IGNORECASE)
+LEAKS = re.compile(r"\[/?box\]|\bin the box\b|\b(given|rewritten|created) prompt\b|\bnew instruction\b", re.IGNORECASE)
 COMPARISON_TOKENS = 16  # of a reply that is one word
 # The stop words of the paper's third rule are not published; these are the articles, pronouns, prepositions and forms
 # of be, have and do.
