@@ -114,7 +114,8 @@ def main(argv: list[str] | None = None) -> None:
     if questions:
         answers = {policy.name: policy.kept.answers for policy in policies if policy.kept}
         write_jsonl(run.path / "outside_answers.jsonl", question_rows(questions, answers))
-    rows = answer_rows(prompts, policies, verdicts, scores)
+    subsets = [name for name in held_out.subsets for _ in range(recipe.num_generations)]
+    rows = answer_rows(prompts, policies, verdicts, scores, subsets)
     write_jsonl(run.path / "answers.jsonl", rows)
     run.table("answers", rows)
     examples = pick_examples(rows, recipe.num_generations, recipe.num_examples, recipe.seed)

@@ -29,6 +29,15 @@ class HeldOut:
     sources: list[str] = field(default_factory=list)  # "file:line" of each prompt
     formats: dict[str, str] = field(default_factory=dict)  # file → layout
 
+    @property
+    def subsets(self) -> list[str]:
+        """The name of each prompt's data set; [] where all are of one."""
+        files = [source.rpartition(":")[0] for source in self.sources]
+        names = {file: Path(file).name for file in files}
+        if len(names) < 2:
+            return []
+        return [names[file] if len(set(names.values())) == len(names) else file for file in files]
+
 
 def held_out_prompts(recipe: EvaluateRecipe) -> HeldOut:
     """Load `eval_datasets`; without them the held-out share of `datasets`; without `test_split_size` all of them.

@@ -136,16 +136,24 @@ def verdict_columns(verdicts: Verdicts, count: int) -> list[dict[str, dict[str, 
 
 
 def answer_rows(
-    prompts: Sequence[Prompt], policies: Sequence[Measured], verdicts: Verdicts, scores: Scores
+    prompts: Sequence[Prompt],
+    policies: Sequence[Measured],
+    verdicts: Verdicts,
+    scores: Scores,
+    subsets: Sequence[str] = (),
 ) -> list[dict[str, Any]]:
     """One row per prompt and generation: every policy's answer, its tokens and score, and each judge's probability.
 
     `verdicts` holds, by judge and candidate, the probability that the candidate's answer is better than the baseline's.
+
+    Args:
+        subsets: the data set of each row, if there are several.
     """
     columns = verdict_columns(verdicts, len(prompts))
     return [
         {
             "prompt": prompt,
+            **({"subset": subsets[i]} if subsets else {}),
             "answers": {p.name: p.texts[i] for p in policies},
             "tokens": {p.name: len(p.answer_ids[i]) for p in policies},
             "stopped": {p.name: p.stopped[i] for p in policies},

@@ -50,7 +50,7 @@ def leaderboard(battles: Sequence[Battle], how: Bootstrap) -> dict[str, Any]:
 
     Raises: DataError if no chain of comparisons connects two models.
     """
-    usable = [battle for battle in battles if battle.usable]
+    usable = [battle for battle in battles if battle.usable and battle.first != battle.second]
     models = sorted({name for battle in usable for name in (battle.first, battle.second)})
     outcomes = _outcomes(usable, models)
     total = outcomes.total()
@@ -129,11 +129,11 @@ def _derivatives(values: Floats, features: Floats, counted: Floats, size: int) -
     share = np.exp(logits)
     whole = share.sum(axis=1, keepdims=True)
     share /= whole
-    games, mean = counted.sum(axis=1), np.einsum("po,pok->pk", share, features)
+    games, mean = counted.sum(axis=1), (share[:, None, :] @ features)[:, 0]
     taken = np.where(counted > 0, logits - np.log(whole), 0.0)
-    gradient = np.einsum("po,pok->k", counted, features) - games @ mean
-    centred = features - mean[:, None, :]
-    curvature = np.einsum("p,po,pok,pol->kl", games, share, centred, centred)
+    gradient = counted.ravel() @ features.reshape(-1, features.shape[2]) - games @ mean
+    spread = (np.sqrt(games[:, None] * share)[:, :, None] * (features - mean[:, None, :])).reshape(-1, len(values))
+    curvature = spread.T @ spread
     curvature[:size, :size] += 1.0 / size  # strengths have no zero of their own
     return float((counted * taken).sum()), gradient, curvature + RIDGE * np.eye(len(values))
 

@@ -148,7 +148,10 @@ def evaluation(row: Row) -> list[Battle]:
             if not all(isinstance(text, str) for text in texts):
                 raise BadRow("'answers' must be texts, by policy")
             lengths = (len(texts[0]), len(texts[1]))
-            battle = Battle(prompt_key(row["prompt"]), name, others[0], None, judge, FAILED, lengths, "both")
+            battle = Battle(
+                prompt_key(row["prompt"]), name, others[0], None, judge, FAILED, lengths, "both",
+                subset=_subset(row, "subset"),
+            )  # fmt: skip
             found.append(battle if probability is None else _decided(battle, _probability(probability, judge)))
     return found
 

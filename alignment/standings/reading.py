@@ -93,6 +93,7 @@ def _files_of(path: Path) -> list[Path]:
     if not path.is_dir() or (path / "result.json").is_file():
         return [path]
     inside = [path / name for name in (ANSWERS, LABELS, ANNOTATIONS, PEOPLE) if (path / name).is_file()]
+    inside = inside or sorted(path.glob(f"*/{ANNOTATIONS}"))  # by annotator, as in AlpacaEval's results
     if not inside:
         raise DataError(
             f"{path} has no judgements: none of {ANSWERS}, {LABELS}, {PEOPLE} and {ANNOTATIONS} is in it. Name a file, "

@@ -160,7 +160,8 @@ def _of_policies(file: Path) -> list[Ranking]:
         ):
             raise DataError(f"{file}:{number}: is not a row of an evaluation, which has prompt, and answers by policy.")
         ended = {"stopped": [bool(stopped.get(name, True)) for name in answers]} if stopped else {}
-        found.append(Ranking(row["prompt"], list(answers.values()), [], {POLICIES: list(answers), **ended}))
+        subset = {"subset": row["subset"]} if row.get("subset") else {}
+        found.append(Ranking(row["prompt"], list(answers.values()), [], {POLICIES: list(answers), **ended, **subset}))
     return found
 
 

@@ -8,6 +8,7 @@ import torch
 import yaml
 
 from alignment.errors import AlignmentError, BudgetError, DataError, JudgeError, RecipeError
+from alignment.evaluate.heldout import HeldOut
 from alignment.evaluate.policies import measure
 from recipes.evaluate import main
 from tests.calls.chat_server import ChatServer, completion, failure
@@ -105,6 +106,13 @@ def test_the_win_rate_is_that_of_the_answers_written(results, answers):
     assert rate["value"] == pytest.approx(sum(points) / 12, rel=1e-12)
     assert (rate["n"], rate["clusters"], rate["coverage"]) == (12, 6, 1.0)
     assert 0 <= rate["low"] <= rate["value"] <= rate["high"] <= 1
+
+
+def test_rows_name_their_data_set_only_where_there_are_several(answers):
+    assert not any("subset" in row for row in answers)
+    sources = ["a/x.jsonl:1", "a/y.jsonl:1", "a/x.jsonl:2"]
+    assert HeldOut([], {}, [], sources).subsets == ["x.jsonl", "y.jsonl", "x.jsonl"]
+    assert HeldOut([], {}, [], ["a/x.jsonl:1", "b/x.jsonl:9"]).subsets == ["a/x.jsonl", "b/x.jsonl"]
 
 
 def test_a_judge_that_looks_only_at_order_gives_no_winner(results):

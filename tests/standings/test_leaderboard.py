@@ -120,7 +120,7 @@ def test_boards_by_judge_people_and_subset():
 def test_the_report_has_the_boards_of_judges_and_people(tmp_path):
     answers = [
         {"prompt": f"q{i}", "answers": {"sft": f"s{i}", "ppo": f"p{i}", "dpo": f"d{i}"},
-         "verdicts": {"toy <b>": {"ppo": 0.9 - i / 20, "dpo": i / 20}}}
+         "verdicts": {"toy <b>": {"ppo": 0.9 - i / 20, "dpo": i / 20}}, "subset": ("chat", "code")[i % 2]}
         for i in range(16)
     ]  # fmt: skip
     people = [
@@ -136,6 +136,7 @@ def test_the_report_has_the_boards_of_judges_and_people(tmp_path):
     page = build([tmp_path]).read_text()
     assert "Leaderboard by toy &lt;b&gt;" in page
     assert "Leaderboard by people" in page
+    assert "Leaderboard by toy &lt;b&gt;, code" in page
     assert "32 judgements on 16 prompts" in page
     (tmp_path / "people.jsonl").write_text("{")
     assert "people.jsonl:1" in build([tmp_path]).read_text()

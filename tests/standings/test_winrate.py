@@ -255,6 +255,13 @@ def test_arena_battles_and_pairwise_judgments_of_fastchat(tmp_path):
     assert (found["judge"], found["wins"], found["draws"], found["failed"]) == ("gpt-4 pair-v2", 1, 1, 1)
 
 
+def test_a_folder_of_alpaca_evals_results(tmp_path):
+    (tmp_path / "weighted").mkdir()
+    annotations(tmp_path / "weighted/annotations.json", "gemma-7b-it", dataset="all")
+    (found,) = winrate(tmp_path)[0]["matches"]
+    assert (found["model"], found["wins"]) == ("gemma-7b-it", 50)
+
+
 ALPACA = {"instruction": "q", "output_1": "a", "generator_1": "base", "output_2": "b", "generator_2": "mine"}
 
 
