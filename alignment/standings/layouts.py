@@ -1,7 +1,7 @@
 """The layouts of judgements that other projects write, and of our evaluations; each is recognised by its keys."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -69,12 +69,12 @@ def judgebench(row: Row) -> list[Battle]:
     found: list[float | None] = []
     for place, each in enumerate(judgments):
         decision = each.get("decision") if isinstance(each, dict) else each
-        if decision is not None and decision not in DECISIONS:
+        if decision is not None and not _one_of(decision, DECISIONS):
             raise BadRow(f"'judgments[{place}].decision' is {shown(decision)}, not A>B, B>A, A=B or null")
         value = None if decision is None else DECISIONS[decision]
         found.append(value if place == 0 or value is None else 1 - value)
     label = row.get("label")
-    if label is not None and label not in DECISIONS:
+    if label is not None and not _one_of(label, DECISIONS):
         raise BadRow(f"'label' is {shown(label)}, not A>B or B>A")
     source = _subset(row, "source")
     section = next((known for known in JUDGEBENCH_SECTIONS if source.startswith(known)), source)
@@ -100,7 +100,7 @@ def mt_bench(row: Row) -> list[Battle]:
         if key not in row:
             continue
         winner = row[key]
-        if winner not in ("model_1", "model_2", "tie", "error"):
+        if not _one_of(winner, ("model_1", "model_2", "tie", "error")):
             raise BadRow(f"{key!r} is {shown(winner)}, not model_1, model_2, tie or error")
         values.append({"model_1": 1.0, "model_2": 0.0, "tie": 0.5}.get(winner))
     question = f"{row.get('question_id')}"
@@ -112,7 +112,7 @@ def mt_bench(row: Row) -> list[Battle]:
 def arena(row: Row) -> list[Battle]:
     """A row of Chatbot Arena's battles or of MT-bench's human judgments; a judge that is one name is a person."""
     winner = row["winner"]
-    if winner not in ARENA_WINNERS:
+    if not _one_of(winner, ARENA_WINNERS):
         raise BadRow(f"'winner' is {shown(winner)}, not {', '.join(ARENA_WINNERS)}")
     talks = [row.get(key) for key in ("conversation_a", "conversation_b")]
     asked, lengths = row.get("question_id"), None
@@ -131,8 +131,12 @@ def arena(row: Row) -> list[Battle]:
 
 def evaluation(row: Row) -> list[Battle]:
     """A row of our `answers.jsonl`: by judge and candidate the probability that its answer beats the baseline's."""
-    answers, verdicts = row["answers"], row["verdicts"]
-    candidates = list(dict.fromkeys(name for by in verdicts.values() if isinstance(by, dict) for name in by))
+    answers, verdicts, prompt = row["answers"], row["verdicts"], row["prompt"]
+    if not is_prompt(prompt):
+        raise BadRow(f"'prompt' is {shown(prompt)}, not text or messages of role and content")
+    if broken := next((judge for judge, by in verdicts.items() if not isinstance(by, dict)), None):
+        raise BadRow(f"'verdicts' of {shown(broken)} are {shown(verdicts[broken])}, not probabilities by candidate")
+    candidates = list(dict.fromkeys(name for by in verdicts.values() for name in by))
     others = [name for name in answers if name not in candidates]
     if not candidates:
         return []
@@ -149,7 +153,7 @@ def evaluation(row: Row) -> list[Battle]:
                 raise BadRow("'answers' must be texts, by policy")
             lengths = (len(texts[0]), len(texts[1]))
             battle = Battle(
-                prompt_key(row["prompt"]), name, others[0], None, judge, FAILED, lengths, "both",
+                prompt_key(prompt), name, others[0], None, judge, FAILED, lengths, "both",
                 subset=_subset(row, "subset"),
             )  # fmt: skip
             found.append(battle if probability is None else _decided(battle, _probability(probability, judge)))
@@ -206,6 +210,18 @@ def _name(row: Row, key: str) -> str:
     if not isinstance(value, str) or not value.strip():
         raise BadRow(f"{key!r} is {shown(value)}, not the name of a model")
     return value
+
+
+def _one_of(value: object, known: Collection[str]) -> bool:
+    return isinstance(value, str) and value in known
+
+
+def is_prompt(value: object) -> bool:
+    """Whether a value is text or messages."""
+    return isinstance(value, str) or (
+        isinstance(value, list)
+        and all(isinstance(turn, dict) and isinstance(turn.get("content"), str) and "role" in turn for turn in value)
+    )
 
 
 def _has(*keys: str) -> Callable[[Row], bool]:

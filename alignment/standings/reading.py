@@ -18,7 +18,7 @@ from alignment.evaluate.statistics import wins
 from alignment.meter import say_left_out
 from alignment.run.directory import PEOPLE
 from alignment.standings.battles import PERSON, Battle, Battles, Orders
-from alignment.standings.layouts import LAYOUTS, Layout, layout_of
+from alignment.standings.layouts import LAYOUTS, Layout, is_prompt, layout_of
 
 ANSWERS, ANNOTATIONS, LABELS = "answers.jsonl", "annotations.json", "labels.jsonl"
 Recordings = Callable[[Path], list[Ranking] | None]  # of a file or folder of recorded verdicts; None: it is none
@@ -58,11 +58,12 @@ def read_battles(
     found, outputs = Battles(), Outputs()
     ranked: list[tuple[Path, list[Ranking]]] = []
     for path in [file for given in paths for file in _files_of(given)]:
-        if path.is_file() and str(path) in found.files:
+        if str(path) in found.layouts:
             raise DataError(f"{path} is named twice; its judgements would count twice. Name it once.")
         rankings = recordings(path) if recordings is not None else None
         if rankings is not None:
             found.layouts[str(path)] = "recorded verdicts of LLMBar's evaluators"
+            found.files |= {str(path): str(rankings[0].provenance["prompt_hash"])} if rankings else {}  # the file's
             ranked.append((path, rankings))
             continue
         source = read_file(path)
@@ -130,7 +131,7 @@ def _keep_answers(source: RawSource, outputs: Outputs) -> None:
     for raw in source.rows:
         row = raw.value if isinstance(raw.value, dict) else {}
         answers = row.get("answers")
-        if isinstance(answers, dict) and "prompt" in row:
+        if isinstance(answers, dict) and is_prompt(row.get("prompt")):
             for model, text in answers.items():
                 outputs.add(prompt_key(row["prompt"]), model, str(text))
 
@@ -154,11 +155,14 @@ def _rankings(
     try:
         loaded = load([DatasetEntry(path=str(path), **keys)], comparable, on_bad_row, 0, None)
     except DataError as error:
+        if "\n" not in str(error):
+            raise
         known = "; ".join(f"{layout.name} ({layout.keys})" for layout in LAYOUTS)
-        has = f" Its first row has {printable(', '.join(map(str, first)))}." if isinstance(first, dict) else ""
-        if isinstance(first, dict) and not {"responses", "pairs"} & first.keys():
-            raise DataError(f"{error}{has} Judgements are also read as: {known}.") from None
-        raise
+        has = f"its first row has {printable(', '.join(map(str, first)))}" if isinstance(first, dict) else "it has none"
+        raise DataError(
+            f"{path}: has no layout of judgements: {has}. Known: {known}; labels (prompt, responses, pairs), and the "
+            "layouts of preferences in docs/data.md."
+        ) from None
     found.skipped += loaded.skipped
     found.layouts[str(path)] = f"labels in the layout {next(iter(loaded.formats.values()))}"
     return loaded.rows

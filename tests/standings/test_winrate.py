@@ -152,6 +152,8 @@ def test_recorded_verdicts_in_one_order_and_in_both(tmp_path):
     assert (found["wins"], found["losses"], found["failed"]) == (2, 1, 1)
     assert found["orders"] == {"both": 1, "one": 2}
     assert "does not name the models of its answers" in said[-1]
+    with pytest.raises(DataError, match="named twice"):
+        run([file, file], Options(length_control="none"), recordings=rankings_of, say=said.append)
 
 
 @pytest.mark.skipif(not LLMBAR.is_dir(), reason="needs ../shared")
@@ -287,7 +289,15 @@ def test_draws_and_failures_of_alpaca_eval(tmp_path):
         ([{"model_a": "x", "model_b": "y", "winner": "x"}], r"'winner' is 'x', not model_a"),
         ([{"prompt": "q", "answers": {"a": "1"}, "verdicts": {"j": {"a": 2}}}], r"all but one answer"),
         ([{"prompt": "q", "answers": {"a": "1", "b": "2"}, "verdicts": {"j": {"a": 2}}}], r"not a probability"),
-        ([{"foo": 1}], r"Judgements are also read as: AlpacaEval's annotations"),
+        ([{"foo": 1}], r"a.jsonl: has no layout of judgements: its first row has foo. Known: AlpacaEval's annotations"),
+        ([{"model_a": "x", "model_b": "y", "winner": ["x"]}], r"'winner' is \["),
+        ([{"model_1": "x", "model_2": "y", "g1_winner": {}}], r"'g1_winner' is \{\}"),
+        ([judgebench(["A>B"], "A>B")], r"'judgments\[0\].decision' is \["),
+        ([{"prompt": 5, "answers": {"a": "1", "b": "2"}, "verdicts": {"j": {"a": 1}}}], r"'prompt' is 5"),
+        ([{"prompt": [{"role": 1}], "answers": {"a": "1", "b": "2"}, "verdicts": {"j": {"a": 1}}}], r"'prompt' is \["),
+        ([{"prompt": "q", "answers": {"a": "1", "b": "2"}, "verdicts": {"j": 5}}], r"'verdicts' of 'j' are 5"),
+        ([{"prompt": "q", "answers": {"a": 1, "b": "2"}, "verdicts": {"j": {"a": 1}}}], r"'answers' must be texts"),
+        ([{"instruction": "x", "output": 3, "generator": "g"}], r"has not the texts instruction, output, generator"),
     ],
 )
 def test_rows_that_break_a_layout_are_named(tmp_path, rows, words):
@@ -296,6 +306,8 @@ def test_rows_that_break_a_layout_are_named(tmp_path, rows, words):
 
 
 def test_a_bad_row_may_be_left_out(tmp_path):
+    rows = [{"prompt": p, "answers": {"a": "1", "b": "2"}, "verdicts": {"j": {"a": 1}}} for p in ("q", 5)]
+    assert winrate(write(tmp_path / "answers.jsonl", *rows), on_bad_row="skip")[0]["matches"][0]["n"] == 1
     file = write(tmp_path / "a.jsonl", ALPACA | {"preference": 2}, ALPACA | {"preference": 9})
     results, _ = winrate(file, on_bad_row="skip")
     assert results["matches"][0]["n"] == 1
