@@ -53,3 +53,19 @@ def test_each_row_has_its_own_stops_and_length(model, prompts):
 def test_an_empty_prompt_is_refused(model):
     with pytest.raises(DataError, match="no tokens"):
         next(stream(model, [Row([], (), 4)], Sampling(4), pad_token_id=0))
+
+
+def test_the_adapters_of_rows_leave_with_them(model, prompts):
+    calls = []
+
+    class Adapters:
+        def assign(self, names):
+            calls.append(names)
+
+        def select(self, places):
+            calls.append(places)
+
+    rows = [Row(prompts[0], (), 2, adapter="a"), Row(prompts[1], (), 4), Row(prompts[2], (), 3, adapter="b")]
+    for _ in stream(model, rows, Sampling(4), pad_token_id=0, adapters=Adapters()):
+        pass
+    assert calls == [["a", None, "b"], [1, 2], [0], None]
