@@ -1,5 +1,6 @@
 """The command `alignment chat`."""
 
+import contextlib
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from alignment.chat.settings import keys_of
 from alignment.config.schema import ProxyEntry
 from alignment.errors import DataError, ModelError, named_inputs
 from alignment.policy.policies import Policy
+from alignment.run.script import INTERRUPTED
 
 BLOCK = '"""'  # begins and ends a message of several lines
 
@@ -34,7 +36,7 @@ def chat(
         preferences: the file that `/prefer` appends to. text: continue text without a chat template; None: as the runs
             were trained.
 
-    Returns: the exit code: 1 if the input is no terminal and a line of it could not be followed.
+    Returns: the exit code: 1 if the input is no terminal and a line of it could not be followed; 130 after Ctrl-C.
     Raises: AlignmentError, with the exit code 2 if a run is no policy.
     """
     keys = keys_of(sampling, mark="--")
@@ -51,9 +53,13 @@ def chat(
         screen.note(_described(policy, chats=chats))
     if sys.stdin.isatty():
         screen.note(f"{', '.join(f'{key} {value}' for key, value in keys.model_dump().items())}; /help lists commands")
-    for line in _messages(screen):
-        if not session.take(line):
-            break
+    try:
+        for line in _messages(screen):
+            if not session.take(line):
+                break
+    except KeyboardInterrupt:  # the second one within an answer
+        screen.note("ended by Ctrl-C")
+        return INTERRUPTED
     return 0 if sys.stdin.isatty() else min(session.faults, 1)
 
 
@@ -95,17 +101,33 @@ def _messages(screen: Screen) -> Iterator[str]:
         yield "\n".join(block)
 
 
+def _asked() -> str:
+    """Read a line from the terminal; the mark before it does not go into a file that the answers go into.
+
+    Raises: EOFError at the end.
+    """
+    if sys.stdout.isatty():
+        return input("> ")
+    sys.stderr.write("> ")
+    sys.stderr.flush()
+    line = sys.stdin.readline()
+    if not line:
+        raise EOFError
+    return line.rstrip("\n")
+
+
 def _lines(screen: Screen) -> Iterator[str]:
     """Yield the lines of standard input until it ends."""
     if not sys.stdin.isatty():
         for raw in sys.stdin.buffer:
             yield raw.decode("utf-8", "surrogateescape").rstrip("\r\n")
         return
-    import readline  # noqa: F401  # gives `input` a history and keys that edit the line
+    with contextlib.suppress(ImportError):
+        import readline  # noqa: F401  # gives `input` a history and keys that edit the line
 
     while True:
         try:
-            yield input("> ")
+            yield _asked()
         except KeyboardInterrupt:
             screen.note("\n(Ctrl-D or /quit ends the chat)")
         except EOFError:

@@ -13,7 +13,9 @@ import time
 import pytest
 import torch
 
+from alignment.chat import command
 from alignment.chat.command import chat
+from alignment.chat.screen import Screen
 from alignment.cli import main
 from alignment.errors import AlignmentError
 from alignment.policy.base import load_sequence_classifier
@@ -114,11 +116,24 @@ def test_ctrl_c_stops_an_answer_ctrl_d_ends_and_answers_stand_side_by_side(termi
     talk.type(b"/set max_new_tokens 5\nhow are you\n")
     talk.until(b"\x1b[?25h")
     assert talk.until(b"> ").count("cut off at max_new_tokens 5") == 2
+    talk.type(b"/nothing\n")
+    assert "no such command" in talk.until(b"> ")
     talk.type(b"/prefer 2\n")
     assert "recorded in preferences.jsonl" in talk.until(b"> ")
     talk.type(END)
     assert os.waitstatus_to_exitcode(os.waitpid(talk.program, 0)[1]) == 0
     assert (place / "preferences.jsonl").read_text().count("\n") == 1
+
+
+def test_a_terminal_with_a_file_for_the_answers_has_its_marks_on_standard_error(monkeypatch, capsys):
+    class Typed(io.StringIO):
+        def isatty(self):
+            return True
+
+    monkeypatch.setattr(sys, "stdin", Typed("hello\nhow\n"))
+    assert list(command._lines(Screen())) == ["hello", "how"]
+    shown = capsys.readouterr()
+    assert (shown.out, shown.err) == ("", "> > > \n")
 
 
 def test_lines_of_a_pipe_are_answered_on_standard_output(place, monkeypatch, capsys, tmp_path):
