@@ -8,7 +8,7 @@ predicted from another document.
 
 from collections.abc import Sequence
 
-from alignment.train.pretraining.documents import Document
+from alignment.train.pretraining.documents import Document, bytes_of
 from alignment.train.pretraining.objective import IGNORE, Batch, Row, Setting, attended, padded, pieces
 
 
@@ -17,14 +17,25 @@ class Causal:
 
     pairs = False
     words = False
+    counts = False  # whether to count `unpredicted`
 
     def __init__(self, setting: Setting) -> None:
         self.setting = setting
         self.pad = setting.tokenizer.pad_token_id
+        self.unpredicted = 0  # bytes of the tokens that begin a piece of a document, which have no label
 
     def add(self, document: Document) -> list[Row]:
         """Return the pieces of a document."""
-        return [{"input_ids": piece} for piece in pieces(self.whole(document), self.setting.limit) if len(piece) > 1]
+        ids, limit = self.whole(document), self.setting.limit
+        for begin in range(0, len(ids), limit):
+            self._begin_piece(document, begin)
+        return [{"input_ids": piece} for piece in pieces(ids, limit) if len(piece) > 1]
+
+    def _begin_piece(self, document: Document, begin: int) -> None:
+        """Count the bytes of a token of `whole`, if it is one of the text."""
+        place = begin - len(self.setting.opening)
+        if self.counts and 0 <= place < len(document.ids):
+            self.unpredicted += bytes_of(self.setting.tokenizer, document.ids, place)
 
     def whole(self, document: Document) -> list[int]:
         """Return a document with the ids around it."""
@@ -62,6 +73,7 @@ class PackedCausal(Causal):
         begin = 0
         while begin < len(ids):
             taken = ids[begin : begin + self.setting.limit - len(self._ids)]
+            self._begin_piece(document, begin)
             self._ids += taken
             self._positions += range(len(taken))
             begin += len(taken)

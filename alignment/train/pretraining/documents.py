@@ -1,6 +1,8 @@
 """Rows of text as token ids, without the tokens that a tokenizer puts around a text."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from alignment.data.answer_tokens import AnswerTokens
 from alignment.data.masks import IGNORE
@@ -8,6 +10,8 @@ from alignment.data.rows import Demonstration
 from alignment.data.template import Template
 from alignment.data.tokenising import LONGEST_TEXT, around
 from alignment.errors import DataError
+
+CONTEXT = 8  # tokens before one by which its bytes are found
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +91,17 @@ class Documents:
         while end > start and ids[end - 1] in ends:
             end -= 1
         return start, end
+
+
+def bytes_of(tokenizer: Any, ids: Sequence[int], place: int) -> int:
+    """Return the bytes that a token adds to the text of those before it, in UTF-8.
+
+    A token that begins or ends within a letter is off by up to two bytes.
+    """
+    before = ids[max(0, place - CONTEXT) : place]
+    texts = (tokenizer.decode(part, skip_special_tokens=True) for part in ([*before, ids[place]], before))
+    whole, first = (len(text.encode("utf-8", "surrogatepass")) for text in texts)
+    return whole - first
 
 
 def ends_of(template: Template) -> tuple[list[int], list[int]]:

@@ -14,6 +14,7 @@ from alignment.data.streamed import head
 from alignment.data.template import Template
 from alignment.errors import DataError, ModelError, named_inputs
 from alignment.meter import say_left_out
+from alignment.train.pretraining.causal import Causal
 from alignment.train.pretraining.documents import Documents
 from alignment.train.pretraining.objective import DRAW, Objective, Row
 from alignment.train.pretraining.objectives import objective_of
@@ -30,7 +31,7 @@ class Prepared:
     places: list[int] = field(default_factory=list)  # of each row: which demonstration its last document comes from
     documents: int = 0
     tokens: int = 0
-    size: int = 0  # bytes of the documents in UTF-8
+    size: int = 0  # bytes of the documents in UTF-8; of held-out text, of its predicted tokens
     skipped: list[str] = field(default_factory=list)  # "file:line: reason"
 
     def counts(self) -> dict[str, int]:
@@ -104,7 +105,8 @@ def prepared_split(
         data = _head_and_held_out(recipe)
     else:
         data = load_split(load_demonstrations, recipe, recipe.seed)
-    return data, *(prepared(recipe, template, limit, rows) for rows in (data.train, data.held_out))  # type: ignore
+    train = prepared(recipe, template, limit, data.train)
+    return data, train, prepared(recipe, template, limit, data.held_out, held_out=True)
 
 
 def _head_and_held_out(recipe: PretrainRecipe) -> Split[Demonstration]:
@@ -118,14 +120,24 @@ def _head_and_held_out(recipe: PretrainRecipe) -> Split[Demonstration]:
     return data
 
 
-def prepared(recipe: PretrainRecipe, template: Template, limit: int, rows: Sequence[Demonstration]) -> Prepared:
+def prepared(
+    recipe: PretrainRecipe, template: Template, limit: int, rows: Sequence[Demonstration], *, held_out: bool = False
+) -> Prepared:
     """Make rows of text that was read.
+
+    Args:
+        held_out: `size` leaves out the bytes of tokens that are not predicted.
 
     Raises: DataError.
     """
     objective = objective_of(recipe, template, limit)
     documents = Documents(template, pairs=objective.pairs, words=objective.words)
-    return prepare(rows, documents, objective, on_bad_row=recipe.on_bad_row)
+    if held_out and isinstance(objective, Causal):
+        objective.counts = True
+    made = prepare(rows, documents, objective, on_bad_row=recipe.on_bad_row)
+    if isinstance(objective, Causal):
+        made.size -= objective.unpredicted
+    return made
 
 
 @named_inputs(DataError)

@@ -100,7 +100,7 @@ class PretrainTrainer(WeighedEvaluation, Trainer):
         """Also report the perplexity, the number of predicted tokens, and bits for each byte of the text.
 
         The perplexity is exp of the mean negative log-likelihood of a predicted token, so it compares models with one
-        tokenizer. Bits per byte divide the sum by the bytes of the text in place of its tokens.
+        tokenizer. Bits per byte divide the sum by the bytes of the predicted tokens.
         """
         output = super().evaluation_loop(*args, **options)
         prefix = options.get("metric_key_prefix", "eval")
@@ -108,6 +108,6 @@ class PretrainTrainer(WeighedEvaluation, Trainer):
         if loss is not None and tokens:
             output.metrics[f"{prefix}_perplexity"] = math.exp(loss) if loss < MOST_NATS else None
             output.metrics[f"{prefix}_predicted_tokens"] = int(tokens)
-            if self._of_text:
+            if self._of_text and self._held_out_bytes > 0:
                 output.metrics[f"{prefix}_bits_per_byte"] = loss * tokens / math.log(2) / self._held_out_bytes
         return output

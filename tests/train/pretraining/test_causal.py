@@ -11,11 +11,13 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from alignment.config import load_recipe
 from alignment.config.schema import PretrainRecipe
+from alignment.data import load_demonstrations
 from alignment.data.template import Template
 from alignment.errors import DataError, ModelError, RecipeError
 from alignment.train.pretraining.documents import Document
 from alignment.train.pretraining.isolation import require_apart
 from alignment.train.pretraining.objectives import objective_of
+from alignment.train.pretraining.rows import prepared
 from tests.train.pretraining.conftest import TEXTS, losses, manifest, run, run_killed
 
 EOS = 1  # of the tiny tokenizer
@@ -102,8 +104,22 @@ def test_it_learns_and_the_perplexity_is_that_of_the_held_out_text(write, tmp_pa
         tokens += len(ids) - 1
     assert results["eval_predicted_tokens"] == tokens
     assert results["eval_perplexity"] == pytest.approx(math.exp(total / tokens), rel=1e-5)
-    size = sum(len(text.encode()) for text in TEXTS[20:])
+    begins = sum(len(tokenizer.decode(tokenizer(text).input_ids[:1]).encode()) for text in TEXTS[20:])
+    size = sum(len(text.encode()) for text in TEXTS[20:]) - begins  # of what is predicted
     assert results["eval_bits_per_byte"] == pytest.approx(total / math.log(2) / size, rel=1e-5)
+
+
+@pytest.mark.parametrize("packing", [False, True])
+def test_bytes_are_those_of_the_predicted_tokens(write, tiny_model_dir, packing):
+    file = write(["the quick brown fox jumps", "a larger world of words", "a b"], max_length=8, packing=packing)
+    recipe = load_recipe(PretrainRecipe, ["--config", str(file)])
+    template = Template(AutoTokenizer.from_pretrained(tiny_model_dir))
+    rows = load_demonstrations(recipe.datasets, on_bad_row="stop", seed=0).rows
+    made = prepared(recipe, template, 8, rows, held_out=True)
+    batch = objective_of(recipe, template, 8).collate([made.rows[place] for place in range(len(made.rows))])
+    predicted = [int(label) for label in batch["labels"].flatten() if label not in (-100, EOS)]
+    tokens = template.tokenizer.convert_ids_to_tokens(predicted)  # of which each letter is a byte
+    assert made.size == sum(map(len, tokens))
 
 
 def test_a_killed_run_ends_at_the_same_weights(write, tmp_path, monkeypatch):
