@@ -1,5 +1,6 @@
 """`alignment import`: converts a peer's file, checks the result, and writes it."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -7,6 +8,8 @@ from typing import Any
 
 from alignment.config import check_file
 from alignment.config.documents import read_bytes, read_yaml
+from alignment.config.faults import did_you_mean
+from alignment.config.schema import STAGES
 from alignment.config.secrets import keys_in
 from alignment.config.yaml_text import a_kind, spoken
 from alignment.errors import AlignmentError, JsonError, NotJson, RecipeError
@@ -18,6 +21,7 @@ from alignment.run.files import naming_the_disk, write_atomic
 from alignment.strict_json import parse
 from alignment.train.trial import require_accepted
 
+GROUPED = re.compile(r"[1-9]\d{0,2}(_\d{3})+")
 WORDS = {"yes": True, "on": True, "no": False, "off": False}  # truth values of YAML 1.1, which the peers' loader reads
 
 
@@ -26,6 +30,7 @@ def convert(path: str, wanted: str | None, options: Options) -> Conversion:
 
     Raises: RecipeError if it is no recipe of a peer, or holds a key or password.
     """
+    _require_options(options)
     given = _read(path)
     peer = detect(path, given, wanted)
     try:
@@ -35,6 +40,17 @@ def convert(path: str, wanted: str | None, options: Options) -> Conversion:
     conversion = Conversion(peer, path, given, stage, options)
     conversion.run()
     return conversion
+
+
+def _require_options(options: Options) -> None:
+    """Refuse a stage that does not exist or does not train.
+
+    Raises: RecipeError.
+    """
+    known = [name for name, cls in STAGES.items() if cls.STAGE.trains]
+    if options.stage is not None and options.stage not in known:
+        near = did_you_mean(options.stage, known)
+        raise RecipeError([f"--stage {options.stage}: must be one of {', '.join(known)}{near}"])
 
 
 def import_file(path: str, wanted: str | None, options: Options, folder: Path, say: Callable[[str], None]) -> Path:
@@ -50,6 +66,9 @@ def import_file(path: str, wanted: str | None, options: Options, folder: Path, s
         raise RecipeError(
             [f"{path}: {each.key}: {each.reason}. To import without it: --drop {each.key}" for each in refused]
         )
+    asked = [each.key for each in conversion.outcomes if each.reason.startswith(f"--drop {each.key} ")]
+    if unused := [key for key in options.dropped if key not in asked]:
+        raise RecipeError([f"--drop {key}: {path} has no refused key of this name; take it out" for key in unused])
     text = recipe_text(conversion)
     _require_sound(text, path)
     out = folder / f"{Path(path).stem}.{conversion.stage}.yaml"
@@ -98,6 +117,9 @@ def _json(path: str) -> Any:
 
 
 def _truth(key: str, value: Any) -> Any:
+    """Return a value as YAML 1.1 has it: `yes` is true, 200_000 a number."""
+    if isinstance(value, str) and GROUPED.fullmatch(value):
+        return int(value.replace("_", ""))
     if isinstance(value, str) and not key.endswith("strategy"):
         return WORDS.get(value.lower(), value)
     return value

@@ -91,7 +91,10 @@ DATA = (
     converted("preprocessing_num_workers", "dataset_num_proc", "", to.workers),
     same("streaming", stages=("pretrain",)),
     renamed("buffer_size", "shuffle_buffer_size", stages=("pretrain",)),
-    dropped("mix_strategy", "data sets are joined; interleave_probs become their fractions", default="concat"),
+    converted(
+        "mix_strategy", "datasets", "interleaved: `fraction`, equal ones without interleave_probs", to.mixing,
+        default="concat",
+    ),
     dropped("interleave_probs", "they are the fraction of each data set"),
     refused("train_on_prompt", "loss is always on answers alone"),
     refused("mask_history", "earlier answers are trained too; mark those to leave out with weight: 0 in the data"),

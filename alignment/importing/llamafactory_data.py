@@ -78,9 +78,9 @@ def datasets(ours: str) -> Any:
 
 def _probabilities(conversion: Conversion, count: int) -> list[float]:
     given = conversion.given.get("interleave_probs")
-    if not given or conversion.get("mix_strategy") == "concat":
+    if conversion.get("mix_strategy") == "concat" or count < 2:
         return []
-    shares = [float(word) for word in listed(given)]
+    shares = [float(word) for word in listed(given)] if given else [1 / count] * count
     if len(shares) != count:
         raise Refuse(f"interleave_probs has {len(shares)} shares for {count} data sets")
     return shares

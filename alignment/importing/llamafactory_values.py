@@ -58,6 +58,13 @@ def pissa(conversion: Conversion, value: Any) -> Ours:
     return {"peft_config": {"init_lora_weights": "pissa" if steps == -1 else f"pissa_niter_{steps}"}}
 
 
+def mixing(_: Conversion, value: Any) -> Ours:
+    """Convert `mix_strategy`."""
+    if value == "interleave_over":
+        raise Refuse("rows are not repeated; interleave_under stops where the first data set ends")
+    raise Drop("data sets are joined; interleaved ones have fractions")
+
+
 def cutoff(conversion: Conversion, value: Any) -> Ours:
     """Convert `cutoff_len`."""
     return {"max_prompt_length" if conversion.stage == "ppo" else "max_length": value}

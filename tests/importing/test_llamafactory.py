@@ -135,6 +135,11 @@ CASES = {
         {"datasets": [{"path": "data/chats.json", "format": "sharegpt", "fraction": 0.7},
                       {"path": "data/tasks.json", "format": "alpaca", "fraction": 0.3}]},
     ),
+    "an equal mixture": case(
+        "sft", "stage: sft\ndataset: chats,tasks\nmix_strategy: interleave_under\ncutoff_len: 4_096\n", 8,
+        {"datasets": [{"path": "data/chats.json", "format": "sharegpt", "fraction": 0.5},
+                      {"path": "data/tasks.json", "format": "alpaca", "fraction": 0.5}], "max_length": 4096},
+    ),
     "evaluation": case(
         "sft",
         "stage: sft\ndataset: tasks\nval_size: 0.1\nper_device_eval_batch_size: 1\neval_strategy: steps\n"
@@ -219,6 +224,7 @@ REFUSED = {
     "use_galore": "stage: sft\nfinetuning_type: full\ndataset: tasks\nuse_galore: true\n",
     "train_on_prompt": "stage: sft\ndataset: tasks\ntrain_on_prompt: true\n",
     "mask_history": "stage: sft\ndataset: chats\nmask_history: true\n",
+    "mix_strategy": "stage: sft\ndataset: tasks,chats\nmix_strategy: interleave_over\n",
     "rope_scaling": "stage: sft\ndataset: tasks\nrope_scaling: dynamic\n",
     "default_system": "stage: sft\ndataset: tasks\ndefault_system: Be kind.\n",
     "ref_model": "stage: dpo\ndataset: pairs\nref_model: other/model\n",
@@ -306,4 +312,6 @@ def test_a_refused_key_can_be_given_up(tmp_path, monkeypatch):
     assert not (tmp_path / "out").exists()
     out = import_file("x.yaml", None, Options(dropped=("quantization_bit",)), tmp_path / "out", lines.append)
     assert out == tmp_path / "out/x.sft.yaml"
+    with pytest.raises(RecipeError, match=r"--drop seed: x.yaml has no refused key of this name"):
+        import_file("x.yaml", None, Options(dropped=("quantization_bit", "seed")), tmp_path / "out", lines.append)
     assert any(line.startswith("dropped     quantization_bit: 8 -> --drop") for line in lines)

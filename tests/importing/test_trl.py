@@ -226,6 +226,14 @@ def test_the_stage_is_found_by_keys_then_by_the_path_and_else_asked_for(tmp_path
     assert convert("x.yaml", None, Options(stage="reward")).stage == "reward"
 
 
+def test_a_stage_that_does_not_train_is_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "x.yaml").write_text(HEAD + "dataset_name: a/b\n", encoding="utf-8")
+    for stage in ("label", "stf"):
+        with pytest.raises(RecipeError, match=f"--stage {stage}: must be one of pretrain, sft, reward, dpo"):
+            convert("x.yaml", None, Options(stage=stage))
+
+
 def test_json_is_read_as_yaml(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "x.json").write_text('{\n\t"model_name_or_path": "m",\n\t"dataset_name": "a/b",\n\t"packing": true\n}')
