@@ -107,7 +107,7 @@ def scorers(recipe: Any, loaded: Loaded[Any] | None, try_scorers: TryScorers | N
 def limit_of(recipe: Any) -> int | None:
     """Return the maximum tokens of a sequence, or of a prompt."""
     context = blueprint(recipe.model_name_or_path, {}).context(recipe)
-    said = recipe.max_length if hasattr(recipe, "max_length") else recipe.max_prompt_length
+    said = recipe.max_length if hasattr(recipe, "max_length") else getattr(recipe, "max_prompt_length", None)
     if context is not None:
         context -= int(getattr(recipe, "max_new_tokens", 0))
     return min((limit for limit in (said, context) if limit is not None), default=None)

@@ -208,6 +208,16 @@ def test_prompts_that_do_not_fit_stop_a_run_unless_they_are_left_out(recipe: Cal
     assert look(recipe("ppo", rows, on_bad_row="skip", **keys))["lengths"].level == "warning"
 
 
+def test_the_prompts_of_an_evaluation_are_measured_by_the_context(
+    recipe: Callable[..., str], tiny_model_dir: Path
+) -> None:
+    keys: dict[str, Any] = {
+        "candidates": [{"name": "twin", "model_name_or_path": str(tiny_model_dir)}],
+        "judges": [{"kind": "rules", "name": "r", "function": "tests.evaluate.rules:shorter"}],
+    }
+    assert look(recipe("evaluate", [{"prompt": "q"}], **keys))["lengths"].level == "ok"
+
+
 def test_batches_that_do_not_divide_are_a_fault(recipe: Callable[..., str]) -> None:
     file = recipe("ppo", **SCORED, total_episodes=64, rollout_batch_size=32, num_mini_batches=2)
     assert look(file, Machine(gpus=2, strategy="ddp", gpu=False))["batches"].level == "ok"

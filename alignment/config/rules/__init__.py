@@ -8,7 +8,7 @@ from alignment.config.rules.judges import call_limits, judges
 from alignment.config.rules.keys import Fault, Keys, Rule, Unknown
 from alignment.config.rules.kto import KTO_RULES
 from alignment.config.rules.label import LABEL_RULES
-from alignment.config.rules.lm_tasks import task_names
+from alignment.config.rules.lm_tasks import compared_by, task_names
 from alignment.config.rules.named_files import json_files
 from alignment.config.rules.ppo import PPO_RULES
 from alignment.config.rules.pretrain import PRETRAIN_RULES
@@ -28,6 +28,7 @@ RULES: list[Rule] = [
     judges,
     call_limits,
     task_names,
+    compared_by,
     *LABEL_RULES,
     *GRPO_RULES,
     *KTO_RULES,

@@ -59,8 +59,8 @@ class EvaluateRecipe(Recipe, ModelKeys, DataKeys, SamplingKeys, CallKeys):
     """The policies to compare with the baseline `model_name_or_path`."""
     baseline_name: Words = "sft"
     """The baseline's name in tables."""
-    judges: list[JudgeEntry] = Field(min_length=1)
-    """The judges that compare each candidate's answers with the baseline's."""
+    judges: list[JudgeEntry]
+    """The judges that compare each candidate's answers with the baseline's. May be empty if `tasks` are given."""
     reward_model_path: InputPath | Annotated[list[InputPath], Field(min_length=1)] | None = None
     """A reward model that also scores the answers. A list of several is an ensemble."""
     perplexity_datasets: list[DatasetEntry] = Field(default_factory=list)

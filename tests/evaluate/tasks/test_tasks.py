@@ -216,6 +216,19 @@ def test_examples_come_from_a_file_named_for_their_split(tmp_path):
     assert set(again.tasks["gsm8k"].dataset) == {"train", "test", "dev"}
 
 
+def test_tasks_need_no_judge(tmp_path, capsys):
+    tasks = write_tasks(tmp_path / "tasks", by_size=False)
+    main(recipe_of(tmp_path, {"task": "stories", "task_path": tasks}, judges=[]))
+    found = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert found["judges"] == []
+    stories = found["tasks"]["stories"]
+    means = [one["metrics"]["acc"]["policies"]["sft"]["value"] for one in stories["tasks"].values()]
+    # The group weighs its tasks alike, three documents as much as two.
+    assert stories["groups"]["stories"]["metrics"]["acc"]["policies"]["sft"]["value"] == pytest.approx(sum(means) / 2)
+    assert "win rate" not in capsys.readouterr().out
+    assert "Tasks of lm-eval" in build([tmp_path / "out"]).read_text()
+
+
 def refused(tmp_path, *tasks):
     with pytest.raises(AlignmentError) as caught:
         main(recipe_of(tmp_path, *tasks))
@@ -269,5 +282,7 @@ def test_names_are_entries_and_faults_have_their_place(tmp_path):
     main_arguments = recipe_of(tmp_path, *tasks)
     with pytest.raises(RecipeError, match=r"tasks\[1\]\.limitt: .*limit"):
         main(main_arguments)
+    with pytest.raises(RecipeError, match=r"judges: is empty, and so is tasks"):
+        main(recipe_of(tmp_path, judges=[]))
     assert TaskEntry.model_validate("ifeval") == TaskEntry(task="ifeval")
     assert TaskEntry(task="ifeval", name="chat").label == "chat"
