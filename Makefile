@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 JOBS ?= 2
 RUN_TESTS := HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
-.PHONY: help quickstart install install-dev test test-slow test-hostile test-distributed test-floor tuning-table lint format types check benchmark gpu-pack gpu-page recipe-page docs clean
+.PHONY: help quickstart install install-dev test test-slow test-hostile test-distributed test-floor tuning-table lint format types check benchmark benchmark-serving gpu-pack gpu-page recipe-page docs clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /	/' | expand -t 16
@@ -90,6 +90,10 @@ $(TRL_WITH_PPO):
 
 benchmark: $(VENV)/.installed $(TRL_WITH_PPO) ## one table of all comparisons with TRL and others, in runs/benchmarks/table.md; two hours
 	$(BIN)/python -m benchmarks.table
+
+benchmark-serving: $(VENV)/.installed ## alignment serve against transformers serve; ten minutes
+	$(BIN)/python -m benchmarks.serving
+	$(BIN)/python -m benchmarks.serving --width 512 --tokens 32 --rounds 2 --in_flight 1 16
 
 clean: ## remove the environment and all runs
 	rm -rf $(VENV) $(FLOOR) runs site

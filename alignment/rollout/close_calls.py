@@ -6,7 +6,7 @@ from torch import Tensor
 from alignment.rollout.engine import Sampling
 from alignment.rollout.sampling import probabilities
 
-ROUNDING = {torch.float32: 64, torch.float64: 64}  # units of rounding, of the largest logit; measured are up to 9
+ROUNDING = {torch.float32: 64, torch.float64: 64}  # units of rounding, of the largest logit
 HALF_ROUNDING = 2  # of types that hold 8 or 11 bits
 
 

@@ -67,12 +67,14 @@ def serve(settings: Settings, tell: Tell) -> None:
         def started() -> None:
             listener.listen()  # before the address is printed, so that early connections wait
             for line in greeting(settings, listener, list(runs), token if is_new else None):
-                tell(line)
+                with contextlib.nullcontext() if is_new else contextlib.suppress(OSError):  # a full disk
+                    tell(line)
 
         app = build_app(models, Adapters(models, folders, settings.keys), token, mailbox=mailbox, started=started)
         with contextlib.suppress(KeyboardInterrupt):  # uvicorn shuts down, then raises the signal again
             server(app, grace_seconds=GRACE_SECONDS, body=error_body).run(sockets=[listener])
-        tell("stopped")
+        with contextlib.suppress(OSError):
+            tell("stopped")
 
 
 def allowed_folders(settings: Settings) -> Sequence[Path]:
