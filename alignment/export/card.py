@@ -1,6 +1,7 @@
 """The model card of an exported model: README.md, with the front matter that the Hub reads."""
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -262,14 +263,15 @@ def _recipe(before: Ancestry) -> list[str]:
         if key not in LOCAL and not (key in defaults and _plain(defaults[key]) == value)
     }
     text = yaml.safe_dump(kept, sort_keys=False, allow_unicode=True)
+    fence = "`" * max([3, *(len(run) + 1 for run in re.findall("`+", text))])  # which no text in it ends
     return [
         "## Training recipe",
         "",
         "Keys that are not at their defaults:",
         "",
-        "```yaml",
+        f"{fence}yaml",
         *text.splitlines(),
-        "```",
+        fence,
         "",
     ]
 

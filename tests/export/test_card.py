@@ -115,6 +115,18 @@ def test_a_pipelines_last_policy_is_exported_with_its_whole_story(runs, tmp_path
     assert "someone" not in text
 
 
+def test_no_text_of_a_recipe_ends_its_block(runs, tmp_path):
+    found = json.loads((runs / "dpo/manifest.json").read_text())
+    found["recipe"]["chat_template"] = "x\n```\n<script>"
+    (runs / "dpo/manifest.json").write_text(json.dumps({**found, "seed": "|<b>"}))
+    text, _ = exported(runs / "dpo", tmp_path / "out")
+    block = text.partition("````yaml\n")[2].partition("\n````\n")[0]
+    assert yaml.safe_load(block)["beta"] == 0.3
+    assert "<script>" in block
+    assert text.count("<script>") == 1
+    assert r"| \|&lt;b&gt; |" in text
+
+
 def test_weights_that_changed_since_are_named(runs, tmp_path, models):
     (runs / "sft/adapter_model.safetensors").write_bytes((models / "second/adapter_model.safetensors").read_bytes())
     text, _ = exported(runs / "dpo", tmp_path / "out")
