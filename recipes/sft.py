@@ -16,7 +16,7 @@ from alignment.data import require_data
 from alignment.data.prompts import kind_of_prompts
 from alignment.data.template import Template
 from alignment.policy.added_tokens import with_added_tokens
-from alignment.policy.base import load_causal_lm, require_model
+from alignment.policy.base import load_policy, require_model
 from alignment.policy.generation import stop_at
 from alignment.policy.inference import sequence_limit
 from alignment.policy.methods.eva import start_from_rows
@@ -63,7 +63,7 @@ def main(argv: list[str] | None = None) -> None:
     template = Template(tokenizer, recipe.chat_template, recipe.eos_token)
     run.record(lineage=lineage_of(recipe, tokenizer, template))
     arguments = training_arguments(SFTConfig, recipe, run, max_length=None)  # first: ZeRO-3 cuts weights as they load
-    model = load_causal_lm(recipe, trainable=True, peft=recipe)
+    model = load_policy(recipe, trainable=True, peft=recipe)
     stop_at(model, template.stop_token_ids)
 
     limit = sequence_limit(model, recipe.max_length)

@@ -112,7 +112,7 @@ def save_tiny_encoder(path: Path, *, kind: str = "bert", masks: bool = True, wid
     return path
 
 
-def save_tiny_t5(path: Path, *, sentinels: int = 100, width: int = 32) -> Path:
+def save_tiny_t5(path: Path, *, sentinels: int = 100, width: int = 32, chat_template: str | None = None) -> Path:
     """Write a random T5 with a tokenizer of `text </s>` and the tokens `<extra_id_0>` to `<extra_id_99>`."""
     import torch
     from transformers import T5Config, T5ForConditionalGeneration
@@ -120,11 +120,31 @@ def save_tiny_t5(path: Path, *, sentinels: int = 100, width: int = 32) -> Path:
     names = [f"<extra_id_{number}>" for number in range(sentinels)]
     more = {"eos_token": "</s>", "unk_token": "<unk>", "additional_special_tokens": names}
     tokenizer = make_special_tokenizer(None, "</s>", pad="<pad>", more=more)
+    tokenizer.chat_template = chat_template
     sizes = {"vocab_size": len(tokenizer), "d_model": width, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 4}
     ids = {"pad_token_id": tokenizer.pad_token_id, "eos_token_id": tokenizer.eos_token_id}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         config = T5Config(**sizes, **ids, decoder_start_token_id=tokenizer.pad_token_id, dropout_rate=0.0)
         T5ForConditionalGeneration(config).save_pretrained(path)
+    tokenizer.save_pretrained(path)
+    return path
+
+
+def save_tiny_bart(path: Path) -> Path:
+    """Write a random BART of 64 tokens with a tokenizer of `<s> text </s>`; its decoder begins with `</s>`."""
+    import torch
+    from transformers import BartConfig, BartForConditionalGeneration
+
+    more = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
+    tokenizer = make_special_tokenizer("<s>", "</s>", pad="<pad>", more=more)
+    sizes = {"vocab_size": len(tokenizer), "d_model": 32, "max_position_embeddings": 64, "dropout": 0.0}
+    for part in ("encoder", "decoder"):
+        sizes |= {f"{part}_layers": 2, f"{part}_attention_heads": 4, f"{part}_ffn_dim": 64}
+    ids = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("pad", "bos", "eos")}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        config = BartConfig(**sizes, **ids, decoder_start_token_id=tokenizer.eos_token_id)
+        BartForConditionalGeneration(config).save_pretrained(path)
     tokenizer.save_pretrained(path)
     return path

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from alignment.data.masks import Answer, TrainedRow
+from alignment.data.masks import Answer, TrainedRow, rows_of
 from alignment.data.rows import Demonstration, Ranking
 from alignment.data.sampled import KEY, Record, prompt_hash, tokenizer_hash
 from alignment.data.template import Template
@@ -85,17 +85,24 @@ class AnswerTokens:
 
         Raises: DataError if the row cannot be written in tokens.
         """
-        with self._noted(row.source):
-            return self._demonstrations(row)
+        return rows_of(self.answers(row))
 
-    def _demonstrations(self, row: Demonstration) -> list[TrainedRow]:
+    def answers(self, row: Demonstration) -> list[Answer]:
+        """Return the trained answers of one demonstration, as `Template.answers` does.
+
+        Raises: DataError if the row cannot be written in tokens.
+        """
+        with self._noted(row.source):
+            return self._answers(row)
+
+    def _answers(self, row: Demonstration) -> list[Answer]:
         if row.sampled is None:
-            rows = self.template.demonstrations(row)
-            if row.prompt == "" and self._holds_turns(row.completion, rows[0].labels):
+            found = self.template.answers(row)
+            if row.prompt == "" and self._holds_turns(row.completion, found[0].labels):
                 self._counts.conversations += 1
-            return rows
+            return found
         context, ids = self.prompt_ids(row.sampled), self._answer_ids(row.sampled, 0)
-        return self.template.demonstrations(row, Answer(context, ids, ids))
+        return self.template.answers(row, Answer(context, ids, ids))
 
     def _holds_turns(self, text: str, labels: Sequence[int]) -> bool:
         """Return whether a text is a rendered conversation: it has stop tokens, or headings of both speakers."""

@@ -13,6 +13,7 @@ from alignment.data.splits import split_by_prompt
 from alignment.data.template import Template
 from alignment.errors import DataError
 from alignment.meter import say_left_out
+from alignment.rollout.context import prompt_room
 
 
 def prompts_to_answer(
@@ -93,6 +94,7 @@ def fitting_prompts(
     """
     kept: list[Prompt] = []
     faults: list[str] = []
+    room = prompt_room(context, max_new_tokens, encoded=template.sides is not None)
     for row, prompt in enumerate(prompts, 1):
         start = repr(prompt if isinstance(prompt, str) else prompt[-1]["content"])[:60]
         name = f"{sources[row - 1]}: prompt {row} ({start})" if sources else f"prompt {row} ({start})"
@@ -103,7 +105,7 @@ def fitting_prompts(
             continue
         if max_prompt_length is not None and length > max_prompt_length:
             faults.append(f"{name} has {length} tokens; max_prompt_length is {max_prompt_length}")
-        elif context is not None and length + max_new_tokens > context:
+        elif room is not None and length > room:
             faults.append(
                 f"{name} has {length} tokens; with max_new_tokens {max_new_tokens} that is more than "
                 f"the model's context of {context}"

@@ -12,6 +12,7 @@ from alignment.data.chat import ChatWriter
 from alignment.data.chat_answers import ChatAnswers
 from alignment.data.control import ControlTokens
 from alignment.data.conversations import readable
+from alignment.data.encoded import Sides
 from alignment.data.markers import conversations, require_marks
 from alignment.data.masks import IGNORE as IGNORE
 from alignment.data.masks import Answer, NotWritten, TrainedRow, adds_thought, rows_of
@@ -20,7 +21,7 @@ from alignment.data.rows import Demonstration, Message, Prompt
 from alignment.data.stops import Render, Stops, eos_id, reconcile
 from alignment.data.template_checks import require_sound
 from alignment.data.template_texts import template_text, templates_of
-from alignment.data.tokenising import TextTokens
+from alignment.data.tokenising import TextTokens, around
 from alignment.errors import DataError, ModelError
 
 
@@ -65,6 +66,8 @@ class Template:
         self._tokens = TextTokens(tokenizer, control)
         self._ends = AnswerEnds(tokenizer, stops, control)
         self._chats = ChatAnswers(self._writers, self._tokens, self._ends)
+        start = getattr(tokenizer, "decoder_start_id", None)
+        self.sides = None if start is None else Sides(*around(tokenizer), start)  # of an encoder-decoder model
 
     def _stops(self, generation_config: Any) -> Stops:
         """Return the tokens that end an answer, by each chat template.
@@ -96,7 +99,8 @@ class Template:
         ids = [self.tokenizer.bos_token_id, self.eos_token_id, self.turn_end_id, self.stop_token_ids]
         texts = [writer.template for writer in self._writers]
         template = texts if len(texts) > 1 else self.chat_template
-        return hashlib.sha256(json.dumps([template, ids]).encode()).hexdigest()
+        decoder = [self.sides.start] if self.sides else []
+        return hashlib.sha256(json.dumps([template, ids, *decoder]).encode()).hexdigest()
 
     def take_added_words(self) -> str:
         """Return a line about the first answer around which the template wrote words, once; "" if there is none."""
@@ -107,7 +111,7 @@ class Template:
         return readable(prompt)
 
     def prompt_ids(self, prompt: Prompt, tools: str | None = None) -> list[int]:
-        """Return exactly the ids that generation is conditioned on.
+        """Return exactly the ids that generation is conditioned on; of an encoder-decoder model, those of its encoder.
 
         Raises: DataError where the prompt has no token at all, or the chat template refuses it.
         """
@@ -115,6 +119,8 @@ class Template:
             ids = self._chats.prompt_ids(prompt, tools)
         else:
             ids = self._tokens.ids(prompt, special=True)
+        if self.sides:
+            ids = self.sides.encoded(ids)
         if not ids and self.tokenizer.bos_token_id is not None:
             ids = [self.tokenizer.bos_token_id]
         if not ids:
@@ -151,11 +157,12 @@ class Template:
         if isinstance(prompt, str):
             ids = self._ends.ended(self._whole_ids(prompt, answer), self.eos_token_id, stop=stop, text=answer)
             self._ends.require_words(answer)
-            return ids
-        if not stop:
-            return self._ends.ended(self._chats.cut_off(prompt, answer, tools), self._ends.of_turn, stop=False)
-        chat = self._chats.chat([*prompt, message_of_answer(answer, from_field=reasoning_field)], tools)
-        return self._chats.answer(chat, len(prompt)).ids
+        elif not stop:
+            ids = self._ends.ended(self._chats.cut_off(prompt, answer, tools), self._ends.of_turn, stop=False)
+        else:
+            chat = self._chats.chat([*prompt, message_of_answer(answer, from_field=reasoning_field)], tools)
+            ids = self._chats.answer(chat, len(prompt)).ids
+        return self.sides.decoded(ids) if self.sides else ids
 
     def sampled_ids(self, prompt: Prompt, answer: str, *, stop: bool = True) -> list[int]:
         """Return `answer_ids` of an answer that a model wrote, which may end inside a thought.
@@ -165,18 +172,25 @@ class Template:
         Raises: DataError where the answer holds a stop token before its end.
         """
         if isinstance(prompt, str):
-            return self._ends.ended(self._whole_ids(prompt, answer), self.eos_token_id, stop=stop)
+            ids = self._ends.ended(self._whole_ids(prompt, answer), self.eos_token_id, stop=stop)
+            return self.sides.decoded(ids) if self.sides else ids
         try:
             ids = self.answer_ids(prompt, answer, stop=stop)
             added = adds_thought(str(self.tokenizer.decode(ids)), answer)
         except NotWritten:
             added = True
         if added:
-            return self._ends.ended(self._chats.cut_off(prompt, answer, None), self._ends.of_turn, stop=stop)
+            ids = self._ends.ended(self._chats.cut_off(prompt, answer, None), self._ends.of_turn, stop=stop)
+            return self.sides.decoded(ids) if self.sides else ids
         return ids
 
     def answer_text(self, prompt_ids: list[int], ids: list[int]) -> str:
-        """Return the text of sampled ids as it continues the prompt, with the space that decoding alone may drop."""
+        """Return the text of sampled ids as it continues the prompt, with the space that decoding alone may drop.
+
+        A decoder behind an encoder begins a text of its own.
+        """
+        if self.sides:
+            return str(self.tokenizer.decode(ids, skip_special_tokens=True))
         before = self.tokenizer.decode(prompt_ids, skip_special_tokens=True)
         after = self.tokenizer.decode([*prompt_ids, *ids], skip_special_tokens=True)
         if after.startswith(before):
@@ -186,6 +200,13 @@ class Template:
     def demonstrations(self, row: Demonstration, sampled: Answer | None = None) -> list[TrainedRow]:
         """Return the training rows of one demonstration: several where the chat template rewrites earlier turns.
 
+        Arguments and errors as `answers`.
+        """
+        return rows_of(self.answers(row, sampled))
+
+    def answers(self, row: Demonstration, sampled: Answer | None = None) -> list[Answer]:
+        """Return the trained answers of one demonstration, each in its context.
+
         For text without a prompt every token counts, the leading BOS too, which no position predicts.
 
         Args:
@@ -194,20 +215,19 @@ class Template:
         Raises: DataError where the row cannot be written in tokens.
         """
         if sampled is not None and isinstance(row.prompt, str):
-            return rows_of([sampled])
-        if row.prompt == "":
+            return [sampled]
+        if row.prompt == "" and not self.sides:
             answer = self._text_ids(row.completion)
             head = self._tokens.ids("", special=True)
-            head = [] if answer[: len(head)] == head else head
-            return [TrainedRow(head + answer, [IGNORE] * len(head) + answer)]
+            return [Answer([] if answer[: len(head)] == head else head, answer, answer)]
         if isinstance(row.prompt, str):
-            head, answer = self.prompt_ids(row.prompt), self.answer_ids(row.prompt, row.completion)
-            return [TrainedRow(head + answer, [IGNORE] * len(head) + answer)]
-        if sampled is not None:
-            chat = self._chats.chat(row.prompt, row.tools)
-            return rows_of([*(self._chats.answer(chat, place) for place in row.trained()[:-1]), sampled])
-        chat = self._chats.chat(row.conversation(), row.tools)
-        return rows_of(self._chats.answer(chat, place) for place in row.trained())
+            answer = self.answer_ids(row.prompt, row.completion)
+            return [Answer(self.prompt_ids(row.prompt), answer, answer)]
+        chat = self._chats.chat(row.conversation() if sampled is None else row.prompt, row.tools)
+        places = row.trained() if sampled is None else row.trained()[:-1]
+        found = [self._chats.answer(chat, place) for place in places]
+        found = [self.sides.answer(answer) for answer in found] if self.sides else found
+        return found if sampled is None else [*found, sampled]
 
     def _text_ids(self, text: str) -> list[int]:
         """Return the ids of text without a prompt, with a stop token at its end."""
@@ -216,11 +236,19 @@ class Template:
         return ids if ids and ids[-1] in self.stop_token_ids else [*ids, self.eos_token_id]
 
     def _whole_ids(self, prompt: str, text: str) -> list[int]:
-        """Tokenise what follows a prompt of text; blanks behind a stop token, as templates write them, are left out."""
-        ids = self._tokens.continuation(prompt, text.rstrip(), special=True)
+        """Tokenise what follows a prompt of text; blanks behind a stop token, as templates write them, are left out.
+
+        A decoder behind an encoder begins a text of its own.
+        """
+        ids = self._following(prompt, text.rstrip())
         if text != text.rstrip() and not (ids and ids[-1] in self.stop_token_ids):
-            return self._tokens.continuation(prompt, text, special=True)
+            return self._following(prompt, text)
         return ids
+
+    def _following(self, prompt: str, text: str) -> list[int]:
+        if self.sides:
+            return self._tokens.ids(text, special=False)
+        return self._tokens.continuation(prompt, text, special=True)
 
 
 def _render_of(writer: ChatWriter) -> Render:

@@ -12,12 +12,14 @@ from alignment.data.answer_labels import require_learnable
 from alignment.data.answer_tokens import AnswerTokens
 from alignment.data.answers import THOUGHTS
 from alignment.data.conversations import carried_tools
+from alignment.data.masks import rows_of
 from alignment.data.rows import Demonstration, Message, Prompt, Ranking
 from alignment.data.template import IGNORE, Template
 from alignment.doctor.documents import documents
 from alignment.doctor.findings import Finding, fault, note, ok, warning
 from alignment.errors import AlignmentError
 from alignment.planner.skeleton import blueprint
+from alignment.rollout.context import is_encoder_decoder, prompt_room
 
 SAMPLE = 2_000  # rows that are checked by default
 TryScorers = Callable[[PolicyGradientRecipe, Loaded[Prompt] | None], list[str]]  # returns names; raises AlignmentError
@@ -72,7 +74,7 @@ def rows(recipe: Any, template: Template, sample: int, try_scorers: TryScorers |
     for place in taken:
         row, source = loaded.rows[place], loaded.sources[place]
         try:
-            found.append((source, measured(row, known, limit)))
+            found.append((source, measured(row, known, limit, splits=recipe.STAGE.splits)))
         except AlignmentError as error:
             broken.append(f"{source}: {error}")
     known.tell()
@@ -106,11 +108,11 @@ def scorers(recipe: Any, loaded: Loaded[Any] | None, try_scorers: TryScorers | N
 
 def limit_of(recipe: Any) -> int | None:
     """Return the maximum tokens of a sequence, or of a prompt."""
-    context = blueprint(recipe.model_name_or_path, {}).context(recipe)
-    said = recipe.max_length if hasattr(recipe, "max_length") else getattr(recipe, "max_prompt_length", None)
-    if context is not None:
-        context -= int(getattr(recipe, "max_new_tokens", 0))
-    return min((limit for limit in (said, context) if limit is not None), default=None)
+    plan = blueprint(recipe.model_name_or_path, {})
+    answer, encoded = int(getattr(recipe, "max_new_tokens", 0)), is_encoder_decoder(plan.config)
+    room = prompt_room(plan.context(recipe), answer, encoded=encoded)
+    said = getattr(recipe, "max_length", getattr(recipe, "max_prompt_length", None))
+    return min((limit for limit in (said, room) if limit is not None), default=None)
 
 
 def _no_room(recipe: Any, limit: int) -> Finding:
@@ -119,19 +121,30 @@ def _no_room(recipe: Any, limit: int) -> Finding:
     return fault("lengths", found, "lower max_new_tokens, or num_virtual_tokens of a soft prompt")
 
 
-def measured(row: Any, tokens: AnswerTokens, limit: int | None) -> Measured:
+def measured(row: Any, tokens: AnswerTokens, limit: int | None, *, splits: bool = False) -> Measured:
     """Tokenise a row and compare the decoded tokens with its text.
+
+    Args:
+        splits: whether the stage splits longer rows, and learns text without a prompt.
 
     Raises: DataError if the row cannot be tokenised.
     """
     template = tokens.template
     if isinstance(row, Demonstration):
-        trained = tokens.demonstrations(row)
-        within = [label for one in trained for label in one.labels[:limit]]
-        share = sum(label != IGNORE for label in within) / max(1, len(within))
+        answers = tokens.answers(row)
         chat = isinstance(row.prompt, list)
         said = row.conversation() if chat else [_plain(row.prompt), _plain(row.completion)]
-        return _compared([one.input_ids for one in trained], share, said, row.tools if chat else None, template)
+        if template.sides:
+            if not splits:
+                template.sides.require_read(row, answers, limit)
+            labels = [label for one in answers for label in one.labels[:limit]]
+            sequences = [ids for one in answers for ids in (one.context, one.ids)]
+        else:
+            trained = rows_of(answers)
+            labels = [label for one in trained for label in one.labels[:limit]]
+            sequences = [one.input_ids for one in trained]
+        share = sum(label != IGNORE for label in labels) / max(1, len(labels))
+        return _compared(sequences, share, said, row.tools if chat else None, template)
     prompt: Prompt = row.prompt if isinstance(row, Ranking) else row
     head = tokens.prompt_ids(row) if isinstance(row, Ranking) else template.prompt_ids(prompt)
     said = list(prompt) if isinstance(prompt, list) else [_plain(prompt)]

@@ -3,28 +3,26 @@
 Both policies read the same texts, so intervals resample pairs: the documents, or the rows of a task.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from torch import nn
 
-from alignment.data.rows import Ranking
+from alignment.data.rows import Demonstration, Prompt, Ranking
 from alignment.data.template import Template
-from alignment.evaluate.metrics import text_losses, token_logps
+from alignment.errors import DataError
+from alignment.evaluate.metrics import Losses, pair_losses, pairs_of, text_losses, token_logps
 from alignment.evaluate.questions import Answers, Questions, answer_questions
 from alignment.evaluate.statistics import Bootstrap, Interval, mean_interval, sums_interval
-
-Losses = NDArray[np.float64]  # (documents, 2): nats of a document's predicted tokens, and how many these are
 
 
 @dataclass(frozen=True, slots=True)
 class Outside:
     """What is read outside the domain: documents and tasks, by the path that the recipe names."""
 
-    documents: dict[str, list[str]]
+    documents: dict[str, list[Demonstration]]
     tasks: dict[str, list[Ranking]]
     questions: Sequence[Questions] = ()
 
@@ -43,13 +41,47 @@ class Kept:
         return self.right | {name: each.scores for name, each in self.answers.items()}
 
 
+def text_of(row: Demonstration) -> str:
+    """Return a document as one text."""
+    return f"{_plain(row.prompt)}{row.completion}"
+
+
+def _plain(prompt: Prompt) -> str:
+    return prompt if isinstance(prompt, str) else "".join(f"{message['content']}\n" for message in prompt)
+
+
+def require_comparable(outside: Outside | None, templates: Mapping[str, Template]) -> None:
+    """Refuse documents that the policies do not read alike, before a model is loaded.
+
+    Args:
+        templates: of each policy, by its name.
+
+    Raises: DataError if only some are encoder-decoder models, or a document has no prompt for an encoder.
+    """
+    encoded = [name for name, template in templates.items() if template.sides]
+    if outside is None or not outside.documents or not encoded:
+        return
+    others = [name for name in templates if name not in encoded]
+    if others:
+        raise DataError(
+            f"perplexity_datasets: the perplexity of {encoded[0]}, an encoder-decoder model, is of answers, and that "
+            f"of {others[0]} of whole texts, so they do not compare; take perplexity_datasets out."
+        )
+    for row in (row for rows in outside.documents.values() for row in rows):
+        pairs_of(templates[encoded[0]], row, None)
+
+
 def measure_outside(model: nn.Module, template: Template, outside: Outside, *, batch_size: int, seed: int = 0) -> Kept:
-    """Compute a policy's losses and task scores.
+    """Compute a policy's losses and task scores; the losses of an encoder-decoder model are those of answers alone.
 
     Args:
         batch_size: answers sampled or scored together. seed: of sampled answers.
     """
-    losses = {name: text_losses(model, template.tokenizer, texts) for name, texts in outside.documents.items()}
+    if template.sides:
+        losses = {name: pair_losses(model, template, rows, batch_size) for name, rows in outside.documents.items()}
+    else:
+        texts = {name: [text_of(row) for row in rows] for name, rows in outside.documents.items()}
+        losses = {name: text_losses(model, template.tokenizer, each) for name, each in texts.items()}
     right = {name: _right(model, template, rows, batch_size) for name, rows in outside.tasks.items()}
     answers = {
         each.name: answer_questions(model, template, each, batch_size=batch_size, seed=seed)

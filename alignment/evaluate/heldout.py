@@ -2,17 +2,18 @@
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from alignment.config.schema import DatasetEntry, EvaluateRecipe
 from alignment.data.load import load_demonstrations, load_prompts, load_rankings
 from alignment.data.prompts import sources_of
-from alignment.data.rows import Prompt, Ranking
+from alignment.data.rows import Demonstration, Prompt, Ranking
 from alignment.data.splits import prompt_key, split_by_prompt
 from alignment.data.stored import Stored
 from alignment.errors import DataError, JsonError
-from alignment.evaluate.forgetting import Outside
+from alignment.evaluate.forgetting import Outside, text_of
 from alignment.evaluate.metrics import common_texts
 from alignment.evaluate.questions import Questions
 from alignment.policy.tokenizer import load_tokenizer
@@ -87,19 +88,30 @@ def outside_domain(recipe: EvaluateRecipe, questions: Sequence[Questions] = ()) 
     """
     if not recipe.perplexity_datasets and not recipe.outside_tasks and not questions:
         return None
-    documents: dict[str, list[str]] = {}
+    documents: dict[str, list[Demonstration]] = {}
     tasks: dict[str, list[Ranking]] = {}
     for entry in recipe.perplexity_datasets:
         loaded = load_demonstrations([entry], on_bad_row=recipe.on_bad_row, seed=recipe.seed)
-        documents.setdefault(entry.path, []).extend(f"{_plain(row.prompt)}{row.completion}" for row in loaded.rows)
+        documents.setdefault(entry.path, []).extend(loaded.rows)
     for entry in recipe.outside_tasks:
         ranked = load_rankings([entry], on_bad_row=recipe.on_bad_row, seed=recipe.seed)
         rows = [row for row in ranked.rows if any({pair.first, pair.second} == {0, 1} for pair in row.pairs)]
         tasks.setdefault(entry.path, []).extend(rows)
     if documents:
         tokenizer, most = load_tokenizer(recipe), recipe.perplexity_max_tokens
-        documents = {name: common_texts(tokenizer, texts, most) for name, texts in documents.items()}
+        documents = {name: _common(tokenizer, rows, most) for name, rows in documents.items()}
     return Outside(documents, tasks, questions)
+
+
+def _common(tokenizer: Any, rows: Sequence[Demonstration], most: int) -> list[Demonstration]:
+    """Return the rows that `common_texts` returns; the first may have lost the end of its text."""
+    texts = common_texts(tokenizer, [text_of(row) for row in rows], most)
+    kept = list(rows[: len(texts)])
+    if kept and texts[0] != text_of(kept[0]):
+        before = len(text_of(replace(kept[0], completion="")))
+        cut = {"completion": texts[0][before:]} if len(texts[0]) > before else {"prompt": "", "completion": texts[0]}
+        kept[0] = replace(kept[0], **cut)
+    return kept
 
 
 def _entry_text(entry: DatasetEntry, recipe: EvaluateRecipe) -> str:
@@ -116,8 +128,4 @@ def _entry_text(entry: DatasetEntry, recipe: EvaluateRecipe) -> str:
             raise DataError(f"{path}: empty; perplexity needs text.")
         return text
     loaded = load_demonstrations([entry], on_bad_row=recipe.on_bad_row, seed=recipe.seed)
-    return "\n\n".join(f"{_plain(row.prompt)}{row.completion}" for row in loaded.rows)
-
-
-def _plain(prompt: Prompt) -> str:
-    return prompt if isinstance(prompt, str) else "".join(f"{message['content']}\n" for message in prompt)
+    return "\n\n".join(map(text_of, loaded.rows))

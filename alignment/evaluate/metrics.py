@@ -1,7 +1,8 @@
 """Measures of a policy without a judge: KL, length, diversity, perplexity."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,14 +10,20 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from alignment.data.masks import Answer
+from alignment.data.rows import Demonstration
+from alignment.data.template import Template
 from alignment.errors import DataError
 from alignment.evaluate.statistics import Bootstrap, mean_interval
 from alignment.ops.kl import kl_estimate
 from alignment.ops.logprobs import token_logp
 from alignment.rollout.context import context_of
+from alignment.rollout.encoded import answer_logits
+from alignment.rollout.steps import has_encoder
 
 LONGEST_WINDOW = 2_048  # tokens of one perplexity window, however long the model's context
 TOKENS_AT_ONCE = 8_192  # tokens in one perplexity batch
+Losses = NDArray[np.float64]  # (documents, 2): nats of a document's predicted tokens, and how many these are
 
 
 def token_logps(
@@ -32,23 +39,44 @@ def token_logps(
     model.eval()
     for start in range(0, len(order), batch_size):
         rows = order[start : start + batch_size]
-        sequences = [prompt_ids[i] + answer_ids[i] for i in rows]
-        longest = max(map(len, sequences))
-        # Padding on the right is never attended to by what is read, so any id will do.
-        input_ids = torch.tensor([s + [0] * (longest - len(s)) for s in sequences], device=device)
-        mask = torch.tensor([[1] * len(s) + [0] * (longest - len(s)) for s in sequences], device=device)
-        logps = next_token_logps(model, input_ids, mask, temperature)
+        prompts, answers = [prompt_ids[i] for i in rows], [answer_ids[i] for i in rows]
+        if has_encoder(model):
+            (inputs, mask), (targets, _) = _padded(prompts, device), _padded(answers, device)
+            logps, begins = encoded_logps(model, inputs, mask, targets, temperature), [0] * len(rows)
+        else:
+            sequences = [prompt + answer for prompt, answer in zip(prompts, answers, strict=True)]
+            logps = next_token_logps(model, *_padded(sequences, device), temperature)
+            begins = [len(prompt) - 1 for prompt in prompts]  # the token at position t is predicted at t - 1
         for row, i in enumerate(rows):
-            begin = len(prompt_ids[i]) - 1  # the token at position t is predicted at t - 1
-            found[i] = logps[row, begin : begin + len(answer_ids[i])].cpu()
+            found[i] = logps[row, begins[row] : begins[row] + len(answers[row])].cpu()
     return found
+
+
+def _padded(rows: Sequence[list[int]], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return ids and attention mask, (rows, longest).
+
+    Padding on the right is never attended to by what is read, so any id will do.
+    """
+    longest = max(map(len, rows))
+    ids = torch.tensor([row + [0] * (longest - len(row)) for row in rows], dtype=torch.long, device=device)
+    mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows], device=device)
+    return ids, mask
 
 
 @torch.no_grad()
 def next_token_logps(model: nn.Module, input_ids: Tensor, mask: Tensor, temperature: float = 1.0) -> Tensor:
     """Log-probability of each token given those before it; (batch, time) ids give (batch, time - 1) float64."""
     logits = model(input_ids=input_ids, attention_mask=mask, use_cache=False).logits[:, :-1]
-    targets = input_ids[:, 1:]
+    return _by_row(logits, input_ids[:, 1:], temperature)
+
+
+@torch.no_grad()
+def encoded_logps(model: nn.Module, prompts: Tensor, mask: Tensor, answers: Tensor, temperature: float) -> Tensor:
+    """Log-probability of each token of answers behind an encoder; (batch, answer time) ids give the same, float64."""
+    return _by_row(answer_logits(model, prompts, mask, answers), answers, temperature)
+
+
+def _by_row(logits: Tensor, targets: Tensor, temperature: float) -> Tensor:
     rows = []
     for row_logits, row_targets in zip(logits, targets, strict=True):  # row by row: float copies of all would not fit
         rows.append(token_logp(row_logits, row_targets, temperature=temperature).double())
@@ -116,20 +144,27 @@ def perplexity(model: nn.Module, ids: list[int], *, bos: list[int]) -> dict[str,
     total, tokens = 0.0, 0
     batch = max(1, TOKENS_AT_ONCE // (window + len(bos)))
     for start in range(0, len(pieces), batch):
-        rows = pieces[start : start + batch]
-        longest = max(map(len, rows))
-        input_ids = torch.tensor([r + [0] * (longest - len(r)) for r in rows], device=device)
-        mask = torch.tensor([[1] * len(r) + [0] * (longest - len(r)) for r in rows], device=device)
+        input_ids, mask = _padded(pieces[start : start + batch], device)
         logps = next_token_logps(model, input_ids, mask)
         counted = mask[:, 1:].bool()
         total -= float(logps[counted].sum())
         tokens += int(counted.sum())
-    mean = total / tokens
+    return _as_perplexity(total, tokens) | {"window": window + len(bos)}
+
+
+def _as_perplexity(nats: float, tokens: int) -> dict[str, Any]:
+    mean = nats / tokens
     # A model that broke has no perplexity: past 700 nats a token exp overflows, and NaN is no JSON.
-    return {"value": math.exp(mean) if mean < 700 else None, "tokens": tokens, "window": window + len(bos)}
+    return {"value": math.exp(mean) if mean < 700 else None, "tokens": tokens}
 
 
-def text_losses(model: nn.Module, tokenizer: Any, texts: Sequence[str]) -> NDArray[np.float64]:
+def pairs_perplexity(losses: Iterable[Losses]) -> dict[str, Any]:
+    """Return the perplexity of the answers of `pair_losses`, all data sets together."""
+    nats, tokens = np.concatenate(list(losses)).sum(axis=0)
+    return _as_perplexity(float(nats), int(tokens))
+
+
+def text_losses(model: nn.Module, tokenizer: Any, texts: Sequence[str]) -> Losses:
     """Return the nats of each text's predicted tokens and their number, (texts, 2), so that policies compare by text.
 
     A text without a predicted token has 0 and 0. A text is read alone, in windows of the model's context, each behind
@@ -182,6 +217,39 @@ def _cut(tokenizer: Any, text: str, max_tokens: int) -> str:
 def _plain_ids(tokenizer: Any, text: str) -> list[int]:
     ids: list[int] = tokenizer(text, add_special_tokens=False, truncation=False, verbose=False)["input_ids"]
     return ids
+
+
+def pair_losses(model: nn.Module, template: Template, rows: Sequence[Demonstration], batch_size: int) -> Losses:
+    """Return the nats of each row's answers, given their prompts, and the number of their tokens, (rows, 2).
+
+    The `text_losses` of an encoder-decoder model.
+
+    Raises: DataError as `pairs_of`.
+    """
+    found = [pairs_of(template, row, context_of(model)) for row in rows]
+    whole = [answer for answers in found for answer in answers]
+    prompts, ids = [answer.context for answer in whole], [answer.ids for answer in whole]
+    logps = iter(token_logps(model, prompts, ids, temperature=1.0, batch_size=batch_size))
+    taken = [[next(logps) for _ in answers] for answers in found]
+    sums = [(-sum(float(each.sum()) for each in some), sum(len(each) for each in some)) for some in taken]
+    return np.array(sums, dtype=np.float64)
+
+
+def pairs_of(template: Template, row: Demonstration, context: int | None) -> list[Answer]:
+    """Return the answers of a row of `perplexity_datasets`, each behind its prompt, for an encoder-decoder model.
+
+    Args:
+        context: tokens that encoder and decoder each read; None: any number. What is longer of an answer is left out.
+
+    Raises: DataError naming the row, if it has no prompt, or one that is too long.
+    """
+    assert template.sides is not None
+    try:
+        answers = template.answers(row)
+        template.sides.require_read(row, answers, context)
+        return [replace(answer, ids=answer.ids[:context], labels=answer.labels[:context]) for answer in answers]
+    except DataError as error:
+        raise DataError(f"{row.source}: {error}") from error
 
 
 def _distinct(words: list[list[str]], n: int) -> float | None:

@@ -8,16 +8,19 @@ from typing import Any
 from torch import Tensor
 
 from alignment.config.schema import EvaluateRecipe
+from alignment.data.encoded import Sides
 from alignment.data.rows import Prompt
 from alignment.data.sampled import Recorder
 from alignment.data.template import Template
-from alignment.evaluate.forgetting import Kept, Outside, measure_outside
-from alignment.evaluate.metrics import perplexity, token_logps
+from alignment.errors import DataError, ModelError, named_inputs
+from alignment.evaluate.forgetting import Kept, Outside, measure_outside, require_comparable
+from alignment.evaluate.metrics import pairs_perplexity, perplexity, token_logps
 from alignment.evaluate.shared_base import SharedBase
 from alignment.evaluate.tasks.running import TaskRuns
 from alignment.meter import ProgressBar
 from alignment.policy.proxy import proxy_tuned
-from alignment.policy.tokenizer import load_tokenizer
+from alignment.policy.tasks import require_keys_of_encoders
+from alignment.policy.tokenizer import load_tokenizer, template_of
 from alignment.rollout.engine import Completion, Sampling
 from alignment.rollout.transformers_engine import TransformersEngine
 
@@ -39,6 +42,7 @@ class Measured:
     tokens: list[dict[str, Any]] = field(default_factory=list)  # of each answer, as `alignment.data.sampled` keeps them
     perplexity: dict[str, Any] | None = None
     kept: Kept | None = None  # of what is outside the domain
+    sides: Sides | None = None  # of an encoder-decoder model
     ref_logps: list[Tensor] | None = field(default=None)  # under the baseline; None if tokenizers differ
 
 
@@ -66,30 +70,34 @@ def measure(
         (recipe.baseline_name, recipe.model_name_or_path),
     ]
     paths = [path for _, path in places]
+    templates = [_template(recipe, path) for path in paths]
+    _require_measurable(recipe, templates, outside)
     shared = SharedBase(recipe, paths)
     measured: dict[int, Measured] = {}
     for place in shared.order(paths):
         name, path = places[place]
         say(f"{name}: sampling {len(prompts)} answers with {path}")
-        tokenizer = load_tokenizer(recipe.model_copy(update={"model_name_or_path": path}))
+        template = templates[place]
+        tokenizer = template.tokenizer
         model = shared.load(path)
         proxy = recipe.candidates[place].proxy if place < len(recipe.candidates) else None
         if proxy is not None:
             model = proxy_tuned(model, recipe.model_copy(update={"model_name_or_path": path}), proxy)
-        template = Template(tokenizer, chat_template=recipe.chat_template, eos_token=recipe.eos_token)
         policy = _answer(recipe, name, path, model, tokenizer, template, prompts, recipe.seed + place)
-        if outside_text is not None:
+        if outside_text is not None and not template.sides:
             say(f"{name}: perplexity outside the domain")
             policy.perplexity = _perplexity(model, tokenizer, outside_text, recipe.perplexity_max_tokens)
         if outside is not None:
             say(f"{name}: losses and task scores outside the domain")
             batch = recipe.per_device_eval_batch_size
             policy.kept = measure_outside(model, template, outside, batch_size=batch, seed=recipe.seed)
+            if outside.documents and template.sides:
+                policy.perplexity = pairs_perplexity(policy.kept.losses.values())
         if tasks is not None:
             tasks.run(name, path, model, tokenizer, template, proxy)
         if place == len(places) - 1:
             for candidate in measured.values():
-                if candidate.vocabulary == policy.vocabulary:
+                if (candidate.vocabulary, candidate.sides) == (policy.vocabulary, policy.sides):
                     say(f"{name}: probabilities of {candidate.name}'s answers, for the KL")
                     candidate.ref_logps = _logps(model, candidate, recipe)
         measured[place] = policy
@@ -98,6 +106,23 @@ def measure(
     shared.release()
     *candidates, baseline = (measured[place] for place in range(len(places)))
     return baseline, candidates
+
+
+@named_inputs(DataError, ModelError)
+def _require_measurable(recipe: EvaluateRecipe, templates: Sequence[Template], outside: Outside | None) -> None:
+    """Refuse what cannot be measured of encoder-decoder models, before a model is loaded.
+
+    Raises: DataError, ModelError.
+    """
+    for candidate, template in zip(recipe.candidates, templates, strict=False):
+        if template.sides:
+            require_keys_of_encoders(candidate, candidate.model_name_or_path)
+    names = [*(candidate.name for candidate in recipe.candidates), recipe.baseline_name]
+    require_comparable(outside, dict(zip(names, templates, strict=True)))
+
+
+def _template(recipe: EvaluateRecipe, path: str) -> Template:
+    return template_of(recipe, load_tokenizer(recipe.model_copy(update={"model_name_or_path": path})))
 
 
 def _answer(
@@ -138,7 +163,8 @@ def _answer(
     texts = [template.answer_text(before, c.words) for before, c in zip(prompt_ids, completions, strict=True)]
     ids, stopped = [c.ids for c in completions], [c.stopped for c in completions]
     records = Recorder(template).records(prompts, prompt_ids, completions)
-    policy = Measured(name, path, texts, ids, stopped, prompt_ids, [], tokenizer.get_vocab(), records)
+    vocabulary = tokenizer.get_vocab()
+    policy = Measured(name, path, texts, ids, stopped, prompt_ids, [], vocabulary, records, sides=template.sides)
     policy.logps = _logps(model, policy, recipe)
     return policy
 

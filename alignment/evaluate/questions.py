@@ -11,6 +11,7 @@ from alignment.data.source_rows import Loaded
 from alignment.data.template import Template
 from alignment.errors import DataError
 from alignment.policy.inference import context_limit
+from alignment.rollout.context import prompt_room
 from alignment.rollout.engine import Sampling
 from alignment.rollout.transformers_engine import TransformersEngine
 
@@ -48,8 +49,9 @@ def answer_questions(
     prompts = questions.loaded.rows
     prompt_ids = [template.prompt_ids(prompt) for prompt in prompts]
     context = context_limit(model)
+    room = prompt_room(context, questions.max_new_tokens, encoded=template.sides is not None)
     for ids, source in zip(prompt_ids, questions.loaded.sources, strict=True):
-        if context is not None and len(ids) + questions.max_new_tokens > context:
+        if room is not None and len(ids) > room:
             raise DataError(
                 f"{source}: the prompt has {len(ids)} tokens, which leaves no {questions.max_new_tokens} for an "
                 f"answer in the model's context of {context}; lower max_new_tokens of outside_questions "

@@ -9,7 +9,7 @@ import torch
 
 from alignment.config.schema import EvaluateRecipe
 from alignment.errors import ModelError
-from alignment.policy.base import load_causal_lm
+from alignment.policy.base import load_policy
 from alignment.policy.many_adapters import ManyAdapters
 from alignment.policy.model_source import resolve_model
 from alignment.policy.weights import weights_hash
@@ -61,7 +61,7 @@ class SharedBase:
         return self._adapters.base
 
     def _alone(self, path: str) -> Any:
-        return load_causal_lm(self.recipe.model_copy(update={"model_name_or_path": path}), trainable=False, peft=None)
+        return load_policy(self.recipe.model_copy(update={"model_name_or_path": path}), trainable=False, peft=None)
 
     def release(self) -> None:
         """Free the base."""

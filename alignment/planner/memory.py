@@ -14,12 +14,13 @@ from alignment.planner import skeleton
 from alignment.planner.machine import CUDA_CONTEXT, SLACK, Machine
 from alignment.planner.settings import Lengths, Settings, answers_of, lengths_of, rollouts_of
 from alignment.planner.skeleton import Blueprint, blueprint
-from alignment.planner.steps import Step, prefill, prepare, scoring_pass, training_step
+from alignment.planner.steps import Step, encode, prefill, prepare, scoring_pass, training_step
 from alignment.planner.tracing import Traced, fake_memory, trace
 from alignment.planner.weights import Held, disk_buffers, held, states, total_bytes
 from alignment.policy.four_bits import require_exact
 from alignment.policy.methods import is_of_adapter
-from alignment.policy.tasks import task_for
+from alignment.policy.tasks import auto_class, policy_task, task_for
+from alignment.rollout.context import is_encoder_decoder
 from alignment.rollout.static_memory import room_for
 
 DEEP = 6  # layers above which a model of equal layers is extrapolated from two shallow ones
@@ -322,20 +323,34 @@ def _together(recipe: PolicyGradientRecipe, machine: Machine) -> int:
 def sampling_bytes(plan: Blueprint, keys: Any, rows: int, lengths: Lengths, *, gpu: bool) -> dict[str, int]:
     """Return the bytes of the cache of `rows` sequences at full length, and of three float32 copies of a step's logits.
 
-    A cache grows by concatenation, so one layer's cache temporarily exists twice.
+    A cache grows by concatenation, so one layer's cache temporarily exists twice. An encoder-decoder model has a second
+    cache, of the encoder's states.
     """
-    model = skeleton.bare(AutoModelForCausalLM, plan.of_depth(1), keys, full=False, gpu=gpu)
+    encoded = is_encoder_decoder(plan.config)
+    shape, layers = (plan, 0) if encoded else (plan.of_depth(1), plan.layers - 1)
+    model = skeleton.bare(auto_class(policy_task(plan.config)), shape, keys, full=False, gpu=gpu)
     with torch.no_grad(), fake_memory(model):
-        cache = prefill(model.eval(), 1, lengths.whole).past_key_values
-        layer = sum(part.keys.nbytes + part.values.nbytes for part in cache.layers)
+        if encoded:
+            output = encode(model.eval(), 1, lengths)
+            own, states = (output.past_key_values.self_attention_cache, output.past_key_values.cross_attention_cache)
+            held = _cache_bytes(states.layers) + output.encoder_last_hidden_state.nbytes
+        else:
+            own, held = prefill(model.eval(), 1, lengths.whole).past_key_values, 0
+        layer = _cache_bytes(own.layers[-1:])
+        held += _cache_bytes(own.layers) + layer * (layers + 1)
     vocabulary = int(plan.config.get_text_config().vocab_size)
-    return {"KV cache": rows * layer * (plan.layers + 1), "logits": 3 * 4 * rows * vocabulary}
+    return {"KV cache": rows * held, "logits": 3 * 4 * rows * vocabulary}
+
+
+def _cache_bytes(layers: Any) -> int:
+    return sum(part.keys.nbytes + part.values.nbytes for part in layers)
 
 
 def _plan_sampling(recipe: Any, machine: Machine, known: Mapping[str, Recipe]) -> StagePlan:
     """Plan a stage that only samples."""
     plan = blueprint(recipe.model_name_or_path, known, revision=recipe.model_revision)
-    model = skeleton.bare(AutoModelForCausalLM, plan, recipe, full=False, gpu=machine.gpu)
+    cls = auto_class(policy_task(plan.config))
+    model = skeleton.bare(cls, plan, recipe, full=False, gpu=machine.gpu)
     _require_exact(model, recipe, machine)
     lengths, assumption = lengths_of(recipe, plan)
     rows = recipe.per_device_eval_batch_size

@@ -9,6 +9,7 @@ import torch
 from alignment.config.schema import PolicyGradientRecipe, Recipe
 from alignment.planner.machine import Machine
 from alignment.planner.skeleton import Blueprint
+from alignment.rollout.context import is_encoder_decoder, prompt_room
 
 USUAL_PROMPT = 512  # tokens, where a recipe sets no limit
 
@@ -79,9 +80,11 @@ def lengths_of(recipe: Any, plan: Blueprint) -> tuple[Lengths, str]:
     context = plan.context(recipe)
     if not hasattr(recipe, "max_new_tokens"):
         longest = min(filter(None, (recipe.max_length, context)), default=1024)
-        return Lengths(0, longest), f"sequences of maximum length, {longest} tokens"
+        what = "prompts and answers" if is_encoder_decoder(plan.config) else "sequences"
+        return Lengths(0, longest), f"{what} of maximum length, {longest} tokens"
     prompt, answer = getattr(recipe, "max_prompt_length", None), recipe.max_new_tokens
     if prompt is not None:
         return Lengths(prompt, answer), f"prompts of {prompt} tokens and answers of {answer}, the maximum lengths"
-    guess = max(1, min(USUAL_PROMPT, (context or 2**31) - answer))
+    room = prompt_room(context, answer, encoded=is_encoder_decoder(plan.config))
+    guess = max(1, min(USUAL_PROMPT, 2**31 if room is None else room))
     return Lengths(guess, answer), f"prompts of {guess} tokens, as max_prompt_length is not set; answers of {answer}"

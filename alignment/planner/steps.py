@@ -9,9 +9,12 @@ from trl.trainer.utils import add_fused_lm_head
 
 from alignment.config.schema import PolicyGradientRecipe, Recipe
 from alignment.config.tasks import CLASSIFIER
+from alignment.ops.logprobs import token_logp
 from alignment.planner.settings import Lengths
 from alignment.policy.checkpointing import checkpoint_layers
 from alignment.policy.roles import Roles
+from alignment.rollout.encoded import answer_logits
+from alignment.rollout.steps import has_encoder
 
 Step = Callable[[Any, int], Tensor]  # model, sequences → loss
 
@@ -53,6 +56,8 @@ def training_step(recipe: Recipe, lengths: Lengths) -> Step:
 
     def language_model(model: Any, rows: int) -> Tensor:
         ids = _ids(rows, time)
+        if has_encoder(model):
+            return -token_logp(answer_logits(model, ids, _mask(rows, time), ids), ids, temperature=1.0).sum()
         options = {"fused_lm_head": True} if recipe.STAGE.fused_outputs else {}
         out = model(input_ids=ids, attention_mask=_mask(rows, time), labels=ids, use_cache=False, **options)
         loss: Tensor = -out.log_probs.sum() if recipe.STAGE.fused_outputs else out.loss
@@ -75,6 +80,12 @@ def scoring_pass(recipe: PolicyGradientRecipe, lengths: Lengths) -> Step:
 def prefill(model: Any, rows: int, time: int) -> Any:
     """Read prompts into a cache, as sampling does first."""
     return model(input_ids=_ids(rows, time), use_cache=True, logits_to_keep=1)
+
+
+def encode(model: Any, rows: int, lengths: Lengths) -> Any:
+    """Encode prompts, and read answers into the cache of the decoder, as an encoder-decoder model does in the end."""
+    prompts, answers = _ids(rows, lengths.prompt), _ids(rows, lengths.answer)
+    return model(input_ids=prompts, decoder_input_ids=answers, use_cache=True)
 
 
 def _ids(rows: int, time: int) -> Tensor:

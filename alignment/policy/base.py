@@ -40,7 +40,14 @@ from alignment.policy.methods import adapter_config, completed, method_of
 from alignment.policy.model_files import check_hub_files
 from alignment.policy.model_source import ModelSource, cannot_load, model_of
 from alignment.policy.placing import placed_config
-from alignment.policy.tasks import auto_class, is_classifier, require_task, task_for, task_of_class
+from alignment.policy.tasks import (
+    auto_class,
+    is_classifier,
+    require_keys_of_encoders,
+    require_task,
+    task_for,
+    task_of_class,
+)
 from alignment.policy.weight_files import (
     report_left_to_us,
     require_complete,
@@ -63,6 +70,14 @@ def load_causal_lm(keys: ModelKeys, *, trainable: bool, peft: AdapterKeys | None
     Raises: ModelError.
     """
     return load_model(CAUSAL, keys, trainable=trainable, peft=peft)
+
+
+def load_policy(recipe: Any, *, trainable: bool, peft: AdapterKeys | None = None) -> Any:
+    """Load the language model of a recipe, which is an encoder-decoder model where the stage takes those.
+
+    Arguments and errors as `load_causal_lm`.
+    """
+    return load_model(task_of(recipe), recipe, trainable=trainable, peft=peft)
 
 
 def load_sequence_classifier(
@@ -179,6 +194,8 @@ def require_method(
             f"peft_method {peft.peft_method} puts a soft prompt before the inputs of a decoder-only model, and "
             f"{source.base} is none; use peft_method lora."
         )
+    if task == SEQ2SEQ:
+        require_keys_of_encoders(keys, source.base)
     require_room(source, keys, peft)
 
 

@@ -17,7 +17,6 @@ from peft.utils import load_peft_weights
 from peft.utils.other import get_pattern_key
 from torch import nn
 
-from alignment.config.tasks import CAUSAL
 from alignment.errors import ModelError
 from alignment.policy.adapter_files import read_adapter_config
 from alignment.policy.adapters import require_task_of_adapter
@@ -25,6 +24,7 @@ from alignment.policy.load_roles import role_config
 from alignment.policy.model_source import resolve_model
 from alignment.policy.rowwise import Pair, Plan, Rowwise, stacked
 from alignment.policy.switch import SwitchedBase
+from alignment.policy.tasks import policy_task
 from alignment.policy.weight_files import ADAPTER, listed, require_finite, shapes_in
 from alignment.policy.weights import weights_hash
 
@@ -47,8 +47,8 @@ class ManyAdapters:
     """The adapters of one base.
 
     Args:
-        base: a transformers causal LM without adapters. It is changed in place, and computes as itself until rows are
-            assigned.
+        base: a transformers language model without adapters. It is changed in place, and computes as itself until rows
+            are assigned.
         path: where the base's weights came from; adapters of other weights are refused.
         capacity: adapters in memory; the least recently used leaves. A batch's own adapters always stay.
     """
@@ -84,7 +84,7 @@ class ManyAdapters:
         if weights_hash(source.base) != weights_hash(self.path):
             raise ModelError(f"{folder} is an adapter of another base ({source.base}) than {self.path}.")
         config = read_adapter_config(source.adapter)
-        require_task_of_adapter(config, source.adapter, CAUSAL)
+        require_task_of_adapter(config, source.adapter, policy_task(self.base.config))
         if getattr(config, "is_prompt_learning", False):
             raise ModelError(f"{folder} is an adapter of {config.peft_type.value}, which prepends tokens to a batch.")
         self.remove(name)

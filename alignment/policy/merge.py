@@ -9,10 +9,12 @@ from torch import Tensor
 
 from alignment.errors import ModelError
 from alignment.ops.finite import first_not_finite
-from alignment.policy.base import load_base, load_causal_lm, load_sequence_classifier
+from alignment.policy.base import load_base, load_model
 from alignment.policy.generation import write_generation
 from alignment.policy.mergeable import Mergeable, added_to_base, naming_overflow
 from alignment.policy.new_folder import beside, require_free, seal
+from alignment.rollout.encoded import answer_logits
+from alignment.rollout.steps import has_encoder
 
 SAMPLES = (
     "The quick brown fox jumps over the lazy dog.",
@@ -69,7 +71,7 @@ def write_merged(adapter: Mergeable, folder: Path, tolerance: float | None, *, o
     """
     keys, tokenizer, dtype, cls = adapter.keys, adapter.tokenizer, adapter.dtype, adapter.cls
     accepted = TOLERANCES[dtype] if tolerance is None else tolerance
-    unmerged = (load_sequence_classifier if adapter.classifies else load_causal_lm)(keys, trainable=False)
+    unmerged = load_model(adapter.task, keys, trainable=False)
     expected = sample_logits(unmerged, tokenizer)
     with naming_overflow(adapter.run):
         merged = _merged(adapter, unmerged).to(dtype)
@@ -110,7 +112,8 @@ def sample_logits(model: Any, tokenizer: Any) -> list[Tensor]:
     results = []
     for text in SAMPLES:
         ids = tokenizer(text, return_tensors="pt").input_ids[:, :SAMPLE_TOKENS].to(model.device)
-        results.append(model(input_ids=ids).logits.float().cpu())
+        logits = answer_logits(model, ids, torch.ones_like(ids), ids) if has_encoder(model) else model(ids).logits
+        results.append(logits.float().cpu())
     return results
 
 

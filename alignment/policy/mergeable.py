@@ -12,9 +12,9 @@ import torch
 from peft.tuners.lora import LoraLayer
 from peft.tuners.tuners_utils import _maybe_include_all_linear_layers, check_target_module_exists
 from peft.utils import ModulesToSaveWrapper, PeftType
-from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from alignment.config.schema import ModelKeys
+from alignment.config.tasks import CLASSIFIER
 from alignment.data.template import Template
 from alignment.errors import ModelError
 from alignment.policy.adapter_files import read_adapter_config
@@ -23,6 +23,7 @@ from alignment.policy.generation import read_generation, stopping_at
 from alignment.policy.held import held_as_trained
 from alignment.policy.methods import completed, method_of
 from alignment.policy.model_source import ModelSource, resolve_model
+from alignment.policy.tasks import auto_class, policy_task
 from alignment.policy.tied import untie
 from alignment.policy.tokenizer import load_tokenizer
 from alignment.policy.weights import weights_hash
@@ -64,12 +65,17 @@ class Mergeable:
     @property
     def classifies(self) -> bool:
         """Whether it is a reward model's."""
-        return bool(self.config.task_type == "SEQ_CLS")
+        return self.task == CLASSIFIER
+
+    @property
+    def task(self) -> str:
+        """The task of the merged model, one of `alignment.config.tasks`; an adapter without one is a policy's."""
+        return str(self.config.task_type or policy_task(_shape(self.source.base, self.keys)))
 
     @property
     def cls(self) -> Any:
         """The auto class that loads the merged model."""
-        return AutoModelForSequenceClassification if self.classifies else AutoModelForCausalLM
+        return auto_class(self.task)
 
     @cached_property
     def tokenizer(self) -> Any:
@@ -173,9 +179,13 @@ def _with_targets(config: Any, model: Any) -> Any:
 
 
 def _without_weights(base: str, keys: ModelKeys) -> Any:
+    shape = _shape(base, keys)
     with torch.device("meta"):
-        shape = model_config(base, keys, keys.model_revision if not Path(base).is_dir() else "main")
-        return AutoModelForCausalLM.from_config(shape, trust_remote_code=keys.trust_remote_code)
+        return auto_class(policy_task(shape)).from_config(shape, trust_remote_code=keys.trust_remote_code)
+
+
+def _shape(base: str, keys: ModelKeys) -> Any:
+    return model_config(base, keys, keys.model_revision if not Path(base).is_dir() else "main")
 
 
 def added_to_base(wrapped: Any) -> Any:

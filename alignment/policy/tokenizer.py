@@ -15,6 +15,8 @@ from alignment.errors import ModelError
 from alignment.policy.generation import read_generation, stops_of
 from alignment.policy.model_files import check_hub_files
 from alignment.policy.model_source import cannot_load, model_of
+from alignment.rollout.context import is_encoder_decoder
+from alignment.rollout.encoded import decoder_start
 
 TOKENIZER_FILES = ("tokenizer*", "vocab*", "spiece.model", "sentencepiece*.model", "*.tiktoken", "tekken.json")
 
@@ -24,9 +26,11 @@ def load_tokenizer(keys: ModelKeys) -> Any:
 
     The recipe's `eos_token` replaces the tokenizer's own. A missing pad token becomes the unknown token, else EOS:
     no part of the project tells padding by its id. The chat template is `alignment.data.template`'s matter, and so
-    are the stop tokens: `generation_stop_ids` notes for it where the model's generation config stops.
+    are the stop tokens: `generation_stop_ids` notes for it where the model's generation config stops, and
+    `decoder_start_id` with which token the decoder of an encoder-decoder model begins.
 
-    Raises: ModelError if there is no tokenizer, no EOS token, or more tokens than the model has embeddings.
+    Raises: ModelError if there is no tokenizer, no EOS token, no first token of a decoder, or more tokens than the
+        model has embeddings.
     """
     source = model_of(keys)
     place = source.adapter if source.adapter and _has_tokenizer(source.adapter) else source.base
@@ -45,6 +49,13 @@ def load_tokenizer(keys: ModelKeys) -> Any:
     generation = read_generation(source.adapter, source.base, revision=keys.model_revision)
     own = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
     tokenizer.generation_stop_ids = [*own, *stops_of(generation)]
+    if is_encoder_decoder(config):
+        tokenizer.decoder_start_id = decoder_start(config, generation)
+        if tokenizer.decoder_start_id is None:
+            raise ModelError(
+                f"config.json of the encoder-decoder model {source.base} names no decoder_start_token_id, the first "
+                "token that its decoder reads; add it (T5's is the pad token's id)."
+            )
     _set_eos(tokenizer, keys.eos_token, place, needed=not _is_masked(keys))
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.unk_token or tokenizer.eos_token

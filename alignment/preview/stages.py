@@ -159,6 +159,8 @@ def demonstration_stage(
 
     def build(place: int) -> Row:
         source, row = data.train[train.places[place]], train.rows[place]
+        if template.sides:
+            return encoded_row(source, row, place - train.places.index(train.places[place]), template, limit)
         whole = _uncut(
             AnswerTokens(template).demonstrations(source), place - train.places.index(train.places[place]), limit
         )
@@ -168,11 +170,23 @@ def demonstration_stage(
         return Row(source.source, {"segments": tokens}, parts)
 
     def lengths() -> Lengths:
-        found = [(len(row["labels"]), sum(label != IGNORE for label in row["labels"])) for row in train.rows]
+        longest = [max(len(row["input_ids"]), len(row["labels"])) for row in train.rows]
+        found = [
+            (tokens, sum(label != IGNORE for label in row["labels"]))
+            for tokens, row in zip(longest, train.rows, strict=True)
+        ]
         return Lengths([tokens for tokens, _ in found], [trained for _, trained in found])
 
     sources = [data.train[place].source for place in train.places]
     return trained_stage("sft", data, (train, held_out), sources, build, lengths, limit=limit)
+
+
+def encoded_row(source: Demonstration, row: dict[str, Any], number: int, template: Template, limit: int) -> Row:
+    """Return what encoder and decoder of an encoder-decoder model get of the `number`-th answer of a demonstration."""
+    answer = AnswerTokens(template).answers(source)[number]
+    ids = row["input_ids"]
+    target = Tokens.labelled(answer.ids[:limit], row["labels"], answer.ids[limit:])
+    return Row(source.source, {"input": Tokens(ids, [False] * len(ids)), "target": target}, parts_of(source))
 
 
 def _uncut(rows: Sequence[TrainedRow], number: int, limit: int) -> TrainedRow:

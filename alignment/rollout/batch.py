@@ -5,9 +5,10 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from alignment.rollout.encoded import EncodedInputs
 from alignment.rollout.engine import Sampling
 from alignment.rollout.sampling import draw, draw_with_logp
-from alignment.rollout.steps import StepInputs
+from alignment.rollout.steps import StepInputs, has_encoder
 
 Drawn = tuple[list[list[int]], list[list[float]] | None]  # tokens of each row, and their log-probabilities
 COMPACT_BELOW = 0.75  # finished rows are dropped from the cache once the live share of its rows falls below this
@@ -37,6 +38,7 @@ class GrowingBatch:
     """A batch whose cache grows by a column at each step.
 
     Args:
+        input_ids: (rows, time) of the prompts.
         mask: (rows, time) bool, False on left padding; None: there is none.
         uniform: (rows, max_new_tokens) float64.
         ready_mask: see `StepInputs`. with_logp: keep the tokens' log-probabilities.
@@ -53,7 +55,12 @@ class GrowingBatch:
         ready_mask: bool,
         with_logp: bool,
     ) -> None:
-        self.inputs = StepInputs(model, mask, sampling.max_new_tokens, ready_mask=ready_mask)
+        self.inputs: StepInputs | EncodedInputs
+        if has_encoder(model):
+            self.inputs = EncodedInputs(model, input_ids, mask, sampling.max_new_tokens)
+            input_ids = self.inputs.begin
+        else:
+            self.inputs = StepInputs(model, mask, sampling.max_new_tokens, ready_mask=ready_mask)
         self.input_ids, self.sampling, self.uniform, self.with_logp = input_ids, sampling, uniform, with_logp
         self.steps = 0
         self.unread: list[Tensor] = []

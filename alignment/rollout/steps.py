@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from alignment.rollout.cache import RoomyLayer, with_room
+from alignment.rollout.context import is_encoder_decoder
 
 
 class StepInputs:
@@ -119,6 +120,11 @@ def takes_ready_mask(model: Any) -> bool:
         and "create_causal_mask" in names
         and not any("alibi" in name for name in names)
     )
+
+
+def has_encoder(model: nn.Module) -> bool:
+    """Return whether a model, or the one inside PEFT's wrapper, is an encoder-decoder model."""
+    return is_encoder_decoder(getattr(innermost(model), "config", None))
 
 
 def innermost(model: nn.Module) -> Any:

@@ -1,4 +1,4 @@
-"""Sampling with a transformers causal language model and its key-value cache.
+"""Sampling with a transformers language model and its key-value cache.
 
 A loop of our own in place of `model.generate`: the model's generation configuration cannot leak in, rows that ended
 leave the batch at once, each row's random numbers are its own, and a step costs little more than the forward pass.
@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from alignment.errors import DataError
 from alignment.rollout.batch import Batch, GrowingBatch
-from alignment.rollout.context import context_of, virtual_tokens
+from alignment.rollout.context import context_of, prompt_room, virtual_tokens
 from alignment.rollout.engine import Completion, RowAdapters, Sampling
 from alignment.rollout.sampling import uniforms
 from alignment.rollout.static_batch import StaticBatch, StaticDecoder
-from alignment.rollout.steps import left_pad
+from alignment.rollout.steps import has_encoder, left_pad
 from alignment.rollout.written import Written
 
 LOOK_EVERY = 16  # steps between two looks at what a GPU has drawn
@@ -26,7 +26,8 @@ class TransformersEngine:
     """Samples with `model` as it is now: change its weights or adapters and the next call uses them.
 
     Args:
-        model: A decoder-only causal LM (or PEFT model around one) whose forward takes `past_key_values`.
+        model: A causal LM or an encoder-decoder model (or PEFT model around one) whose forward takes
+            `past_key_values`.
         pad_token_id: Any valid id; padding is masked, so it never matters which.
         batch_size: Sequences sampled together.
         synced: Each pass of the model waits for the same pass on every process, so go on until all answers have ended
@@ -107,11 +108,11 @@ class TransformersEngine:
 
     def _check_lengths(self, prompt_ids: list[list[int]], sampling: Sampling) -> None:
         context, taken = context_of(self.model), virtual_tokens(self.model)
+        room = prompt_room(context, sampling.max_new_tokens, encoded=has_encoder(self.model))
         for i, ids in enumerate(prompt_ids):
             if not ids:
                 raise DataError(f"prompt {i} has no tokens; generation needs at least one, such as a BOS token")
-            if context is not None and len(ids) + sampling.max_new_tokens > context:
-                room = context - sampling.max_new_tokens
+            if context is not None and room is not None and len(ids) > room:
                 less = f" less its soft prompt of {taken}" if taken else ""
                 shorter = f"Leave out prompts of more than {room} tokens, or lower" if room > 0 else "Lower"
                 raise DataError(
@@ -147,7 +148,8 @@ class TransformersEngine:
         return written
 
     def _batch(self, prompts: list[list[int]], sampling: Sampling, uniform: Tensor, *, ready_mask: bool) -> Batch:
-        input_ids, mask = self._left_pad(prompts, uniform.device)
+        pad = self._right_pad if has_encoder(self.model) else self._left_pad
+        input_ids, mask = pad(prompts, uniform.device)
         keys = {"ready_mask": ready_mask, "with_logp": self.with_logp}
         if self.decoder is not None:
             return StaticBatch(self.decoder, input_ids, mask, sampling, uniform, **keys)
@@ -155,6 +157,11 @@ class TransformersEngine:
 
     def _left_pad(self, prompts: list[list[int]], device: torch.device) -> tuple[Tensor, Tensor | None]:
         return left_pad(prompts, self.pad_token_id, device)
+
+    def _right_pad(self, prompts: list[list[int]], device: torch.device) -> tuple[Tensor, Tensor | None]:
+        """Pad prompts as an encoder reads them, whose positions may be counted from the first column."""
+        input_ids, mask = left_pad([ids[::-1] for ids in prompts], self.pad_token_id, device)
+        return input_ids.flip(1), None if mask is None else mask.flip(1)
 
 
 def ended_everywhere(ended: bool, device: torch.device) -> bool:

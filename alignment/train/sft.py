@@ -1,4 +1,4 @@
-"""Supervised fine-tuning with TRL's `SFTTrainer` on rows that are tokenised here."""
+"""Supervised fine-tuning: demonstrations as rows of tokens, and the trainer of a model."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -6,21 +6,22 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from torch import Tensor
 from transformers import TrainerCallback
-from trl import SFTConfig, SFTTrainer
+from trl import SFTConfig
 
 from alignment.config.schema import SFTRecipe
 from alignment.data.answer_tokens import AnswerTokens
+from alignment.data.encoded import Sides
 from alignment.data.load import load_demonstrations
-from alignment.data.masks import IGNORE, TrainedRow
+from alignment.data.masks import IGNORE, Answer, TrainedRow
 from alignment.data.rows import Demonstration
 from alignment.data.splits import Split, load_split
 from alignment.data.template import Template
 from alignment.errors import DataError, RecipeError
 from alignment.meter import say_left_out, say_once
 from alignment.policy.adapters import preserve_dtype
-from alignment.train.evaluating import WeighedEvaluation
+from alignment.rollout.context import is_encoder_decoder
+from alignment.train.demonstration_trainers import DemonstrationTrainer, EncodedTrainer
 from alignment.train.token_rows import TokenRows, as_dataset, in_parts
 
 
@@ -123,6 +124,12 @@ def _tokenised(
     result = Tokenised(given=len(demonstrations))
     for place, row in enumerate(demonstrations):
         with result.row(row.source, on_bad_row):
+            if tokens.template.sides:
+                answers, sides = tokens.answers(row), tokens.template.sides
+                sides.require_read(row, answers, limit)
+                _encode(result, answers, sides, limit)
+                result.came_from(place)
+                continue
             rows = tokens.demonstrations(row)
             if len(rows) > 1 and history_strategy == "refuse":
                 raise DataError(
@@ -167,6 +174,15 @@ def _cut(result: Tokenised, rows: Sequence[TrainedRow], limit: int) -> None:
     result.rows.extend({"input_ids": row.input_ids[:limit], "labels": row.labels[:limit]} for row in kept)
 
 
+def _encode(result: Tokenised, answers: Sequence[Answer], sides: Sides, limit: int) -> None:
+    """Add one conversation's answers, each a row of its own behind its prompt, and cut at `limit`."""
+    for answer in answers:
+        read = sides.decoder_inputs(answer.ids)[:limit]
+        row = {"input_ids": answer.context, "decoder_input_ids": read, "labels": answer.labels[:limit]}
+        result.rows.append(row)
+    result.truncated += any(len(answer.ids) > limit for answer in answers)
+
+
 def require_learnable(
     rows: Sequence[dict[str, Any]], stop_token_ids: Sequence[int], skipped: Sequence[str] = ()
 ) -> None:
@@ -190,17 +206,6 @@ def require_learnable(
         )
 
 
-class DemonstrationTrainer(WeighedEvaluation, SFTTrainer):
-    """`SFTTrainer` whose checkpoints keep every counter, and whose evaluation is a mean over tokens."""
-
-    def counted(self, inputs: dict[str, Tensor], rows: int) -> tuple[dict[str, Tensor], int]:
-        """Mask rows that only fill up. A pack without padding is one row, so there such rows do count."""
-        labels = inputs["labels"].clone()
-        if len(labels) > 1:
-            labels[rows:] = IGNORE
-        return {**inputs, "labels": labels}, int((labels[:, 1:] != IGNORE).sum())
-
-
 def sft_trainer(
     model: Any,
     tokenizer: Any,
@@ -209,20 +214,21 @@ def sft_trainer(
     train: Sequence[dict[str, Any]],
     evaluation: Sequence[dict[str, Any]] = (),
     callbacks: list[TrainerCallback] | None = None,
-) -> "DemonstrationTrainer":
+) -> DemonstrationTrainer:
     """Build the trainer.
 
     Packing keeps each row's own positions, and with no attention mask given transformers derives from them that rows
     of one pack do not see each other, in every attention implementation. TRL's `wrapped` strategy has no such
-    borders, so it is refused.
+    borders, so it is refused. An encoder-decoder model gets rows of its own.
 
     Raises: RecipeError if TRL refuses the recipe's combination of keys.
     """
     if arguments.packing and arguments.packing_strategy == "wrapped":
         raise RecipeError(["packing_strategy wrapped lets answers see other rows' text and cuts rows in two; use bfd."])
     try:
+        make = EncodedTrainer if is_encoder_decoder(model.config) else DemonstrationTrainer
         with preserve_dtype(model):
-            return DemonstrationTrainer(
+            return make(
                 model,
                 args=arguments,
                 train_dataset=as_dataset(train),

@@ -43,7 +43,7 @@ def sampled_answers(
     recipe: LabelRecipe, data: Loaded[Prompt], run: RunDirectory, store: CallStore
 ) -> tuple[list[Sampled], dict[str, Any]]:
     """Sample `num_generations` answers to every prompt; return them and their provenance."""
-    from alignment.policy.base import load_causal_lm
+    from alignment.policy.base import load_policy
     from alignment.policy.model_source import resolve_model
     from alignment.policy.proxy import proxy_identity, proxy_tuned, require_one_tokenizer
     from alignment.policy.tokenizer import load_tokenizer
@@ -67,7 +67,7 @@ def sampled_answers(
     run.record(lineage=lineage, policy=policy)
     store.bind(policy={**lineage, **policy, "base": "", "path": ""})  # the same weights elsewhere are the same policy
 
-    model = load_causal_lm(recipe, trainable=False)
+    model = load_policy(recipe, trainable=False)
     if recipe.proxy is not None:
         model = proxy_tuned(model, recipe, recipe.proxy)
     loaded = prompts_to_answer(recipe, template, context_of(model), data)

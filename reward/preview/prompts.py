@@ -10,8 +10,9 @@ from alignment.data.prompts import prompts_to_answer
 from alignment.data.rows import Prompt
 from alignment.data.template import Template
 from alignment.errors import DataError
+from alignment.evaluate.forgetting import require_comparable
 from alignment.evaluate.heldout import held_out_prompts, outside_domain, outside_text
-from alignment.policy.base import require_loadable
+from alignment.policy.base import require_loadable, task_of
 from alignment.policy.proxy import require_one_tokenizer
 from alignment.policy.tokenizer import load_tokenizer
 from alignment.preview.origins import parts_of_prompt
@@ -33,7 +34,7 @@ def labelled(recipe: LabelRecipe, written: Written | None) -> Stage:
     judge = JudgePreview(recipe.judge, seed=recipe.seed)
     if recipe.responses == "given" or written is None:
         return _given(recipe, judge)
-    require_loadable(recipe, trainable=False, peft=None)
+    require_loadable(recipe, trainable=False, peft=None, task=task_of(recipe))
     loaded = prompts_to_answer(recipe, written.template, getattr(written.model.config, "max_position_embeddings", None))
     answers = [ANSWER.format(number) for number in range(1, recipe.num_generations + 1)]
     return prompt_stage("label", loaded, loaded.rows, written.template, lambda prompt: judge.question(prompt, answers))
@@ -100,11 +101,12 @@ def evaluated(recipe: EvaluateRecipe, written: Written) -> Stage:
     judges = [JudgePreview(entry, seed=recipe.seed) for entry in recipe.judges]
     held_out = held_out_prompts(recipe)
     outside_text(recipe)
-    outside_domain(recipe)
+    outside = outside_domain(recipe)
     for path in member_paths(recipe.reward_model_path) if recipe.reward_model_path else ():
         require_score_head(path)
-    require_loadable(recipe, trainable=False, peft=None)
+    require_loadable(recipe, trainable=False, peft=None, task=task_of(recipe))
     candidates = {one.name: _candidate(recipe, one) for one in recipe.candidates}
+    require_comparable(outside, {**candidates, recipe.baseline_name: written.template})
     for template in candidates.values():
         for prompt in held_out.prompts:
             template.prompt_ids(prompt)
@@ -115,7 +117,7 @@ def evaluated(recipe: EvaluateRecipe, written: Written) -> Stage:
 def _candidate(recipe: EvaluateRecipe, candidate: Candidate) -> Template:
     """Return how a candidate writes prompts; its weights are not loaded."""
     keys = recipe.model_copy(update={"model_name_or_path": candidate.model_name_or_path})
-    require_loadable(keys, trainable=False, peft=None)
+    require_loadable(keys, trainable=False, peft=None, task=task_of(keys))
     if candidate.proxy is not None:
         require_one_tokenizer(keys, candidate.proxy)
     return Template(load_tokenizer(keys), recipe.chat_template, recipe.eos_token)

@@ -6,6 +6,8 @@ from alignment.data.splits import split_by_prompt
 
 
 class Words:
+    sides = None
+
     def prompt_ids(self, prompt):
         return prompt.split()
 

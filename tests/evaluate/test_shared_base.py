@@ -43,7 +43,7 @@ def test_each_base_is_loaded_once_and_the_answers_are_those_of_each_alone(paths,
         loaded.append(keys.model_name_or_path)
         return load_causal_lm(keys, **options)
 
-    monkeypatch.setattr(shared_base, "load_causal_lm", counted)
+    monkeypatch.setattr(shared_base, "load_policy", counted)
     prompts = ["the quick brown", "a small cat", "tell me", "Thank you"]
     given = recipe(paths, ["lora", "on_other", "dora", "other"], "base", tmp_path)
     baseline, candidates = measure(given, prompts, None, lambda _: None)

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 from trl import SFTConfig
 
 import recipes.sft
-from alignment.data.masks import TrainedRow
+from alignment.data.masks import Answer
 from alignment.data.rows import Demonstration
 from alignment.errors import DataError, RecipeError
 from alignment.policy.inference import sequence_limit
@@ -182,14 +182,16 @@ def test_packing_across_rows_is_refused(tiny_model_dir, tokenizer, tmp_path):
 class Fixed:
     """A template that returns the ids it is given."""
 
+    sides = None
+
     def take_added_words(self):
         return ""
 
-    def demonstrations(self, row):
+    def answers(self, row):
         if row.completion == "broken":
             raise DataError("the chat template refuses it")
-        prompt, answer = len(row.prompt), len(row.completion)
-        return [TrainedRow([7] * prompt + [8] * answer, [-100] * prompt + [8] * answer)]
+        answer = [8] * len(row.completion)
+        return [Answer([7] * len(row.prompt), answer, answer)]
 
 
 def test_long_rows_are_cut_and_rows_without_answer_are_named(capsys):

@@ -50,6 +50,7 @@ class EvaluateRecipe(Recipe, ModelKeys, DataKeys, SamplingKeys, CallKeys):
         makes="results",
         rows="prompts",
         next_step="write a page with `alignment report {parent}`",
+        encoder_decoders=True,
         samples=True,
         one_process=True,
         held_out=True,

@@ -73,6 +73,7 @@ class LabelRecipe(Recipe, ModelKeys, DataKeys, SamplingKeys, CallKeys):
         makes="labels",
         rows="prompts",
         next_step="measure the labels with `alignment audit {run}`, or train on {run} in stage reward, dpo or kto",
+        encoder_decoders=True,
         samples=True,
         one_process=True,
     )

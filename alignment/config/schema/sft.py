@@ -19,6 +19,7 @@ class SFTRecipe(TrainingRecipe):
         rows="demonstrations",
         next_step="use it as model_name_or_path of stage label, reward or dpo",
         trains=True,
+        encoder_decoders=True,
         held_out=True,
         fused_outputs=("log_probs", "entropy", "is_top1"),
         metrics=OF_TOKENS,

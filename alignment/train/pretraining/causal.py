@@ -8,8 +8,9 @@ predicted from another document.
 
 from collections.abc import Sequence
 
+from alignment.train.padding import attended, padded
 from alignment.train.pretraining.documents import Document, bytes_of
-from alignment.train.pretraining.objective import IGNORE, Batch, Row, Setting, attended, padded, pieces
+from alignment.train.pretraining.objective import IGNORE, Batch, Row, Setting, pieces
 
 
 class Causal:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from alignment.data.answer_tokens import AnswerTokens
-from alignment.data.masks import IGNORE
+from alignment.data.masks import Answer
 from alignment.data.rows import Demonstration
 from alignment.data.template import Template
 from alignment.data.tokenising import LONGEST_TEXT, around
@@ -18,9 +18,9 @@ CONTEXT = 8  # tokens before one by which its bytes are found
 class Document:
     """One text, or one prompt with its answer."""
 
-    ids: list[int]  # without special tokens around it; of a pair, those of the prompt
+    ids: list[int]  # without special tokens around it; of a pair, all that the encoder reads
     size: int  # bytes of its text in UTF-8
-    answer: list[int] | None = None  # of a pair
+    answer: list[int] | None = None  # of a pair, all that the decoder writes
     words: list[int] | None = None  # of each of `ids`: the number of its word
 
 
@@ -37,27 +37,24 @@ class Documents:
         self._tokens = AnswerTokens(template)
 
     def read(self, row: Demonstration) -> list[Document]:
-        """Return the documents of a row: several where the chat template rewrites earlier turns.
+        """Return the documents of a row: several where the chat template rewrites earlier turns, or pairs have turns.
 
         Raises: DataError if the row cannot be written in tokens.
         """
         if row.prompt == "":
             return [self.text(row.completion)]
-        trained = self._tokens.demonstrations(row)
+        if self.pairs:
+            return [self._pair(answer) for answer in self._tokens.answers(row)]
         found = []
-        for one in trained:
+        for one in self._tokens.demonstrations(row):
             ids = self._bare(one.input_ids)
             text = self.tokenizer.decode(ids, skip_special_tokens=True)
-            size = len(text.encode())
-            if self.words:
-                found.append(self.text(text))
-            elif self.pairs:
-                begin = next(place for place, label in enumerate(one.labels) if label != IGNORE)
-                prompt, answer = self._bare(one.input_ids[:begin]), self._bare(one.input_ids[begin:])
-                found.append(Document(prompt, size, answer))
-            else:
-                found.append(Document(ids, size))
+            found.append(self.text(text) if self.words else Document(ids, len(text.encode())))
         return found
+
+    def _pair(self, answer: Answer) -> Document:
+        texts = (self.tokenizer.decode(ids, skip_special_tokens=True) for ids in (answer.context, answer.ids))
+        return Document(answer.context, sum(len(text.encode()) for text in texts), answer.ids)
 
     def text(self, text: str) -> Document:
         """Tokenise a text.

@@ -14,8 +14,9 @@ from torch import Tensor
 from transformers import DataCollatorForLanguageModeling
 
 from alignment.errors import ModelError
+from alignment.train.padding import attended, padded
 from alignment.train.pretraining.documents import Document
-from alignment.train.pretraining.objective import IGNORE, Batch, Row, Setting, attended, padded, pieces
+from alignment.train.pretraining.objective import IGNORE, Batch, Row, Setting, pieces
 
 TRIES = 1000  # draws for a row of which none of the first is predicted
 ALONE = -1  # in place of a word's number: a token that is in no word

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from alignment.config.schema.pretrain import PretrainRecipe
@@ -72,16 +71,5 @@ def pieces(ids: list[int], size: int) -> list[list[int]]:
     return [ids[begin : begin + size] for begin in range(0, len(ids), size)]
 
 
-def padded(rows: Sequence[Sequence[int]], value: int) -> Tensor:
-    """Return rows as (batch, longest), with `value` at their ends."""
-    longest = max(map(len, rows))
-    return torch.tensor([[*row, *[value] * (longest - len(row))] for row in rows])
-
-
-def attended(rows: Sequence[Sequence[int]]) -> Tensor:
-    """Return the attention mask of `padded` rows."""
-    return padded([[1] * len(row) for row in rows], 0)
-
-
 Made = Callable[[Setting], Objective]
-__all__ = ["DRAW", "IGNORE", "Batch", "Made", "Objective", "Row", "Setting", "attended", "padded", "pieces"]
+__all__ = ["DRAW", "IGNORE", "Batch", "Made", "Objective", "Row", "Setting", "pieces"]

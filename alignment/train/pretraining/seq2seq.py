@@ -4,8 +4,9 @@ import re
 from collections.abc import Sequence
 
 from alignment.errors import DataError, ModelError
+from alignment.train.padding import pairs_batch
 from alignment.train.pretraining.documents import Document
-from alignment.train.pretraining.objective import IGNORE, Batch, Row, Setting, attended, padded, pieces
+from alignment.train.pretraining.objective import Batch, Row, Setting, pieces
 from alignment.train.pretraining.spans import corrupted, longest_text, noise_mask
 
 SENTINEL = re.compile(r"<extra_id_(\d+)>")
@@ -33,10 +34,10 @@ class Seq2Seq:
         Raises: ModelError if a text needs sentinels and the tokenizer has none; DataError if a pair is too long.
         """
         if document.answer is not None:
-            longest = max(len(document.ids), len(document.answer)) + self._around
+            longest = max(len(document.ids), len(document.answer))
             if longest > self.setting.limit:
                 raise DataError(f"its prompt or answer has {longest} tokens; the limit is {self.setting.limit}")
-            return [{"input_ids": self._whole(document.ids), "answer": self._whole(document.answer)}]
+            return [{"input_ids": document.ids, "answer": document.answer}]
         if len(self._sentinels) < 2:
             raise ModelError(
                 f"the tokenizer of {self.setting.recipe.model_name_or_path} has no sentinel tokens <extra_id_0>, "
@@ -59,12 +60,7 @@ class Seq2Seq:
         """Return `input_ids` and `attention_mask`, (batch, time), and `labels`, (batch, target time)."""
         sides = [self._sides(row) for row in rows]
         inputs, targets = [inputs for inputs, _ in sides], [target for _, target in sides]
-        pad = self.setting.tokenizer.pad_token_id
-        return {
-            "input_ids": padded(inputs, pad),
-            "attention_mask": attended(inputs),
-            "labels": padded(targets, IGNORE),
-        }
+        return pairs_batch(inputs, targets, self.setting.tokenizer.pad_token_id)
 
     def _sides(self, row: Row) -> tuple[list[int], list[int]]:
         if row["answer"]:
