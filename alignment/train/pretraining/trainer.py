@@ -52,6 +52,7 @@ class PretrainTrainer(WeighedEvaluation, Trainer):
             callbacks=list(callbacks),
         )
         self._of_text = objective.setting.recipe.objective == "causal"
+        self.model_accepts_loss_kwargs = True  # the predicted tokens of an update are counted
 
     def _run_epoch(self, **place: Any) -> None:
         """Draw the rows' random numbers of this epoch."""
@@ -83,12 +84,28 @@ class PretrainTrainer(WeighedEvaluation, Trainer):
         if isinstance(self.train_dataset, TextStream):
             self.train_dataset.load_state_dict(counters["stream"])
 
-    def compute_loss(self, model: Any, inputs: dict[str, Tensor], *args: Any, **options: Any) -> Any:
-        """Return the model's loss; 0 for an evaluation batch that only fills up, whose mean would be no number."""
-        loss = super().compute_loss(model, inputs, *args, **options)
-        if not model.training and isinstance(loss, Tensor) and not (inputs["labels"] != IGNORE).any():
-            return loss.new_zeros(())
-        return loss
+    def compute_loss(
+        self,
+        model: Any,
+        inputs: dict[str, Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Any:
+        """Return the model's loss; 0 for an evaluation batch that only fills up, whose mean would be no number.
+
+        The model computes a mean over its own batch, and decoders alone one over all batches of an update. Others get
+        their share of it here: transformers would add up the means.
+        """
+        count = num_items_in_batch if self._of_text else None
+        found = super().compute_loss(model, inputs, return_outputs, count)
+        loss = found[0] if return_outputs else found
+        predicted = (inputs["labels"] != IGNORE).sum()
+        if not model.training and not predicted:
+            loss = loss.new_zeros(())
+        elif num_items_in_batch is not None and not self._of_text:
+            processes = self.accelerator.num_processes if self.args.average_tokens_across_devices else 1
+            loss = loss * predicted / num_items_in_batch * processes
+        return (loss, found[1]) if return_outputs else loss
 
     def counted(self, inputs: dict[str, Tensor], rows: int) -> tuple[dict[str, Tensor], int]:
         """Mask rows that only fill up a batch; a batch weighs as much as it has predicted tokens."""

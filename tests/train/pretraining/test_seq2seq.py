@@ -1,5 +1,7 @@
 """Sequence-to-sequence pretraining: T5's span corruption, pairs of texts, and what is refused."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,7 @@ from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 from alignment.errors import ModelError
 from alignment.train.pretraining.spans import corrupted, counts, longest_text, noise_mask
-from tests.models import save_tiny_t5
+from tests.models import save_tiny_encoder, save_tiny_t5
 from tests.train.pretraining.conftest import TEXTS, losses, manifest, run
 
 
@@ -74,6 +76,24 @@ def test_it_learns_text_and_pairs_and_transformers_loads_it(write, tmp_path, t5,
     texts = {name: "".join(piece["text"] for piece in found) for name, found in shown.items()}
     assert (texts["input"][:4], texts["input"][-5:]) == ("Say ", ".</s>"[-5:])
     assert (texts["target"][:6], texts["target"][-4:]) == ("It is ", "</s>")
+
+
+@pytest.mark.parametrize("objective", ["seq2seq", "masked"])
+def test_accumulated_batches_weigh_tokens_alike(write, tmp_path, t5, objective):
+    """T5's own loss, and BERT's, is a mean over one batch, and transformers adds up those of an update."""
+    model = t5 if objective == "seq2seq" else save_tiny_encoder(tmp_path / "bert")
+    config = model / "config.json"
+    config.write_text(config.read_text().replace('dropout_prob": 0.1', 'dropout_prob": 0.0'))
+    rows = [{"prompt": f"Say {n}.", "completion": "So. " * (n + 1)} for n in range(8)]
+    found = []
+    for size, steps in ((8, 1), (2, 4)):
+        folder = tmp_path / str(size)
+        keys = {"per_device_train_batch_size": size, "gradient_accumulation_steps": steps, "max_steps": 1}
+        file = write(rows, model_name_or_path=str(model), objective=objective, output_dir=str(folder), **keys)
+        run(file, optim="sgd", max_grad_norm=0)
+        log = json.loads((folder / "metrics.jsonl").read_text().splitlines()[0])
+        found.append((log["loss"], log["grad_norm"]))
+    assert found[0] == pytest.approx(found[1], rel=1e-4)
 
 
 def test_text_without_sentinels_and_a_decoder_are_refused(write, tmp_path, tiny_model_dir):
