@@ -117,6 +117,7 @@ def _require_measurable(recipe: EvaluateRecipe, templates: Sequence[Template], o
     for candidate, template in zip(recipe.candidates, templates, strict=False):
         if template.sides:
             require_keys_of_encoders(candidate, candidate.model_name_or_path)
+            require_keys_of_encoders(recipe, candidate.model_name_or_path)
     names = [*(candidate.name for candidate in recipe.candidates), recipe.baseline_name]
     require_comparable(outside, dict(zip(names, templates, strict=True)))
 

@@ -28,6 +28,7 @@ NOT_ENCODED = {  # keys that a decoder alone takes, and why
     "use_liger_kernel": "its kernels are of decoders",
     "add_tokens": "its encoder, its decoder and its output layer share one table of tokens",
     "proxy": "the logits of three decoders are added",
+    "tasks": "lm-eval's tasks are put to decoders here",
 }
 
 
