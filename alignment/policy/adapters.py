@@ -22,6 +22,7 @@ from alignment.policy.patterns import require_patterns
 from alignment.policy.placing import module_names, placed_config
 from alignment.policy.prompt_models import continue_prompt, new_prompt
 from alignment.policy.targets import chosen_layers, require_no_other_layer
+from alignment.policy.tasks import INSTEAD
 from alignment.policy.weight_files import ADAPTER, listed, require_finite, require_floats, shapes_in
 
 # peft 0.21 and trl 1.16 use an old name of transformers 5.23; the user cannot change that.
@@ -126,9 +127,10 @@ def require_task_of_adapter(config: Any, adapter: str, task: str) -> None:
     Raises: ModelError.
     """
     if config.task_type not in (None, task, CLASSIFIER):
+        others = "name the adapter of such a model, or merge it (alignment merge) and name the merged model"
         raise ModelError(
-            f"{adapter} is an adapter for {config.task_type}, and one for {task} is needed here; name the adapter of "
-            "such a model, or merge it (alignment merge) and name the merged model."
+            f"{adapter} is an adapter for {config.task_type}, and one for {task} is needed here; "
+            f"{INSTEAD.get(config.task_type, others)}."
         )
     if config.task_type == CLASSIFIER:
         raise ModelError(

@@ -13,6 +13,7 @@ from alignment.policy.base import load_base, load_model
 from alignment.policy.generation import write_generation
 from alignment.policy.mergeable import Mergeable, added_to_base, naming_overflow
 from alignment.policy.new_folder import beside, require_free, seal
+from alignment.rollout.context import context_of
 from alignment.rollout.encoded import answer_logits
 from alignment.rollout.steps import has_encoder
 
@@ -109,9 +110,10 @@ def in_floats(adapter: Mergeable, unmerged: Any) -> Any:
 def sample_logits(model: Any, tokenizer: Any) -> list[Tensor]:
     """Return the logits of each sample, one at a time to avoid padding."""
     model.eval()
+    most = min(SAMPLE_TOKENS, context_of(model) or SAMPLE_TOKENS)
     results = []
     for text in SAMPLES:
-        ids = tokenizer(text, return_tensors="pt").input_ids[:, :SAMPLE_TOKENS].to(model.device)
+        ids = tokenizer(text, return_tensors="pt").input_ids[:, :most].to(model.device)
         logits = answer_logits(model, ids, torch.ones_like(ids), ids) if has_encoder(model) else model(ids).logits
         results.append(logits.float().cpu())
     return results

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ from alignment.data.masks import IGNORE
 from alignment.data.rows import Demonstration
 from alignment.data.template import Template
 from alignment.errors import DataError, ModelError
+from alignment.policy.adapters import require_task_of_adapter
 from alignment.policy.merge import merge
 from alignment.policy.tokenizer import load_tokenizer
 from alignment.train.sft import sft_trainer, tokenise_demonstrations
@@ -199,6 +201,12 @@ def test_a_t5_is_trained_sampled_and_evaluated(recipe_file, tmp_path, t5, method
         assert torch.allclose(adapted(**batch).logits, plain(**batch).logits, atol=1e-5)
     _sampled(tmp_path, folder, tokenizer, greedy)
     _evaluated(tmp_path, folder, t5, plain)
+
+
+def test_an_adapter_of_an_encoder_decoder_model_is_refused_by_stages_of_decoders():
+    config = SimpleNamespace(task_type="SEQ_2_SEQ_LM")
+    with pytest.raises(ModelError, match="one for CAUSAL_LM is needed here; stages sft, label and evaluate take it"):
+        require_task_of_adapter(config, "runs/x", "CAUSAL_LM")
 
 
 def _sampled(tmp_path, folder, tokenizer, greedy):
