@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from alignment.importing import axolotl_training as run
 from alignment.importing import axolotl_values as to
 from alignment.importing import training
 from alignment.importing.axolotl_data import TEXT, datasets
@@ -39,20 +40,20 @@ MODEL = (
         "it follows from the model's folder",
     ),
     dropped("trust_remote_code", REMOTE_CODE),
-    converted("bf16", "bf16", "`dtype: bfloat16` too", to.bf16, default="auto"),
-    converted("fp16", "fp16", "`dtype: float16` too", to.fp16),
-    converted("bfloat16", "dtype", "", to.pure("bfloat16")),
-    converted("float16", "dtype", "", to.pure("float16")),
-    converted("float32", "dtype", "", to.pure("float32")),
+    converted("bf16", "bf16", "`dtype: bfloat16` too", run.bf16, default="auto"),
+    converted("fp16", "fp16", "`dtype: float16` too", run.fp16),
+    converted("bfloat16", "dtype", "", run.pure("bfloat16")),
+    converted("float16", "dtype", "", run.pure("float16")),
+    converted("float32", "dtype", "", run.pure("float32")),
     renamed("torch_dtype", "dtype"),
-    converted("tf32", "tf32", "", to.tf32),
+    converted("tf32", "tf32", "", run.tf32),
     converted("attn_implementation", "attn_implementation", "", lambda _, value: attention(value)),
     converted("flash_attention", "attn_implementation", "flash_attention_2", to.attention_named("flash_attention_2")),
     converted("sdp_attention", "attn_implementation", "sdpa", to.attention_named("sdpa")),
     converted("eager_attention", "attn_implementation", "eager", to.attention_named("eager")),
     converted("flex_attention", "attn_implementation", "flex_attention", to.attention_named("flex_attention")),
     *each(dropped, "xformers_attention sage_attention", "the implementation is chosen by the machine"),
-    converted("gradient_checkpointing", "gradient_checkpointing", "", to.checkpointing, default=False),
+    converted("gradient_checkpointing", "gradient_checkpointing", "", run.checkpointing, default=False),
     *each(
         dropped, "gradient_checkpointing_kwargs selective_checkpointing activation_offloading layer_offloading "
         "low_cpu_mem_usage pad_to_sequence_len flash_attn_cross_entropy flash_attn_rms_norm flash_attn_fuse_mlp "
@@ -72,7 +73,7 @@ MODEL = (
         "liger_rope liger_rms_norm liger_layer_norm liger_glu_activation liger_rms_norm_gated liger_cross_entropy "
         "liger_fused_linear_cross_entropy liger_use_token_scaling swiglu_use_kernel", FASTER,
     ),
-    converted("torch_compile", "torch_compile", "", to.compile),
+    converted("torch_compile", "torch_compile", "", run.compile),
     *each(dropped, "torch_compile_backend torch_compile_mode", FASTER),
     *each(
         refused,
@@ -183,15 +184,15 @@ DATA = (
     renamed("max_prompt_len", "max_prompt_length", stages=("grpo",)),
 )  # fmt: skip
 TRAINER = (
-    converted("micro_batch_size", "per_device_train_batch_size", "", to.micro, default=1),
+    converted("micro_batch_size", "per_device_train_batch_size", "", run.micro, default=1),
     converted("gradient_accumulation_steps", "gradient_accumulation_steps", "", training.accumulation, default=1),
-    converted("batch_size", "gradient_accumulation_steps", "divided by micro_batch_size", to.batch),
+    converted("batch_size", "gradient_accumulation_steps", "divided by micro_batch_size", run.batch),
     renamed("eval_batch_size", "per_device_eval_batch_size"),
-    converted("num_epochs", "num_train_epochs", "", to.epochs, default=1.0),
+    converted("num_epochs", "num_train_epochs", "", run.epochs, default=1.0),
     converted("max_steps", "max_steps", "", training.steps),
     same("learning_rate"),
-    converted("lr_scheduler", "lr_scheduler_type", "", to.scheduler, default="cosine"),
-    converted("lr_scheduler_kwargs", "lr_scheduler_kwargs", "", to.scheduler_options),
+    converted("lr_scheduler", "lr_scheduler_type", "", run.scheduler, default="cosine"),
+    converted("lr_scheduler_kwargs", "lr_scheduler_kwargs", "", run.scheduler_options),
     dropped("eta_min", "is no key of axolotl's schema, which ignores it"),
     dropped("cosine_min_lr_ratio", "it is min_lr_rate of lr_scheduler_kwargs"),
     *each(
@@ -199,10 +200,10 @@ TRAINER = (
         "cosine_constant_lr_ratio lr_quadratic_warmup lr_div_factor lr_groups embedding_lr embedding_lr_scale",
         "no scheduler of transformers does this",
     ),
-    converted("warmup_steps", "warmup_steps", "", to.warmup),
-    converted("warmup_ratio", "warmup_steps", "a share of all steps", to.warmup_ratio, default=0.03),
-    converted("optimizer", "optim", "", to.optimizer, default="adamw_torch_fused"),
-    converted("optim_args", "optim_args", "", to.optimizer_options),
+    converted("warmup_steps", "warmup_steps", "", run.warmup),
+    converted("warmup_ratio", "warmup_steps", "a share of all steps", run.warmup_ratio, default=0.03),
+    converted("optimizer", "optim", "", run.optimizer, default="adamw_torch_fused"),
+    converted("optim_args", "optim_args", "", run.optimizer_options),
     same("optim_target_modules"),
     same("weight_decay", default=0.0),
     same("adam_beta1"),
@@ -216,13 +217,13 @@ TRAINER = (
     same("auto_find_batch_size"),
     same("seed", default=42),
     converted("logging_steps", "logging_steps", "", training.logging),
-    converted("save_steps", "save_steps", "and save_strategy", to.every("save")),
-    converted("saves_per_epoch", "save_steps", "a share of all steps; 1: `save_strategy: epoch`", to.per_epoch("save")),
-    converted("save_strategy", "save_strategy", "", to.when("save"), default=None),
-    converted("eval_steps", "eval_steps", "and eval_strategy", to.every("eval")),
-    converted("evals_per_epoch", "eval_steps", "a share of all steps; 1: `eval_strategy: epoch`", to.per_epoch("eval")),
-    converted("eval_strategy", "eval_strategy", "", to.when("eval"), default=None),
-    converted("evaluation_strategy", "eval_strategy", "", to.when("eval")),
+    converted("save_steps", "save_steps", "and save_strategy", run.every("save")),
+    converted("saves_per_epoch", "save_steps", "a share of steps; 1: `save_strategy: epoch`", run.per_epoch("save")),
+    converted("save_strategy", "save_strategy", "", run.when("save"), default=None),
+    converted("eval_steps", "eval_steps", "and eval_strategy", run.every("eval")),
+    converted("evals_per_epoch", "eval_steps", "a share of steps; 1: `eval_strategy: epoch`", run.per_epoch("eval")),
+    converted("eval_strategy", "eval_strategy", "", run.when("eval"), default=None),
+    converted("evaluation_strategy", "eval_strategy", "", run.when("eval")),
     same("save_total_limit", default=4),
     same("save_only_model"),
     dropped("save_safetensors", "weights are safetensors always"),
@@ -230,7 +231,7 @@ TRAINER = (
     same("load_best_model_at_end"),
     same("metric_for_best_model"),
     same("greater_is_better"),
-    converted("early_stopping_patience", "early_stopping_patience", "", to.early),
+    converted("early_stopping_patience", "early_stopping_patience", "", run.early),
     same("output_dir", default="./model-out"),
     same("dataloader_num_workers"),
     same("dataloader_drop_last"),
@@ -258,11 +259,11 @@ TRAINER = (
         dropped, "hub_model_id hub_strategy hub_revision push_to_hub save_model_to_hub",
         "a run does not wait for the Hub; upload its folder once it is finished: hf upload ID FOLDER",
     ),
-    converted("wandb_project", "project", "and `report_to: [wandb]`", to.project),
-    converted("project_name", "project", "and `report_to: [wandb]`", to.project),
-    converted("use_wandb", "report_to", "wandb", to.tracker("wandb")),
-    *each(converted, "wandb_name wandb_run_id trackio_run_name mlflow_run_name", "run_name", "", to.named("run_name")),
-    converted("wandb_log_model", "log_model", "", to.watch),
+    converted("wandb_project", "project", "and `report_to: [wandb]`", run.project),
+    converted("project_name", "project", "and `report_to: [wandb]`", run.project),
+    converted("use_wandb", "report_to", "wandb", run.tracker("wandb")),
+    *each(converted, "wandb_name wandb_run_id trackio_run_name mlflow_run_name", "run_name", "", run.named("run_name")),
+    converted("wandb_log_model", "log_model", "", run.watch),
     *each(
         dropped,
         "wandb_entity wandb_mode wandb_watch swanlab_workspace swanlab_description swanlab_mode swanlab_log_model "
@@ -271,12 +272,12 @@ TRAINER = (
         "hf_mlflow_log_artifacts comet_api_key comet_workspace comet_experiment_key comet_mode comet_online "
         "comet_experiment_config", TRACKING,
     ),
-    converted("use_tensorboard", "report_to", "tensorboard", to.tracker("tensorboard")),
-    converted("use_mlflow", "report_to", "mlflow", to.tracker("mlflow")),
-    converted("use_comet", "report_to", "comet_ml", to.tracker("comet_ml")),
-    converted("use_trackio", "report_to", "trackio", to.tracker("trackio")),
-    converted("trackio_project_name", "project", "", to.named("project")),
-    converted("use_swanlab", "report_to", "swanlab", to.tracker("swanlab")),
+    converted("use_tensorboard", "report_to", "tensorboard", run.tracker("tensorboard")),
+    converted("use_mlflow", "report_to", "mlflow", run.tracker("mlflow")),
+    converted("use_comet", "report_to", "comet_ml", run.tracker("comet_ml")),
+    converted("use_trackio", "report_to", "trackio", run.tracker("trackio")),
+    converted("trackio_project_name", "project", "", run.named("project")),
+    converted("use_swanlab", "report_to", "swanlab", run.tracker("swanlab")),
     *each(
         dropped, "strict debug axolotl_config_path profiler_steps profiler_steps_start include_tokens_per_second "
         "include_tkps test_value dynamic_checkpoint generate_samples num_generation_samples "

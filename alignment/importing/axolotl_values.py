@@ -2,8 +2,6 @@
 
 from typing import Any
 
-from alignment.config.library import trainer_keys
-from alignment.config.schema import STAGES
 from alignment.importing import training
 from alignment.importing.chat_templates import by_name
 from alignment.importing.conversion import Conversion
@@ -18,7 +16,6 @@ from alignment.importing.keys import (
     converted,
 )
 from alignment.importing.values import (
-    FASTER,
     attention,
     eight_bits,
     target_modules,
@@ -35,7 +32,6 @@ FAST_PLUGINS = (
     "swanlab",
 )  # of axolotl.integrations
 CODE = "names code that axolotl runs; nothing in a recipe runs code but functions of scorers"
-OPTIMIZERS = {"adamw_torch_8bit": "adamw_bnb_8bit", "adamw_8bit": "adamw_bnb_8bit"}
 QUANTIZED = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "use_bnb_nested_quant": True}
 OF_TRL = {
     "beta": "beta",
@@ -151,164 +147,6 @@ def plugins(_: Conversion, value: Any) -> Ours:
     raise Drop("these plugins change nothing that is trained")
 
 
-def batch(conversion: Conversion, value: Any) -> Ours:
-    """Convert `batch_size`."""
-    if value is None:
-        raise Drop(OFF_HERE)
-    if "gradient_accumulation_steps" in conversion.given:
-        raise Drop("gradient_accumulation_steps is given too")
-    return {"gradient_accumulation_steps": max(1, int(value) // conversion.get("micro_batch_size"))}
-
-
-def micro(conversion: Conversion, value: Any) -> Ours:
-    """Convert `micro_batch_size`."""
-    ours = {"per_device_train_batch_size": value}
-    if conversion.given.get("eval_batch_size") is None and evaluates(conversion):
-        ours["per_device_eval_batch_size"] = value
-    return ours
-
-
-def evaluates(conversion: Conversion) -> bool:
-    """Whether a file has data to evaluate on."""
-    return bool(conversion.get("val_set_size") or conversion.get("test_datasets"))
-
-
-def epochs(conversion: Conversion, value: Any) -> Ours:
-    """Convert `num_epochs`."""
-    if conversion.stage in training.ONLINE:
-        raise Drop("it is a factor of total_episodes")
-    return {"num_train_epochs": float(value)}
-
-
-def per_epoch(kind: str) -> Convert:
-    """Return the conversion of a number of times per epoch into a share of all steps."""
-
-    def convert(conversion: Conversion, value: Any) -> Ours:
-        if not value:
-            raise Drop(OFF_HERE)
-        if conversion.given.get(f"{kind}_steps"):
-            raise Drop(f"{kind}_steps is given too")
-        if value == 1:
-            return {f"{kind}_strategy": "epoch"}
-        share = 1.0 / (float(value) * float(conversion.get("num_epochs")))
-        return {f"{kind}_strategy": "steps", f"{kind}_steps": round(share, 9)}
-
-    return convert
-
-
-def every(kind: str) -> Convert:
-    """Convert `save_steps`, `eval_steps`."""
-
-    def convert(_: Conversion, value: Any) -> Ours:
-        if not value:
-            raise Drop(OFF_HERE)
-        return {f"{kind}_strategy": "steps", f"{kind}_steps": value}
-
-    return convert
-
-
-def when(kind: str) -> Convert:
-    """Return the conversion of a strategy: the file's, else once an epoch unless a number of steps is given."""
-
-    def convert(conversion: Conversion, value: Any) -> Ours:
-        if any(conversion.given.get(key) for key in (f"{kind}_steps", f"{kind}s_per_epoch")):
-            raise Drop(f"{kind}_steps or {kind}s_per_epoch is given")
-        if value is None:
-            value = "epoch"
-        return {f"{kind}_strategy": "no" if value is False else value}
-
-    return convert
-
-
-def scheduler(conversion: Conversion, value: Any) -> Ours:
-    """Convert `lr_scheduler`."""
-    if value in ("one_cycle", "rex"):
-        raise Refuse(f"{value} is no scheduler of transformers")
-    ratio = conversion.given.get("cosine_min_lr_ratio")
-    if value in (None, "cosine") and ratio:
-        return {"lr_scheduler_type": "cosine_with_min_lr", "lr_scheduler_kwargs": {"min_lr_rate": ratio}}
-    return {"lr_scheduler_type": value or "cosine"}
-
-
-def scheduler_options(_: Conversion, value: Any) -> Ours:
-    """Convert `lr_scheduler_kwargs`."""
-    if not value:
-        raise Drop(OFF_HERE)
-    return {"lr_scheduler_kwargs": value}
-
-
-def optimizer(_: Conversion, value: Any) -> Ours:
-    """Convert `optimizer`."""
-    known = trainer_keys(str(STAGES["sft"].TRAINER_CONFIG))["optim"].choices
-    name = OPTIMIZERS.get(value, value)
-    if name not in known:
-        raise Refuse(f"{value} is no optimizer of transformers")
-    if name.endswith("_4bit"):
-        raise Refuse(f"{value} has its states in 4 bits, which needs torchao; write adamw_bnb_8bit")
-    return {"optim": name}
-
-
-def optimizer_options(_: Conversion, value: Any) -> Ours:
-    """Convert `optim_args`."""
-    if not value:
-        raise Drop(OFF_HERE)
-    if isinstance(value, dict):
-        value = ",".join(f"{key}={each}" for key, each in value.items())
-    return {"optim_args": value}
-
-
-def warmup(conversion: Conversion, value: Any) -> Ours:
-    """Convert `warmup_steps`."""
-    if value is None:
-        return {}
-    return {"warmup_steps": value}
-
-
-def warmup_ratio(conversion: Conversion, value: Any) -> Ours:
-    """Convert `warmup_ratio`."""
-    if conversion.given.get("warmup_steps") is not None:
-        raise Drop("warmup_steps is given too")
-    return {"warmup_steps": value or 0}
-
-
-def bf16(_: Conversion, value: Any) -> Ours:
-    """Convert `bf16`."""
-    if not value:
-        return {"bf16": False}
-    more = {"bf16_full_eval": True} if value == "full" else {}
-    return {"bf16": True, "dtype": "bfloat16", **more}
-
-
-def pure(dtype: str) -> Convert:
-    """Convert `bfloat16`, `float16`, `float32`."""
-
-    def convert(_: Conversion, value: Any) -> Ours:
-        if not value:
-            raise Drop(OFF_HERE)
-        return {"dtype": dtype}
-
-    return convert
-
-
-def fp16(conversion: Conversion, value: Any) -> Ours:
-    """Convert `fp16`."""
-    if not value or conversion.get("bf16"):
-        raise Drop("bf16 is on" if value else OFF_HERE)
-    return {"fp16": True, "dtype": "float16"}
-
-
-def tf32(_: Conversion, value: Any) -> Ours:
-    """Convert `tf32`."""
-    if value is True:
-        return {"tf32": True}
-    raise Drop("it is off unless it is true")
-
-
-def checkpointing(_: Conversion, value: Any) -> Ours:
-    """Convert `gradient_checkpointing`."""
-    return {"gradient_checkpointing": bool(value)}
-
-
 def model(conversion: Conversion, value: Any) -> Ours:
     """Convert `base_model`."""
     if conversion.given.get("lora_model_dir"):
@@ -417,60 +255,6 @@ def from_scratch(conversion: Conversion, value: Any) -> Ours:
     if conversion.stage != "pretrain":
         raise Refuse("random weights are trained in stage pretrain alone")
     return {"from_scratch": True}
-
-
-def tracker(name: str) -> Convert:
-    """Convert `use_wandb`, `use_tensorboard`, `use_mlflow`."""
-
-    def convert(conversion: Conversion, value: Any) -> Ours:
-        if not value:
-            raise Drop(OFF_HERE)
-        known = conversion.recipe.get("report_to")
-        names = [*(known if isinstance(known, list) else [known] if known else []), name]
-        return {"report_to": list(dict.fromkeys(names))}
-
-    return convert
-
-
-def project(conversion: Conversion, value: Any) -> Ours:
-    """Convert `wandb_project`, `project_name`."""
-    if not value:
-        raise Drop(OFF_HERE)
-    if conversion.given.get("use_wandb") is False:
-        raise Drop("use_wandb is off")
-    return {**tracker("wandb")(conversion, value), "project": value}
-
-
-def named(ours: str) -> Convert:
-    """Convert `wandb_name`, `wandb_run_id`, `trackio_run_name`."""
-
-    def convert(_: Conversion, value: Any) -> Ours:
-        if not value:
-            raise Drop(OFF_HERE)
-        return {ours: value}
-
-    return convert
-
-
-def watch(_: Conversion, value: Any) -> Ours:
-    """Convert `wandb_log_model`."""
-    if value in (None, False, "", "false"):
-        raise Drop(OFF_HERE)
-    return {"log_model": True}
-
-
-def early(_: Conversion, value: Any) -> Ours:
-    """Convert `early_stopping_patience`."""
-    if not value:
-        raise Drop(OFF_HERE)
-    return {"early_stopping_patience": value, "load_best_model_at_end": True}
-
-
-def compile(conversion: Conversion, value: Any) -> Ours:
-    """Convert `torch_compile`."""
-    if value is not True or conversion.stage in training.ONLINE:
-        raise Drop(FASTER)
-    return {"torch_compile": True}
 
 
 def attention_named(name: str) -> Convert:
