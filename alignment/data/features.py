@@ -4,12 +4,14 @@
 there cannot be read in later rows, so a data set's card declares the types of all rows.
 """
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 JSON = "json"  # values of several types, or objects with different keys: `datasets.Json`
+LONGEST = 10_000  # characters of a declared type
 MOST_KEYS = 200  # of an object; those with more are mappings rather than records
 _LEAST, _MOST = -(2**63), 2**63 - 1
 # Texts that pyarrow reads as times where a whole file has no others; as JSON they stay texts.
@@ -54,7 +56,7 @@ class Features:
         for split in self.splits.values():
             for name, kind in split.items():
                 columns[name] = _merged(columns.get(name), _without_times(kind))
-        return [{"name": name, **_declared(kind)} for name, kind in columns.items()]
+        return [{"name": name, **_short(_declared(kind))} for name, kind in columns.items()]
 
 
 def features_of(splits: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
@@ -106,6 +108,11 @@ def _without_times(kind: Type) -> Type:
     if isinstance(kind, Struct):
         return Struct({name: _without_times(one) for name, one in kind.keys.items()})
     return JSON if kind == _TIMES else kind
+
+
+def _short(declared: dict[str, Any]) -> dict[str, Any]:
+    """Return a type; of an object with very many keys that it is JSON, as loaders read a limited card."""
+    return declared if len(json.dumps(declared)) <= LONGEST else {"dtype": JSON}
 
 
 def _declared(kind: Type) -> dict[str, Any]:

@@ -83,6 +83,15 @@ def test_datasets_loads_columns_that_are_null_in_the_first_rows_or_in_a_split(tm
     }
 
 
+def test_objects_with_very_many_keys_leave_the_card_readable(tmp_path):
+    meta = {f"key {one}": {f"key {other}": 1 for other in range(90)} for one in range(90)}
+    run = prepare(tmp_path, [{**ROWS[0], "meta": meta}], {"kind": "length", "minimum": 0})
+    assert (run.folder / "README.md").stat().st_size < 5_000
+    assert len(load_demonstrations([DatasetEntry(path=str(run.folder))], on_bad_row="stop", seed=0).rows) == 1
+    loaded = datasets.load_dataset(str(run.folder), cache_dir=str(tmp_path / "c"))["train"]
+    assert loaded[0]["meta"] == meta
+
+
 def test_parquet_holds_the_same_rows(tmp_path):
     rows = [{**row, "meta": {"a": 1} if row["id"] % 2 else {"b": "x"}} for row in ROWS]
     as_lines = prepare(tmp_path, rows, CLEAN).rows()
