@@ -8,7 +8,6 @@ import torch
 from accelerate import PartialState
 from transformers import (
     AutoConfig,
-    AutoModelForCausalLM,
     AutoModelForSequenceClassification,
 )
 
@@ -43,6 +42,7 @@ from alignment.policy.placing import placed_config
 from alignment.policy.tasks import (
     auto_class,
     is_classifier,
+    policy_task,
     require_keys_of_encoders,
     require_task,
     task_for,
@@ -258,8 +258,9 @@ def whole_modules(base: str, keys: ModelKeys, adapters: Sequence[str], new: Sequ
     configs = [read_adapter_config(adapter) for adapter in adapters]
     copying = [each for each in new if each.method.copies_modules]
     if copying:
-        model = _without_weights(AutoModelForCausalLM, base, keys)
-        configs += [completed(adapter_config(each, task="CAUSAL_LM"), model) for each in copying]
+        task = policy_task(model_config(base, keys, keys.model_revision if not Path(base).is_dir() else "main"))
+        model = _without_weights(auto_class(task), base, keys)
+        configs += [completed(adapter_config(each, task=task), model) for each in copying]
     return sorted({name for config in configs if method_of(config).copies_modules for name in config.target_modules})
 
 

@@ -19,11 +19,13 @@ from alignment.data.rows import Demonstration
 from alignment.data.template import Template
 from alignment.errors import DataError, ModelError
 from alignment.policy.adapters import require_task_of_adapter
+from alignment.policy.base import whole_modules
 from alignment.policy.merge import merge
 from alignment.policy.tokenizer import load_tokenizer
 from alignment.train.sft import sft_trainer, tokenise_demonstrations
 from tests.models import save_tiny_bart, save_tiny_t5
 from tests.train.test_sft import arguments, manifest
+from tests.tuned import Keys
 
 PAIRS = [(f"Say {n}, please.", f"It is {n}" + " and more" * (n % 3) + ".") for n in range(12)]
 
@@ -201,6 +203,11 @@ def test_a_t5_is_trained_sampled_and_evaluated(recipe_file, tmp_path, t5, method
         assert torch.allclose(adapted(**batch).logits, plain(**batch).logits, atol=1e-5)
     _sampled(tmp_path, folder, tokenizer, greedy)
     _evaluated(tmp_path, folder, t5, plain)
+
+
+def test_modules_that_train_whole_beside_4_bits_are_found(t5):
+    keys = Keys(model_name_or_path=str(t5), peft_method="freeze", load_in_4bit=True)
+    assert whole_modules(str(t5), keys, [], [keys])
 
 
 def test_an_adapter_of_an_encoder_decoder_model_is_refused_by_stages_of_decoders():
