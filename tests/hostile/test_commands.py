@@ -109,6 +109,7 @@ UNNAMED = {
     "annotate": 1,
     "audit": 1,
     "mix": 2,
+    "winrate": 1,
 }
 OPTIONS = {
     ("plan", "--gpus"): NUMBERS,
@@ -188,6 +189,14 @@ OPTIONS = {
     ("mix", "--smoothing"): NUMBERS,
     ("mix", "--bootstrap"): NUMBERS,
     ("mix", "--seed"): NUMBERS,
+    ("mix", "--gold"): INPUTS,
+    ("winrate", "--baseline"): WORDS,
+    ("winrate", "--by"): WORDS,
+    ("winrate", "--length_control"): [*WORDS, *INPUTS],
+    ("winrate", "--level"): NUMBERS,
+    ("winrate", "--bootstrap"): NUMBERS,
+    ("winrate", "--seed"): NUMBERS,
+    ("winrate", "--json"): OUTPUTS,
     ("sft", "--config"): INPUTS,
     ("sft", "--learning_rate"): NUMBERS,
     ("sft", "--output_dir"): OUTPUTS,
@@ -276,6 +285,7 @@ GOOD = {
     "audit": ["rows.jsonl"],
     "annotate": ["rows.jsonl"],
     "mix": ["rows.jsonl", "rows.jsonl"],
+    "winrate": ["rows.jsonl"],
     "sft": [],
 }
 MORE = {
