@@ -5,6 +5,7 @@ Writes the rows of each split, dropped.jsonl with every dropped and changed row,
 """
 
 import sys
+from types import ModuleType
 
 from alignment.config import load_recipe
 from alignment.config.schema.prepare import PrepareRecipe
@@ -16,15 +17,14 @@ from alignment.prepare.store import FOLDER, Store
 from alignment.prepare.writing import write_account, write_records, write_rows
 from alignment.run.directory import RunDirectory
 from alignment.run.script import script
-from reward.scorers.prepared import judged, score_builder
 
 
 def main(argv: list[str] | None = None) -> None:
     """Run the stage."""
     recipe = load_recipe(PrepareRecipe, sys.argv[1:] if argv is None else argv)
-    steps = build_steps(
-        recipe, {"score": score_builder(recipe)}
-    )  # before data are read: a missing package or file ends the stage
+    scores = scores_of(recipe)
+    builders = {} if scores is None else {"score": scores.score_builder(recipe)}
+    steps = build_steps(recipe, builders)  # before data are read: a missing package or file ends the stage
     data = None if resumable(recipe) else read(recipe)  # unreadable data is refused before anything is written
     require(recipe, steps, data)
     run = RunDirectory.open(recipe, expendable=lambda _: [FOLDER])
@@ -35,8 +35,18 @@ def main(argv: list[str] | None = None) -> None:
     write_page(recipe, prepared)
     run.record(data=prepared.about["files"], formats=prepared.about["formats"], files=files, features=features)
     done = [counts.row() for counts in prepared.counts]
-    run.finish(rows_read=len(prepared.read), rows_written=len(prepared.rows), steps=done, **judged(recipe))
+    spent = {} if scores is None else scores.judged(recipe)
+    run.finish(rows_read=len(prepared.read), rows_written=len(prepared.rows), steps=done, **spent)
     Store(run.path).remove()
+
+
+def scores_of(recipe: PrepareRecipe) -> ModuleType | None:
+    """Return the module that scores rows; None for a recipe without such a step, which needs no torch."""
+    if not any(step.kind == "score" for step in recipe.steps):
+        return None
+    from reward.scorers import prepared
+
+    return prepared
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from alignment.planner.settings import Lengths
 
 # Bytes of memory while all rows are read: of the process, of each row, of each byte of the files; docs/prepare.md has
 # the measurements.
-PROCESS, PER_ROW, PER_BYTE = 575_000_000, 890, 1.0
+PROCESS, PER_ROW, PER_BYTE = 100_000_000, 890, 1.0
 MIB = 2**20
 CHARACTERS = 4  # of a token, for the tokens of judges' prompts
 

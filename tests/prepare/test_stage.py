@@ -350,3 +350,10 @@ def test_help_and_errors_list_the_keys_of_each_kind(tmp_path):
     told = str(caught.value)
     assert "did you mean minimum? A step of kind length takes name, on, unit, minimum, maximum, tokenizer" in told
     assert "steps[1].kind: the required key is missing; it is one of clean, length" in told
+
+
+def test_a_recipe_without_scores_starts_without_torch(tmp_path):
+    words = write_recipe(tmp_path, ROWS, CLEAN)
+    code = f"import sys; from recipes.prepare import main; main({words!r}); print('torch' in sys.modules)"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.splitlines()[-1] == "False"
