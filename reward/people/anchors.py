@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,8 +23,10 @@ def anchored(table: Table, gathered: Sequence[Gathered], path: str, reading: Rea
 
     Prompts match regardless of case and spacing, and answers regardless of white space around them, as in an audit.
 
-    Raises: DataError if no pair is among those of the file.
+    Raises: DataError if the file does not exist, or none of its pairs is among the labels.
     """
+    if not path.strip() or not Path(path).exists():  # else the path would be looked up on the Hub
+        raise DataError(f"--gold {path}: does not exist. Give a file of people's preferences.")
     people = read_gold(path, reading)
     gold = np.full(len(table.pairs), -1, dtype=np.int64)
     for place, (prompt, (first, second)) in enumerate(table.pairs):

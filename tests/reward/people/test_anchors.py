@@ -115,6 +115,9 @@ def test_gold_that_is_of_nothing_here_is_refused(tmp_path, crowd):
     files["gold"].write_text('{"prompt": "other", "chosen": "first", "rejected": "second"}\n')
     with pytest.raises(DataError, match="none of its 1 decided comparisons is among the labels"):
         mixed(files, tmp_path / "mixed.jsonl", gold=str(files["gold"]))
+    for absent in ("", "nope/gold"):
+        with pytest.raises(DataError, match=f"--gold {absent}: does not exist"):
+            mixed(files, tmp_path / "mixed.jsonl", gold=absent)
     with pytest.raises(AlignmentError, match="is one of the files to read"):
         mixed(files, files["gold"], gold=str(files["gold"]))
     assert not (tmp_path / "mixed.jsonl").exists()
