@@ -1,6 +1,7 @@
 """Pretraining on two processes: packed text does what one process does, and a stream is read in disjoint parts."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,7 +10,8 @@ from safetensors.torch import load_file
 
 import recipes.pretrain
 from tests.distributed.launch import finish, start
-from tests.models import save_tiny_model
+from tests.distributed.test_stages import launch, weights
+from tests.models import save_tiny_encoder, save_tiny_model, save_tiny_t5
 
 pytestmark = pytest.mark.distributed
 TEXTS = [f"The quick brown fox number {n} jumps over the lazy dog, and asks for {n} stories." for n in range(24)]
@@ -59,3 +61,44 @@ def test_each_process_reads_its_part_of_a_stream(write, tmp_path):
     first, second = (each["own"]["stream"]["buffer"] for each in counters)
     assert first
     assert not {tuple(ids) for ids, *_ in first} & {tuple(ids) for ids, *_ in second}
+
+
+SHARDED = {
+    "causal": {},
+    "masked": {"objective": "masked"},
+    "seq2seq": {"objective": "seq2seq"},
+    "lora": {"peft_method": "lora"},
+    "stream": {"streaming": True, "shuffle_buffer_size": 4},
+}
+FULL = {"optim": "adamw_torch", "learning_rate": 1e-2, "adam_epsilon": 1e-3, "max_steps": 5, "logging_steps": 1}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_shards_of_fsdp2_learn_what_one_process_learns_and_resume(write, tmp_path):
+    save_tiny_encoder(tmp_path / "masked", width=64)
+    save_tiny_t5(tmp_path / "seq2seq", width=64)
+
+    def job(name, out, processes, **more):
+        keys = SHARDED[name]
+        model = tmp_path / keys.get("objective", "model")
+        size = {"per_device_train_batch_size": 4 // processes}
+        recipe = write(out, model_name_or_path=str(model), **FULL, **size, **keys)
+        return {"stage": "pretrain", "recipe": recipe, "out": str(tmp_path / out), **more}
+
+    launch("single", [job(name, f"{name}-one", 1) for name in SHARDED], tmp_path / "single", processes=1)
+    jobs = []
+    refused = [job(name, f"{name}-two", 2, may_be_refused=True) for name in ("masked", "seq2seq")]
+    sharded = [name for name in SHARDED if name not in ("masked", "seq2seq")]
+    for name in sharded:
+        jobs.append(job(name, f"{name}-two", 2))
+        jobs.append(job(name, f"{name}-again", 2, copy_of=str(tmp_path / f"{name}-two")))
+    launch("fsdp2", [*jobs, *refused], tmp_path / "fsdp2", processes=2)
+    for each in refused:
+        assert Path(f"{each['out']}.refused").read_text().startswith("FSDP2 cannot split this model")
+    for name in sharded:
+        one, two, again = (weights(tmp_path / f"{name}-{how}") for how in ("one", "two", "again"))
+        assert json.loads((tmp_path / f"{name}-two.facts.json").read_text())["engine"] == "FSDP"
+        assert all(torch.equal(two[key], again[key]) for key in two), name
+        if name != "stream":  # whose processes read other rows than one would
+            assert all(torch.allclose(one[key], two[key], atol=1e-4) for key in one), name
