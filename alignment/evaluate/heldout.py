@@ -109,7 +109,8 @@ def _common(tokenizer: Any, rows: Sequence[Demonstration], most: int) -> list[De
     kept = list(rows[: len(texts)])
     if kept and texts[0] != text_of(kept[0]):
         before = len(text_of(replace(kept[0], completion="")))
-        cut = {"completion": texts[0][before:]} if len(texts[0]) > before else {"prompt": "", "completion": texts[0]}
+        whole = len(texts[0]) > before
+        cut: dict[str, Any] = {"completion": texts[0][before:]} if whole else {"prompt": "", "completion": texts[0]}
         kept[0] = replace(kept[0], **cut)
     return kept
 
