@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from alignment.rollout.engine import Sampling
-from alignment.rollout.sampling import probabilities
+from alignment.rollout.sampling import in_float32, probabilities
 
 ROUNDING = {torch.float32: 64, torch.float64: 64}  # units of rounding, of the largest logit
 HALF_ROUNDING = 2  # of types that hold 8 or 11 bits
@@ -27,6 +27,7 @@ def is_close(
     if sampling.temperature == 0:
         best = logits.float().topk(2, dim=-1).values
         return best[:, 0] - best[:, 1] <= 2 * error
+    sampling = in_float32(sampling)
     error = error / sampling.temperature
     probs = probabilities(logits, sampling)
     reach = 2 * error

@@ -1,5 +1,7 @@
 """Drawing tokens from logits with random numbers that belong to each row alone."""
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -7,6 +9,8 @@ from torch import Tensor
 from alignment.rollout.engine import Sampling
 
 BLOCK = 128  # tokens summed together to find where a random number falls
+COLDEST = 1e-20  # logits divided by a lower temperature may overflow; their order alone counts far above it
+SMALLEST = torch.finfo(torch.float32).tiny  # float32 may hold a lower top-p as 0, which would drop every token
 
 
 def uniforms(seed: int, row: int, count: int) -> np.ndarray:
@@ -19,6 +23,13 @@ def generator(seed: int, row: int) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, row])))
 
 
+def in_float32(sampling: Sampling) -> Sampling:
+    """Return settings that float32 can compute with, whose distribution is that of the given ones."""
+    if sampling.temperature >= COLDEST and sampling.top_p >= SMALLEST:
+        return sampling
+    return replace(sampling, temperature=max(sampling.temperature, COLDEST), top_p=max(sampling.top_p, SMALLEST))
+
+
 def probabilities(logits: Tensor, sampling: Sampling) -> Tensor:
     """Token probabilities after temperature, then top-k, then top-p, as transformers' warpers apply them.
 
@@ -27,6 +38,7 @@ def probabilities(logits: Tensor, sampling: Sampling) -> Tensor:
         sampling: temperature above 0.
     Returns: (batch, vocabulary) float32, rows sum to one.
     """
+    sampling = in_float32(sampling)
     logits = logits.float() if sampling.temperature == 1.0 else logits.float() / sampling.temperature
     if 0 < sampling.top_k < logits.shape[-1]:
         smallest = logits.topk(sampling.top_k, dim=-1).values[:, -1:]

@@ -1,6 +1,5 @@
 """Reads the keys of a request's body; a key that is left over is refused."""
 
-import math
 from typing import Any
 
 from alignment.data.fields import is_whole, kind_of
@@ -48,7 +47,7 @@ class Fields:
         return float(self._bounded(key, self.take(key, (int, float), "a number", default), least, most))
 
     def _bounded(self, key: str, value: Any, least: float, most: float) -> Any:
-        if value is not None and not (math.isfinite(value) and least <= value <= most):
+        if value is not None and not least <= value <= most:  # neither is NaN
             raise ApiError(f"{key} is {shown(value)}; it must be from {least} to {most}.", key, code="invalid_value")
         return value
 

@@ -11,6 +11,7 @@ from alignment.serve.faults import ApiError
 from alignment.serve.models import Served
 from alignment.serve.replies import Whole
 from alignment.serve.requests import Settings
+from alignment.strict_json import shown
 
 
 @dataclass
@@ -143,5 +144,6 @@ def require_known(ids: Any, served: Served, key: str) -> None:
     unknown = next((token for token in ids if not 0 <= token < served.base.vocabulary), None)
     if unknown is not None:
         raise ApiError(
-            f"{key} has the token id {unknown}; {served.name!r} has ids from 0 to {served.base.vocabulary - 1}.", key
+            f"{key} has the token id {shown(unknown)}; {served.name!r} has ids from 0 to {served.base.vocabulary - 1}.",
+            key,
         )

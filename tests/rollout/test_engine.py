@@ -134,6 +134,14 @@ def test_probabilities_agree_with_transformers_warpers():
     torch.testing.assert_close(probabilities(logits, sampling), scores.softmax(-1))
 
 
+@pytest.mark.parametrize("sampling", [{"temperature": 1e-38}, {"temperature": 1e-300}, {"top_p": 1e-46}])
+def test_settings_near_zero_draw_the_likeliest_token(sampling):
+    logits = torch.tensor([[1.0, 9.0, 3.0], [80.0, -80.0, 79.0]])
+    numbers = torch.tensor([0.999, 0.5], dtype=torch.float64)
+    settings = Sampling(1, **{"temperature": 1.0, **sampling})
+    assert draw(logits, settings, numbers).tolist() == [1, 0]
+
+
 def test_draw_inverts_the_cumulative_distribution():
     # probabilities 1/8, 0, 1/2, 3/8, 0: a number below 1/8 is token 0, below 5/8 token 2, else token 3
     logits = torch.tensor([1.0, 0.0, 4.0, 3.0, 0.0]).log().expand(6, -1)

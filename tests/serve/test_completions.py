@@ -202,3 +202,9 @@ def test_a_whole_context_is_written(running):
     )
     assert free.usage.total_tokens == 256
     assert free.choices[0].finish_reason == "length"
+
+
+@pytest.mark.parametrize("near_zero", [{"temperature": 1e-40}, {"top_p": 1e-300}])
+def test_settings_near_zero_take_the_likeliest_token(running, near_zero):
+    asked = {"model": "base", "prompt": WORDS, "max_tokens": 8}
+    assert running.text(**asked, seed=1, **near_zero) == running.text(**asked, temperature=0)
