@@ -116,7 +116,9 @@ class Conversion:
         order = [*(name for name in table if name in self.given), *(name for name in self.given if name not in table)]
         for name in order:
             key, value = table.get(name) or self._other(name), self.given[name]
-            if value is None and key.default is not ABSENT and self._reads(key):
+            if value is None and key.nullable:
+                self._convert(key, value, "translated")
+            elif value is None and key.default is not ABSENT and self._reads(key):
                 self._convert(key, key.default, "default")
             elif value is None:
                 self._record(key, value, "dropped", reason="is not set")
@@ -150,10 +152,12 @@ class Conversion:
             reason = f"--drop {key.name} gives it up: {refuse}" if gave_up else str(refuse)
             self._record(key, value, "dropped" if gave_up else "refused", reason=reason)
             return
+        if fate == "default":  # another key of the file comes first
+            ours = {name: found for name, found in ours.items() if isinstance(found, dict) or name not in self.recipe}
         for name, found in ours.items():
             if name in self.recipe and isinstance(found, dict) and isinstance(self.recipe[name], dict):
                 self.recipe[name] = {**self.recipe[name], **found}
-            elif fate != "default" or name not in self.recipe:
+            else:
                 self.recipe[name] = found
             if fate == "default":
                 self.notes.setdefault(name, f"default of {self.peer.title}")

@@ -1,7 +1,7 @@
 """A peer's keys: what becomes of each, stated once."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -46,6 +46,7 @@ class Key:
     default: Any = ABSENT  # the peer's, which is converted where the key is absent
     stages: tuple[str, ...] = ()  # here, that read the key; (): all
     fate: Literal["translated", "dropped", "refused"] = "translated"  # what is said of it in the table
+    nullable: bool = False  # null is a value of its own; else it stands for the default
 
 
 def renamed(name: str, ours: str, note: str = "", *, default: Any = ABSENT, stages: tuple[str, ...] = ()) -> Key:
@@ -53,9 +54,11 @@ def renamed(name: str, ours: str, note: str = "", *, default: Any = ABSENT, stag
     return Key(name, lambda _, value: {ours: value}, ours, note, default, stages)
 
 
-def same(name: str, note: str = "", *, default: Any = ABSENT, stages: tuple[str, ...] = ()) -> Key:
+def same(
+    name: str, note: str = "", *, default: Any = ABSENT, stages: tuple[str, ...] = (), nullable: bool = False
+) -> Key:
     """A key that has its name and its values here too."""
-    return renamed(name, name, note, default=default, stages=stages)
+    return replace(renamed(name, name, note, default=default, stages=stages), nullable=nullable)
 
 
 def converted(

@@ -1,9 +1,7 @@
 """TRL: the keys of its scripts' YAML, and those of the alignment-handbook (TRL 1.16; PPO as of TRL 1.12)."""
 
-import re
 from typing import Any
 
-from alignment.errors import RecipeError
 from alignment.importing import training
 from alignment.importing import trl_values as to
 from alignment.importing.conversion import Conversion, Outcome, Peer
@@ -17,24 +15,9 @@ from alignment.importing.keys import (
     same,
 )
 from alignment.importing.trl_data import of_list, of_mixer, of_mixture, of_name
+from alignment.importing.trl_stage import names_of, stage_of, words_of
 from alignment.importing.values import FASTER, eight_bits, target_modules
 
-# Keys that only one stage's script has, in the order in which they decide.
-OF_STAGE = {
-    "ppo": ("num_ppo_epochs", "reward_model_path", "sft_model_path", "cliprange", "kl_coef", "vf_coef",
-            "whiten_rewards",
-            "missing_eos_penalty", "response_length", "total_episodes"),
-    "rloo": ("rloo_k", "normalize_advantages"),
-    "grpo": ("num_generations", "reward_funcs", "max_completion_length", "num_iterations", "scale_rewards", "epsilon"),
-    "kto": ("desirable_weight", "undesirable_weight"),
-    "reward": ("center_rewards_coefficient", "max_pairs"),
-    "dpo": ("beta", "loss_type", "precompute_ref_log_probs", "label_smoothing", "use_weighting", "rpo_alpha",
-            "simpo_gamma", "cpo_alpha", "orpo_alpha"),
-    "sft": ("packing", "max_seq_length", "dataset_text_field", "completion_only_loss", "assistant_only_loss"),
-}  # fmt: skip
-WORDS = {"sft": "sft", "dpo": "dpo", "kto": "kto", "grpo": "grpo", "rloo": "rloo", "ppo": "ppo", "reward": "reward",
-         "orpo": "dpo", "simpo": "dpo", "cpo": "dpo", "rm": "reward", "apo": "dpo"}  # fmt: skip
-SFT_LOSSES = ("nll", "dft", "chunked_nll")
 RATES = {"sft": 2e-5, "dpo": 1e-6, "kto": 1e-6, "reward": 1e-4, "grpo": 1e-6, "rloo": 1e-6, "ppo": 3e-6}
 DEFAULTS: dict[str, dict[str, Any]] = {  # of keys whose defaults depend on the script
     "dpo": {"beta": 0.1},
@@ -102,7 +85,7 @@ DATA = (
         "max_prompt_length", "max_prompt_length", "`grpo`, `rloo`, `ppo`; elsewhere max_length bounds both",
         to.max_prompt,
     ),
-    same("max_length", default=1024, stages=("sft", "dpo", "kto", "reward")),
+    same("max_length", "null: no bound", default=1024, nullable=True, stages=("sft", "dpo", "kto", "reward")),
     dropped("max_target_length", "max_length bounds prompt and answer together"),
     dropped("truncation_mode", "rows are cut at their end in sft, and follow on_bad_row elsewhere"),
     to.whole("completion_only_loss", "loss is on answers alone"),
@@ -125,6 +108,8 @@ LOSSES = (
         "padding_free generate_during_eval is_encoder_decoder use_logits_to_keep label_pad_token_id padding_value "
         "use_num_logits_to_keep", FASTER,
     ),
+    converted("disable_dropout", "lora_dropout", "`reward`: 0 unless false; elsewhere dropout is off", to.dropout,
+              stages=("reward", "dpo", "kto", "grpo", "rloo")),
     *each(
         refused, "ref_model_init_kwargs force_use_ref_model reference_free",
         "the reference is the model that training starts from",
@@ -196,8 +181,12 @@ SAMPLING = (
     ),
     *each(
         refused,
-        "sync_ref_model multi_objective_aggregation top_entropy_quantile entropy_coef off_policy_mask_threshold",
+        "multi_objective_aggregation top_entropy_quantile entropy_coef off_policy_mask_threshold",
         "no loss here is the same", off=(None, False, 0, 0.0, 1.0, "sum_then_normalize"), stages=to.SAMPLED,
+    ),
+    *each(
+        to.of_moving_reference, "sync_ref_model ref_model_mixup_alpha ref_model_sync_steps",
+        "`dpo`, `kto`; elsewhere the reference does not move",
     ),
 )  # fmt: skip
 TRAINER = (
@@ -218,30 +207,6 @@ TRAINER = (
 )  # fmt: skip
 
 
-def stage_of(path: str, given: dict[str, Any]) -> str:
-    """Return the stage of a file: by its keys, else by the words of its path.
-
-    Raises: RecipeError if neither decides.
-    """
-    losses = given.get("loss_type")
-    if losses in ("kto", "apo_zero_unpaired"):
-        return "kto"
-    if losses in SFT_LOSSES:
-        return "sft"
-    for stage, keys in OF_STAGE.items():
-        if any(key in given for key in keys):
-            return "rloo" if stage == "grpo" and "rloo" in words_of(path) else stage
-    found = [WORDS[word] for word in reversed(words_of(path)) if word in WORDS]
-    if found:
-        return found[0]
-    raise RecipeError(["its keys do not decide which script reads it; name the stage with --stage"])
-
-
-def words_of(name: str) -> list[str]:
-    """Return the words of a path or a name."""
-    return re.findall(r"[a-z0-9]+", name.lower())
-
-
 def _finish(conversion: Conversion) -> None:
     recipe, stage = conversion.recipe, conversion.stage
     if recipe.get("learning_rate") is None:
@@ -256,6 +221,9 @@ def _finish(conversion: Conversion) -> None:
             conversion.note(key, "default of TRL")
     if conversion.get("use_peft") and "lora_target_modules" not in recipe:
         training.library_targets(conversion)
+    if stage == "reward" and conversion.given.get("disable_dropout") is not False and recipe.get("lora_dropout"):
+        conversion.take_out("lora_dropout", "TRL turns dropout off in this stage unless disable_dropout is false")
+        recipe["lora_dropout"] = 0.0
     if stage == "dpo":
         _loss_of_the_script(conversion)
     if stage == "ppo":
@@ -274,8 +242,7 @@ def _finish(conversion: Conversion) -> None:
 
 def _loss_of_the_script(conversion: Conversion) -> None:
     """Set the loss of a script of its own (ORPO, SimPO, CPO), which only names in the file tell."""
-    given = conversion.given
-    names = [conversion.path, *(str(given.get(key, "")) for key in ("output_dir", "hub_model_id", "run_name"))]
+    names = names_of(conversion.path, conversion.given)
     found = next((loss for loss in SCRIPTS for name in names if loss in words_of(name)), None)
     if found and "loss_type" not in conversion.recipe:
         conversion.recipe["loss_type"] = found

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from alignment.config.schema import STAGES
 from alignment.importing.chat_templates import by_name
 from alignment.importing.conversion import Conversion
 from alignment.importing.keys import (
@@ -166,6 +167,27 @@ def max_prompt(conversion: Conversion, value: Any) -> Ours:
     if conversion.stage in SAMPLED:
         return {"max_prompt_length": value}
     raise Drop("max_length bounds prompt and answer together")
+
+
+def of_moving_reference(name: str, note: str) -> Key:
+    """A key of a reference that follows the policy, which the stages of pairs and labels have."""
+
+    def convert(conversion: Conversion, value: Any) -> Ours:
+        if conversion.stage in ("dpo", "kto"):
+            return {name: value}
+        if conversion.given.get("sync_ref_model") is not True:
+            raise Drop("has no effect without sync_ref_model: true")
+        raise Refuse("the reference is the model that training starts from, and does not move")
+
+    return converted(name, name, note, convert)
+
+
+def dropout(conversion: Conversion, value: Any) -> Ours:
+    """Convert `disable_dropout`."""
+    about = STAGES[conversion.stage].STAGE
+    if about.ratio:
+        raise Drop(f"dropout is off in {about.title}: with it {about.ratio}")
+    raise Drop("lora_dropout stays" if value is False else "lora_dropout is 0")
 
 
 def ppo_model(conversion: Conversion, value: Any) -> Ours:

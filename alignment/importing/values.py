@@ -118,9 +118,11 @@ def attention(value: Any) -> Ours:
     return {"attn_implementation": names.get(str(value), str(value))}
 
 
-def warmup(_: Any, value: Any) -> Ours:
-    """Return a share of all steps as warmup_steps, which takes one below 1."""
-    return {"warmup_steps": value} if value else {"warmup_steps": 0}
+def warmup(conversion: "Conversion", value: Any) -> Ours:
+    """Return a share of all steps as warmup_steps, which takes one below 1; a number of steps comes first."""
+    if conversion.given.get("warmup_steps"):
+        raise Drop("warmup_steps is given too, and comes first")
+    return {"warmup_steps": value or 0}
 
 
 def threads(value: Any, known: bool) -> Ours:

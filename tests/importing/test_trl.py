@@ -123,7 +123,7 @@ CASES = {
         "precompute_ref_log_probs: true\nmax_length: null\n",
         8,
         {"loss_type": ["sigmoid", "sft"], "loss_weights": [1.0, 0.2], "learning_rate": 5e-7, "beta": 0.1,
-         "precompute_ref_log_probs": True, "max_length": 1024},
+         "precompute_ref_log_probs": True, "max_length": None},
     ),
     "dpo, apo": case("dpo", "dataset_name: a/pairs\nloss_type: apo_zero\nbeta: 0.05\nmax_steps: 500\n", 8,
                      {"loss_type": "apo_zero", "beta": 0.05, "max_steps": 500}),
@@ -186,6 +186,29 @@ CASES = {
         },
         dropped=("stop_token", "model_name_or_path"),
     ),
+    "sft, two warm-ups": case(
+        "sft", "dataset_name: a/b\npacking: true\nmax_seq_length: 2048\nwarmup_steps: 10\nwarmup_ratio: 0.1\n", 8,
+        {"warmup_steps": 10, "max_length": 2048},
+        dropped=("warmup_ratio",),
+    ),
+    "dpo, rows of any length and a reference that moves": case(
+        "dpo",
+        "dataset_name: a/b\nloss_weights: [1.0, 0.5]\nloss_type: [sigmoid, sft]\nmax_length: null\n"
+        "sync_ref_model: true\nref_model_sync_steps: 64\ndisable_dropout: true\nmax_completion_length: 256\n",
+        8,
+        {"max_length": None, "sync_ref_model": True, "ref_model_sync_steps": 64, "loss_weights": [1.0, 0.5]},
+        dropped=("disable_dropout", "max_completion_length"),
+    ),
+    "reward, without dropout": case(
+        "reward", "dataset_name: a/b\nuse_peft: true\nlora_dropout: 0.1\nmax_pairs: 1\n", 8, {"lora_dropout": 0.0},
+        dropped=("lora_dropout",),
+    ),
+    "reward, with dropout": case(
+        "reward",
+        "dataset_name: a/b\nuse_peft: true\nlora_dropout: 0.1\nmax_pairs: 1\ndisable_dropout: false\n", 8,
+        {"lora_dropout": 0.1},
+        dropped=("disable_dropout",),
+    ),
 }  # fmt: skip
 
 
@@ -203,6 +226,7 @@ REFUSED = {
     "whiten_rewards": "dataset_name: a/b\nsft_model_path: m\nreward_model_path: r\nwhiten_rewards: true\n"
     "total_episodes: 100\n",
     "num_train_epochs": "dataset_name: a/b\nreward_funcs: r.f\n",
+    "sync_ref_model": "dataset_name: a/b\nreward_funcs: r.f\nmax_steps: 3\nsync_ref_model: true\n",
     "learning_rte": "dataset_name: a/b\npacking: true\nlearning_rte: 1.0\n",
 }
 
@@ -224,6 +248,28 @@ def test_the_stage_is_found_by_keys_then_by_the_path_and_else_asked_for(tmp_path
     with pytest.raises(RecipeError, match=r"x.yaml: its keys do not decide"):
         convert("x.yaml", None, Options())
     assert convert("x.yaml", None, Options(stage="reward")).stage == "reward"
+
+
+SCRIPTS = {  # file → the rest of its text, and the stage
+    "kto.yaml": ("beta: 0.2\n", "kto"),
+    "mixed/kto/dpo.yaml": ("beta: 0.2\n", "dpo"),
+    "a.yaml": ("beta: 0.2\nhub_model_id: me/model-kto\n", "kto"),
+    "b.yaml": ("beta: 0.2\n", "dpo"),
+    "grpo_math.yaml": ("beta: 0.04\nuse_vllm: true\n", "grpo"),
+    "c.yaml": ("beta: 0.04\nloss_type: dr_grpo\n", "grpo"),
+    "sft/d.yaml": ("beta: 0.1\nmax_completion_length: 64\n", "grpo"),
+    "kto/e.yaml": ("beta: 0.1\nmax_completion_length: 64\n", "kto"),
+    "f.yaml": ("loss_type: dft\n", "sft"),
+    "g.yaml": ("learning_rate: 1.0e-4\nrun_name: small-sft\n", "sft"),
+}
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_keys_of_several_scripts_leave_the_choice_to_names(tmp_path, name):
+    text, stage = SCRIPTS[name]
+    (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / name).write_text(f"model_name_or_path: m\ndataset_name: a/b\n{text}", encoding="utf-8")
+    assert convert(str(tmp_path / name), None, Options()).stage == stage
 
 
 def test_a_stage_that_does_not_train_is_refused(tmp_path, monkeypatch):
