@@ -71,24 +71,24 @@ def build_app(
 
     async def chat(request: Request) -> Response:
         asked = chat_request(await read(request))
-        served = models.get(asked.model)
-        if not served.policy.chats:
-            raise ApiError(f"{served.name!r} has no chat template; use /v1/completions.", "model")
-        ids = await _in_thread_if_long(request, lambda: served.chat_ids(asked.messages, asked.tools))
-        form = ChatForm(served.name, served.texts, asked.settings.logprobs, calls=asked.tools is not None)
-        return await _respond(request, Sampled(served, [ids], asked.settings), form)
+        with models.using(asked.model) as served:
+            if not served.policy.chats:
+                raise ApiError(f"{served.name!r} has no chat template; use /v1/completions.", "model")
+            ids = await _in_thread_if_long(request, lambda: served.chat_ids(asked.messages, asked.tools))
+            form = ChatForm(served.name, served.texts, asked.settings.logprobs, calls=asked.tools is not None)
+            return await _respond(request, Sampled(served, [ids], asked.settings), form)
 
     async def complete(request: Request) -> Response:
         asked = text_request(await read(request))
-        served = models.get(asked.model)
-        prompts = await _in_thread_if_long(
-            request, lambda: [served.text_ids(one) if isinstance(one, str) else one for one in asked.prompts]
-        )
-        form = TextForm(served.name, served.texts, asked.settings.logprobs)
-        sampled = Sampled(served, prompts, asked.settings)
-        before = await echoed(sampled) if asked.echo else {}
-        sampled.begin_with(before)
-        return await _respond(request, sampled, form, before)
+        with models.using(asked.model) as served:
+            prompts = await _in_thread_if_long(
+                request, lambda: [served.text_ids(one) if isinstance(one, str) else one for one in asked.prompts]
+            )
+            form = TextForm(served.name, served.texts, asked.settings.logprobs)
+            sampled = Sampled(served, prompts, asked.settings)
+            before = await echoed(sampled) if asked.echo else {}
+            sampled.begin_with(before)
+            return await _respond(request, sampled, form, before)
 
     async def load(request: Request) -> Response:
         name = await asyncio.to_thread(adapters.load, await read(request))

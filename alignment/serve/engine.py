@@ -1,8 +1,9 @@
 """Continuous batching: one thread runs a model, and answers join and leave its batch at every token."""
 
+import contextlib
 import threading
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
@@ -63,6 +64,7 @@ class Engine:
         self._entries: list[Entry] = []  # whose prompts are being read
         self._work: deque[Callable[[], None]] = deque()
         self._when_unused: list[tuple[str, Callable[[], None]]] = []
+        self._kept: Counter[str] = Counter()  # requests that are about to submit answers, by adapter
         self._changed = threading.Condition()
         self._assigned: list[str | None] | None = None
         self._ending = False
@@ -116,8 +118,24 @@ class Engine:
         return future
 
     def when_unused(self, adapter: str, work: Callable[[], None]) -> None:
-        """Do work in the model's thread once no answer is written with an adapter."""
+        """Do work in the model's thread once no answer is written with an adapter, and none is about to be."""
         self.between_steps(lambda: self._when_unused.append((adapter, work)))
+
+    @contextlib.contextmanager
+    def keeping(self, adapter: str | None) -> Iterator[None]:
+        """Count an adapter as used: its prompts are read, and their answers are not submitted yet."""
+        if adapter is None:
+            yield
+            return
+        with self._changed:
+            self._kept[adapter] += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._kept[adapter] -= 1
+                self._work.append(lambda: None)  # so that the thread looks at `_when_unused`
+                self._changed.notify()
 
     def prompt_logps(self, ids: list[int], adapter: str | None, top: int) -> "Future[list[TokenLogp]]":
         """Compute the log-probabilities of a prompt's tokens but the first, each with those of the likeliest."""
@@ -166,7 +184,7 @@ class Engine:
 
     def _do_when_unused(self) -> None:
         with self._changed:
-            used = {answer.adapter for answer in [*self.rows, *self._waiting.answers()]}
+            used = {answer.adapter for answer in [*self.rows, *self._waiting.answers()]} | set(+self._kept)
         used |= {entry.adapter for entry in self._entries}
         ready = [work for adapter, work in self._when_unused if adapter not in used]
         self._when_unused = [one for one in self._when_unused if one[0] in used]

@@ -1,9 +1,10 @@
 """The models that a server answers for: each base is held once, and its adapters share its batches."""
 
+import contextlib
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import Any
@@ -106,6 +107,19 @@ class Models:
                 "model", status=404, code="model_not_found",
             )  # fmt: skip
         return self._served[name]
+
+    @contextlib.contextmanager
+    def using(self, name: str) -> Iterator[Served]:
+        """Return a model by its name, which stays in memory until the context ends.
+
+        Raises: ApiError if there is none.
+        """
+        served = self.get(name)
+        with served.base.engine.keeping(served.adapter):
+            if self.get(name) is served:  # from now on, `unload` waits
+                yield served
+                return
+        raise ApiError(f"the model {name[:100]!r} was unloaded.", "model", status=404, code="model_not_found")
 
     def load(self, name: str, policy: Policy) -> None:
         """Put an adapter on the base that is in memory. Its weights are read between two steps.

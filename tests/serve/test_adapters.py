@@ -6,6 +6,7 @@ import threading
 import openai
 import pytest
 
+from alignment.serve.faults import ApiError
 from tests.models import save_tiny_model
 from tests.policy.test_many_adapters import saved
 from tests.serve.test_bad_input import refused
@@ -64,6 +65,22 @@ def test_an_adapter_stays_until_its_answers_are_written(running, load, more):
     assert load("new", more)[0] == 200
     writing.join()
     assert found == [expected]
+
+
+def test_an_adapter_stays_until_the_prompts_of_a_request_are_read(running, load, more):
+    load("new", more)
+    models = running.models
+    with models.using("new") as served:  # as a request does before its answers are in the queue
+        engine = served.base.engine
+        assert running.post(UNLOAD, {"lora_name": "new"})[0] == 200
+        for _ in range(2):  # the engine has looked for adapters that are unused
+            engine.between_steps(lambda: None).result()
+        assert len(engine.prompt_logps([5, 6, 7], served.adapter, 1).result()) == 2
+    for _ in range(2):
+        engine.between_steps(lambda: None).result()
+    assert served.adapter not in served.base.held.names
+    with pytest.raises(ApiError, match="does not exist"), models.using("new"):
+        pass
 
 
 @pytest.mark.parametrize("make", ["outside", "link", "above", "missing", "file"])
