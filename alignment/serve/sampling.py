@@ -28,9 +28,14 @@ class Sampled:
 
     def __post_init__(self) -> None:
         self._pieces: asyncio.Queue[Piece] = asyncio.Queue()
-        rows = self.served.base.engine.bounds.rows
-        if self.settings.n > rows:
-            raise ApiError(f"n is {self.settings.n}; the server writes at most {rows} answers together.", "n")
+        bounds, n = self.served.base.engine.bounds, self.settings.n
+        if n > bounds.rows:
+            raise ApiError(f"n is {n}; the server writes at most {bounds.rows} answers together.", "n")
+        if len(self.prompts) > 1 and len(self) > bounds.waiting:  # one prompt always has a place in an empty queue
+            raise ApiError(
+                f"{len(self.prompts)} prompts with n {n} are {len(self)} answers; at most {bounds.waiting} wait.",
+                "prompt",
+            )
         wanted = [self._wanted(ids) for ids in self.prompts]
         seed = self.settings.seed_or_new()
         self._answers = [
@@ -49,7 +54,7 @@ class Sampled:
 
     def __len__(self) -> int:
         """Return the number of answers."""
-        return len(self._answers)
+        return len(self.prompts) * self.settings.n
 
     def __enter__(self) -> "Sampled":
         """Begin.

@@ -62,6 +62,7 @@ BAD = {
     "a huge token": ({**TEXT, "prompt": [10**400]}, "prompt has the token id 1000", "prompt"),
     "a negative token": ({**TEXT, "prompt": [-1]}, "prompt has the token id -1", "prompt"),
     "no prompts": ({**TEXT, "prompt": []}, "prompt has 0 entries", "prompt"),
+    "more answers than ever wait": ({**TEXT, "prompt": ["a"] * 40, "n": 32}, "are 1280 answers; at most", "prompt"),
     "an empty list of tokens": ({**TEXT, "prompt": [[]]}, "prompt[0] is neither text nor", "prompt"),
     "half a character": ({**TEXT, "prompt": "\ud800"}, "the body holds half of a surrogate pair", None),
     "options without a stream": ({**TEXT, "stream_options": {"include_usage": True}}, "needs stream", "stream_options"),
