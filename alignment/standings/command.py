@@ -16,7 +16,7 @@ from alignment.standings.battles import Battle, Battles, Match, matches
 from alignment.standings.calibration import Calibration, of_alpaca_eval, read_calibration
 from alignment.standings.layouts import ALPACA_EVAL
 from alignment.standings.leaderboards import estimate, leaderboards, table
-from alignment.standings.length_control import length_controlled
+from alignment.standings.length_control import even, length_controlled
 from alignment.standings.rates import by_subset, rates
 from alignment.standings.reading import Recordings, read_battles
 
@@ -122,16 +122,20 @@ def _length_controlled(
     """
     if wanted == NONE:
         return None, ""
-    of_alpaca = all(read.layouts.get(row.where.rpartition(":")[0]) == ALPACA_EVAL for row in match.battles)
+    of_alpaca = all(read.layouts.get(_file(row)) == ALPACA_EVAL for row in match.battles)
+    if wanted == AUTO and not of_alpaca:
+        return None, ""
+    if match.first == match.second:  # as AlpacaEval: the baseline itself, even by construction
+        return even(len(match.battles), calibration).as_json(), ""
     if wanted == AUTO:
-        if not of_alpaca:
-            return None, ""
         calibration, why = of_alpaca_eval()
         if calibration is None:
             return None, why
     known = [row.lengths for row in match.battles]
     lengths = [pair for pair in known if pair is not None]
     try:
+        if calibration is not None:
+            _require_places(match, read)
         if len(lengths) < len(known):
             raise DataError(
                 f"{len(known) - len(lengths)} judgements have no answers to measure; name the files of outputs of "
@@ -145,6 +149,31 @@ def _length_controlled(
             return None, str(error)
         raise DataError(f"{match.first} against {match.second} by {match.judge}: {error}") from None
     return controlled.as_json(), ""
+
+
+def _require_places(match: Match, read: Battles) -> None:
+    """Check that a match has its files' prompts from the first on and without gaps: difficulties match by place.
+
+    Raises: DataError if it has not.
+    """
+    files = {_file(row) for row in match.battles}
+    if left := next((one for one in read.skipped if any(one.startswith(f"{file}:") for file in files)), None):
+        raise DataError(
+            f"a row was left out ({left}), so the next rows have not the place of their instruction in AlpacaEval's "
+            "set, which tells its difficulty. Correct the row."
+        )
+    all_of_them = dict.fromkeys(row.cluster for row in read.rows if _file(row) in files)
+    for mine, wanted in zip(dict.fromkeys(row.cluster for row in match.battles), all_of_them, strict=False):
+        if mine != wanted:
+            raise DataError(
+                f"{match.judge} has not judged {match.first} against {match.second} on every instruction of "
+                f"{', '.join(sorted(files))}, in their order, so the rows have not the place of their instruction in "
+                "AlpacaEval's set, which tells its difficulty."
+            )
+
+
+def _file(row: Battle) -> str:
+    return row.where.rpartition(":")[0]
 
 
 def summary(numbers: dict[str, Any], why: str = "") -> str:

@@ -91,6 +91,12 @@ def length_controlled(preferences: Floats, lengths: Floats, calibration: Calibra
     )
 
 
+def even(rows: int, calibration: Calibration | None = None) -> LengthControlled:
+    """Return the rate of the baseline against itself, one half, which AlpacaEval's leaderboard has without a fit."""
+    model = MINIMAL if calibration is None else calibration.model
+    return LengthControlled(model, 0.5, 0.0 if rows > 1 else None, {}, np.full(rows, 0.5))
+
+
 def _design(lengths: Floats, calibration: Calibration | None) -> tuple[list[str], Floats]:
     """Return the names of the features and their values, (rows, features); the length is the first of them."""
     rows, difference = len(lengths), lengths[:, 1] - lengths[:, 0]

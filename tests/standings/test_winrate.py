@@ -80,6 +80,38 @@ def test_the_length_controlled_win_rate_is_that_of_alpaca_eval(tmp_path, model, 
     assert f"{value:.2f}%, standard error {error:.2f} (length_controlled_{variant})" in said
 
 
+def test_the_baseline_against_itself_is_even_as_on_the_leaderboard(tmp_path):
+    # Its row: win_rate 50.0, standard_error 0.0, 0 wins, 805 draws, length_controlled_winrate 50.0.
+    rows = annotations(tmp_path / "annotations.json", "gemma-7b-it", generator_2="gpt4_1106_preview", preference=1.5)
+    for wanted in ("auto", "minimal", str(gamed(tmp_path / "df_gamed.csv"))):
+        results, said = winrate(rows, length_control=wanted)
+        (found,) = results["matches"]
+        assert (found["win_rate"]["value"], found["standard_error"], found["draws"]) == (0.5, 0.0, 805)
+        assert (found["length_controlled"]["value"], found["length_controlled"]["standard_error"]) == (0.5, 0.0)
+        assert "win rate, length-controlled 50.00%, standard error 0.00" in said
+
+
+def test_rows_without_their_place_in_the_set_are_not_length_controlled(tmp_path):
+    calibration, rows = str(gamed(tmp_path / "df_gamed.csv")), []
+    file = annotations(tmp_path / "annotations.json", "gemma-7b-it")
+    whole = json.loads(file.read_text())
+    rows = [row | {"annotator": ("gpt", "claude")[place % 2]} for place, row in enumerate(whole)]
+    file.write_text(json.dumps(rows))
+    with pytest.raises(DataError, match=r"gpt has not judged gemma-7b-it .* on every instruction") as error:
+        winrate(file, length_control=calibration)
+    assert "\n" not in str(error.value)
+    assert winrate(file, length_control="minimal")[0]["matches"][1]["length_controlled"]
+    rows = [whole[0] | {"preference": 7}, *whole[1:]]
+    file.write_text(json.dumps(rows))
+    with pytest.raises(DataError, match="a row was left out"):
+        winrate(file, length_control=calibration, on_bad_row="skip")
+    both = [row | {"annotator": judge} for judge in ("gpt", "claude") for row in whole]  # one after the other: in order
+    file.write_text(json.dumps(both))
+    results, _ = winrate(file, length_control=calibration)
+    value = LENGTH_CONTROLLED["gemma-7b-it", "v1"][0]
+    assert [100 * each["length_controlled"]["value"] for each in results["matches"]] == pytest.approx([value] * 2)
+
+
 def test_the_folds_are_those_of_the_leaderboard():
     # `GroupKFold(5)` of scikit-learn 1.5.2 on 805 groups, with NumPy 2.2.6 without vector instructions.
     firsts = [[1, 6, 11, 16, 21, 26], [5, 10, 15, 20, 22, 30], [4, 9, 14, 19, 24, 29],
