@@ -6,6 +6,7 @@ from typing import Any
 
 from alignment.data.conversations import REASONING, ROLES
 from alignment.data.keys import TRAINING_MARKS
+from alignment.importing.chat_templates import OWN, SHIPPED
 from alignment.importing.conversion import Conversion
 from alignment.importing.keys import Ours, Refuse
 
@@ -67,6 +68,7 @@ UNPAIRED = {
     "argilla_chat": Strategy("kto", {"messages": "completion"}),
 }
 NAMED_TEMPLATES = ("chatml", "llama3")  # of strategies such as `chatml.intel`
+FASTCHAT = {"chatml": "chatml", "vicuna_v1.1": "vicuna", "llama-3": "llama3", "llama3": "llama3"}  # → of this package
 
 
 def datasets(ours: str) -> Any:
@@ -123,7 +125,7 @@ def _strategy(conversion: Conversion, given: dict[str, Any]) -> tuple[Strategy, 
         return _user_defined(conversion, kind)
     name, _, detail = str(kind or "").partition(".")
     if conversion.stage in ("dpo", "reward"):
-        return _preference(given, name, detail)
+        return _preference(conversion, given, name, detail)
     if conversion.stage == "kto":
         return _unpaired(name, detail)
     if conversion.stage in ("grpo", "rloo"):
@@ -138,11 +140,39 @@ def _strategy(conversion: Conversion, given: dict[str, Any]) -> tuple[Strategy, 
         system, prompt = ALPACA_STYLES[name.partition(":")[2]]
         conversion.note("chat_template", f"as type: {name}; an input follows its instruction after a line break")
         return Strategy("alpaca", _around(given)), jinja(prompt, system)
-    if kind in ("sharegpt", CHAT):
-        return _conversation(given, "conversations" if kind == "sharegpt" else "messages"), None
+    if kind == "sharegpt":
+        return _conversation(given, "conversations"), _template_of_sharegpt(conversion, given)
+    if kind == CHAT:
+        return _conversation(given, "messages"), _template_of(conversion, given)
     if not kind:
         raise Refuse("rows that are tokenised beforehand are not read; name the data set of their texts")
     raise Refuse(f"type: {kind} has no chat template here; write rows of prompt and completion with stage prepare")
+
+
+def _template_of(conversion: Conversion, given: dict[str, Any]) -> str | None:
+    """Return the chat template of conversations: the entry's, else the file's; None: the tokenizer's own."""
+    where = given if given.get("chat_template") else conversion.given
+    name, text = where.get("chat_template"), where.get("chat_template_jinja")
+    if name == "jinja" or (text and not name):
+        return str(text)
+    if name in SHIPPED:
+        return str(name)
+    if where is given and name != "tokenizer_default":
+        conversion.note("datasets", f"chat_template {name}: {OWN}")
+    return None
+
+
+def _template_of_sharegpt(conversion: Conversion, given: dict[str, Any]) -> str | None:
+    """Return the chat template of `type: sharegpt`, which names one of FastChat's in `conversation`."""
+    if given.get("chat_template"):
+        return _template_of(conversion, given)
+    name = given.get("conversation") or conversion.given.get("chat_template") or "vicuna_v1.1"
+    if name in FASTCHAT:
+        if not given.get("conversation") and not conversion.given.get("chat_template"):
+            conversion.note("chat_template", "of type: sharegpt without conversation")
+        return FASTCHAT[name]
+    conversion.note("datasets", f"conversation {name}: {OWN}")
+    return None
 
 
 def _around(given: dict[str, Any]) -> dict[str, str]:
@@ -193,7 +223,7 @@ def _require_roles(given: dict[str, Any]) -> None:
             raise Refuse(f"{key}: {given[key]}: the token that ends a trained answer is trained, and no other")
 
 
-def _preference(given: dict[str, Any], name: str, detail: str) -> tuple[Strategy, str | None]:
+def _preference(conversion: Conversion, given: dict[str, Any], name: str, detail: str) -> tuple[Strategy, str | None]:
     sides = {key: given.get(f"field_{key}") or key for key in COMPARED}
     if name == "bradley_terry":
         template = detail.partition(".")[0]
@@ -202,9 +232,9 @@ def _preference(given: dict[str, Any], name: str, detail: str) -> tuple[Strategy
         ), template if template in NAMED_TEMPLATES else None
     if name == CHAT and detail in ("", "default"):
         turns = _conversation(given, "messages")
-        return Strategy("sharegpt_dpo", {**turns.columns, **sides}), None
+        return Strategy("sharegpt_dpo", {**turns.columns, **sides}), _template_of(conversion, given)
     if name == CHAT and detail in ("argilla", "argilla_chat"):
-        return Strategy("implicit_preference", sides), None
+        return Strategy("implicit_preference", sides), _template_of(conversion, given)
     if name == "passthrough":
         return Strategy("preference"), None
     if name in NAMED_TEMPLATES and (detail or "default") in PREFERENCES:

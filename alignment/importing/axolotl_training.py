@@ -24,7 +24,7 @@ def batch(conversion: Conversion, value: Any) -> Ours:
     """Convert `batch_size`."""
     if value is None:
         raise Drop(OFF_HERE)
-    if "gradient_accumulation_steps" in conversion.given:
+    if conversion.given.get("gradient_accumulation_steps") is not None:
         raise Drop("gradient_accumulation_steps is given too")
     return {"gradient_accumulation_steps": max(1, int(value) // conversion.get("micro_batch_size"))}
 
@@ -137,6 +137,8 @@ def warmup_ratio(conversion: Conversion, value: Any) -> Ours:
     """Convert `warmup_ratio`."""
     if conversion.given.get("warmup_steps") is not None:
         raise Drop("warmup_steps is given too")
+    if conversion.given.get("warmup_ratio") is None:
+        conversion.note("warmup_steps", "default of axolotl, which takes at most 100 steps")
     return {"warmup_steps": value or 0}
 
 

@@ -191,7 +191,14 @@ def tokens(conversion: Conversion, value: Any) -> Ours:
 
 
 def template(conversion: Conversion, value: Any) -> Ours:
-    """Convert `chat_template`."""
+    """Convert `chat_template`, which rows with prompts of their own do not read."""
+    ours = _template(conversion, value)
+    if conversion.recipe.get("chat_template", ours["chat_template"]) != ours["chat_template"]:
+        raise Drop("the type of datasets has a chat template of its own")
+    return ours
+
+
+def _template(conversion: Conversion, value: Any) -> Ours:
     jinja = conversion.given.get("chat_template_jinja")
     if value == "jinja" or (jinja and not value):
         return {"chat_template": jinja}
@@ -205,6 +212,8 @@ def jinja(conversion: Conversion, value: Any) -> Ours:
     """Convert `chat_template_jinja`."""
     if not value:
         raise Drop(OFF_HERE)
+    if conversion.recipe.get("chat_template", value) != value:
+        raise Drop("chat_template, or the type of datasets, names another")
     return {"chat_template": value}
 
 
@@ -273,6 +282,8 @@ def reward(_: Conversion, value: Any) -> Ours:
 
 def grpo(conversion: Conversion, value: Any) -> Ours:
     """Convert `trl`, the mapping of TRL's keys that GRPO reads."""
+    if conversion.stage in ("dpo", "kto") and value and value.get("beta") is not None:
+        return {"beta": value["beta"]}
     if conversion.stage != "grpo" or not value:
         raise Drop("has no effect without rl: grpo")
     for key, each in value.items():

@@ -98,7 +98,7 @@ def _require_sound(text: str, path: str) -> None:
 
 
 def _read(path: str) -> dict[str, Any]:
-    value = _json(path) if path.endswith(".json") else read_yaml(path)[1]
+    value = _json(path) if _is_json(path) else read_yaml(path)[1]
     if not isinstance(value, dict) or not value:
         found = "is empty" if not value else f"holds {a_kind(value)}"
         raise RecipeError([f"{path}: {found}; a recipe is a mapping of keys to values"])
@@ -106,6 +106,14 @@ def _read(path: str) -> dict[str, Any]:
     if faults := [f"{path}: {spoken(at)}: {fault}" for at, fault in keys_in(value)]:
         raise RecipeError(faults)
     return {key: _truth(key, each) for key, each in value.items()}
+
+
+def _is_json(path: str) -> bool:
+    """Whether a file is read as JSON: by its name, or by its text if it has another ending than that of YAML."""
+    ending = Path(path).suffix.lower()
+    if ending in (".json", ".yaml", ".yml"):
+        return ending == ".json"
+    return read_bytes(path).removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"{")
 
 
 def _json(path: str) -> Any:

@@ -134,6 +134,10 @@ class Conversion:
         places = {name: place for place, name in enumerate(self.given)}
         self.outcomes.sort(key=lambda outcome: places.get(outcome.key, len(places)))
 
+    @property
+    def _default_note(self) -> str:
+        return f"default of {self.peer.title}"
+
     def _reads(self, key: Key) -> bool:
         return not key.stages or self.stage in key.stages
 
@@ -159,8 +163,10 @@ class Conversion:
                 self.recipe[name] = {**self.recipe[name], **found}
             else:
                 self.recipe[name] = found
+                if self.notes.get(name) == self._default_note:
+                    del self.notes[name]
             if fate == "default":
-                self.notes.setdefault(name, f"default of {self.peer.title}")
+                self.notes.setdefault(name, self._default_note)
         if reason := next((self.unsettled[name] for name in ours if name in self.unsettled), ""):
             self._record(key, value, "set by you", ours.items(), reason)
         elif ours or fate != "default":

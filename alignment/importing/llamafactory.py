@@ -145,7 +145,8 @@ TUNING = (
         "badam_switch_interval badam_update_ratio badam_mask_mode badam_verbose",
         "it is of an optimizer that is refused where it is on",
     ),
-    *each(refused, "use_dft_loss use_asft_loss use_eaft_loss", OTHER_LOSS),
+    converted("use_dft_loss", "loss_type", "dft", to.dft, stages=("sft",)),
+    *each(refused, "use_asft_loss use_eaft_loss", OTHER_LOSS),
     *each(dropped, "asft_alpha eaft_alpha", "it is of a loss that is refused where it is on"),
     *each(refused, "use_mca use_megatron_bridge use_hyper_parallel", PARALLEL),
     *each(
@@ -194,7 +195,8 @@ PREFERENCES = (
     same("ld_alpha", stages=("dpo",)),
     renamed("kto_chosen_weight", "desirable_weight", default=1.0, stages=("kto",)),
     renamed("kto_rejected_weight", "undesirable_weight", default=1.0, stages=("kto",)),
-    *each(refused, "ref_model ref_model_adapters", "the reference is the model that training starts from"),
+    converted("ref_model", "", "the reference is the model that training starts from", to.reference),
+    refused("ref_model_adapters", "the reference is the model that training starts from"),
     *each(
         refused, "ref_model_quantization_bit reward_model_quantization_bit",
         "roles stand on one base, as load_in_4bit holds it",

@@ -219,6 +219,22 @@ def ftx(conversion: Conversion, value: Any) -> Ours:
     return {"loss_type": [loss, "sft"], "loss_weights": [1.0, float(value)]}
 
 
+def dft(_: Conversion, value: Any) -> Ours:
+    """Convert `use_dft_loss`."""
+    if not value:
+        raise Drop(OFF_HERE)
+    return {"loss_type": "dft"}
+
+
+def reference(conversion: Conversion, value: Any) -> Ours:
+    """Convert `ref_model`."""
+    if value in (None, "", conversion.given.get("model_name_or_path")) and not conversion.given.get(
+        "adapter_name_or_path"
+    ):
+        raise Drop("the reference is the model that training starts from")
+    raise Refuse("the reference is the model that training starts from, and no other")
+
+
 def gamma(conversion: Conversion, value: Any) -> Ours:
     """Convert `simpo_gamma`."""
     if conversion.get("pref_loss") != "simpo":

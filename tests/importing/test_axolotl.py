@@ -165,6 +165,27 @@ CASES = {
         {"datasets": [{"path": "a/pairs", "format": "alpaca_preference", "columns": {"instruction": "question"}}],
          "loss_type": "ipo", "chat_template": "chatml", "beta": 0.1},
     ),
+    "sft, a template of the data set": case(
+        "sft", CHAT + "    chat_template: llama3\n", 1, {"chat_template": "llama3"},
+    ),
+    "sft, sharegpt as FastChat has it": case(
+        "sft", "datasets:\n  - {path: a/b, type: sharegpt, conversation: chatml}\n", 1, {"chat_template": "chatml"},
+    ),
+    "sft, sharegpt without conversation": case(
+        "sft", "datasets:\n  - {path: a/b, type: sharegpt}\n", 1, {"chat_template": "vicuna"},
+    ),
+    "sft, prompts of their own": case(
+        "sft", "chat_template: llama3\ndatasets:\n  - {path: a/b, type: alpaca}\n", 1, {"chat_template": "alpaca"},
+        dropped=("chat_template",),
+    ),
+    "sft, batch_size": case(
+        "sft", CHAT + "micro_batch_size: 2\nbatch_size: 8\ngradient_accumulation_steps:\n", 8,
+        {"gradient_accumulation_steps": 4},
+    ),
+    "dpo, keys of trl": case(
+        "dpo", PAIRS + "chat_template.default\n    chat_template: llama3\nrl: dpo\ntrl:\n  beta: 0.5\n", 1,
+        {"beta": 0.5, "chat_template": "llama3"},
+    ),
     "orpo": case("dpo", PAIRS + "chat_template.argilla\nrl: orpo\norpo_alpha: 0.3\n", 1,
                  {"loss_type": "orpo", "beta": 0.3,
                   "datasets": [{"path": "a/pairs", "format": "implicit_preference"}]}),

@@ -172,6 +172,13 @@ CASES = {
         {"datasets": [{"path": "data/pairs.json", "format": "sharegpt_dpo"}], "learning_rate": 1e-4,
          "lora_dropout": 0.1, "on_bad_row": "skip"},
     ),
+    "sft, dft": case("sft", "stage: sft\ndataset: tasks\nuse_dft_loss: true\n", 8, {"loss_type": "dft"}),
+    "sft, two warm-ups": case(
+        "sft", "stage: sft\ndataset: tasks\nwarmup_steps: 20\nwarmup_ratio: 0.1\n", 8, {"warmup_steps": 20},
+    ),
+    "dpo, its own reference": case(
+        "dpo", "stage: dpo\ndataset: asked\nref_model: some/model\n", 8, {}, dropped=("ref_model",),
+    ),
     "dpo": case(
         "dpo",
         "stage: dpo\ndataset: asked\npref_beta: 0.2\npref_ftx: 0.5\nlora_dropout: 0.05\ndpo_label_smoothing: 0.1\n",
@@ -227,6 +234,7 @@ REFUSED = {
     "mix_strategy": "stage: sft\ndataset: tasks,chats\nmix_strategy: interleave_over\n",
     "rope_scaling": "stage: sft\ndataset: tasks\nrope_scaling: dynamic\n",
     "default_system": "stage: sft\ndataset: tasks\ndefault_system: Be kind.\n",
+    "use_asft_loss": "stage: sft\ndataset: tasks\nuse_asft_loss: true\n",
     "ref_model": "stage: dpo\ndataset: pairs\nref_model: other/model\n",
     "lora_rnak": "stage: sft\ndataset: tasks\nlora_rnak: 8\n",
 }

@@ -284,3 +284,9 @@ def test_json_is_read_as_yaml(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "x.json").write_text('{\n\t"model_name_or_path": "m",\n\t"dataset_name": "a/b",\n\t"packing": true\n}')
     assert convert("x.json", None, Options()).recipe["packing"] is True
+
+
+@pytest.mark.parametrize("name", ["x.conf", "recipe", "x.JSON"])
+def test_json_is_found_by_its_text(tmp_path, name):
+    (tmp_path / name).write_text('{\n\t"model_name_or_path": "m",\n\t"dataset_name": "a/b",\n\t"packing": true\n}')
+    assert convert(str(tmp_path / name), None, Options()).recipe["packing"] is True
