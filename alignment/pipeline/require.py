@@ -6,10 +6,10 @@ from pathlib import Path
 from alignment.config.schema import EvaluateRecipe, WinRateEntry
 from alignment.errors import GateError, printable
 from alignment.evaluate.statistics import Bootstrap
-from alignment.standings.battles import PEOPLE, Match, matches
+from alignment.standings.battles import PEOPLE, Battle, Match, matches
 from alignment.standings.leaderboards import estimate
 from alignment.standings.rates import rates
-from alignment.standings.reading import read_battles
+from alignment.standings.reading import NothingJudged, read_battles
 
 
 def check_win_rates(name: str, recipe: EvaluateRecipe, wanted: WinRateEntry) -> list[str]:
@@ -36,11 +36,19 @@ def check_win_rates(name: str, recipe: EvaluateRecipe, wanted: WinRateEntry) -> 
 
 
 def _judged(recipe: EvaluateRecipe, wanted: WinRateEntry) -> Iterator[Match]:
-    battles = read_battles([Path(recipe.output_dir)])
     rows = [
-        row for row in battles.rows if wanted.by in (row.voice, row.judge) and wanted.against in (row.first, row.second)
+        row
+        for row in _rows(recipe)
+        if wanted.by in (row.voice, row.judge) and wanted.against in (row.first, row.second)
     ]
     return matches(rows, wanted.against)
+
+
+def _rows(recipe: EvaluateRecipe) -> list[Battle]:
+    try:
+        return read_battles([Path(recipe.output_dir)]).rows
+    except NothingJudged:  # an evaluation by tasks, whose answers nobody has compared yet
+        return []
 
 
 def _line(match: Match, wanted: WinRateEntry, how: Bootstrap) -> tuple[str, bool]:
@@ -73,5 +81,5 @@ def _nobody(recipe: EvaluateRecipe, wanted: WinRateEntry, model: str) -> str:
             f"require.win_rate: people have not compared {model} with {wanted.against} yet. Have them do so with "
             f"`alignment annotate {recipe.output_dir}`, then run the pipeline again; it goes on from here."
         )
-    voices = sorted({row.voice for row in read_battles([Path(recipe.output_dir)]).rows})
-    return f"{what}; the evaluation has judgements by {', '.join(map(printable, voices))}."
+    voices = sorted({row.voice for row in _rows(recipe)})
+    return f"{what}; the evaluation has judgements by {', '.join(map(printable, voices)) or 'nobody'}."

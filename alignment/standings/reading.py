@@ -25,6 +25,10 @@ Recordings = Callable[[Path], list[Ranking] | None]  # of a file or folder of re
 OUTPUTS = ("instruction", "output", "generator")
 
 
+class NothingJudged(DataError):
+    """The files are whole, and hold no judgement of two models' answers."""
+
+
 @dataclass
 class Outputs:
     """Answers whose models are known, from files of outputs and from evaluations."""
@@ -53,7 +57,7 @@ def read_battles(
     Args:
         entry: keys of a recipe's data set entry, for files of rankings.
         recordings: reads recorded verdicts.
-    Raises: DataError naming file and line if a path cannot be read, a row breaks its layout, or nothing is judged.
+    Raises: DataError naming file and line if a path cannot be read, or a row breaks its layout; NothingJudged.
     """
     found, outputs = Battles(), Outputs()
     ranked: list[tuple[Path, list[Ranking]]] = []
@@ -235,12 +239,12 @@ def _with_lengths(battle: Battle, outputs: Outputs) -> Battle:
     return replace(battle, lengths=(len(texts[0]), len(texts[1])))
 
 
-def _nothing(paths: Sequence[Path], outputs: Outputs) -> DataError:
+def _nothing(paths: Sequence[Path], outputs: Outputs) -> NothingJudged:
     named = ", ".join(map(str, paths))
     if outputs.files:
         held = "; ".join(f"{file}: answers of {model}" for file, model in outputs.files.items())
-        return DataError(
+        return NothingJudged(
             f"{held}. Answers alone have no win rate: nobody has compared them. Name the annotations of these answers "
             "too, or have a judge compare them with `alignment label` (responses: given) and name its labels here."
         )
-    return DataError(f"{named}: there is no judgement of two models' answers.")
+    return NothingJudged(f"{named}: there is no judgement of two models' answers.")

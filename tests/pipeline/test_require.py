@@ -105,6 +105,23 @@ def test_the_gate_stops_prints_the_figure_and_opens(pipeline):
         run()
 
 
+def test_an_evaluation_without_judges_waits_for_people(pipeline, tmp_path):
+    pipeline(by="people", low=0.5)
+    with pytest.raises(GateError, match="people have not compared"):
+        run()
+    answers = tmp_path / "runs/evaluate/answers.jsonl"  # as an evaluation by tasks alone writes them
+    rows = [json.loads(line) | {"verdicts": {}} for line in answers.read_text().splitlines()]
+    answers.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(GateError, match=r"people have not compared ppo with sft yet.*alignment annotate runs/evaluate"):
+        run()
+    pipeline(by="gpt", low=0.5)
+    with pytest.raises(GateError, match=r"nobody named gpt has compared .* judgements by nobody"):
+        run()
+    people_rank(answers.parent, *["ppo"] * 5)
+    pipeline(by="people", low=0.5)
+    assert "ppo against sft by people: win rate 100.00% [56.55, 100.00]" in run()
+
+
 def test_a_judge_by_name_and_a_limit_on_the_rate(pipeline):
     pipeline(by="first", value=0.5)
     assert "ppo against sft by first: win rate 50.00%" in run()  # always the first in both orders: all draws
