@@ -316,7 +316,7 @@ def _agreeing(
     everything = [kept for part in parts for kept in part]
     bad: dict[int, str] = {}
     for found in contradictions(
-        [kept.claims if kept.row is not None and concerned(kept.row) else [] for kept in everything]
+        [kept.claims if kept.row is None or concerned(kept.row) else [] for kept in everything]
     ):
         first, second = (printable(everything[place].where) for place in (found.first, found.second))
         fault = f"prefers the other of the two answers that {first} compares for the same prompt"
