@@ -54,6 +54,7 @@ class Ancestry:
     doubts: list[str] = field(default_factory=list)
     base: str | None = None  # the model that no run made
     base_hash: str | None = None
+    base_place: str | None = None  # its folder or Hub id; None: it was not found with these weights
 
 
 def ancestry(run: Path) -> Ancestry:
@@ -71,10 +72,28 @@ def ancestry(run: Path) -> Ancestry:
         seen.add(key)
         found.runs.append(made)
         waiting += _before(made, found)
-    lineage = manifest.get("lineage")
-    if isinstance(lineage, dict):
-        found.base, found.base_hash = lineage.get("base"), lineage.get("base_sha256")
+    _follow_bases(Made(run, manifest, ""), found)
     return found
+
+
+def _follow_bases(made: Made, found: Ancestry) -> None:
+    """Set the base: that of the run, or, if a run made all its weights, that run's, and so on."""
+    for _ in range(MOST):
+        lineage = made.manifest.get("lineage")
+        if not isinstance(lineage, dict):
+            return
+        base, expected = (str(lineage[key]) if lineage.get(key) else None for key in ("base", "base_sha256"))
+        found.base, found.base_hash, found.base_place = base, expected, hub_model(expected)
+        if base is None or found.base_place is not None:
+            return
+        same = [place for place in places(base, made.folder) if weights_hash(str(place)) == expected]
+        if not same:
+            return
+        found.base_place = str(same[0])
+        before = _manifest(same[0], found)
+        if not before:
+            return
+        made = Made(same[0], before, "model")
 
 
 def _before(made: Made, found: Ancestry) -> Iterator[Made]:

@@ -55,7 +55,8 @@ def card(exported: Exported, before: Ancestry, evaluations: Sequence[Evaluation]
     Args:
         licence: in place of the base's.
     """
-    base = licence_of(exported.base)
+    place = _place_of_base(exported, before)
+    base = licence_of(place) if place is not None else Licence()
     own = Licence(licence) if licence else base
     lines = ["---", *_front(exported, before, own).splitlines(), "---", "", f"# {_cell(exported.name)}", ""]
     lines += [_summary(exported, before), ""]
@@ -68,6 +69,12 @@ def card(exported: Exported, before: Ancestry, evaluations: Sequence[Evaluation]
     return hidden("\n".join(lines))
 
 
+def _place_of_base(exported: Exported, before: Ancestry) -> str | None:
+    """Return the folder or the Hub id of the base; None if it was not found."""
+    is_own = before.base_hash in (None, exported.base_hash)
+    return exported.base if is_own and before.base_place is None else before.base_place
+
+
 def _front(exported: Exported, before: Ancestry, licence: Licence) -> str:
     stage = before.runs[0].stage if before.runs else None
     data = ModelCardData(
@@ -76,7 +83,8 @@ def _front(exported: Exported, before: Ancestry, licence: Licence) -> str:
         license_link=licence.link,
         library_name="peft" if exported.is_adapter else "transformers",
         pipeline_tag=PIPELINES[exported.task],
-        base_model=hub_model(before.base_hash) if before.base_hash else hub_model(exported.base_hash),
+        # an adapter's is what it is put on
+        base_model=hub_model(exported.base_hash if exported.is_adapter else before.base_hash or exported.base_hash),
         datasets=sorted({name for made in before.runs for file in made.data if (name := hub_data(file))}) or None,
         tags=["alignment-stack", *([stage] if stage in STAGES else []), *(["lora"] if exported.is_adapter else [])],
     )
@@ -85,7 +93,7 @@ def _front(exported: Exported, before: Ancestry, licence: Licence) -> str:
 
 def _summary(exported: Exported, before: Ancestry) -> str:
     what = {CLASSIFIER: "A reward model"}.get(exported.task, "A language model")
-    base = _name(before.base or exported.base)
+    base = _name(exported.base if exported.is_adapter else before.base or exported.base)
     if not before.runs:
         return f"{what}, exported by Alignment Stack. Its folder has no record of training."
     adapter = " It is a LoRA adapter, which needs that base." if exported.is_adapter else ""
@@ -215,7 +223,10 @@ def _lineage(exported: Exported, before: Ancestry) -> list[str]:
 
 def _licences(exported: Exported, before: Ancestry, base: Licence, licence: str | None) -> list[str]:
     lines = ["| part | licence | source |", "|---|---|---|"]
-    source = "its card" if base.name != UNKNOWN else "its folder has no card that names one"
+    if _place_of_base(exported, before) is None:
+        source = "it is neither beside the run nor in the working folder"
+    else:
+        source = "its card" if base.name != UNKNOWN else "its folder has no card that names one"
     lines += [f"| base {_name(before.base or exported.base)} | {_cell(base)} | {source} |"]
     for path, digest, found in _data(before):
         source = "its card" if found.name != UNKNOWN else "no card names one"

@@ -221,3 +221,23 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(runs, tmp_path, monkeypatch,
     with pytest.raises(AlignmentError, match="no room left on the disk"):
         exported(runs / "dpo", tmp_path / "place" / "out", as_adapter=as_adapter)
     assert list((tmp_path / "place").iterdir()) == []
+
+
+def test_the_base_of_whole_weights_is_the_model_that_no_run_made(models, tmp_path, monkeypatch):
+    import shutil
+
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(models / "base", tmp_path / "base")
+    save_tiny_model(tmp_path / "runs/sft", seed=7)
+    manifest(tmp_path / "runs/sft", "sft", "base", recipe={"stage": "sft", "model_name_or_path": "base"})
+    trained_adapter(tmp_path / "runs/sft", tmp_path / "runs/dpo")
+    recipe = {"stage": "dpo", "model_name_or_path": "runs/sft"}
+    manifest(tmp_path / "runs/dpo", "dpo", "runs/sft", recipe=recipe)
+    for run, wanted in (("sft", {}), ("dpo", {}), ("dpo", {"as_adapter": True})):
+        text, _ = exported(tmp_path / "runs" / run, tmp_path / f"{run}{len(wanted)}", **wanted)
+        assert yaml.safe_load(text.split("---")[1])["license"] == "apache-2.0"
+        assert "| base `base` | apache-2.0 | its card |" in text
+        assert f"on `{'sft' if wanted else 'base'}`." in text
+    shutil.move(tmp_path / "base", tmp_path.parent / f"{tmp_path.name}-moved")
+    text, _ = exported(tmp_path / "runs/sft", tmp_path / "moved")
+    assert "| base `base` | unknown | it is neither beside the run nor in the working folder |" in text
