@@ -25,7 +25,7 @@ class Layout:
     name: str  # in messages
     keys: str  # what a row must have, for messages
     matches: Callable[[Row], bool]
-    read: Callable[[Row], list[Battle]]  # raises `BadRow`
+    read: Callable[[Row], list[Battle]]  # without a cluster where a row has no prompt; raises `BadRow`
 
 
 def layout_of(row: object) -> Layout | None:
@@ -103,9 +103,11 @@ def mt_bench(row: Row) -> list[Battle]:
         if not _one_of(winner, ("model_1", "model_2", "tie", "error")):
             raise BadRow(f"{key!r} is {shown(winner)}, not model_1, model_2, tie or error")
         values.append({"model_1": 1.0, "model_2": 0.0, "tie": 0.5}.get(winner))
-    question = f"{row.get('question_id')}"
-    battle = Battle(question, _name(row, "model_1"), _name(row, "model_2"), None, _judge(row), FAILED,
-                    subset=_turn(row))  # fmt: skip
+    asked = row.get("question_id")
+    battle = Battle(
+        "" if asked is None else str(asked), _name(row, "model_1"), _name(row, "model_2"), None, _judge(row), FAILED,
+        subset=_turn(row),
+    )  # fmt: skip
     return [_of_orders(battle, values)]
 
 
@@ -123,8 +125,8 @@ def arena(row: Row) -> list[Battle]:
     judge = row.get("judge")
     name = " ".join(map(str, judge)) if isinstance(judge, list) else f"{PERSON}{judge or 'voter'}"
     battle = Battle(
-        prompt_key(str(asked)), _name(row, "model_a"), _name(row, "model_b"), None, name, FAILED, lengths, "one",
-        subset=_turn(row) or _subset(row, "language"),
+        "" if asked is None else prompt_key(str(asked)), _name(row, "model_a"), _name(row, "model_b"), None, name,
+        FAILED, lengths, "one", subset=_turn(row) or _subset(row, "language"),
     )  # fmt: skip
     return [_decided(battle, ARENA_WINNERS[winner])]
 

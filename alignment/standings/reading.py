@@ -111,13 +111,14 @@ def _rows(source: RawSource, layout: Layout, on_bad_row: OnBadRow, found: Battle
     """Return the judgements of a file, all rows of one layout."""
     battles: list[Battle] = []
     skipped: list[str] = []
-    for raw in source.rows:
+    for place, raw in enumerate(source.rows):
         try:
             if raw.fault is not None:
                 raise BadRow(raw.fault)
             if layout_of(raw.value) is not layout:
                 raise BadRow(f"the row has not the keys {layout.keys} of {layout.name}, as the first one has")
-            battles += [replace(battle, where=raw.where) for battle in layout.read(raw.value)]
+            own = f"row {place} of {source.name}"
+            battles += [replace(one, where=raw.where, cluster=one.cluster or own) for one in layout.read(raw.value)]
         except BadRow as error:
             if on_bad_row == "stop":
                 raise DataError(f"{raw.where}: {error}. Correct the row, or set --on_bad_row skip.") from None

@@ -289,6 +289,17 @@ def test_arena_battles_and_pairwise_judgments_of_fastchat(tmp_path):
     assert (found["judge"], found["wins"], found["draws"], found["failed"]) == ("gpt-4 pair-v2", 1, 1, 1)
 
 
+def test_battles_that_name_no_question_are_each_of_their_own(tmp_path):
+    winners = ("model_a", "model_b", "tie", "model_a")
+    rows = [{"model_a": "a", "model_b": "b", "winner": winner} for winner in winners]
+    (tmp_path / "one_line.json").write_text(json.dumps(rows))
+    for file in (write(tmp_path / "battles.jsonl", *rows), tmp_path / "one_line.json"):
+        (found,) = winrate(file)[0]["matches"]
+        assert (found["n"], found["prompts"]) == (4, 4)
+    pairwise = [{"model_1": "a", "model_2": "b", "g1_winner": w, "g2_winner": w} for w in ("model_1", "tie")]
+    assert winrate(write(tmp_path / "pairwise.jsonl", *pairwise))[0]["matches"][0]["prompts"] == 2
+
+
 def test_a_folder_of_alpaca_evals_results(tmp_path):
     (tmp_path / "weighted").mkdir()
     annotations(tmp_path / "weighted/annotations.json", "gemma-7b-it", dataset="all")
