@@ -16,7 +16,7 @@ from alignment.config import load_recipe
 from alignment.config.schema import EvaluateRecipe
 from alignment.data import require_data
 from alignment.evaluate.cached_judge import VERDICTS, CachedJudge, only_failures
-from alignment.evaluate.heldout import held_out_prompts, outside_domain, outside_text
+from alignment.evaluate.inputs import read_inputs
 from alignment.evaluate.policies import measure
 from alignment.evaluate.questions import answer_rows as question_rows
 from alignment.evaluate.results import (
@@ -41,7 +41,7 @@ from reward.feedback.evaluation import reparse
 from reward.feedback.sampling import require_one_process
 from reward.judges import build_judge
 from reward.models.ensemble import Ensemble
-from reward.preview.prompts import evaluated
+from reward.preview.prompts import evaluated, require_reward_models
 from reward.scorers.outside import build_questions
 
 preview = evaluated  # reads the rows that `alignment preview` shows
@@ -61,6 +61,8 @@ def main(argv: list[str] | None = None) -> None:
     require_room(recipe, tasks)
     questions = build_questions(recipe)
     tariff_of(*recipe.judges)  # prices that cannot be read are refused before anything is written
+    require_reward_models(recipe)
+    inputs = read_inputs(recipe, questions)
     run = RunDirectory.open(recipe, expendable=lambda folder: unanswered(folder) | only_failures(folder))
     if not run.main_process:
         return
@@ -69,7 +71,7 @@ def main(argv: list[str] | None = None) -> None:
         _ = [CachedJudge(judge, run.path / VERDICTS) for judge in judges]
 
     # Each held-out prompt once per answer.
-    held_out = held_out_prompts(recipe)
+    held_out = inputs.held_out
     prompts = [prompt for prompt in held_out.prompts for _ in range(recipe.num_generations)]
     clusters = [i for i in range(len(held_out.prompts)) for _ in range(recipe.num_generations)]
     run.record(
@@ -79,8 +81,7 @@ def main(argv: list[str] | None = None) -> None:
 
     # What is answered, and how likely the answers are under the baseline.
     runs = TaskRuns(recipe, tasks, run.path)
-    outside = outside_domain(recipe, questions)
-    baseline, candidates = measure(recipe, prompts, outside_text(recipe), console.print, outside, runs)
+    baseline, candidates = measure(recipe, prompts, inputs.text, console.print, inputs.outside, runs)
     policies = [baseline, *candidates]
     run.record(sampled_with={policy.name: sampled_with(policy) for policy in policies})
 
@@ -122,7 +123,7 @@ def main(argv: list[str] | None = None) -> None:
     write_jsonl(run.path / "examples.jsonl", examples)
     write_json(run.path / "results.json", results)
     run.finish(**results, usage=used)
-    forgot = [forgetting_table(results)] if outside is not None else []
+    forgot = [forgetting_table(results)] if inputs.outside is not None else []
     Console().print(table(results), *forgot, *([task_table(results)] if tasks else []))
 
 

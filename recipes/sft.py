@@ -15,6 +15,7 @@ from alignment.config.schema import SFTRecipe
 from alignment.data import require_data
 from alignment.data.prompts import kind_of_prompts
 from alignment.data.template import Template
+from alignment.errors import DataError, LineageError, ModelError, named_inputs
 from alignment.policy.added_tokens import with_added_tokens
 from alignment.policy.base import load_policy, require_model
 from alignment.policy.generation import stop_at
@@ -27,6 +28,7 @@ from alignment.run.callbacks import callbacks_for
 from alignment.run.directory import RunDirectory
 from alignment.run.script import script
 from alignment.train.arguments import training_arguments
+from alignment.train.demonstration_trainers import DemonstrationTrainer
 from alignment.train.running import train_and_save
 from alignment.train.saving import lineage_of
 from alignment.train.sft import (
@@ -57,6 +59,14 @@ def main(argv: list[str] | None = None) -> None:
     run = RunDirectory.open(recipe)
     set_seed(recipe.seed)
 
+    with run.gone_if_refused(), named_inputs(DataError, LineageError, ModelError):
+        trainer, recipe, template = build(recipe, run)
+    held_out = trainer.eval_dataset is not None
+    train_and_save(trainer, run, recipe, template, evaluates=held_out)
+
+
+def build(recipe: SFTRecipe, run: RunDirectory) -> tuple[DemonstrationTrainer, SFTRecipe, Template]:
+    """Load the model and the rows, and build the trainer; the recipe names the tokens that were added."""
     with PartialState().main_process_first():
         recipe = with_added_tokens(recipe, run.path, main=run.main_process)
     tokenizer = load_tokenizer(recipe)
@@ -79,7 +89,7 @@ def main(argv: list[str] | None = None) -> None:
         evaluation=held_out.rows,
         callbacks=[*callbacks_for(run, recipe), *method_callbacks(recipe, model)],
     )
-    train_and_save(trainer, run, recipe, template, evaluates=bool(held_out.rows))
+    return trainer, recipe, template
 
 
 if __name__ == "__main__":

@@ -12,14 +12,12 @@ from alignment.data.encoded import Sides
 from alignment.data.rows import Prompt
 from alignment.data.sampled import Recorder
 from alignment.data.template import Template
-from alignment.errors import DataError, ModelError, named_inputs
-from alignment.evaluate.forgetting import Kept, Outside, measure_outside, require_comparable
+from alignment.evaluate.forgetting import Kept, Outside, measure_outside
 from alignment.evaluate.metrics import pairs_perplexity, perplexity, token_logps
 from alignment.evaluate.shared_base import SharedBase
 from alignment.evaluate.tasks.running import TaskRuns
 from alignment.meter import ProgressBar
 from alignment.policy.proxy import proxy_tuned
-from alignment.policy.tasks import require_keys_of_encoders
 from alignment.policy.tokenizer import load_tokenizer, template_of
 from alignment.rollout.engine import Completion, Sampling
 from alignment.rollout.transformers_engine import TransformersEngine
@@ -71,7 +69,6 @@ def measure(
     ]
     paths = [path for _, path in places]
     templates = [_template(recipe, path) for path in paths]
-    _require_measurable(recipe, templates, outside)
     shared = SharedBase(recipe, paths)
     measured: dict[int, Measured] = {}
     for place in shared.order(paths):
@@ -106,20 +103,6 @@ def measure(
     shared.release()
     *candidates, baseline = (measured[place] for place in range(len(places)))
     return baseline, candidates
-
-
-@named_inputs(DataError, ModelError)
-def _require_measurable(recipe: EvaluateRecipe, templates: Sequence[Template], outside: Outside | None) -> None:
-    """Refuse what cannot be measured of encoder-decoder models, before a model is loaded.
-
-    Raises: DataError, ModelError.
-    """
-    for candidate, template in zip(recipe.candidates, templates, strict=False):
-        if template.sides:
-            require_keys_of_encoders(candidate, candidate.model_name_or_path)
-            require_keys_of_encoders(recipe, candidate.model_name_or_path)
-    names = [*(candidate.name for candidate in recipe.candidates), recipe.baseline_name]
-    require_comparable(outside, dict(zip(names, templates, strict=True)))
 
 
 def _template(recipe: EvaluateRecipe, path: str) -> Template:

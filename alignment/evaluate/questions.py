@@ -47,16 +47,7 @@ def answer_questions(
     Raises: DataError if a prompt and its answer do not fit the model's context.
     """
     prompts = questions.loaded.rows
-    prompt_ids = [template.prompt_ids(prompt) for prompt in prompts]
-    context = context_limit(model)
-    room = prompt_room(context, questions.max_new_tokens, encoded=template.sides is not None)
-    for ids, source in zip(prompt_ids, questions.loaded.sources, strict=True):
-        if room is not None and len(ids) > room:
-            raise DataError(
-                f"{source}: the prompt has {len(ids)} tokens, which leaves no {questions.max_new_tokens} for an "
-                f"answer in the model's context of {context}; lower max_new_tokens of outside_questions "
-                f"{questions.name}, or take the row out."
-            )
+    prompt_ids = require_fitting(questions, template, context_limit(model))
     sampling = Sampling(
         max_new_tokens=questions.max_new_tokens,
         temperature=questions.temperature,
@@ -69,6 +60,26 @@ def answer_questions(
     texts = [template.answer_text(before, each.words) for before, each in zip(prompt_ids, found, strict=True)]
     columns = questions.loaded.columns or [{} for _ in prompts]
     return Answers(texts, questions.score(prompts, texts, [each.stopped for each in found], columns))
+
+
+def require_fitting(questions: Questions, template: Template, context: int | None) -> list[list[int]]:
+    """Return the tokens of each prompt.
+
+    Args:
+        context: most tokens that the model reads; None: any number.
+
+    Raises: DataError if a prompt and its answer do not fit.
+    """
+    prompt_ids = [template.prompt_ids(prompt) for prompt in questions.loaded.rows]
+    room = prompt_room(context, questions.max_new_tokens, encoded=template.sides is not None)
+    for ids, source in zip(prompt_ids, questions.loaded.sources, strict=True):
+        if room is not None and len(ids) > room:
+            raise DataError(
+                f"{source}: the prompt has {len(ids)} tokens, which leaves no {questions.max_new_tokens} for an "
+                f"answer in the model's context of {context}; lower max_new_tokens of outside_questions "
+                f"{questions.name}, or take the row out."
+            )
+    return prompt_ids
 
 
 def answer_rows(questions: Sequence[Questions], answers: Mapping[str, Mapping[str, Answers]]) -> list[dict[str, Any]]:

@@ -120,7 +120,7 @@ def task_of(recipe: Any) -> str:
     """
     if not recipe.STAGE.encoder_decoders or recipe.task != CAUSAL:
         return str(recipe.task)
-    return task_for(recipe, _config(model_of(recipe), recipe))
+    return task_for(recipe, config_of(recipe))
 
 
 @named_inputs()
@@ -222,6 +222,14 @@ def require_room(source: ModelSource, keys: ModelKeys, peft: AdapterKeys | None)
         f"num_virtual_tokens is {taken}{less} and the model's context has {context} tokens, which leaves none for a "
         f"prompt; use a shorter soft prompt{', or lower max_new_tokens' if answer else ''}."
     )
+
+
+def config_of(keys: ModelKeys) -> Any:
+    """Return the configuration of the model, or of an adapter's base.
+
+    Raises: ModelError if it cannot be read.
+    """
+    return _config(model_of(keys), keys)
 
 
 def _text_config(source: ModelSource, keys: ModelKeys) -> Any:

@@ -6,17 +6,15 @@ from functools import partial
 from types import MappingProxyType, SimpleNamespace
 from typing import Any, Protocol
 
-from transformers import AutoConfig
-
-from alignment.config.schema import DPORecipe, ModelKeys, SFTRecipe
+from alignment.config.schema import DPORecipe, SFTRecipe
 from alignment.data.answer_tokens import AnswerTokens
 from alignment.data.masks import IGNORE, TrainedRow
 from alignment.data.rows import Demonstration, Prompt, Ranking
 from alignment.data.splits import Split
 from alignment.data.template import Template
 from alignment.policy.added_tokens import require_whole
+from alignment.policy.base import config_of
 from alignment.policy.inference import sequence_limit
-from alignment.policy.model_source import model_of
 from alignment.policy.tokenizer import load_tokenizer, template_of
 from alignment.preview.origins import parts_of, parts_of_prompt
 from alignment.preview.rows import Lengths, Part, Row, Stage, Tokens
@@ -47,13 +45,6 @@ class Written:
         tokenizer = load_tokenizer(recipe)
         template = template_of(recipe, tokenizer)
         return cls(tokenizer, template, SimpleNamespace(config=config_of(recipe)))
-
-
-def config_of(keys: ModelKeys) -> Any:
-    """Read the configuration of the model, or of an adapter's base; `load_tokenizer` has read it before."""
-    source = model_of(keys)
-    options = {"trust_remote_code": keys.trust_remote_code, "revision": keys.model_revision}
-    return AutoConfig.from_pretrained(source.base, **options)
 
 
 class Read(Protocol):

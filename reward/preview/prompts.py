@@ -3,18 +3,13 @@
 from collections.abc import Sequence
 
 from alignment.config.schema import EvaluateRecipe, LabelRecipe, PolicyGradientRecipe
-from alignment.config.schema.evaluate import Candidate
 from alignment.config.schema.scorers import JudgeScorerEntry
 from alignment.data.load import load_answers, load_rows
 from alignment.data.prompts import prompts_to_answer
 from alignment.data.rows import Prompt
-from alignment.data.template import Template
-from alignment.errors import DataError
-from alignment.evaluate.forgetting import require_comparable
-from alignment.evaluate.heldout import held_out_prompts, outside_domain, outside_text
+from alignment.errors import DataError, named_inputs
+from alignment.evaluate.inputs import read_inputs
 from alignment.policy.base import require_loadable, task_of
-from alignment.policy.proxy import require_one_tokenizer
-from alignment.policy.tokenizer import load_tokenizer
 from alignment.preview.origins import parts_of_prompt
 from alignment.preview.rows import Lengths, Part, Row, Stage
 from alignment.preview.stages import Question, Written, config_of, prompt_stage
@@ -22,6 +17,7 @@ from reward.models.ensemble import member_paths
 from reward.models.loading import require_score_head
 from reward.preview.questions import JudgePreview
 from reward.scorers import build_functions, paths_of, score_entries, try_functions
+from reward.scorers.outside import build_questions
 
 ANSWER = "(answer {}, which the policy will write)"
 
@@ -93,34 +89,27 @@ def sampled(recipe: PolicyGradientRecipe, written: Written) -> Stage:
     return stage
 
 
+@named_inputs()
+def require_reward_models(recipe: EvaluateRecipe) -> None:
+    """Refuse scores by a model that is no reward model, before answers are sampled.
+
+    Raises: ModelError.
+    """
+    for path in member_paths(recipe.reward_model_path) if recipe.reward_model_path else ():
+        require_score_head(path)
+
+
 def evaluated(recipe: EvaluateRecipe, written: Written) -> Stage:
     """Read the prompts that `alignment evaluate` asks its candidates, as each of them reads these.
 
     Raises: DataError and ModelError as evaluation does; JudgeError if a file of a judge is missing.
     """
     judges = [JudgePreview(entry, seed=recipe.seed) for entry in recipe.judges]
-    held_out = held_out_prompts(recipe)
-    outside_text(recipe)
-    outside = outside_domain(recipe)
-    for path in member_paths(recipe.reward_model_path) if recipe.reward_model_path else ():
-        require_score_head(path)
-    require_loadable(recipe, trainable=False, peft=None, task=task_of(recipe))
-    candidates = {one.name: _candidate(recipe, one) for one in recipe.candidates}
-    require_comparable(outside, {**candidates, recipe.baseline_name: written.template})
-    for template in candidates.values():
-        for prompt in held_out.prompts:
-            template.prompt_ids(prompt)
+    inputs = read_inputs(recipe, build_questions(recipe))
+    require_reward_models(recipe)
     questions = _of_all(judges, [ANSWER.format(number) for number in (1, 2)])
-    return prompt_stage("evaluate", held_out, held_out.prompts, written.template, questions, candidates)
-
-
-def _candidate(recipe: EvaluateRecipe, candidate: Candidate) -> Template:
-    """Return how a candidate writes prompts; its weights are not loaded."""
-    keys = recipe.model_copy(update={"model_name_or_path": candidate.model_name_or_path})
-    require_loadable(keys, trainable=False, peft=None, task=task_of(keys))
-    if candidate.proxy is not None:
-        require_one_tokenizer(keys, candidate.proxy)
-    return Template(load_tokenizer(keys), recipe.chat_template, recipe.eos_token)
+    held_out = inputs.held_out
+    return prompt_stage("evaluate", held_out, held_out.prompts, written.template, questions, inputs.templates)
 
 
 def _of_all(judges: Sequence[JudgePreview], answers: Sequence[str]) -> Question:

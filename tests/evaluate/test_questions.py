@@ -1,6 +1,7 @@
 """Questions of other domains: answers of each policy, their scores, and differences row by row."""
 
 import json
+from pathlib import Path
 
 import pytest
 import yaml
@@ -101,6 +102,27 @@ def test_verifiers_read_references_of_the_rows(recipe, tmp_path, folder):
 def test_questions_that_cannot_be_scored_are_refused(recipe, scorers, keys, told, tmp_path):
     with pytest.raises(AlignmentError, match=told) as error:
         main(recipe(scorers, **keys))
-    if "context" not in told:
-        assert error.value.exit_code == 2
-        assert not (tmp_path / "out").exists()
+    assert error.value.exit_code == 2
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("rows", "told"),
+    [
+        (
+            [{"prompt": "tell me"}, {"prompt": "fox " * 300}],
+            r"held\.jsonl:2: the prompt has .* in the context of other",
+        ),
+        ([{"prompt": "tell me", "reference": "cats"}], "does not read 'reference'"),
+        ([], "is empty"),
+    ],
+)
+def test_held_out_prompts_that_cannot_be_answered_are_refused_before_the_folder_is_made(recipe, tmp_path, rows, told):
+    (tmp_path / "held.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    file = recipe([OWN])[1]
+    given = yaml.safe_load(Path(file).read_text()) | {"datasets": [{"path": str(tmp_path / "held.jsonl")}]}
+    Path(file).write_text(yaml.safe_dump(given))
+    with pytest.raises(AlignmentError, match=told) as error:
+        main(["--config", file])
+    assert error.value.exit_code == 2
+    assert not (tmp_path / "out").exists()

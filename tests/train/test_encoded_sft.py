@@ -17,13 +17,13 @@ from alignment.config.schema import ModelKeys
 from alignment.data.masks import IGNORE
 from alignment.data.rows import Demonstration
 from alignment.data.template import Template
-from alignment.errors import DataError, ModelError
+from alignment.errors import AlignmentError, DataError, ModelError
 from alignment.policy.adapters import require_task_of_adapter
 from alignment.policy.base import whole_modules
 from alignment.policy.merge import merge
 from alignment.policy.tokenizer import load_tokenizer
 from alignment.train.sft import sft_trainer, tokenise_demonstrations
-from tests.models import save_tiny_bart, save_tiny_t5
+from tests.models import save_tiny_bart, save_tiny_model, save_tiny_t5
 from tests.train.test_sft import arguments, manifest
 from tests.tuned import Keys
 
@@ -283,8 +283,38 @@ def test_keys_of_decoders_are_refused(recipe_file, tmp_path, keys, message):
 
 def test_text_without_a_prompt_is_refused(recipe_file, tmp_path):
     (tmp_path / "data.jsonl").write_text("".join(json.dumps({"text": f"The fox {n}."}) + "\n" for n in range(8)))
-    with pytest.raises(DataError, match="is text without a prompt, which the encoder of an encoder-decoder model"):
+    with pytest.raises(
+        DataError, match="is text without a prompt, which the encoder of an encoder-decoder model"
+    ) as no:
         run(recipe_file)
+    assert no.value.exit_code == 2
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"perplexity_datasets": "pairs"}, "is of answers, and that of decoder of whole texts, so they do not compare"),
+        ({"proxy": "t5"}, "proxy cannot be used with the encoder-decoder model"),
+        ({"reward_model_path": "t5"}, "reward model"),
+    ],
+)
+def test_evaluations_that_mix_models_are_refused_before_the_folder_is_made(t5, tmp_path, keys, message):
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps({"prompt": p, "completion": c}) + "\n" for p, c in PAIRS))
+    data = [{"path": str(tmp_path / "pairs.jsonl")}]
+    candidates = [{"name": "decoder", "model_name_or_path": str(save_tiny_model(tmp_path / "decoder"))}]
+    if "proxy" in keys:
+        candidates = [{"name": "x", "model_name_or_path": str(t5), "proxy": {"tuned": str(t5), "untuned": str(t5)}}]
+    more = {"perplexity_datasets": data} if "perplexity_datasets" in keys else {}
+    more |= {"reward_model_path": str(t5)} if "reward_model_path" in keys else {}
+    recipe = {"stage": "evaluate", "output_dir": str(tmp_path / "results"), "model_name_or_path": str(t5), **more}
+    recipe |= {"candidates": candidates, "datasets": data, "max_new_tokens": 4}
+    recipe |= {"judges": [{"kind": "rules", "name": "shorter", "function": "tests.evaluate.rules:shorter"}]}
+    (tmp_path / "evaluate.yaml").write_text(json.dumps(recipe))
+    with pytest.raises(AlignmentError, match=message) as refused:
+        recipes.evaluate.main(["--config", str(tmp_path / "evaluate.yaml")])
+    assert refused.value.exit_code == 2
+    assert not (tmp_path / "results").exists()
 
 
 @pytest.mark.parametrize("stage", ["dpo", "kto", "ppo", "grpo", "rloo", "reward"])
