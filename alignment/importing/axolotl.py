@@ -21,6 +21,7 @@ from alignment.importing.values import (
     REMOTE_CODE,
     TRACKING,
     attention,
+    by_length,
     deepspeed,
     fsdp,
     held_out,
@@ -74,10 +75,14 @@ MODEL = (
         "liger_fused_linear_cross_entropy liger_use_token_scaling swiglu_use_kernel", FASTER,
     ),
     converted("torch_compile", "torch_compile", "", run.compile),
+    *each(
+        converted, "model_config overrides_of_model_config", "router_aux_loss_coef",
+        "`sft`: the load-balancing loss of experts; other keys are refused", to.configuration,
+    ),
     *each(dropped, "torch_compile_backend torch_compile_mode", FASTER),
     *each(
         refused,
-        "model_config overrides_of_model_config overrides_of_model_kwargs rope_scaling model_quantization_config "
+        "overrides_of_model_kwargs rope_scaling model_quantization_config "
         "model_quantization_config_kwargs use_onebitllms scaling_softmax added_tokens_overrides shrink_embeddings "
         "fix_untrained_tokens", "it changes the model, which is trained as its folder describes it",
     ),
@@ -166,7 +171,7 @@ DATA = (
     converted("tokens", "add_tokens", "", to.tokens, stages=("sft",)),
     refused("train_on_inputs", "loss is on answers alone"),
     *each(refused, "roles_to_train train_on_eos", "is of an entry of datasets"),
-    converted("group_by_length", "train_sampling_strategy", "", to.by_length),
+    converted("group_by_length", "train_sampling_strategy", "", by_length),
     dropped("curriculum_sampling", "rows are shuffled, by seed"),
     refused("shuffle_merged_datasets", "rows are always shuffled, by seed", off=(None, True)),
     *each(

@@ -245,16 +245,23 @@ def length(conversion: Conversion, value: Any) -> Ours:
     return {"max_length": value}
 
 
-def by_length(_: Conversion, value: Any) -> Ours:
-    """Convert `group_by_length`."""
-    if not value:
-        raise Drop(OFF_HERE)
-    return {"train_sampling_strategy": "group_by_length"}
-
-
 def streaming(_: Conversion, value: Any) -> Ours:
     """Convert `streaming`."""
     raise Drop("data are read whole; local files of JSON lines stream with streaming: true in stage pretrain")
+
+
+def configuration(conversion: Conversion, value: Any) -> Ours:
+    """Convert `model_config`, whose keys of the load-balancing loss of experts are those of stage sft."""
+    if not value:
+        raise Drop(OFF_HERE)
+    known = ("output_router_logits", "router_aux_loss_coef")
+    if conversion.stage != "sft" or not isinstance(value, dict) or any(key not in known for key in value):
+        raise Refuse("it changes the model, which is trained as its folder describes it")
+    if value.get("output_router_logits") is False:
+        return {"router_aux_loss_coef": 0.0}
+    if value.get("router_aux_loss_coef") is not None:
+        return {"router_aux_loss_coef": value["router_aux_loss_coef"]}
+    raise Drop("experts have their load-balancing loss, with the coefficient of the model, without a key")
 
 
 def from_scratch(conversion: Conversion, value: Any) -> Ours:

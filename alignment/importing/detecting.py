@@ -14,6 +14,11 @@ from alignment.importing.trl import TRL
 
 PEERS = {peer.name: peer for peer in (TRL, LLAMAFACTORY, AXOLOTL)}
 MODELS = ("model_name_or_path", "base_model", "sft_model_path", "model_name")  # keys, of which a recipe has one
+MODEL_OF = {  # peer → its keys that name the model
+    "trl": {"model_name_or_path", "sft_model_path", "model_name"},
+    "llamafactory": {"model_name_or_path", "adapter_name_or_path"},
+    "axolotl": {"base_model"},
+}
 OTHER_FILES = {  # keys of files that are no recipe, and what the file is
     "compute_environment": "is a configuration of Accelerate; name a strategy with `alignment launch --strategy`",
     "zero_optimization": "is a configuration of DeepSpeed; name a strategy with `alignment launch --strategy`",
@@ -39,6 +44,10 @@ def detect(path: str, given: dict[str, Any], wanted: str | None) -> Peer:
     scores = {name: len(given.keys() & (keys - _others(tables, name))) for name, keys in tables.items()}
     best = max(scores.values())
     found = [name for name, score in scores.items() if score == best]
+    if len(found) > 1 or not given.keys() & MODEL_OF[found[0]]:  # keys of transformers stand in the files of several
+        rivals = {name: scores[name] for name in PEERS if given.keys() & MODEL_OF[name]} or scores
+        best = max(rivals.values())
+        found = [name for name, score in rivals.items() if score == best]
     if best == 0 or given.keys().isdisjoint(MODELS):
         raise RecipeError([f"{path}: is no recipe of {', '.join(PEERS)}; if it is, name which with --from"])
     if len(found) > 1:

@@ -7,7 +7,7 @@ from alignment.config.loading import library_keys
 from alignment.config.schema import STAGES
 from alignment.importing.conversion import Conversion
 from alignment.importing.keys import OFF_HERE, Drop, Key, Ours, Refuse, converted, dropped, each, refused, renamed, same
-from alignment.importing.values import FASTER, LAUNCHER, REMOTE_CODE, deepspeed, fsdp, threads, warmup
+from alignment.importing.values import FASTER, LAUNCHER, REMOTE_CODE, by_length, deepspeed, fsdp, threads, warmup
 
 ONLINE = ("ppo", "grpo", "rloo")
 OFFLINE = ("pretrain", "sft", "reward", "dpo", "kto")
@@ -97,6 +97,14 @@ OLDER_NAMES = (
     converted("logging_steps", "logging_steps", "", logging),
     dropped("logging_strategy", "metrics are logged every logging_steps"),
     renamed("no_cuda", "use_cpu"),
+    converted("group_by_length", "train_sampling_strategy", "group_by_length", by_length),
+    renamed("per_gpu_train_batch_size", "per_device_train_batch_size"),
+    renamed("per_gpu_eval_batch_size", "per_device_eval_batch_size"),
+    *each(
+        dropped,
+        "use_mps_device fp16_backend half_precision_backend use_ipex jit_mode_eval tpu_num_cores",
+        "it does not change what is trained",
+    ),
     same("run_name"),
     same("project"),
     dropped("fsdp_transformer_layer_cls_to_wrap", "the strategy wraps the model's own layers"),

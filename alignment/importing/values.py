@@ -1,9 +1,13 @@
 """Values that several peers write in the same way."""
 
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from alignment.config.documents import read_bytes
+from alignment.errors import JsonError, NotJson, RecipeError
 from alignment.importing.keys import OFF_HERE, Drop, Ours, Refuse
+from alignment.strict_json import parse
 
 if TYPE_CHECKING:
     from alignment.importing.conversion import Conversion
@@ -88,16 +92,31 @@ def _strategy(stage: str, offloads: bool) -> str | None:
     return names.get(stage)
 
 
-def deepspeed(_: Any, value: Any) -> Ours:
-    """Name the strategy of a DeepSpeed configuration, or keep the file."""
+def deepspeed(conversion: "Conversion", value: Any) -> Ours:
+    """Name the strategy of a DeepSpeed configuration by its file's name or content, or keep the file."""
     if not value:
         raise Drop(OFF_HERE)
     strategy = strategy_of(value)
+    places = () if isinstance(value, dict) else (Path(value), Path(conversion.path).parent / value)
+    file = next((place for place in places if place.is_file()), None)
+    if strategy is None and file is not None:
+        strategy = strategy_of(_object_in(file))
     if strategy is not None:
         raise Drop(f"start the recipe with alignment launch RECIPE --strategy {strategy}")
     if isinstance(value, dict):
         raise Refuse("write the configuration to a file, and name that")
-    return {"deepspeed": value}
+    if file is None:
+        raise Refuse("no such file; give the key up, and start the recipe with alignment launch RECIPE --strategy")
+    return {"deepspeed": str(file)}
+
+
+def _object_in(file: Path) -> dict[str, Any]:
+    """Return the object in a JSON file; an empty one if it holds another value."""
+    try:
+        value = parse(read_bytes(str(file), "JSON").decode("utf-8-sig"))
+    except (UnicodeDecodeError, JsonError, NotJson, RecipeError) as error:
+        raise Refuse(f"{file} cannot be read: {error}") from None
+    return value if isinstance(value, dict) else {}
 
 
 def fsdp(_: Any, value: Any) -> Ours:
@@ -116,6 +135,13 @@ def attention(value: Any) -> Ours:
     if value in (None, "auto", False):
         raise Drop("the implementation is chosen by the machine")
     return {"attn_implementation": names.get(str(value), str(value))}
+
+
+def by_length(_: Any, value: Any) -> Ours:
+    """Convert `group_by_length`."""
+    if not value:
+        raise Drop(OFF_HERE)
+    return {"train_sampling_strategy": "group_by_length"}
 
 
 def warmup(conversion: "Conversion", value: Any) -> Ours:

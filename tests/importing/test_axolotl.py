@@ -178,6 +178,14 @@ CASES = {
         "sft", "chat_template: llama3\ndatasets:\n  - {path: a/b, type: alpaca}\n", 1, {"chat_template": "alpaca"},
         dropped=("chat_template",),
     ),
+    "sft, experts": case(
+        "sft", CHAT + "model_config:\n  output_router_logits: true\n", 1, {}, dropped=("model_config",),
+        absent=("router_aux_loss_coef",),
+    ),
+    "sft, experts with a coefficient": case(
+        "sft", CHAT + "overrides_of_model_config: {output_router_logits: true, router_aux_loss_coef: 0.02}\n", 1,
+        {"router_aux_loss_coef": 0.02},
+    ),
     "sft, batch_size": case(
         "sft", CHAT + "micro_batch_size: 2\nbatch_size: 8\ngradient_accumulation_steps:\n", 8,
         {"gradient_accumulation_steps": 4},

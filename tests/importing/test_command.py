@@ -57,6 +57,12 @@ def test_a_file_of_two_peers_is_asked_for(tmp_path, monkeypatch):
     assert "--from trll: must be one of trl, llamafactory, axolotl; did you mean trl?" in refused(TRL, "trll")
 
 
+def test_keys_of_the_trainer_do_not_make_a_file_one_of_axolotl(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "x.yaml").write_text(TRL + "fp16: true\nbf16: false\ngroup_by_length: true\nstrict: false\n")
+    assert convert("x.yaml", None, Options()).peer.name == "trl"
+
+
 def test_what_check_would_refuse_is_refused_with_its_words(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     fault = refused(TRL + "learning_rate: -1\n")

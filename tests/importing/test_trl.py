@@ -186,6 +186,14 @@ CASES = {
         },
         dropped=("stop_token", "model_name_or_path"),
     ),
+    "sft, older keys of the trainer": case(
+        "sft", "dataset_name: a/b\npacking: false\ngroup_by_length: true\nper_gpu_train_batch_size: 2\n"
+        "half_precision_backend: auto\ndeepspeed: plan.json\n", 2,
+        {"train_sampling_strategy": "group_by_length"},
+        absent=("deepspeed",),
+        dropped=("half_precision_backend", "deepspeed"),
+        files={"plan.json": '{"zero_optimization": {"stage": 2}}'},
+    ),
     "sft, two warm-ups": case(
         "sft", "dataset_name: a/b\npacking: true\nmax_seq_length: 2048\nwarmup_steps: 10\nwarmup_ratio: 0.1\n", 8,
         {"warmup_steps": 10, "max_length": 2048},
@@ -226,6 +234,7 @@ REFUSED = {
     "whiten_rewards": "dataset_name: a/b\nsft_model_path: m\nreward_model_path: r\nwhiten_rewards: true\n"
     "total_episodes: 100\n",
     "num_train_epochs": "dataset_name: a/b\nreward_funcs: r.f\n",
+    "deepspeed": "dataset_name: a/b\npacking: true\ndeepspeed: absent.json\n",
     "sync_ref_model": "dataset_name: a/b\nreward_funcs: r.f\nmax_steps: 3\nsync_ref_model: true\n",
     "learning_rte": "dataset_name: a/b\npacking: true\nlearning_rte: 1.0\n",
 }
