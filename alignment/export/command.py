@@ -6,7 +6,7 @@ from pathlib import Path
 
 from alignment.config.pipelines import load_pipeline
 from alignment.config.tasks import CLASSIFIER, MASKED
-from alignment.errors import ModelError, RecipeError, named_inputs
+from alignment.errors import AlignmentError, ModelError, RecipeError, named_inputs
 from alignment.export.ancestry import ancestry
 from alignment.export.card import Exported, card
 from alignment.export.evaluations import evaluations_of
@@ -43,11 +43,12 @@ def export(wanted: Wanted, say: Callable[[str], None]) -> None:
     Raises: AlignmentError; nothing is left at `out`, unless only the push failed.
     """
     _require(wanted)
-    with named_inputs():
+    with named_inputs(AlignmentError):
         require_free(wanted.out)
         run = _run_of(wanted.run, say)
         source = find_source(run, as_adapter=wanted.as_adapter, trust_remote_code=wanted.trust_remote_code)
         evaluations = evaluations_of(run, wanted.evaluation)
+    with named_inputs():
         with naming_the_disk(wanted.out), beside(wanted.out) as folder:
             written = write(source, folder, as_adapter=wanted.as_adapter, tolerance=wanted.tolerance, out=wanted.out)
             exported = _described(source, written, wanted)

@@ -190,6 +190,17 @@ def test_impossible_options_are_refused_before_anything_is_written(wanted, error
     assert not (tmp_path / "out").exists()
 
 
+def test_damaged_records_are_faults_of_input(runs, tmp_path):
+    with pytest.raises(AlignmentError, match="is no finished evaluation") as caught:
+        export(Wanted(runs / "dpo", tmp_path / "out", evaluation=runs / "sft"), print)
+    assert caught.value.exit_code == 2
+    (runs / "dpo/manifest.json").write_text("{")
+    with pytest.raises(AlignmentError, match=r"manifest\.json: not JSON") as caught:
+        export(Wanted(runs / "dpo", tmp_path / "out"), print)
+    assert caught.value.exit_code == 2
+    assert not (tmp_path / "out").exists()
+
+
 def test_what_is_no_model_is_refused(runs, tmp_path):
     for name, words in (("label", "neither a model nor an adapter"), ("none", "no such folder")):
         with pytest.raises(ModelError, match=words) as caught:
