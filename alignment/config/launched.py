@@ -16,7 +16,12 @@ PER_DEVICE = 8  # transformers' default of per_device_train_batch_size
 
 def is_sharded() -> bool:
     """Whether DeepSpeed or FSDP will place the weights; they refuse a model that is on a device already."""
-    return any(os.environ.get(f"ACCELERATE_USE_{engine}", "false") == "true" for engine in ("DEEPSPEED", "FSDP"))
+    return is_fsdp() or os.environ.get("ACCELERATE_USE_DEEPSPEED", "false") == "true"
+
+
+def is_fsdp() -> bool:
+    """Whether the launcher asks for FSDP."""
+    return os.environ.get("ACCELERATE_USE_FSDP", "false") == "true"
 
 
 def is_compiled() -> bool:

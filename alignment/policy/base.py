@@ -11,7 +11,7 @@ from transformers import (
     AutoModelForSequenceClassification,
 )
 
-from alignment.config.launched import is_sharded
+from alignment.config.launched import is_fsdp, is_sharded
 from alignment.config.methods import methods_where
 from alignment.config.schema import AdapterKeys, ModelKeys
 from alignment.config.tasks import CAUSAL, CLASSIFIER, MASKED, SEQ2SEQ
@@ -26,6 +26,7 @@ from alignment.policy.adapters import (
     require_task_of_adapter,
     require_top_layers,
 )
+from alignment.policy.checkpointing import layer_classes
 from alignment.policy.four_bits import (
     compute_as_configured,
     quantization,
@@ -56,6 +57,7 @@ from alignment.policy.weight_files import (
     require_floats,
     tensor_shapes,
 )
+from alignment.rollout.context import is_encoder_decoder
 
 
 def load_causal_lm(keys: ModelKeys, *, trainable: bool, peft: AdapterKeys | None = None) -> Any:
@@ -132,8 +134,32 @@ def require_model(recipe: Any) -> None:
     task = task_of(recipe)
     require_loadable(recipe, trainable=True, peft=recipe, task=task)
     source = model_of(recipe)
-    if source.adapter is None and recipe.method.has_adapter:
-        placed_config(_without_weights(auto_class(task), source.base, recipe), recipe, task=task)
+    places_adapter = source.adapter is None and recipe.method.has_adapter
+    if not places_adapter and not is_fsdp():
+        return
+    model = _without_weights(auto_class(task), source.base, recipe)
+    if is_fsdp():
+        _require_separate_embeddings(model, source.base)
+    if places_adapter:
+        placed_config(model, recipe, task=task)
+
+
+def _require_separate_embeddings(model: Any, place: str) -> None:
+    """Refuse FSDP2 for a model whose embeddings lie in several groups of weights.
+
+    BERT has them in a class at which it is split, and beside an output bias of two names; encoder and decoder share
+    them. FSDP2 cannot split weights twice.
+
+    Raises: ModelError.
+    """
+    embeddings, classes = model.get_input_embeddings(), layer_classes(model)
+    within = (each for each in model.modules() if type(each).__name__ in classes)
+    shared = any(inner is embeddings for each in within for inner in each.modules())
+    if shared or is_encoder_decoder(model.config):
+        raise ModelError(
+            f"FSDP2 cannot split {place}, whose embeddings belong to several of its parts; launch with data "
+            "parallelism (launch/accelerate/ddp.yaml) instead."
+        )
 
 
 def require_loadable(keys: ModelKeys, *, trainable: bool, peft: AdapterKeys | None, task: str = CAUSAL) -> None:

@@ -11,7 +11,6 @@ from torch.distributed.tensor import DTensor
 from alignment.config.rules.combinations import broken_under, values_of
 from alignment.config.schema import Recipe
 from alignment.errors import TrainingError
-from alignment.policy.checkpointing import layer_classes
 
 
 def require_what_was_asked(accelerator: Accelerator) -> None:
@@ -52,26 +51,6 @@ def require_possible(recipe: Recipe, model: nn.Module, accelerator: Accelerator)
 
     for one in broken_under(recipe.stage, really, _strategy(accelerator), gpu=True):
         raise TrainingError(f"{one.what.replace('`', '')} cannot go together: {one.reason}; {one.remedy}")
-    _require_separate_embeddings(model, accelerator)
-
-
-def _require_separate_embeddings(model: nn.Module, accelerator: Accelerator) -> None:
-    """Refuse FSDP2 for a model whose embeddings lie in several groups of weights.
-
-    BERT has them in a class at which it is split, and beside an output bias of two names; encoder and decoder share
-    them. FSDP2 cannot split weights twice.
-    """
-    find = getattr(model, "get_input_embeddings", None)
-    if accelerator.distributed_type != DistributedType.FSDP or find is None:
-        return
-    embeddings, classes = find(), layer_classes(model)
-    within = (each for each in model.modules() if type(each).__name__ in classes)
-    shared = any(inner is embeddings for each in within for inner in each.modules())
-    if shared or getattr(getattr(model, "config", None), "is_encoder_decoder", False):
-        raise TrainingError(
-            "FSDP2 cannot split this model, whose embeddings belong to several of its parts; launch with data "
-            "parallelism (launch/accelerate/ddp.yaml) instead."
-        )
 
 
 def _strategy(accelerator: Accelerator) -> str:

@@ -9,10 +9,10 @@ from alignment.data.prompts import prompts_to_answer
 from alignment.data.rows import Prompt
 from alignment.errors import DataError, named_inputs
 from alignment.evaluate.inputs import read_inputs
-from alignment.policy.base import require_loadable, task_of
+from alignment.policy.base import config_of, require_loadable, task_of
 from alignment.preview.origins import parts_of_prompt
 from alignment.preview.rows import Lengths, Part, Row, Stage
-from alignment.preview.stages import Question, Written, config_of, prompt_stage
+from alignment.preview.stages import Question, Written, prompt_stage
 from reward.models.ensemble import member_paths
 from reward.models.loading import require_score_head
 from reward.preview.questions import JudgePreview

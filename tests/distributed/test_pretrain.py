@@ -95,7 +95,7 @@ def test_shards_of_fsdp2_learn_what_one_process_learns_and_resume(write, tmp_pat
         jobs.append(job(name, f"{name}-again", 2, copy_of=str(tmp_path / f"{name}-two")))
     launch("fsdp2", [*jobs, *refused], tmp_path / "fsdp2", processes=2)
     for each in refused:
-        assert Path(f"{each['out']}.refused").read_text().startswith("FSDP2 cannot split this model")
+        assert Path(f"{each['out']}.refused").read_text().startswith("FSDP2 cannot split ")
     for name in sharded:
         one, two, again = (weights(tmp_path / f"{name}-{how}") for how in ("one", "two", "again"))
         assert json.loads((tmp_path / f"{name}-two.facts.json").read_text())["engine"] == "FSDP"

@@ -281,6 +281,15 @@ def test_keys_of_decoders_are_refused(recipe_file, tmp_path, keys, message):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_fsdp2_is_refused_before_the_folder_is_made(recipe_file, tmp_path, monkeypatch, method):
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    with pytest.raises(ModelError, match=r"FSDP2 cannot split .*, whose embeddings belong to several") as refused:
+        run(recipe_file, peft_method=method)
+    assert refused.value.exit_code == 2
+    assert not (tmp_path / "run").exists()
+
+
 def test_text_without_a_prompt_is_refused(recipe_file, tmp_path):
     (tmp_path / "data.jsonl").write_text("".join(json.dumps({"text": f"The fox {n}."}) + "\n" for n in range(8)))
     with pytest.raises(
