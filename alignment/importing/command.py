@@ -22,6 +22,7 @@ from alignment.strict_json import parse
 from alignment.train.trial import require_accepted
 
 GROUPED = re.compile(r"[1-9]\d{0,2}(_\d{3})+")
+TEXTS = ("strategy", "name", "config", "split", "path", "id", "type")  # ends of keys whose values are texts
 WORDS = {"yes": True, "on": True, "no": False, "off": False}  # truth values of YAML 1.1, which the peers' loader reads
 
 
@@ -125,9 +126,13 @@ def _json(path: str) -> Any:
 
 
 def _truth(key: str, value: Any) -> Any:
-    """Return a value as YAML 1.1 has it: `yes` is true, 200_000 a number."""
+    """Return a value as YAML 1.1 has it, and those within it: `yes` is true, 200_000 a number."""
+    if isinstance(value, dict):
+        return {name: _truth(name, each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_truth(key, each) if isinstance(each, dict) else each for each in value]
     if isinstance(value, str) and GROUPED.fullmatch(value):
         return int(value.replace("_", ""))
-    if isinstance(value, str) and not key.endswith("strategy"):
+    if isinstance(value, str) and not key.endswith(TEXTS):
         return WORDS.get(value.lower(), value)
     return value

@@ -63,6 +63,24 @@ def test_keys_of_the_trainer_do_not_make_a_file_one_of_axolotl(tmp_path, monkeyp
     assert convert("x.yaml", None, Options()).peer.name == "trl"
 
 
+def test_truth_values_of_yaml_1_1_are_read_everywhere_and_names_stay_names(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "x.yaml").write_text(TRL.replace("true", "no") + "dataset_config: 'no'\nsave_strategy: no\n")
+    assert convert("x.yaml", None, Options()).recipe["packing"] is False
+    assert convert("x.yaml", None, Options()).recipe["datasets"] == [{"path": "a/b", "name": "no"}]
+    assert convert("x.yaml", None, Options()).recipe["save_strategy"] == "no"
+    text = (
+        "base_model: m\nlearning_rate: 0.1\nrl: grpo\nmax_steps: 1\ndatasets:\n  - {path: a/b, type: r.f, name: 'no'}\n"
+    )
+    (tmp_path / "y.yaml").write_text(
+        text + "trl: {use_vllm: no, reward_funcs: [r.f], mask_truncated_completions: yes}\n"
+    )
+    recipe = convert("y.yaml", None, Options()).recipe
+    assert "rollout_engine" not in recipe
+    assert recipe["mask_truncated_completions"] is True
+    assert recipe["datasets"][0]["name"] == "no"
+
+
 def test_what_check_would_refuse_is_refused_with_its_words(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     fault = refused(TRL + "learning_rate: -1\n")
