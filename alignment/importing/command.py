@@ -65,7 +65,11 @@ def import_file(path: str, wanted: str | None, options: Options, folder: Path, s
     refused = [each for each in conversion.outcomes if each.fate == "refused"]
     if refused:
         raise RecipeError(
-            [f"{path}: {each.key}: {each.reason}. To import without it: --drop {each.key}" for each in refused]
+            [
+                f"{path}: {each.key}: {each.reason}"
+                + (f". To import without it: --drop {each.key}" if each.optional else "")
+                for each in refused
+            ]
         )
     asked = [each.key for each in conversion.outcomes if each.reason.startswith(f"--drop {each.key} ")]
     if unused := [key for key in options.dropped if key not in asked]:

@@ -29,6 +29,7 @@ class Outcome:
     fate: Fate
     ours: tuple[tuple[str, Any], ...] = ()
     reason: str = ""
+    optional: bool = True  # a refused key that `--drop` gives up
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +108,7 @@ class Conversion:
     def refuse(self, key: str, reason: str) -> None:
         """Record a key as refused after all."""
         self.outcomes = [outcome for outcome in self.outcomes if outcome.key != key]
-        self.outcomes.append(Outcome(key, self.get(key), "refused", reason=reason))
+        self.outcomes.append(Outcome(key, self.get(key), "refused", reason=reason, optional=False))
 
     def run(self) -> None:
         """Convert every key of the file, then the peer's defaults, and settle what depends on several keys."""

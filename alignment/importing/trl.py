@@ -236,8 +236,16 @@ def _finish(conversion: Conversion) -> None:
         per_process = given // processes if given else per_process
         training.rollouts(conversion, per_process, recipe.get("num_generations", 2), steps=steps)
         if "scorers" not in recipe and "reward_model_path" not in recipe:
-            conversion.refuse("reward_funcs", "is missing: nothing scores the answers")
+            _ask_for_rewards(conversion)
     training.finish(conversion)
+
+
+def _ask_for_rewards(conversion: Conversion) -> None:
+    """Leave the scorers to the user, where the rewards are in the script and not in the file."""
+    scorers = [{"kind": "function", "name": "reward", "function": "rewards:reward", "weight": 1.0}]
+    told = "the rewards are not in the file: name the function of each, as MODULE:FUNCTION"
+    conversion.recipe["scorers"], conversion.unsettled["scorers"] = scorers, told
+    conversion.outcomes.append(Outcome("reward_funcs", None, "set by you", (("scorers", scorers),), told))
 
 
 def _loss_of_the_script(conversion: Conversion) -> None:

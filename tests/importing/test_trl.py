@@ -3,7 +3,7 @@
 import pytest
 
 from alignment.errors import RecipeError
-from alignment.importing.command import convert
+from alignment.importing.command import convert, import_file
 from alignment.importing.conversion import Options
 from tests.importing.cases import Case, imported, require
 
@@ -194,6 +194,10 @@ CASES = {
         dropped=("half_precision_backend", "deepspeed"),
         files={"plan.json": '{"zero_optimization": {"stage": 2}}'},
     ),
+    "grpo, rewards of the script": case(
+        "grpo", "dataset_name: a/b\nnum_generations: 4\nmax_steps: 3\n", 8,
+        {"scorers": [{"kind": "function", "name": "reward", "function": "rewards:reward", "weight": 1.0}]},
+    ),
     "sft, two warm-ups": case(
         "sft", "dataset_name: a/b\npacking: true\nmax_seq_length: 2048\nwarmup_steps: 10\nwarmup_ratio: 0.1\n", 8,
         {"warmup_steps": 10, "max_length": 2048},
@@ -257,6 +261,19 @@ def test_the_stage_is_found_by_keys_then_by_the_path_and_else_asked_for(tmp_path
     with pytest.raises(RecipeError, match=r"x.yaml: its keys do not decide"):
         convert("x.yaml", None, Options())
     assert convert("x.yaml", None, Options(stage="reward")).stage == "reward"
+
+
+def test_rewards_that_the_file_lacks_are_left_to_the_user_and_epochs_ask_for_rows(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    text = HEAD + "dataset_name: a/b\nnum_generations: 4\n"
+    (tmp_path / "x.yaml").write_text(text + "max_steps: 3\n", encoding="utf-8")
+    (tmp_path / "y.yaml").write_text(text, encoding="utf-8")
+    lines: list[str] = []
+    out = import_file("x.yaml", None, Options(), tmp_path, lines.append)
+    assert "# set by you: the rewards are not in the file" in out.read_text()
+    assert any(line.startswith("set by you  reward_funcs") for line in lines)
+    with pytest.raises(RecipeError, match=r"give --rows N$"):
+        import_file("y.yaml", None, Options(), tmp_path, lines.append)
 
 
 SCRIPTS = {  # file → the rest of its text, and the stage
