@@ -21,7 +21,8 @@ from alignment.standings.battles import PERSON, Battle, Battles, Orders
 from alignment.standings.layouts import LAYOUTS, Layout, is_prompt, layout_of
 
 ANSWERS, ANNOTATIONS, LABELS = "answers.jsonl", "annotations.json", "labels.jsonl"
-Recordings = Callable[[Path], list[Ranking] | None]  # of a file or folder of recorded verdicts; None: it is none
+Labelled = tuple[Ranking, float | None]  # with the file's label, as a probability that the first answer is better
+Recordings = Callable[[Path], list[Labelled] | None]  # of a file or folder of recorded verdicts; None: it is none
 OUTPUTS = ("instruction", "output", "generator")
 
 
@@ -60,20 +61,19 @@ def read_battles(
     Raises: DataError naming file and line if a path cannot be read, or a row breaks its layout; NothingJudged.
     """
     found, outputs = Battles(), Outputs()
-    ranked: list[tuple[Path, list[Ranking]]] = []
+    ranked: list[tuple[Path, list[Labelled]]] = []
     for path in [file for given in paths for file in _files_of(given)]:
         if str(path) in found.layouts:
             raise DataError(f"{path} is named twice; its judgements would count twice. Name it once.")
-        rankings = recordings(path) if recordings is not None else None
-        if rankings is not None:
+        recorded = recordings(path) if recordings is not None else None
+        if recorded is not None:
             found.layouts[str(path)] = "recorded verdicts of LLMBar's evaluators"
-            found.files |= {str(path): str(rankings[0].provenance["prompt_hash"])} if rankings else {}  # the file's
-            ranked.append((path, rankings))
+            if recorded:
+                _keep_hash(path, str(recorded[0][0].provenance["prompt_hash"]), found)  # the file's
+            ranked.append((path, recorded))
             continue
         source = read_file(path)
-        if same := [file for file, digest in found.files.items() if digest == source.sha256]:
-            raise DataError(f"{path} has the same content as {same[0]}; its judgements would count twice. Name one.")
-        found.files[str(path)] = source.sha256
+        _keep_hash(path, source.sha256, found)
         first = next((row.value for row in source.rows if row.fault is None), None)
         layout = layout_of(first)
         if layout is not None:
@@ -82,13 +82,19 @@ def read_battles(
         elif isinstance(first, dict) and first.keys() >= set(OUTPUTS):
             _read_outputs(source, outputs, found)
         else:
-            ranked.append((path, _rankings(path, first, entry or {}, on_bad_row, found)))
+            ranked.append((path, [(each, None) for each in _rankings(path, first, entry or {}, on_bad_row, found)]))
     for path, rankings in ranked:
         found.rows += _of_rankings(path, rankings, outputs, found)
     found.rows = [_with_lengths(battle, outputs) for battle in found.rows]
     if not found.rows:
         raise _nothing(paths, outputs)
     return found
+
+
+def _keep_hash(path: Path, digest: str, found: Battles) -> None:
+    if same := [file for file, known in found.files.items() if known == digest]:
+        raise DataError(f"{path} has the same content as {same[0]}; its judgements would count twice. Name one.")
+    found.files[str(path)] = digest
 
 
 def _files_of(path: Path) -> list[Path]:
@@ -173,11 +179,11 @@ def _rankings(
     return loaded.rows
 
 
-def _of_rankings(path: Path, rankings: Iterable[Ranking], outputs: Outputs, found: Battles) -> list[Battle]:
+def _of_rankings(path: Path, rankings: Iterable[Labelled], outputs: Outputs, found: Battles) -> list[Battle]:
     """Return the pairs of rankings as judgements on the models of their answers."""
     battles: list[Battle] = []
     unnamed, of_evaluation = False, str(path.with_name(ANSWERS)) in found.files
-    for ranking in rankings:
+    for ranking, label in rankings:
         cluster = prompt_key(ranking.prompt)
         names = _names(ranking, cluster, outputs, by_texts=of_evaluation)
         if of_evaluation and names is None:  # people ranked the answers of an earlier run
@@ -185,7 +191,8 @@ def _of_rankings(path: Path, rankings: Iterable[Ranking], outputs: Outputs, foun
             continue
         unnamed = unnamed or names is None
         names = names or [f"answer {place}" for place in range(1, len(ranking.responses) + 1)]
-        battles += [_of_pair(ranking, pair, names, cluster, path) for pair in ranking.pairs]
+        read = (_of_pair(ranking, pair, names, cluster, path) for pair in ranking.pairs)
+        battles += read if label is None else [replace(battle, correct=label) for battle in read]
     if unnamed:
         found.unnamed.append(str(path))
     return battles

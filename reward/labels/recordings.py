@@ -122,9 +122,16 @@ def _label(asked: Sequence[SingleVerdict]) -> Verdict:
     return Verdict(1 - only.probability, only.status)
 
 
-def rankings_of(path: Path, on_bad_row: OnBadRow | None = None) -> list[Ranking] | None:
-    """Return the judge's labels of recorded verdicts; None if a path has none."""
-    return judged(read_recording(path, on_bad_row)) if is_recording(path) else None
+def rankings_of(path: Path, on_bad_row: OnBadRow | None = None) -> list[tuple[Ranking, float | None]] | None:
+    """Return the judge's labels of recorded verdicts; None if a path has none.
+
+    Beside each, the file's gold label as a probability that the first output is better; None without one.
+    """
+    if not is_recording(path):
+        return None
+    recording = read_recording(path, on_bad_row)
+    labels = [None if row.label is None else float(row.label == 1) for row in recording.rows]
+    return list(zip(judged(recording), labels, strict=True))
 
 
 def gold(recording: Recording) -> list[Ranking]:

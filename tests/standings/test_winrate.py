@@ -183,9 +183,11 @@ def test_recorded_verdicts_in_one_order_and_in_both(tmp_path):
     (found,) = results["matches"]
     assert (found["wins"], found["losses"], found["failed"]) == (2, 1, 1)
     assert found["orders"] == {"both": 1, "one": 2}
+    assert found["correct"]["value"] == pytest.approx(2 / 4)  # all labels are 1
     assert "does not name the models of its answers" in said[-1]
-    with pytest.raises(DataError, match="named twice"):
-        run([file, file], Options(length_control="none"), recordings=rankings_of, say=said.append)
+    for again, words in ((file, "named twice"), (tmp_path, "has the same content as")):
+        with pytest.raises(DataError, match=words):
+            run([file, again], Options(length_control="none"), recordings=rankings_of, say=said.append)
 
 
 @pytest.mark.skipif(not LLMBAR.is_dir(), reason="needs ../shared")
@@ -196,6 +198,23 @@ def test_real_recordings():
     (found,) = run([LLMBAR / "GPT-4/Vanilla"], options, recordings=rankings_of, say=lambda _: None)["matches"]
     assert found["order_consistency"]["value"] == pytest.approx(0.95)  # `equal` of its statistics.json: 95 / 100
     assert found["n"] == 100
+    assert found["correct"]["value"] == pytest.approx(0.93)  # `correct_both`
+
+
+@pytest.mark.skipif(not LLMBAR.is_dir(), reason="needs ../shared")
+@pytest.mark.parametrize(("order", "right"), [("swap = False", 0.80), ("swap = True", 0.83)])
+def test_one_order_of_real_recordings(tmp_path, order, right):
+    from reward.labels.recordings import rankings_of
+
+    rows = json.loads((LLMBAR / "ChatGPT/Vanilla/result.json").read_text())
+    one = [row | {"results": [{order: row["results"][0][order]}]} for row in rows]
+    (tmp_path / "result.json").write_text(json.dumps(one))
+    options = Options(length_control="none", how=QUICK)
+    (found,) = run([tmp_path], options, recordings=rankings_of, say=lambda _: None)["matches"]
+    assert found["correct"]["value"] == pytest.approx(
+        right
+    )  # `correct_False` and `correct_True` of its statistics.json
+    assert (found["n"], found["orders"]) == (100, {"one": 100})
 
 
 def test_our_labels_take_the_models_from_the_answers_file(tmp_path):
