@@ -6,6 +6,8 @@ from typing import Any
 
 from alignment.config.schema import Recipe
 from alignment.config.schema.keys import AdapterKeys
+from alignment.config.tasks import CAUSAL, MASKED, SEQ2SEQ
+from alignment.run.files import read_json_object
 
 COMPARE = "compare it with its base in stage evaluate"
 FEW_STOPPED = 0.5  # share of answers below which a stage reports how few ended by themselves
@@ -43,9 +45,19 @@ def _labels(run: str, results: Mapping[str, Any]) -> str:
     return line
 
 
+def _usual(recipe: Recipe) -> str:
+    """Return the stage's next step; "" where what it has made is not a decoder, which that step takes."""
+    run = Path(recipe.output_dir)
+    if recipe.STAGE.makes == "policy" and recipe.task == MASKED:
+        return "load it with AutoModelForMaskedLM of transformers"
+    adapter, config = (read_json_object(run / name) for name in ("adapter_config.json", "config.json"))
+    encodes = adapter.get("task_type") == SEQ2SEQ or config.get("is_encoder_decoder")
+    return "" if encodes and recipe.STAGE.makes == "policy" and recipe.task == CAUSAL else recipe.STAGE.next_step
+
+
 def _next(recipe: Recipe) -> str:
     makes_policy = recipe.STAGE.makes == "policy"
-    steps = [recipe.STAGE.next_step or (COMPARE if makes_policy else "")]
+    steps = [_usual(recipe) or (COMPARE if makes_policy else "")]
     if makes_policy and isinstance(recipe, AdapterKeys) and recipe.method.has_adapter and recipe.method.merges:
         steps.append("make it one plain model with `alignment merge {run} MERGED`")
     run = Path(recipe.output_dir)

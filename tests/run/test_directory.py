@@ -5,7 +5,7 @@ import shutil
 import pytest
 import yaml
 
-from alignment.config.schema import PPORecipe, SFTRecipe
+from alignment.config.schema import PPORecipe, PretrainRecipe, SFTRecipe
 from alignment.errors import AlignmentError, LineageError
 from alignment.manifest import read_manifest
 from alignment.policy.weights import weights_hash
@@ -50,6 +50,16 @@ def test_a_finished_stage_prints_where_its_result_is_and_the_next_step(tmp_path,
     )
     RunDirectory.open(recipe(tmp_path / "full", peft_method="full")).finish()
     assert "merge" not in capsys.readouterr().err  # there is no adapter
+
+
+@pytest.mark.parametrize(
+    ("objective", "step"),
+    [("masked", "load it with AutoModelForMaskedLM of transformers"), ("causal", "use it as model_name_or_path of")],
+)
+def test_a_model_of_masked_tokens_is_not_named_to_stages_of_decoders(tmp_path, objective, step):
+    keys = {"stage": "pretrain", "objective": objective, "peft_method": "full"}
+    made = PretrainRecipe(output_dir=str(tmp_path), model_name_or_path="m", datasets=[{"path": "d.jsonl"}], **keys)
+    assert f"; next: {step}" in next(closing(made, {}))
 
 
 def test_answers_that_do_not_end_are_reported(tmp_path, capsys):

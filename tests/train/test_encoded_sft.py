@@ -179,9 +179,10 @@ def test_a_killed_run_ends_at_the_same_weights(recipe_file, tmp_path, monkeypatc
 
 
 @pytest.mark.parametrize("method", ["lora", "full"])
-def test_a_t5_is_trained_sampled_and_evaluated(recipe_file, tmp_path, t5, method):
+def test_a_t5_is_trained_sampled_and_evaluated(recipe_file, tmp_path, t5, method, capsys):
     run(recipe_file, peft_method=method, max_steps=40, learning_rate=2e-2 if method == "lora" else 5e-3)
     folder = tmp_path / "run"
+    assert f"saved {folder}; next: compare it with its base in stage evaluate" in capsys.readouterr().err
     losses = [json.loads(line).get("loss") for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert losses[39] < losses[0] / 2
     found = manifest(folder)
