@@ -12,7 +12,7 @@ from alignment.chat.screen import Screen
 from alignment.chat.session import Session
 from alignment.chat.settings import keys_of
 from alignment.config.schema import ProxyEntry
-from alignment.errors import DataError, ModelError, named_inputs
+from alignment.errors import AlignmentError, DataError, ModelError, named_inputs
 from alignment.policy.policies import Policy
 from alignment.run.script import INTERRUPTED
 
@@ -44,7 +44,8 @@ def chat(
     with named_inputs():
         policies = [Policy.find(run, model, proxy=proxy) for run in runs]
         chats = _chats(policies, text)
-        kept = Preferences(preferences)
+        with named_inputs(AlignmentError):
+            kept = Preferences(preferences)
         session = Session(Answering(policies), keys, kept, screen, chats=chats)
     with named_inputs(DataError):
         if system is not None:

@@ -39,7 +39,9 @@ class Preferences:
         require_jsonl(path)
         self.path = path
         self._last = b""
-        for row in objects_of(self._content(), path):
+        content = self._content()
+        whole = content if content.endswith(b"\n") else content + b"\n"  # so that a line cut off is a fault
+        for row in objects_of(whole, path):
             if not {"prompt", "responses", "pairs"} <= row.keys():
                 raise RecipeError([f"{path}: holds rows without prompt, responses and pairs; name another file"])
 
@@ -60,7 +62,7 @@ class Preferences:
                 raise DataError(f"{self.path}: has changed since the last preference; correct the row there.")
             content = content[: len(content) - len(self._last)]
         line = line_of(row).encode()
-        write_atomic(self.path, content + line)
+        write_atomic(self.path.resolve(), content + line)  # a link stays one
         self._last = line
 
 

@@ -172,3 +172,7 @@ def test_what_is_no_policy_ends_with_2_and_one_line(place):
         assert words in str(caught.value)
         assert "\n" not in str(caught.value)
         assert caught.value.exit_code == 2
+    (place / "cut.jsonl").write_text('{"prompt": ')
+    with pytest.raises(AlignmentError, match="not JSON") as caught:
+        chat([str(place / "base")], model={}, sampling={}, system=None, preferences=place / "cut.jsonl")
+    assert caught.value.exit_code == 2

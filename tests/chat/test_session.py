@@ -16,7 +16,7 @@ from alignment.chat.session import Session
 from alignment.chat.settings import ChatKeys, keys_of, value_of
 from alignment.config.schema import DatasetEntry
 from alignment.data.load import load_demonstrations, load_rankings
-from alignment.errors import RecipeError
+from alignment.errors import AlignmentError, RecipeError
 from alignment.policy.policies import Policy
 from alignment.rollout.engine import Sampling
 from alignment.rollout.transformers_engine import TransformersEngine
@@ -308,6 +308,20 @@ def test_a_file_of_other_rows_is_refused(tmp_path):
     (tmp_path / "folder.jsonl").mkdir()
     with pytest.raises(RecipeError, match="not a regular file"):
         Preferences(tmp_path / "folder.jsonl")
+
+
+def test_a_row_that_was_cut_off_is_refused_and_a_whole_one_goes_on(tmp_path):
+    path = tmp_path / "p.jsonl"
+    row = '{"prompt": "a", "responses": ["b", "c"], "pairs": []}'
+    path.write_text(row[:-5])
+    with pytest.raises(AlignmentError, match=r"p\.jsonl:1: not JSON"):
+        Preferences(path)
+    path.write_text(row)  # without the end of its line
+    link = tmp_path / "link.jsonl"
+    link.symlink_to(path)
+    Preferences(link).append({"prompt": "d"}, replaces=False)
+    assert link.is_symlink()
+    assert [json.loads(line)["prompt"] for line in path.read_text().splitlines()] == ["a", "d"]
 
 
 def test_a_model_without_memory_left_is_a_line(session, monkeypatch):
