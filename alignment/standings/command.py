@@ -180,12 +180,12 @@ def summary(numbers: dict[str, Any], why: str = "") -> str:
     """Return the numbers of one match as text."""
     who = f"{printable(numbers['model'])} against {printable(numbers['baseline'])} by {printable(numbers['judge'])}"
     title = f"{who}: {_count(numbers['n'], 'judgement')} on {_count(numbers['prompts'], 'prompt')}"
-    lines = [f"  {name:<28}{value}" for name, value in headline(numbers)]
+    lines = [f"  {name:<27} {value}" for name, value in headline(numbers)]
     if why:
         note = f"no length-controlled win rate: {why}"
         lines.append(textwrap.fill(note, WIDTH, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False))
     for name, one in numbers["subsets"].items():
-        lines.append(f"  {printable(name):<28}{_subset(one)}")
+        lines.append(f"  {printable(name):<27} {_subset(one)}")
     return "\n".join([title, *lines])
 
 

@@ -135,7 +135,7 @@ def summary(numbers: dict[str, Any], listed: Sequence[Finding]) -> str:
     prompts = f"{numbers['comparisons']} comparisons of {numbers['prompts']} prompts"
     lines = [
         f"{printable(numbers['judge'])}: {prompts}",
-        *(f"  {name:<32}{value}" for name, value in headline(numbers)),
+        *(f"  {name:<31} {value}" for name, value in headline(numbers)),
     ]
     for finding in listed:
         mark = "  ok  " if finding.healthy else "  !!  "

@@ -103,7 +103,7 @@ def people_summary(found: dict[str, Any]) -> str:
     measures = [("Cohen's kappa, mean of pairs", found["kappa"])]
     measures += [(f"Krippendorff's alpha, {level}", value) for level, value in found["alpha"].items()]
     lines += [
-        f"  {name:<32}{estimate(value, share=False)}"
+        f"  {name:<31} {estimate(value, share=False)}"
         for name, value in measures
         if value and value["value"] is not None
     ]
@@ -111,5 +111,5 @@ def people_summary(found: dict[str, Any]) -> str:
         kappa = pair["kappa"]
         value = "none: the same vote on all" if kappa["value"] is None else estimate(kappa, share=False)
         who = f"{printable(pair['first'])} and {printable(pair['second'])}"
-        lines.append(f"  {who:<32}kappa {value}, agree on {100 * pair['agree']:.1f}% of {pair['comparisons']}")
+        lines.append(f"  {who:<31} kappa {value}, agree on {100 * pair['agree']:.1f}% of {pair['comparisons']}")
     return "\n".join(lines)

@@ -1,6 +1,7 @@
 """Agreement of people without a judge, and precision, recall and F1 by class, against scikit-learn and krippendorff."""
 
 import json
+import re
 
 import krippendorff
 import numpy as np
@@ -136,4 +137,5 @@ def test_subsets_have_every_measure_and_their_mean(tmp_path):
         mean = np.mean([against["subsets"][subset][name]["value"] for subset in "ab"])
         assert against["subset_means"][name] == pytest.approx(mean)
     assert "macro F1, mean of subsets" in "\n".join(said)
+    assert not re.search(r"of subsets\d", "\n".join(said))  # the longest name does not run into its number
     assert "people prefer the first" in "\n".join(said)
