@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from alignment.config.schema import PolicyGradientRecipe
 from alignment.planner.calls import Calls, calls_of
 from alignment.planner.memory import StagePlan
+from alignment.planner.rows import outside_answers
 
 READING = 0.6  # share of the memory's bandwidth that sampling reaches
 
@@ -45,7 +46,7 @@ def time_of(plan: StagePlan, rows: int | None) -> Time:
     if not recipe.STAGE.trains:
         assert rows is not None
         policies = 1 + len(getattr(recipe, "candidates", ()))
-        answers = rows * getattr(recipe, "num_generations", 1) * policies
+        answers = (rows * getattr(recipe, "num_generations", 1) + outside_answers(recipe)) * policies
         tokens, hours = _sampling(plan, answers)
         flops = 2.0 * _weights(plan) * answers * plan.lengths.whole
         return Time(rows, None, tokens, flops, hours, calls_of(recipe, rows, plan.lengths))

@@ -1,12 +1,15 @@
 """The number of rows of a stage: counted if the data are on this machine, else the maximum that the recipes allow."""
 
+import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from alignment.config.schema import PretrainRecipe, Recipe
+from alignment.config.schema.scorers import columns_of
 from alignment.data import load_rows
+from alignment.data.load import load_prompts
 from alignment.errors import AlignmentError
 from alignment.planner.sequences import sequences_of
 
@@ -28,6 +31,24 @@ def pairs_of(recipe: Any) -> int:
     """Return the pairs of answers that labelling compares for one prompt."""
     every: int = recipe.num_generations * (recipe.num_generations - 1) // 2
     return min(recipe.pairs_per_prompt or every, every)
+
+
+def outside_answers(recipe: Any) -> int:
+    """Return the answers of one policy to `outside_questions`, in answers of the recipe's `max_new_tokens`.
+
+    Files that are not on this machine count as none.
+    """
+    count = 0.0
+    for each in getattr(recipe, "outside_questions", ()):
+        columns = columns_of(each.scorers)
+        try:
+            rows = load_prompts(
+                each.datasets, on_bad_row="skip", seed=recipe.seed, max_samples=each.max_samples, columns=columns
+            ).rows
+        except AlignmentError:
+            continue
+        count += len(rows) * (each.max_new_tokens or recipe.max_new_tokens) / recipe.max_new_tokens
+    return math.ceil(count)
 
 
 def _read(recipe: Recipe, before: Mapping[str, Recipe]) -> int | None:

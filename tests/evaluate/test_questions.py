@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from alignment.config.schema import EvaluateRecipe
 from alignment.errors import AlignmentError
+from alignment.planner.rows import outside_answers
 from recipes.evaluate import main
 from tests.models import save_tiny_model
 
@@ -77,6 +79,13 @@ def test_each_policy_answers_and_differences_are_paired(recipe, tmp_path, capsys
     assert twin["score_difference"]["value"] == 0  # the same model, the same answers
     assert not twin["forgotten"]
     assert "Outside the domain, against sft" in capsys.readouterr().out
+
+
+def test_a_plan_counts_the_answers(recipe):
+    given = yaml.safe_load(Path(recipe([OWN], max_new_tokens=16)[1]).read_text())
+    assert outside_answers(EvaluateRecipe(**given)) == 12  # six of twice the tokens
+    given["outside_questions"][0]["datasets"][0]["path"] = "none.jsonl"
+    assert outside_answers(EvaluateRecipe(**given)) == 0
 
 
 def test_verifiers_read_references_of_the_rows(recipe, tmp_path, folder):
