@@ -13,7 +13,7 @@ import pydantic
 from alignment.config.faults import from_pydantic
 from alignment.config.schema import ModelKeys, ProxyEntry
 from alignment.data.template import Template
-from alignment.errors import ModelError, RecipeError
+from alignment.errors import DataError, ModelError, RecipeError
 from alignment.manifest import read_manifest
 from alignment.policy.base import load_causal_lm, require_loadable, whole_modules
 from alignment.policy.held import held_as_trained
@@ -44,8 +44,8 @@ class Policy:
             given: keys of `ModelKeys` that the user sets, in place of what the run recorded. proxy: a pair of small
                 models that changes its logits.
 
-        Raises: ModelError if there is no policy: nothing, a reward model, a missing base; LineageError if the proxy
-            has another tokenizer.
+        Raises: ModelError if there is no policy: nothing, a reward model, a missing base, a chat template that fails;
+            LineageError if the proxy has another tokenizer.
         """
         source = resolve_model(path, revision=(given or {}).get("model_revision", "main"))
         keys = _keys({**held_as_trained(path), **(given or {}), "model_name_or_path": path})
@@ -53,7 +53,11 @@ class Policy:
         if proxy is not None:
             require_one_tokenizer(keys, proxy)
         tokenizer = load_tokenizer(keys)
-        return cls(path, keys, source, tokenizer, Template(tokenizer, keys.chat_template, keys.eos_token), proxy)
+        try:
+            template = Template(tokenizer, keys.chat_template, keys.eos_token)
+        except DataError as error:
+            raise ModelError(f"{path}: {error}") from error
+        return cls(path, keys, source, tokenizer, template, proxy)
 
     @cached_property
     def base_identity(self) -> tuple[Any, ...]:

@@ -161,11 +161,13 @@ def test_what_is_no_policy_ends_with_2_and_one_line(place):
     trained_adapter(place / "gone", place / "orphan")
     (place / "gone").rename(place / "moved")
     (place / "empty").mkdir()
+    save_tiny_model(place / "broken", chat_template="{{ messages[0].x.y }}")
     for name, words in (
         ("nothing/here", "does not exist"),
         ("empty", "neither a model nor an adapter"),
         ("reward", "is a reward model's adapter"),
         ("orphan", "put the base there"),
+        ("broken", "broken: the chat template refuses messages"),
     ):
         with pytest.raises(AlignmentError) as caught:
             chat([str(place / name)], model={}, sampling={}, system=None, preferences=place / "x.jsonl")
