@@ -76,7 +76,7 @@ def build_app(
                 raise ApiError(f"{served.name!r} has no chat template; use /v1/completions.", "model")
             ids = await _in_thread_if_long(request, lambda: served.chat_ids(asked.messages, asked.tools))
             form = ChatForm(served.name, served.texts, asked.settings.logprobs, calls=asked.tools is not None)
-            return await _respond(request, Sampled(served, [ids], asked.settings), form)
+            return await _respond(request, Sampled(served, [ids], asked.settings, "messages"), form)
 
     async def complete(request: Request) -> Response:
         asked = text_request(await read(request))

@@ -20,11 +20,13 @@ class Sampled:
 
     Args:
         prompts: token ids. The answers to the first come first.
+        key: of the request, which has the prompts.
     """
 
     served: Served
     prompts: Sequence[list[int]]
     settings: Settings
+    key: str = "prompt"
 
     def __post_init__(self) -> None:
         self._pieces: asyncio.Queue[Piece] = asyncio.Queue()
@@ -103,7 +105,7 @@ class Sampled:
         settings, served = self.settings, self.served
         require_known(ids, served, "prompt")
         require_known(settings.bias, served, "logit_bias")
-        room = room_for(ids, settings.max_tokens, served)
+        room = room_for(ids, settings.max_tokens, served, self.key)
         sampling = Sampling(
             max_new_tokens=room,
             temperature=settings.temperature,
@@ -123,7 +125,7 @@ class Sampled:
         )
 
 
-def room_for(ids: list[int], max_tokens: int | None, served: Served) -> int:
+def room_for(ids: list[int], max_tokens: int | None, served: Served, key: str) -> int:
     """Return how many tokens an answer may have.
 
     Raises: ApiError if prompt and answer do not fit the context.
@@ -135,7 +137,7 @@ def room_for(ids: list[int], max_tokens: int | None, served: Served) -> int:
         raise ApiError(
             f"the context of {served.name!r} has {context} tokens; the prompt has {len(ids)}{asked}. Shorten the "
             f"prompt{'' if max_tokens is None else ', or lower max_tokens'}.",
-            "messages",
+            key,
             code="context_length_exceeded",
         )
     return context - len(ids) if max_tokens is None else max_tokens

@@ -197,6 +197,7 @@ def test_a_whole_context_is_written(running):
     with pytest.raises(openai.BadRequestError) as refused:
         running.client.completions.create(model="base", prompt=[[40] * 200], max_tokens=57)
     assert refused.value.code == "context_length_exceeded"
+    assert refused.value.param == "prompt"
     free = running.client.chat.completions.create(
         model="base", messages=[{"role": "user", "content": WORDS}], seed=0, logit_bias={"1": -100}
     )
