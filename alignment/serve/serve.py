@@ -10,8 +10,9 @@ from typing import Any
 from alignment.config.schema import ProxyEntry
 from alignment.errors import RecipeError, named_inputs
 from alignment.serve.names import named_runs
-from alignment.serving.address import EXPOSED, address_of, is_loopback, listen
+from alignment.serving.address import address_of, listen
 from alignment.serving.extra import require_extra
+from alignment.serving.greeting import greeting
 from alignment.serving.token import token_of
 
 GRACE_SECONDS = 30  # for requests in flight, after Ctrl-C
@@ -66,7 +67,7 @@ def serve(settings: Settings, tell: Tell) -> None:
 
         def started() -> None:
             listener.listen()  # before the address is printed, so that early connections wait
-            for line in greeting(settings, listener, list(runs), token if is_new else None):
+            for line in _greeting(settings, listener, list(runs), token if is_new else None):
                 with contextlib.nullcontext() if is_new else contextlib.suppress(OSError):  # a full disk
                     tell(line)
 
@@ -94,13 +95,7 @@ def allowed_folders(settings: Settings) -> Sequence[Path]:
     return settings.adapters
 
 
-def greeting(settings: Settings, listener: socket.socket, names: Sequence[str], token: str | None) -> list[str]:
-    """Return the lines printed once the server listens: the address, and its use."""
-    url = f"{address_of(listener)}/v1"
-    lines = [f"{', '.join(names)}: answers at {url}; Ctrl-C ends"]
-    if token is not None:
-        lines.append(f"token, made for this run: export {settings.api_key_env}={token}")
-    lines.append(f'OpenAI(base_url="{url}", api_key=os.environ["{settings.api_key_env}"])')
-    if not is_loopback(settings.host):
-        lines.append(EXPOSED)
-    return lines
+def _greeting(settings: Settings, listener: socket.socket, names: Sequence[str], token: str | None) -> list[str]:
+    url, variable = f"{address_of(listener)}/v1", settings.api_key_env
+    use = f'OpenAI(base_url="{url}", api_key=os.environ["{variable}"])'
+    return greeting(f"{', '.join(names)}: answers at {url}", use, host=settings.host, api_key_env=variable, token=token)

@@ -5,8 +5,6 @@ import socket
 
 from alignment.errors import AlignmentError
 
-EXPOSED = "others on the network can reach it, and nothing is encrypted: put it behind a proxy with TLS"
-
 
 def listen(host: str, port: int) -> socket.socket:
     """Bind the address; connections wait until the server accepts them.

@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from alignment.ops.ensemble import Aggregate
-from alignment.serving.address import EXPOSED, address_of, is_loopback, listen
+from alignment.serving.address import address_of, listen
 from alignment.serving.extra import require_extra
+from alignment.serving.greeting import greeting
 from alignment.serving.token import token_of
 from reward.models.ensemble import Ensemble
 
@@ -58,7 +59,7 @@ def serve(settings: Settings, tell: Tell) -> None:
 
         def started() -> None:
             listener.listen()  # before the address is printed, so that early connections wait
-            for line in greeting(settings, listener, token if is_new else None):
+            for line in _greeting(settings, listener, token if is_new else None):
                 tell(line)
 
         app = build_app(batcher, token, limits=limits, started=started)
@@ -72,13 +73,9 @@ def characters_read(context: int | None) -> int:
     return max(LEAST_CHARACTERS, CHARACTERS_PER_TOKEN * (context or 0))
 
 
-def greeting(settings: Settings, listener: socket.socket, token: str | None) -> list[str]:
-    """Return the lines printed once the server listens: the address, and its use in a recipe and a shell."""
-    url = f"{address_of(listener)}/score"
-    lines = [f"{', '.join(settings.models)}: scores at {url}; Ctrl-C ends"]
-    if token is not None:
-        lines.append(f"token, made for this run: export {settings.api_key_env}={token}")
-    lines.append(f"in ppo.yaml, under scorers: {{kind: http, url: {url}, api_key_env: {settings.api_key_env}}}")
-    if not is_loopback(settings.host):
-        lines.append(EXPOSED)
-    return lines
+def _greeting(settings: Settings, listener: socket.socket, token: str | None) -> list[str]:
+    url, variable = f"{address_of(listener)}/score", settings.api_key_env
+    use = f"in ppo.yaml, under scorers: {{kind: http, url: {url}, api_key_env: {variable}}}"
+    return greeting(
+        f"{', '.join(settings.models)}: scores at {url}", use, host=settings.host, api_key_env=variable, token=token
+    )
