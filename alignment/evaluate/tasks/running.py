@@ -58,11 +58,13 @@ class TaskRuns:
         Raises: DataError if an answer does not fit the context. ModelError if prompts need a chat template and the
             policy has none.
         """
-        from alignment.evaluate.tasks.policy_lm import PolicyLM
+        self.answers[name] = {}
+        if not self.loaded:
+            return
+        from alignment.evaluate.tasks.policy_lm import PolicyLM  # needs lm-eval, an extra
 
         keys = self.recipe.model_copy(update={"model_name_or_path": path})
         answered = Answered(self.folder / REQUESTS, _identity(keys, proxy, template))
-        self.answers[name] = {}
         for loaded in self.loaded:
             entry = loaded.entry
             if entry.apply_chat_template and not template.chat_template:
