@@ -33,6 +33,13 @@ def test_every_type_that_peft_registers_has_a_line():
     assert not ours & set(REFUSED)
 
 
+def test_a_type_of_our_own_is_an_attribute_of_the_enumeration():
+    own = [family(name).PEFT_TYPE for name in TUNING_METHODS if TUNING_METHODS[name].own_type]
+    assert own
+    for kind in own:  # Python 3.12 looks for members among the attributes alone
+        assert vars(type(kind))[kind.value] is kind is type(kind)[kind.value]
+
+
 @pytest.mark.parametrize("name", GENERIC)
 def test_a_new_adapter_is_the_base_and_training_moves_it_alone(base, name, tmp_path):
     plain = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)

@@ -20,6 +20,7 @@ def register(name: str, config_cls: type[Any], model_cls: type[Any]) -> Any:
     if value not in PeftType.__members__:
         member = str.__new__(PeftType, value)
         member._name_, member._value_ = value, value
+        setattr(PeftType, value, member)  # before it is a member, which cannot be set; Python 3.12 looks only here
         PeftType._member_map_[value] = member
         PeftType._value2member_map_[value] = member
         PeftType._member_names_.append(value)
