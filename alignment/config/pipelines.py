@@ -13,7 +13,15 @@ from alignment.config import faults as wording
 from alignment.config.documents import Document, Location, parse_value, read_document
 from alignment.config.loading import check_recipe
 from alignment.config.rounds import Round, recipe_faults, repeated, rounds_of, shape_faults
-from alignment.config.schema import EvaluateRecipe, PipelineRecipe, PipelineStage, Recipe, RequireEntry
+from alignment.config.schema import (
+    EvaluateRecipe,
+    PipelineRecipe,
+    PipelineStage,
+    Recipe,
+    RequireEntry,
+    WinRateEntry,
+)
+from alignment.config.schema.require import PEOPLE, PERSON
 from alignment.errors import RecipeError
 
 
@@ -190,6 +198,25 @@ def _requirements(given: PipelineRecipe, stages: list[Stage]) -> Iterator[tuple[
                 yield (*at, "win_rate", key), f"{name} is not evaluated; {stage.name} has {', '.join(models)}"
         if wanted.against in (wanted.of or ()):
             yield (*at, "win_rate", "of"), f"{wanted.against} is also `against`; a model has no win rate against itself"
+        if wanted.by != PEOPLE and not wanted.by.startswith(PERSON):
+            yield from (((*at, "win_rate", key), why) for key, why in _unjudged(wanted, stage.recipe))
+
+
+def _unjudged(wanted: WinRateEntry, recipe: EvaluateRecipe) -> Iterator[tuple[str, str]]:
+    """Yield the keys of a requirement that the evaluation's judges never show."""
+    judges = [judge.label for judge in recipe.judges]
+    if wanted.by not in judges:
+        known = ", ".join([*judges, PEOPLE, f"{PERSON}NAME"])
+        yield "by", f"{wanted.by} is no judge of this evaluation; it may be {known}"
+    baseline = recipe.baseline_name
+    if wanted.against != baseline and wanted.of != [baseline]:
+        yield (
+            "against",
+            (
+                f"judges compare with the baseline {baseline} alone; set it to {baseline}, or by to {PEOPLE}, who rank all "
+                "answers"
+            ),
+        )
 
 
 def _same_output(stages: list[Stage]) -> Iterator[tuple[Location, str]]:

@@ -4,9 +4,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from alignment.config.schema import EvaluateRecipe, WinRateEntry
+from alignment.config.schema.require import PEOPLE
 from alignment.errors import GateError, printable
 from alignment.evaluate.statistics import Bootstrap
-from alignment.standings.battles import PEOPLE, Battle, Match, matches
+from alignment.standings.battles import Battle, Match, matches
 from alignment.standings.leaderboards import estimate
 from alignment.standings.rates import rates
 from alignment.standings.reading import NothingJudged, read_battles

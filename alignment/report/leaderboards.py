@@ -2,12 +2,12 @@
 
 from typing import Any
 
+from alignment.config.schema.require import PEOPLE
 from alignment.errors import AlignmentError
 from alignment.evaluate.statistics import Bootstrap
 from alignment.report.reading import Run
 from alignment.report.tables import Board, Cell
 from alignment.report.wording import label
-from alignment.standings.battles import PEOPLE
 from alignment.standings.leaderboards import leaderboards
 from alignment.standings.reading import ANSWERS, read_battles
 

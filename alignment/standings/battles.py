@@ -5,10 +5,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from alignment.config.schema.require import PEOPLE, PERSON
 from alignment.data.rows import USABLE
 
-PEOPLE = "people"  # all persons together
-PERSON = "person:"  # begins the name of one
 Orders = Literal["both", "one", "unknown"]
 
 

@@ -5,9 +5,10 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from alignment.config.schema.require import PERSON
 from alignment.data.fields import BadRow
 from alignment.data.splits import prompt_key
-from alignment.standings.battles import PERSON, Battle, Orders
+from alignment.standings.battles import Battle, Orders
 from alignment.strict_json import shown
 
 Row = Mapping[str, Any]

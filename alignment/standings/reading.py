@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from alignment.config.schema import DatasetEntry
+from alignment.config.schema.require import PERSON
 from alignment.data.fields import BadRow
 from alignment.data.load import load
 from alignment.data.load import ranking as comparable
@@ -17,7 +18,7 @@ from alignment.errors import DataError, printable
 from alignment.evaluate.statistics import wins
 from alignment.meter import say_left_out
 from alignment.run.directory import PEOPLE
-from alignment.standings.battles import PERSON, Battle, Battles, Orders
+from alignment.standings.battles import Battle, Battles, Orders
 from alignment.standings.layouts import LAYOUTS, Layout, is_prompt, layout_of
 
 ANSWERS, ANNOTATIONS, LABELS = "answers.jsonl", "annotations.json", "labels.jsonl"

@@ -114,8 +114,8 @@ def test_an_evaluation_without_judges_waits_for_people(pipeline, tmp_path):
     answers.write_text("".join(json.dumps(row) + "\n" for row in rows))
     with pytest.raises(GateError, match=r"people have not compared ppo with sft yet.*alignment annotate runs/evaluate"):
         run()
-    pipeline(by="gpt", low=0.5)
-    with pytest.raises(GateError, match=r"nobody named gpt has compared .* judgements by nobody"):
+    pipeline(by="first", low=0.5)
+    with pytest.raises(GateError, match=r"nobody named first has compared .* judgements by nobody"):
         run()
     people_rank(answers.parent, *["ppo"] * 5)
     pipeline(by="people", low=0.5)
@@ -131,8 +131,8 @@ def test_a_judge_by_name_and_a_limit_on_the_rate(pipeline):
     pipeline(by="first", low=0.1, min_prompts=100)
     with pytest.raises(GateError, match="fewer prompts than min_prompts 100"):
         run()
-    pipeline(by="gpt", low=0.1)
-    with pytest.raises(GateError, match=r"nobody named gpt has compared ppo with sft; .* judgements by first"):
+    pipeline(by="person:Bob", low=0.1)
+    with pytest.raises(GateError, match=r"nobody named person:Bob has compared ppo with sft; .* judgements by first"):
         run()
 
 
@@ -144,10 +144,14 @@ def test_requirements_that_cannot_be_shown_are_refused_before_anything_runs(pipe
         ({}, r"needs a limit: low, of the interval's lower end, or value"),
         ({"low": 1.5}, r"low.*1\.5"),
         ({"lower": 0.5}, r"lower"),
+        ({"low": 0.5, "by": "gpt"}, r"by: gpt is no judge of this evaluation; it may be first, people, person:NAME"),
+        ({"low": 0.5, "by": "first", "against": "ppo"}, r"against: judges compare with the baseline sft alone"),
     ):
         pipeline(**limits)
         with pytest.raises(RecipeError, match=words):
             load_pipeline("pipeline.yaml")
+    pipeline(low=0.5, by="first", against="ppo", of=["sft"])
+    load_pipeline("pipeline.yaml")
     stage = {
         "name": "x",
         "command": ["step"],

@@ -4,6 +4,9 @@ from pydantic import Field
 
 from alignment.config.schema.parts import Name, Part
 
+PEOPLE = "people"  # all persons together, in `by`
+PERSON = "person:"  # begins the name of one
+
 
 class WinRateEntry(Part):
     """Limits on the win rates of an evaluation; `low` and `value` are shares of 1, ties half."""
@@ -11,9 +14,11 @@ class WinRateEntry(Part):
     against: Name
     """The model that must be beaten, such as the evaluation's baseline."""
     of: list[Name] | None = Field(default=None, min_length=1)
-    """The models that must beat it. Default: all others."""
-    by: Name = "people"
-    """Who has judged: `people`, the persons who ranked the evaluation's answers, or a judge's name."""
+    """The models that must beat it. Default: all other candidates."""
+    by: Name = PEOPLE
+    """Who has judged: `people`, all persons who ranked the evaluation's answers; `person:NAME`, one of them; or a judge
+    of the evaluation. Judges compare with the baseline alone.
+    """
     low: float | None = Field(default=None, ge=0, le=1)
     """The lower end of the interval must be at least this."""
     value: float | None = Field(default=None, ge=0, le=1)
