@@ -210,13 +210,8 @@ def _unjudged(wanted: WinRateEntry, recipe: EvaluateRecipe) -> Iterator[tuple[st
         yield "by", f"{wanted.by} is no judge of this evaluation; it may be {known}"
     baseline = recipe.baseline_name
     if wanted.against != baseline and wanted.of != [baseline]:
-        yield (
-            "against",
-            (
-                f"judges compare with the baseline {baseline} alone; set it to {baseline}, or by to {PEOPLE}, who rank all "
-                "answers"
-            ),
-        )
+        why = f"judges compare with the baseline {baseline} alone; set it to {baseline}, or by to {PEOPLE}"
+        yield "against", why
 
 
 def _same_output(stages: list[Stage]) -> Iterator[tuple[Location, str]]:
