@@ -201,8 +201,11 @@ def import_(
         str | None, typer.Option("--stage", help="The stage here, for a file of TRL whose keys do not decide it.")
     ] = None,
     processes: Annotated[
-        int, typer.Option(min=1, max=10**6, help="Processes (GPUs) that the recipe was written for.")
-    ] = 1,
+        int | None,
+        typer.Option(
+            min=1, max=10**6, help="Processes (GPUs) that the recipe was written for; default: num_processes of FILE."
+        ),
+    ] = None,
     rows: Annotated[
         int | None, typer.Option(min=1, max=10**12, help="Rows of its data, where epochs become a number of answers.")
     ] = None,

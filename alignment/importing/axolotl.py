@@ -22,8 +22,6 @@ from alignment.importing.values import (
     TRACKING,
     attention,
     by_length,
-    deepspeed,
-    fsdp,
     held_out,
 )
 
@@ -169,11 +167,11 @@ DATA = (
     dropped("eot_tokens", "the chat template decides which tokens end an answer"),
     converted("special_tokens", "eos_token", "padding and BOS are the tokenizer's", to.special),
     converted("tokens", "add_tokens", "", to.tokens, stages=("sft",)),
-    refused("train_on_inputs", "loss is on answers alone"),
+    converted("train_on_inputs", "", "refused: loss is on answers alone; texts have no prompts", to.inputs),
     *each(refused, "roles_to_train train_on_eos", "is of an entry of datasets"),
     converted("group_by_length", "train_sampling_strategy", "", by_length),
-    dropped("curriculum_sampling", "rows are shuffled, by seed"),
-    refused("shuffle_merged_datasets", "rows are always shuffled, by seed", off=(None, True)),
+    converted("curriculum_sampling", "train_sampling_strategy", "sequential", run.order),
+    dropped("shuffle_merged_datasets", "rows are shuffled in each epoch, unless curriculum_sampling is on"),
     *each(
         dropped, "shuffle_before_merging_datasets dataset_prepared_path push_dataset_to_hub dataset_keep_in_memory "
         "num_dataset_shards_to_save hf_use_auth_token is_preprocess preprocess_iterable",
@@ -241,9 +239,7 @@ TRAINER = (
     same("dataloader_num_workers"),
     same("dataloader_drop_last"),
     dropped("remove_unused_columns", "columns that no layout reads are refused or ignored by ignore_columns"),
-    converted("deepspeed", "", "names the strategy of `alignment launch`, or keeps the file", deepspeed),
-    converted("fsdp", "", "`alignment launch --strategy fsdp2`", fsdp),
-    converted("fsdp_config", "", "`alignment launch --strategy fsdp2`", fsdp),
+    *training.STRATEGIES,
     *each(
         dropped,
         "fsdp_version fsdp_final_state_dict_type fp32_norms fp32_norm_classes dp_shard_size dp_replicate_size ddp "
@@ -339,6 +335,10 @@ def _finish(conversion: Conversion) -> None:
     if recipe.get("loss_type") == "simpo":
         recipe.setdefault("simpo_gamma", 0.5)
         recipe.setdefault("cpo_alpha", 1.0)
+    if "dtype" not in recipe:
+        recipe["dtype"] = "float32"
+        conversion.note("dtype", "default of axolotl without bf16 and fp16")
+    run.best_model(conversion)
     if conversion.get("adapter") and "lora_target_modules" not in recipe:
         training.library_targets(conversion)
     if conversion.stage == "grpo":

@@ -1,5 +1,6 @@
 """How axolotl's batches, schedules, precision and trackers become those of a recipe here."""
 
+import math
 from typing import Any
 
 from alignment.config.library import trainer_keys
@@ -17,6 +18,8 @@ from alignment.importing.values import (
     FASTER,
 )
 
+WITHOUT_KEYS = {"save": "epoch", "eval": "no"}  # axolotl's strategies where the file gives none
+MOST_WARMUP = 100  # steps, of axolotl's default
 OPTIMIZERS = {"adamw_torch_8bit": "adamw_bnb_8bit", "adamw_8bit": "adamw_bnb_8bit"}
 
 
@@ -77,13 +80,13 @@ def every(kind: str) -> Convert:
 
 
 def when(kind: str) -> Convert:
-    """Return the conversion of a strategy: the file's, else once an epoch unless a number of steps is given."""
+    """Return the conversion of a strategy: the file's, else axolotl's unless a number of steps is given."""
 
     def convert(conversion: Conversion, value: Any) -> Ours:
         if any(conversion.given.get(key) for key in (f"{kind}_steps", f"{kind}s_per_epoch")):
             raise Drop(f"{kind}_steps or {kind}s_per_epoch is given")
         if value is None:
-            value = "epoch"
+            value = WITHOUT_KEYS[kind]
         return {f"{kind}_strategy": "no" if value is False else value}
 
     return convert
@@ -130,16 +133,37 @@ def warmup(conversion: Conversion, value: Any) -> Ours:
     """Convert `warmup_steps`."""
     if value is None:
         return {}
-    return {"warmup_steps": value}
+    return {"warmup_steps": _warmed(value)}
 
 
 def warmup_ratio(conversion: Conversion, value: Any) -> Ours:
     """Convert `warmup_ratio`."""
     if conversion.given.get("warmup_steps") is not None:
         raise Drop("warmup_steps is given too")
-    if conversion.given.get("warmup_ratio") is None:
-        conversion.note("warmup_steps", "default of axolotl, which takes at most 100 steps")
+    if conversion.given.get("warmup_ratio") is not None:
+        return {"warmup_steps": value or 0}
+    if total := _total_steps(conversion):
+        conversion.note("warmup_steps", f"default of axolotl: 0.03 of {total} steps, at most {MOST_WARMUP}")
+        return {"warmup_steps": _warmed(min(int(0.03 * total), MOST_WARMUP))}
+    conversion.note("warmup_steps", f"default of axolotl, which takes at most {MOST_WARMUP} steps; give --rows N")
     return {"warmup_steps": value or 0}
+
+
+def _total_steps(conversion: Conversion) -> int | None:
+    """Return the steps of the run; None where they depend on the data."""
+    rows, longest = conversion.options.rows, conversion.given.get("max_steps")
+    steps = None
+    if rows and not conversion.get("sample_packing"):
+        given = conversion.given.get("batch_size") or 0
+        batch = conversion.get("micro_batch_size") * conversion.get("gradient_accumulation_steps")
+        steps = math.ceil(rows * float(conversion.get("num_epochs")) / (max(given, batch) * conversion.processes))
+    known = [number for number in (steps, longest) if number and number > 0]
+    return int(min(known)) if known else None
+
+
+def _warmed(steps: float) -> float:
+    """Return the steps that axolotl warms up for: two where one is asked for."""
+    return 2 if steps == 1 else steps
 
 
 def bf16(_: Conversion, value: Any) -> Ours:
@@ -225,6 +249,42 @@ def early(_: Conversion, value: Any) -> Ours:
     if not value:
         raise Drop(OFF_HERE)
     return {"early_stopping_patience": value, "load_best_model_at_end": True}
+
+
+def order(conversion: Conversion, value: Any) -> Ours:
+    """Convert `curriculum_sampling`."""
+    if not value:
+        raise Drop(OFF_HERE)
+    if conversion.stage not in ("sft", "pretrain", "reward"):
+        raise Refuse("rows are shuffled in this stage, by seed")
+    sets = conversion.given.get("datasets") or conversion.given.get("pretraining_dataset") or []
+    if len(sets) > 1 and conversion.given.get("shuffle_merged_datasets") is not False:
+        raise Drop("the joined data sets are shuffled first, as shuffle_merged_datasets has it")
+    return training.in_order(conversion, conversion.given.get("sample_packing"))
+
+
+def best_model(conversion: Conversion) -> None:
+    """Load the best checkpoint at the end as axolotl does: where save_steps is a multiple of eval_steps."""
+    recipe, given = conversion.recipe, conversion.given
+    if conversion.stage not in ("sft", "pretrain", "reward") or not evaluates(conversion):
+        return
+    if not recipe.get("load_best_model_at_end"):
+        return
+    save, evaluation = (_steps_between(conversion, kind) for kind in ("save", "eval"))
+    if save and evaluation and save % evaluation == 0:
+        recipe |= {"load_best_model_at_end": True, "save_strategy": "steps", "eval_strategy": "steps",
+                   "save_steps": save, "eval_steps": evaluation}  # fmt: skip
+    elif not given.get("early_stopping_patience"):
+        conversion.take_out("load_best_model_at_end", "axolotl does so where save_steps is a multiple of eval_steps")
+
+
+def _steps_between(conversion: Conversion, kind: str) -> float | None:
+    """Return the steps between two checkpoints or evaluations, a share of all below 1; None if there are none."""
+    if steps := conversion.given.get(f"{kind}_steps"):
+        return float(steps) if steps < 1 else int(steps)
+    times = conversion.given.get(f"{kind}s_per_epoch")
+    share = 1.0 / (float(times) * float(conversion.get("num_epochs"))) if times else 1.0
+    return share if share < 1 else None
 
 
 def compile(conversion: Conversion, value: Any) -> Ours:

@@ -238,6 +238,13 @@ def lengths(_: Conversion, value: Any) -> Ours:
     raise Drop("longer rows are cut at max_length")
 
 
+def inputs(conversion: Conversion, value: Any) -> Ours:
+    """Convert `train_on_inputs`."""
+    if not value or conversion.stage != "sft":
+        raise Drop(OFF_HERE if not value else "has no effect in this stage")
+    raise Refuse("loss is on answers alone")
+
+
 def length(conversion: Conversion, value: Any) -> Ours:
     """Convert `sequence_len`."""
     if conversion.stage in training.ONLINE:

@@ -22,7 +22,25 @@ from alignment.strict_json import parse
 from alignment.train.trial import require_accepted
 
 GROUPED = re.compile(r"[1-9]\d{0,2}(_\d{3})+")
-TEXTS = ("strategy", "name", "config", "split", "path", "id", "type")  # ends of keys whose values are texts
+NUMBER = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)?")
+REFERENCE = re.compile(r"\$\{(?![A-Za-z_]\w*\})[^}]*\}")  # of another form than ${NAME}
+TEXTS = (
+    "strategy",
+    "name",
+    "config",
+    "split",
+    "path",
+    "id",
+    "type",
+    "revision",
+    "project",
+    "dir",
+    "token",
+    "template",
+    "tag",
+    "entity",
+    "model",
+)  # ends of keys whose values are texts
 WORDS = {"yes": True, "on": True, "no": False, "off": False}  # truth values of YAML 1.1, which the peers' loader reads
 
 
@@ -82,8 +100,8 @@ def import_file(path: str, wanted: str | None, options: Options, folder: Path, s
     if changed:
         raise AlignmentError(f"{out}: exists with other content; remove it, or name another folder with --output_dir.")
     write_atomic(out, text)
-    batch = effective_batch(conversion.recipe, options.processes)
-    say(f"{out}: stage {conversion.stage}, {batch} rows a step on {options.processes} process(es)")
+    batch = effective_batch(conversion.recipe, conversion.processes)
+    say(f"{out}: stage {conversion.stage}, {batch} rows a step on {conversion.processes} process(es)")
     return out
 
 
@@ -110,7 +128,15 @@ def _read(path: str) -> dict[str, Any]:
     refuse_other_files(path, value)
     if faults := [f"{path}: {spoken(at)}: {fault}" for at, fault in keys_in(value)]:
         raise RecipeError(faults)
-    return {key: _truth(key, each) for key, each in value.items()}
+    if faults := [f"{path}: {key}: {found} is not resolved; write the value" for key, found in _references(value)]:
+        raise RecipeError(faults)
+    return {key: _plain(key, each) for key, each in value.items()}
+
+
+def _references(value: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return keys whose texts refer to other values, as `${oc.env:NAME}` does in OmegaConf, with the reference."""
+    found = [(key, REFERENCE.search(each)) for key, each in value.items() if isinstance(each, str) and "{%" not in each]
+    return [(key, match[0]) for key, match in found if match is not None]
 
 
 def _is_json(path: str) -> bool:
@@ -129,14 +155,18 @@ def _json(path: str) -> Any:
         raise RecipeError([f"{path}: not JSON: {error}"]) from None
 
 
-def _truth(key: str, value: Any) -> Any:
-    """Return a value as YAML 1.1 has it, and those within it: `yes` is true, 200_000 a number."""
+def _plain(key: str, value: Any) -> Any:
+    """Return a value as the peers read it, and those within it: `yes` is true, 200_000 and "2e-5" are numbers."""
     if isinstance(value, dict):
-        return {name: _truth(name, each) for name, each in value.items()}
+        return {name: _plain(name, each) for name, each in value.items()}
     if isinstance(value, list):
-        return [_truth(key, each) if isinstance(each, dict) else each for each in value]
-    if isinstance(value, str) and GROUPED.fullmatch(value):
+        return [_plain(key, each) if isinstance(each, dict) else each for each in value]
+    if not isinstance(value, str):
+        return value
+    if GROUPED.fullmatch(value):
         return int(value.replace("_", ""))
-    if isinstance(value, str) and not key.endswith(TEXTS):
-        return WORDS.get(value.lower(), value)
-    return value
+    if key.endswith(TEXTS):
+        return value
+    if NUMBER.fullmatch(value):
+        return int(value) if value.lstrip("+-").isdecimal() else float(value)
+    return WORDS.get(value.lower(), value)

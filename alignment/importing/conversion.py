@@ -37,7 +37,7 @@ class Options:
     """What the command line gives beside the file."""
 
     stage: str | None = None  # here, where the file's keys do not decide it
-    processes: int = 1  # that the peer's run has
+    processes: int | None = None  # that the peer's run has; None: the file's number, else 1
     rows: int | None = None  # of its training data
     dropped: tuple[str, ...] = ()  # refused keys that the user gives up
 
@@ -78,6 +78,12 @@ class Conversion:
     outcomes: list[Outcome] = field(default_factory=list)
     unsettled: dict[str, str] = field(default_factory=dict)  # our key → what the user has to complete
     most_rows: int | None = None  # of the training data, where the file bounds it
+
+    @property
+    def processes(self) -> int:
+        """Processes of the peer's run, by the command line, else by the file, which TRL's command starts."""
+        given = self.given.get("num_processes")
+        return self.options.processes or (given if type(given) is int and given > 0 else 1)
 
     def get(self, name: str) -> Any:
         """Return the value of a key of the peer: the file's, else the peer's default, else None."""

@@ -11,6 +11,7 @@ from alignment.importing.axolotl import AXOLOTL
 from alignment.importing.conversion import Peer
 from alignment.importing.llamafactory import LLAMAFACTORY
 from alignment.importing.trl import TRL
+from alignment.importing.values import strategy_of, strategy_of_accelerate
 
 PEERS = {peer.name: peer for peer in (TRL, LLAMAFACTORY, AXOLOTL)}
 MODELS = ("model_name_or_path", "base_model", "sft_model_path", "model_name")  # keys, of which a recipe has one
@@ -19,9 +20,14 @@ MODEL_OF = {  # peer → its keys that name the model
     "llamafactory": {"model_name_or_path", "adapter_name_or_path"},
     "axolotl": {"base_model"},
 }
+STRATEGY = "start a recipe with `alignment launch RECIPE --strategy "
+LAUNCHERS = {  # keys of a launcher's configuration, whose it is, and the strategy that it names
+    "compute_environment": ("Accelerate", strategy_of_accelerate),
+    "distributed_type": ("Accelerate", strategy_of_accelerate),
+    "zero_optimization": ("DeepSpeed", strategy_of),
+    "train_micro_batch_size_per_gpu": ("DeepSpeed", strategy_of),
+}
 OTHER_FILES = {  # keys of files that are no recipe, and what the file is
-    "compute_environment": "is a configuration of Accelerate; name a strategy with `alignment launch --strategy`",
-    "zero_optimization": "is a configuration of DeepSpeed; name a strategy with `alignment launch --strategy`",
     "actor_rollout_ref": "is a configuration of verl; docs/import.md names its keys here",
     "dockerfile_commands": "is a configuration of axolotl's cloud; jobs start with `alignment launch`",
     "gpu_count": "is a configuration of axolotl's cloud; jobs start with `alignment launch`",
@@ -44,6 +50,9 @@ def detect(path: str, given: dict[str, Any], wanted: str | None) -> Peer:
     scores = {name: len(given.keys() & (keys - _others(tables, name))) for name, keys in tables.items()}
     best = max(scores.values())
     found = [name for name, score in scores.items() if score == best]
+    whole = [name for name, keys in tables.items() if given.keys() <= keys and given.keys() & MODEL_OF[name]]
+    if best == 0 and len(whole) == 1 and len(given) > 1 and "datasets" in given:  # keys that no other peer has together
+        return PEERS[whole[0]]
     if len(found) > 1 or not given.keys() & MODEL_OF[found[0]]:  # keys of transformers stand in the files of several
         rivals = {name: scores[name] for name in PEERS if given.keys() & MODEL_OF[name]} or scores
         best = max(rivals.values())
@@ -71,6 +80,10 @@ def refuse_other_files(path: str, given: dict[str, Any]) -> None:
 
     Raises: RecipeError.
     """
+    for key, (title, strategy_in) in LAUNCHERS.items():
+        if key in given:
+            strategy = strategy_in(given) or "STRATEGY"
+            raise RecipeError([f"{path}: is a configuration of {title}; {STRATEGY}{strategy}`"])
     for key, told in OTHER_FILES.items():
         if key in given:
             raise RecipeError([f"{path}: {told}"])

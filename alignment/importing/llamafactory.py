@@ -162,7 +162,7 @@ TUNING = (
     ),
     *each(refused, "fp8 fp8_enable_fsdp_float8_all_gather", "computation in 8 bits is not supported"),
     dropped("fp8_backend", "it is of fp8, which is refused where it is on"),
-    refused("disable_shuffling", "rows are always shuffled, by seed"),
+    converted("disable_shuffling", "train_sampling_strategy", "sequential", to.order),
     converted("early_stopping_steps", "early_stopping_patience", "", to.early),
     dropped("plot_loss", "`alignment report` draws the curves"),
     dropped("compute_accuracy", "accuracy is logged always"),

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from alignment.config.schema import STAGES as STAGES_HERE
 from alignment.importing import training
 from alignment.importing.chat_templates import by_name
 from alignment.importing.conversion import Conversion
@@ -139,13 +140,16 @@ def quantizer(conversion: Conversion, value: Any) -> Ours:
     raise Drop("bitsandbytes quantizes always")
 
 
-def adapter(_: Conversion, value: Any) -> Ours:
+def adapter(conversion: Conversion, value: Any) -> Ours:
     """Convert `adapter_name_or_path`."""
     paths = listed(value) if value else []
     if not paths:
         raise Drop(OFF_HERE)
     if len(paths) > 1:
         raise Refuse("names several adapters; merge them first with `alignment merge`")
+    free = conversion.stage == "dpo" and conversion.get("pref_loss") in ("orpo", "simpo")
+    if STAGES_HERE[conversion.stage].STAGE.reference and not free and not conversion.given.get("create_new_adapter"):
+        conversion.note("model_name_or_path", "also the reference; LLaMA-Factory's is the base without this adapter")
     return {"model_name_or_path": paths[0]}
 
 
@@ -159,6 +163,13 @@ def model(conversion: Conversion, value: Any) -> Ours:
 def pure(_: Conversion, value: Any) -> Ours:
     """Convert `pure_bf16`."""
     return {"dtype": "bfloat16", "bf16": True} if value else {}
+
+
+def order(conversion: Conversion, value: Any) -> Ours:
+    """Convert `disable_shuffling`."""
+    if not value:
+        raise Drop(OFF_HERE)
+    return training.in_order(conversion, conversion.given.get("packing") or conversion.given.get("neat_packing"))
 
 
 def packing(conversion: Conversion, value: Any) -> Ours:

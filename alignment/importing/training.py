@@ -7,7 +7,17 @@ from alignment.config.loading import library_keys
 from alignment.config.schema import STAGES
 from alignment.importing.conversion import Conversion
 from alignment.importing.keys import OFF_HERE, Drop, Key, Ours, Refuse, converted, dropped, each, refused, renamed, same
-from alignment.importing.values import FASTER, LAUNCHER, REMOTE_CODE, by_length, deepspeed, fsdp, threads, warmup
+from alignment.importing.values import (
+    FASTER,
+    LAUNCHER,
+    REMOTE_CODE,
+    accelerate,
+    by_length,
+    deepspeed,
+    fsdp,
+    threads,
+    warmup,
+)
 
 ONLINE = ("ppo", "grpo", "rloo")
 OFFLINE = ("pretrain", "sft", "reward", "dpo", "kto")
@@ -42,6 +52,19 @@ def steps(conversion: Conversion, value: Any) -> Ours:
     if value is None or value <= 0:
         raise Drop(OFF_HERE)
     return {"max_steps": int(value)}
+
+
+def in_order(conversion: Conversion, packing: bool | None) -> Ours:
+    """Keep the order of the rows.
+
+    Args:
+        packing: whether the run packs; None: the default of the stage.
+    """
+    if conversion.stage not in ("sft", "pretrain", "reward", "dpo"):
+        raise Refuse("rows are shuffled in this stage, by seed")
+    if packing or (packing is None and conversion.stage == "pretrain"):
+        raise Refuse("sequences are packed by length, not in the order of the rows; turn packing off")
+    return {"train_sampling_strategy": "sequential"}
 
 
 def logging(conversion: Conversion, value: Any) -> Ours:
@@ -90,6 +113,11 @@ def batches(default_micro: int, defaultaccumulation: int = 1, default_epochs: fl
     )
 
 
+STRATEGIES = (
+    converted("deepspeed", "", "names the strategy of `alignment launch`, or keeps the file", deepspeed),
+    converted("fsdp", "", "`alignment launch --strategy fsdp2`", fsdp),
+    converted("fsdp_config", "", "`alignment launch --strategy fsdp2`", fsdp),
+)
 OLDER_NAMES = (
     converted("warmup_ratio", "warmup_steps", "below 1 it is a share of all steps", warmup),
     converted("evaluation_strategy", "eval_strategy", "", _evaluation),
@@ -110,9 +138,7 @@ OLDER_NAMES = (
     dropped("fsdp_transformer_layer_cls_to_wrap", "the strategy wraps the model's own layers"),
     converted("ddp_timeout", "ddp_timeout", "seconds, at most 10,000,000", _ddp_timeout),
     converted("report_to", "report_to", "", _reports),
-    converted("deepspeed", "", "names the strategy of `alignment launch`, or keeps the file", deepspeed),
-    converted("fsdp", "", "`alignment launch --strategy fsdp2`", fsdp),
-    converted("fsdp_config", "", "`alignment launch --strategy fsdp2`", fsdp),
+    *STRATEGIES,
     converted(
         "gradient_checkpointing_kwargs", "", "both kinds of recomputation give the same gradients", _checkpointing
     ),
@@ -125,7 +151,9 @@ OLDER_NAMES = (
     dropped("enable_liger_kernel", FASTER),
     dropped("save_safetensors", "weights are safetensors always"),
     dropped("hub_model_revision", "a run does not wait for the Hub; upload its folder once it is finished"),
-    *each(dropped, "local_rank num_processes num_machines", LAUNCHER),
+    *each(dropped, "local_rank num_machines main_process_ip main_process_port machine_rank", LAUNCHER),
+    dropped("num_processes", "start the recipe on as many with `alignment launch`; the batch counts them"),
+    converted("accelerate_config", "", "names the strategy of `alignment launch`", accelerate),
     *each(refused, "do_predict predict_with_generate", "nothing is predicted; use `alignment evaluate`"),
 )
 
@@ -172,8 +200,8 @@ def rollouts(
         steps: of the optimizer, in an update, as max_steps counts them.
     """
     recipe = conversion.recipe
-    recipe["rollout_batch_size"] = per_process * conversion.options.processes
-    conversion.note("rollout_batch_size", f"{per_process} on each of {conversion.options.processes} processes")
+    recipe["rollout_batch_size"] = per_process * conversion.processes
+    conversion.note("rollout_batch_size", f"{per_process} on each of {conversion.processes} processes")
     if recipe.get("total_episodes"):
         return
     updates, count = conversion.get("max_steps"), float(conversion.get(epochs))

@@ -231,7 +231,7 @@ def _finish(conversion: Conversion) -> None:
     if stage in ("grpo", "rloo"):
         per_process = conversion.get("per_device_train_batch_size") * _per_generation(conversion)
         given = conversion.given.get("generation_batch_size")
-        processes = conversion.options.processes
+        processes = conversion.processes
         steps = recipe.get("num_mini_batches", 1) * recipe.get("num_iterations", 1)
         per_process = given // processes if given else per_process
         training.rollouts(conversion, per_process, recipe.get("num_generations", 2), steps=steps)

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from alignment.config.documents import read_bytes
+from alignment.config.documents import read_bytes, read_yaml
 from alignment.errors import JsonError, NotJson, RecipeError
 from alignment.importing.keys import OFF_HERE, Drop, Ours, Refuse
 from alignment.strict_json import parse
@@ -117,6 +117,34 @@ def _object_in(file: Path) -> dict[str, Any]:
     except (UnicodeDecodeError, JsonError, NotJson, RecipeError) as error:
         raise Refuse(f"{file} cannot be read: {error}") from None
     return value if isinstance(value, dict) else {}
+
+
+SHIPPED_BY_TRL = {"single_gpu": "single", "multi_gpu": "ddp", "fsdp1": "fsdp2", "fsdp2": "fsdp2"}  # beside zeroN
+
+
+def strategy_of_accelerate(given: dict[str, Any]) -> str | None:
+    """Return the strategy of `alignment launch` that a configuration of Accelerate is; None if there is none."""
+    kind = str(given.get("distributed_type", "NO")).upper()
+    if kind == "DEEPSPEED":
+        config = given.get("deepspeed_config") or {}
+        offloads = any(config.get(f"offload_{what}_device") in ("cpu", "nvme") for what in ("param", "optimizer"))
+        return _strategy(str(config.get("zero_stage", 0)), offloads)
+    return {"NO": "single", "MULTI_GPU": "ddp", "FSDP": "fsdp2"}.get(kind)
+
+
+def accelerate(conversion: "Conversion", value: Any) -> Ours:
+    """Name the strategy of a configuration of Accelerate, which TRL's command line takes by name or as a file."""
+    if not value:
+        raise Drop(OFF_HERE)
+    file = next((place for place in (Path(value), Path(conversion.path).parent / value) if place.is_file()), None)
+    found = read_yaml(str(file))[1] if file is not None else None
+    if isinstance(found, dict):
+        strategy = strategy_of_accelerate(found)
+    else:
+        strategy = SHIPPED_BY_TRL.get(str(value)) or strategy_of(value)
+    if strategy is None:
+        raise Refuse("names no strategy that is known here; start the recipe with alignment launch RECIPE --strategy")
+    raise Drop(f"start the recipe with alignment launch RECIPE --strategy {strategy}")
 
 
 def fsdp(_: Any, value: Any) -> Ours:

@@ -48,7 +48,7 @@ def require(folder: Path, case: Case, peer: str) -> None:
     written = yaml.safe_load(text)
     assert {key: written.get(key, "absent") for key in case.recipe} == case.recipe
     assert [key for key in case.absent if key in written] == []
-    assert (written["stage"], effective_batch(written, case.options.processes)) == (case.stage, case.batch)
+    assert (written["stage"], effective_batch(written, conversion.processes)) == (case.stage, case.batch)
     fates = {outcome.key: outcome.fate for outcome in conversion.outcomes}
     assert set(conversion.given) <= fates.keys()
     assert {key: fates[key] for key in case.dropped} == dict.fromkeys(case.dropped, "dropped")

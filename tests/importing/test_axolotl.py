@@ -56,8 +56,8 @@ CASES = {
         1,
         {"lora_target_modules": ["q_proj", "v_proj"], "lora_modules_to_save": ["embed_tokens", "lm_head"],
          "use_rslora": True, "loraplus_lr_ratio": 16, "peft_config": {"layers_to_transform": [0, 1]}, "bf16": False,
-         "lora_dropout": 0.0},
-        absent=("load_in_4bit", "dtype"),
+         "lora_dropout": 0.0, "dtype": "float32"},
+        absent=("load_in_4bit",),
     ),
     "dora": case("sft", CHAT + "adapter: lora\nlora_r: 8\nlora_alpha: 16\npeft_use_dora: true\n"
     "lora_target_linear: true\n",
@@ -82,6 +82,37 @@ CASES = {
         1,
         {"eval_strategy": "steps", "eval_steps": 50, "save_strategy": "steps", "save_steps": 50,
          "load_best_model_at_end": True, "early_stopping_patience": 3},
+    ),
+    "the best of an epoch's parts": case(
+        "sft",
+        CHAT + "val_set_size: 0.1\nnum_epochs: 2\nsaves_per_epoch: 1\nevals_per_epoch: 2\n"
+        "load_best_model_at_end: true\n",
+        1,
+        {"eval_strategy": "steps", "eval_steps": 0.25, "save_strategy": "steps", "save_steps": 0.5,
+         "load_best_model_at_end": True},
+    ),
+    "no best model without a multiple": case(
+        "sft", CHAT + "val_set_size: 0.1\neval_steps: 50\nsave_steps: 70\nload_best_model_at_end: true\n", 1,
+        {"eval_steps": 50, "save_steps": 70}, absent=("load_best_model_at_end",), dropped=("load_best_model_at_end",),
+    ),
+    "rows in order": case("sft", CHAT + "curriculum_sampling: true\n", 1, {"train_sampling_strategy": "sequential"}),
+    "joined rows are shuffled once": case(
+        "sft", CHAT + "  - path: a/more\n    type: chat_template\ncurriculum_sampling: true\n", 1, {},
+        absent=("train_sampling_strategy",), dropped=("curriculum_sampling",),
+    ),
+    "an order that the sampler shuffles": case(
+        "sft", CHAT + "shuffle_merged_datasets: false\n", 1, {}, absent=("train_sampling_strategy",),
+        dropped=("shuffle_merged_datasets",),
+    ),
+    # 0.03 * 10,000 = 300 steps, of which axolotl takes 100
+    "warm-up by default": case("sft", CHAT + "max_steps: 10000\n", 1, {"warmup_steps": 100}),
+    # 4,000 rows, 3 epochs, batches of 2 * 5: 1,200 steps; 0.03 * 1,200 = 36
+    "warm-up by the rows": case("sft", CHAT + "num_epochs: 3\nmicro_batch_size: 2\n", 10, {"warmup_steps": 36},
+                                options=Options(processes=5, rows=4000)),
+    "a warm-up of one step is two": case("sft", CHAT + "warmup_steps: 1\n", 1, {"warmup_steps": 2}),
+    "texts have no prompts to leave out": case(
+        "pretrain", "pretraining_dataset:\n  - path: a/books\nmax_steps: 9\ntrain_on_inputs: true\n", 1, {},
+        dropped=("train_on_inputs",),
     ),
     "nothing to evaluate on": case("sft", CHAT + "val_set_size: 0\nevals_per_epoch: 4\n", 1, {},
                                    absent=("eval_strategy", "eval_steps"), dropped=("evals_per_epoch",)),
@@ -116,7 +147,7 @@ CASES = {
                 {"path": "data/more.jsonl", "format": "messages", "columns": {"messages": "turns"}},
             ],
             "eval_datasets": [{"path": "a/talks", "split": "test", "format": "messages"}],
-            "chat_template": "chatml", "eos_token": "<|im_end|>", "eval_strategy": "epoch",
+            "chat_template": "chatml", "eos_token": "<|im_end|>", "eval_strategy": "no",
         },
         dropped=("eot_tokens",),
     ),
@@ -283,7 +314,7 @@ REFUSED = {
     "optimizer": CHAT + "optimizer: muon\n",
     "lr_scheduler": CHAT + "lr_scheduler: one_cycle\n",
     "context_parallel_size": CHAT + "context_parallel_size: 2\n",
-    "shuffle_merged_datasets": CHAT + "shuffle_merged_datasets: false\n",
+    "curriculum_sampling": CHAT + "curriculum_sampling: true\nsample_packing: true\n",
     "processor_type": CHAT + "processor_type: AutoProcessor\n",
     "sample_packin": CHAT + "sample_packin: true\n",
 }

@@ -32,7 +32,12 @@ def refused(text, wanted=None, name="x.yaml"):
         ("hello", "holds text"),
         ("services: {web: {image: x}}\n", "is no recipe of trl, llamafactory, axolotl"),
         ("compute_environment: LOCAL_MACHINE\n", "a configuration of Accelerate"),
-        ('{"zero_optimization": {"stage": 3}}', "a configuration of DeepSpeed"),
+        ("distributed_type: FSDP\n", "a configuration of Accelerate; start a recipe with `alignment launch RECIPE "
+         "--strategy fsdp2`"),
+        ('{"zero_optimization": {"stage": 3}}', "a configuration of DeepSpeed; start a recipe with `alignment launch "
+         "RECIPE --strategy zero3`"),
+        ('{"train_micro_batch_size_per_gpu": "auto"}', "a configuration of DeepSpeed"),
+        (TRL + "output_dir: ${oc.env:OUT}/x\n", "output_dir: ${oc.env:OUT} is not resolved; write the value"),
         ("actor_rollout_ref: {model: {path: m}}\n", "a configuration of verl"),
         ("stage: sft\noutput_dir: o\nmodel_name_or_path: m\ndatasets: [{path: d.jsonl}]\n", "of this project already"),
         ("model_name_or_path: m\noutput_dir: o\nlearning_rate: 1.0e-4\n", "is no recipe of"),

@@ -49,6 +49,8 @@ def case(stage, text, batch, recipe, **more):
 
 
 CASES = {
+    "rows in order": case("sft", "stage: sft\ndataset: tasks\ndisable_shuffling: true\n", 8,
+                          {"train_sampling_strategy": "sequential"}),
     "defaults": case(
         "sft",
         "stage: sft\ndataset: tasks\n",
@@ -323,3 +325,21 @@ def test_a_refused_key_can_be_given_up(tmp_path, monkeypatch):
     with pytest.raises(RecipeError, match=r"--drop seed: x.yaml has no refused key of this name"):
         import_file("x.yaml", None, Options(dropped=("quantization_bit", "seed")), tmp_path / "out", lines.append)
     assert any(line.startswith("dropped     quantization_bit: 8 -> --drop") for line in lines)
+
+
+def test_the_reference_of_an_adapter_that_goes_on_is_told(tmp_path):
+    text = "stage: dpo\ndataset: pairs\nadapter_name_or_path: saves/sft\n"
+    told = "also the reference; LLaMA-Factory's is the base without this adapter"
+    for more, expected in (("", told), ("create_new_adapter: true\n", None), ("pref_loss: orpo\n", None)):
+        conversion = imported(tmp_path, case("dpo", text + more, 8, {}), "llamafactory")
+        assert conversion.recipe["model_name_or_path"] == "saves/sft"
+        assert conversion.notes.get("model_name_or_path") == expected
+
+
+@pytest.mark.parametrize("more", ["packing: true\n", "neat_packing: true\n"])
+def test_rows_that_are_packed_have_no_order(tmp_path, more):
+    text = f"stage: sft\ndataset: tasks\ndisable_shuffling: true\n{more}"
+    conversion = imported(tmp_path, case("sft", text, 8, {}), "llamafactory")
+    (outcome,) = [each for each in conversion.outcomes if each.fate == "refused"]
+    assert outcome.key == "disable_shuffling"
+    assert "turn packing off" in outcome.reason

@@ -316,3 +316,42 @@ def test_json_is_read_as_yaml(tmp_path, monkeypatch):
 def test_json_is_found_by_its_text(tmp_path, name):
     (tmp_path / name).write_text('{\n\t"model_name_or_path": "m",\n\t"dataset_name": "a/b",\n\t"packing": true\n}')
     assert convert(str(tmp_path / name), None, Options()).recipe["packing"] is True
+
+
+def test_the_processes_of_the_file_are_those_of_the_batch(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    text = HEAD + "dataset_name: a/b\nreward_funcs: r.f\nmax_steps: 3\nnum_processes: 4\n"
+    (tmp_path / "x.yaml").write_text(text, encoding="utf-8")
+    lines: list[str] = []
+    import_file("x.yaml", None, Options(), tmp_path, lines.append)
+    assert lines[-1].endswith("stage grpo, 32 rows a step on 4 process(es)")  # 8 on each of 4
+    assert convert("x.yaml", None, Options(processes=2)).recipe["rollout_batch_size"] == 16
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [("zero2", "zero2"), ("fsdp1", "fsdp2"), ("multi_gpu", "ddp"), ("own.yaml", "zero3-offload"), ("other", None)],
+)
+def test_a_configuration_of_accelerate_is_a_strategy(tmp_path, monkeypatch, value, told):
+    monkeypatch.chdir(tmp_path)
+    own = "distributed_type: DEEPSPEED\ndeepspeed_config: {zero_stage: 3, offload_param_device: cpu}\n"
+    (tmp_path / "own.yaml").write_text(own, encoding="utf-8")
+    (tmp_path / "x.yaml").write_text(HEAD + f"dataset_name: a/b\npacking: true\naccelerate_config: {value}\n")
+    (outcome,) = [each for each in convert("x.yaml", None, Options()).outcomes if each.key == "accelerate_config"]
+    assert outcome.fate == ("dropped" if told else "refused")
+    assert outcome.reason.endswith(f"--strategy {told}" if told else "--strategy")
+
+
+def test_a_list_of_data_sets_is_of_trl_alone(tmp_path):
+    text = HEAD + "datasets:\n  - path: a/b\n  - path: c/d\n"
+    (tmp_path / "kto_config.yaml").write_text(text, encoding="utf-8")
+    conversion = convert(str(tmp_path / "kto_config.yaml"), None, Options())
+    assert (conversion.peer.name, conversion.stage) == ("trl", "kto")
+
+
+def test_numbers_in_quotes_are_numbers_and_names_stay_names(tmp_path):
+    text = HEAD + "dataset_name: a/b\npacking: true\nlearning_rate: '2e-5'\nper_device_train_batch_size: '4'\n"
+    (tmp_path / "x.yaml").write_text(text + "run_name: '7'\nmodel_revision: '123'\n", encoding="utf-8")
+    recipe = convert(str(tmp_path / "x.yaml"), None, Options()).recipe
+    assert (recipe["learning_rate"], recipe["per_device_train_batch_size"]) == (2e-5, 4)
+    assert (recipe["run_name"], recipe["model_revision"]) == ("7", "123")
