@@ -1,6 +1,7 @@
 """One answer while it is sampled: its tokens, its text, and what of both has been delivered."""
 
-from collections.abc import Callable, Mapping
+import itertools
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -32,6 +33,7 @@ class TokenLogp:
     logp: float | None  # None of the first token of a prompt
     top: tuple[tuple[int, float], ...]
     start: int = 0  # characters of the answer before it
+    text: str | None = None  # its part of the answer's text; None: not known yet
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,12 @@ class Piece:
     finish: str | None = None  # "stop" or "length", with the last piece
     count: int = 0  # tokens that were sampled, with the last piece
     error: Exception | None = None
+
+
+def placed(tokens: Sequence[TokenLogp], parts: Sequence[str], start: int) -> list[TokenLogp]:
+    """Return tokens with their parts of a text that begins at a character."""
+    starts = itertools.accumulate(map(len, parts), initial=start)
+    return [replace(token, start=at, text=part) for token, part, at in zip(tokens, parts, starts, strict=False)]
 
 
 class Answer:
@@ -107,7 +115,7 @@ class Answer:
             self._unsent += text
             return None
         if not stopped:
-            rest, stopped = self._stop.add(self._stream.end())
+            rest, stopped = self._stop.add(self._place(self._stream.end()))
             text += rest if stopped else rest + self._stop.end()
         return self._piece(self._unsent + text, finish="stop" if ended or stopped else "length", cut=stopped)
 
@@ -117,10 +125,17 @@ class Answer:
 
     def _add(self, token: int, logp: TokenLogp | None) -> tuple[str, bool]:
         if logp is not None:
-            self._waiting.append(TokenLogp(logp.token, logp.logp, logp.top, self._read))
-        text = self._stream.add([token])
+            self._waiting.append(replace(logp, start=self._read))
+        return self._stop.add(self._place(self._stream.add([token])))
+
+    def _place(self, text: str) -> str:
+        """Give the tokens of a text that the stream has returned their parts of it, and return it."""
+        if self.wanted.logprobs is not None:
+            parts = self._stream.parts()
+            first = len(self._waiting) - len(parts)
+            self._waiting[first:] = placed(self._waiting[first:], parts, self._read)
         self._read += len(text)
-        return self._stop.add(text)
+        return text
 
     def _piece(self, text: str, finish: str | None = None, *, cut: bool = False) -> Piece:
         """Return a piece with the tokens whose text begins in it; what is left at the end comes along."""

@@ -3,7 +3,7 @@
 import asyncio
 
 from alignment.data.answer_stream import AnswerStream
-from alignment.serve.answer import TokenLogp
+from alignment.serve.answer import TokenLogp, placed
 from alignment.serve.replies import Whole
 from alignment.serve.sampling import Sampled
 
@@ -13,21 +13,22 @@ async def echoed(sampled: Sampled) -> dict[int, Whole]:
     found: dict[int, Whole] = {}
     settings, served = sampled.settings, sampled.served
     for place, ids in enumerate(sampled.prompts):
-        text, starts = _read(served.policy.tokenizer, ids)
+        parts = _read(served.policy.tokenizer, ids)
         tokens: list[TokenLogp] = []
         if settings.logprobs is not None:
             rest = served.base.engine.prompt_logps(ids, served.adapter, settings.logprobs)
             logps = [TokenLogp(ids[0], None, ()), *await asyncio.wrap_future(rest)]
-            tokens = [TokenLogp(one.token, one.logp, one.top, start) for one, start in zip(logps, starts, strict=True)]
+            tokens = placed(logps, parts, 0)
         for number in range(settings.n):
-            found[place * settings.n + number] = Whole(text, list(tokens))
+            found[place * settings.n + number] = Whole("".join(parts), list(tokens))
     return found
 
 
-def _read(tokenizer: object, ids: list[int]) -> tuple[str, list[int]]:
-    """Return the text of a prompt, and how many characters of it are before each token."""
-    stream, text, starts = AnswerStream(tokenizer, []), "", []
+def _read(tokenizer: object, ids: list[int]) -> list[str]:
+    """Return the parts of a prompt's text, one for each token."""
+    stream, parts = AnswerStream(tokenizer, []), list[str]()
     for token in ids:
-        starts.append(len(text))
-        text += stream.add([token])
-    return text + stream.end(), starts
+        stream.add([token])
+        parts += stream.parts()
+    stream.end()
+    return parts + stream.parts()

@@ -142,7 +142,8 @@ class ChatForm(Form):
 
     def _token(self, one: TokenLogp) -> dict[str, Any]:
         top = [self._entry(token, logp) for token, logp in one.top[: self.logprobs]]
-        return {**self._entry(one.token, one.logp), "top_logprobs": top}
+        text, raw = self.texts.within(one.token, one.text)
+        return {"token": text, "logprob": _finite(one.logp), "bytes": raw, "top_logprobs": top}
 
     def _entry(self, token: int, logp: float | None) -> dict[str, Any]:
         text, raw = self.texts(token)
@@ -172,7 +173,7 @@ class TextForm(Form):
         if self.logprobs is None:
             return None
         return {
-            "tokens": [self.texts(one.token)[0] for one in tokens],
+            "tokens": [self.texts.within(one.token, one.text)[0] for one in tokens],
             "token_logprobs": [_finite(one.logp) for one in tokens],
             "top_logprobs": [self._top(one) for one in tokens] if self.logprobs else None,
             "text_offset": [one.start for one in tokens],

@@ -23,6 +23,18 @@ class TokenTexts:
             self._known[token] = self._read(token)
         return self._known[token]
 
+    def within(self, token: int, part: str | None) -> tuple[str, list[int]]:
+        """Return a token's text and its bytes where it stands.
+
+        Args:
+            part: its part of the text around it: "" of a token that the text leaves out, such as BOS. None: not known.
+                A part of a character has its bytes all the same.
+        """
+        text, raw = self(token)
+        if part is None or list(text.encode()) != raw:
+            return text, raw
+        return part, list(part.encode())
+
     def _read(self, token: int) -> tuple[str, list[int]]:
         after = str(self._tokenizer.decode([*self._anchor, token]))
         text = after[len(self._before) :] if after.startswith(self._before) else str(self._tokenizer.decode([token]))

@@ -15,6 +15,16 @@ def stream(tokenizer, prompt, ids):
     return [answer.add([token]) for token in ids] + [answer.end()]
 
 
+def token_parts(tokenizer, prompt, ids):
+    """Return the part of the text of each token."""
+    answer, parts = AnswerStream(tokenizer, prompt), []
+    for token in ids:
+        answer.add([token])
+        parts += answer.parts()
+    answer.end()
+    return parts + answer.parts()
+
+
 @pytest.mark.parametrize("cut", [0, 3])
 @pytest.mark.parametrize("before", ["x", "Hello there", TEXT * 3])
 @pytest.mark.parametrize("kind", ["chatml", *SHARED, *TEMPLATELESS])
@@ -29,6 +39,9 @@ def test_the_parts_are_the_whole(tokenizers, kind, before, cut):
     assert cut or "\N{REPLACEMENT CHARACTER}" not in whole
     at_once = AnswerStream(tokenizer, prompt)
     assert at_once.add(ids) + at_once.end() == whole
+    each = token_parts(tokenizer, prompt, ids)
+    assert len(each) == len(ids)
+    assert "".join(each) == whole
 
 
 def test_a_character_of_several_tokens_comes_whole():
@@ -36,6 +49,8 @@ def test_a_character_of_several_tokens_comes_whole():
     ids = tokenizer("a🙂b")["input_ids"]
     assert len(ids) == 6
     assert stream(tokenizer, [40], ids) == ["a", "", "", "", "🙂", "b", ""]
+    assert token_parts(tokenizer, [40], ids) == ["a", "", "", "", "🙂", "b"]
+    assert token_parts(tokenizer, [40], [ids[1], *ids[-2:]])[-1] == "b"  # ids[1] alone is no character
 
 
 def test_bytes_that_never_become_a_character_are_shown_in_the_end():
