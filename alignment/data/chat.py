@@ -16,6 +16,7 @@ from alignment.data.conversations import REASONING, with_tools
 from alignment.data.results import unwrapped
 from alignment.data.rows import Message
 from alignment.data.stops import PROBE
+from alignment.data.unwritten import NameUnwritten, TemplateError
 from alignment.errors import DataError, first_line
 from alignment.strict_json import shown
 
@@ -101,10 +102,11 @@ class ChatWriter:
         elif reasoning and self.thought:
             written["content"] = in_tags(reasoning, written["content"], self.thought)
         elif reasoning:
-            raise DataError(
+            raise TemplateError(
                 "a message of the assistant has reasoning in a field of its own, and the chat template writes no "
-                "reasoning; put it into the content in the model's own tags, leave the field out with ignore_columns, "
-                "or set chat_template to one that writes it"
+                "reasoning",
+                "; put it into the content in the model's own tags, leave the field out with ignore_columns, or set "
+                "chat_template to one that writes it",
             )
         result = written["content"] if message["role"] == "tool" else None
         written = self.control.hide(written, chat.hidden, own=own)
@@ -149,16 +151,16 @@ class ChatWriter:
         if left is not None:
             role = tried[left]["role"]
             remedy = "put its text into the first message of the user, or set" if role == "system" else "set"
-            raise DataError(
-                f"the chat template leaves out message {left + 1 - chat.added}, of the {role}, so answers would be "
-                f"trained without it; {remedy} chat_template to one that writes it"
+            raise TemplateError(
+                f"the chat template leaves out message {left + 1 - chat.added}, of the {role}",
+                f", so answers would be trained without it; {remedy} chat_template to one that writes it",
             )
         changed = next((p for p in others if tried[p]["role"] != "tool" and words[p] not in text), None)
         if changed is not None:
-            raise DataError(
+            raise TemplateError(
                 f"the chat template changes the text of message {changed + 1 - chat.added}, of the "
-                f"{tried[changed]['role']}: it escapes <, & or quotes, or replaces line breaks; set chat_template to "
-                "one that writes messages as they are"
+                f"{tried[changed]['role']}: it escapes <, & or quotes, or replaces line breaks",
+                "; set chat_template to one that writes messages as they are",
             )
         self._require_names_written(tried, chat.tools, text, ask=not own)
         self._written.add(shape)
@@ -166,17 +168,14 @@ class ChatWriter:
     def _require_names_written(self, tried: list[dict[str, Any]], tools: Any, text: str, *, ask: bool) -> None:
         """Refuse names of speakers that the template leaves out; a tool's name is in the call already.
 
-        Raises: DataError.
+        Raises: NameUnwritten.
         """
         for place, message in enumerate(tried):
             if message["role"] == "tool" or not message.get("name"):
                 continue
             other = [*tried[:place], {**message, "name": f"{message['name']} {PROBE}"}, *tried[place + 1 :]]
             if self.render(Chat(other, tools), ask=ask) == text:
-                raise DataError(
-                    f"a message of the {message['role']} has the name {shown(message['name'])}, and the chat template "
-                    "writes no names; set chat_template to one that does, or ignore_columns: [name]"
-                )
+                raise NameUnwritten(message["role"], shown(message["name"]))
 
     def _render(self, chat: Chat, end: int | None, *, ask: bool, marks: bool) -> tuple[str, list[tuple[int, int]]]:
         messages = chat.messages[: None if end is None else chat.added + end]
@@ -190,23 +189,21 @@ class ChatWriter:
                 **self._variables,
             )
         except Exception as error:  # Jinja's own errors, and whatever a template raises
-            raise DataError(self._refusal(messages, error, told=bool(chat.added))) from error
+            raise _refusal(messages, error, told=bool(chat.added)) from error
         return str(texts[0]), [(int(begin), int(stop)) for begin, stop in spans[0]] if marks else []
 
-    @staticmethod
-    def _refusal(messages: Sequence[dict[str, Any]], error: Exception, *, told: bool) -> str:
-        roles = ", ".join(str(message["role"]) for message in messages) or "no message before an answer"
-        fault = f"the chat template refuses messages of {roles}: {first_line(error)}"
-        if told:
-            fault += (
-                ". It has no place for tools, so a system message lists them; set chat_template to one that takes tools"
-            )
-        elif any(message["role"] == "system" for message in messages):
-            fault += (
-                ". If it takes no system message, put that text into the first user message, or set chat_template to "
-                "one that takes it"
-            )
-        return fault
+
+def _refusal(messages: Sequence[dict[str, Any]], error: Exception, *, told: bool) -> TemplateError:
+    """Return the error for messages that a template refuses; `told`: one of them lists the tools."""
+    roles = ", ".join(str(message["role"]) for message in messages) or "no message before an answer"
+    fault, remedy = f"the chat template refuses messages of {roles}: {first_line(error)}", ""
+    if told:
+        fault += ". It has no place for tools, so a system message lists them"
+        remedy = "; set chat_template to one that takes tools"
+    elif any(message["role"] == "system" for message in messages):
+        fault += ". If it takes no system message, put that text into the first user message"
+        remedy = ", or set chat_template to one that takes it"
+    return TemplateError(fault, remedy)
 
 
 def without_repeated(reasoning: str, content: str, tags: tuple[str, str]) -> str:

@@ -103,7 +103,15 @@ TRAINING_MARKS = ("weight", "train", "training", "trainable", "loss")  # on a me
 
 
 class UnreadKey(BadRow):
-    """A key that looks like content and is not read: it ends the run for every value of `on_bad_row`."""
+    """A key that looks like content and is not read: it ends the run for every value of `on_bad_row`.
+
+    Args:
+        fault: what is wrong. remedy: what the data or a recipe can change, behind the fault.
+    """
+
+    def __init__(self, fault: str, remedy: str = "") -> None:
+        super().__init__(f"{fault}{remedy}")
+        self.fault = fault
 
 
 @functools.lru_cache
@@ -251,8 +259,8 @@ def refuse_unread_of_message(turn: Mapping[str, Any], what: str, reads: tuple[st
         is_thought = plain_name(key) == "type" and isinstance(value, str) and plain_name(value) in _THOUGHTS
         if is_meant(key) or plain_name(key) in _VOICES or is_thought or not is_harmless(key, value):
             raise UnreadKey(
-                f"{what} has the key {shown(key)} ({example(value)}), which is not read. A message has the "
-                f"keys {', '.join(reads)}{_message_hint(key, reads)}"
+                f"{what} has the key {shown(key)} ({example(value)}), which is not read",
+                f". A message has the keys {', '.join(reads)}{_message_hint(key, reads)}",
             )
 
 

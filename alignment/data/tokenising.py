@@ -11,6 +11,17 @@ from alignment.errors import DataError
 LONGEST_TEXT = 2**21  # characters of one prompt with its answer, some 500,000 tokens
 
 
+class TextTooLong(DataError):
+    """A text is longer than any context."""
+
+    def __init__(self, characters: int) -> None:
+        super().__init__(
+            f"prompt and answer have {characters:,} characters, more than the {LONGEST_TEXT:,} that are tokenised; "
+            "cut the row into several."
+        )
+        self.characters = characters
+
+
 class TextTokens:
     """How one tokenizer splits texts, with stand-ins for control tokens that a message spells."""
 
@@ -23,13 +34,10 @@ class TextTokens:
     def ids(self, text: str, *, special: bool, hidden: Mapping[str, str] | None = None) -> list[int]:
         """Tokenise; `special` puts the tokenizer's own BOS before text without it, never the EOS that some put behind.
 
-        Raises: DataError if the text is longer than any context: to count its tokens takes minutes.
+        Raises: TextTooLong: to count the tokens of a longer text takes minutes.
         """
         if len(text) > LONGEST_TEXT:
-            raise DataError(
-                f"prompt and answer have {len(text):,} characters, more than the {LONGEST_TEXT:,} that are tokenised; "
-                "cut the row into several."
-            )
+            raise TextTooLong(len(text))
         if not special:
             return self._prefixes.ids(text, hidden or {})
         ids = list(self._tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])

@@ -7,13 +7,18 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import count
+from types import SimpleNamespace
 from typing import Any
 
 import torch
 
-from alignment.data.rows import Message
-from alignment.errors import ModelError
+from alignment.data.rows import Message, Prompt
+from alignment.data.tokenising import TextTooLong
+from alignment.data.unwritten import NameUnwritten, TemplateError
+from alignment.errors import DataError, ModelError
+from alignment.policy.base import config_of
 from alignment.policy.policies import Held, Policy, hold, hold_base
+from alignment.rollout.context import context_of
 from alignment.rollout.reading import Reading
 from alignment.serve.engine import Bounds, Delivery, Engine
 from alignment.serve.faults import ApiError
@@ -51,15 +56,49 @@ class Served:
     def chat_ids(self, messages: list[Message], tools: str | None) -> list[int]:
         """Return the ids from which an answer to messages is sampled.
 
-        Raises: DataError if the chat template refuses them.
+        A name of a speaker that the chat template does not write is left out, as vLLM does.
+
+        Raises: ApiError if the chat template refuses the messages, or they are too long.
         """
-        with self.lock:
-            return self.policy.template.prompt_ids(messages, tools)
+        try:
+            return self._ids(messages, "messages", tools)
+        except NameUnwritten as error:
+            unnamed = [_without_name(message) if message["role"] == error.role else message for message in messages]
+            return self.chat_ids(unnamed, tools)  # once for each role at most
 
     def text_ids(self, prompt: str) -> list[int]:
-        """Return the ids of a text to continue."""
-        with self.lock:
-            return self.policy.template.prompt_ids(prompt)
+        """Return the ids of a text to continue.
+
+        Raises: ApiError if it is empty or too long.
+        """
+        return self._ids(prompt, "prompt")
+
+    def _ids(self, prompt: Prompt, key: str, tools: str | None = None) -> list[int]:
+        try:
+            with self.lock:
+                return self.policy.template.prompt_ids(prompt, tools)
+        except NameUnwritten:
+            raise
+        except TextTooLong as error:
+            raise self.too_long(f"{error.characters} characters", key) from error
+        except DataError as error:
+            fault = error.fault if isinstance(error, TemplateError) else str(error)
+            raise ApiError(f"{fault.removesuffix('.')}.", key) from error
+
+    def too_long(self, size: str, key: str, *, remedy: str = "Shorten the prompt.") -> ApiError:
+        """Return the error for a prompt that does not fit the context.
+
+        Args:
+            size: what the prompt has. key: of the request, which has the prompt.
+        """
+        return ApiError(
+            f"the context of {self.name!r} has {self.base.context} tokens; the prompt has {size}. {remedy}", key,
+            code="context_length_exceeded",
+        )  # fmt: skip
+
+
+def _without_name(message: Message) -> Message:
+    return {key: value for key, value in message.items() if key != "name"}
 
 
 class Models:
@@ -84,6 +123,8 @@ class Models:
         self._served: dict[str, Served] = {}
         self._lock = threading.Lock()
         self._bases: list[Base] = []
+        for policy in policies.values():  # before any is loaded
+            self._require_context(policy, context_of(SimpleNamespace(config=config_of(policy.keys))))
         for name, policy in policies.items():
             self._open(name, policy)
 
@@ -152,6 +193,17 @@ class Models:
         for base in self._bases:
             base.engine.close()
 
+    def _require_context(self, policy: Policy, context: int | None) -> None:
+        """Refuse a length that the model cannot read.
+
+        Raises: ModelError.
+        """
+        if self._length is not None and context is not None and self._length > context:
+            raise ModelError(
+                f"--max_length {self._length} is more than the context of {policy.path}, {context} tokens; set it to "
+                f"{context} or less, or leave it out."
+            )
+
     def _require_free(self, name: str) -> None:
         if name in self._served:
             raise ApiError(f"a model {name[:100]!r} is loaded already; unload it first.", "lora_name")
@@ -175,7 +227,8 @@ class Models:
         self._served[name] = Served(name, policy, alone, None, TokenTexts(policy.tokenizer))
 
     def _base(self, held: Held, policy: Policy) -> Base:
-        context = min(held.context or CONTEXT_OF_UNLIMITED, self._length or held.context or CONTEXT_OF_UNLIMITED)
+        self._require_context(policy, held.context)  # a soft prompt takes a part of it
+        context = self._length or held.context or CONTEXT_OF_UNLIMITED
         tokens = self._cache_tokens or tokens_of_memory(held.model, context, self._bounds.rows)
         bounds = replace(self._bounds, tokens=tokens)
         engine = Engine(

@@ -9,6 +9,7 @@ from typing import Any
 from alignment.data.calls import tools_of
 from alignment.data.conversations import messages_of
 from alignment.data.fields import BadRow, kind_of
+from alignment.data.keys import UnreadKey
 from alignment.data.rows import Message
 from alignment.serve.faults import ApiError
 from alignment.serve.fields import Fields
@@ -167,7 +168,8 @@ def _messages(fields: Fields) -> list[Message]:
     try:
         return messages_of({"messages": [_without_null(message) for message in given]}, "messages")
     except BadRow as error:
-        raise ApiError(f"{error}.", "messages") from None
+        fault = error.fault if isinstance(error, UnreadKey) else error
+        raise ApiError(f"{fault}.", "messages") from None
 
 
 def _without_null(message: dict[str, Any]) -> dict[str, Any]:

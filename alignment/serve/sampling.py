@@ -134,12 +134,8 @@ def room_for(ids: list[int], max_tokens: int | None, served: Served, key: str) -
     wanted = 1 if max_tokens is None else max_tokens
     if len(ids) + wanted > context:
         asked = "" if max_tokens is None else f" and max_tokens is {max_tokens}"
-        raise ApiError(
-            f"the context of {served.name!r} has {context} tokens; the prompt has {len(ids)}{asked}. Shorten the "
-            f"prompt{'' if max_tokens is None else ', or lower max_tokens'}.",
-            key,
-            code="context_length_exceeded",
-        )
+        remedy = f"Shorten the prompt{'' if max_tokens is None else ', or lower max_tokens'}."
+        raise served.too_long(f"{len(ids)}{asked}", key, remedy=remedy)
     return context - len(ids) if max_tokens is None else max_tokens
 
 

@@ -1,6 +1,7 @@
 """Requests that are wrong get an error in OpenAI's form, and the server goes on."""
 
 import json
+import re
 import socket
 import time
 from urllib.parse import urlsplit
@@ -11,7 +12,8 @@ import pytest
 from tests.serve.running import TOKEN
 
 TEXT = {"model": "base", "prompt": "the cat", "max_tokens": 2}
-CHAT = {"model": "base", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 2}
+HI = {"role": "user", "content": "Hi"}
+CHAT = {"model": "base", "messages": [HI], "max_tokens": 2}
 TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {}}}}
 IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
 
@@ -91,6 +93,8 @@ BAD_CHAT = {
     "a schema": ({**CHAT, "response_format": {"type": "json_object"}}, "response_format"),
     "a forced call": ({**CHAT, "tools": [TOOL], "tool_choice": "required"}, "tool_choice 'required' is not supported"),
     "no tool": ({**CHAT, "tools": [{"name": "f"}]}, "tools[0] has no function with a name"),
+    "an unknown key of a message": ({**CHAT, "messages": [{**HI, "stamp": "x"}]}, "'stamp' ('x'), which is not read."),
+    "reasoning": ({**CHAT, "messages": [HI, {**HI, "role": "assistant", "reasoning_content": "hm"}]}, "no reasoning."),
     "a function": ({**CHAT, "functions": []}, "'functions' is not a key"),
 }  # fmt: skip
 
@@ -101,6 +105,7 @@ def test_a_bad_chat(running, name):
     status, found, _, _ = refused(running, "/chat/completions", body)
     assert status == 400
     assert message in found
+    assert not {"ignore_columns", "chat_template", "recipe", "train"} & set(re.findall(r"\w+", found))
 
 
 @pytest.mark.parametrize(
@@ -132,6 +137,18 @@ def test_a_prompt_longer_than_the_context(running, asked):
     assert refusal.value.code == "context_length_exceeded"
     assert refusal.value.param == "messages"
     assert "has 256 tokens" in str(refusal.value)
+
+
+def test_a_prompt_of_more_characters_than_are_tokenised(running):
+    words = "a " * 2**20 + "b"
+    for key, path, given in (
+        ("prompt", "/completions", words),
+        ("messages", "/chat/completions", [{**HI, "content": words}]),
+    ):
+        status, message, param, code = refused(running, path, {"model": "base", key: given})
+        assert (status, param, code) == (400, key, "context_length_exceeded")
+        assert "has 256 tokens; the prompt has 2097" in message
+        assert "row" not in message
 
 
 @pytest.mark.parametrize("path", ["/completions", "/chat/completions", "/load_lora_adapter", "/unload_lora_adapter"])

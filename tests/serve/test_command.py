@@ -10,9 +10,9 @@ from pathlib import Path
 import openai
 import pytest
 
-from alignment.errors import RecipeError
+from alignment.errors import ModelError, RecipeError
 from alignment.serve.names import named_runs
-from alignment.serve.serve import Settings, allowed_folders
+from alignment.serve.serve import Settings, allowed_folders, serve
 
 
 def test_names_of_runs(base):
@@ -33,6 +33,14 @@ def test_options_that_contradict_each_other(base, tmp_path):
         f"--adapters {tmp_path / 'none'} is not a folder",
         "--adapters and --trust_remote_code",
     ]
+
+
+def test_more_than_the_context_is_refused_before_a_model_is_loaded(base, monkeypatch):
+    monkeypatch.setattr("alignment.serve.models.hold_base", None)
+    settings = Settings([str(base)], port=0, max_length=257)
+    with pytest.raises(ModelError, match=r"--max_length 257 is more than the context of .*base, 256 tokens") as refused:
+        serve(settings, print)
+    assert refused.value.exit_code == 2
 
 
 def command(*words, **options):

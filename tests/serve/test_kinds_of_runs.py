@@ -3,6 +3,7 @@
 import pytest
 
 from alignment.config.schema import ProxyEntry
+from alignment.errors import ModelError
 from alignment.policy.policies import Policy, hold
 from alignment.rollout.engine import Sampling
 from alignment.rollout.transformers_engine import TransformersEngine
@@ -56,6 +57,8 @@ def test_types_that_cannot_share_a_base_are_held_alone(base, folders, tmp_path):
         reply = running.client.completions.create(model="prompt", prompt=WORDS, max_tokens=10, seed=2, n=3)
         expected = [alone(prompt, WORDS, max_new_tokens=10, seed=2, first_row=row) for row in range(3)]
         assert [choice.text for choice in reply.choices] == expected
+    with pytest.raises(ModelError, match=r"--max_length 253 is more than the context of .*prompt, 252 tokens"):
+        Running({"prompt": prompt}, length=253)
 
 
 def test_several_bases_answer_side_by_side(base, tmp_path):

@@ -4,7 +4,9 @@ import json
 
 import pytest
 
+from alignment.policy.policies import Policy
 from alignment.serve.answer import Piece
+from alignment.serve.models import Served
 from alignment.serve.replies import ChatForm, Whole
 from alignment.serve.requests import chat_request
 from alignment.serve.token_texts import TokenTexts
@@ -105,3 +107,20 @@ def test_without_tools_an_answer_is_text():
     form = ChatForm("m", TokenTexts(make_tokenizer()), None, calls=False)
     text = ANSWERS["a call"][0]
     assert form.choice(0, Whole(text, finish="stop"))["message"]["content"] == text
+
+
+@pytest.mark.parametrize(
+    ("who", "written"),
+    [("", ()), (" {{ m.name }}", ("Zed", "Ann", "Bo")), ("{% if m.role == 'user' %}{{ m.name }}{% endif %}", ("Ann",))],
+)
+def test_names_of_speakers_go_to_the_template_if_it_writes_them(tmp_path, who, written):
+    path = save_tiny_model(tmp_path / "model", chat_template=TEMPLATE.replace("{{ m.role }}", "{{ m.role }}" + who))
+    policy = Policy.find(str(path))
+    served = Served("model", policy, None, None, TokenTexts(policy.tokenizer))
+    talk = [
+        {"role": "system", "name": "Zed", "content": "Be."},
+        {"role": "user", "name": "Ann", "content": "Hi"},
+        {"role": "assistant", "name": "Bo", "content": "Ho"},
+    ]
+    text = policy.tokenizer.decode(served.chat_ids(chat_request({"model": "m", "messages": talk}).messages, None))
+    assert tuple(name for name in ("Zed", "Ann", "Bo") if name in text) == written
