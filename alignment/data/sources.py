@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from alignment.config.schema import DatasetEntry
 
 OF_JUDGES = ("labels.jsonl", "rejected.jsonl", "gold_labels.jsonl")  # what a labelling run says of answers
-_SLICE = re.compile(r"^(?P<name>[\w.+-]+?)(?:\[(?P<from>(?:[0-9]{1,15}%?)?):(?P<to>(?:[0-9]{1,15}%?)?)\])?$")
+_BOUND = r"(?:[0-9]{1,15}|[0-9]{1,3}(?:\.[0-9]{1,9})?%)?"
+_SLICE = re.compile(rf"^(?P<name>[\w.+-]+?)(?:\[(?P<from>{_BOUND}):(?P<to>{_BOUND})\])?$")
 
 
 def read_entry(entry: "DatasetEntry") -> list[RawSource]:
@@ -211,9 +212,10 @@ def split_name(split: str) -> str:
     match = _SLICE.match(split)
     if match is None:
         raise DataError(
-            f"split: {split} is not understood; write a name, or a slice such as train[:1000] or test[:10%]."
+            f"split: {split} is not understood; write a name, or a slice such as train[:1000], test[:10%] or "
+            "train[:0.1%]."
         )
-    if any(bound and bound.endswith("%") and int(bound[:-1]) > 100 for bound in (match["from"], match["to"])):
+    if any(bound and bound.endswith("%") and float(bound[:-1]) > 100 for bound in (match["from"], match["to"])):
         raise DataError(f"split: {split} goes beyond 100%; there are no more rows.")
     return match["name"]
 
@@ -239,7 +241,7 @@ def _sliced(sources: list[RawSource], split: str) -> list[RawSource]:
 def _bound(text: str, total: int, default: int) -> int:
     if not text:
         return default
-    return round(int(text[:-1]) / 100 * total) if text.endswith("%") else int(text)
+    return round(float(text[:-1]) / 100 * total) if text.endswith("%") else int(text)
 
 
 def _matching(folder: Path, patterns: str | list[str], what: str) -> list[Path]:
@@ -259,8 +261,12 @@ def read_hub(entry: "DatasetEntry") -> RawSource:
     """Read one split of a data set on the Hub."""
     from alignment.data.hub import load_hub_rows
 
-    values, fingerprint = load_hub_rows(entry)
-    return RawSource(entry.path, list(numbered(values, f"{entry.path}[{entry.split}]")), fingerprint, from_hub=True)
+    name, _, bounds_of = entry.split.partition("[")
+    is_cut_here = "." in bounds_of  # `datasets` takes whole percents
+    values, fingerprint = load_hub_rows(entry.model_copy(update={"split": name}) if is_cut_here else entry)
+    rows = list(numbered(values, f"{entry.path}[{entry.split}]"))
+    source = RawSource(entry.path, rows, fingerprint, from_hub=True)
+    return _sliced([source], entry.split)[0] if is_cut_here else source
 
 
 def _saved_split(path: Path, split: str) -> Path:

@@ -215,6 +215,9 @@ def test_slices_and_columns(tmp_path):
     assert "split: train[-5:] is not understood" in message_of({"path": path, "split": "train[-5:]"})
     assert "split: train[:150%] goes beyond 100%" in message_of({"path": path, "split": "train[:150%]"})
     assert len(load({"path": path, "split": "train[:100%]", "columns": columns}).rows) == 10
+    assert len(load({"path": path, "split": "train[:12.5%]", "columns": columns}).rows) == 1  # 1.25 of 10 rows
+    assert "split: train[:100.5%] goes beyond 100%" in message_of({"path": path, "split": "train[:100.5%]"})
+    assert "split: train[:1.5] is not understood" in message_of({"path": path, "split": "train[:1.5]"})
 
 
 # --- the Hub, through `datasets`
@@ -229,6 +232,8 @@ def test_hub_rows_come_through_datasets(tmp_path, monkeypatch):
     assert source.rows[3].where == f"{entry.path}[train[:4]]:4"
     assert source.sha256
     assert source.from_hub
+    entry = DatasetEntry(path=str(tmp_path / "hub"), split="train[:12.5%]")
+    assert [row.value for row in read_hub(entry).rows] == ROWS[: round(0.125 * len(ROWS))]
 
 
 def test_an_unavailable_hub_id_is_refused():
