@@ -80,14 +80,17 @@ MODEL = (
     *each(dropped, "torch_compile_backend torch_compile_mode", FASTER),
     *each(
         refused,
-        "overrides_of_model_kwargs rope_scaling model_quantization_config "
-        "model_quantization_config_kwargs use_onebitllms scaling_softmax added_tokens_overrides shrink_embeddings "
-        "fix_untrained_tokens", "it changes the model, which is trained as its folder describes it",
+        "overrides_of_model_kwargs rope_scaling use_onebitllms scaling_softmax added_tokens_overrides "
+        "shrink_embeddings fix_untrained_tokens", "it changes the model, which is trained as its folder describes it",
     ),
     *each(
         dropped,
         "resize_token_embeddings_to_32x mean_resizing_embeddings scaling_softmax_factor scaling_softmax_bias",
         "new rows of the embeddings are the mean of their pieces",
+    ),
+    *each(
+        refused, "model_quantization_config model_quantization_config_kwargs",
+        "a checkpoint of quantised weights is not dequantised; name a copy of the model in 16 bits",
     ),
     converted("reinit_weights", "from_scratch", "stage `pretrain`", to.from_scratch),
     *each(refused, "processor_type image_size image_resize_algorithm freeze_mm_modules", MULTIMODAL),
@@ -121,9 +124,11 @@ TUNING = (
     ),
     *each(
         refused,
-        "gptq peft_layer_replication peft_trainable_token_indices peft_ensure_weight_tying quantize_moe_experts qat "
-        "quantization", "it is not supported",
+        "gptq peft_layer_replication peft_trainable_token_indices peft_ensure_weight_tying qat quantization",
+        "it is not supported",
     ),
+    refused("quantize_moe_experts", "load_in_4bit holds linear layers in 4 bits, and experts in 16; give the key up "
+            "where memory allows it"),
     refused("peft", "starts from LoftQ, which is not supported; init_lora_weights: pissa is"),
     refused("unfrozen_parameters", "patterns of parameters are not trained; peft_method freeze trains whole layers"),
     *each(

@@ -1,6 +1,7 @@
 """How axolotl's batches, schedules, precision and trackers become those of a recipe here."""
 
 import math
+from importlib.util import find_spec
 from typing import Any
 
 from alignment.config.library import trainer_keys
@@ -109,14 +110,16 @@ def scheduler_options(_: Conversion, value: Any) -> Ours:
     return {"lr_scheduler_kwargs": value}
 
 
-def optimizer(_: Conversion, value: Any) -> Ours:
+def optimizer(conversion: Conversion, value: Any) -> Ours:
     """Convert `optimizer`."""
     known = trainer_keys(str(STAGES["sft"].TRAINER_CONFIG))["optim"].choices
     name = OPTIMIZERS.get(value, value)
     if name not in known:
         raise Refuse(f"{value} is no optimizer of transformers")
-    if name.endswith("_4bit"):
-        raise Refuse(f"{value} has its states in 4 bits, which needs torchao; write adamw_bnb_8bit")
+    if name.endswith("_4bit") and find_spec("torchao") is None:
+        raise Refuse(f"{value} has its states in 4 bits, which needs `pip install torchao`; adamw_bnb_8bit has 8")
+    if name != value:
+        conversion.note("optim", f"{value} at the file: the same states, quantised by bitsandbytes")
     return {"optim": name}
 
 

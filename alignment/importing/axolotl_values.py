@@ -18,6 +18,7 @@ from alignment.importing.keys import (
 from alignment.importing.values import (
     attention,
     eight_bits,
+    listed,
     target_modules,
 )
 
@@ -33,6 +34,7 @@ FAST_PLUGINS = (
 )  # of axolotl.integrations
 CODE = "names code that axolotl runs; nothing in a recipe runs code but functions of scorers"
 QUANTIZED = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "use_bnb_nested_quant": True}
+NOT_OF_ALL_LINEAR = ("lm_head", "embed", "router", "wte")  # parts of names of layers that all-linear leaves out
 OF_TRL = {
     "beta": "beta",
     "max_completion_length": "max_new_tokens",
@@ -110,6 +112,8 @@ def targets(conversion: Conversion, value: Any) -> Ours:
         raise Drop(OFF_HERE)
     found = target_modules(value)
     if conversion.get("lora_target_linear") and found != "all-linear":
+        if more := [name for name in listed(found) if any(part in name for part in NOT_OF_ALL_LINEAR)]:
+            raise Refuse(f"{more[0]} is none of the layers of lora_target_linear; list all layers, and take that out")
         raise Drop("lora_target_linear takes all linear layers")
     return {"lora_target_modules": found}
 

@@ -78,6 +78,7 @@ class Conversion:
     outcomes: list[Outcome] = field(default_factory=list)
     unsettled: dict[str, str] = field(default_factory=dict)  # our key → what the user has to complete
     most_rows: int | None = None  # of the training data, where the file bounds it
+    differences: dict[str, str] = field(default_factory=dict)  # the peer's key → what its run does otherwise
 
     @property
     def processes(self) -> int:
@@ -155,6 +156,8 @@ class Conversion:
         try:
             ours = self._converted(key, value)
         except Drop as drop:
+            if isinstance(drop, Notice):
+                self.differences[key.name] = str(drop)
             if fate != "default" or isinstance(drop, Notice):
                 self._record(key, value, "dropped", reason=str(drop))
             return

@@ -20,6 +20,7 @@ MODEL_OF = {  # peer → its keys that name the model
     "llamafactory": {"model_name_or_path", "adapter_name_or_path"},
     "axolotl": {"base_model"},
 }
+PLACES = ("file_name", "hf_hub_url", "script_url", "ms_hub_url", "om_hub_url", "cloud_file_name")  # of data sets
 STRATEGY = "start a recipe with `alignment launch RECIPE --strategy "
 LAUNCHERS = {  # keys of a launcher's configuration, whose it is, and the strategy that it names
     "compute_environment": ("Accelerate", strategy_of_accelerate),
@@ -84,6 +85,11 @@ def refuse_other_files(path: str, given: dict[str, Any]) -> None:
         if key in given:
             strategy = strategy_in(given) or "STRATEGY"
             raise RecipeError([f"{path}: is a configuration of {title}; {STRATEGY}{strategy}`"])
+    if "model" in given and isinstance(given.get("peft_config"), dict) and "stage" not in given:
+        raise RecipeError([f"{path}: {OTHER_FILES['train_dataset']}"])
+    entries = [entry for entry in given.values() if isinstance(entry, dict)]
+    if len(entries) == len(given) and all(not entry.keys().isdisjoint(PLACES) for entry in entries):
+        raise RecipeError([f"{path}: is a list of data sets of LLaMA-Factory; a recipe names one in `dataset`"])
     for key, told in OTHER_FILES.items():
         if key in given:
             raise RecipeError([f"{path}: {told}"])

@@ -137,7 +137,11 @@ TUNING = (
     converted("freeze_trainable_modules", "", "all of each layer", to.only_for("freeze", to.frozen)),
     refused("freeze_extra_modules", "name the modules in peft_config: {modules_to_save: [...]}"),
     refused("use_llama_pro", "trains new layers of an expanded model"),
-    *each(refused, "use_galore use_apollo use_badam use_adam_mini use_muon", OTHER_OPTIMIZER),
+    *each(
+        refused, "use_galore use_apollo",
+        "give the key up, and name galore_adamw or apollo_adamw in optim, with optim_target_modules and optim_args",
+    ),
+    *each(refused, "use_badam use_adam_mini use_muon", OTHER_OPTIMIZER),
     *each(
         dropped, "galore_target galore_rank galore_update_interval galore_scale galore_proj_type galore_layerwise "
         "apollo_target apollo_rank apollo_update_interval apollo_scale apollo_proj apollo_proj_type "

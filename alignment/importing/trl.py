@@ -78,8 +78,11 @@ DATA = (
     converted("test_split_size", "test_split_size", "a share; of a number of rows, slices of `split`", to.tests),
     converted("preprocessing_num_workers", "dataset_num_proc", "", training.processes),
     dropped("streaming", "data are read whole"),
-    dropped("dataset_text_field", "layouts are recognised; name one with format in an entry of datasets"),
-    *each(dropped, "auto_insert_empty_system_msg text_column", "the chat template decides about system messages"),
+    *each(
+        converted, "dataset_text_field text_column", "datasets", "`format: text`, of a column not called text",
+        to.text_field, stages=("sft",),
+    ),
+    dropped("auto_insert_empty_system_msg", "the chat template decides about system messages"),
     renamed("max_seq_length", "max_length"),
     converted(
         "max_prompt_length", "max_prompt_length", "`grpo`, `rloo`, `ppo`; elsewhere max_length bounds both",

@@ -45,8 +45,13 @@ def of_mixture(conversion: Conversion, value: Any) -> Ours:
     if unknown := [key for key in value if key not in ("datasets", "seed", "test_split_size")]:
         raise Refuse(f"{unknown[0]} is no key of a mixture")
     conversion.recipe["datasets"] = [_mixed(entry) for entry in entries]
-    if value.get("seed") not in (None, conversion.get("seed")):
-        conversion.note("datasets", "mixed by seed, not by a seed of their own")
+    notes = (
+        ["mixed by seed, not by a seed of their own"] if value.get("seed") not in (None, conversion.get("seed")) else []
+    )
+    if any("%" in entry.get("split", "") for entry in conversion.recipe["datasets"]):
+        notes.append("a share is that of the first rows; the handbook draws them")
+    if notes:
+        conversion.note("datasets", "; ".join(notes))
     size = value.get("test_split_size")
     held = held_out(conversion, size) if size else {}
     return {"datasets": conversion.recipe["datasets"], **held}
@@ -65,10 +70,9 @@ def _share(entry: dict[str, Any], share: Any) -> dict[str, Any]:
     """Take a share of a data set's rows, the first ones."""
     if share is None or share >= 1:
         return entry
-    percent = round(share * 100)
-    if percent < 1 or abs(percent - share * 100) > 1e-6:
-        raise Refuse(f"a share of {share} is no whole number of percent")
-    return {**entry, "split": f"{entry.get('split', 'train')}[:{percent}%]"}
+    if not share > 0:
+        raise Refuse(f"a share of {share} leaves no row")
+    return {**entry, "split": f"{entry.get('split', 'train')}[:{round(share * 100, 6):g}%]"}
 
 
 def of_mixer(conversion: Conversion, value: Any) -> Ours:

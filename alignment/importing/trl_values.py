@@ -15,6 +15,7 @@ from alignment.importing.keys import (
 )
 from alignment.importing.values import FASTER, held_out
 
+EVALUATED_TOO = ("datasets", "eval_datasets")
 SAMPLED = ("grpo", "rloo", "ppo")
 
 
@@ -65,6 +66,17 @@ def dtype(conversion: Conversion, value: Any) -> Ours:
 def older_dtype(_: Conversion, value: Any) -> Ours:
     """Convert `torch_dtype`."""
     return {"dtype": value}
+
+
+def text_field(conversion: Conversion, value: Any) -> Ours:
+    """Convert `dataset_text_field`, `text_column`."""
+    entries = conversion.recipe.get("datasets")
+    if value in (None, "", "text", "messages") or not entries or any(entry.get("columns") for entry in entries):
+        raise Drop("layouts are recognised; name one with format in an entry of datasets")
+    texts = {"format": "text", "columns": {"text": value}}
+    ours = {key: [{**entry, **texts} for entry in conversion.recipe[key]] for key in EVALUATED_TOO
+            if conversion.recipe.get(key)}  # fmt: skip
+    return ours
 
 
 def template(conversion: Conversion, value: Any) -> Ours:
@@ -141,6 +153,8 @@ def loss(conversion: Conversion, value: Any) -> Ours:
     """Convert `loss_type`."""
     if conversion.stage == "sft" and value == "chunked_nll":
         raise Drop(FASTER)
+    if value == "kto_pair":
+        raise Refuse("TRL took it out of DPO; stage kto trains such rows, each answer with its label")
     return {"loss_type": value}
 
 

@@ -13,7 +13,7 @@ WIDTH = 110
 def recipe_text(conversion: Conversion) -> str:
     """Return the recipe as YAML, with comments at defaults and at keys that the user completes."""
     head = f"# Imported from {conversion.path} ({conversion.peer.title}) by `alignment import`."
-    lines = [head]
+    lines = [head, *(f"# {key}: {told}" for key, told in conversion.differences.items())]
     for key, value in conversion.recipe.items():
         note = conversion.unsettled.get(key) or conversion.notes.get(key)
         lines += _entry(key, value, f"set by you: {note}" if key in conversion.unsettled else note)

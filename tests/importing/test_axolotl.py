@@ -308,6 +308,8 @@ REFUSED = {
     "load_in_8bit": ALPACA + "adapter: lora\nload_in_8bit: true\n",
     "rl": PAIRS + "x\nrl: ebft\n",
     "plugins": CHAT + "plugins: [mine.Plugin]\n",
+    "lora_target_modules": CHAT + "adapter: lora\nlora_r: 8\nlora_target_linear: true\n"
+    "lora_target_modules: [q_proj, lm_head]\n",
     "trainer_cls": CHAT + "trainer_cls: mine.Trainer\n",
     "train_on_inputs": CHAT + "train_on_inputs: true\n",
     "unfrozen_parameters": CHAT + "unfrozen_parameters: [lm_head]\n",

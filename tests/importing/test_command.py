@@ -38,6 +38,8 @@ def refused(text, wanted=None, name="x.yaml"):
          "RECIPE --strategy zero3`"),
         ('{"train_micro_batch_size_per_gpu": "auto"}', "a configuration of DeepSpeed"),
         (TRL + "output_dir: ${oc.env:OUT}/x\n", "output_dir: ${oc.env:OUT} is not resolved; write the value"),
+        ("model: m\npeft_config: {name: lora, export_dir: out}\n", "is of a version of LLaMA-Factory (v1)"),
+        ('{"few": {"file_name": "few.json"}, "web": {"hf_hub_url": "a/b"}}', "a list of data sets of LLaMA-Factory"),
         ("actor_rollout_ref: {model: {path: m}}\n", "a configuration of verl"),
         ("stage: sft\noutput_dir: o\nmodel_name_or_path: m\ndatasets: [{path: d.jsonl}]\n", "of this project already"),
         ("model_name_or_path: m\noutput_dir: o\nlearning_rate: 1.0e-4\n", "is no recipe of"),
@@ -97,7 +99,11 @@ def test_a_recipe_is_written_beside_no_other(tmp_path, monkeypatch):
     Path("x.yaml").write_text(TRL, encoding="utf-8")
     out = import_file("x.yaml", None, Options(), Path("out"), lambda line: None)
     text = out.read_text(encoding="utf-8")
-    assert text.startswith("# Imported from x.yaml (TRL) by `alignment import`.\nstage: sft\n")
+    assert text.startswith(
+        "# Imported from x.yaml (TRL) by `alignment import`.\n"
+        "# assistant_only_loss: loss is always on answers alone; TRL trains all turns of messages if it is false\n"
+        "stage: sft\n"
+    )
     assert "learning_rate: 2.0e-05  # default of TRL" in text
     import_file("x.yaml", None, Options(), Path("out"), lambda line: None)  # the same again
     out.write_text(text + "seed: 7\n", encoding="utf-8")

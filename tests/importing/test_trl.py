@@ -87,7 +87,8 @@ CASES = {
         "sft",
         "dataset_mixture:\n  datasets:\n"
         "  - {id: a/b, config: default, split: train_sft, columns: [messages], weight: 1.0}\n"
-        "  - {id: c/d, weight: 0.25}\n  test_split_size: 1000\n  seed: 0\neval_strategy: epoch\nmax_seq_length: 2048\n"
+        "  - {id: c/d, weight: 0.25}\n  - {id: e/f, weight: 0.001}\n"
+        "  test_split_size: 1000\n  seed: 0\neval_strategy: epoch\nmax_seq_length: 2048\n"
         f"chat_template: \"{TEMPLATE}\"\neos_token: <|end|>\ndataset_num_proc: 12\npush_to_hub: true\n"
         f"hub_model_id: x/y\n"
         "use_liger_kernel: true\ntrust_remote_code: true\ngradient_checkpointing_kwargs: {use_reentrant: false}\n",
@@ -96,12 +97,17 @@ CASES = {
             "datasets": [
                 {"path": "a/b", "split": "train_sft[1000:]", "columns": ["messages"]},
                 {"path": "c/d", "split": "train[:25%]"},
+                {"path": "e/f", "split": "train[:0.1%]"},
             ],
             "eval_datasets": [{"path": "a/b", "split": "train_sft[:1000]", "columns": ["messages"]}],
             "max_length": 2048, "chat_template": TEMPLATE, "eos_token": "<|end|>", "dataset_num_proc": 12,
         },
         absent=("trust_remote_code", "push_to_hub", "hub_model_id", "use_liger_kernel"),
         dropped=("push_to_hub", "hub_model_id", "use_liger_kernel", "trust_remote_code"),
+    ),
+    "sft, texts of a column": case(
+        "sft", "dataset_name: a/books\ndataset_text_field: chapter\n", 8,
+        {"datasets": [{"path": "a/books", "format": "text", "columns": {"text": "chapter"}}]},
     ),
     "dpo, the handbook's mixer": case(
         "dpo",
@@ -240,6 +246,7 @@ REFUSED = {
     "num_train_epochs": "dataset_name: a/b\nreward_funcs: r.f\n",
     "deepspeed": "dataset_name: a/b\npacking: true\ndeepspeed: absent.json\n",
     "sync_ref_model": "dataset_name: a/b\nreward_funcs: r.f\nmax_steps: 3\nsync_ref_model: true\n",
+    "loss_type": "dataset_name: a/b\nloss_type: kto_pair\nbeta: 0.1\n",
     "learning_rte": "dataset_name: a/b\npacking: true\nlearning_rte: 1.0\n",
 }
 
