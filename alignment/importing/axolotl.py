@@ -147,7 +147,7 @@ TUNING = (
 DATA = (
     converted("datasets", "datasets", "by the `type` of each", datasets("datasets")),
     converted("test_datasets", "eval_datasets", "by the `type` of each", datasets("eval_datasets")),
-    converted("pretraining_dataset", "datasets", "stage `pretrain`", datasets("datasets")),
+    converted("pretraining_dataset", "datasets", "stage `pretrain`", to.documents),
     converted(
         "val_set_size", "test_split_size", "a share; of a number of rows, slices of `split`", held_out, default=0.0,
     ),
@@ -161,10 +161,12 @@ DATA = (
         dropped,
         "sample_packing_group_size sample_packing_bin_size sample_packing_eff_est sample_packing_seq_len_multiplier "
         "sample_packing_sequentially sample_packing_mp_start_method pretrain_multipack_attn "
-        "pretrain_multipack_buffer_size streaming_multipack_buffer_size pretraining_sample_concatenation "
+        "pretrain_multipack_buffer_size streaming_multipack_buffer_size "
         "total_num_tokens total_supervised_tokens multipack_real_batches batch_flattening",
         "packing needs no such key",
     ),
+    converted("pretraining_sample_concatenation", "packing", "documents do not attend to each other", to.joined,
+              stages=("pretrain",)),
     converted("chat_template", "chat_template", "the tokenizer's own, or one of this package", to.template),
     converted("chat_template_jinja", "chat_template", "", to.jinja),
     refused("chat_template_kwargs", "write a chat_template with these values"),
@@ -333,6 +335,12 @@ def _stage(_: str, given: dict[str, Any]) -> str:
     return "pretrain" if given.get("pretraining_dataset") or plain else "sft"
 
 
+def _balances(conversion: Conversion) -> bool:
+    """Whether the file turns the load-balancing loss of experts on, with the coefficient of the model."""
+    configured = conversion.get("model_config") or conversion.get("overrides_of_model_config")
+    return bool(isinstance(configured, dict) and configured.get("output_router_logits"))
+
+
 def _finish(conversion: Conversion) -> None:
     recipe = conversion.recipe
     if conversion.stage in ("dpo", "kto"):
@@ -344,6 +352,8 @@ def _finish(conversion: Conversion) -> None:
         recipe["dtype"] = "float32"
         conversion.note("dtype", "default of axolotl without bf16 and fp16")
     run.best_model(conversion)
+    if conversion.stage == "sft" and not _balances(conversion):
+        training.no_loss_of_experts(conversion)
     if conversion.get("adapter") and "lora_target_modules" not in recipe:
         training.library_targets(conversion)
     if conversion.stage == "grpo":

@@ -3,6 +3,7 @@
 from typing import Any
 
 from alignment.importing import training
+from alignment.importing.axolotl_data import datasets
 from alignment.importing.chat_templates import by_name
 from alignment.importing.conversion import Conversion
 from alignment.importing.keys import (
@@ -221,8 +222,26 @@ def jinja(conversion: Conversion, value: Any) -> Ours:
     return {"chat_template": value}
 
 
+def documents(conversion: Conversion, value: Any) -> Ours:
+    """Convert `pretraining_dataset`."""
+    conversion.differences["sequence_len"] = "longer documents are split; axolotl takes their beginning"
+    return datasets("datasets")(conversion, value)
+
+
+def joined(conversion: Conversion, value: Any) -> Ours:
+    """Convert `pretraining_sample_concatenation`, which axolotl reads where samples are not packed."""
+    if not value or conversion.get("sample_packing"):
+        raise Drop(OFF_HERE)
+    conversion.differences["pretraining_sample_concatenation"] = (
+        "documents of a sequence do not attend to each other; axolotl's do"
+    )
+    return {"packing": True}
+
+
 def packing(conversion: Conversion, value: Any) -> Ours:
     """Convert `sample_packing`."""
+    if not value and conversion.given.get("pretraining_sample_concatenation"):
+        raise Drop("pretraining_sample_concatenation joins documents")
     return {"packing": bool(value)}
 
 
@@ -268,7 +287,7 @@ def configuration(conversion: Conversion, value: Any) -> Ours:
     known = ("output_router_logits", "router_aux_loss_coef")
     if conversion.stage != "sft" or not isinstance(value, dict) or any(key not in known for key in value):
         raise Refuse("it changes the model, which is trained as its folder describes it")
-    if value.get("output_router_logits") is False:
+    if not value.get("output_router_logits"):
         return {"router_aux_loss_coef": 0.0}
     if value.get("router_aux_loss_coef") is not None:
         return {"router_aux_loss_coef": value["router_aux_loss_coef"]}

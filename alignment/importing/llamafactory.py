@@ -54,9 +54,10 @@ MODEL = (
         "it is of inference; see `alignment serve`",
     ),
     *each(
-        refused, "rope_scaling shift_attn mixture_of_depths moe_aux_loss_coef",
+        refused, "rope_scaling shift_attn mixture_of_depths",
         "it changes the model, which is trained as its folder describes it",
     ),
+    converted("moe_aux_loss_coef", training.EXPERTS, "absent: 0", to.experts, stages=("sft", "pretrain")),
     *each(
         refused, "new_special_tokens_config init_special_tokens", "tokens start as the mean of their pieces",
         off=(None, "noise_init"),
@@ -258,6 +259,7 @@ def _finish(conversion: Conversion) -> None:
             conversion.note(key, "of LLaMA-Factory's PPO, which has no key for it")
         steps = conversion.get("gradient_accumulation_steps") * conversion.get("ppo_buffer_size")
         training.rollouts(conversion, conversion.get("per_device_train_batch_size") * steps, 1)
+    training.no_loss_of_experts(conversion)
     training.finish(conversion)
 
 

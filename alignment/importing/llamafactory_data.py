@@ -78,7 +78,7 @@ def datasets(ours: str) -> Any:
 
 def _probabilities(conversion: Conversion, count: int) -> list[float]:
     given = conversion.given.get("interleave_probs")
-    if conversion.get("mix_strategy") == "concat" or count < 2:
+    if conversion.get("mix_strategy") != "interleave_under" or count < 2:
         return []
     shares = [float(word) for word in listed(given)] if given else [1 / count] * count
     if len(shares) != count:

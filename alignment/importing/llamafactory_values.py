@@ -63,11 +63,23 @@ def mixing(_: Conversion, value: Any) -> Ours:
     """Convert `mix_strategy`."""
     if value == "interleave_over":
         raise Refuse("rows are not repeated; interleave_under stops where the first data set ends")
-    raise Drop("data sets are joined; interleaved ones have fractions")
+    if value not in ("concat", "interleave_under", "interleave_once"):
+        raise Refuse("is none of concat, interleave_under and interleave_once")
+    raise Drop("data sets are joined and shuffled; those of interleave_under have fractions")
 
 
 def cutoff(conversion: Conversion, value: Any) -> Ours:
     """Convert `cutoff_len`."""
+    packing = conversion.given.get("packing")
+    if conversion.stage == "pretrain":
+        told = ("packing", "documents of a sequence do not attend to each other; LLaMA-Factory's do")
+        if packing is False:
+            told = ("cutoff_len", "longer documents are split; LLaMA-Factory takes their beginning")
+        conversion.differences[told[0]] = told[1]
+    if conversion.stage == "sft" and not (packing or conversion.given.get("neat_packing")):
+        conversion.differences["cutoff_len"] = (
+            "longer rows are cut at their end; LLaMA-Factory shortens prompts and answers in proportion"
+        )
     return {"max_prompt_length" if conversion.stage == "ppo" else "max_length": value}
 
 
@@ -176,6 +188,8 @@ def packing(conversion: Conversion, value: Any) -> Ours:
     """Convert `packing`."""
     if value is None:
         raise Drop(OFF_HERE)
+    if value and not conversion.given.get("neat_packing"):
+        conversion.differences["packing"] = "rows of a sequence do not attend to each other; LLaMA-Factory's do"
     return {"packing": bool(value)}
 
 
@@ -291,6 +305,15 @@ def tokens(conversion: Conversion, value: Any) -> Ours:
     if not words:
         raise Drop(OFF_HERE)
     return {"add_tokens": words}
+
+
+def experts(conversion: Conversion, value: Any) -> Ours:
+    """Convert `moe_aux_loss_coef`."""
+    if not value:
+        raise Drop(OFF_HERE)
+    if conversion.stage == "pretrain":
+        raise Refuse("the load-balancing loss of experts is part of stage sft alone")
+    return {training.EXPERTS: value}
 
 
 def early(conversion: Conversion, value: Any) -> Ours:

@@ -21,6 +21,7 @@ from alignment.importing.values import (
 
 ONLINE = ("ppo", "grpo", "rloo")
 OFFLINE = ("pretrain", "sft", "reward", "dpo", "kto")
+EXPERTS = "router_aux_loss_coef"
 DDP_TIMEOUT = 10**7  # seconds, the most that the key takes here
 
 
@@ -230,6 +231,13 @@ def _save_at_evaluations(conversion: Conversion) -> None:
         recipe["save_steps"] = recipe.get("eval_steps", recipe.get("logging_steps", 500))
     else:
         recipe.pop("save_steps", None)
+
+
+def no_loss_of_experts(conversion: Conversion) -> None:
+    """Turn the load-balancing loss of experts off, where the peer adds none without a key and TRL does."""
+    if EXPERTS in library_keys(STAGES[conversion.stage]) and EXPERTS not in conversion.recipe:
+        conversion.recipe[EXPERTS] = 0.0
+        conversion.note(EXPERTS, f"{conversion.peer.title} adds no load-balancing loss of experts without a key")
 
 
 PEFT_TARGETS = ["q_proj", "v_proj"]  # PEFT's default for Llama, Mistral, Qwen, Gemma and most others

@@ -114,6 +114,15 @@ CASES = {
         "pretrain", "pretraining_dataset:\n  - path: a/books\nmax_steps: 9\ntrain_on_inputs: true\n", 1, {},
         dropped=("train_on_inputs",),
     ),
+    "documents that are joined": case(
+        "pretrain",
+        "pretraining_dataset:\n  - path: a/books\nmax_steps: 9\npretraining_sample_concatenation: true\n", 1,
+        {"packing": True},
+    ),
+    "experts without a loss of their own": case("sft", CHAT, 1, {"router_aux_loss_coef": 0.0}),
+    "experts with the model's coefficient": case(
+        "sft", CHAT + "model_config: {output_router_logits: true}\n", 1, {}, absent=("router_aux_loss_coef",),
+    ),
     "nothing to evaluate on": case("sft", CHAT + "val_set_size: 0\nevals_per_epoch: 4\n", 1, {},
                                    absent=("eval_strategy", "eval_steps"), dropped=("evals_per_epoch",)),
     "rows held out": case(

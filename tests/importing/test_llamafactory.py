@@ -7,6 +7,7 @@ import pytest
 from alignment.errors import RecipeError
 from alignment.importing.command import convert, import_file
 from alignment.importing.conversion import Options
+from alignment.importing.writing import recipe_text
 from tests.importing.cases import Case, imported, require
 
 OPENAI = {"role_tag": "role", "content_tag": "content", "user_tag": "user", "assistant_tag": "assistant"}
@@ -49,6 +50,11 @@ def case(stage, text, batch, recipe, **more):
 
 
 CASES = {
+    "all rows, interleaved": case(
+        "sft", "stage: sft\ndataset: chats,tasks\nmix_strategy: interleave_once\nmoe_aux_loss_coef: 0.02\n", 8,
+        {"datasets": [{"path": "data/chats.json", "format": "sharegpt"},
+                      {"path": "data/tasks.json", "format": "alpaca"}], "router_aux_loss_coef": 0.02},
+    ),
     "rows in order": case("sft", "stage: sft\ndataset: tasks\ndisable_shuffling: true\n", 8,
                           {"train_sampling_strategy": "sequential"}),
     "defaults": case(
@@ -343,3 +349,30 @@ def test_rows_that_are_packed_have_no_order(tmp_path, more):
     (outcome,) = [each for each in conversion.outcomes if each.fate == "refused"]
     assert outcome.key == "disable_shuffling"
     assert "turn packing off" in outcome.reason
+
+
+@pytest.mark.parametrize(
+    ("stage", "more", "key", "told"),
+    [
+        ("sft", "", "cutoff_len", "shortens prompts and answers in proportion"),
+        ("sft", "packing: true\n", "packing", "do not attend to each other"),
+        ("sft", "neat_packing: true\n", None, ""),
+        ("pt", "", "packing", "do not attend to each other"),
+        ("pt", "packing: false\n", "cutoff_len", "takes their beginning"),
+        ("dpo", "", None, ""),
+    ],
+)
+def test_what_runs_otherwise_stands_at_the_head_of_the_recipe(tmp_path, stage, more, key, told):
+    data = {"sft": "tasks", "pt": "corpus", "dpo": "pairs"}[stage]
+    conversion = imported(tmp_path, case(stage, f"stage: {stage}\ndataset: {data}\n{more}", 8, {}), "llamafactory")
+    assert list(conversion.differences) == ([key] if key else [])
+    head = recipe_text(conversion).partition("\nstage:")[0]
+    assert (f"# {key}: " in head and told in head) or key is None
+
+
+def test_experts_have_no_loss_of_their_own_without_a_key(tmp_path):
+    for stage, data, expected in (("sft", "tasks", 0.0), ("dpo", "pairs", 0.0), ("rm", "pairs", None)):
+        text = f"stage: {stage}\ndataset: {data}\n"
+        assert (
+            imported(tmp_path, case(stage, text, 8, {}), "llamafactory").recipe.get("router_aux_loss_coef") == expected
+        )
