@@ -54,6 +54,13 @@ def main(argv: list[str] | None = None) -> None:
     run = RunDirectory.open(recipe)
     set_seed(recipe.seed)
 
+    with run.gone_if_refused():
+        trainer, template = build(recipe, run)
+    train_and_save(trainer, run, recipe, template, evaluates=trainer.eval_dataset is not None)
+
+
+def build(recipe: DPORecipe, run: RunDirectory) -> tuple[ProbabilityDPOTrainer, Template]:
+    """Load the models and the pairs, and build the trainer."""
     tokenizer = load_tokenizer(recipe)
     template = Template(tokenizer, recipe.chat_template, recipe.eos_token)
     run.record(lineage=lineage_of(recipe, tokenizer, template))
@@ -77,7 +84,7 @@ def main(argv: list[str] | None = None) -> None:
         evaluation=held_out.rows,
         callbacks=[*callbacks_for(run, recipe), *method_callbacks(recipe, model)],
     )
-    train_and_save(trainer, run, recipe, template, evaluates=bool(held_out.rows))
+    return trainer, template
 
 
 if __name__ == "__main__":

@@ -17,7 +17,6 @@ from alignment.data import require_data
 from alignment.data.answer_labels import require_both_labels
 from alignment.data.prompts import kind_of_prompts
 from alignment.data.template import Template
-from alignment.errors import DataError, named_inputs
 from alignment.meter import say_once
 from alignment.policy.base import load_causal_lm, require_model
 from alignment.policy.generation import stop_at
@@ -30,7 +29,7 @@ from alignment.run.callbacks import callbacks_for
 from alignment.run.directory import RunDirectory
 from alignment.run.script import script
 from alignment.train.arguments import training_arguments
-from alignment.train.kto import kto_trainer
+from alignment.train.kto import ProbabilityKTOTrainer, kto_trainer
 from alignment.train.label_weights import LabelWeights, label_weights
 from alignment.train.running import train_and_save
 from alignment.train.saving import lineage_of
@@ -42,7 +41,6 @@ from alignment.train.unpaired_rows import require_evaluable, tokenised_split
 preview = labelled_answers  # reads the rows that `alignment preview` shows
 
 
-@named_inputs(DataError)  # no model is loaded yet
 def load_data(recipe: KTORecipe, run: RunDirectory, template: Template) -> tuple[Tokenised, Tokenised, LabelWeights]:
     """Read and tokenise labelled answers, training and held out by prompt, and weigh the labels."""
     limit = sequence_limit(SimpleNamespace(config=config_of(recipe)), recipe.max_length)
@@ -69,6 +67,13 @@ def main(argv: list[str] | None = None) -> None:
     run = RunDirectory.open(recipe)
     set_seed(recipe.seed)
 
+    with run.gone_if_refused():
+        trainer, template = build(recipe, run)
+    train_and_save(trainer, run, recipe, template, evaluates=trainer.eval_dataset is not None)
+
+
+def build(recipe: KTORecipe, run: RunDirectory) -> tuple[ProbabilityKTOTrainer, Template]:
+    """Load the labelled answers and the models, and build the trainer."""
     tokenizer = load_tokenizer(recipe)
     template = Template(tokenizer, recipe.chat_template, recipe.eos_token)
     run.record(lineage=lineage_of(recipe, tokenizer, template))
@@ -89,7 +94,7 @@ def main(argv: list[str] | None = None) -> None:
         evaluation=held_out.rows,
         callbacks=[*callbacks_for(run, recipe), *method_callbacks(recipe, model)],
     )
-    train_and_save(trainer, run, recipe, template, evaluates=bool(held_out.rows))
+    return trainer, template
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from alignment.calls.session import caller_of, recording, usage
 from alignment.calls.store_rows import unanswered
 from alignment.config import load_recipe
 from alignment.config.schema import LabelRecipe
-from alignment.data import load_rows, ranking_to_json
+from alignment.data import ranking_to_json
 from alignment.run.directory import RunDirectory
 from alignment.run.files import write_jsonl
 from alignment.run.script import script
@@ -21,7 +21,7 @@ from reward.feedback.answers import given_answers, sampled_answers
 from reward.feedback.labeler import summary
 from reward.feedback.revising import revised, reviser_for
 from reward.feedback.sampling import require_one_process
-from reward.feedback.stage import dry_run, labels_of, reparse, write_revisions
+from reward.feedback.stage import dry_run, labels_of, read_inputs, reparse, write_revisions
 from reward.judges import build_judge
 from reward.labels.files import LABELS
 from reward.preview.prompts import labelled
@@ -42,7 +42,7 @@ def main(argv: list[str] | None = None) -> None:
     caller = caller_of(recipe.judge, recipe, recipe.max_concurrency)
     judge = build_judge(recipe.judge, caller)  # before anything is written: without a judge there is no run
     reviser = reviser_for(recipe, caller)
-    data = load_rows(recipe)  # unreadable data is refused before anything is written
+    data = read_inputs(recipe)  # unreadable data is refused before anything is written
     run = RunDirectory.open(recipe, expendable=unanswered)
     who = {"judge": judge.name, "prompt_hash": judge.prompt_hash}
     run.record(judge=who)

@@ -85,7 +85,15 @@ def align(stage: type[PolicyGradientRecipe], argv: list[str] | None) -> None:
     require_reward_models([*reward_models(recipe), *paths_of(recipe.watch_scorers)])
     run = RunDirectory.open(recipe, expendable=unanswered)
     set_seed(recipe.seed)
+    with run.gone_if_refused():
+        trainer, template = build(recipe, run)
+    run_training(trainer, run)
+    save_trained(trainer, run.path, generation_of(recipe, template))
+    run.finish(**trainer.results())
 
+
+def build(recipe: PolicyGradientRecipe, run: RunDirectory) -> tuple[PPOTrainer, Template]:
+    """Load the prompts and the models, and build the trainer."""
     tokenizer = load_tokenizer(recipe)
     template = Template(tokenizer, recipe.chat_template, recipe.eos_token)
     lineage = lineage_of(recipe, tokenizer, template)
@@ -122,9 +130,7 @@ def align(stage: type[PolicyGradientRecipe], argv: list[str] | None) -> None:
         run=run,
         callbacks=[*callbacks_for(run, recipe), *method_callbacks(recipe, roles)],
     )
-    run_training(trainer, run)
-    save_trained(trainer, run.path, generation_of(recipe, template))
-    run.finish(**trainer.results())
+    return trainer, template
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ from transformers import TrainingArguments, set_seed
 from alignment.config.schema import PretrainRecipe
 from alignment.data import require_data
 from alignment.data.template import Template
-from alignment.errors import DataError, LineageError, ModelError, named_inputs
 from alignment.policy.base import load_model, require_model
 from alignment.policy.fresh import with_fresh_weights
 from alignment.policy.generation import stop_at
@@ -47,7 +46,7 @@ def main(argv: list[str] | None = None) -> None:
     require_objective(recipe)
     run = RunDirectory.open(recipe)
     set_seed(recipe.seed)
-    with run.gone_if_refused(), named_inputs(DataError, LineageError, ModelError):
+    with run.gone_if_refused():
         trainer, recipe, template = build(recipe, run)
     held_out = trainer.eval_dataset is not None
     train_and_save(trainer, run, recipe, template if recipe.generates else None, evaluates=held_out)

@@ -54,10 +54,25 @@ def load_data(
     )
 
 
-def train(recipe: RewardRecipe, run: RunDirectory, *, data_seed: int) -> None:
-    """Train one reward model; `data_seed` decides which prompts are held out."""
-    set_seed(recipe.seed)
+def train(recipe: RewardRecipe, run: RunDirectory, *, within: RunDirectory, data_seed: int) -> None:
+    """Train one reward model.
 
+    Args:
+        within: the folder that is deleted too if an input is refused. data_seed: decides which prompts are held out.
+    """
+    set_seed(recipe.seed)
+    with within.gone_if_refused(), run.gone_if_refused():
+        trainer, template = build(recipe, run, data_seed=data_seed)
+    choose_weights(trainer, recipe)
+    trained = run_training(trainer, run)
+    results = trainer.held_out_results()
+    run.record(**trainer.score_scale())  # the reward's scale, for stages that score with it
+    save_trained(trainer, run.path, generation_of(recipe, template))
+    run.finish(train_loss=trained.training_loss, steps=trained.global_step, **results)
+
+
+def build(recipe: RewardRecipe, run: RunDirectory, *, data_seed: int) -> tuple[RewardTrainer, Template]:
+    """Load the model and the rankings, and build the trainer."""
     tokenizer = load_tokenizer(recipe)
     template = Template(tokenizer, recipe.chat_template, recipe.eos_token)
     lineage = lineage_of(recipe, tokenizer, template)
@@ -79,12 +94,7 @@ def train(recipe: RewardRecipe, run: RunDirectory, *, data_seed: int) -> None:
         ties=recipe.ties,
         callbacks=[*callbacks_for(run, recipe), *method_callbacks(recipe, model)],
     )
-    choose_weights(trainer, recipe)
-    trained = run_training(trainer, run)
-    results = trainer.held_out_results()
-    run.record(**trainer.score_scale())  # the reward's scale, for stages that score with it
-    save_trained(trainer, run.path, generation_of(recipe, template))
-    run.finish(train_loss=trained.training_loss, steps=trained.global_step, **results)
+    return trainer, template
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -95,12 +105,13 @@ def main(argv: list[str] | None = None) -> None:
     require_model(recipe)
     run = RunDirectory.open(recipe)
     if recipe.num_members == 1:
-        train(recipe, run, data_seed=recipe.seed)
+        train(recipe, run, within=run, data_seed=recipe.seed)
         return
     members = member_recipes(recipe)
     for member in members:
         if not is_trained(member):
-            train(member, RunDirectory.open(member), data_seed=recipe.seed)
+            own = RunDirectory.open(member)
+            train(member, own, within=run if member is members[0] else own, data_seed=recipe.seed)
             signals.end_if_asked()
     finish_ensemble(recipe, run, members)
 

@@ -15,7 +15,6 @@ from alignment.config.schema import SFTRecipe
 from alignment.data import require_data
 from alignment.data.prompts import kind_of_prompts
 from alignment.data.template import Template
-from alignment.errors import DataError, LineageError, ModelError, named_inputs
 from alignment.policy.added_tokens import with_added_tokens
 from alignment.policy.base import load_policy, require_model
 from alignment.policy.generation import stop_at
@@ -59,7 +58,7 @@ def main(argv: list[str] | None = None) -> None:
     run = RunDirectory.open(recipe)
     set_seed(recipe.seed)
 
-    with run.gone_if_refused(), named_inputs(DataError, LineageError, ModelError):
+    with run.gone_if_refused():
         trainer, recipe, template = build(recipe, run)
     held_out = trainer.eval_dataset is not None
     train_and_save(trainer, run, recipe, template, evaluates=held_out)

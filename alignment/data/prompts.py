@@ -113,8 +113,8 @@ def fitting_prompts(
         else:
             kept.append(prompt)
     if faults and not skip:
-        shown = "\n".join(faults[:5]) + (f"\nand {len(faults) - 5} more" if len(faults) > 5 else "")
-        raise DataError(f"{shown}\nShorten them, lower max_new_tokens, or set on_bad_row: skip to leave them out.")
+        shown = "; ".join(faults[:5]) + (f"; and {len(faults) - 5} more" if len(faults) > 5 else "")
+        raise DataError(f"{shown}. Shorten them, lower max_new_tokens, or set on_bad_row: skip to leave them out.")
     if not kept:
         raise DataError("no prompt is left; every one is too long." if faults else "there are no prompts.")
     say_left_out(faults, len(prompts), "prompts")

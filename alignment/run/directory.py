@@ -25,7 +25,7 @@ import yaml
 
 from alignment.config.launched import BATCH_KEYS, Launch, is_sharded
 from alignment.config.schema import Mark, Recipe, keys_marked
-from alignment.errors import AlignmentError
+from alignment.errors import AlignmentError, DataError, LineageError, ModelError, named_inputs
 from alignment.json_lines import split
 from alignment.manifest import MANIFEST, how_anew, read_manifest
 from alignment.meter import say
@@ -141,12 +141,13 @@ class RunDirectory:
 
     @contextmanager
     def gone_if_refused(self) -> Iterator[None]:
-        """Delete a folder that `open` has made where the block refuses an input: nothing half-written is left.
+        """End with 2 where the block refuses an input, and delete a folder that `open` has made.
 
         A tracker writes into the folder, so that of a tracked run stays.
         """
         try:
-            yield
+            with named_inputs(DataError, LineageError, ModelError):
+                yield
         except AlignmentError:
             if self.is_new and self.tracker is None:
                 shutil.rmtree(self.path, ignore_errors=True)

@@ -2,6 +2,7 @@
 
 import contextlib
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from alignment.calls.budget import Budget
@@ -12,9 +13,11 @@ from alignment.calls.store import CallStore
 from alignment.calls.store_rows import Sampled
 from alignment.config.launched import Launch
 from alignment.config.schema import LabelRecipe
-from alignment.data import load_rows, ranking_to_json
+from alignment.data import Loaded, load_rows, ranking_to_json
+from alignment.data.prompts import prompts_to_answer
 from alignment.data.rows import Ranking
-from alignment.errors import AlignmentError
+from alignment.data.template import Template
+from alignment.errors import AlignmentError, DataError, LineageError, ModelError, named_inputs
 from alignment.evaluate.judging import Judge, Question
 from alignment.manifest import read_manifest
 from alignment.run.directory import RunDirectory
@@ -26,6 +29,31 @@ from reward.feedback.revising import answers_to_revise, revised, reviser_for
 from reward.feedback.strategies import key_of, pairs_to_label, strategy_of
 from reward.judges import build_judge
 from reward.labels.files import LABELS, REVISIONS
+
+
+@named_inputs(DataError, LineageError, ModelError)
+def read_inputs(recipe: LabelRecipe) -> Loaded[Any]:
+    """Read the data, and check all that labelling reads before the run's folder is made.
+
+    Raises: DataError if rows or people's comparisons cannot be read, or a prompt leaves no room for an answer in the
+        policy's context; ModelError or LineageError if the policy cannot answer.
+    """
+    from alignment.policy.base import config_of, require_loadable, task_of
+    from alignment.policy.proxy import require_one_tokenizer
+    from alignment.policy.tokenizer import load_tokenizer
+    from alignment.rollout.context import context_of
+
+    data = load_rows(recipe)
+    gold_samples(recipe)
+    if recipe.responses == "given":
+        given_answers(data, None, None)
+        return data
+    require_loadable(recipe, trainable=False, peft=None, task=task_of(recipe))
+    template = Template(load_tokenizer(recipe), recipe.chat_template, recipe.eos_token)
+    if recipe.proxy is not None:
+        require_one_tokenizer(recipe, recipe.proxy)
+    prompts_to_answer(recipe, template, context_of(SimpleNamespace(config=config_of(recipe))), data)
+    return data
 
 
 def labels_of(
