@@ -141,6 +141,7 @@ def is_whole(value: Any) -> bool:
 def keys_of(row: dict[str, Any]) -> str:
     """List a row's keys in a message, the first ones where there are many."""
     names = [name if name.isprintable() and len(name) <= 60 else shown(name)[1:-1] for name in map(str, row)]
+    names = [name if name.strip() else repr(name) for name in names]
     return ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "") or "no field"
 
 

@@ -95,7 +95,10 @@ def _judgebench_judge(row: Row) -> str:
 
 
 def mt_bench(row: Row) -> list[Battle]:
-    """A row of FastChat's pairwise judgments: `g1_winner` in one order, `g2_winner` in the other."""
+    """A row of FastChat's pairwise judgments: `g1_winner` in one order, `g2_winner` in the other.
+
+    As in its show_result.py, two orders that differ in any way are a tie, and one that failed leaves none to count.
+    """
     values: list[float | None] = []
     for key in ("g1_winner", "g2_winner"):
         if key not in row:
@@ -109,7 +112,13 @@ def mt_bench(row: Row) -> list[Battle]:
         "" if asked is None else str(asked), _name(row, "model_1"), _name(row, "model_2"), None, _judge(row), FAILED,
         subset=_turn(row),
     )  # fmt: skip
-    return [_of_orders(battle, values)]
+    known = [value for value in values if value is not None]
+    if not known or len(known) < len(values):
+        return [battle]
+    if len(known) == 1:
+        return [_decided(battle, known[0], "one")]
+    same = known[0] == known[1]
+    return [_decided(battle, known[0] if same else 0.5, "both", same)]
 
 
 def arena(row: Row) -> list[Battle]:

@@ -7,14 +7,14 @@ from typing import Any
 
 from alignment.config.schema import DatasetEntry
 from alignment.config.schema.require import PERSON
-from alignment.data.fields import BadRow
+from alignment.data.fields import BadRow, keys_of
 from alignment.data.load import load
 from alignment.data.load import ranking as comparable
 from alignment.data.readers import RawSource, read_file
 from alignment.data.rows import POLICIES, USABLE, Pair, Ranking, SingleVerdict
 from alignment.data.source_rows import OnBadRow
 from alignment.data.splits import prompt_key
-from alignment.errors import DataError, printable
+from alignment.errors import DataError
 from alignment.evaluate.statistics import wins
 from alignment.meter import say_left_out
 from alignment.run.directory import PEOPLE
@@ -170,7 +170,7 @@ def _rankings(
         if "\n" not in str(error):
             raise
         known = "; ".join(f"{layout.name} ({layout.keys})" for layout in LAYOUTS)
-        has = f"its first row has {printable(', '.join(map(str, first)))}" if isinstance(first, dict) else "it has none"
+        has = f"its first row has {keys_of(first)}" if isinstance(first, dict) else "it has none"
         raise DataError(
             f"{path}: has no layout of judgements: {has}. Known: {known}; labels (prompt, responses, pairs), and the "
             "layouts of preferences in docs/data.md."

@@ -336,6 +336,27 @@ def test_draws_and_failures_of_alpaca_eval(tmp_path):
     assert found["win_rate"]["value"] == 0.5
 
 
+FASTCHAT = {  # by show_result.py: wins, ties and losses of model_1, by the winners of the two orders
+    ("model_1", "model_1"): (1, 0, 0), ("model_1", "model_2"): (0, 1, 0), ("model_1", "tie"): (0, 1, 0),
+    ("model_2", "model_1"): (0, 1, 0), ("model_2", "model_2"): (0, 0, 1), ("model_2", "tie"): (0, 1, 0),
+    ("tie", "model_1"): (0, 1, 0), ("tie", "model_2"): (0, 1, 0), ("tie", "tie"): (0, 1, 0),
+    ("error", "model_1"): (0, 0, 0), ("tie", "error"): (0, 0, 0), ("error", "error"): (0, 0, 0),
+}  # fmt: skip
+
+
+def test_two_orders_of_fastchat_count_as_in_its_table(tmp_path):
+    for number, (winners, counts) in enumerate(FASTCHAT.items()):
+        row = {"model_1": "x", "model_2": "y", "g1_winner": winners[0], "g2_winner": winners[1], "question_id": number}
+        results, _ = winrate(write(tmp_path / f"{number}.jsonl", row))
+        match = results["matches"][0]
+        assert (match["wins"], match["draws"], match["losses"]) == counts, winners
+        assert match["failed"] == 1 - sum(counts)
+    results, _ = winrate(*sorted(tmp_path.glob("*.jsonl")))
+    match = results["matches"][0]
+    adjusted = (1 + 0.5 * 7) / 9  # win_rate_adjusted
+    assert match["win_rate"]["value"] == match["discrete_win_rate"]["value"] == pytest.approx(adjusted)
+
+
 @pytest.mark.parametrize(
     ("rows", "words"),
     [
@@ -351,6 +372,8 @@ def test_draws_and_failures_of_alpaca_eval(tmp_path):
         ([{"model_a": "x", "model_b": "y", "winner": "x"}], r"'winner' is 'x', not model_a"),
         ([{"prompt": "q", "answers": {"a": "1"}, "verdicts": {"j": {"a": 2}}}], r"all but one answer"),
         ([{"prompt": "q", "answers": {"a": "1", "b": "2"}, "verdicts": {"j": {"a": 2}}}], r"not a probability"),
+        ([{}], r"a.jsonl: has no layout of judgements: its first row has no field. Known"),
+        ([{"": 1}], r"its first row has ''. Known"),
         ([{"foo": 1}], r"a.jsonl: has no layout of judgements: its first row has foo. Known: AlpacaEval's annotations"),
         ([{"model_a": "x", "model_b": "y", "winner": ["x"]}], r"'winner' is \["),
         ([{"model_1": "x", "model_2": "y", "g1_winner": {}}], r"'g1_winner' is \{\}"),
