@@ -120,10 +120,10 @@ def _use(exported: Exported) -> list[str]:
             f"tokenizer = AutoTokenizer.from_pretrained({_quoted(exported.name)})",
             f"model = {loader}.from_pretrained({_quoted(exported.name)})",
         ]
-    if exported.task == CAUSAL:
+    if exported.task in (CAUSAL, SEQ2SEQ):
         lines += _generating(exported)
     lines += ["```", ""]
-    if exported.task == CAUSAL:
+    if exported.task in (CAUSAL, SEQ2SEQ):
         stops = ", ".join(
             f"{_code(stop)} ({number})" for stop, number in zip(exported.stops, exported.stop_ids, strict=True)
         )
@@ -142,6 +142,20 @@ def _use(exported: Exported) -> list[str]:
 
 
 def _generating(exported: Exported) -> list[str]:
+    if exported.task == SEQ2SEQ:
+        text = '"Translate to French: Good morning."'
+        messages = []
+        if exported.chats:
+            messages = [
+                'messages = [{"role": "user", "content": "What is the capital of Peru?"}]',
+                "text = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)",
+            ]
+            text = "text"
+        return [
+            *messages,
+            f'inputs = tokenizer({text}, return_tensors="pt")  # with the tokens that the encoder reads around it',
+            "print(tokenizer.decode(model.generate(**inputs, max_new_tokens=128)[0], skip_special_tokens=True))",
+        ]
     if exported.chats:
         return [
             'messages = [{"role": "user", "content": "What is the capital of Peru?"}]',

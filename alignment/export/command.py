@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from alignment.config.pipelines import load_pipeline
-from alignment.config.tasks import CLASSIFIER, MASKED
+from alignment.config.tasks import CLASSIFIER
 from alignment.errors import AlignmentError, ModelError, RecipeError, named_inputs
 from alignment.export.ancestry import ancestry
 from alignment.export.card import Exported, card
@@ -16,7 +16,6 @@ from alignment.export.licences import CARD, IDENTIFIER
 from alignment.manifest import read_manifest
 from alignment.pipeline.runner import STATE
 from alignment.policy.new_folder import REPORT, beside, require_free, seal
-from alignment.policy.tokenizer import template_of
 from alignment.policy.weights import weights_hash
 from alignment.run.files import naming_the_disk, read_json_object
 from alignment.strict_json import shown
@@ -101,8 +100,7 @@ def _is_policy(folder: Path) -> bool:
 
 
 def _described(source: Source, written: Written, wanted: Wanted) -> Exported:
-    tokenizer = source.tokenizer
-    template = None if source.task in (MASKED, CLASSIFIER) else template_of(source.keys, tokenizer)
+    template = None if source.task == CLASSIFIER else source.template
     stops = template.stop_token_ids if template is not None else []
     return Exported(
         name=wanted.push or wanted.out.name,
@@ -111,7 +109,7 @@ def _described(source: Source, written: Written, wanted: Wanted) -> Exported:
         is_adapter=wanted.as_adapter,
         base=source.source.base,
         base_hash=weights_hash(source.source.base),
-        stops=tokenizer.convert_ids_to_tokens(stops),
+        stops=source.tokenizer.convert_ids_to_tokens(stops),
         stop_ids=stops,
         chats=template is not None and template.chat_template is not None,
         notes=written.notes,

@@ -10,7 +10,7 @@ from transformers import AutoConfig, AutoTokenizer
 from alignment.config.schema import ModelKeys
 from alignment.config.tasks import CAUSAL, CLASSIFIER, MASKED, SEQ2SEQ
 from alignment.data.template import Template
-from alignment.errors import ModelError
+from alignment.errors import DataError, ModelError
 from alignment.policy.base import load_base, load_causal_lm
 from alignment.policy.generation import read_generation, stopping_at, write_generation
 from alignment.policy.held import held_as_trained
@@ -20,7 +20,7 @@ from alignment.policy.model_files import ADAPTER_CONFIG, CONFIG
 from alignment.policy.model_source import ModelSource, resolve_model
 from alignment.policy.plain_lora import is_accepted, plain_lora
 from alignment.policy.tasks import is_classifier, require_task
-from alignment.policy.tokenizer import load_tokenizer
+from alignment.policy.tokenizer import load_tokenizer, template_of
 from alignment.policy.weight_files import ADAPTER, INDEX
 
 WEIGHTS = "model*.safetensors"
@@ -35,16 +35,9 @@ class Source:
     source: ModelSource
     keys: ModelKeys
     task: str
+    tokenizer: Any
     adapter: Mergeable | None  # None: a whole model
-
-    @property
-    def tokenizer(self) -> Any:
-        """The tokenizer, ready to sample with."""
-        if self.adapter is not None:
-            return self.adapter.tokenizer
-        if self.task == MASKED:  # needs no token that ends an answer
-            return AutoTokenizer.from_pretrained(self.source.base, trust_remote_code=self.keys.trust_remote_code)
-        return load_tokenizer(self.keys)
+    template: Template | None  # None: it answers nothing, or is an adapter of a reward model
 
 
 @dataclass(frozen=True)
@@ -69,14 +62,37 @@ def find_source(run: Path, *, as_adapter: bool, trust_remote_code: bool) -> Sour
         if as_adapter:
             raise ModelError(f"{run} is a whole model, of which there is no adapter; leave --adapter out.")
         keys = ModelKeys(**{**held, "load_in_4bit": False})
-        return Source(run, source, keys, _task(source.base, keys), None)
+        task = _task(source.base, keys)
+        tokenizer = _tokenizer(source, keys, task)
+        template = None if task == MASKED else _template(run, keys, tokenizer)
+        return Source(run, source, keys, task, tokenizer, None, template)
     adapter = Mergeable.find(run, trust_remote_code=trust_remote_code)
     if as_adapter and adapter.config.task_type not in (None, CAUSAL):
         raise ModelError(
             f"{run} is an adapter of another model than a causal language model ({adapter.config.task_type}), and "
             "servers take adapters of these alone; leave --adapter out."
         )
-    return Source(run, source, adapter.keys, adapter.config.task_type or CAUSAL, adapter)
+    task = adapter.config.task_type or CAUSAL
+    template = None if task in (MASKED, CLASSIFIER) else _template(run, adapter.keys, adapter.tokenizer)
+    return Source(run, source, adapter.keys, task, adapter.tokenizer, adapter, template)
+
+
+def _tokenizer(source: ModelSource, keys: ModelKeys, task: str) -> Any:
+    """Return a whole model's tokenizer, ready to sample with; that of an encoder needs no token that ends an answer."""
+    if task == MASKED:
+        return AutoTokenizer.from_pretrained(source.base, trust_remote_code=keys.trust_remote_code)
+    return load_tokenizer(keys)
+
+
+def _template(run: Path, keys: ModelKeys, tokenizer: Any) -> Template:
+    """Return the template with which a model answers.
+
+    Raises: ModelError if it fails.
+    """
+    try:
+        return template_of(keys, tokenizer)
+    except DataError as error:
+        raise ModelError(f"{run}: {error}") from error
 
 
 def _task(base: str, keys: ModelKeys) -> str:
@@ -124,11 +140,9 @@ def _copy(source: Source, folder: Path) -> Written:
     for file in [place / CONFIG, place / INDEX, *sorted(place.glob(WEIGHTS)), *code]:
         if file.is_file():
             shutil.copyfile(file, folder / file.name)
-    tokenizer = source.tokenizer
-    tokenizer.save_pretrained(folder)
-    if source.task != MASKED:
-        stops = Template(tokenizer, None, source.keys.eos_token).stop_token_ids
-        write_generation(folder, stopping_at(stops, read_generation(str(place))))
+    source.tokenizer.save_pretrained(folder)
+    if source.template is not None:
+        write_generation(folder, stopping_at(source.template.stop_token_ids, read_generation(str(place))))
     return Written({"copied_from": place.name}, ["The weights are those of the run, byte for byte."])
 
 

@@ -2,18 +2,17 @@
 
 import importlib
 
-from alignment.errors import AlignmentError
+from alignment.errors import RecipeError
 
 
 def require_extra(verb: str) -> None:
     """Check that the extra `serve` is installed.
 
-    Raises: AlignmentError if it is not.
+    Raises: RecipeError if it is not.
     """
     for name in ("uvicorn", "starlette"):
         try:
             importlib.import_module(name)
         except ModuleNotFoundError as missing:
-            raise AlignmentError(
-                f"alignment {verb} needs {missing.name}, which is in the extra serve: pip install -e '.[serve]'"
-            ) from None
+            fault = f"alignment {verb} needs {missing.name}, which is in the extra serve: pip install -e '.[serve]'"
+            raise RecipeError([fault]) from None

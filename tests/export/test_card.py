@@ -1,6 +1,7 @@
 """The model card: front matter, evaluation with intervals, lineage with hashes, licences that cards name."""
 
 import json
+import re
 
 import pytest
 import yaml
@@ -8,9 +9,10 @@ from huggingface_hub import ModelCard
 
 from alignment.errors import AlignmentError, ModelError, RecipeError
 from alignment.export.command import Wanted, export
+from alignment.export.files import find_source
 from alignment.export.licences import licence_of
 from alignment.policy.weights import weights_hash
-from tests.models import save_tiny_model
+from tests.models import CHAT_TEMPLATE, save_tiny_bart, save_tiny_model, save_tiny_t5
 from tests.policy.test_merge import trained_adapter
 
 HASH = "ab" * 32
@@ -252,3 +254,44 @@ def test_the_base_of_whole_weights_is_the_model_that_no_run_made(models, tmp_pat
     shutil.move(tmp_path / "base", tmp_path.parent / f"{tmp_path.name}-moved")
     text, _ = exported(tmp_path / "runs/sft", tmp_path / "moved")
     assert "| base `base` | unknown | it is neither beside the run nor in the working folder |" in text
+
+
+T5_CHAT = CHAT_TEMPLATE.replace("<|im_end|>", "</s>")
+
+
+@pytest.mark.parametrize(
+    ("save", "keys"),
+    [
+        (save_tiny_model, {}),
+        (save_tiny_model, {"chat_template": None}),
+        (save_tiny_t5, {"chat_template": T5_CHAT}),
+        (save_tiny_t5, {}),
+        (save_tiny_bart, {}),
+    ],
+)
+def test_the_example_generates_from_what_the_run_reads(save, keys, tmp_path, monkeypatch, capsys):
+    run = save(tmp_path / "run", **keys)
+    monkeypatch.chdir(tmp_path)
+    text, _ = exported(run, tmp_path / "out")
+    found = {}
+    exec(text.partition("```python\n")[2].partition("```")[0], found)
+    prompt = found.get("messages") or re.search(r'inputs = tokenizer\("(.*?)"', text)[1]
+    ids = found["inputs"]["input_ids"][0].tolist()
+    assert ids == find_source(run, as_adapter=False, trust_remote_code=False).template.prompt_ids(prompt)
+    assert len(ids) > 8
+    assert capsys.readouterr().out.endswith("\n")
+    assert "An answer ends with one of the stop tokens" in text
+
+
+@pytest.mark.parametrize("template", ["{% if %}", "{{ raise_exception('never') }}", "{{ messages[0].no.such }}"])
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_chat_template_that_fails_is_named_with_the_model(template, whole, models, tmp_path):
+    import shutil
+
+    run = shutil.copytree(models / ("base" if whole else "first"), tmp_path / "run")
+    (run / "chat_template.jinja").write_text(template)
+    with pytest.raises(AlignmentError, match=re.escape(str(run))) as refused:
+        exported(run, tmp_path / "out")
+    assert refused.value.exit_code == 2
+    assert len(str(refused.value).splitlines()) == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run"]

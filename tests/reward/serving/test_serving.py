@@ -264,8 +264,9 @@ def test_an_address_in_use_is_reported_before_the_model_loads():
 
 def test_without_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "uvicorn", None)
-    with pytest.raises(AlignmentError, match=r"needs uvicorn, which is in the extra serve: pip install"):
+    with pytest.raises(AlignmentError, match=r"needs uvicorn, which is in the extra serve: pip install") as refused:
         serve(Settings(["x"]), print)
+    assert refused.value.exit_code == 2
 
 
 def test_the_command_until_ctrl_c(reward):
