@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 from alignment.config.schema import PolicyGradientRecipe, Recipe, TrainingRecipe
 from alignment.errors import RecipeError
 from alignment.planner import skeleton
+from alignment.planner.gpu_kernels import gpu_kernels
 from alignment.planner.machine import CUDA_CONTEXT, SLACK, Machine
 from alignment.planner.settings import Lengths, Settings, answers_of, lengths_of, rollouts_of
 from alignment.planner.skeleton import Blueprint, blueprint
@@ -276,7 +277,7 @@ class _Training:
         model = self.build(depth)
         prepare(model, self.recipe, checkpointing=self.settings.checkpointing and grad)
         share = self.lengths.answer / self.lengths.whole  # of positions that are answers
-        with fake_memory(model):
+        with fake_memory(model), gpu_kernels(gpu=self.machine.gpu):
             return trace(model, lambda: step(model), dtype=self.settings.autocast, grad=grad, share=share)
 
 
