@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from transformers.integrations import deepspeed
 
 from alignment.errors import ModelError
+from alignment.ops.finite import first_not_finite
 from alignment.policy.model_files import is_there, read_object
 from alignment.strict_json import Limits, shown
 
@@ -213,9 +214,9 @@ def require_finite(weights: Mapping[str, torch.Tensor], place: str) -> None:
 
     Raises: ModelError with its name.
     """
-    for name, tensor in weights.items():
-        if tensor.is_floating_point() and tensor.numel() and not tensor.isfinite().all():
-            raise ModelError(f"{place}: {name} holds NaN or infinity; copy the model again, or train it anew.")
+    name = first_not_finite(weights.items())
+    if name is not None:
+        raise ModelError(f"{place}: {name} holds NaN or infinity; copy the model again, or train it anew.")
 
 
 def listed(names: Iterable[str]) -> str:
