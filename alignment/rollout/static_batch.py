@@ -168,9 +168,11 @@ class StaticBatch:
         """Return what the rows drew since the last time."""
         new = slice(self.read_steps, self.steps)
         self.read_steps = self.steps
-        tokens: list[list[int]] = self.memory.tokens[: self.real, new].tolist()
-        logp: list[list[float]] | None = self.memory.logp[: self.real, new].tolist() if self.with_logp else None
-        return tokens, logp
+        tokens = self.memory.tokens[: self.real, new]
+        if not self.with_logp:
+            return tokens.tolist(), None
+        both = torch.stack((tokens.double(), self.memory.logp[: self.real, new].double())).tolist()  # one wait
+        return [[int(token) for token in row] for row in both[0]], both[1]
 
     def worth_dropping(self, rows: int, live: int) -> bool:
         """Whether the live rows fit a smaller bucket."""
