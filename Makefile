@@ -81,7 +81,7 @@ recipe-page: $(VENV)/.installed ## docs/recipes.md of the schema in alignment/co
 	$(BIN)/python -m alignment.config.reference >docs/recipes.md
 
 gpu-page: $(VENV)/.installed ## docs/gpu.md of benchmarks/gpu/results
-	$(BIN)/python -m benchmarks.gpu.page $(wildcard benchmarks/gpu/results/*.json) >docs/gpu.md
+	$(BIN)/python -m benchmarks.gpu.page $(sort $(wildcard benchmarks/gpu/results/*.json)) >docs/gpu.md
 
 TRL_WITH_PPO := runs/benchmarks/trl-1.12.0
 

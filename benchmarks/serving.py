@@ -43,36 +43,64 @@ def main() -> None:
     parser.add_argument("--width", type=int, help="A random Llama of this width in place of the model's weights.")
     parser.add_argument("--layers", type=int, default=8)
     parser.add_argument("--in_flight", type=int, nargs="+", default=[1, 16, 64])
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--rounds", type=int, default=3, help="Turns of each server; a client sends a request in each.")
     parser.add_argument("--tokens", type=int, default=64, help="Most tokens of an answer.")
     args = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+    with tempfile.TemporaryDirectory() as folder:
         model = args.model if args.width is None else random_model(args.model, Path(folder), args.width, args.layers)
-        started = {name: stack.enter_context(running(command)) for name, command in servers(model).items()}
+        print("| server | in flight | tokens/s | p50, s | p99, s | requests |\n|---|---|---|---|---|---|", flush=True)
+        for row in compare(model, args.in_flight, device=args.device, rounds=args.rounds, tokens=args.tokens):
+            speed, times = f"{row.speed:,.0f}", f"{row.half:.2f} | {row.slow:.2f}"
+            print(f"| `{row.server}` | {row.in_flight} | {speed} | {times} | {row.requests} |", flush=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What was measured of one server with so many requests in flight."""
+
+    server: str
+    in_flight: int
+    speed: float  # tokens a second, the median of the rounds
+    half: float  # seconds of a request, the median
+    slow: float  # the 99th percentile
+    requests: int
+
+
+def compare(model: str, in_flight: Sequence[int], *, device: str, rounds: int, tokens: int) -> Iterator[Row]:
+    """Start the servers and measure them in turns.
+
+    Args:
+        device: "cpu" or "cuda". rounds: turns of each server. tokens: most of an answer.
+    """
+    with ExitStack() as stack:
+        started = {name: stack.enter_context(running(command)) for name, command in servers(model, device).items()}
+        for server in started.values():  # all load at the same time
+            until_healthy(server.port, server.process)
+            server.process.send_signal(signal.SIGSTOP)
         for server in started.values():
             server.measure(model, Load(2, 4, 8))  # the first requests load kernels
-        print("| server | in flight | tokens/s | p50, s | p99, s | requests |\n|---|---|---|---|---|---|", flush=True)
-        for count in args.in_flight:
-            load = Load(count, max(4, count), args.tokens)
+        for count in in_flight:
+            load = Load(count, max(4, count), tokens)
             found: dict[str, list[tuple[float, list[float]]]] = {name: [] for name in started}
-            for _ in range(args.rounds):
+            for _ in range(rounds):
                 for name, server in started.items():
                     found[name].append(server.measure(model, load))
-            for name, rounds in found.items():
-                speed = statistics.median(speed for speed, _ in rounds)
-                seconds = sorted(one for _, each in rounds for one in each)
+            for name, measured in found.items():
+                speed = statistics.median(speed for speed, _ in measured)
+                seconds = sorted(one for _, each in measured for one in each)
                 half, slow = statistics.median(seconds), seconds[int(0.99 * (len(seconds) - 1))]
-                print(f"| {name} | {count} | {speed:,.0f} | {half:.2f} | {slow:.2f} | {len(seconds)} |", flush=True)
+                yield Row(name, count, speed, half, slow, len(seconds))
 
 
-def servers(model: str) -> dict[str, list[str]]:
+def servers(model: str, device: str) -> dict[str, list[str]]:
     """Return the commands, without the port."""
     ours = [sys.executable, "-m", "alignment.cli", "serve", f"{model}={model}"]
-    theirs = [sys.executable, "-m", "transformers.cli.transformers", "serve", model, "--device", "cpu"]
+    theirs = [sys.executable, "-m", "transformers.cli.transformers", "serve", model, "--device", device]
     return {
-        "`alignment serve`": ours,
-        "`transformers serve`": theirs,
-        "`transformers serve --continuous-batching`": [*theirs, "--continuous-batching"],
+        "alignment serve": ours,
+        "transformers serve": theirs,
+        "transformers serve --continuous-batching": [*theirs, "--continuous-batching"],
     }
 
 
@@ -94,7 +122,7 @@ class Server:
 
 @contextmanager
 def running(command: Sequence[str]) -> Iterator[Server]:
-    """Start a server, wait until it answers, and stop it until it is measured."""
+    """Start a server."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -103,8 +131,6 @@ def running(command: Sequence[str]) -> Iterator[Server]:
             [*command, "--port", str(port)], stdout=log, stderr=log, env={**os.environ, "ALIGNMENT_SERVE_KEY": KEY}
         )
         try:
-            until_healthy(port, process)
-            process.send_signal(signal.SIGSTOP)
             yield Server(process, port)
         finally:
             process.kill()

@@ -20,9 +20,14 @@ def main(place: Place, found: Findings, variant: str) -> None:
     command += ["--updates", "3" if place.on_gpu else "2", "--work", str(place.own)]
     command += ["--value_model", *(("head", "adapter") if place.on_gpu else ("head",))]
     command += ["--baseline", str(place.pack / BASELINE), "--trl", str(place.pack / TRL)]
-    done = subprocess.run([sys.executable, *command], stdout=subprocess.PIPE, text=True, check=True)
-    print(done.stdout, flush=True)
-    said = json.loads(done.stdout.strip().split("\n")[-1])
+    last = ""
+    with subprocess.Popen([sys.executable, *command], stdout=subprocess.PIPE, text=True) as process:
+        for line in process.stdout or ():
+            print(line, end="", flush=True)
+            last = line
+    if process.returncode:
+        sys.exit(process.returncode)
+    said = json.loads(last)
     memory = "peak_cuda_mib" if place.on_gpu else "peak_rss_mib"
     for system in [name for name in said if name.startswith(("ours-", "trl"))]:
         (run,) = said[system]

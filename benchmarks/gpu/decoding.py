@@ -1,8 +1,13 @@
 """A step of sampling: milliseconds, kernels and waits for the device, at several batch sizes.
 
+Variant `roles`:
+
     nf4         four roles on an NF4 base, the policy a LoRA adapter, as PPO samples
     nf4-static  the same with fixed shapes and CUDA graphs
     merged      the same roles, sampled from a merged bf16 copy with fixed shapes and CUDA graphs
+
+Variant `plain`:
+
     bf16        the same shape in bf16 without an adapter, as after a merge
     bf16-static the same with fixed shapes and CUDA graphs
     continuous  as bf16 with transformers' continuous batching
@@ -28,25 +33,39 @@ from alignment.rollout.engine import Engine, Sampling
 from alignment.rollout.merged_engine import MergedEngine
 from alignment.rollout.static_batch import static_decoder
 from alignment.rollout.transformers_engine import TransformersEngine
-from benchmarks.gpu.models import LARGE, large
+from benchmarks.gpu.models import LARGE, large, let_go
 from benchmarks.gpu.step import Findings, Place, run_step
 from benchmarks.shapes import SHAPES
 
 BATCHES = {"cuda": (1, 16, 64, 128), "cpu": (1, 4)}
-PROMPT, SHORT, LONG = {"cuda": 64, "cpu": 8}, {"cuda": 16, "cpu": 4}, {"cuda": 48, "cpu": 12}  # tokens
+PROMPT, SHORT, LONG = {"cuda": 64, "cpu": 8}, {"cuda": 8, "cpu": 4}, {"cuda": 24, "cpu": 12}  # tokens
+SLOW, FEW = ("nf4", "bf16"), {"cuda": (1, 64), "cpu": (1,)}  # without graphs the host takes as long for each batch
+COUNTED = (2, 4)  # tokens of the runs whose kernels are counted: a profiler takes long over many
 WAITS_A_STEP = 1 / 16  # of the device, where nothing is padded and nothing stops
 
 
+KINDS = {"roles": ("nf4", "nf4-static", "merged"), "plain": ("bf16", "bf16-static", "continuous")}
+
+
 def main(place: Place, found: Findings, variant: str) -> None:
-    """Measure at each batch size."""
-    with_roles = variant in ("nf4", "nf4-static", "merged")
-    roles = four_roles(place) if with_roles else None
+    """Measure each kind at each batch size."""
+    roles = four_roles(place) if variant == "roles" else None
     model = plain(place) if roles is None else roles.policy_lm
-    cast = torch.autocast("cuda", torch.bfloat16) if place.on_gpu and with_roles else nullcontext()
-    copy = bfloat16_copy(roles) if variant == "merged" else None
-    for batch in BATCHES[place.device]:
+    for kind in KINDS[variant]:
+        of_kind(place, found, kind, model, roles)
+        let_go()
+    for name, row in found.content["numbers"].items():
+        if "waits a step" in row:
+            found.check(f"{name}: waits for the device a step", row["waits a step"], most=WAITS_A_STEP)
+
+
+def of_kind(place: Place, found: Findings, kind: str, model: Any, roles: Any) -> None:
+    """Measure one kind at each batch size."""
+    cast = torch.autocast("cuda", torch.bfloat16) if place.on_gpu and roles is not None else nullcontext()
+    copy = bfloat16_copy(roles) if kind == "merged" else None
+    for batch in BATCHES[place.device] if kind not in SLOW else FEW[place.device]:
         engine: Engine
-        if variant == "continuous":
+        if kind == "continuous":
             engine = ContinuousBatchingEngine(model, 0, batch)
         elif copy is not None:
             sampler_of = TransformersEngine(
@@ -54,14 +73,12 @@ def main(place: Place, found: Findings, variant: str) -> None:
             )
             engine = MergedEngine(sampler_of, partial(policy_weights, roles))
         else:
-            decoder = static_decoder(model) if variant.endswith("static") else None
+            decoder = static_decoder(model) if kind.endswith("static") else None
             engine = TransformersEngine(model, 0, batch, decoder=decoder, keeps_memory=decoder is not None)
         sample = sampler(engine, place, batch, SHAPES[LARGE[place.device]]["vocab_size"])
         with cast:
-            found.numbers(**{f"batch {batch}": of_batch(place, batch, sample, counted=variant != "continuous")})
-    for batch, row in found.content["numbers"].items():
-        if "waits a step" in row:
-            found.check(f"{batch}: waits for the device a step", row["waits a step"], most=WAITS_A_STEP)
+            row = of_batch(place, batch, sample, counted=kind != "continuous")
+        found.numbers(**{f"{kind}, batch {batch}": row})
 
 
 def of_batch(place: Place, batch: int, sample: Callable[[int], None], *, counted: bool) -> dict[str, float]:
@@ -72,7 +89,8 @@ def of_batch(place: Place, batch: int, sample: Callable[[int], None], *, counted
     ms = 1000 * a_step(place, lambda steps: timed(place, lambda: sample(steps)))
     row = {"ms a step": ms, "tokens a second": 1000 * batch / ms}
     if place.on_gpu and counted:
-        row["kernels a step"] = a_step(place, lambda steps: kernels(lambda: sample(steps)))
+        few, more = (kernels(partial(sample, steps)) for steps in COUNTED)
+        row["kernels a step"] = (more - few) / (COUNTED[1] - COUNTED[0])
         row["waits a step"] = a_step(place, lambda steps: waits_for_device(lambda: sample(steps)))
     if place.on_gpu:
         row["GiB"] = torch.cuda.max_memory_allocated() / 2**30

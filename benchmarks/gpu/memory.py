@@ -12,7 +12,7 @@ from benchmarks.gpu.stages import MEASURED
 from benchmarks.gpu.step import Findings, Place, run_step
 
 SIZES = {  # GiB, answers, tokens of a prompt, tokens of an answer, microbatch
-    "cuda": (24.0, 32, 256, 256, 2),
+    "cuda": (24.0, 16, 256, 128, 4),
     "cpu": (24.0, 4, 16, 4, 2),
 }
 

@@ -21,6 +21,7 @@ WHEELS = (  # what the machine lacks, or may have too old
     *("transformers", "peft", "accelerate", "trl", "datasets", "dill", "multiprocess", "bitsandbytes", "regex"),
     *("pydantic", "pydantic_core", "annotated-types", "typing-inspection", "typing_extensions", "typer", "rich"),
     *("openai", "jiter", "httpx2", "httpcore2", "truststore", "sniffio", "anyio", "krippendorff", "annotated-doc"),
+    *("starlette", "uvicorn", "fastapi", "opentelemetry-api"),
 )
 BUILT = ("deepspeed",)  # a source distribution, whose wheel holds Python alone
 FOR_DEEPSPEED = ("hjson", "py-cpuinfo", "einops", "msgpack")

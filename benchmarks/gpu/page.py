@@ -34,14 +34,15 @@ def page(runs: list[dict[str, Any]]) -> str:
 def section(run: dict[str, Any]) -> str:
     """Return one run: the machine, what became of each step, and its numbers."""
     device = run["device"]
-    steps = {step.name: {"title": step.title, "status": NOT_RUN} for step in STEPS} | run["steps"]
+    steps = run["steps"]
     versions = ", ".join(f"{name} {version}" for name, version in run.get("versions", {}).items())
     memory = f", {device['memory_gib']} GiB" if "memory_gib" in device else ""
-    seconds = f"{run['seconds']:.0f} s" if "seconds" in run else "ended before its end"
+    limit = run["limit_seconds"]
+    seconds = f"{run['seconds']:.0f} s of {limit}" if "seconds" in run else f"stopped before its limit of {limit} s"
     lines = [f"\n## {device['name']}{memory}, {run['started'][:10]}\n"]
     if device["kind"] != "cuda":
         lines.append("**Tiny shapes on a CPU: the numbers test the script, not a GPU.**\n")
-    lines.append(f"{seconds} of {run['limit_seconds']}; {versions}\n")
+    lines.append(f"{seconds}; {versions}\n")
     return "\n".join(lines) + "\n" + table(steps) + "".join(details(name, step) for name, step in steps.items())
 
 

@@ -23,7 +23,7 @@ from typing import Any
 
 from benchmarks.gpu import machine
 from benchmarks.gpu.results import FAILED, NAME, SKIPPED, Results, judged
-from benchmarks.gpu.steps import CPU_SECONDS, LAST_SECONDS, ROUNDS, WHOLE_SECONDS, Step
+from benchmarks.gpu.steps import CPU_SECONDS, LAST_SECONDS, PARTS, ROUNDS, WHOLE_SECONDS, Step
 
 ROOT = Path(__file__).resolve().parents[2]
 LOGS = "logs.tar.gz"
@@ -69,7 +69,7 @@ class Runner:
         allowed = min(float(step.seconds if self.device == "cuda" else CPU_SECONDS), left)
         print(f"{step.name}: started", flush=True)
         begun = time.monotonic()
-        code = self.process(step.name, self._command(step), allowed)
+        code = self.process(step.name, [*self._command(step), "--seconds", f"{allowed:.0f}"], allowed)
         found = machine.read_json(self._found(step))
         status, reason = judged(code, allowed, found, last_line(self.logs / f"{step.name}.log"))
         kept = {key: found[key] for key in ("numbers", "checks") if found.get(key)}
@@ -153,6 +153,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--cpu", action="store_true", help="every step on tiny shapes, to see that the script runs")
     parser.add_argument("--out", type=Path, default=Path(os.environ.get("OUT") or "gpu-results"))
     parser.add_argument("--pack", type=Path, default=ROOT / ".gpu-pack", help="what `make gpu-pack` made")
+    parser.add_argument("--part", choices=PARTS, help="one half of the steps; default: all, as far as the time goes")
     parser.add_argument("--only", nargs="+", help="names of steps; the others are left out")
     args = parser.parse_args(argv)
     begun = time.monotonic()
@@ -160,7 +161,7 @@ def main(argv: list[str] | None = None) -> int:
     if device == "cuda" and not machine.has_cuda():
         print("torch sees no CUDA device here; nothing was run. --cpu tries every step on tiny shapes", file=sys.stderr)
         return 2
-    rounds = [[step for step in steps if not args.only or step.name in args.only] for steps in ROUNDS]
+    rounds = [[step for step in steps if _chosen(step, args)] for steps in ROUNDS]
     titles = {"install": "Install the pack", **{step.name: step.title for steps in rounds for step in steps}}
     whole = WHOLE_SECONDS[device]
     results = Results(
@@ -169,7 +170,7 @@ def main(argv: list[str] | None = None) -> int:
     work = Path(tempfile.mkdtemp(prefix="alignment-gpu-", dir=machine.roomy_folder(device)))
     try:
         pack = args.pack.resolve() if args.pack.is_dir() else None
-        together = 2 if device == "cpu" else max(1, (os.cpu_count() or 1) // 3)
+        together = 2 if device == "cpu" else max(1, (os.cpu_count() or 1) // 2)
         ends = begun + whole - LAST_SECONDS
         runner = Runner(results, work, device=device, ends=ends, together=together, pack=pack)
         signal.signal(signal.SIGTERM, runner.end)
@@ -182,6 +183,10 @@ def main(argv: list[str] | None = None) -> int:
     results.note(seconds=round(time.monotonic() - begun, 1))
     print(f"{results.path}: {len(titles) - len(results.failed)} of {len(titles)} steps passed or were skipped")
     return 1 if results.failed else 0
+
+
+def _chosen(step: Step, args: argparse.Namespace) -> bool:
+    return (not args.only or step.name in args.only) and (not args.part or args.part in step.parts)
 
 
 def install(runner: Runner, results: Results) -> bool:

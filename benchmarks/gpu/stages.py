@@ -1,4 +1,4 @@
-"""SFT, reward, DPO, PPO and merge, one after the other as from recipes, each a few steps; on a bf16 or an NF4 base."""
+"""Stages one after the other as from recipes, each a few steps, then `merge`; on a bf16 or an NF4 base."""
 
 import importlib
 import json
@@ -17,6 +17,8 @@ from benchmarks.gpu.models import common_keys, let_go, small
 from benchmarks.gpu.step import Findings, Place, run_step
 
 SIZES = {"cuda": (Lengths(128, 128), 8, 4), "cpu": (Lengths(32, 8), 2, 2)}  # tokens, rows of a step, steps
+STAGES = {"others": ("sft", "reward", "kto", "grpo", "rloo")}
+DATA = {"sft": "demonstrations", "reward": "pairs", "dpo": "pairs", "kto": "pairs"}
 MEASURED = "measured.json"  # what `planned.py` compares with
 
 
@@ -25,14 +27,15 @@ def main(place: Place, found: Findings, variant: str) -> None:
     lengths, rows, steps = SIZES[place.device]
     write_rows(place.own / "data", lengths, rows * steps)
     measured: dict[str, dict[str, Any]] = {}
-    for stage in ("sft", "reward", "dpo", "ppo"):
+    stages = STAGES.get(variant, ("sft", "reward", "dpo", "ppo"))
+    for stage in stages:
         recipe = write_recipe(place, stage, load_in_4bit=variant == "nf4")
         measured[stage] = run_stage(stage, recipe, place)
         write_json(place.own / MEASURED, measured)
         found.numbers(**{stage: measured[stage]})
         check_stage(found, stage, read_jsonl(place.own / stage / "metrics.jsonl"))
     begun = time.perf_counter()
-    difference = merge(place.own / "ppo", place.own / "merged")
+    difference = merge(place.own / stages[-1], place.own / "merged")
     found.numbers(merge={"seconds": time.perf_counter() - begun})
     found.check("merge: largest difference of logits", difference, most=TOLERANCES[torch.bfloat16])
 
@@ -40,7 +43,7 @@ def main(place: Place, found: Findings, variant: str) -> None:
 def write_recipe(place: Place, stage: str, **keys: Any) -> Path:
     """Write the recipe of a stage; those after SFT start from its adapter."""
     lengths, rows, steps = SIZES[place.device]
-    data = {"sft": "demonstrations", "reward": "pairs", "dpo": "pairs", "ppo": "prompts"}[stage]
+    data = DATA.get(stage, "prompts")
     recipe = {
         **common_keys(place),
         "stage": stage,
@@ -51,7 +54,7 @@ def write_recipe(place: Place, stage: str, **keys: Any) -> Path:
         "save_strategy": "no",
         **keys,
     }
-    if stage == "ppo":
+    if data == "prompts":
         del recipe["logging_steps"]  # it logs once an update
         recipe |= {
             "reward_model_path": str(place.own / "reward"),
@@ -59,9 +62,9 @@ def write_recipe(place: Place, stage: str, **keys: Any) -> Path:
             "max_new_tokens": lengths.answer,
             "rollout_batch_size": 2 * rows,
             "total_episodes": 4 * rows,
-            "num_ppo_epochs": 1,
             "num_mini_batches": 1,
             "num_sample_generations": 1,
+            **({"num_ppo_epochs": 1} if stage == "ppo" else {"num_generations": 4, "beta": 0.1}),
         }
     else:
         recipe |= {"max_length": lengths.prompt + lengths.answer, "max_steps": steps}
@@ -96,11 +99,12 @@ def check_stage(found: Findings, stage: str, rows: list[dict[str, Any]]) -> None
     if stage == "dpo":  # the policy is the reference: -log sigmoid(0)
         off = abs(losses[0] - math.log(2))
         found.check("dpo: distance of the first loss from ln 2", off, most=1e-3)
-    if stage == "ppo":
+    if stage in ("grpo", "ppo", "rloo"):
         first = logged[0]
-        found.check("ppo: size of the first KL", abs(first["kl"]), most=1e-6)
+        if "kl" in first:  # nothing computes the reference without a coefficient
+            found.check(f"{stage}: size of the first KL", abs(first["kl"]), most=1e-6)
         off = max(abs(first["ratio_min"] - 1), abs(first["ratio_max"] - 1))
-        found.check("ppo: distance of the first ratio from 1", off, most=1e-6)
+        found.check(f"{stage}: distance of the first ratio from 1", off, most=1e-6)
 
 
 if __name__ == "__main__":

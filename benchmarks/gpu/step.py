@@ -1,6 +1,7 @@
 """What a step's process is given and what it leaves: numbers, and numbers that have a limit."""
 
 import argparse
+import faulthandler
 import math
 import sys
 from collections.abc import Callable
@@ -8,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.gpu.results import write_json
+
+STACKS_BEFORE = 3  # seconds before the end of a step that takes too long
 
 
 class Findings:
@@ -67,6 +70,9 @@ def run_step(do: Callable[[Place, Findings, str], None]) -> None:
     parser.add_argument("--found", type=Path, required=True)
     parser.add_argument("--pack", type=Path)
     parser.add_argument("--variant", default="")
+    parser.add_argument("--seconds", type=float, help="after which the runner ends this process")
     args = parser.parse_args()
+    if args.seconds:  # where it was, in the log
+        faulthandler.dump_traceback_later(max(1.0, args.seconds - STACKS_BEFORE))
     do(Place(args), Findings(args.found), args.variant)
     sys.stdout.flush()
