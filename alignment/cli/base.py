@@ -61,6 +61,10 @@ LoadIn4Bit = Annotated[
     bool | None,
     typer.Option("--load_in_4bit/--no_load_in_4bit", help="Hold the weights in 4 bits; default: as in training."),
 ]
+LoadIn8Bit = Annotated[
+    bool | None,
+    typer.Option("--load_in_8bit/--no_load_in_8bit", help="Hold the weights in 8 bits; default: as in training."),
+]
 ChatTemplate = Annotated[
     str | None,
     typer.Option("--chat_template", metavar="TEXT|FILE|NAME", help="In place of the template of training."),

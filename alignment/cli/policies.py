@@ -11,6 +11,7 @@ from alignment.cli.base import (
     ChatTemplate,
     Dtype,
     LoadIn4Bit,
+    LoadIn8Bit,
     Proxy,
     TrustRemoteCode,
     given_keys,
@@ -49,6 +50,7 @@ def chat(
     proxy: Proxy = None,
     dtype: Dtype = None,
     load_in_4bit: LoadIn4Bit = None,
+    load_in_8bit: LoadIn8Bit = None,
     chat_template: ChatTemplate = None,
     trust_remote_code: TrustRemoteCode = False,
 ) -> None:
@@ -60,6 +62,7 @@ def chat(
         model=given_keys(
             dtype=dtype,
             load_in_4bit=load_in_4bit,
+            load_in_8bit=load_in_8bit,
             chat_template=chat_template,
             trust_remote_code=trust_remote_code or None,
         ),
@@ -155,6 +158,7 @@ def serve(
     proxy: Proxy = None,
     dtype: Dtype = None,
     load_in_4bit: LoadIn4Bit = None,
+    load_in_8bit: LoadIn8Bit = None,
     chat_template: ChatTemplate = None,
     trust_remote_code: TrustRemoteCode = False,
 ) -> None:
@@ -177,6 +181,7 @@ def serve(
         keys=given_keys(
             dtype=dtype,
             load_in_4bit=load_in_4bit,
+            load_in_8bit=load_in_8bit,
             chat_template=chat_template,
             trust_remote_code=trust_remote_code or None,
         ),

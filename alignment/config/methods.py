@@ -50,10 +50,11 @@ class TuningMethod:
     withheld: Mapping[str, str] = field(default_factory=dict)  # fields that a recipe may not give, and why
     trains_base: bool = False  # the base's own weights train: they are held in float32, and no role shares them
     allows_4bit: bool = True  # the base may be held in 4 bits
+    allows_8bit: bool = True  # the base may be held in 8 bits
     new_value: str = "lora"  # the method of PPO's value if it starts as a new adapter beside the policy's
     merges: bool = True  # `alignment merge` can add the adapter to the base's weights
     merges_biases: bool = False  # it can where every module that the adapter changes has a bias
-    copies_modules: bool = False  # it trains copies of the base's modules, which are then not held in 4 bits
+    copies_modules: bool = False  # it trains copies of the base's modules, which are then not quantised
     steps: str | None = None  # module of `alignment.policy.methods` with callbacks, of a method without a family
     reads_gradients: bool = False  # between backward and optimizer step; DeepSpeed and FSDP2 hold them in shards
     samples_ranks: bool = False  # a step computes with part of the adapter, and changes that part alone
@@ -65,6 +66,10 @@ class TuningMethod:
     def has_adapter(self) -> bool:
         """Whether an adapter is trained and saved, which can be continued and merged; else a whole model is."""
         return self.family is not None
+
+    def allows_bits(self, bits: int | None) -> bool:
+        """Whether the base may be held in 4 or 8 bits; None: in floating point."""
+        return {4: self.allows_4bit, 8: self.allows_8bit, None: True}[bits]
 
     @property
     def is_lora(self) -> bool:
@@ -86,6 +91,7 @@ def _generic(name: str, facts: PeftFacts) -> TuningMethod:
         defaults=facts.defaults,
         withheld=facts.withheld,
         allows_4bit=facts.allows_4bit,
+        allows_8bit=facts.allows_8bit,
         merges=facts.merges,
         merges_biases=facts.merges_biases,
     )
@@ -114,7 +120,7 @@ def _soft_prompt(title: str, where: str, **defaults: Any) -> TuningMethod:
 
 PREFIX_CONFIG = "prefix_tuning:PrefixTuningConfig"
 TUNING_METHODS: dict[str, TuningMethod] = {
-    "full": TuningMethod("full fine-tuning", None, trains_base=True, allows_4bit=False),
+    "full": TuningMethod("full fine-tuning", None, trains_base=True, allows_4bit=False, allows_8bit=False),
     "lora": TuningMethod("LoRA", "lora", LORA_KEYS, LORA_CONFIG, withheld=LORA_WITHHELD, vllm_adapter=True),
     "dora": TuningMethod("DoRA", "lora", LORA_KEYS, LORA_CONFIG, withheld=LORA_WITHHELD),
     "adalora": TuningMethod(
@@ -142,6 +148,7 @@ TUNING_METHODS: dict[str, TuningMethod] = {
         "ChildTuningKeys",
         trains_base=True,
         allows_4bit=False,
+        allows_8bit=False,
         new_value="lora",
         steps="child_tuning",
         reads_gradients=True,

@@ -21,18 +21,29 @@ class PeftFacts:
     defaults: Mapping[str, Any] = field(default_factory=lambda: ALL_LINEAR)  # a new adapter starts as the base
     withheld: Mapping[str, str] = field(default_factory=dict)  # fields that a recipe may not give, and why
     allows_4bit: bool = True
+    allows_8bit: bool = True
     merges: bool = True
     merges_biases: bool = False  # it can where every module that the adapter changes has a bias
 
 
 def _facts(
-    where: str, title: str, *, fp: bool = False, merges: bool = True, merges_biases: bool = False, **defaults: Any
+    where: str,
+    title: str,
+    *,
+    fp: bool = False,
+    fp_or_8: bool = False,
+    merges: bool = True,
+    merges_biases: bool = False,
+    **defaults: Any,
 ) -> PeftFacts:
-    """Return a type's facts; `fp`: its base must be held in floating point."""
+    """Return a type's facts; `fp`: its base must be held in floating point, `fp_or_8`: or in 8 bits."""
     given = ALL_LINEAR | defaults
     defaults = {key: value for key, value in given.items() if value is not None}
     withheld = {key: RANDOM_START for key in defaults if key == "init_weights"}
-    return PeftFacts(f"peft.tuners.{where}", title, defaults, withheld, not fp, merges, merges_biases=merges_biases)
+    allowed = {"allows_4bit": not (fp or fp_or_8), "allows_8bit": not fp}
+    return PeftFacts(
+        f"peft.tuners.{where}", title, defaults, withheld, **allowed, merges=merges, merges_biases=merges_biases
+    )
 
 
 GENERIC: dict[str, PeftFacts] = {
@@ -44,24 +55,24 @@ GENERIC: dict[str, PeftFacts] = {
     "adamss": _facts("adamss:AdamssConfig", "AdaMSS", fp=True),
     "beft": _facts("beft:BeftConfig", "BEFT", merges=False, merges_biases=True),
     "c3a": _facts("c3a:C3AConfig", "C3A", init_weights=True),
-    "deft": _facts("deft:DeftConfig", "DEFT", fp=True),
+    "deft": _facts("deft:DeftConfig", "DEFT", fp_or_8=True),
     "delora": _facts("delora:DeloraConfig", "DeLoRA", fp=True),
     "fourierft": _facts("fourierft:FourierFTConfig", "FourierFT", init_weights=True),
     "glora": _facts("glora:GloraConfig", "GLoRA", fp=True),
     "gralora": _facts("gralora:GraloraConfig", "GraLoRA"),
     "hira": _facts("hira:HiraConfig", "HiRA"),
     "hra": _facts("hra:HRAConfig", "HRA", fp=True),
-    "loha": _facts("loha:LoHaConfig", "LoHa", fp=True),
-    "lokr": _facts("lokr:LoKrConfig", "LoKr", fp=True),
+    "loha": _facts("loha:LoHaConfig", "LoHa", fp_or_8=True),
+    "lokr": _facts("lokr:LoKrConfig", "LoKr", fp_or_8=True),
     "osf": _facts("osf:OSFConfig", "OSF", fp=True),
     "peanut": _facts("peanut:PeanutConfig", "PEANuT", fp=True),
     "psoft": _facts("psoft:PsoftConfig", "PSOFT", fp=True),
-    "randlora": _facts("randlora:RandLoraConfig", "RandLoRA", fp=True),  # in 4 bits a second adapter wraps the first
+    "randlora": _facts("randlora:RandLoraConfig", "RandLoRA", fp=True),  # quantised, a second adapter wraps the first
     "road": _facts("road:RoadConfig", "RoAd"),
     "shira": _facts("shira:ShiraConfig", "SHiRA"),
     "supertuning": _facts("supertuning:SupertuningConfig", "Supertuning", fp=True),
     "tinylora": _facts("tinylora:TinyLoraConfig", "TinyLoRA", fp=True),
-    "unilora": _facts("unilora:UniLoraConfig", "UniLoRA", fp=True),  # in 4 bits its gradient is 0
+    "unilora": _facts("unilora:UniLoraConfig", "UniLoRA", fp=True),  # quantised, its gradient is 0
     "vblora": _facts("vblora:VBLoRAConfig", "VB-LoRA"),
     "waveft": _facts("waveft:WaveFTConfig", "WaveFT"),
 }

@@ -61,7 +61,7 @@ def find_source(run: Path, *, as_adapter: bool, trust_remote_code: bool) -> Sour
     if source.adapter is None:
         if as_adapter:
             raise ModelError(f"{run} is a whole model, of which there is no adapter; leave --adapter out.")
-        keys = ModelKeys(**{**held, "load_in_4bit": False})
+        keys = ModelKeys(**held).in_floats()
         task = _task(source.base, keys)
         tokenizer = _tokenizer(source, keys, task)
         template = None if task == MASKED else _template(run, keys, tokenizer)
@@ -165,8 +165,9 @@ def _adapter(adapter: Mergeable, folder: Path, out: Path) -> Written:
     adapter.tokenizer.save_pretrained(folder)
     write_generation(folder, adapter.generation)
     notes = [note]
-    if adapter.keys.load_in_4bit:
-        notes.append(f"It was trained on a base in 4 bits ({adapter.keys.bnb_4bit_quant_type}); serve it on the same.")
+    if adapter.keys.bits:
+        kind = adapter.keys.bnb_4bit_quant_type if adapter.keys.load_in_4bit else "int8"
+        notes.append(f"It was trained on a base in {adapter.keys.bits} bits ({kind}); serve it on the same.")
     return Written({**_portable(adapter), "rank": rank, "largest_logit_difference": difference}, notes, rank)
 
 

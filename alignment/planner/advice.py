@@ -76,7 +76,7 @@ def _ideas(plan: StagePlan) -> Iterator[Idea]:
         if not isinstance(recipe, PolicyGradientRecipe):  # it follows from PPO's own keys
             half["gradient_accumulation_steps"] = 2 * int(recipe.library.get("gradient_accumulation_steps", 1))
         yield _keys(plan, "the same gradient in more turns", **half)
-    if adapter and not getattr(recipe, "load_in_4bit", True):
+    if adapter and getattr(recipe, "bits", 4) is None:
         yield _keys(plan, "weights rounded to 4 bits (QLoRA), and slower steps", load_in_4bit=True)
     if trains and not adapter:
         if "bit" not in str(recipe.library.get("optim", "")):

@@ -160,7 +160,7 @@ class _Training:
     def _add_reward_models(self, found: Held) -> None:
         """Count the reward models that are not adapters on the base; each process holds all their weights."""
         recipe = self.recipe
-        keys = recipe.model_copy(update={"load_in_4bit": False, "dtype": "auto"})
+        keys = recipe.in_floats(dtype="auto")
         for plan in _reward_models(recipe, self.known):
             if plan.lies_on(self.blueprint):
                 continue
@@ -216,7 +216,7 @@ class _Training:
         recipe = self.recipe
         if not isinstance(recipe, PolicyGradientRecipe) or recipe.rollout_engine != "merged":
             return {}
-        keys = recipe.model_copy(update={"dtype": "bfloat16", "load_in_4bit": False})
+        keys = recipe.in_floats(dtype="bfloat16")
         copy = skeleton.bare(AutoModelForCausalLM, self.blueprint, keys, full=False, gpu=self.machine.gpu)
         kept = {"weights, merged copy": total_bytes(copy.parameters())}
         if recipe.cache_implementation == "static":
@@ -283,8 +283,8 @@ class _Training:
 
 def _require_exact(model: nn.Module, recipe: Any, machine: Machine) -> None:
     """Refuse a model in 4 bits on a CPU, as loading does."""
-    if not machine.gpu:
-        widths = {weight.shape[1] for weight in model.parameters() if hasattr(weight, "in_4bit")}
+    if recipe.load_in_4bit and not machine.gpu:
+        widths = {weight.shape[1] for weight in model.parameters() if hasattr(weight, "stored")}
         require_exact(widths, recipe.model_name_or_path, recipe.bnb_4bit_quant_type)
 
 
@@ -359,7 +359,7 @@ def _plan_sampling(recipe: Any, machine: Machine, known: Mapping[str, Recipe]) -
     moving = sampling_bytes(plan, recipe, rows, lengths, gpu=machine.gpu)
     proxy = getattr(recipe, "proxy", None)
     pair = [blueprint(path, known) for path in ((proxy.tuned, proxy.untuned) if proxy else ())]
-    keys = recipe.model_copy(update={"load_in_4bit": False})  # as the pair is held
+    keys = recipe.in_floats()  # as the pair is held
     for each in pair:
         own = skeleton.bare(AutoModelForCausalLM, each, keys, full=False, gpu=machine.gpu)
         standing["weights, proxy"] = standing.get("weights, proxy", 0) + sum(held(own, machine).parts.values())

@@ -145,7 +145,7 @@ def held_dtype(config: Any, keys: ModelKeys, *, full: bool, gpu: bool) -> torch.
 
 
 def bare(cls: Any, plan: Blueprint, keys: ModelKeys, *, full: bool, gpu: bool, padded: bool = True) -> Any:
-    """Build a model on the meta device in the dtype of its weights, or of their arithmetic for 4-bit matrices.
+    """Build a model on the meta device in the dtype of its weights, or of their arithmetic for quantised matrices.
 
     Args:
         full: all its weights train.
@@ -166,16 +166,23 @@ def bare(cls: Any, plan: Blueprint, keys: ModelKeys, *, full: bool, gpu: bool, p
             config._attn_implementation = None  # which the attempt has set
             model = cls.from_config(config, dtype=dtype)
     model.requires_grad_(full)
-    if keys.load_in_4bit and not full:
+    if keys.bits and not full:
         arithmetic = torch.bfloat16 if gpu else torch.float32
         for module in _quantised(model):
             module.weight.data = module.weight.data.to(arithmetic)
-            module.weight.in_4bit = keys.use_bnb_nested_quant  # type: ignore[attr-defined]
+            module.weight.stored = _stored(module.weight, keys)  # type: ignore[attr-defined]
     return model
 
 
+def _stored(weight: Tensor, keys: ModelKeys) -> int:
+    """Return the bytes of a quantised matrix."""
+    if keys.load_in_8bit:
+        return weight.numel() + 4 * weight.shape[0]  # a constant for each row
+    return nf4_bytes(weight.numel(), nested=keys.use_bnb_nested_quant)
+
+
 def _hold_whole(model: Any, configs: Iterable[Any], keys: Any, *, gpu: bool) -> None:
-    """Take out of 4 bits the modules that adapters train as copies, as `alignment.policy.base.whole_modules` does."""
+    """Hold in floats the modules that adapters train as copies, as `alignment.policy.base.whole_modules` does."""
     names = {
         name
         for config in configs
@@ -183,10 +190,10 @@ def _hold_whole(model: Any, configs: Iterable[Any], keys: Any, *, gpu: bool) -> 
         for name in completed(config, model).target_modules or ()  # of LN tuning: PEFT's own
     }
     dtype = held_dtype(model.config, keys, full=False, gpu=gpu)
-    for name in names if keys.load_in_4bit else ():
+    for name in names if keys.bits else ():
         weight = model.get_submodule(name).weight
         weight.data = weight.data.to(dtype)
-        vars(weight).pop("in_4bit", None)
+        vars(weight).pop("stored", None)
 
 
 def _attention(keys: ModelKeys, padded: bool) -> str:
@@ -205,7 +212,7 @@ def _unmasked_attention(module: nn.Module, query: Any, key: Any, value: Any, _: 
 
 
 def _quantised(model: Any) -> list[nn.Linear]:
-    """Return the matrices that transformers holds in 4 bits: all but the output layer, a score head and subclasses."""
+    """Return the matrices that transformers quantises: all but the output layer, a score head and subclasses."""
     head = model.get_output_embeddings()
     return [
         module
@@ -216,8 +223,8 @@ def _quantised(model: Any) -> list[nn.Linear]:
 
 def parameter_bytes(parameter: Tensor) -> int:
     """Bytes of one parameter."""
-    nested = getattr(parameter, "in_4bit", None)
-    return parameter.nbytes if nested is None else nf4_bytes(parameter.numel(), nested=nested)
+    stored = getattr(parameter, "stored", None)
+    return parameter.nbytes if stored is None else int(stored)
 
 
 def nf4_bytes(numbers: int, *, nested: bool = True) -> int:
@@ -309,11 +316,9 @@ class _WithoutWeights:
 
     def value_model(self, recipe: ValueRecipe) -> tuple[Any, ScalarHead]:
         assert self.value is not None
-        changes = {
-            **recipe.with_method(recipe.value_peft_method or recipe.peft_method),
-            "load_in_4bit": recipe.load_in_4bit and recipe.value_method.allows_4bit,
-        }
-        model = policy(self.value, recipe.model_copy(update=changes), gpu=self.gpu, task="SEQ_CLS")
+        changes = recipe.with_method(recipe.value_peft_method or recipe.peft_method)
+        held = recipe if recipe.value_method.allows_bits(recipe.bits) else recipe.in_floats()
+        model = policy(self.value, held.model_copy(update=changes), gpu=self.gpu, task="SEQ_CLS")
         classifier = model.get_base_model() if hasattr(model, "get_base_model") else model
         classifier.score = nn.Identity()
         return model, ScalarHead(self.value.config.get_text_config().hidden_size)

@@ -36,7 +36,7 @@ def _forward(layer: Any, x: Tensor, *_: Any, **__: Any) -> Tensor:
         out: Tensor = base(x)
         return out
     weight = base.weight
-    if hasattr(weight, "in_4bit"):
+    if hasattr(weight, "stored"):
         weight = weight.clone()  # dequantised
     for name in layer.active_adapters:
         if name in layer.shira_weight:

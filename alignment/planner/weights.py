@@ -24,7 +24,7 @@ class Held:
     host: dict[str, int]  # bytes of all processes together, if weights are offloaded
     trainable: list[nn.Parameter]
     layer: int  # bytes of the largest layer, which sharded strategies gather before they compute with it
-    dequantised: int  # bytes of the largest 4-bit matrix, which is dequantised to compute with it
+    dequantised: int  # bytes of the largest quantised matrix, which is dequantised to compute with it
 
     def standing(self) -> dict[str, int]:
         """Return the bytes that all phases hold."""
@@ -45,7 +45,7 @@ def held(model: nn.Module, machine: Machine) -> Held:
         if parameter.requires_grad:
             trainable.append(parameter)
             size = parameter.numel() * 2 if machine.deepspeed and machine.gpu else size
-        if hasattr(parameter, "in_4bit"):
+        if hasattr(parameter, "stored"):
             unpacked = max(unpacked, parameter.nbytes)
         kind = _kind(name, parameter)
         parts[kind] = parts.get(kind, 0) + size

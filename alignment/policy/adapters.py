@@ -179,13 +179,13 @@ def _reason(error: Exception) -> str:
 
 @contextmanager
 def preserve_dtype(model: Any) -> Iterator[Callable[[], None]]:
-    """Preserve the dtype of a 4-bit model's trained weights while a TRL trainer is built; yields what restores it.
+    """Preserve the dtype of a quantised model's trained weights while a TRL trainer is built; yields what restores it.
 
     TRL casts them to bfloat16. Updates below 1/256 of a weight would be lost, and a policy that continues an adapter
     would differ from the reference copied from it, so DPO's loss would not start at ln 2.
     """
     kept = {}
-    if getattr(model, "is_loaded_in_4bit", False):
+    if getattr(model, "is_loaded_in_4bit", False) or getattr(model, "is_loaded_in_8bit", False):
         kept = {name: parameter.data for name, parameter in model.named_parameters() if parameter.requires_grad}
 
     def restore() -> None:

@@ -61,7 +61,7 @@ def require_whole(recipe: SFTRecipe) -> ModelSource:
 
 def _write(recipe: SFTRecipe, base: str, out: Path) -> None:
     tokenizer = load_tokenizer(recipe)
-    model = load_base(AutoModelForCausalLM, base, recipe.model_copy(update={"load_in_4bit": False}), full=True)
+    model = load_base(AutoModelForCausalLM, base, recipe.in_floats(), full=True)
     add_rows(model, tokenizer, recipe.add_tokens or [])
     if recipe.method.has_adapter:
         untie(model)  # PEFT trains the embeddings and the output layer as two copies

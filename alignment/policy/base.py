@@ -27,19 +27,20 @@ from alignment.policy.adapters import (
     require_top_layers,
 )
 from alignment.policy.checkpointing import layer_classes
-from alignment.policy.four_bits import (
-    compute_as_configured,
-    quantization,
-    quantized_widths,
-    require_exact,
-    require_exact_layers,
-)
+from alignment.policy.four_bits import quantized_widths, require_exact
 from alignment.policy.inference import best_device
 from alignment.policy.lora import fuse_lora
 from alignment.policy.methods import adapter_config, completed, method_of
 from alignment.policy.model_files import check_hub_files
 from alignment.policy.model_source import ModelSource, cannot_load, model_of
 from alignment.policy.placing import placed_config
+from alignment.policy.quantised import (
+    compute_as_configured,
+    quantization,
+    require_own_bits,
+    require_quantisable,
+    require_quantised,
+)
 from alignment.policy.tasks import (
     auto_class,
     is_classifier,
@@ -181,17 +182,19 @@ def require_loadable(keys: ModelKeys, *, trainable: bool, peft: AdapterKeys | No
     quantised = getattr(described, "quantization_config", None) is not None
     if len(folders) == 2 and not quantised:
         require_fit(folders[0], source.base, tensor_shapes(folders[1]))
-    if keys.load_in_4bit and not quantised and best_device().type == "cpu":
+    if keys.bits and not quantised:
         with torch.device("meta"):
             model = cls.from_config(described, trust_remote_code=keys.trust_remote_code)
-        widths = quantized_widths(model, keys, _whole(source, keys, trainable, peft))
-        require_exact(widths, source.base, keys.bnb_4bit_quant_type)
+        require_quantisable(model, keys, source.base)
+        if keys.load_in_4bit and best_device().type == "cpu":
+            widths = quantized_widths(model, keys, _whole(source, keys, trainable, peft))
+            require_exact(widths, source.base, keys.bnb_4bit_quant_type)
 
 
 def require_method(
     source: ModelSource, keys: ModelKeys, trainable: bool, peft: AdapterKeys | None, *, task: str = CAUSAL
 ) -> None:
-    """Refuse a use of the model, an adapter or one in 4 bits, that it does not allow; before its weights are read.
+    """Refuse a use of the model, an adapter or one in 4 or 8 bits, that it does not allow; before its weights are read.
 
     Raises: ModelError.
     """
@@ -202,9 +205,12 @@ def require_method(
             f"{source.adapter} is an adapter, but peft_method is {given}; merge it first (alignment merge "
             f"{source.adapter} OUT) and name OUT as model_name_or_path, or train an adapter."
         )
-    if keys.load_in_4bit and (full or (trainable and peft is not None and not peft.method.allows_4bit)):
-        others = methods_where(lambda method: method.allows_4bit)
-        raise ModelError(f"load_in_4bit holds the base in 4 bits, which cannot train; set peft_method to {others}.")
+    bits = keys.bits
+    if bits and (full or (trainable and peft is not None and not peft.method.allows_bits(bits))):
+        others = methods_where(lambda method: method.allows_bits(bits))
+        raise ModelError(
+            f"load_in_{bits}bit holds the base in {bits} bits, which cannot train; set peft_method to {others}."
+        )
     if source.adapter is not None:
         config = read_adapter_config(source.adapter)
         if Path(source.adapter).is_dir():
@@ -287,7 +293,7 @@ def whole_modules(base: str, keys: ModelKeys, adapters: Sequence[str], new: Sequ
     Args:
         adapters: folders of existing ones. new: keys of those that are about to be made.
     """
-    if not keys.load_in_4bit:
+    if not keys.bits:
         return []
     configs = [read_adapter_config(adapter) for adapter in adapters]
     copying = [each for each in new if each.method.copies_modules]
@@ -326,13 +332,13 @@ def load_base(
         "use_safetensors": True,
         "attn_implementation": keys.attn_implementation,  # None: the library's choice, never the folder's
     }
-    if keys.load_in_4bit:
-        options["quantization_config"] = quantization(keys, options["dtype"], whole)
     if torch.cuda.is_available() and not is_sharded():
         options["device_map"] = {"": PartialState().device}
     classifies = cls is AutoModelForSequenceClassification
     try:
         described = _described(cls, base, keys, options["revision"], **config)
+        if keys.bits and getattr(described, "quantization_config", None) is None:
+            options["quantization_config"] = quantization(keys, options["dtype"], whole)
         with report_left_to_us():
             model, info = cls.from_pretrained(
                 base, config=described, **options, output_loading_info=True, ignore_mismatched_sizes=True
@@ -344,8 +350,9 @@ def load_base(
     require_complete(info, base, new_head=classifies and not is_classifier(described))
     if not is_sharded():
         require_finite(dict(model.named_parameters()), base)
-    require_exact_layers(model, base)
-    return compute_as_configured(model)
+    if keys.bits and not whole:
+        require_quantised(model, keys, base)
+    return compute_as_configured(model, base)
 
 
 def _described(cls: Any, base: str, keys: ModelKeys, revision: str, **config: Any) -> Any:
@@ -353,6 +360,7 @@ def _described(cls: Any, base: str, keys: ModelKeys, revision: str, **config: An
     check_hub_files(base, revision)
     described = model_config(base, keys, revision, **config)
     require_task(described, base, task_of_class(cls))
+    require_own_bits(keys, described, base)
     if Path(base).is_dir() and not getattr(keys, "from_scratch", False):
         shapes = tensor_shapes(Path(base))
         require_floats(Path(base), described)

@@ -142,7 +142,7 @@ def _require_alike(adapters: Sequence[Mergeable], way: str) -> None:
     facts: list[tuple[str, list[Any], str]] = [
         ("base", [each.identity["base_sha256"] for each in adapters], "combine adapters of one base"),
         ("tokenizer", [tokenizer_hash(each.tokenizer) for each in adapters], "train both with one tokenizer"),
-        ("precision of the base", [each.keys.load_in_4bit for each in adapters], "train both with one load_in_4bit"),
+        ("precision of the base", [each.keys.bits for each in adapters], "train both on a base held alike"),
     ]
     for each in adapters:
         _require_plain(each)

@@ -23,6 +23,11 @@ from alignment.policy.precision import computed_in, trains_in_bf16
 BLOCK = 64  # weights that share a constant
 
 
+def skipped(whole: Sequence[str]) -> list[str] | None:
+    """Return the modules that are not quantised, for a configuration; None: transformers' choice, the outputs."""
+    return ["lm_head", "score", *whole] if whole else None
+
+
 def quantization(keys: ModelKeys, dtype: torch.dtype, whole: Sequence[str] = ()) -> Any:
     """The 4-bit configuration of QLoRA, https://arxiv.org/abs/2305.14314: NF4, constants quantised once more.
 
@@ -39,14 +44,14 @@ def quantization(keys: ModelKeys, dtype: torch.dtype, whole: Sequence[str] = ())
     return BitsAndBytesConfig(
         bnb_4bit_quant_storage=storage,
         load_in_4bit=True,
-        llm_int8_skip_modules=["lm_head", "score", *whole] if whole else None,
+        llm_int8_skip_modules=skipped(whole),
         bnb_4bit_quant_type=keys.bnb_4bit_quant_type,
         bnb_4bit_use_double_quant=keys.use_bnb_nested_quant,
         bnb_4bit_compute_dtype=computed_in(library),
     )
 
 
-def compute_as_configured(model: Any) -> Any:
+def compute_as_configured(model: Any) -> None:
     """Keep bitsandbytes from computing in bfloat16 on CPUs that have instructions for it.
 
     There it packs the weights anew at the first pass without a gradient, rounds their constants, and computes in
@@ -56,7 +61,6 @@ def compute_as_configured(model: Any) -> Any:
     for module in model.modules():
         if isinstance(module, Linear4bit):
             module.support_avx512bf16_for_cpu = False
-    return model
 
 
 @named_inputs()
@@ -101,7 +105,8 @@ def require_exact_layers(model: Any, name: str) -> None:
 
 def quantized_widths(model: Any, keys: ModelKeys, whole: Sequence[str]) -> set[int]:
     """Return the columns of the matrices of a model, which may be on the meta device, that would be in 4 bits."""
-    return {layer.in_features for layer in _quantized(model, keys, whole).values()}
+    found = replaced(model, quantization(keys, torch.float32, whole), Linear4bit)
+    return {layer.in_features for layer in found.values()}
 
 
 def rounded(weight: Tensor, keys: ModelKeys) -> Tensor:
@@ -120,14 +125,14 @@ def rounded(weight: Tensor, keys: ModelKeys) -> Tensor:
     return whole.to(weight.device)
 
 
-def quantized_modules(model: Any, keys: ModelKeys) -> frozenset[str]:
-    """Name the modules of a model, which may be on the meta device, that transformers would hold in 4 bits."""
-    return frozenset(_quantized(model, keys))
+def replaced(model: Any, settings: Any, kind: type) -> dict[str, Any]:
+    """Return the modules of a model, which may be on the meta device, that transformers would quantise, by name.
 
-
-def _quantized(model: Any, keys: ModelKeys, whole: Sequence[str] = ()) -> dict[str, Linear4bit]:
-    quantizer = AutoHfQuantizer.from_config(quantization(keys, torch.float32, whole), pre_quantized=False)
+    Args:
+        settings: transformers' configuration. kind: of the modules in their places.
+    """
+    quantizer = AutoHfQuantizer.from_config(settings, pre_quantized=False)
     with torch.device("meta"):
         copied = copy.deepcopy(model)
         quantizer.preprocess_model(model=copied, device_map=None)
-    return {name: module for name, module in copied.named_modules() if isinstance(module, Linear4bit)}
+    return {name: module for name, module in copied.named_modules() if isinstance(module, kind)}

@@ -64,6 +64,7 @@ def _is_revision(value: Any) -> bool:
 _ALLOWED: dict[str, Callable[[Any], bool]] = {
     "dtype": _one_of("dtype"),
     "load_in_4bit": _is_bool,
+    "load_in_8bit": _is_bool,
     "bnb_4bit_quant_type": _one_of("bnb_4bit_quant_type"),
     "use_bnb_nested_quant": _is_bool,
     "eos_token": _is_token,

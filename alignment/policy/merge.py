@@ -39,7 +39,7 @@ def merge(
     """Merge the adapter of `run` into its base, and write to `out` a model that plain transformers loads.
 
     The adapter is added in float32 and the weights are rounded once, to the base's dtype. An adapter that was trained
-    on a 4-bit base is merged into that base's dequantised weights.
+    on a base in 4 or 8 bits is merged into that base's dequantised weights.
 
     Args:
         run: a run directory or adapter, of a policy or a reward model. out: a folder that does not exist yet.
@@ -82,7 +82,7 @@ def write_merged(adapter: Mergeable, folder: Path, tolerance: float | None, *, o
     merged.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     write_generation(folder, adapter.generation)
-    reloaded = load_base(cls, str(folder), keys.model_copy(update={"load_in_4bit": False})).to(unmerged.device)
+    reloaded = load_base(cls, str(folder), keys.in_floats()).to(unmerged.device)
     difference = largest_difference(expected, sample_logits(reloaded, tokenizer))
     if not difference <= accepted:  # NaN is not
         raise ModelError(
@@ -97,8 +97,8 @@ def _merged(adapter: Mergeable, unmerged: Any) -> Any:
 
 
 def in_floats(adapter: Mergeable, unmerged: Any) -> Any:
-    """Return the model with its adapter on a base in float32: of one in 4 bits, on the dequantised weights."""
-    if not adapter.keys.load_in_4bit:
+    """Return the model with its adapter on a base in float32: of one in 4 or 8 bits, on the dequantised weights."""
+    if not adapter.keys.bits:
         return unmerged
     # PEFT would quantise the sum again, which rounds away most of what was learned.
     head: dict[str, Any] = {"num_labels": 1} if adapter.classifies else {}

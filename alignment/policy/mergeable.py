@@ -104,7 +104,7 @@ class Mergeable:
             "adapter": self.adapter,
             "base": self.source.base,
             **self.identity,
-            "base_weights": "4-bit, dequantised" if self.keys.load_in_4bit else "as they are",
+            "base_weights": f"{self.keys.bits}-bit, dequantised" if self.keys.bits else "as they are",
             "dtype": str(self.dtype).removeprefix("torch."),
         }
 

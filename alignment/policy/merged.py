@@ -50,7 +50,7 @@ def _require_room(needed: int, device: torch.device) -> None:
 def policy_weights(roles: Roles) -> Iterator[tuple[str, Tensor]]:
     """Names and tensors that the policy would have with its adapter merged; nothing is changed in place.
 
-    4-bit weights are given in the precision they are computed in. No role may compute before all tensors are taken.
+    Quantised weights are given in the precision they are computed in. No role may compute before all tensors are taken.
     """
     if roles.whole_policy is not None:
         yield from roles.whole_policy.named_parameters()
@@ -106,14 +106,14 @@ def _of_wrapper(module: Any) -> Iterator[tuple[str, Tensor]]:
 def _merged_by_peft(module: Any) -> Iterator[tuple[str, Tensor]]:
     """Merge a copy of a layer.
 
-    Raises: ModelError if its type cannot be merged, or its base is held in 4 bits, which would round the sum.
+    Raises: ModelError if its type cannot be merged, or its base is quantised, which would round the sum.
     """
     layer = copy.deepcopy(module)
     base = layer.get_base_layer()
     if not all(parameter.is_floating_point() for parameter in base.parameters()):
         raise ModelError(
-            f"{type(module).__name__} on a 4-bit base cannot be merged for an engine that samples from whole weights; "
-            "set load_in_4bit: false, or use rollout_engine: transformers"
+            f"{type(module).__name__} on a quantised base cannot be merged for an engine that samples from whole "
+            "weights; take load_in_4bit or load_in_8bit out, or use rollout_engine: transformers"
         )
     try:
         layer.merge(safe_merge=True)

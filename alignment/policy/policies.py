@@ -12,6 +12,7 @@ import pydantic
 
 from alignment.config.faults import from_pydantic
 from alignment.config.schema import ModelKeys, ProxyEntry
+from alignment.config.schema.keys import QUANTISING
 from alignment.data.template import Template
 from alignment.errors import DataError, ModelError, RecipeError
 from alignment.manifest import read_manifest
@@ -48,7 +49,10 @@ class Policy:
             LineageError if the proxy has another tokenizer.
         """
         source = resolve_model(path, revision=(given or {}).get("model_revision", "main"))
-        keys = _keys({**held_as_trained(path), **(given or {}), "model_name_or_path": path})
+        held = held_as_trained(path)
+        if given and any(map(given.get, QUANTISING)):
+            held = {key: value for key, value in held.items() if key not in QUANTISING}
+        keys = _keys({**held, **(given or {}), "model_name_or_path": path})
         require_loadable(keys, trainable=False, peft=None)
         if proxy is not None:
             require_one_tokenizer(keys, proxy)
@@ -118,7 +122,9 @@ class Held:
         if self.adapters is None or policy.proxy is not None:
             raise ModelError(f"{policy.path} cannot share the base in memory.")
         if adapter is not None and whole_modules(policy.source.base, policy.keys, [adapter], []):
-            raise ModelError(f"{policy.path} trained modules whole, which the base in memory holds in 4 bits.")
+            raise ModelError(
+                f"{policy.path} trained modules whole, which the base in memory holds in {policy.keys.bits} bits."
+            )
         if adapter is not None:
             try:
                 self.adapters.add(name, adapter)
@@ -184,4 +190,4 @@ def _alone(policy: Policy) -> Held:
 
 def _on_device(keys: ModelKeys) -> Any:
     model = load_causal_lm(keys, trainable=False)
-    return (model if keys.load_in_4bit else model.to(best_device())).eval()
+    return (model if keys.bits else model.to(best_device())).eval()

@@ -127,4 +127,4 @@ def proxy_identity(keys: ModelKeys, proxy: ProxyEntry) -> dict[str, Any]:
 
 
 def _part(keys: ModelKeys, path: str) -> ModelKeys:
-    return keys.model_copy(update={"model_name_or_path": path, "load_in_4bit": False, "model_revision": "main"})
+    return keys.in_floats(model_name_or_path=path, model_revision="main")

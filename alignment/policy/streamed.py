@@ -20,10 +20,10 @@ from alignment.hub import reach
 from alignment.ops.finite import first_not_finite
 from alignment.policy.adapters import continue_adapter
 from alignment.policy.base import model_config
-from alignment.policy.four_bits import quantized_modules, rounded
 from alignment.policy.inference import best_device
 from alignment.policy.mergeable import Mergeable, naming_overflow, untied
 from alignment.policy.methods import HEADS
+from alignment.policy.quantised import quantized_modules, rounded
 from alignment.policy.tensor_files import TensorFiles
 from alignment.policy.weight_files import listed, require_described, tensor_shapes
 
@@ -39,7 +39,7 @@ class Streamed:
     adapter: Mergeable
     files: TensorFiles
     model: Any  # transformers' model with the adapter's layers; its weights are in the files
-    quantized: frozenset[str]  # modules that the adapter was trained on in 4 bits
+    quantized: frozenset[str]  # modules that the adapter was trained on in 4 or 8 bits
     tied: bool  # the output layer's weights are the embeddings'
 
     @property
@@ -133,7 +133,7 @@ def stream(adapter: Mergeable) -> Streamed:
     with torch.device("meta"):
         model = adapter.cls.from_config(config, trust_remote_code=keys.trust_remote_code)
     model.tie_weights()
-    quantized = quantized_modules(model, keys) if keys.load_in_4bit else frozenset()
+    quantized = quantized_modules(model, keys)
     tied = _tied(model)
     _fill(model, files, adapter, tied=tied)
     wrapped = continue_adapter(

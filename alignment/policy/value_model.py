@@ -15,13 +15,12 @@ from alignment.policy.model_source import ModelSource, resolve_model
 
 
 def value_keys(recipe: ValueRecipe) -> ModelKeys:
-    """Return the value model's keys: held as the base, but not in 4 bits if its method does not allow it."""
+    """Return the value model's keys: held as the base, but in floating point if its method does not allow it."""
     assert recipe.value_model_path is not None
     held = {key: getattr(recipe, key) for key in ModelKeys.model_fields if key != "model_revision"}
     held |= {"model_name_or_path": recipe.value_model_path}
-    if not recipe.value_method.allows_4bit:
-        held["load_in_4bit"] = False
-    return ModelKeys(**held)
+    keys = ModelKeys(**held)
+    return keys if recipe.value_method.allows_bits(keys.bits) else keys.in_floats()
 
 
 def load_value_model(recipe: ValueRecipe) -> tuple[Any, ScalarHead]:

@@ -122,6 +122,11 @@ def _require_alike(policies: Mapping[str, Policy]) -> Policy:
     keys = first.keys
     if keys.load_in_4bit and not (keys.bnb_4bit_quant_type == "nf4" and keys.use_bnb_nested_quant):
         raise ModelError(f"{first.path} is held in 4 bits in another way than vLLM's: NF4 with nested constants.")
+    if keys.load_in_8bit:
+        raise ModelError(
+            f"{first.path} was trained on a base in 8 bits, to which vLLM quantises none; serve it with the engine "
+            f"own, or merged: alignment merge {first.path} OUT."
+        )
     return first
 
 

@@ -63,7 +63,7 @@ class RewardScorer:
         tokenizer = load_tokenizer(keys)
         template = Template(tokenizer, None, keys.eos_token)
         model = load_reward_model(keys, tokenizer, template.stop_token_ids, trainable=False)
-        if not keys.load_in_4bit:
+        if not keys.bits:
             model = model.to(device or best_device())
         return cls(model.eval(), template, tokenizer.pad_token_id, batch_size, context_limit(model), manifest)
 

@@ -177,6 +177,22 @@ def test_wrong_values(faults, stage, given, message):
             "load_in_4bit: the method trains the base's weights or computes with them",
         ),
         ("sft", {"peft_method": "full", "lora_r": 8}, "lora_r: has no effect with peft_method full"),
+        (
+            "reward",
+            {"load_in_8bit": True, "peft_method": "full"},
+            "load_in_8bit: the method trains the base's weights or computes with them",
+        ),
+        ("dpo", {"load_in_4bit": True, "load_in_8bit": True}, "load_in_8bit: cannot be true beside load_in_4bit: true"),
+        (
+            "sft",
+            {"load_in_8bit": True, "bnb_4bit_quant_type": "fp4"},
+            "bnb_4bit_quant_type: has no effect without load_in_4bit: true",
+        ),
+        (
+            "sft",
+            {"load_in_8bit": True, "peft_config": {"init_lora_weights": "pissa"}},
+            "pissa changes the base's weights, which cannot be quantised then; take load_in_8bit out",
+        ),
         ("sft", {"use_bnb_nested_quant": False}, "use_bnb_nested_quant: has no effect without load_in_4bit: true"),
         ("sft", {"bf16": True, "fp16": True}, "fp16: excludes bf16; give one"),
         ("sft", {"report_to": "wandbb"}, "report_to: 'wandbb' is not a tracker; give all, none, azure_ml,"),

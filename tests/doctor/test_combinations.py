@@ -16,7 +16,7 @@ from alignment.planner.machine import Machine
 from tests.doctor.trying import attempt, recipe_for, write_inputs
 
 ROOT = Path(__file__).parents[2]
-FOUR = {"load_in_4bit": True}
+FOUR, EIGHT = {"load_in_4bit": True}, {"load_in_8bit": True}
 SYNC = {"sync_ref_model": True}
 WARM = {"value_warmup_updates": 1, "value_model": "head"}
 WHOLE = {"lora_modules_to_save": ["lm_head"], "save_strategy": "steps", "save_steps": 2}
@@ -46,6 +46,19 @@ TRIES = [
         ("sft", "single", {**FOUR, "peft_method": "full"}),
         ("sft", "single", FOUR),
         "cannot train",
+    ),
+    Try(
+        "`load_in_8bit` and a `peft_method` that needs the base in floating point",
+        ("sft", "single", {**EIGHT, "peft_method": "full"}),
+        ("sft", "single", EIGHT),
+        "cannot train",
+    ),
+    Try(
+        "`load_in_8bit` and weights in shards (ZeRO-3, FSDP2)",
+        ("sft", "zero3", EIGHT),
+        ("sft", "ddp", EIGHT),
+        "cannot go together",
+        unguarded=False,
     ),
     Try(
         "`packing` and `packing_strategy: wrapped`",
@@ -139,7 +152,7 @@ TRIES = [
         "samples from whole weights",
     ),
     Try(
-        "`rollout_engine: vllm` or `merged`, `load_in_4bit` and an adapter that is not LoRA",
+        "`rollout_engine: vllm` or `merged`, `load_in_4bit` or `load_in_8bit`, and an adapter that is not LoRA",
         ("ppo", "single", {**FOUR, "peft_method": "ia3", **VLLM}),
         ("ppo", "single", {**FOUR, "peft_method": "ia3"}),
         "would round the sum",

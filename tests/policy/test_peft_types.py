@@ -14,9 +14,9 @@ from alignment.config.peft_types import GENERIC, REFUSED
 from alignment.config.schema import ModelKeys
 from alignment.errors import ModelError
 from alignment.policy.adapters import expected_warnings
-from alignment.policy.base import load_causal_lm, load_sequence_classifier
+from alignment.policy.base import load_base, load_causal_lm, load_sequence_classifier
 from alignment.policy.methods import family, is_of_adapter
-from tests.tuned import Keys, apart, keys, logits, save_base, trained, with_adapter
+from tests.tuned import IDS, Keys, apart, keys, logits, save_base, trained, with_adapter
 
 START_AT_RANDOM = ("unilora", "vblora")  # a little beside the base: PEFT has no other start for them
 
@@ -115,10 +115,58 @@ def test_types_refused_in_4_bits_fail_in_4_bits(base, name):
     assert moved < 0.01  # it runs, and learns nothing
 
 
-def test_a_second_adapter_of_randlora_wraps_the_first_in_4_bits(base):
+@pytest.fixture(scope="module")
+def dequantised(base, tmp_path_factory):
+    """A model in floats whose weights are those of the base in 8 bits."""
+    folder = tmp_path_factory.mktemp("models") / "dequantised"
+    load_base(AutoModelForCausalLM, base, keys(base, "lora", load_in_8bit=True)).dequantize().save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.mark.parametrize("name", [name for name in GENERIC if GENERIC[name].allows_8bit])
+def test_in_8_bits_it_computes_and_learns_as_on_the_dequantised_weights(base, dequantised, name, tmp_path):
+    model = with_adapter(base, name, load_in_8bit=True)
+    start = logits(model)
+    assert apart(logits(trained(model, steps=1)), start) > 1e-5
+    model.save_pretrained(tmp_path)
+    plain = AutoModelForCausalLM.from_pretrained(dequantised, dtype=torch.float32)
+    with expected_warnings():
+        plain = PeftModel.from_pretrained(plain, tmp_path, is_trainable=True)
+    assert apart(logits(model), logits(plain)) < 1e-4
+    ours, theirs = gradients(model), gradients(plain)
+    assert ours.keys() == theirs.keys()
+    assert all(apart(ours[key], theirs[key]) <= 1e-4 * max(1.0, theirs[key].abs().max()) for key in ours)
+
+
+def gradients(model):
+    model.train().zero_grad()
+    model(input_ids=IDS, labels=IDS).loss.backward()
+    return {key: weight.grad for key, weight in model.named_parameters() if weight.requires_grad}
+
+
+@pytest.mark.parametrize("name", [name for name in GENERIC if not GENERIC[name].allows_8bit and name != "randlora"])
+def test_types_refused_in_8_bits_fail_in_8_bits(base, dequantised, name, tmp_path):
+    with pytest.raises(ModelError, match=r"load_in_8bit .*set peft_method to lora, dora"):
+        with_adapter(base, name, load_in_8bit=True)
+    config = family(name).new_config(keys(base, name), task="CAUSAL_LM", modules_to_save=None)
+    model = load_causal_lm(keys(base, "lora", load_in_8bit=True), trainable=False).requires_grad_(False)
+    start = logits(model)
+    try:
+        model = trained(PeftModel(model, config))
+    except (RuntimeError, ValueError, TypeError, AttributeError):
+        return
+    model.save_pretrained(tmp_path)
+    plain = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(dequantised), tmp_path)
+    found = logits(model)
+    assert apart(found, start) < 0.01 or apart(found, logits(plain)) > 1  # it learns nothing, or takes other weights
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_a_second_adapter_of_randlora_wraps_the_first_on_a_quantised_base(base, bits):
     """DPO's reference is a second adapter, which has to be beside the policy's."""
     config = family("randlora").new_config(keys(base, "randlora"), task="CAUSAL_LM", modules_to_save=None)
-    model = PeftModel(load_causal_lm(keys(base, "lora", load_in_4bit=True), trainable=False), config)
+    held = load_causal_lm(keys(base, "lora", **{f"load_in_{bits}bit": True}), trainable=False)
+    model = PeftModel(held, config)
     model.add_adapter("ref", config)
     names = {name for name, _ in model.named_parameters(remove_duplicate=False)}
     assert not any(name.replace(".ref", ".default") in names for name in names if "randlora_lambda.ref" in name)

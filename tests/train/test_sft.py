@@ -77,8 +77,8 @@ def manifest(path):
 
 @pytest.mark.parametrize(
     "overrides",
-    [{}, {"peft_method": "dora"}, {"load_in_4bit": "true"}, {"peft_method": "full"}],
-    ids=["lora", "dora", "qlora", "full"],
+    [{}, {"peft_method": "dora"}, {"load_in_4bit": "true"}, {"load_in_8bit": "true"}, {"peft_method": "full"}],
+    ids=["lora", "dora", "qlora", "eight", "full"],
 )
 def test_learns_and_leaves_a_folder_that_plain_libraries_load(recipe_file, wide_model_dir, tmp_path, overrides):
     run(recipe_file, model_name_or_path=wide_model_dir, max_steps=10, save_strategy="no", **overrides)

@@ -92,11 +92,16 @@ def _sound(method: Method, run: Run, stage: str, **held: Any) -> str:
     return "works"
 
 
-def four_bits(method: Method) -> str:
-    """Every stage, on a base in 4 bits."""
-    for stage in ("sft", "reward", "dpo", "ppo"):
-        _sound(method, method.stage(stage, "-4bit", load_in_4bit=True), stage, load_in_4bit=True)
-    return "works"
+def in_bits(bits: int) -> Callable[[Method], str]:
+    """Every stage, on a base in 4 or 8 bits."""
+    held = {f"load_in_{bits}bit": True}
+
+    def trial(method: Method) -> str:
+        for stage in ("sft", "reward", "dpo", "ppo"):
+            _sound(method, method.stage(stage, f"-{bits}bit", **held), stage, **held)
+        return "works"
+
+    return trial
 
 
 def merging(method: Method) -> str:
@@ -193,7 +198,8 @@ TRIALS: dict[str, Callable[[Method], str]] = {
     "dpo": _stage("dpo"),
     "ppo": _stage("ppo"),
     "grpo": _stage("grpo"),
-    "4-bit": four_bits,
+    "4-bit": in_bits(4),
+    "8-bit": in_bits(8),
     "merge": merging,
     "checkpointing": checkpointing,
     "two processes": two_processes,

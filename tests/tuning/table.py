@@ -19,7 +19,8 @@ DOCUMENT = Path(__file__).parents[2] / "docs" / "tuning.md"
 FILE = Path(__file__).parent / "cells.json"
 BEGIN, END = "<!-- make tuning-table writes this -->", "<!-- end of the table -->"
 COLUMNS = (
-    "sft", "reward", "dpo", "ppo", "grpo", "4-bit", "merge", "checkpointing", "two processes", "shards", "vLLM",
+    "sft", "reward", "dpo", "ppo", "grpo",
+    "4-bit", "8-bit", "merge", "checkpointing", "two processes", "shards", "vLLM",
 )  # fmt: skip
 Cells = dict[str, dict[str, str]]
 

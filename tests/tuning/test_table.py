@@ -24,6 +24,7 @@ def test_the_cells_agree_with_the_facts_that_the_code_declares(name):
     works = {column for column, outcome in row.items() if outcome.partition(":")[0] == "works"}
     assert works.issuperset(STAGES)
     assert ("4-bit" in works) == method.allows_4bit
+    assert ("8-bit" in works) == method.allows_8bit
     assert ("merge" in works) == (method.merges or not method.has_adapter)
     expected = "the adapter" if method.vllm_adapter else "merged weights"
     sampled = method.merges and not method.samples_ranks

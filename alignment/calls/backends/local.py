@@ -46,6 +46,7 @@ class LocalChat:
             model_name_or_path=self.where,
             dtype=entry.dtype,
             load_in_4bit=entry.load_in_4bit,
+            load_in_8bit=entry.load_in_8bit,
             chat_template=entry.chat_template,
             trust_remote_code=entry.trust_remote_code,
         )
@@ -246,6 +247,6 @@ def open_chat(entry: LocalKeys, *, connect: bool) -> LocalChat:
     chat = LocalChat(entry)
     if connect:
         model = load_causal_lm(chat.keys, trainable=False)
-        chat._model = (model if entry.load_in_4bit else model.to(best_device())).eval()
+        chat._model = (model if chat.keys.bits else model.to(best_device())).eval()
         threading.Thread(target=chat._work, name="local-model", daemon=True).start()
     return chat

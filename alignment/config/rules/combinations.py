@@ -12,6 +12,7 @@ from typing import Any
 from alignment.config.engines import WHOLE_WEIGHTS
 from alignment.config.methods import TUNING_METHODS, TuningMethod, methods_where
 from alignment.config.schema import STAGES, Stage
+from alignment.config.schema.keys import QUANTISING
 
 Get = Callable[[str], Any]  # returns a recipe's value, or its default, by key; None: neither exists
 DEEPSPEED = ("zero1", "zero2", "zero3", "zero3-offload", "zero3-nvme")
@@ -68,6 +69,23 @@ COMBINATIONS = (
         lambda get: bool(get("load_in_4bit")) and _is(get, lambda method: not method.allows_4bit),
         "the method trains the base's weights or computes with them, and 4 bits hold none to compute with",
         f"use peft_method {methods_where(lambda method: method.allows_4bit)}",
+    ),
+    Combination(
+        "load_in_8bit",
+        "`load_in_8bit` and a `peft_method` that needs the base in floating point",
+        TRAINING,
+        lambda get: bool(get("load_in_8bit")) and _is(get, lambda method: not method.allows_8bit),
+        "the method trains the base's weights or computes with them, and 8 bits hold none to compute with",
+        f"use peft_method {methods_where(lambda method: method.allows_8bit)}",
+    ),
+    Combination(
+        "load_in_8bit",
+        "`load_in_8bit` and weights in shards (ZeRO-3, FSDP2)",
+        TRAINING,
+        lambda get: bool(get("load_in_8bit")),
+        "a shard of the integers lacks the constants of its rows, which bitsandbytes keeps beside the weight",
+        "use load_in_4bit, or strategy ddp or zero2",
+        ("zero3", "zero3-offload", "zero3-nvme", "fsdp2"),
     ),
     Combination(
         "packing_strategy",
@@ -191,13 +209,13 @@ COMBINATIONS = (
     ),
     Combination(
         "load_in_4bit",
-        "`rollout_engine: vllm` or `merged`, `load_in_4bit` and an adapter that is not LoRA",
+        "`rollout_engine: vllm` or `merged`, `load_in_4bit` or `load_in_8bit`, and an adapter that is not LoRA",
         ONLINE,
         lambda get: (
-            get("rollout_engine") in WHOLE_WEIGHTS and bool(get("load_in_4bit")) and _is(get, _merges_in_floats)
+            get("rollout_engine") in WHOLE_WEIGHTS and any(map(get, QUANTISING)) and _is(get, _merges_in_floats)
         ),
-        "the engine is given merged weights, and PEFT would round the sum of 4-bit weights and this adapter to 4 bits",
-        "set load_in_4bit: false, or use rollout_engine transformers, or peft_method lora",
+        "the engine is given merged weights, and PEFT would round the sum of quantised weights and this adapter again",
+        "hold the base in floating point, or use rollout_engine transformers, or peft_method lora",
     ),
     Combination(
         "lora_modules_to_save",

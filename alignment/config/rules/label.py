@@ -7,7 +7,16 @@ from alignment.config.rules.keys import Fault, Keys, Rule
 
 OF_PEOPLE = {"min_kappa", "min_accuracy", "min_accuracy_when_consistent", "max_length_bias", "max_ece"}
 HIGHEST_RATING = 10  # of a chat model that rates single answers
-SAMPLED = ["model_name_or_path", "num_generations", "max_new_tokens", "temperature", "top_p", "top_k", "load_in_4bit"]
+SAMPLED = [
+    "model_name_or_path",
+    "num_generations",
+    "max_new_tokens",
+    "temperature",
+    "top_p",
+    "top_k",
+    "load_in_4bit",
+    "load_in_8bit",
+]
 SAMPLED += ["max_prompt_length", "chat_template", "eos_token", "test_split_size"]
 
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from alignment.config.methods import TUNING_METHODS
 from alignment.config.rules.keys import Fault, Keys, Rule
+from alignment.config.schema.keys import QUANTISING
 from alignment.config.schema.pretrain import OBJECTIVES, PretrainRecipe
 
 FORCED = {
@@ -36,8 +37,9 @@ def whole_model(keys: Keys) -> Iterator[Fault]:
         return
     if not TUNING_METHODS[keys["peft_method"]].trains_base or TUNING_METHODS[keys["peft_method"]].has_adapter:
         yield ("peft_method",), f"{keys['peft_method']} leaves the random weights of from_scratch random; use full"
-    if keys["load_in_4bit"]:
-        yield ("load_in_4bit",), "holds weights that do not train, and those of from_scratch are random; take it out"
+    for key in QUANTISING:
+        if keys[key]:
+            yield (key,), "holds weights that do not train, and those of from_scratch are random; take it out"
 
 
 def forced(keys: Keys) -> Iterator[Fault]:

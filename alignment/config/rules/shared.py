@@ -77,7 +77,9 @@ def combinations(keys: Keys) -> Iterator[Fault]:
 
 
 def quantisation(keys: Keys) -> Iterator[Fault]:
-    """The 4-bit details need 4 bits."""
+    """The weights are held in one way, and the 4-bit details need 4 bits."""
+    if keys["load_in_4bit"] and keys["load_in_8bit"]:
+        yield ("load_in_8bit",), "cannot be true beside load_in_4bit: true; take one of them out"
     for key in ("bnb_4bit_quant_type", "use_bnb_nested_quant"):
         if keys.changed(key) and not keys["load_in_4bit"]:
             yield (key,), "has no effect without load_in_4bit: true"

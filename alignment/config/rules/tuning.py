@@ -13,7 +13,7 @@ from alignment.config.methods import ADAPTER_KEYS, TUNING_METHODS, TuningMethod
 from alignment.config.peft_fields import OWNED, WITHHELD
 from alignment.config.rules.keys import Fault, Keys, Rule
 from alignment.config.rules.patterns import USUAL_NAMES, WHOLE_LAYERS, fault_of_patterns
-from alignment.config.schema.keys import PEFT_NAMES
+from alignment.config.schema.keys import PEFT_NAMES, QUANTISING
 
 LARGEST, LARGEST_RANK = 2**31, 2**16
 RANKS = re.compile(r"r|(init|target|effective|subspace)_r(ank)?|num_virtual_tokens|bottleneck_size|encoder_hidden_size")
@@ -221,8 +221,8 @@ def start_of_lora(keys: Keys) -> Iterator[Fault]:
         return
     if keys["peft_method"] != "lora":
         yield at, f"{start} needs peft_method lora"
-    elif keys["load_in_4bit"]:
-        yield at, f"{start} changes the base's weights, which 4 bits cannot hold; take load_in_4bit out"
+    elif given := [key for key in QUANTISING if keys[key]]:
+        yield at, f"{start} changes the base's weights, which cannot be quantised then; take {given[0]} out"
     elif keys.about.is_online:
         yield at, f"{start} changes the base that the roles of {keys.about.title} share; use it in stage sft"
 

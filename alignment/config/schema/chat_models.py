@@ -132,6 +132,8 @@ class LocalKeys(Part):
     """Data type of the weights."""
     load_in_4bit: bool = False
     """Hold the weights in 4 bits."""
+    load_in_8bit: bool = False
+    """Hold the weights in 8 bits."""
     chat_template: Annotated[str, Mark.TEXT_OR_INPUT] | None = None
     """A chat template. `null`: the tokenizer's own."""
     trust_remote_code: bool = False

@@ -1,6 +1,6 @@
 """Groups of keys that several stages have: the model, its adapter, the data, sampling."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field
 
@@ -44,6 +44,9 @@ class DatasetEntry(Part):
     """The layout of the rows. `null`: detected over the whole file."""
 
 
+QUANTISING = ("load_in_4bit", "load_in_8bit")  # keys of `ModelKeys`, of which one may be true
+
+
 class ModelKeys(Part):
     """Which model, how it is held and which of its weights train; names as in TRL's `ModelConfig`."""
 
@@ -65,10 +68,23 @@ class ModelKeys(Part):
     """The token that ends an answer. `null`: the tokenizer's end-of-sequence token."""
     load_in_4bit: bool = False
     """Hold the frozen weights in 4 bits with bitsandbytes (QLoRA)."""
+    load_in_8bit: bool = False
+    """Hold the frozen weights in 8 bits with bitsandbytes: integers with a constant for each row. Activations are not
+    rounded.
+    """
     bnb_4bit_quant_type: Literal["nf4", "fp4"] = "nf4"
     """Data type of the 4-bit weights."""
     use_bnb_nested_quant: bool = True
     """Also quantize the quantization constants."""
+
+    @property
+    def bits(self) -> int | None:
+        """In how many bits the frozen weights are held; None: in floating point."""
+        return 4 if self.load_in_4bit else 8 if self.load_in_8bit else None
+
+    def in_floats(self, **changes: Any) -> Self:
+        """Return a copy whose weights are held in floating point, with other changes."""
+        return self.model_copy(update={**dict.fromkeys(QUANTISING, False), **changes})
 
 
 class AdapterKeys(Part):

@@ -114,7 +114,7 @@ def too_long(answer: int, context: int) -> str:
 def _identity(keys: ModelKeys, proxy: ProxyEntry | None, template: Template) -> list[str]:
     source = resolve_model(keys.model_name_or_path, revision=keys.model_revision)
     hashes = [weights_hash(place) for place in (source.base, source.adapter) if place]
-    return [*hashes, str(proxy and proxy_identity(keys, proxy)), template.hash, str(keys.dtype), str(keys.load_in_4bit)]
+    return [*hashes, str(proxy and proxy_identity(keys, proxy)), template.hash, str(keys.dtype), str(keys.bits)]
 
 
 def _evaluated(lm: Any, loaded: LoadedTask, seed: int) -> TaskAnswers:

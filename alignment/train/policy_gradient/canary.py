@@ -52,7 +52,7 @@ class Canary:
     Args:
         prompt_ids: of all prompts. generate: `PPOTrainer.generate`. run_roles: `PPOTrainer.run_roles`.
         gather: a list of this process → the joined lists of all processes.
-        half: training or the engine computes in 16 or 4 bits.
+        half: training or the engine computes in 16 bits, or the base is quantised.
         keeps_earlier: keep the policy's trained weights on the CPU for one update to detect a stale engine; not
             possible with sharded weights.
     """
@@ -221,7 +221,7 @@ def canary_for(trainer: Any) -> Canary | None:
         gather=gather_object,
         stop_token_ids=list(trainer.template.stop_token_ids),
         pad_token_id=trainer.pad_token_id,
-        half=not exact or recipe.load_in_4bit or recipe.rollout_engine in WHOLE_WEIGHTS,
+        half=not exact or bool(recipe.bits) or recipe.rollout_engine in WHOLE_WEIGHTS,
         keeps_earlier=not is_sharded(trainer.accelerator),
         rank=args.process_index,
     )

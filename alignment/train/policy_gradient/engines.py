@@ -50,8 +50,8 @@ def require_samplable(recipe: PolicyGradientRecipe) -> None:
         why = "only this project's engine puts before the decoder's inputs"
     elif recipe.rollout_engine in WHOLE_WEIGHTS:
         why = why_not_merged(config, source.base, recipe)
-        if why is None and recipe.load_in_4bit and not method_of(config).is_lora:
-            why = "PEFT would merge into 4 bits, rounded"
+        if why is None and recipe.bits and not method_of(config).is_lora:
+            why = f"PEFT would merge into {recipe.bits} bits, rounded"
         if why is None and (name := changed_apart(config, source.base, recipe)) is not None:
             why = f"changes {name}, whose weights a plain model ties to another module's (tie_word_embeddings)"
     if why is not None:
@@ -208,5 +208,6 @@ def adapter_obstacle(recipe: PolicyGradientRecipe, roles: Roles) -> str | None:
         ),
         "vLLM quantises by NF4 with nested constants": recipe.load_in_4bit
         and not (recipe.bnb_4bit_quant_type == "nf4" and recipe.use_bnb_nested_quant),
+        "vLLM quantises no base to 8 bits": recipe.load_in_8bit,
     }
     return next((reason for reason, holds in obstacles.items() if holds), None) or why_no_vllm_lora(config)

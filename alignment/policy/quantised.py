@@ -1,0 +1,96 @@
+"""Bases in 4 or 8 bits: what a recipe's keys, or a model's own files, ask for."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from bitsandbytes.nn import Linear4bit, Linear8bitLt
+from torch import Tensor
+
+from alignment.config.schema import ModelKeys
+from alignment.errors import ModelError, named_inputs
+from alignment.policy import eight_bits, four_bits
+
+
+def quantization(keys: ModelKeys, dtype: torch.dtype, whole: Sequence[str] = ()) -> Any:
+    """Return transformers' configuration of a base in 4 or 8 bits; arguments as `four_bits.quantization`."""
+    return eight_bits.quantization(whole) if keys.load_in_8bit else four_bits.quantization(keys, dtype, whole)
+
+
+def compute_as_configured(model: Any, name: str) -> Any:
+    """Have a loaded model compute alike in training, scoring and sampling; models without quantised layers do.
+
+    Args:
+        name: the model's, in messages.
+
+    Raises: ModelError if a width or a weight cannot be computed with.
+    """
+    four_bits.require_exact_layers(model, name)
+    four_bits.compute_as_configured(model)
+    eight_bits.compute_in_floats(model, name)
+    return model
+
+
+def require_own_bits(keys: ModelKeys, config: Any, name: str) -> None:
+    """Refuse to quantise a model in two ways, or one whose files are quantised in another way.
+
+    Args:
+        config: transformers' configuration of the model.
+
+    Raises: ModelError.
+    """
+    if keys.load_in_4bit and keys.load_in_8bit:
+        raise ModelError(f"load_in_4bit and load_in_8bit cannot both be true for {name}; take one of them out.")
+    stored = getattr(config, "quantization_config", None)
+    if stored is None or keys.bits is None:
+        return
+    stored = stored if isinstance(stored, dict) else stored.to_dict()
+    if not stored.get(f"load_in_{keys.bits}bit"):
+        raise ModelError(
+            f"{name} is quantised already ({_way(stored)}), and load_in_{keys.bits}bit would quantise it otherwise; "
+            "take the key out, or name the model that it was made from."
+        )
+
+
+@named_inputs()
+def require_quantisable(model: Any, keys: ModelKeys, name: str) -> None:
+    """Refuse to quantise a model of whose layers transformers quantises none: it would stay in floating point.
+
+    Args:
+        model: may be on the meta device. name: the model's, in messages.
+
+    Raises: ModelError, with the exit code of a recipe's faults.
+    """
+    if not quantized_modules(model, keys):
+        raise _not_quantised(model, keys, name)
+
+
+def require_quantised(model: Any, keys: ModelKeys, name: str) -> None:
+    """Refuse a loaded model, as `require_quantisable`."""
+    if not any(isinstance(module, Linear4bit | Linear8bitLt) for module in model.modules()):
+        raise _not_quantised(model, keys, name)
+
+
+def _not_quantised(model: Any, keys: ModelKeys, name: str) -> ModelError:
+    return ModelError(
+        f"{name}: load_in_{keys.bits}bit has no effect on {type(model).__name__}, which has no layers that "
+        "transformers quantises; take it out."
+    )
+
+
+def _way(stored: dict[str, Any]) -> str:
+    bits = next((f", {bits} bits" for bits in (4, 8) if stored.get(f"load_in_{bits}bit")), "")
+    return f"{stored.get('quant_method', 'some method')}{bits}"
+
+
+def rounded(weight: Tensor, keys: ModelKeys) -> Tensor:
+    """Return a matrix as a quantised base holds it: quantised and dequantised."""
+    return eight_bits.rounded(weight) if keys.load_in_8bit else four_bits.rounded(weight, keys)
+
+
+def quantized_modules(model: Any, keys: ModelKeys) -> frozenset[str]:
+    """Name the modules of a model, which may be on the meta device, that transformers would quantise."""
+    if keys.bits is None:
+        return frozenset()
+    kind = Linear8bitLt if keys.load_in_8bit else Linear4bit
+    return frozenset(four_bits.replaced(model, quantization(keys, torch.float32), kind))
