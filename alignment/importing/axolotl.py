@@ -6,6 +6,7 @@ from alignment.importing import axolotl_training as run
 from alignment.importing import axolotl_values as to
 from alignment.importing import training
 from alignment.importing.axolotl_data import TEXT, datasets
+from alignment.importing.chat_templates import with_values
 from alignment.importing.conversion import Conversion, Peer
 from alignment.importing.keys import (
     converted,
@@ -130,7 +131,7 @@ TUNING = (
     refused("quantize_moe_experts", "load_in_4bit holds linear layers in 4 bits, and experts in 16; give the key up "
             "where memory allows it"),
     refused("peft", "starts from LoftQ, which is not supported; init_lora_weights: pissa is"),
-    refused("unfrozen_parameters", "patterns of parameters are not trained; peft_method freeze trains whole layers"),
+    converted("unfrozen_parameters", "", "refused: patterns of parameters", to.unfrozen),
     *each(
         refused, "relora lisa_n_layers spectrum_top_fraction", "restarts or layers that alternate are not supported",
     ),
@@ -169,7 +170,7 @@ DATA = (
               stages=("pretrain",)),
     converted("chat_template", "chat_template", "the tokenizer's own, or one of this package", to.template),
     converted("chat_template_jinja", "chat_template", "", to.jinja),
-    refused("chat_template_kwargs", "write a chat_template with these values"),
+    converted("chat_template_kwargs", "chat_template", "set at the head of `chat_template_jinja`", with_values),
     refused("default_system_message", "write the system message into the rows, or a chat_template with it"),
     dropped("eot_tokens", "the chat template decides which tokens end an answer"),
     converted("special_tokens", "eos_token", "padding and BOS are the tokenizer's", to.special),

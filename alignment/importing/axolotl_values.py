@@ -119,6 +119,18 @@ def targets(conversion: Conversion, value: Any) -> Ours:
     return {"lora_target_modules": found}
 
 
+def unfrozen(conversion: Conversion, value: Any) -> Ours:
+    """Convert `unfrozen_parameters`."""
+    if not value:
+        raise Drop(OFF_HERE)
+    if conversion.get("adapter"):
+        raise Refuse(
+            "freezes the adapter too, where axolotl's patterns do not name its weights; give the key up to "
+            "train the adapter"
+        )
+    raise Refuse("patterns of parameters are not trained; peft_method freeze trains whole layers")
+
+
 def eight(_: Conversion, value: Any) -> Ours:
     """Convert `load_in_8bit`."""
     return eight_bits(value)

@@ -1,11 +1,34 @@
 """Chat templates by the names that peers give them."""
 
 from alignment.importing.conversion import Conversion
-from alignment.importing.keys import Drop, Ours, Refuse
+from alignment.importing.keys import OFF_HERE, Drop, Ours, Refuse
 
 SHIPPED = ("chatml", "alpaca", "vicuna", "llama3")  # of this package, which are the peers' of these names
 NO_TOKENIZERS = ("default", "empty", "fewshot", "inst")  # that no tokenizer has
 OWN = "the tokenizer's own chat template is used; compare it with `alignment preview`"
+
+
+VALUES = "write the values at the head of a chat_template, as {% set enable_thinking = false %}"
+
+
+def with_values(conversion: Conversion, values: object) -> Ours:
+    """Convert `chat_template_kwargs`: set the values at the head of the file's own template.
+
+    Raises: Drop if there are none. Refuse if the file has no template of its own.
+    """
+    if not values:
+        raise Drop(OFF_HERE)
+    template = conversion.recipe.get("chat_template")
+    if not isinstance(values, dict) or not isinstance(template, str) or "{" not in template:
+        raise Refuse(VALUES)
+    if unusable := [name for name, value in values.items() if not isinstance(value, bool | int | float | str)]:
+        raise Refuse(f"{unusable[0]} is no single value; {VALUES}")
+    head = "".join(f"{{% set {name} = {_jinja(value)} %}}" for name, value in values.items())
+    return {"chat_template": head + template}
+
+
+def _jinja(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else repr(value)
 
 
 def by_name(conversion: Conversion, name: object) -> Ours:

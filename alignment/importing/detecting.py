@@ -32,6 +32,7 @@ OTHER_FILES = {  # keys of files that are no recipe, and what the file is
     "actor_rollout_ref": "is a configuration of verl; docs/import.md names its keys here",
     "dockerfile_commands": "is a configuration of axolotl's cloud; jobs start with `alignment launch`",
     "gpu_count": "is a configuration of axolotl's cloud; jobs start with `alignment launch`",
+    "top.model_name": "is saved by LLaMA Board; import the training arguments that its preview shows",
     "train_dataset": "is of a version of LLaMA-Factory (v1) whose keys are not read; write those of its stable version",
 }
 
@@ -90,6 +91,10 @@ def refuse_other_files(path: str, given: dict[str, Any]) -> None:
     entries = [entry for entry in given.values() if isinstance(entry, dict)]
     if len(entries) == len(given) and all(not entry.keys().isdisjoint(PLACES) for entry in entries):
         raise RecipeError([f"{path}: is a list of data sets of LLaMA-Factory; a recipe names one in `dataset`"])
+    if all(isinstance(value, str) and key.startswith("<") for key, value in given.items()):
+        raise RecipeError(
+            [f"{path}: describes new tokens for LLaMA-Factory; a recipe names them in add_special_tokens"]
+        )
     for key, told in OTHER_FILES.items():
         if key in given:
             raise RecipeError([f"{path}: {told}"])

@@ -4,6 +4,7 @@ from typing import Any
 
 from alignment.importing import training
 from alignment.importing import trl_values as to
+from alignment.importing.chat_templates import with_values
 from alignment.importing.conversion import Conversion, Outcome, Peer
 from alignment.importing.keys import (
     converted,
@@ -45,6 +46,7 @@ MODEL = (
     *each(dropped, "tokenizer_name_or_path tokenizer_name", "the tokenizer is that of the model's folder"),
     converted("chat_template", "chat_template", "Jinja text, or one of this package", to.template),
     converted("chat_template_path", "chat_template", "a file of Jinja", to.template_path),
+    converted("chat_template_kwargs", "chat_template", "set at the head of `chat_template`", with_values),
     same("eos_token"),
 )  # fmt: skip
 TUNING = (
@@ -128,7 +130,7 @@ SAMPLING = (
     same("top_p", stages=to.SAMPLED),
     same("top_k", stages=to.SAMPLED),
     *each(
-        refused, "min_p repetition_penalty generation_kwargs chat_template_kwargs",
+        refused, "min_p repetition_penalty generation_kwargs",
         "answers are sampled from the policy itself", off=(None, 0, 0.0, 1, 1.0, {}),
     ),
     converted("reward_funcs", "scorers", "of kind function or reward_model", to.funcs, stages=("grpo", "rloo")),

@@ -3,6 +3,7 @@
 import re
 from typing import Any
 
+from alignment.config.documents import read_bytes
 from alignment.errors import RecipeError
 
 # Keys that only one stage's script has, in the order in which they decide.
@@ -35,11 +36,12 @@ OF_LOSS = {
 }
 WORDS = {"sft": "sft", "dpo": "dpo", "kto": "kto", "grpo": "grpo", "rloo": "rloo", "ppo": "ppo", "reward": "reward",
          "orpo": "dpo", "simpo": "dpo", "cpo": "dpo", "rm": "reward", "apo": "dpo"}  # fmt: skip
+COMMAND = re.compile(rf"^\s*#.*\btrl ({'|'.join(WORDS)}) --config\b", re.MULTILINE)
 NAMES = ("output_dir", "hub_model_id", "run_name")  # keys whose values often name the script
 
 
 def stage_of(path: str, given: dict[str, Any]) -> str:
-    """Return the stage of a file: by its keys, then by the words of its path, then by the names in it.
+    """Return the stage of a file: by its keys, then by the words of its path, the names in it, and its comments.
 
     Raises: RecipeError if none decides.
     """
@@ -53,9 +55,16 @@ def stage_of(path: str, given: dict[str, Any]) -> str:
     possible = [stages for key, stages in SHARED.items() if key in given]
     stages = [stage for stage in (possible[0] if possible else ()) if all(stage in others for others in possible)]
     found = next((stage for stage in named if stage in stages or not stages), None) or next(iter(stages), None)
+    found = found or _named_in_a_comment(path)
     if found is None:
         raise RecipeError(["its keys do not decide which script reads it; name the stage with --stage"])
     return found
+
+
+def _named_in_a_comment(path: str) -> str | None:
+    """Return the stage of a command such as `trl sft --config` in a comment of the file; None if there is none."""
+    found = COMMAND.search(read_bytes(path).decode("utf-8", errors="replace"))
+    return WORDS[found[1]] if found else None
 
 
 def names_of(path: str, given: dict[str, Any]) -> list[str]:

@@ -321,6 +321,7 @@ REFUSED = {
     "lora_target_modules: [q_proj, lm_head]\n",
     "trainer_cls": CHAT + "trainer_cls: mine.Trainer\n",
     "train_on_inputs": CHAT + "train_on_inputs: true\n",
+    "chat_template_kwargs": CHAT + "chat_template_kwargs: {enable_thinking: false}\n",
     "unfrozen_parameters": CHAT + "unfrozen_parameters: [lm_head]\n",
     "optimizer": CHAT + "optimizer: muon\n",
     "lr_scheduler": CHAT + "lr_scheduler: one_cycle\n",

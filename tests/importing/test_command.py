@@ -40,6 +40,8 @@ def refused(text, wanted=None, name="x.yaml"):
         (TRL + "output_dir: ${oc.env:OUT}/x\n", "output_dir: ${oc.env:OUT} is not resolved; write the value"),
         ("model: m\npeft_config: {name: lora, export_dir: out}\n", "is of a version of LLaMA-Factory (v1)"),
         ('{"few": {"file_name": "few.json"}, "web": {"hf_hub_url": "a/b"}}', "a list of data sets of LLaMA-Factory"),
+        ("<|svg|>: the beginning of a picture\n", "describes new tokens for LLaMA-Factory"),
+        ("top.model_name: Qwen3\ntrain.learning_rate: 5e-5\n", "is saved by LLaMA Board"),
         ("actor_rollout_ref: {model: {path: m}}\n", "a configuration of verl"),
         ("stage: sft\noutput_dir: o\nmodel_name_or_path: m\ndatasets: [{path: d.jsonl}]\n", "of this project already"),
         ("model_name_or_path: m\noutput_dir: o\nlearning_rate: 1.0e-4\n", "is no recipe of"),

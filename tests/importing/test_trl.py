@@ -105,6 +105,11 @@ CASES = {
         absent=("trust_remote_code", "push_to_hub", "hub_model_id", "use_liger_kernel"),
         dropped=("push_to_hub", "hub_model_id", "use_liger_kernel", "trust_remote_code"),
     ),
+    "sft, values of its template": case(
+        "sft", f"dataset_name: a/b\npacking: true\nchat_template_kwargs: {{enable_thinking: false, style: short}}\n"
+        f"chat_template: \"{TEMPLATE}\"\n", 8,
+        {"chat_template": "{% set enable_thinking = false %}{% set style = 'short' %}" + TEMPLATE},
+    ),
     "sft, texts of a column": case(
         "sft", "dataset_name: a/books\ndataset_text_field: chapter\n", 8,
         {"datasets": [{"path": "a/books", "format": "text", "columns": {"text": "chapter"}}]},
@@ -247,6 +252,8 @@ REFUSED = {
     "deepspeed": "dataset_name: a/b\npacking: true\ndeepspeed: absent.json\n",
     "sync_ref_model": "dataset_name: a/b\nreward_funcs: r.f\nmax_steps: 3\nsync_ref_model: true\n",
     "loss_type": "dataset_name: a/b\nloss_type: kto_pair\nbeta: 0.1\n",
+    "chat_template_kwargs": "dataset_name: a/b\nreward_funcs: r.f\nmax_steps: 3\n"
+    "chat_template_kwargs: {enable_thinking: false}\n",
     "learning_rte": "dataset_name: a/b\npacking: true\nlearning_rte: 1.0\n",
 }
 
@@ -268,6 +275,8 @@ def test_the_stage_is_found_by_keys_then_by_the_path_and_else_asked_for(tmp_path
     with pytest.raises(RecipeError, match=r"x.yaml: its keys do not decide"):
         convert("x.yaml", None, Options())
     assert convert("x.yaml", None, Options(stage="reward")).stage == "reward"
+    (tmp_path / "x.yaml").write_text("# Use it so: `trl kto --config x.yaml`\n" + text, encoding="utf-8")
+    assert convert("x.yaml", None, Options()).stage == "kto"
 
 
 def test_rewards_that_the_file_lacks_are_left_to_the_user_and_epochs_ask_for_rows(tmp_path, monkeypatch):
