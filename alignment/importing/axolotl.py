@@ -19,10 +19,12 @@ from alignment.importing.keys import (
 from alignment.importing.values import (
     FASTER,
     LAUNCHER,
+    NOT_ROUNDED,
     REMOTE_CODE,
     TRACKING,
     attention,
     by_length,
+    eight_bits,
     held_out,
 )
 
@@ -99,7 +101,7 @@ MODEL = (
 )  # fmt: skip
 TUNING = (
     converted("adapter", "peft_method", "qlora is lora with load_in_4bit", to.adapter, default=None),
-    converted("load_in_8bit", "", "refused: 8 bits", to.eight),
+    converted("load_in_8bit", "load_in_8bit", NOT_ROUNDED, eight_bits),
     converted("load_in_4bit", "load_in_4bit", "", to.four),
     converted("bnb_config_kwargs", "use_bnb_nested_quant", "and bnb_4bit_quant_type", to.quantizer),
     to.lora("lora_r", "lora_r"),
@@ -128,8 +130,8 @@ TUNING = (
         "gptq peft_layer_replication peft_trainable_token_indices peft_ensure_weight_tying qat quantization",
         "it is not supported",
     ),
-    refused("quantize_moe_experts", "load_in_4bit holds linear layers in 4 bits, and experts in 16; give the key up "
-            "where memory allows it"),
+    refused("quantize_moe_experts", "load_in_4bit and load_in_8bit hold linear layers, and experts stay in 16 bits; "
+            "give the key up where memory allows it"),
     refused("peft", "starts from LoftQ, which is not supported; init_lora_weights: pissa is"),
     converted("unfrozen_parameters", "", "refused: patterns of parameters", to.unfrozen),
     *each(

@@ -18,7 +18,6 @@ from alignment.importing.keys import (
 )
 from alignment.importing.values import (
     attention,
-    eight_bits,
     listed,
     target_modules,
 )
@@ -131,11 +130,6 @@ def unfrozen(conversion: Conversion, value: Any) -> Ours:
     raise Refuse("patterns of parameters are not trained; peft_method freeze trains whole layers")
 
 
-def eight(_: Conversion, value: Any) -> Ours:
-    """Convert `load_in_8bit`."""
-    return eight_bits(value)
-
-
 def four(conversion: Conversion, value: Any) -> Ours:
     """Convert `load_in_4bit`."""
     if conversion.get("adapter") == "qlora" or not value:
@@ -143,11 +137,13 @@ def four(conversion: Conversion, value: Any) -> Ours:
     return QUANTIZED
 
 
-def quantizer(_: Conversion, value: Any) -> Ours:
+def quantizer(conversion: Conversion, value: Any) -> Ours:
     """Convert `bnb_config_kwargs`."""
     names = {"bnb_4bit_use_double_quant": "use_bnb_nested_quant", "bnb_4bit_quant_type": "bnb_4bit_quant_type"}
     if not value:
         raise Drop(OFF_HERE)
+    if conversion.get("adapter") != "qlora" and not conversion.get("load_in_4bit"):
+        raise Drop("has no effect without load_in_4bit: true")
     known = {"llm_int8_has_fp16_weight", "bnb_4bit_compute_dtype", "load_in_4bit"}
     if unknown := [key for key in value if key not in names and key not in known]:
         raise Refuse(f"{unknown[0]} is not read")

@@ -8,7 +8,7 @@ from alignment.importing import training
 from alignment.importing.conversion import Conversion, Peer
 from alignment.importing.keys import converted, dropped, each, refused, renamed, same
 from alignment.importing.llamafactory_data import datasets
-from alignment.importing.values import FASTER, TRACKING, held_out, target_modules
+from alignment.importing.values import FASTER, NOT_ROUNDED, TRACKING, held_out, target_modules
 
 OTHER_LOSS = "no loss here is the same"
 OTHER_OPTIMIZER = "no optimizer of transformers' Trainer is the same; name one in optim"
@@ -25,7 +25,7 @@ MODEL = (
     converted(
         "disable_gradient_checkpointing", "gradient_checkpointing", "the opposite", to.checkpointing, default=False,
     ),
-    converted("quantization_bit", "load_in_4bit", "4 alone", to.bits),
+    converted("quantization_bit", "load_in_4bit", f"8 is `load_in_8bit`: {NOT_ROUNDED}", to.bits),
     converted("quantization_type", "bnb_4bit_quant_type", "", to.of_bits("bnb_4bit_quant_type"), default="nf4"),
     converted("double_quantization", "use_bnb_nested_quant", "", to.of_bits("use_bnb_nested_quant"), default=True),
     converted("quantization_method", "", "bitsandbytes alone", to.quantizer),
@@ -204,7 +204,7 @@ PREFERENCES = (
     refused("ref_model_adapters", "the reference is the model that training starts from"),
     *each(
         refused, "ref_model_quantization_bit reward_model_quantization_bit",
-        "roles stand on one base, as load_in_4bit holds it",
+        "roles stand on one base, as load_in_4bit or load_in_8bit holds it",
     ),
 )  # fmt: skip
 PPO = (

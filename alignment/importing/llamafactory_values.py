@@ -7,7 +7,7 @@ from alignment.importing import training
 from alignment.importing.chat_templates import by_name
 from alignment.importing.conversion import Conversion
 from alignment.importing.keys import OFF_HERE, Drop, Key, Ours, Refuse, converted
-from alignment.importing.values import attention, eight_bits, listed, target_modules
+from alignment.importing.values import attention, listed, target_modules
 
 STAGES = {"pt": "pretrain", "sft": "sft", "rm": "reward", "dpo": "dpo", "kto": "kto", "ppo": "ppo", "orpo": "dpo"}
 LOSSES = {"sigmoid": "sigmoid", "hinge": "hinge", "ipo": "ipo", "orpo": "orpo", "simpo": "simpo"}
@@ -130,8 +130,8 @@ def bits(_: Conversion, value: Any) -> Ours:
     if value == 4:
         return {"load_in_4bit": True}
     if value == 8:
-        return eight_bits(True)
-    raise Refuse(f"weights of {value} bits are not supported; 4 are")
+        return {"load_in_8bit": True}
+    raise Refuse(f"weights of {value} bits are not supported; 4 and 8 are")
 
 
 def of_bits(ours: str) -> Any:

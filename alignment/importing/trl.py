@@ -17,7 +17,7 @@ from alignment.importing.keys import (
 )
 from alignment.importing.trl_data import of_list, of_mixer, of_mixture, of_name
 from alignment.importing.trl_stage import names_of, stage_of, words_of
-from alignment.importing.values import FASTER, eight_bits, target_modules
+from alignment.importing.values import FASTER, NOT_ROUNDED, eight_bits, target_modules
 
 RATES = {"sft": 2e-5, "dpo": 1e-6, "kto": 1e-6, "reward": 1e-4, "grpo": 1e-6, "rloo": 1e-6, "ppo": 3e-6}
 DEFAULTS: dict[str, dict[str, Any]] = {  # of keys whose defaults depend on the script
@@ -38,7 +38,7 @@ MODEL = (
         lambda _, value: {"attn_implementation": "flash_attention_2"} if value else {},
     ),
     converted("load_in_4bit", "load_in_4bit", "", to.four),
-    converted("load_in_8bit", "", "refused: 8 bits", lambda _, value: eight_bits(value)),
+    converted("load_in_8bit", "load_in_8bit", NOT_ROUNDED, eight_bits),
     converted("bnb_4bit_quant_type", "bnb_4bit_quant_type", "", to.of_four("bnb_4bit_quant_type"), default="nf4"),
     converted("use_bnb_nested_quant", "use_bnb_nested_quant", "", to.of_four("use_bnb_nested_quant"), default=False),
     dropped("bnb_4bit_quant_storage", "it follows from the type"),

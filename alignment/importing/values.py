@@ -19,10 +19,7 @@ REMOTE_CODE = (
 FASTER = "makes the same computation faster or smaller; it changes nothing that is trained"
 TRACKING = "a tracker's own settings are its environment variables"
 LAUNCHER = "the launcher decides it; see docs/launch.md"
-EIGHT_BITS = (
-    "8-bit weights are not supported; give the key up to hold the weights in 16 bits, which needs twice the memory, or "
-    "write load_in_4bit"
-)
+NOT_ROUNDED = "the activations are not rounded"
 
 
 def listed(value: Any) -> list[str]:
@@ -43,11 +40,13 @@ def target_modules(value: Any) -> Any:
     return words
 
 
-def eight_bits(value: Any) -> Ours:
-    """Refuse 8-bit weights."""
+def eight_bits(conversion: "Conversion", value: Any) -> Ours:
+    """Convert `load_in_8bit`."""
     if not value:
         raise Drop(OFF_HERE)
-    raise Refuse(EIGHT_BITS)
+    if conversion.get("load_in_4bit") or conversion.get("adapter") == "qlora":
+        raise Refuse("weights are held in 8 or in 4 bits; keep one of the two")
+    return {"load_in_8bit": True}
 
 
 SLICE = re.compile(r"(?P<name>[^\[]+)(?:\[:(?P<most>\d+)\])?")

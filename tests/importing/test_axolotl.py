@@ -48,6 +48,15 @@ CASES = {
         dropped=("special_tokens", "gradient_checkpointing_kwargs", "tf32"),
         options=Options(processes=2),
     ),
+    "eight bits": case(
+        "sft",
+        CHAT + "adapter: lora\nlora_r: 8\nlora_alpha: 16\nload_in_8bit: true\nload_in_4bit: false\n"
+        "bnb_config_kwargs: {bnb_4bit_quant_type: fp4}\nbf16: auto\n",
+        1,
+        {"peft_method": "lora", "load_in_8bit": True, "dtype": "bfloat16"},
+        absent=("load_in_4bit", "bnb_4bit_quant_type"),
+        dropped=("bnb_config_kwargs",),
+    ),
     "lora": case(
         "sft",
         CHAT + "adapter: lora\nlora_r: 8\nlora_alpha: 16\nlora_target_modules: [q_proj, v_proj]\n"
@@ -314,7 +323,7 @@ def rendered(template):
 
 
 REFUSED = {
-    "load_in_8bit": ALPACA + "adapter: lora\nload_in_8bit: true\n",
+    "load_in_8bit": ALPACA + "adapter: qlora\nload_in_8bit: true\n",
     "rl": PAIRS + "x\nrl: ebft\n",
     "plugins": CHAT + "plugins: [mine.Plugin]\n",
     "lora_target_modules": CHAT + "adapter: lora\nlora_r: 8\nlora_target_linear: true\n"

@@ -135,7 +135,7 @@ def test_no_value_of_any_key_is_an_unexpected_error(tmp_path, monkeypatch, name,
 
 
 def test_the_verb_ends_with_2_and_one_line_for_each_refused_key(tmp_path):
-    (tmp_path / "x.yaml").write_text(TRL + "load_in_8bit: true\nrope: 3\n", encoding="utf-8")
+    (tmp_path / "x.yaml").write_text(TRL + "load_in_4bit: true\nload_in_8bit: true\nrope: 3\n", encoding="utf-8")
     command = [sys.executable, "-m", "alignment.cli", "import", "x.yaml"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 2

@@ -104,6 +104,10 @@ CASES = {
         {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "use_bnb_nested_quant": False,
          "attn_implementation": "flash_attention_2"},
     ),
+    "eight bits": case(
+        "sft", "stage: sft\ndataset: tasks\nquantization_bit: 8\ndouble_quantization: false\n", 8,
+        {"load_in_8bit": True}, absent=("load_in_4bit",), dropped=("double_quantization",),
+    ),
     "full": case(
         "sft",
         "stage: sft\nfinetuning_type: full\ndataset: tasks\ndeepspeed: examples/deepspeed/ds_z3_config.json\n"
@@ -235,7 +239,7 @@ def test_a_recipe_keeps_its_meaning(tmp_path, monkeypatch, name):
 
 
 REFUSED = {
-    "quantization_bit": "stage: sft\ndataset: tasks\nquantization_bit: 8\n",
+    "quantization_bit": "stage: sft\ndataset: tasks\nquantization_bit: 3\n",
     "use_galore": "stage: sft\nfinetuning_type: full\ndataset: tasks\nuse_galore: true\n",
     "train_on_prompt": "stage: sft\ndataset: tasks\ntrain_on_prompt: true\n",
     "mask_history": "stage: sft\ndataset: chats\nmask_history: true\n",
@@ -321,16 +325,16 @@ def test_a_refused_key_can_be_given_up(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "data").mkdir()
     (tmp_path / "data/dataset_info.json").write_text(json.dumps(INFO), encoding="utf-8")
-    (tmp_path / "x.yaml").write_text(HEAD + "dataset: tasks\nlora_rank: 4\nquantization_bit: 8\n", encoding="utf-8")
+    (tmp_path / "x.yaml").write_text(HEAD + "dataset: tasks\nlora_rank: 4\nquantization_bit: 2\n", encoding="utf-8")
     lines: list[str] = []
-    with pytest.raises(RecipeError, match=r"x.yaml: quantization_bit: 8-bit weights are not supported.*--drop"):
+    with pytest.raises(RecipeError, match=r"x.yaml: quantization_bit: weights of 2 bits are not supported.*--drop"):
         import_file("x.yaml", None, Options(), tmp_path / "out", lines.append)
     assert not (tmp_path / "out").exists()
     out = import_file("x.yaml", None, Options(dropped=("quantization_bit",)), tmp_path / "out", lines.append)
     assert out == tmp_path / "out/x.sft.yaml"
     with pytest.raises(RecipeError, match=r"--drop seed: x.yaml has no refused key of this name"):
         import_file("x.yaml", None, Options(dropped=("quantization_bit", "seed")), tmp_path / "out", lines.append)
-    assert any(line.startswith("dropped     quantization_bit: 8 -> --drop") for line in lines)
+    assert any(line.startswith("dropped     quantization_bit: 2 -> --drop") for line in lines)
 
 
 def test_the_reference_of_an_adapter_that_goes_on_is_told(tmp_path):

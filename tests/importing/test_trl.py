@@ -64,6 +64,12 @@ CASES = {
         {"load_in_4bit": True, "use_bnb_nested_quant": False, "bnb_4bit_quant_type": "nf4", "lora_r": 64,
          "lora_alpha": 16, "lora_target_modules": ["q_proj", "k_proj"], "lora_modules_to_save": ["lm_head"]},
     ),
+    "sft, eight bits": case(
+        "sft",
+        "dataset_name: someone/talks\nuse_peft: true\nload_in_8bit: true\nbnb_4bit_quant_type: nf4\npacking: false\n",
+        8,
+        {"load_in_8bit": True, "peft_method": "lora"}, absent=("load_in_4bit",), dropped=("bnb_4bit_quant_type",),
+    ),
     "sft, dora": case(
         "sft", "dataset_name: someone/talks\nuse_peft: true\nuse_dora: true\nuse_rslora: true\npacking: false\n", 8,
         {"peft_method": "dora", "use_rslora": True},
@@ -242,7 +248,7 @@ def test_a_recipe_keeps_its_meaning(tmp_path, monkeypatch, name):
 
 
 REFUSED = {
-    "load_in_8bit": "dataset_name: a/b\nuse_peft: true\nload_in_8bit: true\npacking: true\n",
+    "load_in_8bit": "dataset_name: a/b\nuse_peft: true\nload_in_8bit: true\nload_in_4bit: true\npacking: true\n",
     "completion_only_loss": "dataset_name: a/b\ncompletion_only_loss: false\n",
     "chat_template_path": "dataset_name: a/b\nchat_template_path: other/model\npacking: true\n",
     "ref_model_init_kwargs": "dataset_name: a/b\nbeta: 0.1\nref_model_init_kwargs: {dtype: auto}\n",
