@@ -150,7 +150,7 @@ TUNING = (
 DATA = (
     converted("datasets", "datasets", "by the `type` of each", datasets("datasets")),
     converted("test_datasets", "eval_datasets", "by the `type` of each", datasets("eval_datasets")),
-    converted("pretraining_dataset", "datasets", "stage `pretrain`", to.documents),
+    converted("pretraining_dataset", "datasets", "stage `pretrain`; with max_steps `streaming: true`", to.documents),
     converted(
         "val_set_size", "test_split_size", "a share; of a number of rows, slices of `split`", held_out, default=0.0,
     ),
@@ -164,9 +164,12 @@ DATA = (
         dropped,
         "sample_packing_group_size sample_packing_bin_size sample_packing_eff_est sample_packing_seq_len_multiplier "
         "sample_packing_sequentially sample_packing_mp_start_method pretrain_multipack_attn "
-        "pretrain_multipack_buffer_size streaming_multipack_buffer_size "
         "total_num_tokens total_supervised_tokens multipack_real_batches batch_flattening",
         "packing needs no such key",
+    ),
+    *each(
+        dropped, "pretrain_multipack_buffer_size streaming_multipack_buffer_size",
+        "it is the shuffle_buffer_size of rows that are streamed",
     ),
     converted("pretraining_sample_concatenation", "packing", "documents do not attend to each other", to.joined,
               stages=("pretrain",)),

@@ -21,6 +21,7 @@ from alignment.importing.values import (
 
 WITHOUT_KEYS = {"save": "epoch", "eval": "no"}  # axolotl's strategies where the file gives none
 MOST_WARMUP = 100  # steps, of axolotl's default
+SAME_OPTIMIZER = ("adamw_8bit",)  # another name
 OPTIMIZERS = {"adamw_torch_8bit": "adamw_bnb_8bit", "adamw_8bit": "adamw_bnb_8bit"}
 
 
@@ -118,7 +119,7 @@ def optimizer(conversion: Conversion, value: Any) -> Ours:
         raise Refuse(f"{value} is no optimizer of transformers")
     if name.endswith("_4bit") and find_spec("torchao") is None:
         raise Refuse(f"{value} has its states in 4 bits, which needs `pip install torchao`; adamw_bnb_8bit has 8")
-    if name != value:
+    if name != value and value not in SAME_OPTIMIZER:
         conversion.note("optim", f"{value} at the file: the same states, quantised by bitsandbytes")
     return {"optim": name}
 

@@ -34,6 +34,7 @@ FAST_PLUGINS = (
 )  # of axolotl.integrations
 CODE = "names code that axolotl runs; nothing in a recipe runs code but functions of scorers"
 QUANTIZED = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "use_bnb_nested_quant": True}
+BUFFER = 10_000  # rows, of axolotl's default, from which the next one is drawn
 NOT_OF_ALL_LINEAR = ("lm_head", "embed", "router", "wte")  # parts of names of layers that all-linear leaves out
 OF_TRL = {
     "beta": "beta",
@@ -233,7 +234,15 @@ def jinja(conversion: Conversion, value: Any) -> Ours:
 def documents(conversion: Conversion, value: Any) -> Ours:
     """Convert `pretraining_dataset`."""
     conversion.differences["sequence_len"] = "longer documents are split; axolotl takes their beginning"
-    return datasets("datasets")(conversion, value)
+    ours = datasets("datasets")(conversion, value)
+    steps = conversion.given.get("max_steps")
+    if not isinstance(steps, int) or steps <= 0 or conversion.get("val_set_size"):
+        return ours
+    sizes = (conversion.given.get(f"{name}_multipack_buffer_size") for name in ("streaming", "pretrain"))
+    buffer = next((size for size in sizes if size), BUFFER)
+    conversion.note("streaming", "axolotl reads pretraining_dataset while it trains")
+    ordered = conversion.given.get("shuffle_merged_datasets") is False
+    return {**ours, "streaming": True, "shuffle_buffer_size": 1 if ordered else buffer}
 
 
 def joined(conversion: Conversion, value: Any) -> Ours:
@@ -285,7 +294,7 @@ def length(conversion: Conversion, value: Any) -> Ours:
 
 def streaming(_: Conversion, value: Any) -> Ours:
     """Convert `streaming`."""
-    raise Drop("data are read whole; local files of JSON lines stream with streaming: true in stage pretrain")
+    raise Drop("data are read whole, but those of stage pretrain with max_steps")
 
 
 def configuration(conversion: Conversion, value: Any) -> Ours:

@@ -90,7 +90,7 @@ DATA = (
     converted("packing", "packing", "documents do not attend to each other", to.packing, stages=("sft", "pretrain")),
     converted("neat_packing", "packing", "", to.neat, stages=("sft",)),
     converted("preprocessing_num_workers", "dataset_num_proc", "", to.workers),
-    same("streaming", stages=("pretrain",)),
+    converted("streaming", "streaming", "`pretrain`; elsewhere data are read whole", to.streaming),
     renamed("buffer_size", "shuffle_buffer_size", stages=("pretrain",)),
     converted(
         "mix_strategy", "datasets", "interleaved: `fraction`, equal ones without interleave_probs", to.mixing,

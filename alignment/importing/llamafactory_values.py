@@ -184,6 +184,13 @@ def order(conversion: Conversion, value: Any) -> Ours:
     return training.in_order(conversion, conversion.given.get("packing") or conversion.given.get("neat_packing"))
 
 
+def streaming(conversion: Conversion, value: Any) -> Ours:
+    """Convert `streaming`."""
+    if conversion.stage != "pretrain":
+        raise Drop("data are read whole" if value else OFF_HERE)
+    return {"streaming": value}
+
+
 def packing(conversion: Conversion, value: Any) -> Ours:
     """Convert `packing`."""
     if value is None:

@@ -123,6 +123,18 @@ CASES = {
         "pretrain", "pretraining_dataset:\n  - path: a/books\nmax_steps: 9\ntrain_on_inputs: true\n", 1, {},
         dropped=("train_on_inputs",),
     ),
+    "documents that are streamed": case(
+        "pretrain", "pretraining_dataset:\n  - path: a/web\n    name: en\nmax_steps: 9\nsample_packing: true\n", 1,
+        {"streaming": True, "shuffle_buffer_size": 10_000, "max_steps": 9, "packing": True},
+    ),
+    "documents in order": case(
+        "pretrain", "pretraining_dataset:\n  - path: a/web\nmax_steps: 9\nshuffle_merged_datasets: false\n", 1,
+        {"streaming": True, "shuffle_buffer_size": 1},
+    ),
+    "documents that are read whole": case(
+        "pretrain", "pretraining_dataset:\n  - path: a/web\nnum_epochs: 2\n", 1, {"num_train_epochs": 2.0},
+        absent=("streaming", "shuffle_buffer_size"),
+    ),
     "documents that are joined": case(
         "pretrain",
         "pretraining_dataset:\n  - path: a/books\nmax_steps: 9\npretraining_sample_concatenation: true\n", 1,
