@@ -3,6 +3,7 @@
 from typing import Any
 
 from alignment.errors import RecipeError
+from alignment.importing import llamafactory_losses as losses
 from alignment.importing import llamafactory_values as to
 from alignment.importing import training
 from alignment.importing.conversion import Conversion, Peer
@@ -57,7 +58,7 @@ MODEL = (
         refused, "rope_scaling shift_attn mixture_of_depths",
         "it changes the model, which is trained as its folder describes it",
     ),
-    converted("moe_aux_loss_coef", training.EXPERTS, "absent: 0", to.experts, stages=("sft", "pretrain")),
+    converted("moe_aux_loss_coef", training.EXPERTS, "absent: 0", losses.experts, stages=("sft", "pretrain")),
     *each(
         refused, "new_special_tokens_config init_special_tokens", "tokens start as the mean of their pieces",
         off=(None, "noise_init"),
@@ -150,7 +151,7 @@ TUNING = (
         "badam_switch_interval badam_update_ratio badam_mask_mode badam_verbose",
         "it is of an optimizer that is refused where it is on",
     ),
-    converted("use_dft_loss", "loss_type", "dft", to.dft, stages=("sft",)),
+    converted("use_dft_loss", "loss_type", "dft", losses.dft, stages=("sft",)),
     *each(refused, "use_asft_loss use_eaft_loss", OTHER_LOSS),
     *each(dropped, "asft_alpha eaft_alpha", "it is of a loss that is refused where it is on"),
     *each(refused, "use_mca use_megatron_bridge use_hyper_parallel", PARALLEL),
@@ -186,21 +187,21 @@ TUNING = (
     ),
 )  # fmt: skip
 PREFERENCES = (
-    converted("pref_loss", "loss_type", "", to.loss, default="sigmoid", stages=("dpo",)),
-    converted("dpo_loss", "loss_type", "", to.loss, stages=("dpo",)),
+    converted("pref_loss", "loss_type", "", losses.loss, default="sigmoid", stages=("dpo",)),
+    converted("dpo_loss", "loss_type", "", losses.loss, stages=("dpo",)),
     renamed("dpo_beta", "beta", stages=("dpo",)),
     renamed("orpo_beta", "beta", stages=("dpo",)),
-    converted("dpo_ftx", "loss_type", "`[LOSS, sft]` with `loss_weights`", to.ftx, stages=("dpo",)),
+    converted("dpo_ftx", "loss_type", "`[LOSS, sft]` with `loss_weights`", losses.ftx, stages=("dpo",)),
     refused("kto_ftx", "KTO's loss is not mixed with that of answers"),
     renamed("pref_beta", "beta", default=0.1, stages=("dpo", "kto")),
-    converted("pref_ftx", "loss_type", "`[LOSS, sft]` with `loss_weights`", to.ftx, stages=("dpo", "kto")),
+    converted("pref_ftx", "loss_type", "`[LOSS, sft]` with `loss_weights`", losses.ftx, stages=("dpo", "kto")),
     refused("pref_bco_weight", OTHER_LOSS),
-    converted("dpo_label_smoothing", "label_smoothing", "", to.smoothing, stages=("dpo",)),
-    converted("simpo_gamma", "simpo_gamma", "", to.gamma, default=0.5, stages=("dpo",)),
+    converted("dpo_label_smoothing", "label_smoothing", "", losses.smoothing, stages=("dpo",)),
+    converted("simpo_gamma", "simpo_gamma", "", losses.gamma, default=0.5, stages=("dpo",)),
     same("ld_alpha", stages=("dpo",)),
     renamed("kto_chosen_weight", "desirable_weight", default=1.0, stages=("kto",)),
     renamed("kto_rejected_weight", "undesirable_weight", default=1.0, stages=("kto",)),
-    converted("ref_model", "", "the reference is the model that training starts from", to.reference),
+    converted("ref_model", "", "the reference is the model that training starts from", losses.reference),
     refused("ref_model_adapters", "the reference is the model that training starts from"),
     *each(
         refused, "ref_model_quantization_bit reward_model_quantization_bit",
@@ -208,12 +209,12 @@ PREFERENCES = (
     ),
 )  # fmt: skip
 PPO = (
-    converted("reward_model", "reward_model_path", "", to.reward, stages=("ppo",)),
-    converted("reward_model_type", "", "it follows from the model", to.reward_kind, stages=("ppo",)),
+    converted("reward_model", "reward_model_path", "", losses.reward, stages=("ppo",)),
+    converted("reward_model_type", "", "it follows from the model", losses.reward_kind, stages=("ppo",)),
     refused("reward_model_adapters", "name the adapter in reward_model"),
     renamed("ppo_epochs", "num_ppo_epochs", default=4, stages=("ppo",)),
     renamed("ppo_buffer_size", "num_mini_batches", "and a factor of `rollout_batch_size`", default=1, stages=("ppo",)),
-    converted("ppo_score_norm", "normalize_scores", "running", to.normal, default=False, stages=("ppo",)),
+    converted("ppo_score_norm", "normalize_scores", "running", losses.normal, default=False, stages=("ppo",)),
     renamed("ppo_target", "adaptive_kl_target", default=6.0, stages=("ppo",)),
     refused("ppo_whiten_rewards", "advantages are whitened, not rewards"),
     same("max_new_tokens", default=1024, stages=("ppo",)),

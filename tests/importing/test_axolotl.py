@@ -123,6 +123,10 @@ CASES = {
         "pretrain", "pretraining_dataset:\n  - path: a/books\nmax_steps: 9\ntrain_on_inputs: true\n", 1, {},
         dropped=("train_on_inputs",),
     ),
+    "eight bits beside float16": case(
+        "sft", CHAT + "adapter: lora\nlora_r: 8\nlora_alpha: 16\nload_in_8bit: true\nbf16: false\n", 1,
+        {"load_in_8bit": True, "dtype": "float16", "bf16": False},
+    ),
     "documents that are streamed": case(
         "pretrain", "pretraining_dataset:\n  - path: a/web\n    name: en\nmax_steps: 9\nsample_packing: true\n", 1,
         {"streaming": True, "shuffle_buffer_size": 10_000, "max_steps": 9, "packing": True},
