@@ -1,15 +1,15 @@
 """Attention of one token a row on a CPU, without a copy of keys and values for each query head.
 
 transformers' `sdpa` repeats the keys and values of grouped heads at every step, which on a CPU costs several times what
-the attention does.
+the attention does. Here the query heads of a group are the queries of one head.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import torch
 from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from alignment.rollout.steps import innermost
@@ -42,25 +42,28 @@ def grouped_attention(
             module, query, key, value, attention_mask, scaling=scaling, dropout=dropout, **options
         )
         return found
-    grouped = query.view(batch, key.shape[1], heads // key.shape[1], width)
-    scores = torch.matmul(grouped * (width**-0.5 if scaling is None else scaling), key.transpose(2, 3))
-    scores = scores.masked_fill(~attention_mask, torch.finfo(scores.dtype).min)
-    weights = scores.softmax(-1, dtype=torch.float32).to(value.dtype)
-    return torch.matmul(weights, value).view(batch, 1, heads, -1), None
+    groups = query.reshape(batch, key.shape[1], heads // key.shape[1], width)
+    attended = scaled_dot_product_attention(groups, key, value, attn_mask=attention_mask, scale=scaling)
+    return attended.reshape(batch, 1, heads, -1), None
 
 
 ALL_ATTENTION_FUNCTIONS.register(NAME, grouped_attention)
 
 
+def configs_on_cpu(models: list[Any]) -> list[Any]:
+    """Return the configurations for `grouped`; none where a model is on another device."""
+    if any(next(model.parameters()).device.type != "cpu" for model in models):
+        return []
+    return [innermost(model).config.get_text_config() for model in models]
+
+
 @contextmanager
-def grouped(models: list[Any]) -> Iterator[None]:
-    """Have models on a CPU attend by `grouped_attention`; they attended by `sdpa`."""
-    configs = [innermost(model).config.get_text_config() for model in models]
-    on_cpu = all(next(model.parameters()).device.type == "cpu" for model in models)
+def grouped(configs: list[Any]) -> Iterator[None]:
+    """Have the models of configurations attend by `grouped_attention`; they attended by `sdpa`."""
     try:
-        for config in configs if on_cpu else []:
+        for config in configs:
             config._attn_implementation = NAME
         yield
     finally:
-        for config in configs if on_cpu else []:
+        for config in configs:
             config._attn_implementation = "sdpa"

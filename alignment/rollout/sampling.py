@@ -9,6 +9,7 @@ from torch import Tensor
 from alignment.rollout.engine import Sampling
 
 BLOCK = 128  # tokens summed together to find where a random number falls
+FEW = 8 * BLOCK  # tokens that are summed one by one: the work is less than that of the blocks
 COLDEST = 1e-20  # logits divided by a lower temperature may overflow; their order alone counts far above it
 SMALLEST = torch.finfo(torch.float32).tiny  # float32 may hold a lower top-p as 0, which would drop every token
 
@@ -82,6 +83,9 @@ def draw_with_logp(logits: Tensor, sampling: Sampling, uniform: Tensor) -> tuple
 
 def _invert(probs: Tensor, uniform: Tensor) -> Tensor:
     """The token of each row whose part of the distribution, (batch, vocabulary), holds the row's random number."""
+    if probs.shape[-1] <= FEW:
+        ends = probs.double().cumsum(-1)
+        return _first_above(ends, uniform.unsqueeze(-1) * ends[:, -1:]).squeeze(-1)
     missing = -probs.shape[-1] % BLOCK
     probs = torch.nn.functional.pad(probs, (0, missing)) if missing else probs  # padding by nothing would copy
     probs = probs.view(len(probs), -1, BLOCK)

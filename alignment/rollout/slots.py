@@ -11,7 +11,7 @@ from transformers.cache_utils import DynamicLayer
 from alignment.errors import ModelError
 from alignment.rollout.buckets import COLUMNS, bucket
 from alignment.rollout.context import virtual_tokens
-from alignment.rollout.grouped_attention import grouped
+from alignment.rollout.grouped_attention import configs_on_cpu, grouped
 from alignment.rollout.reading import Reading
 from alignment.rollout.steps import StepInputs, innermost, last_logits, takes_ready_mask
 
@@ -70,7 +70,7 @@ class Slots:
 
     def __init__(self, model: nn.Module, part: int) -> None:
         self.model, self.part = model, part
-        self._models = parts_of(model)
+        self._configs = configs_on_cpu(parts_of(model))
         self.lengths: list[int] = []
         self._options = last_logits(model, 1)
         self._layers: list[State] = []  # of all parts of the cache, one after the other
@@ -104,10 +104,9 @@ class Slots:
         rows, columns = len(self.lengths), self.columns(max(self.lengths) + 1)
         self._hold(self._layers)
         device = self._layers[0][0].device
-        self._at.columns = torch.tensor(self.lengths, device=device)
-        self._at.rows = torch.arange(rows, device=device)
-        positions = self._at.columns.unsqueeze(-1)
-        with grouped(self._models):
+        positions = torch.tensor(self.lengths, device=device).unsqueeze(-1)
+        self._at.columns = positions[:, :, None, None]
+        with grouped(self._configs):
             output: Any = self.model(
                 input_ids=torch.tensor(tokens, device=device).unsqueeze(-1),
                 attention_mask=(torch.arange(columns, device=device) <= positions)[:, None, None],
@@ -215,9 +214,8 @@ class Apart:
 
 
 class _Place:
-    """Where the rows of a batch write: row and column of each, (rows,) int64."""
+    """Where the rows of a batch write: the column of each, (rows, 1, 1, 1) int64."""
 
-    rows: Tensor
     columns: Tensor
 
 
@@ -235,9 +233,8 @@ class _SlotLayer(DynamicLayer):
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         """Write the columns; returns all keys and values."""
-        rows, columns = self.at.rows, self.at.columns
-        self.keys[rows, :, columns] = key_states.squeeze(2).to(self.keys.dtype)
-        self.values[rows, :, columns] = value_states.squeeze(2).to(self.values.dtype)
+        for buffer, states in ((self.keys, key_states), (self.values, value_states)):
+            buffer.scatter_(2, self.at.columns.expand_as(states), states.to(buffer.dtype))
         return self.keys, self.values
 
 

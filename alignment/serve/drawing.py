@@ -30,8 +30,7 @@ def draw_each(
     tokens = [0] * len(answers)
     close: list[int] = []
     for sampling, places in _alike(answers, usable).items():
-        rows = adjusted if len(places) == len(answers) else adjusted[places]
-        numbers = uniform[places]
+        rows, numbers = (adjusted, uniform) if len(places) == len(answers) else (adjusted[places], uniform[places])
         drawn = draw(rows, sampling, numbers)
         for place, token in zip(places, drawn.tolist(), strict=True):
             tokens[place] = token

@@ -160,7 +160,8 @@ class Engine:
                     work = [self._work.popleft() for _ in range(len(self._work))]
                 for act in work:
                     act()
-                self._turn()
+                with torch.inference_mode():  # a tenth faster on small models than `no_grad`
+                    self._turn()
                 if self._when_unused:
                     self._do_when_unused()
 
@@ -317,7 +318,8 @@ class Engine:
     def _assign(self, names: list[str | None]) -> None:
         if self.adapters is not None and names != self._assigned:
             self._assigned = None
-            self.adapters.assign(names)
+            with torch.inference_mode(False), torch.no_grad():  # what is loaded here is changed outside, too
+                self.adapters.assign(names)
             self._assigned = names
 
     def _prompt_logps(self, ids: list[int], adapter: str | None, top: int) -> list[TokenLogp]:
