@@ -147,6 +147,8 @@ def _tensors(model: nn.Module) -> Iterator[Tensor]:
         yield from getattr(module, "shira_indices", {}).values()  # neither parameters nor buffers
     for parameter in (*model.parameters(), *model.buffers()):
         yield parameter.data
+        if getattr(parameter, "SCB", None) is not None:  # constants of a weight in 8 bits
+            yield parameter.SCB
         state = getattr(parameter, "quant_state", None)
         for constants in filter(None, (state, getattr(state, "state2", None))):
             yield from (t for t in (constants.absmax, constants.code, constants.offset) if isinstance(t, Tensor))

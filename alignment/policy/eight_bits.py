@@ -35,6 +35,10 @@ class Linear8bit(Linear8bitLt):
             return
         super().__setattr__(name, value)
 
+    def in_floats(self, dtype: torch.dtype) -> Tensor:
+        """Return the weight, (out, in)."""
+        return _in_floats(self.weight.data, constants(self), dtype)
+
     def forward(self, x: Tensor) -> Tensor:
         """Return x Wᵀ + b in the type of `x`, or autocast's."""
         out: Tensor = _Product.apply(x, self.weight.data, constants(self))  # type: ignore[no-untyped-call]

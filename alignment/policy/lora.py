@@ -3,7 +3,7 @@
 PEFT computes base(x) + B(A(x))·s with one module after the other, and each leaves a tensor of the layer's width behind,
 some in another precision. Here it is one operation with its own backward pass: it adds the small products in place and
 saves only its input and A(x), `r` numbers per token. The precisions are PEFT's: an adapter in float32 on a base in
-bfloat16 computes in float32, under autocast everything computes in its type, and a 4-bit weight is dequantised for
+bfloat16 computes in float32, under autocast everything computes in its type, and a quantised weight is dequantised for
 each product. tests/policy/test_lora.py compares it with PEFT's layers.
 """
 
@@ -14,10 +14,12 @@ import torch
 from bitsandbytes.functional import dequantize_4bit
 from bitsandbytes.nn import Linear4bit as QuantisedBase
 from peft.tuners.lora import Linear
-from peft.tuners.lora.bnb import Linear4bit
+from peft.tuners.lora.bnb import Linear4bit, Linear8bitLt
 from torch import Tensor, nn
 from torch._subclasses import FakeTensor
 from torch.autograd.function import once_differentiable
+
+from alignment.policy.eight_bits import Linear8bit
 
 WHOLE = (nn.Parameter, Tensor, FakeTensor)  # types of weights that are neither sharded nor packed
 
@@ -58,7 +60,12 @@ class FusedLinear4bit(_Fused, Linear4bit):
     """LoRA on the `Linear4bit` of bitsandbytes."""
 
 
-FUSED = {Linear: FusedLinear, Linear4bit: FusedLinear4bit}
+class FusedLinear8bit(_Fused, Linear8bitLt):
+    """LoRA on `Linear8bit`."""
+
+
+FUSED = {Linear: FusedLinear, Linear4bit: FusedLinear4bit, Linear8bitLt: FusedLinear8bit}
+PACKED = (QuantisedBase, Linear8bit)
 
 
 def _single_adapter(layer: Any, x: Tensor) -> tuple[Any, ...] | None:
@@ -79,7 +86,7 @@ def _single_adapter(layer: Any, x: Tensor) -> tuple[Any, ...] | None:
     bias, down, up = base.bias, down.weight, up.weight
     if (bias is not None and bias.requires_grad) or not (_computes(base, x) and _is_whole(down) and _is_whole(up)):
         return None
-    return base.weight, bias, down, up, base if type(base) is QuantisedBase else None, layer.scaling[name]
+    return base.weight, bias, down, up, base if type(base) in PACKED else None, layer.scaling[name]
 
 
 def _computes(base: Any, x: Tensor) -> bool:
@@ -87,6 +94,8 @@ def _computes(base: Any, x: Tensor) -> bool:
     weight = base.weight
     if weight.requires_grad:
         return False
+    if type(base) is Linear8bit:
+        return True
     if type(base) is QuantisedBase:  # packed for the CPU's own instructions, its constants are rounded
         known = getattr(weight, "quant_state", None) is not None
         return known and not base.support_avx512bf16_for_cpu and not hasattr(weight, "ds_id")
@@ -108,7 +117,7 @@ def _output(
     """Return x Wᵀ + b + s (x Aᵀ) Bᵀ, (tokens, out), the rows of x, A of them, (tokens, r), and the base's type.
 
     Args:
-        packed: the base's module if its weight has 4 bits.
+        packed: the base's module if its weight has 4 or 8 bits.
     """
     device = x.device.type
     autocast = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
@@ -120,7 +129,7 @@ def _output(
         out = nn.functional.linear(wide, weight.to(theirs), None if bias is None else bias.to(theirs))
     else:
         out = packed(rows)
-        theirs = packed.compute_dtype or rows.dtype
+        theirs = getattr(packed, "compute_dtype", autocast) or rows.dtype
     low = nn.functional.linear(wide.to(own), down.to(own))
     out = _plus_product(out, low, up.to(own).T, scaling)
     return out, rows, low, theirs
@@ -135,7 +144,7 @@ class _LoraLinear(torch.autograd.Function):
     ) -> Tensor:
         out, rows, low, ctx.theirs = _output(x, weight, bias, down, up, packed, scaling)
         ctx.save_for_backward(rows, low, weight, down, up)
-        ctx.constants = None if packed is None else packed.weight.quant_state
+        ctx.packed = packed
         ctx.scaling, ctx.shape = scaling, x.shape
         return out
 
@@ -156,10 +165,15 @@ class _LoraLinear(torch.autograd.Function):
                 if wants_down:
                     grad_down = (below.T @ rows.to(own)).to(down.dtype)
                 if wants_x:
-                    whole = weight if ctx.constants is None else dequantize_4bit(weight, ctx.constants)
-                    grad_x = upstream.to(ctx.theirs) @ whole.to(ctx.theirs)
+                    grad_x = upstream.to(ctx.theirs) @ _in_floats(weight, ctx.packed, ctx.theirs)
                     grad_x = _plus_product(grad_x, below, down.to(own), 1).to(rows.dtype).view(ctx.shape)
         return grad_x, None, None, grad_down, grad_up, None, None
+
+
+def _in_floats(weight: Tensor, packed: Any, dtype: torch.dtype) -> Tensor:
+    if isinstance(packed, Linear8bit):
+        return packed.in_floats(dtype)
+    return (weight if packed is None else dequantize_4bit(weight, packed.weight.quant_state)).to(dtype)
 
 
 def _plus_product(out: Tensor, left: Tensor, right: Tensor, scaling: float) -> Tensor:

@@ -124,8 +124,8 @@ def _require_alike(policies: Mapping[str, Policy]) -> Policy:
         raise ModelError(f"{first.path} is held in 4 bits in another way than vLLM's: NF4 with nested constants.")
     if keys.load_in_8bit:
         raise ModelError(
-            f"{first.path} was trained on a base in 8 bits, to which vLLM quantises none; serve it with the engine "
-            f"own, or merged: alignment merge {first.path} OUT."
+            f"the base of {first.path} is held in 8 bits (load_in_8bit), to which vLLM quantises none; serve it with "
+            f"the engine own, or merged: alignment merge {first.path} OUT."
         )
     return first
 

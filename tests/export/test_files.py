@@ -164,15 +164,17 @@ def test_a_conversion_that_computes_something_else_is_not_written(base, tmp_path
     assert not (tmp_path / "out").exists()
 
 
-def test_an_adapter_on_a_base_in_4_bits_names_it(tmp_path):
+@pytest.mark.parametrize(("bits", "kind"), [(4, "nf4"), (8, "int8")])
+def test_an_adapter_on_a_quantised_base_names_it(tmp_path, bits, kind):
+    held = {f"load_in_{bits}bit": True}
     save_tiny_model(tmp_path / "base", hidden_size=64)
-    run = trained_adapter(tmp_path / "base", tmp_path / "run", load_in_4bit=True)
+    run = trained_adapter(tmp_path / "base", tmp_path / "run", **held)
     written(run, tmp_path / "out", as_adapter=True)
-    assert "trained on a base in 4 bits (nf4)" in (tmp_path / "out/README.md").read_text()
+    assert f"trained on a base in {bits} bits ({kind})" in (tmp_path / "out/README.md").read_text()
     written(run, tmp_path / "merged")
     merged = AutoModelForCausalLM.from_pretrained(tmp_path / "merged")
     assert not hasattr(merged.config, "quantization_config")
-    expected = load_causal_lm(ModelKeys(model_name_or_path=str(run), load_in_4bit=True), trainable=False)
+    expected = load_causal_lm(ModelKeys(model_name_or_path=str(run), **held), trainable=False)
     assert torch.allclose(logits(merged), logits(expected), atol=1e-3)
 
 

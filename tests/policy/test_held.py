@@ -17,6 +17,7 @@ def test_precision_quantisation_revision_and_stop_token_are_kept(tmp_path):
     kept = {
         "dtype": "bfloat16",
         "load_in_4bit": True,
+        "load_in_8bit": False,
         "bnb_4bit_quant_type": "fp4",
         "use_bnb_nested_quant": False,
         "eos_token": "<|im_end|>",
@@ -53,6 +54,7 @@ def test_a_folder_without_a_record_and_a_hub_id_hold_nothing(tmp_path):
         {"dtype": "uint8"},
         {"dtype": ["float32"]},
         {"load_in_4bit": "yes"},
+        {"load_in_8bit": 8},
         {"bnb_4bit_quant_type": 4},
         {"use_bnb_nested_quant": 1},
         {"eos_token": 3},

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import pytest
 import torch
 from bitsandbytes.functional import dequantize_4bit
-from bitsandbytes.nn import Linear4bit
+from bitsandbytes.nn import Linear4bit, Linear8bitLt
 from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
 from peft.tuners.lora import Linear, LoraLayer
 from torch import nn
@@ -20,8 +20,9 @@ from alignment.config.schema import AdapterKeys, ModelKeys
 from alignment.policy import lora
 from alignment.policy.base import load_causal_lm, load_sequence_classifier
 from alignment.policy.load_roles import AdapterStart, with_adapters
-from alignment.policy.lora import FusedLinear, FusedLinear4bit, fuse_lora
+from alignment.policy.lora import FusedLinear, FusedLinear4bit, FusedLinear8bit, fuse_lora
 from alignment.policy.methods import adapter_config
+from alignment.policy.quantised import compute_as_configured
 from alignment.policy.roles import Roles
 
 SHAPES = [(3, 5, 64), (7, 64)]  # (batch, time, width) and (tokens, width)
@@ -49,6 +50,7 @@ class Case:
     autocast: bool = False
     packed: torch.dtype | None = None
     nested: bool = True
+    eight: bool = False  # the base is in 8 bits
 
     def context(self):
         return torch.autocast("cpu", dtype=BF16) if self.autocast else contextlib.nullcontext()
@@ -68,10 +70,17 @@ CASES = {
     "nf4, bf16 products of float32": Case(FP32, FP32, packed=BF16),
     "nf4, autocast": Case(FP32, FP32, autocast=True, packed=BF16),
     "nf4, autocast in bf16": Case(BF16, BF16, autocast=True, packed=BF16),
+    "8 bits": Case(FP32, FP32, eight=True),
+    "8 bits in bf16": Case(BF16, BF16, eight=True),
+    "8 bits, autocast": Case(FP32, FP32, autocast=True, eight=True),
 }
 
 
 def base_model(case, bias):
+    if case.eight:
+        model = Two(bias, Linear8bitLt, has_fp16_weights=False).to(case.base).to("cpu")  # which rounds the weights
+        model.is_loaded_in_8bit = True
+        return compute_as_configured(model, "Two").requires_grad_(False)
     if case.packed is None:
         return Two(bias).to(case.base)
     options = {"compute_dtype": case.packed, "quant_type": "nf4", "compress_statistics": case.nested}
@@ -120,10 +129,13 @@ def exact(model):
     """The same model in float64 with whole weights."""
     found = Two(model.get_base_model().first.base_layer.bias is not None)
     wrapped = get_peft_model(found, copy.deepcopy(model.peft_config["default"])).double()
-    state = {name: tensor for name, tensor in model.state_dict().items() if ".weight." not in name}
+    beside = (".weight.", "SCB", "weight_format")  # what a quantised weight has
+    state = {name: t for name, t in model.state_dict().items() if not any(part in name for part in beside)}
     for name, module in model.named_modules():
         if isinstance(module, Linear4bit):
             state[f"{name}.weight"] = dequantize_4bit(module.weight.data, module.weight.quant_state)
+        if isinstance(module, Linear8bitLt):
+            state[f"{name}.weight"] = module.in_floats(torch.float64)
     wrapped.load_state_dict(state)
     return wrapped
 
@@ -229,7 +241,7 @@ def test_it_saves_its_input_and_r_numbers_a_token(fused, case):
 
 
 @pytest.mark.parametrize("reentrant", [True, False])
-@pytest.mark.parametrize("name", ["float32", "bf16 base", "autocast", "nf4", "nf4, autocast in bf16"])
+@pytest.mark.parametrize("name", ["float32", "bf16 base", "autocast", "nf4", "nf4, autocast in bf16", "8 bits"])
 def test_checkpointing_changes_no_bit(fused, name, reentrant):
     case = CASES[name]
     ours = pair(case)[1]
@@ -453,9 +465,12 @@ def test_torch_compile_sees_pefts_layer(fused):
 # Every stage has it
 
 
-@pytest.mark.parametrize("options", [{}, {"load_in_4bit": True}], ids=["float32", "nf4"])
-def test_every_model_that_trains_an_adapter_has_it(fused, wide_model_dir, options):
-    wanted = FusedLinear4bit if options else FusedLinear
+@pytest.mark.parametrize(
+    ("options", "wanted"),
+    [({}, FusedLinear), ({"load_in_4bit": True}, FusedLinear4bit), ({"load_in_8bit": True}, FusedLinear8bit)],
+    ids=["float32", "nf4", "8 bits"],
+)
+def test_every_model_that_trains_an_adapter_has_it(fused, wide_model_dir, options, wanted):
     keys = ModelKeys(model_name_or_path=str(wide_model_dir), **options)
     ids = torch.arange(5, 10)[None]
     policy = load_causal_lm(keys, trainable=True, peft=AdapterKeys())

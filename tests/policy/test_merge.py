@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
 from alignment.config.schema import AdapterKeys, ModelKeys
+from alignment.config.schema.keys import QUANTISING
 from alignment.errors import ModelError
 from alignment.policy import merge as merging
 from alignment.policy.base import load_causal_lm, load_sequence_classifier
@@ -37,7 +38,7 @@ def trained_adapter(base, path, *, load=load_causal_lm, **changes):
                 parameter.mul_(1.2)
     model.save_pretrained(path)
     load_tokenizer(keys).save_pretrained(path)
-    (path / "recipe.yaml").write_text(yaml.safe_dump({"load_in_4bit": keys.load_in_4bit}))
+    (path / "recipe.yaml").write_text(yaml.safe_dump({key: getattr(keys, key) for key in QUANTISING}))
     return path
 
 
@@ -65,14 +66,22 @@ def test_an_adapter_on_embeddings_leaves_a_tied_output_layer_as_it_was(tmp_path,
 
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"peft_method": "dora"}, {"load_in_4bit": True}, {"load_in_4bit": True, "peft_method": "dora"}],
-    ids=["lora", "dora", "qlora", "qdora"],
+    [
+        {},
+        {"peft_method": "dora"},
+        {"load_in_4bit": True},
+        {"load_in_4bit": True, "peft_method": "dora"},
+        {"load_in_8bit": True},
+        {"load_in_8bit": True, "peft_method": "dora"},
+    ],
+    ids=["lora", "dora", "qlora", "qdora", "8 bits", "dora in 8 bits"],
 )
 def test_the_merged_model_computes_the_same(wide_model_dir, tmp_path, changes):
     run = trained_adapter(wide_model_dir, tmp_path / "run", lora_alpha=16, **changes)
     difference = merge(run, tmp_path / "out")
     ids = torch.tensor([[2, 40, 41, 42, 43, 1]])
-    keys = ModelKeys(model_name_or_path=str(run), load_in_4bit=changes.get("load_in_4bit", False))
+    held = {key: changes[key] for key in QUANTISING if key in changes}
+    keys = ModelKeys(model_name_or_path=str(run), **held)
     unmerged = logits(load_causal_lm(keys, trainable=False), ids)
     plain = logits(AutoModelForCausalLM.from_pretrained(tmp_path / "out"), ids)
     base = logits(AutoModelForCausalLM.from_pretrained(wide_model_dir), ids)
@@ -83,7 +92,7 @@ def test_the_merged_model_computes_the_same(wide_model_dir, tmp_path, changes):
     assert (tmp_path / "out" / "generation_config.json").is_file()
     report = json.loads((tmp_path / "out" / "merge.json").read_text())
     assert report["largest_logit_difference"] == difference
-    assert report["base_weights"] == ("4-bit, dequantised" if "load_in_4bit" in changes else "as they are")
+    assert report["base_weights"] == (f"{keys.bits}-bit, dequantised" if held else "as they are")
 
 
 def test_reward_adapter_merges_to_a_plain_classifier(tiny_model_dir, tmp_path):

@@ -34,6 +34,18 @@ def logits(held, place):
         return held.model(input_ids=IDS).logits
 
 
+def test_bits_that_a_user_names_replace_those_of_training(wide_model_dir, tmp_path):
+    run = trained_adapter(wide_model_dir, tmp_path / "run", load_in_8bit=True)
+    assert Policy.find(str(run)).keys.bits == 8
+    assert Policy.find(str(run), {"load_in_4bit": True}).keys.bits == 4
+    assert Policy.find(str(run), {"load_in_8bit": False}).keys.bits is None
+    with pytest.raises(ModelError, match="load_in_4bit and load_in_8bit cannot both be true"):
+        Policy.find(str(run), {"load_in_4bit": True, "load_in_8bit": True})
+    (held,) = hold([Policy.find(str(run))])
+    expected = load_causal_lm(ModelKeys(model_name_or_path=str(run), load_in_8bit=True), trainable=False)(IDS).logits
+    assert torch.equal(logits(held, 0), expected)
+
+
 def test_adapters_of_one_base_share_it_and_compute_what_each_computes_alone(runs, monkeypatch):
     loaded = []
 

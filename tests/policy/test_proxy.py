@@ -54,7 +54,7 @@ def naive(paths, prompt, alpha, count, **changes):
     return ids[len(prompt) :]
 
 
-@pytest.mark.parametrize("changes", [{}, {"load_in_4bit": True}], ids=["float32", "nf4"])
+@pytest.mark.parametrize("changes", [{}, {"load_in_4bit": True}, {"load_in_8bit": True}], ids=["float32", "nf4", "8"])
 @pytest.mark.parametrize("alpha", [1.0, 0.5])
 def test_greedy_decoding_equals_a_naive_loop(paths, alpha, changes):
     engine = TransformersEngine(model(paths, entry(paths, alpha), **changes), 0)

@@ -28,6 +28,7 @@ KINDS = {
     "lora": {"lora_alpha": 5},
     "dora": {"peft_method": "dora"},
     "qlora": {"load_in_4bit": True},
+    "8 bits": {"load_in_8bit": True},
     "embeddings": {"lora_target_modules": ["embed_tokens", "q_proj"]},
     "whole module": {"lora_modules_to_save": ["lm_head"]},
 }

@@ -17,7 +17,7 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 from alignment.errors import ModelError
-from alignment.policy.four_bits import compute_as_configured
+from alignment.policy.quantised import compute_as_configured
 from alignment.rollout.engine import Sampling
 from alignment.rollout.transformers_engine import TransformersEngine
 from alignment.rollout.vllm_adapter import RANKS, VersionedAdapter
@@ -43,7 +43,7 @@ class LLM:
         quantised = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True)
         given = {"quantization_config": quantised} if settings["quantization"] == "bitsandbytes" else {}
         self.base = lambda: compute_as_configured(
-            AutoModelForCausalLM.from_pretrained(settings["model"], dtype=torch.float32, **given)
+            AutoModelForCausalLM.from_pretrained(settings["model"], dtype=torch.float32, **given), "the base"
         )
         self.models: dict[str, Any] = {}
         self.names: list[str] = []
@@ -123,6 +123,7 @@ OBSTACLES = [
     ({"vllm_enable_sleep_mode": True}, "vllm_enable_sleep_mode discards the base's weights"),
     ({"load_in_4bit": True, "bnb_4bit_quant_type": "fp4"}, "vLLM quantises by NF4 with nested constants"),
     ({"load_in_4bit": True, "use_bnb_nested_quant": False}, "vLLM quantises by NF4 with nested constants"),
+    ({"load_in_8bit": True}, "vLLM quantises no base to 8 bits"),
 ]
 
 

@@ -333,10 +333,17 @@ def test_an_adapter_that_vllm_cannot_sample_with_is_refused_before_anything_load
 def test_adapters_that_can_be_merged_are_not_refused(base, monkeypatch):
     monkeypatch.setattr("alignment.train.policy_gradient.engines.vllm_is_installed", lambda: True)
     biased = {"peft_method": "beft", "peft_config": {"target_modules": ["q_proj"]}}
-    for method in (biased, {"peft_method": "bitfit"}, {"peft_method": "ia3"}, {"load_in_4bit": True}):
+    for method in (
+        biased,
+        {"peft_method": "bitfit"},
+        {"peft_method": "ia3"},
+        {"load_in_4bit": True},
+        {"load_in_8bit": True},
+    ):
         require_engine(recipe(base, **method))
-    with pytest.raises(ModelError, match=r"\(IA\)³, which PEFT would merge into 4 bits, rounded"):
-        require_engine(recipe(base, peft_method="ia3", load_in_4bit=True))
+    for bits in (4, 8):
+        with pytest.raises(ModelError, match=rf"\(IA\)³, which PEFT would merge into {bits} bits, rounded"):
+            require_engine(recipe(base, peft_method="ia3", **{f"load_in_{bits}bit": True}))
 
 
 def test_the_extra_has_the_versions_that_trl_supports():

@@ -37,9 +37,9 @@ def test_a_proxy(base, tmp_path):
     assert alone(base, WORDS, max_new_tokens=10, seed=2) != expected
 
 
-def test_four_bits_with_adapters(wide_model_dir, tmp_path):
+@pytest.mark.parametrize("keys", [{"load_in_4bit": True}, {"load_in_8bit": True}], ids=["4", "8"])
+def test_few_bits_with_adapters(wide_model_dir, tmp_path, keys):
     adapter = saved(wide_model_dir, tmp_path / "adapter", "LORA", 1, r=2)
-    keys = {"load_in_4bit": True}
     with Running({"base": wide_model_dir, "tuned": adapter}, keys=keys) as running:
         assert len(running.models.engines) == 1
         for name, path in (("base", wide_model_dir), ("tuned", adapter)):

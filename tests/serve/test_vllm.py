@@ -58,6 +58,8 @@ def test_what_vllm_cannot_serve_is_refused(base, folders, tmp_path):
     dora = saved(base, tmp_path / "dora", *["LORA", 1], **OTHERS["DoRA"][1])
     with pytest.raises(ModelError, match="alignment export"):
         found({"dora": dora}, tmp_path)
+    with pytest.raises(ModelError, match=r"is held in 8 bits \(load_in_8bit\), to which vLLM quantises none"):
+        found({"one": folders["one"]}, tmp_path, keys={"load_in_8bit": True})
     other = save_tiny_model(tmp_path / "other", seed=7)
     with pytest.raises(ModelError, match="have different bases"):
         found({"base": base, "other": other}, tmp_path)

@@ -200,9 +200,10 @@ def test_expectation_terms_by_hand():
     [
         {"lora_r": 4},
         {"lora_r": 4, "load_in_4bit": True},  # TRL casts the trained weights to bfloat16
+        {"lora_r": 4, "load_in_8bit": True},
         {"peft_method": "fourierft", "peft_config": {"n_frequency": 50}},  # TRL copies no ParameterDict
     ],
-    ids=["lora", "nf4", "fourierft"],
+    ids=["lora", "nf4", "8 bits", "fourierft"],
 )
 def test_precomputed_references_give_the_same_training(wide_model_dir, tokenizer, tmp_path, method):
     losses = []
@@ -221,12 +222,10 @@ def test_precomputed_references_give_the_same_training(wide_model_dir, tokenizer
     assert losses[0][0] == pytest.approx(math.log(2), rel=1e-5)
 
 
-@pytest.mark.parametrize("load_in_4bit", [False, True])
-def test_continues_an_adapter_against_a_frozen_copy_and_saves_it_alone(
-    wide_model_dir, tokenizer, tmp_path, load_in_4bit
-):
+@pytest.mark.parametrize("held", [{}, {"load_in_4bit": True}, {"load_in_8bit": True}], ids=["float32", "nf4", "8 bits"])
+def test_continues_an_adapter_against_a_frozen_copy_and_saves_it_alone(wide_model_dir, tokenizer, tmp_path, held):
     start = tmp_path / "sft"
-    keys = Keys(model_name_or_path=str(wide_model_dir), lora_r=4, load_in_4bit=load_in_4bit)
+    keys = Keys(model_name_or_path=str(wide_model_dir), lora_r=4, **held)
     model = load_causal_lm(keys, trainable=True, peft=keys)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -235,7 +234,7 @@ def test_continues_an_adapter_against_a_frozen_copy_and_saves_it_alone(
     model.save_pretrained(start)
     tokenizer.save_pretrained(start)
 
-    keys = Keys(model_name_or_path=str(start), load_in_4bit=load_in_4bit)
+    keys = Keys(model_name_or_path=str(start), **held)
     model = load_causal_lm(keys, trainable=True, peft=keys)
     settings = arguments(tmp_path / "dpo", max_steps=8, learning_rate=2e-2, lr_scheduler_type="constant", beta=1.0)
     trainer = dpo_trainer(model, tokenizer, settings, train=pairs(0.95))
@@ -251,7 +250,7 @@ def test_continues_an_adapter_against_a_frozen_copy_and_saves_it_alone(
     run.mkdir()
     save_trained(trainer, run)
     assert not [path for path in run.iterdir() if path.is_dir() or path.suffix == ".bin"]
-    if not load_in_4bit:
+    if not held:
         loaded = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(wide_model_dir), run).eval()
         ids = torch.tensor([[2, 10, 11, 20]])
         assert torch.allclose(loaded(ids).logits, trainer.model.eval()(ids).logits, atol=1e-6)
