@@ -17,6 +17,7 @@ from alignment.data.layouts import (
     prompt_alone,
     prompt_completion,
     self_instruct,
+    stanford_alpaca,
     text_alone,
 )
 from alignment.data.preference_layouts import (
@@ -221,6 +222,13 @@ FORMATS: tuple[Format, ...] = (  # the first match counts, so the narrower come 
         harmless=("motivation_app",),
     ),
     Format("alpaca", "instruction, output, and perhaps input", _has("instruction", "output"), alpaca, DEMONSTRATION),
+    Format(
+        "stanford_alpaca",
+        "instruction, output, and perhaps input; by name alone",
+        lambda _: False,  # it is `alpaca` unless it is named
+        stanford_alpaca,
+        DEMONSTRATION,
+    ),
     Format(
         "prompt_completion",
         "prompt, completion",

@@ -45,11 +45,11 @@ def _user(system: str, history: Any, instruction: str) -> list[Message]:
     return [*messages, {"role": "user", "content": instruction}]
 
 
-def instruction_of(row: Row) -> list[Message]:
-    """Return the messages before an answer; instruction and input are joined by a line break."""
+def instruction_of(row: Row, between: str = "\n") -> list[Message]:
+    """Return the messages before an answer; `between` joins instruction and input."""
     extra = optional_text(row, "input")
     instruction = text_of(row, "instruction", empty=bool(extra.strip()))
-    question = "\n".join(part for part in (instruction, extra) if part.strip())
+    question = between.join(part for part in (instruction, extra) if part.strip())
     return _user(optional_text(row, "system"), row.get("history"), question)
 
 
@@ -57,6 +57,11 @@ def alpaca(row: Row) -> list[Parsed]:
     """A demonstration."""
     prompt = instruction_of(row)
     return [Demonstration(prompt, text_of(row, "output"))]
+
+
+def stanford_alpaca(row: Row) -> list[Parsed]:
+    """A demonstration whose input stands under a heading (https://github.com/tatsu-lab/stanford_alpaca, train.py)."""
+    return [Demonstration(instruction_of(row, "\n\n### Input:\n"), text_of(row, "output"))]
 
 
 def self_instruct(row: Row) -> list[Parsed]:

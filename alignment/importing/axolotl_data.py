@@ -134,10 +134,7 @@ def _strategy(conversion: Conversion, given: dict[str, Any]) -> tuple[Strategy, 
     if name in TEXT:
         return Strategy("text", {"text": given.get("field") or given.get("text_column") or "text"}), None
     if kind == ALPACA:
-        conversion.note(
-            "chat_template", "as type: alpaca; an input follows its instruction after a line break, without ### Input:"
-        )
-        return Strategy("alpaca", _around(given)), "alpaca"
+        return Strategy("stanford_alpaca", _around(given)), "alpaca"
     if name.startswith(f"{ALPACA}:") and name.partition(":")[2] in ALPACA_STYLES:
         system, prompt = ALPACA_STYLES[name.partition(":")[2]]
         conversion.note("chat_template", f"as type: {name}; an input follows its instruction after a line break")

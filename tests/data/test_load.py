@@ -220,6 +220,12 @@ def test_slices_and_columns(tmp_path):
     assert "split: train[:1.5] is not understood" in message_of({"path": path, "split": "train[:1.5]"})
 
 
+def test_a_layout_that_is_read_by_name_alone(tmp_path):
+    path = str(write(tmp_path / "a.jsonl", jsonl([{"instruction": "Translate.", "input": "Oui.", "output": "Yes."}])))
+    prompts = [load({"path": path, "format": name}).rows[0].prompt[0]["content"] for name in (None, "stanford_alpaca")]
+    assert prompts == ["Translate.\nOui.", "Translate.\n\n### Input:\nOui."]
+
+
 # --- the Hub, through `datasets`
 
 

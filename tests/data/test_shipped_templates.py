@@ -3,6 +3,7 @@
 import pytest
 from transformers.utils.chat_template_utils import render_jinja_template
 
+from alignment.data.recognition import named
 from alignment.data.template_texts import template_text
 
 TALK = [
@@ -31,6 +32,18 @@ def test_a_template_writes_a_conversation(name):
         eos_token="</s>",
     )
     assert text == WRITTEN[name]
+
+
+def test_an_input_has_the_other_task_of_alpaca():
+    (parsed,) = named("stanford_alpaca").read({"instruction": "Translate.", "input": "Oui.", "output": "Yes."})
+    (text,), _ = render_jinja_template(
+        conversations=[parsed.prompt],
+        chat_template=template_text("alpaca"),
+        add_generation_prompt=True,
+        eos_token="</s>",
+    )
+    task = TASK.replace("task.", "task, paired with an input that provides further context.")
+    assert text == f"{task}\n\n### Instruction:\nTranslate.\n\n### Input:\nOui.\n\n### Response:\n"
 
 
 def test_a_system_message_replaces_the_task_of_alpaca():

@@ -31,7 +31,7 @@ CASES = {
         absent=("eval_strategy", "test_split_size", "chat_template", "lora_r"),
     ),
     "alpaca": case("sft", ALPACA, 1,
-                   {"datasets": [{"path": "a/tasks", "format": "alpaca"}], "chat_template": "alpaca"}),
+                   {"datasets": [{"path": "a/tasks", "format": "stanford_alpaca"}], "chat_template": "alpaca"}),
     "qlora": case(
         "sft",
         ALPACA + "adapter: qlora\nload_in_4bit: true\nlora_r: 32\nlora_alpha: 16\nlora_dropout: 0.05\n"
