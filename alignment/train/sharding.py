@@ -8,7 +8,7 @@ from accelerate.utils import DistributedType
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from alignment.config.rules.combinations import broken_under, values_of
+from alignment.config.rules.combinations import WITH_REFERENCE, broken_under, values_of
 from alignment.config.schema import Recipe
 from alignment.errors import TrainingError
 
@@ -51,6 +51,14 @@ def require_possible(recipe: Recipe, model: nn.Module, accelerator: Accelerator)
 
     for one in broken_under(recipe.stage, really, _strategy(accelerator), gpu=True):
         raise TrainingError(f"{one.what.replace('`', '')} cannot go together: {one.reason}; {one.remedy}")
+    plugin = getattr(accelerator.state, "fsdp_plugin", None)
+    keeps = plugin is not None and not getattr(plugin, "reshard_after_forward", True)
+    if keeps and adapter is not None and recipe.stage in WITH_REFERENCE and getattr(recipe, "has_reference", True):
+        raise TrainingError(
+            "fsdp_reshard_after_forward: false and a reference that is the adapter's start cannot go together: its "
+            "pass leaves the adapter's shards marked as frozen; set fsdp_reshard_after_forward: true in the launcher's "
+            "file"
+        )
 
 
 def _strategy(accelerator: Accelerator) -> str:
