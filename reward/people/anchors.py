@@ -11,11 +11,11 @@ from alignment.data.splits import prompt_key
 from alignment.errors import DataError, printable
 from alignment.evaluate.statistics import wilson
 from reward.audit.items import Item, Reading, read_gold
-from reward.people.dawid_skene import FIRST, SECOND, TIE, Estimate, Integers, accuracy_on_gold, told_apart
+from reward.people.dawid_skene import FIRST, SECOND, TIE, Estimate, Integers, accuracy_on_gold, how_likely, told_apart
 from reward.people.mixing import Gathered, Table
 
-SURE = 0.999  # level at which gold contradicts an estimate: one of many labellers is beyond 95 % by chance
-CHANCE, LOW = 0.5, 0.6  # an estimate below LOW, or an interval that begins below CHANCE, is hardly better than a coin
+FALSE_ALARMS = 0.01  # share of labellers that err independently of which a warning follows all the same, at most
+LOW = 0.6  # accuracy below which a labeller is hardly better than a coin
 
 
 def anchored(table: Table, gathered: Sequence[Gathered], path: str, reading: Reading) -> Table:
@@ -59,21 +59,22 @@ def on_gold(table: Table, level: float = 0.95) -> list[dict[str, Any] | None]:
     return found
 
 
-def warnings_of(table: Table, found: Estimate, intervals: Any, without_gold: Estimate | None) -> list[str]:
+def warnings_of(table: Table, found: Estimate, without_gold: Estimate | None, *, smoothing: float) -> list[str]:
     """Return where the estimate may take common errors for the truth.
 
+    Of labellers that err independently, and are right in `LOW` of the pairs or more, a share of at most `FALSE_ALARMS`
+    is named.
+
     Args:
-        intervals: (labellers, 2) of the accuracies, or None.
-        without_gold: the estimate from agreement alone, if there are anchors.
+        without_gold: the estimate from agreement alone, if there are anchors. smoothing: of both estimates.
     """
     if without_gold is not None:
-        return _contradicted(table, found, without_gold)
+        return _contradicted(table, found, without_gold, smoothing)
     known = told_apart(table.labels)
     lines = []
     for number in np.flatnonzero(known):
         value = float(found.accuracy[number])
-        low = value if intervals is None else float(intervals[number][0])
-        if value >= LOW and low >= CHANCE:
+        if value >= LOW or how_likely(table.labels, found, int(number), LOW, smoothing=smoothing) >= FALSE_ALARMS:
             continue
         others = _others(table, found, known, int(number))
         lines.append(
@@ -90,12 +91,19 @@ def _others(table: Table, found: Estimate, known: Any, number: int) -> str:
     return ", ".join(f"{printable(table.labellers[place])} ({100 * found.accuracy[place]:.1f} %)" for place in best)
 
 
-def _contradicted(table: Table, found: Estimate, without_gold: Estimate) -> list[str]:
-    """Return the labellers whose accuracy by agreement alone is outside the interval of their accuracy on gold."""
+def _contradicted(table: Table, found: Estimate, without_gold: Estimate, smoothing: float) -> list[str]:
+    """Return the labellers whose labels, by agreement alone, rule out the interval of their accuracy on gold."""
     lines = []
-    for number, anchor in enumerate(on_gold(table, SURE)):
+    agreeing = replace(table.labels, gold=None)
+    known = told_apart(agreeing)
+    for number, anchor in enumerate(on_gold(table, 1 - FALSE_ALARMS)):
         alone = float(without_gold.accuracy[number])
-        if anchor is None or anchor["interval"][0] <= alone <= anchor["interval"][1]:
+        if anchor is None or not known[number]:
+            continue
+        nearest = float(np.clip(alone, *anchor["interval"]))
+        if nearest == alone:
+            continue
+        if how_likely(agreeing, without_gold, number, nearest, smoothing=smoothing) >= FALSE_ALARMS:
             continue
         lines.append(
             f"{printable(table.labellers[number])} would be rated {100 * alone:.1f} % by agreement alone, and is right "

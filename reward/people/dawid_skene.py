@@ -18,6 +18,7 @@ That neither is better can be the truth only where somebody ever says so: otherw
 those that labellers err on.
 """
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -112,7 +113,43 @@ def _of_gold(labels: Labels, start: Estimate, weights: Floats, smoothing: float)
     return _maximise(labels, replace(start, truth=truth), likelihood, weights * known, smoothing)
 
 
-def _climb(labels: Labels, start: Estimate, weights: Floats, smoothing: float, tolerance: float) -> Estimate:
+def how_likely(labels: Labels, found: Estimate, labeller: int, accuracy: float, *, smoothing: float) -> float:
+    """Return the p-value of a likelihood-ratio test that a labeller's accuracy is `accuracy`, or beyond it.
+
+    Twice the loss of log posterior, where the accuracy is held there and all else is estimated anew, has the
+    chi-squared distribution of one degree of freedom; of a test of one side, half counts. It holds as far as the model
+    does: where labellers err independently of each other.
+
+    Args:
+        found: the estimate, whose accuracy is on the other side.
+    """
+    pinned = labeller, accuracy
+    starts = [replace(start, better=_pinned(start.better, pinned)) for start in (found, _prior(labels))]
+    weights = np.ones(labels.pairs)
+    held = max(
+        _climb(labels, start, weights, smoothing, TOLERANCE_OF_RESAMPLES, pinned).log_posterior for start in starts
+    )
+    return math.erfc(math.sqrt(max(0.0, found.log_posterior - held))) / 2
+
+
+def _pinned(better: Floats, pinned: tuple[int, float]) -> Floats:
+    """Return matrices of which one labeller's has an accuracy, with its ties as they are."""
+    labeller, accuracy = pinned
+    rows = better.copy()
+    decided = 1 - rows[labeller, 2]
+    rows[labeller, :2] = decided * accuracy, decided * (1 - accuracy)
+    return rows
+
+
+def _climb(
+    labels: Labels,
+    start: Estimate,
+    weights: Floats,
+    smoothing: float,
+    tolerance: float,
+    pinned: tuple[int, float] | None = None,
+) -> Estimate:
+    """Return the estimate that expectation maximisation reaches from a start; `pinned` holds a labeller's accuracy."""
     now = replace(start, log_posterior=-np.inf, converged=False)
     for step in range(1, MOST_STEPS + 1):
         truth, likelihood, log_posterior = _expect(labels, now, weights, smoothing)
@@ -121,6 +158,8 @@ def _climb(labels: Labels, start: Estimate, weights: Floats, smoothing: float, t
         if gained < tolerance:
             return replace(now, converged=True)
         now = _maximise(labels, now, likelihood, weights, smoothing)
+        if pinned is not None:
+            now = replace(now, better=_pinned(now.better, pinned))
     return now
 
 

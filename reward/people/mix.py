@@ -69,7 +69,7 @@ def mix(
             table.labels, table.prompts, found, smoothing=smoothing, samples=bootstrap, seed=seed
         )
     labellers = _labellers(table, found, intervals)
-    warnings = warnings_of(table, found, intervals, without_gold)
+    warnings = warnings_of(table, found, without_gold, smoothing=smoothing)
     rows = mixed_rows(gathered, table, found.truth)
     write_jsonl(output, [ranking_to_json(row) for row in rows])
     record = output.with_name(f"{output.stem}.labellers.json")

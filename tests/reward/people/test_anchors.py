@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from alignment.errors import AlignmentError, DataError
+from benchmarks.mix_warnings import honest, together, warned
+from reward.people.anchors import FALSE_ALARMS
 from reward.people.dawid_skene import FIRST, SECOND, Labels, accuracy_on_gold, estimate
 from reward.people.mix import mix
 
@@ -94,6 +96,28 @@ def test_honest_judges_have_no_warning_and_gold_changes_little(tmp_path):
     assert record["warnings"] == []
     for name in JUDGES:
         assert with_gold[name]["accuracy"] == pytest.approx(alone[name]["accuracy"], abs=0.05)
+
+
+@pytest.mark.parametrize("gold", [0, 30])
+@pytest.mark.parametrize(
+    ("accuracies", "pairs", "runs"),
+    [((0.7, 0.9, 0.9, 0.9), 30, 100), ((0.7, 0.7, 0.7), 30, 100), ((0.6, 0.6, 0.6), 100, 20)],
+)
+def test_of_a_hundred_judges_that_err_independently_one_is_warned_of_at_most(accuracies, pairs, runs, gold):
+    draw = np.random.default_rng(0)
+    count = sum(warned(*honest(draw, pairs, accuracies), gold) for _ in range(runs))
+    assert count <= FALSE_ALARMS * runs * len(accuracies)
+
+
+@pytest.mark.parametrize(("pairs", "gold"), [(100, 0), (30, 30)])
+def test_three_that_err_together_are_found_in_few_pairs(pairs, gold):
+    draw = np.random.default_rng(0)
+    assert sum(warned(*together(draw, pairs, WRONG), gold) > 0 for _ in range(20)) >= 19
+
+
+def test_the_accuracy_of_two_labellers_is_contradicted_by_no_gold():
+    draw = np.random.default_rng(0)  # agreement alone does not tell which of them errs, so there is no estimate
+    assert not any(warned(*honest(draw, 300, (0.7, 0.9)), 300) for _ in range(10))
 
 
 def test_one_judge_is_told_apart_by_ten_anchors():
