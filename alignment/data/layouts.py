@@ -20,6 +20,7 @@ from alignment.data.rows import Demonstration, Message, Prompt, Ranking
 from alignment.data.thumbs import label_of
 
 Row = dict[str, Any]
+INPUT = "\n\n### Input:\n"  # between instruction and input, in Stanford Alpaca's prompt
 DEMONSTRATION = ("instruction", "input", "output", "system", "history")
 
 
@@ -61,7 +62,7 @@ def alpaca(row: Row) -> list[Parsed]:
 
 def stanford_alpaca(row: Row) -> list[Parsed]:
     """A demonstration whose input stands under a heading (https://github.com/tatsu-lab/stanford_alpaca, train.py)."""
-    return [Demonstration(instruction_of(row, "\n\n### Input:\n"), text_of(row, "output"))]
+    return [Demonstration(instruction_of(row, INPUT), text_of(row, "output"))]
 
 
 def self_instruct(row: Row) -> list[Parsed]:

@@ -6,6 +6,7 @@ from typing import Any
 
 from alignment.data.conversations import REASONING, ROLES
 from alignment.data.keys import TRAINING_MARKS
+from alignment.importing.axolotl_prompts import ALPACA_STYLES, JOINED, TASK, TASK_WITH_INPUT, is_split, jinja
 from alignment.importing.chat_templates import OWN, SHIPPED
 from alignment.importing.conversion import Conversion
 from alignment.importing.keys import Ours, Refuse
@@ -30,13 +31,6 @@ HARMLESS = ("ds_type", "preprocess_shards", "conversation", "temperature", "max_
             "message_property_mappings", "message_field_training", "roles", "roles_to_train", "train_on_eos",
             "train_on_eot", "type", "chat_template", "chat_template_jinja", "field_human", "field_model",
             "input_format", "revision", *PLACE)  # fmt: skip
-TASK = "Below is an instruction that describes a task. Write a response that appropriately completes the request."
-ALPACA_STYLES = {  # of `type: alpaca:STYLE`: the system message, and the prompt
-    "chat": (f"SYSTEM: {TASK}\n", "USER: {instruction}\nASSISTANT:"),
-    "chatml": (f"<|im_start|>system\n{TASK}<|im_end|>\n",
-               "<|im_start|>user\n{instruction}<|im_end|>\n<|im_start|>assistant\n"),
-    "phi": (f"<|system|>\n{TASK}<|end|>\n", "<|user|>\n{instruction}<|end|>\n<|assistant|>\n"),
-}  # fmt: skip
 CHAT, ALPACA, TEXT = "chat_template", "alpaca", ("completion", "pretrain")
 COMPARED = {"chosen": "chosen", "rejected": "rejected"}
 
@@ -136,9 +130,11 @@ def _strategy(conversion: Conversion, given: dict[str, Any]) -> tuple[Strategy, 
     if kind == ALPACA:
         return Strategy("stanford_alpaca", _around(given)), "alpaca"
     if name.startswith(f"{ALPACA}:") and name.partition(":")[2] in ALPACA_STYLES:
-        system, prompt = ALPACA_STYLES[name.partition(":")[2]]
-        conversion.note("chat_template", f"as type: {name}; an input follows its instruction after a line break")
-        return Strategy("alpaca", _around(given)), jinja(prompt, system)
+        system, prompt, with_input = ALPACA_STYLES[name.partition(":")[2]]
+        conversion.note("chat_template", f"as type: {name}" + ("" if with_input else JOINED))
+        tasks = (system.format(system=TASK), system.format(system=TASK_WITH_INPUT))
+        layout = "stanford_alpaca" if with_input else "alpaca"
+        return Strategy(layout, _around(given)), jinja(prompt, *tasks, with_input)
     if kind == "sharegpt":
         return _conversation(given, "conversations"), _template_of_sharegpt(conversion, given)
     if kind == CHAT:
@@ -261,11 +257,15 @@ def _user_defined(conversion: Conversion, kind: dict[str, Any]) -> tuple[Strateg
         raise Refuse("system_format: write the chat template as Jinja text in chat_template")
     if not text:
         raise Refuse("format: is missing")
-    prompt = re.sub(r"[ \n]*\{input\}", "", str(text))
+    prompt, system = re.sub(r"[ \n]*\{input\}", "", str(text)), str(kind.get("system_prompt") or "")
     if prompt.count("{instruction}") != 1 or re.search(r"\{(?!instruction\})\w+\}", prompt):
         raise Refuse(f"format: {text!r} is not one instruction; write the chat template as Jinja text in chat_template")
-    conversion.note("chat_template", "of the format; an input follows its instruction after a line break")
-    return Strategy("alpaca", columns), jinja(prompt, str(kind.get("system_prompt") or ""))
+    with_input = str(kind.get("format") or "")
+    if is_split(prompt, with_input):
+        conversion.note("chat_template", "of the format")
+        return Strategy("stanford_alpaca", columns), jinja(prompt, system, system, with_input)
+    conversion.note("chat_template", f"of the format{JOINED}")
+    return Strategy("alpaca", columns), jinja(prompt, system)
 
 
 def _written(kind: dict[str, Any], fields: dict[str, str], layout: str) -> tuple[Strategy, str | None]:
@@ -278,16 +278,3 @@ def _written(kind: dict[str, Any], fields: dict[str, str], layout: str) -> tuple
     if kind.get("field_system"):
         columns["system"] = str(kind["field_system"])
     return Strategy(layout, columns), None
-
-
-def jinja(prompt: str, system: str) -> str:
-    """Return a chat template of a prompt with {instruction}: the user's message in it, the answer behind it."""
-    before, _, behind = prompt.partition("{instruction}")
-    opening = f"({system!r} if loop.first else '') + {before!r}"
-    return (
-        "{{ bos_token }}{% for message in messages %}"
-        "{% if message['role'] == 'system' %}{{ message['content'] + '\\n' }}"
-        f"{{% elif message['role'] == 'user' %}}{{{{ {opening} + message['content'] }}}}"
-        f"{{% else %}}{{{{ {behind!r} + message['content'] + eos_token }}}}{{% endif %}}{{% endfor %}}"
-        f"{{% if add_generation_prompt %}}{{{{ {behind!r} }}}}{{% endif %}}"
-    )

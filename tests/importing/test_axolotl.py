@@ -315,16 +315,42 @@ def test_a_prompt_that_is_written_out_becomes_a_chat_template(tmp_path):
     )
     conversion = imported(tmp_path, case("sft", text, 1, {}), "axolotl")
     assert conversion.recipe["datasets"] == [
-        {"path": "a/tasks", "format": "alpaca", "columns": {"instruction": "q", "output": "a"}}
+        {"path": "a/tasks", "format": "stanford_alpaca", "columns": {"instruction": "q", "output": "a"}}
     ]
-    assert rendered(conversion.recipe["chat_template"]) == "<s>Hm.[Q] Why?\n[A] So.</s>[Q] And?\n[A] "
+    template = conversion.recipe["chat_template"]
+    assert rendered(template) == "<s>Hm.[Q] Why?\n[A] So.</s>[Q] And?\n[A] "
+    assert rendered(template, "Why?\n\n### Input:\nIt is.").startswith("<s>Hm.[Q] Why? It is.\n[A] So.</s>")
 
 
-def rendered(template):
+def test_a_prompt_whose_end_depends_on_the_input_joins_it(tmp_path):
+    text = (
+        "datasets:\n  - path: a/tasks\n    type:\n"
+        '      format: "{instruction}: {input}\\n> "\n      no_input_format: "{instruction}\\n= "\n'
+    )
+    recipe = imported(tmp_path, case("sft", text, 1, {}), "axolotl").recipe
+    assert recipe["datasets"] == [{"path": "a/tasks", "format": "alpaca"}]
+    assert rendered(recipe["chat_template"]) == "<s>Why?\n= So.</s>And?\n= "
+
+
+def test_a_style_of_alpaca_has_both_of_its_prompts(tmp_path):
+    text = "datasets:\n  - {path: a/tasks, type: 'alpaca:chat'}\n"
+    recipe = imported(tmp_path, case("sft", text, 1, {}), "axolotl").recipe
+    assert recipe["datasets"] == [{"path": "a/tasks", "format": "stanford_alpaca"}]
+    task, rest = "Below is an instruction that describes a task", ". Write a response that appropriately completes the "
+    assert rendered(recipe["chat_template"]).startswith(
+        f"<s>SYSTEM: {task}{rest}request.\nUSER: Why?\nASSISTANT:So.</s>USER: And?\nASSISTANT:"
+    )
+    assert rendered(recipe["chat_template"], "Why?\n\n### Input:\nIt is.").startswith(
+        f"<s>SYSTEM: {task}, paired with an input that provides further context{rest}request.\n"
+        "USER: Why?\nIt is.\nASSISTANT:So.</s>"
+    )
+
+
+def rendered(template, first="Why?"):
     from transformers.utils.chat_template_utils import render_jinja_template
 
     talk = [
-        {"role": "user", "content": "Why?"},
+        {"role": "user", "content": first},
         {"role": "assistant", "content": "So."},
         {"role": "user", "content": "And?"},
     ]
