@@ -65,24 +65,30 @@ def test_a_killed_run_of_any_method_ends_with_the_same_bits(base, tmp_path, name
         torch.testing.assert_close(saved(input_ids=ids).logits, roles.policy_lm(input_ids=ids).logits)
 
 
-IN_4_BITS = [name for name, method in TUNING_METHODS.items() if method.allows_4bit and method.has_adapter]
 FROM_SFT = ("fishmask", "child_tuning_d")  # they choose their weights by examples, which PPO does not have
 OWN = {"freeze": {"trainable_layers": 1}, "bottleneck": {"bottleneck_size": 4}, "adalora": {"init_r": 4, "target_r": 2}}
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in IN_4_BITS if name not in FROM_SFT])
-def test_a_killed_run_on_a_base_in_4_bits_ends_with_the_same_bits(base, tmp_path, name):
+@pytest.mark.parametrize(
+    ("name", "bits"),
+    [
+        (name, bits) if (name, bits) == ("lora", 8) else slow(name, bits)
+        for bits in (4, 8)
+        for name, method in TUNING_METHODS.items()
+        if method.allows_bits(bits) and method.has_adapter and name not in FROM_SFT
+    ],
+)
+def test_a_killed_run_on_a_quantised_base_ends_with_the_same_bits(base, tmp_path, name, bits):
     shape = {**FITTING.get(name, {}), **OWN.get(name, {})}
-    given = {"peft_method": name, "peft_config": shape, "load_in_4bit": True}
+    given = {"peft_method": name, "peft_config": shape, f"load_in_{bits}bit": True}
     straight, resumed = killed_and_resumed(base, tmp_path, **given)
     after = trained_weights(straight)
     assert all(torch.equal(weight, after[name]) for name, weight in trained_weights(resumed).items())
     assert abs(straight.state.log_history[0]["kl"]) <= 1e-6
     held = [type(p).__name__ for p in straight.roles.parameters()]
-    assert "Params4bit" in held
+    assert {4: "Params4bit", 8: "Int8Params"}[bits] in held
     straight.save_model(str(tmp_path / "saved"))
-    keys = ModelKeys(model_name_or_path=str(tmp_path / "saved"), load_in_4bit=True)
+    keys = ModelKeys(model_name_or_path=str(tmp_path / "saved"), **{f"load_in_{bits}bit": True})
     saved = load_causal_lm(keys, trainable=False).eval()
     ids = torch.arange(3, 20)[None]
     with torch.no_grad():
