@@ -40,6 +40,7 @@ from alignment.policy.quantised import (
     require_own_bits,
     require_quantisable,
     require_quantised,
+    require_trainable,
 )
 from alignment.policy.tasks import (
     auto_class,
@@ -179,6 +180,8 @@ def require_loadable(keys: ModelKeys, *, trainable: bool, peft: AdapterKeys | No
     except Exception as error:
         raise cannot_load(source.base, error) from error
     folders = [Path(path) for path in (source.adapter, source.base) if path is not None and Path(path).is_dir()]
+    if trainable:
+        require_trainable(described, peft, source.base)
     quantised = getattr(described, "quantization_config", None) is not None
     if len(folders) == 2 and not quantised:
         require_fit(folders[0], source.base, tensor_shapes(folders[1]))

@@ -7,7 +7,8 @@ import torch
 from bitsandbytes.nn import Linear4bit, Linear8bitLt
 from torch import Tensor
 
-from alignment.config.schema import ModelKeys
+from alignment.config.methods import methods_where
+from alignment.config.schema import AdapterKeys, ModelKeys
 from alignment.errors import ModelError, named_inputs
 from alignment.policy import eight_bits, four_bits
 
@@ -41,10 +42,9 @@ def require_own_bits(keys: ModelKeys, config: Any, name: str) -> None:
     """
     if keys.load_in_4bit and keys.load_in_8bit:
         raise ModelError(f"load_in_4bit and load_in_8bit cannot both be true for {name}; take one of them out.")
-    stored = getattr(config, "quantization_config", None)
+    stored = _stored(config)
     if stored is None or keys.bits is None:
         return
-    stored = stored if isinstance(stored, dict) else stored.to_dict()
     if not stored.get(f"load_in_{keys.bits}bit"):
         raise ModelError(
             f"{name} is quantised already ({_way(stored)}), and load_in_{keys.bits}bit would quantise it otherwise; "
@@ -76,6 +76,33 @@ def _not_quantised(model: Any, keys: ModelKeys, name: str) -> ModelError:
         f"{name}: load_in_{keys.bits}bit has no effect on {type(model).__name__}, which has no layers that "
         "transformers quantises; take it out."
     )
+
+
+@named_inputs()
+def require_trainable(config: Any, peft: AdapterKeys | None, name: str) -> None:
+    """Refuse to train a model whose files are quantised with a method that needs its base in floating point.
+
+    Args:
+        config: transformers' configuration of the model. peft: what trains; None: everything.
+
+    Raises: ModelError, with the exit code of a recipe's faults.
+    """
+    stored = _stored(config)
+    if stored is None:
+        return
+    bits = next((bits for bits in (4, 8) if stored.get(f"load_in_{bits}bit")), None)
+    if peft is None or peft.method.trains_base or not peft.method.allows_bits(bits):
+        others = methods_where(lambda method: not method.trains_base and method.allows_bits(bits))
+        raise ModelError(
+            f"{name} is quantised already ({_way(stored)}), which cannot train; set peft_method to {others}, or name "
+            "the model that it was made from."
+        )
+
+
+def _stored(config: Any) -> dict[str, Any] | None:
+    """Return how a model's files are quantised; None if they are not."""
+    stored = getattr(config, "quantization_config", None)
+    return stored if stored is None or isinstance(stored, dict) else stored.to_dict()
 
 
 def _way(stored: dict[str, Any]) -> str:

@@ -15,7 +15,7 @@ from alignment.policy.base import load_causal_lm, load_sequence_classifier, requ
 from alignment.policy.eight_bits import Linear8bit
 from alignment.policy.quantised import rounded
 from tests.models import save_tiny_model
-from tests.tuned import apart, with_adapter
+from tests.tuned import apart, keys, with_adapter
 
 IDS = torch.arange(3, 60).reshape(3, 19)
 WEIGHTS = "model.safetensors"
@@ -151,6 +151,20 @@ def test_a_model_stored_in_8_bits_computes_as_one_that_is_rounded_here(base, tmp
         assert apart(stored(IDS).logits, expected) == 0
     with pytest.raises(ModelError, match=r"is quantised already \(bitsandbytes, 8 bits\), and load_in_4bit would"):
         load_causal_lm(ModelKeys(model_name_or_path=str(tmp_path), load_in_4bit=True), trainable=False)
+
+
+def test_a_model_stored_in_8_bits_trains_no_weights_of_its_own(base, tmp_path):
+    quantised = BitsAndBytesConfig(load_in_8bit=True)
+    AutoModelForCausalLM.from_pretrained(base, quantization_config=quantised).save_pretrained(tmp_path)
+    for method in ("full", "hra"):
+        given = keys(str(tmp_path), method)
+        with pytest.raises(
+            ModelError, match=r"\(bitsandbytes, 8 bits\), which cannot train; set peft_method to lora"
+        ) as no:
+            require_loadable(given, trainable=True, peft=given)
+        assert no.value.exit_code == 2
+    given = keys(str(tmp_path), "lora")
+    require_loadable(given, trainable=True, peft=given)
 
 
 @pytest.mark.parametrize("bits", [4, 8])
