@@ -9,6 +9,7 @@ from typing import Any
 
 from alignment.config.schema import ProxyEntry
 from alignment.errors import RecipeError, named_inputs
+from alignment.run.signals import Terminated
 from alignment.serve.names import named_runs
 from alignment.serving.address import address_of, listen
 from alignment.serving.extra import require_extra
@@ -72,7 +73,7 @@ def serve(settings: Settings, tell: Tell) -> None:
                     tell(line)
 
         app = build_app(models, Adapters(models, folders, settings.keys), token, mailbox=mailbox, started=started)
-        with contextlib.suppress(KeyboardInterrupt):  # uvicorn shuts down, then raises the signal again
+        with contextlib.suppress(KeyboardInterrupt, Terminated):  # uvicorn shuts down, then raises the signal again
             server(app, grace_seconds=GRACE_SECONDS, body=error_body).run(sockets=[listener])
         with contextlib.suppress(OSError):
             tell("stopped")

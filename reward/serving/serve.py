@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from alignment.ops.ensemble import Aggregate
+from alignment.run.signals import Terminated
 from alignment.serving.address import address_of, listen
 from alignment.serving.extra import require_extra
 from alignment.serving.greeting import greeting
@@ -63,7 +64,7 @@ def serve(settings: Settings, tell: Tell) -> None:
                 tell(line)
 
         app = build_app(batcher, token, limits=limits, started=started)
-        with contextlib.suppress(KeyboardInterrupt):  # uvicorn shuts down, then raises the signal again
+        with contextlib.suppress(KeyboardInterrupt, Terminated):  # uvicorn shuts down, then raises the signal again
             server(app, grace_seconds=GRACE_SECONDS).run(sockets=[listener])
         tell("stopped")
 

@@ -62,17 +62,19 @@ def test_a_server_with_a_full_disk_goes_on(base):
 
 
 @pytest.mark.slow
-def test_the_command_serves_until_it_is_interrupted(base):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_command_serves_until_it_is_ended(base, number):
     with command(base, "--port", 0, stdout=subprocess.PIPE) as server:
         line = server.stdout.readline()
         url = re.search(r"http://\S+/v1", line)[0]
         with openai.OpenAI(base_url=url, api_key="secret") as client:
             assert [model.id for model in client.models.list().data] == ["base"]
-        server.send_signal(signal.SIGINT)
+        server.send_signal(number)
         out, err = server.communicate(timeout=60)
     assert "secret" not in line + out
     assert out.splitlines()[-1] == "stopped"
     assert "Traceback" not in err
+    assert "ended by" not in err
     assert server.returncode == 0
 
 
