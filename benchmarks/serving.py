@@ -1,7 +1,8 @@
 """`alignment serve` against `transformers serve`: tokens a second, and the seconds of a request, with many in flight.
 
 Each client sends its next request when the last is answered. The servers take turns, each in a process of its own
-with the same threads, and get the same requests; tokens/s is the median of the rounds.
+with the same threads, and get the same requests; tokens/s and tokens for each second of a processor, which other work
+changes less, are medians of the rounds.
 
     python -m benchmarks.serving [--width 512 --tokens 32]
 """
@@ -23,7 +24,12 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
+
 KEY = "benchmark"
+HEAD = (
+    "| server | in flight | tokens/s | by processor time | p50, s | p99, s | requests |\n|---|---|---|---|---|---|---|"
+)
 PROMPTS = ("Once upon a time", "The little dog", "Lily and Tom went to the park. They saw", "One day, a big red ball")
 
 
@@ -49,10 +55,10 @@ def main() -> None:
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         model = args.model if args.width is None else random_model(args.model, Path(folder), args.width, args.layers)
-        print("| server | in flight | tokens/s | p50, s | p99, s | requests |\n|---|---|---|---|---|---|", flush=True)
+        print(HEAD, flush=True)
         for row in compare(model, args.in_flight, device=args.device, rounds=args.rounds, tokens=args.tokens):
-            speed, times = f"{row.speed:,.0f}", f"{row.half:.2f} | {row.slow:.2f}"
-            print(f"| `{row.server}` | {row.in_flight} | {speed} | {times} | {row.requests} |", flush=True)
+            speeds, times = f"{row.speed:,.0f} | {row.per_processor:,.0f}", f"{row.half:.2f} | {row.slow:.2f}"
+            print(f"| `{row.server}` | {row.in_flight} | {speeds} | {times} | {row.requests} |", flush=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +68,7 @@ class Row:
     server: str
     in_flight: int
     speed: float  # tokens a second, the median of the rounds
+    per_processor: float  # tokens for each second of a processor that the server used, the median of the rounds
     half: float  # seconds of a request, the median
     slow: float  # the 99th percentile
     requests: int
@@ -82,15 +89,16 @@ def compare(model: str, in_flight: Sequence[int], *, device: str, rounds: int, t
             server.measure(model, Load(2, 4, 8))  # the first requests load kernels
         for count in in_flight:
             load = Load(count, max(4, count), tokens)
-            found: dict[str, list[tuple[float, list[float]]]] = {name: [] for name in started}
+            found: dict[str, list[Measured]] = {name: [] for name in started}
             for _ in range(rounds):
                 for name, server in started.items():
                     found[name].append(server.measure(model, load))
             for name, measured in found.items():
-                speed = statistics.median(speed for speed, _ in measured)
-                seconds = sorted(one for _, each in measured for one in each)
+                speed = statistics.median(one.tokens / one.seconds for one in measured)
+                per_processor = statistics.median(one.tokens / one.processor_seconds for one in measured)
+                seconds = sorted(each for one in measured for each in one.requests)
                 half, slow = statistics.median(seconds), seconds[int(0.99 * (len(seconds) - 1))]
-                yield Row(name, count, speed, half, slow, len(seconds))
+                yield Row(name, count, speed, per_processor, half, slow, len(seconds))
 
 
 def servers(model: str, device: str) -> dict[str, list[str]]:
@@ -105,19 +113,39 @@ def servers(model: str, device: str) -> dict[str, list[str]]:
 
 
 @dataclass(frozen=True, slots=True)
+class Measured:
+    """One turn of a server."""
+
+    tokens: int
+    seconds: float
+    processor_seconds: float  # of the server's processes
+    requests: list[float]  # seconds of each
+
+
+@dataclass(frozen=True, slots=True)
 class Server:
     """A server in a process of its own, which is stopped while another is measured."""
 
     process: "subprocess.Popen[bytes]"
     port: int
 
-    def measure(self, model: str, load: Load) -> tuple[float, list[float]]:
-        """Return tokens a second, and the seconds of each request."""
+    def measure(self, model: str, load: Load) -> Measured:
+        """Let the server run while the clients send their requests."""
         self.process.send_signal(signal.SIGCONT)
+        before, began = self.processor_seconds(), time.monotonic()
         try:
-            return measure(self.port, model, load)
+            answers = answers_of(self.port, model, load)
+            seconds = time.monotonic() - began
+            used = self.processor_seconds() - before
         finally:
             self.process.send_signal(signal.SIGSTOP)
+        return Measured(sum(tokens for tokens, _ in answers), seconds, used, [each for _, each in answers])
+
+    def processor_seconds(self) -> float:
+        """Return what the server's processes have used of the processors."""
+        process = psutil.Process(self.process.pid)
+        times = [one.cpu_times() for one in (process, *process.children(recursive=True))]
+        return sum(each.user + each.system for each in times)
 
 
 @contextmanager
@@ -153,8 +181,8 @@ def until_healthy(port: int, server: "subprocess.Popen[bytes]", seconds: float =
     raise SystemExit(f"{server.args} does not answer")
 
 
-def measure(port: int, model: str, load: Load) -> tuple[float, list[float]]:
-    """Return tokens a second, and the seconds of each request."""
+def answers_of(port: int, model: str, load: Load) -> list[tuple[int, float]]:
+    """Send the requests; return the tokens of each answer, and its seconds."""
 
     def client(number: int) -> list[tuple[int, float]]:
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=600)
@@ -163,11 +191,8 @@ def measure(port: int, model: str, load: Load) -> tuple[float, list[float]]:
         connection.close()
         return found
 
-    began = time.monotonic()
     with ThreadPoolExecutor(load.in_flight) as pool:
-        answers = [answer for answers in pool.map(client, range(load.in_flight)) for answer in answers]
-    seconds = time.monotonic() - began
-    return sum(tokens for tokens, _ in answers) / seconds, [each for _, each in answers]
+        return [answer for answers in pool.map(client, range(load.in_flight)) for answer in answers]
 
 
 def request(connection: http.client.HTTPConnection, model: str, prompt: str, tokens: int) -> tuple[int, float]:
