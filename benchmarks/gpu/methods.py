@@ -24,6 +24,8 @@ SHAPE = {
 LENGTHS, ROWS, STEPS = Lengths(48, 16), 4, 3
 OPTIMIZERS = {"cuda": ("adamw_8bit", "paged_adamw_32bit", "paged_adamw_8bit", "adamw_torch_fused"), "cpu": ()}
 
+QUANTISED = {4: ("lora", "dora", "freeze"), 8: ("lora", "ia3")}
+
 
 def main(place: Place, found: Findings, variant: str) -> None:
     """Run each; one that raises has no finite loss, and its traceback is in the log."""
@@ -33,7 +35,9 @@ def main(place: Place, found: Findings, variant: str) -> None:
     write_rows(place.own / "data", LENGTHS, ROWS * STEPS)
     runs: dict[str, dict[str, Any]] = {name: {"peft_method": name} for name in TUNING_METHODS}
     runs |= {f"full, {name}": {"peft_method": "full", "optim": name} for name in OPTIMIZERS[place.device]}
-    runs |= {f"{name}, 4 bits": {"peft_method": name, "load_in_4bit": True} for name in ("lora", "dora", "freeze")}
+    for bits in (4, 8):
+        for name in QUANTISED[bits]:
+            runs[f"{name}, {bits} bits"] = {"peft_method": name, f"load_in_{bits}bit": True}
     for name, keys in runs.items():
         recipe = recipe_of(place, name, keys)
         finite = 0.0
