@@ -13,6 +13,7 @@ from alignment.policy.base import load_base, load_model
 from alignment.policy.generation import write_generation
 from alignment.policy.mergeable import Mergeable, added_to_base, naming_overflow
 from alignment.policy.new_folder import beside, require_free, seal
+from alignment.policy.quantised import dequantised
 from alignment.rollout.context import context_of
 from alignment.rollout.encoded import answer_logits
 from alignment.rollout.steps import has_encoder
@@ -102,7 +103,7 @@ def in_floats(adapter: Mergeable, unmerged: Any) -> Any:
         return unmerged
     # PEFT would quantise the sum again, which rounds away most of what was learned.
     head: dict[str, Any] = {"num_labels": 1} if adapter.classifies else {}
-    base = load_base(adapter.cls, adapter.source.base, adapter.keys, **head).dequantize(dtype=torch.float32)
+    base = dequantised(load_base(adapter.cls, adapter.source.base, adapter.keys, **head))
     return PeftModel.from_pretrained(base, adapter.adapter)
 
 

@@ -18,11 +18,12 @@ from alignment.config.tasks import CLASSIFIER
 from alignment.data.template import Template
 from alignment.errors import ModelError
 from alignment.policy.adapter_files import read_adapter_config
-from alignment.policy.base import checkpoint_dtype, model_config
+from alignment.policy.base import checkpoint_dtype, config_of, model_config
 from alignment.policy.generation import read_generation, stopping_at
 from alignment.policy.held import held_as_trained
 from alignment.policy.methods import completed, method_of
 from alignment.policy.model_source import ModelSource, resolve_model
+from alignment.policy.quantised import held_as_stored
 from alignment.policy.tasks import auto_class, policy_task
 from alignment.policy.tied import untie
 from alignment.policy.tokenizer import load_tokenizer
@@ -42,7 +43,7 @@ class Mergeable:
     def find(cls, run: Path | str, *, trust_remote_code: bool) -> "Mergeable":
         """Resolve a run or adapter folder.
 
-        Raises: ModelError if there is no adapter, or it is of a method that cannot be merged.
+        Raises: ModelError if there is no adapter, it is of a method that cannot be merged, or on a base that cannot.
         """
         if not Path(run).is_dir():
             raise ModelError(f"{run}: no such folder; name a run or adapter folder.")
@@ -51,6 +52,7 @@ class Mergeable:
             raise ModelError(f"{run} is a whole model already; there is no adapter to merge.")
         config = read_adapter_config(source.adapter)
         keys = _keys(source.adapter, trust_remote_code)
+        keys = held_as_stored(keys, config_of(keys), source.base)
         why = why_not_merged(config, source.base, keys)
         if why is not None:
             raise ModelError(f"{run} is an adapter of {method_of(config).title}, which {why}.")

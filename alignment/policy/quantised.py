@@ -6,11 +6,14 @@ from typing import Any
 import torch
 from bitsandbytes.nn import Linear4bit, Linear8bitLt
 from torch import Tensor
+from transformers.integrations.bitsandbytes import Bnb4bitDeserialize, Bnb8bitDeserialize
 
 from alignment.config.methods import methods_where
 from alignment.config.schema import AdapterKeys, ModelKeys
 from alignment.errors import ModelError, named_inputs
 from alignment.policy import eight_bits, four_bits
+
+READERS = (Bnb4bitDeserialize, Bnb8bitDeserialize)  # transformers' operations on stored quantised weights
 
 
 def quantization(keys: ModelKeys, dtype: torch.dtype, whole: Sequence[str] = ()) -> Any:
@@ -52,6 +55,40 @@ def require_own_bits(keys: ModelKeys, config: Any, name: str) -> None:
         )
 
 
+def held_as_stored(keys: ModelKeys, config: Any, name: str) -> ModelKeys:
+    """Return keys that name the bits in which a model's files are quantised already, if they are.
+
+    Args:
+        config: transformers' configuration of the model.
+
+    Raises: ModelError if it is quantised in another way than by bitsandbytes, or than the keys ask for.
+    """
+    stored = _stored(config)
+    if stored is None:
+        return keys
+    require_own_bits(keys, config, name)
+    bits = _bits(stored)
+    if bits is None:
+        raise ModelError(
+            f"{name} is quantised ({_way(stored)}), and an adapter is merged into weights that bitsandbytes quantised, "
+            "or none did; serve the adapter on it as it is."
+        )
+    return keys.model_copy(update={f"load_in_{bits}bit": True})
+
+
+def dequantised(model: Any) -> Any:
+    """Turn a model in 4 or 8 bits into one in float32, which PEFT merges into and transformers saves as any other."""
+    model = model.dequantize(dtype=torch.float32)
+    for mark in ("is_loaded_in_4bit", "is_loaded_in_8bit"):
+        if hasattr(model, mark):  # PEFT's (IA)³ refuses to merge by it
+            setattr(model, mark, False)
+    # From stored weights, transformers keeps the reading of constants to reverse it in saving, for which it has no way.
+    read = getattr(model, "_weight_conversions", None) or []
+    kept = [each for each in read if not any(isinstance(one, READERS) for one in getattr(each, "operations", ()))]
+    model._weight_conversions = kept or None
+    return model
+
+
 @named_inputs()
 def require_quantisable(model: Any, keys: ModelKeys, name: str) -> None:
     """Refuse to quantise a model of whose layers transformers quantises none: it would stay in floating point.
@@ -90,7 +127,7 @@ def require_trainable(config: Any, peft: AdapterKeys | None, name: str) -> None:
     stored = _stored(config)
     if stored is None:
         return
-    bits = next((bits for bits in (4, 8) if stored.get(f"load_in_{bits}bit")), None)
+    bits = _bits(stored)
     if peft is None or peft.method.trains_base or not peft.method.allows_bits(bits):
         others = methods_where(lambda method: not method.trains_base and method.allows_bits(bits))
         raise ModelError(
@@ -105,9 +142,14 @@ def _stored(config: Any) -> dict[str, Any] | None:
     return stored if stored is None or isinstance(stored, dict) else stored.to_dict()
 
 
+def _bits(stored: dict[str, Any]) -> int | None:
+    """Return the bits of weights that bitsandbytes quantised; None: another library did."""
+    return next((bits for bits in (4, 8) if stored.get(f"load_in_{bits}bit")), None)
+
+
 def _way(stored: dict[str, Any]) -> str:
-    bits = next((f", {bits} bits" for bits in (4, 8) if stored.get(f"load_in_{bits}bit")), "")
-    return f"{stored.get('quant_method', 'some method')}{bits}"
+    bits = _bits(stored)
+    return f"{stored.get('quant_method', 'some method')}{f', {bits} bits' if bits else ''}"
 
 
 def rounded(weight: Tensor, keys: ModelKeys) -> Tensor:

@@ -129,6 +129,8 @@ def stream(adapter: Mergeable) -> Streamed:
     keys = adapter.keys
     head: dict[str, Any] = {"num_labels": 1} if adapter.classifies else {}
     config = model_config(str(folder), keys, "main", **head)
+    if getattr(config, "quantization_config", None) is not None:
+        raise _not_streamed(adapter, "its base is stored quantised")
     require_described(adapter.cls, config, folder, tensor_shapes(folder), trust_remote_code=keys.trust_remote_code)
     with torch.device("meta"):
         model = adapter.cls.from_config(config, trust_remote_code=keys.trust_remote_code)

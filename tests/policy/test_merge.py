@@ -2,12 +2,13 @@
 
 import dataclasses
 import json
+import shutil
 
 import pytest
 import torch
 import yaml
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer, BitsAndBytesConfig
 
 from alignment.config.schema import AdapterKeys, ModelKeys
 from alignment.config.schema.keys import QUANTISING
@@ -17,6 +18,7 @@ from alignment.policy.base import load_causal_lm, load_sequence_classifier
 from alignment.policy.merge import merge
 from alignment.policy.model_source import resolve_model
 from alignment.policy.saved_files import read_mark
+from alignment.policy.switch_merged import switch
 from alignment.policy.tokenizer import load_tokenizer
 from tests.models import make_model, make_tokenizer, save_tiny_model
 
@@ -34,7 +36,7 @@ def trained_adapter(base, path, *, load=load_causal_lm, **changes):
         for name, parameter in model.named_parameters():
             if "lora_B" in name or "lora_embedding" in name:
                 parameter.normal_(std=0.3)
-            if "magnitude" in name:
+            if "magnitude" in name or "ia3_l" in name:
                 parameter.mul_(1.2)
     model.save_pretrained(path)
     load_tokenizer(keys).save_pretrained(path)
@@ -73,8 +75,10 @@ def test_an_adapter_on_embeddings_leaves_a_tied_output_layer_as_it_was(tmp_path,
         {"load_in_4bit": True, "peft_method": "dora"},
         {"load_in_8bit": True},
         {"load_in_8bit": True, "peft_method": "dora"},
+        {"load_in_4bit": True, "peft_method": "ia3"},
+        {"load_in_8bit": True, "peft_method": "ia3"},
     ],
-    ids=["lora", "dora", "qlora", "qdora", "8 bits", "dora in 8 bits"],
+    ids=["lora", "dora", "qlora", "qdora", "8 bits", "dora in 8 bits", "ia3 in 4 bits", "ia3 in 8 bits"],
 )
 def test_the_merged_model_computes_the_same(wide_model_dir, tmp_path, changes):
     run = trained_adapter(wide_model_dir, tmp_path / "run", lora_alpha=16, **changes)
@@ -93,6 +97,39 @@ def test_the_merged_model_computes_the_same(wide_model_dir, tmp_path, changes):
     report = json.loads((tmp_path / "out" / "merge.json").read_text())
     assert report["largest_logit_difference"] == difference
     assert report["base_weights"] == (f"{keys.bits}-bit, dequantised" if held else "as they are")
+
+
+@pytest.mark.parametrize("key", [{}, {"load_in_8bit": True}], ids=["by the files", "by the key too"])
+@pytest.mark.parametrize("bits", [4, 8])
+def test_an_adapter_on_a_base_that_is_stored_quantised_merges_into_its_dequantised_weights(
+    wide_model_dir, tmp_path, bits, key
+):
+    stored = shutil.copytree(wide_model_dir, tmp_path / "stored")
+    quantised = BitsAndBytesConfig(**{f"load_in_{bits}bit": True})
+    AutoModelForCausalLM.from_pretrained(wide_model_dir, quantization_config=quantised).save_pretrained(stored)
+    run = trained_adapter(stored, tmp_path / "run", lora_alpha=16, **(key if bits == 8 else {}))
+    ids = torch.tensor([[2, 40, 41, 42, 43, 1]])
+    unmerged = logits(load_causal_lm(ModelKeys(model_name_or_path=str(run)), trainable=False), ids)
+    assert merge(run, tmp_path / "out") < 1e-4
+    plain = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    assert all(parameter.dtype == torch.float32 for parameter in plain.parameters())
+    assert (logits(plain, ids) - unmerged).abs().max() < 1e-4
+    report = json.loads((tmp_path / "out" / "merge.json").read_text())
+    assert report["base_weights"] == f"{bits}-bit, dequantised"
+    with pytest.raises(ModelError, match="cannot be merged one layer at a time: its base is stored quantised"):
+        switch(tmp_path / "out", run, run, tmp_path / "other")
+
+
+def test_a_base_that_another_library_quantised_is_not_merged_into(wide_model_dir, tmp_path):
+    base = shutil.copytree(wide_model_dir, tmp_path / "base")
+    run = trained_adapter(base, tmp_path / "run")
+    config = json.loads((base / "config.json").read_text())
+    config["quantization_config"] = {"quant_method": "gptq", "bits": 4}
+    (base / "config.json").write_text(json.dumps(config))
+    with pytest.raises(
+        ModelError, match=r"base is quantised \(gptq\), and an adapter is merged into weights that bits"
+    ):
+        merge(run, tmp_path / "out")
 
 
 def test_reward_adapter_merges_to_a_plain_classifier(tiny_model_dir, tmp_path):
