@@ -21,7 +21,7 @@ OF_STAGE = {
             "f_divergence_type", "loss_weights", "ld_alpha"),
     "sft": ("packing", "max_seq_length", "dataset_text_field", "completion_only_loss", "assistant_only_loss"),
 }  # fmt: skip
-# Keys of several stages' scripts. Names in the path, then in the file, decide between them; without one, the first.
+# Keys of several stages' scripts. Names in comments, path and file decide between them; without one, the first.
 SHARED = {
     "max_completion_length": ("grpo", "rloo", "dpo", "kto"),
     "temperature": ("grpo", "rloo"),
@@ -36,40 +36,38 @@ OF_LOSS = {
 }
 WORDS = {"sft": "sft", "dpo": "dpo", "kto": "kto", "grpo": "grpo", "rloo": "rloo", "ppo": "ppo", "reward": "reward",
          "orpo": "dpo", "simpo": "dpo", "cpo": "dpo", "rm": "reward", "apo": "dpo"}  # fmt: skip
-COMMAND = re.compile(rf"^\s*#.*\btrl ({'|'.join(WORDS)}) --config\b", re.MULTILINE)
+COMMENT = re.compile(  # with a command such as `trl sft --config`, or the name of the file, as `# sft_config.yaml`
+    rf"^[ \t]*#(?:.*\btrl (?P<command>{'|'.join(WORDS)}) --config\b|[ \t]*(?P<file>[\w./-]+)\.ya?ml[ \t]*\r?$)",
+    re.MULTILINE,
+)
 NAMES = ("output_dir", "hub_model_id", "run_name")  # keys whose values often name the script
 
 
 def stage_of(path: str, given: dict[str, Any]) -> str:
-    """Return the stage of a file: by its keys, then by the words of its path, the names in it, and its comments.
+    """Return the stage of a file: by its keys, then by the words of its comments, of its path, and of names in it.
 
     Raises: RecipeError if none decides.
     """
     loss = given.get("loss_type")
     if isinstance(loss, str) and loss in OF_LOSS:
         return OF_LOSS[loss]
+    named = [WORDS[word] for name in names_of(path, given) for word in reversed(words_of(name)) if word in WORDS]
     for stage, keys in OF_STAGE.items():
         if any(key in given for key in keys):
-            return "rloo" if stage == "grpo" and "rloo" in words_of(path) else stage
-    named = [WORDS[word] for name in names_of(path, given) for word in reversed(words_of(name)) if word in WORDS]
+            return next((name for name in named if name in ("grpo", "rloo")), stage) if stage == "grpo" else stage
     possible = [stages for key, stages in SHARED.items() if key in given]
     stages = [stage for stage in (possible[0] if possible else ()) if all(stage in others for others in possible)]
     found = next((stage for stage in named if stage in stages or not stages), None) or next(iter(stages), None)
-    found = found or _named_in_a_comment(path)
     if found is None:
         raise RecipeError(["its keys do not decide which script reads it; name the stage with --stage"])
     return found
 
 
-def _named_in_a_comment(path: str) -> str | None:
-    """Return the stage of a command such as `trl sft --config` in a comment of the file; None if there is none."""
-    found = COMMAND.search(read_bytes(path).decode("utf-8", errors="replace"))
-    return WORDS[found[1]] if found else None
-
-
 def names_of(path: str, given: dict[str, Any]) -> list[str]:
-    """Return the path of a file, and the names in it that often hold the name of its script."""
-    return [path, *(str(given.get(key) or "") for key in NAMES)]
+    """Return the names that often hold that of the script: in the file's comments, its path, and its values."""
+    text = read_bytes(path).decode("utf-8", errors="replace")
+    comments = [found["command"] or found["file"] for found in COMMENT.finditer(text)]
+    return [*comments, path, *(str(given.get(key) or "") for key in NAMES)]
 
 
 def words_of(name: str) -> list[str]:

@@ -309,6 +309,12 @@ SCRIPTS = {  # file → the rest of its text, and the stage
     "kto/e.yaml": ("beta: 0.1\nmax_completion_length: 64\n", "kto"),
     "f.yaml": ("loss_type: dft\n", "sft"),
     "g.yaml": ("learning_rate: 1.0e-4\nrun_name: small-sft\n", "sft"),
+    "h.yaml": ("# reward_config.yaml\nnum_processes: 4\n", "reward"),
+    "i.yaml": ("# trl rloo --config i.yaml\nreward_funcs: [r.f]\n", "rloo"),
+    "j.yaml": ("# rloo_config.yaml\nreward_funcs: [r.f]\n", "rloo"),
+    "dpo/k.yaml": ("# kto_config.yaml\nbeta: 0.1\n", "kto"),
+    "l.yaml": ("reward_funcs: [r.f]\noutput_dir: out/rloo\n", "rloo"),
+    "m.yaml": ("# needs zero3.yaml, as sft.yaml\nbeta: 0.1\n", "dpo"),
 }
 
 
